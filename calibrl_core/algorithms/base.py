@@ -1,0 +1,54 @@
+"""What every policy-gradient algorithm shares: its settings, and the batch that its loss is computed from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from calibrl_core.closed import Closed
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Aggregation = Literal["token-mean", "seq-mean-token-mean", "seq-mean-token-sum"]
+
+
+class PolicyGradientSettings(Closed):
+    """Settings shared by the clipped policy-gradient algorithms. Defaults are those of the paper's run."""
+
+    clip_low: float = Field(0.2, ge=0, lt=1, description="ratio may fall to 1 - clip_low before its gradient stops")
+    clip_high: float = Field(0.2, ge=0, description="ratio may rise to 1 + clip_high before its gradient stops")
+    dual_clip: float = Field(3.0, gt=1, description="for a negative advantage A the loss never exceeds -dual_clip * A")
+    normalise_by_std: bool = Field(False, description="divide advantages by the group's unbiased std + 1e-6")
+    aggregation: Aggregation = Field("token-mean", description="how token losses become one number")
+    mini_batches: int = Field(4, ge=1, description="optimizer updates a step; each mini-batch holds whole groups")
+
+
+@dataclass(frozen=True)
+class LossBatch:
+    """Rollout tokens of one micro-batch. `[B, T]`: rollouts, completion tokens (right-padded).
+
+    Expert rows are never here: `expert_logprobs` holds, at position t, the policy's own log-probability (nats, before
+    the step's first update, no gradient) of the t-th token of the rollout's expert.
+    """
+
+    logprobs: Tensor  # [B, T] float, current policy, carries the gradient
+    old_logprobs: Tensor  # [B, T] float, the policy that sampled
+    advantages: Tensor  # [B] float, one a rollout
+    completion_mask: Tensor  # [B, T] bool, True = the token counts
+    passed: Tensor  # [B] bool, the answer was correct (decided before any format reward)
+    expert_logprobs: Tensor | None = None  # [B, T] float
+    expert_mask: Tensor | None = None  # [B, T] bool, True = the expert has a token at this position
+
+
+@dataclass(frozen=True)
+class TokenLosses:
+    """Per-token losses `[B, T]` (not yet masked or averaged) and the switches that the log wants to count."""
+
+    policy: Tensor  # [B, T]
+    guidance: Tensor | None  # [B, T], not yet multiplied by guidance_coef
+    clipped_low: Tensor  # [B, T] bool, ratio below 1 - clip_low with A < 0 (the clip took over)
+    clipped_high: Tensor  # [B, T] bool, ratio above 1 + clip_high with A > 0
+    clipped_dual: Tensor  # [B, T] bool, the dual clip took over

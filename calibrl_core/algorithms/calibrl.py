@@ -1,0 +1,80 @@
+"""CalibRL (arXiv 2602.20197): GRPO's clipped loss plus guidance calibrated by an expert baseline.
+
+For a rollout with advantage A and s = +1 where it passed, -1 where it failed, each token t adds
+
+    guidance_t = |A| * LeakyReLU(-s * gap_t; negative_slope),    gap_t = log pi(o_t) - log pi_old(e_t)
+
+with e_t the expert's t-th token. The two log-probabilities are of one policy: there is no expert model. |A| is the
+rareness weight of the outcome in its group. The loss is policy + guidance_coef * guidance over rollout tokens only.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from calibrl_core.algorithms.base import LossBatch, PolicyGradientSettings, TokenLosses
+from calibrl_core.algorithms.grpo import clipped_policy_loss
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class CalibRL(PolicyGradientSettings):
+    """CalibRL's settings; the defaults are the paper's run."""
+
+    needs_experts: ClassVar[bool] = True
+
+    type: Literal["calibrl"] = "calibrl"
+    negative_slope: float = Field(0.5, ge=0, le=1, description="LeakyReLU slope where the policy is already calibrated")
+    guidance_coef: float = Field(0.1, ge=0, description="weight of the guidance loss beside the policy loss")
+    expert_gap: Literal["token", "sequence_mean", "sequence_sum"] = Field(
+        "token",
+        description="token: position by position, as the published code; sequence_mean, sequence_sum: one gap a "
+        "rollout, as the paper's text, from the mean or sum of each side's log-probabilities",
+    )
+    expert_tail: Literal["none", "zero"] = Field(
+        "none",
+        description="rollout tokens past the expert's end: none gives them no guidance; zero compares them with a "
+        "log-probability of 0, as the published code",
+    )
+    rareness_weighting: bool = Field(True, description="weight guidance by |A|; false weights every rollout by 1")
+    guidance_start_step: int = Field(0, ge=0, description="first step (from 0) at which guidance enters the loss")
+
+    def token_losses(self, batch: LossBatch) -> TokenLosses:
+        """Per-token policy and guidance losses, `[B, T]`. `batch.expert_logprobs` must be present."""
+        losses = clipped_policy_loss(self, batch)
+        return TokenLosses(
+            losses.policy, self._guidance(batch), losses.clipped_low, losses.clipped_high, losses.clipped_dual
+        )
+
+    def expert_gaps(self, batch: LossBatch) -> tuple[Tensor, Tensor]:
+        """The gap to the expert, `[B, T]` nats, and the tokens that have one, `[B, T]` bool.
+
+        A token past the expert's end has no counterpart: the published code compares it with padding, which is an
+        accident of layout, so `expert_tail="none"` leaves it out. A rollout without an expert has no gap at all.
+        """
+        assert batch.expert_logprobs is not None and batch.expert_mask is not None
+        expert = batch.expert_logprobs.masked_fill(~batch.expert_mask, 0.0)
+        has_expert = batch.expert_mask.any(-1, keepdim=True)  # [B, 1]
+        if self.expert_gap == "token":
+            counted = batch.completion_mask & (batch.expert_mask if self.expert_tail == "none" else has_expert)
+            return batch.logprobs - expert, counted
+        rollout_sum = (batch.logprobs * batch.completion_mask).sum(-1, keepdim=True)  # [B, 1]
+        expert_sum = expert.sum(-1, keepdim=True)
+        if self.expert_gap == "sequence_mean":
+            rollout_sum = rollout_sum / batch.completion_mask.sum(-1, keepdim=True).clamp(min=1)
+            expert_sum = expert_sum / batch.expert_mask.sum(-1, keepdim=True).clamp(min=1)
+        gap = (rollout_sum - expert_sum).expand_as(batch.logprobs)
+        return gap, batch.completion_mask & has_expert
+
+    def _guidance(self, batch: LossBatch) -> Tensor:
+        from torch.nn.functional import leaky_relu
+
+        gap, counted = self.expert_gaps(batch)
+        sign = batch.passed.to(gap.dtype).mul(2).sub(1)[:, None]  # [B, 1]: +1 passed, -1 failed
+        push = leaky_relu(-sign * gap, negative_slope=self.negative_slope)
+        if self.rareness_weighting:
+            push = batch.advantages.abs()[:, None] * push
+        return push.masked_fill(~counted, 0.0)

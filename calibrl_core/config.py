@@ -1,0 +1,151 @@
+"""Everything a run may choose: `TrainConfig` and `EvaluateConfig`. Closed, bounded, and importable without torch."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, Tag, model_validator
+
+from calibrl_core.algorithms import SFT, Algorithm, CalibRL
+from calibrl_core.closed import Closed, one_of
+from calibrl_core.data.schema import DataSource
+from calibrl_core.verifiers import FormatReward, MathReward, Reward
+
+
+class BuiltinModel(Closed):
+    """A model made on the spot by a seeded function, with random weights."""
+
+    builtin: Literal["tiny-vlm"] = Field(description="tiny-vlm: a 1.2 M parameter Idefics3, stock processor")
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of its weights")
+
+
+class PathModel(Closed):
+    """A model saved by `save_pretrained`, processor and all."""
+
+    path: str = Field(min_length=1, max_length=1024, description="folder of a saved model and its processor")
+
+
+ModelSource = Annotated[
+    Annotated[BuiltinModel, Tag("builtin")] | Annotated[PathModel, Tag("path")],
+    one_of("builtin", "path"),
+]
+
+DEFAULT_REWARDS: tuple[Reward, ...] = (MathReward(), FormatReward())
+
+
+def _answer_judged(rewards: tuple[Reward, ...]) -> tuple[Reward, ...]:
+    if not any(reward.judges_answer for reward in rewards):
+        raise ValueError("name at least one verifier that judges the answer, such as {type: math}")
+    return rewards
+
+
+class RolloutSettings(Closed):
+    """How completions are sampled in training."""
+
+    group_size: int = Field(10, ge=2, le=256, description="rollouts a prompt; two at least, or no advantage exists")
+    temperature: float = Field(1.0, gt=0, le=10, description="divides logits, when sampling and in every log-probability")
+    max_completion_tokens: int = Field(4096, ge=1, le=131072, description="tokens; a completion is cut there")
+
+
+class OptimizerSettings(Closed):
+    """AdamW over fp32 master weights."""
+
+    lr: float = Field(1e-6, gt=0, le=1, description="learning rate")
+    weight_decay: float = Field(0.01, ge=0, le=1, description="decoupled weight decay")
+    max_grad_norm: float = Field(1.0, gt=0, description="gradients are scaled down to this 2-norm")
+    schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="shape after the warm-up")
+    warmup_steps: int = Field(0, ge=0, description="steps over which the rate rises linearly from 0")
+
+
+class ValidationSettings(Closed):
+    """Sampled accuracy on held-out data while training."""
+
+    data: DataSource
+    every_steps: int = Field(20, ge=1, description="steps between validations; the last step validates too")
+    samples: int = Field(8, ge=1, le=256, description="completions a prompt")
+    stop_at_accuracy: float | None = Field(
+        None, gt=0, le=1, description="end the job, as a success, once validation/accuracy reaches this"
+    )
+
+
+class CheckpointSettings(Closed):
+    """Which checkpoints are written and kept."""
+
+    every_steps: int = Field(50, ge=1, description="steps between checkpoints; the last step is always one")
+    keep_last: int = Field(2, ge=1, le=100, description="newest checkpoints kept")
+    keep_best: Literal["validation/accuracy"] | None = Field(
+        "validation/accuracy", description="metric whose best checkpoint is kept as well"
+    )
+
+
+class SampleSettings(Closed):
+    """Which groups are kept whole, for people to read."""
+
+    every_steps: int = Field(10, ge=1, description="steps between samples; the first and last step are sampled too")
+    groups: int = Field(2, ge=0, le=32, description="groups kept at a sampled step")
+    max_megabytes: float = Field(64, gt=0, le=10_000, description="megabytes of samples a job may keep")
+
+
+class TrainSettings(Closed):
+    """A training run, but for the model it starts from."""
+
+    data: DataSource
+    validation: ValidationSettings | None = None
+    algorithm: Algorithm = Field(default_factory=CalibRL)
+    rewards: tuple[Reward, ...] = Field(DEFAULT_REWARDS, min_length=1, max_length=16)
+    rollout: RolloutSettings = Field(default_factory=RolloutSettings)
+    optimizer: OptimizerSettings = Field(default_factory=OptimizerSettings)
+    prompts_per_step: int = Field(480, ge=1, le=65536, description="prompts (groups) a step")
+    micro_batch_rows: int | None = Field(
+        None, ge=1, description="rollouts in one forward and backward pass; None: the whole mini-batch"
+    )
+    steps: int = Field(ge=1, le=10_000_000, description="steps of the run")
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of data order and sampling")
+    checkpoints: CheckpointSettings = Field(default_factory=CheckpointSettings)
+    samples: SampleSettings = Field(default_factory=SampleSettings)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        _answer_judged(self.rewards)
+        if not isinstance(self.algorithm, SFT) and self.algorithm.mini_batches > self.prompts_per_step:
+            raise ValueError(
+                f"algorithm.mini_batches ({self.algorithm.mini_batches}) must not exceed prompts_per_step "
+                f"({self.prompts_per_step}): a mini-batch holds whole groups"
+            )
+        return self
+
+
+class TrainConfig(TrainSettings):
+    """All that `train` needs."""
+
+    model: ModelSource
+
+
+class EvaluateRollout(Closed):
+    """How completions are sampled in an evaluation."""
+
+    samples: int = Field(8, ge=1, le=1024, description="sampled completions a prompt")
+    greedy: bool = Field(True, description="also one greedy completion a prompt")
+    temperature: float = Field(1.0, gt=0, le=10, description="divides logits when sampling")
+    max_completion_tokens: int = Field(4096, ge=1, le=131072, description="tokens; a completion is cut there")
+
+
+class EvaluateSettings(Closed):
+    """An evaluation, but for the models it compares."""
+
+    data: tuple[DataSource, ...] = Field(min_length=1, max_length=32)
+    rewards: tuple[Reward, ...] = Field(DEFAULT_REWARDS, min_length=1, max_length=16)
+    rollout: EvaluateRollout = Field(default_factory=EvaluateRollout)
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of sampling and of the bootstrap")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        _answer_judged(self.rewards)
+        names = [source.name for source in self.data]
+        if len(set(names)) < len(names):
+            raise ValueError(f"data: two entries share a name ({', '.join(names)}); results are kept by name")
+        return self
+
+
+class EvaluateConfig(EvaluateSettings):
+    """All that `evaluate` needs."""
+
+    models: tuple[ModelSource, ...] = Field(min_length=1, max_length=16)

@@ -1,0 +1,109 @@
+"""What a run tells the world: one append-only event file of JSON lines, which anyone may follow or ship.
+
+Every line is an object with `type` and `ts` (seconds since 1970, UTC), and by type:
+
+| type | fields |
+|---|---|
+| start | steps_total, step (done before this attempt), versions {name: version}, parameters (count) |
+| metrics | step (1 = after the first update), values {family/name: number, or "NaN", "Infinity", "-Infinity"} |
+| histogram | step, name, edges (n + 1 numbers), counts (n integers; outliers fall in the end bins) |
+| sample | step, group (see `SampleGroup`) |
+| checkpoint | step, path, best (bool), metrics, removed (paths that are gone now) |
+| progress | step, steps_total: for runs that report no metrics at every step |
+| log | level (info, warning), message |
+| error | reason (crashed, out_of_memory, non_finite, bad_spec), message: the run ends, exit status 1 |
+| finish | status (succeeded, stopped), step, result (object) |
+
+Images stand beside the file, `images/<sha256>.png`, written before the line that names them. A reader must ignore a
+last line that has no newline yet: it is still being written.
+"""
+
+import hashlib
+import json
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any, Protocol, TypedDict
+
+EVENT_FILE = "events.jsonl"
+IMAGE_FOLDER = "images"
+
+
+class SampleCompletion(TypedDict):
+    """One rollout of a sampled group. The four lists have one entry a token."""
+
+    text: str
+    tokens: list[str]
+    logprobs: list[float]
+    entropies: list[float]
+    gaps: list[float | None]  # log pi_old(rollout token) - log pi_old(expert token there), None past the expert's end
+    rewards: dict[str, float]  # by verifier, before weights
+    reward: float
+    advantage: float
+    passed: bool
+    truncated: bool
+
+
+class SampleGroup(TypedDict):
+    """A prompt with all that was made of it at one step."""
+
+    prompt_id: str
+    prompt: str
+    answer: str
+    images: list[str]  # sha256 of the PNG files
+    expert: str | None
+    completions: list[SampleCompletion]
+
+
+class Report(Protocol):
+    """Where a run sends what it has to tell. `EventFile` is the real one."""
+
+    def emit(self, type: str, **fields: Any) -> None:
+        """Append one event; see the module's table."""
+
+    def save_image(self, png: bytes) -> str:
+        """Keep an image once, by content; return its sha256."""
+
+
+def jsonable(value: Any) -> Any:
+    """The value with non-finite floats as the strings NaN, Infinity and -Infinity, which JSON can't say."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, dict):
+        return {key: jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [jsonable(item) for item in value]
+    return value
+
+
+class EventFile:
+    """Appends events to `run_dir/events.jsonl`, one `write` a line, so that a reader never sees two halves mixed."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._images = run_dir / IMAGE_FOLDER
+        self._images.mkdir(parents=True, exist_ok=True)
+        self._fd = os.open(run_dir / EVENT_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        self._end_half_line(run_dir / EVENT_FILE)
+
+    def _end_half_line(self, path: Path) -> None:
+        # A run killed while it wrote leaves half a line; ended here, it is one line that readers skip as not JSON.
+        with path.open("rb") as file:
+            if file.seek(0, os.SEEK_END) and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
+                os.write(self._fd, b"\n")
+
+    def emit(self, type: str, **fields: Any) -> None:
+        line = json.dumps({"type": type, "ts": time.time(), **jsonable(fields)}, allow_nan=False, separators=(",", ":"))
+        os.write(self._fd, line.encode() + b"\n")
+
+    def save_image(self, png: bytes) -> str:
+        digest = hashlib.sha256(png).hexdigest()
+        path = self._images / f"{digest}.png"
+        if not path.exists():
+            partial = path.with_suffix(".partial")
+            partial.write_bytes(png)
+            partial.replace(path)
+        return digest
+
+    def close(self) -> None:
+        os.close(self._fd)

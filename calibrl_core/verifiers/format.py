@@ -1,0 +1,19 @@
+"""Format reward: the completion reasons in `<think>` and answers in `<answer>`, as the paper's prompt asks."""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from calibrl_core.verifiers.base import Verifier, follows_format
+
+
+class FormatReward(Verifier):
+    """1.0 where the completion follows the format, whatever it answers."""
+
+    judges_answer: ClassVar[bool] = False
+
+    type: Literal["format"] = "format"
+    weight: float = Field(0.1, ge=0, le=100, description="this term's factor in the summed reward")
+
+    def score(self, completion: str, truth: str) -> float:
+        return float(follows_format(completion))
