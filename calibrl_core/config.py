@@ -41,7 +41,7 @@ class RolloutSettings(Closed):
     """How completions are sampled in training."""
 
     group_size: int = Field(10, ge=2, le=256, description="rollouts a prompt; two at least, or no advantage exists")
-    temperature: float = Field(1.0, gt=0, le=10, description="divides logits, when sampling and in every log-probability")
+    temperature: float = Field(1.0, gt=0, le=10, description="divides logits: sampling and every log-probability")
     max_completion_tokens: int = Field(4096, ge=1, le=131072, description="tokens; a completion is cut there")
 
 

@@ -136,7 +136,7 @@ class Event(Record):
 
 
 class MetricRow(Record):
-    """All metrics of one step, by `family/name`. A value that is not finite is the string NaN, Infinity or -Infinity."""
+    """All metrics of one step, by `family/name`. Not finite: the strings NaN, Infinity, -Infinity."""
 
     step: int
     ts: datetime
@@ -144,7 +144,7 @@ class MetricRow(Record):
 
 
 class Histogram(Record):
-    """Counts between fixed edges: `len(edges) == len(counts) + 1`; what lies outside counts in the first or last bin."""
+    """Counts between fixed edges: `len(edges) == len(counts) + 1`; outliers fall in the end bins."""
 
     step: int
     name: str
