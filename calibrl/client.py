@@ -1,0 +1,277 @@
+"""The Python client of the service: typed, synchronous, and safe to share between threads.
+
+with Client() as client:                       # CALIBRL_API_URL and CALIBRL_API_KEY, or the running local stack
+    job = client.submit({"kind": "train", ...})
+    print(client.job(job.id).status)
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from urllib.parse import quote
+from uuid import UUID
+
+import httpx
+from pydantic import BaseModel, ValidationError
+from tenacity import Retrying, retry_if_exception_type, retry_if_result, stop_after_attempt, wait_exponential
+
+from jobs.schemas import (
+    Checkpoint,
+    EvaluateSpec,
+    Event,
+    Health,
+    Histogram,
+    Job,
+    JobStatus,
+    LogChunk,
+    MetricRow,
+    Page,
+    Sample,
+    SampleSummary,
+    TrainSpec,
+    Worker,
+)
+from jobs.settings import get_settings
+
+STACK_FILE = "stack.json"  # what a running local stack leaves in its data folder: api_url, dashboard_url, api_key
+TIMEOUT = httpx.Timeout(15.0, connect=3.0)
+RETRIED = frozenset({502, 503})
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+
+Model = TypeVar("Model", bound=BaseModel)
+JobId = UUID | str
+
+
+class CalibrlError(Exception):
+    """A request that did not work. `str()` is one line: what went wrong, in which field, and what mends it.
+
+    `status` is the HTTP status, None where no answer came; `errors` are {field, message} of a problem document.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        *,
+        status: int | None = None,
+        detail: str | None = None,
+        errors: tuple[Mapping[str, str], ...] = (),
+    ) -> None:
+        self.title, self.status, self.detail, self.errors = title, status, detail, errors
+        fields = "; ".join(f"{error.get('field', '?')}: {error.get('message', '')}" for error in errors)
+        super().__init__(" ".join(": ".join(part for part in (title, fields or detail) if part).split()))
+
+
+def read_stack(data_dir: Path) -> dict[str, str]:
+    """What the local stack on `data_dir` says of itself, or {} where none does."""
+    try:
+        stack = json.loads((data_dir / STACK_FILE).read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, ValueError) as error:
+        raise CalibrlError(f"{data_dir / STACK_FILE} can't be read ({error}); start again with `calibrl up`") from error
+    return stack if isinstance(stack, dict) else {}
+
+
+def _address(url: str | None, api_key: str | None, data_dir: Path | None) -> tuple[str, str]:
+    """Where to send requests and with which key: what was given, else the environment's, else the local stack's."""
+    settings = get_settings()
+    stack = read_stack(data_dir or settings.data_dir)
+    if data_dir is not None and url is None:
+        if not stack:
+            raise CalibrlError(f"no stack is running on {data_dir}: start one with `calibrl up --data {data_dir}`")
+        url, api_key = stack["api_url"], api_key or stack["api_key"]
+    if url is None:
+        configured = "api_url" in settings.model_fields_set
+        url = settings.api_url if configured else stack.get("api_url", settings.api_url)
+    url = url.rstrip("/")
+    if api_key is None and settings.api_key is not None:
+        api_key = settings.api_key.get_secret_value()
+    if api_key is None and stack.get("api_url", "").rstrip("/") == url:  # its key is for no other address
+        api_key = stack["api_key"]
+    if api_key is None:
+        raise CalibrlError(f"no key for {url}: set CALIBRL_API_KEY, or start a local stack with `calibrl up`")
+    return url, api_key
+
+
+class Client:
+    """The service's REST API. Every method raises `CalibrlError` where it can't do what it says.
+
+    `url` and `api_key` default to CALIBRL_API_URL and CALIBRL_API_KEY, and those to the running local stack's;
+    with `data_dir`, to the stack that runs on that folder.
+    """
+
+    def __init__(self, url: str | None = None, api_key: str | None = None, *, data_dir: Path | None = None) -> None:
+        self.url, key = _address(url, api_key, data_dir)
+        try:
+            self._http = httpx.Client(
+                base_url=self.url,
+                headers={"Authorization": f"Bearer {key}"},
+                timeout=TIMEOUT,
+                trust_env=httpx.URL(self.url).host not in LOOPBACK,  # no HTTP_PROXY for this very machine
+            )
+        except (httpx.InvalidURL, ValueError) as error:
+            raise CalibrlError(
+                f"{self.url!r} is not an address ({error}): give one like http://127.0.0.1:8000"
+            ) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Drop the connections."""
+        self._http.close()
+
+    def submit(self, spec: Mapping[str, Any] | TrainSpec | EvaluateSpec) -> Job:
+        """Post a job; a refused spec's error names each field."""
+        content = spec.model_dump(mode="json", exclude_unset=True) if isinstance(spec, BaseModel) else spec
+        try:
+            body = json.dumps(content, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise CalibrlError(f"the spec holds something that JSON can't say: {error}") from error
+        headers = {"Content-Type": "application/json"}
+        return self._parsed(Job, self._send("POST", "/v1/jobs", content=body, headers=headers))
+
+    def job(self, id: JobId) -> Job:
+        """One job, as it stands."""
+        return self._get(Job, _job_path(id))
+
+    def jobs(
+        self,
+        *,
+        status: JobStatus | str | None = None,
+        kind: str | None = None,
+        project: str | None = None,
+        after: JobId | None = None,
+        limit: int = 100,
+    ) -> Page[Job]:
+        """Jobs, newest first; `after` is the id of the last one seen."""
+        return self._get(Page[Job], "/v1/jobs", status=status, kind=kind, project=project, after=after, limit=limit)
+
+    def cancel(self, id: JobId) -> Job:
+        """Ask a job to stop; a job that has ended is refused (status 409)."""
+        return self._parsed(Job, self._send("POST", _job_path(id, "cancel")))
+
+    def metrics(
+        self, id: JobId, *, names: list[str] | None = None, after_step: int = 0, limit: int = 1000
+    ) -> Page[MetricRow]:
+        """Metrics of the steps past `after_step`, ascending; all names, or those given."""
+        wanted = ",".join(names) if names is not None else None
+        return self._get(Page[MetricRow], _job_path(id, "metrics"), names=wanted, after_step=after_step, limit=limit)
+
+    def histograms(self, id: JobId, name: str, *, after_step: int = 0, limit: int = 1000) -> Page[Histogram]:
+        """One histogram's history past `after_step`, ascending."""
+        return self._get(Page[Histogram], _job_path(id, "histograms"), name=name, after_step=after_step, limit=limit)
+
+    def samples(self, id: JobId, *, step: int | None = None, after: int = 0, limit: int = 100) -> Page[SampleSummary]:
+        """Sampled groups in ascending id, without their contents."""
+        return self._get(Page[SampleSummary], _job_path(id, "samples"), step=step, after=after, limit=limit)
+
+    def sample(self, id: JobId, sample_id: int) -> Sample:
+        """One sampled group, whole."""
+        return self._get(Sample, _job_path(id, "samples", str(sample_id)))
+
+    def image(self, id: JobId, sha256: str) -> bytes:
+        """A sample's image: PNG bytes."""
+        return self._fetch(_job_path(id, "images", sha256)).content
+
+    def events(self, id: JobId, *, after: int = 0, limit: int = 100) -> Page[Event]:
+        """What happened to the job, in ascending id."""
+        return self._get(Page[Event], _job_path(id, "events"), after=after, limit=limit)
+
+    def log(self, id: JobId, *, after: int = 0) -> LogChunk:
+        """The job's log from byte `after` on; ask again with `after=chunk.next`."""
+        return self._get(LogChunk, _job_path(id, "log"), after=after)
+
+    def checkpoints(self, id: JobId) -> list[Checkpoint]:
+        """The checkpoints that the job has kept."""
+        return self._get(Page[Checkpoint], _job_path(id, "checkpoints")).data
+
+    def workers(self) -> list[Worker]:
+        """The slots that run jobs."""
+        return self._get(Page[Worker], "/v1/workers").data
+
+    def ready(self) -> Health:
+        """Whether the service reaches what it needs; `ok` False is an answer, not an error."""
+        response = self._once("GET", "/readyz")
+        if response.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+            return self._parsed(Health, response)
+        return self._parsed(Health, _checked(response))
+
+    def _get(self, model: type[Model], path: str, **params: object) -> Model:
+        return self._parsed(model, self._fetch(path, **params))
+
+    def _fetch(self, path: str, **params: object) -> httpx.Response:
+        """A GET, tried again where the connection or a proxy in between broke: reading twice does no harm."""
+        given = {name: str(value) for name, value in params.items() if value is not None}
+        retrying = Retrying(
+            stop=stop_after_attempt(3),
+            wait=wait_exponential(multiplier=0.1, max=1),
+            retry=retry_if_exception_type(_Unreachable) | retry_if_result(_passing_trouble),
+            retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
+        )
+        response: httpx.Response = retrying(self._once, "GET", path, params=given)
+        return _checked(response)
+
+    def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
+        return _checked(self._once(method, path, **options))
+
+    def _once(self, method: str, path: str, **options: Any) -> httpx.Response:
+        try:
+            return self._http.request(method, path, **options)
+        except httpx.ConnectError as error:
+            raise _Unreachable(f"nothing answers at {self.url}: start the service with `calibrl up`") from error
+        except httpx.TimeoutException as error:
+            raise CalibrlError(f"{self.url} did not answer {method} {path} in time; is it overloaded?") from error
+        except httpx.RemoteProtocolError as error:
+            raise _Unreachable(f"{self.url} broke off the connection: {error}") from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise CalibrlError(f"{self.url} can't be asked for {path}: {error}") from error
+
+    def _parsed(self, model: type[Model], response: httpx.Response) -> Model:
+        try:
+            return model.model_validate_json(response.content)
+        except ValidationError as error:
+            fault = error.errors()[0]
+            where = ".".join(str(part) for part in fault["loc"]) or "body"
+            raise CalibrlError(
+                f"{response.url} answered with something that is no {model.__name__}",
+                status=response.status_code,
+                detail=f"{where}: {fault['msg']}; is this the API, and of this version?",
+            ) from error
+
+
+class _Unreachable(CalibrlError):
+    """No connection: worth another try for a request that only reads."""
+
+
+def _passing_trouble(response: httpx.Response) -> bool:
+    return response.status_code in RETRIED
+
+
+def _job_path(id: JobId, *rest: str) -> str:
+    return "/".join(["/v1/jobs", *(quote(part, safe="") for part in (str(id), *rest))])
+
+
+def _checked(response: httpx.Response) -> httpx.Response:
+    """The response, or its problem document (RFC 9457) as an error."""
+    if response.is_success:
+        return response
+    try:
+        problem = response.json()
+    except ValueError:
+        problem = None
+    if not isinstance(problem, dict) or "title" not in problem:
+        raise CalibrlError(f"{response.url} answered {response.status_code}", status=response.status_code)
+    raise CalibrlError(
+        str(problem["title"]),
+        status=response.status_code,
+        detail=problem.get("detail"),
+        errors=tuple(problem.get("errors") or ()),
+    )
