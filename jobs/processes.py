@@ -1,0 +1,74 @@
+"""Child processes that can't be left behind: each leads its own group, and dies when its starter does."""
+
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+LAUNCHER = Path(__file__).with_name("launch.py")
+REAP_SECONDS = 30.0  # a killed process that still hasn't ended is stuck in the kernel
+
+Process = subprocess.Popen[bytes]
+
+
+def start(
+    command: Sequence[str | Path],
+    *,
+    log: Path,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    death_signal: signal.Signals = signal.SIGKILL,
+    user: str = "self",
+) -> Process:
+    """Start a command in its own session, its output appended to `log` and its input empty.
+
+    It gets `death_signal` when the *thread* that calls this ends: call from one that lives as long as the child should.
+    `user`: see `jobs.launch`. A command that can't be run ends at once with its reason in the log.
+    """
+    launch = [sys.executable, "-I", "-S", str(LAUNCHER), str(os.getpid()), str(int(death_signal)), user]
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [*launch, *map(str, command)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env=env,
+            cwd=cwd,
+        )
+
+
+def ended(process: Process, timeout: float = 0) -> bool:
+    """Whether the process has ended, after at most `timeout` seconds. Doesn't reap: its group id stays its own."""
+    if process.returncode is not None:
+        return True
+    watch = os.pidfd_open(process.pid)
+    try:
+        poll = select.poll()
+        poll.register(watch, select.POLLIN)
+        return bool(poll.poll(timeout * 1000))
+    finally:
+        os.close(watch)
+
+
+def signal_group(process: Process, number: signal.Signals) -> None:
+    """Send a signal to the process and all in its group; nothing once it has been reaped."""
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+
+
+def stop(process: Process, grace: float, first: signal.Signals = signal.SIGTERM) -> int:
+    """End the process and its whole group: `first`, then KILL after `grace` seconds. Returns the exit status.
+
+    Raises subprocess.TimeoutExpired if the kernel doesn't let go of it.
+    """
+    if not ended(process):
+        signal_group(process, first)
+        ended(process, grace)
+    signal_group(process, signal.SIGKILL)
+    return process.wait(REAP_SECONDS)

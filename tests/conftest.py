@@ -1,0 +1,84 @@
+"""Fixtures that several folders share: real PostgreSQL and Valkey, started once, and a fresh database a test."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import psycopg
+import pytest
+import redis
+from alembic import command
+from alembic.config import Config
+
+from calibrl.services import Postgres, Valkey
+
+ROOT = Path(__file__).parents[1]
+API_KEY = "a-key-for-tests"
+
+
+def sql(url: str, statement: str) -> None:
+    """Run one statement outside any transaction."""
+    with psycopg.connect(url.replace("+psycopg", ""), autocommit=True, connect_timeout=10) as connection:
+        connection.execute(statement.encode())
+
+
+def database_of(url: str, name: str) -> str:
+    """The same server's database of that name."""
+    return f"{url.rpartition('/')[0]}/{name}"
+
+
+@pytest.fixture(scope="session")
+def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A PostgreSQL server for the whole session; its database `calibrl` stays empty."""
+    folder = tmp_path_factory.mktemp("postgres")
+    with Postgres(folder, folder / "log.txt", durable=False) as postgres:
+        yield postgres.url
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Valkey server for the whole session."""
+    folder = tmp_path_factory.mktemp("valkey")
+    with Valkey(folder, folder / "log.txt") as valkey:
+        yield valkey.url
+
+
+@pytest.fixture(scope="session")
+def template(postgres_url: str) -> str:
+    """The name of a database with all migrations applied and no rows, made to be copied."""
+    from jobs.settings import get_settings
+
+    sql(postgres_url, "CREATE DATABASE template_migrated")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DATABASE_URL", database_of(postgres_url, "template_migrated"))
+        get_settings.cache_clear()
+        command.upgrade(Config(ROOT / "alembic.ini"), "head")
+    get_settings.cache_clear()
+    return "template_migrated"
+
+
+@pytest.fixture
+def database(
+    postgres_url: str, redis_url: str, template: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
+    """The URL of a migrated, empty database that the settings of this process and of its children name.
+
+    The broker is empty, the API key is `API_KEY` and the data folder is the test's own.
+    """
+    from jobs import db
+    from jobs.settings import get_settings
+
+    name = f"test_{uuid4().hex}"
+    url = database_of(postgres_url, name)
+    sql(postgres_url, f"CREATE DATABASE {name} TEMPLATE {template}")
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushall()
+    monkeypatch.setenv("DATABASE_URL", url)
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    monkeypatch.setenv("CALIBRL_API_KEY", API_KEY)
+    monkeypatch.setenv("CALIBRL_DATA_DIR", str(tmp_path))
+    get_settings.cache_clear()
+    yield url
+    db.dispose()
+    get_settings.cache_clear()
+    sql(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
