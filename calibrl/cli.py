@@ -1,0 +1,311 @@
+"""`calibrl`: the service's command line. Every error is one line on stderr; 2: the input is at fault, 1: a failure."""
+
+import shlex
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+from uuid import UUID
+
+import typer
+import yaml
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+from typer.core import TyperGroup
+
+from calibrl import terminal
+from calibrl.client import CalibrlError, Client
+from calibrl.specfile import SpecError, read_spec
+from jobs.schemas import Job, JobStatus, Page
+from jobs.settings import SettingsError, get_settings
+
+POLL_SECONDS = 1.0
+HISTORY = 400  # steps of metrics that `watch` keeps
+SEARCHED_PAGES = 20  # of 100 jobs, in which an id's beginning is looked for
+BAD_INPUT = frozenset({400, 404, 413, 422})  # HTTP statuses that mean: what was asked for is at fault
+
+
+class _CommandLine(TyperGroup):
+    """The process's edge: turns whatever a command raises into one line and an exit code."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> NoReturn:
+        given = list(sys.argv[1:] if args is None else args) or ["--help"]
+        try:
+            code = super().main(given, prog_name, complete_var, False, windows_expand_args, **extra)
+        except typer.TyperException as error:
+            command = getattr(getattr(error, "ctx", None), "command_path", "calibrl")
+            code = _complain(2, f"{error.format_message()} (see `{command} --help`)")
+        except (SpecError, SettingsError) as error:
+            code = _complain(2, str(error))
+        except CalibrlError as error:
+            code = _complain(2 if error.status in BAD_INPUT else 1, str(error))
+        except Exception as error:
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            what = f"{type(error).__name__}: {error} (at {frame.filename}:{frame.lineno})"
+            code = _complain(1, f"internal error, {what}")
+        sys.exit(code)
+
+
+def _complain(code: int, message: str) -> int:
+    typer.echo(f"calibrl: {' '.join(terminal.plain(message).split())}", err=True)
+    return code
+
+
+app = typer.Typer(
+    cls=_CommandLine,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Train vision-language models with CalibRL: submit jobs, watch them, or run the whole service here.",
+    epilog="JOB is an id, the beginning of one, or `latest`. CALIBRL_API_URL and CALIBRL_API_KEY name the service; "
+    "without them, the stack that `calibrl up` runs on this machine is asked.",
+)
+HERE, JOBS = "On this machine", "Jobs"  # the two parts of the help text
+
+JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="An id, the beginning of one, or `latest`.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+StackFolder = Annotated[
+    Path | None, typer.Option("--data", metavar="DIR", help="Ask the local stack that runs on this folder.")
+]
+DataFolder = Annotated[
+    Path | None, typer.Option("--data", metavar="DIR", help="Where all data is kept.", show_default="~/.calibrl")
+]
+Port = Annotated[
+    int | None, typer.Option("--port", min=1, max=65535, help="The API's port.", show_default="a free one")
+]
+DashboardPort = Annotated[
+    int | None,
+    typer.Option("--dashboard-port", min=1, max=65535, help="The dashboard's port.", show_default="a free one"),
+]
+
+
+@app.command(rich_help_panel=HERE)
+def up(data: DataFolder = None, port: Port = None, dashboard_port: DashboardPort = None) -> None:
+    """Run the whole service until Ctrl-C: database, queue, API, a worker and the dashboard."""
+    from calibrl.local import LocalStack, StackError
+
+    _end_like_ctrl_c(signal.SIGTERM, signal.SIGHUP)
+    folder = _data_dir(data)
+    options = f" --data {shlex.quote(str(folder))}" if data else ""
+    typer.echo("Starting the database, the queue, the API, a worker and the dashboard ...")
+    try:
+        with LocalStack(folder, api_port=port, dashboard_port=dashboard_port) as stack:
+            _say(_addresses(stack.dashboard_url, stack.api_url, folder, options))
+            while True:
+                stack.check()
+                time.sleep(POLL_SECONDS)
+    except StackError as error:
+        raise typer.Exit(_complain(1, str(error))) from error
+    except KeyboardInterrupt:
+        _say("Stopped; nothing is left running.")
+
+
+@app.command(rich_help_panel=HERE)
+def demo(
+    exit: Annotated[bool, typer.Option("--exit", help="Stop everything when the jobs are done.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as one JSON object, last.")] = False,
+    compare: Annotated[bool, typer.Option("--compare", help="Also train with GRPO, and compare.")] = False,
+    data: DataFolder = None,
+    port: Port = None,
+    dashboard_port: DashboardPort = None,
+) -> None:
+    """Train a tiny vision-language model with CalibRL from start to finish, and show it live."""
+    from calibrl.demo import run
+
+    _end_like_ctrl_c(signal.SIGTERM, signal.SIGHUP)
+    code = run(
+        _data_dir(data),
+        exit_when_done=exit,
+        as_json=as_json,
+        compare=compare,
+        api_port=port,
+        dashboard_port=dashboard_port,
+    )
+    raise typer.Exit(code)
+
+
+@app.command(rich_help_panel=JOBS)
+def submit(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A job's spec: .yaml or .json.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a field: algorithm.negative_slope=0.3"),
+    ] = None,
+    as_json: AsJson = False,
+    data: StackFolder = None,
+) -> None:
+    """Submit a job and print its id."""
+    spec = read_spec(file, overrides or [])
+    with Client(data_dir=data) as client:
+        job = client.submit(spec)
+    typer.echo(job.model_dump_json(indent=2) if as_json else str(job.id))
+
+
+@app.command("jobs", rich_help_panel=JOBS)
+def list_jobs(
+    status: Annotated[JobStatus | None, typer.Option(help="Only those that stand so.")] = None,
+    as_json: AsJson = False,
+    data: StackFolder = None,
+) -> None:
+    """List the newest 100 jobs."""
+    with Client(data_dir=data) as client:
+        page = client.jobs(status=status)
+    if as_json:
+        return typer.echo(page.model_dump_json(indent=2))
+    return _say(terminal.job_table(page) if page.data else "No jobs.")
+
+
+@app.command(rich_help_panel=JOBS)
+def show(job: JobArgument, as_json: AsJson = False, data: StackFolder = None) -> None:
+    """Show a job: status, history, checkpoints, result and spec."""
+    with Client(data_dir=data) as client:
+        found = _find(client, job)
+        if as_json:
+            return typer.echo(found.model_dump_json(indent=2))
+        _say(terminal.job_page(found, client.events(found.id).data, client.checkpoints(found.id)))
+    for title, content in (("Result", found.result), ("Spec", found.spec)):
+        if content:
+            typer.echo(f"\n{title}\n" + terminal.plain(yaml.safe_dump(content, sort_keys=False, allow_unicode=True)))
+    return None
+
+
+@app.command(rich_help_panel=JOBS)
+def watch(job: JobArgument, data: StackFolder = None) -> None:
+    """Follow a job's progress and metrics to its end; exit code 0 where it succeeded, else 1."""
+    with Client(data_dir=data) as client:
+        found = _find(client, job)
+        console = _console()
+        told = None
+        with Live(console=console, auto_refresh=False) as live:
+            for now, rows in _course(client, found.id):
+                if console.is_terminal:
+                    live.update(terminal.live_view(now, rows), refresh=True)
+                elif told != (told := (now.status, 10 * now.step // (now.steps_total or 1))):
+                    typer.echo(terminal.headline(now))
+    raise typer.Exit(0 if now.status is JobStatus.SUCCEEDED else 1)
+
+
+@app.command(rich_help_panel=JOBS)
+def logs(
+    job: JobArgument,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
+    data: StackFolder = None,
+) -> None:
+    """Print a job's log."""
+    with Client(data_dir=data) as client:
+        found = _find(client, job)
+        place = 0
+        while True:
+            ended = not follow or client.job(found.id).status.final  # asked first: what it wrote last is then read too
+            while (chunk := client.log(found.id, after=place)).next > place:
+                typer.echo(terminal.plain(chunk.text), nl=False)
+                place = chunk.next
+            if ended:
+                return
+            time.sleep(POLL_SECONDS)
+
+
+@app.command(rich_help_panel=JOBS)
+def cancel(job: JobArgument, data: StackFolder = None) -> None:
+    """Cancel a job; a running one is stopped within seconds."""
+    with Client(data_dir=data) as client:
+        cancelled = client.cancel(_find(client, job).id)
+    typer.echo(terminal.headline(cancelled))
+
+
+def _course(client: Client, id: UUID) -> Iterator[tuple[Job, dict[int, dict[str, float | str]]]]:
+    """A job and its latest metrics by step, time and again until it has ended."""
+    rows: dict[int, dict[str, float | str]] = {}
+    while True:
+        job = client.job(id)
+        first = job.step - HISTORY
+        rows = {step: row for step, row in rows.items() if first < step <= job.step}  # one that resumes steps back
+        page = client.metrics(id, names=list(terminal.WATCHED), after_step=max([first, -1, *rows]))
+        rows |= {row.step: row.values for row in page.data}
+        yield job, rows
+        if job.status.final:
+            return
+        time.sleep(POLL_SECONDS)
+
+
+def _find(client: Client, job: str) -> Job:
+    """The job that an argument means: `latest`, an id, or the beginning of exactly one."""
+    if job == "latest":
+        newest = client.jobs(limit=1).data
+        if not newest:
+            raise typer.BadParameter("there are no jobs yet", param_hint="JOB")
+        return newest[0]
+    if not job or set(job.lower()) - set("0123456789abcdef-"):
+        raise typer.BadParameter(f"{job!r} is no id, beginning of an id, or `latest`", param_hint="JOB")
+    if len(job) == len(str(UUID(int=0))):
+        return client.job(job)
+    found = [one for page in _pages(client) for one in page.data if str(one.id).startswith(job.lower())]
+    if len(found) != 1:
+        fault = "the ids of several jobs begin with" if found else "no job's id begins with"
+        raise typer.BadParameter(f"{fault} {job!r}; `calibrl jobs` lists them", param_hint="JOB")
+    return found[0]
+
+
+def _pages(client: Client) -> Iterator[Page[Job]]:
+    after = None
+    for _ in range(SEARCHED_PAGES):
+        page = client.jobs(after=after)
+        yield page
+        if not page.has_more:
+            return
+        after = page.data[-1].id
+
+
+def _data_dir(given: Path | None) -> Path:
+    return given.expanduser().absolute() if given else get_settings().data_dir
+
+
+def _end_like_ctrl_c(*numbers: signal.Signals) -> None:
+    """Let these signals end the command as Ctrl-C does, so that every `with` block is left in order."""
+    for number in numbers:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, signal.default_int_handler)
+
+
+def _addresses(dashboard_url: str, api_url: str, folder: Path, options: str) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for what, where in {
+        "Dashboard": dashboard_url,
+        "API": f"{api_url}/docs",
+        "Data": str(folder),
+        "Logs": str(folder / "logs"),
+        "Submit a job": f"calibrl submit FILE.yaml{options}",
+        "Stop": "Ctrl-C",
+    }.items():
+        table.add_row(what, Text(where, style="bold"))
+    return table
+
+
+def _console() -> Console:
+    """Standard output; piped, its lines are long enough for another program to read a table's row as one."""
+    return Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+
+
+def _say(what: Any) -> None:
+    _console().print(what)
+
+
+def main() -> None:
+    """The entry point of the command `calibrl`."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""Reads a job's spec from a YAML or JSON file, with overrides from the command line."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+class SpecError(ValueError):
+    """A spec file or an override that can't be used: one line that says where, and what would mend it."""
+
+
+def read_spec(path: Path, overrides: list[str]) -> dict[str, Any]:
+    """The spec in the file, with each `key.path=value` set over it. Raises `SpecError`.
+
+    Relative paths of models and data become absolute: those in the file from the file's folder, those given as
+    overrides from the current folder, as a shell's user expects.
+    """
+    spec = _load(path)
+    if not isinstance(spec, dict):
+        raise SpecError(f"{path}: a job's spec is a mapping that begins with `kind: train` or `kind: evaluate`")
+    _make_paths_absolute(spec, path.resolve().parent)
+    for override in overrides:
+        _override(spec, override)
+    _make_paths_absolute(spec, Path.cwd())
+    return spec
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe subset without three of its traps: keys given twice, dates, and 1e-4 read as text."""
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[str] = set()
+    for key, _ in node.value:
+        if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is given twice", key.start_mark)
+            seen.add(key.value)
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
+_Loader.add_constructor("tag:yaml.org,2002:timestamp", yaml.SafeLoader.construct_yaml_str)
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
+
+
+def _yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"{where}, line {mark.line + 1}, column {mark.column + 1}" if mark else where
+        what = ", ".join(part for part in (error.context, error.problem) if part)
+        raise SpecError(f"{place}: {what}") from error
+    except yaml.YAMLError as error:
+        raise SpecError(f"{where}: {' '.join(str(error).split())}") from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in result:
+            raise SpecError(f"{key!r} is given twice")
+        result[key] = value
+    return result
+
+
+def _json(text: str, path: Path) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_unique)
+    except json.JSONDecodeError as error:
+        raise SpecError(f"{path}, line {error.lineno}, column {error.colno}: {error.msg}") from error
+    except SpecError as error:
+        raise SpecError(f"{path}: {error}") from error
+
+
+def _load(path: Path) -> Any:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise SpecError(f"{path}: not UTF-8 text") from error
+    except OSError as error:
+        raise SpecError(f"{path}: {error.strerror}") from error
+    return _json(text, path) if path.suffix == ".json" else _yaml(text, str(path))
+
+
+def _override(spec: dict[str, Any], override: str) -> None:
+    """Set `a.b.0.c=value`; the value is read as YAML, and mappings on the way are made where they are missing."""
+    path, equals, text = override.partition("=")
+    keys = path.split(".")
+    if not equals or not all(keys):
+        raise SpecError(f"--set {override!r}: write it as key=value, such as algorithm.negative_slope=0.3")
+    place: Any = spec
+    for key in keys[:-1]:
+        place = place.setdefault(key, {}) if isinstance(place, dict) else _item(place, key, override)
+    value = _yaml(text, f"--set {path}")
+    if isinstance(place, dict):
+        place[keys[-1]] = value
+    else:
+        _item(place, keys[-1], override)
+        place[int(keys[-1])] = value
+
+
+def _item(place: Any, key: str, override: str) -> Any:
+    if not isinstance(place, list):
+        raise SpecError(f"--set {override!r}: what stands before {key!r} in the spec is no mapping or list")
+    if not key.isdecimal() or int(key) >= len(place):
+        raise SpecError(f"--set {override!r}: {key!r} is no place in a list of {len(place)} (counted from 0)")
+    return place[int(key)]
+
+
+def _sources(spec: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every model and data set that the spec names, where it stands."""
+    validation = spec.get("validation")
+    named = [spec.get("model"), spec.get("data"), validation.get("data") if isinstance(validation, dict) else None]
+    named += [item for field in ("models", "data") if isinstance(spec.get(field), list) for item in spec[field]]
+    return (source for source in named if isinstance(source, dict))
+
+
+def _make_paths_absolute(spec: dict[str, Any], folder: Path) -> None:
+    for source in _sources(spec):
+        if isinstance(source.get("path"), str) and source["path"]:
+            source["path"] = str((folder / Path(source["path"]).expanduser()).resolve())
