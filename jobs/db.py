@@ -1,0 +1,64 @@
+"""The connection to Postgres: one engine a process, and the session scope that everything else runs in."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.orm import Session
+
+from calibrl_core.report import jsonable
+from jobs import queue
+from jobs.settings import get_settings
+from jobs.text import storable
+
+# Nothing waits for the database without a limit: not for an address, a statement, a lock, or a forgotten transaction.
+_OPTIONS = "-c statement_timeout=30s -c lock_timeout=10s -c idle_in_transaction_session_timeout=60s"
+_WAKES = "wakes"
+
+
+def _to_json(value: Any) -> str:
+    return json.dumps(storable(jsonable(value)), allow_nan=False, ensure_ascii=False)
+
+
+@cache
+def _engine(url: str) -> Engine:
+    engine = create_engine(
+        url,
+        pool_size=5,
+        max_overflow=15,
+        pool_timeout=10,
+        pool_pre_ping=True,
+        json_serializer=_to_json,
+        connect_args={"connect_timeout": 5, "options": _OPTIONS, "tcp_user_timeout": 15_000},
+    )
+    # A forked child must not speak on its parent's connections, nor close them.
+    os.register_at_fork(after_in_child=lambda: engine.dispose(close=False))
+    return engine
+
+
+def get_engine() -> Engine:
+    """This process's engine, made at first use.
+
+    Raises:
+        SettingsError: DATABASE_URL is not set.
+    """
+    return _engine(get_settings().need("database_url"))
+
+
+def wake_after_commit(session: Session, gpus: int, count: int = 1) -> None:
+    """Have `session_scope` send wake-ups once the session's changes can be seen."""
+    session.info.setdefault(_WAKES, Counter())[gpus] += count
+
+
+@contextmanager
+def session_scope() -> Iterator[Session]:
+    """A session that commits at the end, rolls back on an exception, and then sends the wake-ups collected in it."""
+    with Session(get_engine(), expire_on_commit=False) as session, session.begin():
+        yield session
+    for gpus, count in session.info.get(_WAKES, Counter()).items():
+        queue.wake(gpus, count)

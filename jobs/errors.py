@@ -1,0 +1,45 @@
+"""What can be wrong with a request, each with the HTTP status that says so. The API renders them, in one place."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True)
+class FieldError:
+    """What is wrong with one field, named as its author wrote it: `algorithm.negative_slope`, `models.0.path`."""
+
+    field: str
+    message: str
+
+
+class ServiceError(Exception):
+    """The base: a request that can't be done, and why."""
+
+    status: ClassVar[int] = 500
+    title: ClassVar[str] = "Internal error"
+
+    def __init__(self, detail: str, errors: tuple[FieldError, ...] = ()) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.errors = errors
+
+
+class NotFound(ServiceError):
+    """What the request names does not exist."""
+
+    status = 404
+    title = "Not found"
+
+
+class Conflict(ServiceError):
+    """What the request asks for is not possible in the present state."""
+
+    status = 409
+    title = "Conflict"
+
+
+class Invalid(ServiceError):
+    """The request's fields can't be accepted; `errors` names each."""
+
+    status = 422
+    title = "Invalid request"

@@ -1,0 +1,64 @@
+"""The base of all tables, and the column types that they share."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any
+from uuid import UUID
+
+from sqlalchemy import BigInteger, DateTime, Enum, ForeignKey, MetaData, Text, TypeDecorator, func
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.engine import Dialect
+from sqlalchemy.orm import DeclarativeBase, mapped_column
+
+from jobs.schemas import JobStatus, Reason
+from jobs.text import storable
+
+
+class SafeText(TypeDecorator[str]):
+    """Text that may come from a model or a log: what Postgres refuses in text is replaced on the way in."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        return None if value is None else str(storable(value))
+
+
+def text_enum(values: type[StrEnum], name: str) -> Enum:
+    """An enum kept as checked text, so that a new member is a cheap migration."""
+    return Enum(
+        values,
+        native_enum=False,
+        length=32,
+        create_constraint=True,
+        name=name,
+        values_callable=lambda members: [member.value for member in members],
+    )
+
+
+Timestamp = Annotated[datetime, mapped_column(DateTime(timezone=True))]
+# The clock, not the transaction's start: rows that wait for a lock must sort after those they waited for.
+CreatedAt = Annotated[datetime, mapped_column(DateTime(timezone=True), server_default=func.clock_timestamp())]
+Serial = Annotated[int, mapped_column(BigInteger, primary_key=True, autoincrement=True)]
+JobKey = Annotated[UUID, mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)]
+JobRef = Annotated[UUID, mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))]
+
+
+class Base(DeclarativeBase):
+    """Constraint names are spelled out, so that migrations can name them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012
+        str: SafeText,
+        dict[str, Any]: JSONB,
+        JobStatus: text_enum(JobStatus, "status"),
+        Reason: text_enum(Reason, "reason"),
+    }

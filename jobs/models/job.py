@@ -1,0 +1,66 @@
+"""Jobs and what they wait for."""
+
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import BigInteger, ForeignKey, Index, text
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from jobs.models.base import Base, CreatedAt, JobKey, Timestamp
+from jobs.schemas import JobStatus, Reason
+
+
+class JobDependency(Base):
+    """`job_id` may not start before `depends_on_id` has succeeded."""
+
+    __tablename__ = "job_dependencies"
+
+    job_id: Mapped[JobKey]
+    depends_on_id: Mapped[JobKey] = mapped_column(index=True)
+
+
+class Job(Base):
+    """A job, its lease (while a worker holds it), and how far its run has been shipped."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        Index("ix_jobs_newest", text("created_at DESC"), text("id DESC")),
+        Index("ix_jobs_queued", "gpus", "created_at", postgresql_where=text("status = 'queued'")),
+        Index("ix_jobs_unfinished", "status", postgresql_where=text("status IN ('waiting', 'running', 'cancelling')")),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    name: Mapped[str]
+    kind: Mapped[str]
+    project: Mapped[str] = mapped_column(ForeignKey("projects.slug"), index=True)
+    priority: Mapped[str]
+    labels: Mapped[dict[str, Any]]
+    gpus: Mapped[int]
+    spec: Mapped[dict[str, Any]]
+
+    status: Mapped[JobStatus]
+    reason: Mapped[Reason | None]
+    message: Mapped[str | None]
+    result: Mapped[dict[str, Any] | None]
+    attempt: Mapped[int] = mapped_column(default=0)
+    step: Mapped[int] = mapped_column(default=0)
+    steps_total: Mapped[int | None]
+    created_at: Mapped[CreatedAt]
+    started_at: Mapped[Timestamp | None]
+    finished_at: Mapped[Timestamp | None]
+
+    worker: Mapped[str | None]
+    lease_token: Mapped[UUID | None]
+    lease_expires_at: Mapped[Timestamp | None]
+
+    events_offset: Mapped[int] = mapped_column(BigInteger, default=0)
+    log_offset: Mapped[int] = mapped_column(BigInteger, default=0)
+    samples_dropped: Mapped[bool] = mapped_column(default=False)
+
+    dependencies: Mapped[list[JobDependency]] = relationship(
+        foreign_keys=JobDependency.job_id, lazy="selectin", order_by=JobDependency.depends_on_id
+    )
+
+    @property
+    def depends_on(self) -> list[UUID]:
+        return [dependency.depends_on_id for dependency in self.dependencies]

@@ -1,0 +1,25 @@
+"""Samples: whole groups kept for people to read, with the little that a list of them shows."""
+
+from typing import Any
+
+from sqlalchemy import BigInteger, Index
+from sqlalchemy.orm import Mapped, mapped_column
+
+from jobs.models.base import Base, JobRef, Serial
+
+
+class Sample(Base):
+    """`bytes` is the size of `group` as JSON text: what a job's limit counts."""
+
+    __tablename__ = "samples"
+    __table_args__ = (Index(None, "job_id", "id"),)
+
+    id: Mapped[Serial]
+    job_id: Mapped[JobRef]
+    step: Mapped[int]
+    prompt_id: Mapped[str]
+    mean_reward: Mapped[float | None]
+    passed: Mapped[int]
+    size: Mapped[int]
+    bytes: Mapped[int] = mapped_column(BigInteger)
+    group: Mapped[dict[str, Any]] = mapped_column(deferred=True)

@@ -1,0 +1,57 @@
+"""Wake-ups over Celery. A wake-up carries nothing: a lost one costs latency, a doubled one a look at the database."""
+
+from typing import Any, Literal
+
+import structlog
+from celery import Celery
+from kombu.connection import Connection
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
+
+from jobs.settings import get_settings
+
+WAKE = "calibrl.wake"
+
+log = structlog.get_logger()
+
+# A publisher gives up after this; a worker waits longer, because its blocking reads last a second by themselves.
+_PUBLISH_OPTIONS = {
+    "socket_connect_timeout": 2,
+    "socket_timeout": 2,
+    "max_retries": 0,
+    "connect_retries_timeout": 2,
+}
+
+
+def _configuration() -> dict[str, Any]:
+    return {
+        "broker_url": get_settings().need("redis_url"),
+        "broker_connection_retry_on_startup": True,
+        "broker_transport_options": {"socket_connect_timeout": 5, "socket_timeout": 15, "socket_keepalive": True},
+        "task_acks_late": False,
+        "task_ignore_result": True,
+        "task_create_missing_queues": True,
+        "worker_disable_prefetch": True,
+        "worker_prefetch_multiplier": 1,
+        "worker_hijack_root_logger": False,
+    }
+
+
+app = Celery("calibrl")
+app.add_defaults(_configuration)  # called at first use: importing this module needs no settings
+
+
+def queue_name(gpus: int) -> Literal["cpu", "gpu"]:
+    """The queue that the slots for jobs with so many GPUs listen to."""
+    return "gpu" if gpus else "cpu"
+
+
+def wake(gpus: int, count: int = 1) -> None:
+    """Tell `count` slots that there may be a job. A broker that is away is only logged: the sweep repeats."""
+    url = get_settings().need("redis_url")
+    try:
+        with Connection(url, transport_options=_PUBLISH_OPTIONS) as connection:  # type: ignore[no-untyped-call]
+            for _ in range(count):
+                app.send_task(WAKE, queue=queue_name(gpus), connection=connection, retry=False)
+    except (OperationalError, RedisError, OSError) as error:
+        log.warning("wake-up not sent", queue=queue_name(gpus), error=str(error))

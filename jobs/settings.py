@@ -1,0 +1,82 @@
+"""Settings of every process, read from the environment: the only place that does."""
+
+import platform
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from uuid import UUID
+
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class SettingsError(Exception):
+    """A setting is missing or wrong; the message names its environment variable."""
+
+
+def _with_driver(url: object) -> object:
+    # SQLAlchemy takes `postgresql://` for the driver psycopg2, which is not installed.
+    for scheme in ("postgresql://", "postgres://"):
+        if isinstance(url, str) and url.startswith(scheme):
+            return "postgresql+psycopg://" + url.removeprefix(scheme)
+    return url
+
+
+class Settings(BaseSettings):
+    """Addresses, credentials and time limits. Durations are in seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="CALIBRL_", populate_by_name=True, frozen=True, env_ignore_empty=True)
+
+    database_url: Annotated[str | None, BeforeValidator(_with_driver)] = Field(
+        None, validation_alias="DATABASE_URL", repr=False
+    )
+    redis_url: str | None = Field(None, validation_alias="REDIS_URL", repr=False)
+    api_key: SecretStr | None = Field(None, min_length=1)
+    api_url: str = "http://127.0.0.1:8000"
+    data_dir: Path = Path("~/.calibrl")
+    lease_seconds: float = Field(30, gt=0, description="a worker silent for so long has lost its job")
+    heartbeat_seconds: float = Field(5, gt=0)
+    sweep_seconds: float = Field(5, gt=0)
+    stop_grace_seconds: float = Field(20, ge=0, description="between asking a trainer to stop and killing it")
+    max_attempts: int = Field(3, ge=1, description="lost workers after which a job fails")
+    trainer: str = Field("calibrl_core", pattern=r"^[A-Za-z_][\w.]*$")
+    worker_name: str = Field(default_factory=platform.node, min_length=1)
+    worker_device: str = Field("cpu", pattern=r"^(cpu|\d+)$", description="cpu, or a GPU's index")
+
+    def need(self, name: Literal["database_url", "redis_url", "api_key"]) -> str:
+        """The value of a setting that this process can't do without.
+
+        Raises:
+            SettingsError: it is not set.
+        """
+        value: str | SecretStr | None = getattr(self, name)
+        if value is None:
+            variable = {"database_url": "DATABASE_URL", "redis_url": "REDIS_URL", "api_key": "CALIBRL_API_KEY"}[name]
+            raise SettingsError(f"{variable} is not set")
+        return value.get_secret_value() if isinstance(value, SecretStr) else value
+
+    def run_dir(self, job_id: UUID) -> Path:
+        """Where a job keeps its config, event file, log and checkpoints."""
+        return self.data_dir / "runs" / str(job_id)
+
+    @classmethod
+    def read(cls) -> Self:
+        """Settings from the environment, with the data folder as an absolute path.
+
+        Raises:
+            SettingsError: a variable has a value that can't be used.
+        """
+        try:
+            settings = cls()
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = str(first["loc"][0])
+            variable = name if name.isupper() else f"CALIBRL_{name.upper()}"
+            raise SettingsError(f"{variable}: {first['msg']}") from None
+        return settings.model_copy(update={"data_dir": settings.data_dir.expanduser().absolute()})
+
+
+@cache
+def get_settings() -> Settings:
+    """This process's settings, read once. Tests call `get_settings.cache_clear()` after changing the environment."""
+    return Settings.read()

@@ -1,0 +1,14 @@
+"""Text as Postgres can keep it."""
+
+from typing import Any
+
+
+def storable(value: Any) -> Any:
+    """The value with what Postgres can't keep in text replaced: NUL characters and halves of surrogate pairs."""
+    if isinstance(value, str):
+        return value.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {storable(key): storable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [storable(item) for item in value]
+    return value
