@@ -1,0 +1,50 @@
+# Every path here is relative: Make splits the names of its files at spaces, and the folder's path may hold one.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+PACKAGES := api calibrl calibrl_core dashboard jobs migrations tests worker
+
+# Of all that pip says, the lines that show it is at work; its errors go to stderr, and pass.
+PROGRESS := sed -u -n -E -e 's/^ *(Downloading|Using cached|Processing) ([^ ]*\/)?([^ ]+).*\(([0-9.]+ [MG]B)\).*/    \3 (\4)/p' \
+	-e 's/^Installing collected packages.*/    unpacking; this takes a minute or two .../p'
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' Makefile
+
+demo: $(INSTALLED)  ## train a tiny vision-language model with CalibRL from start to finish, live in the dashboard
+	@exec $(BIN)/python -m calibrl.cli demo
+
+test: $(INSTALLED)  ## all tests: unit, integration, end to end, browser
+	@exec $(BIN)/python -m pytest
+
+unit: $(INSTALLED)  ## the tests that need no services, in seconds
+	@exec $(BIN)/python -m pytest tests/unit
+
+lint: $(INSTALLED)  ## style and types
+	@$(BIN)/ruff check $(PACKAGES)
+	@$(BIN)/ruff format --check $(PACKAGES)
+	@$(BIN)/mypy
+
+clean:  ## remove what was built and installed here; data folders stay
+	@rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@find $(PACKAGES) -type d -name __pycache__ -prune -exec rm -rf {} +
+
+# A stamp, so that a second call needs no network. `setuptools` first and no isolation: pip would fetch it each time.
+$(INSTALLED): pyproject.toml constraints.txt
+	@command -v "$(PYTHON)" >/dev/null \
+		|| { echo "make: $(PYTHON) is not installed; install Python 3.11 or newer, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "make: $$("$(PYTHON)" --version) is too old; name Python 3.11 or newer: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null \
+		|| { echo "make: $(PYTHON) can't make virtual environments; on Debian and Ubuntu: sudo apt-get install python3-venv" >&2; exit 1; }
+	@echo "Installing into .venv (once; some minutes, 2 GB of disk)"
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear .venv
+	@$(BIN)/python -m pip install -c constraints.txt 'setuptools>=77' | $(PROGRESS)
+	@$(BIN)/python -m pip install -c constraints.txt --no-build-isolation -e '.[dev]' | $(PROGRESS)
+	@touch $@
+
+.PHONY: help demo test unit lint clean
