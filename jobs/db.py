@@ -5,7 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from threading import Lock
 from typing import Any
 
 from sqlalchemy import Engine, create_engine
@@ -19,15 +19,16 @@ from jobs.text import storable
 # Nothing waits for the database without a limit: not for an address, a statement, a lock, or a forgotten transaction.
 _OPTIONS = "-c statement_timeout=30s -c lock_timeout=10s -c idle_in_transaction_session_timeout=60s"
 _WAKES = "wakes"
+_engines: dict[str, Engine] = {}
+_lock = Lock()
 
 
 def _to_json(value: Any) -> str:
     return json.dumps(storable(jsonable(value)), allow_nan=False, ensure_ascii=False)
 
 
-@cache
-def _engine(url: str) -> Engine:
-    engine = create_engine(
+def _make_engine(url: str) -> Engine:
+    return create_engine(
         url,
         pool_size=5,
         max_overflow=15,
@@ -36,9 +37,6 @@ def _engine(url: str) -> Engine:
         json_serializer=_to_json,
         connect_args={"connect_timeout": 5, "options": _OPTIONS, "tcp_user_timeout": 15_000},
     )
-    # A forked child must not speak on its parent's connections, nor close them.
-    os.register_at_fork(after_in_child=lambda: engine.dispose(close=False))
-    return engine
 
 
 def get_engine() -> Engine:
@@ -47,7 +45,28 @@ def get_engine() -> Engine:
     Raises:
         SettingsError: DATABASE_URL is not set.
     """
-    return _engine(get_settings().need("database_url"))
+    url = get_settings().need("database_url")
+    with _lock:
+        if url not in _engines:
+            _engines[url] = _make_engine(url)
+        return _engines[url]
+
+
+def dispose() -> None:
+    """Close the connections that are not in use and forget the engine."""
+    with _lock:
+        while _engines:
+            _engines.popitem()[1].dispose()
+
+
+def _forget_in_child() -> None:
+    # A forked child must neither speak on its parent's connections nor close them.
+    for engine in _engines.values():
+        engine.dispose(close=False)
+
+
+os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
+os.register_at_fork(after_in_child=_forget_in_child)
 
 
 def wake_after_commit(session: Session, gpus: int, count: int = 1) -> None:

@@ -58,7 +58,7 @@ class Base(DeclarativeBase):
     )
     type_annotation_map = {  # noqa: RUF012
         str: SafeText,
-        dict[str, Any]: JSONB,
+        dict[str, Any]: JSONB(none_as_null=True),
         JobStatus: text_enum(JobStatus, "status"),
         Reason: text_enum(Reason, "reason"),
     }
