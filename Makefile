@@ -43,7 +43,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 		|| { echo "make: $(PYTHON) can't make virtual environments; on Debian and Ubuntu: sudo apt-get install python3-venv" >&2; exit 1; }
 	@echo "Installing into .venv (once; some minutes, 2 GB of disk)"
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear .venv
-	@$(BIN)/python -m pip install -c constraints.txt 'setuptools>=77' | $(PROGRESS)
+	@$(BIN)/python -m pip install -q -c constraints.txt 'setuptools>=77'
 	@$(BIN)/python -m pip install -c constraints.txt --no-build-isolation -e '.[dev]' | $(PROGRESS)
 	@touch $@
 
