@@ -1,5 +1,6 @@
 """Child processes that can't be left behind: each leads its own group, and dies when its starter does."""
 
+import ctypes
 import os
 import select
 import signal
@@ -8,6 +9,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+
+from jobs.launch import PR_SET_PDEATHSIG
 
 LAUNCHER = Path(__file__).with_name("launch.py")
 REAP_SECONDS = 30.0  # a killed process that still hasn't ended is stuck in the kernel
@@ -55,20 +58,30 @@ def ended(process: Process, timeout: float = 0) -> bool:
         os.close(watch)
 
 
-def signal_group(process: Process, number: signal.Signals) -> None:
-    """Send a signal to the process and all in its group; nothing once it has been reaped."""
+def ask(process: Process, number: signal.Signals = signal.SIGTERM) -> None:
+    """Send a signal to the process alone: it knows best what to do with those that it has started."""
+    if not ended(process):
+        process.send_signal(number)
+
+
+def kill_group(process: Process) -> None:
+    """Kill the process, if it still runs, and all that is left of its group. Nothing once it has been reaped."""
     if process.returncode is None:
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def stop(process: Process, grace: float, first: signal.Signals = signal.SIGTERM) -> int:
-    """End the process and its whole group: `first`, then KILL after `grace` seconds. Returns the exit status.
+    """End a process: `first` to it alone, KILL to its whole group once it has ended, or after `grace` seconds.
 
-    Raises subprocess.TimeoutExpired if the kernel doesn't let go of it.
+    Returns the exit status. Raises subprocess.TimeoutExpired if the kernel doesn't let go of it.
     """
-    if not ended(process):
-        signal_group(process, first)
-        ended(process, grace)
-    signal_group(process, signal.SIGKILL)
+    ask(process, first)
+    ended(process, grace)
+    kill_group(process)
     return process.wait(REAP_SECONDS)
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when the one that forked it is gone."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)

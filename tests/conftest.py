@@ -79,6 +79,6 @@ def database(
     monkeypatch.setenv("CALIBRL_DATA_DIR", str(tmp_path))
     get_settings.cache_clear()
     yield url
-    db.dispose()
+    db.get_engine().dispose()
     get_settings.cache_clear()
     sql(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")

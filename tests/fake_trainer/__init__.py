@@ -1,0 +1,18 @@
+"""A trainer without torch that speaks the real one's protocol, for tests of everything around it.
+
+A step lasts `prompts_per_step` milliseconds; `seed` chooses how the run behaves.
+"""
+
+from enum import IntEnum
+
+
+class Behaviour(IntEnum):
+    """Values of `seed`. What goes wrong does so halfway through the steps."""
+
+    NORMAL = 0
+    CRASH = 1  # an exception, exit status 1
+    ERROR = 2  # an `error` event, exit status 1
+    STUBBORN = 3  # ignores TERM and hangs, as does a process that it started
+    KILLED = 4  # KILL by its own hand
+    BAD_LINES = 5  # event lines that are no events, and text that Postgres refuses
+    STRAGGLER = 6  # ends well, and leaves a process behind

@@ -1,0 +1,35 @@
+"""What both fake commands share: the arguments, the stop signal, and a small true PNG."""
+
+import argparse
+import signal
+import struct
+import threading
+import zlib
+from pathlib import Path
+
+
+def arguments() -> tuple[str, Path]:
+    """The config's JSON and the run's folder, from the command line."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--run-dir", type=Path, required=True)
+    options = parser.parse_args()
+    return options.config.read_text(), options.run_dir
+
+
+def stop_event() -> threading.Event:
+    """Set once TERM has come."""
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    return stop
+
+
+def png(shade: int, size: int = 28) -> bytes:
+    """A grey square with a light diagonal."""
+    rows = b"".join(b"\0" + bytes(255 if x == y else shade % 200 for x in range(size)) for y in range(size))
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", size, size, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")

@@ -1,0 +1,193 @@
+"""`python -m tests.fake_trainer.train config.json --run-dir DIR`: curves, histograms, samples, checkpoints, resume."""
+
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from calibrl_core.config import TrainConfig
+from calibrl_core.report import EVENT_FILE, EventFile, SampleCompletion, SampleGroup
+from tests.fake_trainer import Behaviour
+from tests.fake_trainer.run import arguments, png, stop_event
+
+SLEEP_FOR_EVER = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+
+
+def metrics(step: int, steps: int, validated: bool) -> dict[str, float]:
+    """Curves that look like a run: accuracy rises, entropy falls, with ripples."""
+    done = step / steps
+    ripple = 0.03 * math.sin(step)
+    accuracy = 0.4 + 0.3 * done + ripple
+    values = {
+        "reward/mean": accuracy * 1.1,
+        "reward/std": 0.45 - 0.1 * done,
+        "reward/answer_accuracy": accuracy,
+        "reward/strict_accuracy": accuracy - 0.02,
+        "exploration/entropy": 1.2 - 0.5 * done + ripple,
+        "exploration/active_groups": 0.9 - 0.4 * done,
+        "rareness/mean": 0.8 + ripple,
+        "rareness/correct": 0.9 - 0.3 * done,
+        "rareness/wrong": 0.6 + 0.3 * done,
+        "expert/gap_mean": 3.0 + done,
+        "expert/gap_correct": 2.5 + done,
+        "expert/gap_wrong": 3.5 + done,
+        "expert/quadrant_confident_correct": 0.3 + 0.2 * done,
+        "expert/quadrant_underconfident_correct": 0.2 - 0.1 * done,
+        "expert/quadrant_overconfident_wrong": 0.3 - 0.2 * done,
+        "expert/quadrant_humble_wrong": 0.2 + 0.1 * done,
+        "expert/nll": 2.0 - 0.5 * done,
+        "loss/policy": 0.01 * math.sin(step),
+        "loss/guidance": 0.7 - 0.1 * done,
+        "loss/total": 0.08 + ripple,
+        "loss/grad_norm": 1.0 + ripple,
+        "clip/low_share": 0.01,
+        "clip/high_share": 0.02,
+        "clip/dual_share": 0.001,
+        "length/mean": 28 + 4 * done,
+        "length/truncated_share": 0.02,
+        "perf/step_seconds": 0.4,
+        "perf/rollout_seconds": 0.2,
+        "perf/reward_seconds": 0.01,
+        "perf/update_seconds": 0.19,
+        "perf/tokens_per_second": 4000.0,
+    }
+    return values | ({"validation/accuracy": accuracy} if validated else {})
+
+
+def group(prompt_id: str, image: str, size: int) -> SampleGroup:
+    """A group of which every other completion passes; one completion tries to be markup."""
+    tokens = ["<think>", "3", "+", "4", "=", "7", ".", "</think>", "<answer>", "7", "</answer>"]
+
+    def completion(index: int) -> SampleCompletion:
+        passed = index % 2 == 0
+        words = tokens if passed else [*tokens[:9], "<b>8</b>", "**", tokens[10]]
+        return {
+            "text": "".join(words),
+            "tokens": words,
+            "logprobs": [-0.1 * (position % 7) for position in range(len(words))],
+            "entropies": [0.2 * (position % 5) for position in range(len(words))],
+            "gaps": [0.5 * position - 2 if position < 10 else None for position in range(len(words))],
+            "rewards": {"math": float(passed), "format": 1.0},
+            "reward": float(passed) + 0.1,
+            "advantage": 0.9 if passed else -1.1,
+            "passed": passed,
+            "truncated": False,
+        }
+
+    return {
+        "prompt_id": prompt_id,
+        "prompt": "What is the sum of the two digits?",
+        "answer": "7",
+        "images": [image],
+        "expert": "<think>The digits are 3 and 4.</think><answer>7</answer>",
+        "completions": [completion(index) for index in range(size)],
+    }
+
+
+class Run:
+    """One attempt; `self.step` is what is done."""
+
+    def __init__(self, config: TrainConfig, run_dir: Path) -> None:
+        self.config = config
+        self.run_dir = run_dir
+        self.report = EventFile(run_dir)
+        self.folder = run_dir / "checkpoints"
+        self.folder.mkdir(exist_ok=True)
+        self.step = max((json.loads((path / "state.json").read_text())["step"] for path in self.kept()), default=0)
+        self.best = (0.0, self.step)
+
+    def kept(self) -> list[Path]:
+        return sorted(self.folder.glob("step-*[0-9]"))
+
+    def save(self) -> None:
+        path = self.folder / f"step-{self.step:06d}"
+        if path.exists():
+            return
+        partial = path.with_suffix(".partial")
+        partial.mkdir(exist_ok=True)
+        (partial / "state.json").write_text(json.dumps({"step": self.step}))
+        partial.rename(path)
+        old = self.kept()[: -self.config.checkpoints.keep_last]
+        for gone in old:
+            shutil.rmtree(gone)
+        accuracy = metrics(self.step, self.config.steps, True)["validation/accuracy"]
+        best = accuracy > self.best[0]
+        self.best = max(self.best, (accuracy, self.step))
+        removed = [str(gone) for gone in old]
+        self.report.emit(
+            "checkpoint",
+            step=self.step,
+            path=str(path),
+            best=best,
+            metrics={"validation/accuracy": accuracy},
+            removed=removed,
+        )
+
+    def one_step(self) -> None:
+        self.step += 1
+        steps = self.config.steps
+        validation = self.config.validation
+        validated = validation is not None and (self.step % validation.every_steps == 0 or self.step == steps)
+        self.report.emit("metrics", step=self.step, values=metrics(self.step, steps, validated))
+        for name, low, high in (("rareness", 0.0, 2.0), ("expert/gap", -4.0, 12.0)):
+            edges = [low + (high - low) * i / 20 for i in range(21)]
+            counts = [(i * 7 + self.step) % 23 for i in range(20)]
+            self.report.emit("histogram", step=self.step, name=name, edges=edges, counts=counts)
+        if self.step in (1, steps) or self.step % self.config.samples.every_steps == 0:
+            image = self.report.save_image(png(self.step * 10))
+            for index in range(self.config.samples.groups):
+                sampled = group(f"digits-{index}", image, self.config.rollout.group_size)
+                self.report.emit("sample", step=self.step, group=sampled)
+        print(f"step {self.step}", flush=True)
+        if self.step % self.config.checkpoints.every_steps == 0 or self.step == steps:
+            self.save()
+
+
+def misbehave(behaviour: Behaviour, run: Run) -> None:
+    """What the config's seed asks for."""
+    if behaviour is Behaviour.CRASH:
+        raise RuntimeError("the fake trainer was asked to crash")
+    if behaviour is Behaviour.ERROR:
+        run.report.emit("error", reason="non_finite", message="loss/total was NaN at step 5")
+        sys.exit(1)
+    if behaviour in (Behaviour.STUBBORN, Behaviour.STRAGGLER):
+        subprocess.Popen([sys.executable, "-c", SLEEP_FOR_EVER, str(run.run_dir)])
+    if behaviour is Behaviour.STUBBORN:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        threading.Event().wait(600)
+    if behaviour is Behaviour.KILLED:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if behaviour is Behaviour.BAD_LINES:
+        with (run.run_dir / EVENT_FILE).open("ab") as file:
+            file.write(b'{"type": "metr\n[1, 2]\n\xff\xfe\n{"type": "metrics", "step": "x"}\n{"type": "unheard_of"}\n')
+        run.report.emit("log", level="warning", message="a NUL \0 and half a surrogate pair \ud800")
+        run.report.emit("metrics", step=run.step, values={"reward/mean": math.nan, "loss/total": math.inf})
+
+
+def main() -> None:
+    text, run_dir = arguments()
+    config = TrainConfig.model_validate_json(text)
+    stop = stop_event()
+    run = Run(config, run_dir)
+    run.report.emit("start", steps_total=config.steps, step=run.step, versions={"fake": "1"}, parameters=1_200_000)
+    status: dict[str, Any] = {"status": "succeeded"}
+    behaviour = Behaviour(config.seed)
+    while run.step < config.steps:
+        if stop.wait(config.prompts_per_step / 1000):
+            run.save()
+            status = {"status": "stopped"}
+            break
+        run.one_step()
+        if run.step == config.steps // 2:
+            misbehave(behaviour, run)
+    run.report.emit("finish", **status, step=run.step, result={"best_step": run.best[1], "accuracy": run.best[0]})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""The lines of a run's event file, as `calibrl_core.report` documents them, checked one by one."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, TypeAdapter
+
+from jobs.schemas import Reason
+
+Step = Annotated[int, Field(ge=0, lt=2**31)]
+Number = float | Literal["NaN", "Infinity", "-Infinity"]
+
+
+class Line(BaseModel):
+    """What every line has."""
+
+    ts: float = Field(ge=0, lt=10**11, description="seconds since 1970, UTC")
+
+
+class Start(Line):
+    type: Literal["start"]
+    step: Step
+    steps_total: Step
+
+
+class Metrics(Line):
+    type: Literal["metrics"]
+    step: Step
+    values: dict[str, Number]
+
+
+class Histogram(Line):
+    type: Literal["histogram"]
+    step: Step
+    name: str
+    edges: list[float]
+    counts: list[int]
+
+
+class Group(BaseModel, extra="allow"):
+    """A sampled group; what is not needed here is kept as it comes."""
+
+    prompt_id: str
+    images: list[Annotated[str, Field(pattern="^[0-9a-f]{64}$")]]
+    completions: list[dict[str, Any]]
+
+
+class Sample(Line):
+    type: Literal["sample"]
+    step: Step
+    group: Group
+
+
+class Checkpoint(Line):
+    type: Literal["checkpoint"]
+    step: Step
+    path: str
+    best: bool
+    metrics: dict[str, Number]
+    removed: list[str]
+
+
+class Progress(Line):
+    type: Literal["progress"]
+    step: Step
+    steps_total: Step
+
+
+class Log(Line):
+    type: Literal["log"]
+    level: Literal["info", "warning"]
+    message: str
+
+
+class Error(Line):
+    type: Literal["error"]
+    reason: Literal[Reason.CRASHED, Reason.OUT_OF_MEMORY, Reason.NON_FINITE, Reason.BAD_SPEC]
+    message: str
+
+
+class Finish(Line):
+    type: Literal["finish"]
+    status: Literal["succeeded", "stopped"]
+    step: Step
+    result: dict[str, Any]
+
+
+RunEvent = Annotated[
+    Start | Metrics | Histogram | Sample | Checkpoint | Progress | Log | Error | Finish, Field(discriminator="type")
+]
+run_event_adapter: TypeAdapter[RunEvent] = TypeAdapter(RunEvent)

@@ -1,0 +1,187 @@
+"""Ships a run's event file and log to the database: each byte once, whatever breaks in between."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from sqlalchemy.orm import Session
+
+from calibrl_core.config import SampleSettings
+from calibrl_core.report import EVENT_FILE, IMAGE_FOLDER
+from jobs import lifecycle
+from jobs.db import session_scope
+from jobs.lifecycle import Claim
+from jobs.repository import checkpoints, events, histograms, images, jobs, logs, metrics, samples
+from worker.events import (
+    Checkpoint,
+    Error,
+    Finish,
+    Histogram,
+    Log,
+    Metrics,
+    Progress,
+    RunEvent,
+    Sample,
+    Start,
+    run_event_adapter,
+)
+
+LOG_FILE = "log.txt"
+BATCH_LINES = 500
+BATCH_BYTES = 4_000_000
+LOG_BATCH_BYTES = 256_000
+MEGABYTE = 1_000_000
+
+
+@dataclass
+class _Batch:
+    """What is written together; the offset is where the next batch begins."""
+
+    events: list[RunEvent] = field(default_factory=list)
+    offset: int = 0
+    skipped: list[str] = field(default_factory=list)
+
+
+def _complete_lines(path: Path, offset: int) -> Iterator[bytes]:
+    """Lines from the offset on, up to a batch; not the last one while it is still being written."""
+    size = 0
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        file.seek(offset)
+        for _, line in zip(range(BATCH_LINES), file, strict=False):
+            if not line.endswith(b"\n"):
+                return
+            yield line
+            size += len(line)
+            if size > BATCH_BYTES:
+                return
+
+
+def read_batch(path: Path, offset: int) -> _Batch:
+    """The next events of a file. Lines that are none are skipped, each with the reason."""
+    batch = _Batch(offset=offset)
+    for line in _complete_lines(path, offset):
+        batch.offset += len(line)
+        try:
+            batch.events.append(run_event_adapter.validate_json(line))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            batch.skipped.append(f"{where}: {first['msg']}" if where else first["msg"])
+    return batch
+
+
+class Shipper:
+    """Ships for one claim. `finish` and `error` are what the trainer has said about its end, as far as shipped."""
+
+    def __init__(self, claim: Claim, run_dir: Path, worker: str) -> None:
+        self._claim = claim
+        self._run_dir = run_dir
+        self._worker = worker
+        self._shipped: tuple[int, int] | None = None  # as last seen committed
+        self.finish: Finish | None = None
+        self.error: Error | None = None
+
+    def ship(self) -> bool:
+        """Ship one batch of each file in one transaction; whether there was anything to ship.
+
+        Raises LeaseLost, and SQLAlchemy's errors while the database is away; nothing was written then, or all of it.
+        """
+        if self._shipped == self._sizes():
+            return False
+        with session_scope() as session:
+            lifecycle.fence(session, self._claim)
+            # Asked again each time: a commit whose answer got lost may have moved them.
+            offsets = jobs.shipped_offsets(session, self._claim.job_id)
+            batch = read_batch(self._run_dir / EVENT_FILE, offsets[0])
+            log_end = self._ship_log(session, offsets[1])
+            for run in _runs(batch.events):
+                self._write(session, run)
+            if batch.skipped:
+                message = f"{len(batch.skipped)} lines of {EVENT_FILE} were skipped; the first: {batch.skipped[0]}"
+                self._note(session, "warning", message)
+            shipped = batch.offset, log_end
+            if shipped != offsets:
+                jobs.set_shipped(session, self._claim.job_id, *shipped)
+        self._shipped = shipped
+        return shipped != offsets
+
+    def _sizes(self) -> tuple[int, int]:
+        return _size(self._run_dir / EVENT_FILE), _size(self._run_dir / LOG_FILE)
+
+    def _ship_log(self, session: Session, offset: int) -> int:
+        path = self._run_dir / LOG_FILE
+        if not path.exists():
+            return offset
+        with path.open("rb") as file:
+            file.seek(offset)
+            data = file.read(LOG_BATCH_BYTES)
+        if data:
+            logs.append(session, self._claim.job_id, offset, data)
+        return offset + len(data)
+
+    def _note(self, session: Session, type: str, message: str) -> None:
+        events.add(session, self._claim.job_id, type, actor=self._worker, message=message)
+
+    def _write(self, session: Session, run: list[RunEvent]) -> None:
+        """Write events of which at most the first is a `start`."""
+        job_id = self._claim.job_id
+        step, total = None, None
+        metric_rows: dict[int, tuple[datetime, dict[str, Any]]] = {}
+        histogram_rows: dict[tuple[int, str], tuple[list[float], list[int]]] = {}
+        for event in run:
+            match event:
+                case Start():
+                    self.finish = self.error = None
+                    jobs.rewind(session, job_id, event.step)
+                    step, total = event.step, event.steps_total
+                case Metrics():
+                    _, values = metric_rows.get(event.step, (None, {}))
+                    metric_rows[event.step] = datetime.fromtimestamp(event.ts, UTC), values | event.values
+                    step = event.step
+                case Histogram():
+                    histogram_rows[event.step, event.name] = event.edges, event.counts
+                case Progress():
+                    step, total = event.step, event.steps_total
+                case Sample():
+                    self._write_sample(session, event)
+                case Checkpoint():
+                    checkpoints.record(
+                        session, job_id, event.step, event.path, event.best, dict(event.metrics), event.removed
+                    )
+                    self._note(session, "checkpoint", f"step {event.step}{', the best so far' if event.best else ''}")
+                case Log():
+                    self._note(session, event.level, event.message)
+                case Error():
+                    self.error = event
+                case Finish():
+                    self.finish = event
+        metrics.upsert(session, job_id, [(key, *value) for key, value in metric_rows.items()])
+        histograms.upsert(session, job_id, [(*key, *value) for key, value in histogram_rows.items()])
+        if step is not None:
+            jobs.set_progress(session, job_id, step, total)
+
+    def _write_sample(self, session: Session, sample: Sample) -> None:
+        limit = int(SampleSettings.model_validate(self._claim.config.get("samples", {})).max_megabytes * MEGABYTE)
+        job_id = self._claim.job_id
+        if not samples.insert(session, job_id, sample.step, sample.group.model_dump(), limit):
+            return
+        for digest in sample.group.images:
+            path = self._run_dir / IMAGE_FOLDER / f"{digest}.png"
+            if not images.exists(session, job_id, digest) and path.exists():
+                images.put(session, job_id, digest, path.read_bytes())
+
+
+def _runs(batch: list[RunEvent]) -> Iterator[list[RunEvent]]:
+    """The events, cut before each `start`: what comes after it must be written after the rewind."""
+    cuts = [0, *(index for index, event in enumerate(batch) if index and isinstance(event, Start)), len(batch)]
+    return (batch[begin:end] for begin, end in pairwise(cuts) if end > begin)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0

@@ -1,0 +1,185 @@
+"""Runs one claimed job: starts the trainer, ships what it reports, renews the lease, obeys the heartbeat's orders."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import structlog
+from pydantic_core import to_json
+
+from jobs import lifecycle, processes
+from jobs.db import session_scope
+from jobs.lifecycle import Claim, LeaseLost, Order, Outcome
+from jobs.schemas import JobStatus, Reason
+from jobs.settings import Settings
+from worker import gpus
+from worker.database import AWAY
+from worker.shipper import LOG_FILE, Shipper
+
+T = TypeVar("T")
+
+SHIP_SECONDS = 0.5
+RETRY_SECONDS = 1.0
+SETTLE_SECONDS = 600.0  # for so long a run's end is offered to a database that is away; then the lease's sweep decides
+LOG_TAIL_LINES = 20
+LOG_TAIL_BYTES = 8_000
+SECRETS = ("DATABASE_URL", "REDIS_URL", "CALIBRL_")
+
+log = structlog.get_logger()
+
+
+class Supervisor:
+    """One claim's run, from its config file to its outcome. Used once."""
+
+    def __init__(self, claim: Claim, settings: Settings) -> None:
+        self._claim = claim
+        self._settings = settings
+        self._run_dir = settings.run_dir(claim.job_id)
+        self._log_file = self._run_dir / LOG_FILE
+        self._shipper = Shipper(claim, self._run_dir, settings.worker_name)
+        self._next_beat = 0.0
+        self._kill_at: float | None = None
+        self._database_away = False
+        self.order = Order.CONTINUE
+
+    def run(self) -> None:
+        """Run the job to its end, whatever that is; `order` tells afterwards what it was told last."""
+        self._run_dir.mkdir(parents=True, exist_ok=True)
+        self._write_config()
+        self._log_start = self._log_file.stat().st_size if self._log_file.exists() else 0
+        kills_before = out_of_memory_kills()
+        process = self._start()
+        try:
+            self._contact(self._note_start)
+            self._watch(process)
+        finally:
+            processes.kill_group(process)
+            status = process.wait(processes.REAP_SECONDS)
+        if self.order is not Order.ABANDON:
+            self._settle(status, out_of_memory_kills() > kills_before)
+        log.info("job left", job=str(self._claim.job_id), attempt=self._claim.attempt, order=self.order, status=status)
+
+    def _write_config(self) -> None:
+        partial = self._run_dir / "config.json.partial"
+        partial.write_bytes(to_json(self._claim.config, indent=2))
+        partial.replace(self._run_dir / "config.json")
+
+    def _start(self) -> processes.Process:
+        module = f"{self._settings.trainer}.{self._claim.kind}"
+        command = [sys.executable, "-m", module, str(self._run_dir / "config.json"), "--run-dir", str(self._run_dir)]
+        return processes.start(command, log=self._log_file, env=child_environment(self._settings.worker_device))
+
+    def _note_start(self) -> None:
+        with session_scope() as session:
+            lifecycle.start(session, self._claim)
+
+    def _watch(self, process: processes.Process) -> None:
+        """Until the trainer has ended or the lease is lost."""
+        more = False
+        while not processes.ended(process, 0 if more else SHIP_SECONDS):
+            more = self._contact(self._shipper.ship) or False
+            self._beat_if_due()
+            if self.order is Order.ABANDON:
+                return
+            if self.order is not Order.CONTINUE:
+                self._end(process)
+
+    def _end(self, process: processes.Process) -> None:
+        now = time.monotonic()
+        if self._kill_at is None:
+            self._kill_at = now + self._settings.stop_grace_seconds
+            processes.ask(process)
+        elif now >= self._kill_at:
+            processes.kill_group(process)
+
+    def _beat_if_due(self) -> None:
+        if time.monotonic() < self._next_beat or self.order is Order.ABANDON:
+            return
+        self._next_beat = time.monotonic() + self._settings.heartbeat_seconds
+        order = self._contact(self._beat)
+        if order is not None:
+            self.order = order
+
+    def _beat(self) -> Order:
+        with session_scope() as session:
+            return lifecycle.heartbeat(session, self._claim)
+
+    def _settle(self, status: int, starved: bool) -> None:
+        """Ship what is left and say how it ended."""
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while self.order is not Order.ABANDON and time.monotonic() < deadline:
+            self._beat_if_due()
+            more = self._contact(self._shipper.ship)
+            if more is None:
+                time.sleep(RETRY_SECONDS)
+            elif not more and self._contact(lambda: self._finish(status, starved)):
+                return
+
+    def _finish(self, status: int, starved: bool) -> bool:
+        with session_scope() as session:
+            lifecycle.finish(session, self._claim, self._outcome(status, starved))
+        return True
+
+    def _outcome(self, status: int, starved: bool) -> Outcome:
+        finish = self._shipper.finish if status == 0 else None
+        if self.order is Order.CANCEL:
+            return Outcome(JobStatus.CANCELLED, Reason.USER)
+        if finish and finish.status == "succeeded":
+            return Outcome(JobStatus.SUCCEEDED, result=finish.result)
+        if error := self._shipper.error:
+            return Outcome(JobStatus.FAILED, error.reason, error.message)
+        ours = self.order is Order.STOP and -status in (signal.SIGTERM, signal.SIGKILL)
+        if finish or ours:
+            return Outcome(JobStatus.QUEUED, Reason.WORKER_STOPPED)
+        reason = Reason.OUT_OF_MEMORY if starved and -status == signal.SIGKILL else Reason.CRASHED
+        return Outcome(JobStatus.FAILED, reason, f"{how_it_ended(status)}; its log ends:\n{self._log_tail()}")
+
+    def _log_tail(self) -> str:
+        with self._log_file.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(self._log_start, size - LOG_TAIL_BYTES))
+            text = file.read().decode(errors="replace")
+        return "\n".join(text.splitlines()[-LOG_TAIL_LINES:])
+
+    def _contact(self, action: Callable[[], T]) -> T | None:
+        """Do something in the database; None while it is away, which a run outlives, and once the lease is lost."""
+        try:
+            result = action()
+        except LeaseLost:
+            self.order = Order.ABANDON
+            return None
+        except AWAY as error:
+            if not self._database_away:
+                log.warning("database away; the run goes on", job=str(self._claim.job_id), error=str(error.__cause__))
+            self._database_away = True
+            return None
+        self._database_away = False
+        return result
+
+
+def child_environment(device: str) -> dict[str, str]:
+    """This process's environment, without what a trainer has no need to know, and with its slot's device only."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(SECRETS)}
+    return kept | gpus.visible(device) | {"PYTHONUNBUFFERED": "1"}
+
+
+def how_it_ended(status: int) -> str:
+    """A child's exit status in words."""
+    if status >= 0:
+        return f"the trainer ended without a result (exit status {status})"
+    return f"the trainer was killed by {signal.Signals(-status).name}"
+
+
+def out_of_memory_kills() -> int:
+    """How many processes of this process's control group (or machine) the kernel has killed for want of memory."""
+    group = next(
+        (line[3:] for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::")), "/"
+    )
+    counters = Path(f"/sys/fs/cgroup{group}/memory.events")
+    counters = counters if counters.exists() else Path("/proc/vmstat")
+    rows = (line.split() for line in counters.read_text().splitlines())
+    return next((int(count) for name, count in rows if name == "oom_kill"), 0)
