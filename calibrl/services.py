@@ -109,12 +109,13 @@ class _Service:
         self.process: Process | None = None
         self._lock: FileLock | None = None
 
-    def start(self) -> None:
+    def start(self) -> Process:
         """Start the server, not waiting for it. Raises StackError if its folder is taken."""
         self._lock = lock_folder(self.folder)
         self.log.parent.mkdir(parents=True, exist_ok=True)
         _wait_until_unused(self.folder / "data")
         self.process = self._launch()
+        return self.process
 
     def wait_ready(self) -> None:
         """Wait until it answers. Raises StackError if it doesn't."""
