@@ -17,7 +17,7 @@ from jobs.settings import get_settings
 from jobs.text import storable
 
 # Nothing waits for the database without a limit: not for an address, a statement, a lock, or a forgotten transaction.
-_OPTIONS = "-c statement_timeout=30s -c lock_timeout=10s -c idle_in_transaction_session_timeout=60s"
+_OPTIONS = "-c timezone=UTC -c statement_timeout=30s -c lock_timeout=10s -c idle_in_transaction_session_timeout=60s"
 _WAKES = "wakes"
 _engines: dict[str, Engine] = {}
 _lock = Lock()

@@ -1,12 +1,12 @@
 """Jobs and what they wait for."""
 
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID, uuid4
 
 from sqlalchemy import BigInteger, ForeignKey, Index, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from jobs.models.base import Base, CreatedAt, JobKey, Timestamp
+from jobs.models.base import Base, CreatedAt, JobKey, SafeText, Timestamp
 from jobs.schemas import JobStatus, Reason
 
 
@@ -31,7 +31,7 @@ class Job(Base):
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
     name: Mapped[str]
-    kind: Mapped[str]
+    kind: Mapped[Literal["train", "evaluate"]] = mapped_column(SafeText)
     project: Mapped[str] = mapped_column(ForeignKey("projects.slug"), index=True)
     priority: Mapped[str]
     labels: Mapped[dict[str, Any]]

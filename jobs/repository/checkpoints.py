@@ -1,13 +1,34 @@
 """Checkpoints that jobs keep."""
 
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
+from sqlalchemy import delete, select, update
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
+
+from jobs.models import Checkpoint
 
 
 def record(
     session: Session, job_id: UUID, step: int, path: str, best: bool, metrics: dict[str, Any], removed: list[str]
 ) -> None:
     """Note a written checkpoint and the paths that are gone now. `best` takes the mark from the one that had it."""
-    raise NotImplementedError
+    if best:
+        session.execute(update(Checkpoint).where(Checkpoint.job_id == job_id).values(best=False))
+    values = {"path": path, "best": best, "metrics": metrics}
+    statement = insert(Checkpoint).values(job_id=job_id, step=step, **values)
+    session.execute(statement.on_conflict_do_update(index_elements=[Checkpoint.job_id, Checkpoint.step], set_=values))
+    session.execute(delete(Checkpoint).where(Checkpoint.job_id == job_id, Checkpoint.path.in_(removed)))
+
+
+def of_job(session: Session, job_id: UUID) -> list[Checkpoint]:
+    """A job's checkpoints by step; the settings that made them keep them few."""
+    return list(session.scalars(select(Checkpoint).where(Checkpoint.job_id == job_id).order_by(Checkpoint.step)))
+
+
+def choose(session: Session, job_id: UUID, which: Literal["best", "last"]) -> Checkpoint | None:
+    """The checkpoint that another job goes on from: the best where one is marked, else the newest."""
+    order = [Checkpoint.best.desc()] if which == "best" else []
+    query = select(Checkpoint).where(Checkpoint.job_id == job_id).order_by(*order, Checkpoint.step.desc()).limit(1)
+    return session.scalar(query)

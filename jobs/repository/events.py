@@ -2,8 +2,10 @@
 
 from uuid import UUID
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from jobs.models import Event
 from jobs.schemas import JobStatus, Reason
 
 
@@ -18,4 +20,10 @@ def add(
     message: str | None = None,
 ) -> None:
     """Note an event, now."""
-    raise NotImplementedError
+    session.add(Event(job_id=job_id, type=type, actor=actor, status=status, reason=reason, message=message))
+
+
+def page(session: Session, job_id: UUID, *, after: int, limit: int) -> list[Event]:
+    """A job's events past the one with id `after`, in order."""
+    query = select(Event).where(Event.job_id == job_id, Event.id > after).order_by(Event.id).limit(limit)
+    return list(session.scalars(query))

@@ -2,9 +2,32 @@
 
 from uuid import UUID
 
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
+
+from jobs.models import Histogram
 
 
 def upsert(session: Session, job_id: UUID, rows: list[tuple[int, str, list[float], list[int]]]) -> None:
     """Keep rows of (step, name, edges, counts), replacing those that are already there."""
-    raise NotImplementedError
+    latest = {
+        (step, name): {"job_id": job_id, "step": step, "name": name, "edges": edges, "counts": counts}
+        for step, name, edges, counts in rows
+    }
+    if not latest:
+        return
+    statement = insert(Histogram).values(list(latest.values()))
+    statement = statement.on_conflict_do_update(
+        index_elements=[Histogram.job_id, Histogram.name, Histogram.step],
+        set_={"edges": statement.excluded.edges, "counts": statement.excluded.counts},
+    )
+    session.execute(statement)
+
+
+def page(session: Session, job_id: UUID, *, name: str | None, after_step: int, limit: int) -> list[Histogram]:
+    """Histograms past a step, ascending; of one name or of all."""
+    query = select(Histogram).where(Histogram.job_id == job_id, Histogram.step > after_step)
+    if name is not None:
+        query = query.where(Histogram.name == name)
+    return list(session.scalars(query.order_by(Histogram.step, Histogram.name).limit(limit)))

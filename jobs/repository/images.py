@@ -2,14 +2,33 @@
 
 from uuid import UUID
 
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
+
+from jobs.errors import NotFound
+from jobs.models import Image, JobImage
 
 
 def put(session: Session, job_id: UUID, sha256: str, png: bytes) -> None:
     """Keep an image, and that the job shows it."""
-    raise NotImplementedError
+    session.execute(insert(Image).values(sha256=sha256, png=png).on_conflict_do_nothing())
+    session.execute(insert(JobImage).values(job_id=job_id, sha256=sha256).on_conflict_do_nothing())
 
 
 def exists(session: Session, job_id: UUID, sha256: str) -> bool:
     """Whether the job already shows this image."""
-    raise NotImplementedError
+    return session.get(JobImage, (job_id, sha256)) is not None
+
+
+def get(session: Session, job_id: UUID, sha256: str) -> bytes:
+    """The PNG file of an image that the job shows.
+
+    Raises:
+        NotFound: the job shows none of this hash.
+    """
+    query = select(Image.png).join(JobImage).where(JobImage.job_id == job_id, Image.sha256 == sha256)
+    png = session.scalar(query)
+    if png is None:
+        raise NotFound(f"Job {job_id} has no image {sha256}.")
+    return png

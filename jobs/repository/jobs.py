@@ -1,25 +1,197 @@
 """Jobs: reading, locking, listing, and how far a run has come."""
 
+from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy.orm import Session
+from sqlalchemy import Select, case, delete, exists, func, select, tuple_, update
+from sqlalchemy.orm import Session, aliased
+
+from jobs.errors import FieldError, Invalid, NotFound
+from jobs.models import Attempt, Checkpoint, Histogram, Job, JobDependency, Metric, Sample
+from jobs.schemas import JobStatus, Reason
+
+LEASED = (JobStatus.RUNNING, JobStatus.CANCELLING)
+_PRIORITY = case({"high": 0, "normal": 1, "low": 2}, value=Job.priority)
+# Whoever locks several jobs does so from old to new, and a job is younger than those it depends on: no deadlocks.
+_AGE = (Job.created_at, Job.id)
+_SWEEP_LOCK = 0x5EE9  # any number that all sweeps agree on
+
+
+def try_sweep_lock(session: Session) -> bool:
+    """Be the only one who sweeps until the transaction ends; False where somebody else does."""
+    return bool(session.scalar(select(func.pg_try_advisory_xact_lock(_SWEEP_LOCK))))
+
+
+def get(session: Session, job_id: UUID) -> Job:
+    """A job.
+
+    Raises:
+        NotFound: there is none of this id.
+    """
+    return _found(session.get(Job, job_id), job_id)
+
+
+def lock(session: Session, job_id: UUID) -> Job:
+    """A job as it is now, which nobody else changes until the transaction ends.
+
+    Raises:
+        NotFound: there is none of this id.
+    """
+    return _found(session.scalar(_fresh(select(Job).where(Job.id == job_id).with_for_update())), job_id)
+
+
+def hold(session: Session, ids: set[UUID]) -> dict[UUID, Job]:
+    """Those of the jobs that exist, by id; none of them changes its status until the transaction ends."""
+    query = select(Job).where(Job.id.in_(ids)).order_by(*_AGE).with_for_update(read=True)
+    return {job.id: job for job in session.scalars(_fresh(query))}
+
+
+def lock_leased(session: Session, job_id: UUID, token: UUID) -> Job | None:
+    """A job, locked, if its lease still has this token."""
+    return session.scalar(_fresh(select(Job).where(Job.id == job_id, Job.lease_token == token).with_for_update()))
+
+
+def page(
+    session: Session, *, status: JobStatus | None, kind: str | None, project: str | None, after: UUID | None, limit: int
+) -> list[Job]:
+    """Jobs from new to old, from the one after `after` on, at most `limit`.
+
+    Raises:
+        Invalid: there is no job `after`.
+    """
+    query = select(Job).order_by(Job.created_at.desc(), Job.id.desc()).limit(limit)
+    if status is not None:
+        query = query.where(Job.status == status)
+    if kind is not None:
+        query = query.where(Job.kind == kind)
+    if project is not None:
+        query = query.where(Job.project == project)
+    if after is not None:
+        last = session.get(Job, after)
+        if last is None:
+            raise Invalid("The page's start does not exist.", (FieldError("after", f"there is no job {after}"),))
+        query = query.where(tuple_(Job.created_at, Job.id) < tuple_(last.created_at, last.id))
+    return list(session.scalars(query))
+
+
+def lock_next_queued(session: Session, gpus: int) -> Job | None:
+    """The job to run next on a slot with so many GPUs, locked; those that others have locked are left out."""
+    query = select(Job).where(Job.status == JobStatus.QUEUED, Job.gpus == gpus).order_by(_PRIORITY, *_AGE).limit(1)
+    return session.scalar(_fresh(query.with_for_update(skip_locked=True)))
+
+
+def lock_expired(session: Session, limit: int) -> list[Job]:
+    """Jobs whose worker has not renewed its lease in time, locked."""
+    query = select(Job).where(Job.status.in_(LEASED), Job.lease_expires_at < func.now()).order_by(*_AGE).limit(limit)
+    return list(session.scalars(_fresh(query.with_for_update(skip_locked=True))))
+
+
+def lock_dependents(session: Session, job_id: UUID) -> list[Job]:
+    """Jobs that wait for this one, locked."""
+    ids = select(JobDependency.job_id).where(JobDependency.depends_on_id == job_id)
+    return _lock_waiting(session, ids)
+
+
+def lock_descendants(session: Session, job_id: UUID) -> list[Job]:
+    """Jobs that wait for this one, or for one that waits for it, and so on, locked."""
+    tree = select(JobDependency.job_id).where(JobDependency.depends_on_id == job_id).cte(recursive=True)
+    step = select(JobDependency.job_id).join(tree, JobDependency.depends_on_id == tree.c.job_id)
+    return _lock_waiting(session, select(tree.union(step).c.job_id))
+
+
+def lock_decided(session: Session, limit: int) -> list[Job]:
+    """Waiting jobs that need wait no longer: all they depend on has succeeded, or something has failed. Locked."""
+    other = aliased(Job)
+    of = (
+        select(other.id)
+        .join(JobDependency, JobDependency.depends_on_id == other.id)
+        .where(JobDependency.job_id == Job.id)
+    )
+    lost = exists(of.where(other.status.in_((JobStatus.FAILED, JobStatus.CANCELLED))))
+    open_ = exists(of.where(other.status != JobStatus.SUCCEEDED))
+    query = select(Job).where(Job.status == JobStatus.WAITING, lost | ~open_).order_by(*_AGE).limit(limit)
+    return list(session.scalars(_fresh(query.with_for_update(skip_locked=True, of=Job))))
+
+
+def statuses_of_dependencies(session: Session, job_id: UUID) -> dict[UUID, JobStatus]:
+    """The statuses of the jobs that this one depends on."""
+    query = select(Job.id, Job.status).join(JobDependency, JobDependency.depends_on_id == Job.id)
+    return dict(session.execute(query.where(JobDependency.job_id == job_id)).all())
+
+
+def queued_by_gpus(session: Session) -> dict[int, int]:
+    """How many jobs are queued, by the GPUs they need."""
+    query = select(Job.gpus, func.count()).where(Job.status == JobStatus.QUEUED).group_by(Job.gpus)
+    return dict(session.execute(query).all())
+
+
+def lease(session: Session, job: Job, token: UUID, worker: str, seconds: float) -> None:
+    """Give a locked job to a worker, and count the attempt."""
+    job.lease_token, job.worker = token, worker
+    job.attempt += 1
+    if job.started_at is None:
+        job.started_at = func.now()
+    renew(job, seconds)
+    session.add(Attempt(job_id=job.id, number=job.attempt, worker=worker))
+
+
+def renew(job: Job, seconds: float) -> None:
+    """Have a locked job's lease last so long from now on."""
+    job.lease_expires_at = func.clock_timestamp() + timedelta(seconds=seconds)
+
+
+def release(session: Session, job: Job, status: JobStatus, reason: Reason | None, message: str | None) -> None:
+    """Take a locked job from its worker, and note how the attempt ended."""
+    job.lease_token = job.lease_expires_at = job.worker = None
+    ended: dict[str, Any] = {"status": status, "reason": reason, "message": message, "finished_at": func.now()}
+    session.execute(update(Attempt).where(Attempt.job_id == job.id, Attempt.number == job.attempt).values(ended))
+
+
+def lost_attempts(session: Session, job_id: UUID) -> int:
+    """How often a worker has vanished with this job."""
+    query = select(func.count()).where(Attempt.job_id == job_id, Attempt.reason == Reason.LOST_WORKER)
+    return session.scalar(query) or 0
+
+
+def mark_finished(job: Job) -> None:
+    """Note that a locked job ends now."""
+    job.finished_at = func.now()
 
 
 def shipped_offsets(session: Session, job_id: UUID) -> tuple[int, int]:
     """Bytes of the event file and of the log that are in the database already."""
-    raise NotImplementedError
+    return session.execute(select(Job.events_offset, Job.log_offset).where(Job.id == job_id)).one()
 
 
 def set_shipped(session: Session, job_id: UUID, events_offset: int, log_offset: int) -> None:
     """Note how far the event file and the log have been shipped, in bytes; in the transaction that ships them."""
-    raise NotImplementedError
+    session.execute(update(Job).where(Job.id == job_id).values(events_offset=events_offset, log_offset=log_offset))
 
 
 def set_progress(session: Session, job_id: UUID, step: int, steps_total: int | None) -> None:
     """Note the steps done and, where it is known, planned."""
-    raise NotImplementedError
+    known = {} if steps_total is None else {"steps_total": steps_total}
+    session.execute(update(Job).where(Job.id == job_id).values(step=step, **known))
 
 
 def rewind(session: Session, job_id: UUID, to_step: int) -> None:
     """Forget metrics, histograms, samples and checkpoints past a step: a resumed run makes them again."""
-    raise NotImplementedError
+    for table in (Metric, Histogram, Sample, Checkpoint):
+        session.execute(delete(table).where(table.job_id == job_id, table.step > to_step))
+
+
+def _found(job: Job | None, job_id: UUID) -> Job:
+    if job is None:
+        raise NotFound(f"There is no job {job_id}.")
+    return job
+
+
+def _fresh(query: Select[Job]) -> Select[Job]:
+    # A lock is for acting on what is there now, not on what the session has read before.
+    return query.execution_options(populate_existing=True)
+
+
+def _lock_waiting(session: Session, ids: Select[UUID]) -> list[Job]:
+    query = select(Job).where(Job.id.in_(ids), Job.status == JobStatus.WAITING).order_by(*_AGE)
+    return list(session.scalars(_fresh(query.with_for_update())))

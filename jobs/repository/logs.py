@@ -2,9 +2,31 @@
 
 from uuid import UUID
 
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
+
+from jobs.models import LogChunk
 
 
 def append(session: Session, job_id: UUID, offset: int, data: bytes) -> None:
     """Keep a piece of the log that begins `offset` bytes into it."""
-    raise NotImplementedError
+    session.add(LogChunk(job_id=job_id, start=offset, data=data))
+    session.flush()
+
+
+def read(session: Session, job_id: UUID, *, after: int, limit: int) -> bytes:
+    """At most `limit` bytes of the log, from byte `after` on; a gap in it ends the piece."""
+    before = select(func.max(LogChunk.start)).where(LogChunk.job_id == job_id, LogChunk.start <= after)
+    query = (
+        select(LogChunk.start, LogChunk.data)
+        .where(LogChunk.job_id == job_id, LogChunk.start >= func.coalesce(before.scalar_subquery(), after))
+        .order_by(LogChunk.start)
+        .execution_options(yield_per=16)
+    )
+    found = bytearray()
+    for start, data in session.execute(query):
+        at = after + len(found)
+        if start > at or len(found) >= limit:
+            break
+        found += data[at - start : at - start + limit - len(found)]
+    return bytes(found)

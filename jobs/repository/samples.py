@@ -1,9 +1,15 @@
 """Sampled groups of a run."""
 
+import json
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy.orm import Session
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session, undefer
+
+from jobs.errors import NotFound
+from jobs.models import Image, Job, JobImage, Sample
+from jobs.repository import events
 
 
 def insert(session: Session, job_id: UUID, step: int, group: dict[str, Any], max_bytes: int) -> bool:
@@ -11,4 +17,60 @@ def insert(session: Session, job_id: UUID, step: int, group: dict[str, Any], max
 
     Returns whether it was kept; the first drop is said by an event. Put the group's images after it, if it was kept.
     """
-    raise NotImplementedError
+    size = len(json.dumps(group))
+    if _kept_bytes(session, job_id) + size > max_bytes:
+        _warn_once(session, job_id, step, max_bytes)
+        return False
+    completions = group["completions"]
+    rewards = [completion["reward"] for completion in completions]
+    finite = bool(rewards) and all(isinstance(reward, int | float) for reward in rewards)
+    session.add(
+        Sample(
+            job_id=job_id,
+            step=step,
+            prompt_id=group["prompt_id"],
+            mean_reward=sum(rewards) / len(rewards) if finite else None,
+            passed=sum(bool(completion["passed"]) for completion in completions),
+            size=len(completions),
+            bytes=size,
+            group=group,
+        )
+    )
+    session.flush()
+    return True
+
+
+def page(session: Session, job_id: UUID, *, step: int | None, after: int, limit: int) -> list[Sample]:
+    """Groups in the order they came in, without their contents; of one step or of all."""
+    query = select(Sample).where(Sample.job_id == job_id, Sample.id > after)
+    if step is not None:
+        query = query.where(Sample.step == step)
+    return list(session.scalars(query.order_by(Sample.id).limit(limit)))
+
+
+def get(session: Session, job_id: UUID, sample_id: int) -> Sample:
+    """One group, whole.
+
+    Raises:
+        NotFound: the job has none of this id.
+    """
+    query = select(Sample).where(Sample.id == sample_id, Sample.job_id == job_id).options(undefer(Sample.group))
+    sample = session.scalar(query)
+    if sample is None:
+        raise NotFound(f"Job {job_id} has no sample {sample_id}.")
+    return sample
+
+
+def _kept_bytes(session: Session, job_id: UUID) -> int:
+    groups = select(func.coalesce(func.sum(Sample.bytes), 0)).where(Sample.job_id == job_id).scalar_subquery()
+    images = select(func.coalesce(func.sum(func.length(Image.png)), 0)).join(JobImage).where(JobImage.job_id == job_id)
+    return int(session.scalar(select(groups + images.scalar_subquery())) or 0)
+
+
+def _warn_once(session: Session, job_id: UUID, step: int, max_bytes: int) -> None:
+    first = update(Job).where(Job.id == job_id, ~Job.samples_dropped).values(samples_dropped=True).returning(Job.id)
+    if session.scalar(first) is not None:
+        message = (
+            f"samples from step {step} on do not fit in samples.max_megabytes ({max_bytes / 1e6:g} MB) and are not kept"
+        )
+        events.add(session, job_id, "warning", actor="scheduler", message=message)

@@ -1,0 +1,142 @@
+"""What a spec asks for: the jobs it depends on, what is wrong with it, and the config that a trainer gets from it."""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from pydantic import ValidationError
+
+from calibrl_core.config import EvaluateConfig, PathModel, TrainConfig
+from calibrl_core.data.files import check_source
+from calibrl_core.data.schema import DataSource, FileData
+from jobs.errors import FieldError
+from jobs.models import Job
+from jobs.schemas import (
+    EvaluateSpec,
+    JobModel,
+    JobSettings,
+    JobStatus,
+    ModelChoice,
+    Reason,
+    TrainSpec,
+    job_spec_adapter,
+)
+
+_RELATIVE = "give an absolute path: the worker runs in a folder of its own"
+
+
+class Unusable(Exception):
+    """A spec that was accepted once but from which no config can be made now."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def dependencies(spec: TrainSpec | EvaluateSpec) -> set[UUID]:
+    """The jobs that must succeed first, named or implied by a model."""
+    implied = {model.from_job for _, model in _models(spec) if isinstance(model, JobModel)}
+    return implied.union(spec.depends_on)
+
+
+def file_problems(spec: TrainSpec | EvaluateSpec) -> list[FieldError]:
+    """What is wrong with the files that a spec names. Reads them, which may take a while: hold no lock meanwhile."""
+    found = []
+    for field, model in _models(spec):
+        if isinstance(model, PathModel):
+            found += [FieldError(f"{field}.path", text) for text in _folder_problems(Path(model.path))]
+    for field, source, needs_experts in _sources(spec):
+        if isinstance(source, FileData):
+            found += [FieldError(f"{field}.path", text) for text in _file_problems(source, needs_experts)]
+    return found
+
+
+def job_problems(spec: TrainSpec | EvaluateSpec, known: Mapping[UUID, Job]) -> list[FieldError]:
+    """What is wrong with the jobs that a spec names. `known`: those of its `dependencies` that exist."""
+    found = []
+    for index, id in enumerate(spec.depends_on):
+        found += [FieldError(f"depends_on.{index}", text) for text in _dependency_problems(id, known)]
+    for field, model in _models(spec):
+        if isinstance(model, JobModel):
+            found += [FieldError(f"{field}.from_job", text) for text in _origin_problems(model.from_job, known)]
+    return found
+
+
+def core_config(spec: Mapping[str, Any], resolve: Callable[[JobModel], Path]) -> dict[str, Any]:
+    """The core's TrainConfig or EvaluateConfig as JSON, from a stored spec; `resolve` finds another job's checkpoint.
+
+    Raises:
+        Unusable: this version of the core does not take the spec any more.
+    """
+
+    def source(model: ModelChoice) -> dict[str, Any]:
+        chosen = PathModel(path=str(resolve(model))) if isinstance(model, JobModel) else model
+        return chosen.model_dump(mode="json")
+
+    try:
+        parsed = job_spec_adapter.validate_python(spec)
+        settings = parsed.model_dump(mode="json", exclude={*JobSettings.model_fields, "kind", "model", "models"})
+        if isinstance(parsed, TrainSpec):
+            return TrainConfig.model_validate({**settings, "model": source(parsed.model)}).model_dump(mode="json")
+        models = [source(model) for model in parsed.models]
+        return EvaluateConfig.model_validate({**settings, "models": models}).model_dump(mode="json")
+    except ValidationError as error:
+        raise Unusable(Reason.BAD_SPEC, f"this version does not accept the spec: {error}") from error
+
+
+def _models(spec: TrainSpec | EvaluateSpec) -> Iterator[tuple[str, ModelChoice]]:
+    if isinstance(spec, TrainSpec):
+        yield "model", spec.model
+    else:
+        yield from ((f"models.{index}", model) for index, model in enumerate(spec.models))
+
+
+def _sources(spec: TrainSpec | EvaluateSpec) -> Iterator[tuple[str, DataSource, bool]]:
+    """Every data set: its field, its settings, and whether its rows must have experts."""
+    if isinstance(spec, TrainSpec):
+        yield "data", spec.data, spec.algorithm.needs_experts
+        if spec.validation is not None:
+            yield "validation.data", spec.validation.data, False
+    else:
+        yield from ((f"data.{index}", source, False) for index, source in enumerate(spec.data))
+
+
+def _dependency_problems(id: UUID, known: Mapping[UUID, Job]) -> list[str]:
+    job = known.get(id)
+    if job is None:
+        return [f"there is no job {id}"]
+    if job.status in (JobStatus.FAILED, JobStatus.CANCELLED):
+        return [f"job {id} is {job.status}: it will never succeed"]
+    return []
+
+
+def _origin_problems(id: UUID, known: Mapping[UUID, Job]) -> list[str]:
+    if id in known and known[id].kind != "train":
+        return [f"job {id} is an evaluation: it leaves no checkpoint"]
+    return _dependency_problems(id, known)
+
+
+def _folder_problems(folder: Path) -> list[str]:
+    if not folder.is_absolute():
+        return [_RELATIVE]
+    if not _is_file(folder / "config.json"):
+        return [f"{folder} is not the folder of a saved model: it has no config.json"]
+    return []
+
+
+def _file_problems(source: FileData, needs_experts: bool) -> list[str]:
+    path = Path(source.path)
+    if not path.is_absolute():
+        return [_RELATIVE]
+    if not _is_file(path):
+        return [f"there is no file {path} on the server"]
+    return check_source(source, needs_experts=needs_experts)
+
+
+def _is_file(path: Path) -> bool:
+    # A name that the file system refuses, too long or with a NUL, names no file either.
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
