@@ -59,6 +59,8 @@ class SampleGroup(TypedDict):
 class Report(Protocol):
     """Where a run sends what it has to tell. `EventFile` is the real one."""
 
+    run_dir: Path  # what a run leaves behind (checkpoints, answers) stands here
+
     def emit(self, type: str, **fields: Any) -> None:
         """Append one event; see the module's table."""
 
@@ -81,6 +83,7 @@ class EventFile:
     """Appends events to `run_dir/events.jsonl`, one `write` a line, so that a reader never sees two halves mixed."""
 
     def __init__(self, run_dir: Path) -> None:
+        self.run_dir = run_dir
         self._images = run_dir / IMAGE_FOLDER
         self._images.mkdir(parents=True, exist_ok=True)
         self._fd = os.open(run_dir / EVENT_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)

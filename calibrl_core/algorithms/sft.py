@@ -17,6 +17,7 @@ class SFT(Closed):
 
     type: Literal["sft"] = "sft"
 
-    def loss(self, logprobs: Tensor, mask: Tensor) -> Tensor:
-        """Mean over counted tokens of -logprobs. Both `[B, T]`, mask True = counts."""
-        return -(logprobs * mask).sum() / mask.sum().clamp(min=1)
+    def loss(self, logprobs: Tensor, mask: Tensor, *, count: int) -> Tensor:
+        """Sum over counted tokens of -logprobs / count. Both `[B, T]`, mask True = counts; `count` is the number of
+        tokens of the whole batch, of which these rows may be a part."""
+        return -(logprobs * mask).sum() / max(1, count)

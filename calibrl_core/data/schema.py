@@ -16,6 +16,9 @@ class BuiltinData(Closed):
 
     builtin: Literal["digits"] = Field(description="digits: pairs of handwritten digits, 'what is their sum?'")
     split: Split = Field("train", description="which part; the parts share no source digit")
+    experts: Literal["mixed", "terse"] = Field(
+        "mixed", description="terse: every expert in the warm-up's own style; mixed: every other one in other words"
+    )
     rows: int | None = Field(None, ge=1, description="only the first rows; None: all")
 
     @property

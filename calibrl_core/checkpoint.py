@@ -1,0 +1,98 @@
+"""Checkpoints: a folder that `from_pretrained` reads, with what the trainer needs to go on beside it.
+
+    checkpoints/step-000050/   model and processor, optimizer.safetensors, trainer.json
+
+A checkpoint is written under another name and renamed when it is whole, so that a half-written one is never picked.
+Data order, sampling and learning rate are functions of the seed and the step: there is no generator to save.
+"""
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from calibrl_core.models.policy import Policy
+
+FOLDER = "checkpoints"
+STATE_FILE = "trainer.json"
+OPTIMIZER_FILE = "optimizer.safetensors"
+
+
+@dataclass
+class TrainerState:
+    """How far a run is."""
+
+    step: int = 0  # updates done
+    best_step: int | None = None
+    best_value: float | None = None
+
+
+class Checkpoints:
+    """The checkpoints of one run."""
+
+    def __init__(self, run_dir: Path, keep_last: int) -> None:
+        self.folder = run_dir / FOLDER
+        self._keep_last = keep_last
+
+    def all(self) -> list[Path]:
+        """Whole checkpoints, oldest first."""
+        return sorted(path for path in self.folder.glob("step-*") if (path / STATE_FILE).is_file())
+
+    def save(self, policy: Policy, optimizer: torch.optim.Optimizer, state: TrainerState) -> Path:
+        """Write the checkpoint of `state.step`; return its folder."""
+        final = self.folder / f"step-{state.step:06d}"
+        partial = self.folder / f".partial-{final.name}"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        policy.save(partial)
+        save_file(_optimizer_tensors(optimizer), partial / OPTIMIZER_FILE)
+        (partial / STATE_FILE).write_text(json.dumps(asdict(state)))
+        _sync(partial)
+        shutil.rmtree(final, ignore_errors=True)
+        partial.rename(final)
+        _sync_folder(self.folder)
+        return final
+
+    def prune(self, best_step: int | None) -> list[Path]:
+        """Remove all but the newest and the best; return what is gone."""
+        removed = [path for path in self.all()[: -self._keep_last] if path.name != f"step-{best_step or 0:06d}"]
+        for path in removed:
+            shutil.rmtree(path)
+        return removed
+
+
+def read_state(checkpoint: Path) -> TrainerState:
+    """The state that a checkpoint was saved with."""
+    return TrainerState(**json.loads((checkpoint / STATE_FILE).read_text()))
+
+
+def restore_optimizer(checkpoint: Path, optimizer: torch.optim.Optimizer) -> None:
+    """Load AdamW's moments and step counts."""
+    tensors = load_file(checkpoint / OPTIMIZER_FILE)
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for name, tensor in tensors.items():
+        index, key = name.split(".")
+        state.setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    state = optimizer.state_dict()["state"]
+    return {f"{index}.{key}": value.contiguous() for index, values in state.items() for key, value in values.items()}
+
+
+def _sync(folder: Path) -> None:
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    _sync_folder(folder)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    os.fsync(handle)
+    os.close(handle)

@@ -1,0 +1,123 @@
+"""Evaluation: every model on every data set, sampled and greedy, with intervals.
+
+    python -m calibrl_core.evaluate config.json --run-dir DIR
+
+Reports one `progress` a batch and at the end a result with one entry a model and data set:
+`{model, model_index, split, prompts, samples, metrics}`. Every single answer is kept in DIR/answers.jsonl.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from calibrl_core import data
+from calibrl_core.accuracy import Answers, ask, batches, interval, summarise
+from calibrl_core.config import BuiltinModel, EvaluateConfig, ModelSource
+from calibrl_core.data.schema import Example
+from calibrl_core.models.policy import load_policy
+from calibrl_core.report import Report
+from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
+
+ANSWERS_FILE = "answers.jsonl"
+
+
+class _Stopped(Exception):
+    """Asked to stop between two batches."""
+
+
+def evaluate(config: EvaluateConfig, report: Report, should_stop: Callable[[], bool]) -> dict[str, Any]:
+    """Run to the end or until `should_stop()`; return the result that `finish` reports. Metrics of model i are
+    reported as step i, by `eval/<split>/name`. An evaluation that was stopped begins anew when started again.
+
+    Raises DataError (bad rows), OSError (files), torch.OutOfMemoryError.
+    """
+    evaluation = _Evaluation(config, report, should_stop)
+    try:
+        results = list(evaluation.run())
+    except _Stopped:
+        return {"status": "stopped", "step": evaluation.done, "result": {}}
+    return {"status": "succeeded", "step": evaluation.done, "result": {"results": results}}
+
+
+class _Evaluation:
+    def __init__(self, config: EvaluateConfig, report: Report, should_stop: Callable[[], bool]) -> None:
+        self.config, self.report, self.should_stop = config, report, should_stop
+        self.sets = [(source.name, data.load(source)) for source in config.data]
+        self.done = 0
+        per_set = [batches(len(examples), self.config.rollout.samples) for _, examples in self.sets]
+        greedy = [batches(len(examples), 1) for _, examples in self.sets] if config.rollout.greedy else []
+        self.total = (sum(per_set) + sum(greedy)) * len(config.models)
+        report.emit("start", step=0, steps_total=self.total)
+        (report.run_dir / ANSWERS_FILE).unlink(missing_ok=True)
+
+    def run(self) -> Iterator[dict[str, Any]]:
+        """The results, a model at a time."""
+        for index, source in enumerate(self.config.models):
+            engine = SharedPrefillEngine(load_policy(source))
+            values: dict[str, float] = {}
+            for split, examples in self.sets:
+                metrics = self._measure(engine, index, split, examples)
+                values |= {f"eval/{split}/{name}": value for name, value in metrics.items()}
+                yield {
+                    "model": _label(source),
+                    "model_index": index,
+                    "split": split,
+                    "prompts": len(examples),
+                    "samples": self.config.rollout.samples,
+                    "metrics": metrics,
+                }
+            self.report.emit("metrics", step=index, values=values)
+
+    def _measure(
+        self, engine: SharedPrefillEngine, index: int, split: str, examples: list[Example]
+    ) -> dict[str, float]:
+        rollout = self.config.rollout
+        sampled = self._ask(engine, examples, rollout.samples, rollout.temperature)
+        self._keep(index, split, "sampled", sampled)
+        metrics = summarise(sampled, self.config.seed)
+        if rollout.greedy:
+            greedy = self._ask(engine, examples, 1, 0.0)
+            self._keep(index, split, "greedy", greedy)
+            passed = greedy.passed().mean(1)
+            low, high = interval(passed, self.config.seed)
+            metrics |= {
+                "greedy_accuracy": float(passed.mean()),
+                "greedy_accuracy_low": low,
+                "greedy_accuracy_high": high,
+            }
+        return metrics
+
+    def _ask(self, engine: SharedPrefillEngine, examples: list[Example], samples: int, temperature: float) -> Answers:
+        return ask(
+            engine,
+            examples,
+            self.config.rewards,
+            samples=samples,
+            temperature=temperature,
+            max_tokens=self.config.rollout.max_completion_tokens,
+            seed=[self.config.seed],
+            advance=self._advance,
+        )
+
+    def _advance(self) -> None:
+        self.done += 1
+        self.report.emit("progress", step=self.done, steps_total=self.total)
+        if self.should_stop():
+            raise _Stopped
+
+    def _keep(self, index: int, split: str, how: str, answers: Answers) -> None:
+        with (self.report.run_dir / ANSWERS_FILE).open("a") as file:
+            for example, texts, scores in zip(answers.examples, answers.texts, answers.scores, strict=True):
+                row = {"model_index": index, "split": split, "how": how, "prompt_id": example.id}
+                row |= {"answer": example.answer, "texts": texts, "passed": [score.passed for score in scores]}
+                file.write(json.dumps(row) + "\n")
+
+
+def _label(source: ModelSource) -> str:
+    return source.builtin if isinstance(source, BuiltinModel) else source.path
+
+
+if __name__ == "__main__":
+    from calibrl_core.process import run_process
+
+    run_process(EvaluateConfig, evaluate)

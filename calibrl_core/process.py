@@ -1,0 +1,105 @@
+"""A run as a process of its own: arguments, signals, progress bar, exit status. Only here is every error caught."""
+
+import argparse
+import json
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any, TypeVar
+
+import torch
+from pydantic import BaseModel, ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from calibrl_core.data.schema import DataError
+from calibrl_core.report import EventFile
+from calibrl_core.update import NonFiniteError
+
+Config = TypeVar("Config", bound=BaseModel)
+SHOWN = ("reward/mean", "reward/answer_accuracy", "exploration/entropy", "loss/total", "validation/accuracy")
+
+
+class ProgressReport(EventFile):
+    """The event file, with a progress bar for whoever watches the terminal (plain lines where there is none)."""
+
+    def __init__(self, run_dir: Path) -> None:
+        super().__init__(run_dir)
+        self._console = Console(stderr=True)
+        columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+        self._progress = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
+        self._task = self._progress.add_task("", total=None)
+        self._progress.start()
+
+    def emit(self, type: str, **fields: Any) -> None:
+        super().emit(type, **fields)
+        if type == "start":
+            self._progress.update(self._task, total=fields["steps_total"], completed=fields["step"])
+        elif type in ("metrics", "progress"):
+            self._show(fields["step"], fields.get("values", {}))
+        elif type in ("error", "log"):
+            self._console.print(fields["message"], markup=False, highlight=False)
+
+    def _show(self, step: int, values: dict[str, float]) -> None:
+        text = "  ".join(f"{name} {values[name]:.3f}" for name in SHOWN if name in values)
+        if self._console.is_terminal:
+            self._progress.update(self._task, completed=step, description=text)
+        elif text:
+            self._console.print(f"step {step}  {text}", markup=False, highlight=False, soft_wrap=True)
+
+    def close(self) -> None:
+        self._progress.stop()
+        super().close()
+
+
+def run_process(
+    config_class: type[Config], run: Callable[[Config, ProgressReport, Callable[[], bool]], dict[str, Any]]
+) -> None:
+    """Parse arguments, run, report `finish` or `error`, exit 0 or 1 (2: unusable arguments)."""
+    parser = argparse.ArgumentParser(description=(sys.modules["__main__"].__doc__ or "").split("\n")[0])
+    parser.add_argument("config", type=Path, help=f"a JSON file of {config_class.__name__}")
+    parser.add_argument("--run-dir", type=Path, required=True, help="folder for events, images and checkpoints")
+    arguments = parser.parse_args()
+    arguments.run_dir.mkdir(parents=True, exist_ok=True)
+    report = ProgressReport(arguments.run_dir)
+    stopping = _stop_on_signals()
+    try:
+        config = config_class.model_validate(json.loads(arguments.config.read_text()))
+        report.emit("finish", **run(config, report, stopping))
+        status = 0
+    except Exception as error:
+        reason, message = _explain(error)
+        if reason == "crashed":
+            traceback.print_exc()
+        report.emit("error", reason=reason, message=message)
+        status = 1
+    report.close()
+    sys.exit(status)
+
+
+def _stop_on_signals() -> Callable[[], bool]:
+    received: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    return lambda: bool(received)
+
+
+def _explain(error: Exception) -> tuple[str, str]:
+    """The reason, one of those that `calibrl_core.report` lists, and a sentence."""
+    if isinstance(error, ValidationError):
+        fields = (f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors())
+        return "bad_spec", "; ".join(fields)
+    if isinstance(error, DataError):
+        return "bad_spec", str(error)
+    if isinstance(error, NonFiniteError):
+        return "non_finite", str(error)
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return "out_of_memory", f"out of memory: {error}; lower micro_batch_rows or rollout.max_completion_tokens"
+    return "crashed", f"{type(error).__name__}: {error}"
