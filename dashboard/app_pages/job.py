@@ -1,0 +1,153 @@
+"""A job, at an address that can be shared: /job?id=..., with the panel and what it shows in the address too."""
+
+from collections.abc import Callable
+from uuid import UUID
+
+import streamlit as st
+
+from calibrl.client import CalibrlError
+from dashboard import data, states
+from dashboard.markup import duration, elapsed, escape, moment, progress_bar, status_chip
+from dashboard.palette import NEUTRAL, POLICY
+from dashboard.panels import evaluation, expert, exploration, overview, records, rollouts
+from jobs.schemas import Job, JobStatus
+
+Panel = Callable[[Job], None]
+RECORDS: dict[str, Panel] = {"Log": records.log, "Events": records.events, "Spec": records.spec}
+TRAIN: dict[str, Panel] = {
+    "Overview": overview.draw,
+    "Exploration": exploration.draw,
+    "Expert mismatch": expert.draw,
+    "Rollouts": rollouts.draw,
+    "Checkpoints": records.checkpoints,
+    **RECORDS,
+}
+EVALUATE: dict[str, Panel] = {"Results": evaluation.draw, **RECORDS}
+
+
+def _requested() -> UUID | None:
+    try:
+        return UUID(st.query_params.get("id", ""))
+    except ValueError:
+        return None
+
+
+def _facts(job: Job) -> str:
+    facts = [
+        "Training" if job.kind == "train" else "Evaluation",
+        f"project {job.project}",
+        f"submitted {moment(job.created_at)}",
+    ]
+    if (seconds := elapsed(job)) is not None:
+        facts.append(f"{'ran' if job.finished_at else 'running for'} {duration(seconds)}")
+    if job.attempt > 1:
+        facts.append(f"attempt {job.attempt}")
+    facts += [f"{name}: {value}" for name, value in job.labels.items()]
+    return " · ".join(escape(fact) for fact in facts)
+
+
+def _title(job: Job) -> str:
+    return (
+        '<div style="display:flex;flex-wrap:wrap;align-items:center;gap:0.4rem 0.9rem">'
+        '<h1 style="font-size:1.9rem;font-weight:700;margin:0;padding:0;overflow-wrap:anywhere">'
+        f"{escape(job.name)}</h1>"
+        f"{status_chip(job.status)}</div>"
+        f'<div style="opacity:0.8;font-size:0.9rem;margin-top:0.35rem">{_facts(job)}</div>'
+    )
+
+
+def _time_left(job: Job) -> str:
+    if job.status != JobStatus.RUNNING or job.steps_total is None or job.kind != "train":
+        return ""
+    history = data.history(job.id, job.attempt, ("perf/step_seconds",))
+    history.refresh()
+    pace = history.seconds_a_step
+    return "" if pace is None else f", about {duration(pace * (job.steps_total - job.step))} left"
+
+
+def _progress(job: Job) -> str:
+    if job.steps_total is None or job.status in (JobStatus.QUEUED, JobStatus.WAITING):
+        return ""
+    words = f"{job.step} of {job.steps_total} {'steps' if job.kind == 'train' else 'batches'}{_time_left(job)}"
+    colour = NEUTRAL if job.status.final else POLICY
+    bar = progress_bar(job.step / max(job.steps_total, 1), colour, "progress")
+    return f'<div style="margin-top:0.6rem">{bar}<div style="font-size:0.85rem;margin-top:0.25rem">{words}</div></div>'
+
+
+def _dependencies(job: Job) -> str:
+    links = ", ".join(
+        f'<a href="job?id={dependency}" target="_self">{escape(data.job(str(dependency)).name)}</a>'
+        for dependency in job.depends_on
+    )
+    if not links:
+        return ""
+    verb = "Waits for" if job.status == JobStatus.WAITING else "Came after"
+    return f'<div style="font-size:0.9rem;margin-top:0.3rem">{verb} {links}</div>'
+
+
+def _header(shown: Job) -> None:
+    """The live head of the page. A change of status redraws the whole page, which starts or stops its timers."""
+    job = shown
+    with states.tolerated():
+        job = data.job(str(shown.id))
+        st.html(_title(job) + _dependencies(job) + _progress(job))
+    if (job.status, job.attempt) != (shown.status, shown.attempt):
+        st.rerun()
+
+
+def _why(job: Job) -> None:
+    """The reason of a status, and its message as plain text."""
+    if job.reason is None and not job.message:
+        return
+    reason = job.reason.value.replace("_", " ") if job.reason else ""
+    if job.status == JobStatus.FAILED:
+        st.error(f"The job failed: {reason or 'no reason given'}.", icon=":material/error:")
+    elif reason and job.status not in (JobStatus.SUCCEEDED, JobStatus.RUNNING):
+        st.info(f"Reason: {reason}.", icon=":material/info:")
+    if job.message and job.status != JobStatus.SUCCEEDED:
+        st.code(job.message, language=None, wrap_lines=True)
+
+
+def _cancel(job: Job) -> None:
+    if job.status.final or job.status == JobStatus.CANCELLING:
+        return
+    with st.popover("Cancel job", icon=":material/stop_circle:"):
+        st.write("The trainer saves a checkpoint and stops. Jobs that wait for this one will fail.")
+        if st.button("Yes, cancel it", type="primary", key="cancel"):
+            try:
+                data.client().cancel(job.id)
+            except CalibrlError as error:
+                st.text(str(error))
+                return
+            data.job.clear()
+            st.rerun()
+
+
+def page() -> None:
+    st.page_link("app_pages/jobs.py", label="All jobs", icon=":material/arrow_back:")
+    job_id = _requested()
+    if job_id is None:
+        states.empty("No such job", "The address names no job. Choose one from the list of jobs.")
+        return
+    job = data.job(str(job_id))
+    head, action = st.columns([5, 1], vertical_alignment="top")
+    with head:
+        st.fragment(_header, run_every=None if job.status.final else data.TICK)(job)
+    with action:
+        _cancel(job)
+    _why(job)
+    panels = TRAIN if job.kind == "train" else EVALUATE
+    chosen = st.segmented_control(
+        "Panel",
+        list(panels),
+        default=next(iter(panels)),
+        required=True,
+        key="panel",
+        bind="query-params",
+        label_visibility="collapsed",
+    )
+    panels.get(chosen or "", next(iter(panels.values())))(job)
+
+
+with states.explained():
+    page()

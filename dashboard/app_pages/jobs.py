@@ -1,0 +1,135 @@
+"""All jobs, newest first."""
+
+from uuid import UUID
+
+import streamlit as st
+
+from dashboard import data, states
+from dashboard.markup import chip, duration, elapsed, escape, moment, progress_bar, status_chip
+from dashboard.palette import HELD_OUT, NEUTRAL, POLICY
+from jobs.schemas import Job, JobStatus
+
+PAGE = 50  # jobs shown at once
+HELD_OUT_ACCURACY, TRAINING_ACCURACY = "validation/accuracy", "reward/answer_accuracy"
+STYLE = """<style>
+.jobs{width:100%;border-collapse:collapse;font-size:0.92rem}
+.jobs th{text-align:left;font-weight:600;font-size:0.8rem;opacity:.75;padding:.4rem .8rem .4rem 0;border:0;
+  border-bottom:1px solid rgba(125,131,140,.3)}
+.jobs td{padding:.65rem .8rem .65rem 0;border:0;border-bottom:1px solid rgba(125,131,140,.3);vertical-align:middle}
+.jobs tr:hover td{background:rgba(125,131,140,.1)}
+.jobs a{font-weight:600;overflow-wrap:anywhere}
+@media (max-width:640px){
+  .jobs thead{display:none}
+  .jobs tr{display:grid;grid-template-columns:1fr auto;gap:.3rem .8rem;padding:.7rem 0;
+    border-bottom:1px solid rgba(125,131,140,.3)}
+  .jobs td{display:block;padding:0;border:0}
+  .jobs td[data-label]::before{content:attr(data-label) " ";opacity:.7;font-size:.8rem}
+}
+</style>"""
+EMPTY = """kind: train
+name: my-first-job
+model: {builtin: tiny-vlm}
+data: {builtin: digits}
+algorithm: {type: sft}
+prompts_per_step: 32
+steps: 200"""
+
+
+def _accuracy(job: Job) -> str:
+    """The newest accuracy, held out before training; an evaluation's from its first to its last model."""
+    if job.kind == "evaluate":
+        results = (job.result or {}).get("results", [])
+        first_split = [result for result in results if result["split"] == results[0]["split"]]
+        values = [result["metrics"].get("accuracy") for result in first_split]
+        return " → ".join(f"{value:.0%}" for value in values if isinstance(value, int | float)) or "–"
+    if job.step == 0:
+        return "–"
+    found = data.last_values(job.id, job.attempt, job.step, (HELD_OUT_ACCURACY, TRAINING_ACCURACY))
+    if HELD_OUT_ACCURACY in found:
+        return f"{found[HELD_OUT_ACCURACY]:.0%} {chip('held out', HELD_OUT)}"
+    if TRAINING_ACCURACY in found:
+        return f"{found[TRAINING_ACCURACY]:.0%} {chip('in training', POLICY)}"
+    return "–"
+
+
+def _progress(job: Job) -> str:
+    if job.steps_total is None:
+        return "–"
+    share = job.step / max(job.steps_total, 1)
+    colour = POLICY if not job.status.final else NEUTRAL
+    return (
+        f'<div style="display:flex;align-items:center;gap:.6rem"><div style="flex:1">'
+        f"{progress_bar(share, colour, f'progress of {job.name}')}</div>"
+        f'<span style="font-size:.8rem;white-space:nowrap">{job.step} / {job.steps_total}</span></div>'
+    )
+
+
+def _row(job: Job) -> str:
+    seconds = elapsed(job)
+    ran = "–" if seconds is None else duration(seconds)
+    return (
+        f'<tr><td><a href="job?id={job.id}" target="_self">{escape(job.name)}</a></td>'
+        f"<td>{status_chip(job.status)}</td><td>{escape(job.kind)}</td><td>{_progress(job)}</td>"
+        f'<td data-label="Accuracy">{_accuracy(job)}</td>'
+        f'<td data-label="Submitted">{escape(moment(job.created_at))}</td><td data-label="Ran">{ran}</td></tr>'
+    )
+
+
+def _table(jobs: list[Job]) -> str:
+    titles = ("Job", "Status", "Kind", "Progress", "Accuracy", "Submitted", "Ran for")
+    head = "".join(f'<th scope="col">{title}</th>' for title in titles)
+    return f'{STYLE}<table class="jobs"><thead><tr>{head}</tr></thead><tbody>{"".join(map(_row, jobs))}</tbody></table>'
+
+
+def _nothing(status: JobStatus | None) -> None:
+    if status is not None:
+        states.empty(f"No {status.value} jobs", "Choose another status to see the others.")
+        return
+    states.empty("No jobs yet", "Write a spec like this one to a file, and submit it from a terminal:")
+    with st.columns([1, 2, 1])[1]:
+        st.code(EMPTY, language="yaml")
+        st.code("calibrl submit my-first-job.yaml", language="bash")
+
+
+def _jobs() -> None:
+    status: JobStatus | None = st.session_state.get("status")
+    seen: list[UUID] = st.session_state.setdefault("before", [])
+    shown = data.jobs(status, None, seen[-1] if seen else None, PAGE)
+    if shown.data:
+        st.html(_table(shown.data))
+    else:
+        _nothing(status)
+    with st.container(horizontal=True):
+        if seen and st.button("Newer", icon=":material/arrow_back:"):
+            seen.pop()
+            st.rerun(scope="fragment")
+        if shown.has_more and st.button("Older", icon=":material/arrow_forward:"):
+            seen.append(shown.data[-1].id)
+            st.rerun(scope="fragment")
+
+
+def _first_page() -> None:
+    st.session_state["before"] = []
+
+
+def page() -> None:
+    st.title("Jobs", anchor=False)
+    st.segmented_control(
+        "Status",
+        list(JobStatus),
+        format_func=lambda status: status.value.capitalize(),
+        key="status",
+        bind="query-params",
+        on_change=_first_page,
+        label_visibility="collapsed",
+    )
+    st.fragment(_live, run_every=data.LIST_TICK)()
+
+
+def _live() -> None:
+    with states.explained():
+        _jobs()
+
+
+with states.explained():
+    page()

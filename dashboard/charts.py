@@ -1,0 +1,198 @@
+"""Data in, Plotly figure out. A figure is the plain JSON that Plotly draws: building it is too frequent to validate.
+
+Colours that depend on the light or dark theme are left out here; `live_chart.js` fills them in.
+"""
+
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dashboard.palette import MODELS, faded
+from dashboard.series import HistogramColumns, Series, averaged, smoothed, thinned
+
+Figure = dict[str, Any]
+Trace = dict[str, Any]
+
+HEIGHT = 270  # pixels
+SMOOTH_FROM = 24  # points from which a curve is shown smoothed, with the raw line behind it
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line of a chart."""
+
+    name: str
+    series: Series
+    colour: str
+    dash: str = "solid"
+    sparse: bool = False  # measured now and then: drawn with a mark at every point, and not smoothed
+
+
+def plain(text: str) -> str:
+    """Text that Plotly shows as it is: it takes a few HTML tags for markup."""
+    return html.escape(text, quote=False)
+
+
+def numbers(values: NDArray[np.float64]) -> list[float | None]:
+    """Values as JSON can say them, to five digits; one that is not finite is a gap."""
+    return [float(f"{value:.5g}") if np.isfinite(value) else None for value in values]
+
+
+def _layout(y_title: str, **more: Any) -> dict[str, Any]:
+    return {
+        "height": HEIGHT,
+        "margin": {"l": 52, "r": 12, "t": 8, "b": 40},
+        "uirevision": "kept",  # zoom and hidden lines survive a redraw
+        "hovermode": "x unified",
+        "showlegend": True,
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "xanchor": "left"},
+        "xaxis": {"title": {"text": "step", "standoff": 6}, "rangemode": "tozero", "automargin": True},
+        "yaxis": {"title": {"text": plain(y_title), "standoff": 8}, "automargin": True, **more.pop("yaxis", {})},
+        **more,
+    }
+
+
+def _line(curve: Curve, value_format: str) -> list[Trace]:
+    name = plain(curve.name)
+    line = {"color": curve.colour, "width": 2.2, "dash": curve.dash}
+    hover = f"%{{y:{value_format}}}"
+    shown = thinned(curve.series)
+    if curve.sparse or len(curve.series) < SMOOTH_FROM:
+        return [
+            {
+                "type": "scatter",
+                "mode": "lines+markers" if curve.sparse or len(curve.series) < 3 else "lines",
+                "name": name,
+                "x": shown.steps.tolist(),
+                "y": numbers(shown.values),
+                "line": line,
+                "marker": {"color": curve.colour, "size": 6, "symbol": "diamond" if curve.sparse else "circle"},
+                "hovertemplate": hover,
+            }
+        ]
+    smooth = thinned(smoothed(curve.series))
+    common = {"type": "scatter", "mode": "lines", "legendgroup": name}
+    return [
+        {
+            **common,
+            "name": f"{name} (each step)",
+            "x": shown.steps.tolist(),
+            "y": numbers(shown.values),
+            "line": {"color": faded(curve.colour, 0.3), "width": 1},
+            "showlegend": False,
+            "hoverinfo": "skip",
+        },
+        {
+            **common,
+            "name": name,
+            "x": smooth.steps.tolist(),
+            "y": numbers(smooth.values),
+            "line": line,
+            "hovertemplate": hover,
+        },
+    ]
+
+
+def curves(
+    lines: Sequence[Curve], *, unit: str, share: bool = False, zero_line: bool = False, value_format: str = ".3f"
+) -> Figure:
+    """Lines over steps. `share`: values from 0 to 1, shown as percentages on a fixed axis."""
+    yaxis: dict[str, Any] = {"zeroline": zero_line}
+    if share:
+        value_format = ".1%"
+        yaxis |= {"tickformat": ".0%", "range": [-0.03, 1.03]}
+    traces = [trace for curve in lines if len(curve.series) for trace in _line(curve, value_format)]
+    return {"data": traces, "layout": _layout(unit, yaxis=yaxis)}
+
+
+def stacked_shares(parts: Sequence[tuple[str, Series, str]], *, unit: str) -> Figure:
+    """Shares of a whole over steps: (name, series, fill colour), from the bottom up."""
+    traces = []
+    for name, series, colour in parts:
+        shown = averaged(series)
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "name": plain(name),
+                "x": shown.steps.tolist(),
+                "y": numbers(shown.values),
+                "stackgroup": "all",
+                "line": {"width": 0.5, "color": colour},
+                "fillcolor": colour,
+                "hovertemplate": "%{y:.1%}",
+            }
+        )
+    return {"data": traces, "layout": _layout(unit, yaxis={"tickformat": ".0%", "range": [0, 1]})}
+
+
+def heat_map(columns: HistogramColumns, *, colour: str, unit: str) -> Figure:
+    """A histogram's history: steps to the right, values upward, darker where more of a step's values lie."""
+    steps, shares = columns.shares()
+    edges = np.asarray(columns.edges)
+    borders = [*(steps - columns.width / 2).tolist(), float(steps[-1] + columns.width / 2)]
+    trace = {
+        "type": "heatmap",
+        "x": borders,
+        "y": numbers(edges),
+        "z": [numbers(row) for row in shares],
+        "colorscale": [[0, faded(colour, 0)], [0.25, faded(colour, 0.45)], [1, faded(colour, 1)]],
+        "zmin": 0,
+        "colorbar": {"tickformat": ".0%", "thickness": 10, "outlinewidth": 0, "title": {"text": "share"}},
+        "hovertemplate": "step %{x:.0f}<br>value %{y:.3g}<br>share %{z:.1%}<extra></extra>",
+        "hoverongaps": False,
+    }
+    return {"data": [trace], "layout": _layout(unit, hovermode="closest", showlegend=False)}
+
+
+def intervals(metrics: Sequence[str], results: Sequence[Mapping[str, Any]]) -> Figure:
+    """Evaluated models as dots with their interval, one row a metric. `results`: {model, metrics} of one split."""
+    traces = []
+    rows = len(metrics)
+    for index, result in enumerate(results):
+        values = result["metrics"]
+        measured = [(row, name) for row, name in enumerate(metrics) if values.get(name) is not None]
+        offset = (index - (len(results) - 1) / 2) * min(0.22, 0.7 / max(len(results), 1))
+        centres = [float(values[name]) for _, name in measured]
+        colour = MODELS[index % len(MODELS)]
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": plain(str(result["model"])),
+                "x": centres,
+                "y": [row + offset for row, _ in measured],
+                "marker": {"color": colour, "size": 11, "symbol": "circle" if index % 2 else "diamond"},
+                "error_x": {
+                    "type": "data",
+                    "symmetric": False,
+                    "array": [
+                        max(0.0, float(values.get(f"{name}_high", centre)) - centre)
+                        for (_, name), centre in zip(measured, centres, strict=True)
+                    ],
+                    "arrayminus": [
+                        max(0.0, centre - float(values.get(f"{name}_low", centre)))
+                        for (_, name), centre in zip(measured, centres, strict=True)
+                    ],
+                    "color": colour,
+                    "thickness": 2,
+                    "width": 5,
+                },
+                "hovertemplate": "%{x:.1%}",
+            }
+        )
+    layout = _layout("", hovermode="closest")
+    layout["height"] = 90 + 52 * rows + 14 * len(results)
+    layout["xaxis"] = {"title": {"text": "share of prompts"}, "tickformat": ".0%", "range": [-0.02, 1.02]}
+    layout["yaxis"] = {
+        "tickvals": list(range(rows)),
+        "ticktext": [plain(name.replace("_", " ").replace(" at k", "@k")) for name in metrics],
+        "range": [rows - 0.5, -0.5],
+        "automargin": True,
+        "zeroline": False,
+    }
+    return {"data": traces, "layout": layout}

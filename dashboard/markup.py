@@ -1,0 +1,78 @@
+"""HTML of our own around text that others wrote. Every such text is escaped; nothing here is Markdown."""
+
+import html
+from datetime import UTC, datetime
+
+from dashboard.palette import CORRECT, NEUTRAL, POLICY, RARENESS, WRONG, faded
+from jobs.schemas import Job, JobStatus
+
+STATUS = {  # colour and sign; the sign tells them apart without colour
+    JobStatus.QUEUED: (NEUTRAL, "○"),
+    JobStatus.WAITING: (NEUTRAL, "◷"),
+    JobStatus.RUNNING: (POLICY, "▶"),
+    JobStatus.CANCELLING: (RARENESS, "◼"),
+    JobStatus.SUCCEEDED: (CORRECT, "✓"),
+    JobStatus.FAILED: (WRONG, "✕"),
+    JobStatus.CANCELLED: (NEUTRAL, "⊘"),
+}
+
+
+def escape(text: object) -> str:
+    return html.escape(str(text), quote=True)
+
+
+def heading(title: str, hint: str) -> str:
+    """A card's title, and under it what to look for."""
+    return (
+        f'<h3 style="font-size:1rem;font-weight:600;margin:0;padding:0">{escape(title)}</h3>'
+        f'<div style="font-size:0.85rem;line-height:1.35;opacity:0.8;margin-top:0.15rem">{escape(hint)}</div>'
+    )
+
+
+def chip(text: str, colour: str) -> str:
+    """A small label: coloured outline, text in the page's own colour."""
+    return (
+        f'<span style="display:inline-block;padding:0.05rem 0.55rem;border-radius:1rem;white-space:nowrap;'
+        f"border:1px solid {faded(colour, 0.7)};background:{faded(colour, 0.14)};font-size:0.8rem;line-height:1.35rem"
+        f'">{escape(text)}</span>'
+    )
+
+
+def status_chip(status: JobStatus) -> str:
+    colour, sign = STATUS[status]
+    return chip(f"{sign} {status.value}", colour)
+
+
+def progress_bar(share: float, colour: str, label: str) -> str:
+    """A bar filled to a share from 0 to 1, named for screen readers."""
+    percent = round(100 * min(max(share, 0.0), 1.0), 1)
+    return (
+        f'<div role="progressbar" aria-valuemin="0" aria-valuemax="100" aria-valuenow="{percent}" '
+        f'aria-label="{escape(label)}" style="height:0.4rem;min-width:4rem;border-radius:1rem;overflow:hidden;'
+        f'background:{faded(NEUTRAL, 0.25)}"><div style="height:100%;width:{percent}%;border-radius:1rem;'
+        f'background:{colour}"></div></div>'
+    )
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 42 s, 3 min 05 s, 2 h 10 min, 3 d 4 h."""
+    whole = max(int(seconds), 0)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
+def elapsed(job: Job) -> float | None:
+    """Seconds that a job has run, or ran; None before its start."""
+    if job.started_at is None:
+        return None
+    return ((job.finished_at or datetime.now(UTC)) - job.started_at).total_seconds()
+
+
+def moment(at: datetime) -> str:
+    """A time, in UTC and to the minute."""
+    return at.astimezone(UTC).strftime("%d %b %Y, %H:%M UTC")

@@ -1,0 +1,53 @@
+"""What the panels share: reading metrics at a tick, and laying charts out."""
+
+from collections.abc import Callable, Sequence
+
+import streamlit as st
+
+from dashboard import charts, data, live_chart, states
+from dashboard.series import Series
+from jobs.schemas import Job, JobStatus
+
+
+def live(job: Job, draw: Callable[[Job], None]) -> None:
+    """Draw now, and again at every tick until the job ends."""
+    st.fragment(draw, run_every=None if job.status.final else data.TICK)(job)
+
+
+def read(job: Job, names: Sequence[str]) -> dict[str, Series]:
+    """Curves of these metrics, with what is new."""
+    history = data.history(job.id, job.attempt, tuple(names))
+    with states.tolerated():
+        history.refresh()
+    return {name: history.series(name) for name in names}
+
+
+def grid(cards: Sequence[Callable[[], None]]) -> None:
+    """Cards in two columns, which a phone shows as one."""
+    for start in range(0, len(cards), 2):
+        for column, card in zip(st.columns(2), cards[start : start + 2], strict=False):
+            with column:
+                card()
+
+
+def heat(job: Job, name: str, *, title: str, hint: str, colour: str, unit: str) -> None:
+    """A card with a histogram's history."""
+    history = data.histogram(job.id, job.attempt, name)
+    with states.tolerated():
+        history.refresh()
+    columns = history.columns
+    figure = charts.heat_map(columns, colour=colour, unit=unit) if len(columns) else {"data": []}
+    live_chart.card(title, hint, figure, key=f"heat-{name.replace('/', '-')}")
+
+
+def waiting(job: Job) -> bool:
+    """Whether nothing can have been measured yet; says so in that case."""
+    if job.status in (JobStatus.QUEUED, JobStatus.WAITING) and job.attempt == 0:
+        states.empty("Not started yet", "Curves appear here as soon as the job's first step is done.")
+        return True
+    return False
+
+
+def algorithm(job: Job) -> str:
+    """The job's algorithm by its type, such as calibrl; evaluations have none."""
+    return str((job.spec.get("algorithm") or {}).get("type", ""))

@@ -1,0 +1,169 @@
+"""Is it learning? Reward, accuracy and losses, under four numbers that answer at a glance."""
+
+import streamlit as st
+
+from dashboard import charts, live_chart
+from dashboard.charts import Curve
+from dashboard.palette import EXPERT, HELD_OUT, NEUTRAL, POLICY
+from dashboard.panels.common import algorithm, grid, live, read, waiting
+from dashboard.series import Series, averaged, smoothed
+from jobs.schemas import Job
+
+NAMES = (
+    "reward/mean",
+    "reward/answer_accuracy",
+    "reward/strict_accuracy",
+    "validation/accuracy",
+    "validation/strict_accuracy",
+    "exploration/entropy",
+    "expert/gap_mean",
+    "expert/nll",
+    "loss/policy",
+    "loss/guidance",
+    "loss/total",
+    "loss/grad_norm",
+)
+SPARKLINE = 60  # points
+
+
+def draw(job: Job) -> None:
+    if not waiting(job):
+        live(job, _sft if algorithm(job) == "sft" else _reinforcement)
+
+
+def _tile(label: str, series: Series, value_format: str, *, smooth: bool, help: str, judged: bool = False) -> None:
+    """A number, its change since the start, and its curve in small. `judged`: rising is good."""
+    curve = smoothed(series) if smooth else series
+    if curve.last is None:
+        st.metric(label, "–", help=help, border=True, height="stretch")
+        return
+    change = curve.last - float(curve.values[0])
+    st.metric(
+        label,
+        format(curve.last, value_format),
+        delta=_signed(change, value_format) if len(curve) > 1 else None,
+        delta_color="normal" if judged else "off",
+        delta_description="since the first step" if len(curve) > 1 else None,
+        chart_data=averaged(curve, SPARKLINE).values.tolist() if len(curve) > 2 else None,
+        help=help,
+        border=True,
+        height="stretch",
+    )
+
+
+def _signed(change: float, value_format: str) -> str:
+    if value_format.endswith("%"):
+        return f"{100 * change:+.1f} points"
+    return format(change, f"+{value_format}")
+
+
+def _accuracy_tile(series: Series) -> None:
+    _tile(
+        "Held-out accuracy",
+        series,
+        ".1%",
+        smooth=False,
+        judged=True,
+        help="Share of sampled completions that are right on validation data, which training never sees.",
+    )
+
+
+def _tiles(of: dict[str, Series]) -> None:
+    first, second, third, fourth = st.columns(4)
+    with first:
+        _accuracy_tile(of["validation/accuracy"])
+    with second:
+        _tile(
+            "Accuracy in training",
+            of["reward/answer_accuracy"],
+            ".1%",
+            smooth=True,
+            judged=True,
+            help="Share of this step's completions that are right, averaged over the last steps.",
+        )
+    with third:
+        _tile(
+            "Entropy",
+            of["exploration/entropy"],
+            ".3f",
+            smooth=True,
+            help="Nats a token: how undecided the policy is. Near 0 it no longer explores.",
+        )
+    with fourth:
+        _tile(
+            "Gap to the expert",
+            of["expert/gap_mean"],
+            ".2f",
+            smooth=True,
+            help="Nats a token: above 0, the policy trusts its own tokens more than the expert's.",
+        )
+
+
+def _accuracy(of: dict[str, Series]) -> None:
+    lines = [
+        Curve("held out", of["validation/accuracy"], HELD_OUT, sparse=True),
+        Curve("held out, strict", of["validation/strict_accuracy"], HELD_OUT, dash="dot", sparse=True),
+        Curve("in training", of["reward/answer_accuracy"], POLICY),
+        Curve("in training, strict", of["reward/strict_accuracy"], POLICY, dash="dot"),
+    ]
+    live_chart.card(
+        "Accuracy",
+        "Held-out accuracy should rise with accuracy in training; training alone rising is memorising. "
+        "Strict also asks for the right format.",
+        charts.curves(lines, unit="completions that are right", share=True),
+        key="accuracy",
+    )
+
+
+def _loss(of: dict[str, Series]) -> None:
+    lines = [
+        Curve("policy", of["loss/policy"], POLICY),
+        Curve("guidance", of["loss/guidance"], EXPERT),
+        Curve("total", of["loss/total"], NEUTRAL),
+    ]
+    live_chart.card(
+        "Losses",
+        "A policy loss near 0 is normal. Look for sudden jumps, and for guidance that drowns the policy.",
+        charts.curves(lines, unit="loss", zero_line=True, value_format=".4f"),
+        key="losses",
+    )
+
+
+def _grad_norm(of: dict[str, Series]) -> None:
+    live_chart.card(
+        "Gradient norm",
+        "Before clipping. Spikes that keep coming back ask for a lower learning rate.",
+        charts.curves([Curve("gradient norm", of["loss/grad_norm"], NEUTRAL)], unit="2-norm"),
+        key="grad-norm",
+    )
+
+
+def _reward(of: dict[str, Series]) -> None:
+    live_chart.card(
+        "Reward",
+        "It should rise and then level off. Reward rising without accuracy is a verifier being gamed.",
+        charts.curves([Curve("mean reward", of["reward/mean"], POLICY)], unit="reward a completion"),
+        key="reward",
+    )
+
+
+def _reinforcement(job: Job) -> None:
+    of = read(job, NAMES)
+    _tiles(of)
+    grid([lambda: _accuracy(of), lambda: _reward(of), lambda: _loss(of), lambda: _grad_norm(of)])
+
+
+def _expert_nll(of: dict[str, Series]) -> None:
+    live_chart.card(
+        "Expert negative log-likelihood",
+        "How surprised the model is by the expert's tokens. It should fall; flat from the start: it does not learn.",
+        charts.curves([Curve("negative log-likelihood", of["expert/nll"], EXPERT)], unit="nats a token"),
+        key="nll",
+    )
+
+
+def _sft(job: Job) -> None:
+    of = read(job, NAMES)
+    if not len(of["expert/nll"]):
+        of["expert/nll"] = of["loss/total"]  # the loss of supervised fine-tuning is just that
+    grid([lambda: _accuracy(of), lambda: _expert_nll(of), lambda: _loss(of), lambda: _grad_norm(of)])

@@ -1,0 +1,99 @@
+"""What did the model actually write? One sampled group: image, prompt, expert, and every completion."""
+
+import streamlit as st
+
+from calibrl.client import CalibrlError
+from dashboard import data, rollouts, states
+from dashboard.panels.common import algorithm, live, waiting
+from jobs.schemas import Job, Sample, SampleSummary
+
+LATEST = 0  # no step: the newest that was sampled, whichever that is
+
+
+def draw(job: Job) -> None:
+    if algorithm(job) == "sft":
+        states.empty("No rollouts", "Supervised fine-tuning samples nothing while it trains.")
+    elif not waiting(job):
+        live(job, _panel)
+
+
+def _step_label(step: int, newest: int) -> str:
+    return f"newest (step {newest})" if step == LATEST else f"step {step}"
+
+
+def _group_label(summary: SampleSummary, number: int) -> str:
+    reward = "" if summary.mean_reward is None else f", mean reward {summary.mean_reward:.2f}"
+    return f"group {number}: {summary.passed} of {summary.size} correct{reward}"
+
+
+def _choose(steps: dict[int, list[SampleSummary]]) -> SampleSummary:
+    newest = next(iter(steps))
+    left, middle, right = st.columns([1, 1.6, 1.4], vertical_alignment="bottom")
+    with left:
+        step = st.selectbox(
+            "Step",
+            [LATEST, *steps],
+            format_func=lambda step: _step_label(step, newest),
+            key="step",
+            bind="query-params",
+        )
+    groups = steps.get(step or newest, steps[newest])
+    with middle:
+        number = st.selectbox(
+            "Group",
+            range(1, len(groups) + 1),
+            format_func=lambda number: _group_label(groups[number - 1], number),
+            key="group",
+            bind="query-params",
+        )
+    with right:
+        st.segmented_control(
+            "Colour tokens by",
+            list(rollouts.TINTS),
+            format_func=lambda key: rollouts.TINTS[key].label,
+            default="gap",
+            required=True,
+            key="tint",
+            bind="query-params",
+        )
+    return groups[min(number or 1, len(groups)) - 1]
+
+
+def _prompt(job: Job, sample: Sample) -> None:
+    group = sample.group
+    with st.container(border=True, key="card-prompt"):
+        picture, words = st.columns([1, 2.2]) if group["images"] else (None, st.container())
+        if picture is not None:
+            with picture:
+                for sha256 in group["images"]:
+                    st.image(rollouts.legible(data.image(job.id, sha256)), alt="The prompt's image")
+        with words:
+            st.caption("Prompt")
+            st.html(rollouts.plain_box(group["prompt"]))
+            st.caption("Expected answer")
+            st.html(rollouts.plain_box(group["answer"]))
+
+
+def _group(job: Job, summary: SampleSummary) -> None:
+    try:
+        sample = data.sample(job.id, summary.id)
+        _prompt(job, sample)
+    except CalibrlError as error:
+        states.trouble(error)
+        return
+    tint = rollouts.TINTS[st.session_state.get("tint") or "gap"]
+    st.caption(f"{tint.hint} Point at a token for its value.")
+    for index, completion in enumerate(sample.group["completions"]):
+        with st.container(border=True, key=f"card-completion-{index}"):
+            st.html(rollouts.completion_html(completion, sample.group["expert"], tint))
+
+
+def _panel(job: Job) -> None:
+    kept = data.samples(job.id, job.attempt)
+    with states.tolerated():
+        kept.refresh()
+    steps = kept.by_step()
+    if not steps:
+        states.empty("No group yet", "Some groups are kept whole every few steps; the first comes with the first step.")
+        return
+    _group(job, _choose(steps))

@@ -1,0 +1,122 @@
+"""A sampled group as HTML: completions token by token, each beside the expert.
+
+Every word of it came from a model or a data set, so every word is escaped: it is text, never HTML, Markdown or LaTeX.
+"""
+
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from dashboard.markup import chip, escape
+from dashboard.palette import CORRECT, ENTROPY, EXPERT, NEUTRAL, POLICY, RARENESS, WRONG, faded
+
+TOKENS = 2000  # tokens of a completion that are coloured; the rest is shown plain
+SMALL = 160  # pixels; smaller images are enlarged, pixel by pixel
+BOX = (
+    "white-space:pre-wrap;overflow-wrap:anywhere;font-family:var(--st-code-font,monospace);font-size:0.85rem;"
+    "line-height:1.65"
+)
+
+
+@dataclass(frozen=True)
+class Tint:
+    """A way to colour tokens: which numbers, their unit, and where the colour is fullest."""
+
+    label: str
+    field: str  # of `SampleCompletion`, one number a token
+    unit: str
+    full: float
+    above: str  # colour of values above 0
+    below: str  # colour of values below 0
+    hint: str
+
+
+TINTS = {
+    "gap": Tint(
+        "Gap to the expert",
+        "gaps",
+        "nats",
+        6.0,
+        POLICY,
+        EXPERT,
+        "Blue: the policy was surer of this token than of the expert's there. Pink: the expert's token was likelier.",
+    ),
+    "entropy": Tint(
+        "Entropy", "entropies", "nats", 2.0, ENTROPY, ENTROPY, "Stronger: more undecided before this token."
+    ),
+    "logprob": Tint("Log-probability", "logprobs", "nats", 4.0, NEUTRAL, NEUTRAL, "Stronger: a less likely token."),
+}
+
+
+def _value(value: Any) -> float | None:
+    """A number of a group's JSON, where not finite ones are strings; None where there is none."""
+    return None if value is None else float(value)
+
+
+def _token(text: str, value: float | None, tint: Tint) -> str:
+    if value is None:
+        return f'<span title="no {escape(tint.label.lower())} here" style="opacity:0.75">{escape(text)}</span>'
+    strength = 1.0 if not math.isfinite(value) else min(abs(value) / tint.full, 1.0)
+    colour = faded(tint.above if value >= 0 else tint.below, 0.65 * strength)
+    return (
+        f'<span title="{escape(tint.label)} {value:+.3f} {tint.unit}" '
+        f'style="background:{colour};border-radius:0.2rem">{escape(text)}</span>'
+    )
+
+
+def coloured(completion: dict[str, Any], tint: Tint) -> str:
+    """A completion's tokens with their values on hover."""
+    tokens: Sequence[str] = completion["tokens"]
+    values = completion[tint.field]
+    spans = [_token(token, _value(value), tint) for token, value in zip(tokens[:TOKENS], values, strict=False)]
+    rest = escape("".join(tokens[TOKENS:]))
+    return f'<div style="{BOX}">{"".join(spans)}{rest}</div>'
+
+
+def plain_box(text: str) -> str:
+    """Text of a model or data set, as it is."""
+    return f'<div style="{BOX}">{escape(text)}</div>'
+
+
+def _facts(completion: dict[str, Any]) -> str:
+    passed = bool(completion["passed"])
+    chips = [chip("✓ correct" if passed else "✕ wrong", CORRECT if passed else WRONG)]
+    chips.append(chip(f"advantage {_value(completion['advantage']):+.2f}", RARENESS))
+    chips.append(chip(f"reward {_value(completion['reward']):.2f}", POLICY))
+    chips += [chip(f"{name} {_value(value):g}", NEUTRAL) for name, value in completion["rewards"].items()]
+    chips.append(chip(f"{len(completion['tokens'])} tokens", NEUTRAL))
+    if completion["truncated"]:
+        chips.append(chip("cut at the limit", WRONG))
+    return f'<div style="display:flex;flex-wrap:wrap;gap:0.35rem;margin-bottom:0.5rem">{"".join(chips)}</div>'
+
+
+def completion_html(completion: dict[str, Any], expert: str | None, tint: Tint) -> str:
+    """A completion with its rewards and advantage, and the expert beside it (below it on a phone)."""
+    heading = "font-size:0.75rem;opacity:0.75;margin-bottom:0.2rem"
+    beside = (
+        ""
+        if expert is None
+        else f'<div><div style="{heading}">Expert</div><div style="border-left:3px solid {faded(EXPERT, 0.7)};'
+        f'padding-left:0.7rem">{plain_box(expert)}</div></div>'
+    )
+    return (
+        f"{_facts(completion)}"
+        '<div style="display:grid;grid-template-columns:repeat(auto-fit,minmax(min(17rem,100%),1fr));gap:0.8rem 1.4rem">'
+        f'<div><div style="{heading}">Completion</div>{coloured(completion, tint)}</div>{beside}</div>'
+    )
+
+
+def legible(png: bytes) -> bytes:
+    """A small image enlarged without blur, so that its pixels can be seen; others as they are."""
+    picture = Image.open(io.BytesIO(png))
+    factor = (2 * SMALL) // max(picture.size)
+    if max(picture.size) >= SMALL or factor < 2:
+        return png
+    larger = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+    buffer = io.BytesIO()
+    larger.save(buffer, format="PNG")
+    return buffer.getvalue()

@@ -1,0 +1,62 @@
+"""What a page shows when there is nothing to show: empty, and what went wrong with what mends it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import streamlit as st
+
+from calibrl.client import CalibrlError
+from dashboard.markup import escape
+from jobs.settings import SettingsError
+
+
+def empty(title: str, text: str) -> None:
+    """Nothing here, and why. `title` and `text` are our own; they are escaped all the same."""
+    st.html(
+        '<div style="text-align:center;padding:2.5rem 1rem;opacity:0.85">'
+        f'<div style="font-size:1.15rem;font-weight:600;margin-bottom:0.4rem">{escape(title)}</div>'
+        f'<div style="max-width:36rem;margin:0 auto">{escape(text)}</div></div>'
+    )
+
+
+def _advice(error: CalibrlError) -> tuple[str, str]:
+    if error.status in (401, 403):
+        return "The API refused this dashboard's key", "Start the dashboard with the API's own CALIBRL_API_KEY."
+    if error.status == 404:
+        return "There is no such job", "The address may be mistyped, or the job belongs to another service."
+    if error.status is None:
+        return "The API does not answer", "It may still be starting. This page tries again when you reload it."
+    return "The API could not answer", "Its log says more."
+
+
+def trouble(error: CalibrlError | SettingsError) -> None:
+    """An error, what it means and what mends it; the message is shown as plain text."""
+    title, advice = _advice(error) if isinstance(error, CalibrlError) else ("A setting is wrong", "")
+    with st.container(border=True, key="trouble"):
+        st.subheader(title, anchor=False)
+        if advice:
+            st.write(advice)
+        st.code(str(error), language=None, wrap_lines=True)
+        if st.button("Try again", icon=":material/refresh:"):
+            st.rerun()
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Shows an error of the API in the page's place instead of a stack trace."""
+    try:
+        yield
+    except (CalibrlError, SettingsError) as error:
+        trouble(error)
+
+
+@contextmanager
+def tolerated() -> Iterator[None]:
+    """For a live read: an error is one line above what was read before, and the next tick tries again."""
+    try:
+        yield
+    except CalibrlError as error:
+        st.warning(
+            "The API did not answer just now: what you see may be old. Trying again.", icon=":material/sync_problem:"
+        )
+        st.text(str(error))

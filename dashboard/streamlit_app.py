@@ -1,0 +1,13 @@
+"""What `streamlit run` serves: the pages of `navigation.py`, and beside them Plotly's script for `live_chart.js`."""
+
+from pathlib import Path
+
+import plotly
+import streamlit as st
+from starlette.routing import Mount
+from starlette.staticfiles import StaticFiles
+
+app = st.App(
+    Path(__file__).with_name("navigation.py"),
+    routes=[Mount("/plotly", StaticFiles(directory=Path(plotly.__file__).parent / "package_data"))],
+)

@@ -1,0 +1,300 @@
+"""A service made by hand: the API's answers over real HTTP, from records that a test puts together."""
+
+import hashlib
+import io
+import json
+import math
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+from uuid import UUID, uuid4
+
+import pytest
+from PIL import Image
+
+from jobs.schemas import Checkpoint, Event, Histogram, Job, JobStatus, MetricRow, Sample
+
+KEY = "a-key-for-tests"
+BEGAN = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+HOSTILE = (
+    "<script>window.pwned = 1</script>"
+    '<img src="x" onerror="window.pwned = 2">'
+    "**bold** [link](javascript:window.pwned=3) $x^2$ :smile: `code` & &lt;b&gt;"
+)
+
+
+@dataclass
+class World:
+    """All that the hand-made service knows, and every request that it was sent."""
+
+    jobs: dict[UUID, Job] = field(default_factory=dict)
+    metrics: dict[UUID, list[MetricRow]] = field(default_factory=dict)
+    histograms: dict[UUID, list[Histogram]] = field(default_factory=dict)
+    samples: dict[UUID, list[Sample]] = field(default_factory=dict)
+    events: dict[UUID, list[Event]] = field(default_factory=dict)
+    checkpoints: dict[UUID, list[Checkpoint]] = field(default_factory=dict)
+    logs: dict[UUID, bytes] = field(default_factory=dict)
+    images: dict[str, bytes] = field(default_factory=dict)
+    requests: list[str] = field(default_factory=list)
+    url: str = ""
+
+    def add(self, **changes: Any) -> Job:
+        """A job: a running CalibRL one but for what is given."""
+        record = {
+            "id": uuid4(),
+            "name": "digits-calibrl",
+            "kind": "train",
+            "project": "default",
+            "priority": "normal",
+            "labels": {},
+            "status": JobStatus.RUNNING,
+            "reason": None,
+            "message": None,
+            "step": 0,
+            "steps_total": 280,
+            "attempt": 1,
+            "depends_on": [],
+            "created_at": BEGAN,
+            "started_at": BEGAN + timedelta(seconds=3),
+            "finished_at": None,
+            "spec": {"kind": "train", "algorithm": {"type": "calibrl", "negative_slope": 0.5}},
+            "result": None,
+        } | changes
+        job = Job(**record)
+        self.jobs[job.id] = job
+        return job
+
+    def change(self, job: Job, **changes: Any) -> None:
+        self.jobs[job.id] = self.jobs[job.id].model_copy(update=changes)
+
+    def measure(self, job: Job, steps: range, values: dict[str, float | str] | None = None) -> None:
+        """Metrics and histograms at these steps: made up, or everywhere the given values."""
+        for step in steps:
+            row = MetricRow(step=step, ts=BEGAN + timedelta(seconds=step), values=values or made_up(step))
+            self.metrics.setdefault(job.id, []).append(row)
+            self.histograms.setdefault(job.id, []).extend(made_up_histograms(step))
+        self.change(job, step=steps[-1])
+
+    def keep_sample(self, job: Job, step: int, *texts: str, expert: str = "3 plus 4 makes 7.") -> Sample:
+        """A sampled group with these completions; the first one passed."""
+        kept = self.samples.setdefault(job.id, [])
+        png = picture()
+        sha256 = hashlib.sha256(png).hexdigest()
+        self.images[sha256] = png
+        group = {
+            "prompt_id": "train-17",
+            "prompt": "What is the sum of the two digits?",
+            "answer": "7",
+            "images": [sha256],
+            "expert": expert,
+            "completions": [completion(text, passed=index == 0) for index, text in enumerate(texts)],
+        }
+        sample = Sample(
+            id=sum(map(len, self.samples.values())) + 1,
+            step=step,
+            prompt_id="train-17",
+            mean_reward=0.3,
+            passed=1,
+            size=len(texts),
+            group=group,
+        )
+        kept.append(sample)
+        return sample
+
+
+def made_up(step: int) -> dict[str, float | str]:
+    """Metrics that look like a healthy job's."""
+    noise = random.Random(step)
+    learned = 1 - math.exp(-step / 90)
+    accuracy = 0.42 + 0.3 * learned + noise.gauss(0, 0.05)
+    over, under = 0.3 - 0.15 * learned, 0.12
+    values: dict[str, float | str] = {
+        "reward/mean": accuracy + 0.1,
+        "reward/std": 0.4,
+        "reward/answer_accuracy": min(accuracy, 1),
+        "reward/strict_accuracy": min(max(accuracy - 0.04, 0), 1),
+        "exploration/entropy": 0.7 - 0.35 * learned + noise.gauss(0, 0.02),
+        "exploration/active_groups": 0.8 - 0.2 * learned + noise.gauss(0, 0.06),
+        "rareness/mean": 0.4 - 0.1 * learned + noise.gauss(0, 0.02),
+        "rareness/correct": 0.5 - 0.2 * learned + noise.gauss(0, 0.03),
+        "rareness/wrong": 0.35 + 0.1 * learned + noise.gauss(0, 0.03),
+        "expert/gap_mean": 4 + learned + noise.gauss(0, 0.3),
+        "expert/gap_correct": 4.5 + 1.5 * learned + noise.gauss(0, 0.4),
+        "expert/gap_wrong": 3.6 - learned + noise.gauss(0, 0.4),
+        "expert/quadrant_underconfident_correct": under,
+        "expert/quadrant_confident_correct": 1 - under - over - 0.1,
+        "expert/quadrant_humble_wrong": 0.1,
+        "expert/quadrant_overconfident_wrong": over,
+        "expert/nll": 5 - learned + noise.gauss(0, 0.1),
+        "loss/policy": noise.gauss(0, 0.02),
+        "loss/guidance": 0.3 - 0.1 * learned + noise.gauss(0, 0.02),
+        "loss/total": 0.03 + noise.gauss(0, 0.02),
+        "loss/grad_norm": "NaN" if step == 40 else abs(noise.gauss(0.6, 0.2)),
+        "length/mean": 26 + noise.gauss(0, 1),
+        "length/truncated_share": 0.02,
+        "clip/low_share": 0.01 + noise.random() / 100,
+        "clip/high_share": 0.02 + noise.random() / 100,
+        "clip/dual_share": 0.0,
+        "perf/step_seconds": 0.4,
+    }
+    if step % 20 == 0:
+        values |= {"validation/accuracy": 0.42 + 0.3 * learned, "validation/strict_accuracy": 0.4 + 0.3 * learned}
+    return values
+
+
+def made_up_histograms(step: int) -> list[Histogram]:
+    noise = random.Random(step)
+    found = []
+    for name, low, high, centre, spread in (("rareness", 0, 1, 0.4, 0.15), ("expert/gap", -10, 14, 4, 3)):
+        bins = 24
+        edges = [low + (high - low) * edge / bins for edge in range(bins + 1)]
+        counts = [0] * bins
+        for _ in range(200):
+            value = noise.gauss(centre, spread)
+            counts[min(max(int((value - low) / (high - low) * bins), 0), bins - 1)] += 1
+        found.append(Histogram(step=step, name=name, edges=edges, counts=counts))
+    return found
+
+
+def completion(text: str, *, passed: bool) -> dict[str, Any]:
+    tokens = [text[start : start + 4] for start in range(0, len(text), 4)]
+    numbers = [round(math.sin(index), 3) for index in range(len(tokens))]
+    return {
+        "text": text,
+        "tokens": tokens,
+        "logprobs": [-abs(number) for number in numbers],
+        "entropies": [abs(number) for number in numbers],
+        "gaps": [*[4 * number for number in numbers[:-1]], None],
+        "rewards": {"math": float(passed), "format": 1.0},
+        "reward": 1.1 if passed else 0.1,
+        "advantage": 0.7 if passed else -0.3,
+        "passed": passed,
+        "truncated": not passed,
+    }
+
+
+def picture() -> bytes:
+    buffer = io.BytesIO()
+    Image.radial_gradient("L").resize((56, 56)).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _answer(world: World, path: str, query: dict[str, str]) -> Any:
+    """The records behind a path as JSON, bytes for an image, or None where there is nothing."""
+    parts = path.strip("/").split("/")[1:]
+    if parts == ["jobs"]:
+        chosen = [job for job in world.jobs.values() if query.get("status") in (None, job.status)]
+        return _page(sorted(chosen, key=lambda job: job.created_at, reverse=True), int(query["limit"]))
+    if (job := world.jobs.get(UUID(parts[1]))) is None:
+        return None
+    if len(parts) == 2:
+        return job.model_dump(mode="json")
+    after, after_step = int(query.get("after", 0)), int(query.get("after_step", 0))
+    limit = int(query.get("limit", 1000))
+    match parts[2:]:
+        case ["metrics"]:
+            names = set(query["names"].split(","))
+            rows = [
+                row.model_copy(update={"values": {name: row.values[name] for name in row.values.keys() & names}})
+                for row in world.metrics.get(job.id, [])
+                if row.step > after_step
+            ]
+            return _page(rows, limit)
+        case ["histograms"]:
+            rows = world.histograms.get(job.id, [])
+            return _page([row for row in rows if row.name == query["name"] and row.step > after_step], limit)
+        case ["samples"]:
+            kept = world.samples.get(job.id, [])
+            return _page([sample for sample in kept if sample.id > after], limit)
+        case ["samples", id]:
+            return next(s.model_dump(mode="json") for s in world.samples[job.id] if s.id == int(id))
+        case ["images", sha256]:
+            return world.images[sha256]
+        case ["events"]:
+            return _page([event for event in world.events.get(job.id, []) if event.id > after], limit)
+        case ["checkpoints"]:
+            return _page(world.checkpoints.get(job.id, []), limit)
+        case ["log"]:
+            text = world.logs.get(job.id, b"")
+            return {"text": text[after:].decode(), "next": len(text)}
+        case ["cancel"]:
+            world.change(job, status=JobStatus.CANCELLING)
+            return world.jobs[job.id].model_dump(mode="json")
+    return None
+
+
+def _page(rows: list[Any], limit: int) -> dict[str, Any]:
+    return {"data": [row.model_dump(mode="json") for row in rows[:limit]], "has_more": len(rows) > limit}
+
+
+def _handler(world: World) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            world.requests.append(self.path)
+            address = urlsplit(self.path)
+            query = {name: values[0] for name, values in parse_qs(address.query).items()}
+            if self.headers["Authorization"] != f"Bearer {KEY}":
+                return self._send(401, {"title": "Unauthorized", "status": 401, "detail": "the key is wrong"})
+            answer = _answer(world, address.path, query)
+            if answer is None:
+                return self._send(404, {"title": "Not found", "status": 404, "detail": "no such job"})
+            return self._send(200, answer)
+
+        do_POST = do_GET
+
+        def _send(self, status: int, answer: Any) -> None:
+            body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    return Handler
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """A hand-made service that the dashboard's settings name."""
+    with serving(World()) as made:
+        monkeypatch.setenv("CALIBRL_API_URL", made.url)
+        monkeypatch.setenv("CALIBRL_API_KEY", KEY)
+        forget()
+        yield made
+        forget()
+
+
+class serving:
+    """Serves a world on a port of its own until the block ends."""
+
+    def __init__(self, world: World, port: int = 0) -> None:
+        self._world = world
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), _handler(world))
+        self._server.daemon_threads = True
+        world.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> World:
+        Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        return self._world
+
+    def __exit__(self, *error: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def forget() -> None:
+    """Drop what this process remembers of settings and answers."""
+    import streamlit as st
+
+    from jobs.settings import get_settings
+
+    get_settings.cache_clear()
+    st.cache_data.clear()
+    st.cache_resource.clear()
