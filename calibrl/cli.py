@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 from uuid import UUID
 
 import typer
-import yaml
+from pydantic import TypeAdapter
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -161,10 +161,11 @@ def list_jobs(
 ) -> None:
     """List the newest 100 jobs."""
     with Client(data_dir=data) as client:
-        page = client.jobs(status=status)
+        found = client.jobs(status=status).data
     if as_json:
-        return typer.echo(page.model_dump_json(indent=2))
-    return _say(terminal.job_table(page) if page.data else "No jobs.")
+        typer.echo(TypeAdapter(list[Job]).dump_json(found, indent=2).decode())
+    else:
+        _say(terminal.job_table(found) if found else "No jobs.")
 
 
 @app.command(rich_help_panel=JOBS)
@@ -173,12 +174,9 @@ def show(job: JobArgument, as_json: AsJson = False, data: StackFolder = None) ->
     with Client(data_dir=data) as client:
         found = _find(client, job)
         if as_json:
-            return typer.echo(found.model_dump_json(indent=2))
-        _say(terminal.job_page(found, client.events(found.id).data, client.checkpoints(found.id)))
-    for title, content in (("Result", found.result), ("Spec", found.spec)):
-        if content:
-            typer.echo(f"\n{title}\n" + terminal.plain(yaml.safe_dump(content, sort_keys=False, allow_unicode=True)))
-    return None
+            typer.echo(found.model_dump_json(indent=2))
+        else:
+            _say(terminal.job_page(found, client.events(found.id).data, client.checkpoints(found.id)))
 
 
 @app.command(rich_help_panel=JOBS)
@@ -279,10 +277,10 @@ def _end_like_ctrl_c(*numbers: signal.Signals) -> None:
             signal.signal(number, signal.default_int_handler)
 
 
-def _addresses(dashboard_url: str, api_url: str, folder: Path, options: str) -> Table:
+def _addresses(dashboard_url: str | None, api_url: str, folder: Path, options: str) -> Table:
     table = Table.grid(padding=(0, 2))
     for what, where in {
-        "Dashboard": dashboard_url,
+        "Dashboard": dashboard_url or "none",
         "API": f"{api_url}/docs",
         "Data": str(folder),
         "Logs": str(folder / "logs"),

@@ -14,7 +14,7 @@ from urllib.parse import quote
 from uuid import UUID
 
 import httpx
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from tenacity import Retrying, retry_if_exception_type, retry_if_result, stop_after_attempt, wait_exponential
 
 from jobs.schemas import (
@@ -35,7 +35,7 @@ from jobs.schemas import (
 )
 from jobs.settings import get_settings
 
-STACK_FILE = "stack.json"  # what a running local stack leaves in its data folder: api_url, dashboard_url, api_key
+STACK_FILE = "stack.json"  # in the data folder of a running local stack
 TIMEOUT = httpx.Timeout(15.0, connect=3.0)
 RETRIED = frozenset({502, 503})
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -63,33 +63,40 @@ class CalibrlError(Exception):
         super().__init__(" ".join(": ".join(part for part in (title, fields or detail) if part).split()))
 
 
-def read_stack(data_dir: Path) -> dict[str, str]:
-    """What the local stack on `data_dir` says of itself, or {} where none does."""
+class Stack(BaseModel):
+    """What a running local stack says of itself."""
+
+    api_url: str
+    dashboard_url: str | None = None
+    api_key: str = Field(repr=False)
+
+
+def read_stack(data_dir: Path) -> Stack | None:
+    """The local stack on that folder, None where none runs. Raises CalibrlError for a file that can't be read."""
+    path = data_dir / STACK_FILE
     try:
-        stack = json.loads((data_dir / STACK_FILE).read_text())
+        return Stack.model_validate_json(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except (OSError, ValueError) as error:
-        raise CalibrlError(f"{data_dir / STACK_FILE} can't be read ({error}); start again with `calibrl up`") from error
-    return stack if isinstance(stack, dict) else {}
+        return None
+    except (OSError, ValidationError) as error:
+        raise CalibrlError(f"{path} can't be used; stop its stack and start again with `calibrl up`") from error
 
 
 def _address(url: str | None, api_key: str | None, data_dir: Path | None) -> tuple[str, str]:
     """Where to send requests and with which key: what was given, else the environment's, else the local stack's."""
     settings = get_settings()
     stack = read_stack(data_dir or settings.data_dir)
-    if data_dir is not None and url is None:
-        if not stack:
+    if url is None and data_dir is not None:
+        if stack is None:
             raise CalibrlError(f"no stack is running on {data_dir}: start one with `calibrl up --data {data_dir}`")
-        url, api_key = stack["api_url"], api_key or stack["api_key"]
+        return stack.api_url, api_key or stack.api_key
     if url is None:
-        configured = "api_url" in settings.model_fields_set
-        url = settings.api_url if configured else stack.get("api_url", settings.api_url)
+        url = stack.api_url if stack and "api_url" not in settings.model_fields_set else settings.api_url
     url = url.rstrip("/")
     if api_key is None and settings.api_key is not None:
         api_key = settings.api_key.get_secret_value()
-    if api_key is None and stack.get("api_url", "").rstrip("/") == url:  # its key is for no other address
-        api_key = stack["api_key"]
+    if api_key is None and stack and stack.api_url == url:  # a stack's key goes to no other address
+        api_key = stack.api_key
     if api_key is None:
         raise CalibrlError(f"no key for {url}: set CALIBRL_API_KEY, or start a local stack with `calibrl up`")
     return url, api_key
@@ -105,16 +112,19 @@ class Client:
     def __init__(self, url: str | None = None, api_key: str | None = None, *, data_dir: Path | None = None) -> None:
         self.url, key = _address(url, api_key, data_dir)
         try:
-            self._http = httpx.Client(
-                base_url=self.url,
-                headers={"Authorization": f"Bearer {key}"},
-                timeout=TIMEOUT,
-                trust_env=httpx.URL(self.url).host not in LOOPBACK,  # no HTTP_PROXY for this very machine
-            )
-        except (httpx.InvalidURL, ValueError) as error:
-            raise CalibrlError(
-                f"{self.url!r} is not an address ({error}): give one like http://127.0.0.1:8000"
-            ) from error
+            address = httpx.URL(self.url)
+        except httpx.InvalidURL:
+            address = httpx.URL()
+        if address.scheme not in ("http", "https") or not address.host:
+            raise CalibrlError(f"{self.url!r} is no address of a service: give one like http://127.0.0.1:8000")
+        if not (key.isascii() and key.isprintable()):
+            raise CalibrlError("the key has characters that no HTTP header can carry: check CALIBRL_API_KEY")
+        self._http = httpx.Client(
+            base_url=address,
+            headers={"Authorization": f"Bearer {key}"},
+            timeout=TIMEOUT,
+            trust_env=address.host not in LOOPBACK,  # no HTTP_PROXY for this very machine
+        )
 
     def __enter__(self) -> Self:
         return self

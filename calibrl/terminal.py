@@ -3,13 +3,15 @@
 import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
+import yaml
 from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from jobs.schemas import Checkpoint, Event, Job, JobStatus, Page
+from jobs.schemas import Checkpoint, Event, Job, JobStatus
 
 BARS = "▁▂▃▄▅▆▇█"
 SPARK_WIDTH = 40  # characters
@@ -86,12 +88,12 @@ def headline(job: Job) -> str:
     return f"{job.id} {plain(job.name)}: {status_text(job).plain}, step {progress_text(job)}{message}"
 
 
-def job_table(page: Page[Job]) -> Table:
+def job_table(jobs: Sequence[Job]) -> Table:
     """Jobs as a table, in the order given."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("ID", "NAME", "KIND", "PROJECT", "STATUS", "STEP", "RAN", "SUBMITTED"):
         table.add_column(column, no_wrap=column != "NAME", justify="right" if column in ("STEP", "RAN") else "left")
-    for job in page.data:
+    for job in jobs:
         submitted = job.created_at.astimezone().strftime("%Y-%m-%d %H:%M")
         name, short = Text(job.name), str(job.id)[:8]
         row = (short, name, job.kind, job.project, status_text(job), progress_text(job), run_time(job), submitted)
@@ -114,7 +116,7 @@ def live_view(job: Job, rows: Mapping[int, Mapping[str, float | str]]) -> Render
 
 
 def job_page(job: Job, events: Sequence[Event], checkpoints: Sequence[Checkpoint]) -> RenderableType:
-    """All that is known of a job, but its metrics and its log."""
+    """What is known of a job, but for its metrics and its log."""
     facts = Table.grid(padding=(0, 2))
     labels = ", ".join(f"{key}={value}" for key, value in job.labels.items())
     told: dict[str, str | Text] = {
@@ -134,11 +136,18 @@ def job_page(job: Job, events: Sequence[Event], checkpoints: Sequence[Checkpoint
     for fact, value in told.items():
         if value:
             facts.add_row(Text(fact, style="dim"), Text(value) if isinstance(value, str) else value)
-    return Group(facts, *_section("Events", _event_table(events)), *_section("Checkpoints", _checkpoints(checkpoints)))
+    parts = {
+        "Events": _event_table(events) if events else None,
+        "Checkpoints": _checkpoints(checkpoints) if checkpoints else None,
+        "Result": _yaml(job.result) if job.result else None,
+        "Spec": _yaml(job.spec),
+    }
+    titled = ((Text(f"\n{title}", style="bold"), part) for title, part in parts.items() if part)
+    return Group(facts, *(item for pair in titled for item in pair))
 
 
-def _section(title: str, table: Table) -> list[RenderableType]:
-    return [Text(f"\n{title}", style="bold"), table] if table.row_count else []
+def _yaml(content: Mapping[str, Any]) -> Text:
+    return Text(plain(yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True)).rstrip())
 
 
 def _event_table(events: Sequence[Event]) -> Table:

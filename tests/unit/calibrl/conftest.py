@@ -1,0 +1,121 @@
+"""A real HTTP server that answers as a test tells it to, and remembers what it was asked."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+from uuid import UUID
+
+import pytest
+
+from jobs.settings import get_settings
+
+KEY = "key-of-the-test"
+JOB_ID = UUID("11111111-2222-3333-4444-555555555555")
+OTHER_ID = UUID("11111111-0000-0000-0000-000000000000")
+
+
+def job(id: UUID = JOB_ID, **changes: Any) -> dict[str, Any]:
+    """A job as the API writes it."""
+    return {
+        "id": str(id),
+        "name": "digits",
+        "kind": "train",
+        "project": "default",
+        "priority": "normal",
+        "labels": {},
+        "status": "running",
+        "reason": None,
+        "message": None,
+        "step": 3,
+        "steps_total": 10,
+        "attempt": 1,
+        "depends_on": [],
+        "created_at": "2026-01-01T00:00:00Z",
+        "started_at": "2026-01-01T00:00:05Z",
+        "finished_at": None,
+        "spec": {"kind": "train", "steps": 10},
+        "result": None,
+    } | changes
+
+
+def page(*data: Any, has_more: bool = False) -> dict[str, Any]:
+    return {"data": list(data), "has_more": has_more}
+
+
+def problem(status: int, title: str, **more: Any) -> tuple[int, dict[str, Any]]:
+    return status, {"type": "about:blank", "title": title, "status": status} | more
+
+
+@dataclass
+class Request:
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str]
+    body: Any
+
+
+@dataclass
+class Service:
+    """`answers[method, path]` are given one after the other, the last one again and again; None: no answer at all."""
+
+    url: str
+    answers: dict[tuple[str, str], list[Any]] = field(default_factory=dict)
+    requests: list[Request] = field(default_factory=list)
+
+    def on(self, method: str, path: str, *answers: Any) -> None:
+        """Set the answers: a body, or (status, body)."""
+        self.answers[method, path] = list(answers)
+
+    def answer(self, request: Request) -> tuple[int, Any]:
+        self.requests.append(request)
+        answers = self.answers.get((request.method, request.path))
+        if not answers:
+            return problem(404, "Not found", detail=f"{request.path} does not exist")
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        return answer if isinstance(answer, tuple) else (200, answer)
+
+
+def _handler(service: Service) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def _serve(self) -> None:
+            target = urlsplit(self.path)
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            query = {name: values[0] for name, values in parse_qs(target.query).items()}
+            request = Request(self.command, target.path, query, dict(self.headers), json.loads(body) if body else None)
+            status, content = service.answer(request)
+            data = content if isinstance(content, bytes) else json.dumps(content).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        do_GET = do_POST = _serve
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    return Handler
+
+
+@pytest.fixture
+def service(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Service]:
+    """A server that the settings name as the API; no local stack runs on the data folder."""
+    service = Service("")
+    with ThreadingHTTPServer(("127.0.0.1", 0), _handler(service)) as server:
+        service.url = f"http://127.0.0.1:{server.server_port}"
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        monkeypatch.setenv("CALIBRL_API_URL", service.url)
+        monkeypatch.setenv("CALIBRL_API_KEY", KEY)
+        monkeypatch.setenv("CALIBRL_DATA_DIR", str(tmp_path / "data"))
+        get_settings.cache_clear()
+        yield service
+        server.shutdown()
+        thread.join(5)
+    get_settings.cache_clear()

@@ -1,0 +1,237 @@
+"""The commands over real HTTP: what they print, their exit codes, and every error in one line on stderr."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from calibrl import cli
+from jobs.settings import get_settings
+
+from .conftest import JOB_ID, OTHER_ID, Service, job, page, problem
+
+JOB_PATH = f"/v1/jobs/{JOB_ID}"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "POLL_SECONDS", 0.01)
+
+
+def calibrl(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+
+
+def fault(result: Result, code: int) -> str:
+    """The one line on stderr of a command that failed with this code and said nothing else."""
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert result.stderr.startswith("calibrl: ")
+    assert result.stderr.endswith("\n")
+    assert result.stderr.count("\n") == 1
+    return result.stderr
+
+
+def spec_file(folder: Path, text: str = "kind: train\nsteps: 10\ndata: {path: d.jsonl}\n") -> Path:
+    file = folder / "spec.yaml"
+    file.write_text(text)
+    return file
+
+
+def test_help_without_arguments_names_every_command() -> None:
+    result = calibrl()
+    assert result.exit_code == 0
+    for command in ("up", "demo", "submit", "jobs", "show", "watch", "logs", "cancel", "latest"):
+        assert command in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nope"], "No such command 'nope'"),
+        (["submit"], "Missing argument 'FILE'"),
+        (["jobs", "--status", "bad"], "--status"),
+        (["jobs", "--nope"], "No such option: --nope"),
+        (["up", "--port", "0"], "--port"),
+        (["up", "--port", "x"], "--port"),
+        (["submit", "/nowhere.yaml"], "/nowhere.yaml: No such file or directory"),
+        (["watch", "xyz"], "Invalid value for JOB: 'xyz' is no id, beginning of an id, or `latest`"),
+        (["watch", ""], "Invalid value for JOB"),
+    ],
+)
+def test_bad_usage_is_one_line(service: Service, arguments: list[str], says: str) -> None:
+    assert says in fault(calibrl(*arguments), 2)
+
+
+def test_submit_prints_the_id_and_sends_the_file_with_overrides(service: Service, tmp_path: Path) -> None:
+    service.on("POST", "/v1/jobs", (201, job()))
+    result = calibrl("submit", spec_file(tmp_path), "--set", "steps=20", "--set", "algorithm.negative_slope=0.3")
+    assert (result.exit_code, result.stdout) == (0, f"{JOB_ID}\n")
+    assert service.requests[0].body == {
+        "kind": "train",
+        "steps": 20,
+        "data": {"path": str(tmp_path / "d.jsonl")},
+        "algorithm": {"negative_slope": 0.3},
+    }
+
+
+def test_submit_as_json(service: Service, tmp_path: Path) -> None:
+    service.on("POST", "/v1/jobs", (201, job()))
+    assert json.loads(calibrl("submit", spec_file(tmp_path), "--json").stdout)["id"] == str(JOB_ID)
+
+
+def test_a_refused_spec_names_each_field(service: Service, tmp_path: Path) -> None:
+    errors = [{"field": "steps", "message": "must be at least 1"}, {"field": "name", "message": "is missing"}]
+    service.on("POST", "/v1/jobs", problem(422, "Invalid job spec", errors=errors))
+    assert fault(calibrl("submit", spec_file(tmp_path)), 2) == (
+        "calibrl: Invalid job spec: steps: must be at least 1; name: is missing\n"
+    )
+
+
+def test_failures_of_the_service_are_exit_code_1(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    service.on("GET", "/v1/jobs", problem(500, "Internal error"))
+    assert "Internal error" in fault(calibrl("jobs"), 1)
+    monkeypatch.setenv("CALIBRL_API_URL", "http://127.0.0.1:1")
+    get_settings.cache_clear()
+    assert "nothing answers at http://127.0.0.1:1: start the service with `calibrl up`" in fault(calibrl("jobs"), 1)
+
+
+def test_a_bad_setting_is_named(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CALIBRL_LEASE_SECONDS", "soon")
+    get_settings.cache_clear()
+    assert "CALIBRL_LEASE_SECONDS" in fault(calibrl("jobs"), 2)
+
+
+def test_what_nobody_thought_of_is_one_line_too(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("two\nlines")
+
+    monkeypatch.setattr(cli, "Client", broken)
+    assert "internal error, RuntimeError: two lines (at " in fault(calibrl("jobs"), 1)
+
+
+def test_jobs_as_a_table_and_as_json(service: Service) -> None:
+    service.on("GET", "/v1/jobs", page(job(), job(OTHER_ID, status="failed", reason="crashed", name="broken")))
+    lines = calibrl("jobs").stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["ID", "11111111", "11111111"]
+    assert "failed (crashed)" in lines[2]
+    as_json = json.loads(calibrl("jobs", "--json", "--status", "failed").stdout)
+    assert [one["name"] for one in as_json] == ["digits", "broken"]
+    assert service.requests[-1].query["status"] == "failed"
+
+
+def test_no_jobs(service: Service) -> None:
+    service.on("GET", "/v1/jobs", page())
+    assert calibrl("jobs").stdout == "No jobs.\n"
+    assert "there are no jobs yet" in fault(calibrl("show", "latest"), 2)
+
+
+def test_a_job_is_found_by_latest_prefix_and_id(service: Service) -> None:
+    service.on("GET", "/v1/jobs", page(job(), job(OTHER_ID)))
+    service.on("GET", JOB_PATH, job())
+    service.on("POST", f"{JOB_PATH}/cancel", job(status="cancelling"))
+    for name in ("latest", "11111111-2", str(JOB_ID), str(JOB_ID).upper()):
+        result = calibrl("cancel", name)
+        assert (result.exit_code, result.stdout) == (0, f"{JOB_ID} digits: cancelling, step 3/10\n")
+
+
+def test_a_prefix_is_looked_for_on_every_page(service: Service) -> None:
+    service.on("GET", "/v1/jobs", page(job(OTHER_ID), has_more=True), page(job()))
+    service.on("POST", f"{JOB_PATH}/cancel", job(status="cancelling"))
+    assert calibrl("cancel", "11111111-2").exit_code == 0
+    assert service.requests[1].query["after"] == str(OTHER_ID)
+
+
+def test_a_prefix_of_two_or_no_jobs_is_refused(service: Service) -> None:
+    service.on("GET", "/v1/jobs", page(job(), job(OTHER_ID)))
+    assert "the ids of several jobs begin with '1111'" in fault(calibrl("cancel", "1111"), 2)
+    assert "no job's id begins with 'ffff'" in fault(calibrl("cancel", "ffff"), 2)
+
+
+def test_a_job_that_does_not_exist(service: Service) -> None:
+    assert "Not found" in fault(calibrl("show", JOB_ID.hex[:8] + str(JOB_ID)[8:]), 2)
+
+
+def test_cancel_of_an_ended_job_is_a_failure(service: Service) -> None:
+    service.on("GET", JOB_PATH, job(status="succeeded"))
+    service.on("POST", f"{JOB_PATH}/cancel", problem(409, "Conflict", detail="the job has succeeded"))
+    assert "Conflict: the job has succeeded" in fault(calibrl("cancel", str(JOB_ID)), 1)
+
+
+def test_show_tells_all(service: Service) -> None:
+    event = {
+        "id": 1,
+        "ts": "2026-01-01T00:00:00Z",
+        "type": "submitted",
+        "status": "queued",
+        "reason": None,
+        "actor": "user",
+        "message": "by hand",
+    }
+    checkpoint = {"step": 3, "path": "/runs/x", "best": True, "metrics": {}, "created_at": "2026-01-01T00:00:00Z"}
+    service.on("GET", JOB_PATH, job(status="succeeded", result={"accuracy": 0.5}))
+    service.on("GET", f"{JOB_PATH}/events", page(event))
+    service.on("GET", f"{JOB_PATH}/checkpoints", page(checkpoint))
+    result = calibrl("show", str(JOB_ID))
+    for part in ("succeeded", "by hand", "/runs/x", "accuracy: 0.5", "steps: 10"):
+        assert part in result.stdout
+    assert json.loads(calibrl("show", str(JOB_ID), "--json").stdout)["result"] == {"accuracy": 0.5}
+
+
+def log_chunk(text: str, next: int) -> dict[str, Any]:
+    return {"text": text, "next": next}
+
+
+def test_logs_without_follow_end_with_what_there_is(service: Service) -> None:
+    service.on("GET", JOB_PATH, job())
+    service.on("GET", f"{JOB_PATH}/log", log_chunk("one\n", 4), log_chunk("two \x1b[1m\n", 9), log_chunk("", 9))
+    result = calibrl("logs", str(JOB_ID))
+    assert (result.exit_code, result.stdout) == (0, "one\ntwo \ufffd[1m\n")
+    assert [request.query["after"] for request in service.requests if request.path.endswith("log")] == ["0", "4", "9"]
+
+
+def test_logs_follow_to_the_last_line(service: Service) -> None:
+    service.on("GET", JOB_PATH, job(), job(), job(), job(status="succeeded"))
+    service.on(
+        "GET",
+        f"{JOB_PATH}/log",
+        log_chunk("a", 1),
+        log_chunk("", 1),
+        log_chunk("", 1),
+        log_chunk("b", 2),
+        log_chunk("", 2),
+    )
+    assert calibrl("logs", "-f", str(JOB_ID)).stdout == "ab"
+
+
+def metric(step: int, **values: float) -> dict[str, Any]:
+    return {"step": step, "ts": "2026-01-01T00:00:00Z", "values": {f"reward/{name}": v for name, v in values.items()}}
+
+
+@pytest.mark.parametrize(("status", "code"), [("succeeded", 0), ("failed", 1), ("cancelled", 1)])
+def test_watch_ends_with_the_job_and_its_exit_code(service: Service, status: str, code: int) -> None:
+    last = job(step=10, status=status, message="the end")
+    service.on("GET", JOB_PATH, job(status="queued", step=0), job(), job(), job(), last)
+    service.on("GET", f"{JOB_PATH}/metrics", page(metric(3, mean=0.5)))
+    result = calibrl("watch", str(JOB_ID))
+    assert result.exit_code == code
+    told = [line.split(": ", 1)[1] for line in result.stdout.splitlines()]
+    assert told == ["running, step 3/10", f"{status}, step 10/10: the end"]
+
+
+def test_watch_asks_for_new_metrics_only_and_starts_over_after_a_step_back(service: Service) -> None:
+    steps = [5, 7, 2, 3]
+    statuses = [job(step=5), *(job(step=step) for step in steps), job(step=3, status="succeeded")]
+    service.on("GET", JOB_PATH, *statuses)
+    pages = [
+        page(metric(4), metric(5)),
+        page(metric(6), metric(7)),
+        page(metric(1), metric(2)),
+        page(metric(3)),
+        page(),
+    ]
+    service.on("GET", f"{JOB_PATH}/metrics", *pages)
+    assert calibrl("watch", str(JOB_ID)).exit_code == 0
+    asked = [request.query["after_step"] for request in service.requests if request.path.endswith("metrics")]
+    assert asked == ["-1", "5", "-1", "2", "3"]

@@ -1,0 +1,200 @@
+"""The client over real HTTP: what it sends, what it makes of the answers, and its errors in one line."""
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from calibrl import client as client_module
+from calibrl.client import CalibrlError, Client
+from jobs.schemas import JobStatus, job_spec_adapter
+from jobs.settings import get_settings
+
+from .conftest import JOB_ID, KEY, Service, job, page, problem
+
+JOB_PATH = f"/v1/jobs/{JOB_ID}"
+SPEC = {
+    "kind": "train",
+    "name": "digits",
+    "model": {"builtin": "tiny-vlm"},
+    "data": {"builtin": "digits"},
+    "prompts_per_step": 8,
+    "steps": 10,
+}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def write_stack(folder: Path, url: str, key: str = "key-of-the-stack") -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / "stack.json").write_text(json.dumps({"api_url": url, "dashboard_url": "http://x", "api_key": key}))
+
+
+def test_a_job_is_posted_with_the_key_and_read_back(service: Service) -> None:
+    service.on("POST", "/v1/jobs", (201, job()))
+    with Client() as client:
+        submitted = client.submit(SPEC)
+    request = service.requests[0]
+    assert (submitted.id, submitted.status) == (JOB_ID, JobStatus.RUNNING)
+    assert (request.body, request.headers["Authorization"]) == (SPEC, f"Bearer {KEY}")
+
+
+def test_a_spec_model_is_posted_as_its_author_wrote_it(service: Service) -> None:
+    service.on("POST", "/v1/jobs", (201, job()))
+    with Client() as client:
+        client.submit(job_spec_adapter.validate_python(SPEC))
+    assert service.requests[0].body == SPEC | {"model": {"builtin": "tiny-vlm"}, "data": {"builtin": "digits"}}
+
+
+def test_only_the_given_parameters_are_sent(service: Service) -> None:
+    service.on("GET", "/v1/jobs", page(job()))
+    service.on("GET", f"{JOB_PATH}/metrics", page({"step": 1, "ts": "2026-01-01T00:00:00Z", "values": {"a/b": "NaN"}}))
+    with Client() as client:
+        client.jobs(status=JobStatus.FAILED, after=JOB_ID)
+        rows = client.metrics(JOB_ID, names=["a/b", "c/d"], after_step=-1).data
+    assert service.requests[0].query == {"status": "failed", "after": str(JOB_ID), "limit": "100"}
+    assert service.requests[1].query == {"names": "a/b,c/d", "after_step": "-1", "limit": "1000"}
+    assert rows[0].values == {"a/b": "NaN"}
+
+
+def test_a_job_id_stays_one_part_of_the_path(service: Service) -> None:
+    with Client() as client, pytest.raises(CalibrlError):
+        client.job("../workers?x=")
+    assert service.requests[0].path == "/v1/jobs/..%2Fworkers%3Fx%3D"
+
+
+def test_image_bytes_come_as_they_are(service: Service) -> None:
+    service.on("GET", f"{JOB_PATH}/images/ab", b"\x89PNG")
+    with Client() as client:
+        assert client.image(JOB_ID, "ab") == b"\x89PNG"
+
+
+def test_an_error_names_what_the_field_and_the_fix_in_one_line(service: Service) -> None:
+    errors = [{"field": "steps", "message": "must be at least 1"}, {"field": "seed", "message": "must be\na number"}]
+    service.on("POST", "/v1/jobs", problem(422, "Invalid job spec", detail="2 fields", errors=errors))
+    with Client() as client, pytest.raises(CalibrlError) as caught:
+        client.submit({})
+    assert str(caught.value) == "Invalid job spec: steps: must be at least 1; seed: must be a number"
+    assert (caught.value.status, caught.value.detail, list(caught.value.errors)) == (422, "2 fields", errors)
+
+
+@pytest.mark.parametrize(
+    ("answer", "line"),
+    [
+        (problem(409, "Conflict", detail="the job has ended"), "Conflict: the job has ended"),
+        ((500, b"<html>oops</html>"), "{url}" + f"{JOB_PATH} answered 500"),
+        ((302, b""), "{url}" + f"{JOB_PATH} answered 302"),
+        ((200, b"<html>hello</html>"), "{url}" + f"{JOB_PATH} answered with something that is no Job: body: "),
+        ((200, {}), "{url}" + f"{JOB_PATH} answered with something that is no Job: id: Field required"),
+    ],
+)
+def test_every_bad_answer_is_one_line(service: Service, answer: Any, line: str) -> None:
+    service.on("GET", JOB_PATH, answer)
+    with Client() as client, pytest.raises(CalibrlError) as caught:
+        client.job(JOB_ID)
+    assert str(caught.value).startswith(line.format(url=service.url))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_read_is_tried_again_when_a_proxy_hiccups(service: Service) -> None:
+    service.on("GET", JOB_PATH, (503, b""), (502, b""), job())
+    with Client() as client:
+        assert client.job(JOB_ID).id == JOB_ID
+    assert len(service.requests) == 3
+
+
+def test_a_read_that_keeps_failing_is_given_up(service: Service) -> None:
+    service.on("GET", JOB_PATH, (503, b""))
+    with Client() as client, pytest.raises(CalibrlError, match="answered 503"):
+        client.job(JOB_ID)
+    assert len(service.requests) == 3
+
+
+def test_a_post_is_never_sent_twice(service: Service) -> None:
+    service.on("POST", "/v1/jobs", (503, b""))
+    with Client() as client, pytest.raises(CalibrlError, match="answered 503"):
+        client.submit(SPEC)
+    assert len(service.requests) == 1
+
+
+def test_unready_is_an_answer(service: Service) -> None:
+    service.on("GET", "/readyz", (503, {"ok": False, "checks": {"broker": "refused"}}))
+    with Client() as client:
+        health = client.ready()
+    assert (health.ok, health.checks) == (False, {"broker": "refused"})
+
+
+def test_nobody_listening_names_the_address_and_the_fix(service: Service) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    with Client(url, "k") as client, pytest.raises(CalibrlError) as caught:
+        client.jobs()
+    assert str(caught.value) == f"nothing answers at {url}: start the service with `calibrl up`"
+
+
+def test_a_silent_server_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "TIMEOUT", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # the kernel accepts; nobody ever answers
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with Client(url, "k") as client, pytest.raises(CalibrlError, match="did not answer GET /v1/jobs in time"):
+            client.jobs()
+
+
+def test_what_json_cannot_say_is_refused_before_it_is_sent(service: Service) -> None:
+    with Client() as client, pytest.raises(CalibrlError, match="JSON can't say"):
+        client.submit(SPEC | {"seed": float("nan")})
+    assert service.requests == []
+
+
+@pytest.mark.parametrize("url", ["localhost:8000", "", "http://", "ftp://host", "http://host:port"])
+def test_an_address_that_is_none(service: Service, url: str) -> None:
+    with pytest.raises(CalibrlError, match="is no address of a service: give one like http://127"):
+        Client(url, "k")
+
+
+def test_a_key_that_no_header_can_carry(service: Service) -> None:
+    with pytest.raises(CalibrlError, match="CALIBRL_API_KEY"):
+        Client(service.url, "schlüssel\n")
+
+
+def test_the_local_stack_is_asked_where_nothing_else_is_set(
+    service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("CALIBRL_API_URL")
+    monkeypatch.delenv("CALIBRL_API_KEY")
+    get_settings.cache_clear()
+    write_stack(tmp_path / "data", service.url)
+    service.on("GET", "/v1/jobs", page())
+    with Client() as client:
+        client.jobs()
+    assert service.requests[0].headers["Authorization"] == "Bearer key-of-the-stack"
+
+
+def test_the_stacks_key_goes_to_no_other_address(
+    service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("CALIBRL_API_KEY")
+    get_settings.cache_clear()
+    write_stack(tmp_path / "data", "http://127.0.0.1:1")
+    with pytest.raises(CalibrlError, match=f"no key for {service.url}: set CALIBRL_API_KEY"):
+        Client()
+
+
+def test_a_folder_names_its_stack_before_the_environment_does(service: Service, tmp_path: Path) -> None:
+    write_stack(tmp_path / "other", "http://127.0.0.1:1")
+    with Client(data_dir=tmp_path / "other") as client:
+        assert client.url == "http://127.0.0.1:1"
+    with pytest.raises(CalibrlError, match=f"no stack is running on {tmp_path}: start one with `calibrl up --data"):
+        Client(data_dir=tmp_path)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "\xff", '{"api_url": "http://127.0.0.1:1"}'])
+def test_a_broken_stack_file_is_one_line(service: Service, tmp_path: Path, content: str) -> None:
+    (tmp_path / "stack.json").write_text(content)
+    with pytest.raises(CalibrlError, match=r"stack\.json"):
+        Client(data_dir=tmp_path)

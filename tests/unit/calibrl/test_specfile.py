@@ -1,0 +1,142 @@
+"""Spec files: YAML without its traps, paths made absolute, overrides, and faults in one line with their place."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from calibrl.specfile import SpecError, read_spec
+
+
+def write(folder: Path, text: str, name: str = "spec.yaml") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def test_yaml_and_json_say_the_same(tmp_path: Path) -> None:
+    yaml_file = write(tmp_path, "kind: train\noptimizer: {lr: 1e-4}\nsteps: 3\n")
+    json_file = write(tmp_path, '{"kind": "train", "optimizer": {"lr": 1e-4}, "steps": 3}', "spec.json")
+    assert (
+        read_spec(yaml_file, []) == read_spec(json_file, []) == {"kind": "train", "optimizer": {"lr": 1e-4}, "steps": 3}
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1e-4", 1e-4), ("-2E+3", -2000.0), ("2026-01-01", "2026-01-01"), ("1e", "1e"), ("true", True), ("7", 7)],
+)
+def test_scalars_are_what_they_look_like(tmp_path: Path, text: str, value: Any) -> None:
+    assert read_spec(write(tmp_path, f"x: {text}"), []) == {"x": value}
+
+
+def test_merge_keys_still_work(tmp_path: Path) -> None:
+    assert read_spec(write(tmp_path, "a: &a {x: 1, y: 1}\nb: {<<: *a, y: 2}"), [])["b"] == {"x": 1, "y": 2}
+
+
+def test_paths_in_the_file_count_from_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "specs").mkdir()
+    monkeypatch.chdir("/")
+    text = """
+model: {path: ../model}
+models: [{path: m}, {from_job: x}]
+data: {path: d.jsonl}
+validation: {data: {path: /abs/v.jsonl}}
+other: {path: untouched}
+"""
+    spec = read_spec(write(tmp_path / "specs", text), [])
+    assert spec["model"] == {"path": str(tmp_path / "model")}
+    assert spec["models"] == [{"path": str(tmp_path / "specs" / "m")}, {"from_job": "x"}]
+    assert spec["data"] == {"path": str(tmp_path / "specs" / "d.jsonl")}
+    assert spec["validation"]["data"] == {"path": "/abs/v.jsonl"}
+    assert spec["other"] == {"path": "untouched"}
+
+
+def test_a_list_of_data_sets_has_its_paths_made_absolute_too(tmp_path: Path) -> None:
+    assert read_spec(write(tmp_path, "data: [{path: d.jsonl}]"), []) == {"data": [{"path": str(tmp_path / "d.jsonl")}]}
+
+
+def test_paths_given_as_overrides_count_from_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    spec = read_spec(write(tmp_path, "data: {builtin: digits}"), ["data={path: d.jsonl}", "model.path=m"])
+    assert spec == {
+        "data": {"path": str(tmp_path / "here" / "d.jsonl")},
+        "model": {"path": str(tmp_path / "here" / "m")},
+    }
+
+
+def test_overrides_reach_into_mappings_and_lists(tmp_path: Path) -> None:
+    file = write(tmp_path, "steps: 1\nmodels: [{from_job: a}, {from_job: b}]")
+    spec = read_spec(file, ["steps=2", "optimizer.lr=1e-4", "models.1.from_job=c", "labels={team: vision}", "name=a=b"])
+    assert spec == {
+        "steps": 2,
+        "models": [{"from_job": "a"}, {"from_job": "c"}],
+        "optimizer": {"lr": 1e-4},
+        "labels": {"team": "vision"},
+        "name": "a=b",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("a: 1\na: 2", "line 2, column 1: 'a' is given twice"),
+        ("x:\n  a: 1\n  a: 2", "line 3, column 3: 'a' is given twice"),
+        ("a: [1", "line 1, column 6: while parsing a flow sequence"),
+        ("a: b: c", "line 1, column 5: mapping values are not allowed here"),
+        ("a: 1\n---\nb: 2", "line 2, column 1: expected a single document"),
+        ("a: !!python/object:os.system 1", "line 1, column 4: could not determine a constructor"),
+        ("a: \x01", "unacceptable character"),
+        ("", "a job's spec is a mapping"),
+        ("- a", "a job's spec is a mapping"),
+    ],
+)
+def test_a_yaml_fault_is_one_line_with_its_place(tmp_path: Path, text: str, fault: str) -> None:
+    file = write(tmp_path, text)
+    with pytest.raises(SpecError) as caught:
+        read_spec(file, [])
+    assert str(caught.value).startswith(str(file))
+    assert fault in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [('{"a": 1, "a": 2}', "'a' is given twice"), ('{"a": 1,\n}', "line 2, column 1: "), ("[]", "is a mapping")],
+)
+def test_a_json_fault_is_one_line_with_its_place(tmp_path: Path, text: str, fault: str) -> None:
+    with pytest.raises(SpecError, match=fault):
+        read_spec(write(tmp_path, text, "spec.json"), [])
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "latin.yaml").write_bytes(b"name: \xe9")
+    with pytest.raises(SpecError, match=r"nothing\.yaml: No such file or directory"):
+        read_spec(tmp_path / "nothing.yaml", [])
+    with pytest.raises(SpecError, match="Is a directory"):
+        read_spec(tmp_path, [])
+    with pytest.raises(SpecError, match=r"latin\.yaml: not UTF-8 text"):
+        read_spec(tmp_path / "latin.yaml", [])
+
+
+@pytest.mark.parametrize(
+    ("override", "fault"),
+    [
+        ("steps", "write it as key=value"),
+        ("=1", "write it as key=value"),
+        ("a..b=1", "write it as key=value"),
+        ("steps.x=1", "no mapping or list"),
+        ("models.1=x", "'1' is no place in a list of 1"),
+        ("models.-1=x", "'-1' is no place"),
+        ("models.one.path=x", "'one' is no place"),
+        ("steps=[1", "--set steps, line 1, column 3"),
+    ],
+)
+def test_a_bad_override_is_one_line(tmp_path: Path, override: str, fault: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        read_spec(write(tmp_path, "steps: 1\nmodels: [{from_job: a}]"), [override])
+    assert str(caught.value).startswith("--set")
+    assert fault in str(caught.value)

@@ -1,0 +1,156 @@
+"""Who may import whom, who reads the environment, who speaks SQL, and that the service runs without torch."""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+# What of the trainer others may know: its settings and its event file, which import without torch.
+CONTRACT = tuple(
+    f"calibrl_core.{name}" for name in ("algorithms", "closed", "config", "data.schema", "report", "verifiers")
+)
+ALLOWED = {
+    "calibrl_core": (),
+    "jobs": CONTRACT,
+    "api": ("jobs", *CONTRACT),
+    "worker": ("jobs", *CONTRACT),
+    "calibrl": ("jobs.schemas", "jobs.settings", "jobs.processes"),
+    "dashboard": ("calibrl.client", "jobs.schemas", "jobs.settings"),
+    "migrations": ("jobs.models", "jobs.settings"),
+}
+TORCH = ("torch", "transformers", "safetensors", "accelerate", "peft")
+SQL_NAMES = frozenset(
+    {"select", "insert", "update", "delete", "text", "func", "exists", "union", "values", "bindparam"}
+)
+SQL_CALLS = frozenset({"execute", "executemany", "scalar", "scalars", "query", "exec_driver_sql"})
+SQL_TEXT = re.compile(r"\s*(SELECT\s|INSERT\s+INTO\s|UPDATE\s+\w+\s+SET\s|DELETE\s+FROM\s)")
+
+
+def sources(*packages: str) -> list[Path]:
+    return [path for package in packages for path in sorted((ROOT / package).rglob("*.py"))]
+
+
+def is_module(name: str) -> bool:
+    path = ROOT.joinpath(*name.split("."))
+    return path.is_dir() or path.with_suffix(".py").is_file()
+
+
+def imports(path: Path, tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Line and module of everything imported anywhere in a file; `from jobs import db` names jobs.db."""
+    package = path.relative_to(ROOT).with_suffix("").parts[:-1]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = list(package[: len(package) - node.level + 1]) if node.level else []
+            module = ".".join(base + (node.module.split(".") if node.module else []))
+            for alias in node.names:
+                inner = f"{module}.{alias.name}"
+                yield node.lineno, inner if module.split(".")[0] in ALLOWED and is_module(inner) else module
+
+
+def within(module: str, roots: tuple[str, ...]) -> bool:
+    return any(module == root or module.startswith(f"{root}.") for root in roots)
+
+
+def forbidden_imports(path: Path, tree: ast.AST) -> Iterator[str]:
+    package = path.relative_to(ROOT).parts[0]
+    for line, module in imports(path, tree):
+        ours = module.split(".")[0] in ALLOWED
+        if ours and not within(module, (package, *ALLOWED[package])):
+            yield f"line {line}: {package} may not import {module}"
+        if package != "calibrl_core" and within(module, TORCH):
+            yield f"line {line}: only calibrl_core may import {module}"
+
+
+def environment_reads(path: Path, tree: ast.AST) -> Iterator[str]:
+    """Variables read by name. Handing the whole environment on to a child process is no reading of settings."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.ImportFrom(module="os", names=names) if {name.name for name in names} & {"environ", "getenv"}:
+                yield f"line {node.lineno}: from os import environ or getenv"
+            case ast.Attribute(value=ast.Name(id="os"), attr="getenv" | "putenv"):
+                yield f"line {node.lineno}: os.{node.attr}"
+            case ast.Attribute(value=ast.Attribute(attr="environ"), attr="get" | "pop" | "setdefault" | "update"):
+                yield f"line {node.lineno}: os.environ.{node.attr}"
+            case ast.Subscript(value=ast.Attribute(attr="environ")):
+                yield f"line {node.lineno}: os.environ[...]"
+            case ast.Compare(comparators=[ast.Attribute(attr="environ")]):
+                yield f"line {node.lineno}: ... in os.environ"
+
+
+def sql(path: Path, tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        match node:
+            case ast.ImportFrom(module=str(module), names=names) if within(module, ("sqlalchemy",)):
+                yield from (f"line {node.lineno}: imports {n.name} from {module}" for n in names if n.name in SQL_NAMES)
+            case ast.Call(func=ast.Attribute(attr=name)) if name in SQL_CALLS:
+                yield f"line {node.lineno}: calls .{name}()"
+            case ast.Constant(value=str(text)) if SQL_TEXT.match(text):
+                yield f"line {node.lineno}: the statement {text.strip()[:30]!r}"
+
+
+Check = Callable[[Path, ast.AST], Iterator[str]]
+
+
+def faults(paths: list[Path], check: Check) -> list[str]:
+    return [
+        f"{path.relative_to(ROOT)}, {fault}" for path in paths for fault in check(path, ast.parse(path.read_text()))
+    ]
+
+
+def test_each_package_imports_only_what_it_may() -> None:
+    assert faults(sources(*ALLOWED), forbidden_imports) == []
+
+
+def test_only_the_settings_read_the_environment() -> None:
+    paths = [path for path in sources(*ALLOWED) if path != ROOT / "jobs" / "settings.py"]
+    assert faults(paths, environment_reads) == []
+
+
+def test_sql_stands_only_in_the_repository() -> None:
+    """Tables (jobs/models) name SQL functions as defaults; migrations and the set-up of a server are no queries."""
+    allowed = (ROOT / "jobs" / "repository", ROOT / "jobs" / "models")
+    paths = [path for path in sources("api", "dashboard", "jobs", "worker") if not set(allowed) & set(path.parents)]
+    assert faults(paths, sql) == []
+
+
+@pytest.mark.parametrize(
+    ("check", "package", "code", "found"),
+    [
+        (forbidden_imports, "api", "from worker import tasks", 1),
+        (forbidden_imports, "api", "from jobs import db\nimport jobs.models", 0),
+        (forbidden_imports, "calibrl", "from jobs import db", 1),
+        (forbidden_imports, "calibrl", "from jobs import schemas\nfrom . import client", 0),
+        (forbidden_imports, "calibrl_core", "from jobs.schemas import Job", 1),
+        (forbidden_imports, "jobs", "def f():\n    from calibrl_core import train", 1),
+        (forbidden_imports, "worker", "import torch.cuda", 1),
+        (forbidden_imports, "dashboard", "from calibrl import client, cli", 1),
+        (environment_reads, "worker", "import os\nos.environ['A']", 1),
+        (environment_reads, "worker", "import os\nos.getenv('A'), os.environ.get('B'), 'C' in os.environ", 3),
+        (environment_reads, "worker", "from os import environ", 1),
+        (environment_reads, "worker", "import os\nenv = dict(os.environ) | {'A': '1'}", 0),
+        (sql, "api", "from sqlalchemy import select", 1),
+        (sql, "api", "from sqlalchemy.orm import Session", 0),
+        (sql, "api", "session.execute(statement)", 1),
+        (sql, "api", "x = 'SELECT 1'", 1),
+        (sql, "api", "'''Select the newest.'''", 0),
+    ],
+)
+def test_the_checks_see_what_they_look_for(check: Check, package: str, code: str, found: int) -> None:
+    assert len(list(check(ROOT / package / "module.py", ast.parse(code)))) == found
+
+
+@pytest.mark.parametrize(
+    "module", ["api.main", "jobs.schemas", "jobs.lifecycle", "worker.tasks", "calibrl.cli", "calibrl.demo"]
+)
+def test_the_service_runs_without_torch(module: str) -> None:
+    code = f"import sys, {module}; print(*sorted({{'torch', 'transformers'}} & set(sys.modules)))"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (run.returncode, run.stdout.strip(), run.stderr) == (0, "", "")
