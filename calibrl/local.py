@@ -25,7 +25,8 @@ STACK_FILE = "stack.json"
 MIGRATION_SECONDS = 120.0
 STOP_SECONDS = 10.0
 CELERY_FLAGS = ("--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "INFO")
-HEARTBEAT_SECONDS = 1.0  # the database is next door, and people watch: a cancelled job should stop soon
+# The database is next door and people watch: a cancelled job should stop soon, and a killed stack's job go on soon.
+LOCAL_TIMES = {"heartbeat_seconds": "1", "lease_seconds": "15"}
 
 
 def chosen_port(port: int | None) -> int:
@@ -96,7 +97,11 @@ class LocalStack:
         public = {"CALIBRL_API_URL": self.api_url, "CALIBRL_API_KEY": self.api_key}
         private = public | {"CALIBRL_DATA_DIR": str(self.data_dir)}
         dashboard_ready = self._start_dashboard(public) if self._with_dashboard else None
-        private |= self._start_services()
+        private |= self._start_services() | {
+            f"CALIBRL_{name.upper()}": value
+            for name, value in LOCAL_TIMES.items()
+            if name not in self._settings.model_fields_set
+        }
         self._migrate(private)
         api_ready = self._start_api(private)
         self._start_workers(private)
@@ -140,8 +145,6 @@ class LocalStack:
 
     def _start_workers(self, env: dict[str, str]) -> None:
         """One for jobs that need no GPU, and one for each GPU of this machine."""
-        if "heartbeat_seconds" not in self._settings.model_fields_set:
-            env = env | {"CALIBRL_HEARTBEAT_SECONDS": str(HEARTBEAT_SECONDS)}
         name = self._settings.worker_name
         slots = {name: "cpu"} | {f"{name}-gpu{index}": str(index) for index in range(self._gpu_count())}
         grace = self._settings.stop_grace_seconds + self._settings.heartbeat_seconds + STOP_SECONDS

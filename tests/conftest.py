@@ -1,7 +1,10 @@
 """Fixtures that several folders share: real PostgreSQL and Valkey, started once, and a fresh database a test."""
 
-from collections.abc import Iterator
+import os
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 from uuid import uuid4
 
 import psycopg
@@ -13,6 +16,7 @@ from alembic.config import Config
 from calibrl.services import Postgres, Valkey
 
 ROOT = Path(__file__).parents[1]
+T = TypeVar("T")
 API_KEY = "a-key-for-tests"
 
 
@@ -27,12 +31,43 @@ def database_of(url: str, name: str) -> str:
     return f"{url.rpartition('/')[0]}/{name}"
 
 
+def eventually(found: Callable[[], T], seconds: float = 30) -> T:
+    """What `found` returns once that is true; it is asked until then."""
+    deadline = time.monotonic() + seconds
+    while not (result := found()):
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.02)
+    return result
+
+
+def processes_with(marker: str | Path) -> list[int]:
+    """Pids of the living processes that have this text in their command line or environment; not the asking one's."""
+    return [
+        int(path.name)
+        for path in Path("/proc").glob("[0-9]*")
+        if int(path.name) != os.getpid() and str(marker).encode() in _words(path)
+    ]
+
+
+def _words(process: Path) -> bytes:
+    try:  # both read as empty once it is a zombie
+        return (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
+    except OSError:
+        return b""
+
+
 @pytest.fixture(scope="session")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     """A PostgreSQL server for the whole session; its database `calibrl` stays empty."""
     folder = tmp_path_factory.mktemp("postgres")
-    with Postgres(folder, folder / "log.txt", durable=False) as postgres:
-        yield postgres.url
+    with Postgres(folder, folder / "log.txt", durable=False) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_url(postgres: Postgres) -> str:
+    """The server's address, its password in it."""
+    return postgres.url
 
 
 @pytest.fixture(scope="session")

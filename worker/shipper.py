@@ -132,8 +132,8 @@ class Shipper:
         """Write events of which at most the first is a `start`."""
         job_id = self._claim.job_id
         step, total = None, None
-        metric_rows: dict[int, tuple[datetime, dict[str, Any]]] = {}
-        histogram_rows: dict[tuple[int, str], tuple[list[float], list[int]]] = {}
+        metric_rows: list[tuple[int, datetime, dict[str, Any]]] = []
+        histogram_rows: list[tuple[int, str, list[float], list[int]]] = []
         for event in run:
             match event:
                 case Start():
@@ -141,11 +141,10 @@ class Shipper:
                     jobs.rewind(session, job_id, event.step)
                     step, total = event.step, event.steps_total
                 case Metrics():
-                    _, values = metric_rows.get(event.step, (None, {}))
-                    metric_rows[event.step] = datetime.fromtimestamp(event.ts, UTC), values | event.values
+                    metric_rows.append((event.step, datetime.fromtimestamp(event.ts, UTC), dict(event.values)))
                     step = event.step
                 case Histogram():
-                    histogram_rows[event.step, event.name] = event.edges, event.counts
+                    histogram_rows.append((event.step, event.name, event.edges, event.counts))
                 case Progress():
                     step, total = event.step, event.steps_total
                 case Sample():
@@ -161,8 +160,8 @@ class Shipper:
                     self.error = event
                 case Finish():
                     self.finish = event
-        metrics.upsert(session, job_id, [(key, *value) for key, value in metric_rows.items()])
-        histograms.upsert(session, job_id, [(*key, *value) for key, value in histogram_rows.items()])
+        metrics.upsert(session, job_id, metric_rows)
+        histograms.upsert(session, job_id, histogram_rows)
         if step is not None:
             jobs.set_progress(session, job_id, step, total)
 

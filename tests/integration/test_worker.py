@@ -1,0 +1,353 @@
+"""The worker against real PostgreSQL, Valkey and trainer processes; the trainer is the fake one."""
+
+import os
+import re
+import signal
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from calibrl.services import Postgres
+from jobs import lifecycle, models, processes
+from jobs.db import session_scope
+from jobs.processes import Process
+from jobs.repository import checkpoints, events, histograms, images, jobs, logs, metrics, samples
+from jobs.schemas import JobStatus, Reason, job_spec_adapter
+from jobs.settings import get_settings
+from tests.conftest import API_KEY, ROOT, eventually, processes_with
+from tests.fake_trainer import Behaviour
+
+pytestmark = pytest.mark.integration
+
+QUICK = {
+    "CALIBRL_TRAINER": "tests.fake_trainer",
+    "CALIBRL_HEARTBEAT_SECONDS": "0.2",
+    "CALIBRL_LEASE_SECONDS": "2",
+    "CALIBRL_SWEEP_SECONDS": "0.3",
+    "CALIBRL_STOP_GRACE_SECONDS": "5",
+    "CALIBRL_WORKER_NAME": "tester",
+}
+
+
+@pytest.fixture(autouse=True)
+def quick(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings with which things happen soon."""
+    monkeypatch.chdir(ROOT)
+    for name, value in QUICK.items():
+        monkeypatch.setenv(name, value)
+    get_settings.cache_clear()
+
+
+@pytest.fixture
+def celery_worker(tmp_path: Path) -> Iterator[Callable[[], Process]]:
+    """Starts worker processes, which don't outlive the test."""
+    started: list[Process] = []
+
+    def start() -> Process:
+        command = [sys.executable, "-m", "celery", "-A", "worker.tasks", "worker", "--without-mingle"]
+        started.append(processes.start(command, log=tmp_path / "worker.log", env=dict(os.environ)))
+        return started[-1]
+
+    yield start
+    for process in started:
+        processes.stop(process, 0)
+
+
+def submit(behaviour: Behaviour = Behaviour.NORMAL, *, steps: int = 20, milliseconds: int = 10, **more: Any) -> UUID:
+    spec = {
+        "kind": "train",
+        "name": "a test",
+        "model": {"builtin": "tiny-vlm"},
+        "data": {"builtin": "digits"},
+        "algorithm": {"type": "grpo", "mini_batches": 1},
+        "steps": steps,
+        "prompts_per_step": milliseconds,
+        "seed": int(behaviour),
+        "checkpoints": {"every_steps": 5},
+    }
+    with session_scope() as session:
+        return lifecycle.submit(session, job_spec_adapter.validate_python(spec | more), actor="user").id
+
+
+def job(job_id: UUID) -> models.Job:
+    with session_scope() as session:
+        return jobs.get(session, job_id)
+
+
+def event_types(job_id: UUID) -> list[str]:
+    with session_scope() as session:
+        return [event.type for event in events.page(session, job_id, after=0, limit=1000)]
+
+
+def steps(job_id: UUID) -> list[int]:
+    with session_scope() as session:
+        return [row[0] for row in metrics.page(session, job_id, names=None, after_step=-1, limit=10_000)]
+
+
+def log_text(job_id: UUID) -> str:
+    with session_scope() as session:
+        return logs.read(session, job_id, after=0, limit=10_000_000).decode()
+
+
+def wake() -> None:
+    """What a wake-up makes a worker's process do, here and now."""
+    from worker.tasks import wake as task
+
+    task()
+
+
+def in_background() -> Future[None]:
+    pool = ThreadPoolExecutor(1)
+    future = pool.submit(wake)
+    pool.shutdown(wait=False)
+    return future
+
+
+def running_at(job_id: UUID, step: int) -> models.Job:
+    """The job once its run has come this far."""
+
+    def far_enough() -> models.Job | None:
+        found = job(job_id)
+        assert not found.status.final, found.message
+        return found if found.status is JobStatus.RUNNING and found.step >= step else None
+
+    found = eventually(far_enough)
+    assert found is not None
+    return found
+
+
+def ended(job_id: UUID) -> models.Job:
+    eventually(lambda: job(job_id).status.final, 60)
+    return job(job_id)
+
+
+def trainers(job_id: UUID) -> list[int]:
+    return processes_with(f"runs/{job_id}")
+
+
+def assert_whole(job_id: UUID, total: int) -> None:
+    """The job succeeded, and every step, histogram and sample is there exactly once."""
+    found = job(job_id)
+    assert (found.status, found.reason, found.message) == (JobStatus.SUCCEEDED, None, None)
+    assert (found.step, found.steps_total) == (total, total)
+    assert steps(job_id) == list(range(1, total + 1))
+    with session_scope() as session:
+        rows = histograms.page(session, job_id, name=None, after_step=-1, limit=10_000)
+        assert Counter(row.name for row in rows) == {"rareness": total, "expert/gap": total}
+        sampled = Counter(row.step for row in samples.page(session, job_id, step=None, after=0, limit=10_000))
+    assert sampled == {step: 2 for step in range(1, total + 1) if step in (1, total) or step % 10 == 0}
+
+
+def test_a_job_succeeds_and_all_it_reports_arrives_once() -> None:
+    job_id = submit(steps=20)
+    wake()
+    assert_whole(job_id, 20)
+    found = job(job_id)
+    assert found.result is not None and found.result["best_step"] in (5, 10, 15, 20)
+    assert found.attempt == 1
+    assert log_text(job_id) == "".join(f"step {step}\n" for step in range(1, 21))
+    with session_scope() as session:
+        kept = checkpoints.of_job(session, job_id)
+        assert [row.step for row in kept] == [15, 20]
+        assert all(Path(row.path).is_dir() for row in kept)
+        summary = samples.page(session, job_id, step=10, after=0, limit=10)[0]
+        group = samples.get(session, job_id, summary.id).group
+        assert images.get(session, job_id, group["images"][0]).startswith(b"\x89PNG")
+    assert event_types(job_id)[:3] == ["submitted", "claimed", "started"]
+    assert trainers(job_id) == []
+
+
+def test_one_wake_up_runs_all_that_is_queued_dependents_too() -> None:
+    first = submit(steps=2)
+    with session_scope() as session:
+        spec = {"kind": "evaluate", "name": "e", "models": [{"from_job": first}], "data": [{"builtin": "digits"}]}
+        second = lifecycle.submit(session, job_spec_adapter.validate_python(spec), actor="user").id
+    assert job(second).status is JobStatus.WAITING
+    wake()
+    found = job(second)
+    assert (found.status, found.step, found.steps_total) == (JobStatus.SUCCEEDED, 1, 1)
+    assert found.result is not None
+    assert found.result["evaluations"][0]["model"]["path"].endswith("step-000002")
+
+
+def test_the_trainer_gets_no_secrets_and_only_its_device() -> None:
+    job_id = submit(Behaviour.STUBBORN, steps=2)
+    run = in_background()
+    running_at(job_id, 1)
+    pid = int(trainers(job_id)[0])
+    environment = Path(f"/proc/{pid}/environ").read_text().split("\0")
+    with session_scope() as session:
+        lifecycle.cancel(session, job_id, actor="user")
+    assert "CUDA_VISIBLE_DEVICES=" in environment
+    assert not [line for line in environment if API_KEY in line or re.match("(DATABASE|REDIS)_URL|CALIBRL_", line)]
+    run.result(30)
+
+
+def test_cancel_kills_a_trainer_that_ignores_term_and_what_it_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CALIBRL_STOP_GRACE_SECONDS", "0.5")
+    get_settings.cache_clear()
+    job_id = submit(Behaviour.STUBBORN, steps=4)
+    run = in_background()
+    running_at(job_id, 2)
+    eventually(lambda: len(trainers(job_id)) == 2)
+    with session_scope() as session:
+        assert lifecycle.cancel(session, job_id, actor="user").status is JobStatus.CANCELLING
+    run.result(30)
+    assert (job(job_id).status, job(job_id).reason) == (JobStatus.CANCELLED, Reason.USER)
+    eventually(lambda: trainers(job_id) == [])
+    assert steps(job_id) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "reason", "words"),
+    [
+        (Behaviour.CRASH, Reason.CRASHED, ("exit status 1", "RuntimeError: the fake trainer was asked to crash")),
+        (Behaviour.ERROR, Reason.NON_FINITE, ("loss/total was NaN at step 5",)),
+        (Behaviour.KILLED, Reason.CRASHED, ("killed by SIGKILL", "step 2")),
+    ],
+)
+def test_a_trainer_that_fails_leaves_its_reason(behaviour: Behaviour, reason: Reason, words: tuple[str, ...]) -> None:
+    job_id = submit(behaviour, steps=4)
+    wake()
+    found = job(job_id)
+    assert (found.status, found.reason) == (JobStatus.FAILED, reason)
+    assert found.message is not None
+    assert [word for word in words if word not in found.message] == []
+    assert len(found.message.splitlines()) <= 21
+    assert steps(job_id) == [1, 2]
+
+
+def test_lines_that_are_no_events_are_skipped_with_a_warning() -> None:
+    job_id = submit(Behaviour.BAD_LINES, steps=4)
+    wake()
+    assert job(job_id).status is JobStatus.SUCCEEDED
+    with session_scope() as session:
+        warnings = [e.message for e in events.page(session, job_id, after=0, limit=100) if e.type == "warning"]
+        values = metrics.page(session, job_id, names=None, after_step=1, limit=1)[0][2]
+    assert len(warnings) == 1
+    assert str(warnings[0]).startswith("6 lines of events.jsonl were skipped")
+    assert (values["reward/mean"], values["loss/total"]) == ("NaN", "Infinity")
+    assert values["exploration/entropy"] > 0  # the step's other values stay
+    assert steps(job_id) == [1, 2, 3, 4]
+
+
+def test_what_a_trainer_leaves_running_is_killed() -> None:
+    job_id = submit(Behaviour.STRAGGLER, steps=4)
+    wake()
+    assert job(job_id).status is JobStatus.SUCCEEDED
+    eventually(lambda: trainers(job_id) == [])
+
+
+def test_a_job_that_the_worker_can_not_run_fails_and_says_why(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("a file where a folder should be")
+    job_id = submit()
+    wake()
+    assert (job(job_id).status, job(job_id).reason) == (JobStatus.FAILED, Reason.CRASHED)
+    assert "tester could not run it: NotADirectoryError" in str(job(job_id).message)
+
+
+def test_a_lost_lease_kills_the_trainer_and_writes_nothing_more() -> None:
+    job_id = submit(Behaviour.STUBBORN, steps=4)
+    run = in_background()
+    running_at(job_id, 2)
+    with session_scope() as session:
+        jobs.renew(jobs.lock(session, job_id), -1)
+    with session_scope() as session:
+        assert lifecycle.sweep(session).requeued == 1
+        taken = lifecycle.claim(session, worker="another", gpus=0)
+    run.result(30)
+    assert trainers(job_id) == []
+    found = job(job_id)
+    assert (found.status, found.worker, found.attempt) == (JobStatus.RUNNING, "another", 2)
+    assert taken is not None and found.lease_token == taken.token
+
+
+def test_a_worker_told_to_stop_gives_its_job_back_and_another_goes_on(
+    celery_worker: Callable[[], Process],
+) -> None:
+    job_id = submit(steps=60, milliseconds=50)
+    first = celery_worker()
+    running_at(job_id, 7)
+    assert processes.stop(first, 30) == 0
+    found = job(job_id)
+    assert (found.status, found.reason) == (JobStatus.QUEUED, Reason.WORKER_STOPPED)
+    done = found.step
+    assert 7 <= done < 60
+    celery_worker()
+    assert ended(job_id).attempt == 2
+    assert_whole(job_id, 60)
+    # The checkpoint was written on being told to stop, so that nothing was done twice.
+    assert Counter(log_text(job_id).splitlines()) == {f"step {step}": 1 for step in range(1, 61)}
+
+
+def test_a_killed_pool_process_takes_its_trainer_along_and_the_job_goes_on(
+    celery_worker: Callable[[], Process],
+) -> None:
+    job_id = submit(steps=30, milliseconds=50)
+    worker = celery_worker()
+    running_at(job_id, 7)
+    trainer = trainers(job_id)[0]
+    parent = int(Path(f"/proc/{trainer}/stat").read_text().split()[3])
+    assert parent != worker.pid
+    os.kill(parent, signal.SIGKILL)
+    eventually(lambda: trainer not in trainers(job_id), 5)
+    assert ended(job_id).attempt == 2
+    assert_whole(job_id, 30)
+    with session_scope() as session:
+        reasons = [event.reason for event in events.page(session, job_id, after=0, limit=100) if event.reason]
+    assert reasons == [Reason.LOST_WORKER]
+    assert not processes.ended(worker)
+
+
+def test_a_killed_worker_takes_all_its_processes_along(celery_worker: Callable[[], Process], database: str) -> None:
+    job_id = submit(steps=1000, milliseconds=50)
+    worker = celery_worker()
+    running_at(job_id, 1)
+    assert len(processes_with(database)) == 2  # the worker and its pool process; the trainer doesn't know the database
+    worker.kill()
+    eventually(lambda: processes_with(database) == trainers(job_id) == [], 5)
+
+
+@pytest.mark.parametrize("stop_signal", [signal.SIGINT, signal.SIGKILL])
+def test_a_database_that_restarts_costs_nothing(
+    celery_worker: Callable[[], Process], postgres: Postgres, stop_signal: signal.Signals
+) -> None:
+    job_id = submit(steps=80, milliseconds=40)
+    celery_worker()
+    running_at(job_id, 10)
+    assert postgres.process is not None
+    postgres.process.send_signal(stop_signal)
+    postgres.stop()
+    run_dir = get_settings().run_dir(job_id)
+    before = (run_dir / "events.jsonl").stat().st_size
+    eventually(lambda: (run_dir / "events.jsonl").stat().st_size > before + 10_000)  # training goes on meanwhile
+    postgres.start()
+    postgres.wait_ready()
+    assert ended(job_id).attempt == 1
+    assert_whole(job_id, 80)
+
+
+def test_the_worker_is_listed_while_it_lives(celery_worker: Callable[[], Process]) -> None:
+    from jobs.repository import workers
+
+    def listed() -> list[models.Worker]:
+        with session_scope() as session:
+            return workers.page(session, after="", limit=10)
+
+    process = celery_worker()
+    row = eventually(listed)[0]
+    assert (row.name, row.device, row.status, row.job_id) == ("tester", "cpu", "idle", None)
+    job_id = submit(steps=1000, milliseconds=50)
+    eventually(lambda: (listed()[0].status, listed()[0].job_id) == ("busy", job_id))
+    stopping = threading.Thread(target=processes.stop, args=(process, 30))
+    stopping.start()
+    eventually(lambda: not listed())
+    stopping.join(30)
+    assert job(job_id).status is JobStatus.QUEUED
