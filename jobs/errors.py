@@ -16,6 +16,7 @@ class ServiceError(Exception):
     """The base: a request that can't be done, and why."""
 
     status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal"
     title: ClassVar[str] = "Internal error"
 
     def __init__(self, detail: str, errors: tuple[FieldError, ...] = ()) -> None:
@@ -28,6 +29,7 @@ class NotFound(ServiceError):
     """What the request names does not exist."""
 
     status = 404
+    code = "not-found"
     title = "Not found"
 
 
@@ -35,6 +37,7 @@ class Conflict(ServiceError):
     """What the request asks for is not possible in the present state."""
 
     status = 409
+    code = "conflict"
     title = "Conflict"
 
 
@@ -42,4 +45,5 @@ class Invalid(ServiceError):
     """The request's fields can't be accepted; `errors` names each."""
 
     status = 422
+    code = "invalid"
     title = "Invalid request"

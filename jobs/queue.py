@@ -6,6 +6,7 @@ import structlog
 from celery import Celery
 from kombu.connection import Connection
 from kombu.exceptions import OperationalError
+from redis import Redis
 from redis.exceptions import RedisError
 
 from jobs.settings import get_settings
@@ -55,3 +56,14 @@ def wake(gpus: int, count: int = 1) -> None:
                 app.send_task(WAKE, queue=queue_name(gpus), connection=connection, retry=False)
     except (OperationalError, RedisError, OSError) as error:
         log.warning("wake-up not sent", queue=queue_name(gpus), error=str(error))
+
+
+def check() -> None:
+    """Ask the broker for a sign of life, within seconds.
+
+    Raises:
+        RedisError: there is none.
+    """
+    options = {"socket_connect_timeout": 2, "socket_timeout": 2}
+    with Redis.from_url(get_settings().need("redis_url"), **options) as client:
+        client.ping()

@@ -40,6 +40,12 @@ def dependencies(spec: TrainSpec | EvaluateSpec) -> set[UUID]:
     return implied.union(spec.depends_on)
 
 
+def text_problems(spec: TrainSpec | EvaluateSpec) -> list[FieldError]:
+    """The fields whose text Postgres can't keep; silently changed, a path would be another path."""
+    texts = _texts((), spec.model_dump())
+    return [FieldError(field, "holds a NUL character") for field, text in texts if "\x00" in text]
+
+
 def file_problems(spec: TrainSpec | EvaluateSpec) -> list[FieldError]:
     """What is wrong with the files that a spec names. Reads them, which may take a while: hold no lock meanwhile."""
     found = []
@@ -83,6 +89,14 @@ def core_config(spec: Mapping[str, Any], resolve: Callable[[JobModel], Path]) ->
         return EvaluateConfig.model_validate({**settings, "models": models}).model_dump(mode="json")
     except ValidationError as error:
         raise Unusable(Reason.BAD_SPEC, f"this version does not accept the spec: {error}") from error
+
+
+def _texts(at: tuple[str, ...], value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, str):
+        yield ".".join(at), value
+    elif isinstance(value, dict | list | tuple):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _texts((*at, str(key)), item)
 
 
 def _models(spec: TrainSpec | EvaluateSpec) -> Iterator[tuple[str, ModelChoice]]:

@@ -25,9 +25,7 @@ def upsert(session: Session, job_id: UUID, rows: list[tuple[int, str, list[float
     session.execute(statement)
 
 
-def page(session: Session, job_id: UUID, *, name: str | None, after_step: int, limit: int) -> list[Histogram]:
-    """Histograms past a step, ascending; of one name or of all."""
-    query = select(Histogram).where(Histogram.job_id == job_id, Histogram.step > after_step)
-    if name is not None:
-        query = query.where(Histogram.name == name)
-    return list(session.scalars(query.order_by(Histogram.step, Histogram.name).limit(limit)))
+def page(session: Session, job_id: UUID, *, name: str, after_step: int, limit: int) -> list[Histogram]:
+    """Histograms of one name past a step, ascending."""
+    query = select(Histogram).where(Histogram.job_id == job_id, Histogram.name == name, Histogram.step > after_step)
+    return list(session.scalars(query.order_by(Histogram.step).limit(limit)))

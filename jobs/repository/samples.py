@@ -22,7 +22,7 @@ def insert(session: Session, job_id: UUID, step: int, group: dict[str, Any], max
         _warn_once(session, job_id, step, max_bytes)
         return False
     completions = group["completions"]
-    rewards = [completion["reward"] for completion in completions]
+    rewards = [completion.get("reward") for completion in completions]
     finite = bool(rewards) and all(isinstance(reward, int | float) for reward in rewards)
     session.add(
         Sample(
@@ -30,7 +30,7 @@ def insert(session: Session, job_id: UUID, step: int, group: dict[str, Any], max
             step=step,
             prompt_id=group["prompt_id"],
             mean_reward=sum(rewards) / len(rewards) if finite else None,
-            passed=sum(bool(completion["passed"]) for completion in completions),
+            passed=sum(bool(completion.get("passed")) for completion in completions),
             size=len(completions),
             bytes=size,
             group=group,

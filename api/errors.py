@@ -1,0 +1,125 @@
+"""Every error as an RFC 9457 problem document, in one place."""
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.exceptions import HTTPException
+from starlette.types import Scope
+
+from api.fields import field_errors
+from jobs.errors import FieldError, Invalid, ServiceError
+from jobs.text import storable
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_SECONDS = "5"
+
+log = structlog.get_logger()
+
+
+class ProblemField(BaseModel):
+    """What is wrong with one field."""
+
+    field: str = Field(examples=["algorithm.negative_slope"])
+    message: str = Field(examples=["Input should be less than or equal to 1"])
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem details."""
+
+    type: str = Field("about:blank", examples=["urn:calibrl:invalid"])
+    title: str = Field(examples=["Invalid request"])
+    status: int = Field(examples=[422])
+    detail: str = Field(examples=["1 field can't be accepted."])
+    instance: str = Field(description="path of the request", examples=["/v1/jobs"])
+    errors: list[ProblemField] = Field(default_factory=list, description="the fields at fault")
+    request_id: str = Field(description="as in the X-Request-ID header and in the service's log")
+
+
+_SCHEMA = {"$ref": "#/components/schemas/Problem"}
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    "default": {"description": "A problem document", "content": {MEDIA_TYPE: {"schema": _SCHEMA}}}
+}
+
+
+def problem(
+    scope: Scope,
+    status: int,
+    detail: str,
+    *,
+    type: str = "about:blank",
+    title: str | None = None,
+    errors: Sequence[FieldError] = (),
+    headers: Mapping[str, str] | None = None,
+) -> JSONResponse:
+    """A problem document for this request."""
+    document = Problem(
+        type=type,
+        title=title or HTTPStatus(status).phrase,
+        status=status,
+        detail=detail,
+        instance=scope["path"],
+        errors=[ProblemField(field=error.field, message=error.message) for error in errors],
+        request_id=scope["state"]["request_id"],
+    )
+    return JSONResponse(storable(document.model_dump()), status, headers, MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Have the app render its errors, and put their shape, which `RESPONSES` names, into its OpenAPI document."""
+    describe = app.openapi
+
+    def with_problem() -> dict[str, Any]:
+        document = describe()
+        schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+        document["components"]["schemas"] |= {**schema.pop("$defs"), "Problem": schema}
+        return document
+
+    app.openapi = with_problem  # type: ignore[method-assign]
+    app.add_exception_handler(ServiceError, _service_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    for away in (OperationalError, InterfaceError, PoolTimeout):
+        app.add_exception_handler(away, _database_away)
+
+
+async def _service_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ServiceError)
+    type = f"urn:calibrl:{error.code}"
+    return problem(request.scope, error.status, error.detail, type=type, title=error.title, errors=error.errors)
+
+
+async def _validation_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    first: dict[str, Any] = error.errors()[0]
+    if first["type"] == "json_invalid":
+        detail = f"The body is not JSON: {first['ctx']['error']} at character {first['loc'][1]}."
+        return problem(request.scope, 400, detail)
+    if isinstance(error.body, bytes):
+        return problem(request.scope, 415, "Send the body as JSON, with Content-Type: application/json.")
+    found = field_errors(error.errors(), error.body)
+    count = f"{len(found)} field{'s' if len(found) > 1 else ''}"
+    return await _service_error(request, Invalid(f"{count} can't be accepted.", tuple(found)))
+
+
+async def _http_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    details = {
+        404: f"There is nothing at {request.url.path}.",
+        405: f"{request.url.path} does not take {request.method}.",
+    }
+    detail = details.get(error.status_code, str(error.detail))
+    return problem(request.scope, error.status_code, detail, headers=error.headers)
+
+
+async def _database_away(request: Request, error: Exception) -> JSONResponse:
+    log.warning("database away", error=str(error).splitlines()[0])
+    detail = "The database can't be reached just now; try again."
+    return problem(request.scope, 503, detail, headers={"Retry-After": RETRY_SECONDS})

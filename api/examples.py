@@ -1,0 +1,30 @@
+"""Specs that work, for the OpenAPI document: digits that the package makes itself, and the built-in tiny model."""
+
+from typing import Any
+
+TRAIN: dict[str, Any] = {
+    "kind": "train",
+    "name": "digits-calibrl",
+    "model": {"builtin": "tiny-vlm"},
+    "data": {"builtin": "digits", "split": "train"},
+    "validation": {"data": {"builtin": "digits", "split": "validation", "rows": 50}, "every_steps": 20},
+    "algorithm": {"type": "calibrl", "negative_slope": 0.5, "guidance_coef": 0.1},
+    "rewards": [{"type": "math", "weight": 1.0}, {"type": "format", "weight": 0.1}],
+    "rollout": {"group_size": 8, "max_completion_tokens": 64},
+    "optimizer": {"lr": 1e-4},
+    "prompts_per_step": 8,
+    "steps": 280,
+}
+
+EVALUATE: dict[str, Any] = {
+    "kind": "evaluate",
+    "name": "digits-test",
+    "models": [{"builtin": "tiny-vlm"}],
+    "data": [{"builtin": "digits", "split": "test"}],
+    "rollout": {"samples": 8, "greedy": True, "max_completion_tokens": 64},
+}
+
+JOB_SPECS: Any = {
+    "train": {"summary": "Train with CalibRL", "value": TRAIN},
+    "evaluate": {"summary": "Evaluate a model", "value": EVALUATE},
+}

@@ -1,0 +1,50 @@
+"""Pydantic's errors, with each field named as a user wrote it."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from jobs.errors import FieldError
+
+Location = tuple[int | str, ...]
+
+
+def field_errors(errors: Iterable[Mapping[str, Any]], body: Any) -> list[FieldError]:
+    """The errors of a request: `("body", "train", "steps")` becomes `steps`, `("query", "limit")` `limit`."""
+    return [_field_error(error, body) for error in errors]
+
+
+def _field_error(error: Mapping[str, Any], body: Any) -> FieldError:
+    kind, context = error["type"], error.get("ctx", {})
+    source, *rest = error["loc"]
+    location = tuple(rest)
+    if source == "body":
+        location = _without_tags(location, body, last_is_missing=kind == "missing")
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        location += (context["discriminator"].strip("'"),)
+        message = f"Must be one of {context['expected_tags']}" if "expected_tags" in context else "Field required"
+    return FieldError(".".join(str(part) for part in location) or str(source), message)
+
+
+def _without_tags(location: Location, value: Any, *, last_is_missing: bool) -> Location:
+    """The location without the tags that pydantic puts in for the chosen member of a union.
+
+    A tag may look like a field ({builtin: digits} is chosen by its field `builtin`), so of all readings the one that
+    finds most parts in the body wins, and of those the one that takes the earliest part for a tag.
+    """
+    if not location:
+        return ()
+    head, rest = location[0], location[1:]
+    if not rest and last_is_missing:
+        return (head,)
+    as_tag = _without_tags(rest, value, last_is_missing=last_is_missing)
+    if not _has(value, head):
+        return as_tag
+    as_field = (head, *_without_tags(rest, value[head], last_is_missing=last_is_missing))
+    return as_field if len(as_field) > len(as_tag) else as_tag
+
+
+def _has(value: Any, part: int | str) -> bool:
+    if isinstance(value, dict):
+        return part in value
+    return isinstance(value, list) and isinstance(part, int) and part < len(value)

@@ -1,0 +1,57 @@
+"""The REST API: `uvicorn api.main:app`."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import APIRouter, FastAPI, Security
+from fastapi.security import HTTPBearer
+
+from api import errors
+from api.logs import configure_logs
+from api.middleware import Gate, RequestLog
+from api.routes import checkpoints, events, health, histograms, images, jobs, logs, metrics, samples, workers
+from api.sweeper import sweeping
+from jobs import db
+from jobs.settings import get_settings
+
+MAX_BODY_BYTES = 1_000_000
+DESCRIPTION = "Train vision-language models with reinforcement learning, and watch how they explore."
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    configure_logs()
+    settings = get_settings()
+    for name in ("database_url", "redis_url", "api_key"):
+        settings.need(name)
+    with sweeping(settings.sweep_seconds):
+        yield
+    db.dispose()
+
+
+def _v1() -> APIRouter:
+    # The gate has checked the key by now; this puts it into the OpenAPI document.
+    router = APIRouter(prefix="/v1", dependencies=[Security(HTTPBearer(auto_error=False))])
+    for resource in (jobs, events, metrics, histograms, samples, images, logs, checkpoints, workers):
+        router.include_router(resource.router)
+    return router
+
+
+def create_app() -> FastAPI:
+    """The whole service."""
+    app = FastAPI(
+        title="CalibRL",
+        description=DESCRIPTION,
+        version="1",
+        lifespan=_lifespan,
+        responses=errors.RESPONSES,
+    )
+    app.include_router(_v1())
+    app.include_router(health.router)
+    errors.install(app)
+    app.add_middleware(Gate, max_body_bytes=MAX_BODY_BYTES)
+    app.add_middleware(RequestLog)  # outermost: the last one added
+    return app
+
+
+app = create_app()

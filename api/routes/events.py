@@ -1,0 +1,15 @@
+"""What happened in a job's life."""
+
+from fastapi import APIRouter
+
+from api.deps import AfterId, Db, ExistingJob, Limit, page
+from jobs.repository import events
+from jobs.schemas import Event, Page
+
+router = APIRouter(prefix="/jobs/{job_id}/events", tags=["jobs"])
+
+
+@router.get("")
+def list_events(session: Db, job: ExistingJob, after: AfterId = 0, limit: Limit = 100) -> Page[Event]:
+    """Events in order."""
+    return page(events.page(session, job.id, after=after, limit=limit + 1), limit, Event)

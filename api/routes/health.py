@@ -1,0 +1,48 @@
+"""Whether the service lives, and whether it can work. Open to all, so they tell no details."""
+
+import structlog
+from fastapi import APIRouter, Response
+from psycopg import Error, errors
+from redis.exceptions import RedisError
+
+from jobs import queue
+from jobs.repository import health
+from jobs.schemas import Health
+
+router = APIRouter(tags=["health"])
+log = structlog.get_logger()
+
+
+@router.get("/healthz")
+async def live() -> Health:
+    """The process answers."""
+    return Health(ok=True)
+
+
+@router.get("/readyz", responses={503: {"model": Health}})
+def ready(response: Response) -> Health:
+    """Database and broker can be reached, each within seconds."""
+    checks = {"database": _database(), "broker": _broker()}
+    ok = all(check == "ok" for check in checks.values())
+    response.status_code = 200 if ok else 503
+    return Health(ok=ok, checks=checks)
+
+
+def _database() -> str:
+    try:
+        health.check()
+    except errors.UndefinedTable:
+        return "not migrated: run `alembic upgrade head`"
+    except Error as error:
+        log.warning("database check failed", error=str(error))
+        return "unreachable"
+    return "ok"
+
+
+def _broker() -> str:
+    try:
+        queue.check()
+    except (RedisError, OSError) as error:
+        log.warning("broker check failed", error=str(error))
+        return "unreachable"
+    return "ok"

@@ -1,0 +1,49 @@
+"""Jobs: submit, list, read, cancel."""
+
+from typing import Annotated, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Body, Query, Response
+
+from api.deps import Db, ExistingJob, Limit, page
+from api.examples import JOB_SPECS
+from jobs import lifecycle
+from jobs.repository import jobs
+from jobs.schemas import Job, JobSpec, JobStatus, Page, Slug
+
+router = APIRouter(prefix="/jobs", tags=["jobs"])
+USER = "user"
+
+
+@router.post("", status_code=201)
+def submit_job(spec: Annotated[JobSpec, Body(openapi_examples=JOB_SPECS)], session: Db, response: Response) -> Job:
+    """Add a job. It is queued, or waits for the jobs that it depends on."""
+    job = Job.model_validate(lifecycle.submit(session, spec, actor=USER))
+    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    return job
+
+
+@router.get("")
+def list_jobs(
+    session: Db,
+    status: JobStatus | None = None,
+    kind: Literal["train", "evaluate"] | None = None,
+    project: Slug | None = None,
+    after: Annotated[UUID | None, Query(description="id of the last job seen")] = None,
+    limit: Limit = 100,
+) -> Page[Job]:
+    """Jobs, newest first."""
+    found = jobs.page(session, status=status, kind=kind, project=project, after=after, limit=limit + 1)
+    return page(found, limit, Job)
+
+
+@router.get("/{job_id}")
+def read_job(job: ExistingJob) -> Job:
+    """One job."""
+    return Job.model_validate(job)
+
+
+@router.post("/{job_id}/cancel")
+def cancel_job(job_id: UUID, session: Db) -> Job:
+    """End a job before its time. One that runs is `cancelling` until its worker has stopped it."""
+    return Job.model_validate(lifecycle.cancel(session, job_id, actor=USER))

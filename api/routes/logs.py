@@ -1,0 +1,27 @@
+"""A job's log."""
+
+import codecs
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from api.deps import BIGGEST_ID, Db, ExistingJob
+from jobs.repository import logs
+from jobs.schemas import LogChunk
+
+router = APIRouter(prefix="/jobs/{job_id}/log", tags=["runs"])
+
+
+@router.get("")
+def read_log(
+    session: Db,
+    job: ExistingJob,
+    after: Annotated[int, Query(ge=0, le=BIGGEST_ID, description="bytes seen: the last answer's `next`")] = 0,
+    limit_bytes: Annotated[int, Query(ge=16, le=1_000_000, description="most bytes in the answer")] = 65_536,
+) -> LogChunk:
+    """A piece of the log. `next` stays where it is when there is nothing new."""
+    data = logs.read(session, job.id, after=after, limit=limit_bytes)
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    text = decoder.decode(data)
+    unfinished = len(decoder.getstate()[0])  # bytes of a character whose end is in the next piece
+    return LogChunk(text=text, next=after + len(data) - unfinished)

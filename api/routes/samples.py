@@ -1,0 +1,29 @@
+"""The groups that a job keeps for people to read."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query
+
+from api.deps import BIGGEST_ID, BIGGEST_STEP, AfterId, Db, ExistingJob, Limit, page
+from jobs.repository import samples
+from jobs.schemas import Page, Sample, SampleSummary
+
+router = APIRouter(prefix="/jobs/{job_id}/samples", tags=["runs"])
+
+
+@router.get("")
+def list_samples(
+    session: Db,
+    job: ExistingJob,
+    step: Annotated[int | None, Query(ge=0, le=BIGGEST_STEP, description="only this step's")] = None,
+    after: AfterId = 0,
+    limit: Limit = 100,
+) -> Page[SampleSummary]:
+    """Sampled groups in the order they came in, without their contents."""
+    return page(samples.page(session, job.id, step=step, after=after, limit=limit + 1), limit, SampleSummary)
+
+
+@router.get("/{sample_id}")
+def read_sample(session: Db, job: ExistingJob, sample_id: Annotated[int, Path(ge=0, le=BIGGEST_ID)]) -> Sample:
+    """One group, whole: prompt, expert, and each completion with its rewards and per-token numbers."""
+    return Sample.model_validate(samples.get(session, job.id, sample_id))

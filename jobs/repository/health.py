@@ -1,0 +1,21 @@
+"""Whether the database can be used at all."""
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+
+from jobs.settings import get_settings
+
+SECONDS = 2
+
+
+def check() -> None:
+    """Read a table over a connection of its own, within seconds: the pool may be busy or hold dead connections.
+
+    Raises:
+        psycopg.Error: that does not work.
+    """
+    url = get_settings().need("database_url").replace("+psycopg", "", 1)
+    options = f"-c statement_timeout={SECONDS}s -c lock_timeout={SECONDS}s"
+    conninfo = make_conninfo(url, connect_timeout=SECONDS, tcp_user_timeout=SECONDS * 1000, options=options)
+    with psycopg.connect(conninfo) as connection:
+        connection.execute("SELECT slug FROM projects LIMIT 1")
