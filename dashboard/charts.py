@@ -6,7 +6,7 @@ Colours that depend on the light or dark theme are left out here; `live_chart.js
 import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,13 +98,20 @@ def _line(curve: Curve, value_format: str) -> list[Trace]:
 
 
 def curves(
-    lines: Sequence[Curve], *, unit: str, share: bool = False, zero_line: bool = False, value_format: str = ".3f"
+    lines: Sequence[Curve],
+    *,
+    unit: str,
+    share: Literal["of_all", "small"] | None = None,
+    zero_line: bool = False,
+    value_format: str = ".3f",
 ) -> Figure:
-    """Lines over steps. `share`: values from 0 to 1, shown as percentages on a fixed axis."""
+    """Lines over steps. `share`: values from 0 to 1, shown as percentages; of_all: the axis reaches 100 %."""
     yaxis: dict[str, Any] = {"zeroline": zero_line}
     if share:
         value_format = ".1%"
-        yaxis |= {"tickformat": ".0%", "range": [-0.03, 1.03]}
+        yaxis |= {"tickformat": ".0%", "rangemode": "nonnegative", "autorangeoptions": {"include": [0, 0.05]}}
+    if share == "of_all":
+        yaxis |= {"range": [-0.03, 1.03], "autorange": False}
     traces = [trace for curve in lines if len(curve.series) for trace in _line(curve, value_format)]
     return {"data": traces, "layout": _layout(unit, yaxis=yaxis)}
 
@@ -131,7 +138,7 @@ def stacked_shares(parts: Sequence[tuple[str, Series, str]], *, unit: str) -> Fi
 
 
 def heat_map(columns: HistogramColumns, *, colour: str, unit: str) -> Figure:
-    """A histogram's history: steps to the right, values upward, darker where more of a step's values lie."""
+    """A histogram's history: steps to the right, values upward, stronger where more of a step's values lie."""
     steps, shares = columns.shares()
     edges = np.asarray(columns.edges)
     borders = [*(steps - columns.width / 2).tolist(), float(steps[-1] + columns.width / 2)]

@@ -22,7 +22,7 @@ _mount = st.components.v2.component(
 
 def card(title: str, hint: str, figure: Figure, *, key: str) -> None:
     """A chart under a plain title and a sentence on what to look for."""
-    with st.container(border=True, key=f"card-{key}"):
+    with st.container(border=True, height="stretch", key=f"card-{key}"):
         st.html(heading(title, hint))
         if figure["data"]:
             _mount(data={"figure": figure, "alt": f"{title}. {hint}", "name": key}, key=key)

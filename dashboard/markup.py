@@ -2,6 +2,9 @@
 
 import html
 from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+import streamlit as st
 
 from dashboard.palette import CORRECT, NEUTRAL, POLICY, RARENESS, WRONG, faded
 from jobs.schemas import Job, JobStatus
@@ -74,5 +77,5 @@ def elapsed(job: Job) -> float | None:
 
 
 def moment(at: datetime) -> str:
-    """A time, in UTC and to the minute."""
-    return at.astimezone(UTC).strftime("%d %b %Y, %H:%M UTC")
+    """A time to the minute, by the clock of the reader's browser."""
+    return at.astimezone(ZoneInfo(st.context.timezone or "UTC")).strftime("%d %b %Y, %H:%M")

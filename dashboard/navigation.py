@@ -1,8 +1,13 @@
 """Navigation, and what every page shares. To add a page: a file in `app_pages/` and a line here."""
 
+from pathlib import Path
+
 import streamlit as st
 
-st.set_page_config(page_title="CalibRL", page_icon=":material/explore:", layout="wide")
+HERE = Path(__file__).parent
+
+st.set_page_config(page_title="CalibRL", page_icon=str(HERE / "icon.svg"), layout="wide")
+st.logo(str(HERE / "logo.svg"))
 page = st.navigation(
     [
         st.Page("app_pages/jobs.py", title="Jobs", icon=":material/list:", default=True),

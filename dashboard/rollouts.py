@@ -45,9 +45,7 @@ TINTS = {
         EXPERT,
         "Blue: the policy was surer of this token than of the expert's there. Pink: the expert's token was likelier.",
     ),
-    "entropy": Tint(
-        "Entropy", "entropies", "nats", 2.0, ENTROPY, ENTROPY, "Stronger: more undecided before this token."
-    ),
+    "entropy": Tint("Entropy", "entropies", "nats", 2.0, ENTROPY, ENTROPY, "Stronger: more undecided at this token."),
     "logprob": Tint("Log-probability", "logprobs", "nats", 4.0, NEUTRAL, NEUTRAL, "Stronger: a less likely token."),
 }
 
@@ -105,7 +103,8 @@ def completion_html(completion: dict[str, Any], expert: str | None, tint: Tint) 
     )
     return (
         f"{_facts(completion)}"
-        '<div style="display:grid;grid-template-columns:repeat(auto-fit,minmax(min(17rem,100%),1fr));gap:0.8rem 1.4rem">'
+        '<div style="display:grid;grid-template-columns:repeat(auto-fit,minmax(min(17rem,100%),1fr));gap:0.8rem 1.4rem'
+        '">'
         f'<div><div style="{heading}">Completion</div>{coloured(completion, tint)}</div>{beside}</div>'
     )
 

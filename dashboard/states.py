@@ -56,7 +56,5 @@ def tolerated() -> Iterator[None]:
     try:
         yield
     except CalibrlError as error:
-        st.warning(
-            "The API did not answer just now: what you see may be old. Trying again.", icon=":material/sync_problem:"
-        )
+        st.warning("No answer from the API just now: what you see may be old. Trying again.", icon=":material/sync:")
         st.text(str(error))

@@ -76,7 +76,8 @@ def _progress(job: Job) -> str:
 
 def _dependencies(job: Job) -> str:
     links = ", ".join(
-        f'<a href="job?id={dependency}" target="_self">{escape(data.job(str(dependency)).name)}</a>'
+        f'<a href="job?id={dependency}" target="_self" style="color:inherit">'
+        f"{escape(data.job(str(dependency)).name)}</a>"
         for dependency in job.depends_on
     )
     if not links:
@@ -133,7 +134,7 @@ def page() -> None:
     head, action = st.columns([5, 1], vertical_alignment="top")
     with head:
         st.fragment(_header, run_every=None if job.status.final else data.TICK)(job)
-    with action:
+    with action, st.container(horizontal=True, horizontal_alignment="right"):
         _cancel(job)
     _why(job)
     panels = TRAIN if job.kind == "train" else EVALUATE

@@ -9,6 +9,7 @@ from dashboard.markup import chip, duration, elapsed, escape, moment, progress_b
 from dashboard.palette import HELD_OUT, NEUTRAL, POLICY
 from jobs.schemas import Job, JobStatus
 
+ALL = "all"  # no status: every job
 PAGE = 50  # jobs shown at once
 HELD_OUT_ACCURACY, TRAINING_ACCURACY = "validation/accuracy", "reward/answer_accuracy"
 STYLE = """<style>
@@ -17,7 +18,7 @@ STYLE = """<style>
   border-bottom:1px solid rgba(125,131,140,.3)}
 .jobs td{padding:.65rem .8rem .65rem 0;border:0;border-bottom:1px solid rgba(125,131,140,.3);vertical-align:middle}
 .jobs tr:hover td{background:rgba(125,131,140,.1)}
-.jobs a{font-weight:600;overflow-wrap:anywhere}
+.jobs a{color:inherit;text-underline-offset:.2em;font-weight:600;overflow-wrap:anywhere}
 @media (max-width:640px){
   .jobs thead{display:none}
   .jobs tr{display:grid;grid-template-columns:1fr auto;gap:.3rem .8rem;padding:.7rem 0;
@@ -92,7 +93,8 @@ def _nothing(status: JobStatus | None) -> None:
 
 
 def _jobs() -> None:
-    status: JobStatus | None = st.session_state.get("status")
+    chosen = st.session_state.get("status", ALL)
+    status = None if chosen == ALL else JobStatus(chosen)
     seen: list[UUID] = st.session_state.setdefault("before", [])
     shown = data.jobs(status, None, seen[-1] if seen else None, PAGE)
     if shown.data:
@@ -116,8 +118,10 @@ def page() -> None:
     st.title("Jobs", anchor=False)
     st.segmented_control(
         "Status",
-        list(JobStatus),
-        format_func=lambda status: status.value.capitalize(),
+        [ALL, *(status.value for status in JobStatus)],
+        format_func=str.capitalize,
+        default=ALL,
+        required=True,
         key="status",
         bind="query-params",
         on_change=_first_page,

@@ -22,6 +22,14 @@ def read(job: Job, names: Sequence[str]) -> dict[str, Series]:
     return {name: history.series(name) for name in names}
 
 
+def nothing(job: Job, of: dict[str, Series]) -> bool:
+    """Whether a job ended without having measured any of these; says so in that case."""
+    if job.status.final and not any(map(len, of.values())):
+        states.empty("Nothing was measured", "The job ended before its first step. Its log and events say more.")
+        return True
+    return False
+
+
 def grid(cards: Sequence[Callable[[], None]]) -> None:
     """Cards in two columns, which a phone shows as one."""
     for start in range(0, len(cards), 2):

@@ -5,7 +5,7 @@ import streamlit as st
 from dashboard import charts, live_chart, states
 from dashboard.charts import Curve
 from dashboard.markup import escape, heading
-from dashboard.palette import CORRECT, EXPERT, WRONG, faded
+from dashboard.palette import CORRECT, EXPERT, POLICY, WRONG, faded
 from dashboard.panels.common import algorithm, grid, heat, live, read, waiting
 from dashboard.series import Series
 from jobs.schemas import Job
@@ -50,6 +50,8 @@ NAMES = (
     "expert/gap_correct",
     "expert/gap_wrong",
     "expert/nll",
+    "loss/policy",
+    "loss/guidance",
     *(quadrant[0] for quadrant in QUADRANTS),
 )
 
@@ -88,6 +90,16 @@ def _nll(of: dict[str, Series]) -> None:
     )
 
 
+def _losses(of: dict[str, Series]) -> None:
+    lines = [Curve("policy", of["loss/policy"], POLICY), Curve("guidance", of["loss/guidance"], EXPERT)]
+    live_chart.card(
+        "Policy loss against guidance loss",
+        "Guidance is shown before guidance_coef. Falling: the policy does what the expert's calibration asks for.",
+        charts.curves(lines, unit="loss", zero_line=True, value_format=".4f"),
+        key="expert-losses",
+    )
+
+
 def _strength(job: Job, full: bool) -> str:
     settings = job.spec["algorithm"]
     if settings["type"] != "calibrl":
@@ -115,7 +127,7 @@ def _legend(job: Job) -> None:
         f"{escape(push)} {escape(_strength(job, full))}.</span></div>"
         for _, name, colour, meaning, push, full in QUADRANTS
     )
-    with st.container(border=True, key="card-legend"):
+    with st.container(border=True, height="stretch", key="card-legend"):
         st.html(heading("What happens to each kind", "The guidance of each token is weighted by |A| as well.") + rows)
 
 
@@ -124,7 +136,7 @@ def _heat(job: Job) -> None:
         job,
         "expert/gap",
         title="Distribution of the gap",
-        hint="Fuller: more tokens. Two bands are two kinds of expert: one in the policy's own style, one in other words.",
+        hint="Stronger colour: more tokens. Two bands: two kinds of expert: in the policy's own style, and in other words.",
         colour=EXPERT,
         unit="nats a token",
     )
@@ -142,5 +154,6 @@ def _panel(job: Job) -> None:
             lambda: _quadrants(job, of),
             lambda: _legend(job),
             lambda: _nll(of),
+            lambda: _losses(of),
         ]
     )

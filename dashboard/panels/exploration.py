@@ -3,13 +3,14 @@
 from dashboard import charts, live_chart, states
 from dashboard.charts import Curve
 from dashboard.palette import CORRECT, ENTROPY, NEUTRAL, POLICY, RARENESS, WRONG
-from dashboard.panels.common import algorithm, grid, heat, live, read, waiting
+from dashboard.panels.common import algorithm, grid, heat, live, nothing, read, waiting
 from dashboard.series import Series
 from jobs.schemas import Job
 
 NAMES = (
     "exploration/entropy",
     "exploration/active_groups",
+    "reward/std",
     "rareness/mean",
     "rareness/correct",
     "rareness/wrong",
@@ -57,7 +58,7 @@ def _active(of: dict[str, Series]) -> None:
     live_chart.card(
         "Groups that teach",
         "Groups with right and wrong completions; the others have no advantage. Near 0 there is nothing left to learn.",
-        charts.curves(lines, unit="share of groups", share=True),
+        charts.curves(lines, unit="share of groups", share="of_all"),
         key="active-groups",
     )
 
@@ -76,8 +77,17 @@ def _truncated(of: dict[str, Series]) -> None:
     live_chart.card(
         "Truncated completions",
         "Cut at max_completion_tokens. More than a few per cent: the limit is too low, or the model rambles.",
-        charts.curves(lines, unit="share of completions", share=True),
+        charts.curves(lines, unit="share of completions", share="small"),
         key="truncated",
+    )
+
+
+def _spread(of: dict[str, Series]) -> None:
+    live_chart.card(
+        "Spread of rewards",
+        "Standard deviation of the step's rewards. Near 0, completions fare all alike, and the policy learns little.",
+        charts.curves([Curve("standard deviation", of["reward/std"], NEUTRAL)], unit="reward"),
+        key="reward-spread",
     )
 
 
@@ -90,7 +100,7 @@ def _clip(of: dict[str, Series]) -> None:
     live_chart.card(
         "Clipped tokens",
         "Where the clip stopped the update. High clips hold back rare good tokens; a steady rise: steps too large.",
-        charts.curves(lines, unit="share of tokens", value_format=".2%"),
+        charts.curves(lines, unit="share of tokens", share="small"),
         key="clip",
     )
 
@@ -100,7 +110,7 @@ def _heat(job: Job) -> None:
         job,
         "rareness",
         title="Distribution of the rareness weight",
-        hint="Fuller: more completions. A band that sinks to 0 means that groups agree with themselves.",
+        hint="Stronger colour: more completions. A band that sinks to 0 means that groups agree with themselves.",
         colour=RARENESS,
         unit="|advantage|",
     )
@@ -108,12 +118,15 @@ def _heat(job: Job) -> None:
 
 def _panel(job: Job) -> None:
     of = read(job, NAMES)
+    if nothing(job, of):
+        return
     grid(
         [
             lambda: _entropy(of),
+            lambda: _active(of),
             lambda: _rareness(of),
             lambda: _heat(job),
-            lambda: _active(of),
+            lambda: _spread(of),
             lambda: _length(of),
             lambda: _truncated(of),
             lambda: _clip(of),

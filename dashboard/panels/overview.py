@@ -5,7 +5,7 @@ import streamlit as st
 from dashboard import charts, live_chart
 from dashboard.charts import Curve
 from dashboard.palette import EXPERT, HELD_OUT, NEUTRAL, POLICY
-from dashboard.panels.common import algorithm, grid, live, read, waiting
+from dashboard.panels.common import algorithm, grid, live, nothing, read, waiting
 from dashboard.series import Series, averaged, smoothed
 from jobs.schemas import Job
 
@@ -110,7 +110,7 @@ def _accuracy(of: dict[str, Series]) -> None:
         "Accuracy",
         "Held-out accuracy should rise with accuracy in training; training alone rising is memorising. "
         "Strict also asks for the right format.",
-        charts.curves(lines, unit="completions that are right", share=True),
+        charts.curves(lines, unit="completions that are right", share="of_all"),
         key="accuracy",
     )
 
@@ -149,6 +149,8 @@ def _reward(of: dict[str, Series]) -> None:
 
 def _reinforcement(job: Job) -> None:
     of = read(job, NAMES)
+    if nothing(job, of):
+        return
     _tiles(of)
     grid([lambda: _accuracy(of), lambda: _reward(of), lambda: _loss(of), lambda: _grad_norm(of)])
 
@@ -164,6 +166,8 @@ def _expert_nll(of: dict[str, Series]) -> None:
 
 def _sft(job: Job) -> None:
     of = read(job, NAMES)
+    if nothing(job, of):
+        return
     if not len(of["expert/nll"]):
         of["expert/nll"] = of["loss/total"]  # the loss of supervised fine-tuning is just that
     grid([lambda: _accuracy(of), lambda: _expert_nll(of), lambda: _loss(of), lambda: _grad_norm(of)])

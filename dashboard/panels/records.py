@@ -38,9 +38,7 @@ def _checkpoints(job: Job) -> None:
     with states.tolerated():
         kept = data.checkpoints(job.id)
     if not kept:
-        states.empty(
-            "No checkpoint yet", "Each is a folder that any job can start from, or that you can load yourself."
-        )
+        states.empty("No checkpoint yet", "Each is a folder that a job can start from, or that you can load yourself.")
         return
     rows = [
         {
@@ -75,7 +73,7 @@ def _event(event: Event) -> str:
     what = status_chip(event.status) if event.status else f"<b>{escape(event.type)}</b>"
     return (
         '<div style="display:grid;grid-template-columns:minmax(7.5rem,auto) 1fr;gap:0.2rem 1rem;padding:0.5rem 0;'
-        'border-bottom:1px solid var(--st-border-color)">'
+        'border-bottom:1px solid rgba(125,131,140,.3)">'
         f'<span style="opacity:0.75;white-space:nowrap">{escape(moment(event.ts))}</span>'
         f"<div>{what}{reason} <span style='opacity:0.75'>by {escape(event.actor)}</span>{message}</div></div>"
     )
@@ -92,7 +90,5 @@ def _events(job: Job) -> None:
 
 
 def spec(job: Job) -> None:
-    st.caption(
-        "The spec with every default filled in. Save it, change it, and submit it with `calibrl submit FILE.yaml`."
-    )
+    st.caption("The spec with every default filled in. Save it, change it, and submit it: `calibrl submit FILE.yaml`.")
     st.code(yaml.safe_dump(job.spec, sort_keys=False, allow_unicode=True), language=None)

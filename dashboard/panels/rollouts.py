@@ -7,7 +7,7 @@ from dashboard import data, rollouts, states
 from dashboard.panels.common import algorithm, live, waiting
 from jobs.schemas import Job, Sample, SampleSummary
 
-LATEST = 0  # no step: the newest that was sampled, whichever that is
+NEWEST = "newest"  # in place of a step: the last one that was sampled, whichever that is
 
 
 def draw(job: Job) -> None:
@@ -17,35 +17,14 @@ def draw(job: Job) -> None:
         live(job, _panel)
 
 
-def _step_label(step: int, newest: int) -> str:
-    return f"newest (step {newest})" if step == LATEST else f"step {step}"
-
-
-def _group_label(summary: SampleSummary, number: int) -> str:
-    reward = "" if summary.mean_reward is None else f", mean reward {summary.mean_reward:.2f}"
-    return f"group {number}: {summary.passed} of {summary.size} correct{reward}"
-
-
 def _choose(steps: dict[int, list[SampleSummary]]) -> SampleSummary:
-    newest = next(iter(steps))
-    left, middle, right = st.columns([1, 1.6, 1.4], vertical_alignment="bottom")
+    left, middle, right = st.columns([1, 1, 2.4], vertical_alignment="bottom")
     with left:
-        step = st.selectbox(
-            "Step",
-            [LATEST, *steps],
-            format_func=lambda step: _step_label(step, newest),
-            key="step",
-            bind="query-params",
-        )
-    groups = steps.get(step or newest, steps[newest])
+        step = st.selectbox("Step", [NEWEST, *map(str, steps)], key="step", bind="query-params")
+    groups = steps[next(iter(steps)) if step == NEWEST else int(step)]
     with middle:
-        number = st.selectbox(
-            "Group",
-            range(1, len(groups) + 1),
-            format_func=lambda number: _group_label(groups[number - 1], number),
-            key="group",
-            bind="query-params",
-        )
+        numbers = [str(number + 1) for number in range(len(groups))]
+        number = st.selectbox("Group", numbers, key="group", bind="query-params")
     with right:
         st.segmented_control(
             "Colour tokens by",
@@ -56,7 +35,7 @@ def _choose(steps: dict[int, list[SampleSummary]]) -> SampleSummary:
             key="tint",
             bind="query-params",
         )
-    return groups[min(number or 1, len(groups)) - 1]
+    return groups[int(number) - 1]
 
 
 def _prompt(job: Job, sample: Sample) -> None:
@@ -81,8 +60,12 @@ def _group(job: Job, summary: SampleSummary) -> None:
     except CalibrlError as error:
         states.trouble(error)
         return
-    tint = rollouts.TINTS[st.session_state.get("tint") or "gap"]
-    st.caption(f"{tint.hint} Point at a token for its value.")
+    tint = rollouts.TINTS[st.session_state["tint"]]
+    reward = "" if summary.mean_reward is None else f", mean reward {summary.mean_reward:.2f}"
+    st.caption(
+        f"Step {summary.step}: {summary.passed} of {summary.size} correct{reward}. {tint.hint} "
+        "Point at a token for its value."
+    )
     for index, completion in enumerate(sample.group["completions"]):
         with st.container(border=True, key=f"card-completion-{index}"):
             st.html(rollouts.completion_html(completion, sample.group["expert"], tint))
