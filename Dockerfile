@@ -1,0 +1,21 @@
+# syntax=docker/dockerfile:1
+# One image for migrate, api, worker and dashboard; docker-compose.yml gives each its command.
+
+FROM python:3.11-slim-bookworm AS builder
+# For machines without an NVIDIA GPU, 4 GB less: --build-arg PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
+ARG PIP_EXTRA_INDEX_URL
+RUN python -m venv /opt/venv
+ENV PATH=/opt/venv/bin:$PATH
+WORKDIR /build
+# Without the sources, which change daily: this layer holds what they need, and the command `calibrl`.
+COPY pyproject.toml constraints.txt README.md ./
+RUN --mount=type=cache,target=/root/.cache/pip pip install -c constraints.txt .
+
+FROM python:3.11-slim-bookworm
+RUN useradd --create-home --uid 10001 calibrl && install -d -o calibrl -g calibrl /data
+COPY --from=builder /opt/venv /opt/venv
+WORKDIR /app
+COPY . .
+ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/app PYTHONUNBUFFERED=1 CALIBRL_DATA_DIR=/data
+USER calibrl
+VOLUME /data

@@ -1,0 +1,151 @@
+"""docker-compose.yml, read by the real Compose, and every command and health check in it run by hand."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from calibrl.services import free_port
+from jobs import processes
+
+pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+SECRETS = {"POSTGRES_PASSWORD": "p", "REDIS_PASSWORD": "r", "CALIBRL_API_KEY": "k"}
+READY_SECONDS = 60.0
+
+
+def compose(home: Path, *arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run Compose with nothing in its environment but `env`, and no `.env` file."""
+    command = [str(BIN / "docker-compose"), "--project-directory", str(ROOT), "--env-file", os.devnull, *arguments]
+    clean = {"PATH": os.defpath, "HOME": str(home)} | (SECRETS if env is None else env)
+    return subprocess.run(command, cwd=ROOT, env=clean, capture_output=True, text=True, timeout=60)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The whole file, every profile's services too, as Compose understands it."""
+    answer = compose(tmp_path_factory.mktemp("home"), "--profile", "gpu", "config", "--format", "json")
+    assert answer.returncode == 0, answer.stderr
+    result: dict[str, Any] = json.loads(answer.stdout)
+    return result
+
+
+@pytest.mark.parametrize("profile", [[], ["--profile", "gpu"]])
+def test_compose_accepts_the_file(tmp_path: Path, profile: list[str]) -> None:
+    answer = compose(tmp_path, *profile, "config", "-q")
+    assert (answer.returncode, answer.stderr) == (0, "")
+
+
+def test_the_gpu_worker_is_there_when_asked_for(tmp_path: Path) -> None:
+    plain = compose(tmp_path, "config", "--services").stdout.split()
+    with_gpu = compose(tmp_path, "--profile", "gpu", "config", "--services").stdout.split()
+    assert set(with_gpu) - set(plain) == {"worker-gpu"}
+    assert set(plain) == {"postgres", "redis", "migrate", "api", "worker", "dashboard"}
+
+
+@pytest.mark.parametrize("missing", SECRETS)
+def test_every_secret_must_be_set(tmp_path: Path, missing: str) -> None:
+    for value in ({}, {missing: ""}):
+        others = {name: secret for name, secret in SECRETS.items() if name != missing}
+        answer = compose(tmp_path, "config", "-q", env=others | value)
+        assert answer.returncode != 0
+        assert f"{missing} is missing a value: set it in .env" in answer.stderr
+
+
+def test_the_example_file_names_every_variable(tmp_path: Path) -> None:
+    example = (ROOT / ".env.example").read_text()
+    named = {line.partition("=")[0] for line in example.splitlines() if line and not line.startswith("#")}
+    answer = compose(tmp_path, "--profile", "gpu", "config", "--variables", "--format", "json")
+    assert set(json.loads(answer.stdout)) == named
+    for secret in SECRETS:
+        assert f"{secret}=\n" in example
+
+
+def test_the_gpu_worker_is_the_worker_with_a_device(config: dict[str, Any]) -> None:
+    worker, gpu = config["services"]["worker"], config["services"]["worker-gpu"]
+    assert {key for key in gpu if gpu[key] != worker.get(key)} == {"environment", "profiles", "deploy"}
+    assert gpu["environment"] == worker["environment"] | {"CALIBRL_WORKER_DEVICE": "0"}
+
+
+def test_nothing_listens_beyond_this_machine_by_default(config: dict[str, Any]) -> None:
+    published = {
+        name: [port["host_ip"] for port in service.get("ports", [])] for name, service in config["services"].items()
+    }
+    assert {name: ips for name, ips in published.items() if ips} == {"api": ["127.0.0.1"], "dashboard": ["127.0.0.1"]}
+
+
+def test_only_those_who_need_them_get_the_databases_password(config: dict[str, Any]) -> None:
+    assert set(config["services"]["dashboard"]["environment"]) == {"CALIBRL_API_URL", "CALIBRL_API_KEY"}
+
+
+def test_the_image_holds_every_package() -> None:
+    kept = {line.removeprefix("!") for line in (ROOT / ".dockerignore").read_text().splitlines() if line[:1] == "!"}
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"tests", "bench"}
+    assert packages <= kept
+    assert {"alembic.ini", "pyproject.toml", "constraints.txt"} <= kept
+    assert all((ROOT / name).exists() for name in kept)
+
+
+class ByHand:
+    """A service of the file as this machine can start it: same command and variables, other addresses."""
+
+    def __init__(self, config: dict[str, Any], name: str, addresses: dict[str, str]) -> None:
+        service = config["services"][name]
+        ports = {str(port["target"]): str(free_port()) for port in service.get("ports", [])}
+        self._swaps = ports | {"0.0.0.0": "127.0.0.1"}
+        self.command = [self._swaps.get(part, part) for part in service["command"]]
+        self.health = service.get("healthcheck", {}).get("test", ["CMD-SHELL", "true"])
+        assert self.health[0] == "CMD-SHELL"
+        environment = service["environment"]
+        assert set(environment) - set(addresses) <= {"CALIBRL_API_KEY", "CALIBRL_API_URL"}
+        own = {"PATH": f"{BIN}:{os.defpath}", "HOSTNAME": socket.gethostname(), "CALIBRL_DATA_DIR": addresses["data"]}
+        self.env = own | {name: addresses.get(name, value) for name, value in environment.items()}
+
+    def healthy(self) -> bool:
+        check = self.health[1].replace("$$", "$")
+        for port, other in self._swaps.items():
+            check = check.replace(f":{port}/", f":{other}/")
+        return (
+            subprocess.run(["sh", "-c", check], cwd=ROOT, env=self.env, capture_output=True, timeout=60).returncode == 0
+        )
+
+
+@pytest.fixture
+def addresses(database: str, redis_url: str, tmp_path: Path) -> dict[str, str]:
+    return {"DATABASE_URL": database.replace("+psycopg", ""), "REDIS_URL": redis_url, "data": str(tmp_path)}
+
+
+def test_migrate_makes_the_tables(config: dict[str, Any], addresses: dict[str, str], tmp_path: Path) -> None:
+    with psycopg.connect(addresses["DATABASE_URL"], autocommit=True) as connection:
+        connection.execute("DROP SCHEMA public CASCADE")
+        connection.execute("CREATE SCHEMA public")
+        service = ByHand(config, "migrate", addresses)
+        run = subprocess.run(service.command, cwd=ROOT, env=service.env, capture_output=True, text=True, timeout=120)
+        assert run.returncode == 0, run.stderr
+        assert connection.execute("SELECT count(*) FROM jobs").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("name", ["api", "worker", "dashboard"])
+def test_a_service_starts_by_hand_and_becomes_healthy(
+    config: dict[str, Any], addresses: dict[str, str], tmp_path: Path, name: str
+) -> None:
+    service = ByHand(config, name, addresses)
+    assert not service.healthy()
+    log = tmp_path / "log.txt"
+    process = processes.start(service.command, log=log, env=service.env, cwd=ROOT)
+    try:
+        deadline = time.monotonic() + READY_SECONDS
+        while not service.healthy():
+            assert not processes.ended(process, 0.2), log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+    finally:
+        processes.stop(process, 15)
