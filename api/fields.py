@@ -1,6 +1,6 @@
 """Pydantic's errors, with each field named as a user wrote it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jobs.errors import FieldError
@@ -8,9 +8,17 @@ from jobs.errors import FieldError
 Location = tuple[int | str, ...]
 
 
-def field_errors(errors: Iterable[Mapping[str, Any]], body: Any) -> list[FieldError]:
+def field_errors(errors: Sequence[Mapping[str, Any]], body: Any) -> list[FieldError]:
     """The errors of a request: `("body", "train", "steps")` becomes `steps`, `("query", "limit")` `limit`."""
-    return [_field_error(error, body) for error in errors]
+    return [_field_error(error, body) for error in errors if not _follows_from_items(error, errors)]
+
+
+def _follows_from_items(error: Mapping[str, Any], errors: Sequence[Mapping[str, Any]]) -> bool:
+    # Pydantic counts a list's items after it has left out the bad ones, which have errors of their own.
+    at: Location = error["loc"]
+    return error["type"] == "too_short" and any(
+        len(other["loc"]) > len(at) and other["loc"][: len(at)] == at for other in errors
+    )
 
 
 def _field_error(error: Mapping[str, Any], body: Any) -> FieldError:
@@ -19,7 +27,7 @@ def _field_error(error: Mapping[str, Any], body: Any) -> FieldError:
     location = tuple(rest)
     if source == "body":
         location = _without_tags(location, body, last_is_missing=kind == "missing")
-    message = str(error["msg"]).removeprefix("Value error, ")
+    message = "Unknown field" if kind == "extra_forbidden" else str(error["msg"]).removeprefix("Value error, ")
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         location += (context["discriminator"].strip("'"),)
         message = f"Must be one of {context['expected_tags']}" if "expected_tags" in context else "Field required"

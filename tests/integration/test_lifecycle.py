@@ -1,0 +1,456 @@
+"""A job's life on a real database: what may follow what, who holds a job, and what the sweep mends."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+import redis
+from sqlalchemy import text
+
+from jobs import lifecycle
+from jobs.db import session_scope
+from jobs.errors import Conflict, Invalid, NotFound
+from jobs.lifecycle import Claim, IllegalTransition, LeaseLost, Order, Outcome, Swept
+from jobs.repository import checkpoints, events, jobs, workers
+from jobs.schemas import Event, JobStatus, Reason, job_spec_adapter
+from jobs.settings import get_settings
+
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("database")]
+S = JobStatus
+
+
+def submit(*after: UUID, model: dict[str, Any] | None = None, **changes: Any) -> UUID:
+    spec = {
+        "kind": "train",
+        "name": "a job",
+        "model": model or {"builtin": "tiny-vlm"},
+        "data": {"builtin": "digits"},
+        "steps": 5,
+        "depends_on": [str(id) for id in after],
+        **changes,
+    }
+    with session_scope() as session:
+        return lifecycle.submit(session, job_spec_adapter.validate_python(spec), actor="user").id
+
+
+def claim(worker: str = "w", gpus: int = 0) -> Claim:
+    with session_scope() as session:
+        found = lifecycle.claim(session, worker=worker, gpus=gpus)
+    assert found is not None
+    return found
+
+
+def nothing_to_claim(gpus: int = 0) -> bool:
+    with session_scope() as session:
+        return lifecycle.claim(session, worker="w", gpus=gpus) is None
+
+
+def finish(claimed: Claim, status: Any, **outcome: Any) -> None:
+    with session_scope() as session:
+        lifecycle.finish(session, claimed, Outcome(status, **outcome))
+
+
+def cancel(job_id: UUID) -> JobStatus:
+    with session_scope() as session:
+        return lifecycle.cancel(session, job_id, actor="user").status
+
+
+def heartbeat(claimed: Claim) -> Order:
+    with session_scope() as session:
+        return lifecycle.heartbeat(session, claimed)
+
+
+def sweep() -> Swept:
+    with session_scope() as session:
+        return lifecycle.sweep(session)
+
+
+def status(job_id: UUID) -> JobStatus:
+    with session_scope() as session:
+        return jobs.get(session, job_id).status
+
+
+def history(job_id: UUID) -> list[Event]:
+    with session_scope() as session:
+        return [Event.model_validate(event) for event in events.page(session, job_id, after=0, limit=100)]
+
+
+def expire(job_id: UUID) -> None:
+    run("UPDATE jobs SET lease_expires_at = now() - interval '1 second' WHERE id = :id", id=job_id)
+
+
+def run(statement: str, **values: Any) -> None:
+    with session_scope() as session:
+        session.execute(text(statement), values)
+
+
+def waiting_wakes(url: str) -> dict[str, int]:
+    with redis.Redis.from_url(url) as client:
+        return {queue: int(client.llen(queue)) for queue in ("cpu", "gpu")}
+
+
+def test_a_job_from_submission_to_success() -> None:
+    id = submit()
+    claimed = claim("worker-1")
+    assert (claimed.job_id, claimed.attempt, claimed.kind, claimed.config["steps"]) == (id, 1, "train", 5)
+    with session_scope() as session:
+        lifecycle.start(session, claimed)
+    assert heartbeat(claimed) is Order.CONTINUE
+    finish(claimed, S.SUCCEEDED, result={"step": 5})
+    with session_scope() as session:
+        job = jobs.get(session, id)
+        assert (job.status, job.result, job.lease_token, job.worker) == (S.SUCCEEDED, {"step": 5}, None, None)
+        assert job.started_at is not None and job.finished_at is not None
+        assert job.created_at <= job.started_at <= job.finished_at
+    seen = [(event.type, event.status, event.actor) for event in history(id)]
+    assert seen == [
+        ("submitted", S.QUEUED, "user"),
+        ("claimed", S.RUNNING, "worker-1"),
+        ("started", None, "worker-1"),
+        ("succeeded", S.SUCCEEDED, "worker-1"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("before", "to"),
+    [(S.RUNNING, S.CANCELLED), (S.RUNNING, S.WAITING)],
+)
+def test_what_the_table_does_not_have_is_refused(before: JobStatus, to: Any) -> None:
+    id = submit()
+    claimed = claim()
+    with pytest.raises(IllegalTransition, match=f"is {before} and can't become {to}"):
+        finish(claimed, to)
+    assert status(id) is before
+
+
+def test_every_status_that_is_not_in_the_table_is_refused_by_the_only_writer() -> None:
+    id = submit()
+    for before, allowed in lifecycle.TRANSITIONS.items():
+        for to in set(S) - allowed:
+            if before is None:
+                continue
+            run("UPDATE jobs SET status = :status WHERE id = :id", status=before.value, id=id)
+            with pytest.raises(IllegalTransition), session_scope() as session:
+                lifecycle._change(session, jobs.lock(session, id), to, actor="user")
+            assert status(id) is before
+
+
+def test_priority_then_age_and_the_slots_of_each_kind() -> None:
+    low, first, second, high = submit(priority="low"), submit(), submit(), submit(priority="high")
+    on_gpu = submit(resources={"gpus": 1}, priority="low")
+    assert [claim().job_id for _ in range(4)] == [high, first, second, low]
+    assert nothing_to_claim()
+    assert claim(gpus=1).job_id == on_gpu
+
+
+def test_no_two_workers_ever_take_the_same_job() -> None:
+    ids = {submit() for _ in range(20)}
+    taken: list[UUID] = []
+    start = threading.Barrier(6)
+
+    def work(name: str) -> None:
+        start.wait(10)
+        while True:
+            with session_scope() as session:
+                found = lifecycle.claim(session, worker=name, gpus=0)
+            if found is None:
+                return
+            taken.append(found.job_id)
+
+    threads = [threading.Thread(target=work, args=(f"w{index}",)) for index in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(taken) == len(ids)
+    assert set(taken) == ids
+
+
+def test_a_job_that_another_transaction_is_claiming_is_passed_over() -> None:
+    first, second = submit(), submit()
+    with session_scope() as session:
+        held = lifecycle.claim(session, worker="a", gpus=0)
+        assert held is not None and held.job_id == first
+        assert claim("b").job_id == second
+        assert nothing_to_claim()
+
+
+def test_a_lost_lease_writes_nothing_more() -> None:
+    id = submit()
+    old = claim("old")
+    expire(id)
+    assert sweep().requeued == 1
+    new = claim("new")
+    assert (new.job_id, new.attempt) == (id, 2)
+    actions: list[Callable[[Any], object]] = [
+        lambda session: lifecycle.fence(session, old),
+        lambda session: lifecycle.start(session, old),
+        lambda session: lifecycle.finish(session, old, Outcome(S.SUCCEEDED)),
+    ]
+    for action in actions:
+        with pytest.raises(LeaseLost), session_scope() as session:
+            action(session)
+    assert heartbeat(old) is Order.ABANDON
+    assert heartbeat(new) is Order.CONTINUE
+    assert status(id) is S.RUNNING
+
+
+def test_a_finished_job_is_nobodys() -> None:
+    submit()
+    claimed = claim()
+    finish(claimed, S.SUCCEEDED)
+    assert heartbeat(claimed) is Order.ABANDON
+    with pytest.raises(LeaseLost):
+        finish(claimed, S.FAILED)
+
+
+def test_the_fence_keeps_others_out_until_its_transaction_ends() -> None:
+    id = submit()
+    claimed = claim()
+    expire(id)
+    with session_scope() as session:
+        lifecycle.fence(session, claimed)
+        assert sweep().requeued == 0  # locked: left for the next sweep
+    assert sweep().requeued == 1
+
+
+def test_an_expired_lease_that_nobody_swept_is_renewed() -> None:
+    id = submit()
+    claimed = claim()
+    expire(id)
+    assert heartbeat(claimed) is Order.CONTINUE
+    assert sweep().requeued == 0
+
+
+def test_lost_workers_requeue_a_job_until_it_has_had_enough() -> None:
+    id = submit()
+    for attempt in (1, 2, 3):
+        assert claim().attempt == attempt
+        expire(id)
+        swept = sweep()
+        assert (swept.requeued, swept.failed) == ((1, 0) if attempt < 3 else (0, 1))
+    last = history(id)[-1]
+    assert (last.status, last.reason, last.actor) == (S.FAILED, Reason.LOST_WORKER, "scheduler")
+
+
+def test_a_job_given_back_goes_on_and_does_not_count_as_lost() -> None:
+    id = submit()
+    for _ in range(get_settings().max_attempts + 1):
+        finish(claim(), S.QUEUED, reason=Reason.WORKER_STOPPED)
+    expected = (S.QUEUED, Reason.WORKER_STOPPED)
+    with session_scope() as session:
+        job = jobs.get(session, id)
+        assert (job.status, job.reason) == expected
+    claim()
+    expire(id)
+    assert sweep().requeued == 1
+
+
+def test_a_stopping_worker_hears_so() -> None:
+    submit()
+    with session_scope() as session:
+        workers.register(session, "w", "host", "cpu")
+    claimed = claim("w")
+    with session_scope() as session:
+        workers.mark_stopping(session, "w")
+    assert heartbeat(claimed) is Order.STOP
+
+
+def test_silent_workers_are_lost_and_come_back() -> None:
+    with session_scope() as session:
+        workers.register(session, "w", "host", "cpu")
+    assert sweep().workers_lost == 0
+    run("UPDATE workers SET heartbeat_at = now() - interval '1 hour'")
+    assert sweep().workers_lost == 1
+    assert sweep().workers_lost == 0
+    with session_scope() as session:
+        assert workers.beat(session, "w", None) == "idle"
+
+
+def test_only_one_sweep_at_a_time() -> None:
+    id = submit()
+    claim()
+    expire(id)
+    with session_scope() as session:
+        assert lifecycle.sweep(session).requeued == 1
+        assert sweep() == Swept()
+    assert status(id) is S.QUEUED
+
+
+def test_a_dependent_starts_when_all_it_needs_has_succeeded() -> None:
+    first, second = submit(), submit()
+    both = submit(first, second)
+    assert status(both) is S.WAITING
+    finish(claim(), S.SUCCEEDED)
+    assert status(both) is S.WAITING
+    finish(claim(), S.SUCCEEDED)
+    assert status(both) is S.QUEUED
+    assert status(submit(first, second)) is S.QUEUED
+
+
+@pytest.mark.parametrize("how", ["fail", "cancel", "lose"])
+def test_dependents_fail_with_what_they_need(how: str) -> None:
+    root = submit()
+    child = submit(root)
+    other = submit()
+    grandchild = submit(child, other)
+    claimed = claim()
+    if how == "fail":
+        finish(claimed, S.FAILED, reason=Reason.CRASHED, message="boom")
+    elif how == "cancel":
+        assert cancel(root) is S.CANCELLING
+        finish(claimed, S.CANCELLED)
+    else:
+        run("INSERT INTO attempts SELECT :id, n, 'w', now(), now(), 'queued', 'lost_worker' "
+            "FROM generate_series(8, 9) n", id=root)  # fmt: skip
+        expire(root)
+        assert sweep().failed == 1
+    for id in (child, grandchild):
+        last = history(id)[-1]
+        assert (last.status, last.reason) == (S.FAILED, Reason.DEPENDENCY_FAILED)
+        assert str(root) in str(last.message)
+    assert status(other) is S.QUEUED
+
+
+def test_two_dependencies_that_end_together_leave_nobody_waiting() -> None:
+    for _ in range(5):
+        claims = [submit(), submit()]
+        dependent = submit(*claims)
+        held = [claim(), claim()]
+        start = threading.Barrier(2)
+
+        def end(claimed: Claim, start: threading.Barrier = start) -> None:
+            start.wait(10)
+            finish(claimed, S.SUCCEEDED)
+
+        threads = [threading.Thread(target=end, args=(claimed,)) for claimed in held]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert status(dependent) is S.QUEUED
+        finish(claim(), S.SUCCEEDED)
+
+
+def test_the_sweep_releases_who_waits_for_nothing() -> None:
+    good, bad = submit(), submit()
+    after_good, after_bad = submit(good), submit(bad)
+    run("UPDATE jobs SET status = 'succeeded' WHERE id = :id", id=good)  # as if nobody had told the dependents
+    run("UPDATE jobs SET status = 'cancelled' WHERE id = :id", id=bad)
+    assert sweep().released == 2
+    assert (status(after_good), status(after_bad)) == (S.QUEUED, S.FAILED)
+
+
+def test_cancel_before_a_job_runs_ends_it_at_once() -> None:
+    first = submit()
+    second = submit(first)
+    assert cancel(second) is S.CANCELLED
+    assert cancel(first) is S.CANCELLED
+    assert nothing_to_claim()
+    assert history(first)[-1].reason is Reason.USER
+
+
+@pytest.mark.parametrize("ends", [S.SUCCEEDED, S.FAILED, S.QUEUED, S.CANCELLED])
+def test_cancel_while_a_job_runs_wins_however_the_run_ends(ends: JobStatus) -> None:
+    id = submit()
+    claimed = claim()
+    assert cancel(id) is S.CANCELLING
+    assert cancel(id) is S.CANCELLING
+    assert heartbeat(claimed) is Order.CANCEL
+    finish(claimed, ends)
+    assert status(id) is S.CANCELLED
+    assert [event.type for event in history(id)][-2:] == ["cancelling", "cancelled"]
+
+
+def test_cancel_of_a_job_whose_worker_is_gone_is_done_by_the_sweep() -> None:
+    id = submit()
+    claim()
+    cancel(id)
+    expire(id)
+    assert sweep().cancelled == 1
+    assert status(id) is S.CANCELLED
+
+
+@pytest.mark.parametrize("end", [S.SUCCEEDED, S.FAILED])
+def test_what_has_ended_can_not_be_cancelled(end: JobStatus) -> None:
+    id = submit()
+    finish(claim(), end)
+    with pytest.raises(Conflict, match=end):
+        cancel(id)
+    with pytest.raises(NotFound):
+        cancel(uuid4())
+
+
+@pytest.mark.parametrize(("which", "expected"), [("best", "/runs/2"), ("last", "/runs/3")])
+def test_a_claim_finds_the_checkpoint_that_was_asked_for(which: str, expected: str) -> None:
+    origin = submit()
+    claimed = claim()
+    with session_scope() as session:
+        for step, best in ((1, True), (2, True), (3, False)):
+            checkpoints.record(session, origin, step, f"/runs/{step}", best, {}, [])
+    id = submit(model={"from_job": str(origin), "checkpoint": which})
+    assert status(id) is S.WAITING
+    finish(claimed, S.SUCCEEDED)
+    assert claim().config["model"] == {"path": expected}
+
+
+def test_best_is_the_newest_where_none_is_marked() -> None:
+    origin = submit()
+    with session_scope() as session:
+        for step in (1, 2):
+            checkpoints.record(session, origin, step, f"/runs/{step}", False, {}, [])
+    finish(claim(), S.SUCCEEDED)
+    submit(model={"from_job": str(origin)})
+    assert claim().config["model"] == {"path": "/runs/2"}
+
+
+def test_a_job_that_can_not_be_made_ready_fails_and_the_next_one_is_taken() -> None:
+    origin = submit()
+    finish(claim(), S.SUCCEEDED)
+    without_checkpoint = submit(model={"from_job": str(origin)})
+    outdated, good = submit(), submit()
+    run("UPDATE jobs SET spec = spec || '{\"no_such_setting\": 1}' WHERE id = :id", id=outdated)
+    assert claim().job_id == good
+    assert history(without_checkpoint)[-1].reason is Reason.DEPENDENCY_FAILED
+    assert history(outdated)[-1].reason is Reason.BAD_SPEC
+
+
+def test_submission_names_every_job_and_project_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(Invalid) as caught:
+        submit(uuid4(), model={"from_job": str(uuid4())}, project="nope")
+    assert [error.field for error in caught.value.errors] == ["depends_on.0", "model.from_job", "project"]
+
+
+def test_wake_ups_follow_the_commit(redis_url: str) -> None:
+    with pytest.raises(RuntimeError), session_scope() as session:
+        spec = {
+            "kind": "train",
+            "name": "x",
+            "model": {"builtin": "tiny-vlm"},
+            "data": {"builtin": "digits"},
+            "steps": 1,
+        }
+        lifecycle.submit(session, job_spec_adapter.validate_python(spec), actor="user")
+        raise RuntimeError("no commit")
+    assert waiting_wakes(redis_url) == {"cpu": 0, "gpu": 0}
+    submit()
+    submit(resources={"gpus": 1})
+    assert waiting_wakes(redis_url) == {"cpu": 1, "gpu": 1}
+
+
+def test_the_sweep_wakes_no_more_workers_than_wait(redis_url: str) -> None:
+    for _ in range(3):
+        submit()
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushall()  # a broker that lost all it had
+    assert sweep().woken == 0
+    with session_scope() as session:
+        workers.register(session, "idle", "host", "cpu")
+        workers.register(session, "busy", "host", "cpu")
+        workers.beat(session, "busy", claim("busy").job_id)
+        workers.register(session, "other", "host", "0 Some GPU")
+    assert sweep().woken == 1
+    assert waiting_wakes(redis_url) == {"cpu": 1, "gpu": 0}

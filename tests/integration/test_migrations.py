@@ -1,0 +1,58 @@
+"""Migrations on a real, empty database: up, equal to the models, down, and up again."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import psycopg
+import pytest
+from alembic import command
+from alembic.config import Config
+from alembic.util import CommandError
+
+from jobs import db
+from jobs.settings import get_settings
+
+pytestmark = pytest.mark.integration
+CONFIG = Config(Path(__file__).parents[2] / "alembic.ini")
+
+
+@pytest.fixture
+def empty(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    name = f"migrations_{uuid4().hex}"
+    server = postgres_url.replace("+psycopg", "")
+    url = f"{server.rpartition('/')[0]}/{name}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}".encode())
+        monkeypatch.setenv("DATABASE_URL", url)
+        get_settings.cache_clear()
+        yield url
+        db.dispose()
+        get_settings.cache_clear()
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+def tables(url: str) -> set[str]:
+    with psycopg.connect(url) as connection:
+        return {row[0] for row in connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")}
+
+
+def test_up_down_and_up_again(empty: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # from any folder
+    command.upgrade(CONFIG, "head")
+    command.check(CONFIG)  # the models say the same
+    assert {"jobs", "projects", "metrics"} <= tables(empty)
+    with psycopg.connect(empty) as connection:
+        assert connection.execute("SELECT slug FROM projects").fetchall() == [("default",)]
+    command.downgrade(CONFIG, "base")
+    assert tables(empty) == {"alembic_version"}
+    command.upgrade(CONFIG, "head")
+    command.check(CONFIG)
+
+
+def test_a_model_without_its_migration_is_noticed(empty: str) -> None:
+    command.upgrade(CONFIG, "head")
+    with psycopg.connect(empty, autocommit=True) as connection:
+        connection.execute("ALTER TABLE jobs DROP COLUMN message")
+    with pytest.raises(CommandError, match="message"):
+        command.check(CONFIG)

@@ -1,0 +1,31 @@
+import subprocess
+import sys
+
+import pytest
+
+from api.errors import Problem
+from api.examples import JOB_SPECS
+from api.main import app
+from jobs.schemas import job_spec_adapter
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate"])
+def test_the_examples_are_specs(name: str) -> None:
+    assert job_spec_adapter.validate_python(JOB_SPECS[name]["value"]).kind == name
+    body = app.openapi()["paths"]["/v1/jobs"]["post"]["requestBody"]
+    assert body["content"]["application/json"]["examples"][name]["value"] == JOB_SPECS[name]["value"]
+
+
+def test_every_endpoint_documents_its_errors_and_its_key() -> None:
+    document = app.openapi()
+    assert document["components"]["schemas"]["Problem"]["properties"].keys() == Problem.model_fields.keys()
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            problem = operation["responses"]["default"]["content"]["application/problem+json"]
+            assert problem == {"schema": {"$ref": "#/components/schemas/Problem"}}
+            assert ("security" in operation) == path.startswith("/v1/")
+
+
+def test_the_api_starts_without_the_trainers_libraries() -> None:
+    code = "import sys, api.main; sys.exit(bool({'torch', 'transformers', 'streamlit'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

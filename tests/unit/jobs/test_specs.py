@@ -1,0 +1,136 @@
+"""What is wrong with the files of a spec, and the config made from it. No database: jobs are made by hand."""
+
+import json
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from calibrl_core.config import EvaluateConfig, TrainConfig
+from jobs import specs
+from jobs.errors import FieldError
+from jobs.models import Job
+from jobs.schemas import JobModel, JobStatus, Reason, job_spec_adapter
+
+TRAIN: dict[str, Any] = {
+    "kind": "train",
+    "name": "a job",
+    "model": {"builtin": "tiny-vlm"},
+    "data": {"builtin": "digits"},
+    "steps": 5,
+}
+EVALUATE: dict[str, Any] = {
+    "kind": "evaluate",
+    "name": "a job",
+    "models": [{"builtin": "tiny-vlm"}],
+    "data": [{"builtin": "digits", "split": "test"}],
+}
+
+
+def spec(base: dict[str, Any] = TRAIN, **changes: Any) -> Any:
+    return job_spec_adapter.validate_python({**base, **changes})
+
+
+def nowhere(model: JobModel) -> Path:
+    raise AssertionError("no job to resolve")
+
+
+def rows(path: Path, *rows: dict[str, Any]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_a_from_job_is_a_dependency() -> None:
+    first, second, third = uuid4(), uuid4(), uuid4()
+    assert specs.dependencies(spec(model={"from_job": str(first)}, depends_on=[str(second)])) == {first, second}
+    models = [{"from_job": str(first)}, {"builtin": "tiny-vlm"}, {"from_job": str(third)}]
+    assert specs.dependencies(spec(EVALUATE, models=models)) == {first, third}
+
+
+def test_the_core_gets_its_settings_and_paths() -> None:
+    job = uuid4()
+    stored = spec(model={"from_job": str(job), "checkpoint": "last"}, labels={"team": "x"}).model_dump(mode="json")
+    config = specs.core_config(stored, lambda model: Path(f"/runs/{model.from_job}/{model.checkpoint}"))
+    assert config == TrainConfig.model_validate(config).model_dump(mode="json")
+    assert config["model"] == {"path": f"/runs/{job}/last"}
+    assert config["steps"] == 5
+
+    stored = spec(EVALUATE, models=[{"from_job": str(job)}, {"path": "/m"}]).model_dump(mode="json")
+    config = specs.core_config(stored, lambda model: Path("/chosen"))
+    assert [model.model_dump() for model in EvaluateConfig.model_validate(config).models] == [
+        {"path": "/chosen"},
+        {"path": "/m"},
+    ]
+
+
+def test_a_stored_spec_that_no_longer_validates_is_a_bad_spec() -> None:
+    with pytest.raises(specs.Unusable, match="no_such_setting") as caught:
+        specs.core_config({**TRAIN, "no_such_setting": 1}, nowhere)
+    assert caught.value.reason is Reason.BAD_SPEC
+
+
+def test_files_that_are_there_are_fine(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    data = rows(tmp_path / "d.jsonl", {"question": "1+1?", "answer": "2", "expert": "two"})
+    model = {"path": str(tmp_path)}
+    assert specs.file_problems(spec(model=model, data={"path": str(data)})) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "message"),
+    [
+        ({"model": {"path": "/no/such"}}, "model.path", "config.json"),
+        ({"model": {"path": "relative"}}, "model.path", "absolute"),
+        ({"model": {"path": "/" + "x" * 400}}, "model.path", "config.json"),
+        ({"data": {"path": "/no/such.jsonl"}}, "data.path", "no file"),
+        ({"data": {"path": "rows.jsonl"}}, "data.path", "absolute"),
+        ({"data": {"path": "/" + "x" * 400 + ".jsonl"}}, "data.path", "no file"),
+        ({"data": {"path": "/etc/passwd"}}, "data.path", "jsonl"),
+        ({"validation": {"data": {"path": "/no.parquet"}}}, "validation.data.path", "no file"),
+    ],
+)
+def test_files_that_can_not_be_used(changes: dict[str, Any], field: str, message: str) -> None:
+    (problem,) = specs.file_problems(spec(**changes))
+    assert problem.field == field
+    assert message in problem.message
+
+
+def test_every_file_of_an_evaluation_is_looked_at(tmp_path: Path) -> None:
+    models = [{"path": "/no/a"}, {"builtin": "tiny-vlm"}, {"path": "/no/b"}]
+    data = [{"builtin": "digits", "split": "test"}, {"path": "/no/c.jsonl"}]
+    found = specs.file_problems(spec(EVALUATE, models=models, data=data))
+    assert [problem.field for problem in found] == ["models.0.path", "models.2.path", "data.1.path"]
+
+
+def test_an_algorithm_that_needs_experts_wants_them_in_its_data_only(tmp_path: Path) -> None:
+    bare = {"path": str(rows(tmp_path / "bare.jsonl", {"question": "1+1?", "answer": "2"}))}
+    (problem,) = specs.file_problems(spec(data=bare, validation={"data": bare}))
+    assert problem.field == "data.path"
+    assert "expert" in problem.message
+    assert specs.file_problems(spec(data=bare, algorithm={"type": "grpo"})) == []
+
+
+def test_text_that_postgres_can_not_keep() -> None:
+    found = specs.text_problems(spec(labels={"team": "a\x00b"}, data={"path": "/x\x00.jsonl"}))
+    assert {problem.field for problem in found} == {"labels.team", "data.path"}
+    assert specs.text_problems(spec(labels={"team": "ab"})) == []
+
+
+def test_jobs_that_can_not_be_built_on() -> None:
+    trained, evaluation, failed, unknown = uuid4(), uuid4(), uuid4(), uuid4()
+    known = {
+        trained: Job(id=trained, kind="train", status=JobStatus.RUNNING),
+        evaluation: Job(id=evaluation, kind="evaluate", status=JobStatus.SUCCEEDED),
+        failed: Job(id=failed, kind="train", status=JobStatus.FAILED),
+    }
+    models = [{"from_job": str(id)} for id in (trained, evaluation, failed, unknown)]
+    depends_on = [str(evaluation), str(unknown), str(failed)]
+    found = specs.job_problems(spec(EVALUATE, models=models, depends_on=depends_on), known)
+    assert found == [
+        FieldError("depends_on.1", f"there is no job {unknown}"),
+        FieldError("depends_on.2", f"job {failed} is failed: it will never succeed"),
+        FieldError("models.1.from_job", f"job {evaluation} is an evaluation: it leaves no checkpoint"),
+        FieldError("models.2.from_job", f"job {failed} is failed: it will never succeed"),
+        FieldError("models.3.from_job", f"there is no job {unknown}"),
+    ]
