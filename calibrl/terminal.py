@@ -147,7 +147,7 @@ def job_page(job: Job, events: Sequence[Event], checkpoints: Sequence[Checkpoint
 
 
 def _yaml(content: Mapping[str, Any]) -> Text:
-    return Text(plain(yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True)).rstrip())
+    return Text(plain(yaml.safe_dump(dict(content), sort_keys=True, allow_unicode=True)).rstrip())
 
 
 def _event_table(events: Sequence[Event]) -> Table:

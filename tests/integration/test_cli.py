@@ -1,0 +1,140 @@
+"""The command line against the whole stack that `calibrl up` runs, with the trainer that needs no torch."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from calibrl import cli
+from calibrl.client import STACK_FILE, Client
+from jobs.schemas import JobStatus
+from tests.conftest import ROOT, eventually, processes_with
+
+pytestmark = pytest.mark.e2e
+
+SPEC = """
+kind: train
+name: from a file
+model: {builtin: tiny-vlm}
+data: {builtin: digits}
+algorithm: {type: calibrl, mini_batches: 1}
+prompts_per_step: 20   # milliseconds a step, to this trainer
+steps: 40
+"""
+
+
+def environment(folder: Path) -> dict[str, str]:
+    return {
+        "PATH": os.defpath,
+        "HOME": str(folder),
+        "CALIBRL_TRAINER": "tests.fake_trainer",
+        "CALIBRL_SWEEP_SECONDS": "1",
+    }
+
+
+def calibrl(folder: Path, *arguments: str) -> Result:
+    """Run a command to its end, asking the stack on `folder`."""
+    return CliRunner().invoke(cli.app, [*arguments, "--data", str(folder)])
+
+
+def start(folder: Path) -> subprocess.Popen[str]:
+    """`calibrl up`, once it is up."""
+    command = [sys.executable, "-m", "calibrl.cli", "up", "--data", str(folder)]
+    up = subprocess.Popen(
+        command, cwd=ROOT, env=environment(folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        eventually(lambda: (folder / STACK_FILE).exists() or up.poll() is not None, 90)
+    except BaseException:
+        up.kill()
+        raise
+    return up
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The data folder of a running stack, which SIGTERM then stops."""
+    folder = tmp_path_factory.mktemp("with space") / "a folder"
+    up = start(folder)
+    yield folder
+    up.terminate()
+    out, err = up.communicate(timeout=60)
+    assert (up.returncode, err) == (0, "")
+    for part in ("http://127.0.0.1:", str(folder / "logs"), f"--data '{folder}'", "Stopped; nothing is left running."):
+        assert part in out
+    assert processes_with(folder) == []
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Path:
+    file = tmp_path / "spec.yaml"
+    file.write_text(SPEC)
+    return file
+
+
+def test_a_job_from_submit_to_its_log(folder: Path, spec: Path) -> None:
+    submitted = calibrl(folder, "submit", str(spec), "--set", "labels.team=vision")
+    assert (submitted.exit_code, submitted.stderr) == (0, "")
+    id = submitted.stdout.strip()
+
+    watched = calibrl(folder, "watch", id[:13])
+    assert (watched.exit_code, watched.stderr) == (0, "")
+    assert watched.stdout.splitlines()[-1] == f"{id} from a file: succeeded, step 40/40"
+
+    listed = calibrl(folder, "jobs", "--status", "succeeded", "--json")
+    assert [(job["id"], job["labels"]) for job in json.loads(listed.stdout)] == [(id, {"team": "vision"})]
+    assert id[:8] in calibrl(folder, "jobs").stdout
+    shown = calibrl(folder, "show", "latest").stdout
+    assert all(part in shown for part in (id, "succeeded", "submitted", "step-000040", "accuracy:"))
+    assert "step 40" in calibrl(folder, "logs", id, "--follow").stdout
+
+
+def test_a_running_job_is_cancelled(folder: Path, spec: Path) -> None:
+    id = calibrl(folder, "submit", str(spec), "--set", "steps=100000").stdout.strip()
+    with Client(data_dir=folder) as client:
+        eventually(lambda: client.job(id).status is JobStatus.RUNNING)
+    assert calibrl(folder, "cancel", id).exit_code == 0
+    watched = calibrl(folder, "watch", id)
+    assert watched.exit_code == 1
+    assert "cancelled (user)" in watched.stdout.splitlines()[-1]
+    again = calibrl(folder, "cancel", id)
+    assert (again.exit_code, again.stderr.count("\n")) == (1, 1)
+
+
+def test_a_bad_spec_is_refused_field_by_field(folder: Path, spec: Path) -> None:
+    refused = calibrl(folder, "submit", str(spec), "--set", "rollout.group_size=1", "--set", "stepps=3")
+    assert (refused.exit_code, refused.stdout, refused.stderr.count("\n")) == (2, "", 1)
+    assert "rollout.group_size: " in refused.stderr
+    assert "stepps: " in refused.stderr
+
+
+def test_a_data_file_is_looked_for_beside_the_spec(folder: Path, spec: Path) -> None:
+    spec.write_text(SPEC.replace("builtin: digits", "path: rows.jsonl"))
+    refused = calibrl(folder, "submit", str(spec))
+    assert refused.exit_code == 2
+    assert f"data.path: there is no file {spec.with_name('rows.jsonl')}" in refused.stderr
+
+
+def test_a_second_stack_on_the_folder_is_refused(folder: Path) -> None:
+    refused = calibrl(folder, "up")
+    assert refused.exit_code == 1
+    assert (
+        refused.stderr
+        == f"calibrl: {folder} is in use by another running stack; stop that one or choose another folder\n"
+    )
+
+
+def test_up_ends_when_one_of_its_processes_does(tmp_path: Path) -> None:
+    up = start(tmp_path)
+    api = next(pid for pid in processes_with(tmp_path) if b"uvicorn" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    os.kill(api, signal.SIGKILL)
+    err = up.communicate(timeout=60)[1]
+    assert (up.returncode, err.count("\n")) == (1, 1)
+    assert err.startswith("calibrl: api has ended")
+    assert processes_with(tmp_path) == []
