@@ -34,6 +34,7 @@ def _make_engine(url: str) -> Engine:
         max_overflow=15,
         pool_timeout=10,
         pool_pre_ping=True,
+        hide_parameters=True,
         json_serializer=_to_json,
         connect_args={"connect_timeout": 5, "options": _OPTIONS, "tcp_user_timeout": 15_000},
     )

@@ -17,16 +17,13 @@ def append(session: Session, job_id: UUID, offset: int, data: bytes) -> None:
 def read(session: Session, job_id: UUID, *, after: int, limit: int) -> bytes:
     """At most `limit` bytes of the log, from byte `after` on; a gap in it ends the piece."""
     before = select(func.max(LogChunk.start)).where(LogChunk.job_id == job_id, LogChunk.start <= after)
-    query = (
-        select(LogChunk.start, LogChunk.data)
-        .where(LogChunk.job_id == job_id, LogChunk.start >= func.coalesce(before.scalar_subquery(), after))
-        .order_by(LogChunk.start)
-        .execution_options(yield_per=16)
-    )
+    first = func.coalesce(before.scalar_subquery(), after)
+    inside = LogChunk.start.between(first, after + limit - 1)
+    query = select(LogChunk.start, LogChunk.data).where(LogChunk.job_id == job_id, inside).order_by(LogChunk.start)
     found = bytearray()
     for start, data in session.execute(query):
         at = after + len(found)
-        if start > at or len(found) >= limit:
+        if start > at:
             break
         found += data[at - start : at - start + limit - len(found)]
     return bytes(found)

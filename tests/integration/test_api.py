@@ -1,0 +1,374 @@
+"""The API over real HTTP, against real Postgres and Valkey."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+import structlog
+import uvicorn
+from sqlalchemy import text
+
+from api.examples import EVALUATE, TRAIN
+from api.main import create_app
+from calibrl.services import free_port
+from jobs import lifecycle
+from jobs.db import session_scope
+from jobs.lifecycle import Outcome
+from jobs.repository import checkpoints, histograms, images, logs, metrics, samples, workers
+from jobs.schemas import JobStatus, Reason
+from jobs.settings import get_settings
+
+pytestmark = pytest.mark.integration
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+@contextmanager
+def serving() -> Iterator[httpx.Client]:
+    """The API on a port of its own, and a client that has the key."""
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(create_app(), port=port, log_level="warning", timeout_graceful_shutdown=3))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    key = get_settings().need("api_key")
+    transport = httpx.HTTPTransport(retries=8)  # until it listens
+    try:
+        headers = {"Authorization": f"Bearer {key}"}
+        with httpx.Client(
+            base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=30, transport=transport
+        ) as client:
+            yield client
+    finally:
+        server.should_exit = True
+        thread.join(30)
+        structlog.reset_defaults()
+    assert not thread.is_alive()
+    assert not [each for each in threading.enumerate() if each.name == "sweeper"]
+
+
+@pytest.fixture
+def client(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
+    monkeypatch.setenv("CALIBRL_SWEEP_SECONDS", "3600")
+    get_settings.cache_clear()
+    with serving() as client:
+        yield client
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def submitted(client: httpx.Client, **changes: Any) -> dict[str, Any]:
+    answer = client.post("/v1/jobs", json={**TRAIN, **changes})
+    assert answer.status_code == 201, answer.text
+    job: dict[str, Any] = answer.json()
+    return job
+
+
+def refused(answer: httpx.Response, status: int) -> dict[str, Any]:
+    """The problem document of an answer."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem: dict[str, Any] = answer.json()
+    assert problem["status"] == status
+    assert problem["instance"] == answer.request.url.path
+    assert problem["request_id"] == answer.headers["x-request-id"]
+    assert problem["title"] and problem["detail"] and problem["type"]
+    return problem
+
+
+def named(answer: httpx.Response) -> list[str]:
+    return [error["field"] for error in refused(answer, 422)["errors"]]
+
+
+def test_submit_read_list_and_cancel(client: httpx.Client) -> None:
+    answer = client.post("/v1/jobs", json=TRAIN)
+    job = answer.json()
+    assert answer.status_code == 201
+    assert answer.headers["location"] == f"/v1/jobs/{job['id']}"
+    assert (job["status"], job["name"], job["project"]) == ("queued", "digits-calibrl", "default")
+    assert job["spec"]["algorithm"]["clip_low"] == 0.2  # every default filled in
+    assert client.get(answer.headers["location"]).json() == job
+
+    evaluation = client.post("/v1/jobs", json={**EVALUATE, "models": [{"from_job": job["id"]}]}).json()
+    assert (evaluation["status"], evaluation["depends_on"]) == ("waiting", [job["id"]])
+    listed = client.get("/v1/jobs").json()
+    assert [each["id"] for each in listed["data"]] == [evaluation["id"], job["id"]]
+    assert not listed["has_more"]
+
+    cancelled = client.post(f"/v1/jobs/{job['id']}/cancel").json()
+    assert (cancelled["status"], cancelled["reason"]) == ("cancelled", "user")
+    assert client.get(f"/v1/jobs/{evaluation['id']}").json()["reason"] == "dependency_failed"
+    refused(client.post(f"/v1/jobs/{job['id']}/cancel"), 409)
+    events = client.get(f"/v1/jobs/{job['id']}/events").json()["data"]
+    assert [event["type"] for event in events] == ["submitted", "cancelled"]
+
+
+def test_lists_come_in_pages(client: httpx.Client) -> None:
+    ids = [submitted(client)["id"] for _ in range(3)]
+    first = client.get("/v1/jobs", params={"limit": 2}).json()
+    assert ([job["id"] for job in first["data"]], first["has_more"]) == ([ids[2], ids[1]], True)
+    rest = client.get("/v1/jobs", params={"limit": 2, "after": ids[1]}).json()
+    assert ([job["id"] for job in rest["data"]], rest["has_more"]) == ([ids[0]], False)
+    assert client.get("/v1/jobs", params={"status": "running"}).json()["data"] == []
+
+
+def test_what_a_run_has_left_can_be_read(client: httpx.Client) -> None:
+    job = submitted(client)["id"]
+    id, sha = UUID(job), "c" * 64
+    group = {"prompt_id": "p", "completions": [{"text": "<b>7</b>", "reward": 1.0, "passed": True}], "images": [sha]}
+    with session_scope() as session:
+        workers.register(session, "w", "host", "cpu")
+        claim = lifecycle.claim(session, worker="w", gpus=0)
+        assert claim is not None
+        metrics.upsert(session, id, [(step, NOW, {"a": float("nan"), "b": step}) for step in (0, 1, 2)])
+        histograms.upsert(session, id, [(1, "rareness", [0.0, 0.5, 1.0], [2, 3])])
+        samples.insert(session, id, 1, group, 10_000)
+        images.put(session, id, sha, b"\x89PNG")
+        checkpoints.record(session, id, 2, "/c/2", True, {"validation/accuracy": 0.5}, [])
+        logs.append(session, id, 0, "naïve\n".encode())
+        lifecycle.finish(session, claim, Outcome(JobStatus.FAILED, Reason.CRASHED, "boom", None))
+
+    run = f"/v1/jobs/{job}"
+    rows = client.get(f"{run}/metrics", params={"after_step": -1, "limit": 2}).json()
+    assert [(row["step"], row["values"]) for row in rows["data"]] == [
+        (0, {"a": "NaN", "b": 0}),
+        (1, {"a": "NaN", "b": 1}),
+    ]
+    assert rows["has_more"]
+    assert client.get(f"{run}/metrics", params={"names": "b"}).json()["data"][-1]["values"] == {"b": 2}
+    (histogram,) = client.get(f"{run}/histograms", params={"name": "rareness"}).json()["data"]
+    assert histogram == {"step": 1, "name": "rareness", "edges": [0.0, 0.5, 1.0], "counts": [2, 3]}
+    (summary,) = client.get(f"{run}/samples", params={"step": 1}).json()["data"]
+    assert (summary["passed"], summary["size"], summary["mean_reward"]) == (1, 1, 1.0)
+    assert client.get(f"{run}/samples/{summary['id']}").json()["group"] == group
+    image = client.get(f"{run}/images/{sha}")
+    assert (image.headers["content-type"], image.content) == ("image/png", b"\x89PNG")
+    (checkpoint,) = client.get(f"{run}/checkpoints").json()["data"]
+    assert (checkpoint["step"], checkpoint["path"], checkpoint["best"]) == (2, "/c/2", True)
+    assert client.get(f"{run}/log").json() == {"text": "naïve\n", "next": 7}
+    assert client.get(f"{run}/log", params={"after": 7}).json() == {"text": "", "next": 7}
+    (worker,) = client.get("/v1/workers").json()["data"]
+    assert (worker["name"], worker["status"], worker["device"]) == ("w", "idle", "cpu")
+    read = client.get(run).json()
+    assert (read["status"], read["reason"], read["message"], read["attempt"]) == ("failed", "crashed", "boom", 1)
+
+
+def test_a_character_cut_in_two_by_the_log_is_put_together(client: httpx.Client) -> None:
+    job = submitted(client)["id"]
+    encoded = ("é" * 30).encode()
+    with session_scope() as session:
+        logs.append(session, UUID(job), 0, encoded[:31])
+        logs.append(session, UUID(job), 31, encoded[31:])
+    seen, after = "", 0
+    while chunk := client.get(f"/v1/jobs/{job}/log", params={"after": after, "limit_bytes": 17}).json():
+        seen += chunk["text"]
+        if chunk["next"] == after:
+            break
+        after = chunk["next"]
+    assert seen == "é" * 30
+
+
+def test_a_job_that_is_not_there(client: httpx.Client) -> None:
+    for path in ("", "/metrics", "/histograms?name=x", "/samples", "/samples/1", "/events", "/log", "/checkpoints"):
+        assert "no job" in refused(client.get(f"/v1/jobs/{uuid4()}{path}"), 404)["detail"]
+
+
+def test_what_is_not_there_of_a_job(client: httpx.Client) -> None:
+    job = submitted(client)["id"]
+    refused(client.get(f"/v1/jobs/{job}/samples/1"), 404)
+    refused(client.get(f"/v1/jobs/{job}/images/{'0' * 64}"), 404)
+    refused(client.get(f"/v1/jobs/{job}/nothing"), 404)
+    refused(client.post(f"/v1/jobs/{uuid4()}/cancel"), 404)
+
+
+def test_addresses_and_methods_that_do_not_exist(client: httpx.Client) -> None:
+    refused(client.get("/nothing"), 404)
+    refused(client.get("/v1/nothing"), 404)
+    refused(client.put("/v1/jobs"), 405)
+
+
+def test_the_key_is_wanted_before_anything_is_read(client: httpx.Client) -> None:
+    client.headers.pop("authorization")
+    for header in (None, "", "Bearer", "Bearer wrong", "Basic a-key-for-tests", "Bearer é"):
+        headers = {} if header is None else {"Authorization": header.encode()}
+        for path in ("/v1/jobs", "/v1/workers", "/v1/nothing", "/v1"):
+            answer = client.post(path, content="{", headers=headers)  # type: ignore[arg-type]
+            refused(answer, 401)
+            assert answer.headers["www-authenticate"] == "Bearer"
+    for path in ("/healthz", "/readyz", "/openapi.json"):
+        assert client.get(path).status_code == 200
+
+
+BAD_SPECS: list[tuple[dict[str, Any], list[str]]] = [
+    ({"bogus": 1}, ["bogus"]),
+    ({"steps": "many"}, ["steps"]),
+    ({"steps": -1}, ["steps"]),
+    ({"rollout": {"group_size": 1}}, ["rollout.group_size"]),
+    ({"project": "nope"}, ["project"]),
+    ({"model": {"from_job": str(UUID(int=1))}}, ["model.from_job"]),
+    ({"model": {"path": "/no/such/folder"}}, ["model.path"]),
+    ({"data": {"path": "/no/such.jsonl"}}, ["data.path"]),
+    ({"data": {"builtin": "nope"}}, ["data.builtin"]),
+    ({"depends_on": [str(UUID(int=1))]}, ["depends_on.0"]),
+    ({"algorithm": {"type": "calibrl", "negative_slope": 2}, "seed": -1}, ["algorithm.negative_slope", "seed"]),
+    ({"labels": {"team": "a\x00b"}}, ["labels.team"]),
+    ({"name": "a\x00b"}, ["name"]),
+    ({"name": "x" * 500}, ["name"]),
+    ({"optimizer": {"lr": 1e400}}, ["optimizer.lr"]),
+    ({"seed": 10**30}, ["seed"]),
+]
+
+
+def test_bad_specs_are_refused_by_field(client: httpx.Client) -> None:
+    for changes, fields in BAD_SPECS:
+        body = json.dumps({**TRAIN, **changes})
+        answer = client.post("/v1/jobs", content=body, headers={"Content-Type": "application/json"})
+        assert named(answer) == fields, changes
+    assert client.get("/v1/jobs").json()["data"] == []
+
+
+def test_a_file_that_can_not_be_trained_on(client: httpx.Client, tmp_path: Path) -> None:
+    bare = tmp_path / "bare.jsonl"
+    bare.write_text('{"question": "1+1?", "answer": "2"}\n')
+    data = {"path": str(bare)}
+    assert named(client.post("/v1/jobs", json={**TRAIN, "data": data})) == ["data.path"]
+    submitted(client, data=data, algorithm={"type": "grpo"})
+
+
+def test_an_evaluation_is_no_origin(client: httpx.Client) -> None:
+    evaluation = client.post("/v1/jobs", json=EVALUATE).json()["id"]
+    answer = client.post("/v1/jobs", json={**TRAIN, "model": {"from_job": evaluation}})
+    assert named(answer) == ["model.from_job"]
+
+
+def test_bodies_that_are_no_specs(client: httpx.Client) -> None:
+    bodies = [
+        (b"{", 400),
+        (b"", 422),
+        (b"[]", 422),
+        (b"5", 422),
+        (b"null", 422),
+        (b"\xff\xfe\x00", 400),
+        (b'{"kind": "train", "steps": ' + b"9" * 10_000 + b"}", 400),
+        (b"[" * 100_000, 400),
+        (b'{"\\ud800": 1, "kind": "\\ud800"}', 422),
+        (b'{"kind": "train", "\\u0000": 1}', 422),
+        (b'"' + b"x" * 1_100_000 + b'"', 413),
+    ]
+    for body, status in bodies:
+        refused(client.post("/v1/jobs", content=body, headers={"Content-Type": "application/json"}), status)
+
+
+def test_a_body_must_say_that_it_is_json_and_may_not_grow_without_end(client: httpx.Client) -> None:
+    refused(client.post("/v1/jobs", content=json.dumps(TRAIN), headers={"Content-Type": "text/plain"}), 415)
+    endless = (b"x" * 100_000 for _ in range(20))  # no Content-Length
+    refused(client.post("/v1/jobs", content=endless, headers={"Content-Type": "application/json"}), 413)
+
+
+def test_bad_queries_are_refused_by_name(client: httpx.Client) -> None:
+    run = f"/v1/jobs/{submitted(client)['id']}"
+    queries = [
+        ("/v1/jobs/not-a-uuid", ["job_id"]),
+        ("/v1/jobs?limit=0", ["limit"]),
+        ("/v1/jobs?limit=many", ["limit"]),
+        ("/v1/jobs?limit=999999999999999999999999", ["limit"]),
+        ("/v1/jobs?status=dancing", ["status"]),
+        ("/v1/jobs?after=x", ["after"]),
+        (f"/v1/jobs?after={UUID(int=1)}", ["after"]),
+        ("/v1/jobs?project=No%20Slug", ["project"]),
+        (f"{run}/metrics?after_step=99999999999", ["after_step"]),
+        (f"{run}/histograms", ["name"]),
+        (f"{run}/samples?after=-1", ["after"]),
+        (f"{run}/samples/99999999999999999999", ["sample_id"]),
+        (f"{run}/images/zz", ["sha256"]),
+        (f"{run}/log?limit_bytes=1", ["limit_bytes"]),
+    ]
+    for path, fields in queries:
+        assert named(client.get(path)) == fields, path
+
+
+def test_no_address_holds_a_nul(client: httpx.Client) -> None:
+    refused(client.get("/v1/workers?after=%00"), 400)
+    refused(client.get(f"/v1/jobs/{submitted(client)['id']}/metrics?names=a%00"), 400)
+    assert client.get("/v1/jobs/%00").status_code == 400
+
+
+def test_every_answer_has_the_request_id(client: httpx.Client) -> None:
+    assert client.get("/healthz", headers={"X-Request-ID": "mine-1"}).headers["x-request-id"] == "mine-1"
+    made = client.get("/v1/jobs", headers={"X-Request-ID": "not one; {}" + "x" * 99}).headers["x-request-id"]
+    assert len(made) == 32
+
+
+@pytest.mark.usefixtures("database")
+def test_a_crash_is_a_problem_document_and_a_log_line(capfd: pytest.CaptureFixture[str]) -> None:
+    with serving() as client:
+        path = f"/v1/jobs/{submitted(client)['id']}/metrics"
+        with session_scope() as session:
+            session.execute(text("ALTER TABLE metrics RENAME TO gone"))
+        answer = client.get(path)
+    assert "gone" not in refused(answer, 500)["detail"]
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines() if line.startswith("{")]
+    mine = [line for line in lines if line.get("request_id") == answer.headers["x-request-id"]]
+    assert [(line["event"], line["level"]) for line in mine] == [("request crashed", "error"), ("request", "info")]
+    assert "UndefinedTable" in mine[0]["exception"]
+    assert (mine[1]["method"], mine[1]["path"], mine[1]["status"]) == ("GET", path, 500)
+
+
+def test_a_broker_that_is_away_stops_no_submission(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_URL", f"redis://127.0.0.1:{free_port()}/0")
+    get_settings.cache_clear()
+    assert submitted(client)["status"] == "queued"  # its wake-up comes with the sweep
+    answer = client.get("/readyz")
+    assert answer.status_code == 503
+    assert answer.json() == {"ok": False, "checks": {"database": "ok", "broker": "unreachable"}}
+
+
+def test_a_database_that_is_away_is_said_and_survived(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = get_settings().need("database_url")
+    monkeypatch.setenv("DATABASE_URL", f"postgresql://nobody:hush@127.0.0.1:{free_port()}/none")
+    get_settings.cache_clear()
+    answer = client.get("/v1/jobs")
+    refused(answer, 503)
+    assert answer.headers["retry-after"]
+    assert "hush" not in answer.text
+    assert client.get("/readyz").json()["checks"] == {"database": "unreachable", "broker": "ok"}
+    assert client.get("/healthz").status_code == 200
+    monkeypatch.setenv("DATABASE_URL", url)
+    get_settings.cache_clear()
+    assert client.get("/readyz").json() == {"ok": True, "checks": {"database": "ok", "broker": "ok"}}
+
+
+def test_a_database_without_tables_is_not_ready(
+    client: httpx.Client, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", postgres_url)
+    get_settings.cache_clear()
+    assert "alembic upgrade head" in client.get("/readyz").json()["checks"]["database"]
+
+
+def test_the_sweep_runs_and_outlives_an_outage(
+    database: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CALIBRL_SWEEP_SECONDS", "0.05")
+    monkeypatch.setenv("DATABASE_URL", f"postgresql://127.0.0.1:{free_port()}/none")
+    get_settings.cache_clear()
+    with serving() as client:
+        wait_for(lambda: "sweep failed" in capfd.readouterr().err)
+        monkeypatch.setenv("DATABASE_URL", database)
+        get_settings.cache_clear()
+        job = submitted(client)["id"]
+        with session_scope() as session:
+            lifecycle.claim(session, worker="gone", gpus=0)
+            session.execute(text("UPDATE jobs SET lease_expires_at = now() - interval '1 second'"))
+        wait_for(lambda: client.get(f"/v1/jobs/{job}").json()["reason"] == "lost_worker")

@@ -1,0 +1,228 @@
+"""What a run leaves in the database: written once, read in pages, and within its limits."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy.orm import Session
+
+from jobs import lifecycle
+from jobs.db import session_scope
+from jobs.errors import Invalid, NotFound
+from jobs.repository import checkpoints, events, histograms, images, jobs, logs, metrics, samples, workers
+from jobs.schemas import JobStatus, job_spec_adapter
+
+pytestmark = pytest.mark.integration
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.fixture
+def session(database: str) -> Iterator[Session]:
+    with session_scope() as session:
+        yield session
+
+
+def add_job(session: Session, name: str = "a job", **changes: Any) -> UUID:
+    spec = {"kind": "train", "name": name, "model": {"builtin": "tiny-vlm"}, "data": {"builtin": "digits"}, "steps": 1}
+    return lifecycle.submit(session, job_spec_adapter.validate_python({**spec, **changes}), actor="user").id
+
+
+@pytest.fixture
+def job(session: Session) -> UUID:
+    return add_job(session)
+
+
+def group(prompt: str = "p", rewards: tuple[Any, ...] = (1.0, 0.0), **more: Any) -> dict[str, Any]:
+    completions = [{"text": "t", "reward": reward, "passed": reward == 1.0} for reward in rewards]
+    return {"prompt_id": prompt, "completions": completions, **more}
+
+
+def read_metrics(session: Session, job: UUID, **query: Any) -> list[tuple[int, dict[str, Any]]]:
+    query = {"names": None, "after_step": -1, "limit": 100, **query}
+    return [(step, values) for step, _, values in metrics.page(session, job, **query)]
+
+
+def test_metrics_of_a_step_are_merged_and_never_doubled(session: Session, job: UUID) -> None:
+    metrics.upsert(session, job, [(2, NOW, {"a": 1.5}), (1, NOW, {"a": 1}), (2, NOW, {"b": 2})])
+    metrics.upsert(session, job, [(2, NOW, {"a": 3.0, "c": NAN})])
+    metrics.upsert(session, job, [])
+    assert read_metrics(session, job) == [(1, {"a": 1}), (2, {"a": 3.0, "b": 2, "c": "NaN"})]
+
+
+def test_metrics_take_what_is_not_finite_and_what_postgres_refuses(session: Session, job: UUID) -> None:
+    metrics.upsert(session, job, [(1, NOW, {"up": INF, "down": -INF, "nan": NAN, "x\x00": 1})])
+    assert read_metrics(session, job) == [(1, {"up": "Infinity", "down": "-Infinity", "nan": "NaN", "x\ufffd": 1})]
+
+
+def test_metrics_are_read_by_name_and_in_pages(session: Session, job: UUID) -> None:
+    rows = [
+        (step, NOW, {"loss/total": step, **({"validation/accuracy": 0.5} if step % 3 == 0 else {})})
+        for step in range(7)
+    ]
+    metrics.upsert(session, job, rows)
+    metrics.upsert(session, add_job(session), [(1, NOW, {"loss/total": 9})])
+    accuracy = read_metrics(session, job, names=["validation/accuracy", "none"], after_step=0)
+    assert accuracy == [(3, {"validation/accuracy": 0.5}), (6, {"validation/accuracy": 0.5})]
+    assert [step for step, _ in read_metrics(session, job, after_step=2, limit=2)] == [3, 4]
+    assert read_metrics(session, job, names=["%' OR ?| $1"]) == []
+
+
+def test_a_batch_of_many_steps_is_one_statement(session: Session, job: UUID) -> None:
+    metrics.upsert(session, job, [(step, NOW, {f"m/{n}": n for n in range(40)}) for step in range(2000)])
+    assert len(read_metrics(session, job, limit=5000)) == 2000
+
+
+def test_histograms_replace_those_of_the_same_step(session: Session, job: UUID) -> None:
+    histograms.upsert(session, job, [(1, "rareness", [0.0, 1.0], [1]), (1, "rareness", [0.0, 1.0], [2])])
+    histograms.upsert(session, job, [(1, "rareness", [0.0, 1.0, 2.0], [3, 4]), (2, "rareness", [0.0, 1.0], [5])])
+    histograms.upsert(session, job, [(1, "expert/gap", [0.0, 1.0], [6])])
+    found = histograms.page(session, job, name="rareness", after_step=-1, limit=10)
+    assert [(each.step, each.edges, each.counts) for each in found] == [
+        (1, [0.0, 1.0, 2.0], [3, 4]),
+        (2, [0.0, 1.0], [5]),
+    ]
+
+
+def test_samples_are_listed_without_contents_and_read_whole(session: Session, job: UUID) -> None:
+    whole = group("p1", (1.0, 0.0, 0.5), answer="7\x00")
+    assert samples.insert(session, job, 1, whole, 10_000)
+    assert samples.insert(session, job, 2, group("p2", ("NaN",)), 10_000)
+    assert samples.insert(session, job, 2, group("p3", ()), 10_000)
+    first, second, third = samples.page(session, job, step=None, after=0, limit=10)
+    assert (first.prompt_id, first.mean_reward, first.passed, first.size) == ("p1", 0.5, 1, 3)
+    assert (second.mean_reward, third.mean_reward, third.size) == (None, None, 0)
+    assert [each.prompt_id for each in samples.page(session, job, step=2, after=second.id, limit=10)] == ["p3"]
+    assert samples.get(session, job, first.id).group == {**whole, "answer": "7\ufffd"}
+    with pytest.raises(NotFound):
+        samples.get(session, add_job(session), first.id)
+
+
+def test_samples_past_the_limit_are_dropped_and_that_is_said_once(session: Session, job: UUID) -> None:
+    assert samples.insert(session, job, 1, group(), 400)
+    images.put(session, job, "a" * 64, b"x" * 300)
+    assert not samples.insert(session, job, 2, group(), 400)
+    assert not samples.insert(session, job, 3, group(), 400)
+    assert len(samples.page(session, job, step=None, after=0, limit=10)) == 1
+    warnings = [event for event in events.page(session, job, after=0, limit=10) if event.type == "warning"]
+    assert ["step 2" in str(event.message) for event in warnings] == [True]
+    assert samples.insert(session, add_job(session), 1, group(), 400)  # each job has a limit of its own
+
+
+def test_an_image_is_stored_once_and_shown_by_its_jobs_only(session: Session, job: UUID) -> None:
+    other, sha = add_job(session), "b" * 64
+    images.put(session, job, sha, b"png")
+    images.put(session, job, sha, b"png")
+    assert images.get(session, job, sha) == b"png"
+    assert (images.exists(session, job, sha), images.exists(session, other, sha)) == (True, False)
+    with pytest.raises(NotFound):
+        images.get(session, other, sha)
+    images.put(session, other, sha, b"png")
+    assert images.get(session, other, sha) == b"png"
+
+
+def test_checkpoints_move_the_best_mark_and_forget_what_is_gone(session: Session, job: UUID) -> None:
+    checkpoints.record(session, job, 1, "/c/1", True, {"validation/accuracy": 0.1}, [])
+    checkpoints.record(session, job, 2, "/c/2", True, {"validation/accuracy": 0.2}, [])
+    checkpoints.record(session, job, 3, "/c/3", False, {"validation/accuracy": NAN}, ["/c/1"])
+    checkpoints.record(session, job, 3, "/c/3b", False, {}, [])
+    found = [(each.step, each.path, each.best) for each in checkpoints.of_job(session, job)]
+    assert found == [(2, "/c/2", True), (3, "/c/3b", False)]
+    assert checkpoints.choose(session, add_job(session), "best") is None
+
+
+def test_the_log_is_read_in_any_pieces(session: Session, job: UUID) -> None:
+    for offset, piece in ((0, b"hello "), (6, b"wor"), (9, b"ld\x00\xff")):
+        logs.append(session, job, offset, piece)
+    whole = b"hello world\x00\xff"
+    for after in range(len(whole) + 2):
+        for limit in (1, 4, 100):
+            assert logs.read(session, job, after=after, limit=limit) == whole[after : after + limit]
+    logs.append(session, job, 50, b"past a gap")
+    assert logs.read(session, job, after=0, limit=100) == whole
+    assert logs.read(session, job, after=50, limit=100) == b"past a gap"
+
+
+def test_a_rewind_forgets_what_a_resumed_run_makes_again(session: Session, job: UUID) -> None:
+    other = add_job(session)
+    for each in (job, other):
+        metrics.upsert(session, each, [(step, NOW, {"a": 1}) for step in (1, 2, 3)])
+        histograms.upsert(session, each, [(step, "h", [0.0, 1.0], [1]) for step in (1, 2, 3)])
+        for step in (1, 2, 3):
+            samples.insert(session, each, step, group(), 10_000)
+            checkpoints.record(session, each, step, f"/c/{step}", False, {}, [])
+    jobs.rewind(session, job, 2)
+    for each, steps in ((job, [1, 2]), (other, [1, 2, 3])):
+        assert [step for step, _ in read_metrics(session, each)] == steps
+        assert [row.step for row in histograms.page(session, each, name="h", after_step=-1, limit=9)] == steps
+        assert [row.step for row in samples.page(session, each, step=None, after=0, limit=9)] == steps
+        assert [row.step for row in checkpoints.of_job(session, each)] == steps
+
+
+def test_what_is_shipped_and_how_far_a_run_has_come(session: Session, job: UUID) -> None:
+    assert jobs.shipped_offsets(session, job) == (0, 0)
+    jobs.set_shipped(session, job, 2**40, 7)
+    assert jobs.shipped_offsets(session, job) == (2**40, 7)
+    jobs.set_progress(session, job, 3, 10)
+    jobs.set_progress(session, job, 4, None)
+    session.expire_all()
+    found = jobs.get(session, job)
+    assert (found.step, found.steps_total) == (4, 10)
+
+
+def test_jobs_are_listed_from_new_to_old_in_pages(session: Session) -> None:
+    ids = [add_job(session, name=f"job {index}") for index in range(7)]
+    ids.reverse()
+    after, seen = None, []
+    while found := jobs.page(session, status=None, kind=None, project=None, after=after, limit=3):
+        seen += [job.id for job in found]
+        after = found[-1].id
+        add_job(session, name="new while paging")
+    assert seen == ids
+
+
+def test_jobs_of_the_same_moment_are_neither_lost_nor_doubled(session: Session) -> None:
+    ids = {add_job(session) for _ in range(5)}
+    for id in ids:
+        jobs.get(session, id).created_at = NOW
+    session.flush()
+    after, seen = None, []
+    while found := jobs.page(session, status=None, kind=None, project=None, after=after, limit=2):
+        seen += [job.id for job in found]
+        after = found[-1].id
+    assert len(seen) == 5
+    assert set(seen) == ids
+
+
+def test_jobs_are_filtered(session: Session) -> None:
+    queued, cancelled = add_job(session), add_job(session)
+    lifecycle.cancel(session, cancelled, actor="user")
+
+    def ids(**filters: Any) -> list[UUID]:
+        query = {"status": None, "kind": None, "project": None, "after": None, "limit": 9, **filters}
+        return [job.id for job in jobs.page(session, **query)]
+
+    assert ids(status=JobStatus.QUEUED) == [queued]
+    assert ids(kind="evaluate") == []
+    assert ids(project="default") == [cancelled, queued]
+    with pytest.raises(Invalid):
+        ids(after=uuid4())
+
+
+def test_a_worker_from_start_to_end(session: Session, job: UUID) -> None:
+    with pytest.raises(NotFound):
+        workers.beat(session, "w", None)
+    workers.register(session, "w", "host", "cpu")
+    assert workers.beat(session, "w", job) == "busy"
+    assert workers.beat(session, "w", None) == "idle"
+    workers.mark_stopping(session, "w")
+    assert workers.beat(session, "w", job) == "stopping"
+    workers.register(session, "w", "host", "cpu")  # started again
+    assert workers.beat(session, "w", None) == "idle"
+    workers.register(session, "v", "host", "cpu")
+    assert [worker.name for worker in workers.page(session, after="", limit=1)] == ["v"]
+    assert [worker.name for worker in workers.page(session, after="v", limit=9)] == ["w"]
+    workers.remove(session, "w")
+    assert [worker.name for worker in workers.page(session, after="", limit=9)] == ["v"]
