@@ -13,6 +13,7 @@ from typing import Self
 
 import httpx
 
+from calibrl.client import STACK_FILE
 from calibrl.services import Postgres, StackError, Valkey, free_port, last_line, lock_folder, wait_until
 from jobs import processes
 from jobs.processes import Process
@@ -21,7 +22,6 @@ from jobs.settings import get_settings
 __all__ = ["LocalStack", "StackError"]
 
 ROOT = Path(__file__).parents[1]
-STACK_FILE = "stack.json"
 MIGRATION_SECONDS = 120.0
 STOP_SECONDS = 10.0
 CELERY_FLAGS = ("--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "INFO")
@@ -102,8 +102,8 @@ class LocalStack:
             for name, value in LOCAL_TIMES.items()
             if name not in self._settings.model_fields_set
         }
+        api_ready = self._start_api(private)  # takes longer to load than the migrations to run
         self._migrate(private)
-        api_ready = self._start_api(private)
         self._start_workers(private)
         self._wait(api_ready, "api")
         if dashboard_ready:

@@ -188,7 +188,6 @@ class Postgres(_Service):
             "unix_socket_directories": "",
             "fsync": "on" if self._durable else "off",
             "full_page_writes": "on" if self._durable else "off",
-            "synchronous_commit": "on" if self._durable else "off",
         }
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         return self._run("postgres", "-D", data, *options)

@@ -41,7 +41,7 @@ def eventually(found: Callable[[], T], seconds: float = 30) -> T:
 
 
 def processes_with(marker: str | Path) -> list[int]:
-    """Pids of the living processes that have this text in their command line or environment; not the asking one's."""
+    """Pids of the living processes with this text in their command line, environment or working folder; not ours."""
     return [
         int(path.name)
         for path in Path("/proc").glob("[0-9]*")
@@ -50,8 +50,9 @@ def processes_with(marker: str | Path) -> list[int]:
 
 
 def _words(process: Path) -> bytes:
-    try:  # both read as empty once it is a zombie
-        return (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
+    try:  # the last one fails once it is a zombie
+        words = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
+        return words + os.fsencode((process / "cwd").readlink())
     except OSError:
         return b""
 
@@ -71,11 +72,17 @@ def postgres_url(postgres: Postgres) -> str:
 
 
 @pytest.fixture(scope="session")
-def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
     """A Valkey server for the whole session."""
     folder = tmp_path_factory.mktemp("valkey")
-    with Valkey(folder, folder / "log.txt") as valkey:
-        yield valkey.url
+    with Valkey(folder, folder / "log.txt") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_url(valkey: Valkey) -> str:
+    """The server's address, its password in it."""
+    return valkey.url
 
 
 @pytest.fixture(scope="session")
@@ -114,6 +121,6 @@ def database(
     monkeypatch.setenv("CALIBRL_DATA_DIR", str(tmp_path))
     get_settings.cache_clear()
     yield url
-    db.get_engine().dispose()
+    db.dispose()
     get_settings.cache_clear()
     sql(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")

@@ -103,7 +103,7 @@ class Shipper:
             for run in _runs(batch.events):
                 self._write(session, run)
             if batch.skipped:
-                message = f"{len(batch.skipped)} lines of {EVENT_FILE} were skipped; the first: {batch.skipped[0]}"
+                message = f"lines skipped in {EVENT_FILE}: {len(batch.skipped)}; the first: {batch.skipped[0]}"
                 self._note(session, "warning", message)
             shipped = batch.offset, log_end
             if shipped != offsets:

@@ -1,0 +1,132 @@
+"""The local stack as a whole, in a process of its own that gets interrupted and killed."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from calibrl.client import Client
+from calibrl.local import LocalStack, StackError
+from jobs.schemas import JobStatus
+from jobs.settings import get_settings
+from tests.conftest import ROOT, eventually, processes_with
+
+pytestmark = pytest.mark.e2e
+
+OWNER = """
+import sys, time
+from pathlib import Path
+from calibrl.local import LocalStack
+try:
+    with LocalStack(Path(sys.argv[1])) as stack:
+        print("ready", flush=True)
+        while True:
+            stack.check()
+            time.sleep(0.1)
+except KeyboardInterrupt:
+    pass
+"""
+SPEC = {
+    "kind": "train",
+    "name": "long enough",
+    "model": {"builtin": "tiny-vlm"},
+    "data": {"builtin": "digits"},
+    "algorithm": {"type": "grpo", "mini_batches": 1},
+    "prompts_per_step": 50,
+    "steps": 100,
+    "checkpoints": {"every_steps": 5},
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    for name in ("DATABASE_URL", "REDIS_URL", "CALIBRL_API_KEY", "CALIBRL_API_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("CALIBRL_TRAINER", "tests.fake_trainer")
+    monkeypatch.setenv("CALIBRL_LEASE_SECONDS", "3")
+    monkeypatch.setenv("CALIBRL_SWEEP_SECONDS", "0.5")
+    monkeypatch.chdir(ROOT)
+    get_settings.cache_clear()
+    yield tmp_path / "a data folder"
+    get_settings.cache_clear()
+
+
+def start(folder: Path) -> subprocess.Popen[bytes]:
+    owner = subprocess.Popen([sys.executable, "-c", OWNER, str(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert owner.stdout
+    if owner.stdout.readline() != b"ready\n":
+        pytest.fail(owner.communicate(timeout=60)[1].decode())
+    return owner
+
+
+def test_a_job_outlives_a_killed_stack_and_ctrl_c_leaves_nothing(folder: Path) -> None:
+    killed = start(folder)
+    with Client(data_dir=folder) as client:
+        job = client.submit(SPEC)
+        eventually(lambda: client.job(job.id).step >= 12)
+    # PostgreSQL, Valkey, API, dashboard, worker and its pool process, trainer, and this stack itself.
+    assert len(processes_with(folder)) >= 8
+    killed.kill()
+    killed.communicate(timeout=10)
+    eventually(lambda: processes_with(folder) == [], 10)
+
+    again = start(folder)
+    with Client(data_dir=folder) as client:
+        assert client.job(job.id).step >= 10
+        eventually(lambda: client.job(job.id).status.final, 60)
+        done = client.job(job.id)
+        assert (done.status, done.attempt) == (JobStatus.SUCCEEDED, 2), done.message
+        rows = client.metrics(job.id, after_step=-1, limit=1000).data
+        assert [row.step for row in rows] == list(range(1, 101))
+        unfinished = client.submit(SPEC)
+        eventually(lambda: client.job(unfinished.id).step >= 3)
+    again.send_signal(signal.SIGINT)
+    again.communicate(timeout=60)
+    assert again.returncode == 0
+    assert processes_with(folder) == []
+    assert not (folder / "stack.json").exists()
+    # The trainer was asked first, and wrote a checkpoint where it stood.
+    lines = (folder / "runs" / str(unfinished.id) / "events.jsonl").read_text().splitlines()
+    assert [json.loads(line)["type"] for line in lines[-2:]] == ["checkpoint", "finish"]
+
+
+def test_what_it_says_while_it_runs_and_what_it_refuses(folder: Path) -> None:
+    with LocalStack(folder) as stack:
+        stack.check()
+        assert (folder / "stack.json").stat().st_mode & 0o077 == 0
+        said = json.loads((folder / "stack.json").read_text())
+        assert said == {"api_url": stack.api_url, "dashboard_url": stack.dashboard_url, "api_key": stack.api_key}
+        assert httpx.get(f"{stack.api_url}/v1/jobs", trust_env=False).status_code == 401
+        assert httpx.get(str(stack.dashboard_url), trust_env=False).is_success
+        names = {path.stem for path in (folder / "logs").iterdir()}
+        assert {"api", "worker", "dashboard", "postgres", "valkey", "migrations"} <= names
+        with pytest.raises(StackError, match="in use by another running stack"), LocalStack(folder):
+            pass
+        worker = next(pid for pid in processes_with(folder) if _command(pid)[1:4] == ["-m", "celery", "-A"])
+        os.kill(worker, signal.SIGKILL)
+        with pytest.raises(StackError, match=r"worker has ended.*worker\.log"):
+            eventually(lambda: stack.check())
+    assert processes_with(folder) == []
+
+
+def test_a_port_in_use_is_one_line_that_names_it(folder: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        for ports in ({"api_port": port}, {"dashboard_port": port}):
+            with pytest.raises(StackError, match=f"port {port} can't be used") as caught, LocalStack(folder, **ports):
+                pass
+            assert "\n" not in str(caught.value)
+    assert processes_with(folder) == []
+
+
+def _command(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/cmdline").read_text().split("\0")

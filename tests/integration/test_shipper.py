@@ -1,0 +1,195 @@
+"""The shipper on a real database: every byte once, whatever breaks in between."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from calibrl_core.report import EVENT_FILE, EventFile
+from jobs import lifecycle
+from jobs.db import get_engine, session_scope
+from jobs.lifecycle import Claim, LeaseLost
+from jobs.repository import checkpoints, events, images, jobs, logs, metrics, samples
+from jobs.schemas import job_spec_adapter
+from tests.conftest import sql
+from tests.fake_trainer.run import png
+from tests.fake_trainer.train import group
+from worker.shipper import BATCH_LINES, LOG_FILE, Shipper
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def claim(database: str) -> Claim:
+    spec = {
+        "kind": "train",
+        "name": "a test",
+        "model": {"builtin": "tiny-vlm"},
+        "data": {"builtin": "digits"},
+        "algorithm": {"type": "grpo", "mini_batches": 1},
+        "steps": 1000,
+        "samples": {"max_megabytes": 0.02},
+    }
+    with session_scope() as session:
+        lifecycle.submit(session, job_spec_adapter.validate_python(spec), actor="user")
+    with session_scope() as session:
+        claim = lifecycle.claim(session, worker="tester", gpus=0)
+    assert claim is not None
+    return claim
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    return folder
+
+
+def ship_all(shipper: Shipper) -> int:
+    batches = 0
+    while shipper.ship():
+        batches += 1
+    return batches
+
+
+def rows(claim: Claim) -> dict[int, Any]:
+    with session_scope() as session:
+        found = metrics.page(session, claim.job_id, names=None, after_step=-1, limit=10_000)
+    return {step: values for step, _, values in found}
+
+
+def progress(claim: Claim) -> tuple[int, int | None]:
+    with session_scope() as session:
+        job = jobs.get(session, claim.job_id)
+    return job.step, job.steps_total
+
+
+def test_a_line_counts_once_it_is_whole(claim: Claim, run_dir: Path) -> None:
+    line = json.dumps({"type": "metrics", "ts": 1.0, "step": 1, "values": {"a": 1}}).encode() + b"\n"
+    shipper = Shipper(claim, run_dir, "tester")
+    assert not shipper.ship()  # no file yet
+    for end in (0, 10, len(line) - 1):
+        (run_dir / EVENT_FILE).write_bytes(line[:end])
+        shipper.ship()
+        assert rows(claim) == {}
+    (run_dir / EVENT_FILE).write_bytes(line + line[:5])
+    assert ship_all(shipper) == 1
+    assert rows(claim) == {1: {"a": 1}}
+
+
+def test_a_backlog_goes_in_batches_and_a_second_shipper_goes_on_after_it(claim: Claim, run_dir: Path) -> None:
+    report = EventFile(run_dir)
+    for step in range(1, 2 * BATCH_LINES + 2):
+        report.emit("metrics", step=step, values={"a": step})
+    first = Shipper(claim, run_dir, "tester")
+    assert first.ship()
+    assert list(rows(claim)) == list(range(1, BATCH_LINES + 1))
+    second = Shipper(claim, run_dir, "tester")
+    assert ship_all(second) == 2
+    assert rows(claim) == {step: {"a": step} for step in range(1, 2 * BATCH_LINES + 2)}
+    assert not first.ship()
+    assert progress(claim) == (2 * BATCH_LINES + 1, None)
+
+
+def test_a_resumed_run_starts_over_from_its_checkpoint(claim: Claim, run_dir: Path) -> None:
+    """In one batch: rows written before the `start` go, those after it stay."""
+    report = EventFile(run_dir)
+
+    def attempt(begin: int, end: int, value: str) -> None:
+        report.emit("start", step=begin, steps_total=9, versions={}, parameters=1)
+        for step in range(begin + 1, end + 1):
+            report.emit("metrics", step=step, values={value: step})
+            report.emit("sample", step=step, group=group(value, report.save_image(png(step)), 2))
+
+    attempt(0, 5, "old")
+    report.emit("error", reason="crashed", message="gone")
+    attempt(3, 6, "new")
+    shipper = Shipper(claim, run_dir, "tester")
+    assert ship_all(shipper) == 1
+    assert [(step, *values) for step, values in rows(claim).items()] == [
+        (step, "old" if step < 4 else "new") for step in range(1, 7)
+    ]
+    with session_scope() as session:
+        found = samples.page(session, claim.job_id, step=None, after=0, limit=100)
+    assert [(row.step, row.prompt_id) for row in found] == [(s, "old" if s < 4 else "new") for s in range(1, 7)]
+    assert progress(claim) == (6, 9)
+    assert shipper.error is None
+
+
+def test_nothing_is_written_without_the_lease(claim: Claim, run_dir: Path) -> None:
+    report = EventFile(run_dir)
+    report.emit("metrics", step=1, values={"a": 1})
+    (run_dir / LOG_FILE).write_text("a line\n")
+    with session_scope() as session:
+        jobs.renew(jobs.lock(session, claim.job_id), -1)
+    with session_scope() as session:
+        lifecycle.sweep(session)
+    with pytest.raises(LeaseLost):
+        Shipper(claim, run_dir, "tester").ship()
+    assert rows(claim) == {}
+    with session_scope() as session:
+        assert logs.read(session, claim.job_id, after=0, limit=100) == b""
+
+
+def test_a_batch_is_written_whole_or_not_at_all(claim: Claim, run_dir: Path, database: str) -> None:
+    report = EventFile(run_dir)
+    report.emit("metrics", step=1, values={"a": 1})
+    report.emit("sample", step=1, group=group("p", report.save_image(png(1)), 2))
+    report.emit("checkpoint", step=1, path="/somewhere", best=True, metrics={}, removed=[])
+    (run_dir / LOG_FILE).write_text("a line\n")
+    shipper = Shipper(claim, run_dir, "tester")
+    sql(database, "ALTER TABLE checkpoints RENAME TO hidden")
+    with pytest.raises(Exception, match="checkpoints"):
+        shipper.ship()
+    assert rows(claim) == {}
+    sql(database, "ALTER TABLE hidden RENAME TO checkpoints")
+    assert ship_all(shipper) == 1
+    with session_scope() as session:
+        assert len(samples.page(session, claim.job_id, step=None, after=0, limit=100)) == 1
+        assert len(checkpoints.of_job(session, claim.job_id)) == 1
+        assert logs.read(session, claim.job_id, after=0, limit=100) == b"a line\n"
+
+
+def test_a_commit_whose_answer_was_lost_is_not_repeated(
+    claim: Claim, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = EventFile(run_dir)
+    report.emit("sample", step=1, group=group("p", report.save_image(png(1)), 2))
+    shipper = Shipper(claim, run_dir, "tester")
+    with monkeypatch.context() as patch:
+        dialect = type(get_engine().dialect)
+        real = dialect.do_commit
+
+        def commit_and_lose_the_answer(self: Any, connection: Any) -> None:
+            real(self, connection)
+            raise ConnectionResetError("the answer got lost")
+
+        patch.setattr(dialect, "do_commit", commit_and_lose_the_answer)
+        with pytest.raises(ConnectionResetError):
+            shipper.ship()
+    report.emit("metrics", step=1, values={"a": 1})
+    ship_all(shipper)
+    assert rows(claim) == {1: {"a": 1}}
+    with session_scope() as session:
+        assert len(samples.page(session, claim.job_id, step=None, after=0, limit=100)) == 1
+
+
+def test_samples_stay_under_the_jobs_limit_and_the_log_keeps_every_byte(claim: Claim, run_dir: Path) -> None:
+    report = EventFile(run_dir)
+    digest = report.save_image(png(1))
+    for step in range(1, 41):
+        report.emit("sample", step=step, group=group("p", digest, 4))
+    report.emit("sample", step=41, group=group("../p", "../../etc/passwd", 2))
+    text = "é\r" * 200_000
+    (run_dir / LOG_FILE).write_bytes(text.encode())
+    ship_all(Shipper(claim, run_dir, "tester"))
+    with session_scope() as session:
+        kept = samples.page(session, claim.job_id, step=None, after=0, limit=100)
+        assert images.get(session, claim.job_id, digest) == png(1)
+        notes = [e.message for e in events.page(session, claim.job_id, after=0, limit=100) if e.type == "warning"]
+        log = logs.read(session, claim.job_id, after=0, limit=10_000_000)
+    assert 1 < len(kept) < 20
+    assert any("max_megabytes" in str(note) for note in notes)
+    assert any("lines skipped in events.jsonl: 1" in str(note) for note in notes)
+    assert log.decode() == text
