@@ -3,12 +3,18 @@
     python -m calibrl_core.evaluate config.json --run-dir DIR
 
 Reports one `progress` a batch and at the end a result with one entry a model and data set:
-`{model, model_index, split, prompts, samples, metrics}`. Every single answer is kept in DIR/answers.jsonl.
+`{model, model_index, split, prompts, samples, metrics}`, and one comparison for every two models on a data set:
+`{split, first, second, difference, low, high, distinguishable}`, the paired difference of sampled accuracy with its 95 %
+interval. Every single answer is kept in DIR/answers.jsonl.
 """
 
 import json
 from collections.abc import Callable, Iterator
+from itertools import combinations
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from calibrl_core import data
 from calibrl_core.accuracy import Answers, ask, batches, interval, summarise
@@ -36,7 +42,8 @@ def evaluate(config: EvaluateConfig, report: Report, should_stop: Callable[[], b
         results = list(evaluation.run())
     except _Stopped:
         return {"status": "stopped", "step": evaluation.done, "result": {}}
-    return {"status": "succeeded", "step": evaluation.done, "result": {"results": results}}
+    result = {"results": results, "comparisons": evaluation.comparisons()}
+    return {"status": "succeeded", "step": evaluation.done, "result": result}
 
 
 class _Evaluation:
@@ -44,6 +51,7 @@ class _Evaluation:
         self.config, self.report, self.should_stop = config, report, should_stop
         self.sets = [(source.name, data.load(source)) for source in config.data]
         self.done = 0
+        self.per_prompt: dict[str, list[NDArray[np.float64]]] = {name: [] for name, _ in self.sets}  # a model each, [N]
         per_set = [batches(len(examples), self.config.rollout.samples) for _, examples in self.sets]
         greedy = [batches(len(examples), 1) for _, examples in self.sets] if config.rollout.greedy else []
         self.total = (sum(per_set) + sum(greedy)) * len(config.models)
@@ -68,12 +76,24 @@ class _Evaluation:
                 }
             self.report.emit("metrics", step=index, values=values)
 
+    def comparisons(self) -> list[dict[str, Any]]:
+        """Second minus first, over the same prompts: a difference whose interval covers 0 is not distinguishable."""
+        rows = []
+        for split, accuracies in self.per_prompt.items():
+            for first, second in combinations(range(len(accuracies)), 2):
+                differences = accuracies[second] - accuracies[first]
+                low, high = interval(differences, self.config.seed)
+                row = {"split": split, "first": first, "second": second, "difference": float(differences.mean())}
+                rows.append({**row, "low": low, "high": high, "distinguishable": not low <= 0 <= high})
+        return rows
+
     def _measure(
         self, engine: SharedPrefillEngine, index: int, split: str, examples: list[Example]
     ) -> dict[str, float]:
         rollout = self.config.rollout
         sampled = self._ask(engine, examples, rollout.samples, rollout.temperature)
         self._keep(index, split, "sampled", sampled)
+        self.per_prompt[split].append(sampled.passed().mean(1))
         metrics = summarise(sampled, self.config.seed)
         if rollout.greedy:
             greedy = self._ask(engine, examples, 1, 0.0)

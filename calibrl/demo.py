@@ -1,0 +1,268 @@
+"""The demo: a warm-up, a CalibRL run from it, and an evaluation of both, on a local stack, as any user would submit them.
+
+Settings were chosen on the validation split only; the test splits are read by the evaluation job and nothing else.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from calibrl.client import Client
+from calibrl.local import LocalStack, StackError
+from calibrl.terminal import headline, plain
+from jobs.schemas import Job, JobStatus
+
+POLL_SECONDS = 0.5
+LONGEST_SECONDS = 3600.0  # for all jobs together; on two cores they take minutes
+SAMPLES = 8
+MAX_TOKENS = 32
+SHOWN = {"validation/accuracy": "validation", "reward/answer_accuracy": "accuracy", "exploration/entropy": "entropy"}
+
+Spec = dict[str, Any]
+
+
+def warmup_spec() -> Spec:
+    """Supervised fine-tuning on terse traces, ended by its measured validation accuracy."""
+    return {
+        "kind": "train",
+        "name": "digits-warmup",
+        "labels": {"demo": "warm-up"},
+        "model": {"builtin": "tiny-vlm"},
+        "data": {"builtin": "digits", "split": "train", "experts": "terse"},
+        "validation": {
+            "data": {"builtin": "digits", "split": "validation", "rows": 64},
+            "every_steps": 20,
+            "samples": 4,
+            "stop_at_accuracy": 0.4,
+        },
+        "algorithm": {"type": "sft"},
+        "rollout": {"max_completion_tokens": MAX_TOKENS},
+        "optimizer": {"lr": 1e-3},
+        "prompts_per_step": 32,
+        "steps": 800,
+        "checkpoints": {"every_steps": 100},
+    }
+
+
+def reinforcement_spec(name: str, warmup: Job, algorithm: Spec) -> Spec:
+    """Reinforcement learning from the warm-up's checkpoint; only name and algorithm differ between two of them."""
+    return {
+        "kind": "train",
+        "name": name,
+        "labels": {"demo": algorithm["type"]},
+        "model": {"from_job": str(warmup.id), "checkpoint": "best"},
+        "data": {"builtin": "digits", "split": "train"},
+        "validation": {
+            "data": {"builtin": "digits", "split": "validation"},
+            "every_steps": 40,
+            "samples": SAMPLES,
+        },
+        "algorithm": algorithm,
+        "rewards": [{"type": "math", "weight": 1.0}, {"type": "format", "weight": 0.1}],
+        "rollout": {"group_size": 8, "temperature": 1.0, "max_completion_tokens": MAX_TOKENS},
+        "optimizer": {"lr": 1e-4},
+        "prompts_per_step": 8,
+        "steps": 280,
+        "checkpoints": {"every_steps": 70},
+    }
+
+
+def calibrl_spec(warmup: Job) -> Spec:
+    """The CalibRL run."""
+    return reinforcement_spec("digits-calibrl", warmup, {"type": "calibrl", "mini_batches": 1})
+
+
+def grpo_spec(warmup: Job) -> Spec:
+    """The same with GRPO, for `--compare`."""
+    return reinforcement_spec("digits-grpo", warmup, {"type": "grpo", "mini_batches": 1})
+
+
+def evaluation_spec(trained: list[Job]) -> Spec:
+    """Every run's checkpoint on images that no training or validation job saw."""
+    return {
+        "kind": "evaluate",
+        "name": "digits-before-after",
+        "labels": {"demo": "evaluation"},
+        "models": [{"from_job": str(job.id), "checkpoint": "best"} for job in trained],
+        "data": [{"builtin": "digits", "split": "test"}, {"builtin": "digits", "split": "test-noise"}],
+        "rollout": {"samples": SAMPLES, "greedy": True, "temperature": 1.0, "max_completion_tokens": MAX_TOKENS},
+    }
+
+
+class DemoError(Exception):
+    """A job that did not succeed; the message is its headline."""
+
+
+def run(
+    data_dir: Path,
+    *,
+    exit_when_done: bool,
+    as_json: bool,
+    compare: bool,
+    api_port: int | None,
+    dashboard_port: int | None,
+) -> int:
+    """Run the demo; return the process's exit code. Progress goes to stderr, results to stdout."""
+    began = time.monotonic()
+    console = Console(stderr=True, highlight=False)
+    console.print("Starting the database, the queue, the API, a worker and the dashboard ...")
+    try:
+        with LocalStack(data_dir, api_port=api_port, dashboard_port=dashboard_port) as stack:
+            console.print(f"Dashboard: [bold]{stack.dashboard_url}[/]", soft_wrap=True)
+            with Client(stack.api_url, stack.api_key) as client:
+                jobs = _submit(client, compare)
+                _follow(client, stack, list(jobs.values()), console)
+                summary = _summary(jobs, client.job(jobs["evaluation"].id).result or {})
+            summary |= {"seconds": round(time.monotonic() - began, 1), "dashboard_url": stack.dashboard_url}
+            _tell(summary, as_json)
+            if not exit_when_done:
+                console.print(f"\nLook around at {stack.dashboard_url}; Ctrl-C stops everything.", soft_wrap=True)
+                while True:
+                    stack.check()
+                    time.sleep(POLL_SECONDS)
+    except (StackError, DemoError) as error:
+        console.print(Text(f"calibrl: {plain(str(error))}"), soft_wrap=True)
+        return 1
+    except KeyboardInterrupt:
+        console.print("Stopped; nothing is left running.")
+    return 0
+
+
+def _submit(client: Client, compare: bool) -> dict[str, Job]:
+    """All jobs at once: each waits for those that it depends on."""
+    warmup = client.submit(warmup_spec())
+    jobs = {"warmup": warmup, "calibrl": client.submit(calibrl_spec(warmup))}
+    if compare:
+        jobs["grpo"] = client.submit(grpo_spec(warmup))
+    jobs["evaluation"] = client.submit(evaluation_spec(list(jobs.values())))
+    return jobs
+
+
+def _follow(client: Client, stack: LocalStack, jobs: list[Job], console: Console) -> None:
+    """Draw every job's progress until the last has ended. Raises DemoError when one fails, StackError when a process
+    of the stack dies."""
+    deadline = time.monotonic() + LONGEST_SECONDS
+    with _bars(console, jobs) as show:
+        running = list(jobs)
+        while running:
+            stack.check()
+            for job in [client.job(job.id) for job in running]:
+                show(job, _latest(client, job))
+                if job.status.final and job.status is not JobStatus.SUCCEEDED:
+                    raise DemoError(headline(job))
+                if job.status.final:
+                    running = [other for other in running if other.id != job.id]
+            if time.monotonic() > deadline:
+                raise DemoError(f"the jobs did not end within {LONGEST_SECONDS:.0f} s")
+            time.sleep(POLL_SECONDS)
+
+
+def _latest(client: Client, job: Job) -> str:
+    """The job's newest metrics in a few words; nothing for one that has none."""
+    if job.kind != "train" or job.step == 0:
+        return ""
+    rows = client.metrics(job.id, names=list(SHOWN), after_step=max(0, job.step - 50)).data
+    newest: dict[str, float | str] = {name: value for row in rows for name, value in row.values.items()}
+    return "  ".join(f"{label} {float(newest[name]):.2f}" for name, label in SHOWN.items() if name in newest)
+
+
+@contextmanager
+def _bars(console: Console, jobs: list[Job]) -> Iterator[Any]:
+    """A progress bar a job; on something that is no terminal, a line whenever a job's status changes."""
+    columns = (
+        TextColumn("{task.fields[job]:<20}"),
+        TextColumn("{task.fields[status]:<10}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
+    progress = Progress(*columns, console=console, disable=not console.is_terminal)
+    tasks: dict[Any, TaskID] = {
+        job.id: progress.add_task("", total=None, start=False, job=job.name, status=job.status.value) for job in jobs
+    }
+    told: dict[Any, JobStatus] = {}
+
+    def show(job: Job, latest: str) -> None:
+        if told.get(job.id) is not job.status and not console.is_terminal:
+            console.print(Text(headline(job)), soft_wrap=True)
+        told[job.id] = job.status
+        if job.started_at is not None and progress.tasks[tasks[job.id]].start_time is None:
+            progress.start_task(tasks[job.id])
+        told_so_far = {"completed": job.step, "total": job.steps_total, "description": latest}
+        progress.update(tasks[job.id], status=job.status.value, **told_so_far)
+        if job.status.final:
+            progress.stop_task(tasks[job.id])
+
+    with progress:
+        yield show
+
+
+def _summary(jobs: Mapping[str, Job], result: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures of the `test` split by the names that the README explains."""
+    models = [name for name in jobs if name != "evaluation"]
+    on_test = [row for row in result["results"] if row["split"] == "test"]
+    metrics = {models[row["model_index"]]: row["metrics"] for row in on_test}
+    names = {"accuracy": "accuracy", "greedy": "greedy_accuracy", f"pass_at_{SAMPLES}": "pass_at_k"}
+    summary: dict[str, Any] = {}
+    for short, name in names.items():
+        summary[f"{short}_before"] = metrics["warmup"][name]
+        summary[f"{short}_after"] = metrics["calibrl"][name]
+        if "grpo" in metrics:
+            summary[f"{short}_grpo"] = metrics["grpo"][name]
+    if "grpo" in metrics:
+        summary["calibrl_against_grpo"] = _comparison(result, models.index("calibrl"), models.index("grpo"))
+    summary["jobs"] = {name: str(job.id) for name, job in jobs.items()}
+    return summary
+
+
+def _comparison(result: Mapping[str, Any], calibrl: int, grpo: int) -> dict[str, Any]:
+    """CalibRL minus GRPO on the same prompts, and what may honestly be said of it."""
+    (row,) = (
+        row
+        for row in result["comparisons"]
+        if row["split"] == "test" and (row["first"], row["second"]) == (calibrl, grpo)
+    )
+    difference, low, high = -row["difference"], -row["high"], -row["low"]
+    if not row["distinguishable"]:
+        verdict = "not distinguishable: the interval covers 0"
+    else:
+        verdict = (
+            f"{'CalibRL' if difference > 0 else 'GRPO'} answers more of these prompts right, in this one run of each"
+        )
+    return {"difference": difference, "low": low, "high": high, "verdict": verdict}
+
+
+def _tell(summary: Mapping[str, Any], as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(summary) + "\n")
+        sys.stdout.flush()
+        return
+    compared = "accuracy_grpo" in summary
+    table = Table(title="On 256 images that no training job saw", title_justify="left", box=None, pad_edge=False)
+    for column in ("", "warm-up", "CalibRL", *(["GRPO"] if compared else [])):
+        table.add_column(column, justify="right" if column else "left")
+    labels = {
+        "accuracy": f"accuracy, mean of {SAMPLES} samples",
+        "greedy": "accuracy, greedy",
+        f"pass_at_{SAMPLES}": f"solved in {SAMPLES} samples",
+    }
+    for short, label in labels.items():
+        stages = ("before", "after", *(["grpo"] if compared else []))
+        table.add_row(label, *(f"{summary[f'{short}_{stage}']:.3f}" for stage in stages))
+    console = Console(highlight=False)
+    console.print(table)
+    if compared:
+        found = summary["calibrl_against_grpo"]
+        interval = f"{found['difference']:+.3f} (95 % interval {found['low']:+.3f} to {found['high']:+.3f})"
+        console.print(f"CalibRL - GRPO: {interval}; {found['verdict']}.", soft_wrap=True)
+    console.print(f"All of it took {summary['seconds']:.0f} s.")
