@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import platform
+import pwd
 import secrets
 import shutil
 import signal
@@ -94,6 +95,13 @@ def _working_folder(process: Path) -> str | None:
     with suppress(OSError):
         return str((process / "cwd").readlink())
     return None
+
+
+def _has_name(uid: int) -> bool:
+    try:
+        return bool(pwd.getpwuid(uid).pw_name)
+    except KeyError:
+        return False
 
 
 class _Service:
@@ -202,22 +210,27 @@ class Postgres(_Service):
         )
 
     def _choose_user(self) -> str:
-        """As whom PostgreSQL, which refuses root, can run here; the folder is given to that user."""
-        if os.geteuid() != 0:
+        """As whom PostgreSQL, which refuses root and users without a name, can run here; the folder becomes theirs."""
+        root = os.geteuid() == 0
+        if not root and _has_name(os.geteuid()):
             return "self"
-        for user, owner in (("mapped", 0), (str(NOBODY), NOBODY)):
-            for path in (self.folder, *self.folder.rglob("*")):
-                os.chown(path, owner, owner, follow_symlinks=False)
-            check = '"$0" --version >/dev/null && test -w "$1"'
-            probe: list[str | Path] = ["/bin/sh", "-c", check, self._bin / "postgres", self.folder]
-            process = processes.start(probe, log=self.log, user=user)
-            processes.ended(process, STOP_SECONDS)
-            if processes.stop(process, 0) == 0:
+        for user, owner in (("mapped", 0), (str(NOBODY), NOBODY)) if root else (("mapped", None),):
+            if owner is not None:
+                for path in (self.folder, *self.folder.rglob("*")):
+                    os.chown(path, owner, owner, follow_symlinks=False)
+            if self._can_run_as(user):
                 return user
         raise StackError(
-            f"PostgreSQL refuses to run as root, and as the user nobody it can't reach {self._bin} or {self.folder}: "
-            "run this as a normal user"
+            f"PostgreSQL runs neither as root nor as a user without a name, and no other user can reach {self.folder} "
+            f"and {self._bin}: run this as a normal user"
         )
+
+    def _can_run_as(self, user: str) -> bool:
+        check = '"$0" --version >/dev/null && test -w "$1"'
+        probe = ["/bin/sh", "-c", check, str(self._bin / "postgres"), str(self.folder)]
+        process = processes.start(probe, log=self.log, user=user)
+        processes.ended(process, STOP_SECONDS)
+        return processes.stop(process, 0) == 0
 
     def _create(self, data: Path) -> None:
         partial = data.with_name("partial")

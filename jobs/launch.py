@@ -12,7 +12,7 @@ from pathlib import Path
 
 CLONE_NEWUSER = 0x10000000
 PR_SET_PDEATHSIG = 1
-MAPPED_ID = 1000
+MAPPED_ID = 65534  # nobody: an id that has a name everywhere, which initdb asks for
 
 
 def map_user(libc: ctypes.CDLL) -> None:
