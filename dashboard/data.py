@@ -14,7 +14,8 @@ from dashboard.series import HistogramColumns, Series
 from jobs.schemas import Checkpoint, Event, Job, JobStatus, Page, Sample, SampleSummary
 
 TICK = 1.0  # seconds between a live panel's reads
-LIST_TICK = 2.0  # seconds between the jobs list's reads
+LIST_TICK = 2.0  # seconds between the jobs list's reads while a job on it is yet to end
+IDLE_TICK = 10.0  # seconds between them when all have ended: a new job shows by itself
 FRESH = 0.5  # seconds for which a read serves every viewer
 LOG_TAIL = 200_000  # characters of a log that are shown
 PAGES_A_TICK = 200  # pages read in one go at most; what is left follows at the next tick

@@ -12,6 +12,8 @@ function plotly() {
   return window.calibrlPlotly;
 }
 
+const finger = () => matchMedia("(pointer: coarse)").matches;
+
 function themed(layout, host) {
   const css = getComputedStyle(host);
   const get = (name) => css.getPropertyValue(`--st-${name}`).trim();
@@ -22,7 +24,7 @@ function themed(layout, host) {
     ...layout,
     ...Object.fromEntries(axes.map((key) => [key, axis(layout[key])])),
     autosize: true,
-    dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom", // a finger scrolls the page
+    dragmode: finger() ? false : "zoom", // a finger scrolls the page
     font: { color: text, family: get("font"), size: 12 },
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
@@ -33,6 +35,7 @@ function themed(layout, host) {
 
 const config = (name) => ({
   displaylogo: false,
+  displayModeBar: finger() ? false : "hover",
   modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"],
   toImageButtonOptions: { format: "png", scale: 2, filename: name },
 });
@@ -42,10 +45,12 @@ export default function ({ data, parentElement }) {
   host.setAttribute("role", "figure");
   host.setAttribute("aria-label", data.alt);
   host.style.minHeight = `${data.figure.layout.height}px`;
+  if (!host.newest) host.textContent = "Drawing…";
   host.newest = data; // what counts, should the library arrive after more data has
   plotly().then(
     (library) => {
       const { figure, name } = host.newest;
+      if (!host.data) host.textContent = "";
       library.react(host, figure.data, themed(figure.layout, host), config(name));
       host.observer ??= new ResizeObserver(() => host.offsetWidth && library.Plots.resize(host));
       host.observer.observe(host);

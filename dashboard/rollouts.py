@@ -35,18 +35,21 @@ class Tint:
     hint: str
 
 
-TINTS = {
-    "gap": Tint(
-        "Gap to the expert",
-        "gaps",
-        "nats",
-        6.0,
-        POLICY,
-        EXPERT,
-        "Blue: the policy was surer of this token than of the expert's there. Pink: the expert's token was likelier.",
-    ),
-    "entropy": Tint("Entropy", "entropies", "nats", 2.0, ENTROPY, ENTROPY, "Stronger: more undecided at this token."),
-    "logprob": Tint("Log-probability", "logprobs", "nats", 4.0, NEUTRAL, NEUTRAL, "Stronger: a less likely token."),
+TINTS = {  # by label, which also stands in the address
+    tint.label: tint
+    for tint in (
+        Tint(
+            "Gap to the expert",
+            "gaps",
+            "nats",
+            6.0,
+            POLICY,
+            EXPERT,
+            "Blue: the policy was surer of this token than of the expert's there. Pink: the expert's token was likelier.",
+        ),
+        Tint("Entropy", "entropies", "nats", 2.0, ENTROPY, ENTROPY, "Stronger: more undecided at this token."),
+        Tint("Log-probability", "logprobs", "nats", 4.0, NEUTRAL, NEUTRAL, "Stronger: a less likely token."),
+    )
 }
 
 

@@ -97,16 +97,14 @@ def _header(shown: Job) -> None:
 
 
 def _why(job: Job) -> None:
-    """The reason of a status, and its message as plain text."""
-    if job.reason is None and not job.message:
-        return
-    reason = job.reason.value.replace("_", " ") if job.reason else ""
+    """Why a job stands where it does, where that is not plain; a crash with the end of its log, as plain text."""
+    reason = job.reason.value.replace("_", " ") if job.reason else "no reason given"
     if job.status == JobStatus.FAILED:
-        st.error(f"The job failed: {reason or 'no reason given'}.", icon=":material/error:")
-    elif reason and job.status not in (JobStatus.SUCCEEDED, JobStatus.RUNNING):
-        st.info(f"Reason: {reason}.", icon=":material/info:")
-    if job.message and job.status != JobStatus.SUCCEEDED:
-        st.code(job.message, language=None, wrap_lines=True)
+        st.error(f"The job failed: {reason}.", icon=":material/error:")
+        if job.message:
+            st.code(job.message, language=None, wrap_lines=True)
+    elif job.message and job.status != JobStatus.SUCCEEDED:
+        st.text(job.message if job.reason is None else f"{job.message} ({reason})")
 
 
 def _cancel(job: Job) -> None:

@@ -92,7 +92,8 @@ def _nothing(status: JobStatus | None) -> None:
         st.code("calibrl submit my-first-job.yaml", language="bash")
 
 
-def _jobs() -> None:
+def _jobs() -> bool:
+    """Draw the list; whether a job on it is yet to end."""
     chosen = st.session_state.get("status", ALL)
     status = None if chosen == ALL else JobStatus(chosen)
     seen: list[UUID] = st.session_state.setdefault("before", [])
@@ -108,6 +109,7 @@ def _jobs() -> None:
         if shown.has_more and st.button("Older", icon=":material/arrow_forward:"):
             seen.append(shown.data[-1].id)
             st.rerun(scope="fragment")
+    return not all(job.status.final for job in shown.data)
 
 
 def _first_page() -> None:
@@ -127,12 +129,18 @@ def page() -> None:
         on_change=_first_page,
         label_visibility="collapsed",
     )
-    st.fragment(_live, run_every=data.LIST_TICK)()
+    active = st.session_state.get("active", True)
+    st.fragment(_live, run_every=data.LIST_TICK if active else data.IDLE_TICK)(active)
 
 
-def _live() -> None:
+def _live(shown_as_active: bool) -> None:
+    """The list at every tick. Once all jobs have ended, or one begins, the page is run anew for another pace."""
+    active = shown_as_active
     with states.explained():
-        _jobs()
+        active = _jobs()
+    if active != shown_as_active:
+        st.session_state["active"] = active
+        st.rerun()
 
 
 with states.explained():

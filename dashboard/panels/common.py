@@ -32,10 +32,9 @@ def nothing(job: Job, of: dict[str, Series]) -> bool:
 
 def grid(cards: Sequence[Callable[[], None]]) -> None:
     """Cards in two columns, which a phone shows as one."""
-    for start in range(0, len(cards), 2):
-        for column, card in zip(st.columns(2), cards[start : start + 2], strict=False):
-            with column:
-                card()
+    with st.grid(2, min_column_width=400):
+        for card in cards:
+            card()
 
 
 def heat(job: Job, name: str, *, title: str, hint: str, colour: str, unit: str) -> None:

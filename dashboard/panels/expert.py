@@ -136,7 +136,7 @@ def _heat(job: Job) -> None:
         job,
         "expert/gap",
         title="Distribution of the gap",
-        hint="Stronger colour: more tokens. Two bands: two kinds of expert: in the policy's own style, and in other words.",
+        hint="Stronger colour: more tokens. Two bands: experts in the policy's style, and in other words.",
         colour=EXPERT,
         unit="nats a token",
     )

@@ -43,7 +43,7 @@ def _tile(label: str, series: Series, value_format: str, *, smooth: bool, help: 
         format(curve.last, value_format),
         delta=_signed(change, value_format) if len(curve) > 1 else None,
         delta_color="normal" if judged else "off",
-        delta_description="since the first step" if len(curve) > 1 else None,
+        delta_description="since start" if len(curve) > 1 else None,
         chart_data=averaged(curve, SPARKLINE).values.tolist() if len(curve) > 2 else None,
         help=help,
         border=True,
@@ -69,10 +69,8 @@ def _accuracy_tile(series: Series) -> None:
 
 
 def _tiles(of: dict[str, Series]) -> None:
-    first, second, third, fourth = st.columns(4)
-    with first:
+    with st.grid(4, min_column_width=150):
         _accuracy_tile(of["validation/accuracy"])
-    with second:
         _tile(
             "Accuracy in training",
             of["reward/answer_accuracy"],
@@ -81,7 +79,6 @@ def _tiles(of: dict[str, Series]) -> None:
             judged=True,
             help="Share of this step's completions that are right, averaged over the last steps.",
         )
-    with third:
         _tile(
             "Entropy",
             of["exploration/entropy"],
@@ -89,7 +86,6 @@ def _tiles(of: dict[str, Series]) -> None:
             smooth=True,
             help="Nats a token: how undecided the policy is. Near 0 it no longer explores.",
         )
-    with fourth:
         _tile(
             "Gap to the expert",
             of["expert/gap_mean"],

@@ -29,8 +29,7 @@ def _choose(steps: dict[int, list[SampleSummary]]) -> SampleSummary:
         st.segmented_control(
             "Colour tokens by",
             list(rollouts.TINTS),
-            format_func=lambda key: rollouts.TINTS[key].label,
-            default="gap",
+            default=next(iter(rollouts.TINTS)),
             required=True,
             key="tint",
             bind="query-params",

@@ -1,0 +1,229 @@
+"""The dashboard in headless Chromium, on the whole stack, while a job runs."""
+
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, Playwright, WebSocket, expect, sync_playwright
+
+from calibrl.client import Client
+from calibrl.local import LocalStack
+from jobs.schemas import Job, JobStatus
+from jobs.settings import get_settings
+
+pytestmark = [pytest.mark.e2e, pytest.mark.browser]
+
+ROOT = Path(__file__).parents[2]
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PATIENCE = 30_000  # milliseconds until something on the page must have happened
+# For a deep link, Streamlit's own page first asks under its path where the server is; the answer is 404.
+PROBE = re.compile(r"/job/_stcore/(health|host-config)$")
+HOSTILE = (
+    "<script>window.pwned = 1</script>",
+    '<img src="x" onerror="window.pwned = 2">',
+    "<b>bold</b> **bold** $x^2$ [link](javascript:alert(1))",
+)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> str:
+    """Where Debian's Chromium is; without it the tests fail in CI, and are skipped elsewhere."""
+    path = shutil.which("chromium")
+    if path is None:
+        say = "Chromium is missing: apt-get install chromium"
+        pytest.fail(say, pytrace=False) if os.environ.get("CI") == "true" else pytest.skip(say)
+    return path
+
+
+@pytest.fixture(scope="module")
+def stack(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
+    """The whole service, with a trainer that needs no torch."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("DATABASE_URL", "REDIS_URL", "CALIBRL_API_KEY", "CALIBRL_API_URL"):
+            patch.delenv(name, raising=False)
+        patch.setenv("CALIBRL_TRAINER", "tests.fake_trainer")
+        patch.chdir(ROOT)
+        get_settings.cache_clear()
+        with LocalStack(tmp_path_factory.mktemp("stack")) as running:
+            yield running
+    get_settings.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def client(stack: LocalStack) -> Iterator[Client]:
+    with Client(stack.api_url, stack.api_key) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def playwright() -> Iterator[Playwright]:
+    expect.set_options(timeout=PATIENCE)
+    with sync_playwright() as playwright:
+        yield playwright
+
+
+@pytest.fixture(scope="module")
+def browser(playwright: Playwright, chromium: str) -> Iterator[Browser]:
+    browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+    yield browser
+    browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser, stack: LocalStack) -> Iterator[Page]:
+    """A tab on the dashboard; at its end, nothing may stand in its console as an error."""
+    context = browser.new_context(base_url=stack.dashboard_url, viewport={"width": 1300, "height": 900})
+    context.set_default_timeout(PATIENCE)
+    page = context.new_page()
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda message: errors.append(message.text) if _is_error(message) else None)
+    yield page
+    context.close()
+    assert errors == []
+
+
+def _is_error(message: Any) -> bool:
+    return message.type == "error" and not PROBE.search(message.location.get("url", ""))
+
+
+@pytest.fixture
+def job(client: Client) -> Iterator[Job]:
+    """A job that runs for a minute unless it is stopped: a step lasts a tenth of a second."""
+    job = client.submit(
+        {
+            "kind": "train",
+            "name": "watched-job",
+            "model": {"builtin": "tiny-vlm"},
+            "data": {"builtin": "digits"},
+            "algorithm": {"type": "calibrl"},
+            "rollout": {"group_size": 4},
+            "samples": {"every_steps": 5},
+            "prompts_per_step": 100,
+            "steps": 600,
+        }
+    )
+    yield job
+    if not client.job(job.id).status.final:
+        client.cancel(job.id)
+    deadline = time.monotonic() + 30
+    while not client.job(job.id).status.final:
+        assert time.monotonic() < deadline, "the job does not stop"
+        time.sleep(0.2)
+
+
+def points(page: Page, chart: str) -> int:
+    """Points of a chart's longest line, as Plotly has them."""
+    longest = "element => Math.max(...element.data.map(trace => trace.x.length))"
+    count: int = page.locator(f".st-key-{chart} .js-plotly-plot").evaluate(longest)
+    return count
+
+
+def more_points(page: Page, chart: str, than: int) -> int:
+    """Wait until a chart has more points than it had; how many it has then."""
+    page.wait_for_function(
+        "([selector, than]) => document.querySelector(selector)?.data?.some(trace => trace.x.length > than)",
+        arg=[f".st-key-{chart} .js-plotly-plot", than],
+    )
+    return points(page, chart)
+
+
+def x_range(page: Page, chart: str) -> list[float]:
+    shown: list[float] = page.locator(f".st-key-{chart} .js-plotly-plot").evaluate("plot => plot.layout.xaxis.range")
+    return shown
+
+
+def zoom(page: Page, chart: str) -> None:
+    """Drag over the left half of a chart."""
+    area = page.locator(f".st-key-{chart} .nsewdrag")
+    area.scroll_into_view_if_needed()
+    box = area.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 5, box["y"] + 10)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] - 10, steps=5)
+    page.mouse.up()
+
+
+def test_a_running_job_is_watched_from_the_list_to_its_end(page: Page, client: Client, job: Job) -> None:
+    sent: list[object] = []
+
+    def listen(socket: WebSocket) -> None:
+        socket.on("framesent", lambda frame: sent.append(frame))
+
+    page.on("websocket", listen)
+    page.goto("/")
+    page.get_by_role("link", name="watched-job").first.click()
+    expect(page.get_by_role("heading", name="watched-job")).to_be_visible()
+    first = more_points(page, "reward", 0)
+    page.evaluate("window.notReloaded = true")
+    second = more_points(page, "reward", first)
+
+    zoom(page, "reward")
+    page.wait_for_function("document.querySelector('.st-key-reward .js-plotly-plot').layout.xaxis.autorange === false")
+    chosen = x_range(page, "reward")
+    more_points(page, "reward", second)
+    assert x_range(page, "reward") == chosen
+    assert page.evaluate("window.notReloaded")
+
+    page.get_by_role("button", name="Cancel job").click()
+    page.get_by_role("button", name="Yes, cancel it").click()
+    expect(page.get_by_text("⊘ cancelled")).to_be_visible()
+    expect(page.get_by_role("button", name="Cancel job")).to_have_count(0)
+    assert client.job(job.id).status == JobStatus.CANCELLED
+    sent.clear()
+    page.wait_for_timeout(3000)  # two ticks and more: nothing may ask for anything any longer
+    assert sent == []
+
+
+def append_sample(stack: LocalStack, job: Job) -> None:
+    """Let the trainer report one more group, whose texts try to do harm. It comes after all others: step 600."""
+    folder = stack.data_dir / "runs" / str(job.id)
+    kept = next(line for line in (folder / "events.jsonl").read_text().splitlines() if '"sample"' in line)
+    event = json.loads(kept)
+    completion = event["group"]["completions"][0]
+    event["step"] = 600
+    event["group"]["expert"] = event["group"]["prompt"] = "".join(HOSTILE)
+    event["group"]["completions"] = [
+        completion | {"text": text, "tokens": [text], "logprobs": [-1.0], "entropies": [0.5], "gaps": [1.0]}
+        for text in HOSTILE
+    ]
+    with (folder / "events.jsonl").open("a") as file:
+        file.write(json.dumps(event) + "\n")
+
+
+def test_a_sampled_group_is_shown_and_hostile_text_is_inert(page: Page, stack: LocalStack, job: Job) -> None:
+    page.goto(f"/job?id={job.id}&panel=Rollouts")
+    image = page.locator(".st-key-card-prompt img")
+    expect(image).to_be_visible()
+    page.wait_for_function("document.querySelector('.st-key-card-prompt img')?.naturalWidth > 0")
+    expect(page.locator("[class*=st-key-card-completion]")).to_have_count(4)
+    expect(page.locator(".st-key-card-completion-0")).to_contain_text("<think>")
+
+    append_sample(stack, job)
+    expect(page.get_by_text(re.compile(r"^Step 600:"))).to_be_visible()
+    for index, text in enumerate(HOSTILE):
+        card = page.locator(f".st-key-card-completion-{index}")
+        expect(card.locator("span[title]")).to_have_text(text)
+        expect(card).to_contain_text("".join(HOSTILE))  # the expert, beside it
+        assert card.locator("script, img, b, strong, a, .katex").count() == 0
+    assert page.evaluate("window.pwned") is None
+
+    page.get_by_role("radio", name="Entropy").or_(page.get_by_role("button", name="Entropy")).first.click()
+    expect(page.locator(".st-key-card-completion-0 span[title]")).to_have_attribute("title", "Entropy +0.500 nats")
+    page.reload()
+    expect(page.locator(".st-key-card-completion-0 span[title]")).to_have_attribute("title", "Entropy +0.500 nats")

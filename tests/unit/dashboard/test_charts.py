@@ -1,0 +1,114 @@
+"""Figures from hand-made data. Plotly itself checks each: building one by hand skips that."""
+
+import json
+import math
+from typing import Any
+
+import plotly.graph_objects as go
+import pytest
+
+from dashboard import charts, palette
+from dashboard.charts import Curve, Figure
+from dashboard.series import POINTS, HistogramColumns, Series
+
+HOSTILE = '<b>x</b><a href="javascript:alert(1)">y</a>'
+
+
+def valid(figure: Figure) -> go.Figure:
+    """The figure, once Plotly accepts it and JSON can say it."""
+    json.dumps(figure, allow_nan=False)
+    return go.Figure(figure)
+
+
+def series(count: int) -> Series:
+    return Series.of(range(1, count + 1), [math.sin(step) for step in range(count)])
+
+
+def test_a_long_curve_is_drawn_smoothed_over_its_raw_line() -> None:
+    figure = valid(charts.curves([Curve("entropy", series(200), palette.ENTROPY)], unit="nats a token"))
+    raw, smooth = figure.data
+    assert list(raw.x) == list(range(1, 201))
+    assert raw.hoverinfo == "skip"
+    assert smooth.name == "entropy"
+    assert smooth.line.color == palette.ENTROPY
+    assert max(smooth.y) < max(raw.y)
+    assert figure.layout.yaxis.title.text == "nats a token"
+
+
+def test_no_curve_has_more_points_than_may_be_drawn() -> None:
+    figure = valid(charts.curves([Curve("reward", series(50_000), palette.POLICY)], unit="reward"))
+    assert all(len(trace.x) <= POINTS for trace in figure.data)
+
+
+def test_sparse_measurements_get_a_mark_each_and_are_not_smoothed() -> None:
+    figure = valid(
+        charts.curves([Curve("held out", series(30), palette.HELD_OUT, sparse=True)], unit="x", share="of_all")
+    )
+    (trace,) = figure.data
+    assert trace.mode == "lines+markers"
+    assert list(trace.x) == list(range(1, 31))
+    assert figure.layout.yaxis.range == (-0.03, 1.03)
+
+
+def test_a_value_that_is_not_finite_is_a_gap() -> None:
+    figure = valid(charts.curves([Curve("loss", Series.of([1, 2, 3], [1.0, math.nan, 3.0]), "#000000")], unit="loss"))
+    assert list(figure.data[0].y) == [1.0, None, 3.0]
+
+
+def test_a_curve_without_values_is_left_out() -> None:
+    assert charts.curves([Curve("nothing", Series.of([], []), "#000000")], unit="x")["data"] == []
+
+
+def test_stacked_shares_meet_at_the_same_steps() -> None:
+    parts = [("a", series(5_000), palette.CORRECT), ("b", series(5_000), palette.WRONG)]
+    figure = valid(charts.stacked_shares(parts, unit="share of tokens"))
+    assert figure.data[0].x == figure.data[1].x
+    assert {trace.stackgroup for trace in figure.data} == {"all"}
+
+
+def test_a_heat_map_has_a_border_around_every_cell() -> None:
+    columns = HistogramColumns()
+    for step in (1, 2, 3):
+        columns.add(step, [0.0, 0.5, 1.0], [step, 1])
+    (trace,) = valid(charts.heat_map(columns, colour=palette.RARENESS, unit="|advantage|")).data
+    assert list(trace.x) == [0.5, 1.5, 2.5, 3.5]
+    assert list(trace.y) == [0.0, 0.5, 1.0]
+    assert [list(row) for row in trace.z] == [[0.5, 0.66667, 0.75], [0.5, 0.33333, 0.25]]
+
+
+def result(model: str, **metrics: float) -> dict[str, Any]:
+    return {"model": model, "metrics": metrics}
+
+
+def test_evaluated_models_are_dots_with_their_interval() -> None:
+    results = [result("before", accuracy=0.4, accuracy_low=0.35, accuracy_high=0.47), result("after", accuracy=0.7)]
+    before, after = valid(charts.intervals(["accuracy"], results)).data
+    assert list(before.error_x.array) == pytest.approx([0.07])
+    assert list(before.error_x.arrayminus) == pytest.approx([0.05])
+    assert list(after.error_x.array) == [0.0]
+    assert before.marker.color != after.marker.color
+
+
+def test_names_are_text_and_not_markup() -> None:
+    drawn = json.dumps(
+        [
+            charts.curves([Curve(HOSTILE, series(3), "#000000")], unit=HOSTILE),
+            charts.intervals(["accuracy"], [result(HOSTILE, accuracy=0.5)]),
+        ]
+    )
+    assert "<b>" not in drawn
+    assert "<a " not in drawn
+    assert "&lt;b&gt;" in drawn
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize("colour", palette.MODELS)
+@pytest.mark.parametrize("background", ["#FFFFFF", "#12161B"])
+def test_every_colour_stands_out_in_light_and_dark(colour: str, background: str) -> None:
+    darker, lighter = sorted((luminance(colour), luminance(background)))
+    assert (lighter + 0.05) / (darker + 0.05) >= 3.0

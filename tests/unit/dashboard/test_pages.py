@@ -1,0 +1,278 @@
+"""Each page and panel, run by Streamlit's own test runner against a service made by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+import dashboard
+from jobs.schemas import Checkpoint, Event, Job, JobStatus, Reason
+
+if TYPE_CHECKING:
+    from tests.unit.dashboard.conftest import World
+
+NAVIGATION = Path(dashboard.__file__).with_name("navigation.py")
+
+
+def jobs_page() -> AppTest:
+    app = AppTest.from_file(NAVIGATION, default_timeout=30)
+    return finished(app.run())
+
+
+def job_page(job_id: object, panel: str | None = None, **query: str) -> AppTest:
+    app = AppTest.from_file(NAVIGATION, default_timeout=30)
+    app.switch_page("app_pages/job.py")
+    app.query_params["id"] = str(job_id)
+    for name, value in (query | ({"panel": panel} if panel else {})).items():
+        app.query_params[name] = value
+    return finished(app.run())
+
+
+def finished(app: AppTest) -> AppTest:
+    assert not app.exception, app.exception[0].stack_trace
+    return app
+
+
+def html(app: AppTest) -> str:
+    return "\n".join(element.proto.body for element in app.get("html"))
+
+
+def charts(app: AppTest) -> dict[str, Any]:
+    """Every figure on the page, by its name."""
+    found = [json.loads(element.proto.json) for element in app.get("bidi_component")]
+    return {data["name"]: data["figure"] for data in found}
+
+
+def paths(requests: list[str]) -> set[str]:
+    """The last word of every address that was asked for."""
+    return {urlsplit(request).path.rpartition("/")[2] for request in requests}
+
+
+def test_the_jobs_list_shows_each_job_with_a_link_to_it(world: World) -> None:
+    job = world.add(name="digits-calibrl")
+    world.measure(job, range(1, 41))
+    text = html(jobs_page())
+    assert f'href="job?id={job.id}"' in text
+    assert "▶ running" in text
+    assert "40 / 280" in text
+    assert "held out" in text
+
+
+def test_the_jobs_list_filters_by_status(world: World) -> None:
+    world.add(name="one-that-runs")
+    world.add(name="one-that-failed", status=JobStatus.FAILED)
+    app = jobs_page()
+    app.button_group[0].set_value("failed").run()
+    text = html(finished(app))
+    assert "one-that-failed" in text
+    assert "one-that-runs" not in text
+
+
+def test_an_evaluation_is_listed_with_its_accuracies(world: World) -> None:
+    results = [{"split": "test", "metrics": {"accuracy": value}} for value in (0.42, 0.71)]
+    world.add(kind="evaluate", status=JobStatus.SUCCEEDED, result={"results": results})
+    assert "42% → 71%" in html(jobs_page())
+
+
+def test_an_empty_list_says_how_to_submit_a_job(world: World) -> None:
+    app = jobs_page()
+    assert "No jobs yet" in html(app)
+    assert any("calibrl submit" in block.value for block in app.code)
+
+
+def test_a_service_that_does_not_answer_is_explained(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dashboard import data
+
+    monkeypatch.setenv("CALIBRL_API_URL", "http://127.0.0.1:9")
+    data.client.clear()
+    from jobs.settings import get_settings
+
+    get_settings.cache_clear()
+    app = jobs_page()
+    assert app.subheader[0].value == "The API does not answer"
+    assert "http://127.0.0.1:9" in app.code[0].value
+
+
+def test_a_wrong_key_is_explained(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    from jobs.settings import get_settings
+
+    monkeypatch.setenv("CALIBRL_API_KEY", "another-key")
+    get_settings.cache_clear()
+    assert jobs_page().subheader[0].value == "The API refused this dashboard's key"
+
+
+@pytest.mark.parametrize("address", ["", "not-an-id"])
+def test_an_address_that_names_no_job_is_explained(world: World, address: str) -> None:
+    assert "No such job" in html(job_page(address))
+
+
+def test_a_job_that_does_not_exist_is_explained(world: World) -> None:
+    app = job_page("00000000-0000-0000-0000-000000000000")
+    assert app.subheader[0].value == "There is no such job"
+
+
+@pytest.fixture
+def measured(world: World) -> Job:
+    job = world.add()
+    world.measure(job, range(1, 101))
+    return job
+
+
+def test_the_overview_draws_accuracy_reward_and_losses(world: World, measured: Job) -> None:
+    app = job_page(measured.id)
+    figures = charts(app)
+    assert figures.keys() == {"accuracy", "reward", "losses", "grad-norm"}
+    assert [trace["name"] for trace in figures["accuracy"]["data"] if trace.get("showlegend", True)] == [
+        "held out",
+        "held out, strict",
+        "in training",
+        "in training, strict",
+    ]
+    assert figures["reward"]["data"][0]["x"][-1] == 100
+    assert "100 of 280 steps" in html(app)
+    assert "left" in html(app)
+    assert [tile.label for tile in app.metric] == [
+        "Held-out accuracy",
+        "Accuracy in training",
+        "Entropy",
+        "Gap to the expert",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("panel", "names"),
+    [
+        ("Exploration", {"entropy", "rareness", "heat-rareness", "active-groups", "length", "truncated", "clip"}),
+        ("Expert mismatch", {"gap", "heat-expert-gap", "quadrants", "expert-nll", "expert-losses"}),
+    ],
+)
+def test_a_panel_draws_its_charts(world: World, measured: Job, panel: str, names: set[str]) -> None:
+    figures = charts(job_page(measured.id, panel))
+    assert names <= figures.keys()
+    assert all(figure["data"] for figure in figures.values())
+
+
+def test_only_the_panel_on_show_asks_for_data(world: World, measured: Job) -> None:
+    world.keep_sample(measured, 10, "text")
+    job_page(measured.id, "Log")
+    asked = paths(world.requests)
+    assert "log" in asked
+    assert not asked & {"histograms", "samples", "checkpoints", "events"}
+    metrics = [request for request in world.requests if "/metrics" in request]
+    assert all("names=perf%2Fstep_seconds&" in request for request in metrics)  # the header's time left
+
+
+def test_calibrated_quadrants_say_how_hard_they_are_pushed(world: World, measured: Job) -> None:
+    text = html(job_page(measured.id, "Expert mismatch"))
+    assert "Pushed down at full strength." in text
+    assert "Pushed up at 0.5 of full strength." in text
+
+
+def test_rollouts_show_a_group_as_inert_text(world: World, measured: Job) -> None:
+    hostile = "<script>alert(1)</script> **bold** $x$"
+    world.keep_sample(measured, 10, "an older group")
+    world.keep_sample(measured, 20, "<answer>7</answer>", hostile, expert=hostile)
+    app = job_page(measured.id, "Rollouts")
+    text = html(app)
+    assert "script" in text  # in pieces, as its tokens are coloured one by one
+    assert "<script" not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; **bold** $x$" in text  # the expert, in one piece
+    assert "an older group"[:4] not in text
+    assert not [element for element in app.markdown if "script" in element.value]
+    assert len(app.get("image")) == 1
+    assert "Step 20: 1 of 2 correct" in app.caption[-1].value
+
+
+def test_a_group_has_an_address(world: World, measured: Job) -> None:
+    world.keep_sample(measured, 10, "olde")
+    world.keep_sample(measured, 20, "newe")
+    text = html(job_page(measured.id, "Rollouts", step="10", tint="Entropy"))
+    assert "olde" in text
+    assert "newe" not in text
+    assert "Entropy +0.000 nats" in text
+
+
+def test_a_failed_job_shows_why_with_the_end_of_its_log(world: World) -> None:
+    message = "Traceback\nRuntimeError: <b>boom</b>"
+    job = world.add(status=JobStatus.FAILED, reason=Reason.OUT_OF_MEMORY, message=message)
+    app = job_page(job.id)
+    assert app.error[0].value == "The job failed: out of memory."
+    assert app.code[0].value == message
+    assert "Nothing was measured" in html(app)
+    assert not app.button  # nothing is left to cancel
+
+
+def test_a_running_job_can_be_cancelled(world: World) -> None:
+    job = world.add()
+    app = job_page(job.id)
+    app.button(key="cancel").click().run()
+    assert world.jobs[job.id].status == JobStatus.CANCELLING
+    assert "cancelling" in html(finished(app))
+
+
+def test_a_waiting_job_names_what_it_waits_for(world: World) -> None:
+    first = world.add(name="the-warm-up")
+    job = world.add(status=JobStatus.WAITING, attempt=0, steps_total=None, depends_on=[first.id])
+    text = html(job_page(job.id))
+    assert "Waits for" in text
+    assert f"job?id={first.id}" in text
+    assert "the-warm-up" in text
+    assert "Not started yet" in text
+
+
+def test_supervised_fine_tuning_shows_what_it_has(world: World) -> None:
+    job = world.add(spec={"kind": "train", "algorithm": {"type": "sft"}})
+    world.measure(job, range(1, 31), {"loss/total": 2.0, "loss/grad_norm": 1.0})
+    assert charts(job_page(job.id))["nll"]["data"]
+    assert "samples nothing" in html(job_page(job.id, "Exploration"))
+    assert "No rollouts" in html(job_page(job.id, "Rollouts"))
+
+
+def test_an_evaluation_shows_every_split_with_intervals(world: World) -> None:
+    results = [
+        {
+            "model": f"model <{index}>",
+            "model_index": index,
+            "split": split,
+            "prompts": 200,
+            "metrics": {"accuracy": 0.5, "accuracy_low": 0.4, "accuracy_high": 0.6, "length_mean": 28.0},
+        }
+        for split in ("test", "test-noise")
+        for index in range(2)
+    ]
+    job = world.add(kind="evaluate", status=JobStatus.SUCCEEDED, spec={}, result={"results": results})
+    app = job_page(job.id)
+    assert charts(app).keys() == {"split-0", "split-1"}
+    assert charts(app)["split-0"]["data"][0]["name"] == "model &lt;0&gt;"
+    assert app.dataframe[0].value["Accuracy"][0] == "50.0%  (40.0% to 60.0%)"
+
+
+def test_log_checkpoints_events_and_spec_are_plain_text(world: World, measured: Job) -> None:
+    hostile = "<script>alert(1)</script>"
+    world.logs[measured.id] = hostile.encode()
+    at = measured.created_at
+    world.events[measured.id] = [
+        Event(id=1, ts=at, type="warning", status=None, reason=None, actor=hostile, message=hostile)
+    ]
+    world.checkpoints[measured.id] = [
+        Checkpoint(step=50, path="/runs/step-000050", best=True, metrics={"validation/accuracy": 0.6}, created_at=at)
+    ]
+    assert job_page(measured.id, "Log").code[0].value == hostile
+    events = html(job_page(measured.id, "Events"))
+    assert hostile not in events
+    assert events.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 2
+    assert job_page(measured.id, "Checkpoints").dataframe[0].value["Metrics"][0] == "validation/accuracy 0.6"
+    assert "negative_slope: 0.5" in job_page(measured.id, "Spec").code[0].value
+
+
+def test_names_and_labels_are_escaped(world: World) -> None:
+    job = world.add(name="<i>x</i>", labels={"team": "<b>y</b>"})
+    for text in (html(job_page(job.id)), html(jobs_page())):
+        assert "<i>" not in text
+        assert "&lt;i&gt;x&lt;/i&gt;" in text
+    assert "&lt;b&gt;y&lt;/b&gt;" in html(job_page(job.id))

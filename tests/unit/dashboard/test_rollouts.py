@@ -1,0 +1,102 @@
+"""A sampled group as HTML: its text is inert, whatever it says."""
+
+import io
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from dashboard.rollouts import TINTS, TOKENS, completion_html, legible
+
+
+class Parsed(HTMLParser):
+    """Tags, attribute names and text of a piece of HTML, as a browser would see them."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: set[str] = set()
+        self.attributes: set[str] = set()
+        self.titles: list[str] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+        self.titles += [value or "" for name, value in attrs if name == "title"]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def completion(*tokens: str, **changes: Any) -> dict[str, Any]:
+    count = len(tokens)
+    return {
+        "text": "".join(tokens),
+        "tokens": list(tokens),
+        "logprobs": [-0.5] * count,
+        "entropies": [0.25] * count,
+        "gaps": [1.5] * count,
+        "rewards": {"math": 1.0},
+        "reward": 1.0,
+        "advantage": 0.5,
+        "passed": True,
+        "truncated": False,
+    } | changes
+
+
+@pytest.mark.parametrize("tint", TINTS.values(), ids=TINTS)
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "<script>alert(1)</script>",
+        '<img src=x onerror="alert(1)">',
+        "</span></div><style>*{display:none}</style>",
+        '" onmouseover="alert(1)',
+        "[link](javascript:alert(1)) **bold** $x^2$ :smile:",
+        "&lt;b&gt; &amp;",
+    ],
+)
+def test_every_word_is_shown_as_it_is_and_does_nothing(tint: Any, hostile: str) -> None:
+    group = completion("<", hostile, hostile[:5], rewards={hostile: 1.0})
+    parsed = Parsed(completion_html(group, hostile, tint))
+    assert parsed.tags == {"div", "span"}
+    assert parsed.attributes <= {"style", "title"}
+    assert parsed.text.count(hostile) >= 3  # a token, the expert and a verifier's name
+
+
+def test_a_token_tells_its_value_and_one_without_says_so() -> None:
+    parsed = Parsed(completion_html(completion("a", "b", gaps=[-2.0, None]), None, TINTS["Gap to the expert"]))
+    assert parsed.titles == ["Gap to the expert -2.000 nats", "no gap to the expert here"]
+
+
+def test_values_that_json_can_not_say_are_shown() -> None:
+    group = completion("a", "b", gaps=["Infinity", "NaN"], advantage="NaN")
+    parsed = Parsed(completion_html(group, None, TINTS["Gap to the expert"]))
+    assert parsed.titles == ["Gap to the expert +inf nats", "Gap to the expert +nan nats"]
+    assert "advantage +nan" in parsed.text
+
+
+def test_a_very_long_completion_keeps_its_text_but_not_its_colours() -> None:
+    group = completion(*["word "] * (TOKENS + 50))
+    parsed = Parsed(completion_html(group, None, TINTS["Entropy"]))
+    assert parsed.text.count("word ") == TOKENS + 50
+    assert len(parsed.titles) == TOKENS
+
+
+def png(width: int, height: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.linear_gradient("L").resize((width, height)).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def test_a_small_image_is_enlarged_by_whole_pixels() -> None:
+    small = png(56, 28)
+    large = Image.open(io.BytesIO(legible(small)))
+    assert large.size == (280, 140)
+    assert large.getpixel((4, 4)) == Image.open(io.BytesIO(small)).getpixel((0, 0))
+
+
+def test_a_large_image_stays_as_it_is() -> None:
+    assert legible(png(400, 300)) == png(400, 300)
