@@ -17,12 +17,12 @@ def upsert(session: Session, job_id: UUID, rows: list[tuple[int, str, list[float
     }
     if not latest:
         return
-    statement = insert(Histogram).values(list(latest.values()))
+    statement = insert(Histogram)
     statement = statement.on_conflict_do_update(
         index_elements=[Histogram.job_id, Histogram.name, Histogram.step],
         set_={"edges": statement.excluded.edges, "counts": statement.excluded.counts},
     )
-    session.execute(statement)
+    session.execute(statement, list(latest.values()))
 
 
 def page(session: Session, job_id: UUID, *, name: str, after_step: int, limit: int) -> list[Histogram]:

@@ -19,12 +19,12 @@ def upsert(session: Session, job_id: UUID, rows: list[tuple[int, datetime, dict[
         merged[step] = {"job_id": job_id, "step": step, "ts": ts, "values": {**known["values"], **values}}
     if not merged:
         return
-    statement = insert(Metric).values(list(merged.values()))
+    statement = insert(Metric)
     statement = statement.on_conflict_do_update(
         index_elements=[Metric.job_id, Metric.step],
         set_={"ts": statement.excluded.ts, "values": Metric.values.op("||")(statement.excluded["values"])},
     )
-    session.execute(statement)
+    session.execute(statement, list(merged.values()))
 
 
 def page(
