@@ -1,4 +1,4 @@
-"""The demo: a warm-up, a CalibRL run from it, and an evaluation of both, on a local stack, as any user would submit them.
+"""The demo: a warm-up, a CalibRL run from it and an evaluation of both, submitted as any user would submit them.
 
 Settings were chosen on the validation split only; the test splits are read by the evaluation job and nothing else.
 """
@@ -198,8 +198,13 @@ def _bars(console: Console, jobs: list[Job]) -> Iterator[Any]:
         told[job.id] = job.status
         if job.started_at is not None and progress.tasks[tasks[job.id]].start_time is None:
             progress.start_task(tasks[job.id])
-        told_so_far = {"completed": job.step, "total": job.steps_total, "description": latest}
-        progress.update(tasks[job.id], status=job.status.value, **told_so_far)
+        progress.update(
+            tasks[job.id],
+            completed=job.step,
+            total=job.steps_total,
+            description=latest,
+            status=job.status.value,
+        )
         if job.status.final:
             progress.stop_task(tasks[job.id])
 

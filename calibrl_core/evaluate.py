@@ -4,8 +4,8 @@
 
 Reports one `progress` a batch and at the end a result with one entry a model and data set:
 `{model, model_index, split, prompts, samples, metrics}`, and one comparison for every two models on a data set:
-`{split, first, second, difference, low, high, distinguishable}`, the paired difference of sampled accuracy with its 95 %
-interval. Every single answer is kept in DIR/answers.jsonl.
+`{split, first, second, difference, low, high, distinguishable}`, the paired difference of sampled accuracy with its
+95 % interval. Every single answer is kept in DIR/answers.jsonl.
 """
 
 import json
