@@ -12,17 +12,20 @@ PACKAGES := api calibrl calibrl_core dashboard jobs migrations tests worker
 PROGRESS := sed -u -n -E -e 's/^ *(Downloading|Using cached|Processing) ([^ ]*\/)?([^ ]+).*\(([0-9.]+ [MG]B)\).*/    \3 (\4)/p' \
 	-e 's/^Installing collected packages.*/    unpacking; this takes a minute or two .../p'
 
+# Python that ends, in order, when Make does, even if Make is killed: the stack and the tests start many processes.
+RUN = exec $(BIN)/python jobs/launch.py $$PPID 15 self $(BIN)/python
+
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' Makefile
 
 demo: $(INSTALLED)  ## train a tiny vision-language model with CalibRL from start to finish, live in the dashboard
-	@exec $(BIN)/python -m calibrl.cli demo
+	@$(RUN) -m calibrl.cli demo
 
 test: $(INSTALLED)  ## all tests: unit, integration, end to end, browser
-	@exec $(BIN)/python -m pytest
+	@$(RUN) -m pytest
 
 unit: $(INSTALLED)  ## the tests that need no services, in seconds
-	@exec $(BIN)/python -m pytest tests/unit
+	@$(RUN) -m pytest tests/unit
 
 lint: $(INSTALLED)  ## style and types
 	@$(BIN)/ruff check $(PACKAGES)

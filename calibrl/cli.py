@@ -6,6 +6,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 from uuid import UUID
@@ -103,13 +104,16 @@ def up(data: DataFolder = None, port: Port = None, dashboard_port: DashboardPort
     try:
         with LocalStack(folder, api_port=port, dashboard_port=dashboard_port) as stack:
             _say(_addresses(stack.dashboard_url, stack.api_url, folder, options))
-            while True:
-                stack.check()
-                time.sleep(POLL_SECONDS)
+            with suppress(KeyboardInterrupt):
+                while True:
+                    stack.check()
+                    time.sleep(POLL_SECONDS)
+            typer.echo("Stopping; a running job saves a checkpoint first ...")
     except StackError as error:
         raise typer.Exit(_complain(1, str(error))) from error
     except KeyboardInterrupt:
-        _say("Stopped; nothing is left running.")
+        pass  # while it started, or a second time
+    typer.echo("Stopped; nothing is left running.")
 
 
 @app.command(rich_help_panel=HERE)
