@@ -4,6 +4,7 @@ Colours that depend on the light or dark theme are left out here; `live_chart.js
 """
 
 import html
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -39,7 +40,7 @@ def plain(text: str) -> str:
 
 def numbers(values: NDArray[np.float64]) -> list[float | None]:
     """Values as JSON can say them, to five digits; one that is not finite is a gap."""
-    return [float(f"{value:.5g}") if np.isfinite(value) else None for value in values]
+    return [float(f"{value:.5g}") if math.isfinite(value) else None for value in values.tolist()]
 
 
 def _layout(y_title: str, **more: Any) -> dict[str, Any]:

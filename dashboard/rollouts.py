@@ -45,7 +45,7 @@ TINTS = {  # by label, which also stands in the address
             6.0,
             POLICY,
             EXPERT,
-            "Blue: the policy was surer of this token than of the expert's there. Pink: the expert's token was likelier.",
+            "Blue: the policy was surer of this token than of the expert's there. Pink: it was less sure.",
         ),
         Tint("Entropy", "entropies", "nats", 2.0, ENTROPY, ENTROPY, "Stronger: more undecided at this token."),
         Tint("Log-probability", "logprobs", "nats", 4.0, NEUTRAL, NEUTRAL, "Stronger: a less likely token."),

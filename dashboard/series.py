@@ -57,14 +57,13 @@ def thinned(series: Series, limit: int = POINTS) -> Series:
         return series
     width = _bucket_width(series.steps, (limit - 2) // 2)
     starts = _starts(series.steps, width)
-    kept = {0, len(series) - 1}
-    for start, end in zip(starts, [*starts[1:], len(series)], strict=True):
-        stretch = series.values[start:end]
-        if np.isfinite(stretch).any():
-            kept |= {int(start + np.nanargmin(stretch)), int(start + np.nanargmax(stretch))}
-        else:
-            kept.add(int(start))
-    index = np.array(sorted(kept))
+    lengths = np.diff(np.append(starts, len(series)))
+    kept = [np.array([0, len(series) - 1]), starts[np.isnan(np.fmin.reduceat(series.values, starts))]]
+    for extreme in (np.fmin, np.fmax):  # both pass over NaN
+        found = np.flatnonzero(series.values == np.repeat(extreme.reduceat(series.values, starts), lengths))
+        _, firsts = np.unique(series.steps[found] // width, return_index=True)
+        kept.append(found[firsts])
+    index = np.unique(np.concatenate(kept))
     return Series(series.steps[index], series.values[index])
 
 

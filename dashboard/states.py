@@ -25,7 +25,7 @@ def _advice(error: CalibrlError) -> tuple[str, str]:
     if error.status == 404:
         return "There is no such job", "The address may be mistyped, or the job belongs to another service."
     if error.status is None:
-        return "The API does not answer", "It may still be starting. This page tries again when you reload it."
+        return "The API does not answer", "It may still be starting. Try again in a moment."
     return "The API could not answer", "Its log says more."
 
 

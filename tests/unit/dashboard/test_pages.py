@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
+import yaml
 from streamlit.testing.v1 import AppTest
 
 import dashboard
-from jobs.schemas import Checkpoint, Event, Job, JobStatus, Reason
+from jobs.schemas import Checkpoint, Event, Job, JobStatus, Reason, job_spec_adapter
 
 if TYPE_CHECKING:
     from tests.unit.dashboard.conftest import World
@@ -276,3 +277,8 @@ def test_names_and_labels_are_escaped(world: World) -> None:
         assert "<i>" not in text
         assert "&lt;i&gt;x&lt;/i&gt;" in text
     assert "&lt;b&gt;y&lt;/b&gt;" in html(job_page(job.id))
+
+
+def test_the_spec_that_an_empty_list_shows_is_a_valid_one(world: World) -> None:
+    spec = job_spec_adapter.validate_python(yaml.safe_load(jobs_page().code[0].value))
+    assert spec.name == "my-first-job"
