@@ -6,7 +6,6 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-PACKAGES := api calibrl calibrl_core dashboard jobs migrations tests worker
 
 # Of all that pip says, the lines that show it is at work; its errors go to stderr, and pass.
 PROGRESS := sed -u -n -E -e 's/^ *(Downloading|Using cached|Processing) ([^ ]*\/)?([^ ]+).*\(([0-9.]+ [MG]B)\).*/    \3 (\4)/p' \
@@ -28,13 +27,13 @@ unit: $(INSTALLED)  ## the tests that need no services, in seconds
 	@$(RUN) -m pytest tests/unit
 
 lint: $(INSTALLED)  ## style and types
-	@$(BIN)/ruff check $(PACKAGES)
-	@$(BIN)/ruff format --check $(PACKAGES)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
 clean:  ## remove what was built and installed here; data folders stay
 	@rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	@find $(PACKAGES) -type d -name __pycache__ -prune -exec rm -rf {} +
+	@find . -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # A stamp, so that a second call needs no network. `setuptools` first and no isolation: pip would fetch it each time.
 $(INSTALLED): pyproject.toml constraints.txt

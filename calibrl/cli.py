@@ -22,7 +22,7 @@ from typer.core import TyperGroup
 from calibrl import terminal
 from calibrl.client import CalibrlError, Client
 from calibrl.specfile import SpecError, read_spec
-from jobs.schemas import Job, JobStatus, Page
+from jobs.schemas import Event, Job, JobStatus, Page
 from jobs.settings import SettingsError, get_settings
 
 POLL_SECONDS = 1.0
@@ -180,7 +180,7 @@ def show(job: JobArgument, as_json: AsJson = False, data: StackFolder = None) ->
         if as_json:
             typer.echo(found.model_dump_json(indent=2))
         else:
-            _say(terminal.job_page(found, client.events(found.id).data, client.checkpoints(found.id)))
+            _say(terminal.job_page(found, _history(client, found.id), client.checkpoints(found.id)))
 
 
 @app.command(rich_help_panel=JOBS)
@@ -240,6 +240,17 @@ def _course(client: Client, id: UUID) -> Iterator[tuple[Job, dict[int, dict[str,
         if job.status.final:
             return
         time.sleep(POLL_SECONDS)
+
+
+def _history(client: Client, id: UUID) -> list[Event]:
+    """All that has happened to a job."""
+    events: list[Event] = []
+    more = True
+    while more:
+        page = client.events(id, after=events[-1].id if events else 0, limit=1000)
+        events += page.data
+        more = page.has_more
+    return events
 
 
 def _find(client: Client, job: str) -> Job:

@@ -171,11 +171,12 @@ def test_show_tells_all(service: Service) -> None:
     }
     checkpoint = {"step": 3, "path": "/runs/x", "best": True, "metrics": {}, "created_at": "2026-01-01T00:00:00Z"}
     service.on("GET", JOB_PATH, job(status="succeeded", result={"accuracy": 0.5}))
-    service.on("GET", f"{JOB_PATH}/events", page(event))
+    service.on("GET", f"{JOB_PATH}/events", page(event, has_more=True), page(event | {"id": 2, "message": "later"}))
     service.on("GET", f"{JOB_PATH}/checkpoints", page(checkpoint))
     result = calibrl("show", str(JOB_ID))
-    for part in ("succeeded", "by hand", "/runs/x", "accuracy: 0.5", "steps: 10"):
+    for part in ("succeeded", "by hand", "later", "/runs/x", "accuracy: 0.5", "steps: 10"):
         assert part in result.stdout
+    assert [r.query["after"] for r in service.requests if r.path.endswith("events")] == ["0", "1"]
     assert json.loads(calibrl("show", str(JOB_ID), "--json").stdout)["result"] == {"accuracy": 0.5}
 
 
