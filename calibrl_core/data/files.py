@@ -59,7 +59,7 @@ def _rows(source: FileData) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _jsonl_rows(path: str) -> Iterator[dict[str, Any]]:
-    with Path(path).open(encoding="utf-8") as file:
+    with Path(path).open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
                 row = json.loads(line)

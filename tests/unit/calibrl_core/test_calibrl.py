@@ -1,0 +1,106 @@
+"""CalibRL's guidance, by numbers worked out by hand."""
+
+import pytest
+import torch
+
+from calibrl_core.algorithms import GRPO, CalibRL
+from calibrl_core.algorithms.base import LossBatch
+
+
+def batch(*, logprobs, expert, advantages, passed, mask=None, expert_mask=None, old_logprobs=None):
+    logprobs = torch.tensor(logprobs, dtype=torch.float64, requires_grad=True)
+    full = torch.ones(logprobs.shape, dtype=torch.bool)
+    return LossBatch(
+        logprobs=logprobs,
+        old_logprobs=logprobs.detach() if old_logprobs is None else torch.tensor(old_logprobs, dtype=torch.float64),
+        advantages=torch.tensor(advantages, dtype=torch.float64),
+        completion_mask=full if mask is None else torch.tensor(mask),
+        passed=torch.tensor(passed),
+        expert_logprobs=torch.tensor(expert, dtype=torch.float64),
+        expert_mask=full if expert_mask is None else torch.tensor(expert_mask),
+    )
+
+
+@pytest.mark.parametrize(
+    ("passed", "gap", "expected", "gradient"),
+    [
+        (True, -2.0, 0.75 * 2.0, -0.75),  # under-confident in a right answer: full push up
+        (True, 2.0, -0.75 * 0.5 * 2.0, -0.75 * 0.5),  # confident in a right answer: damped, still up
+        (False, 2.0, 0.75 * 2.0, 0.75),  # over-confident in a wrong answer: full push down
+        (False, -2.0, -0.75 * 0.5 * 2.0, 0.75 * 0.5),  # humble in a wrong answer: damped, still down
+    ],
+)
+def test_quadrants(passed, gap, expected, gradient):
+    given = batch(logprobs=[[-3.0]], expert=[[-3.0 - gap]], advantages=[0.75 if passed else -0.75], passed=[passed])
+    guidance = CalibRL().token_losses(given).guidance
+    assert guidance.item() == pytest.approx(expected)
+    guidance.sum().backward()
+    assert given.logprobs.grad.item() == pytest.approx(gradient)
+
+
+def test_rareness_is_the_size_of_the_advantage_not_its_sign():
+    given = batch(logprobs=[[-1.0], [-1.0]], expert=[[-2.0], [-2.0]], advantages=[-0.25, 0.25], passed=[False, False])
+    assert CalibRL().token_losses(given).guidance.flatten().tolist() == pytest.approx([0.25, 0.25])
+    unweighted = CalibRL(rareness_weighting=False).token_losses(given).guidance
+    assert unweighted.flatten().tolist() == pytest.approx([1.0, 1.0])
+
+
+def test_past_the_experts_end():
+    given = batch(
+        logprobs=[[-1.0, -1.0]], expert=[[-2.0, -9.0]], advantages=[1.0], passed=[False], expert_mask=[[True, False]]
+    )
+    assert CalibRL().token_losses(given).guidance[0].tolist() == pytest.approx([1.0, 0.0])
+    # As published: the missing token counts as log-probability 0, so gap = -1 and the humble side is damped.
+    assert CalibRL(expert_tail="zero").token_losses(given).guidance[0].tolist() == pytest.approx([1.0, -0.5])
+
+
+@pytest.mark.parametrize("gap", ["token", "sequence_mean", "sequence_sum"])
+@pytest.mark.parametrize("tail", ["none", "zero"])
+def test_no_expert_no_guidance(gap, tail):
+    given = batch(
+        logprobs=[[-1.0, -2.0]], expert=[[-7.0, -7.0]], advantages=[1.0], passed=[False], expert_mask=[[False, False]]
+    )
+    losses = CalibRL(expert_gap=gap, expert_tail=tail).token_losses(given)
+    assert losses.guidance.tolist() == [[0.0, 0.0]]
+    torch.testing.assert_close(losses.policy, GRPO().token_losses(given).policy)
+
+
+def test_sequence_gaps_are_the_same_for_every_token():
+    given = batch(
+        logprobs=[[-1.0, -2.0, -5.0]],
+        expert=[[-4.0, -4.0, -9.0]],
+        advantages=[1.0],
+        passed=[False],
+        mask=[[True, True, False]],
+        expert_mask=[[True, True, False]],
+    )
+    # rollout: sum -3, mean -1.5; expert: sum -8, mean -4; the masked third token counts nowhere
+    assert CalibRL(expert_gap="sequence_sum").token_losses(given).guidance[0].tolist() == pytest.approx([5, 5, 0])
+    assert CalibRL(expert_gap="sequence_mean").token_losses(given).guidance[0].tolist() == pytest.approx([2.5, 2.5, 0])
+
+
+def test_clips():
+    ratios = torch.tensor([[1.5, 0.5, 1.1]], dtype=torch.float64)
+    old = [[-2.0, -2.0, -2.0]]
+    up = batch(
+        logprobs=(torch.tensor(old) + ratios.log()).tolist(),
+        expert=old,
+        advantages=[2.0],
+        passed=[True],
+        old_logprobs=old,
+    )
+    losses = GRPO().token_losses(up)
+    assert losses.policy[0].tolist() == pytest.approx([-2.4, -1.0, -2.2])  # the rise is cut at 1.2
+    assert losses.clipped_high.tolist() == [[True, False, False]]
+    assert not losses.clipped_low.any()
+    down = batch(
+        logprobs=(torch.tensor(old) + torch.tensor([[4.0, 0.5, 1.5]]).log()).tolist(),
+        expert=old,
+        advantages=[-2.0],
+        passed=[False],
+        old_logprobs=old,
+    )
+    losses = GRPO().token_losses(down)
+    assert losses.policy[0].tolist() == pytest.approx([6.0, 1.6, 3.0])  # 8 is cut at 3 x 2; the fall at 0.8
+    assert losses.clipped_dual.tolist() == [[True, False, False]]
+    assert losses.clipped_low.tolist() == [[False, True, False]]

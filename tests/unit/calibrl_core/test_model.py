@@ -1,0 +1,145 @@
+"""The tiny model, its log-probabilities and its rollouts, against transformers' own paths."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from calibrl_core import logprobs as logprobs_module
+from calibrl_core.config import BuiltinModel, PathModel
+from calibrl_core.logprobs import entropy, sampler_logits, token_logprobs
+from calibrl_core.models.policy import Policy, load_policy
+from calibrl_core.models.tiny import build_tiny_vlm
+
+
+def weights(policy):
+    return {name: tensor.clone() for name, tensor in policy.model.state_dict().items()}
+
+
+def test_the_seed_decides_the_weights(policy):
+    state = torch.get_rng_state()
+    again = weights(load_policy(BuiltinModel(builtin="tiny-vlm")))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(tensor, again[name]) for name, tensor in weights(policy).items())
+    other = weights(load_policy(BuiltinModel(builtin="tiny-vlm", seed=1)))
+    assert not torch.equal(other["lm_head.weight"], again["lm_head.weight"])
+
+
+def test_save_and_load(policy, examples, tmp_path):
+    policy.save(tmp_path)
+    loaded = load_policy(PathModel(path=str(tmp_path)))
+    assert loaded.tokenizer.padding_side == "left"
+    rows, again = policy.encode(examples), loaded.encode(examples)
+    assert torch.equal(rows.input_ids, again.input_ids)
+    with torch.no_grad():
+        logits = [
+            one.model(input_ids=rows.input_ids, attention_mask=rows.attention_mask, **rows.images).logits
+            for one in (policy, loaded)
+        ]
+    assert torch.equal(*logits)
+
+
+@pytest.mark.parametrize("text", ["<think>3+4=7.</think><answer>7</answer>", "Grüße, 数学 & <b>tags</b>  \n\t x=½"])
+def test_any_text_survives_the_tokenizer(policy, text):
+    ids = policy.tokenizer(text, add_special_tokens=False).input_ids
+    assert policy.tokenizer.decode(ids) == text
+
+
+def test_the_tokenizer_is_the_same_every_time(policy):
+    _, processor = build_tiny_vlm(0)
+    assert processor.tokenizer.get_vocab() == policy.tokenizer.get_vocab()
+
+
+def test_experts_end_with_a_stop_token_unless_cut(policy, examples):
+    tokens, mask = policy.tokenize_experts(examples[:2], limit=1000)
+    lengths = mask.sum(-1).tolist()
+    assert [tokens[row, length - 1].item() for row, length in enumerate(lengths)] == [policy.tokenizer.eos_token_id] * 2
+    tokens, mask = policy.tokenize_experts(examples[:2], limit=5)
+    assert mask.sum(-1).tolist() == [5, 5]
+    assert policy.tokenizer.eos_token_id not in tokens
+
+
+def test_greedy_completions_are_those_of_generate(policy, engine, examples):
+    ours = engine.generate(examples, group_size=1, temperature=0, max_tokens=12, seed=[0])
+    rows = policy.encode(examples)
+    theirs = policy.model.generate(
+        input_ids=rows.input_ids,
+        attention_mask=rows.attention_mask,
+        **rows.images,
+        max_new_tokens=12,
+        do_sample=False,
+        suppress_tokens=policy.banned.nonzero().flatten().tolist(),
+        pad_token_id=policy.pad_id,
+    )[:, rows.input_ids.shape[1] :]
+    assert torch.equal(ours.tokens[ours.mask], theirs[:, : ours.tokens.shape[1]][ours.mask])
+
+
+def test_the_samplers_logprobs_are_the_trainers(policy, engine, examples):
+    rollouts = engine.generate(examples, group_size=4, temperature=0.7, max_tokens=16, seed=[1])
+    rows = policy.encode([example for example in examples for _ in range(4)])
+    with torch.no_grad():
+        again = policy.logprobs(rows, rollouts.tokens, rollouts.mask, temperature=0.7)
+    torch.testing.assert_close(again, rollouts.logprobs, rtol=0, atol=2e-5)
+    assert (rollouts.entropies[rollouts.mask] > 0).all()
+    assert not policy.banned[rollouts.tokens[rollouts.mask]].any()
+
+
+def test_the_same_seed_gives_the_same_completions_and_another_does_not(engine, examples):
+    first, again, other = (
+        engine.generate(examples[:2], group_size=3, temperature=1.0, max_tokens=8, seed=[seed]).texts
+        for seed in (0, 0, 1)
+    )
+    assert first == again != other
+
+
+def test_rows_that_finish_leave_the_others_as_they_were(policy, engine, examples, monkeypatch):
+    # With one token in three a stop token, rows finish all the time and the batch shrinks at almost every step.
+    monkeypatch.setattr(policy, "stop_ids", frozenset(range(0, 384, 3)))
+    monkeypatch.setattr("calibrl_core.rollout.shared_prefill.DROP_BELOW", 1.0)
+    dropping = engine.generate(examples, group_size=4, temperature=1.0, max_tokens=16, seed=[5])
+    monkeypatch.setattr("calibrl_core.rollout.shared_prefill.DROP_BELOW", 0.0)
+    keeping = engine.generate(examples, group_size=4, temperature=1.0, max_tokens=16, seed=[5])
+    assert len(set(dropping.mask.sum(-1).tolist())) > 2
+    assert torch.equal(dropping.tokens, keeping.tokens)
+    assert torch.equal(dropping.mask, keeping.mask)
+    torch.testing.assert_close(dropping.logprobs, keeping.logprobs, rtol=0, atol=2e-5)
+
+
+def test_another_picture_gives_other_logprobs(policy, examples):
+    changed = dataclasses.replace(examples[0], id="changed", images=examples[1].images)
+    tokens, mask = policy.tokenize_experts([examples[0]], limit=32)
+    with torch.no_grad():
+        seen, other = (policy.logprobs(policy.encode([one]), tokens, mask, 1.0) for one in (examples[0], changed))
+    assert (seen - other).abs().max() > 1e-4
+
+
+def test_chunked_logprobs_and_their_gradients_are_the_plain_ones(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(37, 8, generator=generator, dtype=torch.float32)
+    head = torch.randn(50, 8, generator=generator)
+    targets = torch.randint(2, 50, (37,), generator=generator)
+    banned = torch.zeros(50, dtype=torch.bool)
+    banned[:2] = True
+    results = []
+    for elements in (2**24, 50 * 5):
+        monkeypatch.setattr(logprobs_module, "CHUNK_ELEMENTS", elements)
+        inputs = [hidden.clone().requires_grad_(), head.clone().requires_grad_()]
+        found = token_logprobs(*inputs, targets, 0.5, banned)
+        found.square().sum().backward()
+        results.append((found.detach(), inputs[0].grad, inputs[1].grad))
+    plain = ((hidden @ head.T) / 0.5).masked_fill(banned, -torch.inf).log_softmax(-1)[range(37), targets]
+    torch.testing.assert_close(results[0][0], plain)
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_entropy():
+    scores = sampler_logits(torch.tensor([[0.0, 0.0, 5.0], [0.0, 100.0, 0.0]]), 1.0, torch.tensor([False, False, True]))
+    assert entropy(scores).tolist() == pytest.approx([0.6931472, 0.0], abs=1e-6)
+
+
+def test_the_encoded_prompts_kept_are_bounded(policy, examples, monkeypatch):
+    monkeypatch.setattr("calibrl_core.models.policy.ENCODED_MEGABYTES", 0)
+    small = Policy(policy.model, policy.processor, policy.device)
+    small.encode(examples)
+    assert len(small._encoded) == 1
