@@ -17,7 +17,7 @@ TICK = 1.0  # seconds between a live panel's reads
 LIST_TICK = 2.0  # seconds between the jobs list's reads while a job on it is yet to end
 IDLE_TICK = 10.0  # seconds between them when all have ended: a new job shows by itself
 FRESH = 0.5  # seconds for which a read serves every viewer
-LOG_TAIL = 200_000  # characters of a log that are shown
+LOG_TAIL = 50_000  # characters of a log that are shown
 PAGES_A_TICK = 200  # pages read in one go at most; what is left follows at the next tick
 
 
@@ -63,6 +63,15 @@ def sample(job_id: UUID, sample_id: int) -> Sample:
 @st.cache_resource(max_entries=256, show_spinner=False)
 def image(job_id: UUID, sha256: str) -> bytes:
     return client().image(job_id, sha256)
+
+
+def whole_log(job_id: UUID) -> str:
+    """A job's log from its first byte to its last, for a download."""
+    parts, after = [], 0
+    while (chunk := client().log(job_id, after=after)).next > after:
+        parts.append(chunk.text)
+        after = chunk.next
+    return "".join(parts)
 
 
 class _Reader:

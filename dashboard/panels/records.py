@@ -23,7 +23,12 @@ def _log(job: Job) -> None:
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         st.caption("The end of the log." if tail.cut else "The whole log.")
         st.download_button(
-            "Download", tail.text, f"{job.id}.log.txt", "text/plain", icon=":material/download:", on_click="ignore"
+            "Download all of it",
+            lambda: data.whole_log(job.id),
+            f"{job.id}.log.txt",
+            "text/plain",
+            icon=":material/download:",
+            on_click="ignore",
         )
     with st.container(height=560, autoscroll=True, border=False):
         st.code(tail.text, language=None, wrap_lines=True)

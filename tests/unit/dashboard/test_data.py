@@ -99,6 +99,7 @@ def test_only_the_end_of_a_log_is_kept(world: World, monkeypatch: pytest.MonkeyP
     world.logs[job.id] += b"more\n"
     log.refresh()
     assert log.text == "line\nmore\n"
+    assert data.whole_log(job.id) == "first line\nlast line\nmore\n"
 
 
 def test_groups_are_listed_newest_step_first(world: World) -> None:

@@ -282,3 +282,13 @@ def test_names_and_labels_are_escaped(world: World) -> None:
 def test_the_spec_that_an_empty_list_shows_is_a_valid_one(world: World) -> None:
     spec = job_spec_adapter.validate_python(yaml.safe_load(jobs_page().code[0].value))
     assert spec.name == "my-first-job"
+
+
+def test_a_step_with_fewer_groups_shows_its_first(world: World, measured: Job) -> None:
+    for text in ("one ", "two "):
+        world.keep_sample(measured, 10, text)
+    world.keep_sample(measured, 20, "new ")
+    app = job_page(measured.id, "Rollouts", step="10", group="2")
+    assert "two " in html(app)
+    app.selectbox(key="step").set_value("20").run()
+    assert "new " in html(finished(app))
