@@ -19,6 +19,7 @@ Figure = dict[str, Any]
 Trace = dict[str, Any]
 
 HEIGHT = 270  # pixels
+MARKED = 60  # points from which a sparse curve goes without a mark at each
 SMOOTH_FROM = 24  # points from which a curve is shown smoothed, with the raw line behind it
 
 
@@ -66,7 +67,7 @@ def _line(curve: Curve, value_format: str) -> list[Trace]:
         return [
             {
                 "type": "scatter",
-                "mode": "lines+markers" if curve.sparse or len(curve.series) < 3 else "lines",
+                "mode": "lines+markers" if len(curve.series) < (MARKED if curve.sparse else 3) else "lines",
                 "name": name,
                 "x": shown.steps.tolist(),
                 "y": numbers(shown.values),

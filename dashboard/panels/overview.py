@@ -22,6 +22,7 @@ NAMES = (
     "loss/guidance",
     "loss/total",
     "loss/grad_norm",
+    "perf/tokens_per_second",
 )
 SPARKLINE = 60  # points
 
@@ -154,16 +155,24 @@ def _reinforcement(job: Job) -> None:
 def _expert_nll(of: dict[str, Series]) -> None:
     live_chart.card(
         "Expert negative log-likelihood",
-        "How surprised the model is by the expert's tokens. It should fall; flat from the start: it does not learn.",
+        "The loss: how surprised the model is by the expert's tokens. It should fall from the first steps on.",
         charts.curves([Curve("negative log-likelihood", of["expert/nll"], EXPERT)], unit="nats a token"),
         key="nll",
     )
 
 
+def _speed(of: dict[str, Series]) -> None:
+    live_chart.card(
+        "Speed",
+        "It should be steady. A lasting fall means that something else uses the machine.",
+        charts.curves(
+            [Curve("tokens", of["perf/tokens_per_second"], NEUTRAL)], unit="tokens a second", value_format=",.0f"
+        ),
+        key="speed",
+    )
+
+
 def _sft(job: Job) -> None:
     of = read(job, NAMES)
-    if nothing(job, of):
-        return
-    if not len(of["expert/nll"]):
-        of["expert/nll"] = of["loss/total"]  # the loss of supervised fine-tuning is just that
-    grid([lambda: _accuracy(of), lambda: _expert_nll(of), lambda: _loss(of), lambda: _grad_norm(of)])
+    if not nothing(job, of):
+        grid([lambda: _accuracy(of), lambda: _expert_nll(of), lambda: _grad_norm(of), lambda: _speed(of)])

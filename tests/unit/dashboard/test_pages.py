@@ -228,8 +228,9 @@ def test_a_waiting_job_names_what_it_waits_for(world: World) -> None:
 
 def test_supervised_fine_tuning_shows_what_it_has(world: World) -> None:
     job = world.add(spec={"kind": "train", "algorithm": {"type": "sft"}})
-    world.measure(job, range(1, 31), {"loss/total": 2.0, "loss/grad_norm": 1.0})
-    assert charts(job_page(job.id))["nll"]["data"]
+    world.measure(job, range(1, 31), {"expert/nll": 2.0, "loss/grad_norm": 1.0})
+    figures = charts(job_page(job.id))
+    assert figures.keys() == {"nll", "grad-norm"}  # the others have nothing to draw
     assert "samples nothing" in html(job_page(job.id, "Exploration"))
     assert "No rollouts" in html(job_page(job.id, "Rollouts"))
 
