@@ -1,6 +1,5 @@
 """Child processes that can't be left behind: each leads its own group, and dies when its starter does."""
 
-import ctypes
 import os
 import select
 import signal
@@ -9,8 +8,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-
-from jobs.launch import PR_SET_PDEATHSIG
 
 LAUNCHER = Path(__file__).with_name("launch.py")
 REAP_SECONDS = 30.0  # a killed process that still hasn't ended is stuck in the kernel
@@ -80,8 +77,3 @@ def stop(process: Process, grace: float, first: signal.Signals = signal.SIGTERM)
     ended(process, grace)
     kill_group(process)
     return process.wait(REAP_SECONDS)
-
-
-def die_with_parent() -> None:
-    """Have the kernel kill this process when the one that forked it is gone."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)

@@ -157,7 +157,8 @@ class Supervisor:
                 log.warning("database away; the run goes on", job=str(self._claim.job_id), error=str(error.__cause__))
             self._database_away = True
             return None
-        self._database_away = False
+        if result:  # a shipper with nothing to ship hasn't asked the database
+            self._database_away = False
         return result
 
 

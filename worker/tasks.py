@@ -4,9 +4,9 @@ from contextlib import suppress
 from typing import Any
 
 import structlog
-from celery.signals import worker_process_init, worker_ready, worker_shutdown, worker_shutting_down
+from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
 
-from jobs import lifecycle, processes, queue
+from jobs import lifecycle, queue
 from jobs.db import session_scope
 from jobs.lifecycle import Claim, LeaseLost, Order, Outcome
 from jobs.schemas import JobStatus, Reason
@@ -60,10 +60,6 @@ def _run(claim: Claim, settings: Settings) -> Order:
     return supervisor.order
 
 
-def _in_pool_process(**_: Any) -> None:
-    processes.die_with_parent()
-
-
 def _on_ready(**_: Any) -> None:
     settings = get_settings()
     keepers.append(Keeper(settings, current))
@@ -81,7 +77,6 @@ def _on_shutdown(**_: Any) -> None:
         keeper.end()
 
 
-worker_process_init.connect(_in_pool_process)
 worker_ready.connect(_on_ready)
 worker_shutting_down.connect(_on_shutting_down)
 worker_shutdown.connect(_on_shutdown)

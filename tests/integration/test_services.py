@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
@@ -84,7 +86,7 @@ def test_servers_listen_on_this_machine_only(postgres: Postgres, valkey: Valkey)
 
 
 @pytest.mark.parametrize("make", [postgres_in, valkey_in])
-def test_a_folder_serves_one_server_at_a_time(folder: Path, make: type[Valkey]) -> None:
+def test_a_folder_serves_one_server_at_a_time(folder: Path, make: Callable[[Path], Valkey]) -> None:
     with make(folder), pytest.raises(StackError, match="in use by another running stack") as caught, make(folder):
         pass
     assert "\n" not in str(caught.value)
@@ -104,6 +106,18 @@ def test_a_killed_owner_leaves_no_server_and_the_next_one_starts_at_once(folder:
         owner.kill()
         owner.communicate(timeout=10)
     eventually(lambda: processes_with(folder) == [], 10)
+
+
+@pytest.mark.parametrize("make", [postgres_in, valkey_in])
+def test_a_start_waits_for_what_is_left_of_a_killed_server(folder: Path, make: Callable[[Path], Valkey]) -> None:
+    with make(folder) as server:
+        data = server.folder / "data"
+    left = subprocess.Popen(["sleep", "600"], cwd=data)
+    ending = threading.Timer(0.5, left.kill)
+    ending.start()
+    with make(folder):
+        assert left.wait(0) == -signal.SIGKILL
+    ending.join()
 
 
 def test_a_server_that_can_not_start_says_so_in_one_line(folder: Path) -> None:

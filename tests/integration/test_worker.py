@@ -60,6 +60,15 @@ def celery_worker(tmp_path: Path) -> Iterator[Callable[[], Process]]:
         processes.stop(process, 0)
 
 
+@pytest.fixture
+def in_background() -> Iterator[Callable[[], Future[None]]]:
+    """Starts `wake` in a thread, which doesn't outlive the test either."""
+    with ThreadPoolExecutor(1) as pool:
+        yield lambda: pool.submit(wake)
+        for pid in processes_with(get_settings().data_dir / "runs"):
+            os.kill(pid, signal.SIGKILL)
+
+
 def submit(behaviour: Behaviour = Behaviour.NORMAL, *, steps: int = 20, milliseconds: int = 10, **more: Any) -> UUID:
     spec = {
         "kind": "train",
@@ -101,13 +110,6 @@ def wake() -> None:
     from worker.tasks import wake as task
 
     task()
-
-
-def in_background() -> Future[None]:
-    pool = ThreadPoolExecutor(1)
-    future = pool.submit(wake)
-    pool.shutdown(wait=False)
-    return future
 
 
 def running_at(job_id: UUID, step: int) -> models.Job:
@@ -178,7 +180,7 @@ def test_one_wake_up_runs_all_that_is_queued_dependents_too() -> None:
     assert found.result["evaluations"][0]["model"]["path"].endswith("step-000002")
 
 
-def test_the_trainer_gets_no_secrets_and_only_its_device() -> None:
+def test_the_trainer_gets_no_secrets_and_only_its_device(in_background: Callable[[], Future[None]]) -> None:
     job_id = submit(Behaviour.STUBBORN, steps=2)
     run = in_background()
     running_at(job_id, 1)
@@ -191,7 +193,9 @@ def test_the_trainer_gets_no_secrets_and_only_its_device() -> None:
     run.result(30)
 
 
-def test_cancel_kills_a_trainer_that_ignores_term_and_what_it_started(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cancel_kills_a_trainer_that_ignores_term_and_what_it_started(
+    in_background: Callable[[], Future[None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("CALIBRL_STOP_GRACE_SECONDS", "0.5")
     get_settings.cache_clear()
     job_id = submit(Behaviour.STUBBORN, steps=4)
@@ -254,7 +258,7 @@ def test_a_job_that_the_worker_can_not_run_fails_and_says_why(tmp_path: Path) ->
     assert "tester could not run it: NotADirectoryError" in str(job(job_id).message)
 
 
-def test_a_lost_lease_kills_the_trainer_and_writes_nothing_more() -> None:
+def test_a_lost_lease_kills_the_trainer_and_writes_nothing_more(in_background: Callable[[], Future[None]]) -> None:
     job_id = submit(Behaviour.STUBBORN, steps=4)
     run = in_background()
     running_at(job_id, 2)
@@ -291,7 +295,7 @@ def test_a_worker_told_to_stop_gives_its_job_back_and_another_goes_on(
 def test_a_killed_pool_process_takes_its_trainer_along_and_the_job_goes_on(
     celery_worker: Callable[[], Process],
 ) -> None:
-    job_id = submit(steps=30, milliseconds=50)
+    job_id = submit(steps=30, milliseconds=50, checkpoints={"every_steps": 1000})
     worker = celery_worker()
     running_at(job_id, 7)
     trainer = trainers(job_id)[0]
@@ -305,6 +309,9 @@ def test_a_killed_pool_process_takes_its_trainer_along_and_the_job_goes_on(
         reasons = [event.reason for event in events.page(session, job_id, after=0, limit=100) if event.reason]
     assert reasons == [Reason.LOST_WORKER]
     assert not processes.ended(worker)
+    # The first trainer died before it was done: with no checkpoint yet, the second one began anew.
+    count = Counter(log_text(job_id).splitlines())
+    assert (count["step 1"], count["step 30"]) == (2, 1)
 
 
 def test_a_killed_worker_takes_all_its_processes_along(celery_worker: Callable[[], Process], database: str) -> None:
