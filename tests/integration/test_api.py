@@ -325,6 +325,15 @@ def test_a_crash_is_a_problem_document_and_a_log_line(capfd: pytest.CaptureFixtu
     assert (mine[1]["method"], mine[1]["path"], mine[1]["status"]) == ("GET", path, 500)
 
 
+def test_nobody_holds_a_201_for_a_job_that_was_not_committed(client: httpx.Client) -> None:
+    with session_scope() as session:
+        session.execute(text("CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''no''; END'"))
+        trigger = "CREATE CONSTRAINT TRIGGER late AFTER INSERT ON jobs DEFERRABLE INITIALLY DEFERRED"
+        session.execute(text(f"{trigger} FOR EACH ROW EXECUTE FUNCTION refuse()"))
+    refused(client.post("/v1/jobs", json=TRAIN), 500)
+    assert client.get("/v1/jobs").json()["data"] == []
+
+
 def test_a_broker_that_is_away_stops_no_submission(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_URL", f"redis://127.0.0.1:{free_port()}/0")
     get_settings.cache_clear()
