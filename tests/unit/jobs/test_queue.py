@@ -7,10 +7,13 @@ from jobs import queue
 from jobs.settings import get_settings
 
 
-def test_a_broker_that_is_away_is_only_logged(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))  # bound, not listening: refuses every connection
-        monkeypatch.setenv("REDIS_URL", f"redis://:hush@127.0.0.1:{closed.getsockname()[1]}/0")
+@pytest.mark.parametrize("accepts", [False, True])
+def test_a_broker_that_is_away_or_silent_is_only_logged(monkeypatch: pytest.MonkeyPatch, accepts: bool) -> None:
+    with socket.socket() as broker:
+        broker.bind(("127.0.0.1", 0))
+        if accepts:
+            broker.listen()
+        monkeypatch.setenv("REDIS_URL", f"redis://:hush@127.0.0.1:{broker.getsockname()[1]}/0")
         get_settings.cache_clear()
         with capture_logs() as logs:
             queue.wake(0)
