@@ -107,15 +107,19 @@ def curves(
     zero_line: bool = False,
     value_format: str = ".3f",
 ) -> Figure:
-    """Lines over steps. `share`: values from 0 to 1, shown as percentages; of_all: the axis reaches 100 %."""
+    """Lines over steps. `share`: values from 0 to 1 as percentages, on an axis to 100 % or, if small, to their top."""
     yaxis: dict[str, Any] = {"zeroline": zero_line}
     if share:
         value_format = ".1%"
-        yaxis |= {"tickformat": ".0%", "rangemode": "nonnegative", "autorangeoptions": {"include": [0, 0.05]}}
-    if share == "of_all":
-        yaxis |= {"range": [-0.03, 1.03], "autorange": False}
+        top = 1.03 if share == "of_all" else max([0.05, *(1.1 * _top(curve.series) for curve in lines)])
+        yaxis |= {"tickformat": ".0%", "range": [-0.03 * top, top]}
     traces = [trace for curve in lines if len(curve.series) for trace in _line(curve, value_format)]
     return {"data": traces, "layout": _layout(unit, yaxis=yaxis)}
+
+
+def _top(series: Series) -> float:
+    finite = series.values[np.isfinite(series.values)]
+    return float(finite.max()) if len(finite) else 0.0
 
 
 def stacked_shares(parts: Sequence[tuple[str, Series, str]], *, unit: str) -> Figure:
@@ -155,7 +159,17 @@ def heat_map(columns: HistogramColumns, *, colour: str, unit: str) -> Figure:
         "hovertemplate": "step %{x:.0f}<br>value %{y:.3g}<br>share %{z:.1%}<extra></extra>",
         "hoverongaps": False,
     }
-    return {"data": [trace], "layout": _layout(unit, hovermode="closest", showlegend=False)}
+    layout = _layout(unit, hovermode="closest", showlegend=False, yaxis={"range": _filled(edges, shares)})
+    return {"data": [trace], "layout": layout}
+
+
+def _filled(edges: NDArray[np.float64], shares: NDArray[np.float64]) -> list[float]:
+    """The range of values with something to see: bins that once held a hundredth of a column's values, and room."""
+    filled = np.flatnonzero(np.nanmax(shares, axis=1, initial=0.0) >= 0.01)
+    if not len(filled):
+        return [float(edges[0]), float(edges[-1])]
+    low, high = max(int(filled[0]) - 1, 0), min(int(filled[-1]) + 2, len(edges) - 1)
+    return [float(edges[low]), float(edges[high])]
 
 
 def intervals(metrics: Sequence[str], results: Sequence[Mapping[str, Any]]) -> Figure:

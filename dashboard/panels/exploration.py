@@ -9,7 +9,10 @@ from jobs.schemas import Job
 
 NAMES = (
     "exploration/entropy",
+    "exploration/entropy_top20",
     "exploration/active_groups",
+    "exploration/groups_all",
+    "exploration/groups_none",
     "reward/std",
     "rareness/mean",
     "rareness/correct",
@@ -30,11 +33,15 @@ def draw(job: Job) -> None:
 
 
 def _entropy(of: dict[str, Series]) -> None:
+    lines = [
+        Curve("all tokens", of["exploration/entropy"], ENTROPY),
+        Curve("most undecided fifth", of["exploration/entropy_top20"], ENTROPY, dash="dot"),
+    ]
     live_chart.card(
         "Policy entropy",
         "Look for a slow fall. A fast drop towards 0 means that it has stopped exploring; rising entropy with falling "
         "accuracy is noise, not exploration.",
-        charts.curves([Curve("entropy", of["exploration/entropy"], ENTROPY)], unit="nats a token"),
+        charts.curves(lines, unit="nats a token"),
         key="entropy",
     )
 
@@ -54,7 +61,11 @@ def _rareness(of: dict[str, Series]) -> None:
 
 
 def _active(of: dict[str, Series]) -> None:
-    lines = [Curve("active groups", of["exploration/active_groups"], POLICY)]
+    lines = [
+        Curve("some solved: active", of["exploration/active_groups"], POLICY),
+        Curve("all solved", of["exploration/groups_all"], CORRECT, dash="dot"),
+        Curve("none solved", of["exploration/groups_none"], WRONG, dash="dot"),
+    ]
     live_chart.card(
         "Groups that teach",
         "Groups with right and wrong completions; the others have no advantage. Near 0 there is nothing left to learn.",

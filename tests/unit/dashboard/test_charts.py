@@ -47,7 +47,8 @@ def test_sparse_measurements_get_a_mark_each_and_are_not_smoothed() -> None:
     (trace,) = figure.data
     assert trace.mode == "lines+markers"
     assert list(trace.x) == list(range(1, 31))
-    assert figure.layout.yaxis.range == (-0.03, 1.03)
+    low, high = figure.layout.yaxis.range
+    assert low < 0 < 1 < high
 
 
 def test_a_value_that_is_not_finite_is_a_gap() -> None:
@@ -74,6 +75,22 @@ def test_a_heat_map_has_a_border_around_every_cell() -> None:
     assert list(trace.x) == [0.5, 1.5, 2.5, 3.5]
     assert list(trace.y) == [0.0, 0.5, 1.0]
     assert [list(row) for row in trace.z] == [[0.5, 0.66667, 0.75], [0.5, 0.33333, 0.25]]
+
+
+def test_small_shares_get_an_axis_of_their_size() -> None:
+    none = charts.curves([Curve("cut", Series.of([1, 2], [0.0, 0.0]), "#000000")], unit="x", share="small")
+    some = charts.curves([Curve("cut", Series.of([1, 2], [0.0, 0.2]), "#000000")], unit="x", share="small")
+    assert valid(none).layout.yaxis.range[1] == pytest.approx(0.05)
+    assert valid(some).layout.yaxis.range[1] == pytest.approx(0.22)
+
+
+def test_a_heat_map_shows_the_values_that_occur_and_leaves_out_strays() -> None:
+    columns = HistogramColumns()
+    counts = [0] * 20
+    counts[9:11] = [500, 498]
+    counts[0] = 2  # a stray
+    columns.add(1, [float(edge) for edge in range(-10, 11)], counts)
+    assert charts.heat_map(columns, colour=palette.EXPERT, unit="nats")["layout"]["yaxis"]["range"] == [-2.0, 2.0]
 
 
 def result(model: str, **metrics: float) -> dict[str, Any]:
