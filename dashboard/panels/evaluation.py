@@ -1,10 +1,11 @@
 """Results of an evaluation job: each model on each split, with intervals."""
 
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
-from dashboard import charts, live_chart, states
+from dashboard import charts, data, live_chart, states
 from jobs.schemas import Job
 
 SHARES = ("accuracy", "greedy_accuracy", "pass_at_k", "majority_at_k", "strict_accuracy", "format_rate")
@@ -27,8 +28,19 @@ def draw(job: Job) -> None:
         )
         states.empty("No results" if job.status.final else "Not measured yet", text)
         return
+    results = [result | {"model": _model(job, result)} for result in results]
     for number, split in enumerate(dict.fromkeys(result["split"] for result in results)):
         _split(str(split), [result for result in results if result["split"] == split], key=f"split-{number}")
+
+
+def _model(job: Job, result: dict[str, Any]) -> str:
+    """What to call an evaluated model: the job that the spec names, else the end of what the result says."""
+    models = job.spec.get("models", [])
+    index = result.get("model_index", len(models))
+    source = models[index] if index < len(models) else {}
+    if "from_job" in source:
+        return f"{data.job(source['from_job']).name} ({source.get('checkpoint', 'best')})"
+    return "/".join(Path(str(result["model"])).parts[-2:])
 
 
 def _cell(metrics: dict[str, Any], name: str) -> str:

@@ -238,7 +238,7 @@ def test_supervised_fine_tuning_shows_what_it_has(world: World) -> None:
 def test_an_evaluation_shows_every_split_with_intervals(world: World) -> None:
     results = [
         {
-            "model": f"model <{index}>",
+            "model": f"/runs/x/checkpoints/step-<{index}>",
             "model_index": index,
             "split": split,
             "prompts": 200,
@@ -247,10 +247,13 @@ def test_an_evaluation_shows_every_split_with_intervals(world: World) -> None:
         for split in ("test", "test-noise")
         for index in range(2)
     ]
-    job = world.add(kind="evaluate", status=JobStatus.SUCCEEDED, spec={}, result={"results": results})
+    trained = world.add(name="digits-calibrl")
+    spec = {"models": [{"path": "/runs/x"}, {"from_job": str(trained.id), "checkpoint": "last"}]}
+    job = world.add(kind="evaluate", status=JobStatus.SUCCEEDED, spec=spec, result={"results": results})
     app = job_page(job.id)
     assert charts(app).keys() == {"split-0", "split-1"}
-    assert charts(app)["split-0"]["data"][0]["name"] == "model &lt;0&gt;"
+    names = [trace["name"] for trace in charts(app)["split-0"]["data"]]
+    assert names == ["checkpoints/step-&lt;0&gt;", "digits-calibrl (last)"]
     assert app.dataframe[0].value["Accuracy"][0] == "50.0%  (40.0% to 60.0%)"
 
 
