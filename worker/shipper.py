@@ -84,6 +84,7 @@ class Shipper:
         self._run_dir = run_dir
         self._worker = worker
         self._shipped: tuple[int, int] | None = None  # as last seen committed
+        self._step: int | None = None  # the highest of this attempt: an evaluation's metrics count models, not steps
         self.finish: Finish | None = None
         self.error: Error | None = None
 
@@ -131,7 +132,7 @@ class Shipper:
     def _write(self, session: Session, run: list[RunEvent]) -> None:
         """Write events of which at most the first is a `start`."""
         job_id = self._claim.job_id
-        step, total = None, None
+        total = None
         metric_rows: list[tuple[int, datetime, dict[str, Any]]] = []
         histogram_rows: list[tuple[int, str, list[float], list[int]]] = []
         for event in run:
@@ -139,14 +140,14 @@ class Shipper:
                 case Start():
                     self.finish = self.error = None
                     jobs.rewind(session, job_id, event.step)
-                    step, total = event.step, event.steps_total
+                    self._step, total = event.step, event.steps_total
                 case Metrics():
                     metric_rows.append((event.step, datetime.fromtimestamp(event.ts, UTC), dict(event.values)))
-                    step = event.step
+                    self._step = max(self._step or 0, event.step)
                 case Histogram():
                     histogram_rows.append((event.step, event.name, event.edges, event.counts))
                 case Progress():
-                    step, total = event.step, event.steps_total
+                    self._step, total = max(self._step or 0, event.step), event.steps_total
                 case Sample():
                     self._write_sample(session, event)
                 case Checkpoint():
@@ -160,10 +161,11 @@ class Shipper:
                     self.error = event
                 case Finish():
                     self.finish = event
+                    self._step = event.step
         metrics.upsert(session, job_id, metric_rows)
         histograms.upsert(session, job_id, histogram_rows)
-        if step is not None:
-            jobs.set_progress(session, job_id, step, total)
+        if self._step is not None:
+            jobs.set_progress(session, job_id, self._step, total)
 
     def _write_sample(self, session: Session, sample: Sample) -> None:
         limit = int(SampleSettings.model_validate(self._claim.config.get("samples", {})).max_megabytes * MEGABYTE)

@@ -25,6 +25,7 @@ def main() -> None:
                 return
             results.append({"model": model.model_dump(mode="json"), "data": source.name, "accuracy": 0.5})
             report.emit("progress", step=len(results), steps_total=total)
+        report.emit("metrics", step=config.models.index(model), values={f"eval/{config.data[0].name}/accuracy": 0.5})
     report.emit("finish", status="succeeded", step=total, result={"evaluations": results})
 
 
