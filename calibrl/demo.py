@@ -23,6 +23,7 @@ from jobs.schemas import Job, JobStatus
 
 POLL_SECONDS = 0.5
 LONGEST_SECONDS = 3600.0  # for all jobs together; on two cores they take minutes
+INTERRUPTED = 130  # the exit code of a command that Ctrl-C ended
 SAMPLES = 8
 MAX_TOKENS = 32
 SHOWN = {"validation/accuracy": "validation", "reward/answer_accuracy": "accuracy", "exploration/entropy": "entropy"}
@@ -119,22 +120,49 @@ def run(
         with LocalStack(data_dir, api_port=api_port, dashboard_port=dashboard_port) as stack:
             console.print(f"Dashboard: [bold]{stack.dashboard_url}[/]", soft_wrap=True)
             with Client(stack.api_url, stack.api_key) as client:
-                jobs = _submit(client, compare)
-                _follow(client, stack, list(jobs.values()), console)
+                jobs = _run_jobs(client, stack, compare, console)
+                if jobs is None:
+                    return INTERRUPTED
                 summary = _summary(jobs, client.job(jobs["evaluation"].id).result or {})
             summary |= {"seconds": round(time.monotonic() - began, 1), "dashboard_url": stack.dashboard_url}
             _tell(summary, as_json)
             if not exit_when_done:
-                console.print(f"\nLook around at {stack.dashboard_url}; Ctrl-C stops everything.", soft_wrap=True)
-                while True:
-                    stack.check()
-                    time.sleep(POLL_SECONDS)
+                _wait_for_ctrl_c(stack, console)
     except (StackError, DemoError) as error:
         console.print(Text(f"calibrl: {plain(str(error))}"), soft_wrap=True)
         return 1
-    except KeyboardInterrupt:
-        console.print("Stopped; nothing is left running.")
     return 0
+
+
+def _run_jobs(client: Client, stack: LocalStack, compare: bool, console: Console) -> dict[str, Job] | None:
+    """Submit and follow the jobs; None where Ctrl-C came first. Jobs that this demo or an earlier one leaves
+    unfinished are cancelled: nobody waits for them."""
+    _cancel_unfinished(client)
+    try:
+        jobs = _submit(client, compare)
+        _follow(client, stack, list(jobs.values()), console)
+    except KeyboardInterrupt:
+        console.print("Stopping ...")
+        _cancel_unfinished(client)
+        return None
+    return jobs
+
+
+def _cancel_unfinished(client: Client) -> None:
+    """Newest first: a job that waits for another is cancelled before that other is."""
+    for job in client.jobs().data:
+        if "demo" in job.labels and not job.status.final:
+            client.cancel(job.id)
+
+
+def _wait_for_ctrl_c(stack: LocalStack, console: Console) -> None:
+    console.print(f"\nLook around at {stack.dashboard_url}; Ctrl-C stops everything.", soft_wrap=True)
+    try:
+        while True:
+            stack.check()
+            time.sleep(POLL_SECONDS)
+    except KeyboardInterrupt:
+        console.print("Stopping ...")
 
 
 def _submit(client: Client, compare: bool) -> dict[str, Job]:

@@ -21,7 +21,7 @@ QUESTION = "What is the sum of the two digits?"
 
 SPLIT_SHARES = {"train": 0.6, "validation": 0.2, "test": 0.2}  # of the source digits of each class
 SPLIT_SEED = 20197
-ROWS: dict[Split, int] = {"train": 1024, "validation": 128, "test": 256, "test-noise": 256}
+ROWS: dict[Split, int] = {"train": 4096, "validation": 128, "test": 256, "test-noise": 256}
 SOURCE: dict[Split, str] = {"train": "train", "validation": "validation", "test": "test", "test-noise": "test"}
 ROW_SEED: dict[Split, int] = {"train": 1, "validation": 2, "test": 3, "test-noise": 3}
 NOISE_STD = 40.0  # grey levels of 255, in test-noise only

@@ -1,0 +1,214 @@
+"""Whole runs of the trainer: events, resume, stopping, evaluation, and the process around them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from calibrl_core.checkpoint import Checkpoints
+from calibrl_core.config import EvaluateConfig, TrainConfig
+from calibrl_core.data.schema import DataError
+from calibrl_core.evaluate import evaluate
+from calibrl_core.report import EventFile
+from calibrl_core.train import train
+
+DIGITS = {"builtin": "digits", "split": "train", "rows": 6}
+
+
+def config(**changes):
+    return TrainConfig.model_validate(
+        {
+            "model": {"builtin": "tiny-vlm"},
+            "data": DIGITS,
+            "algorithm": {"type": "calibrl", "mini_batches": 2},
+            # a fresh model never answers right; its length decides the reward's spread through the format's absence
+            "rollout": {"group_size": 2, "max_completion_tokens": 6},
+            "optimizer": {"lr": 1e-3},
+            "prompts_per_step": 2,
+            "steps": 4,
+            "samples": {"every_steps": 2, "groups": 1},
+            "checkpoints": {"every_steps": 2},
+        }
+        | changes
+    )
+
+
+SFT = {"algorithm": {"type": "sft"}, "rollout": {"max_completion_tokens": 32}}
+
+
+def events(run_dir):
+    return [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
+
+
+def of_type(run_dir, wanted):
+    return [event for event in events(run_dir) if event["type"] == wanted]
+
+
+def run(tmp_path, name, settings, stop_after=None):
+    """Train in `tmp_path/name`, stopping after some steps if asked; the run's folder and result."""
+    report = EventFile(tmp_path / name)
+    began = len(of_type(report.run_dir, "metrics"))
+
+    def should_stop():
+        return stop_after is not None and len(of_type(report.run_dir, "metrics")) - began >= stop_after
+
+    result = train(settings, report, should_stop)
+    report.close()
+    return report.run_dir, result
+
+
+def test_what_a_reinforcement_run_reports(tmp_path):
+    folder, result = run(tmp_path, "run", config())
+    assert result["status"] == "succeeded"
+    assert [event["step"] for event in of_type(folder, "metrics")] == [1, 2, 3, 4]
+    expected = {
+        *("reward/mean", "reward/std", "reward/answer_accuracy", "reward/strict_accuracy"),
+        *("exploration/entropy", "exploration/active_groups", "rareness/mean", "rareness/wrong"),
+        *("expert/gap_mean", "expert/gap_wrong", "expert/nll", "expert/quadrant_overconfident_wrong"),
+        *(
+            "expert/quadrant_confident_correct",
+            "expert/quadrant_underconfident_correct",
+            "expert/quadrant_humble_wrong",
+        ),
+        *("loss/policy", "loss/guidance", "loss/total", "loss/grad_norm", "clip/low_share", "clip/high_share"),
+        *("length/mean", "length/truncated_share", "perf/step_seconds", "perf/rollout_seconds"),
+        *("perf/reward_seconds", "perf/update_seconds", "perf/tokens_per_second"),
+    }
+    assert expected <= of_type(folder, "metrics")[0]["values"].keys()
+    histograms = of_type(folder, "histogram")
+    assert {(event["step"], event["name"]) for event in histograms} == {
+        (step, name) for step in (1, 2, 3, 4) for name in ("rareness", "expert/gap")
+    }
+    assert all(sum(event["counts"]) == 4 for event in histograms if event["name"] == "rareness")
+    samples = of_type(folder, "sample")
+    assert [event["step"] for event in samples] == [1, 2, 4]
+    group = samples[0]["group"]
+    (image,) = group["images"]
+    assert (folder / "images" / f"{image}.png").read_bytes().startswith(b"\x89PNG")
+    assert len(group["completions"]) == 2
+    for completion in group["completions"]:
+        count = len(completion["tokens"])
+        assert count == len(completion["logprobs"]) == len(completion["entropies"]) == len(completion["gaps"])
+    checkpoints = of_type(folder, "checkpoint")
+    assert [event["step"] for event in checkpoints] == [2, 4]
+    assert all((folder / "checkpoints" / f"step-{step:06d}" / "model.safetensors").is_file() for step in (2, 4))
+
+
+@pytest.mark.parametrize("changes", [{}, SFT], ids=["calibrl", "sft"])
+def test_stop_and_resume_is_bit_for_bit_one_run(tmp_path, changes):
+    whole, _ = run(tmp_path, "whole", config(**changes))
+    halves, stopped = run(tmp_path, "halves", config(**changes), stop_after=1)
+    assert (stopped["status"], stopped["step"]) == ("stopped", 1)
+    (tmp_path / "halves" / "checkpoints" / ".partial-step-000003").mkdir()  # half-written: never picked
+    (tmp_path / "halves" / "checkpoints" / "step-000009").mkdir()  # not whole either
+    _, ended = run(tmp_path, "halves", config(**changes))
+    assert ended["status"] == "succeeded"
+    for file in ("model.safetensors", "optimizer.safetensors"):
+        one, other = (load_file(folder / "checkpoints" / "step-000004" / file) for folder in (whole, halves))
+        assert one.keys() == other.keys()
+        assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+    told = [
+        [{k: v for k, v in event["values"].items() if not k.startswith("perf/")} for event in of_type(one, "metrics")]
+        for one in (whole, halves)
+    ]
+    assert told[0] == told[1]
+    assert [event["step"] for event in of_type(halves, "start")] == [0, 1]
+
+
+def test_training_changes_weights_and_sft_lowers_its_loss(tmp_path):
+    settings = config(**SFT, steps=12, prompts_per_step=6)
+    folder, _ = run(tmp_path, "sft", settings)
+    losses = [event["values"]["loss/total"] for event in of_type(folder, "metrics")]
+    assert losses[-1] < losses[0] / 2
+
+
+def test_validation_keeps_the_best_and_ends_the_run(tmp_path, monkeypatch):
+    accuracies = iter([0.1, 0.3, 0.2, 0.5])
+    real = __import__("calibrl_core.accuracy", fromlist=["summarise"]).summarise
+    monkeypatch.setattr(
+        "calibrl_core.train.summarise", lambda answers, seed: real(answers, seed) | {"accuracy": next(accuracies)}
+    )
+    validation = {"data": DIGITS, "every_steps": 2, "samples": 1, "stop_at_accuracy": 0.45}
+    checkpoints = {"every_steps": 100, "keep_last": 1}
+    folder, result = run(tmp_path, "run", config(**SFT, steps=20, validation=validation, checkpoints=checkpoints))
+    assert (result["status"], result["step"]) == ("succeeded", 8)
+    assert result["result"]["best_step"] == 8
+    assert [event["step"] for event in of_type(folder, "checkpoint")] == [2, 4, 8]
+    _, result = run(tmp_path, "run", config(**SFT, steps=20, validation=validation, checkpoints=checkpoints))
+    assert (result["status"], result["step"]) == ("succeeded", 8)
+
+
+def test_pruning_keeps_the_newest_and_the_best(tmp_path):
+    for step in (1, 2, 3, 4):
+        folder = tmp_path / "checkpoints" / f"step-{step:06d}"
+        folder.mkdir(parents=True)
+        (folder / "trainer.json").write_text("{}")
+    checkpoints = Checkpoints(tmp_path, keep_last=1)
+    assert [path.name for path in checkpoints.prune(best_step=2)] == ["step-000001", "step-000003"]
+    assert [path.name for path in checkpoints.all()] == ["step-000002", "step-000004"]
+
+
+def test_no_expert_no_calibrl(tmp_path):
+    (tmp_path / "own.jsonl").write_text('{"question": "q", "answer": "1"}\n')
+    settings = config(data={"path": str(tmp_path / "own.jsonl")})
+    with pytest.raises(DataError, match="needs experts"):
+        run(tmp_path, "run", settings)
+    folder, _ = run(tmp_path, "grpo", config(data=settings.data, algorithm={"type": "grpo"}, prompts_per_step=4))
+    metrics = of_type(folder, "metrics")[0]["values"]
+    assert not any(name.startswith("expert/") for name in metrics)
+
+
+def test_evaluation(tmp_path):
+    report = EventFile(tmp_path)
+    settings = EvaluateConfig.model_validate(
+        {
+            "models": [{"builtin": "tiny-vlm"}, {"builtin": "tiny-vlm", "seed": 1}],
+            "data": [{"builtin": "digits", "split": "test", "rows": 5}],
+            "rollout": {"samples": 2, "max_completion_tokens": 4},
+        }
+    )
+    result = evaluate(settings, report, lambda: False)
+    assert [row["model_index"] for row in result["result"]["results"]] == [0, 1]
+    assert result["result"]["results"][0]["metrics"]["accuracy"] == 0.0
+    (comparison,) = result["result"]["comparisons"]
+    assert (comparison["difference"], comparison["distinguishable"]) == (0.0, False)
+    assert [event["step"] for event in of_type(tmp_path, "progress")] == [1, 2, 3, 4]
+    assert of_type(tmp_path, "start")[0]["steps_total"] == 4
+    assert "eval/test/greedy_accuracy" in of_type(tmp_path, "metrics")[1]["values"]
+    assert len((tmp_path / "answers.jsonl").read_text().splitlines()) == 20
+    stopped = evaluate(settings, EventFile(tmp_path), lambda: True)
+    assert stopped["status"] == "stopped"
+
+
+def start(tmp_path, settings, module="train"):
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    command = [sys.executable, "-m", f"calibrl_core.{module}", str(tmp_path / "config.json"), "--run-dir"]
+    return subprocess.Popen([*command, str(tmp_path / "run")], stderr=subprocess.PIPE, text=True)
+
+
+def test_the_process_saves_and_exits_on_sigterm(tmp_path):
+    process = start(tmp_path, config(steps=100_000).model_dump(mode="json"))
+    for line in process.stderr:
+        if line.startswith("step 2"):
+            break
+    os.kill(process.pid, signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    last = events(tmp_path / "run")[-1]
+    assert (last["type"], last["status"]) == ("finish", "stopped")
+    assert (tmp_path / "run" / "checkpoints" / f"step-{last['step']:06d}").is_dir()
+
+
+def test_the_process_explains_what_went_wrong(tmp_path):
+    process = start(tmp_path, {"model": {"builtin": "tiny-vlm"}, "data": DIGITS, "steps": -1})
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 1
+    last = events(tmp_path / "run")[-1]
+    assert (last["type"], last["reason"]) == ("error", "bad_spec")
+    assert "steps" in last["message"]
+    assert "Traceback" not in told
