@@ -1,9 +1,10 @@
 """Keeps a worker's row in the database true, from the main process: the one that runs jobs may be busy for days."""
 
+import mmap
 import platform
 import threading
 import time
-from multiprocessing.sharedctypes import RawArray
+from collections.abc import Callable
 from uuid import UUID
 
 import structlog
@@ -17,23 +18,24 @@ from jobs.settings import Settings
 from worker import gpus
 from worker.database import AWAY
 
+END_SECONDS = 5.0
+
 log = structlog.get_logger()
 
 
 class CurrentJob:
-    """The job that the pool's process runs, as the main process sees it; made before the fork."""
+    """The job that the pool's process runs, in memory that it shares with the main process; made before the fork."""
 
     _NONE = bytes(16)
 
     def __init__(self) -> None:
-        self._id = RawArray("B", self._NONE)
+        self._id = mmap.mmap(-1, len(self._NONE))
 
     def set(self, job_id: UUID | None) -> None:
-        self._id[:] = list(job_id.bytes if job_id else self._NONE)
+        self._id[:] = job_id.bytes if job_id else self._NONE
 
     def get(self) -> UUID | None:
-        value = bytes(self._id)
-        return None if value == self._NONE else UUID(bytes=value)
+        return None if self._id[:] == self._NONE else UUID(bytes=self._id[:])
 
 
 class Keeper(threading.Thread):
@@ -46,6 +48,7 @@ class Keeper(threading.Thread):
         self._changed = threading.Event()
         self._stopping = False
         self._ended = False
+        self._away = False
         self._registered = False
         self._next_sweep = 0.0
 
@@ -58,21 +61,33 @@ class Keeper(threading.Thread):
         """Forget the worker, which has ended in order."""
         self._ended = True
         self._changed.set()
-        self.join(self._settings.heartbeat_seconds)
+        self.join(END_SECONDS)
 
     def run(self) -> None:
-        away = False
         while not self._ended:
-            try:
-                self._beat()
-                self._sweep_if_due()
-                away = False
-            except AWAY as error:
-                if not away:
-                    log.warning("database away", error=str(error.__cause__))
-                away = True
+            self._contact(self._tend)
             self._changed.wait(self._settings.heartbeat_seconds)
             self._changed.clear()
+        self._contact(self._forget)
+
+    def _contact(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except AWAY as error:
+            if not self._away:
+                log.warning("database away", error=str(error.__cause__))
+            self._away = True
+        else:
+            self._away = False
+
+    def _tend(self) -> None:
+        self._beat()
+        if time.monotonic() >= self._next_sweep:
+            self._next_sweep = time.monotonic() + self._settings.sweep_seconds
+            with session_scope() as session:
+                lifecycle.sweep(session)
+
+    def _forget(self) -> None:
         with session_scope() as session:
             workers.remove(session, self._settings.worker_name)
 
@@ -90,9 +105,3 @@ class Keeper(threading.Thread):
             return self._registered and bool(workers.beat(session, self._settings.worker_name, self._current.get()))
         except NotFound:  # another worker of this name has ended
             return False
-
-    def _sweep_if_due(self) -> None:
-        if time.monotonic() >= self._next_sweep:
-            self._next_sweep = time.monotonic() + self._settings.sweep_seconds
-            with session_scope() as session:
-                lifecycle.sweep(session)

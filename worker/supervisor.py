@@ -131,19 +131,20 @@ class Supervisor:
         if finish and finish.status == "succeeded":
             return Outcome(JobStatus.SUCCEEDED, result=finish.result)
         if error := self._shipper.error:
-            return Outcome(JobStatus.FAILED, error.reason, error.message)
+            crashed = error.reason is Reason.CRASHED
+            return Outcome(JobStatus.FAILED, error.reason, error.message + (self._log_tail() if crashed else ""))
         ours = self.order is Order.STOP and -status in (signal.SIGTERM, signal.SIGKILL)
         if finish or ours:
             return Outcome(JobStatus.QUEUED, Reason.WORKER_STOPPED)
         reason = Reason.OUT_OF_MEMORY if starved and -status == signal.SIGKILL else Reason.CRASHED
-        return Outcome(JobStatus.FAILED, reason, f"{how_it_ended(status)}; its log ends:\n{self._log_tail()}")
+        return Outcome(JobStatus.FAILED, reason, how_it_ended(status) + self._log_tail())
 
     def _log_tail(self) -> str:
         with self._log_file.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(self._log_start, size - LOG_TAIL_BYTES))
             text = file.read().decode(errors="replace")
-        return "\n".join(text.splitlines()[-LOG_TAIL_LINES:])
+        return "\n".join(["; its log ends:", *text.splitlines()[-LOG_TAIL_LINES:]])
 
     def _contact(self, action: Callable[[], T]) -> T | None:
         """Do something in the database; None while it is away, which a run outlives, and once the lease is lost."""

@@ -11,8 +11,9 @@ class Behaviour(IntEnum):
 
     NORMAL = 0
     CRASH = 1  # an exception, exit status 1
-    ERROR = 2  # an `error` event, exit status 1
+    ERROR = 2  # an `error` event that says why, exit status 1
     STUBBORN = 3  # ignores TERM and hangs, as does a process that it started
     KILLED = 4  # KILL by its own hand
     BAD_LINES = 5  # event lines that are no events, and text that Postgres refuses
     STRAGGLER = 6  # ends well, and leaves a process behind
+    CAUGHT = 7  # an `error` event that only says that it crashed, exit status 1

@@ -156,6 +156,9 @@ def misbehave(behaviour: Behaviour, run: Run) -> None:
     if behaviour is Behaviour.ERROR:
         run.report.emit("error", reason="non_finite", message="loss/total was NaN at step 5")
         sys.exit(1)
+    if behaviour is Behaviour.CAUGHT:
+        run.report.emit("error", reason="crashed", message="KeyError: 'digits'")
+        sys.exit(1)
     if behaviour in (Behaviour.STUBBORN, Behaviour.STRAGGLER):
         subprocess.Popen([sys.executable, "-c", SLEEP_FOR_EVER, str(run.run_dir)])
     if behaviour is Behaviour.STUBBORN:

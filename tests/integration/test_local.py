@@ -128,5 +128,19 @@ def test_a_port_in_use_is_one_line_that_names_it(folder: Path) -> None:
     assert processes_with(folder) == []
 
 
+def test_addresses_in_the_environment_replace_the_embedded_servers(
+    folder: Path, database: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", database)
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    get_settings.cache_clear()
+    with LocalStack(folder, dashboard=False) as stack, Client(data_dir=folder) as client:
+        assert stack.dashboard_url is None
+        assert client.ready().ok
+        job = client.submit(SPEC | {"steps": 2})
+        eventually(lambda: client.job(job.id).status is JobStatus.SUCCEEDED)
+    assert not (folder / "postgres").exists() and not (folder / "valkey").exists()
+
+
 def _command(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/cmdline").read_text().split("\0")

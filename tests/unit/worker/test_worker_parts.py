@@ -1,0 +1,101 @@
+"""What of the worker needs no services."""
+
+import json
+import signal
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from jobs.schemas import Reason
+from worker.events import Error, Finish, Metrics, run_event_adapter
+from worker.gpus import slot_gpus, visible
+from worker.keeper import CurrentJob
+from worker.shipper import BATCH_BYTES, BATCH_LINES, read_batch
+from worker.supervisor import child_environment, how_it_ended, out_of_memory_kills
+
+
+def line(**fields: object) -> bytes:
+    return json.dumps({"ts": 1.5, **fields}).encode() + b"\n"
+
+
+def test_a_batch_ends_before_a_line_that_is_still_being_written(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    whole = line(type="metrics", step=1, values={"a": "NaN", "b": 2})
+    path.write_bytes(whole + whole[:-1])
+    batch = read_batch(path, 0)
+    assert (len(batch.events), batch.offset, batch.skipped) == (1, len(whole), [])
+    assert isinstance(batch.events[0], Metrics)
+    assert batch.events[0].values == {"a": "NaN", "b": 2.0}
+    assert read_batch(path, batch.offset).offset == batch.offset
+
+
+def test_a_batch_is_bounded_in_lines_and_in_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    short = line(type="progress", step=1, steps_total=2)
+    path.write_bytes(short * (BATCH_LINES + 1))
+    assert read_batch(path, 0).offset == len(short) * BATCH_LINES
+    long = line(type="log", level="info", message="x" * BATCH_BYTES)
+    path.write_bytes(long * 2)
+    assert read_batch(path, 0).offset == len(long)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"{\n",
+        b"[]\n",
+        b"\xff\n",
+        b"\n",
+        line(type="unheard_of"),
+        line(type="metrics", step=-1, values={}),
+        line(type="metrics", step=2**31, values={}),
+        line(type="metrics", step=1, values={"a": "text"}),
+        line(type="sample", step=1, group={"prompt_id": "p", "images": ["../../etc/passwd"], "completions": []}),
+        line(type="error", reason="user", message="only a trainer's reasons"),
+    ],
+)
+def test_a_bad_line_is_skipped_and_the_next_one_read(tmp_path: Path, bad: bytes) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(bad + line(type="finish", status="succeeded", step=3, result={"a": [1]}))
+    batch = read_batch(path, 0)
+    assert len(batch.skipped) == 1 and "\n" not in batch.skipped[0]
+    assert [type(event) for event in batch.events] == [Finish]
+    assert batch.offset == path.stat().st_size
+
+
+def test_an_error_keeps_its_reason() -> None:
+    event = run_event_adapter.validate_json(line(type="error", reason="out_of_memory", message="a tensor"))
+    assert isinstance(event, Error) and event.reason is Reason.OUT_OF_MEMORY
+
+
+def test_a_slot_shows_its_device_and_no_other() -> None:
+    assert (visible("cpu")["CUDA_VISIBLE_DEVICES"], visible("3")["CUDA_VISIBLE_DEVICES"]) == ("", "3")
+    assert (slot_gpus("cpu"), slot_gpus("0")) == (0, 1)
+
+
+def test_a_trainer_inherits_the_environment_but_for_secrets_and_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DATABASE_URL", "REDIS_URL", "CALIBRL_API_KEY", "CALIBRL_DATA_DIR"):
+        monkeypatch.setenv(name, "secret")
+    monkeypatch.setenv("HF_HOME", "/models")
+    environment = child_environment("1")
+    assert "secret" not in environment.values()
+    assert (environment["HF_HOME"], environment["CUDA_VISIBLE_DEVICES"]) == ("/models", "1")
+
+
+def test_an_exit_in_words() -> None:
+    assert how_it_ended(1) == "the trainer ended without a result (exit status 1)"
+    assert how_it_ended(-signal.SIGSEGV) == "the trainer was killed by SIGSEGV"
+
+
+def test_memory_kills_can_be_counted_here() -> None:
+    assert out_of_memory_kills() >= 0
+
+
+def test_the_current_job_is_none_or_an_id() -> None:
+    current, job_id = CurrentJob(), uuid4()
+    assert current.get() is None
+    current.set(job_id)
+    assert current.get() == job_id
+    current.set(None)
+    assert current.get() is None
