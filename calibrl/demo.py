@@ -38,10 +38,10 @@ def warmup_spec() -> Spec:
         "name": "digits-warmup",
         "labels": {"demo": "warm-up"},
         "model": {"builtin": "tiny-vlm"},
-        "data": {"builtin": "digits", "split": "train", "experts": "terse"},
+        "data": {"builtin": "digits", "split": "train", "experts": "terse", "rows": 1024},
         "validation": {
             "data": {"builtin": "digits", "split": "validation", "rows": 64},
-            "every_steps": 20,
+            "every_steps": 10,
             "samples": 4,
             "stop_at_accuracy": 0.4,
         },

@@ -32,8 +32,8 @@ class _Stopped(Exception):
 
 
 def evaluate(config: EvaluateConfig, report: Report, should_stop: Callable[[], bool]) -> dict[str, Any]:
-    """Run to the end or until `should_stop()`; return the result that `finish` reports. Metrics of model i are
-    reported as step i, by `eval/<split>/name`. An evaluation that was stopped begins anew when started again.
+    """Run to the end or until `should_stop()`; return the result that `finish` reports. Metrics of model i (from 0)
+    are reported as step i + 1, by `eval/<split>/name`. An evaluation that was stopped begins anew when started again.
 
     Raises DataError (bad rows), OSError (files), torch.OutOfMemoryError.
     """
@@ -74,7 +74,7 @@ class _Evaluation:
                     "samples": self.config.rollout.samples,
                     "metrics": metrics,
                 }
-            self.report.emit("metrics", step=index, values=values)
+            self.report.emit("metrics", step=index + 1, values=values)
 
     def comparisons(self) -> list[dict[str, Any]]:
         """Second minus first, over the same prompts: a difference whose interval covers 0 is not distinguishable."""

@@ -14,6 +14,7 @@ import torch
 from pydantic import BaseModel, ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from transformers.utils import logging as transformers_logging
 
 from calibrl_core.data.schema import DataError
 from calibrl_core.report import EventFile
@@ -66,6 +67,7 @@ def run_process(
     arguments.run_dir.mkdir(parents=True, exist_ok=True)
     report = ProgressReport(arguments.run_dir)
     stopping = _stop_on_signals()
+    transformers_logging.disable_progress_bar()  # one progress bar is enough, and a log file wants none
     try:
         config = config_class.model_validate(json.loads(arguments.config.read_text()))
         report.emit("finish", **run(config, report, stopping))

@@ -16,7 +16,8 @@ from calibrl_core.data.schema import BuiltinData, Example, Split
 
 CANVAS = 56  # pixels a side
 DIGIT = 24  # pixels a side, enlarged three times
-WANDER = 4  # pixels by which a digit stands above or below the middle, at most
+PLACES = ((2, 16), (30, 16))  # of each digit: pixels from the left, from the top
+WANDER = 1  # pixels by which a digit misses its place, in both directions, at most
 QUESTION = "What is the sum of the two digits?"
 
 SPLIT_SHARES = {"train": 0.6, "validation": 0.2, "test": 0.2}  # of the source digits of each class
@@ -55,11 +56,11 @@ def _example(
     source: BuiltinData, row: int, images: NDArray[np.float64], labels: NDArray[np.int64], rng: np.random.Generator
 ) -> Example:
     left, right = rng.integers(len(labels), size=2)
-    across = rng.integers(0, CANVAS // 2 - DIGIT + 1, size=2)
-    down = (CANVAS - DIGIT) // 2 + rng.integers(-WANDER, WANDER + 1, size=2)
+    wander = rng.integers(-WANDER, WANDER + 1, size=4)
     canvas = np.zeros((CANVAS, CANVAS))
-    _paste(canvas, images[left], x=across[0], y=down[0])
-    _paste(canvas, images[right], x=CANVAS // 2 + across[1], y=down[1])
+    for index, (x, y) in enumerate(PLACES):
+        digit = images[left if index == 0 else right]
+        _paste(canvas, digit, x=x + wander[2 * index], y=y + wander[2 * index + 1])
     if source.split == "test-noise":
         canvas = canvas + np.random.default_rng([SPLIT_SEED, row]).normal(0, NOISE_STD, canvas.shape)
     first, second = int(labels[left]), int(labels[right])
