@@ -60,11 +60,6 @@ def sample(job_id: UUID, sample_id: int) -> Sample:
     return client().sample(job_id, sample_id)
 
 
-@st.cache_resource(max_entries=256, show_spinner=False)
-def image(job_id: UUID, sha256: str) -> bytes:
-    return client().image(job_id, sha256)
-
-
 def whole_log(job_id: UUID) -> str:
     """A job's log from its first byte to its last, for a download."""
     parts, after = [], 0

@@ -3,6 +3,7 @@
 Every word of it came from a model or a data set, so every word is escaped: it is text, never HTML, Markdown or LaTeX.
 """
 
+import base64
 import io
 import math
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from dashboard.palette import CORRECT, ENTROPY, EXPERT, NEUTRAL, POLICY, RARENES
 
 TOKENS = 2000  # tokens of a completion that are coloured; the rest is shown plain
 SMALL = 160  # pixels; smaller images are enlarged, pixel by pixel
+LARGE = 1024  # pixels; larger images are made smaller
 BOX = (
     "white-space:pre-wrap;overflow-wrap:anywhere;font-family:var(--st-code-font,monospace);font-size:0.85rem;"
     "line-height:1.65"
@@ -113,12 +115,24 @@ def completion_html(completion: dict[str, Any], expert: str | None, tint: Tint) 
 
 
 def legible(png: bytes) -> bytes:
-    """A small image enlarged without blur, so that its pixels can be seen; others as they are."""
+    """A small image enlarged without blur, so that its pixels can be seen; a huge one made smaller."""
     picture = Image.open(io.BytesIO(png))
-    factor = (2 * SMALL) // max(picture.size)
-    if max(picture.size) >= SMALL or factor < 2:
+    longest = max(picture.size)
+    factor = (2 * SMALL) // longest if longest < SMALL else min(LARGE / longest, 1)
+    if factor == 1:
         return png
-    larger = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+    size = (max(int(picture.width * factor), 1), max(int(picture.height * factor), 1))
+    method = Image.Resampling.NEAREST if factor > 1 else Image.Resampling.LANCZOS
     buffer = io.BytesIO()
-    larger.save(buffer, format="PNG")
+    picture.resize(size, method).save(buffer, format="PNG")
     return buffer.getvalue()
+
+
+def picture_html(png: bytes) -> str:
+    """An image within the page itself: Streamlit's own image files are gone before a browser gets them, when a live
+    panel redraws at a bad moment."""
+    content = base64.b64encode(legible(png)).decode()
+    return (
+        f'<img src="data:image/png;base64,{content}" alt="The prompt\'s image" '
+        'style="max-width:100%;border-radius:0.4rem;display:block">'
+    )

@@ -1,5 +1,7 @@
 """What did the model actually write? One sampled group: image, prompt, expert, and every completion."""
 
+from uuid import UUID
+
 import streamlit as st
 
 from calibrl.client import CalibrlError
@@ -37,6 +39,11 @@ def _choose(steps: dict[int, list[SampleSummary]]) -> SampleSummary:
     return groups[int(number) - 1]
 
 
+@st.cache_resource(max_entries=256, show_spinner=False)
+def _picture(job_id: UUID, sha256: str) -> str:
+    return rollouts.picture_html(data.client().image(job_id, sha256))
+
+
 def _prompt(job: Job, sample: Sample) -> None:
     group = sample.group
     with st.container(border=True, key="card-prompt"):
@@ -44,7 +51,7 @@ def _prompt(job: Job, sample: Sample) -> None:
         if picture is not None:
             with picture:
                 for sha256 in group["images"]:
-                    st.image(rollouts.legible(data.image(job.id, sha256)), alt="The prompt's image")
+                    st.html(_picture(job.id, sha256))
         with words:
             st.caption("Prompt")
             st.html(rollouts.plain_box(group["prompt"]))

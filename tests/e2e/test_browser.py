@@ -91,7 +91,9 @@ def page(browser: Browser, stack: LocalStack) -> Iterator[Page]:
     page = context.new_page()
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("console", lambda message: errors.append(message.text) if _is_error(message) else None)
+    page.on(
+        "console", lambda message: errors.append(f"{message.text} {message.location}") if _is_error(message) else None
+    )
     yield page
     context.close()
     assert errors == []

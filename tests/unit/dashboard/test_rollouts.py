@@ -98,5 +98,9 @@ def test_a_small_image_is_enlarged_by_whole_pixels() -> None:
     assert large.getpixel((4, 4)) == Image.open(io.BytesIO(small)).getpixel((0, 0))
 
 
-def test_a_large_image_stays_as_it_is() -> None:
+def test_an_image_of_middling_size_stays_as_it_is() -> None:
     assert legible(png(400, 300)) == png(400, 300)
+
+
+def test_a_huge_image_is_made_smaller() -> None:
+    assert Image.open(io.BytesIO(legible(png(4096, 2)))).size == (1024, 1)
