@@ -121,6 +121,7 @@ def demo(
     exit: Annotated[bool, typer.Option("--exit", help="Stop everything when the jobs are done.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as one JSON object, last.")] = False,
     compare: Annotated[bool, typer.Option("--compare", help="Also train with GRPO, and compare.")] = False,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of weights, data order and sampling.")] = 0,
     data: DataFolder = None,
     port: Port = None,
     dashboard_port: DashboardPort = None,
@@ -134,6 +135,7 @@ def demo(
         exit_when_done=exit,
         as_json=as_json,
         compare=compare,
+        seed=seed,
         api_port=port,
         dashboard_port=dashboard_port,
     )

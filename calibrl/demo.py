@@ -31,13 +31,13 @@ SHOWN = {"validation/accuracy": "validation", "reward/answer_accuracy": "accurac
 Spec = dict[str, Any]
 
 
-def warmup_spec() -> Spec:
+def warmup_spec(seed: int) -> Spec:
     """Supervised fine-tuning on terse traces, ended by its measured validation accuracy."""
     return {
         "kind": "train",
         "name": "digits-warmup",
         "labels": {"demo": "warm-up"},
-        "model": {"builtin": "tiny-vlm"},
+        "model": {"builtin": "tiny-vlm", "seed": seed},
         "data": {"builtin": "digits", "split": "train", "experts": "terse", "rows": 1024},
         "validation": {
             "data": {"builtin": "digits", "split": "validation", "rows": 64},
@@ -51,15 +51,16 @@ def warmup_spec() -> Spec:
         "prompts_per_step": 32,
         "steps": 800,
         "checkpoints": {"every_steps": 100},
+        "seed": seed,
     }
 
 
-def reinforcement_spec(name: str, warmup: Job, algorithm: Spec) -> Spec:
-    """Reinforcement learning from the warm-up's checkpoint; only name and algorithm differ between two of them."""
+def reinforcement_spec(warmup: Job, algorithm: str) -> Spec:
+    """Reinforcement learning from the warm-up's checkpoint; between two algorithms nothing else differs."""
     return {
         "kind": "train",
-        "name": name,
-        "labels": {"demo": algorithm["type"]},
+        "name": f"digits-{algorithm}",
+        "labels": {"demo": algorithm},
         "model": {"from_job": str(warmup.id), "checkpoint": "best"},
         "data": {"builtin": "digits", "split": "train"},
         "validation": {
@@ -67,24 +68,15 @@ def reinforcement_spec(name: str, warmup: Job, algorithm: Spec) -> Spec:
             "every_steps": 40,
             "samples": SAMPLES,
         },
-        "algorithm": algorithm,
+        "algorithm": {"type": algorithm, "mini_batches": 1},
         "rewards": [{"type": "math", "weight": 1.0}, {"type": "format", "weight": 0.1}],
         "rollout": {"group_size": 8, "temperature": 1.0, "max_completion_tokens": MAX_TOKENS},
         "optimizer": {"lr": 1e-4},
         "prompts_per_step": 8,
         "steps": 280,
         "checkpoints": {"every_steps": 70},
+        "seed": warmup.spec["seed"],
     }
-
-
-def calibrl_spec(warmup: Job) -> Spec:
-    """The CalibRL run."""
-    return reinforcement_spec("digits-calibrl", warmup, {"type": "calibrl", "mini_batches": 1})
-
-
-def grpo_spec(warmup: Job) -> Spec:
-    """The same with GRPO, for `--compare`."""
-    return reinforcement_spec("digits-grpo", warmup, {"type": "grpo", "mini_batches": 1})
 
 
 def evaluation_spec(trained: list[Job]) -> Spec:
@@ -109,6 +101,7 @@ def run(
     exit_when_done: bool,
     as_json: bool,
     compare: bool,
+    seed: int,
     api_port: int | None,
     dashboard_port: int | None,
 ) -> int:
@@ -120,7 +113,7 @@ def run(
         with LocalStack(data_dir, api_port=api_port, dashboard_port=dashboard_port) as stack:
             console.print(f"Dashboard: [bold]{stack.dashboard_url}[/]", soft_wrap=True)
             with Client(stack.api_url, stack.api_key) as client:
-                jobs = _run_jobs(client, stack, compare, console)
+                jobs = _run_jobs(client, stack, console, seed=seed, compare=compare)
                 if jobs is None:
                     return INTERRUPTED
                 summary = _summary(jobs, client.job(jobs["evaluation"].id).result or {})
@@ -134,12 +127,14 @@ def run(
     return 0
 
 
-def _run_jobs(client: Client, stack: LocalStack, compare: bool, console: Console) -> dict[str, Job] | None:
+def _run_jobs(
+    client: Client, stack: LocalStack, console: Console, *, seed: int, compare: bool
+) -> dict[str, Job] | None:
     """Submit and follow the jobs; None where Ctrl-C came first. Jobs that this demo or an earlier one leaves
     unfinished are cancelled: nobody waits for them."""
     _cancel_unfinished(client)
     try:
-        jobs = _submit(client, compare)
+        jobs = _submit(client, seed, compare)
         _follow(client, stack, list(jobs.values()), console)
     except KeyboardInterrupt:
         console.print("Stopping ...")
@@ -165,12 +160,12 @@ def _wait_for_ctrl_c(stack: LocalStack, console: Console) -> None:
         console.print("Stopping ...")
 
 
-def _submit(client: Client, compare: bool) -> dict[str, Job]:
+def _submit(client: Client, seed: int, compare: bool) -> dict[str, Job]:
     """All jobs at once: each waits for those that it depends on."""
-    warmup = client.submit(warmup_spec())
-    jobs = {"warmup": warmup, "calibrl": client.submit(calibrl_spec(warmup))}
-    if compare:
-        jobs["grpo"] = client.submit(grpo_spec(warmup))
+    warmup = client.submit(warmup_spec(seed))
+    jobs = {"warmup": warmup}
+    for algorithm in ("calibrl", "grpo") if compare else ("calibrl",):
+        jobs[algorithm] = client.submit(reinforcement_spec(warmup, algorithm))
     jobs["evaluation"] = client.submit(evaluation_spec(list(jobs.values())))
     return jobs
 

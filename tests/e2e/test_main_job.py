@@ -1,0 +1,102 @@
+"""The main job on the whole stack with the real trainer: warm-up, CalibRL from it, evaluation of both."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from calibrl import demo
+from calibrl.client import Client
+from calibrl.local import LocalStack
+from jobs.schemas import Job, JobStatus
+from jobs.settings import get_settings
+
+pytestmark = pytest.mark.e2e
+
+SECONDS = 200.0  # for a job of a few steps, on a busy machine
+STARRED = {
+    *("reward/mean", "reward/std", "reward/answer_accuracy", "reward/strict_accuracy"),
+    *("exploration/entropy", "exploration/active_groups", "rareness/mean"),
+    *("expert/gap_mean", "expert/nll", "loss/policy", "loss/guidance", "loss/total", "loss/grad_norm"),
+    *(f"expert/quadrant_{name}" for name in ("confident_correct", "underconfident_correct")),
+    *(f"expert/quadrant_{name}" for name in ("overconfident_wrong", "humble_wrong")),
+    *("clip/low_share", "clip/high_share", "length/mean", "length/truncated_share"),
+    *(f"perf/{name}_seconds" for name in ("step", "rollout", "reward", "update")),
+    "perf/tokens_per_second",
+}
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("DATABASE_URL", "REDIS_URL", "CALIBRL_API_KEY", "CALIBRL_API_URL", "CALIBRL_TRAINER"):
+            patch.delenv(name, raising=False)
+        get_settings.cache_clear()
+        stack = LocalStack(tmp_path_factory.mktemp("a stack"), dashboard=False)
+        with stack, Client(stack.api_url, stack.api_key) as client:
+            yield client
+    get_settings.cache_clear()
+
+
+def ended(client: Client, job: Job) -> Job:
+    deadline = time.monotonic() + SECONDS
+    while not (now := client.job(job.id)).status.final:
+        assert time.monotonic() < deadline, f"{now.name} is {now.status} at step {now.step}"
+        time.sleep(0.2)
+    assert now.status is JobStatus.SUCCEEDED, now.message
+    return now
+
+
+def test_warm_up_then_calibrl_then_evaluation(client: Client) -> None:
+    validation = {"data": {"builtin": "digits", "split": "validation", "rows": 8}, "every_steps": 2, "samples": 2}
+    warmup = client.submit(demo.warmup_spec(seed=0) | {"steps": 4, "prompts_per_step": 4, "validation": validation})
+    shortened = {"steps": 3, "prompts_per_step": 2, "validation": validation}
+    trained = client.submit(demo.reinforcement_spec(warmup, "calibrl") | shortened)
+    held_out = [{"builtin": "digits", "split": "test", "rows": 4}]
+    evaluation = client.submit(demo.evaluation_spec([warmup, trained]) | {"data": held_out})
+    assert [trained.status, evaluation.status] == [JobStatus.WAITING] * 2
+    assert trained.depends_on == [warmup.id]
+
+    warmup, trained, evaluation = (ended(client, job) for job in (warmup, trained, evaluation))
+
+    assert (warmup.step, trained.step) == (4, 3)
+    rows = client.metrics(trained.id).data
+    assert [row.step for row in rows] == [1, 2, 3]
+    assert all(row.values.keys() >= STARRED for row in rows)
+    assert "validation/accuracy" in rows[-1].values
+    for name in ("rareness", "expert/gap"):
+        histograms = client.histograms(trained.id, name).data
+        assert [histogram.step for histogram in histograms] == [1, 2, 3]
+        assert all(sum(histogram.counts) > 0 for histogram in histograms)
+
+    summary = client.samples(trained.id).data[0]
+    group = client.sample(trained.id, summary.id).group
+    assert group["expert"].startswith("<think>")
+    assert len(group["completions"]) == 8
+    assert client.image(trained.id, group["images"][0]).startswith(b"\x89PNG")
+
+    (checkpoint,) = [one for one in client.checkpoints(trained.id) if one.step == 3]
+    assert (Path(checkpoint.path) / "model.safetensors").is_file()
+    assert evaluation.result is not None
+    assert [row["model_index"] for row in evaluation.result["results"]] == [0, 1]
+    assert evaluation.result["comparisons"][0]["split"] == "test"
+    assert "eval/test/pass_at_k" in client.metrics(evaluation.id).data[-1].values
+    started_from = json.loads((Path(checkpoint.path).parents[1] / "config.json").read_text())["model"]["path"]
+    assert str(warmup.id) in started_from
+
+
+def test_a_run_that_cannot_start_says_why(client: Client, tmp_path: Path) -> None:
+    """A model folder that only looks like one: the job fails with its reason and the log's last lines."""
+    (tmp_path / "config.json").write_text('{"model_type": "no such model"}')
+    spec = demo.warmup_spec(seed=0) | {"model": {"path": str(tmp_path)}, "steps": 1}
+    job = client.submit(spec)
+    deadline = time.monotonic() + SECONDS
+    while not (now := client.job(job.id)).status.final:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert (now.status, now.reason) == (JobStatus.FAILED, "crashed")
+    assert now.message is not None
+    assert "no such model" in now.message
+    assert "Traceback" in client.log(job.id).text
