@@ -115,9 +115,7 @@ class ReinforcementLearner:
         self._policy.model.eval()
         rollout = self._config.rollout
         tokens, mask = self._policy.tokenize_experts([examples[i] for i in having], rollout.max_completion_tokens)
-        logprobs = self._policy.logprobs(
-            self._policy.encode([examples[i] for i in having]), tokens, mask, rollout.temperature
-        )
+        logprobs = self._policy.logprobs(examples, having, tokens, mask, rollout.temperature)
         shared = min(length, logprobs.shape[1])
         rows = torch.tensor(having)[:, None] * rollouts.group_size + torch.arange(rollouts.group_size)
         beside[rows, :shared] = logprobs[:, None, :shared]
@@ -145,7 +143,8 @@ class SupervisedLearner:
         total = 0.0
         for start in range(0, len(examples), size):
             part = slice(start, start + size)
-            logprobs = policy.logprobs(policy.encode(examples[part]), tokens[part], mask[part], temperature=1.0)
+            owners = range(len(examples))[part]
+            logprobs = policy.logprobs(examples, owners, tokens[part], mask[part], temperature=1.0)
             loss = self._algorithm.loss(logprobs, mask[part], count=int(mask.sum()))
             loss.backward()
             total += loss.item()

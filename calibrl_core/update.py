@@ -106,7 +106,7 @@ class Updater:
         guidance_coef = self._guidance_coef(step)
         self._optimizer.zero_grad(set_to_none=True)
         learning = self._rows_with_gradient(batch, rows, guidance_coef)
-        for part in self._micro_batches(learning, mask):
+        for part in torch.split(learning, self._settings.micro_batch_rows or len(rows)) if len(learning) else ():
             losses = self._micro_batch(examples, batch, rows[part], tally)
             weight = weights[part, : losses.policy.shape[1]]
             policy_loss = (losses.policy * weight).sum()
@@ -133,20 +133,15 @@ class Updater:
             return torch.arange(len(rows))
         return (batch.advantages.flatten()[rows] != 0).nonzero().squeeze(-1)
 
-    def _micro_batches(self, learning: Tensor, mask: Tensor) -> Sequence[Tensor]:
-        """`learning` in parts of similar length, so that little of a forward pass is padding."""
-        if not len(learning):
-            return []
-        by_length = learning[mask[learning].sum(-1).argsort(stable=True)]
-        return torch.split(by_length, self._settings.micro_batch_rows or len(by_length))
-
     def _micro_batch(self, examples: Sequence[Example], batch: StepBatch, rows: Tensor, tally: _Tally) -> TokenLosses:
         rollouts = batch.rollouts
         mask = rollouts.mask[rows]
         length = int(mask.sum(-1).max())
         mask = mask[:, :length]
-        prompts = self._policy.encode([examples[row // rollouts.group_size] for row in rows.tolist()])
-        logprobs = self._policy.logprobs(prompts, rollouts.tokens[rows, :length], mask, self._settings.temperature)
+        owners = (rows // rollouts.group_size).tolist()
+        logprobs = self._policy.logprobs(
+            examples, owners, rollouts.tokens[rows, :length], mask, self._settings.temperature
+        )
         old_logprobs = rollouts.logprobs[rows, :length]
         losses = self.algorithm.token_losses(
             LossBatch(

@@ -20,6 +20,7 @@ from calibrl_core import prompts
 from calibrl_core.config import BuiltinModel, ModelSource
 from calibrl_core.data.schema import Example
 from calibrl_core.logprobs import token_logprobs
+from calibrl_core.models.packing import pack_inputs, pack_rows
 
 ENCODED_MEGABYTES = 512  # encoded prompts kept in memory; older ones are encoded again
 SMALL = 20_000_000  # parameters; below, a second thread costs more than it brings (measured: docs/architecture.md)
@@ -124,23 +125,33 @@ class Policy:
             mask[row, : len(sequence)] = True
         return tokens.to(self.device), mask.to(self.device)
 
-    def logprobs(self, rows: PromptRows, completions: Tensor, completion_mask: Tensor, temperature: float) -> Tensor:
+    def logprobs(
+        self,
+        examples: Sequence[Example],
+        owners: Sequence[int],
+        completions: Tensor,
+        completion_mask: Tensor,
+        temperature: float,
+    ) -> Tensor:
         """Log-probability (nats) of each completion token under the sampler's distribution, `[R, T]` float32.
 
-        Carries the gradient where one is wanted. Masked positions hold 0.
+        Row r of `completions` `[R, T]` answers `examples[owners[r]]`; rows of one prompt should stand side by side,
+        since neighbours share one run of the prompt and its images. Carries the gradient where one is wanted. Masked
+        positions hold 0.
         """
-        attention_mask = torch.cat([rows.attention_mask, completion_mask.to(rows.attention_mask.dtype)], dim=1)
+        lengths = completion_mask.sum(-1).tolist()
+        packs = pack_rows(owners, lengths)
+        prompts = self.encode([examples[pack.prompt] for pack in packs])
+        inputs = pack_inputs(packs, prompts.input_ids, prompts.attention_mask, completions, lengths)
         output = self.model.model(
-            input_ids=torch.cat([rows.input_ids, completions], dim=1),
-            attention_mask=attention_mask,
-            position_ids=(attention_mask.cumsum(-1) - 1).clamp(min=0),
+            input_ids=inputs.input_ids,
+            attention_mask=inputs.attention_mask,
+            position_ids=inputs.position_ids,
             use_cache=False,
-            **rows.images,
+            **prompts.images,
         )
-        prompt_length = rows.input_ids.shape[1]
-        hidden = output.last_hidden_state[:, prompt_length - 1 : -1]  # [R, T, D]: position t predicts token t
         flat = token_logprobs(
-            hidden[completion_mask],
+            output.last_hidden_state.flatten(0, 1)[inputs.predictors],
             self.model.get_output_embeddings().weight,
             completions[completion_mask],
             temperature,

@@ -76,9 +76,9 @@ def test_greedy_completions_are_those_of_generate(policy, engine, examples):
 
 def test_the_samplers_logprobs_are_the_trainers(policy, engine, examples):
     rollouts = engine.generate(examples, group_size=4, temperature=0.7, max_tokens=16, seed=[1])
-    rows = policy.encode([example for example in examples for _ in range(4)])
+    owners = [row // 4 for row in range(4 * len(examples))]
     with torch.no_grad():
-        again = policy.logprobs(rows, rollouts.tokens, rollouts.mask, temperature=0.7)
+        again = policy.logprobs(examples, owners, rollouts.tokens, rollouts.mask, temperature=0.7)
     torch.testing.assert_close(again, rollouts.logprobs, rtol=0, atol=2e-5)
     assert (rollouts.entropies[rollouts.mask] > 0).all()
     assert not policy.banned[rollouts.tokens[rollouts.mask]].any()
@@ -105,11 +105,43 @@ def test_rows_that_finish_leave_the_others_as_they_were(policy, engine, examples
     torch.testing.assert_close(dropping.logprobs, keeping.logprobs, rtol=0, atol=2e-5)
 
 
+def test_packed_completions_have_the_logprobs_and_gradients_of_rows_of_their_own(policy, engine, examples, monkeypatch):
+    """Against one plain forward pass a row, with prompts of different lengths and uneven groups."""
+    longer = [
+        dataclasses.replace(examples[0], id="longer", question="And now: " + examples[0].question),
+        *examples[1:3],
+    ]
+    rollouts = engine.generate(longer, group_size=3, temperature=1.0, max_tokens=9, seed=[4])
+    mask = rollouts.mask.clone()
+    mask[1, 4:] = False
+    kept = [0, 1, 2, 4, 6, 7]  # groups of 3, 1 and 2
+    tokens, mask = rollouts.tokens[kept], mask[kept]
+    owners = [row // 3 for row in kept]
+    weight = policy.model.get_output_embeddings().weight
+
+    packed = policy.logprobs(longer, owners, tokens, mask, 1.0)
+    (gradient,) = torch.autograd.grad(packed.square().sum(), weight)
+    monkeypatch.setattr("calibrl_core.models.packing.PACK_TOKENS", 0)  # each row in a pack of its own
+    single = policy.logprobs(longer, owners, tokens, mask, 1.0)
+    torch.testing.assert_close(packed, single, rtol=0, atol=2e-5)
+
+    plain = torch.zeros_like(packed)
+    for row, owner in enumerate(owners):
+        prompt, count = policy.encode([longer[owner]]), int(mask[row].sum())
+        ids = torch.cat([prompt.input_ids, tokens[row : row + 1, :count]], dim=1)
+        logits = policy.model(input_ids=ids, **prompt.images).logits[0, prompt.input_ids.shape[1] - 1 : -1]
+        scores = logits.masked_fill(policy.banned, -torch.inf).log_softmax(-1)
+        plain[row, :count] = scores[range(count), tokens[row, :count]]
+    torch.testing.assert_close(packed, plain, rtol=0, atol=2e-5)
+    (expected,) = torch.autograd.grad(plain.square().sum(), weight)
+    torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-3)
+
+
 def test_another_picture_gives_other_logprobs(policy, examples):
     changed = dataclasses.replace(examples[0], id="changed", images=examples[1].images)
     tokens, mask = policy.tokenize_experts([examples[0]], limit=32)
     with torch.no_grad():
-        seen, other = (policy.logprobs(policy.encode([one]), tokens, mask, 1.0) for one in (examples[0], changed))
+        seen, other = (policy.logprobs([one], [0], tokens, mask, 1.0) for one in (examples[0], changed))
     assert (seen - other).abs().max() > 1e-4
 
 

@@ -71,9 +71,9 @@ def test_rows_without_advantage_are_left_out_and_nothing_changes(policy, example
     rows = []
     plain = Policy.logprobs
 
-    def counting(self, prompts, *rest, **named):
-        rows.append(len(prompts.input_ids))
-        return plain(self, prompts, *rest, **named)
+    def counting(self, examples, owners, *rest, **named):
+        rows.append(len(owners))
+        return plain(self, examples, owners, *rest, **named)
 
     monkeypatch.setattr(Policy, "logprobs", counting)
     left_out, metrics = gradients(policy, examples, batch, algorithm)
