@@ -3,7 +3,9 @@
 Settings were chosen on the validation split only; the test splits are read by the evaluation job and nothing else.
 """
 
+import hashlib
 import json
+import platform
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -16,27 +18,31 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
-from calibrl.client import Client
+from calibrl.client import CalibrlError, Client
 from calibrl.local import LocalStack, StackError
 from calibrl.terminal import headline, plain
 from jobs.schemas import Job, JobStatus
 
 POLL_SECONDS = 0.5
 LONGEST_SECONDS = 3600.0  # for all jobs together; on two cores they take minutes
+CONFLICT = 409  # HTTP
 INTERRUPTED = 130  # the exit code of a command that Ctrl-C ended
 SAMPLES = 8
+STACK = "stack"  # label: whose demo it is, since a database may serve several
 MAX_TOKENS = 32
 SHOWN = {"validation/accuracy": "validation", "reward/answer_accuracy": "accuracy", "exploration/entropy": "entropy"}
+
+STAGES = {"before": "warmup", "after": "calibrl", "grpo": "grpo"}  # in the figures' names: which job's checkpoint
 
 Spec = dict[str, Any]
 
 
-def warmup_spec(seed: int) -> Spec:
+def warmup_spec(seed: int, stack: str) -> Spec:
     """Supervised fine-tuning on terse traces, ended by its measured validation accuracy."""
     return {
         "kind": "train",
         "name": "digits-warmup",
-        "labels": {"demo": "warm-up"},
+        "labels": {"demo": "warm-up", STACK: stack},
         "model": {"builtin": "tiny-vlm", "seed": seed},
         "data": {"builtin": "digits", "split": "train", "experts": "terse", "rows": 1024},
         "validation": {
@@ -60,7 +66,7 @@ def reinforcement_spec(warmup: Job, algorithm: str) -> Spec:
     return {
         "kind": "train",
         "name": f"digits-{algorithm}",
-        "labels": {"demo": algorithm},
+        "labels": {"demo": algorithm, STACK: warmup.labels[STACK]},
         "model": {"from_job": str(warmup.id), "checkpoint": "best"},
         "data": {"builtin": "digits", "split": "train"},
         "validation": {
@@ -84,7 +90,7 @@ def evaluation_spec(trained: list[Job]) -> Spec:
     return {
         "kind": "evaluate",
         "name": "digits-before-after",
-        "labels": {"demo": "evaluation"},
+        "labels": {"demo": "evaluation", STACK: trained[0].labels[STACK]},
         "models": [{"from_job": str(job.id), "checkpoint": "best"} for job in trained],
         "data": [{"builtin": "digits", "split": "test"}, {"builtin": "digits", "split": "test-noise"}],
         "rollout": {"samples": SAMPLES, "greedy": True, "temperature": 1.0, "max_completion_tokens": MAX_TOKENS},
@@ -132,22 +138,32 @@ def _run_jobs(
 ) -> dict[str, Job] | None:
     """Submit and follow the jobs; None where Ctrl-C came first. Jobs that this demo or an earlier one leaves
     unfinished are cancelled: nobody waits for them."""
-    _cancel_unfinished(client)
+    owner = _name_of(stack)
+    _cancel_unfinished(client, owner)
     try:
-        jobs = _submit(client, seed, compare)
+        jobs = _submit(client, seed, owner, compare)
         _follow(client, stack, list(jobs.values()), console)
     except KeyboardInterrupt:
         console.print("Stopping ...")
-        _cancel_unfinished(client)
+        _cancel_unfinished(client, owner)
         return None
     return jobs
 
 
-def _cancel_unfinished(client: Client) -> None:
+def _name_of(stack: LocalStack) -> str:
+    """The same for every demo on one data folder of one machine, and for no other."""
+    return hashlib.sha256(f"{platform.node()}:{stack.data_dir}".encode()).hexdigest()[:8]
+
+
+def _cancel_unfinished(client: Client, owner: str) -> None:
     """Newest first: a job that waits for another is cancelled before that other is."""
     for job in client.jobs().data:
-        if "demo" in job.labels and not job.status.final:
-            client.cancel(job.id)
+        if "demo" in job.labels and job.labels.get(STACK) == owner and not job.status.final:
+            try:
+                client.cancel(job.id)
+            except CalibrlError as error:
+                if error.status != CONFLICT:  # it ended a moment ago: just as well
+                    raise
 
 
 def _wait_for_ctrl_c(stack: LocalStack, console: Console) -> None:
@@ -160,9 +176,9 @@ def _wait_for_ctrl_c(stack: LocalStack, console: Console) -> None:
         console.print("Stopping ...")
 
 
-def _submit(client: Client, seed: int, compare: bool) -> dict[str, Job]:
+def _submit(client: Client, seed: int, owner: str, compare: bool) -> dict[str, Job]:
     """All jobs at once: each waits for those that it depends on."""
-    warmup = client.submit(warmup_spec(seed))
+    warmup = client.submit(warmup_spec(seed, owner))
     jobs = {"warmup": warmup}
     for algorithm in ("calibrl", "grpo") if compare else ("calibrl",):
         jobs[algorithm] = client.submit(reinforcement_spec(warmup, algorithm))
@@ -243,10 +259,10 @@ def _summary(jobs: Mapping[str, Job], result: Mapping[str, Any]) -> dict[str, An
     names = {"accuracy": "accuracy", "greedy": "greedy_accuracy", f"pass_at_{SAMPLES}": "pass_at_k"}
     summary: dict[str, Any] = {}
     for short, name in names.items():
-        summary[f"{short}_before"] = metrics["warmup"][name]
-        summary[f"{short}_after"] = metrics["calibrl"][name]
-        if "grpo" in metrics:
-            summary[f"{short}_grpo"] = metrics["grpo"][name]
+        summary |= {f"{short}_{stage}": metrics[job][name] for stage, job in STAGES.items() if job in metrics}
+    for stage, name in STAGES.items():
+        if name in metrics:
+            summary[f"interval_{stage}"] = [metrics[name]["accuracy_low"], metrics[name]["accuracy_high"]]
     if "grpo" in metrics:
         summary["calibrl_against_grpo"] = _comparison(result, models.index("calibrl"), models.index("grpo"))
     summary["jobs"] = {name: str(job.id) for name, job in jobs.items()}
@@ -284,9 +300,11 @@ def _tell(summary: Mapping[str, Any], as_json: bool) -> None:
         "greedy": "accuracy, greedy",
         f"pass_at_{SAMPLES}": f"solved in {SAMPLES} samples",
     }
+    stages = [stage for stage in STAGES if f"accuracy_{stage}" in summary]
     for short, label in labels.items():
-        stages = ("before", "after", *(["grpo"] if compared else []))
         table.add_row(label, *(f"{summary[f'{short}_{stage}']:.3f}" for stage in stages))
+    intervals = (summary[f"interval_{stage}"] for stage in stages)
+    table.add_row("  95 % interval of the first row", *(f"{low:.3f} to {high:.3f}" for low, high in intervals))
     console = Console(highlight=False)
     console.print(table)
     if compared:

@@ -9,7 +9,7 @@ Data order, sampling and learning rate are functions of the seed and the step: t
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -29,6 +29,7 @@ class TrainerState:
     step: int = 0  # updates done
     best_step: int | None = None
     best_value: float | None = None
+    metrics: dict[str, float] = field(default_factory=dict)  # validation/ of this step, where it was validated
 
 
 class Checkpoints:
@@ -40,7 +41,8 @@ class Checkpoints:
 
     def all(self) -> list[Path]:
         """Whole checkpoints, oldest first."""
-        return sorted(path for path in self.folder.glob("step-*") if (path / STATE_FILE).is_file())
+        whole = (path for path in self.folder.glob("step-*") if (path / STATE_FILE).is_file())
+        return sorted(whole, key=lambda path: int(path.name.removeprefix("step-")))
 
     def save(self, policy: Policy, optimizer: torch.optim.Optimizer, state: TrainerState) -> Path:
         """Write the checkpoint of `state.step`; return its folder."""
@@ -57,12 +59,14 @@ class Checkpoints:
         _sync_folder(self.folder)
         return final
 
-    def prune(self, best_step: int | None) -> list[Path]:
-        """Remove all but the newest and the best; return what is gone."""
-        removed = [path for path in self.all()[: -self._keep_last] if path.name != f"step-{best_step or 0:06d}"]
-        for path in removed:
+    def surplus(self, best_step: int | None) -> list[Path]:
+        """All but the newest ones and the best."""
+        return [path for path in self.all()[: -self._keep_last] if path.name != f"step-{best_step or 0:06d}"]
+
+    def remove(self, paths: list[Path]) -> None:
+        """Delete checkpoints."""
+        for path in paths:
             shutil.rmtree(path)
-        return removed
 
 
 def read_state(checkpoint: Path) -> TrainerState:

@@ -1,14 +1,39 @@
-"""The base of every settings class: closed, frozen, and strict about numbers that are not numbers."""
+"""The base of every settings class: closed, frozen, and strict about numbers."""
 
-from typing import Any
+from types import NoneType
+from typing import Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Discriminator
+from pydantic import BaseModel, ConfigDict, Discriminator, ValidationError, model_validator
+from pydantic_core import InitErrorDetails
 
 
 class Closed(BaseModel):
     """Settings that refuse unknown fields, infinities and NaN, and that no one changes once made."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers_are_numbers(cls, given: Any) -> Any:
+        """`steps: "5"` and `steps: true` are mistakes, though Python would make numbers of them."""
+        wrong = [
+            InitErrorDetails(type="int_type" if number is int else "float_type", loc=(name,), input=value)
+            for name, field in cls.model_fields.items()
+            if (number := _number(field.annotation)) and isinstance(value := _get(given, name), bool | str)
+        ]
+        if wrong:
+            raise ValidationError.from_exception_data(cls.__name__, wrong)
+        return given
+
+
+def _get(given: Any, name: str) -> Any:
+    return given.get(name) if isinstance(given, dict) else None
+
+
+def _number(annotation: Any) -> type | None:
+    """int or float, where that (or nothing) is what a field holds."""
+    (kind, *others) = {*(get_args(annotation) or (annotation,))} - {NoneType} or {NoneType}
+    return kind if not others and kind in (int, float) else None
 
 
 def one_of(*fields: str) -> Discriminator:

@@ -31,7 +31,7 @@ class _Stopped(Exception):
     """Asked to stop between two batches."""
 
 
-def evaluate(config: EvaluateConfig, report: Report, should_stop: Callable[[], bool]) -> dict[str, Any]:
+def evaluate(config: EvaluateConfig, report: Report, should_stop: Callable[[], bool] = lambda: False) -> dict[str, Any]:
     """Run to the end or until `should_stop()`; return the result that `finish` reports. Metrics of model i (from 0)
     are reported as step i + 1, by `eval/<split>/name`. An evaluation that was stopped begins anew when started again.
 

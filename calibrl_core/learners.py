@@ -16,9 +16,10 @@ from calibrl_core.diagnostics.base import StepBatch
 from calibrl_core.diagnostics.expert_mismatch import gap_histogram
 from calibrl_core.diagnostics.rareness import rareness_histogram
 from calibrl_core.models.policy import Policy
+from calibrl_core.optimizer import GradientStep
 from calibrl_core.rewards import score
 from calibrl_core.rollout.base import RolloutEngine, Rollouts
-from calibrl_core.update import Updater, UpdateSettings
+from calibrl_core.update import Updater
 
 Histogram = tuple[list[float], list[int]]  # edges, counts
 
@@ -39,6 +40,14 @@ class Learner(Protocol):
         """Update the policy; `step` counts from 0."""
 
 
+def highest_rareness(config: TrainConfig) -> float:
+    """The largest |A| that a group can have: the last edge of its histogram."""
+    if isinstance(config.algorithm, SFT) or not config.algorithm.normalise_by_std:
+        return sum(reward.weight for reward in config.rewards)
+    group = config.rollout.group_size
+    return float((group - 1) / group**0.5)  # one against all others, by the unbiased standard deviation
+
+
 class ReinforcementLearner:
     """Roll out, score, compare with the group and the expert, update."""
 
@@ -49,8 +58,8 @@ class ReinforcementLearner:
         self._config = config
         self._policy = policy
         self._engine = engine
-        self._highest_reward = sum(reward.weight for reward in config.rewards)
-        self._updater = Updater(policy, optimizer, config.algorithm, UpdateSettings.of(config))
+        self._updater = Updater(policy, GradientStep(policy, optimizer, config.optimizer), config)
+        self._highest_rareness = highest_rareness(config)
 
     def step(self, step: int, examples: Sequence[Example]) -> StepResult:
         config, began = self._config, time.perf_counter()
@@ -74,7 +83,7 @@ class ReinforcementLearner:
             "perf/update_seconds": ended - scored,
             "perf/tokens_per_second": int(rollouts.mask.sum()) / (ended - began),
         }
-        histograms = {"rareness": rareness_histogram(batch, self._highest_reward)}
+        histograms = {"rareness": rareness_histogram(batch, self._highest_rareness)}
         if batch.expert_nll is not None:
             histograms["expert/gap"] = gap_histogram(batch)
         return StepResult(metrics, histograms, batch)
@@ -86,13 +95,15 @@ class ReinforcementLearner:
             score(text, examples[row // size].answer, self._config.rewards) for row, text in enumerate(rollouts.texts)
         ]
         reward_seconds = time.perf_counter() - began
-        rewards = torch.tensor([one.reward for one in scores], dtype=torch.float64).view(-1, size)
+        rewards = torch.tensor([one.reward for one in scores], dtype=torch.float64, device=self._policy.device).view(
+            -1, size
+        )
         expert_logprobs, expert_mask, expert_nll = self._experts(examples, rollouts)
         batch = StepBatch(
             rollouts=rollouts,
             scores=scores,
             rewards=rewards,
-            passed=torch.tensor([one.passed for one in scores]).view(-1, size),
+            passed=torch.tensor([one.passed for one in scores], device=self._policy.device).view(-1, size),
             advantages=group_advantages(rewards, normalise_by_std=self._updater.algorithm.normalise_by_std),
             expert_logprobs=expert_logprobs,
             expert_mask=expert_mask,
@@ -104,22 +115,22 @@ class ReinforcementLearner:
     def _experts(
         self, examples: Sequence[Example], rollouts: Rollouts
     ) -> tuple[torch.Tensor, torch.Tensor, float | None]:
-        """The policy's own log-probabilities of the experts before the step's first update, laid beside the rollouts
-        (`[B, T]` and mask), and their mean negative log-likelihood. Prompts without an expert have an empty mask."""
-        count, length = rollouts.mask.shape
-        beside = torch.zeros((count, length), device=rollouts.mask.device)
-        beside_mask = torch.zeros_like(rollouts.mask)
+        """The policy's own log-probabilities of the experts before the step's first update, a row beside each rollout
+        (`[B, E]` and mask, E: the longest expert), and their mean negative log-likelihood. A prompt without an expert
+        has an empty mask."""
         having = [index for index, example in enumerate(examples) if example.expert]
         if not having:
-            return beside, beside_mask, None
+            nothing = torch.zeros((len(rollouts.mask), 0), device=rollouts.mask.device)
+            return nothing, nothing.bool(), None
         self._policy.model.eval()
         rollout = self._config.rollout
         tokens, mask = self._policy.tokenize_experts([examples[i] for i in having], rollout.max_completion_tokens)
         logprobs = self._policy.logprobs(examples, having, tokens, mask, rollout.temperature)
-        shared = min(length, logprobs.shape[1])
+        beside = torch.zeros((len(rollouts.mask), logprobs.shape[1]), device=logprobs.device)
+        beside_mask = torch.zeros(beside.shape, dtype=torch.bool, device=logprobs.device)
         rows = torch.tensor(having)[:, None] * rollouts.group_size + torch.arange(rollouts.group_size)
-        beside[rows, :shared] = logprobs[:, None, :shared]
-        beside_mask[rows, :shared] = mask[:, None, :shared]
+        beside[rows] = logprobs[:, None]
+        beside_mask[rows] = mask[:, None]
         return beside, beside_mask, -logprobs.sum().item() / int(mask.sum())
 
 
@@ -131,7 +142,7 @@ class SupervisedLearner:
         self._config = config
         self._algorithm = config.algorithm
         self._policy = policy
-        self._optimizer = optimizer
+        self._gradient = GradientStep(policy, optimizer, config.optimizer)
 
     def step(self, step: int, examples: Sequence[Example]) -> StepResult:
         began = time.perf_counter()
@@ -139,7 +150,7 @@ class SupervisedLearner:
         policy.model.train()
         tokens, mask = policy.tokenize_experts(examples, config.rollout.max_completion_tokens)
         size = config.micro_batch_rows or len(examples)
-        self._optimizer.zero_grad(set_to_none=True)
+        self._gradient.clear()
         total = 0.0
         for start in range(0, len(examples), size):
             part = slice(start, start + size)
@@ -148,12 +159,12 @@ class SupervisedLearner:
             loss = self._algorithm.loss(logprobs, mask[part], count=int(mask.sum()))
             loss.backward()
             total += loss.item()
-        norm = torch.nn.utils.clip_grad_norm_(policy.model.parameters(), config.optimizer.max_grad_norm).item()
-        self._optimizer.step()
+        norm, applied = self._gradient.apply()
         seconds = time.perf_counter() - began
         metrics = {
             "loss/total": total,
             "loss/grad_norm": norm,
+            "loss/skipped_updates": float(not applied),
             "expert/nll": total,
             "length/mean": int(mask.sum()) / len(examples),
             "perf/update_seconds": seconds,

@@ -7,6 +7,44 @@ import torch
 from calibrl_core.config import OptimizerSettings
 from calibrl_core.models.policy import Policy
 
+MOST_SKIPPED = 10  # updates in a row
+
+
+class NonFiniteError(RuntimeError):
+    """Too many updates in a row had a gradient that is not finite: the run can't go on."""
+
+
+class GradientStep:
+    """Clips the gradient and applies it; one that is not finite changes no weight."""
+
+    def __init__(self, policy: Policy, optimizer: torch.optim.Optimizer, settings: OptimizerSettings) -> None:
+        self._parameters = [parameter for parameter in policy.model.parameters() if parameter.requires_grad]
+        self._optimizer = optimizer
+        self._max_norm = settings.max_grad_norm
+        self._skipped_in_a_row = 0
+
+    def clear(self) -> None:
+        """Forget the last gradient."""
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def fill_with_zeros(self) -> None:
+        """A gradient of 0, where no row had one to give: momentum and weight decay go on, as in a plain loop."""
+        for parameter in self._parameters:
+            parameter.grad = torch.zeros_like(parameter)
+
+    def apply(self) -> tuple[float, bool]:
+        """The gradient's 2-norm before clipping, and whether it was applied. Raises NonFiniteError after ten in a row
+        that were not."""
+        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._max_norm).item()
+        if math.isfinite(norm):
+            self._optimizer.step()
+            self._skipped_in_a_row = 0
+            return norm, True
+        self._skipped_in_a_row += 1
+        if self._skipped_in_a_row >= MOST_SKIPPED:
+            raise NonFiniteError(f"the gradient was not finite in {MOST_SKIPPED} updates in a row; lower optimizer.lr")
+        return norm, False
+
 
 def make_optimizer(policy: Policy, settings: OptimizerSettings) -> torch.optim.AdamW:
     return torch.optim.AdamW(policy.model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)

@@ -17,8 +17,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from transformers.utils import logging as transformers_logging
 
 from calibrl_core.data.schema import DataError
+from calibrl_core.optimizer import NonFiniteError
 from calibrl_core.report import EventFile
-from calibrl_core.update import NonFiniteError
 
 Config = TypeVar("Config", bound=BaseModel)
 SHOWN = ("reward/mean", "reward/answer_accuracy", "exploration/entropy", "loss/total", "validation/accuracy")

@@ -10,6 +10,7 @@ One process, one device; each step samples, learns from exactly those samples, a
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -81,7 +82,7 @@ class _Run:
         return target is not None and (self.state.best_value or 0.0) >= target
 
     def announce(self) -> None:
-        """Tell what runs, from where."""
+        """Tell what runs, from where, and which checkpoints there are: a kill may have kept them from being told of."""
         self.report.emit(
             "start",
             step=self.state.step,
@@ -89,6 +90,8 @@ class _Run:
             parameters=self.policy.parameter_count,
             versions={"torch": torch.__version__},
         )
+        for path in self.checkpoints.all():
+            self._report_checkpoint(path, read_state(path), [])
 
     def advance(self) -> bool:
         """One step with all that it entails; whether it was the last."""
@@ -136,20 +139,25 @@ class _Run:
         )
         summary = summarise(answers, config.seed)
         metrics.update({f"validation/{name}": value for name, value in summary.items()})
-        if config.checkpoints.keep_best is None or summary["accuracy"] <= (self.state.best_value or 0.0):
+        if summary["accuracy"] <= (self.state.best_value or 0.0):
             return False
         self.state.best_step, self.state.best_value = self.state.step, summary["accuracy"]
-        return True
+        return config.checkpoints.keep_best is not None
 
     def _save(self, metrics: dict[str, float]) -> None:
+        self.state.metrics = {name: value for name, value in metrics.items() if name.startswith("validation/")}
         path = self.checkpoints.save(self.policy, self.optimizer, self.state)
-        removed = self.checkpoints.prune(self.state.best_step)
+        surplus = self.checkpoints.surplus(self.state.best_step if self.config.checkpoints.keep_best else None)
+        self._report_checkpoint(path, self.state, surplus)  # first: a kill in between is mended by `announce`
+        self.checkpoints.remove(surplus)
+
+    def _report_checkpoint(self, path: Path, state: TrainerState, removed: list[Path]) -> None:
         self.report.emit(
             "checkpoint",
-            step=self.state.step,
+            step=state.step,
             path=str(path),
-            best=self.state.best_step == self.state.step,
-            metrics={name: value for name, value in metrics.items() if name.startswith("validation/")},
+            best=self.state.best_step == state.step,
+            metrics=state.metrics,
             removed=[str(gone) for gone in removed],
         )
 

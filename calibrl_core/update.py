@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from calibrl_core.aggregation import token_weights
-from calibrl_core.algorithms import GRPO, CalibRL
+from calibrl_core.algorithms import SFT, CalibRL
 from calibrl_core.algorithms.base import LossBatch, TokenLosses
 from calibrl_core.config import TrainConfig
 from calibrl_core.data.schema import Example
 from calibrl_core.diagnostics.base import StepBatch
 from calibrl_core.models.policy import Policy
-
-
-class NonFiniteError(RuntimeError):
-    """Too many updates in a row had a gradient that is not finite: the run can't go on."""
-
-
-MOST_SKIPPED = 10  # updates in a row
+from calibrl_core.optimizer import GradientStep
 
 
 class _Tally:
@@ -57,56 +49,42 @@ class _Tally:
         }
 
 
-@dataclass(frozen=True)
-class UpdateSettings:
-    """What an update needs to know beside its algorithm."""
-
-    temperature: float
-    max_grad_norm: float
-    micro_batch_rows: int | None
-
-    @classmethod
-    def of(cls, config: TrainConfig) -> UpdateSettings:
-        return cls(config.rollout.temperature, config.optimizer.max_grad_norm, config.micro_batch_rows)
-
-
 class Updater:
     """Applies one policy-gradient algorithm to a policy."""
 
-    def __init__(
-        self,
-        policy: Policy,
-        optimizer: torch.optim.Optimizer,
-        algorithm: CalibRL | GRPO,
-        settings: UpdateSettings,
-    ) -> None:
-        self.algorithm = algorithm
+    def __init__(self, policy: Policy, gradient: GradientStep, config: TrainConfig) -> None:
+        assert not isinstance(config.algorithm, SFT)
+        self.algorithm = config.algorithm
         self._policy = policy
-        self._optimizer = optimizer
-        self._settings = settings
-        self._skipped_in_a_row = 0
+        self._gradient = gradient
+        self._temperature = config.rollout.temperature
+        self._micro_batch_rows = config.micro_batch_rows
 
     def update(self, examples: Sequence[Example], batch: StepBatch, step: int) -> dict[str, float]:
         """Take the step's updates; return loss/, clip/ and ratio/ metrics. `step` counts from 0.
 
         loss/skipped_updates counts mini-batches whose gradient was not finite: they change no weight. Raises
-        NonFiniteError after ten of them in a row.
+        NonFiniteError (see `GradientStep`).
         """
         self._policy.model.train()
         tally = _Tally()
         applied = 0
         for rows in _mini_batches(len(examples), batch.rollouts.group_size, self.algorithm.mini_batches):
             self._backward(examples, batch, rows, step, tally)
-            applied += self._apply_gradient(tally)
+            norm, was_applied = self._gradient.apply()
+            tally.losses["loss/grad_norm"] += norm
+            applied += was_applied
         return {**tally.metrics(), "loss/skipped_updates": float(tally.updates - applied)}
 
     def _backward(self, examples: Sequence[Example], batch: StepBatch, rows: Tensor, step: int, tally: _Tally) -> None:
         mask = batch.rollouts.mask[rows]
         weights = token_weights(mask, self.algorithm.aggregation)
         guidance_coef = self._guidance_coef(step)
-        self._optimizer.zero_grad(set_to_none=True)
+        self._gradient.clear()
         learning = self._rows_with_gradient(batch, rows, guidance_coef)
-        for part in torch.split(learning, self._settings.micro_batch_rows or len(rows)) if len(learning) else ():
+        if not len(learning):
+            self._gradient.fill_with_zeros()
+        for part in torch.split(learning, self._micro_batch_rows or len(rows)) if len(learning) else ():
             losses = self._micro_batch(examples, batch, rows[part], tally)
             weight = weights[part, : losses.policy.shape[1]]
             policy_loss = (losses.policy * weight).sum()
@@ -131,7 +109,7 @@ class Updater:
         unweighted = isinstance(self.algorithm, CalibRL) and not self.algorithm.rareness_weighting
         if unweighted and guidance_coef > 0:
             return torch.arange(len(rows))
-        return (batch.advantages.flatten()[rows] != 0).nonzero().squeeze(-1)
+        return (batch.advantages.flatten()[rows] != 0).nonzero().squeeze(-1).cpu()
 
     def _micro_batch(self, examples: Sequence[Example], batch: StepBatch, rows: Tensor, tally: _Tally) -> TokenLosses:
         rollouts = batch.rollouts
@@ -139,9 +117,7 @@ class Updater:
         length = int(mask.sum(-1).max())
         mask = mask[:, :length]
         owners = (rows // rollouts.group_size).tolist()
-        logprobs = self._policy.logprobs(
-            examples, owners, rollouts.tokens[rows, :length], mask, self._settings.temperature
-        )
+        logprobs = self._policy.logprobs(examples, owners, rollouts.tokens[rows, :length], mask, self._temperature)
         old_logprobs = rollouts.logprobs[rows, :length]
         losses = self.algorithm.token_losses(
             LossBatch(
@@ -150,24 +126,12 @@ class Updater:
                 advantages=batch.advantages.flatten()[rows].float(),
                 completion_mask=mask,
                 passed=batch.passed.flatten()[rows],
-                expert_logprobs=batch.expert_logprobs[rows, :length],
-                expert_mask=batch.expert_mask[rows, :length],
+                expert_logprobs=batch.expert_logprobs[rows],
+                expert_mask=batch.expert_mask[rows],
             )
         )
         tally.add_micro_batch(losses, (logprobs.detach() - old_logprobs).exp(), mask)
         return losses
-
-    def _apply_gradient(self, tally: _Tally) -> bool:
-        norm = torch.nn.utils.clip_grad_norm_(self._policy.model.parameters(), self._settings.max_grad_norm).item()
-        tally.losses["loss/grad_norm"] += norm
-        if math.isfinite(norm):
-            self._optimizer.step()
-            self._skipped_in_a_row = 0
-            return True
-        self._skipped_in_a_row += 1
-        if self._skipped_in_a_row >= MOST_SKIPPED:
-            raise NonFiniteError(f"the gradient was not finite in {MOST_SKIPPED} updates in a row; lower optimizer.lr")
-        return False
 
 
 def _mini_batches(prompts: int, group_size: int, count: int) -> list[Tensor]:

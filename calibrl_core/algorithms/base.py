@@ -39,8 +39,16 @@ class LossBatch:
     advantages: Tensor  # [B] float, one a rollout
     completion_mask: Tensor  # [B, T] bool, True = the token counts
     passed: Tensor  # [B] bool, the answer was correct (decided before any format reward)
-    expert_logprobs: Tensor | None = None  # [B, T] float
-    expert_mask: Tensor | None = None  # [B, T] bool, True = the expert has a token at this position
+    expert_logprobs: Tensor | None = None  # [B, E] float, E: the longest expert
+    expert_mask: Tensor | None = None  # [B, E] bool, True = the expert has a token at this position
+
+
+def to_width(rows: Tensor, width: int) -> Tensor:
+    """`[B, E]` to `[B, width]`: cut, or filled with 0 (False) on the right."""
+    fitted = rows.new_zeros((rows.shape[0], width))
+    shared = min(width, rows.shape[1])
+    fitted[:, :shared] = rows[:, :shared]
+    return fitted
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from calibrl_core.algorithms.base import LossBatch, PolicyGradientSettings, TokenLosses
+from calibrl_core.algorithms.base import LossBatch, PolicyGradientSettings, TokenLosses, to_width
 from calibrl_core.algorithms.grpo import clipped_policy_loss
 
 if TYPE_CHECKING:
@@ -59,8 +59,9 @@ class CalibRL(PolicyGradientSettings):
         expert = batch.expert_logprobs.masked_fill(~batch.expert_mask, 0.0)
         has_expert = batch.expert_mask.any(-1, keepdim=True)  # [B, 1]
         if self.expert_gap == "token":
-            counted = batch.completion_mask & (batch.expert_mask if self.expert_tail == "none" else has_expert)
-            return batch.logprobs - expert, counted
+            width = batch.logprobs.shape[1]
+            aligned = to_width(batch.expert_mask, width) if self.expert_tail == "none" else has_expert
+            return batch.logprobs - to_width(expert, width), batch.completion_mask & aligned
         rollout_sum = (batch.logprobs * batch.completion_mask).sum(-1, keepdim=True)  # [B, 1]
         expert_sum = expert.sum(-1, keepdim=True)
         if self.expert_gap == "sequence_mean":

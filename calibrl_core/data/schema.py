@@ -29,7 +29,7 @@ class BuiltinData(Closed):
 class Columns(Closed):
     """Which column of a file holds what."""
 
-    question: str = Field("question", description="text, or a list of chat messages")
+    question: str = Field("question", description="the question's text; <image> says where an image stands")
     images: str = Field("images", description="a path, base64 text or bytes, or a list of them")
     answer: str = Field("answer", description="the verifiable answer, as text or a number")
     expert: str = Field("expert", description="an expert's completion; may be absent")

@@ -9,7 +9,7 @@ import numpy as np
 
 from calibrl_core.diagnostics.base import StepBatch, mean_or_nothing
 
-GAP_EDGES = np.linspace(-12.0, 12.0, 49)  # nats; what lies outside counts in the end bins
+GAP_EDGES = np.linspace(-16.0, 16.0, 65)  # nats; what lies outside counts in the end bins
 
 
 def expert_mismatch(batch: StepBatch) -> dict[str, float]:

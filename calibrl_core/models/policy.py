@@ -23,7 +23,7 @@ from calibrl_core.logprobs import token_logprobs
 from calibrl_core.models.packing import pack_inputs, pack_rows
 
 ENCODED_MEGABYTES = 512  # encoded prompts kept in memory; older ones are encoded again
-SMALL = 20_000_000  # parameters; below, a second thread costs more than it brings (measured: docs/architecture.md)
+SMALL = 20_000_000  # parameters; below, a second thread costs more than it brings
 NEVER_SAMPLED = ("<image>", "<video>", "<fake_token_around_image>", "<global-img>", "<|image_pad|>", "<|video_pad|>")
 
 
@@ -48,7 +48,7 @@ class Policy:
         self.pad_id: int = self.tokenizer.pad_token_id
         self.stop_ids = self._stop_ids()
         self.banned = self._banned().to(device)  # [V] bool
-        self._encoded: OrderedDict[str, dict[str, Tensor]] = OrderedDict()
+        self._encoded: OrderedDict[tuple[str, tuple[bytes, ...]], dict[str, Tensor]] = OrderedDict()
         self._encoded_bytes = 0
         if device.type == "cpu" and self.parameter_count < SMALL:
             torch.set_num_threads(1)
@@ -81,7 +81,8 @@ class Policy:
         return self._collate([self._encode_one(example) for example in examples])
 
     def _encode_one(self, example: Example) -> dict[str, Tensor]:
-        found = self._encoded.pop(example.id, None)
+        key = (example.question, example.images)  # two files may well give their rows the same ids
+        found = self._encoded.pop(key, None)
         if found is None:
             text = self.processor.apply_chat_template(
                 prompts.messages(example), add_generation_prompt=True, tokenize=False
@@ -89,7 +90,7 @@ class Policy:
             images = [Image.open(io.BytesIO(data)).convert("RGB") for data in example.images]
             found = dict(self.processor(text=[text], images=[images] if images else None, return_tensors="pt"))
             self._encoded_bytes += sum(tensor.nbytes for tensor in found.values())
-        self._encoded[example.id] = found
+        self._encoded[key] = found
         while self._encoded_bytes > ENCODED_MEGABYTES * 2**20 and len(self._encoded) > 1:
             _, oldest = self._encoded.popitem(last=False)
             self._encoded_bytes -= sum(tensor.nbytes for tensor in oldest.values())
@@ -116,7 +117,11 @@ class Policy:
         """
         stop = self.tokenizer.eos_token_id
         texts = [example.expert or "" for example in examples]
-        sequences = [[*tokens, stop][:limit] for tokens in self.tokenizer(texts, add_special_tokens=False).input_ids]
+        banned = set(self.banned.nonzero().flatten().tolist())  # such as `<image>` in the text: no sampler could say it
+        sequences = [
+            [*(token for token in tokens if token not in banned), stop][:limit]
+            for tokens in self.tokenizer(texts, add_special_tokens=False).input_ids
+        ]
         longest = max(len(sequence) for sequence in sequences)
         tokens = torch.full((len(sequences), longest), self.pad_id)
         mask = torch.zeros(tokens.shape, dtype=torch.bool)

@@ -51,7 +51,9 @@ def ended(client: Client, job: Job) -> Job:
 
 def test_warm_up_then_calibrl_then_evaluation(client: Client) -> None:
     validation = {"data": {"builtin": "digits", "split": "validation", "rows": 8}, "every_steps": 2, "samples": 2}
-    warmup = client.submit(demo.warmup_spec(seed=0) | {"steps": 4, "prompts_per_step": 4, "validation": validation})
+    warmup = client.submit(
+        demo.warmup_spec(seed=0, stack="test") | {"steps": 4, "prompts_per_step": 4, "validation": validation}
+    )
     shortened = {"steps": 3, "prompts_per_step": 2, "validation": validation}
     trained = client.submit(demo.reinforcement_spec(warmup, "calibrl") | shortened)
     held_out = [{"builtin": "digits", "split": "test", "rows": 4}]
@@ -90,7 +92,7 @@ def test_warm_up_then_calibrl_then_evaluation(client: Client) -> None:
 def test_a_run_that_cannot_start_says_why(client: Client, tmp_path: Path) -> None:
     """A model folder that only looks like one: the job fails with its reason and the log's last lines."""
     (tmp_path / "config.json").write_text('{"model_type": "no such model"}')
-    spec = demo.warmup_spec(seed=0) | {"model": {"path": str(tmp_path)}, "steps": 1}
+    spec = demo.warmup_spec(seed=0, stack="test") | {"model": {"path": str(tmp_path)}, "steps": 1}
     job = client.submit(spec)
     deadline = time.monotonic() + SECONDS
     while not (now := client.job(job.id)).status.final:

@@ -10,17 +10,18 @@ import yaml
 from calibrl import demo
 from jobs.schemas import job_spec_adapter
 
+METRICS = ("accuracy", "accuracy_low", "accuracy_high", "greedy_accuracy", "pass_at_k")
 ROOT = Path(__file__).parents[3]
 
 
 def submitted(spec):
     """What a client holds after a submission, as far as the demo looks."""
     filled_in = job_spec_adapter.validate_python(spec).model_dump(mode="json")
-    return SimpleNamespace(id=uuid4(), spec=filled_in)
+    return SimpleNamespace(id=uuid4(), spec=filled_in, labels=filled_in["labels"])
 
 
 def test_only_the_evaluation_reads_test_images():
-    warmup = submitted(demo.warmup_spec(seed=3))
+    warmup = submitted(demo.warmup_spec(seed=3, stack="test"))
     runs = [submitted(demo.reinforcement_spec(warmup, algorithm)) for algorithm in ("calibrl", "grpo")]
     for job in (warmup, *runs):
         assert job.spec["seed"] == 3
@@ -32,7 +33,7 @@ def test_only_the_evaluation_reads_test_images():
 
 
 def test_the_compared_runs_differ_in_name_and_algorithm_alone():
-    warmup = submitted(demo.warmup_spec(seed=0))
+    warmup = submitted(demo.warmup_spec(seed=0, stack="test"))
     one, other = (demo.reinforcement_spec(warmup, algorithm) for algorithm in ("calibrl", "grpo"))
     assert {key for key in one if one[key] != other[key]} == {"name", "labels", "algorithm"}
 
@@ -53,6 +54,26 @@ def test_the_verdict_follows_the_interval(difference, low, high, verdict):
     found = demo._comparison({"comparisons": [noisy, row]}, calibrl=1, grpo=2)
     assert verdict in found["verdict"]
     assert (found["difference"], found["low"], found["high"]) == (-difference, -high, -low)
+
+
+def test_the_figures_are_those_of_the_test_images():
+    jobs = {name: SimpleNamespace(id=name) for name in ("warmup", "calibrl", "evaluation")}
+    results = [
+        {"model_index": index, "split": split, "metrics": dict.fromkeys(METRICS, value)}
+        for index, split, value in ((0, "test", 0.4), (0, "test-noise", 0.0), (1, "test", 0.7), (1, "test-noise", 0.1))
+    ]
+    found = demo._summary(jobs, {"results": results, "comparisons": []})
+    assert found == {
+        "accuracy_before": 0.4,
+        "greedy_before": 0.4,
+        "pass_at_8_before": 0.4,
+        "interval_before": [0.4, 0.4],
+        "accuracy_after": 0.7,
+        "greedy_after": 0.7,
+        "pass_at_8_after": 0.7,
+        "interval_after": [0.7, 0.7],
+        "jobs": {"warmup": "warmup", "calibrl": "calibrl", "evaluation": "evaluation"},
+    }
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "docs" / "examples").glob("*.yaml")), ids=lambda path: path.name)

@@ -170,6 +170,18 @@ def test_entropy():
     assert entropy(scores).tolist() == pytest.approx([0.6931472, 0.0], abs=1e-6)
 
 
+def test_prompts_of_one_id_are_not_mixed_up(policy, examples):
+    """Two files of one name give their rows the same ids."""
+    other = dataclasses.replace(examples[1], id=examples[0].id)
+    first, second = policy.encode([examples[0]]), policy.encode([other])
+    assert not torch.equal(first.images["pixel_values"], second.images["pixel_values"])
+
+
+def test_what_no_sampler_could_say_is_left_out_of_an_expert(policy, examples):
+    strange = dataclasses.replace(examples[0], expert="<image>" + examples[0].expert)
+    assert torch.equal(*(policy.tokenize_experts([one], limit=99)[0] for one in (strange, examples[0])))
+
+
 def test_the_encoded_prompts_kept_are_bounded(policy, examples, monkeypatch):
     monkeypatch.setattr("calibrl_core.models.policy.ENCODED_MEGABYTES", 0)
     small = Policy(policy.model, policy.processor, policy.device)

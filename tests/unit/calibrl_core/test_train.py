@@ -5,16 +5,21 @@ import os
 import signal
 import subprocess
 import sys
+import zlib
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from calibrl_core.advantages import group_advantages
 from calibrl_core.checkpoint import Checkpoints
-from calibrl_core.config import EvaluateConfig, TrainConfig
+from calibrl_core.config import BuiltinModel, EvaluateConfig, RolloutSettings, TrainConfig
 from calibrl_core.data.schema import DataError
 from calibrl_core.evaluate import evaluate
+from calibrl_core.learners import highest_rareness
+from calibrl_core.models.policy import load_policy
 from calibrl_core.report import EventFile
+from calibrl_core.rewards import Score
 from calibrl_core.train import train
 
 DIGITS = {"builtin": "digits", "split": "train", "rows": 6}
@@ -26,7 +31,6 @@ def config(**changes):
             "model": {"builtin": "tiny-vlm"},
             "data": DIGITS,
             "algorithm": {"type": "calibrl", "mini_batches": 2},
-            # a fresh model never answers right; its length decides the reward's spread through the format's absence
             "rollout": {"group_size": 2, "max_completion_tokens": 6},
             "optimizer": {"lr": 1e-3},
             "prompts_per_step": 2,
@@ -36,6 +40,17 @@ def config(**changes):
         }
         | changes
     )
+
+
+@pytest.fixture
+def rewarding(monkeypatch):
+    """A fresh model never answers right, so that nothing could be learned: here the text's hash decides."""
+
+    def by_hash(completion, truth, rewards):
+        right = zlib.crc32(completion.encode()) % 2 == 1
+        return Score({"math": float(right), "format": 0.0}, float(right), right, right)
+
+    monkeypatch.setattr("calibrl_core.learners.score", by_hash)
 
 
 SFT = {"algorithm": {"type": "sft"}, "rollout": {"max_completion_tokens": 32}}
@@ -62,6 +77,7 @@ def run(tmp_path, name, settings, stop_after=None):
     return report.run_dir, result
 
 
+@pytest.mark.usefixtures("rewarding")
 def test_what_a_reinforcement_run_reports(tmp_path):
     folder, result = run(tmp_path, "run", config())
     assert result["status"] == "succeeded"
@@ -79,7 +95,8 @@ def test_what_a_reinforcement_run_reports(tmp_path):
         *("length/mean", "length/truncated_share", "perf/step_seconds", "perf/rollout_seconds"),
         *("perf/reward_seconds", "perf/update_seconds", "perf/tokens_per_second"),
     }
-    assert expected <= of_type(folder, "metrics")[0]["values"].keys()
+    assert any(event["values"]["loss/grad_norm"] > 0 for event in of_type(folder, "metrics"))
+    assert set.union(*(set(event["values"]) for event in of_type(folder, "metrics"))) >= expected
     histograms = of_type(folder, "histogram")
     assert {(event["step"], event["name"]) for event in histograms} == {
         (step, name) for step in (1, 2, 3, 4) for name in ("rareness", "expert/gap")
@@ -99,6 +116,7 @@ def test_what_a_reinforcement_run_reports(tmp_path):
     assert all((folder / "checkpoints" / f"step-{step:06d}" / "model.safetensors").is_file() for step in (2, 4))
 
 
+@pytest.mark.usefixtures("rewarding")
 @pytest.mark.parametrize("changes", [{}, SFT], ids=["calibrl", "sft"])
 def test_stop_and_resume_is_bit_for_bit_one_run(tmp_path, changes):
     whole, _ = run(tmp_path, "whole", config(**changes))
@@ -110,8 +128,13 @@ def test_stop_and_resume_is_bit_for_bit_one_run(tmp_path, changes):
     assert ended["status"] == "succeeded"
     for file in ("model.safetensors", "optimizer.safetensors"):
         one, other = (load_file(folder / "checkpoints" / "step-000004" / file) for folder in (whole, halves))
-        assert one.keys() == other.keys()
+        assert one.keys() == other.keys() != set()
         assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+    fresh = load_policy(BuiltinModel(builtin="tiny-vlm")).model.state_dict()
+    assert not torch.equal(
+        load_file(whole / "checkpoints" / "step-000004" / "model.safetensors")["lm_head.weight"],
+        fresh["lm_head.weight"],
+    )
     told = [
         [{k: v for k, v in event["values"].items() if not k.startswith("perf/")} for event in of_type(one, "metrics")]
         for one in (whole, halves)
@@ -149,8 +172,43 @@ def test_pruning_keeps_the_newest_and_the_best(tmp_path):
         folder.mkdir(parents=True)
         (folder / "trainer.json").write_text("{}")
     checkpoints = Checkpoints(tmp_path, keep_last=1)
-    assert [path.name for path in checkpoints.prune(best_step=2)] == ["step-000001", "step-000003"]
+    surplus = checkpoints.surplus(best_step=2)
+    assert [path.name for path in surplus] == ["step-000001", "step-000003"]
+    checkpoints.remove(surplus)
     assert [path.name for path in checkpoints.all()] == ["step-000002", "step-000004"]
+
+
+def test_checkpoints_stand_in_the_order_of_their_steps(tmp_path):
+    for step in (999_950, 1_000_000):
+        folder = tmp_path / "checkpoints" / f"step-{step:06d}"
+        folder.mkdir(parents=True)
+        (folder / "trainer.json").write_text("{}")
+    assert Checkpoints(tmp_path, keep_last=1).all()[-1].name == "step-1000000"
+
+
+def test_a_target_ends_the_run_though_the_best_is_not_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr("calibrl_core.train.summarise", lambda answers, seed: {"accuracy": 0.5})
+    validation = {"data": DIGITS, "every_steps": 1, "samples": 1, "stop_at_accuracy": 0.45}
+    checkpoints = {"every_steps": 100, "keep_best": None}
+    _, result = run(tmp_path, "run", config(**SFT, steps=20, validation=validation, checkpoints=checkpoints))
+    assert (result["status"], result["step"]) == ("succeeded", 1)
+
+
+def test_a_resumed_run_tells_of_its_checkpoints_again(tmp_path):
+    """A kill may have come between writing one and telling of it."""
+    folder, _ = run(tmp_path, "run", config(**SFT))
+    told = len(of_type(folder, "checkpoint"))
+    run(tmp_path, "run", config(**SFT))
+    assert [event["step"] for event in of_type(folder, "checkpoint")[told:]] == [2, 4]
+
+
+def test_the_rareness_histogram_reaches_as_far_as_rareness_can():
+    rewards = torch.tensor([[1.1] + [0.0] * 7], dtype=torch.float64)
+    for normalise in (False, True):
+        settings = config(algorithm={"type": "calibrl", "normalise_by_std": normalise}, prompts_per_step=4)
+        settings = settings.model_copy(update={"rollout": RolloutSettings(group_size=8)})
+        largest = group_advantages(rewards, normalise_by_std=normalise).abs().max().item()
+        assert largest <= highest_rareness(settings) <= 1.2 * largest
 
 
 def test_no_expert_no_calibrl(tmp_path):

@@ -1,19 +1,22 @@
 """The update: micro-batches and rows left out change nothing; a gradient that is not finite changes no weight."""
 
 import copy
+import dataclasses
 
 import pytest
 import torch
 
 from calibrl_core.advantages import group_advantages
 from calibrl_core.algorithms import GRPO, CalibRL
+from calibrl_core.config import TrainConfig
 from calibrl_core.diagnostics import diagnose
 from calibrl_core.diagnostics.base import StepBatch
 from calibrl_core.diagnostics.expert_mismatch import gap_histogram
 from calibrl_core.diagnostics.rareness import rareness_histogram
 from calibrl_core.models.policy import Policy
+from calibrl_core.optimizer import MOST_SKIPPED, GradientStep, NonFiniteError
 from calibrl_core.rewards import Score
-from calibrl_core.update import MOST_SKIPPED, NonFiniteError, Updater, UpdateSettings
+from calibrl_core.update import Updater
 
 GROUP = 3
 
@@ -25,27 +28,51 @@ def batch(engine, examples):
     passed = torch.tensor([[True, False, False]] * 4 + [[False] * 3] * 2)
     rewards = passed.double()
     generator = torch.Generator().manual_seed(0)
-    expert_mask = torch.ones_like(rollouts.mask)
-    expert_mask[:, 7:] = False
+    longest = rollouts.mask.shape[1] + 3  # half of the experts are longer than every rollout
+    expert_mask = torch.ones((len(rollouts.mask), longest), dtype=torch.bool)
+    expert_mask[::2, 7:] = False
     return StepBatch(
         rollouts=rollouts,
         scores=[Score({"math": float(one)}, float(one), bool(one), bool(one)) for one in passed.flatten()],
         rewards=rewards,
         passed=passed,
         advantages=group_advantages(rewards, normalise_by_std=False),
-        expert_logprobs=-5 * torch.rand(rollouts.mask.shape, generator=generator),
+        expert_logprobs=-5 * torch.rand(expert_mask.shape, generator=generator),
         expert_mask=expert_mask,
         expert_nll=2.5,
     )
 
 
+def config(algorithm, **changes):
+    required = {"model": {"builtin": "tiny-vlm"}, "data": {"builtin": "digits"}, "steps": 1}
+    return TrainConfig.model_validate({**required, "algorithm": algorithm, **changes})
+
+
 def gradients(policy, examples, batch, algorithm, micro_batch_rows=None, step=0):
     """The gradient that a step ends with (one mini-batch, nothing clipped), and its metrics."""
     twin = Policy(copy.deepcopy(policy.model), policy.processor, policy.device)
-    optimizer = torch.optim.SGD(twin.model.parameters(), lr=0.0)
-    updater = Updater(twin, optimizer, algorithm, UpdateSettings(1.0, 1e9, micro_batch_rows))
-    metrics = updater.update(examples, batch, step)
+    settings = config(algorithm, micro_batch_rows=micro_batch_rows, optimizer={"max_grad_norm": 1e9})
+    gradient = GradientStep(twin, torch.optim.SGD(twin.model.parameters(), lr=0.0), settings.optimizer)
+    metrics = Updater(twin, gradient, settings).update(examples, batch, step)
     return {name: parameter.grad for name, parameter in twin.model.named_parameters()}, metrics
+
+
+def group_slice(batch, first, last):
+    """The batch of some of the groups."""
+    rows = slice(first * GROUP, last * GROUP)
+    rollouts = dataclasses.replace(
+        batch.rollouts,
+        **{name: getattr(batch.rollouts, name)[rows] for name in ("tokens", "mask", "logprobs", "entropies", "texts")},
+    )
+    return dataclasses.replace(
+        batch,
+        rollouts=rollouts,
+        rewards=batch.rewards[first:last],
+        passed=batch.passed[first:last],
+        advantages=batch.advantages[first:last],
+        expert_logprobs=batch.expert_logprobs[rows],
+        expert_mask=batch.expert_mask[rows],
+    )
 
 
 def assert_same(one, other):
@@ -57,7 +84,11 @@ def assert_same(one, other):
             torch.testing.assert_close(gradient, other[name], rtol=1e-3, atol=1e-6)
 
 
-@pytest.mark.parametrize("algorithm", [CalibRL(mini_batches=1), GRPO(mini_batches=1)], ids=["calibrl", "grpo"])
+@pytest.mark.parametrize(
+    "algorithm",
+    [*(CalibRL(mini_batches=1, expert_gap=gap) for gap in ("token", "sequence_mean", "sequence_sum")), GRPO()],
+    ids=["token", "sequence_mean", "sequence_sum", "grpo"],
+)
 def test_micro_batches_change_nothing(policy, examples, batch, algorithm):
     whole, metrics = gradients(policy, examples, batch, algorithm)
     parts, again = gradients(policy, examples, batch, algorithm, micro_batch_rows=4)
@@ -84,9 +115,25 @@ def test_rows_without_advantage_are_left_out_and_nothing_changes(policy, example
     assert metrics["loss/total"] == pytest.approx(again["loss/total"], abs=1e-6)
 
 
-def test_unweighted_guidance_keeps_every_row(policy, examples, batch):
+def test_a_mini_batch_with_nothing_to_learn_has_a_gradient_of_zero(policy, examples, batch):
+    """As in a plain loop, so that momentum and weight decay go on."""
+    found, metrics = gradients(policy, examples[4:], group_slice(batch, 4, 6), GRPO(mini_batches=1))
+    assert metrics["loss/grad_norm"] == 0
+    assert all(gradient is not None and not gradient.any() for gradient in found.values())
+
+
+def test_unweighted_guidance_keeps_every_row(policy, examples, batch, monkeypatch):
     algorithm = CalibRL(mini_batches=1, rareness_weighting=False)
+    rows = []
+    plain = Policy.logprobs
+
+    def counting(self, examples, owners, *rest, **named):
+        rows.append(len(owners))
+        return plain(self, examples, owners, *rest, **named)
+
+    monkeypatch.setattr(Policy, "logprobs", counting)
     with_guidance, _ = gradients(policy, examples, batch, algorithm, step=0)
+    assert rows == [18]
     late, metrics = gradients(policy, examples, batch, algorithm.model_copy(update={"guidance_start_step": 1}))
     without, _ = gradients(policy, examples, batch, GRPO(mini_batches=1))
     assert_same(late, without)
@@ -100,7 +147,7 @@ def test_mini_batches_hold_whole_groups(policy, examples, batch, monkeypatch):
     monkeypatch.setattr(
         Updater, "_backward", lambda self, examples, batch, rows, step, tally: seen.append(rows.tolist())
     )
-    monkeypatch.setattr(Updater, "_apply_gradient", lambda self, tally: tally.add_mini_batch(1) or True)
+    monkeypatch.setattr("calibrl_core.update._Tally.metrics", lambda self: {})
     gradients(policy, examples, batch, GRPO(mini_batches=4))
     assert seen == [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11], [12, 13, 14], [15, 16, 17]]
 
@@ -108,8 +155,9 @@ def test_mini_batches_hold_whole_groups(policy, examples, batch, monkeypatch):
 def test_a_gradient_that_is_not_finite_changes_no_weight_and_ends_the_run_in_the_end(policy, examples, batch):
     twin = Policy(copy.deepcopy(policy.model), policy.processor, policy.device)
     before = twin.model.state_dict()["lm_head.weight"].clone()
+    settings = config(GRPO(mini_batches=1))
     optimizer = torch.optim.AdamW(twin.model.parameters(), lr=1.0)
-    updater = Updater(twin, optimizer, GRPO(mini_batches=1), UpdateSettings(1.0, 1.0, None))
+    updater = Updater(twin, GradientStep(twin, optimizer, settings.optimizer), settings)
     batch.rollouts.logprobs[batch.rollouts.mask] = -1e30  # ratios overflow
     batch.advantages.neg_()
     for _ in range(MOST_SKIPPED - 1):
@@ -132,7 +180,9 @@ def test_diagnostics(batch):
     assert len(quadrants) == 4
     assert sum(quadrants) == pytest.approx(1)
     counted = batch.gap_mask
-    gaps = (batch.rollouts.logprobs - batch.expert_logprobs)[counted]
+    width = counted.shape[1]
+    assert torch.equal(counted, batch.rollouts.mask & batch.expert_mask[:, :width])
+    gaps = (batch.rollouts.logprobs - batch.expert_logprobs[:, :width])[counted]
     assert found["expert/gap_mean"] == pytest.approx(gaps.mean().item(), abs=1e-5)
     correct = batch.passed.flatten()[:, None].expand_as(counted)[counted]
     assert found["expert/quadrant_overconfident_wrong"] == pytest.approx(
@@ -141,7 +191,6 @@ def test_diagnostics(batch):
     assert found["expert/damped_share"] == pytest.approx(
         found["expert/quadrant_confident_correct"] + found["expert/quadrant_humble_wrong"]
     )
-    assert counted[:, 7:].sum() == 0
     assert sum(gap_histogram(batch)[1]) == int(counted.sum())
     edges, counts = rareness_histogram(batch, 1.1)
     assert sum(counts) == 18
