@@ -43,6 +43,20 @@ def batch(engine, examples):
     )
 
 
+@pytest.fixture
+def rows_run(monkeypatch):
+    """How many rows each forward pass of an update had."""
+    counts = []
+    plain = Policy.logprobs
+
+    def counting(self, examples, owners, *rest, **named):
+        counts.append(len(owners))
+        return plain(self, examples, owners, *rest, **named)
+
+    monkeypatch.setattr(Policy, "logprobs", counting)
+    return counts
+
+
 def config(algorithm, **changes):
     required = {"model": {"builtin": "tiny-vlm"}, "data": {"builtin": "digits"}, "steps": 1}
     return TrainConfig.model_validate({**required, "algorithm": algorithm, **changes})
@@ -97,20 +111,12 @@ def test_micro_batches_change_nothing(policy, examples, batch, algorithm):
     assert metrics["loss/grad_norm"] > 0
 
 
-def test_rows_without_advantage_are_left_out_and_nothing_changes(policy, examples, batch, monkeypatch):
+def test_rows_without_advantage_are_left_out_and_nothing_changes(policy, examples, batch, rows_run, monkeypatch):
     algorithm = CalibRL(mini_batches=1)
-    rows = []
-    plain = Policy.logprobs
-
-    def counting(self, examples, owners, *rest, **named):
-        rows.append(len(owners))
-        return plain(self, examples, owners, *rest, **named)
-
-    monkeypatch.setattr(Policy, "logprobs", counting)
     left_out, metrics = gradients(policy, examples, batch, algorithm)
     monkeypatch.setattr(Updater, "_rows_with_gradient", lambda self, batch, rows, coef: torch.arange(len(rows)))
     kept, again = gradients(policy, examples, batch, algorithm)
-    assert rows == [12, 18]
+    assert rows_run == [12, 18]
     assert_same(left_out, kept)
     assert metrics["loss/total"] == pytest.approx(again["loss/total"], abs=1e-6)
 
@@ -122,18 +128,10 @@ def test_a_mini_batch_with_nothing_to_learn_has_a_gradient_of_zero(policy, examp
     assert all(gradient is not None and not gradient.any() for gradient in found.values())
 
 
-def test_unweighted_guidance_keeps_every_row(policy, examples, batch, monkeypatch):
+def test_unweighted_guidance_keeps_every_row(policy, examples, batch, rows_run):
     algorithm = CalibRL(mini_batches=1, rareness_weighting=False)
-    rows = []
-    plain = Policy.logprobs
-
-    def counting(self, examples, owners, *rest, **named):
-        rows.append(len(owners))
-        return plain(self, examples, owners, *rest, **named)
-
-    monkeypatch.setattr(Policy, "logprobs", counting)
     with_guidance, _ = gradients(policy, examples, batch, algorithm, step=0)
-    assert rows == [18]
+    assert rows_run == [18]
     late, metrics = gradients(policy, examples, batch, algorithm.model_copy(update={"guidance_start_step": 1}))
     without, _ = gradients(policy, examples, batch, GRPO(mini_batches=1))
     assert_same(late, without)
