@@ -3,15 +3,17 @@
 import base64
 import io
 import json
+import weakref
 
 import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from calibrl_core import data
-from calibrl_core.data import digits
+from calibrl_core.data import digits, files
 from calibrl_core.data.files import check_source
 from calibrl_core.data.schema import BuiltinData, Columns, DataError, Example, FileData
 from calibrl_core.prompts import messages
@@ -93,6 +95,85 @@ def test_every_bad_row_is_named_at_once(tmp_path):
         data.load(source)
     assert all(f"row {row}:" in str(caught.value) for row in (1, 3, 4, 5))
     assert "row 2:" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["日本.png", "a\x00.png", "A" * 300, "loop.png", "\ud800.png"])
+def test_an_image_that_is_neither_file_nor_base64_is_a_rows_problem(tmp_path, name):
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    source = write(tmp_path / "own.jsonl", [{"question": "q", "answer": "1", "images": name}])
+    (problem,) = check_source(source, needs_experts=False)
+    assert problem.startswith(f"{source.path}, row 1: ")
+    with pytest.raises(DataError, match="row 1:"):
+        data.load(source)
+
+
+def test_base64_too_long_for_a_name_is_read(tmp_path):
+    buffer, note = io.BytesIO(), PngInfo()
+    note.add_text("note", "A" * 300)
+    Image.new("RGB", (4, 4), "red").save(buffer, format="PNG", pnginfo=note)
+    encoded = base64.b64encode(buffer.getvalue()).decode()
+    assert max(map(len, encoded.split("/"))) > 255 and len(encoded) < 1024
+    source = write(tmp_path / "own.jsonl", [{"question": "q", "answer": "1", "images": encoded}])
+    assert data.load(source)[0].images == (buffer.getvalue(),)
+
+
+def test_an_image_cut_short_is_a_rows_problem(tmp_path):
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 64), "red").save(buffer, format="JPEG")
+    (tmp_path / "cut.jpg").write_bytes(buffer.getvalue()[:-200])
+    source = write(tmp_path / "own.jsonl", [{"question": "q", "answer": "1", "images": "cut.jpg"}])
+    assert "row 1: an image can't be read" in check_source(source, needs_experts=False)[0]
+
+
+def test_lines_that_are_no_rows_are_named_with_the_other_bad_ones(tmp_path):
+    good = b'{"question": "q", "answer": "1"}\n'
+    (tmp_path / "x.jsonl").write_bytes(b"{not json}\n" + good + b'"text"\n{"question": ""}\n' + good)
+    source = FileData(path=str(tmp_path / "x.jsonl"))
+    (problem,) = check_source(source, needs_experts=False)
+    assert all(f"row {row}:" in problem for row in (1, 3, 4))
+    assert not any(f"row {row}:" in problem for row in (2, 5))
+    source = FileData(path=str(tmp_path / "x.jsonl"), rows=2)
+    assert "row 3:" not in check_source(source, needs_experts=False)[0]
+
+
+def test_a_file_that_can_not_be_read_is_refused_in_a_sentence(tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.symlink_to("/proc/self/mem")  # no one can read its beginning, not even root
+    (problem,) = check_source(FileData(path=str(path)), needs_experts=False)
+    assert problem.startswith(f"{path} can't be read: ")
+
+
+def test_a_submission_waits_for_the_first_rows_only(tmp_path, monkeypatch, png):
+    plain = {"question": "q", "answer": "1", "images": base64.b64encode(png).decode()}
+    source = write(tmp_path / "x.jsonl", [plain, plain, plain | {"expert": "e"}, {}])
+    monkeypatch.setattr(files, "CHECKED_ROWS", 2)
+    assert check_source(source, needs_experts=True) == []  # the rest, with what it lacks, is the trainer's to check
+    with pytest.raises(DataError, match="row 4:"):
+        data.load(source)
+    monkeypatch.setattr(files, "CHECKED_ROWS", 3)
+    monkeypatch.setattr(files, "CHECKED_IMAGE_BYTES", len(png) + 1)
+    assert check_source(source, needs_experts=True) == []
+    monkeypatch.setattr(files, "CHECKED_IMAGE_BYTES", 10 * len(png))
+    monkeypatch.setattr(files, "CHECKED_ROWS", 4)
+    assert "row 4:" in check_source(source, needs_experts=True)[0]
+
+
+def test_a_check_keeps_no_rows(tmp_path, monkeypatch):
+    """Of all the examples that it builds, one is alive at a time."""
+    alive = weakref.WeakSet()
+    most = []
+    make = files._example
+
+    def watched(*arguments):
+        most.append(len(alive))
+        example = make(*arguments)
+        alive.add(example)
+        return example
+
+    monkeypatch.setattr(files, "_example", watched)
+    rows = [{"question": f"q{number}", "answer": "1"} for number in range(50)]
+    assert check_source(write(tmp_path / "x.jsonl", rows), needs_experts=False) == []
+    assert len(most) == 50 and max(most) <= 1
 
 
 @pytest.mark.parametrize("content", [b"", b"{not json}\n", b'"text"\n', b"\xff\xfe\n"])
