@@ -17,6 +17,7 @@ import httpx
 from pydantic import BaseModel, Field, ValidationError
 from tenacity import Retrying, retry_if_exception_type, retry_if_result, stop_after_attempt, wait_exponential
 
+from calibrl.folder_lock import is_held
 from jobs.schemas import (
     Checkpoint,
     EvaluateSpec,
@@ -37,6 +38,7 @@ from jobs.settings import get_settings
 
 STACK_FILE = "stack.json"  # in the data folder of a running local stack
 TIMEOUT = httpx.Timeout(15.0, connect=3.0)
+SUBMIT_TIMEOUT = httpx.Timeout(120.0, connect=3.0)  # the service looks into the spec's data files first
 RETRIED = frozenset({502, 503})
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
@@ -72,10 +74,14 @@ class Stack(BaseModel):
 
 
 def read_stack(data_dir: Path) -> Stack | None:
-    """The local stack on that folder, None where none runs. Raises CalibrlError for a file that can't be read."""
+    """The local stack on that folder, None where none runs. Raises CalibrlError for a file that can't be read.
+
+    A killed stack leaves its file behind, and somebody else may listen at its port by now: only its lock tells.
+    """
     path = data_dir / STACK_FILE
     try:
-        return Stack.model_validate_json(path.read_bytes())
+        content = path.read_bytes()
+        return Stack.model_validate_json(content) if is_held(data_dir) else None
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValidationError) as error:
@@ -146,7 +152,7 @@ class Client:
         except (TypeError, ValueError) as error:
             raise CalibrlError(f"the spec holds something that JSON can't say: {error}") from error
         headers = {"Content-Type": "application/json"}
-        return self._parsed(Job, self._send("POST", "/v1/jobs", content=body, headers=headers))
+        return self._parsed(Job, self._send("POST", "/v1/jobs", content=body, headers=headers, timeout=SUBMIT_TIMEOUT))
 
     def job(self, id: JobId) -> Job:
         """One job, as it stands."""

@@ -20,11 +20,13 @@ import redis
 from filelock import FileLock, Timeout
 from psycopg.conninfo import make_conninfo
 
+from calibrl.folder_lock import folder_lock
 from jobs import processes
 from jobs.processes import Process
 
 START_SECONDS = 90.0
 STOP_SECONDS = 15.0
+LOCK_SECONDS = 0.5  # who asks whether a folder is held holds it for a moment
 NOBODY = 65534
 
 
@@ -40,15 +42,17 @@ def free_port() -> int:
 
 
 def lock_folder(folder: Path) -> FileLock:
-    """Make the folder if need be and hold it for this process. Raises StackError if another process holds it."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    lock = FileLock(folder / "lock")
+    """Make the folder if need be and hold it for this process. Raises StackError if another one does, or none can."""
+    lock = folder_lock(folder)
     try:
-        lock.acquire(timeout=0)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock.acquire(timeout=LOCK_SECONDS)
     except Timeout:
         raise StackError(
             f"{folder} is in use by another running stack; stop that one or choose another folder"
         ) from None
+    except OSError as error:
+        raise StackError(f"{folder} can't be used: {error.strerror or error}") from None
     return lock
 
 

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 import redis
 
-from calibrl.services import Postgres, StackError, Valkey
+from calibrl.services import Postgres, StackError, Valkey, lock_folder
 from jobs import processes
 from tests.conftest import ROOT, eventually, processes_with, sql
 
@@ -92,6 +92,16 @@ def test_a_folder_serves_one_server_at_a_time(folder: Path, make: Callable[[Path
     assert "\n" not in str(caught.value)
     with make(folder):  # and is free again
         pass
+
+
+def test_a_folder_that_can_not_be_used_is_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    (tmp_path / "taken" / "lock").mkdir(parents=True)
+    for folder in (file, file / "inside", tmp_path / "taken", Path("/proc/nothing")):
+        with pytest.raises(StackError, match=f"^{folder} can't be used: [A-Z]") as caught:
+            lock_folder(folder)
+        assert "\n" not in str(caught.value)
 
 
 def test_a_killed_owner_leaves_no_server_and_the_next_one_starts_at_once(folder: Path) -> None:

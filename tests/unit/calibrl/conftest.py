@@ -69,7 +69,7 @@ class Service:
     requests: list[Request] = field(default_factory=list)
 
     def on(self, method: str, path: str, *answers: Any) -> None:
-        """Set the answers: a body, or (status, body)."""
+        """Set the answers: a body, or (status, body), or a function that returns one of them when it is asked."""
         self.answers[method, path] = list(answers)
 
     def answer(self, request: Request) -> tuple[int, Any]:
@@ -78,6 +78,7 @@ class Service:
         if not answers:
             return problem(404, "Not found", detail=f"{request.path} does not exist")
         answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        answer = answer() if callable(answer) else answer
         return answer if isinstance(answer, tuple) else (200, answer)
 
 

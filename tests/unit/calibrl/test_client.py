@@ -2,15 +2,21 @@
 
 import json
 import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
 
 from calibrl import client as client_module
-from calibrl.client import CalibrlError, Client
+from calibrl.client import CalibrlError, Client, read_stack
+from calibrl.folder_lock import folder_lock
 from jobs.schemas import JobStatus, job_spec_adapter
 from jobs.settings import get_settings
+from tests.conftest import eventually
 
 from .conftest import JOB_ID, KEY, Service, job, page, problem
 
@@ -31,9 +37,17 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def write_stack(folder: Path, url: str, key: str = "key-of-the-stack") -> None:
+def stack_file(url: str) -> str:
+    return json.dumps({"api_url": url, "dashboard_url": "http://x", "api_key": "key-of-the-stack"})
+
+
+@contextmanager
+def running_stack(folder: Path, content: str) -> Iterator[None]:
+    """What a stack has in its folder as long as it runs."""
     folder.mkdir(exist_ok=True)
-    (folder / "stack.json").write_text(json.dumps({"api_url": url, "dashboard_url": "http://x", "api_key": key}))
+    (folder / "stack.json").write_text(content)
+    with folder_lock(folder):
+        yield
 
 
 def test_a_job_is_posted_with_the_key_and_read_back(service: Service) -> None:
@@ -145,6 +159,24 @@ def test_a_silent_server_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> N
             client.jobs()
 
 
+def test_a_job_whose_data_is_being_checked_is_waited_for(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    checked = Event()
+    service.on("POST", "/v1/jobs", lambda: (201, job()) if checked.wait(30) else problem(500, "Not asked to go on"))
+    monkeypatch.setattr(client_module, "TIMEOUT", 0.2)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        Client() as client,
+        Client(f"http://127.0.0.1:{silent.getsockname()[1]}", "k") as other,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        submitted = pool.submit(client.submit, SPEC)
+        eventually(lambda: service.requests)
+        with pytest.raises(CalibrlError, match="in time"):  # asked later, and given up meanwhile
+            other.jobs()
+        checked.set()
+        assert submitted.result(30).id == JOB_ID
+
+
 def test_what_json_cannot_say_is_refused_before_it_is_sent(service: Service) -> None:
     with Client() as client, pytest.raises(CalibrlError, match="JSON can't say"):
         client.submit(SPEC | {"seed": float("nan")})
@@ -168,9 +200,8 @@ def test_the_local_stack_is_asked_where_nothing_else_is_set(
     monkeypatch.delenv("CALIBRL_API_URL")
     monkeypatch.delenv("CALIBRL_API_KEY")
     get_settings.cache_clear()
-    write_stack(tmp_path / "data", service.url)
     service.on("GET", "/v1/jobs", page())
-    with Client() as client:
+    with running_stack(tmp_path / "data", stack_file(service.url)), Client() as client:
         client.jobs()
     assert service.requests[0].headers["Authorization"] == "Bearer key-of-the-stack"
 
@@ -180,14 +211,16 @@ def test_the_stacks_key_goes_to_no_other_address(
 ) -> None:
     monkeypatch.delenv("CALIBRL_API_KEY")
     get_settings.cache_clear()
-    write_stack(tmp_path / "data", "http://127.0.0.1:1")
-    with pytest.raises(CalibrlError, match=f"no key for {service.url}: set CALIBRL_API_KEY"):
+    with (
+        running_stack(tmp_path / "data", stack_file("http://127.0.0.1:1")),
+        pytest.raises(CalibrlError, match=f"no key for {service.url}: set CALIBRL_API_KEY"),
+    ):
         Client()
 
 
 def test_a_folder_names_its_stack_before_the_environment_does(service: Service, tmp_path: Path) -> None:
-    write_stack(tmp_path / "other", "http://127.0.0.1:1")
-    with Client(data_dir=tmp_path / "other") as client:
+    other = tmp_path / "other"
+    with running_stack(other, stack_file("http://127.0.0.1:1")), Client(data_dir=other) as client:
         assert client.url == "http://127.0.0.1:1"
     with pytest.raises(CalibrlError, match=f"no stack is running on {tmp_path}: start one with `calibrl up --data"):
         Client(data_dir=tmp_path)
@@ -195,6 +228,15 @@ def test_a_folder_names_its_stack_before_the_environment_does(service: Service, 
 
 @pytest.mark.parametrize("content", ["{", "[]", "\xff", '{"api_url": "http://127.0.0.1:1"}'])
 def test_a_broken_stack_file_is_one_line(service: Service, tmp_path: Path, content: str) -> None:
-    (tmp_path / "stack.json").write_text(content)
-    with pytest.raises(CalibrlError, match=r"stack\.json"):
+    with running_stack(tmp_path, content), pytest.raises(CalibrlError, match=r"stack\.json"):
+        Client(data_dir=tmp_path)
+
+
+def test_what_a_killed_stack_left_behind_is_no_stack(service: Service, tmp_path: Path) -> None:
+    """Somebody else may listen at its port by now, and must not be sent its key."""
+    with running_stack(tmp_path, stack_file(service.url)):
+        assert read_stack(tmp_path) is not None
+    assert (tmp_path / "stack.json").exists()
+    assert read_stack(tmp_path) is None
+    with pytest.raises(CalibrlError, match=f"no stack is running on {tmp_path}"):
         Client(data_dir=tmp_path)
