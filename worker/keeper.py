@@ -39,7 +39,7 @@ class CurrentJob:
 
 
 class Keeper(threading.Thread):
-    """Registers the worker, tells that it lives and whether it stops, and sweeps; it outlives database outages."""
+    """Registers the worker, tells that it lives and whether it stops, and sweeps; it outlives every failure."""
 
     def __init__(self, settings: Settings, current: CurrentJob) -> None:
         super().__init__(name="keeper", daemon=True)
@@ -48,7 +48,7 @@ class Keeper(threading.Thread):
         self._changed = threading.Event()
         self._stopping = False
         self._ended = False
-        self._away = False
+        self._trouble: str | None = None  # what failed last time, logged once
         self._registered = False
         self._next_sweep = 0.0
 
@@ -73,12 +73,13 @@ class Keeper(threading.Thread):
     def _contact(self, action: Callable[[], None]) -> None:
         try:
             action()
-        except AWAY as error:
-            if not self._away:
-                log.warning("database away", error=str(error.__cause__))
-            self._away = True
+        except Exception as error:  # the next round tries again
+            trouble = str(error.__cause__ or error).partition("\n")[0]
+            if trouble != self._trouble:
+                log.warning("database away" if isinstance(error, AWAY) else "keeper failed", error=trouble)
+            self._trouble = trouble
         else:
-            self._away = False
+            self._trouble = None
 
     def _tend(self) -> None:
         self._beat()

@@ -170,12 +170,12 @@ class Shipper:
     def _write_sample(self, session: Session, sample: Sample) -> None:
         limit = int(SampleSettings.model_validate(self._claim.config.get("samples", {})).max_megabytes * MEGABYTE)
         job_id = self._claim.job_id
-        if not samples.insert(session, job_id, sample.step, sample.group.model_dump(), limit):
-            return
-        for digest in sample.group.images:
-            path = self._run_dir / IMAGE_FOLDER / f"{digest}.png"
-            if not images.exists(session, job_id, digest) and path.exists():
-                images.put(session, job_id, digest, path.read_bytes())
+        paths = [self._run_dir / IMAGE_FOLDER / f"{digest}.png" for digest in dict.fromkeys(sample.group.images)]
+        new = [path for path in paths if not images.exists(session, job_id, path.stem) and path.exists()]
+        size = sum(map(_size, new))
+        if samples.insert(session, job_id, sample.step, sample.group.model_dump(), limit, image_bytes=size):
+            for path in new:
+                images.put(session, job_id, path.stem, path.read_bytes())
 
 
 def _runs(batch: list[RunEvent]) -> Iterator[list[RunEvent]]:

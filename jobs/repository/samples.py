@@ -12,13 +12,16 @@ from jobs.models import Image, Job, JobImage, Sample
 from jobs.repository import events
 
 
-def insert(session: Session, job_id: UUID, step: int, group: dict[str, Any], max_bytes: int) -> bool:
+def insert(
+    session: Session, job_id: UUID, step: int, group: dict[str, Any], max_bytes: int, *, image_bytes: int = 0
+) -> bool:
     """Keep a group, unless the job's samples and their images would then exceed `max_bytes`.
 
-    Returns whether it was kept; the first drop is said by an event. Put the group's images after it, if it was kept.
+    Returns whether it was kept; the first drop is said by an event. Put the group's images after it, if it was kept;
+    `image_bytes` is the size of those that the job doesn't show yet.
     """
     size = len(json.dumps(group))
-    if _kept_bytes(session, job_id) + size > max_bytes:
+    if _kept_bytes(session, job_id) + size + image_bytes > max_bytes:
         _warn_once(session, job_id, step, max_bytes)
         return False
     completions = group["completions"]

@@ -111,6 +111,11 @@ def test_samples_past_the_limit_are_dropped_and_that_is_said_once(session: Sessi
     assert samples.insert(session, add_job(session), 1, group(), 400)  # each job has a limit of its own
 
 
+def test_images_about_to_be_added_count_too(session: Session, job: UUID) -> None:
+    assert not samples.insert(session, job, 1, group(), 400, image_bytes=300)
+    assert samples.insert(session, job, 2, group(), 400, image_bytes=100)
+
+
 def test_an_image_is_stored_once_and_shown_by_its_jobs_only(session: Session, job: UUID) -> None:
     other, sha = add_job(session), "b" * 64
     images.put(session, job, sha, b"png")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from calibrl_core.report import EVENT_FILE, EventFile
+from calibrl_core.report import EVENT_FILE, IMAGE_FOLDER, EventFile
 from jobs import lifecycle
 from jobs.db import get_engine, session_scope
 from jobs.lifecycle import Claim, LeaseLost
@@ -173,6 +173,19 @@ def test_a_commit_whose_answer_was_lost_is_not_repeated(
     assert rows(claim) == {1: {"a": 1}}
     with session_scope() as session:
         assert len(samples.page(session, claim.job_id, step=None, after=0, limit=100)) == 1
+
+
+def test_a_group_whose_images_do_not_fit_is_not_kept(claim: Claim, run_dir: Path) -> None:
+    report = EventFile(run_dir)
+    small, large = report.save_image(png(1)), "f" * 64
+    (run_dir / IMAGE_FOLDER / f"{large}.png").write_bytes(bytes(20_000))
+    for step, digest in enumerate([large, small, small], start=1):
+        report.emit("sample", step=step, group=group("p", digest, 2))
+    ship_all(Shipper(claim, run_dir, "tester"))
+    with session_scope() as session:
+        assert [row.step for row in samples.page(session, claim.job_id, step=None, after=0, limit=9)] == [2, 3]
+        assert images.get(session, claim.job_id, small) == png(1)
+        assert not images.exists(session, claim.job_id, large)
 
 
 def test_samples_stay_under_the_jobs_limit_and_the_log_keeps_every_byte(claim: Claim, run_dir: Path) -> None:

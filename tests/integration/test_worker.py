@@ -13,16 +13,19 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+import structlog
+import structlog.testing
 
 from calibrl.services import Postgres
 from jobs import lifecycle, models, processes
 from jobs.db import session_scope
 from jobs.processes import Process
-from jobs.repository import checkpoints, events, histograms, images, jobs, logs, metrics, samples
+from jobs.repository import checkpoints, events, histograms, images, jobs, logs, metrics, samples, workers
 from jobs.schemas import JobStatus, Reason, job_spec_adapter
 from jobs.settings import get_settings
-from tests.conftest import API_KEY, ROOT, eventually, processes_with
+from tests.conftest import API_KEY, ROOT, eventually, processes_with, sql
 from tests.fake_trainer import Behaviour
+from worker.keeper import CurrentJob, Keeper
 
 pytestmark = pytest.mark.integration
 
@@ -103,6 +106,11 @@ def steps(job_id: UUID) -> list[int]:
 def log_text(job_id: UUID) -> str:
     with session_scope() as session:
         return logs.read(session, job_id, after=0, limit=10_000_000).decode()
+
+
+def worker_names() -> list[str]:
+    with session_scope() as session:
+        return [worker.name for worker in workers.page(session, after="", limit=10)]
 
 
 def wake() -> None:
@@ -360,3 +368,18 @@ def test_the_worker_is_listed_while_it_lives(celery_worker: Callable[[], Process
     eventually(lambda: not listed())
     stopping.join(30)
     assert job(job_id).status is JobStatus.QUEUED
+
+
+def test_the_keeper_outlives_a_database_that_is_not_migrated_yet(database: str) -> None:
+    sql(database, "ALTER TABLE workers RENAME TO hidden")
+    keeper = Keeper(get_settings(), CurrentJob())
+    with structlog.testing.capture_logs() as logged:
+        keeper.start()
+        eventually(lambda: logged or not keeper.is_alive())
+        sql(database, "ALTER TABLE hidden RENAME TO workers")
+        try:
+            assert eventually(worker_names, 10) == ["tester"]
+        finally:
+            keeper.end()
+    assert [entry["event"] for entry in logged] == ["keeper failed"]
+    assert worker_names() == []
