@@ -8,14 +8,13 @@ import streamlit as st
 from dashboard import charts, data, live_chart, states
 from jobs.schemas import Job
 
-SHARES = ("accuracy", "greedy_accuracy", "pass_at_k", "majority_at_k", "strict_accuracy", "format_rate")
+SHARES = ("accuracy", "greedy_accuracy", "pass_at_k", "majority_at_k", "strict_accuracy")
 LABELS = {
     "accuracy": "Accuracy",
     "greedy_accuracy": "Greedy",
     "pass_at_k": "Pass@k",
     "majority_at_k": "Majority@k",
     "strict_accuracy": "Strict",
-    "format_rate": "Format",
     "length_mean": "Mean length (tokens)",
 }
 

@@ -1,4 +1,4 @@
-"""Is it still exploring? Entropy, rareness weights, groups that still teach, and length."""
+"""Is it still exploring? Entropy, rareness weights, groups with an advantage, and length."""
 
 from dashboard import charts, live_chart, states
 from dashboard.charts import Curve
@@ -62,13 +62,14 @@ def _rareness(of: dict[str, Series]) -> None:
 
 def _active(of: dict[str, Series]) -> None:
     lines = [
-        Curve("some solved: active", of["exploration/active_groups"], POLICY),
+        Curve("with advantage", of["exploration/active_groups"], POLICY),
         Curve("all solved", of["exploration/groups_all"], CORRECT, dash="dot"),
         Curve("none solved", of["exploration/groups_none"], WRONG, dash="dot"),
     ]
     live_chart.card(
-        "Groups that teach",
-        "Groups with right and wrong completions; the others have no advantage. Near 0 there is nothing left to learn.",
+        "Groups with an advantage",
+        "Groups whose rewards differ, be it only for the format: unsolved ones may be among them. The others teach "
+        "nothing; near 0 there is nothing left to learn.",
         charts.curves(lines, unit="share of groups", share="of_all"),
         key="active-groups",
     )

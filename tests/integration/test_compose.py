@@ -83,6 +83,13 @@ def test_nothing_listens_beyond_this_machine_by_default(config: dict[str, Any]) 
     assert {name: ips for name, ips in published.items() if ips} == {"api": ["127.0.0.1"], "dashboard": ["127.0.0.1"]}
 
 
+def test_opening_the_api_does_not_open_the_dashboard(tmp_path: Path) -> None:
+    """It has no sign-in of its own."""
+    answer = compose(tmp_path, "config", "--format", "json", env=SECRETS | {"BIND_ADDRESS": "0.0.0.0"})
+    services = json.loads(answer.stdout)["services"]
+    assert [services[name]["ports"][0]["host_ip"] for name in ("api", "dashboard")] == ["0.0.0.0", "127.0.0.1"]
+
+
 def test_only_those_who_need_them_get_the_databases_password(config: dict[str, Any]) -> None:
     assert set(config["services"]["dashboard"]["environment"]) == {"CALIBRL_API_URL", "CALIBRL_API_KEY"}
 

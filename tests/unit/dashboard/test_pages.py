@@ -158,6 +158,13 @@ def test_a_panel_draws_its_charts(world: World, measured: Job, panel: str, names
     assert all(figure["data"] for figure in figures.values())
 
 
+def test_groups_with_an_advantage_are_not_called_solved(world: World, measured: Job) -> None:
+    """An unsolved group whose completions differ in their format has one as well."""
+    traces = charts(job_page(measured.id, "Exploration"))["active-groups"]["data"]
+    names = [trace["name"] for trace in traces if trace.get("showlegend", True)]
+    assert names == ["with advantage"]
+
+
 def test_only_the_panel_on_show_asks_for_data(world: World, measured: Job) -> None:
     world.keep_sample(measured, 10, "text")
     job_page(measured.id, "Log")
