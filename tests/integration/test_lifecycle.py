@@ -8,88 +8,31 @@ from uuid import UUID, uuid4
 
 import pytest
 import redis
-from sqlalchemy import text
 
 from jobs import lifecycle
 from jobs.db import session_scope
 from jobs.errors import Conflict, Invalid, NotFound
 from jobs.lifecycle import Claim, IllegalTransition, LeaseLost, Order, Outcome, Swept
-from jobs.repository import checkpoints, events, jobs, workers
-from jobs.schemas import Event, JobStatus, Reason, job_spec_adapter
+from jobs.repository import checkpoints, jobs, workers
+from jobs.schemas import JobStatus, Reason, job_spec_adapter
 from jobs.settings import get_settings
+from tests.integration.life import (
+    cancel,
+    claim,
+    expire,
+    finish,
+    heartbeat,
+    history,
+    nothing_to_claim,
+    run,
+    status,
+    submit,
+    sweep,
+    waiting_wakes,
+)
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("database")]
 S = JobStatus
-
-
-def submit(*after: UUID, model: dict[str, Any] | None = None, **changes: Any) -> UUID:
-    spec = {
-        "kind": "train",
-        "name": "a job",
-        "model": model or {"builtin": "tiny-vlm"},
-        "data": {"builtin": "digits"},
-        "steps": 5,
-        "depends_on": [str(id) for id in after],
-        **changes,
-    }
-    with session_scope() as session:
-        return lifecycle.submit(session, job_spec_adapter.validate_python(spec), actor="user").id
-
-
-def claim(worker: str = "w", gpus: int = 0) -> Claim:
-    with session_scope() as session:
-        found = lifecycle.claim(session, worker=worker, gpus=gpus)
-    assert found is not None
-    return found
-
-
-def nothing_to_claim(gpus: int = 0) -> bool:
-    with session_scope() as session:
-        return lifecycle.claim(session, worker="w", gpus=gpus) is None
-
-
-def finish(claimed: Claim, status: Any, **outcome: Any) -> None:
-    with session_scope() as session:
-        lifecycle.finish(session, claimed, Outcome(status, **outcome))
-
-
-def cancel(job_id: UUID) -> JobStatus:
-    with session_scope() as session:
-        return lifecycle.cancel(session, job_id, actor="user").status
-
-
-def heartbeat(claimed: Claim) -> Order:
-    with session_scope() as session:
-        return lifecycle.heartbeat(session, claimed)
-
-
-def sweep() -> Swept:
-    with session_scope() as session:
-        return lifecycle.sweep(session)
-
-
-def status(job_id: UUID) -> JobStatus:
-    with session_scope() as session:
-        return jobs.get(session, job_id).status
-
-
-def history(job_id: UUID) -> list[Event]:
-    with session_scope() as session:
-        return [Event.model_validate(event) for event in events.page(session, job_id, after=0, limit=100)]
-
-
-def expire(job_id: UUID) -> None:
-    run("UPDATE jobs SET lease_expires_at = now() - interval '1 second' WHERE id = :id", id=job_id)
-
-
-def run(statement: str, **values: Any) -> None:
-    with session_scope() as session:
-        session.execute(text(statement), values)
-
-
-def waiting_wakes(url: str) -> dict[str, int]:
-    with redis.Redis.from_url(url) as client:
-        return {queue: int(client.llen(queue)) for queue in ("cpu", "gpu")}
 
 
 def test_a_job_from_submission_to_success() -> None:
