@@ -104,7 +104,9 @@ def _address(url: str | None, api_key: str | None, data_dir: Path | None) -> tup
     if api_key is None and stack and stack.api_url == url:  # a stack's key goes to no other address
         api_key = stack.api_key
     if api_key is None:
-        raise CalibrlError(f"no key for {url}: set CALIBRL_API_KEY, or start a local stack with `calibrl up`")
+        raise CalibrlError(
+            f"no local stack is running (start one with `calibrl up`), and no key for {url} is set (CALIBRL_API_KEY)"
+        )
     return url, api_key
 
 

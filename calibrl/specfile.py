@@ -92,6 +92,9 @@ def _load(path: Path) -> Any:
     return _json(text, path) if path.suffix == ".json" else _yaml(text, str(path))
 
 
+SOURCES = ("builtin", "path", "from_job")  # where a model or data set comes from: one of them
+
+
 def _override(spec: dict[str, Any], override: str) -> None:
     """Set `a.b.0.c=value`; the value is read as YAML, and mappings on the way are made where they are missing."""
     path, equals, text = override.partition("=")
@@ -103,6 +106,9 @@ def _override(spec: dict[str, Any], override: str) -> None:
         place = place.setdefault(key, {}) if isinstance(place, dict) else _item(place, key, override)
     value = _yaml(text, f"--set {path}")
     if isinstance(place, dict):
+        if keys[-1] in SOURCES:  # `model.path=...` where the file says `{builtin: ...}`: another source, not one more
+            for other in SOURCES:
+                place.pop(other, None)
         place[keys[-1]] = value
     else:
         _item(place, keys[-1], override)

@@ -42,7 +42,7 @@ class ProgressReport(EventFile):
         elif type in ("metrics", "progress"):
             self._show(fields["step"], fields.get("values", {}))
         elif type in ("error", "log"):
-            self._console.print(fields["message"], markup=False, highlight=False)
+            self._console.print(fields["message"], markup=False, highlight=False, soft_wrap=True)
 
     def _show(self, step: int, values: dict[str, float]) -> None:
         text = "  ".join(f"{name} {values[name]:.3f}" for name in SHOWN if name in values)
@@ -69,7 +69,7 @@ def run_process(
     stopping = _stop_on_signals()
     transformers_logging.disable_progress_bar()  # one progress bar is enough, and a log file wants none
     try:
-        config = config_class.model_validate(json.loads(arguments.config.read_text()))
+        config = config_class.model_validate(_read(arguments.config))
         report.emit("finish", **run(config, report, stopping))
         status = 0
     except Exception as error:
@@ -80,6 +80,13 @@ def run_process(
         status = 1
     report.close()
     sys.exit(status)
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} can't be read as JSON: {error}") from error
 
 
 def _stop_on_signals() -> Callable[[], bool]:

@@ -28,6 +28,7 @@ from calibrl_core.report import Report
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 from calibrl_core.samples import report_groups
 
+IDLE_STEPS = 10  # in a row without an advantage, before the log says so
 VALIDATION_SEED = 1  # beside the config's seed: validation draws other numbers than training
 
 
@@ -41,6 +42,8 @@ def train(config: TrainConfig, report: Report, should_stop: Callable[[], bool]) 
     ended = run.reached_target or run.state.step >= config.steps
     while not ended and not should_stop():
         ended = run.advance()
+    if ended:
+        run.report.emit("progress", step=run.state.step, steps_total=run.state.step)  # a target may have come early
     run.save_if_new()
     return {"status": "succeeded" if ended else "stopped", "step": run.state.step, "result": run.result()}
 
@@ -58,6 +61,7 @@ class _Run:
         if saved:
             restore_optimizer(saved[-1], self.optimizer)
         self.engine = SharedPrefillEngine(self.policy)
+        self.idle_steps = 0  # in a row, in which no group had an advantage
         self.learner = self._make_learner()
         self.examples = data.load(config.data)
         self.validation_examples = data.load(config.validation.data) if config.validation else []
@@ -106,6 +110,7 @@ class _Run:
         metrics = {**result.metrics, "perf/step_seconds": time.perf_counter() - began}
         self.state.step += 1
         last = self.state.step == config.steps
+        self._warn_if_idle(metrics)
         improved = self._validate(metrics) if self._validation_due(last) else False
         self._report_step(result, metrics, examples, last)
         if improved or last or self.state.step % config.checkpoints.every_steps == 0:
@@ -119,6 +124,20 @@ class _Run:
         if result.batch is not None and (step == 1 or last or step % samples.every_steps == 0):
             report_groups(self.report, step, self.policy, examples, result.batch, samples.groups)
         self.report.emit("metrics", step=step, values=metrics)
+
+    def _warn_if_idle(self, metrics: dict[str, float]) -> None:
+        """Say once that nothing is learned: every group's rewards are equal, step after step."""
+        if "exploration/active_groups" not in metrics:
+            return
+        self.idle_steps = 0 if metrics["exploration/active_groups"] else self.idle_steps + 1
+        if self.idle_steps == IDLE_STEPS:
+            rewards = "0" if metrics["reward/mean"] == 0 else f"{metrics['reward/mean']:.3g}"
+            message = (
+                f"nothing is learned: for {IDLE_STEPS} steps every group's rewards were equal (mean {rewards}). "
+                "Where no answer is ever right, warm the model up on expert traces first ({type: sft}) or ask easier "
+                "questions; where all are, ask harder ones."
+            )
+            self.report.emit("log", level="warning", message=message)
 
     def _validation_due(self, last: bool) -> bool:
         validation = self.config.validation
@@ -142,6 +161,9 @@ class _Run:
         if summary["accuracy"] <= (self.state.best_value or 0.0):
             return False
         self.state.best_step, self.state.best_value = self.state.step, summary["accuracy"]
+        if self.reached_target:
+            message = f"validation/accuracy {summary['accuracy']:.3f} reached stop_at_accuracy: the run ends here"
+            self.report.emit("log", level="info", message=message)
         return config.checkpoints.keep_best is not None
 
     def _save(self, metrics: dict[str, float]) -> None:

@@ -68,6 +68,14 @@ def test_paths_given_as_overrides_count_from_the_current_folder(
     }
 
 
+def test_another_source_replaces_the_one_in_the_file(tmp_path: Path) -> None:
+    file = write(tmp_path, "model: {builtin: tiny-vlm}\ndata: {path: /a.jsonl}")
+    assert read_spec(file, ["model.from_job=abc", "data.path=/b.jsonl"]) == {
+        "model": {"from_job": "abc"},
+        "data": {"path": "/b.jsonl"},
+    }
+
+
 def test_overrides_reach_into_mappings_and_lists(tmp_path: Path) -> None:
     file = write(tmp_path, "steps: 1\nmodels: [{from_job: a}, {from_job: b}]")
     spec = read_spec(file, ["steps=2", "optimizer.lr=1e-4", "models.1.from_job=c", "labels={team: vision}", "name=a=b"])

@@ -143,6 +143,15 @@ def test_stop_and_resume_is_bit_for_bit_one_run(tmp_path, changes):
     assert [event["step"] for event in of_type(halves, "start")] == [0, 1]
 
 
+def test_a_run_that_learns_nothing_says_so_once(tmp_path):
+    """A fresh model is never right: all rewards are 0."""
+    folder, _ = run(
+        tmp_path, "run", config(steps=12, prompts_per_step=1, algorithm={"type": "calibrl", "mini_batches": 1})
+    )
+    (warning,) = of_type(folder, "log")
+    assert (warning["level"], "nothing is learned" in warning["message"]) == ("warning", True)
+
+
 def test_training_changes_weights_and_sft_lowers_its_loss(tmp_path):
     settings = config(**SFT, steps=12, prompts_per_step=6)
     folder, _ = run(tmp_path, "sft", settings)
@@ -161,6 +170,9 @@ def test_validation_keeps_the_best_and_ends_the_run(tmp_path, monkeypatch):
     folder, result = run(tmp_path, "run", config(**SFT, steps=20, validation=validation, checkpoints=checkpoints))
     assert (result["status"], result["step"]) == ("succeeded", 8)
     assert result["result"]["best_step"] == 8
+    assert "reached stop_at_accuracy" in of_type(folder, "log")[-1]["message"]
+    progress = of_type(folder, "progress")[-1]
+    assert (progress["step"], progress["steps_total"]) == (8, 8)
     assert [event["step"] for event in of_type(folder, "checkpoint")] == [2, 4, 8]
     _, result = run(tmp_path, "run", config(**SFT, steps=20, validation=validation, checkpoints=checkpoints))
     assert (result["status"], result["step"]) == ("succeeded", 8)
@@ -260,6 +272,21 @@ def test_the_process_saves_and_exits_on_sigterm(tmp_path):
     last = events(tmp_path / "run")[-1]
     assert (last["type"], last["status"]) == ("finish", "stopped")
     assert (tmp_path / "run" / "checkpoints" / f"step-{last['step']:06d}").is_dir()
+
+
+def test_a_config_that_is_not_there_is_one_line(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "calibrl_core.train",
+        str(tmp_path / "no.json"),
+        "--run-dir",
+        str(tmp_path / "run"),
+    ]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 1
+    assert "no.json can't be read" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_the_process_explains_what_went_wrong(tmp_path):
