@@ -120,7 +120,7 @@ def _loss(of: dict[str, Series]) -> None:
     ]
     live_chart.card(
         "Losses",
-        "A policy loss near 0 is normal. Look for sudden jumps, and for guidance that drowns the policy.",
+        "A policy loss near 0 is normal; guidance is shown before guidance_coef. Look for sudden jumps.",
         charts.curves(lines, unit="loss", zero_line=True, value_format=".4f"),
         key="losses",
     )
