@@ -21,9 +21,10 @@ from tests.conftest import ROOT, eventually, processes_with
 pytestmark = pytest.mark.e2e
 
 OWNER = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from calibrl.local import LocalStack
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, where the tests run in the background of a script
 try:
     with LocalStack(Path(sys.argv[1])) as stack:
         print("ready", flush=True)
