@@ -301,10 +301,11 @@ def _tell(summary: Mapping[str, Any], as_json: bool) -> None:
         f"pass_at_{SAMPLES}": f"solved in {SAMPLES} samples",
     }
     stages = [stage for stage in STAGES if f"accuracy_{stage}" in summary]
+    intervals = (summary[f"interval_{stage}"] for stage in stages)
     for short, label in labels.items():
         table.add_row(label, *(f"{summary[f'{short}_{stage}']:.3f}" for stage in stages))
-    intervals = (summary[f"interval_{stage}"] for stage in stages)
-    table.add_row("  95 % interval of the first row", *(f"{low:.3f} to {high:.3f}" for low, high in intervals))
+        if short == "accuracy":
+            table.add_row("  its 95 % interval", *(f"{low:.3f} to {high:.3f}" for low, high in intervals))
     console = Console(highlight=False)
     console.print(table)
     if compared:
