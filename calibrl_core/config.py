@@ -10,17 +10,41 @@ from calibrl_core.data.schema import DataSource
 from calibrl_core.verifiers import FormatReward, MathReward, Reward
 
 
-class BuiltinModel(Closed):
+class LoraSettings(Closed):
+    """Low-rank adapters (arXiv 2106.09685) through peft; only they are trained."""
+
+    rank: int = Field(16, ge=1, le=1024, description="rank of every adapter")
+    alpha: float = Field(32, gt=0, description="adapters are scaled by alpha / rank")
+    targets: tuple[str, ...] = Field(
+        (), description="names of the linear layers that get one; empty: all of the language model's"
+    )
+
+
+class ModelOptions(Closed):
+    """How any model is trained, wherever it comes from."""
+
+    lora: LoraSettings | None = Field(None, description="train low-rank adapters only; None: every weight")
+    freeze_vision: bool = Field(False, description="keep the vision tower and its projection as they are")
+    gradient_checkpointing: bool = Field(
+        False, description="compute activations again in the backward pass: less memory, about a third more time"
+    )
+
+
+class BuiltinModel(ModelOptions):
     """A model made on the spot by a seeded function, with random weights."""
 
     builtin: Literal["tiny-vlm"] = Field(description="tiny-vlm: a 1.2 M parameter Idefics3, stock processor")
     seed: int = Field(0, ge=0, lt=2**31, description="seed of its weights")
 
 
-class PathModel(Closed):
-    """A model saved by `save_pretrained`, processor and all."""
+class PathModel(ModelOptions):
+    """A model saved by `save_pretrained`, processor and all, or a GGUF file."""
 
-    path: str = Field(min_length=1, max_length=1024, description="folder of a saved model and its processor")
+    path: str = Field(
+        min_length=1,
+        max_length=1024,
+        description="folder of a saved model and its processor or tokenizer, or a .gguf file, which is dequantised",
+    )
 
 
 ModelSource = Annotated[
@@ -43,6 +67,18 @@ class RolloutSettings(Closed):
     group_size: int = Field(10, ge=2, le=256, description="rollouts a prompt; two at least, or no advantage exists")
     temperature: float = Field(1.0, gt=0, le=10, description="divides logits: sampling and every log-probability")
     max_completion_tokens: int = Field(4096, ge=1, le=131072, description="tokens; a completion is cut there")
+    batch_tokens: int = Field(
+        131_072, ge=1, description="tokens (prompt and longest completion of every row) that are decoded together"
+    )
+
+
+class PromptSettings(Closed):
+    """What becomes of prompts that are too long. Images count as their tokens."""
+
+    max_tokens: int | None = Field(None, ge=1, description="tokens a prompt may have; None: no limit")
+    too_long: Literal["error", "drop", "truncate"] = Field(
+        "error", description="error: refuse the data; drop: leave such rows out; truncate: cut the question's text"
+    )
 
 
 class OptimizerSettings(Closed):
@@ -91,11 +127,19 @@ class TrainSettings(Closed):
     validation: ValidationSettings | None = None
     algorithm: Algorithm = Field(default_factory=CalibRL)
     rewards: tuple[Reward, ...] = Field(DEFAULT_REWARDS, min_length=1, max_length=16)
+    prompts: PromptSettings = Field(default_factory=PromptSettings)
     rollout: RolloutSettings = Field(default_factory=RolloutSettings)
     optimizer: OptimizerSettings = Field(default_factory=OptimizerSettings)
     prompts_per_step: int = Field(480, ge=1, le=65536, description="prompts (groups) a step")
-    micro_batch_rows: int | None = Field(
-        None, ge=1, description="rollouts in one forward and backward pass; None: the whole mini-batch"
+    micro_batch_tokens: int = Field(
+        32_768, ge=1, description="tokens (prompts, completions, padding) in one forward and backward pass"
+    )
+    micro_batch_rows: int | None = Field(None, ge=1, description="rows in one forward and backward pass, at most")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="of forward and backward; weights and optimizer stay float32. auto: bfloat16 on a GPU"
+    )
+    parallel: Literal["ddp", "fsdp"] = Field(
+        "ddp", description="with several processes: ddp holds all weights in each, fsdp shards them (FSDP2)"
     )
     steps: int = Field(ge=1, le=10_000_000, description="steps of the run")
     seed: int = Field(0, ge=0, lt=2**31, description="seed of data order and sampling")

@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, Tag, TypeAdapter
 
 from calibrl_core.closed import Closed, one_of
-from calibrl_core.config import BuiltinModel, EvaluateSettings, PathModel, TrainSettings
+from calibrl_core.config import BuiltinModel, EvaluateSettings, ModelOptions, PathModel, TrainSettings
 
 T = TypeVar("T")
 
@@ -46,7 +46,7 @@ class Reason(StrEnum):
     DEPENDENCY_FAILED = "dependency_failed"
 
 
-class JobModel(Closed):
+class JobModel(ModelOptions):
     """The checkpoint that another job leaves. The other job becomes a dependency."""
 
     from_job: UUID = Field(description="id of a training job")

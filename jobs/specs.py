@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
-from calibrl_core.config import EvaluateConfig, PathModel, TrainConfig
+from calibrl_core.config import EvaluateConfig, ModelOptions, PathModel, TrainConfig
 from calibrl_core.data.files import check_source
 from calibrl_core.data.schema import DataSource, FileData
 from jobs.errors import FieldError
@@ -77,8 +77,10 @@ def core_config(spec: Mapping[str, Any], resolve: Callable[[JobModel], Path]) ->
     """
 
     def source(model: ModelChoice) -> dict[str, Any]:
-        chosen = PathModel(path=str(resolve(model))) if isinstance(model, JobModel) else model
-        return chosen.model_dump(mode="json")
+        if not isinstance(model, JobModel):
+            return model.model_dump(mode="json")
+        options = model.model_dump(mode="json", include={*ModelOptions.model_fields})
+        return {"path": str(resolve(model)), **options}
 
     try:
         parsed = job_spec_adapter.validate_python(spec)

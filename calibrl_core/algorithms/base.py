@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -12,33 +12,64 @@ from calibrl_core.closed import Closed
 if TYPE_CHECKING:
     from torch import Tensor
 
-Aggregation = Literal["token-mean", "seq-mean-token-mean", "seq-mean-token-sum"]
+Aggregation = Literal["token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "seq-mean-token-sum-norm"]
 
 
 class PolicyGradientSettings(Closed):
     """Settings shared by the clipped policy-gradient algorithms. Defaults are those of the paper's run."""
+
+    needs_experts: ClassVar[bool] = False
+    learns_from_experts: ClassVar[bool] = False  # expert rows are in the update, beside the rollouts
 
     clip_low: float = Field(0.2, ge=0, lt=1, description="ratio may fall to 1 - clip_low before its gradient stops")
     clip_high: float = Field(0.2, ge=0, description="ratio may rise to 1 + clip_high before its gradient stops")
     dual_clip: float = Field(3.0, gt=1, description="for a negative advantage A the loss never exceeds -dual_clip * A")
     normalise_by_std: bool = Field(False, description="divide advantages by the group's unbiased std + 1e-6")
     aggregation: Aggregation = Field("token-mean", description="how token losses become one number")
+    kl_coef: float = Field(0.0, ge=0, description="weight of the KL divergence from the policy that the run began with")
+    kl_estimator: Literal["k1", "k3"] = Field("k3", description="how that divergence is estimated from sampled tokens")
+    entropy_coef: float = Field(0.0, ge=0, description="weight of the entropy (nats) that is subtracted from the loss")
     mini_batches: int = Field(4, ge=1, description="optimizer updates a step; each mini-batch holds whole groups")
+    mini_batch_rows: int | None = Field(
+        None,
+        ge=1,
+        description="instead of mini_batches: rows (rollouts, then the group's expert) of a mini-batch in one process, "
+        "the last one short, groups cut where they fall, as the published script",
+    )
+    micro_batch_mean: bool = Field(
+        False,
+        description="every micro-batch of micro_batch_rows has its own denominator and an equal say, as the published "
+        "script; a short last mini-batch counts less",
+    )
+
+    def guidance_weight(self, step: int) -> float:
+        """The factor of `TokenLosses.guidance` in the loss of `step` (from 0)."""
+        return 0.0
+
+    def needs_all_rows(self, step: int) -> bool:
+        """Whether a rollout with A = 0 can move a weight in `step`; where not, the update leaves it out."""
+        return self.kl_coef > 0 or self.entropy_coef > 0
+
+    def token_losses(self, batch: LossBatch) -> TokenLosses:
+        """Per-token losses, `[B, T]`, before mask and average."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class LossBatch:
-    """Rollout tokens of one micro-batch. `[B, T]`: rollouts, completion tokens (right-padded).
+    """Rows of one micro-batch. `[B, T]`: rollouts, completion tokens (right-padded).
 
-    Expert rows are never here: `expert_logprobs` holds, at position t, the policy's own log-probability (nats, before
-    the step's first update, no gradient) of the t-th token of the rollout's expert.
+    Only where the algorithm `learns_from_experts` are there expert rows too, under `is_expert`. `expert_logprobs`
+    holds, at position t, the policy's own log-probability (nats, before the step's first update, no gradient) of the
+    t-th token of the rollout's expert.
     """
 
     logprobs: Tensor  # [B, T] float, current policy, carries the gradient
-    old_logprobs: Tensor  # [B, T] float, the policy that sampled
-    advantages: Tensor  # [B] float, one a rollout
+    old_logprobs: Tensor  # [B, T] float, the policy that sampled; of an expert row: the policy before the first update
+    advantages: Tensor  # [B] float, one a row
     completion_mask: Tensor  # [B, T] bool, True = the token counts
     passed: Tensor  # [B] bool, the answer was correct (decided before any format reward)
+    is_expert: Tensor  # [B] bool, the row is an expert's trajectory
     expert_logprobs: Tensor | None = None  # [B, E] float, E: the longest expert
     expert_mask: Tensor | None = None  # [B, E] bool, True = the expert has a token at this position
 
@@ -56,7 +87,7 @@ class TokenLosses:
     """Per-token losses `[B, T]` (not yet masked or averaged) and the switches that the log wants to count."""
 
     policy: Tensor  # [B, T]
-    guidance: Tensor | None  # [B, T], not yet multiplied by guidance_coef
+    guidance: Tensor | None  # [B, T], not yet multiplied by its weight
     clipped_low: Tensor  # [B, T] bool, ratio below 1 - clip_low with A < 0 (the clip took over)
     clipped_high: Tensor  # [B, T] bool, ratio above 1 + clip_high with A > 0
     clipped_dual: Tensor  # [B, T] bool, the dual clip took over

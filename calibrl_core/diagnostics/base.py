@@ -10,28 +10,45 @@ from calibrl_core.rollout.base import Rollouts
 
 
 @dataclass(frozen=True)
+class Experts:
+    """The experts of a step's prompts, as the policy sees them before the first update. `[P, E]`, E: the longest; a
+    prompt without an expert has an empty mask, and E is 0 where none has one."""
+
+    tokens: Tensor  # [P, E] long
+    mask: Tensor  # [P, E] bool, True = the expert has a token at this position
+    logprobs: Tensor  # [P, E] float, nats, the policy's own; 0 where masked
+    entropies: Tensor  # [P, E] float, nats, of the policy's distribution at that position; 0 where masked
+
+    @property
+    def nll(self) -> float | None:
+        """Mean negative log-likelihood, nats a token; None where there is no expert."""
+        return -self.logprobs.double().sum().item() / int(self.mask.sum()) if self.mask.any() else None
+
+
+@dataclass(frozen=True)
 class StepBatch:
-    """A step's rollouts with all that is known of them before the first update. `B = P * G` rows, T tokens,
-    E tokens of the longest expert."""
+    """A step's rollouts with all that is known of them before the first update. `B = P * G` rows, T tokens."""
 
     rollouts: Rollouts
     scores: list[Score]  # B
     rewards: Tensor  # [P, G] float64
     passed: Tensor  # [P, G] bool
     advantages: Tensor  # [P, G] float64
-    expert_logprobs: Tensor  # [B, E] float, the policy's own, of the rollout's expert; 0 where masked
-    expert_mask: Tensor  # [B, E] bool, True = the expert has a token at this position
-    expert_nll: float | None  # nats a token, over the batch's experts; None where it has none
+    experts: Experts
 
     @property
     def gap_mask(self) -> Tensor:
         """`[B, T]` bool: rollout tokens that have an expert token at their position."""
-        return self.rollouts.mask & to_width(self.expert_mask, self.rollouts.mask.shape[1])
+        return self.rollouts.mask & self._beside(self.experts.mask)
 
     @property
     def gaps(self) -> Tensor:
         """`[B, T]` nats: log pi_old(rollout token) - log pi_old(expert token); meaningful under `gap_mask`."""
-        return self.rollouts.logprobs - to_width(self.expert_logprobs, self.rollouts.mask.shape[1])
+        return self.rollouts.logprobs - self._beside(self.experts.logprobs)
+
+    def _beside(self, rows: Tensor) -> Tensor:
+        """`[P, E]` to `[B, T]`: each expert's row beside each rollout of its prompt."""
+        return to_width(rows, self.rollouts.mask.shape[1]).repeat_interleave(self.rollouts.group_size, dim=0)
 
 
 def mean_or_nothing(name: str, values: Tensor) -> dict[str, float]:

@@ -14,12 +14,13 @@ GAP_EDGES = np.linspace(-16.0, 16.0, 65)  # nats; what lies outside counts in th
 
 def expert_mismatch(batch: StepBatch) -> dict[str, float]:
     """Mean gaps (nats) and the four quadrants as shares of the tokens that have a gap; nothing without experts."""
-    if batch.expert_nll is None:
+    nll = batch.experts.nll
+    if nll is None:
         return {}
     counted = batch.gap_mask
     gaps = batch.gaps[counted].double()  # [N]
     correct = batch.passed.flatten()[:, None].expand_as(counted)[counted]  # [N] bool
-    values = {"expert/nll": batch.expert_nll}
+    values = {"expert/nll": nll}
     if not len(gaps):
         return values
     confident = gaps >= 0
