@@ -10,9 +10,10 @@ rareness weight of the outcome in its group. The loss is policy + guidance_coef 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from calibrl_core.algorithms.base import LossBatch, PolicyGradientSettings, TokenLosses, to_width
 from calibrl_core.algorithms.grpo import clipped_policy_loss
@@ -21,8 +22,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+EXPERT_ROW_FIELDS = ("mix_ratio", "pass_ratio_low", "pass_ratio_high")
+
+
 class CalibRL(PolicyGradientSettings):
-    """CalibRL's settings; the defaults are the paper's run."""
+    """CalibRL's settings; the defaults are the paper's run. No expert row is ever in its update."""
 
     needs_experts: ClassVar[bool] = True
 
@@ -41,6 +45,32 @@ class CalibRL(PolicyGradientSettings):
     )
     rareness_weighting: bool = Field(True, description="weight guidance by |A|; false weights every rollout by 1")
     guidance_start_step: int = Field(0, ge=0, description="first step (from 0) at which guidance enters the loss")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_expert_rows(cls, given: Any) -> Any:
+        """The published script hands these settings to CalibRL too, where they change nothing: say so."""
+        reason = PydanticCustomError(
+            "no_expert_rows",
+            "CalibRL compares rollouts with the expert but never trains on the expert's own tokens, so there are no "
+            "expert rows to choose; remove this field, or use the algorithm luffy or rl_plus",
+        )
+        refused = [
+            InitErrorDetails(type=reason, loc=(name,), input=given[name])
+            for name in EXPERT_ROW_FIELDS
+            if isinstance(given, dict) and name in given
+        ]
+        if refused:
+            raise ValidationError.from_exception_data(cls.__name__, refused)
+        return given
+
+    def guidance_weight(self, step: int) -> float:
+        """guidance_coef from guidance_start_step on, 0 before."""
+        return self.guidance_coef if step >= self.guidance_start_step else 0.0
+
+    def needs_all_rows(self, step: int) -> bool:
+        """Guidance without |A| as its weight pushes rollouts with A = 0 too."""
+        return super().needs_all_rows(step) or (not self.rareness_weighting and self.guidance_weight(step) > 0)
 
     def token_losses(self, batch: LossBatch) -> TokenLosses:
         """Per-token policy and guidance losses, `[B, T]`. `batch.expert_logprobs` must be present."""

@@ -7,7 +7,7 @@ and, where A < 0, min(policy_t, -dual_clip * A).
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from calibrl_core.algorithms.base import LossBatch, PolicyGradientSettings, TokenLosses
 
@@ -33,8 +33,6 @@ def clipped_policy_loss(settings: PolicyGradientSettings, batch: LossBatch) -> T
 
 class GRPO(PolicyGradientSettings):
     """GRPO's settings: the shared ones, nothing more."""
-
-    needs_experts: ClassVar[bool] = False
 
     type: Literal["grpo"] = "grpo"
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from calibrl_core.algorithms import GRPO, CalibRL
 from calibrl_core.algorithms.base import LossBatch
@@ -16,6 +17,7 @@ def batch(*, logprobs, expert, advantages, passed, mask=None, expert_mask=None, 
         advantages=torch.tensor(advantages, dtype=torch.float64),
         completion_mask=full if mask is None else torch.tensor(mask),
         passed=torch.tensor(passed),
+        is_expert=torch.zeros(len(passed), dtype=torch.bool),
         expert_logprobs=torch.tensor(expert, dtype=torch.float64),
         expert_mask=full if expert_mask is None else torch.tensor(expert_mask),
     )
@@ -104,3 +106,24 @@ def test_clips():
     assert losses.policy[0].tolist() == pytest.approx([6.0, 1.6, 3.0])  # 8 is cut at 3 x 2; the fall at 0.8
     assert losses.clipped_dual.tolist() == [[True, False, False]]
     assert losses.clipped_low.tolist() == [[False, True, False]]
+
+
+def test_guidance_begins_at_its_step():
+    late = CalibRL(guidance_coef=0.3, guidance_start_step=2)
+    assert [late.guidance_weight(step) for step in (0, 1, 2, 3)] == [0.0, 0.0, 0.3, 0.3]
+
+
+def test_rows_without_advantage_are_needed_only_where_something_moves_them():
+    assert not CalibRL().needs_all_rows(0)
+    assert CalibRL(kl_coef=0.1).needs_all_rows(0)
+    assert CalibRL(entropy_coef=0.1).needs_all_rows(0)
+    unweighted = CalibRL(rareness_weighting=False, guidance_start_step=1)
+    assert [unweighted.needs_all_rows(step) for step in (0, 1)] == [False, True]
+    assert not CalibRL(rareness_weighting=False, guidance_coef=0.0).needs_all_rows(0)
+
+
+@pytest.mark.parametrize("field", ["mix_ratio", "pass_ratio_low", "pass_ratio_high"])
+def test_expert_rows_are_refused_with_the_reason(field):
+    with pytest.raises(ValidationError, match="never trains on the expert's own tokens") as caught:
+        CalibRL.model_validate({field: 0.5})
+    assert [error["loc"] for error in caught.value.errors()] == [(field,)]
