@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from calibrl_core import prompts
 from calibrl_core.config import BuiltinModel, ModelSource
 from calibrl_core.data.schema import Example
-from calibrl_core.logprobs import token_logprobs
+from calibrl_core.logprobs import TokenScores, token_scores
 from calibrl_core.models.packing import pack_inputs, pack_rows
 
 ENCODED_MEGABYTES = 512  # encoded prompts kept in memory; older ones are encoded again
@@ -138,11 +138,25 @@ class Policy:
         completion_mask: Tensor,
         temperature: float,
     ) -> Tensor:
-        """Log-probability (nats) of each completion token under the sampler's distribution, `[R, T]` float32.
+        """The log-probabilities alone of `evaluate_tokens`, `[R, T]` float32."""
+        return self.evaluate_tokens(examples, owners, completions, completion_mask, temperature).logprobs
+
+    def evaluate_tokens(
+        self,
+        examples: Sequence[Example],
+        owners: Sequence[int],
+        completions: Tensor,
+        completion_mask: Tensor,
+        temperature: float,
+        *,
+        with_entropy: bool = False,
+    ) -> TokenScores:
+        """Log-probability (nats) of each completion token under the sampler's distribution, `[R, T]` float32, and, if
+        asked, the entropy of that distribution where the token stands, `[R, T]`.
 
         Row r of `completions` `[R, T]` answers `examples[owners[r]]`; rows of one prompt should stand side by side,
-        since neighbours share one run of the prompt and its images. Carries the gradient where one is wanted. Masked
-        positions hold 0.
+        since neighbours share one run of the prompt and its images. Both carry the gradient where one is wanted.
+        Masked positions hold 0.
         """
         lengths = completion_mask.sum(-1).tolist()
         packs = pack_rows(owners, lengths)
@@ -155,14 +169,19 @@ class Policy:
             use_cache=False,
             **prompts.images,
         )
-        flat = token_logprobs(
+        flat = token_scores(
             output.last_hidden_state.flatten(0, 1)[inputs.predictors],
             self.model.get_output_embeddings().weight,
             completions[completion_mask],
             temperature,
             self.banned,
+            with_entropy=with_entropy,
         )
-        return torch.zeros(completions.shape, device=self.device).masked_scatter(completion_mask, flat)
+
+        def placed(values: Tensor) -> Tensor:
+            return torch.zeros(completions.shape, device=self.device).masked_scatter(completion_mask, values)
+
+        return TokenScores(placed(flat.logprobs), placed(flat.entropies) if flat.entropies is not None else None)
 
     def save(self, folder: Path) -> None:
         """Write model and processor as `from_pretrained` reads them (safetensors)."""

@@ -5,9 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from calibrl_core import logprobs as logprobs_module
 from calibrl_core.config import BuiltinModel, PathModel
-from calibrl_core.logprobs import entropy, sampler_logits, token_logprobs
 from calibrl_core.models.policy import Policy, load_policy
 from calibrl_core.models.tiny import build_tiny_vlm
 
@@ -143,31 +141,6 @@ def test_another_picture_gives_other_logprobs(policy, examples):
     with torch.no_grad():
         seen, other = (policy.logprobs([one], [0], tokens, mask, 1.0) for one in (examples[0], changed))
     assert (seen - other).abs().max() > 1e-4
-
-
-def test_chunked_logprobs_and_their_gradients_are_the_plain_ones(monkeypatch):
-    generator = torch.Generator().manual_seed(0)
-    hidden = torch.randn(37, 8, generator=generator, dtype=torch.float32)
-    head = torch.randn(50, 8, generator=generator)
-    targets = torch.randint(2, 50, (37,), generator=generator)
-    banned = torch.zeros(50, dtype=torch.bool)
-    banned[:2] = True
-    results = []
-    for elements in (2**24, 50 * 5):
-        monkeypatch.setattr(logprobs_module, "CHUNK_ELEMENTS", elements)
-        inputs = [hidden.clone().requires_grad_(), head.clone().requires_grad_()]
-        found = token_logprobs(*inputs, targets, 0.5, banned)
-        found.square().sum().backward()
-        results.append((found.detach(), inputs[0].grad, inputs[1].grad))
-    plain = ((hidden @ head.T) / 0.5).masked_fill(banned, -torch.inf).log_softmax(-1)[range(37), targets]
-    torch.testing.assert_close(results[0][0], plain)
-    for one, other in zip(*results, strict=True):
-        torch.testing.assert_close(one, other)
-
-
-def test_entropy():
-    scores = sampler_logits(torch.tensor([[0.0, 0.0, 5.0], [0.0, 100.0, 0.0]]), 1.0, torch.tensor([False, False, True]))
-    assert entropy(scores).tolist() == pytest.approx([0.6931472, 0.0], abs=1e-6)
 
 
 def test_prompts_of_one_id_are_not_mixed_up(policy, examples):

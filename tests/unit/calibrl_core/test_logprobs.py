@@ -1,0 +1,57 @@
+"""Chunked log-probabilities and entropies from hidden states, against the plain path over a whole matrix of logits."""
+
+import pytest
+import torch
+
+from calibrl_core import logprobs as logprobs_module
+from calibrl_core.logprobs import entropy, sampler_logits, token_scores
+
+TOKENS, HIDDEN, VOCABULARY = 37, 8, 50
+
+
+@pytest.fixture
+def inputs():
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(TOKENS, HIDDEN, generator=generator)
+    head = torch.randn(VOCABULARY, HIDDEN, generator=generator)
+    targets = torch.randint(2, VOCABULARY, (TOKENS,), generator=generator)
+    banned = torch.zeros(VOCABULARY, dtype=torch.bool)
+    banned[:2] = True
+    return hidden.requires_grad_(), head.requires_grad_(), targets, banned
+
+
+def plain(hidden, head, targets, temperature, banned):
+    scores = (hidden @ head.T)[:, ~banned] / temperature  # the banned are gone, not masked
+    logs = scores.log_softmax(-1)
+    return logs.gather(-1, targets[:, None] - 2).squeeze(-1), -(logs.exp() * logs).sum(-1)
+
+
+@pytest.mark.parametrize("with_entropy", [False, True])
+@pytest.mark.parametrize("elements", [2**24, VOCABULARY * 5])
+def test_values_and_gradients_are_those_of_the_plain_path(inputs, monkeypatch, elements, with_entropy):
+    hidden, head, targets, banned = inputs
+    monkeypatch.setattr(logprobs_module, "CHUNK_ELEMENTS", elements)
+    found = token_scores(hidden, head, targets, 0.5, banned, with_entropy=with_entropy)
+    logprobs, entropies = plain(hidden, head, targets, 0.5, banned)
+    torch.testing.assert_close(found.logprobs, logprobs)
+    if with_entropy:
+        torch.testing.assert_close(found.entropies, entropies)
+        ours, theirs = found.logprobs.square() + 3 * found.entropies, logprobs.square() + 3 * entropies
+    else:
+        assert found.entropies is None
+        ours, theirs = found.logprobs.square(), logprobs.square()
+    gradients = torch.autograd.grad(ours.sum(), [hidden, head])
+    for one, other in zip(gradients, torch.autograd.grad(theirs.sum(), [hidden, head]), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_a_frozen_head_and_frozen_hidden_states_get_no_gradient(inputs):
+    hidden, head, targets, banned = inputs
+    token_scores(hidden, head.detach(), targets, 1.0, banned).logprobs.sum().backward()
+    assert hidden.grad is not None and head.grad is None
+    assert not token_scores(hidden.detach(), head.detach(), targets, 1.0, banned).logprobs.requires_grad
+
+
+def test_entropy():
+    scores = sampler_logits(torch.tensor([[0.0, 0.0, 5.0], [0.0, 100.0, 0.0]]), 1.0, torch.tensor([False, False, True]))
+    assert entropy(scores).tolist() == pytest.approx([0.6931472, 0.0], abs=1e-6)
