@@ -5,9 +5,17 @@ from typing import Annotated
 from pydantic import Field
 
 from calibrl_core.algorithms.calibrl import CalibRL
+from calibrl_core.algorithms.dapo import DAPO
+from calibrl_core.algorithms.dr_grpo import DrGRPO
 from calibrl_core.algorithms.grpo import GRPO
+from calibrl_core.algorithms.gspo import GSPO
+from calibrl_core.algorithms.luffy import LUFFY
+from calibrl_core.algorithms.rl_plus import RLPlus
 from calibrl_core.algorithms.sft import SFT
 
-Algorithm = Annotated[CalibRL | GRPO | SFT, Field(discriminator="type")]
+Algorithm = Annotated[
+    CalibRL | GRPO | DrGRPO | DAPO | GSPO | LUFFY | RLPlus | SFT,
+    Field(discriminator="type"),
+]
 
-__all__ = ["GRPO", "SFT", "Algorithm", "CalibRL"]
+__all__ = ["DAPO", "GRPO", "GSPO", "LUFFY", "SFT", "Algorithm", "CalibRL", "DrGRPO", "RLPlus"]

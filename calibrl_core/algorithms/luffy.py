@@ -1,0 +1,73 @@
+"""LUFFY (arXiv 2504.14945): rollouts and the expert's own tokens in one update.
+
+Rollout rows have GRPO's clipped loss. On an expert's row (section 3.2, policy shaping),
+
+    policy_t = -A * p_t / (p_t + 0.1),   p_t = exp(logprob_t)
+
+without a ratio to the policy that wrote it, which is not known, and without a clip; the gradient's weight
+0.1 / (p + 0.1)^2 lifts tokens that the policy finds unlikely. As in the published code of arXiv 2602.20197, the expert's
+A is its reward minus the mean of the group's *rollouts*, and their advantages do not know of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from calibrl_core.algorithms.base import LossBatch, PolicyGradientSettings, TokenLosses
+from calibrl_core.algorithms.grpo import clipped_policy_loss
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SHAPING = 0.1  # gamma of the paper
+
+
+class LearnsFromExperts(PolicyGradientSettings):
+    """An algorithm whose update holds expert rows beside the rollouts; and which experts those are."""
+
+    needs_experts: ClassVar[bool] = True
+    learns_from_experts: ClassVar[bool] = True
+
+    mix_ratio: float = Field(
+        1.0, ge=0, le=1, description="share of the prompts with an expert whose expert joins the update"
+    )
+    pass_ratio_low: float = Field(
+        0.0, ge=0, le=1, description="an expert joins where its row's pass_ratio is at least this, or not known"
+    )
+    pass_ratio_high: float = Field(
+        1.0, ge=0, le=1, description="an expert joins where its row's pass_ratio is at most this, or not known"
+    )
+
+    @model_validator(mode="after")
+    def _range(self) -> Self:
+        if self.pass_ratio_low > self.pass_ratio_high:
+            raise ValueError(
+                f"pass_ratio_low ({self.pass_ratio_low}) must not exceed pass_ratio_high ({self.pass_ratio_high})"
+            )
+        return self
+
+    def token_losses(self, batch: LossBatch) -> TokenLosses:
+        """Per-token policy losses, `[B, T]`: GRPO's on rollouts, `expert_losses` on experts; no guidance.
+
+        The switches of the clip tell what the ratio would do on expert rows too, as the published statistics.
+        """
+        clipped = clipped_policy_loss(self, batch)
+        return replace(clipped, policy=self.expert_losses(batch).where(batch.is_expert[:, None], clipped.policy))
+
+    def expert_losses(self, batch: LossBatch) -> Tensor:
+        """The loss of every token, `[B, T]`, as if its row were an expert's."""
+        raise NotImplementedError
+
+
+class LUFFY(LearnsFromExperts):
+    """LUFFY's settings."""
+
+    type: Literal["luffy"] = "luffy"
+
+    def expert_losses(self, batch: LossBatch) -> Tensor:
+        """`-A p / (p + 0.1)`, `[B, T]`."""
+        probability = batch.logprobs.exp()
+        return -batch.advantages[:, None] * probability / (probability + SHAPING)
