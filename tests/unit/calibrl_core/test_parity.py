@@ -1,80 +1,135 @@
-"""The objectives against the numbers of the paper's published loss code (float64), to 1e-6 and better."""
+"""The objectives against the numbers of the paper's published loss code, through the command that users run."""
 
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from calibrl_core.advantages import group_advantages
-from calibrl_core.aggregation import token_weights
-from calibrl_core.algorithms import GRPO, CalibRL
-from calibrl_core.algorithms.base import LossBatch
+from calibrl_core import parity
+from calibrl_core.algorithms import LUFFY, CalibRL, RLPlus, luffy
 
-FILE = np.load(Path(__file__).parents[2] / "data" / "reference_losses.npz")
-CASES = [
-    (index, case) for index, case in enumerate(json.loads(str(FILE["cases"]))) if case["method"] in ("grpo", "calibrl")
-]
-TOLERANCE = 1e-9
+FILE = Path(__file__).parents[2] / "data" / "reference_losses.npz"
+CASES = parity.load(FILE)
+BY_METHOD = {case.settings.method: index for index, case in enumerate(CASES)}  # the last of each
 
 
-def array(index, name):
-    return torch.from_numpy(FILE[f"{index:02d}/{name}"])
+@pytest.fixture
+def arrays():
+    """The file's arrays, to be spoilt."""
+    with np.load(FILE) as file:
+        return dict(file)
 
 
-def settings(case):
-    shared = {
-        "clip_low": case["clip_low"],
-        "clip_high": case["clip_high"],
-        "dual_clip": case["dual_clip"],
-        "normalise_by_std": case["normalise_by_std"],
-        "aggregation": case["loss_aggregation"],
-    }
-    if case["method"] == "grpo":
-        return GRPO(**shared)
-    return CalibRL(
-        **shared, negative_slope=case["negative_slope"], guidance_coef=case["guidance_coefficient"], expert_tail="zero"
-    )
+def run(tmp_path, arrays):
+    path = tmp_path / "changed.npz"
+    np.savez(path, **arrays)
+    return parity.main([str(path)])
 
 
-@pytest.mark.parametrize(("index", "case"), CASES, ids=lambda value: str(value) if isinstance(value, int) else "")
-def test_published_numbers(index, case):
-    algorithm = settings(case)
-    is_expert = array(index, "is_expert")
-    rows = ~is_expert
-    mask = array(index, "response_mask")[rows]
-    rewards = array(index, "rewards")
-    groups = array(index, "group_index")
-    size = int((groups[rows] == 0).sum())
-    advantages = group_advantages(rewards[rows].view(-1, size), normalise_by_std=algorithm.normalise_by_std).flatten()
-    torch.testing.assert_close(advantages[:, None] * mask, array(index, "advantages")[rows], rtol=0, atol=TOLERANCE)
-
-    logprobs = array(index, "logprobs")[rows].requires_grad_()
-    expert_rows = array(index, "expert_logprobs_rows")[rows] if case["method"] == "calibrl" else None
-    losses = algorithm.token_losses(
-        LossBatch(
-            logprobs=logprobs,
-            old_logprobs=array(index, "old_logprobs")[rows],
-            advantages=advantages,
-            completion_mask=mask,
-            passed=rewards[rows] > case["pass_threshold"],
-            expert_logprobs=expert_rows,
-            expert_mask=None if expert_rows is None else torch.ones_like(mask),
-        )
-    )
-    weights = token_weights(mask, algorithm.aggregation).double()
-    policy = (losses.policy * weights).sum()
-    total = policy
-    assert policy.item() == pytest.approx(array(index, "pg_loss").item(), abs=1e-6)
-    if losses.guidance is not None:
-        guidance = (losses.guidance * weights).sum()
-        total = policy + algorithm.guidance_coef * guidance
-        assert guidance.item() == pytest.approx(array(index, "guided_loss").item(), abs=1e-6)
-    assert total.item() == pytest.approx(array(index, "total_loss").item(), abs=1e-6)
-    total.backward()
-    torch.testing.assert_close(logprobs.grad, array(index, "grad_logprobs")[rows], rtol=0, atol=1e-6)
+def test_the_file_has_every_method():
+    assert len(CASES) == 12
+    assert BY_METHOD.keys() == {"grpo", "calibrl", "luffy", "rl_plus"}
 
 
-def test_the_file_has_cases():
-    assert len(CASES) == 6
+@pytest.mark.parametrize("case", CASES, ids=[f"{i}-{case.settings.method}" for i, case in enumerate(CASES)])
+def test_published_numbers(case):
+    errors = parity.largest_errors(case)
+    assert errors.keys() >= parity.RESULTS.keys()
+    assert ("guided_loss" in errors) == (case.settings.method == "calibrl")
+    assert max(errors.values()) < 1e-10  # the published means divide by the number of tokens + 1e-8
+
+
+def test_the_command_prints_a_row_a_case(capsys):
+    assert parity.main([str(FILE)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("agrees") == 12
+    assert "12 of 12 cases agree to 1e-06" in printed
+
+
+@pytest.mark.parametrize("name", [*parity.RESULTS, "guided_loss"])
+def test_every_result_is_compared(tmp_path, arrays, capsys, name):
+    array = arrays[f"{BY_METHOD['calibrl']:02d}/{name}"]
+    array[(0,) * array.ndim] += 2e-6
+    assert run(tmp_path, arrays) == 1
+    printed = capsys.readouterr().out
+    assert printed.count("differs") == 1
+    assert "11 of 12 cases agree" in printed
+
+
+def test_a_number_that_is_not_finite_does_not_agree(tmp_path, arrays):
+    arrays["03/total_loss"] = np.array(np.nan)
+    assert run(tmp_path, arrays) == 1
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("negative_slope", 0.51),
+        ("guidance_coefficient", 0.11),
+        ("clip_low", 0.25),
+        ("clip_high", 0.25),
+        ("loss_aggregation", "seq-mean-token-sum-norm"),
+        ("normalise_by_std", True),
+        ("pass_threshold", 0.05),
+    ],
+)
+def test_every_setting_counts(tmp_path, arrays, field, value):
+    cases = json.loads(str(arrays["cases"]))
+    cases[BY_METHOD["calibrl"]][field] = value
+    assert run(tmp_path, {**arrays, "cases": np.array(json.dumps(cases))}) == 1
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "method"),
+    [(CalibRL, "_guidance"), (LUFFY, "expert_losses"), (RLPlus, "expert_losses")],
+)
+def test_a_flipped_sign_fails(monkeypatch, capsys, algorithm, method):
+    plain = getattr(algorithm, method)
+    monkeypatch.setattr(algorithm, method, lambda self, batch: -plain(self, batch))
+    assert parity.main([str(FILE)]) == 1
+    assert capsys.readouterr().out.count("differs") == 3
+
+
+def test_a_changed_constant_fails(monkeypatch, capsys):
+    monkeypatch.setattr(luffy, "SHAPING", 0.101)
+    assert parity.main([str(FILE)]) == 1
+    assert capsys.readouterr().out.count("differs") == 3
+
+
+def without(arrays, name):
+    return {key: value for key, value in arrays.items() if key != name}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda a: without(a, "cases"), "an array is missing: cases"),
+        (lambda a: without(a, "07/rewards"), "an array is missing: 07/rewards"),
+        (lambda a: a | {"cases": np.array("no json")}, "cases is no JSON list"),
+        (lambda a: a | {"cases": np.array("[]")}, "cases is empty"),
+        (lambda a: a | {"cases": np.array('[{"method": "ppo"}]')}, "cases: 0.method: Input should be"),
+        (lambda a: a | {"00/logprobs": a["00/logprobs"][:-1]}, "00/logprobs must be floating-point numbers of shape"),
+        (lambda a: a | {"00/is_expert": a["00/is_expert"].astype(int)}, "00/is_expert must be booleans"),
+        (lambda a: a | {"00/pg_loss": np.array([object()])}, "allow_pickle"),
+        (lambda a: a | {"00/group_index": np.arange(15)}, "group 0 has fewer than two rollouts"),
+    ],
+)
+def test_a_file_out_of_the_format(tmp_path, arrays, capsys, spoil, message):
+    assert run(tmp_path, spoil(arrays)) == 2
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert printed.count("\n") == 1
+
+
+def test_a_file_that_is_no_npz(tmp_path, capsys):
+    path = tmp_path / "text.npz"
+    path.write_text("not a zip file")
+    assert parity.main([str(path)]) == 2
+    assert parity.main([str(tmp_path / "absent.npz")]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        f"{path}: it is no .npz file",
+        f"{tmp_path / 'absent.npz'}: No such file or directory",
+    ]
+    path.write_bytes(FILE.read_bytes()[:5000])
+    assert parity.main([str(path)]) == 2
