@@ -1,14 +1,29 @@
-"""A step's diagnostics, one file a family. To add a family: a file here, and a member of `FAMILIES`."""
+"""A step's diagnostics, one file a family. To add a family: a file here, and a member of `FAMILIES`.
 
+What every metric means, and what to look for, stands in `docs/metrics.md`.
+"""
+
+from calibrl_core.config import TrainSettings
 from calibrl_core.diagnostics.base import StepBatch
-from calibrl_core.diagnostics.expert_mismatch import expert_mismatch
-from calibrl_core.diagnostics.exploration import exploration, length
-from calibrl_core.diagnostics.rareness import rareness
+from calibrl_core.diagnostics.expert_mismatch import expert_mismatch, gap_histograms
+from calibrl_core.diagnostics.exploration import entropy_histogram, exploration
+from calibrl_core.diagnostics.histograms import Histogram
+from calibrl_core.diagnostics.length import length
+from calibrl_core.diagnostics.rareness import highest_rareness, rareness, rareness_histograms
 from calibrl_core.diagnostics.reward import reward
 
 FAMILIES = (reward, exploration, length, rareness, expert_mismatch)
 
 
 def diagnose(batch: StepBatch) -> dict[str, float]:
-    """Every family's metrics, by `family/name`."""
+    """Every family's metrics, by `family/name`. What has no values is absent, never a made-up zero."""
     return {name: value for family in FAMILIES for name, value in family(batch).items()}
+
+
+def histograms(batch: StepBatch, config: TrainSettings) -> dict[str, Histogram]:
+    """What is shown as a distribution, by name; each has the same edges at every step of a run."""
+    return {
+        **rareness_histograms(batch, highest_rareness(config)),
+        "exploration/entropy": entropy_histogram(batch),
+        **gap_histograms(batch),
+    }

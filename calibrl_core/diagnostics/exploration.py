@@ -1,34 +1,75 @@
-"""Families exploration/ and length/: does the policy still try different things?"""
+"""Family exploration/: does the policy still try different things?"""
+
+from collections import Counter
+
+import numpy as np
 
 from calibrl_core.diagnostics.base import StepBatch
+from calibrl_core.diagnostics.histograms import Histogram, histogram
 from calibrl_core.verifiers.base import extract_answer
+
+TOP = 5  # entropy_top20: the most undecided fifth of the tokens
+ENTROPY_EDGES = np.linspace(0.0, 8.0, 65)  # nats; a uniform choice among 150,000 tokens would be 11.9
 
 
 def exploration(batch: StepBatch) -> dict[str, float]:
-    """Entropy (nats) over rollout tokens only, how groups divide, and how many answers they try."""
-    entropies = batch.rollouts.entropies[batch.rollouts.mask]
-    top = entropies.topk(max(1, len(entropies) // 5)).values
-    solved = batch.passed.float().mean(-1)  # [P]
-    group_size = batch.passed.shape[1]
-    answers = [extract_answer(text) for text in batch.rollouts.texts]
-    groups = [answers[start : start + group_size] for start in range(0, len(answers), group_size)]
+    """Entropy (nats), how the groups divide, how many answers they try, and where the entropy is heading."""
+    solved = batch.passed.double().mean(-1)  # [P]
     return {
-        "exploration/entropy": entropies.double().mean().item(),
-        "exploration/entropy_top20": top.double().mean().item(),
+        **_entropy(batch),
         "exploration/pass_at_k": (solved > 0).double().mean().item(),
         "exploration/groups_none": (solved == 0).double().mean().item(),
         "exploration/groups_some": ((solved > 0) & (solved < 1)).double().mean().item(),
         "exploration/groups_all": (solved == 1).double().mean().item(),
         "exploration/active_groups": (batch.advantages != 0).any(-1).double().mean().item(),
-        "exploration/distinct_answers": sum(len(set(group)) for group in groups) / len(groups),
+        **_answers(batch),
+        "exploration/logprob_advantage_cov": _covariance(batch),
     }
 
 
-def length(batch: StepBatch) -> dict[str, float]:
-    """Tokens a completion, and the share that was cut at the limit."""
-    lengths = batch.rollouts.mask.sum(-1).double()
-    return {
-        "length/mean": lengths.mean().item(),
-        "length/max": lengths.max().item(),
-        "length/truncated_share": batch.rollouts.truncated.double().mean().item(),
+def entropy_histogram(batch: StepBatch) -> Histogram:
+    """The entropy of every rollout token, nats."""
+    return histogram(batch.rollouts.entropies[batch.rollouts.mask], ENTROPY_EDGES)
+
+
+def _entropy(batch: StepBatch) -> dict[str, float]:
+    """Over rollout tokens; over their most undecided fifth, where a completion takes its turns (arXiv 2506.01939); and
+    over rollout and expert tokens together, as the published code logs it."""
+    entropies = batch.rollouts.entropies[batch.rollouts.mask].double()  # [N]
+    values = {
+        "exploration/entropy": entropies.mean().item(),
+        "exploration/entropy_top20": entropies.topk(max(1, len(entropies) // TOP)).values.mean().item(),
     }
+    of_experts = batch.experts.entropies[batch.experts.mask].double()
+    if len(of_experts):
+        both = entropies.sum() + of_experts.sum()
+        values["exploration/entropy_published"] = both.item() / (len(entropies) + len(of_experts))
+    return values
+
+
+def _answers(batch: StepBatch) -> dict[str, float]:
+    """Different answers a group, and how much its wrong completions agree. No answer counts as none of them.
+
+    Agreement is asked of groups with two wrong completions or more: one alone has nobody to agree with.
+    """
+    size = batch.rollouts.group_size
+    answers = [extract_answer(text) for text in batch.rollouts.texts]
+    distinct = agreeing = wrong = 0
+    for prompt, passed in enumerate(batch.passed.tolist()):
+        group = answers[prompt * size : (prompt + 1) * size]
+        distinct += len(set(group) - {None})
+        failed = [answer for answer, right in zip(group, passed, strict=True) if not right]
+        if len(failed) > 1:
+            agreeing += max(Counter(answer for answer in failed if answer is not None).values(), default=0)
+            wrong += len(failed)
+    values = {"exploration/distinct_answers": distinct / len(batch.passed)}
+    return values | ({"exploration/common_wrong_share": agreeing / wrong} if wrong else {})
+
+
+def _covariance(batch: StepBatch) -> float:
+    """Of log-probability and advantage over rollout tokens. In a policy-gradient step entropy falls by about as much as
+    this is above 0 (arXiv 2505.22617, theorem 1): likely tokens are made likelier still."""
+    mask = batch.rollouts.mask
+    logprobs = batch.rollouts.logprobs[mask].double()  # [N]
+    advantages = batch.advantages.flatten()[:, None].expand_as(mask)[mask]  # [N]
+    return ((logprobs - logprobs.mean()) * (advantages - advantages.mean())).mean().item()

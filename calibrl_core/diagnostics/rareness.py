@@ -2,7 +2,10 @@
 
 import numpy as np
 
+from calibrl_core.algorithms import DAPO, SFT
+from calibrl_core.config import TrainSettings
 from calibrl_core.diagnostics.base import StepBatch, mean_or_nothing
+from calibrl_core.diagnostics.histograms import Histogram, by_outcome
 
 BINS = 22
 
@@ -17,8 +20,23 @@ def rareness(batch: StepBatch) -> dict[str, float]:
     }
 
 
-def rareness_histogram(batch: StepBatch, highest: float) -> tuple[list[float], list[int]]:
-    """Edges (from 0 to `highest`, the same at every step) and counts of |A|; larger ones fall in the last bin."""
+def rareness_histograms(batch: StepBatch, highest: float) -> dict[str, Histogram]:
+    """|A| of every rollout, from 0 to `highest`."""
     edges = np.linspace(0.0, highest, BINS + 1)
-    values = batch.advantages.abs().flatten().cpu().numpy().clip(0.0, highest)
-    return edges.tolist(), np.histogram(values, edges)[0].tolist()
+    return by_outcome(
+        "rareness",
+        "rareness/correct",
+        "rareness/wrong",
+        batch.advantages.abs().flatten(),
+        batch.passed.flatten(),
+        edges,
+    )
+
+
+def highest_rareness(config: TrainSettings) -> float:
+    """The largest |A| that a group can have."""
+    algorithm, group = config.algorithm, config.rollout.group_size
+    if not isinstance(algorithm, SFT) and algorithm.normalise_by_std:
+        return float((group - 1) / group**0.5)  # one against all others, by the unbiased standard deviation
+    penalty = 1.0 if isinstance(algorithm, DAPO) and algorithm.overlong_buffer is not None else 0.0
+    return sum(reward.weight for reward in config.rewards) + penalty

@@ -1,0 +1,13 @@
+"""Family length/: how long completions are, and whether they end by themselves."""
+
+from calibrl_core.diagnostics.base import StepBatch
+
+
+def length(batch: StepBatch) -> dict[str, float]:
+    """Tokens a completion, and the share that was cut at the limit."""
+    lengths = batch.rollouts.mask.sum(-1).double()
+    return {
+        "length/mean": lengths.mean().item(),
+        "length/max": lengths.max().item(),
+        "length/truncated_share": batch.rollouts.truncated.double().mean().item(),
+    }
