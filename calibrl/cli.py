@@ -22,6 +22,7 @@ from typer.core import TyperGroup
 from calibrl import terminal
 from calibrl.client import CalibrlError, Client
 from calibrl.specfile import SpecError, read_spec
+from jobs import presets
 from jobs.schemas import Event, Job, JobStatus, Page
 from jobs.settings import SettingsError, get_settings
 
@@ -157,6 +158,22 @@ def submit(
     with Client(data_dir=data) as client:
         job = client.submit(spec)
     typer.echo(job.model_dump_json(indent=2) if as_json else str(job.id))
+
+
+@app.command("presets", rich_help_panel=JOBS)
+def show_presets(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="Print this one, as YAML.", show_default=False)
+    ] = None,
+) -> None:
+    """List specs to begin with, or print one: `calibrl presets calibrl > my.yaml; calibrl submit my.yaml`."""
+    if name is None:
+        width = max(map(len, presets.names()))
+        typer.echo("\n".join(f"{one:<{width}}  {presets.summary(one)}" for one in presets.names()))
+    elif name in presets.names():
+        typer.echo(presets.text(name), nl=False)
+    else:
+        raise typer.BadParameter(f"there is no preset {name!r}; `calibrl presets` lists them", param_hint="NAME")
 
 
 @app.command("jobs", rich_help_panel=JOBS)

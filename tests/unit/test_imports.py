@@ -21,7 +21,7 @@ ALLOWED = {
     "jobs": CONTRACT,
     "api": ("jobs", *CONTRACT),
     "worker": ("jobs", *CONTRACT),
-    "calibrl": ("jobs.schemas", "jobs.settings", "jobs.processes"),
+    "calibrl": ("jobs.schemas", "jobs.settings", "jobs.processes", "jobs.presets"),
     "dashboard": ("calibrl.client", "jobs.schemas", "jobs.settings"),
     "migrations": ("jobs.models", "jobs.settings"),
 }

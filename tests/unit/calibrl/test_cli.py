@@ -8,6 +8,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from calibrl import cli
+from jobs import presets
+from jobs.schemas import job_spec_adapter
 from jobs.settings import get_settings
 
 from .conftest import JOB_ID, OTHER_ID, Service, job, page, problem
@@ -42,7 +44,7 @@ def spec_file(folder: Path, text: str = "kind: train\nsteps: 10\ndata: {path: d.
 def test_help_without_arguments_names_every_command() -> None:
     result = calibrl()
     assert result.exit_code == 0
-    for command in ("up", "demo", "submit", "jobs", "show", "watch", "logs", "cancel", "latest"):
+    for command in ("up", "demo", "submit", "presets", "jobs", "show", "watch", "logs", "cancel", "latest"):
         assert command in result.stdout
 
 
@@ -55,6 +57,7 @@ def test_help_without_arguments_names_every_command() -> None:
         (["jobs", "--nope"], "No such option: --nope"),
         (["up", "--port", "0"], "--port"),
         (["up", "--port", "x"], "--port"),
+        (["presets", "nope"], "Invalid value for NAME: there is no preset 'nope'; `calibrl presets` lists them"),
         (["submit", "/nowhere.yaml"], "/nowhere.yaml: No such file or directory"),
         (["watch", "xyz"], "Invalid value for JOB: 'xyz' is no id, beginning of an id, or `latest`"),
         (["watch", ""], "Invalid value for JOB"),
@@ -74,6 +77,17 @@ def test_submit_prints_the_id_and_sends_the_file_with_overrides(service: Service
         "data": {"path": str(tmp_path / "d.jsonl")},
         "algorithm": {"negative_slope": 0.3},
     }
+
+
+def test_a_preset_is_listed_printed_and_submitted(service: Service, tmp_path: Path) -> None:
+    listed = calibrl("presets").stdout.splitlines()
+    assert [line.split()[0] for line in listed] == presets.names()
+    assert listed[0].startswith("calibrl       CalibRL on the built-in digits")
+    file = spec_file(tmp_path, calibrl("presets", "calibrl").stdout)
+    service.on("POST", "/v1/jobs", (201, job()))
+    assert calibrl("submit", file, "--set", f"model.from_job={JOB_ID}").exit_code == 0
+    assert service.requests[0].body["model"] == {"from_job": str(JOB_ID)}
+    assert job_spec_adapter.validate_python(service.requests[0].body).name == "digits-calibrl"
 
 
 def test_submit_as_json(service: Service, tmp_path: Path) -> None:

@@ -1,0 +1,86 @@
+"""The presets: each a whole job's spec, and what it promises."""
+
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from calibrl.specfile import read_spec
+from calibrl_core.algorithms import SFT, Algorithm, CalibRL
+from calibrl_core.config import BuiltinModel, TrainSettings
+from calibrl_core.data.schema import BuiltinData
+from jobs import presets
+from jobs.schemas import TrainSpec, job_spec_adapter
+
+ALGORITHMS = get_args(get_args(Algorithm)[0])
+
+
+def spec(name: str, folder: Path, overrides: tuple[str, ...] = ()) -> TrainSpec:
+    """A preset as a user hands it in: written to a file, read by the command line, checked by the service."""
+    file = folder / "my.yaml"
+    file.write_text(presets.text(name))
+    found = job_spec_adapter.validate_python(read_spec(file, list(overrides)))
+    assert isinstance(found, TrainSpec)
+    return found
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_every_algorithm_has_a_preset_for_the_digits(algorithm: type[CalibRL], tmp_path: Path) -> None:
+    found = spec(algorithm().type, tmp_path)
+    assert isinstance(found.algorithm, algorithm)
+    assert isinstance(found.model, BuiltinModel)
+    assert isinstance(found.data, BuiltinData)
+    assert found.resources.gpus == 0
+    assert presets.summary(algorithm().type) in presets.text(algorithm().type).splitlines()[0]
+
+
+def test_there_are_no_others() -> None:
+    assert {*presets.names()} == {algorithm().type for algorithm in ALGORITHMS} | {"paper_as_run"}
+    with pytest.raises(KeyError):
+        presets.text("../presets/grpo")
+
+
+@pytest.mark.parametrize("name", presets.names())
+def test_each_begins_with_what_it_is_for(name: str) -> None:
+    first, second, *_ = presets.text(name).splitlines()
+    assert first == f"# {presets.summary(name)}"
+    assert first.endswith(".")
+    assert second.startswith("# ")
+
+
+def test_between_digits_presets_only_the_algorithm_differs(tmp_path: Path) -> None:
+    names = [name for name in presets.names() if name not in ("sft", "paper_as_run")]
+    found = [spec(name, tmp_path).model_dump(exclude={"name", "algorithm"}) for name in names]
+    assert all(one == found[0] for one in found)
+
+
+def test_they_begin_from_a_warm_up(tmp_path: Path) -> None:
+    id = "00000000-0000-0000-0000-000000000001"
+    found = spec("calibrl", tmp_path, (f"model.from_job={id}",))
+    assert found.model.model_dump()["from_job"].hex == id.replace("-", "")
+    assert isinstance(spec("sft", tmp_path).algorithm, SFT)
+
+
+def test_paper_as_run_is_the_published_arithmetic(tmp_path: Path) -> None:
+    found = spec("paper_as_run", tmp_path)
+    algorithm = found.algorithm
+    assert isinstance(algorithm, CalibRL)
+    processes = 8
+    rows = found.prompts_per_step // processes * (found.rollout.group_size + 1)
+    assert rows == 660
+    assert algorithm.mini_batch_rows == 150
+    updates, left = divmod(rows, algorithm.mini_batch_rows)
+    assert (updates + 1, left) == (5, 60)
+    assert (found.micro_batch_rows, algorithm.micro_batch_mean, algorithm.expert_tail) == (6, True, "zero")
+    assert found.precision == "bfloat16"
+    assert presets.text("paper_as_run").count("PLACEHOLDER") == 3
+
+
+def test_paper_as_run_differs_from_the_defaults_in_its_accidents_only(tmp_path: Path) -> None:
+    found = spec("paper_as_run", tmp_path)
+    default = TrainSettings(data=found.data, steps=found.steps)
+    given, usual = found.model_dump(), default.model_dump()
+    differing = {"algorithm", "micro_batch_rows", "precision", "parallel"}
+    assert {name for name in usual if given[name] != usual[name]} == differing
+    accidents = {"expert_tail", "mini_batch_rows", "micro_batch_mean"}
+    assert {name for name, value in usual["algorithm"].items() if given["algorithm"][name] != value} == accidents
