@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 PATCH = 14  # pixels; CANVAS / PATCH = 4 patches a side
 SCALE_FACTOR = 2  # patches a side that become one image token: 2 x 2 image tokens
-IMAGE_TOKENS = (CANVAS // PATCH // SCALE_FACTOR) ** 2
 VOCABULARY = 448
 INITIALIZER_RANGE = 0.06  # weights this narrow need it: at the usual 0.02 nothing was learned in 700 steps
 
@@ -36,18 +35,21 @@ CORPUS = [
 ]
 
 
-def build_tiny_vlm(seed: int) -> tuple[Idefics3ForConditionalGeneration, Idefics3Processor]:
-    """A fresh model and processor; the same seed gives the same weights. Leaves torch's global generator alone."""
+def build_tiny_vlm(seed: int, canvas: int = CANVAS) -> tuple[Idefics3ForConditionalGeneration, Idefics3Processor]:
+    """A fresh model and processor; the same seed gives the same weights. Leaves torch's global generator alone.
+
+    `canvas`: pixels a side of its images, a multiple of 28; an image is (canvas / 28) ** 2 tokens.
+    """
     import torch
     from transformers import Idefics3Config, Idefics3ForConditionalGeneration, Idefics3Processor
     from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
 
     tokenizer = _tokenizer()
-    side = {"longest_edge": CANVAS}
+    side = {"longest_edge": canvas}
     processor = Idefics3Processor(
         Idefics3ImageProcessorPil(do_image_splitting=False, size=side, max_image_size=side),
         tokenizer,
-        image_seq_len=IMAGE_TOKENS,
+        image_seq_len=(canvas // PATCH // SCALE_FACTOR) ** 2,
         chat_template=CHAT_TEMPLATE,
     )
     config = Idefics3Config(
@@ -60,7 +62,7 @@ def build_tiny_vlm(seed: int) -> tuple[Idefics3ForConditionalGeneration, Idefics
             "intermediate_size": 256,
             "num_hidden_layers": 2,
             "num_attention_heads": 4,
-            "image_size": CANVAS,
+            "image_size": canvas,
             "patch_size": PATCH,
         },
     )
