@@ -5,53 +5,72 @@
 
 from __future__ import annotations
 
-import io
-from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass
+import copy
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
-from calibrl_core import prompts
-from calibrl_core.config import BuiltinModel, ModelSource
+from calibrl_core.config import ModelSource, PathModel
 from calibrl_core.data.schema import Example
-from calibrl_core.logprobs import TokenScores, token_scores
-from calibrl_core.models.packing import pack_inputs, pack_rows
+from calibrl_core.logprobs import Head, TokenScores, token_scores
+from calibrl_core.models import adapters
+from calibrl_core.models.encoding import PromptEncoder, PromptRows
+from calibrl_core.models.loading import load_model, model_of
+from calibrl_core.models.packing import PackedInputs, pack_inputs, pack_rows
 
-ENCODED_MEGABYTES = 512  # encoded prompts kept in memory; older ones are encoded again
+Precision = Literal["auto", "float32", "bfloat16"]
+
 SMALL = 20_000_000  # parameters; below, a second thread costs more than it brings
 NEVER_SAMPLED = ("<image>", "<video>", "<fake_token_around_image>", "<global-img>", "<|image_pad|>", "<|video_pad|>")
-
-
-@dataclass(frozen=True)
-class PromptRows:
-    """Encoded prompts, one a row, with whatever image tensors the model wants (first dimension: images)."""
-
-    input_ids: Tensor  # [R, L] long, left-padded
-    attention_mask: Tensor  # [R, L] long
-    images: dict[str, Tensor]
+MEDIA_TOKENS = ("image_token_id", "image_token_index", "video_token_id", "video_token_index")  # of a model's config
 
 
 class Policy:
-    """A causal image-text (or text) model of transformers, with its processor."""
+    """A causal text or image-text model of transformers, with its processor (a text model's is its tokenizer)."""
 
-    def __init__(self, model: nn.Module, processor: Any, device: torch.device) -> None:
+    def __init__(self, model: nn.Module, processor: Any, device: torch.device, precision: Precision = "auto") -> None:
+        """`model` is moved to `device` and its weights made float32: the optimizer's masters. `precision` is that of
+        forward and backward; auto: bfloat16 on a GPU. Raises ValueError where the model's parts are not as expected."""
         self.model: Any = model.to(device=device, dtype=torch.float32)
         self.processor = processor
         self.device = device
+        self.bfloat16 = precision == "bfloat16" or (precision == "auto" and device.type == "cuda")
         self.tokenizer = getattr(processor, "tokenizer", processor)
         self.tokenizer.padding_side = "left"  # it reloads as right
+        if self.tokenizer.pad_token_id is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token  # masks say what is padding
         self.pad_id: int = self.tokenizer.pad_token_id
         self.stop_ids = self._stop_ids()
         self.banned = self._banned().to(device)  # [V] bool
-        self._encoded: OrderedDict[tuple[str, tuple[bytes, ...]], dict[str, Tensor]] = OrderedDict()
-        self._encoded_bytes = 0
+        self.encoder = PromptEncoder(processor, getattr(self.decoder, "get_rope_index", None))
+        self._takes = frozenset(inspect.signature(self.decoder.forward).parameters)
+        self.shares_prompts = self._shares_prompts()
+        self._lora = adapters.lora_layers(self.model)
+        self._uses_adapters = True
         if device.type == "cpu" and self.parameter_count < SMALL:
             torch.set_num_threads(1)
+        if self.bfloat16:
+            adapters.halve_frozen(self.model)
+            if device.type == "cuda":
+                torch.set_float32_matmul_precision("high")  # the head, which stays float32, through tensor cores
+
+    @property
+    def decoder(self) -> Any:
+        """The model without its head: it gives hidden states."""
+        return self.model.base_model
+
+    @property
+    def head(self) -> Head:
+        """What turns hidden states into logits."""
+        layer, config = self.model.get_output_embeddings(), self.model.config.get_text_config()
+        scale = getattr(config, "logit_scale", None) or 1 / (getattr(config, "logits_scaling", None) or 1)
+        return Head(layer.weight, layer.bias, float(scale), getattr(config, "final_logit_softcapping", None))
 
     @property
     def parameter_count(self) -> int:
@@ -60,55 +79,65 @@ class Policy:
     def _stop_ids(self) -> frozenset[int]:
         configured = self.model.generation_config.eos_token_id
         listed = configured if isinstance(configured, list) else [configured]
-        return frozenset(token for token in (*listed, self.tokenizer.eos_token_id) if token is not None)
+        found = frozenset(token for token in (*listed, self.tokenizer.eos_token_id) if token is not None)
+        if self.tokenizer.eos_token_id is None:
+            raise ValueError("model: its tokenizer names no end-of-sequence token (eos_token); nothing would end")
+        return found
 
     def _banned(self) -> Tensor:
         """Tokens that no sampler may emit: an image placeholder breaks the next forward, padding means nothing."""
         banned = torch.zeros(self.model.get_output_embeddings().weight.shape[0], dtype=torch.bool)
         vocabulary = self.tokenizer.get_vocab()
         marks = {vocabulary[mark] for mark in NEVER_SAMPLED if mark in vocabulary} | {self.pad_id}
-        marks |= {
-            getattr(self.model.config, name)
-            for name in ("image_token_id", "video_token_id")
-            if isinstance(getattr(self.model.config, name, None), int)
-        }
+        marks |= {getattr(self.model.config, name, None) for name in MEDIA_TOKENS} - {None}
         banned[sorted(marks - self.stop_ids)] = True
         banned[len(self.tokenizer) :] = True  # rows that only pad the matrix to a round size
         return banned
 
+    def _shares_prompts(self) -> bool:
+        """Whether completions can be packed behind one prompt: every layer attends to everything before, by a mask
+        that may be given, and positions come from outside."""
+        from transformers import DynamicCache
+        from transformers.cache_utils import DynamicLayer
+
+        config = self.model.config
+        layers = DynamicCache(config=config).layers
+        return (
+            config.get_text_config()._attn_implementation in ("sdpa", "eager")
+            and "position_ids" in self._takes
+            and not getattr(config.get_text_config(), "alibi", False)
+            and not ("token_type_ids" in self._takes and self.encoder.takes_images)  # images seen both ways
+            and all(type(layer) is DynamicLayer for layer in layers)
+        )
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """How every forward pass runs: in the policy's precision, with or without its adapters."""
+        with ExitStack() as stack:
+            stack.enter_context(torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16))
+            if not self._uses_adapters:
+                stack.enter_context(adapters.switched_off(self._lora))
+            yield
+
+    def without_adapters(self) -> Policy:
+        """This very policy, sharing all it has, as it was before its adapters were added."""
+        other = copy.copy(self)
+        other._uses_adapters = False
+        return other
+
     def encode(self, examples: Sequence[Example]) -> PromptRows:
-        """Chat template, image processor and tokenizer, a row for each example."""
-        return self._collate([self._encode_one(example) for example in examples])
+        """Chat template, image processor and tokenizer, a row for each example. On the policy's device."""
+        rows = self.encoder.encode(examples, self.pad_id)
+        moved = {name: value.to(self.device) for name, value in vars(rows).items() if isinstance(value, Tensor)}
+        return replace(rows, images={name: value.to(self.device) for name, value in rows.images.items()}, **moved)
 
-    def _encode_one(self, example: Example) -> dict[str, Tensor]:
-        key = (example.question, example.images)  # two files may well give their rows the same ids
-        found = self._encoded.pop(key, None)
-        if found is None:
-            text = self.processor.apply_chat_template(
-                prompts.messages(example), add_generation_prompt=True, tokenize=False
-            )
-            images = [Image.open(io.BytesIO(data)).convert("RGB") for data in example.images]
-            found = dict(self.processor(text=[text], images=[images] if images else None, return_tensors="pt"))
-            self._encoded_bytes += sum(tensor.nbytes for tensor in found.values())
-        self._encoded[key] = found
-        while self._encoded_bytes > ENCODED_MEGABYTES * 2**20 and len(self._encoded) > 1:
-            _, oldest = self._encoded.popitem(last=False)
-            self._encoded_bytes -= sum(tensor.nbytes for tensor in oldest.values())
-        return found
+    def prompt_lengths(self, examples: Sequence[Example]) -> list[int]:
+        """Tokens of each prompt, images and chat template included."""
+        return self.encoder.lengths(examples)
 
-    def _collate(self, encoded: Sequence[dict[str, Tensor]]) -> PromptRows:
-        longest = max(one["input_ids"].shape[1] for one in encoded)
-        input_ids = torch.full((len(encoded), longest), self.pad_id)
-        attention_mask = torch.zeros_like(input_ids)
-        for row, one in enumerate(encoded):
-            length = one["input_ids"].shape[1]
-            input_ids[row, longest - length :] = one["input_ids"][0]
-            attention_mask[row, longest - length :] = 1
-        names = {name for one in encoded for name in one} - {"input_ids", "attention_mask", "mm_token_type_ids"}
-        images = {
-            name: torch.cat([one[name] for one in encoded if name in one]).to(self.device) for name in sorted(names)
-        }
-        return PromptRows(input_ids.to(self.device), attention_mask.to(self.device), images)
+    def inputs(self, **given: Any) -> dict[str, Any]:
+        """Of `given`, what this model's forward takes and is there."""
+        return {name: value for name, value in given.items() if name in self._takes and value is not None}
 
     def tokenize_experts(self, examples: Sequence[Example], limit: int) -> tuple[Tensor, Tensor]:
         """The experts' tokens `[R, T]` long, right-padded, and their mask `[R, T]` bool.
@@ -155,23 +184,23 @@ class Policy:
         asked, the entropy of that distribution where the token stands, `[R, T]`.
 
         Row r of `completions` `[R, T]` answers `examples[owners[r]]`; rows of one prompt should stand side by side,
-        since neighbours share one run of the prompt and its images. Both carry the gradient where one is wanted.
-        Masked positions hold 0.
+        since neighbours share one run of the prompt; images run once a prompt in any case. Both carry the gradient
+        where one is wanted. Masked positions hold 0.
         """
         lengths = completion_mask.sum(-1).tolist()
-        packs = pack_rows(owners, lengths)
-        prompts = self.encode([examples[pack.prompt] for pack in packs])
-        inputs = pack_inputs(packs, prompts.input_ids, prompts.attention_mask, completions, lengths)
-        output = self.model.model(
-            input_ids=inputs.input_ids,
-            attention_mask=inputs.attention_mask,
-            position_ids=inputs.position_ids,
-            use_cache=False,
-            **prompts.images,
-        )
+        used = {owner: place for place, owner in enumerate(dict.fromkeys(owners))}
+        asked = [examples[owner] for owner in used]
+        prompts = self.encode(asked)
+        places = [used[owner] for owner in owners]
+        sizes = prompts.attention_mask.sum(-1).tolist()
+        packs = pack_rows(places, lengths, [sizes[place] for place in places], shared=self.shares_prompts)
+        inputs = pack_inputs(packs, prompts, completions, lengths, self.pad_id)
+        with self.computing():
+            images = self._images(asked, prompts, [pack.prompt for pack in packs])
+            hidden = self._hidden(inputs, prompts.token_types, images)
         flat = token_scores(
-            output.last_hidden_state.flatten(0, 1)[inputs.predictors],
-            self.model.get_output_embeddings().weight,
+            hidden.flatten(0, 1)[inputs.predictors],
+            self.head,
             completions[completion_mask],
             temperature,
             self.banned,
@@ -183,21 +212,91 @@ class Policy:
 
         return TokenScores(placed(flat.logprobs), placed(flat.entropies) if flat.entropies is not None else None)
 
-    def save(self, folder: Path) -> None:
-        """Write model and processor as `from_pretrained` reads them (safetensors)."""
-        self.model.save_pretrained(folder)
+    def _hidden(self, inputs: PackedInputs, token_types: Tensor | None, images: Mapping[str, Any]) -> Tensor:
+        """`[K, S, D]` of packs; token_types `[R, L]` of their prompts."""
+        mask = inputs.attention_mask
+        if mask is not None and self.model.config.get_text_config()._attn_implementation == "eager":
+            mask = torch.zeros(mask.shape, device=self.device).masked_fill(~mask, torch.finfo(torch.float32).min)
+        if token_types is not None:
+            of_prompt = inputs.prompt_tokens >= 0
+            token_types = token_types.flatten()[inputs.prompt_tokens.clamp(min=0)].where(of_prompt, 0)
+        given = self.inputs(position_ids=inputs.position_ids, token_type_ids=token_types)
+        output = self.decoder(input_ids=inputs.input_ids, attention_mask=mask, use_cache=False, **given, **images)
+        hidden: Tensor = output.last_hidden_state
+        return hidden
+
+    def _images(self, examples: Sequence[Example], prompts: PromptRows, order: Sequence[int]) -> Mapping[str, Any]:
+        """The image inputs of packs whose prompts are, in `order`, these. Where a prompt has several packs, its images
+        still run once, if the model takes what they came to."""
+        if not prompts.images or list(order) == list(range(len(examples))):
+            return prompts.images
+        deep = hasattr(self.model.config.vision_config, "deepstack_visual_indexes")  # features for inner layers too
+        if "mm_encoder_outputs" not in self._takes or deep:
+            return self.encode([examples[place] for place in order]).images
+        found = self.decoder.get_image_features(**prompts.images, return_dict=True)
+        features = found.pooler_output  # of each image, or of each prompt's; [tokens, D], or all [images, tokens, D]
+        flat = features.flatten(0, -2) if isinstance(features, Tensor) else torch.cat(list(features))
+        by_prompt = flat.split(self._image_tokens(prompts.input_ids).sum(-1).tolist())
+        found.pooler_output = [by_prompt[place] for place in order]
+        others = {name: tensor for name, tensor in prompts.images.items() if not name.startswith("pixel")}
+        return {"mm_encoder_outputs": {"image": found}, **others}
+
+    def _image_tokens(self, tokens: Tensor) -> Tensor:
+        config = self.model.config
+        mark: int = config.image_token_id if hasattr(config, "image_token_id") else config.image_token_index
+        return tokens == mark
+
+    def save(self, folder: Path, state: Mapping[str, Tensor] | None = None) -> None:
+        """Write model and processor as `from_pretrained` reads them (safetensors), adapters merged; and beside it, in
+        `adapter/`, the adapters themselves. `state`: the weights, where this process holds only shards of them."""
+        state = self.model.state_dict() if state is None else state
+        if self._lora:
+            model_of(self.model, adapters.merged(state, self._lora)).save_pretrained(folder)
+            adapters.save_adapter(folder / adapters.FOLDER, self.model, state)
+        else:
+            self.model.save_pretrained(folder, state_dict=dict(state))
         self.processor.save_pretrained(folder)
 
 
-def load_policy(source: ModelSource) -> Policy:
-    """The policy that a config names, on the GPU where there is one. Never runs code that comes with a model."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if isinstance(source, BuiltinModel):
-        from calibrl_core.models.tiny import build_tiny_vlm
+def load_policy(source: ModelSource, precision: Precision = "auto", checkpoint: Path | None = None) -> Policy:
+    """The policy that a config names, on the GPU where there is one, set up for training as the config says; or, bit
+    for bit, what it had become when the run that started from it wrote `checkpoint`.
 
-        return Policy(*build_tiny_vlm(source.seed), device)
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+    Raises ValueError where the source is no model of a kind that can be trained, or has nothing that its options ask
+    for (naming the field); OSError where files are missing. Never runs code that comes with a model.
+    """
+    options = source.model_dump(include={"lora", "freeze_vision", "gradient_checkpointing"})
+    start = source if checkpoint is None or source.lora else PathModel(path=str(checkpoint), **options)
+    model, processor = load_model(start)
+    adapters.prepare(model, source)
+    if checkpoint is not None and source.lora:
+        adapters.load_adapter(checkpoint / adapters.FOLDER, model)
+    policy = Policy(model, processor, torch.device("cuda" if torch.cuda.is_available() else "cpu"), precision)
+    _check_head(policy)
+    return policy
 
-    model = AutoModelForImageTextToText.from_pretrained(source.path, dtype=torch.float32, trust_remote_code=False)
-    processor = AutoProcessor.from_pretrained(source.path, trust_remote_code=False)
-    return Policy(model, processor, device)
+
+def make_reference(policy: Policy, source: ModelSource, precision: Precision = "auto") -> Policy:
+    """The policy as it was when the run began from `source`, frozen. With adapters it is the same model, with them
+    switched off; otherwise a copy, which needs the memory of another model."""
+    if source.lora:
+        return policy.without_adapters()
+    bare = source.model_copy(update={"freeze_vision": False, "gradient_checkpointing": False})
+    reference = load_policy(bare, precision)
+    reference.model.requires_grad_(False).eval()
+    if reference.bfloat16:
+        adapters.halve_frozen(reference.model)
+    return reference
+
+
+@torch.no_grad()
+def _check_head(policy: Policy) -> None:
+    """Refuse a model whose logits are not what we take them for: every log-probability would be wrong, unseen."""
+    tokens = torch.tensor([[policy.tokenizer.eos_token_id] * 2], device=policy.device)
+    policy.model.eval()
+    with policy.computing():
+        hidden = policy.decoder(input_ids=tokens).last_hidden_state[0]
+        expected = policy.model(input_ids=tokens).logits[0].float()
+    if (policy.head.logits(hidden) - expected).norm() > 0.02 * expected.norm():  # bfloat16 errs by 0.004
+        kind = policy.model.config.model_type
+        raise ValueError(f"model: {kind} computes its logits in a way that the trainer does not know")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from calibrl_core import logprobs as logprobs_module
-from calibrl_core.logprobs import entropy, sampler_logits, token_scores
+from calibrl_core.logprobs import Head, entropy, sampler_logits, token_scores
 
 TOKENS, HIDDEN, VOCABULARY = 37, 8, 50
 
@@ -30,8 +30,8 @@ def plain(hidden, head, targets, temperature, banned):
 @pytest.mark.parametrize("elements", [2**24, VOCABULARY * 5])
 def test_values_and_gradients_are_those_of_the_plain_path(inputs, monkeypatch, elements, with_entropy):
     hidden, head, targets, banned = inputs
-    monkeypatch.setattr(logprobs_module, "CHUNK_ELEMENTS", elements)
-    found = token_scores(hidden, head, targets, 0.5, banned, with_entropy=with_entropy)
+    monkeypatch.setitem(logprobs_module.CHUNK_ELEMENTS, "cpu", elements)
+    found = token_scores(hidden, Head(head), targets, 0.5, banned, with_entropy=with_entropy)
     logprobs, entropies = plain(hidden, head, targets, 0.5, banned)
     torch.testing.assert_close(found.logprobs, logprobs)
     if with_entropy:
@@ -45,11 +45,28 @@ def test_values_and_gradients_are_those_of_the_plain_path(inputs, monkeypatch, e
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
+def test_a_head_with_bias_scale_and_softcap(inputs, monkeypatch):
+    hidden, head, targets, banned = inputs
+    bias = torch.linspace(-1, 1, VOCABULARY).requires_grad_()
+    monkeypatch.setitem(logprobs_module.CHUNK_ELEMENTS, "cpu", VOCABULARY * 5)
+    found = token_scores(hidden, Head(head, bias, scale=0.5, softcap=2.0), targets, 0.7, banned, with_entropy=True)
+    logits = 2.0 * torch.tanh(0.5 * (hidden @ head.T + bias) / 2.0)
+    logs = (logits / 0.7)[:, ~banned].log_softmax(-1)
+    logprobs, entropies = logs.gather(-1, targets[:, None] - 2).squeeze(-1), -(logs.exp() * logs).sum(-1)
+    torch.testing.assert_close(found.logprobs, logprobs)
+    torch.testing.assert_close(found.entropies, entropies)
+    weights = torch.linspace(0.1, 2, TOKENS)
+    ours = torch.autograd.grad((weights * (found.logprobs + 3 * found.entropies)).sum(), [hidden, head, bias])
+    theirs = torch.autograd.grad((weights * (logprobs + 3 * entropies)).sum(), [hidden, head, bias])
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
 def test_a_frozen_head_and_frozen_hidden_states_get_no_gradient(inputs):
     hidden, head, targets, banned = inputs
-    token_scores(hidden, head.detach(), targets, 1.0, banned).logprobs.sum().backward()
+    token_scores(hidden, Head(head.detach()), targets, 1.0, banned).logprobs.sum().backward()
     assert hidden.grad is not None and head.grad is None
-    assert not token_scores(hidden.detach(), head.detach(), targets, 1.0, banned).logprobs.requires_grad
+    assert not token_scores(hidden.detach(), Head(head.detach()), targets, 1.0, banned).logprobs.requires_grad
 
 
 def test_entropy():

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from calibrl_core.config import BuiltinModel, PathModel
-from calibrl_core.models.policy import Policy, load_policy
+from calibrl_core.models.encoding import PromptEncoder
+from calibrl_core.models.policy import load_policy
 from calibrl_core.models.tiny import build_tiny_vlm
 
 
@@ -119,7 +120,7 @@ def test_packed_completions_have_the_logprobs_and_gradients_of_rows_of_their_own
 
     packed = policy.logprobs(longer, owners, tokens, mask, 1.0)
     (gradient,) = torch.autograd.grad(packed.square().sum(), weight)
-    monkeypatch.setattr("calibrl_core.models.packing.PACK_TOKENS", 0)  # each row in a pack of its own
+    monkeypatch.setattr(policy, "shares_prompts", False)  # each row in a pack of its own
     single = policy.logprobs(longer, owners, tokens, mask, 1.0)
     torch.testing.assert_close(packed, single, rtol=0, atol=2e-5)
 
@@ -156,7 +157,7 @@ def test_what_no_sampler_could_say_is_left_out_of_an_expert(policy, examples):
 
 
 def test_the_encoded_prompts_kept_are_bounded(policy, examples, monkeypatch):
-    monkeypatch.setattr("calibrl_core.models.policy.ENCODED_MEGABYTES", 0)
-    small = Policy(policy.model, policy.processor, policy.device)
-    small.encode(examples)
+    monkeypatch.setattr("calibrl_core.models.encoding.ENCODED_MEGABYTES", 0)
+    small = PromptEncoder(policy.processor, None)
+    small.lengths(examples)
     assert len(small._encoded) == 1

@@ -1,0 +1,132 @@
+"""Prompts as the model takes them: chat template, tokenizer, image processor, positions.
+
+`[R, L]`: prompts, left-padded tokens.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import pad
+
+from calibrl_core import prompts
+from calibrl_core.data.schema import DataError, Example
+
+ENCODED_MEGABYTES = 512  # encoded prompts kept in memory; older ones are encoded again
+# For a tokenizer that brings no chat template, such as a base model's.
+PLAIN_TEMPLATE = (
+    "{% if bos_token %}{{ bos_token }}{% endif %}{% for message in messages %}{{ message['role'].capitalize() }}: "
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}IMAGE_TOKEN{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}\n"
+    "{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
+)
+# What the processor may return beside images.
+PER_TOKEN = ("input_ids", "attention_mask", "position_ids", "mm_token_type_ids", "token_type_ids")
+
+
+@dataclass(frozen=True)
+class PromptRows:
+    """Encoded prompts, one a row, with whatever image tensors the model wants."""
+
+    input_ids: Tensor  # [R, L] long, left-padded
+    attention_mask: Tensor  # [R, L] long
+    position_ids: Tensor  # [R, L] long, or [3, R, L] where the model's positions have three axes
+    next_positions: Tensor  # [R] long, where the completion begins; the same on all axes
+    token_types: Tensor | None  # [R, L] long, 1 = of an image, for models whose attention asks
+    images: dict[str, Tensor]  # of all rows' images, in order; empty where there are none
+
+
+class PromptEncoder:
+    """Encodes examples, and remembers the latest."""
+
+    def __init__(self, processor: Any, positions: Callable[..., tuple[Tensor, Tensor]] | None) -> None:
+        """`positions`: the model's `get_rope_index`, where its positions have three axes."""
+        self.processor = processor
+        self.tokenizer = getattr(processor, "tokenizer", processor)
+        self.takes_images = hasattr(processor, "image_processor")
+        self._positions = positions
+        self._encoded: OrderedDict[tuple[str, tuple[bytes, ...]], dict[str, Tensor]] = OrderedDict()
+        self._encoded_bytes = 0
+        if not getattr(processor, "chat_template", None):
+            plain = PLAIN_TEMPLATE.replace("IMAGE_TOKEN", getattr(processor, "image_token", ""))
+            processor.chat_template = getattr(self.tokenizer, "chat_template", None) or plain
+
+    def lengths(self, examples: Sequence[Example]) -> list[int]:
+        """Tokens of each prompt, images included."""
+        return [self._encode(example)["input_ids"].shape[1] for example in examples]
+
+    def encode(self, examples: Sequence[Example], pad_id: int) -> PromptRows:
+        """A row for each example. Raises DataError for an example with images where the model takes none."""
+        encoded = [self._encode(example) for example in examples]
+        longest = max(one["input_ids"].shape[1] for one in encoded)
+
+        def rows(name: str, fill: int) -> Tensor:
+            return torch.cat(
+                [pad(one[name], (longest - one[name].shape[-1], 0), value=fill) for one in encoded], dim=-2
+            )
+
+        position_ids = rows("position_ids", 0)
+        names = {name for one in encoded for name in one}
+        types = rows("token_type_ids", 0) if "token_type_ids" in names else None
+        images = {
+            name: _stacked([one[name] for one in encoded if name in one])
+            for name in sorted(names.difference(PER_TOKEN))
+        }
+        last = position_ids.amax(-1) if position_ids.ndim == 2 else position_ids.amax((0, -1))
+        return PromptRows(rows("input_ids", pad_id), rows("attention_mask", 0), position_ids, last + 1, types, images)
+
+    def _encode(self, example: Example) -> dict[str, Tensor]:
+        messages = prompts.messages(example)
+        key = (repr(messages), example.images)  # not the id: two files may well give their rows the same ids
+        found = self._encoded.pop(key, None)
+        if found is None:
+            found = self._encode_anew(messages, example)
+            self._encoded_bytes += sum(tensor.nbytes for tensor in found.values())
+        self._encoded[key] = found
+        while self._encoded_bytes > ENCODED_MEGABYTES * 2**20 and len(self._encoded) > 1:
+            _, oldest = self._encoded.popitem(last=False)
+            self._encoded_bytes -= sum(tensor.nbytes for tensor in oldest.values())
+        return found
+
+    def _encode_anew(self, messages: list[dict[str, Any]], example: Example) -> dict[str, Tensor]:
+        if example.images and not self.takes_images:
+            raise DataError(f"{example.id} has images, and this model takes none: choose an image-text model")
+        if not self.takes_images:  # templates of text models want text, not parts
+            messages = [{**one, "content": "".join(part["text"] for part in one["content"])} for one in messages]
+        text = self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        images = {"images": [[_picture(data) for data in example.images]]} if example.images else {}
+        # The template has said which special tokens there are.
+        found = dict(self.processor(text=[text], **images, add_special_tokens=False, return_tensors="pt"))
+        found["position_ids"] = self._position_ids(found)
+        return found
+
+    def _position_ids(self, encoded: dict[str, Tensor]) -> Tensor:
+        running = torch.arange(encoded["input_ids"].shape[1])[None]  # [1, L]
+        if self._positions is None:
+            return running
+        if "mm_token_type_ids" not in encoded:  # no image
+            return running.expand(3, -1, -1)
+        grids = {name: tensor for name, tensor in encoded.items() if name.endswith("_grid_thw")}
+        return self._positions(encoded["input_ids"], mm_token_type_ids=encoded["mm_token_type_ids"], **grids)[0]
+
+
+def _picture(data: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(data)).convert("RGB")
+
+
+def _stacked(tensors: Sequence[Tensor]) -> Tensor:
+    """One after the other along the first dimension, the others filled with 0 up to the largest: models that give
+    images a second dimension, or pixels a mask, take what is all 0 for padding."""
+    sizes = torch.tensor([tensor.shape[1:] for tensor in tensors]).amax(0).tolist()
+    filled = []
+    for tensor in tensors:
+        missing = [size - own for size, own in zip(sizes, tensor.shape[1:], strict=True)]
+        filled.append(pad(tensor, [side for size in reversed(missing) for side in (0, size)]))
+    return torch.cat(filled)
