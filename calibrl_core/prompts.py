@@ -1,24 +1,41 @@
 """How an example becomes chat messages: images, the question, and the paper's request to reason and then answer."""
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from calibrl_core.data.schema import Example
 
 INSTRUCTION = "Reason in <think></think>, then answer in <answer></answer>."
-_IMAGE_TAG = re.compile(r"<image>\s*")
+IMAGE_TAG = re.compile(r"<image>\s*")
 
 
 def messages(example: Example) -> list[dict[str, Any]]:
-    """One user turn. Every image reaches the model: those that the question places by `<image>`, in their place, and
-    those that it does not mention, before it."""
-    pieces = _IMAGE_TAG.split(example.question)
-    placed = min(len(pieces) - 1, len(example.images))
-    content: list[dict[str, Any]] = [{"type": "image"} for _ in range(len(example.images) - placed)]
-    for index, piece in enumerate(pieces):
-        if 0 < index <= placed:
-            content.append({"type": "image"})
+    """The earlier turns and the question, as chat templates take them.
+
+    Every image reaches the model: those that the text places by `<image>`, in their place and order, and those that
+    it does not mention, before the question. A prompt that asks for an `<answer>` in its own words keeps to them;
+    any other gets the INSTRUCTION at its end.
+    """
+    turns = [*((turn.role, turn.text) for turn in example.earlier), ("user", example.question)]
+    images = len(example.images)
+    tags = sum(len(IMAGE_TAG.findall(text)) for _, text in turns)
+    found: list[dict[str, Any]] = []
+    for role, text in turns:
+        placed = min(len(IMAGE_TAG.findall(text)), images)
+        images -= placed
+        found.append({"role": role, "content": list(_content(text, placed))})
+    question = found[-1]["content"]
+    question[:0] = [{"type": "image"} for _ in range(len(example.images) - tags)]
+    if not any("<answer>" in text for _, text in turns):
+        question.append({"type": "text", "text": f"\n{INSTRUCTION}"})
+    return found
+
+
+def _content(text: str, images: int) -> Iterator[dict[str, str]]:
+    """The text's parts, with an image at each of its first `images` tags."""
+    for index, piece in enumerate(IMAGE_TAG.split(text)):
+        if 0 < index <= images:
+            yield {"type": "image"}
         if piece:
-            content.append({"type": "text", "text": piece})
-    content.append({"type": "text", "text": f"\n{INSTRUCTION}"})
-    return [{"role": "user", "content": content}]
+            yield {"type": "text", "text": piece}

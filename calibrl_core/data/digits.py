@@ -1,10 +1,14 @@
-"""The built-in data set: two handwritten digits on a canvas, and the question what their sum is.
+"""The built-in digits: two handwritten digits on a canvas, and the question what their sum is.
 
 The digits are scikit-learn's (1,797 of 8 x 8 pixels, shipped with the package). Each *source* digit belongs to one of
-train, validation and test, so that no image of one part shows ink that another part has seen.
+train, validation and test, so that no image of one part shows ink that another part has seen. Eight evaluation splits
+are drawn from the test part: four as training draws (`schema.DIGITS_IN_DOMAIN`), four otherwise
+(`schema.DIGITS_OUT_OF_DOMAIN`).
 """
 
 import io
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -17,23 +21,54 @@ from calibrl_core.data.schema import BuiltinData, Example, Split
 CANVAS = 56  # pixels a side
 DIGIT = 24  # pixels a side, enlarged three times
 PLACES = ((2, 16), (30, 16))  # of each digit: pixels from the left, from the top
+THREE_PLACES = ((2, 2), (30, 2), (16, 30))
 WANDER = 1  # pixels by which a digit misses its place, in both directions, at most
 QUESTION = "What is the sum of the two digits?"
+THREE_QUESTION = "What is the sum of the three digits?"
+DIFFERENCE_QUESTION = "What is the difference of the two digits, the larger minus the smaller?"
 
 SPLIT_SHARES = {"train": 0.6, "validation": 0.2, "test": 0.2}  # of the source digits of each class
 SPLIT_SEED = 20197
-ROWS: dict[Split, int] = {"train": 4096, "validation": 128, "test": 256, "test-noise": 256}
-SOURCE: dict[Split, str] = {"train": "train", "validation": "validation", "test": "test", "test-noise": "test"}
-ROW_SEED: dict[Split, int] = {"train": 1, "validation": 2, "test": 3, "test-noise": 3}
-NOISE_STD = 40.0  # grey levels of 255, in test-noise only
+TEST_ROWS = 256
+NOISE_STD = 40.0  # grey levels of 255
+TURNS = (15.0, 30.0)  # degrees by which a digit is turned, either way
+
+
+@dataclass(frozen=True)
+class Part:
+    """How one split is drawn. Splits of one seed show the same digits, row by row."""
+
+    source: str  # key of SPLIT_SHARES
+    seed: int
+    rows: int = TEST_ROWS
+    question: str = QUESTION
+    places: tuple[tuple[int, int], ...] = PLACES
+    keeps: Callable[[list[int]], bool] = lambda digits: True  # others are drawn again
+    turned: bool = False
+    noisy: bool = False
+
+
+PARTS: dict[Split, Part] = {
+    "train": Part("train", 1, rows=4096),
+    "validation": Part("validation", 2, rows=128),
+    "test": Part("test", 3),
+    "test-small-sums": Part("test", 4, keeps=lambda digits: sum(digits) < 10),
+    "test-large-sums": Part("test", 5, keeps=lambda digits: sum(digits) >= 10),
+    "test-same-digit": Part("test", 6, keeps=lambda digits: digits[0] == digits[1]),
+    "test-noise": Part("test", 3, noisy=True),
+    "test-rotation": Part("test", 3, turned=True),
+    "test-three-digits": Part("test", 7, question=THREE_QUESTION, places=THREE_PLACES),
+    "test-difference": Part("test", 3, question=DIFFERENCE_QUESTION),
+}
 
 
 def load(source: BuiltinData) -> list[Example]:
     """The examples of one split, always the same, in the same order."""
-    images, labels = _source_digits(SOURCE[source.split])
-    rng = np.random.default_rng([SPLIT_SEED, ROW_SEED[source.split]])
-    count = min(source.rows or ROWS[source.split], ROWS[source.split])
-    return [_example(source, row, images, labels, rng) for row in range(count)]
+    part = PARTS[source.split]
+    images, labels = _source_digits(part.source)
+    rng = np.random.default_rng([SPLIT_SEED, part.seed])
+    count = min(source.rows or part.rows, part.rows)
+    return [_example(source, part, row, images, labels, rng) for row in range(count)]
 
 
 @cache
@@ -53,40 +88,63 @@ def _source_digits(part: str) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
 
 
 def _example(
-    source: BuiltinData, row: int, images: NDArray[np.float64], labels: NDArray[np.int64], rng: np.random.Generator
+    source: BuiltinData,
+    part: Part,
+    row: int,
+    images: NDArray[np.float64],
+    labels: NDArray[np.int64],
+    rng: np.random.Generator,
 ) -> Example:
-    left, right = rng.integers(len(labels), size=2)
-    wander = rng.integers(-WANDER, WANDER + 1, size=4)
+    picks = _picks(part, labels, rng)
+    wander = rng.integers(-WANDER, WANDER + 1, size=2 * len(picks))
+    changes = np.random.default_rng([SPLIT_SEED, row])  # of its own, so that splits of one seed draw alike
     canvas = np.zeros((CANVAS, CANVAS))
-    for index, (x, y) in enumerate(PLACES):
-        digit = images[left if index == 0 else right]
-        _paste(canvas, digit, x=x + wander[2 * index], y=y + wander[2 * index + 1])
-    if source.split == "test-noise":
-        canvas = canvas + np.random.default_rng([SPLIT_SEED, row]).normal(0, NOISE_STD, canvas.shape)
-    first, second = int(labels[left]), int(labels[right])
+    for index, ((x, y), pick) in enumerate(zip(part.places, picks, strict=True)):
+        angle = changes.uniform(*TURNS) * changes.choice([-1, 1]) if part.turned else 0.0
+        _paste(canvas, images[pick], x=x + wander[2 * index], y=y + wander[2 * index + 1], angle=angle)
+    if part.noisy:
+        canvas = canvas + changes.normal(0, NOISE_STD, canvas.shape)
+    digits = [int(labels[pick]) for pick in picks]
+    answer, expert = _solved(part, digits, own_style=source.experts == "terse" or row % 2 == 0)
     return Example(
         id=f"digits/{source.split}/{row}",
-        question=QUESTION,
-        answer=str(first + second),
+        question=part.question,
+        answer=str(answer),
         images=(_png(canvas),),
-        expert=_expert(first, second, own_style=source.experts == "terse" or row % 2 == 0),
+        expert=expert,
     )
 
 
-def _expert(first: int, second: int, own_style: bool) -> str:
-    """An expert's completion: half in the terse style that the warm-up teaches, half longer and in other words.
+def _picks(part: Part, labels: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Which source digits a row shows, a place each."""
+    while True:
+        picks = rng.integers(len(labels), size=len(part.places))
+        if part.keeps(labels[picks].tolist()):
+            return picks
+
+
+def _solved(part: Part, digits: list[int], own_style: bool) -> tuple[int, str]:
+    """The answer and an expert's completion: half in the terse style that the warm-up teaches, half longer and in
+    other words.
 
     The second kind is what makes positions misalign and the gap large, so that all four mismatch quadrants fill.
     """
-    total = first + second
-    thought = (
-        f"{first}+{second}={total}." if own_style else f"On the left I see {first}, on the right {second}: {total}."
-    )
-    return f"<think>{thought}</think><answer>{total}</answer>"
+    if part.question == DIFFERENCE_QUESTION:
+        larger, smaller = max(digits), min(digits)
+        answer, terse = larger - smaller, f"{larger}-{smaller}={larger - smaller}."
+    else:
+        answer = sum(digits)
+        terse = f"{'+'.join(map(str, digits))}={answer}."
+    left, right, *below = digits
+    beneath = f", below {below[0]}" if below else ""
+    thought = terse if own_style else f"On the left I see {left}, on the right {right}{beneath}: {answer}."
+    return answer, f"<think>{thought}</think><answer>{answer}</answer>"
 
 
-def _paste(canvas: NDArray[np.float64], digit: NDArray[np.float64], *, x: int, y: int) -> None:
+def _paste(canvas: NDArray[np.float64], digit: NDArray[np.float64], *, x: int, y: int, angle: float) -> None:
     ink = Image.fromarray((digit * (255 / 16)).astype(np.uint8)).resize((DIGIT, DIGIT), Image.Resampling.BILINEAR)
+    if angle:
+        ink = ink.rotate(angle, Image.Resampling.BILINEAR)
     canvas[y : y + DIGIT, x : x + DIGIT] = np.asarray(ink)
 
 

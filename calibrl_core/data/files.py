@@ -1,16 +1,16 @@
-"""Examples from a `.jsonl` or `.parquet` file. Without torch, so that the API can check a file."""
+"""Examples from files and hub data sets. Without torch, so that the API can check a file."""
 
-import base64
-import io
-import json
 import os.path
 from collections.abc import Iterator
 from contextlib import suppress
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
 
-from calibrl_core.data.schema import DataError, Example, FileData
+from calibrl_core.data.cells import Row
+from calibrl_core.data.forms import FORMS, Form, check_form, form_of
+from calibrl_core.data.readers import BATCH, Raw, image_folder, parsed, read_rows
+from calibrl_core.data.schema import Columns, DataError, Example, FileData, HubData
+from calibrl_core.prompts import IMAGE_TAG
 
 SHOWN = 20  # problems listed; the rest are counted
 # What a submission waits for; the trainer checks the rest.
@@ -18,8 +18,8 @@ CHECKED_ROWS = 2_000
 CHECKED_IMAGE_BYTES = 100_000_000
 
 
-def load(source: FileData) -> list[Example]:
-    """The file's examples. Raises DataError with every bad row at once."""
+def load(source: FileData | HubData) -> list[Example]:
+    """The source's examples. Raises DataError with every bad row at once."""
     examples: list[Example] = []
     problems: list[str] = []
     for found in _examples(source):
@@ -28,9 +28,9 @@ def load(source: FileData) -> list[Example]:
         else:
             problems.append(found)
     if problems:
-        raise DataError(_listed(problems))
+        raise DataError(listed(problems))
     if not examples:
-        raise DataError(f"{source.path} has no rows")
+        raise DataError(f"{source.label} has no rows")
     return examples
 
 
@@ -57,121 +57,75 @@ def check_source(source: FileData, *, needs_experts: bool) -> list[str]:
         else:
             problems.append(found)
     if problems:
-        return [_listed(problems)]
+        return [listed(problems)]
     if not rows:
         return [f"{source.path} has no rows"]
     if needs_experts and not experts:
         return [
-            f"no row of {source.path} has an expert in column {source.columns.expert!r}, and this algorithm needs "
-            "experts; add them, name their column in data.columns.expert, or choose {type: grpo}"
+            f"no row of {source.path} has an expert in column {source.columns.expert!r} (in verl's form: `solution`, "
+            "with a pass_ratio above 0), and this algorithm needs experts; add them, name their column in "
+            "data.columns.expert, or choose {type: grpo}"
         ]
     return []
 
 
-def _listed(problems: list[str]) -> str:
+def listed(problems: list[str]) -> str:
+    """The first SHOWN problems in one line, and how many more there are."""
     more = f" (and {len(problems) - SHOWN} more)" if len(problems) > SHOWN else ""
     return "; ".join(problems[:SHOWN]) + more
 
 
-def _examples(source: FileData) -> Iterator[Example | str]:
-    """Each row's example or what is wrong with it; at last, what keeps the rest from being read."""
-    parquet = source.path.endswith(".parquet")
-    rows: Iterator[bytes | dict[str, Any]] = _parquet_rows(source.path) if parquet else _jsonl_rows(source.path)
+def _examples(source: FileData | HubData) -> Iterator[Example | str]:
+    """Each row's example or what is wrong with it; and what is wrong with the whole."""
+    rows, seen = read_rows(source), set[str]()
     try:
-        for number, row in enumerate(islice(rows, source.rows), start=1):
+        head = list(islice(rows, BATCH))
+        form = _form(source, head)
+        folder = image_folder(source)
+        for number, raw in enumerate(islice(chain(head, rows), source.rows), start=1):
             try:
-                yield _example(source, number, row)
+                row = Row(f"{source.name}/{number}", parsed(raw), source.columns, folder)
+                seen.update(row.values)
+                yield _example(form, row)
             except DataError as problem:
-                yield f"{source.path}, row {number}: {problem}"
+                yield f"{source.label}, row {number}: {problem}"
+        if seen:
+            yield from _unseen(source, seen)
     except DataError as problem:
         yield str(problem)
-    except OSError as error:
-        yield f"{source.path} can't be read: {error.strerror or error}"
 
 
-def _jsonl_rows(path: str) -> Iterator[bytes]:
-    with Path(path).open("rb") as file:
-        yield from file
-
-
-def _parquet_rows(path: str) -> Iterator[dict[str, Any]]:
-    import pyarrow
-    import pyarrow.parquet as parquet
-
+def _form(source: FileData | HubData, head: list[Raw]) -> Form:
+    """The form that the first rows have; a wrong name is reported once, not once a row."""
+    columns = dict.fromkeys(name for raw in head for name in _columns(raw))
+    if not columns:
+        return FORMS[-1]  # none of these lines is a row, and each is reported as such
     try:
-        with parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=32):
-                yield from batch.to_pylist()
-    except (pyarrow.ArrowException, ValueError) as error:
-        raise DataError(f"{path} is not a Parquet file that can be read: {error}") from error
+        return form_of(columns, source.columns)
+    except DataError as problem:
+        raise DataError(f"{source.label} {problem}") from problem
 
 
-def _parsed(line: bytes) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"the line is not JSON: {error}") from error
-    if not isinstance(row, dict):
-        raise DataError("the line is not an object with columns")
-    return row
+def _columns(raw: Raw) -> list[str]:
+    with suppress(DataError):  # reported with its row
+        return list(parsed(raw))
+    return []
 
 
-def _example(source: FileData, number: int, row: bytes | dict[str, Any]) -> Example:
-    if isinstance(row, bytes):
-        row = _parsed(row)
-    columns = source.columns
-    question, answer = row.get(columns.question), row.get(columns.answer)
-    expert = row.get(columns.expert)
-    if not isinstance(question, str) or not question:
-        raise DataError(f"column {columns.question!r} must hold the question's text")
-    if isinstance(answer, bool) or not isinstance(answer, str | int | float) or answer == "":
-        raise DataError(f"column {columns.answer!r} must hold the answer, text or a number")
-    if expert is not None and not isinstance(expert, str):
-        raise DataError(f"column {columns.expert!r} must hold text or nothing")
-    images = row.get(columns.images)
-    entries = images if isinstance(images, list) else [] if images is None else [images]
-    folder = Path(source.path).resolve().parent
-    return Example(
-        id=f"{source.name}/{number}",
-        question=question,
-        answer=str(answer),
-        images=tuple(_image(entry, folder) for entry in entries),
-        expert=expert or None,
-    )
+def _unseen(source: FileData | HubData, seen: set[str]) -> Iterator[str]:
+    """Columns that may be empty in any row, but not be absent from all when they were named."""
+    for field in ("images", "expert"):
+        name = getattr(source.columns, field)
+        if name != getattr(Columns(), field) and name not in seen:
+            has = ", ".join(map(repr, sorted(seen)))
+            yield f"{source.label} has no column {name!r}, which columns.{field} names; it has {has}"
 
 
-def _image(entry: Any, folder: Path) -> bytes:
-    """The PNG or JPEG behind a path, base64 text, bytes, or `{"bytes": ...}` as Parquet files carry it."""
-    if isinstance(entry, dict):
-        entry = entry.get("bytes") or entry.get("path")
-    if isinstance(entry, str):
-        entry = _read_image(entry, folder)
-    if not isinstance(entry, bytes):
-        raise DataError("an image must be a path, base64 text or bytes")
-    _check_image(entry)
-    return entry
-
-
-def _read_image(text: str, folder: Path) -> bytes:
-    if len(text) < 1024:
-        with suppress(OSError, ValueError, RuntimeError):  # too long for a name, with a NUL, a loop of links
-            path = (folder / text).resolve()
-            if path.is_relative_to(folder) and path.is_file():
-                return path.read_bytes()
-    try:
-        return base64.b64decode(text.rpartition("base64,")[2], validate=True)
-    except ValueError:
-        raise DataError(f"image {text[:80]!r} is neither a readable file in {folder} nor base64") from None
-
-
-def _check_image(data: bytes) -> None:
-    from PIL import Image
-
-    formats = ["PNG", "JPEG", "WEBP"]
-    try:
-        with Image.open(io.BytesIO(data), formats=formats) as image:
-            image.verify()
-        with Image.open(io.BytesIO(data), formats=formats) as image:  # verify() looks at no pixels, and uses it up
-            image.load()
-    except Exception as error:  # on broken bytes a decoder raises what it likes
-        raise DataError(f"an image can't be read: {error}") from error
+def _example(form: Form, row: Row) -> Example:
+    check_form(form, row.values)
+    example = form.read(row)
+    texts = [turn.text for turn in example.earlier] + [example.question]
+    tags = sum(len(IMAGE_TAG.findall(text)) for text in texts)
+    if tags > len(example.images):
+        raise DataError(f"the prompt has {tags} <image> tags, and the row {len(example.images)} images")
+    return example

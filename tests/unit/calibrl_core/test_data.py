@@ -1,11 +1,12 @@
-"""The digits, files with good and bad rows, prompts, verifiers."""
+"""Files of the plain form with good and bad rows, their images, and prompts."""
 
 import base64
 import io
 import json
+import struct
 import weakref
+import zlib
 
-import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -13,40 +14,10 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from calibrl_core import data
-from calibrl_core.data import digits, files
+from calibrl_core.data import files, images
 from calibrl_core.data.files import check_source
-from calibrl_core.data.schema import BuiltinData, Columns, DataError, Example, FileData
-from calibrl_core.prompts import messages
-from calibrl_core.rewards import score
-from calibrl_core.verifiers import FormatReward, MathReward
-from calibrl_core.verifiers.base import follows_format
-
-
-def test_the_parts_share_no_source_digit():
-    seen = {part: {image.tobytes() for image in digits._source_digits(part)[0]} for part in digits.SPLIT_SHARES}
-    assert not seen["train"] & seen["validation"]
-    assert not seen["train"] & seen["test"]
-    assert not seen["validation"] & seen["test"]
-    assert sum(len(digits._source_digits(part)[1]) for part in digits.SPLIT_SHARES) == 1797
-
-
-def test_digits_are_the_same_every_time_and_their_answers_right():
-    first = data.load(BuiltinData(builtin="digits", split="validation"))
-    assert first == data.load(BuiltinData(builtin="digits", split="validation"))
-    assert len(first) == digits.ROWS["validation"]
-    terse, wordy = first[0].expert, first[1].expert
-    left, right, total = terse.removeprefix("<think>").split(".")[0].replace("=", "+").split("+")
-    assert int(left) + int(right) == int(total) == int(first[0].answer)
-    assert "On the left I see" in wordy
-    assert all(score(example.expert, example.answer, [MathReward()]).strict for example in first)
-
-
-def test_noise_changes_the_picture_only():
-    clean = data.load(BuiltinData(builtin="digits", split="test", rows=3))
-    noisy = data.load(BuiltinData(builtin="digits", split="test-noise", rows=3))
-    assert [one.answer for one in clean] == [one.answer for one in noisy]
-    pixels = [np.asarray(Image.open(io.BytesIO(one.images[0])), dtype=float) for one in (clean[0], noisy[0])]
-    assert 10 < np.abs(pixels[0] - pixels[1]).mean() < 60
+from calibrl_core.data.schema import Columns, DataError, Example, FileData, Turn
+from calibrl_core.prompts import INSTRUCTION, messages
 
 
 @pytest.fixture
@@ -97,6 +68,56 @@ def test_every_bad_row_is_named_at_once(tmp_path):
     assert "row 2:" not in str(caught.value)
 
 
+def test_a_wrong_name_is_told_once_with_the_columns_that_there_are(tmp_path):
+    source = write(tmp_path / "own.jsonl", [{"frage": "q", "answer": "1"}] * 30)
+    (problem,) = check_source(source, needs_experts=False)
+    assert problem.count("own.jsonl") == 1 and "'answer', 'frage'" in problem and "row" not in problem.split("rows")[0]
+    named = source.model_copy(update={"columns": Columns(question="frage")})
+    assert len(data.load(named)) == 30
+    mistyped = source.model_copy(update={"columns": Columns(question="fragw", answer="answr")})
+    with pytest.raises(DataError) as caught:
+        data.load(mistyped)
+    assert str(caught.value) == (
+        f"{source.path} has no column 'fragw' and 'answr', which `columns` names; it has 'answer', 'frage'"
+    )
+
+
+@pytest.mark.parametrize("field", ["images", "expert"])
+def test_a_named_column_may_be_empty_in_a_row_but_not_be_absent_from_all(tmp_path, png, field):
+    row = {"question": "q", "answer": "1"}
+    late = [row] * 60 + [row | {"own": base64.b64encode(png).decode()}]  # far behind the first rows
+    source = write(tmp_path / "own.jsonl", late).model_copy(update={"columns": Columns(**{field: "own"})})
+    assert len(data.load(source)) == 61
+    with pytest.raises(DataError) as caught:
+        data.load(source.model_copy(update={"columns": Columns(**{field: "onw"})}))
+    assert str(caught.value) == (
+        f"{source.path} has no column 'onw', which columns.{field} names; it has 'answer', 'own', 'question'"
+    )
+
+
+def test_a_column_named_image_is_found_too(tmp_path, png):
+    row = {"question": "q", "answer": "1", "image": base64.b64encode(png).decode()}
+    assert data.load(write(tmp_path / "own.jsonl", [row]))[0].images == (png,)
+
+
+def test_more_tags_than_images_is_a_rows_problem(tmp_path, png):
+    encoded = base64.b64encode(png).decode()
+    rows = [
+        {"question": "<image> and <image>?", "answer": "1", "images": [encoded, encoded]},
+        {"question": "<image> and <image>?", "answer": "1", "images": encoded},
+        {"question": "and?", "answer": "1", "images": encoded},
+    ]
+    with pytest.raises(DataError) as caught:
+        data.load(write(tmp_path / "own.jsonl", rows))
+    assert str(caught.value).endswith("own.jsonl, row 2: the prompt has 2 <image> tags, and the row 1 images")
+
+
+@pytest.mark.parametrize("answer", [float("nan"), float("inf"), True, None, "", ["1"]])
+def test_an_answer_that_nothing_equals_is_a_rows_problem(tmp_path, answer):
+    with pytest.raises(DataError, match="row 1: column 'answer'"):
+        data.load(write(tmp_path / "own.jsonl", [{"question": "q", "answer": answer}]))
+
+
 @pytest.mark.parametrize("name", ["日本.png", "a\x00.png", "A" * 300, "loop.png", "\ud800.png"])
 def test_an_image_that_is_neither_file_nor_base64_is_a_rows_problem(tmp_path, name):
     (tmp_path / "loop.png").symlink_to("loop.png")
@@ -123,6 +144,28 @@ def test_an_image_cut_short_is_a_rows_problem(tmp_path):
     (tmp_path / "cut.jpg").write_bytes(buffer.getvalue()[:-200])
     source = write(tmp_path / "own.jsonl", [{"question": "q", "answer": "1", "images": "cut.jpg"}])
     assert "row 1: an image can't be read" in check_source(source, needs_experts=False)[0]
+
+
+def png_header(width, height):
+    """The beginning of a PNG: its size is known, and there are no pixels to decode."""
+    body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
+    return b"\x89PNG\r\n\x1a\n" + chunk + b"\0\0\0\0IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
+
+
+def test_an_image_of_too_many_pixels_is_refused_by_its_header(tmp_path):
+    large = base64.b64encode(png_header(8_000, 7_000)).decode()
+    source = write(tmp_path / "own.jsonl", [{"question": "q", "answer": "1", "images": large}])
+    (problem,) = check_source(source, needs_experts=False)
+    assert problem.endswith("row 1: an image has 8000 x 7000 pixels; 50 million at most, make it smaller")
+
+
+def test_the_most_pixels_are_allowed(tmp_path, png, monkeypatch):
+    source = write(tmp_path / "own.jsonl", [{"question": "q", "answer": "1", "images": base64.b64encode(png).decode()}])
+    monkeypatch.setattr(images, "MOST_PIXELS", 16)
+    assert check_source(source, needs_experts=False) == []
+    monkeypatch.setattr(images, "MOST_PIXELS", 15)
+    assert "4 x 4 pixels" in check_source(source, needs_experts=False)[0]
 
 
 def test_lines_that_are_no_rows_are_named_with_the_other_bad_ones(tmp_path):
@@ -205,22 +248,24 @@ def test_every_image_reaches_the_prompt():
     assert kinds("no <image>picture", 0) == ["no ", "picture"]
 
 
+def test_earlier_turns_keep_their_images_and_the_rest_stand_before_the_question():
+    example = Example(
+        id="",
+        question="and <image>?",
+        answer="",
+        images=(b"",) * 3,
+        earlier=(Turn("system", "Be brief."), Turn("user", "<image>What?"), Turn("assistant", "A cat.")),
+    )
+    found = messages(example)
+    assert [message["role"] for message in found] == ["system", "user", "assistant", "user"]
+    parts = [[part.get("text", "IMAGE") for part in message["content"]] for message in found]
+    assert parts[:3] == [["Be brief."], ["IMAGE", "What?"], ["A cat."]]
+    assert parts[3] == ["IMAGE", "and ", "IMAGE", "?", f"\n{INSTRUCTION}"]
+
+
 @pytest.mark.parametrize(
-    ("completion", "truth", "passed", "strict"),
-    [
-        ("<think>3+4=7.</think><answer>7</answer>", "7", True, True),
-        ("<answer>7</answer>", "7", True, False),
-        ("<think>a</think><answer>8</answer>", "7", False, False),
-        ("<think>a</think><answer>07</answer>", "7", True, True),
-        ("<think>a</think><answer>14/2</answer>", "7", True, True),
-        ("<think>a</think><answer>\\frac{1}{2}</answer>", "0.5", True, True),
-        ("<think>a</think><answer>6</answer><answer>7</answer>", "7", True, False),
-        ("7", "7", False, False),
-        ("<answer></answer>", "7", False, False),
-        ("<answer>" + "9**" * 400 + "9</answer>", "7", False, False),
-    ],
+    "asking", [{"question": "Why? End with <answer>."}, {"earlier": (Turn("system", "<answer>"),)}]
 )
-def test_scores(completion, truth, passed, strict):
-    found = score(completion, truth, [MathReward(), FormatReward(weight=0.1)])
-    assert (found.passed, found.strict) == (passed, strict)
-    assert found.reward == pytest.approx(passed + 0.1 * follows_format(completion))
+def test_a_prompt_that_asks_for_an_answer_in_its_own_words_gets_no_others(asking):
+    found = messages(Example(**{"id": "", "question": "Why?", "answer": "", **asking}))
+    assert not any(INSTRUCTION in part["text"] for message in found for part in message["content"])

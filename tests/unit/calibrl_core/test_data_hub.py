@@ -1,0 +1,106 @@
+"""Hub names, without a network: the same call loads a local folder, and a sentence says what can't be reached."""
+
+import io
+
+import datasets
+import huggingface_hub
+import pyarrow
+import pyarrow.parquet
+import pytest
+from PIL import Image
+from pydantic import TypeAdapter, ValidationError
+
+from calibrl_core import data
+from calibrl_core.data.schema import Columns, DataError, DataSource, HubData
+from jobs import specs
+from jobs.schemas import job_spec_adapter
+
+
+@pytest.fixture
+def png():
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4), "red").save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def folder(tmp_path, png, monkeypatch):
+    """A data set's files as the hub has them: features of images, described in the Parquet file's own metadata."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(datasets.config, "HF_CACHE_HOME", tmp_path)
+    image = {"bytes": png, "path": None}
+    rows = {"problem": ["Find x.", "Find y."], "images": [[image], [image, image]], "answer": ["3", "4"]}
+    features = datasets.Features(
+        {
+            "problem": datasets.Value("string"),
+            "images": datasets.List(datasets.Image()),
+            "answer": datasets.Value("string"),
+        }
+    )
+    (tmp_path / "set").mkdir()
+    table = datasets.Dataset.from_dict(rows, features=features).data.table
+    pyarrow.parquet.write_table(table, tmp_path / "set/train-00000-of-00001.parquet")
+    return tmp_path / "set"
+
+
+def local(folder, **settings):
+    """What a name on the hub would be, had the hub this folder."""
+    defaults = {"split": "train", "revision": None, "columns": Columns(), "rows": None}
+    return HubData.model_construct(hub=str(folder), **{**defaults, **settings})
+
+
+def test_a_data_set_is_loaded_with_its_images_as_they_are_stored(folder, png):
+    first, second = data.load(local(folder))
+    assert (first.question, first.answer, first.images) == ("Find x.", "3", (png,))
+    assert second.images == (png, png)
+    assert first.id == "set-train/1"
+    assert len(data.load(local(folder, rows=1))) == 1
+    named = data.load(local(folder, columns=Columns(question="problem")))
+    assert [example.question for example in named] == ["Find x.", "Find y."]
+
+
+def test_what_is_wrong_is_told_with_the_data_sets_name(folder):
+    with pytest.raises(DataError, match=r"set \(nothing\) can't be loaded: .*'train'"):
+        data.load(local(folder, split="nothing"))
+    with pytest.raises(DataError, match=r"set \(train\) has no column 'frage'.*; it has 'answer', 'images', 'problem'"):
+        data.load(local(folder, columns=Columns(question="frage")))
+
+
+def test_a_path_among_the_images_must_lie_where_the_library_keeps_its_files(folder, tmp_path, png):
+    outside = tmp_path.parent / "outside.png"
+    outside.write_bytes(png)
+    table = pyarrow.Table.from_pylist([{"question": "q", "answer": "1", "image": str(outside)}])
+    (folder / "train-00000-of-00001.parquet").unlink()
+    pyarrow.parquet.write_table(table, folder / "train.parquet")
+    with pytest.raises(DataError, match=r"row 1: image .*outside\.png' is neither a readable file"):
+        data.load(local(folder))
+
+
+def test_without_a_network_a_sentence_says_so(monkeypatch):
+    """The library's own switch stands for a network that is not there; without it, it first tries six times."""
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(DataError) as caught:
+        data.load(HubData(hub="nobody/nothing", split="test"))
+    assert str(caught.value) == (
+        "nobody/nothing (test) can't be loaded: the Hugging Face hub can't be reached from here, and no copy is in the "
+        "cache. Download it where there is a network and name its .parquet file: {path: ...}"
+    )
+
+
+def test_only_names_of_data_sets_are_taken():
+    adapter = TypeAdapter(DataSource)
+    source = adapter.validate_python({"hub": "hiyouga/geometry3k", "split": "test", "revision": "main"})
+    assert isinstance(source, HubData) and source.name == "geometry3k-test"
+    for wrong in ("/etc", "../secret/x", "csv", "a/b/c", "a b/c", "a/..\n"):
+        with pytest.raises(ValidationError, match="hub"):
+            adapter.validate_python({"hub": wrong})
+    with pytest.raises(ValidationError, match="split"):
+        adapter.validate_python({"hub": "a/b", "split": "train[:10%]"})
+    with pytest.raises(ValidationError, match="trust_remote_code"):
+        adapter.validate_python({"hub": "a/b", "trust_remote_code": True})
+
+
+def test_a_submission_does_not_wait_for_the_hub():
+    spec = {"kind": "train", "name": "x", "model": {"builtin": "tiny-vlm"}, "data": {"hub": "a/b"}, "steps": 1}
+    assert specs.file_problems(job_spec_adapter.validate_python(spec)) == []

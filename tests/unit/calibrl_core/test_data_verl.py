@@ -1,0 +1,176 @@
+"""verl's schema, from JSONL and Parquet alike: every shape of its columns, what is wrong with others, mixed files."""
+
+import base64
+import io
+import json
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from PIL import Image
+
+from calibrl_core import data
+from calibrl_core.data.files import check_source
+from calibrl_core.data.schema import DataError, FileData, Turn
+from calibrl_core.prompts import messages
+
+ROW = {
+    "data_source": "geometry3k",
+    "prompt": [{"role": "user", "content": "<image>Find x."}],
+    "images": ["a.png"],
+    "reward_model": {"style": "rule", "ground_truth": "3"},
+    "solution": "<think>1+2</think><answer>3</answer>",
+    "pass_ratio": 0.5,
+    "extra_info": {"index": 7, "split": "train", "tools_kwargs": {"a": 1}},
+}
+
+
+@pytest.fixture
+def png(tmp_path):
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4), "red").save(buffer, format="PNG")
+    (tmp_path / "a.png").write_bytes(buffer.getvalue())
+    return buffer.getvalue()
+
+
+def write(path, *rows):
+    if path.suffix == ".parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), path)
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return FileData(path=str(path))
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_a_row_becomes_an_example(tmp_path, png, suffix):
+    (example,) = data.load(write(tmp_path / f"train.{suffix}", ROW))
+    assert (example.question, example.answer, example.images) == ("<image>Find x.", "3", (png,))
+    assert example.expert == ROW["solution"]
+    assert (example.data_source, example.pass_ratio, example.earlier) == ("geometry3k", 0.5, ())
+    assert example.id == "train/1:7"
+
+
+def test_parquet_carries_images_as_bytes_or_paths_several_a_prompt(tmp_path, png):
+    images = [{"bytes": png, "path": None}, {"bytes": None, "path": "a.png"}]
+    row = ROW | {"images": images, "prompt": [{"role": "user", "content": "<image>then <image>?"}]}
+    (example,) = data.load(write(tmp_path / "a.parquet", row))
+    assert example.images == (png, png)
+    raw = ROW | {"images": [png, png, png]}
+    (example,) = data.load(write(tmp_path / "b.parquet", raw))
+    assert example.images == (png, png, png)
+    kinds = [part["type"] for part in messages(example)[0]["content"]]
+    assert kinds[:4] == ["image", "image", "image", "text"]  # two tags were missing, and stand before the text
+
+
+def test_earlier_messages_and_content_in_parts(tmp_path, png):
+    prompt = [
+        {"role": "system", "content": "Think first."},
+        {"role": "user", "content": [{"type": "image", "text": None}, {"type": "text", "text": "What?"}]},
+        {"role": "assistant", "content": "A triangle."},
+        {"role": "user", "content": [{"type": "text", "text": "And its area?"}]},
+    ]
+    (example,) = data.load(write(tmp_path / "a.jsonl", ROW | {"prompt": prompt}))
+    assert example.question == "And its area?"
+    assert example.earlier == (
+        Turn("system", "Think first."),
+        Turn("user", "<image>What?"),
+        Turn("assistant", "A triangle."),
+    )
+
+
+@pytest.mark.parametrize(
+    ("solution", "expert"),
+    [
+        ("e", "e"),
+        (["e", "f"], "e"),
+        ({"role": "assistant", "content": "e"}, "e"),
+        ([{"role": "assistant", "content": "e"}, {"content": "f"}], "e"),
+        ({"content": [{"type": "text", "text": "e"}]}, "e"),
+        ("", None),
+        ([], None),
+        ({"role": "assistant"}, None),
+        (None, None),
+    ],
+)
+def test_the_expert_of_each_shape_of_solution(tmp_path, png, solution, expert):
+    assert data.load(write(tmp_path / "a.jsonl", ROW | {"solution": solution}))[0].expert == expert
+
+
+@pytest.mark.parametrize(
+    ("ratio", "kept"), [(0.25, True), (1, True), (1e-9, True), (0, False), (-1.0, False), (None, True)]
+)
+def test_a_pass_ratio_of_0_drops_the_expert_not_the_row(tmp_path, png, ratio, kept):
+    (example,) = data.load(write(tmp_path / "a.jsonl", ROW | {"pass_ratio": ratio}))
+    assert (example.expert is not None) == kept
+    assert example.pass_ratio == ratio
+
+
+@pytest.mark.parametrize(
+    ("truth", "answer"), [("3", "3"), (3, "3"), (0.5, "0.5"), (["a", "b"], "a"), ([3], "3"), ("\\frac{1}{2}",) * 2]
+)
+def test_a_ground_truth_of_each_shape(tmp_path, png, truth, answer):
+    row = ROW | {"reward_model": {"ground_truth": truth}}
+    assert data.load(write(tmp_path / "a.jsonl", row))[0].answer == answer
+
+
+def test_columns_that_may_be_absent(tmp_path):
+    row = {"prompt": [{"role": "user", "content": "1+1?"}], "reward_model": {"ground_truth": 2}}
+    (example,) = data.load(write(tmp_path / "a.jsonl", row))
+    assert (example.images, example.expert, example.data_source, example.pass_ratio) == ((), None, None, None)
+    assert example.id == "a/1"
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"prompt": "Find x."}, "column 'prompt' must hold a list of messages"),
+        ({"prompt": []}, "column 'prompt' must hold a list of messages"),
+        ({"prompt": [{"role": "tool", "content": "x"}]}, "role must be one of system, user, assistant"),
+        ({"prompt": [{"role": "user", "content": 3}]}, "content must be text or a list of parts"),
+        ({"prompt": [{"role": "user", "content": [{"type": "video"}]}]}, "a part of a message must be text"),
+        ({"prompt": [{"role": "system", "content": "x"}]}, "must end with a message of the user's"),
+        ({"prompt": [{"role": "user", "content": "<image><image>"}]}, "has 2 <image> tags, and the row 1 images"),
+        ({"reward_model": "3"}, "column 'reward_model' must hold an object"),
+        ({"reward_model": {}}, "column 'reward_model.ground_truth' must hold the answer"),
+        ({"reward_model": {"ground_truth": {"target": "3"}}}, "column 'reward_model.ground_truth'"),
+        ({"reward_model": {"ground_truth": []}}, "column 'reward_model.ground_truth'"),
+        ({"solution": 3}, "column 'solution'"),
+        ({"pass_ratio": "0.5"}, "column 'pass_ratio' must hold a share"),
+        ({"pass_ratio": float("nan")}, "column 'pass_ratio' must hold a share"),
+        ({"pass_ratio": 50}, "column 'pass_ratio' must hold a share"),
+        ({"images": ["b.png"]}, "image 'b.png' is neither a readable file"),
+        ({"videos": ["b.mp4"]}, "column 'videos'"),
+    ],
+)
+def test_bad_rows_are_named(tmp_path, png, changes, problem):
+    source = write(tmp_path / "a.jsonl", ROW, ROW | changes, ROW)
+    with pytest.raises(DataError) as caught:
+        data.load(source)
+    assert str(caught.value).startswith(f"{source.path}, row 2: ")
+    assert problem in str(caught.value)
+    assert "row 1:" not in str(caught.value) and "row 3:" not in str(caught.value)
+
+
+def test_a_row_that_lacks_a_column_and_one_of_another_form(tmp_path, png):
+    plain = {"question": "q", "answer": "1", "images": base64.b64encode(png).decode()}
+    lacking = {"prompt": ROW["prompt"], "images": ROW["images"]}
+    source = write(tmp_path / "a.jsonl", ROW, lacking, plain)
+    with pytest.raises(DataError) as caught:
+        data.load(source)
+    assert str(caught.value) == (
+        f"{source.path}, row 2: column 'reward_model' is missing; {source.path}, row 3: column 'prompt' is missing: "
+        "it has the plain form, the first rows verl's form; keep them in two files"
+    )
+
+
+def test_a_form_is_known_by_columns_that_name_nothing_else(tmp_path, png):
+    extra = ROW | {"question": "Find x.", "answer": "3", "problem": "Find x."}
+    assert data.load(write(tmp_path / "a.jsonl", extra))[0].data_source == "geometry3k"
+    (problem,) = check_source(write(tmp_path / "b.jsonl", {"prompt": ROW["prompt"]}), needs_experts=False)
+    assert "has the columns 'prompt', and so no known form: verl's form (prompt, reward_model)" in problem
+
+
+def test_experts_that_a_pass_ratio_drops_are_none_to_train_on(tmp_path, png):
+    assert check_source(write(tmp_path / "a.jsonl", ROW), needs_experts=True) == []
+    (problem,) = check_source(write(tmp_path / "b.jsonl", ROW | {"pass_ratio": 0}), needs_experts=True)
+    assert "`solution`, with a pass_ratio above 0" in problem
