@@ -53,15 +53,12 @@ def test_the_core_gets_its_settings_and_paths() -> None:
     stored = spec(model={"from_job": str(job), "checkpoint": "last"}, labels={"team": "x"}).model_dump(mode="json")
     config = specs.core_config(stored, lambda model: Path(f"/runs/{model.from_job}/{model.checkpoint}"))
     assert config == TrainConfig.model_validate(config).model_dump(mode="json")
-    assert config["model"] == {"path": f"/runs/{job}/last"}
+    assert config["model"]["path"] == f"/runs/{job}/last"
     assert config["steps"] == 5
 
     stored = spec(EVALUATE, models=[{"from_job": str(job)}, {"path": "/m"}]).model_dump(mode="json")
     config = specs.core_config(stored, lambda model: Path("/chosen"))
-    assert [model.model_dump() for model in EvaluateConfig.model_validate(config).models] == [
-        {"path": "/chosen"},
-        {"path": "/m"},
-    ]
+    assert [model.path for model in EvaluateConfig.model_validate(config).models] == ["/chosen", "/m"]
 
 
 def test_a_stored_spec_that_no_longer_validates_is_a_bad_spec() -> None:
