@@ -210,7 +210,9 @@ def watch(job: JobArgument, data: StackFolder = None) -> None:
         console = _console()
         told = None
         with Live(console=console, auto_refresh=False) as live:
-            for now, rows in _course(client, found.id):
+            for now, rows, happened in _course(client, found.id):
+                for warning in filter(None, map(terminal.warning, happened)):
+                    console.print(warning, soft_wrap=True)  # stays above what is drawn live
                 if console.is_terminal:
                     live.update(terminal.live_view(now, rows), refresh=True)
                 elif told != (told := (now.status, 10 * now.step // (now.steps_total or 1))):
@@ -246,27 +248,30 @@ def cancel(job: JobArgument, data: StackFolder = None) -> None:
     typer.echo(terminal.headline(cancelled))
 
 
-def _course(client: Client, id: UUID) -> Iterator[tuple[Job, dict[int, dict[str, float | str]]]]:
-    """A job and its latest metrics by step, time and again until it has ended."""
+def _course(client: Client, id: UUID) -> Iterator[tuple[Job, dict[int, dict[str, float | str]], list[Event]]]:
+    """A job, its latest metrics by step and what has happened since, time and again until it has ended."""
     rows: dict[int, dict[str, float | str]] = {}
+    seen = 0
     while True:
         job = client.job(id)
         first = job.step - HISTORY
         rows = {step: row for step, row in rows.items() if first < step <= job.step}  # one that resumes steps back
         page = client.metrics(id, names=list(terminal.WATCHED), after_step=max([first, -1, *rows]))
         rows |= {row.step: row.values for row in page.data}
-        yield job, rows
+        happened = _history(client, id, after=seen)
+        seen = happened[-1].id if happened else seen
+        yield job, rows, happened
         if job.status.final:
             return
         time.sleep(POLL_SECONDS)
 
 
-def _history(client: Client, id: UUID) -> list[Event]:
-    """All that has happened to a job."""
+def _history(client: Client, id: UUID, after: int = 0) -> list[Event]:
+    """All that has happened to a job since the event with id `after`."""
     events: list[Event] = []
     more = True
     while more:
-        page = client.events(id, after=events[-1].id if events else 0, limit=1000)
+        page = client.events(id, after=events[-1].id if events else after, limit=1000)
         events += page.data
         more = page.has_more
     return events

@@ -88,6 +88,13 @@ def headline(job: Job) -> str:
     return f"{job.id} {plain(job.name)}: {status_text(job).plain}, step {progress_text(job)}{message}"
 
 
+def warning(event: Event) -> Text | None:
+    """A line for an event that whoever watches should know of; None for the others."""
+    if event.type not in ("health", "warning"):
+        return None
+    return Text(f"{event.type}: {' '.join(plain(event.message or '').split())}", style="yellow")
+
+
 def job_table(jobs: Sequence[Job]) -> Table:
     """Jobs as a table, in the order given."""
     table = Table(box=None, pad_edge=False, header_style="bold")

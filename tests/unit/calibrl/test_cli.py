@@ -229,6 +229,7 @@ def test_watch_ends_with_the_job_and_its_exit_code(service: Service, status: str
     last = job(step=10, status=status, message="the end")
     service.on("GET", JOB_PATH, job(status="queued", step=0), job(), job(), job(), last)
     service.on("GET", f"{JOB_PATH}/metrics", page(metric(3, mean=0.5)))
+    service.on("GET", f"{JOB_PATH}/events", page())
     result = calibrl("watch", str(JOB_ID))
     assert result.exit_code == code
     told = [line.split(": ", 1)[1] for line in result.stdout.splitlines()]
@@ -247,6 +248,27 @@ def test_watch_asks_for_new_metrics_only_and_starts_over_after_a_step_back(servi
         page(),
     ]
     service.on("GET", f"{JOB_PATH}/metrics", *pages)
+    service.on("GET", f"{JOB_PATH}/events", page())
     assert calibrl("watch", str(JOB_ID)).exit_code == 0
     asked = [request.query["after_step"] for request in service.requests if request.path.endswith("metrics")]
     assert asked == ["-1", "5", "-1", "2", "3"]
+
+
+def event(id: int, type: str, message: str) -> dict[str, Any]:
+    of = {"id": id, "ts": "2026-01-01T00:00:00Z", "type": type, "actor": "worker", "message": message}
+    return of | {"status": None, "reason": None}
+
+
+def test_watch_tells_each_warning_once(service: Service) -> None:
+    service.on("GET", JOB_PATH, job(), job(), job(), job(step=10, status="succeeded"))
+    service.on("GET", f"{JOB_PATH}/metrics", page())
+    long = "no_advantage fired at step 9: " + "nothing is learned " * 20
+    first, second = event(4, "started", "attempt 1"), event(7, "health", f"{long}\x1b[2J")
+    service.on("GET", f"{JOB_PATH}/events", page(first, second), page(event(8, "warning", "lines skipped")), page())
+    lines = calibrl("watch", str(JOB_ID)).stdout.splitlines()
+    assert [line for line in lines if str(JOB_ID) not in line] == [
+        f"health: {long}\ufffd[2J",
+        "warning: lines skipped",
+    ]
+    asked = [request.query["after"] for request in service.requests if request.path.endswith("events")]
+    assert asked == ["0", "7", "8"]
