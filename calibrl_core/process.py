@@ -18,7 +18,7 @@ from transformers.utils import logging as transformers_logging
 
 from calibrl_core.data.schema import DataError
 from calibrl_core.optimizer import NonFiniteError
-from calibrl_core.report import EventFile
+from calibrl_core.report import EventFile, health_sentence
 
 Config = TypeVar("Config", bound=BaseModel)
 SHOWN = ("reward/mean", "reward/answer_accuracy", "exploration/entropy", "loss/total", "validation/accuracy")
@@ -42,14 +42,19 @@ class ProgressReport(EventFile):
         elif type in ("metrics", "progress"):
             self._show(fields["step"], fields.get("values", {}))
         elif type in ("error", "log"):
-            self._console.print(fields["message"], markup=False, highlight=False, soft_wrap=True)
+            self._say(fields["message"])
+        elif type == "health":
+            self._say(health_sentence(fields))
 
     def _show(self, step: int, values: dict[str, float]) -> None:
         text = "  ".join(f"{name} {values[name]:.3f}" for name in SHOWN if name in values)
         if self._console.is_terminal:
             self._progress.update(self._task, completed=step, description=text)
         elif text:
-            self._console.print(f"step {step}  {text}", markup=False, highlight=False, soft_wrap=True)
+            self._say(f"step {step}  {text}")
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         self._progress.stop()

@@ -11,8 +11,9 @@ Every line is an object with `type` and `ts` (seconds since 1970, UTC), and by t
 | checkpoint | step, path, best (bool), metrics, removed (paths that are gone now) |
 | progress | step, steps_total: for runs that report no metrics at every step |
 | log | level (info, warning), message |
+| health | step, rule, state (fired, cleared), message, suggestion (empty once cleared): see `calibrl_core.health` |
 | error | reason (crashed, out_of_memory, non_finite, bad_spec), message: the run ends, exit status 1 |
-| finish | status (succeeded, stopped), step, result (object) |
+| finish | status (succeeded, stopped), step, result (object); reason (health) and message, where a rule stopped it |
 
 Images stand beside the file, `images/<sha256>.png`, written before the line that names them. A reader must ignore a
 last line that has no newline yet: it is still being written.
@@ -23,6 +24,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypedDict
 
@@ -77,6 +79,11 @@ def jsonable(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [jsonable(item) for item in value]
     return value
+
+
+def health_sentence(alert: Mapping[str, Any]) -> str:
+    """The fields of a `health` event as text for people."""
+    return "{rule} {state} at step {step}: {message}. {suggestion}".format_map(alert).rstrip()
 
 
 class EventFile:

@@ -41,6 +41,7 @@ class Reason(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     NON_FINITE = "non_finite"
     BAD_SPEC = "bad_spec"
+    HEALTH = "health"
     LOST_WORKER = "lost_worker"
     WORKER_STOPPED = "worker_stopped"
     DEPENDENCY_FAILED = "dependency_failed"
@@ -128,7 +129,7 @@ class Event(Record):
 
     id: int
     ts: datetime
-    type: str = Field(description="submitted, waiting, queued, claimed, started, checkpoint, cancelling, warning, ...")
+    type: str = Field(description="submitted, queued, claimed, started, checkpoint, cancelling, warning, health, ...")
     status: JobStatus | None = Field(description="the status that it led to, where it changed it")
     reason: Reason | None
     actor: str = Field(description="user, scheduler, or a worker's name")

@@ -71,6 +71,15 @@ class Log(Line):
     message: str
 
 
+class Health(Line):
+    type: Literal["health"]
+    step: Step
+    rule: str
+    state: Literal["fired", "cleared"]
+    message: str
+    suggestion: str
+
+
 class Error(Line):
     type: Literal["error"]
     reason: Literal[Reason.CRASHED, Reason.OUT_OF_MEMORY, Reason.NON_FINITE, Reason.BAD_SPEC]
@@ -82,9 +91,12 @@ class Finish(Line):
     status: Literal["succeeded", "stopped"]
     step: Step
     result: dict[str, Any]
+    reason: Literal[Reason.HEALTH] | None = None
+    message: str | None = None
 
 
 RunEvent = Annotated[
-    Start | Metrics | Histogram | Sample | Checkpoint | Progress | Log | Error | Finish, Field(discriminator="type")
+    Start | Metrics | Histogram | Sample | Checkpoint | Progress | Log | Health | Error | Finish,
+    Field(discriminator="type"),
 ]
 run_event_adapter: TypeAdapter[RunEvent] = TypeAdapter(RunEvent)

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from calibrl_core.config import SampleSettings
-from calibrl_core.report import EVENT_FILE, IMAGE_FOLDER
+from calibrl_core.report import EVENT_FILE, IMAGE_FOLDER, health_sentence
 from jobs import lifecycle
 from jobs.db import session_scope
 from jobs.lifecycle import Claim
@@ -20,6 +20,7 @@ from worker.events import (
     Checkpoint,
     Error,
     Finish,
+    Health,
     Histogram,
     Log,
     Metrics,
@@ -157,6 +158,8 @@ class Shipper:
                     self._note(session, "checkpoint", f"step {event.step}{', the best so far' if event.best else ''}")
                 case Log():
                     self._note(session, event.level, event.message)
+                case Health():
+                    self._note(session, "health", health_sentence(event.model_dump()))
                 case Error():
                     self.error = event
                 case Finish():

@@ -130,6 +130,8 @@ class Supervisor:
             return Outcome(JobStatus.CANCELLED, Reason.USER)
         if finish and finish.status == "succeeded":
             return Outcome(JobStatus.SUCCEEDED, result=finish.result)
+        if finish and finish.reason:  # it was asked to end there: given back, it would only go on
+            return Outcome(JobStatus.FAILED, finish.reason, finish.message, finish.result)
         if error := self._shipper.error:
             crashed = error.reason is Reason.CRASHED
             return Outcome(JobStatus.FAILED, error.reason, error.message + (self._log_tail() if crashed else ""))

@@ -17,3 +17,4 @@ class Behaviour(IntEnum):
     BAD_LINES = 5  # event lines that are no events, and text that Postgres refuses
     STRAGGLER = 6  # ends well, and leaves a process behind
     CAUGHT = 7  # an `error` event that only says that it crashed, exit status 1
+    UNHEALTHY = 8  # a health rule fires that ends the run

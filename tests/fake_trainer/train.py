@@ -173,6 +173,14 @@ def misbehave(behaviour: Behaviour, run: Run) -> None:
         run.report.emit("metrics", step=run.step, values={"reward/mean": math.nan, "loss/total": math.inf})
 
 
+def ail(run: Run) -> dict[str, Any]:
+    """A health rule fires, and its settings say that it ends the run."""
+    run.save()
+    alert = {"rule": "all_truncated", "state": "fired", "message": "all were cut", "suggestion": "Raise the limit."}
+    run.report.emit("health", step=run.step, **alert)
+    return {"status": "stopped", "reason": "health", "message": "all_truncated fired; a checkpoint was kept"}
+
+
 def main() -> None:
     text, run_dir = arguments()
     config = TrainConfig.model_validate_json(text)
@@ -189,6 +197,9 @@ def main() -> None:
         run.one_step()
         if run.step == config.steps // 2:
             misbehave(behaviour, run)
+            if behaviour is Behaviour.UNHEALTHY:
+                status = ail(run)
+                break
     run.report.emit("finish", **status, step=run.step, result={"best_step": run.best[1], "accuracy": run.best[0]})
 
 

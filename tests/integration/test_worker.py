@@ -238,6 +238,21 @@ def test_a_trainer_that_fails_leaves_its_reason(behaviour: Behaviour, reason: Re
     assert steps(job_id) == [1, 2]
 
 
+def test_a_run_that_a_health_rule_ended_has_failed_and_says_why() -> None:
+    """Given back to the queue it would go on from its checkpoint, which is what it was not to do."""
+    job_id = submit(Behaviour.UNHEALTHY, steps=4)
+    wake()
+    found = job(job_id)
+    assert (found.status, found.reason, found.attempt) == (JobStatus.FAILED, Reason.HEALTH, 1)
+    assert found.message == "all_truncated fired; a checkpoint was kept"
+    assert found.result is not None
+    with session_scope() as session:
+        (alert,) = [event for event in events.page(session, job_id, after=0, limit=100) if event.type == "health"]
+        assert [row.step for row in checkpoints.of_job(session, job_id)] == [2]
+    assert alert.message == "all_truncated fired at step 2: all were cut. Raise the limit."
+    assert steps(job_id) == [1, 2]
+
+
 def test_lines_that_are_no_events_are_skipped_with_a_warning() -> None:
     job_id = submit(Behaviour.BAD_LINES, steps=4)
     wake()

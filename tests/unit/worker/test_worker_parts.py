@@ -53,6 +53,8 @@ def test_a_batch_is_bounded_in_lines_and_in_bytes(tmp_path: Path) -> None:
         line(type="metrics", step=1, values={"a": "text"}),
         line(type="sample", step=1, group={"prompt_id": "p", "images": ["../../etc/passwd"], "completions": []}),
         line(type="error", reason="user", message="only a trainer's reasons"),
+        line(type="finish", status="stopped", step=1, result={}, reason="user"),
+        line(type="health", step=1, rule="no_advantage", state="unsure", message="m", suggestion=""),
     ],
 )
 def test_a_bad_line_is_skipped_and_the_next_one_read(tmp_path: Path, bad: bytes) -> None:
@@ -67,6 +69,13 @@ def test_a_bad_line_is_skipped_and_the_next_one_read(tmp_path: Path, bad: bytes)
 def test_an_error_keeps_its_reason() -> None:
     event = run_event_adapter.validate_json(line(type="error", reason="out_of_memory", message="a tensor"))
     assert isinstance(event, Error) and event.reason is Reason.OUT_OF_MEMORY
+
+
+def test_a_finish_keeps_why_a_run_was_stopped() -> None:
+    event = run_event_adapter.validate_json(
+        line(type="finish", status="stopped", step=3, result={}, reason="health", message="no_advantage fired")
+    )
+    assert isinstance(event, Finish) and (event.reason, event.message) == (Reason.HEALTH, "no_advantage fired")
 
 
 def test_a_slot_shows_its_device_and_no_other() -> None:
