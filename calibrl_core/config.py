@@ -7,6 +7,7 @@ from pydantic import Field, Tag, model_validator
 from calibrl_core.algorithms import SFT, Algorithm, CalibRL
 from calibrl_core.closed import Closed, one_of
 from calibrl_core.data.schema import DataSource
+from calibrl_core.health import HealthSettings
 from calibrl_core.verifiers import FormatReward, MathReward, Reward
 
 
@@ -145,6 +146,7 @@ class TrainSettings(Closed):
     seed: int = Field(0, ge=0, lt=2**31, description="seed of data order and sampling")
     checkpoints: CheckpointSettings = Field(default_factory=CheckpointSettings)
     samples: SampleSettings = Field(default_factory=SampleSettings)
+    health: HealthSettings = Field(default_factory=HealthSettings)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
