@@ -1,0 +1,200 @@
+"""Health rules over hand-made curves: each fires on its illness, once, not on noise; clears; and outlives a resume."""
+
+import json
+import math
+import random
+
+import pytest
+from pydantic import ValidationError
+
+from calibrl_core.health import RULES, HealthMonitor, HealthSettings
+
+WELL = {
+    "exploration/entropy": 0.5,
+    "length/truncated_share": 0.05,
+    "exploration/active_groups": 0.6,
+    "reward/mean": 0.5,
+    "reward/std": 0.5,
+    "reward/strict_accuracy": 0.45,
+}
+
+
+def told(*curves, monitor=None, first_step=1, **settings):
+    """Alerts as (step, rule, state). `curves`: (number of steps, what differs from a healthy step there)."""
+    monitor = monitor or HealthMonitor(HealthSettings(**settings))
+    steps = [WELL | changes for number, changes in curves for _ in range(number)]
+    return [
+        (alert.step, alert.rule, alert.state)
+        for step, metrics in enumerate(steps, start=first_step)
+        for alert in monitor.observe(step, metrics)
+    ]
+
+
+def test_nothing_is_said_of_a_healthy_run():
+    assert told((500, {})) == []
+
+
+def test_nothing_is_said_of_noise():
+    """Every metric jumps about as it does with 64 rollouts a step; single steps are far beyond every limit."""
+    chance = random.Random(0)
+    monitor = HealthMonitor(HealthSettings())
+    for step in range(1, 2001):
+        accuracy = min(max(chance.gauss(0.45, 0.1), 0.0), 1.0)
+        metrics = {
+            "exploration/entropy": 0.001 if step % 50 == 49 else abs(chance.gauss(0.5, 0.15)),
+            "length/truncated_share": 1.0 if step % 10 == 9 else chance.uniform(0.0, 0.9),
+            "exploration/active_groups": float(chance.random() < 0.7),
+            "reward/mean": accuracy + chance.gauss(0.05, 0.02),
+            "reward/std": 0.5,
+            "reward/strict_accuracy": accuracy,
+        }
+        assert monitor.observe(step, metrics) == []
+
+
+def test_entropy_collapse():
+    # It starts at 0.5, so the limit is 0.05. Nine steps at 0.01 and one at 0.5 have a mean of 0.059; ten of 0.01: at
+    # step 20 + 10.
+    # Back above 1.5 * 0.05 = 0.075 with two steps at 0.5: (8 * 0.01 + 2 * 0.5) / 10 = 0.108, at step 40 + 2.
+    assert told((20, {}), (20, {"exploration/entropy": 0.01}), (20, {})) == [
+        (30, "entropy_collapse", "fired"),
+        (42, "entropy_collapse", "cleared"),
+    ]
+
+
+def test_entropy_between_the_limit_and_well_above_it_changes_nothing():
+    """0.06 is above the limit of 0.05, and below 0.075."""
+    between = (50, {"exploration/entropy": 0.06})
+    collapsed = (20, {"exploration/entropy": 0.01})
+    assert told((20, {}), between) == []
+    assert told((20, {}), collapsed, between, collapsed) == [(30, "entropy_collapse", "fired")]
+
+
+def test_a_run_that_begins_collapsed_is_told_so():
+    assert told((10, {"exploration/entropy": 0.01})) == [(10, "entropy_collapse", "fired")]
+    assert told((100, {"exploration/entropy": 0.03})) == []  # low, and as it was from the start
+
+
+def test_entropy_explosion():
+    # limit 3 * 0.5 = 1.5; the mean of ten passes it with k steps at 4.0: (0.5 * (10 - k) + 4 k) / 10 > 1.5 at k = 3;
+    # it clears below 1.0: (4 (10 - k) + 0.5 k) / 10 < 1.0 at k = 9
+    assert told((20, {}), (20, {"exploration/entropy": 4.0}), (20, {})) == [
+        (23, "entropy_explosion", "fired"),
+        (49, "entropy_explosion", "cleared"),
+    ]
+
+
+def test_little_entropy_that_becomes_some_is_no_explosion():
+    assert told((20, {"exploration/entropy": 0.1}), (50, {"exploration/entropy": 0.9})) == []
+
+
+def test_all_truncated():
+    # 0.95 over five steps: only when all five are at 1.0. Back below 0.95 / 1.5 = 0.63 with two of five at 0.05: 0.62
+    assert told((10, {}), (10, {"length/truncated_share": 1.0}), (10, {})) == [
+        (15, "all_truncated", "fired"),
+        (22, "all_truncated", "cleared"),
+    ]
+    assert told((50, {"length/truncated_share": 0.9})) == []
+
+
+def test_no_advantage():
+    idle = {"exploration/active_groups": 0.0}
+    assert told((9, idle), (1, {}), (9, idle), (1, {})) == []
+    # one active step now and then is no recovery; six of ten are
+    assert told((10, idle), (5, {}), (10, idle), (6, {}), (10, idle)) == [
+        (10, "no_advantage", "fired"),
+        (31, "no_advantage", "cleared"),
+        (41, "no_advantage", "fired"),
+    ]
+
+
+def test_no_advantage_says_what_to_do():
+    monitor = HealthMonitor(HealthSettings())
+    idle = WELL | {"exploration/active_groups": 0.0, "reward/mean": 0.0}
+    (alert,) = [alert for step in range(1, 11) for alert in monitor.observe(step, idle)]
+    assert alert.message == "nothing is learned: for 10 steps every group's rewards were equal (mean 0)"
+    assert "{type: sft}" in alert.suggestion
+    recovered = [alert for step in range(11, 30) for alert in monitor.observe(step, WELL)]
+    assert [(one.state, one.suggestion) for one in recovered] == [("cleared", "")]
+
+
+GAMED = {"reward/mean": 0.7, "reward/strict_accuracy": 0.34}
+
+
+def test_reward_up_while_strict_accuracy_falls():
+    # From reward 0.5, accuracy 0.45: with k of twenty steps gamed the reward is up by 0.01 k, accuracy down by
+    # 0.0055 k. Fires when up by more than 0.1 * 0.5 and down by more than 0.05: k = 10. It clears when one of them is
+    # within the limit by a factor of 1.5: down by less than 0.0333 at k = 6, up by less than 0.0333 at k = 3.
+    assert told((20, {}), (100, GAMED), (20, {})) == [
+        (30, "reward_not_accuracy", "fired"),
+        (134, "reward_not_accuracy", "cleared"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"reward/mean": 0.3, "reward/strict_accuracy": 0.25},  # both fall: worse, and honestly so
+        {"reward/mean": 0.7, "reward/strict_accuracy": 0.6},  # both rise
+        {"reward/mean": 0.7},  # the reward alone
+        {"reward/mean": 0.54, "reward/strict_accuracy": 0.35},  # less than a tenth of a standard deviation
+    ],
+)
+def test_other_courses_of_the_reward_are_no_gaming(changes):
+    assert told((20, {}), (100, changes)) == []
+
+
+def test_gaming_is_measured_from_where_accuracy_was_best():
+    """Slowly: no twenty steps differ much from the twenty before."""
+    monitor = HealthMonitor(HealthSettings())
+    alerts = []
+    for step in range(1, 401):
+        done = step / 400
+        metrics = WELL | {"reward/mean": 0.5 + 0.3 * done, "reward/strict_accuracy": 0.5 - 0.2 * done}
+        alerts += monitor.observe(step, metrics)
+    assert [(alert.rule, alert.state) for alert in alerts] == [("reward_not_accuracy", "fired")]
+
+
+def test_steps_that_lack_a_metric_or_hold_no_number_are_passed_over():
+    collapsed, nan = {"exploration/entropy": 0.01}, {"exploration/entropy": math.nan}
+    assert told((20, {}), (9, collapsed), (100, nan), (1, collapsed)) == [(130, "entropy_collapse", "fired")]
+    monitor = HealthMonitor(HealthSettings())
+    assert [monitor.observe(step, {"loss/total": 1.0}) for step in range(1, 50)] == [[]] * 49
+
+
+def test_a_resumed_run_goes_on_where_it_was():
+    """At every step: as JSON, into a new monitor."""
+    curves = [
+        *[WELL] * 20,
+        *[WELL | {"exploration/entropy": 0.01, "exploration/active_groups": 0.0}] * 30,
+        *[WELL | GAMED] * 50,
+    ]
+    whole, resumed = HealthMonitor(HealthSettings()), HealthMonitor(HealthSettings())
+    seen = []
+    for step, metrics in enumerate(curves, start=1):
+        expected = whole.observe(step, metrics)
+        resumed = HealthMonitor(HealthSettings(), json.loads(json.dumps(resumed.state(), allow_nan=False)))
+        assert resumed.observe(step, metrics) == expected
+        seen += [(alert.rule, alert.state) for alert in expected]
+    assert seen == [
+        ("entropy_collapse", "fired"),
+        ("no_advantage", "fired"),
+        ("entropy_collapse", "cleared"),
+        ("no_advantage", "cleared"),
+        ("reward_not_accuracy", "fired"),
+    ]
+
+
+def test_only_the_rules_that_were_named_end_a_run():
+    ending = HealthMonitor(HealthSettings(pause_on=("all_truncated",)))
+    advising = HealthMonitor(HealthSettings(pause_on=("entropy_collapse",)))
+    truncated = WELL | {"length/truncated_share": 1.0}
+    ends = [step for step in range(1, 11) if ending.pausing(ending.observe(step, truncated))]
+    assert ends == [5]
+    assert not any(advising.pausing(advising.observe(step, truncated)) for step in range(1, 11))
+    assert not any(ending.pausing(ending.observe(step, WELL)) for step in range(11, 31))  # clearing is no alarm
+
+
+def test_settings_are_closed_and_name_real_rules():
+    with pytest.raises(ValidationError, match="pause_on"):
+        HealthSettings(pause_on=("nonsense",))
+    assert len(HealthSettings(pause_on=tuple(rule.name for rule in RULES)).pause_on) == len(RULES) == 5
