@@ -3,9 +3,11 @@
 import base64
 import io
 import json
+import re
 import struct
 import weakref
 import zlib
+from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
@@ -49,6 +51,20 @@ def test_files_give_the_same_rows_whatever_holds_the_image(tmp_path, png):
     pyarrow.parquet.write_table(table, tmp_path / "own.parquet")
     source = FileData(path=str(tmp_path / "own.parquet"), columns=Columns(question="problem"))
     assert data.load(source)[0].images == (png,)
+
+
+def test_the_rows_that_the_guide_shows_are_read(tmp_path, png):
+    guide = (Path(__file__).parents[3] / "docs/data.md").read_text()
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures/1.png").write_bytes(png)
+    plain, verl = re.findall(r"```jsonl\n(.*?)```", guide, re.DOTALL)
+    (tmp_path / "plain.jsonl").write_text(plain)
+    (tmp_path / "verl.jsonl").write_text(verl)
+    first, second = data.load(FileData(path=str(tmp_path / "plain.jsonl")))
+    (third,) = data.load(FileData(path=str(tmp_path / "verl.jsonl")))
+    assert first.images == third.images == (png,) and second.images == ()
+    assert first.expert == third.expert and first.answer == third.answer == "65"
+    assert third.earlier == (Turn("system", "Answer briefly."),)
 
 
 def test_every_bad_row_is_named_at_once(tmp_path):
