@@ -33,13 +33,15 @@ IMAGE_FOLDER = "images"
 
 
 class SampleCompletion(TypedDict):
-    """One rollout of a sampled group. The four lists have one entry a token."""
+    """One rollout of a sampled group. The four lists have one entry a token; of a very long one, the middle is missing:
+    `left_out` tokens, behind the first half of what is there."""
 
     text: str
     tokens: list[str]
     logprobs: list[float]
     entropies: list[float]
     gaps: list[float | None]  # log pi_old(rollout token) - log pi_old(expert token there), None past the expert's end
+    left_out: int
     rewards: dict[str, float]  # by verifier, before weights
     reward: float
     advantage: float

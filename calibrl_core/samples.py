@@ -1,49 +1,54 @@
 """Whole groups for people to read: prompt, image, expert, every completion with its numbers, token by token."""
 
 import io
-from collections.abc import Sequence
 
+import torch
 from PIL import Image
+from torch import Tensor
 
-from calibrl_core.data.schema import Example
 from calibrl_core.diagnostics.base import StepBatch
 from calibrl_core.models.policy import Policy
 from calibrl_core.report import Report, SampleCompletion, SampleGroup
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+TOKENS = 32_768  # kept of a group, shared evenly by its completions; about 50 bytes each
+CHARACTERS = 500_000  # likewise of their texts, of the prompt and of the expert
+CUT = " [...] "  # where the middle of a text is left out
 
 
-def report_groups(
-    report: Report, step: int, policy: Policy, examples: Sequence[Example], batch: StepBatch, count: int
-) -> None:
+def report_groups(report: Report, step: int, policy: Policy, batch: StepBatch, count: int) -> None:
     """Emit `count` of the step's groups, those that divide the most first: they are what the step learns from."""
     spread = batch.rewards.std(-1, unbiased=False)  # [P]
     for index in spread.argsort(descending=True, stable=True)[:count].tolist():
-        report.emit("sample", step=step, group=_group(report, policy, examples[index], batch, index))
+        report.emit("sample", step=step, group=_group(report, policy, batch, index))
 
 
-def _group(report: Report, policy: Policy, example: Example, batch: StepBatch, index: int) -> SampleGroup:
-    size = batch.rollouts.group_size
+def _group(report: Report, policy: Policy, batch: StepBatch, index: int) -> SampleGroup:
+    example, size = batch.examples[index], batch.rollouts.group_size
     return SampleGroup(
         prompt_id=example.id,
-        prompt=example.question,
+        prompt=_shortened(example.question, CHARACTERS),
         answer=example.answer,
         images=[report.save_image(_as_png(image)) for image in example.images],
-        expert=example.expert,
+        expert=None if example.expert is None else _shortened(example.expert, CHARACTERS),
         completions=[_completion(policy, batch, row) for row in range(index * size, (index + 1) * size)],
     )
 
 
 def _completion(policy: Policy, batch: StepBatch, row: int) -> SampleCompletion:
     rollouts, score = batch.rollouts, batch.scores[row]
-    length = int(rollouts.mask[row].sum())
-    gaps, has_gap = batch.gaps[row, :length].tolist(), batch.gap_mask[row, :length].tolist()
+    length, kept = int(rollouts.mask[row].sum()), TOKENS // rollouts.group_size
+    places = torch.arange(length)
+    if length > kept:
+        places = torch.cat([places[: kept - kept // 2], places[length - kept // 2 :]])
+    gaps, has_gap = batch.gaps[row, places].tolist(), batch.gap_mask[row, places].tolist()
     return SampleCompletion(
-        text=rollouts.texts[row],
-        tokens=[policy.tokenizer.decode([token]) for token in rollouts.tokens[row, :length].tolist()],
-        logprobs=_rounded(rollouts.logprobs[row, :length].tolist()),
-        entropies=_rounded(rollouts.entropies[row, :length].tolist()),
+        text=_shortened(rollouts.texts[row], CHARACTERS // rollouts.group_size),
+        tokens=[policy.tokenizer.decode([token]) for token in rollouts.tokens[row, places].tolist()],
+        logprobs=_rounded(rollouts.logprobs[row, places]),
+        entropies=_rounded(rollouts.entropies[row, places]),
         gaps=[round(gap, 5) if has else None for gap, has in zip(gaps, has_gap, strict=True)],
+        left_out=length - len(places),
         rewards=score.by_verifier,
         reward=score.reward,
         advantage=batch.advantages.flatten()[row].item(),
@@ -52,8 +57,16 @@ def _completion(policy: Policy, batch: StepBatch, row: int) -> SampleCompletion:
     )
 
 
-def _rounded(values: list[float]) -> list[float]:
-    return [round(value, 5) for value in values]
+def _rounded(values: Tensor) -> list[float]:
+    return [round(value, 5) for value in values.tolist()]
+
+
+def _shortened(text: str, most: int) -> str:
+    """Its beginning and its end, where an answer stands."""
+    if len(text) <= most:
+        return text
+    half = (most - len(CUT)) // 2
+    return text[:half] + CUT + text[-half:]
 
 
 def _as_png(data: bytes) -> bytes:

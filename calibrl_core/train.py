@@ -122,7 +122,7 @@ class _Run:
         for name, (edges, counts) in result.histograms.items():
             self.report.emit("histogram", step=step, name=name, edges=edges, counts=counts)
         if result.batch is not None and (step == 1 or last or step % samples.every_steps == 0):
-            report_groups(self.report, step, self.policy, examples, result.batch, samples.groups)
+            report_groups(self.report, step, self.policy, result.batch, samples.groups)
         self.report.emit("metrics", step=step, values=metrics)
 
     def _warn_if_idle(self, metrics: dict[str, float]) -> None:

@@ -76,8 +76,15 @@ def coloured(completion: dict[str, Any], tint: Tint) -> str:
     tokens: Sequence[str] = completion["tokens"]
     values = completion[tint.field]
     spans = [_token(token, _value(value), tint) for token, value in zip(tokens[:TOKENS], values, strict=False)]
-    rest = escape("".join(tokens[TOKENS:]))
-    return f'<div style="{BOX}">{"".join(spans)}{rest}</div>'
+    spans += map(escape, tokens[TOKENS:])
+    if left_out := _left_out(completion):
+        spans.insert((len(tokens) + 1) // 2, f"<b> [... {left_out:,} tokens left out ...] </b>")
+    return f'<div style="{BOX}">{"".join(spans)}</div>'
+
+
+def _left_out(completion: dict[str, Any]) -> int:
+    """Tokens that are not kept; samples of former versions don't say."""
+    return int(completion.get("left_out", 0))
 
 
 def plain_box(text: str) -> str:
@@ -91,7 +98,7 @@ def _facts(completion: dict[str, Any]) -> str:
     chips.append(chip(f"advantage {_value(completion['advantage']):+.2f}", RARENESS))
     chips.append(chip(f"reward {_value(completion['reward']):.2f}", POLICY))
     chips += [chip(f"{name} {_value(value):g}", NEUTRAL) for name, value in completion["rewards"].items()]
-    chips.append(chip(f"{len(completion['tokens'])} tokens", NEUTRAL))
+    chips.append(chip(f"{len(completion['tokens']) + _left_out(completion)} tokens", NEUTRAL))
     if completion["truncated"]:
         chips.append(chip("cut at the limit", WRONG))
     return f'<div style="display:flex;flex-wrap:wrap;gap:0.35rem;margin-bottom:0.5rem">{"".join(chips)}</div>'

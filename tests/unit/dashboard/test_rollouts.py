@@ -104,3 +104,12 @@ def test_an_image_of_middling_size_stays_as_it_is() -> None:
 
 def test_a_huge_image_is_made_smaller() -> None:
     assert Image.open(io.BytesIO(legible(png(4096, 2)))).size == (1024, 1)
+
+
+def test_what_was_left_out_of_a_long_completion_is_said_where_it_is_missing() -> None:
+    long = completion("a", "b", "y", "z", left_out=1234)
+    parsed = Parsed(completion_html(long, None, TINTS["Entropy"]))
+    assert "ab [... 1,234 tokens left out ...] yz" in parsed.text
+    assert "1238 tokens" in parsed.text
+    whole = Parsed(completion_html(completion("a", "b"), None, TINTS["Entropy"]))
+    assert "left out" not in whole.text
