@@ -139,6 +139,12 @@ class Policy:
         """Of `given`, what this model's forward takes and is there."""
         return {name: value for name, value in given.items() if name in self._takes and value is not None}
 
+    def attention_mask(self, seen: Tensor) -> Tensor:
+        """The mask `seen` `[R, 1, queries, keys]` bool as the model's attention takes it."""
+        if self.model.config.get_text_config()._attn_implementation == "sdpa":
+            return seen
+        return torch.zeros(seen.shape, device=seen.device).masked_fill(~seen, torch.finfo(torch.float32).min)
+
     def tokenize_experts(self, examples: Sequence[Example], limit: int) -> tuple[Tensor, Tensor]:
         """The experts' tokens `[R, T]` long, right-padded, and their mask `[R, T]` bool.
 
@@ -214,9 +220,7 @@ class Policy:
 
     def _hidden(self, inputs: PackedInputs, token_types: Tensor | None, images: Mapping[str, Any]) -> Tensor:
         """`[K, S, D]` of packs; token_types `[R, L]` of their prompts."""
-        mask = inputs.attention_mask
-        if mask is not None and self.model.config.get_text_config()._attn_implementation == "eager":
-            mask = torch.zeros(mask.shape, device=self.device).masked_fill(~mask, torch.finfo(torch.float32).min)
+        mask = None if inputs.attention_mask is None else self.attention_mask(inputs.attention_mask)
         if token_types is not None:
             of_prompt = inputs.prompt_tokens >= 0
             token_types = token_types.flatten()[inputs.prompt_tokens.clamp(min=0)].where(of_prompt, 0)

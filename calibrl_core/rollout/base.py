@@ -1,5 +1,7 @@
 """What a rollout engine is, and what it hands back."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -26,6 +28,17 @@ class RolloutEngine(Protocol):
     """Samples completions from the policy as it is now."""
 
     def generate(
-        self, examples: Sequence[Example], *, group_size: int, temperature: float, max_tokens: int, seed: Sequence[int]
+        self,
+        examples: Sequence[Example],
+        *,
+        group_size: int,
+        temperature: float,
+        max_tokens: int,
+        seed: Sequence[int],
+        first_row: int = 0,
     ) -> Rollouts:
-        """`group_size` completions for each example; temperature 0 is greedy. The same seed gives the same ones."""
+        """`group_size` completions for each example; temperature 0 is greedy. The same seed gives the same ones.
+
+        `first_row`: the number of the first row among all that are sampled with this seed, where others sample theirs
+        elsewhere: a row's completion depends on its number, and not on which rows keep it company.
+        """
