@@ -1,14 +1,17 @@
 """What every reward verifier shares. A verifier is plain Python: a completion and the truth in, 0.0 to 1.0 out."""
 
-import re
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from pydantic import Field
 
 from calibrl_core.closed import Closed
 
-_FORMAT = re.compile(r"\s*<think>.+?</think>\s*<answer>(.+?)</answer>\s*", re.DOTALL)
-_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+
+class Pending(NamedTuple):
+    """A verdict that only a worker process may find, since it may take long or bring its process down."""
+
+    text: str
+    truth: str
 
 
 class Verifier(Closed):
@@ -16,20 +19,61 @@ class Verifier(Closed):
 
     judges_answer: ClassVar[bool] = True  # False: it judges form only, and has no say in whether a rollout passed
 
+    type: str
     weight: float = Field(1.0, ge=0, le=100, description="this term's factor in the summed reward")
+    time_limit_seconds: float = Field(
+        5.0, gt=0, le=600, description="seconds a verdict may take in its worker process; past them it is 0"
+    )
 
-    def score(self, completion: str, truth: str) -> float:
-        """0.0 (wrong) to 1.0 (right)."""
+    @property
+    def label(self) -> str:
+        """What metrics call it."""
+        return self.type
+
+    def score(self, completion: str, truth: str) -> float | Pending:
+        """0.0 (wrong) to 1.0 (right), in time linear in the text; or what a worker process is to ask `judge`."""
         raise NotImplementedError
+
+    def judge(self, text: str, truth: str) -> float:
+        """The verdict on what `score` left pending. Called in worker processes only."""
+        raise NotImplementedError
+
+    def prepare(self) -> None:
+        """Called once in each worker process, before its first `judge`: load what takes time to load."""
 
 
 def follows_format(completion: str) -> bool:
     """Whether the completion is exactly `<think>reasoning</think><answer>answer</answer>`, each tag once."""
+    text = completion.strip()
     tags = ("<think>", "</think>", "<answer>", "</answer>")
-    return _FORMAT.fullmatch(completion) is not None and all(completion.count(tag) == 1 for tag in tags)
+    if not (text.startswith(tags[0]) and text.endswith(tags[3]) and all(text.count(tag) == 1 for tag in tags)):
+        return False
+    thought, _, rest = text.removeprefix(tags[0]).removesuffix(tags[3]).partition(tags[1])
+    between, found, answer = rest.partition(tags[2])
+    return bool(thought and found and answer and not between.strip())
 
 
 def extract_answer(completion: str) -> str | None:
     """The text of the last `<answer>` element, or None where there is none."""
-    found = _ANSWER.findall(completion)
-    return found[-1].strip() if found else None
+    start = completion.rfind("<answer>", 0, max(completion.rfind("</answer>"), 0))
+    return completion[start + len("<answer>") :].partition("</answer>")[0].strip() if start >= 0 else None
+
+
+def final_answer(completion: str) -> str | None:
+    """The answer without the `\\boxed{}` that may stand around or in it: the content of the last one."""
+    answer = extract_answer(completion)
+    return None if answer is None else unboxed(answer)
+
+
+def unboxed(text: str) -> str:
+    """The content of the last `\\boxed{}`, where braces balance; else the text as it is, stripped."""
+    start = text.rfind("\\boxed{")
+    if start < 0:
+        return text.strip()
+    start += len("\\boxed{")
+    depth = 1
+    for place in range(start, len(text)):
+        depth += {"{": 1, "}": -1}.get(text[place], 0)
+        if depth == 0:
+            return text[start:place].strip()
+    return text.strip()

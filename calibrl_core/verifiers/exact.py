@@ -1,0 +1,20 @@
+"""Answer reward: the `<answer>` text is the truth, character by character."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from calibrl_core.verifiers.base import Verifier, final_answer
+
+
+class ExactReward(Verifier):
+    """1.0 where the answer, without the space around it, equals the truth, else 0.0."""
+
+    type: Literal["exact"] = "exact"
+    ignore_case: bool = Field(False, description="take upper and lower case for the same")
+
+    def score(self, completion: str, truth: str) -> float:
+        answer, truth = final_answer(completion), truth.strip()
+        if answer is None or answer == "":
+            return 0.0
+        return float(answer.casefold() == truth.casefold() if self.ignore_case else answer == truth)

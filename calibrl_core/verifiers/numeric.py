@@ -1,0 +1,36 @@
+"""Answer reward: the `<answer>` is one number, near enough to the truth."""
+
+import re
+from fractions import Fraction
+from typing import Literal
+
+from pydantic import Field
+
+from calibrl_core.verifiers.base import Verifier, final_answer
+from calibrl_core.verifiers.notation import LONGEST, agree, bare, read_quantity
+
+_NAMED = re.compile(r"\A[A-Za-z\\][\w\\{}]* ?(?:=|\\approx) ?")  # x =, at the start
+
+
+class NumericReward(Verifier):
+    """1.0 where |answer - truth| <= absolute_tolerance, or <= relative_tolerance * |truth|; else 0.0.
+
+    Thousands separators, fractions, powers of ten, a leading `x =` and a unit are understood. A unit may be missing on
+    one side; two different ones are wrong, and none is converted. 50% is 0.5, or 50. An answer with several numbers, or
+    with a number among other text, is wrong; and so is every answer where the truth is not a number.
+    """
+
+    type: Literal["numeric"] = "numeric"
+    absolute_tolerance: float = Field(0.0, ge=0, description="difference that passes, in the truth's unit")
+    relative_tolerance: float = Field(1e-3, ge=0, lt=1, description="difference that passes, as a share of the truth")
+
+    def score(self, completion: str, truth: str) -> float:
+        answer = final_answer(completion)
+        if answer is None or max(len(answer), len(truth)) > LONGEST:
+            return 0.0
+        found, wanted = (read_quantity(_NAMED.sub("", bare(text))) for text in (answer, truth))
+        return float(found is not None and wanted is not None and agree(found, wanted, self._near))
+
+    def _near(self, answer: Fraction, truth: Fraction) -> bool:
+        difference = abs(answer - truth)
+        return difference <= self.absolute_tolerance or difference <= Fraction(self.relative_tolerance) * abs(truth)

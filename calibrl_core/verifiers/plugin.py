@@ -1,0 +1,85 @@
+"""Verifiers that an administrator installs: Python entry points of the group `calibrl.verifiers`.
+
+A spec names one that is installed, never a file or a module. Finding it reads the metadata of installed distributions
+only; its code is imported in worker processes, and nowhere else.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Literal
+
+from pydantic import Field
+
+from calibrl_core.verifiers.base import Pending, Verifier
+
+GROUP = "calibrl.verifiers"
+
+
+class PluginError(ValueError):
+    """A verifier that is named but not installed, or that can't be loaded; the message says what there is."""
+
+
+class PluginReward(Verifier):
+    """What an installed verifier says: a callable `(completion: str, truth: str) -> float`, 0.0 to 1.0."""
+
+    type: Literal["plugin"] = "plugin"
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._\-]*$", max_length=100, description="its entry point's name, as installed"
+    )
+    version: str | None = Field(
+        None, min_length=1, max_length=100, description="the version its distribution must have; None: any"
+    )
+
+    @property
+    def label(self) -> str:
+        return f"plugin-{self.name}"
+
+    def score(self, completion: str, truth: str) -> float | Pending:
+        return Pending(completion, truth)
+
+    def judge(self, text: str, truth: str) -> float:
+        value = float(_load(self.name, self.version)(text, truth))
+        if not (math.isfinite(value) and 0 <= value <= 1):
+            raise ValueError(f"returned {value}, and a number from 0 to 1 is wanted")
+        return value
+
+    def prepare(self) -> None:
+        _load(self.name, self.version)
+
+
+def plugin_versions(verifiers: Iterable[Verifier]) -> dict[str, str]:
+    """The version of each plugin's distribution, by `label`. Imports none of them.
+
+    Raises:
+        PluginError: one that is not installed, not in the version asked for, or installed twice.
+    """
+    plugins = (verifier for verifier in verifiers if isinstance(verifier, PluginReward))
+    return {plugin.label: _version(_find(plugin.name, plugin.version)) for plugin in plugins}
+
+
+def _find(name: str, version: str | None) -> EntryPoint:
+    installed = {(point.name, point.value, _version(point)): point for point in entry_points(group=GROUP)}
+    named = [point for point in installed.values() if point.name == name]
+    if not named:
+        there_is = ", ".join(sorted({f"{point.name} {_version(point)}" for point in installed.values()})) or "none"
+        raise PluginError(f"no verifier {name!r} is installed on this machine; installed: {there_is}")
+    if len(named) > 1:
+        owners = " and ".join(sorted(f"{point.dist.name if point.dist else '?'} {_version(point)}" for point in named))
+        raise PluginError(f"the verifier {name!r} is installed twice, by {owners}: remove one")
+    if version not in (None, _version(named[0])):
+        raise PluginError(f"the verifier {name!r} is installed in version {_version(named[0])}, not {version}")
+    return named[0]
+
+
+def _version(point: EntryPoint) -> str:
+    return point.dist.version if point.dist else "unknown"
+
+
+@cache
+def _load(name: str, version: str | None) -> Callable[[str, str], float]:
+    found = _find(name, version).load()
+    if not callable(found):
+        raise PluginError(f"the verifier {name!r} is no function of (completion, truth)")
+    return found  # type: ignore[no-any-return]

@@ -1,0 +1,205 @@
+"""A few worker processes that judge what may take long or bring its process down.
+
+They are fresh interpreters without torch, started when the first question comes; a question's clock starts when its
+worker is ready. Only the parent keeps time: a worker that overruns or dies is killed and replaced, its question scores
+0, and the others go on. Workers belong to the trainer's process group but are deaf to SIGINT and SIGTERM, so that a
+trainer asked to stop can finish its step; they end when their socket closes or the thread that started them ends.
+"""
+
+import json
+import math
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, Self
+
+from calibrl_core.verifiers import Reward
+from calibrl_core.verifiers.plugin import PluginError
+
+MOST_WORKERS = 4
+START_SECONDS = 120.0  # a fresh interpreter and its imports, on a busy machine
+MOST_FRUITLESS = 3  # workers lost in a row before they had a question
+SEND_SECONDS = 10.0  # an idle worker reads at once, unless someone has stopped it
+REAP_SECONDS = 30.0  # a killed process that still hasn't ended is stuck in the kernel
+FEWEST_LOSSES = 32  # workers that a batch may cost, or one for every 20 questions: then the rest is not asked
+DEAF_TO = {signal.SIGINT, signal.SIGTERM}
+
+
+class Question(NamedTuple):
+    """What a worker is asked: which verifier (its place in the list), and a `Pending`'s fields."""
+
+    verifier: int
+    text: str
+    truth: str
+
+
+class Verdict(NamedTuple):
+    """0.0 to 1.0; or 0.0 and why there is no verdict."""
+
+    value: float
+    failure: str | None = None
+
+
+class WorkerPool:
+    """Judges batches of questions. A context manager; for one thread, whose end is the end of the workers, too."""
+
+    def __init__(self, verifiers: Sequence[Reward], most_workers: int | None = None) -> None:
+        self._verifiers = verifiers
+        self._settings = json.dumps([verifier.model_dump(mode="json") for verifier in verifiers])
+        self._most_workers = most_workers or min(MOST_WORKERS, len(os.sched_getaffinity(0)))
+        self._workers: list[_Worker] = []
+        self._fruitless = 0  # workers lost in a row before they had a question
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the workers. A later batch starts new ones."""
+        while self._workers:
+            self._workers.pop().kill()
+
+    def judge(self, questions: Iterable[Question]) -> dict[Question, Verdict]:
+        """The verdict on each different question. Takes at most the sum of the time limits, and a worker's start for
+        each that fails.
+
+        Raises:
+            PluginError: a verifier can't be loaded in a worker.
+            RuntimeError: worker processes can't be started.
+        """
+        waiting = deque(dict.fromkeys(questions))
+        most_losses, losses = max(FEWEST_LOSSES, len(waiting) // 20), 0
+        verdicts: dict[Question, Verdict] = {}
+        while waiting or any(worker.question for worker in self._workers):
+            self._hand_out(waiting)
+            verdicts |= self._hear()
+            lost = self._bury()
+            verdicts |= lost
+            losses += len(lost)
+            if losses > most_losses:
+                verdicts |= dict.fromkeys(waiting, Verdict(0.0, f"not judged: {losses} others had failed before"))
+                waiting.clear()
+        return verdicts
+
+    def _hand_out(self, waiting: deque[Question]) -> None:
+        busy = sum(worker.question is not None for worker in self._workers)
+        while len(self._workers) < min(self._most_workers, busy + len(waiting)):
+            self._workers.append(_Worker(self._settings))
+        for worker in self._workers:
+            if waiting and worker.idle and worker.ask(waiting[0], self._limit(waiting[0])):
+                waiting.popleft()
+
+    def _hear(self) -> dict[Question, Verdict]:
+        """Wait until a worker says something or is overdue; the verdicts that came."""
+        poll = select.poll()
+        by_fd = {worker.socket.fileno(): worker for worker in self._workers}
+        for fd in by_fd:
+            poll.register(fd, select.POLLIN)
+        seconds = max(0.0, min(worker.deadline for worker in self._workers) - time.monotonic())
+        verdicts = {}
+        for fd, _ in poll.poll(math.ceil(seconds * 1000)):
+            question = by_fd[fd].question
+            verdict = by_fd[fd].hear()
+            if verdict is None:
+                continue
+            if question is None and verdict.failure is not None:
+                raise PluginError(f"a verifier can't be loaded: {verdict.failure}")
+            if question is not None:
+                self._fruitless = 0
+                verdicts[question] = self._named(question, verdict.value, verdict.failure)
+        return verdicts
+
+    def _bury(self) -> dict[Question, Verdict]:
+        """Part with workers that died or are overdue; the verdicts on their questions."""
+        verdicts = {}
+        for worker in [worker for worker in self._workers if worker.dead or worker.deadline <= time.monotonic()]:
+            self._workers.remove(worker)
+            status = worker.kill()
+            if worker.question is None:
+                self._fruitless += 1
+                continue
+            limit = self._limit(worker.question)
+            why = f"its process died (exit status {status})" if worker.dead else f"no verdict within {limit:g} seconds"
+            verdicts[worker.question] = self._named(worker.question, 0.0, why)
+        if self._fruitless >= MOST_FRUITLESS:
+            raise RuntimeError("the verifiers' worker processes end before they can judge; the log may say why")
+        return verdicts
+
+    def _limit(self, question: Question) -> float:
+        return self._verifiers[question.verifier].time_limit_seconds
+
+    def _named(self, question: Question, value: float, failure: str | None) -> Verdict:
+        return Verdict(value, failure and f"{self._verifiers[question.verifier].label}: {failure}")
+
+
+class _Worker:
+    """One process, and the question it has."""
+
+    def __init__(self, settings: str) -> None:
+        self.socket, theirs = socket.socketpair()
+        self.socket.settimeout(SEND_SECONDS)
+        with theirs:
+            self._process = _start(theirs)
+        self.dead = False
+        self.question: Question | None = None
+        self.deadline = time.monotonic() + START_SECONDS  # for what it is to say next
+        self._ready = False
+        self._heard = b""
+        self._send(settings)
+
+    @property
+    def idle(self) -> bool:
+        return self._ready and self.question is None and not self.dead
+
+    def ask(self, question: Question, limit: float) -> bool:
+        """Put a question to an idle worker; False where it turns out to be gone."""
+        if not self._send(json.dumps(question)):
+            return False
+        self.question, self.deadline = question, time.monotonic() + limit
+        return True
+
+    def hear(self) -> Verdict | None:
+        """Take what it has to say, which makes it idle. None where it is not done, or dead."""
+        try:
+            data = self.socket.recv(65536)
+        except ConnectionError:
+            data = b""
+        self.dead = not data
+        self._heard += data
+        if not self._heard.endswith(b"\n"):
+            return None
+        verdict = Verdict(*json.loads(self._heard))
+        self._ready, self.question, self.deadline, self._heard = True, None, math.inf, b""
+        return verdict
+
+    def kill(self) -> int:
+        """End the process, whatever it does; its exit status."""
+        self._process.kill()
+        self.socket.close()
+        return self._process.wait(REAP_SECONDS)
+
+    def _send(self, line: str) -> bool:
+        try:
+            self.socket.sendall(line.encode() + b"\n")
+        except OSError:  # it died, or reads no more
+            self.dead, self.deadline = True, 0.0
+        return not self.dead
+
+
+def _start(channel: socket.socket) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-P", "-m", "calibrl_core.verifiers.worker", str(os.getpid())]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    # A child inherits what is blocked: so it is deaf from its first moment on.
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, DEAF_TO)
+    try:
+        return subprocess.Popen(command, stdin=channel.fileno(), stdout=2, env=environment)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
