@@ -1,21 +1,26 @@
 """How well a policy answers: sampled and greedy accuracy, pass@k, majority@k, each with a bootstrap interval."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from calibrl_core.data.schema import Example
-from calibrl_core.rewards import Score, score
+from calibrl_core.rewards import Score, Scorer
 from calibrl_core.rollout.base import RolloutEngine
-from calibrl_core.verifiers import Reward
-from calibrl_core.verifiers.base import extract_answer
+from calibrl_core.verifiers.base import final_answer, follows_format
+from calibrl_core.verifiers.notation import canonical
+
+T = TypeVar("T")
 
 ROWS_AT_ONCE = 256  # completions decoded together
 RESAMPLES = 2000
 INTERVAL = (2.5, 97.5)  # percentiles
+COUNTS_AT_ONCE = 4_000_000  # resampled prompts held in memory
 
 
 @dataclass(frozen=True)
@@ -26,16 +31,38 @@ class Answers:
     texts: list[list[str]]  # N x K
     scores: list[list[Score]]  # N x K
     lengths: NDArray[np.int64]  # [N, K] tokens
+    truncated: NDArray[np.bool_]  # [N, K] cut at the limit
 
     def passed(self) -> NDArray[np.bool_]:
         """`[N, K]`."""
         return np.array([[score.passed for score in row] for row in self.scores])
 
+    def strict(self) -> NDArray[np.bool_]:
+        """`[N, K]`: passed, and in the asked format."""
+        return np.array([[score.strict for score in row] for row in self.scores])
+
+    def by_source(self) -> dict[str, "Answers"]:
+        """The answers to the examples of each `data_source`, by its name; examples without one are in none."""
+        rows: dict[str, list[int]] = {}
+        for row, example in enumerate(self.examples):
+            if example.data_source is not None:
+                rows.setdefault(example.data_source, []).append(row)
+        return {source: self._of(chosen) for source, chosen in sorted(rows.items())}
+
+    def _of(self, rows: Sequence[int]) -> "Answers":
+        return Answers(
+            examples=[self.examples[row] for row in rows],
+            texts=[self.texts[row] for row in rows],
+            scores=[self.scores[row] for row in rows],
+            lengths=self.lengths[rows],
+            truncated=self.truncated[rows],
+        )
+
 
 def ask(
     engine: RolloutEngine,
     examples: Sequence[Example],
-    rewards: Sequence[Reward],
+    scorer: Scorer,
     *,
     samples: int,
     temperature: float,
@@ -46,21 +73,22 @@ def ask(
     """Sample `samples` completions a prompt (temperature 0: one greedy) and score them. `advance` is called once a
     batch of `batches(...)`."""
     texts: list[list[str]] = []
+    scores: list[list[Score]] = []
     lengths: list[list[int]] = []
+    truncated: list[list[bool]] = []
     size = max(1, ROWS_AT_ONCE // samples)
     for start in range(0, len(examples), size):
         part = examples[start : start + size]
         rollouts = engine.generate(
             part, group_size=samples, temperature=temperature, max_tokens=max_tokens, seed=[*seed, start]
         )
-        counts = rollouts.mask.sum(-1).tolist()
-        texts += [rollouts.texts[row : row + samples] for row in range(0, len(rollouts.texts), samples)]
-        lengths += [counts[row : row + samples] for row in range(0, len(counts), samples)]
+        truths = [example.answer for example in part for _ in range(samples)]
+        texts += _rows(rollouts.texts, samples)
+        scores += _rows(scorer.score_all(rollouts.texts, truths), samples)
+        lengths += _rows(rollouts.mask.sum(-1).tolist(), samples)
+        truncated += _rows(rollouts.truncated.tolist(), samples)
         advance()
-    scores = [
-        [score(text, example.answer, rewards) for text in row] for example, row in zip(examples, texts, strict=True)
-    ]
-    return Answers(examples, texts, scores, np.array(lengths))
+    return Answers(examples, texts, scores, np.array(lengths), np.array(truncated))
 
 
 def batches(prompts: int, samples: int) -> int:
@@ -68,33 +96,61 @@ def batches(prompts: int, samples: int) -> int:
     return -(-prompts // max(1, ROWS_AT_ONCE // samples))
 
 
+def _rows(flat: Sequence[T], width: int) -> list[list[T]]:
+    return [list(flat[start : start + width]) for start in range(0, len(flat), width)]
+
+
 def summarise(answers: Answers, seed: int) -> dict[str, float]:
-    """Means over prompts, each with the bounds of its 95 % interval over resampled prompts as `_low` and `_high`."""
-    passed = answers.passed()
-    strict = np.array([[score.strict for score in row] for row in answers.scores])
-    per_prompt = {
-        "accuracy": passed.mean(1),
-        "strict_accuracy": strict.mean(1),
-        "pass_at_k": passed.any(1).astype(float),
-        "majority_at_k": np.array([_majority_passes(*row) for row in zip(answers.texts, passed, strict=True)]),
+    """Means over prompts, each with the bounds of its 95 % interval over resampled prompts as `_low` and `_high`; and
+    how many verdicts failed. Every share of right answers stands beside that of right ones in the asked format."""
+    measures = {
+        **_shares("", answers, answers.passed()),
+        **_shares("strict_", answers, answers.strict()),
+        "format_rate": np.array([[follows_format(text) for text in row] for row in answers.texts]).mean(1),
+        "length_mean": answers.lengths.mean(1),
+        "truncated_share": answers.truncated.mean(1),
     }
-    values = {"length_mean": float(answers.lengths.mean())}
-    for name, numbers in per_prompt.items():
-        low, high = interval(numbers, seed)
-        values |= {name: float(numbers.mean()), f"{name}_low": low, f"{name}_high": high}
+    bounds = intervals(np.stack([*measures.values()], axis=1), seed)
+    failures = sum(score.failure is not None for row in answers.scores for score in row)
+    values = {"verifier_failures": float(failures)}
+    for (name, per_prompt), (low, high) in zip(measures.items(), bounds.T, strict=True):
+        values |= {name: float(per_prompt.mean()), f"{name}_low": float(low), f"{name}_high": float(high)}
     return values
 
 
-def interval(per_prompt: NDArray[np.float64], seed: int) -> tuple[float, float]:
-    """Bounds of the bootstrap's 95 % interval of the mean, resampling prompts (`[N]`)."""
+def _shares(prefix: str, answers: Answers, right: NDArray[np.bool_]) -> dict[str, NDArray[np.float64]]:
+    """Each `[N]`; right `[N, K]`."""
+    samples = right.shape[1]
+    count = right.sum(1)
+    sizes = [2**power for power in range(samples.bit_length())]
+    return {
+        f"{prefix}accuracy": right.mean(1),
+        f"{prefix}pass_at_k": pass_at(samples, samples, count),
+        **{f"{prefix}pass_at_{size}": pass_at(size, samples, count) for size in sorted({*sizes, samples})},
+        f"{prefix}majority_at_k": right[np.arange(len(right)), [_majority(row) for row in answers.texts]].astype(float),
+    }
+
+
+def pass_at(k: int, samples: int, right: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The chance that one of k completions, drawn without replacement from `samples`, is right: `[N]`, where `right`
+    `[N]` of them are. Without bias: 1 - C(n - c, k) / C(n, k) (arXiv 2107.03374, equation 1)."""
+    chances = np.array([1 - math.comb(samples - c, k) / math.comb(samples, k) for c in range(samples + 1)])
+    return chances[right]
+
+
+def _majority(texts: Sequence[str]) -> int:
+    """The first completion with the commonest answer (of equals, the one given first; no answer counts as one)."""
+    answers = [None if answer is None else canonical(answer) for answer in map(final_answer, texts)]
+    return answers.index(Counter(answers).most_common(1)[0][0])
+
+
+def intervals(per_prompt: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
+    """Bounds `[2, M]` of the bootstrap's 95 % interval of each mean, resampling prompts; per_prompt `[N, M]`."""
     rng = np.random.default_rng(seed)
-    picks = rng.integers(len(per_prompt), size=(RESAMPLES, len(per_prompt)))
-    low, high = np.percentile(per_prompt[picks].mean(1), INTERVAL)
-    return float(low), float(high)
-
-
-def _majority_passes(texts: Sequence[str], passed: NDArray[np.bool_]) -> float:
-    """1.0 where the commonest answer (the first of equals; no answer counts as one) is right."""
-    answers = [extract_answer(text) for text in texts]
-    winner = Counter(answers).most_common(1)[0][0]
-    return float(passed[answers.index(winner)])
+    prompts = len(per_prompt)
+    size = max(1, COUNTS_AT_ONCE // prompts)
+    drawn = [
+        rng.multinomial(prompts, np.full(prompts, 1 / prompts), size=min(size, RESAMPLES - start)) @ per_prompt
+        for start in range(0, RESAMPLES, size)
+    ]
+    return np.percentile(np.concatenate(drawn) / prompts, INTERVAL, axis=0)

@@ -3,9 +3,11 @@
     python -m calibrl_core.evaluate config.json --run-dir DIR
 
 Reports one `progress` a batch and at the end a result with one entry a model and data set:
-`{model, model_index, split, prompts, samples, metrics}`, and one comparison for every two models on a data set:
-`{split, first, second, difference, low, high, distinguishable}`, the paired difference of sampled accuracy with its
-95 % interval. Every single answer is kept in DIR/answers.jsonl.
+`{model, model_index, split, prompts, samples, metrics, sources}`, and one comparison for every two models on a data
+set: `{split, first, second, difference, low, high, distinguishable}`, the paired difference of sampled accuracy with
+its 95 % interval. `metrics` are those of `calibrl_core.accuracy.summarise`, and of the greedy completions as
+`greedy_...`; `sources` holds `{prompts, metrics}` of each `data_source` that the examples name. Every single answer is
+kept in DIR/answers.jsonl.
 """
 
 import json
@@ -17,14 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibrl_core import data
-from calibrl_core.accuracy import Answers, ask, batches, interval, summarise
+from calibrl_core.accuracy import Answers, ask, batches, intervals, summarise
 from calibrl_core.config import BuiltinModel, EvaluateConfig, ModelSource
 from calibrl_core.data.schema import Example
 from calibrl_core.models.policy import load_policy
 from calibrl_core.report import Report
+from calibrl_core.rewards import Scorer
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 
 ANSWERS_FILE = "answers.jsonl"
+GREEDY = ("accuracy", "strict_accuracy", "format_rate", "length_mean", "truncated_share")  # the others need samples
 
 
 class _Stopped(Exception):
@@ -35,27 +39,28 @@ def evaluate(config: EvaluateConfig, report: Report, should_stop: Callable[[], b
     """Run to the end or until `should_stop()`; return the result that `finish` reports. Metrics of model i (from 0)
     are reported as step i + 1, by `eval/<split>/name`. An evaluation that was stopped begins anew when started again.
 
-    Raises DataError (bad rows), OSError (files), torch.OutOfMemoryError.
+    Raises DataError (bad rows), PluginError (verifiers), OSError (files), torch.OutOfMemoryError.
     """
-    evaluation = _Evaluation(config, report, should_stop)
-    try:
-        results = list(evaluation.run())
-    except _Stopped:
-        return {"status": "stopped", "step": evaluation.done, "result": {}}
+    with Scorer(config.rewards) as scorer:
+        evaluation = _Evaluation(config, report, scorer, should_stop)
+        try:
+            results = list(evaluation.run())
+        except _Stopped:
+            return {"status": "stopped", "step": evaluation.done, "result": {}}
     result = {"results": results, "comparisons": evaluation.comparisons()}
     return {"status": "succeeded", "step": evaluation.done, "result": result}
 
 
 class _Evaluation:
-    def __init__(self, config: EvaluateConfig, report: Report, should_stop: Callable[[], bool]) -> None:
-        self.config, self.report, self.should_stop = config, report, should_stop
+    def __init__(self, config: EvaluateConfig, report: Report, scorer: Scorer, should_stop: Callable[[], bool]) -> None:
+        self.config, self.report, self.scorer, self.should_stop = config, report, scorer, should_stop
         self.sets = [(source.name, data.load(source)) for source in config.data]
         self.done = 0
         self.per_prompt: dict[str, list[NDArray[np.float64]]] = {name: [] for name, _ in self.sets}  # a model each, [N]
         per_set = [batches(len(examples), self.config.rollout.samples) for _, examples in self.sets]
         greedy = [batches(len(examples), 1) for _, examples in self.sets] if config.rollout.greedy else []
         self.total = (sum(per_set) + sum(greedy)) * len(config.models)
-        report.emit("start", step=0, steps_total=self.total)
+        report.emit("start", step=0, steps_total=self.total, versions=scorer.versions)
         (report.run_dir / ANSWERS_FILE).unlink(missing_ok=True)
 
     def run(self) -> Iterator[dict[str, Any]]:
@@ -64,15 +69,14 @@ class _Evaluation:
             engine = SharedPrefillEngine(load_policy(source))
             values: dict[str, float] = {}
             for split, examples in self.sets:
-                metrics = self._measure(engine, index, split, examples)
-                values |= {f"eval/{split}/{name}": value for name, value in metrics.items()}
+                measured = self._measure(engine, index, split, examples)
+                values |= {f"eval/{split}/{name}": value for name, value in measured["metrics"].items()}
                 yield {
                     "model": _label(source),
                     "model_index": index,
                     "split": split,
-                    "prompts": len(examples),
                     "samples": self.config.rollout.samples,
-                    "metrics": metrics,
+                    **measured,
                 }
             self.report.emit("metrics", step=index + 1, values=values)
 
@@ -82,36 +86,42 @@ class _Evaluation:
         for split, accuracies in self.per_prompt.items():
             for first, second in combinations(range(len(accuracies)), 2):
                 differences = accuracies[second] - accuracies[first]
-                low, high = interval(differences, self.config.seed)
+                low, high = intervals(differences[:, None], self.config.seed)[:, 0].tolist()
                 row = {"split": split, "first": first, "second": second, "difference": float(differences.mean())}
                 rows.append({**row, "low": low, "high": high, "distinguishable": not low <= 0 <= high})
         return rows
 
-    def _measure(
-        self, engine: SharedPrefillEngine, index: int, split: str, examples: list[Example]
-    ) -> dict[str, float]:
+    def _measure(self, engine: SharedPrefillEngine, index: int, split: str, examples: list[Example]) -> dict[str, Any]:
+        """`{prompts, metrics, sources}` of one model on one data set."""
         rollout = self.config.rollout
         sampled = self._ask(engine, examples, rollout.samples, rollout.temperature)
         self._keep(index, split, "sampled", sampled)
         self.per_prompt[split].append(sampled.passed().mean(1))
-        metrics = summarise(sampled, self.config.seed)
+        greedy = None
         if rollout.greedy:
             greedy = self._ask(engine, examples, 1, 0.0)
             self._keep(index, split, "greedy", greedy)
-            passed = greedy.passed().mean(1)
-            low, high = interval(passed, self.config.seed)
-            metrics |= {
-                "greedy_accuracy": float(passed.mean()),
-                "greedy_accuracy_low": low,
-                "greedy_accuracy_high": high,
-            }
+        greedy_sources = greedy.by_source() if greedy else {}
+        sources = {
+            source: {"prompts": len(part.examples), "metrics": self._metrics(part, greedy_sources.get(source))}
+            for source, part in sampled.by_source().items()
+        }
+        return {"prompts": len(examples), "metrics": self._metrics(sampled, greedy), "sources": sources}
+
+    def _metrics(self, sampled: Answers, greedy: Answers | None) -> dict[str, float]:
+        metrics = summarise(sampled, self.config.seed)
+        if greedy is not None:
+            values = summarise(greedy, self.config.seed)
+            names = [f"{name}{bound}" for name in GREEDY for bound in ("", "_low", "_high")]
+            metrics |= {f"greedy_{name}": values[name] for name in names}
+            metrics["verifier_failures"] += values["verifier_failures"]
         return metrics
 
     def _ask(self, engine: SharedPrefillEngine, examples: list[Example], samples: int, temperature: float) -> Answers:
         return ask(
             engine,
             examples,
-            self.config.rewards,
+            self.scorer,
             samples=samples,
             temperature=temperature,
             max_tokens=self.config.rollout.max_completion_tokens,
@@ -127,9 +137,12 @@ class _Evaluation:
 
     def _keep(self, index: int, split: str, how: str, answers: Answers) -> None:
         with (self.report.run_dir / ANSWERS_FILE).open("a") as file:
-            for example, texts, scores in zip(answers.examples, answers.texts, answers.scores, strict=True):
+            for place, (example, scores) in enumerate(zip(answers.examples, answers.scores, strict=True)):
                 row = {"model_index": index, "split": split, "how": how, "prompt_id": example.id}
-                row |= {"answer": example.answer, "texts": texts, "passed": [score.passed for score in scores]}
+                row |= {"data_source": example.data_source, "answer": example.answer, "texts": answers.texts[place]}
+                row |= {"passed": [score.passed for score in scores], "strict": [score.strict for score in scores]}
+                row |= {"lengths": answers.lengths[place].tolist(), "truncated": answers.truncated[place].tolist()}
+                row |= {"failures": [score.failure for score in scores]}
                 file.write(json.dumps(row) + "\n")
 
 

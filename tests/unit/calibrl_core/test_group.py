@@ -1,18 +1,13 @@
-"""Advantages, aggregation, data order, learning rate, accuracy: small functions with hand-derived answers."""
+"""Advantages, aggregation, data order, learning rate: small functions with hand-derived answers."""
 
-import numpy as np
 import pytest
 import torch
 
-from calibrl_core.accuracy import Answers, batches, interval, summarise
 from calibrl_core.advantages import group_advantages
 from calibrl_core.aggregation import token_weights
 from calibrl_core.config import OptimizerSettings
-from calibrl_core.data.schema import Example
 from calibrl_core.optimizer import learning_rate
 from calibrl_core.order import step_indices
-from calibrl_core.rewards import score
-from calibrl_core.verifiers import MathReward
 
 
 def test_advantages():
@@ -55,30 +50,3 @@ def test_learning_rate():
     assert [learning_rate(linear, step, 4) for step in range(4)] == [1.0, 0.75, 0.5, 0.25]
     cosine = OptimizerSettings(lr=1.0, schedule="cosine")
     assert learning_rate(cosine, 2, 4) == pytest.approx(0.5)
-
-
-def answers(texts):
-    examples = [Example(id=str(row), question="", answer="1") for row in range(len(texts))]
-    full = [[f"<answer>{text}</answer>" for text in row] for row in texts]
-    scores = [[score(text, "1", [MathReward()]) for text in row] for row in full]
-    return Answers(examples, full, scores, np.ones((len(texts), len(texts[0])), dtype=np.int64))
-
-
-def test_summary():
-    found = summarise(answers([["1", "1", "2", "3"], ["2", "2", "1", "1"], ["4", "5", "6", "7"]]), seed=0)
-    assert found["accuracy"] == pytest.approx((0.5 + 0.5 + 0) / 3)
-    assert found["pass_at_k"] == pytest.approx(2 / 3)
-    assert found["majority_at_k"] == pytest.approx(1 / 3)  # a tie goes to the answer given first
-    assert found["accuracy_low"] <= found["accuracy"] <= found["accuracy_high"]
-    assert found["strict_accuracy"] == 0.0  # no <think>
-
-
-def test_interval_is_that_of_the_mean():
-    numbers = np.array([0.0, 1.0] * 50)
-    low, high = interval(numbers, seed=0)
-    assert low == pytest.approx(0.5 - 1.96 * 0.05, abs=0.015)  # standard error 0.5 / 10
-    assert high == pytest.approx(0.5 + 1.96 * 0.05, abs=0.015)
-
-
-def test_batches_are_as_many_as_announced():
-    assert [batches(64, 8), batches(65, 8), batches(3, 500)] == [2, 3, 3]

@@ -1,0 +1,75 @@
+"""A whole evaluation: figures by data set and by source, comparisons, and every answer kept."""
+
+import json
+
+import pytest
+
+from calibrl_core.config import EvaluateConfig
+from calibrl_core.evaluate import evaluate
+from calibrl_core.report import EventFile
+
+
+@pytest.fixture
+def settings(tmp_path):
+    rows = [
+        {
+            "prompt": [{"role": "user", "content": f"What is {n} + 1?"}],
+            "reward_model": {"ground_truth": str(n + 1)},
+            "data_source": "even" if n % 2 == 0 else "odd",
+        }
+        for n in range(5)
+    ]
+    (tmp_path / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {
+        "models": [{"builtin": "tiny-vlm"}, {"builtin": "tiny-vlm", "seed": 1}],
+        "data": [{"path": str(tmp_path / "sums.jsonl")}, {"builtin": "digits", "split": "test", "rows": 2}],
+        "rollout": {"samples": 2, "max_completion_tokens": 4},
+        "rewards": [{"type": "exact"}, {"type": "format"}],
+    }
+
+
+def run(folder, settings, should_stop=lambda: False):
+    report = EventFile(folder)
+    ended = evaluate(EvaluateConfig.model_validate(settings), report, should_stop)
+    report.close()
+    return ended, [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+
+
+def test_evaluation(tmp_path, settings):
+    ended, events = run(tmp_path / "run", settings)
+    assert ended["status"] == "succeeded"
+    results, comparisons = ended["result"]["results"], ended["result"]["comparisons"]
+    assert [(row["model_index"], row["split"], row["prompts"]) for row in results] == [
+        *((0, "sums", 5), (0, "test", 2)),
+        *((1, "sums", 5), (1, "test", 2)),
+    ]
+    assert {source: part["prompts"] for source, part in results[0]["sources"].items()} == {"even": 3, "odd": 2}
+    assert results[1]["sources"] == {}
+    shown = {"accuracy", "strict_accuracy", "pass_at_k", "pass_at_1", "pass_at_2", "majority_at_k", "format_rate"}
+    shown |= {"length_mean", "truncated_share", "greedy_accuracy", "greedy_strict_accuracy", "greedy_accuracy_low"}
+    for metrics in (results[0]["metrics"], results[0]["sources"]["odd"]["metrics"]):
+        assert shown | {"verifier_failures"} <= set(metrics)
+        assert metrics["accuracy"] == 0.0  # a fresh model is never right
+    assert {row["split"] for row in comparisons} == {"sums", "test"}
+    assert (comparisons[0]["difference"], comparisons[0]["distinguishable"]) == (0.0, False)
+    assert events[0]["versions"] == {}
+    metrics = [event for event in events if event["type"] == "metrics"]
+    assert [event["step"] for event in metrics] == [1, 2]
+    assert {"eval/sums/greedy_accuracy", "eval/test/pass_at_k"} <= set(metrics[1]["values"])
+
+
+def test_every_answer_is_kept(tmp_path, settings):
+    run(tmp_path / "run", {**settings, "models": settings["models"][:1], "data": settings["data"][:1]})
+    rows = [json.loads(line) for line in (tmp_path / "run" / "answers.jsonl").read_text().splitlines()]
+    assert [(row["how"], row["data_source"], row["answer"]) for row in rows] == [
+        (how, "even" if n % 2 == 0 else "odd", str(n + 1)) for how in ("sampled", "greedy") for n in range(5)
+    ]
+    for row in rows:
+        count = 2 if row["how"] == "sampled" else 1
+        assert {len(row[name]) for name in ("texts", "passed", "strict", "lengths", "truncated", "failures")} == {count}
+
+
+def test_an_evaluation_that_is_asked_to_stop(tmp_path, settings):
+    ended, events = run(tmp_path / "run", settings, should_stop=lambda: True)
+    assert (ended["status"], ended["result"]) == ("stopped", {})
+    assert [event["type"] for event in events] == ["start", "progress"]
