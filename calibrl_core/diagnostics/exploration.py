@@ -6,7 +6,8 @@ import numpy as np
 
 from calibrl_core.diagnostics.base import StepBatch
 from calibrl_core.diagnostics.histograms import Histogram, histogram
-from calibrl_core.verifiers.base import extract_answer
+from calibrl_core.verifiers.base import final_answer
+from calibrl_core.verifiers.notation import canonical
 
 TOP = 5  # entropy_top20: the most undecided fifth of the tokens
 ENTROPY_EDGES = np.linspace(0.0, 8.0, 65)  # nats; a uniform choice among 150,000 tokens would be 11.9
@@ -48,12 +49,13 @@ def _entropy(batch: StepBatch) -> dict[str, float]:
 
 
 def _answers(batch: StepBatch) -> dict[str, float]:
-    """Different answers a group, and how much its wrong completions agree. No answer counts as none of them.
+    """Different answers a group, and how much its wrong completions agree. Answers are equal as far as plain text tells
+    (0.50, 1/2); no answer is none of them.
 
     Agreement is asked of groups with two wrong completions or more: one alone has nobody to agree with.
     """
     size = batch.rollouts.group_size
-    answers = [extract_answer(text) for text in batch.rollouts.texts]
+    answers = [None if text is None else canonical(text) for text in map(final_answer, batch.rollouts.texts)]
     distinct = agreeing = wrong = 0
     for prompt, passed in enumerate(batch.passed.tolist()):
         group = answers[prompt * size : (prompt + 1) * size]

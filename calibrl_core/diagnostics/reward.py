@@ -4,13 +4,15 @@ from calibrl_core.diagnostics.base import StepBatch
 
 
 def reward(batch: StepBatch) -> dict[str, float]:
-    """Mean and standard deviation of the reward over all rollouts, accuracies, and each verifier's mean score."""
+    """Mean and standard deviation of the reward over all rollouts, accuracies, how many verdicts failed, and each
+    verifier's mean score."""
     count = len(batch.scores)
     values = {
         "reward/mean": batch.rewards.mean().item(),
         "reward/std": batch.rewards.std(unbiased=False).item(),
         "reward/answer_accuracy": sum(score.passed for score in batch.scores) / count,
         "reward/strict_accuracy": sum(score.strict for score in batch.scores) / count,
+        "reward/verifier_failures": float(sum(score.failure is not None for score in batch.scores)),
     }
     for name in batch.scores[0].by_verifier:
         values[f"reward/{name}"] = sum(score.by_verifier[name] for score in batch.scores) / count

@@ -97,6 +97,12 @@ def test_reward(batch):
     assert found["reward/format"] == pytest.approx(2 / 6)
 
 
+def test_verdicts_that_failed_are_counted(batch):
+    assert diagnose(batch)["reward/verifier_failures"] == 0.0
+    scores = [*batch.scores[:4], *(dataclasses.replace(one, failure="too slow") for one in batch.scores[4:])]
+    assert diagnose(dataclasses.replace(batch, scores=scores))["reward/verifier_failures"] == 2.0
+
+
 def test_entropy(batch):
     found = diagnose(batch)
     # ten tokens: 0.4 0.8 1.0 2.0 0.0 0.6 0.2 0.2 0.4 0.4 sum to 6.0; the two highest are 2.0 and 1.0
@@ -118,6 +124,13 @@ def test_answers(batch):
     assert found["exploration/distinct_answers"] == 2.0
     # the wrong: 5, 5 agree in two of two; 7, none, 8 in one of three
     assert found["exploration/common_wrong_share"] == pytest.approx(3 / 5)
+
+
+def test_answers_that_mean_the_same_are_one(batch):
+    texts = [f"<answer>{text}</answer>" for text in ("1/2", "0.5", "\\boxed{0.50}", "a", "A", "b")]
+    found = diagnose(dataclasses.replace(batch, rollouts=dataclasses.replace(batch.rollouts, texts=texts)))
+    assert found["exploration/distinct_answers"] == 1.5
+    assert found["exploration/common_wrong_share"] == pytest.approx((2 + 2) / 5)
 
 
 def test_one_wrong_completion_has_nobody_to_agree_with(batch):
