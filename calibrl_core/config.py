@@ -56,10 +56,12 @@ ModelSource = Annotated[
 DEFAULT_REWARDS: tuple[Reward, ...] = (MathReward(), FormatReward())
 
 
-def _answer_judged(rewards: tuple[Reward, ...]) -> tuple[Reward, ...]:
+def _usable_rewards(rewards: tuple[Reward, ...]) -> None:
     if not any(reward.judges_answer for reward in rewards):
         raise ValueError("name at least one verifier that judges the answer, such as {type: math}")
-    return rewards
+    labels = [reward.label for reward in rewards]
+    if len(set(labels)) < len(labels):
+        raise ValueError(f"rewards: two entries share a name ({', '.join(labels)}); metrics are kept by name")
 
 
 class RolloutSettings(Closed):
@@ -150,7 +152,7 @@ class TrainSettings(Closed):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        _answer_judged(self.rewards)
+        _usable_rewards(self.rewards)
         if not isinstance(self.algorithm, SFT) and self.algorithm.mini_batches > self.prompts_per_step:
             raise ValueError(
                 f"algorithm.mini_batches ({self.algorithm.mini_batches}) must not exceed prompts_per_step "
@@ -184,7 +186,7 @@ class EvaluateSettings(Closed):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        _answer_judged(self.rewards)
+        _usable_rewards(self.rewards)
         names = [source.name for source in self.data]
         if len(set(names)) < len(names):
             raise ValueError(f"data: two entries share a name ({', '.join(names)}); results are kept by name")

@@ -19,6 +19,7 @@ from transformers.utils import logging as transformers_logging
 from calibrl_core.data.schema import DataError
 from calibrl_core.optimizer import NonFiniteError
 from calibrl_core.report import EventFile, health_sentence
+from calibrl_core.verifiers.plugin import PluginError
 
 Config = TypeVar("Config", bound=BaseModel)
 SHOWN = ("reward/mean", "reward/answer_accuracy", "exploration/entropy", "loss/total", "validation/accuracy")
@@ -110,7 +111,7 @@ def _explain(error: Exception) -> tuple[str, str]:
     if isinstance(error, ValidationError):
         fields = (f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors())
         return "bad_spec", "; ".join(fields)
-    if isinstance(error, DataError):
+    if isinstance(error, DataError | PluginError):
         return "bad_spec", str(error)
     if isinstance(error, NonFiniteError):
         return "non_finite", str(error)

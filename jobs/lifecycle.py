@@ -90,7 +90,7 @@ def submit(session: Session, spec: TrainSpec | EvaluateSpec, *, actor: str) -> m
     Raises:
         Invalid: fields that can't be met, each named.
     """
-    found = specs.text_problems(spec) or specs.file_problems(spec)
+    found = specs.text_problems(spec) or [*specs.file_problems(spec), *specs.plugin_problems(spec)]
     known = jobs.hold(session, specs.dependencies(spec))
     found += specs.job_problems(spec, known)
     if not projects.exists(session, spec.project):

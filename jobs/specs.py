@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from calibrl_core.config import EvaluateConfig, ModelOptions, PathModel, TrainConfig
 from calibrl_core.data.files import check_source
 from calibrl_core.data.schema import DataSource, FileData
+from calibrl_core.verifiers.plugin import PluginError, plugin_versions
 from jobs.errors import FieldError
 from jobs.models import Job
 from jobs.schemas import (
@@ -55,6 +56,17 @@ def file_problems(spec: TrainSpec | EvaluateSpec) -> list[FieldError]:
     for field, source, needs_experts in _sources(spec):
         if isinstance(source, FileData):
             found += [FieldError(f"{field}.path", text) for text in _file_problems(source, needs_experts)]
+    return found
+
+
+def plugin_problems(spec: TrainSpec | EvaluateSpec) -> list[FieldError]:
+    """Which verifiers are not installed here, going by the metadata of what is: none of their code is run."""
+    found = []
+    for index, reward in enumerate(spec.rewards):
+        try:
+            plugin_versions([reward])
+        except PluginError as error:
+            found.append(FieldError(f"rewards.{index}", str(error)))
     return found
 
 

@@ -9,6 +9,7 @@ import textwrap
 
 import pytest
 
+from calibrl_core.config import TrainConfig
 from calibrl_core.rewards import Scorer
 from calibrl_core.verifiers import ExactReward, FormatReward, MathReward, PluginReward, pool
 from calibrl_core.verifiers.base import follows_format
@@ -209,7 +210,8 @@ def test_processes_that_never_start_are_an_error(monkeypatch):
 
 TRAINER = """
     import os, signal, sys
-    from calibrl_core.rewards import Scorer
+    from calibrl_core.config import TrainConfig
+from calibrl_core.rewards import Scorer
     from calibrl_core.verifiers import PluginReward
 
     received = []
@@ -281,6 +283,14 @@ def test_plugins_are_found_among_what_is_installed(installed):
 def test_a_plugin_that_cannot_be_loaded_is_an_error(name, why):
     with Scorer([plugin(name)], workers=1) as scorer, pytest.raises(PluginError, match=why):
         one(scorer, "a")
+
+
+def test_two_verifiers_of_one_name_are_refused():
+    settings = {"model": {"builtin": "tiny-vlm"}, "data": {"builtin": "digits"}, "steps": 1}
+    two = [{"type": "plugin", "name": name} for name in ("a", "b")]
+    assert len(TrainConfig.model_validate({**settings, "rewards": two}).rewards) == 2
+    with pytest.raises(ValueError, match="two entries share a name"):
+        TrainConfig.model_validate({**settings, "rewards": [*two, two[0]]})
 
 
 def test_a_spec_names_no_path():

@@ -108,6 +108,21 @@ def test_an_algorithm_that_needs_experts_wants_them_in_its_data_only(tmp_path: P
     assert specs.file_problems(spec(data=bare, algorithm={"type": "grpo"})) == []
 
 
+def test_a_verifier_must_be_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = tmp_path / "org-1.2.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: org\nVersion: 1.2\n")
+    (info / "entry_points.txt").write_text("[calibrl.verifiers]\norg-geometry = no_such_module:verify\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    plugins = [{"type": "plugin", "name": name} for name in ("org-geometry", "org-algebra")]
+    (problem,) = specs.plugin_problems(spec(rewards=[{"type": "math"}, *plugins]))
+    assert problem.field == "rewards.2"
+    assert "no verifier 'org-algebra' is installed" in problem.message
+    assert "org-geometry 1.2" in problem.message
+    (problem,) = specs.plugin_problems(spec(EVALUATE, rewards=[{**plugins[0], "version": "2"}]))
+    assert "version 1.2, not 2" in problem.message
+
+
 def test_text_that_postgres_can_not_keep() -> None:
     found = specs.text_problems(spec(labels={"team": "a\x00b"}, data={"path": "/x\x00.jsonl"}))
     assert {problem.field for problem in found} == {"labels.team", "data.path"}
