@@ -58,52 +58,6 @@ def test_experts_end_with_a_stop_token_unless_cut(policy, examples):
     assert policy.tokenizer.eos_token_id not in tokens
 
 
-def test_greedy_completions_are_those_of_generate(policy, engine, examples):
-    ours = engine.generate(examples, group_size=1, temperature=0, max_tokens=12, seed=[0])
-    rows = policy.encode(examples)
-    theirs = policy.model.generate(
-        input_ids=rows.input_ids,
-        attention_mask=rows.attention_mask,
-        **rows.images,
-        max_new_tokens=12,
-        do_sample=False,
-        suppress_tokens=policy.banned.nonzero().flatten().tolist(),
-        pad_token_id=policy.pad_id,
-    )[:, rows.input_ids.shape[1] :]
-    assert torch.equal(ours.tokens[ours.mask], theirs[:, : ours.tokens.shape[1]][ours.mask])
-
-
-def test_the_samplers_logprobs_are_the_trainers(policy, engine, examples):
-    rollouts = engine.generate(examples, group_size=4, temperature=0.7, max_tokens=16, seed=[1])
-    owners = [row // 4 for row in range(4 * len(examples))]
-    with torch.no_grad():
-        again = policy.logprobs(examples, owners, rollouts.tokens, rollouts.mask, temperature=0.7)
-    torch.testing.assert_close(again, rollouts.logprobs, rtol=0, atol=2e-5)
-    assert (rollouts.entropies[rollouts.mask] > 0).all()
-    assert not policy.banned[rollouts.tokens[rollouts.mask]].any()
-
-
-def test_the_same_seed_gives_the_same_completions_and_another_does_not(engine, examples):
-    first, again, other = (
-        engine.generate(examples[:2], group_size=3, temperature=1.0, max_tokens=8, seed=[seed]).texts
-        for seed in (0, 0, 1)
-    )
-    assert first == again != other
-
-
-def test_rows_that_finish_leave_the_others_as_they_were(policy, engine, examples, monkeypatch):
-    # With one token in three a stop token, rows finish all the time and the batch shrinks at almost every step.
-    monkeypatch.setattr(policy, "stop_ids", frozenset(range(0, 384, 3)))
-    monkeypatch.setattr("calibrl_core.rollout.shared_prefill.DROP_BELOW", 1.0)
-    dropping = engine.generate(examples, group_size=4, temperature=1.0, max_tokens=16, seed=[5])
-    monkeypatch.setattr("calibrl_core.rollout.shared_prefill.DROP_BELOW", 0.0)
-    keeping = engine.generate(examples, group_size=4, temperature=1.0, max_tokens=16, seed=[5])
-    assert len(set(dropping.mask.sum(-1).tolist())) > 2
-    assert torch.equal(dropping.tokens, keeping.tokens)
-    assert torch.equal(dropping.mask, keeping.mask)
-    torch.testing.assert_close(dropping.logprobs, keeping.logprobs, rtol=0, atol=2e-5)
-
-
 def test_packed_completions_have_the_logprobs_and_gradients_of_rows_of_their_own(policy, engine, examples, monkeypatch):
     """Against one plain forward pass a row, with prompts of different lengths and uneven groups."""
     longer = [
