@@ -14,6 +14,8 @@ _OPTION = re.compile(r"\(?[A-J]\)?")
 _CHAIN = re.compile(r"=|\\approx")
 _APART = re.compile(r"(?<!_\d)(?<=\d) (?=\d)")  # two numbers side by side, which LaTeX would read as a sum or a product
 
+_BASE = re.compile(r"(?<=\d)_ ?\{? ?(\d+)")  # 101_2, which math-verify reads as 101
+
 
 class MathReward(Verifier):
     """1.0 where the answer means what the truth means, else 0.0.
@@ -44,7 +46,8 @@ class MathReward(Verifier):
         found, wanted = read_quantity(answer), read_quantity(truth)
         if found and wanted:
             return float(agree(found, wanted, _near))
-        return 0.0 if not answer or _APART.search(answer) else Pending(answer, truth)
+        contradicts = len({*_BASE.findall(answer), *_BASE.findall(truth)}) > 1
+        return 0.0 if not answer or contradicts or _APART.search(answer) else Pending(answer, truth)
 
     def judge(self, text: str, truth: str) -> float:
         (value, unit), (right, right_unit) = split_unit(text), split_unit(truth)
