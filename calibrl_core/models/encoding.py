@@ -24,8 +24,8 @@ ENCODED_MEGABYTES = 512  # encoded prompts kept in memory; older ones are encode
 PLAIN_TEMPLATE = (
     "{% if bos_token %}{{ bos_token }}{% endif %}{% for message in messages %}{{ message['role'].capitalize() }}: "
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}IMAGE_TOKEN{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}\n"
-    "{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
+    "{% if part['type'] == 'image' %}IMAGE_TOKEN{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}"
+    "{{ '\n' }}{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
 )
 # What the processor may return beside images.
 PER_TOKEN = ("input_ids", "attention_mask", "position_ids", "mm_token_type_ids", "token_type_ids")

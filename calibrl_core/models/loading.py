@@ -44,7 +44,8 @@ def _from_folder(path: str) -> tuple[Any, Any]:
         auto, reader = AutoModelForCausalLM, AutoTokenizer
     else:
         raise ValueError(f"{path}: {config.model_type} is neither a causal text model nor an image-text model")
-    model = auto.from_pretrained(path, dtype=torch.float32, trust_remote_code=False)
+    # No pickles: weights come as safetensors.
+    model = auto.from_pretrained(path, dtype=torch.float32, use_safetensors=True, trust_remote_code=False)
     return model, reader.from_pretrained(path, trust_remote_code=False)
 
 

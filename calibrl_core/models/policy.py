@@ -214,7 +214,7 @@ class Policy:
         )
 
         def placed(values: Tensor) -> Tensor:
-            return torch.zeros(completions.shape, device=self.device).masked_scatter(completion_mask, values)
+            return values.new_zeros(completions.shape).masked_scatter(completion_mask, values)
 
         return TokenScores(placed(flat.logprobs), placed(flat.entropies) if flat.entropies is not None else None)
 

@@ -23,3 +23,45 @@ def engine(policy):
 @pytest.fixture(scope="session")
 def examples():
     return data.load(BuiltinData(builtin="digits", split="validation", rows=6))
+
+
+@pytest.fixture(scope="session")
+def text_policy(policy):
+    """Makes a tiny text model with random weights: config class of transformers, and what differs from a tiny Llama's
+    usual sizes. Its tokenizer brings no chat template and no padding token."""
+    import copy
+
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from calibrl_core.models.policy import Policy
+
+    def make(config_class, precision="auto", **changed):
+        tokenizer = copy.deepcopy(policy.tokenizer)
+        tokenizer.pad_token = None
+        sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+        settings = {
+            **sizes,
+            "num_key_value_heads": 2,
+            "vocab_size": len(tokenizer),
+            "initializer_range": 0.2,
+            "bos_token_id": None,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": None,
+            **changed,
+        }
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = AutoModelForCausalLM.from_config(config_class(**settings))
+        return Policy(model, tokenizer, torch.device("cpu"), precision)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def text_examples(examples):
+    """Without images, of different lengths."""
+    import dataclasses
+
+    longer = "What is 3 + 4? Think about it, and take your time."
+    return [dataclasses.replace(examples[0], images=(), question=text) for text in (longer, "2 + 2?", "And 9?")]
