@@ -7,7 +7,10 @@ import random
 import pytest
 from pydantic import ValidationError
 
+from calibrl_core.config import TrainConfig
 from calibrl_core.health import RULES, HealthMonitor, HealthSettings
+from calibrl_core.report import EventFile
+from calibrl_core.train import train
 
 WELL = {
     "exploration/entropy": 0.5,
@@ -198,3 +201,35 @@ def test_settings_are_closed_and_name_real_rules():
     with pytest.raises(ValidationError, match="pause_on"):
         HealthSettings(pause_on=("nonsense",))
     assert len(HealthSettings(pause_on=tuple(rule.name for rule in RULES)).pause_on) == len(RULES) == 5
+
+
+def test_a_rule_ends_a_run_with_a_checkpoint_and_a_resumed_run_goes_on(tmp_path):
+    """A fresh model never stops by itself: every completion is cut at the limit."""
+    given = {
+        "model": {"builtin": "tiny-vlm"},
+        "data": {"builtin": "digits", "rows": 2},
+        "algorithm": {"type": "grpo", "mini_batches": 1},
+        "rollout": {"group_size": 2, "max_completion_tokens": 3},
+        "prompts_per_step": 1,
+        "steps": 5,
+        "health": {"pause_on": ["all_truncated"], "truncated_steps": 3, "idle_steps": 2},
+    }
+
+    def run():
+        report = EventFile(tmp_path)
+        result = train(TrainConfig.model_validate(given), report, lambda: False)
+        report.close()
+        return result
+
+    def alerts():
+        lines = map(json.loads, (tmp_path / "events.jsonl").read_text().splitlines())
+        return [(line["step"], line["rule"], line["state"]) for line in lines if line["type"] == "health"]
+
+    paused = run()
+    assert (paused["status"], paused["reason"], paused["step"]) == ("stopped", "health", 3)
+    assert paused["message"].startswith("all_truncated fired at step 3: over the last 3 steps 100% of completions")
+    assert (tmp_path / "checkpoints" / "step-000003").is_dir()
+    assert alerts() == [(2, "no_advantage", "fired"), (3, "all_truncated", "fired")]
+    resumed = run()
+    assert (resumed["status"], resumed["step"], resumed.get("reason")) == ("succeeded", 5, None)
+    assert len(alerts()) == 2
