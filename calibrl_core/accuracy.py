@@ -32,6 +32,7 @@ class Answers:
     scores: list[list[Score]]  # N x K
     lengths: NDArray[np.int64]  # [N, K] tokens
     truncated: NDArray[np.bool_]  # [N, K] cut at the limit
+    logprobs: NDArray[np.float64]  # [N, K] nats a token: the completion's mean log-probability as it was sampled
 
     def passed(self) -> NDArray[np.bool_]:
         """`[N, K]`."""
@@ -56,6 +57,7 @@ class Answers:
             scores=[self.scores[row] for row in rows],
             lengths=self.lengths[rows],
             truncated=self.truncated[rows],
+            logprobs=self.logprobs[rows],
         )
 
 
@@ -76,6 +78,7 @@ def ask(
     scores: list[list[Score]] = []
     lengths: list[list[int]] = []
     truncated: list[list[bool]] = []
+    logprobs: list[list[float]] = []
     size = max(1, ROWS_AT_ONCE // samples)
     for start in range(0, len(examples), size):
         part = examples[start : start + size]
@@ -85,10 +88,12 @@ def ask(
         truths = [example.answer for example in part for _ in range(samples)]
         texts += _rows(rollouts.texts, samples)
         scores += _rows(scorer.score_all(rollouts.texts, truths), samples)
-        lengths += _rows(rollouts.mask.sum(-1).tolist(), samples)
+        counts = rollouts.mask.sum(-1)
+        lengths += _rows(counts.tolist(), samples)
+        logprobs += _rows((rollouts.logprobs.double().sum(-1) / counts).tolist(), samples)
         truncated += _rows(rollouts.truncated.tolist(), samples)
         advance()
-    return Answers(examples, texts, scores, np.array(lengths), np.array(truncated))
+    return Answers(examples, texts, scores, np.array(lengths), np.array(truncated), np.array(logprobs))
 
 
 def batches(prompts: int, samples: int) -> int:

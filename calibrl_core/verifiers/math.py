@@ -13,7 +13,6 @@ from calibrl_core.verifiers.notation import LONGEST, agree, bare, read_quantity,
 _OPTION = re.compile(r"\(?[A-J]\)?")
 _CHAIN = re.compile(r"=|\\approx")
 _APART = re.compile(r"(?<!_\d)(?<=\d) (?=\d)")  # two numbers side by side, which LaTeX would read as a sum or a product
-
 _BASE = re.compile(r"(?<=\d)_ ?\{? ?(\d+)")  # 101_2, which math-verify reads as 101
 
 

@@ -1,5 +1,6 @@
 """Accuracy, pass@k, majority@k and their intervals, by numbers worked out by hand."""
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -22,7 +23,7 @@ def answers(texts, sources=None, reward=None, form="<answer>{}</answer>"):
         scores = [scorer.score_all(row, ["1"] * len(row)) for row in full]
     shape = (len(texts), len(texts[0]))
     lengths = np.arange(shape[0] * shape[1]).reshape(shape)
-    return Answers(examples, full, scores, lengths, lengths % 2 == 1)
+    return Answers(examples, full, scores, lengths, truncated=lengths % 2 == 1, logprobs=np.zeros(shape))
 
 
 def test_summary():
@@ -91,11 +92,8 @@ def test_answers_by_source():
 
 def test_failed_verdicts_are_counted():
     found = answers([["1", "2"]], reward=ExactReward())
-    failed = [[type(score)(**{**vars(score), "failure": "exact: too slow"}) for score in row] for row in found.scores]
-    assert (
-        summarise(Answers(found.examples, found.texts, failed, found.lengths, found.truncated), 0)["verifier_failures"]
-        == 2.0
-    )
+    failed = [[replace(score, failure="exact: too slow") for score in row] for row in found.scores]
+    assert summarise(replace(found, scores=failed), seed=0)["verifier_failures"] == 2.0
 
 
 def test_intervals_are_those_of_the_mean():
@@ -135,3 +133,4 @@ def test_asking(engine, examples, monkeypatch):
     assert [len(row) for row in found.texts] == [len(row) for row in found.scores] == [2] * len(examples)
     assert found.lengths.shape == found.truncated.shape == (len(examples), 2)
     assert (found.lengths[found.truncated] == 3).all()
+    assert (found.logprobs < 0).all()
