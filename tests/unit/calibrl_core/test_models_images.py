@@ -1,0 +1,238 @@
+"""Image-text models: the stock Idefics3, and a tiny random Qwen2.5-VL, whose positions have three axes and whose images
+are of any size. Prompts with no image, one and two stand together, and none learns of it."""
+
+import copy
+import dataclasses
+import io
+
+import pytest
+import torch
+from PIL import Image
+
+from calibrl_core.models.policy import Policy
+from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
+
+MARKS = ["<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"]
+TEMPLATE = (
+    "{% for message in messages %}<|user|>{% for part in message['content'] %}{% if part['type'] == 'image' %}"
+    "<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+class QwenProcessor:
+    """What Qwen2_5_VLProcessor does, which can't be made without torchvision."""
+
+    chat_template = TEMPLATE
+
+    def __init__(self, tokenizer):
+        from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+        self.tokenizer = tokenizer
+        self.image_processor = Qwen2VLImageProcessorPil(
+            patch_size=14, merge_size=2, size={"shortest_edge": 28 * 28, "longest_edge": 28 * 28 * 16}
+        )
+
+    def apply_chat_template(self, messages, **options):
+        return self.tokenizer.apply_chat_template(messages, chat_template=TEMPLATE, **options)
+
+    def __call__(self, text, images=None, **options):
+        found, pieces = {}, text[0].split("<|image_pad|>")
+        if images:
+            found = dict(self.image_processor(images[0], return_tensors="pt"))
+            counts = [int(grid.prod()) // 4 for grid in found["image_grid_thw"]]
+            pieces[1:] = ["<|image_pad|>" * n + piece for n, piece in zip(counts, pieces[1:], strict=True)]
+        found |= dict(self.tokenizer(["".join(pieces)], **options))
+        if images:
+            mark = self.tokenizer.convert_tokens_to_ids("<|image_pad|>")
+            found["mm_token_type_ids"] = (found["input_ids"] == mark).int()
+        return found
+
+
+@pytest.fixture(scope="module")
+def qwen_policy(policy):
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    tokenizer = copy.deepcopy(policy.tokenizer)
+    tokenizer.add_tokens(MARKS, special_tokens=True)
+    ids = tokenizer.convert_tokens_to_ids(MARKS)
+    config = Qwen2_5_VLConfig(
+        text_config={
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "vocab_size": len(tokenizer) + 3,
+            "initializer_range": 0.2,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 100.0, "mrope_section": [2, 1, 1]},
+            "eos_token_id": tokenizer.eos_token_id,
+            "bos_token_id": None,
+            "pad_token_id": tokenizer.pad_token_id,
+        },
+        vision_config={
+            "depth": 2,
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_heads": 4,
+            "out_hidden_size": 32,
+            "fullatt_block_indexes": [1],
+            "window_size": 56,
+            "initializer_range": 0.2,
+        },
+        **dict(
+            zip(("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"), ids, strict=True)
+        ),
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Qwen2_5_VLForConditionalGeneration(config)
+    return Policy(model, QwenProcessor(tokenizer), torch.device("cpu"))
+
+
+@pytest.fixture(params=["idefics3", "qwen2.5-vl"])
+def model(request, policy):
+    return policy if request.param == "idefics3" else request.getfixturevalue("qwen_policy")
+
+
+def picture(seed, width=56, height=56):
+    generator = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(0, 255, (height, width, 3), generator=generator, dtype=torch.uint8)
+    with io.BytesIO() as file:
+        Image.fromarray(pixels.numpy()).save(file, format="png")
+        return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def mixed(examples):
+    """No image, one, two of different sizes, and one whose question does not say where it stands."""
+    ask = dataclasses.replace(examples[0], images=(), question="What is 3 + 4?")
+    one, wide, two = picture(1), picture(2, width=112, height=28), picture(3, width=84)
+    return [
+        ask,
+        dataclasses.replace(ask, images=(one,), question="<image>What do you see?"),
+        dataclasses.replace(ask, images=(wide, two), question="Compare <image> with <image>."),
+        dataclasses.replace(ask, images=(two,), question="And here?"),
+    ]
+
+
+def sampled(model, examples, **changed):
+    settings = {"group_size": 3, "temperature": 1.0, "max_tokens": 7, "seed": [4], **changed}
+    return SharedPrefillEngine(model).generate(examples, **settings)
+
+
+def test_prompts_with_none_one_and_two_images_are_in_company_what_they_are_alone(model, mixed):
+    rollouts = sampled(model, mixed)
+    for index, example in enumerate(mixed):
+        rows = slice(3 * index, 3 * index + 3)
+        alone = sampled(model, [example], first_row=3 * index)
+        assert alone.texts == rollouts.texts[rows]
+        width = alone.tokens.shape[1]
+        torch.testing.assert_close(alone.logprobs, rollouts.logprobs[rows, :width], rtol=0, atol=2e-5)
+    owners = [row // 3 for row in range(12)]
+    with torch.no_grad():
+        together = model.logprobs(mixed, owners, rollouts.tokens, rollouts.mask, 1.0)
+        back_to_front = list(reversed(range(12)))
+        other_order = model.logprobs(
+            mixed, [owners[row] for row in back_to_front], rollouts.tokens.flip(0), rollouts.mask.flip(0), 1.0
+        )
+    torch.testing.assert_close(together, rollouts.logprobs, rtol=0, atol=2e-5)
+    torch.testing.assert_close(other_order.flip(0), together, rtol=0, atol=2e-5)
+
+
+def plain(model, example, tokens):
+    """One forward pass of prompt and completion, left to the model itself: positions, masks, logits."""
+    encoded = dict(model.encoder._encode(example))
+    for name in ("position_ids", "attention_mask"):
+        del encoded[name]
+    count = len(tokens)
+    encoded["input_ids"] = torch.cat([encoded["input_ids"], tokens[None]], dim=1)
+    if (types := encoded.pop("mm_token_type_ids", None)) is not None and "mm_token_type_ids" in model._takes:
+        encoded["mm_token_type_ids"] = torch.nn.functional.pad(types, (0, count))
+    logits = model.model(**encoded).logits[0, -count - 1 : -1]
+    return logits.masked_fill(model.banned, -torch.inf).log_softmax(-1)[range(count), tokens]
+
+
+@pytest.mark.parametrize("shares", [True, False])
+def test_log_probabilities_and_gradients_are_those_of_plain_rows(model, mixed, shares, monkeypatch):
+    assert model.shares_prompts
+    monkeypatch.setattr(model, "shares_prompts", shares)
+    kept = [0, 1, 3, 4, 6, 7, 8, 10]
+    rollouts = sampled(model, mixed)
+    tokens, mask, owners = rollouts.tokens[kept], rollouts.mask[kept].clone(), [row // 3 for row in kept]
+    mask[1, 3:] = False
+    found = model.logprobs(mixed, owners, tokens, mask, 1.0)
+    expected = torch.zeros_like(found)
+    for row, owner in enumerate(owners):
+        expected[row, mask[row]] = plain(model, mixed[owner], tokens[row][mask[row]])
+    torch.testing.assert_close(found, expected, rtol=0, atol=3e-5)
+    weights = torch.linspace(0.1, 1, found.numel()).view(found.shape)
+    parameters = list(model.model.parameters())
+    ours = torch.autograd.grad((weights * found).sum(), parameters, allow_unused=True)
+    theirs = torch.autograd.grad((weights * expected).sum(), parameters, allow_unused=True)
+    for one, other in zip(ours, theirs, strict=True):
+        if other is not None:
+            torch.testing.assert_close(one, other, rtol=2e-3, atol=3e-4)
+
+
+@pytest.mark.parametrize("shares", [True, False])
+def test_images_run_once_a_prompt(model, mixed, shares, monkeypatch):
+    monkeypatch.setattr(model, "shares_prompts", shares)
+    seen = []
+    original = model.decoder.get_image_features
+
+    def counting(pixel_values, *rest, **options):
+        seen.append(tuple(pixel_values.shape))
+        return original(pixel_values, *rest, **options)
+
+    monkeypatch.setattr(model.decoder, "get_image_features", counting)
+    expected = tuple(model.encode(mixed[1:3]).images["pixel_values"].shape)
+    tokens = torch.full((8, 4), 70)
+    with torch.no_grad():
+        model.logprobs(mixed[1:3], [0] * 4 + [1] * 4, tokens, torch.ones_like(tokens, dtype=torch.bool), 1.0)
+    assert seen == [expected]
+    seen.clear()
+    sampled(model, mixed[1:3], group_size=6, max_tokens=2)
+    assert seen == [expected]
+
+
+@pytest.mark.parametrize("which", [1, 3], ids=["placed by a tag", "without a tag"])
+def test_another_picture_gives_other_logprobs(model, mixed, which):
+    example = mixed[which]
+    changed = dataclasses.replace(example, images=(picture(99),))
+    bare = dataclasses.replace(example, images=())
+    tokens, mask = torch.tensor([[70, 71, 72]]), torch.ones(1, 3, dtype=torch.bool)
+    with torch.no_grad():
+        seen, other, blind = (model.logprobs([one], [0], tokens, mask, 1.0) for one in (example, changed, bare))
+    assert (seen - other).abs().max() > 1e-4
+    assert (seen - blind).abs().max() > 1e-4
+
+
+def test_the_order_of_two_pictures_counts(model, mixed):
+    swapped = dataclasses.replace(mixed[2], images=mixed[2].images[::-1])
+    tokens, mask = torch.tensor([[70, 71, 72]]), torch.ones(1, 3, dtype=torch.bool)
+    with torch.no_grad():
+        seen, other = (model.logprobs([one], [0], tokens, mask, 1.0) for one in (mixed[2], swapped))
+    assert (seen - other).abs().max() > 1e-4
+
+
+def test_no_mark_of_an_image_or_a_video_is_ever_sampled(qwen_policy, mixed):
+    marks = qwen_policy.tokenizer.convert_tokens_to_ids(MARKS[:2])
+    assert qwen_policy.banned[marks].all()
+    assert qwen_policy.banned[len(qwen_policy.tokenizer) :].all()
+    hot = sampled(qwen_policy, mixed, temperature=10.0, group_size=8, max_tokens=24)
+    assert not qwen_policy.banned[hot.tokens[hot.mask]].any()
+
+
+def test_greedy_completions_with_images_are_those_of_generate(qwen_policy, mixed):
+    ours = sampled(qwen_policy, mixed, group_size=1, temperature=0, max_tokens=10)
+    for row, example in enumerate(mixed):
+        encoded = {k: v for k, v in qwen_policy.encoder._encode(example).items() if k != "position_ids"}
+        theirs = qwen_policy.model.generate(
+            **encoded,
+            max_new_tokens=10,
+            do_sample=False,
+            suppress_tokens=qwen_policy.banned.nonzero().flatten().tolist(),
+            pad_token_id=qwen_policy.pad_id,
+        )[0, encoded["input_ids"].shape[1] :]
+        assert ours.tokens[row][ours.mask[row]].tolist() == theirs[: int(ours.mask[row].sum())].tolist()
