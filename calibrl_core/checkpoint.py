@@ -1,9 +1,12 @@
 """Checkpoints: a folder that `from_pretrained` reads, with what the trainer needs to go on beside it.
 
-    checkpoints/step-000050/   model and processor, optimizer.safetensors, trainer.json
+    checkpoints/step-000050/   model and processor, optimizer.safetensors, trainer.json; adapter/ with LoRA
 
 A checkpoint is written under another name and renamed when it is whole, so that a half-written one is never picked.
 Data order, sampling and learning rate are functions of the seed and the step: there is no generator to save.
+
+With LoRA the model there is the merged one, which is read as any other; a run goes on from the model that it began
+with, and the adapter.
 """
 
 import json
@@ -11,6 +14,7 @@ import os
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -30,6 +34,8 @@ class TrainerState:
     best_step: int | None = None
     best_value: float | None = None
     metrics: dict[str, float] = field(default_factory=dict)  # validation/ of this step, where it was validated
+    solved: list[str] = field(default_factory=list)  # see `diagnostics.solved`
+    health: dict[str, Any] = field(default_factory=dict)  # see `health`
 
 
 class Checkpoints:
@@ -90,9 +96,12 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tens
 
 
 def _sync(folder: Path) -> None:
-    for path in folder.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        else:
+            _sync_folder(path)
     _sync_folder(folder)
 
 

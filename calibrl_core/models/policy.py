@@ -55,10 +55,10 @@ class Policy:
         self._uses_adapters = True
         if device.type == "cpu" and self.parameter_count < SMALL:
             torch.set_num_threads(1)
-        if self.bfloat16:
+        if self.bfloat16 and self._lora:
             adapters.halve_frozen(self.model)
-            if device.type == "cuda":
-                torch.set_float32_matmul_precision("high")  # the head, which stays float32, through tensor cores
+        if self.bfloat16 and device.type == "cuda":
+            torch.set_float32_matmul_precision("high")  # the head, which stays float32, through tensor cores
 
     @property
     def decoder(self) -> Any:
