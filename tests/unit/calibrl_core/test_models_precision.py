@@ -1,0 +1,78 @@
+"""bfloat16: forward passes in it, weights, gradients, log-probabilities and entropies in float32, and one arithmetic
+for sampler and trainer."""
+
+import copy
+
+import pytest
+import torch
+
+from calibrl_core.models.policy import Policy
+from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
+
+
+@pytest.fixture(scope="module")
+def half_policy(policy):
+    return Policy(copy.deepcopy(policy.model), policy.processor, policy.device, "bfloat16")
+
+
+@pytest.fixture(scope="module")
+def rollouts(half_policy, examples):
+    engine = SharedPrefillEngine(half_policy)
+    return engine.generate(examples, group_size=4, temperature=1.0, max_tokens=12, seed=[1])
+
+
+OWNERS = [row // 4 for row in range(24)]
+
+
+def test_auto_is_float32_on_a_cpu(policy):
+    assert not policy.bfloat16
+
+
+def test_layers_run_in_bfloat16_and_the_head_does_not(half_policy, examples, rollouts):
+    seen = {}
+    layer = half_policy.model.get_decoder().layers[0].self_attn.q_proj
+    handle = layer.register_forward_hook(lambda module, given, result: seen.update(layer=result.dtype))
+    scores = half_policy.evaluate_tokens(examples, OWNERS, rollouts.tokens, rollouts.mask, 1.0, with_entropy=True)
+    assert seen == {"layer": torch.bfloat16}
+    seen.clear()
+    SharedPrefillEngine(half_policy).generate(examples[:1], group_size=1, temperature=1.0, max_tokens=2, seed=[0])
+    handle.remove()
+    assert seen == {"layer": torch.bfloat16}
+    assert scores.logprobs.dtype == scores.entropies.dtype == rollouts.logprobs.dtype == torch.float32
+    assert {parameter.dtype for parameter in half_policy.model.parameters()} == {torch.float32}
+    with torch.autocast("cpu", torch.bfloat16):
+        assert half_policy.head.logits(torch.ones(1, 128, dtype=torch.bfloat16)).dtype == torch.float32
+
+
+def test_gradients_are_float32_and_near_those_of_float32(policy, half_policy, examples, rollouts):
+    gradients = []
+    for one in (policy, half_policy):
+        found = one.logprobs(examples, OWNERS, rollouts.tokens, rollouts.mask, 1.0)
+        weight = one.model.get_decoder().layers[0].self_attn.q_proj.weight
+        (gradient,) = torch.autograd.grad(found.sum(), weight)
+        assert gradient.dtype == torch.float32
+        gradients.append(gradient.flatten())
+    assert torch.cosine_similarity(*gradients, dim=0) > 0.99
+    assert not torch.equal(*gradients)
+
+
+def test_sampler_and_trainer_agree_as_well_as_bfloat16_lets_them(policy, half_policy, examples, rollouts):
+    """Packed and one token at a time, sums come in another order; each rounds to 8 bits."""
+    with torch.no_grad():
+        again = half_policy.logprobs(examples, OWNERS, rollouts.tokens, rollouts.mask, 1.0)
+        exact = policy.logprobs(examples, OWNERS, rollouts.tokens, rollouts.mask, 1.0)
+    between = (again - rollouts.logprobs)[rollouts.mask].abs()
+    assert between.max() < 0.1
+    assert between.mean() < 0.01
+    assert 1e-5 < (exact - rollouts.logprobs)[rollouts.mask].abs().mean() < 0.02
+
+
+def test_an_update_smaller_than_bfloat16_can_hold_is_kept(half_policy, examples, rollouts):
+    """The paper's rate of 1e-6 vanishes in bfloat16 weights."""
+    twin = Policy(copy.deepcopy(half_policy.model), half_policy.processor, half_policy.device, "bfloat16")
+    optimizer = torch.optim.AdamW(twin.model.parameters(), lr=1e-6)
+    twin.logprobs(examples, OWNERS, rollouts.tokens, rollouts.mask, 1.0).sum().backward()
+    optimizer.step()
+    before, after = (one.model.get_decoder().layers[0].mlp.up_proj.weight for one in (half_policy, twin))
+    assert (before != after).float().mean() > 0.9
+    assert (before.bfloat16() != after.bfloat16()).float().mean() < 0.1
