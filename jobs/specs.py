@@ -52,7 +52,7 @@ def file_problems(spec: TrainSpec | EvaluateSpec) -> list[FieldError]:
     found = []
     for field, model in _models(spec):
         if isinstance(model, PathModel):
-            found += [FieldError(f"{field}.path", text) for text in _folder_problems(Path(model.path))]
+            found += [FieldError(f"{field}.path", text) for text in _model_problems(Path(model.path))]
     for field, source, needs_experts in _sources(spec):
         if isinstance(source, FileData):
             found += [FieldError(f"{field}.path", text) for text in _file_problems(source, needs_experts)]
@@ -145,11 +145,13 @@ def _origin_problems(id: UUID, known: Mapping[UUID, Job]) -> list[str]:
     return _dependency_problems(id, known)
 
 
-def _folder_problems(folder: Path) -> list[str]:
-    if not folder.is_absolute():
+def _model_problems(path: Path) -> list[str]:
+    if not path.is_absolute():
         return [_RELATIVE]
-    if not _is_file(folder / "config.json"):
-        return [f"{folder} is not the folder of a saved model: it has no config.json"]
+    if path.suffix == ".gguf":
+        return [] if _is_file(path) else [f"there is no file {path} on the server"]
+    if not _is_file(path / "config.json"):
+        return [f"{path} is not the folder of a saved model: it has no config.json"]
     return []
 
 

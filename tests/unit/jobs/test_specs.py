@@ -72,6 +72,8 @@ def test_files_that_are_there_are_fine(tmp_path: Path) -> None:
     data = rows(tmp_path / "d.jsonl", {"question": "1+1?", "answer": "2", "expert": "two"})
     model = {"path": str(tmp_path)}
     assert specs.file_problems(spec(model=model, data={"path": str(data)})) == []
+    (tmp_path / "model.gguf").write_bytes(b"")
+    assert specs.file_problems(spec(model={"path": str(tmp_path / "model.gguf")})) == []
 
 
 @pytest.mark.parametrize(
@@ -80,6 +82,7 @@ def test_files_that_are_there_are_fine(tmp_path: Path) -> None:
         ({"model": {"path": "/no/such"}}, "model.path", "config.json"),
         ({"model": {"path": "relative"}}, "model.path", "absolute"),
         ({"model": {"path": "/" + "x" * 400}}, "model.path", "config.json"),
+        ({"model": {"path": "/no/such.gguf"}}, "model.path", "no file"),
         ({"data": {"path": "/no/such.jsonl"}}, "data.path", "no file"),
         ({"data": {"path": "rows.jsonl"}}, "data.path", "absolute"),
         ({"data": {"path": "/" + "x" * 400 + ".jsonl"}}, "data.path", "no file"),
