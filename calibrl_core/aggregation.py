@@ -1,19 +1,38 @@
 """From token losses to one number: each token's weight in the loss of its mini-batch."""
 
+from collections.abc import Callable, Sequence
+
+import torch
 from torch import Tensor
 
 from calibrl_core.algorithms.base import Aggregation
 
 
-def token_weights(mask: Tensor, aggregation: Aggregation) -> Tensor:
-    """Weights `[B, T]` float such that loss = sum(weights * token losses). mask `[B, T]` bool, of a whole mini-batch.
+def token_weights(
+    mask: Tensor,
+    aggregation: Aggregation,
+    *,
+    max_tokens: int,
+    total: Callable[[Sequence[float]], list[float]] = list,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Weights `[B, T]` such that loss = sum(weights * token losses). mask `[B, T]` bool, of a whole mini-batch;
+    a row without a token is no sequence.
 
     Taken over the mini-batch before it is cut into micro-batches, so that neither their number nor rows left out of the
-    forward pass change the denominator.
+    forward pass change the denominator; `total` sums counts over the processes that share the mini-batch.
+
+    - token-mean: every token of the mini-batch counts alike.
+    - seq-mean-token-mean, seq-mean-token-sum: the mean over sequences of each one's mean, or sum.
+    - seq-mean-token-sum-norm: the sum over all tokens / (sequences * max_tokens) (Dr.GRPO, arXiv 2503.20783).
     """
-    counted = mask.float()
+    counted = mask.to(dtype)
+    tokens, sequences = total([int(mask.sum()), int(mask.any(-1).sum())])
     if aggregation == "token-mean":
-        return counted / counted.sum().clamp(min=1)
+        return counted / max(1, tokens)
+    per_sequence = counted / max(1, sequences)
     if aggregation == "seq-mean-token-sum":
-        return counted / mask.shape[0]
-    return counted / counted.sum(-1, keepdim=True).clamp(min=1) / mask.shape[0]
+        return per_sequence
+    if aggregation == "seq-mean-token-sum-norm":
+        return per_sequence / max_tokens
+    return per_sequence / counted.sum(-1, keepdim=True).clamp(min=1)

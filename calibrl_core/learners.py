@@ -1,25 +1,35 @@
 """One step of each kind of learning: reinforcement (any policy-gradient algorithm) and supervised."""
 
+from __future__ import annotations
+
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 
 from calibrl_core.advantages import group_advantages
-from calibrl_core.algorithms import SFT
+from calibrl_core.algorithms import DAPO, SFT
+from calibrl_core.algorithms.dapo import overlong_penalty
+from calibrl_core.algorithms.luffy import LearnsFromExperts
 from calibrl_core.config import TrainConfig
 from calibrl_core.data.schema import Example
-from calibrl_core.diagnostics import diagnose
+from calibrl_core.diagnostics import diagnose, histograms
 from calibrl_core.diagnostics.base import StepBatch
-from calibrl_core.diagnostics.expert_mismatch import gap_histogram
-from calibrl_core.diagnostics.rareness import rareness_histogram
+from calibrl_core.experts import choose_experts, find_experts, joined_experts
 from calibrl_core.models.policy import Policy
 from calibrl_core.optimizer import GradientStep
-from calibrl_core.rewards import score
-from calibrl_core.rollout.base import RolloutEngine, Rollouts
+from calibrl_core.order import DataOrder
+from calibrl_core.ranks import Ranks
+from calibrl_core.resample import Sampled, fill_with_mixed
+from calibrl_core.rewards import Scorer
+from calibrl_core.rollout.base import RolloutEngine
+from calibrl_core.scoring import micro_batches
 from calibrl_core.update import Updater
+
+GRADIENT_STEPS = 20  # between two comparisons of the policy's and the guidance's gradients
 
 Histogram = tuple[list[float], list[int]]  # edges, counts
 
@@ -40,134 +50,146 @@ class Learner(Protocol):
         """Update the policy; `step` counts from 0."""
 
 
-def highest_rareness(config: TrainConfig) -> float:
-    """The largest |A| that a group can have: the last edge of its histogram."""
-    if isinstance(config.algorithm, SFT) or not config.algorithm.normalise_by_std:
-        return sum(reward.weight for reward in config.rewards)
-    group = config.rollout.group_size
-    return float((group - 1) / group**0.5)  # one against all others, by the unbiased standard deviation
+class _Clock:
+    """Seconds by phase."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - began
+
+    def metrics(self, tokens: int) -> dict[str, float]:
+        total = sum(self.seconds.values())
+        phases = {f"perf/{phase}_seconds": seconds for phase, seconds in self.seconds.items()}
+        return {**phases, "perf/step_seconds": total, "perf/tokens_per_second": tokens / total}
 
 
 class ReinforcementLearner:
     """Roll out, score, compare with the group and the expert, update."""
 
     def __init__(
-        self, config: TrainConfig, policy: Policy, engine: RolloutEngine, optimizer: torch.optim.Optimizer
+        self,
+        config: TrainConfig,
+        policy: Policy,
+        engine: RolloutEngine,
+        gradient: GradientStep,
+        scorer: Scorer,
+        order: DataOrder,
+        reference: Policy | None,
+        ranks: Ranks,
     ) -> None:
         assert not isinstance(config.algorithm, SFT)
-        self._config = config
-        self._policy = policy
-        self._engine = engine
-        self._updater = Updater(policy, GradientStep(policy, optimizer, config.optimizer), config)
-        self._highest_rareness = highest_rareness(config)
+        self._config, self._algorithm = config, config.algorithm
+        self._policy, self._engine, self._scorer, self._order, self._ranks = policy, engine, scorer, order, ranks
+        self._updater = Updater(policy, gradient, config, reference, ranks)
 
     def step(self, step: int, examples: Sequence[Example]) -> StepResult:
-        config, began = self._config, time.perf_counter()
-        rollouts = self._engine.generate(
-            examples,
-            group_size=config.rollout.group_size,
-            temperature=config.rollout.temperature,
-            max_tokens=config.rollout.max_completion_tokens,
-            seed=[config.seed, step],
-        )
-        rolled_out = time.perf_counter()
-        batch, reward_seconds = self._score(examples, rollouts)
-        scored = time.perf_counter()
-        losses = self._updater.update(examples, batch, step)
-        ended = time.perf_counter()
-        metrics = {
-            **diagnose(batch),
-            **losses,
-            "perf/rollout_seconds": rolled_out - began,
-            "perf/reward_seconds": reward_seconds,
-            "perf/update_seconds": ended - scored,
-            "perf/tokens_per_second": int(rollouts.mask.sum()) / (ended - began),
-        }
-        histograms = {"rareness": rareness_histogram(batch, self._highest_rareness)}
-        if batch.expert_nll is not None:
-            histograms["expert/gap"] = gap_histogram(batch)
-        return StepResult(metrics, histograms, batch)
+        clock = _Clock()
+        first_prompt = self._ranks.share(self._config.prompts_per_step).start
+        sampled = self._sample(step, 0, examples, clock)
+        extra = {}
+        if isinstance(self._algorithm, DAPO) and self._algorithm.dynamic_sampling:
+            sampled, prompts = fill_with_mixed(
+                sampled,
+                lambda attempt, count: self._sample(step, attempt, self._order.more(step, attempt, count), clock),
+                self._algorithm.max_resamples,
+            )
+            extra["exploration/sampled_prompts"] = float(prompts)
+        batch = self._batch(step, first_prompt, sampled, clock)
+        if step % GRADIENT_STEPS == 0:
+            extra |= self._updater.compare_gradients(batch, step)  # not in the step's time: it is for people only
+        with clock("update"):
+            losses = self._updater.update(batch, step, first_prompt)
+        tokens = int(batch.rollouts.mask.sum())
+        metrics = {**diagnose(batch), **losses, **extra, **clock.metrics(tokens)}
+        return StepResult(metrics, histograms(batch, self._config), batch)
 
-    def _score(self, examples: Sequence[Example], rollouts: Rollouts) -> tuple[StepBatch, float]:
-        began = time.perf_counter()
-        size = rollouts.group_size
-        scores = [
-            score(text, examples[row // size].answer, self._config.rewards) for row, text in enumerate(rollouts.texts)
-        ]
-        reward_seconds = time.perf_counter() - began
-        rewards = torch.tensor([one.reward for one in scores], dtype=torch.float64, device=self._policy.device).view(
-            -1, size
-        )
-        expert_logprobs, expert_mask, expert_nll = self._experts(examples, rollouts)
-        batch = StepBatch(
-            rollouts=rollouts,
-            scores=scores,
-            rewards=rewards,
-            passed=torch.tensor([one.passed for one in scores], device=self._policy.device).view(-1, size),
-            advantages=group_advantages(rewards, normalise_by_std=self._updater.algorithm.normalise_by_std),
-            expert_logprobs=expert_logprobs,
-            expert_mask=expert_mask,
-            expert_nll=expert_nll,
-        )
-        return batch, reward_seconds
-
-    @torch.no_grad()
-    def _experts(
-        self, examples: Sequence[Example], rollouts: Rollouts
-    ) -> tuple[torch.Tensor, torch.Tensor, float | None]:
-        """The policy's own log-probabilities of the experts before the step's first update, a row beside each rollout
-        (`[B, E]` and mask, E: the longest expert), and their mean negative log-likelihood. A prompt without an expert
-        has an empty mask."""
-        having = [index for index, example in enumerate(examples) if example.expert]
-        if not having:
-            nothing = torch.zeros((len(rollouts.mask), 0), device=rollouts.mask.device)
-            return nothing, nothing.bool(), None
-        self._policy.model.eval()
+    def _sample(self, step: int, attempt: int, examples: Sequence[Example], clock: _Clock) -> Sampled:
         rollout = self._config.rollout
-        tokens, mask = self._policy.tokenize_experts([examples[i] for i in having], rollout.max_completion_tokens)
-        logprobs = self._policy.logprobs(examples, having, tokens, mask, rollout.temperature)
-        beside = torch.zeros((len(rollouts.mask), logprobs.shape[1]), device=logprobs.device)
-        beside_mask = torch.zeros(beside.shape, dtype=torch.bool, device=logprobs.device)
-        rows = torch.tensor(having)[:, None] * rollouts.group_size + torch.arange(rollouts.group_size)
-        beside[rows] = logprobs[:, None]
-        beside_mask[rows] = mask[:, None]
-        return beside, beside_mask, -logprobs.sum().item() / int(mask.sum())
+        first_prompt = self._ranks.share(self._config.prompts_per_step).start
+        with clock("rollout"):
+            rollouts = self._engine.generate(
+                examples,
+                group_size=rollout.group_size,
+                temperature=rollout.temperature,
+                max_tokens=rollout.max_completion_tokens,
+                seed=[self._config.seed, step, attempt],
+                first_row=first_prompt * rollout.group_size,
+            )
+        with clock("reward"):
+            truths = [example.answer for example in examples for _ in range(rollout.group_size)]
+            return Sampled(examples, rollouts, self._scorer.score_all(rollouts.texts, truths))
+
+    def _batch(self, step: int, first_prompt: int, sampled: Sampled, clock: _Clock) -> StepBatch:
+        examples, rollouts, algorithm = sampled.examples, sampled.rollouts, self._algorithm
+        rewards = torch.tensor(
+            [score.reward for score in sampled.scores], dtype=torch.float64, device=self._policy.device
+        )
+        if isinstance(algorithm, DAPO) and algorithm.overlong_buffer is not None:
+            lengths, limit = rollouts.mask.sum(-1), self._config.rollout.max_completion_tokens
+            rewards = rewards + overlong_penalty(lengths, limit, algorithm.overlong_buffer)
+        rewards = rewards.view(len(examples), -1)
+        with clock("expert"):
+            experts = find_experts(self._policy, examples, self._config)
+            if isinstance(algorithm, LearnsFromExperts):
+                chosen = choose_experts(
+                    algorithm, examples, seed=self._config.seed, step=step, first_prompt=first_prompt
+                )
+                experts = joined_experts(
+                    experts, chosen, examples, rewards, self._scorer, normalise_by_std=algorithm.normalise_by_std
+                )
+        return StepBatch(
+            examples=examples,
+            rollouts=rollouts,
+            scores=sampled.scores,
+            rewards=rewards,
+            passed=sampled.passed,
+            advantages=group_advantages(rewards, normalise_by_std=algorithm.normalise_by_std),
+            experts=experts,
+        )
 
 
 class SupervisedLearner:
     """Fine-tune on the examples' experts."""
 
-    def __init__(self, config: TrainConfig, policy: Policy, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(self, config: TrainConfig, policy: Policy, gradient: GradientStep, ranks: Ranks) -> None:
         assert isinstance(config.algorithm, SFT)
-        self._config = config
-        self._algorithm = config.algorithm
-        self._policy = policy
-        self._gradient = GradientStep(policy, optimizer, config.optimizer)
+        self._config, self._algorithm = config, config.algorithm
+        self._policy, self._gradient, self._ranks = policy, gradient, ranks
 
     def step(self, step: int, examples: Sequence[Example]) -> StepResult:
-        began = time.perf_counter()
+        clock = _Clock()
+        with clock("update"):
+            metrics, tokens = self._update(examples)
+        return StepResult({**metrics, **clock.metrics(tokens)})
+
+    def _update(self, examples: Sequence[Example]) -> tuple[dict[str, float], int]:
         policy, config = self._policy, self._config
         policy.model.train()
         tokens, mask = policy.tokenize_experts(examples, config.rollout.max_completion_tokens)
-        size = config.micro_batch_rows or len(examples)
+        count = int(mask.sum())
+        (total_count,) = self._ranks.total([count])
         self._gradient.clear()
-        total = 0.0
-        for start in range(0, len(examples), size):
-            part = slice(start, start + size)
-            owners = range(len(examples))[part]
-            logprobs = policy.logprobs(examples, owners, tokens[part], mask[part], temperature=1.0)
-            loss = self._algorithm.loss(logprobs, mask[part], count=int(mask.sum()))
-            loss.backward()
-            total += loss.item()
+        loss_sum = 0.0
+        owners = list(range(len(examples)))
+        for part in micro_batches(policy, examples, owners, mask.sum(-1).tolist(), config):
+            rows = part.tolist()
+            logprobs = policy.logprobs(examples, rows, tokens[part], mask[part], temperature=1.0)
+            loss = self._algorithm.loss(logprobs, mask[part], count=int(total_count))
+            loss.backward(loss.detach() * 0 + 1)  # not finite: see Updater
+            loss_sum += loss.item()
         norm, applied = self._gradient.apply()
-        seconds = time.perf_counter() - began
+        (total,) = self._ranks.total([loss_sum])
+        (prompts,) = self._ranks.total([len(examples)])
         metrics = {
             "loss/total": total,
             "loss/grad_norm": norm,
             "loss/skipped_updates": float(not applied),
             "expert/nll": total,
-            "length/mean": int(mask.sum()) / len(examples),
-            "perf/update_seconds": seconds,
-            "perf/tokens_per_second": int(mask.sum()) / seconds,
+            "length/mean": total_count / prompts,
         }
-        return StepResult(metrics)
+        return metrics, count

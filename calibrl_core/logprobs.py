@@ -31,7 +31,8 @@ class Head:
     def logits(self, hidden: Tensor) -> Tensor:
         """`[N, V]` float32 from hidden `[N, D]`."""
         with torch.autocast(hidden.device.type, enabled=False):
-            found = hidden.float() @ self.weight.float().T
+            exact = _exact(hidden.dtype)
+            found = hidden.to(exact) @ self.weight.to(exact).T
         if self.bias is not None:
             found += self.bias
         if self.scale != 1.0:
@@ -80,7 +81,7 @@ class _TokenScores(torch.autograd.Function):
         banned: Tensor,
         with_entropy: bool,
     ) -> tuple[Tensor, Tensor]:
-        logprobs = torch.empty(hidden.shape[0], device=hidden.device)
+        logprobs = torch.empty(hidden.shape[0], dtype=_exact(hidden.dtype), device=hidden.device)
         normalisers, entropies = torch.empty_like(logprobs), torch.zeros_like(logprobs)
         for part in _parts(hidden, weight):
             scores = sampler_logits(head.logits(hidden[part]), temperature, banned)
@@ -118,10 +119,15 @@ class _TokenScores(torch.autograd.Function):
             if of_hidden is not None:
                 of_hidden[part] = of_logits @ weight
             if of_weight is not None:
-                of_weight.addmm_(of_logits.T, hidden[part].float())
+                of_weight.addmm_(of_logits.T, hidden[part].to(of_logits.dtype))
             if of_bias is not None:
                 of_bias += of_logits.sum(0)
         return of_hidden, of_weight, of_bias, None, None, None, None, None
+
+
+def _exact(dtype: torch.dtype) -> torch.dtype:
+    """float32, or float64 where the model runs in it."""
+    return torch.promote_types(dtype, torch.float32)
 
 
 def _parts(hidden: Tensor, weight: Tensor) -> list[slice]:
@@ -131,7 +137,7 @@ def _parts(hidden: Tensor, weight: Tensor) -> list[slice]:
 
 def sampler_logits(logits: Tensor, temperature: float, banned: Tensor) -> Tensor:
     """The logits that are sampled from: float32, divided by temperature, -inf where banned. `[..., V]`."""
-    return (logits.float() / temperature).masked_fill_(banned, -torch.inf)
+    return (logits.to(_exact(logits.dtype)) / temperature).masked_fill_(banned, -torch.inf)
 
 
 def entropy(scores: Tensor) -> Tensor:

@@ -27,14 +27,17 @@ class GradientStep:
         """Forget the last gradient."""
         self._optimizer.zero_grad(set_to_none=True)
 
-    def fill_with_zeros(self) -> None:
-        """A gradient of 0, where no row had one to give: momentum and weight decay go on, as in a plain loop."""
-        for parameter in self._parameters:
-            parameter.grad = torch.zeros_like(parameter)
+    def gradients(self) -> list[torch.Tensor]:
+        """A copy of the gradient as it stands, parameter by parameter; 0 where there is none."""
+        return [torch.zeros_like(one) if one.grad is None else one.grad.clone() for one in self._parameters]
 
     def apply(self) -> tuple[float, bool]:
         """The gradient's 2-norm before clipping, and whether it was applied. Raises NonFiniteError after ten in a row
-        that were not."""
+        that were not. Where no row had a gradient to give, it counts as 0: momentum and weight decay go on, as in a
+        plain loop."""
+        if all(parameter.grad is None for parameter in self._parameters):
+            for parameter in self._parameters:
+                parameter.grad = torch.zeros_like(parameter)
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._max_norm).item()
         if math.isfinite(norm):
             self._optimizer.step()
@@ -47,7 +50,8 @@ class GradientStep:
 
 
 def make_optimizer(policy: Policy, settings: OptimizerSettings) -> torch.optim.AdamW:
-    return torch.optim.AdamW(policy.model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
+    trained = [parameter for parameter in policy.model.parameters() if parameter.requires_grad]
+    return torch.optim.AdamW(trained, lr=settings.lr, weight_decay=settings.weight_decay)
 
 
 def learning_rate(settings: OptimizerSettings, step: int, steps: int) -> float:

@@ -2,141 +2,208 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from calibrl_core.aggregation import token_weights
-from calibrl_core.algorithms import SFT, CalibRL
+from calibrl_core.algorithms import SFT
 from calibrl_core.algorithms.base import LossBatch, TokenLosses
+from calibrl_core.algorithms.kl import kl_k1, kl_k3
 from calibrl_core.config import TrainConfig
-from calibrl_core.data.schema import Example
 from calibrl_core.diagnostics.base import StepBatch
+from calibrl_core.diagnostics.gradients import compare_gradients
+from calibrl_core.logprobs import TokenScores
 from calibrl_core.models.policy import Policy
 from calibrl_core.optimizer import GradientStep
+from calibrl_core.ranks import Ranks
+from calibrl_core.rows import MiniBatch, UpdateRows, mini_batches, update_rows
+from calibrl_core.scoring import micro_batches, score_rows
+from calibrl_core.tally import Tally
+
+KL = {"k1": kl_k1, "k3": kl_k3}
 
 
-class _Tally:
-    """Sums over a step's mini-batches. Clips and ratios count rollout tokens; a row left out of the forward pass has
-    a ratio of 1 and no clip."""
+@dataclass(frozen=True)
+class _Losses:
+    """One micro-batch's share of its mini-batch's loss. Scalars, with gradient."""
 
-    def __init__(self) -> None:
-        self.updates = 0
-        self.losses = dict.fromkeys(("loss/policy", "loss/guidance", "loss/total", "loss/grad_norm"), 0.0)
-        self._tokens = 0
-        self._clipped = dict.fromkeys(("clip/low_share", "clip/high_share", "clip/dual_share"), 0)
-        self._ratio_excess = 0.0
-        self._ratio_max = 1.0
-
-    def add_mini_batch(self, tokens: int) -> None:
-        self._tokens += tokens
-        self.updates += 1
-
-    def add_micro_batch(self, losses: TokenLosses, ratio: Tensor, mask: Tensor) -> None:
-        clips = (losses.clipped_low, losses.clipped_high, losses.clipped_dual)
-        for name, clipped in zip(self._clipped, clips, strict=True):
-            self._clipped[name] += int(clipped[mask].sum())
-        self._ratio_excess += (ratio[mask] - 1).sum().item()
-        self._ratio_max = max(self._ratio_max, ratio[mask].max().item())
-
-    def metrics(self) -> dict[str, float]:
-        return {
-            **{name: total / self.updates for name, total in self.losses.items()},
-            **{name: count / self._tokens for name, count in self._clipped.items()},
-            "ratio/mean": 1 + self._ratio_excess / self._tokens,
-            "ratio/max": self._ratio_max,
-        }
+    policy: Tensor
+    guidance: Tensor | None
+    kl: Tensor | None
+    entropy: Tensor | None
+    total: Tensor
 
 
 class Updater:
     """Applies one policy-gradient algorithm to a policy."""
 
-    def __init__(self, policy: Policy, gradient: GradientStep, config: TrainConfig) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        gradient: GradientStep,
+        config: TrainConfig,
+        reference: Policy | None = None,
+        ranks: Ranks | None = None,
+    ) -> None:
+        """`reference`: the policy that the run began with, where kl_coef is above 0."""
         assert not isinstance(config.algorithm, SFT)
         self.algorithm = config.algorithm
-        self._policy = policy
-        self._gradient = gradient
-        self._temperature = config.rollout.temperature
-        self._micro_batch_rows = config.micro_batch_rows
+        self._policy, self._gradient, self._config = policy, gradient, config
+        self._reference = reference
+        self._ranks = ranks or Ranks()
+        optional = {
+            "guidance": self.algorithm.has_guidance,
+            "kl": self.algorithm.kl_coef > 0,
+            "entropy": self.algorithm.entropy_coef > 0,
+        }
+        self._losses_kept = ["policy", *(name for name, there in optional.items() if there), "total"]
 
-    def update(self, examples: Sequence[Example], batch: StepBatch, step: int) -> dict[str, float]:
-        """Take the step's updates; return loss/, clip/ and ratio/ metrics. `step` counts from 0.
+    def update(self, batch: StepBatch, step: int, first_prompt: int = 0) -> dict[str, float]:
+        """Take the step's updates; return loss/, clip/, ratio/ and kl/ metrics. `step` counts from 0.
 
-        loss/skipped_updates counts mini-batches whose gradient was not finite: they change no weight. Raises
+        loss/skipped_updates counts mini-batches whose loss or gradient was not finite: they change no weight. Raises
         NonFiniteError (see `GradientStep`).
         """
+        rows = update_rows(batch)
+        reference = self._reference_logprobs(batch, rows)
         self._policy.model.train()
-        tally = _Tally()
-        applied = 0
-        for rows in _mini_batches(len(examples), batch.rollouts.group_size, self.algorithm.mini_batches):
-            self._backward(examples, batch, rows, step, tally)
-            norm, was_applied = self._gradient.apply()
-            tally.losses["loss/grad_norm"] += norm
-            applied += was_applied
-        return {**tally.metrics(), "loss/skipped_updates": float(tally.updates - applied)}
+        tally = Tally(self._losses_kept, self._ranks)
+        for mini_batch in self._mini_batches(rows, first_prompt):
+            self._gradient.clear()
+            for part in self._parts(batch, rows, mini_batch, step):
+                self._backward(batch, rows, mini_batch, part, reference, step, tally)
+            norm, applied = self._gradient.apply()
+            tally.add_mini_batch(mini_batch.tokens, norm, applied)
+        return tally.metrics()
 
-    def _backward(self, examples: Sequence[Example], batch: StepBatch, rows: Tensor, step: int, tally: _Tally) -> None:
-        mask = batch.rollouts.mask[rows]
-        weights = token_weights(mask, self.algorithm.aggregation)
-        guidance_coef = self._guidance_coef(step)
-        self._gradient.clear()
-        learning = self._rows_with_gradient(batch, rows, guidance_coef)
-        if not len(learning):
-            self._gradient.fill_with_zeros()
-        for part in torch.split(learning, self._micro_batch_rows or len(rows)) if len(learning) else ():
-            losses = self._micro_batch(examples, batch, rows[part], tally)
-            weight = weights[part, : losses.policy.shape[1]]
-            policy_loss = (losses.policy * weight).sum()
-            total = policy_loss
-            if losses.guidance is not None:
-                guidance_loss = (losses.guidance * weight).sum()
-                total = policy_loss + guidance_coef * guidance_loss
-                tally.losses["loss/guidance"] += guidance_loss.item()
-            tally.losses["loss/policy"] += policy_loss.item()
-            tally.losses["loss/total"] += total.item()
-            total.backward()
-        tally.add_mini_batch(int(mask.sum()))
+    def compare_gradients(self, batch: StepBatch, step: int) -> dict[str, float]:
+        """Norms of the policy's and the guidance's gradients on the first micro-batch, and the cosine between them.
 
-    def _guidance_coef(self, step: int) -> float:
-        if isinstance(self.algorithm, CalibRL) and step >= self.algorithm.guidance_start_step:
-            return self.algorithm.guidance_coef
-        return 0.0
-
-    def _rows_with_gradient(self, batch: StepBatch, rows: Tensor, guidance_coef: float) -> Tensor:
-        """Positions in `rows` that can move a weight: with A = 0 the policy loss is flat, and so is guidance where |A|
-        weighs it. They are left out of the forward pass, not out of the denominator."""
-        unweighted = isinstance(self.algorithm, CalibRL) and not self.algorithm.rareness_weighting
-        if unweighted and guidance_coef > 0:
-            return torch.arange(len(rows))
-        return (batch.advantages.flatten()[rows] != 0).nonzero().squeeze(-1).cpu()
-
-    def _micro_batch(self, examples: Sequence[Example], batch: StepBatch, rows: Tensor, tally: _Tally) -> TokenLosses:
-        rollouts = batch.rollouts
-        mask = rollouts.mask[rows]
-        length = int(mask.sum(-1).max())
-        mask = mask[:, :length]
-        owners = (rows // rollouts.group_size).tolist()
-        logprobs = self._policy.logprobs(examples, owners, rollouts.tokens[rows, :length], mask, self._temperature)
-        old_logprobs = rollouts.logprobs[rows, :length]
-        losses = self.algorithm.token_losses(
-            LossBatch(
-                logprobs=logprobs,
-                old_logprobs=old_logprobs,
-                advantages=batch.advantages.flatten()[rows].float(),
-                completion_mask=mask,
-                passed=batch.passed.flatten()[rows],
-                expert_logprobs=batch.expert_logprobs[rows],
-                expert_mask=batch.expert_mask[rows],
-            )
+        On-policy and with s of A's sign, guidance is per token a positive multiple of the policy gradient; this shows
+        when it says something of its own. Nothing without guidance. Changes no weight.
+        """
+        if self.algorithm.guidance_weight(step) == 0 or self._ranks.world > 1:
+            return {}
+        rows = update_rows(batch)
+        parts = (
+            (mini_batch, part)
+            for mini_batch in self._mini_batches(rows, 0)
+            for part in self._parts(batch, rows, mini_batch, step)
         )
-        tally.add_micro_batch(losses, (logprobs.detach() - old_logprobs).exp(), mask)
-        return losses
+        mini_batch, part = next(parts, (None, None))
+        if mini_batch is None or part is None:
+            return {}
+        self._policy.model.train()
+        gradients = []
+        for of_guidance in (False, True):
+            self._gradient.clear()
+            losses = self._losses(batch, rows, mini_batch, part, None, step)[0]
+            (losses.guidance if of_guidance and losses.guidance is not None else losses.policy).backward()
+            gradients.append(self._gradient.gradients())
+        self._gradient.clear()
+        return compare_gradients(*gradients)
 
+    def _mini_batches(self, rows: UpdateRows, first_prompt: int) -> list[MiniBatch]:
+        return mini_batches(
+            rows,
+            self.algorithm,
+            first_prompt=first_prompt,
+            max_tokens=self._config.rollout.max_completion_tokens,
+            micro_rows=self._config.micro_batch_rows,
+            ranks=self._ranks,
+        )
 
-def _mini_batches(prompts: int, group_size: int, count: int) -> list[Tensor]:
-    """Row numbers of each mini-batch: whole groups, divided as evenly as they go."""
-    return [
-        (part[:, None] * group_size + torch.arange(group_size)).flatten()
-        for part in torch.arange(prompts).tensor_split(count)
-    ]
+    def _parts(self, batch: StepBatch, rows: UpdateRows, mini_batch: MiniBatch, step: int) -> list[Tensor]:
+        """A mini-batch in micro-batches: positions in its rows.
+
+        With A = 0 the policy loss is flat, and so is guidance where |A| weighs it: such rows stay out of the forward
+        pass unless the algorithm says that they can move a weight. Their tokens stay in the denominator.
+        """
+        positions = torch.arange(len(mini_batch.rows))
+        if not self.algorithm.needs_all_rows(step):
+            positions = (rows.advantages[mini_batch.rows] != 0).nonzero().squeeze(-1).cpu()
+        chosen = mini_batch.rows[positions]
+        return [positions[part] for part in self._cut(batch, rows, chosen)]
+
+    def _cut(self, batch: StepBatch, rows: UpdateRows, chosen: Tensor) -> list[Tensor]:
+        owners, lengths = rows.prompts[chosen].tolist(), rows.mask[chosen].sum(-1).tolist()
+        return micro_batches(self._policy, batch.examples, owners, lengths, self._config)
+
+    def _backward(
+        self,
+        batch: StepBatch,
+        rows: UpdateRows,
+        mini_batch: MiniBatch,
+        part: Tensor,
+        reference: Tensor | None,
+        step: int,
+        tally: Tally,
+    ) -> None:
+        losses, tokens, scored = self._losses(batch, rows, mini_batch, part, reference, step)
+        # A loss that is not finite may have a gradient that is: make it neither, so that the update is left out.
+        losses.total.backward(losses.total.detach() * 0 + 1)
+        of = mini_batch.rows[part]
+        for name in self._losses_kept:
+            tally.add_loss(name, getattr(losses, name).item())
+        tally.add_rollouts(tokens, scored.logprobs.detach(), rows, of)
+
+    def _losses(
+        self,
+        batch: StepBatch,
+        rows: UpdateRows,
+        mini_batch: MiniBatch,
+        part: Tensor,
+        reference: Tensor | None,
+        step: int,
+    ) -> tuple[_Losses, TokenLosses, TokenScores]:
+        of, algorithm = mini_batch.rows[part], self.algorithm
+        scored = score_rows(
+            self._policy,
+            batch.examples,
+            rows,
+            of,
+            self._config.rollout.temperature,
+            with_entropy=algorithm.entropy_coef > 0,
+        )
+        width = scored.logprobs.shape[1]
+        tokens = algorithm.token_losses(self._loss_batch(batch, rows, of, scored))
+        weight = mini_batch.weights[part, :width]
+        of_rollouts = weight.masked_fill(rows.is_expert[of][:, None], 0.0)
+        policy = total = (tokens.policy * weight).sum()
+        guidance = kl = entropy = None
+        if tokens.guidance is not None:
+            guidance = (tokens.guidance * weight).sum()
+            total = total + algorithm.guidance_weight(step) * guidance
+        if reference is not None:
+            old = rows.old_logprobs[of, :width]
+            kl = (KL[algorithm.kl_estimator](scored.logprobs, reference[of, :width], old) * of_rollouts).sum()
+            total = total + algorithm.kl_coef * kl
+        if scored.entropies is not None:
+            entropy = (scored.entropies * of_rollouts).sum()
+            total = total - algorithm.entropy_coef * entropy
+        return _Losses(policy, guidance, kl, entropy, total), tokens, scored
+
+    def _loss_batch(self, batch: StepBatch, rows: UpdateRows, of: Tensor, scored: TokenScores) -> LossBatch:
+        width, experts = scored.logprobs.shape[1], batch.experts
+        return LossBatch(
+            logprobs=scored.logprobs,
+            old_logprobs=rows.old_logprobs[of, :width],
+            advantages=rows.advantages[of],
+            completion_mask=rows.mask[of, :width],
+            passed=rows.passed[of],
+            is_expert=rows.is_expert[of],
+            expert_logprobs=experts.logprobs[rows.prompts[of]],
+            expert_mask=experts.mask[rows.prompts[of]],
+        )
+
+    @torch.no_grad()
+    def _reference_logprobs(self, batch: StepBatch, rows: UpdateRows) -> Tensor | None:
+        """`[R, T]` nats under the policy that the run began with; None where the loss does not ask."""
+        if self._reference is None:
+            return None
+        logprobs = torch.zeros_like(rows.old_logprobs)
+        for part in self._cut(batch, rows, torch.arange(len(rows.prompts))):
+            found = score_rows(self._reference, batch.examples, rows, part, self._config.rollout.temperature).logprobs
+            logprobs[part, : found.shape[1]] = found
+        return logprobs

@@ -19,6 +19,7 @@ class PolicyGradientSettings(Closed):
     """Settings shared by the clipped policy-gradient algorithms. Defaults are those of the paper's run."""
 
     needs_experts: ClassVar[bool] = False
+    has_guidance: ClassVar[bool] = False  # a second loss beside the policy's
     learns_from_experts: ClassVar[bool] = False  # expert rows are in the update, beside the rollouts
 
     clip_low: float = Field(0.2, ge=0, lt=1, description="ratio may fall to 1 - clip_low before its gradient stops")

@@ -29,6 +29,7 @@ class CalibRL(PolicyGradientSettings):
     """CalibRL's settings; the defaults are the paper's run. No expert row is ever in its update."""
 
     needs_experts: ClassVar[bool] = True
+    has_guidance: ClassVar[bool] = True
 
     type: Literal["calibrl"] = "calibrl"
     negative_slope: float = Field(0.5, ge=0, le=1, description="LeakyReLU slope where the policy is already calibrated")

@@ -1,10 +1,12 @@
 """What a step's diagnostics are computed from."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from calibrl_core.algorithms.base import to_width
+from calibrl_core.data.schema import Example
 from calibrl_core.rewards import Score
 from calibrl_core.rollout.base import Rollouts
 
@@ -18,6 +20,8 @@ class Experts:
     mask: Tensor  # [P, E] bool, True = the expert has a token at this position
     logprobs: Tensor  # [P, E] float, nats, the policy's own; 0 where masked
     entropies: Tensor  # [P, E] float, nats, of the policy's distribution at that position; 0 where masked
+    joins: Tensor | None = None  # [P] bool, the expert's row is in the update; None: no expert is
+    advantages: Tensor | None = None  # [P] float64, its reward minus the rollouts' mean; 0 where it does not join
 
     @property
     def nll(self) -> float | None:
@@ -29,6 +33,7 @@ class Experts:
 class StepBatch:
     """A step's rollouts with all that is known of them before the first update. `B = P * G` rows, T tokens."""
 
+    examples: Sequence[Example]  # P
     rollouts: Rollouts
     scores: list[Score]  # B
     rewards: Tensor  # [P, G] float64

@@ -9,13 +9,12 @@ import torch
 from calibrl_core.advantages import group_advantages
 from calibrl_core.algorithms import GRPO, CalibRL
 from calibrl_core.config import TrainConfig
-from calibrl_core.diagnostics import diagnose
-from calibrl_core.diagnostics.base import StepBatch
-from calibrl_core.diagnostics.expert_mismatch import gap_histogram
-from calibrl_core.diagnostics.rareness import rareness_histogram
+from calibrl_core.diagnostics.base import Experts, StepBatch
 from calibrl_core.models.policy import Policy
 from calibrl_core.optimizer import MOST_SKIPPED, GradientStep, NonFiniteError
+from calibrl_core.ranks import Ranks
 from calibrl_core.rewards import Score
+from calibrl_core.rows import mini_batches, update_rows
 from calibrl_core.update import Updater
 
 GROUP = 3
@@ -29,17 +28,18 @@ def batch(engine, examples):
     rewards = passed.double()
     generator = torch.Generator().manual_seed(0)
     longest = rollouts.mask.shape[1] + 3  # half of the experts are longer than every rollout
-    expert_mask = torch.ones((len(rollouts.mask), longest), dtype=torch.bool)
+    expert_mask = torch.ones((len(examples), longest), dtype=torch.bool)
     expert_mask[::2, 7:] = False
+    logprobs = -5 * torch.rand(expert_mask.shape, generator=generator) * expert_mask
+    tokens = torch.zeros(expert_mask.shape, dtype=torch.long)
     return StepBatch(
+        examples=examples,
         rollouts=rollouts,
         scores=[Score({"math": float(one)}, float(one), bool(one), bool(one)) for one in passed.flatten()],
         rewards=rewards,
         passed=passed,
         advantages=group_advantages(rewards, normalise_by_std=False),
-        expert_logprobs=-5 * torch.rand(expert_mask.shape, generator=generator),
-        expert_mask=expert_mask,
-        expert_nll=2.5,
+        experts=Experts(tokens, expert_mask, logprobs, torch.zeros_like(logprobs)),
     )
 
 
@@ -47,13 +47,13 @@ def batch(engine, examples):
 def rows_run(monkeypatch):
     """How many rows each forward pass of an update had."""
     counts = []
-    plain = Policy.logprobs
+    plain = Policy.evaluate_tokens
 
     def counting(self, examples, owners, *rest, **named):
         counts.append(len(owners))
         return plain(self, examples, owners, *rest, **named)
 
-    monkeypatch.setattr(Policy, "logprobs", counting)
+    monkeypatch.setattr(Policy, "evaluate_tokens", counting)
     return counts
 
 
@@ -62,12 +62,12 @@ def config(algorithm, **changes):
     return TrainConfig.model_validate({**required, "algorithm": algorithm, **changes})
 
 
-def gradients(policy, examples, batch, algorithm, micro_batch_rows=None, step=0):
+def gradients(policy, batch, algorithm, micro_batch_rows=None, step=0):
     """The gradient that a step ends with (one mini-batch, nothing clipped), and its metrics."""
     twin = Policy(copy.deepcopy(policy.model), policy.processor, policy.device)
     settings = config(algorithm, micro_batch_rows=micro_batch_rows, optimizer={"max_grad_norm": 1e9})
     gradient = GradientStep(twin, torch.optim.SGD(twin.model.parameters(), lr=0.0), settings.optimizer)
-    metrics = Updater(twin, gradient, settings).update(examples, batch, step)
+    metrics = Updater(twin, gradient, settings).update(batch, step)
     return {name: parameter.grad for name, parameter in twin.model.named_parameters()}, metrics
 
 
@@ -84,8 +84,8 @@ def group_slice(batch, first, last):
         rewards=batch.rewards[first:last],
         passed=batch.passed[first:last],
         advantages=batch.advantages[first:last],
-        expert_logprobs=batch.expert_logprobs[rows],
-        expert_mask=batch.expert_mask[rows],
+        examples=batch.examples[first:last],
+        experts=Experts(*(tensor[first:last] for tensor in vars(batch.experts).values() if tensor is not None)),
     )
 
 
@@ -104,8 +104,8 @@ def assert_same(one, other):
     ids=["token", "sequence_mean", "sequence_sum", "grpo"],
 )
 def test_micro_batches_change_nothing(policy, examples, batch, algorithm):
-    whole, metrics = gradients(policy, examples, batch, algorithm)
-    parts, again = gradients(policy, examples, batch, algorithm, micro_batch_rows=4)
+    whole, metrics = gradients(policy, batch, algorithm)
+    parts, again = gradients(policy, batch, algorithm, micro_batch_rows=4)
     assert_same(whole, parts)
     assert metrics["loss/total"] == pytest.approx(again["loss/total"], abs=1e-6)
     assert metrics["loss/grad_norm"] > 0
@@ -113,9 +113,9 @@ def test_micro_batches_change_nothing(policy, examples, batch, algorithm):
 
 def test_rows_without_advantage_are_left_out_and_nothing_changes(policy, examples, batch, rows_run, monkeypatch):
     algorithm = CalibRL(mini_batches=1)
-    left_out, metrics = gradients(policy, examples, batch, algorithm)
-    monkeypatch.setattr(Updater, "_rows_with_gradient", lambda self, batch, rows, coef: torch.arange(len(rows)))
-    kept, again = gradients(policy, examples, batch, algorithm)
+    left_out, metrics = gradients(policy, batch, algorithm)
+    monkeypatch.setattr(CalibRL, "needs_all_rows", lambda self, step: True)
+    kept, again = gradients(policy, batch, algorithm)
     assert rows_run == [12, 18]
     assert_same(left_out, kept)
     assert metrics["loss/total"] == pytest.approx(again["loss/total"], abs=1e-6)
@@ -123,31 +123,33 @@ def test_rows_without_advantage_are_left_out_and_nothing_changes(policy, example
 
 def test_a_mini_batch_with_nothing_to_learn_has_a_gradient_of_zero(policy, examples, batch):
     """As in a plain loop, so that momentum and weight decay go on."""
-    found, metrics = gradients(policy, examples[4:], group_slice(batch, 4, 6), GRPO(mini_batches=1))
+    found, metrics = gradients(policy, group_slice(batch, 4, 6), GRPO(mini_batches=1))
     assert metrics["loss/grad_norm"] == 0
     assert all(gradient is not None and not gradient.any() for gradient in found.values())
 
 
 def test_unweighted_guidance_keeps_every_row(policy, examples, batch, rows_run):
     algorithm = CalibRL(mini_batches=1, rareness_weighting=False)
-    with_guidance, _ = gradients(policy, examples, batch, algorithm, step=0)
+    with_guidance, _ = gradients(policy, batch, algorithm, step=0)
     assert rows_run == [18]
-    late, metrics = gradients(policy, examples, batch, algorithm.model_copy(update={"guidance_start_step": 1}))
-    without, _ = gradients(policy, examples, batch, GRPO(mini_batches=1))
+    late, metrics = gradients(policy, batch, algorithm.model_copy(update={"guidance_start_step": 1}))
+    without, _ = gradients(policy, batch, GRPO(mini_batches=1))
     assert_same(late, without)
     assert metrics["loss/total"] == pytest.approx(metrics["loss/policy"])
     difference = with_guidance["lm_head.weight"] - without["lm_head.weight"]
     assert difference.abs().max() > 1e-4
 
 
-def test_mini_batches_hold_whole_groups(policy, examples, batch, monkeypatch):
-    seen = []
-    monkeypatch.setattr(
-        Updater, "_backward", lambda self, examples, batch, rows, step, tally: seen.append(rows.tolist())
-    )
-    monkeypatch.setattr("calibrl_core.update._Tally.metrics", lambda self: {})
-    gradients(policy, examples, batch, GRPO(mini_batches=4))
-    assert seen == [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11], [12, 13, 14], [15, 16, 17]]
+def test_mini_batches_hold_whole_groups(batch):
+    """A group goes where its number says, counted over all processes."""
+
+    def dealt(first_prompt):
+        settings = {"max_tokens": 10, "micro_rows": None, "ranks": Ranks()}
+        found = mini_batches(update_rows(batch), GRPO(mini_batches=4), first_prompt=first_prompt, **settings)
+        return [mini_batch.rows.tolist() for mini_batch in found]
+
+    assert dealt(0) == [[0, 1, 2, 12, 13, 14], [3, 4, 5, 15, 16, 17], [6, 7, 8], [9, 10, 11]]
+    assert dealt(3) == [[3, 4, 5, 15, 16, 17], [6, 7, 8], [9, 10, 11], [0, 1, 2, 12, 13, 14]]
 
 
 def test_a_gradient_that_is_not_finite_changes_no_weight_and_ends_the_run_in_the_end(policy, examples, batch):
@@ -159,38 +161,7 @@ def test_a_gradient_that_is_not_finite_changes_no_weight_and_ends_the_run_in_the
     batch.rollouts.logprobs[batch.rollouts.mask] = -1e30  # ratios overflow
     batch.advantages.neg_()
     for _ in range(MOST_SKIPPED - 1):
-        assert updater.update(examples, batch, 0)["loss/skipped_updates"] == 1
+        assert updater.update(batch, 0)["loss/skipped_updates"] == 1
     assert torch.equal(twin.model.state_dict()["lm_head.weight"], before)
     with pytest.raises(NonFiniteError, match=r"lower optimizer\.lr"):
-        updater.update(examples, batch, 0)
-
-
-def test_diagnostics(batch):
-    found = diagnose(batch)
-    assert found["reward/mean"] == pytest.approx(4 / 18)
-    assert found["reward/answer_accuracy"] == found["reward/math"] == pytest.approx(4 / 18)
-    assert found["rareness/correct"] == pytest.approx(2 / 3)
-    assert found["rareness/wrong"] == pytest.approx((8 * 1 / 3 + 0) / 14)
-    assert found["exploration/active_groups"] == pytest.approx(4 / 6)
-    assert found["exploration/pass_at_k"] == pytest.approx(4 / 6)
-    assert found["exploration/groups_none"] == pytest.approx(2 / 6)
-    quadrants = [value for name, value in found.items() if "quadrant" in name]
-    assert len(quadrants) == 4
-    assert sum(quadrants) == pytest.approx(1)
-    counted = batch.gap_mask
-    width = counted.shape[1]
-    assert torch.equal(counted, batch.rollouts.mask & batch.expert_mask[:, :width])
-    gaps = (batch.rollouts.logprobs - batch.expert_logprobs[:, :width])[counted]
-    assert found["expert/gap_mean"] == pytest.approx(gaps.mean().item(), abs=1e-5)
-    correct = batch.passed.flatten()[:, None].expand_as(counted)[counted]
-    assert found["expert/quadrant_overconfident_wrong"] == pytest.approx(
-        ((gaps >= 0) & ~correct).float().mean().item(), abs=1e-6
-    )
-    assert found["expert/damped_share"] == pytest.approx(
-        found["expert/quadrant_confident_correct"] + found["expert/quadrant_humble_wrong"]
-    )
-    assert sum(gap_histogram(batch)[1]) == int(counted.sum())
-    edges, counts = rareness_histogram(batch, 1.1)
-    assert sum(counts) == 18
-    assert counts[0] == 6
-    assert len(edges) == len(counts) + 1
+        updater.update(batch, 0)
