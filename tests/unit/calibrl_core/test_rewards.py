@@ -210,8 +210,7 @@ def test_processes_that_never_start_are_an_error(monkeypatch):
 
 TRAINER = """
     import os, signal, sys
-    from calibrl_core.config import TrainConfig
-from calibrl_core.rewards import Scorer
+    from calibrl_core.rewards import Scorer
     from calibrl_core.verifiers import PluginReward
 
     received = []
