@@ -25,6 +25,8 @@ GOOD = {"model": {"builtin": "tiny-vlm"}, "data": {"builtin": "digits"}, "steps"
         ({"model": {"path": "/m", "trust_remote_code": True}}, "trust_remote_code"),
         ({"rewards": [{"type": "format"}]}, "verifier that judges"),
         ({"prompts_per_step": 2, "algorithm": {"type": "grpo", "mini_batches": 3}}, "mini_batches"),
+        ({"algorithm": {"type": "calibrl", "micro_batch_mean": True}}, "micro_batch_rows"),
+        ({"algorithm": {"type": "dapo", "overlong_buffer": 5000}}, "overlong_buffer"),
     ],
 )
 def test_bad_fields_are_named(changes, field):
@@ -47,3 +49,4 @@ def test_the_defaults_are_the_papers_run():
     assert (config.optimizer.lr, config.optimizer.weight_decay, config.optimizer.max_grad_norm) == (1e-6, 0.01, 1.0)
     assert (config.rollout.temperature, config.rollout.max_completion_tokens) == (1.0, 4096)
     assert not algorithm.normalise_by_std
+    assert (algorithm.kl_coef, algorithm.entropy_coef, algorithm.aggregation) == (0.0, 0.0, "token-mean")
