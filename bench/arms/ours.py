@@ -1,0 +1,80 @@
+"""CalibRL's trainer: GRPO, to compare with TRL's, and CalibRL itself, to see what its guidance costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from transformers.utils import logging as transformers_logging
+
+from bench.cases import NO_STOP, Case
+from bench.lockstep import Gate
+from bench.rewards import reward
+from calibrl_core.config import TrainConfig
+from calibrl_core.learners import ReinforcementLearner
+from calibrl_core.optimizer import GradientStep, make_optimizer
+from calibrl_core.order import DataOrder
+from calibrl_core.ranks import Ranks
+from calibrl_core.rewards import Score, Scorer
+from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
+from calibrl_core.verifiers.exact import ExactReward
+
+PHASES = ("rollout", "reward", "expert", "update")
+
+
+class _Hashed(Scorer):
+    """Stands in for the verifiers, as a plain function stands in for them in the other arm."""
+
+    equal = False
+
+    def score_all(self, completions: Sequence[str], truths: Sequence[str]) -> list[Score]:
+        """The truth of a prompt is its number: see `Case.examples`."""
+        values = [reward(text, int(number), equal=self.equal) for text, number in zip(completions, truths, strict=True)]
+        return [Score(by_verifier={"hash": value}, reward=value, passed=value > 0.5, strict=False) for value in values]
+
+
+def run(case: Case, steps: int, seed: int, algorithm: Literal["grpo", "calibrl"], gate: Gate) -> None:
+    """Train until the gate says stop; `steps` at most, for so many are there prompts."""
+    config = _config(case, steps, seed, algorithm)
+    transformers_logging.disable_progress_bar()
+    policy = case.load()
+    policy.stop_ids = frozenset({NO_STOP})
+    torch.set_num_threads(case.threads)
+    examples = case.examples(case.prompts * steps)
+    if algorithm == "grpo":  # it would look at experts too, for the log; TRL's arm has none to look at
+        examples = [replace(example, expert=None) for example in examples]
+    gradient = GradientStep(policy, make_optimizer(policy, config.optimizer), config.optimizer)
+    order = DataOrder(examples, seed, case.prompts)
+    with _Hashed(config.rewards) as scorer:
+        learner = ReinforcementLearner(
+            config, policy, SharedPrefillEngine(policy), gradient, scorer, order, None, Ranks()
+        )
+        for step in range(steps):
+            orders = gate.next()
+            if orders is None:
+                return
+            scorer.equal = orders.equal_rewards
+            torch.manual_seed(step)
+            # One after the other, as TRL's arm takes them, and never twice: encoded prompts are kept.
+            result = learner.step(step, examples[step * case.prompts : (step + 1) * case.prompts])
+            assert result.batch is not None
+            seconds = {phase: result.metrics.get(f"perf/{phase}_seconds", 0.0) for phase in PHASES}
+            gate.done(int(result.batch.rollouts.mask.sum()), seconds)
+
+
+def _config(case: Case, steps: int, seed: int, algorithm: str) -> TrainConfig:
+    return TrainConfig.model_validate(
+        {
+            "model": {"builtin": "tiny-vlm"},  # not read here: the policy is the case's own
+            "data": {"builtin": "digits"},  # nor is this
+            "algorithm": {"type": algorithm, "mini_batches": 1},
+            "rewards": [ExactReward()],
+            "rollout": {"group_size": case.group_size, "max_completion_tokens": case.tokens},
+            "optimizer": {"lr": 1e-6, "weight_decay": 0.01, "max_grad_norm": 1.0},
+            "prompts_per_step": case.prompts,
+            "steps": steps,
+            "seed": seed,
+        }
+    )
