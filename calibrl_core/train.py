@@ -32,7 +32,7 @@ from calibrl_core.optimizer import GradientStep, learning_rate, make_optimizer
 from calibrl_core.order import DataOrder
 from calibrl_core.ranks import Ranks
 from calibrl_core.report import Report, health_sentence
-from calibrl_core.rewards import Scorer
+from calibrl_core.rewards import Score, Scorer
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 from calibrl_core.samples import report_groups
 from calibrl_core.validation import Validator
@@ -79,6 +79,7 @@ class _Run:
         self.solved = SolvedPrompts(self.state.solved)
         self.health = HealthMonitor(config.health, self.state.health)
         self.paused_by: Alert | None = None
+        self.told_of_failures = False
 
     def _make_learner(self) -> Learner:
         config, gradient = self.config, GradientStep(self.policy, self.optimizer, self.config.optimizer)
@@ -163,9 +164,18 @@ class _Run:
         step, samples = self.state.step, self.config.samples
         for name, (edges, counts) in result.histograms.items():
             self.report.emit("histogram", step=step, name=name, edges=edges, counts=counts)
+        if result.batch is not None:
+            self._tell_of_failures(result.batch.scores)
         if result.batch is not None and (step == 1 or last or step % samples.every_steps == 0):
             report_groups(self.report, step, self.policy, result.batch, samples.groups)
         self.report.emit("metrics", step=step, values=metrics)
+
+    def _tell_of_failures(self, scores: Sequence[Score]) -> None:
+        """Why verifiers gave no verdict, the first time that they did not; later ones are only counted."""
+        why = next((score.failure for score in scores if score.failure), None)
+        if why and not self.told_of_failures:
+            self.told_of_failures = True
+            self._log("warning", f"a verdict failed and counts as 0 (reward/verifier_failures counts such): {why}")
 
     def _watch_health(self, metrics: dict[str, float]) -> None:
         alerts = self.health.observe(self.state.step, metrics)
