@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from calibrl_core.advantages import group_advantages
+from calibrl_core.advantages import expert_advantages, group_advantages
 from calibrl_core.config import TrainConfig
 from calibrl_core.diagnostics.base import StepBatch
 from calibrl_core.experts import find_experts
@@ -20,6 +20,7 @@ from calibrl_core.rollout.base import Rollouts
 from calibrl_core.update import Updater
 
 PROMPTS, GROUP, WIDTH, STEPS = 5, 3, 9, 2
+JOINING, EXPERT_REWARD = (0, 2), 1.1  # prompts whose expert is in the update, where the algorithm has that
 BETAS, EPS = (0.9, 0.999), 1e-8
 
 CASES = {
@@ -42,6 +43,7 @@ CASES = {
         "algorithm": {"type": "calibrl", "mini_batches": 3, "aggregation": "seq-mean-token-mean"},
         "micro_batch_rows": 2,
     },
+    "expert rows": {"algorithm": {"type": "luffy", "mini_batches": 2, "normalise_by_std": True}, "micro_batch_rows": 4},
     "kl and entropy": {
         "algorithm": {"type": "grpo", "mini_batches": 2, "kl_coef": 0.3, "entropy_coef": 0.2},
         "micro_batch_rows": 4,
@@ -91,6 +93,12 @@ def made_up_batch(policy, prompts, config, step):
     rollouts = Rollouts(
         tokens, mask, old, torch.zeros_like(old), torch.zeros(rows, dtype=torch.bool), [""] * rows, GROUP
     )
+    experts = find_experts(policy, prompts, config)
+    if config.algorithm.learns_from_experts:
+        own = torch.full((PROMPTS,), EXPERT_REWARD, dtype=torch.float64)
+        advantages = expert_advantages(own, rewards, normalise_by_std=config.algorithm.normalise_by_std)
+        joins = torch.tensor([prompt in JOINING for prompt in range(PROMPTS)])
+        experts = dataclasses.replace(experts, joins=joins, advantages=advantages.masked_fill(~joins, 0.0))
     return StepBatch(
         examples=prompts,
         rollouts=rollouts,
@@ -98,7 +106,7 @@ def made_up_batch(policy, prompts, config, step):
         rewards=rewards,
         passed=passed,
         advantages=group_advantages(rewards, normalise_by_std=config.algorithm.normalise_by_std),
-        experts=find_experts(policy, prompts, config),
+        experts=experts,
     )
 
 
@@ -129,21 +137,21 @@ class PlainLoop:
             if example.expert is None:
                 found.append(None)
                 continue
-            words = self.policy.tokenizer(example.expert, add_special_tokens=False).input_ids
-            tokens = torch.tensor([*words, self.policy.tokenizer.eos_token_id][:12])
             with torch.no_grad():
-                found.append(self.scores(self.model, example, tokens)[0])
+                found.append(self.scores(self.model, example, self.expert_tokens(example))[0])
         return found
 
     def step(self, batch):
         experts = self.experts(batch.examples)
-        advantages = []
+        advantages: list[float] = []
+        self.expert_advantages = []
         for group in batch.rewards.tolist():
             mean = sum(group) / GROUP
             spread = math.sqrt(sum((one - mean) ** 2 for one in group) / (GROUP - 1)) + 1e-6
             equal = max(group) == min(group)
             scale = spread if self.algorithm.normalise_by_std else 1.0
             advantages += [0.0 if equal else (one - mean) / scale for one in group]
+            self.expert_advantages.append((EXPERT_REWARD - mean) / (1.0 if equal else scale))
         for places in self.mini_batches():
             loss = self.loss(batch, places, advantages, experts)
             self.update(torch.autograd.grad(loss, self.parameters, allow_unused=True))
@@ -152,6 +160,8 @@ class PlainLoop:
         groups = [[*range(p * GROUP, (p + 1) * GROUP)] for p in range(PROMPTS)]
         if self.algorithm.mini_batch_rows is None:
             count = self.algorithm.mini_batches
+            if self.algorithm.learns_from_experts:
+                groups = [[*group, ~p] if p in JOINING else group for p, group in enumerate(groups)]
             return [[row for p in range(PROMPTS) if p % count == m for row in groups[p]] for m in range(count)]
         places = [place for group in groups for place in [*group, None]]
         size = self.algorithm.mini_batch_rows
@@ -167,7 +177,10 @@ class PlainLoop:
         return sum(means) / (self.algorithm.mini_batch_rows // size)
 
     def mean(self, rows, batch, advantages, experts):
-        losses = [self.row(row, batch, advantages[row], experts[row // GROUP]) for row in rows]
+        losses = [
+            self.row(row, batch, advantages[row], experts[row // GROUP]) if row >= 0 else self.expert_row(~row, batch)
+            for row in rows
+        ]
         if self.algorithm.aggregation == "seq-mean-token-mean":
             return sum(sum(row) / len(row) for row in losses) / len(losses)
         tokens = [token for row in losses for token in row]
@@ -190,6 +203,15 @@ class PlainLoop:
             loss = loss + self.algorithm.kl_coef * (difference.exp() - difference - 1)
             losses.append(loss - self.algorithm.entropy_coef * entropies[t])
         return losses
+
+    def expert_row(self, prompt, batch):
+        tokens = self.expert_tokens(batch.examples[prompt])
+        probabilities = self.scores(self.model, batch.examples[prompt], tokens)[0].exp()
+        return [-self.expert_advantages[prompt] * one / (one + 0.1) for one in probabilities]
+
+    def expert_tokens(self, example):
+        words = self.policy.tokenizer(example.expert, add_special_tokens=False).input_ids
+        return torch.tensor([*words, self.policy.tokenizer.eos_token_id][:12])
 
     def policy_loss(self, logprob, old, advantage):
         ratio = (logprob - old).exp()
