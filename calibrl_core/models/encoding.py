@@ -19,7 +19,7 @@ from torch.nn.functional import pad
 from calibrl_core import prompts
 from calibrl_core.data.schema import DataError, Example
 
-ENCODED_MEGABYTES = 512  # encoded prompts kept in memory; older ones are encoded again
+ENCODED_MEGABYTES = 1024  # encoded prompts kept in memory; older ones are encoded again
 # For a tokenizer that brings no chat template, such as a base model's.
 PLAIN_TEMPLATE = (
     "{% if bos_token %}{{ bos_token }}{% endif %}{% for message in messages %}{{ message['role'].capitalize() }}: "
@@ -54,13 +54,18 @@ class PromptEncoder:
         self._positions = positions
         self._encoded: OrderedDict[tuple[str, tuple[bytes, ...]], dict[str, Tensor]] = OrderedDict()
         self._encoded_bytes = 0
+        self._lengths: dict[int, int] = {}  # of all prompts ever encoded, by the hash of their key
         if not getattr(processor, "chat_template", None):
             plain = PLAIN_TEMPLATE.replace("IMAGE_TOKEN", getattr(processor, "image_token", ""))
             processor.chat_template = getattr(self.tokenizer, "chat_template", None) or plain
 
     def lengths(self, examples: Sequence[Example]) -> list[int]:
         """Tokens of each prompt, images included."""
-        return [self._encode(example)["input_ids"].shape[1] for example in examples]
+        return [self._length(example) for example in examples]
+
+    def _length(self, example: Example) -> int:
+        length = self._lengths.get(hash(_key(example)))
+        return self._encode(example)["input_ids"].shape[1] if length is None else length
 
     def encode(self, examples: Sequence[Example], pad_id: int) -> PromptRows:
         """A row for each example. Raises DataError for an example with images where the model takes none."""
@@ -83,11 +88,11 @@ class PromptEncoder:
         return PromptRows(rows("input_ids", pad_id), rows("attention_mask", 0), position_ids, last + 1, types, images)
 
     def _encode(self, example: Example) -> dict[str, Tensor]:
-        messages = prompts.messages(example)
-        key = (repr(messages), example.images)  # not the id: two files may well give their rows the same ids
+        key = _key(example)
         found = self._encoded.pop(key, None)
         if found is None:
-            found = self._encode_anew(messages, example)
+            found = self._encode_anew(example)
+            self._lengths[hash(key)] = found["input_ids"].shape[1]
             self._encoded_bytes += sum(tensor.nbytes for tensor in found.values())
         self._encoded[key] = found
         while self._encoded_bytes > ENCODED_MEGABYTES * 2**20 and len(self._encoded) > 1:
@@ -95,7 +100,8 @@ class PromptEncoder:
             self._encoded_bytes -= sum(tensor.nbytes for tensor in oldest.values())
         return found
 
-    def _encode_anew(self, messages: list[dict[str, Any]], example: Example) -> dict[str, Tensor]:
+    def _encode_anew(self, example: Example) -> dict[str, Tensor]:
+        messages = prompts.messages(example)
         if example.images and not self.takes_images:
             raise DataError(f"{example.id} has images, and this model takes none: choose an image-text model")
         if not self.takes_images:  # templates of text models want text, not parts
@@ -115,6 +121,11 @@ class PromptEncoder:
             return running.expand(3, -1, -1)
         grids = {name: tensor for name, tensor in encoded.items() if name.endswith("_grid_thw")}
         return self._positions(encoded["input_ids"], mm_token_type_ids=encoded["mm_token_type_ids"], **grids)[0]
+
+
+def _key(example: Example) -> tuple[str, tuple[bytes, ...]]:
+    """All that a prompt is made of. Not the id: two files may well give their rows the same ids."""
+    return repr(prompts.messages(example)), example.images
 
 
 def _picture(data: bytes) -> Image.Image:

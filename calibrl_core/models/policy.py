@@ -23,6 +23,7 @@ from calibrl_core.models import adapters
 from calibrl_core.models.encoding import PromptEncoder, PromptRows
 from calibrl_core.models.loading import load_model, model_of
 from calibrl_core.models.packing import PackedInputs, pack_inputs, pack_rows
+from calibrl_core.models.weights import Weights
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -38,6 +39,7 @@ class Policy:
         """`model` is moved to `device` and its weights made float32: the optimizer's masters. `precision` is that of
         forward and backward; auto: bfloat16 on a GPU. Raises ValueError where the model's parts are not as expected."""
         self.model: Any = model.to(device=device, dtype=torch.float32)
+        self.weights = Weights()
         self.processor = processor
         self.device = device
         self.bfloat16 = precision == "bfloat16" or (precision == "auto" and device.type == "cuda")
@@ -201,22 +203,20 @@ class Policy:
         sizes = prompts.attention_mask.sum(-1).tolist()
         packs = pack_rows(places, lengths, [sizes[place] for place in places], shared=self.shares_prompts)
         inputs = pack_inputs(packs, prompts, completions, lengths, self.pad_id)
-        with self.computing():
-            images = self._images(asked, prompts, [pack.prompt for pack in packs])
-            hidden = self._hidden(inputs, prompts.token_types, images)
-        flat = token_scores(
-            hidden.flatten(0, 1)[inputs.predictors],
-            self.head,
-            completions[completion_mask],
-            temperature,
-            self.banned,
-            with_entropy=with_entropy,
-        )
+
+        def scores() -> tuple[Tensor, Tensor | None]:
+            with self.computing():
+                images = self._images(asked, prompts, [pack.prompt for pack in packs])
+                hidden = self._hidden(inputs, prompts.token_types, images).flatten(0, 1)[inputs.predictors]
+            targets = completions[completion_mask]
+            flat = token_scores(hidden, self.head, targets, temperature, self.banned, with_entropy=with_entropy)
+            return flat.logprobs, flat.entropies
 
         def placed(values: Tensor) -> Tensor:
             return values.new_zeros(completions.shape).masked_scatter(completion_mask, values)
 
-        return TokenScores(placed(flat.logprobs), placed(flat.entropies) if flat.entropies is not None else None)
+        logprobs, entropies = self.weights.run(scores)
+        return TokenScores(placed(logprobs), placed(entropies) if entropies is not None else None)
 
     def _hidden(self, inputs: PackedInputs, token_types: Tensor | None, images: Mapping[str, Any]) -> Tensor:
         """`[K, S, D]` of packs; token_types `[R, L]` of their prompts."""
@@ -241,7 +241,8 @@ class Policy:
         features = found.pooler_output  # of each image, or of each prompt's; [tokens, D], or all [images, tokens, D]
         flat = features.flatten(0, -2) if isinstance(features, Tensor) else torch.cat(list(features))
         by_prompt = flat.split(self._image_tokens(prompts.input_ids).sum(-1).tolist())
-        found.pooler_output = [by_prompt[place] for place in order]
+        again = [by_prompt[place] for place in order]
+        found.pooler_output = torch.cat(again) if isinstance(features, Tensor) else again
         others = {name: tensor for name, tensor in prompts.images.items() if not name.startswith("pixel")}
         return {"mm_encoder_outputs": {"image": found}, **others}
 
@@ -252,8 +253,8 @@ class Policy:
 
     def save(self, folder: Path, state: Mapping[str, Tensor] | None = None) -> None:
         """Write model and processor as `from_pretrained` reads them (safetensors), adapters merged; and beside it, in
-        `adapter/`, the adapters themselves. `state`: the weights, where this process holds only shards of them."""
-        state = self.model.state_dict() if state is None else state
+        `adapter/`, the adapters themselves. `state`: see `Weights.state`, for which all processes are needed."""
+        state = self.weights.state(self.model) if state is None else state
         if self._lora:
             model_of(self.model, adapters.merged(state, self._lora)).save_pretrained(folder)
             adapters.save_adapter(folder / adapters.FOLDER, self.model, state)

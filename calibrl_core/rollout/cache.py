@@ -12,16 +12,16 @@ SPARE_TOKENS = 64  # room added at once
 
 
 class GrowingLayer(DynamicLayer):
-    """One layer's keys and values, `[R, heads, length, size]`, in front of spare room."""
+    """One layer's keys and values, `[R, heads, length, size]`, in front of spare room; `limit` tokens at most."""
 
     _layer_type = None  # not the one that transformers makes for a kind of attention
     keys: Tensor
     values: Tensor
 
-    def __init__(self, keys: Tensor, values: Tensor) -> None:
+    def __init__(self, keys: Tensor, values: Tensor, limit: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
-        self._rooms = [keys, values]
+        self._rooms, self._limit = [keys, values], limit
         self._show(keys.shape[-2])
 
     def _show(self, length: int) -> None:
@@ -29,12 +29,13 @@ class GrowingLayer(DynamicLayer):
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Append, and return all. See `DynamicLayer.update`."""
-        start, new = self.keys.shape[-2], key_states.shape[-2]
-        if start + new > self._rooms[0].shape[-2]:
-            self._rooms = [_with_room(shown, new + SPARE_TOKENS) for shown in (self.keys, self.values)]
+        start, end = self.keys.shape[-2], self.keys.shape[-2] + key_states.shape[-2]
+        if end > self._rooms[0].shape[-2]:
+            spare = min(end + SPARE_TOKENS, self._limit) - start
+            self._rooms = [_with_room(shown, spare) for shown in (self.keys, self.values)]
         for room, states in zip(self._rooms, (key_states, value_states), strict=True):
-            room[..., start : start + new, :] = states
-        self._show(start + new)
+            room[..., start:end, :] = states
+        self._show(end)
         return self.keys, self.values
 
     def batch_select_indices(self, indices: Tensor) -> None:
@@ -49,10 +50,10 @@ def _with_room(shown: Tensor, tokens: int) -> Tensor:
     return torch.cat([shown, shown.new_empty((rows, heads, tokens, size))], dim=-2)
 
 
-def growing(cache: Cache, repeats: int) -> Cache:
-    """`cache` with each row `repeats` times, ready for many small updates."""
+def growing(cache: Cache, repeats: int, new_tokens: int) -> Cache:
+    """`cache` with each row `repeats` times, ready for up to `new_tokens` small updates."""
     cache.batch_repeat_interleave(repeats)
     for index, layer in enumerate(cache.layers):
         if type(layer) is DynamicLayer and layer.keys is not None and layer.values is not None:
-            cache.layers[index] = GrowingLayer(layer.keys, layer.values)
+            cache.layers[index] = GrowingLayer(layer.keys, layer.values, layer.keys.shape[-2] + new_tokens)
     return cache

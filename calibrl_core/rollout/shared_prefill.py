@@ -124,7 +124,7 @@ class _Decoding:
             **policy.inputs(position_ids=prompts.position_ids, token_type_ids=prompts.token_types),
             **prompts.images,
         )
-        self._cache = growing(output.past_key_values, repeats)
+        self._cache = growing(output.past_key_values, repeats, self._columns.tokens.shape[1])
         self._hidden: Tensor = output.last_hidden_state[:, -1].repeat_interleave(repeats, dim=0)  # [R, D]
 
     def run(self, temperature: float) -> _Columns:

@@ -1,5 +1,5 @@
-"""Image-text models: the stock Idefics3, and a tiny random Qwen2.5-VL, whose positions have three axes and whose images
-are of any size. Prompts with no image, one and two stand together, and none learns of it."""
+"""Image-text models: the stock Idefics3, and tiny random ones: Qwen2.5-VL, whose positions have three axes and whose
+images are of any size, LLaVA and Gemma 3. Prompts with no image, one and two stand together, and none learns of it."""
 
 import copy
 import dataclasses
@@ -49,26 +49,75 @@ class QwenProcessor:
         return found
 
 
-@pytest.fixture(scope="module")
-def qwen_policy(policy):
-    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+class PlainProcessor:
+    """As LLaVA's and Gemma 3's: each image becomes so many marks, and one square picture."""
 
+    def __init__(self, tokenizer, size, marks, image_token, typed):
+        from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+        self.tokenizer, self._marks, self._image_token, self._typed = tokenizer, marks, image_token, typed
+        square = {"height": size, "width": size}
+        self.image_processor = CLIPImageProcessorPil(size=square, do_center_crop=False)
+        self.chat_template = TEMPLATE
+
+    def apply_chat_template(self, messages, **options):
+        return self.tokenizer.apply_chat_template(messages, chat_template=TEMPLATE, **options)
+
+    def __call__(self, text, images=None, **options):
+        found = dict(self.tokenizer([text[0].replace("<|image_pad|>", "<|image_pad|>" * self._marks)], **options))
+        if images:
+            found["pixel_values"] = self.image_processor(images[0], return_tensors="pt")["pixel_values"]
+        if self._typed:
+            found["token_type_ids"] = (found["input_ids"] == self._image_token).long()
+        return found
+
+
+@pytest.fixture(scope="module")
+def tokenizer(policy):
     tokenizer = copy.deepcopy(policy.tokenizer)
     tokenizer.add_tokens(MARKS, special_tokens=True)
-    ids = tokenizer.convert_tokens_to_ids(MARKS)
+    return tokenizer
+
+
+@pytest.fixture(scope="module")
+def text(tokenizer):
+    """Settings of a tiny language model."""
+    return {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "vocab_size": len(tokenizer) + 3,
+        "initializer_range": 0.2,
+        "eos_token_id": tokenizer.eos_token_id,
+        "bos_token_id": None,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+
+
+VISION = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+VISION |= {"image_size": 56, "patch_size": 14, "initializer_range": 0.2}  # 16 patches
+
+
+def policy_of(model_class, config, processor):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = model_class(config)
+    model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
+    return Policy(model, processor, torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def qwen_policy(tokenizer, text):
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
     config = Qwen2_5_VLConfig(
         text_config={
-            "hidden_size": 32,
-            "intermediate_size": 64,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "vocab_size": len(tokenizer) + 3,
-            "initializer_range": 0.2,
+            **text,
             "rope_parameters": {"rope_type": "default", "rope_theta": 100.0, "mrope_section": [2, 1, 1]},
-            "eos_token_id": tokenizer.eos_token_id,
-            "bos_token_id": None,
-            "pad_token_id": tokenizer.pad_token_id,
         },
         vision_config={
             "depth": 2,
@@ -80,19 +129,48 @@ def qwen_policy(policy):
             "window_size": 56,
             "initializer_range": 0.2,
         },
-        **dict(
-            zip(("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"), ids, strict=True)
-        ),
+        **dict(zip(names, tokenizer.convert_tokens_to_ids(MARKS), strict=True)),
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = Qwen2_5_VLForConditionalGeneration(config)
-    return Policy(model, QwenProcessor(tokenizer), torch.device("cpu"))
+    return policy_of(Qwen2_5_VLForConditionalGeneration, config, QwenProcessor(tokenizer))
 
 
-@pytest.fixture(params=["idefics3", "qwen2.5-vl"])
+@pytest.fixture(scope="module")
+def llava_policy(tokenizer, text):
+    from transformers import LlavaConfig, LlavaForConditionalGeneration
+
+    mark = tokenizer.convert_tokens_to_ids(MARKS[0])
+    config = LlavaConfig(
+        text_config={**text, "model_type": "llama"},
+        vision_config={**VISION, "model_type": "clip_vision_model"},
+        image_token_index=mark,
+        vision_feature_layer=-1,
+    )
+    return policy_of(LlavaForConditionalGeneration, config, PlainProcessor(tokenizer, 56, 16, mark, typed=False))
+
+
+@pytest.fixture(scope="module")
+def gemma_policy(tokenizer, text):
+    """Its image tokens see one another both ways, and every other layer has a window."""
+    from transformers import Gemma3Config, Gemma3ForConditionalGeneration
+
+    mark, _, begin, end = tokenizer.convert_tokens_to_ids(MARKS)
+    config = Gemma3Config(
+        text_config={**text, "sliding_window": 6, "layer_types": ["sliding_attention", "full_attention"]},
+        vision_config=VISION,
+        mm_tokens_per_image=4,
+        image_token_id=mark,
+        boi_token_index=begin,
+        eoi_token_index=end,
+    )
+    made = policy_of(Gemma3ForConditionalGeneration, config, PlainProcessor(tokenizer, 56, 4, mark, typed=True))
+    projection = made.decoder.multi_modal_projector.mm_input_projection_weight  # it begins as 0
+    torch.nn.init.orthogonal_(projection, generator=torch.Generator().manual_seed(0))
+    return made
+
+
+@pytest.fixture(params=["idefics3", "qwen", "llava", "gemma"])
 def model(request, policy):
-    return policy if request.param == "idefics3" else request.getfixturevalue("qwen_policy")
+    return policy if request.param == "idefics3" else request.getfixturevalue(f"{request.param}_policy")
 
 
 def picture(seed, width=56, height=56):
@@ -147,15 +225,17 @@ def plain(model, example, tokens):
         del encoded[name]
     count = len(tokens)
     encoded["input_ids"] = torch.cat([encoded["input_ids"], tokens[None]], dim=1)
-    if (types := encoded.pop("mm_token_type_ids", None)) is not None and "mm_token_type_ids" in model._takes:
-        encoded["mm_token_type_ids"] = torch.nn.functional.pad(types, (0, count))
+    for name in ("mm_token_type_ids", "token_type_ids"):
+        if (types := encoded.pop(name, None)) is not None and name in model._takes:
+            encoded[name] = torch.nn.functional.pad(types, (0, count))
     logits = model.model(**encoded).logits[0, -count - 1 : -1]
     return logits.masked_fill(model.banned, -torch.inf).log_softmax(-1)[range(count), tokens]
 
 
 @pytest.mark.parametrize("shares", [True, False])
 def test_log_probabilities_and_gradients_are_those_of_plain_rows(model, mixed, shares, monkeypatch):
-    assert model.shares_prompts
+    if shares and not model.shares_prompts:
+        pytest.skip("its completions can't share a prompt")
     monkeypatch.setattr(model, "shares_prompts", shares)
     kept = [0, 1, 3, 4, 6, 7, 8, 10]
     rollouts = sampled(model, mixed)
@@ -177,6 +257,8 @@ def test_log_probabilities_and_gradients_are_those_of_plain_rows(model, mixed, s
 
 @pytest.mark.parametrize("shares", [True, False])
 def test_images_run_once_a_prompt(model, mixed, shares, monkeypatch):
+    if shares and not model.shares_prompts:
+        pytest.skip("its completions can't share a prompt")
     monkeypatch.setattr(model, "shares_prompts", shares)
     seen = []
     original = model.decoder.get_image_features
@@ -224,15 +306,24 @@ def test_no_mark_of_an_image_or_a_video_is_ever_sampled(qwen_policy, mixed):
     assert not qwen_policy.banned[hot.tokens[hot.mask]].any()
 
 
-def test_greedy_completions_with_images_are_those_of_generate(qwen_policy, mixed):
-    ours = sampled(qwen_policy, mixed, group_size=1, temperature=0, max_tokens=10)
+def test_which_models_completions_share_a_prompt(policy, qwen_policy, llava_policy, gemma_policy):
+    assert [one.shares_prompts for one in (policy, qwen_policy, llava_policy, gemma_policy)] == [
+        True,
+        True,
+        True,
+        False,
+    ]
+
+
+def test_greedy_completions_with_images_are_those_of_generate(model, mixed):
+    ours = sampled(model, mixed, group_size=1, temperature=0, max_tokens=10)
     for row, example in enumerate(mixed):
-        encoded = {k: v for k, v in qwen_policy.encoder._encode(example).items() if k != "position_ids"}
-        theirs = qwen_policy.model.generate(
+        encoded = {k: v for k, v in model.encoder._encode(example).items() if k != "position_ids"}
+        theirs = model.model.generate(
             **encoded,
             max_new_tokens=10,
             do_sample=False,
-            suppress_tokens=qwen_policy.banned.nonzero().flatten().tolist(),
-            pad_token_id=qwen_policy.pad_id,
+            suppress_tokens=model.banned.nonzero().flatten().tolist(),
+            pad_token_id=model.pad_id,
         )[0, encoded["input_ids"].shape[1] :]
         assert ours.tokens[row][ours.mask[row]].tolist() == theirs[: int(ours.mask[row].sum())].tolist()

@@ -79,8 +79,9 @@ def test_the_growing_cache_holds_what_transformers_does():
     generator = torch.Generator().manual_seed(0)
     theirs = DynamicLayer()
     theirs.update(*torch.randn(2, 3, 2, 5, 4, generator=generator))
-    ours = GrowingLayer(theirs.keys.clone(), theirs.values.clone())
-    for step in range(2 * SPARE_TOKENS):
+    new_tokens = 2 * SPARE_TOKENS + 9
+    ours = GrowingLayer(theirs.keys.clone(), theirs.values.clone(), limit=5 + new_tokens)
+    for step in range(new_tokens):
         new = torch.randn(2, len(theirs.keys), 2, 1, 4, generator=generator)
         for one, other in zip(ours.update(*new), theirs.update(*new), strict=True):
             assert torch.equal(one, other)
@@ -89,6 +90,7 @@ def test_the_growing_cache_holds_what_transformers_does():
             ours.batch_select_indices(torch.tensor([0, 2]))
             theirs.batch_select_indices(torch.tensor([0, 2]))
     assert torch.equal(ours.keys, theirs.keys)
+    assert ours.keys.untyped_storage().nbytes() == theirs.keys.untyped_storage().nbytes()  # filled to the limit
 
 
 def test_rows_that_finish_leave_the_others_as_they_were(policy, engine, examples, monkeypatch):
