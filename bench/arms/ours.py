@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Literal
 
 import torch
-from transformers.utils import logging as transformers_logging
 
 from bench.cases import NO_STOP, Case
 from bench.lockstep import Gate
@@ -38,7 +37,6 @@ class _Hashed(Scorer):
 def run(case: Case, steps: int, seed: int, algorithm: Literal["grpo", "calibrl"], gate: Gate) -> None:
     """Train until the gate says stop; `steps` at most, for so many are there prompts."""
     config = _config(case, steps, seed, algorithm)
-    transformers_logging.disable_progress_bar()
     policy = case.load()
     policy.stop_ids = frozenset({NO_STOP})
     torch.set_num_threads(case.threads)

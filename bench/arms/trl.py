@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from datasets import Dataset, Features, Image, List, Value
 from transformers import PrinterCallback, TrainerCallback
-from transformers.utils import logging as transformers_logging
 from trl.data_utils import prepare_multimodal_messages
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
@@ -58,7 +57,6 @@ class _Turns(TrainerCallback):
 def run(case: Case, steps: int, seed: int, continuous_batching: bool, gate: Gate) -> None:
     """Train until the gate says stop; `steps` at most, for so many are there prompts."""
     warnings.filterwarnings("ignore", category=FutureWarning)  # TRL's own calls of what transformers renames
-    transformers_logging.disable_progress_bar()
     policy = case.load()
     torch.set_num_threads(case.threads)
     examples = case.examples(case.prompts * steps)
