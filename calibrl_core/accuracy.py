@@ -70,21 +70,33 @@ def ask(
     temperature: float,
     max_tokens: int,
     seed: Sequence[int],
+    first: int = 0,
     advance: Callable[[], None] = lambda: None,
 ) -> Answers:
     """Sample `samples` completions a prompt (temperature 0: one greedy) and score them. `advance` is called once a
-    batch of `batches(...)`."""
+    batch of `batches(...)`.
+
+    `first`: the number of the first example, where others before it are asked elsewhere. An answer depends on its
+    example's number, and not on who asks."""
     texts: list[list[str]] = []
     scores: list[list[Score]] = []
     lengths: list[list[int]] = []
     truncated: list[list[bool]] = []
     logprobs: list[list[float]] = []
     size = max(1, ROWS_AT_ONCE // samples)
-    for start in range(0, len(examples), size):
-        part = examples[start : start + size]
+    number, end = first, first + len(examples)
+    while number < end:
+        start = number - number % size
+        part = examples[number - first : start + size - first]
         rollouts = engine.generate(
-            part, group_size=samples, temperature=temperature, max_tokens=max_tokens, seed=[*seed, start]
+            part,
+            group_size=samples,
+            temperature=temperature,
+            max_tokens=max_tokens,
+            seed=[*seed, start],
+            first_row=(number - start) * samples,
         )
+        number += len(part)
         truths = [example.answer for example in part for _ in range(samples)]
         texts += _rows(rollouts.texts, samples)
         scores += _rows(scorer.score_all(rollouts.texts, truths), samples)
@@ -93,7 +105,26 @@ def ask(
         logprobs += _rows((rollouts.logprobs.double().sum(-1) / counts).tolist(), samples)
         truncated += _rows(rollouts.truncated.tolist(), samples)
         advance()
-    return Answers(examples, texts, scores, np.array(lengths), np.array(truncated), np.array(logprobs))
+    return Answers(
+        examples=examples,
+        texts=texts,
+        scores=scores,
+        lengths=np.array(lengths, dtype=np.int64).reshape(-1, samples),
+        truncated=np.array(truncated, dtype=np.bool_).reshape(-1, samples),
+        logprobs=np.array(logprobs, dtype=np.float64).reshape(-1, samples),
+    )
+
+
+def joined(parts: Sequence[Answers]) -> Answers:
+    """The answers to the prompts of all parts, in order; equally many completions a prompt."""
+    return Answers(
+        examples=[example for part in parts for example in part.examples],
+        texts=[texts for part in parts for texts in part.texts],
+        scores=[scores for part in parts for scores in part.scores],
+        lengths=np.concatenate([part.lengths for part in parts]),
+        truncated=np.concatenate([part.truncated for part in parts]),
+        logprobs=np.concatenate([part.logprobs for part in parts]),
+    )
 
 
 def batches(prompts: int, samples: int) -> int:

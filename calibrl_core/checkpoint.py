@@ -6,7 +6,7 @@ A checkpoint is written under another name and renamed when it is whole, so that
 Data order, sampling and learning rate are functions of the seed and the step: there is no generator to save.
 
 With LoRA the model there is the merged one, which is read as any other; a run goes on from the model that it began
-with, and the adapter.
+with, and the adapter. How many processes wrote it, and how they shared the weights, leaves no trace in it.
 """
 
 import json
@@ -20,6 +20,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from calibrl_core.models.policy import Policy
+from calibrl_core.models.weights import Weights
+from calibrl_core.ranks import ALONE, Ranks
 
 FOLDER = "checkpoints"
 STATE_FILE = "trainer.json"
@@ -41,9 +43,10 @@ class TrainerState:
 class Checkpoints:
     """The checkpoints of one run."""
 
-    def __init__(self, run_dir: Path, keep_last: int) -> None:
+    def __init__(self, run_dir: Path, keep_last: int, ranks: Ranks = ALONE) -> None:
         self.folder = run_dir / FOLDER
         self._keep_last = keep_last
+        self._ranks = ranks
 
     def all(self) -> list[Path]:
         """Whole checkpoints, oldest first."""
@@ -51,13 +54,16 @@ class Checkpoints:
         return sorted(whole, key=lambda path: int(path.name.removeprefix("step-")))
 
     def save(self, policy: Policy, optimizer: torch.optim.Optimizer, state: TrainerState) -> Path:
-        """Write the checkpoint of `state.step`; return its folder."""
+        """Write the checkpoint of `state.step`; return its folder. All processes must call it; the first one writes."""
         final = self.folder / f"step-{state.step:06d}"
+        weights, moments = policy.weights.state(policy.model), _optimizer_tensors(optimizer, policy.weights)
+        if not self._ranks.first:
+            return final
         partial = self.folder / f".partial-{final.name}"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        policy.save(partial)
-        save_file(_optimizer_tensors(optimizer), partial / OPTIMIZER_FILE)
+        policy.save(partial, weights)
+        save_file(moments, partial / OPTIMIZER_FILE)
         (partial / STATE_FILE).write_text(json.dumps(asdict(state)))
         _sync(partial)
         shutil.rmtree(final, ignore_errors=True)
@@ -80,19 +86,23 @@ def read_state(checkpoint: Path) -> TrainerState:
     return TrainerState(**json.loads((checkpoint / STATE_FILE).read_text()))
 
 
-def restore_optimizer(checkpoint: Path, optimizer: torch.optim.Optimizer) -> None:
+def restore_optimizer(checkpoint: Path, optimizer: torch.optim.Optimizer, weights: Weights) -> None:
     """Load AdamW's moments and step counts."""
     tensors = load_file(checkpoint / OPTIMIZER_FILE)
+    (parameters,) = (group["params"] for group in optimizer.param_groups)
     state: dict[int, dict[str, torch.Tensor]] = {}
     for name, tensor in tensors.items():
         index, key = name.split(".")
-        state.setdefault(int(index), {})[key] = tensor
+        state.setdefault(int(index), {})[key] = weights.part(tensor, parameters[int(index)])
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    state = optimizer.state_dict()["state"]
-    return {f"{index}.{key}": value.contiguous() for index, values in state.items() for key, value in values.items()}
+def _optimizer_tensors(optimizer: torch.optim.Optimizer, weights: Weights) -> dict[str, torch.Tensor]:
+    return {
+        f"{index}.{key}": weights.whole(value).contiguous()
+        for index, values in optimizer.state_dict()["state"].items()
+        for key, value in values.items()
+    }
 
 
 def _sync(folder: Path) -> None:

@@ -23,6 +23,7 @@ from calibrl_core.accuracy import Answers, ask, batches, intervals, summarise
 from calibrl_core.config import BuiltinModel, EvaluateConfig, ModelSource
 from calibrl_core.data.schema import Example
 from calibrl_core.models.policy import load_policy
+from calibrl_core.ranks import ALONE, LaunchError, Ranks
 from calibrl_core.report import Report
 from calibrl_core.rewards import Scorer
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
@@ -35,12 +36,20 @@ class _Stopped(Exception):
     """Asked to stop between two batches."""
 
 
-def evaluate(config: EvaluateConfig, report: Report, should_stop: Callable[[], bool] = lambda: False) -> dict[str, Any]:
+def evaluate(
+    config: EvaluateConfig,
+    report: Report,
+    should_stop: Callable[[], bool] = lambda: False,
+    ranks: Ranks = ALONE,
+) -> dict[str, Any]:
     """Run to the end or until `should_stop()`; return the result that `finish` reports. Metrics of model i (from 0)
     are reported as step i + 1, by `eval/<split>/name`. An evaluation that was stopped begins anew when started again.
 
-    Raises DataError (bad rows), PluginError (verifiers), OSError (files), torch.OutOfMemoryError.
+    Raises DataError (bad rows), PluginError (verifiers), OSError (files), torch.OutOfMemoryError; LaunchError where
+    several processes were started.
     """
+    if ranks.world > 1:
+        raise LaunchError("an evaluation runs in one process: start it without a launcher, or with --num_processes 1")
     with Scorer(config.rewards) as scorer:
         evaluation = _Evaluation(config, report, scorer, should_stop)
         try:

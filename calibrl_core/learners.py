@@ -19,6 +19,7 @@ from calibrl_core.data.schema import Example
 from calibrl_core.diagnostics import diagnose, histograms
 from calibrl_core.diagnostics.base import StepBatch
 from calibrl_core.experts import choose_experts, find_experts, joined_experts
+from calibrl_core.gathering import gather_batch, gather_sampled
 from calibrl_core.models.policy import Policy
 from calibrl_core.optimizer import GradientStep
 from calibrl_core.order import DataOrder
@@ -26,7 +27,7 @@ from calibrl_core.ranks import Ranks
 from calibrl_core.resample import Sampled, fill_with_mixed
 from calibrl_core.rewards import Scorer
 from calibrl_core.rollout.base import RolloutEngine
-from calibrl_core.scoring import micro_batches
+from calibrl_core.scoring import keep_step, micro_batches
 from calibrl_core.update import Updater
 
 GRADIENT_STEPS = 20  # between two comparisons of the policy's and the guidance's gradients
@@ -36,18 +37,18 @@ Histogram = tuple[list[float], list[int]]  # edges, counts
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step has to tell."""
+    """What a step has to tell, in the first process; the others know of their own part only, and leave it out."""
 
     metrics: dict[str, float]
     histograms: dict[str, Histogram] = field(default_factory=dict)
-    batch: StepBatch | None = None
+    batch: StepBatch | None = None  # of all processes
 
 
 class Learner(Protocol):
-    """Takes one step on some examples."""
+    """Takes one step on some examples, of which each process takes its share."""
 
     def step(self, step: int, examples: Sequence[Example]) -> StepResult:
-        """Update the policy; `step` counts from 0."""
+        """Update the policy; `step` counts from 0. `examples` are those of all processes."""
 
 
 class _Clock:
@@ -62,7 +63,7 @@ class _Clock:
         yield
         self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - began
 
-    def metrics(self, tokens: int) -> dict[str, float]:
+    def metrics(self, tokens: float) -> dict[str, float]:
         total = sum(self.seconds.values())
         phases = {f"perf/{phase}_seconds": seconds for phase, seconds in self.seconds.items()}
         return {**phases, "perf/step_seconds": total, "perf/tokens_per_second": tokens / total}
@@ -89,28 +90,47 @@ class ReinforcementLearner:
 
     def step(self, step: int, examples: Sequence[Example]) -> StepResult:
         clock = _Clock()
-        first_prompt = self._ranks.share(self._config.prompts_per_step).start
-        sampled = self._sample(step, 0, examples, clock)
+        first_prompt = self._ranks.share(len(examples)).start
         extra = {}
-        if isinstance(self._algorithm, DAPO) and self._algorithm.dynamic_sampling:
-            sampled, prompts = fill_with_mixed(
-                sampled,
-                lambda attempt, count: self._sample(step, attempt, self._order.more(step, attempt, count), clock),
-                self._algorithm.max_resamples,
-            )
-            extra["exploration/sampled_prompts"] = float(prompts)
-        batch = self._batch(step, first_prompt, sampled, clock)
-        if step % GRADIENT_STEPS == 0:
-            extra |= self._updater.compare_gradients(batch, step)  # not in the step's time: it is for people only
+        with self._policy.weights.gathered():
+            sampled = self._sample(step, 0, examples, clock)
+            if isinstance(self._algorithm, DAPO) and self._algorithm.dynamic_sampling:
+                sampled, prompts = self._resample(step, sampled, clock)
+                extra["exploration/sampled_prompts"] = float(prompts)
+            assert sampled is not None  # a step has a prompt for each process
+            batch = self._batch(step, first_prompt, sampled, clock)
+        if step % GRADIENT_STEPS == 0:  # not in the step's time: it is for people only
+            extra |= self._updater.compare_gradients(batch, step, first_prompt)
         with clock("update"):
-            losses = self._updater.update(batch, step, first_prompt)
-        tokens = int(batch.rollouts.mask.sum())
-        metrics = {**diagnose(batch), **losses, **extra, **clock.metrics(tokens)}
-        return StepResult(metrics, histograms(batch, self._config), batch)
+            metrics = self._updater.update(batch, step, first_prompt)
+        (tokens,) = self._ranks.total([int(batch.rollouts.mask.sum())])
+        metrics |= {**extra, **clock.metrics(tokens)}
+        whole = gather_batch(batch, self._ranks, self._policy.device)
+        if whole is None:
+            return StepResult(metrics)
+        return StepResult(diagnose(whole) | metrics, histograms(whole, self._config), whole)
 
-    def _sample(self, step: int, attempt: int, examples: Sequence[Example], clock: _Clock) -> Sampled:
+    def _resample(self, step: int, sampled: Sampled | None, clock: _Clock) -> tuple[Sampled, int]:
+        """Dynamic sampling over the prompts of all processes; this one's share, and how many were sampled in all."""
+        assert isinstance(self._algorithm, DAPO)
+        device = self._policy.device
+
+        def draw(attempt: int, count: int) -> Sampled:
+            more = self._sample(step, attempt, self._order.more(step, attempt, count), clock)
+            return gather_sampled(more, self._ranks, device)
+
+        whole, prompts = fill_with_mixed(
+            gather_sampled(sampled, self._ranks, device), draw, self._algorithm.max_resamples
+        )
+        return whole.groups(self._ranks.share(len(whole.examples))), prompts
+
+    def _sample(self, step: int, attempt: int, examples: Sequence[Example], clock: _Clock) -> Sampled | None:
+        """Scored rollouts of this process's share of `examples`; None where they are too few for it to have one."""
         rollout = self._config.rollout
-        first_prompt = self._ranks.share(self._config.prompts_per_step).start
+        place = self._ranks.share(len(examples))
+        examples = examples[place.start : place.stop]
+        if not examples:
+            return None
         with clock("rollout"):
             rollouts = self._engine.generate(
                 examples,
@@ -118,7 +138,7 @@ class ReinforcementLearner:
                 temperature=rollout.temperature,
                 max_tokens=rollout.max_completion_tokens,
                 seed=[self._config.seed, step, attempt],
-                first_row=first_prompt * rollout.group_size,
+                first_row=place.start * rollout.group_size,
             )
         with clock("reward"):
             truths = [example.answer for example in examples for _ in range(rollout.group_size)]
@@ -163,33 +183,35 @@ class SupervisedLearner:
 
     def step(self, step: int, examples: Sequence[Example]) -> StepResult:
         clock = _Clock()
+        place = self._ranks.share(len(examples))
         with clock("update"):
-            metrics, tokens = self._update(examples)
+            metrics, tokens = self._update(examples[place.start : place.stop])
         return StepResult({**metrics, **clock.metrics(tokens)})
 
-    def _update(self, examples: Sequence[Example]) -> tuple[dict[str, float], int]:
+    def _update(self, examples: Sequence[Example]) -> tuple[dict[str, float], float]:
+        """Metrics, and how many tokens, of all processes."""
         policy, config = self._policy, self._config
         policy.model.train()
         tokens, mask = policy.tokenize_experts(examples, config.rollout.max_completion_tokens)
-        count = int(mask.sum())
-        (total_count,) = self._ranks.total([count])
+        count, prompts = self._ranks.total([int(mask.sum()), len(examples)])
         self._gradient.clear()
         loss_sum = 0.0
         owners = list(range(len(examples)))
-        for part in micro_batches(policy, examples, owners, mask.sum(-1).tolist(), config):
+        parts = micro_batches(policy, examples, owners, mask.sum(-1).tolist(), config)
+        for part in parts:
             rows = part.tolist()
             logprobs = policy.logprobs(examples, rows, tokens[part], mask[part], temperature=1.0)
-            loss = self._algorithm.loss(logprobs, mask[part], count=int(total_count))
+            loss = self._algorithm.loss(logprobs, mask[part], count=int(count))
             loss.backward(loss.detach() * 0 + 1)  # not finite: see Updater
             loss_sum += loss.item()
+        keep_step(policy, self._ranks, examples[0], len(parts))
         norm, applied = self._gradient.apply()
         (total,) = self._ranks.total([loss_sum])
-        (prompts,) = self._ranks.total([len(examples)])
         metrics = {
             "loss/total": total,
             "loss/grad_norm": norm,
             "loss/skipped_updates": float(not applied),
             "expert/nll": total,
-            "length/mean": total_count / prompts,
+            "length/mean": count / prompts,
         }
         return metrics, count

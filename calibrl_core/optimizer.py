@@ -6,6 +6,7 @@ import torch
 
 from calibrl_core.config import OptimizerSettings
 from calibrl_core.models.policy import Policy
+from calibrl_core.ranks import ALONE, Ranks
 
 MOST_SKIPPED = 10  # updates in a row
 
@@ -15,11 +16,19 @@ class NonFiniteError(RuntimeError):
 
 
 class GradientStep:
-    """Clips the gradient and applies it; one that is not finite changes no weight."""
+    """Sums the gradient over the processes, clips and applies it; one that is not finite changes no weight."""
 
-    def __init__(self, policy: Policy, optimizer: torch.optim.Optimizer, settings: OptimizerSettings) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        optimizer: torch.optim.Optimizer,
+        settings: OptimizerSettings,
+        ranks: Ranks = ALONE,
+    ) -> None:
         self._parameters = [parameter for parameter in policy.model.parameters() if parameter.requires_grad]
         self._optimizer = optimizer
+        self._ranks = ranks
+        self._weights = policy.weights
         self._max_norm = settings.max_grad_norm
         self._skipped_in_a_row = 0
 
@@ -28,17 +37,20 @@ class GradientStep:
         self._optimizer.zero_grad(set_to_none=True)
 
     def gradients(self) -> list[torch.Tensor]:
-        """A copy of the gradient as it stands, parameter by parameter; 0 where there is none."""
+        """A copy of the processes' summed gradient, parameter by parameter; 0 where there is none."""
+        self._ranks.sum_gradients(self._parameters)
         return [torch.zeros_like(one) if one.grad is None else one.grad.clone() for one in self._parameters]
 
     def apply(self) -> tuple[float, bool]:
         """The gradient's 2-norm before clipping, and whether it was applied. Raises NonFiniteError after ten in a row
         that were not. Where no row had a gradient to give, it counts as 0: momentum and weight decay go on, as in a
-        plain loop."""
+        plain loop. Every process must call it equally often; norm and verdict are the same in all."""
+        if not self._weights.sharded:  # there, each backward pass has summed it up
+            self._ranks.sum_gradients(self._parameters)
         if all(parameter.grad is None for parameter in self._parameters):
             for parameter in self._parameters:
                 parameter.grad = torch.zeros_like(parameter)
-        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._max_norm).item()
+        norm = self._weights.whole(torch.nn.utils.clip_grad_norm_(self._parameters, self._max_norm)).item()
         if math.isfinite(norm):
             self._optimizer.step()
             self._skipped_in_a_row = 0

@@ -17,8 +17,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from transformers.utils import logging as transformers_logging
 
 from calibrl_core.data.schema import DataError
+from calibrl_core.distributed import joined
 from calibrl_core.optimizer import NonFiniteError
-from calibrl_core.report import EventFile, health_sentence
+from calibrl_core.ranks import LaunchError, Ranks
+from calibrl_core.report import EventFile, Report, SilentReport, health_sentence
 from calibrl_core.verifiers.plugin import PluginError
 
 Config = TypeVar("Config", bound=BaseModel)
@@ -63,20 +65,25 @@ class ProgressReport(EventFile):
 
 
 def run_process(
-    config_class: type[Config], run: Callable[[Config, ProgressReport, Callable[[], bool]], dict[str, Any]]
+    config_class: type[Config], run: Callable[[Config, Report, Callable[[], bool], Ranks], dict[str, Any]]
 ) -> None:
-    """Parse arguments, run, report `finish` or `error`, exit 0 or 1 (2: unusable arguments)."""
+    """Parse arguments, run, report `finish` or `error`, exit 0 or 1 (2: unusable arguments). Of several processes the
+    first reports; any of them reports its own error."""
     parser = argparse.ArgumentParser(description=(sys.modules["__main__"].__doc__ or "").split("\n")[0])
     parser.add_argument("config", type=Path, help=f"a JSON file of {config_class.__name__}")
     parser.add_argument("--run-dir", type=Path, required=True, help="folder for events, images and checkpoints")
     arguments = parser.parse_args()
     arguments.run_dir.mkdir(parents=True, exist_ok=True)
-    report = ProgressReport(arguments.run_dir)
+    report: ProgressReport | SilentReport = SilentReport(arguments.run_dir)
     stopping = _stop_on_signals()
     transformers_logging.disable_progress_bar()  # one progress bar is enough, and a log file wants none
     try:
-        config = config_class.model_validate(_read(arguments.config))
-        report.emit("finish", **run(config, report, stopping))
+        with joined() as ranks:
+            if ranks.first:
+                report = ProgressReport(arguments.run_dir)
+            config = config_class.model_validate(_read(arguments.config))
+            outcome = run(config, report, stopping, ranks)
+        report.emit("finish", **outcome)
         status = 0
     except Exception as error:
         reason, message = _explain(error)
@@ -111,7 +118,7 @@ def _explain(error: Exception) -> tuple[str, str]:
     if isinstance(error, ValidationError):
         fields = (f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors())
         return "bad_spec", "; ".join(fields)
-    if isinstance(error, DataError | PluginError):
+    if isinstance(error, DataError | PluginError | LaunchError):
         return "bad_spec", str(error)
     if isinstance(error, NonFiniteError):
         return "non_finite", str(error)

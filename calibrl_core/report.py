@@ -16,7 +16,8 @@ Every line is an object with `type` and `ts` (seconds since 1970, UTC), and by t
 | finish | status (succeeded, stopped), step, result (object); reason (health) and message, where a rule stopped it |
 
 Images stand beside the file, `images/<sha256>.png`, written before the line that names them. A reader must ignore a
-last line that has no newline yet: it is still being written.
+last line that has no newline yet: it is still being written. Of several processes that share a run each may tell an
+`error`: the first one is the cause, and others follow from it.
 """
 
 import hashlib
@@ -119,3 +120,22 @@ class EventFile:
 
     def close(self) -> None:
         os.close(self._fd)
+
+
+class SilentReport:
+    """For the processes of a run beside the first. Only that one of them failed reaches the event file."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self.run_dir = run_dir
+
+    def emit(self, type: str, **fields: Any) -> None:
+        if type == "error":
+            file = EventFile(self.run_dir)
+            file.emit(type, **fields)
+            file.close()
+
+    def save_image(self, png: bytes) -> str:
+        return ""
+
+    def close(self) -> None:
+        pass

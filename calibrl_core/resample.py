@@ -65,8 +65,8 @@ def fill_with_mixed(first: Sampled, draw: Callable[[int, int], Sampled], attempt
             break
         more = draw(attempt, missing)
         sampled += missing
-        kept = _joined(kept, more.groups(_mixed(more)))
-    return _joined(kept, spare.groups(range(wanted - len(kept.examples)))), sampled
+        kept = joined(kept, more.groups(_mixed(more)))
+    return joined(kept, spare.groups(range(wanted - len(kept.examples)))), sampled
 
 
 def _mixed(sampled: Sampled) -> list[int]:
@@ -74,7 +74,8 @@ def _mixed(sampled: Sampled) -> list[int]:
     return ((share > 0) & (share < 1)).nonzero().squeeze(-1).tolist()
 
 
-def _joined(first: Sampled, second: Sampled) -> Sampled:
+def joined(first: Sampled, second: Sampled) -> Sampled:
+    """The prompts of both, the second's behind the first's."""
     if not first.examples or not second.examples:
         return first if first.examples else second
     a, b = first.rollouts, second.rollouts

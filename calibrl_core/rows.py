@@ -83,24 +83,26 @@ def mini_batches(
             weights=_weights(rows, places, settings, max_tokens, micro_rows, ranks)[places >= 0],
             tokens=int(rows.mask[kept][~rows.is_expert[kept]].sum()),
         )
-        for places in _places(rows, settings, first_prompt)
+        for places in _places(rows, settings, first_prompt, ranks)
         for kept in [places[places >= 0]]
     ]
 
 
-def _places(rows: UpdateRows, settings: PolicyGradientSettings, first_prompt: int) -> list[Tensor]:
+def _places(rows: UpdateRows, settings: PolicyGradientSettings, first_prompt: int, ranks: Ranks) -> list[Tensor]:
     """Row numbers of each mini-batch, group by group: its rollouts, then its expert (or NO_ROW).
 
     Whole groups: a prompt's number modulo `mini_batches`, which does not depend on how many processes share the step.
     With `mini_batch_rows`, as the published script: every so many rows, wherever that cuts a group.
     """
     groups = _groups(rows, with_experts=settings.needs_experts)
+    nothing = rows.prompts.new_zeros(0)
     if settings.mini_batch_rows is not None:
-        return list(torch.cat(groups).split(settings.mini_batch_rows))
+        cut = list(torch.cat(groups).split(settings.mini_batch_rows))
+        (most,) = ranks.most([len(cut)])  # processes with fewer rows take part in every update all the same
+        return cut + [nothing] * (int(most) - len(cut))
     dealt: list[list[Tensor]] = [[] for _ in range(settings.mini_batches)]
     for index, group in enumerate(groups):
         dealt[(first_prompt + index) % settings.mini_batches].append(group)
-    nothing = rows.prompts.new_zeros(0)
     return [torch.cat([nothing, *some]) for some in dealt]
 
 

@@ -12,6 +12,7 @@ from calibrl_core.data.schema import Example
 from calibrl_core.logprobs import TokenScores
 from calibrl_core.models import packing
 from calibrl_core.models.policy import Policy
+from calibrl_core.ranks import Ranks
 from calibrl_core.rows import UpdateRows
 
 
@@ -46,6 +47,17 @@ def score_rows(
     tokens = rows.tokens[of, : mask.shape[1]]
     owners = rows.prompts[of].tolist()
     return policy.evaluate_tokens(examples, owners, tokens, mask, temperature, with_entropy=with_entropy)
+
+
+def keep_step(policy: Policy, ranks: Ranks, example: Example, passes: int) -> None:
+    """After `passes` forward and backward passes of an update: where weights are sharded, run as many more as another
+    process has run. They weigh nothing, but a layer's weights and gradients come together only if all take part."""
+    if not policy.weights.sharded:
+        return
+    (most,) = ranks.most([passes])
+    token = torch.tensor([[policy.tokenizer.eos_token_id]], device=policy.device)
+    for _ in range(int(most) - passes):
+        (0 * policy.logprobs([example], [0], token, torch.ones_like(token).bool(), temperature=1.0)).sum().backward()
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@
 
 runs alone, with no service: it draws a progress bar, appends to DIR/events.jsonl (see `calibrl_core.report`), keeps
 checkpoints in DIR/checkpoints, and goes on from the newest one when started again. SIGTERM: checkpoint, then exit.
+Several GPUs: `accelerate launch --num_processes N -m calibrl_core.train ...` (see docs/distributed.md).
 
 Each step samples, learns from exactly those samples, and forgets them.
 """
@@ -30,7 +31,7 @@ from calibrl_core.learners import Learner, ReinforcementLearner, StepResult, Sup
 from calibrl_core.models.policy import load_policy, make_reference
 from calibrl_core.optimizer import GradientStep, learning_rate, make_optimizer
 from calibrl_core.order import DataOrder
-from calibrl_core.ranks import Ranks
+from calibrl_core.ranks import ALONE, LaunchError, Ranks
 from calibrl_core.report import Report, health_sentence
 from calibrl_core.rewards import Score, Scorer
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
@@ -38,17 +39,18 @@ from calibrl_core.samples import report_groups
 from calibrl_core.validation import Validator
 
 
-def train(config: TrainConfig, report: Report, should_stop: Callable[[], bool]) -> dict[str, Any]:
-    """Run to the end, to the validation target, or until `should_stop()` or a health rule in `health.pause_on`; return
-    the result that `finish` reports.
+def train(config: TrainConfig, report: Report, should_stop: Callable[[], bool], ranks: Ranks = ALONE) -> dict[str, Any]:
+    """Run to the end, to the validation target, or until `should_stop()` (in any process) or a health rule in
+    `health.pause_on`; return the result that `finish` reports.
 
-    Raises DataError (bad rows, no experts), NonFiniteError, OSError (files), torch.OutOfMemoryError.
+    Raises DataError (bad rows, no experts), NonFiniteError, OSError (files), torch.OutOfMemoryError; LaunchError where
+    a step has fewer prompts than there are processes.
     """
     with Scorer(config.rewards) as scorer:
-        run = _Run(config, report, scorer)
+        run = _Run(config, report, scorer, ranks)
         run.announce()
         ended = run.reached_target or run.state.step >= config.steps
-        while not ended and not run.paused_by and not should_stop():
+        while not ended and not run.paused_by and not ranks.any(should_stop()):
             ended = run.advance()
         if ended:
             report.emit("progress", step=run.state.step, steps_total=run.state.step)  # a target may have come early
@@ -62,15 +64,25 @@ def train(config: TrainConfig, report: Report, should_stop: Callable[[], bool]) 
 class _Run:
     """One run: what it learns with, and how far it is."""
 
-    def __init__(self, config: TrainConfig, report: Report, scorer: Scorer) -> None:
-        self.config, self.report, self.ranks = config, report, Ranks()
-        self.checkpoints = Checkpoints(report.run_dir, config.checkpoints.keep_last)
-        saved = next(reversed(self.checkpoints.all()), None)
+    def __init__(self, config: TrainConfig, report: Report, scorer: Scorer, ranks: Ranks) -> None:
+        if config.prompts_per_step < ranks.world:
+            raise LaunchError(
+                f"prompts_per_step ({config.prompts_per_step}) must not be below the number of processes "
+                f"({ranks.world}): each takes whole groups"
+            )
+        self.config, self.report, self.ranks = config, report, ranks
+        self.checkpoints = Checkpoints(report.run_dir, config.checkpoints.keep_last, ranks)
+        saved = ranks.from_first(next(reversed(self.checkpoints.all()), None))
         self.state = read_state(saved) if saved else TrainerState()
+        self.saved_step = self.state.step
         self.policy = load_policy(config.model, config.precision, saved)
+        if config.parallel == "fsdp" and ranks.world > 1:
+            from calibrl_core.sharding import shard  # one process need not load it
+
+            shard(self.policy)
         self.optimizer = make_optimizer(self.policy, config.optimizer)
         if saved:
-            restore_optimizer(saved, self.optimizer)
+            restore_optimizer(saved, self.optimizer, self.policy.weights)
         self.engine = SharedPrefillEngine(self.policy, config.rollout.batch_tokens)
         self.scorer = scorer
         self.order = DataOrder(self._training_examples(), config.seed, config.prompts_per_step)
@@ -82,7 +94,7 @@ class _Run:
         self.told_of_failures = False
 
     def _make_learner(self) -> Learner:
-        config, gradient = self.config, GradientStep(self.policy, self.optimizer, self.config.optimizer)
+        config, gradient = self.config, GradientStep(self.policy, self.optimizer, self.config.optimizer, self.ranks)
         if isinstance(config.algorithm, SFT):
             return SupervisedLearner(config, self.policy, gradient, self.ranks)
         wanted = config.algorithm.kl_coef > 0
@@ -95,7 +107,7 @@ class _Run:
         if self.config.validation is None:
             return None
         examples = self._load("validation.data", self.config.validation.data)
-        return Validator(self.config, examples, self.policy, self.engine, self.scorer)
+        return Validator(self.config, examples, self.policy, self.engine, self.scorer, self.ranks)
 
     def _training_examples(self) -> Sequence[Example]:
         examples, algorithm = self._load("data", self.config.data), self.config.algorithm
@@ -141,7 +153,8 @@ class _Run:
         """One step with all that it entails; whether it was the last."""
         config = self.config
         step = self.state.step  # from 0; reported from 1: metrics of step n describe the n-th update
-        torch.manual_seed(hash((config.seed, step)) & 0x7FFFFFFF)  # dropout, in models that have it
+        # Dropout, in models that have it.
+        torch.manual_seed(hash((config.seed, step, self.ranks.rank)) & 0x7FFFFFFF)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(config.optimizer, step, config.steps)
         result = self.learner.step(step, self.order.examples(step))
@@ -181,7 +194,7 @@ class _Run:
         alerts = self.health.observe(self.state.step, metrics)
         for alert in alerts:
             self.report.emit("health", **asdict(alert))
-        self.paused_by = self.health.pausing(alerts)
+        self.paused_by = self.ranks.from_first(self.health.pausing(alerts))  # only there are all metrics known
 
     def _validate(self, metrics: dict[str, float]) -> bool:
         """Add validation's metrics; whether its accuracy is the best so far."""
@@ -199,6 +212,9 @@ class _Run:
         self.state.metrics = {name: value for name, value in metrics.items() if name.startswith("validation/")}
         self.state.solved, self.state.health = self.solved.state(), self.health.state()
         path = self.checkpoints.save(self.policy, self.optimizer, self.state)
+        self.saved_step = self.state.step
+        if not self.ranks.first:
+            return
         surplus = self.checkpoints.surplus(self.state.best_step if self.config.checkpoints.keep_best else None)
         self._report_checkpoint(path, self.state, surplus)  # first: a kill in between is mended by `announce`
         self.checkpoints.remove(surplus)
@@ -215,12 +231,13 @@ class _Run:
 
     def save_if_new(self) -> None:
         """A checkpoint of where the run stands, unless there is one."""
-        saved = self.checkpoints.all()
-        if self.state.step > 0 and (not saved or read_state(saved[-1]).step < self.state.step):
+        if self.state.step > self.saved_step:
             self._save({})
 
     def result(self) -> dict[str, Any]:
-        """What to remember of the run."""
+        """What to remember of the run; nothing where another process writes the checkpoints."""
+        if not self.ranks.first:
+            return {}
         saved = self.checkpoints.all()
         best = [path for path in saved if read_state(path).step == self.state.best_step]
         return {

@@ -16,9 +16,9 @@ from calibrl_core.diagnostics.gradients import compare_gradients
 from calibrl_core.logprobs import TokenScores
 from calibrl_core.models.policy import Policy
 from calibrl_core.optimizer import GradientStep
-from calibrl_core.ranks import Ranks
+from calibrl_core.ranks import ALONE, Ranks
 from calibrl_core.rows import MiniBatch, UpdateRows, mini_batches, update_rows
-from calibrl_core.scoring import micro_batches, score_rows
+from calibrl_core.scoring import keep_step, micro_batches, score_rows
 from calibrl_core.tally import Tally
 
 KL = {"k1": kl_k1, "k3": kl_k3}
@@ -44,14 +44,14 @@ class Updater:
         gradient: GradientStep,
         config: TrainConfig,
         reference: Policy | None = None,
-        ranks: Ranks | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
         """`reference`: the policy that the run began with, where kl_coef is above 0."""
         assert not isinstance(config.algorithm, SFT)
         self.algorithm = config.algorithm
         self._policy, self._gradient, self._config = policy, gradient, config
         self._reference = reference
-        self._ranks = ranks or Ranks()
+        self._ranks = ranks
         optional = {
             "guidance": self.algorithm.has_guidance,
             "kl": self.algorithm.kl_coef > 0,
@@ -71,35 +71,40 @@ class Updater:
         tally = Tally(self._losses_kept, self._ranks)
         for mini_batch in self._mini_batches(rows, first_prompt):
             self._gradient.clear()
-            for part in self._parts(batch, rows, mini_batch, step):
+            parts = self._parts(batch, rows, mini_batch, step)
+            for part in parts:
                 self._backward(batch, rows, mini_batch, part, reference, step, tally)
+            keep_step(self._policy, self._ranks, batch.examples[0], len(parts))
             norm, applied = self._gradient.apply()
             tally.add_mini_batch(mini_batch.tokens, norm, applied)
         return tally.metrics()
 
-    def compare_gradients(self, batch: StepBatch, step: int) -> dict[str, float]:
-        """Norms of the policy's and the guidance's gradients on the first micro-batch, and the cosine between them.
+    def compare_gradients(self, batch: StepBatch, step: int, first_prompt: int = 0) -> dict[str, float]:
+        """Norms of the policy's and the guidance's gradients on the first micro-batch (of each process), and the cosine
+        between them.
 
         On-policy and with s of A's sign, guidance is per token a positive multiple of the policy gradient; this shows
-        when it says something of its own. Nothing without guidance. Changes no weight.
+        when it says something of its own. Nothing without guidance, nor where weights are sharded: no process has a
+        whole gradient there. Changes no weight.
         """
-        if self.algorithm.guidance_weight(step) == 0 or self._ranks.world > 1:
+        if self.algorithm.guidance_weight(step) == 0 or self._policy.weights.sharded:
             return {}
         rows = update_rows(batch)
         parts = (
             (mini_batch, part)
-            for mini_batch in self._mini_batches(rows, 0)
+            for mini_batch in self._mini_batches(rows, first_prompt)
             for part in self._parts(batch, rows, mini_batch, step)
         )
         mini_batch, part = next(parts, (None, None))
-        if mini_batch is None or part is None:
+        if not self._ranks.any(part is not None):
             return {}
         self._policy.model.train()
         gradients = []
         for of_guidance in (False, True):
             self._gradient.clear()
-            losses = self._losses(batch, rows, mini_batch, part, None, step)[0]
-            (losses.guidance if of_guidance and losses.guidance is not None else losses.policy).backward()
+            if mini_batch is not None and part is not None:
+                losses = self._losses(batch, rows, mini_batch, part, None, step)[0]
+                (losses.guidance if of_guidance and losses.guidance is not None else losses.policy).backward()
             gradients.append(self._gradient.gradients())
         self._gradient.clear()
         return compare_gradients(*gradients)
@@ -203,7 +208,9 @@ class Updater:
         if self._reference is None:
             return None
         logprobs = torch.zeros_like(rows.old_logprobs)
-        for part in self._cut(batch, rows, torch.arange(len(rows.prompts))):
-            found = score_rows(self._reference, batch.examples, rows, part, self._config.rollout.temperature).logprobs
-            logprobs[part, : found.shape[1]] = found
+        temperature = self._config.rollout.temperature
+        with self._reference.weights.gathered():
+            for part in self._cut(batch, rows, torch.arange(len(rows.prompts))):
+                found = score_rows(self._reference, batch.examples, rows, part, temperature).logprobs
+                logprobs[part, : found.shape[1]] = found
         return logprobs
