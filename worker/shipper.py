@@ -161,7 +161,7 @@ class Shipper:
                 case Health():
                     self._note(session, "health", health_sentence(event.model_dump()))
                 case Error():
-                    self.error = event
+                    self.error = self.error or event  # other processes' errors follow from the first one's
                 case Finish():
                     self.finish = event
                     self._step = event.step
