@@ -55,7 +55,8 @@ def token_scores(
 
     hidden `[N, D]`, targets `[N]` long, banned `[V]` bool. The distribution is the sampler's: softmax of
     logits / temperature over the tokens that are not banned, in float32. For the gradient each chunk's logits are
-    computed a second time in the backward pass instead of being kept, and the head's is summed up in place.
+    computed a second time in the backward pass instead of being kept, unless there is only one, and the head's is
+    summed up in place.
     """
     logprobs, entropies = _TokenScores.apply(  # type: ignore[no-untyped-call]
         hidden, head.weight, head.bias, head, targets, temperature, banned, with_entropy
@@ -83,13 +84,16 @@ class _TokenScores(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         logprobs = torch.empty(hidden.shape[0], dtype=_exact(hidden.dtype), device=hidden.device)
         normalisers, entropies = torch.empty_like(logprobs), torch.zeros_like(logprobs)
-        for part in _parts(hidden, weight):
+        parts, kept = _parts(hidden, weight), None
+        for part in parts:
             scores = sampler_logits(head.logits(hidden[part]), temperature, banned)
             normalisers[part] = scores.logsumexp(-1)
             logprobs[part] = scores.gather(-1, targets[part, None]).squeeze(-1) - normalisers[part]
             if with_entropy:
                 entropies[part] = entropy(scores)
-        ctx.save_for_backward(hidden, weight, bias, targets, banned, normalisers, entropies)
+            if len(parts) == 1 and head.softcap is None:
+                kept = scores.sub_(normalisers[:, None])
+        ctx.save_for_backward(hidden, weight, bias, targets, banned, normalisers, entropies, kept)
         ctx.scale, ctx.softcap = head.scale, head.softcap
         ctx.temperature, ctx.with_entropy = temperature, with_entropy
         if not with_entropy:
@@ -98,20 +102,22 @@ class _TokenScores(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, of_logprobs: Tensor, of_entropies: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight, bias, targets, banned, normalisers, entropies = ctx.saved_tensors
+        hidden, weight, bias, targets, banned, normalisers, entropies, kept = ctx.saved_tensors
         head = Head(weight, bias, ctx.scale, ctx.softcap)
         wanted = ctx.needs_input_grad
         of_hidden = torch.empty_like(hidden) if wanted[0] else None
         of_weight = torch.zeros_like(weight) if wanted[1] else None
         of_bias = torch.zeros_like(bias) if wanted[2] else None
         for part in _parts(hidden, weight):
-            logits = head.logits(hidden[part])
-            logs = sampler_logits(logits, ctx.temperature, banned).sub_(normalisers[part, None])
+            logs = kept
+            if logs is None:
+                logits = head.logits(hidden[part])
+                logs = sampler_logits(logits, ctx.temperature, banned).sub_(normalisers[part, None])
             share = of_logprobs[part, None]
             if ctx.with_entropy:
                 surprise = logs.masked_fill(banned, 0.0).add_(entropies[part, None])
                 share = surprise.mul_(of_entropies[part, None]).add_(share)
-            of_logits = logs.exp_().mul_(share).neg_()
+            of_logits = logs.exp().mul_(share).neg_()
             of_logits.scatter_add_(-1, targets[part, None], of_logprobs[part, None])
             of_logits.mul_(head.scale / ctx.temperature)
             if head.softcap is not None:

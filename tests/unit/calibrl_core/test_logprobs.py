@@ -45,10 +45,11 @@ def test_values_and_gradients_are_those_of_the_plain_path(inputs, monkeypatch, e
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
-def test_a_head_with_bias_scale_and_softcap(inputs, monkeypatch):
+@pytest.mark.parametrize("elements", [2**24, VOCABULARY * 5])
+def test_a_head_with_bias_scale_and_softcap(inputs, monkeypatch, elements):
     hidden, head, targets, banned = inputs
     bias = torch.linspace(-1, 1, VOCABULARY).requires_grad_()
-    monkeypatch.setitem(logprobs_module.CHUNK_ELEMENTS, "cpu", VOCABULARY * 5)
+    monkeypatch.setitem(logprobs_module.CHUNK_ELEMENTS, "cpu", elements)
     found = token_scores(hidden, Head(head, bias, scale=0.5, softcap=2.0), targets, 0.7, banned, with_entropy=True)
     logits = 2.0 * torch.tanh(0.5 * (hidden @ head.T + bias) / 2.0)
     logs = (logits / 0.7)[:, ~banned].log_softmax(-1)
@@ -67,6 +68,20 @@ def test_a_frozen_head_and_frozen_hidden_states_get_no_gradient(inputs):
     token_scores(hidden, Head(head.detach()), targets, 1.0, banned).logprobs.sum().backward()
     assert hidden.grad is not None and head.grad is None
     assert not token_scores(hidden.detach(), Head(head.detach()), targets, 1.0, banned).logprobs.requires_grad
+
+
+@pytest.mark.parametrize("elements", [2**24, VOCABULARY * 5])
+def test_no_matrix_of_all_tokens_logits_is_kept_or_made(inputs, monkeypatch, elements):
+    """Only a single chunk waits for the backward pass, and it may be run again."""
+    hidden, head, targets, banned = inputs
+    monkeypatch.setitem(logprobs_module.CHUNK_ELEMENTS, "cpu", elements)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda one: kept.append(one) or one, lambda one: one):
+        found = token_scores(hidden, Head(head), targets, 1.0, banned).logprobs.sum()
+    assert (max(one.numel() for one in kept) == TOKENS * VOCABULARY) == (elements == 2**24)
+    (first,) = torch.autograd.grad(found, [head], retain_graph=True)
+    (second,) = torch.autograd.grad(found, [head])
+    assert torch.equal(first, second)
 
 
 def test_entropy():
