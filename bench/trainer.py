@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -72,7 +72,7 @@ def measure(case: Case, steps: int, seed: int, console: Console) -> list[report.
     finally:
         for arm in arms:
             arm.close()
-    _require_equal_work(mixed)
+    _require_equal_work(case, mixed)
     _show_times(mixed, console)
     if case.text_only:
         grpo = mixed["grpo"]
@@ -102,10 +102,11 @@ def _turns(arms: list[Arm], orders: Orders, steps: int, shown: Callable[[str, St
     return taken
 
 
-def _require_equal_work(times: Times) -> None:
-    tokens = {step.tokens for steps in times.values() for step in steps}
-    if len(tokens) != 1:
-        raise RuntimeError(f"the arms generated different numbers of tokens a step: {sorted(tokens)}")
+def _require_equal_work(case: Case, times: Times) -> None:
+    expected = case.prompts * case.group_size * case.tokens
+    tokens = {name: sorted({step.tokens for step in steps}) for name, steps in times.items()}
+    if any(found != [expected] for found in tokens.values()):
+        raise RuntimeError(f"not every arm generated {expected} tokens a step: {tokens}")
 
 
 def _seconds(steps: list[Step]) -> float:
@@ -135,9 +136,10 @@ def _rows(case: Case, mixed: Times, equal: Times) -> list[report.Row]:
 
 
 def _show_times(times: Times, console: Console) -> None:
-    """Median and quartiles of each arm, its rate, and where our own time goes."""
+    """Each arm's median, fastest and slowest step, its rate, and where our own time goes."""
     for name, steps in times.items():
-        low, middle, high = quantiles((step.seconds for step in steps), n=4, method="inclusive")
+        seconds = [step.seconds for step in steps]
+        middle, low, high = median(seconds), min(seconds), max(seconds)
         rate = steps[0].tokens / middle
         phases = "".join(f", {phase} {_phase(steps, phase):.3f}" for phase in steps[0].phases)
         line = f"{name}: {middle:.3f} s a step ({low:.3f} to {high:.3f}), {rate:.0f} tokens a second{phases}"
