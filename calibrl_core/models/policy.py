@@ -39,6 +39,7 @@ class Policy:
         """`model` is moved to `device` and its weights made float32: the optimizer's masters. `precision` is that of
         forward and backward; auto: bfloat16 on a GPU. Raises ValueError where the model's parts are not as expected."""
         self.model: Any = model.to(device=device, dtype=torch.float32)
+        _switch_dropout_off(self.model)
         self.weights = Weights()
         self.processor = processor
         self.device = device
@@ -292,6 +293,16 @@ def make_reference(policy: Policy, source: ModelSource, precision: Precision = "
     if reference.bfloat16:
         adapters.halve_frozen(reference.model)
     return reference
+
+
+def _switch_dropout_off(model: nn.Module) -> None:
+    """In training, too: the sampler's log-probabilities serve as the old ones, so the update must meet the very
+    distribution that was sampled from. transformers keeps the rates in modules' attributes; the config stays as is."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name in [name for name, value in vars(module).items() if "drop" in name and isinstance(value, float)]:
+            setattr(module, name, 0.0)
 
 
 @torch.no_grad()
