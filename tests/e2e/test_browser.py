@@ -105,7 +105,7 @@ def _is_error(message: Any) -> bool:
 
 @pytest.fixture
 def job(client: Client) -> Iterator[Job]:
-    """A job that runs for a minute unless it is stopped: a step lasts a tenth of a second."""
+    """A job that runs for minutes unless it is stopped: a step lasts a tenth of a second."""
     job = client.submit(
         {
             "kind": "train",
@@ -116,7 +116,7 @@ def job(client: Client) -> Iterator[Job]:
             "rollout": {"group_size": 4},
             "samples": {"every_steps": 5},
             "prompts_per_step": 100,
-            "steps": 600,
+            "steps": 3000,
         }
     )
     yield job

@@ -337,7 +337,7 @@ def test_a_claim_finds_the_checkpoint_that_was_asked_for(which: str, expected: s
     id = submit(model={"from_job": str(origin), "checkpoint": which})
     assert status(id) is S.WAITING
     finish(claimed, S.SUCCEEDED)
-    assert claim().config["model"] == {"path": expected}
+    assert claim().config["model"]["path"] == expected
 
 
 def test_best_is_the_newest_where_none_is_marked() -> None:
@@ -347,7 +347,7 @@ def test_best_is_the_newest_where_none_is_marked() -> None:
             checkpoints.record(session, origin, step, f"/runs/{step}", False, {}, [])
     finish(claim(), S.SUCCEEDED)
     submit(model={"from_job": str(origin)})
-    assert claim().config["model"] == {"path": "/runs/2"}
+    assert claim().config["model"]["path"] == "/runs/2"
 
 
 def test_a_job_that_can_not_be_made_ready_fails_and_the_next_one_is_taken() -> None:

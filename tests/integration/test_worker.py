@@ -349,8 +349,12 @@ def test_a_killed_worker_takes_all_its_processes_along(celery_worker: Callable[[
 
 @pytest.mark.parametrize("stop_signal", [signal.SIGINT, signal.SIGKILL])
 def test_a_database_that_restarts_costs_nothing(
-    celery_worker: Callable[[], Process], postgres: Postgres, stop_signal: signal.Signals
+    celery_worker: Callable[[], Process],
+    postgres: Postgres,
+    stop_signal: signal.Signals,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("CALIBRL_LEASE_SECONDS", "60")  # it outlives the outage, however busy the machine
     job_id = submit(steps=80, milliseconds=40)
     celery_worker()
     running_at(job_id, 10)

@@ -27,11 +27,20 @@ def test_equal_rewards_have_no_advantage_however_the_mean_rounds():
 def test_aggregation():
     mask = torch.tensor([[True, True, True], [True, False, False]])
     losses = torch.tensor([[1.0, 2.0, 3.0], [10.0, 99.0, 99.0]])
-    total = {
-        name: (token_weights(mask, name) * losses).sum().item()
-        for name in ("token-mean", "seq-mean-token-mean", "seq-mean-token-sum")
-    }
-    assert total == pytest.approx({"token-mean": 4.0, "seq-mean-token-mean": 6.0, "seq-mean-token-sum": 8.0})
+    names = ("token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "seq-mean-token-sum-norm")
+    total = {name: (token_weights(mask, name, max_tokens=4) * losses).sum().item() for name in names}
+    assert total == pytest.approx(dict(zip(names, (4.0, 6.0, 8.0, 2.0), strict=True)))
+
+
+def test_a_denominator_spans_processes_and_an_empty_row_is_no_sequence():
+    mask = torch.tensor([[True, True, False], [False, False, False]])
+    elsewhere = (3, 2)  # tokens, sequences of the other process
+    for name, expected in (("token-mean", 2 / 5), ("seq-mean-token-sum", 2 / 3), ("seq-mean-token-mean", 1 / 3)):
+        weights = token_weights(
+            mask, name, max_tokens=4, total=lambda own: [a + b for a, b in zip(own, elsewhere, strict=True)]
+        )
+        assert weights.sum().item() == pytest.approx(expected)
+        assert not weights[1].any()
 
 
 def test_an_epoch_takes_every_example_once_and_depends_on_seed_and_step_alone():
