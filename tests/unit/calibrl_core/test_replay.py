@@ -25,7 +25,7 @@ BETAS, EPS = (0.9, 0.999), 1e-8
 
 CASES = {
     "calibrl": {"algorithm": {"type": "calibrl", "mini_batches": 2}, "micro_batch_rows": 4},
-    "published tail, sequence gap": {
+    "sequence gap, divided by std": {
         "algorithm": {"type": "calibrl", "mini_batches": 2, "expert_gap": "sequence_mean", "normalise_by_std": True},
         "micro_batch_rows": 5,
     },
@@ -44,6 +44,10 @@ CASES = {
         "micro_batch_rows": 2,
     },
     "expert rows": {"algorithm": {"type": "luffy", "mini_batches": 2, "normalise_by_std": True}, "micro_batch_rows": 4},
+    "kl and entropy beside expert rows": {
+        "algorithm": {"type": "luffy", "mini_batches": 2, "kl_coef": 0.3, "entropy_coef": 0.2},
+        "micro_batch_rows": 4,
+    },
     "kl and entropy": {
         "algorithm": {"type": "grpo", "mini_batches": 2, "kl_coef": 0.3, "entropy_coef": 0.2},
         "micro_batch_rows": 4,

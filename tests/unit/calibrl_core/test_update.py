@@ -165,3 +165,22 @@ def test_a_gradient_that_is_not_finite_changes_no_weight_and_ends_the_run_in_the
     assert torch.equal(twin.model.state_dict()["lm_head.weight"], before)
     with pytest.raises(NonFiniteError, match=r"lower optimizer\.lr"):
         updater.update(batch, 0)
+
+
+@pytest.mark.parametrize(("slope", "cosine_is_one"), [(1.0, True), (0.0, False)])
+def test_on_policy_guidance_is_the_policy_gradient_again(policy, batch, slope, cosine_is_one):
+    """With s of A's sign, beside an expert who is sure of every token: right rollouts are pushed in full, wrong ones by
+    the slope. Looking at it changes no weight and leaves no gradient."""
+    twin = Policy(copy.deepcopy(policy.model), policy.processor, policy.device)
+    settings = config(CalibRL(mini_batches=1, negative_slope=slope))
+    gradient = GradientStep(twin, torch.optim.SGD(twin.model.parameters(), lr=1.0), settings.optimizer)
+    mask = torch.ones_like(batch.experts.mask)
+    sure = dataclasses.replace(batch.experts, mask=mask, logprobs=torch.zeros(mask.shape))
+    found = Updater(twin, gradient, settings).compare_gradients(dataclasses.replace(batch, experts=sure), 0)
+    norm, of_guidance = found["loss/policy_grad_norm"], found["loss/guidance_grad_norm"]
+    assert norm > 0
+    assert (of_guidance == pytest.approx(norm, rel=1e-3)) == cosine_is_one
+    assert (found["loss/guidance_cosine"] == pytest.approx(1, abs=1e-4)) == cosine_is_one
+    assert all(one.grad is None for one in twin.model.parameters())
+    for one, other in zip(twin.model.parameters(), policy.model.parameters(), strict=True):
+        assert torch.equal(one, other)
