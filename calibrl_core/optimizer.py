@@ -37,9 +37,12 @@ class GradientStep:
         self._optimizer.zero_grad(set_to_none=True)
 
     def gradients(self) -> list[torch.Tensor]:
-        """A copy of the processes' summed gradient, parameter by parameter; 0 where there is none."""
+        """A copy of the processes' summed gradient, parameter by parameter; 0 where there is none. In the host's
+        memory: a GPU that trains has none to spare."""
         self._ranks.sum_gradients(self._parameters)
-        return [torch.zeros_like(one) if one.grad is None else one.grad.clone() for one in self._parameters]
+        return [
+            torch.zeros(one.shape) if one.grad is None else one.grad.to("cpu", copy=True) for one in self._parameters
+        ]
 
     def apply(self) -> tuple[float, bool]:
         """The gradient's 2-norm before clipping, and whether it was applied. Raises NonFiniteError after ten in a row

@@ -21,10 +21,14 @@ class DataOrder:
         return [self._examples[index] for index in step_indices(self._seed, step, len(self._examples), self._per_step)]
 
     def more(self, step: int, attempt: int, count: int) -> list[Example]:
-        """`count` other examples for `step`, where its own taught nothing; `attempt` counts from 1."""
+        """`count` other examples for `step`, where its own taught nothing; `attempt` counts from 1. Where the data has
+        no such number of others, the step's own are among them."""
         rng = np.random.default_rng([self._seed, _MORE, step, attempt])
         rows = len(self._examples)
-        return [self._examples[index] for index in rng.choice(rows, size=count, replace=count > rows)]
+        own = step_indices(self._seed, step, rows, self._per_step)
+        others = np.setdiff1d(np.arange(rows), own)
+        pool = others if len(others) >= count else np.arange(rows)
+        return [self._examples[index] for index in rng.choice(pool, size=count, replace=count > len(pool))]
 
 
 def step_indices(seed: int, step: int, rows: int, per_step: int) -> list[int]:

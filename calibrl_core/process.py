@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from transformers.utils import logging as transformers_logging
 
 from calibrl_core.data.schema import DataError
+from calibrl_core.models.errors import ModelError
 from calibrl_core.distributed import joined
 from calibrl_core.optimizer import NonFiniteError
 from calibrl_core.ranks import LaunchError, Ranks
@@ -118,10 +119,11 @@ def _explain(error: Exception) -> tuple[str, str]:
     if isinstance(error, ValidationError):
         fields = (f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors())
         return "bad_spec", "; ".join(fields)
-    if isinstance(error, DataError | PluginError | LaunchError):
+    if isinstance(error, DataError | ModelError | PluginError | LaunchError):
         return "bad_spec", str(error)
     if isinstance(error, NonFiniteError):
         return "non_finite", str(error)
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return "out_of_memory", f"out of memory: {error}; lower micro_batch_rows or rollout.max_completion_tokens"
+        fields = "micro_batch_tokens, rollout.batch_tokens or rollout.max_completion_tokens"
+        return "out_of_memory", f"out of memory: {error}; lower {fields}"
     return "crashed", f"{type(error).__name__}: {error}"

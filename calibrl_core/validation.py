@@ -13,7 +13,7 @@ from calibrl_core.ranks import ALONE, Ranks
 from calibrl_core.rewards import Scorer
 from calibrl_core.rollout.base import RolloutEngine
 
-_SEED = 1  # beside the run's seed: validation draws other numbers than training
+_SEED = 2**32 - 1  # beside the run's seed, where training has the step: validation draws other numbers
 
 
 class Validator:

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from calibrl_core.config import LoraSettings, ModelOptions
+from calibrl_core.models.errors import ModelError
 
 if TYPE_CHECKING:
     from peft.tuners.lora import LoraLayer
@@ -24,7 +25,7 @@ _SEED = 0  # of the adapters' first weights; they change nothing until training 
 
 
 def prepare(model: Any, options: ModelOptions) -> None:
-    """Freeze, add adapters and set up gradient checkpointing as `options` say. Raises ValueError, naming the field,
+    """Freeze, add adapters and set up gradient checkpointing as `options` say. Raises ModelError, naming the field,
     where the model has nothing of the kind."""
     if options.freeze_vision:
         _freeze_vision(model)
@@ -40,7 +41,7 @@ def _freeze_vision(model: Any) -> None:
     language.add(model.get_input_embeddings().weight)
     vision = [parameter for parameter in model.parameters() if parameter not in language]
     if not vision:
-        raise ValueError("freeze_vision: this model has no vision tower; leave the field out")
+        raise ModelError("freeze_vision: this model has no vision tower; leave the field out")
     for parameter in vision:
         parameter.requires_grad_(False)
 
@@ -68,16 +69,16 @@ def _targets(model: Any, wanted: tuple[str, ...]) -> list[str]:
     if not wanted:
         chosen = [name for name, module in linear.items() if module in language and module is not head]
         if not chosen:
-            raise ValueError("lora: this model's language part has no linear layers (torch.nn.Linear) to adapt")
+            raise ModelError("lora: this model's language part has no linear layers (torch.nn.Linear) to adapt")
         return chosen
     chosen = []
     for target in wanted:
         called = [name for name in linear if f".{name}".endswith(f".{target}")]
         if not called:
             known = sorted({name.rpartition(".")[2] for name in linear})
-            raise ValueError(f"lora.targets: no linear layer is called {target}; there are {', '.join(known)}")
+            raise ModelError(f"lora.targets: no linear layer is called {target}; there are {', '.join(known)}")
         if any(linear[name] is head for name in called):
-            raise ValueError(f"lora.targets: {target} is the output layer, which can't have an adapter")
+            raise ModelError(f"lora.targets: {target} is the output layer, which can't have an adapter")
         chosen += called
     return chosen
 
@@ -133,7 +134,7 @@ def save_adapter(folder: Path, model: Any, state: Mapping[str, Tensor]) -> None:
 
 
 def load_adapter(folder: Path, model: nn.Module) -> None:
-    """Put the saved adapter in place of the model's own. Raises ValueError where it is of other layers or sizes."""
+    """Put the saved adapter in place of the model's own. Raises ModelError where it is of other layers or sizes."""
     saved = load_file(folder / FILE)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -141,7 +142,7 @@ def load_adapter(folder: Path, model: nn.Module) -> None:
                 continue
             tensor = saved.pop(PREFIX + name.replace(_ADAPTER, "."), None)
             if tensor is None or tensor.shape != parameter.shape:
-                raise ValueError(f"{folder}: the adapter there is not of this model's lora settings ({name} differs)")
+                raise ModelError(f"{folder}: the adapter there is not of this model's lora settings ({name} differs)")
             parameter.copy_(tensor)
     if saved:
-        raise ValueError(f"{folder}: the adapter there has layers that this model's lora settings lack")
+        raise ModelError(f"{folder}: the adapter there has layers that this model's lora settings lack")

@@ -9,18 +9,22 @@ import torch
 from torch import Tensor
 
 from calibrl_core.config import BuiltinModel, ModelSource
+from calibrl_core.models.errors import ModelError
 
 
 def load_model(source: ModelSource) -> tuple[Any, Any]:
     """A model of transformers in float32 on the CPU, and its processor (for a text model: its tokenizer).
 
-    Raises ValueError where the source is neither a causal text nor an image-text model, OSError where it has no files.
+    Raises ModelError where the source is not there, or is neither a causal text nor an image-text model; OSError where
+    files of it are missing.
     """
     if isinstance(source, BuiltinModel):
         from calibrl_core.models.tiny import build_tiny_vlm
 
         return build_tiny_vlm(source.seed)
     path = Path(source.path)
+    if path.is_absolute() and not (path if path.suffix == ".gguf" else path / "config.json").is_file():
+        raise ModelError(f"model.path: {path} is neither a .gguf file nor the folder of a saved model")
     return _from_gguf(path) if path.suffix == ".gguf" else _from_folder(source.path)
 
 
@@ -43,7 +47,7 @@ def _from_folder(path: str) -> tuple[Any, Any]:
     elif type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
         auto, reader = AutoModelForCausalLM, AutoTokenizer
     else:
-        raise ValueError(f"{path}: {config.model_type} is neither a causal text model nor an image-text model")
+        raise ModelError(f"{path}: {config.model_type} is neither a causal text model nor an image-text model")
     # No pickles: weights come as safetensors.
     model = auto.from_pretrained(path, dtype=torch.float32, use_safetensors=True, trust_remote_code=False)
     return model, reader.from_pretrained(path, trust_remote_code=False)

@@ -21,6 +21,7 @@ from calibrl_core.data.schema import Example
 from calibrl_core.logprobs import Head, TokenScores, token_scores
 from calibrl_core.models import adapters
 from calibrl_core.models.encoding import PromptEncoder, PromptRows
+from calibrl_core.models.errors import ModelError
 from calibrl_core.models.loading import load_model, model_of
 from calibrl_core.models.packing import PackedInputs, pack_inputs, pack_rows
 from calibrl_core.models.weights import Weights
@@ -37,7 +38,7 @@ class Policy:
 
     def __init__(self, model: nn.Module, processor: Any, device: torch.device, precision: Precision = "auto") -> None:
         """`model` is moved to `device` and its weights made float32: the optimizer's masters. `precision` is that of
-        forward and backward; auto: bfloat16 on a GPU. Raises ValueError where the model's parts are not as expected."""
+        forward and backward; auto: bfloat16 on a GPU. Raises ModelError where the model's parts are not as expected."""
         self.model: Any = model.to(device=device, dtype=torch.float32)
         _switch_dropout_off(self.model)
         self.weights = Weights()
@@ -84,7 +85,7 @@ class Policy:
         listed = configured if isinstance(configured, list) else [configured]
         found = frozenset(token for token in (*listed, self.tokenizer.eos_token_id) if token is not None)
         if self.tokenizer.eos_token_id is None:
-            raise ValueError("model: its tokenizer names no end-of-sequence token (eos_token); nothing would end")
+            raise ModelError("model: its tokenizer names no end-of-sequence token (eos_token); nothing would end")
         return found
 
     def _banned(self) -> Tensor:
@@ -252,6 +253,11 @@ class Policy:
         mark: int = config.image_token_id if hasattr(config, "image_token_id") else config.image_token_index
         return tokens == mark
 
+    def plain_state(self) -> Mapping[str, Tensor]:
+        """The weights by name, adapters merged: of the model without adapters that computes the same."""
+        state: Mapping[str, Tensor] = self.weights.state(self.model)
+        return adapters.merged(state, self._lora) if self._lora else state
+
     def save(self, folder: Path, state: Mapping[str, Tensor] | None = None) -> None:
         """Write model and processor as `from_pretrained` reads them (safetensors), adapters merged; and beside it, in
         `adapter/`, the adapters themselves. `state`: see `Weights.state`, for which all processes are needed."""
@@ -268,7 +274,7 @@ def load_policy(source: ModelSource, precision: Precision = "auto", checkpoint: 
     """The policy that a config names, on the GPU where there is one, set up for training as the config says; or, bit
     for bit, what it had become when the run that started from it wrote `checkpoint`.
 
-    Raises ValueError where the source is no model of a kind that can be trained, or has nothing that its options ask
+    Raises ModelError where the source is no model of a kind that can be trained, or has nothing that its options ask
     for (naming the field); OSError where files are missing. Never runs code that comes with a model.
     """
     options = source.model_dump(include={"lora", "freeze_vision", "gradient_checkpointing"})
@@ -315,4 +321,4 @@ def _check_head(policy: Policy) -> None:
         expected = policy.model(input_ids=tokens).logits[0].float()
     if (policy.head.logits(hidden) - expected).norm() > 0.02 * expected.norm():  # bfloat16 errs by 0.004
         kind = policy.model.config.model_type
-        raise ValueError(f"model: {kind} computes its logits in a way that the trainer does not know")
+        raise ModelError(f"model: {kind} computes its logits in a way that the trainer does not know")

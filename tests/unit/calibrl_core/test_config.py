@@ -26,6 +26,10 @@ GOOD = {"model": {"builtin": "tiny-vlm"}, "data": {"builtin": "digits"}, "steps"
         ({"rewards": [{"type": "format"}]}, "verifier that judges"),
         ({"prompts_per_step": 2, "algorithm": {"type": "grpo", "mini_batches": 3}}, "mini_batches"),
         ({"algorithm": {"type": "calibrl", "micro_batch_mean": True}}, "micro_batch_rows"),
+        (
+            {"algorithm": {"type": "grpo", "micro_batch_mean": True, "mini_batch_rows": 5}, "micro_batch_rows": 3},
+            "multiple of micro_batch_rows",
+        ),
         ({"algorithm": {"type": "dapo", "overlong_buffer": 5000}}, "overlong_buffer"),
     ],
 )

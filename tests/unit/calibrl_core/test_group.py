@@ -7,7 +7,7 @@ from calibrl_core.advantages import group_advantages
 from calibrl_core.aggregation import token_weights
 from calibrl_core.config import OptimizerSettings
 from calibrl_core.optimizer import learning_rate
-from calibrl_core.order import step_indices
+from calibrl_core.order import DataOrder, step_indices
 
 
 def test_advantages():
@@ -50,6 +50,17 @@ def test_an_epoch_takes_every_example_once_and_depends_on_seed_and_step_alone():
     assert flat[:10] != flat[10:]
     assert step_indices(seed=3, step=2, rows=10, per_step=4) == steps[2]
     assert step_indices(seed=4, step=0, rows=10, per_step=4) != steps[0]
+
+
+def test_more_examples_are_others_while_there_are_enough(examples):
+    order = DataOrder(examples, seed=0, per_step=2)
+    for step in range(3):
+        own = {one.id for one in order.examples(step)}
+        more = order.more(step, 1, 4)
+        assert {one.id for one in more} == {one.id for one in examples} - own
+        assert more == order.more(step, 1, 4)
+    assert order.more(0, 1, 3) != order.more(0, 2, 3)
+    assert len(order.more(0, 1, 20)) == 20
 
 
 def test_learning_rate():

@@ -32,7 +32,7 @@ CASES = {
     "the published script's arithmetic": {
         "algorithm": {
             "type": "calibrl",
-            "mini_batch_rows": 7,
+            "mini_batch_rows": 6,
             "micro_batch_mean": True,
             "expert_tail": "zero",
             "rareness_weighting": False,

@@ -289,3 +289,19 @@ def test_the_process_explains_what_went_wrong(tmp_path):
     assert (last["type"], last["reason"]) == ("error", "bad_spec")
     assert "steps" in last["message"]
     assert "Traceback" not in told
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        ({"path": "/nowhere/at/all"}, "model.path: /nowhere/at/all"),
+        ({"builtin": "tiny-vlm", "lora": {"targets": ["nope"]}}, "lora.targets"),
+    ],
+)
+def test_a_model_that_cant_be_used_is_a_bad_spec(tmp_path, model, told):
+    process = start(tmp_path, {"model": model, "data": DIGITS, "steps": 1})
+    _, shown = process.communicate(timeout=60)
+    last = events(tmp_path / "run")[-1]
+    assert (last["type"], last["reason"]) == ("error", "bad_spec")
+    assert told in last["message"]
+    assert "Traceback" not in shown
