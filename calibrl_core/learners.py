@@ -27,7 +27,7 @@ from calibrl_core.ranks import Ranks
 from calibrl_core.resample import Sampled, fill_with_mixed
 from calibrl_core.rewards import Scorer
 from calibrl_core.rollout.base import RolloutEngine
-from calibrl_core.scoring import keep_step, micro_batches
+from calibrl_core.scoring import in_step, micro_batches
 from calibrl_core.update import Updater
 
 GRADIENT_STEPS = 20  # between two comparisons of the policy's and the guidance's gradients
@@ -198,13 +198,12 @@ class SupervisedLearner:
         loss_sum = 0.0
         owners = list(range(len(examples)))
         parts = micro_batches(policy, examples, owners, mask.sum(-1).tolist(), config)
-        for part in parts:
-            rows = part.tolist()
-            logprobs = policy.logprobs(examples, rows, tokens[part], mask[part], temperature=1.0)
-            loss = self._algorithm.loss(logprobs, mask[part], count=int(count))
-            loss.backward(loss.detach() * 0 + 1)  # not finite: see Updater
-            loss_sum += loss.item()
-        keep_step(policy, self._ranks, examples[0], len(parts))
+        with in_step(policy, self._ranks, examples[0], len(parts)):
+            for part in parts:
+                logprobs = policy.logprobs(examples, part.tolist(), tokens[part], mask[part], temperature=1.0)
+                loss = self._algorithm.loss(logprobs, mask[part], count=int(count))
+                loss.backward(loss.detach() * 0 + 1)  # not finite: see Updater
+                loss_sum += loss.item()
         norm, applied = self._gradient.apply()
         (total,) = self._ranks.total([loss_sum])
         metrics = {

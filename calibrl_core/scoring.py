@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -49,12 +50,16 @@ def score_rows(
     return policy.evaluate_tokens(examples, owners, tokens, mask, temperature, with_entropy=with_entropy)
 
 
-def keep_step(policy: Policy, ranks: Ranks, example: Example, passes: int) -> None:
-    """After `passes` forward and backward passes of an update: where weights are sharded, run as many more as another
-    process has run. They weigh nothing, but a layer's weights and gradients come together only if all take part."""
+@contextmanager
+def in_step(policy: Policy, ranks: Ranks, example: Example, passes: int) -> Iterator[None]:
+    """Around the `passes` forward and backward passes of an update: where weights are sharded, it has this process run
+    as many more as another one runs. They weigh nothing, but a layer's weights and gradients come together only if all
+    take part."""
     if not policy.weights.sharded:
+        yield
         return
     (most,) = ranks.most([passes])
+    yield
     token = torch.tensor([[policy.tokenizer.eos_token_id]], device=policy.device)
     for _ in range(int(most) - passes):
         (0 * policy.logprobs([example], [0], token, torch.ones_like(token).bool(), temperature=1.0)).sum().backward()

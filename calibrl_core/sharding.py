@@ -3,7 +3,7 @@
 The decoder's layers are gathered one by one as a pass comes to them; all else (embeddings, vision tower, head) stands
 outside of them and is gathered together, for the whole pass. So a vision tower may run as often as it likes, or not at
 all where a micro-batch has no images, without the processes falling out of step; but every process must run equally
-many passes (`calibrl_core.scoring.keep_step`).
+many passes (`calibrl_core.scoring.in_step`).
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ def shard(policy: Policy) -> None:
     for layer in layers:
         fully_shard(layer, mesh=mesh)
     root = fully_shard(_Pass(policy.model), mesh=mesh)
+    policy.weights = ShardedWeights(root, [cast(FSDPModule, layer) for layer in layers])
     if not all(isinstance(parameter, DTensor) for parameter in policy.model.parameters()):
         raise RuntimeError("fully_shard left some weights whole")
-    policy.weights = ShardedWeights(root, [cast(FSDPModule, layer) for layer in layers])
 
 
 def _layers(decoder: nn.Module) -> list[nn.Module]:
@@ -69,7 +69,8 @@ class ShardedWeights(Weights):
             unit.set_force_sum_reduction_for_comms(True)
         # Where one process's rows have no image, its vision tower has no gradient, and others wait for one: it gives 0.
         root.set_reduce_scatter_unused_params(True)
-        self.run(lambda: None)  # who runs first is the root, to torch
+        self.run(lambda: None)  # to torch, the root is who runs first
+        root.reshard()
 
     def run(self, function: Callable[[], T]) -> T:
         return cast(T, cast(nn.Module, self._root)(function))

@@ -1,0 +1,83 @@
+"""What the tests' processes run together, started by a launcher: `run_ranks.py FILE`, a JSON list of runs of the trainer.
+
+Each is {folder, config, stop_after}. A fresh model never answers right, so that the completions' hash decides instead.
+"""
+
+import json
+import sys
+import zlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.distributed.tensor import DTensor
+
+from calibrl_core import data
+from calibrl_core.config import BuiltinModel, TrainConfig
+from calibrl_core.data.schema import BuiltinData
+from calibrl_core.distributed import joined
+from calibrl_core.models.policy import load_policy
+from calibrl_core.ranks import Ranks
+from calibrl_core.report import EventFile, SilentReport
+from calibrl_core.rewards import Score, Scorer
+from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
+from calibrl_core.train import train
+
+
+def score_by_hash(self: Scorer, completions: list[str], truths: list[str]) -> list[Score]:
+    scores = []
+    for text in completions:
+        right = zlib.crc32(text.encode()) % 2 == 1
+        scores.append(Score({"math": float(right), "format": 0.0}, float(right), right, right))
+    return scores
+
+
+def run(folder: Path, config: dict[str, Any], stop_after: int | None, ranks: Ranks) -> None:
+    asked = 0
+
+    def should_stop() -> bool:
+        nonlocal asked
+        asked += 1  # the last process alone is told to stop
+        return stop_after is not None and asked > stop_after and ranks.rank == ranks.world - 1
+
+    report = EventFile(folder) if ranks.first else SilentReport(folder)
+    outcome = train(TrainConfig.model_validate(config), report, should_stop, ranks)
+    report.emit("finish", **outcome)
+    report.close()
+
+
+def rollouts(model: BuiltinModel, ranks: Ranks) -> dict[str, Any]:
+    """Of a policy whose weights are sharded, and what it keeps of them."""
+    from calibrl_core.sharding import shard
+
+    examples = data.load(BuiltinData(builtin="digits", split="validation", rows=3))
+    policy = load_policy(model)
+    whole = {name: tensor.clone() for name, tensor in policy.model.state_dict().items()}
+    shard(policy)
+    parameters = list(policy.model.parameters())
+    found = {
+        "all_sharded": all(isinstance(one, DTensor) for one in parameters),
+        "kept": sum(one.to_local().numel() for one in parameters) / policy.parameter_count,
+    }
+    engine = SharedPrefillEngine(policy)
+    with policy.weights.gathered():
+        if ranks.first:  # no process waits for another as long as the weights are here
+            made = engine.generate(examples, group_size=2, temperature=1.0, max_tokens=8, seed=[5])
+            found["tokens"], found["logprobs"] = made.tokens.tolist(), made.logprobs.tolist()
+    found["sharded_again"] = all(isinstance(one, DTensor) for one in policy.model.parameters())
+    state = policy.weights.state(policy.model)
+    found["state_is_whole"] = all(torch.equal(whole[name], tensor) for name, tensor in state.items())
+    return found
+
+
+def main(file: Path) -> None:
+    Scorer.score_all = score_by_hash  # type: ignore[method-assign]
+    with joined() as ranks:
+        for one in json.loads(file.read_text()):
+            run(Path(one["folder"]), one["config"], one.get("stop_after"), ranks)
+        found = rollouts(BuiltinModel(builtin="tiny-vlm"), ranks)
+    file.with_suffix(f".{ranks.rank}.json").write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
