@@ -18,7 +18,7 @@ from calibrl_core.models.policy import Policy
 from calibrl_core.optimizer import GradientStep
 from calibrl_core.ranks import ALONE, Ranks
 from calibrl_core.rows import MiniBatch, UpdateRows, mini_batches, update_rows
-from calibrl_core.scoring import keep_step, micro_batches, score_rows
+from calibrl_core.scoring import in_step, micro_batches, score_rows
 from calibrl_core.tally import Tally
 
 KL = {"k1": kl_k1, "k3": kl_k3}
@@ -72,9 +72,9 @@ class Updater:
         for mini_batch in self._mini_batches(rows, first_prompt):
             self._gradient.clear()
             parts = self._parts(batch, rows, mini_batch, step)
-            for part in parts:
-                self._backward(batch, rows, mini_batch, part, reference, step, tally)
-            keep_step(self._policy, self._ranks, batch.examples[0], len(parts))
+            with in_step(self._policy, self._ranks, batch.examples[0], len(parts)):
+                for part in parts:
+                    self._backward(batch, rows, mini_batch, part, reference, step, tally)
             norm, applied = self._gradient.apply()
             tally.add_mini_batch(mini_batch.tokens, norm, applied)
         return tally.metrics()
