@@ -102,6 +102,7 @@ class PromptEncoder:
 
     def _encode_anew(self, example: Example) -> dict[str, Tensor]:
         messages = prompts.messages(example)
+        self._refuse_marks(messages, example)
         if example.images and not self.takes_images:
             raise DataError(f"{example.id} has images, and this model takes none: choose an image-text model")
         if not self.takes_images:  # templates of text models want text, not parts
@@ -112,6 +113,15 @@ class PromptEncoder:
         found = dict(self.processor(text=[text], **images, add_special_tokens=False, return_tensors="pt"))
         found["position_ids"] = self._position_ids(found)
         return found
+
+    def _refuse_marks(self, messages: list[dict[str, Any]], example: Example) -> None:
+        """A mark in the text, where the model expects an image's features, would break a step."""
+        for name in ("image_token", "video_token"):
+            mark = getattr(self.processor, name, None)
+            if mark and any(mark in part.get("text", "") for one in messages for part in one["content"]):
+                raise DataError(
+                    f"the text of {example.id} contains {mark}, which the model keeps for itself: remove it"
+                )
 
     def _position_ids(self, encoded: dict[str, Tensor]) -> Tensor:
         running = torch.arange(encoded["input_ids"].shape[1])[None]  # [1, L]

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from calibrl_core.data.schema import DataError
 from calibrl_core.models.policy import Policy
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 
@@ -23,7 +24,7 @@ TEMPLATE = (
 class QwenProcessor:
     """What Qwen2_5_VLProcessor does, which can't be made without torchvision."""
 
-    chat_template = TEMPLATE
+    chat_template, image_token, video_token = TEMPLATE, *MARKS[:2]
 
     def __init__(self, tokenizer):
         from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
@@ -304,6 +305,13 @@ def test_no_mark_of_an_image_or_a_video_is_ever_sampled(qwen_policy, mixed):
     assert qwen_policy.banned[len(qwen_policy.tokenizer) :].all()
     hot = sampled(qwen_policy, mixed, temperature=10.0, group_size=8, max_tokens=24)
     assert not qwen_policy.banned[hot.tokens[hot.mask]].any()
+
+
+@pytest.mark.parametrize("mark", MARKS[:2])
+def test_a_text_that_contains_the_models_own_marks_is_refused(qwen_policy, mixed, mark):
+    spoilt = dataclasses.replace(mixed[1], question=f"What is {mark}?")
+    with pytest.raises(DataError, match=r"contains <\|(image|video)_pad\|>, which the model keeps for itself"):
+        qwen_policy.encode([spoilt])
 
 
 def test_which_models_completions_share_a_prompt(policy, qwen_policy, llava_policy, gemma_policy):
