@@ -253,11 +253,6 @@ class Policy:
         mark: int = config.image_token_id if hasattr(config, "image_token_id") else config.image_token_index
         return tokens == mark
 
-    def plain_state(self) -> Mapping[str, Tensor]:
-        """The weights by name, adapters merged: of the model without adapters that computes the same."""
-        state: Mapping[str, Tensor] = self.weights.state(self.model)
-        return adapters.merged(state, self._lora) if self._lora else state
-
     def save(self, folder: Path, state: Mapping[str, Tensor] | None = None) -> None:
         """Write model and processor as `from_pretrained` reads them (safetensors), adapters merged; and beside it, in
         `adapter/`, the adapters themselves. `state`: see `Weights.state`, for which all processes are needed."""
