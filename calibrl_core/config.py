@@ -163,6 +163,11 @@ class TrainSettings(Closed):
             )
         if algorithm.micro_batch_mean and self.micro_batch_rows is None:
             raise ValueError("algorithm.micro_batch_mean needs micro_batch_rows: the rows that are averaged together")
+        if algorithm.micro_batch_mean and (algorithm.mini_batch_rows or 0) % (self.micro_batch_rows or 1):
+            raise ValueError(
+                f"algorithm.mini_batch_rows ({algorithm.mini_batch_rows}) must be a multiple of micro_batch_rows "
+                f"({self.micro_batch_rows}), or a mini-batch has no whole number of micro-batches to average"
+            )
         limit = self.rollout.max_completion_tokens
         if isinstance(algorithm, DAPO) and algorithm.overlong_buffer is not None and algorithm.overlong_buffer > limit:
             raise ValueError(
