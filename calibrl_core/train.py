@@ -153,8 +153,6 @@ class _Run:
         """One step with all that it entails; whether it was the last."""
         config = self.config
         step = self.state.step  # from 0; reported from 1: metrics of step n describe the n-th update
-        # Dropout, in models that have it.
-        torch.manual_seed(hash((config.seed, step, self.ranks.rank)) & 0x7FFFFFFF)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(config.optimizer, step, config.steps)
         result = self.learner.step(step, self.order.examples(step))
