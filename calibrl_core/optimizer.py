@@ -39,7 +39,7 @@ class GradientStep:
     def gradients(self) -> list[torch.Tensor]:
         """A copy of the processes' summed gradient, parameter by parameter; 0 where there is none. In the host's
         memory: a GPU that trains has none to spare."""
-        self._ranks.sum_gradients(self._parameters)
+        self._weights.sum_gradients(self._parameters, self._ranks)
         return [
             torch.zeros(one.shape) if one.grad is None else one.grad.to("cpu", copy=True) for one in self._parameters
         ]
@@ -48,8 +48,7 @@ class GradientStep:
         """The gradient's 2-norm before clipping, and whether it was applied. Raises NonFiniteError after ten in a row
         that were not. Where no row had a gradient to give, it counts as 0: momentum and weight decay go on, as in a
         plain loop. Every process must call it equally often; norm and verdict are the same in all."""
-        if not self._weights.sharded:  # there, each backward pass has summed it up
-            self._ranks.sum_gradients(self._parameters)
+        self._weights.sum_gradients(self._parameters, self._ranks)
         if all(parameter.grad is None for parameter in self._parameters):
             for parameter in self._parameters:
                 parameter.grad = torch.zeros_like(parameter)
@@ -66,7 +65,7 @@ class GradientStep:
 
 def make_optimizer(policy: Policy, settings: OptimizerSettings) -> torch.optim.AdamW:
     trained = [parameter for parameter in policy.model.parameters() if parameter.requires_grad]
-    return torch.optim.AdamW(trained, lr=settings.lr, weight_decay=settings.weight_decay)
+    return torch.optim.AdamW(trained, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
 
 
 def learning_rate(settings: OptimizerSettings, step: int, steps: int) -> float:
