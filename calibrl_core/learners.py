@@ -198,7 +198,7 @@ class SupervisedLearner:
         loss_sum = 0.0
         owners = list(range(len(examples)))
         parts = micro_batches(policy, examples, owners, mask.sum(-1).tolist(), config)
-        with in_step(policy, self._ranks, examples[0], len(parts)):
+        with in_step(policy, self._ranks, len(parts)):
             for part in parts:
                 logprobs = policy.logprobs(examples, part.tolist(), tokens[part], mask[part], temperature=1.0)
                 loss = self._algorithm.loss(logprobs, mask[part], count=int(count))

@@ -16,6 +16,8 @@ from calibrl_core.models.policy import Policy
 from calibrl_core.ranks import Ranks
 from calibrl_core.rows import UpdateRows
 
+IDLE = Example(id="", question="?", answer="")  # without an image: the vision tower gets no gradient from it
+
 
 def micro_batches(
     policy: Policy, examples: Sequence[Example], owners: Sequence[int], lengths: Sequence[int], config: TrainSettings
@@ -51,7 +53,7 @@ def score_rows(
 
 
 @contextmanager
-def in_step(policy: Policy, ranks: Ranks, example: Example, passes: int) -> Iterator[None]:
+def in_step(policy: Policy, ranks: Ranks, passes: int) -> Iterator[None]:
     """Around the `passes` forward and backward passes of an update: where weights are sharded, it has this process run
     as many more as another one runs. They weigh nothing, but a layer's weights and gradients come together only if all
     take part."""
@@ -62,7 +64,7 @@ def in_step(policy: Policy, ranks: Ranks, example: Example, passes: int) -> Iter
     yield
     token = torch.tensor([[policy.tokenizer.eos_token_id]], device=policy.device)
     for _ in range(int(most) - passes):
-        (0 * policy.logprobs([example], [0], token, torch.ones_like(token).bool(), temperature=1.0)).sum().backward()
+        (0 * policy.logprobs([IDLE], [0], token, torch.ones_like(token).bool(), temperature=1.0)).sum().backward()
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ many passes (`calibrl_core.scoring.in_step`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar, cast
 
@@ -19,6 +19,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from calibrl_core.models.policy import Policy
 from calibrl_core.models.weights import Weights
+from calibrl_core.ranks import Ranks
 
 T = TypeVar("T")
 
@@ -69,8 +70,19 @@ class ShardedWeights(Weights):
             unit.set_force_sum_reduction_for_comms(True)
         # Where one process's rows have no image, its vision tower has no gradient, and others wait for one: it gives 0.
         root.set_reduce_scatter_unused_params(True)
-        self.run(lambda: None)  # to torch, the root is who runs first
+        self._touched: set[str] = set()  # weights outside the layers that had a gradient in this process
+        outside = self.run(self._watch)  # to torch, the root is who runs first
         root.reshard()
+        self._outside = {one: name for name, one in cast(nn.Module, root).named_parameters() if name in outside}
+
+    def _watch(self) -> set[str]:
+        """Have the weights that stand outside the layers, whole at this moment, tell when they get a gradient."""
+        found = set()
+        for name, parameter in cast(nn.Module, self._root).named_parameters():
+            if parameter.requires_grad and not isinstance(parameter, DTensor):
+                parameter.register_post_accumulate_grad_hook(lambda _, name=name: self._touched.add(name))
+                found.add(name)
+        return found
 
     def run(self, function: Callable[[], T]) -> T:
         return cast(T, cast(nn.Module, self._root)(function))
@@ -88,6 +100,14 @@ class ShardedWeights(Weights):
                 unit.reshard()
             for layer in self._layers:
                 layer.set_reshard_after_forward(True, recurse=False)
+
+    def sum_gradients(self, parameters: Sequence[nn.Parameter], ranks: Ranks) -> None:
+        """Each backward pass has summed them. What no process touched had to give 0, and has none: AdamW leaves it."""
+        names = [self._outside.get(parameter) for parameter in parameters]
+        touched = ranks.most([name is None or name in self._touched for name in names])
+        for parameter, there in zip(parameters, touched, strict=True):
+            parameter.grad = parameter.grad if there else None
+        self._touched.clear()
 
     def state(self, model: nn.Module) -> dict[str, Tensor]:
         named = model.state_dict(keep_vars=True)

@@ -72,7 +72,7 @@ class Updater:
         for mini_batch in self._mini_batches(rows, first_prompt):
             self._gradient.clear()
             parts = self._parts(batch, rows, mini_batch, step)
-            with in_step(self._policy, self._ranks, batch.examples[0], len(parts)):
+            with in_step(self._policy, self._ranks, len(parts)):
                 for part in parts:
                     self._backward(batch, rows, mini_batch, part, reference, step, tally)
             norm, applied = self._gradient.apply()

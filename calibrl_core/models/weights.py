@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
 from torch import Tensor, nn
+
+from calibrl_core.ranks import Ranks
 
 T = TypeVar("T")
 
@@ -25,6 +27,10 @@ class Weights:
     def gathered(self) -> Iterator[None]:
         """All weights are in this process for as long: passes without gradient need not keep step with the others'."""
         yield
+
+    def sum_gradients(self, parameters: Sequence[nn.Parameter], ranks: Ranks) -> None:
+        """Give each parameter the sum of its gradients over the processes; none where no process has one."""
+        ranks.sum_gradients(parameters)
 
     def state(self, model: nn.Module) -> dict[str, Tensor]:
         """Every tensor of `model`, whole, by name."""
