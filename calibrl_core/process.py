@@ -17,8 +17,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from transformers.utils import logging as transformers_logging
 
 from calibrl_core.data.schema import DataError
-from calibrl_core.models.errors import ModelError
 from calibrl_core.distributed import joined
+from calibrl_core.models.errors import ModelError
 from calibrl_core.optimizer import NonFiniteError
 from calibrl_core.ranks import LaunchError, Ranks
 from calibrl_core.report import EventFile, Report, SilentReport, health_sentence
@@ -124,6 +124,6 @@ def _explain(error: Exception) -> tuple[str, str]:
     if isinstance(error, NonFiniteError):
         return "non_finite", str(error)
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        fields = "micro_batch_tokens, rollout.batch_tokens or rollout.max_completion_tokens"
-        return "out_of_memory", f"out of memory: {error}; lower {fields}"
+        settings = "micro_batch_tokens, rollout.batch_tokens or rollout.max_completion_tokens"
+        return "out_of_memory", f"out of memory: {error}; lower {settings}"
     return "crashed", f"{type(error).__name__}: {error}"
