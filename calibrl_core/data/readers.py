@@ -28,7 +28,7 @@ def image_folder(source: FileData | HubData) -> Path:
     """Where image paths in the rows must lie: in the file's folder, or among what `datasets` has downloaded."""
     if isinstance(source, FileData):
         return Path(source.path).resolve().parent
-    from datasets import config  # type: ignore[import-untyped]
+    from datasets import config
 
     return Path(config.HF_CACHE_HOME).resolve()
 
