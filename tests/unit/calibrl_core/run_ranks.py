@@ -1,4 +1,4 @@
-"""What the tests' processes run together, started by a launcher: `run_ranks.py FILE`, a JSON list of runs of the trainer.
+"""What two processes run together, started by a launcher: `run_ranks.py FILE`, a JSON list of runs of the trainer.
 
 Each is {folder, config, stop_after}. A fresh model never answers right, so that the completions' hash decides instead.
 """
