@@ -1,0 +1,23 @@
+"""The trainer, of which the second process runs out of memory in its second step."""
+
+from torch import distributed
+
+from calibrl_core.config import TrainConfig
+from calibrl_core.process import run_process
+from calibrl_core.rewards import Score, Scorer
+from calibrl_core.train import train
+
+scored = 0
+
+
+def score(self: Scorer, completions: list[str], truths: list[str]) -> list[Score]:
+    global scored
+    scored += 1
+    if scored == 2 and distributed.get_rank() == 1:
+        raise MemoryError("as told")
+    return [Score({"math": 0.0}, 0.0, False, False) for _ in completions]
+
+
+if __name__ == "__main__":
+    Scorer.score_all = score  # type: ignore[method-assign]
+    run_process(TrainConfig, train)

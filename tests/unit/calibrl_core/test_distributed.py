@@ -1,0 +1,248 @@
+"""Two processes do what one does: DDP and FSDP2 on gloo, started by the real launchers."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from calibrl_core import data
+from calibrl_core.config import EvaluateConfig, TrainConfig
+from calibrl_core.data.schema import BuiltinData
+from calibrl_core.evaluate import evaluate
+from calibrl_core.models.policy import load_policy
+from calibrl_core.ranks import ALONE, LaunchError, Ranks
+from calibrl_core.report import SilentReport
+from calibrl_core.rewards import Scorer
+from calibrl_core.train import train
+from tests.conftest import eventually, processes_with
+from tests.unit.calibrl_core import run_ranks
+
+SCRIPT = Path(run_ranks.__file__)
+ROOT = Path(__file__).parents[3]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+ACCELERATE = [str(Path(sys.executable).with_name("accelerate")), "launch", "--multi_gpu", "--num_processes", "2"]
+ACCELERATE += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+LAST = "checkpoints/step-000002"
+TINY = {"builtin": "tiny-vlm"}
+LUFFY = {"type": "luffy", "mini_batches": 2, "mix_ratio": 0.5, "kl_coef": 0.1}
+TIED = {"model": {"path": "tied"}, "data": {"path": "no-images.jsonl"}}
+# Of three prompts, one process takes one and the other two; each stands in a mini-batch of its own, of which the other
+# process has no row.
+BASE = {
+    "model": TINY,
+    "data": {"builtin": "digits", "split": "train", "rows": 6},
+    "validation": {"data": {"builtin": "digits", "split": "validation", "rows": 5}, "every_steps": 2, "samples": 2},
+    "algorithm": {"type": "calibrl", "mini_batches": 3},
+    "rollout": {"group_size": 3, "max_completion_tokens": 6},
+    "optimizer": {"lr": 1e-4},
+    "prompts_per_step": 3,
+    "steps": 2,
+    "micro_batch_rows": 2,
+    "checkpoints": {"every_steps": 2},
+}
+ALIKE = {
+    "ddp": {},
+    "fsdp": {"parallel": "fsdp", "data": {"path": "some-images.jsonl"}, "micro_batch_rows": 1},
+    "dapo": {"algorithm": {"type": "dapo", "mini_batches": 2, "max_resamples": 3}},
+    "lora": {"parallel": "fsdp", "model": {**TINY, "lora": {"rank": 2}}, "algorithm": LUFFY},
+    "sft": {**TIED, "parallel": "fsdp", "algorithm": {"type": "sft"}, "validation": None},
+}
+PUBLISHED = {"algorithm": {"type": "calibrl", "mini_batch_rows": 4, "micro_batch_mean": True}}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, text_policy):
+    """Where each of `ALIKE` was run by one process (one/) and by two (two/); and other runs."""
+    root = tmp_path_factory.mktemp("ranks")
+    write_data(root, text_policy)
+    configs = {name: resolved(root, BASE | changes) for name, changes in ALIKE.items()}
+    sharded = configs["fsdp"]
+    runs = [{"folder": f"two/{name}", "config": config} for name, config in configs.items()]
+    runs.append({"folder": "published", "config": BASE | PUBLISHED})
+    runs.append({"folder": "two-then-one", "config": sharded, "stop_after": 1})
+    runs.append({"folder": "one-then-two", "config": sharded})
+    for run in runs:
+        run["folder"] = str(root / run["folder"])
+    (root / "runs.json").write_text(json.dumps(runs))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Scorer, "score_all", run_ranks.score_by_hash)
+        run_ranks.run(root / "one-then-two", sharded, 1, ALONE)
+        with started([*TORCHRUN, str(SCRIPT), str(root / "runs.json")], root / "log.txt") as processes:
+            for name, config in configs.items():
+                run_ranks.run(root / "one" / name, config, None, ALONE)
+            assert processes.wait(240) == 0, (root / "log.txt").read_text()
+        run_ranks.run(root / "two-then-one", sharded, None, ALONE)
+    return root
+
+
+@contextmanager
+def started(command, log):
+    """A command, killed at the end if it still runs; so are its processes, which die with it."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "100"}
+    with log.open("w") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output, env=environment, cwd=ROOT)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def write_data(root, text_policy):
+    """Digits of which some have lost their picture, or all have; and a text model whose head is its embedding."""
+    from transformers import Qwen2Config
+
+    text_policy(Qwen2Config, tie_word_embeddings=True).save(root / "tied")
+    examples = data.load(BuiltinData(builtin="digits", split="train", rows=6))
+    rows = [
+        {"question": one.question.replace("<image>", ""), "answer": one.answer, "expert": one.expert}
+        for one in examples
+    ]
+    (root / "no-images.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for index in (0, 3):
+        (root / f"{index}.png").write_bytes(examples[index].images[0])
+        rows[index]["image"] = f"{index}.png"
+    (root / "some-images.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def resolved(root, config):
+    return config | {
+        field: {"path": str(root / config[field]["path"])} for field in ("model", "data") if "path" in config[field]
+    }
+
+
+def of_type(run_dir, wanted):
+    file = run_dir / "events.jsonl"
+    whole = file.read_text().rpartition("\n")[0] if file.exists() else ""  # the last line may be half written
+    return [event for event in map(json.loads, whole.splitlines()) if event["type"] == wanted]
+
+
+def metrics(run_dir):
+    """What a step tells, but for times, and for gradients compared on whatever a process has at hand."""
+    apart = ("loss/policy_grad_norm", "loss/guidance_")
+    return [
+        {
+            name: value
+            for name, value in event["values"].items()
+            if not name.startswith("perf/") and not name.startswith(apart)
+        }
+        for event in of_type(run_dir, "metrics")
+    ]
+
+
+def assert_same_weights(found, expected, start):
+    """Up to a small part of the way that they have come since `start`; float32 sums in another order."""
+    one, other = (load_file(folder / LAST / "model.safetensors") for folder in (found, expected))
+    assert one.keys() == other.keys() <= start.keys()
+    moved = sum((other[name] - start[name]).square().sum() for name in other)
+    apart = sum((other[name] - one[name]).square().sum() for name in other)
+    assert 0 <= apart < 1e-4 * moved
+
+
+@pytest.mark.parametrize("name", ALIKE)
+def test_two_processes_learn_what_one_does(folder, name):
+    one, two = folder / "one" / name, folder / "two" / name
+    told, expected = metrics(two), metrics(one)
+    assert len(told) == 2
+    assert any(values["loss/grad_norm"] > 0 for values in told)
+    for found, wanted in zip(told, expected, strict=True):
+        assert found == pytest.approx(wanted, rel=1e-4, abs=1e-5)
+    config = TrainConfig.model_validate(resolved(folder, BASE | ALIKE[name]))
+    start = load_policy(config.model.model_copy(update={"lora": None})).model.state_dict()
+    assert_same_weights(two, one, start)
+    for kind in ("histogram", "sample", "checkpoint"):
+        assert len(of_type(two, kind)) == len(of_type(one, kind))
+    assert len(of_type(two, "start")) == len(of_type(two, "finish")) == 1
+
+
+def test_a_checkpoint_does_not_tell_how_many_processes_wrote_it(folder):
+    one, two = (folder / number / "fsdp" / LAST for number in ("one", "two"))
+    assert {path.name for path in two.iterdir()} == {path.name for path in one.iterdir()}
+    moments, expected = (load_file(path / "optimizer.safetensors") for path in (two, one))
+    assert {name: (one.shape, one.dtype) for name, one in moments.items()} == {
+        name: (one.shape, one.dtype) for name, one in expected.items()
+    }
+    assert load_policy(TrainConfig.model_validate(BASE | {"model": {"path": str(two)}}).model).parameter_count > 1e6
+
+
+@pytest.mark.parametrize("name", ["one-then-two", "two-then-one"])
+def test_a_run_goes_on_with_another_number_of_processes(folder, name):
+    assert [event["step"] for event in of_type(folder / name, "start")] == [0, 1]
+    first, last = of_type(folder / name, "finish")
+    assert (first["status"], first["step"], last["status"]) == ("stopped", 1, "succeeded")
+    for found, wanted in zip(metrics(folder / name), metrics(folder / "one" / "fsdp"), strict=True):
+        assert found == pytest.approx(wanted, rel=1e-4, abs=1e-5)
+    start = load_policy(TrainConfig.model_validate(BASE).model).model.state_dict()
+    assert_same_weights(folder / name, folder / "one" / "fsdp", start)
+
+
+def test_mini_batches_of_rows_end_together_where_processes_have_unequally_many(folder):
+    assert len(metrics(folder / "published")) == 2
+
+
+def test_sharded_weights(folder, engine, examples):
+    """Each process keeps a half, has all of them while it samples, and samples what one process would."""
+    first, second = (json.loads((folder / f"runs.{rank}.json").read_text()) for rank in (0, 1))
+    made = engine.generate(examples[:3], group_size=2, temperature=1.0, max_tokens=8, seed=[5])
+    assert first.pop("tokens") == made.tokens.tolist()
+    torch.testing.assert_close(torch.tensor(first.pop("logprobs")), made.logprobs)
+    for found in (first, second):
+        assert found.pop("kept") == pytest.approx(0.5, abs=0.01)
+        assert found == {"all_sharded": True, "sharded_again": True, "state_is_whole": True}
+
+
+def running(tmp_path, launcher, *module):
+    """The trainer with many steps before it, in `tmp_path/run`."""
+    (tmp_path / "config.json").write_text(json.dumps(BASE | {"steps": 100_000, "validation": None}))
+    command = [*launcher, *module, str(tmp_path / "config.json"), "--run-dir", str(tmp_path / "run")]
+    return started(command, tmp_path / "log.txt")
+
+
+def test_sigterm_to_the_launcher_stops_all_processes_at_the_same_step(tmp_path):
+    with running(tmp_path, ACCELERATE, "-m", "calibrl_core.train") as launcher:
+        run_dir = tmp_path / "run"
+        eventually(lambda: of_type(run_dir, "metrics"), seconds=120)
+        assert len(processes_with(tmp_path)) >= 3  # the launcher and two that train
+        launcher.send_signal(signal.SIGTERM)
+        launcher.wait(120)
+    (finish,) = of_type(run_dir, "finish")
+    assert finish["status"] == "stopped"
+    assert [event["step"] for event in of_type(run_dir, "checkpoint")] == [finish["step"]]
+    assert len(of_type(run_dir, "start")) == 1
+    assert processes_with(tmp_path) == []
+
+
+def test_a_process_that_fails_ends_the_others_and_says_why(tmp_path):
+    with running(tmp_path, TORCHRUN, str(SCRIPT.with_name("run_failing.py"))) as launcher:
+        assert launcher.wait(200) != 0
+    cause = of_type(tmp_path / "run", "error")[0]
+    assert (cause["reason"], cause["message"].partition(";")[0]) == ("out_of_memory", "out of memory: as told")
+    assert len(of_type(tmp_path / "run", "metrics")) == 1
+    assert processes_with(tmp_path) == []
+
+
+class Second(Ranks):
+    rank, world = 1, 2
+
+
+def test_what_can_not_be_shared_is_refused(tmp_path):
+    config = TrainConfig.model_validate(
+        BASE | {"prompts_per_step": 1, "algorithm": {"type": "calibrl", "mini_batches": 1}}
+    )
+    with pytest.raises(LaunchError, match=r"prompts_per_step \(1\) .* number of processes \(2\)"):
+        train(config, SilentReport(tmp_path), lambda: False, Second())
+    asked = EvaluateConfig.model_validate({"data": [BASE["data"]], "models": [TINY]})
+    with pytest.raises(LaunchError, match="one process"):
+        evaluate(asked, SilentReport(tmp_path), ranks=Second())
+
+
+def test_shares_are_neighbours_and_as_even_as_they_go():
+    assert Second().share(3) == range(1, 3)
+    assert list(Ranks().share(3)) == [0, 1, 2]
