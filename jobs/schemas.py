@@ -12,17 +12,23 @@ from calibrl_core.config import BuiltinModel, EvaluateSettings, ModelOptions, Pa
 
 T = TypeVar("T")
 
+MONTH = 31 * 86_400.0  # seconds
+
 Name = Annotated[str, Field(min_length=1, max_length=120, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._\-]*$")]
 Slug = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9][a-z0-9\-]*$")]
 Label = Annotated[str, Field(max_length=200)]
+Priority = Literal["low", "normal", "high"]
 
 
 class JobStatus(StrEnum):
-    """Where a job stands. `waiting`: for a job that it depends on. The last three are final."""
+    """Where a job stands. `waiting`: for a job that it depends on. The last three are final: only a person's `retry`
+    takes a job out of the last two."""
 
     QUEUED = "queued"
     WAITING = "waiting"
     RUNNING = "running"
+    PAUSING = "pausing"
+    PAUSED = "paused"
     CANCELLING = "cancelling"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
@@ -42,8 +48,14 @@ class Reason(StrEnum):
     NON_FINITE = "non_finite"
     BAD_SPEC = "bad_spec"
     HEALTH = "health"
+    DISK_FULL = "disk_full"
+    QUOTA = "quota"
+    TIMED_OUT = "timed_out"
+    NO_PROGRESS = "no_progress"
+    IDLE_GPU = "idle_gpu"
     LOST_WORKER = "lost_worker"
     WORKER_STOPPED = "worker_stopped"
+    PREEMPTED = "preempted"
     DEPENDENCY_FAILED = "dependency_failed"
 
 
@@ -63,7 +75,30 @@ ModelChoice = Annotated[
 class Resources(Closed):
     """What a job occupies while it runs."""
 
-    gpus: int = Field(0, ge=0, le=1, description="GPUs; 0: a CPU slot")
+    gpus: int = Field(0, ge=0, le=64, description="GPUs, all of one machine; 0: a CPU slot")
+    labels: dict[Slug, Label] = Field(
+        default_factory=dict, max_length=32, description="only machines whose labels include these"
+    )
+
+
+class Limits(Closed):
+    """When a job is ended for its own good. Times count while it runs, over all attempts together."""
+
+    timeout_seconds: float | None = Field(None, gt=0, le=MONTH, description="most time that it may run")
+    no_progress_seconds: float | None = Field(None, gt=0, le=MONTH, description="most time without a new step")
+    min_gpu_utilisation: float | None = Field(
+        None,
+        gt=0,
+        le=100,
+        description="percent, the mean of its GPUs over gpu_idle_seconds; below it a warning, twice in a row the end",
+    )
+    gpu_idle_seconds: float = Field(600, gt=0, le=MONTH, description="what min_gpu_utilisation is a mean over")
+    max_attempts: int | None = Field(
+        None, ge=1, le=100, description="lost workers after which it fails; None: as the service is set"
+    )
+    max_checkpoint_gigabytes: float | None = Field(
+        None, gt=0, description="disk for its checkpoints; the oldest go first, never the best or the last"
+    )
 
 
 class JobSettings(Closed):
@@ -71,9 +106,10 @@ class JobSettings(Closed):
 
     name: Name = Field(description="for people; need not be unique")
     project: Slug = "default"
-    priority: Literal["low", "normal", "high"] = "normal"
+    priority: Priority = "normal"
     labels: dict[Slug, Label] = Field(default_factory=dict, max_length=32)
     resources: Resources = Field(default_factory=Resources)
+    limits: Limits = Field(default_factory=Limits)
     depends_on: tuple[UUID, ...] = Field((), max_length=32, description="jobs that must succeed first")
 
 
@@ -108,8 +144,10 @@ class Job(Record):
     name: str
     kind: Literal["train", "evaluate"]
     project: str
-    priority: Literal["low", "normal", "high"]
+    user: str = Field(description="who submitted it")
+    priority: Priority
     labels: dict[str, str]
+    gpus: int = Field(description="GPUs that it takes; 0: a CPU slot")
     status: JobStatus
     reason: Reason | None = Field(description="why the status is what it is, where there is something to say")
     message: str | None = Field(description="the reason in a sentence; for a crash, the last lines of the log")
@@ -187,15 +225,105 @@ class LogChunk(Record):
     next: int
 
 
+class WorkerStatus(StrEnum):
+    """Whether a machine takes jobs. `draining`: it finishes what it runs and takes no more. `stopping`: it gives back
+    what it runs, from a checkpoint. `lost`: nothing was heard of it. `offline`: it ended in order."""
+
+    ONLINE = "online"
+    DRAINING = "draining"
+    STOPPING = "stopping"
+    LOST = "lost"
+    OFFLINE = "offline"
+
+
+class Gpu(Record):
+    """A GPU of a machine, as last heard. Memory in bytes."""
+
+    index: int
+    name: str
+    uuid: str
+    memory_total: int
+    memory_used: int
+    utilisation: float = Field(description="percent")
+    job_id: UUID | None = Field(description="who holds it")
+    clean: bool = Field(description="its memory is free again since its last job; only then is it given to another")
+
+
 class Worker(Record):
-    """A slot that runs jobs."""
+    """A machine that runs jobs."""
 
     name: str
     host: str
-    device: str = Field(description="cpu, or the GPU's index and name")
-    status: Literal["idle", "busy", "stopping", "lost"]
-    job_id: UUID | None
+    labels: dict[str, str]
+    versions: dict[str, str]
+    status: WorkerStatus
+    cpu_slots: int = Field(description="jobs without a GPU that it runs at once")
+    gpus: list[Gpu]
+    jobs: list[UUID] = Field(description="what it runs")
     heartbeat_at: datetime
+
+
+class WaitReason(StrEnum):
+    """Why a queued job does not start now."""
+
+    NO_MACHINE = "no_machine"  # none that is up has so many GPUs, or its labels
+    BUSY = "busy"  # every slot that would do is taken
+    RESERVED = "reserved"  # what is free is kept for a job before it
+    PROJECT_LIMIT = "project_limit"  # its project runs as many GPUs as it may
+    BUDGET = "budget"  # its project, or its user there, has used up the month's slot-hours
+    WAITING = "waiting"  # for jobs that it depends on
+    PAUSED = "paused"
+
+
+class QueueEntry(Record):
+    """A job that has not started, and why."""
+
+    job_id: UUID
+    name: str
+    project: str
+    user: str
+    priority: Priority
+    gpus: int
+    status: JobStatus
+    position: int | None = Field(description="1: the next; None where it isn't in line")
+    reason: WaitReason | None = Field(description="None: it is about to start")
+    explanation: str = Field(description="the reason in a sentence")
+    estimated_start: datetime | None = Field(description="None where it can't be told")
+    queued_at: datetime
+
+
+class Project(Record):
+    """What a project may use."""
+
+    slug: str
+    weight: float = Field(description="its share beside other projects'")
+    max_gpus: int | None = Field(description="GPUs that its jobs may hold at once")
+    max_queued: int | None = Field(description="jobs that may wait at once")
+    budget_slot_hours: float | None = Field(description="slot-hours a calendar month (UTC); a slot: a GPU or CPU slot")
+    user_budget_slot_hours: float | None = Field(description="the same, for each of its users")
+    retention_days: int | None = Field(description="curves, samples, logs and files of ended jobs are kept so long")
+    created_at: datetime
+
+
+class ProjectSettings(Closed):
+    """What may be changed of a project; None: no limit."""
+
+    weight: float = Field(1.0, gt=0, le=1000)
+    max_gpus: int | None = Field(None, ge=0)
+    max_queued: int | None = Field(None, ge=0)
+    budget_slot_hours: float | None = Field(None, ge=0)
+    user_budget_slot_hours: float | None = Field(None, ge=0)
+    retention_days: int | None = Field(None, ge=1)
+
+
+class Usage(Record):
+    """Slot-hours of one user in one project over a calendar month (UTC)."""
+
+    project: str
+    user: str
+    slot_hours: float
+    gpu_hours: float
+    budget_slot_hours: float | None = Field(description="the project's, for all its users")
 
 
 class Health(Record):

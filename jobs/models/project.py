@@ -1,4 +1,4 @@
-"""Projects: a name that jobs are grouped by."""
+"""Projects: what jobs are grouped by, and what each group may use."""
 
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -6,7 +6,15 @@ from jobs.models.base import Base, CreatedAt
 
 
 class Project(Base):
+    """Limits are None where there is none; a slot is a GPU or a CPU slot."""
+
     __tablename__ = "projects"
 
     slug: Mapped[str] = mapped_column(primary_key=True)
+    weight: Mapped[float] = mapped_column(default=1.0, server_default="1")
+    max_gpus: Mapped[int | None]
+    max_queued: Mapped[int | None]
+    budget_slot_hours: Mapped[float | None]
+    user_budget_slot_hours: Mapped[float | None]
+    retention_days: Mapped[int | None]
     created_at: Mapped[CreatedAt]
