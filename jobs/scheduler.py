@@ -88,7 +88,9 @@ class Placement:
     behind: UUID | None = None  # the job for which what is free is kept, where the reason is RESERVED
 
 
-Shape = tuple[int, frozenset[tuple[str, str]]]  # what a job asks for: GPUs, labels
+Labels = frozenset[tuple[str, str]]
+Shape = tuple[int, Labels]  # what a job asks for: GPUs, labels
+NO_LABELS: Labels = frozenset()
 
 
 def plan(
@@ -172,7 +174,7 @@ class _Project:
     def hold_back(self, job: QueuedJob) -> WaitReason | None:
         if self._exceeds(self.gpus, job):
             return WaitReason.PROJECT_LIMIT
-        if self.share.left is not None and self.share.left <= 0 or self.share.left_by_user.get(job.user, inf) <= 0:
+        if (self.share.left is not None and self.share.left <= 0) or self.share.left_by_user.get(job.user, inf) <= 0:
             return WaitReason.BUDGET
         return None
 
@@ -280,19 +282,22 @@ class _Demand:
     kind of job that has no place once is never looked at again."""
 
     def __init__(self, queued: Sequence[QueuedJob], board: _Board) -> None:
-        self._count: defaultdict[Shape, int] = defaultdict(int)
+        free: dict[Shape, list[Timeline]] = {}
         shortest: dict[Shape, float] = {}
+        self._waiting: defaultdict[Shape, set[UUID]] = defaultdict(set)
         for job in queued:
-            if board.projects[job.project].hold_back(job) is None:
-                shape = _shape(job)
-                self._count[shape] += 1
+            shape = _shape(job)
+            if shape not in free:
+                free[shape] = [*board.free(shape)]
+            if free[shape] and board.projects[job.project].hold_back(job) is None:
+                self._waiting[shape].add(job.id)
                 shortest[shape] = min(shortest.get(shape, inf), _seconds(job))
-        self._open = [(shape, seconds, [*board.fitting(shape)]) for shape, seconds in shortest.items()]
+        self._open = [(shape, seconds, free[shape]) for shape, seconds in shortest.items()]
 
     def can_be_met(self) -> bool:
         while self._open:
             shape, seconds, timelines = self._open[-1]
-            while self._count[shape] > 0 and timelines:
+            while self._waiting[shape] and timelines:
                 if timelines[-1].window(max(1, shape[0])) >= seconds:
                     return True
                 timelines.pop()
@@ -300,7 +305,7 @@ class _Demand:
         return False
 
     def remove(self, job: QueuedJob) -> None:
-        self._count[_shape(job)] -= 1
+        self._waiting[_shape(job)].discard(job.id)
 
 
 def _ranked(queued: Sequence[QueuedJob], projects: Mapping[str, _Project]) -> Iterator[QueuedJob]:
@@ -335,7 +340,7 @@ def _fits(gpus: int, labels: Mapping[str, str], machine: Machine) -> bool:
 
 
 def _shape(job: QueuedJob) -> Shape:
-    return job.gpus, frozenset(job.labels.items())
+    return job.gpus, frozenset(job.labels.items()) if job.labels else NO_LABELS
 
 
 def _seniority(job: QueuedJob) -> tuple[float, int]:
