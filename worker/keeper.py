@@ -15,7 +15,6 @@ from jobs.db import session_scope
 from jobs.errors import NotFound
 from jobs.repository import workers
 from jobs.settings import Settings
-from worker import gpus
 from worker.database import AWAY
 
 END_SECONDS = 5.0
@@ -96,7 +95,7 @@ class Keeper(threading.Thread):
         name = self._settings.worker_name
         with session_scope() as session:
             if not self._known(session):
-                workers.register(session, name, platform.node(), gpus.describe(self._settings.worker_device))
+                workers.register(session, name, platform.node(), self._settings.worker_device)
             if self._stopping:
                 workers.mark_stopping(session, name)
         self._registered = True

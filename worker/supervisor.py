@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -71,7 +71,9 @@ class Supervisor:
     def _start(self) -> processes.Process:
         module = f"{self._settings.trainer}.{self._claim.kind}"
         command = [sys.executable, "-m", module, str(self._run_dir / "config.json"), "--run-dir", str(self._run_dir)]
-        return processes.start(command, log=self._log_file, env=child_environment(self._settings.worker_device))
+        device = self._settings.worker_device
+        environment = child_environment([] if device == "cpu" else [int(device)])
+        return processes.start(command, log=self._log_file, env=environment)
 
     def _note_start(self) -> None:
         with session_scope() as session:
@@ -165,10 +167,10 @@ class Supervisor:
         return result
 
 
-def child_environment(device: str) -> dict[str, str]:
-    """This process's environment, without what a trainer has no need to know, and with its slot's device only."""
+def child_environment(indices: Sequence[int]) -> dict[str, str]:
+    """This process's environment, without what a trainer has no need to know, and with these GPUs only."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(SECRETS)}
-    return kept | gpus.visible(device) | {"PYTHONUNBUFFERED": "1"}
+    return kept | gpus.visible(indices) | {"PYTHONUNBUFFERED": "1"}
 
 
 def how_it_ended(status: int) -> str:

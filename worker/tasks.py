@@ -11,7 +11,6 @@ from jobs.db import session_scope
 from jobs.lifecycle import Claim, LeaseLost, Order, Outcome
 from jobs.schemas import JobStatus, Reason
 from jobs.settings import Settings, get_settings
-from worker import gpus
 from worker.keeper import CurrentJob, Keeper
 from worker.supervisor import Supervisor
 
@@ -22,8 +21,11 @@ keepers: list[Keeper] = []  # of the main process: one, once it is ready
 
 
 def _slot() -> dict[str, Any]:
-    gpu_count = gpus.slot_gpus(get_settings().worker_device)
-    return {"worker_concurrency": 1, "task_default_queue": queue.queue_name(gpu_count)}
+    return {"worker_concurrency": 1, "task_default_queue": queue.queue_name(_gpus(get_settings()))}
+
+
+def _gpus(settings: Settings) -> int:
+    return int(settings.worker_device != "cpu")
 
 
 app.add_defaults(_slot)
@@ -44,7 +46,7 @@ def wake() -> None:
 
 def _claim(settings: Settings) -> Claim | None:
     with session_scope() as session:
-        return lifecycle.claim(session, worker=settings.worker_name, gpus=gpus.slot_gpus(settings.worker_device))
+        return lifecycle.claim(session, worker=settings.worker_name, gpus=_gpus(settings))
 
 
 def _run(claim: Claim, settings: Settings) -> Order:
@@ -64,7 +66,7 @@ def _on_ready(**_: Any) -> None:
     settings = get_settings()
     keepers.append(Keeper(settings, current))
     keepers[0].start()
-    queue.wake(gpus.slot_gpus(settings.worker_device))
+    queue.wake(_gpus(settings))
 
 
 def _on_shutting_down(**_: Any) -> None:
