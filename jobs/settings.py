@@ -40,6 +40,7 @@ class Settings(BaseSettings):
     stop_grace_seconds: float = Field(20, ge=0, description="between asking a trainer to stop and killing it")
     max_attempts: int = Field(3, ge=1, description="lost workers after which a job fails")
     trainer: str = Field("calibrl_core", pattern=r"^[A-Za-z_][\w.]*$")
+    quick_starts: bool = Field(True, description="a free slot keeps a trainer that has done its imports waiting")
     worker_name: str = Field(default_factory=platform.node, min_length=1)
     worker_device: str = Field("cpu", pattern=r"^(cpu|\d+)$", description="cpu, or a GPU's index")
 
