@@ -40,6 +40,7 @@ class Settings(BaseSettings):
     stop_grace_seconds: float = Field(20, ge=0, description="between asking a trainer to stop and killing it")
     max_attempts: int = Field(3, ge=1, description="lost workers after which a job fails")
     trainer: str = Field("calibrl_core", pattern=r"^[A-Za-z_][\w.]*$")
+    quick_starts: bool = Field(True, description="a free slot keeps a trainer that has done its imports waiting")
     preemption: bool = Field(False, description="jobs of a lower priority class give way, at a checkpoint")
     fair_share_half_life_hours: float = Field(24, gt=0, description="after which a used slot-second counts half")
     worker_name: str = Field(default_factory=platform.node, min_length=1, max_length=200)

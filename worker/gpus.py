@@ -1,6 +1,6 @@
 """The NVIDIA GPUs of this machine, as their driver (NVML) tells. `python -m worker.gpus` prints how many there are."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pynvml
 
@@ -20,7 +20,7 @@ def read(indices: Sequence[int] | None = None) -> list[GpuReading]:
     except pynvml.NVMLError:
         return []
     wanted = range(count) if indices is None else sorted(set(indices))
-    return [gpu for index in wanted for gpu in _read_one(index)]
+    return [gpu for gpu in map(_read_one, wanted) if gpu]
 
 
 def chosen(setting: str) -> Sequence[int] | None:
@@ -30,11 +30,11 @@ def chosen(setting: str) -> Sequence[int] | None:
     return () if setting == "none" else [int(index) for index in setting.split(",")]
 
 
-def _read_one(index: int) -> Iterator[GpuReading]:
+def _read_one(index: int) -> GpuReading | None:
     try:
         card = pynvml.nvmlDeviceGetHandleByIndex(index)
         memory = pynvml.nvmlDeviceGetMemoryInfo(card)
-        gpu = GpuReading(
+        return GpuReading(
             index=index,
             name=pynvml.nvmlDeviceGetName(card),
             uuid=pynvml.nvmlDeviceGetUUID(card),
@@ -43,8 +43,7 @@ def _read_one(index: int) -> Iterator[GpuReading]:
             utilisation=pynvml.nvmlDeviceGetUtilizationRates(card).gpu,
         )
     except pynvml.NVMLError:  # fallen off the bus, or reset at this moment
-        return
-    yield gpu
+        return None
 
 
 def visible(indices: Sequence[int]) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from jobs.settings import Settings
 from worker import folders, gpus
 from worker.database import AWAY
 from worker.shipper import LOG_FILE, Shipper
+from worker.standby import Standby
 
 T = TypeVar("T")
 
@@ -36,9 +36,10 @@ log = structlog.get_logger()
 class Supervisor:
     """One claim's run, from its config file to its outcome. Used once."""
 
-    def __init__(self, claim: Claim, settings: Settings) -> None:
+    def __init__(self, claim: Claim, settings: Settings, standby: Standby) -> None:
         self._claim = claim
         self._settings = settings
+        self._standby = standby
         self._run_dir = settings.run_dir(claim.job_id, claim.attempt)
         self._log_file = self._run_dir / LOG_FILE
         self._shipper = Shipper(claim, self._run_dir, settings.worker_name)
@@ -72,8 +73,9 @@ class Supervisor:
 
     def _start(self) -> processes.Process:
         module = f"{self._settings.trainer}.{self._claim.kind}"
-        command = [sys.executable, "-m", module, str(self._run_dir / "config.json"), "--run-dir", str(self._run_dir)]
-        return processes.start(command, log=self._log_file, env=child_environment(self._claim.gpus))
+        arguments = [str(self._run_dir / "config.json"), "--run-dir", str(self._run_dir)]
+        environment = child_environment(self._claim.gpus)
+        return self._standby.start(module, arguments, log=self._log_file, env=environment)
 
     def _note_start(self) -> None:
         with session_scope() as session:

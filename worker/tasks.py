@@ -14,11 +14,13 @@ from jobs.schemas import JobStatus, Reason
 from jobs.settings import Settings, get_settings
 from worker import gpus
 from worker.keeper import Keeper, Slots
-from worker.supervisor import Supervisor
+from worker.standby import Standby
+from worker.supervisor import Supervisor, child_environment
 
 log = structlog.get_logger()
 app = queue.app
 keepers: list[Keeper] = []  # of the main process: one, once it is ready
+standbys: list[Standby] = []  # of a slot's process: one, from its beginning
 
 
 def _slot_count() -> int:
@@ -43,13 +45,16 @@ app.add_defaults(_configuration)
 def wake() -> None:
     """Run jobs until there is none left for this machine, or this worker is to stop."""
     settings = get_settings()
+    standby = standbys[0] if standbys else Standby(settings, child_environment(()))
     order = Order.CONTINUE
     while order is not Order.STOP and (claim := _claim(settings)):
         slots.put(_slot(), claim.job_id)
         try:
-            order = _run(claim, settings)
+            order = _run(claim, settings, standby)
         finally:
             slots.put(_slot(), None)
+        if standbys:
+            standby.prepare()
 
 
 def _slot() -> int:
@@ -61,9 +66,9 @@ def _claim(settings: Settings) -> Claim | None:
         return lifecycle.claim(session, worker=settings.worker_name)
 
 
-def _run(claim: Claim, settings: Settings) -> Order:
+def _run(claim: Claim, settings: Settings, standby: Standby) -> Order:
     """Run one job; what the worker itself can't do, such as write its folder, fails that job and not the worker."""
-    supervisor = Supervisor(claim, settings)
+    supervisor = Supervisor(claim, settings, standby)
     try:
         supervisor.run()
     except Exception as error:
@@ -76,6 +81,8 @@ def _run(claim: Claim, settings: Settings) -> Order:
 
 def _on_process_init(**_: Any) -> None:
     slots.put(_slot(), None)  # the slot's process before this one may have been killed with a job
+    standbys[:] = [Standby(get_settings(), child_environment(()))]
+    standbys[0].prepare()
 
 
 def _on_ready(**_: Any) -> None:
