@@ -283,29 +283,32 @@ class _Demand:
 
     def __init__(self, queued: Sequence[QueuedJob], board: _Board) -> None:
         free: dict[Shape, list[Timeline]] = {}
-        shortest: dict[Shape, float] = {}
-        self._waiting: defaultdict[Shape, set[UUID]] = defaultdict(set)
+        waiting: defaultdict[Shape, list[tuple[float, int]]] = defaultdict(list)
         for job in queued:
             shape = _shape(job)
             if shape not in free:
                 free[shape] = [*board.free(shape)]
             if free[shape] and board.projects[job.project].hold_back(job) is None:
-                self._waiting[shape].add(job.id)
-                shortest[shape] = min(shortest.get(shape, inf), _seconds(job))
-        self._open = [(shape, seconds, free[shape]) for shape, seconds in shortest.items()]
+                waiting[shape].append((_seconds(job), job.id.int))
+        for jobs in waiting.values():
+            heapify(jobs)  # the shortest first: where it has no place no other has
+        self._open = [(max(1, shape[0]), jobs, free[shape]) for shape, jobs in waiting.items()]
+        self._placed: set[int] = set()
 
     def can_be_met(self) -> bool:
         while self._open:
-            shape, seconds, timelines = self._open[-1]
-            while self._waiting[shape] and timelines:
-                if timelines[-1].window(max(1, shape[0])) >= seconds:
+            slots, jobs, timelines = self._open[-1]
+            while jobs and jobs[0][1] in self._placed:
+                heappop(jobs)
+            while jobs and timelines:
+                if timelines[-1].window(slots) >= jobs[0][0]:
                     return True
                 timelines.pop()
             self._open.pop()
         return False
 
     def remove(self, job: QueuedJob) -> None:
-        self._waiting[_shape(job)].discard(job.id)
+        self._placed.add(job.id.int)
 
 
 def _ranked(queued: Sequence[QueuedJob], projects: Mapping[str, _Project]) -> Iterator[QueuedJob]:
