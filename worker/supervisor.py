@@ -11,6 +11,7 @@ from typing import TypeVar
 import structlog
 from pydantic_core import to_json
 
+from calibrl_core.report import DISK_FULL_STATUS
 from jobs import lifecycle, processes
 from jobs.db import session_scope
 from jobs.lifecycle import Claim, LeaseLost, Order, Outcome
@@ -137,6 +138,8 @@ class Supervisor:
         if error := self._shipper.error:
             crashed = error.reason is Reason.CRASHED
             return Outcome(JobStatus.FAILED, error.reason, error.message + (self._log_tail() if crashed else ""))
+        if status == DISK_FULL_STATUS:
+            return Outcome(JobStatus.FAILED, Reason.DISK_FULL, f"the disk of {self._run_dir} is full")
         ours = self.order is Order.STOP and -status in (signal.SIGTERM, signal.SIGKILL)
         if finish or ours:
             return Outcome(JobStatus.QUEUED, Reason.WORKER_STOPPED)
