@@ -173,7 +173,9 @@ class Supervisor:
 def child_environment(indices: Sequence[int]) -> dict[str, str]:
     """This process's environment, without what a trainer has no need to know, and with these GPUs only."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(SECRETS)}
-    return kept | gpus.visible(indices) | {"PYTHONUNBUFFERED": "1"}
+    # torch then counts GPUs through their driver, and an import that asks for them doesn't start CUDA before its time.
+    asked = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+    return kept | gpus.visible(indices) | asked | {"PYTHONUNBUFFERED": "1"}
 
 
 def how_it_ended(status: int) -> str:
