@@ -1,8 +1,8 @@
 """A trainer's process before it has a job: it imports, which takes seconds, and waits.
 
-    python -m calibrl_core.standby MODULE...
+    python -m calibrl_core.standby calibrl_core.preload
 
-imports the modules, says `ready` on stdout, and waits for one line of JSON on stdin:
+imports that module, says `ready` on stdout, and waits for one line of JSON on stdin:
 
     {"module": "calibrl_core.train", "arguments": ["/DIR/config.json", "--run-dir", "/DIR"], "log": "/DIR/log.txt",
      "environment": {"CUDA_VISIBLE_DEVICES": "0"}, "directory": "/DIR"}
@@ -22,10 +22,9 @@ from pathlib import Path
 from typing import Any
 
 
-def main(modules: list[str]) -> None:
-    for name in modules:
-        with suppress(Exception):  # the job that needs it says so, in its log
-            importlib.import_module(name)
+def main(preload: str) -> None:
+    with suppress(Exception):  # the job that needs what is missing says so, in its log
+        importlib.import_module(preload)
     print("ready", flush=True)  # noqa: T201
     if line := sys.stdin.readline():
         become(json.loads(line))
@@ -47,4 +46,4 @@ def become(job: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(*sys.argv[1:])

@@ -35,8 +35,7 @@ class Standby:
         if not self._settings.quick_starts or (self._waiting and not processes.ended(self._waiting)):
             return
         self.close()
-        trainer = self._settings.trainer
-        command = [sys.executable, "-m", MODULE, f"{trainer}.train", f"{trainer}.evaluate"]
+        command = [sys.executable, "-m", MODULE, f"{self._settings.trainer}.preload"]
         with suppress(OSError):  # no process or no disk left for it: the next job starts cold
             self._settings.data_dir.mkdir(parents=True, exist_ok=True)
             log = self._settings.data_dir / "standby.log"

@@ -14,7 +14,7 @@ from typing import Any
 from calibrl_core.config import TrainConfig
 from calibrl_core.report import EVENT_FILE, EventFile, SampleCompletion, SampleGroup
 from tests.fake_trainer import Behaviour
-from tests.fake_trainer.run import arguments, png, stop_event
+from tests.fake_trainer.run import arguments, png, run_process, stop_event
 
 SLEEP_FOR_EVER = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
 
@@ -112,8 +112,11 @@ class Run:
             return
         partial = path.with_suffix(".partial")
         partial.mkdir(exist_ok=True)
-        (partial / "state.json").write_text(json.dumps({"step": self.step}))
-        partial.rename(path)
+        try:
+            (partial / "state.json").write_text(json.dumps({"step": self.step}))
+            partial.rename(path)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
         old = self.kept()[: -self.config.checkpoints.keep_last]
         for gone in old:
             shutil.rmtree(gone)
@@ -182,7 +185,7 @@ def ail(run: Run) -> dict[str, Any]:
     return {"status": "stopped", "reason": "health", "message": "all_truncated fired; a checkpoint was kept"}
 
 
-def main() -> None:
+def train() -> None:
     text, run_dir = arguments()
     config = TrainConfig.model_validate_json(text)
     stop = stop_event()
@@ -202,6 +205,10 @@ def main() -> None:
                 status = ail(run)
                 break
     run.report.emit("finish", **status, step=run.step, result={"best_step": run.best[1], "accuracy": run.best[0]})
+
+
+def main() -> None:
+    run_process(train)
 
 
 if __name__ == "__main__":
