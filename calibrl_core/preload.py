@@ -4,7 +4,7 @@ None of it may ask CUDA for its devices, or this process would see no others lat
 """
 
 import sklearn.datasets  # noqa: F401
-import transformers.modeling_utils  # noqa: F401
+import transformers.modeling_utils
 import transformers.processing_utils  # noqa: F401
 
 import calibrl_core.evaluate
