@@ -65,9 +65,10 @@ def test_a_bad_line_is_skipped_and_the_next_one_read(tmp_path: Path, bad: bytes)
     assert batch.offset == path.stat().st_size
 
 
-def test_an_error_keeps_its_reason() -> None:
-    event = run_event_adapter.validate_json(line(type="error", reason="out_of_memory", message="a tensor"))
-    assert isinstance(event, Error) and event.reason is Reason.OUT_OF_MEMORY
+@pytest.mark.parametrize("reason", [Reason.OUT_OF_MEMORY, Reason.DISK_FULL, Reason.QUOTA])
+def test_an_error_keeps_its_reason(reason: Reason) -> None:
+    event = run_event_adapter.validate_json(line(type="error", reason=reason, message="a tensor"))
+    assert isinstance(event, Error) and event.reason is reason
 
 
 def test_a_finish_keeps_why_a_run_was_stopped() -> None:
