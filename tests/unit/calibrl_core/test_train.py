@@ -1,6 +1,7 @@
 """Whole runs of the trainer: events, resume, stopping, evaluation, and the process around them."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -312,3 +313,18 @@ def test_what_cant_be_used_is_a_bad_spec_in_a_sentence(tmp_path, as_process, cap
     shown = capfd.readouterr().err
     assert told in " ".join(shown.split())
     assert "Traceback" not in shown
+
+
+def test_ten_updates_in_a_row_that_are_not_finite_end_the_job_and_are_counted(tmp_path, as_process, monkeypatch):
+    """Two a step, so that the fifth step does not come to its end."""
+
+    def nothing_known(self, completions, truths):
+        return [Score({"math": 0.0, "format": 0.0}, math.nan, False, False) for _ in completions]
+
+    monkeypatch.setattr(Scorer, "score_all", nothing_known)
+    assert as_process(config(steps=100).model_dump(mode="json")) == 1
+    last = events(tmp_path / "run")[-1]
+    assert (last["type"], last["reason"]) == ("error", "non_finite")
+    assert "10 updates in a row; lower optimizer.lr" in last["message"]
+    told = [event["values"] for event in of_type(tmp_path / "run", "metrics")]
+    assert [(values["loss/skipped_updates"], values["loss/total"]) for values in told] == [(2.0, "NaN")] * 4
