@@ -50,8 +50,7 @@ BASE = {
 # Both processes have rows in the one mini-batch, and what they compare gradients on makes one process's micro-batch.
 TOGETHER = {"algorithm": {"type": "calibrl", "mini_batches": 1}, "micro_batch_rows": None}
 ALIKE = {
-    "ddp": {},
-    "ddp together": TOGETHER,
+    "ddp": TOGETHER,
     "fsdp together": {**TOGETHER, "parallel": "fsdp"},
     "fsdp": {"parallel": "fsdp", "data": {"path": "some-images.jsonl"}, "micro_batch_rows": 1},
     "dapo": {"algorithm": {"type": "dapo", "mini_batches": 2, "max_resamples": 3}},
@@ -167,7 +166,7 @@ def test_two_processes_learn_what_one_does(folder, name):
     assert len(of_type(two, "start")) == len(of_type(two, "finish")) == 1
 
 
-@pytest.mark.parametrize("name", ["ddp", "ddp together", "fsdp", "fsdp together"])
+@pytest.mark.parametrize("name", ["ddp", "fsdp", "fsdp together"])
 def test_gradients_are_compared_over_all_processes(folder, name):
     """What they are compared with is one process's (see above); here, that there was something to compare."""
     found = metrics(folder / "two" / name)[0]
