@@ -4,10 +4,11 @@
 
 imports that module, says `ready` on stdout, and waits for one line of JSON on stdin:
 
-    {"module": "calibrl_core.train", "arguments": ["config.json", "--run-dir", "DIR"], "log": "DIR/log.txt",
-     "environment": {"CUDA_VISIBLE_DEVICES": "0"}}
+    {"module": "calibrl_core.train", "arguments": ["/DIR/config.json", "--run-dir", "/DIR"], "log": "/DIR/log.txt",
+     "environment": {"CUDA_VISIBLE_DEVICES": "0"}, "directory": "/DIR"}
 
-Then it sets those variables, appends stdout and stderr to that file, and becomes `python -m module arguments...`: it
+Then it sets those variables, appends stdout and stderr to that file, goes to that folder (by which people and programs
+can tell whose trainer it is: its command line says nothing of the job), and becomes `python -m module arguments...`: it
 calls the module's `main()`. The end of stdin without a line ends it. What is set must not have been read by an import:
 the GPUs that a process sees are only looked at when CUDA starts, which no import does. Nothing but Python is used here.
 """
@@ -38,6 +39,7 @@ def become(job: dict[str, Any]) -> None:
         os.dup2(source, target)
     os.close(nothing)
     os.close(log)
+    os.chdir(job["directory"])
     module = importlib.import_module(job["module"])
     sys.argv = [str(Path(module.__file__ or job["module"])), *job["arguments"]]
     module.main()

@@ -1,26 +1,15 @@
 """The NVIDIA GPUs of this machine, as their driver (NVML) tells. `python -m worker.gpus` prints how many there are."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import pynvml
+
+from jobs.schemas import GpuReading
 
 GIBIBYTE = 2**30
 
 
-@dataclass(frozen=True)
-class Gpu:
-    """A reading of one card. Memory in bytes, the driver's own reserve counted as used; utilisation in percent."""
-
-    index: int
-    name: str
-    uuid: str
-    memory_total: int
-    memory_used: int
-    utilisation: float
-
-
-def read(indices: Sequence[int] | None = None) -> list[Gpu]:
+def read(indices: Sequence[int] | None = None) -> list[GpuReading]:
     """How these cards stand (None: all), by index; empty where there is no driver.
 
     A card that fails while it is asked is left out, as is one that can't tell all of this (split by MIG).
@@ -34,11 +23,18 @@ def read(indices: Sequence[int] | None = None) -> list[Gpu]:
     return [gpu for gpu in map(_read_one, wanted) if gpu]
 
 
-def _read_one(index: int) -> Gpu | None:
+def chosen(setting: str) -> Sequence[int] | None:
+    """The cards that the setting `worker_gpus` means, for `read`: all, none, or indices such as 0,2."""
+    if setting == "all":
+        return None
+    return () if setting == "none" else [int(index) for index in setting.split(",")]
+
+
+def _read_one(index: int) -> GpuReading | None:
     try:
         card = pynvml.nvmlDeviceGetHandleByIndex(index)
         memory = pynvml.nvmlDeviceGetMemoryInfo(card)
-        return Gpu(
+        return GpuReading(
             index=index,
             name=pynvml.nvmlDeviceGetName(card),
             uuid=pynvml.nvmlDeviceGetUUID(card),
@@ -55,7 +51,7 @@ def visible(indices: Sequence[int]) -> dict[str, str]:
     return {"CUDA_VISIBLE_DEVICES": ",".join(map(str, indices)), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 
 
-def is_free(gpu: Gpu) -> bool:
+def is_free(gpu: GpuReading) -> bool:
     """Whether a job may have the card: at most 1 GiB of its memory, or 5 %, is in use, whoever uses it.
 
     That holds the driver's reserve (up to some 600 MiB) and a display, but no job that is still on its way out, and

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jobs.schemas import Limits, Reason
-from worker.gpus import Gpu
+from jobs.schemas import GpuReading, Limits, Reason
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Watch:
         self._utilisation: list[float] = []  # readings of this window, percent
         self._idle_before = False  # in the window before this one
 
-    def check(self, now: float, step: int | None, gpus: Sequence[Gpu]) -> Warn | End | None:
+    def check(self, now: float, step: int | None, gpus: Sequence[GpuReading]) -> Warn | End | None:
         """What to do about the job now.
 
         `step`: the last that it has told, None before the first; don't ask while something it told is still unread, as
@@ -61,7 +60,7 @@ class Watch:
         message = f"no new step for {seconds:.0f} s ({last}); limits.no_progress_seconds is {limit:g}"
         return End(Reason.NO_PROGRESS, message)
 
-    def _idle(self, now: float, gpus: Sequence[Gpu]) -> Warn | End | None:
+    def _idle(self, now: float, gpus: Sequence[GpuReading]) -> Warn | End | None:
         """One window follows the other; a window without any reading says nothing."""
         self._utilisation += [gpu.utilisation for gpu in gpus]
         floor, seconds = self._limits.min_gpu_utilisation, now - self._window_began

@@ -49,6 +49,7 @@ class Standby:
         if self._waiting and _early(env) == _early(self._environment):
             late = {name: env[name] for name in LATE if name in env}
             job = {"module": module, "arguments": list(arguments), "log": str(log), "environment": late}
+            job["directory"] = str(log.parent)
             if _tell(self._waiting, json.dumps(job)):
                 process, self._waiting = self._waiting, None
                 return process

@@ -113,7 +113,7 @@ def test_each_package_imports_only_what_it_may() -> None:
 
 
 def test_only_the_settings_read_the_environment() -> None:
-    # What a waiting trainer sets is the environment that its job would have been started with.
+    # A waiting trainer is told its job's variables, and sets them.
     allowed = (ROOT / "jobs" / "settings.py", ROOT / "calibrl_core" / "standby.py")
     paths = [path for path in sources(*ALLOWED) if path not in allowed]
     assert faults(paths, environment_reads) == []

@@ -2,8 +2,7 @@
 
 import pytest
 
-from jobs.schemas import Limits, Reason
-from worker.gpus import Gpu
+from jobs.schemas import GpuReading, Limits, Reason
 from worker.limits import End, Warn, Watch
 
 START = 1000.0
@@ -13,8 +12,11 @@ def watch(ran_before: float = 0.0, **limits: float) -> Watch:
     return Watch(Limits(**limits), START, ran_before)  # type: ignore[arg-type]
 
 
-def cards(*utilisation: float) -> list[Gpu]:
-    return [Gpu(index, "a card", f"GPU-{index}", 100, 50, one) for index, one in enumerate(utilisation)]
+def cards(*utilisation: float) -> list[GpuReading]:
+    return [
+        GpuReading(index=index, name="a card", uuid="GPU", memory_total=100, memory_used=50, utilisation=one)
+        for index, one in enumerate(utilisation)
+    ]
 
 
 def test_without_limits_nothing_ever_happens() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from jobs.schemas import Reason
 from worker.events import Error, Finish, Metrics, run_event_adapter
-from worker.keeper import CurrentJob
+from worker.keeper import Slots
 from worker.shipper import BATCH_BYTES, BATCH_LINES, read_batch
 from worker.supervisor import child_environment, how_it_ended, out_of_memory_kills
 
@@ -96,10 +96,11 @@ def test_memory_kills_can_be_counted_here() -> None:
     assert out_of_memory_kills() >= 0
 
 
-def test_the_current_job_is_none_or_an_id() -> None:
-    current, job_id = CurrentJob(), uuid4()
-    assert current.get() is None
-    current.set(job_id)
-    assert current.get() == job_id
-    current.set(None)
-    assert current.get() is None
+def test_slots_tell_what_they_run() -> None:
+    slots, first, second = Slots(2), uuid4(), uuid4()
+    assert slots.running() == set()
+    slots.put(0, first)
+    slots.put(1, second)
+    assert slots.running() == {first, second}
+    slots.put(0, None)
+    assert slots.running() == {second}
