@@ -11,9 +11,7 @@ LAUNCHER_SECONDS = 30  # more than the trainers get to stop, so that it is the w
 
 
 def command(module: str, arguments: Sequence[str], processes: int) -> list[str]:
-    """`python -m module arguments...` in so many processes, by `accelerate launch` where there are several."""
-    if processes == 1:
-        return [sys.executable, "-m", module, *arguments]
+    """`python -m module arguments...` in so many processes, two at least."""
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(SETTINGS)]
     return [*launcher, "--num_processes", str(processes), str(RANK), module, *arguments]
 

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,10 +55,6 @@ def of_type(run_dir: Path, wanted: str) -> list[dict[str, Any]]:
 
 def trainers(folder: Path, launcher: Process) -> list[int]:
     return [pid for pid in processes_with(folder) if pid != launcher.pid]
-
-
-def test_one_process_needs_no_launcher() -> None:
-    assert launch.command("m", ["a"], 1) == [sys.executable, "-m", "m", "a"]
 
 
 def test_two_jobs_run_side_by_side_and_the_one_that_is_asked_to_stop_does(tmp_path: Path) -> None:
