@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 SETTINGS = Path(__file__).with_name("accelerate.yaml")
-RANK = Path(__file__).with_name("rank.py")
 LAUNCHER_SECONDS = 30  # more than the trainers get to stop, so that it is the worker who kills
 
 
 def command(module: str, arguments: Sequence[str], processes: int) -> list[str]:
     """`python -m module arguments...` in so many processes, two at least."""
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(SETTINGS)]
-    return [*launcher, "--num_processes", str(processes), str(RANK), module, *arguments]
+    return [*launcher, "--num_processes", str(processes), "--module", module, *arguments]
 
 
 def environment(grace: float) -> dict[str, str]:

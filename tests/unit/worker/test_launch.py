@@ -77,12 +77,6 @@ def test_two_jobs_run_side_by_side_and_the_one_that_is_asked_to_stop_does(tmp_pa
 def test_trainers_die_with_a_launcher_that_is_killed_while_they_import(tmp_path: Path) -> None:
     with started(tmp_path) as process:
         eventually(lambda: len(trainers(tmp_path, process)) == 2, 200)
-        importing = trainers(tmp_path, process)
-        eventually(lambda: all(b"rank.py" not in cmdline(pid) for pid in importing))
         processes.kill_group(process)
         eventually(lambda: trainers(tmp_path, process) == [], 5)
     assert not (tmp_path / "run").exists()
-
-
-def cmdline(pid: int) -> bytes:
-    return Path(f"/proc/{pid}/cmdline").read_bytes()
