@@ -1,6 +1,7 @@
 """Whole runs of the trainer: events, resume, stopping, evaluation, and the process around them."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -11,11 +12,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from calibrl_core.checkpoint import Checkpoints
-from calibrl_core.config import BuiltinModel, EvaluateConfig, TrainConfig
+from calibrl_core.checkpoint import Checkpoints, QuotaError
+from calibrl_core.config import BuiltinModel, CheckpointSettings, EvaluateConfig, TrainConfig
 from calibrl_core.data.schema import DataError
 from calibrl_core.evaluate import evaluate
 from calibrl_core.models.policy import load_policy
+from calibrl_core.process import run_process
 from calibrl_core.report import EventFile
 from calibrl_core.rewards import Score, Scorer
 from calibrl_core.train import train
@@ -184,11 +186,60 @@ def test_pruning_keeps_the_newest_and_the_best(tmp_path):
         folder = tmp_path / "checkpoints" / f"step-{step:06d}"
         folder.mkdir(parents=True)
         (folder / "trainer.json").write_text("{}")
-    checkpoints = Checkpoints(tmp_path, keep_last=1)
+    checkpoints = Checkpoints(tmp_path, CheckpointSettings(keep_last=1))
     surplus = checkpoints.surplus(best_step=2)
     assert [path.name for path in surplus] == ["step-000001", "step-000003"]
     checkpoints.remove(surplus)
     assert [path.name for path in checkpoints.all()] == ["step-000002", "step-000004"]
+
+
+@pytest.mark.parametrize(
+    ("best", "gigabytes", "surplus", "kept_within"),
+    [
+        (None, 5e-6, [1], True),  # 5 checkpoints of 1 kB, of which keep_last keeps 4
+        (None, 3.9e-6, [1, 2], True),
+        (None, 1e-6, [1, 2, 3, 4], True),
+        (None, 0.9e-6, [1, 2, 3, 4], False),
+        (1, 4.9e-6, [2], True),  # the best is one more, and the oldest of the others goes
+        (3, 2e-6, [1, 2, 4], True),
+        (3, 1.9e-6, [1, 2, 4], False),
+        (5, 1e-6, [1, 2, 3, 4], True),
+    ],
+)
+def test_pruning_within_a_quota_keeps_the_newest_and_the_best(tmp_path, best, gigabytes, surplus, kept_within):
+    for step in range(1, 6):
+        folder = tmp_path / "checkpoints" / f"step-{step:06d}" / "adapter"
+        folder.mkdir(parents=True)
+        (folder.parent / "trainer.json").write_text("{}")
+        (folder / "weights").write_bytes(bytes(998))
+    checkpoints = Checkpoints(tmp_path, CheckpointSettings(keep_last=4, max_gigabytes=gigabytes))
+    found = checkpoints.surplus(best)
+    assert [path.name for path in found] == [f"step-{step:06d}" for step in surplus]
+    checkpoints.remove(found)
+    if kept_within:
+        checkpoints.check_quota()
+    else:
+        with pytest.raises(QuotaError, match=r"raise checkpoints.max_gigabytes"):
+            checkpoints.check_quota()
+
+
+def test_a_run_keeps_as_many_checkpoints_as_its_quota_holds(tmp_path):
+    """Each is 16.4 MB."""
+    checkpoints = {"every_steps": 1, "keep_last": 4, "max_gigabytes": 0.04}
+    folder, result = run(tmp_path, "run", config(steps=4, checkpoints=checkpoints))
+    assert result["status"] == "succeeded"
+    names = [path.name for path in sorted((folder / "checkpoints").iterdir())]
+    assert names == ["step-000003", "step-000004"]
+    removed = [[path[-6:] for path in event["removed"]] for event in of_type(folder, "checkpoint")]
+    assert removed == [[], [], ["000001"], ["000002"]]
+
+
+def test_a_checkpoint_larger_than_the_quota_ends_the_run_and_stays(tmp_path):
+    checkpoints = {"every_steps": 1, "max_gigabytes": 0.01}
+    with pytest.raises(QuotaError, match=r"need 0.0164 GB; raise checkpoints.max_gigabytes \(0.01\)"):
+        run(tmp_path, "run", config(checkpoints=checkpoints))
+    (event,) = of_type(tmp_path / "run", "checkpoint")
+    assert (tmp_path / "run" / "checkpoints" / "step-000001").is_dir() and event["step"] == 1
 
 
 def test_checkpoints_stand_in_the_order_of_their_steps(tmp_path):
@@ -196,7 +247,7 @@ def test_checkpoints_stand_in_the_order_of_their_steps(tmp_path):
         folder = tmp_path / "checkpoints" / f"step-{step:06d}"
         folder.mkdir(parents=True)
         (folder / "trainer.json").write_text("{}")
-    assert Checkpoints(tmp_path, keep_last=1).all()[-1].name == "step-1000000"
+    assert Checkpoints(tmp_path, CheckpointSettings()).all()[-1].name == "step-1000000"
 
 
 def test_a_target_ends_the_run_though_the_best_is_not_kept(tmp_path, monkeypatch):
@@ -266,19 +317,23 @@ def test_the_process_saves_and_exits_on_sigterm(tmp_path):
     assert (tmp_path / "run" / "checkpoints" / f"step-{last['step']:06d}").is_dir()
 
 
-def test_a_config_that_is_not_there_is_one_line(tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "calibrl_core.train",
-        str(tmp_path / "no.json"),
-        "--run-dir",
-        str(tmp_path / "run"),
-    ]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert ended.returncode == 1
-    assert "no.json can't be read" in ended.stderr
-    assert "Traceback" not in ended.stderr
+@pytest.fixture
+def as_process(tmp_path, monkeypatch):
+    """Runs what a trainer's process runs, in this one, with such a config file or none; its exit status."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def run_with(config):
+        path = tmp_path / "config.json"
+        if config is not None:
+            path.write_text(json.dumps(config))
+        monkeypatch.setattr(sys, "argv", ["train", str(path), "--run-dir", str(tmp_path / "run")])
+        with pytest.raises(SystemExit) as ended:
+            run_process(TrainConfig, train)
+        return ended.value.code
+
+    yield run_with
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def test_the_process_explains_what_went_wrong(tmp_path):
@@ -292,16 +347,33 @@ def test_the_process_explains_what_went_wrong(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("model", "told"),
+    ("changes", "told"),
     [
-        ({"path": "/nowhere/at/all"}, "model.path: /nowhere/at/all"),
-        ({"builtin": "tiny-vlm", "lora": {"targets": ["nope"]}}, "lora.targets"),
+        ({"model": {"path": "/nowhere/at/all"}}, "model.path: /nowhere/at/all"),
+        ({"model": {"builtin": "tiny-vlm", "lora": {"targets": ["nope"]}}}, "lora.targets"),
+        (None, "config.json can't be read"),
     ],
 )
-def test_a_model_that_cant_be_used_is_a_bad_spec(tmp_path, model, told):
-    process = start(tmp_path, {"model": model, "data": DIGITS, "steps": 1})
-    _, shown = process.communicate(timeout=60)
+def test_what_cant_be_used_is_a_bad_spec_in_a_sentence(tmp_path, as_process, capfd, changes, told):
+    status = as_process(None if changes is None else {"data": DIGITS, "steps": 1, **changes})
     last = events(tmp_path / "run")[-1]
-    assert (last["type"], last["reason"]) == ("error", "bad_spec")
+    assert (status, last["type"], last["reason"]) == (1, "error", "bad_spec")
     assert told in last["message"]
+    shown = capfd.readouterr().err
+    assert told in " ".join(shown.split())
     assert "Traceback" not in shown
+
+
+def test_ten_updates_in_a_row_that_are_not_finite_end_the_job_and_are_counted(tmp_path, as_process, monkeypatch):
+    """Two a step, so that the fifth step does not come to its end."""
+
+    def nothing_known(self, completions, truths):
+        return [Score({"math": 0.0, "format": 0.0}, math.nan, False, False) for _ in completions]
+
+    monkeypatch.setattr(Scorer, "score_all", nothing_known)
+    assert as_process(config(steps=100).model_dump(mode="json")) == 1
+    last = events(tmp_path / "run")[-1]
+    assert (last["type"], last["reason"]) == ("error", "non_finite")
+    assert "10 updates in a row; lower optimizer.lr" in last["message"]
+    told = [event["values"] for event in of_type(tmp_path / "run", "metrics")]
+    assert [(values["loss/skipped_updates"], values["loss/total"]) for values in told] == [(2.0, "NaN")] * 4
