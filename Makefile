@@ -27,6 +27,9 @@ test: $(INSTALLED)  ## all tests: unit, integration, end to end, browser
 unit: $(INSTALLED)  ## the tests that need no services, in seconds
 	@$(RUN) -m pytest tests/unit
 
+fuzz-queue: $(INSTALLED)  ## random operations on the queue beside a model of it, other ones each time; an hour or so
+	@$(RUN) -m pytest -m fuzz tests/integration/test_queue_properties.py
+
 lint: $(INSTALLED)  ## style and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -65,4 +68,4 @@ $(BENCH): $(INSTALLED)
 	@$(BIN)/python -m pip install -c constraints.txt --no-build-isolation -e '.[bench]' | $(PROGRESS)
 	@touch $@
 
-.PHONY: help demo test unit lint bench bench-trainer bench-memory clean
+.PHONY: help demo test unit fuzz-queue lint bench bench-trainer bench-memory clean

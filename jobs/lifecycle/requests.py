@@ -92,13 +92,13 @@ def resume(session: Session, job_id: UUID, *, actor: str) -> models.Job:
         NotFound: no such job.
         Conflict: the job is not paused.
     """
-    job = jobs.lock(session, job_id)
+    job, needed = _lock_with_needed(session, job_id)
     _must_not_have_ended(job)
     if job.status is JobStatus.PAUSING:
         raise Conflict(f"Job {job_id} is still being paused; resume it once it is paused.")
     if job.status is not JobStatus.PAUSED:
         raise Conflict(f"Job {job_id} is not paused: it is {job.status}.")
-    _put_in_line(session, job, actor=actor, type="resumed")
+    _put_in_line(session, job, needed, actor=actor, type="resumed")
     return job
 
 
@@ -109,11 +109,11 @@ def retry(session: Session, job_id: UUID, *, actor: str) -> models.Job:
         NotFound: no such job.
         Conflict: the job has not failed and was not cancelled, or a job that it depends on has.
     """
-    job = jobs.lock(session, job_id)
+    job, needed = _lock_with_needed(session, job_id)
     if job.status not in (JobStatus.FAILED, JobStatus.CANCELLED):
         raise Conflict(f"Job {job_id} is {job.status}: only a failed or cancelled job can be tried again.")
     job.forgiven, job.result, job.finished_at = job.attempt, None, None
-    _put_in_line(session, job, actor=actor, type="retried")
+    _put_in_line(session, job, needed, actor=actor, type="retried")
     return job
 
 
@@ -134,12 +134,18 @@ def prioritise(session: Session, job_id: UUID, priority: Priority, *, actor: str
     return job
 
 
-def _put_in_line(session: Session, job: models.Job, *, actor: str, type: str) -> None:
-    known = jobs.hold(session, set(job.depends_on))
-    lost = [one for one in known.values() if one.status in (JobStatus.FAILED, JobStatus.CANCELLED)]
+def _lock_with_needed(session: Session, job_id: UUID) -> tuple[models.Job, list[models.Job]]:
+    """A job, locked, and those it depends on, held; these first, as all do: they are older, and end with theirs locked
+    and then lock it."""
+    needed = jobs.hold(session, set(jobs.get(session, job_id).depends_on))
+    return jobs.lock(session, job_id), [*needed.values()]
+
+
+def _put_in_line(session: Session, job: models.Job, needed: list[models.Job], *, actor: str, type: str) -> None:
+    lost = [one for one in needed if one.status in (JobStatus.FAILED, JobStatus.CANCELLED)]
     if lost:
         raise Conflict(f"Job {job.id} depends on job {lost[0].id}, which is {lost[0].status}: retry that one first.")
-    waits = any(one.status is not JobStatus.SUCCEEDED for one in known.values())
+    waits = any(one.status is not JobStatus.SUCCEEDED for one in needed)
     change(session, job, JobStatus.WAITING if waits else JobStatus.QUEUED, type=type, actor=actor)
     wake_for_free_slots(session)
 

@@ -97,7 +97,8 @@ def history(job_id: UUID) -> list[Event]:
 
 
 def expire(job_id: UUID) -> None:
-    run("UPDATE jobs SET lease_expires_at = now() - interval '1 second' WHERE id = :id", id=job_id)
+    late = "now() - interval '1 second'"
+    run(f"UPDATE jobs SET lease_expires_at = {late} WHERE id = :id AND lease_token IS NOT NULL", id=job_id)
 
 
 def run(statement: str, **values: Any) -> None:

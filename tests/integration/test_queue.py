@@ -1,5 +1,6 @@
 """The queue on a real database: pausing, retries, several GPUs, limits of projects, giving way, and saying why."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID
 
@@ -8,11 +9,12 @@ import pytest
 from jobs import accounting, lifecycle, machines
 from jobs.db import session_scope
 from jobs.errors import Conflict, Invalid, QuotaExceeded
-from jobs.lifecycle import Order
+from jobs.lifecycle import Order, Outcome
 from jobs.models import Job
 from jobs.repository import checkpoints, jobs, projects, workers
 from jobs.schemas import JobStatus, ProjectSettings, QueueEntry, Reason, WaitReason, WorkerStatus
 from jobs.settings import get_settings
+from tests.conftest import eventually
 from tests.integration.life import (
     cancel,
     card,
@@ -24,6 +26,7 @@ from tests.integration.life import (
     machine,
     nothing_to_claim,
     run,
+    run_count,
     status,
     submit,
     sweep,
@@ -373,3 +376,17 @@ def test_a_silent_machine_is_lost_and_gets_nothing() -> None:
     with session_scope() as session:
         workers.beat(session, "w", [card(0)], set())
     assert claim().job_id == id
+
+
+def test_a_resume_waits_for_the_end_of_what_the_job_needs_and_keeps_nobody_from_it() -> None:
+    first = submit()
+    second = submit(first)
+    claimed = claim()
+    pause(second)
+    with ThreadPoolExecutor(1) as pool:
+        with session_scope() as session:
+            lifecycle.fence(session, claimed)
+            resumed = pool.submit(resume, second)
+            eventually(lambda: run_count("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
+            lifecycle.finish(session, claimed, Outcome(S.SUCCEEDED))
+        assert resumed.result(30) is S.QUEUED

@@ -1,0 +1,218 @@
+"""The queue as it should be, in plain Python, without a look at `jobs.lifecycle`: what a test compares it with.
+
+Time is the model's own, in seconds; it only moves in leaps that are long beside how long a test really takes.
+"""
+
+from dataclasses import dataclass, field
+from uuid import UUID
+
+LEASE = 1800.0
+HOUR = 3600.0
+CLASSES = ("high", "normal", "low")
+FINAL = ("succeeded", "failed", "cancelled")
+LOST = ("failed", "cancelled")
+LEASED = ("running", "pausing", "cancelling")
+TABLE = {
+    None: "queued waiting",
+    "waiting": "queued paused failed cancelled",
+    "queued": "running paused failed cancelled",
+    "running": "queued pausing paused cancelling succeeded failed",
+    "pausing": "paused cancelling succeeded failed",
+    "paused": "queued waiting failed cancelled",
+    "cancelling": "cancelled",
+    "succeeded": "",
+    "failed": "queued waiting",
+    "cancelled": "queued waiting",
+}
+
+
+@dataclass
+class Project:
+    max_gpus: int | None = None
+    max_queued: int | None = None
+    budget_slot_hours: float | None = None
+
+
+@dataclass
+class Machine:
+    """`cards`: who holds each GPU, and whether it is clean."""
+
+    cpu_slots: int
+    gpus: int
+    labels: dict[str, str]
+    status: str = "online"
+    heard: float = 0.0
+    cards: dict[int, UUID | None] = field(default_factory=dict)
+    clean: set[int] = field(default_factory=set)
+
+    def would_do(self, job: "Job") -> bool:
+        room = self.gpus >= job.gpus if job.gpus else self.cpu_slots > 0
+        return room and job.labels.items() <= self.labels.items()
+
+
+@dataclass
+class Job:
+    id: UUID
+    project: str
+    priority: str
+    gpus: int
+    labels: dict[str, str]
+    needs: tuple[UUID, ...]
+    origin: UUID | None  # the one of them whose checkpoint it starts from
+    most_lost: int
+    status: str = "queued"
+    attempt: int = 0
+    lost: int = 0
+    worker: str | None = None
+    expires: float = 0.0
+    preempted: bool = False
+    checkpoints: dict[int, str] = field(default_factory=dict)
+    ran: list[tuple[float, float | None]] = field(default_factory=list)  # from when until when, an attempt each
+
+    @property
+    def held(self) -> bool:
+        return self.status in LEASED
+
+    def shape(self) -> tuple[str, int, list[tuple[str, str]]]:
+        return self.project, self.gpus, sorted(self.labels.items())
+
+
+class Model:
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.jobs: dict[UUID, Job] = {}  # by age
+        self.projects = {name: Project() for name in ("default", "a", "b")}
+        self.machines = {
+            "cpu": Machine(2, 0, {"site": "x"}),
+            "two": Machine(0, 2, {"site": "y"}),
+            "three": Machine(1, 3, {"site": "x"}),
+        }
+
+    # What is to be expected
+
+    def takes(self, machine: Machine) -> bool:
+        return machine.status == "online" and self.now - machine.heard < LEASE
+
+    def open_jobs(self, project: str) -> int:
+        return sum(job.project == project and job.status in ("queued", "waiting") for job in self.jobs.values())
+
+    def gpus_of(self, project: str) -> int:
+        return sum(job.gpus for job in self.jobs.values() if job.project == project and job.held)
+
+    def cpu_jobs_on(self, name: str) -> int:
+        return sum(job.worker == name and job.held and not job.gpus for job in self.jobs.values())
+
+    def slot_seconds(self, project: str, since: float) -> float:
+        ran = [(job, *span) for job in self.jobs.values() if job.project == project for span in job.ran]
+        ends = ((job, begin, self.now if end is None else end) for job, begin, end in ran)
+        return sum(max(1, job.gpus) * max(0.0, end - max(begin, since)) for job, begin, end in ends)
+
+    def may_start(self, job: Job, name: str, month: float) -> list[str]:
+        """Why this job may not start on this machine; empty where it may. `month`: when it began."""
+        machine, project = self.machines[name], self.projects[job.project]
+        most, budget = project.max_gpus, project.budget_slot_hours
+        free = [index for index, holder in machine.cards.items() if holder is None and index in machine.clean]
+        rules = {
+            "it is not queued": job.status == "queued",
+            "the machine takes none": self.takes(machine),
+            "its labels": machine.would_do(job),
+            "what it needs has not succeeded": all(self.jobs[id].status == "succeeded" for id in job.needs),
+            "no GPUs": len(free) >= job.gpus,
+            "no CPU slot": job.gpus > 0 or self.cpu_jobs_on(name) < machine.cpu_slots,
+            "max_gpus": most is None or not job.gpus or self.gpus_of(job.project) + job.gpus <= most,
+            "the budget": budget is None or self.slot_seconds(job.project, month) < budget * HOUR,
+        }
+        return [why for why, holds in rules.items() if not holds]
+
+    def passed_over(self, job: Job, name: str, month: float) -> list[Job]:
+        """Those before it in the same line, as it starts on this machine, that can start on no other one either."""
+        before = [other for other in self.jobs.values() if self._before(other, job)]
+        others = [other for other in self.machines if other != name]
+        return [one for one in before if all(self.may_start(one, other, month) for other in others)]
+
+    def _before(self, other: Job, job: Job) -> bool:
+        """Whether it is first in the same line."""
+        same = other.status == "queued" and other.shape() == job.shape() and other is not job
+        ids = [*self.jobs]
+        rank = (CLASSES.index(other.priority), ids.index(other.id))
+        return same and rank < (CLASSES.index(job.priority), ids.index(job.id))
+
+    def order(self, job: Job) -> str:
+        assert job.worker
+        if job.status in ("cancelling", "pausing"):
+            return {"cancelling": "cancel", "pausing": "pause"}[job.status]
+        return "stop" if job.preempted or self.machines[job.worker].status == "stopping" else "continue"
+
+    def in_line_again(self, job: Job) -> str | None:
+        """The status of a job that is resumed or retried; None where that is refused."""
+        statuses = [self.jobs[id].status for id in job.needs]
+        if any(status in LOST for status in statuses):
+            return None
+        return "queued" if all(status == "succeeded" for status in statuses) else "waiting"
+
+    def asked(self, job: Job, action: str) -> str | None:
+        """The status that a person's request leads to; None where it is refused."""
+        match action:
+            case "cancel" if job.status not in (*FINAL, "cancelling"):
+                return "cancelling" if job.held else "cancelled"
+            case "pause":
+                return {"queued": "paused", "waiting": "paused", "running": "pausing"}.get(job.status)
+            case "resume" if job.status == "paused":
+                return self.in_line_again(job)
+            case "retry" if job.status in LOST:
+                return self.in_line_again(job)
+        return None
+
+    def can_end(self, job: Job) -> bool:
+        """Whether nothing but a person, or a machine that isn't there, keeps it from ending."""
+        if job.status == "paused" or not any(machine.would_do(job) for machine in self.machines.values()):
+            return False
+        return all(self.jobs[id].status in FINAL or self.can_end(self.jobs[id]) for id in job.needs)
+
+    # What happens
+
+    def start(self, job: Job, name: str, gpus: tuple[int, ...]) -> None:
+        job.worker, job.preempted, job.expires = name, False, self.now + LEASE
+        job.attempt += 1
+        job.ran.append((self.now, None))
+        self.machines[name].cards.update(dict.fromkeys(gpus, job.id))
+        self.set(job, "running")
+
+    def set(self, job: Job, to: str) -> None:
+        """Change a status, with all that follows."""
+        assert to in TABLE[job.status].split()
+        if job.held and to not in LEASED:
+            assert job.worker
+            machine = self.machines[job.worker]
+            for index in [index for index, holder in machine.cards.items() if holder == job.id]:
+                machine.cards[index] = None
+                machine.clean.discard(index)
+            job.worker, job.preempted = None, False
+            job.ran[-1] = (job.ran[-1][0], self.now)
+        job.status = to
+        if to == "succeeded":
+            for other in self.jobs.values():
+                if other.status == "waiting" and self.in_line_again(other) == "queued":
+                    other.status = "queued"
+        elif to in LOST:
+            for other in self.jobs.values():  # each is younger than what it needs
+                if other.status in ("waiting", "paused") and any(self.jobs[id].status in LOST for id in other.needs):
+                    other.status = "failed"
+
+    def finish(self, job: Job, outcome: str) -> None:
+        if job.status == "cancelling":
+            outcome = "cancelled"
+        elif job.status == "pausing" and outcome == "queued":
+            outcome = "paused"
+        self.set(job, outcome)
+
+    def sweep(self) -> dict[str, int]:
+        """Take jobs from whose workers nothing was heard; how many came to what."""
+        found = {"queued": 0, "paused": 0, "failed": 0, "cancelled": 0}
+        for job in [job for job in self.jobs.values() if job.held and job.expires < self.now]:
+            to = {"cancelling": "cancelled", "pausing": "paused"}.get(job.status)
+            job.lost += job.status != "cancelling"
+            to = to or ("failed" if job.lost >= job.most_lost else "queued")
+            found[to] += 1
+            self.set(job, to)
+        return found

@@ -1,0 +1,473 @@
+"""Random operations on the queue, in a real database, beside a model of it; and many at once, from several threads."""
+
+import random
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from typing import Any, LiteralString
+from uuid import UUID
+
+import hypothesis
+import psycopg
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+from psycopg.rows import namedtuple_row
+
+from jobs import lifecycle, machines
+from jobs.db import session_scope
+from jobs.errors import Conflict, Invalid, QuotaExceeded
+from jobs.lifecycle import Claim, LeaseLost
+from jobs.repository import checkpoints, projects, workers
+from jobs.schemas import JobStatus, Priority, ProjectSettings, WaitReason
+from jobs.settings import get_settings
+from tests.integration import life
+from tests.integration.queue_model import FINAL, HOUR, LEASE, LEASED, LOST, TABLE, Job, Model
+
+pytestmark = pytest.mark.integration
+S = JobStatus
+MACHINES = st.sampled_from(["cpu", "two", "three"])
+PRIORITIES: list[Priority] = ["high", "normal", "low"]
+LABELS: list[dict[str, str]] = [{}, {}, {"site": "x"}, {"site": "y"}]
+LIMITS: list[list[Any]] = [[None, 0, 1, 3], [None, 0, 2], [None, 0.0, 0.5, 2.1]]  # max_gpus, max_queued, slot-hours
+JOBS = "SELECT id, status, worker, gpus, attempt, lease_token, lease_expires_at, finished_at, preempted FROM jobs"
+LEAPS = [20 * 60.0, 2 * HOUR]  # the first is shorter than a lease, two of them are longer
+PICK = st.integers(0, 60)  # of a list, from its beginning again where it is shorter
+HOW = st.sampled_from(["succeeded", "succeeded", "failed", "queued", "paused"])
+JOB = st.fixed_dictionaries(
+    {
+        "needs": st.lists(PICK, max_size=2),
+        "starts_from_it": st.booleans(),  # from the first one's checkpoint
+        "project": st.sampled_from(["default", "a", "b"]),
+        "priority": st.sampled_from(PRIORITIES),
+        "gpus": st.sampled_from([0, 0, 1, 1, 2, 3, 4]),
+        "labels": st.sampled_from(LABELS),
+        "most_lost": st.sampled_from([None, 1, 2]),
+    }
+)
+
+
+def move(name: str, *arguments: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Any, ...]]:
+    return st.tuples(st.just(name), *arguments)
+
+
+# One rule that does any of these, the frequent ones named more than once: of many rules, an example leaves most out.
+MOVES = st.one_of(
+    move("submit", JOB),
+    move("ask", PICK, st.sampled_from(["cancel", "pause", "resume", "retry"])),
+    move("ask", PICK, st.sampled_from(["cancel", "pause", "resume", "retry"])),
+    move("prioritise", PICK, st.sampled_from(PRIORITIES)),
+    move("claim", st.lists(MACHINES, min_size=1, max_size=4)),
+    move("claim", st.lists(MACHINES, min_size=1, max_size=4)),
+    move("work", PICK, st.booleans(), st.sampled_from(["finish", "heartbeat", "checkpoint", "start"]), HOW),
+    move("work", PICK, st.just(False), st.just("finish"), HOW),
+    move("work", PICK, st.just(False), st.sampled_from(["finish", "heartbeat", "checkpoint"]), HOW),
+    move("machine", MACHINES, st.sampled_from(["started", "online", "online", "draining", "stopping"])),
+    move("hear_machines", st.lists(MACHINES, max_size=1)),
+    move("pass_time", st.sampled_from(LEAPS), st.lists(MACHINES, max_size=1)),
+    move("sweep", st.booleans()),
+    move("limit", st.sampled_from(["a", "b"]), *map(st.sampled_from, LIMITS)),
+    move("look"),
+)
+
+
+@pytest.fixture
+def connection(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[psycopg.Connection[Any]]:
+    """To the database, for looking at it; leases there do not expire by themselves: time is moved by hand."""
+    monkeypatch.setenv("CALIBRL_LEASE_SECONDS", str(LEASE))
+    get_settings.cache_clear()
+    with psycopg.connect(database.replace("+psycopg", ""), autocommit=True, row_factory=namedtuple_row) as opened:
+        yield opened
+    get_settings.cache_clear()
+
+
+@contextmanager
+def preemption(wanted: bool) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CALIBRL_PREEMPTION", str(wanted))
+        get_settings.cache_clear()
+        yield
+    get_settings.cache_clear()
+
+
+def ask(action: Callable[..., Any], job_id: UUID, *arguments: Any) -> bool:
+    """Whether what a person asks of a job is done; it may be refused."""
+    try:
+        with session_scope() as session:
+            action(session, job_id, *arguments, actor="user")
+    except Conflict:
+        return False
+    return True
+
+
+def check_rows(connection: psycopg.Connection[Any]) -> dict[UUID, Any]:
+    """What must hold of the tables, whatever has happened; the jobs."""
+
+    def rows(query: LiteralString) -> list[Any]:
+        return connection.execute(query).fetchall()
+
+    found = {row.id: row for row in rows(JOBS)}
+    held = {id: row for id, row in found.items() if row.status in LEASED}
+    cpu_slots = {row.name: row.cpu_slots for row in rows("SELECT name, cpu_slots FROM workers")}
+    assert len({row.lease_token for row in held.values()}) == len(held)
+    for id, row in found.items():
+        leased = id in held
+        assert {row.lease_token is not None, row.lease_expires_at is not None, row.worker is not None} == {leased}
+        assert (row.finished_at is not None) == (row.status in FINAL)
+        assert leased or not row.preempted
+
+    cards = rows("SELECT worker, index, job_id FROM gpus WHERE job_id IS NOT NULL")
+    for id, row in found.items():
+        assert [card.worker for card in cards if card.job_id == id] == [row.worker] * (row.gpus if id in held else 0)
+    on_cpu = Counter(row.worker for row in held.values() if not row.gpus)
+    assert all(count <= cpu_slots[name] for name, count in on_cpu.items())
+
+    attempts = rows("SELECT job_id, number, finished_at, status FROM attempts ORDER BY job_id, number")
+    for id, row in found.items():
+        own = [one for one in attempts if one.job_id == id]
+        assert [one.number for one in own] == [*range(1, row.attempt + 1)]
+        assert [one.number for one in own if one.finished_at is None] == ([row.attempt] if id in held else [])
+
+    told: dict[UUID, list[str]] = {id: [] for id in found}
+    for event in rows("SELECT job_id, status FROM events WHERE status IS NOT NULL ORDER BY id"):
+        told[event.job_id].append(event.status)
+    for id, row in found.items():
+        assert told[id][-1] == row.status
+        assert all(after in TABLE[before].split() for before, after in zip([None, *told[id]], told[id], strict=False))
+
+    for row in rows("SELECT job_id, array_agg(depends_on_id) AS needs FROM job_dependencies GROUP BY job_id"):
+        status, needed = found[row.job_id].status, {found[id].status for id in row.needs}
+        if status in ("queued", "succeeded", *LEASED):
+            assert needed == {"succeeded"}
+        elif status in ("waiting", "paused"):
+            assert not needed & {"failed", "cancelled"}
+            assert status == "paused" or needed != {"succeeded"}
+    return found
+
+
+class Queue(RuleBasedStateMachine):
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        super().__init__()
+        self.connection = connection
+        connection.execute("DELETE FROM gpus; DELETE FROM jobs; DELETE FROM workers; DELETE FROM projects")
+        self.model = Model()
+        self.claims: list[Claim] = []
+        for name in self.model.projects:
+            self._put_project(name)
+        for name in self.model.machines:
+            self.start_machine(name)
+
+    # People
+
+    @rule(move=MOVES)
+    def step(self, move: tuple[Any, ...]) -> None:
+        getattr(self, move[0])(*move[1:])
+
+    @initialize(wanted=st.lists(JOB, min_size=3, max_size=8), busy=st.booleans())
+    def begin(self, wanted: list[dict[str, Any]], busy: bool) -> None:
+        for one in wanted:
+            self.submit(one)
+        if busy:
+            self.claim([*self.model.machines] * 2)
+
+    def submit(self, wanted: dict[str, Any]) -> None:
+        known = [*self.model.jobs]
+        needs = tuple(dict.fromkeys(known[index % len(known)] for index in wanted["needs"] if known))
+        origin = needs[0] if needs and wanted["starts_from_it"] else None
+        project, gpus = wanted["project"], wanted["gpus"]
+        most = self.model.projects[project].max_queued
+        lost = any(self.model.jobs[id].status in LOST for id in needs)
+        full = most is not None and self.model.open_jobs(project) >= most
+        try:
+            id = life.submit(
+                *needs,
+                model={"from_job": str(origin)} if origin else None,
+                project=project,
+                priority=wanted["priority"],
+                resources={"gpus": gpus, "labels": wanted["labels"]},
+                limits={"max_attempts": wanted["most_lost"]},
+            )
+        except Invalid:
+            assert gpus > 3 or lost
+            return
+        except QuotaExceeded:
+            assert full
+            return
+        assert gpus <= 3 and not lost and not full
+        job = Job(id, project, wanted["priority"], gpus, wanted["labels"], needs, origin, wanted["most_lost"] or 3)
+        job.status = self.model.in_line_again(job) or ""
+        self.model.jobs[id] = job
+
+    def ask(self, pick: int, what: str) -> None:
+        if job := self._pick(pick):
+            to = self.model.asked(job, what)
+            assert ask(getattr(lifecycle, what), job.id) == (to is not None)
+            if to:
+                job.lost = 0 if what == "retry" else job.lost
+                self.model.set(job, to)
+
+    def prioritise(self, pick: int, priority: Priority) -> None:
+        if job := self._pick(pick):
+            done = ask(lifecycle.prioritise, job.id, priority)
+            assert done == (job.status not in FINAL)
+            job.priority = priority if done else job.priority
+
+    def _pick(self, pick: int) -> Job | None:
+        known = [*self.model.jobs.values()]
+        return known[pick % len(known)] if known else None
+
+    def limit(self, name: str, max_gpus: int | None, max_queued: int | None, budget: float | None) -> None:
+        self._put_project(name, max_gpus=max_gpus, max_queued=max_queued, budget_slot_hours=budget)
+
+    def _put_project(self, name: str, **settings: Any) -> None:
+        with session_scope() as session:
+            projects.put(session, name, ProjectSettings(**settings).model_dump())
+        for key in ("max_gpus", "max_queued", "budget_slot_hours"):
+            setattr(self.model.projects[name], key, settings.get(key))
+
+    def look(self) -> None:
+        """What the queue says of itself: everybody who has not started, in line without a gap, each with a reason."""
+        with session_scope() as session:
+            entries = {entry.job_id: entry for entry in lifecycle.entries(session)}
+        unstarted = {id: job for id, job in self.model.jobs.items() if job.status in ("queued", "waiting", "paused")}
+        assert entries.keys() == unstarted.keys()
+        in_line = [entries[id] for id, job in unstarted.items() if job.status == "queued"]
+        assert sorted(entry.position or 0 for entry in in_line) == [*range(1, len(in_line) + 1)]
+        for entry in in_line:
+            job = self.model.jobs[entry.job_id]
+            takers = [one for one in self.model.machines.values() if self.model.takes(one) and one.would_do(job)]
+            limited = entry.reason in (WaitReason.PROJECT_LIMIT, WaitReason.BUDGET)
+            assert limited or (entry.reason is WaitReason.NO_MACHINE) == (not takers)
+
+    # Machines
+
+    def claim(self, names: list[str]) -> None:
+        for name in names:
+            self._claim(name)
+
+    def _claim(self, name: str) -> Claim | None:
+        with session_scope() as session:
+            claim = lifecycle.claim(session, worker=name)
+        self._fail_those_without_checkpoint()
+        if claim is None:
+            return None
+        job = self.model.jobs[claim.job_id]
+        month = datetime.now(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+        began = self.model.now - (datetime.now(UTC) - month).total_seconds()
+        assert self.model.may_start(job, name, began) == []
+        assert self.model.passed_over(job, name, began) == []
+        assert (claim.attempt, len(claim.gpus)) == (job.attempt + 1, job.gpus)
+        assert all(self.model.machines[name].cards[index] is None for index in claim.gpus)
+        assert {one.step: one.path for one in claim.checkpoints} == job.checkpoints
+        self.model.start(job, name, claim.gpus)
+        self.claims.append(claim)
+        return claim
+
+    def _fail_those_without_checkpoint(self) -> None:
+        for job in self.model.jobs.values():
+            if job.status == "queued" and job.origin and not self.model.jobs[job.origin].checkpoints:
+                (status,) = self.connection.execute("SELECT status FROM jobs WHERE id = %s", [job.id]).fetchone() or ()
+                if status == "failed":
+                    self.model.set(job, "failed")
+
+    def _holds(self, claim: Claim) -> bool:
+        job = self.model.jobs[claim.job_id]
+        return job.held and job.attempt == claim.attempt
+
+    def work(self, pick: int, stale: bool, does: str, how: str) -> None:
+        """What a worker does with a claim, be it still its own or not."""
+        if not self.claims:
+            return
+        among = [claim for claim in self.claims if self._holds(claim) != stale] or self.claims
+        claim = among[pick % len(among)]
+        job, holds = self.model.jobs[claim.job_id], self._holds(claim)
+        try:
+            match does:
+                case "finish":
+                    life.finish(claim, S(how))
+                    self.model.finish(job, how)
+                case "heartbeat":
+                    assert life.heartbeat(claim) == (self.model.order(job) if holds else "abandon")
+                    job.expires = self.model.now + LEASE if holds else job.expires
+                    return
+                case "checkpoint":
+                    with session_scope() as session:
+                        lifecycle.fence(session, claim)
+                        checkpoints.record(session, job.id, pick % 5, f"/{claim.attempt}", False, {}, [])
+                    job.checkpoints[pick % 5] = f"/{claim.attempt}"
+                case "start":
+                    with session_scope() as session:
+                        lifecycle.start(session, claim)
+        except LeaseLost:
+            assert not holds
+        else:
+            assert holds
+
+    def pass_time(self, seconds: float, silent: list[str]) -> None:
+        """All that is written happened so much longer ago; machines that are not silent have been heard of since."""
+        self.model.now += seconds
+        columns = {
+            "jobs": ("created_at", "started_at", "finished_at", "lease_expires_at"),
+            "attempts": ("started_at", "finished_at"),
+            "workers": ("heartbeat_at",),
+        }
+        for table, names in columns.items():
+            moved = ", ".join(f"{name} = {name} - interval '{seconds} seconds'" for name in names)
+            self.connection.execute(f"UPDATE {table} SET {moved}".encode())
+        self.hear_machines(silent)
+
+    def sweep(self, preempts: bool) -> None:
+        expected = self.model.sweep()
+        with preemption(preempts):
+            swept = life.sweep()
+        assert (swept.requeued, swept.paused, swept.failed, swept.cancelled, swept.released) == (*expected.values(), 0)
+        told = [self.model.jobs[row.id] for row in self.connection.execute("SELECT id FROM jobs WHERE preempted")]
+        new = [job for job in told if not job.preempted]
+        assert len(new) == swept.preempted and (preempts or not new)
+        classes = [PRIORITIES.index(job.priority) for job in self.model.jobs.values() if job.status == "queued"]
+        for job in new:
+            assert job.status == "running" and min(classes) < PRIORITIES.index(job.priority)
+            job.preempted = True
+
+    def start_machine(self, name: str) -> None:
+        """Register it, as after a restart of its worker, and find what nobody holds free."""
+        machine = self.model.machines[name]
+        life.machine(name, cpu_slots=machine.cpu_slots, gpus=machine.gpus, labels=machine.labels)
+        machine.heard = self.model.now
+        machine.status = machine.status if machine.status == "draining" else "online"
+        machine.cards = {index: machine.cards.get(index) for index in range(machine.gpus)}
+        machine.clean |= {index for index, holder in machine.cards.items() if holder is None}
+
+    def hear_machines(self, silent: list[str]) -> None:
+        """A round of every keeper but these."""
+        with session_scope() as session:
+            for name in self.model.machines.keys() - silent:
+                machine = self.model.machines[name]
+                unclean = workers.unclean_gpus(session, name)
+                assert unclean == {index for index, job_id in machine.cards.items() if job_id is None} - machine.clean
+                workers.beat(session, name, [life.card(index) for index in machine.cards], set())
+                workers.mark_clean(session, name, unclean)
+                machine.heard = self.model.now
+                machine.clean |= unclean
+
+    def machine(self, name: str, what: str) -> None:
+        if what == "started":
+            self.start_machine(name)
+        else:
+            self.drain(name, what)
+
+    def drain(self, name: str, to: str) -> None:
+        if self.model.machines[name].status == to:
+            return
+        with session_scope() as session:
+            if to == "online":
+                machines.undrain(session, name)
+            else:
+                machines.drain(session, name, now=to == "stopping")
+        self.model.machines[name].status = to
+
+    # What must hold
+
+    @invariant()
+    def the_tables_are_as_the_model(self) -> None:
+        found = check_rows(self.connection)
+        known = self.model.jobs
+        assert {id: row.status for id, row in found.items()} == {id: job.status for id, job in known.items()}
+        assert {id: row.worker for id, row in found.items()} == {id: job.worker for id, job in known.items()}
+        assert {id for id, row in found.items() if row.preempted} == {job.id for job in known.values() if job.preempted}
+
+    def teardown(self) -> None:
+        if sys.exc_info()[0] is None:
+            self._everybody_ends()
+
+    def _everybody_ends(self) -> None:
+        """With all machines back, and nothing limited: nobody waits for ever."""
+        for name in self.model.projects:
+            self._put_project(name)
+        for name in self.model.machines:
+            self.drain(name, "online")
+        held = [claim for claim in self.claims if self._holds(claim)]
+        unended = [job for job in self.model.jobs.values() if job.status not in FINAL]
+        for _ in range(len(unended) + 2):
+            for claim in held:
+                self._end(claim)
+            self.hear_machines([])
+            held = [claim for name in self.model.machines for claim in iter(lambda name=name: self._claim(name), None)]
+            if not held:
+                break
+        assert not held
+        self.the_tables_are_as_the_model()
+        assert [job for job in unended if job.status not in FINAL and self.model.can_end(job)] == []
+
+    def _end(self, claim: Claim) -> None:
+        job = self.model.jobs[claim.job_id]
+        outcome = {"stop": "queued", "pause": "paused"}.get(self.model.order(job), "succeeded")
+        life.finish(claim, S(outcome))
+        self.model.finish(job, outcome)
+
+
+def explore(connection: psycopg.Connection[Any], **settings: Any) -> None:
+    checks = [*hypothesis.HealthCheck]
+    chosen = hypothesis.settings(deadline=None, suppress_health_check=checks, print_blob=True, **settings)
+    run_state_machine_as_test(lambda: Queue(connection), settings=chosen)  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.timeout(600)
+def test_whatever_happens_the_queue_keeps_its_promises(connection: psycopg.Connection[Any]) -> None:
+    explore(connection, max_examples=60, stateful_step_count=40, derandomize=True, database=None)
+
+
+@pytest.mark.fuzz
+@pytest.mark.timeout(4 * 3600)
+def test_whatever_happens_for_an_hour_or_so(connection: psycopg.Connection[Any]) -> None:
+    """`make fuzz-queue`: other examples each time, longer ones; those that failed are remembered in .hypothesis."""
+    explore(connection, max_examples=1500, stateful_step_count=80)
+
+
+def crowd(seed: int, ids: list[UUID], claims: list[Claim]) -> None:
+    """One of several that ask things of the same jobs at once: some of it is refused, and nothing else may go wrong."""
+    asking = [lifecycle.cancel, lifecycle.pause, lifecycle.resume, lifecycle.resume, lifecycle.retry]
+    dice = random.Random(seed)
+    for _ in range(40):
+        with suppress(Conflict, LeaseLost):
+            match dice.choice(["ask", "ask", "claim", "claim", "finish", "finish", "sweep"]):
+                case "ask":
+                    with session_scope() as session:
+                        dice.choice(asking)(session, dice.choice(ids), actor="user")
+                case "claim":
+                    with session_scope() as session:
+                        found = lifecycle.claim(session, worker=dice.choice(["cpu", "gpu"]))
+                    claims += [found] if found else []
+                case "finish" if claims:
+                    life.finish(dice.choice(claims), dice.choice([S.SUCCEEDED, S.FAILED, S.QUEUED, S.PAUSED]))
+                case "sweep":
+                    life.expire(dice.choice(ids))
+                    life.sweep()
+
+
+def test_a_crowd_at_once_breaks_nothing(connection: psycopg.Connection[Any]) -> None:
+    life.machine("cpu", cpu_slots=3)
+    life.machine("gpu", cpu_slots=0, gpus=6)
+    with session_scope() as session:
+        projects.put(session, "capped", ProjectSettings(max_gpus=2).model_dump())
+    ids: list[UUID] = []
+    for index in range(24):
+        needs = [ids[-1], ids[-3]] if index % 4 == 3 else []
+        ids.append(life.submit(*needs, project="capped", resources={"gpus": index % 2}))
+    claims: list[Claim] = []
+    with ThreadPoolExecutor(6) as pool:
+        for done in [pool.submit(crowd, seed, ids, claims) for seed in range(6)]:
+            done.result(120)
+    life.sweep()  # a dependent that was retried while what it needs was failing
+    found = check_rows(connection)
+    assert len({(claim.job_id, claim.attempt) for claim in claims}) == len(claims)
+    assert sum(row.gpus for row in found.values() if row.status in LEASED) <= 2
