@@ -6,12 +6,12 @@ from uuid import UUID
 from sqlalchemy import BigInteger, ForeignKey
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from jobs.models.base import Base, CreatedAt
+from jobs.models.base import Base, CreatedAt, Timestamp
 from jobs.schemas import WorkerStatus
 
 
 class Gpu(Base):
-    """`job_id` holds it. Between two jobs it is not `clean` until its memory is free again."""
+    """`job_id` holds it. Between two jobs it is not `clean` until its memory is free again, since `released_at`."""
 
     __tablename__ = "gpus"
 
@@ -24,6 +24,7 @@ class Gpu(Base):
     utilisation: Mapped[float]
     job_id: Mapped[UUID | None] = mapped_column(ForeignKey("jobs.id", ondelete="SET NULL"), index=True)
     clean: Mapped[bool]
+    released_at: Mapped[Timestamp | None]
 
 
 class Worker(Base):

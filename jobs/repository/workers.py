@@ -79,7 +79,7 @@ def take_gpus(session: Session, name: str, job_id: UUID, count: int) -> tuple[in
 
 def release_gpus(session: Session, job_id: UUID) -> None:
     """Take a job's GPUs from it; they are given out again once their memory is seen to be free."""
-    session.execute(update(Gpu).where(Gpu.job_id == job_id).values(job_id=None, clean=False))
+    session.execute(update(Gpu).where(Gpu.job_id == job_id).values(job_id=None, clean=False, released_at=func.now()))
 
 
 def set_status(session: Session, name: str, status: WorkerStatus) -> None:

@@ -94,6 +94,7 @@ def upgrade() -> None:
         sa.Column("utilisation", sa.Double(), nullable=False),
         sa.Column("job_id", sa.Uuid()),
         sa.Column("clean", sa.Boolean(), nullable=False),
+        sa.Column("released_at", sa.DateTime(timezone=True)),
         sa.ForeignKeyConstraint(["worker"], ["workers.name"], name=op.f("fk_gpus_worker"), ondelete="CASCADE"),
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_gpus_job_id"), ondelete="SET NULL"),
         sa.PrimaryKeyConstraint("worker", "index", name=op.f("pk_gpus")),
