@@ -3,7 +3,7 @@
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, ForeignKey
+from sqlalchemy import BigInteger, ForeignKey, false
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from jobs.models.base import Base, CreatedAt, Timestamp
@@ -28,7 +28,8 @@ class Gpu(Base):
 
 
 class Worker(Base):
-    """`stuck_slots` run jobs that are no longer this worker's, and can take no other."""
+    """`drained`: somebody wants it to take no jobs, over restarts too. `stuck_slots` run jobs that are no longer this
+    worker's, and can take no other."""
 
     __tablename__ = "workers"
 
@@ -37,6 +38,7 @@ class Worker(Base):
     labels: Mapped[dict[str, Any]]
     versions: Mapped[dict[str, Any]]
     status: Mapped[WorkerStatus]
+    drained: Mapped[bool] = mapped_column(default=False, server_default=false())
     cpu_slots: Mapped[int]
     stuck_slots: Mapped[int] = mapped_column(default=0, server_default="0")
     heartbeat_at: Mapped[CreatedAt]

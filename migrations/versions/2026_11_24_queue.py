@@ -75,6 +75,7 @@ def upgrade() -> None:
         sa.Column("labels", postgresql.JSONB(), nullable=False),
         sa.Column("versions", postgresql.JSONB(), nullable=False),
         sa.Column("status", sa.String(32), nullable=False),
+        sa.Column("drained", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("cpu_slots", sa.Integer(), nullable=False),
         sa.Column("stuck_slots", sa.Integer(), server_default="0", nullable=False),
         sa.Column(
