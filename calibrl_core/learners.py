@@ -20,6 +20,7 @@ from calibrl_core.diagnostics import diagnose, histograms
 from calibrl_core.diagnostics.base import StepBatch
 from calibrl_core.experts import choose_experts, find_experts, joined_experts
 from calibrl_core.gathering import gather_batch, gather_sampled
+from calibrl_core.importance import importance_weights, rescored
 from calibrl_core.models.policy import Policy
 from calibrl_core.optimizer import GradientStep
 from calibrl_core.order import DataOrder
@@ -153,6 +154,12 @@ class ReinforcementLearner:
             lengths, limit = rollouts.mask.sum(-1), self._config.rollout.max_completion_tokens
             rewards = rewards + overlong_penalty(lengths, limit, algorithm.overlong_buffer)
         rewards = rewards.view(len(examples), -1)
+        sampler_logprobs = importance = None
+        if self._config.rollout.engine == "vllm":
+            sampler_logprobs = rollouts.logprobs
+            with clock("rescore"):
+                rollouts = rescored(self._policy, examples, rollouts, self._config)
+            importance = importance_weights(rollouts.logprobs, sampler_logprobs, self._config.rollout.importance_cap)
         with clock("expert"):
             experts = find_experts(self._policy, examples, self._config)
             if isinstance(algorithm, LearnsFromExperts):
@@ -170,6 +177,8 @@ class ReinforcementLearner:
             passed=sampled.passed,
             advantages=group_advantages(rewards, normalise_by_std=algorithm.normalise_by_std),
             experts=experts,
+            sampler_logprobs=sampler_logprobs,
+            importance=importance,
         )
 
 
