@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, Select, cast, delete, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, Row, Select, cast, delete, exists, func, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import JSONPATH
 from sqlalchemy.orm import Session, aliased
 
@@ -30,7 +30,8 @@ def known(session: Session, ids: Collection[UUID]) -> dict[UUID, Row[Any]]:
     """Those of the jobs that exist: how many attempts each has had (`attempt`), and whether a worker holds it
     (`leased`)."""
     query = select(Job.id, Job.attempt, Job.status.in_(LEASED).label("leased")).where(Job.id.in_(ids))
-    return {row.id: row for row in session.execute(query)}
+    rows: list[Row[Any]] = list(session.execute(query))
+    return {row.id: row for row in rows}
 
 
 def checkpoint_paths(session: Session, ids: Collection[UUID]) -> list[tuple[UUID, str]]:
@@ -102,11 +103,11 @@ def _kept_bytes() -> ColumnElement[int]:
         _sum(LogChunk, func.length(LogChunk.data)),
         images,
     )
-    total: Any = 0
+    total: ColumnElement[int] = literal(0)
     for size in sizes:
         total = total + func.coalesce(size.correlate(Job).scalar_subquery(), 0)
     return total
 
 
-def _sum(table: Any, size: ColumnElement[Any]) -> Select[Any]:
+def _sum(table: Any, size: Any) -> Select[Any]:
     return select(func.sum(size)).where(table.job_id == Job.id)
