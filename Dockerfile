@@ -2,7 +2,7 @@
 # One image for migrate, api, worker and dashboard; docker-compose.yml gives each its command.
 
 FROM python:3.11-slim-bookworm AS builder
-# For machines without an NVIDIA GPU, 4 GB less: --build-arg PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
+# For machines without an NVIDIA GPU, 4 GB less: --build-arg PIP_EXTRA_INDEX_URL=(the index of PyTorch for CPUs)
 ARG PIP_EXTRA_INDEX_URL
 RUN python -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH

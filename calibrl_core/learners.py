@@ -21,6 +21,7 @@ from calibrl_core.diagnostics.base import StepBatch
 from calibrl_core.diagnostics.sampled import SampledGroups
 from calibrl_core.experts import choose_experts, find_experts, joined_experts
 from calibrl_core.gathering import gather_batch, gather_sampled
+from calibrl_core.importance import importance_weights, rescored
 from calibrl_core.models.policy import Policy
 from calibrl_core.optimizer import GradientStep
 from calibrl_core.order import DataOrder
@@ -158,6 +159,13 @@ class ReinforcementLearner:
 
     def _batch(self, step: int, first_prompt: int, sampled: Sampled, clock: _Clock) -> StepBatch:
         examples, rewards, algorithm = sampled.examples, self._rewards(sampled), self._algorithm
+        rollouts = sampled.rollouts
+        sampler_logprobs = importance = None
+        if self._config.rollout.engine == "vllm":
+            sampler_logprobs = rollouts.logprobs
+            with clock("rescore"):
+                rollouts = rescored(self._policy, examples, rollouts, self._config)
+            importance = importance_weights(rollouts.logprobs, sampler_logprobs, self._config.rollout.importance_cap)
         with clock("expert"):
             experts = find_experts(self._policy, examples, self._config)
             if isinstance(algorithm, LearnsFromExperts):
@@ -169,12 +177,14 @@ class ReinforcementLearner:
                 )
         return StepBatch(
             examples=examples,
-            rollouts=sampled.rollouts,
+            rollouts=rollouts,
             scores=sampled.scores,
             rewards=rewards,
             passed=sampled.passed,
             advantages=group_advantages(rewards, normalise_by_std=algorithm.normalise_by_std),
             experts=experts,
+            sampler_logprobs=sampler_logprobs,
+            importance=importance,
         )
 
 

@@ -29,6 +29,7 @@ class UpdateRows:
     passed: Tensor  # [R] bool
     is_expert: Tensor  # [R] bool
     prompts: Tensor  # [R] long, each row's prompt, an index into the step's examples
+    importance: Tensor | None  # [R, T] float, of the policy loss; None: 1 everywhere
 
 
 def update_rows(batch: StepBatch) -> UpdateRows:
@@ -55,6 +56,7 @@ def update_rows(batch: StepBatch) -> UpdateRows:
         passed=torch.cat([batch.passed.flatten(), torch.ones_like(joining, dtype=torch.bool)]),
         is_expert=torch.arange(len(own) + len(joining), device=device) >= len(own),
         prompts=torch.cat([own, joining]),
+        importance=None if batch.importance is None else beside(batch.importance, torch.ones_like(experts.logprobs)),
     )
 
 

@@ -12,6 +12,7 @@ Each step samples, learns from exactly those samples, and forgets them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from calibrl_core.process import run_process
 from calibrl_core.ranks import ALONE, LaunchError, Ranks
 from calibrl_core.report import Report, health_sentence
 from calibrl_core.rewards import Score, Scorer
+from calibrl_core.rollout.base import RolloutEngine
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 from calibrl_core.samples import report_groups
 from calibrl_core.validation import Validator
@@ -47,8 +49,8 @@ def train(config: TrainConfig, report: Report, should_stop: Callable[[], bool], 
     Raises DataError (bad rows, no experts), NonFiniteError, OSError (files), QuotaError (checkpoints),
     torch.OutOfMemoryError; LaunchError where a step has fewer prompts than there are processes.
     """
-    with Scorer(config.rewards) as scorer:
-        run = _Run(config, report, scorer, ranks)
+    with Scorer(config.rewards) as scorer, ExitStack() as closing:
+        run = _Run(config, report, scorer, ranks, closing)
         run.announce()
         ended = run.reached_target or run.state.step >= config.steps
         while not ended and not run.paused_by and not ranks.any(should_stop()):
@@ -65,7 +67,8 @@ def train(config: TrainConfig, report: Report, should_stop: Callable[[], bool], 
 class _Run:
     """One run: what it learns with, and how far it is."""
 
-    def __init__(self, config: TrainConfig, report: Report, scorer: Scorer, ranks: Ranks) -> None:
+    def __init__(self, config: TrainConfig, report: Report, scorer: Scorer, ranks: Ranks, closing: ExitStack) -> None:
+        """`closing`: what the run must give back when it ends."""
         if config.prompts_per_step < ranks.world:
             raise LaunchError(
                 f"prompts_per_step ({config.prompts_per_step}) must not be below the number of processes "
@@ -84,7 +87,7 @@ class _Run:
         self.optimizer = make_optimizer(self.policy, config.optimizer)
         if saved:
             restore_optimizer(saved, self.optimizer, self.policy.weights)
-        self.engine = SharedPrefillEngine(self.policy, config.rollout.batch_tokens)
+        self.engine = self._make_engine(closing)
         self.scorer = scorer
         self.order = DataOrder(self._training_examples(), config.seed, config.prompts_per_step)
         self.validator = self._make_validator()
@@ -93,6 +96,18 @@ class _Run:
         self.health = HealthMonitor(config.health, self.state.health)
         self.paused_by: Alert | None = None
         self.told_of_failures = False
+
+    def _make_engine(self, closing: ExitStack) -> RolloutEngine:
+        rollout = self.config.rollout
+        if rollout.engine == "shared_prefill":
+            return SharedPrefillEngine(self.policy, rollout.batch_tokens)
+        if self.ranks.world > 1:  # vLLM would take the trainer's process group for its own
+            raise LaunchError("rollout.engine: vllm runs in one process; use shared_prefill with several")
+        from calibrl_core.rollout.vllm import VLLMEngine
+
+        engine = VLLMEngine(self.policy, rollout.batch_tokens)
+        closing.callback(engine.close)
+        return engine
 
     def _make_learner(self) -> Learner:
         config, gradient = self.config, GradientStep(self.policy, self.optimizer, self.config.optimizer, self.ranks)

@@ -174,7 +174,8 @@ class Updater:
         tokens = algorithm.token_losses(self._loss_batch(batch, rows, of, scored))
         weight = mini_batch.weights[part, :width]
         of_rollouts = weight.masked_fill(rows.is_expert[of][:, None], 0.0)
-        policy = total = (tokens.policy * weight).sum()
+        weighed = tokens.policy if rows.importance is None else tokens.policy * rows.importance[of, :width]
+        policy = total = (weighed * weight).sum()
         guidance = kl = entropy = None
         if tokens.guidance is not None:
             guidance = (tokens.guidance * weight).sum()

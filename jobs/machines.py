@@ -30,7 +30,7 @@ def drain(session: Session, name: str, *, now: bool) -> Worker:
     to = WorkerStatus.STOPPING if now else WorkerStatus.DRAINING
     if worker.status is WorkerStatus.OFFLINE or worker.status is to:
         raise Conflict(f"Worker {name} is already {worker.status}.")
-    workers.set_status(session, name, to)
+    workers.set_status(session, name, to, drained=True)
     return _read(session, name)
 
 
@@ -44,7 +44,7 @@ def undrain(session: Session, name: str) -> Worker:
     worker = workers.get(session, name)
     if worker.status not in _TAKING_NONE:
         raise Conflict(f"Worker {name} is not drained: it is {worker.status}.")
-    workers.set_status(session, name, WorkerStatus.ONLINE)
+    workers.set_status(session, name, WorkerStatus.ONLINE, drained=False)
     lifecycle.wake_for_free_slots(session)
     return _read(session, name)
 

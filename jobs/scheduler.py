@@ -178,6 +178,11 @@ class _Project:
             return WaitReason.BUDGET
         return None
 
+    def keep_for(self, job: QueuedJob) -> None:
+        """Have those behind a job that is at the limit wait for it: small ones would keep a large one out for ever."""
+        if not self._exceeds(0, job):
+            self.gpus += job.gpus
+
     def may_reserve(self, job: QueuedJob) -> bool:
         """Not more than the project may run at once: else its jobs would keep machines that they can't use."""
         return not self._exceeds(self.gpus + self.reserved_gpus, job)
@@ -239,6 +244,8 @@ class _Board:
     def place(self, job: QueuedJob, position: int) -> Placement:
         project = self.projects[job.project]
         if reason := project.hold_back(job):
+            if reason is WaitReason.PROJECT_LIMIT and self.fitting(_shape(job)):
+                project.keep_for(job)
             return Placement(job.id, position, None, None, reason)
         shape, slots, seconds = _shape(job), _slots(job), _seconds(job)
         if not self.fitting(shape):

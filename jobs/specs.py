@@ -47,6 +47,16 @@ def text_problems(spec: TrainSpec | EvaluateSpec) -> list[FieldError]:
     return [FieldError(field, "holds a NUL character") for field, text in texts if "\x00" in text]
 
 
+def resource_problems(spec: TrainSpec | EvaluateSpec) -> list[FieldError]:
+    """What a spec asks for that would do nothing for it."""
+    found = []
+    if isinstance(spec, EvaluateSpec) and spec.resources.gpus > 1:
+        found.append(FieldError("resources.gpus", "an evaluation runs in one process: ask for 1 at most"))
+    if spec.limits.min_gpu_utilisation is not None and not spec.resources.gpus:
+        found.append(FieldError("limits.min_gpu_utilisation", "the job has no GPU: leave it out, or ask for one"))
+    return found
+
+
 def file_problems(spec: TrainSpec | EvaluateSpec) -> list[FieldError]:
     """What is wrong with the files that a spec names. Reads them, which may take a while: hold no lock meanwhile."""
     found = []

@@ -11,8 +11,9 @@ from calibrl_core.diagnostics.histograms import Histogram
 from calibrl_core.diagnostics.length import length
 from calibrl_core.diagnostics.rareness import highest_rareness, rareness, rareness_histograms
 from calibrl_core.diagnostics.reward import reward
+from calibrl_core.diagnostics.sampler import sampler
 
-FAMILIES = (reward, exploration, length, rareness, expert_mismatch)
+FAMILIES = (reward, exploration, length, rareness, expert_mismatch, sampler)
 
 
 def diagnose(batch: StepBatch) -> dict[str, float]:

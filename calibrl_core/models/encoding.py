@@ -100,19 +100,29 @@ class PromptEncoder:
             self._encoded_bytes -= sum(tensor.nbytes for tensor in oldest.values())
         return found
 
+    def unexpanded(self, example: Example) -> tuple[list[int], list[Image.Image]]:
+        """The prompt's tokens with one placeholder an image, and its images: what an engine takes that has an image
+        processor of its own. Raises DataError as `encode`."""
+        text = self._text(example)
+        return self.tokenizer(text, add_special_tokens=False).input_ids, [_picture(data) for data in example.images]
+
     def _encode_anew(self, example: Example) -> dict[str, Tensor]:
+        text = self._text(example)
+        images = {"images": [[_picture(data) for data in example.images]]} if example.images else {}
+        # The template has said which special tokens there are.
+        found = dict(self.processor(text=[text], **images, add_special_tokens=False, return_tensors="pt"))
+        found["position_ids"] = self._position_ids(found)
+        return found
+
+    def _text(self, example: Example) -> str:
         messages = prompts.messages(example)
         self._refuse_marks(messages, example)
         if example.images and not self.takes_images:
             raise DataError(f"{example.id} has images, and this model takes none: choose an image-text model")
         if not self.takes_images:  # templates of text models want text, not parts
             messages = [{**one, "content": "".join(part["text"] for part in one["content"])} for one in messages]
-        text = self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-        images = {"images": [[_picture(data) for data in example.images]]} if example.images else {}
-        # The template has said which special tokens there are.
-        found = dict(self.processor(text=[text], **images, add_special_tokens=False, return_tensors="pt"))
-        found["position_ids"] = self._position_ids(found)
-        return found
+        text: str = self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        return text
 
     def _refuse_marks(self, messages: list[dict[str, Any]], example: Example) -> None:
         """A mark in the text, where the model expects an image's features, would break a step."""

@@ -233,6 +233,13 @@ class Policy:
         hidden: Tensor = output.last_hidden_state
         return hidden
 
+    def saved_tensors(self) -> dict[str, Tensor]:
+        """The tensors that `save` would write, by the names that they have there, adapters merged. Not copies."""
+        from transformers.core_model_loading import revert_weight_conversion
+
+        state = self.weights.state(self.model)
+        return dict(revert_weight_conversion(self.model, adapters.merged(state, self._lora) if self._lora else state))
+
     def save(self, folder: Path, state: Mapping[str, Tensor] | None = None) -> None:
         """Write model and processor as `from_pretrained` reads them (safetensors), adapters merged; and beside it, in
         `adapter/`, the adapters themselves. `state`: see `Weights.state`, for which all processes are needed."""

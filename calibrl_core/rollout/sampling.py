@@ -33,9 +33,9 @@ class Uniforms:
         """Go on with these rows only, given by their places among those so far."""
         self._generators = [self._generators[place] for place in places]
 
-    def block(self) -> Tensor:
-        """The next `BLOCK` numbers of each row. `[BLOCK, R]` float64."""
-        return torch.from_numpy(np.stack([generator.random(BLOCK) for generator in self._generators], axis=1))
+    def block(self, size: int = BLOCK) -> Tensor:
+        """The next `size` numbers of each row. `[size, R]` float64."""
+        return torch.from_numpy(np.stack([generator.random(size) for generator in self._generators], axis=1))
 
 
 def draw(logits: Tensor, temperature: float, banned: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from calibrl_core.models.encoding import PromptRows
 from calibrl_core.models.policy import Policy
 from calibrl_core.rollout.base import Rollouts
 from calibrl_core.rollout.cache import growing
+from calibrl_core.rollout.columns import Columns
 from calibrl_core.rollout.sampling import BLOCK, Uniforms, batches, draw
 
 BATCH_TOKENS = 131_072  # prompt and longest completion of every row that is decoded at once
@@ -45,7 +46,7 @@ class SharedPrefillEngine:
         """See `RolloutEngine.generate`."""
         policy = self._policy
         policy.model.eval()
-        parts: list[tuple[list[int], _Columns]] = []
+        parts: list[tuple[list[int], Columns]] = []
         for prompts, share in batches(policy.prompt_lengths(examples), group_size, max_tokens, self._batch_tokens):
             asked = [examples[prompt] for prompt in prompts]
             encoded = policy.encode(asked)
@@ -59,44 +60,17 @@ class SharedPrefillEngine:
                     parts.append((rows, decoding.run(temperature)))
         return self._collect(parts, len(examples) * group_size, group_size)
 
-    def _collect(self, parts: Sequence[tuple[list[int], _Columns]], count: int, group_size: int) -> Rollouts:
-        """The batches' rows in their order, and as text."""
+    def _collect(self, parts: Sequence[tuple[list[int], Columns]], count: int, group_size: int) -> Rollouts:
+        """The batches' rows in their order."""
         policy = self._policy
         longest = max(int(columns.mask.sum(-1).max()) for _, columns in parts)
-        whole = _Columns.empty(count, longest, policy)
+        whole = Columns.empty(count, longest, policy)
         for rows, columns in parts:
             place = torch.tensor(rows, device=policy.device)
             for name, target in vars(whole).items():
                 source = getattr(columns, name)[:, :longest]
                 target[place, : source.shape[1]] = source
-        ended = torch.isin(whole.tokens, torch.tensor(sorted(policy.stop_ids), device=policy.device)) & whole.mask
-        lengths = (whole.mask & ~ended).sum(-1).tolist()
-        words = [row[:length] for row, length in zip(whole.tokens.tolist(), lengths, strict=True)]
-        return Rollouts(
-            **vars(whole),
-            truncated=~ended.any(-1),
-            texts=policy.tokenizer.batch_decode(words, skip_special_tokens=False),
-            group_size=group_size,
-        )
-
-
-@dataclass(frozen=True)
-class _Columns:
-    """What is known of each token: see `Rollouts`. `[R, T]` each."""
-
-    tokens: Tensor
-    mask: Tensor
-    logprobs: Tensor
-    entropies: Tensor
-
-    @classmethod
-    def empty(cls, rows: int, width: int, policy: Policy) -> _Columns:
-        return cls(
-            torch.full((rows, width), policy.pad_id, device=policy.device),
-            torch.zeros((rows, width), dtype=torch.bool, device=policy.device),
-            torch.zeros((rows, width), device=policy.device),
-            torch.zeros((rows, width), device=policy.device),
-        )
+        return whole.rollouts(policy, group_size)
 
 
 class _Decoding:
@@ -104,7 +78,7 @@ class _Decoding:
 
     def __init__(self, policy: Policy, prompts: PromptRows, uniforms: Uniforms, count: int, max_tokens: int) -> None:
         self._policy, self._uniforms = policy, uniforms
-        self._columns = _Columns.empty(count, max_tokens, policy)
+        self._columns = Columns.empty(count, max_tokens, policy)
         self._stops = torch.tensor(sorted(policy.stop_ids), device=policy.device)
         self._width = prompts.input_ids.shape[1]
         repeats = count // len(prompts.input_ids)
@@ -130,7 +104,7 @@ class _Decoding:
         self._cache = growing(output.past_key_values, repeats, self._columns.tokens.shape[1])
         self._hidden: Tensor = output.last_hidden_state[:, -1].repeat_interleave(repeats, dim=0)  # [R, D]
 
-    def run(self, temperature: float) -> _Columns:
+    def run(self, temperature: float) -> Columns:
         """Decode until every row has finished or has `max_tokens`."""
         policy, columns = self._policy, self._columns
         max_tokens, look = columns.tokens.shape[1], LOOK_EVERY[policy.device.type]

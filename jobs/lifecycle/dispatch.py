@@ -71,8 +71,8 @@ class Situation:
         blocked = [place for place in self.placements() if place.reason in (WaitReason.BUSY, WaitReason.RESERVED)]
         for place in blocked[:_VICTIMS_FOR]:
             found = victims(by_id[place.job_id], self.running, self.machines)
-            if found is not None:
-                return found[1]  # one job's at a time: the next plan knows what they leave
+            if found is not None and found[1]:
+                return found[1]  # for one job at a time: the next plan knows what they leave
         return []
 
 

@@ -23,6 +23,7 @@ def submit(session: Session, spec: TrainSpec | EvaluateSpec, *, actor: str) -> m
     """
     found = specs.text_problems(spec) or [*specs.file_problems(spec), *specs.plugin_problems(spec)]
     known = jobs.hold(session, specs.dependencies(spec))
+    found += specs.resource_problems(spec)
     found += [*specs.job_problems(spec, known), *_gpu_problems(session, spec.resources.gpus)]
     project = projects.lock(session, spec.project)
     if project is None:

@@ -3,15 +3,15 @@
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, ForeignKey
+from sqlalchemy import BigInteger, ForeignKey, false
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from jobs.models.base import Base, CreatedAt
+from jobs.models.base import Base, CreatedAt, Timestamp
 from jobs.schemas import WorkerStatus
 
 
 class Gpu(Base):
-    """`job_id` holds it. Between two jobs it is not `clean` until its memory is free again."""
+    """`job_id` holds it. Between two jobs it is not `clean` until its memory is free again, since `released_at`."""
 
     __tablename__ = "gpus"
 
@@ -24,10 +24,12 @@ class Gpu(Base):
     utilisation: Mapped[float]
     job_id: Mapped[UUID | None] = mapped_column(ForeignKey("jobs.id", ondelete="SET NULL"), index=True)
     clean: Mapped[bool]
+    released_at: Mapped[Timestamp | None]
 
 
 class Worker(Base):
-    """`stuck_slots` run jobs that are no longer this worker's, and can take no other."""
+    """`drained`: somebody wants it to take no jobs, over restarts too. `stuck_slots` run jobs that are no longer this
+    worker's, and can take no other."""
 
     __tablename__ = "workers"
 
@@ -36,6 +38,7 @@ class Worker(Base):
     labels: Mapped[dict[str, Any]]
     versions: Mapped[dict[str, Any]]
     status: Mapped[WorkerStatus]
+    drained: Mapped[bool] = mapped_column(default=False, server_default=false())
     cpu_slots: Mapped[int]
     stuck_slots: Mapped[int] = mapped_column(default=0, server_default="0")
     heartbeat_at: Mapped[CreatedAt]

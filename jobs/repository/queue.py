@@ -10,6 +10,7 @@ from jobs.models import Attempt, Gpu, Job, Worker
 from jobs.repository.jobs import LEASED
 from jobs.schemas import JobStatus, WorkerStatus
 
+CLEANING_SECONDS = 60.0  # a GPU that is not clean by then may be held by a ghost, and nobody should wait for it
 _LOCK = 0xC1A1  # any number that all who claim agree on
 _UNSTARTED = (JobStatus.QUEUED, JobStatus.WAITING, JobStatus.PAUSED)
 
@@ -67,15 +68,17 @@ def machines(session: Session, silent_seconds: float) -> list[Row[Any]]:
     """The machines that take jobs, by name, with what they have and what of it is free."""
     held = (Job.worker == Worker.name, Job.status.in_(LEASED), Job.gpus == 0)
     on_cpu = select(func.count()).where(*held).correlate(Worker).scalar_subquery()
-    usable = case((Gpu.job_id.is_(None) & Gpu.clean, 1))
+    free = Gpu.job_id.is_(None) & Gpu.clean
+    soon = Gpu.released_at > func.now() - timedelta(seconds=CLEANING_SECONDS)
+    slots = func.greatest(Worker.cpu_slots - Worker.stuck_slots, 0)
     query = (
         select(
             Worker.name,
             Worker.labels,
-            Worker.cpu_slots,
-            func.count(Gpu.index).label("gpus"),
-            (Worker.cpu_slots - Worker.stuck_slots - on_cpu).label("free_cpu_slots"),
-            (func.count(usable) - Worker.stuck_slots).label("free_gpus"),
+            slots.label("cpu_slots"),
+            func.count(case((Gpu.job_id.is_not(None) | Gpu.clean | soon, 1))).label("gpus"),
+            func.greatest(slots - on_cpu, 0).label("free_cpu_slots"),
+            func.greatest(func.count(case((free, 1))) - Worker.stuck_slots, 0).label("free_gpus"),
         )
         .outerjoin(Gpu, Gpu.worker == Worker.name)
         .where(

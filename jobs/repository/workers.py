@@ -28,7 +28,7 @@ def register(
     values: dict[str, Any] = {"host": host, "labels": labels, "versions": versions, "cpu_slots": cpu_slots}
     values["heartbeat_at"] = func.clock_timestamp()
     statement = insert(Worker).values(name=name, status=WorkerStatus.ONLINE, **values)
-    still = case((Worker.status == WorkerStatus.DRAINING, WorkerStatus.DRAINING.value), else_=WorkerStatus.ONLINE.value)
+    still = case((Worker.drained, WorkerStatus.DRAINING.value), else_=WorkerStatus.ONLINE.value)
     session.execute(statement.on_conflict_do_update(index_elements=[Worker.name], set_=values | {"status": still}))
 
 
@@ -79,16 +79,17 @@ def take_gpus(session: Session, name: str, job_id: UUID, count: int) -> tuple[in
 
 def release_gpus(session: Session, job_id: UUID) -> None:
     """Take a job's GPUs from it; they are given out again once their memory is seen to be free."""
-    session.execute(update(Gpu).where(Gpu.job_id == job_id).values(job_id=None, clean=False))
+    session.execute(update(Gpu).where(Gpu.job_id == job_id).values(job_id=None, clean=False, released_at=func.now()))
 
 
-def set_status(session: Session, name: str, status: WorkerStatus) -> None:
-    """Note whether a worker takes jobs.
+def set_status(session: Session, name: str, status: WorkerStatus, *, drained: bool | None = None) -> None:
+    """Note whether a worker takes jobs; `drained`: whether somebody wants it to take none, until they say otherwise.
 
     Raises:
         NotFound: there is none of this name.
     """
-    changed = update(Worker).where(Worker.name == name).values(status=status).returning(Worker.name)
+    values = {"status": status} if drained is None else {"status": status, "drained": drained}
+    changed = update(Worker).where(Worker.name == name).values(values).returning(Worker.name)
     if session.scalar(changed) is None:
         raise NotFound(f"There is no worker {name}.")
 

@@ -75,6 +75,7 @@ def upgrade() -> None:
         sa.Column("labels", postgresql.JSONB(), nullable=False),
         sa.Column("versions", postgresql.JSONB(), nullable=False),
         sa.Column("status", sa.String(32), nullable=False),
+        sa.Column("drained", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("cpu_slots", sa.Integer(), nullable=False),
         sa.Column("stuck_slots", sa.Integer(), server_default="0", nullable=False),
         sa.Column(
@@ -94,6 +95,7 @@ def upgrade() -> None:
         sa.Column("utilisation", sa.Double(), nullable=False),
         sa.Column("job_id", sa.Uuid()),
         sa.Column("clean", sa.Boolean(), nullable=False),
+        sa.Column("released_at", sa.DateTime(timezone=True)),
         sa.ForeignKeyConstraint(["worker"], ["workers.name"], name=op.f("fk_gpus_worker"), ondelete="CASCADE"),
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_gpus_job_id"), ondelete="SET NULL"),
         sa.PrimaryKeyConstraint("worker", "index", name=op.f("pk_gpus")),

@@ -35,15 +35,17 @@ class Project:
 
 @dataclass
 class Machine:
-    """`cards`: who holds each GPU, and whether it is clean."""
+    """`cards`: who holds each GPU; `clean`: those whose memory is free; `released`: when each of the others was."""
 
     cpu_slots: int
     gpus: int
     labels: dict[str, str]
     status: str = "online"
+    drained: bool = False
     heard: float = 0.0
     cards: dict[int, UUID | None] = field(default_factory=dict)
     clean: set[int] = field(default_factory=set)
+    released: dict[int, float] = field(default_factory=dict)
 
     def would_do(self, job: "Job") -> bool:
         room = self.gpus >= job.gpus if job.gpus else self.cpu_slots > 0
@@ -92,6 +94,12 @@ class Model:
 
     def takes(self, machine: Machine) -> bool:
         return machine.status == "online" and self.now - machine.heard < LEASE
+
+    def could_take(self, machine: Machine, job: Job) -> bool:
+        """Whether it would do but for the jobs there: a GPU that stays unclean is nobody's to wait for."""
+        cards = machine.cards.items()
+        usable = sum(held is not None or n in machine.clean or machine.released[n] == self.now for n, held in cards)
+        return self.takes(machine) and machine.would_do(job) and usable >= job.gpus
 
     def open_jobs(self, project: str) -> int:
         return sum(job.project == project and job.status in ("queued", "waiting") for job in self.jobs.values())
@@ -187,6 +195,7 @@ class Model:
             for index in [index for index, holder in machine.cards.items() if holder == job.id]:
                 machine.cards[index] = None
                 machine.clean.discard(index)
+                machine.released[index] = self.now
             job.worker, job.preempted = None, False
             job.ran[-1] = (job.ran[-1][0], self.now)
         job.status = to

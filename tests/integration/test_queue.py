@@ -12,7 +12,7 @@ from jobs.errors import Conflict, Invalid, QuotaExceeded
 from jobs.lifecycle import Order, Outcome
 from jobs.models import Job
 from jobs.repository import checkpoints, jobs, projects, workers
-from jobs.schemas import JobStatus, ProjectSettings, QueueEntry, Reason, WaitReason, WorkerStatus
+from jobs.schemas import JobStatus, ProjectSettings, QueueEntry, Reason, WaitReason, WorkerStatus, job_spec_adapter
 from jobs.settings import get_settings
 from tests.conftest import eventually
 from tests.integration.life import (
@@ -247,6 +247,18 @@ def test_more_gpus_than_any_machine_has_are_refused() -> None:
         gpu_job(3)
     (error,) = caught.value.errors
     assert (error.field, error.message) == ("resources.gpus", "no machine has 3 GPUs: the largest has 2")
+
+
+def test_what_would_do_nothing_for_a_job_is_refused() -> None:
+    machine("w", gpus=2)
+    evaluation = {"kind": "evaluate", "name": "e", "models": [{"builtin": "tiny-vlm"}], "data": [{"builtin": "digits"}]}
+    spec = job_spec_adapter.validate_python(evaluation | {"resources": {"gpus": 2}})
+    with pytest.raises(Invalid) as caught, session_scope() as session:
+        lifecycle.submit(session, spec, actor="user")
+    assert [error.field for error in caught.value.errors] == ["resources.gpus"]
+    with pytest.raises(Invalid) as caught:
+        submit(limits={"min_gpu_utilisation": 50})
+    assert [error.field for error in caught.value.errors] == ["limits.min_gpu_utilisation"]
 
 
 def test_a_project_may_have_only_so_many_jobs_waiting() -> None:

@@ -244,7 +244,7 @@ class Queue(RuleBasedStateMachine):
         assert sorted(entry.position or 0 for entry in in_line) == [*range(1, len(in_line) + 1)]
         for entry in in_line:
             job = self.model.jobs[entry.job_id]
-            takers = [one for one in self.model.machines.values() if self.model.takes(one) and one.would_do(job)]
+            takers = [one for one in self.model.machines.values() if self.model.could_take(one, job)]
             limited = entry.reason in (WaitReason.PROJECT_LIMIT, WaitReason.BUDGET)
             assert limited or (entry.reason is WaitReason.NO_MACHINE) == (not takers)
 
@@ -319,6 +319,7 @@ class Queue(RuleBasedStateMachine):
             "jobs": ("created_at", "started_at", "finished_at", "lease_expires_at"),
             "attempts": ("started_at", "finished_at"),
             "workers": ("heartbeat_at",),
+            "gpus": ("released_at",),
         }
         for table, names in columns.items():
             moved = ", ".join(f"{name} = {name} - interval '{seconds} seconds'" for name in names)
@@ -343,7 +344,7 @@ class Queue(RuleBasedStateMachine):
         machine = self.model.machines[name]
         life.machine(name, cpu_slots=machine.cpu_slots, gpus=machine.gpus, labels=machine.labels)
         machine.heard = self.model.now
-        machine.status = machine.status if machine.status == "draining" else "online"
+        machine.status = "draining" if machine.drained else "online"
         machine.cards = {index: machine.cards.get(index) for index in range(machine.gpus)}
         machine.clean |= {index for index, holder in machine.cards.items() if holder is None}
 
@@ -373,7 +374,7 @@ class Queue(RuleBasedStateMachine):
                 machines.undrain(session, name)
             else:
                 machines.drain(session, name, now=to == "stopping")
-        self.model.machines[name].status = to
+        self.model.machines[name].status, self.model.machines[name].drained = to, to != "online"
 
     # What must hold
 

@@ -1,20 +1,40 @@
-"""What any rollout engine must do. A new engine is one more entry in ENGINES."""
+"""What any rollout engine must do. A new engine is one more entry in ENGINES.
+
+vLLM has an environment of its own: `make test-vllm`. Elsewhere its part is skipped.
+"""
 
 import dataclasses
+from importlib.util import find_spec
 
 import pytest
 import torch
 
+from calibrl_core.config import OptimizerSettings
+from calibrl_core.optimizer import make_optimizer
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
+from calibrl_core.rollout.vllm import VLLMEngine
 
-ENGINES = {"shared-prefill": SharedPrefillEngine}
+ENGINES = {"shared-prefill": SharedPrefillEngine, "vllm": VLLMEngine}
+PLENTY = 10_000  # tokens, more than all prompts here need
 MAX_TOKENS = 16
 
 
 @pytest.fixture(params=ENGINES, scope="module")
 def make_engine(request):
-    """Makes an engine: policy, and how many tokens it may decode together."""
-    return ENGINES[request.param]
+    """Makes an engine: policy, and how many tokens it may decode together. The same one for the same arguments."""
+    if request.param == "vllm" and find_spec("vllm") is None:
+        pytest.skip("vllm is not installed here: make test-vllm")
+    made = {}
+
+    def make(*given):
+        if given not in made:
+            made[given] = ENGINES[request.param](*given)
+        return made[given]
+
+    yield make
+    for engine in made.values():
+        if isinstance(engine, VLLMEngine):
+            engine.close()
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +49,7 @@ def prompts(examples):
 
 @pytest.fixture
 def sample(make_engine, policy, prompts):
-    def run(*, batch_tokens=10**6, which=slice(None), **changed):
+    def run(*, batch_tokens=PLENTY, which=slice(None), **changed):
         settings = {"group_size": 4, "temperature": 1.0, "max_tokens": MAX_TOKENS, "seed": [3], **changed}
         return make_engine(policy, batch_tokens).generate(prompts[which], **settings)
 
@@ -139,7 +159,7 @@ def test_frequencies_are_the_policys(make_engine, policy, prompts, monkeypatch):
     banned = torch.ones_like(policy.banned)
     banned[[70, 71, 72, 73]] = False
     monkeypatch.setattr(policy, "banned", banned)
-    rollouts = make_engine(policy, 10**6).generate(
+    rollouts = make_engine(policy, PLENTY).generate(
         prompts[:1], group_size=2000, temperature=0.5, max_tokens=1, seed=[11]
     )
     tokens = rollouts.tokens[:, 0]
@@ -159,3 +179,20 @@ def test_the_weights_of_the_moment_are_sampled_from(sample, policy):
         weight.copy_(kept)
     assert before != after
     assert sample().texts == before
+
+
+def test_the_weights_that_an_optimizer_has_just_written_are_sampled_from(sample, policy, prompts):
+    """A fused optimizer writes them unseen: not even torch's count of changes tells."""
+    kept = {name: tensor.clone() for name, tensor in policy.model.state_dict().items()}
+    before = sample()
+    optimizer = make_optimizer(policy, OptimizerSettings(lr=1e-2))
+    for parameter in policy.model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    optimizer.zero_grad()
+    after = sample()
+    with torch.no_grad():
+        again = policy.logprobs(prompts, [row // 4 for row in range(12)], after.tokens, after.mask, 1.0)
+    policy.model.load_state_dict(kept)
+    assert before.texts != after.texts
+    torch.testing.assert_close(again, after.logprobs, rtol=0, atol=2e-5)

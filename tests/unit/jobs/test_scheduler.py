@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -313,16 +314,23 @@ def test_what_runs_on_machines_that_take_no_jobs_counts_for_its_project_only() -
 # Limits of projects
 
 
-def test_a_project_at_its_limit_reserves_nothing_and_holds_nobody_up() -> None:
+def test_a_project_at_its_limit_reserves_nothing_and_holds_up_only_its_own() -> None:
+    """Its second job would fit in, but jobs like it could keep the first one out for ever."""
     now = [running(11, "m", 1, 100, project="p")]
     jobs = [queued(1, 2, 10), queued(2, 1, 10), queued(3, 1, 10), queued(4, 2, 1000, project="b"), queued(5, 0)]
     shares = {"p": share(max_gpus=2), "b": share(recent=1e6)}
     placements = by_number(plan(jobs, now, [machine("m", 4, 3, cpus=1, free_cpus=1)], shares))
     assert {n: place.reason for n, place in placements.items()} == {
-        1: PROJECT_LIMIT, 2: None, 3: PROJECT_LIMIT, 4: None, 5: None,
+        1: PROJECT_LIMIT, 2: PROJECT_LIMIT, 3: PROJECT_LIMIT, 4: None, 5: None,
     }  # fmt: skip
-    assert [placements[n].position for n in (1, 2, 3, 5, 4)] == [1, 2, 3, 4, 5]
-    assert all(placements[n].starts_in is None for n in (1, 3))
+    assert all(placements[n].starts_in is None for n in (1, 2, 3))
+
+
+@pytest.mark.parametrize("changes", [{"gpus": 3}, {"gpus": 2, "labels": {"no": "where"}}])
+def test_a_job_that_can_never_start_holds_up_none_of_its_project(changes: dict[str, Any]) -> None:
+    jobs = [queued(1, **changes), queued(2, 1)]
+    now = [running(11, "m", 1, 100, project="p")]
+    assert starts(plan(jobs, now, [machine("m", 4, 3)], {"p": share(max_gpus=2)})) == {2: "m"}
 
 
 def test_a_job_larger_than_its_project_s_limit() -> None:

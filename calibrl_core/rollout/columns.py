@@ -1,0 +1,48 @@
+"""What any rollout engine keeps of the tokens that it samples, and how that becomes `Rollouts`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from calibrl_core.models.policy import Policy
+from calibrl_core.rollout.base import Rollouts
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What is known of each token: see `Rollouts`. `[R, T]` each."""
+
+    tokens: Tensor
+    mask: Tensor
+    logprobs: Tensor
+    entropies: Tensor
+
+    @classmethod
+    def empty(cls, rows: int, width: int, policy: Policy) -> Columns:
+        """Padding, on the policy's device."""
+        return cls(
+            torch.full((rows, width), policy.pad_id, device=policy.device),
+            torch.zeros((rows, width), dtype=torch.bool, device=policy.device),
+            torch.zeros((rows, width), device=policy.device),
+            torch.zeros((rows, width), device=policy.device),
+        )
+
+    def cut(self) -> Columns:
+        """As wide as the longest row."""
+        longest = int(self.mask.sum(-1).max())
+        return Columns(*(values[:, :longest] for values in vars(self).values()))
+
+    def rollouts(self, policy: Policy, group_size: int) -> Rollouts:
+        """With what can be told from the tokens: which rows were cut, and the texts."""
+        ended = torch.isin(self.tokens, torch.tensor(sorted(policy.stop_ids), device=policy.device)) & self.mask
+        lengths = (self.mask & ~ended).sum(-1).tolist()
+        words = [row[:length] for row, length in zip(self.tokens.tolist(), lengths, strict=True)]
+        return Rollouts(
+            **vars(self),
+            truncated=~ended.any(-1),
+            texts=policy.tokenizer.batch_decode(words, skip_special_tokens=False),
+            group_size=group_size,
+        )

@@ -1,0 +1,201 @@
+"""What only the engine on vLLM has: weights of its own, little memory, other models; and training with it.
+
+`make test-vllm` runs these, in an environment of their own; elsewhere they are skipped. The contract of all engines is
+in test_rollout_contract.py.
+"""
+
+import dataclasses
+import json
+import zlib
+from importlib.util import find_spec
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import LlamaConfig, Qwen2Config
+
+from calibrl_core.config import BuiltinModel, LoraSettings, TrainConfig
+from calibrl_core.models.errors import ModelError
+from calibrl_core.models.policy import load_policy
+from calibrl_core.ranks import LaunchError, Ranks
+from calibrl_core.report import EventFile
+from calibrl_core.rewards import Score, Scorer
+from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
+from calibrl_core.rollout.vllm import StaleWeightsError, VLLMEngine
+from calibrl_core.train import train
+
+PLENTY = 10_000
+# Heads of 32; and not too wide a range of logits, which float32 would round more coarsely, in either engine.
+WIDE = {"hidden_size": 128, "max_position_embeddings": 512, "initializer_range": 0.06}
+installed = pytest.mark.skipif(find_spec("vllm") is None, reason="vllm is not installed here: make test-vllm")
+
+
+@pytest.fixture
+def start():
+    """Starts engines, and closes them."""
+    started = []
+
+    def run(*given):
+        started.append(VLLMEngine(*given))
+        return started[-1]
+
+    yield run
+    for engine in started:
+        engine.close()
+
+
+def assert_agree(vllm, own):
+    assert torch.equal(vllm.tokens, own.tokens)
+    torch.testing.assert_close(vllm.logprobs, own.logprobs, rtol=0, atol=2e-5)
+
+
+def asked(engine, examples, **changed):
+    settings = {"group_size": 4, "temperature": 1.0, "max_tokens": 12, "seed": [5], **changed}
+    return engine.generate(examples, **settings)
+
+
+@installed
+def test_weights_that_did_not_arrive_are_refused(start, policy, examples, monkeypatch):
+    engine = start(policy, PLENTY)
+    asked(engine, examples)
+    monkeypatch.setattr("calibrl_core.rollout.vllm._load", lambda *_: None)
+    with pytest.raises(StaleWeightsError, match=r"weights \[1\], not with the policy's \(2\)"):
+        asked(engine, examples)
+
+
+@installed
+def test_rows_that_memory_has_no_room_for_are_begun_anew(start, policy, examples):
+    """Room for one row of 512 tokens, so that most of 16 rows of 200 must wait or are thrown out half-way."""
+    from vllm.v1.core.sched.scheduler import Scheduler
+
+    thrown = []
+    plain = Scheduler._preempt_request
+
+    def counting(self, request, *rest, **named):
+        thrown.append(request)
+        return plain(self, request, *rest, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Scheduler, "_preempt_request", counting)
+        patch.setattr(policy, "stop_ids", frozenset([5]))
+        engine = start(policy, 512)
+        little = asked(engine, examples[:4], max_tokens=200)
+        assert thrown
+        assert_agree(little, asked(SharedPrefillEngine(policy), examples[:4], max_tokens=200))
+
+
+@installed
+@pytest.mark.parametrize(
+    "config_class, settings",
+    [(LlamaConfig, {}), (Qwen2Config, {"tie_word_embeddings": True})],
+    ids=["llama", "qwen2, tied"],
+)
+def test_text_models(start, text_policy, text_examples, config_class, settings):
+    policy = text_policy(config_class, **WIDE, **settings)
+    engine, own = start(policy, PLENTY), SharedPrefillEngine(policy)
+    assert_agree(asked(engine, text_examples), asked(own, text_examples))
+    with torch.no_grad():
+        for parameter in policy.model.parameters():
+            parameter.mul_(1.5)
+    assert_agree(asked(engine, text_examples), asked(own, text_examples))
+
+
+@installed
+def test_adapters_are_sampled_from(start, examples):
+    policy = load_policy(BuiltinModel(builtin="tiny-vlm", lora=LoraSettings(rank=4, alpha=16)))
+    engine, own = start(policy, PLENTY), SharedPrefillEngine(policy)
+    fresh = asked(engine, examples)
+    with torch.no_grad():
+        for name, parameter in policy.model.named_parameters():
+            if ".lora_B." in name:
+                parameter.normal_(std=0.05, generator=torch.Generator().manual_seed(0))
+    adapted = asked(engine, examples)
+    assert fresh.texts != adapted.texts
+    assert_agree(adapted, asked(own, examples))
+
+
+@installed
+def test_another_image_is_seen(start, policy, examples):
+    engine = start(policy, PLENTY)
+    other = [dataclasses.replace(examples[0], images=examples[1].images)]
+    assert examples[0].images != examples[1].images
+    one, two = asked(engine, examples[:1], temperature=0), asked(engine, other, temperature=0)
+    assert not torch.equal(one.logprobs, two.logprobs)
+    assert_agree(two, asked(SharedPrefillEngine(policy), other, temperature=0))
+
+
+@installed
+def test_more_memory_than_there_is_is_refused(policy):
+    with pytest.raises(ModelError, match=r"rollout\.batch_tokens"):
+        VLLMEngine(policy, 10**12)
+
+
+def config(**changes):
+    given = {
+        "model": {"builtin": "tiny-vlm"},
+        "data": {"builtin": "digits", "split": "train", "rows": 6},
+        "algorithm": {"type": "calibrl", "mini_batches": 2},
+        "rollout": {"group_size": 3, "max_completion_tokens": 8, "batch_tokens": PLENTY, "engine": "vllm"},
+        "optimizer": {"lr": 1e-3},
+        "validation": {"data": {"builtin": "digits", "split": "validation", "rows": 2}, "samples": 2},
+        "prompts_per_step": 4,
+        "steps": 3,
+        "checkpoints": {"every_steps": 2},
+    }
+    return TrainConfig.model_validate(given | changes)
+
+
+@pytest.fixture
+def rewarding(monkeypatch):
+    """A fresh model never answers right, so that nothing could be learned: here the text's hash decides."""
+
+    def by_hash(self, completions, truths):
+        right = [zlib.crc32(text.encode()) % 2 == 1 for text in completions]
+        return [Score({"math": float(one), "format": 0.0}, float(one), one, one) for one in right]
+
+    monkeypatch.setattr(Scorer, "score_all", by_hash)
+
+
+def trained(folder, settings, stop_after=None):
+    report = EventFile(folder)
+    steps = iter(range(100))
+    result = train(settings, report, lambda: stop_after is not None and next(steps) >= stop_after)
+    report.close()
+    lines = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    metrics = [event["values"] for event in lines if event["type"] == "metrics"]
+    return load_file(f"{result['result']['last_checkpoint']}/model.safetensors"), metrics
+
+
+@installed
+def test_training_samples_from_every_steps_weights_and_resumes(tmp_path, rewarding):
+    """Were a step's weights not handed over, the divergence would be that of an update at this rate: 0.3 nats."""
+    whole, metrics = trained(tmp_path / "whole", config())
+    assert len(metrics) == 3
+    assert all(values["kl/sampler"] < 1e-9 for values in metrics)
+    assert all(values["clip/sampler_share"] == 0 for values in metrics)
+    assert metrics[-1]["loss/grad_norm"] > 0
+    assert metrics[-1]["perf/rescore_seconds"] > 0
+    rollout = {**config().rollout.model_dump(), "engine": "shared_prefill"}
+    own, of_own = trained(tmp_path / "own", config(rollout=rollout))
+    assert "kl/sampler" not in of_own[0]
+    for name, tensor in own.items():
+        torch.testing.assert_close(whole[name], tensor, rtol=0, atol=1e-4)
+    trained(tmp_path / "parts", config(), stop_after=2)
+    resumed, _ = trained(tmp_path / "parts", config())
+    assert all(torch.equal(resumed[name], tensor) for name, tensor in whole.items())
+
+
+def test_several_processes_are_refused(tmp_path):
+    class Two(Ranks):
+        world = 2
+
+    report = EventFile(tmp_path)
+    with pytest.raises(LaunchError, match=r"rollout\.engine"):
+        train(config(), report, lambda: True, Two())
+    report.close()
+
+
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="vllm is installed here")
+def test_without_vllm_the_message_says_what_to_install(policy):
+    with pytest.raises(ModelError, match=r"pip install 'calibrl\[vllm\]'"):
+        VLLMEngine(policy, PLENTY)
