@@ -1,5 +1,6 @@
 """`python -m tests.fake_trainer.train config.json --run-dir DIR`: curves, histograms, samples, checkpoints, resume."""
 
+import errno
 import json
 import math
 import os
@@ -8,15 +9,21 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from calibrl_core.config import TrainConfig
 from calibrl_core.report import EVENT_FILE, EventFile, SampleCompletion, SampleGroup
 from tests.fake_trainer import Behaviour
-from tests.fake_trainer.run import arguments, png, stop_event
+from tests.fake_trainer.run import arguments, hold, png, stop_event
 
 SLEEP_FOR_EVER = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+
+
+def carry(state: int, step: int) -> int:
+    """What a step makes of the state that checkpoints carry: a resume from anything else shows in every later step."""
+    return (state * 1_103_515_245 + 12_345 + step) % 2**31
 
 
 def metrics(step: int, steps: int, validated: bool) -> dict[str, float]:
@@ -100,8 +107,18 @@ class Run:
         self.report = EventFile(run_dir)
         self.folder = run_dir / "checkpoints"
         self.folder.mkdir(exist_ok=True)
-        self.step = max((json.loads((path / "state.json").read_text())["step"] for path in self.kept()), default=0)
-        self.best = (0.0, self.step)
+        self.step, self.carried, self.best = 0, getattr(config.model, "seed", 0), (0.0, 0)
+        if kept := self.kept():
+            state = json.loads((kept[-1] / "state.json").read_text())
+            self.step, self.carried, self.best = state["step"], state["carried"], tuple(state["best"])
+
+    def announce(self) -> None:
+        """Tell from where the run goes on, and of the checkpoints there are: a kill may have kept them untold."""
+        self.report.emit(
+            "start", steps_total=self.config.steps, step=self.step, versions={"fake": "1"}, parameters=1_200_000
+        )
+        for path in self.kept():
+            self._tell(path, [])
 
     def kept(self) -> list[Path]:
         return sorted(self.folder.glob("step-*[0-9]"))
@@ -112,20 +129,24 @@ class Run:
             return
         partial = path.with_suffix(".partial")
         partial.mkdir(exist_ok=True)
-        (partial / "state.json").write_text(json.dumps({"step": self.step}))
+        hold(self.run_dir, f"saving-{self.step}")
+        accuracy = metrics(self.step, self.config.steps, True)["validation/accuracy"]
+        self.best = max(self.best, (accuracy, self.step))
+        (partial / "state.json").write_text(json.dumps({"step": self.step, "carried": self.carried, "best": self.best}))
         partial.rename(path)
         old = self.kept()[: -self.config.checkpoints.keep_last]
         for gone in old:
             shutil.rmtree(gone)
-        accuracy = metrics(self.step, self.config.steps, True)["validation/accuracy"]
-        best = accuracy > self.best[0]
-        self.best = max(self.best, (accuracy, self.step))
-        removed = [str(gone) for gone in old]
+        self._tell(path, [str(gone) for gone in old])
+
+    def _tell(self, path: Path, removed: list[str]) -> None:
+        state = json.loads((path / "state.json").read_text())
+        accuracy = metrics(state["step"], self.config.steps, True)["validation/accuracy"]
         self.report.emit(
             "checkpoint",
-            step=self.step,
+            step=state["step"],
             path=str(path),
-            best=best,
+            best=state["best"][1] == state["step"],
             metrics={"validation/accuracy": accuracy},
             removed=removed,
         )
@@ -135,7 +156,9 @@ class Run:
         steps = self.config.steps
         validation = self.config.validation
         validated = validation is not None and (self.step % validation.every_steps == 0 or self.step == steps)
-        self.report.emit("metrics", step=self.step, values=metrics(self.step, steps, validated))
+        self.carried = carry(self.carried, self.step)
+        values = metrics(self.step, steps, validated) | {"state/carried": float(self.carried)}
+        self.report.emit("metrics", step=self.step, values=values)
         for name, low, high in (("rareness", 0.0, 2.0), ("expert/gap", -4.0, 12.0)):
             edges = [low + (high - low) * i / 20 for i in range(21)]
             counts = [(i * 7 + self.step) % 23 for i in range(20)]
@@ -182,16 +205,16 @@ def ail(run: Run) -> dict[str, Any]:
     return {"status": "stopped", "reason": "health", "message": "all_truncated fired; a checkpoint was kept"}
 
 
-def main() -> None:
-    text, run_dir = arguments()
-    config = TrainConfig.model_validate_json(text)
-    stop = stop_event()
-    run = Run(config, run_dir)
-    run.report.emit("start", steps_total=config.steps, step=run.step, versions={"fake": "1"}, parameters=1_200_000)
+def train(run: Run, stop: threading.Event) -> None:
+    """From where the run stands to its end, or until `stop`."""
+    config = run.config
+    run.announce()
     status: dict[str, Any] = {"status": "succeeded"}
     behaviour = Behaviour(config.seed)
     while run.step < config.steps:
+        hold(run.run_dir, f"step-{run.step}", stop)
         if stop.wait(config.prompts_per_step / 1000):
+            hold(run.run_dir, "stopping")
             run.save()
             status = {"status": "stopped"}
             break
@@ -202,6 +225,20 @@ def main() -> None:
                 status = ail(run)
                 break
     run.report.emit("finish", **status, step=run.step, result={"best_step": run.best[1], "accuracy": run.best[0]})
+    hold(run.run_dir, "finishing")
+
+
+def main() -> None:
+    text, run_dir = arguments()
+    stop = stop_event()
+    try:
+        train(Run(TrainConfig.model_validate_json(text), run_dir), stop)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        with suppress(OSError):
+            EventFile(run_dir).emit("error", reason="disk_full", message=f"the disk is full: {error}")
+        sys.exit(errno.ENOSPC)
 
 
 if __name__ == "__main__":
