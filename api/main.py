@@ -9,7 +9,20 @@ from fastapi.security import HTTPBearer
 from api import errors
 from api.logs import configure_logs
 from api.middleware import Gate, RequestLog
-from api.routes import checkpoints, events, health, histograms, images, jobs, logs, metrics, samples, workers
+from api.routes import (
+    checkpoints,
+    events,
+    health,
+    histograms,
+    images,
+    jobs,
+    logs,
+    metrics,
+    projects,
+    queue,
+    samples,
+    workers,
+)
 from api.sweeper import sweeping
 from jobs import db
 from jobs.settings import get_settings
@@ -32,7 +45,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 def _v1() -> APIRouter:
     # The gate has checked the key by now; this puts it into the OpenAPI document.
     router = APIRouter(prefix="/v1", dependencies=[Security(HTTPBearer(auto_error=False))])
-    for resource in (jobs, events, metrics, histograms, samples, images, logs, checkpoints, workers):
+    for resource in (jobs, events, metrics, histograms, samples, images, logs, checkpoints, queue, workers, projects):
         router.include_router(resource.router)
     return router
 

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -86,7 +87,7 @@ def _loops(case: Case, steps: int, seed: int) -> dict[str, Callable[[Gate], None
         "grpo": partial(ours.run, case, steps, seed, "grpo"),
         "calibrl": partial(ours.run, case, steps, seed, "calibrl"),
     }
-    if case.text_only:
+    if case.text_only and torch.cuda.is_available():  # on a processor its cache takes half of the machine's memory
         loops["trl, continuous batching"] = partial(trl.run, case, steps, seed, True)
     return loops
 

@@ -104,7 +104,7 @@ class LocalStack:
         }
         api_ready = self._start_api(private)  # takes longer to load than the migrations to run
         self._migrate(private)
-        self._start_workers(private)
+        self._start_worker(private)
         self._wait(api_ready, "api")
         if dashboard_ready:
             self._wait(dashboard_ready, "dashboard")
@@ -143,25 +143,12 @@ class LocalStack:
         self._keep("dashboard", ["streamlit", "run", script, *_listen(url, "--server.address", "--server.port")], env)
         return lambda: _answers(f"{url}/_stcore/health")
 
-    def _start_workers(self, env: dict[str, str]) -> None:
-        """One for jobs that need no GPU, and one for each GPU of this machine."""
-        name = self._settings.worker_name
-        slots = {name: "cpu"} | {f"{name}-gpu{index}": str(index) for index in range(self._gpu_count())}
+    def _start_worker(self, env: dict[str, str]) -> None:
+        """One, with a slot for each GPU of this machine and for jobs that need none."""
         grace = self._settings.stop_grace_seconds + self._settings.heartbeat_seconds + STOP_SECONDS
-        workers = []
-        for slot, device in slots.items():
-            label = "worker" if device == "cpu" else f"worker-gpu{device}"
-            command = ["celery", "-A", "worker.tasks", "worker", "-n", f"{slot}@%h", *CELERY_FLAGS]
-            own = {"CALIBRL_WORKER_NAME": slot, "CALIBRL_WORKER_DEVICE": device}
-            workers.append(self._keep(label, command, env | own, grace))
-        for worker in workers:
-            self._exit.callback(processes.ask, worker)  # all are asked before one is waited for
-
-    def _gpu_count(self) -> int:
-        log = self._log("gpus")
-        process = self._run("gpus", ["worker.gpus"], {})
-        processes.ended(process, STOP_SECONDS)
-        return int(last_line(log)) if processes.stop(process, 0) == 0 else 0
+        name = self._settings.worker_name
+        command = ["celery", "-A", "worker.tasks", "worker", "-n", f"{name}@%h", *CELERY_FLAGS]
+        self._keep("worker", command, env | {"CALIBRL_WORKER_NAME": name}, grace)
 
     def _keep(self, name: str, command: Sequence[str], env: dict[str, str], grace: float = STOP_SECONDS) -> Process:
         """Start something that should run until the stack stops."""

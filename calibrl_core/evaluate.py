@@ -23,6 +23,7 @@ from calibrl_core.accuracy import Answers, ask, batches, intervals, summarise
 from calibrl_core.config import BuiltinModel, EvaluateConfig, ModelSource
 from calibrl_core.data.schema import Example
 from calibrl_core.models.policy import load_policy
+from calibrl_core.process import run_process
 from calibrl_core.ranks import ALONE, LaunchError, Ranks
 from calibrl_core.report import Report
 from calibrl_core.rewards import Scorer
@@ -159,7 +160,10 @@ def _label(source: ModelSource) -> str:
     return source.builtin if isinstance(source, BuiltinModel) else source.path
 
 
-if __name__ == "__main__":
-    from calibrl_core.process import run_process
-
+def main() -> None:
+    """The command: see the module."""
     run_process(EvaluateConfig, evaluate)
+
+
+if __name__ == "__main__":
+    main()

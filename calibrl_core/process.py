@@ -70,7 +70,7 @@ def run_process(
 ) -> None:
     """Parse arguments, run, report `finish` or `error`, exit 0 or 1 (2: unusable arguments). Of several processes the
     first reports; any of them reports its own error."""
-    parser = argparse.ArgumentParser(description=(sys.modules["__main__"].__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(description=(sys.modules[run.__module__].__doc__ or "").split("\n")[0])
     parser.add_argument("config", type=Path, help=f"a JSON file of {config_class.__name__}")
     parser.add_argument("--run-dir", type=Path, required=True, help="folder for events, images and checkpoints")
     arguments = parser.parse_args()

@@ -31,6 +31,7 @@ from calibrl_core.learners import Learner, ReinforcementLearner, StepResult, Sup
 from calibrl_core.models.policy import load_policy, make_reference
 from calibrl_core.optimizer import GradientStep, learning_rate, make_optimizer
 from calibrl_core.order import DataOrder
+from calibrl_core.process import run_process
 from calibrl_core.ranks import ALONE, LaunchError, Ranks
 from calibrl_core.report import Report, health_sentence
 from calibrl_core.rewards import Score, Scorer
@@ -246,7 +247,10 @@ class _Run:
         }
 
 
-if __name__ == "__main__":
-    from calibrl_core.process import run_process
-
+def main() -> None:
+    """The command: see the module."""
     run_process(TrainConfig, train)
+
+
+if __name__ == "__main__":
+    main()

@@ -17,7 +17,7 @@ from jobs.settings import get_settings
 from jobs.text import storable
 
 # Nothing waits for the database without a limit: not for an address, a statement, a lock, or a forgotten transaction.
-_OPTIONS = "-c timezone=UTC -c statement_timeout=30s -c lock_timeout=10s -c idle_in_transaction_session_timeout=60s"
+_OPTIONS = "-c timezone=UTC -c statement_timeout=30s -c lock_timeout=10s -c idle_in_transaction_session_timeout=15s"
 _WAKES = "wakes"
 _engines: dict[str, Engine] = {}
 _lock = Lock()
@@ -70,9 +70,9 @@ os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_i
 os.register_at_fork(after_in_child=_forget_in_child)
 
 
-def wake_after_commit(session: Session, gpus: int, count: int = 1) -> None:
-    """Have `session_scope` send wake-ups once the session's changes can be seen."""
-    session.info.setdefault(_WAKES, Counter())[gpus] += count
+def wake_after_commit(session: Session, worker: str) -> None:
+    """Have `session_scope` send a worker a wake-up once the session's changes can be seen."""
+    session.info.setdefault(_WAKES, Counter())[worker] += 1
 
 
 @contextmanager
@@ -80,5 +80,4 @@ def session_scope() -> Iterator[Session]:
     """A session that commits at the end, rolls back on an exception, and then sends the wake-ups collected in it."""
     with Session(get_engine(), expire_on_commit=False) as session, session.begin():
         yield session
-    for gpus, count in session.info.get(_WAKES, Counter()).items():
-        queue.wake(gpus, count)
+    queue.wake(session.info.get(_WAKES, Counter()))

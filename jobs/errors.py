@@ -41,6 +41,14 @@ class Conflict(ServiceError):
     title = "Conflict"
 
 
+class QuotaExceeded(ServiceError):
+    """What the request asks for is more than its project may have."""
+
+    status = 409
+    code = "quota-exceeded"
+    title = "Quota exceeded"
+
+
 class Invalid(ServiceError):
     """The request's fields can't be accepted; `errors` names each."""
 

@@ -23,8 +23,9 @@ def start(
     cwd: Path | None = None,
     death_signal: signal.Signals = signal.SIGKILL,
     user: str = "self",
+    stdin: int = subprocess.DEVNULL,
 ) -> Process:
-    """Start a command in its own session, its output appended to `log` and its input empty.
+    """Start a command in its own session, its output appended to `log` and its input empty (or a pipe, as Popen's).
 
     It gets `death_signal` when the *thread* that calls this ends: call from one that lives as long as the child should.
     `user`: see `jobs.launch`. A command that can't be run ends at once with its reason in the log.
@@ -33,7 +34,7 @@ def start(
     with log.open("ab") as output:
         return subprocess.Popen(
             [*launch, *map(str, command)],
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,

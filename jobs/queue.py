@@ -1,6 +1,7 @@
 """Wake-ups over Celery. A wake-up carries nothing: a lost one costs latency, a doubled one a look at the database."""
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any
 
 import structlog
 from celery import Celery
@@ -42,20 +43,24 @@ app = Celery("calibrl")
 app.add_defaults(_configuration)  # called at first use: importing this module needs no settings
 
 
-def queue_name(gpus: int) -> Literal["cpu", "gpu"]:
-    """The queue that the slots for jobs with so many GPUs listen to."""
-    return "gpu" if gpus else "cpu"
+def queue_name(worker: str) -> str:
+    """The queue that a worker listens to: a wake-up goes to the machine that has room."""
+    return f"worker.{worker}"
 
 
-def wake(gpus: int, count: int = 1) -> None:
-    """Tell `count` slots that there may be a job. A broker that is away is only logged: the sweep repeats."""
+def wake(workers: Mapping[str, int]) -> None:
+    """Tell workers that there may be jobs for them, each so many times. A broker that is away is only logged: the
+    sweep repeats."""
+    if not workers:
+        return
     url = get_settings().need("redis_url")
     try:
         with Connection(url, transport_options=_PUBLISH_OPTIONS) as connection:  # type: ignore[no-untyped-call]
-            for _ in range(count):
-                app.send_task(WAKE, queue=queue_name(gpus), connection=connection, retry=False)
+            for worker, count in workers.items():
+                for _ in range(count):
+                    app.send_task(WAKE, queue=queue_name(worker), connection=connection, retry=False)
     except (OperationalError, RedisError, OSError) as error:
-        log.warning("wake-up not sent", queue=queue_name(gpus), error=str(error))
+        log.warning("wake-ups not sent", workers=list(workers), error=str(error))
 
 
 def check() -> None:

@@ -137,6 +137,12 @@ class Record(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
 
+class JobChanges(Closed):
+    """What may be changed of a job that has been submitted."""
+
+    priority: Priority
+
+
 class Job(Record):
     """A job as clients see it."""
 
@@ -236,8 +242,8 @@ class WorkerStatus(StrEnum):
     OFFLINE = "offline"
 
 
-class Gpu(Record):
-    """A GPU of a machine, as last heard. Memory in bytes."""
+class GpuReading(Record):
+    """How a GPU of a machine stands. Memory in bytes."""
 
     index: int
     name: str
@@ -245,6 +251,11 @@ class Gpu(Record):
     memory_total: int
     memory_used: int
     utilisation: float = Field(description="percent")
+
+
+class Gpu(GpuReading):
+    """A GPU of a machine, as last heard, and who may use it."""
+
     job_id: UUID | None = Field(description="who holds it")
     clean: bool = Field(description="its memory is free again since its last job; only then is it given to another")
 
@@ -261,6 +272,12 @@ class Worker(Record):
     gpus: list[Gpu]
     jobs: list[UUID] = Field(description="what it runs")
     heartbeat_at: datetime
+
+
+class Drain(Closed):
+    """How a machine is to be drained."""
+
+    now: bool = Field(False, description="give back what it runs, from a checkpoint, in place of finishing it")
 
 
 class WaitReason(StrEnum):

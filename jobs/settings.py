@@ -40,8 +40,13 @@ class Settings(BaseSettings):
     stop_grace_seconds: float = Field(20, ge=0, description="between asking a trainer to stop and killing it")
     max_attempts: int = Field(3, ge=1, description="lost workers after which a job fails")
     trainer: str = Field("calibrl_core", pattern=r"^[A-Za-z_][\w.]*$")
-    worker_name: str = Field(default_factory=platform.node, min_length=1)
-    worker_device: str = Field("cpu", pattern=r"^(cpu|\d+)$", description="cpu, or a GPU's index")
+    quick_starts: bool = Field(True, description="a free slot keeps a trainer that has done its imports waiting")
+    preemption: bool = Field(False, description="jobs of a lower priority class give way, at a checkpoint")
+    fair_share_half_life_hours: float = Field(24, gt=0, description="after which a used slot-second counts half")
+    worker_name: str = Field(default_factory=platform.node, min_length=1, max_length=200)
+    worker_cpu_slots: int = Field(1, ge=0, le=256, description="jobs without a GPU that this machine runs at once")
+    worker_gpus: str = Field("all", pattern=r"^(all|none|\d+(,\d+)*)$", description="all, none, or indices: 0,2")
+    worker_labels: dict[str, str] = Field(default_factory=dict, description='JSON: {"gpu": "h100"}')
 
     def need(self, name: Literal["database_url", "redis_url", "api_key"]) -> str:
         """The value of a setting that this process can't do without.
@@ -55,9 +60,13 @@ class Settings(BaseSettings):
             raise SettingsError(f"{variable} is not set")
         return value.get_secret_value() if isinstance(value, SecretStr) else value
 
-    def run_dir(self, job_id: UUID) -> Path:
-        """Where a job keeps its config, event file, log and checkpoints."""
+    def job_dir(self, job_id: UUID) -> Path:
+        """Where a job keeps what its attempts leave."""
         return self.data_dir / "runs" / str(job_id)
+
+    def run_dir(self, job_id: UUID, attempt: int) -> Path:
+        """Where an attempt keeps its config, event file, log and checkpoints: no other attempt writes there."""
+        return self.job_dir(job_id) / f"attempt-{attempt}"
 
     @classmethod
     def read(cls) -> Self:

@@ -1,10 +1,11 @@
-"""Keeps a worker's row in the database true, from the main process: the one that runs jobs may be busy for days."""
+"""Keeps a machine's rows true, from the worker's main process: those that run jobs may be busy for days."""
 
 import mmap
 import platform
 import threading
 import time
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
 from uuid import UUID
 
 import structlog
@@ -14,37 +15,43 @@ from jobs import lifecycle
 from jobs.db import session_scope
 from jobs.errors import NotFound
 from jobs.repository import workers
+from jobs.schemas import WorkerStatus
 from jobs.settings import Settings
 from worker import gpus
 from worker.database import AWAY
 
 END_SECONDS = 5.0
+VERSIONS_OF = ("calibrl", "torch", "transformers")  # read from their metadata: nothing is imported
 
 log = structlog.get_logger()
 
 
-class CurrentJob:
-    """The job that the pool's process runs, in memory that it shares with the main process; made before the fork."""
+class Slots:
+    """What each process of the pool runs, in memory that they share with the main process; made before the fork."""
 
     _NONE = bytes(16)
 
-    def __init__(self) -> None:
-        self._id = mmap.mmap(-1, len(self._NONE))
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._ids = mmap.mmap(-1, len(self._NONE) * count)
 
-    def set(self, job_id: UUID | None) -> None:
-        self._id[:] = job_id.bytes if job_id else self._NONE
+    def put(self, slot: int, job_id: UUID | None) -> None:
+        at = len(self._NONE) * (slot % self.count)
+        self._ids[at : at + len(self._NONE)] = job_id.bytes if job_id else self._NONE
 
-    def get(self) -> UUID | None:
-        return None if self._id[:] == self._NONE else UUID(bytes=self._id[:])
+    def running(self) -> set[UUID]:
+        size = len(self._NONE)
+        ids = (self._ids[at : at + size] for at in range(0, size * self.count, size))
+        return {UUID(bytes=id) for id in ids if id != self._NONE}
 
 
 class Keeper(threading.Thread):
-    """Registers the worker, tells that it lives and whether it stops, and sweeps; it outlives every failure."""
+    """Registers the machine, tells how it does and whether it stops, and sweeps; it outlives every failure."""
 
-    def __init__(self, settings: Settings, current: CurrentJob) -> None:
+    def __init__(self, settings: Settings, slots: Slots) -> None:
         super().__init__(name="keeper", daemon=True)
         self._settings = settings
-        self._current = current
+        self._slots = slots
         self._changed = threading.Event()
         self._stopping = False
         self._ended = False
@@ -58,7 +65,7 @@ class Keeper(threading.Thread):
         self._changed.set()
 
     def end(self) -> None:
-        """Forget the worker, which has ended in order."""
+        """Note that the worker has ended in order."""
         self._ended = True
         self._changed.set()
         self.join(END_SECONDS)
@@ -68,7 +75,7 @@ class Keeper(threading.Thread):
             self._contact(self._tend)
             self._changed.wait(self._settings.heartbeat_seconds)
             self._changed.clear()
-        self._contact(self._forget)
+        self._contact(lambda: self._tell(WorkerStatus.OFFLINE))
 
     def _contact(self, action: Callable[[], None]) -> None:
         try:
@@ -88,21 +95,51 @@ class Keeper(threading.Thread):
             with session_scope() as session:
                 lifecycle.sweep(session)
 
-    def _forget(self) -> None:
+    def _tell(self, status: WorkerStatus) -> None:
         with session_scope() as session:
-            workers.remove(session, self._settings.worker_name)
+            workers.set_status(session, self._settings.worker_name, status)
 
     def _beat(self) -> None:
+        """Two transactions, and the cards are read in between: what is free now was let go of before."""
         name = self._settings.worker_name
         with session_scope() as session:
-            if not self._known(session):
-                workers.register(session, name, platform.node(), gpus.describe(self._settings.worker_device))
+            if not self._registered:
+                self._register(session)
+            unclean = workers.unclean_gpus(session, name)
+        readings = gpus.read(gpus.chosen(self._settings.worker_gpus))
+        clean = {gpu.index for gpu in readings if gpus.is_free(gpu)}
+        with session_scope() as session:
+            try:
+                workers.beat(session, name, readings, self._slots.running())
+            except NotFound:  # somebody has removed it
+                self._registered = False
+                return
+            workers.mark_clean(session, name, clean & unclean if self._registered else clean)
             if self._stopping:
-                workers.mark_stopping(session, name)
+                workers.set_status(session, name, WorkerStatus.STOPPING)
+            elif not self._registered or clean & unclean:
+                session.flush()
+                lifecycle.wake_for_free_slots(session)
         self._registered = True
 
-    def _known(self, session: Session) -> bool:
+    def _register(self, session: Session) -> None:
+        settings = self._settings
+        workers.register(
+            session,
+            settings.worker_name,
+            host=platform.node(),
+            labels=settings.worker_labels,
+            versions=versions(),
+            cpu_slots=settings.worker_cpu_slots,
+        )
+
+
+def versions() -> dict[str, str]:
+    """What runs here: Python, and the packages that a trainer's results may depend on."""
+    found = {"python": platform.python_version()}
+    for package in VERSIONS_OF:
         try:
-            return self._registered and bool(workers.beat(session, self._settings.worker_name, self._current.get()))
-        except NotFound:  # another worker of this name has ended
-            return False
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -15,6 +15,7 @@ from calibrl_core.report import EVENT_FILE, IMAGE_FOLDER, health_sentence
 from jobs import lifecycle
 from jobs.db import session_scope
 from jobs.lifecycle import Claim
+from jobs.models import Job
 from jobs.repository import checkpoints, events, histograms, images, jobs, logs, metrics, samples
 from worker.events import (
     Checkpoint,
@@ -85,7 +86,8 @@ class Shipper:
         self._run_dir = run_dir
         self._worker = worker
         self._shipped: tuple[int, int] | None = None  # as last seen committed
-        self._step: int | None = None  # the highest of this attempt: an evaluation's metrics count models, not steps
+        self.step: int | None = None  # the highest of this attempt: an evaluation's metrics count models, not steps
+        self.stepped = False  # past its start, and so past telling of the checkpoints that it found
         self.finish: Finish | None = None
         self.error: Error | None = None
 
@@ -97,11 +99,11 @@ class Shipper:
         if self._shipped == self._sizes():
             return False
         with session_scope() as session:
-            lifecycle.fence(session, self._claim)
+            job = lifecycle.fence(session, self._claim)
             # Asked again each time: a commit whose answer got lost may have moved them.
-            offsets = jobs.shipped_offsets(session, self._claim.job_id)
+            offsets = jobs.shipped_offsets(session, self._claim.job_id, self._claim.attempt)
             batch = read_batch(self._run_dir / EVENT_FILE, offsets[0])
-            log_end = self._ship_log(session, offsets[1])
+            log_end = self._ship_log(session, job, offsets[1])
             for run in _runs(batch.events):
                 self._write(session, run)
             if batch.skipped:
@@ -109,14 +111,14 @@ class Shipper:
                 self._note(session, "warning", message)
             shipped = batch.offset, log_end
             if shipped != offsets:
-                jobs.set_shipped(session, self._claim.job_id, *shipped)
+                jobs.set_shipped(session, self._claim.job_id, self._claim.attempt, *shipped)
         self._shipped = shipped
         return shipped != offsets
 
     def _sizes(self) -> tuple[int, int]:
         return _size(self._run_dir / EVENT_FILE), _size(self._run_dir / LOG_FILE)
 
-    def _ship_log(self, session: Session, offset: int) -> int:
+    def _ship_log(self, session: Session, job: Job, offset: int) -> int:
         path = self._run_dir / LOG_FILE
         if not path.exists():
             return offset
@@ -124,7 +126,7 @@ class Shipper:
             file.seek(offset)
             data = file.read(LOG_BATCH_BYTES)
         if data:
-            logs.append(session, self._claim.job_id, offset, data)
+            logs.append(session, job, data)
         return offset + len(data)
 
     def _note(self, session: Session, type: str, message: str) -> None:
@@ -141,14 +143,15 @@ class Shipper:
                 case Start():
                     self.finish = self.error = None
                     jobs.rewind(session, job_id, event.step)
-                    self._step, total = event.step, event.steps_total
+                    jobs.set_first_step(session, job_id, self._claim.attempt, event.step)
+                    self.step, total = event.step, event.steps_total
                 case Metrics():
                     metric_rows.append((event.step, datetime.fromtimestamp(event.ts, UTC), dict(event.values)))
-                    self._step = max(self._step or 0, event.step)
+                    self.step, self.stepped = max(self.step or 0, event.step), True
                 case Histogram():
                     histogram_rows.append((event.step, event.name, event.edges, event.counts))
                 case Progress():
-                    self._step, total = max(self._step or 0, event.step), event.steps_total
+                    self.step, total = max(self.step or 0, event.step), event.steps_total
                 case Sample():
                     self._write_sample(session, event)
                 case Checkpoint():
@@ -164,11 +167,11 @@ class Shipper:
                     self.error = self.error or event  # other processes' errors follow from the first one's
                 case Finish():
                     self.finish = event
-                    self._step = event.step
+                    self.step = event.step
         metrics.upsert(session, job_id, metric_rows)
         histograms.upsert(session, job_id, histogram_rows)
-        if self._step is not None:
-            jobs.set_progress(session, job_id, self._step, total)
+        if self.step is not None:
+            jobs.set_progress(session, job_id, self.step, total)
 
     def _write_sample(self, session: Session, sample: Sample) -> None:
         limit = int(SampleSettings.model_validate(self._claim.config.get("samples", {})).max_megabytes * MEGABYTE)

@@ -2,9 +2,8 @@
 
 import os
 import signal
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,11 +13,13 @@ from pydantic_core import to_json
 from jobs import lifecycle, processes
 from jobs.db import session_scope
 from jobs.lifecycle import Claim, LeaseLost, Order, Outcome
+from jobs.repository import checkpoints
 from jobs.schemas import JobStatus, Reason
 from jobs.settings import Settings
-from worker import gpus
+from worker import folders, gpus
 from worker.database import AWAY
 from worker.shipper import LOG_FILE, Shipper
+from worker.standby import Standby
 
 T = TypeVar("T")
 
@@ -35,20 +36,22 @@ log = structlog.get_logger()
 class Supervisor:
     """One claim's run, from its config file to its outcome. Used once."""
 
-    def __init__(self, claim: Claim, settings: Settings) -> None:
+    def __init__(self, claim: Claim, settings: Settings, standby: Standby) -> None:
         self._claim = claim
         self._settings = settings
-        self._run_dir = settings.run_dir(claim.job_id)
+        self._standby = standby
+        self._run_dir = settings.run_dir(claim.job_id, claim.attempt)
         self._log_file = self._run_dir / LOG_FILE
         self._shipper = Shipper(claim, self._run_dir, settings.worker_name)
         self._next_beat = 0.0
         self._kill_at: float | None = None
         self._database_away = False
+        self._tidied = False
         self.order = Order.CONTINUE
 
     def run(self) -> None:
         """Run the job to its end, whatever that is; `order` tells afterwards what it was told last."""
-        self._run_dir.mkdir(parents=True, exist_ok=True)
+        folders.begin(self._run_dir, self._claim.checkpoints)
         self._write_config()
         self._log_start = self._log_file.stat().st_size if self._log_file.exists() else 0
         kills_before = out_of_memory_kills()
@@ -70,8 +73,9 @@ class Supervisor:
 
     def _start(self) -> processes.Process:
         module = f"{self._settings.trainer}.{self._claim.kind}"
-        command = [sys.executable, "-m", module, str(self._run_dir / "config.json"), "--run-dir", str(self._run_dir)]
-        return processes.start(command, log=self._log_file, env=child_environment(self._settings.worker_device))
+        arguments = [str(self._run_dir / "config.json"), "--run-dir", str(self._run_dir)]
+        environment = child_environment(self._claim.gpus)
+        return self._standby.start(module, arguments, log=self._log_file, env=environment)
 
     def _note_start(self) -> None:
         with session_scope() as session:
@@ -82,11 +86,24 @@ class Supervisor:
         more = False
         while not processes.ended(process, 0 if more else SHIP_SECONDS):
             more = self._contact(self._shipper.ship) or False
+            self._tidy_once()
             self._beat_if_due()
             if self.order is Order.ABANDON:
                 return
             if self.order is not Order.CONTINUE:
                 self._end(process)
+
+    def _tidy_once(self) -> None:
+        """Drop what earlier attempts kept, once this one has told of all that it goes on from."""
+        if not self._tidied and self._shipper.stepped and self._contact(self._forget_earlier):
+            folders.remove_earlier_checkpoints(self._run_dir)
+            self._tidied = True
+
+    def _forget_earlier(self) -> bool:
+        with session_scope() as session:
+            lifecycle.fence(session, self._claim)
+            checkpoints.forget_elsewhere(session, self._claim.job_id, self._run_dir)
+        return True
 
     def _end(self, process: processes.Process) -> None:
         now = time.monotonic()
@@ -130,13 +147,15 @@ class Supervisor:
             return Outcome(JobStatus.CANCELLED, Reason.USER)
         if finish and finish.status == "succeeded":
             return Outcome(JobStatus.SUCCEEDED, result=finish.result)
-        if finish and finish.reason:  # it was asked to end there: given back, it would only go on
-            return Outcome(JobStatus.FAILED, finish.reason, finish.message, finish.result)
+        if finish and finish.reason:  # a health rule wants a person to look first
+            return Outcome(JobStatus.PAUSED, finish.reason, finish.message, finish.result)
         if error := self._shipper.error:
             crashed = error.reason is Reason.CRASHED
             return Outcome(JobStatus.FAILED, error.reason, error.message + (self._log_tail() if crashed else ""))
-        ours = self.order is Order.STOP and -status in (signal.SIGTERM, signal.SIGKILL)
-        if finish or ours:
+        asked = self.order in (Order.STOP, Order.PAUSE) and -status in (signal.SIGTERM, signal.SIGKILL)
+        if finish or asked:
+            if self.order is Order.PAUSE:
+                return Outcome(JobStatus.PAUSED, Reason.USER)
             return Outcome(JobStatus.QUEUED, Reason.WORKER_STOPPED)
         reason = Reason.OUT_OF_MEMORY if starved and -status == signal.SIGKILL else Reason.CRASHED
         return Outcome(JobStatus.FAILED, reason, how_it_ended(status) + self._log_tail())
@@ -165,10 +184,10 @@ class Supervisor:
         return result
 
 
-def child_environment(device: str) -> dict[str, str]:
-    """This process's environment, without what a trainer has no need to know, and with its slot's device only."""
+def child_environment(indices: Sequence[int]) -> dict[str, str]:
+    """This process's environment, without what a trainer has no need to know, and with its lease's GPUs only."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(SECRETS)}
-    return kept | gpus.visible(device) | {"PYTHONUNBUFFERED": "1"}
+    return kept | gpus.visible(indices) | {"PYTHONUNBUFFERED": "1"}
 
 
 def how_it_ended(status: int) -> str:

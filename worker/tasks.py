@@ -1,10 +1,11 @@
-"""The worker as Celery sees it, `celery -A worker.tasks worker`: one process a slot, and wake-ups that run jobs."""
+"""The worker as Celery sees it, `celery -A worker.tasks worker`: one a machine, a process a slot; wake-ups run jobs."""
 
 from contextlib import suppress
 from typing import Any
 
 import structlog
-from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
+from billiard.process import current_process
+from celery.signals import worker_process_init, worker_ready, worker_shutdown, worker_shutting_down
 
 from jobs import lifecycle, queue
 from jobs.db import session_scope
@@ -12,44 +13,62 @@ from jobs.lifecycle import Claim, LeaseLost, Order, Outcome
 from jobs.schemas import JobStatus, Reason
 from jobs.settings import Settings, get_settings
 from worker import gpus
-from worker.keeper import CurrentJob, Keeper
-from worker.supervisor import Supervisor
+from worker.keeper import Keeper, Slots
+from worker.standby import Standby
+from worker.supervisor import Supervisor, child_environment
 
 log = structlog.get_logger()
 app = queue.app
-current = CurrentJob()
 keepers: list[Keeper] = []  # of the main process: one, once it is ready
+standbys: list[Standby] = []  # of a slot's process: one, from its beginning
 
 
-def _slot() -> dict[str, Any]:
-    gpu_count = gpus.slot_gpus(get_settings().worker_device)
-    return {"worker_concurrency": 1, "task_default_queue": queue.queue_name(gpu_count)}
+def _slot_count() -> int:
+    settings = get_settings()
+    return max(1, settings.worker_cpu_slots + len(gpus.read(gpus.chosen(settings.worker_gpus))))
 
 
-app.add_defaults(_slot)
+slots = Slots(_slot_count())
+
+
+def _configuration() -> dict[str, Any]:
+    return {
+        "worker_concurrency": slots.count,
+        "task_default_queue": queue.queue_name(get_settings().worker_name),
+    }
+
+
+app.add_defaults(_configuration)
 
 
 @app.task(name=queue.WAKE)  # type: ignore[untyped-decorator]
 def wake() -> None:
-    """Run jobs until there is none left for this slot, or this worker is to stop."""
+    """Run jobs until there is none left for this machine, or this worker is to stop."""
     settings = get_settings()
+    standby = standbys[0] if standbys else Standby(settings, child_environment(()))
     order = Order.CONTINUE
     while order is not Order.STOP and (claim := _claim(settings)):
-        current.set(claim.job_id)
+        slots.put(_slot(), claim.job_id)
         try:
-            order = _run(claim, settings)
+            order = _run(claim, settings, standby)
         finally:
-            current.set(None)
+            slots.put(_slot(), None)
+        if standbys:
+            standby.prepare()
+
+
+def _slot() -> int:
+    return int(getattr(current_process(), "index", None) or 0)
 
 
 def _claim(settings: Settings) -> Claim | None:
     with session_scope() as session:
-        return lifecycle.claim(session, worker=settings.worker_name, gpus=gpus.slot_gpus(settings.worker_device))
+        return lifecycle.claim(session, worker=settings.worker_name)
 
 
-def _run(claim: Claim, settings: Settings) -> Order:
+def _run(claim: Claim, settings: Settings, standby: Standby) -> Order:
     """Run one job; what the worker itself can't do, such as write its folder, fails that job and not the worker."""
-    supervisor = Supervisor(claim, settings)
+    supervisor = Supervisor(claim, settings, standby)
     try:
         supervisor.run()
     except Exception as error:
@@ -60,11 +79,15 @@ def _run(claim: Claim, settings: Settings) -> Order:
     return supervisor.order
 
 
+def _on_process_init(**_: Any) -> None:
+    slots.put(_slot(), None)  # the slot's process before this one may have been killed with a job
+    standbys[:] = [Standby(get_settings(), child_environment(()))]
+    standbys[0].prepare()
+
+
 def _on_ready(**_: Any) -> None:
-    settings = get_settings()
-    keepers.append(Keeper(settings, current))
-    keepers[0].start()
-    queue.wake(gpus.slot_gpus(settings.worker_device))
+    keepers.append(Keeper(get_settings(), slots))
+    keepers[0].start()  # its first heartbeat wakes this worker where there is something to do
 
 
 def _on_shutting_down(**_: Any) -> None:
@@ -77,6 +100,7 @@ def _on_shutdown(**_: Any) -> None:
         keeper.end()
 
 
+worker_process_init.connect(_on_process_init)
 worker_ready.connect(_on_ready)
 worker_shutting_down.connect(_on_shutting_down)
 worker_shutdown.connect(_on_shutdown)

@@ -1,4 +1,4 @@
-"""Jobs: submit, list, read, cancel."""
+"""Jobs: submit, list, read, and what may be asked of one."""
 
 from typing import Annotated, Literal
 from uuid import UUID
@@ -9,7 +9,7 @@ from api.deps import Db, ExistingJob, Limit, page
 from api.examples import JOB_SPECS
 from jobs import lifecycle
 from jobs.repository import jobs
-from jobs.schemas import Job, JobSpec, JobStatus, Page, Slug
+from jobs.schemas import Job, JobChanges, JobSpec, JobStatus, Page, Slug
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 USER = "user"
@@ -47,3 +47,27 @@ def read_job(job: ExistingJob) -> Job:
 def cancel_job(job_id: UUID, session: Db) -> Job:
     """End a job before its time. One that runs is `cancelling` until its worker has stopped it."""
     return Job.model_validate(lifecycle.cancel(session, job_id, actor=USER))
+
+
+@router.patch("/{job_id}")
+def change_job(job_id: UUID, changes: JobChanges, session: Db) -> Job:
+    """Give a job that has not ended another priority class."""
+    return Job.model_validate(lifecycle.prioritise(session, job_id, changes.priority, actor=USER))
+
+
+@router.post("/{job_id}/pause")
+def pause_job(job_id: UUID, session: Db) -> Job:
+    """Hold a job. One that runs is `pausing` until its worker has had it write a checkpoint; then its slot is free."""
+    return Job.model_validate(lifecycle.pause(session, job_id, actor=USER))
+
+
+@router.post("/{job_id}/resume")
+def resume_job(job_id: UUID, session: Db) -> Job:
+    """Put a paused job back in line; it goes on from its last checkpoint."""
+    return Job.model_validate(lifecycle.resume(session, job_id, actor=USER))
+
+
+@router.post("/{job_id}/retry")
+def retry_job(job_id: UUID, session: Db) -> Job:
+    """Run a failed or cancelled job again, from its last checkpoint."""
+    return Job.model_validate(lifecycle.retry(session, job_id, actor=USER))

@@ -1,14 +1,15 @@
-"""The slots that run jobs."""
+"""The machines that run jobs."""
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Path, Query
 
-from api.deps import Db, Limit, page
-from jobs.repository import workers
-from jobs.schemas import Page, Worker
+from api.deps import Db, Limit
+from jobs import machines
+from jobs.schemas import Drain, Page, Worker
 
 router = APIRouter(prefix="/workers", tags=["workers"])
+Name = Annotated[str, Path(max_length=200)]
 
 
 @router.get("")
@@ -17,5 +18,18 @@ def list_workers(
     after: Annotated[str, Query(max_length=1000, description="name of the last worker seen")] = "",
     limit: Limit = 100,
 ) -> Page[Worker]:
-    """Workers by name."""
-    return page(workers.page(session, after=after, limit=limit + 1), limit, Worker)
+    """Machines by name: whether they take jobs, what they run, and how their GPUs do."""
+    found = machines.page(session, after=after, limit=limit + 1)
+    return Page(data=found[:limit], has_more=len(found) > limit)
+
+
+@router.post("/{name}/drain")
+def drain_worker(name: Name, drain: Drain, session: Db) -> Worker:
+    """Have a machine take no more jobs. With `now`, what it runs is given back too, from a checkpoint."""
+    return machines.drain(session, name, now=drain.now)
+
+
+@router.post("/{name}/undrain")
+def undrain_worker(name: Name, session: Db) -> Worker:
+    """Have a drained machine take jobs again."""
+    return machines.undrain(session, name)

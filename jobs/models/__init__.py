@@ -11,13 +11,14 @@ from jobs.models.log import LogChunk
 from jobs.models.metric import Metric
 from jobs.models.project import Project
 from jobs.models.sample import Sample
-from jobs.models.worker import Worker
+from jobs.models.worker import Gpu, Worker
 
 __all__ = [
     "Attempt",
     "Base",
     "Checkpoint",
     "Event",
+    "Gpu",
     "Histogram",
     "Image",
     "Job",

@@ -20,19 +20,22 @@ class JobDependency(Base):
 
 
 class Job(Base):
-    """A job, its lease (while a worker holds it), and how far its run has been shipped."""
+    """A job, and its lease while a worker holds it. `preempted`: its worker is to give it back for a job of a higher
+    class. `forgiven`: attempts before the last retry, whose lost workers no longer count."""
 
     __tablename__ = "jobs"
     __table_args__ = (
         Index("ix_jobs_newest", text("created_at DESC"), text("id DESC")),
-        Index("ix_jobs_queued", "gpus", "created_at", postgresql_where=text("status = 'queued'")),
-        Index("ix_jobs_unfinished", "status", postgresql_where=text("status IN ('waiting', 'running', 'cancelling')")),
+        Index(
+            "ix_jobs_unfinished", "status", postgresql_where=text("status NOT IN ('succeeded', 'failed', 'cancelled')")
+        ),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
     name: Mapped[str]
     kind: Mapped[Literal["train", "evaluate"]] = mapped_column(SafeText)
     project: Mapped[str] = mapped_column(ForeignKey("projects.slug"), index=True)
+    user: Mapped[str]
     priority: Mapped[str]
     labels: Mapped[dict[str, Any]]
     gpus: Mapped[int]
@@ -43,6 +46,7 @@ class Job(Base):
     message: Mapped[str | None]
     result: Mapped[dict[str, Any] | None]
     attempt: Mapped[int] = mapped_column(default=0)
+    forgiven: Mapped[int] = mapped_column(default=0)
     step: Mapped[int] = mapped_column(default=0)
     steps_total: Mapped[int | None]
     created_at: Mapped[CreatedAt]
@@ -52,9 +56,9 @@ class Job(Base):
     worker: Mapped[str | None]
     lease_token: Mapped[UUID | None]
     lease_expires_at: Mapped[Timestamp | None]
+    preempted: Mapped[bool] = mapped_column(default=False)
 
-    events_offset: Mapped[int] = mapped_column(BigInteger, default=0)
-    log_offset: Mapped[int] = mapped_column(BigInteger, default=0)
+    log_length: Mapped[int] = mapped_column(BigInteger, default=0)
     samples_dropped: Mapped[bool] = mapped_column(default=False)
 
     dependencies: Mapped[list[JobDependency]] = relationship(

@@ -27,6 +27,8 @@ class Gpu(Base):
 
 
 class Worker(Base):
+    """`stuck_slots` run jobs that are no longer this worker's, and can take no other."""
+
     __tablename__ = "workers"
 
     name: Mapped[str] = mapped_column(primary_key=True)
@@ -35,6 +37,7 @@ class Worker(Base):
     versions: Mapped[dict[str, Any]]
     status: Mapped[WorkerStatus]
     cpu_slots: Mapped[int]
+    stuck_slots: Mapped[int] = mapped_column(default=0, server_default="0")
     heartbeat_at: Mapped[CreatedAt]
 
     gpus: Mapped[list[Gpu]] = relationship(lazy="selectin", order_by=Gpu.index)

@@ -1,5 +1,6 @@
 """Checkpoints that jobs keep."""
 
+from pathlib import Path
 from typing import Any, Literal
 from uuid import UUID
 
@@ -20,6 +21,12 @@ def record(
     statement = insert(Checkpoint).values(job_id=job_id, step=step, **values)
     session.execute(statement.on_conflict_do_update(index_elements=[Checkpoint.job_id, Checkpoint.step], set_=values))
     session.execute(delete(Checkpoint).where(Checkpoint.job_id == job_id, Checkpoint.path.in_(removed)))
+
+
+def forget_elsewhere(session: Session, job_id: UUID, run_dir: Path) -> None:
+    """Forget a job's checkpoints that lie outside this folder."""
+    inside = Checkpoint.path.startswith(f"{run_dir}/", autoescape=True)
+    session.execute(delete(Checkpoint).where(Checkpoint.job_id == job_id, ~inside))
 
 
 def of_job(session: Session, job_id: UUID) -> list[Checkpoint]:

@@ -1,18 +1,19 @@
 """Jobs: reading, locking, listing, and how far a run has come."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, case, delete, exists, func, select, tuple_, update
+from sqlalchemy import Select, delete, exists, func, select, tuple_, update
 from sqlalchemy.orm import Session, aliased
 
 from jobs.errors import FieldError, Invalid, NotFound
 from jobs.models import Attempt, Checkpoint, Histogram, Job, JobDependency, Metric, Sample
 from jobs.schemas import JobStatus, Reason
 
-LEASED = (JobStatus.RUNNING, JobStatus.CANCELLING)
-_PRIORITY = case({"high": 0, "normal": 1, "low": 2}, value=Job.priority)
+LEASED = (JobStatus.RUNNING, JobStatus.PAUSING, JobStatus.CANCELLING)
+HELD_BACK = (JobStatus.WAITING, JobStatus.PAUSED)
 # Whoever locks several jobs does so from old to new, and a job is younger than those it depends on: no deadlocks.
 _AGE = (Job.created_at, Job.id)
 _SWEEP_LOCK = 0x5EE9  # any number that all sweeps agree on
@@ -75,9 +76,9 @@ def page(
     return list(session.scalars(query))
 
 
-def lock_next_queued(session: Session, gpus: int) -> Job | None:
-    """The job to run next on a slot with so many GPUs, locked; those that others have locked are left out."""
-    query = select(Job).where(Job.status == JobStatus.QUEUED, Job.gpus == gpus).order_by(_PRIORITY, *_AGE).limit(1)
+def lock_queued(session: Session, job_id: UUID) -> Job | None:
+    """A queued job, locked; None where it isn't queued any more, or somebody else has locked it to change that."""
+    query = select(Job).where(Job.id == job_id, Job.status == JobStatus.QUEUED)
     return session.scalar(_fresh(query.with_for_update(skip_locked=True)))
 
 
@@ -87,17 +88,23 @@ def lock_expired(session: Session, limit: int) -> list[Job]:
     return list(session.scalars(_fresh(query.with_for_update(skip_locked=True))))
 
 
+def lock_some(session: Session, ids: Sequence[UUID]) -> list[Job]:
+    """Those of the jobs that exist and that nobody else has locked, locked."""
+    query = select(Job).where(Job.id.in_(ids)).order_by(*_AGE)
+    return list(session.scalars(_fresh(query.with_for_update(skip_locked=True))))
+
+
 def lock_dependents(session: Session, job_id: UUID) -> list[Job]:
-    """Jobs that wait for this one, locked."""
+    """Jobs that wait for this one, or are paused and would, locked."""
     ids = select(JobDependency.job_id).where(JobDependency.depends_on_id == job_id)
-    return _lock_waiting(session, ids)
+    return _lock_held_back(session, ids)
 
 
 def lock_descendants(session: Session, job_id: UUID) -> list[Job]:
-    """Jobs that wait for this one, or for one that waits for it, and so on, locked."""
+    """Jobs that wait for this one, or for one that waits for it, and so on, paused ones too, locked."""
     tree = select(JobDependency.job_id).where(JobDependency.depends_on_id == job_id).cte(recursive=True)
     step = select(JobDependency.job_id).join(tree, JobDependency.depends_on_id == tree.c.job_id)
-    return _lock_waiting(session, select(tree.union(step).c.job_id))
+    return _lock_held_back(session, select(tree.union(step).c.job_id))
 
 
 def lock_decided(session: Session, limit: int) -> list[Job]:
@@ -120,15 +127,9 @@ def statuses_of_dependencies(session: Session, job_id: UUID) -> dict[UUID, JobSt
     return dict(session.execute(query.where(JobDependency.job_id == job_id)).all())
 
 
-def queued_by_gpus(session: Session) -> dict[int, int]:
-    """How many jobs are queued, by the GPUs they need."""
-    query = select(Job.gpus, func.count()).where(Job.status == JobStatus.QUEUED).group_by(Job.gpus)
-    return dict(session.execute(query).all())
-
-
 def lease(session: Session, job: Job, token: UUID, worker: str, seconds: float) -> None:
     """Give a locked job to a worker, and count the attempt."""
-    job.lease_token, job.worker = token, worker
+    job.lease_token, job.worker, job.preempted = token, worker, False
     job.attempt += 1
     if job.started_at is None:
         job.started_at = func.now()
@@ -144,14 +145,23 @@ def renew(job: Job, seconds: float) -> None:
 def release(session: Session, job: Job, status: JobStatus, reason: Reason | None, message: str | None) -> None:
     """Take a locked job from its worker, and note how the attempt ended."""
     job.lease_token = job.lease_expires_at = job.worker = None
-    ended: dict[str, Any] = {"status": status, "reason": reason, "message": message, "finished_at": func.now()}
+    job.preempted = False
+    finished_at = func.clock_timestamp()
+    ended: dict[str, Any] = {"status": status, "reason": reason, "message": message, "finished_at": finished_at}
     session.execute(update(Attempt).where(Attempt.job_id == job.id, Attempt.number == job.attempt).values(ended))
 
 
-def lost_attempts(session: Session, job_id: UUID) -> int:
-    """How often a worker has vanished with this job."""
-    query = select(func.count()).where(Attempt.job_id == job_id, Attempt.reason == Reason.LOST_WORKER)
-    return session.scalar(query) or 0
+def lost_attempts(session: Session, job: Job) -> int:
+    """How often a worker has vanished with this job since its last retry."""
+    lost = (Attempt.job_id == job.id, Attempt.number > job.forgiven, Attempt.reason == Reason.LOST_WORKER)
+    return session.scalar(select(func.count()).where(*lost)) or 0
+
+
+def seconds_run(session: Session, job: Job) -> float:
+    """How long the job's attempts before the present one ran, since its last retry."""
+    ran = func.sum(func.extract("epoch", Attempt.finished_at - Attempt.started_at))
+    query = select(ran).where(Attempt.job_id == job.id, Attempt.number > job.forgiven, Attempt.number < job.attempt)
+    return float(session.scalar(query) or 0.0)
 
 
 def mark_finished(job: Job) -> None:
@@ -159,14 +169,21 @@ def mark_finished(job: Job) -> None:
     job.finished_at = func.now()
 
 
-def shipped_offsets(session: Session, job_id: UUID) -> tuple[int, int]:
-    """Bytes of the event file and of the log that are in the database already."""
-    return session.execute(select(Job.events_offset, Job.log_offset).where(Job.id == job_id)).one()
+def shipped_offsets(session: Session, job_id: UUID, attempt: int) -> tuple[int, int]:
+    """Bytes of an attempt's event file and of its log that are in the database already."""
+    query = select(Attempt.events_offset, Attempt.log_offset)
+    return session.execute(query.where(Attempt.job_id == job_id, Attempt.number == attempt)).one()._tuple()
 
 
-def set_shipped(session: Session, job_id: UUID, events_offset: int, log_offset: int) -> None:
-    """Note how far the event file and the log have been shipped, in bytes; in the transaction that ships them."""
-    session.execute(update(Job).where(Job.id == job_id).values(events_offset=events_offset, log_offset=log_offset))
+def set_shipped(session: Session, job_id: UUID, attempt: int, events_offset: int, log_offset: int) -> None:
+    """Note how far an attempt's event file and log have been shipped, in bytes; in the transaction that ships them."""
+    offsets = {"events_offset": events_offset, "log_offset": log_offset}
+    session.execute(update(Attempt).where(Attempt.job_id == job_id, Attempt.number == attempt).values(offsets))
+
+
+def set_first_step(session: Session, job_id: UUID, attempt: int, step: int) -> None:
+    """Note the step from which an attempt's trainer went on."""
+    session.execute(update(Attempt).where(Attempt.job_id == job_id, Attempt.number == attempt).values(first_step=step))
 
 
 def set_progress(session: Session, job_id: UUID, step: int, steps_total: int | None) -> None:
@@ -192,6 +209,6 @@ def _fresh(query: Select[Job]) -> Select[Job]:
     return query.execution_options(populate_existing=True)
 
 
-def _lock_waiting(session: Session, ids: Select[UUID]) -> list[Job]:
-    query = select(Job).where(Job.id.in_(ids), Job.status == JobStatus.WAITING).order_by(*_AGE)
+def _lock_held_back(session: Session, ids: Select[UUID]) -> list[Job]:
+    query = select(Job).where(Job.id.in_(ids), Job.status.in_(HELD_BACK)).order_by(*_AGE)
     return list(session.scalars(_fresh(query.with_for_update())))

@@ -5,12 +5,13 @@ from uuid import UUID
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from jobs.models import LogChunk
+from jobs.models import Job, LogChunk
 
 
-def append(session: Session, job_id: UUID, offset: int, data: bytes) -> None:
-    """Keep a piece of the log that begins `offset` bytes into it."""
-    session.add(LogChunk(job_id=job_id, start=offset, data=data))
+def append(session: Session, job: Job, data: bytes) -> None:
+    """Keep the next piece of a locked job's log: attempts follow one another in it."""
+    session.add(LogChunk(job_id=job.id, start=job.log_length, data=data))
+    job.log_length += len(data)
     session.flush()
 
 

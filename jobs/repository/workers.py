@@ -1,5 +1,6 @@
-"""The slots that run jobs."""
+"""The machines that run jobs, and who holds their GPUs."""
 
+from collections.abc import Sequence, Set
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -9,62 +10,134 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from jobs.errors import NotFound
-from jobs.models import Worker
+from jobs.models import Gpu, Job, Worker
+from jobs.repository.jobs import LEASED
+from jobs.schemas import GpuReading, WorkerStatus
 
 
-def register(session: Session, name: str, host: str, device: str) -> None:
-    """Note that a worker has started, idle."""
-    values: dict[str, Any] = {"host": host, "device": device, "status": "idle", "job_id": None}
+def register(
+    session: Session,
+    name: str,
+    *,
+    host: str,
+    labels: dict[str, str],
+    versions: dict[str, str],
+    cpu_slots: int,
+) -> None:
+    """Note that a worker has started and takes jobs, unless it was being drained before."""
+    values: dict[str, Any] = {"host": host, "labels": labels, "versions": versions, "cpu_slots": cpu_slots}
     values["heartbeat_at"] = func.clock_timestamp()
-    statement = insert(Worker).values(name=name, **values)
-    session.execute(statement.on_conflict_do_update(index_elements=[Worker.name], set_=values))
+    statement = insert(Worker).values(name=name, status=WorkerStatus.ONLINE, **values)
+    still = case((Worker.status == WorkerStatus.DRAINING, WorkerStatus.DRAINING.value), else_=WorkerStatus.ONLINE.value)
+    session.execute(statement.on_conflict_do_update(index_elements=[Worker.name], set_=values | {"status": still}))
 
 
-def beat(session: Session, name: str, job_id: UUID | None) -> str:
-    """Note that a worker lives and what it runs; its status: idle, busy, or stopping where it was told to.
+def beat(session: Session, name: str, gpus: Sequence[GpuReading], running: Set[UUID]) -> None:
+    """Note that a worker lives, what its slots run, and how its GPUs do; one that does not answer is left out.
+
+    A slot that runs a job which is no longer this worker's is stuck: it can take no other.
 
     Raises:
         NotFound: no worker of this name is registered.
     """
-    status = case((Worker.status == "stopping", "stopping"), else_="busy" if job_id else "idle")
-    values = {"status": status, "job_id": job_id, "heartbeat_at": func.clock_timestamp()}
-    found: str | None = session.scalar(
-        update(Worker).where(Worker.name == name).values(values).returning(Worker.status)
-    )
+    held = select(func.count()).where(Job.id.in_(running), Job.worker == name, Job.status.in_(LEASED))
+    stuck = len(running) - (session.scalar(held) or 0)
+    heard = {"heartbeat_at": func.clock_timestamp(), "stuck_slots": stuck}
+    beaten = update(Worker).where(Worker.name == name).values(heard)
+    if session.scalar(beaten.returning(Worker.name)) is None:
+        raise NotFound(f"There is no worker {name}.")
+    for gpu in gpus:
+        reading = gpu.model_dump(exclude={"index"})
+        statement = insert(Gpu).values(worker=name, index=gpu.index, clean=False, **reading)
+        session.execute(statement.on_conflict_do_update(index_elements=[Gpu.worker, Gpu.index], set_=reading))
+    gone = Gpu.index.not_in([gpu.index for gpu in gpus])
+    session.execute(delete(Gpu).where(Gpu.worker == name, gone, Gpu.job_id.is_(None)))
+
+
+def unclean_gpus(session: Session, name: str) -> set[int]:
+    """The GPUs that nobody holds but that may not be given out before their memory is seen to be free."""
+    query = select(Gpu.index).where(Gpu.worker == name, Gpu.job_id.is_(None), ~Gpu.clean)
+    return set(session.scalars(query))
+
+
+def mark_clean(session: Session, name: str, indices: set[int]) -> None:
+    """Give GPUs back to the pool whose memory was seen to be free *after* `unclean_gpus` had named them."""
+    waiting = (Gpu.worker == name, Gpu.index.in_(indices), Gpu.job_id.is_(None))
+    session.execute(update(Gpu).where(*waiting).values(clean=True))
+
+
+def take_gpus(session: Session, name: str, job_id: UUID, count: int) -> tuple[int, ...] | None:
+    """Give a job so many of a worker's free GPUs, those of the lowest index; None where there are fewer."""
+    free = select(Gpu).where(Gpu.worker == name, Gpu.job_id.is_(None), Gpu.clean).order_by(Gpu.index)
+    found = list(session.scalars(free.limit(count).with_for_update().execution_options(populate_existing=True)))
+    if len(found) < count:
+        return None
+    for gpu in found:
+        gpu.job_id = job_id
+    return tuple(gpu.index for gpu in found)
+
+
+def release_gpus(session: Session, job_id: UUID) -> None:
+    """Take a job's GPUs from it; they are given out again once their memory is seen to be free."""
+    session.execute(update(Gpu).where(Gpu.job_id == job_id).values(job_id=None, clean=False))
+
+
+def set_status(session: Session, name: str, status: WorkerStatus) -> None:
+    """Note whether a worker takes jobs.
+
+    Raises:
+        NotFound: there is none of this name.
+    """
+    changed = update(Worker).where(Worker.name == name).values(status=status).returning(Worker.name)
+    if session.scalar(changed) is None:
+        raise NotFound(f"There is no worker {name}.")
+
+
+def get(session: Session, name: str) -> Worker:
+    """A worker.
+
+    Raises:
+        NotFound: there is none of this name.
+    """
+    found = session.get(Worker, name, populate_existing=True)
     if found is None:
         raise NotFound(f"There is no worker {name}.")
     return found
 
 
-def mark_stopping(session: Session, name: str) -> None:
-    """Note that a worker will take no further job; its job's next heartbeat says STOP."""
-    session.execute(update(Worker).where(Worker.name == name).values(status="stopping"))
+def status(session: Session, name: str) -> WorkerStatus | None:
+    """What a worker was told to do; None where it is not known."""
+    return session.scalar(select(Worker.status).where(Worker.name == name))
 
 
-def remove(session: Session, name: str) -> None:
-    """Forget a worker that has ended in order."""
-    session.execute(delete(Worker).where(Worker.name == name))
+def is_silent(session: Session, name: str, seconds: float) -> bool:
+    """Whether nothing was heard of a worker for so long."""
+    heard = session.scalar(
+        select(Worker.heartbeat_at > func.now() - timedelta(seconds=seconds)).where(Worker.name == name)
+    )
+    return not heard
 
 
-def is_stopping(session: Session, name: str) -> bool:
-    """Whether a worker was told to stop."""
-    return session.scalar(select(Worker.status).where(Worker.name == name)) == "stopping"
+def largest(session: Session) -> int:
+    """The most GPUs that any machine has, whether it is up or not."""
+    counts = select(func.count().label("gpus")).select_from(Gpu).group_by(Gpu.worker).subquery()
+    return session.scalar(select(func.max(counts.c.gpus))) or 0
 
 
-def mark_lost(session: Session, seconds: float) -> int:
-    """Mark the workers that have been silent for so long; how many that were."""
-    silent = Worker.heartbeat_at < func.now() - timedelta(seconds=seconds)
-    lost = update(Worker).where(silent, Worker.status != "lost").values(status="lost", job_id=None)
-    return len(session.scalars(lost.returning(Worker.name)).all())
-
-
-def idle_by_gpus(session: Session) -> dict[int, int]:
-    """How many workers wait for a job, by the GPUs of their slot."""
-    gpus = case((Worker.device.startswith("cpu"), 0), else_=1)
-    query = select(gpus, func.count()).where(Worker.status == "idle").group_by(gpus)
-    return dict(session.execute(query).all())
-
-
-def page(session: Session, *, after: str, limit: int) -> list[Worker]:
-    """Workers by name, from the one after `after` on."""
-    return list(session.scalars(select(Worker).where(Worker.name > after).order_by(Worker.name).limit(limit)))
+def page(
+    session: Session, *, limit: int, silent_seconds: float, after: str = "", only: str | None = None
+) -> list[tuple[Worker, bool, list[UUID]]]:
+    """Workers by name, from the one after `after` on, or the one: each with whether it is silent, and the jobs that it
+    holds."""
+    heard = Worker.heartbeat_at > func.now() - timedelta(seconds=silent_seconds)
+    held = func.array_remove(func.array_agg(Job.id), None)
+    query = (
+        select(Worker, ~heard, held)
+        .outerjoin(Job, (Job.worker == Worker.name) & Job.status.in_(LEASED))
+        .where(Worker.name > after if only is None else Worker.name == only)
+        .group_by(Worker.name)
+        .order_by(Worker.name)
+        .limit(limit)
+    )
+    found = session.execute(query.execution_options(populate_existing=True))
+    return [(worker, silent, held or []) for worker, silent, held in found]

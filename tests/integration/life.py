@@ -6,11 +6,11 @@ from uuid import UUID
 import redis
 from sqlalchemy import text
 
-from jobs import lifecycle
+from jobs import lifecycle, queue
 from jobs.db import session_scope
 from jobs.lifecycle import Claim, Order, Outcome, Swept
-from jobs.repository import events, jobs
-from jobs.schemas import Event, JobStatus, job_spec_adapter
+from jobs.repository import events, jobs, workers
+from jobs.schemas import Event, GpuReading, JobStatus, job_spec_adapter
 
 
 def submit(*after: UUID, model: dict[str, Any] | None = None, **changes: Any) -> UUID:
@@ -27,16 +27,43 @@ def submit(*after: UUID, model: dict[str, Any] | None = None, **changes: Any) ->
         return lifecycle.submit(session, job_spec_adapter.validate_python(spec), actor="user").id
 
 
-def claim(worker: str = "w", gpus: int = 0) -> Claim:
+def card(index: int) -> GpuReading:
+    return GpuReading(
+        index=index, name="card", uuid=f"GPU-{index}", memory_total=80_000_000_000, memory_used=0, utilisation=0.0
+    )
+
+
+def machine(name: str = "w", *, cpu_slots: int = 20, gpus: int = 0, labels: dict[str, str] | None = None) -> None:
+    """A machine that takes jobs; its GPUs are free."""
     with session_scope() as session:
-        found = lifecycle.claim(session, worker=worker, gpus=gpus)
+        workers.register(session, name, host="h", labels=labels or {}, versions={}, cpu_slots=cpu_slots)
+        workers.beat(session, name, [card(index) for index in range(gpus)], set())
+        workers.mark_clean(session, name, set(range(gpus)))
+
+
+def the_only(name: str) -> None:
+    """Have no other machine take jobs, and this one some: what is claimed is then claimed here."""
+    run("UPDATE workers SET status = 'draining' WHERE name != :name", name=name)
+    with session_scope() as session:
+        known = workers.status(session, name) is not None
+    if known:
+        run("UPDATE workers SET status = 'online' WHERE name = :name", name=name)
+    else:
+        machine(name, gpus=2)
+
+
+def claim(worker: str = "w") -> Claim:
+    the_only(worker)
+    with session_scope() as session:
+        found = lifecycle.claim(session, worker=worker)
     assert found is not None
     return found
 
 
-def nothing_to_claim(gpus: int = 0) -> bool:
+def nothing_to_claim(worker: str = "w") -> bool:
+    the_only(worker)
     with session_scope() as session:
-        return lifecycle.claim(session, worker="w", gpus=gpus) is None
+        return lifecycle.claim(session, worker=worker) is None
 
 
 def finish(claimed: Claim, status: Any, **outcome: Any) -> None:
@@ -78,6 +105,11 @@ def run(statement: str, **values: Any) -> None:
         session.execute(text(statement), values)
 
 
-def waiting_wakes(url: str) -> dict[str, int]:
+def run_count(statement: str) -> int:
+    with session_scope() as session:
+        return int(session.execute(text(statement)).scalar_one())
+
+
+def waiting_wakes(url: str, *names: str) -> dict[str, int]:
     with redis.Redis.from_url(url) as client:
-        return {queue: int(client.llen(queue)) for queue in ("cpu", "gpu")}
+        return {name: int(client.llen(queue.queue_name(name))) for name in names}

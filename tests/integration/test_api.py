@@ -22,9 +22,10 @@ from calibrl.services import free_port
 from jobs import lifecycle
 from jobs.db import session_scope
 from jobs.lifecycle import Outcome
-from jobs.repository import checkpoints, histograms, images, logs, metrics, samples, workers
+from jobs.repository import checkpoints, histograms, images, jobs, logs, metrics, samples
 from jobs.schemas import JobStatus, Reason
 from jobs.settings import get_settings
+from tests.integration import life
 
 pytestmark = pytest.mark.integration
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -127,16 +128,16 @@ def test_what_a_run_has_left_can_be_read(client: httpx.Client) -> None:
     job = submitted(client)["id"]
     id, sha = UUID(job), "c" * 64
     group = {"prompt_id": "p", "completions": [{"text": "<b>7</b>", "reward": 1.0, "passed": True}], "images": [sha]}
+    life.machine("w")
     with session_scope() as session:
-        workers.register(session, "w", "host", "cpu")
-        claim = lifecycle.claim(session, worker="w", gpus=0)
+        claim = lifecycle.claim(session, worker="w")
         assert claim is not None
         metrics.upsert(session, id, [(step, NOW, {"a": float("nan"), "b": step}) for step in (0, 1, 2)])
         histograms.upsert(session, id, [(1, "rareness", [0.0, 0.5, 1.0], [2, 3])])
         samples.insert(session, id, 1, group, 10_000)
         images.put(session, id, sha, b"\x89PNG")
         checkpoints.record(session, id, 2, "/c/2", True, {"validation/accuracy": 0.5}, [])
-        logs.append(session, id, 0, "naïve\n".encode())
+        logs.append(session, jobs.get(session, id), "naïve\n".encode())
         lifecycle.finish(session, claim, Outcome(JobStatus.FAILED, Reason.CRASHED, "boom", None))
 
     run = f"/v1/jobs/{job}"
@@ -159,7 +160,7 @@ def test_what_a_run_has_left_can_be_read(client: httpx.Client) -> None:
     assert client.get(f"{run}/log").json() == {"text": "naïve\n", "next": 7}
     assert client.get(f"{run}/log", params={"after": 7}).json() == {"text": "", "next": 7}
     (worker,) = client.get("/v1/workers").json()["data"]
-    assert (worker["name"], worker["status"], worker["device"]) == ("w", "idle", "cpu")
+    assert (worker["name"], worker["status"], worker["jobs"]) == ("w", "online", [])
     read = client.get(run).json()
     assert (read["status"], read["reason"], read["message"], read["attempt"]) == ("failed", "crashed", "boom", 1)
 
@@ -168,8 +169,8 @@ def test_a_character_cut_in_two_by_the_log_is_put_together(client: httpx.Client)
     job = submitted(client)["id"]
     encoded = ("é" * 30).encode()
     with session_scope() as session:
-        logs.append(session, UUID(job), 0, encoded[:31])
-        logs.append(session, UUID(job), 31, encoded[31:])
+        logs.append(session, jobs.lock(session, UUID(job)), encoded[:31])
+        logs.append(session, jobs.lock(session, UUID(job)), encoded[31:])
     seen, after = "", 0
     while chunk := client.get(f"/v1/jobs/{job}/log", params={"after": after, "limit_bytes": 17}).json():
         seen += chunk["text"]
@@ -337,6 +338,7 @@ def test_nobody_holds_a_201_for_a_job_that_was_not_committed(client: httpx.Clien
 def test_a_broker_that_is_away_stops_no_submission(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_URL", f"redis://127.0.0.1:{free_port()}/0")
     get_settings.cache_clear()
+    life.machine("w")
     assert submitted(client)["status"] == "queued"  # its wake-up comes with the sweep
     answer = client.get("/readyz")
     assert answer.status_code == 503
@@ -377,7 +379,7 @@ def test_the_sweep_runs_and_outlives_an_outage(
         monkeypatch.setenv("DATABASE_URL", database)
         get_settings.cache_clear()
         job = submitted(client)["id"]
+        life.claim("gone")
         with session_scope() as session:
-            lifecycle.claim(session, worker="gone", gpus=0)
             session.execute(text("UPDATE jobs SET lease_expires_at = now() - interval '1 second'"))
         wait_for(lambda: client.get(f"/v1/jobs/{job}").json()["reason"] == "lost_worker")

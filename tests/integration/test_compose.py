@@ -73,7 +73,7 @@ def test_the_example_file_names_every_variable(tmp_path: Path) -> None:
 def test_the_gpu_worker_is_the_worker_with_a_device(config: dict[str, Any]) -> None:
     worker, gpu = config["services"]["worker"], config["services"]["worker-gpu"]
     assert {key for key in gpu if gpu[key] != worker.get(key)} == {"environment", "profiles", "deploy"}
-    assert gpu["environment"] == worker["environment"] | {"CALIBRL_WORKER_DEVICE": "0"}
+    assert gpu["environment"] == worker["environment"] | {"CALIBRL_WORKER_CPU_SLOTS": "0"}
 
 
 def test_nothing_listens_beyond_this_machine_by_default(config: dict[str, Any]) -> None:

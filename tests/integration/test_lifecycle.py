@@ -7,15 +7,16 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-import redis
 
 from jobs import lifecycle
 from jobs.db import session_scope
 from jobs.errors import Conflict, Invalid, NotFound
 from jobs.lifecycle import Claim, IllegalTransition, LeaseLost, Order, Outcome, Swept
+from jobs.lifecycle.status import change
 from jobs.repository import checkpoints, jobs, workers
-from jobs.schemas import JobStatus, Reason, job_spec_adapter
+from jobs.schemas import JobStatus, Reason, WorkerStatus, job_spec_adapter
 from jobs.settings import get_settings
+from tests.conftest import eventually
 from tests.integration.life import (
     cancel,
     claim,
@@ -23,8 +24,10 @@ from tests.integration.life import (
     finish,
     heartbeat,
     history,
+    machine,
     nothing_to_claim,
     run,
+    run_count,
     status,
     submit,
     sweep,
@@ -77,19 +80,24 @@ def test_every_status_that_is_not_in_the_table_is_refused_by_the_only_writer() -
                 continue
             run("UPDATE jobs SET status = :status WHERE id = :id", status=before.value, id=id)
             with pytest.raises(IllegalTransition), session_scope() as session:
-                lifecycle._change(session, jobs.lock(session, id), to, actor="user")
+                change(session, jobs.lock(session, id), to, actor="user")
             assert status(id) is before
 
 
 def test_priority_then_age_and_the_slots_of_each_kind() -> None:
+    machine("cpu")
     low, first, second, high = submit(priority="low"), submit(), submit(), submit(priority="high")
+    machine("gpu", cpu_slots=0, gpus=1)
     on_gpu = submit(resources={"gpus": 1}, priority="low")
-    assert [claim().job_id for _ in range(4)] == [high, first, second, low]
-    assert nothing_to_claim()
-    assert claim(gpus=1).job_id == on_gpu
+    assert [claim("cpu").job_id for _ in range(4)] == [high, first, second, low]
+    assert nothing_to_claim("cpu")
+    claimed = claim("gpu")
+    assert (claimed.job_id, claimed.gpus) == (on_gpu, (0,))
 
 
 def test_no_two_workers_ever_take_the_same_job() -> None:
+    for index in range(6):
+        machine(f"w{index}", cpu_slots=4)
     ids = {submit() for _ in range(20)}
     taken: list[UUID] = []
     start = threading.Barrier(6)
@@ -98,7 +106,7 @@ def test_no_two_workers_ever_take_the_same_job() -> None:
         start.wait(10)
         while True:
             with session_scope() as session:
-                found = lifecycle.claim(session, worker=name, gpus=0)
+                found = lifecycle.claim(session, worker=name)
             if found is None:
                 return
             taken.append(found.job_id)
@@ -112,13 +120,26 @@ def test_no_two_workers_ever_take_the_same_job() -> None:
     assert set(taken) == ids
 
 
-def test_a_job_that_another_transaction_is_claiming_is_passed_over() -> None:
-    first, second = submit(), submit()
+def test_claims_take_turns() -> None:
+    """So that what is free, who has how much and who is next are the same for all that decide by it."""
+    submit()
+    submit()
+    machine("w")
     with session_scope() as session:
-        held = lifecycle.claim(session, worker="a", gpus=0)
-        assert held is not None and held.job_id == first
-        assert claim("b").job_id == second
-        assert nothing_to_claim()
+        assert lifecycle.claim(session, worker="w") is not None
+        waiting = threading.Thread(target=claim)
+        waiting.start()
+        eventually(lambda: run_count("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted") == 1)
+    waiting.join(10)
+    assert run_count("SELECT count(*) FROM jobs WHERE status = 'running'") == 2
+
+
+def test_a_job_that_somebody_is_changing_is_passed_over() -> None:
+    first, second = submit(), submit()
+    machine("w")
+    with session_scope() as session:
+        jobs.lock(session, first)
+        assert claim().job_id == second
 
 
 def test_a_lost_lease_writes_nothing_more() -> None:
@@ -194,23 +215,10 @@ def test_a_job_given_back_goes_on_and_does_not_count_as_lost() -> None:
 
 def test_a_stopping_worker_hears_so() -> None:
     submit()
-    with session_scope() as session:
-        workers.register(session, "w", "host", "cpu")
     claimed = claim("w")
     with session_scope() as session:
-        workers.mark_stopping(session, "w")
+        workers.set_status(session, "w", WorkerStatus.STOPPING)
     assert heartbeat(claimed) is Order.STOP
-
-
-def test_silent_workers_are_lost_and_come_back() -> None:
-    with session_scope() as session:
-        workers.register(session, "w", "host", "cpu")
-    assert sweep().workers_lost == 0
-    run("UPDATE workers SET heartbeat_at = now() - interval '1 hour'")
-    assert sweep().workers_lost == 1
-    assert sweep().workers_lost == 0
-    with session_scope() as session:
-        assert workers.beat(session, "w", None) == "idle"
 
 
 def test_only_one_sweep_at_a_time() -> None:
@@ -247,7 +255,7 @@ def test_dependents_fail_with_what_they_need(how: str) -> None:
         assert cancel(root) is S.CANCELLING
         finish(claimed, S.CANCELLED)
     else:
-        run("INSERT INTO attempts SELECT :id, n, 'w', now(), now(), 'queued', 'lost_worker' "
+        run("INSERT INTO attempts SELECT :id, n, 'w', now(), now(), 'queued', 'lost_worker', NULL, 0, 0, 0 "
             "FROM generate_series(8, 9) n", id=root)  # fmt: skip
         expire(root)
         assert sweep().failed == 1
@@ -301,7 +309,8 @@ def test_cancel_while_a_job_runs_wins_however_the_run_ends(ends: JobStatus) -> N
     id = submit()
     claimed = claim()
     assert cancel(id) is S.CANCELLING
-    assert cancel(id) is S.CANCELLING
+    with pytest.raises(Conflict, match="already being cancelled"):
+        cancel(id)
     assert heartbeat(claimed) is Order.CANCEL
     finish(claimed, ends)
     assert status(id) is S.CANCELLED
@@ -378,22 +387,23 @@ def test_wake_ups_follow_the_commit(redis_url: str) -> None:
         }
         lifecycle.submit(session, job_spec_adapter.validate_python(spec), actor="user")
         raise RuntimeError("no commit")
-    assert waiting_wakes(redis_url) == {"cpu": 0, "gpu": 0}
+    machine("a", cpu_slots=1)
+    machine("b", cpu_slots=0, gpus=1)
+    assert waiting_wakes(redis_url, "a", "b") == {"a": 0, "b": 0}
     submit()
+    assert waiting_wakes(redis_url, "a", "b") == {"a": 1, "b": 0}
     submit(resources={"gpus": 1})
-    assert waiting_wakes(redis_url) == {"cpu": 1, "gpu": 1}
+    assert waiting_wakes(redis_url, "a", "b")["b"] == 1
 
 
-def test_the_sweep_wakes_no_more_workers_than_wait(redis_url: str) -> None:
+def test_the_sweep_wakes_who_has_room(redis_url: str) -> None:
     for _ in range(3):
         submit()
-    with redis.Redis.from_url(redis_url) as client:
-        client.flushall()  # a broker that lost all it had
     assert sweep().woken == 0
-    with session_scope() as session:
-        workers.register(session, "idle", "host", "cpu")
-        workers.register(session, "busy", "host", "cpu")
-        workers.beat(session, "busy", claim("busy").job_id)
-        workers.register(session, "other", "host", "0 Some GPU")
-    assert sweep().woken == 1
-    assert waiting_wakes(redis_url) == {"cpu": 1, "gpu": 0}
+    machine("one", cpu_slots=1)
+    machine("silent")
+    run("UPDATE workers SET heartbeat_at = now() - interval '1 hour' WHERE name = 'silent'")
+    machine("two", cpu_slots=2)
+    run("UPDATE workers SET stuck_slots = 1 WHERE name = 'two'")
+    assert sweep().woken == 2
+    assert waiting_wakes(redis_url, "one", "silent", "two") == {"one": 1, "silent": 0, "two": 1}

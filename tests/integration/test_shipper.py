@@ -15,6 +15,7 @@ from jobs.schemas import job_spec_adapter
 from tests.conftest import sql
 from tests.fake_trainer.run import png
 from tests.fake_trainer.train import group
+from tests.integration import life
 from worker.shipper import BATCH_LINES, LOG_FILE, Shipper
 
 pytestmark = pytest.mark.integration
@@ -33,10 +34,7 @@ def claim(database: str) -> Claim:
     }
     with session_scope() as session:
         lifecycle.submit(session, job_spec_adapter.validate_python(spec), actor="user")
-    with session_scope() as session:
-        claim = lifecycle.claim(session, worker="tester", gpus=0)
-    assert claim is not None
-    return claim
+    return life.claim("tester")
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import pytest
 
 from jobs.schemas import Reason
 from worker.events import Error, Finish, Metrics, run_event_adapter
-from worker.gpus import slot_gpus, visible
 from worker.keeper import CurrentJob
 from worker.shipper import BATCH_BYTES, BATCH_LINES, read_batch
 from worker.supervisor import child_environment, how_it_ended, out_of_memory_kills
@@ -78,16 +77,11 @@ def test_a_finish_keeps_why_a_run_was_stopped() -> None:
     assert isinstance(event, Finish) and (event.reason, event.message) == (Reason.HEALTH, "no_advantage fired")
 
 
-def test_a_slot_shows_its_device_and_no_other() -> None:
-    assert (visible("cpu")["CUDA_VISIBLE_DEVICES"], visible("3")["CUDA_VISIBLE_DEVICES"]) == ("", "3")
-    assert (slot_gpus("cpu"), slot_gpus("0")) == (0, 1)
-
-
 def test_a_trainer_inherits_the_environment_but_for_secrets_and_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("DATABASE_URL", "REDIS_URL", "CALIBRL_API_KEY", "CALIBRL_DATA_DIR"):
         monkeypatch.setenv(name, "secret")
     monkeypatch.setenv("HF_HOME", "/models")
-    environment = child_environment("1")
+    environment = child_environment([1])
     assert "secret" not in environment.values()
     assert (environment["HF_HOME"], environment["CUDA_VISIBLE_DEVICES"]) == ("/models", "1")
 

@@ -1,0 +1,48 @@
+"""A job's life: the only code that changes a status, and the lease by which one worker at a time holds a job.
+
+`status` has the table of legal transitions, `requests` what people ask for, `leases` what workers do with a job,
+`dispatch` which job starts where, `sweeping` what mends the rest.
+"""
+
+from jobs.lifecycle.dispatch import entries, estimate, wake_for_free_slots
+from jobs.lifecycle.leases import (
+    Claim,
+    KnownCheckpoint,
+    LeaseLost,
+    Order,
+    Outcome,
+    claim,
+    fence,
+    finish,
+    heartbeat,
+    start,
+)
+from jobs.lifecycle.requests import cancel, pause, prioritise, resume, retry, submit
+from jobs.lifecycle.status import TRANSITIONS, IllegalTransition
+from jobs.lifecycle.sweeping import Swept, sweep
+
+__all__ = [
+    "TRANSITIONS",
+    "Claim",
+    "IllegalTransition",
+    "KnownCheckpoint",
+    "LeaseLost",
+    "Order",
+    "Outcome",
+    "Swept",
+    "cancel",
+    "claim",
+    "entries",
+    "estimate",
+    "fence",
+    "finish",
+    "heartbeat",
+    "pause",
+    "prioritise",
+    "resume",
+    "retry",
+    "start",
+    "submit",
+    "sweep",
+    "wake_for_free_slots",
+]

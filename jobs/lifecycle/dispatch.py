@@ -1,0 +1,176 @@
+"""Which job starts where: the scheduler's plan on what the database says, and the wake-ups that follow from it."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row
+from sqlalchemy.orm import Session
+
+from jobs import models
+from jobs.db import wake_after_commit
+from jobs.repository import projects, queue
+from jobs.scheduler import Machine, Placement, QueuedJob, RunningJob, Share, plan, victims
+from jobs.schemas import JobStatus, Priority, QueueEntry, WaitReason
+from jobs.settings import get_settings
+
+HOUR = 3600.0
+_VICTIMS_FOR = 20  # blocked jobs, the first in line, for which others may have to give way at once
+
+
+class Situation:
+    """All that the scheduler decides from, as it is in this transaction."""
+
+    def __init__(self, session: Session) -> None:
+        settings = get_settings()
+        self.machines = [Machine(**row._mapping) for row in queue.machines(session, settings.lease_seconds)]
+        self._typical = projects.typical_seconds(session)
+        self.running = [self._running(row) for row in queue.running(session)]
+        self.queued = [self._queued(row) for row in queue.queued(session)]
+        self.shares = _shares(session, settings.fair_share_half_life_hours * HOUR)
+
+    def _queued(self, row: Row[Any]) -> QueuedJob:
+        expected = [seconds for seconds in (row.timeout, self._typical.get((row.project, row.kind))) if seconds]
+        return QueuedJob(
+            id=row.id,
+            project=row.project,
+            user=row.user,
+            priority=row.priority,
+            gpus=row.gpus,
+            labels=row.labels or {},
+            age=float(row.age),
+            seconds=min(expected, default=None),
+        )
+
+    def _running(self, row: Row[Any]) -> RunningJob:
+        seconds, steps = float(row.seconds), row.steps or 0
+        left = self._typical.get((row.project, row.kind))
+        if steps > 0 and row.steps_left is not None:
+            left = seconds / steps * row.steps_left
+        elif left is not None:
+            left = max(0.0, left - seconds)
+        return RunningJob(
+            id=row.id,
+            project=row.project,
+            priority=row.priority,
+            worker=row.worker,
+            gpus=row.gpus,
+            seconds_left=left,
+            leaving=bool(row.leaving),
+        )
+
+    def placements(self, *, until_full: bool = False, without: frozenset[UUID] = frozenset()) -> list[Placement]:
+        """The plan, without some jobs."""
+        queued = [job for job in self.queued if job.id not in without]
+        return plan(queued, self.running, self.machines, self.shares, until_full=until_full)
+
+    def giving_way(self) -> list[UUID]:
+        """The running jobs that must give way to jobs of a higher class."""
+        by_id = {job.id: job for job in self.queued}
+        blocked = [place for place in self.placements() if place.reason in (WaitReason.BUSY, WaitReason.RESERVED)]
+        for place in blocked[:_VICTIMS_FOR]:
+            found = victims(by_id[place.job_id], self.running, self.machines)
+            if found is not None:
+                return found[1]  # one job's at a time: the next plan knows what they leave
+        return []
+
+
+def startable(session: Session, without: frozenset[UUID] = frozenset()) -> list[Placement]:
+    """The jobs that can start now, each with its machine; nothing is read of the queue where nothing is free."""
+    machines = queue.machines(session, get_settings().lease_seconds)
+    if not any(machine.free_cpu_slots > 0 or machine.free_gpus > 0 for machine in machines):
+        return []
+    return [place for place in Situation(session).placements(until_full=True, without=without) if place.starts_in == 0]
+
+
+def wake_for_free_slots(session: Session) -> int:
+    """Wake, once this session has committed, the workers that have room for what is queued; how many wake-ups."""
+    places = startable(session)
+    for place in places:
+        assert place.worker is not None
+        wake_after_commit(session, place.worker)
+    return len(places)
+
+
+def entries(session: Session, project: str | None = None) -> list[QueueEntry]:
+    """Every job that has not started, in line first: why it waits, its position and its estimated start."""
+    places = {place.job_id: place for place in Situation(session).placements()}
+    found = [_entry(job, places.get(job.id)) for job in queue.unstarted(session, project)]
+    return sorted(found, key=lambda entry: (entry.position is None, entry.position or 0, entry.queued_at))
+
+
+def estimate(session: Session, job: QueuedJob) -> Placement:
+    """Where a job would stand if it were queued now."""
+    situation = Situation(session)
+    situation.queued.append(job)
+    return next(place for place in situation.placements() if place.job_id == job.id)
+
+
+def _entry(job: models.Job, place: Placement | None) -> QueueEntry:
+    reason = place.reason if place else WaitReason(job.status) if job.status is not JobStatus.QUEUED else None
+    start = None
+    if place and place.starts_in is not None:
+        start = datetime.now(UTC) + timedelta(seconds=place.starts_in)
+    return QueueEntry(
+        job_id=job.id,
+        name=job.name,
+        project=job.project,
+        user=job.user,
+        priority=_priority(job),
+        gpus=job.gpus,
+        status=job.status,
+        position=place.position if place else None,
+        reason=reason,
+        explanation=explain(job, place, reason),
+        estimated_start=start,
+        queued_at=job.created_at,
+    )
+
+
+def explain(job: models.Job, place: Placement | None, reason: WaitReason | None) -> str:
+    """Why a job has not started, in a sentence."""
+    needs = f"{job.gpus} GPU{'s' if job.gpus > 1 else ''}" if job.gpus else "a CPU slot"
+    labels = job.spec["resources"]["labels"]
+    where = f" labelled {', '.join(f'{key}={value}' for key, value in labels.items())}" if labels else ""
+    match reason:
+        case None:
+            return f"starts on {place.worker} now" if place else "is about to be placed"
+        case WaitReason.NO_MACHINE:
+            return f"no machine{where} that takes jobs just now has {needs}"
+        case WaitReason.BUSY:
+            return f"waits for {needs}: all that would do are taken"
+        case WaitReason.RESERVED:
+            behind = place.behind if place else None
+            return f"what is free is kept for job {behind}, which comes first"
+        case WaitReason.PROJECT_LIMIT:
+            return f"project {job.project} already runs as many GPUs as it may"
+        case WaitReason.BUDGET:
+            return f"the month's slot-hours of project {job.project}, or of {job.user} in it, are used up"
+        case WaitReason.WAITING:
+            return "waits for jobs that it depends on"
+        case WaitReason.PAUSED:
+            return "is paused; resume it to put it back in line"
+
+
+def _priority(job: models.Job) -> Priority:
+    assert job.priority in ("low", "normal", "high")
+    return job.priority  # type: ignore[return-value]
+
+
+def _shares(session: Session, half_life_seconds: float) -> dict[str, Share]:
+    used = projects.usage(session, half_life_seconds)
+    return {project.slug: _share(project, used) for project in projects.all_of(session)}
+
+
+def _share(project: models.Project, used: Sequence[Row[Any]]) -> Share:
+    own = [row for row in used if row.project == project.slug]
+    budget, user_budget = project.budget_slot_hours, project.user_budget_slot_hours
+    left_by_user = {} if user_budget is None else {row.user: user_budget * HOUR - row.month for row in own}
+    return Share(
+        weight=project.weight,
+        recent=sum(row.recent for row in own),
+        max_gpus=project.max_gpus,
+        left=None if budget is None else budget * HOUR - sum(row.month for row in own),
+        left_by_user=left_by_user,
+    )

@@ -1,0 +1,182 @@
+"""What workers do with a job: claim it, hold it by a lease, and say how it ended."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Literal
+from uuid import UUID, uuid4
+
+from sqlalchemy.orm import Session
+
+from jobs import models, specs
+from jobs.lifecycle.dispatch import startable
+from jobs.lifecycle.status import SCHEDULER, change
+from jobs.repository import checkpoints, events, jobs, queue, workers
+from jobs.schemas import JobModel, JobStatus, Limits, Reason, WorkerStatus
+from jobs.settings import get_settings
+
+
+@dataclass(frozen=True)
+class KnownCheckpoint:
+    """A checkpoint of an earlier attempt that the database knows of, and so all that came before it."""
+
+    step: int
+    path: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A worker's hold on a job: `config` is the core's TrainConfig or EvaluateConfig as JSON, every model a path.
+
+    `gpus`: the indices of the machine's GPUs that it may use. `checkpoints`: where it may go on from, by step.
+    `seconds_run`: how long its earlier attempts took together.
+    """
+
+    job_id: UUID
+    attempt: int
+    token: UUID
+    kind: Literal["train", "evaluate"]
+    config: dict[str, Any]
+    gpus: tuple[int, ...] = ()
+    checkpoints: tuple[KnownCheckpoint, ...] = ()
+    limits: Limits = field(default_factory=Limits)
+    seconds_run: float = 0.0
+
+
+class Order(StrEnum):
+    """What a heartbeat tells the worker to do with its job."""
+
+    CONTINUE = "continue"
+    CANCEL = "cancel"  # the user wants it ended
+    PAUSE = "pause"  # the user wants it held: have the trainer write a checkpoint
+    STOP = "stop"  # this worker stops, or the job gives way: have the trainer write a checkpoint, then give it back
+    ABANDON = "abandon"  # the lease is lost: kill the trainer, write nothing more
+
+
+class LeaseLost(Exception):
+    """The job is no longer this claim's: another worker may hold it, or it has ended."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a claim ended. QUEUED gives the job back; it goes on from its last checkpoint."""
+
+    status: Literal[JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.QUEUED, JobStatus.PAUSED]
+    reason: Reason | None = None
+    message: str | None = None
+    result: dict[str, Any] | None = None
+
+
+def claim(session: Session, *, worker: str) -> Claim | None:
+    """Take the job that is to start on this worker now; None where there is none."""
+    queue.lock(session)
+    gone: frozenset[UUID] = frozenset()  # to somebody who is changing them at this moment
+    while True:
+        places = startable(session, gone)
+        mine = next((place.job_id for place in places if place.worker == worker), None)
+        if mine is None:
+            return None
+        job = jobs.lock_queued(session, mine)
+        found = _take(session, job, worker) if job else None
+        if found is not None:
+            return found
+        gone |= {mine}
+
+
+def _take(session: Session, job: models.Job, worker: str) -> Claim | None:
+    """A locked job's lease; None where it can't be had, and the job has failed where it can't be run at all."""
+    try:
+        config = specs.core_config(job.spec, lambda model: _checkpoint(session, model))
+    except specs.Unusable as error:
+        change(session, job, JobStatus.FAILED, actor=SCHEDULER, reason=error.reason, message=str(error))
+        return None
+    gpus = workers.take_gpus(session, worker, job.id, job.gpus)
+    if gpus is None:
+        return None
+    token = uuid4()
+    jobs.lease(session, job, token, worker, get_settings().lease_seconds)
+    change(session, job, JobStatus.RUNNING, type="claimed", actor=worker, message=_names(gpus))
+    return Claim(
+        job_id=job.id,
+        attempt=job.attempt,
+        token=token,
+        kind=job.kind,
+        config=config,
+        gpus=gpus,
+        checkpoints=tuple(KnownCheckpoint(row.step, row.path) for row in checkpoints.of_job(session, job.id)),
+        limits=Limits.model_validate(job.spec["limits"]),
+        seconds_run=jobs.seconds_run(session, job),
+    )
+
+
+def fence(session: Session, claim: Claim) -> models.Job:
+    """The claim's job, locked until the session ends. Every write of a run starts with this.
+
+    A lease that has expired still holds until a sweep takes the job away: a database that was gone for a while costs
+    nobody their run.
+
+    Raises:
+        LeaseLost: the job is no longer this claim's.
+    """
+    job = jobs.lock_leased(session, claim.job_id, claim.token)
+    if job is None:
+        raise LeaseLost(f"job {claim.job_id} is no longer attempt {claim.attempt}'s")
+    return job
+
+
+def heartbeat(session: Session, claim: Claim) -> Order:
+    """Renew the lease, and hear what to do."""
+    job = jobs.lock_leased(session, claim.job_id, claim.token)
+    if job is None:
+        return Order.ABANDON
+    jobs.renew(job, get_settings().lease_seconds)
+    if job.status is JobStatus.CANCELLING:
+        return Order.CANCEL
+    if job.status is JobStatus.PAUSING:
+        return Order.PAUSE
+    stops = job.preempted or workers.status(session, _holder(job)) is WorkerStatus.STOPPING
+    return Order.STOP if stops else Order.CONTINUE
+
+
+def start(session: Session, claim: Claim) -> None:
+    """Note that the trainer runs.
+
+    Raises:
+        LeaseLost: the job is no longer this claim's.
+    """
+    job = fence(session, claim)
+    events.add(session, job.id, "started", actor=_holder(job), message=f"attempt {job.attempt}")
+
+
+def finish(session: Session, claim: Claim, outcome: Outcome) -> None:
+    """End a claim. Jobs that depend on this one are queued or fail with it.
+
+    Raises:
+        LeaseLost: the job is no longer this claim's.
+    """
+    job = fence(session, claim)
+    job.result = outcome.result
+    status: JobStatus = outcome.status
+    reason = outcome.reason
+    if job.status is JobStatus.CANCELLING:
+        status, reason = JobStatus.CANCELLED, Reason.USER
+    elif job.status is JobStatus.PAUSING and status is JobStatus.QUEUED:
+        status, reason = JobStatus.PAUSED, Reason.USER
+    elif job.preempted and status is JobStatus.QUEUED:
+        reason = Reason.PREEMPTED
+    change(session, job, status, actor=_holder(job), reason=reason, message=outcome.message)
+
+
+def _checkpoint(session: Session, model: JobModel) -> Path:
+    checkpoint = checkpoints.choose(session, model.from_job, model.checkpoint)
+    if checkpoint is None:
+        raise specs.Unusable(Reason.DEPENDENCY_FAILED, f"job {model.from_job} has left no checkpoint")
+    return Path(checkpoint.path)
+
+
+def _names(gpus: tuple[int, ...]) -> str | None:
+    return f"GPU{'s' if len(gpus) > 1 else ''} {', '.join(map(str, gpus))}" if gpus else None
+
+
+def _holder(job: models.Job) -> str:
+    return job.worker or SCHEDULER

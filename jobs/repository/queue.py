@@ -1,0 +1,94 @@
+"""What the scheduler decides from: the jobs that could start, those that run, and the machines that take jobs."""
+
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import Row, case, func, select
+from sqlalchemy.orm import Session
+
+from jobs.models import Attempt, Gpu, Job, Worker
+from jobs.repository.jobs import LEASED
+from jobs.schemas import JobStatus, WorkerStatus
+
+_LOCK = 0xC1A1  # any number that all who claim agree on
+_UNSTARTED = (JobStatus.QUEUED, JobStatus.WAITING, JobStatus.PAUSED)
+
+
+def lock(session: Session) -> None:
+    """Be the only one who gives out jobs until the transaction ends: shares and limits are then exact."""
+    session.execute(select(func.pg_advisory_xact_lock(_LOCK)))
+
+
+def queued(session: Session) -> list[Row[Any]]:
+    """The jobs that could start: what the scheduler has to know of each, oldest first."""
+    query = (
+        select(
+            Job.id,
+            Job.project,
+            Job.user,
+            Job.kind,
+            Job.priority,
+            Job.gpus,
+            Job.spec["resources"]["labels"].label("labels"),
+            Job.spec["limits"]["timeout_seconds"].as_float().label("timeout"),
+            func.extract("epoch", func.now() - Job.created_at).label("age"),
+        )
+        .where(Job.status == JobStatus.QUEUED)
+        .order_by(Job.created_at, Job.id)
+    )
+    return list(session.execute(query))
+
+
+def running(session: Session) -> list[Row[Any]]:
+    """The jobs that hold slots, in the order they got them: with the seconds and steps of their present attempt."""
+    leaving = Job.preempted | Job.status.in_((JobStatus.PAUSING, JobStatus.CANCELLING))
+    query = (
+        select(
+            Job.id,
+            Job.project,
+            Job.kind,
+            Job.priority,
+            Job.worker,
+            Job.gpus,
+            (leaving | (Worker.status == WorkerStatus.STOPPING)).label("leaving"),
+            func.extract("epoch", func.now() - Attempt.started_at).label("seconds"),
+            (Job.step - Attempt.first_step).label("steps"),
+            (Job.steps_total - Job.step).label("steps_left"),
+        )
+        .join(Attempt, (Attempt.job_id == Job.id) & (Attempt.number == Job.attempt))
+        .outerjoin(Worker, Worker.name == Job.worker)
+        .where(Job.status.in_(LEASED))
+        .order_by(Attempt.started_at)
+    )
+    return list(session.execute(query))
+
+
+def machines(session: Session, silent_seconds: float) -> list[Row[Any]]:
+    """The machines that take jobs, by name, with what they have and what of it is free."""
+    held = (Job.worker == Worker.name, Job.status.in_(LEASED), Job.gpus == 0)
+    on_cpu = select(func.count()).where(*held).correlate(Worker).scalar_subquery()
+    usable = case((Gpu.job_id.is_(None) & Gpu.clean, 1))
+    query = (
+        select(
+            Worker.name,
+            Worker.labels,
+            Worker.cpu_slots,
+            func.count(Gpu.index).label("gpus"),
+            (Worker.cpu_slots - Worker.stuck_slots - on_cpu).label("free_cpu_slots"),
+            (func.count(usable) - Worker.stuck_slots).label("free_gpus"),
+        )
+        .outerjoin(Gpu, Gpu.worker == Worker.name)
+        .where(
+            Worker.status == WorkerStatus.ONLINE,
+            Worker.heartbeat_at > func.now() - timedelta(seconds=silent_seconds),
+        )
+        .group_by(Worker.name)
+        .order_by(Worker.name)
+    )
+    return list(session.execute(query))
+
+
+def unstarted(session: Session, project: str | None) -> list[Job]:
+    """The jobs that wait for anything, oldest first."""
+    query = select(Job).where(Job.status.in_(_UNSTARTED)).order_by(Job.created_at, Job.id)
+    return list(session.scalars(query if project is None else query.where(Job.project == project)))

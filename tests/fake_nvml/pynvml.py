@@ -1,0 +1,61 @@
+"""What `worker.gpus` asks of NVML, answered from the file that FAKE_NVML names (see this folder's `__init__`)."""
+
+import json
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+GIBIBYTE = 2**30
+
+
+class NVMLError(Exception):
+    pass
+
+
+def _cards() -> list[dict[str, Any]]:
+    try:
+        return json.loads(Path(os.environ["FAKE_NVML"]).read_text())
+    except (KeyError, FileNotFoundError):
+        raise NVMLError("NVML Shared Library Not Found") from None
+
+
+def _card(index: int) -> dict[str, Any]:
+    cards = _cards()
+    if index not in range(len(cards)):
+        raise NVMLError("Invalid Argument")
+    if cards[index]["fails"]:
+        raise NVMLError("GPU is lost")
+    return cards[index]
+
+
+def nvmlInit() -> None:
+    _cards()
+
+
+def nvmlDeviceGetCount() -> int:
+    return len(_cards())
+
+
+def nvmlDeviceGetHandleByIndex(index: int) -> int:
+    _card(index)
+    return index
+
+
+def nvmlDeviceGetName(handle: int) -> str:
+    return _card(handle)["name"]
+
+
+def nvmlDeviceGetUUID(handle: int) -> str:
+    _card(handle)
+    return f"GPU-{handle:08d}"
+
+
+def nvmlDeviceGetMemoryInfo(handle: int) -> SimpleNamespace:
+    card = _card(handle)
+    total, used = (int(card[name] * GIBIBYTE) for name in ("total", "used"))
+    return SimpleNamespace(total=total, used=used, free=total - used)
+
+
+def nvmlDeviceGetUtilizationRates(handle: int) -> SimpleNamespace:
+    return SimpleNamespace(gpu=_card(handle)["utilisation"], memory=0)

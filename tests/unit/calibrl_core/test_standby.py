@@ -1,0 +1,60 @@
+"""The real trainer, started from one that waited."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.conftest import ROOT
+from tests.unit.calibrl_core.test_train import config
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+NOT_RUN = ("perf/", "memory/")  # metrics of the machine
+
+# Whatever asks CUDA for its devices fixes which ones this process will ever see.
+NO_CUDA = """
+import torch
+asked = []
+for name in ("is_available", "device_count", "_lazy_init"):
+    setattr(torch.cuda, name, lambda *_, name=name: asked.append(name))
+import calibrl_core.train, calibrl_core.evaluate
+print(asked, torch.cuda.is_initialized())
+"""
+
+
+def run(command: list[str], line: str | None = None) -> str:
+    found = subprocess.run(command, input=line, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    assert found.returncode == 0, found.stderr
+    return found.stdout
+
+
+def told(run_dir: Path) -> list[dict]:
+    """All that a run has told, but for times and paths."""
+    events = [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
+    for event in events:
+        del event["ts"]
+        if event["type"] == "metrics":
+            event["values"] = {k: v for k, v in event["values"].items() if not k.startswith(NOT_RUN)}
+    return json.loads(json.dumps(events).replace(str(run_dir), "DIR"))
+
+
+def test_a_run_is_bit_for_bit_the_one_of_a_cold_start(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(config(steps=2).model_dump_json())
+    cold, quick = tmp_path / "cold", tmp_path / "quick"
+    arguments = [str(tmp_path / "config.json"), "--run-dir"]
+    run([sys.executable, "-m", "calibrl_core.train", *arguments, str(cold)])
+    job = {"module": "calibrl_core.train", "arguments": [*arguments, str(quick)], "environment": {}}
+    line = json.dumps({**job, "log": str(tmp_path / "log.txt")})
+    modules = ["calibrl_core.train", "calibrl_core.evaluate"]
+    assert run([sys.executable, "-m", "calibrl_core.standby", *modules], line) == "ready\n"
+    assert told(quick) == told(cold)
+    assert [event["type"] for event in told(quick)].count("metrics") == 2
+    assert "step 2" in (tmp_path / "log.txt").read_text()
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        first, second = (folder / "checkpoints" / "step-000002" / name for folder in (cold, quick))
+        assert first.read_bytes() == second.read_bytes()
+
+
+def test_no_import_asks_for_gpus() -> None:
+    assert run([sys.executable, "-c", NO_CUDA]) == "[] False\n"

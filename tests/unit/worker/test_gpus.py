@@ -1,0 +1,89 @@
+"""Readings of cards, through a fake NVML at the library's boundary."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.fake_nvml import GIBIBYTE, Card, environment, pynvml, write
+from worker import gpus
+from worker.gpus import Gpu, is_free, read, visible
+
+
+@pytest.fixture
+def cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file that says how the cards stand; there is none yet."""
+    path = tmp_path / "cards.json"
+    monkeypatch.setattr(gpus, "pynvml", pynvml)
+    monkeypatch.setenv("FAKE_NVML", str(path))
+    return path
+
+
+def test_cards_are_read_by_index(cards: Path) -> None:
+    write(cards, [Card(used=0.5), Card(name="NVIDIA A10", total=24, used=12, utilisation=97)])
+    half = GIBIBYTE // 2
+    first = Gpu(0, "NVIDIA H100 80GB HBM3", "GPU-00000000", 80 * GIBIBYTE, half, 0)
+    second = Gpu(1, "NVIDIA A10", "GPU-00000001", 24 * GIBIBYTE, 12 * GIBIBYTE, 97)
+    assert read() == [first, second]
+    assert read([1]) == [second]
+    assert read([1, 0, 1]) == [first, second]
+    assert read([]) == []
+
+
+def test_without_a_driver_there_are_none_and_later_there_may_be(cards: Path) -> None:
+    assert read() == read([0]) == []
+    write(cards, [Card()])
+    assert [gpu.index for gpu in read()] == [0]
+
+
+def test_a_card_that_fails_or_is_gone_is_left_out(cards: Path) -> None:
+    write(cards, [Card(), Card(fails=True), Card()])
+    assert [gpu.index for gpu in read()] == [0, 2]
+    assert [gpu.index for gpu in read([1, 2, 7])] == [2]
+
+
+@pytest.mark.parametrize(
+    ("total", "used", "free"),
+    [
+        (80, 0.6, True),  # the driver's reserve
+        (80, 4, True),
+        (80, 4.1, False),
+        (8, 1, True),  # 5 % are less than 1 GiB
+        (8, 1.1, False),
+        (24, 1.2, True),
+        (24, 1.3, False),
+    ],
+)
+def test_a_card_is_free_with_hardly_any_of_its_memory_in_use(
+    cards: Path, total: float, used: float, free: bool
+) -> None:
+    write(cards, [Card(total=total, used=used)])
+    (gpu,) = read()
+    assert is_free(gpu) is free
+
+
+def test_a_job_sees_its_cards_and_no_other() -> None:
+    assert visible([])["CUDA_VISIBLE_DEVICES"] == ""
+    assert visible([0, 3]) == {"CUDA_VISIBLE_DEVICES": "0,3", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+
+
+def test_processes_can_be_shown_made_up_cards(tmp_path: Path) -> None:
+    write(tmp_path / "cards.json", [Card(), Card()])
+    shown = environment(tmp_path / "cards.json", dict(os.environ))
+    command = [sys.executable, "-m", "worker.gpus"]
+    run = subprocess.run(command, cwd=ROOT, env=shown, capture_output=True, text=True, timeout=60)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "2\n", "")
+
+
+def test_of_the_real_library_all_that_is_asked_is_there() -> None:
+    import importlib.util
+
+    spec = importlib.util.find_spec("pynvml")
+    assert spec is not None and spec.loader is not None
+    real = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(real)
+    asked = [name for name in vars(pynvml) if name.startswith(("nvml", "NVML"))]
+    assert [name for name in asked if not hasattr(real, name)] == []
