@@ -27,18 +27,27 @@ test: $(INSTALLED)  ## all tests: unit, integration, end to end, browser
 unit: $(INSTALLED)  ## the tests that need no services, in seconds
 	@$(RUN) -m pytest tests/unit
 
+chaos: $(INSTALLED)  ## faults against the queue on the real stack, some 40 minutes: nothing lost, nothing doubled
+	@$(RUN) -m tests.chaos
+
+chaos-short: $(INSTALLED)  ## the same in three minutes
+	@$(RUN) -m tests.chaos --short
+
 lint: $(INSTALLED)  ## style and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-bench: bench-trainer bench-memory  ## all benchmarks, some 20 minutes; leave the machine alone meanwhile
+bench: bench-trainer bench-memory bench-queue  ## all benchmarks, some 50 minutes; leave the machine alone meanwhile
 
 bench-trainer: $(BENCH)  ## a training step against TRL's GRPOTrainer, in turn, on three models
 	@$(RUN) -m bench.trainer
 
 bench-memory: $(INSTALLED)  ## peak memory of an update over a large vocabulary; wants 20 GB
 	@$(RUN) -m bench.memory
+
+bench-queue: $(INSTALLED)  ## how soon jobs start, and a soak of 2,000 short jobs from 20 projects
+	@$(RUN) -m bench.queue
 
 clean:  ## remove what was built and installed here; data folders stay
 	@rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -65,4 +74,4 @@ $(BENCH): $(INSTALLED)
 	@$(BIN)/python -m pip install -c constraints.txt --no-build-isolation -e '.[bench]' | $(PROGRESS)
 	@touch $@
 
-.PHONY: help demo test unit lint bench bench-trainer bench-memory clean
+.PHONY: help demo test unit chaos chaos-short lint bench bench-trainer bench-memory bench-queue clean

@@ -150,9 +150,7 @@ def wakes_doubled(scene: Scene) -> None:
     """Every machine gets twenty wake-ups too many."""
 
     def send() -> None:
-        for machine in scene.stack.machines:
-            for _ in range(DUPLICATES):
-                queue.wake(machine.name)
+        queue.wake({machine.name: DUPLICATES for machine in scene.stack.machines})
 
     scene.strike(send)
 
@@ -163,7 +161,7 @@ def wakes_lost(scene: Scene) -> None:
 
     def take(client: redis.Redis) -> None:
         until = time.monotonic() + FLURRY_SECONDS
-        queues = [f"worker.{machine.name}" for machine in scene.stack.machines]
+        queues = [queue.queue_name(machine.name) for machine in scene.stack.machines]
         while time.monotonic() < until:
             client.delete(*queues)
             time.sleep(0.002)

@@ -10,10 +10,10 @@ from jobs import lifecycle, models
 from jobs.repository import metrics
 from jobs.schemas import JobStatus, Reason
 from tests.chaos import disk, orders, pids, verify
-from tests.chaos.cells import State, applies
+from tests.chaos.cells import IDLE, State, applies
 from tests.chaos.faults import Fault
 from tests.chaos.scene import CLAIM_SECONDS, Scene
-from tests.chaos.stack import CPU_SLOTS, GPUS, Stack
+from tests.chaos.stack import Stack
 from tests.chaos.tableau import Subject, Tableau
 from tests.chaos.undisturbed import Undisturbed
 from tests.chaos.verify import Found
@@ -81,7 +81,7 @@ class Round:
             machine = self._stack.machine(CLOCKED)
             machine.stop()
             machine.start_with_clock()
-            machine.await_slots(CPU_SLOTS + GPUS)
+            self._stack.await_slots()
 
     def _restore(self) -> None:
         if self._fault.name == "clock jumps":
@@ -92,7 +92,7 @@ class Round:
             if not machine.alive():
                 self._complain(f"worker {machine.name} has ended by itself", lost=1)
                 machine.start()
-            machine.await_slots(CPU_SLOTS + GPUS)
+        self._stack.await_slots()
 
     def _victims(self) -> list[Subject]:
         subjects = self._tableau.subjects
@@ -167,14 +167,14 @@ class Round:
 
     def _check_way(self, scene: Scene, subject: Subject, job: models.Job, found: Found) -> None:
         """Not only how a job ended, but how it came there."""
-        hit = subject in scene.victims
-        paused = subject.state is State.PAUSING or (self._fault.name == "paused" and subject.state in scene.accepted)
-        crashed = any(words.startswith("failed") for words in self._seen[subject.state])
-        if paused and job.status is JobStatus.SUCCEEDED and subject.state is not State.FINISHING and not crashed:
-            if not any(words.startswith("paused") for words in self._seen[subject.state]):
-                found.lost += 1
-                found.words.append(f"its pause was lost: {' > '.join(self._seen[subject.state])}")
-        if not hit and job.attempt != subject.attempt + (subject.state in (State.PAUSED, State.PAUSING, State.QUEUED, State.WAITING)):
+        hit, way = subject in scene.victims, self._seen[subject.state]
+        ordered = self._fault.name == "paused" and subject.state in scene.accepted
+        paused = subject.state is State.PAUSING or (ordered and subject.state is not State.FINISHING)
+        if paused and job.status is JobStatus.SUCCEEDED and not any(w.startswith(("paused", "failed")) for w in way):
+            found.words.append(f"its pause was lost: {' > '.join(way)}")
+            found.lost += 1
+        again = subject.state in (*IDLE, State.PAUSING)  # resumed, or only now claimed
+        if not hit and job.attempt > subject.attempt + again:
             found.words.append(f"nothing hit it, and it took {job.attempt} attempts")
             found.lost += 1
         if hit:

@@ -53,7 +53,9 @@ class Scene:
         deadline = time.monotonic() + seconds
         while (left := self._stale()) and time.monotonic() < deadline:
             time.sleep(0.05)
-        self.notes += [f"{state}: the stale attempt's trainer {pid} still runs after {seconds:.0f} s" for state, pid in left]
+        self.notes += [
+            f"{state}: the stale attempt's trainer {pid} still runs after {seconds:.0f} s" for state, pid in left
+        ]
 
     def _stale(self) -> list[tuple[State, int]]:
         return [

@@ -25,9 +25,8 @@ from tests.conftest import ROOT, eventually
 from tests.fake_nvml import Card, environment, write
 
 LEASE_SECONDS = 2.0
-CPU_SLOTS, GPUS = 2, 1  # of each machine
+SLOTS = (2, 1)  # of each machine: CPU slots and GPUs
 TIMES = {
-    "CALIBRL_LEASE_SECONDS": str(LEASE_SECONDS),
     "CALIBRL_HEARTBEAT_SECONDS": "0.3",
     "CALIBRL_SWEEP_SECONDS": "0.4",
     "CALIBRL_STOP_GRACE_SECONDS": "20",
@@ -64,13 +63,23 @@ class OpenValkey(Valkey):
 
 
 class Stack:
-    """A context manager. This process's settings name the same services; `without`: what this machine does not permit."""
+    """A context manager. This process's settings name the same services. `slots`: each machine's CPU slots and GPUs.
 
-    def __init__(self, folder: Path, *, trainer: str = "tests.fake_trainer") -> None:
+    `without`: the faults that this machine does not permit, and why.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        trainer: str = "tests.fake_trainer",
+        slots: tuple[int, int] = SLOTS,
+        lease_seconds: float = LEASE_SECONDS,
+    ) -> None:
         self.folder = folder.absolute()
         self.data_dir = self.folder / "data"
         self._logs = self.folder / "logs"
-        self._trainer = trainer
+        self._trainer, self._slots, self._lease_seconds = trainer, slots, lease_seconds
         self._exit = ExitStack()
         self.without: dict[str, str] = {}
         self.cable: network.Namespace | None = None
@@ -116,6 +125,7 @@ class Stack:
         self._exit.callback(lambda: (os.environ.clear(), os.environ.update(before), get_settings.cache_clear()))
         os.environ.update(
             TIMES,
+            CALIBRL_LEASE_SECONDS=str(self._lease_seconds),
             DATABASE_URL=self.postgres.url,
             REDIS_URL=self.valkey.url,
             CALIBRL_API_KEY=self._key,
@@ -131,14 +141,18 @@ class Stack:
         self.add("far", self.cable)
         for machine in self.machines:
             machine.start()
+        self.await_slots()
+
+    def await_slots(self) -> None:
+        """Wait until every machine has all its slots' processes."""
         for machine in self.machines:
-            machine.await_slots(CPU_SLOTS + GPUS)
+            machine.await_slots(sum(self._slots))
 
     def add(self, name: str, cable: network.Namespace | None = None) -> Machine:
         """A machine, not started yet; with a cable, at its other end."""
         cards = self.folder / f"{name}.cards.json"
-        write(cards, [Card() for _ in range(GPUS)])
-        variables = environment(cards, dict(os.environ)) | {"CALIBRL_WORKER_CPU_SLOTS": str(CPU_SLOTS)}
+        write(cards, [Card() for _ in range(self._slots[1])])
+        variables = environment(cards, dict(os.environ)) | {"CALIBRL_WORKER_CPU_SLOTS": str(self._slots[0])}
         if cable:
             for variable in ("DATABASE_URL", "REDIS_URL"):
                 variables[variable] = variables[variable].replace("@127.0.0.1:", f"@{cable.host}:")

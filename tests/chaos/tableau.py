@@ -55,7 +55,7 @@ class Subject:
     @property
     def folder(self) -> Path:
         """Of all its attempts."""
-        return get_settings().run_dir(self.id)
+        return get_settings().job_dir(self.id)
 
     def wait_held(self, point: str) -> None:
         """Until its trainer has come there."""
@@ -139,8 +139,10 @@ class Tableau:
     def _await_checkpoint(self, subject: Subject) -> None:
         subject.wait_held("step-14")
         eventually(
-            lambda: orders.asked(lambda session: checkpoints.of_job(session, subject.id))
-            and orders.job(subject.id).step >= 14,
+            lambda: (
+                orders.asked(lambda session: checkpoints.of_job(session, subject.id))
+                and orders.job(subject.id).step >= 14
+            ),
             SET_UP_SECONDS,
         )
 

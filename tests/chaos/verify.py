@@ -7,8 +7,8 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from jobs import models
-from jobs.repository import checkpoints, histograms, jobs, metrics, samples, workers
+from jobs import machines, models
+from jobs.repository import checkpoints, histograms, jobs, metrics, samples
 from jobs.schemas import JobStatus
 from jobs.settings import get_settings
 from tests.chaos import orders, pids
@@ -78,7 +78,9 @@ def _compare(job: models.Job, undisturbed: Undisturbed, found: Found) -> None:
         found.words.append(f"steps {missing} are missing")
     differing = sorted(step for step, values in has.metrics.items() if values != reference.metrics.get(step))
     if differing:
-        names_ = sorted(n for n, v in has.metrics[differing[0]].items() if v != reference.metrics.get(differing[0], {}).get(n))
+        names_ = sorted(
+            n for n, v in has.metrics[differing[0]].items() if v != reference.metrics.get(differing[0], {}).get(n)
+        )
         found.doubled += len(differing)
         found.words.append(f"steps {differing} are not as undisturbed ({', '.join(names_[:5])})")
     for what, mine, other in (
@@ -102,7 +104,7 @@ def _check_checkpoints(job: models.Job, found: Found) -> None:
 
 def newest_attempt(job_id: UUID) -> Path:
     """The folder of the job's newest attempt."""
-    folders = get_settings().run_dir(job_id).glob("attempt-*")
+    folders = get_settings().job_dir(job_id).glob("attempt-*")
     return max(folders, key=lambda path: int(path.name.removeprefix("attempt-")))
 
 
@@ -128,7 +130,7 @@ def _held(session: Session) -> list[str]:
     ]
     gpus = [
         f"GPU {gpu.index} of {worker.name} is still held by {gpu.job_id}"
-        for worker in workers.page(session, after="", limit=100)
+        for worker in machines.page(session, after="", limit=100)
         for gpu in worker.gpus
         if gpu.job_id is not None
     ]
