@@ -1,9 +1,11 @@
 """`python -m tests.chaos`: rounds until the time is up, then the table and the last line; exit status 1 if it is not
-`0 jobs lost, 0 steps doubled, 0 processes left`, or a claim took too long, or (but for --short) a cell is missing."""
+`0 jobs lost, 0 steps doubled, 0 processes left`, or a promise was broken (claimed again within two lease periods, not
+begun again without need, no pause lost), or (but for --short) a cell is missing."""
 
 import argparse
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -34,8 +36,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, help="time for rounds; default: 2000, short 100")
     parser.add_argument("--seed", type=int, default=0, help="of which faults hit which jobs, in what order")
     parser.add_argument("--short", action="store_true", help="each fault about once, in three minutes")
-    parser.add_argument("--fault", action="append", choices=[fault.name for fault in FAULTS], help="only these")
+    parser.add_argument(
+        "--fault", action="append", choices=[fault.name for fault in FAULTS], help="only these, and no real training"
+    )
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(f"told to end; seed {options.seed}"))
     seconds = options.seconds or (SHORT_SECONDS if options.short else SECONDS)
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     suite = Suite(folder, options.seed, [f for f in FAULTS if not options.fault or f.name in options.fault])
@@ -72,10 +77,11 @@ class Suite:
 
             with Stack(self.folder / "fake") as stack:
                 self._play(stack, started + seconds, shown)
-            shown("real training")
-            strokes, found = real.play(self.folder / "real", self._seed, short=short)
-            self.strokes += strokes
-            self._add(f"real training, {strokes} faults", found, shown)
+            if len(self._faults) == len(FAULTS):
+                shown("real training")
+                strokes, found = real.play(self.folder / "real", self._seed, short=short)
+                self.strokes += strokes
+                self._add(f"real training, {strokes} faults", found, shown)
         self._check_nothing_left()
 
     def _play(self, stack: Stack, until: float, shown: Shown) -> None:
@@ -132,9 +138,9 @@ class Suite:
         missing = print_gaps(self.console, possible, self.hits, self._without)
         for words in self.found.words:
             self.console.print(f"found: {words}", soft_wrap=True, markup=False, highlight=False)
-        self.console.print(f"claims later than two lease periods: {self.found.late}; seed {self._seed}")
+        self.console.print(f"promises broken: {self.found.broken}; seed {self._seed}")
         few = not short and (bool(missing) or self.strokes < FAULTS_WANTED)
-        return not (self.found.lost or self.found.doubled or self.found.left or self.found.late or few)
+        return not (self.found.lost or self.found.doubled or self.found.left or self.found.broken or few)
 
 
 if __name__ == "__main__":

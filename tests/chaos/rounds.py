@@ -11,7 +11,7 @@ from jobs.repository import metrics
 from jobs.schemas import JobStatus, Reason
 from tests.chaos import disk, orders, pids, verify
 from tests.chaos.cells import IDLE, State, applies
-from tests.chaos.faults import Fault
+from tests.chaos.faults import FAULTS, Fault
 from tests.chaos.scene import CLAIM_SECONDS, Scene
 from tests.chaos.stack import Stack
 from tests.chaos.tableau import Subject, Tableau
@@ -20,6 +20,7 @@ from tests.chaos.verify import Found
 
 END_SECONDS = 90.0
 RUNNING = (State.BEFORE, State.AFTER, State.SAVING, State.FINISHING)
+UNFELT = [fault.name for fault in FAULTS if fault.reach == "all"] + ["clock jumps"]  # a run goes on through these
 CLOCKED, FAR = "near", "far"
 
 
@@ -124,7 +125,7 @@ class Round:
                 if job.status is JobStatus.PAUSED:
                     orders.ordered(lifecycle.resume, subject.id)
                 elif job.status is JobStatus.FAILED and self._may_retry(scene, subject, job):
-                    orders.ordered(lifecycle.retry, subject.id)
+                    orders.ordered(lifecycle.retry, subject.id)  # refused while a job that it depends on has failed
                 elif job.status.final:
                     del waiting[state]
             time.sleep(0.05)
@@ -136,8 +137,7 @@ class Round:
 
     def _may_retry(self, scene: Scene, subject: Subject, job: models.Job) -> bool:
         if job.reason is Reason.DEPENDENCY_FAILED:
-            parent = self._tableau.subjects[State.BEFORE]
-            return self._wanted(scene, parent) == {JobStatus.SUCCEEDED} and not orders.job(parent.id).status.final
+            return self._wanted(scene, self._tableau.subjects[State.BEFORE]) == {JobStatus.SUCCEEDED}
         expected = {"trainer killed": Reason.CRASHED, "disk full": Reason.DISK_FULL}.get(self._fault.name)
         return subject in scene.victims and job.reason is expected
 
@@ -172,11 +172,11 @@ class Round:
         paused = subject.state is State.PAUSING or (ordered and subject.state is not State.FINISHING)
         if paused and job.status is JobStatus.SUCCEEDED and not any(w.startswith(("paused", "failed")) for w in way):
             found.words.append(f"its pause was lost: {' > '.join(way)}")
-            found.lost += 1
+            found.broken += 1
         again = subject.state in (*IDLE, State.PAUSING)  # resumed, or only now claimed
-        if not hit and job.attempt > subject.attempt + again:
-            found.words.append(f"nothing hit it, and it took {job.attempt} attempts")
-            found.lost += 1
+        if (not hit or self._fault.name in UNFELT) and job.attempt > subject.attempt + again:
+            found.words.append(f"begun again without need: {job.attempt} attempts; {told(subject)}")
+            found.broken += 1
         if hit:
             self._measure(scene, subject, found)
 
@@ -187,8 +187,8 @@ class Round:
         must = self._fault.loses and subject.state in RUNNING
         if must and (hit.claimed is None or hit.claimed > CLAIM_SECONDS):
             took = "never" if hit.claimed is None else f"after {hit.claimed:.1f} s"
-            found.words.append(f"claimed again {took}, not within {CLAIM_SECONDS:.0f} s")
-            found.late += 1
+            found.words.append(f"claimed again {took}, not within {CLAIM_SECONDS:.0f} s; {told(subject)}")
+            found.broken += 1
         if not must:
             hit.claimed = None
         if self._fault.name != "clock jumps":
@@ -212,6 +212,12 @@ class Round:
 
     def _take(self, found: Found) -> None:
         self._result.found.add(found)
+
+
+def told(subject: Subject) -> str:
+    """The job's events in short, for a finding, with their times."""
+    events = [event for event in orders.history(subject.id) if event.type not in ("checkpoint", "submitted", "started")]
+    return " > ".join(f"{e.ts:%H:%M:%S.%f}"[:-4] + f" {e.type} {e.reason or ''} by {e.actor}" for e in events)
 
 
 def eventually_gone(stack: Stack) -> None:

@@ -20,13 +20,13 @@ GONE_SECONDS = 10.0
 
 @dataclass
 class Found:
-    """What is wrong: jobs lost, steps doubled or not as in an undisturbed run, processes left, claims that
-    took too long, and each in words."""
+    """What is wrong: jobs lost, steps doubled or not as in an undisturbed run, processes left, promises
+    broken (claimed late, begun again without need, a pause lost), and each in words."""
 
     lost: int = 0
     doubled: int = 0
     left: int = 0
-    late: int = 0
+    broken: int = 0
     words: list[str] = field(default_factory=list)
 
     def add(self, other: "Found") -> None:
@@ -34,7 +34,7 @@ class Found:
         self.lost += other.lost
         self.doubled += other.doubled
         self.left += other.left
-        self.late += other.late
+        self.broken += other.broken
         self.words += other.words
 
 
