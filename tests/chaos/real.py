@@ -22,8 +22,8 @@ SPEC = {
     "name": "real training",
     "model": {"builtin": "tiny-vlm"},
     "data": {"builtin": "digits", "split": "train", "rows": 40},
-    "algorithm": {"type": "calibrl", "mini_batches": 2},
-    "rollout": {"group_size": 2, "max_completion_tokens": 8},
+    "algorithm": {"type": "sft"},  # an untrained model never answers right, and would learn nothing from rewards
+    "rollout": {"max_completion_tokens": 32},
     "optimizer": {"lr": 1e-3},
     "prompts_per_step": 2,
     "steps": STEPS,

@@ -1,4 +1,4 @@
-"""First on the PYTHONPATH of a process under libfaketime, which refuses what the `time.sleep` of Python 3.11 asks of it."""
+"""First on the PYTHONPATH of a process under libfaketime, which refuses what `time.sleep` of Python 3.11 asks of it."""
 
 import select
 import time
