@@ -54,7 +54,10 @@ class Checkpoints:
         return sorted(whole, key=lambda path: int(path.name.removeprefix("step-")))
 
     def save(self, policy: Policy, optimizer: torch.optim.Optimizer, state: TrainerState) -> Path:
-        """Write the checkpoint of `state.step`; return its folder. All processes must call it; the first one writes."""
+        """Write the checkpoint of `state.step`; return its folder. All processes must call it; the first one writes.
+
+        Where the disk can't hold it nothing is left of it, and the others stay as they are.
+        """
         final = self.folder / f"step-{state.step:06d}"
         weights, moments = policy.weights.state(policy.model), _optimizer_tensors(optimizer, policy.weights)
         if not self._ranks.first:
@@ -62,12 +65,15 @@ class Checkpoints:
         partial = self.folder / f".partial-{final.name}"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        policy.save(partial, weights)
-        save_file(moments, partial / OPTIMIZER_FILE)
-        (partial / STATE_FILE).write_text(json.dumps(asdict(state)))
-        _sync(partial)
-        shutil.rmtree(final, ignore_errors=True)
-        partial.rename(final)
+        try:
+            policy.save(partial, weights)
+            save_file(moments, partial / OPTIMIZER_FILE)
+            (partial / STATE_FILE).write_text(json.dumps(asdict(state)))
+            _sync(partial)
+            shutil.rmtree(final, ignore_errors=True)
+            partial.rename(final)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
         _sync_folder(self.folder)
         return final
 

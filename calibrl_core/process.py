@@ -2,10 +2,12 @@
 
 import argparse
 import json
+import os
 import signal
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
@@ -21,7 +23,7 @@ from calibrl_core.distributed import joined
 from calibrl_core.models.errors import ModelError
 from calibrl_core.optimizer import NonFiniteError
 from calibrl_core.ranks import LaunchError, Ranks
-from calibrl_core.report import EventFile, Report, SilentReport, health_sentence
+from calibrl_core.report import DISK_FULL_STATUS, EventFile, Report, SilentReport, health_sentence, is_disk_full
 from calibrl_core.verifiers.plugin import PluginError
 
 Config = TypeVar("Config", bound=BaseModel)
@@ -68,17 +70,17 @@ class ProgressReport(EventFile):
 def run_process(
     config_class: type[Config], run: Callable[[Config, Report, Callable[[], bool], Ranks], dict[str, Any]]
 ) -> None:
-    """Parse arguments, run, report `finish` or `error`, exit 0 or 1 (2: unusable arguments). Of several processes the
-    first reports; any of them reports its own error."""
+    """Parse arguments, run, report `finish` or `error`, exit 0 or 1 (2: unusable arguments; 28: the disk is full). Of
+    several processes the first reports; any of them reports its own error."""
     parser = argparse.ArgumentParser(description=(sys.modules[run.__module__].__doc__ or "").split("\n")[0])
     parser.add_argument("config", type=Path, help=f"a JSON file of {config_class.__name__}")
     parser.add_argument("--run-dir", type=Path, required=True, help="folder for events, images and checkpoints")
     arguments = parser.parse_args()
-    arguments.run_dir.mkdir(parents=True, exist_ok=True)
     report: ProgressReport | SilentReport = SilentReport(arguments.run_dir)
     stopping = _stop_on_signals()
     transformers_logging.disable_progress_bar()  # one progress bar is enough, and a log file wants none
     try:
+        arguments.run_dir.mkdir(parents=True, exist_ok=True)
         with joined() as ranks:
             if ranks.first:
                 report = ProgressReport(arguments.run_dir)
@@ -87,13 +89,33 @@ def run_process(
         report.emit("finish", **outcome)
         status = 0
     except Exception as error:
-        reason, message = _explain(error)
+        status = _tell(report, *_explain(error))
+    if status == DISK_FULL_STATUS:
+        _drop_output()
+    report.close()
+    sys.exit(status)
+
+
+def _tell(report: Report, reason: str, message: str) -> int:
+    """Report the error that is being handled; return the exit status."""
+    try:
         if reason == "crashed":
             traceback.print_exc()
         report.emit("error", reason=reason, message=message)
-        status = 1
-    report.close()
-    sys.exit(status)
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        with suppress(OSError):
+            print(message, file=sys.stderr)  # noqa: T201
+        return DISK_FULL_STATUS
+    return DISK_FULL_STATUS if reason == "disk_full" else 1
+
+
+def _drop_output() -> None:
+    # The log may be on the same disk: what is still to be flushed into it would change the exit status.
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 1)
+    os.dup2(nothing, 2)
 
 
 def _read(path: Path) -> Any:
@@ -116,6 +138,8 @@ def _stop_on_signals() -> Callable[[], bool]:
 
 def _explain(error: Exception) -> tuple[str, str]:
     """The reason, one of those that `calibrl_core.report` lists, and a sentence."""
+    if is_disk_full(error):
+        return "disk_full", f"the disk is full: {error}; free some of it, or lower checkpoints.keep_last"
     if isinstance(error, ValidationError):
         fields = (f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors())
         return "bad_spec", "; ".join(fields)

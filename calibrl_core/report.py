@@ -12,14 +12,18 @@ Every line is an object with `type` and `ts` (seconds since 1970, UTC), and by t
 | progress | step, steps_total: for runs that report no metrics at every step |
 | log | level (info, warning), message |
 | health | step, rule, state (fired, cleared), message, suggestion (empty once cleared): see `calibrl_core.health` |
-| error | reason (crashed, out_of_memory, non_finite, bad_spec), message: the run ends, exit status 1 |
+| error | reason (crashed, out_of_memory, non_finite, bad_spec, disk_full), message: the run ends, exit status 1 |
 | finish | status (succeeded, stopped), step, result (object); reason (health) and message, where a rule stopped it |
 
 Images stand beside the file, `images/<sha256>.png`, written before the line that names them. A reader must ignore a
 last line that has no newline yet: it is still being written. Of several processes that share a run each may tell an
 `error`: the first one is the cause, and others follow from it.
+
+A run that its disk can't hold ends with exit status `DISK_FULL_STATUS`, which also tells it where the `error` found no
+room. All that was written before is whole: each line, each image, each checkpoint.
 """
 
+import errno
 import hashlib
 import json
 import math
@@ -31,6 +35,7 @@ from typing import Any, Protocol, TypedDict
 
 EVENT_FILE = "events.jsonl"
 IMAGE_FOLDER = "images"
+DISK_FULL_STATUS = 28  # ENOSPC
 
 
 class SampleCompletion(TypedDict):
@@ -89,6 +94,16 @@ def health_sentence(alert: Mapping[str, Any]) -> str:
     return "{rule} {state} at step {step}: {message}. {suggestion}".format_map(alert).rstrip()
 
 
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error, or what it was raised from, says that a disk is full, or what this user may have of it."""
+    full = (errno.ENOSPC, errno.EDQUOT)
+    if isinstance(error, OSError) and error.errno in full:
+        return True
+    if any(f"(os error {number})" in str(error) for number in full):  # libraries in Rust, such as safetensors
+        return True
+    return error.__cause__ is not None and is_disk_full(error.__cause__)
+
+
 class EventFile:
     """Appends events to `run_dir/events.jsonl`, one `write` a line, so that a reader never sees two halves mixed."""
 
@@ -107,15 +122,27 @@ class EventFile:
 
     def emit(self, type: str, **fields: Any) -> None:
         line = json.dumps({"type": type, "ts": time.time(), **jsonable(fields)}, allow_nan=False, separators=(",", ":"))
-        os.write(self._fd, line.encode() + b"\n")
+        self._append(line.encode() + b"\n")
+
+    def _append(self, line: bytes) -> None:
+        size, written = os.fstat(self._fd).st_size, 0
+        try:
+            while written < len(line):  # a disk that is nearly full takes a part of it, and only then refuses
+                written += os.write(self._fd, line[written:])
+        finally:
+            if 0 < written < len(line) and os.fstat(self._fd).st_size == size + written:  # no other process wrote
+                os.ftruncate(self._fd, size)
 
     def save_image(self, png: bytes) -> str:
         digest = hashlib.sha256(png).hexdigest()
         path = self._images / f"{digest}.png"
         if not path.exists():
             partial = path.with_suffix(".partial")
-            partial.write_bytes(png)
-            partial.replace(path)
+            try:
+                partial.write_bytes(png)
+                partial.replace(path)
+            finally:
+                partial.unlink(missing_ok=True)
         return digest
 
     def close(self) -> None:

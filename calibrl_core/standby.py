@@ -1,13 +1,14 @@
 """A trainer's process before it has a job: it imports, which takes seconds, and waits.
 
-    python -m calibrl_core.standby MODULE...
+    python -m calibrl_core.standby calibrl_core.preload
 
-imports the modules, says `ready` on stdout, and waits for one line of JSON on stdin:
+imports that module, says `ready` on stdout, and waits for one line of JSON on stdin:
 
-    {"module": "calibrl_core.train", "arguments": ["config.json", "--run-dir", "DIR"], "log": "DIR/log.txt",
-     "environment": {"CUDA_VISIBLE_DEVICES": "0"}}
+    {"module": "calibrl_core.train", "arguments": ["/DIR/config.json", "--run-dir", "/DIR"], "log": "/DIR/log.txt",
+     "environment": {"CUDA_VISIBLE_DEVICES": "0"}, "directory": "/DIR"}
 
-Then it sets those variables, appends stdout and stderr to that file, and becomes `python -m module arguments...`: it
+Then it sets those variables, appends stdout and stderr to that file, goes to that folder (by which people and programs
+can tell whose trainer it is: its command line says nothing of the job), and becomes `python -m module arguments...`: it
 calls the module's `main()`. The end of stdin without a line ends it. What is set must not have been read by an import:
 the GPUs that a process sees are only looked at when CUDA starts, which no import does. Nothing but Python is used here.
 """
@@ -21,10 +22,9 @@ from pathlib import Path
 from typing import Any
 
 
-def main(modules: list[str]) -> None:
-    for name in modules:
-        with suppress(Exception):  # the job that needs it says so, in its log
-            importlib.import_module(name)
+def main(preload: str) -> None:
+    with suppress(Exception):  # the job that needs what is missing says so, in its log
+        importlib.import_module(preload)
     print("ready", flush=True)  # noqa: T201
     if line := sys.stdin.readline():
         become(json.loads(line))
@@ -39,10 +39,11 @@ def become(job: dict[str, Any]) -> None:
         os.dup2(source, target)
     os.close(nothing)
     os.close(log)
+    os.chdir(job["directory"])
     module = importlib.import_module(job["module"])
     sys.argv = [str(Path(module.__file__ or job["module"])), *job["arguments"]]
     module.main()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(*sys.argv[1:])

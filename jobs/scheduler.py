@@ -88,7 +88,9 @@ class Placement:
     behind: UUID | None = None  # the job for which what is free is kept, where the reason is RESERVED
 
 
-Shape = tuple[int, frozenset[tuple[str, str]]]  # what a job asks for: GPUs, labels
+Labels = frozenset[tuple[str, str]]
+Shape = tuple[int, Labels]  # what a job asks for: GPUs, labels
+NO_LABELS: Labels = frozenset()
 
 
 def plan(
@@ -142,7 +144,7 @@ def victims(
 def _give_way(lack: int, lower: Sequence[RunningJob]) -> list[RunningJob] | None:
     """Those of `lower`, in order of start, that free the slots that lack; None if all of them don't."""
     chosen: list[RunningJob] = []
-    for one in sorted(lower[::-1], key=lambda one: -_class(one)):
+    for one in sorted(lower, key=_class)[::-1]:
         if lack <= 0:
             break
         chosen.append(one)
@@ -172,8 +174,9 @@ class _Project:
     def hold_back(self, job: QueuedJob) -> WaitReason | None:
         if self._exceeds(self.gpus, job):
             return WaitReason.PROJECT_LIMIT
-        left = (self.share.left, self.share.left_by_user.get(job.user))
-        return WaitReason.BUDGET if any(one is not None and one <= 0 for one in left) else None
+        if (self.share.left is not None and self.share.left <= 0) or self.share.left_by_user.get(job.user, inf) <= 0:
+            return WaitReason.BUDGET
+        return None
 
     def may_reserve(self, job: QueuedJob) -> bool:
         """Not more than the project may run at once: else its jobs would keep machines that they can't use."""
@@ -194,6 +197,7 @@ class _Board:
         self._gpus = {one.name: Timeline(one.name, one.free_gpus) for one in machines}
         self._cpu_slots = {one.name: Timeline(one.name, one.free_cpu_slots) for one in machines}
         self._fitting: dict[Shape, list[Timeline]] = {}
+        self._free: dict[Shape, list[Timeline]] = {}
         self._blocked = 0
         self._run(running)
 
@@ -225,16 +229,23 @@ class _Board:
             self._fitting[shape] = [timelines[one.name] for one in self._machines if _fits(gpus, dict(labels), one)]
         return self._fitting[shape]
 
+    def free(self, shape: Shape) -> list[Timeline]:
+        """Those of them that have room now, be it reserved or not."""
+        slots = max(1, shape[0])
+        found = [one for one in self._free.get(shape, self.fitting(shape)) if one.free[0] >= slots]
+        self._free[shape] = found
+        return found
+
     def place(self, job: QueuedJob, position: int) -> Placement:
         project = self.projects[job.project]
         if reason := project.hold_back(job):
             return Placement(job.id, position, None, None, reason)
-        timelines = self.fitting(_shape(job))
-        if not timelines:
+        shape, slots, seconds = _shape(job), _slots(job), _seconds(job)
+        if not self.fitting(shape):
             return Placement(job.id, position, None, None, WaitReason.NO_MACHINE)
-        slots, seconds = _slots(job), _seconds(job)
-        start, timeline = _earliest(timelines, slots, seconds, inf if self._blocked < MOST_BLOCKED else 0.0)
-        if timeline and start == 0:
+        free = self.free(shape)
+        if ready := [one for one in free if one.window(slots) >= seconds]:
+            timeline = min(ready, key=_free_now)
             timeline.hold(slots, seconds)
             project.gpus += job.gpus
             project.used += _use(job)
@@ -242,20 +253,28 @@ class _Board:
         if not project.may_reserve(job):
             return Placement(job.id, position, None, None, WaitReason.PROJECT_LIMIT)
         project.used += _use(job)
-        behind = _kept_for(timelines, slots)
-        if self._blocked < MOST_BLOCKED:
-            self._reserve(job, timelines, start, timeline)
-            project.reserved_gpus += job.gpus
-            self._blocked += 1
-        reason = WaitReason.RESERVED if behind else WaitReason.BUSY
-        return Placement(job.id, position, None, start if timeline else None, reason, behind)
+        project.reserved_gpus += job.gpus
+        behind = min(free, key=_free_now).kept_for(slots) if free else None
+        reason = WaitReason.RESERVED if free else WaitReason.BUSY
+        return Placement(job.id, position, None, self._reserve(job), reason, behind)
 
-    def _reserve(self, job: QueuedJob, timelines: list[Timeline], start: float, timeline: Timeline | None) -> None:
-        """Its start, or where none can be told, all of the machine that is nearest to having room."""
-        if timeline:
-            timeline.reserve(job.id, _slots(job), start, _seconds(job))
-        elif open_ones := [one for one in timelines if not one.closed]:
-            min(open_ones, key=lambda one: (-one.free[0], one.jobs)).close(job.id)
+    def _reserve(self, job: QueuedJob) -> float | None:
+        """The earliest start. Where none can be told, the job has the machine that is nearest to having room."""
+        self._blocked += 1
+        if self._blocked > MOST_BLOCKED:
+            return None
+        timelines, slots, seconds = self.fitting(_shape(job)), _slots(job), _seconds(job)
+        best, place = (inf, 0), None
+        for timeline in timelines:
+            found = timeline.earliest(slots, seconds, latest=best[0])
+            if found < best:
+                best, place = found, timeline
+        if place:
+            place.reserve(job.id, slots, best[0], seconds)
+            return best[0]
+        if unclosed := [one for one in timelines if not one.closed]:
+            min(unclosed, key=lambda one: (-one.free[0], one.jobs)).close(job.id)
+        return None
 
 
 class _Demand:
@@ -263,27 +282,33 @@ class _Demand:
     kind of job that has no place once is never looked at again."""
 
     def __init__(self, queued: Sequence[QueuedJob], board: _Board) -> None:
-        self._count: defaultdict[Shape, int] = defaultdict(int)
-        shortest: dict[Shape, float] = {}
+        free: dict[Shape, list[Timeline]] = {}
+        waiting: defaultdict[Shape, list[tuple[float, int]]] = defaultdict(list)
         for job in queued:
-            if board.projects[job.project].hold_back(job) is None:
-                shape = _shape(job)
-                self._count[shape] += 1
-                shortest[shape] = min(shortest.get(shape, inf), _seconds(job))
-        self._open = [(shape, seconds, [*board.fitting(shape)]) for shape, seconds in shortest.items()]
+            shape = _shape(job)
+            if shape not in free:
+                free[shape] = [*board.free(shape)]
+            if free[shape] and board.projects[job.project].hold_back(job) is None:
+                waiting[shape].append((_seconds(job), job.id.int))
+        for jobs in waiting.values():
+            heapify(jobs)  # the shortest first: where it has no place no other has
+        self._open = [(max(1, shape[0]), jobs, free[shape]) for shape, jobs in waiting.items()]
+        self._placed: set[int] = set()
 
     def can_be_met(self) -> bool:
         while self._open:
-            shape, seconds, timelines = self._open[-1]
-            while self._count[shape] > 0 and timelines:
-                if timelines[-1].window(max(1, shape[0])) >= seconds:
+            slots, jobs, timelines = self._open[-1]
+            while jobs and jobs[0][1] in self._placed:
+                heappop(jobs)
+            while jobs and timelines:
+                if timelines[-1].window(slots) >= jobs[0][0]:
                     return True
                 timelines.pop()
             self._open.pop()
         return False
 
     def remove(self, job: QueuedJob) -> None:
-        self._count[_shape(job)] -= 1
+        self._placed.add(job.id.int)
 
 
 def _ranked(queued: Sequence[QueuedJob], projects: Mapping[str, _Project]) -> Iterator[QueuedJob]:
@@ -304,22 +329,8 @@ def _ranked(queued: Sequence[QueuedJob], projects: Mapping[str, _Project]) -> It
                 heappush(heads, (projects[name].load, _seniority(line[-1]), name))
 
 
-def _earliest(
-    timelines: Sequence[Timeline], slots: int, seconds: float, latest: float
-) -> tuple[float, Timeline | None]:
-    """The earliest start, where the fewest are left over; `inf` and None if none can be told until `latest`."""
-    best, place = (inf, 0), None
-    for timeline in timelines:
-        found = timeline.earliest(slots, seconds, min(latest, best[0]))
-        if found[0] < inf and found < best:
-            best, place = found, timeline
-    return best[0], place
-
-
-def _kept_for(timelines: Sequence[Timeline], slots: int) -> UUID | None:
-    """For whom the slots are kept that are free now and would do. None: there are no such slots."""
-    free = [one for one in timelines if one.free[0] >= slots]
-    return min(free, key=lambda one: one.free[0]).kept_for(slots) if free else None
+def _free_now(timeline: Timeline) -> int:
+    return timeline.free[0]
 
 
 def _shares_slots(one: RunningJob, job: QueuedJob, machine: Machine) -> bool:
@@ -332,7 +343,7 @@ def _fits(gpus: int, labels: Mapping[str, str], machine: Machine) -> bool:
 
 
 def _shape(job: QueuedJob) -> Shape:
-    return job.gpus, frozenset(job.labels.items())
+    return job.gpus, frozenset(job.labels.items()) if job.labels else NO_LABELS
 
 
 def _seniority(job: QueuedJob) -> tuple[float, int]:

@@ -18,6 +18,7 @@ class Timeline:
         self.jobs = 0  # that hold some of it now
         self._reserved: list[tuple[UUID, float, float]] = []  # who, from when, until when; by rank
         self._closed_by: UUID | None = None
+        self._closed_from = inf
 
     @property
     def closed(self) -> bool:
@@ -37,34 +38,38 @@ class Timeline:
         self._reserved.append((job, start, start + seconds))
 
     def close(self, job: UUID) -> None:
-        """Keep all that is or becomes free for one job, which starts nobody knows when."""
+        """Keep all that is or becomes free for one job, which starts nobody knows when, but after the jobs before it
+        that nobody knows the end of."""
         self._closed_by = job
+        self._closed_from = min((start for _, start, end in self._reserved if end == inf), default=0.0)
 
     def window(self, slots: int) -> float:
         """How long so many are free from now on, without a break."""
-        return 0.0 if self.closed else self._first_lack(slots)
+        return min(self._first_lack(slots), self._closed_from)
 
     def earliest(self, slots: int, seconds: float, latest: float) -> tuple[float, int]:
         """When so many are first free for so long, and how many more are free then; `inf` if not until `latest`."""
-        if self.closed:
-            return inf, 0
-        since, left = inf, 0
-        for start, free, end in zip(self.times, self.free, [*self.times[1:], inf], strict=True):
+        times, frees = self.times, self.free
+        since = None
+        for i, free in enumerate(frees):
             if free < slots:
-                since = inf
-                continue
-            if since == inf:
-                if start > latest:
+                if since is not None and times[i] >= times[since] + seconds:
                     break
-                since, left = start, free - slots
-            if end >= since + seconds:
-                return since, left
-        return inf, 0
+                since = None
+            elif since is None:
+                if times[i] > latest:
+                    break
+                since = i
+        if since is None or times[since] + seconds > self._closed_from:
+            return inf, 0
+        return times[since], frees[since] - slots
 
     def kept_for(self, slots: int) -> UUID | None:
         """The first in rank for whom so many are not free all the time."""
         lack = self._first_lack(slots)
-        return next((job for job, start, end in self._reserved if start <= lack < end), self._closed_by)
+        if self._closed_from < lack:
+            return self._closed_by
+        return next((job for job, start, end in self._reserved if start <= lack < end), None)
 
     def _first_lack(self, slots: int) -> float:
         return next((time for time, free in zip(self.times, self.free, strict=True) if free < slots), inf)

@@ -1,8 +1,10 @@
 """Fixtures that several folders share: real PostgreSQL and Valkey, started once, and a fresh database a test."""
 
 import os
+import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeVar
 from uuid import uuid4
@@ -55,6 +57,28 @@ def _words(process: Path) -> bytes:
         return words + os.fsencode((process / "cwd").readlink())
     except OSError:
         return b""
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """Makes a file system of so many KiB; it is gone after the test. It is mounted where only a process of ours and
+    the path through that see it, which needs no rights but those to a user namespace."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    with ExitStack() as holders:
+
+        def make(kibibytes: int) -> Path:
+            mount = f"mount -t tmpfs -o size={kibibytes}k tmpfs '{folder}' && echo mounted && exec cat"
+            command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount]
+            pipe = subprocess.PIPE
+            holder = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+            holders.enter_context(holder)  # whose end closes its input, and waits
+            assert holder.stdout is not None and holder.stderr is not None
+            if holder.stdout.readline() != "mounted\n":
+                pytest.skip(f"no small file system can be mounted here: {holder.stderr.read().strip()}")
+            return Path(f"/proc/{holder.pid}/root{folder}")
+
+        yield make
 
 
 @pytest.fixture(scope="session")

@@ -118,7 +118,6 @@ class Keeper(threading.Thread):
             if self._stopping:
                 workers.set_status(session, name, WorkerStatus.STOPPING)
             elif not self._registered or clean & unclean:
-                session.flush()
                 lifecycle.wake_for_free_slots(session)
         self._registered = True
 

@@ -35,8 +35,7 @@ class Standby:
         if not self._settings.quick_starts or (self._waiting and not processes.ended(self._waiting)):
             return
         self.close()
-        trainer = self._settings.trainer
-        command = [sys.executable, "-m", MODULE, f"{trainer}.train", f"{trainer}.evaluate"]
+        command = [sys.executable, "-m", MODULE, f"{self._settings.trainer}.preload"]
         with suppress(OSError):  # no process or no disk left for it: the next job starts cold
             self._settings.data_dir.mkdir(parents=True, exist_ok=True)
             log = self._settings.data_dir / "standby.log"
@@ -50,6 +49,7 @@ class Standby:
         if self._waiting and _early(env) == _early(self._environment):
             late = {name: env[name] for name in LATE if name in env}
             job = {"module": module, "arguments": list(arguments), "log": str(log), "environment": late}
+            job["directory"] = str(log.parent)
             if _tell(self._waiting, json.dumps(job)):
                 process, self._waiting = self._waiting, None
                 return process

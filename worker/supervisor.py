@@ -10,6 +10,7 @@ from typing import TypeVar
 import structlog
 from pydantic_core import to_json
 
+from calibrl_core.report import DISK_FULL_STATUS
 from jobs import lifecycle, processes
 from jobs.db import session_scope
 from jobs.lifecycle import Claim, LeaseLost, Order, Outcome
@@ -152,6 +153,8 @@ class Supervisor:
         if error := self._shipper.error:
             crashed = error.reason is Reason.CRASHED
             return Outcome(JobStatus.FAILED, error.reason, error.message + (self._log_tail() if crashed else ""))
+        if status == DISK_FULL_STATUS:
+            return Outcome(JobStatus.FAILED, Reason.DISK_FULL, f"the disk of {self._run_dir} is full")
         asked = self.order in (Order.STOP, Order.PAUSE) and -status in (signal.SIGTERM, signal.SIGKILL)
         if finish or asked:
             if self.order is Order.PAUSE:
@@ -187,7 +190,9 @@ class Supervisor:
 def child_environment(indices: Sequence[int]) -> dict[str, str]:
     """This process's environment, without what a trainer has no need to know, and with its lease's GPUs only."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(SECRETS)}
-    return kept | gpus.visible(indices) | {"PYTHONUNBUFFERED": "1"}
+    # torch then counts GPUs through their driver, and an import that asks for them doesn't start CUDA before its time.
+    asked = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+    return kept | gpus.visible(indices) | asked | {"PYTHONUNBUFFERED": "1"}
 
 
 def how_it_ended(status: int) -> str:

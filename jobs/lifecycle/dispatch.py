@@ -84,13 +84,18 @@ def startable(session: Session, without: frozenset[UUID] = frozenset()) -> list[
     return [place for place in Situation(session).placements(until_full=True, without=without) if place.starts_in == 0]
 
 
-def wake_for_free_slots(session: Session) -> int:
-    """Wake, once this session has committed, the workers that have room for what is queued; how many wake-ups."""
-    places = startable(session)
-    for place in places:
-        assert place.worker is not None
-        wake_after_commit(session, place.worker)
-    return len(places)
+def wake_for_free_slots(session: Session, *, awake: str | None = None) -> int:
+    """Wake, once this session has committed, the workers that have room for what is queued; how many wake-ups.
+
+    A slot of the worker `awake` looks for its next job by itself.
+    """
+    session.flush()
+    workers = [place.worker for place in startable(session) if place.worker]
+    if awake in workers:
+        workers.remove(awake)
+    for worker in workers:
+        wake_after_commit(session, worker)
+    return len(workers)
 
 
 def entries(session: Session, project: str | None = None) -> list[QueueEntry]:

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 from sqlalchemy.orm import Session
 
 from jobs import models, specs
-from jobs.lifecycle.dispatch import startable
+from jobs.lifecycle.dispatch import startable, wake_for_free_slots
 from jobs.lifecycle.status import SCHEDULER, change
 from jobs.repository import checkpoints, events, jobs, queue, workers
 from jobs.schemas import JobModel, JobStatus, Limits, Reason, WorkerStatus
@@ -155,6 +155,7 @@ def finish(session: Session, claim: Claim, outcome: Outcome) -> None:
         LeaseLost: the job is no longer this claim's.
     """
     job = fence(session, claim)
+    worker = _holder(job)
     job.result = outcome.result
     status: JobStatus = outcome.status
     reason = outcome.reason
@@ -164,7 +165,8 @@ def finish(session: Session, claim: Claim, outcome: Outcome) -> None:
         status, reason = JobStatus.PAUSED, Reason.USER
     elif job.preempted and status is JobStatus.QUEUED:
         reason = Reason.PREEMPTED
-    change(session, job, status, actor=_holder(job), reason=reason, message=outcome.message)
+    change(session, job, status, actor=worker, reason=reason, message=outcome.message)
+    wake_for_free_slots(session, awake=worker)
 
 
 def _checkpoint(session: Session, model: JobModel) -> Path:

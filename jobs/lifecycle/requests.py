@@ -47,6 +47,7 @@ def submit(session: Session, spec: TrainSpec | EvaluateSpec, *, actor: str) -> m
     message = f"waits for {waits} job{'s' if waits > 1 else ''}" if waits else None
     to = JobStatus.WAITING if waits else JobStatus.QUEUED
     change(session, job, to, type="submitted", actor=actor, message=message)
+    wake_for_free_slots(session)
     return job
 
 
@@ -63,6 +64,7 @@ def cancel(session: Session, job_id: UUID, *, actor: str) -> models.Job:
         raise Conflict(f"Job {job_id} is already being cancelled.")
     to = JobStatus.CANCELLING if job.status in jobs.LEASED else JobStatus.CANCELLED
     change(session, job, to, actor=actor, reason=Reason.USER)
+    wake_for_free_slots(session)  # something may have been kept for it
     return job
 
 
@@ -79,6 +81,7 @@ def pause(session: Session, job_id: UUID, *, actor: str) -> models.Job:
         raise Conflict(f"Job {job_id} is already {job.status}.")
     to = JobStatus.PAUSED if job.status in _HELD_AT_ONCE else JobStatus.PAUSING
     change(session, job, to, actor=actor, reason=Reason.USER)
+    wake_for_free_slots(session)
     return job
 
 
@@ -127,7 +130,6 @@ def prioritise(session: Session, job_id: UUID, priority: Priority, *, actor: str
         job.priority = priority
         job.spec = {**job.spec, "priority": priority}
         events.add(session, job.id, "priority", actor=actor, message=priority)
-        session.flush()
         wake_for_free_slots(session)
     return job
 
@@ -139,6 +141,7 @@ def _put_in_line(session: Session, job: models.Job, *, actor: str, type: str) ->
         raise Conflict(f"Job {job.id} depends on job {lost[0].id}, which is {lost[0].status}: retry that one first.")
     waits = any(one.status is not JobStatus.SUCCEEDED for one in known.values())
     change(session, job, JobStatus.WAITING if waits else JobStatus.QUEUED, type=type, actor=actor)
+    wake_for_free_slots(session)
 
 
 def _must_not_have_ended(job: models.Job) -> None:

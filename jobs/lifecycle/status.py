@@ -5,7 +5,6 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from jobs import models
-from jobs.lifecycle.dispatch import wake_for_free_slots
 from jobs.repository import events, jobs, workers
 from jobs.schemas import JobStatus, Reason
 
@@ -45,8 +44,10 @@ def change(
     reason: Reason | None = None,
     message: str | None = None,
 ) -> None:
-    """Change a locked (or new) job's status, note it as an event, and see to what follows from it."""
-    held = job.status in jobs.LEASED
+    """Change a locked (or new) job's status, note it as an event, and see to what follows from it for others.
+
+    Whoever changes something wakes who may start now: `wake_for_free_slots`, once, at its end.
+    """
     _set(session, job, to, actor=actor, type=type, reason=reason, message=message)
     if to is _SUCCEEDED:
         for dependent in jobs.lock_dependents(session, job.id):
@@ -54,8 +55,6 @@ def change(
     elif to.final:
         for descendant in jobs.lock_descendants(session, job.id):
             _fail_with(session, descendant, job.id, to)
-    if to is _Q or (held and to not in jobs.LEASED):
-        wake_for_free_slots(session)
 
 
 def decide(session: Session, job: models.Job) -> None:

@@ -172,7 +172,7 @@ def mark_finished(job: Job) -> None:
 def shipped_offsets(session: Session, job_id: UUID, attempt: int) -> tuple[int, int]:
     """Bytes of an attempt's event file and of its log that are in the database already."""
     query = select(Attempt.events_offset, Attempt.log_offset)
-    return session.execute(query.where(Attempt.job_id == job_id, Attempt.number == attempt)).one()._tuple()
+    return session.execute(query.where(Attempt.job_id == job_id, Attempt.number == attempt)).one()
 
 
 def set_shipped(session: Session, job_id: UUID, attempt: int, events_offset: int, log_offset: int) -> None:

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from calibrl_core.config import EvaluateConfig, PathModel
 from calibrl_core.report import EventFile
-from tests.fake_trainer.run import arguments, stop_event
+from tests.fake_trainer.run import arguments, run_process, stop_event
 
 
-def main() -> None:
+def evaluate() -> None:
     text, run_dir = arguments()
     config = EvaluateConfig.model_validate_json(text)
     stop = stop_event()
@@ -27,6 +27,10 @@ def main() -> None:
             report.emit("progress", step=len(results), steps_total=total)
         report.emit("metrics", step=config.models.index(model), values={f"eval/{config.data[0].name}/accuracy": 0.5})
     report.emit("finish", status="succeeded", step=total, result={"evaluations": results})
+
+
+def main() -> None:
+    run_process(evaluate)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,21 @@
 """What both fake commands share: the arguments, the stop signal, and a small true PNG."""
 
 import argparse
+import os
 import signal
 import struct
 import threading
 import time
 import zlib
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+<<<<<<< HEAD
 HOLD_SECONDS = 120.0  # for so long a test may hold a run
+=======
+from calibrl_core.report import DISK_FULL_STATUS, EventFile, is_disk_full
+>>>>>>> main
 
 
 def arguments() -> tuple[str, Path]:
@@ -18,6 +25,18 @@ def arguments() -> tuple[str, Path]:
     parser.add_argument("--run-dir", type=Path, required=True)
     options = parser.parse_args()
     return options.config.read_text(), options.run_dir
+
+
+def run_process(run: Callable[[], None]) -> None:
+    """Run, and end as the real trainer does where the disk is full."""
+    try:
+        run()
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        with suppress(OSError):
+            EventFile(arguments()[1]).emit("error", reason="disk_full", message=f"the disk is full: {error}")
+        os._exit(DISK_FULL_STATUS)  # nothing is flushed: the log may be on the same disk
 
 
 def stop_event() -> threading.Event:

@@ -1,6 +1,5 @@
 """`python -m tests.fake_trainer.train config.json --run-dir DIR`: curves, histograms, samples, checkpoints, resume."""
 
-import errno
 import json
 import math
 import os
@@ -9,14 +8,13 @@ import signal
 import subprocess
 import sys
 import threading
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from calibrl_core.config import TrainConfig
 from calibrl_core.report import EVENT_FILE, EventFile, SampleCompletion, SampleGroup
 from tests.fake_trainer import Behaviour
-from tests.fake_trainer.run import arguments, hold, png, stop_event
+from tests.fake_trainer.run import arguments, hold, png, run_process, stop_event
 
 SLEEP_FOR_EVER = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
 
@@ -132,8 +130,12 @@ class Run:
         hold(self.run_dir, f"saving-{self.step}")
         accuracy = metrics(self.step, self.config.steps, True)["validation/accuracy"]
         self.best = max(self.best, (accuracy, self.step))
-        (partial / "state.json").write_text(json.dumps({"step": self.step, "carried": self.carried, "best": self.best}))
-        partial.rename(path)
+        state = {"step": self.step, "carried": self.carried, "best": self.best}
+        try:
+            (partial / "state.json").write_text(json.dumps(state))
+            partial.rename(path)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
         old = self.kept()[: -self.config.checkpoints.keep_last]
         for gone in old:
             shutil.rmtree(gone)
@@ -205,9 +207,11 @@ def ail(run: Run) -> dict[str, Any]:
     return {"status": "stopped", "reason": "health", "message": "all_truncated fired; a checkpoint was kept"}
 
 
-def train(run: Run, stop: threading.Event) -> None:
-    """From where the run stands to its end, or until `stop`."""
-    config = run.config
+def train() -> None:
+    text, run_dir = arguments()
+    config = TrainConfig.model_validate_json(text)
+    stop = stop_event()
+    run = Run(config, run_dir)
     run.announce()
     status: dict[str, Any] = {"status": "succeeded"}
     behaviour = Behaviour(config.seed)
@@ -229,16 +233,7 @@ def train(run: Run, stop: threading.Event) -> None:
 
 
 def main() -> None:
-    text, run_dir = arguments()
-    stop = stop_event()
-    try:
-        train(Run(TrainConfig.model_validate_json(text), run_dir), stop)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        with suppress(OSError):
-            EventFile(run_dir).emit("error", reason="disk_full", message=f"the disk is full: {error}")
-        sys.exit(errno.ENOSPC)
+    run_process(train)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,33 @@
 """What a run leaves in the database: written once, read in pages, and within its limits."""
 
+import math
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from jobs import lifecycle
 from jobs.db import session_scope
 from jobs.errors import Invalid, NotFound
-from jobs.repository import checkpoints, events, histograms, images, jobs, logs, metrics, samples, workers
-from jobs.schemas import JobStatus, job_spec_adapter
+from jobs.repository import (
+    checkpoints,
+    events,
+    histograms,
+    images,
+    jobs,
+    logs,
+    metrics,
+    projects,
+    queue,
+    samples,
+    workers,
+)
+from jobs.schemas import JobStatus, WorkerStatus, job_spec_adapter
+from tests.integration.life import card
 
 pytestmark = pytest.mark.integration
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -139,13 +154,14 @@ def test_checkpoints_move_the_best_mark_and_forget_what_is_gone(session: Session
 
 
 def test_the_log_is_read_in_any_pieces(session: Session, job: UUID) -> None:
-    for offset, piece in ((0, b"hello "), (6, b"wor"), (9, b"ld\x00\xff")):
-        logs.append(session, job, offset, piece)
+    for piece in (b"hello ", b"wor", b"ld\x00\xff"):
+        logs.append(session, jobs.get(session, job), piece)
     whole = b"hello world\x00\xff"
     for after in range(len(whole) + 2):
         for limit in (1, 4, 100):
             assert logs.read(session, job, after=after, limit=limit) == whole[after : after + limit]
-    logs.append(session, job, 50, b"past a gap")
+    jobs.get(session, job).log_length = 50
+    logs.append(session, jobs.get(session, job), b"past a gap")
     assert logs.read(session, job, after=0, limit=100) == whole
     assert logs.read(session, job, after=50, limit=100) == b"past a gap"
 
@@ -167,9 +183,12 @@ def test_a_rewind_forgets_what_a_resumed_run_makes_again(session: Session, job: 
 
 
 def test_what_is_shipped_and_how_far_a_run_has_come(session: Session, job: UUID) -> None:
-    assert jobs.shipped_offsets(session, job) == (0, 0)
-    jobs.set_shipped(session, job, 2**40, 7)
-    assert jobs.shipped_offsets(session, job) == (2**40, 7)
+    for number in (1, 2):
+        jobs.lease(session, jobs.get(session, job), uuid4(), "w", 30)
+        session.flush()
+        assert jobs.shipped_offsets(session, job, number) == (0, 0)
+        jobs.set_shipped(session, job, number, 2**40, 7)
+    assert jobs.shipped_offsets(session, job, 2) == (2**40, 7)
     jobs.set_progress(session, job, 3, 10)
     jobs.set_progress(session, job, 4, None)
     session.expire_all()
@@ -216,18 +235,72 @@ def test_jobs_are_filtered(session: Session) -> None:
         ids(after=uuid4())
 
 
-def test_a_worker_from_start_to_end(session: Session, job: UUID) -> None:
+def test_a_machine_from_start_to_end(session: Session, job: UUID) -> None:
     with pytest.raises(NotFound):
-        workers.beat(session, "w", None)
-    workers.register(session, "w", "host", "cpu")
-    assert workers.beat(session, "w", job) == "busy"
-    assert workers.beat(session, "w", None) == "idle"
-    workers.mark_stopping(session, "w")
-    assert workers.beat(session, "w", job) == "stopping"
-    workers.register(session, "w", "host", "cpu")  # started again
-    assert workers.beat(session, "w", None) == "idle"
-    workers.register(session, "v", "host", "cpu")
-    assert [worker.name for worker in workers.page(session, after="", limit=1)] == ["v"]
-    assert [worker.name for worker in workers.page(session, after="v", limit=9)] == ["w"]
-    workers.remove(session, "w")
-    assert [worker.name for worker in workers.page(session, after="", limit=9)] == ["v"]
+        workers.beat(session, "w", [], set())
+    workers.register(session, "w", host="h", labels={"a": "b"}, versions={}, cpu_slots=1)
+    workers.beat(session, "w", [card(0), card(1)], set())
+    assert workers.get(session, "w").status is WorkerStatus.ONLINE
+    workers.set_status(session, "w", WorkerStatus.DRAINING)
+    workers.register(session, "w", host="h", labels={}, versions={}, cpu_slots=2)  # started again: still drained
+    assert workers.get(session, "w").status is WorkerStatus.DRAINING
+    workers.set_status(session, "w", WorkerStatus.STOPPING)
+    workers.register(session, "w", host="h", labels={}, versions={}, cpu_slots=2)
+    found = workers.get(session, "w")
+    assert (found.status, found.cpu_slots, found.labels) == (WorkerStatus.ONLINE, 2, {})
+    workers.register(session, "v", host="h", labels={}, versions={}, cpu_slots=1)
+    assert [row[0].name for row in workers.page(session, limit=1, silent_seconds=30)] == ["v"]
+    assert [row[0].name for row in workers.page(session, after="v", limit=9, silent_seconds=30)] == ["w"]
+
+
+def test_a_gpu_is_given_out_only_when_its_memory_was_seen_to_be_free(session: Session, job: UUID) -> None:
+    workers.register(session, "w", host="h", labels={}, versions={}, cpu_slots=1)
+    workers.beat(session, "w", [card(0), card(1)], set())
+    assert workers.take_gpus(session, "w", job, 1) is None  # nobody has looked at them yet
+    assert workers.unclean_gpus(session, "w") == {0, 1}
+    workers.mark_clean(session, "w", {0, 1})
+    assert workers.take_gpus(session, "w", job, 3) is None
+    assert workers.take_gpus(session, "w", job, 2) == (0, 1)
+    workers.mark_clean(session, "w", {0, 1})  # of no effect on what is held
+    session.expire_all()
+    workers.release_gpus(session, job)
+    assert workers.unclean_gpus(session, "w") == {0, 1}
+    workers.mark_clean(session, "w", {1})
+    assert workers.take_gpus(session, "w", job, 1) == (1,)
+    workers.beat(session, "w", [], set())  # both fell off the bus: the one that a job holds stays known
+    session.expire_all()
+    assert [gpu.index for gpu in workers.get(session, "w").gpus] == [1]
+
+
+def test_a_slot_that_runs_what_is_no_longer_its_workers_is_stuck(session: Session, job: UUID) -> None:
+    workers.register(session, "w", host="h", labels={}, versions={}, cpu_slots=3)
+    found = jobs.lock(session, job)
+    jobs.lease(session, found, uuid4(), "w", 30)
+    found.status = JobStatus.RUNNING
+    session.flush()
+    workers.beat(session, "w", [], {job, uuid4()})
+    (machine,) = queue.machines(session, 30)
+    assert (machine.cpu_slots, machine.free_cpu_slots) == (3, 1)
+
+
+def test_use_decays_and_the_month_counts_whole(session: Session, job: UUID) -> None:
+    """An hour's run that ended a half-life ago counts half of what it would count now."""
+    found = jobs.get(session, job)
+    jobs.lease(session, found, uuid4(), "w", 30)
+    session.flush()
+    hour, half_life = 3600.0, 1e6
+    started = text("UPDATE attempts SET started_at = now() - :ago * interval '1 s', finished_at = NULL")
+    session.execute(started, {"ago": hour})
+    (row,) = projects.usage(session, half_life)
+    rate = math.log(2) / half_life
+    assert row.recent == pytest.approx((1 - math.exp(-rate * hour)) / rate, rel=1e-6)
+    assert row.recent == pytest.approx(hour, rel=2e-3)
+    ended = text(
+        "UPDATE attempts SET started_at = now() - :ago * interval '1 s', finished_at = now() - :end * interval '1 s'"
+    )
+    session.execute(ended, {"ago": hour + half_life, "end": half_life})
+    (later,) = projects.usage(session, half_life)
+    assert later.recent == pytest.approx(row.recent / 2, rel=1e-6)
+    assert (later.project, later.user) == ("default", "user")
+    session.execute(ended, {"ago": 40 * half_life + hour, "end": 40 * half_life})
+    assert projects.usage(session, half_life) == []

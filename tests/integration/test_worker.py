@@ -17,15 +17,16 @@ import structlog
 import structlog.testing
 
 from calibrl.services import Postgres
-from jobs import lifecycle, models, processes
+from jobs import lifecycle, machines, models, processes
 from jobs.db import session_scope
 from jobs.processes import Process
 from jobs.repository import checkpoints, events, histograms, images, jobs, logs, metrics, samples, workers
-from jobs.schemas import JobStatus, Reason, job_spec_adapter
+from jobs.schemas import JobStatus, Reason, WorkerStatus, job_spec_adapter
 from jobs.settings import get_settings
 from tests.conftest import API_KEY, ROOT, eventually, processes_with, sql
 from tests.fake_trainer import Behaviour
-from worker.keeper import CurrentJob, Keeper
+from tests.integration import life
+from worker.keeper import Keeper, Slots
 
 pytestmark = pytest.mark.integration
 
@@ -46,6 +47,8 @@ def quick(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in QUICK.items():
         monkeypatch.setenv(name, value)
     get_settings.cache_clear()
+    life.machine("tester", cpu_slots=1)  # for what runs in the test's own process; no keeper keeps it alive
+    life.run("UPDATE workers SET heartbeat_at = now() + interval '1 hour'")
 
 
 @pytest.fixture
@@ -108,9 +111,9 @@ def log_text(job_id: UUID) -> str:
         return logs.read(session, job_id, after=0, limit=10_000_000).decode()
 
 
-def worker_names() -> list[str]:
+def worker_statuses() -> list[str]:
     with session_scope() as session:
-        return [worker.name for worker in workers.page(session, after="", limit=10)]
+        return [worker.status for worker in machines.page(session, after="", limit=10)]
 
 
 def wake() -> None:
@@ -238,12 +241,12 @@ def test_a_trainer_that_fails_leaves_its_reason(behaviour: Behaviour, reason: Re
     assert steps(job_id) == [1, 2]
 
 
-def test_a_run_that_a_health_rule_ended_has_failed_and_says_why() -> None:
+def test_a_run_that_a_health_rule_ended_is_paused_and_says_why() -> None:
     """Given back to the queue it would go on from its checkpoint, which is what it was not to do."""
     job_id = submit(Behaviour.UNHEALTHY, steps=4)
     wake()
     found = job(job_id)
-    assert (found.status, found.reason, found.attempt) == (JobStatus.FAILED, Reason.HEALTH, 1)
+    assert (found.status, found.reason, found.attempt) == (JobStatus.PAUSED, Reason.HEALTH, 1)
     assert found.message == "all_truncated fired; a checkpoint was kept"
     assert found.result is not None
     with session_scope() as session:
@@ -290,7 +293,10 @@ def test_a_lost_lease_kills_the_trainer_and_writes_nothing_more(in_background: C
         jobs.renew(jobs.lock(session, job_id), -1)
     with session_scope() as session:
         assert lifecycle.sweep(session).requeued == 1
-        taken = lifecycle.claim(session, worker="another", gpus=0)
+    life.machine("another")
+    with session_scope() as session:
+        workers.set_status(session, "tester", WorkerStatus.DRAINING)
+        taken = lifecycle.claim(session, worker="another")
     run.result(30)
     assert trainers(job_id) == []
     found = job(job_id)
@@ -361,7 +367,7 @@ def test_a_database_that_restarts_costs_nothing(
     assert postgres.process is not None
     postgres.process.send_signal(stop_signal)
     postgres.stop()
-    run_dir = get_settings().run_dir(job_id)
+    run_dir = get_settings().run_dir(job_id, 1)
     before = (run_dir / "events.jsonl").stat().st_size
     eventually(lambda: (run_dir / "events.jsonl").stat().st_size > before + 10_000)  # training goes on meanwhile
     postgres.start()
@@ -370,35 +376,56 @@ def test_a_database_that_restarts_costs_nothing(
     assert_whole(job_id, 80)
 
 
-def test_the_worker_is_listed_while_it_lives(celery_worker: Callable[[], Process]) -> None:
-    from jobs.repository import workers
-
-    def listed() -> list[models.Worker]:
+def test_the_worker_is_listed_from_its_start_to_its_end(celery_worker: Callable[[], Process]) -> None:
+    def listed() -> tuple[WorkerStatus, list[UUID]]:
         with session_scope() as session:
-            return workers.page(session, after="", limit=10)
+            (found,) = machines.page(session, after="", limit=10)
+            assert (found.name, found.cpu_slots, found.gpus) == ("tester", 1, [])
+            assert {"python", "torch", "calibrl"} <= set(found.versions) or not found.versions
+            return found.status, found.jobs
 
     process = celery_worker()
-    row = eventually(listed)[0]
-    assert (row.name, row.device, row.status, row.job_id) == ("tester", "cpu", "idle", None)
     job_id = submit(steps=1000, milliseconds=50)
-    eventually(lambda: (listed()[0].status, listed()[0].job_id) == ("busy", job_id))
+    eventually(lambda: listed() == (WorkerStatus.ONLINE, [job_id]))
     stopping = threading.Thread(target=processes.stop, args=(process, 30))
     stopping.start()
-    eventually(lambda: not listed())
+    eventually(lambda: listed() == (WorkerStatus.OFFLINE, []))
     stopping.join(30)
     assert job(job_id).status is JobStatus.QUEUED
 
 
+def test_a_job_is_paused_at_a_checkpoint_and_goes_on_from_it_elsewhere(celery_worker: Callable[[], Process]) -> None:
+    job_id = submit(steps=60, milliseconds=50, checkpoints={"every_steps": 1000})
+    celery_worker()
+    running_at(job_id, 7)
+    with session_scope() as session:
+        assert lifecycle.pause(session, job_id, actor="user").status is JobStatus.PAUSING
+    eventually(lambda: job(job_id).status is JobStatus.PAUSED)
+    assert trainers(job_id) == []
+    other = submit(steps=2)  # the slot is free
+    assert ended(other).status is JobStatus.SUCCEEDED
+    with session_scope() as session:
+        lifecycle.resume(session, job_id, actor="user")
+    assert ended(job_id).attempt == 2
+    assert_whole(job_id, 60)
+    assert Counter(log_text(job_id).splitlines()) == {f"step {step}": 1 for step in range(1, 61)}
+    # Nothing of the first attempt's checkpoints is left, and what the second one keeps is on disk.
+    assert not list(get_settings().run_dir(job_id, 1).glob("checkpoints/*"))
+    with session_scope() as session:
+        kept = [Path(row.path) for row in checkpoints.of_job(session, job_id)]
+    assert kept and all(path.is_dir() and path.parent.parent.name == "attempt-2" for path in kept)
+
+
 def test_the_keeper_outlives_a_database_that_is_not_migrated_yet(database: str) -> None:
     sql(database, "ALTER TABLE workers RENAME TO hidden")
-    keeper = Keeper(get_settings(), CurrentJob())
+    keeper = Keeper(get_settings(), Slots(1))
     with structlog.testing.capture_logs() as logged:
         keeper.start()
         eventually(lambda: logged or not keeper.is_alive())
         sql(database, "ALTER TABLE hidden RENAME TO workers")
         try:
-            assert eventually(worker_names, 10) == ["tester"]
+            eventually(lambda: worker_statuses() == ["online"], 10)
         finally:
             keeper.end()
     assert [entry["event"] for entry in logged] == ["keeper failed"]
-    assert worker_names() == []
+    assert worker_statuses() == ["offline"]

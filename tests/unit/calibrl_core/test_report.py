@@ -1,9 +1,13 @@
 """The event file: whole lines, numbers that JSON can't say, images once."""
 
+import errno
 import json
 import math
+import os
 
-from calibrl_core.report import EventFile
+import pytest
+
+from calibrl_core.report import EventFile, is_disk_full
 
 
 def lines(folder):
@@ -35,3 +39,46 @@ def test_an_image_is_kept_once(tmp_path):
     assert report.save_image(b"png") == report.save_image(b"png")
     (path,) = (tmp_path / "images").iterdir()
     assert path.read_bytes() == b"png"
+
+
+def test_on_a_full_disk_each_line_is_there_whole_or_not_at_all(small_disk):
+    disk = small_disk(64)
+    report = EventFile(disk)
+    told = 0
+    with pytest.raises(OSError) as full:
+        while True:
+            report.emit("log", level="info", message="x" * 1500)
+            told += 1
+    assert is_disk_full(full.value)
+    assert len(lines(disk)) == told > 20
+    report.emit("error", reason="disk_full", message="short")  # the page that the last line began has room for it
+    assert [json.loads(line)["type"] for line in lines(disk)] == ["log"] * told + ["error"]
+
+
+def test_on_a_full_disk_nothing_is_left_of_an_image(small_disk):
+    disk = small_disk(64)
+    report = EventFile(disk)
+    with pytest.raises(OSError, match="No space left"):
+        report.save_image(os.urandom(100_000))
+    assert list((disk / "images").iterdir()) == []
+
+
+def raised_from(cause):
+    error = ValueError("a model can't be written")
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "full"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), True),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), True),
+        (OSError(errno.EACCES, "Permission denied"), False),
+        (Exception("Error while serializing: I/O error: No space left on device (os error 28)"), True),
+        (raised_from(OSError(errno.ENOSPC, "No space left on device")), True),
+        (raised_from(KeyError("28")), False),
+    ],
+)
+def test_errors_that_say_that_the_disk_is_full(error, full):
+    assert is_disk_full(error) is full

@@ -18,7 +18,7 @@ import torch
 asked = []
 for name in ("is_available", "device_count", "_lazy_init"):
     setattr(torch.cuda, name, lambda *_, name=name: asked.append(name))
-import calibrl_core.train, calibrl_core.evaluate
+import calibrl_core.preload
 print(asked, torch.cuda.is_initialized())
 """
 
@@ -46,8 +46,7 @@ def test_a_run_is_bit_for_bit_the_one_of_a_cold_start(tmp_path: Path) -> None:
     run([sys.executable, "-m", "calibrl_core.train", *arguments, str(cold)])
     job = {"module": "calibrl_core.train", "arguments": [*arguments, str(quick)], "environment": {}}
     line = json.dumps({**job, "log": str(tmp_path / "log.txt")})
-    modules = ["calibrl_core.train", "calibrl_core.evaluate"]
-    assert run([sys.executable, "-m", "calibrl_core.standby", *modules], line) == "ready\n"
+    assert run([sys.executable, "-m", "calibrl_core.standby", "calibrl_core.preload"], line) == "ready\n"
     assert told(quick) == told(cold)
     assert [event["type"] for event in told(quick)].count("metrics") == 2
     assert "step 2" in (tmp_path / "log.txt").read_text()

@@ -44,6 +44,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
     (package / "__init__.py").touch()
     (package / "train.py").write_text(TELLING)
     (package / "evaluate.py").write_text(BROKEN)
+    (package / "preload.py").write_text("import told.train, told.evaluate")
     return {**os.environ, **gpus.visible([]), "PYTHONPATH": f"{ROOT}:{tmp_path}", "PYTHONUNBUFFERED": "1"}
 
 
@@ -165,7 +166,7 @@ def test_no_trainer_waits_where_quick_starts_are_off(tmp_path: Path, environment
 
 
 def test_it_ends_with_the_end_of_its_input(tmp_path: Path, environment: dict[str, str]) -> None:
-    command = [sys.executable, "-m", "calibrl_core.standby", "told.train"]
+    command = [sys.executable, "-m", "calibrl_core.standby", "told.preload"]
     process = processes.start(command, log=tmp_path / "log.txt", env=environment)
     assert processes.ended(process, 30)
     assert (process.wait(), (tmp_path / "log.txt").read_text()) == (0, "ready\n")

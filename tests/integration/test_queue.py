@@ -1,0 +1,375 @@
+"""The queue on a real database: pausing, retries, several GPUs, limits of projects, giving way, and saying why."""
+
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from jobs import accounting, lifecycle, machines
+from jobs.db import session_scope
+from jobs.errors import Conflict, Invalid, QuotaExceeded
+from jobs.lifecycle import Order
+from jobs.models import Job
+from jobs.repository import checkpoints, jobs, projects, workers
+from jobs.schemas import JobStatus, ProjectSettings, QueueEntry, Reason, WaitReason, WorkerStatus
+from jobs.settings import get_settings
+from tests.integration.life import (
+    cancel,
+    card,
+    claim,
+    expire,
+    finish,
+    heartbeat,
+    history,
+    machine,
+    nothing_to_claim,
+    run,
+    status,
+    submit,
+    sweep,
+)
+
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("database")]
+S = JobStatus
+
+
+def pause(job_id: UUID) -> JobStatus:
+    with session_scope() as session:
+        return lifecycle.pause(session, job_id, actor="user").status
+
+
+def resume(job_id: UUID) -> JobStatus:
+    with session_scope() as session:
+        return lifecycle.resume(session, job_id, actor="user").status
+
+
+def retry(job_id: UUID) -> JobStatus:
+    with session_scope() as session:
+        return lifecycle.retry(session, job_id, actor="user").status
+
+
+def project(slug: str, **settings: Any) -> None:
+    with session_scope() as session:
+        projects.put(session, slug, ProjectSettings(**settings).model_dump())
+
+
+def entry(job_id: UUID) -> QueueEntry:
+    with session_scope() as session:
+        return next(one for one in lifecycle.entries(session) if one.job_id == job_id)
+
+
+def gpu_job(gpus: int, **changes: Any) -> UUID:
+    return submit(resources={"gpus": gpus}, **changes)
+
+
+def read(job_id: UUID) -> Job:
+    with session_scope() as session:
+        return jobs.get(session, job_id)
+
+
+def test_pause_before_a_job_runs_holds_it_at_once() -> None:
+    first = submit()
+    second = submit(first)
+    assert (pause(first), pause(second)) == (S.PAUSED, S.PAUSED)
+    assert nothing_to_claim()
+    assert entry(first).reason is WaitReason.PAUSED
+    assert (resume(first), resume(second)) == (S.QUEUED, S.WAITING)
+    finish(claim(), S.SUCCEEDED)
+    assert status(second) is S.QUEUED
+
+
+def test_a_running_job_is_paused_at_a_checkpoint_and_goes_on_from_it() -> None:
+    id = submit()
+    claimed = claim()
+    assert pause(id) is S.PAUSING
+    assert heartbeat(claimed) is Order.PAUSE
+    with session_scope() as session:
+        checkpoints.record(session, id, 3, "/c/3", False, {}, [])
+    finish(claimed, S.PAUSED, reason=Reason.USER)
+    assert (status(id), read(id).lease_token, nothing_to_claim()) == (S.PAUSED, None, True)
+    assert resume(id) is S.QUEUED
+    again = claim()
+    assert (again.attempt, [(one.step, one.path) for one in again.checkpoints]) == (2, [(3, "/c/3")])
+    types = ["submitted", "claimed", "pausing", "paused", "resumed", "claimed"]
+    assert [event.type for event in history(id)] == types
+
+
+@pytest.mark.parametrize(("ends", "to"), [(S.QUEUED, S.PAUSED), (S.SUCCEEDED, S.SUCCEEDED), (S.FAILED, S.FAILED)])
+def test_what_a_run_comes_to_while_it_is_being_paused(ends: JobStatus, to: JobStatus) -> None:
+    id = submit()
+    claimed = claim()
+    pause(id)
+    finish(claimed, ends)
+    assert status(id) is to
+
+
+def test_a_job_being_paused_can_still_be_cancelled_and_one_that_is_cancelled_not_paused() -> None:
+    id = submit()
+    claimed = claim()
+    pause(id)
+    assert cancel(id) is S.CANCELLING
+    with pytest.raises(Conflict, match="already cancelling"):
+        pause(id)
+    assert heartbeat(claimed) is Order.CANCEL
+    finish(claimed, S.PAUSED)
+    assert status(id) is S.CANCELLED
+
+
+def test_a_worker_lost_while_pausing_leaves_the_job_paused() -> None:
+    id = submit()
+    claim()
+    pause(id)
+    expire(id)
+    assert sweep().paused == 1
+    assert (status(id), read(id).reason) == (S.PAUSED, Reason.LOST_WORKER)
+
+
+def test_pause_resume_and_retry_are_refused_where_they_make_no_sense() -> None:
+    id = submit()
+    with pytest.raises(Conflict, match="not paused: it is queued"):
+        resume(id)
+    with pytest.raises(Conflict, match="is queued: only a failed or cancelled"):
+        retry(id)
+    pause(id)
+    with pytest.raises(Conflict, match="already paused"):
+        pause(id)
+    resume(id)
+    claimed = claim()
+    pause(id)
+    with pytest.raises(Conflict, match="still being paused"):
+        resume(id)
+    finish(claimed, S.SUCCEEDED)
+    for ask in (pause, resume):
+        with pytest.raises(Conflict, match="already ended: it is succeeded"):
+            ask(id)
+    assert status(id) is S.SUCCEEDED
+
+
+def test_a_paused_job_fails_with_what_it_depends_on() -> None:
+    first = submit()
+    second = submit(first)
+    pause(second)
+    cancel(first)
+    assert (status(second), read(second).reason) == (S.FAILED, Reason.DEPENDENCY_FAILED)
+
+
+def test_a_retry_forgives_lost_workers_and_keeps_the_checkpoints() -> None:
+    id = submit(limits={"max_attempts": 1})
+    claim()
+    with session_scope() as session:
+        checkpoints.record(session, id, 2, "/c/2", False, {}, [])
+    expire(id)
+    assert sweep().failed == 1
+    dependent_free = read(id)
+    assert dependent_free.finished_at is not None
+    assert retry(id) is S.QUEUED
+    assert read(id).finished_at is None
+    assert [one.step for one in claim().checkpoints] == [2]
+    expire(id)
+    assert sweep().failed == 1  # its one attempt is gone again
+
+
+def test_a_dependent_can_be_retried_only_after_what_it_depends_on() -> None:
+    first = submit()
+    second = submit(first)
+    cancel(first)
+    assert status(second) is S.FAILED
+    with pytest.raises(Conflict, match="retry that one first"):
+        retry(second)
+    assert (retry(first), retry(second)) == (S.QUEUED, S.WAITING)
+
+
+def test_a_job_gets_all_its_gpus_of_one_machine_or_waits() -> None:
+    machine("two", cpu_slots=0, gpus=2)
+    machine("four", cpu_slots=0, gpus=4)
+    small, large = gpu_job(1), gpu_job(4)
+    with session_scope() as session:
+        held = lifecycle.claim(session, worker="two")
+        assert held is not None and (held.job_id, held.gpus) == (small, (0,))
+    with session_scope() as session:
+        held = lifecycle.claim(session, worker="four")
+        assert held is not None and (held.job_id, held.gpus) == (large, (0, 1, 2, 3))
+    late = gpu_job(2)
+    assert entry(late).reason is WaitReason.BUSY
+    assert read(late).status is S.QUEUED
+
+
+def test_small_jobs_do_not_starve_a_large_one() -> None:
+    machine("w", cpu_slots=0, gpus=2)
+    first = gpu_job(1)
+    claimed = claim()
+    assert claimed.job_id == first
+    large = gpu_job(2)
+    small = gpu_job(1)
+    assert nothing_to_claim()  # the free GPU is kept for the large one
+    assert (entry(small).reason, entry(small).explanation) == (
+        WaitReason.RESERVED,
+        f"what is free is kept for job {large}, which comes first",
+    )
+    finish(claimed, S.SUCCEEDED)
+    with session_scope() as session:
+        workers.mark_clean(session, "w", {0})
+    assert claim().job_id == large
+
+
+def test_a_released_gpu_waits_for_its_memory() -> None:
+    machine("w", cpu_slots=0, gpus=1)
+    gpu_job(1)
+    claimed = claim()
+    waiting = gpu_job(1)
+    finish(claimed, S.SUCCEEDED)
+    assert nothing_to_claim()
+    with session_scope() as session:
+        assert workers.unclean_gpus(session, "w") == {0}
+        workers.mark_clean(session, "w", {0})
+    assert claim().job_id == waiting
+
+
+def test_only_machines_with_the_labels_will_do() -> None:
+    machine("plain")
+    picky = submit(resources={"labels": {"site": "b"}})
+    assert nothing_to_claim("plain")
+    assert entry(picky).reason is WaitReason.NO_MACHINE
+    assert "labelled site=b" in entry(picky).explanation
+    machine("b", labels={"site": "b"})
+    assert claim("b").job_id == picky
+
+
+def test_more_gpus_than_any_machine_has_are_refused() -> None:
+    with pytest.raises(Invalid) as caught:
+        gpu_job(1)
+    assert caught.value.errors[0].message == "no machine has 1 GPU: none has a GPU; ask for 0"
+    machine("w", gpus=2)
+    with pytest.raises(Invalid) as caught:
+        gpu_job(3)
+    (error,) = caught.value.errors
+    assert (error.field, error.message) == ("resources.gpus", "no machine has 3 GPUs: the largest has 2")
+
+
+def test_a_project_may_have_only_so_many_jobs_waiting() -> None:
+    project("small", max_queued=2)
+    for _ in range(2):
+        submit(project="small")
+    with pytest.raises(QuotaExceeded, match="may have 2 jobs waiting"):
+        submit(project="small")
+    claim()
+    submit(project="small")  # one of them runs now
+
+
+def test_a_project_may_hold_only_so_many_gpus() -> None:
+    machine("w", cpu_slots=0, gpus=3)
+    project("capped", max_gpus=1)
+    gpu_job(1, project="capped")
+    second = gpu_job(1, project="capped")
+    claim()
+    assert nothing_to_claim()
+    assert entry(second).reason is WaitReason.PROJECT_LIMIT
+    assert entry(second).explanation == "project capped already runs as many GPUs as it may"
+
+
+@pytest.mark.parametrize("budget", ["budget_slot_hours", "user_budget_slot_hours"])
+def test_a_project_that_has_used_its_budget_waits_for_the_next_month(budget: str) -> None:
+    project("spender", **{budget: 1})
+    submit(project="spender")
+    claimed = claim()
+    run("UPDATE attempts SET started_at = date_trunc('month', now()) - interval '1 hour'")
+    run("UPDATE attempts SET started_at = now() - interval '61 minutes'")
+    waiting = submit(project="spender")
+    finish(claimed, S.SUCCEEDED)
+    assert nothing_to_claim()
+    assert entry(waiting).reason is WaitReason.BUDGET
+    with session_scope() as session:
+        (used,) = accounting.month(session)
+    assert (used.project, used.user, used.gpu_hours) == ("spender", "user", 0)
+    assert used.slot_hours == pytest.approx(61 / 60, rel=1e-2)
+
+
+def test_projects_take_turns_by_what_they_have_used() -> None:
+    project("a")
+    project("b")
+    machine("w", cpu_slots=1)
+    first = [submit(project="a") for _ in range(3)]
+    second = [submit(project="b") for _ in range(2)]
+    order = []
+    for _ in range(4):
+        claimed = claim()
+        order.append(claimed.job_id)
+        minutes = 10 if claimed.job_id in first else 11
+        run("UPDATE attempts SET started_at = now() - :m * interval '1 minute' WHERE finished_at IS NULL", m=minutes)
+        finish(claimed, S.SUCCEEDED)
+    assert order == [first[0], second[0], first[1], second[1]]
+
+
+def test_a_lower_class_gives_way_where_the_service_is_set_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine("w", cpu_slots=1)
+    low = submit(priority="low")
+    claimed = claim()
+    high = submit(priority="high")
+    assert sweep().preempted == 0
+    monkeypatch.setenv("CALIBRL_PREEMPTION", "true")
+    get_settings.cache_clear()
+    assert (sweep().preempted, sweep().preempted) == (1, 0)
+    assert heartbeat(claimed) is Order.STOP
+    finish(claimed, S.QUEUED, reason=Reason.WORKER_STOPPED)
+    assert (status(low), read(low).reason) == (S.QUEUED, Reason.PREEMPTED)
+    assert claim().job_id == high
+    assert sweep().preempted == 0
+
+
+def test_another_priority_moves_a_job_in_line() -> None:
+    first, second = submit(), submit()
+    with session_scope() as session:
+        assert lifecycle.prioritise(session, second, "high", actor="user").spec["priority"] == "high"
+    assert (entry(second).position, entry(first).position) == (1, 2)
+    assert claim().job_id == second
+
+
+def test_the_queue_says_when_and_why() -> None:
+    machine("w", cpu_slots=1)
+    running = submit()
+    claim()
+    run("UPDATE attempts SET started_at = now() - interval '100 s' WHERE job_id = :id", id=running)
+    run("UPDATE jobs SET step = 10, steps_total = 30 WHERE id = :id", id=running)
+    queued = submit()
+    waiting = submit(queued)
+    found = entry(queued)
+    assert (found.position, found.reason) == (1, WaitReason.BUSY)
+    assert found.explanation == "waits for a CPU slot: all that would do are taken"
+    assert found.estimated_start is not None
+    assert (found.estimated_start - found.queued_at).total_seconds() == pytest.approx(200, abs=10)  # 20 steps of 10 s
+    assert (entry(waiting).position, entry(waiting).reason) == (None, WaitReason.WAITING)
+
+
+def test_a_drained_machine_takes_no_more_and_can_be_told_to_give_back_what_it_runs() -> None:
+    machine("w")
+    submit()
+    claimed = claim()
+    submit()
+    with session_scope() as session:
+        assert machines.drain(session, "w", now=False).status is WorkerStatus.DRAINING
+    with session_scope() as session:
+        assert lifecycle.claim(session, worker="w") is None
+    assert heartbeat(claimed) is Order.CONTINUE
+    with session_scope() as session, pytest.raises(Conflict, match="already draining"):
+        machines.drain(session, "w", now=False)
+    with session_scope() as session:
+        assert machines.drain(session, "w", now=True).jobs == [claimed.job_id]
+    assert heartbeat(claimed) is Order.STOP
+    with session_scope() as session:
+        assert machines.undrain(session, "w").status is WorkerStatus.ONLINE
+    assert heartbeat(claimed) is Order.CONTINUE
+    with session_scope() as session, pytest.raises(Conflict, match="not drained"):
+        machines.undrain(session, "w")
+
+
+def test_a_silent_machine_is_lost_and_gets_nothing() -> None:
+    machine("w", gpus=1)
+    id = submit()
+    run("UPDATE workers SET heartbeat_at = now() - interval '1 hour'")
+    with session_scope() as session:
+        (found,) = machines.page(session, after="", limit=9)
+        assert (found.status, len(found.gpus)) == (WorkerStatus.LOST, 1)
+        assert lifecycle.claim(session, worker="w") is None
+    with session_scope() as session:
+        workers.beat(session, "w", [card(0)], set())
+    assert claim().job_id == id
