@@ -11,11 +11,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-<<<<<<< HEAD
-HOLD_SECONDS = 120.0  # for so long a test may hold a run
-=======
 from calibrl_core.report import DISK_FULL_STATUS, EventFile, is_disk_full
->>>>>>> main
+
+HOLD_SECONDS = 120.0  # for so long a test may hold a run
 
 
 def arguments() -> tuple[str, Path]:
