@@ -53,7 +53,7 @@ class Machine:
             LD_PRELOAD=str(FAKETIME),
             PYTHONPATH=f"{Path(__file__).with_name('clock')}:{self._environment['PYTHONPATH']}",
             FAKETIME_TIMESTAMP_FILE=str(self._clock),
-            FAKETIME_NO_CACHE="1",
+            FAKETIME_CACHE_DURATION="1",
             FAKETIME_DONT_FAKE_MONOTONIC="1",
             FAKETIME_DONT_RESET="1",
         )

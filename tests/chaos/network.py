@@ -24,8 +24,8 @@ class Namespace:
 
     @property
     def command(self) -> list[str]:
-        """What to put before a command so that it runs inside."""
-        return ["ip", "netns", "exec", self.name]
+        """What to put before a command so that it runs inside; `ip netns exec` would give it mounts of its own, too."""
+        return ["nsenter", f"--net=/run/netns/{self.name}"]
 
     def __enter__(self) -> Self:
         far = f"{self._cable}x"

@@ -24,7 +24,7 @@ from tests.chaos.machine import Machine
 from tests.conftest import ROOT, eventually
 from tests.fake_nvml import Card, environment, write
 
-LEASE_SECONDS = 2.0
+LEASE_SECONDS = 3.0
 SLOTS = (2, 1)  # of each machine: CPU slots and GPUs
 TIMES = {
     "CALIBRL_HEARTBEAT_SECONDS": "0.3",

@@ -19,7 +19,7 @@ from tests.conftest import eventually
 STEPS, EVERY = 40, 10
 MILLISECONDS = 15
 SEEDS = 4  # different runs, each of which is also made undisturbed
-SET_UP_SECONDS = 60.0
+SET_UP_SECONDS = 120.0
 
 # Where a job's trainer is held, until the fault has come.
 HOLDS: dict[State, tuple[str, ...]] = {
