@@ -47,7 +47,8 @@ class OpenPostgres(Postgres):
         if line not in access.read_text():
             with access.open("a") as file:
                 file.write(line)
-        return super()._run(program, *arguments, "-c", "listen_addresses=*")
+        settings = ("listen_addresses=*", "log_lock_waits=on", "deadlock_timeout=300ms", "log_min_duration_statement=500")
+        return super()._run(program, *arguments, *(part for setting in settings for part in ("-c", setting)))
 
 
 class OpenValkey(Valkey):
