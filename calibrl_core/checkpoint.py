@@ -10,6 +10,7 @@ with, and the adapter. How many processes wrote it, and how they shared the weig
 """
 
 import json
+import math
 import os
 import shutil
 from dataclasses import asdict, dataclass, field
@@ -19,6 +20,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from calibrl_core.config import CheckpointSettings
 from calibrl_core.models.policy import Policy
 from calibrl_core.models.weights import Weights
 from calibrl_core.ranks import ALONE, Ranks
@@ -26,6 +28,7 @@ from calibrl_core.ranks import ALONE, Ranks
 FOLDER = "checkpoints"
 STATE_FILE = "trainer.json"
 OPTIMIZER_FILE = "optimizer.safetensors"
+GIGABYTE = 10**9
 
 
 @dataclass
@@ -40,12 +43,16 @@ class TrainerState:
     health: dict[str, Any] = field(default_factory=dict)  # see `health`
 
 
+class QuotaError(Exception):
+    """The checkpoints that must be kept need more disk than they may."""
+
+
 class Checkpoints:
     """The checkpoints of one run."""
 
-    def __init__(self, run_dir: Path, keep_last: int, ranks: Ranks = ALONE) -> None:
+    def __init__(self, run_dir: Path, settings: CheckpointSettings, ranks: Ranks = ALONE) -> None:
         self.folder = run_dir / FOLDER
-        self._keep_last = keep_last
+        self._settings = settings
         self._ranks = ranks
 
     def all(self) -> list[Path]:
@@ -78,8 +85,32 @@ class Checkpoints:
         return final
 
     def surplus(self, best_step: int | None) -> list[Path]:
-        """All but the newest ones and the best."""
-        return [path for path in self.all()[: -self._keep_last] if path.name != f"step-{best_step or 0:06d}"]
+        """All but the newest ones and the best; of those the oldest too, until the rest is within `max_gigabytes`.
+
+        Never the newest, nor the best.
+        """
+        saved, best = self.all(), f"step-{best_step or 0:06d}"
+        surplus = [path for path in saved[: -self._settings.keep_last] if path.name != best]
+        spare = [path for path in saved[:-1] if path.name != best and path not in surplus]
+        sizes = {path: _bytes(path) for path in saved if path not in surplus}
+        while spare and sum(sizes.values()) > self._quota:
+            surplus.append(spare.pop(0))
+            del sizes[surplus[-1]]
+        return surplus
+
+    def check_quota(self) -> None:
+        """Raises QuotaError where what is left after `surplus` is removed needs more than `max_gigabytes`."""
+        needed = sum(_bytes(path) for path in self.all())
+        if needed > self._quota:
+            raise QuotaError(
+                f"the newest and the best checkpoint need {needed / GIGABYTE:.3g} GB; "
+                f"raise checkpoints.max_gigabytes ({self._settings.max_gigabytes:g})"
+            )
+
+    @property
+    def _quota(self) -> float:
+        limit = self._settings.max_gigabytes
+        return math.inf if limit is None else limit * GIGABYTE
 
     def remove(self, paths: list[Path]) -> None:
         """Delete checkpoints."""
@@ -109,6 +140,10 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer, weights: Weights) -> di
         for index, values in optimizer.state_dict()["state"].items()
         for key, value in values.items()
     }
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _sync(folder: Path) -> None:

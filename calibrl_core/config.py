@@ -113,6 +113,12 @@ class CheckpointSettings(Closed):
     keep_best: Literal["validation/accuracy"] | None = Field(
         "validation/accuracy", description="metric whose best checkpoint is kept as well"
     )
+    max_gigabytes: float | None = Field(
+        None,
+        gt=0,
+        description="disk for those that are kept, in 10^9 bytes: the oldest go first, never the newest or the best; "
+        "where these two need more the run ends. None: no limit",
+    )
 
 
 class SampleSettings(Closed):

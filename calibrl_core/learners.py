@@ -92,7 +92,7 @@ class ReinforcementLearner:
         clock = _Clock()
         first_prompt = self._ranks.share(len(examples)).start
         extra = {}
-        with self._policy.weights.gathered():
+        with self._policy.weights.gathered(), self._policy.images.kept():  # the experts show the same images
             sampled = self._sample(step, 0, examples, clock)
             if isinstance(self._algorithm, DAPO) and self._algorithm.dynamic_sampling:
                 sampled, prompts = self._resample(step, sampled, clock)

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers.utils import logging as transformers_logging
 
+from calibrl_core.checkpoint import QuotaError
 from calibrl_core.data.schema import DataError
 from calibrl_core.distributed import joined
 from calibrl_core.models.errors import ModelError
@@ -140,6 +141,8 @@ def _explain(error: Exception) -> tuple[str, str]:
     """The reason, one of those that `calibrl_core.report` lists, and a sentence."""
     if is_disk_full(error):
         return "disk_full", f"the disk is full: {error}; free some of it, or lower checkpoints.keep_last"
+    if isinstance(error, QuotaError):
+        return "quota", str(error)
     if isinstance(error, ValidationError):
         fields = (f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors())
         return "bad_spec", "; ".join(fields)

@@ -12,7 +12,7 @@ Every line is an object with `type` and `ts` (seconds since 1970, UTC), and by t
 | progress | step, steps_total: for runs that report no metrics at every step |
 | log | level (info, warning), message |
 | health | step, rule, state (fired, cleared), message, suggestion (empty once cleared): see `calibrl_core.health` |
-| error | reason (crashed, out_of_memory, non_finite, bad_spec, disk_full), message: the run ends, exit status 1 |
+| error | reason (crashed, out_of_memory, non_finite, bad_spec, disk_full, quota), message: the run ends, status 1 |
 | finish | status (succeeded, stopped), step, result (object); reason (health) and message, where a rule stopped it |
 
 Images stand beside the file, `images/<sha256>.png`, written before the line that names them. A reader must ignore a

@@ -44,8 +44,8 @@ def train(config: TrainConfig, report: Report, should_stop: Callable[[], bool], 
     """Run to the end, to the validation target, or until `should_stop()` (in any process) or a health rule in
     `health.pause_on`; return the result that `finish` reports.
 
-    Raises DataError (bad rows, no experts), NonFiniteError, OSError (files), torch.OutOfMemoryError; LaunchError where
-    a step has fewer prompts than there are processes.
+    Raises DataError (bad rows, no experts), NonFiniteError, OSError (files), QuotaError (checkpoints),
+    torch.OutOfMemoryError; LaunchError where a step has fewer prompts than there are processes.
     """
     with Scorer(config.rewards) as scorer:
         run = _Run(config, report, scorer, ranks)
@@ -72,7 +72,7 @@ class _Run:
                 f"({ranks.world}): each takes whole groups"
             )
         self.config, self.report, self.ranks = config, report, ranks
-        self.checkpoints = Checkpoints(report.run_dir, config.checkpoints.keep_last, ranks)
+        self.checkpoints = Checkpoints(report.run_dir, config.checkpoints, ranks)
         saved = ranks.from_first(next(reversed(self.checkpoints.all()), None))
         self.state = read_state(saved) if saved else TrainerState()
         self.saved_step = self.state.step
@@ -217,6 +217,7 @@ class _Run:
         surplus = self.checkpoints.surplus(self.state.best_step if self.config.checkpoints.keep_best else None)
         self._report_checkpoint(path, self.state, surplus)  # first: a kill in between is mended by `announce`
         self.checkpoints.remove(surplus)
+        self.checkpoints.check_quota()
 
     def _report_checkpoint(self, path: Path, state: TrainerState, removed: list[Path]) -> None:
         self.report.emit(

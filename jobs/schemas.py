@@ -96,9 +96,6 @@ class Limits(Closed):
     max_attempts: int | None = Field(
         None, ge=1, le=100, description="lost workers after which it fails; None: as the service is set"
     )
-    max_checkpoint_gigabytes: float | None = Field(
-        None, gt=0, description="disk for its checkpoints; the oldest go first, never the best or the last"
-    )
 
 
 class JobSettings(Closed):

@@ -82,7 +82,9 @@ class Health(Line):
 
 class Error(Line):
     type: Literal["error"]
-    reason: Literal[Reason.CRASHED, Reason.OUT_OF_MEMORY, Reason.NON_FINITE, Reason.BAD_SPEC, Reason.DISK_FULL]
+    reason: Literal[
+        Reason.CRASHED, Reason.OUT_OF_MEMORY, Reason.NON_FINITE, Reason.BAD_SPEC, Reason.DISK_FULL, Reason.QUOTA
+    ]
     message: str
 
 

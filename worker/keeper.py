@@ -103,12 +103,12 @@ class Keeper(threading.Thread):
         """Two transactions, and the cards are read in between: what is free now was let go of before."""
         name = self._settings.worker_name
         with session_scope() as session:
-            if not self._registered:
-                self._register(session)
             unclean = workers.unclean_gpus(session, name)
         readings = gpus.read(gpus.chosen(self._settings.worker_gpus))
         clean = {gpu.index for gpu in readings if gpus.is_free(gpu)}
         with session_scope() as session:
+            if not self._registered:
+                self._register(session)
             try:
                 workers.beat(session, name, readings, self._slots.running())
             except NotFound:  # somebody has removed it

@@ -14,11 +14,12 @@ from calibrl_core.report import DISK_FULL_STATUS
 from jobs import lifecycle, processes
 from jobs.db import session_scope
 from jobs.lifecycle import Claim, LeaseLost, Order, Outcome
-from jobs.repository import checkpoints
-from jobs.schemas import JobStatus, Reason
+from jobs.repository import checkpoints, events
+from jobs.schemas import GpuReading, JobStatus, Reason
 from jobs.settings import Settings
 from worker import folders, gpus
 from worker.database import AWAY
+from worker.limits import End, Warn, Watch
 from worker.shipper import LOG_FILE, Shipper
 from worker.standby import Standby
 
@@ -44,10 +45,12 @@ class Supervisor:
         self._run_dir = settings.run_dir(claim.job_id, claim.attempt)
         self._log_file = self._run_dir / LOG_FILE
         self._shipper = Shipper(claim, self._run_dir, settings.worker_name)
-        self._next_beat = 0.0
+        self._next_beat = self._next_reading = 0.0
         self._kill_at: float | None = None
         self._database_away = False
         self._tidied = False
+        self._limits = Watch(claim.limits, time.monotonic(), claim.seconds_run)
+        self._over: End | None = None  # the limit that the job has passed
         self.order = Order.CONTINUE
 
     def run(self) -> None:
@@ -91,7 +94,9 @@ class Supervisor:
             self._beat_if_due()
             if self.order is Order.ABANDON:
                 return
-            if self.order is not Order.CONTINUE:
+            if not (more or self._over or self._database_away):  # all that it has told so far has been read
+                self._check_limits()
+            if self.order is not Order.CONTINUE or self._over:
                 self._end(process)
 
     def _tidy_once(self) -> None:
@@ -104,6 +109,26 @@ class Supervisor:
         with session_scope() as session:
             lifecycle.fence(session, self._claim)
             checkpoints.forget_elsewhere(session, self._claim.job_id, self._run_dir)
+        return True
+
+    def _check_limits(self) -> None:
+        match self._limits.check(time.monotonic(), self._shipper.step, self._gpu_readings()):
+            case Warn(message=message):
+                self._contact(lambda: self._note("warning", message))
+            case End() as over:
+                self._over = over
+
+    def _gpu_readings(self) -> Sequence[GpuReading]:
+        """Of the job's GPUs, at every heartbeat, where it has a limit on how they are used."""
+        if self._claim.limits.min_gpu_utilisation is None or time.monotonic() < self._next_reading:
+            return ()
+        self._next_reading = time.monotonic() + self._settings.heartbeat_seconds
+        return gpus.read(self._claim.gpus)
+
+    def _note(self, type: str, message: str) -> bool:
+        with session_scope() as session:
+            job = lifecycle.fence(session, self._claim)
+            events.add(session, job.id, type, actor=self._settings.worker_name, message=message)
         return True
 
     def _end(self, process: processes.Process) -> None:
@@ -150,6 +175,8 @@ class Supervisor:
             return Outcome(JobStatus.SUCCEEDED, result=finish.result)
         if finish and finish.reason:  # a health rule wants a person to look first
             return Outcome(JobStatus.PAUSED, finish.reason, finish.message, finish.result)
+        if self._over:
+            return Outcome(JobStatus.FAILED, self._over.reason, self._over.message)
         if error := self._shipper.error:
             crashed = error.reason is Reason.CRASHED
             return Outcome(JobStatus.FAILED, error.reason, error.message + (self._log_tail() if crashed else ""))

@@ -22,6 +22,7 @@ from calibrl_core.logprobs import Head, TokenScores, token_scores
 from calibrl_core.models import adapters
 from calibrl_core.models.encoding import PromptEncoder, PromptRows
 from calibrl_core.models.errors import ModelError
+from calibrl_core.models.features import ImageInputs
 from calibrl_core.models.loading import load_model, model_of
 from calibrl_core.models.packing import PackedInputs, pack_inputs, pack_rows
 from calibrl_core.models.weights import Weights
@@ -55,6 +56,7 @@ class Policy:
         self.encoder = PromptEncoder(processor, getattr(self.decoder, "get_rope_index", None))
         self._takes = frozenset(inspect.signature(self.decoder.forward).parameters)
         self.shares_prompts = self._shares_prompts()
+        self.images = ImageInputs(self.decoder, self.encode, "mm_encoder_outputs" in self._takes)
         self._lora = adapters.lora_layers(self.model)
         self._uses_adapters = True
         if device.type == "cpu" and self.parameter_count < SMALL:
@@ -208,7 +210,7 @@ class Policy:
 
         def scores() -> tuple[Tensor, Tensor | None]:
             with self.computing():
-                images = self._images(asked, prompts, [pack.prompt for pack in packs])
+                images = self.images.of(asked, prompts, [pack.prompt for pack in packs])
                 hidden = self._hidden(inputs, prompts.token_types, images).flatten(0, 1)[inputs.predictors]
             targets = completions[completion_mask]
             flat = token_scores(hidden, self.head, targets, temperature, self.banned, with_entropy=with_entropy)
@@ -230,28 +232,6 @@ class Policy:
         output = self.decoder(input_ids=inputs.input_ids, attention_mask=mask, use_cache=False, **given, **images)
         hidden: Tensor = output.last_hidden_state
         return hidden
-
-    def _images(self, examples: Sequence[Example], prompts: PromptRows, order: Sequence[int]) -> Mapping[str, Any]:
-        """The image inputs of packs whose prompts are, in `order`, these. Where a prompt has several packs, its images
-        still run once, if the model takes what they came to."""
-        if not prompts.images or list(order) == list(range(len(examples))):
-            return prompts.images
-        deep = hasattr(self.model.config.vision_config, "deepstack_visual_indexes")  # features for inner layers too
-        if "mm_encoder_outputs" not in self._takes or deep:
-            return self.encode([examples[place] for place in order]).images
-        found = self.decoder.get_image_features(**prompts.images, return_dict=True)
-        features = found.pooler_output  # of each image, or of each prompt's; [tokens, D], or all [images, tokens, D]
-        flat = features.flatten(0, -2) if isinstance(features, Tensor) else torch.cat(list(features))
-        by_prompt = flat.split(self._image_tokens(prompts.input_ids).sum(-1).tolist())
-        again = [by_prompt[place] for place in order]
-        found.pooler_output = torch.cat(again) if isinstance(features, Tensor) else again
-        others = {name: tensor for name, tensor in prompts.images.items() if not name.startswith("pixel")}
-        return {"mm_encoder_outputs": {"image": found}, **others}
-
-    def _image_tokens(self, tokens: Tensor) -> Tensor:
-        config = self.model.config
-        mark: int = config.image_token_id if hasattr(config, "image_token_id") else config.image_token_index
-        return tokens == mark
 
     def save(self, folder: Path, state: Mapping[str, Tensor] | None = None) -> None:
         """Write model and processor as `from_pretrained` reads them (safetensors), adapters merged; and beside it, in

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -47,13 +47,16 @@ class SharedPrefillEngine:
         policy.model.eval()
         parts: list[tuple[list[int], _Columns]] = []
         for prompts, share in batches(policy.prompt_lengths(examples), group_size, max_tokens, self._batch_tokens):
-            encoded = policy.encode([examples[prompt] for prompt in prompts])
+            asked = [examples[prompt] for prompt in prompts]
+            encoded = policy.encode(asked)
             for start in range(0, group_size, share):
                 members = range(start, min(start + share, group_size))
                 rows = [prompt * group_size + member for prompt in prompts for member in members]
                 with policy.computing():
                     uniforms = Uniforms(seed, [first_row + row for row in rows])
-                    parts.append((rows, _Decoding(policy, encoded, uniforms, len(rows), max_tokens).run(temperature)))
+                    images = policy.images.of(asked, encoded, range(len(asked)))
+                    decoding = _Decoding(policy, replace(encoded, images=images), uniforms, len(rows), max_tokens)
+                    parts.append((rows, decoding.run(temperature)))
         return self._collect(parts, len(examples) * group_size, group_size)
 
     def _collect(self, parts: Sequence[tuple[list[int], _Columns]], count: int, group_size: int) -> Rollouts:

@@ -94,7 +94,7 @@ def test_a_job_outlives_a_killed_stack_and_ctrl_c_leaves_nothing(folder: Path) -
     assert processes_with(folder) == []
     assert not (folder / "stack.json").exists()
     # The trainer was asked first, and wrote a checkpoint where it stood.
-    lines = (folder / "runs" / str(unfinished.id) / "events.jsonl").read_text().splitlines()
+    lines = (folder / "runs" / str(unfinished.id) / "attempt-1" / "events.jsonl").read_text().splitlines()
     assert [json.loads(line)["type"] for line in lines[-2:]] == ["checkpoint", "finish"]
 
 

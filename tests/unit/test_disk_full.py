@@ -90,3 +90,11 @@ def test_a_disk_without_room_for_a_folder(small_disk: Callable[[int], Path], tmp
     (disk / "ballast").write_bytes(bytes(64 * 1024))
     log = tmp_path / "log.txt"
     assert train(module, disk / "run", written(tmp_path / "config.json"), log) == DISK_FULL_STATUS
+
+
+def test_a_quota_that_one_checkpoint_exceeds_ends_the_run_with_that_reason(tmp_path: Path) -> None:
+    config = written(tmp_path / "config.json", checkpoints={"every_steps": 1, "max_gigabytes": 0.01})
+    assert train(REAL, tmp_path / "run", config, tmp_path / "log.txt") == 1
+    error = events(tmp_path / "run")[-1]
+    assert isinstance(error, Error) and error.reason is Reason.QUOTA
+    assert checkpoints(tmp_path / "run") == ["step-000001"]

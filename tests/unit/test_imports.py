@@ -113,7 +113,9 @@ def test_each_package_imports_only_what_it_may() -> None:
 
 
 def test_only_the_settings_read_the_environment() -> None:
-    paths = [path for path in sources(*ALLOWED) if path != ROOT / "jobs" / "settings.py"]
+    # A waiting trainer is told its job's variables, and sets them.
+    allowed = (ROOT / "jobs" / "settings.py", ROOT / "calibrl_core" / "standby.py")
+    paths = [path for path in sources(*ALLOWED) if path not in allowed]
     assert faults(paths, environment_reads) == []
 
 

@@ -335,3 +335,33 @@ def test_greedy_completions_with_images_are_those_of_generate(model, mixed):
             pad_token_id=model.pad_id,
         )[0, encoded["input_ids"].shape[1] :]
         assert ours.tokens[row][ours.mask[row]].tolist() == theirs[: int(ours.mask[row].sum())].tolist()
+
+
+def test_images_that_were_sampled_from_do_not_run_again_for_the_experts(model, mixed, monkeypatch):
+    """Within `kept` they run once, one at a time or together, and give what they gave without it."""
+    if "mm_encoder_outputs" not in model._takes:
+        pytest.skip("the model takes pixels only")
+    seen = []
+    original = model.decoder.get_image_features
+
+    def counting(pixel_values, *rest, **options):
+        seen.append(pixel_values.shape)
+        return original(pixel_values, *rest, **options)
+
+    tokens = torch.full((4, 4), 70)
+    mask = torch.ones_like(tokens, dtype=torch.bool)
+    with torch.no_grad():
+        expected = model.logprobs(mixed, range(4), tokens, mask, 1.0)
+        monkeypatch.setattr(model.decoder, "get_image_features", counting)
+        with model.images.kept():
+            for place in (1, 2):
+                sampled(model, [mixed[place]], group_size=2, max_tokens=2)
+            before = len(seen)
+            found = model.logprobs(mixed, range(4), tokens, mask, 1.0)
+            again = model.logprobs(mixed, range(4), tokens, mask, 1.0)
+        assert (before, len(seen)) == (2, 3)  # the one whose image was not shown before
+        changed = model.logprobs(mixed[1:2], [0], tokens[:1], mask[:1], 1.0)
+    assert len(seen) == 4  # what was kept is forgotten
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-5)
+    assert torch.equal(found, again)
+    torch.testing.assert_close(changed[0], expected[1], rtol=0, atol=2e-5)

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from calibrl_core.checkpoint import Checkpoints, TrainerState
-from calibrl_core.config import BuiltinModel, LoraSettings, PathModel
+from calibrl_core.config import BuiltinModel, CheckpointSettings, LoraSettings, PathModel
 from calibrl_core.models.policy import Policy, load_policy, make_reference
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 
@@ -113,7 +113,7 @@ def test_without_adapters_the_reference_is_a_frozen_copy_of_the_start(policy, ex
 
 def save(policy, tmp_path):
     optimizer = torch.optim.AdamW([one for one in policy.model.parameters() if one.requires_grad])
-    return Checkpoints(tmp_path, keep_last=1).save(policy, optimizer, TrainerState(step=3))
+    return Checkpoints(tmp_path, CheckpointSettings()).save(policy, optimizer, TrainerState(step=3))
 
 
 def test_a_checkpoint_is_a_plain_model_that_does_the_same(lora_policy, examples, tmp_path):

@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from calibrl_core.checkpoint import Checkpoints
-from calibrl_core.config import BuiltinModel, EvaluateConfig, TrainConfig
+from calibrl_core.checkpoint import Checkpoints, QuotaError
+from calibrl_core.config import BuiltinModel, CheckpointSettings, EvaluateConfig, TrainConfig
 from calibrl_core.data.schema import DataError
 from calibrl_core.evaluate import evaluate
 from calibrl_core.models.policy import load_policy
@@ -184,11 +184,60 @@ def test_pruning_keeps_the_newest_and_the_best(tmp_path):
         folder = tmp_path / "checkpoints" / f"step-{step:06d}"
         folder.mkdir(parents=True)
         (folder / "trainer.json").write_text("{}")
-    checkpoints = Checkpoints(tmp_path, keep_last=1)
+    checkpoints = Checkpoints(tmp_path, CheckpointSettings(keep_last=1))
     surplus = checkpoints.surplus(best_step=2)
     assert [path.name for path in surplus] == ["step-000001", "step-000003"]
     checkpoints.remove(surplus)
     assert [path.name for path in checkpoints.all()] == ["step-000002", "step-000004"]
+
+
+@pytest.mark.parametrize(
+    ("best", "gigabytes", "surplus", "kept_within"),
+    [
+        (None, 5e-6, [1], True),  # 5 checkpoints of 1 kB, of which keep_last keeps 4
+        (None, 3.9e-6, [1, 2], True),
+        (None, 1e-6, [1, 2, 3, 4], True),
+        (None, 0.9e-6, [1, 2, 3, 4], False),
+        (1, 4.9e-6, [2], True),  # the best is one more, and the oldest of the others goes
+        (3, 2e-6, [1, 2, 4], True),
+        (3, 1.9e-6, [1, 2, 4], False),
+        (5, 1e-6, [1, 2, 3, 4], True),
+    ],
+)
+def test_pruning_within_a_quota_keeps_the_newest_and_the_best(tmp_path, best, gigabytes, surplus, kept_within):
+    for step in range(1, 6):
+        folder = tmp_path / "checkpoints" / f"step-{step:06d}" / "adapter"
+        folder.mkdir(parents=True)
+        (folder.parent / "trainer.json").write_text("{}")
+        (folder / "weights").write_bytes(bytes(998))
+    checkpoints = Checkpoints(tmp_path, CheckpointSettings(keep_last=4, max_gigabytes=gigabytes))
+    found = checkpoints.surplus(best)
+    assert [path.name for path in found] == [f"step-{step:06d}" for step in surplus]
+    checkpoints.remove(found)
+    if kept_within:
+        checkpoints.check_quota()
+    else:
+        with pytest.raises(QuotaError, match=r"raise checkpoints.max_gigabytes"):
+            checkpoints.check_quota()
+
+
+def test_a_run_keeps_as_many_checkpoints_as_its_quota_holds(tmp_path):
+    """Each is 16.4 MB."""
+    checkpoints = {"every_steps": 1, "keep_last": 4, "max_gigabytes": 0.04}
+    folder, result = run(tmp_path, "run", config(steps=4, checkpoints=checkpoints))
+    assert result["status"] == "succeeded"
+    names = [path.name for path in sorted((folder / "checkpoints").iterdir())]
+    assert names == ["step-000003", "step-000004"]
+    removed = [[path[-6:] for path in event["removed"]] for event in of_type(folder, "checkpoint")]
+    assert removed == [[], [], ["000001"], ["000002"]]
+
+
+def test_a_checkpoint_larger_than_the_quota_ends_the_run_and_stays(tmp_path):
+    checkpoints = {"every_steps": 1, "max_gigabytes": 0.01}
+    with pytest.raises(QuotaError, match=r"need 0.0164 GB; raise checkpoints.max_gigabytes \(0.01\)"):
+        run(tmp_path, "run", config(checkpoints=checkpoints))
+    (event,) = of_type(tmp_path / "run", "checkpoint")
+    assert (tmp_path / "run" / "checkpoints" / "step-000001").is_dir() and event["step"] == 1
 
 
 def test_checkpoints_stand_in_the_order_of_their_steps(tmp_path):
@@ -196,7 +245,7 @@ def test_checkpoints_stand_in_the_order_of_their_steps(tmp_path):
         folder = tmp_path / "checkpoints" / f"step-{step:06d}"
         folder.mkdir(parents=True)
         (folder / "trainer.json").write_text("{}")
-    assert Checkpoints(tmp_path, keep_last=1).all()[-1].name == "step-1000000"
+    assert Checkpoints(tmp_path, CheckpointSettings()).all()[-1].name == "step-1000000"
 
 
 def test_a_target_ends_the_run_though_the_best_is_not_kept(tmp_path, monkeypatch):

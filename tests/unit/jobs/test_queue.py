@@ -16,8 +16,8 @@ def test_a_broker_that_is_away_or_silent_is_only_logged(monkeypatch: pytest.Monk
         monkeypatch.setenv("REDIS_URL", f"redis://:hush@127.0.0.1:{broker.getsockname()[1]}/0")
         get_settings.cache_clear()
         with capture_logs() as logs:
-            queue.wake(0)
+            queue.wake({"w": 1})
     get_settings.cache_clear()
     (line,) = logs
-    assert (line["event"], line["queue"]) == ("wake-up not sent", "cpu")
+    assert (line["event"], line["workers"]) == ("wake-ups not sent", ["w"])
     assert "hush" not in str(line)

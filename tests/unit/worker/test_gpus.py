@@ -7,10 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from jobs.schemas import GpuReading
 from tests.conftest import ROOT
 from tests.fake_nvml import GIBIBYTE, Card, environment, pynvml, write
 from worker import gpus
-from worker.gpus import Gpu, is_free, read, visible
+from worker.gpus import chosen, is_free, read, visible
+
+
+def reading(index: int, name: str, total: int, used: int, utilisation: int) -> GpuReading:
+    uuid = f"GPU-{index:08d}"
+    return GpuReading(index=index, name=name, uuid=uuid, memory_total=total, memory_used=used, utilisation=utilisation)
 
 
 @pytest.fixture
@@ -25,8 +31,8 @@ def cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_cards_are_read_by_index(cards: Path) -> None:
     write(cards, [Card(used=0.5), Card(name="NVIDIA A10", total=24, used=12, utilisation=97)])
     half = GIBIBYTE // 2
-    first = Gpu(0, "NVIDIA H100 80GB HBM3", "GPU-00000000", 80 * GIBIBYTE, half, 0)
-    second = Gpu(1, "NVIDIA A10", "GPU-00000001", 24 * GIBIBYTE, 12 * GIBIBYTE, 97)
+    first = reading(0, "NVIDIA H100 80GB HBM3", 80 * GIBIBYTE, half, 0)
+    second = reading(1, "NVIDIA A10", 24 * GIBIBYTE, 12 * GIBIBYTE, 97)
     assert read() == [first, second]
     assert read([1]) == [second]
     assert read([1, 0, 1]) == [first, second]
@@ -63,6 +69,11 @@ def test_a_card_is_free_with_hardly_any_of_its_memory_in_use(
     write(cards, [Card(total=total, used=used)])
     (gpu,) = read()
     assert is_free(gpu) is free
+
+
+@pytest.mark.parametrize(("setting", "indices"), [("all", None), ("none", ()), ("1", [1]), ("0,2", [0, 2])])
+def test_the_setting_names_cards(setting: str, indices: object) -> None:
+    assert chosen(setting) == indices
 
 
 def test_a_job_sees_its_cards_and_no_other() -> None:

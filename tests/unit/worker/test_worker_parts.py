@@ -9,7 +9,7 @@ import pytest
 
 from jobs.schemas import Reason
 from worker.events import Error, Finish, Metrics, run_event_adapter
-from worker.keeper import CurrentJob
+from worker.keeper import Slots
 from worker.shipper import BATCH_BYTES, BATCH_LINES, read_batch
 from worker.supervisor import child_environment, how_it_ended, out_of_memory_kills
 
@@ -65,9 +65,10 @@ def test_a_bad_line_is_skipped_and_the_next_one_read(tmp_path: Path, bad: bytes)
     assert batch.offset == path.stat().st_size
 
 
-def test_an_error_keeps_its_reason() -> None:
-    event = run_event_adapter.validate_json(line(type="error", reason="out_of_memory", message="a tensor"))
-    assert isinstance(event, Error) and event.reason is Reason.OUT_OF_MEMORY
+@pytest.mark.parametrize("reason", [Reason.OUT_OF_MEMORY, Reason.DISK_FULL, Reason.QUOTA])
+def test_an_error_keeps_its_reason(reason: Reason) -> None:
+    event = run_event_adapter.validate_json(line(type="error", reason=reason, message="a tensor"))
+    assert isinstance(event, Error) and event.reason is reason
 
 
 def test_a_finish_keeps_why_a_run_was_stopped() -> None:
@@ -95,10 +96,11 @@ def test_memory_kills_can_be_counted_here() -> None:
     assert out_of_memory_kills() >= 0
 
 
-def test_the_current_job_is_none_or_an_id() -> None:
-    current, job_id = CurrentJob(), uuid4()
-    assert current.get() is None
-    current.set(job_id)
-    assert current.get() == job_id
-    current.set(None)
-    assert current.get() is None
+def test_slots_tell_what_they_run() -> None:
+    slots, first, second = Slots(2), uuid4(), uuid4()
+    assert slots.running() == set()
+    slots.put(0, first)
+    slots.put(1, second)
+    assert slots.running() == {first, second}
+    slots.put(0, None)
+    assert slots.running() == {second}

@@ -1,0 +1,184 @@
+"""Limits and GPUs of real workers: the trainer is the fake one, and so are the cards, at NVML's own boundary."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from jobs import lifecycle, machines, processes
+from jobs.db import session_scope
+from jobs.processes import Process
+from jobs.repository import checkpoints, events, jobs
+from jobs.schemas import JobStatus, Reason, Worker, job_spec_adapter
+from jobs.settings import get_settings
+from tests import fake_nvml
+from tests.conftest import ROOT, eventually, processes_with
+from tests.fake_nvml import Card
+from tests.fake_trainer import Behaviour
+
+pytestmark = pytest.mark.integration
+
+QUICK = {
+    "CALIBRL_TRAINER": "tests.fake_trainer",
+    "CALIBRL_HEARTBEAT_SECONDS": "0.2",
+    "CALIBRL_LEASE_SECONDS": "5",
+    "CALIBRL_SWEEP_SECONDS": "0.3",
+    "CALIBRL_STOP_GRACE_SECONDS": "5",
+    "CALIBRL_QUICK_STARTS": "false",
+}
+
+
+@pytest.fixture
+def cards(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file that says how this machine's two cards stand."""
+    monkeypatch.chdir(ROOT)
+    path = tmp_path / "cards.json"
+    fake_nvml.write(path, [Card(), Card()])
+    for name, value in (QUICK | fake_nvml.environment(path, {"PYTHONPATH": str(ROOT)})).items():
+        monkeypatch.setenv(name, value)
+    get_settings.cache_clear()
+    return path
+
+
+@pytest.fixture
+def worker(cards: Path, tmp_path: Path) -> Iterator[Callable[..., Process]]:
+    started: list[Process] = []
+
+    def start(name: str = "w") -> Process:
+        command = [
+            sys.executable,
+            "-m",
+            "celery",
+            "-A",
+            "worker.tasks",
+            "worker",
+            "--without-mingle",
+            "-n",
+            f"{name}@%h",
+        ]
+        env = dict(os.environ) | {"CALIBRL_WORKER_NAME": name}
+        started.append(processes.start(command, log=tmp_path / f"{name}.log", env=env))
+        eventually(lambda: [one for one in listed() if one.name == name and all(gpu.clean for gpu in one.gpus)])
+        return started[-1]
+
+    yield start
+    for process in started:
+        processes.stop(process, 0)
+
+
+def listed() -> list[Worker]:
+    with session_scope() as session:
+        return machines.page(session, after="", limit=10)
+
+
+def submit(*, steps: int = 20, milliseconds: int = 10, behaviour: Behaviour = Behaviour.NORMAL, **more: Any) -> UUID:
+    spec = {
+        "kind": "train",
+        "name": "a test",
+        "model": {"builtin": "tiny-vlm"},
+        "data": {"builtin": "digits"},
+        "algorithm": {"type": "grpo", "mini_batches": 1},
+        "steps": steps,
+        "prompts_per_step": milliseconds,
+        "seed": int(behaviour),
+    }
+    with session_scope() as session:
+        return lifecycle.submit(session, job_spec_adapter.validate_python(spec | more), actor="user").id
+
+
+def status(job_id: UUID) -> tuple[JobStatus, Reason | None, str]:
+    with session_scope() as session:
+        job = jobs.get(session, job_id)
+        return job.status, job.reason, job.message or ""
+
+
+def ended(job_id: UUID) -> tuple[JobStatus, Reason | None, str]:
+    eventually(lambda: status(job_id)[0].final, 60)
+    return status(job_id)
+
+
+def trainer_sees(job_id: UUID) -> str:
+    (pid,) = eventually(lambda: processes_with(get_settings().job_dir(job_id)))
+    environment = Path(f"/proc/{pid}/environ").read_text().split("\0")
+    (line,) = [one for one in environment if one.startswith("CUDA_VISIBLE_DEVICES=")]
+    return line.partition("=")[2]
+
+
+def test_jobs_get_cards_of_their_own_and_one_goes_back_only_once_its_memory_is_free(
+    worker: Callable[..., Process], cards: Path
+) -> None:
+    worker()
+    first, second = (submit(steps=1000, milliseconds=50, resources={"gpus": 1}) for _ in range(2))
+    eventually(lambda: {status(one)[0] for one in (first, second)} == {JobStatus.RUNNING})
+    assert {trainer_sees(first), trainer_sees(second)} == {"0", "1"}
+    third = submit(steps=2, resources={"gpus": 1})
+    freed = int(trainer_sees(first))
+    left = [Card(used=60, utilisation=90), Card(used=60, utilisation=90)]
+    fake_nvml.write(cards, left)
+    with session_scope() as session:
+        lifecycle.cancel(session, first, actor="user")
+    assert ended(first)[0] is JobStatus.CANCELLED
+    before = eventually(lambda: [gpu for gpu in listed()[0].gpus if gpu.memory_used > 50 * 2**30])
+    assert len(before) == 2
+    assert status(third)[0] is JobStatus.QUEUED  # the card's memory is still full: a ghost may hold it
+    left[freed] = Card(used=0.5)
+    fake_nvml.write(cards, left)
+    assert ended(third)[0] is JobStatus.SUCCEEDED
+
+
+def test_a_job_that_is_past_its_time_ends_with_its_last_checkpoint(worker: Callable[..., Process]) -> None:
+    worker()
+    job_id = submit(steps=1000, milliseconds=50, limits={"timeout_seconds": 1.5})
+    assert ended(job_id)[:2] == (JobStatus.FAILED, Reason.TIMED_OUT)
+    assert "limits.timeout_seconds is 1.5" in status(job_id)[2]
+    with session_scope() as session:
+        (kept,) = checkpoints.of_job(session, job_id)
+        assert kept.step == jobs.get(session, job_id).step > 0
+
+
+def test_a_job_that_hangs_is_ended_with_all_that_it_started(
+    worker: Callable[..., Process], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CALIBRL_STOP_GRACE_SECONDS", "0.5")
+    worker()
+    job_id = submit(steps=4, behaviour=Behaviour.STUBBORN, limits={"no_progress_seconds": 2})
+    found = ended(job_id)
+    assert found[:2] == (JobStatus.FAILED, Reason.NO_PROGRESS)
+    assert "the last was 2" in found[2]
+    eventually(lambda: processes_with(get_settings().job_dir(job_id)) == [])
+
+
+def test_cards_that_idle_are_warned_of_and_then_taken_away(worker: Callable[..., Process]) -> None:
+    worker()
+    limits = {"min_gpu_utilisation": 20, "gpu_idle_seconds": 1}
+    job_id = submit(steps=1000, milliseconds=50, resources={"gpus": 1}, limits=limits)
+    assert ended(job_id)[:2] == (JobStatus.FAILED, Reason.IDLE_GPU)
+    with session_scope() as session:
+        warned = [one.message for one in events.page(session, job_id, after=0, limit=100) if one.type == "warning"]
+    assert len(warned) == 1
+    assert "if it stays so, the job is ended" in str(warned[0])
+
+
+def test_a_slot_that_is_stopped_gets_no_other_job_and_its_own_goes_on_elsewhere(
+    worker: Callable[..., Process],
+) -> None:
+    first = worker("first")
+    job_id = submit(steps=100, milliseconds=50, resources={"labels": {}})
+    eventually(lambda: status(job_id)[0] is JobStatus.RUNNING and processes_with(get_settings().job_dir(job_id)))
+    (trainer,) = processes_with(get_settings().job_dir(job_id))
+    slot = int(Path(f"/proc/{trainer}/stat").read_text().split()[3])
+    assert slot != first.pid
+    os.kill(slot, signal.SIGSTOP)
+    try:
+        worker("second")
+        assert ended(job_id)[0] is JobStatus.SUCCEEDED
+        with session_scope() as session:
+            assert jobs.get(session, job_id).attempt == 2
+    finally:
+        os.kill(slot, signal.SIGCONT)
+    eventually(lambda: processes_with(get_settings().job_dir(job_id)) == [])  # the stale one was fenced
