@@ -16,10 +16,11 @@ from alembic.config import Config
 
 from calibrl.client import Client
 from calibrl.services import Postgres, Valkey, free_port
-from jobs import db, processes
+from jobs import db, machines, processes
 from jobs.processes import Process
+from jobs.schemas import WorkerStatus
 from jobs.settings import get_settings
-from tests.chaos import network
+from tests.chaos import network, orders
 from tests.chaos.machine import Machine
 from tests.conftest import ROOT, eventually
 from tests.fake_nvml import Card, environment, write
@@ -47,7 +48,12 @@ class OpenPostgres(Postgres):
         if line not in access.read_text():
             with access.open("a") as file:
                 file.write(line)
-        settings = ("listen_addresses=*", "log_lock_waits=on", "deadlock_timeout=300ms", "log_min_duration_statement=500")
+        settings = (
+            "listen_addresses=*",
+            "log_lock_waits=on",
+            "deadlock_timeout=300ms",
+            "log_min_duration_statement=500",
+        )
         return super()._run(program, *arguments, *(part for setting in settings for part in ("-c", setting)))
 
 
@@ -145,9 +151,14 @@ class Stack:
         self.await_slots()
 
     def await_slots(self) -> None:
-        """Wait until every machine has all its slots' processes."""
+        """Wait until every machine has all its slots' processes, and takes jobs."""
         for machine in self.machines:
             machine.await_slots(sum(self._slots))
+        eventually(self._all_online, 60)
+
+    def _all_online(self) -> bool:
+        found = orders.asked(lambda session: machines.page(session, after="", limit=100))
+        return [one.status for one in found] == [WorkerStatus.ONLINE] * len(self.machines)
 
     def add(self, name: str, cable: network.Namespace | None = None) -> Machine:
         """A machine, not started yet; with a cable, at its other end."""
