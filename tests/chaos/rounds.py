@@ -52,7 +52,6 @@ class Round:
         self._undisturbed = undisturbed
         self._aims = self._choose_aims()
         self._tableau = Tableau(rng, self._aims if fault.name == "disk full" else ())
-        self._seen: dict[State, list[str]] = {state: [] for state in State}
         self._result = Result()
 
     def play(self) -> Result:
@@ -121,7 +120,6 @@ class Round:
         while waiting and time.monotonic() < deadline:
             for state, subject in list(waiting.items()):
                 job = orders.job(subject.id)
-                self._note(state, job)
                 if job.status is JobStatus.PAUSED:
                     orders.ordered(lifecycle.resume, subject.id)
                 elif job.status is JobStatus.FAILED and self._may_retry(scene, subject, job):
@@ -129,11 +127,6 @@ class Round:
                 elif job.status.final:
                     del waiting[state]
             time.sleep(0.05)
-
-    def _note(self, state: State, job: models.Job) -> None:
-        words = f"{job.status}" + (f" ({job.reason})" if job.reason else "")
-        if job.status is not JobStatus.QUEUED and (not self._seen[state] or self._seen[state][-1] != words):
-            self._seen[state].append(words)
 
     def _may_retry(self, scene: Scene, subject: Subject, job: models.Job) -> bool:
         if job.reason is Reason.DEPENDENCY_FAILED:
@@ -167,7 +160,7 @@ class Round:
 
     def _check_way(self, scene: Scene, subject: Subject, job: models.Job, found: Found) -> None:
         """Not only how a job ended, but how it came there."""
-        hit, way = subject in scene.victims, self._seen[subject.state]
+        hit, way = subject in scene.victims, way_since(subject, scene.struck)
         ordered = self._fault.name == "paused" and subject.state in scene.accepted
         paused = subject.state is State.PAUSING or (ordered and subject.state is not State.FINISHING)
         if paused and job.status is JobStatus.SUCCEEDED and not any(w.startswith(("paused", "failed")) for w in way):
@@ -178,10 +171,10 @@ class Round:
             found.words.append(f"begun again without need: {job.attempt} attempts; {told(subject)}")
             found.broken += 1
         if hit:
-            self._measure(scene, subject, found)
+            self._measure(scene, subject, way, found)
 
-    def _measure(self, scene: Scene, subject: Subject, found: Found) -> None:
-        hit = Hit(self._fault.name, subject.state, " > ".join(self._seen[subject.state]) or "nothing")
+    def _measure(self, scene: Scene, subject: Subject, way: list[str], found: Found) -> None:
+        hit = Hit(self._fault.name, subject.state, " > ".join(way) or "nothing: it had ended before")
         times = [event.ts.timestamp() for event in orders.history(subject.id) if event.type == "claimed"]
         hit.claimed = next((ts - scene.struck for ts in times if ts > scene.struck), None)
         must = self._fault.loses and subject.state in RUNNING
@@ -212,6 +205,12 @@ class Round:
 
     def _take(self, found: Found) -> None:
         self._result.found.add(found)
+
+
+def way_since(subject: Subject, since: float) -> list[str]:
+    """The statuses that the job has come to from then on, with their reasons."""
+    changes = [event for event in orders.history(subject.id) if event.status and event.ts.timestamp() >= since]
+    return [f"{event.status}{f' ({event.reason})' if event.reason else ''}" for event in changes]
 
 
 def told(subject: Subject) -> str:

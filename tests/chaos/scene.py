@@ -12,6 +12,7 @@ from tests.chaos.stack import LEASE_SECONDS, Stack
 from tests.chaos.tableau import Subject, Tableau
 
 CLAIM_SECONDS = 2 * LEASE_SECONDS  # a job whose worker is gone must be claimed again within these
+PHASE_SECONDS = 0.6  # between two looks of a supervisor at its trainer
 PATIENCE_SECONDS = 15.0  # how long a fault waits for that before it goes on, and the round finds it missing
 
 
@@ -35,7 +36,8 @@ class Scene:
         return self.stack.machine(name)
 
     def strike(self, blow: Callable[[], object] = lambda: None) -> None:
-        """Now it happens; and at once every trainer may go on."""
+        """Now it happens, wherever the supervisors are in their rounds; and at once every trainer may go on."""
+        time.sleep(self.rng.uniform(0, PHASE_SECONDS))
         self.struck = time.time()
         blow()
         self.tableau.release()
