@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
@@ -111,7 +110,7 @@ def soak(jobs: int, projects: int, slots: int, console: Console) -> list[report.
     with tempfile.TemporaryDirectory() as folder, stack(Path(folder), settings) as client:
         names = [f"project-{index:02d}" for index in range(projects)]
         for name in names:
-            client.put_project(name)
+            client.put_project(name, {})
         worker = client.workers()[0].name
         client.drain(worker)
         ids = [client.submit({**SPEC, "name": f"soak {n}", "project": names[n % projects]}).id for n in range(jobs)]
@@ -150,7 +149,7 @@ def unfairness(spans: list[Span]) -> float:
     average length; while every project had jobs waiting."""
     until = min(max(s.claimed for s in spans if s.project == name) for name in {s.project for s in spans})
     length = mean(span.ended - span.claimed for span in spans)
-    used = Counter(dict.fromkeys((span.project for span in spans), 0.0))
+    used = {span.project: 0.0 for span in spans}
     worst = 0.0
     for span in sorted(spans, key=lambda one: one.ended):
         if span.ended > until:
