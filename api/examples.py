@@ -1,4 +1,4 @@
-"""Specs that work, for the OpenAPI document: digits that the package makes itself, and the built-in tiny model."""
+"""Requests that work, for the OpenAPI document. The specs take digits that the package makes, and the tiny model."""
 
 from typing import Any
 
@@ -27,4 +27,19 @@ EVALUATE: dict[str, Any] = {
 JOB_SPECS: Any = {
     "train": {"summary": "Train with CalibRL", "value": TRAIN},
     "evaluate": {"summary": "Evaluate a model", "value": EVALUATE},
+}
+
+PRIORITIES: Any = {"high": {"summary": "Before those of other classes", "value": {"priority": "high"}}}
+
+DRAINS: Any = {
+    "drain": {"summary": "Finish what runs, take no more", "value": {}},
+    "now": {"summary": "Give back what runs, from a checkpoint", "value": {"now": True}},
+}
+
+PROJECTS: Any = {
+    "limits": {
+        "summary": "Twice the share of others, at most 4 GPUs at once and 500 slot-hours a month",
+        "value": {"weight": 2, "max_gpus": 4, "budget_slot_hours": 500},
+    },
+    "none": {"summary": "No limits", "value": {}},
 }

@@ -12,23 +12,21 @@ from typing import Annotated, Any, NoReturn
 from uuid import UUID
 
 import typer
-from pydantic import TypeAdapter
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
-from calibrl import terminal
+from calibrl import queue_commands, terminal
+from calibrl.arguments import HERE, JOBS, AsJson, JobArgument, StackFolder, console, find, say, say_json
 from calibrl.client import CalibrlError, Client
 from calibrl.specfile import SpecError, read_spec
 from jobs import presets
-from jobs.schemas import Event, Job, JobStatus, Page
+from jobs.schemas import Event, Job, JobStatus
 from jobs.settings import SettingsError, get_settings
 
 POLL_SECONDS = 1.0
 HISTORY = 400  # steps of metrics that `watch` keeps
-SEARCHED_PAGES = 20  # of 100 jobs, in which an id's beginning is looked for
 BAD_INPUT = frozenset({400, 404, 413, 422})  # HTTP statuses that mean: what was asked for is at fault
 
 
@@ -74,13 +72,6 @@ app = typer.Typer(
     epilog="JOB is an id, the beginning of one, or `latest`. CALIBRL_API_URL and CALIBRL_API_KEY name the service; "
     "without them, the stack that `calibrl up` runs on this machine is asked.",
 )
-HERE, JOBS = "On this machine", "Jobs"  # the two parts of the help text
-
-JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="An id, the beginning of one, or `latest`.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-StackFolder = Annotated[
-    Path | None, typer.Option("--data", metavar="DIR", help="Ask the local stack that runs on this folder.")
-]
 DataFolder = Annotated[
     Path | None, typer.Option("--data", metavar="DIR", help="Where all data is kept.", show_default="~/.calibrl")
 ]
@@ -104,7 +95,7 @@ def up(data: DataFolder = None, port: Port = None, dashboard_port: DashboardPort
     typer.echo("Starting the database, the queue, the API, a worker and the dashboard ...")
     try:
         with LocalStack(folder, api_port=port, dashboard_port=dashboard_port) as stack:
-            _say(_addresses(stack.dashboard_url, stack.api_url, folder, options))
+            say(_addresses(stack.dashboard_url, stack.api_url, folder, options))
             with suppress(KeyboardInterrupt):
                 while True:
                     stack.check()
@@ -157,7 +148,7 @@ def submit(
     spec = read_spec(file, overrides or [])
     with Client(data_dir=data) as client:
         job = client.submit(spec)
-    typer.echo(job.model_dump_json(indent=2) if as_json else str(job.id))
+    say_json(job) if as_json else typer.echo(str(job.id))
 
 
 @app.command("presets", rich_help_panel=JOBS)
@@ -186,34 +177,37 @@ def list_jobs(
     with Client(data_dir=data) as client:
         found = client.jobs(status=status).data
     if as_json:
-        typer.echo(TypeAdapter(list[Job]).dump_json(found, indent=2).decode())
+        say_json(found)
     else:
-        _say(terminal.job_table(found) if found else "No jobs.")
+        say(terminal.job_table(found) if found else "No jobs.")
 
 
 @app.command(rich_help_panel=JOBS)
 def show(job: JobArgument, as_json: AsJson = False, data: StackFolder = None) -> None:
     """Show a job: status, history, checkpoints, result and spec."""
     with Client(data_dir=data) as client:
-        found = _find(client, job)
+        found = find(client, job)
         if as_json:
-            typer.echo(found.model_dump_json(indent=2))
+            say_json(found)
         else:
-            _say(terminal.job_page(found, _history(client, found.id), client.checkpoints(found.id)))
+            waits = None
+            if not (found.status.held or found.status.final):
+                waits = next((entry for entry in client.queue(found.project) if entry.job_id == found.id), None)
+            say(terminal.job_page(found, waits, _history(client, found.id), client.checkpoints(found.id)))
 
 
 @app.command(rich_help_panel=JOBS)
 def watch(job: JobArgument, data: StackFolder = None) -> None:
     """Follow a job's progress and metrics to its end; exit code 0 where it succeeded, else 1."""
     with Client(data_dir=data) as client:
-        found = _find(client, job)
-        console = _console()
+        found = find(client, job)
+        screen = console()
         told = None
-        with Live(console=console, auto_refresh=False) as live:
+        with Live(console=screen, auto_refresh=False) as live:
             for now, rows, happened in _course(client, found.id):
                 for warning in filter(None, map(terminal.warning, happened)):
-                    console.print(warning, soft_wrap=True)  # stays above what is drawn live
-                if console.is_terminal:
+                    screen.print(warning, soft_wrap=True)  # stays above what is drawn live
+                if screen.is_terminal:
                     live.update(terminal.live_view(now, rows), refresh=True)
                 elif told != (told := (now.status, 10 * now.step // (now.steps_total or 1))):
                     typer.echo(terminal.headline(now))
@@ -228,7 +222,7 @@ def logs(
 ) -> None:
     """Print a job's log."""
     with Client(data_dir=data) as client:
-        found = _find(client, job)
+        found = find(client, job)
         place = 0
         while True:
             ended = not follow or client.job(found.id).status.final  # asked first: what it wrote last is then read too
@@ -240,12 +234,7 @@ def logs(
             time.sleep(POLL_SECONDS)
 
 
-@app.command(rich_help_panel=JOBS)
-def cancel(job: JobArgument, data: StackFolder = None) -> None:
-    """Cancel a job; a running one is stopped within seconds."""
-    with Client(data_dir=data) as client:
-        cancelled = client.cancel(_find(client, job).id)
-    typer.echo(terminal.headline(cancelled))
+app.add_typer(queue_commands.app)
 
 
 def _course(client: Client, id: UUID) -> Iterator[tuple[Job, dict[int, dict[str, float | str]], list[Event]]]:
@@ -277,34 +266,6 @@ def _history(client: Client, id: UUID, after: int = 0) -> list[Event]:
     return events
 
 
-def _find(client: Client, job: str) -> Job:
-    """The job that an argument means: `latest`, an id, or the beginning of exactly one."""
-    if job == "latest":
-        newest = client.jobs(limit=1).data
-        if not newest:
-            raise typer.BadParameter("there are no jobs yet", param_hint="JOB")
-        return newest[0]
-    if not job or set(job.lower()) - set("0123456789abcdef-"):
-        raise typer.BadParameter(f"{job!r} is no id, beginning of an id, or `latest`", param_hint="JOB")
-    if len(job) == len(str(UUID(int=0))):
-        return client.job(job)
-    found = [one for page in _pages(client) for one in page.data if str(one.id).startswith(job.lower())]
-    if len(found) != 1:
-        fault = "the ids of several jobs begin with" if found else "no job's id begins with"
-        raise typer.BadParameter(f"{fault} {job!r}; `calibrl jobs` lists them", param_hint="JOB")
-    return found[0]
-
-
-def _pages(client: Client) -> Iterator[Page[Job]]:
-    after = None
-    for _ in range(SEARCHED_PAGES):
-        page = client.jobs(after=after)
-        yield page
-        if not page.has_more:
-            return
-        after = page.data[-1].id
-
-
 def _data_dir(given: Path | None) -> Path:
     return given.expanduser().absolute() if given else get_settings().data_dir
 
@@ -328,15 +289,6 @@ def _addresses(dashboard_url: str | None, api_url: str, folder: Path, options: s
     }.items():
         table.add_row(what, Text(where, style="bold"))
     return table
-
-
-def _console() -> Console:
-    """Standard output; piped, its lines are long enough for another program to read a table's row as one."""
-    return Console(width=None if sys.stdout.isatty() else 200, highlight=False)
-
-
-def _say(what: Any) -> None:
-    _console().print(what)
 
 
 def main() -> None:

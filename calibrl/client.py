@@ -29,9 +29,14 @@ from jobs.schemas import (
     LogChunk,
     MetricRow,
     Page,
+    Priority,
+    Project,
+    ProjectSettings,
+    QueueEntry,
     Sample,
     SampleSummary,
     TrainSpec,
+    Usage,
     Worker,
 )
 from jobs.settings import get_settings
@@ -40,6 +45,7 @@ STACK_FILE = "stack.json"  # in the data folder of a running local stack
 TIMEOUT = httpx.Timeout(15.0, connect=3.0)
 SUBMIT_TIMEOUT = httpx.Timeout(120.0, connect=3.0)  # the service looks into the spec's data files first
 RETRIED = frozenset({502, 503})
+MOST = 1000  # items of a page that the service gives at most
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -148,13 +154,7 @@ class Client:
 
     def submit(self, spec: Mapping[str, Any] | TrainSpec | EvaluateSpec) -> Job:
         """Post a job; a refused spec's error names each field."""
-        content = spec.model_dump(mode="json", exclude_unset=True) if isinstance(spec, BaseModel) else spec
-        try:
-            body = json.dumps(content, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise CalibrlError(f"the spec holds something that JSON can't say: {error}") from error
-        headers = {"Content-Type": "application/json"}
-        return self._parsed(Job, self._send("POST", "/v1/jobs", content=body, headers=headers, timeout=SUBMIT_TIMEOUT))
+        return self._send("POST", Job, "/v1/jobs", spec, timeout=SUBMIT_TIMEOUT)
 
     def job(self, id: JobId) -> Job:
         """One job, as it stands."""
@@ -174,7 +174,23 @@ class Client:
 
     def cancel(self, id: JobId) -> Job:
         """Ask a job to stop; a job that has ended is refused (status 409)."""
-        return self._parsed(Job, self._send("POST", _job_path(id, "cancel")))
+        return self._ask(Job, _job_path(id, "cancel"))
+
+    def pause(self, id: JobId) -> Job:
+        """Hold a job; one that runs writes a checkpoint first (`pausing`). One that has ended is refused (409)."""
+        return self._ask(Job, _job_path(id, "pause"))
+
+    def resume(self, id: JobId) -> Job:
+        """Put a paused job back in line, to go on from its last checkpoint; any other is refused (409)."""
+        return self._ask(Job, _job_path(id, "resume"))
+
+    def retry(self, id: JobId) -> Job:
+        """Run a failed or cancelled job again, from its last checkpoint; any other is refused (409)."""
+        return self._ask(Job, _job_path(id, "retry"))
+
+    def prioritise(self, id: JobId, priority: Priority) -> Job:
+        """Give a job another priority class; a job that has ended is refused (409)."""
+        return self._send("PATCH", Job, _job_path(id), {"priority": priority})
 
     def metrics(
         self, id: JobId, *, names: list[str] | None = None, after_step: int = 0, limit: int = 1000
@@ -211,9 +227,37 @@ class Client:
         """The checkpoints that the job has kept."""
         return self._get(Page[Checkpoint], _job_path(id, "checkpoints")).data
 
+    def queue(self, project: str | None = None) -> list[QueueEntry]:
+        """The jobs that have not started, those in line first: why each waits, and when it may start."""
+        return self._get(Page[QueueEntry], "/v1/queue", project=project).data
+
     def workers(self) -> list[Worker]:
-        """The slots that run jobs."""
-        return self._get(Page[Worker], "/v1/workers").data
+        """The machines that run jobs, by name, at most a thousand."""
+        return self._get(Page[Worker], "/v1/workers", limit=MOST).data
+
+    def drain(self, name: str, *, now: bool = False) -> Worker:
+        """Have a machine take no more jobs; with `now`, also give back what it runs, from a checkpoint."""
+        return self._send("POST", Worker, _path("workers", name, "drain"), {"now": now})
+
+    def undrain(self, name: str) -> Worker:
+        """Have a drained machine take jobs again; one that is not drained is refused (409)."""
+        return self._ask(Worker, _path("workers", name, "undrain"))
+
+    def projects(self) -> list[Project]:
+        """Projects and what each may use, by name, at most a thousand."""
+        return self._get(Page[Project], "/v1/projects", limit=MOST).data
+
+    def project(self, slug: str) -> Project:
+        """One project."""
+        return self._get(Project, _path("projects", slug))
+
+    def put_project(self, slug: str, settings: Mapping[str, Any] | ProjectSettings) -> Project:
+        """Add a project, or change what it may use: what is left out is set to its default."""
+        return self._send("PUT", Project, _path("projects", slug), settings)
+
+    def usage(self) -> list[Usage]:
+        """This calendar month's slot-hours (UTC), by project and user."""
+        return self._get(Page[Usage], "/v1/usage").data
 
     def ready(self) -> Health:
         """Whether the service reaches what it needs; `ok` False is an answer, not an error."""
@@ -237,8 +281,20 @@ class Client:
         response: httpx.Response = retrying(self._once, "GET", path, params=given)
         return _checked(response)
 
-    def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
-        return _checked(self._once(method, path, **options))
+    def _ask(self, model: type[Model], path: str) -> Model:
+        return self._parsed(model, _checked(self._once("POST", path)))
+
+    def _send(
+        self, method: str, model: type[Model], path: str, given: Mapping[str, Any] | BaseModel, **options: Any
+    ) -> Model:
+        content = given.model_dump(mode="json", exclude_unset=True) if isinstance(given, BaseModel) else given
+        try:
+            body = json.dumps(content, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise CalibrlError(f"the request holds something that JSON can't say: {error}") from error
+        headers = {"Content-Type": "application/json"}
+        answer = self._once(method, path, content=body, headers=headers, **options)
+        return self._parsed(model, _checked(answer))
 
     def _once(self, method: str, path: str, **options: Any) -> httpx.Response:
         try:
@@ -273,8 +329,12 @@ def _passing_trouble(response: httpx.Response) -> bool:
     return response.status_code in RETRIED
 
 
+def _path(*parts: str) -> str:
+    return "/".join(["/v1", *(quote(part, safe="") for part in parts)])
+
+
 def _job_path(id: JobId, *rest: str) -> str:
-    return "/".join(["/v1/jobs", *(quote(part, safe="") for part in (str(id), *rest))])
+    return _path("jobs", str(id), *rest)
 
 
 def _checked(response: httpx.Response) -> httpx.Response:

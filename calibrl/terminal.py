@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import yaml
-from rich.console import Group, RenderableType
+from rich.console import Group, JustifyMethod, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from jobs.schemas import Checkpoint, Event, Job, JobStatus
+from jobs.schemas import Checkpoint, Event, Gpu, Job, JobStatus, Project, QueueEntry, Usage, Worker, WorkerStatus
 
 BARS = "▁▂▃▄▅▆▇█"
 SPARK_WIDTH = 40  # characters
@@ -19,11 +19,22 @@ STYLES = {
     JobStatus.QUEUED: "cyan",
     JobStatus.WAITING: "cyan",
     JobStatus.RUNNING: "yellow",
+    JobStatus.PAUSING: "yellow",
+    JobStatus.PAUSED: "blue",
     JobStatus.CANCELLING: "yellow",
     JobStatus.SUCCEEDED: "green",
     JobStatus.FAILED: "red",
     JobStatus.CANCELLED: "magenta",
 }
+MACHINE_STYLES = {
+    WorkerStatus.ONLINE: "green",
+    WorkerStatus.DRAINING: "yellow",
+    WorkerStatus.STOPPING: "yellow",
+    WorkerStatus.LOST: "red",
+    WorkerStatus.OFFLINE: "magenta",
+}
+METER_WIDTH = 10  # characters
+SOON_SECONDS = 2.0  # what starts so soon starts now
 WATCHED = {  # shown while a job runs, in this order, where it reports them
     "reward/mean": "reward",
     "reward/answer_accuracy": "accuracy",
@@ -65,8 +76,8 @@ def duration(seconds: float) -> str:
 
 
 def run_time(job: Job) -> str:
-    """How long it has run, or ran; empty before it starts."""
-    if job.started_at is None:
+    """How long since it began, or from its beginning to its end; empty before it starts and while it is held back."""
+    if job.started_at is None or not (job.status.held or job.status.final):
         return ""
     return duration(((job.finished_at or datetime.now(UTC)) - job.started_at).total_seconds())
 
@@ -95,11 +106,30 @@ def warning(event: Event) -> Text | None:
     return Text(f"{event.type}: {' '.join(plain(event.message or '').split())}", style="yellow")
 
 
+def until(moment: datetime | None) -> str:
+    """When something is expected, seen from now, in words: now, in about 3 min."""
+    if moment is None:
+        return "can't be told"
+    seconds = (moment - datetime.now(UTC)).total_seconds()
+    if seconds < SOON_SECONDS:
+        return "now"
+    if seconds < 45:
+        return "in under a minute"
+    for unit, name in ((60, "min"), (3600, "h")):
+        if seconds < 50 * unit:
+            return f"in about {max(1, round(seconds / unit))} {name}"
+    return f"in about {round(seconds / 86400)} days"
+
+
+def meter(share: float) -> str:
+    """A bar of METER_WIDTH characters, filled to a share from 0 to 1."""
+    full = round(METER_WIDTH * min(max(share, 0.0), 1.0))
+    return "█" * full + "░" * (METER_WIDTH - full)
+
+
 def job_table(jobs: Sequence[Job]) -> Table:
     """Jobs as a table, in the order given."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("ID", "NAME", "KIND", "PROJECT", "STATUS", "STEP", "RAN", "SUBMITTED"):
-        table.add_column(column, no_wrap=column != "NAME", justify="right" if column in ("STEP", "RAN") else "left")
+    table = _table("ID", "NAME~", "KIND", "PROJECT", "STATUS", ">STEP", ">RAN", "SUBMITTED")
     for job in jobs:
         submitted = job.created_at.astimezone().strftime("%Y-%m-%d %H:%M")
         name, short = Text(job.name), str(job.id)[:8]
@@ -122,8 +152,10 @@ def live_view(job: Job, rows: Mapping[int, Mapping[str, float | str]]) -> Render
     return Group(head, metrics, *message)
 
 
-def job_page(job: Job, events: Sequence[Event], checkpoints: Sequence[Checkpoint]) -> RenderableType:
-    """What is known of a job, but for its metrics and its log."""
+def job_page(
+    job: Job, waits: QueueEntry | None, events: Sequence[Event], checkpoints: Sequence[Checkpoint]
+) -> RenderableType:
+    """What is known of a job, but for its metrics and its log. `waits`: what the queue says of one that waits."""
     facts = Table.grid(padding=(0, 2))
     labels = ", ".join(f"{key}={value}" for key, value in job.labels.items())
     told: dict[str, str | Text] = {
@@ -134,6 +166,7 @@ def job_page(job: Job, events: Sequence[Event], checkpoints: Sequence[Checkpoint
         "priority": job.priority,
         "labels": labels,
         "status": status_text(job),
+        "queue": waits_text(waits) if waits else "",
         "message": plain(job.message or ""),
         "step": progress_text(job),
         "attempt": str(job.attempt),
@@ -151,6 +184,96 @@ def job_page(job: Job, events: Sequence[Event], checkpoints: Sequence[Checkpoint
     }
     titled = ((Text(f"\n{title}", style="bold"), part) for title, part in parts.items() if part)
     return Group(facts, *(item for pair in titled for item in pair))
+
+
+def waits_text(entry: QueueEntry) -> str:
+    """Where a job stands in the queue, in a sentence."""
+    if entry.position is None:
+        return plain(entry.explanation)
+    return f"position {entry.position}: {plain(entry.explanation)}; starts: {until(entry.estimated_start)}"
+
+
+def queue_table(entries: Sequence[QueueEntry]) -> Table:
+    """The jobs that have not started, in the order given."""
+    table = _table(">POS", "ID", "NAME~", "PROJECT", "USER", "PRIORITY", "NEEDS", "STARTS", "WHY~")
+    for entry in entries:
+        table.add_row(
+            str(entry.position or "–"),
+            str(entry.job_id)[:8],
+            Text(entry.name),
+            entry.project,
+            Text(plain(entry.user)),
+            entry.priority,
+            _count(entry.gpus, "GPU") if entry.gpus else "CPU slot",
+            until(entry.estimated_start) if entry.position else "–",
+            Text(plain(entry.explanation)),
+        )
+    return table
+
+
+def worker_table(machines: Sequence[Worker]) -> Table:
+    """Machines, each with a line for its CPU slots and one for each GPU."""
+    table = _table("MACHINE~", "STATUS", "SLOTS~", "UTILISATION", "MEMORY", "RUNS~")
+    for machine in machines:
+        labels = " ".join(f"{key}={value}" for key, value in machine.labels.items())
+        name = Text.assemble((plain(machine.name), "bold"), (f" {plain(labels)}" if labels else "", "dim"))
+        on_gpus = {gpu.job_id for gpu in machine.gpus}
+        on_cpu = ", ".join(str(id)[:8] for id in machine.jobs if id not in on_gpus)
+        table.add_row(name, _machine_status(machine), _count(machine.cpu_slots, "CPU slot"), "", "", on_cpu)
+        for gpu in machine.gpus:
+            table.add_row("", "", *_gpu_cells(gpu))
+    return table
+
+
+def machine_line(machine: Worker) -> str:
+    """A machine in one plain line."""
+    return f"{plain(machine.name)}: {_machine_status(machine).plain}, runs {_count(len(machine.jobs), 'job')}"
+
+
+def project_table(projects: Sequence[Project]) -> Table:
+    """Projects and their limits."""
+    table = _table("PROJECT", ">WEIGHT", ">GPUS", ">WAITING", ">HOURS A MONTH", ">HOURS A USER", ">KEPT DAYS")
+    for one in projects:
+        limits = (one.max_gpus, one.max_queued, one.budget_slot_hours, one.user_budget_slot_hours, one.retention_days)
+        table.add_row(one.slug, f"{one.weight:g}", *("any" if limit is None else f"{limit:,g}" for limit in limits))
+    return table
+
+
+def usage_table(rows: Sequence[Usage]) -> Table:
+    """This month's use by project and user."""
+    table = _table("PROJECT", "USER", ">SLOT-HOURS", ">OF THEM GPU", ">PROJECT'S BUDGET")
+    for row in rows:
+        budget = "none" if row.budget_slot_hours is None else f"{row.budget_slot_hours:,g}"
+        table.add_row(row.project, Text(plain(row.user)), f"{row.slot_hours:,.2f}", f"{row.gpu_hours:,.2f}", budget)
+    return table
+
+
+def _machine_status(machine: Worker) -> Text:
+    silent = machine.status in (WorkerStatus.LOST, WorkerStatus.OFFLINE)
+    since = (datetime.now(UTC) - machine.heartbeat_at).total_seconds()
+    ago = f" (heard {duration(since)} ago)" if silent else ""
+    return Text(machine.status.value + ago, style=MACHINE_STYLES[machine.status])
+
+
+def _gpu_cells(gpu: Gpu) -> tuple[Text, str, str, str]:
+    used = gpu.memory_used / max(gpu.memory_total, 1)
+    memory = f"{meter(used)} {gpu.memory_used / 2**30:.1f} of {gpu.memory_total / 2**30:.0f} GiB"
+    runs = str(gpu.job_id)[:8] if gpu.job_id else "free" if gpu.clean else "memory not free yet"
+    name = Text(f"GPU {gpu.index} {plain(gpu.name)}")
+    return name, f"{meter(gpu.utilisation / 100)} {gpu.utilisation:.0f} %", memory, runs
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _table(*columns: str) -> Table:
+    """An empty table. `>NAME`: numbers, to the right; `NAME~`: long text, that may wrap."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        justify: JustifyMethod = "right" if column[0] == ">" else "left"
+        table.add_column(column.strip(">~"), no_wrap=column[-1] != "~", justify=justify)
+    return table
 
 
 def _yaml(content: Mapping[str, Any]) -> Text:

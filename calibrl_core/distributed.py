@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -18,7 +16,6 @@ T = TypeVar("T")
 
 TIMEOUT = timedelta(minutes=30)  # of one process's wait for the others; then it ends with an error
 BUCKET_ELEMENTS = 2**25  # gradients summed at once: 128 MB
-PR_SET_PDEATHSIG = 1
 
 
 @contextmanager
@@ -30,8 +27,6 @@ def joined() -> Iterator[Ranks]:
     if not distributed.is_available() or not distributed.is_torchelastic_launched():
         yield Ranks()
         return
-    # The launcher gives each process a session of its own: whoever kills the launcher's group would leave them behind.
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     gpus = torch.cuda.device_count()
     if gpus:
         place = distributed.get_node_local_rank()

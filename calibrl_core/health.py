@@ -58,7 +58,11 @@ class _Finding:
 
 
 class _Rule(ABC):
-    """One rule with its memory of the last steps. A step that lacks a metric, or has one not finite, is passed over."""
+    """One rule with its memory of the last steps. A step that lacks a metric, or has one not finite, is passed over.
+
+    Where a step chooses the groups that it learns from (dynamic sampling), all that were sampled are judged: `sampled/`
+    before the name of what the rule reads.
+    """
 
     name: ClassVar[RuleName]
     reads: ClassVar[tuple[str, ...]]
@@ -76,7 +80,7 @@ class _Rule(ABC):
 
     def observe(self, step: int, metrics: Mapping[str, float]) -> Alert | None:
         """Take a step's metrics in; the alert, where the rule fires or clears with it."""
-        values = [metrics.get(name, math.nan) for name in self.reads]
+        values = [metrics.get(f"sampled/{name}", metrics.get(name, math.nan)) for name in self.reads]
         if not all(map(math.isfinite, values)):
             return None
         self._recent = [*self._recent, values][-self._window() :]

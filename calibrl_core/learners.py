@@ -18,6 +18,7 @@ from calibrl_core.config import TrainConfig
 from calibrl_core.data.schema import Example
 from calibrl_core.diagnostics import diagnose, histograms
 from calibrl_core.diagnostics.base import StepBatch
+from calibrl_core.diagnostics.sampled import SampledGroups
 from calibrl_core.experts import choose_experts, find_experts, joined_experts
 from calibrl_core.gathering import gather_batch, gather_sampled
 from calibrl_core.models.policy import Policy
@@ -91,12 +92,11 @@ class ReinforcementLearner:
     def step(self, step: int, examples: Sequence[Example]) -> StepResult:
         clock = _Clock()
         first_prompt = self._ranks.share(len(examples)).start
-        extra = {}
+        extra: dict[str, float] = {}
         with self._policy.weights.gathered(), self._policy.images.kept():  # the experts show the same images
             sampled = self._sample(step, 0, examples, clock)
             if isinstance(self._algorithm, DAPO) and self._algorithm.dynamic_sampling:
-                sampled, prompts = self._resample(step, sampled, clock)
-                extra["exploration/sampled_prompts"] = float(prompts)
+                sampled, extra = self._resample(step, sampled, clock)
             assert sampled is not None  # a step has a prompt for each process
             batch = self._batch(step, first_prompt, sampled, clock)
         if step % GRADIENT_STEPS == 0:  # not in the step's time: it is for people only
@@ -110,19 +110,21 @@ class ReinforcementLearner:
             return StepResult(metrics)
         return StepResult(diagnose(whole) | metrics, histograms(whole, self._config), whole)
 
-    def _resample(self, step: int, sampled: Sampled | None, clock: _Clock) -> tuple[Sampled, int]:
-        """Dynamic sampling over the prompts of all processes; this one's share, and how many were sampled in all."""
+    def _resample(self, step: int, sampled: Sampled | None, clock: _Clock) -> tuple[Sampled, dict[str, float]]:
+        """Dynamic sampling over the prompts of all processes; this one's share, and metrics of all that was sampled."""
         assert isinstance(self._algorithm, DAPO)
-        device = self._policy.device
+        seen = SampledGroups()
+
+        def gathered(own: Sampled | None) -> Sampled:
+            whole = gather_sampled(own, self._ranks, self._policy.device)
+            seen.add(self._rewards(whole), whole.rollouts, whole.scores)
+            return whole
 
         def draw(attempt: int, count: int) -> Sampled:
-            more = self._sample(step, attempt, self._order.more(step, attempt, count), clock)
-            return gather_sampled(more, self._ranks, device)
+            return gathered(self._sample(step, attempt, self._order.more(step, attempt, count), clock))
 
-        whole, prompts = fill_with_mixed(
-            gather_sampled(sampled, self._ranks, device), draw, self._algorithm.max_resamples
-        )
-        return whole.groups(self._ranks.share(len(whole.examples))), prompts
+        whole = fill_with_mixed(gathered(sampled), draw, self._algorithm.max_resamples)
+        return whole.groups(self._ranks.share(len(whole.examples))), seen.metrics()
 
     def _sample(self, step: int, attempt: int, examples: Sequence[Example], clock: _Clock) -> Sampled | None:
         """Scored rollouts of this process's share of `examples`; None where they are too few for it to have one."""
@@ -144,15 +146,18 @@ class ReinforcementLearner:
             truths = [example.answer for example in examples for _ in range(rollout.group_size)]
             return Sampled(examples, rollouts, self._scorer.score_all(rollouts.texts, truths))
 
-    def _batch(self, step: int, first_prompt: int, sampled: Sampled, clock: _Clock) -> StepBatch:
-        examples, rollouts, algorithm = sampled.examples, sampled.rollouts, self._algorithm
+    def _rewards(self, sampled: Sampled) -> torch.Tensor:
+        """`[P, G]` float64: what the verifiers gave, less an overlong penalty."""
         rewards = torch.tensor(
             [score.reward for score in sampled.scores], dtype=torch.float64, device=self._policy.device
         )
-        if isinstance(algorithm, DAPO) and algorithm.overlong_buffer is not None:
-            lengths, limit = rollouts.mask.sum(-1), self._config.rollout.max_completion_tokens
-            rewards = rewards + overlong_penalty(lengths, limit, algorithm.overlong_buffer)
-        rewards = rewards.view(len(examples), -1)
+        if isinstance(self._algorithm, DAPO) and self._algorithm.overlong_buffer is not None:
+            lengths, limit = sampled.rollouts.mask.sum(-1), self._config.rollout.max_completion_tokens
+            rewards = rewards + overlong_penalty(lengths, limit, self._algorithm.overlong_buffer)
+        return rewards.view(len(sampled.examples), -1)
+
+    def _batch(self, step: int, first_prompt: int, sampled: Sampled, clock: _Clock) -> StepBatch:
+        examples, rewards, algorithm = sampled.examples, self._rewards(sampled), self._algorithm
         with clock("expert"):
             experts = find_experts(self._policy, examples, self._config)
             if isinstance(algorithm, LearnsFromExperts):
@@ -164,7 +169,7 @@ class ReinforcementLearner:
                 )
         return StepBatch(
             examples=examples,
-            rollouts=rollouts,
+            rollouts=sampled.rollouts,
             scores=sampled.scores,
             rewards=rewards,
             passed=sampled.passed,

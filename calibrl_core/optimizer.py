@@ -37,11 +37,14 @@ class GradientStep:
         self._optimizer.zero_grad(set_to_none=True)
 
     def gradients(self) -> list[torch.Tensor]:
-        """A copy of the processes' summed gradient, parameter by parameter; 0 where there is none. In the host's
-        memory: a GPU that trains has none to spare."""
+        """A copy of what this process keeps of the processes' summed gradient, parameter by parameter; 0 where there is
+        none. In the host's memory: a GPU that trains has none to spare."""
         self._weights.sum_gradients(self._parameters, self._ranks)
         return [
-            torch.zeros(one.shape) if one.grad is None else one.grad.to("cpu", copy=True) for one in self._parameters
+            torch.zeros(self._weights.own(one).shape)
+            if one.grad is None
+            else self._weights.own(one.grad).to("cpu", copy=True)
+            for one in self._parameters
         ]
 
     def apply(self) -> tuple[float, bool]:

@@ -52,21 +52,19 @@ class Sampled:
         )
 
 
-def fill_with_mixed(first: Sampled, draw: Callable[[int, int], Sampled], attempts: int) -> tuple[Sampled, int]:
-    """As many prompts as `first`, of which as many as could be found divide into right and wrong; and how many were
-    sampled for it. `draw(attempt, count)` samples other prompts, at most `attempts` times (counted from 1)."""
+def fill_with_mixed(first: Sampled, draw: Callable[[int, int], Sampled], attempts: int) -> Sampled:
+    """As many prompts as `first`, of which as many as could be found divide into right and wrong.
+    `draw(attempt, count)` samples other prompts, at most `attempts` times (counted from 1)."""
     wanted = len(first.examples)
     kept = first.groups(_mixed(first))
     spare = first.groups(sorted({*range(wanted)} - {*_mixed(first)}))
-    sampled = wanted
     for attempt in range(1, attempts + 1):
         missing = wanted - len(kept.examples)
         if not missing:
             break
         more = draw(attempt, missing)
-        sampled += missing
         kept = joined(kept, more.groups(_mixed(more)))
-    return joined(kept, spare.groups(range(wanted - len(kept.examples)))), sampled
+    return joined(kept, spare.groups(range(wanted - len(kept.examples))))
 
 
 def _mixed(sampled: Sampled) -> list[int]:

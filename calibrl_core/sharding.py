@@ -109,6 +109,12 @@ class ShardedWeights(Weights):
             parameter.grad = parameter.grad if there else None
         self._touched.clear()
 
+    def own(self, tensor: Tensor) -> Tensor:
+        return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+    def total(self, values: Sequence[float], ranks: Ranks) -> list[float]:
+        return ranks.total(values)
+
     def state(self, model: nn.Module) -> dict[str, Tensor]:
         named = model.state_dict(keep_vars=True)
         distinct = {id(tensor): tensor for tensor in named.values()}  # tied weights have several names

@@ -80,34 +80,32 @@ class Updater:
         return tally.metrics()
 
     def compare_gradients(self, batch: StepBatch, step: int, first_prompt: int = 0) -> dict[str, float]:
-        """Norms of the policy's and the guidance's gradients on the first micro-batch (of each process), and the cosine
-        between them.
+        """Norms of the policy's and the guidance's gradients, and the cosine between them, on one micro-batch: the
+        first of the first mini-batch that has one. Of several processes each takes its own; their sum is compared.
 
         On-policy and with s of A's sign, guidance is per token a positive multiple of the policy gradient; this shows
-        when it says something of its own. Nothing without guidance, nor where weights are sharded: no process has a
-        whole gradient there. Changes no weight.
+        when it says something of its own. Nothing without guidance. Changes no weight.
         """
-        if self.algorithm.guidance_weight(step) == 0 or self._policy.weights.sharded:
+        if self.algorithm.guidance_weight(step) == 0:
             return {}
         rows = update_rows(batch)
-        parts = (
-            (mini_batch, part)
-            for mini_batch in self._mini_batches(rows, first_prompt)
-            for part in self._parts(batch, rows, mini_batch, step)
-        )
-        mini_batch, part = next(parts, (None, None))
-        if not self._ranks.any(part is not None):
+        for mini_batch in self._mini_batches(rows, first_prompt):
+            first = self._parts(batch, rows, mini_batch, step)[:1]
+            if self._ranks.any(bool(first)):
+                break
+        else:
             return {}
         self._policy.model.train()
         gradients = []
         for of_guidance in (False, True):
             self._gradient.clear()
-            if mini_batch is not None and part is not None:
-                losses = self._losses(batch, rows, mini_batch, part, None, step)[0]
-                (losses.guidance if of_guidance and losses.guidance is not None else losses.policy).backward()
+            with in_step(self._policy, self._ranks, len(first)):
+                for part in first:
+                    losses = self._losses(batch, rows, mini_batch, part, None, step)[0]
+                    (losses.guidance if of_guidance and losses.guidance is not None else losses.policy).backward()
             gradients.append(self._gradient.gradients())
         self._gradient.clear()
-        return compare_gradients(*gradients)
+        return compare_gradients(*gradients, total=lambda sums: self._policy.weights.total(sums, self._ranks))
 
     def _mini_batches(self, rows: UpdateRows, first_prompt: int) -> list[MiniBatch]:
         return mini_batches(

@@ -11,12 +11,13 @@ import streamlit as st
 
 from calibrl.client import Client
 from dashboard.series import HistogramColumns, Series
-from jobs.schemas import Checkpoint, Event, Job, JobStatus, Page, Sample, SampleSummary
+from jobs.schemas import Checkpoint, Event, Job, JobStatus, Page, QueueEntry, Sample, SampleSummary
 
 TICK = 1.0  # seconds between a live panel's reads
 LIST_TICK = 2.0  # seconds between the jobs list's reads while a job on it is yet to end
 IDLE_TICK = 10.0  # seconds between them when all have ended: a new job shows by itself
 FRESH = 0.5  # seconds for which a read serves every viewer
+QUEUE_FRESH = 5.0  # the same for the queue, for which the service makes a whole plan
 LOG_TAIL = 50_000  # characters of a log that are shown
 PAGES_A_TICK = 200  # pages read in one go at most; what is left follows at the next tick
 
@@ -37,6 +38,12 @@ def jobs(status: JobStatus | None, kind: str | None, after: UUID | None, limit: 
 def job(job_id: str) -> Job:
     """A job as it stands."""
     return client().job(job_id)
+
+
+@st.cache_resource(ttl=QUEUE_FRESH, max_entries=64, show_spinner=False)
+def queue(project: str) -> dict[UUID, QueueEntry]:
+    """A project's jobs that have not started, by id."""
+    return {entry.job_id: entry for entry in client().queue(project)}
 
 
 @st.cache_resource(max_entries=5000, show_spinner=False)

@@ -13,6 +13,8 @@ STATUS = {  # colour and sign; the sign tells them apart without colour
     JobStatus.QUEUED: (NEUTRAL, "○"),
     JobStatus.WAITING: (NEUTRAL, "◷"),
     JobStatus.RUNNING: (POLICY, "▶"),
+    JobStatus.PAUSING: (RARENESS, "❙"),
+    JobStatus.PAUSED: (RARENESS, "‖"),
     JobStatus.CANCELLING: (RARENESS, "◼"),
     JobStatus.SUCCEEDED: (CORRECT, "✓"),
     JobStatus.FAILED: (WRONG, "✕"),
@@ -70,8 +72,8 @@ def duration(seconds: float) -> str:
 
 
 def elapsed(job: Job) -> float | None:
-    """Seconds that a job has run, or ran; None before its start."""
-    if job.started_at is None:
+    """Seconds since a running job began, or from an ended one's beginning to its end; None for any other."""
+    if job.started_at is None or not (job.status.held or job.status.final):
         return None
     return ((job.finished_at or datetime.now(UTC)) - job.started_at).total_seconds()
 

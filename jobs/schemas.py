@@ -13,6 +13,7 @@ from calibrl_core.config import BuiltinModel, EvaluateSettings, ModelOptions, Pa
 T = TypeVar("T")
 
 MONTH = 31 * 86_400.0  # seconds
+MOST = 1_000_000  # of what a project may have; a table's integers hold no more than 2e9
 
 Name = Annotated[str, Field(min_length=1, max_length=120, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._\-]*$")]
 Slug = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9][a-z0-9\-]*$")]
@@ -37,6 +38,11 @@ class JobStatus(StrEnum):
     @property
     def final(self) -> bool:
         return self in (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED)
+
+    @property
+    def held(self) -> bool:
+        """Whether a worker holds it: it takes a slot."""
+        return self in (JobStatus.RUNNING, JobStatus.PAUSING, JobStatus.CANCELLING)
 
 
 class Reason(StrEnum):
@@ -137,7 +143,7 @@ class Record(BaseModel):
 class JobChanges(Closed):
     """What may be changed of a job that has been submitted."""
 
-    priority: Priority
+    priority: Priority = Field(description="its class: a higher one goes first")
 
 
 class Job(Record):
@@ -306,28 +312,28 @@ class QueueEntry(Record):
     queued_at: datetime
 
 
-class Project(Record):
-    """What a project may use."""
+class ProjectLimits(BaseModel):
+    """What a project may use; None: no limit. A slot is a GPU or a CPU slot, a month a calendar month (UTC)."""
+
+    weight: float = Field(1.0, gt=0, le=1000, description="its share beside other projects'")
+    max_gpus: int | None = Field(None, ge=0, le=MOST, description="GPUs that its jobs may hold at once")
+    max_queued: int | None = Field(None, ge=0, le=MOST, description="jobs that may wait at once")
+    budget_slot_hours: float | None = Field(None, ge=0, description="slot-hours that its jobs may use a month")
+    user_budget_slot_hours: float | None = Field(None, ge=0, description="the same, for each of its users")
+    retention_days: int | None = Field(
+        None, ge=1, le=MOST, description="curves, samples, logs and files of ended jobs are kept so long"
+    )
+
+
+class Project(ProjectLimits, Record):
+    """A project and what it may use."""
 
     slug: str
-    weight: float = Field(description="its share beside other projects'")
-    max_gpus: int | None = Field(description="GPUs that its jobs may hold at once")
-    max_queued: int | None = Field(description="jobs that may wait at once")
-    budget_slot_hours: float | None = Field(description="slot-hours a calendar month (UTC); a slot: a GPU or CPU slot")
-    user_budget_slot_hours: float | None = Field(description="the same, for each of its users")
-    retention_days: int | None = Field(description="curves, samples, logs and files of ended jobs are kept so long")
     created_at: datetime
 
 
-class ProjectSettings(Closed):
-    """What may be changed of a project; None: no limit."""
-
-    weight: float = Field(1.0, gt=0, le=1000)
-    max_gpus: int | None = Field(None, ge=0)
-    max_queued: int | None = Field(None, ge=0)
-    budget_slot_hours: float | None = Field(None, ge=0)
-    user_budget_slot_hours: float | None = Field(None, ge=0)
-    retention_days: int | None = Field(None, ge=1)
+class ProjectSettings(ProjectLimits, Closed):
+    """What may be changed of a project."""
 
 
 class Usage(Record):

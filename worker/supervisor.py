@@ -17,7 +17,7 @@ from jobs.lifecycle import Claim, LeaseLost, Order, Outcome
 from jobs.repository import checkpoints, events
 from jobs.schemas import GpuReading, JobStatus, Reason
 from jobs.settings import Settings
-from worker import folders, gpus
+from worker import folders, gpus, launch
 from worker.database import AWAY
 from worker.limits import End, Warn, Watch
 from worker.shipper import LOG_FILE, Shipper
@@ -78,7 +78,10 @@ class Supervisor:
     def _start(self) -> processes.Process:
         module = f"{self._settings.trainer}.{self._claim.kind}"
         arguments = [str(self._run_dir / "config.json"), "--run-dir", str(self._run_dir)]
-        environment = child_environment(self._claim.gpus)
+        environment, count = child_environment(self._claim.gpus), len(self._claim.gpus)
+        if count > 1 and self._claim.kind == "train":  # an evaluation is one process
+            environment |= launch.environment(self._settings.stop_grace_seconds)
+            return processes.start(launch.command(module, arguments, count), log=self._log_file, env=environment)
         return self._standby.start(module, arguments, log=self._log_file, env=environment)
 
     def _note_start(self) -> None:
@@ -168,7 +171,8 @@ class Supervisor:
         return True
 
     def _outcome(self, status: int, starved: bool) -> Outcome:
-        finish = self._shipper.finish if status == 0 else None
+        told_to_end = self._kill_at is not None  # a launcher calls that a failure, however its trainers took it
+        finish = self._shipper.finish if status == 0 or told_to_end else None
         if self.order is Order.CANCEL:
             return Outcome(JobStatus.CANCELLED, Reason.USER)
         if finish and finish.status == "succeeded":

@@ -6,7 +6,7 @@ from uuid import UUID
 from fastapi import APIRouter, Body, Query, Response
 
 from api.deps import Db, ExistingJob, Limit, page
-from api.examples import JOB_SPECS
+from api.examples import JOB_SPECS, PRIORITIES
 from jobs import lifecycle
 from jobs.repository import jobs
 from jobs.schemas import Job, JobChanges, JobSpec, JobStatus, Page, Slug
@@ -50,7 +50,7 @@ def cancel_job(job_id: UUID, session: Db) -> Job:
 
 
 @router.patch("/{job_id}")
-def change_job(job_id: UUID, changes: JobChanges, session: Db) -> Job:
+def change_job(job_id: UUID, changes: Annotated[JobChanges, Body(openapi_examples=PRIORITIES)], session: Db) -> Job:
     """Give a job that has not ended another priority class."""
     return Job.model_validate(lifecycle.prioritise(session, job_id, changes.priority, actor=USER))
 

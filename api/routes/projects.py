@@ -2,9 +2,10 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Body, Path, Query
 
 from api.deps import Db, Limit, page
+from api.examples import PROJECTS
 from jobs import accounting
 from jobs.repository import projects
 from jobs.schemas import Page, Project, ProjectSettings, Slug, Usage
@@ -30,7 +31,9 @@ def read_project(slug: Named, session: Db) -> Project:
 
 
 @router.put("/projects/{slug}")
-def put_project(slug: Named, settings: ProjectSettings, session: Db) -> Project:
+def put_project(
+    slug: Named, settings: Annotated[ProjectSettings, Body(openapi_examples=PROJECTS)], session: Db
+) -> Project:
     """Add a project, or change what it may use: what is left out is set to its default."""
     return Project.model_validate(projects.put(session, slug, settings.model_dump()))
 

@@ -2,14 +2,16 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Body, Path, Query
 
 from api.deps import Db, Limit
+from api.examples import DRAINS
 from jobs import machines
 from jobs.schemas import Drain, Page, Worker
 
 router = APIRouter(prefix="/workers", tags=["workers"])
-Name = Annotated[str, Path(max_length=200)]
+Name = Annotated[str, Path(max_length=200, description="the machine")]
+GRACEFULLY = Drain()
 
 
 @router.get("")
@@ -24,8 +26,11 @@ def list_workers(
 
 
 @router.post("/{name}/drain")
-def drain_worker(name: Name, drain: Drain, session: Db) -> Worker:
-    """Have a machine take no more jobs. With `now`, what it runs is given back too, from a checkpoint."""
+def drain_worker(
+    name: Name, session: Db, drain: Annotated[Drain, Body(openapi_examples=DRAINS)] = GRACEFULLY
+) -> Worker:
+    """Have a machine finish what it runs and take no more jobs. With `now`, what it runs is given back, from a
+    checkpoint, to go on elsewhere."""
     return machines.drain(session, name, now=drain.now)
 
 

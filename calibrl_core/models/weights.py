@@ -32,6 +32,14 @@ class Weights:
         """Give each parameter the sum of its gradients over the processes; none where no process has one."""
         ranks.sum_gradients(parameters)
 
+    def own(self, tensor: Tensor) -> Tensor:
+        """What this process keeps of a parameter or its gradient."""
+        return tensor
+
+    def total(self, values: Sequence[float], ranks: Ranks) -> list[float]:
+        """Sums over what each process keeps, made sums over the whole."""
+        return list(values)
+
     def state(self, model: nn.Module) -> dict[str, Tensor]:
         """Every tensor of `model`, whole, by name."""
         return model.state_dict()

@@ -1,6 +1,7 @@
 """A job, at an address that can be shared: /job?id=..., with the panel and what it shows in the address too."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from uuid import UUID
 
 import streamlit as st
@@ -13,6 +14,7 @@ from dashboard.panels import evaluation, expert, exploration, overview, records,
 from jobs.schemas import Job, JobStatus
 
 Panel = Callable[[Job], None]
+PAUSABLE = (JobStatus.QUEUED, JobStatus.WAITING, JobStatus.RUNNING)
 RECORDS: dict[str, Panel] = {"Log": records.log, "Events": records.events, "Spec": records.spec}
 TRAIN: dict[str, Panel] = {
     "Overview": overview.draw,
@@ -66,10 +68,10 @@ def _time_left(job: Job) -> str:
 
 
 def _progress(job: Job) -> str:
-    if job.steps_total is None or job.status in (JobStatus.QUEUED, JobStatus.WAITING):
+    if job.steps_total is None:
         return ""
     words = f"{job.step} of {job.steps_total} {'steps' if job.kind == 'train' else 'batches'}{_time_left(job)}"
-    colour = NEUTRAL if job.status.final else POLICY
+    colour = POLICY if job.status.held else NEUTRAL
     bar = progress_bar(job.step / max(job.steps_total, 1), colour, "progress")
     return f'<div style="margin-top:0.6rem">{bar}<div style="font-size:0.85rem;margin-top:0.25rem">{words}</div></div>'
 
@@ -82,8 +84,20 @@ def _dependencies(job: Job) -> str:
     )
     if not links:
         return ""
-    verb = "Waits for" if job.status == JobStatus.WAITING else "Came after"
+    verb = "Came after" if job.attempt or job.status.final else "Waits for"
     return f'<div style="font-size:0.9rem;margin-top:0.3rem">{verb} {links}</div>'
+
+
+def _in_line(job: Job) -> str:
+    """Why a queued job does not start now, and when it may."""
+    entry = data.queue(job.project).get(job.id) if job.status == JobStatus.QUEUED else None
+    if entry is None:
+        return ""
+    words = f"Position {entry.position} in the queue: {entry.explanation}."
+    if entry.reason and entry.estimated_start:
+        seconds = (entry.estimated_start - datetime.now(UTC)).total_seconds()
+        words += f" It may start in about {duration(seconds)}."
+    return f'<div style="font-size:0.9rem;margin-top:0.3rem">{escape(words)}</div>'
 
 
 def _header(shown: Job) -> None:
@@ -91,7 +105,7 @@ def _header(shown: Job) -> None:
     job = shown
     with states.tolerated():
         job = data.job(str(shown.id))
-        st.html(_title(job) + _dependencies(job) + _progress(job))
+        st.html(_title(job) + _dependencies(job) + _in_line(job) + _progress(job))
     if (job.status, job.attempt) != (shown.status, shown.attempt):
         st.rerun()
 
@@ -107,19 +121,36 @@ def _why(job: Job) -> None:
         st.text(job.message if job.reason is None else f"{job.message} ({reason})")
 
 
-def _cancel(job: Job) -> None:
-    if job.status.final or job.status == JobStatus.CANCELLING:
+def _ask(job: Job, ask: Callable[[UUID], Job]) -> None:
+    """Ask the service for something, and show the job as it then stands; or why it would not."""
+    try:
+        ask(job.id)
+    except CalibrlError as error:
+        st.text(str(error))
         return
-    with st.popover("Cancel job", icon=":material/stop_circle:"):
-        st.write("The trainer saves a checkpoint and stops. Jobs that wait for this one will fail.")
-        if st.button("Yes, cancel it", type="primary", key="cancel"):
-            try:
-                data.client().cancel(job.id)
-            except CalibrlError as error:
-                st.text(str(error))
-                return
-            data.job.clear()
-            st.rerun()
+    data.job.clear()
+    data.queue.clear()
+    st.rerun()
+
+
+def _actions(job: Job) -> None:
+    """What can be asked of a job as it stands."""
+    client = data.client()
+    if job.status in PAUSABLE and st.button(
+        "Pause", icon=":material/pause:", key="pause", help="A running job saves a checkpoint and frees its slot."
+    ):
+        _ask(job, client.pause)
+    if job.status == JobStatus.PAUSED and st.button("Resume", icon=":material/play_arrow:", key="resume"):
+        _ask(job, client.resume)
+    if job.status in (JobStatus.FAILED, JobStatus.CANCELLED) and st.button(
+        "Retry", icon=":material/replay:", key="retry", help="It goes on from its last checkpoint, if it left one."
+    ):
+        _ask(job, client.retry)
+    if not job.status.final and job.status != JobStatus.CANCELLING:
+        with st.popover("Cancel job", icon=":material/stop_circle:"):
+            st.write("The trainer saves a checkpoint and stops. Jobs that wait for this one will fail.")
+            if st.button("Yes, cancel it", type="primary", key="cancel"):
+                _ask(job, client.cancel)
 
 
 def page() -> None:
@@ -129,11 +160,11 @@ def page() -> None:
         states.empty("No such job", "The address names no job. Choose one from the list of jobs.")
         return
     job = data.job(str(job_id))
-    head, action = st.columns([5, 1], vertical_alignment="top")
+    head, action = st.columns([3, 1], vertical_alignment="top")
     with head:
         st.fragment(_header, run_every=None if job.status.final else data.TICK)(job)
     with action, st.container(horizontal=True, horizontal_alignment="right"):
-        _cancel(job)
+        _actions(job)
     _why(job)
     panels = TRAIN if job.kind == "train" else EVALUATE
     chosen = st.segmented_control(

@@ -57,7 +57,7 @@ def _progress(job: Job) -> str:
     if job.steps_total is None:
         return "–"
     share = job.step / max(job.steps_total, 1)
-    colour = POLICY if not job.status.final else NEUTRAL
+    colour = POLICY if job.status.held else NEUTRAL
     return (
         f'<div style="display:flex;align-items:center;gap:.6rem"><div style="flex:1">'
         f"{progress_bar(share, colour, f'progress of {job.name}')}</div>"

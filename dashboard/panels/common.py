@@ -6,7 +6,7 @@ import streamlit as st
 
 from dashboard import charts, data, live_chart, states
 from dashboard.series import Series
-from jobs.schemas import Job, JobStatus
+from jobs.schemas import Job
 
 
 def live(job: Job, draw: Callable[[Job], None]) -> None:
@@ -49,7 +49,7 @@ def heat(job: Job, name: str, *, title: str, hint: str, colour: str, unit: str) 
 
 def waiting(job: Job) -> bool:
     """Whether nothing can have been measured yet; says so in that case."""
-    if job.status in (JobStatus.QUEUED, JobStatus.WAITING) and job.attempt == 0:
+    if job.attempt == 0 and not job.status.final:
         states.empty("Not started yet", "Curves appear here as soon as the job's first step is done.")
         return True
     return False

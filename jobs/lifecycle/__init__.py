@@ -4,7 +4,7 @@
 `dispatch` which job starts where, `sweeping` what mends the rest.
 """
 
-from jobs.lifecycle.dispatch import entries, estimate, wake_for_free_slots
+from jobs.lifecycle.dispatch import entries, wake_for_free_slots
 from jobs.lifecycle.leases import (
     Claim,
     KnownCheckpoint,
@@ -33,7 +33,6 @@ __all__ = [
     "cancel",
     "claim",
     "entries",
-    "estimate",
     "fence",
     "finish",
     "heartbeat",

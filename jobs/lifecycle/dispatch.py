@@ -105,13 +105,6 @@ def entries(session: Session, project: str | None = None) -> list[QueueEntry]:
     return sorted(found, key=lambda entry: (entry.position is None, entry.position or 0, entry.queued_at))
 
 
-def estimate(session: Session, job: QueuedJob) -> Placement:
-    """Where a job would stand if it were queued now."""
-    situation = Situation(session)
-    situation.queued.append(job)
-    return next(place for place in situation.placements() if place.job_id == job.id)
-
-
 def _entry(job: models.Job, place: Placement | None) -> QueueEntry:
     reason = place.reason if place else WaitReason(job.status) if job.status is not JobStatus.QUEUED else None
     start = None

@@ -12,7 +12,7 @@ from jobs.errors import FieldError, Invalid, NotFound
 from jobs.models import Attempt, Checkpoint, Histogram, Job, JobDependency, Metric, Sample
 from jobs.schemas import JobStatus, Reason
 
-LEASED = (JobStatus.RUNNING, JobStatus.PAUSING, JobStatus.CANCELLING)
+LEASED = tuple(status for status in JobStatus if status.held)
 HELD_BACK = (JobStatus.WAITING, JobStatus.PAUSED)
 # Whoever locks several jobs does so from old to new, and a job is younger than those it depends on: no deadlocks.
 _AGE = (Job.created_at, Job.id)

@@ -110,14 +110,6 @@ def status(session: Session, name: str) -> WorkerStatus | None:
     return session.scalar(select(Worker.status).where(Worker.name == name))
 
 
-def is_silent(session: Session, name: str, seconds: float) -> bool:
-    """Whether nothing was heard of a worker for so long."""
-    heard = session.scalar(
-        select(Worker.heartbeat_at > func.now() - timedelta(seconds=seconds)).where(Worker.name == name)
-    )
-    return not heard
-
-
 def largest(session: Session) -> int:
     """The most GPUs that any machine has, whether it is up or not."""
     counts = select(func.count().label("gpus")).select_from(Gpu).group_by(Gpu.worker).subquery()

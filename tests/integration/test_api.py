@@ -1,10 +1,8 @@
 """The API over real HTTP, against real Postgres and Valkey."""
 
 import json
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,12 +10,9 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
-import structlog
-import uvicorn
 from sqlalchemy import text
 
 from api.examples import EVALUATE, TRAIN
-from api.main import create_app
 from calibrl.services import free_port
 from jobs import lifecycle
 from jobs.db import session_scope
@@ -26,32 +21,10 @@ from jobs.repository import checkpoints, histograms, images, jobs, logs, metrics
 from jobs.schemas import JobStatus, Reason
 from jobs.settings import get_settings
 from tests.integration import life
+from tests.integration.rest import named, refused, serving, submitted
 
 pytestmark = pytest.mark.integration
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-
-
-@contextmanager
-def serving() -> Iterator[httpx.Client]:
-    """The API on a port of its own, and a client that has the key."""
-    port = free_port()
-    server = uvicorn.Server(uvicorn.Config(create_app(), port=port, log_level="warning", timeout_graceful_shutdown=3))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    key = get_settings().need("api_key")
-    transport = httpx.HTTPTransport(retries=8)  # until it listens
-    try:
-        headers = {"Authorization": f"Bearer {key}"}
-        with httpx.Client(
-            base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=30, transport=transport
-        ) as client:
-            yield client
-    finally:
-        server.should_exit = True
-        thread.join(30)
-        structlog.reset_defaults()
-    assert not thread.is_alive()
-    assert not [each for each in threading.enumerate() if each.name == "sweeper"]
 
 
 @pytest.fixture
@@ -67,29 +40,6 @@ def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.02)
-
-
-def submitted(client: httpx.Client, **changes: Any) -> dict[str, Any]:
-    answer = client.post("/v1/jobs", json={**TRAIN, **changes})
-    assert answer.status_code == 201, answer.text
-    job: dict[str, Any] = answer.json()
-    return job
-
-
-def refused(answer: httpx.Response, status: int) -> dict[str, Any]:
-    """The problem document of an answer."""
-    assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
-    problem: dict[str, Any] = answer.json()
-    assert problem["status"] == status
-    assert problem["instance"] == answer.request.url.path
-    assert problem["request_id"] == answer.headers["x-request-id"]
-    assert problem["title"] and problem["detail"] and problem["type"]
-    return problem
-
-
-def named(answer: httpx.Response) -> list[str]:
-    return [error["field"] for error in refused(answer, 422)["errors"]]
 
 
 def test_submit_read_list_and_cancel(client: httpx.Client) -> None:

@@ -58,7 +58,7 @@ def fields(body: Any) -> list[str]:
         ({"validation": {}}, ["validation.data"]),
         ({"labels": {"Not A Slug": "x"}}, ["labels.Not A Slug"]),
         ({"depends_on": ["x"]}, ["depends_on.0"]),
-        ({"resources": {"gpus": 2}}, ["resources.gpus"]),
+        ({"resources": {"gpus": 65}}, ["resources.gpus"]),
         ({"kind": "dance"}, ["kind"]),
     ],
 )

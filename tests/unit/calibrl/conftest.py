@@ -11,7 +11,9 @@ from urllib.parse import parse_qs, urlsplit
 from uuid import UUID
 
 import pytest
+from typer.testing import CliRunner, Result
 
+from calibrl import cli
 from jobs.settings import get_settings
 
 KEY = "key-of-the-test"
@@ -26,8 +28,10 @@ def job(id: UUID = JOB_ID, **changes: Any) -> dict[str, Any]:
         "name": "digits",
         "kind": "train",
         "project": "default",
+        "user": "user",
         "priority": "normal",
         "labels": {},
+        "gpus": 0,
         "status": "running",
         "reason": None,
         "message": None,
@@ -43,12 +47,82 @@ def job(id: UUID = JOB_ID, **changes: Any) -> dict[str, Any]:
     } | changes
 
 
+def entry(id: UUID = JOB_ID, **changes: Any) -> dict[str, Any]:
+    """A queue's entry as the API writes it."""
+    return {
+        "job_id": str(id),
+        "name": "digits",
+        "project": "default",
+        "user": "user",
+        "priority": "normal",
+        "gpus": 0,
+        "status": "queued",
+        "position": 1,
+        "reason": "busy",
+        "explanation": "waits for a CPU slot: all that would do are taken",
+        "estimated_start": None,
+        "queued_at": "2026-01-01T00:00:00Z",
+    } | changes
+
+
+def machine(**changes: Any) -> dict[str, Any]:
+    """A machine as the API writes it: JOB_ID on one of its GPUs, another job on a CPU slot."""
+    gpu = {
+        "index": 0,
+        "name": "H100",
+        "uuid": "GPU-0",
+        "memory_total": 80 * 2**30,
+        "memory_used": 64 * 2**30,
+        "utilisation": 50.0,
+        "job_id": str(JOB_ID),
+        "clean": False,
+    }
+    return {
+        "name": "gpu-1",
+        "host": "gpu-1",
+        "labels": {"site": "b"},
+        "versions": {"python": "3.11"},
+        "status": "online",
+        "cpu_slots": 2,
+        "gpus": [gpu, gpu | {"index": 1, "utilisation": 0.0, "job_id": None}],
+        "jobs": [str(JOB_ID), "22222222-0000-0000-0000-000000000000"],
+        "heartbeat_at": "2026-01-01T00:00:00Z",
+    } | changes
+
+
+def project(**changes: Any) -> dict[str, Any]:
+    """A project as the API writes it."""
+    return {
+        "slug": "vision",
+        "weight": 1.0,
+        "max_gpus": None,
+        "max_queued": None,
+        "budget_slot_hours": None,
+        "user_budget_slot_hours": None,
+        "retention_days": None,
+        "created_at": "2026-01-01T00:00:00Z",
+    } | changes
+
+
 def page(*data: Any, has_more: bool = False) -> dict[str, Any]:
     return {"data": list(data), "has_more": has_more}
 
 
 def problem(status: int, title: str, **more: Any) -> tuple[int, dict[str, Any]]:
     return status, {"type": "about:blank", "title": title, "status": status} | more
+
+
+def calibrl(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+
+
+def fault(result: Result, code: int) -> str:
+    """The one line on stderr of a command that failed with this code and said nothing else."""
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert result.stderr.startswith("calibrl: ")
+    assert result.stderr.endswith("\n")
+    assert result.stderr.count("\n") == 1
+    return result.stderr
 
 
 @dataclass
@@ -96,7 +170,7 @@ def _handler(service: Service) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             self.wfile.write(data)
 
-        do_GET = do_POST = _serve
+        do_GET = do_POST = do_PUT = do_PATCH = _serve
 
         def log_message(self, format: str, *args: Any) -> None:
             pass

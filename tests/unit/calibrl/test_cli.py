@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
 
 from calibrl import cli
 from jobs import presets
 from jobs.schemas import job_spec_adapter
 from jobs.settings import get_settings
 
-from .conftest import JOB_ID, OTHER_ID, Service, job, page, problem
+from .conftest import JOB_ID, OTHER_ID, Service, calibrl, entry, fault, job, page, problem
 
 JOB_PATH = f"/v1/jobs/{JOB_ID}"
 
@@ -20,19 +19,6 @@ JOB_PATH = f"/v1/jobs/{JOB_ID}"
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli, "POLL_SECONDS", 0.01)
-
-
-def calibrl(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
-
-
-def fault(result: Result, code: int) -> str:
-    """The one line on stderr of a command that failed with this code and said nothing else."""
-    assert (result.exit_code, result.stdout) == (code, "")
-    assert result.stderr.startswith("calibrl: ")
-    assert result.stderr.endswith("\n")
-    assert result.stderr.count("\n") == 1
-    return result.stderr
 
 
 def spec_file(folder: Path, text: str = "kind: train\nsteps: 10\ndata: {path: d.jsonl}\n") -> Path:
@@ -44,8 +30,32 @@ def spec_file(folder: Path, text: str = "kind: train\nsteps: 10\ndata: {path: d.
 def test_help_without_arguments_names_every_command() -> None:
     result = calibrl()
     assert result.exit_code == 0
-    for command in ("up", "demo", "submit", "presets", "jobs", "show", "watch", "logs", "cancel", "latest"):
-        assert command in result.stdout
+    jobs_commands = (
+        "submit",
+        "presets",
+        "jobs",
+        "show",
+        "watch",
+        "logs",
+        "cancel",
+        "pause",
+        "resume",
+        "retry",
+        "priority",
+    )
+    for command in (
+        "up",
+        "demo",
+        *jobs_commands,
+        "queue",
+        "workers",
+        "drain",
+        "undrain",
+        "projects",
+        "usage",
+        "latest",
+    ):
+        assert f" {command} " in result.stdout or f"`{command}`" in result.stdout
 
 
 @pytest.mark.parametrize(
@@ -173,6 +183,15 @@ def test_cancel_of_an_ended_job_is_a_failure(service: Service) -> None:
     assert "Conflict: the job has succeeded" in fault(calibrl("cancel", str(JOB_ID)), 1)
 
 
+def test_show_tells_why_a_job_waits(service: Service) -> None:
+    service.on("GET", JOB_PATH, job(status="queued"))
+    service.on("GET", "/v1/queue", page(entry(OTHER_ID), entry(position=2)))
+    service.on("GET", f"{JOB_PATH}/events", page())
+    service.on("GET", f"{JOB_PATH}/checkpoints", page())
+    shown = calibrl("show", str(JOB_ID)).stdout
+    assert "position 2: waits for a CPU slot: all that would do are taken; starts: can't be told" in shown
+
+
 def test_show_tells_all(service: Service) -> None:
     event = {
         "id": 1,
@@ -234,6 +253,18 @@ def test_watch_ends_with_the_job_and_its_exit_code(service: Service, status: str
     assert result.exit_code == code
     told = [line.split(": ", 1)[1] for line in result.stdout.splitlines()]
     assert told == ["running, step 3/10", f"{status}, step 10/10: the end"]
+
+
+def test_watch_goes_on_while_a_job_is_paused(service: Service) -> None:
+    course = [
+        job(status=status) for status in ("running", "running", "pausing", "paused", "paused", "queued", "running")
+    ]
+    service.on("GET", JOB_PATH, *course, job(step=10, status="succeeded"))
+    service.on("GET", f"{JOB_PATH}/metrics", page())
+    service.on("GET", f"{JOB_PATH}/events", page())
+    result = calibrl("watch", str(JOB_ID))
+    told = [line.split(": ", 1)[1].partition(",")[0] for line in result.stdout.splitlines()]
+    assert (result.exit_code, told) == (0, ["running", "pausing", "paused", "queued", "running", "succeeded"])
 
 
 def test_watch_asks_for_new_metrics_only_and_starts_over_after_a_step_back(service: Service) -> None:

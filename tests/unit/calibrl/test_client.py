@@ -14,11 +14,11 @@ import pytest
 from calibrl import client as client_module
 from calibrl.client import CalibrlError, Client, read_stack
 from calibrl.folder_lock import folder_lock
-from jobs.schemas import JobStatus, job_spec_adapter
+from jobs.schemas import JobStatus, ProjectSettings, job_spec_adapter
 from jobs.settings import get_settings
 from tests.conftest import eventually
 
-from .conftest import JOB_ID, KEY, Service, job, page, problem
+from .conftest import JOB_ID, KEY, Service, entry, job, machine, page, problem, project
 
 JOB_PATH = f"/v1/jobs/{JOB_ID}"
 SPEC = {
@@ -81,6 +81,43 @@ def test_a_job_id_stays_one_part_of_the_path(service: Service) -> None:
     with Client() as client, pytest.raises(CalibrlError):
         client.job("../workers?x=")
     assert service.requests[0].path == "/v1/jobs/..%2Fworkers%3Fx%3D"
+
+
+def test_what_is_asked_of_a_job(service: Service) -> None:
+    for verb in ("cancel", "pause", "resume", "retry"):
+        service.on("POST", f"{JOB_PATH}/{verb}", job(status="queued"))
+    service.on("PATCH", JOB_PATH, job(priority="high"))
+    with Client() as client:
+        for ask in (client.cancel, client.pause, client.resume, client.retry):
+            assert ask(JOB_ID).status is JobStatus.QUEUED
+        assert client.prioritise(JOB_ID, "high").priority == "high"
+    sent = [(request.method, request.path.rpartition("/")[2], request.body) for request in service.requests]
+    assert sent[:4] == [("POST", verb, None) for verb in ("cancel", "pause", "resume", "retry")]
+    assert sent[4] == ("PATCH", str(JOB_ID), {"priority": "high"})
+
+
+def test_queue_machines_projects_and_usage(service: Service) -> None:
+    used = {"project": "vision", "user": "ann", "slot_hours": 1.5, "gpu_hours": 0, "budget_slot_hours": None}
+    service.on("GET", "/v1/queue", page(entry()))
+    service.on("GET", "/v1/workers", page(machine()))
+    service.on("POST", "/v1/workers/gpu%201/drain", machine(status="stopping"))
+    service.on("POST", "/v1/workers/gpu%201/undrain", machine())
+    service.on("GET", "/v1/projects", page(project()))
+    service.on("GET", "/v1/projects/vision", project())
+    service.on("PUT", "/v1/projects/vision", project(max_gpus=4))
+    service.on("GET", "/v1/usage", page(used))
+    with Client() as client:
+        assert client.queue("vision")[0].reason == "busy"
+        assert service.requests[-1].query == {"project": "vision"}
+        assert client.workers()[0].gpus[0].job_id == JOB_ID
+        assert client.drain("gpu 1", now=True).status == "stopping"
+        assert service.requests[-1].body == {"now": True}
+        assert client.undrain("gpu 1").status == "online"
+        assert [one.slug for one in client.projects()] == ["vision"]
+        assert client.project("vision").weight == 1.0
+        assert client.put_project("vision", ProjectSettings(max_gpus=4)).max_gpus == 4
+        assert service.requests[-1].body == {"max_gpus": 4}
+        assert client.usage()[0].slot_hours == 1.5
 
 
 def test_image_bytes_come_as_they_are(service: Service) -> None:

@@ -1,15 +1,18 @@
 """What the command line draws."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from rich.console import Console, RenderableType
 
 from calibrl import terminal
-from jobs.schemas import Job
+from jobs.schemas import Job, JobStatus, Project, QueueEntry, Usage, Worker, WorkerStatus
 
+from .conftest import entry as entry_json
 from .conftest import job as job_json
+from .conftest import machine as machine_json
+from .conftest import project as project_json
 
 
 def drawn(what: RenderableType) -> str:
@@ -66,7 +69,7 @@ def test_live_view_shows_the_latest_values_of_what_the_job_reports() -> None:
 
 
 def test_a_jobs_page_leaves_out_what_it_has_not() -> None:
-    text = drawn(terminal.job_page(a_job(labels={"team": "vision"}), [], []))
+    text = drawn(terminal.job_page(a_job(labels={"team": "vision"}), None, [], []))
     assert "team=vision" in text
     assert "Checkpoints" not in text
     assert "message" not in text
@@ -76,3 +79,66 @@ def test_run_time_ends_with_the_job() -> None:
     assert terminal.run_time(a_job(finished_at="2026-01-01T00:01:10Z")) == "1m05s"
     assert terminal.run_time(a_job(started_at=None)) == ""
     assert terminal.run_time(a_job(started_at=datetime.now(UTC).isoformat())) == "0s"
+    assert terminal.run_time(a_job(status="paused")) == ""  # nobody runs it
+    assert terminal.run_time(a_job(status="queued", attempt=1)) == ""
+
+
+def test_every_status_has_a_colour() -> None:
+    assert terminal.STYLES.keys() == set(JobStatus)
+    assert terminal.MACHINE_STYLES.keys() == set(WorkerStatus)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (-5, "now"),
+        (1, "now"),
+        (30, "in under a minute"),
+        (70, "in about 1 min"),
+        (200, "in about 3 min"),
+        (2 * 3600 + 60, "in about 2 h"),
+        (3 * 86400, "in about 3 days"),
+    ],
+)
+def test_a_start_in_words(seconds: float, words: str) -> None:
+    assert terminal.until(datetime.now(UTC) + timedelta(seconds=seconds)) == words
+    assert terminal.until(None) == "can't be told"
+
+
+@pytest.mark.parametrize(("share", "bar"), [(0, "░" * 10), (0.5, "█████░░░░░"), (1, "█" * 10), (7, "█" * 10)])
+def test_meter(share: float, bar: str) -> None:
+    assert terminal.meter(share) == bar
+
+
+def test_the_queue_tells_position_start_needs_and_why() -> None:
+    soon = (datetime.now(UTC) + timedelta(seconds=180)).isoformat()
+    first = QueueEntry.model_validate(entry_json(gpus=2, position=1, estimated_start=soon))
+    paused = QueueEntry.model_validate(entry_json(status="paused", position=None, reason="paused", explanation="held"))
+    lines = drawn(terminal.queue_table([first, paused])).splitlines()
+    assert all(part in lines[1] for part in ("1 ", "2 GPUs", "in about 3 min", "all that would do are taken"))
+    assert all(part in lines[2] for part in ("– ", "CPU slot", "held"))
+    assert terminal.waits_text(first).startswith(
+        "position 1: waits for a CPU slot: all that would do are taken; starts"
+    )
+    assert terminal.waits_text(paused) == "held"
+
+
+def test_machines_show_who_holds_what() -> None:
+    machine = Worker.model_validate(machine_json())
+    text = drawn(terminal.worker_table([machine]))
+    cpu, busy, cleaning = text.splitlines()[1:]
+    assert all(part in cpu for part in ("gpu-1", "site=b", "online", "2 CPU slots", "22222222"))
+    assert "11111111" not in cpu  # it runs on the GPU
+    assert all(part in busy for part in ("GPU 0 H100", "█████░░░░░ 50 %", "████████░░ 64.0 of 80 GiB", "11111111"))
+    assert all(part in cleaning for part in ("GPU 1", "0 %", "memory not free yet"))
+    assert terminal.machine_line(machine) == "gpu-1: online, runs 2 jobs"
+    lost = machine.model_copy(update={"status": WorkerStatus.LOST, "heartbeat_at": datetime.now(UTC), "jobs": []})
+    assert terminal.machine_line(lost) == "gpu-1: lost (heard 0s ago), runs 0 jobs"
+
+
+def test_projects_and_usage() -> None:
+    text = drawn(terminal.project_table([Project.model_validate(project_json(max_gpus=4, budget_slot_hours=1500.0))]))
+    assert text.splitlines()[1].split() == ["vision", "1", "4", "any", "1,500", "any", "any"]
+    used = {"project": "vision", "user": "ann", "slot_hours": 12.345, "gpu_hours": 3, "budget_slot_hours": None}
+    text = drawn(terminal.usage_table([Usage.model_validate(used)]))
+    assert text.splitlines()[1].split() == ["vision", "ann", "12.35", "3.00", "none"]

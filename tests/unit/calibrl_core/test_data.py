@@ -80,7 +80,7 @@ def test_every_bad_row_is_named_at_once(tmp_path):
     )
     with pytest.raises(DataError) as caught:
         data.load(source)
-    assert all(f"row {row}:" in str(caught.value) for row in (1, 3, 4, 5))
+    assert all(f"bad.jsonl, row {row}:" in str(caught.value) for row in (1, 3, 4, 5))
     assert "row 2:" not in str(caught.value)
 
 

@@ -15,6 +15,7 @@ from calibrl_core.diagnostics.base import Experts, StepBatch
 from calibrl_core.diagnostics.gradients import compare_gradients
 from calibrl_core.diagnostics.memory import memory_bytes
 from calibrl_core.diagnostics.rareness import highest_rareness
+from calibrl_core.diagnostics.sampled import SampledGroups
 from calibrl_core.diagnostics.solved import SolvedPrompts
 from calibrl_core.rewards import Score
 from calibrl_core.rollout.base import Rollouts
@@ -234,6 +235,30 @@ def counts(found, name):
     return {round(edge, 6): number for edge, number in zip(edges, numbers, strict=False) if number}
 
 
+def test_all_sampled_groups_are_summed_draw_by_draw(batch):
+    """The batch, and once more its second prompt, which earned nothing: as one draw each."""
+    groups = SampledGroups()
+    groups.add(batch.rewards, batch.rollouts, batch.scores)
+    rows = slice(3, 6)
+    of = batch.rollouts
+    again = dataclasses.replace(
+        of, **{name: getattr(of, name)[rows] for name in ("tokens", "mask", "logprobs", "entropies", "truncated")}
+    )
+    groups.add(batch.rewards[1:], again, batch.scores[rows])
+    assert groups.metrics() == {
+        "exploration/sampled_prompts": 3.0,
+        "sampled/reward/mean": pytest.approx(1.2 / 9),
+        # squares 1.21 + 0.01
+        "sampled/reward/std": pytest.approx(math.sqrt(1.22 / 9 - (1.2 / 9) ** 2)),
+        "sampled/reward/answer_accuracy": pytest.approx(1 / 9),
+        "sampled/reward/strict_accuracy": pytest.approx(1 / 9),
+        # 0.4 + 0.8 + 1.0 + 2.0 + 0.0 + 0.6, then twice 0.2 + 0.2 + 0.4 + 0.4, over 6 + 4 + 4 tokens
+        "sampled/exploration/entropy": pytest.approx((4.8 + 2 * 1.2) / 14),
+        "sampled/exploration/active_groups": pytest.approx(1 / 3),
+        "sampled/length/truncated_share": pytest.approx(2 / 9),
+    }
+
+
 def test_histograms(batch):
     found = histograms(batch, config())
     # |A| 0.72, 0.31, 0.41, 0, 0, 0 in 22 bins up to the rewards' weights 1 + 0.1: each 0.05 wide
@@ -286,6 +311,18 @@ def test_gradients_are_compared_over_all_parameters():
     opposed = compare_gradients([torch.tensor([3.0]), torch.tensor([4.0])], [torch.tensor([3.0]), torch.tensor([-4.0])])
     assert opposed["loss/guidance_cosine"] == pytest.approx(-7 / 25)
     assert opposed["loss/guidance_opposing_share"] == 0.5
+
+
+def test_gradients_in_parts_are_compared_as_wholes():
+    """Two processes, each with a half of (3, 4) and (3, -4): every sum is taken over both before anything else."""
+    sums = []
+    halves = [([torch.tensor([3.0])], [torch.tensor([3.0])]), ([torch.tensor([4.0])], [torch.tensor([-4.0])])]
+    for half in halves:
+        compare_gradients(*half, total=lambda values: sums.append(values) or values)
+    found = compare_gradients(*halves[0], total=lambda values: [sum(both) for both in zip(*sums, strict=True)])
+    assert found["loss/policy_grad_norm"] == found["loss/guidance_grad_norm"] == 5.0
+    assert found["loss/guidance_cosine"] == pytest.approx(-7 / 25)
+    assert found["loss/guidance_opposing_share"] == 0.5
 
 
 def test_a_gradient_of_zero_has_no_direction():

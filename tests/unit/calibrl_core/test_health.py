@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from calibrl_core.config import TrainConfig
 from calibrl_core.health import RULES, HealthMonitor, HealthSettings
 from calibrl_core.report import EventFile
+from calibrl_core.rewards import Score, Scorer
 from calibrl_core.train import train
 
 WELL = {
@@ -155,6 +156,52 @@ def test_gaming_is_measured_from_where_accuracy_was_best():
         metrics = WELL | {"reward/mean": 0.5 + 0.3 * done, "reward/strict_accuracy": 0.5 - 0.2 * done}
         alerts += monitor.observe(step, metrics)
     assert [(alert.rule, alert.state) for alert in alerts] == [("reward_not_accuracy", "fired")]
+
+
+@pytest.mark.parametrize(
+    ("rule", "ill"),
+    [
+        ("entropy_collapse", {"exploration/entropy": 0.01}),
+        ("entropy_explosion", {"exploration/entropy": 4.0}),
+        ("all_truncated", {"length/truncated_share": 1.0}),
+        ("no_advantage", {"exploration/active_groups": 0.0}),
+        ("reward_not_accuracy", GAMED),
+    ],
+)
+def test_what_was_sampled_is_judged_not_what_was_kept_of_it(rule, ill):
+    """With dynamic sampling; the steps before have no more than any run has."""
+    sampled = {f"sampled/{name}": value for name, value in (WELL | ill).items()}
+    assert [alert[1:] for alert in told((20, {}), (30, sampled))] == [(rule, "fired")]
+    kept = ill | {f"sampled/{name}": value for name, value in WELL.items()}
+    assert told((20, {}), (30, kept)) == []
+
+
+def test_a_run_tells_of_all_that_it_sampled(tmp_path, monkeypatch):
+    """DAPO keeps the groups that divide; those that do not are in `sampled/` alone."""
+
+    def first_group_divides(self, completions, truths):
+        outcomes = [place == 0 for place in range(len(completions))]
+        return [Score({"math": float(one)}, float(one), one, one) for one in outcomes]
+
+    monkeypatch.setattr(Scorer, "score_all", first_group_divides)
+    given = {
+        "model": {"builtin": "tiny-vlm"},
+        "data": {"builtin": "digits", "rows": 4},
+        "algorithm": {"type": "dapo", "mini_batches": 1, "max_resamples": 1},
+        "rollout": {"group_size": 2, "max_completion_tokens": 3},
+        "prompts_per_step": 2,
+        "steps": 1,
+    }
+    report = EventFile(tmp_path)
+    train(TrainConfig.model_validate(given), report, lambda: False)
+    report.close()
+    lines = map(json.loads, (tmp_path / "events.jsonl").read_text().splitlines())
+    (found,) = [line["values"] for line in lines if line["type"] == "metrics"]
+    # Two prompts, of which the second fails and gives way to a third, whose first rollout is right.
+    assert found["exploration/sampled_prompts"] == 3
+    assert (found["reward/answer_accuracy"], found["exploration/active_groups"]) == (0.5, 1.0)
+    assert found["sampled/reward/answer_accuracy"] == found["sampled/reward/strict_accuracy"] == pytest.approx(2 / 6)
+    assert found["sampled/exploration/active_groups"] == pytest.approx(2 / 3)
 
 
 def test_steps_that_lack_a_metric_or_hold_no_number_are_passed_over():

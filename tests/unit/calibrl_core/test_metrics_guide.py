@@ -13,7 +13,7 @@ from calibrl_core.report import EventFile
 from calibrl_core.train import train
 
 GUIDE = (Path(__file__).parents[3] / "docs" / "metrics.md").read_text()
-NAMES = re.findall(r"`((?:[a-z]+/)[a-z_0-9<>]+)`", GUIDE)
+NAMES = re.findall(r"`((?:[a-z]+/)+[a-z_0-9<>]+)`", GUIDE)
 VERIFIERS = "math|format"
 EVENTS = ("metrics", "histogram")
 
@@ -79,6 +79,7 @@ def test_every_health_rule_and_what_it_reads_is_explained():
     for rule in RULES:
         assert f"| `{rule.name}` |" in GUIDE
         assert all(map(explained, rule.reads))
+        assert all(explained(f"sampled/{name}") for name in rule.reads)
 
 
 def test_the_check_sees_what_is_missing():

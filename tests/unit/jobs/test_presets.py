@@ -1,5 +1,7 @@
 """The presets: each a whole job's spec, and what it promises."""
 
+import json
+import math
 from pathlib import Path
 from typing import get_args
 
@@ -7,7 +9,7 @@ import pytest
 
 from calibrl.specfile import read_spec
 from calibrl_core.algorithms import SFT, Algorithm, CalibRL
-from calibrl_core.config import BuiltinModel, TrainSettings
+from calibrl_core.config import BuiltinModel, TrainConfig, TrainSettings
 from calibrl_core.data.schema import BuiltinData
 from jobs import presets
 from jobs.schemas import TrainSpec, job_spec_adapter
@@ -74,6 +76,44 @@ def test_paper_as_run_is_the_published_arithmetic(tmp_path: Path) -> None:
     assert (found.micro_batch_rows, algorithm.micro_batch_mean, algorithm.expert_tail) == (6, True, "zero")
     assert found.precision == "bfloat16"
     assert presets.text("paper_as_run").count("PLACEHOLDER") == 3
+
+
+def test_paper_as_run_takes_its_five_updates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one of its eight processes does in a step, with a tiny model and rollouts of two tokens."""
+    from calibrl_core.optimizer import GradientStep
+    from calibrl_core.report import EventFile
+    from calibrl_core.rewards import Score, Scorer
+    from calibrl_core.train import train
+
+    updates = []
+    apply = GradientStep.apply
+
+    def counting(self: GradientStep) -> tuple[float, bool]:
+        updates.append(apply(self))
+        return updates[-1]
+
+    def some_groups_divide(self: Scorer, completions: list[str], truths: list[str]) -> list[Score]:
+        """Every ninth: one or two an update, two of them cut by an update's end; and few rows, to be quick."""
+        right = [place // 10 % 9 == 0 and place % 2 == 0 for place in range(len(completions))]
+        return [Score({"math": float(one), "format": 0.0}, float(one), one, False) for one in right]
+
+    monkeypatch.setattr(GradientStep, "apply", counting)
+    monkeypatch.setattr(Scorer, "score_all", some_groups_divide)
+    found = spec("paper_as_run", tmp_path).model_dump()
+    found["model"] = {"builtin": "tiny-vlm", "gradient_checkpointing": found["model"]["gradient_checkpointing"]}
+    found["data"] = {"builtin": "digits", "split": "train", "rows": 60}
+    found["rollout"]["max_completion_tokens"] = 2
+    small = {name: found[name] for name in TrainConfig.model_fields} | {"prompts_per_step": 480 // 8, "steps": 1}
+    report = EventFile(tmp_path / "run")
+    ended = train(TrainConfig.model_validate(small), report, lambda: False)
+    report.close()
+    assert ended["status"] == "succeeded"
+    assert len(updates) == 5
+    assert all(applied and norm > 0 for norm, applied in updates)
+    events = map(json.loads, (tmp_path / "run" / "events.jsonl").read_text().splitlines())
+    (told,) = [event["values"] for event in events if event["type"] == "metrics"]
+    assert told["loss/guidance"] > 0
+    assert all(math.isfinite(value) for value in told.values())
 
 
 def test_paper_as_run_differs_from_the_defaults_in_its_accidents_only(tmp_path: Path) -> None:

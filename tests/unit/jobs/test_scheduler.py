@@ -1,12 +1,13 @@
-"""The scheduler on queues made by hand: ranks, places, reservations and who gives way, with exact numbers."""
+"""The scheduler on queues made by hand: ranks, places and reservations, with exact numbers."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from uuid import UUID
 
 import pytest
 
 from jobs import scheduler
-from jobs.scheduler import Machine, Placement, QueuedJob, RunningJob, Share, plan, victims
+from jobs.scheduler import Machine, Placement, QueuedJob, RunningJob, Share, plan
 from jobs.schemas import Priority, WaitReason
 
 NO_MACHINE, BUSY, RESERVED = WaitReason.NO_MACHINE, WaitReason.BUSY, WaitReason.RESERVED
@@ -30,20 +31,17 @@ def queued(
 
 
 def running(
-    number: int,
-    worker: str,
-    gpus: int = 1,
-    left: float | None = None,
-    *,
-    project: str = "q",
-    priority: Priority = "normal",
-    leaving: bool = False,
+    number: int, worker: str, gpus: int = 1, left: float | None = None, *, project: str = "q", leaving: bool = False
 ) -> RunningJob:
-    return RunningJob(UUID(int=number), project, priority, worker, gpus, left, leaving)
+    return RunningJob(UUID(int=number), project, "normal", worker, gpus, left, leaving)
 
 
 def machine(name: str, gpus: int, free: int, *, cpus: int = 0, free_cpus: int = 0, **labels: str) -> Machine:
     return Machine(name, labels, cpus, gpus, free_cpus, free)
+
+
+def at(place: str, one: Machine) -> Machine:
+    return replace(one, labels={"at": place})
 
 
 def share(
@@ -112,6 +110,11 @@ def test_free_slots_of_one_moment_do_not_all_go_to_one_project() -> None:
     assert [*starts(plan(jobs, [], [machine("m", 4, 4)], {}))] == [1, 5, 2, 6]
 
 
+def test_what_waits_for_a_machine_counts_for_its_project() -> None:
+    jobs = [*(queued(n, 1, 100, project="a") for n in (1, 2, 3)), *(queued(n, 1, 100, project="b") for n in (4, 5, 6))]
+    assert order(plan(jobs, [running(11, "m", 1, 50)], [machine("m", 1, 0)], {})) == [1, 4, 2, 5, 3, 6]
+
+
 def test_what_can_not_run_does_not_count_for_its_project() -> None:
     jobs = [queued(1, user="out"), queued(2, labels={"no": "such"}), queued(3), queued(4, project="b")]
     shares = {"p": share(left_by_user={"out": 0.0})}
@@ -159,8 +162,7 @@ def test_a_job_starts_when_enough_have_ended() -> None:
     now = [running(11, "m", 1, 300), running(12, "m", 2, 100), running(13, "m", 1, 200)]
     (place,) = plan([queued(1, 3)], now, [machine("m", 4, 0)], {})
     assert place == Placement(UUID(int=1), 1, None, 200.0, BUSY)
-    other = machine("z", 4, 0), running(14, "z", 4, 150)
-    (place,) = plan([queued(1, 3)], [*now, other[1]], [machine("m", 4, 0), other[0]], {})
+    (place,) = plan([queued(1, 3)], [*now, running(14, "z", 4, 150)], [machine("m", 4, 0), machine("z", 4, 0)], {})
     assert place.starts_in == 150
 
 
@@ -187,10 +189,9 @@ def test_a_job_of_unknown_length_may_use_what_the_reservation_leaves() -> None:
 def test_every_blocked_job_has_a_reservation() -> None:
     """Not only the first: the third would delay the second, though not the first."""
     now = [running(11, "a", 1, 100), running(12, "b", 1, 50)]
-    machines = [machine("a", 2, 1), machine("b", 2, 1)]
-    jobs = [queued(1, 2, 10, labels={"x": "a"}), queued(2, 2, 10, labels={"x": "b"}), queued(3, 1, 60)]
-    labelled = [Machine(one.name, {"x": one.name}, 0, 2, 0, 1) for one in machines]
-    placements = by_number(plan(jobs, now, labelled, {}))
+    machines = [at("a", machine("a", 2, 1)), at("b", machine("b", 2, 1))]
+    jobs = [queued(1, 2, 10, labels={"at": "a"}), queued(2, 2, 10, labels={"at": "b"}), queued(3, 1, 60)]
+    placements = by_number(plan(jobs, now, machines, {}))
     assert (placements[1].starts_in, placements[2].starts_in) == (100, 50)
     assert placements[3].worker == "a"  # 60 is too long for b
 
@@ -208,13 +209,53 @@ def test_a_small_job_finds_a_gap_between_reservations() -> None:
 
 
 def test_where_nothing_can_be_told_the_machine_with_most_room_is_kept() -> None:
-    now = [running(11, "a", 3), running(12, "b", 2), running(13, "c", 1), running(14, "c", 1)]
-    machines = [machine("a", 4, 1), machine("b", 4, 2), machine("c", 4, 2, cpus=1, free_cpus=1)]
-    jobs = [queued(1, 4), queued(2, 2, 1), queued(3, 2), queued(4, 0)]
+    now = [running(11, "a", 3), running(12, "c", 2), running(13, "b", 1), running(14, "b", 1)]
+    machines = [machine("a", 4, 1), machine("b", 4, 2, cpus=1, free_cpus=1), machine("c", 4, 2, cpus=1, free_cpus=1)]
+    jobs = [queued(1, 4), queued(2, 2, 1), queued(3, 2), queued(4, 0), queued(5, 0)]
     placements = by_number(plan(jobs, now, machines, {}))
-    assert placements[1] == Placement(UUID(int=1), 1, None, None, BUSY)  # keeps b: as much room as c, fewer run
-    assert starts([*placements.values()]) == {2: "c", 4: "c"}
-    assert placements[3] == Placement(UUID(int=3), 3, None, 1.0, RESERVED, behind=UUID(int=1))  # on c, after 2
+    assert placements[1] == Placement(UUID(int=1), 1, None, None, BUSY)  # keeps c: as much room as b, fewer run
+    assert starts([*placements.values()]) == {2: "b", 4: "b", 5: "c"}
+    assert placements[3] == Placement(UUID(int=3), 3, None, 1.0, RESERVED, behind=UUID(int=1))  # on b, after 2
+
+
+def test_what_starts_in_this_plan_runs_too() -> None:
+    now = [running(11, "a", 1), running(12, "b", 2)]
+    machines = [at("a", machine("a", 4, 3)), machine("b", 4, 2)]
+    # 1 takes one of a; then a and b have 2 left each, but two run on a, so 2 keeps b.
+    placements = plan([queued(1, labels={"at": "a"}), queued(2, 4), queued(3, 2)], now, machines, {})
+    assert starts(placements) == {1: "a", 3: "a"}
+
+
+def test_a_machine_is_kept_from_when_one_before_holds_it_for_who_knows_how_long() -> None:
+    now = [running(11, "m", 1, 10), running(12, "m", 1, 100)]
+    jobs = [queued(1, 1, 20, labels={"at": "m"}), queued(2, 3), queued(3, 3), queued(4, 1, 95), queued(5, 1, 105)]
+    # 1 has the free GPU until 20; 2 all from 100 on; 3 is behind it. Nothing of that minds 4.
+    placements = by_number(plan(jobs, now, [at("m", machine("m", 3, 1))], {}))
+    assert [placements[n].starts_in for n in (1, 2, 3, 4, 5)] == [0, 100, None, None, None]
+    short = by_number(plan([*jobs, queued(6, 1, 80)], now, [at("m", machine("m", 3, 1))], {}))
+    assert short[6].starts_in == 10
+
+
+def test_between_equal_starts_the_better_fit_is_reserved() -> None:
+    now = [running(11, "a", 3, 100), running(12, "b", 2, 100)]
+    machines = [machine("a", 3, 0), machine("b", 2, 0)]
+    placements = by_number(plan([queued(1, 2, 10), queued(2, 3, 10)], now, machines, {}))
+    assert [placements[n].starts_in for n in (1, 2)] == [100, 100]
+
+
+def test_behind_names_the_reservation_that_is_in_the_way() -> None:
+    now = [running(11, "m", 1, 100)]
+    jobs = [queued(1, 3, 10), queued(2, 3, 10), queued(3, 1, 100), queued(4, 1, 105)]
+    placements = by_number(plan(jobs, now, [machine("m", 3, 2)], {}))
+    assert [placements[n].starts_in for n in (1, 2, 3, 4)] == [100, 110, 0, 120]
+    assert placements[4].behind == UUID(int=1)
+    # Free until 110: the first reservation, of one GPU until 105, leaves room; the second doesn't.
+    jobs = [queued(1, 2, 5), queued(2, 3, 10), queued(3, 1, 111)]
+    now = [running(11, "m", 2, 100), running(12, "m", 1, 105)]
+    (*_, last) = plan(jobs, now, [machine("m", 4, 1)], {})
+    assert last.worker == "m"
+    (*_, last) = plan([jobs[0], queued(2, 4, 10), jobs[2]], now, [machine("m", 4, 1)], {})
+    assert last.behind == UUID(int=2)
 
 
 def test_a_known_end_elsewhere_is_better_than_room_that_nobody_knows_of() -> None:
@@ -300,6 +341,12 @@ def test_a_project_reserves_no_more_than_it_may_run() -> None:
     assert placements[3].worker == "b"
 
 
+def test_a_limit_of_gpus_is_none_of_cpu_slots() -> None:
+    now = [running(11, "m", 3, 100, project="p")]  # more than it may since the limit was lowered
+    one = machine("m", 4, 1, cpus=1, free_cpus=1)
+    assert starts(plan([queued(1), queued(2, 0)], now, [one], {"p": share(max_gpus=2)})) == {2: "m"}
+
+
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
@@ -349,61 +396,3 @@ def test_until_full_does_not_wait_for_jobs_that_their_project_holds_back() -> No
     jobs = [queued(1, project="b"), *(queued(n) for n in range(2, 9))]
     shares = {"p": share(max_gpus=0, recent=1)}
     assert order(plan(jobs, [], [machine("m", 4, 4)], shares, until_full=True)) == [1]
-
-
-# Giving way
-
-
-def test_lowest_class_first_then_the_youngest() -> None:
-    now = [
-        running(1, "m", 1, priority="low"),
-        running(2, "m", 1, priority="normal"),
-        running(3, "m", 1, priority="low"),
-        running(4, "m", 1, priority="high"),
-    ]
-    machines = [machine("m", 4, 0)]
-    for needs, expected in ((1, [3]), (2, [3, 1]), (3, [3, 1, 2])):
-        assert victims(queued(9, needs, priority="high"), now, machines) == ("m", [UUID(int=n) for n in expected])
-    assert victims(queued(9, 4, priority="high"), now, machines) is None
-    assert victims(queued(9, 2, priority="normal"), now, machines) == ("m", [UUID(int=3), UUID(int=1)])
-    assert victims(queued(9, 3, priority="normal"), now, machines) is None
-    assert victims(queued(9, 1, priority="low"), now, machines) is None
-
-
-def test_only_as_many_as_are_needed_beside_what_is_free() -> None:
-    now = [running(1, "m", 2, priority="low"), running(2, "m", 1, priority="low")]
-    assert victims(queued(9, 2), now, [machine("m", 4, 1)]) == ("m", [UUID(int=2)])
-    assert victims(queued(9, 3), now, [machine("m", 4, 1)]) == ("m", [UUID(int=1)])  # 2 would go for nothing
-    assert victims(queued(9, 4), now, [machine("m", 4, 1)]) == ("m", [UUID(int=2), UUID(int=1)])
-
-
-def test_none_has_to_where_enough_is_leaving_or_being_cleaned() -> None:
-    leaving = [running(1, "m", 2, priority="low", leaving=True), running(2, "m", 2, priority="low")]
-    assert victims(queued(9, 2), leaving, [machine("m", 4, 0)]) == ("m", [])
-    assert victims(queued(9, 4), leaving, [machine("m", 4, 0)]) == ("m", [UUID(int=2)])
-    dirty = [running(2, "m", 2, priority="low")]
-    assert victims(queued(9, 2), dirty, [machine("m", 4, 0)]) == ("m", [])
-
-
-def test_the_machine_where_the_fewest_and_lowest_give_way() -> None:
-    now = [
-        running(1, "a", 1, priority="low"),
-        running(2, "a", 1, priority="low"),
-        running(3, "b", 2, priority="normal"),
-        running(4, "c", 2, priority="low"),
-        running(5, "d", 2, priority="low"),
-    ]
-    names = {"a": 2, "b": 2, "c": 2, "d": 2}
-    high = queued(9, 2, priority="high")
-    assert victims(high, now, [machine(name, 2, 0) for name in names]) == ("c", [UUID(int=4)])
-    assert victims(high, now, [machine(name, 2, 0) for name in "ba"]) == ("b", [UUID(int=3)])
-    labelled = queued(9, 2, priority="high", labels={"x": "y"})
-    assert victims(labelled, now, [machine("c", 2, 0), machine("a", 2, 0, x="y")]) == ("a", [UUID(int=2), UUID(int=1)])
-    assert victims(queued(9, 3, priority="high"), now, [machine(name, 2, 0) for name in names]) is None
-
-
-def test_a_cpu_slot_is_freed_by_a_job_without_gpus_only() -> None:
-    now = [running(1, "m", 0, priority="low"), running(2, "m", 1, priority="low")]
-    both = [machine("m", 1, 0, cpus=1)]
-    assert victims(queued(9, 0), now, both) == ("m", [UUID(int=1)])
-    assert victims(queued(9, 1), now, both) == ("m", [UUID(int=2)])

@@ -1,0 +1,61 @@
+"""The API over real HTTP, as tests speak to it."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import structlog
+import uvicorn
+
+from api.examples import TRAIN
+from api.main import create_app
+from calibrl.services import free_port
+from jobs.settings import get_settings
+
+
+@contextmanager
+def serving() -> Iterator[httpx.Client]:
+    """The API on a port of its own, and a client that has the key."""
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(create_app(), port=port, log_level="warning", timeout_graceful_shutdown=3))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    key = get_settings().need("api_key")
+    transport = httpx.HTTPTransport(retries=8)  # until it listens
+    try:
+        headers = {"Authorization": f"Bearer {key}"}
+        with httpx.Client(
+            base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=30, transport=transport
+        ) as client:
+            yield client
+    finally:
+        server.should_exit = True
+        thread.join(30)
+        structlog.reset_defaults()
+    assert not thread.is_alive()
+    assert not [each for each in threading.enumerate() if each.name == "sweeper"]
+
+
+def submitted(client: httpx.Client, **changes: Any) -> dict[str, Any]:
+    answer = client.post("/v1/jobs", json={**TRAIN, **changes})
+    assert answer.status_code == 201, answer.text
+    job: dict[str, Any] = answer.json()
+    return job
+
+
+def refused(answer: httpx.Response, status: int) -> dict[str, Any]:
+    """The problem document of an answer."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem: dict[str, Any] = answer.json()
+    assert problem["status"] == status
+    assert problem["instance"] == answer.request.url.path
+    assert problem["request_id"] == answer.headers["x-request-id"]
+    assert problem["title"] and problem["detail"] and problem["type"]
+    return problem
+
+
+def named(answer: httpx.Response) -> list[str]:
+    return [error["field"] for error in refused(answer, 422)["errors"]]

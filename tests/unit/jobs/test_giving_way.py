@@ -1,0 +1,73 @@
+"""Which jobs of a lower class give way, and on which machine."""
+
+from uuid import UUID
+
+from jobs.scheduler import Machine, QueuedJob, RunningJob, victims
+from jobs.schemas import Priority
+
+
+def queued(number: int, gpus: int, *, priority: Priority = "normal", **labels: str) -> QueuedJob:
+    return QueuedJob(UUID(int=number), "p", "u", priority, gpus, labels, 0.0, None)
+
+
+def running(number: int, worker: str, gpus: int, *, priority: Priority, leaving: bool = False) -> RunningJob:
+    return RunningJob(UUID(int=number), "q", priority, worker, gpus, None, leaving)
+
+
+def machine(name: str, gpus: int, free: int, *, cpus: int = 0, **labels: str) -> Machine:
+    return Machine(name, labels, cpus, gpus, 0, free)
+
+
+def test_lowest_class_first_then_the_youngest() -> None:
+    now = [
+        running(1, "m", 1, priority="low"),
+        running(2, "m", 1, priority="normal"),
+        running(3, "m", 1, priority="low"),
+        running(4, "m", 1, priority="high"),
+    ]
+    machines = [machine("m", 4, 0)]
+    for needs, expected in ((1, [3]), (2, [3, 1]), (3, [3, 1, 2])):
+        assert victims(queued(9, needs, priority="high"), now, machines) == ("m", [UUID(int=n) for n in expected])
+    assert victims(queued(9, 4, priority="high"), now, machines) is None
+    assert victims(queued(9, 2, priority="normal"), now, machines) == ("m", [UUID(int=3), UUID(int=1)])
+    assert victims(queued(9, 3, priority="normal"), now, machines) is None
+    assert victims(queued(9, 1, priority="low"), now, machines) is None
+
+
+def test_only_as_many_as_are_needed_beside_what_is_free() -> None:
+    now = [running(1, "m", 2, priority="low"), running(2, "m", 1, priority="low")]
+    assert victims(queued(9, 2), now, [machine("m", 4, 1)]) == ("m", [UUID(int=2)])
+    assert victims(queued(9, 3), now, [machine("m", 4, 1)]) == ("m", [UUID(int=1)])  # 2 would go for nothing
+    assert victims(queued(9, 4), now, [machine("m", 4, 1)]) == ("m", [UUID(int=2), UUID(int=1)])
+
+
+def test_none_has_to_where_enough_is_leaving_or_being_cleaned() -> None:
+    leaving = [running(1, "m", 2, priority="low", leaving=True), running(2, "m", 2, priority="low")]
+    assert victims(queued(9, 2), leaving, [machine("m", 4, 0)]) == ("m", [])
+    assert victims(queued(9, 4), leaving, [machine("m", 4, 0)]) == ("m", [UUID(int=2)])
+    dirty = [running(2, "m", 2, priority="low")]
+    assert victims(queued(9, 2), dirty, [machine("m", 4, 0)]) == ("m", [])
+
+
+def test_the_machine_where_the_fewest_and_lowest_give_way() -> None:
+    now = [
+        running(1, "a", 1, priority="low"),
+        running(2, "a", 1, priority="low"),
+        running(3, "b", 2, priority="normal"),
+        running(4, "c", 2, priority="low"),
+        running(5, "d", 2, priority="low"),
+    ]
+    names = {"a": 2, "b": 2, "c": 2, "d": 2}
+    high = queued(9, 2, priority="high")
+    assert victims(high, now, [machine(name, 2, 0) for name in names]) == ("c", [UUID(int=4)])
+    assert victims(high, now, [machine(name, 2, 0) for name in "ba"]) == ("b", [UUID(int=3)])
+    labelled = queued(9, 2, priority="high", x="y")
+    assert victims(labelled, now, [machine("c", 2, 0), machine("a", 2, 0, x="y")]) == ("a", [UUID(int=2), UUID(int=1)])
+    assert victims(queued(9, 3, priority="high"), now, [machine(name, 2, 0) for name in names]) is None
+
+
+def test_a_cpu_slot_is_freed_by_a_job_without_gpus_only() -> None:
+    now = [running(1, "m", 0, priority="low"), running(2, "m", 1, priority="low")]
+    both = [machine("m", 1, 0, cpus=1)]
+    assert victims(queued(9, 0), now, both) == ("m", [UUID(int=1)])
+    assert victims(queued(9, 1), now, both) == ("m", [UUID(int=2)])
