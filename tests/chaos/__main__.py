@@ -20,7 +20,7 @@ from tests.chaos import disk, machine, pids, real, verify
 from tests.chaos.cells import State, applies
 from tests.chaos.faults import FAULTS, Fault
 from tests.chaos.rounds import Hit, Round
-from tests.chaos.stack import Stack
+from tests.chaos.stack import LEASE_SECONDS, Stack
 from tests.chaos.table import last_line, print_gaps, print_table
 from tests.chaos.undisturbed import Undisturbed
 from tests.chaos.verify import Found
@@ -35,6 +35,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description="Faults against the queue.")
     parser.add_argument("--seconds", type=float, help="time for rounds; default: 2000, short 100")
     parser.add_argument("--seed", type=int, default=0, help="of which faults hit which jobs, in what order")
+    parser.add_argument(
+        "--lease", type=float, default=LEASE_SECONDS, help="seconds; a machine with other work needs more"
+    )
     parser.add_argument("--short", action="store_true", help="each fault about once, in three minutes")
     parser.add_argument(
         "--fault", action="append", choices=[fault.name for fault in FAULTS], help="only these, and no real training"
@@ -43,7 +46,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(f"told to end; seed {options.seed}"))
     seconds = options.seconds or (SHORT_SECONDS if options.short else SECONDS)
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
-    suite = Suite(folder, options.seed, [f for f in FAULTS if not options.fault or f.name in options.fault])
+    faults = [fault for fault in FAULTS if not options.fault or fault.name in options.fault]
+    suite = Suite(folder, options.seed, options.lease, faults)
     suite.run(seconds, short=options.short)
     whole = suite.report(short=options.short or bool(options.fault))
     if whole:
@@ -57,9 +61,9 @@ def main() -> None:
 class Suite:
     """All rounds, one stack after the other, and what they found."""
 
-    def __init__(self, folder: Path, seed: int, faults: list[Fault]) -> None:
+    def __init__(self, folder: Path, seed: int, lease: float, faults: list[Fault]) -> None:
         self.console = Console(width=max(120, Console().width))
-        self.folder, self._seed, self._faults = folder, seed, faults
+        self.folder, self._seed, self._lease, self._faults = folder, seed, lease, faults
         self.strokes, self.hits, self.found = 0, list[Hit](), Found()
         self._without: dict[str, str] = {}
 
@@ -75,7 +79,7 @@ class Suite:
                 if not self.console.is_terminal:
                     print(f"{time.monotonic() - started:6.0f} s  {words}", flush=True)
 
-            with Stack(self.folder / "fake") as stack:
+            with Stack(self.folder / "fake", lease_seconds=self._lease) as stack:
                 self._play(stack, started + seconds, shown)
             if len(self._faults) == len(FAULTS):
                 shown("real training")

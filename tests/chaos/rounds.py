@@ -12,13 +12,14 @@ from jobs.schemas import JobStatus, Reason
 from tests.chaos import disk, orders, pids, verify
 from tests.chaos.cells import IDLE, State, applies
 from tests.chaos.faults import FAULTS, Fault
-from tests.chaos.scene import CLAIM_SECONDS, Scene
+from tests.chaos.scene import Scene
 from tests.chaos.stack import Stack
 from tests.chaos.tableau import Subject, Tableau
 from tests.chaos.undisturbed import Undisturbed
 from tests.chaos.verify import Found
 
 END_SECONDS = 90.0
+LEASES = 2  # within so many periods a job whose worker is gone must be claimed again
 RUNNING = (State.BEFORE, State.AFTER, State.SAVING, State.FINISHING)
 UNFELT = [fault.name for fault in FAULTS if fault.reach == "all"] + ["clock jumps"]  # a run goes on through these
 CLOCKED, FAR = "near", "far"
@@ -178,9 +179,10 @@ class Round:
         times = [event.ts.timestamp() for event in orders.history(subject.id) if event.type == "claimed"]
         hit.claimed = next((ts - scene.struck for ts in times if ts > scene.struck), None)
         must = self._fault.loses and subject.state in RUNNING
-        if must and (hit.claimed is None or hit.claimed > CLAIM_SECONDS):
+        limit = LEASES * self._stack.lease_seconds
+        if must and (hit.claimed is None or hit.claimed > limit):
             took = "never" if hit.claimed is None else f"after {hit.claimed:.1f} s"
-            found.words.append(f"claimed again {took}, not within {CLAIM_SECONDS:.0f} s; {told(subject)}")
+            found.words.append(f"claimed again {took}, not within {limit:.0f} s; {told(subject)}")
             found.broken += 1
         if not must:
             hit.claimed = None

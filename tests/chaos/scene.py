@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from tests.chaos import orders, pids
 from tests.chaos.cells import HELD, State
 from tests.chaos.machine import Machine
-from tests.chaos.stack import LEASE_SECONDS, Stack
+from tests.chaos.stack import Stack
 from tests.chaos.tableau import Subject, Tableau
 
-CLAIM_SECONDS = 2 * LEASE_SECONDS  # a job whose worker is gone must be claimed again within these
 PHASE_SECONDS = 0.6  # between two looks of a supervisor at its trainer
 PATIENCE_SECONDS = 15.0  # how long a fault waits for that before it goes on, and the round finds it missing
 

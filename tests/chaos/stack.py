@@ -86,7 +86,7 @@ class Stack:
         self.folder = folder.absolute()
         self.data_dir = self.folder / "data"
         self._logs = self.folder / "logs"
-        self._trainer, self._slots, self._lease_seconds = trainer, slots, lease_seconds
+        self._trainer, self._slots, self.lease_seconds = trainer, slots, lease_seconds
         self._exit = ExitStack()
         self.without: dict[str, str] = {}
         self.cable: network.Namespace | None = None
@@ -132,7 +132,7 @@ class Stack:
         self._exit.callback(lambda: (os.environ.clear(), os.environ.update(before), get_settings.cache_clear()))
         os.environ.update(
             TIMES,
-            CALIBRL_LEASE_SECONDS=str(self._lease_seconds),
+            CALIBRL_LEASE_SECONDS=str(self.lease_seconds),
             DATABASE_URL=self.postgres.url,
             REDIS_URL=self.valkey.url,
             CALIBRL_API_KEY=self._key,
