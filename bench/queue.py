@@ -31,7 +31,7 @@ FAKE = {"CALIBRL_TRAINER": "tests.fake_trainer"}
 SPEC = {
     "kind": "train",
     "model": {"builtin": "tiny-vlm"},
-    "data": {"builtin": "digits"},
+    "data": {"builtin": "digits", "split": "train", "rows": 40},
     "algorithm": {"type": "grpo", "mini_batches": 1},
     "rollout": {"group_size": 2, "max_completion_tokens": 8},
     "prompts_per_step": 2,

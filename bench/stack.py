@@ -14,7 +14,7 @@ from pathlib import Path
 from calibrl.client import Client
 from calibrl.local import LocalStack
 
-STOP_SECONDS = 60.0
+START_SECONDS, STOP_SECONDS = 60.0, 60.0
 READY = "ready"
 
 
@@ -29,10 +29,19 @@ def stack(data_dir: Path, settings: Mapping[str, str]) -> Iterator[Client]:
             if process.stdout.readline().strip() != READY:
                 raise RuntimeError(f"the stack did not start; its logs are in {data_dir / 'logs'}")
             with Client(data_dir=data_dir) as client:
+                _await_worker(client)
                 yield client
         finally:
             process.send_signal(signal.SIGINT)
             process.wait(STOP_SECONDS)
+
+
+def _await_worker(client: Client) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not client.workers():
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"no worker has come up within {START_SECONDS:.0f} s")
+        time.sleep(0.1)
 
 
 def main() -> None:

@@ -97,15 +97,16 @@ class Updater:
             return {}
         self._policy.model.train()
         gradients = []
-        for of_guidance in (False, True):
+        for guidance in (False, True):
             self._gradient.clear()
             with in_step(self._policy, self._ranks, len(first)):
                 for part in first:
                     losses = self._losses(batch, rows, mini_batch, part, None, step)[0]
-                    (losses.guidance if of_guidance and losses.guidance is not None else losses.policy).backward()
+                    (losses.guidance if guidance and losses.guidance is not None else losses.policy).backward()
             gradients.append(self._gradient.gradients())
         self._gradient.clear()
-        return compare_gradients(*gradients, total=lambda sums: self._policy.weights.total(sums, self._ranks))
+        of_policy, of_guidance = gradients
+        return compare_gradients(of_policy, of_guidance, lambda sums: self._policy.weights.total(sums, self._ranks))
 
     def _mini_batches(self, rows: UpdateRows, first_prompt: int) -> list[MiniBatch]:
         return mini_batches(

@@ -43,6 +43,7 @@ class Settings(BaseSettings):
     quick_starts: bool = Field(True, description="a free slot keeps a trainer that has done its imports waiting")
     preemption: bool = Field(False, description="jobs of a lower priority class give way, at a checkpoint")
     fair_share_half_life_hours: float = Field(24, gt=0, description="after which a used slot-second counts half")
+    janitor_hours: float = Field(6, gt=0, le=8760, description="between two rounds of a worker's janitor")
     worker_name: str = Field(default_factory=platform.node, min_length=1, max_length=200)
     worker_cpu_slots: int = Field(1, ge=0, le=256, description="jobs without a GPU that this machine runs at once")
     worker_gpus: str = Field("all", pattern=r"^(all|none|\d+(,\d+)*)$", description="all, none, or indices: 0,2")

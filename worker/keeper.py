@@ -19,6 +19,7 @@ from jobs.schemas import WorkerStatus
 from jobs.settings import Settings
 from worker import gpus
 from worker.database import AWAY
+from worker.janitor import Janitor
 
 END_SECONDS = 5.0
 VERSIONS_OF = ("calibrl", "torch", "transformers")  # read from their metadata: nothing is imported
@@ -46,12 +47,16 @@ class Slots:
 
 
 class Keeper(threading.Thread):
-    """Registers the machine, tells how it does and whether it stops, and sweeps; it outlives every failure."""
+    """Registers the machine, tells how it does and whether it stops, and sweeps; it outlives every failure.
+
+    What its machine has left over the janitor removes, beside it.
+    """
 
     def __init__(self, settings: Settings, slots: Slots) -> None:
         super().__init__(name="keeper", daemon=True)
         self._settings = settings
         self._slots = slots
+        self._janitor = Janitor(settings)
         self._changed = threading.Event()
         self._stopping = False
         self._ended = False
@@ -67,10 +72,12 @@ class Keeper(threading.Thread):
     def end(self) -> None:
         """Note that the worker has ended in order."""
         self._ended = True
+        self._janitor.stop()
         self._changed.set()
         self.join(END_SECONDS)
 
     def run(self) -> None:
+        self._janitor.start()
         while not self._ended:
             self._contact(self._tend)
             self._changed.wait(self._settings.heartbeat_seconds)

@@ -1,6 +1,7 @@
 """The worker as Celery sees it, `celery -A worker.tasks worker`: one a machine, a process a slot; wake-ups run jobs."""
 
 from contextlib import suppress
+from errno import EDQUOT, ENOSPC
 from typing import Any
 
 import structlog
@@ -74,8 +75,10 @@ def _run(claim: Claim, settings: Settings, standby: Standby) -> Order:
     except Exception as error:
         log.exception("job could not be run", job=str(claim.job_id))
         message = f"worker {settings.worker_name} could not run it: {type(error).__name__}: {error}"
+        full = isinstance(error, OSError) and error.errno in (ENOSPC, EDQUOT)
+        reason = Reason.DISK_FULL if full else Reason.CRASHED
         with suppress(LeaseLost), session_scope() as session:
-            lifecycle.finish(session, claim, Outcome(JobStatus.FAILED, Reason.CRASHED, message))
+            lifecycle.finish(session, claim, Outcome(JobStatus.FAILED, reason, message))
     return supervisor.order
 
 

@@ -55,7 +55,7 @@ class SharedPrefillEngine:
                 with policy.computing():
                     uniforms = Uniforms(seed, [first_row + row for row in rows])
                     images = policy.images.of(asked, encoded, range(len(asked)))
-                    decoding = _Decoding(policy, replace(encoded, images=images), uniforms, len(rows), max_tokens)
+                    decoding = _Decoding(policy, replace(encoded, images=dict(images)), uniforms, len(rows), max_tokens)
                     parts.append((rows, decoding.run(temperature)))
         return self._collect(parts, len(examples) * group_size, group_size)
 

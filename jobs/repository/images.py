@@ -12,7 +12,9 @@ from jobs.models import Image, JobImage
 
 def put(session: Session, job_id: UUID, sha256: str, png: bytes) -> None:
     """Keep an image, and that the job shows it."""
-    session.execute(insert(Image).values(sha256=sha256, png=png).on_conflict_do_nothing())
+    statement = insert(Image).values(sha256=sha256, png=png)
+    # One that is there is written again, so that the janitor, who may be about to delete it, waits and leaves it.
+    session.execute(statement.on_conflict_do_update(index_elements=[Image.sha256], set_={"sha256": sha256}))
     session.execute(insert(JobImage).values(job_id=job_id, sha256=sha256).on_conflict_do_nothing())
 
 

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from calibrl.client import Client
 from calibrl.local import LocalStack
 from jobs.schemas import Job, JobStatus
 from jobs.settings import get_settings
+from tests.conftest import eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.browser]
 
@@ -103,13 +103,12 @@ def _is_error(message: Any) -> bool:
     return message.type == "error" and not PROBE.search(message.location.get("url", ""))
 
 
-@pytest.fixture
-def job(client: Client) -> Iterator[Job]:
+def submit(client: Client, name: str) -> Job:
     """A job that runs for minutes unless it is stopped: a step lasts a tenth of a second."""
-    job = client.submit(
+    return client.submit(
         {
             "kind": "train",
-            "name": "watched-job",
+            "name": name,
             "model": {"builtin": "tiny-vlm"},
             "data": {"builtin": "digits"},
             "algorithm": {"type": "calibrl"},
@@ -119,13 +118,20 @@ def job(client: Client) -> Iterator[Job]:
             "steps": 3000,
         }
     )
-    yield job
+
+
+def end(client: Client, job: Job) -> None:
     if not client.job(job.id).status.final:
         client.cancel(job.id)
-    deadline = time.monotonic() + 30
-    while not client.job(job.id).status.final:
-        assert time.monotonic() < deadline, "the job does not stop"
-        time.sleep(0.2)
+    eventually(lambda: client.job(job.id).status.final)
+
+
+@pytest.fixture
+def job(client: Client) -> Iterator[Job]:
+    """A job that runs for minutes, and is ended with the test."""
+    job = submit(client, "watched-job")
+    yield job
+    end(client, job)
 
 
 def points(page: Page, chart: str) -> int:
@@ -194,7 +200,7 @@ def test_a_running_job_is_watched_from_the_list_to_its_end(page: Page, client: C
 
 def append_sample(stack: LocalStack, job: Job) -> None:
     """Let the trainer report one more group, whose texts try to do harm. It comes after all others: step 600."""
-    folder = stack.data_dir / "runs" / str(job.id)
+    folder = stack.data_dir / "runs" / str(job.id) / "attempt-1"
     kept = next(line for line in (folder / "events.jsonl").read_text().splitlines() if '"sample"' in line)
     event = json.loads(kept)
     completion = event["group"]["completions"][0]
@@ -229,3 +235,23 @@ def test_a_sampled_group_is_shown_and_hostile_text_is_inert(page: Page, stack: L
     expect(page.locator(".st-key-card-completion-0 span[title]")).to_have_attribute("title", "Entropy +0.500 nats")
     page.reload()
     expect(page.locator(".st-key-card-completion-0 span[title]")).to_have_attribute("title", "Entropy +0.500 nats")
+
+
+def test_a_job_is_paused_for_the_next_in_line_and_resumed(page: Page, client: Client, job: Job) -> None:
+    """The stack has one CPU slot."""
+    eventually(lambda: client.job(job.id).status is JobStatus.RUNNING)
+    following = submit(client, "next-in-line")
+    try:
+        page.goto(f"/job?id={following.id}")
+        expect(page.get_by_text("Position 1 in the queue: waits for a CPU slot")).to_be_visible()
+        page.goto(f"/job?id={job.id}")
+        more_points(page, "reward", 0)
+        page.get_by_role("button", name="Pause").click()
+        expect(page.get_by_text("‖ paused")).to_be_visible()
+        eventually(lambda: client.job(following.id).status is JobStatus.RUNNING)
+        page.get_by_role("button", name="Resume").click()
+        expect(page.get_by_text("○ queued")).to_be_visible()
+    finally:
+        end(client, following)
+    expect(page.get_by_text("▶ running")).to_be_visible()
+    assert [checkpoint.step for checkpoint in client.checkpoints(job.id)]

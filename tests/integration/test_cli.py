@@ -107,6 +107,33 @@ def test_a_running_job_is_cancelled(folder: Path, spec: Path) -> None:
     assert (again.exit_code, again.stderr.count("\n")) == (1, 1)
 
 
+def test_the_queue_is_seen_paused_and_drained(folder: Path, spec: Path) -> None:
+    """The stack has one CPU slot."""
+    first, second = (calibrl(folder, "submit", str(spec), "--set", f"steps={n}").stdout.strip() for n in (300, 20))
+    with Client(data_dir=folder) as client:
+        eventually(lambda: client.job(first).step > 0)
+        (entry,) = json.loads(calibrl(folder, "queue", "--json").stdout)
+        assert (entry["job_id"], entry["position"], entry["reason"]) == (second, 1, "busy")
+        assert "position 1: waits for a CPU slot" in calibrl(folder, "show", second).stdout
+
+        (machine,) = json.loads(calibrl(folder, "workers", "--json").stdout)
+        assert (machine["status"], machine["jobs"]) == ("online", [first])
+        assert calibrl(folder, "drain", machine["name"]).stdout == f"{machine['name']}: draining, runs 1 job\n"
+        assert calibrl(folder, "pause", first).stdout.startswith(f"{first} from a file: pausing (user), step ")
+        eventually(lambda: client.job(first).status is JobStatus.PAUSED)
+        assert json.loads(calibrl(folder, "queue", "--json").stdout)[0]["reason"] == "no_machine"
+        assert calibrl(folder, "undrain", machine["name"]).exit_code == 0
+        assert calibrl(folder, "watch", second).exit_code == 0
+        again = calibrl(folder, "pause", first)
+        assert (again.exit_code, again.stderr) == (1, f"calibrl: Conflict: Job {first} is already paused.\n")
+
+        assert calibrl(folder, "resume", first).exit_code == 0
+        assert calibrl(folder, "watch", first).stdout.splitlines()[-1].endswith("succeeded, step 300/300")
+        assert client.job(first).attempt == 2
+        assert [row.step for row in client.metrics(first).data] == list(range(1, 301))
+    assert float(json.loads(calibrl(folder, "usage", "--json").stdout)[0]["slot_hours"]) > 0
+
+
 def test_a_bad_spec_is_refused_field_by_field(folder: Path, spec: Path) -> None:
     refused = calibrl(folder, "submit", str(spec), "--set", "rollout.group_size=1", "--set", "stepps=3")
     assert (refused.exit_code, refused.stdout, refused.stderr.count("\n")) == (2, "", 1)

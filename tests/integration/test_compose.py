@@ -14,6 +14,7 @@ import pytest
 
 from calibrl.services import free_port
 from jobs import processes
+from jobs.settings import Settings
 
 pytestmark = pytest.mark.integration
 
@@ -73,7 +74,52 @@ def test_the_example_file_names_every_variable(tmp_path: Path) -> None:
 def test_the_gpu_worker_is_the_worker_with_a_device(config: dict[str, Any]) -> None:
     worker, gpu = config["services"]["worker"], config["services"]["worker-gpu"]
     assert {key for key in gpu if gpu[key] != worker.get(key)} == {"environment", "profiles", "deploy"}
-    assert gpu["environment"] == worker["environment"] | {"CALIBRL_WORKER_CPU_SLOTS": "0"}
+    own = {"CALIBRL_WORKER_CPU_SLOTS": "0", "CALIBRL_WORKER_GPUS": "all"}
+    assert gpu["environment"] == worker["environment"] | own
+    assert worker["environment"]["CALIBRL_WORKER_GPUS"] == "none"
+
+
+def test_what_the_env_file_says_of_the_queue_reaches_who_reads_it(tmp_path: Path) -> None:
+    """As a file, where Compose reads quotes and braces, and through the settings that read the variables at last."""
+    chosen = {
+        "CALIBRL_WORKER_CPU_SLOTS": "3",
+        "CALIBRL_WORKER_GPUS": "0,2",
+        "CALIBRL_WORKER_LABELS": '{"gpu": "h100"}',
+        "CALIBRL_QUICK_STARTS": "false",
+        "CALIBRL_PREEMPTION": "true",
+    }
+    file = tmp_path / ".env"
+    file.write_text("".join(f"{name}={value}\n" for name, value in (SECRETS | chosen).items()))
+    answer = compose(tmp_path, "--env-file", str(file), "--profile", "gpu", "config", "--format", "json", env={})
+    assert answer.returncode == 0, answer.stderr
+    services = json.loads(answer.stdout)["services"]
+    for name, own in {
+        "worker": {"CALIBRL_WORKER_GPUS": "none"},
+        "worker-gpu": {"CALIBRL_WORKER_CPU_SLOTS": "0"},
+    }.items():
+        environment = services[name]["environment"]
+        assert environment.items() >= (chosen | own).items()
+        settings = _settings(environment)
+        assert settings.worker_labels == {"gpu": "h100"}
+        assert (settings.preemption, settings.quick_starts) == (True, False)
+    assert services["api"]["environment"]["CALIBRL_PREEMPTION"] == "true"
+
+
+def test_the_example_file_changes_nothing_of_the_queue(config: dict[str, Any], tmp_path: Path) -> None:
+    """What it suggests is what holds without it."""
+    example = ROOT / ".env.example"
+    answer = compose(tmp_path, "--env-file", str(example), "--profile", "gpu", "config", "--format", "json")
+    assert answer.returncode == 0, answer.stderr
+    services = json.loads(answer.stdout)["services"]
+    for name in ("api", "worker", "worker-gpu"):
+        assert _settings(services[name]["environment"]) == _settings(config["services"][name]["environment"])
+
+
+def _settings(environment: dict[str, str]) -> Settings:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        return Settings.read()
 
 
 def test_nothing_listens_beyond_this_machine_by_default(config: dict[str, Any]) -> None:
@@ -113,7 +159,7 @@ class ByHand:
         self.health = service.get("healthcheck", {}).get("test", ["CMD-SHELL", "true"])
         assert self.health[0] == "CMD-SHELL"
         environment = service["environment"]
-        assert set(environment) - set(addresses) <= {"CALIBRL_API_KEY", "CALIBRL_API_URL"}
+        assert all(name in addresses or name.startswith("CALIBRL_") for name in environment)
         own = {"PATH": f"{BIN}:{os.defpath}", "HOSTNAME": socket.gethostname(), "CALIBRL_DATA_DIR": addresses["data"]}
         self.env = own | {name: addresses.get(name, value) for name, value in environment.items()}
 

@@ -1,14 +1,20 @@
 """The demo's specs and what it says of its figures; the examples of the docs."""
 
+import io
 from pathlib import Path
 from types import SimpleNamespace
 from uuid import uuid4
 
 import pytest
 import yaml
+from rich.console import Console
 
 from calibrl import demo
-from jobs.schemas import job_spec_adapter
+from calibrl.client import Client
+from jobs.schemas import Job, job_spec_adapter
+
+from .conftest import JOB_ID, page
+from .conftest import job as job_json
 
 METRICS = ("accuracy", "accuracy_low", "accuracy_high", "greedy_accuracy", "pass_at_k")
 ROOT = Path(__file__).parents[3]
@@ -54,6 +60,18 @@ def test_the_verdict_follows_the_interval(difference, low, high, verdict):
     found = demo._comparison({"comparisons": [noisy, row]}, calibrl=1, grpo=2)
     assert verdict in found["verdict"]
     assert (found["difference"], found["low"], found["high"]) == (-difference, -high, -low)
+
+
+def test_a_paused_job_is_followed_until_it_has_gone_on(service, monkeypatch):
+    monkeypatch.setattr(demo, "POLL_SECONDS", 0.01)
+    statuses = ("running", "pausing", "paused", "paused", "queued", "running", "succeeded")
+    service.on("GET", f"/v1/jobs/{JOB_ID}", *(job_json(status=status) for status in statuses))
+    service.on("GET", f"/v1/jobs/{JOB_ID}/metrics", page())
+    console = Console(file=io.StringIO(), width=200)
+    with Client() as client:
+        demo._follow(client, SimpleNamespace(check=lambda: None), [Job.model_validate(job_json())], console)
+    told = [line.split(": ")[1].split(",")[0] for line in console.file.getvalue().splitlines()]
+    assert told == ["running", "pausing", "paused", "queued", "running", "succeeded"]
 
 
 def test_the_figures_are_those_of_the_test_images():

@@ -232,8 +232,9 @@ def test_a_machine_is_kept_from_when_one_before_holds_it_for_who_knows_how_long(
     # 1 has the free GPU until 20; 2 all from 100 on; 3 is behind it. Nothing of that minds 4.
     placements = by_number(plan(jobs, now, [at("m", machine("m", 3, 1))], {}))
     assert [placements[n].starts_in for n in (1, 2, 3, 4, 5)] == [0, 100, None, None, None]
-    short = by_number(plan([*jobs, queued(6, 1, 80)], now, [at("m", machine("m", 3, 1))], {}))
-    assert short[6].starts_in == 10
+    dated = [queued(0, 3, 5), queued(2, 4), queued(3, 4), queued(7, 1, 20)]  # 0 ends at 15: it is none of those
+    placements = by_number(plan(dated, [replace(now[0], gpus=2), now[1]], [machine("m", 4, 1)], {}))
+    assert [placements[n].starts_in for n in (0, 2, 3, 7)] == [10, 100, None, 15]
 
 
 def test_between_equal_starts_the_better_fit_is_reserved() -> None:

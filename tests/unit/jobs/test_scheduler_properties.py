@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from jobs.scheduler import CLASSES, Machine, Placement, QueuedJob, RunningJob, Share, plan, victims
 from jobs.schemas import WaitReason
 
+unhurried = settings(deadline=None)  # the machine may be busy with other things
 HELD = (WaitReason.PROJECT_LIMIT, WaitReason.BUDGET, WaitReason.NO_MACHINE)
 PROJECTS = ("a", "b", "c")
 labels = st.sampled_from([{}, {"kind": "x"}, {"kind": "y"}, {"kind": "x", "room": "1"}])
@@ -76,6 +77,7 @@ def fits(job: QueuedJob, machine: Machine) -> bool:
 
 
 @given(situations())
+@unhurried
 def test_every_job_is_placed_once_and_the_order_of_the_queue_does_not_matter(situation: Situation) -> None:
     queued, running, machines, shares = situation
     placements = plan(queued, running, machines, shares)
@@ -91,6 +93,7 @@ def test_every_job_is_placed_once_and_the_order_of_the_queue_does_not_matter(sit
 
 
 @given(situations())
+@unhurried
 def test_what_starts_has_room_labels_and_leave(situation: Situation) -> None:
     queued, running, machines, shares = situation
     jobs, by_name = {job.id: job for job in queued}, {machine.name: machine for machine in machines}
@@ -113,6 +116,7 @@ def test_what_starts_has_room_labels_and_leave(situation: Situation) -> None:
 
 
 @given(situations())
+@unhurried
 def test_nobody_waits_for_slots_that_one_behind_takes_and_it_could_use(situation: Situation) -> None:
     queued, running, machines, shares = situation
     jobs, by_name = {job.id: job for job in queued}, {machine.name: machine for machine in machines}
@@ -141,6 +145,7 @@ def test_nobody_waits_for_slots_that_one_behind_takes_and_it_could_use(situation
 
 
 @given(situations(), st.data())
+@unhurried
 def test_a_job_less_changes_nothing_for_those_before_it(situation: Situation, data: st.DataObject) -> None:
     queued, running, machines, shares = situation
     placements = plan(queued, running, machines, shares)
@@ -151,6 +156,7 @@ def test_a_job_less_changes_nothing_for_those_before_it(situation: Situation, da
 
 
 @given(situations())
+@unhurried
 def test_until_full_leaves_out_only_those_that_can_not_start(situation: Situation) -> None:
     everything = plan(*situation)
     some = plan(*situation, until_full=True)
@@ -159,6 +165,7 @@ def test_until_full_leaves_out_only_those_that_can_not_start(situation: Situatio
 
 
 @given(situations())
+@unhurried
 def test_where_others_gave_way_there_is_room(situation: Situation) -> None:
     queued, running, machines, _ = situation
     by_id, by_name = {one.id: one for one in running}, {machine.name: machine for machine in machines}
@@ -224,7 +231,7 @@ def gpu_job(number: int, project: str, gpus: int, seconds: float) -> QueuedJob:
 
 
 @given(st.integers(0, 2**32))
-@settings(max_examples=30)
+@settings(unhurried, max_examples=30)
 def test_small_jobs_that_keep_coming_do_not_starve_a_big_one(seed: int) -> None:
     """It starts when it was first told, or before; and what is free meanwhile is used by jobs that are done by then."""
     random = Random(seed)

@@ -1,0 +1,112 @@
+"""What the janitor has to know of jobs to tell what is left over of them, and forgetting what is kept no longer."""
+
+from collections.abc import Collection
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Row, Select, cast, delete, exists, func, or_, select, update
+from sqlalchemy.dialects.postgresql import JSONPATH
+from sqlalchemy.orm import Session, aliased
+
+from jobs.models import Checkpoint, Histogram, Image, Job, JobDependency, JobImage, LogChunk, Metric, Project, Sample
+from jobs.repository.jobs import LEASED
+from jobs.schemas import JobStatus
+
+AT_ONCE = 500  # jobs that are forgotten in one go, those that ended first: sizes take a while to add up
+_FINAL = [status for status in JobStatus if status.final]
+_KEPT = (Metric, Histogram, Sample, LogChunk, Checkpoint)
+
+
+def expired(session: Session) -> list[Row[Any]]:
+    """Jobs whose worker has not renewed its lease: `id`, `worker`, `attempt`, and `seconds` since it ran out."""
+    seconds = func.extract("epoch", func.now() - Job.lease_expires_at).label("seconds")
+    query = select(Job.id, Job.worker, Job.attempt, seconds)
+    query = query.where(Job.status.in_(LEASED), Job.lease_expires_at < func.now())
+    return list(session.execute(query.order_by(Job.lease_expires_at)))
+
+
+def known(session: Session, ids: Collection[UUID]) -> dict[UUID, Row[Any]]:
+    """Those of the jobs that exist: how many attempts each has had (`attempt`), and whether a worker holds it
+    (`leased`)."""
+    query = select(Job.id, Job.attempt, Job.status.in_(LEASED).label("leased")).where(Job.id.in_(ids))
+    return {row.id: row for row in session.execute(query)}
+
+
+def checkpoint_paths(session: Session, ids: Collection[UUID]) -> list[tuple[UUID, str]]:
+    """The checkpoints that jobs keep: job and path."""
+    query = select(Checkpoint.job_id, Checkpoint.path).where(Checkpoint.job_id.in_(ids))
+    return [(row.job_id, row.path) for row in session.execute(query)]
+
+
+def born(session: Session) -> datetime:
+    """Since when this database has known of anything."""
+    return session.execute(select(func.coalesce(func.min(Project.created_at), func.now()))).scalar_one()
+
+
+def paths_in_use(session: Session) -> list[str]:
+    """Every path that the spec of a job names which has not ended: models and data."""
+    query = select(func.jsonb_path_query(Job.spec, cast("$.**.path", JSONPATH))).where(Job.status.not_in(_FINAL))
+    return [path for path in session.scalars(query) if isinstance(path, str)]
+
+
+def past_retention(session: Session, ids: Collection[UUID], *, only: bool = False) -> list[Row[Any]]:
+    """Ended jobs that their project keeps no longer, that no unended job depends on, and that still have rows or are
+    among `ids` (`only`: those alone): `id`, `project`, `retention_days`, `days` since the end, `bytes` in the database.
+    """
+    days = func.extract("epoch", func.now() - Job.finished_at) / 86_400
+    user = aliased(Job)
+    needed = (
+        select(user.id)
+        .join(JobDependency, JobDependency.job_id == user.id)
+        .where(JobDependency.depends_on_id == Job.id, user.status.not_in(_FINAL))
+    )
+    given = Job.id.in_(ids)
+    query = (
+        select(Job.id, Job.project, Project.retention_days, days.label("days"), _kept_bytes().label("bytes"))
+        .join(Project, Project.slug == Job.project)
+        .where(Job.status.in_(_FINAL), days > Project.retention_days, ~exists(needed))
+        .where(given if only else given | or_(*(_has(table) for table in (*_KEPT, JobImage))))
+        .order_by(Job.finished_at)
+        .limit(AT_ONCE)
+    )
+    return list(session.execute(query))
+
+
+def forget(session: Session, job_id: UUID) -> int:
+    """Delete a locked job's metrics, histograms, samples, images, log and checkpoints; how many rows these were. The
+    job itself, its events and its attempts stay."""
+    shown = list(session.scalars(select(JobImage.sha256).where(JobImage.job_id == job_id)))
+    rows = 0
+    for table in (*_KEPT, JobImage):
+        rows += len(session.execute(delete(table).where(table.job_id == job_id).returning(table.job_id)).all())
+    # Locked first: who shows one of them at this moment has its row, and the next statement sees that.
+    session.execute(select(Image.sha256).where(Image.sha256.in_(shown)).order_by(Image.sha256).with_for_update())
+    session.execute(delete(Image).where(Image.sha256.in_(shown), ~exists().where(JobImage.sha256 == Image.sha256)))
+    session.execute(update(Job).where(Job.id == job_id).values(log_length=0, samples_dropped=False))
+    return rows
+
+
+def _has(table: Any) -> ColumnElement[bool]:
+    return exists().where(table.job_id == Job.id)
+
+
+def _kept_bytes() -> ColumnElement[int]:
+    other = aliased(JobImage)
+    shared = exists().where(other.sha256 == JobImage.sha256, other.job_id != Job.id)
+    images = select(func.sum(func.length(Image.png))).join(JobImage).where(JobImage.job_id == Job.id, ~shared)
+    sizes = (
+        _sum(Metric, func.pg_column_size(Metric.values)),
+        _sum(Histogram, func.pg_column_size(Histogram.edges) + func.pg_column_size(Histogram.counts)),
+        _sum(Sample, Sample.bytes),
+        _sum(LogChunk, func.length(LogChunk.data)),
+        images,
+    )
+    total: Any = 0
+    for size in sizes:
+        total = total + func.coalesce(size.correlate(Job).scalar_subquery(), 0)
+    return total
+
+
+def _sum(table: Any, size: ColumnElement[Any]) -> Select[Any]:
+    return select(func.sum(size)).where(table.job_id == Job.id)
