@@ -110,8 +110,9 @@ def valkey_wiped(scene: Scene) -> None:
 
 
 def postgres_killed(scene: Scene) -> None:
-    """SIGKILL of PostgreSQL, which is away for a second and then recovers."""
-    scene.strike(lambda: _restart(scene.stack.postgres, signal.SIGKILL))
+    """SIGKILL of PostgreSQL, which is away for longer than a lease and then recovers: runs must go on through that."""
+    away = scene.stack.lease_seconds + OUTAGE_SECONDS
+    scene.strike(lambda: _restart(scene.stack.postgres, signal.SIGKILL, away))
 
 
 def postgres_restarted(scene: Scene) -> None:
@@ -194,6 +195,15 @@ def paused(scene: Scene) -> None:
     _order_all(scene, lifecycle.pause, {State.PAUSING, State.PAUSED, State.CANCELLING})
 
 
+def _await_told(scene: Scene) -> None:
+    """Until the trainers that wait between two steps have been told to end: let go at once, they might finish first."""
+    told = {subject.id for subject in scene.victims if subject.state in (State.BEFORE, State.AFTER)}
+    deadline = time.monotonic() + FULL_SECONDS
+    while told and time.monotonic() < deadline:
+        told -= {job_id for job_id in told if _rests(orders.job(job_id))}
+        time.sleep(0.05)
+
+
 def disk_full(scene: Scene) -> None:
     """Not a byte is free where the job writes, until it has ended."""
     scene.strike(lambda: [disk.fill(subject.folder) for subject in scene.victims])
@@ -216,11 +226,11 @@ def _supervisors(scene: Scene) -> list[int]:
     return [pid for pid in found if pid is not None]
 
 
-def _restart(service: Postgres | Valkey, number: signal.Signals) -> None:
+def _restart(service: Postgres | Valkey, number: signal.Signals, seconds: float = OUTAGE_SECONDS) -> None:
     assert service.process is not None
     service.process.send_signal(number)
     service.stop()
-    time.sleep(OUTAGE_SECONDS)
+    time.sleep(seconds)
     service.start()
     service.wait_ready()
 
@@ -240,6 +250,7 @@ def _order_all(scene: Scene, order: Callable[..., models.Job], refused: set[Stat
                 time.sleep(scene.rng.uniform(0, FINISH_SECONDS))
             if orders.ordered(order, subject.id):
                 scene.accepted.add(subject.state)
+        _await_told(scene)
 
     scene.strike(give)
     hit = {subject.state for subject in scene.victims}

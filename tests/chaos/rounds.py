@@ -163,7 +163,7 @@ class Round:
         """Not only how a job ended, but how it came there."""
         hit, way = subject in scene.victims, way_since(subject, scene.struck)
         ordered = self._fault.name == "paused" and subject.state in scene.accepted
-        paused = subject.state is State.PAUSING or (ordered and subject.state is not State.FINISHING)
+        paused = subject.state is State.PAUSING or (ordered and subject.state not in (State.SAVING, State.FINISHING))
         if paused and job.status is JobStatus.SUCCEEDED and not any(w.startswith(("paused", "failed")) for w in way):
             found.words.append(f"its pause was lost: {' > '.join(way)}")
             found.broken += 1
