@@ -34,19 +34,27 @@ fuzz-queue: $(INSTALLED)  ## random operations on the queue beside a model of it
 test-vllm: $(VLLM)  ## the rollout engine on vLLM, in an environment of its own: 1.5 GB, some minutes
 	@.venv-vllm/bin/python -m pytest -W default --confcutdir=tests/unit/calibrl_core \
 		tests/unit/calibrl_core/test_rollout_contract.py tests/unit/calibrl_core/test_rollout_vllm.py
+chaos: $(INSTALLED)  ## faults against the queue on the real stack, some 40 minutes: nothing lost, nothing doubled
+	@$(RUN) -m tests.chaos
+
+chaos-short: $(INSTALLED)  ## the same in three minutes
+	@$(RUN) -m tests.chaos --short
 
 lint: $(INSTALLED)  ## style and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-bench: bench-trainer bench-memory  ## all benchmarks, some 20 minutes; leave the machine alone meanwhile
+bench: bench-trainer bench-memory bench-queue  ## all benchmarks, some 50 minutes; leave the machine alone meanwhile
 
 bench-trainer: $(BENCH)  ## a training step against TRL's GRPOTrainer, in turn, on three models
 	@$(RUN) -m bench.trainer
 
 bench-memory: $(INSTALLED)  ## peak memory of an update over a large vocabulary; wants 20 GB
 	@$(RUN) -m bench.memory
+
+bench-queue: $(INSTALLED)  ## how soon jobs start, and a soak of 2,000 short jobs from 20 projects
+	@$(RUN) -m bench.queue
 
 clean:  ## remove what was built and installed here; data folders stay
 	@rm -rf .venv .venv-vllm build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -85,3 +93,4 @@ $(VLLM): pyproject.toml
 	@touch $@
 
 .PHONY: help demo test test-vllm unit fuzz-queue lint bench bench-trainer bench-memory clean
+.PHONY: help demo test unit chaos chaos-short lint bench bench-trainer bench-memory bench-queue clean

@@ -57,7 +57,7 @@ class Checkpoints:
 
     def all(self) -> list[Path]:
         """Whole checkpoints, oldest first."""
-        whole = (path for path in self.folder.glob("step-*") if (path / STATE_FILE).is_file())
+        whole = (path for path in self.folder.glob("step-*[0-9]") if (path / STATE_FILE).is_file())
         return sorted(whole, key=lambda path: int(path.name.removeprefix("step-")))
 
     def save(self, policy: Policy, optimizer: torch.optim.Optimizer, state: TrainerState) -> Path:
@@ -113,9 +113,11 @@ class Checkpoints:
         return math.inf if limit is None else limit * GIGABYTE
 
     def remove(self, paths: list[Path]) -> None:
-        """Delete checkpoints."""
+        """Delete checkpoints, each at once for whoever looks at it meanwhile."""
         for path in paths:
-            shutil.rmtree(path)
+            gone = path.with_name(f".removed-{path.name}")
+            path.rename(gone)
+            shutil.rmtree(gone)
 
 
 def read_state(checkpoint: Path) -> TrainerState:

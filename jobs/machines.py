@@ -42,7 +42,7 @@ def undrain(session: Session, name: str) -> Worker:
         Conflict: it is not being drained.
     """
     worker = workers.get(session, name)
-    if worker.status not in _TAKING_NONE:
+    if not worker.drained or worker.status not in _TAKING_NONE:
         raise Conflict(f"Worker {name} is not drained: it is {worker.status}.")
     workers.set_status(session, name, WorkerStatus.ONLINE, drained=False)
     lifecycle.wake_for_free_slots(session)

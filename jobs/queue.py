@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 from jobs.settings import get_settings
 
 WAKE = "calibrl.wake"
+MOST_WAITING = 64  # wake-ups for one worker
 
 log = structlog.get_logger()
 
@@ -56,8 +57,10 @@ def wake(workers: Mapping[str, int]) -> None:
     url = get_settings().need("redis_url")
     try:
         with Connection(url, transport_options=_PUBLISH_OPTIONS) as connection:  # type: ignore[no-untyped-call]
+            waiting = connection.default_channel.client.llen
             for worker, count in workers.items():
-                for _ in range(count):
+                # Nobody takes them where a worker hangs; a few will do for when it no longer does.
+                for _ in range(min(count, MOST_WAITING - waiting(queue_name(worker)))):
                     app.send_task(WAKE, queue=queue_name(worker), connection=connection, retry=False)
     except (OperationalError, RedisError, OSError) as error:
         log.warning("wake-ups not sent", workers=list(workers), error=str(error))

@@ -317,7 +317,7 @@ class ProjectLimits(BaseModel):
 
     weight: float = Field(1.0, gt=0, le=1000, description="its share beside other projects'")
     max_gpus: int | None = Field(None, ge=0, le=MOST, description="GPUs that its jobs may hold at once")
-    max_queued: int | None = Field(None, ge=0, le=MOST, description="jobs that may wait at once")
+    max_queued: int | None = Field(None, ge=0, le=MOST, description="jobs that may wait when one is submitted")
     budget_slot_hours: float | None = Field(None, ge=0, description="slot-hours that its jobs may use a month")
     user_budget_slot_hours: float | None = Field(None, ge=0, description="the same, for each of its users")
     retention_days: int | None = Field(

@@ -2,9 +2,10 @@
 
 import mmap
 import platform
+import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from uuid import UUID
 
@@ -30,20 +31,23 @@ log = structlog.get_logger()
 class Slots:
     """What each process of the pool runs, in memory that they share with the main process; made before the fork."""
 
-    _NONE = bytes(16)
+    _FORMAT = struct.Struct("16sQ")  # a job's id, and its GPUs as bits
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self._ids = mmap.mmap(-1, len(self._NONE) * count)
+        self._memory = mmap.mmap(-1, self._FORMAT.size * count)
 
-    def put(self, slot: int, job_id: UUID | None) -> None:
-        at = len(self._NONE) * (slot % self.count)
-        self._ids[at : at + len(self._NONE)] = job_id.bytes if job_id else self._NONE
+    def put(self, slot: int, job_id: UUID | None, gpus: Sequence[int] = ()) -> None:
+        id = job_id.bytes if job_id else bytes(16)
+        self._FORMAT.pack_into(self._memory, self._FORMAT.size * (slot % self.count), id, sum(1 << gpu for gpu in gpus))
 
-    def running(self) -> set[UUID]:
-        size = len(self._NONE)
-        ids = (self._ids[at : at + size] for at in range(0, size * self.count, size))
-        return {UUID(bytes=id) for id in ids if id != self._NONE}
+    def running(self) -> list[UUID]:
+        """The jobs of the slots that have one. A job that came back while its old slot hangs is there twice."""
+        return [UUID(bytes=id) for id, _ in self._FORMAT.iter_unpack(self._memory) if id != bytes(16)]
+
+    def gpus(self) -> set[int]:
+        """Those that a slot runs a job on, whether it still may or not."""
+        return {gpu for _, bits in self._FORMAT.iter_unpack(self._memory) for gpu in range(64) if bits >> gpu & 1}
 
 
 class Keeper(threading.Thread):
@@ -63,6 +67,7 @@ class Keeper(threading.Thread):
         self._trouble: str | None = None  # what failed last time, logged once
         self._registered = False
         self._next_sweep = 0.0
+        self._recover_from = 0.0  # before that, those who were cut off as this worker was get time to renew
 
     def stop(self) -> None:
         """Tell at once that this worker takes no further job. Safe in a signal handler."""
@@ -92,6 +97,7 @@ class Keeper(threading.Thread):
             if trouble != self._trouble:
                 log.warning("database away" if isinstance(error, AWAY) else "keeper failed", error=trouble)
             self._trouble = trouble
+            self._recover_from = time.monotonic() + self._settings.lease_seconds
         else:
             self._trouble = None
 
@@ -100,7 +106,7 @@ class Keeper(threading.Thread):
         if time.monotonic() >= self._next_sweep:
             self._next_sweep = time.monotonic() + self._settings.sweep_seconds
             with session_scope() as session:
-                lifecycle.sweep(session)
+                lifecycle.sweep(session, recover=time.monotonic() >= self._recover_from)
 
     def _tell(self, status: WorkerStatus) -> None:
         with session_scope() as session:
@@ -112,7 +118,7 @@ class Keeper(threading.Thread):
         with session_scope() as session:
             unclean = workers.unclean_gpus(session, name)
         readings = gpus.read(gpus.chosen(self._settings.worker_gpus))
-        clean = {gpu.index for gpu in readings if gpus.is_free(gpu)}
+        clean = {gpu.index for gpu in readings if gpus.is_free(gpu)} - self._slots.gpus()
         with session_scope() as session:
             if not self._registered:
                 self._register(session)

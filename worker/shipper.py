@@ -87,6 +87,7 @@ class Shipper:
         self._worker = worker
         self._shipped: tuple[int, int] | None = None  # as last seen committed
         self.step: int | None = None  # the highest of this attempt: an evaluation's metrics count models, not steps
+        self.checkpoints_told = False  # since whoever acts on it has set this back
         self.stepped = False  # past its start, and so past telling of the checkpoints that it found
         self.finish: Finish | None = None
         self.error: Error | None = None
@@ -155,6 +156,7 @@ class Shipper:
                 case Sample():
                     self._write_sample(session, event)
                 case Checkpoint():
+                    self.checkpoints_told = True
                     checkpoints.record(
                         session, job_id, event.step, event.path, event.best, dict(event.metrics), event.removed
                     )

@@ -47,6 +47,7 @@ class Supervisor:
         self._shipper = Shipper(claim, self._run_dir, settings.worker_name)
         self._next_beat = self._next_reading = 0.0
         self._kill_at: float | None = None
+        self._told: Order | None = None  # why the trainer was asked to end; orders may change afterwards
         self._database_away = False
         self._tidied = False
         self._limits = Watch(claim.limits, time.monotonic(), claim.seconds_run)
@@ -68,6 +69,7 @@ class Supervisor:
             status = process.wait(processes.REAP_SECONDS)
         if self.order is not Order.ABANDON:
             self._settle(status, out_of_memory_kills() > kills_before)
+            folders.forget_kept(self._run_dir)
         log.info("job left", job=str(self._claim.job_id), attempt=self._claim.attempt, order=self.order, status=status)
 
     def _write_config(self) -> None:
@@ -93,6 +95,7 @@ class Supervisor:
         more = False
         while not processes.ended(process, 0 if more else SHIP_SECONDS):
             more = self._contact(self._shipper.ship) or False
+            self._keep_checkpoints()
             self._tidy_once()
             self._beat_if_due()
             if self.order is Order.ABANDON:
@@ -101,6 +104,17 @@ class Supervisor:
                 self._check_limits()
             if self.order is not Order.CONTINUE or self._over:
                 self._end(process)
+
+    def _keep_checkpoints(self) -> None:
+        """Links to what the database has just been told of, for an attempt that may follow."""
+        if self._shipper.checkpoints_told and (known := self._contact(self._known_checkpoints)):
+            folders.keep(self._run_dir, known)
+            self._shipper.checkpoints_told = False
+
+    def _known_checkpoints(self) -> list[Path]:
+        with session_scope() as session:
+            lifecycle.fence(session, self._claim)
+            return [Path(row.path) for row in checkpoints.of_job(session, self._claim.job_id)]
 
     def _tidy_once(self) -> None:
         """Drop what earlier attempts kept, once this one has told of all that it goes on from."""
@@ -137,7 +151,7 @@ class Supervisor:
     def _end(self, process: processes.Process) -> None:
         now = time.monotonic()
         if self._kill_at is None:
-            self._kill_at = now + self._settings.stop_grace_seconds
+            self._kill_at, self._told = now + self._settings.stop_grace_seconds, self.order
             processes.ask(process)
         elif now >= self._kill_at:
             processes.kill_group(process)
@@ -147,7 +161,9 @@ class Supervisor:
             return
         self._next_beat = time.monotonic() + self._settings.heartbeat_seconds
         order = self._contact(self._beat)
-        if order is not None:
+        if order is None:  # the lease may have ended by the time that the database is back
+            self._next_beat = time.monotonic() + min(RETRY_SECONDS, self._settings.heartbeat_seconds)
+        else:
             self.order = order
 
     def _beat(self) -> Order:
@@ -160,10 +176,10 @@ class Supervisor:
         while self.order is not Order.ABANDON and time.monotonic() < deadline:
             self._beat_if_due()
             more = self._contact(self._shipper.ship)
-            if more is None:
-                time.sleep(RETRY_SECONDS)
-            elif not more and self._contact(lambda: self._finish(status, starved)):
+            if more is False and self._contact(lambda: self._finish(status, starved)):
                 return
+            if not more:
+                time.sleep(RETRY_SECONDS)
 
     def _finish(self, status: int, starved: bool) -> bool:
         with session_scope() as session:
@@ -186,9 +202,10 @@ class Supervisor:
             return Outcome(JobStatus.FAILED, error.reason, error.message + (self._log_tail() if crashed else ""))
         if status == DISK_FULL_STATUS:
             return Outcome(JobStatus.FAILED, Reason.DISK_FULL, f"the disk of {self._run_dir} is full")
-        asked = self.order in (Order.STOP, Order.PAUSE) and -status in (signal.SIGTERM, signal.SIGKILL)
-        if finish or asked:
-            if self.order is Order.PAUSE:
+        launched = len(self._claim.gpus) > 1  # a launcher that is told to end calls whatever follows a failure
+        by_signal = launched or -status in (signal.SIGTERM, signal.SIGKILL)
+        if finish or (self._told in (Order.STOP, Order.PAUSE) and by_signal):
+            if self._told is Order.PAUSE:
                 return Outcome(JobStatus.PAUSED, Reason.USER)
             return Outcome(JobStatus.QUEUED, Reason.WORKER_STOPPED)
         reason = Reason.OUT_OF_MEMORY if starved and -status == signal.SIGKILL else Reason.CRASHED

@@ -10,7 +10,7 @@ from celery.signals import worker_process_init, worker_ready, worker_shutdown, w
 
 from jobs import lifecycle, queue
 from jobs.db import session_scope
-from jobs.lifecycle import Claim, LeaseLost, Order, Outcome
+from jobs.lifecycle import Claim, LeaseLost, Outcome
 from jobs.schemas import JobStatus, Reason
 from jobs.settings import Settings, get_settings
 from worker import gpus
@@ -44,14 +44,13 @@ app.add_defaults(_configuration)
 
 @app.task(name=queue.WAKE)  # type: ignore[untyped-decorator]
 def wake() -> None:
-    """Run jobs until there is none left for this machine, or this worker is to stop."""
+    """Run jobs until there is none left for this machine: one that is to take no more is given none."""
     settings = get_settings()
     standby = standbys[0] if standbys else Standby(settings, child_environment(()))
-    order = Order.CONTINUE
-    while order is not Order.STOP and (claim := _claim(settings)):
-        slots.put(_slot(), claim.job_id)
+    while claim := _claim(settings):
+        slots.put(_slot(), claim.job_id, claim.gpus)
         try:
-            order = _run(claim, settings, standby)
+            _run(claim, settings, standby)
         finally:
             slots.put(_slot(), None)
         if standbys:
@@ -67,7 +66,7 @@ def _claim(settings: Settings) -> Claim | None:
         return lifecycle.claim(session, worker=settings.worker_name)
 
 
-def _run(claim: Claim, settings: Settings, standby: Standby) -> Order:
+def _run(claim: Claim, settings: Settings, standby: Standby) -> None:
     """Run one job; what the worker itself can't do, such as write its folder, fails that job and not the worker."""
     supervisor = Supervisor(claim, settings, standby)
     try:
@@ -79,7 +78,6 @@ def _run(claim: Claim, settings: Settings, standby: Standby) -> Order:
         reason = Reason.DISK_FULL if full else Reason.CRASHED
         with suppress(LeaseLost), session_scope() as session:
             lifecycle.finish(session, claim, Outcome(JobStatus.FAILED, reason, message))
-    return supervisor.order
 
 
 def _on_process_init(**_: Any) -> None:

@@ -1,6 +1,6 @@
 """Which job starts where: the scheduler's plan on what the database says, and the wake-ups that follow from it."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -28,7 +28,8 @@ class Situation:
         self._typical = projects.typical_seconds(session)
         self.running = [self._running(row) for row in queue.running(session)]
         self.queued = [self._queued(row) for row in queue.queued(session)]
-        self.shares = _shares(session, settings.fair_share_half_life_hours * HOUR)
+        users = {(job.project, job.user) for job in self.queued}
+        self.shares = _shares(session, settings.fair_share_half_life_hours * HOUR, users)
 
     def _queued(self, row: Row[Any]) -> QueuedJob:
         expected = [seconds for seconds in (row.timeout, self._typical.get((row.project, row.kind))) if seconds]
@@ -156,15 +157,18 @@ def _priority(job: models.Job) -> Priority:
     return job.priority  # type: ignore[return-value]
 
 
-def _shares(session: Session, half_life_seconds: float) -> dict[str, Share]:
+def _shares(session: Session, half_life_seconds: float, users: Set[tuple[str, str]]) -> dict[str, Share]:
+    """The projects' shares; `users`: those who wait, by project, whether they have used anything yet or not."""
     used = projects.usage(session, half_life_seconds)
-    return {project.slug: _share(project, used) for project in projects.all_of(session)}
+    waiting = {slug: {user for project, user in users if project == slug} for slug, _ in users}
+    return {one.slug: _share(one, used, waiting.get(one.slug, set())) for one in projects.all_of(session)}
 
 
-def _share(project: models.Project, used: Sequence[Row[Any]]) -> Share:
+def _share(project: models.Project, used: Sequence[Row[Any]], users: Set[str]) -> Share:
     own = [row for row in used if row.project == project.slug]
     budget, user_budget = project.budget_slot_hours, project.user_budget_slot_hours
-    left_by_user = {} if user_budget is None else {row.user: user_budget * HOUR - row.month for row in own}
+    spent = {row.user: row.month for row in own}
+    left_by_user = {} if user_budget is None else {user: user_budget * HOUR - spent.get(user, 0.0) for user in users}
     return Share(
         weight=project.weight,
         recent=sum(row.recent for row in own),

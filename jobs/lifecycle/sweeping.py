@@ -27,11 +27,16 @@ class Swept:
     woken: int = 0
 
 
-def sweep(session: Session) -> Swept:
-    """Mend expired leases, forgotten dependents and missed wake-ups, and have jobs give way where that is wanted."""
+def sweep(session: Session, *, recover: bool = True) -> Swept:
+    """Mend expired leases, forgotten dependents and missed wake-ups, and have jobs give way where that is wanted.
+
+    Not `recover`: no job is taken from its worker. For whoever has just been cut off from the database: so may all
+    workers have been.
+    """
     if not jobs.try_sweep_lock(session):
         return Swept()
-    ended = [_recover(session, job) for job in jobs.lock_expired(session, SWEPT_AT_ONCE)]
+    expired = jobs.lock_expired(session, SWEPT_AT_ONCE, get_settings().lease_seconds) if recover else []
+    ended = [_recover(session, job) for job in expired]
     decided = jobs.lock_decided(session, SWEPT_AT_ONCE)
     for job in decided:
         decide(session, job)

@@ -13,6 +13,7 @@ from jobs.models import Attempt, Checkpoint, Histogram, Job, JobDependency, Metr
 from jobs.schemas import JobStatus, Reason
 
 LEASED = tuple(status for status in JobStatus if status.held)
+UP_AGAIN = timedelta(seconds=3)  # in which a supervisor that was refused asks again
 HELD_BACK = (JobStatus.WAITING, JobStatus.PAUSED)
 # Whoever locks several jobs does so from old to new, and a job is younger than those it depends on: no deadlocks.
 _AGE = (Job.created_at, Job.id)
@@ -82,9 +83,15 @@ def lock_queued(session: Session, job_id: UUID) -> Job | None:
     return session.scalar(_fresh(query.with_for_update(skip_locked=True)))
 
 
-def lock_expired(session: Session, limit: int) -> list[Job]:
-    """Jobs whose worker has not renewed its lease in time, locked."""
-    query = select(Job).where(Job.status.in_(LEASED), Job.lease_expires_at < func.now()).order_by(*_AGE).limit(limit)
+def lock_expired(session: Session, limit: int, lease_seconds: float) -> list[Job]:
+    """Jobs whose worker has not renewed its lease in time, locked.
+
+    While the server was down nobody could: what ended before it was up again gets a whole lease from then on.
+    """
+    up = func.pg_postmaster_start_time()
+    could = (Job.lease_expires_at > up + UP_AGAIN) | (up + timedelta(seconds=lease_seconds) < func.now())
+    query = select(Job).where(Job.status.in_(LEASED), Job.lease_expires_at < func.now(), could)
+    query = query.order_by(*_AGE).limit(limit)
     return list(session.scalars(_fresh(query.with_for_update(skip_locked=True))))
 
 

@@ -1,6 +1,6 @@
 """The machines that run jobs, and who holds their GPUs."""
 
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -32,10 +32,10 @@ def register(
     session.execute(statement.on_conflict_do_update(index_elements=[Worker.name], set_=values | {"status": still}))
 
 
-def beat(session: Session, name: str, gpus: Sequence[GpuReading], running: Set[UUID]) -> None:
+def beat(session: Session, name: str, gpus: Sequence[GpuReading], running: Sequence[UUID]) -> None:
     """Note that a worker lives, what its slots run, and how its GPUs do; one that does not answer is left out.
 
-    A slot that runs a job which is no longer this worker's is stuck: it can take no other.
+    A slot that runs a job which is no longer this worker's, or is another slot's by now, is stuck: it takes no other.
 
     Raises:
         NotFound: no worker of this name is registered.
@@ -46,6 +46,7 @@ def beat(session: Session, name: str, gpus: Sequence[GpuReading], running: Set[U
     beaten = update(Worker).where(Worker.name == name).values(heard)
     if session.scalar(beaten.returning(Worker.name)) is None:
         raise NotFound(f"There is no worker {name}.")
+    _lock_gpus(session, name)
     for gpu in gpus:
         reading = gpu.model_dump(exclude={"index"})
         statement = insert(Gpu).values(worker=name, index=gpu.index, clean=False, **reading)
@@ -79,7 +80,15 @@ def take_gpus(session: Session, name: str, job_id: UUID, count: int) -> tuple[in
 
 def release_gpus(session: Session, job_id: UUID) -> None:
     """Take a job's GPUs from it; they are given out again once their memory is seen to be free."""
-    session.execute(update(Gpu).where(Gpu.job_id == job_id).values(job_id=None, clean=False, released_at=func.now()))
+    held = select(Gpu.index).where(Gpu.job_id == job_id).order_by(Gpu.worker, Gpu.index).with_for_update()
+    if session.scalars(held).all():
+        freed = update(Gpu).where(Gpu.job_id == job_id)
+        session.execute(freed.values(job_id=None, clean=False, released_at=func.now()))
+
+
+def _lock_gpus(session: Session, name: str) -> None:
+    """Always in this order: several are changed by whoever takes them, frees them, or tells how they do."""
+    session.scalars(select(Gpu.index).where(Gpu.worker == name).order_by(Gpu.index).with_for_update()).all()
 
 
 def set_status(session: Session, name: str, status: WorkerStatus, *, drained: bool | None = None) -> None:

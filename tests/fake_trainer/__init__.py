@@ -1,6 +1,7 @@
 """A trainer without torch that speaks the real one's protocol, for tests of everything around it.
 
-A step lasts `prompts_per_step` milliseconds; `seed` chooses how the run behaves.
+A step lasts `prompts_per_step` milliseconds; `seed` chooses how the run behaves. Each step also makes a new number
+of the last one's, which checkpoints carry: `state/carried`, from `model.seed` on. A test can hold a run (`run.hold`).
 """
 
 from enum import IntEnum

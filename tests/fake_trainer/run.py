@@ -5,12 +5,15 @@ import os
 import signal
 import struct
 import threading
+import time
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from calibrl_core.report import DISK_FULL_STATUS, EventFile, is_disk_full
+
+HOLD_SECONDS = 120.0  # for so long a test may hold a run
 
 
 def arguments() -> tuple[str, Path]:
@@ -39,6 +42,20 @@ def stop_event() -> threading.Event:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     return stop
+
+
+def hold(run_dir: Path, point: str, stop: threading.Event | None = None) -> None:
+    """Wait here while a test wants it: while `hold-<point>` stands beside the folders of the job's attempts.
+
+    `held-<point>` there tells that the run has come so far. Ends as well once `stop` is set.
+    """
+    gate = run_dir.parent / f"hold-{point}"
+    if not gate.exists():
+        return
+    gate.with_name(f"held-{point}").touch()
+    deadline = time.monotonic() + HOLD_SECONDS
+    while gate.exists() and time.monotonic() < deadline and not (stop and stop.is_set()):
+        time.sleep(0.01)
 
 
 def png(shade: int, size: int = 28) -> bytes:

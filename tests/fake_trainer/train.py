@@ -14,9 +14,14 @@ from typing import Any
 from calibrl_core.config import TrainConfig
 from calibrl_core.report import EVENT_FILE, EventFile, SampleCompletion, SampleGroup
 from tests.fake_trainer import Behaviour
-from tests.fake_trainer.run import arguments, png, run_process, stop_event
+from tests.fake_trainer.run import arguments, hold, png, run_process, stop_event
 
 SLEEP_FOR_EVER = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+
+
+def carry(state: int, step: int) -> int:
+    """What a step makes of the state that checkpoints carry: a resume from anything else shows in every later step."""
+    return (state * 1_103_515_245 + 12_345 + step) % 2**31
 
 
 def metrics(step: int, steps: int, validated: bool) -> dict[str, float]:
@@ -100,8 +105,18 @@ class Run:
         self.report = EventFile(run_dir)
         self.folder = run_dir / "checkpoints"
         self.folder.mkdir(exist_ok=True)
-        self.step = max((json.loads((path / "state.json").read_text())["step"] for path in self.kept()), default=0)
-        self.best = (0.0, self.step)
+        self.step, self.carried, self.best = 0, getattr(config.model, "seed", 0), (0.0, 0)
+        if kept := self.kept():
+            state = json.loads((kept[-1] / "state.json").read_text())
+            self.step, self.carried, self.best = state["step"], state["carried"], tuple(state["best"])
+
+    def announce(self) -> None:
+        """Tell from where the run goes on, and of the checkpoints there are: a kill may have kept them untold."""
+        self.report.emit(
+            "start", steps_total=self.config.steps, step=self.step, versions={"fake": "1"}, parameters=1_200_000
+        )
+        for path in self.kept():
+            self._tell(path, [])
 
     def kept(self) -> list[Path]:
         return sorted(self.folder.glob("step-*[0-9]"))
@@ -112,23 +127,28 @@ class Run:
             return
         partial = path.with_suffix(".partial")
         partial.mkdir(exist_ok=True)
+        hold(self.run_dir, f"saving-{self.step}")
+        accuracy = metrics(self.step, self.config.steps, True)["validation/accuracy"]
+        self.best = max(self.best, (accuracy, self.step))
+        state = {"step": self.step, "carried": self.carried, "best": self.best}
         try:
-            (partial / "state.json").write_text(json.dumps({"step": self.step}))
+            (partial / "state.json").write_text(json.dumps(state))
             partial.rename(path)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         old = self.kept()[: -self.config.checkpoints.keep_last]
         for gone in old:
             shutil.rmtree(gone)
-        accuracy = metrics(self.step, self.config.steps, True)["validation/accuracy"]
-        best = accuracy > self.best[0]
-        self.best = max(self.best, (accuracy, self.step))
-        removed = [str(gone) for gone in old]
+        self._tell(path, [str(gone) for gone in old])
+
+    def _tell(self, path: Path, removed: list[str]) -> None:
+        state = json.loads((path / "state.json").read_text())
+        accuracy = metrics(state["step"], self.config.steps, True)["validation/accuracy"]
         self.report.emit(
             "checkpoint",
-            step=self.step,
+            step=state["step"],
             path=str(path),
-            best=best,
+            best=state["best"][1] == state["step"],
             metrics={"validation/accuracy": accuracy},
             removed=removed,
         )
@@ -138,7 +158,9 @@ class Run:
         steps = self.config.steps
         validation = self.config.validation
         validated = validation is not None and (self.step % validation.every_steps == 0 or self.step == steps)
-        self.report.emit("metrics", step=self.step, values=metrics(self.step, steps, validated))
+        self.carried = carry(self.carried, self.step)
+        values = metrics(self.step, steps, validated) | {"state/carried": float(self.carried)}
+        self.report.emit("metrics", step=self.step, values=values)
         for name, low, high in (("rareness", 0.0, 2.0), ("expert/gap", -4.0, 12.0)):
             edges = [low + (high - low) * i / 20 for i in range(21)]
             counts = [(i * 7 + self.step) % 23 for i in range(20)]
@@ -190,11 +212,13 @@ def train() -> None:
     config = TrainConfig.model_validate_json(text)
     stop = stop_event()
     run = Run(config, run_dir)
-    run.report.emit("start", steps_total=config.steps, step=run.step, versions={"fake": "1"}, parameters=1_200_000)
+    run.announce()
     status: dict[str, Any] = {"status": "succeeded"}
     behaviour = Behaviour(config.seed)
     while run.step < config.steps:
+        hold(run.run_dir, f"step-{run.step}", stop)
         if stop.wait(config.prompts_per_step / 1000):
+            hold(run.run_dir, "stopping")
             run.save()
             status = {"status": "stopped"}
             break
@@ -205,6 +229,7 @@ def train() -> None:
                 status = ail(run)
                 break
     run.report.emit("finish", **status, step=run.step, result={"best_step": run.best[1], "accuracy": run.best[0]})
+    hold(run.run_dir, "finishing")
 
 
 def main() -> None:

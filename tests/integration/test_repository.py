@@ -237,9 +237,9 @@ def test_jobs_are_filtered(session: Session) -> None:
 
 def test_a_machine_from_start_to_end(session: Session, job: UUID) -> None:
     with pytest.raises(NotFound):
-        workers.beat(session, "w", [], set())
+        workers.beat(session, "w", [], [])
     workers.register(session, "w", host="h", labels={"a": "b"}, versions={}, cpu_slots=1)
-    workers.beat(session, "w", [card(0), card(1)], set())
+    workers.beat(session, "w", [card(0), card(1)], [])
     assert workers.get(session, "w").status is WorkerStatus.ONLINE
     workers.set_status(session, "w", WorkerStatus.DRAINING, drained=True)
     workers.register(session, "w", host="h", labels={}, versions={}, cpu_slots=2)  # started again: still drained
@@ -259,7 +259,7 @@ def test_a_machine_from_start_to_end(session: Session, job: UUID) -> None:
 
 def test_a_gpu_is_given_out_only_when_its_memory_was_seen_to_be_free(session: Session, job: UUID) -> None:
     workers.register(session, "w", host="h", labels={}, versions={}, cpu_slots=1)
-    workers.beat(session, "w", [card(0), card(1)], set())
+    workers.beat(session, "w", [card(0), card(1)], [])
     assert workers.take_gpus(session, "w", job, 1) is None  # nobody has looked at them yet
     assert workers.unclean_gpus(session, "w") == {0, 1}
     workers.mark_clean(session, "w", {0, 1})
@@ -271,7 +271,7 @@ def test_a_gpu_is_given_out_only_when_its_memory_was_seen_to_be_free(session: Se
     assert workers.unclean_gpus(session, "w") == {0, 1}
     workers.mark_clean(session, "w", {1})
     assert workers.take_gpus(session, "w", job, 1) == (1,)
-    workers.beat(session, "w", [], set())  # both fell off the bus: the one that a job holds stays known
+    workers.beat(session, "w", [], [])  # both fell off the bus: the one that a job holds stays known
     session.expire_all()
     assert [gpu.index for gpu in workers.get(session, "w").gpus] == [1]
 
@@ -282,7 +282,7 @@ def test_a_slot_that_runs_what_is_no_longer_its_workers_is_stuck(session: Sessio
     jobs.lease(session, found, uuid4(), "w", 30)
     found.status = JobStatus.RUNNING
     session.flush()
-    workers.beat(session, "w", [], {job, uuid4()})
+    workers.beat(session, "w", [], [job, uuid4()])
     (machine,) = queue.machines(session, 30)
     assert (machine.cpu_slots, machine.free_cpu_slots) == (2, 1)
 

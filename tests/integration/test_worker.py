@@ -291,7 +291,7 @@ def test_a_lost_lease_kills_the_trainer_and_writes_nothing_more(in_background: C
     running_at(job_id, 2)
     with session_scope() as session:
         jobs.renew(jobs.lock(session, job_id), -1)
-    with session_scope() as session:
+        session.flush()  # in one transaction: the supervisor would renew it
         assert lifecycle.sweep(session).requeued == 1
     life.machine("another")
     with session_scope() as session:

@@ -24,7 +24,7 @@ ALLOWED = {
     "calibrl": ("jobs.schemas", "jobs.settings", "jobs.processes", "jobs.presets"),
     "dashboard": ("calibrl.client", "jobs.schemas", "jobs.settings"),
     "migrations": ("jobs.models", "jobs.settings"),
-    "bench": ("calibrl_core",),
+    "bench": ("calibrl_core", "calibrl.client", "calibrl.local"),
 }
 WITH_TORCH = ("calibrl_core", "bench")
 TORCH = ("torch", "transformers", "safetensors", "accelerate", "peft")

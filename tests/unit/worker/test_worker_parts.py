@@ -98,9 +98,11 @@ def test_memory_kills_can_be_counted_here() -> None:
 
 def test_slots_tell_what_they_run() -> None:
     slots, first, second = Slots(2), uuid4(), uuid4()
-    assert slots.running() == set()
-    slots.put(0, first)
-    slots.put(1, second)
-    assert slots.running() == {first, second}
-    slots.put(0, None)
-    assert slots.running() == {second}
+    assert (slots.running(), slots.gpus()) == ([], set())
+    slots.put(0, first, (0, 63))
+    slots.put(1, second, (2,))
+    assert (slots.running(), slots.gpus()) == ([first, second], {0, 2, 63})
+    slots.put(0, second)  # its old slot hangs
+    assert (slots.running(), slots.gpus()) == ([second, second], {2})
+    slots.put(1, None)
+    assert (slots.running(), slots.gpus()) == ([second], set())

@@ -1,0 +1,47 @@
+"""The table that is to be covered: every fault against a job in every state."""
+
+from enum import StrEnum
+
+
+class State(StrEnum):
+    """Where a job is when the fault comes."""
+
+    QUEUED = "queued"
+    WAITING = "waiting"
+    BEFORE = "before 1st checkpoint"
+    AFTER = "after checkpoint"
+    SAVING = "saving"
+    PAUSING = "pausing"
+    PAUSED = "paused"
+    CANCELLING = "cancelling"
+    FINISHING = "finishing"
+
+
+HELD = (State.BEFORE, State.AFTER, State.SAVING, State.PAUSING, State.CANCELLING, State.FINISHING)
+IDLE = (State.QUEUED, State.WAITING, State.PAUSED)
+
+_NO_PROCESS = "no process runs for it: there is nothing to hit"
+_NO_MACHINE = "no machine holds it: the fault can't reach it"
+_NO_DISK = "it writes nothing; what it starts to write later is the queued job's cell"
+
+REASONS: dict[str, dict[State, str]] = {
+    "trainer killed": dict.fromkeys(IDLE, _NO_PROCESS),
+    "supervisor killed": dict.fromkeys(IDLE, _NO_PROCESS),
+    "supervisor frozen": dict.fromkeys(IDLE, _NO_PROCESS),
+    "worker killed": dict.fromkeys(IDLE, _NO_MACHINE),
+    "worker frozen": dict.fromkeys(IDLE, _NO_MACHINE),
+    "worker cut off": dict.fromkeys(IDLE, _NO_MACHINE),
+    "clock jumps": dict.fromkeys(IDLE, _NO_MACHINE),
+    "disk full": {State.WAITING: _NO_DISK, State.PAUSED: _NO_DISK},
+}
+"""Cells that make no sense, by the fault's name."""
+
+
+def applies(fault: str, state: State) -> bool:
+    """Whether a job in this state can be hit by this fault."""
+    return state not in REASONS.get(fault, {})
+
+
+def cells(faults: list[str]) -> list[tuple[str, State]]:
+    """Every cell that makes sense."""
+    return [(fault, state) for fault in faults for state in State if applies(fault, state)]

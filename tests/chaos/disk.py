@@ -1,0 +1,47 @@
+"""A small disk for one job's run folder, that can be filled and freed."""
+
+import errno
+import subprocess
+from pathlib import Path
+
+FILLER = "filler"
+CHUNK = 4096
+
+
+def mount(folder: Path, megabytes: int = 4) -> None:
+    """Put a small disk of its own at this folder. Raises CalledProcessError where that isn't permitted."""
+    folder.mkdir(parents=True, exist_ok=True)
+    options = f"size={megabytes}m"
+    command = ["mount", "-t", "tmpfs", "-o", options, "chaos", str(folder)]
+    subprocess.run(command, check=True, capture_output=True, text=True, timeout=10)
+
+
+def fill(folder: Path) -> None:
+    """Leave not a byte free."""
+    with (folder / FILLER).open("ab", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(CHUNK))
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+
+
+def free(folder: Path) -> None:
+    """Take the filler away."""
+    (folder / FILLER).unlink(missing_ok=True)
+
+
+def unmount(folder: Path) -> None:
+    """Take the disk away, and what is on it."""
+    subprocess.run(["umount", "--lazy", str(folder)], check=False, capture_output=True, timeout=10)
+
+
+def possible(folder: Path) -> str | None:
+    """None where small disks can be made here, else why not."""
+    try:
+        mount(folder)
+    except (FileNotFoundError, subprocess.CalledProcessError) as error:
+        return f"no tmpfs can be mounted here: {getattr(error, 'stderr', error)}".strip()
+    unmount(folder)
+    return None

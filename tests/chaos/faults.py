@@ -1,0 +1,283 @@
+"""The faults. Each strikes in the middle of things, lets the trainers go on, and mends what it broke."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import redis
+
+from calibrl.services import Postgres, Valkey
+from jobs import lifecycle, models, queue
+from jobs.db import session_scope
+from jobs.schemas import JobStatus
+from tests.chaos import disk, orders, pids
+from tests.chaos.cells import State
+from tests.chaos.follower import Follower
+from tests.chaos.scene import Scene
+from tests.chaos.tableau import STEPS
+from tests.conftest import sql
+
+OUTAGE_SECONDS = 1.0
+THAW_SECONDS = 10.0
+CUT_THAW_SECONDS = 45.0  # TCP tries again by itself, at ever longer intervals
+FLURRY_SECONDS = 2.0
+FULL_SECONDS = 30.0
+FINISH_SECONDS = 0.8  # from letting a run finish to its job's end, about
+DUPLICATES = 20
+
+
+@dataclass(frozen=True)
+class Fault:
+    """`reach`: whom one stroke hits. `loses`: the worker is gone, so that its jobs have to be claimed again."""
+
+    name: str
+    reach: Literal["job", "machine", "all"]
+    strike: Callable[[Scene], None]
+    loses: bool = False
+
+
+def trainer_killed(scene: Scene) -> None:
+    """SIGKILL of the trainer and all it has started."""
+    scene.strike(lambda: [pids.send(pids.trainers(subject.id), signal.SIGKILL) for subject in scene.victims])
+
+
+def supervisor_killed(scene: Scene) -> None:
+    """SIGKILL of the worker's process that runs the job."""
+    scene.strike(lambda: pids.send(_supervisors(scene), signal.SIGKILL))
+
+
+def supervisor_frozen(scene: Scene) -> None:
+    """SIGSTOP of that process until another one has the job; then it goes on, and must find itself fenced."""
+    frozen = _supervisors(scene)
+    scene.strike(lambda: pids.send(frozen, signal.SIGSTOP))
+    scene.until_taken()
+    pids.send(frozen, signal.SIGCONT)
+    scene.until_stale_gone(THAW_SECONDS)
+
+
+def worker_killed(scene: Scene) -> None:
+    """SIGKILL of a worker's main process; a service manager starts it again."""
+    machine = scene.machine
+    scene.strike(machine.kill)
+    machine.start()
+
+
+def worker_frozen(scene: Scene) -> None:
+    """SIGSTOP of all processes of a worker until others have its jobs; then they go on."""
+    machine = scene.machine
+    frozen = [machine.pid, *machine.slots]
+    scene.strike(lambda: pids.send(frozen, signal.SIGSTOP))
+    scene.until_taken()
+    pids.send(frozen, signal.SIGCONT)
+    scene.until_stale_gone(THAW_SECONDS)
+
+
+def worker_cut_off(scene: Scene) -> None:
+    """A worker's network is gone until others have its jobs; then it is there again."""
+    assert scene.stack.cable is not None
+    scene.strike(scene.stack.cable.cut)
+    scene.until_taken()
+    scene.stack.cable.join()
+    scene.until_stale_gone(CUT_THAW_SECONDS)
+
+
+def clock_jumps(scene: Scene) -> None:
+    """A worker's clock is an hour ahead, then an hour behind, then right."""
+    machine = scene.machine
+    scene.strike(lambda: machine.set_clock("+1h"))
+    time.sleep(OUTAGE_SECONDS)
+    machine.set_clock("-1h")
+    time.sleep(OUTAGE_SECONDS)
+    machine.set_clock("+0")
+
+
+def valkey_killed(scene: Scene) -> None:
+    """SIGKILL of Valkey, which is away for a second."""
+    scene.strike(lambda: _restart(scene.stack.valkey, signal.SIGKILL))
+
+
+def valkey_restarted(scene: Scene) -> None:
+    """Valkey stops in order and starts again."""
+    scene.strike(lambda: _restart(scene.stack.valkey, signal.SIGTERM))
+
+
+def valkey_wiped(scene: Scene) -> None:
+    """FLUSHALL: what was on its way is lost."""
+    scene.strike(lambda: _broker(scene, lambda client: client.flushall()))
+
+
+def postgres_killed(scene: Scene) -> None:
+    """SIGKILL of PostgreSQL, which is away for longer than a lease and then recovers: runs must go on through that."""
+    away = scene.stack.lease_seconds + OUTAGE_SECONDS
+    scene.strike(lambda: _restart(scene.stack.postgres, signal.SIGKILL, away))
+
+
+def postgres_restarted(scene: Scene) -> None:
+    """PostgreSQL stops at once (immediate shutdown) and starts again."""
+    scene.strike(lambda: _restart(scene.stack.postgres, signal.SIGQUIT))
+
+
+def valkey_cut(scene: Scene) -> None:
+    """CLIENT KILL: every connection to Valkey breaks."""
+
+    def cut(client: redis.Redis) -> None:
+        for kind in ("normal", "pubsub"):
+            client.client_kill_filter(_type=kind, skipme=True)
+
+    scene.strike(lambda: _broker(scene, cut))
+
+
+def postgres_cut(scene: Scene) -> None:
+    """pg_terminate_backend: every connection to PostgreSQL breaks."""
+    statement = (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname IS NOT NULL"
+    )
+    scene.strike(lambda: sql(scene.stack.postgres.url, statement))
+
+
+def api_restarted(scene: Scene) -> None:
+    """The API is killed while a client follows a job's curve; the client must get every step once."""
+    follower = Follower(scene.stack.client(), scene.tableau.subjects[State.AFTER].id)
+    follower.start()
+    scene.strike(lambda: scene.stack.stop_api(signal.SIGKILL))
+    scene.stack.start_api()
+    scene.notes += follower.result(STEPS)
+
+
+def wakes_doubled(scene: Scene) -> None:
+    """Every machine gets twenty wake-ups too many."""
+
+    def send() -> None:
+        queue.wake({machine.name: DUPLICATES for machine in scene.stack.machines})
+
+    scene.strike(send)
+
+
+def wakes_lost(scene: Scene) -> None:
+    """Somebody takes every wake-up from the broker, for two seconds."""
+    scene.strike()
+
+    def take(client: redis.Redis) -> None:
+        until = time.monotonic() + FLURRY_SECONDS
+        queues = [queue.queue_name(machine.name) for machine in scene.stack.machines]
+        while time.monotonic() < until:
+            client.delete(*queues)
+            time.sleep(0.002)
+
+    _broker(scene, take)
+
+
+def sweeps_doubled(scene: Scene) -> None:
+    """Two more sweep at once, again and again, beside the API's and the workers' own."""
+    until = time.monotonic() + FLURRY_SECONDS
+
+    def sweep() -> None:
+        while time.monotonic() < until:
+            with session_scope() as session:
+                lifecycle.sweep(session)
+
+    threads = [threading.Thread(target=sweep) for _ in range(2)]
+    scene.strike(lambda: [thread.start() for thread in threads])
+    for thread in threads:
+        thread.join()
+
+
+def cancelled(scene: Scene) -> None:
+    """A person cancels."""
+    _order_all(scene, lifecycle.cancel, {State.CANCELLING})
+
+
+def paused(scene: Scene) -> None:
+    """A person pauses."""
+    _order_all(scene, lifecycle.pause, {State.PAUSING, State.PAUSED, State.CANCELLING})
+
+
+def _await_told(scene: Scene) -> None:
+    """Until the trainers that wait between two steps have been told to end: let go at once, they might finish first."""
+    told = {subject.id for subject in scene.victims if subject.state in (State.BEFORE, State.AFTER)}
+    deadline = time.monotonic() + FULL_SECONDS
+    while told and time.monotonic() < deadline:
+        told -= {job_id for job_id in told if _rests(orders.job(job_id))}
+        time.sleep(0.05)
+
+
+def disk_full(scene: Scene) -> None:
+    """Not a byte is free where the job writes, until it has ended."""
+    scene.strike(lambda: [disk.fill(subject.folder) for subject in scene.victims])
+    deadline = time.monotonic() + FULL_SECONDS
+    waiting = {subject.id for subject in scene.victims}
+    while waiting and time.monotonic() < deadline:
+        waiting -= {job_id for job_id in waiting if _rests(orders.job(job_id))}
+        time.sleep(0.05)
+    for subject in scene.victims:
+        disk.free(subject.folder)
+
+
+def _rests(job: models.Job) -> bool:
+    return job.status.final or job.status is JobStatus.PAUSED
+
+
+def _supervisors(scene: Scene) -> list[int]:
+    found = [pids.supervisor(subject.id) for subject in scene.victims]
+    assert None not in found, "a job that runs has no supervisor"
+    return [pid for pid in found if pid is not None]
+
+
+def _restart(service: Postgres | Valkey, number: signal.Signals, seconds: float = OUTAGE_SECONDS) -> None:
+    assert service.process is not None
+    service.process.send_signal(number)
+    service.stop()
+    time.sleep(seconds)
+    service.start()
+    service.wait_ready()
+
+
+def _broker(scene: Scene, action: Callable[[redis.Redis], object]) -> None:
+    with redis.Redis.from_url(scene.stack.valkey.url, socket_timeout=10) as client:
+        action(client)
+
+
+def _order_all(scene: Scene, order: Callable[..., models.Job], refused: set[State]) -> None:
+    """Give every victim this order, one that finishes at any moment around its end; twice is refused (409)."""
+
+    def give() -> None:
+        for subject in scene.victims:
+            if subject.state is State.FINISHING:
+                subject.release()
+                time.sleep(scene.rng.uniform(0, FINISH_SECONDS))
+            if orders.ordered(order, subject.id):
+                scene.accepted.add(subject.state)
+        _await_told(scene)
+
+    scene.strike(give)
+    hit = {subject.state for subject in scene.victims}
+    scene.notes += [f"{state}: ordered twice, and not refused" for state in hit & refused & scene.accepted]
+    scene.notes += [f"{state}: refused" for state in hit - refused - scene.accepted - {State.FINISHING}]
+
+
+FAULTS = (
+    Fault("trainer killed", "job", trainer_killed),
+    Fault("supervisor killed", "job", supervisor_killed, loses=True),
+    Fault("supervisor frozen", "job", supervisor_frozen, loses=True),
+    Fault("worker killed", "machine", worker_killed, loses=True),
+    Fault("worker frozen", "machine", worker_frozen, loses=True),
+    Fault("worker cut off", "machine", worker_cut_off, loses=True),
+    Fault("clock jumps", "machine", clock_jumps),
+    Fault("Valkey killed", "all", valkey_killed),
+    Fault("Valkey restarted", "all", valkey_restarted),
+    Fault("Valkey wiped", "all", valkey_wiped),
+    Fault("Valkey cut", "all", valkey_cut),
+    Fault("Postgres killed", "all", postgres_killed),
+    Fault("Postgres restarted", "all", postgres_restarted),
+    Fault("Postgres cut", "all", postgres_cut),
+    Fault("API restarted", "all", api_restarted),
+    Fault("wake-ups doubled", "all", wakes_doubled),
+    Fault("wake-ups lost", "all", wakes_lost),
+    Fault("sweeps doubled", "all", sweeps_doubled),
+    Fault("cancelled", "job", cancelled),
+    Fault("paused", "job", paused),
+    Fault("disk full", "job", disk_full),
+)

@@ -1,0 +1,92 @@
+"""A worker machine: `celery -A worker.tasks worker` under a name, started again as a service manager would."""
+
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from calibrl.local import CELERY_FLAGS
+from jobs import processes
+from jobs.processes import Process
+from tests.chaos import pids
+from tests.conftest import ROOT, eventually
+
+STOP_SECONDS = 30.0
+FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
+
+
+class Machine:
+    """`command`: what goes before the worker's own command."""
+
+    def __init__(self, name: str, log: Path, environment: Mapping[str, str], command: Sequence[str] = ()) -> None:
+        self.name = name
+        self._log = log
+        self._environment = {**environment, "CALIBRL_WORKER_NAME": name}
+        self._before = list(command)
+        self._clock = log.with_suffix(".clock")
+        self._process: Process | None = None
+
+    @property
+    def pid(self) -> int:
+        """Of the worker's main process."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def slots(self) -> list[int]:
+        """Of its slots' processes."""
+        return pids.children(self.pid)
+
+    def start(self, **environment: str) -> None:
+        """Start it; what runs of it is killed first."""
+        self.kill()
+        worker = ["-m", "celery", "-A", "worker.tasks", "worker", "-n", f"{self.name}@%h", *CELERY_FLAGS]
+        everything = self._environment | environment
+        command = [*self._before, sys.executable, *worker]
+        self._process = processes.start(command, log=self._log, env=everything, cwd=ROOT)
+
+    def start_with_clock(self) -> None:
+        """Start it with a clock that `set_clock` can turn; only time of day is, as on a machine."""
+        assert FAKETIME is not None
+        self.set_clock("+0")
+        self.start(
+            LD_PRELOAD=str(FAKETIME),
+            PYTHONPATH=f"{Path(__file__).with_name('clock')}:{self._environment['PYTHONPATH']}",
+            FAKETIME_TIMESTAMP_FILE=str(self._clock),
+            FAKETIME_CACHE_DURATION="1",
+            FAKETIME_DONT_FAKE_MONOTONIC="1",
+            FAKETIME_DONT_RESET="1",
+        )
+
+    def set_clock(self, offset: str) -> None:
+        """How far its clock is off: `+1h`, `-1h`, `+0`."""
+        partial = self._clock.with_suffix(".partial")
+        partial.write_text(offset)
+        partial.replace(self._clock)
+
+    def kill(self) -> None:
+        """SIGKILL of the main process; the kernel ends its slots."""
+        if self._process:
+            self._process.kill()
+            self._process.wait(processes.REAP_SECONDS)
+            self._process = None
+
+    def stop(self) -> None:
+        """Ask it to end, and see that it does."""
+        if self._process:
+            self.thaw()
+            processes.stop(self._process, STOP_SECONDS)
+            self._process = None
+
+    def thaw(self) -> None:
+        """Let all its processes go on."""
+        if self._process:
+            pids.send([self.pid, *self.slots], signal.SIGCONT)
+
+    def alive(self) -> bool:
+        """Whether its main process runs."""
+        return self._process is not None and not processes.ended(self._process)
+
+    def await_slots(self, count: int) -> None:
+        """Wait until so many slots' processes are there."""
+        eventually(lambda: len(self.slots) >= count, 60)

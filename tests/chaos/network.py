@@ -1,0 +1,68 @@
+"""A network namespace of a worker's own, joined to this machine by one cable that can be pulled."""
+
+import os
+import subprocess
+from types import TracebackType
+from typing import Self
+
+INSIDE, OUTSIDE = "{net}.2", "{net}.1"
+
+
+def _ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True, timeout=10)
+
+
+class Namespace:
+    """Made on entry, gone on exit. `host`: this machine's address on the cable."""
+
+    def __init__(self) -> None:
+        number = os.getpid() % 65_536
+        self.name = f"chaos{number}"
+        self._net = f"10.{200 + number % 50}.{number // 256}"
+        self._cable = f"ch{number}"
+        self.host = OUTSIDE.format(net=self._net)
+
+    @property
+    def command(self) -> list[str]:
+        """What to put before a command so that it runs inside; `ip netns exec` would give it mounts of its own, too."""
+        return ["nsenter", f"--net=/run/netns/{self.name}"]
+
+    def __enter__(self) -> Self:
+        far = f"{self._cable}x"
+        try:
+            _ip("netns", "add", self.name)
+            _ip("link", "add", self._cable, "type", "veth", "peer", "name", far, "netns", self.name)
+            _ip("addr", "add", f"{self.host}/24", "dev", self._cable)
+            _ip("link", "set", self._cable, "up")
+            _ip("-n", self.name, "addr", "add", f"{INSIDE.format(net=self._net)}/24", "dev", far)
+            _ip("-n", self.name, "link", "set", far, "up")
+            _ip("-n", self.name, "link", "set", "lo", "up")
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for command in (["link", "del", self._cable], ["netns", "del", self.name]):
+            subprocess.run(["ip", *command], check=False, capture_output=True, timeout=10)
+
+    def cut(self) -> None:
+        """Pull the cable: what is sent either way is lost without a word."""
+        _ip("link", "set", self._cable, "down")
+
+    def join(self) -> None:
+        """Put it back."""
+        _ip("link", "set", self._cable, "up")
+
+
+def possible() -> str | None:
+    """None where namespaces can be made here, else why not."""
+    try:
+        with Namespace():
+            return None
+    except FileNotFoundError:
+        return "no `ip` here: apt-get install iproute2"
+    except subprocess.CalledProcessError as error:
+        return f"no network namespaces here: {error.stderr.strip()}"

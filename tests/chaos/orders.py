@@ -1,0 +1,56 @@
+"""What a person, or the harness, does to jobs: each in a transaction of its own, again until the database is there."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
+
+from jobs import lifecycle, models
+from jobs.db import session_scope
+from jobs.errors import Conflict
+from jobs.repository import events, jobs
+from jobs.schemas import job_spec_adapter
+from worker.database import AWAY
+
+T = TypeVar("T")
+USER = "user"
+OUTAGE_SECONDS = 40.0
+
+
+@retry(retry=retry_if_exception_type(AWAY), stop=stop_after_delay(OUTAGE_SECONDS), wait=wait_fixed(0.1), reraise=True)
+def asked(action: Callable[[Session], T]) -> T:
+    """What the action finds, or does, in a session."""
+    with session_scope() as session:
+        return action(session)
+
+
+def submit(spec: dict[str, Any], before: Callable[[UUID], None] = lambda _: None) -> UUID:
+    """Add a job; `before` is called before anyone can see it."""
+
+    def add(session: Session) -> UUID:
+        job = lifecycle.submit(session, job_spec_adapter.validate_python(spec), actor=USER)
+        before(job.id)
+        return job.id
+
+    return asked(add)
+
+
+def ordered(order: Callable[..., models.Job], job_id: UUID) -> bool:
+    """Pause, resume, cancel or retry a job; False where its status doesn't allow that (a 409)."""
+    try:
+        asked(lambda session: order(session, job_id, actor=USER))
+    except Conflict:
+        return False
+    return True
+
+
+def job(job_id: UUID) -> models.Job:
+    """As it is."""
+    return asked(lambda session: jobs.get(session, job_id))
+
+
+def history(job_id: UUID) -> list[models.Event]:
+    """All that happened to it."""
+    return asked(lambda session: events.page(session, job_id, after=0, limit=10_000))

@@ -1,0 +1,74 @@
+"""Which processes belong to what, found by looking at all of them."""
+
+import os
+import signal
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from uuid import UUID
+
+SECRET = b"DATABASE_URL="  # who has it in its environment belongs to the service; a trainer never has
+
+
+def trainers(job_id: UUID, attempt: int | None = None) -> list[int]:
+    """Processes of a job's run (of one attempt): by command line, environment, working folder or an open file."""
+    marker = f"runs/{job_id}" + (f"/attempt-{attempt}/" if attempt else "")
+    return [pid for pid in _all() if _mentions(pid, marker.encode())]
+
+
+def trainers_of_any(data_dir: Path) -> list[int]:
+    """Processes of any run below this folder."""
+    return [pid for pid in _all() if _mentions(pid, os.fsencode(data_dir / "runs"))]
+
+
+def supervisor(job_id: UUID) -> int | None:
+    """The worker's process that runs the job."""
+    parents = {parent(pid) for pid in trainers(job_id)} - set(trainers(job_id))
+    return next(iter(parents & set(_all())), None)
+
+
+def parent(pid: int) -> int:
+    """The pid of its parent; 0 once it has gone."""
+    with suppress(OSError):
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return 0
+
+
+def children(pid: int) -> list[int]:
+    """Its children that belong to the service: of a worker, its slots."""
+    return [child for child in _all() if parent(child) == pid and SECRET in _read(child, "environ")]
+
+
+def send(pids: Iterable[int], number: signal.Signals) -> None:
+    """Signal those that still live."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def _all() -> list[int]:
+    return [int(path.name) for path in Path("/proc").glob("[0-9]*") if int(path.name) != os.getpid()]
+
+
+def _read(pid: int, name: str) -> bytes:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/{name}").read_bytes()
+    return b""
+
+
+def _mentions(pid: int, marker: bytes) -> bool:
+    environment = _read(pid, "environ")
+    if SECRET in environment:
+        return False
+    words = [_read(pid, "cmdline") + b"/", environment]
+    with suppress(OSError):  # a zombie has none
+        words.append(os.fsencode(Path(f"/proc/{pid}/cwd").readlink()) + b"/")
+        for path in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                words.append(os.fsencode(path.readlink()))
+    return any(marker in word for word in words)
+
+
+def command(pid: int) -> str:
+    """Its command line."""
+    return _read(pid, "cmdline").replace(b"\0", b" ").decode(errors="replace").strip()

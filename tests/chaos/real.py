@@ -1,0 +1,86 @@
+"""Faults against real training of the tiny model: its metrics must equal an undisturbed run's bit for bit."""
+
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from uuid import UUID
+
+from jobs import lifecycle, models
+from jobs.schemas import JobStatus, Reason
+from tests.chaos import orders, pids, verify
+from tests.chaos.stack import Stack
+from tests.chaos.undisturbed import Undisturbed
+from tests.chaos.verify import Found
+from tests.conftest import eventually
+
+STEPS, EVERY = 60, 10
+END_SECONDS = 240.0
+SPEC = {
+    "kind": "train",
+    "name": "real training",
+    "model": {"builtin": "tiny-vlm"},
+    "data": {"builtin": "digits", "split": "train", "rows": 40},
+    "algorithm": {"type": "sft"},  # an untrained model never answers right, and would learn nothing from rewards
+    "rollout": {"max_completion_tokens": 32},
+    "optimizer": {"lr": 1e-3},
+    "prompts_per_step": 2,
+    "steps": STEPS,
+    "samples": {"every_steps": 20, "groups": 1},
+    "checkpoints": {"every_steps": EVERY},
+}
+
+
+def play(folder: Path, seed: int, *, short: bool) -> tuple[int, Found]:
+    """A job for each fault, one after the other; how many faults there were, and what was found."""
+    rng, found = random.Random(seed), Found()
+    undisturbed = Undisturbed(folder / "undisturbed", "calibrl_core")
+    blows = [worker_killed] if short else [worker_killed, trainer_killed, paused]
+    with Stack(folder / "stack", trainer="calibrl_core", slots=(1, 0), lease_seconds=6) as stack:
+        for blow in blows:
+            here = _one(stack, blow, rng.randint(EVERY + 1, STEPS - EVERY), undisturbed)
+            here.words = [f"real training, {blow.__name__}: {words}" for words in here.words]
+            found.add(here)
+    return len(blows), found
+
+
+def _one(stack: Stack, blow: Callable[[Stack, models.Job], None], step: int, undisturbed: Undisturbed) -> Found:
+    job_id = orders.submit(SPEC)
+    eventually(lambda: orders.job(job_id).step >= step, END_SECONDS)
+    before = orders.job(job_id)
+    blow(stack, before)
+    _drive(job_id)
+    found = verify.check_job(job_id, JobStatus.SUCCEEDED, undisturbed)
+    if orders.job(job_id).attempt == before.attempt:
+        found.words.append("the run had ended before the fault")
+        found.lost += 1
+    found.add(verify.check_stack(stack.data_dir))
+    return found
+
+
+def _drive(job_id: UUID) -> None:
+    """To its end; what was paused is resumed, what crashed is tried again."""
+    deadline = time.monotonic() + END_SECONDS
+    while (job := orders.job(job_id)).status is not JobStatus.SUCCEEDED and time.monotonic() < deadline:
+        if job.status is JobStatus.PAUSED:
+            orders.ordered(lifecycle.resume, job_id)
+        elif job.status is JobStatus.FAILED and job.reason is Reason.CRASHED:
+            orders.ordered(lifecycle.retry, job_id)
+        time.sleep(0.2)
+
+
+def worker_killed(stack: Stack, job: models.Job) -> None:
+    """The worker's main process is killed, and started again."""
+    assert job.worker is not None
+    stack.machine(job.worker).start()
+
+
+def trainer_killed(stack: Stack, job: models.Job) -> None:
+    """The trainer is killed."""
+    pids.send(pids.trainers(job.id), signal.SIGKILL)
+
+
+def paused(stack: Stack, job: models.Job) -> None:
+    """A person pauses, and resumes."""
+    orders.ordered(lifecycle.pause, job.id)

@@ -1,0 +1,73 @@
+"""What a fault works on: the stack, the jobs, and those of them that it is to hit."""
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tests.chaos import orders, pids
+from tests.chaos.cells import HELD, State
+from tests.chaos.machine import Machine
+from tests.chaos.stack import Stack
+from tests.chaos.tableau import Subject, Tableau
+
+PHASE_SECONDS = 0.6  # between two looks of a supervisor at its trainer
+PATIENCE_SECONDS = 25.0  # how long a fault waits for that before it goes on, and the round finds it missing
+
+
+@dataclass
+class Scene:
+    """`victims`: what is hit. `struck`: when, by this machine's clock. `accepted`: whose order was not refused."""
+
+    stack: Stack
+    tableau: Tableau
+    rng: random.Random
+    victims: list[Subject]
+    struck: float = 0.0
+    accepted: set[State] = field(default_factory=set)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def machine(self) -> Machine:
+        """The one that holds the first victim, and all others."""
+        name = self.victims[0].worker
+        assert name is not None
+        return self.stack.machine(name)
+
+    def strike(self, blow: Callable[[], object] = lambda: None) -> None:
+        """Now it happens, wherever the supervisors are in their rounds; and at once every trainer may go on."""
+        time.sleep(self.rng.uniform(0, PHASE_SECONDS))
+        self.struck = time.time()
+        blow()
+        self.tableau.release()
+
+    def until_taken(self) -> None:
+        """Wait until the victims' jobs have been taken from their workers."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        waiting = list(self.victims)
+        while waiting and time.monotonic() < deadline:
+            waiting = [subject for subject in waiting if not taken(subject)]
+            time.sleep(0.05)
+
+    def until_stale_gone(self, seconds: float) -> None:
+        """Wait until no trainer of the victims' first attempts is left; note those that stay."""
+        deadline = time.monotonic() + seconds
+        while (left := self._stale()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        self.notes += [
+            f"{state}: the stale attempt's trainer {pid} still runs after {seconds:.0f} s" for state, pid in left
+        ]
+
+    def _stale(self) -> list[tuple[State, int]]:
+        return [
+            (subject.state, pid)
+            for subject in self.victims
+            if subject.state in HELD
+            for pid in pids.trainers(subject.id, subject.attempt)
+        ]
+
+
+def taken(subject: Subject) -> bool:
+    """Whether the job has left the attempt that it was in: another one has it, or it waits or has ended."""
+    job = orders.job(subject.id)
+    return job.attempt > subject.attempt or job.lease_token is None

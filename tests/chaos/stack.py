@@ -1,0 +1,201 @@
+"""The stack that is hit: PostgreSQL, Valkey, the API, and worker machines, one of them in a network of its own."""
+
+import os
+import secrets
+import signal
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import httpx
+import redis
+from alembic import command
+from alembic.config import Config
+
+from calibrl.client import Client
+from calibrl.services import Postgres, Valkey, free_port
+from jobs import db, machines, processes
+from jobs.processes import Process
+from jobs.schemas import WorkerStatus
+from jobs.settings import get_settings
+from tests.chaos import network, orders
+from tests.chaos.machine import Machine
+from tests.conftest import ROOT, eventually
+from tests.fake_nvml import Card, environment, write
+
+LEASE_SECONDS = 3.0
+SLOTS = (2, 1)  # of each machine: CPU slots and GPUs
+TIMES = {
+    "CALIBRL_HEARTBEAT_SECONDS": "0.3",
+    "CALIBRL_SWEEP_SECONDS": "0.4",
+    "CALIBRL_STOP_GRACE_SECONDS": "20",
+    "CALIBRL_MAX_ATTEMPTS": "30",
+}
+
+
+class OpenPostgres(Postgres):
+    """One that the other end of a cable reaches, too."""
+
+    network = "127.0.0.1/32"
+
+    def _run(self, program: str, *arguments: str | Path) -> Process:
+        if program != "postgres":
+            return super()._run(program, *arguments)
+        access = self.folder / "data" / "pg_hba.conf"
+        line = f"host all all {self.network} scram-sha-256\n"
+        if line not in access.read_text():
+            with access.open("a") as file:
+                file.write(line)
+        settings = (
+            "listen_addresses=*",
+            "log_lock_waits=on",
+            "deadlock_timeout=300ms",
+            "log_min_duration_statement=500",
+        )
+        return super()._run(program, *arguments, *(part for setting in settings for part in ("-c", setting)))
+
+
+class OpenValkey(Valkey):
+    """The same; the address is given once the server runs."""
+
+    host: str | None = None
+
+    def wait_ready(self) -> None:
+        super().wait_ready()
+        if self.host:
+            with redis.Redis.from_url(self.url) as client:
+                client.config_set("bind", f"127.0.0.1 {self.host}")
+
+
+class Stack:
+    """A context manager. This process's settings name the same services. `slots`: each machine's CPU slots and GPUs.
+
+    `without`: the faults that this machine does not permit, and why.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        trainer: str = "tests.fake_trainer",
+        slots: tuple[int, int] = SLOTS,
+        lease_seconds: float = LEASE_SECONDS,
+    ) -> None:
+        self.folder = folder.absolute()
+        self.data_dir = self.folder / "data"
+        self._logs = self.folder / "logs"
+        self._trainer, self._slots, self.lease_seconds = trainer, slots, lease_seconds
+        self._exit = ExitStack()
+        self.without: dict[str, str] = {}
+        self.cable: network.Namespace | None = None
+        self.postgres = OpenPostgres(self.folder / "postgres", self._logs / "postgres.log", durable=False)
+        self.valkey = OpenValkey(self.folder / "valkey", self._logs / "valkey.log")
+        self.machines: list[Machine] = []
+        self.api: Process | None = None
+        self._api_port = free_port()
+        self._key = secrets.token_urlsafe(16)
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self._exit.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._exit.close()
+
+    def _start(self) -> None:
+        self._logs.mkdir(parents=True)
+        if trouble := network.possible():
+            self.without["worker cut off"] = trouble
+        else:
+            self.cable = self._exit.enter_context(network.Namespace())
+            self.postgres.network = f"{self.cable.host}/24"
+            self.valkey.host = self.cable.host
+        self._exit.enter_context(self.valkey)
+        self._exit.enter_context(self.postgres)
+        self._set_environment()
+        self._exit.callback(db.dispose)
+        command.upgrade(Config(ROOT / "alembic.ini"), "head")
+        self._exit.callback(self.stop_api)
+        self.start_api()
+        self._start_machines()
+
+    def _set_environment(self) -> None:
+        before = dict(os.environ)
+        self._exit.callback(lambda: (os.environ.clear(), os.environ.update(before), get_settings.cache_clear()))
+        os.environ.update(
+            TIMES,
+            CALIBRL_LEASE_SECONDS=str(self.lease_seconds),
+            DATABASE_URL=self.postgres.url,
+            REDIS_URL=self.valkey.url,
+            CALIBRL_API_KEY=self._key,
+            CALIBRL_DATA_DIR=str(self.data_dir),
+            CALIBRL_TRAINER=self._trainer,
+            PYTHONPATH=str(ROOT),
+            OMP_NUM_THREADS="1",
+        )
+        get_settings.cache_clear()
+
+    def _start_machines(self) -> None:
+        self.add("near")
+        self.add("far", self.cable)
+        for machine in self.machines:
+            machine.start()
+        self.await_slots()
+
+    def await_slots(self) -> None:
+        """Wait until every machine has all its slots' processes, and takes jobs."""
+        for machine in self.machines:
+            machine.await_slots(sum(self._slots))
+        eventually(self._all_online, 60)
+
+    def _all_online(self) -> bool:
+        found = orders.asked(lambda session: machines.page(session, after="", limit=100))
+        return [one.status for one in found] == [WorkerStatus.ONLINE] * len(self.machines)
+
+    def add(self, name: str, cable: network.Namespace | None = None) -> Machine:
+        """A machine, not started yet; with a cable, at its other end."""
+        cards = self.folder / f"{name}.cards.json"
+        write(cards, [Card() for _ in range(self._slots[1])])
+        variables = environment(cards, dict(os.environ)) | {"CALIBRL_WORKER_CPU_SLOTS": str(self._slots[0])}
+        if cable:
+            for variable in ("DATABASE_URL", "REDIS_URL"):
+                variables[variable] = variables[variable].replace("@127.0.0.1:", f"@{cable.host}:")
+        machine = Machine(name, self._logs / f"{name}.log", variables, cable.command if cable else ())
+        self._exit.callback(machine.stop)
+        self.machines.append(machine)
+        return machine
+
+    def machine(self, name: str) -> Machine:
+        """The machine of that name."""
+        return next(machine for machine in self.machines if machine.name == name)
+
+    def client(self) -> Client:
+        """For this stack's API."""
+        return Client(f"http://127.0.0.1:{self._api_port}", self._key)
+
+    def start_api(self) -> None:
+        """Start it and wait until it answers."""
+        address = ["--host", "127.0.0.1", "--port", str(self._api_port)]
+        api = [sys.executable, "-m", "uvicorn", "api.main:app", *address, "--timeout-graceful-shutdown", "1"]
+        self.api = processes.start(api, log=self._logs / "api.log", env=dict(os.environ), cwd=ROOT)
+        eventually(self._api_answers, 60)
+
+    def stop_api(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """End it."""
+        if self.api:
+            processes.stop(self.api, 10, number)
+            self.api = None
+
+    def _api_answers(self) -> bool:
+        try:
+            return httpx.get(f"http://127.0.0.1:{self._api_port}/readyz", timeout=2, trust_env=False).is_success
+        except httpx.HTTPError:
+            return False

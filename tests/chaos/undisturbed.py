@@ -1,0 +1,63 @@
+"""What a job tells when nobody disturbs it: its own config, run by itself. Made once for each different run."""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.conftest import ROOT
+
+RUN_SECONDS = 120.0
+Values = dict[int, dict[str, Any]]
+
+
+@dataclass
+class Told:
+    """A run's metrics (without perf/*) and histograms by step and name, and how many groups were sampled at a step."""
+
+    metrics: Values = field(default_factory=dict)
+    histograms: dict[tuple[int, str], tuple[list[float], list[int]]] = field(default_factory=dict)
+    samples: Counter[int] = field(default_factory=Counter)
+
+
+class Undisturbed:
+    """Runs, kept by what makes them differ."""
+
+    def __init__(self, folder: Path, trainer: str) -> None:
+        self._folder, self._trainer = folder, trainer
+        self._known: dict[str, Told] = {}
+
+    def of(self, config_file: Path) -> Told:
+        """The run of this config."""
+        config = json.loads(config_file.read_text())
+        if self._trainer == "tests.fake_trainer":
+            config["prompts_per_step"] = 1  # its milliseconds
+        text = json.dumps(config, sort_keys=True)
+        if text not in self._known:
+            self._known[text] = self._run(text, self._folder / str(len(self._known)) / "attempt-1")
+        return self._known[text]
+
+    def _run(self, text: str, run_dir: Path) -> Told:
+        run_dir.mkdir(parents=True)
+        (run_dir / "config.json").write_text(text)
+        command = [sys.executable, "-m", f"{self._trainer}.train", run_dir / "config.json", "--run-dir", run_dir]
+        subprocess.run(command, cwd=ROOT, check=True, timeout=RUN_SECONDS, capture_output=True)
+        told = Told()
+        for line in (run_dir / "events.jsonl").read_text().splitlines():
+            event = json.loads(line)
+            match event["type"]:
+                case "metrics":
+                    told.metrics[event["step"]] = comparable(event["values"])
+                case "histogram":
+                    told.histograms[event["step"], event["name"]] = (event["edges"], event["counts"])
+                case "sample":
+                    told.samples[event["step"]] += 1
+        return told
+
+
+def comparable(values: dict[str, Any]) -> dict[str, Any]:
+    """A step's values without those that measure time and memory."""
+    return {name: value for name, value in values.items() if not name.startswith("perf/")}
