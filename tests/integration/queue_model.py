@@ -85,7 +85,7 @@ class Model:
         self.jobs: dict[UUID, Job] = {}  # by age
         self.projects = {name: Project() for name in ("default", "a", "b")}
         self.machines = {
-            "cpu": Machine(2, 0, {"site": "x"}),
+            "cpu": Machine(1, 0, {"site": "x"}),
             "two": Machine(0, 2, {"site": "y"}),
             "three": Machine(1, 3, {"site": "x"}),
         }

@@ -1,0 +1,62 @@
+"""Many who ask things of the same jobs at once."""
+
+import random
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from uuid import UUID
+
+import pytest
+
+from jobs import lifecycle
+from jobs.db import session_scope
+from jobs.errors import Conflict
+from jobs.lifecycle import Claim, LeaseLost
+from jobs.repository import projects
+from jobs.schemas import JobStatus, ProjectSettings
+from tests.integration import life
+from tests.integration.queue_model import LEASED
+from tests.integration.queue_rows import check_rows, looking_at
+
+pytestmark = pytest.mark.integration
+S = JobStatus
+
+
+def crowd(seed: int, ids: list[UUID], claims: list[Claim]) -> None:
+    """One of several that ask things of the same jobs at once: some of it is refused, and nothing else may go wrong."""
+    asking = [lifecycle.cancel, lifecycle.pause, lifecycle.resume, lifecycle.resume, lifecycle.retry]
+    dice = random.Random(seed)
+    for _ in range(40):
+        with suppress(Conflict, LeaseLost):
+            match dice.choice(["ask", "ask", "claim", "claim", "finish", "finish", "sweep"]):
+                case "ask":
+                    with session_scope() as session:
+                        dice.choice(asking)(session, dice.choice(ids), actor="user")
+                case "claim":
+                    with session_scope() as session:
+                        found = lifecycle.claim(session, worker=dice.choice(["cpu", "gpu"]))
+                    claims += [found] if found else []
+                case "finish" if claims:
+                    life.finish(dice.choice(claims), dice.choice([S.SUCCEEDED, S.FAILED, S.QUEUED, S.PAUSED]))
+                case "sweep":
+                    life.expire(dice.choice(ids))
+                    life.sweep()
+
+
+def test_a_crowd_at_once_breaks_nothing(database: str) -> None:
+    life.machine("cpu", cpu_slots=3)
+    life.machine("gpu", cpu_slots=0, gpus=6)
+    with session_scope() as session:
+        projects.put(session, "capped", ProjectSettings(max_gpus=2).model_dump())
+    ids: list[UUID] = []
+    for index in range(24):
+        needs = [ids[-1], ids[-3]] if index % 4 == 3 else []
+        ids.append(life.submit(*needs, project="capped", resources={"gpus": index % 2}))
+    claims: list[Claim] = []
+    with ThreadPoolExecutor(6) as pool:
+        for done in [pool.submit(crowd, seed, ids, claims) for seed in range(6)]:
+            done.result(120)
+    life.sweep()  # a dependent that was retried while what it needs was failing
+    with looking_at(database) as connection:
+        found = check_rows(connection)
+    assert len({(claim.job_id, claim.attempt) for claim in claims}) == len(claims)
+    assert sum(row.gpus for row in found.values() if row.status in LEASED) <= 2
