@@ -27,7 +27,7 @@ from tests.chaos.machine import Machine
 from tests.conftest import ROOT, eventually
 from tests.fake_nvml import Card, environment, write
 
-LEASE_SECONDS = 3.0
+LEASE_SECONDS = 5.0
 MACHINES = ("left", "right")
 SLOTS = (2, 1)  # of each machine: CPU slots and GPUs
 TIMES = {
