@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from threading import Lock
 from typing import Any
 
-from sqlalchemy import Engine, create_engine
+import psycopg
+from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.orm import Session
 
 from calibrl_core.report import jsonable
@@ -17,7 +18,12 @@ from jobs.settings import get_settings
 from jobs.text import storable
 
 # Nothing waits for the database without a limit: not for an address, a statement, a lock, or a forgotten transaction.
-_OPTIONS = "-c timezone=UTC -c statement_timeout=30s -c lock_timeout=10s -c idle_in_transaction_session_timeout=15s"
+# The keepalives are the server's: it ends what a client that was cut off has begun, with its locks.
+_OPTIONS = (
+    "-c timezone=UTC -c statement_timeout=30s -c lock_timeout=10s -c idle_in_transaction_session_timeout=15s"
+    " -c tcp_keepalives_idle=5 -c tcp_keepalives_interval=3 -c tcp_keepalives_count=3"
+)
+_HAS_TRANSACTION_TIMEOUT = 170_000  # PostgreSQL's version
 _WAKES = "wakes"
 _engines: dict[str, Engine] = {}
 _lock = Lock()
@@ -27,8 +33,15 @@ def _to_json(value: Any) -> str:
     return json.dumps(storable(jsonable(value)), allow_nan=False, ensure_ascii=False)
 
 
+def _limit_transactions(connection: psycopg.Connection[Any], _: Any) -> None:
+    """Not even a client that stops in the middle of a batch, when the server counts it as active, keeps its locks."""
+    if connection.info.server_version >= _HAS_TRANSACTION_TIMEOUT:
+        connection.execute("SET transaction_timeout = '30s'")
+        connection.commit()
+
+
 def _make_engine(url: str) -> Engine:
-    return create_engine(
+    engine = create_engine(
         url,
         pool_size=5,
         max_overflow=15,
@@ -38,6 +51,8 @@ def _make_engine(url: str) -> Engine:
         json_serializer=_to_json,
         connect_args={"connect_timeout": 5, "options": _OPTIONS, "tcp_user_timeout": 15_000},
     )
+    event.listen(engine, "connect", _limit_transactions)
+    return engine
 
 
 def get_engine() -> Engine:

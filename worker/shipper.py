@@ -169,7 +169,7 @@ class Shipper:
                     self.error = self.error or event  # other processes' errors follow from the first one's
                 case Finish():
                     self.finish = event
-                    self.step = event.step
+                    self.step, self.stepped = event.step, True
         metrics.upsert(session, job_id, metric_rows)
         histograms.upsert(session, job_id, histogram_rows)
         if self.step is not None:

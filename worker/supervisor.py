@@ -176,6 +176,7 @@ class Supervisor:
         while self.order is not Order.ABANDON and time.monotonic() < deadline:
             self._beat_if_due()
             more = self._contact(self._shipper.ship)
+            self._tidy_once()
             if more is False and self._contact(lambda: self._finish(status, starved)):
                 return
             if not more:
