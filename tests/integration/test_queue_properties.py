@@ -26,6 +26,7 @@ from jobs.lifecycle import Claim, LeaseLost
 from jobs.repository import checkpoints, projects, workers
 from jobs.schemas import JobStatus, Priority, ProjectSettings, WaitReason
 from jobs.settings import get_settings
+from tests.conftest import eventually
 from tests.integration import life
 from tests.integration.queue_model import FINAL, HOUR, LEASE, LOST, Job, Model
 from tests.integration.queue_rows import check_rows, looking_at
@@ -82,6 +83,10 @@ def connection(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[psyco
     monkeypatch.setenv("CALIBRL_LEASE_SECONDS", str(LEASE))
     get_settings.cache_clear()
     with looking_at(database) as opened:
+        # A lease that ran out before the server was up does not count: let what has just run out be later than that.
+        eventually(
+            lambda: opened.execute("SELECT 1 WHERE now() > pg_postmaster_start_time() + interval '6 s'").fetchone()
+        )
         yield opened
     get_settings.cache_clear()
 
@@ -267,7 +272,7 @@ class Queue(RuleBasedStateMachine):
         """All that is written happened so much longer ago; machines that are not silent have been heard of since."""
         self.model.now += seconds
         columns = {
-            "jobs": ("created_at", "started_at", "finished_at", "lease_expires_at"),
+            "jobs": ("created_at", "started_at", "finished_at"),
             "attempts": ("started_at", "finished_at"),
             "workers": ("heartbeat_at",),
             "gpus": ("released_at",),
@@ -275,6 +280,8 @@ class Queue(RuleBasedStateMachine):
         for table, names in columns.items():
             moved = ", ".join(f"{name} = {name} - interval '{seconds} seconds'" for name in names)
             self.connection.execute(f"UPDATE {table} SET {moved}".encode())
+        lease = f"greatest(lease_expires_at - interval '{seconds} seconds', now() - interval '1 second')"
+        self.connection.execute(f"UPDATE jobs SET lease_expires_at = {lease} WHERE lease_token IS NOT NULL".encode())
         self.hear_machines(silent)
 
     def sweep(self, preempts: bool) -> None:
@@ -306,7 +313,7 @@ class Queue(RuleBasedStateMachine):
                 machine = self.model.machines[name]
                 unclean = workers.unclean_gpus(session, name)
                 assert unclean == {index for index, job_id in machine.cards.items() if job_id is None} - machine.clean
-                workers.beat(session, name, [life.card(index) for index in machine.cards], set())
+                workers.beat(session, name, [life.card(index) for index in machine.cards], [])
                 workers.mark_clean(session, name, unclean)
                 machine.heard = self.model.now
                 machine.clean |= unclean
