@@ -71,6 +71,7 @@ MOVES = st.one_of(
     move("machine", MACHINES, st.sampled_from(["started", "online", "online", "draining", "stopping"])),
     move("hear_machines", st.lists(MACHINES, max_size=1)),
     move("pass_time", st.sampled_from(LEAPS), st.lists(MACHINES, max_size=1)),
+    move("take_over"),
     move("sweep", st.sampled_from([True, True, False])),
     move("limit", st.sampled_from(["a", "b"]), *map(st.sampled_from, LIMITS)),
     move("look"),
@@ -243,7 +244,10 @@ class Queue(RuleBasedStateMachine):
         """What a worker does with a claim, be it still its own or not."""
         if not self.claims:
             return
-        among = [claim for claim in self.claims if self._holds(claim) != stale] or self.claims
+        lost = [claim for claim in self.claims if not self._holds(claim)]
+        taken_over = [claim for claim in lost if self.model.jobs[claim.job_id].held]
+        own = [claim for claim in self.claims if self._holds(claim)]
+        among = (taken_over or lost if stale else own) or self.claims
         claim = among[pick % len(among)]
         job, holds = self.model.jobs[claim.job_id], self._holds(claim)
         try:
@@ -323,6 +327,13 @@ class Queue(RuleBasedStateMachine):
             self.start_machine(name)
         else:
             self.drain(name, what)
+
+    def take_over(self) -> None:
+        """Every worker is silent for too long, and what it ran is claimed again."""
+        self.pass_time(LEAPS[-1], [])
+        self.sweep(False)
+        self.hear_machines([])
+        self.claim([*self.model.machines] * 2)
 
     def drain(self, name: str, to: str) -> None:
         if self.model.machines[name].status == to:
