@@ -77,10 +77,11 @@ def worker_frozen(scene: Scene) -> None:
 
 def worker_cut_off(scene: Scene) -> None:
     """A worker's network is gone until others have its jobs; then it is there again."""
-    assert scene.stack.cable is not None
-    scene.strike(scene.stack.cable.cut)
+    cable = scene.machine.cable
+    assert cable is not None
+    scene.strike(cable.cut)
     scene.until_taken()
-    scene.stack.cable.join()
+    cable.join()
     scene.until_stale_gone(CUT_THAW_SECONDS)
 
 

@@ -2,13 +2,14 @@
 
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from calibrl.local import CELERY_FLAGS
 from jobs import processes
 from jobs.processes import Process
 from tests.chaos import pids
+from tests.chaos.network import Namespace
 from tests.conftest import ROOT, eventually
 
 STOP_SECONDS = 30.0
@@ -16,13 +17,12 @@ FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
 
 
 class Machine:
-    """`command`: what goes before the worker's own command."""
+    """`cable`: it is at the other end of that; None: nothing can be cut."""
 
-    def __init__(self, name: str, log: Path, environment: Mapping[str, str], command: Sequence[str] = ()) -> None:
-        self.name = name
+    def __init__(self, name: str, log: Path, environment: Mapping[str, str], cable: Namespace | None) -> None:
+        self.name, self.cable = name, cable
         self._log = log
         self._environment = {**environment, "CALIBRL_WORKER_NAME": name}
-        self._before = list(command)
         self._clock = log.with_suffix(".clock")
         self._process: Process | None = None
 
@@ -42,7 +42,7 @@ class Machine:
         self.kill()
         worker = ["-m", "celery", "-A", "worker.tasks", "worker", "-n", f"{self.name}@%h", *CELERY_FLAGS]
         everything = self._environment | environment
-        command = [*self._before, sys.executable, *worker]
+        command = [*(self.cable.command if self.cable else ()), sys.executable, *worker]
         self._process = processes.start(command, log=self._log, env=everything, cwd=ROOT)
 
     def start_with_clock(self) -> None:

@@ -13,13 +13,13 @@ def _ip(*arguments: str) -> None:
 
 
 class Namespace:
-    """Made on entry, gone on exit. `host`: this machine's address on the cable."""
+    """Made on entry, gone on exit. `host`: this machine's address on the cable. `index` tells this process's apart."""
 
-    def __init__(self) -> None:
-        number = os.getpid() % 65_536
-        self.name = f"chaos{number}"
-        self._net = f"10.{200 + number % 50}.{number // 256}"
-        self._cable = f"ch{number}"
+    def __init__(self, index: int = 0) -> None:
+        number = os.getpid() % 32_768
+        self.name = f"chaos{number}-{index}"
+        self._net = f"10.{200 + number % 25 + 25 * index}.{number // 128}"
+        self._cable = f"ch{number}-{index}"
         self.host = OUTSIDE.format(net=self._net)
 
     @property

@@ -3,6 +3,7 @@
 import random
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -12,6 +13,7 @@ from jobs.schemas import JobStatus, Reason
 from tests.chaos import disk, orders, pids, verify
 from tests.chaos.cells import IDLE, State, applies
 from tests.chaos.faults import FAULTS, Fault
+from tests.chaos.machine import Machine
 from tests.chaos.scene import Scene
 from tests.chaos.stack import Stack
 from tests.chaos.tableau import Subject, Tableau
@@ -22,7 +24,6 @@ END_SECONDS = 90.0
 LEASES = 2  # within so many periods a job whose worker is gone must be claimed again
 RUNNING = (State.BEFORE, State.AFTER, State.SAVING, State.FINISHING)
 UNFELT = [fault.name for fault in FAULTS if fault.reach == "all"] + ["clock jumps"]  # a run goes on through these
-CLOCKED, FAR = "near", "far"
 
 
 @dataclass
@@ -79,21 +80,22 @@ class Round:
 
     def _prepare(self) -> None:
         if self._fault.name == "clock jumps":
-            machine = self._stack.machine(CLOCKED)
-            machine.stop()
-            machine.start_with_clock()
+            self._restart_machines(Machine.start_with_clock)
             self._stack.await_slots()
 
     def _restore(self) -> None:
         if self._fault.name == "clock jumps":
-            machine = self._stack.machine(CLOCKED)
-            machine.stop()
-            machine.start()
+            self._restart_machines(Machine.start)
         for machine in self._stack.machines:
             if not machine.alive():
                 self._complain(f"worker {machine.name} has ended by itself", lost=1)
                 machine.start()
         self._stack.await_slots()
+
+    def _restart_machines(self, start: Callable[[Machine], None]) -> None:
+        for machine in self._stack.machines:
+            machine.stop()
+            start(machine)
 
     def _victims(self) -> list[Subject]:
         subjects = self._tableau.subjects
@@ -102,8 +104,7 @@ class Round:
         held = [subject for subject in subjects.values() if applies(self._fault.name, subject.state)]
         if self._fault.reach == "all":
             return held
-        name = {"clock jumps": CLOCKED, "worker cut off": FAR}.get(self._fault.name, subjects[self._aim].worker)
-        return [subject for subject in held if subject.worker == name]
+        return [subject for subject in held if subject.worker == subjects[self._aim].worker]
 
     def _strike(self) -> Scene:
         scene = Scene(self._stack, self._tableau, self._rng, self._victims())
@@ -194,8 +195,8 @@ class Round:
         self._tableau.release()
         for machine in self._stack.machines:
             machine.thaw()
-        if self._stack.cable:
-            self._stack.cable.join()
+            if machine.cable:
+                machine.cable.join()
         for subject in self._tableau.subjects.values():
             if subject.on_small_disk:
                 disk.free(subject.folder)

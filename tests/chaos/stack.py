@@ -1,10 +1,12 @@
-"""The stack that is hit: PostgreSQL, Valkey, the API, and worker machines, one of them in a network of its own."""
+"""The stack that is hit: PostgreSQL, Valkey, the API, and two worker machines, each in a network of its own."""
 
 import os
 import secrets
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
+from itertools import zip_longest
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -25,7 +27,8 @@ from tests.chaos.machine import Machine
 from tests.conftest import ROOT, eventually
 from tests.fake_nvml import Card, environment, write
 
-LEASE_SECONDS = 3.0
+LEASE_SECONDS = 5.0
+MACHINES = ("left", "right")
 SLOTS = (2, 1)  # of each machine: CPU slots and GPUs
 TIMES = {
     "CALIBRL_HEARTBEAT_SECONDS": "0.3",
@@ -36,18 +39,17 @@ TIMES = {
 
 
 class OpenPostgres(Postgres):
-    """One that the other end of a cable reaches, too."""
+    """One that the other ends of cables reach, too."""
 
-    network = "127.0.0.1/32"
+    hosts: Sequence[str] = ()
 
     def _run(self, program: str, *arguments: str | Path) -> Process:
         if program != "postgres":
             return super()._run(program, *arguments)
         access = self.folder / "data" / "pg_hba.conf"
-        line = f"host all all {self.network} scram-sha-256\n"
-        if line not in access.read_text():
-            with access.open("a") as file:
-                file.write(line)
+        lines = [f"host all all {host}/24 scram-sha-256\n" for host in self.hosts]
+        with access.open("a") as file:
+            file.writelines(lines)  # again at each start; the first one counts
         settings = (
             "listen_addresses=*",
             "log_lock_waits=on",
@@ -58,15 +60,14 @@ class OpenPostgres(Postgres):
 
 
 class OpenValkey(Valkey):
-    """The same; the address is given once the server runs."""
+    """The same; the addresses are given once the server runs."""
 
-    host: str | None = None
+    hosts: Sequence[str] = ()
 
     def wait_ready(self) -> None:
         super().wait_ready()
-        if self.host:
-            with redis.Redis.from_url(self.url) as client:
-                client.config_set("bind", f"127.0.0.1 {self.host}")
+        with redis.Redis.from_url(self.url) as client:
+            client.config_set("bind", " ".join(["127.0.0.1", *self.hosts]))
 
 
 class Stack:
@@ -89,7 +90,7 @@ class Stack:
         self._trainer, self._slots, self.lease_seconds = trainer, slots, lease_seconds
         self._exit = ExitStack()
         self.without: dict[str, str] = {}
-        self.cable: network.Namespace | None = None
+        self._cables: list[network.Namespace] = []
         self.postgres = OpenPostgres(self.folder / "postgres", self._logs / "postgres.log", durable=False)
         self.valkey = OpenValkey(self.folder / "valkey", self._logs / "valkey.log")
         self.machines: list[Machine] = []
@@ -115,9 +116,8 @@ class Stack:
         if trouble := network.possible():
             self.without["worker cut off"] = trouble
         else:
-            self.cable = self._exit.enter_context(network.Namespace())
-            self.postgres.network = f"{self.cable.host}/24"
-            self.valkey.host = self.cable.host
+            self._cables = [self._exit.enter_context(network.Namespace(index)) for index in range(len(MACHINES))]
+            self.postgres.hosts = self.valkey.hosts = [cable.host for cable in self._cables]
         self._exit.enter_context(self.valkey)
         self._exit.enter_context(self.postgres)
         self._set_environment()
@@ -144,10 +144,8 @@ class Stack:
         get_settings.cache_clear()
 
     def _start_machines(self) -> None:
-        self.add("near")
-        self.add("far", self.cable)
-        for machine in self.machines:
-            machine.start()
+        for name, cable in zip_longest(MACHINES, self._cables):
+            self._add(name, cable).start()
         self.await_slots()
 
     def await_slots(self) -> None:
@@ -160,15 +158,14 @@ class Stack:
         found = orders.asked(lambda session: machines.page(session, after="", limit=100))
         return [one.status for one in found] == [WorkerStatus.ONLINE] * len(self.machines)
 
-    def add(self, name: str, cable: network.Namespace | None = None) -> Machine:
-        """A machine, not started yet; with a cable, at its other end."""
+    def _add(self, name: str, cable: network.Namespace | None) -> Machine:
         cards = self.folder / f"{name}.cards.json"
         write(cards, [Card() for _ in range(self._slots[1])])
         variables = environment(cards, dict(os.environ)) | {"CALIBRL_WORKER_CPU_SLOTS": str(self._slots[0])}
         if cable:
             for variable in ("DATABASE_URL", "REDIS_URL"):
                 variables[variable] = variables[variable].replace("@127.0.0.1:", f"@{cable.host}:")
-        machine = Machine(name, self._logs / f"{name}.log", variables, cable.command if cable else ())
+        machine = Machine(name, self._logs / f"{name}.log", variables, cable)
         self._exit.callback(machine.stop)
         self.machines.append(machine)
         return machine
