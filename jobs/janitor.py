@@ -26,7 +26,7 @@ from jobs.repository import events, janitor, jobs
 from jobs.settings import Settings
 
 DAY = 86_400.0
-CHECKPOINTS = "checkpoints"  # as `calibrl_core.checkpoint` names it
+CHECKPOINTS = ("checkpoints", "kept")  # of an attempt: its trainer's, and its supervisor's links to them
 REMOVED = ".removed-"  # begins the name of a folder whose removal has begun
 
 log = structlog.get_logger()
@@ -60,7 +60,7 @@ def find(settings: Settings) -> list[Finding]:
     # First the folders, then the database: a job is in there before it has a folder.
     folders = _run_folders(settings)
     with session_scope() as session:
-        leases = janitor.expired(session)
+        leases = janitor.expired(session, settings.lease_seconds)
         known = janitor.known(session, folders.keys())
         due = {row.id: row for row in _due(session, folders.keys())}
         named = {_in_job(job_id, path) for job_id, path in janitor.checkpoint_paths(session, known.keys())}
@@ -139,11 +139,11 @@ def _orphan_run(job_id: UUID, path: Path, born: float) -> Iterator[Finding]:
         yield Finding(Kind.ORPHAN_RUN, job_id, path, size, "the database knows no such job")
 
 
-def _orphan_checkpoints(row: Row[Any], folder: Path, named: set[tuple[UUID, str]]) -> Iterator[Finding]:
+def _orphan_checkpoints(row: Row[Any], folder: Path, named: set[tuple[UUID, str, str]]) -> Iterator[Finding]:
     for attempt in _folders(folder, "attempt-[0-9]*"):
         if int(attempt.name.removeprefix("attempt-")) > row.attempt:
             continue  # it has begun since the database was asked
-        for path in _folders(attempt / CHECKPOINTS, "*"):
+        for path in (path for name in CHECKPOINTS for path in _folders(attempt / name, "*")):
             if _in_job(row.id, str(path)) not in named:
                 half = path.name.startswith(".partial-") or path.suffix == ".partial"
                 why = f"{attempt.name} has ended, and {'left it half written' if half else 'nothing names it'}"
@@ -156,9 +156,9 @@ def _retention(row: Row[Any], folder: Path | None) -> Finding:
     return Finding(Kind.RETENTION, row.id, folder, size, why)
 
 
-def _in_job(job_id: UUID, path: str) -> tuple[UUID, str]:
+def _in_job(job_id: UUID, path: str) -> tuple[UUID, str, str]:
     """A checkpoint by its job, attempt and name: wherever the data folder has been moved to since."""
-    return job_id, "/".join(Path(path).parts[-3:])
+    return job_id, Path(path).parent.parent.name, Path(path).name
 
 
 def _runs(settings: Settings) -> Path:

@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import JSONPATH
 from sqlalchemy.orm import Session, aliased
 
 from jobs.models import Checkpoint, Histogram, Image, Job, JobDependency, JobImage, LogChunk, Metric, Project, Sample
+from jobs.repository import jobs
 from jobs.repository.jobs import LEASED
 from jobs.schemas import JobStatus
 
@@ -18,11 +19,10 @@ _FINAL = [status for status in JobStatus if status.final]
 _KEPT = (Metric, Histogram, Sample, LogChunk, Checkpoint)
 
 
-def expired(session: Session) -> list[Row[Any]]:
+def expired(session: Session, lease_seconds: float) -> list[Row[Any]]:
     """Jobs whose worker has not renewed its lease: `id`, `worker`, `attempt`, and `seconds` since it ran out."""
     seconds = func.extract("epoch", func.now() - Job.lease_expires_at).label("seconds")
-    query = select(Job.id, Job.worker, Job.attempt, seconds)
-    query = query.where(Job.status.in_(LEASED), Job.lease_expires_at < func.now())
+    query = select(Job.id, Job.worker, Job.attempt, seconds).where(*jobs.expired(lease_seconds))
     return list(session.execute(query.order_by(Job.lease_expires_at)))
 
 

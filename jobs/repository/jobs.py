@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, delete, exists, func, select, tuple_, update
+from sqlalchemy import ColumnElement, Select, delete, exists, func, select, tuple_, update
 from sqlalchemy.orm import Session, aliased
 
 from jobs.errors import FieldError, Invalid, NotFound
@@ -83,15 +83,19 @@ def lock_queued(session: Session, job_id: UUID) -> Job | None:
     return session.scalar(_fresh(query.with_for_update(skip_locked=True)))
 
 
-def lock_expired(session: Session, limit: int, lease_seconds: float) -> list[Job]:
-    """Jobs whose worker has not renewed its lease in time, locked.
+def expired(lease_seconds: float) -> tuple[ColumnElement[bool], ...]:
+    """Which jobs are those whose worker has not renewed its lease in time.
 
     While the server was down nobody could: what ended before it was up again gets a whole lease from then on.
     """
     up = func.pg_postmaster_start_time()
     could = (Job.lease_expires_at > up + UP_AGAIN) | (up + timedelta(seconds=lease_seconds) < func.now())
-    query = select(Job).where(Job.status.in_(LEASED), Job.lease_expires_at < func.now(), could)
-    query = query.order_by(*_AGE).limit(limit)
+    return Job.status.in_(LEASED), Job.lease_expires_at < func.now(), could
+
+
+def lock_expired(session: Session, limit: int, lease_seconds: float) -> list[Job]:
+    """Jobs whose worker has not renewed its lease in time, locked."""
+    query = select(Job).where(*expired(lease_seconds)).order_by(*_AGE).limit(limit)
     return list(session.scalars(_fresh(query.with_for_update(skip_locked=True))))
 
 

@@ -190,6 +190,18 @@ def test_checkpoints_of_attempts_that_have_ended_go_where_nothing_names_them() -
     assert clean() == []
 
 
+def test_a_supervisors_links_go_with_what_they_keep() -> None:
+    id = submit()
+    claimed = claim()
+    note(id, 4, checkpoint(id, 4))
+    links = folder(id) / "kept"
+    for name in ("step-000004", "step-000003"):
+        (links / name).mkdir(parents=True)
+    finish(claimed, S.QUEUED)
+    assert [found.path for found in clean()] == [links / "step-000003"]
+    assert (links / "step-000004").exists()  # the next attempt goes on from there if the trainer has removed its own
+
+
 def test_a_file_that_also_lies_elsewhere_frees_nothing() -> None:
     id = submit()
     claimed = claim()

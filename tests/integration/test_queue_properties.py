@@ -26,6 +26,7 @@ from jobs.lifecycle import Claim, LeaseLost
 from jobs.repository import checkpoints, projects, workers
 from jobs.schemas import JobStatus, Priority, ProjectSettings, WaitReason
 from jobs.settings import get_settings
+from tests.conftest import eventually
 from tests.integration import life
 from tests.integration.queue_model import FINAL, HOUR, LEASE, LOST, Job, Model
 from tests.integration.queue_rows import check_rows, looking_at
@@ -64,12 +65,13 @@ MOVES = st.one_of(
     move("prioritise", PICK, st.sampled_from(PRIORITIES)),
     move("claim", st.lists(MACHINES, min_size=1, max_size=4)),
     move("claim", st.lists(MACHINES, min_size=1, max_size=4)),
-    move("work", PICK, st.booleans(), st.sampled_from(["finish", "heartbeat", "checkpoint", "start"]), HOW),
+    move("work", PICK, st.just(True), st.sampled_from(["finish", "heartbeat", "checkpoint", "start"]), HOW),
     move("work", PICK, st.just(False), st.just("finish"), HOW),
-    move("work", PICK, st.just(False), st.sampled_from(["finish", "heartbeat", "checkpoint"]), HOW),
+    move("work", PICK, st.just(False), st.sampled_from(["finish", "heartbeat", "checkpoint", "start"]), HOW),
     move("machine", MACHINES, st.sampled_from(["started", "online", "online", "draining", "stopping"])),
     move("hear_machines", st.lists(MACHINES, max_size=1)),
     move("pass_time", st.sampled_from(LEAPS), st.lists(MACHINES, max_size=1)),
+    move("take_over"),
     move("sweep", st.sampled_from([True, True, False])),
     move("limit", st.sampled_from(["a", "b"]), *map(st.sampled_from, LIMITS)),
     move("look"),
@@ -82,6 +84,10 @@ def connection(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[psyco
     monkeypatch.setenv("CALIBRL_LEASE_SECONDS", str(LEASE))
     get_settings.cache_clear()
     with looking_at(database) as opened:
+        # A lease that ran out before the server was up does not count: let what has just run out be later than that.
+        eventually(
+            lambda: opened.execute("SELECT 1 WHERE now() > pg_postmaster_start_time() + interval '6 s'").fetchone()
+        )
         yield opened
     get_settings.cache_clear()
 
@@ -238,7 +244,10 @@ class Queue(RuleBasedStateMachine):
         """What a worker does with a claim, be it still its own or not."""
         if not self.claims:
             return
-        among = [claim for claim in self.claims if self._holds(claim) != stale] or self.claims
+        lost = [claim for claim in self.claims if not self._holds(claim)]
+        taken_over = [claim for claim in lost if self.model.jobs[claim.job_id].held]
+        own = [claim for claim in self.claims if self._holds(claim)]
+        among = (taken_over or lost if stale else own) or self.claims
         claim = among[pick % len(among)]
         job, holds = self.model.jobs[claim.job_id], self._holds(claim)
         try:
@@ -267,7 +276,7 @@ class Queue(RuleBasedStateMachine):
         """All that is written happened so much longer ago; machines that are not silent have been heard of since."""
         self.model.now += seconds
         columns = {
-            "jobs": ("created_at", "started_at", "finished_at", "lease_expires_at"),
+            "jobs": ("created_at", "started_at", "finished_at"),
             "attempts": ("started_at", "finished_at"),
             "workers": ("heartbeat_at",),
             "gpus": ("released_at",),
@@ -275,6 +284,8 @@ class Queue(RuleBasedStateMachine):
         for table, names in columns.items():
             moved = ", ".join(f"{name} = {name} - interval '{seconds} seconds'" for name in names)
             self.connection.execute(f"UPDATE {table} SET {moved}".encode())
+        lease = f"greatest(lease_expires_at - interval '{seconds} seconds', now() - interval '1 second')"
+        self.connection.execute(f"UPDATE jobs SET lease_expires_at = {lease} WHERE lease_token IS NOT NULL".encode())
         self.hear_machines(silent)
 
     def sweep(self, preempts: bool) -> None:
@@ -306,7 +317,7 @@ class Queue(RuleBasedStateMachine):
                 machine = self.model.machines[name]
                 unclean = workers.unclean_gpus(session, name)
                 assert unclean == {index for index, job_id in machine.cards.items() if job_id is None} - machine.clean
-                workers.beat(session, name, [life.card(index) for index in machine.cards], set())
+                workers.beat(session, name, [life.card(index) for index in machine.cards], [])
                 workers.mark_clean(session, name, unclean)
                 machine.heard = self.model.now
                 machine.clean |= unclean
@@ -316,6 +327,13 @@ class Queue(RuleBasedStateMachine):
             self.start_machine(name)
         else:
             self.drain(name, what)
+
+    def take_over(self) -> None:
+        """Every worker is silent for too long, and what it ran is claimed again."""
+        self.pass_time(LEAPS[-1], [])
+        self.sweep(False)
+        self.hear_machines([])
+        self.claim([*self.model.machines] * 2)
 
     def drain(self, name: str, to: str) -> None:
         if self.model.machines[name].status == to:
