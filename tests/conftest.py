@@ -120,7 +120,15 @@ def template(postgres_url: str) -> str:
         get_settings.cache_clear()
         command.upgrade(Config(ROOT / "alembic.ini"), "head")
     get_settings.cache_clear()
+    eventually(lambda: _up_for(postgres_url, 5))  # leases that ended before it was up are not taken away at once
     return "template_migrated"
+
+
+def _up_for(url: str, seconds: float) -> bool:
+    with psycopg.connect(url.replace("+psycopg", ""), connect_timeout=10) as connection:
+        statement = "SELECT now() - pg_postmaster_start_time() > %s * interval '1 s'"
+        (up,) = connection.execute(statement, [seconds]).fetchone() or (False,)
+        return bool(up)
 
 
 @pytest.fixture
