@@ -16,7 +16,6 @@ from jobs.lifecycle import KnownCheckpoint
 CHECKPOINTS = "checkpoints"  # as `calibrl_core.checkpoint` names it
 KEPT = "kept"
 ATTEMPT = "attempt-"
-EARLIER_LAYOUT = "checkpoints"  # of jobs from before attempts had folders: right in the job's
 
 
 def begin(run_dir: Path, checkpoints: Sequence[KnownCheckpoint]) -> None:
@@ -32,8 +31,8 @@ def begin(run_dir: Path, checkpoints: Sequence[KnownCheckpoint]) -> None:
     for checkpoint in checkpoints:
         source = Path(checkpoint.path)
         kept = source.parent.parent / KEPT / source.name
-        if not (folder / source.name).exists():
-            _ = _link_tree(source, folder) or _link_tree(kept, folder)
+        if not (folder / source.name).exists() and not _link_tree(source, folder):
+            _link_tree(kept, folder)
 
 
 def keep(run_dir: Path, checkpoints: Iterable[Path]) -> None:
@@ -61,7 +60,8 @@ def remove_earlier_checkpoints(run_dir: Path) -> None:
     """
     job_dir, number = run_dir.parent, _number(run_dir)
     earlier = [path for path in job_dir.glob(f"{ATTEMPT}*") if _number(path) < number]
-    for folder in (*(attempt / name for attempt in earlier for name in (CHECKPOINTS, KEPT)), job_dir / EARLIER_LAYOUT):
+    left = [attempt / name for attempt in earlier for name in (CHECKPOINTS, KEPT)]
+    for folder in (*left, job_dir / CHECKPOINTS):  # the last: of jobs from before attempts had folders
         shutil.rmtree(folder, ignore_errors=True)
 
 
