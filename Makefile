@@ -34,6 +34,7 @@ fuzz-queue: $(INSTALLED)  ## random operations on the queue beside a model of it
 test-vllm: $(VLLM)  ## the rollout engine on vLLM, in an environment of its own: 1.5 GB, some minutes
 	@.venv-vllm/bin/python -m pytest -W default --confcutdir=tests/unit/calibrl_core \
 		tests/unit/calibrl_core/test_rollout_contract.py tests/unit/calibrl_core/test_rollout_vllm.py
+
 chaos: $(INSTALLED)  ## faults against the queue on the real stack, some 40 minutes: nothing lost, nothing doubled
 	@$(RUN) -m tests.chaos
 
@@ -92,5 +93,4 @@ $(VLLM): pyproject.toml
 	@.venv-vllm/bin/python -m pip install --no-build-isolation -e . pytest pytest-timeout | $(PROGRESS)
 	@touch $@
 
-.PHONY: help demo test test-vllm unit fuzz-queue lint bench bench-trainer bench-memory clean
-.PHONY: help demo test unit chaos chaos-short lint bench bench-trainer bench-memory bench-queue clean
+.PHONY: help demo test unit fuzz-queue test-vllm chaos chaos-short lint bench bench-trainer bench-memory bench-queue clean

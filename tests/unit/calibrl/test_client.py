@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from calibrl import client as client_module
-from calibrl.client import CalibrlError, Client, read_stack
+from calibrl.client import CalibrlError, Client, connection, read_stack
 from calibrl.folder_lock import folder_lock
 from jobs.schemas import JobStatus, ProjectSettings, job_spec_adapter
 from jobs.settings import get_settings
@@ -189,7 +188,7 @@ def test_nobody_listening_names_the_address_and_the_fix(service: Service) -> Non
 
 
 def test_a_silent_server_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "TIMEOUT", 0.2)
+    monkeypatch.setattr(connection, "TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:  # the kernel accepts; nobody ever answers
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with Client(url, "k") as client, pytest.raises(CalibrlError, match="did not answer GET /v1/jobs in time"):
@@ -199,7 +198,7 @@ def test_a_silent_server_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_job_whose_data_is_being_checked_is_waited_for(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     checked = Event()
     service.on("POST", "/v1/jobs", lambda: (201, job()) if checked.wait(30) else problem(500, "Not asked to go on"))
-    monkeypatch.setattr(client_module, "TIMEOUT", 0.2)
+    monkeypatch.setattr(connection, "TIMEOUT", 0.2)
     with (
         socket.create_server(("127.0.0.1", 0)) as silent,
         Client() as client,

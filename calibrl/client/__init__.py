@@ -1,0 +1,34 @@
+"""The Python client of the service: typed, synchronous, and safe to share between threads.
+
+with Client() as client:                       # CALIBRL_API_URL and CALIBRL_API_KEY, or the running local stack
+    job = client.submit({"kind": "train", ...})
+    print(client.job(job.id).status)
+"""
+
+import httpx
+
+from calibrl.client.address import STACK_FILE, Stack, read_stack
+from calibrl.client.connection import checked
+from calibrl.client.errors import CalibrlError
+from calibrl.client.jobs import Jobs
+from calibrl.client.projects import Projects
+from calibrl.client.queue import Queue
+from calibrl.client.runs import Runs
+from jobs.schemas import Health
+
+__all__ = ["STACK_FILE", "CalibrlError", "Client", "Stack", "read_stack"]
+
+
+class Client(Jobs, Runs, Queue, Projects):
+    """The service's REST API. Every method raises `CalibrlError` where it can't do what it says.
+
+    `url` and `api_key` default to CALIBRL_API_URL and CALIBRL_API_KEY, and those to the running local stack's;
+    with `data_dir`, to the stack that runs on that folder.
+    """
+
+    def ready(self) -> Health:
+        """Whether the service reaches what it needs; `ok` False is an answer, not an error."""
+        response = self._once("GET", "/readyz")
+        if response.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+            return self._parsed(Health, response)
+        return self._parsed(Health, checked(response))

@@ -1,0 +1,139 @@
+"""How requests are sent, tried again, and their answers read."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from urllib.parse import quote
+from uuid import UUID
+
+import httpx
+from pydantic import BaseModel, ValidationError
+from tenacity import Retrying, retry_if_exception_type, retry_if_result, stop_after_attempt, wait_exponential
+
+from calibrl.client.address import address_and_key
+from calibrl.client.errors import CalibrlError, Unreachable
+
+TIMEOUT = httpx.Timeout(15.0, connect=3.0)
+RETRIED = frozenset({502, 503})
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+Model = TypeVar("Model", bound=BaseModel)
+JobId = UUID | str
+
+
+class Connection:
+    """To one service, with one key: each resource's methods build on it."""
+
+    def __init__(self, url: str | None = None, api_key: str | None = None, *, data_dir: Path | None = None) -> None:
+        self.url, key = address_and_key(url, api_key, data_dir)
+        try:
+            address = httpx.URL(self.url)
+        except httpx.InvalidURL:
+            address = httpx.URL()
+        if address.scheme not in ("http", "https") or not address.host:
+            raise CalibrlError(f"{self.url!r} is no address of a service: give one like http://127.0.0.1:8000")
+        if not (key.isascii() and key.isprintable()):
+            raise CalibrlError("the key has characters that no HTTP header can carry: check CALIBRL_API_KEY")
+        self._http = httpx.Client(
+            base_url=address,
+            headers={"Authorization": f"Bearer {key}"},
+            timeout=TIMEOUT,
+            trust_env=address.host not in LOOPBACK,  # no HTTP_PROXY for this very machine
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Drop the connections."""
+        self._http.close()
+
+    def _get(self, model: type[Model], path: str, **params: object) -> Model:
+        return self._parsed(model, self._fetch(path, **params))
+
+    def _fetch(self, path: str, **params: object) -> httpx.Response:
+        """A GET, tried again where the connection or a proxy in between broke: reading twice does no harm."""
+        given = {name: str(value) for name, value in params.items() if value is not None}
+        retrying = Retrying(
+            stop=stop_after_attempt(3),
+            wait=wait_exponential(multiplier=0.1, max=1),
+            retry=retry_if_exception_type(Unreachable) | retry_if_result(_passing_trouble),
+            retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
+        )
+        response: httpx.Response = retrying(self._once, "GET", path, params=given)
+        return checked(response)
+
+    def _ask(self, model: type[Model], path: str) -> Model:
+        return self._parsed(model, checked(self._once("POST", path)))
+
+    def _send(
+        self, method: str, model: type[Model], path: str, given: Mapping[str, Any] | BaseModel, **options: Any
+    ) -> Model:
+        content = given.model_dump(mode="json", exclude_unset=True) if isinstance(given, BaseModel) else given
+        try:
+            body = json.dumps(content, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise CalibrlError(f"the request holds something that JSON can't say: {error}") from error
+        headers = {"Content-Type": "application/json"}
+        answer = self._once(method, path, content=body, headers=headers, **options)
+        return self._parsed(model, checked(answer))
+
+    def _once(self, method: str, path: str, **options: Any) -> httpx.Response:
+        try:
+            return self._http.request(method, path, **options)
+        except httpx.ConnectError as error:
+            raise Unreachable(f"nothing answers at {self.url}: start the service with `calibrl up`") from error
+        except httpx.TimeoutException as error:
+            raise CalibrlError(f"{self.url} did not answer {method} {path} in time; is it overloaded?") from error
+        except httpx.RemoteProtocolError as error:
+            raise Unreachable(f"{self.url} broke off the connection: {error}") from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise CalibrlError(f"{self.url} can't be asked for {path}: {error}") from error
+
+    def _parsed(self, model: type[Model], response: httpx.Response) -> Model:
+        try:
+            return model.model_validate_json(response.content)
+        except ValidationError as error:
+            fault = error.errors()[0]
+            where = ".".join(str(part) for part in fault["loc"]) or "body"
+            raise CalibrlError(
+                f"{response.url} answered with something that is no {model.__name__}",
+                status=response.status_code,
+                detail=f"{where}: {fault['msg']}; is this the API, and of this version?",
+            ) from error
+
+
+def _passing_trouble(response: httpx.Response) -> bool:
+    return response.status_code in RETRIED
+
+
+def path_of(*parts: str) -> str:
+    return "/".join(["/v1", *(quote(part, safe="") for part in parts)])
+
+
+def job_path(id: JobId, *rest: str) -> str:
+    return path_of("jobs", str(id), *rest)
+
+
+def checked(response: httpx.Response) -> httpx.Response:
+    """The response, or its problem document (RFC 9457) as an error."""
+    if response.is_success:
+        return response
+    try:
+        problem = response.json()
+    except ValueError:
+        problem = None
+    if not isinstance(problem, dict) or "title" not in problem:
+        raise CalibrlError(f"{response.url} answered {response.status_code}", status=response.status_code)
+    raise CalibrlError(
+        str(problem["title"]),
+        status=response.status_code,
+        detail=problem.get("detail"),
+        errors=tuple(problem.get("errors") or ()),
+    )

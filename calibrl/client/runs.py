@@ -1,0 +1,39 @@
+"""What a run tells: curves, samples, checkpoints, log."""
+
+from calibrl.client.connection import Connection, JobId, job_path
+from jobs.schemas import Checkpoint, Histogram, LogChunk, MetricRow, Page, Sample, SampleSummary
+
+
+class Runs(Connection):
+    """What a run tells: curves, samples, checkpoints, log."""
+
+    def metrics(
+        self, id: JobId, *, names: list[str] | None = None, after_step: int = 0, limit: int = 1000
+    ) -> Page[MetricRow]:
+        """Metrics of the steps past `after_step`, ascending; all names, or those given."""
+        wanted = ",".join(names) if names is not None else None
+        return self._get(Page[MetricRow], job_path(id, "metrics"), names=wanted, after_step=after_step, limit=limit)
+
+    def histograms(self, id: JobId, name: str, *, after_step: int = 0, limit: int = 1000) -> Page[Histogram]:
+        """One histogram's history past `after_step`, ascending."""
+        return self._get(Page[Histogram], job_path(id, "histograms"), name=name, after_step=after_step, limit=limit)
+
+    def samples(self, id: JobId, *, step: int | None = None, after: int = 0, limit: int = 100) -> Page[SampleSummary]:
+        """Sampled groups in ascending id, without their contents."""
+        return self._get(Page[SampleSummary], job_path(id, "samples"), step=step, after=after, limit=limit)
+
+    def sample(self, id: JobId, sample_id: int) -> Sample:
+        """One sampled group, whole."""
+        return self._get(Sample, job_path(id, "samples", str(sample_id)))
+
+    def image(self, id: JobId, sha256: str) -> bytes:
+        """A sample's image: PNG bytes."""
+        return self._fetch(job_path(id, "images", sha256)).content
+
+    def log(self, id: JobId, *, after: int = 0) -> LogChunk:
+        """The job's log from byte `after` on; ask again with `after=chunk.next`."""
+        return self._get(LogChunk, job_path(id, "log"), after=after)
+
+    def checkpoints(self, id: JobId) -> list[Checkpoint]:
+        """The checkpoints that the job has kept."""
+        return self._get(Page[Checkpoint], job_path(id, "checkpoints")).data

@@ -1,0 +1,59 @@
+"""What a run tells of itself: curves, samples, checkpoints, log."""
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import Field
+
+from jobs.schemas.base import Record
+
+
+class MetricRow(Record):
+    """All metrics of one step, by `family/name`. Not finite: the strings NaN, Infinity, -Infinity."""
+
+    step: int
+    ts: datetime
+    values: dict[str, float | str]
+
+
+class Histogram(Record):
+    """Counts between fixed edges: `len(edges) == len(counts) + 1`; outliers fall in the end bins."""
+
+    step: int
+    name: str
+    edges: list[float]
+    counts: list[int]
+
+
+class SampleSummary(Record):
+    """A sampled group, without its contents."""
+
+    id: int
+    step: int
+    prompt_id: str
+    mean_reward: float | None
+    passed: int = Field(description="completions that passed")
+    size: int = Field(description="completions in the group")
+
+
+class Sample(SampleSummary):
+    """A sampled group, whole. `group` has the shape that `calibrl_core.report.SampleGroup` documents."""
+
+    group: dict[str, Any]
+
+
+class Checkpoint(Record):
+    """A checkpoint that a job has written and still keeps."""
+
+    step: int
+    path: str
+    best: bool
+    metrics: dict[str, float | str]
+    created_at: datetime
+
+
+class LogChunk(Record):
+    """A part of the log, in bytes since its beginning; ask again with `after=next` for what follows."""
+
+    text: str
+    next: int

@@ -1,0 +1,79 @@
+"""What a client posts: the spec of a job."""
+
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import Field, Tag, TypeAdapter
+
+from calibrl_core.closed import Closed, one_of
+from calibrl_core.config import BuiltinModel, EvaluateSettings, ModelOptions, PathModel, TrainSettings
+from jobs.schemas.base import MONTH, Label, Name, Priority, Slug
+
+
+class JobModel(ModelOptions):
+    """The checkpoint that another job leaves. The other job becomes a dependency."""
+
+    from_job: UUID = Field(description="id of a training job")
+    checkpoint: Literal["best", "last"] = Field("best", description="best: by checkpoints.keep_best; else the newest")
+
+
+ModelChoice = Annotated[
+    Annotated[BuiltinModel, Tag("builtin")] | Annotated[PathModel, Tag("path")] | Annotated[JobModel, Tag("from_job")],
+    one_of("builtin", "path", "from_job"),
+]
+
+
+class Resources(Closed):
+    """What a job occupies while it runs."""
+
+    gpus: int = Field(0, ge=0, le=64, description="GPUs, all of one machine; 0: a CPU slot")
+    labels: dict[Slug, Label] = Field(
+        default_factory=dict, max_length=32, description="only machines whose labels include these"
+    )
+
+
+class Limits(Closed):
+    """When a job is ended for its own good. Times count while it runs, over all attempts together."""
+
+    timeout_seconds: float | None = Field(None, gt=0, le=MONTH, description="most time that it may run")
+    no_progress_seconds: float | None = Field(None, gt=0, le=MONTH, description="most time without a new step")
+    min_gpu_utilisation: float | None = Field(
+        None,
+        gt=0,
+        le=100,
+        description="percent, the mean of its GPUs over gpu_idle_seconds; below it a warning, twice in a row the end",
+    )
+    gpu_idle_seconds: float = Field(600, gt=0, le=MONTH, description="what min_gpu_utilisation is a mean over")
+    max_attempts: int | None = Field(
+        None, ge=1, le=100, description="lost workers after which it fails; None: as the service is set"
+    )
+
+
+class JobSettings(Closed):
+    """What every job says about itself, whatever it does."""
+
+    name: Name = Field(description="for people; need not be unique")
+    project: Slug = "default"
+    priority: Priority = "normal"
+    labels: dict[Slug, Label] = Field(default_factory=dict, max_length=32)
+    resources: Resources = Field(default_factory=Resources)
+    limits: Limits = Field(default_factory=Limits)
+    depends_on: tuple[UUID, ...] = Field((), max_length=32, description="jobs that must succeed first")
+
+
+class TrainSpec(JobSettings, TrainSettings):
+    """A training job."""
+
+    kind: Literal["train"]
+    model: ModelChoice
+
+
+class EvaluateSpec(JobSettings, EvaluateSettings):
+    """An evaluation job: every model on every data set."""
+
+    kind: Literal["evaluate"]
+    models: tuple[ModelChoice, ...] = Field(min_length=1, max_length=16)
+
+
+JobSpec = Annotated[TrainSpec | EvaluateSpec, Field(discriminator="kind")]
+job_spec_adapter: TypeAdapter[TrainSpec | EvaluateSpec] = TypeAdapter(JobSpec)
