@@ -10,6 +10,7 @@ from api import errors
 from api.logs import configure_logs
 from api.middleware import Gate, RequestLog
 from api.routes import (
+    access,
     checkpoints,
     events,
     health,
@@ -35,7 +36,7 @@ DESCRIPTION = "Train vision-language models with reinforcement learning, and wat
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     configure_logs()
     settings = get_settings()
-    for name in ("database_url", "redis_url", "api_key"):
+    for name in ("database_url", "redis_url"):
         settings.need(name)
     with sweeping(settings.sweep_seconds):
         yield
@@ -45,7 +46,20 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 def _v1() -> APIRouter:
     # The gate has checked the key by now; this puts it into the OpenAPI document.
     router = APIRouter(prefix="/v1", dependencies=[Security(HTTPBearer(auto_error=False))])
-    for resource in (jobs, events, metrics, histograms, samples, images, logs, checkpoints, queue, workers, projects):
+    for resource in (
+        jobs,
+        events,
+        metrics,
+        histograms,
+        samples,
+        images,
+        logs,
+        checkpoints,
+        queue,
+        workers,
+        projects,
+        access,
+    ):
         router.include_router(resource.router)
     return router
 

@@ -1,5 +1,20 @@
 """The contract of the service: what a client posts, and what it reads back. Pydantic only; no database, no torch."""
 
+from jobs.schemas.access import (
+    ApiKey,
+    AuditEntry,
+    CreatedKey,
+    Me,
+    Member,
+    MemberRole,
+    NewKey,
+    NewUser,
+    Role,
+    Scope,
+    User,
+    UserChanges,
+    UserName,
+)
 from jobs.schemas.base import MONTH, MOST, Label, Name, Page, Priority, Record, Slug
 from jobs.schemas.health import Health
 from jobs.schemas.jobs import Event, Job, JobChanges
@@ -23,7 +38,10 @@ from jobs.schemas.workers import Drain, Gpu, GpuReading, Worker, WorkerStatus
 __all__ = [
     "MONTH",
     "MOST",
+    "ApiKey",
+    "AuditEntry",
     "Checkpoint",
+    "CreatedKey",
     "Drain",
     "EvaluateSpec",
     "Event",
@@ -40,9 +58,14 @@ __all__ = [
     "Label",
     "Limits",
     "LogChunk",
+    "Me",
+    "Member",
+    "MemberRole",
     "MetricRow",
     "ModelChoice",
     "Name",
+    "NewKey",
+    "NewUser",
     "Page",
     "Priority",
     "Project",
@@ -52,11 +75,16 @@ __all__ = [
     "Reason",
     "Record",
     "Resources",
+    "Role",
     "Sample",
     "SampleSummary",
+    "Scope",
     "Slug",
     "TrainSpec",
     "Usage",
+    "User",
+    "UserChanges",
+    "UserName",
     "WaitReason",
     "Worker",
     "WorkerStatus",
