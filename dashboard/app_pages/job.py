@@ -128,7 +128,7 @@ def _ask(job: Job, ask: Callable[[UUID], Job]) -> None:
     except CalibrlError as error:
         st.text(str(error))
         return
-    data.job.clear()
+    data.changed()
     data.queue.clear()
     st.rerun()
 
