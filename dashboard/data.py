@@ -61,6 +61,7 @@ def changed() -> None:
     """Read jobs anew: somebody here has just asked something of one."""
     _job.clear()
     _jobs.clear()
+    _queue.clear()
 
 
 def queue(project: str) -> dict[UUID, QueueEntry]:

@@ -129,7 +129,6 @@ def _ask(job: Job, ask: Callable[[UUID], Job]) -> None:
         st.text(str(error))
         return
     data.changed()
-    data.queue.clear()
     st.rerun()
 
 
