@@ -91,7 +91,7 @@ def _link_tree(source: Path, folder: Path) -> bool:
 
 def _files(folder: Path) -> set[str]:
     # `os.walk` says nothing of a folder that is removed while it is being read; `rglob` raises.
-    return {os.path.relpath(os.path.join(root, name), folder) for root, _, names in os.walk(folder) for name in names}
+    return {str((Path(root) / name).relative_to(folder)) for root, _, names in os.walk(folder) for name in names}
 
 
 def _first(error: OSError) -> tuple[int, str]:
