@@ -12,6 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api import measures
 from api.errors import DATABASE_AWAY, database_away, problem
 from api.limits import RateLimit
 from jobs import access
@@ -71,7 +72,9 @@ class RequestLog:
                     scope, receive, send_with_id
                 )
             finally:
-                milliseconds = round((time.perf_counter() - began) * 1000, 1)
+                seconds = time.perf_counter() - began
+                measures.answered(scope["method"], getattr(scope.get("route"), "path", measures.OTHER), status, seconds)
+                milliseconds = round(seconds * 1000, 1)
                 log.info("request", method=scope["method"], path=scope["path"], status=status, ms=milliseconds)
 
 
@@ -172,4 +175,4 @@ def _bounded(receive: Receive, limit: int) -> Receive:
 
 
 def _is_guarded(path: str) -> bool:
-    return path == "/v1" or path.startswith("/v1/")
+    return path in ("/v1", "/metrics") or path.startswith("/v1/")
