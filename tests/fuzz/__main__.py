@@ -46,7 +46,8 @@ def _run(url: str, key: str | None, examples: int, seed: int) -> tuple[int, int]
     command = [
         sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json",
         "--checks", CHECKS, "--max-examples", str(examples), "--seed", str(seed), "--exclude-path-regex", ENDLESS,
-        "--phases", "examples,coverage,fuzzing", "--request-timeout", "60", "--no-color", "--generation-database", "none",
+        "--phases", "examples,coverage,fuzzing", "--request-timeout", "60", "--no-color",
+        "--generation-database", "none",
     ]  # fmt: skip
     if key is not None:
         command += ["--header", f"Authorization: Bearer {key}"]
