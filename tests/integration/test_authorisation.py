@@ -98,6 +98,7 @@ def stage(database: str) -> Iterator[tuple[People, dict[str, str], dict[str, str
         keys = {f"own {role}": people.add(f"own-{role}", {OWN: role.value}) for role in Role}
         keys |= {"outsider": people.add("outsider", {"other": "admin"}), "nobody": ""}
         keys |= {"service admin": people.add("root", {}, admin=True)}
+        people.add("leaver", {OWN: "viewer"})
         machine("w")
         yield people, keys, _names(admin)
 
@@ -115,7 +116,7 @@ def _names(admin: httpx.Client) -> dict[str, str]:
         "sample_id": str(sample["id"]),
         "sha256": SHA,
         "slug": OWN,
-        "user": "own-viewer",
+        "user": "leaver",
         "name": "w",
         "webhook_id": _webhook(),
         "key_id": job,  # no key has this id
