@@ -44,6 +44,10 @@ PROJECTS: Any = {
     "none": {"summary": "No limits", "value": {}},
 }
 
+WEBHOOKS: Any = {
+    "end": {"summary": "When a job has ended, or a health rule fires", "value": {"url": "https://example.com/hooks"}}
+}
+
 USERS: Any = {"user": {"summary": "Somebody new", "value": {"name": "ada"}}}
 
 KEYS: Any = {

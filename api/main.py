@@ -7,6 +7,7 @@ from fastapi import APIRouter, FastAPI, Security
 from fastapi.security import HTTPBearer
 
 from api import errors
+from api.background import repeating
 from api.logs import configure_logs
 from api.middleware import Gate, RequestLog
 from api.routes import (
@@ -22,12 +23,15 @@ from api.routes import (
     projects,
     queue,
     samples,
+    webhooks,
     workers,
 )
-from api.sweeper import sweeping
+from api.sweeper import Sweeper
 from jobs import db
+from jobs import webhooks as webhook_sender
 from jobs.settings import get_settings
 
+SEND_SECONDS = 1.0  # between two looks for messages to webhooks
 MAX_BODY_BYTES = 1_000_000
 DESCRIPTION = "Train vision-language models with reinforcement learning, and watch how they explore."
 
@@ -38,7 +42,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings = get_settings()
     for name in ("database_url", "redis_url"):
         settings.need(name)
-    with sweeping(settings.sweep_seconds):
+    with (
+        repeating("sweeper", settings.sweep_seconds, Sweeper()),
+        repeating("webhook sender", SEND_SECONDS, webhook_sender.send_due),
+    ):
         yield
     db.dispose()
 
@@ -58,6 +65,7 @@ def _v1() -> APIRouter:
         queue,
         workers,
         projects,
+        webhooks,
         access,
     ):
         router.include_router(resource.router)

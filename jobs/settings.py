@@ -34,6 +34,9 @@ class Settings(BaseSettings):
     api_key: SecretStr | None = Field(None, min_length=1)
     requests_per_second: float = Field(100, gt=0, description="of one key, after requests_at_once")
     requests_at_once: int = Field(400, ge=1, description="requests of one key before requests_per_second counts")
+    webhooks_to_private: bool = Field(
+        False, description="webhooks may lead to private addresses and speak plain HTTP: for tests, and closed networks"
+    )
     api_url: str = "http://127.0.0.1:8000"
     data_dir: Path = Path("~/.calibrl")
     allowed_roots: str = Field(

@@ -12,6 +12,7 @@ from jobs.models.log import LogChunk
 from jobs.models.metric import Metric
 from jobs.models.project import Project
 from jobs.models.sample import Sample
+from jobs.models.webhook import Delivery, Webhook
 from jobs.models.worker import Gpu, Worker
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "AuditEntry",
     "Base",
     "Checkpoint",
+    "Delivery",
     "Event",
     "Gpu",
     "Histogram",
@@ -33,5 +35,6 @@ __all__ = [
     "Project",
     "Sample",
     "User",
+    "Webhook",
     "Worker",
 ]

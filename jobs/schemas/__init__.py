@@ -33,6 +33,7 @@ from jobs.schemas.specs import (
     job_spec_adapter,
 )
 from jobs.schemas.status import JobStatus, Reason
+from jobs.schemas.webhooks import CreatedWebhook, Delivery, DeliveryStatus, NewWebhook, Webhook, WebhookEvent
 from jobs.schemas.workers import Drain, Gpu, GpuReading, Worker, WorkerStatus
 
 __all__ = [
@@ -42,6 +43,9 @@ __all__ = [
     "AuditEntry",
     "Checkpoint",
     "CreatedKey",
+    "CreatedWebhook",
+    "Delivery",
+    "DeliveryStatus",
     "Drain",
     "EvaluateSpec",
     "Event",
@@ -66,6 +70,7 @@ __all__ = [
     "Name",
     "NewKey",
     "NewUser",
+    "NewWebhook",
     "Page",
     "Priority",
     "Project",
@@ -86,6 +91,8 @@ __all__ = [
     "UserChanges",
     "UserName",
     "WaitReason",
+    "Webhook",
+    "WebhookEvent",
     "Worker",
     "WorkerStatus",
     "job_spec_adapter",

@@ -10,7 +10,7 @@ import pytest
 from api.examples import TRAIN
 from api.main import app
 from jobs.db import session_scope
-from jobs.repository import checkpoints, images, samples
+from jobs.repository import checkpoints, images, samples, webhooks
 from jobs.schemas import Role
 from tests.integration.life import machine
 from tests.integration.people import People
@@ -50,6 +50,11 @@ NEEDS: dict[str, Need] = {
     "GET /v1/projects/{slug}/members": Role.VIEWER,
     "PUT /v1/projects/{slug}/members/{user}": Role.ADMIN,
     "DELETE /v1/projects/{slug}/members/{user}": Role.ADMIN,
+    "GET /v1/projects/{slug}/webhooks": Role.ADMIN,
+    "POST /v1/projects/{slug}/webhooks": Role.ADMIN,
+    "DELETE /v1/projects/{slug}/webhooks/{webhook_id}": Role.ADMIN,
+    "POST /v1/projects/{slug}/webhooks/{webhook_id}/ping": Role.ADMIN,
+    "GET /v1/projects/{slug}/webhooks/{webhook_id}/deliveries": Role.ADMIN,
     "GET /v1/usage": ANYBODY,
     "GET /v1/me": ANYBODY,
     "GET /v1/users": ADMIN,
@@ -65,6 +70,7 @@ BODIES: dict[str, Any] = {
     "PATCH /v1/jobs/{job_id}": {"priority": "low"},
     "PUT /v1/projects/{slug}": {},
     "PUT /v1/projects/{slug}/members/{user}": {"role": "viewer"},
+    "POST /v1/projects/{slug}/webhooks": {"url": "https://192.0.2.1/"},  # refused, but not for lack of a role
     "POST /v1/users": {"name": "somebody"},
     "PATCH /v1/users/{name}": {"active": True},
     "POST /v1/keys": {"name": "another"},
@@ -92,6 +98,7 @@ def stage(database: str) -> Iterator[tuple[People, dict[str, str], dict[str, str
         keys = {f"own {role}": people.add(f"own-{role}", {OWN: role.value}) for role in Role}
         keys |= {"outsider": people.add("outsider", {"other": "admin"}), "nobody": ""}
         keys |= {"service admin": people.add("root", {}, admin=True)}
+        people.add("leaver", {OWN: "viewer"})
         machine("w")
         yield people, keys, _names(admin)
 
@@ -109,10 +116,17 @@ def _names(admin: httpx.Client) -> dict[str, str]:
         "sample_id": str(sample["id"]),
         "sha256": SHA,
         "slug": OWN,
-        "user": "own-viewer",
+        "user": "leaver",
         "name": "w",
+        "webhook_id": _webhook(),
         "key_id": job,  # no key has this id
     }
+
+
+def _webhook() -> str:
+    with session_scope() as session:
+        made = webhooks.add(session, OWN, url="https://192.0.2.1/", events=[], secret="whsec_", user="admin")
+        return str(made.id)
 
 
 def test_no_route_is_missing_from_the_matrix() -> None:
