@@ -11,6 +11,7 @@ from api.logs import configure_logs
 from api.middleware import Gate, RequestLog
 from api.routes import (
     checkpoints,
+    datasets,
     events,
     health,
     histograms,
@@ -20,6 +21,7 @@ from api.routes import (
     metrics,
     projects,
     queue,
+    results,
     samples,
     workers,
 )
@@ -45,7 +47,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 def _v1() -> APIRouter:
     # The gate has checked the key by now; this puts it into the OpenAPI document.
     router = APIRouter(prefix="/v1", dependencies=[Security(HTTPBearer(auto_error=False))])
-    for resource in (jobs, events, metrics, histograms, samples, images, logs, checkpoints, queue, workers, projects):
+    curves = (metrics, histograms, samples, images)
+    for resource in (jobs, events, *curves, logs, checkpoints, results, datasets, queue, workers, projects):
         router.include_router(resource.router)
     return router
 

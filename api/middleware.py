@@ -14,6 +14,8 @@ from api.errors import problem
 from jobs.settings import get_settings
 
 REQUEST_ID = "X-Request-ID"
+UPLOADS = frozenset({"/v1/datasets/upload"})  # whose bodies go to disk, not into memory
+FORM_BYTES = 10_000  # of a form around a file
 _ACCEPTED_ID = re.compile(r"[A-Za-z0-9._\-]{1,64}")
 
 log = structlog.get_logger()
@@ -74,8 +76,14 @@ class Gate:
             if "\x00" in scope["path"] or b"%00" in scope["query_string"]:
                 await problem(scope, 400, "The address holds a NUL character.")(scope, receive, send)
                 return
-            receive = _bounded(receive, self._max_body_bytes)
+            receive = _bounded(receive, self._limit(scope))
         await self._app(scope, receive, send)
+
+    def _limit(self, scope: Scope) -> int:
+        """Bytes that a body may have."""
+        if scope["path"] in UPLOADS:
+            return get_settings().max_upload_bytes + FORM_BYTES
+        return self._max_body_bytes
 
 
 def _bounded(receive: Receive, limit: int) -> Receive:

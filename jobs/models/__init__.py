@@ -3,6 +3,7 @@
 from jobs.models.attempt import Attempt
 from jobs.models.base import Base
 from jobs.models.checkpoint import Checkpoint
+from jobs.models.dataset import Dataset, JobDataset
 from jobs.models.event import Event
 from jobs.models.histogram import Histogram
 from jobs.models.image import Image, JobImage
@@ -17,11 +18,13 @@ __all__ = [
     "Attempt",
     "Base",
     "Checkpoint",
+    "Dataset",
     "Event",
     "Gpu",
     "Histogram",
     "Image",
     "Job",
+    "JobDataset",
     "JobDependency",
     "JobImage",
     "LogChunk",

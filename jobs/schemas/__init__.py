@@ -1,16 +1,28 @@
 """The contract of the service: what a client posts, and what it reads back. Pydantic only; no database, no torch."""
 
 from jobs.schemas.base import MONTH, MOST, Label, Name, Page, Priority, Record, Slug
+from jobs.schemas.datasets import Dataset, HubDataset, PreviewRow, UploadOptions
 from jobs.schemas.health import Health
 from jobs.schemas.jobs import Event, Job, JobChanges
 from jobs.schemas.projects import Project, ProjectLimits, ProjectSettings, Usage
 from jobs.schemas.queue import QueueEntry, WaitReason
-from jobs.schemas.runs import Checkpoint, Histogram, LogChunk, MetricRow, Sample, SampleSummary
+from jobs.schemas.runs import (
+    Checkpoint,
+    CheckpointFiles,
+    Histogram,
+    LogChunk,
+    MetricRow,
+    Sample,
+    SampleSummary,
+    StoredFile,
+)
 from jobs.schemas.specs import (
+    DataChoice,
     EvaluateSpec,
     JobModel,
     JobSettings,
     JobSpec,
+    KnownData,
     Limits,
     ModelChoice,
     Resources,
@@ -24,6 +36,9 @@ __all__ = [
     "MONTH",
     "MOST",
     "Checkpoint",
+    "CheckpointFiles",
+    "DataChoice",
+    "Dataset",
     "Drain",
     "EvaluateSpec",
     "Event",
@@ -31,12 +46,14 @@ __all__ = [
     "GpuReading",
     "Health",
     "Histogram",
+    "HubDataset",
     "Job",
     "JobChanges",
     "JobModel",
     "JobSettings",
     "JobSpec",
     "JobStatus",
+    "KnownData",
     "Label",
     "Limits",
     "LogChunk",
@@ -44,6 +61,7 @@ __all__ = [
     "ModelChoice",
     "Name",
     "Page",
+    "PreviewRow",
     "Priority",
     "Project",
     "ProjectLimits",
@@ -55,7 +73,9 @@ __all__ = [
     "Sample",
     "SampleSummary",
     "Slug",
+    "StoredFile",
     "TrainSpec",
+    "UploadOptions",
     "Usage",
     "WaitReason",
     "Worker",
