@@ -1,6 +1,6 @@
 """Looks into an uploaded file, in a process of its own: what the file makes a decoder do ends there, and within limits.
 
-    python -m jobs.inspection FILE REPORT '{"title": ..., "columns": {...}}'
+    python -m jobs.inspection FILE REPORT '{"title": ..., "columns": {...}}' BYTES_OF_MEMORY
 
 Every row is read as a trainer would read it, which opens every image. The report is an `Inspection` as JSON.
 """
@@ -25,7 +25,7 @@ from jobs.errors import FieldError, Invalid
 from jobs.schemas import PreviewRow
 from jobs.text import storable
 
-MEMORY_BYTES = 6 * 2**30  # of address space, of which libraries take a part that they don't use
+MEMORY_BYTES = 4 * 2**30  # of address space, of which libraries take a part that they don't use
 SECONDS = 900
 MOST_ROWS = 5_000_000
 MOST_UNPACKED = 16 * 10**9  # bytes of text and images, which a trainer holds in memory
@@ -65,7 +65,8 @@ def inspect(path: Path, title: str, columns: Columns) -> Inspection:
     options = json.dumps({"title": title, "columns": columns.model_dump()})
     # It has no secrets to lose.
     env = {name: value for name, value in os.environ.items() if not name.startswith(SECRETS)}
-    process = processes.start([sys.executable, "-m", __name__, str(path), str(report), options], log=log, env=env)
+    command = [sys.executable, "-m", __name__, str(path), str(report), options, str(MEMORY_BYTES)]
+    process = processes.start(command, log=log, env=env)
     try:
         processes.ended(process, SECONDS)
         status = processes.stop(process, 0)
@@ -168,8 +169,8 @@ def _thumbnail(data: bytes) -> str:
 
 def main() -> None:
     """The command: see the module."""
-    path, report, options = sys.argv[1:]
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    path, report, options, memory = sys.argv[1:]
+    resource.setrlimit(resource.RLIMIT_AS, (int(memory), int(memory)))
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     given: dict[str, Any] = json.loads(options)

@@ -59,7 +59,8 @@ async def upload_dataset(
     limit = get_settings().max_upload_bytes
     await run_in_threadpool(datasets.check_upload, options)
     with await run_in_threadpool(Arrival, get_settings()) as arrival:
-        name = options.name or _as_name(await receive(request, arrival, limit))
+        file_name = await receive(request, arrival, limit)
+        name = options.name or _as_name(file_name)
         dataset = await run_in_threadpool(datasets.same, arrival, options)
         if dataset is not None:
             return _answer(dataset, False, response)
