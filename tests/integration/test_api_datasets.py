@@ -54,7 +54,12 @@ def bomb(width: int = 30_000, height: int = 30_000) -> bytes:
 
 
 def row(**changes: Any) -> dict[str, Any]:
-    return {"question": "<image>What is it?", "images": [coded(png())], "answer": "red", "expert": "It is red."} | changes
+    return {
+        "question": "<image>What is it?",
+        "images": [coded(png())],
+        "answer": "red",
+        "expert": "It is red.",
+    } | changes
 
 
 def jsonl(*rows: dict[str, Any]) -> bytes:
