@@ -29,6 +29,10 @@ JOB_SPECS: Any = {
     "evaluate": {"summary": "Evaluate a model", "value": EVALUATE},
 }
 
+HUB_DATASETS: Any = {
+    "hub": {"summary": "Geometry3K", "value": {"name": "geometry3k", "hub": "hiyouga/geometry3k", "split": "train"}},
+}
+
 PRIORITIES: Any = {"high": {"summary": "Before those of other classes", "value": {"priority": "high"}}}
 
 DRAINS: Any = {

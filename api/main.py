@@ -13,6 +13,7 @@ from api.middleware import Gate, RequestLog
 from api.routes import (
     access,
     checkpoints,
+    datasets,
     events,
     health,
     histograms,
@@ -22,6 +23,7 @@ from api.routes import (
     metrics,
     projects,
     queue,
+    results,
     samples,
     webhooks,
     workers,
@@ -53,21 +55,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 def _v1() -> APIRouter:
     # The gate has checked the key by now; this puts it into the OpenAPI document.
     router = APIRouter(prefix="/v1", dependencies=[Security(HTTPBearer(auto_error=False))])
-    for resource in (
-        jobs,
-        events,
-        metrics,
-        histograms,
-        samples,
-        images,
-        logs,
-        checkpoints,
-        queue,
-        workers,
-        projects,
-        webhooks,
-        access,
-    ):
+    curves = (metrics, histograms, samples, images)
+    of_runs = (events, *curves, logs, checkpoints, results)
+    of_teams = (queue, workers, projects, webhooks, access)
+    for resource in (jobs, *of_runs, datasets, *of_teams):
         router.include_router(resource.router)
     return router
 

@@ -21,6 +21,8 @@ from jobs.db import session_scope
 from jobs.settings import get_settings
 
 REQUEST_ID = "X-Request-ID"
+UPLOADS = frozenset({"/v1/datasets/upload"})  # whose bodies go to disk, not into memory
+FORM_BYTES = 10_000  # of a form around a file
 _ACCEPTED_ID = re.compile(r"[A-Za-z0-9._\-]{1,64}")
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 DRY_RUNS = frozenset({"/v1/jobs:plan"})  # change nothing, though they are posted
@@ -103,7 +105,7 @@ class Gate:
             if refusal is not None:
                 await refusal(scope, receive, send)
                 return
-            receive = _bounded(receive, self._max_body_bytes)
+            receive = _bounded(receive, self._limit(scope))
         await self._app(scope, receive, send)
 
     async def _refusal(self, scope: Scope) -> ASGIApp | None:
@@ -124,6 +126,12 @@ class Gate:
         scope["state"]["caller"] = caller
         structlog.contextvars.bind_contextvars(user=caller.user)
         return None
+
+    def _limit(self, scope: Scope) -> int:
+        """Bytes that a body may have."""
+        if scope["path"] in UPLOADS:
+            return get_settings().max_upload_bytes + FORM_BYTES
+        return self._max_body_bytes
 
     def _unknown(self, scope: Scope) -> ASGIApp:
         client = scope.get("client")

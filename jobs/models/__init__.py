@@ -4,6 +4,7 @@ from jobs.models.access import ApiKey, AuditEntry, Membership, User
 from jobs.models.attempt import Attempt
 from jobs.models.base import Base
 from jobs.models.checkpoint import Checkpoint
+from jobs.models.dataset import Dataset, JobDataset
 from jobs.models.event import Event
 from jobs.models.histogram import Histogram
 from jobs.models.image import Image, JobImage
@@ -21,12 +22,14 @@ __all__ = [
     "AuditEntry",
     "Base",
     "Checkpoint",
+    "Dataset",
     "Delivery",
     "Event",
     "Gpu",
     "Histogram",
     "Image",
     "Job",
+    "JobDataset",
     "JobDependency",
     "JobImage",
     "LogChunk",

@@ -7,6 +7,7 @@ from sqlalchemy import BigInteger, ForeignKey, Index, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from jobs.models.base import Base, CreatedAt, JobKey, SafeText, Timestamp
+from jobs.models.dataset import JobDataset
 from jobs.schemas import JobStatus, Reason
 
 
@@ -64,6 +65,7 @@ class Job(Base):
     dependencies: Mapped[list[JobDependency]] = relationship(
         foreign_keys=JobDependency.job_id, lazy="selectin", order_by=JobDependency.depends_on_id
     )
+    datasets: Mapped[list[JobDataset]] = relationship()
 
     @property
     def depends_on(self) -> list[UUID]:

@@ -8,6 +8,7 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from jobs.errors import NotFound
 from jobs.models import Checkpoint
 
 
@@ -32,6 +33,18 @@ def forget_elsewhere(session: Session, job_id: UUID, run_dir: Path) -> None:
 def of_job(session: Session, job_id: UUID) -> list[Checkpoint]:
     """A job's checkpoints by step; the settings that made them keep them few."""
     return list(session.scalars(select(Checkpoint).where(Checkpoint.job_id == job_id).order_by(Checkpoint.step)))
+
+
+def get(session: Session, job_id: UUID, step: int) -> Checkpoint:
+    """A job's checkpoint of this step.
+
+    Raises:
+        NotFound: it keeps none.
+    """
+    found = session.get(Checkpoint, (job_id, step))
+    if found is None:
+        raise NotFound(f"Job {job_id} keeps no checkpoint of step {step}.")
+    return found
 
 
 def choose(session: Session, job_id: UUID, which: Literal["best", "last"]) -> Checkpoint | None:

@@ -16,16 +16,28 @@ from jobs.schemas.access import (
     UserName,
 )
 from jobs.schemas.base import MONTH, MOST, Label, Name, Page, Priority, Record, Slug
+from jobs.schemas.datasets import Dataset, HubDataset, PreviewRow, UploadOptions
 from jobs.schemas.health import Health
 from jobs.schemas.jobs import Event, Job, JobChanges
 from jobs.schemas.projects import Project, ProjectLimits, ProjectSettings, Usage
 from jobs.schemas.queue import QueueEntry, WaitReason
-from jobs.schemas.runs import Checkpoint, Histogram, LogChunk, MetricRow, Sample, SampleSummary
+from jobs.schemas.runs import (
+    Checkpoint,
+    CheckpointFiles,
+    Histogram,
+    LogChunk,
+    MetricRow,
+    Sample,
+    SampleSummary,
+    StoredFile,
+)
 from jobs.schemas.specs import (
+    DataChoice,
     EvaluateSpec,
     JobModel,
     JobSettings,
     JobSpec,
+    KnownData,
     Limits,
     ModelChoice,
     Resources,
@@ -42,8 +54,11 @@ __all__ = [
     "ApiKey",
     "AuditEntry",
     "Checkpoint",
+    "CheckpointFiles",
     "CreatedKey",
     "CreatedWebhook",
+    "DataChoice",
+    "Dataset",
     "Delivery",
     "DeliveryStatus",
     "Drain",
@@ -53,12 +68,14 @@ __all__ = [
     "GpuReading",
     "Health",
     "Histogram",
+    "HubDataset",
     "Job",
     "JobChanges",
     "JobModel",
     "JobSettings",
     "JobSpec",
     "JobStatus",
+    "KnownData",
     "Label",
     "Limits",
     "LogChunk",
@@ -72,6 +89,7 @@ __all__ = [
     "NewUser",
     "NewWebhook",
     "Page",
+    "PreviewRow",
     "Priority",
     "Project",
     "ProjectLimits",
@@ -85,7 +103,9 @@ __all__ = [
     "SampleSummary",
     "Scope",
     "Slug",
+    "StoredFile",
     "TrainSpec",
+    "UploadOptions",
     "Usage",
     "User",
     "UserChanges",

@@ -17,6 +17,7 @@ from tests.integration.people import People
 from tests.integration.rest import serving, submitted
 
 pytestmark = pytest.mark.integration
+HIDDEN = ("There is no job", "There is no project", "There is no data set")
 METHODS = {"get", "post", "put", "patch", "delete", "head"}
 OWN, SHA = "own", "0" * 64
 ANYBODY, ADMIN = "anybody with a key", "an admin of the service"
@@ -40,6 +41,18 @@ NEEDS: dict[str, Need] = {
     "GET /v1/jobs/{job_id}/images/{sha256}": Role.VIEWER,
     "GET /v1/jobs/{job_id}/log": Role.VIEWER,
     "GET /v1/jobs/{job_id}/checkpoints": Role.VIEWER,
+    "GET /v1/jobs/{job_id}/checkpoints/{step}": Role.VIEWER,
+    "GET /v1/jobs/{job_id}/checkpoints/{step}/files/{name}": Role.VIEWER,
+    "GET /v1/jobs/{job_id}/checkpoints/{step}/archive": Role.VIEWER,
+    "GET /v1/jobs/{job_id}/results": Role.VIEWER,
+    "GET /v1/jobs/{job_id}/results/{name}": Role.VIEWER,
+    "GET /v1/datasets": ANYBODY,
+    "POST /v1/datasets": Role.MEMBER,
+    "POST /v1/datasets/upload": Role.MEMBER,
+    "GET /v1/datasets/{dataset_id}": Role.VIEWER,
+    "GET /v1/datasets/{dataset_id}/preview": Role.VIEWER,
+    "GET /v1/datasets/{dataset_id}/content": Role.VIEWER,
+    "DELETE /v1/datasets/{dataset_id}": Role.MEMBER,
     "GET /v1/queue": ANYBODY,
     "GET /v1/workers": ANYBODY,
     "POST /v1/workers/{name}/drain": ADMIN,
@@ -68,6 +81,8 @@ NEEDS: dict[str, Need] = {
 BODIES: dict[str, Any] = {
     "POST /v1/jobs": {**TRAIN, "project": OWN},
     "PATCH /v1/jobs/{job_id}": {"priority": "low"},
+    "POST /v1/datasets": {"name": "of the hub", "hub": "some/body", "project": OWN},
+    "POST /v1/datasets/upload": {},  # no row in it: refused, but not for lack of a role
     "PUT /v1/projects/{slug}": {},
     "PUT /v1/projects/{slug}/members/{user}": {"role": "viewer"},
     "POST /v1/projects/{slug}/webhooks": {"url": "https://192.0.2.1/"},  # refused, but not for lack of a role
@@ -75,7 +90,10 @@ BODIES: dict[str, Any] = {
     "PATCH /v1/users/{name}": {"active": True},
     "POST /v1/keys": {"name": "another"},
 }
-QUERIES = {"GET /v1/jobs/{job_id}/histograms": {"name": "rareness"}}
+QUERIES = {
+    "POST /v1/datasets/upload": {"name": "a", "project": OWN},
+    "GET /v1/jobs/{job_id}/histograms": {"name": "rareness"},
+}
 
 
 def routes() -> set[str]:
@@ -95,8 +113,8 @@ def stage(database: str) -> Iterator[tuple[People, dict[str, str], dict[str, str
     with serving() as admin, People(admin) as people:
         admin.put(f"/v1/projects/{OWN}", json={})
         admin.put("/v1/projects/other", json={})
-        keys = {f"own {role}": people.add(f"own-{role}", {OWN: role.value}) for role in Role}
-        keys |= {"outsider": people.add("outsider", {"other": "admin"}), "nobody": ""}
+        keys = {"nobody": "", "outsider": people.add("outsider", {"other": "admin"})}
+        keys |= {f"own {role}": people.add(f"own-{role}", {OWN: role.value}) for role in Role}
         keys |= {"service admin": people.add("root", {}, admin=True)}
         people.add("leaver", {OWN: "viewer"})
         machine("w")
@@ -118,6 +136,8 @@ def _names(admin: httpx.Client) -> dict[str, str]:
         "slug": OWN,
         "user": "leaver",
         "name": "w",
+        "step": "1",
+        "dataset_id": admin.post("/v1/datasets", json={"name": "d", "hub": "a/b", "project": OWN}).json()["id"],
         "webhook_id": _webhook(),
         "key_id": job,  # no key has this id
     }
@@ -144,6 +164,8 @@ def test_every_route_for_every_role(stage: tuple[People, dict[str, str], dict[st
             answer = people.ask(key, method, path.format(**names), json=BODIES.get(route), params=QUERIES.get(route))
             if not _as_expected(NEEDS[route], who, answer):
                 wrong.append(f"{route} by {who}: {answer.status_code} {answer.text[:200]}")
+            if method == "DELETE" and answer.is_success:
+                break  # it is gone
     assert not wrong, "\n".join(wrong)
 
 
@@ -157,11 +179,17 @@ def _as_expected(need: Need, who: str, answer: httpx.Response) -> bool:
     if who == "nobody":
         return status == 401
     if who == "service admin" or need == ANYBODY:
-        return status not in (401, 403, 405) and status < 500
+        return _let_in(answer)
     if need == ADMIN:
         return status == 403
     assert isinstance(need, Role)
     if who == "outsider":
         return status == 404 or (status == 422 and "there is no project" in answer.text)
     allowed = Role(who.removeprefix("own ")).includes(need)
-    return (status not in (401, 403, 404, 405) and status < 500) if allowed else status == 403
+    return _let_in(answer) if allowed else status == 403
+
+
+def _let_in(answer: httpx.Response) -> bool:
+    """Whatever else was wrong: a file that a machine has, say, is not where this test runs."""
+    hidden = answer.status_code == 404 and answer.json()["detail"].startswith(HIDDEN)
+    return answer.status_code not in (401, 403, 405) and answer.status_code < 500 and not hidden
