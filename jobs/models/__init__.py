@@ -8,7 +8,7 @@ from jobs.models.histogram import Histogram
 from jobs.models.image import Image, JobImage
 from jobs.models.job import Job, JobDependency
 from jobs.models.log import LogChunk
-from jobs.models.metric import Metric
+from jobs.models.metric import Metric, MetricBlock
 from jobs.models.project import Project
 from jobs.models.sample import Sample
 from jobs.models.worker import Gpu, Worker
@@ -26,6 +26,7 @@ __all__ = [
     "JobImage",
     "LogChunk",
     "Metric",
+    "MetricBlock",
     "Project",
     "Sample",
     "Worker",
