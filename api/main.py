@@ -11,7 +11,9 @@ from api.logs import configure_logs
 from api.middleware import Gate, RequestLog
 from api.routes import (
     checkpoints,
+    curves,
     events,
+    exports,
     health,
     histograms,
     images,
@@ -45,7 +47,21 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 def _v1() -> APIRouter:
     # The gate has checked the key by now; this puts it into the OpenAPI document.
     router = APIRouter(prefix="/v1", dependencies=[Security(HTTPBearer(auto_error=False))])
-    for resource in (jobs, events, metrics, histograms, samples, images, logs, checkpoints, queue, workers, projects):
+    for resource in (
+        jobs,
+        events,
+        metrics,
+        curves,
+        exports,
+        histograms,
+        samples,
+        images,
+        logs,
+        checkpoints,
+        queue,
+        workers,
+        projects,
+    ):
         router.include_router(resource.router)
     return router
 

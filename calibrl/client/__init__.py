@@ -2,24 +2,27 @@
 
 with Client() as client:                       # CALIBRL_API_URL and CALIBRL_API_KEY, or the running local stack
     job = client.submit({"kind": "train", ...})
-    print(client.job(job.id).status)
+    print(job.wait().status)
+    frame = job.metrics().to_pandas()
 """
 
 import httpx
 
 from calibrl.client.address import STACK_FILE, Stack, read_stack
 from calibrl.client.connection import checked
+from calibrl.client.curves import Curves, Metrics
 from calibrl.client.errors import CalibrlError
+from calibrl.client.job import Job
 from calibrl.client.jobs import Jobs
 from calibrl.client.projects import Projects
 from calibrl.client.queue import Queue
 from calibrl.client.runs import Runs
 from jobs.schemas import Health
 
-__all__ = ["STACK_FILE", "CalibrlError", "Client", "Stack", "read_stack"]
+__all__ = ["STACK_FILE", "CalibrlError", "Client", "Job", "Metrics", "Stack", "read_stack"]
 
 
-class Client(Jobs, Runs, Queue, Projects):
+class Client(Jobs, Runs, Curves, Queue, Projects):
     """The service's REST API. Every method raises `CalibrlError` where it can't do what it says.
 
     `url` and `api_key` default to CALIBRL_API_URL and CALIBRL_API_KEY, and those to the running local stack's;

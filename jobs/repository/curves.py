@@ -1,8 +1,8 @@
 """Curves within a budget of points: what each metric did in buckets of steps, from blocks and from the rows themselves.
 
 A bucket is `width` steps, a power of two, and begins at a multiple of it: it is the same whatever range is asked for.
-What 32 steps held is kept beside the rows, in blocks, from when a later step comes: of 100,000 steps with 60 metrics, one
-metric reads in hundredths of a second from blocks, and in 1.7 s from the rows.
+What 32 steps held is kept beside the rows, in blocks, from when a later step comes: of 100,000 steps with 60 metrics,
+one metric reads in hundredths of a second from blocks, and in 1.7 s from the rows.
 """
 
 from collections.abc import Collection, Sequence
@@ -66,8 +66,9 @@ def summarise(session: Session, job_id: UUID, steps: Collection[int], last_befor
 def buckets(
     session: Session, job_ids: Sequence[UUID], names: Sequence[str], *, width: int, first: int, last: int
 ) -> list[Row[Any]]:
-    """Buckets that have a value of these metrics, from the one with the step `first` to the one with `last`, by job, name
-    and start: `job_id`, `name`, `start`, `first_step`, `last_step`, `ts`, `count`, `non_finite`, `min`, `max`, `mean`, `last`.
+    """Buckets that have a value of these metrics, from the one with the step `first` to the one with `last`.
+
+    By job, name and start: job_id, name, start, first_step, last_step, ts, count, non_finite, min, max, mean, last.
     """
     first, last = first & -width, (last & -width) + width - 1
     ends = _ends(job_ids)
@@ -96,7 +97,9 @@ def names(session: Session, job_id: UUID) -> list[Row[Any]]:
     blocks = blocks.select_from(known.join(ends, true()).join(newest, true()))
     each = func.jsonb_each_text(Metric.values).table_valued(column("key", Text), column("value", Text))
     rows = select(Metric.step, each.c.key.label("name"), _number(each.c.value))
-    points = _once(rows.join(each, true()).join(ends, true()).where(Metric.job_id == job_id, Metric.step >= ends.c.tail))
+    points = _once(
+        rows.join(each, true()).join(ends, true()).where(Metric.job_id == job_id, Metric.step >= ends.c.tail)
+    )
     tail = select(points.c.name, func.max(points.c.step), _last(points.c.step, points.c.value)).group_by(points.c.name)
     parts = union_all(blocks, tail).subquery()
     last = _last(parts.c.last_step, parts.c.last).label("last")

@@ -1,6 +1,7 @@
 """The contract of the service: what a client posts, and what it reads back. Pydantic only; no database, no torch."""
 
 from jobs.schemas.base import MONTH, MOST, Label, Name, Page, Priority, Record, Slug
+from jobs.schemas.curves import Curves, MetricName, Series
 from jobs.schemas.health import Health
 from jobs.schemas.jobs import Event, Job, JobChanges
 from jobs.schemas.projects import Project, ProjectLimits, ProjectSettings, Usage
@@ -24,6 +25,7 @@ __all__ = [
     "MONTH",
     "MOST",
     "Checkpoint",
+    "Curves",
     "Drain",
     "EvaluateSpec",
     "Event",
@@ -40,6 +42,7 @@ __all__ = [
     "Label",
     "Limits",
     "LogChunk",
+    "MetricName",
     "MetricRow",
     "ModelChoice",
     "Name",
@@ -54,6 +57,7 @@ __all__ = [
     "Resources",
     "Sample",
     "SampleSummary",
+    "Series",
     "Slug",
     "TrainSpec",
     "Usage",

@@ -38,9 +38,7 @@ def upgrade() -> None:
         sa.Column("max", sa.Double()),
         sa.Column("sum", sa.Double()),
         sa.Column("last", sa.Double()),
-        sa.ForeignKeyConstraint(
-            ["job_id"], ["jobs.id"], name=op.f("fk_metric_blocks_job_id"), ondelete="CASCADE"
-        ),
+        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_metric_blocks_job_id"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("job_id", "name", "start", name=op.f("pk_metric_blocks")),
     )
     op.execute(FILL)
