@@ -4,7 +4,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import BigInteger, Row, column, func, select, true
-from sqlalchemy.dialects.postgresql import aggregate_order_by, insert
+from sqlalchemy.dialects.postgresql import aggregate_order_by, distinct_on, insert
 from sqlalchemy.orm import Session
 
 from jobs.models import Histogram
@@ -45,7 +45,10 @@ def merged(session: Session, job_id: UUID, name: str, *, width: int, first: int)
     of_name = of_name.where(Histogram.job_id == job_id, Histogram.name == name, Histogram.step >= (first & -width))
     rows = of_name.cte("rows")
     last = (
-        select(rows.c.start, rows.c.edges).distinct(rows.c.start).order_by(rows.c.start, rows.c.step.desc()).cte("last")
+        select(rows.c.start, rows.c.edges)
+        .ext(distinct_on(rows.c.start))
+        .order_by(rows.c.start, rows.c.step.desc())
+        .cte("last")
     )
     alike = rows.c.edges == last.c.edges
     number = select(
