@@ -1,7 +1,7 @@
 """A job as a run of MLflow: its spec as parameters, its metrics by step, its end. Needs `pip install calibrl[mlflow]`.
 
 What the run holds is noted in its own tags, after every batch, so that another call goes on where the last one ended.
-MLflow can't take a metric back: where the job has gone back to an earlier checkpoint, the run is deleted and begun anew.
+MLflow takes no metric back: where the job has gone back to an earlier checkpoint, the run is deleted and begun anew.
 """
 
 import re

@@ -63,8 +63,8 @@ def test_blocks_are_made_of_the_metrics_that_are_there(empty: str) -> None:
     with psycopg.connect(empty, autocommit=True) as connection:
         connection.execute(
             'INSERT INTO jobs (id, name, kind, project, "user", priority, labels, gpus, spec, status, attempt, step,'
-            " samples_dropped, log_length, forgiven, preempted) VALUES (gen_random_uuid(), 'j', 'train', 'default', 'u',"
-            " 'normal', '{}', 0, '{}', 'queued', 0, 0, false, 0, 0, false)"
+            " samples_dropped, log_length, forgiven, preempted) VALUES (gen_random_uuid(), 'j', 'train', 'default',"
+            " 'u', 'normal', '{}', 0, '{}', 'queued', 0, 0, false, 0, 0, false)"
         )
         connection.execute(
             'INSERT INTO metrics SELECT jobs.id, step, now(), CASE step WHEN 33 THEN \'{"a": "NaN"}\'::jsonb'
