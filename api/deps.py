@@ -1,36 +1,81 @@
-"""What endpoints ask for: a session, an existing job, the bounds of a page."""
+"""What endpoints ask for: who asks, a session, a job that they may see or change, the bounds of a page."""
 
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
-from fastapi import Depends, Query
+from fastapi import Depends, Query, Request
 from sqlalchemy.orm import Session
 
+from api.middleware import DRY_RUNS, READING
 from jobs import models
+from jobs.access import Caller
 from jobs.db import session_scope
-from jobs.repository import jobs
-from jobs.schemas import Page, Record
+from jobs.repository import audit, jobs
+from jobs.schemas import Page, Record, Role
 
 R = TypeVar("R", bound=Record)
+V1 = "/v1"  # what a route's own path leaves out
 BIGGEST_ID = 2**63 - 1
 BIGGEST_STEP = 2**31 - 1
 
 
-def _session() -> Iterator[Session]:
+def _caller(request: Request) -> Caller:
+    caller: Caller = request.state.caller  # the gate has put it there
+    return caller
+
+
+Asker = Annotated[Caller, Depends(_caller)]
+
+
+def _session(request: Request) -> Iterator[Session]:
+    """Whatever a request changes is noted in the transaction that changes it."""
     with session_scope() as session:
         yield session
+        if request.method not in READING and request.url.path not in DRY_RUNS:
+            _note(session, request, request.state.caller)
+
+
+def _note(session: Session, request: Request, caller: Caller) -> None:
+    audit.add(
+        session,
+        user=caller.user,
+        key_id=caller.key_id,
+        action=f"{request.method} {V1}{request.scope['route'].path}",
+        path=request.url.path,
+        project=caller.project,
+        request_id=request.state.request_id,
+    )
 
 
 # scope="function": the commit comes before the answer, so that no client holds a 201 for a job that never was.
 Db = Annotated[Session, Depends(_session, scope="function")]
 
 
-def _existing_job(job_id: UUID, session: Db) -> models.Job:
-    return jobs.get(session, job_id)
+def _existing_job(job_id: UUID, session: Db, caller: Asker) -> models.Job:
+    job = jobs.get(session, job_id)
+    if not caller.sees(job.project):
+        raise jobs.no_such(job_id)
+    return job
 
 
 ExistingJob = Annotated[models.Job, Depends(_existing_job, scope="function")]
+
+
+def _own_job(job: ExistingJob, caller: Asker) -> UUID:
+    caller.need(job.project, Role.MEMBER)
+    return job.id
+
+
+OwnJob = Annotated[UUID, Depends(_own_job, scope="function")]
+
+
+def _admin(caller: Asker) -> Caller:
+    caller.need_admin()
+    return caller
+
+
+Admin = Annotated[Caller, Depends(_admin)]
 Limit = Annotated[int, Query(ge=1, le=1000, description="most items in the page")]
 StepLimit = Annotated[int, Query(ge=1, le=5000, description="most items in the page")]
 AfterId = Annotated[int, Query(ge=0, le=BIGGEST_ID, description="id of the last item seen")]

@@ -20,6 +20,7 @@ from jobs.text import storable
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = "5"
+DATABASE_AWAY = (OperationalError, InterfaceError, InternalError, PoolTimeout)
 
 log = structlog.get_logger()
 
@@ -86,7 +87,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(ServiceError, _service_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
-    for away in (OperationalError, InterfaceError, InternalError, PoolTimeout):
+    for away in DATABASE_AWAY:
         app.add_exception_handler(away, _database_away)
 
 
@@ -120,6 +121,11 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _database_away(request: Request, error: Exception) -> JSONResponse:
+    return database_away(request.scope, error)
+
+
+def database_away(scope: Scope, error: Exception) -> JSONResponse:
+    """The answer while PostgreSQL can't be reached."""
     log.warning("database away", error=str(error).splitlines()[0])
     detail = "The database can't be reached just now; try again."
-    return problem(request.scope, 503, detail, headers={"Retry-After": RETRY_SECONDS})
+    return problem(scope, 503, detail, headers={"Retry-After": RETRY_SECONDS})

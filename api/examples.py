@@ -43,3 +43,12 @@ PROJECTS: Any = {
     },
     "none": {"summary": "No limits", "value": {}},
 }
+
+USERS: Any = {"user": {"summary": "Somebody new", "value": {"name": "ada"}}}
+
+KEYS: Any = {
+    "write": {"summary": "All that you may do, for 90 days", "value": {"name": "laptop", "expires_days": 90}},
+    "read": {"summary": "Only to read", "value": {"name": "a screen in the corridor", "scope": "read"}},
+}
+
+MEMBERS: Any = {"member": {"summary": "May submit jobs and steer them", "value": {"role": "member"}}}

@@ -10,6 +10,7 @@ from api import errors
 from api.logs import configure_logs
 from api.middleware import Gate, RequestLog
 from api.routes import (
+    access,
     checkpoints,
     curves,
     events,
@@ -37,7 +38,7 @@ DESCRIPTION = "Train vision-language models with reinforcement learning, and wat
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     configure_logs()
     settings = get_settings()
-    for name in ("database_url", "redis_url", "api_key"):
+    for name in ("database_url", "redis_url"):
         settings.need(name)
     with sweeping(settings.sweep_seconds):
         yield
@@ -61,6 +62,7 @@ def _v1() -> APIRouter:
         queue,
         workers,
         projects,
+        access,
     ):
         router.include_router(resource.router)
     return router

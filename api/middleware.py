@@ -1,20 +1,39 @@
 """What every request passes through: its id and log line, the answer to a crash, and the check of the key."""
 
+import math
 import re
 import secrets
 import time
 from uuid import uuid4
 
 import structlog
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.errors import problem
+from api import measures
+from api.errors import DATABASE_AWAY, database_away, problem
+from api.limits import RateLimit
+from jobs import access
+from jobs.access import Caller
+from jobs.db import session_scope
 from jobs.settings import get_settings
 
 REQUEST_ID = "X-Request-ID"
 _ACCEPTED_ID = re.compile(r"[A-Za-z0-9._\-]{1,64}")
+READING = frozenset({"GET", "HEAD", "OPTIONS"})
+DRY_RUNS = frozenset({"/v1/jobs:plan"})  # change nothing, though they are posted
+STRANGERS_PER_SECOND, STRANGERS_AT_ONCE = 5.0, 50  # requests without a valid key, from one address
+SECURITY_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+# The two pages for reading the API's document load their scripts from a public server.
+_PAGES = frozenset({"/docs", "/redoc", "/docs/oauth2-redirect"})
+_NO_CONTENT = "default-src 'none'; frame-ancestors 'none'"
 
 log = structlog.get_logger()
 
@@ -38,7 +57,7 @@ class RequestLog:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)[REQUEST_ID] = request_id
+                _add_headers(MutableHeaders(scope=message), scope["path"], request_id)
             await send(message)
 
         began = time.perf_counter()
@@ -53,29 +72,92 @@ class RequestLog:
                     scope, receive, send_with_id
                 )
             finally:
-                milliseconds = round((time.perf_counter() - began) * 1000, 1)
+                seconds = time.perf_counter() - began
+                measures.answered(scope["method"], getattr(scope.get("route"), "path", measures.OTHER), status, seconds)
+                milliseconds = round(seconds * 1000, 1)
                 log.info("request", method=scope["method"], path=scope["path"], status=status, ms=milliseconds)
 
 
+def _add_headers(headers: MutableHeaders, path: str, request_id: str) -> None:
+    headers[REQUEST_ID] = request_id
+    for name, value in SECURITY_HEADERS.items():
+        headers[name] = value
+    if path not in _PAGES:
+        headers["Content-Security-Policy"] = _NO_CONTENT
+    headers.setdefault("Cache-Control", "no-store")
+
+
 class Gate:
-    """Turns away requests to /v1 without the key before anything of them is read, and what is too big to read."""
+    """Turns away, before anything of a request is read, who has no valid key or asks too often, and what is too big."""
 
     def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
+        settings = get_settings()
         self._app = app
         self._max_body_bytes = max_body_bytes
+        self._of_keys = RateLimit(settings.requests_per_second, settings.requests_at_once)
+        self._of_strangers = RateLimit(STRANGERS_PER_SECOND, STRANGERS_AT_ONCE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            if _is_guarded(scope["path"]) and not _has_key(scope):
-                headers = {"WWW-Authenticate": "Bearer"}
-                refusal = problem(scope, 401, "Send the header `Authorization: Bearer <api key>`.", headers=headers)
+            refusal = await self._refusal(scope)
+            if refusal is not None:
                 await refusal(scope, receive, send)
-                return
-            if "\x00" in scope["path"] or b"%00" in scope["query_string"]:
-                await problem(scope, 400, "The address holds a NUL character.")(scope, receive, send)
                 return
             receive = _bounded(receive, self._max_body_bytes)
         await self._app(scope, receive, send)
+
+    async def _refusal(self, scope: Scope) -> ASGIApp | None:
+        if "\x00" in scope["path"] or b"%00" in scope["query_string"]:
+            return problem(scope, 400, "The address holds a NUL character.")
+        if not _is_guarded(scope["path"]):
+            return None
+        try:
+            caller = await run_in_threadpool(_caller, _key(scope))
+        except DATABASE_AWAY as error:
+            return database_away(scope, error)
+        if caller is None:
+            return self._unknown(scope)
+        if (seconds := self._of_keys.wait(str(caller.key_id))) > 0:
+            return _too_many(scope, seconds)
+        if caller.scope == "read" and scope["method"] not in READING and scope["path"] not in DRY_RUNS:
+            return problem(scope, 403, "This key may only read.", type="urn:calibrl:forbidden", title="Forbidden")
+        scope["state"]["caller"] = caller
+        structlog.contextvars.bind_contextvars(user=caller.user)
+        return None
+
+    def _unknown(self, scope: Scope) -> ASGIApp:
+        client = scope.get("client")
+        if (seconds := self._of_strangers.wait(client[0] if client else "")) > 0:
+            return _too_many(scope, seconds)
+        return problem(
+            scope, 401, "Send the header `Authorization: Bearer <api key>`.", headers={"WWW-Authenticate": "Bearer"}
+        )
+
+
+def _too_many(scope: Scope, seconds: float) -> ASGIApp:
+    headers = {"Retry-After": str(math.ceil(seconds))}
+    return problem(scope, 429, f"Too many requests; try again in {seconds:.1f} s.", headers=headers)
+
+
+def _caller(key: str) -> Caller | None:
+    if not key:
+        return None
+    with session_scope() as session:
+        caller = access.identify(session, key)
+        if caller is None and _is_service_key(key):
+            access.keep_service_key(session, key)
+            caller = access.identify(session, key)
+        return caller
+
+
+def _is_service_key(key: str) -> bool:
+    known = get_settings().api_key
+    return known is not None and secrets.compare_digest(key.encode(), known.get_secret_value().encode())
+
+
+def _key(scope: Scope) -> str:
+    scheme, _, key = Headers(scope=scope).get("Authorization", "").partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else ""
 
 
 def _bounded(receive: Receive, limit: int) -> Receive:
@@ -93,10 +175,4 @@ def _bounded(receive: Receive, limit: int) -> Receive:
 
 
 def _is_guarded(path: str) -> bool:
-    return path == "/v1" or path.startswith("/v1/")
-
-
-def _has_key(scope: Scope) -> bool:
-    scheme, _, key = Headers(scope=scope).get("Authorization", "").partition(" ")
-    expected = get_settings().need("api_key")
-    return scheme.lower() == "bearer" and secrets.compare_digest(key.strip().encode(), expected.encode())
+    return path in ("/v1", "/metrics") or path.startswith("/v1/")

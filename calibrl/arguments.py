@@ -14,7 +14,7 @@ from calibrl.client import Client
 from jobs.schemas import Job, Page
 
 SEARCHED_PAGES = 20  # of 100 jobs, in which an id's beginning is looked for
-HERE, JOBS, QUEUE = "On this machine", "Jobs", "The queue"  # the parts of the help text
+HERE, JOBS, QUEUE, ACCESS = "On this machine", "Jobs", "The queue", "Who may do what"  # the parts of the help text
 
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="An id, the beginning of one, or `latest`.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

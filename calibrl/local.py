@@ -26,7 +26,8 @@ MIGRATION_SECONDS = 120.0
 STOP_SECONDS = 10.0
 CELERY_FLAGS = ("--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "INFO")
 # The database is next door and people watch: a cancelled job should stop soon, and a killed stack's job go on soon.
-LOCAL_TIMES = {"heartbeat_seconds": "1", "lease_seconds": "15"}
+# Whoever may use this stack's key may read this machine's files anyway.
+LOCAL_SETTINGS = {"heartbeat_seconds": "1", "lease_seconds": "15", "allowed_roots": "/"}
 
 
 def chosen_port(port: int | None) -> int:
@@ -68,7 +69,7 @@ class LocalStack:
         self.api_url = ""
         self.dashboard_url: str | None = None
         key = self._settings.api_key
-        self.api_key = key.get_secret_value() if key else secrets.token_urlsafe(24)
+        self.api_key = key.get_secret_value() if key else "calibrl_" + secrets.token_urlsafe(32)
 
     def __enter__(self) -> Self:
         try:
@@ -99,7 +100,7 @@ class LocalStack:
         dashboard_ready = self._start_dashboard(public) if self._with_dashboard else None
         private |= self._start_services() | {
             f"CALIBRL_{name.upper()}": value
-            for name, value in LOCAL_TIMES.items()
+            for name, value in LOCAL_SETTINGS.items()
             if name not in self._settings.model_fields_set
         }
         api_ready = self._start_api(private)  # takes longer to load than the migrations to run

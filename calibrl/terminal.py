@@ -11,7 +11,21 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from jobs.schemas import Checkpoint, Event, Gpu, Job, JobStatus, Project, QueueEntry, Usage, Worker, WorkerStatus
+from jobs.schemas import (
+    ApiKey,
+    Checkpoint,
+    Event,
+    Gpu,
+    Job,
+    JobStatus,
+    Member,
+    Project,
+    QueueEntry,
+    Usage,
+    User,
+    Worker,
+    WorkerStatus,
+)
 
 BARS = "▁▂▃▄▅▆▇█"
 SPARK_WIDTH = 40  # characters
@@ -129,7 +143,7 @@ def meter(share: float) -> str:
 
 def job_table(jobs: Sequence[Job]) -> Table:
     """Jobs as a table, in the order given."""
-    table = _table("ID", "NAME~", "KIND", "PROJECT", "STATUS", ">STEP", ">RAN", "SUBMITTED")
+    table = table_of("ID", "NAME~", "KIND", "PROJECT", "STATUS", ">STEP", ">RAN", "SUBMITTED")
     for job in jobs:
         submitted = job.created_at.astimezone().strftime("%Y-%m-%d %H:%M")
         name, short = Text(job.name), str(job.id)[:8]
@@ -195,7 +209,7 @@ def waits_text(entry: QueueEntry) -> str:
 
 def queue_table(entries: Sequence[QueueEntry]) -> Table:
     """The jobs that have not started, in the order given."""
-    table = _table(">POS", "ID", "NAME~", "PROJECT", "USER", "PRIORITY", "NEEDS", "STARTS", "WHY~")
+    table = table_of(">POS", "ID", "NAME~", "PROJECT", "USER", "PRIORITY", "NEEDS", "STARTS", "WHY~")
     for entry in entries:
         table.add_row(
             str(entry.position or "–"),
@@ -213,7 +227,7 @@ def queue_table(entries: Sequence[QueueEntry]) -> Table:
 
 def worker_table(machines: Sequence[Worker]) -> Table:
     """Machines, each with a line for its CPU slots and one for each GPU."""
-    table = _table("MACHINE~", "STATUS", "SLOTS~", "UTILISATION", "MEMORY", "RUNS~")
+    table = table_of("MACHINE~", "STATUS", "SLOTS~", "UTILISATION", "MEMORY", "RUNS~")
     for machine in machines:
         labels = " ".join(f"{key}={value}" for key, value in machine.labels.items())
         name = Text.assemble((plain(machine.name), "bold"), (f" {plain(labels)}" if labels else "", "dim"))
@@ -232,7 +246,7 @@ def machine_line(machine: Worker) -> str:
 
 def project_table(projects: Sequence[Project]) -> Table:
     """Projects and their limits."""
-    table = _table("PROJECT", ">WEIGHT", ">GPUS", ">WAITING", ">HOURS A MONTH", ">HOURS A USER", ">KEPT DAYS")
+    table = table_of("PROJECT", ">WEIGHT", ">GPUS", ">WAITING", ">HOURS A MONTH", ">HOURS A USER", ">KEPT DAYS")
     for one in projects:
         limits = (one.max_gpus, one.max_queued, one.budget_slot_hours, one.user_budget_slot_hours, one.retention_days)
         table.add_row(one.slug, f"{one.weight:g}", *("any" if limit is None else f"{limit:,g}" for limit in limits))
@@ -241,7 +255,7 @@ def project_table(projects: Sequence[Project]) -> Table:
 
 def usage_table(rows: Sequence[Usage]) -> Table:
     """This month's use by project and user."""
-    table = _table("PROJECT", "USER", ">SLOT-HOURS", ">OF THEM GPU", ">PROJECT'S BUDGET")
+    table = table_of("PROJECT", "USER", ">SLOT-HOURS", ">OF THEM GPU", ">PROJECT'S BUDGET")
     for row in rows:
         budget = "none" if row.budget_slot_hours is None else f"{row.budget_slot_hours:,g}"
         table.add_row(row.project, Text(plain(row.user)), f"{row.slot_hours:,.2f}", f"{row.gpu_hours:,.2f}", budget)
@@ -267,7 +281,7 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def _table(*columns: str) -> Table:
+def table_of(*columns: str) -> Table:
     """An empty table. `>NAME`: numbers, to the right; `NAME~`: long text, that may wrap."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
@@ -293,4 +307,33 @@ def _checkpoints(checkpoints: Sequence[Checkpoint]) -> Table:
     table = Table.grid(padding=(0, 2))
     for checkpoint in checkpoints:
         table.add_row(f"step {checkpoint.step}", "best" if checkpoint.best else "", Text(checkpoint.path))
+    return table
+
+
+def keys_table(keys: Sequence[ApiKey]) -> Table:
+    """Keys, and whether each can still be used."""
+    table = table_of("ID", "NAME~", "BEGINS", "MAY", "LAST USED", "STATE")
+    now = datetime.now(UTC)
+    for key in keys:
+        expired = key.expires_at is not None and key.expires_at <= now
+        until_when = f"until {key.expires_at:%Y-%m-%d}" if key.expires_at else "valid"
+        state = "revoked" if key.revoked_at else "expired" if expired else until_when
+        used = f"{duration((now - key.last_used_at).total_seconds())} ago" if key.last_used_at else "never"
+        table.add_row(str(key.id), Text(plain(key.name)), key.prefix, key.scope, used, state)
+    return table
+
+
+def users_table(users: Sequence[User]) -> Table:
+    """Users of the service."""
+    table = table_of("USER", "ADMIN", "STATE")
+    for user in users:
+        table.add_row(user.name, "yes" if user.admin else "", "active" if user.active else "inactive")
+    return table
+
+
+def members_table(members: Sequence[Member]) -> Table:
+    """Who belongs to a project."""
+    table = table_of("USER", "ROLE")
+    for member in members:
+        table.add_row(member.user, member.role)
     return table

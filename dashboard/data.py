@@ -10,8 +10,9 @@ from uuid import UUID
 import streamlit as st
 
 from calibrl.client import Client
+from dashboard import signin
 from dashboard.series import HistogramColumns, Series
-from jobs.schemas import Checkpoint, Event, Job, JobStatus, Page, QueueEntry, Sample, SampleSummary
+from jobs.schemas import Checkpoint, Event, Job, JobStatus, Me, Page, QueueEntry, Sample, SampleSummary, Worker
 
 TICK = 1.0  # seconds between a live panel's reads
 LIST_TICK = 2.0  # seconds between the jobs list's reads while a job on it is yet to end
@@ -22,28 +23,84 @@ LOG_TAIL = 50_000  # characters of a log that are shown
 PAGES_A_TICK = 200  # pages read in one go at most; what is left follows at the next tick
 
 
-@st.cache_resource(show_spinner=False)
+@st.cache_resource(max_entries=256, show_spinner=False)
+def _client(key: str) -> Client:
+    return Client(api_key=key)
+
+
 def client() -> Client:
-    """The API client of this process."""
-    return Client()
+    """The API client of who looks: the service sees to it that nobody reads more than they may.
+
+    What is shared between viewers below goes by a job's id: a page reads the job itself first, with the viewer's own
+    key, again at each tick.
+    """
+    return _client(signin.key())
 
 
-@st.cache_resource(ttl=FRESH, max_entries=64, show_spinner=False)
 def jobs(status: JobStatus | None, kind: str | None, after: UUID | None, limit: int) -> Page[Job]:
-    """A page of jobs, newest first."""
-    return client().jobs(status=status, kind=kind, after=after, limit=limit)
+    """A page of the viewer's jobs, newest first."""
+    return _jobs(signin.key(), status, kind, after, limit)
 
 
 @st.cache_resource(ttl=FRESH, max_entries=256, show_spinner=False)
+def _jobs(key: str, status: JobStatus | None, kind: str | None, after: UUID | None, limit: int) -> Page[Job]:
+    return _client(key).jobs(status=status, kind=kind, after=after, limit=limit)
+
+
 def job(job_id: str) -> Job:
-    """A job as it stands."""
-    return client().job(job_id)
+    """A job as it stands, if the viewer may see it."""
+    return _job(signin.key(), job_id)
 
 
-@st.cache_resource(ttl=QUEUE_FRESH, max_entries=64, show_spinner=False)
+@st.cache_resource(ttl=FRESH, max_entries=1024, show_spinner=False)
+def _job(key: str, job_id: str) -> Job:
+    return _client(key).job(job_id)
+
+
+def changed() -> None:
+    """Read jobs anew: somebody here has just asked something of one."""
+    for cached in (_job, _jobs, _queue, _whole_queue, _workers):
+        cached.clear()
+
+
 def queue(project: str) -> dict[UUID, QueueEntry]:
     """A project's jobs that have not started, by id."""
-    return {entry.job_id: entry for entry in client().queue(project)}
+    return _queue(signin.key(), project)
+
+
+@st.cache_resource(ttl=QUEUE_FRESH, max_entries=256, show_spinner=False)
+def _queue(key: str, project: str) -> dict[UUID, QueueEntry]:
+    return {entry.job_id: entry for entry in _client(key).queue(project)}
+
+
+def whole_queue() -> list[QueueEntry]:
+    """The viewer's jobs that have not started, those in line first."""
+    return _whole_queue(signin.key())
+
+
+@st.cache_resource(ttl=FRESH * 4, max_entries=256, show_spinner=False)
+def _whole_queue(key: str) -> list[QueueEntry]:
+    return _client(key).queue()
+
+
+def workers() -> list[Worker]:
+    """The machines that run jobs."""
+    return _workers(signin.key())
+
+
+@st.cache_resource(ttl=FRESH * 2, max_entries=256, show_spinner=False)
+def _workers(key: str) -> list[Worker]:
+    return _client(key).workers()
+
+
+def me() -> Me:
+    """Who looks, and what they may do."""
+    return _me(signin.key())
+
+
+@st.cache_resource(ttl=30.0, max_entries=256, show_spinner=False)
+def _me(key: str) -> Me:
+    return _client(key).me()
 
 
 @st.cache_resource(max_entries=5000, show_spinner=False)

@@ -6,8 +6,15 @@ from contextlib import contextmanager
 import streamlit as st
 
 from calibrl.client import CalibrlError
+from dashboard import signin
 from dashboard.markup import escape
 from jobs.settings import SettingsError
+
+# A link of ours, as Streamlit's own buttons open another tab.
+SIGN_IN = (
+    f'<a href="{signin.PATH}" target="_self" style="display:inline-block;padding:.45rem 1.2rem;border-radius:.5rem;'
+    'background:#1f5fbf;color:#fff;font-weight:600;text-decoration:none">Sign in</a>'
+)
 
 
 def empty(title: str, text: str) -> None:
@@ -20,10 +27,12 @@ def empty(title: str, text: str) -> None:
 
 
 def _advice(error: CalibrlError) -> tuple[str, str]:
-    if error.status in (401, 403):
-        return "The API refused this dashboard's key", "Start the dashboard with the API's own CALIBRL_API_KEY."
+    if error.status == 401:
+        return "Your key is no longer accepted", "It was revoked, or has expired: sign in with another one."
+    if error.status == 403:
+        return "You may not do this", "Your role in the project does not allow it; its admins can change that."
     if error.status == 404:
-        return "There is no such job", "The address may be mistyped, or the job belongs to another service."
+        return "There is no such job", "The address may be mistyped, or the job belongs to a project that is not yours."
     if error.status is None:
         return "The API does not answer", "It may still be starting. Try again in a moment."
     return "The API could not answer", "Its log says more."
@@ -37,15 +46,26 @@ def trouble(error: CalibrlError | SettingsError) -> None:
         if advice:
             st.write(advice)
         st.code(str(error), language=None, wrap_lines=True)
+        if isinstance(error, CalibrlError) and error.status == 401:
+            st.html(SIGN_IN)
+            return
         if st.button("Try again", icon=":material/refresh:"):
             st.rerun()
 
 
+def signed_out() -> None:
+    """Nobody has signed in."""
+    empty("Signed out", "The jobs of your projects are shown once you have signed in with an API key.")
+    st.html(f'<div style="text-align:center">{SIGN_IN}</div>')
+
+
 @contextmanager
 def explained() -> Iterator[None]:
-    """Shows an error of the API in the page's place instead of a stack trace."""
+    """Shows an error of the API, or that nobody has signed in, in the page's place instead of a stack trace."""
     try:
         yield
+    except signin.SignedOut:
+        signed_out()
     except (CalibrlError, SettingsError) as error:
         trouble(error)
 

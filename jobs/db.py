@@ -20,9 +20,10 @@ from jobs.text import storable
 # Nothing waits for the database without a limit: not for an address, a statement, a lock, or a forgotten transaction.
 # The keepalives are the server's: it ends what a client that was cut off has begun, with its locks.
 _OPTIONS = (
-    "-c timezone=UTC -c statement_timeout=30s -c lock_timeout=10s -c idle_in_transaction_session_timeout=15s"
+    "-c timezone=UTC -c statement_timeout=30s -c lock_timeout=10s"
     " -c tcp_keepalives_idle=5 -c tcp_keepalives_interval=3 -c tcp_keepalives_count=3"
 )
+_MOST_IDLE = 15.0  # seconds between two statements of a transaction
 _HAS_TRANSACTION_TIMEOUT = 170_000  # PostgreSQL's version
 _WAKES = "wakes"
 _engines: dict[str, Engine] = {}
@@ -40,6 +41,12 @@ def _limit_transactions(connection: psycopg.Connection[Any], _: Any) -> None:
         connection.commit()
 
 
+def _options() -> str:
+    # A worker that is cut off within a transaction must not keep its job's row locked for longer than its lease.
+    idle = min(_MOST_IDLE, get_settings().lease_seconds / 2)
+    return f"{_OPTIONS} -c idle_in_transaction_session_timeout={round(idle * 1000)}ms"
+
+
 def _make_engine(url: str) -> Engine:
     engine = create_engine(
         url,
@@ -49,7 +56,7 @@ def _make_engine(url: str) -> Engine:
         pool_pre_ping=True,
         hide_parameters=True,
         json_serializer=_to_json,
-        connect_args={"connect_timeout": 5, "options": _OPTIONS, "tcp_user_timeout": 15_000},
+        connect_args={"connect_timeout": 5, "options": _options(), "tcp_user_timeout": 15_000},
     )
     event.listen(engine, "connect", _limit_transactions)
     return engine

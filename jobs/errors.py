@@ -33,6 +33,14 @@ class NotFound(ServiceError):
     title = "Not found"
 
 
+class Forbidden(ServiceError):
+    """Who asks may see what the request names, but not do this with it."""
+
+    status = 403
+    code = "forbidden"
+    title = "Forbidden"
+
+
 class Conflict(ServiceError):
     """What the request asks for is not possible in the present state."""
 

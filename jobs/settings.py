@@ -32,8 +32,16 @@ class Settings(BaseSettings):
     )
     redis_url: str | None = Field(None, validation_alias="REDIS_URL", repr=False)
     api_key: SecretStr | None = Field(None, min_length=1)
+    requests_per_second: float = Field(100, gt=0, description="of one key, after requests_at_once")
+    requests_at_once: int = Field(400, ge=1, description="requests of one key before requests_per_second counts")
     api_url: str = "http://127.0.0.1:8000"
     data_dir: Path = Path("~/.calibrl")
+    allowed_roots: str = Field(
+        "", description="folders, with a colon between them, that jobs may read models and data from; empty: none"
+    )
+    allowed_hub: str = Field(
+        "*", description="hub data sets that jobs may load, patterns with a comma between them: hiyouga/*,lmms-lab/*"
+    )
     lease_seconds: float = Field(30, gt=0, description="a worker silent for so long has lost its job")
     heartbeat_seconds: float = Field(5, gt=0)
     sweep_seconds: float = Field(5, gt=0)

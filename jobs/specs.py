@@ -9,8 +9,9 @@ from pydantic import ValidationError
 
 from calibrl_core.config import EvaluateConfig, ModelOptions, PathModel, TrainConfig
 from calibrl_core.data.files import check_source
-from calibrl_core.data.schema import DataSource, FileData
+from calibrl_core.data.schema import DataSource, FileData, HubData
 from calibrl_core.verifiers.plugin import PluginError, plugin_versions
+from jobs.allowed import hub_problem, path_problem
 from jobs.errors import FieldError
 from jobs.models import Job
 from jobs.schemas import (
@@ -66,6 +67,8 @@ def file_problems(spec: TrainSpec | EvaluateSpec) -> list[FieldError]:
     for field, source, needs_experts in _sources(spec):
         if isinstance(source, FileData):
             found += [FieldError(f"{field}.path", text) for text in _file_problems(source, needs_experts)]
+        if isinstance(source, HubData) and (text := hub_problem(source.hub)):
+            found.append(FieldError(f"{field}.hub", text))
     return found
 
 
@@ -95,7 +98,7 @@ def core_config(spec: Mapping[str, Any], resolve: Callable[[JobModel], Path]) ->
     """The core's TrainConfig or EvaluateConfig as JSON, from a stored spec; `resolve` finds another job's checkpoint.
 
     Raises:
-        Unusable: this version of the core does not take the spec any more.
+        Unusable: this version of the core does not take the spec any more, or this machine not its paths.
     """
 
     def source(model: ModelChoice) -> dict[str, Any]:
@@ -106,6 +109,7 @@ def core_config(spec: Mapping[str, Any], resolve: Callable[[JobModel], Path]) ->
 
     try:
         parsed = job_spec_adapter.validate_python(spec)
+        _check_paths(parsed)
         settings = parsed.model_dump(mode="json", exclude={*JobSettings.model_fields, "kind", "model", "models"})
         if isinstance(parsed, TrainSpec):
             return TrainConfig.model_validate({**settings, "model": source(parsed.model)}).model_dump(mode="json")
@@ -113,6 +117,15 @@ def core_config(spec: Mapping[str, Any], resolve: Callable[[JobModel], Path]) ->
         return EvaluateConfig.model_validate({**settings, "models": models}).model_dump(mode="json")
     except ValidationError as error:
         raise Unusable(Reason.BAD_SPEC, f"this version does not accept the spec: {error}") from error
+
+
+def _check_paths(spec: TrainSpec | EvaluateSpec) -> None:
+    """Once more, where they are read: a link may lead elsewhere by now."""
+    paths = [model.path for _, model in _models(spec) if isinstance(model, PathModel)]
+    paths += [source.path for _, source, _ in _sources(spec) if isinstance(source, FileData)]
+    for path in paths:
+        if refused := path_problem(Path(path)):
+            raise Unusable(Reason.BAD_SPEC, refused)
 
 
 def _texts(at: tuple[str, ...], value: Any) -> Iterator[tuple[str, str]]:
@@ -158,6 +171,8 @@ def _origin_problems(id: UUID, known: Mapping[UUID, Job]) -> list[str]:
 def _model_problems(path: Path) -> list[str]:
     if not path.is_absolute():
         return [_RELATIVE]
+    if refused := path_problem(path):
+        return [refused]
     if path.suffix == ".gguf":
         return [] if _is_file(path) else [f"there is no file {path} on the server"]
     if not _is_file(path / "config.json"):
@@ -169,6 +184,8 @@ def _file_problems(source: FileData, needs_experts: bool) -> list[str]:
     path = Path(source.path)
     if not path.is_absolute():
         return [_RELATIVE]
+    if refused := path_problem(path):
+        return [refused]
     if not _is_file(path):
         return [f"there is no file {path} on the server"]
     return check_source(source, needs_experts=needs_experts)

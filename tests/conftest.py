@@ -151,6 +151,7 @@ def database(
     monkeypatch.setenv("REDIS_URL", redis_url)
     monkeypatch.setenv("CALIBRL_API_KEY", API_KEY)
     monkeypatch.setenv("CALIBRL_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("CALIBRL_ALLOWED_ROOTS", "/")
     get_settings.cache_clear()
     yield url
     db.dispose()

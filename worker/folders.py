@@ -90,7 +90,8 @@ def _link_tree(source: Path, folder: Path) -> bool:
 
 
 def _files(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    # `os.walk` says nothing of a folder that is removed while it is being read; `rglob` raises.
+    return {str((Path(root) / name).relative_to(folder)) for root, _, names in os.walk(folder) for name in names}
 
 
 def _first(error: OSError) -> tuple[int, str]:

@@ -12,7 +12,7 @@ from fastapi.responses import StreamingResponse
 from sqlalchemy.orm import Session
 
 from api.buckets import Width, chosen_width, refusal
-from api.deps import BIGGEST_STEP, Db
+from api.deps import BIGGEST_STEP, Asker, Db
 from api.tables import CONTENT, ChosenFormat, streamed
 from jobs.repository import curves, jobs
 from jobs.schemas import Curves, Series
@@ -51,6 +51,7 @@ ToStep = Annotated[int | None, Query(ge=0, le=BIGGEST_STEP, description="up to t
 @router.get("", response_model=Curves, responses={200: {"content": CONTENT}})
 def compare_metrics(
     session: Db,
+    caller: Asker,
     format: ChosenFormat,
     jobs: Jobs,
     names: Names,
@@ -65,7 +66,7 @@ def compare_metrics(
     only changes when the width doubles, or when a job goes back to an earlier step. JSON has lists a curve; CSV and
     Parquet a row a bucket.
     """
-    ids = _job_ids(session, jobs)
+    ids = _job_ids(session, jobs, caller.projects)
     chosen = _chosen_names(session, ids, names)
     newest = curves.last_step(session, ids)
     last = to_step if to_step is not None else max(newest or 0, from_step)
@@ -91,7 +92,7 @@ def _series(found: Iterable[Any]) -> Series:
     return Series.model_validate({"job_id": rows[0].job_id, "name": rows[0].name, **lists})
 
 
-def _job_ids(session: Session, given: str) -> list[UUID]:
+def _job_ids(session: Session, given: str, projects: frozenset[str] | None) -> list[UUID]:
     ids = []
     for text in _listed(given):
         try:
@@ -100,7 +101,7 @@ def _job_ids(session: Session, given: str) -> list[UUID]:
             raise refusal("jobs", f"{text[:50]!r} is no id of a job") from None
     if not 0 < len(ids) <= MOST_JOBS:
         raise refusal("jobs", f"names {len(ids)} jobs; give 1 to {MOST_JOBS}")
-    return [job.id for job in jobs.several(session, ids, projects=None)]
+    return [job.id for job in jobs.several(session, ids, projects)]
 
 
 def _chosen_names(session: Session, ids: Sequence[UUID], given: str) -> list[str]:

@@ -1,10 +1,13 @@
-"""Whether the service lives, and whether it can work. Open to all, so they tell no details."""
+"""Whether the service lives, and whether it can work: open to all, so they tell no details. And its numbers."""
 
 import structlog
 from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST
 from psycopg import Error, errors
 from redis.exceptions import RedisError
 
+from api import measures
+from api.deps import Admin, Db
 from jobs import queue
 from jobs.repository import health
 from jobs.schemas import Health
@@ -26,6 +29,12 @@ def ready(response: Response) -> Health:
     ok = all(check == "ok" for check in checks.values())
     response.status_code = 200 if ok else 503
     return Health(ok=ok, checks=checks)
+
+
+@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+def read_measures(session: Db, caller: Admin) -> Response:
+    """The service in numbers, for Prometheus: with the key of an admin."""
+    return Response(measures.render(session), media_type=CONTENT_TYPE_LATEST)
 
 
 def _database() -> str:

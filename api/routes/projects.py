@@ -1,44 +1,78 @@
-"""Projects: what each may use, and what it has used."""
+"""Projects: what each may use, what it has used, and who belongs to it."""
 
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Path, Query
 
-from api.deps import Db, Limit, page
-from api.examples import PROJECTS
-from jobs import accounting
+from api.deps import Admin, Asker, Db, Limit, page
+from api.examples import MEMBERS, PROJECTS
+from jobs import access, accounting
+from jobs.repository import access as rows
 from jobs.repository import projects
-from jobs.schemas import Page, Project, ProjectSettings, Slug, Usage
+from jobs.schemas import Member, MemberRole, Page, Project, ProjectSettings, Role, Slug, Usage, UserName
 
 router = APIRouter(tags=["projects"])
 Named = Annotated[Slug, Path(description="the project")]
+NamedUser = Annotated[UserName, Path(description="the user")]
 
 
 @router.get("/projects")
 def list_projects(
     session: Db,
+    caller: Asker,
     after: Annotated[str, Query(max_length=63, description="name of the last project seen")] = "",
     limit: Limit = 100,
 ) -> Page[Project]:
-    """Projects by name."""
-    return page(projects.page(session, after=after, limit=limit + 1), limit, Project)
+    """The projects that you belong to, by name; for admins, all."""
+    return page(projects.page(session, among=caller.projects, after=after, limit=limit + 1), limit, Project)
 
 
 @router.get("/projects/{slug}")
-def read_project(slug: Named, session: Db) -> Project:
+def read_project(slug: Named, session: Db, caller: Asker) -> Project:
     """One project."""
+    caller.need(slug, Role.VIEWER)
     return Project.model_validate(projects.get(session, slug))
 
 
 @router.put("/projects/{slug}")
 def put_project(
-    slug: Named, settings: Annotated[ProjectSettings, Body(openapi_examples=PROJECTS)], session: Db
+    slug: Named, settings: Annotated[ProjectSettings, Body(openapi_examples=PROJECTS)], session: Db, caller: Admin
 ) -> Project:
-    """Add a project, or change what it may use: what is left out is set to its default."""
+    """Add a project, or change what it may use: what is left out is set to its default. For admins."""
+    caller.need(slug, Role.ADMIN)
     return Project.model_validate(projects.put(session, slug, settings.model_dump()))
 
 
+@router.get("/projects/{slug}/members")
+def list_members(slug: Named, session: Db, caller: Asker) -> Page[Member]:
+    """Who belongs to a project, and as what."""
+    caller.need(slug, Role.VIEWER)
+    projects.get(session, slug)
+    return Page(data=[Member.model_validate(row) for row in rows.members(session, slug)], has_more=False)
+
+
+@router.put("/projects/{slug}/members/{user}")
+def put_member(
+    slug: Named,
+    user: NamedUser,
+    member: Annotated[MemberRole, Body(openapi_examples=MEMBERS)],
+    session: Db,
+    caller: Asker,
+) -> Member:
+    """Give a user a role in a project; for the project's admins."""
+    caller.need(slug, Role.ADMIN)
+    access.put_member(session, slug, user, member.role)
+    return Member(user=user, role=member.role)
+
+
+@router.delete("/projects/{slug}/members/{user}", status_code=204)
+def remove_member(slug: Named, user: NamedUser, session: Db, caller: Asker) -> None:
+    """Take a user out of a project; for the project's admins."""
+    caller.need(slug, Role.ADMIN)
+    access.remove_member(session, slug, user)
+
+
 @router.get("/usage")
-def read_usage(session: Db) -> Page[Usage]:
-    """Slot-hours of this calendar month (UTC), by project and user."""
-    return Page(data=accounting.month(session), has_more=False)
+def read_usage(session: Db, caller: Asker) -> Page[Usage]:
+    """Slot-hours of this calendar month (UTC), by project and user, in the projects that you see."""
+    return Page(data=[used for used in accounting.month(session) if caller.sees(used.project)], has_more=False)

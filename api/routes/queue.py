@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from api.deps import Db
+from api.deps import Asker, Db
 from jobs import lifecycle
 from jobs.schemas import Page, QueueEntry, Slug
 
@@ -10,6 +10,8 @@ router = APIRouter(prefix="/queue", tags=["queue"])
 
 
 @router.get("")
-def read_queue(session: Db, project: Slug | None = None) -> Page[QueueEntry]:
-    """All jobs that have not started, those in line first: position, why each waits, and when it may start."""
-    return Page(data=lifecycle.entries(session, project), has_more=False)
+def read_queue(session: Db, caller: Asker, project: Slug | None = None) -> Page[QueueEntry]:
+    """The jobs of your projects that have not started, those in line first: position among everybody's, why each
+    waits, and when it may start."""
+    found = [entry for entry in lifecycle.entries(session, project) if caller.sees(entry.project)]
+    return Page(data=found, has_more=False)

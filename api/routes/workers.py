@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Body, Path, Query
 
-from api.deps import Db, Limit
+from api.deps import Admin, Db, Limit
 from api.examples import DRAINS
 from jobs import machines
 from jobs.schemas import Drain, Page, Worker
@@ -20,21 +20,22 @@ def list_workers(
     after: Annotated[str, Query(max_length=1000, description="name of the last worker seen")] = "",
     limit: Limit = 100,
 ) -> Page[Worker]:
-    """Machines by name: whether they take jobs, what they run, and how their GPUs do."""
+    """Machines by name: whether they take jobs, what they run, and how their GPUs do. A slot that another project's
+    job takes shows that job's id, which opens nothing."""
     found = machines.page(session, after=after, limit=limit + 1)
     return Page(data=found[:limit], has_more=len(found) > limit)
 
 
 @router.post("/{name}/drain")
 def drain_worker(
-    name: Name, session: Db, drain: Annotated[Drain, Body(openapi_examples=DRAINS)] = GRACEFULLY
+    name: Name, session: Db, caller: Admin, drain: Annotated[Drain, Body(openapi_examples=DRAINS)] = GRACEFULLY
 ) -> Worker:
     """Have a machine finish what it runs and take no more jobs. With `now`, what it runs is given back, from a
-    checkpoint, to go on elsewhere."""
+    checkpoint, to go on elsewhere. For admins."""
     return machines.drain(session, name, now=drain.now)
 
 
 @router.post("/{name}/undrain")
-def undrain_worker(name: Name, session: Db) -> Worker:
-    """Have a drained machine take jobs again."""
+def undrain_worker(name: Name, session: Db, caller: Admin) -> Worker:
+    """Have a drained machine take jobs again; for admins."""
     return machines.undrain(session, name)

@@ -8,6 +8,7 @@ with Client() as client:                       # CALIBRL_API_URL and CALIBRL_API
 
 import httpx
 
+from calibrl.client.access import Access
 from calibrl.client.address import STACK_FILE, Stack, read_stack
 from calibrl.client.connection import checked
 from calibrl.client.curves import Curves, Metrics
@@ -22,7 +23,7 @@ from jobs.schemas import Health
 __all__ = ["STACK_FILE", "CalibrlError", "Client", "Job", "Metrics", "Stack", "read_stack"]
 
 
-class Client(Jobs, Runs, Curves, Queue, Projects):
+class Client(Jobs, Runs, Curves, Queue, Projects, Access):
     """The service's REST API. Every method raises `CalibrlError` where it can't do what it says.
 
     `url` and `api_key` default to CALIBRL_API_URL and CALIBRL_API_KEY, and those to the running local stack's;

@@ -84,6 +84,9 @@ class Connection:
         answer = self._once(method, path, content=body, headers=headers, **options)
         return self._parsed(model, checked(answer))
 
+    def _delete(self, path: str) -> httpx.Response:
+        return checked(self._once("DELETE", path))
+
     def _once(self, method: str, path: str, **options: Any) -> httpx.Response:
         try:
             return self._http.request(method, path, **options)

@@ -128,13 +128,14 @@ def _ask(job: Job, ask: Callable[[UUID], Job]) -> None:
     except CalibrlError as error:
         st.text(str(error))
         return
-    data.job.clear()
-    data.queue.clear()
+    data.changed()
     st.rerun()
 
 
 def _actions(job: Job) -> None:
-    """What can be asked of a job as it stands."""
+    """What can be asked of a job as it stands, by those who may."""
+    if not data.me().may_change(job.project):
+        return
     client = data.client()
     if job.status in PAUSABLE and st.button(
         "Pause", icon=":material/pause:", key="pause", help="A running job saves a checkpoint and frees its slot."

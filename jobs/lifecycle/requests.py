@@ -14,18 +14,23 @@ from jobs.schemas import EvaluateSpec, JobStatus, Priority, Reason, TrainSpec
 _HELD_AT_ONCE = (JobStatus.QUEUED, JobStatus.WAITING)
 
 
-def submit(session: Session, spec: TrainSpec | EvaluateSpec, *, actor: str) -> models.Job:
+def submit(
+    session: Session, spec: TrainSpec | EvaluateSpec, *, actor: str, among: frozenset[str] | None = None
+) -> models.Job:
     """Check a spec against what exists, and add its job: queued, or waiting for the jobs it depends on.
+
+    `among`: the projects that exist for who asks, and whose jobs do; None: all.
 
     Raises:
         Invalid: fields that can't be met, each named.
         QuotaExceeded: the project has as many jobs waiting as it may.
     """
     found = specs.text_problems(spec) or [*specs.file_problems(spec), *specs.plugin_problems(spec)]
-    known = jobs.hold(session, specs.dependencies(spec))
+    held = jobs.hold(session, specs.dependencies(spec))
+    known = {id: job for id, job in held.items() if among is None or job.project in among}
     found += specs.resource_problems(spec)
     found += [*specs.job_problems(spec, known), *_gpu_problems(session, spec.resources.gpus)]
-    project = projects.lock(session, spec.project)
+    project = projects.lock(session, spec.project) if among is None or spec.project in among else None
     if project is None:
         found.append(FieldError("project", f"there is no project {spec.project!r}"))
     if found or project is None:

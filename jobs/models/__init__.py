@@ -1,5 +1,6 @@
 """The tables, one file a resource. Importing this package registers all of them with `Base.metadata`."""
 
+from jobs.models.access import ApiKey, AuditEntry, Membership, User
 from jobs.models.attempt import Attempt
 from jobs.models.base import Base
 from jobs.models.checkpoint import Checkpoint
@@ -14,7 +15,9 @@ from jobs.models.sample import Sample
 from jobs.models.worker import Gpu, Worker
 
 __all__ = [
+    "ApiKey",
     "Attempt",
+    "AuditEntry",
     "Base",
     "Checkpoint",
     "Event",
@@ -25,9 +28,11 @@ __all__ = [
     "JobDependency",
     "JobImage",
     "LogChunk",
+    "Membership",
     "Metric",
     "MetricBlock",
     "Project",
     "Sample",
+    "User",
     "Worker",
 ]

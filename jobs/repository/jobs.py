@@ -68,14 +68,23 @@ def lock_leased(session: Session, job_id: UUID, token: UUID) -> Job | None:
 
 
 def page(
-    session: Session, *, status: JobStatus | None, kind: str | None, project: str | None, after: UUID | None, limit: int
+    session: Session,
+    *,
+    among: frozenset[str] | None,
+    status: JobStatus | None,
+    kind: str | None,
+    project: str | None,
+    after: UUID | None,
+    limit: int,
 ) -> list[Job]:
-    """Jobs from new to old, from the one after `after` on, at most `limit`.
+    """Jobs of some projects (None: of all) from new to old, from the one after `after` on, at most `limit`.
 
     Raises:
         Invalid: there is no job `after`.
     """
     query = select(Job).order_by(Job.created_at.desc(), Job.id.desc()).limit(limit)
+    if among is not None:
+        query = query.where(Job.project.in_(among))
     if status is not None:
         query = query.where(Job.status == status)
     if kind is not None:
@@ -84,7 +93,7 @@ def page(
         query = query.where(Job.project == project)
     if after is not None:
         last = session.get(Job, after)
-        if last is None:
+        if last is None or not (among is None or last.project in among):
             raise Invalid("The page's start does not exist.", (FieldError("after", f"there is no job {after}"),))
         query = query.where(tuple_(Job.created_at, Job.id) < tuple_(last.created_at, last.id))
     return list(session.scalars(query))
@@ -225,8 +234,13 @@ def rewind(session: Session, job_id: UUID, to_step: int) -> None:
 
 def _found(job: Job | None, job_id: UUID) -> Job:
     if job is None:
-        raise NotFound(f"There is no job {job_id}.")
+        raise no_such(job_id)
     return job
+
+
+def no_such(job_id: UUID) -> NotFound:
+    """The error that a job does not exist, or not for who asks."""
+    return NotFound(f"There is no job {job_id}.")
 
 
 def _fresh(query: Select[Job]) -> Select[Job]:

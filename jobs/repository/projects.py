@@ -46,9 +46,12 @@ def put(session: Session, slug: str, values: dict[str, Any]) -> Project:
     return session.get_one(Project, slug, populate_existing=True)
 
 
-def page(session: Session, *, after: str, limit: int) -> list[Project]:
-    """Projects by name, from the one after `after` on."""
-    return list(session.scalars(select(Project).where(Project.slug > after).order_by(Project.slug).limit(limit)))
+def page(session: Session, *, among: frozenset[str] | None, after: str, limit: int) -> list[Project]:
+    """Some projects (None: all) by name, from the one after `after` on."""
+    query = select(Project).where(Project.slug > after).order_by(Project.slug).limit(limit)
+    if among is not None:
+        query = query.where(Project.slug.in_(among))
+    return list(session.scalars(query))
 
 
 def all_of(session: Session) -> list[Project]:

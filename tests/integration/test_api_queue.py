@@ -141,7 +141,7 @@ def test_usage_is_told_by_project_and_user(client: httpx.Client) -> None:
     (used,) = client.get("/v1/usage").json()["data"]
     assert used == {
         "project": "default",
-        "user": "user",
+        "user": "admin",
         "slot_hours": 0.5,
         "gpu_hours": 0.0,
         "budget_slot_hours": 10.0,

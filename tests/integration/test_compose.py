@@ -137,7 +137,7 @@ def test_opening_the_api_does_not_open_the_dashboard(tmp_path: Path) -> None:
 
 
 def test_only_those_who_need_them_get_the_databases_password(config: dict[str, Any]) -> None:
-    assert set(config["services"]["dashboard"]["environment"]) == {"CALIBRL_API_URL", "CALIBRL_API_KEY"}
+    assert set(config["services"]["dashboard"]["environment"]) == {"CALIBRL_API_URL"}
 
 
 def test_the_image_holds_every_package() -> None:

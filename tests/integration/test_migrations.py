@@ -59,7 +59,7 @@ def test_a_model_without_its_migration_is_noticed(empty: str) -> None:
 
 
 def test_blocks_are_made_of_the_metrics_that_are_there(empty: str) -> None:
-    command.upgrade(CONFIG, "2026_11_24_queue")
+    command.upgrade(CONFIG, "2026_11_24_access")
     with psycopg.connect(empty, autocommit=True) as connection:
         connection.execute(
             'INSERT INTO jobs (id, name, kind, project, "user", priority, labels, gpus, spec, status, attempt, step,'

@@ -17,7 +17,20 @@ from uuid import UUID, uuid4
 import pytest
 from PIL import Image
 
-from jobs.schemas import Checkpoint, Event, Histogram, Job, JobStatus, MetricRow, QueueEntry, Sample, WaitReason
+from jobs.schemas import (
+    Checkpoint,
+    Event,
+    Histogram,
+    Job,
+    JobStatus,
+    Me,
+    MetricRow,
+    QueueEntry,
+    Role,
+    Sample,
+    WaitReason,
+    Worker,
+)
 
 KEY = "a-key-for-tests"
 BEGAN = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -47,6 +60,10 @@ class World:
     logs: dict[UUID, bytes] = field(default_factory=dict)
     images: dict[str, bytes] = field(default_factory=dict)
     queue: list[QueueEntry] = field(default_factory=list)
+    workers: list[Worker] = field(default_factory=list)
+    me: Me = field(
+        default_factory=lambda: Me(user="ann", admin=False, scope="write", projects={"default": Role.MEMBER})
+    )
     requests: list[str] = field(default_factory=list)
     url: str = ""
 
@@ -212,7 +229,11 @@ def _answer(world: World, path: str, query: dict[str, str]) -> Any:
         chosen = [job for job in world.jobs.values() if query.get("status") in (None, job.status)]
         return _page(sorted(chosen, key=lambda job: job.created_at, reverse=True), int(query["limit"]))
     if parts == ["queue"]:
-        return _page([entry for entry in world.queue if entry.project == query["project"]], 1000)
+        return _page([entry for entry in world.queue if query.get("project") in (None, entry.project)], 1000)
+    if parts == ["workers"]:
+        return _page(world.workers, 1000)
+    if parts == ["me"]:
+        return world.me.model_dump(mode="json")
     if (job := world.jobs.get(UUID(parts[1]))) is None:
         return None
     if len(parts) == 2:

@@ -88,10 +88,10 @@ def test_an_empty_list_says_how_to_submit_a_job(world: World) -> None:
 
 
 def test_a_service_that_does_not_answer_is_explained(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dashboard import data
+    import streamlit as st
 
     monkeypatch.setenv("CALIBRL_API_URL", "http://127.0.0.1:9")
-    data.client.clear()
+    st.cache_resource.clear()
     from jobs.settings import get_settings
 
     get_settings.cache_clear()
@@ -105,7 +105,16 @@ def test_a_wrong_key_is_explained(world: World, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setenv("CALIBRL_API_KEY", "another-key")
     get_settings.cache_clear()
-    assert jobs_page().subheader[0].value == "The API refused this dashboard's key"
+    assert jobs_page().subheader[0].value == "Your key is no longer accepted"
+
+
+def test_without_a_key_there_is_a_way_to_sign_in(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    from jobs.settings import get_settings
+
+    monkeypatch.delenv("CALIBRL_API_KEY")
+    get_settings.cache_clear()
+    assert 'href="/signin"' in html(jobs_page())
+    assert world.requests == []
 
 
 @pytest.mark.parametrize("address", ["", "not-an-id"])

@@ -1,5 +1,6 @@
 """An attempt's folder, and what it takes over from the attempts before it."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -102,3 +103,21 @@ def test_a_supervisor_that_was_stopped_for_long_removes_nothing_of_a_later_attem
     assert [names(attempt / "checkpoints") for attempt in attempts] == [[], ["step-000010"], ["step-000010"]]
     assert [names(attempt / "kept") for attempt in attempts] == [[], ["step-000010"], ["step-000010"]]
     assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_checkpoint_that_is_removed_while_its_files_are_listed_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The chaos suite saw it once in 300 faults: the folder was there, and gone when it was opened."""
+    old = checkpoint(tmp_path / "attempt-1", 10)
+    scandir = os.scandir
+
+    def removed_meanwhile(path: str | Path) -> object:
+        if Path(path) == old:
+            monkeypatch.setattr(os, "scandir", scandir)
+            shutil.rmtree(old)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", removed_meanwhile)
+    folders.keep(tmp_path / "attempt-1", [old])
+    assert not old.exists() and names(tmp_path / "attempt-1" / "kept") == []

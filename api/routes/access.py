@@ -1,0 +1,104 @@
+"""Users and keys."""
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Body, Path, Query
+
+from api.deps import BIGGEST_ID, Admin, Asker, Db, Limit, page
+from api.examples import KEYS, USERS
+from jobs import access
+from jobs.errors import Forbidden, NotFound
+from jobs.repository import access as rows
+from jobs.repository import audit
+from jobs.schemas import (
+    ApiKey,
+    AuditEntry,
+    CreatedKey,
+    Me,
+    NewKey,
+    NewUser,
+    Page,
+    Role,
+    Slug,
+    User,
+    UserChanges,
+    UserName,
+)
+
+router = APIRouter(tags=["access"])
+Named = Annotated[UserName, Path(description="the user")]
+
+
+@router.get("/me")
+def read_me(caller: Asker) -> Me:
+    """Whose key this is, and what it may do."""
+    return Me(user=caller.user, admin=caller.admin, scope=caller.scope, projects=dict(caller.roles))
+
+
+@router.get("/users")
+def list_users(
+    session: Db,
+    caller: Admin,
+    after: Annotated[str, Query(max_length=63, description="name of the last user seen")] = "",
+    limit: Limit = 100,
+) -> Page[User]:
+    """Users by name; for admins."""
+    return page(rows.users(session, after=after, limit=limit + 1), limit, User)
+
+
+@router.post("/users", status_code=201)
+def add_user(new: Annotated[NewUser, Body(openapi_examples=USERS)], session: Db, caller: Admin) -> User:
+    """Add a user; for admins. It has no key yet, and belongs to no project."""
+    return User.model_validate(access.add_user(session, new))
+
+
+@router.patch("/users/{name}")
+def change_user(name: Named, changes: UserChanges, session: Db, caller: Admin) -> User:
+    """Make a user an admin or not, active or not; for admins. The last active admin stays one."""
+    return User.model_validate(access.change_user(session, name, changes))
+
+
+@router.get("/keys")
+def list_keys(session: Db, caller: Asker, user: UserName | None = None) -> Page[ApiKey]:
+    """Your keys, newest first; an admin may ask for another user's."""
+    return Page(data=[ApiKey.model_validate(row) for row in rows.keys(session, _whose(caller, user))], has_more=False)
+
+
+@router.post("/keys", status_code=201)
+def create_key(new: Annotated[NewKey, Body(openapi_examples=KEYS)], session: Db, caller: Asker) -> CreatedKey:
+    """Make a key. It is shown in this answer and never again. For another user: admins only."""
+    return access.create_key(session, _whose(caller, new.user), new)
+
+
+@router.delete("/keys/{key_id}")
+def revoke_key(key_id: UUID, session: Db, caller: Asker) -> ApiKey:
+    """Have a key be refused from now on. Yours, or as an admin anybody's."""
+    key = rows.key(session, key_id)
+    if key is None or not (caller.admin or key.user == caller.user):
+        raise NotFound(f"There is no key {key_id}.")
+    rows.revoke(session, key)
+    return ApiKey.model_validate(key)
+
+
+@router.get("/audit")
+def list_audit(
+    session: Db,
+    caller: Asker,
+    project: Slug | None = None,
+    user: UserName | None = None,
+    before: Annotated[int, Query(ge=1, le=BIGGEST_ID, description="id of the last entry seen")] = BIGGEST_ID,
+    limit: Limit = 100,
+) -> Page[AuditEntry]:
+    """Who changed what, newest first: for admins, and with `project` for that project's."""
+    if project is None:
+        caller.need_admin()
+    else:
+        caller.need(project, Role.ADMIN)
+    return page(audit.page(session, project=project, user=user, before=before, limit=limit + 1), limit, AuditEntry)
+
+
+def _whose(caller: access.Caller, user: str | None) -> str:
+    if user not in (None, caller.user) and not caller.admin:
+        raise Forbidden("Keys of other users are for admins of the service.")
+    return user or caller.user

@@ -1,0 +1,129 @@
+"""Who looks: the key that a viewer signed in with, or the stack's own on one's own machine."""
+
+from html import escape
+from urllib.parse import urlsplit
+
+import streamlit as st
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from calibrl.client import CalibrlError, Client
+from jobs.settings import get_settings
+
+COOKIE = "calibrl_key"
+PATH, OUT = "/signin", "/signout"
+COOKIE_SECONDS = 30 * 86_400
+MOST_BYTES = 4096  # of the form
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; "
+    "frame-ancestors 'none'",
+    "Cache-Control": "no-store",
+}
+
+
+class SignedOut(Exception):
+    """Nobody has signed in here."""
+
+
+def key() -> str:
+    """The viewer's API key.
+
+    Raises:
+        SignedOut: there is none.
+    """
+    chosen = st.context.cookies.to_dict().get(COOKIE)
+    if chosen:
+        return chosen
+    own = get_settings().api_key
+    if own is None:
+        raise SignedOut
+    return own.get_secret_value()
+
+
+def by_cookie() -> bool:
+    """Whether the viewer has signed in here, and so can sign out."""
+    return COOKIE in st.context.cookies.to_dict()
+
+
+async def _show(request: Request) -> Response:
+    return HTMLResponse(_page(_next(request.query_params.get("next"))), headers=HEADERS)
+
+
+async def _sign_in(request: Request) -> Response:
+    if not _same_origin(request):
+        return HTMLResponse(_page("/", "The form came from another site."), 403, headers=HEADERS)
+    form = await request.form(max_files=0, max_fields=4, max_part_size=MOST_BYTES)
+    given, to = str(form.get("key") or "").strip(), _next(str(form.get("next") or "/"))
+    refused = await run_in_threadpool(_refusal, given)
+    if refused:
+        return HTMLResponse(_page(to, refused), 401, headers=HEADERS)
+    answer = RedirectResponse(to, 303, headers=HEADERS)
+    secure = request.headers.get("x-forwarded-proto", request.url.scheme) == "https"
+    answer.set_cookie(COOKIE, given, COOKIE_SECONDS, httponly=True, samesite="strict", secure=secure)
+    return answer
+
+
+async def _sign_out(request: Request) -> Response:
+    answer = RedirectResponse(PATH, 303, headers=HEADERS)
+    if _same_origin(request):
+        answer.delete_cookie(COOKIE, httponly=True, samesite="strict")
+    return answer
+
+
+routes = [
+    Route(PATH, _show, methods=["GET"]),
+    Route(PATH, _sign_in, methods=["POST"]),
+    Route(OUT, _sign_out, methods=["POST"]),
+]
+
+
+def _refusal(given: str) -> str | None:
+    """Why a key can't be used; None where it can."""
+    if not given:
+        return "Give a key."
+    try:
+        with Client(api_key=given) as client:
+            client.me()
+    except CalibrlError as error:
+        return "The service does not know this key, or no longer." if error.status == 401 else str(error)
+    return None
+
+
+def _same_origin(request: Request) -> bool:
+    origin = request.headers.get("origin")
+    return origin is None or urlsplit(origin).netloc == request.headers.get("host")
+
+
+def _next(given: str | None) -> str:
+    """Where to go on, on this very site."""
+    return given if given and given.startswith("/") and given[1:2] not in ("/", "\\") else "/"
+
+
+def _page(to: str, wrong: str | None = None) -> str:
+    told = f'<p class="wrong" role="alert">{escape(wrong)}</p>' if wrong else ""
+    return PAGE.replace("{told}", told).replace("{next}", escape(to, quote=True))
+
+
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
+<title>Sign in - CalibRL</title><style>
+:root{color-scheme:light dark}
+body{margin:0;min-height:100vh;display:grid;place-items:center;font:16px/1.5 system-ui,sans-serif;
+  background:light-dark(#f6f7f9,#0e1117);color:light-dark(#1b1f24,#f0f2f6)}
+main{width:min(24rem,90vw);padding:2rem;border-radius:.75rem;background:light-dark(#fff,#1a1d24);
+  border:1px solid light-dark(#d9dde3,#31343c)}
+h1{font-size:1.3rem;margin:0 0 .25rem} p{margin:.25rem 0 1rem;opacity:.85}
+label{display:block;font-weight:600;margin-bottom:.35rem}
+input{box-sizing:border-box;width:100%;padding:.6rem;font:inherit;border-radius:.4rem;
+  border:1px solid light-dark(#8a919c,#7a808a);background:transparent;color:inherit}
+button{margin-top:1rem;width:100%;padding:.6rem;font:inherit;font-weight:600;border:0;border-radius:.4rem;
+  background:#1f5fbf;color:#fff;cursor:pointer}
+button:focus-visible,input:focus-visible{outline:3px solid light-dark(#1f5fbf,#8ab4f8);outline-offset:2px}
+.wrong{color:light-dark(#a3261c,#ff8a80);opacity:1}
+</style></head><body><main><h1>Sign in to CalibRL</h1>
+<p>With an API key: <code>calibrl keys create NAME</code> makes one, or your admin.</p>{told}
+<form method="post" action="/signin"><input type="hidden" name="next" value="{next}">
+<label for="key">API key</label><input id="key" name="key" type="password" autocomplete="current-password" required
+  autofocus spellcheck="false"><button type="submit">Sign in</button></form></main></body></html>"""

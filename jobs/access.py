@@ -1,0 +1,171 @@
+"""Who asks, and whether they may: keys become callers, and callers have roles in projects."""
+
+import hashlib
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from jobs import models
+from jobs.errors import Conflict, FieldError, Forbidden, Invalid, NotFound
+from jobs.repository import access, projects
+from jobs.schemas import ApiKey, CreatedKey, NewKey, NewUser, Role, Scope, UserChanges
+
+KEY_BYTES = 32
+PREFIX = "calibrl_"
+SHOWN = len(PREFIX) + 6  # of a key, to know it by
+SERVICE_ADMIN = "admin"  # whose key the service's own settings name
+SERVICE_KEY = "CALIBRL_API_KEY of the service"
+
+
+@dataclass
+class Caller:
+    """Who makes a request. `project` is the one it changes something in, for the audit log."""
+
+    user: str
+    key_id: UUID
+    admin: bool
+    scope: Scope
+    roles: Mapping[str, Role] = field(default_factory=dict)
+    project: str | None = None
+
+    @property
+    def projects(self) -> frozenset[str] | None:
+        """The projects that the caller sees; None: all."""
+        return None if self.admin else frozenset(self.roles)
+
+    def sees(self, project: str) -> bool:
+        """Whether a project's things exist for the caller."""
+        return self.admin or project in self.roles
+
+    def need(self, project: str, role: Role) -> None:
+        """Go on only if the caller has at least this role in a project that it sees.
+
+        Raises:
+            NotFound: the caller does not see the project.
+            Forbidden: the caller's role there is a lesser one.
+        """
+        if not self.sees(project):
+            raise NotFound(f"There is no project {project}.")
+        if not self.admin and not self.roles[project].includes(role):
+            raise Forbidden(f"This needs the role {role} in project {project}; yours is {self.roles[project]}.")
+        self.project = project
+
+    def need_admin(self) -> None:
+        """Go on only for an admin of the service.
+
+        Raises:
+            Forbidden: the caller is none.
+        """
+        if not self.admin:
+            raise Forbidden("This needs an admin of the service.")
+
+
+def hashed(key: str) -> bytes:
+    """What is kept of a key: its SHA-256."""
+    return hashlib.sha256(key.encode()).digest()
+
+
+def identify(session: Session, key: str) -> Caller | None:
+    """Whose key this is; None for one that is unknown, expired, revoked or of a user who is not active."""
+    found = access.valid_key(session, hashed(key))
+    if found is None:
+        return None
+    row, user = found
+    return Caller(user.name, row.id, user.admin, row.scope, access.roles(session, user.name))
+
+
+def keep_service_key(session: Session, key: str) -> None:
+    """Have the key that the service's settings name be an admin's, in place of the one they named before. One that was
+    revoked stays so."""
+    access.add_user(session, SERVICE_ADMIN, admin=True)
+    kept = _keep(session, SERVICE_ADMIN, key, NewKey(name=SERVICE_KEY))
+    for other in access.keys(session, SERVICE_ADMIN) if kept else ():
+        if other.name == SERVICE_KEY and other.id != kept.id:
+            access.revoke(session, other)
+
+
+def first_admin(session: Session, name: str) -> str:
+    """Add an admin, or make a user one, with a new key: the key."""
+    user = access.add_user(session, name, admin=True) or access.user(session, name)
+    user.admin = user.active = True
+    session.flush()
+    return create_key(session, user.name, NewKey(name="made on the command line")).key
+
+
+def add_user(session: Session, new: NewUser) -> models.User:
+    """A new user, who belongs to no project yet.
+
+    Raises:
+        Conflict: the name is taken.
+    """
+    user = access.add_user(session, new.name, admin=new.admin)
+    if user is None:
+        raise Conflict(f"There is a user {new.name} already.")
+    return user
+
+
+def change_user(session: Session, name: str, changes: UserChanges) -> models.User:
+    """Make a user an admin or not, active or not.
+
+    Raises:
+        NotFound: there is no such user.
+        Conflict: nobody could manage the service any more.
+    """
+    user = access.user(session, name)
+    admin = user.admin if changes.admin is None else changes.admin
+    active = user.active if changes.active is None else changes.active
+    if user.admin and user.active and not (admin and active) and not access.other_admins(session, name):
+        raise Conflict(f"{name} is the only active admin: make another one first.")
+    user.admin, user.active = admin, active
+    return user
+
+
+def put_member(session: Session, project: str, user: str, role: Role) -> None:
+    """Give a user a role in a project.
+
+    Raises:
+        NotFound: there is no such project or user.
+    """
+    projects.get(session, project)
+    access.put_member(session, project, access.user(session, user).name, role)
+
+
+def remove_member(session: Session, project: str, user: str) -> None:
+    """Take a user out of a project.
+
+    Raises:
+        NotFound: the user is not in it.
+    """
+    if not access.remove_member(session, project, user):
+        raise NotFound(f"{user} does not belong to project {project}.")
+
+
+def create_key(session: Session, user: str, new: NewKey) -> CreatedKey:
+    """A new key of a user, with the key itself.
+
+    Raises:
+        Invalid: there is no such user.
+    """
+    key = PREFIX + secrets.token_urlsafe(KEY_BYTES)
+    row = _keep(session, user, key, new)
+    assert row is not None, "256 random bits were drawn twice"
+    return CreatedKey(**ApiKey.model_validate(row).model_dump(), key=key)
+
+
+def _keep(session: Session, user: str, key: str, new: NewKey) -> models.ApiKey | None:
+    try:
+        access.user(session, user)
+    except NotFound as error:
+        raise Invalid("The key was not made.", (FieldError("user", error.detail),)) from None
+    return access.add_key(
+        session,
+        user,
+        name=new.name,
+        scope=new.scope,
+        prefix=key[:SHOWN] if key.startswith(PREFIX) else "",
+        sha256=hashed(key),
+        days=new.expires_days,
+    )

@@ -1,0 +1,60 @@
+"""Users, their roles in projects, their keys, and what they changed."""
+
+from typing import Literal
+from uuid import UUID, uuid4
+
+from sqlalchemy import ForeignKey, Index, LargeBinary, false, true
+from sqlalchemy.orm import Mapped, mapped_column
+
+from jobs.models.base import Base, CreatedAt, SafeText, Serial, Timestamp
+from jobs.schemas import Role
+
+
+class User(Base):
+    __tablename__ = "users"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    admin: Mapped[bool] = mapped_column(default=False, server_default=false())
+    active: Mapped[bool] = mapped_column(default=True, server_default=true())
+    created_at: Mapped[CreatedAt]
+
+
+class Membership(Base):
+    __tablename__ = "memberships"
+
+    user: Mapped[str] = mapped_column(ForeignKey("users.name", ondelete="CASCADE"), primary_key=True)
+    project: Mapped[str] = mapped_column(ForeignKey("projects.slug", ondelete="CASCADE"), primary_key=True, index=True)
+    role: Mapped[Role]
+
+
+class ApiKey(Base):
+    """`sha256` of the key; a key of 256 random bits needs no salt and no slow hash."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    user: Mapped[str] = mapped_column(ForeignKey("users.name", ondelete="CASCADE"), index=True)
+    name: Mapped[str]
+    scope: Mapped[Literal["read", "write"]] = mapped_column(SafeText)
+    prefix: Mapped[str]
+    sha256: Mapped[bytes] = mapped_column(LargeBinary, unique=True)
+    created_at: Mapped[CreatedAt]
+    expires_at: Mapped[Timestamp | None]
+    last_used_at: Mapped[Timestamp | None]
+    revoked_at: Mapped[Timestamp | None]
+
+
+class AuditEntry(Base):
+    """Outlives the user, the key and the project that it names."""
+
+    __tablename__ = "audit"
+    __table_args__ = (Index(None, "project", "id"),)
+
+    id: Mapped[Serial]
+    ts: Mapped[CreatedAt]
+    user: Mapped[str]
+    key_id: Mapped[UUID | None]
+    action: Mapped[str]
+    path: Mapped[str]
+    project: Mapped[str | None]
+    request_id: Mapped[str]

@@ -1,0 +1,113 @@
+"""Users, their roles in projects, and their keys."""
+
+from datetime import timedelta
+from uuid import UUID
+
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from jobs.errors import NotFound
+from jobs.models import ApiKey, Membership, User
+from jobs.schemas import Role, Scope
+
+USED_AGAIN = timedelta(minutes=1)  # how exactly a key's last use is known
+
+
+def user(session: Session, name: str) -> User:
+    """A user.
+
+    Raises:
+        NotFound: there is none of this name.
+    """
+    found = session.get(User, name)
+    if found is None:
+        raise NotFound(f"There is no user {name}.")
+    return found
+
+
+def users(session: Session, *, after: str, limit: int) -> list[User]:
+    """Users by name, from the one after `after` on."""
+    return list(session.scalars(select(User).where(User.name > after).order_by(User.name).limit(limit)))
+
+
+def add_user(session: Session, name: str, *, admin: bool) -> User | None:
+    """A new user; None where the name is taken."""
+    statement = insert(User).values(name=name, admin=admin).on_conflict_do_nothing().returning(User)
+    return session.scalar(statement)
+
+
+def other_admins(session: Session, name: str) -> int:
+    """How many active admins there are beside this user; counted with their rows held, so that two can't both go."""
+    query = select(User).where(User.admin, User.active, User.name != name).order_by(User.name)
+    return len(session.scalars(query.with_for_update(read=True)).all())
+
+
+def roles(session: Session, name: str) -> dict[str, Role]:
+    """A user's roles, by project."""
+    query = select(Membership.project, Membership.role).where(Membership.user == name)
+    return dict(session.execute(query).all())
+
+
+def members(session: Session, project: str) -> list[Membership]:
+    """Who belongs to a project, by name."""
+    return list(session.scalars(select(Membership).where(Membership.project == project).order_by(Membership.user)))
+
+
+def put_member(session: Session, project: str, user: str, role: Role) -> None:
+    """Give a user a role in a project."""
+    statement = insert(Membership).values(project=project, user=user, role=role)
+    session.execute(
+        statement.on_conflict_do_update(index_elements=[Membership.user, Membership.project], set_={"role": role})
+    )
+
+
+def remove_member(session: Session, project: str, user: str) -> bool:
+    """Take a user's role in a project away; False where there was none."""
+    gone = delete(Membership).where(Membership.project == project, Membership.user == user).returning(Membership.user)
+    return session.scalar(gone) is not None
+
+
+def valid_key(session: Session, sha256: bytes) -> tuple[ApiKey, User] | None:
+    """A key that may be used now, and whose it is. Its use is noted, at most once a minute."""
+    now = func.now()
+    query = (
+        select(ApiKey, User, (ApiKey.last_used_at > now - USED_AGAIN).is_(True))
+        .join(User, User.name == ApiKey.user)
+        .where(ApiKey.sha256 == sha256, ApiKey.revoked_at.is_(None), User.active)
+        .where(ApiKey.expires_at.is_(None) | (ApiKey.expires_at > now))
+    )
+    found = session.execute(query).one_or_none()
+    if found is None:
+        return None
+    key, owner, noted = found
+    if not noted:
+        session.execute(update(ApiKey).where(ApiKey.id == key.id).values(last_used_at=now))
+    return key, owner
+
+
+def add_key(
+    session: Session, user: str, *, name: str, scope: Scope, prefix: str, sha256: bytes, days: float | None
+) -> ApiKey | None:
+    """Keep a new key; None where exactly this key is known already."""
+    expires_at = None if days is None else func.now() + timedelta(days=days)
+    values = {"user": user, "name": name, "scope": scope, "prefix": prefix, "sha256": sha256, "expires_at": expires_at}
+    return session.scalar(insert(ApiKey).values(values).on_conflict_do_nothing().returning(ApiKey))
+
+
+def keys(session: Session, user: str) -> list[ApiKey]:
+    """A user's keys, newest first, those that can't be used any more too."""
+    return list(session.scalars(select(ApiKey).where(ApiKey.user == user).order_by(ApiKey.created_at.desc())))
+
+
+def key(session: Session, id: UUID) -> ApiKey | None:
+    """A key by its id."""
+    return session.get(ApiKey, id)
+
+
+def revoke(session: Session, key: ApiKey) -> None:
+    """Have a key be refused from now on."""
+    session.execute(
+        update(ApiKey).where(ApiKey.id == key.id, ApiKey.revoked_at.is_(None)).values(revoked_at=func.now())
+    )
+    session.refresh(key)

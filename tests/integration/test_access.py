@@ -1,0 +1,162 @@
+"""Keys, users, roles: who is let in, what they see, and what they may change."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from jobs.db import session_scope
+from jobs.models import ApiKey
+from tests.conftest import API_KEY, ROOT
+from tests.integration.life import run
+from tests.integration.people import People
+from tests.integration.rest import named, refused, serving, submitted
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def admin(database: str) -> Iterator[httpx.Client]:
+    with serving() as client:
+        yield client
+
+
+@pytest.fixture
+def people(admin: httpx.Client) -> Iterator[People]:
+    with People(admin) as people:
+        yield people
+
+
+def test_a_key_is_shown_once_and_kept_as_its_hash(admin: httpx.Client, people: People) -> None:
+    made = admin.post("/v1/keys", json={"name": "laptop"}).json()
+    assert made["key"].startswith("calibrl_") and len(made["key"]) == len("calibrl_") + 43
+    assert made["key"].startswith(made["prefix"]) and len(made["prefix"]) == 14
+    (listed,) = [key for key in admin.get("/v1/keys").json()["data"] if key["id"] == made["id"]]
+    assert "key" not in listed and listed["last_used_at"] is None
+    assert people.get(made["key"], "/v1/me").json()["user"] == "admin"
+    assert admin.get("/v1/keys").json()["data"][0]["last_used_at"] is not None
+    with session_scope() as session:
+        kept = session.get_one(ApiKey, made["id"])
+        assert len(kept.sha256) == 32 and made["key"].encode() not in kept.sha256
+
+
+def test_revoked_expired_and_inactive_keys_are_refused_from_then_on(admin: httpx.Client, people: People) -> None:
+    revoked, expired, inactive = (people.add(name, {}) for name in ("ann", "bob", "cem"))
+    for key in (revoked, expired, inactive):
+        assert people.get(key, "/v1/me").status_code == 200
+    (row,) = admin.get("/v1/keys", params={"user": "ann"}).json()["data"]
+    assert admin.delete(f"/v1/keys/{row['id']}").json()["revoked_at"] is not None
+    run("UPDATE api_keys SET expires_at = now() WHERE \"user\" = 'bob'")
+    assert admin.patch("/v1/users/cem", json={"active": False}).json()["active"] is False
+    for key in (revoked, expired, inactive, "calibrl_" + "x" * 43, ""):
+        refused(people.get(key, "/v1/me"), 401)
+
+
+def test_a_key_that_may_only_read_changes_nothing(admin: httpx.Client, people: People) -> None:
+    people.add("ann", {"default": "member"})
+    key = admin.post("/v1/keys", json={"name": "screen", "scope": "read", "user": "ann"}).json()["key"]
+    assert people.get(key, "/v1/jobs").status_code == 200
+    assert "only read" in refused(people.post(key, "/v1/jobs", {}), 403)["detail"]
+    assert "only read" in refused(people.post(key, "/v1/keys", {"name": "more"}), 403)["detail"]
+
+
+def test_keys_of_others_are_for_admins(admin: httpx.Client, people: People) -> None:
+    ann, bob = people.add("ann", {}), people.add("bob", {})
+    (of_bob,) = people.get(bob, "/v1/keys").json()["data"]
+    refused(people.get(ann, "/v1/keys?user=bob"), 403)
+    refused(people.post(ann, "/v1/keys", {"name": "his", "user": "bob"}), 403)
+    refused(people.delete(ann, f"/v1/keys/{of_bob['id']}"), 404)
+    assert people.delete(bob, f"/v1/keys/{of_bob['id']}").status_code == 200
+    assert named(admin.post("/v1/keys", json={"name": "x", "user": "nobody"})) == ["user"]
+
+
+def test_the_last_admin_stays_one(admin: httpx.Client) -> None:
+    for change in ({"admin": False}, {"active": False}):
+        assert "only active admin" in refused(admin.patch("/v1/users/admin", json=change), 409)["detail"]
+    admin.post("/v1/users", json={"name": "root", "admin": True})
+    assert admin.patch("/v1/users/admin", json={"admin": False}).json()["admin"] is False
+    refused(admin.get("/v1/users"), 403)
+
+
+def test_another_projects_things_do_not_exist(admin: httpx.Client, people: People) -> None:
+    admin.put("/v1/projects/theirs", json={})
+    ann = people.add("ann", {"default": "member"})
+    mine, theirs = submitted(admin), submitted(admin, project="theirs")
+    assert [job["id"] for job in people.get(ann, "/v1/jobs").json()["data"]] == [mine["id"]]
+    assert people.get(ann, "/v1/jobs?project=theirs").json()["data"] == []
+    assert [entry["job_id"] for entry in people.get(ann, "/v1/queue").json()["data"]] == [mine["id"]]
+    assert [project["slug"] for project in people.get(ann, "/v1/projects").json()["data"]] == ["default"]
+    spec = mine["spec"] | {"depends_on": [theirs["id"]]}
+    assert named(people.post(ann, "/v1/jobs", spec)) == ["depends_on.0"]
+    spec = mine["spec"] | {"model": {"from_job": theirs["id"]}}
+    assert named(people.post(ann, "/v1/jobs", spec)) == ["model.from_job"]
+    assert named(people.post(ann, "/v1/jobs", mine["spec"] | {"project": "theirs"})) == ["project"]
+    assert named(people.get(ann, f"/v1/jobs?after={theirs['id']}")) == ["after"]
+
+
+def test_changes_are_in_the_audit_log_and_refused_ones_are_not(admin: httpx.Client, people: People) -> None:
+    ann = people.add("ann", {"default": "member"})
+    job = people.post(ann, "/v1/jobs", submitted(admin)["spec"]).json()
+    answer = people.post(ann, f"/v1/jobs/{job['id']}/cancel")
+    refused(people.post(ann, f"/v1/jobs/{job['id']}/cancel"), 409)
+    (entry, *_) = admin.get("/v1/audit", params={"user": "ann"}).json()["data"]
+    assert (entry["action"], entry["path"]) == ("POST /v1/jobs/{job_id}/cancel", f"/v1/jobs/{job['id']}/cancel")
+    assert (entry["project"], entry["request_id"]) == ("default", answer.headers["x-request-id"])
+    assert len(admin.get("/v1/audit", params={"user": "ann"}).json()["data"]) == 2  # submitted, cancelled
+    refused(people.get(ann, "/v1/audit"), 403)
+    refused(people.get(ann, "/v1/audit?project=default"), 403)
+
+
+def test_asking_too_often(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from jobs.settings import get_settings
+
+    monkeypatch.setenv("CALIBRL_REQUESTS_PER_SECOND", "0.01")
+    monkeypatch.setenv("CALIBRL_REQUESTS_AT_ONCE", "3")
+    get_settings.cache_clear()
+    with serving() as client:
+        answers = [client.get("/v1/me") for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+    assert int(answers[-1].headers["retry-after"]) > 50
+
+
+def test_guessing_keys_is_slowed_down(admin: httpx.Client, people: People) -> None:
+    answers = [people.get(f"guess-{number}", "/v1/me").status_code for number in range(60)]
+    assert answers[:50] == [401] * 50 and 429 in answers[50:]
+    assert admin.get("/v1/me").status_code == 200  # who has a key is not held up
+
+
+def test_the_services_own_key_can_be_replaced_and_revoked(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from jobs.settings import get_settings
+
+    with serving() as client:
+        assert client.get("/v1/me").json() == {"user": "admin", "admin": True, "scope": "write", "projects": {}}
+    monkeypatch.setenv("CALIBRL_API_KEY", "another key")
+    get_settings.cache_clear()
+    with serving() as client:
+        (new, old) = client.get("/v1/keys").json()["data"]
+        assert new["revoked_at"] is None and old["revoked_at"] is not None
+        refused(client.get("/v1/me", headers={"Authorization": f"Bearer {API_KEY}"}), 401)
+        assert client.delete(f"/v1/keys/{new['id']}").status_code == 200
+        refused(client.get("/v1/me"), 401)
+
+
+def test_the_first_admin_comes_from_the_command_line(admin: httpx.Client, people: People) -> None:
+    made = subprocess.run(
+        [sys.executable, "-m", "jobs.first_admin", "ada"], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert made.returncode == 0, made.stderr
+    assert people.get(made.stdout.strip(), "/v1/me").json()["user"] == "ada"
+    wrong = subprocess.run(
+        [sys.executable, "-m", "jobs.first_admin", "A da"], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert wrong.returncode == 2 and "name:" in wrong.stderr
+
+
+def test_every_answer_is_inert_in_a_browser(admin: httpx.Client) -> None:
+    for path in ("/v1/jobs", "/healthz", "/v1/nothing"):
+        headers = admin.get(path).headers
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["content-security-policy"].startswith("default-src 'none'")
+        assert "access-control-allow-origin" not in admin.get(path, headers={"Origin": "https://evil.example"}).headers

@@ -1,0 +1,160 @@
+"""Every route x every role x own and other project: who may, who may not, and for whom there is nothing."""
+
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+
+from api.examples import TRAIN
+from api.main import app
+from jobs.db import session_scope
+from jobs.repository import checkpoints, images, samples
+from jobs.schemas import Role
+from tests.integration.life import machine
+from tests.integration.people import People
+from tests.integration.rest import serving, submitted
+
+pytestmark = pytest.mark.integration
+METHODS = {"get", "post", "put", "patch", "delete", "head"}
+OWN, SHA = "own", "0" * 64
+ANYBODY, ADMIN = "anybody with a key", "an admin of the service"
+Need = Role | str
+
+# What each route asks of the caller: a role in the project of what it names, or one of the two above.
+NEEDS: dict[str, Need] = {
+    "GET /v1/jobs": ANYBODY,
+    "POST /v1/jobs": Role.MEMBER,
+    "GET /v1/jobs/{job_id}": Role.VIEWER,
+    "PATCH /v1/jobs/{job_id}": Role.MEMBER,
+    "POST /v1/jobs/{job_id}/cancel": Role.MEMBER,
+    "POST /v1/jobs/{job_id}/pause": Role.MEMBER,
+    "POST /v1/jobs/{job_id}/resume": Role.MEMBER,
+    "POST /v1/jobs/{job_id}/retry": Role.MEMBER,
+    "GET /v1/jobs/{job_id}/events": Role.VIEWER,
+    "GET /v1/jobs/{job_id}/metrics": Role.VIEWER,
+    "GET /v1/jobs/{job_id}/metrics/names": Role.VIEWER,
+    "GET /v1/metrics": Role.VIEWER,
+    "GET /v1/jobs/{job_id}/exports/tensorboard": Role.VIEWER,
+    "GET /v1/jobs/{job_id}/histograms": Role.VIEWER,
+    "GET /v1/jobs/{job_id}/samples": Role.VIEWER,
+    "GET /v1/jobs/{job_id}/samples/{sample_id}": Role.VIEWER,
+    "GET /v1/jobs/{job_id}/images/{sha256}": Role.VIEWER,
+    "GET /v1/jobs/{job_id}/log": Role.VIEWER,
+    "GET /v1/jobs/{job_id}/checkpoints": Role.VIEWER,
+    "GET /v1/queue": ANYBODY,
+    "GET /v1/workers": ANYBODY,
+    "POST /v1/workers/{name}/drain": ADMIN,
+    "POST /v1/workers/{name}/undrain": ADMIN,
+    "GET /v1/projects": ANYBODY,
+    "GET /v1/projects/{slug}": Role.VIEWER,
+    "PUT /v1/projects/{slug}": ADMIN,
+    "GET /v1/projects/{slug}/members": Role.VIEWER,
+    "PUT /v1/projects/{slug}/members/{user}": Role.ADMIN,
+    "DELETE /v1/projects/{slug}/members/{user}": Role.ADMIN,
+    "GET /v1/usage": ANYBODY,
+    "GET /v1/me": ANYBODY,
+    "GET /v1/users": ADMIN,
+    "POST /v1/users": ADMIN,
+    "PATCH /v1/users/{name}": ADMIN,
+    "GET /v1/keys": ANYBODY,
+    "POST /v1/keys": ANYBODY,
+    "DELETE /v1/keys/{key_id}": ANYBODY,  # one's own; of others: test_access
+    "GET /v1/audit": ADMIN,  # with a project, its admins: test_access
+}
+BODIES: dict[str, Any] = {
+    "POST /v1/jobs": {**TRAIN, "project": OWN},
+    "PATCH /v1/jobs/{job_id}": {"priority": "low"},
+    "PUT /v1/projects/{slug}": {},
+    "PUT /v1/projects/{slug}/members/{user}": {"role": "viewer"},
+    "POST /v1/users": {"name": "somebody"},
+    "PATCH /v1/users/{name}": {"active": True},
+    "POST /v1/keys": {"name": "another"},
+}
+QUERIES = {
+    "GET /v1/jobs/{job_id}/histograms": {"name": "rareness"},
+    "GET /v1/metrics": {"jobs": "{job_id}", "names": "reward/mean"},
+}
+
+
+def routes() -> set[str]:
+    """Every operation under /v1, as `METHOD /path`."""
+    paths: dict[str, dict[str, Any]] = app.openapi()["paths"]
+    return {
+        f"{method.upper()} {path}"
+        for path, operations in paths.items()
+        if path.startswith("/v1")
+        for method in METHODS & operations.keys()
+    }
+
+
+@pytest.fixture
+def stage(database: str) -> Iterator[tuple[People, dict[str, str], dict[str, str]]]:
+    """Who asks, everybody's key, and what stands in the paths' braces."""
+    with serving() as admin, People(admin) as people:
+        admin.put(f"/v1/projects/{OWN}", json={})
+        admin.put("/v1/projects/other", json={})
+        keys = {f"own {role}": people.add(f"own-{role}", {OWN: role.value}) for role in Role}
+        keys |= {"outsider": people.add("outsider", {"other": "admin"}), "nobody": ""}
+        keys |= {"service admin": people.add("root", {}, admin=True)}
+        machine("w")
+        yield people, keys, _names(admin)
+
+
+def _names(admin: httpx.Client) -> dict[str, str]:
+    job = submitted(admin, project=OWN)["id"]
+    with session_scope() as session:
+        group = {"prompt_id": "p", "images": [SHA], "completions": [{"passed": True, "reward": 1.0}]}
+        samples.insert(session, UUID(job), 1, group, 10**6, image_bytes=4)
+        images.put(session, UUID(job), SHA, b"\x89PNG")
+        checkpoints.record(session, UUID(job), 1, "/c/1", True, {}, [])
+    (sample,) = admin.get(f"/v1/jobs/{job}/samples").json()["data"]
+    return {
+        "job_id": job,
+        "sample_id": str(sample["id"]),
+        "sha256": SHA,
+        "slug": OWN,
+        "user": "own-viewer",
+        "name": "w",
+        "key_id": job,  # no key has this id
+    }
+
+
+def test_no_route_is_missing_from_the_matrix() -> None:
+    assert routes() == set(NEEDS)
+
+
+def test_every_route_for_every_role(stage: tuple[People, dict[str, str], dict[str, str]]) -> None:
+    people, keys, names = stage
+    wrong = []
+    for route in sorted(NEEDS, key=_order):
+        method, path = route.split()
+        if path == "/v1/users/{name}":
+            path = "/v1/users/own-viewer"
+        for who, key in keys.items():
+            query = {field: value.format(**names) for field, value in QUERIES.get(route, {}).items()}
+            answer = people.ask(key, method, path.format(**names), json=BODIES.get(route), params=query)
+            if not _as_expected(NEEDS[route], who, answer):
+                wrong.append(f"{route} by {who}: {answer.status_code} {answer.text[:200]}")
+    assert not wrong, "\n".join(wrong)
+
+
+def _order(route: str) -> tuple[bool, str]:
+    """What takes a role away comes last."""
+    return route.startswith("DELETE"), route
+
+
+def _as_expected(need: Need, who: str, answer: httpx.Response) -> bool:
+    status = answer.status_code
+    if who == "nobody":
+        return status == 401
+    if who == "service admin" or need == ANYBODY:
+        return status not in (401, 403, 405) and status < 500
+    if need == ADMIN:
+        return status == 403
+    assert isinstance(need, Role)
+    if who == "outsider":
+        return status == 404 or (status == 422 and "there is no project" in answer.text)
+    allowed = Role(who.removeprefix("own ")).includes(need)
+    return (status not in (401, 403, 404, 405) and status < 500) if allowed else status == 403

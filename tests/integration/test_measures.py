@@ -1,0 +1,58 @@
+"""What Prometheus reads."""
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from jobs.db import session_scope
+from jobs.repository import workers
+from tests.integration import life
+from tests.integration.people import People
+from tests.integration.rest import refused, serving, submitted
+
+pytestmark = pytest.mark.integration
+Labels = frozenset[tuple[str, str]]
+
+
+def read(client: httpx.Client) -> dict[tuple[str, Labels], float]:
+    answer = client.get("/metrics")
+    assert answer.status_code == 200 and answer.headers["content-type"].startswith("text/plain")
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+    }
+
+
+def labels(**given: str) -> Labels:
+    return frozenset(given.items())
+
+
+def test_the_state_of_the_service_in_numbers(database: str) -> None:
+    with serving() as client:
+        life.machine("w", gpus=2)
+        submitted(client)
+        submitted(client, resources={"gpus": 1})
+        with session_scope() as session:
+            workers.beat(session, "w", [life.card(0).model_copy(update={"utilisation": 50.0})], [])
+        client.get("/v1/made-up/address")
+        client.request("BREW", "/v1/jobs")
+        found = read(client)
+    assert found["calibrl_jobs", labels(status="queued")] == 2
+    assert found["calibrl_jobs", labels(status="running")] == 0
+    assert found["calibrl_queue_depth", labels(project="default")] == 2
+    assert 0 <= found["calibrl_queue_oldest_seconds", labels(project="default")] < 60
+    assert found["calibrl_gpu_utilisation_ratio", labels(worker="w", index="0")] == 0.5
+    assert found["calibrl_gpu_held", labels(worker="w", index="0")] == 0
+    assert found["calibrl_workers", labels(status="online")] == 1
+    assert ("calibrl_metric_rows_shipped_total", labels()) in found
+    count = "calibrl_request_seconds_count"
+    assert found[count, labels(method="POST", route="/jobs", status="201")] >= 2
+    assert found[count, labels(method="GET", route="other", status="404")] >= 1
+    assert not [key for key in found if "BREW" in dict(key[1]).values() or "made-up" in str(key)]
+
+
+def test_only_admins_read_it(database: str) -> None:
+    with serving() as client, People(client) as people:
+        refused(people.get(people.add("ann", {"default": "admin"}), "/metrics"), 403)
+        refused(people.get("", "/metrics"), 401)

@@ -1,0 +1,58 @@
+"""The dashboard's sign-in over real HTTP, before the real API."""
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
+
+from dashboard import signin
+from jobs.settings import get_settings
+from tests.conftest import API_KEY
+from tests.integration.rest import serving
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def door(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
+    with serving() as api:
+        monkeypatch.setenv("CALIBRL_API_URL", str(api.base_url))
+        get_settings.cache_clear()
+        with TestClient(Starlette(routes=signin.routes), follow_redirects=False) as client:
+            yield client
+
+
+def test_a_key_that_the_service_knows_becomes_a_cookie_that_scripts_cannot_read(door: TestClient) -> None:
+    answer = door.post("/signin", data={"key": API_KEY, "next": "/job?id=1"})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/job?id=1")
+    cookie = answer.headers["set-cookie"]
+    assert f"{signin.COOKIE}={API_KEY}" in cookie.replace('"', "")
+    assert "HttpOnly" in cookie and "samesite=strict" in cookie.lower()
+    out = door.post("/signout")
+    assert out.status_code == 303 and "Max-Age=0" in out.headers["set-cookie"]
+
+
+def test_other_keys_are_refused_and_not_repeated(door: TestClient) -> None:
+    answer = door.post("/signin", data={"key": '"><script>alert(1)</script>'})
+    assert answer.status_code == 401 and "set-cookie" not in answer.headers
+    assert "<script" not in answer.text and "does not know this key" in answer.text
+
+
+@pytest.mark.parametrize("to", ["https://evil.example", "//evil.example", "/\\evil.example", "javascript:alert(1)"])
+def test_nobody_is_sent_to_another_site(door: TestClient, to: str) -> None:
+    assert door.post("/signin", data={"key": API_KEY, "next": to}).headers["location"] == "/"
+    assert 'name="next" value="/"' in door.get("/signin", params={"next": to}).text
+
+
+def test_forms_of_other_sites_do_nothing(door: TestClient) -> None:
+    evil = {"Origin": "https://evil.example"}
+    assert door.post("/signin", data={"key": API_KEY}, headers=evil).status_code == 403
+    assert "set-cookie" not in door.post("/signout", headers=evil).headers
+
+
+def test_the_form_runs_nothing(door: TestClient) -> None:
+    page: httpx.Response = door.get("/signin")
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert "<script" not in page.text
