@@ -13,8 +13,10 @@ from api.middleware import Gate, RequestLog
 from api.routes import (
     access,
     checkpoints,
+    curves,
     datasets,
     events,
+    exports,
     health,
     histograms,
     images,
@@ -55,8 +57,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 def _v1() -> APIRouter:
     # The gate has checked the key by now; this puts it into the OpenAPI document.
     router = APIRouter(prefix="/v1", dependencies=[Security(HTTPBearer(auto_error=False))])
-    curves = (metrics, histograms, samples, images)
-    of_runs = (events, *curves, logs, checkpoints, results)
+    of_curves = (metrics, curves, exports, histograms, samples, images)
+    of_runs = (events, *of_curves, logs, checkpoints, results)
     of_teams = (queue, workers, projects, webhooks, access)
     for resource in (jobs, *of_runs, datasets, *of_teams):
         router.include_router(resource.router)

@@ -10,7 +10,7 @@ from jobs.models.histogram import Histogram
 from jobs.models.image import Image, JobImage
 from jobs.models.job import Job, JobDependency
 from jobs.models.log import LogChunk
-from jobs.models.metric import Metric
+from jobs.models.metric import Metric, MetricBlock
 from jobs.models.project import Project
 from jobs.models.sample import Sample
 from jobs.models.webhook import Delivery, Webhook
@@ -35,6 +35,7 @@ __all__ = [
     "LogChunk",
     "Membership",
     "Metric",
+    "MetricBlock",
     "Project",
     "Sample",
     "User",

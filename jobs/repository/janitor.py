@@ -9,14 +9,26 @@ from sqlalchemy import ColumnElement, Row, Select, cast, delete, exists, func, l
 from sqlalchemy.dialects.postgresql import JSONPATH
 from sqlalchemy.orm import Session, aliased
 
-from jobs.models import Checkpoint, Histogram, Image, Job, JobDependency, JobImage, LogChunk, Metric, Project, Sample
+from jobs.models import (
+    Checkpoint,
+    Histogram,
+    Image,
+    Job,
+    JobDependency,
+    JobImage,
+    LogChunk,
+    Metric,
+    MetricBlock,
+    Project,
+    Sample,
+)
 from jobs.repository import jobs
 from jobs.repository.jobs import LEASED
 from jobs.schemas import JobStatus
 
 AT_ONCE = 500  # jobs that are forgotten in one go, those that ended first: sizes take a while to add up
 _FINAL = [status for status in JobStatus if status.final]
-_KEPT = (Metric, Histogram, Sample, LogChunk, Checkpoint)
+_KEPT = (Metric, MetricBlock, Histogram, Sample, LogChunk, Checkpoint)
 
 
 def expired(session: Session, lease_seconds: float) -> list[Row[Any]]:

@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Select, delete, exists, func, select, tupl
 from sqlalchemy.orm import Session, aliased
 
 from jobs.errors import FieldError, Invalid, NotFound
-from jobs.models import Attempt, Checkpoint, Histogram, Job, JobDependency, Metric, Sample
+from jobs.models import Attempt, Checkpoint, Histogram, Job, JobDependency, Metric, MetricBlock, Sample
 from jobs.schemas import JobStatus, Reason
 
 LEASED = tuple(status for status in JobStatus if status.held)
@@ -32,6 +32,19 @@ def get(session: Session, job_id: UUID) -> Job:
         NotFound: there is none of this id.
     """
     return _found(session.get(Job, job_id), job_id)
+
+
+def several(session: Session, ids: Sequence[UUID], projects: frozenset[str] | None) -> list[Job]:
+    """Jobs, in the order of their ids given. `projects`: those whose jobs are seen; None: all.
+
+    Raises:
+        NotFound: one does not exist, or is not seen; the first such is named.
+    """
+    query = select(Job).where(Job.id.in_(ids))
+    if projects is not None:
+        query = query.where(Job.project.in_(projects))
+    found = {job.id: job for job in session.scalars(query)}
+    return [_found(found.get(id), id) for id in ids]
 
 
 def lock(session: Session, job_id: UUID) -> Job:
@@ -216,6 +229,7 @@ def rewind(session: Session, job_id: UUID, to_step: int) -> None:
     """Forget metrics, histograms, samples and checkpoints past a step: a resumed run makes them again."""
     for table in (Metric, Histogram, Sample, Checkpoint):
         session.execute(delete(table).where(table.job_id == job_id, table.step > to_step))
+    session.execute(delete(MetricBlock).where(MetricBlock.job_id == job_id, MetricBlock.last_step > to_step))
 
 
 def _found(job: Job | None, job_id: UUID) -> Job:

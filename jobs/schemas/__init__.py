@@ -16,6 +16,7 @@ from jobs.schemas.access import (
     UserName,
 )
 from jobs.schemas.base import MONTH, MOST, Label, Name, Page, Priority, Record, Slug
+from jobs.schemas.curves import Curves, MetricName, Series
 from jobs.schemas.datasets import Dataset, HubDataset, PreviewRow, UploadOptions
 from jobs.schemas.health import Health
 from jobs.schemas.jobs import Event, Job, JobChanges
@@ -57,6 +58,7 @@ __all__ = [
     "CheckpointFiles",
     "CreatedKey",
     "CreatedWebhook",
+    "Curves",
     "DataChoice",
     "Dataset",
     "Delivery",
@@ -82,6 +84,7 @@ __all__ = [
     "Me",
     "Member",
     "MemberRole",
+    "MetricName",
     "MetricRow",
     "ModelChoice",
     "Name",
@@ -102,6 +105,7 @@ __all__ = [
     "Sample",
     "SampleSummary",
     "Scope",
+    "Series",
     "Slug",
     "StoredFile",
     "TrainSpec",

@@ -35,6 +35,9 @@ NEEDS: dict[str, Need] = {
     "POST /v1/jobs/{job_id}/retry": Role.MEMBER,
     "GET /v1/jobs/{job_id}/events": Role.VIEWER,
     "GET /v1/jobs/{job_id}/metrics": Role.VIEWER,
+    "GET /v1/jobs/{job_id}/metrics/names": Role.VIEWER,
+    "GET /v1/metrics": Role.VIEWER,
+    "GET /v1/jobs/{job_id}/exports/tensorboard": Role.VIEWER,
     "GET /v1/jobs/{job_id}/histograms": Role.VIEWER,
     "GET /v1/jobs/{job_id}/samples": Role.VIEWER,
     "GET /v1/jobs/{job_id}/samples/{sample_id}": Role.VIEWER,
@@ -93,6 +96,7 @@ BODIES: dict[str, Any] = {
 QUERIES = {
     "POST /v1/datasets/upload": {"name": "a", "project": OWN},
     "GET /v1/jobs/{job_id}/histograms": {"name": "rareness"},
+    "GET /v1/metrics": {"jobs": "{job_id}", "names": "reward/mean"},
 }
 
 
@@ -161,7 +165,8 @@ def test_every_route_for_every_role(stage: tuple[People, dict[str, str], dict[st
         if path == "/v1/users/{name}":
             path = "/v1/users/own-viewer"
         for who, key in keys.items():
-            answer = people.ask(key, method, path.format(**names), json=BODIES.get(route), params=QUERIES.get(route))
+            query = {field: value.format(**names) for field, value in QUERIES.get(route, {}).items()}
+            answer = people.ask(key, method, path.format(**names), json=BODIES.get(route), params=query)
             if not _as_expected(NEEDS[route], who, answer):
                 wrong.append(f"{route} by {who}: {answer.status_code} {answer.text[:200]}")
             if method == "DELETE" and answer.is_success:
