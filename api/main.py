@@ -7,6 +7,7 @@ from fastapi import APIRouter, FastAPI, Security
 from fastapi.security import HTTPBearer
 
 from api import errors
+from api.live import Hub, told_to_stop
 from api.logs import configure_logs
 from api.middleware import Gate, RequestLog
 from api.routes import (
@@ -21,6 +22,7 @@ from api.routes import (
     projects,
     queue,
     samples,
+    stream,
     workers,
 )
 from api.sweeper import sweeping
@@ -37,15 +39,17 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings = get_settings()
     for name in ("database_url", "redis_url", "api_key"):
         settings.need(name)
-    with sweeping(settings.sweep_seconds):
-        yield
+    async with Hub() as app.state.hub:
+        with sweeping(settings.sweep_seconds), told_to_stop(app.state.hub.close):
+            yield
     db.dispose()
 
 
 def _v1() -> APIRouter:
     # The gate has checked the key by now; this puts it into the OpenAPI document.
     router = APIRouter(prefix="/v1", dependencies=[Security(HTTPBearer(auto_error=False))])
-    for resource in (jobs, events, metrics, histograms, samples, images, logs, checkpoints, queue, workers, projects):
+    runs = (events, metrics, histograms, samples, images, logs, checkpoints, stream)
+    for resource in (jobs, *runs, queue, workers, projects):
         router.include_router(resource.router)
     return router
 

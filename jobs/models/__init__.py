@@ -4,6 +4,7 @@ from jobs.models.attempt import Attempt
 from jobs.models.base import Base
 from jobs.models.checkpoint import Checkpoint
 from jobs.models.event import Event
+from jobs.models.feed import Feed
 from jobs.models.histogram import Histogram
 from jobs.models.image import Image, JobImage
 from jobs.models.job import Job, JobDependency
@@ -18,6 +19,7 @@ __all__ = [
     "Base",
     "Checkpoint",
     "Event",
+    "Feed",
     "Gpu",
     "Histogram",
     "Image",

@@ -6,6 +6,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from jobs.models import Event
+from jobs.repository import feed
 from jobs.schemas import JobStatus, Reason
 
 
@@ -20,7 +21,9 @@ def add(
     message: str | None = None,
 ) -> None:
     """Note an event, now."""
-    session.add(Event(job_id=job_id, type=type, actor=actor, status=status, reason=reason, message=message))
+    event = Event(job_id=job_id, type=type, actor=actor, status=status, reason=reason, message=message)
+    session.add(event)
+    feed.changes(session, job_id).events.append(event)
 
 
 def page(session: Session, job_id: UUID, *, after: int, limit: int) -> list[Event]:

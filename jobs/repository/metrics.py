@@ -9,6 +9,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.orm import Session
 
 from jobs.models import Metric
+from jobs.repository import feed
 
 
 def upsert(session: Session, job_id: UUID, rows: list[tuple[int, datetime, dict[str, Any]]]) -> None:
@@ -25,6 +26,7 @@ def upsert(session: Session, job_id: UUID, rows: list[tuple[int, datetime, dict[
         set_={"ts": statement.excluded.ts, "values": Metric.values.op("||")(statement.excluded["values"])},
     )
     session.execute(statement, list(merged.values()))
+    feed.changes(session, job_id).steps.update(merged)
 
 
 def page(

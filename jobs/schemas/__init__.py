@@ -3,6 +3,7 @@
 from jobs.schemas.base import MONTH, MOST, Label, Name, Page, Priority, Record, Slug
 from jobs.schemas.health import Health
 from jobs.schemas.jobs import Event, Job, JobChanges
+from jobs.schemas.live import LIVE, Ended, Frame, LogPiece, Rewound, Several
 from jobs.schemas.projects import Project, ProjectLimits, ProjectSettings, Usage
 from jobs.schemas.queue import QueueEntry, WaitReason
 from jobs.schemas.runs import Checkpoint, Histogram, LogChunk, MetricRow, Sample, SampleSummary
@@ -21,12 +22,15 @@ from jobs.schemas.status import JobStatus, Reason
 from jobs.schemas.workers import Drain, Gpu, GpuReading, Worker, WorkerStatus
 
 __all__ = [
+    "LIVE",
     "MONTH",
     "MOST",
     "Checkpoint",
     "Drain",
+    "Ended",
     "EvaluateSpec",
     "Event",
+    "Frame",
     "Gpu",
     "GpuReading",
     "Health",
@@ -40,6 +44,7 @@ __all__ = [
     "Label",
     "Limits",
     "LogChunk",
+    "LogPiece",
     "MetricRow",
     "ModelChoice",
     "Name",
@@ -52,8 +57,10 @@ __all__ = [
     "Reason",
     "Record",
     "Resources",
+    "Rewound",
     "Sample",
     "SampleSummary",
+    "Several",
     "Slug",
     "TrainSpec",
     "Usage",
