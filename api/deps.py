@@ -1,10 +1,11 @@
 """What endpoints ask for: a session, an existing job, the bounds of a page."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
-from fastapi import Depends, Query
+from fastapi import Depends, Query, Request
+from fastapi.concurrency import contextmanager_in_threadpool
 from sqlalchemy.orm import Session
 
 from jobs import models
@@ -17,8 +18,13 @@ BIGGEST_ID = 2**63 - 1
 BIGGEST_STEP = 2**31 - 1
 
 
-def _session() -> Iterator[Session]:
-    with session_scope() as session:
+# Of the engine's connections, what requests may hold at once. With more, the threads of those that wait for one would
+# be those that its holders need to finish.
+SESSIONS = 14
+
+
+async def _session(request: Request) -> AsyncIterator[Session]:
+    async with request.app.state.sessions, contextmanager_in_threadpool(session_scope()) as session:
         yield session
 
 

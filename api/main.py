@@ -1,5 +1,6 @@
 """The REST API: `uvicorn api.main:app`."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -7,6 +8,7 @@ from fastapi import APIRouter, FastAPI, Security
 from fastapi.security import HTTPBearer
 
 from api import errors
+from api.deps import SESSIONS
 from api.live import Hub, told_to_stop
 from api.logs import configure_logs
 from api.middleware import Gate, RequestLog
@@ -39,6 +41,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings = get_settings()
     for name in ("database_url", "redis_url", "api_key"):
         settings.need(name)
+    app.state.sessions = asyncio.Semaphore(SESSIONS)
     async with Hub() as app.state.hub:
         with sweeping(settings.sweep_seconds), told_to_stop(app.state.hub.close):
             yield

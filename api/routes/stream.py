@@ -21,7 +21,7 @@ DOCUMENTED: dict[int | str, dict[str, Any]] = {
 }
 
 
-def _seen(
+async def _seen(
     after: Annotated[
         str | None, Query(max_length=64, description="id of the last frame seen; 0: from the beginning")
     ] = None,
@@ -34,7 +34,7 @@ Seen = Annotated[str | None, Depends(_seen)]
 Seconds = Annotated[float, Query(gt=0, le=DAY, description="the stream ends after so long; its client comes back")]
 
 
-def _hub(request: Request) -> Hub:
+async def _hub(request: Request) -> Hub:
     hub: Hub = request.app.state.hub
     hub.check_room()
     return hub

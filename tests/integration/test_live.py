@@ -251,18 +251,18 @@ def test_every_id_goes_on_behind_its_frame(service: httpx.Client) -> None:
             assert list(stream) == whole[place + 1 :]
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_a_client_that_is_cut_off_again_and_again_has_what_rest_says(service: httpx.Client, seed: int) -> None:
     """Random shipping, going back to checkpoints and forgetting, a reader that is cut off anywhere; each step once."""
     chance = random.Random(seed)
     run = Run(seed)
     mirror, place = Mirror(), "0"
-    for _ in range(40):
+    for _ in range(25):
         for _ in range(chance.randrange(4)):
             match chance.choice(["ship", "ship", "ship", "rewind", "rewind again", "amend"]):
                 case "ship":
                     text = "".join(chance.choice("aé漢😀\n") for _ in range(9)).encode()
-                    run.ship(chance.randrange(1, 150), text[: chance.randrange(len(text))])
+                    run.ship(chance.choice([1, 2, 5, 130]), text[: chance.randrange(len(text))])
                 case "rewind":
                     run.rewind(chance.randrange(run.step + 1))
                 case "rewind again":
