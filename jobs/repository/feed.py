@@ -5,7 +5,7 @@ Whoever writes something that a job shows says so: `feed.changes(session, job_id
 notification, at the session's end.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -51,7 +51,7 @@ class Changes:
     events: list[Event] = field(default_factory=list)
     steps: set[int] = field(default_factory=set)
     histograms: dict[str, set[int]] = field(default_factory=dict)
-    samples: list[Sample] = field(default_factory=list)
+    samples: set[int] = field(default_factory=set)
     checkpoints: bool = False
     log: Range | None = None
     forgotten: bool = False
@@ -74,7 +74,7 @@ class Changes:
         parts += [["metrics", *ends] for ends in _pieces(self.steps)]
         steps = {step for each in self.histograms.values() for step in each}
         parts += [["histograms", *ends, sorted(self.histograms)] for ends in _pieces(steps)]
-        parts += [["samples", *ends] for ends in _pieces(sample.id for sample in self.samples)]
+        parts += [["samples", *ends] for ends in _pieces(self.samples)]
         parts += [["checkpoints"]] if self.checkpoints else []
         return parts + [["log", *ends] for ends in _log_pieces(self.log)]
 
@@ -182,7 +182,7 @@ def _merged(ranges: Collection[Range]) -> list[Range]:
     return merged
 
 
-def _pieces(numbers: Iterable[int]) -> list[Range]:
+def _pieces(numbers: Collection[int]) -> list[Range]:
     """The numbers as ranges that each span at most `PIECE`."""
     pieces: list[Range] = []
     for number in sorted(numbers):

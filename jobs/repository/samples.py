@@ -39,7 +39,7 @@ def insert(
     )
     session.add(sample)
     session.flush()
-    feed.changes(session, job_id).samples.append(sample)
+    feed.changes(session, job_id).samples.add(sample.id)
     return True
 
 
