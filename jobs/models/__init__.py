@@ -6,6 +6,7 @@ from jobs.models.base import Base
 from jobs.models.checkpoint import Checkpoint
 from jobs.models.dataset import Dataset, JobDataset
 from jobs.models.event import Event
+from jobs.models.feed import Feed
 from jobs.models.histogram import Histogram
 from jobs.models.image import Image, JobImage
 from jobs.models.job import Job, JobDependency
@@ -25,6 +26,7 @@ __all__ = [
     "Dataset",
     "Delivery",
     "Event",
+    "Feed",
     "Gpu",
     "Histogram",
     "Image",

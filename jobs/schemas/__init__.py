@@ -20,6 +20,7 @@ from jobs.schemas.curves import Curves, MetricName, Series
 from jobs.schemas.datasets import Dataset, HubDataset, PreviewRow, UploadOptions
 from jobs.schemas.health import Health
 from jobs.schemas.jobs import Event, Job, JobChanges
+from jobs.schemas.live import LIVE, Ended, Frame, LogPiece, Rewound, Several
 from jobs.schemas.projects import Project, ProjectLimits, ProjectSettings, Usage
 from jobs.schemas.queue import QueueEntry, WaitReason
 from jobs.schemas.runs import (
@@ -50,6 +51,7 @@ from jobs.schemas.webhooks import CreatedWebhook, Delivery, DeliveryStatus, NewW
 from jobs.schemas.workers import Drain, Gpu, GpuReading, Worker, WorkerStatus
 
 __all__ = [
+    "LIVE",
     "MONTH",
     "MOST",
     "ApiKey",
@@ -64,8 +66,10 @@ __all__ = [
     "Delivery",
     "DeliveryStatus",
     "Drain",
+    "Ended",
     "EvaluateSpec",
     "Event",
+    "Frame",
     "Gpu",
     "GpuReading",
     "Health",
@@ -81,6 +85,7 @@ __all__ = [
     "Label",
     "Limits",
     "LogChunk",
+    "LogPiece",
     "Me",
     "Member",
     "MemberRole",
@@ -101,11 +106,13 @@ __all__ = [
     "Reason",
     "Record",
     "Resources",
+    "Rewound",
     "Role",
     "Sample",
     "SampleSummary",
     "Scope",
     "Series",
+    "Several",
     "Slug",
     "StoredFile",
     "TrainSpec",

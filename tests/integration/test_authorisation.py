@@ -56,6 +56,8 @@ NEEDS: dict[str, Need] = {
     "GET /v1/datasets/{dataset_id}/preview": Role.VIEWER,
     "GET /v1/datasets/{dataset_id}/content": Role.VIEWER,
     "DELETE /v1/datasets/{dataset_id}": Role.MEMBER,
+    "GET /v1/jobs/{job_id}/stream": Role.VIEWER,
+    "GET /v1/stream": ANYBODY,
     "GET /v1/queue": ANYBODY,
     "GET /v1/workers": ANYBODY,
     "POST /v1/workers/{name}/drain": ADMIN,
@@ -94,6 +96,8 @@ BODIES: dict[str, Any] = {
     "POST /v1/keys": {"name": "another"},
 }
 QUERIES = {
+    "GET /v1/jobs/{job_id}/stream": {"max_seconds": "0.1"},
+    "GET /v1/stream": {"max_seconds": "0.1"},
     "POST /v1/datasets/upload": {"name": "a", "project": OWN},
     "GET /v1/jobs/{job_id}/histograms": {"name": "rareness"},
     "GET /v1/metrics": {"jobs": "{job_id}", "names": "reward/mean"},
