@@ -124,14 +124,12 @@ class Topic:
         place = key[0]
         try:
             await asyncio.sleep(self._read_at + self._pace - loop.time())
-            while True:
-                self._read_at = loop.time()
-                try:
-                    page = await loop.run_in_executor(self._pool, partial(_read_encoded, self._read, place))
-                    break
-                except AWAY as error:
-                    log.warning("streams wait for the database", error=str(error).partition("\n")[0])
-                    await asyncio.sleep(RETRY_SECONDS)
+            self._read_at = loop.time()
+            page = await loop.run_in_executor(self._pool, partial(_read_encoded, self._read, place))
+        except AWAY as error:
+            log.warning("streams wait for the database", error=str(error).partition("\n")[0])
+            await asyncio.sleep(RETRY_SECONDS)
+            page = Encoded(place, (), ended=False, held=True)
         finally:
             del self._reading[key]
         if page.place != place and not page.ended:  # an ended job may be tried again

@@ -113,8 +113,8 @@ def session_scope() -> Iterator[Session]:
 
 
 async def notifications() -> AsyncGenerator[str | None, None]:
-    """The ids of jobs that have changed, over a connection that does nothing else; None where some may have been
-    missed: at the beginning, and once in a while.
+    """The ids of jobs that have changed, over a connection that does nothing else; at first None, from when on none is
+    missed.
 
     Raises:
         psycopg.Error: the connection is lost, or can't be had.
@@ -123,8 +123,8 @@ async def notifications() -> AsyncGenerator[str | None, None]:
     options = _connect() | {"application_name": _LISTENER, "autocommit": True}
     async with await psycopg.AsyncConnection.connect(conninfo, **options) as connection:
         await connection.execute(f"LISTEN {feed.CHANNEL}".encode())
+        yield None
         while True:
-            yield None
             async for told in connection.notifies(timeout=_QUIET_SECONDS):
                 yield told.payload
             await connection.execute("SELECT 1")
