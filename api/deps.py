@@ -4,9 +4,10 @@ from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
-from fastapi import Depends, Query
+from fastapi import Depends, Query, Request
 from sqlalchemy.orm import Session
 
+from api import idempotency
 from jobs import models
 from jobs.db import session_scope
 from jobs.repository import jobs
@@ -17,8 +18,9 @@ BIGGEST_ID = 2**63 - 1
 BIGGEST_STEP = 2**31 - 1
 
 
-def _session() -> Iterator[Session]:
+def _session(request: Request) -> Iterator[Session]:
     with session_scope() as session:
+        idempotency.claim(request, session)
         yield session
 
 

@@ -5,13 +5,14 @@ import time
 from collections.abc import Sequence
 from datetime import datetime
 from threading import Lock
+from typing import Any
 from uuid import UUID
 
 import streamlit as st
 
 from calibrl.client import Client
 from dashboard.series import HistogramColumns, Series
-from jobs.schemas import Checkpoint, Event, Job, JobStatus, Page, QueueEntry, Sample, SampleSummary
+from jobs.schemas import Checkpoint, Event, Job, JobStatus, JobSummary, Page, QueueEntry, Sample, SampleSummary
 
 TICK = 1.0  # seconds between a live panel's reads
 LIST_TICK = 2.0  # seconds between the jobs list's reads while a job on it is yet to end
@@ -29,7 +30,7 @@ def client() -> Client:
 
 
 @st.cache_resource(ttl=FRESH, max_entries=64, show_spinner=False)
-def jobs(status: JobStatus | None, kind: str | None, after: UUID | None, limit: int) -> Page[Job]:
+def jobs(status: JobStatus | None, kind: str | None, after: UUID | None, limit: int) -> Page[JobSummary]:
     """A page of jobs, newest first."""
     return client().jobs(status=status, kind=kind, after=after, limit=limit)
 
@@ -38,6 +39,13 @@ def jobs(status: JobStatus | None, kind: str | None, after: UUID | None, limit: 
 def job(job_id: str) -> Job:
     """A job as it stands."""
     return client().job(job_id)
+
+
+@st.cache_resource(max_entries=1000, show_spinner=False)
+def results(job_id: UUID, attempt: int) -> list[dict[str, Any]]:
+    """What an evaluation that has succeeded found."""
+    found: list[dict[str, Any]] = (client().job(job_id).result or {}).get("results", [])
+    return found
 
 
 @st.cache_resource(ttl=QUEUE_FRESH, max_entries=64, show_spinner=False)

@@ -1,40 +1,63 @@
-"""Jobs: submit, list, read, and what may be asked of one."""
+"""Jobs: submit, plan, list, read, change, fork, and what may be asked of one."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Body, Query, Response
+from fastapi import APIRouter, Body, Depends, Query, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 
-from api.deps import Db, ExistingJob, Limit, page
-from api.examples import JOB_SPECS, PRIORITIES
-from jobs import lifecycle
+from api.deps import Db, ExistingJob
+from api.examples import CHANGES, FORKS, JOB_SPECS
+from api.idempotency import IdempotentRoute
+from jobs import lifecycle, models, plan, specs
 from jobs.repository import jobs
-from jobs.schemas import Job, JobChanges, JobSpec, JobStatus, Page, Slug
+from jobs.schemas import (
+    EvaluateSpec,
+    Fork,
+    Job,
+    JobChanges,
+    JobFilter,
+    JobPlan,
+    JobSpec,
+    JobSummary,
+    Page,
+    TrainSpec,
+    job_spec_adapter,
+)
 
-router = APIRouter(prefix="/jobs", tags=["jobs"])
+router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=IdempotentRoute)
 USER = "user"
 
 
+def _looked_into(spec: Annotated[JobSpec, Body(openapi_examples=JOB_SPECS)]) -> TrainSpec | EvaluateSpec:
+    # Before there is a transaction: its files are read, which may take a while, and found again when they are checked.
+    specs.file_problems(spec)
+    return spec
+
+
+Spec = Annotated[TrainSpec | EvaluateSpec, Depends(_looked_into)]
+
+
 @router.post("", status_code=201)
-def submit_job(spec: Annotated[JobSpec, Body(openapi_examples=JOB_SPECS)], session: Db, response: Response) -> Job:
+def submit_job(spec: Spec, session: Db, response: Response) -> Job:
     """Add a job. It is queued, or waits for the jobs that it depends on."""
-    job = Job.model_validate(lifecycle.submit(session, spec, actor=USER))
-    response.headers["Location"] = f"/v1/jobs/{job.id}"
-    return job
+    return _added(lifecycle.submit(session, spec, actor=USER), response)
+
+
+@router.post(":plan")
+def plan_job(spec: Spec, session: Db) -> JobPlan:
+    """What would become of a spec: its defaults, its data, the memory that it takes, when it would start, and what is
+    risky in it. Refused as a submission would be; no job is added."""
+    return plan.make(session, spec, actor=USER)
 
 
 @router.get("")
-def list_jobs(
-    session: Db,
-    status: JobStatus | None = None,
-    kind: Literal["train", "evaluate"] | None = None,
-    project: Slug | None = None,
-    after: Annotated[UUID | None, Query(description="id of the last job seen")] = None,
-    limit: Limit = 100,
-) -> Page[Job]:
-    """Jobs, newest first."""
-    found = jobs.page(session, status=status, kind=kind, project=project, after=after, limit=limit + 1)
-    return page(found, limit, Job)
+def list_jobs(session: Db, wanted: Annotated[JobFilter, Query()]) -> Page[JobSummary]:
+    """Jobs, newest first unless sorted otherwise, without their specs, results and notes."""
+    found = jobs.page(session, wanted)
+    data = [JobSummary.model_validate(job) for job in found[: wanted.limit]]
+    return Page(data=data, has_more=len(found) > wanted.limit)
 
 
 @router.get("/{job_id}")
@@ -50,9 +73,18 @@ def cancel_job(job_id: UUID, session: Db) -> Job:
 
 
 @router.patch("/{job_id}")
-def change_job(job_id: UUID, changes: Annotated[JobChanges, Body(openapi_examples=PRIORITIES)], session: Db) -> Job:
-    """Give a job that has not ended another priority class."""
-    return Job.model_validate(lifecycle.prioritise(session, job_id, changes.priority, actor=USER))
+def change_job(job_id: UUID, changes: Annotated[JobChanges, Body(openapi_examples=CHANGES)], session: Db) -> Job:
+    """Change a job's name, labels and notes, also after its end; its priority class, before it."""
+    return Job.model_validate(lifecycle.edit(session, job_id, changes, actor=USER))
+
+
+@router.post("/{job_id}/fork", status_code=201)
+def fork_job(job_id: UUID, fork: Annotated[Fork, Body(openapi_examples=FORKS)], session: Db, response: Response) -> Job:
+    """Add a job that takes up another one's spec, with changes. A training job begins with a checkpoint that the other
+    has now, which is kept for it; an evaluation is made again."""
+    spec, step = lifecycle.fork_spec(session, job_id, fork)
+    job = lifecycle.submit(session, _checked(spec), actor=USER, forked_from=job_id, forked_step=step)
+    return _added(job, response)
 
 
 @router.post("/{job_id}/pause")
@@ -71,3 +103,17 @@ def resume_job(job_id: UUID, session: Db) -> Job:
 def retry_job(job_id: UUID, session: Db) -> Job:
     """Run a failed or cancelled job again, from its last checkpoint."""
     return Job.model_validate(lifecycle.retry(session, job_id, actor=USER))
+
+
+def _added(found: models.Job, response: Response) -> Job:
+    job = Job.model_validate(found)
+    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    return job
+
+
+def _checked(spec: dict[str, Any]) -> TrainSpec | EvaluateSpec:
+    try:
+        return job_spec_adapter.validate_python(spec)
+    except ValidationError as error:  # named as in a spec that was posted
+        faults = [{**fault, "loc": ("body", *fault["loc"])} for fault in error.errors()]
+        raise RequestValidationError(faults, body=spec) from error

@@ -5,6 +5,7 @@ from jobs.models.base import Base
 from jobs.models.checkpoint import Checkpoint
 from jobs.models.event import Event
 from jobs.models.histogram import Histogram
+from jobs.models.idempotency import IdempotencyKey
 from jobs.models.image import Image, JobImage
 from jobs.models.job import Job, JobDependency
 from jobs.models.log import LogChunk
@@ -20,6 +21,7 @@ __all__ = [
     "Event",
     "Gpu",
     "Histogram",
+    "IdempotencyKey",
     "Image",
     "Job",
     "JobDependency",
