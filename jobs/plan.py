@@ -120,7 +120,7 @@ def _with_machines(
         wanted = spec.resources
         most = max(_sizes(known, wanted.labels, wanted.gpus), default=0)
         fits = plan.bytes <= most
-        takes = f"each of its {wanted.gpus} processes takes about {plan.bytes / GIB:.1f} GiB"
+        takes = f"each process takes about {plan.bytes / GIB:.1f} GiB"
         text = f"{takes}; the GPUs that it may get have {most / GIB:.1f} GiB"
     return plan.model_copy(update={"fits": fits, "explanation": text})
 

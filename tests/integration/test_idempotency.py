@@ -142,10 +142,10 @@ def test_a_commit_that_fails_keeps_no_answer(client: httpx.Client, monkeypatch: 
         store(key, response)
         raise ConnectionError("the service dies here, before the commit")
 
-    monkeypatch.setattr(door._Key, "store", broken)
-    refused(post(client, "one"), 500)
+    with monkeypatch.context() as patch:
+        patch.setattr(door._Key, "store", broken)
+        refused(post(client, "one"), 500)
     assert (count(), life.run_count("SELECT count(*) FROM idempotency_keys")) == (0, 0)
-    monkeypatch.undo()
     assert post(client, "one").status_code == 201
 
 
