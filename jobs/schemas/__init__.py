@@ -19,8 +19,9 @@ from jobs.schemas.base import MONTH, MOST, Label, Name, Page, Priority, Record, 
 from jobs.schemas.curves import Curves, MetricName, Series
 from jobs.schemas.datasets import Dataset, HubDataset, PreviewRow, UploadOptions
 from jobs.schemas.health import Health
-from jobs.schemas.jobs import Event, Job, JobChanges
+from jobs.schemas.jobs import MOST_LABELS, Event, Fork, Job, JobChanges, JobFilter, JobSort, JobSummary
 from jobs.schemas.live import LIVE, Ended, Frame, LogPiece, Rewound, Several
+from jobs.schemas.plans import DataFacts, JobPlan, MemoryPart, MemoryPlan, Notice, QueuePlan
 from jobs.schemas.projects import Project, ProjectLimits, ProjectSettings, Usage
 from jobs.schemas.queue import QueueEntry, WaitReason
 from jobs.schemas.runs import (
@@ -34,6 +35,7 @@ from jobs.schemas.runs import (
     StoredFile,
 )
 from jobs.schemas.specs import (
+    CheckpointChoice,
     DataChoice,
     EvaluateSpec,
     JobModel,
@@ -54,14 +56,17 @@ __all__ = [
     "LIVE",
     "MONTH",
     "MOST",
+    "MOST_LABELS",
     "ApiKey",
     "AuditEntry",
     "Checkpoint",
+    "CheckpointChoice",
     "CheckpointFiles",
     "CreatedKey",
     "CreatedWebhook",
     "Curves",
     "DataChoice",
+    "DataFacts",
     "Dataset",
     "Delivery",
     "DeliveryStatus",
@@ -69,6 +74,7 @@ __all__ = [
     "Ended",
     "EvaluateSpec",
     "Event",
+    "Fork",
     "Frame",
     "Gpu",
     "GpuReading",
@@ -77,10 +83,14 @@ __all__ = [
     "HubDataset",
     "Job",
     "JobChanges",
+    "JobFilter",
     "JobModel",
+    "JobPlan",
     "JobSettings",
+    "JobSort",
     "JobSpec",
     "JobStatus",
+    "JobSummary",
     "KnownData",
     "Label",
     "Limits",
@@ -89,6 +99,8 @@ __all__ = [
     "Me",
     "Member",
     "MemberRole",
+    "MemoryPart",
+    "MemoryPlan",
     "MetricName",
     "MetricRow",
     "ModelChoice",
@@ -96,6 +108,7 @@ __all__ = [
     "NewKey",
     "NewUser",
     "NewWebhook",
+    "Notice",
     "Page",
     "PreviewRow",
     "Priority",
@@ -103,6 +116,7 @@ __all__ = [
     "ProjectLimits",
     "ProjectSettings",
     "QueueEntry",
+    "QueuePlan",
     "Reason",
     "Record",
     "Resources",

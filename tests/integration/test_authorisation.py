@@ -27,6 +27,8 @@ Need = Role | str
 NEEDS: dict[str, Need] = {
     "GET /v1/jobs": ANYBODY,
     "POST /v1/jobs": Role.MEMBER,
+    "POST /v1/jobs:plan": Role.MEMBER,
+    "POST /v1/jobs/{job_id}/fork": Role.MEMBER,
     "GET /v1/jobs/{job_id}": Role.VIEWER,
     "PATCH /v1/jobs/{job_id}": Role.MEMBER,
     "POST /v1/jobs/{job_id}/cancel": Role.MEMBER,
@@ -85,6 +87,8 @@ NEEDS: dict[str, Need] = {
 }
 BODIES: dict[str, Any] = {
     "POST /v1/jobs": {**TRAIN, "project": OWN},
+    "POST /v1/jobs:plan": {**TRAIN, "project": OWN},
+    "POST /v1/jobs/{job_id}/fork": {},
     "PATCH /v1/jobs/{job_id}": {"priority": "low"},
     "POST /v1/datasets": {"name": "of the hub", "hub": "some/body", "project": OWN},
     "POST /v1/datasets/upload": {},  # no row in it: refused, but not for lack of a role
