@@ -331,7 +331,7 @@ def test_the_sweep_runs_and_outlives_an_outage(
     monkeypatch.setenv("DATABASE_URL", f"postgresql://127.0.0.1:{free_port()}/none")
     get_settings.cache_clear()
     with serving() as client:
-        wait_for(lambda: "sweep failed" in capfd.readouterr().err)
+        wait_for(lambda: "sweeper failed" in capfd.readouterr().err)
         monkeypatch.setenv("DATABASE_URL", database)
         get_settings.cache_clear()
         job = submitted(client)["id"]
