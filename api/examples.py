@@ -29,6 +29,10 @@ JOB_SPECS: Any = {
     "evaluate": {"summary": "Evaluate a model", "value": EVALUATE},
 }
 
+HUB_DATASETS: Any = {
+    "hub": {"summary": "Geometry3K", "value": {"name": "geometry3k", "hub": "hiyouga/geometry3k", "split": "train"}},
+}
+
 PRIORITIES: Any = {"high": {"summary": "Before those of other classes", "value": {"priority": "high"}}}
 
 DRAINS: Any = {
@@ -42,6 +46,10 @@ PROJECTS: Any = {
         "value": {"weight": 2, "max_gpus": 4, "budget_slot_hours": 500},
     },
     "none": {"summary": "No limits", "value": {}},
+}
+
+WEBHOOKS: Any = {
+    "end": {"summary": "When a job has ended, or a health rule fires", "value": {"url": "https://example.com/hooks"}}
 }
 
 USERS: Any = {"user": {"summary": "Somebody new", "value": {"name": "ada"}}}

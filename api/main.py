@@ -1,5 +1,6 @@
 """The REST API: `uvicorn api.main:app`."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -7,12 +8,16 @@ from fastapi import APIRouter, FastAPI, Security
 from fastapi.security import HTTPBearer
 
 from api import errors
+from api.background import repeating
+from api.deps import SESSIONS
+from api.live import Hub, told_to_stop
 from api.logs import configure_logs
 from api.middleware import Gate, RequestLog
 from api.routes import (
     access,
     checkpoints,
     curves,
+    datasets,
     events,
     exports,
     health,
@@ -23,13 +28,18 @@ from api.routes import (
     metrics,
     projects,
     queue,
+    results,
     samples,
+    stream,
+    webhooks,
     workers,
 )
-from api.sweeper import sweeping
+from api.sweeper import Sweeper
 from jobs import db
+from jobs import webhooks as webhook_sender
 from jobs.settings import get_settings
 
+SEND_SECONDS = 1.0  # between two looks for messages to webhooks
 MAX_BODY_BYTES = 1_000_000
 DESCRIPTION = "Train vision-language models with reinforcement learning, and watch how they explore."
 
@@ -40,30 +50,24 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings = get_settings()
     for name in ("database_url", "redis_url"):
         settings.need(name)
-    with sweeping(settings.sweep_seconds):
-        yield
+    app.state.sessions = asyncio.Semaphore(SESSIONS)
+    async with Hub() as app.state.hub:
+        with (
+            repeating("sweeper", settings.sweep_seconds, Sweeper()),
+            repeating("webhook sender", SEND_SECONDS, webhook_sender.send_due),
+            told_to_stop(app.state.hub.close),
+        ):
+            yield
     db.dispose()
 
 
 def _v1() -> APIRouter:
     # The gate has checked the key by now; this puts it into the OpenAPI document.
     router = APIRouter(prefix="/v1", dependencies=[Security(HTTPBearer(auto_error=False))])
-    for resource in (
-        jobs,
-        events,
-        metrics,
-        curves,
-        exports,
-        histograms,
-        samples,
-        images,
-        logs,
-        checkpoints,
-        queue,
-        workers,
-        projects,
-        access,
-    ):
+    of_curves = (metrics, curves, exports, histograms, samples, images)
+    of_runs = (events, *of_curves, logs, checkpoints, results, stream)
+    of_teams = (queue, workers, projects, webhooks, access)
+    for resource in (jobs, *of_runs, datasets, *of_teams):
         router.include_router(resource.router)
     return router
 

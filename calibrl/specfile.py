@@ -92,7 +92,7 @@ def _load(path: Path) -> Any:
     return _json(text, path) if path.suffix == ".json" else _yaml(text, str(path))
 
 
-SOURCES = ("builtin", "path", "hub", "from_job")  # where a model or data set comes from: one of them
+SOURCES = ("builtin", "path", "hub", "dataset", "from_job")  # where a model or data set comes from: one of them
 
 
 def _override(spec: dict[str, Any], override: str) -> None:

@@ -1,5 +1,6 @@
 """Everything a run may choose: `TrainConfig` and `EvaluateConfig`. Closed, bounded, and importable without torch."""
 
+from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, Tag, model_validator
@@ -102,14 +103,19 @@ class OptimizerSettings(Closed):
 
 
 class ValidationSettings(Closed):
-    """Sampled accuracy on held-out data while training."""
+    """Sampled accuracy while training, but for the held-out data."""
 
-    data: DataSource
     every_steps: int = Field(20, ge=1, description="steps between validations; the last step validates too")
     samples: int = Field(8, ge=1, le=256, description="completions a prompt")
     stop_at_accuracy: float | None = Field(
         None, gt=0, le=1, description="end the job, as a success, once validation/accuracy reaches this"
     )
+
+
+class Validation(ValidationSettings):
+    """Sampled accuracy on held-out data while training."""
+
+    data: DataSource
 
 
 class CheckpointSettings(Closed):
@@ -137,10 +143,8 @@ class SampleSettings(Closed):
 
 
 class TrainSettings(Closed):
-    """A training run, but for the model it starts from."""
+    """A training run, but for the model it starts from and the data."""
 
-    data: DataSource
-    validation: ValidationSettings | None = None
     algorithm: Algorithm = Field(default_factory=CalibRL)
     rewards: tuple[Reward, ...] = Field(DEFAULT_REWARDS, min_length=1, max_length=16)
     prompts: PromptSettings = Field(default_factory=PromptSettings)
@@ -194,6 +198,8 @@ class TrainConfig(TrainSettings):
     """All that `train` needs."""
 
     model: ModelSource
+    data: DataSource
+    validation: Validation | None = None
 
 
 class EvaluateRollout(Closed):
@@ -206,9 +212,8 @@ class EvaluateRollout(Closed):
 
 
 class EvaluateSettings(Closed):
-    """An evaluation, but for the models it compares."""
+    """An evaluation, but for the models it compares and the data."""
 
-    data: tuple[DataSource, ...] = Field(min_length=1, max_length=32)
     rewards: tuple[Reward, ...] = Field(DEFAULT_REWARDS, min_length=1, max_length=16)
     rollout: EvaluateRollout = Field(default_factory=EvaluateRollout)
     seed: int = Field(0, ge=0, lt=2**31, description="seed of sampling and of the bootstrap")
@@ -216,13 +221,23 @@ class EvaluateSettings(Closed):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         _usable_rewards(self.rewards)
-        names = [source.name for source in self.data]
-        if len(set(names)) < len(names):
-            raise ValueError(f"data: two entries share a name ({', '.join(names)}); results are kept by name")
         return self
+
+
+def distinct_names(data: Sequence[DataSource]) -> None:
+    """Raises ValueError where two of an evaluation's data sets have one name."""
+    names = [source.name for source in data]
+    if len(set(names)) < len(names):
+        raise ValueError(f"data: two entries share a name ({', '.join(names)}); results are kept by name")
 
 
 class EvaluateConfig(EvaluateSettings):
     """All that `evaluate` needs."""
 
     models: tuple[ModelSource, ...] = Field(min_length=1, max_length=16)
+    data: tuple[DataSource, ...] = Field(min_length=1, max_length=32)
+
+    @model_validator(mode="after")
+    def _named_apart(self) -> Self:
+        distinct_names(self.data)
+        return self

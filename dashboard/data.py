@@ -11,8 +11,8 @@ import streamlit as st
 
 from calibrl.client import Client
 from dashboard import signin
-from dashboard.series import HistogramColumns, Series
-from jobs.schemas import Checkpoint, Event, Job, JobStatus, Me, Page, QueueEntry, Sample, SampleSummary, Worker
+from dashboard.series import POINTS, HistogramColumns, Series
+from jobs.schemas import Checkpoint, Curves, Event, Job, JobStatus, Me, Page, QueueEntry, Sample, SampleSummary, Worker
 
 TICK = 1.0  # seconds between a live panel's reads
 LIST_TICK = 2.0  # seconds between the jobs list's reads while a job on it is yet to end
@@ -81,6 +81,16 @@ def whole_queue() -> list[QueueEntry]:
 @st.cache_resource(ttl=FRESH * 4, max_entries=256, show_spinner=False)
 def _whole_queue(key: str) -> list[QueueEntry]:
     return _client(key).queue()
+
+
+def comparison(ids: tuple[str, ...], names: tuple[str, ...]) -> Curves:
+    """Curves of several jobs that the viewer may see, bucketed to the same steps."""
+    return _comparison(signin.key(), ids, names)
+
+
+@st.cache_resource(ttl=FRESH * 2, max_entries=64, show_spinner=False)
+def _comparison(key: str, ids: tuple[str, ...], names: tuple[str, ...]) -> Curves:
+    return _client(key).series(ids, names, points=POINTS)
 
 
 def workers() -> list[Worker]:

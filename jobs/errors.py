@@ -57,6 +57,22 @@ class QuotaExceeded(ServiceError):
     title = "Quota exceeded"
 
 
+class StorageAway(ServiceError):
+    """Where uploads are kept can't be reached, or has no room."""
+
+    status = 503
+    code = "storage-away"
+    title = "Storage can't be used"
+
+
+class Busy(ServiceError):
+    """The service does as much of this as it can; later, or elsewhere, it will do."""
+
+    status = 503
+    code = "busy"
+    title = "Busy"
+
+
 class Invalid(ServiceError):
     """The request's fields can't be accepted; `errors` names each."""
 

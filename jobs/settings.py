@@ -34,6 +34,9 @@ class Settings(BaseSettings):
     api_key: SecretStr | None = Field(None, min_length=1)
     requests_per_second: float = Field(100, gt=0, description="of one key, after requests_at_once")
     requests_at_once: int = Field(400, ge=1, description="requests of one key before requests_per_second counts")
+    webhooks_to_private: bool = Field(
+        False, description="webhooks may lead to private addresses and speak plain HTTP: for tests, and closed networks"
+    )
     api_url: str = "http://127.0.0.1:8000"
     data_dir: Path = Path("~/.calibrl")
     allowed_roots: str = Field(
@@ -42,6 +45,12 @@ class Settings(BaseSettings):
     allowed_hub: str = Field(
         "*", description="hub data sets that jobs may load, patterns with a comma between them: hiyouga/*,lmms-lab/*"
     )
+    storage: str | None = Field(
+        None,
+        min_length=1,
+        description="where uploads are kept: a folder, or an address for fsspec",
+    )
+    max_upload_bytes: int = Field(2_000_000_000, ge=1, description="of a data set's file")
     lease_seconds: float = Field(30, gt=0, description="a worker silent for so long has lost its job")
     heartbeat_seconds: float = Field(5, gt=0)
     sweep_seconds: float = Field(5, gt=0)
@@ -68,6 +77,11 @@ class Settings(BaseSettings):
             variable = {"database_url": "DATABASE_URL", "redis_url": "REDIS_URL", "api_key": "CALIBRL_API_KEY"}[name]
             raise SettingsError(f"{variable} is not set")
         return value.get_secret_value() if isinstance(value, SecretStr) else value
+
+    @property
+    def storage_url(self) -> str:
+        """Where uploads are kept, as fsspec takes it."""
+        return self.storage or str(self.data_dir / "storage")
 
     def job_dir(self, job_id: UUID) -> Path:
         """Where a job keeps what its attempts leave."""

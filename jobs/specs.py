@@ -11,14 +11,17 @@ from calibrl_core.config import EvaluateConfig, ModelOptions, PathModel, TrainCo
 from calibrl_core.data.files import check_source
 from calibrl_core.data.schema import DataSource, FileData, HubData
 from calibrl_core.verifiers.plugin import PluginError, plugin_versions
+from jobs import datasets
 from jobs.allowed import hub_problem, path_problem
 from jobs.errors import FieldError
-from jobs.models import Job
+from jobs.models import Dataset, Job
 from jobs.schemas import (
+    DataChoice,
     EvaluateSpec,
     JobModel,
     JobSettings,
     JobStatus,
+    KnownData,
     ModelChoice,
     Reason,
     TrainSpec,
@@ -40,6 +43,11 @@ def dependencies(spec: TrainSpec | EvaluateSpec) -> set[UUID]:
     """The jobs that must succeed first, named or implied by a model."""
     implied = {model.from_job for _, model in _models(spec) if isinstance(model, JobModel)}
     return implied.union(spec.depends_on)
+
+
+def known_data(spec: TrainSpec | EvaluateSpec) -> set[UUID]:
+    """The data sets of the service that a spec names."""
+    return {source.dataset for _, source, _ in _sources(spec) if isinstance(source, KnownData)}
 
 
 def text_problems(spec: TrainSpec | EvaluateSpec) -> list[FieldError]:
@@ -94,8 +102,39 @@ def job_problems(spec: TrainSpec | EvaluateSpec, known: Mapping[UUID, Job]) -> l
     return found
 
 
-def core_config(spec: Mapping[str, Any], resolve: Callable[[JobModel], Path]) -> dict[str, Any]:
-    """The core's TrainConfig or EvaluateConfig as JSON, from a stored spec; `resolve` finds another job's checkpoint.
+def data_problems(spec: TrainSpec | EvaluateSpec, known: Mapping[UUID, Dataset]) -> list[FieldError]:
+    """What is wrong with the service's data sets that a spec names. `known`: those of its `known_data` that exist."""
+    found, names = [], set[str]()
+    for field, choice, needs_experts in _sources(spec):
+        source: DataSource
+        if isinstance(choice, KnownData):
+            dataset = known.get(choice.dataset)
+            if dataset is None or dataset.project != spec.project:
+                text = f"there is no data set {choice.dataset} in project {spec.project!r}"
+                found.append(FieldError(f"{field}.dataset", text))
+                continue
+            if needs_experts and dataset.has_experts is False:
+                text = (
+                    "none of its rows has an expert, and this algorithm needs some; choose {type: grpo}, or other data"
+                )
+                found.append(FieldError(f"{field}.dataset", text))
+            source = datasets.source(dataset, choice)
+        else:
+            source = choice
+        if isinstance(spec, EvaluateSpec) and source.name in names:
+            found.append(FieldError(field, f"another data set here is named {source.name!r}; results are kept by name"))
+        names.add(source.name)
+    return found
+
+
+def core_config(
+    spec: Mapping[str, Any],
+    resolve: Callable[[JobModel], Path],
+    find_data: Callable[[KnownData], FileData | HubData],
+) -> dict[str, Any]:
+    """The core's TrainConfig or EvaluateConfig as JSON, from a stored spec.
+
+    `resolve` finds another job's checkpoint, `find_data` a data set of the service on this machine.
 
     Raises:
         Unusable: this version of the core does not take the spec any more, or this machine not its paths.
@@ -107,14 +146,20 @@ def core_config(spec: Mapping[str, Any], resolve: Callable[[JobModel], Path]) ->
         options = model.model_dump(mode="json", include={*ModelOptions.model_fields})
         return {"path": str(resolve(model)), **options}
 
+    def data(choice: DataChoice) -> dict[str, Any]:
+        return (find_data(choice) if isinstance(choice, KnownData) else choice).model_dump(mode="json")
+
     try:
         parsed = job_spec_adapter.validate_python(spec)
         _check_paths(parsed)
         settings = parsed.model_dump(mode="json", exclude={*JobSettings.model_fields, "kind", "model", "models"})
-        if isinstance(parsed, TrainSpec):
-            return TrainConfig.model_validate({**settings, "model": source(parsed.model)}).model_dump(mode="json")
-        models = [source(model) for model in parsed.models]
-        return EvaluateConfig.model_validate({**settings, "models": models}).model_dump(mode="json")
+        if isinstance(parsed, EvaluateSpec):
+            settings |= {"models": [*map(source, parsed.models)], "data": [*map(data, parsed.data)]}
+            return EvaluateConfig.model_validate(settings).model_dump(mode="json")
+        settings |= {"model": source(parsed.model), "data": data(parsed.data)}
+        if parsed.validation is not None:
+            settings["validation"] = {**settings["validation"], "data": data(parsed.validation.data)}
+        return TrainConfig.model_validate(settings).model_dump(mode="json")
     except ValidationError as error:
         raise Unusable(Reason.BAD_SPEC, f"this version does not accept the spec: {error}") from error
 
@@ -143,7 +188,7 @@ def _models(spec: TrainSpec | EvaluateSpec) -> Iterator[tuple[str, ModelChoice]]
         yield from ((f"models.{index}", model) for index, model in enumerate(spec.models))
 
 
-def _sources(spec: TrainSpec | EvaluateSpec) -> Iterator[tuple[str, DataSource, bool]]:
+def _sources(spec: TrainSpec | EvaluateSpec) -> Iterator[tuple[str, DataChoice, bool]]:
     """Every data set: its field, its settings, and whether its rows must have experts."""
     if isinstance(spec, TrainSpec):
         yield "data", spec.data, spec.algorithm.needs_experts

@@ -11,7 +11,7 @@ import structlog
 from pydantic_core import to_json
 
 from calibrl_core.report import DISK_FULL_STATUS
-from jobs import lifecycle, processes
+from jobs import datasets, lifecycle, processes
 from jobs.db import session_scope
 from jobs.lifecycle import Claim, LeaseLost, Order, Outcome
 from jobs.repository import checkpoints, events
@@ -59,6 +59,10 @@ class Supervisor:
         folders.begin(self._run_dir, self._claim.checkpoints)
         self._write_config()
         self._log_start = self._log_file.stat().st_size if self._log_file.exists() else 0
+        if not self._bring_data():
+            if self.order is not Order.ABANDON:
+                self._settle(-signal.SIGTERM, starved=False)
+            return
         kills_before = out_of_memory_kills()
         process = self._start()
         try:
@@ -76,6 +80,16 @@ class Supervisor:
         partial = self._run_dir / "config.json.partial"
         partial.write_bytes(to_json(self._claim.config, indent=2))
         partial.replace(self._run_dir / "config.json")
+
+    def _bring_data(self) -> bool:
+        """Have the job's data on this machine; False where the job was told to end meanwhile."""
+        for file in self._claim.files:
+            for _ in datasets.bring(file):
+                self._beat_if_due()
+                if self.order is not Order.CONTINUE:
+                    self._told = self.order
+                    return False
+        return True
 
     def _start(self) -> processes.Process:
         module = f"{self._settings.trainer}.{self._claim.kind}"

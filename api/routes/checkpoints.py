@@ -1,12 +1,17 @@
-"""The checkpoints that a job keeps."""
+"""The checkpoints that a job keeps, and their files."""
 
-from fastapi import APIRouter
+from typing import Annotated
 
-from api.deps import Db, ExistingJob
+from fastapi import APIRouter, Path, Request, Response
+
+from api.deps import BIGGEST_STEP, Db, ExistingJob
+from api.downloads import ARCHIVE, RESPONSES, archive, send
+from jobs import artifacts
 from jobs.repository import checkpoints
-from jobs.schemas import Checkpoint, Page
+from jobs.schemas import Checkpoint, CheckpointFiles, Page
 
 router = APIRouter(prefix="/jobs/{job_id}/checkpoints", tags=["runs"])
+Step = Annotated[int, Path(ge=0, le=BIGGEST_STEP, description="the checkpoint's")]
 
 
 @router.get("")
@@ -14,3 +19,29 @@ def list_checkpoints(session: Db, job: ExistingJob) -> Page[Checkpoint]:
     """All of them by step; the job's `checkpoints` settings keep them few."""
     found = checkpoints.of_job(session, job.id)
     return Page(data=[Checkpoint.model_validate(row) for row in found], has_more=False)
+
+
+@router.get("/{step}")
+def read_checkpoint(session: Db, job: ExistingJob, step: Step) -> CheckpointFiles:
+    """One checkpoint and its files: a model that `from_pretrained` reads, and what a run goes on from."""
+    row = checkpoints.get(session, job.id, step)
+    files = artifacts.listing(artifacts.checkpoint_folder(row))
+    return CheckpointFiles(**Checkpoint.model_validate(row).model_dump(), files=files)
+
+
+@router.head("/{step}/files/{name:path}", include_in_schema=False)
+@router.get("/{step}/files/{name:path}", response_class=Response, responses=RESPONSES)
+def download_checkpoint_file(
+    request: Request, session: Db, job: ExistingJob, step: Step, name: Annotated[str, Path(max_length=1000)]
+) -> Response:
+    """One file of a checkpoint; ranges may be asked for."""
+    folder = artifacts.checkpoint_folder(checkpoints.get(session, job.id, step))
+    file = artifacts.pick(artifacts.listing(folder), name)
+    return send(request, artifacts.open_file(folder, file), name=file.name, size=file.bytes, etag=file.etag)
+
+
+@router.get("/{step}/archive", response_class=Response, responses=ARCHIVE)
+def download_checkpoint(session: Db, job: ExistingJob, step: Step) -> Response:
+    """All files of a checkpoint as one tar file."""
+    folder = artifacts.checkpoint_folder(checkpoints.get(session, job.id, step))
+    return archive(folder, artifacts.listing(folder), f"{job.id}-step-{step}.tar")

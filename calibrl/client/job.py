@@ -1,6 +1,5 @@
 """A job that knows the client that it came from: `job.wait()`, `job.metrics().to_pandas()`."""
 
-import time
 from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import PrivateAttr
@@ -11,8 +10,6 @@ from jobs import schemas
 if TYPE_CHECKING:
     from calibrl.client import Client
     from calibrl.client.curves import Metrics
-
-POLL_SECONDS = 1.0
 
 
 class Job(schemas.Job):
@@ -41,13 +38,7 @@ class Job(schemas.Job):
 
     def wait(self, timeout: float | None = None) -> Self:
         """Wait for its end, at most `timeout` seconds (then CalibrlError); None: as long as it takes."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while not self.refresh().status.final:
-            left = POLL_SECONDS if deadline is None else deadline - time.monotonic()
-            if left <= 0:
-                raise CalibrlError(f"job {self.id} is still {self.status} after {timeout:g} s")
-            time.sleep(min(left, POLL_SECONDS))
-        return self
+        return self._take(self.client.wait(self.id, timeout))
 
     def metrics(self, names: list[str] | None = None) -> "Metrics":
         """Its metrics by step, read when they are asked for; all names, or those given."""

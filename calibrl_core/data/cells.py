@@ -15,7 +15,7 @@ class Row:
     id: str
     values: dict[str, Any]
     columns: Columns
-    folder: Path  # where the files of its images must lie
+    folder: Path | None  # where the files of its images must lie; None: it may name none
 
 
 def question_text(row: Row, column: str) -> str:

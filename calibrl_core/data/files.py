@@ -3,6 +3,7 @@
 import os.path
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 
@@ -18,15 +19,27 @@ CHECKED_ROWS = 2_000
 CHECKED_IMAGE_BYTES = 100_000_000
 
 
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with a row, counted from 1, or with the whole (None)."""
+
+    source: str
+    row: int | None
+    text: str
+
+    def __str__(self) -> str:
+        return self.text if self.row is None else f"{self.source}, row {self.row}: {self.text}"
+
+
 def load(source: FileData | HubData) -> list[Example]:
     """The source's examples. Raises DataError with every bad row at once."""
     examples: list[Example] = []
     problems: list[str] = []
-    for found in _examples(source):
+    for found in examples_of(source):
         if isinstance(found, Example):
             examples.append(found)
         else:
-            problems.append(found)
+            problems.append(str(found))
     if problems:
         raise DataError(listed(problems))
     if not examples:
@@ -46,7 +59,7 @@ def check_source(source: FileData, *, needs_experts: bool) -> list[str]:
         return [f"{source.path} does not exist on this machine; give the absolute path of a file that workers can read"]
     problems: list[str] = []
     rows = image_bytes = experts = 0
-    for found in _examples(source):
+    for found in examples_of(source):
         if rows >= CHECKED_ROWS or image_bytes >= CHECKED_IMAGE_BYTES:
             needs_experts = False  # a later row may have one
             break
@@ -55,14 +68,14 @@ def check_source(source: FileData, *, needs_experts: bool) -> list[str]:
             image_bytes += sum(map(len, found.images))
             experts += bool(found.expert)
         else:
-            problems.append(found)
+            problems.append(str(found))
     if problems:
         return [listed(problems)]
     if not rows:
-        return [f"{source.path} has no rows"]
+        return [f"{source.label} has no rows"]
     if needs_experts and not experts:
         return [
-            f"no row of {source.path} has an expert in column {source.columns.expert!r} (in verl's form: `solution`, "
+            f"no row of {source.label} has an expert in column {source.columns.expert!r} (in verl's form: `solution`, "
             "with a pass_ratio above 0), and this algorithm needs experts; add them, name their column in "
             "data.columns.expert, or choose {type: grpo}"
         ]
@@ -75,9 +88,9 @@ def listed(problems: list[str]) -> str:
     return "; ".join(problems[:SHOWN]) + more
 
 
-def _examples(source: FileData | HubData) -> Iterator[Example | str]:
-    """Each row's example or what is wrong with it; and what is wrong with the whole."""
-    rows, seen = read_rows(source), set[str]()
+def examples_of(source: FileData | HubData, seen: set[str] | None = None) -> Iterator[Example | Fault]:
+    """Each row's example or what is wrong with it; and what is wrong with the whole. `seen` gets the columns' names."""
+    rows, seen = read_rows(source), set() if seen is None else seen
     try:
         head = list(islice(rows, BATCH))
         form = _form(source, head)
@@ -88,11 +101,11 @@ def _examples(source: FileData | HubData) -> Iterator[Example | str]:
                 seen.update(row.values)
                 yield _example(form, row)
             except DataError as problem:
-                yield f"{source.label}, row {number}: {problem}"
+                yield Fault(source.label, number, str(problem))
         if seen:
-            yield from _unseen(source, seen)
+            yield from (Fault(source.label, None, text) for text in _unseen(source, seen))
     except DataError as problem:
-        yield str(problem)
+        yield Fault(source.label, None, str(problem))
 
 
 def _form(source: FileData | HubData, head: list[Raw]) -> Form:

@@ -13,13 +13,13 @@ MOST_PIXELS = 50_000_000  # of one image; a small file can unpack to gigabytes
 LONGEST_NAME = 1024  # characters; a longer text is no path
 
 
-def read_images(entries: Any, folder: Path) -> tuple[bytes, ...]:
-    """The images of one cell: nothing, one image, or a list of them. Raises DataError."""
+def read_images(entries: Any, folder: Path | None) -> tuple[bytes, ...]:
+    """The images of one cell: nothing, one image, or a list of them; no paths without a folder. Raises DataError."""
     listed = entries if isinstance(entries, list) else [] if entries is None else [entries]
     return tuple(_read(entry, folder) for entry in listed)
 
 
-def _read(entry: Any, folder: Path) -> bytes:
+def _read(entry: Any, folder: Path | None) -> bytes:
     """The file behind a path, base64 text, bytes, or `{"bytes": ..., "path": ...}` as Parquet files carry it."""
     if isinstance(entry, dict):
         entry = entry.get("bytes") or entry.get("path")
@@ -31,8 +31,8 @@ def _read(entry: Any, folder: Path) -> bytes:
     return entry
 
 
-def _look_up(text: str, folder: Path) -> bytes:
-    if len(text) < LONGEST_NAME:
+def _look_up(text: str, folder: Path | None) -> bytes:
+    if folder and len(text) < LONGEST_NAME:
         with suppress(OSError, ValueError, RuntimeError):  # too long for a name, with a NUL, a loop of links
             path = (folder / text).resolve()
             if path.is_relative_to(folder) and path.is_file():
@@ -40,6 +40,11 @@ def _look_up(text: str, folder: Path) -> bytes:
     try:
         return base64.b64decode(text.rpartition("base64,")[2], validate=True)
     except ValueError:
+        if folder is None:
+            raise DataError(
+                f"image {text[:80]!r} is no base64, and a path can't be followed here: put the image itself there, "
+                "as base64 or bytes"
+            ) from None
         raise DataError(f"image {text[:80]!r} is neither a readable file in {folder} nor base64") from None
 
 

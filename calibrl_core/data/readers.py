@@ -9,6 +9,7 @@ from calibrl_core.data.schema import DataError, FileData, HubData
 
 Raw = dict[str, Any] | bytes  # a row; or a line of JSONL, so that one which is not JSON is that row's problem only
 BATCH = 32  # rows read together
+LONGEST_LINE = 2**25  # bytes of a line of JSONL, which is held in memory whole
 
 
 def read_rows(source: FileData | HubData) -> Iterator[Raw]:
@@ -17,17 +18,20 @@ def read_rows(source: FileData | HubData) -> Iterator[Raw]:
         if isinstance(source, HubData):
             yield from hub_rows(source)
         elif source.path.endswith(".parquet"):
-            yield from _parquet_rows(source.path)
+            yield from _parquet_rows(source)
         else:
-            yield from _jsonl_rows(source.path)
+            yield from _jsonl_rows(source)
     except OSError as error:
         raise DataError(f"{source.label} can't be read: {error.strerror or error}") from error
 
 
-def image_folder(source: FileData | HubData) -> Path:
-    """Where image paths in the rows must lie: in the file's folder, or among what `datasets` has downloaded."""
+def image_folder(source: FileData | HubData) -> Path | None:
+    """Where image paths in the rows must lie: in the file's folder, or among what `datasets` has downloaded.
+
+    None: there must be none.
+    """
     if isinstance(source, FileData):
-        return Path(source.path).resolve().parent
+        return Path(source.path).resolve().parent if source.image_files else None
     from datasets import config
 
     return Path(config.HF_CACHE_HOME).resolve()
@@ -46,21 +50,24 @@ def parsed(raw: Raw) -> dict[str, Any]:
     return row
 
 
-def _jsonl_rows(path: str) -> Iterator[bytes]:
-    with Path(path).open("rb") as file:
-        yield from file
+def _jsonl_rows(source: FileData) -> Iterator[bytes]:
+    with Path(source.path).open("rb") as file:
+        while line := file.readline(LONGEST_LINE + 1):
+            if len(line) > LONGEST_LINE:
+                raise DataError(f"{source.label} has a line of more than {LONGEST_LINE // 2**20} MiB; use Parquet")
+            yield line
 
 
-def _parquet_rows(path: str) -> Iterator[dict[str, Any]]:
+def _parquet_rows(source: FileData) -> Iterator[dict[str, Any]]:
     import pyarrow
     import pyarrow.parquet as parquet
 
     try:
-        with parquet.ParquetFile(path) as file:
+        with parquet.ParquetFile(source.path) as file:
             for batch in file.iter_batches(batch_size=BATCH):
                 yield from batch.to_pylist()
     except (pyarrow.ArrowException, ValueError) as error:
-        raise DataError(f"{path} is not a Parquet file that can be read: {error}") from error
+        raise DataError(f"{source.label} is not a Parquet file that can be read: {error}") from error
 
 
 def hub_rows(source: HubData) -> Iterator[dict[str, Any]]:

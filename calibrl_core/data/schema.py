@@ -79,19 +79,25 @@ class FileData(Closed):
     path: str = Field(min_length=1, max_length=1024, description="a .jsonl or .parquet file that the worker can read")
     columns: Columns = Field(default_factory=Columns)
     rows: int | None = Field(None, ge=1, description="only the first rows; None: all")
+    title: str | None = Field(
+        None, min_length=1, max_length=200, description="what results and messages call it; None: the file's name"
+    )
+    image_files: bool = Field(
+        True, description="false: paths of images are refused, and the rows must carry their images"
+    )
 
     @property
     def name(self) -> str:
-        return Path(self.path).stem
+        return self.title or Path(self.path).stem
 
     @property
     def label(self) -> str:
         """How messages call it."""
-        return self.path
+        return self.title or self.path
 
 
-class HubData(Closed):
-    """A data set of the Hugging Face hub, loaded by the worker through `datasets`, which runs no code of it."""
+class HubSource(Closed):
+    """Where a data set of the Hugging Face hub is found."""
 
     hub: str = Field(
         pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$",
@@ -101,6 +107,11 @@ class HubData(Closed):
     split: str = Field("train", pattern=r"^\w[\w.-]*$", max_length=100, description="which part of it")
     revision: str | None = Field(None, min_length=1, max_length=100, description="branch, tag or commit; None: newest")
     columns: Columns = Field(default_factory=Columns)
+
+
+class HubData(HubSource):
+    """A data set of the Hugging Face hub, loaded by the worker through `datasets`, which runs no code of it."""
+
     rows: int | None = Field(None, ge=1, description="only the first rows; None: all")
 
     @property

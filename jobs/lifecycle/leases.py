@@ -1,5 +1,6 @@
 """What workers do with a job: claim it, hold it by a lease, and say how it ended."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -8,11 +9,13 @@ from uuid import UUID, uuid4
 
 from sqlalchemy.orm import Session
 
-from jobs import models, specs
+from calibrl_core.data.schema import FileData, HubData
+from jobs import datasets, models, specs
 from jobs.lifecycle.dispatch import startable, wake_for_free_slots
 from jobs.lifecycle.status import SCHEDULER, change
 from jobs.repository import checkpoints, events, jobs, queue, workers
-from jobs.schemas import JobModel, JobStatus, Limits, Reason, WorkerStatus
+from jobs.repository import datasets as known_datasets
+from jobs.schemas import JobModel, JobStatus, KnownData, Limits, Reason, WorkerStatus
 from jobs.settings import get_settings
 
 
@@ -29,6 +32,7 @@ class Claim:
     """A worker's hold on a job: `config` is the core's TrainConfig or EvaluateConfig as JSON, every model a path.
 
     `gpus`: the indices of the machine's GPUs that it may use. `checkpoints`: where it may go on from, by step.
+    `files`: data that must be on the machine before its trainer starts.
     `seconds_run`: how long its earlier attempts took together.
     """
 
@@ -39,6 +43,7 @@ class Claim:
     config: dict[str, Any]
     gpus: tuple[int, ...] = ()
     checkpoints: tuple[KnownCheckpoint, ...] = ()
+    files: tuple[datasets.StoredFile, ...] = ()
     limits: Limits = field(default_factory=Limits)
     seconds_run: float = 0.0
 
@@ -85,8 +90,11 @@ def claim(session: Session, *, worker: str) -> Claim | None:
 
 def _take(session: Session, job: models.Job, worker: str) -> Claim | None:
     """A locked job's lease; None where it can't be had, and the job has failed where it can't be run at all."""
+    known = known_datasets.hold(session, [row.dataset_id for row in job.datasets])
     try:
-        config = specs.core_config(job.spec, lambda model: _checkpoint(session, model))
+        config = specs.core_config(
+            job.spec, lambda model: _checkpoint(session, model), lambda choice: _data(known, choice)
+        )
     except specs.Unusable as error:
         change(session, job, JobStatus.FAILED, actor=SCHEDULER, reason=error.reason, message=str(error))
         return None
@@ -104,6 +112,7 @@ def _take(session: Session, job: models.Job, worker: str) -> Claim | None:
         config=config,
         gpus=gpus,
         checkpoints=tuple(KnownCheckpoint(row.step, row.path) for row in checkpoints.of_job(session, job.id)),
+        files=datasets.files(known),
         limits=Limits.model_validate(job.spec["limits"]),
         seconds_run=jobs.seconds_run(session, job),
     )
@@ -174,6 +183,12 @@ def _checkpoint(session: Session, model: JobModel) -> Path:
     if checkpoint is None:
         raise specs.Unusable(Reason.DEPENDENCY_FAILED, f"job {model.from_job} has left no checkpoint")
     return Path(checkpoint.path)
+
+
+def _data(known: Mapping[UUID, models.Dataset], choice: KnownData) -> FileData | HubData:
+    if choice.dataset not in known:
+        raise specs.Unusable(Reason.BAD_SPEC, f"data set {choice.dataset} has been deleted")
+    return datasets.source(known[choice.dataset], choice)
 
 
 def _names(gpus: tuple[int, ...]) -> str | None:

@@ -8,7 +8,7 @@ from jobs import models, specs
 from jobs.errors import Conflict, FieldError, Invalid, QuotaExceeded
 from jobs.lifecycle.dispatch import wake_for_free_slots
 from jobs.lifecycle.status import change
-from jobs.repository import events, jobs, projects, workers
+from jobs.repository import datasets, events, jobs, projects, workers
 from jobs.schemas import EvaluateSpec, JobStatus, Priority, Reason, TrainSpec
 
 _HELD_AT_ONCE = (JobStatus.QUEUED, JobStatus.WAITING)
@@ -28,7 +28,8 @@ def submit(
     found = specs.text_problems(spec) or [*specs.file_problems(spec), *specs.plugin_problems(spec)]
     held = jobs.hold(session, specs.dependencies(spec))
     known = {id: job for id, job in held.items() if among is None or job.project in among}
-    found += specs.resource_problems(spec)
+    data = datasets.hold(session, specs.known_data(spec))
+    found += [*specs.resource_problems(spec), *specs.data_problems(spec, data)]
     found += [*specs.job_problems(spec, known), *_gpu_problems(session, spec.resources.gpus)]
     project = projects.lock(session, spec.project) if among is None or spec.project in among else None
     if project is None:
@@ -48,6 +49,7 @@ def submit(
         gpus=spec.resources.gpus,
         spec=spec.model_dump(mode="json"),
         dependencies=[models.JobDependency(depends_on_id=id) for id in sorted(known)],
+        datasets=[models.JobDataset(dataset_id=id) for id in sorted(data)],
     )
     session.add(job)
     message = f"waits for {waits} job{'s' if waits > 1 else ''}" if waits else None

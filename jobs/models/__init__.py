@@ -4,7 +4,9 @@ from jobs.models.access import ApiKey, AuditEntry, Membership, User
 from jobs.models.attempt import Attempt
 from jobs.models.base import Base
 from jobs.models.checkpoint import Checkpoint
+from jobs.models.dataset import Dataset, JobDataset
 from jobs.models.event import Event
+from jobs.models.feed import Feed
 from jobs.models.histogram import Histogram
 from jobs.models.image import Image, JobImage
 from jobs.models.job import Job, JobDependency
@@ -12,6 +14,7 @@ from jobs.models.log import LogChunk
 from jobs.models.metric import Metric, MetricBlock
 from jobs.models.project import Project
 from jobs.models.sample import Sample
+from jobs.models.webhook import Delivery, Webhook
 from jobs.models.worker import Gpu, Worker
 
 __all__ = [
@@ -20,11 +23,15 @@ __all__ = [
     "AuditEntry",
     "Base",
     "Checkpoint",
+    "Dataset",
+    "Delivery",
     "Event",
+    "Feed",
     "Gpu",
     "Histogram",
     "Image",
     "Job",
+    "JobDataset",
     "JobDependency",
     "JobImage",
     "LogChunk",
@@ -34,5 +41,6 @@ __all__ = [
     "Project",
     "Sample",
     "User",
+    "Webhook",
     "Worker",
 ]

@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, mapped_column
 
-from jobs.schemas import JobStatus, Reason, Role, WorkerStatus
+from jobs.schemas import DeliveryStatus, JobStatus, Reason, Role, WorkerStatus
 from jobs.text import storable
 
 
@@ -61,6 +61,7 @@ class Base(DeclarativeBase):
         dict[str, Any]: JSONB(none_as_null=True),
         JobStatus: text_enum(JobStatus, "status"),
         Reason: text_enum(Reason, "reason"),
+        DeliveryStatus: text_enum(DeliveryStatus, "status"),
         Role: text_enum(Role, "role"),
         WorkerStatus: text_enum(WorkerStatus, "status"),
     }

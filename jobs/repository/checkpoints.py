@@ -8,7 +8,9 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from jobs.errors import NotFound
 from jobs.models import Checkpoint
+from jobs.repository import feed
 
 
 def record(
@@ -21,17 +23,31 @@ def record(
     statement = insert(Checkpoint).values(job_id=job_id, step=step, **values)
     session.execute(statement.on_conflict_do_update(index_elements=[Checkpoint.job_id, Checkpoint.step], set_=values))
     session.execute(delete(Checkpoint).where(Checkpoint.job_id == job_id, Checkpoint.path.in_(removed)))
+    feed.changes(session, job_id).checkpoints = True
 
 
 def forget_elsewhere(session: Session, job_id: UUID, run_dir: Path) -> None:
     """Forget a job's checkpoints that lie outside this folder."""
     inside = Checkpoint.path.startswith(f"{run_dir}/", autoescape=True)
     session.execute(delete(Checkpoint).where(Checkpoint.job_id == job_id, ~inside))
+    feed.changes(session, job_id).checkpoints = True
 
 
 def of_job(session: Session, job_id: UUID) -> list[Checkpoint]:
     """A job's checkpoints by step; the settings that made them keep them few."""
     return list(session.scalars(select(Checkpoint).where(Checkpoint.job_id == job_id).order_by(Checkpoint.step)))
+
+
+def get(session: Session, job_id: UUID, step: int) -> Checkpoint:
+    """A job's checkpoint of this step.
+
+    Raises:
+        NotFound: it keeps none.
+    """
+    found = session.get(Checkpoint, (job_id, step))
+    if found is None:
+        raise NotFound(f"Job {job_id} keeps no checkpoint of step {step}.")
+    return found
 
 
 def choose(session: Session, job_id: UUID, which: Literal["best", "last"]) -> Checkpoint | None:

@@ -6,6 +6,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from jobs.models import Event
+from jobs.repository import feed, webhooks
 from jobs.schemas import JobStatus, Reason
 
 
@@ -19,8 +20,12 @@ def add(
     reason: Reason | None = None,
     message: str | None = None,
 ) -> None:
-    """Note an event, now."""
-    session.add(Event(job_id=job_id, type=type, actor=actor, status=status, reason=reason, message=message))
+    """Note an event, now, and have the webhooks be told that want to know of it."""
+    event = Event(job_id=job_id, type=type, actor=actor, status=status, reason=reason, message=message)
+    session.add(event)
+    feed.changes(session, job_id).events.append(event)
+    told = {"job_id": str(job_id), "status": status, "reason": reason, "actor": actor, "message": message}
+    webhooks.tell(session, job_id, f"job.{status or type}", told)
 
 
 def page(session: Session, job_id: UUID, *, after: int, limit: int) -> list[Event]:

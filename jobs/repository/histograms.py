@@ -8,6 +8,7 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by, insert
 from sqlalchemy.orm import Session
 
 from jobs.models import Histogram
+from jobs.repository import feed
 
 
 def upsert(session: Session, job_id: UUID, rows: list[tuple[int, str, list[float], list[int]]]) -> None:
@@ -24,6 +25,9 @@ def upsert(session: Session, job_id: UUID, rows: list[tuple[int, str, list[float
         set_={"edges": statement.excluded.edges, "counts": statement.excluded.counts},
     )
     session.execute(statement, list(latest.values()))
+    changed = feed.changes(session, job_id).histograms
+    for step, name in latest:
+        changed.setdefault(name, set()).add(step)
 
 
 def page(session: Session, job_id: UUID, *, name: str, after_step: int, limit: int) -> list[Histogram]:

@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.orm import Session
 
 from jobs.models import Metric
-from jobs.repository import curves
+from jobs.repository import curves, feed
 
 
 def upsert(session: Session, job_id: UUID, rows: list[tuple[int, datetime, dict[str, Any]]]) -> None:
@@ -31,6 +31,7 @@ def upsert(session: Session, job_id: UUID, rows: list[tuple[int, datetime, dict[
     )
     session.execute(statement, list(merged.values()))
     curves.summarise(session, job_id, merged, last_before)
+    feed.changes(session, job_id).steps.update(merged)
 
 
 def page(

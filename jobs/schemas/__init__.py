@@ -17,16 +17,29 @@ from jobs.schemas.access import (
 )
 from jobs.schemas.base import MONTH, MOST, Label, Name, Page, Priority, Record, Slug
 from jobs.schemas.curves import Curves, MetricName, Series
+from jobs.schemas.datasets import Dataset, HubDataset, PreviewRow, UploadOptions
 from jobs.schemas.health import Health
 from jobs.schemas.jobs import Event, Job, JobChanges
+from jobs.schemas.live import LIVE, Ended, Frame, LogPiece, Rewound, Several
 from jobs.schemas.projects import Project, ProjectLimits, ProjectSettings, Usage
 from jobs.schemas.queue import QueueEntry, WaitReason
-from jobs.schemas.runs import Checkpoint, Histogram, LogChunk, MetricRow, Sample, SampleSummary
+from jobs.schemas.runs import (
+    Checkpoint,
+    CheckpointFiles,
+    Histogram,
+    LogChunk,
+    MetricRow,
+    Sample,
+    SampleSummary,
+    StoredFile,
+)
 from jobs.schemas.specs import (
+    DataChoice,
     EvaluateSpec,
     JobModel,
     JobSettings,
     JobSpec,
+    KnownData,
     Limits,
     ModelChoice,
     Resources,
@@ -34,32 +47,45 @@ from jobs.schemas.specs import (
     job_spec_adapter,
 )
 from jobs.schemas.status import JobStatus, Reason
+from jobs.schemas.webhooks import CreatedWebhook, Delivery, DeliveryStatus, NewWebhook, Webhook, WebhookEvent
 from jobs.schemas.workers import Drain, Gpu, GpuReading, Worker, WorkerStatus
 
 __all__ = [
+    "LIVE",
     "MONTH",
     "MOST",
     "ApiKey",
     "AuditEntry",
     "Checkpoint",
+    "CheckpointFiles",
     "CreatedKey",
+    "CreatedWebhook",
     "Curves",
+    "DataChoice",
+    "Dataset",
+    "Delivery",
+    "DeliveryStatus",
     "Drain",
+    "Ended",
     "EvaluateSpec",
     "Event",
+    "Frame",
     "Gpu",
     "GpuReading",
     "Health",
     "Histogram",
+    "HubDataset",
     "Job",
     "JobChanges",
     "JobModel",
     "JobSettings",
     "JobSpec",
     "JobStatus",
+    "KnownData",
     "Label",
     "Limits",
     "LogChunk",
+    "LogPiece",
     "Me",
     "Member",
     "MemberRole",
@@ -69,7 +95,9 @@ __all__ = [
     "Name",
     "NewKey",
     "NewUser",
+    "NewWebhook",
     "Page",
+    "PreviewRow",
     "Priority",
     "Project",
     "ProjectLimits",
@@ -78,18 +106,24 @@ __all__ = [
     "Reason",
     "Record",
     "Resources",
+    "Rewound",
     "Role",
     "Sample",
     "SampleSummary",
     "Scope",
     "Series",
+    "Several",
     "Slug",
+    "StoredFile",
     "TrainSpec",
+    "UploadOptions",
     "Usage",
     "User",
     "UserChanges",
     "UserName",
     "WaitReason",
+    "Webhook",
+    "WebhookEvent",
     "Worker",
     "WorkerStatus",
     "job_spec_adapter",

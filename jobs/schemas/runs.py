@@ -58,6 +58,20 @@ class Checkpoint(Record):
     created_at: datetime
 
 
+class StoredFile(Record):
+    """A file that can be downloaded. As long as `etag` is the same, so is the content."""
+
+    name: str = Field(description="with the folders above it: adapter/adapter_config.json")
+    bytes: int
+    etag: str
+
+
+class CheckpointFiles(Checkpoint):
+    """A checkpoint and its files, by name."""
+
+    files: list[StoredFile]
+
+
 class LogChunk(Record):
     """A part of the log, in bytes since its beginning; ask again with `after=next` for what follows."""
 

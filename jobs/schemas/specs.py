@@ -1,12 +1,21 @@
 """What a client posts: the spec of a job."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 from uuid import UUID
 
-from pydantic import Field, Tag, TypeAdapter
+from pydantic import Field, Tag, TypeAdapter, model_validator
 
 from calibrl_core.closed import Closed, one_of
-from calibrl_core.config import BuiltinModel, EvaluateSettings, ModelOptions, PathModel, TrainSettings
+from calibrl_core.config import (
+    BuiltinModel,
+    EvaluateSettings,
+    ModelOptions,
+    PathModel,
+    TrainSettings,
+    ValidationSettings,
+    distinct_names,
+)
+from calibrl_core.data.schema import BuiltinData, FileData, HubData
 from jobs.schemas.base import MONTH, Label, Name, Priority, Slug
 
 
@@ -21,6 +30,28 @@ ModelChoice = Annotated[
     Annotated[BuiltinModel, Tag("builtin")] | Annotated[PathModel, Tag("path")] | Annotated[JobModel, Tag("from_job")],
     one_of("builtin", "path", "from_job"),
 ]
+
+
+class KnownData(Closed):
+    """A data set that was uploaded to the service, or registered with it."""
+
+    dataset: UUID = Field(description="id of a data set of the job's project")
+    rows: int | None = Field(None, ge=1, description="only the first rows; None: all")
+
+
+DataChoice = Annotated[
+    Annotated[BuiltinData, Tag("builtin")]
+    | Annotated[FileData, Tag("path")]
+    | Annotated[HubData, Tag("hub")]
+    | Annotated[KnownData, Tag("dataset")],
+    one_of("builtin", "path", "hub", "dataset"),
+]
+
+
+class ValidationSpec(ValidationSettings):
+    """Sampled accuracy on held-out data while training."""
+
+    data: DataChoice
 
 
 class Resources(Closed):
@@ -66,6 +97,8 @@ class TrainSpec(JobSettings, TrainSettings):
 
     kind: Literal["train"]
     model: ModelChoice
+    data: DataChoice
+    validation: ValidationSpec | None = None
 
 
 class EvaluateSpec(JobSettings, EvaluateSettings):
@@ -73,6 +106,12 @@ class EvaluateSpec(JobSettings, EvaluateSettings):
 
     kind: Literal["evaluate"]
     models: tuple[ModelChoice, ...] = Field(min_length=1, max_length=16)
+    data: tuple[DataChoice, ...] = Field(min_length=1, max_length=32)
+
+    @model_validator(mode="after")
+    def _named_apart(self) -> Self:
+        distinct_names([source for source in self.data if not isinstance(source, KnownData)])
+        return self
 
 
 JobSpec = Annotated[TrainSpec | EvaluateSpec, Field(discriminator="kind")]

@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision: str = "2026_11_24_curves"
-down_revision: str | None = "2026_11_24_access"
+down_revision: str | None = "2026_11_24_datasets"
 
 # `values` are numbers, and the strings NaN, Infinity and -Infinity. From 1e295 on they count as not finite.
 FILL = """

@@ -1,11 +1,14 @@
 """The main job on the whole stack with the real trainer: warm-up, CalibRL from it, evaluation of both."""
 
+import base64
+import io
 import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from calibrl import demo
 from calibrl.client import Client
@@ -102,3 +105,28 @@ def test_a_run_that_cannot_start_says_why(client: Client, tmp_path: Path) -> Non
     assert now.message is not None
     assert "no such model" in now.message
     assert "Traceback" in client.log(job.id).text
+
+
+def test_training_on_an_uploaded_data_set(client: Client, tmp_path: Path) -> None:
+    image = io.BytesIO()
+    Image.new("L", (56, 56), 255).save(image, "PNG")
+    encoded = base64.b64encode(image.getvalue()).decode()
+    row = {"question": "<image>What is it?", "images": [encoded], "answer": "7", "expert": "<answer>7</answer>"}
+    file = tmp_path / "sevens.jsonl"
+    file.write_text("".join(json.dumps(row | {"question": f"{row['question']} {n}"}) + "\n" for n in range(8)))
+    dataset = client.upload(file)
+    assert (dataset.name, dataset.rows, dataset.has_experts) == ("sevens", 8, True)
+    spec = {
+        "kind": "train",
+        "name": "sevens",
+        "model": {"builtin": "tiny-vlm"},
+        "data": {"dataset": str(dataset.id)},
+        "algorithm": {"type": "sft"},
+        "steps": 2,
+        "prompts_per_step": 4,
+    }
+    job = ended(client, client.submit(spec))
+    assert [row.step for row in client.metrics(job.id).data] == [1, 2]
+    paths = client.download_checkpoint(job.id, 2, tmp_path / "model")
+    assert {"config.json", "model.safetensors", "trainer.json"} <= {path.name for path in paths}
+    assert all(path.is_file() for path in paths)

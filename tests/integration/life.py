@@ -23,6 +23,10 @@ def submit(*after: UUID, model: dict[str, Any] | None = None, **changes: Any) ->
         "depends_on": [str(id) for id in after],
         **changes,
     }
+    return submit_spec(spec)
+
+
+def submit_spec(spec: dict[str, Any]) -> UUID:
     with session_scope() as session:
         return lifecycle.submit(session, job_spec_adapter.validate_python(spec), actor="user").id
 

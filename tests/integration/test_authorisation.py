@@ -10,13 +10,14 @@ import pytest
 from api.examples import TRAIN
 from api.main import app
 from jobs.db import session_scope
-from jobs.repository import checkpoints, images, samples
+from jobs.repository import checkpoints, images, samples, webhooks
 from jobs.schemas import Role
 from tests.integration.life import machine
 from tests.integration.people import People
 from tests.integration.rest import serving, submitted
 
 pytestmark = pytest.mark.integration
+HIDDEN = ("There is no job", "There is no project", "There is no data set")
 METHODS = {"get", "post", "put", "patch", "delete", "head"}
 OWN, SHA = "own", "0" * 64
 ANYBODY, ADMIN = "anybody with a key", "an admin of the service"
@@ -43,6 +44,20 @@ NEEDS: dict[str, Need] = {
     "GET /v1/jobs/{job_id}/images/{sha256}": Role.VIEWER,
     "GET /v1/jobs/{job_id}/log": Role.VIEWER,
     "GET /v1/jobs/{job_id}/checkpoints": Role.VIEWER,
+    "GET /v1/jobs/{job_id}/checkpoints/{step}": Role.VIEWER,
+    "GET /v1/jobs/{job_id}/checkpoints/{step}/files/{name}": Role.VIEWER,
+    "GET /v1/jobs/{job_id}/checkpoints/{step}/archive": Role.VIEWER,
+    "GET /v1/jobs/{job_id}/results": Role.VIEWER,
+    "GET /v1/jobs/{job_id}/results/{name}": Role.VIEWER,
+    "GET /v1/datasets": ANYBODY,
+    "POST /v1/datasets": Role.MEMBER,
+    "POST /v1/datasets/upload": Role.MEMBER,
+    "GET /v1/datasets/{dataset_id}": Role.VIEWER,
+    "GET /v1/datasets/{dataset_id}/preview": Role.VIEWER,
+    "GET /v1/datasets/{dataset_id}/content": Role.VIEWER,
+    "DELETE /v1/datasets/{dataset_id}": Role.MEMBER,
+    "GET /v1/jobs/{job_id}/stream": Role.VIEWER,
+    "GET /v1/stream": ANYBODY,
     "GET /v1/queue": ANYBODY,
     "GET /v1/workers": ANYBODY,
     "POST /v1/workers/{name}/drain": ADMIN,
@@ -53,6 +68,11 @@ NEEDS: dict[str, Need] = {
     "GET /v1/projects/{slug}/members": Role.VIEWER,
     "PUT /v1/projects/{slug}/members/{user}": Role.ADMIN,
     "DELETE /v1/projects/{slug}/members/{user}": Role.ADMIN,
+    "GET /v1/projects/{slug}/webhooks": Role.ADMIN,
+    "POST /v1/projects/{slug}/webhooks": Role.ADMIN,
+    "DELETE /v1/projects/{slug}/webhooks/{webhook_id}": Role.ADMIN,
+    "POST /v1/projects/{slug}/webhooks/{webhook_id}/ping": Role.ADMIN,
+    "GET /v1/projects/{slug}/webhooks/{webhook_id}/deliveries": Role.ADMIN,
     "GET /v1/usage": ANYBODY,
     "GET /v1/me": ANYBODY,
     "GET /v1/users": ADMIN,
@@ -66,13 +86,19 @@ NEEDS: dict[str, Need] = {
 BODIES: dict[str, Any] = {
     "POST /v1/jobs": {**TRAIN, "project": OWN},
     "PATCH /v1/jobs/{job_id}": {"priority": "low"},
+    "POST /v1/datasets": {"name": "of the hub", "hub": "some/body", "project": OWN},
+    "POST /v1/datasets/upload": {},  # no row in it: refused, but not for lack of a role
     "PUT /v1/projects/{slug}": {},
     "PUT /v1/projects/{slug}/members/{user}": {"role": "viewer"},
+    "POST /v1/projects/{slug}/webhooks": {"url": "https://192.0.2.1/"},  # refused, but not for lack of a role
     "POST /v1/users": {"name": "somebody"},
     "PATCH /v1/users/{name}": {"active": True},
     "POST /v1/keys": {"name": "another"},
 }
 QUERIES = {
+    "GET /v1/jobs/{job_id}/stream": {"max_seconds": "0.1"},
+    "GET /v1/stream": {"max_seconds": "0.1"},
+    "POST /v1/datasets/upload": {"name": "a", "project": OWN},
     "GET /v1/jobs/{job_id}/histograms": {"name": "rareness"},
     "GET /v1/metrics": {"jobs": "{job_id}", "names": "reward/mean"},
 }
@@ -95,9 +121,10 @@ def stage(database: str) -> Iterator[tuple[People, dict[str, str], dict[str, str
     with serving() as admin, People(admin) as people:
         admin.put(f"/v1/projects/{OWN}", json={})
         admin.put("/v1/projects/other", json={})
-        keys = {f"own {role}": people.add(f"own-{role}", {OWN: role.value}) for role in Role}
-        keys |= {"outsider": people.add("outsider", {"other": "admin"}), "nobody": ""}
+        keys = {"nobody": "", "outsider": people.add("outsider", {"other": "admin"})}
+        keys |= {f"own {role}": people.add(f"own-{role}", {OWN: role.value}) for role in Role}
         keys |= {"service admin": people.add("root", {}, admin=True)}
+        people.add("leaver", {OWN: "viewer"})
         machine("w")
         yield people, keys, _names(admin)
 
@@ -115,10 +142,19 @@ def _names(admin: httpx.Client) -> dict[str, str]:
         "sample_id": str(sample["id"]),
         "sha256": SHA,
         "slug": OWN,
-        "user": "own-viewer",
+        "user": "leaver",
         "name": "w",
+        "step": "1",
+        "dataset_id": admin.post("/v1/datasets", json={"name": "d", "hub": "a/b", "project": OWN}).json()["id"],
+        "webhook_id": _webhook(),
         "key_id": job,  # no key has this id
     }
+
+
+def _webhook() -> str:
+    with session_scope() as session:
+        made = webhooks.add(session, OWN, url="https://192.0.2.1/", events=[], secret="whsec_", user="admin")
+        return str(made.id)
 
 
 def test_no_route_is_missing_from_the_matrix() -> None:
@@ -137,6 +173,8 @@ def test_every_route_for_every_role(stage: tuple[People, dict[str, str], dict[st
             answer = people.ask(key, method, path.format(**names), json=BODIES.get(route), params=query)
             if not _as_expected(NEEDS[route], who, answer):
                 wrong.append(f"{route} by {who}: {answer.status_code} {answer.text[:200]}")
+            if method == "DELETE" and answer.is_success:
+                break  # it is gone
     assert not wrong, "\n".join(wrong)
 
 
@@ -150,11 +188,17 @@ def _as_expected(need: Need, who: str, answer: httpx.Response) -> bool:
     if who == "nobody":
         return status == 401
     if who == "service admin" or need == ANYBODY:
-        return status not in (401, 403, 405) and status < 500
+        return _let_in(answer)
     if need == ADMIN:
         return status == 403
     assert isinstance(need, Role)
     if who == "outsider":
         return status == 404 or (status == 422 and "there is no project" in answer.text)
     allowed = Role(who.removeprefix("own ")).includes(need)
-    return (status not in (401, 403, 404, 405) and status < 500) if allowed else status == 403
+    return _let_in(answer) if allowed else status == 403
+
+
+def _let_in(answer: httpx.Response) -> bool:
+    """Whatever else was wrong: a file that a machine has, say, is not where this test runs."""
+    hidden = answer.status_code == 404 and answer.json()["detail"].startswith(HIDDEN)
+    return answer.status_code not in (401, 403, 405) and answer.status_code < 500 and not hidden

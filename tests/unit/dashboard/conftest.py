@@ -19,6 +19,7 @@ from PIL import Image
 
 from jobs.schemas import (
     Checkpoint,
+    Curves,
     Event,
     Histogram,
     Job,
@@ -222,6 +223,20 @@ def picture() -> bytes:
     return buffer.getvalue()
 
 
+def _curves(world: World, query: dict[str, str]) -> Any:
+    """Buckets of one step each."""
+    series = []
+    for id in map(UUID, query["jobs"].split(",")):
+        for name in query["names"].split(","):
+            rows = [row for row in world.metrics.get(id, []) if isinstance(row.values.get(name), float)]
+            values, steps = [row.values[name] for row in rows], [row.step for row in rows]
+            record = {"job_id": id, "name": name, "start": steps, "first_step": steps, "last_step": steps}
+            record |= {"ts": [row.ts for row in rows], "count": [1] * len(rows), "non_finite": [0] * len(rows)}
+            series.append(record | dict.fromkeys(("min", "max", "mean", "last"), values))
+    last = max((row.step for rows in world.metrics.values() for row in rows), default=None)
+    return Curves(width=1, last_step=last, series=series).model_dump(mode="json")
+
+
 def _answer(world: World, path: str, query: dict[str, str]) -> Any:
     """The records behind a path as JSON, bytes for an image, or None where there is nothing."""
     parts = path.strip("/").split("/")[1:]
@@ -232,6 +247,8 @@ def _answer(world: World, path: str, query: dict[str, str]) -> Any:
         return _page([entry for entry in world.queue if query.get("project") in (None, entry.project)], 1000)
     if parts == ["workers"]:
         return _page(world.workers, 1000)
+    if parts == ["metrics"]:
+        return _curves(world, query)
     if parts == ["me"]:
         return world.me.model_dump(mode="json")
     if (job := world.jobs.get(UUID(parts[1]))) is None:

@@ -118,7 +118,7 @@ def test_paper_as_run_takes_its_five_updates(tmp_path: Path, monkeypatch: pytest
 
 def test_paper_as_run_differs_from_the_defaults_in_its_accidents_only(tmp_path: Path) -> None:
     found = spec("paper_as_run", tmp_path)
-    default = TrainSettings(data=found.data, steps=found.steps)
+    default = TrainSettings(steps=found.steps)
     given, usual = found.model_dump(), default.model_dump()
     differing = {"algorithm", "micro_batch_rows", "precision", "parallel"}
     assert {name for name in usual if given[name] != usual[name]} == differing

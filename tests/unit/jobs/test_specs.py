@@ -8,10 +8,11 @@ from uuid import uuid4
 import pytest
 
 from calibrl_core.config import EvaluateConfig, TrainConfig
+from calibrl_core.data.schema import FileData
 from jobs import specs
 from jobs.errors import FieldError
 from jobs.models import Job
-from jobs.schemas import JobModel, JobStatus, Reason, job_spec_adapter
+from jobs.schemas import JobModel, JobStatus, KnownData, Reason, job_spec_adapter
 
 TRAIN: dict[str, Any] = {
     "kind": "train",
@@ -36,6 +37,10 @@ def nowhere(model: JobModel) -> Path:
     raise AssertionError("no job to resolve")
 
 
+def no_data(choice: KnownData) -> FileData:
+    raise AssertionError("no data set to find")
+
+
 def rows(path: Path, *rows: dict[str, Any]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
@@ -51,19 +56,19 @@ def test_a_from_job_is_a_dependency() -> None:
 def test_the_core_gets_its_settings_and_paths() -> None:
     job = uuid4()
     stored = spec(model={"from_job": str(job), "checkpoint": "last"}, labels={"team": "x"}).model_dump(mode="json")
-    config = specs.core_config(stored, lambda model: Path(f"/runs/{model.from_job}/{model.checkpoint}"))
+    config = specs.core_config(stored, lambda model: Path(f"/runs/{model.from_job}/{model.checkpoint}"), no_data)
     assert config == TrainConfig.model_validate(config).model_dump(mode="json")
     assert config["model"]["path"] == f"/runs/{job}/last"
     assert config["steps"] == 5
 
     stored = spec(EVALUATE, models=[{"from_job": str(job)}, {"path": "/m"}]).model_dump(mode="json")
-    config = specs.core_config(stored, lambda model: Path("/chosen"))
+    config = specs.core_config(stored, lambda model: Path("/chosen"), no_data)
     assert [model.path for model in EvaluateConfig.model_validate(config).models] == ["/chosen", "/m"]
 
 
 def test_a_stored_spec_that_no_longer_validates_is_a_bad_spec() -> None:
     with pytest.raises(specs.Unusable, match="no_such_setting") as caught:
-        specs.core_config({**TRAIN, "no_such_setting": 1}, nowhere)
+        specs.core_config({**TRAIN, "no_such_setting": 1}, nowhere, no_data)
     assert caught.value.reason is Reason.BAD_SPEC
 
 

@@ -1,0 +1,144 @@
+"""Data sets: upload, register, look into, download, delete."""
+
+import re
+from functools import partial
+from pathlib import PurePath
+from typing import Annotated, Any
+from uuid import UUID
+
+from anyio import CapacityLimiter, to_thread
+from fastapi import APIRouter, BackgroundTasks, Body, Depends, Query, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from api.deps import Asker, Db, Limit, page
+from api.downloads import RESPONSES, send
+from api.examples import HUB_DATASETS
+from api.uploads import receive
+from jobs import datasets, models
+from jobs.access import Caller
+from jobs.datasets import Arrival
+from jobs.errors import Conflict, FieldError, Invalid
+from jobs.repository import datasets as rows
+from jobs.schemas import Dataset, HubDataset, Page, PreviewRow, Role, Slug, UploadOptions
+from jobs.settings import get_settings
+
+router = APIRouter(prefix="/datasets", tags=["data"])
+_FILE = {"schema": {"type": "string", "format": "binary"}}
+_FORM = {"schema": {"type": "object", "properties": {"file": _FILE["schema"]}, "required": ["file"]}}
+_KINDS = ("application/octet-stream", "application/vnd.apache.parquet", "application/x-ndjson")
+_BODY = {"required": True, "content": {**dict.fromkeys(_KINDS, _FILE), "multipart/form-data": _FORM}}
+_SAME: dict[int | str, dict[str, Any]] = {200: {"model": Dataset, "description": "The project has it already"}}
+CHECKS = CapacityLimiter(2)  # files that are looked into at once
+
+
+def _existing_dataset(dataset_id: UUID, session: Db, caller: Asker) -> models.Dataset:
+    return rows.get(session, dataset_id, caller.projects)
+
+
+ExistingDataset = Annotated[models.Dataset, Depends(_existing_dataset, scope="function")]
+
+
+@router.post("", status_code=201, responses=_SAME)
+def register_dataset(
+    given: Annotated[HubDataset, Body(openapi_examples=HUB_DATASETS)], session: Db, caller: Asker, response: Response
+) -> Dataset:
+    """Note a data set of the Hugging Face hub by its name. Nothing is downloaded; the worker of a job does that."""
+    _must_be_member(caller, given.project)
+    return _answer(*datasets.register(session, given, user=caller.user, among=caller.projects), response)
+
+
+@router.post("/upload", status_code=201, responses=_SAME, openapi_extra={"requestBody": _BODY})
+async def upload_dataset(
+    request: Request, options: Annotated[UploadOptions, Query()], session: Db, caller: Asker, response: Response
+) -> Dataset:
+    """Upload a Parquet or JSONL file: as the body, or as the part `file` of a form. Which of them it is, its beginning
+    tells. Every row is checked; where one can't be used all is refused, and the rows at fault are named.
+
+    Columns as in docs/data.md; with the plain form under other names: `?question=problem&answer=result`. Images lie in
+    the rows, as bytes or base64: paths are refused. The same content again gives the same data set.
+    """
+    limit = get_settings().max_upload_bytes
+    _must_be_member(caller, options.project)
+    await run_in_threadpool(datasets.check_upload, options, caller.projects)
+    with await run_in_threadpool(Arrival, get_settings()) as arrival:
+        file_name = await receive(request, arrival, limit)
+        name = options.name or _as_name(file_name)
+        dataset = await run_in_threadpool(datasets.same, arrival, options)
+        if dataset is not None:
+            return _answer(dataset, False, response)
+        found = await to_thread.run_sync(datasets.look_into, arrival, name, options.columns, limiter=CHECKS)
+        keep = partial(datasets.keep, session, arrival, found, name=name, options=options, user=caller.user)
+        return _answer(*await run_in_threadpool(keep), response)
+
+
+@router.get("")
+def list_datasets(
+    session: Db,
+    caller: Asker,
+    project: Slug | None = None,
+    after: Annotated[UUID | None, Query(description="id of the last data set seen")] = None,
+    limit: Limit = 100,
+) -> Page[Dataset]:
+    """The data sets of your projects, newest first."""
+    return page(
+        rows.page(session, projects=caller.projects, project=project, after=after, limit=limit + 1), limit, Dataset
+    )
+
+
+@router.get("/{dataset_id}")
+def read_dataset(dataset: ExistingDataset) -> Dataset:
+    """One data set."""
+    return Dataset.model_validate(dataset)
+
+
+@router.get("/{dataset_id}/preview")
+def read_preview(session: Db, dataset: ExistingDataset) -> Page[PreviewRow]:
+    """The first rows of a file that was uploaded, with small copies of their images."""
+    _must_be_file(dataset)
+    found = [PreviewRow.model_validate(row) for row in rows.preview(session, dataset.id)]
+    return Page(data=found, has_more=(dataset.rows or 0) > len(found))
+
+
+@router.head("/{dataset_id}/content", include_in_schema=False)
+@router.get("/{dataset_id}/content", response_class=Response, responses=RESPONSES)
+def download_dataset(request: Request, dataset: ExistingDataset) -> Response:
+    """The file as it was uploaded; ranges may be asked for."""
+    _must_be_file(dataset)
+    file = datasets.open_content(dataset)
+    name = f"{dataset.name}.{dataset.format}"
+    return send(request, file, name=name, size=dataset.bytes or 0, etag=str(dataset.sha256))
+
+
+@router.delete("/{dataset_id}", status_code=204)
+def delete_dataset(dataset: ExistingDataset, session: Db, caller: Asker, after: BackgroundTasks) -> None:
+    """Delete a data set that no job uses which has not ended. What jobs have learned from it stays."""
+    caller.need(dataset.project, Role.MEMBER)
+    key = datasets.remove(session, dataset.id)
+    if key is not None:
+        after.add_task(datasets.storage().delete, key)  # once it is committed: a row never names what is gone
+
+
+def _must_be_member(caller: Caller, project: str) -> None:
+    """A project that the caller does not see is refused later, as one that does not exist."""
+    if caller.sees(project):
+        caller.need(project, Role.MEMBER)
+
+
+def _answer(dataset: models.Dataset, new: bool, response: Response) -> Dataset:
+    response.status_code = 201 if new else 200
+    response.headers["Location"] = f"/v1/datasets/{dataset.id}"
+    return Dataset.model_validate(dataset)
+
+
+def _as_name(file_name: str | None) -> str:
+    """A file's name, as a data set may be named."""
+    name = re.sub(r"[^A-Za-z0-9 ._\-]+", "-", PurePath(file_name or "").stem).lstrip(" ._-")[:120]
+    if not name:
+        raise Invalid("The data set was not accepted.", (FieldError("name", "Field required"),))
+    return name
+
+
+def _must_be_file(dataset: models.Dataset) -> None:
+    if dataset.hub is not None:
+        where = f"https://huggingface.co/datasets/{dataset.hub['hub']}"
+        raise Conflict(f"Data set {dataset.id} is only a name here: its rows are at {where}.")

@@ -1,0 +1,31 @@
+"""What an evaluation leaves: every single answer."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Request, Response
+
+from api.deps import ExistingJob
+from api.downloads import RESPONSES, send
+from jobs import artifacts
+from jobs.errors import NotFound
+from jobs.schemas import Page, StoredFile
+
+router = APIRouter(prefix="/jobs/{job_id}/results", tags=["runs"])
+
+
+@router.get("")
+def list_results(job: ExistingJob) -> Page[StoredFile]:
+    """The files with a job's results: of an evaluation its answers, of a training none."""
+    folder = artifacts.results_folder(job)
+    return Page(data=artifacts.results(folder) if folder else [], has_more=False)
+
+
+@router.head("/{name}", include_in_schema=False)
+@router.get("/{name}", response_class=Response, responses=RESPONSES)
+def download_result(request: Request, job: ExistingJob, name: Annotated[str, Path(max_length=1000)]) -> Response:
+    """One of these files; ranges may be asked for."""
+    folder = artifacts.results_folder(job)
+    if folder is None:
+        raise NotFound(f"Job {job.id} has left no results.")
+    file = artifacts.pick(artifacts.results(folder), name)
+    return send(request, artifacts.open_file(folder, file), name=file.name, size=file.bytes, etag=file.etag)

@@ -1,0 +1,201 @@
+"""Data sets, and the files that jobs leave."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+from urllib.parse import quote
+from uuid import UUID
+
+import httpx
+
+from calibrl.client.connection import Connection, JobId, checked, job_path, path_of
+from calibrl.client.errors import CalibrlError, Unreachable
+from jobs.schemas import CheckpointFiles, Dataset, HubDataset, Page, PreviewRow, StoredFile
+
+CHUNK_BYTES = 2**20
+UPLOAD_TIMEOUT = httpx.Timeout(60.0, read=1800.0, connect=3.0)  # the service reads every row before it answers
+DOWNLOAD_TIMEOUT = httpx.Timeout(60.0, connect=3.0)
+TRIES = 4  # of a file, each from where the one before came to
+
+Progress = Callable[[int, int | None], object]  # bytes so far, and in all where that is known
+
+
+class Data(Connection):
+    """Data sets, and the files that jobs leave. `progress` is told bytes so far and in all."""
+
+    def upload(
+        self,
+        file: Path | str | BinaryIO,
+        name: str | None = None,
+        project: str = "default",
+        *,
+        columns: dict[str, str] | None = None,
+        progress: Progress | None = None,
+    ) -> Dataset:
+        """Upload a Parquet or JSONL file; the same content again gives the same data set.
+
+        `name` is the file's own by default; `columns` says which column holds what, where the rows are of the plain
+        form under other names. A file that is refused is told row by row.
+        """
+        if isinstance(file, Path | str):
+            try:
+                with Path(file).open("rb") as opened:
+                    return self.upload(opened, name or Path(file).stem, project, columns=columns, progress=progress)
+            except OSError as error:
+                raise CalibrlError(f"{file} can't be read: {error.strerror}") from error
+        size = _size(file)
+        headers = {"Content-Type": "application/octet-stream"} | ({"Content-Length": str(size)} if size else {})
+        params = {"name": name, "project": project, **(columns or {})}
+        answer = self._once(
+            "POST",
+            "/v1/datasets/upload",
+            params={key: value for key, value in params.items() if value is not None},
+            content=_pieces(file, size, progress),
+            headers=headers,
+            timeout=UPLOAD_TIMEOUT,
+        )
+        return self._parsed(Dataset, checked(answer))
+
+    def register(self, name: str, hub: str, project: str = "default", **where: object) -> Dataset:
+        """Note a data set of the Hugging Face hub by its name; `where`: `split`, `revision`, `columns`."""
+        given = HubDataset.model_validate({"name": name, "hub": hub, "project": project, **where})
+        return self._send("POST", Dataset, "/v1/datasets", given)
+
+    def datasets(
+        self, project: str | None = None, *, after: UUID | str | None = None, limit: int = 100
+    ) -> Page[Dataset]:
+        """Data sets, newest first; `after` is the id of the last one seen."""
+        return self._get(Page[Dataset], "/v1/datasets", project=project, after=after, limit=limit)
+
+    def dataset(self, id: UUID | str) -> Dataset:
+        """One data set."""
+        return self._get(Dataset, path_of("datasets", str(id)))
+
+    def preview(self, id: UUID | str) -> list[PreviewRow]:
+        """The first rows of a file that was uploaded."""
+        return self._get(Page[PreviewRow], path_of("datasets", str(id), "preview")).data
+
+    def delete_dataset(self, id: UUID | str) -> None:
+        """Delete a data set; one that a job uses which has not ended is refused (409)."""
+        checked(self._once("DELETE", path_of("datasets", str(id))))
+
+    def checkpoint(self, id: JobId, step: int) -> CheckpointFiles:
+        """One checkpoint of a job, and its files."""
+        return self._get(CheckpointFiles, job_path(id, "checkpoints", str(step)))
+
+    def results(self, id: JobId) -> list[StoredFile]:
+        """The files with an evaluation's results."""
+        return self._get(Page[StoredFile], job_path(id, "results")).data
+
+    def download_checkpoint(
+        self, id: JobId, step: int, folder: Path | str, *, progress: Progress | None = None
+    ) -> list[Path]:
+        """Have all files of a checkpoint in a folder, each of which appears there once it is whole.
+
+        Called again after a failure it goes on where it was cut off.
+        """
+        files = self.checkpoint(id, step).files
+        return self._download(files, job_path(id, "checkpoints", str(step), "files"), Path(folder), progress)
+
+    def download_results(self, id: JobId, folder: Path | str, *, progress: Progress | None = None) -> list[Path]:
+        """Have an evaluation's results in a folder, as `download_checkpoint` does."""
+        return self._download(self.results(id), job_path(id, "results"), Path(folder), progress)
+
+    def _download(self, files: list[StoredFile], source: str, folder: Path, progress: Progress | None) -> list[Path]:
+        total, done, paths = sum(file.bytes for file in files), 0, []
+        for file in files:
+            target = folder / _safe(file.name)
+            before = done
+
+            def tell(count: int, before: int = before) -> None:
+                if progress:
+                    progress(before + count, total)
+
+            try:
+                self._fetch_file(file, _below(source, file.name), target, tell)
+            except OSError as error:
+                raise CalibrlError(f"{target} can't be written: {error.strerror}") from error
+            done += file.bytes
+            paths.append(target)
+        for target in paths:
+            _mark(target).unlink(missing_ok=True)
+        return paths
+
+    def _fetch_file(self, file: StoredFile, source: str, target: Path, tell: Callable[[int], None]) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f".{target.name}.{file.etag}.partial")  # of this content, and no other
+        mark = _mark(target)
+        if target.is_file() and mark.is_file() and mark.read_text() == file.etag:
+            tell(file.bytes)
+            return
+        for attempt in range(TRIES):
+            try:
+                self._continue(file, source, partial, tell)
+                break
+            except Unreachable:
+                if attempt == TRIES - 1:
+                    raise
+        if partial.stat().st_size != file.bytes:
+            partial.unlink()
+            raise CalibrlError(f"{file.name} came with another size than its {file.bytes} bytes; try again")
+        partial.replace(target)
+        mark.write_text(file.etag)
+
+    def _continue(self, file: StoredFile, source: str, partial: Path, tell: Callable[[int], None]) -> None:
+        """Fetch what is missing of a file."""
+        with partial.open("ab") as copy:
+            have = copy.tell()
+            if have >= file.bytes:
+                return
+            headers = {"Range": f"bytes={have}-", "If-Range": f'"{file.etag}"', "Accept-Encoding": "identity"}
+            try:
+                with self._http.stream("GET", source, headers=headers, timeout=DOWNLOAD_TIMEOUT) as answer:
+                    if not answer.is_success:
+                        answer.read()
+                    checked(answer)
+                    if answer.status_code != httpx.codes.PARTIAL_CONTENT:
+                        raise CalibrlError(f"{file.name} has changed meanwhile; ask for it again")
+                    for chunk in answer.iter_bytes(CHUNK_BYTES):
+                        copy.write(chunk)
+                        tell(copy.tell())
+            except httpx.HTTPError as error:
+                raise Unreachable(f"{self.url} broke off while {file.name} was fetched: {error}") from error
+
+
+def _mark(target: Path) -> Path:
+    """Says of which content a file is, until all of the folder's are there."""
+    return target.with_name(f".{target.name}.etag")
+
+
+def _below(source: str, name: str) -> str:
+    """The address of a file, its folders' names kept apart."""
+    return "/".join([source, *(quote(part, safe="") for part in name.split("/"))])
+
+
+def _safe(name: str) -> PurePosixPath:
+    """A file's name, as far as it stays in the folder: a service can't be trusted with that."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or not path.parts or {"..", "."} & set(path.parts) or "\\" in name or not name.isprintable():
+        raise CalibrlError(f"the service names a file {name!r}, which would not lie in the folder")
+    return path
+
+
+def _size(file: BinaryIO) -> int | None:
+    """Bytes from where the file stands to its end, where it knows its end."""
+    try:
+        here = file.tell()
+        size = file.seek(0, os.SEEK_END) - here
+        file.seek(here)
+    except (OSError, AttributeError):
+        return None
+    return size
+
+
+def _pieces(file: BinaryIO, size: int | None, progress: Progress | None) -> Iterator[bytes]:
+    sent = 0
+    while chunk := file.read(CHUNK_BYTES):
+        yield chunk
+        sent += len(chunk)
+        if progress:
+            progress(sent, size)

@@ -1,0 +1,47 @@
+"""Data sets that were uploaded or registered, and which jobs use them."""
+
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import BigInteger, ForeignKey, Index, UniqueConstraint, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from jobs.models.base import Base, CreatedAt, JobKey
+
+
+class Dataset(Base):
+    """A file in storage, or a name on the hub (then all that only a file has is NULL). `columns`: which holds what."""
+
+    __tablename__ = "datasets"
+    __table_args__ = (
+        Index("ix_datasets_newest", text("created_at DESC"), text("id DESC")),
+        UniqueConstraint("project", "sha256", "columns"),
+        UniqueConstraint("project", "hub"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    project: Mapped[str] = mapped_column(ForeignKey("projects.slug"))
+    user: Mapped[str]
+    name: Mapped[str]
+    format: Mapped[str | None]
+    sha256: Mapped[str | None]
+    bytes: Mapped[int | None] = mapped_column(BigInteger)
+    rows: Mapped[int | None] = mapped_column(BigInteger)
+    columns: Mapped[dict[str, Any]]
+    has_columns: Mapped[list[str] | None] = mapped_column(JSONB(none_as_null=True))
+    has_experts: Mapped[bool | None]
+    hub: Mapped[dict[str, Any] | None]
+    preview: Mapped[list[dict[str, Any]]] = mapped_column(JSONB, deferred=True)
+    created_at: Mapped[CreatedAt]
+
+
+class JobDataset(Base):
+    """That a job's spec names a data set."""
+
+    __tablename__ = "job_datasets"
+
+    job_id: Mapped[JobKey]
+    dataset_id: Mapped[UUID] = mapped_column(
+        ForeignKey("datasets.id", ondelete="CASCADE"), primary_key=True, index=True
+    )

@@ -1,0 +1,102 @@
+"""Data sets: adding each content once, listing, and which jobs use one."""
+
+from collections.abc import Collection
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import delete, select, tuple_
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from jobs.errors import FieldError, Invalid, NotFound
+from jobs.models import Dataset, Job, JobDataset
+from jobs.schemas import JobStatus
+
+_FINAL = [status for status in JobStatus if status.final]
+
+
+def add(session: Session, values: dict[str, Any]) -> tuple[Dataset, bool]:
+    """Add a data set, and whether it is new: where its project has the same content already, that one is it."""
+    new = session.scalar(insert(Dataset).values(values).on_conflict_do_nothing().returning(Dataset.id))
+    if new is not None:
+        return session.get_one(Dataset, new), True
+    same = find(session, values["project"], values.get("sha256"), values["columns"], values.get("hub"))
+    if same is None:  # deleted since, between two statements
+        return add(session, values)
+    return same, False
+
+
+def find(
+    session: Session, project: str, sha256: str | None, columns: dict[str, Any], hub: dict[str, Any] | None
+) -> Dataset | None:
+    """The project's data set of this content: a file's hash, or where it is on the hub."""
+    content = Dataset.hub == hub if sha256 is None else (Dataset.sha256 == sha256) & (Dataset.columns == columns)
+    return session.scalar(select(Dataset).where(Dataset.project == project, content))
+
+
+def get(session: Session, dataset_id: UUID, projects: frozenset[str] | None = None) -> Dataset:
+    """A data set of these projects; None: of any.
+
+    Raises:
+        NotFound: there is none of this id.
+    """
+    return _found(session.get(Dataset, dataset_id), dataset_id, projects)
+
+
+def lock(session: Session, dataset_id: UUID, projects: frozenset[str] | None = None) -> Dataset:
+    """A data set that no job begins to use until the transaction ends.
+
+    Raises:
+        NotFound: there is none of this id.
+    """
+    query = select(Dataset).where(Dataset.id == dataset_id).with_for_update()
+    return _found(session.scalar(query), dataset_id, projects)
+
+
+def hold(session: Session, ids: Collection[UUID]) -> dict[UUID, Dataset]:
+    """Those of the data sets that exist, by id; none of them is deleted until the transaction ends."""
+    query = select(Dataset).where(Dataset.id.in_(ids)).order_by(Dataset.id).with_for_update(read=True)
+    return {row.id: row for row in session.scalars(query)}
+
+
+def page(
+    session: Session, *, projects: frozenset[str] | None, project: str | None, after: UUID | None, limit: int
+) -> list[Dataset]:
+    """Data sets of these projects (None: of all) from new to old, from the one after `after` on, at most `limit`.
+
+    Raises:
+        Invalid: there is no data set `after`.
+    """
+    query = select(Dataset).order_by(Dataset.created_at.desc(), Dataset.id.desc()).limit(limit)
+    if projects is not None:
+        query = query.where(Dataset.project.in_(projects))
+    if project is not None:
+        query = query.where(Dataset.project == project)
+    if after is not None:
+        last = session.get(Dataset, after)
+        if last is None or not (projects is None or last.project in projects):
+            raise Invalid("The page's start does not exist.", (FieldError("after", f"there is no data set {after}"),))
+        query = query.where(tuple_(Dataset.created_at, Dataset.id) < tuple_(last.created_at, last.id))
+    return list(session.scalars(query))
+
+
+def preview(session: Session, dataset_id: UUID) -> list[dict[str, Any]]:
+    """The first rows of a data set, as `PreviewRow` has them."""
+    return session.scalars(select(Dataset.preview).where(Dataset.id == dataset_id)).one()
+
+
+def users(session: Session, dataset_id: UUID) -> list[UUID]:
+    """The jobs that use a data set and have not ended, oldest first."""
+    query = select(Job.id).join(JobDataset).where(JobDataset.dataset_id == dataset_id, Job.status.not_in(_FINAL))
+    return list(session.scalars(query.order_by(Job.created_at, Job.id)))
+
+
+def remove(session: Session, dataset_id: UUID) -> None:
+    """Forget a data set; the jobs that used it stay."""
+    session.execute(delete(Dataset).where(Dataset.id == dataset_id))
+
+
+def _found(dataset: Dataset | None, dataset_id: UUID, projects: frozenset[str] | None) -> Dataset:
+    if dataset is None or not (projects is None or dataset.project in projects):
+        raise NotFound(f"There is no data set {dataset_id}.")
+    return dataset

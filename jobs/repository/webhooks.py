@@ -1,0 +1,107 @@
+"""Webhooks, and the messages that are to reach them."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import cast, delete, func, insert, literal, select, update
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Session
+
+from jobs.errors import NotFound
+from jobs.models import Delivery, Job, Webhook
+from jobs.schemas import DeliveryStatus
+
+SENDING = timedelta(seconds=60)  # in which whoever took a message has sent it; then another one may
+
+
+def add(session: Session, project: str, *, url: str, events: Sequence[str], secret: str, user: str) -> Webhook:
+    """A new webhook of a project."""
+    webhook = Webhook(project=project, url=url, events=list(events), secret=secret, created_by=user)
+    session.add(webhook)
+    session.flush()
+    return webhook
+
+
+def get(session: Session, project: str, id: UUID) -> Webhook:
+    """A webhook of a project.
+
+    Raises:
+        NotFound: the project has none of this id.
+    """
+    found = session.get(Webhook, id)
+    if found is None or found.project != project:
+        raise NotFound(f"Project {project} has no webhook {id}.")
+    return found
+
+
+def of_project(session: Session, project: str) -> list[Webhook]:
+    """A project's webhooks, oldest first."""
+    return list(session.scalars(select(Webhook).where(Webhook.project == project).order_by(Webhook.created_at)))
+
+
+def remove(session: Session, webhook: Webhook) -> None:
+    """Forget a webhook and its messages."""
+    session.execute(delete(Webhook).where(Webhook.id == webhook.id))
+
+
+def tell(session: Session, job_id: UUID, type: str, data: dict[str, Any]) -> None:
+    """Have every webhook that wants to know be told of something that happens to a job."""
+    wanted = (
+        select(Webhook.id, literal(type), Job.id, cast(data, JSONB))
+        .join(Job, Job.project == Webhook.project)
+        .where(Job.id == job_id, literal(type) == func.any(Webhook.events))
+    )
+    columns = [Delivery.webhook_id, Delivery.type, Delivery.job_id, Delivery.data]
+    session.execute(insert(Delivery).from_select(columns, wanted, include_defaults=False))
+
+
+def ping(session: Session, webhook: Webhook) -> Delivery:
+    """Have one webhook be told that it is there."""
+    delivery = Delivery(webhook_id=webhook.id, type="ping", data={"project": webhook.project})
+    session.add(delivery)
+    session.flush()
+    session.refresh(delivery)
+    return delivery
+
+
+def deliveries(session: Session, webhook: Webhook, limit: int) -> list[Delivery]:
+    """A webhook's messages, newest first."""
+    query = select(Delivery).where(Delivery.webhook_id == webhook.id)
+    return list(session.scalars(query.order_by(Delivery.created_at.desc(), Delivery.id).limit(limit)))
+
+
+def take_due(session: Session, limit: int) -> list[tuple[Delivery, Webhook]]:
+    """Messages that are to be sent now, for whoever asks: nobody else gets them for a minute."""
+    query = (
+        select(Delivery, Webhook)
+        .join(Webhook, Webhook.id == Delivery.webhook_id)
+        .where(Delivery.status == DeliveryStatus.PENDING, Delivery.next_at <= func.now())
+        .order_by(Delivery.next_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True, of=Delivery)
+    )
+    found = [(delivery, webhook) for delivery, webhook in session.execute(query)]
+    ids = [delivery.id for delivery, _ in found]
+    session.execute(update(Delivery).where(Delivery.id.in_(ids)).values(next_at=func.now() + SENDING))
+    return found
+
+
+def tried(session: Session, id: UUID, *, delivered: bool, response: str, again_in: float | None) -> None:
+    """Note how a try went, and when there is another one, in seconds."""
+    pending = DeliveryStatus.PENDING if again_in is not None else DeliveryStatus.FAILED
+    values = {
+        "status": DeliveryStatus.DELIVERED if delivered else pending,
+        "attempts": Delivery.attempts + 1,
+        "response": response,
+        "next_at": None if delivered or again_in is None else func.now() + timedelta(seconds=again_in),
+    }
+    session.execute(update(Delivery).where(Delivery.id == id).values(values))
+
+
+def forget_old(session: Session, days: float) -> int:
+    """Remove messages that are done with and so old: how many."""
+    old = Delivery.created_at < func.now() - timedelta(days=days)
+    gone = delete(Delivery).where(old, Delivery.status != DeliveryStatus.PENDING).returning(Delivery.id)
+    return len(session.scalars(gone).all())

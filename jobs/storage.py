@@ -1,0 +1,97 @@
+"""Where uploads are kept: a folder, or whatever fsspec reaches by an address such as s3://bucket/folder.
+
+Keys are made by the service, never by its users. A file is there whole or not at all.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from hashlib import sha256
+from pathlib import Path
+from typing import BinaryIO, cast
+from uuid import uuid4
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from jobs.errors import StorageAway
+
+CHUNK_BYTES = 4 * 2**20
+_OF_S3 = {"config_kwargs": {"connect_timeout": 5, "read_timeout": 20, "retries": {"max_attempts": 3}}}
+
+
+class Storage:
+    """One place that keeps files by key. All methods raise StorageAway where it can't be reached or has no room."""
+
+    def __init__(self, url: str) -> None:
+        with self._reached():
+            options = _OF_S3 if url.startswith("s3://") else {}
+            self._fs, self._root = fsspec.url_to_fs(url, **options)
+        self._is_folder = isinstance(self._fs, LocalFileSystem)
+
+    def put(self, key: str, source: Path) -> None:
+        """Keep a copy of a file; what the key named before is replaced."""
+        target, partial = self._at(key), self._at(f"{key}.{uuid4().hex}.partial")
+        with self._reached():
+            if self._is_folder:
+                Path(target).parent.mkdir(parents=True, exist_ok=True)
+            try:
+                self._fs.put_file(str(source), partial)
+                if self._is_folder:
+                    _sync(Path(partial))
+                self._fs.mv(partial, target)
+            except BaseException:
+                with suppress(Exception):  # the first error is the one to tell
+                    self._fs.rm_file(partial)
+                raise
+
+    def path(self, key: str) -> Path | None:
+        """Where the file lies, if storage is a folder."""
+        return Path(self._at(key)) if self._is_folder else None
+
+    def open(self, key: str) -> BinaryIO:
+        """The file, to read and seek in. Raises FileNotFoundError."""
+        with self._reached():
+            return cast(BinaryIO, self._fs.open(self._at(key), "rb"))
+
+    def delete(self, key: str) -> None:
+        """Keep a file no longer; nothing where there is none."""
+        with self._reached(), suppress(FileNotFoundError):
+            self._fs.rm_file(self._at(key))
+
+    def fetch(self, key: str, target: Path, expected: str) -> Iterator[None]:
+        """Copy a file to this machine, a chunk between two yields; whole and with the SHA-256 expected, or not at all.
+
+        Raises FileNotFoundError, and StorageAway too where what came is something else.
+        """
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f"{target.name}.{uuid4().hex}.partial")
+        digest = sha256()
+        try:
+            with self._reached(), self.open(key) as file, partial.open("wb") as copy:
+                while chunk := file.read(CHUNK_BYTES):
+                    digest.update(chunk)
+                    copy.write(chunk)
+                    yield
+            if digest.hexdigest() != expected:
+                raise StorageAway(f"{key} is damaged in storage: its SHA-256 is not {expected}.")
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def _at(self, key: str) -> str:
+        return f"{self._root}/{key}"
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        try:
+            yield
+        except (FileNotFoundError, StorageAway):
+            raise
+        except Exception as error:  # every kind of storage fails in ways of its own
+            raise StorageAway(f"Where uploads are kept can't be used: {type(error).__name__}: {error}") from error
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

@@ -1,0 +1,334 @@
+"""Data sets over real HTTP: uploading, refusing, looking into, downloading, deleting."""
+
+import base64
+import gzip
+import hashlib
+import io
+import json
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import httpx
+import pyarrow
+import pyarrow.parquet as parquet
+import pytest
+from PIL import Image
+
+from jobs.settings import get_settings
+from tests.integration import life
+from tests.integration.rest import named, refused, serving
+
+pytestmark = pytest.mark.integration
+UPLOAD = "/v1/datasets/upload"
+
+
+@pytest.fixture
+def client(database: str) -> Iterator[httpx.Client]:
+    with serving() as client:
+        yield client
+
+
+def png(colour: str = "red", size: int = 32) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (size, size), colour).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def coded(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def bomb(width: int = 30_000, height: int = 30_000) -> bytes:
+    """A PNG file that says it has so many pixels, and has none."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    pixels = chunk(b"IDAT", zlib.compress(bytes(1000)))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + pixels + chunk(b"IEND", b"")
+
+
+def row(**changes: Any) -> dict[str, Any]:
+    return {
+        "question": "<image>What is it?",
+        "images": [coded(png())],
+        "answer": "red",
+        "expert": "It is red.",
+    } | changes
+
+
+def jsonl(*rows: dict[str, Any]) -> bytes:
+    return "".join(json.dumps(one) + "\n" for one in rows).encode()
+
+
+def parquet_file(rows: list[dict[str, Any]], **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    parquet.write_table(pyarrow.Table.from_pylist(rows), buffer, **options)
+    return buffer.getvalue()
+
+
+def upload(client: httpx.Client, content: bytes, **params: str) -> httpx.Response:
+    return client.post(UPLOAD, content=content, params={"name": "mine", **params})
+
+
+def uploaded(client: httpx.Client, content: bytes | None = None, **params: str) -> dict[str, Any]:
+    answer = upload(client, jsonl(row(), row(question="And?", images=[], expert=None)) if content is None else content)
+    assert answer.status_code == 201, answer.text
+    dataset: dict[str, Any] = answer.json()
+    return dataset
+
+
+def kept(folder: Path) -> list[str]:
+    """All files of uploads that the server has on disk."""
+    places = (folder / "storage", folder / "uploads")
+    return sorted(path.name for place in places for path in place.rglob("*") if path.is_file())
+
+
+def test_a_file_is_kept_described_and_given_back(client: httpx.Client, tmp_path: Path) -> None:
+    content = jsonl(row(), row(question="And?", images=[], expert=None))
+    answer = upload(client, content)
+    assert answer.status_code == 201, answer.text
+    dataset = answer.json()
+    assert answer.headers["location"] == f"/v1/datasets/{dataset['id']}"
+    told = {"project": "default", "user": "user", "name": "mine", "format": "jsonl", "rows": 2, "has_experts": True}
+    told |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest(), "hub": None}
+    assert told.items() <= dataset.items()
+    assert dataset["has_columns"] == ["answer", "expert", "images", "question"]
+    assert client.get(answer.headers["location"]).json() == dataset
+    assert client.get("/v1/datasets").json() == {"data": [dataset], "has_more": False}
+    whole = client.get(f"{answer.headers['location']}/content")
+    assert whole.content == content
+    assert whole.headers["content-disposition"] == "attachment; filename*=UTF-8''mine.jsonl"
+    assert kept(tmp_path) == [f"{dataset['id']}.jsonl"]
+
+
+def test_parquet_with_images_and_columns_under_other_names(client: httpx.Client) -> None:
+    rows = [{"problem": "<image>q", "image": {"bytes": png("blue", 500), "path": None}, "result": 3}]
+    given = {"question": "problem", "images": "image", "answer": "result"}
+    dataset = upload(client, parquet_file(rows), **given).json()
+    assert dataset["format"] == "parquet"
+    assert dataset["columns"] == {**given, "expert": "expert"}
+    assert not dataset["has_experts"]
+    preview = client.get(f"/v1/datasets/{dataset['id']}/preview").json()
+    (shown,) = preview["data"]
+    assert (shown["row"], shown["question"], shown["answer"], shown["image_count"]) == (1, "<image>q", "3", 1)
+    (address,) = shown["images"]
+    with Image.open(io.BytesIO(base64.b64decode(address.removeprefix("data:image/png;base64,")))) as small:
+        assert (small.format, small.size, small.getpixel((0, 0))) == ("PNG", (192, 192), (0, 0, 255))
+
+
+def test_a_form_carries_a_file_and_its_name(client: httpx.Client, tmp_path: Path) -> None:
+    content = jsonl(*(row(answer=str(number)) for number in range(500)))
+    answer = client.post(UPLOAD, files={"file": ("../../etc/My set (1).jsonl", content)})
+    assert answer.status_code == 201, answer.text
+    dataset = answer.json()
+    assert (dataset["name"], dataset["rows"]) == ("My set -1-", 500)
+    assert dataset["sha256"] == hashlib.sha256(content).hexdigest()
+    assert kept(tmp_path) == [f"{dataset['id']}.jsonl"]
+    assert client.get(f"/v1/datasets/{dataset['id']}/content").content == content
+    assert named(client.post(UPLOAD, files={"other": ("x.jsonl", content)})) == ["other"]
+    assert named(client.post(UPLOAD, files=[("file", ("x", content)), ("file", ("y", content))])) == ["file"]
+    assert named(client.post(UPLOAD, data={"name": "x"}, files={"file": ("x", content)})) == ["name"]
+    kind = {"Content-Type": "multipart/form-data; boundary=abc"}
+    refused(client.post(UPLOAD, content=b"no form at all", headers=kind), 400)
+    refused(client.post(UPLOAD, content=b"--abc\r\n", headers=kind), 400)
+    refused(client.post(UPLOAD, content=b"", headers={"Content-Type": "multipart/form-data"}), 400)
+    assert kept(tmp_path) == [f"{dataset['id']}.jsonl"]
+
+
+def test_the_same_content_is_the_same_data_set(client: httpx.Client, tmp_path: Path) -> None:
+    content = jsonl(row())
+    first, again = upload(client, content), upload(client, content, name="other")
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert again.json() == first.json()
+    assert client.put("/v1/projects/other", json={}).status_code == 200
+    elsewhere = upload(client, content, project="other")
+    assert elsewhere.status_code == 201
+    assert elsewhere.json()["id"] != first.json()["id"]
+    assert upload(client, content, question="question", expert="answer").status_code == 201  # read otherwise
+    assert len(kept(tmp_path)) == 3
+
+
+def test_all_bad_rows_are_named_and_nothing_is_kept(client: httpx.Client, tmp_path: Path) -> None:
+    bad = [row(answer=None), row(images="figures/1.png"), row(images="/etc/passwd"), row(images=[coded(b"no image")])]
+    good = row()
+    lines = jsonl(good, *bad, good) + b"{broken\n" + jsonl(good)
+    problem = refused(upload(client, lines), 422)
+    assert [error["field"] for error in problem["errors"]] == [f"rows.{number}" for number in (2, 3, 4, 5, 7)]
+    messages = [error["message"] for error in problem["errors"]]
+    assert "column 'answer'" in messages[0]
+    assert "can't be followed" in messages[1] and "can't be followed" in messages[2]
+    assert "can't be read" in messages[3]
+    assert "not JSON" in messages[4]
+    many = refused(upload(client, jsonl(*(row(answer=None) for _ in range(200)))), 422)
+    assert len(many["errors"]) == 50
+    assert many["detail"] == "200 things wrong with the file; the first 50 are listed."
+    assert str(tmp_path) not in json.dumps([problem, many])
+    assert kept(tmp_path) == []
+    assert client.get("/v1/datasets").json()["data"] == []
+
+
+def truncated() -> bytes:
+    return png(size=200)[:-40]
+
+
+@pytest.mark.parametrize(
+    ("content", "field", "says"),
+    [
+        (jsonl(row(images=[coded(bomb())])), "rows.1", "pixels"),
+        (jsonl(row(images=[coded(bomb(8000, 8000))])), "rows.1", "8000 x 8000 pixels"),
+        (jsonl(row(images=[coded(truncated())])), "rows.1", "can't be read"),
+        (jsonl(row(images=[coded(b"GIF89a" + bytes(100))])), "rows.1", "can't be read"),
+        (jsonl(row(images=[coded(b"%!PS-Adobe-3.0 EPSF-3.0\n")])), "rows.1", "can't be read"),
+        (jsonl(row(images=[{"path": "/etc/passwd"}])), "rows.1", "can't be followed"),
+        (jsonl(row(images=["mine.jsonl"])), "rows.1", "can't be followed"),
+        (b'{"question": "q", "answer": "a", "x": ' + b"[" * 100_000, "rows.1", "not JSON"),
+        (b'{"question": "' + b"q" * 2**25 + b'", "answer": "a"}', "file", "a line of more than 32 MiB"),
+        (jsonl({"prompt": "q", "reply": "a"}), "file", "no known form"),
+        (gzip.compress(jsonl(row())), "rows.1", "not JSON"),
+        (b"", "file", "has no rows"),
+        (b"PAR1", "file", "not a Parquet file"),
+        (b"PAR1" + bytes(1000) + b"\xff\xff\xff\x7fPAR1", "file", "not a Parquet file"),
+        (parquet_file([row()])[:-20] + b"PAR1", "file", "not a Parquet file"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_can_not_be_trained_on_is_refused(
+    client: httpx.Client, tmp_path: Path, content: bytes, field: str, says: str
+) -> None:
+    problem = refused(upload(client, content), 422)
+    assert problem["errors"][0]["field"] == field
+    assert says in problem["errors"][0]["message"]
+    assert kept(tmp_path) == []
+
+
+def test_too_long_a_body_is_refused_as_it_comes(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CALIBRL_MAX_UPLOAD_BYTES", "3000000")
+    get_settings.cache_clear()
+    with serving() as client:
+        big = jsonl(*(row(question="q" * 1_000_000, images=[]) for _ in range(2)))
+        assert upload(client, big).status_code == 201  # more than any JSON may be
+        refused(client.post(UPLOAD, content=b"x" * 3_000_001, params={"name": "x"}), 413)
+        pieces = (b"x" * 100_000 for _ in range(31))
+        refused(client.post(UPLOAD, content=pieces, params={"name": "x"}), 413)  # whose length no header told
+        refused(client.post("/v1/datasets", content=b'{"name": "' + b"x" * 1_000_001), 413)
+        assert len(kept(tmp_path)) == 1
+
+
+def test_wrong_parameters_are_named(client: httpx.Client) -> None:
+    assert named(upload(client, jsonl(row()), name="../x")) == ["name"]
+    assert named(client.post(UPLOAD, content=jsonl(row()))) == ["name"]
+    assert named(upload(client, jsonl(row()), project="none")) == ["project"]
+    assert named(upload(client, jsonl(row()), what="ever")) == ["what"]
+    assert named(client.post("/v1/datasets", json={"name": "x", "hub": "no-slash"})) == ["hub"]
+    assert named(client.post("/v1/datasets", json={"name": "x", "hub": "a/b", "project": "none"})) == ["project"]
+
+
+def test_names_on_the_hub_are_noted_unseen(client: httpx.Client) -> None:
+    given = {"name": "geometry", "hub": "hiyouga/geometry3k", "split": "train", "revision": "main"}
+    first, again = client.post("/v1/datasets", json=given), client.post("/v1/datasets", json=given)
+    assert (first.status_code, again.status_code) == (201, 200)
+    dataset = first.json()
+    assert dataset == again.json()
+    assert dataset["hub"]["hub"] == "hiyouga/geometry3k"
+    assert dataset["rows"] is dataset["sha256"] is dataset["format"] is None
+    for part in ("preview", "content"):
+        assert "huggingface.co" in refused(client.get(f"/v1/datasets/{dataset['id']}/{part}"), 409)["detail"]
+    assert client.delete(f"/v1/datasets/{dataset['id']}").status_code == 204
+
+
+def test_pages_go_from_new_to_old(client: httpx.Client) -> None:
+    assert client.put("/v1/projects/other", json={}).status_code == 200
+    ids = [upload(client, jsonl(row(answer=str(number)))).json()["id"] for number in range(3)]
+    other = upload(client, jsonl(row()), project="other").json()["id"]
+    first = client.get("/v1/datasets", params={"limit": 3}).json()
+    assert [one["id"] for one in first["data"]] == [other, ids[2], ids[1]]
+    assert first["has_more"]
+    rest = client.get("/v1/datasets", params={"limit": 3, "after": ids[1]}).json()
+    assert ([one["id"] for one in rest["data"]], rest["has_more"]) == ([ids[0]], False)
+    assert [one["id"] for one in client.get("/v1/datasets?project=other").json()["data"]] == [other]
+    assert named(client.get(f"/v1/datasets?after={'0' * 8}-0000-0000-0000-{'0' * 12}")) == ["after"]
+
+
+def test_ranges_of_the_content(client: httpx.Client) -> None:
+    content = jsonl(*(row(answer=str(number)) for number in range(30)))
+    dataset = upload(client, content).json()
+    path, size = f"/v1/datasets/{dataset['id']}/content", len(content)
+
+    def asked(range_: str, **headers: str) -> httpx.Response:
+        return client.get(path, headers={"Range": range_, **headers})
+
+    for text, start, end in (("0-0", 0, 1), ("5-99", 5, 100), ("100-", 100, size), ("-7", size - 7, size)):
+        part = asked(f"bytes={text}")
+        assert (part.status_code, part.content) == (206, content[start:end])
+        assert part.headers["content-range"] == f"bytes {start}-{end - 1}/{size}"
+    assert asked(f"bytes=0-{size * 2}").content == content
+    for text in ("bytes=5-2", "bytes=-", "bytes=0-1,4-5", "lines=1-2", "bytes=a-b"):
+        assert (asked(text).status_code, asked(text).content) == (200, content)
+    for text in (f"bytes={size}-", "bytes=-0"):
+        beyond = asked(text)
+        refused(beyond, 416)
+        assert beyond.headers["content-range"] == f"bytes */{size}"
+    tag = client.head(path).headers["etag"]
+    assert tag == f'"{dataset["sha256"]}"'
+    assert asked("bytes=0-3", **{"If-Range": tag}).status_code == 206
+    assert asked("bytes=0-3", **{"If-Range": '"other"'}).status_code == 200
+    assert client.get(path, headers={"If-None-Match": tag}).status_code == 304
+    head = client.head(path, headers={"Range": "bytes=0-3"})
+    assert (head.status_code, head.headers["content-length"], head.content) == (206, "4", b"")
+
+
+def test_a_data_set_in_use_stays(client: httpx.Client, tmp_path: Path) -> None:
+    dataset = uploaded(client)
+    job = life.submit(data={"dataset": dataset["id"]})
+    assert str(job) in refused(client.delete(f"/v1/datasets/{dataset['id']}"), 409)["detail"]
+    life.cancel(job)
+    assert client.delete(f"/v1/datasets/{dataset['id']}").status_code == 204
+    refused(client.get(f"/v1/datasets/{dataset['id']}"), 404)
+    refused(client.delete(f"/v1/datasets/{dataset['id']}"), 404)
+    assert kept(tmp_path) == []
+    assert life.status(job) == "cancelled"
+
+
+def test_jobs_name_only_what_their_project_has(client: httpx.Client) -> None:
+    assert client.put("/v1/projects/other", json={}).status_code == 200
+    dataset = uploaded(client)
+    no_experts = upload(client, jsonl(row(expert=None))).json()
+    spec = {"kind": "train", "name": "x", "model": {"builtin": "tiny-vlm"}, "steps": 1}
+    missing = {"dataset": "00000000-0000-0000-0000-000000000000"}
+    mine = {"dataset": dataset["id"]}
+
+    def fields(**changes: Any) -> list[str]:
+        return named(client.post("/v1/jobs", json=spec | changes))
+
+    assert fields(data=missing, validation={"data": missing}) == ["data.dataset", "validation.data.dataset"]
+    assert fields(data=mine, project="other") == ["data.dataset"]
+    assert fields(data={"dataset": no_experts["id"]}) == ["data.dataset"]
+    assert fields(data={"dataset": "x"}) == ["data.dataset"]
+    assert fields(data=mine | {"split": "train"}) == ["data.split"]
+    evaluate = {"kind": "evaluate", "name": "x", "models": [{"builtin": "tiny-vlm"}], "data": [mine, missing]}
+    assert named(client.post("/v1/jobs", json=evaluate)) == ["data.1.dataset"]
+    assert named(client.post("/v1/jobs", json=evaluate | {"data": [mine, mine]})) == ["data.1"]
+    answer = client.post("/v1/jobs", json=spec | {"data": mine, "validation": {"data": mine, "samples": 1}})
+    assert answer.status_code == 201, answer.text
+    assert answer.json()["spec"]["data"] == {"dataset": dataset["id"], "rows": None}
+
+
+def test_storage_that_is_no_folder(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CALIBRL_STORAGE", "memory://bucket/prefix")
+    get_settings.cache_clear()
+    memory = fsspec.filesystem("memory")
+    with serving() as client:
+        content = jsonl(row())
+        dataset = upload(client, content).json()
+        assert memory.find("/bucket") == [f"/bucket/prefix/datasets/{dataset['id']}.jsonl"]
+        assert kept(tmp_path) == []
+        part = client.get(f"/v1/datasets/{dataset['id']}/content", headers={"Range": "bytes=3-9"})
+        assert part.content == content[3:10]
+        assert client.delete(f"/v1/datasets/{dataset['id']}").status_code == 204
+        assert memory.find("/bucket") == []

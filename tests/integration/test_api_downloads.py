@@ -1,0 +1,186 @@
+"""Checkpoints and results over real HTTP: lists, ranges, archives, and what must never be given out."""
+
+import io
+import os
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+
+from calibrl.client import CalibrlError, Client
+from jobs.db import session_scope
+from jobs.repository import checkpoints
+from jobs.settings import get_settings
+from tests.conftest import API_KEY
+from tests.integration import life
+from tests.integration.rest import refused, serving
+
+pytestmark = pytest.mark.integration
+FILES = {"config.json": b"{}", "model.safetensors": bytes(range(256)) * 5000, "adapter/a.json": b"[1]", "empty": b""}
+
+
+@pytest.fixture
+def http(database: str) -> Iterator[httpx.Client]:
+    with serving() as client:
+        yield client
+
+
+@pytest.fixture
+def client(http: httpx.Client) -> Iterator[Client]:
+    with Client(str(http.base_url), API_KEY) as client:
+        yield client
+
+
+def written(job_id: UUID, step: int = 5, folder: Path | None = None) -> Path:
+    """A checkpoint on disk that the database knows."""
+    folder = folder or get_settings().run_dir(job_id, 1) / "checkpoints" / f"step-{step:06d}"
+    for name, content in FILES.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    with session_scope() as session:
+        checkpoints.record(session, job_id, step, str(folder), True, {}, [])
+    return folder
+
+
+def path(job_id: UUID, *rest: str, step: int = 5) -> str:
+    return "/".join([f"/v1/jobs/{job_id}/checkpoints/{step}", *rest])
+
+
+def test_a_checkpoint_s_files_are_listed_and_given_out(http: httpx.Client) -> None:
+    job_id = life.submit()
+    written(job_id)
+    found = http.get(path(job_id)).json()
+    assert {file["name"]: file["bytes"] for file in found["files"]} == {n: len(c) for n, c in FILES.items()}
+    assert (found["step"], found["best"]) == (5, True)
+    for file in found["files"]:
+        answer = http.get(path(job_id, "files", file["name"]))
+        assert (answer.status_code, answer.content) == (200, FILES[file["name"]])
+        assert answer.headers["etag"] == f'"{file["etag"]}"'
+        assert answer.headers["x-content-type-options"] == "nosniff"
+    part = http.get(path(job_id, "files/model.safetensors"), headers={"Range": "bytes=300-999999"})
+    assert (part.status_code, part.content) == (206, FILES["model.safetensors"][300:1_000_000])
+    refused(http.get(path(job_id, "files/none")), 404)
+    refused(http.get(path(job_id, step=6)), 404)
+    refused(http.get(path(UUID(int=0))), 404)
+
+
+def test_the_archive_is_a_tar_of_all(http: httpx.Client) -> None:
+    job_id = life.submit()
+    written(job_id)
+    answer = http.get(path(job_id, "archive"))
+    assert answer.headers["content-type"] == "application/x-tar"
+    assert int(answer.headers["content-length"]) == len(answer.content)
+    with tarfile.open(fileobj=io.BytesIO(answer.content)) as tar:
+        assert {member.name: tar.extractfile(member).read() for member in tar} == FILES  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../step-000005/config.json",
+        "..%2f..%2f..%2fevents.jsonl",
+        "%2e%2e/%2e%2e/%2e%2e/config.json",
+        "/etc/passwd",
+        "%2fetc%2fpasswd",
+        "adapter%2f..%2fconfig.json",
+        "adapter",
+        "",
+        "link",
+        "folder-link/secret",
+        "pipe",
+        "config.json/",
+        "config.json%00.txt",
+        "x" * 2000,
+    ],
+)
+def test_nothing_but_the_checkpoint_s_own_files_is_given_out(http: httpx.Client, tmp_path: Path, name: str) -> None:
+    job_id = life.submit()
+    folder = written(job_id)
+    (tmp_path / "secret").write_text("secret")
+    (folder / "link").symlink_to(tmp_path / "secret")
+    (folder / "folder-link").symlink_to(tmp_path)
+    os.mkfifo(folder / "pipe")
+    assert {file["name"] for file in http.get(path(job_id)).json()["files"]} == set(FILES)
+    address = httpx.URL(str(http.base_url)).copy_with(raw_path=f"{path(job_id, 'files')}/{name}".encode())
+    answer = http.send(http.build_request("GET", address))
+    assert answer.status_code in (400, 404, 422), answer.text
+    assert b"secret" not in answer.content.replace(b"folder-link/secret", b"")
+
+
+def test_a_checkpoint_that_lies_elsewhere_says_so(http: httpx.Client, tmp_path: Path) -> None:
+    job_id, other = life.submit(), life.submit()
+    (tmp_path / "runs" / str(job_id)).mkdir(parents=True)
+    places = [tmp_path / "elsewhere", get_settings().run_dir(other, 1) / "checkpoints" / "step-000005"]
+    linked = get_settings().run_dir(job_id, 2) / "checkpoints" / "step-000005"
+    linked.parent.mkdir(parents=True)
+    linked.symlink_to(places[1])
+    hidden = get_settings().job_dir(job_id) / ".." / str(other)
+    for place in (*places, linked, hidden):
+        written(job_id, folder=place)
+        for rest in ([], ["archive"], ["files", "config.json"]):
+            assert "worker's disk" in refused(http.get(path(job_id, *rest)), 409)["detail"]
+    with session_scope() as session:
+        checkpoints.record(session, job_id, 5, str(get_settings().run_dir(job_id, 9)), True, {}, [])
+    refused(http.get(path(job_id)), 409)
+
+
+def evaluation() -> UUID:
+    model, data = {"builtin": "tiny-vlm"}, {"builtin": "digits", "split": "test"}
+    return life.submit_spec({"kind": "evaluate", "name": "x", "models": [model], "data": [data]})
+
+
+def test_results_of_an_evaluation(http: httpx.Client, client: Client, tmp_path: Path) -> None:
+    job_id = evaluation()
+    assert client.results(job_id) == []
+    life.claim()
+    assert "worker's disk" in refused(http.get(f"/v1/jobs/{job_id}/results"), 409)["detail"]
+    folder = get_settings().run_dir(job_id, 1)
+    folder.mkdir(parents=True)
+    (folder / "events.jsonl").write_text("{}")
+    (folder / "answers.jsonl").write_text('{"passed": [true]}\n')
+    assert [file.name for file in client.results(job_id)] == ["answers.jsonl"]
+    assert http.get(f"/v1/jobs/{job_id}/results/answers.jsonl").text == '{"passed": [true]}\n'
+    refused(http.get(f"/v1/jobs/{job_id}/results/events.jsonl"), 404)
+    (found,) = client.download_results(job_id, tmp_path / "here")
+    assert found.read_text() == '{"passed": [true]}\n'
+    assert client.results(life.submit()) == []
+
+
+def test_the_client_goes_on_where_it_was_cut_off(client: Client, tmp_path: Path, monkeypatch: Any) -> None:
+    job_id, target = life.submit(), tmp_path / "here"
+    written(job_id)
+    told: list[tuple[int, int | None]] = []
+    file = next(one for one in client.checkpoint(job_id, 5).files if one.name == "model.safetensors")
+    target.mkdir()
+    half = target / f".model.safetensors.{file.etag}.partial"
+    half.write_bytes(FILES["model.safetensors"][:1_000_000])
+    asked: list[str | None] = []
+    stream = client._http.stream
+
+    def watched(*arguments: Any, **options: Any) -> Any:
+        asked.append(options["headers"]["Range"])
+        return stream(*arguments, **options)
+
+    monkeypatch.setattr(client._http, "stream", watched)
+    paths = client.download_checkpoint(job_id, 5, target, progress=lambda done, total: told.append((done, total)))
+    assert "bytes=1000000-" in asked
+    assert {str(one.relative_to(target)): one.read_bytes() for one in paths} == FILES
+    assert sorted(one.name for one in target.rglob("*") if one.is_file()) == sorted(Path(name).name for name in FILES)
+    total = sum(map(len, FILES.values()))
+    assert told[-1] == (total, total)
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+
+
+def test_a_service_that_names_other_places_is_not_followed(client: Client, tmp_path: Path, monkeypatch: Any) -> None:
+    job_id = life.submit()
+    written(job_id)
+    found = client.checkpoint(job_id, 5)
+    for name in ("../x", "/etc/x", "a/../../x", "..", "a\\..\\x", "x\n"):
+        evil = found.model_copy(update={"files": [found.files[0].model_copy(update={"name": name})]})
+        monkeypatch.setattr(client, "checkpoint", lambda *_, evil=evil: evil)
+        with pytest.raises(CalibrlError, match="would not lie in the folder"):
+            client.download_checkpoint(job_id, 5, tmp_path / "here")

@@ -1,0 +1,173 @@
+"""Webhooks: real HTTP to a real listener, signed, again where it fails, and never to private addresses unasked."""
+
+import base64
+import hashlib
+import hmac
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import httpx
+import pytest
+
+from jobs import webhooks
+from jobs.schemas import JobStatus, Reason
+from jobs.settings import get_settings
+from tests.conftest import eventually
+from tests.integration import life
+from tests.integration.people import People
+from tests.integration.rest import named, refused, serving, submitted
+
+pytestmark = pytest.mark.integration
+HOOKS = "/v1/projects/default/webhooks"
+
+
+class Listener:
+    """Notes what it is sent, and answers as it is told to."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[dict[str, str], bytes]] = []
+        self.status = 200
+        listener = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                listener.seen.append(({name.lower(): value for name, value in self.headers.items()}, body))
+                self.send_response(listener.status)
+                self.send_header("Location", "http://127.0.0.1:1/elsewhere")
+                self.end_headers()
+
+            def log_message(self, format: str, *args: Any) -> None: ...
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://localhost:{self.server.server_port}/hook"
+
+    def types(self) -> list[str]:
+        return [json.loads(body)["type"] for _, body in self.seen]
+
+
+@pytest.fixture
+def listener() -> Iterator[Listener]:
+    made = Listener()
+    threading.Thread(target=made.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
+
+
+@pytest.fixture
+def client(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
+    monkeypatch.setenv("CALIBRL_WEBHOOKS_TO_PRIVATE", "true")
+    get_settings.cache_clear()
+    with serving() as client:
+        yield client
+
+
+def deliveries(client: httpx.Client, hook: dict[str, Any]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = client.get(f"{HOOKS}/{hook['id']}/deliveries").json()["data"]
+    return found
+
+
+def test_what_happens_to_a_job_is_told_and_signed(client: httpx.Client, listener: Listener) -> None:
+    hook = client.post(HOOKS, json={"url": listener.url, "events": ["job.queued", "job.failed"]}).json()
+    assert hook["secret"].startswith("whsec_")
+    job = submitted(client)
+    life.finish(life.claim(), JobStatus.FAILED, reason=Reason.CRASHED, message="boom")
+    eventually(lambda: len(listener.seen) >= 2)
+    assert sorted(listener.types()) == ["job.failed", "job.queued"]
+    for headers, body in listener.seen:
+        signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
+        key = base64.b64decode(hook["secret"].removeprefix("whsec_"))
+        expected = base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
+        assert headers["webhook-signature"] == f"v1,{expected}"
+        assert json.loads(body)["data"]["job_id"] == job["id"]
+    failed = next(json.loads(body) for _, body in listener.seen if b"job.failed" in body)
+    assert (failed["data"]["reason"], failed["data"]["message"]) == ("crashed", "boom")
+    done = eventually(lambda: [each for each in deliveries(client, hook) if each["status"] == "delivered"][1:])
+    assert done[0]["response"] == "200" and done[0]["next_at"] is None
+    assert "secret" not in client.get(HOOKS).text
+
+
+@pytest.mark.parametrize("status", [500, 302])
+def test_a_refused_message_is_sent_again_later_and_redirects_are_not_followed(
+    client: httpx.Client, listener: Listener, status: int
+) -> None:
+    listener.status = status
+    hook = client.post(HOOKS, json={"url": listener.url}).json()
+    assert client.post(f"{HOOKS}/{hook['id']}/ping").status_code == 202
+    (tried,) = eventually(lambda: [each for each in deliveries(client, hook) if each["attempts"]])
+    assert (tried["status"], tried["response"]) == ("pending", str(status)) and tried["next_at"]
+    listener.status = 200
+    life.run("UPDATE deliveries SET next_at = now()")
+    eventually(lambda: deliveries(client, hook)[0]["status"] == "delivered")
+    ids = {headers["webhook-id"] for headers, _ in listener.seen}
+    assert len(listener.seen) == 2 and len(ids) == 1  # the same message: who got it twice can tell
+
+
+def test_after_the_last_try_a_message_is_given_up(client: httpx.Client, listener: Listener) -> None:
+    listener.status = 500
+    hook = client.post(HOOKS, json={"url": listener.url}).json()
+    client.post(f"{HOOKS}/{hook['id']}/ping")
+    eventually(lambda: listener.seen)
+    life.run("UPDATE deliveries SET attempts = :last, next_at = now()", last=len(webhooks.AGAIN))
+    eventually(lambda: deliveries(client, hook)[0]["status"] == "failed")
+    assert deliveries(client, hook)[0]["next_at"] is None
+
+
+def test_a_change_that_is_undone_is_not_told(client: httpx.Client, listener: Listener) -> None:
+    hook = client.post(HOOKS, json={"url": listener.url, "events": ["job.queued"]}).json()
+    refused(client.post("/v1/jobs", json=submitted(client)["spec"] | {"resources": {"gpus": 9}}), 422)
+    assert [each["type"] for each in deliveries(client, hook)] == ["job.queued"]  # of the one that was accepted
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://example.com/plain",
+        "https://127.0.0.1/x",
+        "https://localhost/x",
+        "https://10.0.0.8/x",
+        "https://169.254.169.254/latest/meta-data",
+        "https://[::1]/x",
+        "https://[::ffff:127.0.0.1]/x",
+        "https://[fe80::1]/x",
+        "https://0.0.0.0/x",
+        "https://224.0.0.1/x",
+        "https://2130706433/x",
+        "https://0x7f.1/x",
+        "https://user:password@example.com/x",
+        "ftp://example.com/x",
+        "https://",
+        "file:///etc/passwd",
+    ],
+)
+def test_private_and_strange_addresses_are_refused(database: str, url: str) -> None:
+    with serving() as client:
+        assert named(client.post(HOOKS, json={"url": url})) == ["url"]
+
+
+def test_an_address_that_has_become_private_gets_nothing(
+    client: httpx.Client, listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hook = client.post(HOOKS, json={"url": listener.url}).json()
+    monkeypatch.delenv("CALIBRL_WEBHOOKS_TO_PRIVATE")
+    get_settings.cache_clear()
+    client.post(f"{HOOKS}/{hook['id']}/ping")
+    (tried,) = eventually(lambda: [each for each in deliveries(client, hook) if each["attempts"]])
+    assert "https" in tried["response"] and listener.seen == []
+
+
+def test_hooks_are_for_the_projects_admins(client: httpx.Client, listener: Listener) -> None:
+    hook = client.post(HOOKS, json={"url": listener.url}).json()
+    client.put("/v1/projects/theirs", json={})
+    with People(client) as people:
+        member = people.add("mem", {"default": "member"})
+        other = people.add("other", {"theirs": "admin"})
+        refused(people.get(member, HOOKS), 403)
+        refused(people.get(other, HOOKS), 404)
+        refused(people.get(other, f"/v1/projects/theirs/webhooks/{hook['id']}/deliveries"), 404)
+    assert client.delete(f"{HOOKS}/{hook['id']}").status_code == 204
+    assert client.get(HOOKS).json()["data"] == []

@@ -1,0 +1,82 @@
+"""Storage in a folder and in memory, which stands for S3: a file is there whole or not at all."""
+
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from jobs.errors import StorageAway
+from jobs.storage import Storage
+
+KEY = "datasets/one.jsonl"
+
+
+@pytest.fixture(params=["folder", "memory"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
+    yield Storage("memory://test/deep" if request.param == "memory" else str(tmp_path / "kept"))
+    fsspec.filesystem("memory").store.clear()
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+    return path
+
+
+def names(storage: Storage) -> list[str]:
+    return sorted(storage._fs.find(storage._root))
+
+
+def test_a_file_is_kept_read_and_deleted(storage: Storage, file: Path) -> None:
+    storage.put(KEY, file)
+    with storage.open(KEY) as found:
+        found.seek(3)
+        assert found.read() == b"tent"
+    file.write_bytes(b"other")
+    storage.put(KEY, file)
+    with storage.open(KEY) as found:
+        assert found.read() == b"other"
+    assert len(names(storage)) == 1
+    storage.delete(KEY)
+    storage.delete(KEY)
+    assert names(storage) == []
+    with pytest.raises(FileNotFoundError):
+        storage.open(KEY)
+
+
+def test_what_could_not_be_written_leaves_nothing(
+    storage: Storage, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise OSError("broken")
+
+    monkeypatch.setattr(storage._fs, "mv", broken)
+    with pytest.raises(StorageAway, match="broken"):
+        storage.put(KEY, file)
+    assert names(storage) == []
+
+
+def test_a_copy_is_whole_and_right_or_not_there(storage: Storage, file: Path, tmp_path: Path) -> None:
+    storage.put(KEY, file)
+    target = tmp_path / "cache" / "copy"
+    assert list(storage.fetch(KEY, target, sha256(b"content").hexdigest())) == [None]
+    assert target.read_bytes() == b"content"
+    target.unlink()
+    with pytest.raises(StorageAway, match="damaged"):
+        list(storage.fetch(KEY, target, "0" * 64))
+    half = storage.fetch(KEY, target, "0" * 64)
+    next(half)
+    half.close()
+    with pytest.raises(FileNotFoundError):
+        list(storage.fetch("datasets/none", target, "0" * 64))
+    assert list(target.parent.iterdir()) == []
+
+
+def test_a_place_that_there_is_not_says_so(tmp_path: Path, file: Path) -> None:
+    with pytest.raises(StorageAway, match="can't be used"):
+        Storage("nothing://there")
+    with pytest.raises(StorageAway, match="can't be used"):
+        Storage(str(file)).put(KEY, file)
