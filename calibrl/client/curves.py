@@ -23,7 +23,7 @@ class Curves(Connection):
     """Curves: metrics step by step or within a budget of points, histograms, and what can be taken elsewhere."""
 
     def metrics(
-        self, id: JobId, *, names: list[str] | None = None, after_step: int = 0, limit: int = 1000
+        self, id: JobId, *, names: list[str] | None = None, after_step: int = -1, limit: int = 1000
     ) -> Page[MetricRow]:
         """Metrics of the steps past `after_step`, ascending; all names, or those given."""
         wanted = ",".join(names) if names is not None else None
@@ -62,7 +62,7 @@ class Curves(Connection):
         id: JobId,
         name: str,
         *,
-        after_step: int = 0,
+        after_step: int = -1,
         limit: int = 1000,
         points: int | None = None,
         width: int | None = None,
