@@ -74,7 +74,7 @@ class Curves(Connection):
     def export(self, id: JobId, format: ExportFormat, path: Path) -> Path:
         """Write a job's metrics into a file, which is there only once it is whole; `tensorboard`: an event file."""
         where = job_path(id, "exports", "tensorboard") if format == "tensorboard" else job_path(id, "metrics")
-        params = {} if format == "tensorboard" else {"format": format}
+        params: dict[str, str] = {} if format == "tensorboard" else {"format": format}
         part = path.with_name(f"{path.name}.part")
         try:
             with part.open("wb") as file:

@@ -51,12 +51,14 @@ def merged(session: Session, job_id: UUID, name: str, *, width: int, first: int,
     newest = select(Histogram.edges).where(here).order_by(Histogram.step.desc()).limit(1).correlate(given).lateral()
     alike = Histogram.edges == newest.c.edges
     number = select(func.count().filter(alike).label("merged"), func.count().filter(~alike).label("left_out"))
-    number = number.select_from(Histogram).where(here).correlate(given, newest).lateral()
+    tally = number.select_from(Histogram).where(here).correlate(given, newest).lateral()
     each = func.unnest(Histogram.counts).table_valued(column("count", BigInteger), with_ordinality="bin")
     each = each.render_derived()
     sums = select(each.c.bin, cast(func.sum(each.c.count), BigInteger).label("count"))
-    bins = sums.select_from(Histogram).join(each, true()).where(here, alike).group_by(each.c.bin)
-    bins = bins.correlate(given, newest).lateral()
+    summed = sums.select_from(Histogram).join(each, true()).where(here, alike).group_by(each.c.bin)
+    bins = summed.correlate(given, newest).lateral()
     counts = select(func.array_agg(aggregate_order_by(bins.c.count, bins.c.bin)).label("counts")).lateral()
-    query = select(start.label("step"), newest.c.edges, counts.c.counts, number).order_by(start)
+    query = select(start.label("step"), newest.c.edges, counts.c.counts, tally.c.merged, tally.c.left_out).order_by(
+        start
+    )
     return list(session.execute(query))
