@@ -21,6 +21,8 @@ from api.routes import (
     jobs,
     logs,
     metrics,
+    openai_files,
+    openai_jobs,
     projects,
     queue,
     results,
@@ -58,7 +60,8 @@ def _v1() -> APIRouter:
     curves = (metrics, histograms, samples, images)
     of_runs = (events, *curves, logs, checkpoints, results)
     of_teams = (queue, workers, projects, webhooks, access)
-    for resource in (jobs, *of_runs, datasets, *of_teams):
+    of_openai = (openai_files, openai_jobs)
+    for resource in (jobs, *of_runs, datasets, *of_teams, *of_openai):
         router.include_router(resource.router)
     return router
 

@@ -32,6 +32,7 @@ from jobs.schemas.runs import (
     StoredFile,
 )
 from jobs.schemas.specs import (
+    CheckpointChoice,
     DataChoice,
     EvaluateSpec,
     JobModel,
@@ -54,6 +55,7 @@ __all__ = [
     "ApiKey",
     "AuditEntry",
     "Checkpoint",
+    "CheckpointChoice",
     "CheckpointFiles",
     "CreatedKey",
     "CreatedWebhook",
