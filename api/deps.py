@@ -1,10 +1,11 @@
 """What endpoints ask for: who asks, a session, a job that they may see or change, the bounds of a page."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
 from fastapi import Depends, Query, Request
+from fastapi.concurrency import contextmanager_in_threadpool
 from sqlalchemy.orm import Session
 
 from api.middleware import DRY_RUNS, READING
@@ -20,7 +21,12 @@ BIGGEST_ID = 2**63 - 1
 BIGGEST_STEP = 2**31 - 1
 
 
-def _caller(request: Request) -> Caller:
+# Of the engine's connections, what requests may hold at once. With more, the threads of those that wait for one would
+# be those that its holders need to finish.
+SESSIONS = 14
+
+
+async def _caller(request: Request) -> Caller:
     caller: Caller = request.state.caller  # the gate has put it there
     return caller
 
@@ -28,9 +34,9 @@ def _caller(request: Request) -> Caller:
 Asker = Annotated[Caller, Depends(_caller)]
 
 
-def _session(request: Request) -> Iterator[Session]:
+async def _session(request: Request) -> AsyncIterator[Session]:
     """Whatever a request changes is noted in the transaction that changes it."""
-    with session_scope() as session:
+    async with request.app.state.sessions, contextmanager_in_threadpool(session_scope()) as session:
         yield session
         if request.method not in READING and request.url.path not in DRY_RUNS:
             _note(session, request, request.state.caller)

@@ -65,6 +65,14 @@ class StorageAway(ServiceError):
     title = "Storage can't be used"
 
 
+class Busy(ServiceError):
+    """The service does as much of this as it can; later, or elsewhere, it will do."""
+
+    status = 503
+    code = "busy"
+    title = "Busy"
+
+
 class Invalid(ServiceError):
     """The request's fields can't be accepted; `errors` names each."""
 

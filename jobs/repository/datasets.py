@@ -95,7 +95,7 @@ def page(
 def row_counts(session: Session, ids: Collection[UUID]) -> dict[UUID, int]:
     """How many rows those of the data sets have that are known to have any."""
     query = select(Dataset.id, Dataset.rows).where(Dataset.id.in_(ids), Dataset.rows.is_not(None))
-    return dict(session.execute(query).tuples().all())
+    return {row.id: row.rows for row in session.execute(query)}
 
 
 def preview(session: Session, dataset_id: UUID) -> list[dict[str, Any]]:

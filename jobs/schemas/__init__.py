@@ -16,9 +16,11 @@ from jobs.schemas.access import (
     UserName,
 )
 from jobs.schemas.base import MONTH, MOST, Label, Name, Page, Priority, Record, Slug
+from jobs.schemas.curves import Curves, MetricName, Series
 from jobs.schemas.datasets import Dataset, HubDataset, PreviewRow, UploadOptions
 from jobs.schemas.health import Health
 from jobs.schemas.jobs import Event, Job, JobChanges
+from jobs.schemas.live import LIVE, Ended, Frame, LogPiece, Rewound, Several
 from jobs.schemas.projects import Project, ProjectLimits, ProjectSettings, Usage
 from jobs.schemas.queue import QueueEntry, WaitReason
 from jobs.schemas.runs import (
@@ -50,6 +52,7 @@ from jobs.schemas.webhooks import CreatedWebhook, Delivery, DeliveryStatus, NewW
 from jobs.schemas.workers import Drain, Gpu, GpuReading, Worker, WorkerStatus
 
 __all__ = [
+    "LIVE",
     "MONTH",
     "MOST",
     "ApiKey",
@@ -59,13 +62,16 @@ __all__ = [
     "CheckpointFiles",
     "CreatedKey",
     "CreatedWebhook",
+    "Curves",
     "DataChoice",
     "Dataset",
     "Delivery",
     "DeliveryStatus",
     "Drain",
+    "Ended",
     "EvaluateSpec",
     "Event",
+    "Frame",
     "Gpu",
     "GpuReading",
     "Health",
@@ -81,9 +87,11 @@ __all__ = [
     "Label",
     "Limits",
     "LogChunk",
+    "LogPiece",
     "Me",
     "Member",
     "MemberRole",
+    "MetricName",
     "MetricRow",
     "ModelChoice",
     "Name",
@@ -100,10 +108,13 @@ __all__ = [
     "Reason",
     "Record",
     "Resources",
+    "Rewound",
     "Role",
     "Sample",
     "SampleSummary",
     "Scope",
+    "Series",
+    "Several",
     "Slug",
     "StoredFile",
     "TrainSpec",

@@ -164,26 +164,20 @@ def test_what_contradicts_itself_is_refused(changes: dict[str, Any], field: str,
 @pytest.mark.parametrize(
     ("changes", "at"),
     [
-        ({"method": {"type": "dpo"}}, ("method", "type")),
-        ({"method": reinforcement({"type": "score_model", "model": "o3"})}, ("method", "reinforcement", "grader")),
-        (
-            {"method": reinforcement(GRADER | {"operation": "ilike"})},
-            ("method", "reinforcement", "grader", "operation"),
-        ),
-        ({"method": reinforcement(GRADER | {"input": "x"})}, ("method", "reinforcement", "grader", "input")),
-        ({"method": reinforcement(GRADER | {"reference": "x"})}, ("method", "reinforcement", "grader", "reference")),
-        ({"integrations": [{"type": "wandb"}]}, ("integrations",)),
-        ({"hyperparameters": {"n_epochs": 0}}, ("hyperparameters", "n_epochs")),
-        ({"hyperparameters": {"n_epochs": "2"}}, ("hyperparameters", "n_epochs")),
-        ({"hyperparameters": {"beta": 1.0}}, ("hyperparameters", "beta")),
-        (
-            {"method": reinforcement(reasoning_effort="high")},
-            ("method", "reinforcement", "hyperparameters", "reasoning_effort"),
-        ),
-        ({"epochs": 1}, ("epochs",)),
+        ({"method": {"type": "dpo"}}, "method.type"),
+        ({"method": reinforcement({"type": "score_model", "model": "o3"})}, GRADER_AT),
+        ({"method": reinforcement(GRADER | {"operation": "ilike"})}, f"{GRADER_AT}.operation"),
+        ({"method": reinforcement(GRADER | {"input": "x"})}, f"{GRADER_AT}.input"),
+        ({"method": reinforcement(GRADER | {"reference": "x"})}, f"{GRADER_AT}.reference"),
+        ({"method": reinforcement(reasoning_effort="high")}, f"{SETTINGS_AT}.reasoning_effort"),
+        ({"integrations": [{"type": "wandb"}]}, "integrations"),
+        ({"hyperparameters": {"n_epochs": 0}}, "hyperparameters.n_epochs"),
+        ({"hyperparameters": {"n_epochs": "2"}}, "hyperparameters.n_epochs"),
+        ({"hyperparameters": {"beta": 1.0}}, "hyperparameters.beta"),
+        ({"epochs": 1}, "epochs"),
     ],
 )
-def test_what_jobs_here_can_not_do_is_refused(changes: dict[str, Any], at: tuple[str, ...]) -> None:
+def test_what_jobs_here_can_not_do_is_refused(changes: dict[str, Any], at: str) -> None:
     with pytest.raises(ValidationError) as refused:
         request(**changes)
     (fault,) = refused.value.errors()
