@@ -26,6 +26,8 @@ from api.routes import (
     jobs,
     logs,
     metrics,
+    openai_files,
+    openai_jobs,
     projects,
     queue,
     results,
@@ -67,7 +69,8 @@ def _v1() -> APIRouter:
     of_curves = (metrics, curves, exports, histograms, samples, images)
     of_runs = (events, *of_curves, logs, checkpoints, results, stream)
     of_teams = (queue, workers, projects, webhooks, access)
-    for resource in (jobs, *of_runs, datasets, *of_teams):
+    of_openai = (openai_files, openai_jobs)
+    for resource in (jobs, *of_runs, datasets, *of_teams, *of_openai):
         router.include_router(resource.router)
     return router
 

@@ -21,7 +21,7 @@ from jobs.db import session_scope
 from jobs.settings import get_settings
 
 REQUEST_ID = "X-Request-ID"
-UPLOADS = frozenset({"/v1/datasets/upload"})  # whose bodies go to disk, not into memory
+UPLOADS = frozenset({"/v1/datasets/upload", "/v1/files"})  # whose bodies go to disk, not into memory
 FORM_BYTES = 10_000  # of a form around a file
 _ACCEPTED_ID = re.compile(r"[A-Za-z0-9._\-]{1,64}")
 READING = frozenset({"GET", "HEAD", "OPTIONS"})

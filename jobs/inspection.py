@@ -91,7 +91,7 @@ def look_into(source: FileData) -> Inspection:
         found.blame("file", text)
     if found.faults:
         return found
-    for each in examples_of(source, seen):
+    for each in examples_of(source, seen, answers_later=True):
         if isinstance(each, Fault) and each.row is None:
             found.blame("file", each.text)
             continue
