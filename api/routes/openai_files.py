@@ -9,6 +9,7 @@ from starlette.concurrency import run_in_threadpool
 from api import openai
 from api.deps import Asker, Db
 from api.downloads import RESPONSES, send
+from api.idempotency import IdempotentRoute
 from api.openai import after_id, listed
 from api.uploads import keep, receive
 from jobs import datasets, models
@@ -21,7 +22,7 @@ from jobs.schemas import Role, UploadOptions
 from jobs.schemas.openai import FileDeleted, FileObject, OpenAIList
 from jobs.settings import get_settings
 
-router = APIRouter(prefix="/files", tags=["OpenAI"], responses=openai.RESPONSES)
+router = APIRouter(prefix="/files", tags=["OpenAI"], responses=openai.RESPONSES, route_class=IdempotentRoute)
 PURPOSE = "fine-tune"
 _FORM: dict[str, Any] = {
     "type": "object",

@@ -12,6 +12,7 @@ from api import openai
 from api.deps import BIGGEST_ID, BIGGEST_STEP, Asker, Db
 from api.examples import FINE_TUNING_JOBS
 from api.fields import field_errors
+from api.idempotency import IdempotentRoute
 from api.openai import after_id, listed, no_start
 from jobs import lifecycle, models
 from jobs.access import Caller
@@ -22,7 +23,7 @@ from jobs.repository import checkpoints, datasets, fine_tuning, jobs, queue
 from jobs.schemas import Dataset, JobStatus, Role, TrainSpec
 from jobs.schemas.openai import FineTuningCheckpoint, FineTuningEvent, FineTuningJob, NewFineTuningJob, OpenAIList
 
-router = APIRouter(prefix="/fine_tuning/jobs", tags=["OpenAI"], responses=openai.RESPONSES)
+router = APIRouter(prefix="/fine_tuning/jobs", tags=["OpenAI"], responses=openai.RESPONSES, route_class=IdempotentRoute)
 Limit = Annotated[int, Query(ge=1, le=1000, description="most items in the page")]
 After = Annotated[str | None, Query(description="id of the last item seen")]
 _METADATA: dict[str, Any] = {

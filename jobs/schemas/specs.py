@@ -31,19 +31,6 @@ CheckpointChoice = Annotated[
     Literal["best", "last"] | Annotated[int, Field(ge=0, le=BIGGEST_STEP)], BeforeValidator(_checkpoint)
 ]
 
-BIGGEST_STEP = 2**31 - 1
-
-
-def _checkpoint(value: object) -> object:
-    if value in ("best", "last") or (type(value) is int and 0 <= value <= BIGGEST_STEP):
-        return value
-    raise ValueError("Must be best, last or a step: a whole number")
-
-
-CheckpointChoice = Annotated[
-    Literal["best", "last"] | Annotated[int, Field(ge=0, le=BIGGEST_STEP)], BeforeValidator(_checkpoint)
-]
-
 
 class JobModel(ModelOptions):
     """A checkpoint of another job. For its best or last that job becomes a dependency; one of a certain step must be
