@@ -13,6 +13,8 @@ ITEM = re.compile(r"\{\{\s*item\.([^{}\s]{1,200})\s*\}\}")
 
 
 def _automatic(value: Any) -> Any:
+    if isinstance(value, bool | str) and value != AUTO:
+        raise ValueError(f"must be a number, or {AUTO!r}")
     return None if value == AUTO else value
 
 

@@ -19,12 +19,12 @@ from calibrl_core import data
 from calibrl_core.config import TrainConfig
 from jobs.db import session_scope
 from jobs.repository import checkpoints, metrics
+from jobs.schemas import JobStatus, Reason
 from jobs.settings import get_settings
 from tests.conftest import API_KEY, ROOT
 from tests.integration import life
 from tests.integration.people import People
 from tests.integration.rest import refused, serving, submitted
-from worker.tasks import wake
 
 pytestmark = pytest.mark.integration
 Client = Callable[..., OpenAI]
@@ -221,7 +221,7 @@ def test_a_job_is_paused_resumed_and_cancelled(client: OpenAI) -> None:
 
 def test_a_failure_is_told(client: OpenAI) -> None:
     job = create(client)
-    life.finish(life.claim(), "failed", reason="out_of_memory", message="The GPU was full.")
+    life.finish(life.claim(), JobStatus.FAILED, reason=Reason.OUT_OF_MEMORY, message="The GPU was full.")
     failed = client.fine_tuning.jobs.retrieve(job.id)
     assert failed.status == "failed" and failed.error is not None
     assert (failed.error.code, failed.error.message) == ("out_of_memory", "The GPU was full.")
@@ -359,6 +359,13 @@ def test_a_database_that_is_away_is_an_error_of_the_servers(client: OpenAI, monk
     with pytest.raises(openai.InternalServerError) as error:
         client.files.list()
     assert error.value.type == "server_error"
+
+
+def wake() -> None:
+    """What a wake-up makes a worker's process do, here and now."""
+    from worker.tasks import wake as task  # reads the settings
+
+    task()
 
 
 def test_the_client_follows_a_run_to_its_end(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
