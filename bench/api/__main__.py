@@ -80,11 +80,11 @@ def _services(folder: Path, mlflow: Path) -> Iterator[tuple[Mapping[str, str], s
 
 
 def _second_database(url: str, name: str) -> str:
-    """A new database on the server of this address; its own address, as any driver takes it."""
+    """A new database on the server of this address; its own address, as MLflow takes it."""
     plain = url.replace("+psycopg", "", 1)
     with psycopg.connect(plain, autocommit=True, connect_timeout=10) as connection:
         connection.execute(f"CREATE DATABASE {name}".encode())
-    return f"{plain.rpartition('/')[0]}/{name}"
+    return f"{plain.rpartition('/')[0]}/{name}".replace("://", f"+{mlflow_server.DRIVER}://", 1)
 
 
 def _measure(arguments: list[str], settings: Mapping[str, str]) -> int:

@@ -17,6 +17,7 @@ from calibrl.services import free_port, wait_until
 from jobs import processes
 
 Point = tuple[int, str, float]  # step, name, value
+DRIVER = "psycopg2"  # of the environment; what SQLAlchemy takes unless told depends on its version
 BATCH = 1000  # metrics, as many as log-batch takes
 CREATORS = 4  # clients that make runs at once
 SECONDS = 120.0  # that one answer may take
