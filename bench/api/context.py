@@ -137,7 +137,7 @@ class Bench:
         try:
             yield Part(self.progress, bar)
         finally:
-            self.progress.remove_task(bar)  # type: ignore[arg-type]
+            self.progress.remove_task(bar)
 
 
 @dataclass(frozen=True)

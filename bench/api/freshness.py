@@ -22,6 +22,7 @@ from calibrl.client import Client, Live
 from calibrl_core.report import EventFile
 from jobs import db, lifecycle
 from jobs.lifecycle import Claim
+from jobs.schemas import Priority
 from jobs.settings import get_settings
 from worker.shipper import Shipper
 from worker.supervisor import SHIP_SECONDS
@@ -158,7 +159,7 @@ class Requests:
     def _ask(self) -> None:
         time.sleep(EVENT_PAUSE * random.uniform(0.5, 1.5))  # in step with nothing
         job_id = self._job_ids[len(self.to_job) % len(self._job_ids)]
-        other = "low" if self._client.job(job_id).priority == "high" else "high"
+        other: Priority = "low" if self._client.job(job_id).priority == "high" else "high"
         begin = time.time()
         self._client.prioritise(job_id, other)
         for stream, seconds in (("job", self.to_job), ("all", self.to_all)):
