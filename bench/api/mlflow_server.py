@@ -41,7 +41,8 @@ def running(environment: Path, database_url: str, folder: Path) -> Iterator[str]
     port, log = free_port(), folder / "log.txt"
     ours = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
     settings = {"MLFLOW_BACKEND_STORE_URI": database_url, "MLFLOW_ARTIFACTS_DESTINATION": str(folder / "artifacts")}
-    command = [environment.absolute() / "bin" / "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+    program = str(environment.absolute() / "bin" / "mlflow")
+    command = [program, "server", "--host", "127.0.0.1", "--port", str(port)]
     process = processes.start(command, log=log, env={**ours, **QUIET, **settings}, cwd=folder)
     try:
         url = f"http://127.0.0.1:{port}"
