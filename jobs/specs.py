@@ -140,8 +140,8 @@ def data_problems(spec: TrainSpec | EvaluateSpec, known: Mapping[UUID, Dataset])
                     "none of its rows has an expert, and this algorithm needs some; choose {type: grpo}, or other data"
                 )
                 found.append(FieldError(f"{field}.dataset", text))
-            if choice.answer is not None and (text := _answer_problem(dataset, choice)):
-                found.append(FieldError(f"{field}.answer", text))
+            if choice.answer is not None and (wrong := _answer_problem(dataset, choice)):
+                found.append(FieldError(f"{field}.answer", wrong))
             source = datasets.source(dataset, choice)
         else:
             source = choice

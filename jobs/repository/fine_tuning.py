@@ -1,7 +1,7 @@
 """Training jobs in the order in which OpenAI's client reads them, and their events and metrics as one list."""
 
 import heapq
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from itertools import islice
 from typing import Literal
@@ -69,7 +69,8 @@ def told(
             at = _time(session, job_id, session.get(Metric, (job_id, number)))
             events, steps = events.where(Event.ts < at), steps.where(Metric.step < number)
     # Of one time, the event first: as the conditions above have it.
-    merged = heapq.merge(session.scalars(events), session.scalars(steps), key=_ts, reverse=True)
+    both: tuple[Iterable[Event | Metric], ...] = (session.scalars(events), session.scalars(steps))
+    merged = heapq.merge(*both, key=_ts, reverse=True)
     return list(islice(merged, limit))
 
 
