@@ -7,7 +7,7 @@ from uuid import UUID
 from fastapi import Depends, Query, Request
 from sqlalchemy.orm import Session
 
-from api.middleware import DRY_RUNS, READING
+from api.middleware import changes
 from jobs import models
 from jobs.access import Caller
 from jobs.db import session_scope
@@ -32,7 +32,7 @@ def _session(request: Request) -> Iterator[Session]:
     """Whatever a request changes is noted in the transaction that changes it."""
     with session_scope() as session:
         yield session
-        if request.method not in READING and request.url.path not in DRY_RUNS:
+        if changes(request.method, request.url.path):
             _note(session, request, request.state.caller)
 
 
@@ -52,14 +52,15 @@ def _note(session: Session, request: Request, caller: Caller) -> None:
 Db = Annotated[Session, Depends(_session, scope="function")]
 
 
-def _existing_job(job_id: UUID, session: Db, caller: Asker) -> models.Job:
+def existing_job(job_id: UUID, session: Db, caller: Asker) -> models.Job:
+    """A job that the caller sees. Raises NotFound where there is none."""
     job = jobs.get(session, job_id)
     if not caller.sees(job.project):
         raise jobs.no_such(job_id)
     return job
 
 
-ExistingJob = Annotated[models.Job, Depends(_existing_job, scope="function")]
+ExistingJob = Annotated[models.Job, Depends(existing_job, scope="function")]
 
 
 def _own_job(job: ExistingJob, caller: Asker) -> UUID:

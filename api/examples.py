@@ -60,3 +60,11 @@ KEYS: Any = {
 }
 
 MEMBERS: Any = {"member": {"summary": "May submit jobs and steer them", "value": {"role": "member"}}}
+
+REPLAYS: Any = {
+    "numeric": {"summary": "By another verifier", "value": {"rewards": [{"type": "numeric"}]}},
+    "steps": {
+        "summary": "Only of some steps",
+        "value": {"rewards": [{"type": "exact", "ignore_case": True}], "first_step": 50, "last_step": 100},
+    },
+}

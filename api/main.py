@@ -14,6 +14,7 @@ from api.routes import (
     access,
     checkpoints,
     datasets,
+    evaluations,
     events,
     health,
     histograms,
@@ -56,7 +57,7 @@ def _v1() -> APIRouter:
     # The gate has checked the key by now; this puts it into the OpenAPI document.
     router = APIRouter(prefix="/v1", dependencies=[Security(HTTPBearer(auto_error=False))])
     curves = (metrics, histograms, samples, images)
-    of_runs = (events, *curves, logs, checkpoints, results)
+    of_runs = (events, *curves, logs, checkpoints, results, evaluations)
     of_teams = (queue, workers, projects, webhooks, access)
     for resource in (jobs, *of_runs, datasets, *of_teams):
         router.include_router(resource.router)

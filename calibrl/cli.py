@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
-from calibrl import access_commands, data_commands, queue_commands, terminal
+from calibrl import access_commands, data_commands, evaluation_commands, queue_commands, terminal
 from calibrl.arguments import HERE, JOBS, AsJson, JobArgument, StackFolder, console, find, say, say_json
 from calibrl.client import CalibrlError, Client
 from calibrl.specfile import SpecError, read_spec
@@ -234,6 +234,7 @@ def logs(
             time.sleep(POLL_SECONDS)
 
 
+app.add_typer(evaluation_commands.app)
 app.add_typer(data_commands.app)
 app.add_typer(queue_commands.app)
 access_commands.install(app)

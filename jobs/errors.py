@@ -57,6 +57,14 @@ class QuotaExceeded(ServiceError):
     title = "Quota exceeded"
 
 
+class Busy(ServiceError):
+    """As much of this is being done as may be at once; it can be asked for again soon."""
+
+    status = 429
+    code = "busy"
+    title = "Too much at once"
+
+
 class StorageAway(ServiceError):
     """Where uploads are kept can't be reached, or has no room."""
 

@@ -12,6 +12,7 @@ from calibrl.client.address import STACK_FILE, Stack, read_stack
 from calibrl.client.connection import checked
 from calibrl.client.data import Data
 from calibrl.client.errors import CalibrlError
+from calibrl.client.evaluations import Evaluations
 from calibrl.client.jobs import Jobs
 from calibrl.client.projects import Projects
 from calibrl.client.queue import Queue
@@ -22,7 +23,7 @@ from jobs.schemas import Health
 __all__ = ["STACK_FILE", "CalibrlError", "Client", "Stack", "read_stack"]
 
 
-class Client(Jobs, Runs, Data, Queue, Projects, Access, Webhooks):
+class Client(Jobs, Runs, Evaluations, Data, Queue, Projects, Access, Webhooks):
     """The service's REST API. Every method raises `CalibrlError` where it can't do what it says.
 
     `url` and `api_key` default to CALIBRL_API_URL and CALIBRL_API_KEY, and those to the running local stack's;

@@ -17,6 +17,17 @@ from jobs.schemas.access import (
 )
 from jobs.schemas.base import MONTH, MOST, Label, Name, Page, Priority, Record, Slug
 from jobs.schemas.datasets import Dataset, HubDataset, PreviewRow, UploadOptions
+from jobs.schemas.evaluations import (
+    ComparedModel,
+    Comparison,
+    Evaluation,
+    EvaluationResult,
+    Measured,
+    PairedDifference,
+    Replay,
+    ReplayRequest,
+    Rescored,
+)
 from jobs.schemas.health import Health
 from jobs.schemas.jobs import Event, Job, JobChanges
 from jobs.schemas.projects import Project, ProjectLimits, ProjectSettings, Usage
@@ -55,6 +66,8 @@ __all__ = [
     "AuditEntry",
     "Checkpoint",
     "CheckpointFiles",
+    "ComparedModel",
+    "Comparison",
     "CreatedKey",
     "CreatedWebhook",
     "DataChoice",
@@ -63,6 +76,8 @@ __all__ = [
     "DeliveryStatus",
     "Drain",
     "EvaluateSpec",
+    "Evaluation",
+    "EvaluationResult",
     "Event",
     "Gpu",
     "GpuReading",
@@ -80,6 +95,7 @@ __all__ = [
     "Limits",
     "LogChunk",
     "Me",
+    "Measured",
     "Member",
     "MemberRole",
     "MetricRow",
@@ -89,6 +105,7 @@ __all__ = [
     "NewUser",
     "NewWebhook",
     "Page",
+    "PairedDifference",
     "PreviewRow",
     "Priority",
     "Project",
@@ -97,6 +114,9 @@ __all__ = [
     "QueueEntry",
     "Reason",
     "Record",
+    "Replay",
+    "ReplayRequest",
+    "Rescored",
     "Resources",
     "Role",
     "Sample",

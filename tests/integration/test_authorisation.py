@@ -46,6 +46,9 @@ NEEDS: dict[str, Need] = {
     "GET /v1/jobs/{job_id}/checkpoints/{step}/archive": Role.VIEWER,
     "GET /v1/jobs/{job_id}/results": Role.VIEWER,
     "GET /v1/jobs/{job_id}/results/{name}": Role.VIEWER,
+    "GET /v1/jobs/{job_id}/evaluation": Role.VIEWER,
+    "POST /v1/jobs/{job_id}/replay": Role.VIEWER,  # changes nothing
+    "GET /v1/evaluations/compare": Role.VIEWER,
     "GET /v1/datasets": ANYBODY,
     "POST /v1/datasets": Role.MEMBER,
     "POST /v1/datasets/upload": Role.MEMBER,
@@ -81,6 +84,8 @@ NEEDS: dict[str, Need] = {
 BODIES: dict[str, Any] = {
     "POST /v1/jobs": {**TRAIN, "project": OWN},
     "PATCH /v1/jobs/{job_id}": {"priority": "low"},
+    # Not installed: refused, but not for lack of a role.
+    "POST /v1/jobs/{job_id}/replay": {"rewards": [{"type": "plugin", "name": "none"}]},
     "POST /v1/datasets": {"name": "of the hub", "hub": "some/body", "project": OWN},
     "POST /v1/datasets/upload": {},  # no row in it: refused, but not for lack of a role
     "PUT /v1/projects/{slug}": {},
@@ -93,6 +98,7 @@ BODIES: dict[str, Any] = {
 QUERIES = {
     "POST /v1/datasets/upload": {"name": "a", "project": OWN},
     "GET /v1/jobs/{job_id}/histograms": {"name": "rareness"},
+    "GET /v1/evaluations/compare": {"jobs": "{job_id}"},
 }
 
 
@@ -160,7 +166,8 @@ def test_every_route_for_every_role(stage: tuple[People, dict[str, str], dict[st
         if path == "/v1/users/{name}":
             path = "/v1/users/own-viewer"
         for who, key in keys.items():
-            answer = people.ask(key, method, path.format(**names), json=BODIES.get(route), params=QUERIES.get(route))
+            query = {name: value.format(**names) for name, value in QUERIES.get(route, {}).items()}
+            answer = people.ask(key, method, path.format(**names), json=BODIES.get(route), params=query)
             if not _as_expected(NEEDS[route], who, answer):
                 wrong.append(f"{route} by {who}: {answer.status_code} {answer.text[:200]}")
             if method == "DELETE" and answer.is_success:
