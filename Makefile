@@ -23,7 +23,7 @@ demo: $(INSTALLED)  ## train a tiny vision-language model with CalibRL from star
 	@$(RUN) -m calibrl.cli demo
 
 test: $(INSTALLED)  ## all tests: unit, integration, end to end, browser
-	@$(RUN) -m pytest
+	@$(RUN) -m pytest -n 2 --dist worksteal
 
 unit: $(INSTALLED)  ## the tests that need no services, in seconds
 	@$(RUN) -m pytest tests/unit

@@ -1,10 +1,11 @@
 """What endpoints ask for: who asks, a session, a job that they may see or change, the bounds of a page."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
 from fastapi import Depends, Query, Request
+from fastapi.concurrency import contextmanager_in_threadpool, run_in_threadpool
 from sqlalchemy.orm import Session
 
 from api.middleware import changes
@@ -15,12 +16,18 @@ from jobs.repository import audit, jobs
 from jobs.schemas import Page, Record, Role
 
 R = TypeVar("R", bound=Record)
+T = TypeVar("T")
 V1 = "/v1"  # what a route's own path leaves out
 BIGGEST_ID = 2**63 - 1
 BIGGEST_STEP = 2**31 - 1
 
 
-def _caller(request: Request) -> Caller:
+# Of the engine's connections, what requests may hold at once. With more, the threads of those that wait for one would
+# be those that its holders need to finish.
+SESSIONS = 14
+
+
+async def _caller(request: Request) -> Caller:
     caller: Caller = request.state.caller  # the gate has put it there
     return caller
 
@@ -28,12 +35,18 @@ def _caller(request: Request) -> Caller:
 Asker = Annotated[Caller, Depends(_caller)]
 
 
-def _session(request: Request) -> Iterator[Session]:
+async def _session(request: Request) -> AsyncIterator[Session]:
     """Whatever a request changes is noted in the transaction that changes it."""
-    with session_scope() as session:
+    async with request.app.state.sessions, contextmanager_in_threadpool(session_scope()) as session:
         yield session
         if changes(request.method, request.url.path):
             _note(session, request, request.state.caller)
+
+
+async def read(request: Request, found: Callable[[Session], T]) -> T:
+    """What is found in a session of its own: for an endpoint that then works for longer than it may hold one."""
+    async with request.app.state.sessions, contextmanager_in_threadpool(session_scope()) as session:
+        return await run_in_threadpool(found, session)
 
 
 def _note(session: Session, request: Request, caller: Caller) -> None:

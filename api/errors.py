@@ -20,7 +20,9 @@ from jobs.text import storable
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = "5"
-DATABASE_AWAY = (OperationalError, InterfaceError, InternalError, PoolTimeout)
+
+# What SQLAlchemy raises while the database can't be reached.
+AWAY: tuple[type[Exception], ...] = (OperationalError, InterfaceError, InternalError, PoolTimeout)
 
 log = structlog.get_logger()
 
@@ -87,7 +89,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(ServiceError, _service_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
-    for away in DATABASE_AWAY:
+    for away in AWAY:
         app.add_exception_handler(away, _database_away)
 
 

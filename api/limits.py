@@ -12,15 +12,15 @@ REMEMBERED = 10_000  # who asked last; whoever is forgotten begins anew
 
 
 class Turns:
-    """What only so many requests may do at once. The others wait for a while."""
+    """What only so many requests may do at once."""
 
-    def __init__(self, at_once: int, wait_seconds: float) -> None:
-        self._turns, self._wait_seconds = BoundedSemaphore(at_once), wait_seconds
+    def __init__(self, at_once: int) -> None:
+        self._turns = BoundedSemaphore(at_once)
 
     @contextmanager
     def one(self) -> Iterator[None]:
-        """One's turn. Raises Busy where it does not come."""
-        if not self._turns.acquire(timeout=self._wait_seconds):
+        """One's turn. Raises Busy where others have them all."""
+        if not self._turns.acquire(blocking=False):
             raise Busy("The service does as much of this as it can; try again in a minute.")
         try:
             yield

@@ -1,5 +1,6 @@
 """The REST API: `uvicorn api.main:app`."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -8,14 +9,18 @@ from fastapi.security import HTTPBearer
 
 from api import errors
 from api.background import repeating
+from api.deps import SESSIONS
+from api.live import Hub, told_to_stop
 from api.logs import configure_logs
 from api.middleware import Gate, RequestLog
 from api.routes import (
     access,
     checkpoints,
+    curves,
     datasets,
     evaluations,
     events,
+    exports,
     health,
     histograms,
     images,
@@ -26,6 +31,7 @@ from api.routes import (
     queue,
     results,
     samples,
+    stream,
     webhooks,
     workers,
 )
@@ -45,19 +51,22 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings = get_settings()
     for name in ("database_url", "redis_url"):
         settings.need(name)
-    with (
-        repeating("sweeper", settings.sweep_seconds, Sweeper()),
-        repeating("webhook sender", SEND_SECONDS, webhook_sender.send_due),
-    ):
-        yield
+    app.state.sessions = asyncio.Semaphore(SESSIONS)
+    async with Hub() as app.state.hub:
+        with (
+            repeating("sweeper", settings.sweep_seconds, Sweeper()),
+            repeating("webhook sender", SEND_SECONDS, webhook_sender.send_due),
+            told_to_stop(app.state.hub.close),
+        ):
+            yield
     db.dispose()
 
 
 def _v1() -> APIRouter:
     # The gate has checked the key by now; this puts it into the OpenAPI document.
     router = APIRouter(prefix="/v1", dependencies=[Security(HTTPBearer(auto_error=False))])
-    curves = (metrics, histograms, samples, images)
-    of_runs = (events, *curves, logs, checkpoints, results, evaluations)
+    of_curves = (metrics, curves, exports, histograms, samples, images)
+    of_runs = (events, *of_curves, logs, checkpoints, results, evaluations, stream)
     of_teams = (queue, workers, projects, webhooks, access)
     for resource in (jobs, *of_runs, datasets, *of_teams):
         router.include_router(resource.router)

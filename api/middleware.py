@@ -7,13 +7,13 @@ import time
 from uuid import uuid4
 
 import structlog
-from starlette.concurrency import run_in_threadpool
+from anyio import CapacityLimiter, to_thread
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import measures
-from api.errors import DATABASE_AWAY, database_away, problem
+from api.errors import AWAY, database_away, problem
 from api.limits import RateLimit
 from jobs import access
 from jobs.access import Caller
@@ -26,6 +26,7 @@ FORM_BYTES = 10_000  # of a form around a file
 _ACCEPTED_ID = re.compile(r"[A-Za-z0-9._\-]{1,64}")
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 DRY_RUNS = re.compile(r"/v1/jobs:plan|/v1/jobs/[^/]+/replay")  # change nothing, though they are posted
+LOOKUPS = 4  # of keys, at once: each takes a connection beside those of `api.deps.SESSIONS`
 STRANGERS_PER_SECOND, STRANGERS_AT_ONCE = 5.0, 50  # requests without a valid key, from one address
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -102,6 +103,7 @@ class Gate:
         self._app = app
         self._max_body_bytes = max_body_bytes
         self._of_keys = RateLimit(settings.requests_per_second, settings.requests_at_once)
+        self._lookups = CapacityLimiter(LOOKUPS)
         self._of_strangers = RateLimit(STRANGERS_PER_SECOND, STRANGERS_AT_ONCE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -119,8 +121,8 @@ class Gate:
         if not _is_guarded(scope["path"]):
             return None
         try:
-            caller = await run_in_threadpool(_caller, _key(scope))
-        except DATABASE_AWAY as error:
+            caller = await to_thread.run_sync(_caller, _key(scope), limiter=self._lookups)
+        except AWAY as error:
             return database_away(scope, error)
         if caller is None:
             return self._unknown(scope)

@@ -5,11 +5,10 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
-from uuid import UUID
 
 import typer
 from rich.live import Live
@@ -17,16 +16,23 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
-from calibrl import access_commands, data_commands, evaluation_commands, queue_commands, terminal
+from calibrl import (
+    access_commands,
+    data_commands,
+    evaluation_commands,
+    export_commands,
+    following,
+    queue_commands,
+    terminal,
+)
 from calibrl.arguments import HERE, JOBS, AsJson, JobArgument, StackFolder, console, find, say, say_json
 from calibrl.client import CalibrlError, Client
 from calibrl.specfile import SpecError, read_spec
 from jobs import presets
-from jobs.schemas import Event, Job, JobStatus
+from jobs.schemas import JobStatus
 from jobs.settings import SettingsError, get_settings
 
 POLL_SECONDS = 1.0
-HISTORY = 400  # steps of metrics that `watch` keeps
 BAD_INPUT = frozenset({400, 404, 413, 422})  # HTTP statuses that mean: what was asked for is at fault
 
 
@@ -193,7 +199,7 @@ def show(job: JobArgument, as_json: AsJson = False, data: StackFolder = None) ->
             waits = None
             if not (found.status.held or found.status.final):
                 waits = next((entry for entry in client.queue(found.project) if entry.job_id == found.id), None)
-            say(terminal.job_page(found, waits, _history(client, found.id), client.checkpoints(found.id)))
+            say(terminal.job_page(found, waits, following.history(client, found.id), client.checkpoints(found.id)))
 
 
 @app.command(rich_help_panel=JOBS)
@@ -204,7 +210,7 @@ def watch(job: JobArgument, data: StackFolder = None) -> None:
         screen = console()
         told = None
         with Live(console=screen, auto_refresh=False) as live:
-            for now, rows, happened in _course(client, found.id):
+            for now, rows, happened in following.course(client, found.id):
                 for warning in filter(None, map(terminal.warning, happened)):
                     screen.print(warning, soft_wrap=True)  # stays above what is drawn live
                 if screen.is_terminal:
@@ -222,51 +228,16 @@ def logs(
 ) -> None:
     """Print a job's log."""
     with Client(data_dir=data) as client:
-        found = find(client, job)
-        place = 0
-        while True:
-            ended = not follow or client.job(found.id).status.final  # asked first: what it wrote last is then read too
-            while (chunk := client.log(found.id, after=place)).next > place:
-                typer.echo(terminal.plain(chunk.text), nl=False)
-                place = chunk.next
-            if ended:
-                return
-            time.sleep(POLL_SECONDS)
+        id = find(client, job).id
+        for text in following.log_text(client, id) if follow else following.Log(client, id).rest():
+            typer.echo(terminal.plain(text), nl=False)
 
 
 app.add_typer(evaluation_commands.app)
 app.add_typer(data_commands.app)
 app.add_typer(queue_commands.app)
+app.add_typer(export_commands.app)
 access_commands.install(app)
-
-
-def _course(client: Client, id: UUID) -> Iterator[tuple[Job, dict[int, dict[str, float | str]], list[Event]]]:
-    """A job, its latest metrics by step and what has happened since, time and again until it has ended."""
-    rows: dict[int, dict[str, float | str]] = {}
-    seen = 0
-    while True:
-        job = client.job(id)
-        first = job.step - HISTORY
-        rows = {step: row for step, row in rows.items() if first < step <= job.step}  # one that resumes steps back
-        page = client.metrics(id, names=list(terminal.WATCHED), after_step=max([first, -1, *rows]))
-        rows |= {row.step: row.values for row in page.data}
-        happened = _history(client, id, after=seen)
-        seen = happened[-1].id if happened else seen
-        yield job, rows, happened
-        if job.status.final:
-            return
-        time.sleep(POLL_SECONDS)
-
-
-def _history(client: Client, id: UUID, after: int = 0) -> list[Event]:
-    """All that has happened to a job since the event with id `after`."""
-    events: list[Event] = []
-    more = True
-    while more:
-        page = client.events(id, after=events[-1].id if events else after, limit=1000)
-        events += page.data
-        more = page.has_more
-    return events
 
 
 def _data_dir(given: Path | None) -> Path:

@@ -134,7 +134,8 @@ class LocalStack:
             raise StackError(f"the database could not be migrated: {last_line(log)} (see {log})")
 
     def _start_api(self, env: dict[str, str]) -> Callable[[], bool]:
-        command = ["uvicorn", "api.main:app", *_listen(self.api_url, "--host", "--port")]
+        address = _listen(self.api_url, "--host", "--port")
+        command = ["uvicorn", "api.main:app", *address, "--timeout-graceful-shutdown", "3"]
         self._keep("api", [*command, "--timeout-graceful-shutdown", "3"], env)
         return lambda: _answers(f"{self.api_url}/readyz")
 

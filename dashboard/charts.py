@@ -44,7 +44,7 @@ def numbers(values: NDArray[np.float64]) -> list[float | None]:
     return [float(f"{value:.5g}") if math.isfinite(value) else None for value in values.tolist()]
 
 
-def _layout(y_title: str, **more: Any) -> dict[str, Any]:
+def _layout(y_title: str, x_title: str = "step", **more: Any) -> dict[str, Any]:
     return {
         "height": HEIGHT,
         "margin": {"l": 52, "r": 12, "t": 8, "b": 40},
@@ -52,7 +52,7 @@ def _layout(y_title: str, **more: Any) -> dict[str, Any]:
         "hovermode": "x unified",
         "showlegend": True,
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "xanchor": "left"},
-        "xaxis": {"title": {"text": "step", "standoff": 6}, "rangemode": "tozero", "automargin": True},
+        "xaxis": {"title": {"text": plain(x_title), "standoff": 6}, "rangemode": "tozero", "automargin": True},
         "yaxis": {"title": {"text": plain(y_title), "standoff": 8}, "automargin": True, **more.pop("yaxis", {})},
         **more,
     }
@@ -103,6 +103,7 @@ def curves(
     lines: Sequence[Curve],
     *,
     unit: str,
+    x_title: str = "step",
     share: Literal["of_all", "small"] | None = None,
     zero_line: bool = False,
     value_format: str = ".3f",
@@ -114,7 +115,7 @@ def curves(
         top = 1.03 if share == "of_all" else max([0.05, *(1.1 * _top(curve.series) for curve in lines)])
         yaxis |= {"tickformat": ".0%", "range": [-0.03 * top, top]}
     traces = [trace for curve in lines if len(curve.series) for trace in _line(curve, value_format)]
-    return {"data": traces, "layout": _layout(unit, yaxis=yaxis)}
+    return {"data": traces, "layout": _layout(unit, x_title, yaxis=yaxis)}
 
 
 def _top(series: Series) -> float:

@@ -11,8 +11,8 @@ import streamlit as st
 
 from calibrl.client import Client
 from dashboard import signin
-from dashboard.series import HistogramColumns, Series
-from jobs.schemas import Checkpoint, Event, Job, JobStatus, Page, QueueEntry, Sample, SampleSummary
+from dashboard.series import POINTS, HistogramColumns, Series
+from jobs.schemas import Checkpoint, Curves, Event, Job, JobStatus, Me, Page, QueueEntry, Sample, SampleSummary, Worker
 
 TICK = 1.0  # seconds between a live panel's reads
 LIST_TICK = 2.0  # seconds between the jobs list's reads while a job on it is yet to end
@@ -59,9 +59,8 @@ def _job(key: str, job_id: str) -> Job:
 
 def changed() -> None:
     """Read jobs anew: somebody here has just asked something of one."""
-    _job.clear()
-    _jobs.clear()
-    _queue.clear()
+    for cached in (_job, _jobs, _queue, _whole_queue, _workers):
+        cached.clear()
 
 
 def queue(project: str) -> dict[UUID, QueueEntry]:
@@ -72,6 +71,46 @@ def queue(project: str) -> dict[UUID, QueueEntry]:
 @st.cache_resource(ttl=QUEUE_FRESH, max_entries=256, show_spinner=False)
 def _queue(key: str, project: str) -> dict[UUID, QueueEntry]:
     return {entry.job_id: entry for entry in _client(key).queue(project)}
+
+
+def whole_queue() -> list[QueueEntry]:
+    """The viewer's jobs that have not started, those in line first."""
+    return _whole_queue(signin.key())
+
+
+@st.cache_resource(ttl=FRESH * 4, max_entries=256, show_spinner=False)
+def _whole_queue(key: str) -> list[QueueEntry]:
+    return _client(key).queue()
+
+
+def comparison(ids: tuple[str, ...], names: tuple[str, ...]) -> Curves:
+    """Curves of several jobs that the viewer may see, bucketed to the same steps."""
+    return _comparison(signin.key(), ids, names)
+
+
+@st.cache_resource(ttl=FRESH * 2, max_entries=64, show_spinner=False)
+def _comparison(key: str, ids: tuple[str, ...], names: tuple[str, ...]) -> Curves:
+    return _client(key).series(ids, names, points=POINTS)
+
+
+def workers() -> list[Worker]:
+    """The machines that run jobs."""
+    return _workers(signin.key())
+
+
+@st.cache_resource(ttl=FRESH * 2, max_entries=256, show_spinner=False)
+def _workers(key: str) -> list[Worker]:
+    return _client(key).workers()
+
+
+def me() -> Me:
+    """Who looks, and what they may do."""
+    return _me(signin.key())
+
+
+@st.cache_resource(ttl=30.0, max_entries=256, show_spinner=False)
+def _me(key: str) -> Me:
+    return _client(key).me()
 
 
 @st.cache_resource(max_entries=5000, show_spinner=False)

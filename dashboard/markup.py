@@ -1,7 +1,9 @@
 """HTML of our own around text that others wrote. Every such text is escaped; nothing here is Markdown."""
 
 import html
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import streamlit as st
@@ -20,6 +22,22 @@ STATUS = {  # colour and sign; the sign tells them apart without colour
     JobStatus.FAILED: (WRONG, "✕"),
     JobStatus.CANCELLED: (NEUTRAL, "⊘"),
 }
+
+TABLE_STYLE = """<style>
+.rows{width:100%;border-collapse:collapse;font-size:0.92rem}
+.rows th{text-align:left;font-weight:600;font-size:0.8rem;opacity:.75;padding:.4rem .8rem .4rem 0;border:0;
+  border-bottom:1px solid rgba(125,131,140,.3)}
+.rows td{padding:.65rem .8rem .65rem 0;border:0;border-bottom:1px solid rgba(125,131,140,.3);vertical-align:middle}
+.rows tr:hover td{background:rgba(125,131,140,.1)}
+.rows a{color:inherit;text-underline-offset:.2em;font-weight:600;overflow-wrap:anywhere}
+@media (max-width:640px){
+  .rows thead{display:none}
+  .rows tr{display:grid;grid-template-columns:1fr auto;gap:.3rem .8rem;padding:.7rem 0;
+    border-bottom:1px solid rgba(125,131,140,.3)}
+  .rows td{display:block;padding:0;border:0}
+  .rows td[data-label]::before{content:attr(data-label) " ";opacity:.7;font-size:.8rem}
+}
+</style>"""
 
 
 def escape(text: object) -> str:
@@ -81,3 +99,14 @@ def elapsed(job: Job) -> float | None:
 def moment(at: datetime) -> str:
     """A time to the minute, by the clock of the reader's browser."""
     return at.astimezone(ZoneInfo(st.context.timezone or "UTC")).strftime("%d %b %Y, %H:%M")
+
+
+def table(titles: Sequence[str], rows: Iterable[str]) -> str:
+    """A table of rows that are HTML already; on a phone each row becomes a card."""
+    head = "".join(f'<th scope="col">{escape(title)}</th>' for title in titles)
+    return f'{TABLE_STYLE}<table class="rows"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+
+
+def job_link(job_id: UUID, name: str) -> str:
+    """A link to a job's page."""
+    return f'<a href="job?id={job_id}" target="_self">{escape(name)}</a>'

@@ -12,6 +12,8 @@ page = st.navigation(
     [
         st.Page("app_pages/jobs.py", title="Jobs", icon=":material/list:", default=True),
         st.Page("app_pages/job.py", title="Job", url_path="job", visibility="hidden"),
+        st.Page("app_pages/compare.py", title="Compare", icon=":material/compare_arrows:", url_path="compare"),
+        st.Page("app_pages/queue.py", title="Queue", icon=":material/format_list_numbered:", url_path="queue"),
         st.Page("app_pages/settings.py", title="Settings", icon=":material/settings:", url_path="settings"),
     ],
     position="top",

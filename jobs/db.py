@@ -3,17 +3,19 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from threading import Lock
 from typing import Any
 
 import psycopg
+from psycopg.conninfo import make_conninfo
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.orm import Session
 
 from calibrl_core.report import jsonable
 from jobs import queue
+from jobs.repository import feed
 from jobs.settings import get_settings
 from jobs.text import storable
 
@@ -26,6 +28,8 @@ _OPTIONS = (
 _MOST_IDLE = 15.0  # seconds between two statements of a transaction
 _HAS_TRANSACTION_TIMEOUT = 170_000  # PostgreSQL's version
 _WAKES = "wakes"
+_LISTENER = "calibrl live"  # as pg_stat_activity names the connection
+_QUIET_SECONDS = 15.0  # after which a connection that only listens is asked for a sign of life
 _engines: dict[str, Engine] = {}
 _lock = Lock()
 
@@ -41,10 +45,11 @@ def _limit_transactions(connection: psycopg.Connection[Any], _: Any) -> None:
         connection.commit()
 
 
-def _options() -> str:
+def _connect() -> dict[str, Any]:
     # A worker that is cut off within a transaction must not keep its job's row locked for longer than its lease.
     idle = min(_MOST_IDLE, get_settings().lease_seconds / 2)
-    return f"{_OPTIONS} -c idle_in_transaction_session_timeout={round(idle * 1000)}ms"
+    options = f"{_OPTIONS} -c idle_in_transaction_session_timeout={round(idle * 1000)}ms"
+    return {"connect_timeout": 5, "options": options, "tcp_user_timeout": 15_000}
 
 
 def _make_engine(url: str) -> Engine:
@@ -56,7 +61,7 @@ def _make_engine(url: str) -> Engine:
         pool_pre_ping=True,
         hide_parameters=True,
         json_serializer=_to_json,
-        connect_args={"connect_timeout": 5, "options": _options(), "tcp_user_timeout": 15_000},
+        connect_args=_connect(),
     )
     event.listen(engine, "connect", _limit_transactions)
     return engine
@@ -99,7 +104,27 @@ def wake_after_commit(session: Session, worker: str) -> None:
 
 @contextmanager
 def session_scope() -> Iterator[Session]:
-    """A session that commits at the end, rolls back on an exception, and then sends the wake-ups collected in it."""
+    """A session that commits at the end, with what it changed noted in the feed, or rolls back on an exception, and
+    then sends the wake-ups collected in it."""
     with Session(get_engine(), expire_on_commit=False) as session, session.begin():
         yield session
+        feed.write(session)
     queue.wake(session.info.get(_WAKES, Counter()))
+
+
+async def notifications() -> AsyncGenerator[str | None, None]:
+    """The ids of jobs that have changed, over a connection that does nothing else; at first None, from when on none is
+    missed.
+
+    Raises:
+        psycopg.Error: the connection is lost, or can't be had.
+    """
+    conninfo = make_conninfo(get_settings().need("database_url").replace("+psycopg", "", 1))
+    options = _connect() | {"application_name": _LISTENER, "autocommit": True}
+    async with await psycopg.AsyncConnection.connect(conninfo, **options) as connection:
+        await connection.execute(f"LISTEN {feed.CHANNEL}".encode())
+        yield None
+        while True:
+            async for told in connection.notifies(timeout=_QUIET_SECONDS):
+                yield told.payload
+            await connection.execute("SELECT 1")

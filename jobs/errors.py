@@ -57,20 +57,20 @@ class QuotaExceeded(ServiceError):
     title = "Quota exceeded"
 
 
-class Busy(ServiceError):
-    """As much of this is being done as may be at once; it can be asked for again soon."""
-
-    status = 429
-    code = "busy"
-    title = "Too much at once"
-
-
 class StorageAway(ServiceError):
     """Where uploads are kept can't be reached, or has no room."""
 
     status = 503
     code = "storage-away"
     title = "Storage can't be used"
+
+
+class Busy(ServiceError):
+    """The service does as much of this as it can; later, or elsewhere, it will do."""
+
+    status = 503
+    code = "busy"
+    title = "Busy"
 
 
 class Invalid(ServiceError):

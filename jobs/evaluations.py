@@ -81,13 +81,28 @@ def evaluation(job: models.Job) -> Evaluation:
         raise Conflict(f"Job {job.id} has left results of another form than is known here.") from error
 
 
-def contenders(session: Session, entries: Sequence[Entry]) -> list[Contender]:
-    """The models that are to be compared.
+@dataclass(frozen=True)
+class Kept:
+    """What is to be compared: models, and of each split what every one of them made of it."""
+
+    contenders: list[Contender]
+    splits: dict[str, list[PromptAccuracies]]
+
+
+def kept(session: Session, entries: Sequence[Entry], split: str | None) -> Kept:
+    """What is kept of the models that are to be compared, on one data set or on all that they share.
 
     Raises:
-        Conflict: a job is no evaluation, has not ended well, or nothing is kept of its single prompts.
-        Invalid: fewer than two models, more than MOST_MODELS, or one that a job has not.
+        Conflict: a job is no evaluation, has not ended well, or nothing is kept of its single prompts; or no data set
+            is common to all.
+        Invalid: fewer than two models, more than MOST_MODELS, one that a job has not, one that was not measured on the
+            data set; or too many prompts.
     """
+    chosen = _contenders(session, entries)
+    return Kept(chosen, {name: _of_split(session, chosen, name) for name in _splits(chosen, split)})
+
+
+def _contenders(session: Session, entries: Sequence[Entry]) -> list[Contender]:
     measured = _measured_models(session, {entry.job.id: entry.job for entry in entries})
     found: dict[tuple[UUID, int], Contender] = {}
     for job, index in ((entry.job, entry.model_index) for entry in entries):
@@ -116,13 +131,8 @@ def _measured_models(session: Session, jobs: Mapping[UUID, models.Job]) -> dict[
     return found
 
 
-def splits(chosen: Sequence[Contender], split: str | None) -> list[str]:
-    """On which data sets to compare: this one, or all that every model was measured on.
-
-    Raises:
-        Conflict: there is none.
-        Invalid: a model was not measured on this one, or there are too many prompts.
-    """
+def _splits(chosen: Sequence[Contender], split: str | None) -> list[str]:
+    """This data set, or all that every model was measured on."""
     for one in chosen:
         if split is not None and split not in one.sizes:
             raise _refused("split", f"{one} was not measured on it, but on {', '.join(one.sizes)}")
@@ -131,35 +141,34 @@ def splits(chosen: Sequence[Contender], split: str | None) -> list[str]:
         told = "; ".join(f"{one} on {', '.join(one.sizes)}" for one in chosen)
         raise Conflict(f"No data set is common to all: {told}.")
     wanted = common if split is None else [split]
-    prompts = sum(chosen[0].sizes[name] for name in wanted)
+    prompts = max(sum(one.sizes[name] for name in wanted) for one in chosen)
     if prompts > MOST_PROMPTS:
         more = ", on one data set at a time" if len(wanted) > 1 else ""
         raise _refused("split", f"{prompts} prompts in all; {MOST_PROMPTS} at most are compared at once{more}")
     return wanted
 
 
-def kept(session: Session, chosen: Sequence[Contender], split: str) -> list[PromptAccuracies]:
-    """What each of them made of every prompt of a data set.
-
-    Raises:
-        Conflict: it is kept no longer.
-    """
+def _of_split(session: Session, chosen: Sequence[Contender], split: str) -> list[PromptAccuracies]:
     rows = accuracies.of(session, [(one.job.id, one.model_index, split) for one in chosen])
     found = []
     for one in chosen:
         row = rows.get((one.job.id, one.model_index, split))
-        if row is None:
+        if row is None:  # the janitor was here
             raise _nothing_kept(one.job.id)
         found.append(PromptAccuracies(row.prompts, np.array(row.values, dtype=np.float64)))
     return found
 
 
-def compare(chosen: Sequence[Contender], split: str, found: Sequence[PromptAccuracies], seed: int) -> Comparison:
-    """How they compare on a data set, prompt by prompt.
+def compare(found: Kept, seed: int) -> list[Comparison]:
+    """How models compare, prompt by prompt, on each data set.
 
     Raises:
         Conflict: they were not asked the same prompts; says how many pair.
     """
+    return [_compare(found.contenders, split, asked, seed) for split, asked in found.splits.items()]
+
+
+def _compare(chosen: Sequence[Contender], split: str, found: Sequence[PromptAccuracies], seed: int) -> Comparison:
     first = found[0]
     for one, other in zip(chosen[1:], found[1:], strict=True):
         common = (Counter(first.prompts) & Counter(other.prompts)).total()

@@ -34,7 +34,7 @@ class Storage:
         target, partial = self._at(key), self._at(f"{key}.{uuid4().hex}.partial")
         with self._reached():
             if self._is_folder:
-                self._fs.makedirs(self._fs._parent(target), exist_ok=True)
+                Path(target).parent.mkdir(parents=True, exist_ok=True)
             try:
                 self._fs.put_file(str(source), partial)
                 if self._is_folder:

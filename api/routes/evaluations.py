@@ -3,20 +3,21 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Body, Query
+from anyio import CapacityLimiter, to_thread
+from fastapi import APIRouter, Body, Query, Request
+from sqlalchemy.orm import Session
 
-from api.deps import BIGGEST_STEP, Asker, ExistingJob, existing_job
+from api.deps import BIGGEST_STEP, Asker, ExistingJob, existing_job, read
 from api.examples import REPLAYS
 from api.limits import Turns
 from jobs import evaluations, replay
-from jobs.db import session_scope
 from jobs.errors import FieldError, Invalid
 from jobs.evaluations import Entry
 from jobs.schemas import Comparison, Evaluation, Page, Replay, ReplayRequest
 
 router = APIRouter(tags=["evaluations"])
-COMPARING = Turns(2, wait_seconds=10.0)
-REPLAYING = Turns(2, wait_seconds=0.0)
+COMPARING = CapacityLimiter(2)
+REPLAYING = Turns(2)
 _ENTRY = r"[0-9a-fA-F\-]{32,36}(:[0-9]{1,4})?"
 
 
@@ -27,7 +28,8 @@ def read_evaluation(job: ExistingJob) -> Evaluation:
 
 
 @router.get("/evaluations/compare")
-def compare_evaluations(
+async def compare_evaluations(
+    request: Request,
     caller: Asker,
     jobs: Annotated[
         str,
@@ -44,29 +46,30 @@ def compare_evaluations(
     """Compare models over the same prompts, pair by pair, on each data set: the difference of their sampled accuracies
     with its 95 % interval. Where that covers 0, the two are not distinguishable. Only answers to the same prompts can
     be compared."""
-    with session_scope() as session:  # its own: no connection is held while it computes
+
+    def found(session: Session) -> evaluations.Kept:
         entries = [Entry(existing_job(id, session, caller), index) for id, index in _entries(jobs)]
-        chosen = evaluations.contenders(session, entries)
-        wanted = evaluations.splits(chosen, split)
-        found = {name: evaluations.kept(session, chosen, name) for name in wanted}
-    with COMPARING.one():
-        data = [evaluations.compare(chosen, name, found[name], seed) for name in wanted]
+        return evaluations.kept(session, entries, split)
+
+    data = await to_thread.run_sync(evaluations.compare, await read(request, found), seed, limiter=COMPARING)
     return Page(data=data, has_more=False)
 
 
 @router.post("/jobs/{job_id}/replay")
-def replay_rewards(
-    job_id: UUID, request: Annotated[ReplayRequest, Body(openapi_examples=REPLAYS)], caller: Asker
+async def replay_rewards(
+    job_id: UUID, given: Annotated[ReplayRequest, Body(openapi_examples=REPLAYS)], request: Request, caller: Asker
 ) -> Replay:
     """Score a training's stored completions again with other verifiers, and see which would pass that did not, and the
     other way round. Changes nothing. Hostile completions cost their own verdicts only; two replays run at once, each
     for a minute at most: what was scored by then is told."""
+
+    def found(session: Session) -> replay.Stored:
+        job = existing_job(job_id, session, caller)
+        replay.check(given)
+        return replay.stored(session, job.id, given)
+
     with REPLAYING.one():
-        with session_scope() as session:  # its own: no connection is held while it scores
-            job = existing_job(job_id, session, caller)
-            replay.check(request)
-            found = replay.stored(session, job.id, request)
-        return replay.replay(found, request)
+        return await to_thread.run_sync(replay.replay, await read(request, found), given)
 
 
 def _entries(text: str) -> list[tuple[UUID, int | None]]:

@@ -1,13 +1,17 @@
 """The distributions that a job reports."""
 
 from typing import Annotated
+from uuid import UUID
 
 from fastapi import APIRouter, Query
+from sqlalchemy.orm import Session
 
+from api.buckets import Width, chosen_width
 from api.deps import AfterStep, Db, ExistingJob, StepLimit, page
 from jobs.repository import histograms
 from jobs.schemas import Histogram, Page
 
+Points = Annotated[int | None, Query(ge=1, le=5000, description="most histograms, each the sum of `width` steps")]
 router = APIRouter(prefix="/jobs/{job_id}/histograms", tags=["runs"])
 
 
@@ -16,9 +20,25 @@ def list_histograms(
     session: Db,
     job: ExistingJob,
     name: Annotated[str, Query(max_length=200, examples=["rareness"])],
-    after_step: AfterStep = 0,
+    after_step: AfterStep = -1,
     limit: StepLimit = 1000,
+    points: Points = None,
+    width: Width = None,
 ) -> Page[Histogram]:
-    """One histogram over the steps, ascending."""
+    """One histogram over the steps, ascending.
+
+    With `points`, all steps past `after_step` are within as many: histograms of neighbouring steps are added up, by
+    buckets whose width is a power of two, as in `/v1/metrics`. Those with other edges than the bucket's last are left
+    out, and counted.
+    """
+    if points is not None:
+        return _merged(session, job.id, name, after_step + 1, points, width)
     found = histograms.page(session, job.id, name=name, after_step=after_step, limit=limit + 1)
     return page(found, limit, Histogram)
+
+
+def _merged(session: Session, job_id: UUID, name: str, first: int, points: int, width: int | None) -> Page[Histogram]:
+    last = max(histograms.last_step(session, job_id, name) or 0, first)
+    width = chosen_width(width, first, last, points)
+    found = histograms.merged(session, job_id, name, width=width, first=first)
+    return Page(data=[Histogram(name=name, width=width, **row._mapping) for row in found], has_more=False)

@@ -1,25 +1,61 @@
-"""The curves of a job."""
+"""The metrics of a job, step by step, and their names."""
 
+from collections.abc import Iterator
+from datetime import datetime
 from typing import Annotated
+from uuid import UUID
 
 from fastapi import APIRouter, Query
+from fastapi.responses import StreamingResponse
 
-from api.deps import AfterStep, Db, ExistingJob, StepLimit
-from jobs.repository import metrics
-from jobs.schemas import MetricRow, Page
+from api import steps
+from api.deps import BIGGEST_STEP, Db, ExistingJob
+from api.tables import CONTENT, ChosenFormat, Rows, streamed
+from jobs.repository import curves, metrics
+from jobs.schemas import MetricName, MetricRow, Page
 
+PAGE = 1000  # steps, where nothing is said
 router = APIRouter(prefix="/jobs/{job_id}/metrics", tags=["runs"])
 Names = Annotated[
     str | None, Query(max_length=8000, description="comma-separated; none: all", examples=["reward/mean"])
 ]
+After = Annotated[int, Query(ge=-1, le=BIGGEST_STEP, description="only steps past this; -1: all")]
+Most = Annotated[int | None, Query(ge=1, le=5000, description="most steps; none: 1000 as JSON, else all")]
 
 
-@router.get("")
+@router.get("", response_model=Page[MetricRow], responses={200: {"content": CONTENT}})
 def list_metrics(
-    session: Db, job: ExistingJob, names: Names = None, after_step: AfterStep = 0, limit: StepLimit = 1000
-) -> Page[MetricRow]:
-    """Metrics by step, ascending. With `names`, only steps that have at least one of them."""
+    session: Db,
+    job: ExistingJob,
+    format: ChosenFormat,
+    names: Names = None,
+    after_step: After = -1,
+    limit: Most = None,
+) -> Page[MetricRow] | StreamingResponse:
+    """Metrics by step, ascending: pages as JSON, or all steps as a table of CSV or Parquet with a column a metric.
+
+    With `names`, only steps that have at least one of them. Long curves read best at `/v1/metrics`.
+    """
     chosen = [name.strip() for name in names.split(",")] if names is not None else None
-    found = metrics.page(session, job.id, names=chosen, after_step=after_step, limit=limit + 1)
-    rows = [MetricRow(step=step, ts=ts, values=values) for step, ts, values in found[:limit]]
-    return Page(data=rows, has_more=len(found) > limit)
+    if format != "json":
+        columns = sorted(set(chosen)) if chosen is not None else [row.name for row in curves.names(session, job.id)]
+        shown = {name if name not in ("step", "ts") else f"metric/{name}": float for name in columns}
+        table = _table(job.id, columns, chosen, after_step, limit)
+        return streamed(format, f"{job.id}-metrics", {"step": int, "ts": datetime, **shown}, table)
+    most = PAGE if limit is None else limit
+    found = metrics.page(session, job.id, names=chosen, after_step=after_step, limit=most + 1)
+    rows = [MetricRow(step=step, ts=ts, values=values) for step, ts, values in found[:most]]
+    return Page(data=rows, has_more=len(found) > most)
+
+
+def _table(
+    job_id: UUID, columns: list[str], names: list[str] | None, after_step: int, most: int | None
+) -> Iterator[Rows]:
+    for page in steps.pages(job_id, names, after_step, most):
+        yield [(step, ts, *map(values.get, columns)) for step, ts, values in page]
+
+
+@router.get("/names")
+def list_names(session: Db, job: ExistingJob) -> Page[MetricName]:
+    """The metrics that the job has reported so far, by name, with the last value of each."""
+    return Page(data=[MetricName.model_validate(row) for row in curves.names(session, job.id)], has_more=False)

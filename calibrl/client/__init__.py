@@ -2,7 +2,8 @@
 
 with Client() as client:                       # CALIBRL_API_URL and CALIBRL_API_KEY, or the running local stack
     job = client.submit({"kind": "train", ...})
-    print(client.job(job.id).status)
+    print(job.wait().status)
+    frame = job.metrics().to_pandas()
 """
 
 import httpx
@@ -10,20 +11,23 @@ import httpx
 from calibrl.client.access import Access
 from calibrl.client.address import STACK_FILE, Stack, read_stack
 from calibrl.client.connection import checked
+from calibrl.client.curves import Curves, Metrics
 from calibrl.client.data import Data
 from calibrl.client.errors import CalibrlError
 from calibrl.client.evaluations import Evaluations
+from calibrl.client.job import Job
 from calibrl.client.jobs import Jobs
 from calibrl.client.projects import Projects
 from calibrl.client.queue import Queue
 from calibrl.client.runs import Runs
+from calibrl.client.stream import Live, Streams
 from calibrl.client.webhooks import Webhooks
 from jobs.schemas import Health
 
-__all__ = ["STACK_FILE", "CalibrlError", "Client", "Stack", "read_stack"]
+__all__ = ["STACK_FILE", "CalibrlError", "Client", "Job", "Live", "Metrics", "Stack", "read_stack"]
 
 
-class Client(Jobs, Runs, Evaluations, Data, Queue, Projects, Access, Webhooks):
+class Client(Jobs, Runs, Curves, Streams, Evaluations, Data, Queue, Projects, Access, Webhooks):
     """The service's REST API. Every method raises `CalibrlError` where it can't do what it says.
 
     `url` and `api_key` default to CALIBRL_API_URL and CALIBRL_API_KEY, and those to the running local stack's;

@@ -101,7 +101,7 @@ class Connection:
 
     def _parsed(self, model: type[Model], response: httpx.Response) -> Model:
         try:
-            return model.model_validate_json(response.content)
+            return model.model_validate_json(response.content, context=self)  # which a `Job` keeps
         except ValidationError as error:
             fault = error.errors()[0]
             where = ".".join(str(part) for part in fault["loc"]) or "body"

@@ -6,7 +6,8 @@ from typing import Any
 import httpx
 
 from calibrl.client.connection import Connection, JobId, job_path
-from jobs.schemas import EvaluateSpec, Event, Job, JobStatus, Page, Priority, TrainSpec
+from calibrl.client.job import Job
+from jobs.schemas import EvaluateSpec, Event, JobStatus, Page, Priority, TrainSpec
 
 SUBMIT_TIMEOUT = httpx.Timeout(120.0, connect=3.0)  # the service looks into the spec's data files first
 

@@ -1,22 +1,11 @@
-"""What a run tells: curves, samples, checkpoints, log."""
+"""What a run tells: samples, checkpoints, log."""
 
 from calibrl.client.connection import Connection, JobId, job_path
-from jobs.schemas import Checkpoint, Histogram, LogChunk, MetricRow, Page, Sample, SampleSummary
+from jobs.schemas import Checkpoint, LogChunk, Page, Sample, SampleSummary
 
 
 class Runs(Connection):
-    """What a run tells: curves, samples, checkpoints, log."""
-
-    def metrics(
-        self, id: JobId, *, names: list[str] | None = None, after_step: int = 0, limit: int = 1000
-    ) -> Page[MetricRow]:
-        """Metrics of the steps past `after_step`, ascending; all names, or those given."""
-        wanted = ",".join(names) if names is not None else None
-        return self._get(Page[MetricRow], job_path(id, "metrics"), names=wanted, after_step=after_step, limit=limit)
-
-    def histograms(self, id: JobId, name: str, *, after_step: int = 0, limit: int = 1000) -> Page[Histogram]:
-        """One histogram's history past `after_step`, ascending."""
-        return self._get(Page[Histogram], job_path(id, "histograms"), name=name, after_step=after_step, limit=limit)
+    """What a run tells: samples, checkpoints, log."""
 
     def samples(self, id: JobId, *, step: int | None = None, after: int = 0, limit: int = 100) -> Page[SampleSummary]:
         """Sampled groups in ascending id, without their contents."""

@@ -133,7 +133,9 @@ def _ask(job: Job, ask: Callable[[UUID], Job]) -> None:
 
 
 def _actions(job: Job) -> None:
-    """What can be asked of a job as it stands."""
+    """What can be asked of a job as it stands, by those who may."""
+    if not data.me().may_change(job.project):
+        return
     client = data.client()
     if job.status in PAUSABLE and st.button(
         "Pause", icon=":material/pause:", key="pause", help="A running job saves a checkpoint and frees its slot."

@@ -5,28 +5,14 @@ from uuid import UUID
 import streamlit as st
 
 from dashboard import data, states
-from dashboard.markup import chip, duration, elapsed, escape, moment, progress_bar, status_chip
+from dashboard.markup import chip, duration, elapsed, escape, job_link, moment, progress_bar, status_chip, table
 from dashboard.palette import HELD_OUT, NEUTRAL, POLICY
 from jobs.schemas import Job, JobStatus
 
 ALL = "all"  # no status: every job
 PAGE = 50  # jobs shown at once
+TITLES = ("Job", "Status", "Kind", "Progress", "Accuracy", "Submitted", "Ran for")
 HELD_OUT_ACCURACY, TRAINING_ACCURACY = "validation/accuracy", "reward/answer_accuracy"
-STYLE = """<style>
-.jobs{width:100%;border-collapse:collapse;font-size:0.92rem}
-.jobs th{text-align:left;font-weight:600;font-size:0.8rem;opacity:.75;padding:.4rem .8rem .4rem 0;border:0;
-  border-bottom:1px solid rgba(125,131,140,.3)}
-.jobs td{padding:.65rem .8rem .65rem 0;border:0;border-bottom:1px solid rgba(125,131,140,.3);vertical-align:middle}
-.jobs tr:hover td{background:rgba(125,131,140,.1)}
-.jobs a{color:inherit;text-underline-offset:.2em;font-weight:600;overflow-wrap:anywhere}
-@media (max-width:640px){
-  .jobs thead{display:none}
-  .jobs tr{display:grid;grid-template-columns:1fr auto;gap:.3rem .8rem;padding:.7rem 0;
-    border-bottom:1px solid rgba(125,131,140,.3)}
-  .jobs td{display:block;padding:0;border:0}
-  .jobs td[data-label]::before{content:attr(data-label) " ";opacity:.7;font-size:.8rem}
-}
-</style>"""
 EMPTY = """kind: train
 name: my-first-job
 model: {builtin: tiny-vlm}
@@ -69,17 +55,11 @@ def _row(job: Job) -> str:
     seconds = elapsed(job)
     ran = "–" if seconds is None else duration(seconds)
     return (
-        f'<tr><td><a href="job?id={job.id}" target="_self">{escape(job.name)}</a></td>'
+        f"<tr><td>{job_link(job.id, job.name)}</td>"
         f"<td>{status_chip(job.status)}</td><td>{escape(job.kind)}</td><td>{_progress(job)}</td>"
         f'<td data-label="Accuracy">{_accuracy(job)}</td>'
         f'<td data-label="Submitted">{escape(moment(job.created_at))}</td><td data-label="Ran">{ran}</td></tr>'
     )
-
-
-def _table(jobs: list[Job]) -> str:
-    titles = ("Job", "Status", "Kind", "Progress", "Accuracy", "Submitted", "Ran for")
-    head = "".join(f'<th scope="col">{title}</th>' for title in titles)
-    return f'{STYLE}<table class="jobs"><thead><tr>{head}</tr></thead><tbody>{"".join(map(_row, jobs))}</tbody></table>'
 
 
 def _nothing(status: JobStatus | None) -> None:
@@ -99,7 +79,7 @@ def _jobs() -> bool:
     seen: list[UUID] = st.session_state.setdefault("before", [])
     shown = data.jobs(status, None, seen[-1] if seen else None, PAGE)
     if shown.data:
-        st.html(_table(shown.data))
+        st.html(table(TITLES, map(_row, shown.data)))
     else:
         _nothing(status)
     with st.container(horizontal=True):

@@ -74,7 +74,7 @@ def _new_key() -> None:
 
 
 with states.explained():
-    me = data.client().me()
+    me = data.me()
     _who(me)
     _keys(me)
     if me.scope == "write":

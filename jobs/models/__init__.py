@@ -7,11 +7,12 @@ from jobs.models.base import Base
 from jobs.models.checkpoint import Checkpoint
 from jobs.models.dataset import Dataset, JobDataset
 from jobs.models.event import Event
+from jobs.models.feed import Feed
 from jobs.models.histogram import Histogram
 from jobs.models.image import Image, JobImage
 from jobs.models.job import Job, JobDependency
 from jobs.models.log import LogChunk
-from jobs.models.metric import Metric
+from jobs.models.metric import Metric, MetricBlock
 from jobs.models.project import Project
 from jobs.models.sample import Sample
 from jobs.models.webhook import Delivery, Webhook
@@ -27,6 +28,7 @@ __all__ = [
     "Dataset",
     "Delivery",
     "Event",
+    "Feed",
     "Gpu",
     "Histogram",
     "Image",
@@ -37,6 +39,7 @@ __all__ = [
     "LogChunk",
     "Membership",
     "Metric",
+    "MetricBlock",
     "Project",
     "Sample",
     "User",

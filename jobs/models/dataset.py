@@ -5,7 +5,7 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import BigInteger, ForeignKey, Index, UniqueConstraint, text
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import Mapped, deferred, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column
 
 from jobs.models.base import Base, CreatedAt, JobKey
 
@@ -32,7 +32,7 @@ class Dataset(Base):
     has_columns: Mapped[list[str] | None] = mapped_column(JSONB(none_as_null=True))
     has_experts: Mapped[bool | None]
     hub: Mapped[dict[str, Any] | None]
-    preview: Mapped[list[dict[str, Any]]] = deferred(mapped_column(JSONB))
+    preview: Mapped[list[dict[str, Any]]] = mapped_column(JSONB, deferred=True)
     created_at: Mapped[CreatedAt]
 
 

@@ -22,7 +22,8 @@ class JobDependency(Base):
 
 class Job(Base):
     """A job, and its lease while a worker holds it. `preempted`: its worker is to give it back for a job of a higher
-    class. `forgiven`: attempts before the last retry, whose lost workers no longer count."""
+    class. `forgiven`: attempts before the last retry, whose lost workers no longer count. `feed`: the cursor of its
+    newest row in the feed."""
 
     __tablename__ = "jobs"
     __table_args__ = (
@@ -61,6 +62,7 @@ class Job(Base):
 
     log_length: Mapped[int] = mapped_column(BigInteger, default=0)
     samples_dropped: Mapped[bool] = mapped_column(default=False)
+    feed: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
 
     dependencies: Mapped[list[JobDependency]] = relationship(
         foreign_keys=JobDependency.job_id, lazy="selectin", order_by=JobDependency.depends_on_id

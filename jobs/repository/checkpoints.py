@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from jobs.errors import NotFound
 from jobs.models import Checkpoint
+from jobs.repository import feed
 
 
 def record(
@@ -22,12 +23,14 @@ def record(
     statement = insert(Checkpoint).values(job_id=job_id, step=step, **values)
     session.execute(statement.on_conflict_do_update(index_elements=[Checkpoint.job_id, Checkpoint.step], set_=values))
     session.execute(delete(Checkpoint).where(Checkpoint.job_id == job_id, Checkpoint.path.in_(removed)))
+    feed.changes(session, job_id).checkpoints = True
 
 
 def forget_elsewhere(session: Session, job_id: UUID, run_dir: Path) -> None:
     """Forget a job's checkpoints that lie outside this folder."""
     inside = Checkpoint.path.startswith(f"{run_dir}/", autoescape=True)
     session.execute(delete(Checkpoint).where(Checkpoint.job_id == job_id, ~inside))
+    feed.changes(session, job_id).checkpoints = True
 
 
 def of_job(session: Session, job_id: UUID) -> list[Checkpoint]:

@@ -6,7 +6,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from jobs.models import Event
-from jobs.repository import webhooks
+from jobs.repository import feed, webhooks
 from jobs.schemas import JobStatus, Reason
 
 
@@ -21,7 +21,9 @@ def add(
     message: str | None = None,
 ) -> None:
     """Note an event, now, and have the webhooks be told that want to know of it."""
-    session.add(Event(job_id=job_id, type=type, actor=actor, status=status, reason=reason, message=message))
+    event = Event(job_id=job_id, type=type, actor=actor, status=status, reason=reason, message=message)
+    session.add(event)
+    feed.changes(session, job_id).events.append(event)
     told = {"job_id": str(job_id), "status": status, "reason": reason, "actor": actor, "message": message}
     webhooks.tell(session, job_id, f"job.{status or type}", told)
 

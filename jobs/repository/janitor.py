@@ -19,16 +19,17 @@ from jobs.models import (
     JobImage,
     LogChunk,
     Metric,
+    MetricBlock,
     Project,
     Sample,
 )
-from jobs.repository import jobs
+from jobs.repository import feed, jobs
 from jobs.repository.jobs import LEASED
 from jobs.schemas import JobStatus
 
 AT_ONCE = 500  # jobs that are forgotten in one go, those that ended first: sizes take a while to add up
 _FINAL = [status for status in JobStatus if status.final]
-_KEPT = (Metric, Histogram, Sample, LogChunk, Checkpoint, Accuracies)
+_KEPT = (Metric, MetricBlock, Histogram, Sample, LogChunk, Checkpoint, Accuracies)
 
 
 def expired(session: Session, lease_seconds: float) -> list[Row[Any]]:
@@ -97,6 +98,8 @@ def forget(session: Session, job_id: UUID) -> int:
     session.execute(select(Image.sha256).where(Image.sha256.in_(shown)).order_by(Image.sha256).with_for_update())
     session.execute(delete(Image).where(Image.sha256.in_(shown), ~exists().where(JobImage.sha256 == Image.sha256)))
     session.execute(update(Job).where(Job.id == job_id).values(log_length=0, samples_dropped=False))
+    if rows:
+        feed.forget(session, job_id)
     return rows
 
 

@@ -1,6 +1,6 @@
 """Jobs: reading, locking, listing, and how far a run has come."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -9,7 +9,8 @@ from sqlalchemy import ColumnElement, Select, delete, exists, func, select, tupl
 from sqlalchemy.orm import Session, aliased
 
 from jobs.errors import FieldError, Invalid, NotFound
-from jobs.models import Attempt, Checkpoint, Histogram, Job, JobDependency, Metric, Sample
+from jobs.models import Attempt, Checkpoint, Histogram, Job, JobDependency, Metric, MetricBlock, Sample
+from jobs.repository import feed
 from jobs.schemas import JobStatus, Reason
 
 LEASED = tuple(status for status in JobStatus if status.held)
@@ -25,13 +26,36 @@ def try_sweep_lock(session: Session) -> bool:
     return bool(session.scalar(select(func.pg_try_advisory_xact_lock(_SWEEP_LOCK))))
 
 
+def find(session: Session, job_id: UUID) -> Job | None:
+    """A job, if there is one of this id."""
+    return session.get(Job, job_id)
+
+
+def some(session: Session, ids: Collection[UUID]) -> list[Job]:
+    """Those of the jobs that exist."""
+    return list(session.scalars(select(Job).where(Job.id.in_(ids)))) if ids else []
+
+
 def get(session: Session, job_id: UUID) -> Job:
     """A job.
 
     Raises:
         NotFound: there is none of this id.
     """
-    return _found(session.get(Job, job_id), job_id)
+    return _found(find(session, job_id), job_id)
+
+
+def several(session: Session, ids: Sequence[UUID], projects: frozenset[str] | None) -> list[Job]:
+    """Jobs, in the order of their ids given. `projects`: those whose jobs are seen; None: all.
+
+    Raises:
+        NotFound: one does not exist, or is not seen; the first such is named.
+    """
+    query = select(Job).where(Job.id.in_(ids))
+    if projects is not None:
+        query = query.where(Job.project.in_(projects))
+    found = {job.id: job for job in session.scalars(query)}
+    return [_found(found.get(id), id) for id in ids]
 
 
 def lock(session: Session, job_id: UUID) -> Job:
@@ -210,12 +234,15 @@ def set_progress(session: Session, job_id: UUID, step: int, steps_total: int | N
     """Note the steps done and, where it is known, planned."""
     known = {} if steps_total is None else {"steps_total": steps_total}
     session.execute(update(Job).where(Job.id == job_id).values(step=step, **known))
+    feed.changes(session, job_id)
 
 
 def rewind(session: Session, job_id: UUID, to_step: int) -> None:
     """Forget metrics, histograms, samples and checkpoints past a step: a resumed run makes them again."""
     for table in (Metric, Histogram, Sample, Checkpoint):
         session.execute(delete(table).where(table.job_id == job_id, table.step > to_step))
+    session.execute(delete(MetricBlock).where(MetricBlock.job_id == job_id, MetricBlock.last_step > to_step))
+    feed.changes(session, job_id).rewind(to_step)
 
 
 def _found(job: Job | None, job_id: UUID) -> Job:

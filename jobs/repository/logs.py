@@ -6,11 +6,13 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from jobs.models import Job, LogChunk
+from jobs.repository import feed
 
 
 def append(session: Session, job: Job, data: bytes) -> None:
     """Keep the next piece of a locked job's log: attempts follow one another in it."""
     session.add(LogChunk(job_id=job.id, start=job.log_length, data=data))
+    feed.changes(session, job.id).extend_log(job.log_length, job.log_length + len(data))
     job.log_length += len(data)
     session.flush()
 

@@ -9,22 +9,29 @@ from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.orm import Session
 
 from jobs.models import Metric
+from jobs.repository import curves, feed
 
 
 def upsert(session: Session, job_id: UUID, rows: list[tuple[int, datetime, dict[str, Any]]]) -> None:
-    """Keep rows of (step, time, values); values of a step that is already there are merged, the new ones winning."""
+    """Keep rows of (step, time, values); values of a step that is already there are merged, the new ones winning.
+
+    One at a time writes a job's: whoever ships it has the job's row locked.
+    """
     merged: dict[int, dict[str, Any]] = {}
     for step, ts, values in rows:
         known = merged.get(step, {"values": {}})
         merged[step] = {"job_id": job_id, "step": step, "ts": ts, "values": {**known["values"], **values}}
     if not merged:
         return
+    last_before = curves.last_step(session, [job_id])
     statement = insert(Metric)
     statement = statement.on_conflict_do_update(
         index_elements=[Metric.job_id, Metric.step],
         set_={"ts": statement.excluded.ts, "values": Metric.values.op("||")(statement.excluded["values"])},
     )
     session.execute(statement, list(merged.values()))
+    curves.summarise(session, job_id, merged, last_before)
+    feed.changes(session, job_id).steps.update(merged)
 
 
 def page(

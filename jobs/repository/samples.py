@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session, undefer
 
 from jobs.errors import NotFound
 from jobs.models import Image, Job, JobImage, Sample
-from jobs.repository import events
+from jobs.repository import events, feed
 
 
 def insert(
@@ -29,19 +29,19 @@ def insert(
     completions = group["completions"]
     rewards = [completion.get("reward") for completion in completions]
     finite = bool(rewards) and all(isinstance(reward, int | float) for reward in rewards)
-    session.add(
-        Sample(
-            job_id=job_id,
-            step=step,
-            prompt_id=group["prompt_id"],
-            mean_reward=sum(rewards) / len(rewards) if finite else None,
-            passed=sum(bool(completion.get("passed")) for completion in completions),
-            size=len(completions),
-            bytes=size,
-            group=group,
-        )
+    sample = Sample(
+        job_id=job_id,
+        step=step,
+        prompt_id=group["prompt_id"],
+        mean_reward=sum(rewards) / len(rewards) if finite else None,
+        passed=sum(bool(completion.get("passed")) for completion in completions),
+        size=len(completions),
+        bytes=size,
+        group=group,
     )
+    session.add(sample)
     session.flush()
+    feed.changes(session, job_id).samples.add(sample.id)
     return True
 
 

@@ -16,6 +16,7 @@ from jobs.schemas.access import (
     UserName,
 )
 from jobs.schemas.base import MONTH, MOST, Label, Name, Page, Priority, Record, Slug
+from jobs.schemas.curves import Curves, MetricName, Series
 from jobs.schemas.datasets import Dataset, HubDataset, PreviewRow, UploadOptions
 from jobs.schemas.evaluations import (
     ComparedModel,
@@ -30,6 +31,7 @@ from jobs.schemas.evaluations import (
 )
 from jobs.schemas.health import Health
 from jobs.schemas.jobs import Event, Job, JobChanges
+from jobs.schemas.live import LIVE, Ended, Frame, LogPiece, Rewound, Several
 from jobs.schemas.projects import Project, ProjectLimits, ProjectSettings, Usage
 from jobs.schemas.queue import QueueEntry, WaitReason
 from jobs.schemas.runs import (
@@ -60,6 +62,7 @@ from jobs.schemas.webhooks import CreatedWebhook, Delivery, DeliveryStatus, NewW
 from jobs.schemas.workers import Drain, Gpu, GpuReading, Worker, WorkerStatus
 
 __all__ = [
+    "LIVE",
     "MONTH",
     "MOST",
     "ApiKey",
@@ -70,15 +73,18 @@ __all__ = [
     "Comparison",
     "CreatedKey",
     "CreatedWebhook",
+    "Curves",
     "DataChoice",
     "Dataset",
     "Delivery",
     "DeliveryStatus",
     "Drain",
+    "Ended",
     "EvaluateSpec",
     "Evaluation",
     "EvaluationResult",
     "Event",
+    "Frame",
     "Gpu",
     "GpuReading",
     "Health",
@@ -94,10 +100,12 @@ __all__ = [
     "Label",
     "Limits",
     "LogChunk",
+    "LogPiece",
     "Me",
     "Measured",
     "Member",
     "MemberRole",
+    "MetricName",
     "MetricRow",
     "ModelChoice",
     "Name",
@@ -118,10 +126,13 @@ __all__ = [
     "ReplayRequest",
     "Rescored",
     "Resources",
+    "Rewound",
     "Role",
     "Sample",
     "SampleSummary",
     "Scope",
+    "Series",
+    "Several",
     "Slug",
     "StoredFile",
     "TrainSpec",

@@ -59,6 +59,11 @@ class Me(Record):
     scope: Scope
     projects: dict[str, Role] = Field(description="the user's roles; an admin may do everything in all projects")
 
+    def may_change(self, project: str) -> bool:
+        """Whether jobs may be submitted and steered in a project with this key."""
+        role = self.projects.get(project)
+        return self.scope == "write" and (self.admin or (role is not None and role.includes(Role.MEMBER)))
+
 
 class Member(Record):
     """A user's role in a project."""

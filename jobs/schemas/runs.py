@@ -17,12 +17,18 @@ class MetricRow(Record):
 
 
 class Histogram(Record):
-    """Counts between fixed edges: `len(edges) == len(counts) + 1`; outliers fall in the end bins."""
+    """Counts between fixed edges: `len(edges) == len(counts) + 1`; outliers fall in the end bins.
+
+    One of a budget of points holds those of `width` steps from `step` on, added up.
+    """
 
     step: int
     name: str
     edges: list[float]
     counts: list[int]
+    width: int = Field(1, description="steps that it may hold: a power of two")
+    merged: int = Field(1, description="histograms that were added up")
+    left_out: int = Field(0, description="histograms of these steps with other edges than the last one has")
 
 
 class SampleSummary(Record):

@@ -125,7 +125,7 @@ def check_stack(data_dir: Path) -> Found:
 def _held(session: Session) -> list[str]:
     leased = [
         f"job {job.id} ({job.status}) still has a lease"
-        for job in jobs.page(session, status=None, kind=None, project=None, after=None, limit=ALL)
+        for job in jobs.page(session, among=None, status=None, kind=None, project=None, after=None, limit=ALL)
         if job.lease_token is not None
     ]
     gpus = [

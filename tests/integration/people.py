@@ -31,6 +31,12 @@ class People:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         return self._http.request(method, path, headers=headers, **options)
 
+    def send(
+        self, method: str, path: str, headers: dict[str, str], body: bytes | None, params: dict[str, str]
+    ) -> httpx.Response:
+        """A request as it is, of which no header or byte is improved."""
+        return self._http.request(method, path, headers=headers, content=body, params=params or None)
+
     def get(self, key: str, path: str) -> httpx.Response:
         return self.ask(key, "GET", path)
 

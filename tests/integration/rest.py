@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import structlog
 import uvicorn
+from fastapi import FastAPI
 
 from api.examples import TRAIN
 from api.main import create_app
@@ -16,10 +17,11 @@ from jobs.settings import get_settings
 
 
 @contextmanager
-def serving() -> Iterator[httpx.Client]:
+def serving(app: FastAPI | None = None) -> Iterator[httpx.Client]:
     """The API on a port of its own, and a client that has the key."""
+    app = app or create_app()
     port = free_port()
-    server = uvicorn.Server(uvicorn.Config(create_app(), port=port, log_level="warning", timeout_graceful_shutdown=3))
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning", timeout_graceful_shutdown=3))
     thread = threading.Thread(target=server.run)
     thread.start()
     key = get_settings().need("api_key")

@@ -99,7 +99,8 @@ def test_what_a_run_has_left_can_be_read(client: httpx.Client) -> None:
     assert rows["has_more"]
     assert client.get(f"{run}/metrics", params={"names": "b"}).json()["data"][-1]["values"] == {"b": 2}
     (histogram,) = client.get(f"{run}/histograms", params={"name": "rareness"}).json()["data"]
-    assert histogram == {"step": 1, "name": "rareness", "edges": [0.0, 0.5, 1.0], "counts": [2, 3]}
+    kept = {"step": 1, "name": "rareness", "edges": [0.0, 0.5, 1.0], "counts": [2, 3]}
+    assert histogram == {**kept, "width": 1, "merged": 1, "left_out": 0}
     (summary,) = client.get(f"{run}/samples", params={"step": 1}).json()["data"]
     assert (summary["passed"], summary["size"], summary["mean_reward"]) == (1, 1, 1.0)
     assert client.get(f"{run}/samples/{summary['id']}").json()["group"] == group

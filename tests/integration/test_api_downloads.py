@@ -86,7 +86,7 @@ def test_the_archive_is_a_tar_of_all(http: httpx.Client) -> None:
         "%2e%2e/%2e%2e/%2e%2e/config.json",
         "/etc/passwd",
         "%2fetc%2fpasswd",
-        "adapter/../config.json",
+        "adapter%2f..%2fconfig.json",
         "adapter",
         "",
         "link",

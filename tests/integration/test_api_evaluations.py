@@ -256,7 +256,7 @@ def test_two_replays_at_most_run_at_once(http: httpx.Client) -> None:
     job_id = trained((1, [completion("7", passed=True, reward=1.0)]))
     with REPLAYING.one(), REPLAYING.one():
         answer = http.post(f"/v1/jobs/{job_id}/replay", json={"rewards": [{"type": "exact"}]})
-        assert refused(answer, 429)["type"] == "urn:calibrl:busy"
+        assert refused(answer, 503)["type"] == "urn:calibrl:busy"
     assert http.post(f"/v1/jobs/{job_id}/replay", json={"rewards": [{"type": "exact"}]}).status_code == 200
 
 

@@ -35,6 +35,9 @@ NEEDS: dict[str, Need] = {
     "POST /v1/jobs/{job_id}/retry": Role.MEMBER,
     "GET /v1/jobs/{job_id}/events": Role.VIEWER,
     "GET /v1/jobs/{job_id}/metrics": Role.VIEWER,
+    "GET /v1/jobs/{job_id}/metrics/names": Role.VIEWER,
+    "GET /v1/metrics": Role.VIEWER,
+    "GET /v1/jobs/{job_id}/exports/tensorboard": Role.VIEWER,
     "GET /v1/jobs/{job_id}/histograms": Role.VIEWER,
     "GET /v1/jobs/{job_id}/samples": Role.VIEWER,
     "GET /v1/jobs/{job_id}/samples/{sample_id}": Role.VIEWER,
@@ -56,6 +59,8 @@ NEEDS: dict[str, Need] = {
     "GET /v1/datasets/{dataset_id}/preview": Role.VIEWER,
     "GET /v1/datasets/{dataset_id}/content": Role.VIEWER,
     "DELETE /v1/datasets/{dataset_id}": Role.MEMBER,
+    "GET /v1/jobs/{job_id}/stream": Role.VIEWER,
+    "GET /v1/stream": ANYBODY,
     "GET /v1/queue": ANYBODY,
     "GET /v1/workers": ANYBODY,
     "POST /v1/workers/{name}/drain": ADMIN,
@@ -96,9 +101,12 @@ BODIES: dict[str, Any] = {
     "POST /v1/keys": {"name": "another"},
 }
 QUERIES = {
+    "GET /v1/jobs/{job_id}/stream": {"max_seconds": "0.1"},
+    "GET /v1/stream": {"max_seconds": "0.1"},
     "POST /v1/datasets/upload": {"name": "a", "project": OWN},
     "GET /v1/jobs/{job_id}/histograms": {"name": "rareness"},
     "GET /v1/evaluations/compare": {"jobs": "{job_id}"},
+    "GET /v1/metrics": {"jobs": "{job_id}", "names": "reward/mean"},
 }
 
 
@@ -122,6 +130,7 @@ def stage(database: str) -> Iterator[tuple[People, dict[str, str], dict[str, str
         keys = {"nobody": "", "outsider": people.add("outsider", {"other": "admin"})}
         keys |= {f"own {role}": people.add(f"own-{role}", {OWN: role.value}) for role in Role}
         keys |= {"service admin": people.add("root", {}, admin=True)}
+        people.add("leaver", {OWN: "viewer"})
         machine("w")
         yield people, keys, _names(admin)
 
@@ -139,7 +148,7 @@ def _names(admin: httpx.Client) -> dict[str, str]:
         "sample_id": str(sample["id"]),
         "sha256": SHA,
         "slug": OWN,
-        "user": "own-viewer",
+        "user": "leaver",
         "name": "w",
         "step": "1",
         "dataset_id": admin.post("/v1/datasets", json={"name": "d", "hub": "a/b", "project": OWN}).json()["id"],
@@ -166,7 +175,7 @@ def test_every_route_for_every_role(stage: tuple[People, dict[str, str], dict[st
         if path == "/v1/users/{name}":
             path = "/v1/users/own-viewer"
         for who, key in keys.items():
-            query = {name: value.format(**names) for name, value in QUERIES.get(route, {}).items()}
+            query = {field: value.format(**names) for field, value in QUERIES.get(route, {}).items()}
             answer = people.ask(key, method, path.format(**names), json=BODIES.get(route), params=query)
             if not _as_expected(NEEDS[route], who, answer):
                 wrong.append(f"{route} by {who}: {answer.status_code} {answer.text[:200]}")

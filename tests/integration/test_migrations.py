@@ -56,3 +56,61 @@ def test_a_model_without_its_migration_is_noticed(empty: str) -> None:
         connection.execute("ALTER TABLE jobs DROP COLUMN message")
     with pytest.raises(CommandError, match="message"):
         command.check(CONFIG)
+
+
+def test_blocks_are_made_of_the_metrics_that_are_there(empty: str) -> None:
+    command.upgrade(CONFIG, "2026_11_24_access")
+    with psycopg.connect(empty, autocommit=True) as connection:
+        connection.execute(
+            'INSERT INTO jobs (id, name, kind, project, "user", priority, labels, gpus, spec, status, attempt, step,'
+            " samples_dropped, log_length, forgiven, preempted) VALUES (gen_random_uuid(), 'j', 'train', 'default',"
+            " 'u', 'normal', '{}', 0, '{}', 'queued', 0, 0, false, 0, 0, false)"
+        )
+        connection.execute(
+            'INSERT INTO metrics SELECT jobs.id, step, now(), CASE step WHEN 33 THEN \'{"a": "NaN"}\'::jsonb'
+            " ELSE jsonb_build_object('a', step) END FROM jobs, generate_series(30, 70) AS step"
+        )
+        command.upgrade(CONFIG, "head")
+        blocks = "SELECT start, first_step, last_step, count, non_finite, min, max, sum, last FROM metric_blocks"
+        found = connection.execute(f"{blocks} ORDER BY start".encode()).fetchall()
+    assert found[:2] == [(0, 30, 31, 2, 0, 30, 31, 61, 31), (32, 32, 63, 31, 1, 32, 63, sum(range(32, 64)) - 33, 63)]
+    assert [row[0] for row in found] == [0, 32, 64]
+
+
+def test_the_feed_begins_with_what_jobs_already_have(empty: str) -> None:
+    command.upgrade(CONFIG, "2026_11_24_queue")
+    with psycopg.connect(empty, autocommit=True) as connection:
+        job, bare = (
+            connection.execute(
+                """
+                INSERT INTO jobs (id, name, kind, project, "user", priority, labels, gpus, spec, status, attempt,
+                                  forgiven, step, preempted, log_length, samples_dropped)
+                VALUES (gen_random_uuid(), 'old', 'train', 'default', 'user', 'normal', '{}', 0, '{}', 'running', 1,
+                        0, 250, false, %s, false)
+                RETURNING id
+                """,
+                [log],
+            ).fetchone()[0]
+            for log in (70_000, 0)
+        )
+        connection.execute(
+            "INSERT INTO metrics (job_id, step, ts, values) SELECT %s, n, now(), '{}' FROM generate_series(1, 250) n",
+            [job],
+        )
+        event = "INSERT INTO events (job_id, type, actor) VALUES (%s, 'queued', 'user')"
+        connection.execute(event, [job])
+        connection.execute(event, [bare])
+        command.upgrade(CONFIG, "head")
+        feed = "SELECT cursor, parts FROM feed WHERE job_id = %s ORDER BY cursor"
+        assert connection.execute(feed, [job]).fetchall() == [
+            (1, [["events", 1, 1]]),
+            (2, [["metrics", 1, 99]]),
+            (3, [["metrics", 100, 199]]),
+            (4, [["metrics", 200, 250]]),
+            (5, [["log", 0, 65_536]]),
+            (6, [["log", 65_536, 70_000]]),
+        ]
+        assert connection.execute(feed, [bare]).fetchall() == [(1, [["events", 2, 2]])]
+        jobs = "SELECT feed FROM jobs ORDER BY feed"
+        assert connection.execute(jobs).fetchall() == [(1,), (6,)]
+        command.downgrade(CONFIG, "2026_11_24_queue")

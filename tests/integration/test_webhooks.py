@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from jobs import webhooks
+from jobs.schemas import JobStatus, Reason
 from jobs.settings import get_settings
 from tests.conftest import eventually
 from tests.integration import life
@@ -74,7 +75,7 @@ def test_what_happens_to_a_job_is_told_and_signed(client: httpx.Client, listener
     hook = client.post(HOOKS, json={"url": listener.url, "events": ["job.queued", "job.failed"]}).json()
     assert hook["secret"].startswith("whsec_")
     job = submitted(client)
-    life.finish(life.claim(), "failed", reason="crashed", message="boom")
+    life.finish(life.claim(), JobStatus.FAILED, reason=Reason.CRASHED, message="boom")
     eventually(lambda: len(listener.seen) >= 2)
     assert sorted(listener.types()) == ["job.failed", "job.queued"]
     for headers, body in listener.seen:

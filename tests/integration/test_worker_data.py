@@ -25,7 +25,6 @@ from tests.integration import life
 from tests.integration.rest import serving
 from worker.standby import Standby
 from worker.supervisor import Supervisor, child_environment
-from worker.tasks import wake
 
 pytestmark = pytest.mark.integration
 ROWS = [{"question": f"What is {n}?", "answer": n, "expert": f"It is {n}."} for n in range(8)]
@@ -47,6 +46,13 @@ def api(request: pytest.FixtureRequest, database: str, monkeypatch: pytest.Monke
     with serving() as client:
         yield client
     fsspec.filesystem("memory").store.clear()
+
+
+def wake() -> None:
+    """What a wake-up makes a worker's process do, here and now."""
+    from worker.tasks import wake as task  # reads the settings
+
+    task()
 
 
 def uploaded(api: httpx.Client, content: bytes = CONTENT, name: str = "my-set") -> str:

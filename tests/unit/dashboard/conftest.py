@@ -17,7 +17,21 @@ from uuid import UUID, uuid4
 import pytest
 from PIL import Image
 
-from jobs.schemas import Checkpoint, Event, Histogram, Job, JobStatus, MetricRow, QueueEntry, Sample, WaitReason
+from jobs.schemas import (
+    Checkpoint,
+    Curves,
+    Event,
+    Histogram,
+    Job,
+    JobStatus,
+    Me,
+    MetricRow,
+    QueueEntry,
+    Role,
+    Sample,
+    WaitReason,
+    Worker,
+)
 
 KEY = "a-key-for-tests"
 BEGAN = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -47,6 +61,10 @@ class World:
     logs: dict[UUID, bytes] = field(default_factory=dict)
     images: dict[str, bytes] = field(default_factory=dict)
     queue: list[QueueEntry] = field(default_factory=list)
+    workers: list[Worker] = field(default_factory=list)
+    me: Me = field(
+        default_factory=lambda: Me(user="ann", admin=False, scope="write", projects={"default": Role.MEMBER})
+    )
     requests: list[str] = field(default_factory=list)
     url: str = ""
 
@@ -205,6 +223,20 @@ def picture() -> bytes:
     return buffer.getvalue()
 
 
+def _curves(world: World, query: dict[str, str]) -> Any:
+    """Buckets of one step each."""
+    series = []
+    for id in map(UUID, query["jobs"].split(",")):
+        for name in query["names"].split(","):
+            rows = [row for row in world.metrics.get(id, []) if isinstance(row.values.get(name), float)]
+            values, steps = [row.values[name] for row in rows], [row.step for row in rows]
+            record = {"job_id": id, "name": name, "start": steps, "first_step": steps, "last_step": steps}
+            record |= {"ts": [row.ts for row in rows], "count": [1] * len(rows), "non_finite": [0] * len(rows)}
+            series.append(record | dict.fromkeys(("min", "max", "mean", "last"), values))
+    last = max((row.step for rows in world.metrics.values() for row in rows), default=None)
+    return Curves(width=1, last_step=last, series=series).model_dump(mode="json")
+
+
 def _answer(world: World, path: str, query: dict[str, str]) -> Any:
     """The records behind a path as JSON, bytes for an image, or None where there is nothing."""
     parts = path.strip("/").split("/")[1:]
@@ -212,7 +244,13 @@ def _answer(world: World, path: str, query: dict[str, str]) -> Any:
         chosen = [job for job in world.jobs.values() if query.get("status") in (None, job.status)]
         return _page(sorted(chosen, key=lambda job: job.created_at, reverse=True), int(query["limit"]))
     if parts == ["queue"]:
-        return _page([entry for entry in world.queue if entry.project == query["project"]], 1000)
+        return _page([entry for entry in world.queue if query.get("project") in (None, entry.project)], 1000)
+    if parts == ["workers"]:
+        return _page(world.workers, 1000)
+    if parts == ["metrics"]:
+        return _curves(world, query)
+    if parts == ["me"]:
+        return world.me.model_dump(mode="json")
     if (job := world.jobs.get(UUID(parts[1]))) is None:
         return None
     if len(parts) == 2:

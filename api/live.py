@@ -1,0 +1,319 @@
+"""The hub of the live streams: one connection that listens, one read for all who stand at the same place.
+
+A stream pulls: it holds the page that it sends and nothing else, so a client that reads slowly costs no memory, and
+one that does not read at all is cut off. No stream holds a database session; pages are read in a few threads.
+"""
+
+import asyncio
+import signal
+import threading
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from types import FrameType, TracebackType
+from typing import Self
+from uuid import UUID
+
+import structlog
+from fastapi.sse import format_sse_event
+from pydantic_core import to_json
+from sqlalchemy.orm import Session
+from starlette.responses import StreamingResponse
+from starlette.types import Message, Receive, Scope, Send
+
+from api.errors import AWAY
+from jobs import db, live
+from jobs.db import session_scope
+from jobs.errors import Busy
+from jobs.live import Page, Place
+from jobs.schemas import Frame
+
+READERS = 4  # threads, and so connections, that read for all streams together
+MOST_STREAMS = 2000  # of one process
+KEEP_ALIVE_SECONDS = 15.0
+SEND_SECONDS = 20.0  # a client that has not taken a page by then is cut off
+RETRY_SECONDS = 1.0  # between two tries at a database that is away
+HELD_SECONDS = 0.1  # between two looks at what a running transaction holds back
+PACE_SECONDS = 0.05  # between two reads for the stream of all jobs: many transactions are then one page
+RECENT_BYTES = 1_000_000  # of pages that a topic keeps for those who come a little later
+PING = b": still here\n\n"
+HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+
+Projects = frozenset[str] | None  # those whose jobs a client may see; None: all
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A page as it goes over the wire: a text for each frame, with the project of its job."""
+
+    place: Place
+    frames: tuple[tuple[str, bytes], ...]
+    ended: bool
+    held: bool
+
+    @classmethod
+    def of(cls, page: Page) -> Self:
+        frames = tuple((shown.project, encode(shown.frame)) for shown in page.shown)
+        return cls(page.place, frames, page.ended, page.held)
+
+    def seen_by(self, projects: Projects) -> bytes:
+        """What a client may see of it; a frame that names no project is for all."""
+        mine = (text for project, text in self.frames if projects is None or not project or project in projects)
+        return b"".join(mine)
+
+    @property
+    def size(self) -> int:
+        return sum(len(text) for _, text in self.frames)
+
+
+def encode(frame: Frame) -> bytes:
+    """A frame as a server-sent event."""
+    data = None if frame.event is None else to_json(frame.data, inf_nan_mode="null").decode()
+    return format_sse_event(event=frame.event, id=frame.id, data_str=data)
+
+
+class Topic:
+    """What the streams of one job share, or those of all jobs: reads under way, and the pages that were read last."""
+
+    def __init__(self, read: Callable[[Place], Page], pool: ThreadPoolExecutor, pace: float = 0.0) -> None:
+        self.streams = 0
+        self._read = read
+        self._pool = pool
+        self._pace = pace
+        self._read_at = -pace
+        self._version = 0
+        self._woken = asyncio.Event()
+        self._reading: dict[tuple[Place, int], asyncio.Task[Encoded]] = {}
+        self._recent: OrderedDict[Place, Encoded] = OrderedDict()
+
+    def wake(self) -> None:
+        """Something has changed since whatever is being read."""
+        self._version += 1
+        self._woken.set()
+        self._woken = asyncio.Event()
+
+    def close(self) -> None:
+        """Give up what is being read."""
+        for task in self._reading.values():
+            task.cancel()
+
+    async def follow(self, place: Place) -> Encoded | None:
+        """The page after a place; None where there is none yet, and something has happened since it was asked for."""
+        if place in self._recent:
+            return self._recent[place]
+        woken, key = self._woken, (place, self._version)
+        if key not in self._reading:
+            self._reading[key] = asyncio.create_task(self._fetch(key))
+        page = await asyncio.shield(self._reading[key])
+        if page.place != place or page.ended:
+            return page
+        try:
+            async with asyncio.timeout(HELD_SECONDS if page.held else None):
+                await woken.wait()
+        except TimeoutError:
+            if woken is self._woken:  # the first of those who wait
+                self.wake()
+        return None
+
+    async def _fetch(self, key: tuple[Place, int]) -> Encoded:
+        loop = asyncio.get_running_loop()
+        place = key[0]
+        try:
+            await asyncio.sleep(self._read_at + self._pace - loop.time())
+            self._read_at = loop.time()
+            page = await loop.run_in_executor(self._pool, partial(_read_encoded, self._read, place))
+        except AWAY as error:
+            log.warning("streams wait for the database", error=str(error).partition("\n")[0])
+            await asyncio.sleep(RETRY_SECONDS)
+            page = Encoded(place, (), ended=False, held=True)
+        finally:
+            del self._reading[key]
+        if page.place != place and not page.ended:  # an ended job may be tried again
+            self._keep(place, page)
+        return page
+
+    def _keep(self, place: Place, page: Encoded) -> None:
+        self._recent[place] = page
+        while sum(each.size for each in self._recent.values()) > RECENT_BYTES:
+            self._recent.popitem(last=False)
+
+
+def _read_encoded(read: Callable[[Place], Page], place: Place) -> Encoded:
+    return Encoded.of(read(place))
+
+
+class Hub:
+    """All streams of this process. `streams` is how many there are."""
+
+    def __init__(self) -> None:
+        self.streams = 0
+        self._closed = False
+        self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="live")
+        self._topics: dict[str | None, Topic] = {}  # by the job's id, as notifications name it; None: of all
+
+    async def __aenter__(self) -> Self:
+        self._listener = asyncio.create_task(self._listen())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+        self._listener.cancel()
+        await asyncio.wait([self._listener])
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def check_room(self) -> None:
+        """Raises Busy where there are as many streams as there may be."""
+        if self.streams >= MOST_STREAMS:
+            raise Busy(f"This process has {self.streams} streams, as many as it may.")
+
+    def close(self) -> None:
+        """End all streams, now; their clients come back with the id that they saw last."""
+        self._closed = True
+        self._wake_all()
+
+    async def read(self, what: Callable[[Session], Page]) -> Encoded:
+        """A page, read in one of the hub's threads."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._pool, partial(_in_session, what))
+
+    async def stream(
+        self, job_id: UUID | None, start: Place | Encoded, *, seconds: float, projects: Projects = None
+    ) -> AsyncGenerator[bytes, None]:
+        """Server-sent events of a job, or with None of all, from a place or a page on, for so long at most."""
+        clock = asyncio.get_running_loop().time
+        until = clock() + seconds
+        async with self._topic(job_id) as topic:
+            page: Encoded | None = start if isinstance(start, Encoded) else None
+            place = start.place if isinstance(start, Encoded) else start
+            if page is None:
+                yield PING  # there may be nothing to send for long, and its client wants to know that it is heard
+            while not self._closed:
+                if page is not None:
+                    if data := page.seen_by(projects):
+                        yield data
+                    if page.ended:
+                        return
+                    place = page.place
+                left = until - clock()
+                if left <= 0:
+                    return
+                try:
+                    async with asyncio.timeout(min(KEEP_ALIVE_SECONDS, left)):
+                        page = await _next(topic, place, lambda: self._closed)
+                except TimeoutError:
+                    page = None
+                    yield PING
+
+    @asynccontextmanager
+    async def _topic(self, job_id: UUID | None) -> AsyncIterator[Topic]:
+        key = str(job_id) if job_id else None
+        topic = self._topics.get(key)
+        if topic is None:
+            topic = self._topics[key] = Topic(partial(_page_of, job_id), self._pool, 0.0 if job_id else PACE_SECONDS)
+        topic.streams += 1
+        self.streams += 1
+        try:
+            yield topic
+        finally:
+            self.streams -= 1
+            topic.streams -= 1
+            if not topic.streams:
+                topic.close()
+                del self._topics[key]
+
+    async def _listen(self) -> None:
+        """Wake whoever a notification is for, until cancelled; while there is no connection, all now and then."""
+        wait = 0.1
+        while True:
+            try:
+                async with aclosing(db.notifications()) as told:
+                    async for payload in told:
+                        wait = 0.1
+                        if payload is None:
+                            self._wake_all()
+                        else:
+                            self._wake(payload)
+            except Exception as error:  # the task outlives every outage
+                log.warning("streams can't listen", error=str(error).partition("\n")[0])
+            await asyncio.sleep(wait)
+            wait = min(2 * wait, 2.0)
+            self._wake_all()
+
+    def _wake(self, job_id: str) -> None:
+        for topic in (self._topics.get(job_id), self._topics.get(None)):
+            if topic is not None:
+                topic.wake()
+
+    def _wake_all(self) -> None:
+        for topic in self._topics.values():
+            topic.wake()
+
+
+async def _next(topic: Topic, place: Place, closed: Callable[[], bool]) -> Encoded | None:
+    page = None
+    while page is None and not closed():
+        page = await topic.follow(place)
+    return page
+
+
+def _in_session(what: Callable[[Session], Page]) -> Encoded:
+    with session_scope() as session:
+        return Encoded.of(what(session))
+
+
+def _page_of(job_id: UUID | None, place: Place) -> Page:
+    with session_scope() as session:
+        return live.of_job(session, job_id, place) if job_id else live.of_all(session, place)
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events from a generator, which is closed with the connection; a client that does not read is cut
+    off."""
+
+    def __init__(self, events: AsyncGenerator[bytes, None]) -> None:
+        super().__init__(events, headers=HEADERS, media_type="text/event-stream")
+        self._events = events
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_in_time(message: Message) -> None:
+            async with asyncio.timeout(SEND_SECONDS):
+                await send(message)
+
+        async with aclosing(self._events):
+            try:
+                await super().__call__(scope, receive, send_in_time)
+            except TimeoutError:
+                log.info("stream cut off: its client does not read", path=scope["path"])
+
+
+@contextmanager
+def told_to_stop(call: Callable[[], None]) -> Iterator[None]:
+    """Calls something as soon as this process is told to end: uvicorn waits for open answers, and tells them nothing.
+
+    Only in the main thread, where signals are; elsewhere whoever runs the server bounds its wait.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(call)
+        known = before[signal.Signals(number)]
+        if callable(known):
+            known(number, frame)
+
+    for number in before:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number, known in before.items():
+            signal.signal(number, known)

@@ -1,0 +1,120 @@
+"""Curves of one or more jobs within a budget of points."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from itertools import groupby
+from operator import attrgetter
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Query
+from fastapi.responses import StreamingResponse
+from sqlalchemy.orm import Session
+
+from api.buckets import Width, chosen_width, refusal
+from api.deps import BIGGEST_STEP, Asker, Db
+from api.tables import CONTENT, ChosenFormat, streamed
+from jobs.repository import curves, jobs
+from jobs.schemas import Curves, Series
+
+MOST_JOBS, MOST_NAMES = 32, 64
+MOST_BUCKETS = 250_000  # of one answer: some 30 MB of JSON
+COLUMNS = {
+    "job_id": str,
+    "name": str,
+    "start": int,
+    "first_step": int,
+    "last_step": int,
+    "ts": datetime,
+    "count": int,
+    "non_finite": int,
+    "min": float,
+    "max": float,
+    "mean": float,
+    "last": float,
+}
+router = APIRouter(prefix="/metrics", tags=["runs"])
+Jobs = Annotated[str, Query(max_length=2000, description=f"ids, comma-separated; at most {MOST_JOBS}")]
+Names = Annotated[
+    str,
+    Query(
+        max_length=8000,
+        description=f"comma-separated, at most {MOST_NAMES}; one that ends in * stands for all that begin so",
+        examples=["reward/*,loss/total"],
+    ),
+]
+Points = Annotated[int, Query(ge=1, le=5000, description="most buckets a curve")]
+FromStep = Annotated[int, Query(ge=0, le=BIGGEST_STEP, description="buckets from that with this step on")]
+ToStep = Annotated[int | None, Query(ge=0, le=BIGGEST_STEP, description="up to that with this one; none: to the end")]
+
+
+@router.get("", response_model=Curves, responses={200: {"content": CONTENT}})
+def compare_metrics(
+    session: Db,
+    caller: Asker,
+    format: ChosenFormat,
+    jobs: Jobs,
+    names: Names,
+    points: Points = 1000,
+    from_step: FromStep = 0,
+    to_step: ToStep = None,
+    width: Width = None,
+) -> Curves | StreamingResponse:
+    """Curves in buckets that no spike is lost in: the least, the greatest, the mean and the last value of each.
+
+    A bucket is as many steps wide as keeps all within `points`, a power of two, and begins at a multiple of that: it
+    only changes when the width doubles, or when a job goes back to an earlier step. JSON has lists a curve; CSV and
+    Parquet a row a bucket.
+    """
+    ids = _job_ids(session, jobs, caller.projects)
+    chosen = _chosen_names(session, ids, names)
+    newest = curves.last_step(session, ids)
+    last = to_step if to_step is not None else max(newest or 0, from_step)
+    if last < from_step:
+        raise refusal("to_step", "is before from_step")
+    width = chosen_width(width, from_step, last, points)
+    if (last // width - from_step // width + 1) * len(ids) * len(chosen) > MOST_BUCKETS:
+        of_width = f"{len(chosen)} metrics of {len(ids)} jobs in so many buckets are more than {MOST_BUCKETS} in all"
+        raise refusal("points", f"{of_width}: ask for fewer points, names or jobs, or a greater width")
+    found = curves.buckets(session, ids, chosen, width=width, first=from_step, last=last)
+    if format != "json":
+        rows = [(str(row.job_id), *row[1:]) for row in found]
+        return streamed(format, "curves", COLUMNS, [rows])
+    return Curves(width=width, last_step=newest, series=[_series(of_one) for _, of_one in groupby(found, key=_CURVE)])
+
+
+_CURVE = attrgetter("job_id", "name")
+
+
+def _series(found: Iterable[Any]) -> Series:
+    rows = list(found)
+    lists = dict(zip(list(COLUMNS)[2:], map(list, zip(*(row[2:] for row in rows), strict=True)), strict=True))
+    return Series.model_validate({"job_id": rows[0].job_id, "name": rows[0].name, **lists})
+
+
+def _job_ids(session: Session, given: str, projects: frozenset[str] | None) -> list[UUID]:
+    ids = []
+    for text in _listed(given):
+        try:
+            ids.append(UUID(text))
+        except ValueError:
+            raise refusal("jobs", f"{text[:50]!r} is no id of a job") from None
+    if not 0 < len(ids) <= MOST_JOBS:
+        raise refusal("jobs", f"names {len(ids)} jobs; give 1 to {MOST_JOBS}")
+    return [job.id for job in jobs.several(session, ids, projects)]
+
+
+def _chosen_names(session: Session, ids: Sequence[UUID], given: str) -> list[str]:
+    wanted = _listed(given)
+    families = tuple(name[:-1] for name in wanted if name.endswith("*"))
+    chosen = {name for name in wanted if not name.endswith("*")}
+    if families:
+        known = (row.name for id in ids for row in curves.names(session, id))
+        chosen |= {name for name in known if name.startswith(families)}
+    if len(chosen) > MOST_NAMES or not wanted:
+        raise refusal("names", f"stands for {len(chosen)} metrics; give 1 to {MOST_NAMES}")
+    return sorted(chosen)
+
+
+def _listed(given: str) -> list[str]:
+    return list(dict.fromkeys(filter(None, (part.strip() for part in given.split(",")))))

@@ -1,0 +1,28 @@
+"""A job's metrics as other tools keep them."""
+
+from collections.abc import Iterator
+
+from fastapi import APIRouter
+from fastapi.responses import StreamingResponse
+
+from api import steps, tensorboard
+from api.deps import ExistingJob
+from api.tables import attachment
+from jobs import models
+
+MEDIA_TYPE = "application/octet-stream"
+router = APIRouter(prefix="/jobs/{job_id}/exports", tags=["runs"])
+CONTENT = {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}}
+
+
+@router.get("/tensorboard", response_class=StreamingResponse, responses={200: {"content": CONTENT}})
+def export_tensorboard(job: ExistingJob) -> StreamingResponse:
+    """All metrics so far as an event file for TensorBoard."""
+    name = f"events.out.tfevents.{job.created_at.timestamp():.0f}.{job.id}"
+    return attachment(name, MEDIA_TYPE, _events(job))
+
+
+def _events(job: models.Job) -> Iterator[bytes]:
+    yield tensorboard.header(job.created_at)
+    for page in steps.pages(job.id):
+        yield b"".join(tensorboard.scalars(*row) for row in page)

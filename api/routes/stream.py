@@ -1,0 +1,71 @@
+"""Live streams: what happens to a job, or to all, as server-sent events."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Query, Request
+from starlette.responses import StreamingResponse
+
+from api.deps import Asker, ExistingJob
+from api.live import Encoded, EventStream, Hub
+from jobs import live
+from jobs.errors import FieldError, Invalid
+from jobs.live import Place
+
+router = APIRouter(tags=["live"])
+HOUR, DAY = 3600.0, 86_400.0
+DOCUMENTED: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "Server-sent events: see docs/api.md, Live streams",
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    }
+}
+
+
+async def _seen(
+    after: Annotated[
+        str | None, Query(max_length=64, description="id of the last frame seen; 0: from the beginning")
+    ] = None,
+    last_event_id: Annotated[str | None, Header(max_length=64, description="the same, and first")] = None,
+) -> str | None:
+    return last_event_id or after  # a browser that connects again sends the header, and its old address
+
+
+Seen = Annotated[str | None, Depends(_seen)]
+Seconds = Annotated[float, Query(gt=0, le=DAY, description="the stream ends after so long; its client comes back")]
+
+
+async def _hub(request: Request) -> Hub:
+    hub: Hub = request.app.state.hub
+    hub.check_room()
+    return hub
+
+
+Streams = Annotated[Hub, Depends(_hub)]
+
+
+@router.get("/jobs/{job_id}/stream", response_class=StreamingResponse, responses=DOCUMENTED)
+async def stream_job(job: ExistingJob, hub: Streams, seen: Seen = None, max_seconds: Seconds = HOUR) -> EventStream:
+    """What happens to a job, until it has ended. Without an id it begins with the job as it stands; what came before
+    that is in the other routes."""
+    start = _place(seen, 1) if seen else Encoded.of(live.begin(job))
+    if isinstance(start, Place) and start.row > (job.feed,):
+        raise _unusable(f"the job's stream is only at {job.feed}")
+    return EventStream(hub.stream(job.id, start, seconds=max_seconds))
+
+
+@router.get("/stream", response_class=StreamingResponse, responses=DOCUMENTED)
+async def stream_all(hub: Streams, caller: Asker, seen: Seen = None, max_seconds: Seconds = HOUR) -> EventStream:
+    """How the jobs of your projects stand, and their events, in the order of the commits, from now or an id on."""
+    start = _place(seen, 2) if seen else await hub.read(live.begin_all)
+    return EventStream(hub.stream(None, start, seconds=max_seconds, projects=caller.projects))
+
+
+def _place(text: str, numbers: int) -> Place:
+    try:
+        return Place.parse(text, numbers)
+    except ValueError as error:
+        raise _unusable(str(error)) from None
+
+
+def _unusable(message: str) -> Invalid:
+    return Invalid("The stream can't go on from there.", (FieldError("after", message),))

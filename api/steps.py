@@ -1,0 +1,32 @@
+"""All of a job's metrics, page by page, for answers that are sent as they are read."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from uuid import UUID
+
+from jobs.db import session_scope
+from jobs.repository import metrics
+
+PAGE = 2000  # steps
+Step = tuple[int, datetime, dict[str, float]]
+
+
+def pages(
+    job_id: UUID, names: list[str] | None = None, after_step: int = -1, most: int | None = None
+) -> Iterator[list[Step]]:
+    """Pages of (step, time, values) past a step, ascending, at most so many steps in all.
+
+    Each page has a session of its own: a client that reads slowly holds no connection to the database. What is written
+    meanwhile is read too.
+    """
+    left = most
+    while left is None or left > 0:
+        limit = PAGE if left is None else min(PAGE, left)
+        with session_scope() as session:
+            found = metrics.page(session, job_id, names=names, after_step=after_step, limit=limit)
+        if found:
+            yield [(step, ts, {name: float(value) for name, value in values.items()}) for step, ts, values in found]
+            after_step = found[-1][0]
+        if len(found) < limit:
+            return
+        left = None if left is None else left - len(found)

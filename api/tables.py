@@ -1,0 +1,127 @@
+"""Tables as JSON, CSV or Parquet, as a client chooses by `?format=` or by its Accept header.
+
+In CSV a text that a spreadsheet would take for a formula (one that begins with = + - @, a tab or a line break) has an
+apostrophe before it: names of metrics are what a trainer says, and must stay data. Parquet has them as they are.
+"""
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from math import isfinite, isnan
+from typing import Annotated, Any, Literal
+
+from fastapi import Depends, Header, Query
+from fastapi.responses import StreamingResponse
+
+Format = Literal["json", "csv", "parquet"]
+Rows = Sequence[Sequence[Any]]
+MEDIA_TYPES: dict[Format, str] = {"csv": "text/csv", "parquet": "application/vnd.apache.parquet"}
+CONTENT = {media: {"schema": {"type": "string", "format": "binary"}} for media in MEDIA_TYPES.values()}
+_FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")  # the last four are the first four in full width
+
+
+def _chosen(
+    format: Annotated[Format | None, Query(description="else the Accept header says; JSON by default")] = None,
+    accept: Annotated[str, Header(include_in_schema=False)] = "",
+) -> Format:
+    if format is not None:
+        return format
+    given = [each.partition(";")[0].strip().lower() for each in accept.split(",")]
+    known: dict[str, Format] = {"application/json": "json", **{media: name for name, media in MEDIA_TYPES.items()}}
+    return next((known[media] for media in given if media in known), "json")
+
+
+ChosenFormat = Annotated[Format, Depends(_chosen)]
+
+
+def streamed(format: Format, name: str, columns: Mapping[str, type], pages: Iterable[Rows]) -> StreamingResponse:
+    """A file called `name`.csv or .parquet, sent as the pages of rows come.
+
+    `columns` gives each column's type: int, float, str or datetime; None stands for no value in any of them.
+    """
+    write = _csv if format == "csv" else _parquet
+    return attachment(f"{name}.{format}", MEDIA_TYPES[format], write(columns, pages))
+
+
+def attachment(name: str, media_type: str, content: Iterator[bytes]) -> StreamingResponse:
+    """A file to keep, sent as its content comes. The name has no characters but letters, digits, dots and dashes."""
+    headers = {"Content-Disposition": f'attachment; filename="{name}"', "X-Content-Type-Options": "nosniff"}
+    return StreamingResponse(content, media_type=media_type, headers=headers)
+
+
+def inert(text: str) -> str:
+    """The text as a cell of CSV that no spreadsheet takes for a formula."""
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def _cell(value: Any) -> str:
+    match value:
+        case None:
+            return ""
+        case float():
+            return (
+                repr(value) if isfinite(value) else "NaN" if isnan(value) else "Infinity" if value > 0 else "-Infinity"
+            )
+        case datetime():
+            return value.isoformat()
+        case int():
+            return str(value)
+    return inert(str(value))
+
+
+def _csv(columns: Mapping[str, type], pages: Iterable[Rows]) -> Iterator[bytes]:
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(map(inert, columns))
+    for rows in pages:
+        writer.writerows(map(_cell, row) for row in rows)
+        yield text.getvalue().encode()
+        text.seek(0)
+        text.truncate()
+    yield text.getvalue().encode()
+
+
+class _Outlet(io.RawIOBase):
+    """A file to write to, whose content is taken away in pieces."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._pieces.append(bytes(data))
+        self._size += len(self._pieces[-1])
+        return len(self._pieces[-1])
+
+    def tell(self) -> int:
+        return self._size
+
+    def taken(self) -> bytes:
+        """What was written since this was asked last."""
+        data, self._pieces = b"".join(self._pieces), []
+        return data
+
+
+def _parquet(columns: Mapping[str, type], pages: Iterable[Rows]) -> Iterator[bytes]:
+    import pyarrow  # not at the top: 40 MB that only this needs
+    from pyarrow import parquet
+
+    kinds = {
+        int: pyarrow.int64(),
+        float: pyarrow.float64(),
+        str: pyarrow.string(),
+        datetime: pyarrow.timestamp("us", "UTC"),
+    }
+    schema = pyarrow.schema([(name, kinds[kind]) for name, kind in columns.items()])
+    outlet = _Outlet()
+    with parquet.ParquetWriter(outlet, schema) as writer:
+        for rows in pages:
+            values = zip(*rows, strict=True) if rows else ((),) * len(columns)
+            arrays = [pyarrow.array(column, field.type) for column, field in zip(values, schema, strict=True)]
+            writer.write_batch(pyarrow.record_batch(arrays, schema=schema))
+            yield outlet.taken()
+    yield outlet.taken()

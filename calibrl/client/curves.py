@@ -1,0 +1,134 @@
+"""Curves: metrics step by step or within a budget of points, histograms, and what can be taken elsewhere."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+from uuid import UUID
+
+import httpx
+
+from calibrl.client.connection import TIMEOUT, Connection, JobId, checked, job_path
+from calibrl.client.errors import CalibrlError
+from jobs.schemas import Curves as CurvesRecord
+from jobs.schemas import Histogram, Job, MetricName, MetricRow, Page
+
+if TYPE_CHECKING:
+    import pandas
+
+ExportFormat = Literal["csv", "parquet", "tensorboard"]
+PAGE = 5000  # steps
+
+
+class Curves(Connection):
+    """Curves: metrics step by step or within a budget of points, histograms, and what can be taken elsewhere."""
+
+    def metrics(
+        self, id: JobId, *, names: list[str] | None = None, after_step: int = 0, limit: int = 1000
+    ) -> Page[MetricRow]:
+        """Metrics of the steps past `after_step`, ascending; all names, or those given."""
+        wanted = ",".join(names) if names is not None else None
+        return self._get(Page[MetricRow], job_path(id, "metrics"), names=wanted, after_step=after_step, limit=limit)
+
+    def all_metrics(self, id: JobId, names: list[str] | None = None, *, after_step: int = -1) -> "Metrics":
+        """Metrics of all steps past `after_step`, read when they are asked for; all names, or those given."""
+        return Metrics(self, id, names, after_step)
+
+    def metric_names(self, id: JobId) -> list[MetricName]:
+        """The metrics that a job has reported, by name, with the last value of each."""
+        return self._get(Page[MetricName], job_path(id, "metrics", "names")).data
+
+    def series(
+        self,
+        jobs: JobId | Job | Sequence[JobId | Job],
+        names: str | Sequence[str],
+        *,
+        points: int = 1000,
+        from_step: int = 0,
+        to_step: int | None = None,
+        width: int | None = None,
+    ) -> CurvesRecord:
+        """Curves of at most 32 jobs and 64 metrics (`reward/*`: a family) within so many points each; no spike is lost.
+
+        `width` gives the steps a bucket, a power of two, in place of what `points` leads to: see `Curves`.
+        """
+        several = [jobs] if isinstance(jobs, UUID | str | Job) else jobs
+        ids = ",".join(str(job.id if isinstance(job, Job) else job) for job in several)
+        wanted = names if isinstance(names, str) else ",".join(names)
+        limits = {"points": points, "from_step": from_step, "to_step": to_step, "width": width}
+        return self._get(CurvesRecord, "/v1/metrics", jobs=ids, names=wanted, **limits)
+
+    def histograms(
+        self,
+        id: JobId,
+        name: str,
+        *,
+        after_step: int = 0,
+        limit: int = 1000,
+        points: int | None = None,
+        width: int | None = None,
+    ) -> Page[Histogram]:
+        """One histogram's history past `after_step`, ascending; with `points`, all of it in at most as many sums."""
+        bounds = {"after_step": after_step, "limit": limit, "points": points, "width": width}
+        return self._get(Page[Histogram], job_path(id, "histograms"), name=name, **bounds)
+
+    def export(self, id: JobId, format: ExportFormat, path: Path) -> Path:
+        """Write a job's metrics into a file, which is there only once it is whole; `tensorboard`: an event file."""
+        where = job_path(id, "exports", "tensorboard") if format == "tensorboard" else job_path(id, "metrics")
+        params = {} if format == "tensorboard" else {"format": format}
+        part = path.with_name(f"{path.name}.part")
+        try:
+            with part.open("wb") as file:
+                for data in self._streamed(where, params):
+                    file.write(data)
+            part.replace(path)
+        except OSError as error:
+            raise CalibrlError(f"{path} can't be written: {error.strerror or error}") from error
+        finally:
+            part.unlink(missing_ok=True)
+        return path
+
+    def _streamed(self, path: str, params: dict[str, str]) -> Iterator[bytes]:
+        try:
+            with self._http.stream("GET", path, params=params, timeout=TIMEOUT) as response:
+                if not response.is_success:
+                    response.read()
+                yield from checked(response).iter_bytes()
+        except httpx.HTTPError as error:
+            raise CalibrlError(f"{self.url} broke off {path}: {error}") from error
+
+
+class Metrics:
+    """A job's metrics, step by step. Iterating reads page after page; `rows` and `to_pandas` read all."""
+
+    def __init__(self, client: Curves, job: JobId, names: list[str] | None, after_step: int) -> None:
+        self._client, self._job, self._names, self._after = client, job, names, after_step
+
+    def __iter__(self) -> Iterator[MetricRow]:
+        after, more = self._after, True
+        while more:
+            page = self._client.metrics(self._job, names=self._names, after_step=after, limit=PAGE)
+            yield from page.data
+            more = page.has_more
+            after = page.data[-1].step if page.data else after
+
+    @property
+    def rows(self) -> list[MetricRow]:
+        """All steps, ascending."""
+        return list(self)
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """A frame with a row a step (its index) and the columns `ts` and, by name, one a metric; NaN where it has none.
+
+        Raises CalibrlError where pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise CalibrlError("pandas is not installed: `pip install pandas`") from error
+        rows = self.rows
+        names = sorted({name for row in rows for name in row.values})
+        columns = {name: [float(row.values.get(name, "nan")) for row in rows] for name in names}
+        index = pandas.Index([row.step for row in rows], name="step", dtype="int64")
+        frame = pandas.DataFrame(columns, index=index, dtype="float64")
+        frame.insert(0, "ts", pandas.to_datetime([row.ts for row in rows], utc=True), allow_duplicates=True)
+        return frame

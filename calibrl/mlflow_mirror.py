@@ -1,0 +1,135 @@
+"""A job as a run of MLflow: its spec as parameters, its metrics by step, its end. Needs `pip install calibrl[mlflow]`.
+
+What the run holds is noted in its own tags, after every batch, so that another call goes on where the last one ended.
+MLflow takes no metric back: where the job has gone back to an earlier checkpoint, the run is deleted and begun anew.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from uuid import UUID
+
+from calibrl.client import CalibrlError, Client
+from jobs.schemas import Job, JobStatus, MetricRow
+
+JOB, STEP, TIME = "calibrl.job", "calibrl.last_step", "calibrl.last_ts"  # tags
+BATCH = 1000  # metrics of one request: the most that MLflow takes
+PARAMETERS = 100  # the same for parameters
+LONGEST = 250, 6000  # characters of a parameter's name, and of its value
+ENDS = {JobStatus.SUCCEEDED: "FINISHED", JobStatus.FAILED: "FAILED", JobStatus.CANCELLED: "KILLED"}
+_NO_NAME = re.compile(r"[^\w. /:\-]", re.ASCII)
+
+
+class Mirror:
+    """Keeps one run of an MLflow experiment like a job. Raises CalibrlError where MLflow refuses or is not there."""
+
+    def __init__(self, client: Client, job_id: UUID, uri: str, experiment: str) -> None:
+        try:
+            from mlflow import MlflowClient
+        except ImportError as error:
+            raise CalibrlError("MLflow is not installed: `pip install 'calibrl[mlflow]'`") from error
+        self._client, self._job_id, self._experiment = client, job_id, experiment
+        with _explained(uri):
+            self._mlflow = MlflowClient(tracking_uri=uri)
+
+    def update(self) -> tuple[str, int, bool]:
+        """Bring the run up to date: its id, the steps that were new to it, and whether the job has ended."""
+        job = self._client.job(self._job_id)  # read first: what it tells last is then read too
+        with _explained(self._experiment):
+            run = self._run(job)
+            rows = self._new_rows(run)
+            if rows is None:
+                self._mlflow.delete_run(run.info.run_id)
+                run = self._begun(job)
+                rows = self._client.all_metrics(job.id)
+            steps = self._log(run.info.run_id, iter(rows))
+            if job.status.final:
+                self._mlflow.set_terminated(run.info.run_id, ENDS[job.status])
+            elif run.info.status != "RUNNING":  # a job that was tried again
+                self._mlflow.update_run(run.info.run_id, status="RUNNING")
+        return run.info.run_id, steps, job.status.final
+
+    def _run(self, job: Job) -> Any:
+        experiment = self._mlflow.get_experiment_by_name(self._experiment)
+        if experiment is None:
+            return self._begun(job)
+        found = self._mlflow.search_runs([experiment.experiment_id], f"tags.`{JOB}` = '{job.id}'", max_results=1)
+        return found[0] if found else self._begun(job)
+
+    def _begun(self, job: Job) -> Any:
+        experiment = self._mlflow.get_experiment_by_name(self._experiment)
+        id = experiment.experiment_id if experiment else self._mlflow.create_experiment(self._experiment)
+        tags = {JOB: str(job.id), "calibrl.project": job.project, "mlflow.user": job.user}
+        run = self._mlflow.create_run(id, tags=tags, run_name=job.name)
+        for some in _parts(list(_parameters(job.spec)), PARAMETERS):
+            self._mlflow.log_batch(run.info.run_id, params=some)
+        return run
+
+    def _new_rows(self, run: Any) -> Iterator[MetricRow] | None:
+        """What the run does not hold yet; None where it holds steps that the job has taken back."""
+        tags = run.data.tags
+        if STEP not in tags:
+            return iter(self._client.all_metrics(self._job_id))
+        step = int(tags[STEP])
+        rows = iter(self._client.all_metrics(self._job_id, after_step=step - 1))
+        last = next(rows, None)
+        known = last is not None and (last.step, last.ts.isoformat()) == (step, tags[TIME])
+        return rows if known else None
+
+    def _log(self, run_id: str, rows: Iterator[MetricRow]) -> int:
+        from mlflow.entities import Metric, RunTag
+
+        steps = 0
+        metrics: list[Any] = []
+        last: list[Any] = []
+        for row in rows:
+            if metrics and len(metrics) + len(row.values) > BATCH:
+                self._send(run_id, metrics, last)
+                metrics = []
+            time = int(row.ts.timestamp() * 1000)
+            metrics += [Metric(_name(name), float(value), time, row.step) for name, value in row.values.items()]
+            last = [RunTag(STEP, str(row.step)), RunTag(TIME, row.ts.isoformat())]
+            steps += 1
+        if metrics:
+            self._send(run_id, metrics, last)
+        return steps
+
+    def _send(self, run_id: str, metrics: list[Any], last: list[Any]) -> None:
+        for some in _parts(metrics, BATCH):
+            self._mlflow.log_batch(run_id, metrics=some)
+        self._mlflow.log_batch(run_id, tags=last)  # after them: what was sent, and not noted, is sent again
+
+
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        raise CalibrlError(f"MLflow can't do this ({what}): {error}") from error
+
+
+def _parts(items: list[Any], size: int) -> Iterator[list[Any]]:
+    yield from (items[first : first + size] for first in range(0, len(items), size))
+
+
+def _name(name: str) -> str:
+    """A metric's name of the characters that MLflow takes."""
+    return _NO_NAME.sub("_", name)[: LONGEST[0]]
+
+
+def _parameters(spec: dict[str, Any]) -> Iterator[Any]:
+    """A spec's fields by their paths: `algorithm.clip_low`."""
+    from mlflow.entities import Param
+
+    def walk(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+        items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        for key, item in items:
+            yield from walk(item, f"{path}.{key}" if path else str(key))
+        if not items:
+            yield path, value
+
+    for path, value in walk(spec, ""):
+        yield Param(_name(path), str(value)[: LONGEST[1]])

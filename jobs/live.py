@@ -1,0 +1,272 @@
+"""What a live stream sends, made of the feed's rows and of what the tables hold now.
+
+A row names what a transaction changed, and its content is read later: what has changed again since then is sent as it
+is now, what is gone is left out, and a later row tells of either. So whoever has seen all rows has what REST says.
+"""
+
+import codecs
+import re
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple, Self
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from jobs import models
+from jobs.repository import checkpoints, feed, jobs, logs
+from jobs.schemas import (
+    Checkpoint,
+    Ended,
+    Event,
+    Frame,
+    Histogram,
+    Job,
+    LogPiece,
+    MetricRow,
+    Record,
+    Rewound,
+    SampleSummary,
+    Several,
+)
+
+ROWS = 100  # of the feed in a page, at most
+BYTES = 500_000  # after which a page takes no further row; an estimate
+_BYTES_OF = {"metrics": 1500, "histograms": 3000}  # of a step
+_CHARACTER = 4  # bytes of the longest
+
+
+class Place(NamedTuple):
+    """Where a reader stands: behind a row of the feed, or behind the first `part` parts of it.
+
+    `row` is (cursor) in a job's stream and (xid, id) in that of all jobs.
+    """
+
+    row: tuple[int, ...]
+    part: int | None = None
+
+    @classmethod
+    def parse(cls, text: str, numbers: int) -> Self:
+        """A place as a frame's id writes it, in a stream whose rows have so many numbers; "0" is the beginning.
+
+        Raises:
+            ValueError: it is none.
+        """
+        if text == "0":
+            return cls((0,) * numbers)
+        found = re.fullmatch(rf"([0-9]{{1,18}}(?:-[0-9]{{1,18}}){{{numbers - 1}}})(?:\.([0-9]{{1,6}}))?", text)
+        if found is None:
+            raise ValueError(f"{text!r} is no id of a frame of this stream")
+        return cls(tuple(map(int, found[1].split("-"))), int(found[2]) if found[2] else None)
+
+    def __str__(self) -> str:
+        row = "-".join(map(str, self.row))
+        return row if self.part is None else f"{row}.{self.part}"
+
+    @property
+    def next_row(self) -> tuple[int, ...]:
+        """The first row of which there may be something left."""
+        return self.row if self.part is not None else (*self.row[:-1], self.row[-1] + 1)
+
+    def left_of(self, row: tuple[int, ...], parts: list[feed.Part]) -> Iterator[tuple["Place", feed.Part]]:
+        """A row's parts that the reader has not seen, each with the place behind it."""
+        seen = self.part or 0 if row == self.row else 0
+        return ((Place(row, number), part) for number, part in enumerate(parts[seen:], seen + 1))
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A frame, and the project of its job: who may see it."""
+
+    frame: Frame
+    project: str
+
+
+@dataclass(frozen=True)
+class Page:
+    """The next frames, and where they lead. `ended`: nothing follows. `held`: more is there that can't be sent yet."""
+
+    place: Place
+    shown: list[Shown] = field(default_factory=list)
+    ended: bool = False
+    held: bool = False
+
+
+def begin(job: models.Job) -> Page:
+    """How a stream of a job begins: with the job as it stands."""
+    return _closed(job, Place((job.feed,)), [_status(job, Place((job.feed,)))])
+
+
+def of_job(session: Session, job_id: UUID, place: Place) -> Page:
+    """What follows on a place in a job's stream; nothing where there is nothing new."""
+    job = jobs.find(session, job_id)
+    if job is None:
+        return Page(place, ended=True)
+    rows = feed.of_job(session, job_id, first=place.next_row[0], last=job.feed, limit=ROWS)
+    chosen = list(_bounded(rows))
+    content = _Content(session, job_id, [part for row in chosen for part in row.parts])
+    shown = [
+        Shown(Frame(id=str(behind), event=part[0], data=data), job.project)
+        for row in chosen
+        for behind, part in place.left_of((row.cursor,), row.parts)
+        if (data := content.of(part)) is not None
+    ]
+    if chosen:
+        place = Place((chosen[-1].cursor,))
+        shown.append(_status(job, place))
+    return _closed(job, place, shown)
+
+
+def begin_all(session: Session) -> Page:
+    """How the stream of all jobs begins: with its place only."""
+    place = Place(feed.newest(session))
+    return Page(place, [Shown(Frame(id=str(place), event=None, data=None), "")])
+
+
+def of_all(session: Session, place: Place) -> Page:
+    """What follows on a place in the stream of all jobs: their events, and how each stands."""
+    xid, id = place.next_row
+    rows = feed.of_all(session, first=(xid, id), limit=ROWS)
+    happened = _events(session, [(row.job_id, part) for row in rows for part in row.parts])
+    known = {job.id: job for job in jobs.some(session, {row.job_id for row in rows})}
+    last = {row.job_id: row.id for row in rows}
+    shown = []
+    for row in rows:
+        at = (row.xid, row.id)
+        for behind, part in place.left_of(at, row.parts):
+            if part[0] == "events" and (data := happened(row.job_id, part)):
+                shown.append(Shown(Frame(id=str(behind), event="events", data=data), row.project))
+        if last[row.job_id] == row.id and row.job_id in known:
+            shown.append(_status(known[row.job_id], Place(at)))
+    place = Place((rows[-1].xid, rows[-1].id)) if rows else place
+    return Page(place, shown, held=not rows and feed.are_held(session))
+
+
+def _status(job: models.Job, place: Place) -> Shown:
+    return Shown(Frame(id=str(place), event="status", data=Job.model_validate(job)), job.project)
+
+
+def _closed(job: models.Job, place: Place, shown: list[Shown]) -> Page:
+    """The page; with it the stream ends where the job has ended and this is all of it."""
+    ended = job.status.final and place == Place((job.feed,))
+    if ended:
+        end = Ended(job_id=job.id, status=job.status)
+        shown.append(Shown(Frame(id=str(place), event="end", data=end), job.project))
+    return Page(place, shown, ended=ended)
+
+
+def _bounded(rows: list[models.Feed]) -> Iterator[models.Feed]:
+    """The first rows, until their content may be too much for one page."""
+    size = 0
+    for row in rows:
+        yield row
+        for kind, *ends in row.parts:
+            span = ends[1] - ends[0] + 1 if len(ends) > 1 else 0
+            size += span if kind == "log" else span * _BYTES_OF.get(kind, 0)
+        if size > BYTES:
+            return
+
+
+class _Content:
+    """What parts of a job's feed name, as it is now; each kind read at once, when it is first asked for."""
+
+    def __init__(self, session: Session, job_id: UUID, parts: list[feed.Part]) -> None:
+        self._session = session
+        self._job_id = job_id
+        self._parts = parts
+
+    def of(self, part: feed.Part) -> Record | None:
+        """The record of a part; None where nothing of it is left."""
+        match part:
+            case ["rewound", int(to_step)]:
+                return Rewound(job_id=self._job_id, to_step=to_step)
+            case ["events", *_]:
+                return self._events(self._job_id, part)
+            case ["metrics", int(first), int(last)]:
+                return self._several(self._metrics, MetricRow, first, last)
+            case ["histograms", int(first), int(last), _]:
+                return self._several(self._histograms, Histogram, first, last)
+            case ["samples", int(first), int(last)]:
+                return self._several(self._samples, SampleSummary, first, last, key=lambda sample: sample.id)
+            case ["checkpoints"]:
+                return self._checkpoints
+            case ["log", int(start), int(end)]:
+                return _log_piece(self._session, self._job_id, start, end)
+        raise AssertionError(f"the feed has a part {part}")
+
+    def _ranges(self, kind: str) -> list[feed.Range]:
+        return [(part[1], part[2]) for part in self._parts if part[0] == kind]
+
+    def _several(
+        self,
+        rows: Sequence[Any],
+        record: type[Record],
+        first: int,
+        last: int,
+        key: Callable[[Any], int] = lambda row: row.step,
+    ) -> Record | None:
+        found = rows[bisect_left(rows, first, key=key) : bisect_right(rows, last, key=key)]
+        data = [record.model_validate(row) for row in found]
+        return Several[Any](job_id=self._job_id, data=data) if data else None
+
+    @cached_property
+    def _events(self) -> Callable[[UUID, feed.Part], Record | None]:
+        return _events(self._session, [(self._job_id, part) for part in self._parts])
+
+    @cached_property
+    def _metrics(self) -> list[models.Metric]:
+        return feed.metrics(self._session, self._job_id, self._ranges("metrics"))
+
+    @cached_property
+    def _histograms(self) -> list[models.Histogram]:
+        names = {name for part in self._parts if part[0] == "histograms" for name in part[3]}
+        return feed.histograms(self._session, self._job_id, names, self._ranges("histograms"))
+
+    @cached_property
+    def _samples(self) -> list[models.Sample]:
+        return feed.samples(self._session, self._job_id, self._ranges("samples"))
+
+    @cached_property
+    def _checkpoints(self) -> Record:
+        rows = checkpoints.of_job(self._session, self._job_id)
+        return Several[Checkpoint](job_id=self._job_id, data=[Checkpoint.model_validate(row) for row in rows])
+
+
+def _events(session: Session, parts: list[tuple[UUID, feed.Part]]) -> Callable[[UUID, feed.Part], Record | None]:
+    """Reads the events that jobs' parts name; finds those of one part."""
+    ranges: dict[UUID, list[feed.Range]] = defaultdict(list)
+    for job_id, part in parts:
+        if part[0] == "events":
+            ranges[job_id].append((part[1], part[2]))
+    rows: dict[UUID, list[models.Event]] = defaultdict(list)
+    for event in feed.events(session, ranges):
+        rows[event.job_id].append(event)
+
+    def find(job_id: UUID, part: feed.Part) -> Record | None:
+        data = [Event.model_validate(event) for event in rows[job_id] if part[1] <= event.id <= part[2]]
+        return Several[Event](job_id=job_id, data=data) if data else None
+
+    return find
+
+
+def _log_piece(session: Session, job_id: UUID, start: int, end: int) -> LogPiece | None:
+    """The text between two bytes. A character that either cuts belongs to the piece where it ends."""
+    begin = max(0, start - _CHARACTER + 1)
+    data = logs.read(session, job_id, after=begin, limit=end - begin) if end else b""
+    first, last = start - begin, len(data)
+    first -= _unfinished(data[:first])
+    last -= _unfinished(data)
+    if first >= last and end:
+        return None
+    text = data[first:last].decode(errors="replace")
+    return LogPiece(job_id=job_id, start=begin + first, next=begin + last, text=text)
+
+
+def _unfinished(data: bytes) -> int:
+    """The bytes at the end that begin a character which is not complete."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    decoder.decode(data[1 - _CHARACTER :])
+    return len(decoder.getstate()[0])

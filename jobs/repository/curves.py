@@ -1,0 +1,205 @@
+"""Curves within a budget of points: what each metric did in buckets of steps, from blocks and from the rows themselves.
+
+A bucket is `width` steps, a power of two, and begins at a multiple of it: it is the same whatever range is asked for.
+What 32 steps held is kept beside the rows, in blocks, from when a later step comes: of 100,000 steps with 60 metrics,
+one metric reads in hundredths of a second from blocks, and in 1.7 s from the rows.
+"""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    CTE,
+    BigInteger,
+    ColumnElement,
+    Double,
+    FromClause,
+    Row,
+    Select,
+    Text,
+    Uuid,
+    any_,
+    cast,
+    column,
+    func,
+    or_,
+    select,
+    true,
+    union_all,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, array, insert
+from sqlalchemy.orm import Session
+
+from jobs.models import Metric, MetricBlock
+
+BLOCK = 32  # steps; a migration has filled the table with blocks of this size
+HUGE = 1e295  # numbers from here on count as not finite, so that no sum of them overflows
+_MEASURES = ("count", "non_finite", "min", "max", "sum", "last")
+_KEY = (MetricBlock.job_id, MetricBlock.name, MetricBlock.start)
+
+
+def last_step(session: Session, job_ids: Collection[UUID]) -> int | None:
+    """The highest step of all these jobs' metrics; None where there are none."""
+    ends = _ends(job_ids)
+    return session.scalar(select(func.max(ends.c.last_step)))
+
+
+def summarise(session: Session, job_id: UUID, steps: Collection[int], last_before: int | None) -> None:
+    """Make the blocks of steps that were just written, and that of the job's last step before, where it is full now."""
+    newest = max([*steps, -1 if last_before is None else last_before]) & -BLOCK
+    touched = {step & -BLOCK for step in steps} | (set() if last_before is None else {last_before & -BLOCK})
+    full = sorted(touched - {newest})
+    if not full:
+        return
+    each = func.jsonb_each_text(Metric.values).table_valued(column("key", Text), column("value", Text))
+    rows = select(Metric.job_id, Metric.step, Metric.ts, each.c.key.label("name"), _number(each.c.value))
+    within = or_(*(Metric.step.between(start, start + BLOCK - 1) for start in full))
+    points = _once(rows.join(each, true()).where(Metric.job_id == job_id, within))
+    made = _measured(points, points.c.step.bitwise_and(-BLOCK).label("start"))
+    columns = [*(column.name for column in _KEY), "first_step", "last_step", "ts", *_MEASURES]
+    statement = insert(MetricBlock).from_select(columns, made)
+    changed = {name: statement.excluded[name] for name in columns[len(_KEY) :]}
+    session.execute(statement.on_conflict_do_update(index_elements=_KEY, set_=changed))
+
+
+def buckets(
+    session: Session, job_ids: Sequence[UUID], names: Sequence[str], *, width: int, first: int, last: int
+) -> list[Row[Any]]:
+    """Buckets that have a value of these metrics, from the one with the step `first` to the one with `last`.
+
+    By job, name and start: job_id, name, start, first_step, last_step, ts, count, non_finite, min, max, mean, last.
+    """
+    first, last = first & -width, (last & -width) + width - 1
+    ends = _ends(job_ids)
+    raw = _from_rows(ends, names, width, first, last)
+    if width < BLOCK:
+        parts: FromClause = raw.subquery()
+    else:
+        parts = union_all(_from_blocks(ends, names, width, first, last), raw).subquery()
+    found = _joined(parts)
+    return list(session.execute(found.order_by(parts.c.job_id, parts.c.name, parts.c.start)))
+
+
+def names(session: Session, job_id: UUID) -> list[Row[Any]]:
+    """The metrics that a job has reported, by name: `name`, `last_step` that has one, and its `last` finite value, None
+    where there never was one."""
+    ends = _ends([job_id])
+    known = _names_of_blocks(job_id)
+    newest = (
+        select(MetricBlock.last_step, MetricBlock.last)
+        .where(MetricBlock.job_id == job_id, MetricBlock.name == known.c.name, MetricBlock.start < ends.c.tail)
+        .order_by(MetricBlock.start.desc())
+        .limit(1)
+        .lateral()
+    )
+    blocks = select(known.c.name, newest.c.last_step, newest.c.last)
+    blocks = blocks.select_from(known.join(ends, true()).join(newest, true()))
+    each = func.jsonb_each_text(Metric.values).table_valued(column("key", Text), column("value", Text))
+    rows = select(Metric.step, each.c.key.label("name"), _number(each.c.value))
+    points = _once(
+        rows.join(each, true()).join(ends, true()).where(Metric.job_id == job_id, Metric.step >= ends.c.tail)
+    )
+    tail = select(points.c.name, func.max(points.c.step), _last(points.c.step, points.c.value)).group_by(points.c.name)
+    parts = union_all(blocks, tail).subquery()
+    last = _last(parts.c.last_step, parts.c.last).label("last")
+    found = select(parts.c.name, func.max(parts.c.last_step).label("last_step"), last)
+    return list(session.execute(found.group_by(parts.c.name).order_by(parts.c.name)))
+
+
+def _ends(job_ids: Collection[UUID]) -> CTE:
+    """The jobs (`job_id`), the `last_step` of each, and where its `tail` begins: the steps that are read from rows."""
+    given = func.unnest(cast(list(job_ids), ARRAY(Uuid))).table_valued(column("job_id", Uuid)).render_derived()
+    newest = select(func.max(Metric.step)).where(Metric.job_id == given.c.job_id).scalar_subquery()
+    known = select(given.c.job_id, newest.label("last_step")).offset(0).subquery()
+    ends = select(known.c.job_id, known.c.last_step, known.c.last_step.bitwise_and(-BLOCK).label("tail"))
+    return ends.cte("ends").prefix_with("MATERIALIZED")
+
+
+def _names_of_blocks(job_id: UUID) -> CTE:
+    """Each `name` that the job has blocks of: found by leaps through the key, as there are many blocks of each."""
+    of_job = select(MetricBlock.name).where(MetricBlock.job_id == job_id).order_by(MetricBlock.name).limit(1)
+    known = of_job.cte("known", recursive=True)
+    following = of_job.where(MetricBlock.name > known.c.name).lateral()
+    return known.union_all(select(following.c.name).select_from(known.join(following, true())))
+
+
+def _from_blocks(ends: CTE, names: Sequence[str], width: int, first: int, last: int) -> Select[Any]:
+    block = MetricBlock
+    measures = [getattr(block, name) for name in _MEASURES]
+    start = block.start.bitwise_and(-width).label("start")
+    query = select(block.job_id, block.name, start, block.first_step, block.last_step, block.ts, *measures)
+    query = query.join(ends, ends.c.job_id == block.job_id)
+    wanted = block.name == any_(cast(list(names), ARRAY(Text)))
+    return query.where(wanted, block.start.between(first, last), block.start < ends.c.tail)
+
+
+def _from_rows(ends: CTE, names: Sequence[str], width: int, first: int, last: int) -> Select[Any]:
+    # `#> '{}'` is the whole value, but unpacked: else each name would have Postgres unpack it anew.
+    whole = Metric.values.op("#>", return_type=JSONB())(cast([], ARRAY(Text))).label("values")
+    query = select(Metric.job_id, Metric.step, Metric.ts, whole).join(ends, ends.c.job_id == Metric.job_id)
+    query = query.where(Metric.step.between(first, last))
+    if width >= BLOCK:
+        query = query.where(Metric.step >= ends.c.tail)
+    rows = _once(query)
+    wanted = func.unnest(cast(list(names), ARRAY(Text))).table_valued(column("name", Text)).render_derived()
+    value = _number(rows.c["values"].op("->>", return_type=Text())(wanted.c.name))
+    pairs = select(rows.c.job_id, rows.c.step, rows.c.ts, wanted.c.name, value).join(wanted, true())
+    points = _once(pairs)
+    return _measured(points, points.c.step.bitwise_and(-width).label("start"))
+
+
+def _number(value: ColumnElement[str]) -> ColumnElement[float]:
+    return cast(value, Double).label("value")  # text, as `NaN` and `Infinity` are strings in JSON
+
+
+def _once(query: Select[Any]) -> FromClause:
+    """A subquery whose expressions are worked out once a row, however often its columns are used."""
+    return query.offset(0).subquery()
+
+
+def _last(step: ColumnElement[int], value: ColumnElement[float]) -> ColumnElement[float]:
+    """Of the highest step that has a finite value: this value."""
+    pair = func.max(array([cast(step, Double), value]), type_=ARRAY(Double))
+    return pair.filter(func.abs(value) < HUGE)[2]
+
+
+def _measured(points: FromClause, start: ColumnElement[int]) -> Select[Any]:
+    """What values of single steps (`job_id`, `name`, `step`, `ts`, `value`) are by job, name and start."""
+    value, step = points.c.value, points.c.step
+    finite = func.abs(value) < HUGE  # NaN is not, as Postgres sorts it last
+    count = func.count().filter(finite)
+    key = (points.c.job_id, points.c.name, start)
+    query = select(
+        *key,
+        func.min(step).label("first_step"),
+        func.max(step).label("last_step"),
+        func.max(points.c.ts).label("ts"),
+        count.label("count"),
+        (func.count() - count).label("non_finite"),
+        func.min(value).filter(finite).label("min"),
+        func.max(value).filter(finite).label("max"),
+        func.sum(value).filter(finite).label("sum"),
+        _last(step, value).label("last"),
+    )
+    return query.where(value.is_not(None)).group_by(*key)
+
+
+def _joined(parts: FromClause) -> Select[Any]:
+    """Parts of buckets put together."""
+    c = parts.c
+    count = cast(func.sum(c.count), BigInteger)
+    return select(
+        c.job_id,
+        c.name,
+        c.start,
+        func.min(c.first_step).label("first_step"),
+        func.max(c.last_step).label("last_step"),
+        func.max(c.ts).label("ts"),
+        count.label("count"),
+        cast(func.sum(c.non_finite), BigInteger).label("non_finite"),
+        func.min(c.min).label("min"),
+        func.max(c.max).label("max"),
+        (func.sum(c.sum) / func.nullif(count, 0)).label("mean"),
+        _last(c.last_step, c.last).label("last"),
+    ).group_by(c.job_id, c.name, c.start)

@@ -1,0 +1,200 @@
+"""The feed: what a transaction changed of each job, noted in it, and read back in the order of the commits.
+
+Whoever writes something that a job shows says so: `feed.changes(session, job_id).steps.add(7)`, or only
+`feed.changes(session, job_id)` where nothing but the job's own row has changed. `write` makes one row of it, and one
+notification, at the session's end.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Row,
+    Text,
+    Uuid,
+    and_,
+    cast,
+    column,
+    delete,
+    exists,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    tuple_,
+    update,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from jobs.models import Event, Feed, Histogram, Job, Metric, Sample
+
+CHANNEL = "calibrl"
+PIECE = 100  # steps, or ids, that one part spans at most
+LOG_PIECE = 65_536  # bytes
+_CHANGES = "changes"
+
+Part = list[Any]  # its kind, and what it spans
+Range = tuple[int, int]  # from and to, both in it
+
+
+@dataclass
+class Changes:
+    """What a session has changed of one job so far."""
+
+    rewound: int | None = None
+    events: list[Event] = field(default_factory=list)
+    steps: set[int] = field(default_factory=set)
+    histograms: dict[str, set[int]] = field(default_factory=dict)
+    samples: set[int] = field(default_factory=set)
+    checkpoints: bool = False
+    log: Range | None = None
+    forgotten: bool = False
+
+    def rewind(self, to_step: int) -> None:
+        """Steps past this one are gone."""
+        self.rewound = to_step if self.rewound is None else min(self.rewound, to_step)
+
+    def extend_log(self, start: int, end: int) -> None:
+        """These bytes of the log are new."""
+        self.log = (min(start, self.log[0]) if self.log else start, end)
+
+    def parts(self) -> list[Part]:
+        """What the session's row in the feed says. What was written before a rewind is named after it: its content is
+        read later, and only what is still there is found."""
+        ids = [event.id for event in self.events]
+        events = [(0, max(ids, default=0))] if self.forgotten else _pieces(ids)
+        parts: list[Part] = [] if self.rewound is None else [["rewound", self.rewound]]
+        parts += [["events", *ends] for ends in events]
+        parts += [["metrics", *ends] for ends in _pieces(self.steps)]
+        steps = {step for each in self.histograms.values() for step in each}
+        parts += [["histograms", *ends, sorted(self.histograms)] for ends in _pieces(steps)]
+        parts += [["samples", *ends] for ends in _pieces(self.samples)]
+        parts += [["checkpoints"]] if self.checkpoints else []
+        return parts + [["log", *ends] for ends in _log_pieces(self.log)]
+
+
+def changes(session: Session, job_id: UUID) -> Changes:
+    """What the session has changed of a job, to add to."""
+    collected: dict[UUID, Changes] = session.info.setdefault(_CHANGES, {})
+    return collected.setdefault(job_id, Changes())
+
+
+def write(session: Session) -> None:
+    """Put what the session has changed into the feed, and notify. The last thing before the commit: from here on the
+    jobs' rows are locked, so that cursors are in the order of the commits."""
+    collected: dict[UUID, Changes] = session.info.pop(_CHANGES, {})
+    if not collected:
+        return
+    session.flush()
+    given = {str(job_id): each.parts() for job_id, each in collected.items()}
+    named = func.jsonb_each(literal(given, JSONB)).table_valued("key", column("value", JSONB), name="named")
+    bumped = (
+        update(Job)
+        .where(Job.id == cast(named.c.key, Uuid))
+        .values(feed=Job.feed + 1)
+        .returning(Job.id, Job.feed, named.c.value)
+        .cte("bumped")
+    )
+    rows = insert(Feed).from_select(["job_id", "cursor", "parts"], select(bumped.c.id, bumped.c.feed, bumped.c.value))
+    notified = rows.returning(func.pg_notify(CHANNEL, cast(Feed.job_id, Text)))
+    session.connection().execute(notified).all()
+
+
+def forget(session: Session, job_id: UUID) -> None:
+    """Drop a locked job's feed with all but its events: what this session writes of it takes their place."""
+    session.execute(delete(Feed).where(Feed.job_id == job_id))
+    gone = changes(session, job_id)
+    gone.rewind(-1)
+    gone.log, gone.checkpoints, gone.forgotten = (0, 0), True, True
+
+
+def of_job(session: Session, job_id: UUID, *, first: int, last: int, limit: int) -> list[Feed]:
+    """A job's rows from one cursor to another."""
+    query = select(Feed).where(Feed.job_id == job_id, Feed.cursor.between(first, last))
+    return list(session.scalars(query.order_by(Feed.cursor).limit(limit)))
+
+
+def of_all(session: Session, *, first: Range, limit: int) -> list[Row[Any]]:
+    """All jobs' rows from (xid, id) on, with `project`, as far as no transaction can add to them any more."""
+    query = select(Feed.xid, Feed.id, Feed.job_id, Feed.parts, Job.project).join(Job, Job.id == Feed.job_id)
+    query = query.where(tuple_(Feed.xid, Feed.id) >= tuple_(*first), Feed.xid < _oldest_running())
+    return list(session.execute(query.order_by(Feed.xid, Feed.id).limit(limit)))
+
+
+def newest(session: Session) -> Range:
+    """(xid, id) of the last of all jobs' rows to which nothing can be added before it."""
+    query = select(Feed.xid, Feed.id).where(Feed.xid < _oldest_running())
+    row = session.execute(query.order_by(Feed.xid.desc(), Feed.id.desc()).limit(1)).first()
+    return (row.xid, row.id) if row else (0, 0)
+
+
+def are_held(session: Session) -> bool:
+    """Whether there are rows that a transaction which still runs holds back."""
+    return bool(session.scalar(select(exists().where(Feed.xid >= _oldest_running()))))
+
+
+def events(session: Session, ranges: Mapping[UUID, Collection[Range]]) -> list[Event]:
+    """Jobs' events by ranges of their ids, in order."""
+    wanted = [and_(Event.job_id == job_id, _within(Event.id, of)) for job_id, of in ranges.items() if of]
+    return list(session.scalars(select(Event).where(or_(*wanted)).order_by(Event.id))) if wanted else []
+
+
+def metrics(session: Session, job_id: UUID, ranges: Collection[Range]) -> list[Metric]:
+    """Metrics by ranges of steps."""
+    query = select(Metric).where(Metric.job_id == job_id, _within(Metric.step, ranges)).order_by(Metric.step)
+    return list(session.scalars(query)) if ranges else []
+
+
+def histograms(session: Session, job_id: UUID, names: Collection[str], ranges: Collection[Range]) -> list[Histogram]:
+    """Histograms of these names by ranges of steps."""
+    query = select(Histogram).where(Histogram.job_id == job_id, Histogram.name.in_(names))
+    query = query.where(_within(Histogram.step, ranges)).order_by(Histogram.step, Histogram.name)
+    return list(session.scalars(query)) if ranges else []
+
+
+def samples(session: Session, job_id: UUID, ranges: Collection[Range]) -> list[Sample]:
+    """Samples by ranges of their ids, without their contents."""
+    query = select(Sample).where(Sample.job_id == job_id, _within(Sample.id, ranges)).order_by(Sample.id)
+    return list(session.scalars(query)) if ranges else []
+
+
+def _oldest_running() -> ColumnElement[int]:
+    return cast(cast(func.pg_snapshot_xmin(func.pg_current_snapshot()), Text), BigInteger)
+
+
+def _within(number: InstrumentedAttribute[int], ranges: Collection[Range]) -> ColumnElement[bool]:
+    return or_(*(number.between(*ends) for ends in _merged(ranges)))
+
+
+def _merged(ranges: Collection[Range]) -> list[Range]:
+    merged: list[Range] = []
+    for first, last in sorted(ranges):
+        if merged and first <= merged[-1][1] + 1:
+            merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
+        else:
+            merged.append((first, last))
+    return merged
+
+
+def _pieces(numbers: Collection[int]) -> list[Range]:
+    """The numbers as ranges that each span at most `PIECE`."""
+    pieces: list[Range] = []
+    for number in sorted(numbers):
+        if pieces and number < pieces[-1][0] + PIECE:
+            pieces[-1] = (pieces[-1][0], number)
+        else:
+            pieces.append((number, number))
+    return pieces
+
+
+def _log_pieces(log: Range | None) -> Iterator[Range]:
+    if log is not None and log[0] == log[1]:
+        yield log
+    elif log is not None:
+        yield from ((start, min(start + LOG_PIECE, log[1])) for start in range(*log, LOG_PIECE))

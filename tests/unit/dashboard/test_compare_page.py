@@ -1,0 +1,40 @@
+"""The compare page: several jobs' curves and what differs between their specs."""
+
+from streamlit.testing.v1 import AppTest
+
+from .conftest import HOSTILE, World
+from .test_pages import NAVIGATION, finished, html
+
+
+def compare_page(*jobs: object) -> AppTest:
+    app = AppTest.from_file(NAVIGATION, default_timeout=30)
+    app.switch_page("app_pages/compare.py")
+    if jobs:
+        app.query_params["jobs"] = ",".join(map(str, jobs))
+    return finished(app.run())
+
+
+def test_one_job_is_nothing_to_compare(world: World) -> None:
+    job = world.add()
+    assert "Choose two jobs or more" in html(compare_page(job.id))
+
+
+def test_two_jobs_and_what_differs(world: World) -> None:
+    first = world.add(name="one", spec={"kind": "train", "algorithm": {"type": "calibrl", "negative_slope": 0.5}})
+    second = world.add(name="two", spec={"kind": "train", "algorithm": {"type": "grpo"}})
+    for job in (first, second):
+        world.measure(job, range(1, 41))
+    app = compare_page(first.id, second.id)
+    text = html(app)
+    assert "<code>algorithm.type</code>" in text and "<code>algorithm.negative_slope</code>" in text
+    assert "<code>kind</code>" not in text
+    assert f'href="job?id={first.id}"' in text and f'href="job?id={second.id}"' in text
+    assert app.multiselect[0].value == [first.id, second.id]
+    assert any(path.startswith("/v1/metrics?") for path in world.requests)
+
+
+def test_names_and_specs_are_inert(world: World) -> None:
+    first = world.add(name="a", spec={"note": HOSTILE})
+    second = world.add(name="b", spec={"note": "x"})
+    text = html(compare_page(first.id, second.id))
+    assert "<script>" not in text and "&lt;script&gt;" in text
