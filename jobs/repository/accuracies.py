@@ -35,5 +35,7 @@ def of(session: Session, keys: Collection[Key]) -> dict[Key, Row[Any]]:
     """Each one's `prompts` and `values`."""
     table = Accuracies
     query = select(table.job_id, table.model_index, table.split, table.prompts, table.values)
-    rows = session.execute(query.where(tuple_(table.job_id, table.model_index, table.split).in_(keys)))
+    rows: list[Row[Any]] = list(
+        session.execute(query.where(tuple_(table.job_id, table.model_index, table.split).in_(keys)))
+    )
     return {(row.job_id, row.model_index, row.split): row for row in rows}
