@@ -100,3 +100,11 @@ FINE_TUNING_JOBS: Any = {
         "value": {"model": "tiny-vlm", "training_file": "file-0c4f2b1e00000000000000000000000a"},
     },
 }
+
+REPLAYS: Any = {
+    "numeric": {"summary": "By another verifier", "value": {"rewards": [{"type": "numeric"}]}},
+    "steps": {
+        "summary": "Only of some steps",
+        "value": {"rewards": [{"type": "exact", "ignore_case": True}], "first_step": 50, "last_step": 100},
+    },
+}

@@ -24,6 +24,7 @@ from jobs.schemas import (
     KnownData,
     ModelChoice,
     Reason,
+    ReplayRequest,
     TrainSpec,
     job_spec_adapter,
 )
@@ -85,7 +86,7 @@ def file_problems(spec: TrainSpec | EvaluateSpec) -> list[FieldError]:
     return found
 
 
-def plugin_problems(spec: TrainSpec | EvaluateSpec) -> list[FieldError]:
+def plugin_problems(spec: TrainSpec | EvaluateSpec | ReplayRequest) -> list[FieldError]:
     """Which verifiers are not installed here, going by the metadata of what is: none of their code is run."""
     found = []
     for index, reward in enumerate(spec.rewards):

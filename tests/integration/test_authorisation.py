@@ -51,6 +51,9 @@ NEEDS: dict[str, Need] = {
     "GET /v1/jobs/{job_id}/checkpoints/{step}/archive": Role.VIEWER,
     "GET /v1/jobs/{job_id}/results": Role.VIEWER,
     "GET /v1/jobs/{job_id}/results/{name}": Role.VIEWER,
+    "GET /v1/jobs/{job_id}/evaluation": Role.VIEWER,
+    "POST /v1/jobs/{job_id}/replay": Role.VIEWER,  # changes nothing
+    "GET /v1/evaluations/compare": Role.VIEWER,
     "GET /v1/datasets": ANYBODY,
     "POST /v1/datasets": Role.MEMBER,
     "POST /v1/datasets/upload": Role.MEMBER,
@@ -103,6 +106,8 @@ BODIES: dict[str, Any] = {
     "POST /v1/jobs:plan": {**TRAIN, "project": OWN},
     "POST /v1/jobs/{job_id}/fork": {},
     "PATCH /v1/jobs/{job_id}": {"priority": "low"},
+    # Not installed: refused, but not for lack of a role.
+    "POST /v1/jobs/{job_id}/replay": {"rewards": [{"type": "plugin", "name": "none"}]},
     "POST /v1/datasets": {"name": "of the hub", "hub": "some/body", "project": OWN},
     "POST /v1/datasets/upload": {},  # no row in it: refused, but not for lack of a role
     "PUT /v1/projects/{slug}": {},
@@ -118,6 +123,7 @@ QUERIES = {
     "GET /v1/stream": {"max_seconds": "0.1"},
     "POST /v1/datasets/upload": {"name": "a", "project": OWN},
     "GET /v1/jobs/{job_id}/histograms": {"name": "rareness"},
+    "GET /v1/evaluations/compare": {"jobs": "{job_id}"},
     "GET /v1/metrics": {"jobs": "{job_id}", "names": "reward/mean"},
 }
 
