@@ -363,7 +363,7 @@ def test_a_job_knows_its_client(client: httpx.Client, ours: Client, monkeypatch:
     assert ours.jobs().data[0].metrics().to_pandas().shape == (3, 3)
     empty = ours.submit(job.spec).metrics().to_pandas()
     assert (list(empty.columns), len(empty)) == (["ts"], 0)
-    with pytest.raises(CalibrlError, match="still queued after 0"):
+    with pytest.raises(CalibrlError, match="has not ended within 0 s"):
         job.wait(timeout=0)
     assert job.cancel() is job
     assert job.wait(timeout=5).status == "cancelled"
