@@ -8,6 +8,7 @@ from fastapi import Depends, Query, Request
 from fastapi.concurrency import contextmanager_in_threadpool, run_in_threadpool
 from sqlalchemy.orm import Session
 
+from api import idempotency
 from api.middleware import changes
 from jobs import models
 from jobs.access import Caller
@@ -38,6 +39,7 @@ Asker = Annotated[Caller, Depends(_caller)]
 async def _session(request: Request) -> AsyncIterator[Session]:
     """Whatever a request changes is noted in the transaction that changes it."""
     async with request.app.state.sessions, contextmanager_in_threadpool(session_scope()) as session:
+        await run_in_threadpool(idempotency.claim, request, session)
         yield session
         if changes(request.method, request.url.path):
             _note(session, request, request.state.caller)

@@ -34,6 +34,19 @@ HUB_DATASETS: Any = {
 }
 
 PRIORITIES: Any = {"high": {"summary": "Before those of other classes", "value": {"priority": "high"}}}
+CHANGES: Any = {
+    "priority": {"summary": "Before those of other classes", "value": {"priority": "high"}},
+    "labels": {"summary": "Set a label; the others stay", "value": {"labels": {"team": "vision"}}},
+    "notes": {"summary": "What people should know", "value": {"name": "baseline", "notes": "the run of the paper"}},
+}
+
+FORKS: Any = {
+    "best": {"summary": "From the best checkpoint, more slowly", "value": {"changes": {"optimizer": {"lr": 1e-5}}}},
+    "step": {
+        "summary": "From a step, with another algorithm",
+        "value": {"checkpoint": 100, "changes": {"algorithm": {"type": "grpo"}}},
+    },
+}
 
 DRAINS: Any = {
     "drain": {"summary": "Finish what runs, take no more", "value": {}},

@@ -80,6 +80,7 @@ def create_app() -> FastAPI:
         description=DESCRIPTION,
         version="1",
         lifespan=_lifespan,
+        redirect_slashes=False,  # an address is one address; a redirect of what is hostile is an answer to it
         responses=errors.RESPONSES,
     )
     app.include_router(_v1())

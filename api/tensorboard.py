@@ -19,10 +19,10 @@ def header(ts: datetime) -> bytes:
     return _record(_double(1, ts.timestamp()) + _bytes(3, b"brain.Event:2"))
 
 
-def scalars(step: int, ts: datetime, values: Mapping[str, float]) -> bytes:
+def step(number: int, ts: datetime, values: Mapping[str, float]) -> bytes:
     """The metrics of one step."""
     found = b"".join(_bytes(1, _bytes(1, name.encode()) + _float(2, value)) for name, value in values.items())
-    return _record(_double(1, ts.timestamp()) + _number(2, step) + _bytes(5, found))
+    return _record(_double(1, ts.timestamp()) + _number(2, number) + _bytes(5, found))
 
 
 def _record(data: bytes) -> bytes:

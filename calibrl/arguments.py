@@ -11,9 +11,9 @@ from pydantic_core import to_json
 from rich.console import Console
 
 from calibrl.client import Client
-from jobs.schemas import Job, Page
+from jobs.schemas import JobSummary, Page
 
-SEARCHED_PAGES = 20  # of 100 jobs, in which an id's beginning is looked for
+SEARCHED_PAGES = 20  # of 100 jobs, of those that match, in which an id's beginning is looked for
 HERE, JOBS, QUEUE, ACCESS = "On this machine", "Jobs", "The queue", "Who may do what"  # the parts of the help text
 
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="An id, the beginning of one, or `latest`.")]
@@ -23,7 +23,7 @@ StackFolder = Annotated[
 ]
 
 
-def find(client: Client, job: str) -> Job:
+def find(client: Client, job: str) -> JobSummary:
     """The job that an argument means: `latest`, an id, or the beginning of exactly one."""
     if job == "latest":
         newest = client.jobs(limit=1).data
@@ -34,17 +34,17 @@ def find(client: Client, job: str) -> Job:
         raise typer.BadParameter(f"{job!r} is no id, beginning of an id, or `latest`", param_hint="JOB")
     if len(job) == len(str(UUID(int=0))):
         return client.job(job)
-    found = [one for page in _pages(client) for one in page.data if str(one.id).startswith(job.lower())]
+    found = [one for page in _pages(client, job) for one in page.data if str(one.id).startswith(job.lower())]
     if len(found) != 1:
         fault = "the ids of several jobs begin with" if found else "no job's id begins with"
         raise typer.BadParameter(f"{fault} {job!r}; `calibrl jobs` lists them", param_hint="JOB")
     return found[0]
 
 
-def _pages(client: Client) -> Iterator[Page[Job]]:
+def _pages(client: Client, q: str) -> Iterator[Page[JobSummary]]:
     after = None
     for _ in range(SEARCHED_PAGES):
-        page = client.jobs(after=after)
+        page = client.jobs(q=q, after=after)
         yield page
         if not page.has_more:
             return

@@ -22,12 +22,13 @@ from calibrl import (
     evaluation_commands,
     export_commands,
     following,
+    job_commands,
     queue_commands,
     terminal,
 )
 from calibrl.arguments import HERE, JOBS, AsJson, JobArgument, StackFolder, console, find, say, say_json
 from calibrl.client import CalibrlError, Client
-from calibrl.specfile import SpecError, read_spec
+from calibrl.specfile import SpecError
 from jobs import presets
 from jobs.schemas import JobStatus
 from jobs.settings import SettingsError, get_settings
@@ -140,23 +141,6 @@ def demo(
     raise typer.Exit(code)
 
 
-@app.command(rich_help_panel=JOBS)
-def submit(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A job's spec: .yaml or .json.")],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a field: algorithm.negative_slope=0.3"),
-    ] = None,
-    as_json: AsJson = False,
-    data: StackFolder = None,
-) -> None:
-    """Submit a job and print its id."""
-    spec = read_spec(file, overrides or [])
-    with Client(data_dir=data) as client:
-        job = client.submit(spec)
-    say_json(job) if as_json else typer.echo(str(job.id))
-
-
 @app.command("presets", rich_help_panel=JOBS)
 def show_presets(
     name: Annotated[
@@ -173,26 +157,11 @@ def show_presets(
         raise typer.BadParameter(f"there is no preset {name!r}; `calibrl presets` lists them", param_hint="NAME")
 
 
-@app.command("jobs", rich_help_panel=JOBS)
-def list_jobs(
-    status: Annotated[JobStatus | None, typer.Option(help="Only those that stand so.")] = None,
-    as_json: AsJson = False,
-    data: StackFolder = None,
-) -> None:
-    """List the newest 100 jobs."""
-    with Client(data_dir=data) as client:
-        found = client.jobs(status=status).data
-    if as_json:
-        say_json(found)
-    else:
-        say(terminal.job_table(found) if found else "No jobs.")
-
-
 @app.command(rich_help_panel=JOBS)
 def show(job: JobArgument, as_json: AsJson = False, data: StackFolder = None) -> None:
     """Show a job: status, history, checkpoints, result and spec."""
     with Client(data_dir=data) as client:
-        found = find(client, job)
+        found = client.job(find(client, job).id)
         if as_json:
             say_json(found)
         else:
@@ -235,6 +204,7 @@ def logs(
 
 app.add_typer(evaluation_commands.app)
 app.add_typer(data_commands.app)
+app.add_typer(job_commands.app)
 app.add_typer(queue_commands.app)
 app.add_typer(export_commands.app)
 access_commands.install(app)

@@ -179,7 +179,7 @@ def _wait_for_ctrl_c(stack: LocalStack, console: Console) -> None:
 def _submit(client: Client, seed: int, owner: str, compare: bool) -> dict[str, Job]:
     """All jobs at once: each waits for those that it depends on."""
     warmup = client.submit(warmup_spec(seed, owner))
-    jobs = {"warmup": warmup}
+    jobs: dict[str, Job] = {"warmup": warmup}
     for algorithm in ("calibrl", "grpo") if compare else ("calibrl",):
         jobs[algorithm] = client.submit(reinforcement_spec(warmup, algorithm))
     jobs["evaluation"] = client.submit(evaluation_spec(list(jobs.values())))

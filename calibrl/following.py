@@ -21,7 +21,8 @@ def course(client: Client, id: UUID) -> Iterator[tuple[Job, Rows, list[Event]]]:
     if stream is None:
         yield from _course_by_asking(client, id)
         return
-    job, rows, happened = client.job(id), dict[int, dict[str, float | str]](), history(client, id)
+    job: Job = client.job(id)
+    rows, happened = dict[int, dict[str, float | str]](), history(client, id)
     rows = _latest(client, job, rows)
     yield job, rows, happened
     seen = happened[-1].id if happened else 0

@@ -42,8 +42,8 @@ class Mirror:
             if rows is None:
                 self._mlflow.delete_run(run.info.run_id)
                 run = self._begun(job)
-                rows = self._client.all_metrics(job.id)
-            steps = self._log(run.info.run_id, iter(rows))
+                rows = iter(self._client.all_metrics(job.id))
+            steps = self._log(run.info.run_id, rows)
             if job.status.final:
                 self._mlflow.set_terminated(run.info.run_id, ENDS[job.status])
             elif run.info.status != "RUNNING":  # a job that was tried again

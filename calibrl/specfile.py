@@ -37,6 +37,15 @@ def read_settings(text: str, option: str) -> dict[str, Any]:
     return _unique([(key, _yaml(value, f"{option} {key}")) for key, _, value in pairs])
 
 
+def read_changes(overrides: list[str]) -> dict[str, Any]:
+    """A merge patch that sets each `key.path=value`; relative paths become absolute. Raises `SpecError`."""
+    changes: dict[str, Any] = {}
+    for override in overrides:
+        _override(changes, override)
+    _make_paths_absolute(changes, Path.cwd())
+    return changes
+
+
 class _Loader(yaml.SafeLoader):
     """YAML's safe subset without three of its traps: keys given twice, dates, and 1e-4 read as text."""
 

@@ -18,6 +18,7 @@ from jobs.schemas import (
     Gpu,
     Job,
     JobStatus,
+    JobSummary,
     Member,
     Project,
     QueueEntry,
@@ -89,25 +90,25 @@ def duration(seconds: float) -> str:
     return f"{whole // 86400}d{whole // 3600 % 24:02d}h"
 
 
-def run_time(job: Job) -> str:
+def run_time(job: JobSummary) -> str:
     """How long since it began, or from its beginning to its end; empty before it starts and while it is held back."""
     if job.started_at is None or not (job.status.held or job.status.final):
         return ""
     return duration(((job.finished_at or datetime.now(UTC)) - job.started_at).total_seconds())
 
 
-def status_text(job: Job) -> Text:
+def status_text(job: JobSummary) -> Text:
     """The status in its colour, with its reason."""
     reason = f" ({job.reason.value})" if job.reason else ""
     return Text(job.status.value + reason, style=STYLES[job.status])
 
 
-def progress_text(job: Job) -> str:
+def progress_text(job: JobSummary) -> str:
     """Steps done of those planned."""
     return f"{job.step}/{job.steps_total if job.steps_total is not None else '?'}"
 
 
-def headline(job: Job) -> str:
+def headline(job: JobSummary) -> str:
     """The job in one plain line, for output that is no terminal."""
     message = f": {' '.join(plain(job.message).split())}" if job.message else ""
     return f"{job.id} {plain(job.name)}: {status_text(job).plain}, step {progress_text(job)}{message}"
@@ -141,7 +142,7 @@ def meter(share: float) -> str:
     return "█" * full + "░" * (METER_WIDTH - full)
 
 
-def job_table(jobs: Sequence[Job]) -> Table:
+def job_table(jobs: Sequence[JobSummary]) -> Table:
     """Jobs as a table, in the order given."""
     table = table_of("ID", "NAME~", "KIND", "PROJECT", "STATUS", ">STEP", ">RAN", "SUBMITTED")
     for job in jobs:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from datetime import datetime
 from threading import Lock
+from typing import Any
 from uuid import UUID
 
 import streamlit as st
@@ -12,7 +13,20 @@ import streamlit as st
 from calibrl.client import Client
 from dashboard import signin
 from dashboard.series import POINTS, HistogramColumns, Series
-from jobs.schemas import Checkpoint, Curves, Event, Job, JobStatus, Me, Page, QueueEntry, Sample, SampleSummary, Worker
+from jobs.schemas import (
+    Checkpoint,
+    Curves,
+    Event,
+    Job,
+    JobStatus,
+    JobSummary,
+    Me,
+    Page,
+    QueueEntry,
+    Sample,
+    SampleSummary,
+    Worker,
+)
 
 TICK = 1.0  # seconds between a live panel's reads
 LIST_TICK = 2.0  # seconds between the jobs list's reads while a job on it is yet to end
@@ -37,13 +51,13 @@ def client() -> Client:
     return _client(signin.key())
 
 
-def jobs(status: JobStatus | None, kind: str | None, after: UUID | None, limit: int) -> Page[Job]:
+def jobs(status: JobStatus | None, kind: str | None, after: UUID | None, limit: int) -> Page[JobSummary]:
     """A page of the viewer's jobs, newest first."""
     return _jobs(signin.key(), status, kind, after, limit)
 
 
 @st.cache_resource(ttl=FRESH, max_entries=256, show_spinner=False)
-def _jobs(key: str, status: JobStatus | None, kind: str | None, after: UUID | None, limit: int) -> Page[Job]:
+def _jobs(key: str, status: JobStatus | None, kind: str | None, after: UUID | None, limit: int) -> Page[JobSummary]:
     return _client(key).jobs(status=status, kind=kind, after=after, limit=limit)
 
 
@@ -61,6 +75,13 @@ def changed() -> None:
     """Read jobs anew: somebody here has just asked something of one."""
     for cached in (_job, _jobs, _queue, _whole_queue, _workers):
         cached.clear()
+
+
+@st.cache_resource(max_entries=1000, show_spinner=False)
+def results(job_id: UUID, attempt: int) -> list[dict[str, Any]]:
+    """What an evaluation that has succeeded found."""
+    found: list[dict[str, Any]] = (client().job(job_id).result or {}).get("results", [])
+    return found
 
 
 def queue(project: str) -> dict[UUID, QueueEntry]:

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import streamlit as st
 
 from dashboard.palette import CORRECT, NEUTRAL, POLICY, RARENESS, WRONG, faded
-from jobs.schemas import Job, JobStatus
+from jobs.schemas import JobStatus, JobSummary
 
 STATUS = {  # colour and sign; the sign tells them apart without colour
     JobStatus.QUEUED: (NEUTRAL, "○"),
@@ -89,7 +89,7 @@ def duration(seconds: float) -> str:
     return f"{whole // 86400} d {whole % 86400 // 3600} h"
 
 
-def elapsed(job: Job) -> float | None:
+def elapsed(job: JobSummary) -> float | None:
     """Seconds since a running job began, or from an ended one's beginning to its end; None for any other."""
     if job.started_at is None or not (job.status.held or job.status.final):
         return None

@@ -82,7 +82,9 @@ def keep_service_key(session: Session, key: str) -> None:
     revoked stays so."""
     access.add_user(session, SERVICE_ADMIN, admin=True)
     kept = _keep(session, SERVICE_ADMIN, key, NewKey(name=SERVICE_KEY))
-    for other in access.keys(session, SERVICE_ADMIN) if kept else ():
+    if kept is None:
+        return
+    for other in access.keys(session, SERVICE_ADMIN):
         if other.name == SERVICE_KEY and other.id != kept.id:
             access.revoke(session, other)
 

@@ -49,6 +49,13 @@ class Conflict(ServiceError):
     title = "Conflict"
 
 
+class InFlight(Conflict):
+    """The same request is being answered at this moment: ask again."""
+
+    code = "in-flight"
+    title = "In flight"
+
+
 class QuotaExceeded(ServiceError):
     """What the request asks for is more than its project may have."""
 

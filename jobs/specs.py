@@ -1,6 +1,6 @@
 """What a spec asks for: the jobs it depends on, what is wrong with it, and the config that a trainer gets from it."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -8,10 +8,10 @@ from uuid import UUID
 from pydantic import ValidationError
 
 from calibrl_core.config import EvaluateConfig, ModelOptions, PathModel, TrainConfig
-from calibrl_core.data.files import check_source
+from calibrl_core.data.files import what_is_wrong
 from calibrl_core.data.schema import DataSource, FileData, HubData
 from calibrl_core.verifiers.plugin import PluginError, plugin_versions
-from jobs import datasets
+from jobs import datasets, surveys
 from jobs.allowed import hub_problem, path_problem
 from jobs.errors import FieldError
 from jobs.models import Dataset, Job
@@ -42,13 +42,18 @@ class Unusable(Exception):
 
 def dependencies(spec: TrainSpec | EvaluateSpec) -> set[UUID]:
     """The jobs that must succeed first, named or implied by a model."""
-    implied = {model.from_job for _, model in _models(spec) if isinstance(model, JobModel)}
+    implied = {model.from_job for _, model in job_models(spec) if not isinstance(model.checkpoint, int)}
     return implied.union(spec.depends_on)
 
 
 def known_data(spec: TrainSpec | EvaluateSpec) -> set[UUID]:
     """The data sets of the service that a spec names."""
-    return {source.dataset for _, source, _ in _sources(spec) if isinstance(source, KnownData)}
+    return {source.dataset for _, source, _ in sources(spec) if isinstance(source, KnownData)}
+
+
+def job_models(spec: TrainSpec | EvaluateSpec) -> list[tuple[str, JobModel]]:
+    """The models that are other jobs' checkpoints, each with its field."""
+    return [(field, model) for field, model in _models(spec) if isinstance(model, JobModel)]
 
 
 def text_problems(spec: TrainSpec | EvaluateSpec) -> list[FieldError]:
@@ -73,7 +78,7 @@ def file_problems(spec: TrainSpec | EvaluateSpec) -> list[FieldError]:
     for field, model in _models(spec):
         if isinstance(model, PathModel):
             found += [FieldError(f"{field}.path", text) for text in _model_problems(Path(model.path))]
-    for field, source, needs_experts in _sources(spec):
+    for field, source, needs_experts in sources(spec):
         if isinstance(source, FileData):
             found += [FieldError(f"{field}.path", text) for text in _file_problems(source, needs_experts)]
         if isinstance(source, HubData) and (text := hub_problem(source.hub)):
@@ -93,20 +98,37 @@ def plugin_problems(spec: TrainSpec | EvaluateSpec | ReplayRequest) -> list[Fiel
 
 
 def job_problems(spec: TrainSpec | EvaluateSpec, known: Mapping[UUID, Job]) -> list[FieldError]:
-    """What is wrong with the jobs that a spec names. `known`: those of its `dependencies` that exist."""
+    """What is wrong with the jobs that a spec names. `known`: those of them that exist."""
     found = []
     for index, id in enumerate(spec.depends_on):
         found += [FieldError(f"depends_on.{index}", text) for text in _dependency_problems(id, known)]
-    for field, model in _models(spec):
-        if isinstance(model, JobModel):
-            found += [FieldError(f"{field}.from_job", text) for text in _origin_problems(model.from_job, known)]
+    for field, model in job_models(spec):
+        found += [FieldError(f"{field}.from_job", text) for text in _origin_problems(model, known)]
     return found
+
+
+def checkpoint_problems(spec: TrainSpec | EvaluateSpec, steps: Mapping[UUID, Collection[int]]) -> list[FieldError]:
+    """Which models name a step of which a job has no checkpoint. `steps`: of which it has one, for the jobs that exist
+    and leave any."""
+    found = []
+    for field, model in job_models(spec):
+        have = steps.get(model.from_job)
+        if isinstance(model.checkpoint, int) and have is not None and model.checkpoint not in have:
+            found.append(FieldError(f"{field}.checkpoint", no_checkpoint(model, have)))
+    return found
+
+
+def no_checkpoint(model: JobModel, have: Collection[int]) -> str:
+    """That there is no such checkpoint, and which there are."""
+    what = f"of step {model.checkpoint}" if isinstance(model.checkpoint, int) else "yet"
+    instead = f"it has those of {', '.join(map(str, sorted(have)))}" if have else "it has none"
+    return f"job {model.from_job} has no checkpoint {what}: {instead}"
 
 
 def data_problems(spec: TrainSpec | EvaluateSpec, known: Mapping[UUID, Dataset]) -> list[FieldError]:
     """What is wrong with the service's data sets that a spec names. `known`: those of its `known_data` that exist."""
     found, names = [], set[str]()
-    for field, choice, needs_experts in _sources(spec):
+    for field, choice, needs_experts in sources(spec):
         source: DataSource
         if isinstance(choice, KnownData):
             dataset = known.get(choice.dataset)
@@ -168,7 +190,7 @@ def core_config(
 def _check_paths(spec: TrainSpec | EvaluateSpec) -> None:
     """Once more, where they are read: a link may lead elsewhere by now."""
     paths = [model.path for _, model in _models(spec) if isinstance(model, PathModel)]
-    paths += [source.path for _, source, _ in _sources(spec) if isinstance(source, FileData)]
+    paths += [source.path for _, source, _ in sources(spec) if isinstance(source, FileData)]
     for path in paths:
         if refused := path_problem(Path(path)):
             raise Unusable(Reason.BAD_SPEC, refused)
@@ -189,7 +211,7 @@ def _models(spec: TrainSpec | EvaluateSpec) -> Iterator[tuple[str, ModelChoice]]
         yield from ((f"models.{index}", model) for index, model in enumerate(spec.models))
 
 
-def _sources(spec: TrainSpec | EvaluateSpec) -> Iterator[tuple[str, DataChoice, bool]]:
+def sources(spec: TrainSpec | EvaluateSpec) -> Iterator[tuple[str, DataChoice, bool]]:
     """Every data set: its field, its settings, and whether its rows must have experts."""
     if isinstance(spec, TrainSpec):
         yield "data", spec.data, spec.algorithm.needs_experts
@@ -208,9 +230,12 @@ def _dependency_problems(id: UUID, known: Mapping[UUID, Job]) -> list[str]:
     return []
 
 
-def _origin_problems(id: UUID, known: Mapping[UUID, Job]) -> list[str]:
+def _origin_problems(model: JobModel, known: Mapping[UUID, Job]) -> list[str]:
+    id = model.from_job
     if id in known and known[id].kind != "train":
         return [f"job {id} is an evaluation: it leaves no checkpoint"]
+    if id in known and isinstance(model.checkpoint, int):
+        return []  # it is there, or `checkpoint_problems` says so
     return _dependency_problems(id, known)
 
 
@@ -234,7 +259,7 @@ def _file_problems(source: FileData, needs_experts: bool) -> list[str]:
         return [refused]
     if not _is_file(path):
         return [f"there is no file {path} on the server"]
-    return check_source(source, needs_experts=needs_experts)
+    return what_is_wrong(source, surveys.survey(source), needs_experts=needs_experts)
 
 
 def _is_file(path: Path) -> bool:

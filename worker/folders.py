@@ -5,13 +5,12 @@ can therefore harm nothing of the attempt that follows: not its events, not its 
 its own, which the next attempt wants; so the supervisor keeps links to those that the database knows, in `kept/`.
 """
 
-import errno
-import os
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from jobs.lifecycle import KnownCheckpoint
+from jobs.links import link_tree
 
 CHECKPOINTS = "checkpoints"  # as `calibrl_core.checkpoint` names it
 KEPT = "kept"
@@ -31,8 +30,8 @@ def begin(run_dir: Path, checkpoints: Sequence[KnownCheckpoint]) -> None:
     for checkpoint in checkpoints:
         source = Path(checkpoint.path)
         kept = source.parent.parent / KEPT / source.name
-        if not (folder / source.name).exists() and not _link_tree(source, folder):
-            _link_tree(kept, folder)
+        if not (folder / source.name).exists() and not link_tree(source, folder):
+            link_tree(kept, folder)
 
 
 def keep(run_dir: Path, checkpoints: Iterable[Path]) -> None:
@@ -42,7 +41,7 @@ def keep(run_dir: Path, checkpoints: Iterable[Path]) -> None:
     own = {path.name: path for path in checkpoints if path.parent == run_dir / CHECKPOINTS}
     for name, path in own.items():
         if not (folder / name).exists():
-            _link_tree(path, folder)
+            link_tree(path, folder)
     for old in folder.iterdir():
         if old.name not in own:
             shutil.rmtree(old, ignore_errors=True)
@@ -67,47 +66,3 @@ def remove_earlier_checkpoints(run_dir: Path) -> None:
 
 def _number(run_dir: Path) -> int:
     return int(run_dir.name.removeprefix(ATTEMPT))
-
-
-def _link_tree(source: Path, folder: Path) -> bool:
-    """Link a checkpoint into a folder, whole or not at all; False where it is gone, also if that happens meanwhile."""
-    partial = folder / f".partial-{source.name}"
-    shutil.rmtree(partial, ignore_errors=True)
-    before = _files(source)
-    if not before:
-        return False
-    try:
-        shutil.copytree(source, partial, copy_function=_link)
-        if _files(source) == before == _files(partial):
-            partial.rename(folder / source.name)
-            return True
-    except (shutil.Error, OSError) as error:
-        if _files(source) == before:
-            raise OSError(*_first(error)) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return False  # whoever kept it was removing it
-
-
-def _files(folder: Path) -> set[str]:
-    # `os.walk` says nothing of a folder that is removed while it is being read; `rglob` raises.
-    return {str((Path(root) / name).relative_to(folder)) for root, _, names in os.walk(folder) for name in names}
-
-
-def _first(error: OSError) -> tuple[int, str]:
-    """The number and text of an error; `copytree` collects those of all files, as text."""
-    if isinstance(error, shutil.Error):
-        text = str(error.args[0][0][2])
-        full = os.strerror(errno.ENOSPC) in text or os.strerror(errno.EDQUOT) in text
-        return (errno.ENOSPC if full else errno.EIO), text
-    return error.errno or errno.EIO, str(error)
-
-
-def _link(source: str, target: str) -> str:
-    try:
-        os.link(source, target)
-    except FileNotFoundError:
-        raise
-    except OSError:  # another disk, or one that knows no links
-        shutil.copy2(source, target)
-    return target

@@ -13,6 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from api.deps import Asker, Db, Limit, page
 from api.downloads import RESPONSES, send
 from api.examples import HUB_DATASETS
+from api.idempotency import IdempotentRoute
 from api.uploads import receive
 from jobs import datasets, models
 from jobs.access import Caller
@@ -22,7 +23,7 @@ from jobs.repository import datasets as rows
 from jobs.schemas import Dataset, HubDataset, Page, PreviewRow, Role, Slug, UploadOptions
 from jobs.settings import get_settings
 
-router = APIRouter(prefix="/datasets", tags=["data"])
+router = APIRouter(prefix="/datasets", tags=["data"], route_class=IdempotentRoute)
 _FILE = {"schema": {"type": "string", "format": "binary"}}
 _FORM = {"schema": {"type": "object", "properties": {"file": _FILE["schema"]}, "required": ["file"]}}
 _KINDS = ("application/octet-stream", "application/vnd.apache.parquet", "application/x-ndjson")

@@ -25,4 +25,4 @@ def export_tensorboard(job: ExistingJob) -> StreamingResponse:
 def _events(job: models.Job) -> Iterator[bytes]:
     yield tensorboard.header(job.created_at)
     for page in steps.pages(job.id):
-        yield b"".join(tensorboard.scalars(*row) for row in page)
+        yield b"".join(tensorboard.step(*row) for row in page)

@@ -40,5 +40,5 @@ def list_histograms(
 def _merged(session: Session, job_id: UUID, name: str, first: int, points: int, width: int | None) -> Page[Histogram]:
     last = max(histograms.last_step(session, job_id, name) or 0, first)
     width = chosen_width(width, first, last, points)
-    found = histograms.merged(session, job_id, name, width=width, first=first)
+    found = histograms.merged(session, job_id, name, width=width, first=first, last=last)
     return Page(data=[Histogram(name=name, width=width, **row._mapping) for row in found], has_more=False)

@@ -1,46 +1,65 @@
-"""Jobs: submit, list, read, and what may be asked of one."""
+"""Jobs: submit, plan, list, read, change, fork, and what may be asked of one."""
 
-from typing import Annotated, Literal
-from uuid import UUID
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Query, Response
+from fastapi import APIRouter, Body, Depends, Query, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 
-from api.deps import Asker, Db, ExistingJob, Limit, OwnJob, page
-from api.examples import JOB_SPECS, PRIORITIES
-from jobs import lifecycle
+from api.deps import Asker, Db, ExistingJob, OwnJob
+from api.examples import CHANGES, FORKS, JOB_SPECS
+from api.idempotency import IdempotentRoute
+from jobs import lifecycle, models, plan, specs
+from jobs.access import Caller
 from jobs.repository import jobs
-from jobs.schemas import Job, JobChanges, JobSpec, JobStatus, Page, Role, Slug
+from jobs.schemas import (
+    EvaluateSpec,
+    Fork,
+    Job,
+    JobChanges,
+    JobFilter,
+    JobPlan,
+    JobSpec,
+    JobSummary,
+    Page,
+    Role,
+    TrainSpec,
+    job_spec_adapter,
+)
 
-router = APIRouter(prefix="/jobs", tags=["jobs"])
+router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=IdempotentRoute)
+
+
+def _looked_into(spec: Annotated[JobSpec, Body(openapi_examples=JOB_SPECS)]) -> TrainSpec | EvaluateSpec:
+    # Before there is a transaction: its files are read, which may take a while, and found again when they are checked.
+    specs.file_problems(spec)
+    return spec
+
+
+Spec = Annotated[TrainSpec | EvaluateSpec, Depends(_looked_into)]
 
 
 @router.post("", status_code=201)
-def submit_job(
-    spec: Annotated[JobSpec, Body(openapi_examples=JOB_SPECS)], session: Db, caller: Asker, response: Response
-) -> Job:
+def submit_job(spec: Spec, session: Db, caller: Asker, response: Response) -> Job:
     """Add a job. It is queued, or waits for the jobs that it depends on."""
-    if caller.sees(spec.project):
-        caller.need(spec.project, Role.MEMBER)
-    job = Job.model_validate(lifecycle.submit(session, spec, actor=caller.user, among=caller.projects))
-    response.headers["Location"] = f"/v1/jobs/{job.id}"
-    return job
+    _must_be_member(caller, spec.project)
+    return _added(lifecycle.submit(session, spec, actor=caller.user, among=caller.projects), response)
+
+
+@router.post(":plan")
+def plan_job(spec: Spec, session: Db, caller: Asker) -> JobPlan:
+    """What would become of a spec: its defaults, its data, the memory that it takes, when it would start, and what is
+    risky in it. Refused as a submission would be; no job is added."""
+    _must_be_member(caller, spec.project)
+    return plan.make(session, spec, actor=caller.user, among=caller.projects)
 
 
 @router.get("")
-def list_jobs(
-    session: Db,
-    caller: Asker,
-    status: JobStatus | None = None,
-    kind: Literal["train", "evaluate"] | None = None,
-    project: Slug | None = None,
-    after: Annotated[UUID | None, Query(description="id of the last job seen")] = None,
-    limit: Limit = 100,
-) -> Page[Job]:
-    """The jobs of your projects, newest first."""
-    found = jobs.page(
-        session, among=caller.projects, status=status, kind=kind, project=project, after=after, limit=limit + 1
-    )
-    return page(found, limit, Job)
+def list_jobs(session: Db, caller: Asker, wanted: Annotated[JobFilter, Query()]) -> Page[JobSummary]:
+    """The jobs of your projects, newest first unless sorted otherwise, without their specs, results and notes."""
+    found = jobs.page(session, wanted, caller.projects)
+    data = [JobSummary.model_validate(job) for job in found[: wanted.limit]]
+    return Page(data=data, has_more=len(found) > wanted.limit)
 
 
 @router.get("/{job_id}")
@@ -57,13 +76,29 @@ def cancel_job(job_id: OwnJob, session: Db, caller: Asker) -> Job:
 
 @router.patch("/{job_id}")
 def change_job(
-    job_id: OwnJob,
-    changes: Annotated[JobChanges, Body(openapi_examples=PRIORITIES)],
+    job_id: OwnJob, changes: Annotated[JobChanges, Body(openapi_examples=CHANGES)], session: Db, caller: Asker
+) -> Job:
+    """Change a job's name, labels and notes, also after its end; its priority class, before it."""
+    return Job.model_validate(lifecycle.edit(session, job_id, changes, actor=caller.user))
+
+
+@router.post("/{job_id}/fork", status_code=201)
+def fork_job(
+    job: ExistingJob,
+    fork: Annotated[Fork, Body(openapi_examples=FORKS)],
     session: Db,
     caller: Asker,
+    response: Response,
 ) -> Job:
-    """Give a job that has not ended another priority class."""
-    return Job.model_validate(lifecycle.prioritise(session, job_id, changes.priority, actor=caller.user))
+    """Add a job that takes up another one's spec, with changes. A training job begins with a checkpoint that the other
+    has now, which is kept for it; an evaluation is made again."""
+    given, step = lifecycle.fork_spec(session, job.id, fork)
+    spec = _checked(given)
+    _must_be_member(caller, spec.project)
+    added = lifecycle.submit(
+        session, spec, actor=caller.user, among=caller.projects, forked_from=job.id, forked_step=step
+    )
+    return _added(added, response)
 
 
 @router.post("/{job_id}/pause")
@@ -82,3 +117,23 @@ def resume_job(job_id: OwnJob, session: Db, caller: Asker) -> Job:
 def retry_job(job_id: OwnJob, session: Db, caller: Asker) -> Job:
     """Run a failed or cancelled job again, from its last checkpoint."""
     return Job.model_validate(lifecycle.retry(session, job_id, actor=caller.user))
+
+
+def _must_be_member(caller: Caller, project: str) -> None:
+    """A project that the caller does not see is refused with the spec, as one that does not exist."""
+    if caller.sees(project):
+        caller.need(project, Role.MEMBER)
+
+
+def _added(found: models.Job, response: Response) -> Job:
+    job = Job.model_validate(found)
+    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    return job
+
+
+def _checked(spec: dict[str, Any]) -> TrainSpec | EvaluateSpec:
+    try:
+        return job_spec_adapter.validate_python(spec)
+    except ValidationError as error:  # named as in a spec that was posted
+        faults = [{**fault, "loc": ("body", *fault["loc"])} for fault in error.errors()]
+        raise RequestValidationError(faults, body=spec) from error

@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import httpx
 from pydantic import BaseModel, ValidationError
@@ -17,6 +18,9 @@ from calibrl.client.errors import CalibrlError, Unreachable
 
 TIMEOUT = httpx.Timeout(15.0, connect=3.0)
 RETRIED = frozenset({502, 503})
+GETS, POSTS = 3, 6  # attempts; over 0.3 s, and over 2.5 s: what a killed service began may have to be rolled back first
+IDEMPOTENCY_KEY = "Idempotency-Key"
+IN_FLIGHT = '"urn:calibrl:in-flight"'  # the type of the problem that says: what was sent before is still being done
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 Model = TypeVar("Model", bound=BaseModel)
 JobId = UUID | str
@@ -59,18 +63,29 @@ class Connection:
 
     def _fetch(self, path: str, **params: object) -> httpx.Response:
         """A GET, tried again where the connection or a proxy in between broke: reading twice does no harm."""
-        given = {name: str(value) for name, value in params.items() if value is not None}
+        given = {
+            name: [str(one) for one in value] if isinstance(value, list | tuple) else str(value)
+            for name, value in params.items()
+            if value is not None
+        }
+        return checked(self._again(GETS, "GET", path, params=given))
+
+    def _ask(self, model: type[Model], path: str) -> Model:
+        return self._parsed(model, checked(self._post(path)))
+
+    def _post(self, path: str, *, headers: Mapping[str, str] | None = None, **options: Any) -> httpx.Response:
+        """A POST, tried again like a GET: by its key the service knows that it is the same, and does it once."""
+        return self._again(POSTS, "POST", path, headers={**(headers or {}), IDEMPOTENCY_KEY: uuid4().hex}, **options)
+
+    def _again(self, attempts: int, method: str, path: str, **options: Any) -> httpx.Response:
         retrying = Retrying(
-            stop=stop_after_attempt(3),
+            stop=stop_after_attempt(attempts),
             wait=wait_exponential(multiplier=0.1, max=1),
             retry=retry_if_exception_type(Unreachable) | retry_if_result(_passing_trouble),
             retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
         )
-        response: httpx.Response = retrying(self._once, "GET", path, params=given)
-        return checked(response)
-
-    def _ask(self, model: type[Model], path: str) -> Model:
-        return self._parsed(model, checked(self._once("POST", path)))
+        response: httpx.Response = retrying(self._once, method, path, **options)
+        return response
 
     def _send(
         self, method: str, model: type[Model], path: str, given: Mapping[str, Any] | BaseModel, **options: Any
@@ -81,7 +96,8 @@ class Connection:
         except (TypeError, ValueError) as error:
             raise CalibrlError(f"the request holds something that JSON can't say: {error}") from error
         headers = {"Content-Type": "application/json"}
-        answer = self._once(method, path, content=body, headers=headers, **options)
+        send = self._post if method == "POST" else partial(self._once, method)
+        answer = send(path, content=body, headers=headers, **options)
         return self._parsed(model, checked(answer))
 
     def _delete(self, path: str) -> httpx.Response:
@@ -94,7 +110,7 @@ class Connection:
             raise Unreachable(f"nothing answers at {self.url}: start the service with `calibrl up`") from error
         except httpx.TimeoutException as error:
             raise CalibrlError(f"{self.url} did not answer {method} {path} in time; is it overloaded?") from error
-        except httpx.RemoteProtocolError as error:
+        except (httpx.RemoteProtocolError, httpx.NetworkError) as error:
             raise Unreachable(f"{self.url} broke off the connection: {error}") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise CalibrlError(f"{self.url} can't be asked for {path}: {error}") from error
@@ -113,7 +129,8 @@ class Connection:
 
 
 def _passing_trouble(response: httpx.Response) -> bool:
-    return response.status_code in RETRIED
+    in_flight = response.status_code == httpx.codes.CONFLICT and IN_FLIGHT in response.text
+    return in_flight or response.status_code in RETRIED
 
 
 def path_of(*parts: str) -> str:

@@ -23,7 +23,7 @@ class Curves(Connection):
     """Curves: metrics step by step or within a budget of points, histograms, and what can be taken elsewhere."""
 
     def metrics(
-        self, id: JobId, *, names: list[str] | None = None, after_step: int = 0, limit: int = 1000
+        self, id: JobId, *, names: list[str] | None = None, after_step: int = -1, limit: int = 1000
     ) -> Page[MetricRow]:
         """Metrics of the steps past `after_step`, ascending; all names, or those given."""
         wanted = ",".join(names) if names is not None else None
@@ -62,7 +62,7 @@ class Curves(Connection):
         id: JobId,
         name: str,
         *,
-        after_step: int = 0,
+        after_step: int = -1,
         limit: int = 1000,
         points: int | None = None,
         width: int | None = None,
@@ -74,7 +74,7 @@ class Curves(Connection):
     def export(self, id: JobId, format: ExportFormat, path: Path) -> Path:
         """Write a job's metrics into a file, which is there only once it is whole; `tensorboard`: an event file."""
         where = job_path(id, "exports", "tensorboard") if format == "tensorboard" else job_path(id, "metrics")
-        params = {} if format == "tensorboard" else {"format": format}
+        params: dict[str, str] = {} if format == "tensorboard" else {"format": format}
         part = path.with_name(f"{path.name}.part")
         try:
             with part.open("wb") as file:

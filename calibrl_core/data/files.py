@@ -1,7 +1,7 @@
 """Examples from files and hub data sets. Without torch, so that the API can check a file."""
 
 import os.path
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from calibrl_core.data.cells import Row
 from calibrl_core.data.forms import FORMS, Form, check_form, form_of
-from calibrl_core.data.readers import BATCH, Raw, image_folder, parsed, read_rows
+from calibrl_core.data.readers import BATCH, Raw, image_folder, parsed, read_count, read_rows
 from calibrl_core.data.schema import Columns, DataError, Example, FileData, HubData
 from calibrl_core.prompts import IMAGE_TAG
 
@@ -47,33 +47,52 @@ def load(source: FileData | HubData) -> list[Example]:
     return examples
 
 
-def check_source(source: FileData, *, needs_experts: bool) -> list[str]:
-    """Sentences on what keeps this file from being trained on, as far as its first rows tell; empty: nothing does.
+@dataclass(frozen=True)
+class Survey:
+    """What a file's first rows tell. `whole`: there are no others."""
 
-    Reads up to CHECKED_ROWS rows or CHECKED_IMAGE_BYTES of images, and holds no more than a batch of them in memory.
-    """
+    rows: int = 0
+    whole: bool = True
+    with_expert: int = 0
+    with_images: int = 0
+    problems: tuple[str, ...] = ()
+
+
+def check_source(source: FileData, *, needs_experts: bool) -> list[str]:
+    """Sentences on what keeps this file from being trained on, as far as its first rows tell; empty: nothing does."""
+    return what_is_wrong(source, survey(source), needs_experts=needs_experts)
+
+
+def survey(source: FileData) -> Survey:
+    """Look at up to CHECKED_ROWS rows or CHECKED_IMAGE_BYTES of images, no more than a batch of them in memory."""
     path = Path(source.path)
     if path.suffix not in (".jsonl", ".parquet"):
-        return [f"{source.path} is neither .jsonl nor .parquet; convert it to one of them"]
+        return Survey(problems=(f"{source.path} is neither .jsonl nor .parquet; convert it to one of them",))
     if not os.path.isfile(path):  # noqa: PTH113 - False, too, where the name is too long or its folder is closed to us
-        return [f"{source.path} does not exist on this machine; give the absolute path of a file that workers can read"]
+        missing = "does not exist on this machine; give the absolute path of a file that workers can read"
+        return Survey(problems=(f"{source.path} {missing}",))
     problems: list[str] = []
-    rows = image_bytes = experts = 0
+    rows = image_bytes = experts = with_images = 0
     for found in examples_of(source):
         if rows >= CHECKED_ROWS or image_bytes >= CHECKED_IMAGE_BYTES:
-            needs_experts = False  # a later row may have one
-            break
+            return Survey(rows, False, experts, with_images, tuple(problems))
         rows += 1
         if isinstance(found, Example):
             image_bytes += sum(map(len, found.images))
             experts += bool(found.expert)
+            with_images += bool(found.images)
         else:
             problems.append(str(found))
-    if problems:
-        return [listed(problems)]
-    if not rows:
+    return Survey(rows, True, experts, with_images, tuple(problems))
+
+
+def what_is_wrong(source: FileData, found: Survey, *, needs_experts: bool) -> list[str]:
+    """Sentences on what keeps a file from being trained on, from a look at it."""
+    if found.problems:
+        return [listed(found.problems)]
+    if not found.rows:
         return [f"{source.label} has no rows"]
-    if needs_experts and not experts:
+    if needs_experts and found.whole and not found.with_expert:  # else a later row may have one
         return [
             f"no row of {source.label} has an expert in column {source.columns.expert!r} (in verl's form: `solution`, "
             "with a pass_ratio above 0), and this algorithm needs experts; add them, name their column in "
@@ -82,7 +101,13 @@ def check_source(source: FileData, *, needs_experts: bool) -> list[str]:
     return []
 
 
-def listed(problems: list[str]) -> str:
+def count_rows(source: FileData) -> int:
+    """How many rows of a file are used. Raises DataError where it can't be read."""
+    rows = read_count(source.path)
+    return rows if source.rows is None else min(rows, source.rows)
+
+
+def listed(problems: Sequence[str]) -> str:
     """The first SHOWN problems in one line, and how many more there are."""
     more = f" (and {len(problems) - SHOWN} more)" if len(problems) > SHOWN else ""
     return "; ".join(problems[:SHOWN]) + more

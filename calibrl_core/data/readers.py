@@ -25,6 +25,21 @@ def read_rows(source: FileData | HubData) -> Iterator[Raw]:
         raise DataError(f"{source.label} can't be read: {error.strerror or error}") from error
 
 
+def read_count(path: str) -> int:
+    """How many rows a file has: from a Parquet file's end; of JSONL its lines are counted. Raises DataError."""
+    import pyarrow
+    import pyarrow.parquet as parquet
+
+    try:
+        if path.endswith(".parquet"):
+            rows: int = parquet.read_metadata(path).num_rows
+            return rows
+        with Path(path).open("rb") as file:
+            return sum(1 for _ in file)
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise DataError(f"{path} can't be read: {error}") from error
+
+
 def image_folder(source: FileData | HubData) -> Path | None:
     """Where image paths in the rows must lie: in the file's folder, or among what `datasets` has downloaded.
 

@@ -60,6 +60,12 @@ class BuiltinData(Closed):
     def name(self) -> str:
         return self.split if self.builtin == "digits" else f"{self.builtin}-{self.split}"
 
+    @property
+    def row_count(self) -> int:
+        """How many rows are used of it."""
+        of_split = {"train": 4096 if self.builtin == "digits" else 2048, "validation": 128}.get(self.split, 256)
+        return min(of_split, self.rows or of_split)
+
 
 class Columns(Closed):
     """Which column holds what. Naming any of them says that the data is of the plain form."""

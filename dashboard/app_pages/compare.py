@@ -51,17 +51,17 @@ def _choose() -> list[Job]:
     """The jobs to compare: those of the address, or chosen among the newest."""
     asked = [data.job(str(id)) for id in _chosen()]
     newest = data.jobs(None, "train", None, OFFERED).data
-    offered = {job.id: job for job in [*asked, *newest]}
+    offered: dict[UUID, str] = {job.id: job.name for job in [*asked, *newest]}
     ids: list[UUID] = st.multiselect(
         "Jobs",
         list(offered),
         default=[job.id for job in asked],
-        format_func=lambda id: f"{offered[id].name} ({str(id)[:8]})",
+        format_func=lambda id: f"{offered[id]} ({str(id)[:8]})",
         max_selections=MOST,
         placeholder="Choose two or more training jobs",
     )
     st.query_params["jobs"] = ",".join(map(str, ids))
-    return [offered[id] for id in ids]
+    return [data.job(str(id)) for id in ids]
 
 
 def _names(jobs: list[Job]) -> dict[UUID, str]:

@@ -7,7 +7,7 @@ import streamlit as st
 from dashboard import data, states
 from dashboard.markup import chip, duration, elapsed, escape, job_link, moment, progress_bar, status_chip, table
 from dashboard.palette import HELD_OUT, NEUTRAL, POLICY
-from jobs.schemas import Job, JobStatus
+from jobs.schemas import JobStatus, JobSummary
 
 ALL = "all"  # no status: every job
 PAGE = 50  # jobs shown at once
@@ -22,10 +22,10 @@ prompts_per_step: 32
 steps: 200"""
 
 
-def _accuracy(job: Job) -> str:
+def _accuracy(job: JobSummary) -> str:
     """The newest accuracy, held out before training; an evaluation's from its first to its last model."""
     if job.kind == "evaluate":
-        results = (job.result or {}).get("results", [])
+        results = data.results(job.id, job.attempt) if job.status is JobStatus.SUCCEEDED else []
         first_split = [result for result in results if result["split"] == results[0]["split"]]
         values = [result["metrics"].get("accuracy") for result in first_split]
         return " → ".join(f"{value:.0%}" for value in values if isinstance(value, int | float)) or "–"
@@ -39,7 +39,7 @@ def _accuracy(job: Job) -> str:
     return "–"
 
 
-def _progress(job: Job) -> str:
+def _progress(job: JobSummary) -> str:
     if job.steps_total is None:
         return "–"
     share = job.step / max(job.steps_total, 1)
@@ -51,7 +51,7 @@ def _progress(job: Job) -> str:
     )
 
 
-def _row(job: Job) -> str:
+def _row(job: JobSummary) -> str:
     seconds = elapsed(job)
     ran = "–" if seconds is None else duration(seconds)
     return (

@@ -11,7 +11,7 @@ from calibrl.client import CalibrlError
 from dashboard import data, states
 from dashboard.markup import chip, duration, elapsed, escape, job_link, progress_bar, status_chip, table
 from dashboard.palette import CORRECT, NEUTRAL, POLICY, RARENESS, WRONG
-from jobs.schemas import Gpu, Job, JobStatus, Me, Priority, QueueEntry, Worker, WorkerStatus
+from jobs.schemas import Gpu, JobStatus, JobSummary, Me, Priority, QueueEntry, Worker, WorkerStatus
 
 MOST = 200  # jobs that are shown waiting, or running
 GIB = 2**30
@@ -47,7 +47,7 @@ def _waiting_row(entry: QueueEntry) -> str:
     )
 
 
-def _running_row(job: Job) -> str:
+def _running_row(job: JobSummary) -> str:
     seconds = elapsed(job)
     progress = "–"
     if job.steps_total:

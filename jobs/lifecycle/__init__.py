@@ -4,7 +4,7 @@
 `dispatch` which job starts where, `sweeping` what mends the rest.
 """
 
-from jobs.lifecycle.dispatch import entries, wake_for_free_slots
+from jobs.lifecycle.dispatch import entries, foresee, wake_for_free_slots
 from jobs.lifecycle.leases import (
     Claim,
     KnownCheckpoint,
@@ -17,7 +17,18 @@ from jobs.lifecycle.leases import (
     heartbeat,
     start,
 )
-from jobs.lifecycle.requests import cancel, pause, prioritise, resume, retry, submit
+from jobs.lifecycle.requests import (
+    cancel,
+    check,
+    edit,
+    fork_spec,
+    new_job,
+    open_dependencies,
+    pause,
+    resume,
+    retry,
+    submit,
+)
 from jobs.lifecycle.status import TRANSITIONS, IllegalTransition
 from jobs.lifecycle.sweeping import Swept, sweep
 
@@ -31,13 +42,18 @@ __all__ = [
     "Outcome",
     "Swept",
     "cancel",
+    "check",
     "claim",
+    "edit",
     "entries",
     "fence",
     "finish",
+    "foresee",
+    "fork_spec",
     "heartbeat",
+    "new_job",
+    "open_dependencies",
     "pause",
-    "prioritise",
     "resume",
     "retry",
     "start",

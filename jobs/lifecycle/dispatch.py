@@ -12,7 +12,7 @@ from jobs import models
 from jobs.db import wake_after_commit
 from jobs.repository import projects, queue
 from jobs.scheduler import Machine, Placement, QueuedJob, RunningJob, Share, plan, victims
-from jobs.schemas import JobStatus, Priority, QueueEntry, WaitReason
+from jobs.schemas import JobStatus, Priority, QueueEntry, QueuePlan, WaitReason
 from jobs.settings import get_settings
 
 HOUR = 3600.0
@@ -22,17 +22,18 @@ _VICTIMS_FOR = 20  # blocked jobs, the first in line, for which others may have 
 class Situation:
     """All that the scheduler decides from, as it is in this transaction."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, also: models.Job | None = None) -> None:
+        """`also`: a job that is not there, as if it were queued now."""
         settings = get_settings()
         self.machines = [Machine(**row._mapping) for row in queue.machines(session, settings.lease_seconds)]
         self._typical = projects.typical_seconds(session)
         self.running = [self._running(row) for row in queue.running(session)]
         self.queued = [self._queued(row) for row in queue.queued(session)]
+        self.queued += [self._not_there(also)] if also else []
         users = {(job.project, job.user) for job in self.queued}
         self.shares = _shares(session, settings.fair_share_half_life_hours * HOUR, users)
 
     def _queued(self, row: Row[Any]) -> QueuedJob:
-        expected = [seconds for seconds in (row.timeout, self._typical.get((row.project, row.kind))) if seconds]
         return QueuedJob(
             id=row.id,
             project=row.project,
@@ -41,8 +42,24 @@ class Situation:
             gpus=row.gpus,
             labels=row.labels or {},
             age=float(row.age),
-            seconds=min(expected, default=None),
+            seconds=self.expected_seconds(row.project, row.kind, row.timeout),
         )
+
+    def _not_there(self, job: models.Job) -> QueuedJob:
+        return QueuedJob(
+            id=job.id,
+            project=job.project,
+            user=job.user,
+            priority=_priority(job),
+            gpus=job.gpus,
+            labels=job.spec["resources"]["labels"],
+            age=0.0,
+            seconds=self.expected_seconds(job.project, job.kind, job.spec["limits"]["timeout_seconds"]),
+        )
+
+    def expected_seconds(self, project: str, kind: str, timeout: float | None) -> float | None:
+        """How long a job will run, as far as is known: as those before it did, and no longer than it may."""
+        return min((seconds for seconds in (timeout, self._typical.get((project, kind))) if seconds), default=None)
 
     def _running(self, row: Row[Any]) -> RunningJob:
         seconds, steps = float(row.seconds), row.steps or 0
@@ -106,11 +123,29 @@ def entries(session: Session, project: str | None = None) -> list[QueueEntry]:
     return sorted(found, key=lambda entry: (entry.position is None, entry.position or 0, entry.queued_at))
 
 
+def foresee(session: Session, job: models.Job, *, waits: bool) -> QueuePlan:
+    """Where a job that is not in the database would stand, were it submitted now; `waits`: for others to succeed."""
+    situation = Situation(session, job)
+    place = None if waits else next(one for one in situation.placements() if one.job_id == job.id)
+    reason = place.reason if place else WaitReason.WAITING
+    return QueuePlan(
+        position=place.position if place else None,
+        reason=reason,
+        explanation=explain(job, place, reason),
+        estimated_start=_start(place),
+        expected_seconds=situation.expected_seconds(job.project, job.kind, job.spec["limits"]["timeout_seconds"]),
+        slots=max(1, job.gpus),
+    )
+
+
+def _start(place: Placement | None) -> datetime | None:
+    if place is None or place.starts_in is None:
+        return None
+    return datetime.now(UTC) + timedelta(seconds=place.starts_in)
+
+
 def _entry(job: models.Job, place: Placement | None) -> QueueEntry:
     reason = place.reason if place else WaitReason(job.status) if job.status is not JobStatus.QUEUED else None
-    start = None
-    if place and place.starts_in is not None:
-        start = datetime.now(UTC) + timedelta(seconds=place.starts_in)
     return QueueEntry(
         job_id=job.id,
         name=job.name,
@@ -122,7 +157,7 @@ def _entry(job: models.Job, place: Placement | None) -> QueueEntry:
         position=place.position if place else None,
         reason=reason,
         explanation=explain(job, place, reason),
-        estimated_start=start,
+        estimated_start=_start(place),
         queued_at=job.created_at,
     )
 

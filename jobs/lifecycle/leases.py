@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 from sqlalchemy.orm import Session
 
 from calibrl_core.data.schema import FileData, HubData
-from jobs import datasets, models, specs
+from jobs import datasets, models, origins, specs
 from jobs.lifecycle.dispatch import startable, wake_for_free_slots
 from jobs.lifecycle.status import SCHEDULER, change
 from jobs.repository import checkpoints, events, jobs, queue, workers
@@ -93,7 +93,7 @@ def _take(session: Session, job: models.Job, worker: str) -> Claim | None:
     known = known_datasets.hold(session, [row.dataset_id for row in job.datasets])
     try:
         config = specs.core_config(
-            job.spec, lambda model: _checkpoint(session, model), lambda choice: _data(known, choice)
+            job.spec, lambda model: _checkpoint(session, job.id, model), lambda choice: _data(known, choice)
         )
     except specs.Unusable as error:
         change(session, job, JobStatus.FAILED, actor=SCHEDULER, reason=error.reason, message=str(error))
@@ -178,10 +178,13 @@ def finish(session: Session, claim: Claim, outcome: Outcome) -> None:
     wake_for_free_slots(session, awake=worker)
 
 
-def _checkpoint(session: Session, model: JobModel) -> Path:
+def _checkpoint(session: Session, job_id: UUID, model: JobModel) -> Path:
+    if isinstance(model.checkpoint, int) and (kept := origins.kept(job_id, model.from_job, model.checkpoint)):
+        return kept
     checkpoint = checkpoints.choose(session, model.from_job, model.checkpoint)
     if checkpoint is None:
-        raise specs.Unusable(Reason.DEPENDENCY_FAILED, f"job {model.from_job} has left no checkpoint")
+        of_step = f" of step {model.checkpoint}" if isinstance(model.checkpoint, int) else ""
+        raise specs.Unusable(Reason.DEPENDENCY_FAILED, f"job {model.from_job} has left no checkpoint{of_step}")
     return Path(checkpoint.path)
 
 

@@ -1,23 +1,37 @@
-"""What people ask of a job: submit, cancel, pause, resume, retry, another priority."""
+"""What people ask of a job: submit, fork, change, cancel, pause, resume, retry."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 from uuid import UUID, uuid4
 
 from sqlalchemy.orm import Session
 
-from jobs import models, specs
+from calibrl_core.config import ModelOptions
+from jobs import models, origins, specs
 from jobs.errors import Conflict, FieldError, Invalid, QuotaExceeded
 from jobs.lifecycle.dispatch import wake_for_free_slots
 from jobs.lifecycle.status import change
-from jobs.repository import datasets, events, jobs, projects, workers
-from jobs.schemas import EvaluateSpec, JobStatus, Priority, Reason, TrainSpec
+from jobs.merging import merged
+from jobs.repository import checkpoints, datasets, events, jobs, projects, workers
+from jobs.schemas import MOST_LABELS, EvaluateSpec, Fork, JobChanges, JobModel, JobStatus, Reason, TrainSpec
 
+NAME_LENGTH = 115  # of a name that gets -fork behind it
 _HELD_AT_ONCE = (JobStatus.QUEUED, JobStatus.WAITING)
 
 
-def submit(
-    session: Session, spec: TrainSpec | EvaluateSpec, *, actor: str, among: frozenset[str] | None = None
-) -> models.Job:
-    """Check a spec against what exists, and add its job: queued, or waiting for the jobs it depends on.
+@dataclass(frozen=True)
+class Checked:
+    """What a spec that was checked names: jobs and data sets by their ids, held, and the checkpoints of certain steps
+    that it begins with."""
+
+    jobs: dict[UUID, models.Job]
+    datasets: dict[UUID, models.Dataset]
+    checkpoints: list[models.Checkpoint]
+
+
+def check(session: Session, spec: TrainSpec | EvaluateSpec, among: frozenset[str] | None = None) -> Checked:
+    """Check a spec against what exists. Its project's queue is then locked.
 
     `among`: the projects that exist for who asks, and whose jobs do; None: all.
 
@@ -26,19 +40,31 @@ def submit(
         QuotaExceeded: the project has as many jobs waiting as it may.
     """
     found = specs.text_problems(spec) or [*specs.file_problems(spec), *specs.plugin_problems(spec)]
-    held = jobs.hold(session, specs.dependencies(spec))
+    origins_by_field = specs.job_models(spec)
+    held = jobs.hold(session, specs.dependencies(spec).union(model.from_job for _, model in origins_by_field))
     known = {id: job for id, job in held.items() if among is None or job.project in among}
     data = datasets.hold(session, specs.known_data(spec))
     found += [*specs.resource_problems(spec), *specs.data_problems(spec, data)]
     found += [*specs.job_problems(spec, known), *_gpu_problems(session, spec.resources.gpus)]
+    named = {
+        model.from_job: {one.step: one for one in checkpoints.of_job(session, model.from_job)}
+        for _, model in origins_by_field
+        if model.from_job in known and known[model.from_job].kind == "train"
+    }
+    found += specs.checkpoint_problems(spec, named)
     project = projects.lock(session, spec.project) if among is None or spec.project in among else None
     if project is None:
         found.append(FieldError("project", f"there is no project {spec.project!r}"))
     if found or project is None:
         raise Invalid("The job was not accepted.", tuple(found))
     _check_room(session, project)
-    waits = sum(job.status is not JobStatus.SUCCEEDED for job in known.values())
-    job = models.Job(
+    by_step = [(model.from_job, model.checkpoint) for _, model in origins_by_field]
+    return Checked(known, data, [named[id][step] for id, step in by_step if isinstance(step, int)])
+
+
+def new_job(spec: TrainSpec | EvaluateSpec, *, actor: str) -> models.Job:
+    """The job of a spec that was checked, as it would be submitted now; not yet anybody's."""
+    return models.Job(
         id=uuid4(),
         name=spec.name,
         kind=spec.kind,
@@ -48,15 +74,70 @@ def submit(
         labels=spec.labels,
         gpus=spec.resources.gpus,
         spec=spec.model_dump(mode="json"),
-        dependencies=[models.JobDependency(depends_on_id=id) for id in sorted(known)],
-        datasets=[models.JobDataset(dataset_id=id) for id in sorted(data)],
+        dependencies=[models.JobDependency(depends_on_id=id) for id in sorted(specs.dependencies(spec))],
+        datasets=[models.JobDataset(dataset_id=id) for id in sorted(specs.known_data(spec))],
     )
+
+
+def submit(
+    session: Session,
+    spec: TrainSpec | EvaluateSpec,
+    *,
+    actor: str,
+    among: frozenset[str] | None = None,
+    forked_from: UUID | None = None,
+    forked_step: int | None = None,
+) -> models.Job:
+    """Check a spec against what exists, and add its job: queued, or waiting for the jobs it depends on.
+
+    `among`: as in `check`.
+
+    Raises:
+        Invalid: fields that can't be met, each named.
+        QuotaExceeded: the project has as many jobs waiting as it may.
+    """
+    checked = check(session, spec, among)
+    job = new_job(spec, actor=actor)
+    job.forked_from, job.forked_step = forked_from, forked_step
+    origins.keep(job.id, checked.checkpoints)
     session.add(job)
+    waits = open_dependencies(job, checked.jobs)
     message = f"waits for {waits} job{'s' if waits > 1 else ''}" if waits else None
     to = JobStatus.WAITING if waits else JobStatus.QUEUED
     change(session, job, to, type="submitted", actor=actor, message=message)
     wake_for_free_slots(session)
     return job
+
+
+def open_dependencies(job: models.Job, known: Mapping[UUID, models.Job]) -> int:
+    """How many of the jobs that a new one depends on have not succeeded yet."""
+    return sum(known[id].status is not JobStatus.SUCCEEDED for id in job.depends_on)
+
+
+def fork_spec(session: Session, job_id: UUID, fork: Fork) -> tuple[dict[str, Any], int | None]:
+    """A job's spec with a fork's changes, to be checked like any other, and the step that a training job begins with:
+    that of the checkpoint, which the job has now.
+
+    Raises:
+        NotFound: no such job.
+        Invalid: the job has no such checkpoint.
+    """
+    job = jobs.get(session, job_id)
+    spec, step = dict(job.spec), None
+    if job.kind == "train":
+        model = JobModel(from_job=job_id, checkpoint=fork.checkpoint)
+        found = checkpoints.choose(session, job_id, fork.checkpoint)
+        if found is None:
+            have = [one.step for one in checkpoints.of_job(session, job_id)]
+            fault = FieldError("checkpoint", specs.no_checkpoint(model, have))
+            raise Invalid("The job can't be forked there.", (fault,))
+        step = found.step
+        options = {name: value for name, value in job.spec["model"].items() if name in ModelOptions.model_fields}
+        spec["model"] = {"from_job": str(job_id), "checkpoint": step, **options}
+        spec["depends_on"] = []  # they have succeeded, or there would be no checkpoint
+    spec["name"] = f"{job.name[:NAME_LENGTH]}-fork"
+    name = {"name": fork.name} if fork.name else {}
+    return merged(spec, fork.changes | name), step
 
 
 def cancel(session: Session, job_id: UUID, *, actor: str) -> models.Job:
@@ -125,21 +206,39 @@ def retry(session: Session, job_id: UUID, *, actor: str) -> models.Job:
     return job
 
 
-def prioritise(session: Session, job_id: UUID, priority: Priority, *, actor: str) -> models.Job:
-    """Give a job that has not ended another priority class.
+def edit(session: Session, job_id: UUID, changes: JobChanges, *, actor: str) -> models.Job:
+    """Change what a job is called and labelled, its notes, and, before it has ended, its priority class.
 
     Raises:
         NotFound: no such job.
-        Conflict: the job has ended.
+        Conflict: another priority for a job that has ended.
+        Invalid: more labels than a job may have.
     """
     job = jobs.lock(session, job_id)
-    _must_not_have_ended(job)
-    if job.priority != priority:
-        job.priority = priority
-        job.spec = {**job.spec, "priority": priority}
-        events.add(session, job.id, "priority", actor=actor, message=priority)
-        wake_for_free_slots(session)
+    if changes.priority is not None:
+        _must_not_have_ended(job)
+        if changes.priority != job.priority:
+            _note(session, job, actor, "priority", changes.priority)
+            wake_for_free_slots(session)
+    if changes.name is not None and changes.name != job.name:
+        _note(session, job, actor, "name", changes.name, f"{job.name} is now {changes.name}")
+    if changes.labels is not None and (labels := merged(job.labels, changes.labels)) != job.labels:
+        if len(labels) > MOST_LABELS:
+            fault = FieldError("labels", f"a job may have {MOST_LABELS}; these would be {len(labels)}")
+            raise Invalid("The job was not changed.", (fault,))
+        told = ", ".join(f"{key}={value}" for key, value in labels.items()) or "none"
+        _note(session, job, actor, "labels", labels, told)
+    if changes.notes is not None and changes.notes != job.notes:
+        job.notes = changes.notes
+        events.add(session, job.id, "notes", actor=actor)
     return job
+
+
+def _note(session: Session, job: models.Job, actor: str, field: str, value: Any, message: str | None = None) -> None:
+    """Change what a job and its spec say of it, and note that."""
+    setattr(job, field, value)
+    job.spec = {**job.spec, field: value}
+    events.add(session, job.id, field, actor=actor, message=message or str(value))
 
 
 def _lock_with_needed(session: Session, job_id: UUID) -> tuple[models.Job, list[models.Job]]:

@@ -9,6 +9,7 @@ from jobs.models.dataset import Dataset, JobDataset
 from jobs.models.event import Event
 from jobs.models.feed import Feed
 from jobs.models.histogram import Histogram
+from jobs.models.idempotency import IdempotencyKey
 from jobs.models.image import Image, JobImage
 from jobs.models.job import Job, JobDependency
 from jobs.models.log import LogChunk
@@ -31,6 +32,7 @@ __all__ = [
     "Feed",
     "Gpu",
     "Histogram",
+    "IdempotencyKey",
     "Image",
     "Job",
     "JobDataset",

@@ -27,7 +27,15 @@ class Job(Base):
 
     __tablename__ = "jobs"
     __table_args__ = (
+        # One for each sort of a list, whose last column breaks ties; lists read them forwards or backwards.
         Index("ix_jobs_newest", text("created_at DESC"), text("id DESC")),
+        Index("ix_jobs_by_name", "name", "id"),
+        Index("ix_jobs_by_status", "status", "created_at", "id"),
+        Index("ix_jobs_by_end", text("coalesce(finished_at, 'infinity'::timestamptz)"), "id"),
+        # And for what lists are filtered by.
+        Index("ix_jobs_by_project", "project", "created_at", "id"),
+        Index("ix_jobs_by_user", "user", "created_at", "id"),
+        Index("ix_jobs_by_label", "labels", postgresql_using="gin", postgresql_ops={"labels": "jsonb_path_ops"}),
         Index(
             "ix_jobs_unfinished", "status", postgresql_where=text("status NOT IN ('succeeded', 'failed', 'cancelled')")
         ),
@@ -36,12 +44,15 @@ class Job(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
     name: Mapped[str]
     kind: Mapped[Literal["train", "evaluate"]] = mapped_column(SafeText)
-    project: Mapped[str] = mapped_column(ForeignKey("projects.slug"), index=True)
+    project: Mapped[str] = mapped_column(ForeignKey("projects.slug"))
     user: Mapped[str]
     priority: Mapped[str]
     labels: Mapped[dict[str, Any]]
     gpus: Mapped[int]
     spec: Mapped[dict[str, Any]]
+    notes: Mapped[str] = mapped_column(default="")
+    forked_from: Mapped[UUID | None] = mapped_column(ForeignKey("jobs.id", ondelete="SET NULL"))
+    forked_step: Mapped[int | None]
 
     status: Mapped[JobStatus]
     reason: Mapped[Reason | None]

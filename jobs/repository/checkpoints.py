@@ -1,7 +1,7 @@
 """Checkpoints that jobs keep."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import delete, select, update
@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from jobs.errors import NotFound
 from jobs.models import Checkpoint
 from jobs.repository import feed
+from jobs.schemas import CheckpointChoice
 
 
 def record(
@@ -50,8 +51,10 @@ def get(session: Session, job_id: UUID, step: int) -> Checkpoint:
     return found
 
 
-def choose(session: Session, job_id: UUID, which: Literal["best", "last"]) -> Checkpoint | None:
-    """The checkpoint that another job goes on from: the best where one is marked, else the newest."""
+def choose(session: Session, job_id: UUID, which: CheckpointChoice) -> Checkpoint | None:
+    """The checkpoint that another job goes on from: of a step; or the best where one is marked, else the newest."""
+    query = select(Checkpoint).where(Checkpoint.job_id == job_id)
+    if isinstance(which, int):
+        return session.scalar(query.where(Checkpoint.step == which))
     order = [Checkpoint.best.desc()] if which == "best" else []
-    query = select(Checkpoint).where(Checkpoint.job_id == job_id).order_by(*order, Checkpoint.step.desc()).limit(1)
-    return session.scalar(query)
+    return session.scalar(query.order_by(*order, Checkpoint.step.desc()).limit(1))

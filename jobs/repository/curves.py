@@ -42,7 +42,8 @@ _KEY = (MetricBlock.job_id, MetricBlock.name, MetricBlock.start)
 def last_step(session: Session, job_ids: Collection[UUID]) -> int | None:
     """The highest step of all these jobs' metrics; None where there are none."""
     ends = _ends(job_ids)
-    return session.scalar(select(func.max(ends.c.last_step)))
+    found: int | None = session.scalar(select(func.max(ends.c.last_step)))
+    return found
 
 
 def summarise(session: Session, job_id: UUID, steps: Collection[int], last_before: int | None) -> None:
@@ -153,7 +154,7 @@ def _number(value: ColumnElement[str]) -> ColumnElement[float]:
     return cast(value, Double).label("value")  # text, as `NaN` and `Infinity` are strings in JSON
 
 
-def _once(query: Select[Any]) -> FromClause:
+def _once(query: Select[*tuple[Any, ...]]) -> FromClause:
     """A subquery whose expressions are worked out once a row, however often its columns are used."""
     return query.offset(0).subquery()
 

@@ -82,7 +82,7 @@ def page(
 
 def preview(session: Session, dataset_id: UUID) -> list[dict[str, Any]]:
     """The first rows of a data set, as `PreviewRow` has them."""
-    return session.scalars(select(Dataset.preview).where(Dataset.id == dataset_id)).one()
+    return list(session.scalars(select(Dataset.preview).where(Dataset.id == dataset_id)).one())
 
 
 def users(session: Session, dataset_id: UUID) -> list[UUID]:

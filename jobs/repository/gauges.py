@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import Row, func, literal_column, select, table
+from sqlalchemy import ColumnElement, Row, func, literal_column, select, table
 from sqlalchemy.orm import Session
 
 from jobs.models import Gpu, Job, Worker
@@ -37,6 +37,6 @@ def workers_by_status(session: Session) -> dict[WorkerStatus, int]:
 
 def metric_rows(session: Session) -> int:
     """Rows of metrics written since the database's statistics began: one a step of a job."""
-    written = literal_column("n_tup_ins + n_tup_upd")
+    written: ColumnElement[int] = literal_column("n_tup_ins + n_tup_upd")
     query = select(written).select_from(_STATISTICS).where(literal_column("relname") == "metrics")
     return int(session.scalar(query) or 0)

@@ -3,8 +3,8 @@
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Row, column, func, select, true
-from sqlalchemy.dialects.postgresql import aggregate_order_by, distinct_on, insert
+from sqlalchemy import BigInteger, Integer, Row, and_, cast, column, func, select, true
+from sqlalchemy.dialects.postgresql import aggregate_order_by, insert
 from sqlalchemy.orm import Session
 
 from jobs.models import Histogram
@@ -41,32 +41,24 @@ def last_step(session: Session, job_id: UUID, name: str) -> int | None:
     return session.scalar(select(func.max(Histogram.step)).where(Histogram.job_id == job_id, Histogram.name == name))
 
 
-def merged(session: Session, job_id: UUID, name: str, *, width: int, first: int) -> list[Row[Any]]:
-    """Histograms of `width` steps added up, from the bucket with the step `first` on, ascending: `step` (where the
-    bucket begins), `edges`, `counts`, `merged` (how many) and `left_out` (how many have other edges than the last)."""
-    start = Histogram.step.bitwise_and(-width).label("start")
-    of_name = select(start, Histogram.step, Histogram.edges, Histogram.counts)
-    of_name = of_name.where(Histogram.job_id == job_id, Histogram.name == name, Histogram.step >= (first & -width))
-    rows = of_name.cte("rows")
-    last = (
-        select(rows.c.start, rows.c.edges)
-        .ext(distinct_on(rows.c.start))
-        .order_by(rows.c.start, rows.c.step.desc())
-        .cte("last")
+def merged(session: Session, job_id: UUID, name: str, *, width: int, first: int, last: int) -> list[Row[Any]]:
+    """Histograms of `width` steps added up, from the bucket with the step `first` to the one with `last`, ascending:
+    `step` (where the bucket begins), `edges`, `counts`, `merged` (how many) and `left_out` (how many have other edges
+    than the bucket's last)."""
+    given = func.generate_series(first & -width, last, width).table_valued(column("start", Integer)).render_derived()
+    start = given.c.start
+    here = and_(Histogram.job_id == job_id, Histogram.name == name, Histogram.step.between(start, start + (width - 1)))
+    newest = select(Histogram.edges).where(here).order_by(Histogram.step.desc()).limit(1).correlate(given).lateral()
+    alike = Histogram.edges == newest.c.edges
+    number = select(func.count().filter(alike).label("merged"), func.count().filter(~alike).label("left_out"))
+    tally = number.select_from(Histogram).where(here).correlate(given, newest).lateral()
+    each = func.unnest(Histogram.counts).table_valued(column("count", BigInteger), with_ordinality="bin")
+    each = each.render_derived()
+    sums = select(each.c.bin, cast(func.sum(each.c.count), BigInteger).label("count"))
+    summed = sums.select_from(Histogram).join(each, true()).where(here, alike).group_by(each.c.bin)
+    bins = summed.correlate(given, newest).lateral()
+    counts = select(func.array_agg(aggregate_order_by(bins.c.count, bins.c.bin)).label("counts")).lateral()
+    query = select(start.label("step"), newest.c.edges, counts.c.counts, tally.c.merged, tally.c.left_out).order_by(
+        start
     )
-    alike = rows.c.edges == last.c.edges
-    number = select(
-        rows.c.start,
-        func.count().filter(alike).label("merged"),
-        func.count().filter(~alike).label("left_out"),
-    )
-    number = number.join(last, last.c.start == rows.c.start).group_by(rows.c.start).cte("number")
-    each = func.unnest(rows.c.counts).table_valued(column("count", BigInteger), with_ordinality="bin").render_derived()
-    sums = select(rows.c.start, each.c.bin, func.sum(each.c.count).cast(BigInteger).label("count"))
-    sums = sums.select_from(rows.join(last, (last.c.start == rows.c.start) & alike).join(each, true()))
-    bins = sums.group_by(rows.c.start, each.c.bin).cte("bins")
-    counts = func.array_agg(aggregate_order_by(bins.c.count, bins.c.bin))
-    whole = select(bins.c.start, counts.label("counts")).group_by(bins.c.start).cte("whole")
-    query = select(whole.c.start.label("step"), last.c.edges, whole.c.counts, number.c.merged, number.c.left_out)
-    query = query.join(last, last.c.start == whole.c.start).join(number, number.c.start == whole.c.start)
-    return list(session.execute(query.order_by(whole.c.start)))
+    return list(session.execute(query))

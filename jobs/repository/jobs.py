@@ -1,17 +1,17 @@
 """Jobs: reading, locking, listing, and how far a run has come."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, delete, exists, func, select, tuple_, update
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import ColumnElement, Select, delete, exists, func, literal_column, select, tuple_, update
+from sqlalchemy.orm import Session, aliased, defer
 
 from jobs.errors import FieldError, Invalid, NotFound
 from jobs.models import Attempt, Checkpoint, Histogram, Job, JobDependency, Metric, MetricBlock, Sample
 from jobs.repository import feed
-from jobs.schemas import JobStatus, Reason
+from jobs.schemas import JobFilter, JobStatus, Reason
 
 LEASED = tuple(status for status in JobStatus if status.held)
 UP_AGAIN = timedelta(seconds=3)  # in which a supervisor that was refused asks again
@@ -78,36 +78,71 @@ def lock_leased(session: Session, job_id: UUID, token: UUID) -> Job | None:
     return session.scalar(_fresh(select(Job).where(Job.id == job_id, Job.lease_token == token).with_for_update()))
 
 
-def page(
-    session: Session,
-    *,
-    among: frozenset[str] | None,
-    status: JobStatus | None,
-    kind: str | None,
-    project: str | None,
-    after: UUID | None,
-    limit: int,
-) -> list[Job]:
-    """Jobs of some projects (None: of all) from new to old, from the one after `after` on, at most `limit`.
+def page(session: Session, wanted: JobFilter, projects: frozenset[str] | None = None) -> list[Job]:
+    """The jobs of these projects (None: of all) that a list wants, and one more where there are more. What only a whole
+    job shows is not loaded.
 
     Raises:
         Invalid: there is no job `after`.
     """
-    query = select(Job).order_by(Job.created_at.desc(), Job.id.desc()).limit(limit)
-    if among is not None:
-        query = query.where(Job.project.in_(among))
-    if status is not None:
-        query = query.where(Job.status == status)
-    if kind is not None:
-        query = query.where(Job.kind == kind)
-    if project is not None:
-        query = query.where(Job.project == project)
-    if after is not None:
-        last = session.get(Job, after)
-        if last is None or not (among is None or last.project in among):
-            raise Invalid("The page's start does not exist.", (FieldError("after", f"there is no job {after}"),))
-        query = query.where(tuple_(Job.created_at, Job.id) < tuple_(last.created_at, last.id))
-    return list(session.scalars(query))
+    by, descending = _SORTS[wanted.sort.removeprefix("-")], wanted.sort.startswith("-")
+    keys = by(Job)
+    query = (
+        select(Job)
+        .options(defer(Job.spec), defer(Job.result), defer(Job.notes))
+        .where(*_wanted(wanted))
+        .order_by(*(key.desc() if descending else key for key in keys))
+        .limit(wanted.limit + 1)
+    )
+    visible = [] if projects is None else [Job.project.in_(projects)]
+    if wanted.after is not None:
+        if session.scalar(select(Job.id).where(Job.id == wanted.after, *visible)) is None:
+            fault = FieldError("after", f"there is no job {wanted.after}")
+            raise Invalid("The page's start does not exist.", (fault,))
+        last = aliased(Job)
+        place = tuple_(*(select(key).where(last.id == wanted.after).scalar_subquery() for key in by(last)))
+        query = query.where(tuple_(*keys) < place if descending else tuple_(*keys) > place)
+    return list(session.scalars(query.where(*visible)))
+
+
+def _wanted(wanted: JobFilter) -> Iterator[ColumnElement[bool]]:
+    if wanted.status:
+        yield Job.status.in_(wanted.status)
+    for column in ("kind", "project", "user"):
+        if (value := getattr(wanted, column)) is not None:
+            yield getattr(Job, column) == value
+    for label in wanted.labels:
+        yield Job.labels.contains(label)
+    if wanted.created_after is not None:
+        yield Job.created_at >= wanted.created_after
+    if wanted.created_before is not None:
+        yield Job.created_at < wanted.created_before
+    if wanted.q is not None:
+        named = Job.name.icontains(wanted.q, autoescape=True) | Job.notes.icontains(wanted.q, autoescape=True)
+        ids = _ids_from(wanted.q)
+        yield named | Job.id.between(*ids) if ids else named
+
+
+def _ids_from(text: str) -> tuple[UUID, UUID] | None:
+    """The least and the greatest id that begin so; None where none can."""
+    digits = text.lower().replace("-", "")
+    if not 0 < len(digits) <= 32 or set(digits) - set("0123456789abcdef"):
+        return None
+    least, greatest = (UUID(digits.ljust(32, end)) for end in "0f")
+    return (least, greatest) if str(least).startswith(text.lower()) else None
+
+
+def _by_end(job: type[Job]) -> tuple[Any, ...]:
+    return func.coalesce(job.finished_at, literal_column("'infinity'::timestamptz")), job.id  # as its index says
+
+
+# By which columns a list is sorted, the last of which no two jobs share.
+_SORTS: dict[str, Callable[[type[Job]], tuple[Any, ...]]] = {
+    "created": lambda job: (job.created_at, job.id),
+    "name": lambda job: (job.name, job.id),
+    "status": lambda job: (job.status, job.created_at, job.id),
+    "finished": _by_end,
+}
 
 
 def lock_queued(session: Session, job_id: UUID) -> Job | None:

@@ -30,8 +30,9 @@ from jobs.schemas.evaluations import (
     Rescored,
 )
 from jobs.schemas.health import Health
-from jobs.schemas.jobs import Event, Job, JobChanges
+from jobs.schemas.jobs import MOST_LABELS, Event, Fork, Job, JobChanges, JobFilter, JobSort, JobSummary
 from jobs.schemas.live import LIVE, Ended, Frame, LogPiece, Rewound, Several
+from jobs.schemas.plans import DataFacts, JobPlan, MemoryPart, MemoryPlan, Notice, QueuePlan
 from jobs.schemas.projects import Project, ProjectLimits, ProjectSettings, Usage
 from jobs.schemas.queue import QueueEntry, WaitReason
 from jobs.schemas.runs import (
@@ -45,6 +46,7 @@ from jobs.schemas.runs import (
     StoredFile,
 )
 from jobs.schemas.specs import (
+    CheckpointChoice,
     DataChoice,
     EvaluateSpec,
     JobModel,
@@ -65,9 +67,11 @@ __all__ = [
     "LIVE",
     "MONTH",
     "MOST",
+    "MOST_LABELS",
     "ApiKey",
     "AuditEntry",
     "Checkpoint",
+    "CheckpointChoice",
     "CheckpointFiles",
     "ComparedModel",
     "Comparison",
@@ -75,6 +79,7 @@ __all__ = [
     "CreatedWebhook",
     "Curves",
     "DataChoice",
+    "DataFacts",
     "Dataset",
     "Delivery",
     "DeliveryStatus",
@@ -84,6 +89,7 @@ __all__ = [
     "Evaluation",
     "EvaluationResult",
     "Event",
+    "Fork",
     "Frame",
     "Gpu",
     "GpuReading",
@@ -92,10 +98,14 @@ __all__ = [
     "HubDataset",
     "Job",
     "JobChanges",
+    "JobFilter",
     "JobModel",
+    "JobPlan",
     "JobSettings",
+    "JobSort",
     "JobSpec",
     "JobStatus",
+    "JobSummary",
     "KnownData",
     "Label",
     "Limits",
@@ -105,6 +115,8 @@ __all__ = [
     "Measured",
     "Member",
     "MemberRole",
+    "MemoryPart",
+    "MemoryPlan",
     "MetricName",
     "MetricRow",
     "ModelChoice",
@@ -112,6 +124,7 @@ __all__ = [
     "NewKey",
     "NewUser",
     "NewWebhook",
+    "Notice",
     "Page",
     "PairedDifference",
     "PreviewRow",
@@ -120,6 +133,7 @@ __all__ = [
     "ProjectLimits",
     "ProjectSettings",
     "QueueEntry",
+    "QueuePlan",
     "Reason",
     "Record",
     "Replay",

@@ -3,7 +3,7 @@
 from typing import Annotated, Literal, Self
 from uuid import UUID
 
-from pydantic import Field, Tag, TypeAdapter, model_validator
+from pydantic import BeforeValidator, Field, Tag, TypeAdapter, model_validator
 
 from calibrl_core.closed import Closed, one_of
 from calibrl_core.config import (
@@ -18,12 +18,28 @@ from calibrl_core.config import (
 from calibrl_core.data.schema import BuiltinData, FileData, HubData
 from jobs.schemas.base import MONTH, Label, Name, Priority, Slug
 
+BIGGEST_STEP = 2**31 - 1
+
+
+def _checkpoint(value: object) -> object:
+    if value in ("best", "last") or (type(value) is int and 0 <= value <= BIGGEST_STEP):
+        return value
+    raise ValueError("Must be best, last or a step: a whole number")
+
+
+CheckpointChoice = Annotated[
+    Literal["best", "last"] | Annotated[int, Field(ge=0, le=BIGGEST_STEP)], BeforeValidator(_checkpoint)
+]
+
 
 class JobModel(ModelOptions):
-    """The checkpoint that another job leaves. The other job becomes a dependency."""
+    """A checkpoint of another job. For its best or last that job becomes a dependency; one of a certain step must be
+    there already, and nothing is waited for."""
 
     from_job: UUID = Field(description="id of a training job")
-    checkpoint: Literal["best", "last"] = Field("best", description="best: by checkpoints.keep_best; else the newest")
+    checkpoint: CheckpointChoice = Field(
+        "best", description="best: by checkpoints.keep_best, else the newest; last: the newest; or a step"
+    )
 
 
 ModelChoice = Annotated[

@@ -5,7 +5,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision: str = "2026_11_24_evaluations"
-down_revision: str | None = "2026_11_24_feed"
+down_revision: str | None = "2026_11_24_jobs_api"
 
 
 def upgrade() -> None:

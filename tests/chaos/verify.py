@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from jobs import machines, models
 from jobs.repository import checkpoints, histograms, jobs, metrics, samples
-from jobs.schemas import JobStatus
+from jobs.schemas import JobFilter, JobStatus
 from jobs.settings import get_settings
 from tests.chaos import orders, pids
 from tests.chaos.undisturbed import Told, Undisturbed, comparable
@@ -125,7 +125,7 @@ def check_stack(data_dir: Path) -> Found:
 def _held(session: Session) -> list[str]:
     leased = [
         f"job {job.id} ({job.status}) still has a lease"
-        for job in jobs.page(session, among=None, status=None, kind=None, project=None, after=None, limit=ALL)
+        for job in jobs.page(session, JobFilter.model_construct(limit=ALL))
         if job.lease_token is not None
     ]
     gpus = [

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
-from api.examples import DRAINS, PRIORITIES, PROJECTS, TRAIN
+from api.examples import CHANGES, DRAINS, PROJECTS, TRAIN
 from api.main import create_app
 from jobs.schemas import Drain, JobChanges, JobStatus, ProjectSettings
 from jobs.settings import get_settings
@@ -280,11 +280,15 @@ def test_changes_that_a_job_does_not_take(client: httpx.Client, unchanged: Uncha
     path = f"/v1/jobs/{submitted(client)['id']}"
     unchanged()
     bad: list[tuple[Any, list[str]]] = [
-        ({}, ["priority"]),
+        ({}, ["body"]),
         ({"priority": "urgent"}, ["priority"]),
         ({"priority": None}, ["priority"]),
-        ({"priority": "high", "name": "x"}, ["name"]),
-        ({"status": "succeeded"}, ["priority", "status"]),
+        ({"priority": "high", "name": ""}, ["name"]),
+        ({"status": "succeeded"}, ["status"]),
+        ({"notes": "x" * 10_001}, ["notes"]),
+        ({"notes": None}, ["notes"]),
+        ({"labels": {"Team": "x"}}, ["labels.Team"]),
+        ({"labels": {f"key-{number}": "x" for number in range(33)}}, ["labels"]),
         ([], ["body"]),
     ]
     for changes, fields in bad:
@@ -303,7 +307,7 @@ def test_a_full_queue_is_said(client: httpx.Client, unchanged: Unchanged) -> Non
 
 def test_the_openapi_document_tells_of_each() -> None:
     document = create_app().openapi()
-    for example in PRIORITIES.values():
+    for example in CHANGES.values():
         JobChanges.model_validate(example["value"])
     for example in DRAINS.values():
         Drain.model_validate(example["value"])
@@ -311,7 +315,7 @@ def test_the_openapi_document_tells_of_each() -> None:
         ProjectSettings.model_validate(example["value"])
     paths = document["paths"]
     examples = {
-        ("/v1/jobs/{job_id}", "patch"): PRIORITIES,
+        ("/v1/jobs/{job_id}", "patch"): CHANGES,
         ("/v1/workers/{name}/drain", "post"): DRAINS,
         ("/v1/projects/{slug}", "put"): PROJECTS,
     }

@@ -27,6 +27,8 @@ Need = Role | str
 NEEDS: dict[str, Need] = {
     "GET /v1/jobs": ANYBODY,
     "POST /v1/jobs": Role.MEMBER,
+    "POST /v1/jobs:plan": Role.MEMBER,
+    "POST /v1/jobs/{job_id}/fork": Role.MEMBER,
     "GET /v1/jobs/{job_id}": Role.VIEWER,
     "PATCH /v1/jobs/{job_id}": Role.MEMBER,
     "POST /v1/jobs/{job_id}/cancel": Role.MEMBER,
@@ -88,6 +90,8 @@ NEEDS: dict[str, Need] = {
 }
 BODIES: dict[str, Any] = {
     "POST /v1/jobs": {**TRAIN, "project": OWN},
+    "POST /v1/jobs:plan": {**TRAIN, "project": OWN},
+    "POST /v1/jobs/{job_id}/fork": {},
     "PATCH /v1/jobs/{job_id}": {"priority": "low"},
     # Not installed: refused, but not for lack of a role.
     "POST /v1/jobs/{job_id}/replay": {"rewards": [{"type": "plugin", "name": "none"}]},

@@ -67,8 +67,8 @@ def test_blocks_are_made_of_the_metrics_that_are_there(empty: str) -> None:
             " 'u', 'normal', '{}', 0, '{}', 'queued', 0, 0, false, 0, 0, false)"
         )
         connection.execute(
-            'INSERT INTO metrics SELECT jobs.id, step, now(), CASE step WHEN 33 THEN \'{"a": "NaN"}\'::jsonb'
-            " ELSE jsonb_build_object('a', step) END FROM jobs, generate_series(30, 70) AS step"
+            "INSERT INTO metrics SELECT jobs.id, n, now(), CASE n WHEN 33 THEN jsonb_build_object('a', 'NaN')"
+            " ELSE jsonb_build_object('a', n) END FROM jobs, generate_series(30, 70) AS n"
         )
         command.upgrade(CONFIG, "head")
         blocks = "SELECT start, first_step, last_step, count, non_finite, min, max, sum, last FROM metric_blocks"

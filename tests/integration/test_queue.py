@@ -12,7 +12,16 @@ from jobs.errors import Conflict, Invalid, QuotaExceeded
 from jobs.lifecycle import Order, Outcome
 from jobs.models import Job
 from jobs.repository import checkpoints, jobs, projects, workers
-from jobs.schemas import JobStatus, ProjectSettings, QueueEntry, Reason, WaitReason, WorkerStatus, job_spec_adapter
+from jobs.schemas import (
+    JobChanges,
+    JobStatus,
+    ProjectSettings,
+    QueueEntry,
+    Reason,
+    WaitReason,
+    WorkerStatus,
+    job_spec_adapter,
+)
 from jobs.settings import get_settings
 from tests.conftest import eventually
 from tests.integration.life import (
@@ -334,7 +343,7 @@ def test_a_lower_class_gives_way_where_the_service_is_set_so(monkeypatch: pytest
 def test_another_priority_moves_a_job_in_line() -> None:
     first, second = submit(), submit()
     with session_scope() as session:
-        assert lifecycle.prioritise(session, second, "high", actor="user").spec["priority"] == "high"
+        assert lifecycle.edit(session, second, JobChanges(priority="high"), actor="user").spec["priority"] == "high"
     assert (entry(second).position, entry(first).position) == (1, 2)
     assert claim().job_id == second
 

@@ -24,7 +24,7 @@ from jobs.db import session_scope
 from jobs.errors import Conflict, Invalid, QuotaExceeded
 from jobs.lifecycle import Claim, LeaseLost
 from jobs.repository import checkpoints, projects, workers
-from jobs.schemas import JobStatus, Priority, ProjectSettings, WaitReason
+from jobs.schemas import JobChanges, JobStatus, Priority, ProjectSettings, WaitReason
 from jobs.settings import get_settings
 from tests.conftest import eventually
 from tests.integration import life
@@ -174,7 +174,7 @@ class Queue(RuleBasedStateMachine):
 
     def prioritise(self, pick: int, priority: Priority) -> None:
         if job := self._pick(pick):
-            done = ask(lifecycle.prioritise, job.id, priority)
+            done = ask(lifecycle.edit, job.id, JobChanges(priority=priority))
             assert done == (job.status not in FINAL)
             job.priority = priority if done else job.priority
 

@@ -26,7 +26,7 @@ from jobs.repository import (
     samples,
     workers,
 )
-from jobs.schemas import JobStatus, WorkerStatus, job_spec_adapter
+from jobs.schemas import JobFilter, JobStatus, WorkerStatus, job_spec_adapter
 from tests.integration.life import card
 
 pytestmark = pytest.mark.integration
@@ -200,7 +200,7 @@ def test_jobs_are_listed_from_new_to_old_in_pages(session: Session) -> None:
     ids = [add_job(session, name=f"job {index}") for index in range(7)]
     ids.reverse()
     after, seen = None, []
-    while found := jobs.page(session, status=None, kind=None, project=None, after=after, limit=3):
+    while found := jobs.page(session, JobFilter(after=after, limit=3))[:3]:
         seen += [job.id for job in found]
         after = found[-1].id
         add_job(session, name="new while paging")
@@ -213,7 +213,7 @@ def test_jobs_of_the_same_moment_are_neither_lost_nor_doubled(session: Session) 
         jobs.get(session, id).created_at = NOW
     session.flush()
     after, seen = None, []
-    while found := jobs.page(session, status=None, kind=None, project=None, after=after, limit=2):
+    while found := jobs.page(session, JobFilter(after=after, limit=2))[:2]:
         seen += [job.id for job in found]
         after = found[-1].id
     assert len(seen) == 5
@@ -225,10 +225,9 @@ def test_jobs_are_filtered(session: Session) -> None:
     lifecycle.cancel(session, cancelled, actor="user")
 
     def ids(**filters: Any) -> list[UUID]:
-        query = {"status": None, "kind": None, "project": None, "after": None, "limit": 9, **filters}
-        return [job.id for job in jobs.page(session, **query)]
+        return [job.id for job in jobs.page(session, JobFilter(**filters))]
 
-    assert ids(status=JobStatus.QUEUED) == [queued]
+    assert ids(status=[JobStatus.QUEUED]) == [queued]
     assert ids(kind="evaluate") == []
     assert ids(project="default") == [cancelled, queued]
     with pytest.raises(Invalid):

@@ -67,7 +67,7 @@ def test_fields_are_named_as_written(changes: dict[str, Any], named: list[str]) 
 
 
 def test_what_is_missing_is_named() -> None:
-    assert fields({"kind": "train"}) == ["data", "steps", "name", "model"]
+    assert fields({"kind": "train"}) == ["steps", "name", "model", "data"]
     assert fields({}) == ["kind"]
     assert fields(5) == ["body"]
 
@@ -79,7 +79,7 @@ def test_lists_of_unions_are_named_by_index() -> None:
         "models": [{"builtin": "tiny-vlm"}, {"path": ""}],
         "data": [{"builtin": "digits", "split": "test"}, {"builtin": "digits", "split": "x"}],
     }
-    assert fields(body) == ["data.1.split", "models.1.path"]
+    assert fields(body) == ["models.1.path", "data.1.split"]
 
 
 def test_a_good_spec_has_no_errors() -> None:

@@ -132,7 +132,7 @@ def test_what_nobody_thought_of_is_one_line_too(service: Service, monkeypatch: p
         raise RuntimeError("two\nlines")
 
     monkeypatch.setattr(cli, "Client", broken)
-    assert "internal error, RuntimeError: two lines (at " in fault(calibrl("jobs"), 1)
+    assert "internal error, RuntimeError: two lines (at " in fault(calibrl("show", str(JOB_ID)), 1)
 
 
 def test_jobs_as_a_table_and_as_json(service: Service) -> None:

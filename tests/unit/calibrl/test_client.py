@@ -166,11 +166,28 @@ def test_a_read_that_keeps_failing_is_given_up(service: Service) -> None:
     assert len(service.requests) == 3
 
 
-def test_a_post_is_never_sent_twice(service: Service) -> None:
-    service.on("POST", "/v1/jobs", (503, b""))
-    with Client() as client, pytest.raises(CalibrlError, match="answered 503"):
-        client.submit(SPEC)
-    assert len(service.requests) == 1
+def test_a_post_is_sent_again_under_its_key(service: Service) -> None:
+    in_flight = problem(409, "In flight", type="urn:calibrl:in-flight")
+    service.on("POST", "/v1/jobs", (503, b""), (502, b""), in_flight, (201, job()), (503, b""))
+    service.on("POST", f"{JOB_PATH}/cancel", (503, b""), job(status="cancelled"))
+    with Client() as client:
+        assert client.submit(SPEC).id == JOB_ID
+        assert client.cancel(JOB_ID).status is JobStatus.CANCELLED
+        with pytest.raises(CalibrlError, match="answered 503"):
+            client.submit(SPEC)
+    keys = [request.headers["Idempotency-Key"] for request in service.requests]
+    assert [keys.count(key) for key in dict.fromkeys(keys)] == [4, 2, connection.POSTS]
+
+
+def test_what_was_refused_is_not_sent_again(service: Service) -> None:
+    service.on("POST", f"{JOB_PATH}/cancel", problem(409, "Conflict", detail="the job has ended"))
+    service.on("PATCH", JOB_PATH, (503, b""))
+    with Client() as client:
+        with pytest.raises(CalibrlError, match="has ended"):
+            client.cancel(JOB_ID)
+        with pytest.raises(CalibrlError, match="answered 503"):
+            client.edit(JOB_ID, notes="x")
+    assert len(service.requests) == 2
 
 
 def test_unready_is_an_answer(service: Service) -> None:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from calibrl_core import data
-from calibrl_core.data import geometry
+from calibrl_core.data import digits, geometry
 from calibrl_core.data.figures import ARC, SIDE, Figure, Label, text_size
 from calibrl_core.data.schema import SPLITS, BuiltinData
 from calibrl_core.verifiers.base import extract_answer, follows_format
@@ -218,3 +218,11 @@ def test_a_split_of_the_other_data_set_is_refused():
         BuiltinData(builtin="geometry", split="test-noise")
     with pytest.raises(ValueError, match="digits has no such split"):
         BuiltinData(builtin="digits", split="test-hard")
+
+
+@pytest.mark.parametrize(("builtin", "parts"), [("digits", digits.PARTS), ("geometry", geometry.PARTS)])
+def test_settings_know_how_many_rows_there_are(builtin, parts):
+    for split, part in parts.items():
+        source = BuiltinData.model_validate({"builtin": builtin, "split": split})
+        assert source.row_count == part.rows
+        assert source.model_copy(update={"rows": 7}).row_count == 7

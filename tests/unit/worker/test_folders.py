@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from jobs import links
 from jobs.lifecycle import KnownCheckpoint
 from worker import folders
 
@@ -82,7 +83,7 @@ def test_a_checkpoint_is_taken_over_whole_or_not_at_all(
             raise OSError(28, "No space left on device")
         return shutil.copy2(source, target)
 
-    monkeypatch.setattr(folders, "_link", fail)
+    monkeypatch.setattr(links, "_link", fail)
     second = tmp_path / "attempt-2"
     if vanishes:
         folders.begin(second, known(old))

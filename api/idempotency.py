@@ -1,0 +1,142 @@
+"""`Idempotency-Key`: a POST that is sent again under its key gets the answer of the first time, and is not done twice.
+
+The answer is stored in the transaction of what it tells of, by a lock that this transaction holds: there is nothing
+that is committed and has no answer, whenever a process dies.
+"""
+
+import json
+import re
+from collections.abc import Callable, Coroutine
+from hashlib import sha256
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.routing import APIRoute
+from sqlalchemy.orm import Session
+
+from jobs.errors import FieldError, InFlight, Invalid
+from jobs.repository import idempotency
+
+HEADER = "Idempotency-Key"
+REPLAYED = "Idempotent-Replayed"
+SECRETS = frozenset({"key", "secret"})  # fields of answers
+SHOWN_ONCE = "(it was shown once)"
+_VISIBLE = re.compile(r"[!-~]{1,255}")
+_PARAMETER = {
+    "name": HEADER,
+    "in": "header",
+    "required": False,
+    "description": "sent again within 24 hours with the same body, it is answered as before and not done twice",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+}
+
+
+class _Replay(Exception):
+    """The request was answered before."""
+
+    def __init__(self, response: Response) -> None:
+        self.response = response
+
+
+class _Key:
+    """What a request's key stands for; `session`: the transaction that has it, once there is one."""
+
+    session: Session | None = None
+
+    def __init__(self, text: str, caller: bytes, request: bytes) -> None:
+        self._text, self._caller, self._request = text, caller, request
+
+    def claim(self, session: Session) -> None:
+        """Have the key for as long as the session's transaction lasts.
+
+        Raises:
+            InFlight: another request has it just now.
+            Invalid: it was another request's.
+            _Replay: the request was answered before.
+        """
+        digest = sha256(self._caller + self._text.encode()).digest()
+        numbers = [int.from_bytes(digest[at : at + 4], signed=True) for at in (0, 4)]
+        if not idempotency.try_lock(session, (numbers[0], numbers[1])):
+            raise InFlight("A request with this Idempotency-Key is being answered at this moment; ask again.")
+        found = idempotency.find(session, self._caller, self._text)
+        if found is None:
+            self.session = session
+            return
+        if found.request != self._request:
+            fault = FieldError(HEADER, "was the key of another request: take a new one")
+            raise Invalid("The key was used before.", (fault,))
+        headers = {REPLAYED: "true"} | ({"Location": found.location} if found.location else {})
+        raise _Replay(Response(found.body, found.status, headers, found.media_type))
+
+    def store(self, response: Response) -> None:
+        """Keep an answer in the session's transaction, which is yet to be committed."""
+        assert self.session is not None
+        idempotency.store(
+            self.session,
+            self._caller,
+            self._text,
+            request=self._request,
+            status=response.status_code,
+            location=response.headers.get("location"),
+            media_type=response.headers.get("content-type"),
+            body=_without_secrets(bytes(response.body)),
+        )
+
+
+class IdempotentRoute(APIRoute):
+    """A route whose POSTs heed their key; the route class of every router that has some. Needs `deps.Db`."""
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        if "POST" in (options.get("methods") or ()):
+            options["openapi_extra"] = {**(options.get("openapi_extra") or {}), "parameters": [_PARAMETER]}
+        super().__init__(path, endpoint, **options)
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The endpoint, between the look at the key and the keeping of the answer, which precedes the commit."""
+        handle = super().get_route_handler()
+
+        async def handled(request: Request) -> Response:
+            key = await _key_of(request)
+            request.state.idempotency_key = key
+            try:
+                response = await handle(request)
+            except _Replay as replay:
+                return replay.response
+            if key and key.session and response.status_code < 300:
+                await run_in_threadpool(key.store, response)
+            return response
+
+        return handled
+
+
+def _without_secrets(body: bytes) -> bytes:
+    """An answer as it is kept: new keys and secrets are shown once, and kept nowhere as they are."""
+    try:
+        content = json.loads(body)
+    except ValueError:
+        return body
+    if not isinstance(content, dict) or not SECRETS & content.keys():
+        return body
+    return json.dumps(content | dict.fromkeys(SECRETS & content.keys(), SHOWN_ONCE)).encode()
+
+
+def claim(request: Request, session: Session) -> None:
+    """Have a request's key, if any, as long as the session's transaction lasts; before anything else in it."""
+    key: _Key | None = getattr(request.state, "idempotency_key", None)
+    if key:
+        key.claim(session)
+
+
+async def _key_of(request: Request) -> _Key | None:
+    text = request.headers.get(HEADER)
+    if request.method != "POST" or text is None:
+        return None
+    if not _VISIBLE.fullmatch(text):
+        raise Invalid("The key can't be used.", (FieldError(HEADER, "1 to 255 visible ASCII characters"),))
+    what = [request.method, request.url.path, request.url.query, request.headers.get("content-length", "")]
+    digest = sha256("\n".join(what).encode())
+    if "json" in request.headers.get("content-type", "json"):  # what is uploaded is not read here: it may be large
+        digest.update(await request.body())
+    caller = sha256(request.headers.get("authorization", "").encode()).digest()
+    return _Key(text, caller, digest.digest())

@@ -1,0 +1,54 @@
+"""Whole folders as hard links: no copy, and they stay when whoever made them removes his own."""
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+
+def link_tree(source: Path, folder: Path, *, or_copy: bool = True) -> bool:
+    """Link a checkpoint into a folder, whole or not at all; False where it is gone, also if that happens meanwhile.
+
+    Raises:
+        OSError: it is there, and could not be linked, nor copied where that may be done.
+    """
+    partial = folder / f".partial-{source.name}"
+    shutil.rmtree(partial, ignore_errors=True)
+    before = _files(source)
+    if not before:
+        return False
+    try:
+        shutil.copytree(source, partial, copy_function=_link if or_copy else os.link)
+        if _files(source) == before == _files(partial):
+            partial.rename(folder / source.name)
+            return True
+    except (shutil.Error, OSError) as error:
+        if _files(source) == before:
+            raise OSError(*_first(error)) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return False  # whoever kept it was removing it
+
+
+def _files(folder: Path) -> set[str]:
+    # `os.walk` says nothing of a folder that is removed while it is being read; `rglob` raises.
+    return {str((Path(root) / name).relative_to(folder)) for root, _, names in os.walk(folder) for name in names}
+
+
+def _first(error: OSError) -> tuple[int, str]:
+    """The number and text of an error; `copytree` collects those of all files, as text."""
+    if isinstance(error, shutil.Error):
+        text = str(error.args[0][0][2])
+        full = os.strerror(errno.ENOSPC) in text or os.strerror(errno.EDQUOT) in text
+        return (errno.ENOSPC if full else errno.EIO), text
+    return error.errno or errno.EIO, str(error)
+
+
+def _link(source: str, target: str) -> str:
+    try:
+        os.link(source, target)
+    except FileNotFoundError:
+        raise
+    except OSError:  # another disk, or one that knows no links
+        shutil.copy2(source, target)
+    return target

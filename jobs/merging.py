@@ -1,0 +1,33 @@
+"""JSON merge patch (RFC 7396), and what of it is particular to specs."""
+
+from collections.abc import Mapping
+from typing import Any
+
+SOURCES = ("builtin", "path", "hub", "from_job")  # where a model or data set comes from: one of them
+
+
+def merged(target: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
+    """`target` with what `patch` sets: mappings are merged, null removes, all else takes the place of what was there.
+
+    So does a mapping of another `type`, or with another source: what an algorithm or a data set says of itself means
+    nothing to another one.
+    """
+    result = dict(target)
+    for key, value in patch.items():
+        if value is None:
+            result.pop(key, None)
+        elif isinstance(value, Mapping):
+            before = result.get(key)
+            kept = before if isinstance(before, Mapping) and not _is_another(before, value) else {}
+            result[key] = merged(kept, value)
+        else:
+            result[key] = value
+    return result
+
+
+def _is_another(before: Mapping[str, Any], patch: Mapping[str, Any]) -> bool:
+    has = [source for source in SOURCES if source in before]
+    gets = [source for source in SOURCES if patch.get(source) is not None]
+    return ("type" in before and patch.get("type", before["type"]) != before["type"]) or bool(
+        has and gets and has != gets
+    )

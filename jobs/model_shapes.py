@@ -1,0 +1,176 @@
+"""What a model's tensors are, without loading it: from the headers of its safetensors, or from its config.json."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+from pathlib import Path
+from typing import Any
+
+MOST_HEADER_BYTES = 50_000_000
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+# Models of which config.json says every tensor. Others need their safetensors.
+COUNTED = ("llama", "mistral", "qwen2", "qwen3")
+VISION = frozenset(
+    {"vision_model", "vision_tower", "visual", "vision_embed_tokens", "connector", "multi_modal_projector", "aligner"}
+)
+Shapes = dict[str, tuple[int, ...]]
+
+
+class UnknownShape(Exception):
+    """What the model's tensors are can't be told here; the message says why."""
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """A model's tensors by name, and what of its config matters for memory. `longest`: positions that it has."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+    source: str
+    layers: int
+    hidden: int
+    kv_width: int
+    intermediate: int
+    vocabulary: int
+    longest: int
+
+    @property
+    def parameters(self) -> int:
+        return sum(map(prod, self.shapes.values()))
+
+    @property
+    def vision(self) -> int:
+        """Parameters of the vision tower and its projection."""
+        return sum(prod(shape) for name, shape in self.shapes.items() if is_vision(name))
+
+    @property
+    def linear(self) -> Shapes:
+        """The weights of linear layers, but for the output layer."""
+        return {
+            name: shape
+            for name, shape in self.shapes.items()
+            if len(shape) == 2 and not {"embed_tokens", "lm_head", "wte", "position_embedding"} & {*name.split(".")}
+        }
+
+
+def is_vision(name: str) -> bool:
+    return bool(VISION & {*name.split(".")})
+
+
+def tiny_vlm() -> ModelShape:
+    """The built-in model: its language part as its config says, its vision part counted."""
+    text = {
+        "model_type": "llama",
+        "hidden_size": 128,
+        "intermediate_size": 384,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "vocab_size": 384,
+        "max_position_embeddings": 512,
+    }
+    return _shape({"model.vision_model": (408_192,), **_counted(text)}, text, "the built-in model")
+
+
+def of_folder(folder: Path) -> ModelShape:
+    """The shape of a saved model. Raises UnknownShape."""
+    if folder.suffix == ".gguf":
+        raise UnknownShape("a .gguf file's tensors are not read here")
+    try:
+        files = [folder / "config.json", *_weight_files(folder)]
+        changed = tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files)
+        return _of_folder(folder, changed)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UnknownShape(f"{folder} can't be read: {type(error).__name__}: {error}") from error
+
+
+@lru_cache(64)
+def _of_folder(folder: Path, files: tuple[tuple[str, int, int], ...]) -> ModelShape:
+    config = _json((folder / "config.json").read_bytes())
+    text = {**config, **(config.get("text_config") or {})}
+    headers: Shapes = {}
+    for path, _, _ in files[1:]:
+        headers |= _header(Path(path))
+    if headers:
+        return _shape(headers, text, "its safetensors' headers")
+    if "vision_config" in config or text.get("model_type") not in COUNTED:
+        raise UnknownShape(f"no safetensors, and config.json alone does not tell for {text.get('model_type')}")
+    return _shape(_counted(text), text, "config.json")
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    if not (folder / INDEX).is_file():
+        return []
+    names = set(_json((folder / INDEX).read_bytes())["weight_map"].values())
+    return [folder / Path(name).name for name in sorted(names)]  # in this very folder, whatever it says
+
+
+def _json(text: bytes) -> dict[str, Any]:
+    if len(text) > MOST_HEADER_BYTES:
+        raise ValueError("it is too large")
+    found = json.loads(text)
+    if not isinstance(found, dict):
+        raise ValueError("it is no object")
+    return found
+
+
+def _header(path: Path) -> Shapes:
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > MOST_HEADER_BYTES:
+            raise ValueError(f"{path.name} is no safetensors file")
+        entries = _json(file.read(length))
+    return {name: tuple(map(int, entry["shape"])) for name, entry in entries.items() if name != "__metadata__"}
+
+
+def _counted(config: Mapping[str, Any]) -> Shapes:
+    """The tensors of a language model of the kinds COUNTED."""
+    kind, hidden, inner = config["model_type"], config["hidden_size"], config["intermediate_size"]
+    heads = config["num_attention_heads"]
+    size = config.get("head_dim") or hidden // heads
+    width, kv_width = heads * size, (config.get("num_key_value_heads") or heads) * size
+    layer: Shapes = {f"self_attn.{name}_proj.weight": (kv_width, hidden) for name in "kv"}
+    layer |= {"self_attn.q_proj.weight": (width, hidden), "self_attn.o_proj.weight": (hidden, width)}
+    layer |= {f"mlp.{name}_proj.weight": (inner, hidden) for name in ("gate", "up")}
+    layer |= {"mlp.down_proj.weight": (hidden, inner)}
+    layer |= {f"{name}_layernorm.weight": (hidden,) for name in ("input", "post_attention")}
+    if kind == "qwen2" or config.get("attention_bias"):
+        layer |= {"self_attn.q_proj.bias": (width,), **{f"self_attn.{name}_proj.bias": (kv_width,) for name in "kv"}}
+        layer |= {} if kind == "qwen2" else {"self_attn.o_proj.bias": (hidden,)}
+    if config.get("mlp_bias"):
+        layer |= {"mlp.gate_proj.bias": (inner,), "mlp.up_proj.bias": (inner,), "mlp.down_proj.bias": (hidden,)}
+    if kind == "qwen3":
+        layer |= {f"self_attn.{name}_norm.weight": (size,) for name in "qk"}
+    layers = range(config["num_hidden_layers"])
+    shapes = {f"model.layers.{number}.{name}": shape for number in layers for name, shape in layer.items()}
+    shapes |= {"model.embed_tokens.weight": (config["vocab_size"], hidden), "model.norm.weight": (hidden,)}
+    if not config.get("tie_word_embeddings", False):
+        shapes["lm_head.weight"] = (config["vocab_size"], hidden)
+    return shapes
+
+
+def _shape(shapes: Shapes, config: Mapping[str, Any], source: str) -> ModelShape:
+    """From the tensors where they tell, since a saved config leaves out what is as by default; else from the config."""
+
+    def size(ending: str, axis: int, *fields: str) -> int | None:
+        for name, shape in shapes.items():
+            if name.endswith(f"{ending}.weight") and not is_vision(name):
+                return shape[axis]
+        return next((int(config[field]) for field in fields if config.get(field)), None)
+
+    hidden = size("embed_tokens", 1, "hidden_size", "n_embd", "d_model")
+    numbers = {int(part) for name in shapes if not is_vision(name) for part in name.split(".") if part.isdecimal()}
+    if hidden is None or not numbers:
+        raise UnknownShape("neither its tensors nor its config.json tell how wide and how deep it is")
+    return ModelShape(
+        shapes=shapes,
+        source=source,
+        layers=max(numbers) + 1,
+        hidden=hidden,
+        kv_width=size("k_proj", 0) or hidden,
+        intermediate=size("up_proj", 0, "intermediate_size", "n_inner") or 4 * hidden,
+        vocabulary=size("embed_tokens", 0, "vocab_size") or 0,
+        longest=int(config.get("max_position_embeddings") or 0),
+    )

@@ -1,0 +1,290 @@
+"""Lists of jobs, what may be changed of one, and forks, over real HTTP."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+from sqlalchemy import event
+
+from api.examples import EVALUATE, FORKS
+from jobs import origins
+from jobs.db import session_scope
+from jobs.janitor import find
+from jobs.repository import checkpoints, jobs
+from jobs.schemas import Fork, JobFilter, JobStatus
+from jobs.settings import get_settings
+from tests.integration import life
+from tests.integration.rest import named, refused, serving, submitted
+
+pytestmark = pytest.mark.integration
+S = JobStatus
+HOSTILE = [
+    "%",
+    "_",
+    "\\",
+    "/",
+    "'",
+    '"',
+    "%%",
+    "\\%",
+    "/%",
+    "'; DROP TABLE jobs; --",
+    "' OR '1'='1",
+    "$1",
+    ":name",
+    "%s",
+    "\u2028",
+    "é",
+]
+
+
+@pytest.fixture
+def client(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
+    monkeypatch.setenv("CALIBRL_SWEEP_SECONDS", "3600")
+    get_settings.cache_clear()
+    with serving() as client:
+        yield client
+
+
+def listed(client: httpx.Client, **params: Any) -> list[str]:
+    answer = client.get("/v1/jobs", params=params)
+    assert answer.status_code == 200, answer.text
+    return [job["name"] for job in answer.json()["data"]]
+
+
+def saved(job_id: UUID, step: int, *, best: bool = False, text: str = "weights") -> Path:
+    """A checkpoint of an attempt, on disk and in the database."""
+    path = get_settings().run_dir(job_id, 1) / "checkpoints" / f"step-{step:06d}"
+    path.mkdir(parents=True)
+    (path / "model.safetensors").write_text(text)
+    with session_scope() as session:
+        checkpoints.record(session, job_id, step, str(path), best, {}, [])
+    return path
+
+
+def test_a_list_leaves_out_what_may_be_long(client: httpx.Client) -> None:
+    job = submitted(client)
+    (item,) = client.get("/v1/jobs").json()["data"]
+    assert set(job) - set(item) == {"spec", "result", "notes"}
+    assert {field: job[field] for field in item} == item
+
+
+def test_jobs_are_found_by_what_they_are(client: httpx.Client) -> None:
+    client.put("/v1/projects/vision", json={})
+    submitted(client, name="a", labels={"team": "vision", "stage": "one:two"})
+    submitted(client, name="b", labels={"team": "vision"}, project="vision")
+    submitted(client, name="c")
+    client.post("/v1/jobs", json={**EVALUATE, "name": "d"})
+    life.run("UPDATE jobs SET status = 'failed', \"user\" = 'ann' WHERE name = 'a'")
+    life.run("UPDATE jobs SET created_at = '2026-01-01' WHERE name = 'b'")
+
+    assert listed(client, label="team:vision") == ["a", "b"]
+    assert listed(client, label=["team:vision", "stage:one:two"]) == ["a"]
+    assert listed(client, label=["team:vision", "team:text"]) == []
+    assert listed(client, status="failed") == ["a"]
+    assert listed(client, status=["failed", "queued"], project="default") == ["d", "c", "a"]
+    assert listed(client, kind="evaluate") == ["d"]
+    assert listed(client, user="ann") == ["a"]
+    assert listed(client, created_before="2026-06-01T00:00:00Z") == ["b"]
+    assert listed(client, created_after="2026-01-01T00:00:00Z", created_before="2026-01-01T00:00:01Z") == ["b"]
+    assert listed(client, created_after="2026-01-01T00:00:01+00:00", sort="name") == ["a", "c", "d"]
+    with session_scope() as session:
+        seen = jobs.page(session, JobFilter(), frozenset({"vision"}))
+        assert [job.name for job in seen] == ["b"]
+        assert jobs.page(session, JobFilter(), frozenset()) == []
+    (hidden,) = client.get("/v1/jobs", params={"q": "a", "status": "failed"}).json()["data"]
+    with session_scope() as session, pytest.raises(Exception, match="does not exist"):
+        jobs.page(session, JobFilter(after=hidden["id"]), frozenset({"vision"}))
+
+
+def test_text_is_looked_for_as_it_is_written(client: httpx.Client) -> None:
+    plain = submitted(client, name="plain")["id"]
+    for number, text in enumerate(HOSTILE):
+        id = submitted(client, name=f"number {number}")["id"]
+        assert client.patch(f"/v1/jobs/{id}", json={"notes": f"before {text} behind"}).status_code == 200
+    for number, text in enumerate(HOSTILE):
+        found = listed(client, q=text)
+        expected = [other for other, notes in enumerate(HOSTILE) if text.lower() in notes.lower()]
+        assert sorted(found) == sorted(f"number {other}" for other in expected), text
+        assert f"number {number}" in found
+    assert listed(client, q="PLAIN") == ["plain"]
+    for length in (1, 8, 9, 13, 36):
+        assert "plain" in listed(client, q=plain[:length].upper())
+    assert listed(client, q=plain[:9] + "-") == []
+    assert listed(client, q=plain[:-1] + ("0" if plain[-1] != "0" else "1")) == []
+
+
+@pytest.mark.parametrize("sort", ["created", "-created", "name", "-name", "status", "-status", "finished", "-finished"])
+def test_pages_neither_skip_nor_repeat_while_jobs_are_added(client: httpx.Client, sort: str) -> None:
+    ends = ["NULL", "'2026-02-01'", "'2026-01-01'"]
+    known = []
+    for number in range(9):
+        id = submitted(client, name="bab"[number % 3] + str(number % 2))["id"]
+        known.append(id)
+        status = ("queued", "failed", "succeeded")[number % 3]
+        life.run(f"UPDATE jobs SET status = '{status}', finished_at = {ends[number % 3]} WHERE id = :id", id=id)
+    whole = [job["id"] for job in client.get("/v1/jobs", params={"sort": sort}).json()["data"]]
+    assert sorted(whole) == sorted(known)
+    seen, after = [], {}
+    for number in range(20):
+        page = client.get("/v1/jobs", params={"sort": sort, "limit": 2, **after}).json()
+        seen += [job["id"] for job in page["data"]]
+        if not page["has_more"]:
+            break
+        after = {"after": page["data"][-1]["id"]}
+        submitted(client, name=f"added-{number}") if number < 4 else None
+    assert [id for id in seen if id in known] == whole
+    assert len(set(seen)) == len(seen)
+
+
+def test_sorts_order_by_what_they_say(client: httpx.Client) -> None:
+    for name, status, end in [
+        ("b", "failed", "'2026-02-01'"),
+        ("a", "succeeded", "'2026-01-01'"),
+        ("c", "queued", "NULL"),
+    ]:
+        id = submitted(client, name=name)["id"]
+        life.run(f"UPDATE jobs SET status = '{status}', finished_at = {end} WHERE id = :id", id=id)
+    assert listed(client) == ["c", "a", "b"]
+    assert listed(client, sort="created") == ["b", "a", "c"]
+    assert listed(client, sort="-name") == ["c", "b", "a"]
+    assert listed(client, sort="status") == ["b", "c", "a"]  # failed, queued, succeeded
+    assert listed(client, sort="finished") == ["a", "b", "c"]
+    assert listed(client, sort="-finished", status=["failed", "succeeded"]) == ["b", "a"]
+
+
+def test_name_labels_and_notes_are_changed_also_after_the_end(client: httpx.Client) -> None:
+    job = submitted(client, labels={"team": "vision", "old": "x"})
+    path = f"/v1/jobs/{job['id']}"
+    client.post(f"{path}/cancel")
+    changes = {"labels": {"old": None, "new": "y"}, "notes": "a <b>note</b>", "name": "renamed"}
+    changed = client.patch(path, json=changes).json()
+    assert (changed["name"], changed["labels"]) == ("renamed", {"team": "vision", "new": "y"})
+    assert (changed["notes"], changed["spec"]["name"]) == ("a <b>note</b>", "renamed")
+    assert changed["spec"]["labels"] == changed["labels"]
+    assert client.patch(path, json=changes).json() == changed  # nothing more happened
+    events = client.get(f"{path}/events").json()["data"]
+    assert [(event["type"], event["message"]) for event in events[2:]] == [
+        ("name", "digits-calibrl is now renamed"),
+        ("labels", "team=vision, new=y"),
+        ("notes", None),
+    ]
+    refused(client.patch(path, json={"priority": "high", "notes": "not kept"}), 409)
+    assert client.get(path).json() == changed
+    many = {f"key-{number}": "x" for number in range(31)}
+    assert named(client.patch(path, json={"labels": many})) == ["labels"]  # 33 they would be
+
+
+def test_a_fork_begins_at_a_checkpoint_that_its_parent_may_remove(client: httpx.Client) -> None:
+    life.machine("w")
+    parent = UUID(submitted(client, labels={"team": "x"})["id"])
+    claimed = life.claim()
+    saved(parent, 10, best=True)
+    path = saved(parent, 20)
+    changes = {"optimizer": {"lr": 1e-5}, "algorithm": {"type": "grpo"}, "validation": None}
+    answer = client.post(f"/v1/jobs/{parent}/fork", json={"checkpoint": 20, "changes": changes})
+    fork = answer.json()
+    assert (answer.status_code, answer.headers["location"]) == (201, f"/v1/jobs/{fork['id']}")
+    assert (fork["forked_from"], fork["forked_step"], fork["name"]) == (str(parent), 20, "digits-calibrl-fork")
+    assert (fork["status"], fork["depends_on"]) == ("queued", [])  # though its parent still runs
+    assert fork["spec"]["model"]["checkpoint"] == 20
+    assert (fork["spec"]["optimizer"]["lr"], fork["spec"]["algorithm"]["type"]) == (1e-5, "grpo")
+    assert (fork["spec"]["validation"], fork["labels"]) == (None, {"team": "x"})
+
+    for file in path.iterdir():
+        file.unlink()
+    path.rmdir()
+    with session_scope() as session:
+        checkpoints.record(session, parent, 30, "/elsewhere", False, {}, [str(path)])
+    begins = Path(life.claim().config["model"]["path"])
+    assert (begins / "model.safetensors").read_text() == "weights"
+    assert begins == origins.kept(UUID(fork["id"]), parent, 20)
+    assert find(get_settings()) == []
+    life.finish(claimed, S.FAILED)
+    best = client.post(f"/v1/jobs/{parent}/fork", json={"name": "again"}).json()
+    assert (best["name"], best["forked_step"], best["status"]) == ("again", 10, "queued")
+
+
+def test_a_fork_of_an_evaluation_changes_no_model(client: httpx.Client) -> None:
+    first = client.post("/v1/jobs", json=EVALUATE).json()
+    fork = client.post(f"/v1/jobs/{first['id']}/fork", json={"changes": {"rollout": {"samples": 2}}}).json()
+    assert (fork["forked_from"], fork["forked_step"]) == (first["id"], None)
+    assert fork["spec"]["models"] == first["spec"]["models"]
+    assert fork["spec"]["rollout"]["samples"] == 2
+
+
+def test_forks_that_can_not_be(client: httpx.Client) -> None:
+    parent = UUID(submitted(client)["id"])
+    fork = f"/v1/jobs/{parent}/fork"
+    assert "it has none" in refused(client.post(fork, json={}), 422)["errors"][0]["message"]
+    saved(parent, 10)
+    problem = refused(client.post(fork, json={"checkpoint": 15}), 422)
+    assert problem["errors"] == [
+        {"field": "checkpoint", "message": f"job {parent} has no checkpoint of step 15: it has those of 10"}
+    ]
+    bad: list[tuple[Any, list[str]]] = [
+        ({"checkpoint": "first"}, ["checkpoint"]),
+        ({"checkpoint": -1}, ["checkpoint"]),
+        ({"changes": {"steps": 0}}, ["steps"]),
+        ({"changes": {"algorithm": {"type": "sft", "clip_low": 0.1}}}, ["algorithm.clip_low"]),
+        ({"changes": {"steps": None}}, ["steps"]),
+        ({"changes": {"data": {"path": "relative.jsonl"}}}, ["data.path"]),
+        ({"changes": []}, ["changes"]),
+        ({"step": 10}, ["step"]),
+    ]
+    for body, fields in bad:
+        assert named(client.post(fork, json=body)) == fields, body
+    refused(client.post(f"/v1/jobs/{uuid4()}/fork", json={}), 404)
+    assert len(client.get("/v1/jobs").json()["data"]) == 1
+    for example in FORKS.values():
+        Fork.model_validate(example["value"])
+
+
+def test_a_spec_may_name_a_step_that_is_there(client: httpx.Client) -> None:
+    parent = UUID(submitted(client)["id"])
+    saved(parent, 10)
+    client.post(f"/v1/jobs/{parent}/cancel")
+    made = submitted(client, model={"from_job": str(parent), "checkpoint": 10})
+    assert (made["status"], made["depends_on"], made["forked_from"]) == ("queued", [], None)
+    body = {**EVALUATE, "models": [{"from_job": str(parent), "checkpoint": step} for step in (10, 11)]}
+    assert named(client.post("/v1/jobs", json=body)) == ["models.1.checkpoint"]
+    body["models"] = [{"from_job": str(parent), "checkpoint": 10}, {"from_job": str(uuid4()), "checkpoint": 1}]
+    assert named(client.post("/v1/jobs", json=body)) == ["models.1.from_job"]
+
+
+def test_ten_thousand_jobs_are_listed_by_index(client: httpx.Client) -> None:
+    template = submitted(client)["id"]
+    life.run(
+        """
+        INSERT INTO jobs SELECT made.* FROM jobs, generate_series(1, 10000) n,
+            LATERAL jsonb_populate_record(jobs, jsonb_build_object(
+                'id', gen_random_uuid(), 'name', 'job ' || n, 'created_at', now() - n * interval '1 minute',
+                'status', CASE WHEN n % 100 = 0 THEN 'failed' ELSE 'succeeded' END,
+                'finished_at', now() - n * interval '30 s', 'labels', jsonb_build_object('n', n::text))) made
+        WHERE jobs.id = :id
+        """,
+        id=template,
+    )
+    life.run("ANALYZE jobs")
+    middle = client.get("/v1/jobs", params={"q": "job 5000"}).json()["data"][0]["id"]
+    for sort, index in {"created": "newest", "name": "by_name", "status": "by_status", "finished": "by_end"}.items():
+        for sign in ("", "-"):
+            plan = explained(JobFilter(sort=sign + sort, after=middle))
+            assert f"Scan using ix_jobs_{index} on jobs" in plan or f"Backward using ix_jobs_{index}" in plan, plan
+            assert "Sort" not in plan
+    assert "ix_jobs_by_label" in explained(JobFilter(label=["n:77"]))
+    assert "ix_jobs_by_status" in explained(JobFilter(status=[S.CANCELLED]))
+
+
+def explained(wanted: JobFilter) -> str:
+    """How the database finds a page."""
+    statements: list[tuple[str, Any]] = []
+    with session_scope() as session:
+        connection = session.connection()
+        event.listen(connection, "before_cursor_execute", lambda *what: statements.append((what[2], what[3])))
+        jobs.page(session, wanted)
+        (sql, args), *_ = (one for one in statements if "FROM jobs" in one[0] and "LIMIT" in one[0])
+        return "\n".join(row[0] for row in connection.exec_driver_sql(f"EXPLAIN ANALYZE {sql}", args))

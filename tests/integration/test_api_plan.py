@@ -1,0 +1,171 @@
+"""Plans of jobs over real HTTP: they answer as a submission would, and add nothing."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from api.examples import EVALUATE, TRAIN
+from calibrl_core.data import files
+from jobs.settings import get_settings
+from tests.integration import life
+from tests.integration.rest import named, refused, serving, submitted
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def client(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
+    monkeypatch.setenv("CALIBRL_SWEEP_SECONDS", "3600")
+    get_settings.cache_clear()
+    with serving() as client:
+        yield client
+
+
+def planned(client: httpx.Client, **changes: Any) -> dict[str, Any]:
+    answer = client.post("/v1/jobs:plan", json={**TRAIN, **changes})
+    assert answer.status_code == 200, answer.text
+    plan: dict[str, Any] = answer.json()
+    return plan
+
+
+def rows(path: Path, count: int, experts: int) -> Path:
+    row = {"question": "1 + 1?", "answer": "2"}
+    path.write_text("".join(json.dumps(row | ({"expert": "2"} if i < experts else {})) + "\n" for i in range(count)))
+    return path
+
+
+def folder(path: Path, **config: Any) -> str:
+    """A model of which there is only the config: Qwen2.5-7B's."""
+    path.mkdir()
+    sizes = {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "vocab_size": 152064}
+    heads = {"num_attention_heads": 28, "num_key_value_heads": 4, "max_position_embeddings": 32768}
+    (path / "config.json").write_text(json.dumps({"model_type": "qwen2", **sizes, **heads, **config}))
+    return str(path)
+
+
+def test_a_plan_has_the_defaults_of_a_submission_and_adds_nothing(client: httpx.Client) -> None:
+    for body in (TRAIN, EVALUATE):
+        plan = client.post("/v1/jobs:plan", json=body).json()
+        assert client.get("/v1/jobs").json()["data"] == [] or body is EVALUATE
+        assert plan["spec"] == client.post("/v1/jobs", json=body).json()["spec"]
+    assert life.run_count("SELECT count(*) FROM events") == 2
+    assert life.run_count("SELECT count(*) FROM jobs") == 2
+
+
+def test_a_plan_is_refused_where_a_submission_is(client: httpx.Client, tmp_path: Path) -> None:
+    client.put("/v1/projects/small", json={"max_queued": 0})
+    bad: list[dict[str, Any]] = [
+        {"steps": 0},
+        {"steps": 0, "model": {"builtin": "huge"}, "colour": "red"},
+        {"model": {"path": "/nowhere"}},
+        {"data": {"path": str(rows(tmp_path / "d.jsonl", 3, 0))}},
+        {"data": {"path": "relative.jsonl"}},
+        {"project": "nobodys"},
+        {"resources": {"gpus": 2}},
+        {"depends_on": ["00000000-0000-0000-0000-000000000001"]},
+        {"project": "small"},
+    ]
+    for changes in bad:
+        plan, submission = (client.post(path, json={**TRAIN, **changes}) for path in ("/v1/jobs:plan", "/v1/jobs"))
+        status = 409 if changes == {"project": "small"} else 422
+        told = [refused(answer, status) for answer in (plan, submission)]
+        assert told[0]["errors"] == told[1]["errors"], changes
+    assert client.get("/v1/jobs").json()["data"] == []
+
+
+def test_data_is_counted_and_looked_into_once(
+    client: httpx.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
+    survey = files.survey
+    monkeypatch.setattr(files, "survey", lambda source: read.append(source) or survey(source))
+    path = rows(tmp_path / "d.jsonl", 40, 30)
+    data = {"path": str(path)}
+    (facts, held_out) = planned(client, data=data)["data"]
+    assert facts == {
+        "field": "data",
+        "name": "d",
+        "rows": 40,
+        "checked": 40,
+        "with_expert": 30,
+        "with_images": 0,
+    }
+    assert (held_out["field"], held_out["rows"]) == ("validation.data", 50)
+    submitted(client, data=data)
+    assert len(read) == 1
+    rows(path, 50, 30)
+    assert planned(client, data=data)["data"][0]["rows"] == 50
+    assert len(read) == 2
+    notices = planned(client, data=data)["warnings"]
+    assert {"field": "data", "message": "40% of the rows looked at have no expert: they get no guidance"} in notices
+    assert planned(client, data={"hub": "a/b"})["data"][0]["rows"] is None
+
+
+def test_the_queue_as_it_would_be(client: httpx.Client) -> None:
+    assert planned(client)["queue"]["reason"] == "no_machine"
+    life.machine("w", cpu_slots=1)
+    queue = planned(client)["queue"]
+    assert (queue["position"], queue["reason"], queue["explanation"]) == (1, None, "starts on w now")
+    assert (queue["slots"], queue["expected_seconds"]) == (1, None)
+    first = submitted(client, limits={"timeout_seconds": 600})
+    life.claim()
+    submitted(client, limits={"timeout_seconds": 600})
+    queue = planned(client, limits={"timeout_seconds": 60})["queue"]
+    assert (queue["position"], queue["reason"], queue["expected_seconds"]) == (2, "busy", 60)
+    assert planned(client, priority="high")["queue"]["position"] == 1
+    waiting = planned(client, model={"from_job": first["id"]})["queue"]
+    assert (waiting["position"], waiting["reason"]) == (None, "waiting")
+    assert [entry["position"] for entry in client.get("/v1/queue").json()["data"]] == [1]  # as it is
+
+
+def test_memory_is_held_against_the_gpus_of_machines(client: httpx.Client, tmp_path: Path) -> None:
+    life.machine("w", gpus=2)  # of 80 GB
+    whole = {"path": folder(tmp_path / "qwen")}
+    resources = {"gpus": 1}
+    plan = planned(client, model=whole, resources=resources)
+    memory = plan["memory"]
+    parts = {part["name"]: part["bytes"] for part in memory["parts"]}
+    assert memory["parameters"] == memory["trained"] == 7_615_616_512  # as Qwen2.5-7B's model card has it, 7.61 B
+    assert parts["weights"] == parts["gradients"] == 4 * memory["parameters"]
+    assert parts["optimizer"] == 8 * memory["parameters"]
+    assert memory["fits"] is False
+    assert any("each process takes about" in notice["message"] for notice in plan["warnings"])
+    small = planned(client, model=whole | {"lora": {"rank": 8}}, resources=resources, micro_batch_tokens=2048)["memory"]
+    assert (small["fits"], small["on"]) == (True, "GPU")
+    assert small["trained"] == 8 * 28 * (2 * (3584 + 3584) + 2 * (3584 + 512) + 3 * (3584 + 18944))
+    on_cpu = planned(client, model=whole)
+    assert (on_cpu["memory"]["fits"], on_cpu["memory"]["on"]) == (None, "host")
+    assert "resources.gpus" in [notice["field"] for notice in on_cpu["warnings"]]
+
+
+def test_a_model_whose_size_can_not_be_told_is_said(client: httpx.Client, tmp_path: Path) -> None:
+    plan = planned(client, model={"path": folder(tmp_path / "odd", model_type="odd")})
+    assert plan["memory"] is None
+    assert "config.json alone does not tell for odd" in plan["warnings"][-1]["message"]
+    (tmp_path / "odd" / "model.safetensors").write_bytes(b"\xff" * 64)
+    assert (
+        "its memory can't be told" in planned(client, model={"path": str(tmp_path / "odd")})["warnings"][-1]["message"]
+    )
+
+
+def test_what_is_risky_is_said_by_field(client: httpx.Client) -> None:
+    def fields(**changes: Any) -> list[str]:
+        return sorted(notice["field"] for notice in planned(client, **changes)["warnings"])
+
+    assert fields() == []
+    assert fields(validation=None) == ["validation"]
+    assert fields(optimizer={"lr": 1e-6}, steps=20) == ["optimizer.lr"]
+    assert fields(optimizer={"lr": 3e-4}) == ["optimizer.lr"]
+    assert fields(rollout={"group_size": 2, "temperature": 0.5}) == ["rollout.group_size", "rollout.temperature"]
+    assert fields(precision="bfloat16") == ["precision"]
+    assert fields(data={"builtin": "digits", "rows": 4}) == ["prompts_per_step", "steps"]
+    assert fields(steps=10) == ["validation.every_steps"]
+
+
+def test_unknown_routes_beside_the_plan(client: httpx.Client) -> None:
+    refused(client.get("/v1/jobs:plan"), 405)
+    assert named(client.post("/v1/jobs:plan", json={})) == ["kind"]

@@ -1,0 +1,155 @@
+"""The parts of a memory estimate that are exact, against models of transformers; and the rest by hand."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
+
+from calibrl_core.config import BuiltinModel, LoraSettings
+from calibrl_core.models.adapters import prepare
+from calibrl_core.models.tiny import build_tiny_vlm
+from jobs.memory_plan import estimate, peak
+from jobs.model_shapes import ModelShape, UnknownShape, of_folder, tiny_vlm
+from jobs.schemas import MemoryPart, MemoryPlan, job_spec_adapter
+
+SIZES: dict[str, Any] = {
+    "hidden_size": 48,
+    "intermediate_size": 80,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "vocab_size": 100,
+    "max_position_embeddings": 256,
+}
+MODELS = [
+    (LlamaConfig(**SIZES, tie_word_embeddings=True), LlamaForCausalLM),  # as SmolLM2
+    (LlamaConfig(**SIZES, tie_word_embeddings=False, attention_bias=True, mlp_bias=True), LlamaForCausalLM),
+    (Qwen2Config(**SIZES, tie_word_embeddings=False), Qwen2ForCausalLM),
+    (Qwen3Config(**SIZES, head_dim=16, tie_word_embeddings=True), Qwen3ForCausalLM),
+]
+
+
+def plan(shape: ModelShape, model: dict[str, Any] | None = None, **changes: Any) -> MemoryPlan:
+    spec = {
+        "kind": "train",
+        "name": "a job",
+        "model": {"builtin": "tiny-vlm", **(model or {})},
+        "data": {"builtin": "digits"},
+        "steps": 5,
+        "prompts_per_step": 8,
+        "rollout": {"group_size": 8, "max_completion_tokens": 64},
+    }
+    parsed = job_spec_adapter.validate_python(spec | changes)
+    return estimate(parsed, shape, parsed.model)  # type: ignore[union-attr]
+
+
+def parts(found: MemoryPlan) -> dict[str, int]:
+    return {part.name: part.bytes for part in found.parts}
+
+
+def count(model: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(("config", "kind"), MODELS)
+def test_the_weights_are_those_of_the_real_model(config: Any, kind: Any, tmp_path: Path) -> None:
+    model = kind(config)
+    model.save_pretrained(tmp_path)
+    by_header = of_folder(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    by_config = of_folder(tmp_path)
+    for shape in (by_header, by_config):
+        assert parts(plan(shape))["weights"] == 4 * count(model)
+        assert (shape.layers, shape.hidden, shape.intermediate, shape.vocabulary) == (3, 48, 80, 100)
+        assert (shape.kv_width, shape.longest) == (
+            config.num_key_value_heads * (getattr(config, "head_dim", None) or 8),
+            256,
+        )
+    assert (by_header.source, by_config.source) == ("its safetensors' headers", "config.json")
+
+
+def test_a_model_in_several_files(tmp_path: Path) -> None:
+    config, kind = MODELS[0]
+    model = kind(config)
+    model.save_pretrained(tmp_path, max_shard_size="50KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    assert of_folder(tmp_path).parameters == count(model)
+
+
+def test_the_built_in_model_is_as_it_is_made(tmp_path: Path) -> None:
+    model, _ = build_tiny_vlm(0)
+    shape = tiny_vlm()
+    assert shape.parameters == count(model)
+    model.save_pretrained(tmp_path)
+    saved = of_folder(tmp_path)
+    for name in ("parameters", "vision", "layers", "hidden", "kv_width", "intermediate", "vocabulary"):
+        assert getattr(saved, name) == getattr(shape, name), name
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"freeze_vision": True}, {"lora": {"rank": 4}}, {"lora": {"rank": 4, "targets": ["q_proj", "down_proj"]}}],
+)
+def test_what_is_trained_is_what_the_trainer_trains(options: dict[str, Any], tmp_path: Path) -> None:
+    model, _ = build_tiny_vlm(0)
+    model.save_pretrained(tmp_path)
+    source = BuiltinModel(builtin="tiny-vlm", **options)
+    assert source.lora is None or isinstance(source.lora, LoraSettings)
+    prepare(model, source)
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    found = plan(of_folder(tmp_path), options)
+    assert found.trained == trained
+    assert parts(found)["weights"] == 4 * count(model)
+    assert (parts(found)["gradients"], parts(found)["optimizer"]) == (4 * trained, 8 * trained)
+
+
+def test_the_other_parts_by_hand() -> None:
+    found = plan(tiny_vlm())
+    row = 512  # a prompt of 1024 and 64 tokens, but the model has 512 positions
+    assert parts(found)["keys and values"] == 64 * row * 4 * 2 * 128 * 4
+    assert parts(found)["next tokens"] == 64 * 384 * 8
+    tokens = 64 * row  # 32,768: just what a micro-batch may have
+    assert parts(found)["activations"] == tokens * 4 * 4 * (7 * 128 + 3 * 128 + 4 * 384)
+    assert parts(found)["logits"] == 12 * min(2**24, tokens * 384)
+    bounded = plan(tiny_vlm(), {"gradient_checkpointing": True}, prompts={"max_tokens": 36}, micro_batch_rows=2)
+    layer = 7 * 128 + 3 * 128 + 4 * 384
+    assert parts(bounded)["activations"] == 2 * 100 * 4 * (4 * 128 + layer)
+    assert parts(bounded)["keys and values"] == 64 * 100 * 4 * 2 * 128 * 4
+
+
+def test_on_gpus_weights_are_cast_and_can_be_shared_out() -> None:
+    alone = plan(tiny_vlm(), resources={"gpus": 1})
+    shared = plan(tiny_vlm(), resources={"gpus": 4}, parallel="fsdp")
+    assert alone.on == "GPU"
+    assert "weights in bfloat16" in parts(alone)
+    for name in ("weights", "optimizer", "gradients"):
+        assert parts(shared)[name] == parts(alone)[name] // 4
+    assert parts(plan(tiny_vlm(), resources={"gpus": 4})) == parts(alone)  # ddp: each holds all
+    with_reference = plan(tiny_vlm(), algorithm={"type": "grpo", "kl_coef": 0.1})
+    assert parts(with_reference)["reference"] == 4 * tiny_vlm().parameters
+
+
+def test_rollouts_and_updates_take_turns() -> None:
+    sizes = [("always", 5), ("rollout", 30), ("update", 20), ("update", 1), ("always", 2)]
+    found = [MemoryPart.model_validate({"name": "x", "bytes": n, "when": when, "formula": ""}) for when, n in sizes]
+    assert peak(found) == 37
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        ({}, "config.json"),
+        ({"config.json": b"[]"}, "is no object"),
+        ({"config.json": b"{}", "model.safetensors": b"\xff" * 20}, "is no safetensors file"),
+        ({"config.json": b"{}", "model.safetensors": b"\x02" + b"\0" * 7 + b"{}"}, "alone does not tell"),
+        ({"config.json": b"{}", "model.safetensors.index.json": b'{"weight_map": {"a": "../../etc/x"}}'}, "x'"),
+        ({"config.json": b'{"model_type": "llama"}'}, "hidden_size"),
+    ],
+)
+def test_what_is_no_model_is_said(files: dict[str, bytes], says: str, tmp_path: Path) -> None:
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(UnknownShape, match=says):
+        of_folder(tmp_path)
