@@ -360,7 +360,7 @@ def test_a_job_knows_its_client(client: httpx.Client, ours: Client, monkeypatch:
     assert frame["ts"].iloc[2] == at(5)
     assert frame["b"].isna().all()
     assert [row.values for row in job.metrics(["b"]).rows] == [{"b": "NaN"}]
-    assert ours.jobs().data[0].metrics().to_pandas().shape == (3, 3)
+    assert ours.job(ours.jobs().data[0].id).metrics().to_pandas().shape == (3, 3)
     empty = ours.submit(job.spec).metrics().to_pandas()
     assert (list(empty.columns), len(empty)) == (["ts"], 0)
     with pytest.raises(CalibrlError, match="has not ended within 0 s"):
