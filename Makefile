@@ -8,6 +8,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 BENCH := .venv/.bench
 VLLM := .venv-vllm/.installed
+MLFLOW := .venv-mlflow/.installed
 
 # Of all that pip says, the lines that show it is at work; its errors go to stderr, and pass.
 PROGRESS := sed -u -n -E -e 's/^ *(Downloading|Using cached|Processing) ([^ ]*\/)?([^ ]+).*\(([0-9.]+ [MG]B)\).*/    \3 (\4)/p' \
@@ -46,7 +47,7 @@ lint: $(INSTALLED)  ## style and types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-bench: bench-trainer bench-memory bench-queue  ## all benchmarks, some 50 minutes; leave the machine alone meanwhile
+bench: bench-trainer bench-memory bench-queue bench-api  ## all benchmarks, about an hour; leave the machine alone meanwhile
 
 bench-trainer: $(BENCH)  ## a training step against TRL's GRPOTrainer, in turn, on three models
 	@$(RUN) -m bench.trainer
@@ -57,8 +58,11 @@ bench-memory: $(INSTALLED)  ## peak memory of an update over a large vocabulary;
 bench-queue: $(INSTALLED)  ## how soon jobs start, and a soak of 2,000 short jobs from 20 projects
 	@$(RUN) -m bench.queue
 
+bench-api: $(INSTALLED) $(MLFLOW)  ## the API beside MLflow's tracking server: points in and out, freshness, streams; 10 minutes
+	@$(RUN) -m bench.api
+
 clean:  ## remove what was built and installed here; data folders stay
-	@rm -rf .venv .venv-vllm build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf .venv .venv-vllm .venv-mlflow build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find . -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # A stamp, so that a second call needs no network. `setuptools` first and no isolation: pip would fetch it each time.
@@ -93,4 +97,11 @@ $(VLLM): pyproject.toml
 	@.venv-vllm/bin/python -m pip install --no-build-isolation -e . pytest pytest-timeout | $(PROGRESS)
 	@touch $@
 
-.PHONY: help demo test unit fuzz-queue test-vllm chaos chaos-short lint bench bench-trainer bench-memory bench-queue clean
+# MLflow pins much of what the service uses: it lives apart, and is only asked over HTTP.
+$(MLFLOW):
+	@echo "Installing MLflow into .venv-mlflow (once; some minutes, 1 GB of disk)"
+	@"$(PYTHON)" -m venv --clear .venv-mlflow
+	@.venv-mlflow/bin/python -m pip install 'mlflow>=3,<4' psycopg2-binary | $(PROGRESS)
+	@touch $@
+
+.PHONY: help demo test unit fuzz-queue test-vllm chaos chaos-short lint bench bench-trainer bench-memory bench-queue bench-api clean

@@ -1,6 +1,6 @@
 """What endpoints ask for: who asks, a session, a job that they may see or change, the bounds of a page."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
@@ -9,7 +9,7 @@ from fastapi.concurrency import contextmanager_in_threadpool, run_in_threadpool
 from sqlalchemy.orm import Session
 
 from api import idempotency
-from api.middleware import DRY_RUNS, READING
+from api.middleware import changes
 from jobs import models
 from jobs.access import Caller
 from jobs.db import session_scope
@@ -17,6 +17,7 @@ from jobs.repository import audit, jobs
 from jobs.schemas import Page, Record, Role
 
 R = TypeVar("R", bound=Record)
+T = TypeVar("T")
 V1 = "/v1"  # what a route's own path leaves out
 BIGGEST_ID = 2**63 - 1
 BIGGEST_STEP = 2**31 - 1
@@ -40,8 +41,14 @@ async def _session(request: Request) -> AsyncIterator[Session]:
     async with request.app.state.sessions, contextmanager_in_threadpool(session_scope()) as session:
         await run_in_threadpool(idempotency.claim, request, session)
         yield session
-        if request.method not in READING and request.url.path not in DRY_RUNS:
+        if changes(request.method, request.url.path):
             _note(session, request, request.state.caller)
+
+
+async def read(request: Request, found: Callable[[Session], T]) -> T:
+    """What is found in a session of its own: for an endpoint that then works for longer than it may hold one."""
+    async with request.app.state.sessions, contextmanager_in_threadpool(session_scope()) as session:
+        return await run_in_threadpool(found, session)
 
 
 def _note(session: Session, request: Request, caller: Caller) -> None:
@@ -60,14 +67,15 @@ def _note(session: Session, request: Request, caller: Caller) -> None:
 Db = Annotated[Session, Depends(_session, scope="function")]
 
 
-def _existing_job(job_id: UUID, session: Db, caller: Asker) -> models.Job:
+def existing_job(job_id: UUID, session: Db, caller: Asker) -> models.Job:
+    """A job that the caller sees. Raises NotFound where there is none."""
     job = jobs.get(session, job_id)
     if not caller.sees(job.project):
         raise jobs.no_such(job_id)
     return job
 
 
-ExistingJob = Annotated[models.Job, Depends(_existing_job, scope="function")]
+ExistingJob = Annotated[models.Job, Depends(existing_job, scope="function")]
 
 
 def _own_job(job: ExistingJob, caller: Asker) -> UUID:

@@ -1,4 +1,4 @@
-"""Every error as an RFC 9457 problem document, in one place."""
+"""Every error as an RFC 9457 problem document (on OpenAI's paths in OpenAI's shape), in one place."""
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -14,6 +14,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
+from api import openai
 from api.fields import field_errors
 from jobs.errors import FieldError, Invalid, ServiceError
 from jobs.text import storable
@@ -62,7 +63,10 @@ def problem(
     errors: Sequence[FieldError] = (),
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
-    """A problem document for this request."""
+    """A problem document for this request; for OpenAI's client an error as it knows them."""
+    if openai.speaks(scope["path"]):
+        code = type.rpartition(":")[2].replace("-", "_") if type.startswith("urn:") else None
+        return openai.error(status, detail, code=code, errors=errors, headers=headers)
     document = Problem(
         type=type,
         title=title or HTTPStatus(status).phrase,
@@ -81,8 +85,9 @@ def install(app: FastAPI) -> None:
 
     def with_problem() -> dict[str, Any]:
         document = describe()
-        schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-        document["components"]["schemas"] |= {**schema.pop("$defs"), "Problem": schema}
+        for model in (Problem, openai.OpenAIError):
+            schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+            document["components"]["schemas"] |= {**schema.pop("$defs"), model.__name__: schema}
         return document
 
     app.openapi = with_problem  # type: ignore[method-assign]

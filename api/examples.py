@@ -73,3 +73,38 @@ KEYS: Any = {
 }
 
 MEMBERS: Any = {"member": {"summary": "May submit jobs and steer them", "value": {"role": "member"}}}
+
+FINE_TUNING_JOBS: Any = {
+    "reinforcement": {
+        "summary": "Learn by trial: an answer counts that equals the row's",
+        "value": {
+            "model": "tiny-vlm",
+            "training_file": "file-0c4f2b1e00000000000000000000000a",
+            "suffix": "digits",
+            "method": {
+                "type": "reinforcement",
+                "reinforcement": {
+                    "grader": {
+                        "type": "string_check",
+                        "name": "equal",
+                        "input": "{{ sample.output_text }}",
+                        "reference": "{{ item.reference_answer }}",
+                        "operation": "eq",
+                    }
+                },
+            },
+        },
+    },
+    "supervised": {
+        "summary": "Learn from the assistant's messages",
+        "value": {"model": "tiny-vlm", "training_file": "file-0c4f2b1e00000000000000000000000a"},
+    },
+}
+
+REPLAYS: Any = {
+    "numeric": {"summary": "By another verifier", "value": {"rewards": [{"type": "numeric"}]}},
+    "steps": {
+        "summary": "Only of some steps",
+        "value": {"rewards": [{"type": "exact", "ignore_case": True}], "first_step": 50, "last_step": 100},
+    },
+}

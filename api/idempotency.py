@@ -4,6 +4,7 @@ The answer is stored in the transaction of what it tells of, by a lock that this
 that is committed and has no answer, whenever a process dies.
 """
 
+import json
 import re
 from collections.abc import Callable, Coroutine
 from hashlib import sha256
@@ -19,6 +20,8 @@ from jobs.repository import idempotency
 
 HEADER = "Idempotency-Key"
 REPLAYED = "Idempotent-Replayed"
+SECRETS = frozenset({"key", "secret"})  # fields of answers
+SHOWN_ONCE = "(it was shown once)"
 _VISIBLE = re.compile(r"[!-~]{1,255}")
 _PARAMETER = {
     "name": HEADER,
@@ -77,7 +80,7 @@ class _Key:
             status=response.status_code,
             location=response.headers.get("location"),
             media_type=response.headers.get("content-type"),
-            body=bytes(response.body),
+            body=_without_secrets(bytes(response.body)),
         )
 
 
@@ -105,6 +108,17 @@ class IdempotentRoute(APIRoute):
             return response
 
         return handled
+
+
+def _without_secrets(body: bytes) -> bytes:
+    """An answer as it is kept: new keys and secrets are shown once, and kept nowhere as they are."""
+    try:
+        content = json.loads(body)
+    except ValueError:
+        return body
+    if not isinstance(content, dict) or not SECRETS & content.keys():
+        return body
+    return json.dumps(content | dict.fromkeys(SECRETS & content.keys(), SHOWN_ONCE)).encode()
 
 
 def claim(request: Request, session: Session) -> None:

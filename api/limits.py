@@ -1,10 +1,31 @@
-"""How often one key, or one address without a key, may ask."""
+"""How often one key, or one address without a key, may ask; and how much of what takes long is done at once."""
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import BoundedSemaphore
+
+from jobs.errors import Busy
 
 REMEMBERED = 10_000  # who asked last; whoever is forgotten begins anew
+
+
+class Turns:
+    """What only so many requests may do at once."""
+
+    def __init__(self, at_once: int) -> None:
+        self._turns = BoundedSemaphore(at_once)
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """One's turn. Raises Busy where others have them all."""
+        if not self._turns.acquire(blocking=False):
+            raise Busy("The service does as much of this as it can; try again in a minute.")
+        try:
+            yield
+        finally:
+            self._turns.release()
 
 
 class RateLimit:

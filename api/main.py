@@ -18,6 +18,7 @@ from api.routes import (
     checkpoints,
     curves,
     datasets,
+    evaluations,
     events,
     exports,
     health,
@@ -26,6 +27,8 @@ from api.routes import (
     jobs,
     logs,
     metrics,
+    openai_files,
+    openai_jobs,
     projects,
     queue,
     results,
@@ -65,9 +68,10 @@ def _v1() -> APIRouter:
     # The gate has checked the key by now; this puts it into the OpenAPI document.
     router = APIRouter(prefix="/v1", dependencies=[Security(HTTPBearer(auto_error=False))])
     of_curves = (metrics, curves, exports, histograms, samples, images)
-    of_runs = (events, *of_curves, logs, checkpoints, results, stream)
+    of_runs = (events, *of_curves, logs, checkpoints, results, evaluations, stream)
     of_teams = (queue, workers, projects, webhooks, access)
-    for resource in (jobs, *of_runs, datasets, *of_teams):
+    of_openai = (openai_files, openai_jobs)
+    for resource in (jobs, *of_runs, datasets, *of_teams, *of_openai):
         router.include_router(resource.router)
     return router
 

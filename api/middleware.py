@@ -21,11 +21,11 @@ from jobs.db import session_scope
 from jobs.settings import get_settings
 
 REQUEST_ID = "X-Request-ID"
-UPLOADS = frozenset({"/v1/datasets/upload"})  # whose bodies go to disk, not into memory
+UPLOADS = frozenset({"/v1/datasets/upload", "/v1/files"})  # whose bodies go to disk, not into memory
 FORM_BYTES = 10_000  # of a form around a file
 _ACCEPTED_ID = re.compile(r"[A-Za-z0-9._\-]{1,64}")
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
-DRY_RUNS = frozenset({"/v1/jobs:plan"})  # change nothing, though they are posted
+DRY_RUNS = re.compile(r"/v1/jobs:plan|/v1/jobs/[^/]+/replay")  # change nothing, though they are posted
 LOOKUPS = 4  # of keys, at once: each takes a connection beside those of `api.deps.SESSIONS`
 STRANGERS_PER_SECOND, STRANGERS_AT_ONCE = 5.0, 50  # requests without a valid key, from one address
 SECURITY_HEADERS = {
@@ -39,6 +39,11 @@ _PAGES = frozenset({"/docs", "/redoc", "/docs/oauth2-redirect"})
 _NO_CONTENT = "default-src 'none'; frame-ancestors 'none'"
 
 log = structlog.get_logger()
+
+
+def changes(method: str, path: str) -> bool:
+    """Whether a request may change anything."""
+    return method not in READING and not DRY_RUNS.fullmatch(path)
 
 
 class RequestLog:
@@ -123,7 +128,7 @@ class Gate:
             return self._unknown(scope)
         if (seconds := self._of_keys.wait(str(caller.key_id))) > 0:
             return _too_many(scope, seconds)
-        if caller.scope == "read" and scope["method"] not in READING and scope["path"] not in DRY_RUNS:
+        if caller.scope == "read" and changes(scope["method"], scope["path"]):
             return problem(scope, 403, "This key may only read.", type="urn:calibrl:forbidden", title="Forbidden")
         scope["state"]["caller"] = caller
         structlog.contextvars.bind_contextvars(user=caller.user)

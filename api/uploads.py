@@ -1,32 +1,56 @@
 """A file in a request's body, alone or as a form's part, written to disk as it comes."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Collection
+from dataclasses import dataclass, field
 from email.message import Message
+from functools import partial
+from pathlib import PurePath
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import Request
 from python_multipart import MultipartParser
 from python_multipart.exceptions import FormParserError
+from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from jobs import datasets, models
 from jobs.datasets import Arrival
 from jobs.errors import FieldError, Invalid
+from jobs.schemas import UploadOptions
 
 WRITE_BYTES = 2**20  # written at once
 IDLE_SECONDS = 60.0  # after which a client that sends nothing is given up
+FIELD_BYTES = 1_000  # of a form's fields together, beside its file
+CHECKS = CapacityLimiter(2)  # files that are looked into at once
 
 
-async def receive(request: Request, arrival: Arrival, limit: int) -> str | None:
-    """Take in the request's file; the name that a form gives it. The gate counts the bytes that come.
+@dataclass(frozen=True)
+class Sent:
+    """What came with a file: the name that a form gives it, and the form's fields."""
+
+    file_name: str | None = None
+    fields: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str | None:
+        """The file's name, as a data set may be named; None: nothing of it can be."""
+        stem = PurePath(self.file_name or "").stem
+        return re.sub(r"[^A-Za-z0-9 ._\-]+", "-", stem).lstrip(" ._-")[:120] or None
+
+
+async def receive(request: Request, arrival: Arrival, limit: int, fields: Collection[str] = ()) -> Sent:
+    """Take in the request's file, and of a form these fields too. The gate counts the bytes that come.
 
     Raises HTTPException (a body that is too long, stops coming, or is no form) and Invalid (a form without its file).
     """
     if int(request.headers.get("Content-Length", 0)) > limit:
         raise HTTPException(413, f"The body is longer than {limit} bytes.")
     kind = request.headers.get("Content-Type", "")
-    form = _Form(kind) if kind.lower().startswith("multipart/form-data") else None
+    form = _Form(kind, fields) if kind.lower().startswith("multipart/form-data") else None
     waiting = bytearray()
     async for chunk in _chunks(request):
         waiting += form.take(chunk) if form else chunk
@@ -35,7 +59,23 @@ async def receive(request: Request, arrival: Arrival, limit: int) -> str | None:
             waiting.clear()
     await run_in_threadpool(arrival.write, bytes(waiting))
     await run_in_threadpool(arrival.close)
-    return form.file_name() if form else None
+    return form.sent() if form else Sent()
+
+
+async def keep(
+    session: Session, arrival: Arrival, name: str, options: UploadOptions, user: str
+) -> tuple[models.Dataset, bool]:
+    """Look into a file that has come, and keep it: its data set, and whether that is new.
+
+    Raises:
+        Invalid: rows can't be used.
+    """
+    same = await run_in_threadpool(datasets.same, arrival, options)
+    if same is not None:
+        return same, False
+    found = await to_thread.run_sync(datasets.look_into, arrival, name, options.columns, limiter=CHECKS)
+    kept = partial(datasets.keep, session, arrival, found, name=name, options=options, user=user)
+    return await run_in_threadpool(kept)
 
 
 async def _chunks(request: Request) -> AsyncIterator[bytes]:
@@ -54,9 +94,9 @@ async def _chunks(request: Request) -> AsyncIterator[bytes]:
 
 
 class _Form:
-    """The parts of a form, of which one, named `file`, is wanted and no other is taken."""
+    """The parts of a form: one, named `file`, is wanted; some others, which are short, are taken."""
 
-    def __init__(self, content_type: str) -> None:
+    def __init__(self, content_type: str, fields: Collection[str]) -> None:
         boundary = _header(content_type).get_param("boundary", "")
         if not isinstance(boundary, str) or not 0 < len(boundary) <= 200 or not boundary.isascii():
             raise HTTPException(400, "The form's Content-Type names no boundary.")
@@ -68,6 +108,7 @@ class _Form:
         self._disposition = ""
         self._body = bytearray()
         self._files: list[str] = []
+        self._wanted, self._fields, self._part = fields, dict[str, bytearray](), ""
         self._whole = False
 
     def take(self, chunk: bytes) -> bytes:
@@ -80,13 +121,14 @@ class _Form:
         self._body.clear()
         return found
 
-    def file_name(self) -> str:
-        """The name that the form gives its file, once all of it was read."""
+    def sent(self) -> Sent:
+        """What the form has beside its file's bytes, once all of it was read."""
         if not self._whole:
             raise HTTPException(400, "The form was cut off.")
         if not self._files:
             raise Invalid("The form has no file.", (FieldError("file", "Field required"),))
-        return self._files[0]
+        fields = {name: value.decode("utf-8", "replace") for name, value in self._fields.items()}
+        return Sent(self._files[0], fields)
 
     def _begin(self) -> None:
         self._disposition = ""
@@ -105,17 +147,35 @@ class _Form:
 
     def _headers_finished(self) -> None:
         named = dict(_header(self._disposition).get_params() or [])
-        part = named.get("name", "")
-        if part != "file" or self._files:
-            text = "Given twice" if part == "file" else "Unknown field: all but the file goes into the address"
-            raise Invalid("The form can't be accepted.", (FieldError(part or "form", text),))
-        self._files.append(named.get("filename", ""))
+        part = self._part = named.get("name", "")
+        if part in self._fields or (part == "file" and self._files):
+            raise _refused(part, "Given twice")
+        if part in self._wanted:
+            self._fields[part] = bytearray()
+        elif part == "file":
+            self._files.append(named.get("filename", ""))
+        else:
+            known = (
+                f"there are file, {', '.join(self._wanted)}"
+                if self._wanted
+                else "all but the file goes into the address"
+            )
+            raise _refused(part or "form", f"Unknown field: {known}")
 
     def _data(self, data: bytes, start: int, end: int) -> None:
-        self._body += data[start:end]
+        if self._part == "file":
+            self._body += data[start:end]
+            return
+        self._fields[self._part] += data[start:end]
+        if sum(map(len, self._fields.values())) > FIELD_BYTES:
+            raise _refused(self._part, f"Is too long: {FIELD_BYTES} bytes at most")
 
     def _end(self) -> None:
         self._whole = True
+
+
+def _refused(field: str, text: str) -> Invalid:
+    return Invalid("The form can't be accepted.", (FieldError(field, text),))
 
 
 def _header(text: str) -> Message:

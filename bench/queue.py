@@ -73,7 +73,7 @@ def starts(count: int, console: Console) -> report.Row:
     with tempfile.TemporaryDirectory() as folder, stack(Path(folder), FAKE) as client:
         seconds = [_start(client) for _ in range(count + 1)][1:]  # the first one also opens connections
     console.print(f"starts: {_spread(seconds)}")
-    return _at_most("idle queue: submission to trainer started, p50", median(seconds), "s", START_GOAL)
+    return report.within("idle queue: submission to trainer started, p50", median(seconds), "s", START_GOAL)
 
 
 def _start(client: Client) -> float:
@@ -206,10 +206,6 @@ def _ended(client: Client, job_id: object) -> None:
 
 def _event(client: Client, job_id: object, type: str) -> float:
     return next(event.ts.timestamp() for event in client.events(str(job_id)).data if event.type == type)
-
-
-def _at_most(measure: str, ours: float, unit: str, goal: float) -> report.Row:
-    return report.Row(measure, ours, goal, ours / goal, unit, f"<= {goal:g} {unit}", ours <= goal)
 
 
 def _spread(seconds: list[float]) -> str:

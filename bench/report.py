@@ -39,6 +39,11 @@ def at_most(measure: str, ours: float, peer: float, unit: str, share: float) -> 
     return Row(measure, ours, peer, ratio, unit, f"ours / peer <= {share:g}", ratio <= share)
 
 
+def within(measure: str, ours: float, unit: str, goal: float) -> Row:
+    """Ours should be no more than a figure, which stands where a peer's would."""
+    return Row(measure, ours, goal, ours / goal, unit, f"<= {goal:g} {unit}", ours <= goal)
+
+
 def no_goal(measure: str, ours: float, peer: float, unit: str) -> Row:
     """For the picture."""
     return Row(measure, ours, peer, peer / ours, unit, None, None)

@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 from calibrl import (
     access_commands,
     data_commands,
+    evaluation_commands,
     export_commands,
     following,
     job_commands,
@@ -201,6 +202,7 @@ def logs(
             typer.echo(terminal.plain(text), nl=False)
 
 
+app.add_typer(evaluation_commands.app)
 app.add_typer(data_commands.app)
 app.add_typer(job_commands.app)
 app.add_typer(queue_commands.app)

@@ -38,6 +38,14 @@ def read_changes(overrides: list[str]) -> dict[str, Any]:
     return changes
 
 
+def read_settings(text: str, option: str) -> dict[str, Any]:
+    """`key=value,key=value` as an option gives it, each value read as YAML. Raises `SpecError`."""
+    pairs = [part.partition("=") for part in text.split(",")]
+    if not all(key and equals for key, equals, _ in pairs):
+        raise SpecError(f"{option} {text!r}: write it as key=value,key=value")
+    return _unique([(key, _yaml(value, f"{option} {key}")) for key, _, value in pairs])
+
+
 class _Loader(yaml.SafeLoader):
     """YAML's safe subset without three of its traps: keys given twice, dates, and 1e-4 read as text."""
 

@@ -9,6 +9,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from calibrl_core.bootstrap import intervals
 from calibrl_core.data.schema import Example
 from calibrl_core.rewards import Score, Scorer
 from calibrl_core.rollout.base import RolloutEngine
@@ -18,9 +19,6 @@ from calibrl_core.verifiers.notation import canonical
 T = TypeVar("T")
 
 ROWS_AT_ONCE = 256  # completions decoded together
-RESAMPLES = 2000
-INTERVAL = (2.5, 97.5)  # percentiles
-COUNTS_AT_ONCE = 4_000_000  # resampled prompts held in memory
 
 
 @dataclass(frozen=True)
@@ -178,15 +176,3 @@ def _majority(texts: Sequence[str]) -> int:
     """The first completion with the commonest answer (of equals, the one given first; no answer counts as one)."""
     answers = [None if answer is None else canonical(answer) for answer in map(final_answer, texts)]
     return answers.index(Counter(answers).most_common(1)[0][0])
-
-
-def intervals(per_prompt: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
-    """Bounds `[2, M]` of the bootstrap's 95 % interval of each mean, resampling prompts; per_prompt `[N, M]`."""
-    rng = np.random.default_rng(seed)
-    prompts = len(per_prompt)
-    size = max(1, COUNTS_AT_ONCE // prompts)
-    drawn = [
-        rng.multinomial(prompts, np.full(prompts, 1 / prompts), size=min(size, RESAMPLES - start)) @ per_prompt
-        for start in range(0, RESAMPLES, size)
-    ]
-    return np.percentile(np.concatenate(drawn) / prompts, INTERVAL, axis=0)

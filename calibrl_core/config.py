@@ -57,7 +57,8 @@ ModelSource = Annotated[
 DEFAULT_REWARDS: tuple[Reward, ...] = (MathReward(), FormatReward())
 
 
-def _usable_rewards(rewards: tuple[Reward, ...]) -> None:
+def usable_rewards(rewards: tuple[Reward, ...]) -> None:
+    """Raises ValueError where no verifier judges the answer, or two have one name."""
     if not any(reward.judges_answer for reward in rewards):
         raise ValueError("name at least one verifier that judges the answer, such as {type: math}")
     labels = [reward.label for reward in rewards]
@@ -169,7 +170,7 @@ class TrainSettings(Closed):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        _usable_rewards(self.rewards)
+        usable_rewards(self.rewards)
         algorithm = self.algorithm
         if isinstance(algorithm, SFT):
             return self
@@ -220,7 +221,7 @@ class EvaluateSettings(Closed):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        _usable_rewards(self.rewards)
+        usable_rewards(self.rewards)
         return self
 
 

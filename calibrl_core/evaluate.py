@@ -2,24 +2,26 @@
 
     python -m calibrl_core.evaluate config.json --run-dir DIR
 
-Reports one `progress` a batch and at the end a result with one entry a model and data set:
-`{model, model_index, split, prompts, samples, metrics, sources}`, and one comparison for every two models on a data
-set: `{split, first, second, difference, low, high, distinguishable}`, the paired difference of sampled accuracy with
-its 95 % interval. `metrics` are those of `calibrl_core.accuracy.summarise`, and of the greedy completions as
-`greedy_...`; `sources` holds `{prompts, metrics}` of each `data_source` that the examples name. Every single answer is
-kept in DIR/answers.jsonl.
+Reports one `progress` a batch, of each model and data set the `accuracies` of its prompts, and at the end a result with
+one entry a model and data set: `{model, model_index, split, prompts, samples, metrics, sources}`, and one comparison
+for every two models on a data set: `{split, first, second, difference, low, high, distinguishable}`, the paired
+difference of sampled accuracy with its 95 % interval. `metrics` are those of `calibrl_core.accuracy.summarise`, and of
+the greedy completions as `greedy_...`; `sources` holds `{prompts, metrics}` of each `data_source` that the examples
+name. Every single answer is kept in DIR/answers.jsonl.
 """
 
 import json
 from collections.abc import Callable, Iterator
-from itertools import combinations
+from dataclasses import asdict
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from calibrl_core import data
-from calibrl_core.accuracy import Answers, ask, batches, intervals, summarise
+from calibrl_core.accuracy import Answers, ask, batches, summarise
+from calibrl_core.bootstrap import differences
 from calibrl_core.config import BuiltinModel, EvaluateConfig, ModelSource
 from calibrl_core.data.schema import Example
 from calibrl_core.models.policy import load_policy
@@ -92,21 +94,18 @@ class _Evaluation:
 
     def comparisons(self) -> list[dict[str, Any]]:
         """Second minus first, over the same prompts: a difference whose interval covers 0 is not distinguishable."""
-        rows = []
-        for split, accuracies in self.per_prompt.items():
-            for first, second in combinations(range(len(accuracies)), 2):
-                differences = accuracies[second] - accuracies[first]
-                low, high = intervals(differences[:, None], self.config.seed)[:, 0].tolist()
-                row = {"split": split, "first": first, "second": second, "difference": float(differences.mean())}
-                rows.append({**row, "low": low, "high": high, "distinguishable": not low <= 0 <= high})
-        return rows
+        return [
+            {"split": split, **asdict(found), "distinguishable": found.distinguishable}
+            for split, accuracies in self.per_prompt.items()
+            for found in differences(accuracies, self.config.seed)
+        ]
 
     def _measure(self, engine: SharedPrefillEngine, index: int, split: str, examples: list[Example]) -> dict[str, Any]:
         """`{prompts, metrics, sources}` of one model on one data set."""
         rollout = self.config.rollout
         sampled = self._ask(engine, examples, rollout.samples, rollout.temperature)
         self._keep(index, split, "sampled", sampled)
-        self.per_prompt[split].append(sampled.passed().mean(1))
+        self._tell_accuracies(index, split, sampled)
         greedy = None
         if rollout.greedy:
             greedy = self._ask(engine, examples, 1, 0.0)
@@ -145,6 +144,14 @@ class _Evaluation:
         if self.should_stop():
             raise _Stopped
 
+    def _tell_accuracies(self, index: int, split: str, sampled: Answers) -> None:
+        """Remember each prompt's accuracy, and report it: other evaluations of the same prompts are paired with it."""
+        accuracies = sampled.passed().mean(1)
+        self.per_prompt[split].append(accuracies)
+        prompts = [prompt_digest(example) for example in sampled.examples]
+        values = accuracies.tolist()
+        self.report.emit("accuracies", model_index=index, split=split, prompts=prompts, values=values)
+
     def _keep(self, index: int, split: str, how: str, answers: Answers) -> None:
         with (self.report.run_dir / ANSWERS_FILE).open("a") as file:
             for place, (example, scores) in enumerate(zip(answers.examples, answers.scores, strict=True)):
@@ -154,6 +161,13 @@ class _Evaluation:
                 row |= {"lengths": answers.lengths[place].tolist(), "truncated": answers.truncated[place].tolist()}
                 row |= {"failures": [score.failure for score in scores]}
                 file.write(json.dumps(row) + "\n")
+
+
+def prompt_digest(example: Example) -> str:
+    """What a prompt is: all that a model is shown, and the answer that is right. 16 hexadecimal digits."""
+    shown = [example.question, example.answer, *(f"{turn.role}: {turn.text}" for turn in example.earlier)]
+    parts = json.dumps([*shown, *(sha256(image).hexdigest() for image in example.images)])
+    return sha256(parts.encode()).hexdigest()[:16]
 
 
 def _label(source: ModelSource) -> str:

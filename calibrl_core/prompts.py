@@ -15,7 +15,7 @@ def messages(example: Example) -> list[dict[str, Any]]:
 
     Every image reaches the model: those that the text places by `<image>`, in their place and order, and those that
     it does not mention, before the question. A prompt that asks for an `<answer>` in its own words keeps to them;
-    any other gets the INSTRUCTION at its end.
+    any other gets the INSTRUCTION at its end, unless the example says that nobody is to be asked.
     """
     turns = [*((turn.role, turn.text) for turn in example.earlier), ("user", example.question)]
     images = len(example.images)
@@ -27,7 +27,7 @@ def messages(example: Example) -> list[dict[str, Any]]:
         found.append({"role": role, "content": list(_content(text, placed))})
     question = found[-1]["content"]
     question[:0] = [{"type": "image"} for _ in range(len(example.images) - tags)]
-    if not any("<answer>" in text for _, text in turns):
+    if example.asks_for_answer and not any("<answer>" in text for _, text in turns):
         question.append({"type": "text", "text": f"\n{INSTRUCTION}"})
     return found
 

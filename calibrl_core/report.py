@@ -8,6 +8,7 @@ Every line is an object with `type` and `ts` (seconds since 1970, UTC), and by t
 | metrics | step (1 = after the first update), values {family/name: number, or "NaN", "Infinity", "-Infinity"} |
 | histogram | step, name, edges (n + 1 numbers), counts (n integers; outliers fall in the end bins) |
 | sample | step, group (see `SampleGroup`) |
+| accuracies | model_index, split, prompts (digests of what each is), values (share of its samples that passed) |
 | checkpoint | step, path, best (bool), metrics, removed (paths that are gone now) |
 | progress | step, steps_total: for runs that report no metrics at every step |
 | log | level (info, warning), message |

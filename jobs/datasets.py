@@ -199,11 +199,16 @@ def open_content(dataset: models.Dataset) -> BinaryIO:
 
 def source(dataset: models.Dataset, choice: KnownData) -> FileData | HubData:
     """The data set as a trainer on this machine reads it."""
+    columns = columns_of(dataset, choice)
     if dataset.hub is not None:
-        return HubData(**dataset.hub, rows=choice.rows)
-    columns = Columns.model_validate(dataset.columns)
+        return HubData(**{**dataset.hub, "columns": columns}, rows=choice.rows)
     path = str(_local_path(dataset))
     return FileData(path=path, columns=columns, rows=choice.rows, title=dataset.name, image_files=False)
+
+
+def columns_of(dataset: models.Dataset, choice: KnownData) -> Columns:
+    """Which column holds what, as the data set says and the choice of it."""
+    return Columns.model_validate(dataset.columns | ({"answer": choice.answer} if choice.answer else {}))
 
 
 def files(known: Mapping[UUID, models.Dataset]) -> tuple[StoredFile, ...]:

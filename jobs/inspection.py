@@ -1,6 +1,6 @@
 """Looks into an uploaded file, in a process of its own: what the file makes a decoder do ends there, and within limits.
 
-    python -m jobs.inspection FILE REPORT '{"title": ..., "columns": {...}}' BYTES_OF_MEMORY
+    python -m jobs.inspection FILE REPORT '{"title": ..., "columns": {...}}'
 
 Every row is read as a trainer would read it, which opens every image. The report is an `Inspection` as JSON.
 """
@@ -8,34 +8,27 @@ Every row is read as a trainer would read it, which opens every image. The repor
 import base64
 import io
 import json
-import os
-import resource
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import structlog
 from pydantic import BaseModel
 
 from calibrl_core.data.files import Fault, examples_of
 from calibrl_core.data.schema import Columns, Example, FileData
-from jobs import processes
+from jobs import confined
 from jobs.errors import FieldError, Invalid
 from jobs.schemas import PreviewRow
 from jobs.text import storable
 
-MEMORY_BYTES = 4 * 2**30  # of address space, of which libraries take a part that they don't use
+MEMORY_BYTES = 4 * 2**30
 SECONDS = 900
 MOST_ROWS = 5_000_000
 MOST_UNPACKED = 16 * 10**9  # bytes of text and images, which a trainer holds in memory
 MOST_IN_GROUP = 2 * 10**9  # bytes of a row group of Parquet, unpacked
 SHOWN_FAULTS = 50
-LOG_BYTES = 2_000
-SECRETS = ("DATABASE_URL", "REDIS_URL", "CALIBRL_", "AWS_")
 PREVIEW_ROWS, PREVIEW_TEXT, PREVIEW_IMAGES, THUMBNAIL = 8, 2000, 4, 192  # rows; characters; images a row; pixels
-
-logger = structlog.get_logger()
 
 
 class Inspection(BaseModel):
@@ -63,16 +56,10 @@ def inspect(path: Path, title: str, columns: Columns) -> Inspection:
     """
     report, log = path.with_name(f"{path.name}.report"), path.with_name(f"{path.name}.log")
     options = json.dumps({"title": title, "columns": columns.model_dump()})
-    # It has no secrets to lose.
-    env = {name: value for name, value in os.environ.items() if not name.startswith(SECRETS)}
-    command = [sys.executable, "-m", __name__, str(path), str(report), options, str(MEMORY_BYTES)]
-    process = processes.start(command, log=log, env=env)
     try:
-        processes.ended(process, SECONDS)
-        status = processes.stop(process, 0)
+        status = confined.run(__name__, str(path), str(report), options, log=log, memory=MEMORY_BYTES, seconds=SECONDS)
         if status == 0:
             return Inspection.model_validate_json(report.read_bytes())
-        logger.warning("inspection failed", status=status, log=log.read_bytes()[-LOG_BYTES:].decode(errors="replace"))
     finally:
         report.unlink(missing_ok=True)
         log.unlink(missing_ok=True)
@@ -91,7 +78,7 @@ def look_into(source: FileData) -> Inspection:
         found.blame("file", text)
     if found.faults:
         return found
-    for each in examples_of(source, seen):
+    for each in examples_of(source, seen, answers_later=True):
         if isinstance(each, Fault) and each.row is None:
             found.blame("file", each.text)
             continue
@@ -169,10 +156,7 @@ def _thumbnail(data: bytes) -> str:
 
 def main() -> None:
     """The command: see the module."""
-    path, report, options, memory = sys.argv[1:]
-    resource.setrlimit(resource.RLIMIT_AS, (int(memory), int(memory)))
-    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    path, report, options = sys.argv[1:]
     given: dict[str, Any] = json.loads(options)
     found = look_into(FileData(path=path, image_files=False, **given))
     Path(report).write_text(json.dumps(storable(found.model_dump(mode="json"))))

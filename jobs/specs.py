@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import ValidationError
 
 from calibrl_core.config import EvaluateConfig, ModelOptions, PathModel, TrainConfig
-from calibrl_core.data.files import what_is_wrong
+from calibrl_core.data.files import form_problem, what_is_wrong
 from calibrl_core.data.schema import DataSource, FileData, HubData
 from calibrl_core.verifiers.plugin import PluginError, plugin_versions
 from jobs import datasets, surveys
@@ -24,6 +24,7 @@ from jobs.schemas import (
     KnownData,
     ModelChoice,
     Reason,
+    ReplayRequest,
     TrainSpec,
     job_spec_adapter,
 )
@@ -85,7 +86,7 @@ def file_problems(spec: TrainSpec | EvaluateSpec) -> list[FieldError]:
     return found
 
 
-def plugin_problems(spec: TrainSpec | EvaluateSpec) -> list[FieldError]:
+def plugin_problems(spec: TrainSpec | EvaluateSpec | ReplayRequest) -> list[FieldError]:
     """Which verifiers are not installed here, going by the metadata of what is: none of their code is run."""
     found = []
     for index, reward in enumerate(spec.rewards):
@@ -140,6 +141,8 @@ def data_problems(spec: TrainSpec | EvaluateSpec, known: Mapping[UUID, Dataset])
                     "none of its rows has an expert, and this algorithm needs some; choose {type: grpo}, or other data"
                 )
                 found.append(FieldError(f"{field}.dataset", text))
+            if choice.answer is not None and (wrong := _answer_problem(dataset, choice)):
+                found.append(FieldError(f"{field}.answer", wrong))
             source = datasets.source(dataset, choice)
         else:
             source = choice
@@ -193,6 +196,16 @@ def _check_paths(spec: TrainSpec | EvaluateSpec) -> None:
     for path in paths:
         if refused := path_problem(Path(path)):
             raise Unusable(Reason.BAD_SPEC, refused)
+
+
+def _answer_problem(dataset: Dataset, choice: KnownData) -> str | None:
+    """What is against taking answers from the column that a choice names, where the data set's columns are known."""
+    known = dataset.has_columns
+    if known is None:
+        return None
+    if choice.answer not in known:
+        return f"the data set has no column {choice.answer!r}; it has {', '.join(map(repr, known))}"
+    return form_problem(known, datasets.columns_of(dataset, choice))
 
 
 def _texts(at: tuple[str, ...], value: Any) -> Iterator[tuple[str, str]]:

@@ -1,8 +1,8 @@
 """The lines of a run's event file, as `calibrl_core.report` documents them, checked one by one."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, TypeAdapter
+from pydantic import BaseModel, Field, TypeAdapter, model_validator
 
 from jobs.schemas import Reason
 
@@ -48,6 +48,20 @@ class Sample(Line):
     type: Literal["sample"]
     step: Step
     group: Group
+
+
+class Accuracies(Line):
+    type: Literal["accuracies"]
+    model_index: Annotated[int, Field(ge=0, lt=2**31)]
+    split: Annotated[str, Field(max_length=500)]
+    prompts: list[Annotated[str, Field(pattern="^[0-9a-f]{16}$")]]
+    values: list[Annotated[float, Field(ge=0, le=1)]]
+
+    @model_validator(mode="after")
+    def _one_each(self) -> Self:
+        if len(self.prompts) != len(self.values):
+            raise ValueError(f"{len(self.prompts)} prompts have {len(self.values)} values")
+        return self
 
 
 class Checkpoint(Line):
@@ -98,7 +112,7 @@ class Finish(Line):
 
 
 RunEvent = Annotated[
-    Start | Metrics | Histogram | Sample | Checkpoint | Progress | Log | Health | Error | Finish,
+    Start | Metrics | Histogram | Sample | Accuracies | Checkpoint | Progress | Log | Health | Error | Finish,
     Field(discriminator="type"),
 ]
 run_event_adapter: TypeAdapter[RunEvent] = TypeAdapter(RunEvent)

@@ -16,8 +16,9 @@ from jobs import lifecycle
 from jobs.db import session_scope
 from jobs.lifecycle import Claim
 from jobs.models import Job
-from jobs.repository import checkpoints, events, histograms, images, jobs, logs, metrics, samples
+from jobs.repository import accuracies, checkpoints, events, histograms, images, jobs, logs, metrics, samples
 from worker.events import (
+    Accuracies,
     Checkpoint,
     Error,
     Finish,
@@ -155,6 +156,8 @@ class Shipper:
                     self.step, total = max(self.step or 0, event.step), event.steps_total
                 case Sample():
                     self._write_sample(session, event)
+                case Accuracies(model_index=index, split=split, prompts=prompts, values=values):
+                    accuracies.put(session, job_id, index, split, prompts, values)
                 case Checkpoint():
                     self.checkpoints_told = True
                     checkpoints.record(

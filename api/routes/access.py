@@ -7,6 +7,7 @@ from fastapi import APIRouter, Body, Path, Query
 
 from api.deps import BIGGEST_ID, Admin, Asker, Db, Limit, page
 from api.examples import KEYS, USERS
+from api.idempotency import IdempotentRoute
 from jobs import access
 from jobs.errors import Forbidden, NotFound
 from jobs.repository import access as rows
@@ -26,7 +27,7 @@ from jobs.schemas import (
     UserName,
 )
 
-router = APIRouter(tags=["access"])
+router = APIRouter(tags=["access"], route_class=IdempotentRoute)
 Named = Annotated[UserName, Path(description="the user")]
 
 

@@ -1,19 +1,16 @@
 """Data sets: upload, register, look into, download, delete."""
 
-import re
-from functools import partial
-from pathlib import PurePath
 from typing import Annotated, Any
 from uuid import UUID
 
-from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, BackgroundTasks, Body, Depends, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from api.deps import Asker, Db, Limit, page
 from api.downloads import RESPONSES, send
 from api.examples import HUB_DATASETS
-from api.uploads import receive
+from api.idempotency import IdempotentRoute
+from api.uploads import keep, receive
 from jobs import datasets, models
 from jobs.access import Caller
 from jobs.datasets import Arrival
@@ -22,13 +19,12 @@ from jobs.repository import datasets as rows
 from jobs.schemas import Dataset, HubDataset, Page, PreviewRow, Role, Slug, UploadOptions
 from jobs.settings import get_settings
 
-router = APIRouter(prefix="/datasets", tags=["data"])
+router = APIRouter(prefix="/datasets", tags=["data"], route_class=IdempotentRoute)
 _FILE = {"schema": {"type": "string", "format": "binary"}}
 _FORM = {"schema": {"type": "object", "properties": {"file": _FILE["schema"]}, "required": ["file"]}}
 _KINDS = ("application/octet-stream", "application/vnd.apache.parquet", "application/x-ndjson")
 _BODY = {"required": True, "content": {**dict.fromkeys(_KINDS, _FILE), "multipart/form-data": _FORM}}
 _SAME: dict[int | str, dict[str, Any]] = {200: {"model": Dataset, "description": "The project has it already"}}
-CHECKS = CapacityLimiter(2)  # files that are looked into at once
 
 
 def _existing_dataset(dataset_id: UUID, session: Db, caller: Asker) -> models.Dataset:
@@ -61,14 +57,11 @@ async def upload_dataset(
     _must_be_member(caller, options.project)
     await run_in_threadpool(datasets.check_upload, options, caller.projects)
     with await run_in_threadpool(Arrival, get_settings()) as arrival:
-        file_name = await receive(request, arrival, limit)
-        name = options.name or _as_name(file_name)
-        dataset = await run_in_threadpool(datasets.same, arrival, options)
-        if dataset is not None:
-            return _answer(dataset, False, response)
-        found = await to_thread.run_sync(datasets.look_into, arrival, name, options.columns, limiter=CHECKS)
-        keep = partial(datasets.keep, session, arrival, found, name=name, options=options, user=caller.user)
-        return _answer(*await run_in_threadpool(keep), response)
+        sent = await receive(request, arrival, limit)
+        name = options.name or sent.name
+        if name is None:
+            raise Invalid("The data set was not accepted.", (FieldError("name", "Field required"),))
+        return _answer(*await keep(session, arrival, name, options, caller.user), response)
 
 
 @router.get("")
@@ -128,14 +121,6 @@ def _answer(dataset: models.Dataset, new: bool, response: Response) -> Dataset:
     response.status_code = 201 if new else 200
     response.headers["Location"] = f"/v1/datasets/{dataset.id}"
     return Dataset.model_validate(dataset)
-
-
-def _as_name(file_name: str | None) -> str:
-    """A file's name, as a data set may be named."""
-    name = re.sub(r"[^A-Za-z0-9 ._\-]+", "-", PurePath(file_name or "").stem).lstrip(" ._-")[:120]
-    if not name:
-        raise Invalid("The data set was not accepted.", (FieldError("name", "Field required"),))
-    return name
 
 
 def _must_be_file(dataset: models.Dataset) -> None:

@@ -7,13 +7,14 @@ from fastapi import APIRouter, Body, Path
 
 from api.deps import Asker, Db, Limit
 from api.examples import WEBHOOKS
+from api.idempotency import IdempotentRoute
 from jobs import webhooks
 from jobs.errors import FieldError, Invalid
 from jobs.repository import projects
 from jobs.repository import webhooks as rows
 from jobs.schemas import CreatedWebhook, Delivery, NewWebhook, Page, Role, Slug, Webhook
 
-router = APIRouter(prefix="/projects/{slug}/webhooks", tags=["webhooks"])
+router = APIRouter(prefix="/projects/{slug}/webhooks", tags=["webhooks"], route_class=IdempotentRoute)
 Named = Annotated[Slug, Path(description="the project")]
 
 

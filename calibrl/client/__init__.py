@@ -14,6 +14,7 @@ from calibrl.client.connection import checked
 from calibrl.client.curves import Curves, Metrics
 from calibrl.client.data import Data
 from calibrl.client.errors import CalibrlError
+from calibrl.client.evaluations import Evaluations
 from calibrl.client.job import Job
 from calibrl.client.jobs import Jobs
 from calibrl.client.projects import Projects
@@ -26,7 +27,7 @@ from jobs.schemas import Health
 __all__ = ["STACK_FILE", "CalibrlError", "Client", "Job", "Live", "Metrics", "Stack", "read_stack"]
 
 
-class Client(Jobs, Runs, Curves, Streams, Data, Queue, Projects, Access, Webhooks):
+class Client(Jobs, Runs, Curves, Streams, Evaluations, Data, Queue, Projects, Access, Webhooks):
     """The service's REST API. Every method raises `CalibrlError` where it can't do what it says.
 
     `url` and `api_key` default to CALIBRL_API_URL and CALIBRL_API_KEY, and those to the running local stack's;

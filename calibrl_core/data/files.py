@@ -1,7 +1,7 @@
 """Examples from files and hub data sets. Without torch, so that the API can check a file."""
 
 import os.path
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -95,8 +95,8 @@ def what_is_wrong(source: FileData, found: Survey, *, needs_experts: bool) -> li
     if needs_experts and found.whole and not found.with_expert:  # else a later row may have one
         return [
             f"no row of {source.label} has an expert in column {source.columns.expert!r} (in verl's form: `solution`, "
-            "with a pass_ratio above 0), and this algorithm needs experts; add them, name their column in "
-            "data.columns.expert, or choose {type: grpo}"
+            "with a pass_ratio above 0; in a chat: a last message of the assistant's), and this algorithm needs "
+            "experts; add them, name their column in data.columns.expert, or choose {type: grpo}"
         ]
     return []
 
@@ -107,14 +107,28 @@ def count_rows(source: FileData) -> int:
     return rows if source.rows is None else min(rows, source.rows)
 
 
+def form_problem(found: Collection[str], columns: Columns) -> str | None:
+    """Why rows with the columns `found` have no form where these columns are named; None: they have one."""
+    try:
+        form_of(found, columns)
+    except DataError as problem:
+        return str(problem)
+    return None
+
+
 def listed(problems: Sequence[str]) -> str:
     """The first SHOWN problems in one line, and how many more there are."""
     more = f" (and {len(problems) - SHOWN} more)" if len(problems) > SHOWN else ""
     return "; ".join(problems[:SHOWN]) + more
 
 
-def examples_of(source: FileData | HubData, seen: set[str] | None = None) -> Iterator[Example | Fault]:
-    """Each row's example or what is wrong with it; and what is wrong with the whole. `seen` gets the columns' names."""
+def examples_of(
+    source: FileData | HubData, seen: set[str] | None = None, *, answers_later: bool = False
+) -> Iterator[Example | Fault]:
+    """Each row's example or what is wrong with it; and what is wrong with the whole. `seen` gets the columns' names.
+
+    `answers_later`: a chat may lack its answer, since who uses it will name the column.
+    """
     rows, seen = read_rows(source), set() if seen is None else seen
     try:
         head = list(islice(rows, BATCH))
@@ -124,7 +138,7 @@ def examples_of(source: FileData | HubData, seen: set[str] | None = None) -> Ite
             try:
                 row = Row(f"{source.name}/{number}", parsed(raw), source.columns, folder)
                 seen.update(row.values)
-                yield _example(form, row)
+                yield _example(form, row, answers_later)
             except DataError as problem:
                 yield Fault(source.label, number, str(problem))
         if seen:
@@ -159,9 +173,14 @@ def _unseen(source: FileData | HubData, seen: set[str]) -> Iterator[str]:
             yield f"{source.label} has no column {name!r}, which columns.{field} names; it has {has}"
 
 
-def _example(form: Form, row: Row) -> Example:
+def _example(form: Form, row: Row, answers_later: bool) -> Example:
     check_form(form, row.values)
     example = form.read(row)
+    if not example.answer and not answers_later:
+        raise DataError(
+            "has no answer: end 'messages' with the assistant's, or name the column that holds it: "
+            "columns: {answer: ...}"
+        )
     texts = [turn.text for turn in example.earlier] + [example.question]
     tags = sum(len(IMAGE_TAG.findall(text)) for text in texts)
     if tags > len(example.images):

@@ -1,13 +1,13 @@
 """Which form a file's rows have, known by their columns, so that no setting has to say it.
 
 The required columns of no two forms agree, and a benchmark's form is only looked for where `columns` names nothing:
-whoever names columns means the plain form.
+whoever names columns means the plain form, or of a chat the column with the answer.
 """
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from calibrl_core.data import adapters, plain, verl
+from calibrl_core.data import adapters, chat, plain, verl
 from calibrl_core.data.cells import Row
 from calibrl_core.data.schema import Columns, DataError, Example
 
@@ -21,9 +21,11 @@ class Form:
     read: Callable[[Row], Example]  # raises DataError
 
 
-# The first that fits: MathVista has the plain form's columns too, and verl's files may carry along any others.
+CHAT = Form("OpenAI's chat form", ("messages",), chat.read)
+# The first that fits: MathVista has the plain form's columns too; verl's files and chats may carry along any others.
 FORMS = (
     Form("verl's form", ("prompt", "reward_model"), verl.read),
+    CHAT,
     Form("MathVista's form", ("question", "question_type", "answer"), adapters.mathvista),
     Form("Geometry3K's form", ("problem", "answer"), adapters.geometry3k),
     Form("Inter-GPS's form", ("problem_text", "choices", "answer"), adapters.geometry3k),
@@ -34,6 +36,8 @@ FORMS = (
 def form_of(found: Collection[str], columns: Columns) -> Form:
     """The form of rows with these columns. Raises DataError, which names the columns, where there is none."""
     if columns != Columns():
+        if set(CHAT.needs) <= set(found) and columns == Columns(answer=columns.answer):
+            return CHAT
         form = Form("the plain form", (columns.question, columns.answer), plain.read)
         missing = [repr(name) for name in form.needs if name not in found]
         if missing:

@@ -68,7 +68,8 @@ class BuiltinData(Closed):
 
 
 class Columns(Closed):
-    """Which column holds what. Naming any of them says that the data is of the plain form."""
+    """Which column holds what. Naming any of them says that the data is of the plain form; in a chat the answer's may
+    be named."""
 
     question: str = Field("question", description="the question's text; <image> says where an image stands")
     images: str = Field("images", description="a path, base64 text or bytes, or a list of them; or named `image`")
@@ -159,6 +160,7 @@ class Example:
     earlier: tuple[Turn, ...] = ()  # such as a system message
     data_source: str | None = None  # what the row's own `data_source` says, for results by source
     pass_ratio: float | None = None  # 0 to 1: how often some model answered it rightly
+    asks_for_answer: bool = True  # False: the prompt stays as it is, and nobody is asked for an <answer>
 
 
 class DataError(ValueError):

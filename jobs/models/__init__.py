@@ -1,6 +1,7 @@
 """The tables, one file a resource. Importing this package registers all of them with `Base.metadata`."""
 
 from jobs.models.access import ApiKey, AuditEntry, Membership, User
+from jobs.models.accuracies import Accuracies
 from jobs.models.attempt import Attempt
 from jobs.models.base import Base
 from jobs.models.checkpoint import Checkpoint
@@ -19,6 +20,7 @@ from jobs.models.webhook import Delivery, Webhook
 from jobs.models.worker import Gpu, Worker
 
 __all__ = [
+    "Accuracies",
     "ApiKey",
     "Attempt",
     "AuditEntry",

@@ -60,14 +60,25 @@ def hold(session: Session, ids: Collection[UUID]) -> dict[UUID, Dataset]:
 
 
 def page(
-    session: Session, *, projects: frozenset[str] | None, project: str | None, after: UUID | None, limit: int
+    session: Session,
+    *,
+    projects: frozenset[str] | None,
+    project: str | None,
+    after: UUID | None,
+    limit: int,
+    files: bool = False,
+    oldest_first: bool = False,
 ) -> list[Dataset]:
-    """Data sets of these projects (None: of all) from new to old, from the one after `after` on, at most `limit`.
+    """Data sets of these projects (None: of all) from new to old or from old to new, from the one after `after` on, at
+    most `limit`. `files`: only those that were uploaded.
 
     Raises:
         Invalid: there is no data set `after`.
     """
-    query = select(Dataset).order_by(Dataset.created_at.desc(), Dataset.id.desc()).limit(limit)
+    age = (Dataset.created_at, Dataset.id)
+    query = select(Dataset).order_by(*(age if oldest_first else (key.desc() for key in age))).limit(limit)
+    if files:
+        query = query.where(Dataset.hub.is_(None))
     if projects is not None:
         query = query.where(Dataset.project.in_(projects))
     if project is not None:
@@ -76,8 +87,15 @@ def page(
         last = session.get(Dataset, after)
         if last is None or not (projects is None or last.project in projects):
             raise Invalid("The page's start does not exist.", (FieldError("after", f"there is no data set {after}"),))
-        query = query.where(tuple_(Dataset.created_at, Dataset.id) < tuple_(last.created_at, last.id))
+        place, seen = tuple_(*age), tuple_(last.created_at, last.id)
+        query = query.where(place > seen if oldest_first else place < seen)
     return list(session.scalars(query))
+
+
+def row_counts(session: Session, ids: Collection[UUID]) -> dict[UUID, int]:
+    """How many rows those of the data sets have that are known to have any."""
+    query = select(Dataset.id, Dataset.rows).where(Dataset.id.in_(ids), Dataset.rows.is_not(None))
+    return {row.id: row.rows for row in session.execute(query)}
 
 
 def preview(session: Session, dataset_id: UUID) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import JSONPATH
 from sqlalchemy.orm import Session, aliased
 
 from jobs.models import (
+    Accuracies,
     Checkpoint,
     Histogram,
     Image,
@@ -28,7 +29,7 @@ from jobs.schemas import JobStatus
 
 AT_ONCE = 500  # jobs that are forgotten in one go, those that ended first: sizes take a while to add up
 _FINAL = [status for status in JobStatus if status.final]
-_KEPT = (Metric, MetricBlock, Histogram, Sample, LogChunk, Checkpoint)
+_KEPT = (Metric, MetricBlock, Histogram, Sample, LogChunk, Checkpoint, Accuracies)
 
 
 def expired(session: Session, lease_seconds: float) -> list[Row[Any]]:
@@ -87,8 +88,8 @@ def past_retention(session: Session, ids: Collection[UUID], *, only: bool = Fals
 
 
 def forget(session: Session, job_id: UUID) -> int:
-    """Delete a locked job's metrics, histograms, samples, images, log and checkpoints; how many rows these were. The
-    job itself, its events and its attempts stay."""
+    """Delete a locked job's metrics, histograms, samples, images, log, checkpoints and accuracies; how many rows these
+    were. The job itself, its events and its attempts stay."""
     shown = list(session.scalars(select(JobImage.sha256).where(JobImage.job_id == job_id)))
     rows = 0
     for table in (*_KEPT, JobImage):
@@ -115,6 +116,7 @@ def _kept_bytes() -> ColumnElement[int]:
         _sum(Histogram, func.pg_column_size(Histogram.edges) + func.pg_column_size(Histogram.counts)),
         _sum(Sample, Sample.bytes),
         _sum(LogChunk, func.length(LogChunk.data)),
+        _sum(Accuracies, func.pg_column_size(Accuracies.prompts) + func.pg_column_size(Accuracies.values)),
         images,
     )
     total: ColumnElement[int] = literal(0)

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import Row, case, func, select
 from sqlalchemy.orm import Session
@@ -62,6 +63,15 @@ def running(session: Session) -> list[Row[Any]]:
         .order_by(Attempt.started_at)
     )
     return list(session.execute(query))
+
+
+def seconds_left(session: Session) -> dict[UUID, float]:
+    """How long each running job still takes at the pace of its present attempt, where that can be told."""
+    return {
+        row.id: float(row.seconds) / row.steps * row.steps_left
+        for row in running(session)
+        if row.steps and row.steps > 0 and row.steps_left is not None
+    }
 
 
 def machines(session: Session, silent_seconds: float) -> list[Row[Any]]:

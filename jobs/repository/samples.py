@@ -1,10 +1,12 @@
 """Sampled groups of a run."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, Row, column, func, select, true, update
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session, undefer
 
 from jobs.errors import NotFound
@@ -62,6 +64,44 @@ def get(session: Session, job_id: UUID, sample_id: int) -> Sample:
     if sample is None:
         raise NotFound(f"Job {job_id} has no sample {sample_id}.")
     return sample
+
+
+def completions(
+    session: Session, job_id: UUID, *, first_step: int, last_step: int | None, limit: int
+) -> Iterator[Row[Any]]:
+    """Completions of some steps, one by one and without their tokens: `sample_id`, `step`, `prompt_id`, `answer` (the
+    truth), `place` (in its group, from 1), `text`, and as JSON tells them `reward` and `passed`."""
+    elements = func.jsonb_array_elements(Sample.group["completions"])
+    each = elements.table_valued(column("value", JSONB), with_ordinality="place", name="each").render_derived()
+    query = (
+        select(
+            Sample.id.label("sample_id"),
+            Sample.step,
+            Sample.prompt_id,
+            func.coalesce(Sample.group["answer"].astext, "").label("answer"),
+            each.c.place,
+            func.coalesce(each.c.value["text"].astext, "").label("text"),
+            each.c.value["reward"].label("reward"),
+            each.c.value["passed"].label("passed"),
+        )
+        .select_from(Sample)
+        .join(each, true())
+        .where(*_of_steps(job_id, first_step, last_step))
+        .order_by(Sample.id, each.c.place)
+        .limit(limit)
+    )
+    return iter(session.execute(query.execution_options(yield_per=100)))
+
+
+def count_completions(session: Session, job_id: UUID, *, first_step: int, last_step: int | None) -> int:
+    """How many completions are kept of some steps."""
+    query = select(func.coalesce(func.sum(Sample.size), 0)).where(*_of_steps(job_id, first_step, last_step))
+    return int(session.scalar(query) or 0)
+
+
+def _of_steps(job_id: UUID, first: int, last: int | None) -> list[ColumnElement[bool]]:
+    bounds = [Sample.job_id == job_id, Sample.step >= first]
+    return bounds if last is None else [*bounds, Sample.step <= last]
 
 
 def _kept_bytes(session: Session, job_id: UUID) -> int:

@@ -18,6 +18,17 @@ from jobs.schemas.access import (
 from jobs.schemas.base import MONTH, MOST, Label, Name, Page, Priority, Record, Slug
 from jobs.schemas.curves import Curves, MetricName, Series
 from jobs.schemas.datasets import Dataset, HubDataset, PreviewRow, UploadOptions
+from jobs.schemas.evaluations import (
+    ComparedModel,
+    Comparison,
+    Evaluation,
+    EvaluationResult,
+    Measured,
+    PairedDifference,
+    Replay,
+    ReplayRequest,
+    Rescored,
+)
 from jobs.schemas.health import Health
 from jobs.schemas.jobs import MOST_LABELS, Event, Fork, Job, JobChanges, JobFilter, JobSort, JobSummary
 from jobs.schemas.live import LIVE, Ended, Frame, LogPiece, Rewound, Several
@@ -62,6 +73,8 @@ __all__ = [
     "Checkpoint",
     "CheckpointChoice",
     "CheckpointFiles",
+    "ComparedModel",
+    "Comparison",
     "CreatedKey",
     "CreatedWebhook",
     "Curves",
@@ -73,6 +86,8 @@ __all__ = [
     "Drain",
     "Ended",
     "EvaluateSpec",
+    "Evaluation",
+    "EvaluationResult",
     "Event",
     "Fork",
     "Frame",
@@ -97,6 +112,7 @@ __all__ = [
     "LogChunk",
     "LogPiece",
     "Me",
+    "Measured",
     "Member",
     "MemberRole",
     "MemoryPart",
@@ -110,6 +126,7 @@ __all__ = [
     "NewWebhook",
     "Notice",
     "Page",
+    "PairedDifference",
     "PreviewRow",
     "Priority",
     "Project",
@@ -119,6 +136,9 @@ __all__ = [
     "QueuePlan",
     "Reason",
     "Record",
+    "Replay",
+    "ReplayRequest",
+    "Rescored",
     "Resources",
     "Rewound",
     "Role",

@@ -9,7 +9,8 @@ MONTH = 31 * 86_400.0  # seconds
 MOST = 1_000_000  # of what a project may have; a table's integers hold no more than 2e9
 Name = Annotated[str, Field(min_length=1, max_length=120, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._\-]*$")]
 Slug = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9][a-z0-9\-]*$")]
-Label = Annotated[str, Field(max_length=200)]
+Label = Annotated[str, Field(max_length=512)]
+LabelKey = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._\-]*$")]
 Priority = Literal["low", "normal", "high"]
 
 

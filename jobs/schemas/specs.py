@@ -1,6 +1,6 @@
 """What a client posts: the spec of a job."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 from pydantic import BeforeValidator, Field, Tag, TypeAdapter, model_validator
@@ -16,12 +16,12 @@ from calibrl_core.config import (
     distinct_names,
 )
 from calibrl_core.data.schema import BuiltinData, FileData, HubData
-from jobs.schemas.base import MONTH, Label, Name, Priority, Slug
+from jobs.schemas.base import MONTH, Label, LabelKey, Name, Priority, Slug
 
 BIGGEST_STEP = 2**31 - 1
 
 
-def _checkpoint(value: object) -> object:
+def _checkpoint(value: Any) -> Any:
     if value in ("best", "last") or (type(value) is int and 0 <= value <= BIGGEST_STEP):
         return value
     raise ValueError("Must be best, last or a step: a whole number")
@@ -52,6 +52,9 @@ class KnownData(Closed):
     """A data set that was uploaded to the service, or registered with it."""
 
     dataset: UUID = Field(description="id of a data set of the job's project")
+    answer: str | None = Field(
+        None, min_length=1, max_length=200, description="the column with the answer; None: as the data set says"
+    )
     rows: int | None = Field(None, ge=1, description="only the first rows; None: all")
 
 
@@ -102,7 +105,7 @@ class JobSettings(Closed):
     name: Name = Field(description="for people; need not be unique")
     project: Slug = "default"
     priority: Priority = "normal"
-    labels: dict[Slug, Label] = Field(default_factory=dict, max_length=32)
+    labels: dict[LabelKey, Label] = Field(default_factory=dict, max_length=32)
     resources: Resources = Field(default_factory=Resources)
     limits: Limits = Field(default_factory=Limits)
     depends_on: tuple[UUID, ...] = Field((), max_length=32, description="jobs that must succeed first")

@@ -66,7 +66,7 @@ def specs() -> Iterator[Attack]:
         yield _submit(f"named {name[:20]!r}", name=name)
     for project in ("MINE", "mine/../theirs", "theirs", "'; --", "*", "", "x" * 100, "mine\x00"):
         yield _submit(f"in the project {project[:20]!r}", project=project)
-    for label in ({"<b>": "x"}, {"x": "y" * 300}, {"x": "\x00"}, {"__proto__": "x"}, {f"k{n}": "v" for n in range(40)}):
+    for label in ({"<b>": "x"}, {"x": "y" * 600}, {"x": "\x00"}, {"__proto__": "x"}, {f"k{n}": "v" for n in range(40)}):
         yield _submit(f"labelled {str(label)[:30]}", labels=label)
     for extra in ("__class__", "trust_remote_code", "command", "env", "image", "user"):
         yield _submit(f"with the field {extra}", **{extra: "x"})

@@ -28,7 +28,7 @@ class People:
         return key
 
     def ask(self, key: str, method: str, path: str, **options: Any) -> httpx.Response:
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        headers = options.pop("headers", {}) | ({"Authorization": f"Bearer {key}"} if key else {})
         return self._http.request(method, path, headers=headers, **options)
 
     def send(

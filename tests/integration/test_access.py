@@ -10,7 +10,7 @@ import pytest
 from jobs.db import session_scope
 from jobs.models import ApiKey
 from tests.conftest import API_KEY, ROOT
-from tests.integration.life import run
+from tests.integration.life import run, run_count
 from tests.integration.people import People
 from tests.integration.rest import named, refused, serving, submitted
 
@@ -40,6 +40,14 @@ def test_a_key_is_shown_once_and_kept_as_its_hash(admin: httpx.Client, people: P
     with session_scope() as session:
         kept = session.get_one(ApiKey, made["id"])
         assert len(kept.sha256) == 32 and made["key"].encode() not in kept.sha256
+
+
+def test_a_key_is_not_kept_for_a_request_that_is_sent_again(admin: httpx.Client) -> None:
+    first, again = (admin.post("/v1/keys", json={"name": "k"}, headers={"Idempotency-Key": "one"}) for _ in range(2))
+    assert again.headers["idempotent-replayed"] == "true" and again.json()["id"] == first.json()["id"]
+    assert first.json()["key"] not in again.text
+    found = f"position('{first.json()['key']}' in encode(body, 'escape')) > 0"
+    assert run_count(f"SELECT count(*) FROM idempotency_keys WHERE {found}") == 0
 
 
 def test_revoked_expired_and_inactive_keys_are_refused_from_then_on(admin: httpx.Client, people: People) -> None:

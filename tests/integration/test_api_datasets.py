@@ -95,7 +95,7 @@ def test_a_file_is_kept_described_and_given_back(client: httpx.Client, tmp_path:
     assert answer.status_code == 201, answer.text
     dataset = answer.json()
     assert answer.headers["location"] == f"/v1/datasets/{dataset['id']}"
-    told = {"project": "default", "user": "user", "name": "mine", "format": "jsonl", "rows": 2, "has_experts": True}
+    told = {"project": "default", "user": "admin", "name": "mine", "format": "jsonl", "rows": 2, "has_experts": True}
     told |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest(), "hub": None}
     assert told.items() <= dataset.items()
     assert dataset["has_columns"] == ["answer", "expert", "images", "question"]
@@ -316,7 +316,7 @@ def test_jobs_name_only_what_their_project_has(client: httpx.Client) -> None:
     assert named(client.post("/v1/jobs", json=evaluate | {"data": [mine, mine]})) == ["data.1"]
     answer = client.post("/v1/jobs", json=spec | {"data": mine, "validation": {"data": mine, "samples": 1}})
     assert answer.status_code == 201, answer.text
-    assert answer.json()["spec"]["data"] == {"dataset": dataset["id"], "rows": None}
+    assert answer.json()["spec"]["data"] == {"dataset": dataset["id"], "answer": None, "rows": None}
 
 
 def test_storage_that_is_no_folder(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from calibrl_core.report import EVENT_FILE, IMAGE_FOLDER, EventFile
 from jobs import lifecycle
 from jobs.db import get_engine, session_scope
 from jobs.lifecycle import Claim, LeaseLost
-from jobs.repository import checkpoints, events, images, jobs, logs, metrics, samples
+from jobs.repository import accuracies, checkpoints, events, images, jobs, logs, metrics, samples
 from jobs.schemas import job_spec_adapter
 from tests.conftest import sql
 from tests.fake_trainer.run import png
@@ -113,6 +113,24 @@ def test_a_resumed_run_starts_over_from_its_checkpoint(claim: Claim, run_dir: Pa
     assert [(row.step, row.prompt_id) for row in found] == [(s, "old" if s < 4 else "new") for s in range(1, 7)]
     assert progress(claim) == (6, 9)
     assert shipper.error is None
+
+
+def test_an_evaluation_that_begins_anew_replaces_what_it_told(claim: Claim, run_dir: Path) -> None:
+    report = EventFile(run_dir)
+    old, new = ["0" * 16, "1" * 16], ["2" * 16]
+    for prompts, values in ((old, [0.25, 1.0]), (new, [0.5])):
+        report.emit("start", step=0, steps_total=2, versions={})
+        report.emit("accuracies", model_index=1, split="test", prompts=prompts, values=values)
+    report.emit("accuracies", model_index=1, split="test", prompts=old, values=[1.0])  # one is missing
+    ship_all(Shipper(claim, run_dir, "tester"))
+    key = claim.job_id, 1, "test"
+    with session_scope() as session:
+        assert accuracies.sizes(session, [claim.job_id]) == {key: 1}
+        found = accuracies.of(session, [key])[key]
+    assert (found.prompts, found.values) == (new, [0.5])
+    assert [event.message for event in life.history(claim.job_id) if event.type == "warning"] == [
+        "lines skipped in events.jsonl: 1; the first: accuracies: Value error, 2 prompts have 1 values"
+    ]
 
 
 def test_nothing_is_written_without_the_lease(claim: Claim, run_dir: Path) -> None:

@@ -3,6 +3,7 @@ import sys
 
 import pytest
 
+from api import openai
 from api.errors import Problem
 from api.examples import JOB_SPECS
 from api.main import app
@@ -19,10 +20,12 @@ def test_the_examples_are_specs(name: str) -> None:
 def test_every_endpoint_documents_its_errors_and_its_key() -> None:
     document = app.openapi()
     assert document["components"]["schemas"]["Problem"]["properties"].keys() == Problem.model_fields.keys()
+    problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    of_openai = {"application/json": {"schema": {"$ref": "#/components/schemas/OpenAIError"}}}
     for path, operations in document["paths"].items():
         for operation in operations.values():
-            problem = operation["responses"]["default"]["content"]["application/problem+json"]
-            assert problem == {"schema": {"$ref": "#/components/schemas/Problem"}}
+            content = operation["responses"]["default"]["content"]
+            assert content == (of_openai if openai.speaks(path) else problem)
             assert ("security" in operation) == path.startswith("/v1/")
 
 

@@ -6,7 +6,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from calibrl_core.accuracy import Answers, ask, batches, intervals, pass_at, summarise
+from calibrl_core.accuracy import Answers, ask, batches, pass_at, summarise
+from calibrl_core.bootstrap import intervals
 from calibrl_core.data.schema import Example
 from calibrl_core.rewards import Scorer
 from calibrl_core.verifiers import ExactReward, MathReward
@@ -106,7 +107,7 @@ def test_intervals_are_those_of_the_mean():
 
 def test_intervals_need_little_memory(monkeypatch):
     numbers = np.array([[0.0], [1.0]] * 50)
-    monkeypatch.setattr("calibrl_core.accuracy.COUNTS_AT_ONCE", 700)
+    monkeypatch.setattr("calibrl_core.bootstrap.COUNTS_AT_ONCE", 700)
     low, high = intervals(numbers, seed=0)
     assert (low[0], high[0]) == pytest.approx((0.402, 0.598), abs=0.015)
 

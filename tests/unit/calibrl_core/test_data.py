@@ -57,14 +57,17 @@ def test_the_rows_that_the_guide_shows_are_read(tmp_path, png):
     guide = (Path(__file__).parents[3] / "docs/data.md").read_text()
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures/1.png").write_bytes(png)
-    plain, verl = re.findall(r"```jsonl\n(.*?)```", guide, re.DOTALL)
+    plain, verl, chat = re.findall(r"```jsonl\n(.*?)```", guide, re.DOTALL)
     (tmp_path / "plain.jsonl").write_text(plain)
     (tmp_path / "verl.jsonl").write_text(verl)
+    (tmp_path / "chat.jsonl").write_text(chat.replace("iVBORw0...", base64.b64encode(png).decode()))
     first, second = data.load(FileData(path=str(tmp_path / "plain.jsonl")))
     (third,) = data.load(FileData(path=str(tmp_path / "verl.jsonl")))
-    assert first.images == third.images == (png,) and second.images == ()
-    assert first.expert == third.expert and first.answer == third.answer == "65"
-    assert third.earlier == (Turn("system", "Answer briefly."),)
+    (fourth,) = data.load(FileData(path=str(tmp_path / "chat.jsonl")))
+    assert first.images == third.images == fourth.images == (png,) and second.images == ()
+    assert first.expert == third.expert == fourth.expert
+    assert first.answer == third.answer == fourth.answer == "65"
+    assert third.earlier == fourth.earlier == (Turn("system", "Answer briefly."),)
 
 
 def test_every_bad_row_is_named_at_once(tmp_path):

@@ -1,11 +1,14 @@
 """A whole evaluation: figures by data set and by source, comparisons, and every answer kept."""
 
 import json
+import re
+from dataclasses import replace
 
 import pytest
 
 from calibrl_core.config import EvaluateConfig
-from calibrl_core.evaluate import evaluate
+from calibrl_core.data.schema import Example, Turn
+from calibrl_core.evaluate import evaluate, prompt_digest
 from calibrl_core.report import EventFile
 
 
@@ -56,6 +59,25 @@ def test_evaluation(tmp_path, settings):
     metrics = [event for event in events if event["type"] == "metrics"]
     assert [event["step"] for event in metrics] == [1, 2]
     assert {"eval/sums/greedy_accuracy", "eval/test/pass_at_k"} <= set(metrics[1]["values"])
+
+
+def test_every_prompt_s_accuracy_is_told(tmp_path, settings):
+    _, events = run(tmp_path / "run", settings)
+    told = [event for event in events if event["type"] == "accuracies"]
+    assert [(event["model_index"], event["split"], event["values"]) for event in told] == [
+        (model, split, [0.0] * prompts) for model in (0, 1) for split, prompts in (("sums", 5), ("test", 2))
+    ]
+    assert told[0]["prompts"] == told[2]["prompts"]
+    assert len({*told[0]["prompts"], *told[1]["prompts"]}) == 7
+    assert all(re.fullmatch("[0-9a-f]{16}", prompt) for prompt in told[0]["prompts"])
+
+
+def test_a_prompt_is_what_a_model_is_shown_and_what_is_right():
+    example = Example(id="a", question="q", answer="1", images=(b"x",), earlier=(Turn("system", "s"),))
+    same = replace(example, id="b", expert="e", data_source="d", pass_ratio=0.5)
+    others = [{"question": "r"}, {"answer": "2"}, {"images": (b"y",)}, {"images": ()}, {"earlier": ()}]
+    assert prompt_digest(example) == prompt_digest(same)
+    assert len({prompt_digest(one) for one in (example, *(replace(example, **change) for change in others))}) == 6
 
 
 def test_every_answer_is_kept(tmp_path, settings):

@@ -1,6 +1,7 @@
 """What is wrong with the files of a spec, and the config made from it. No database: jobs are made by hand."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -13,6 +14,7 @@ from jobs import specs
 from jobs.errors import FieldError
 from jobs.models import Job
 from jobs.schemas import JobModel, JobStatus, KnownData, Reason, job_spec_adapter
+from jobs.settings import get_settings
 
 TRAIN: dict[str, Any] = {
     "kind": "train",
@@ -27,6 +29,15 @@ EVALUATE: dict[str, Any] = {
     "models": [{"builtin": "tiny-vlm"}],
     "data": [{"builtin": "digits", "split": "test"}],
 }
+
+
+@pytest.fixture(autouse=True)
+def everything_allowed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Jobs may read any folder: which they may not is tested over HTTP, with the hostile inputs."""
+    monkeypatch.setenv("CALIBRL_ALLOWED_ROOTS", "/")
+    get_settings.cache_clear()
+    yield
+    get_settings.cache_clear()
 
 
 def spec(base: dict[str, Any] = TRAIN, **changes: Any) -> Any:

@@ -1,0 +1,117 @@
+"""What OpenAI's client expects of the paths that it knows: errors in its shape, lists, the project in a header."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, TypeVar
+from uuid import UUID
+
+from fastapi import Header
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+
+from jobs.access import Caller
+from jobs.errors import FieldError, Invalid, NotFound
+from jobs.openai.names import Kind, uuid_of
+from jobs.schemas import Slug
+from jobs.schemas.openai import Named, OpenAIList
+from jobs.text import storable
+
+PATHS = ("/v1/files", "/v1/fine_tuning")
+PROJECT = "OpenAI-Project"
+DEFAULT_PROJECT = "default"
+# Its client repeats what is answered with 409, as if that could help, and knows 400 for what a request says wrongly.
+STATUS = {409: 400, 422: 400}
+CODES = {401: "invalid_api_key", 403: "insufficient_permissions", 404: "not_found", 429: "rate_limit_exceeded"}
+
+Project = Annotated[
+    Slug | None, Header(alias=PROJECT, description="the project; none: `default`, or the only one that you belong to")
+]
+T = TypeVar("T", bound=Named)
+
+
+class OpenAIFault(BaseModel):
+    """What is wrong with a request."""
+
+    message: str
+    type: str = Field(examples=["invalid_request_error"])
+    param: str | None = Field(description="the field at fault", examples=["training_file"])
+    code: str | None = Field(examples=["invalid_api_key"])
+
+
+class OpenAIError(BaseModel):
+    """An error, as OpenAI's API answers it."""
+
+    error: OpenAIFault
+
+
+_JSON = {"application/json": {"schema": {"$ref": "#/components/schemas/OpenAIError"}}}
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    "default": {"description": "An error in OpenAI's shape", "content": _JSON}
+}
+
+
+def speaks(path: str) -> bool:
+    """Whether a path is one of those that OpenAI's client knows."""
+    return any(path == known or path.startswith(f"{known}/") for known in PATHS)
+
+
+def error(
+    status: int, detail: str, *, code: str | None, errors: Sequence[FieldError], headers: Mapping[str, str] | None
+) -> JSONResponse:
+    """An error in OpenAI's shape. Its message names every field, since there is room for one `param` only."""
+    faults = "; ".join(f"{fault.field}: {fault.message}" for fault in errors)
+    kind = "server_error" if status >= 500 else "requests" if status == 429 else "invalid_request_error"
+    fault = OpenAIFault(
+        message=f"{detail} {faults}" if faults else detail,
+        type=kind,
+        param=errors[0].field if errors else None,
+        code=CODES.get(status, code),
+    )
+    return JSONResponse(
+        storable(OpenAIError(error=fault).model_dump()), STATUS.get(status, status), headers, "application/json"
+    )
+
+
+def listed(data: list[T], has_more: bool) -> OpenAIList[T]:
+    """A page of a list."""
+    first, last = (data[0].id, data[-1].id) if data else (None, None)
+    return OpenAIList(data=data, has_more=has_more, first_id=first, last_id=last)
+
+
+def visible(caller: Caller, project: str | None) -> str | None:
+    """The project that the header names, if it names one.
+
+    Raises:
+        NotFound: the caller does not see it.
+    """
+    if project is not None and not caller.sees(project):
+        raise NotFound(f"There is no project {project}.")
+    return project
+
+
+def chosen(caller: Caller, project: str | None) -> str:
+    """The project for something new: the header's, else `default`, else the caller's only one.
+
+    Raises:
+        NotFound: the caller does not see it.
+        Invalid: the caller belongs to several projects, or to none, and has named none.
+    """
+    if project is not None or caller.sees(DEFAULT_PROJECT):
+        return visible(caller, project) or DEFAULT_PROJECT
+    own = sorted(caller.projects or ())
+    if len(own) != 1:
+        belongs = f"you belong to {', '.join(own)}: name one" if own else "you belong to no project"
+        raise Invalid("The project is not known.", (FieldError(PROJECT, belongs),))
+    return own[0]
+
+
+def after_id(kind: Kind, text: str | None) -> UUID | None:
+    """What a page is to begin after. Raises Invalid where that is no id."""
+    try:
+        return None if text is None else uuid_of(kind, text)
+    except NotFound as error:
+        raise no_start(error.detail) from None
+
+
+def no_start(text: str) -> Invalid:
+    """The error that there is nothing that the page could begin after."""
+    return Invalid("The page's start does not exist.", (FieldError("after", text),))

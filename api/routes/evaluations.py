@@ -1,0 +1,81 @@
+"""What evaluations found, how their models compare, and stored completions scored again."""
+
+from typing import Annotated
+from uuid import UUID
+
+from anyio import CapacityLimiter, to_thread
+from fastapi import APIRouter, Body, Query, Request
+from sqlalchemy.orm import Session
+
+from api.deps import BIGGEST_STEP, Asker, ExistingJob, existing_job, read
+from api.examples import REPLAYS
+from api.idempotency import IdempotentRoute
+from api.limits import Turns
+from jobs import evaluations, replay
+from jobs.errors import FieldError, Invalid
+from jobs.evaluations import Entry
+from jobs.schemas import Comparison, Evaluation, Page, Replay, ReplayRequest
+
+router = APIRouter(tags=["evaluations"], route_class=IdempotentRoute)
+COMPARING = CapacityLimiter(2)
+REPLAYING = Turns(2)
+_ENTRY = r"[0-9a-fA-F\-]{32,36}(:[0-9]{1,4})?"
+
+
+@router.get("/jobs/{job_id}/evaluation")
+def read_evaluation(job: ExistingJob) -> Evaluation:
+    """What an evaluation found: every model on every data set, with intervals, and its models compared."""
+    return evaluations.evaluation(job)
+
+
+@router.get("/evaluations/compare")
+async def compare_evaluations(
+    request: Request,
+    caller: Asker,
+    jobs: Annotated[
+        str,
+        Query(
+            max_length=1000,
+            pattern=f"^{_ENTRY}(,{_ENTRY})*$",
+            description="evaluations, with commas between them: the id, for all its models, or id:model_index",
+            examples=["6f0c3c52-5c67-4b0c-9d2f-2d8bb57d5a0e,0c4f7c52-5c67-4b0c-9d2f-2d8bb57d5a0e:1"],
+        ),
+    ],
+    split: Annotated[str | None, Query(max_length=500, description="a data set's name; all that they share")] = None,
+    seed: Annotated[int, Query(ge=0, le=BIGGEST_STEP, description="of the bootstrap")] = 0,
+) -> Page[Comparison]:
+    """Compare models over the same prompts, pair by pair, on each data set: the difference of their sampled accuracies
+    with its 95 % interval. Where that covers 0, the two are not distinguishable. Only answers to the same prompts can
+    be compared."""
+
+    def found(session: Session) -> evaluations.Kept:
+        entries = [Entry(existing_job(id, session, caller), index) for id, index in _entries(jobs)]
+        return evaluations.kept(session, entries, split)
+
+    data = await to_thread.run_sync(evaluations.compare, await read(request, found), seed, limiter=COMPARING)
+    return Page(data=data, has_more=False)
+
+
+@router.post("/jobs/{job_id}/replay")
+async def replay_rewards(
+    job_id: UUID, given: Annotated[ReplayRequest, Body(openapi_examples=REPLAYS)], request: Request, caller: Asker
+) -> Replay:
+    """Score a training's stored completions again with other verifiers, and see which would pass that did not, and the
+    other way round. Changes nothing. Hostile completions cost their own verdicts only; two replays run at once, each
+    for a minute at most: what was scored by then is told."""
+
+    def found(session: Session) -> replay.Stored:
+        job = existing_job(job_id, session, caller)
+        replay.check(given)
+        return replay.stored(session, job.id, given)
+
+    with REPLAYING.one():
+        return await to_thread.run_sync(replay.replay, await read(request, found), given)
+
+
+def _entries(text: str) -> list[tuple[UUID, int | None]]:
+    try:
+        parts = [one.partition(":") for one in text.split(",")]
+        return [(UUID(id), int(index) if index else None) for id, _, index in parts]
+    except ValueError as error:
+        raise Invalid("These can't be compared.", (FieldError("jobs", "has something that is no id"),)) from error

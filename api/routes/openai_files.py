@@ -1,0 +1,110 @@
+"""Data sets as OpenAI's client uploads, lists and reads them: its files."""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, BackgroundTasks, Depends, Query, Request
+from fastapi.responses import Response
+from starlette.concurrency import run_in_threadpool
+
+from api import openai
+from api.deps import Asker, Db
+from api.downloads import RESPONSES, send
+from api.idempotency import IdempotentRoute
+from api.openai import after_id, listed
+from api.uploads import keep, receive
+from jobs import datasets, models
+from jobs.datasets import Arrival
+from jobs.errors import FieldError, Invalid, NotFound
+from jobs.openai.names import nothing, uuid_of
+from jobs.openai.objects import file_object
+from jobs.repository import datasets as rows
+from jobs.schemas import Role, UploadOptions
+from jobs.schemas.openai import FileDeleted, FileObject, OpenAIList
+from jobs.settings import get_settings
+
+router = APIRouter(prefix="/files", tags=["OpenAI"], responses=openai.RESPONSES, route_class=IdempotentRoute)
+PURPOSE = "fine-tune"
+_FORM: dict[str, Any] = {
+    "type": "object",
+    "properties": {"file": {"type": "string", "format": "binary"}, "purpose": {"const": PURPOSE}},
+    "required": ["file", "purpose"],
+}
+_BODY = {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}
+
+
+def _existing_file(file_id: str, session: Db, caller: Asker) -> models.Dataset:
+    try:
+        found = rows.get(session, uuid_of("file", file_id), caller.projects)
+    except NotFound:
+        raise nothing("file", file_id) from None
+    if found.hub is not None:
+        raise nothing("file", file_id)
+    return found
+
+
+ExistingFile = Annotated[models.Dataset, Depends(_existing_file, scope="function")]
+
+
+@router.post("", openapi_extra={"requestBody": _BODY})
+async def create_file(request: Request, session: Db, caller: Asker, project: openai.Project = None) -> FileObject:
+    """Upload a file to fine-tune with: chats as OpenAI's, or any other form of rows that docs/data.md names, JSONL or
+    Parquet. Every row is checked. The same content again in a project is the file that is there."""
+    slug = openai.chosen(caller, project)
+    caller.need(slug, Role.MEMBER)
+    await run_in_threadpool(datasets.check_upload, options := UploadOptions(project=slug), caller.projects)
+    if not request.headers.get("Content-Type", "").lower().startswith("multipart/form-data"):
+        raise Invalid("The file was not accepted.", (FieldError("file", "send a form with `file` and `purpose`"),))
+    with await run_in_threadpool(Arrival, get_settings()) as arrival:
+        sent = await receive(request, arrival, get_settings().max_upload_bytes, fields=("purpose",))
+        if sent.fields.get("purpose") != PURPOSE:
+            raise Invalid("The file was not accepted.", (FieldError("purpose", f"must be {PURPOSE}"),))
+        dataset, _ = await keep(session, arrival, sent.name or "upload", options, caller.user)
+        return file_object(dataset)
+
+
+@router.get("")
+def list_files(
+    session: Db,
+    caller: Asker,
+    project: openai.Project = None,
+    after: Annotated[str | None, Query(description="id of the last file seen")] = None,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
+    order: Literal["asc", "desc"] = "desc",
+    purpose: Annotated[str | None, Query(description=f"all have {PURPOSE}")] = None,
+) -> OpenAIList[FileObject]:
+    """The files of your projects, or of the one that the header names."""
+    slug = openai.visible(caller, project)
+    found = rows.page(
+        session,
+        projects=caller.projects,
+        project=slug,
+        after=after_id("file", after),
+        limit=limit + 1,
+        files=True,
+        oldest_first=order == "asc",
+    )
+    shown = found[:limit] if purpose in (None, "", PURPOSE) else []
+    return listed([file_object(one) for one in shown], bool(shown) and len(found) > limit)
+
+
+@router.get("/{file_id}")
+def read_file(file: ExistingFile) -> FileObject:
+    """One file."""
+    return file_object(file)
+
+
+@router.delete("/{file_id}")
+def delete_file(file: ExistingFile, session: Db, caller: Asker, after: BackgroundTasks) -> FileDeleted:
+    """Delete a file that no job uses which has not ended."""
+    caller.need(file.project, Role.MEMBER)
+    gone = FileDeleted(id=file_object(file).id)
+    if (key := datasets.remove(session, file.id)) is not None:
+        after.add_task(datasets.storage().delete, key)  # once it is committed: a row never names what is gone
+    return gone
+
+
+@router.get("/{file_id}/content", response_class=Response, responses=RESPONSES)
+def download_file(request: Request, file: ExistingFile) -> Response:
+    """The file as it was uploaded; ranges may be asked for."""
+    name = file_object(file).filename
+    return send(request, datasets.open_content(file), name=name, size=file.bytes or 0, etag=str(file.sha256))

@@ -1,0 +1,220 @@
+"""Training jobs as OpenAI's client creates, follows and steers them: its fine-tuning jobs."""
+
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Body, Depends, Query, Request
+from pydantic import ValidationError
+from sqlalchemy.orm import Session
+
+from api import openai
+from api.deps import BIGGEST_ID, BIGGEST_STEP, Asker, Db
+from api.examples import FINE_TUNING_JOBS
+from api.fields import field_errors
+from api.idempotency import IdempotentRoute
+from api.openai import after_id, listed, no_start
+from jobs import lifecycle, models
+from jobs.access import Caller
+from jobs.errors import FieldError, Invalid, NotFound
+from jobs.openai import objects, requests
+from jobs.openai.names import nothing, origin, uuid_of
+from jobs.repository import checkpoints, datasets, fine_tuning, jobs, queue
+from jobs.schemas import Dataset, JobStatus, Role, TrainSpec
+from jobs.schemas.openai import FineTuningCheckpoint, FineTuningEvent, FineTuningJob, NewFineTuningJob, OpenAIList
+
+router = APIRouter(prefix="/fine_tuning/jobs", tags=["OpenAI"], responses=openai.RESPONSES, route_class=IdempotentRoute)
+Limit = Annotated[int, Query(ge=1, le=1000, description="most items in the page")]
+After = Annotated[str | None, Query(description="id of the last item seen")]
+_METADATA: dict[str, Any] = {
+    "in": "query",
+    "name": "metadata",
+    "description": "only jobs with these labels: `metadata[team]=vision`; `metadata=null`: only those without any",
+    "style": "deepObject",
+    "explode": True,
+    "schema": {"type": "object", "additionalProperties": {"type": "string"}},
+}
+_FILTER = re.compile(r"metadata\[(.{1,64})\]")
+_TOLD = re.compile(r"ft(event|metrics)-([0-9]{1,18})")
+
+
+def _existing_job(fine_tuning_job_id: str, session: Db, caller: Asker) -> models.Job:
+    try:
+        job = jobs.get(session, uuid_of("ftjob", fine_tuning_job_id))
+    except NotFound:
+        raise nothing("ftjob", fine_tuning_job_id) from None
+    if job.kind != fine_tuning.TRAIN or not caller.sees(job.project):
+        raise nothing("ftjob", fine_tuning_job_id)
+    return job
+
+
+ExistingJob = Annotated[models.Job, Depends(_existing_job, scope="function")]
+
+
+def _own_job(job: ExistingJob, caller: Asker) -> models.Job:
+    caller.need(job.project, Role.MEMBER)
+    return job
+
+
+OwnJob = Annotated[models.Job, Depends(_own_job, scope="function")]
+
+
+@router.post("")
+def create_fine_tuning_job(
+    new: Annotated[NewFineTuningJob, Body(openapi_examples=FINE_TUNING_JOBS)],
+    session: Db,
+    caller: Asker,
+    project: openai.Project = None,
+) -> FineTuningJob:
+    """Fine-tune a model: `supervised` learns from the assistant's last messages, `reinforcement` by trial, from what
+    the grader says of sampled answers and, where rows end with the assistant's message, guided by that (CalibRL)."""
+    openai.visible(caller, project)
+    training = _file(session, caller, "training_file", new.training_file)
+    validation = _file(session, caller, "validation_file", new.validation_file) if new.validation_file else None
+    caller.need(training.project, Role.MEMBER)
+    if project not in (None, training.project):
+        raise _refused(FieldError("training_file", f"there is no file {new.training_file!r} in project {project}"))
+    spec = requests.spec_of(new, training, validation, _begins_with(session, caller, new.model))
+    try:
+        parsed = TrainSpec.model_validate(spec)
+        job = lifecycle.submit(session, parsed, actor=caller.user, among=caller.projects)
+    except ValidationError as error:
+        faults = [{**fault, "loc": ("body", *fault["loc"])} for fault in error.errors()]
+        raise _refused(*requests.in_request(new, field_errors(faults, spec))) from None
+    except Invalid as error:
+        raise _refused(*requests.in_request(new, error.errors)) from None
+    return _shown(session, [job])[0]
+
+
+@router.get("", openapi_extra={"parameters": [_METADATA]})
+def list_fine_tuning_jobs(
+    request: Request, session: Db, caller: Asker, project: openai.Project = None, after: After = None, limit: Limit = 20
+) -> OpenAIList[FineTuningJob]:
+    """The training jobs of your projects, or of the one that the header names, newest first."""
+    slug = openai.visible(caller, project)
+    labels, unlabelled = _labels(request)
+    found = fine_tuning.page(
+        session,
+        among=caller.projects,
+        project=slug,
+        labels=labels,
+        unlabelled=unlabelled,
+        after=after_id("ftjob", after),
+        limit=limit + 1,
+    )
+    return listed(_shown(session, found[:limit]), len(found) > limit)
+
+
+@router.get("/{fine_tuning_job_id}")
+def read_fine_tuning_job(session: Db, job: ExistingJob) -> FineTuningJob:
+    """One job. While it waits, is paused or on its way there it is `queued`; while it is being cancelled `running`."""
+    return _shown(session, [job])[0]
+
+
+@router.post("/{fine_tuning_job_id}/cancel")
+def cancel_fine_tuning_job(session: Db, job: OwnJob, caller: Asker) -> FineTuningJob:
+    """End a job before its time."""
+    return _shown(session, [lifecycle.cancel(session, job.id, actor=caller.user)])[0]
+
+
+@router.post("/{fine_tuning_job_id}/pause")
+def pause_fine_tuning_job(session: Db, job: OwnJob, caller: Asker) -> FineTuningJob:
+    """Hold a job; one that runs writes a checkpoint first."""
+    return _shown(session, [lifecycle.pause(session, job.id, actor=caller.user)])[0]
+
+
+@router.post("/{fine_tuning_job_id}/resume")
+def resume_fine_tuning_job(session: Db, job: OwnJob, caller: Asker) -> FineTuningJob:
+    """Put a paused job back in line."""
+    return _shown(session, [lifecycle.resume(session, job.id, actor=caller.user)])[0]
+
+
+@router.get("/{fine_tuning_job_id}/events")
+def list_fine_tuning_events(
+    session: Db, job: ExistingJob, after: After = None, limit: Limit = 20
+) -> OpenAIList[FineTuningEvent]:
+    """What happened in a job's life, and the metrics of its steps, newest first."""
+    found = fine_tuning.told(session, job.id, after=_event(after), limit=limit + 1)
+    return listed([objects.event_object(one, job.steps_total) for one in found[:limit]], len(found) > limit)
+
+
+@router.get("/{fine_tuning_job_id}/checkpoints")
+def list_fine_tuning_checkpoints(
+    session: Db, job: ExistingJob, after: After = None, limit: Limit = 10
+) -> OpenAIList[FineTuningCheckpoint]:
+    """The checkpoints that a job keeps, newest first."""
+    kept = [objects.checkpoint_object(job, one) for one in reversed(checkpoints.of_job(session, job.id))]
+    begin = 0
+    if after is not None:
+        begin = next((place for place, one in enumerate(kept, 1) if one.id == after), -1)
+    if begin < 0:
+        raise no_start(f"the job keeps no checkpoint {after!r}")
+    return listed(kept[begin : begin + limit], len(kept) > begin + limit)
+
+
+def _shown(session: Session, found: Sequence[models.Job]) -> list[FineTuningJob]:
+    session.flush()
+    named = {one for job in found for one in objects.dataset_ids(job)}
+    rows = datasets.row_counts(session, named) if named else {}
+    running = any(job.status is JobStatus.RUNNING for job in found)
+    left = queue.seconds_left(session) if running else {}
+    return [objects.job_object(job, rows, left.get(job.id)) for job in found]
+
+
+def _file(session: Session, caller: Caller, field: Literal["training_file", "validation_file"], name: str) -> Dataset:
+    try:
+        found = Dataset.model_validate(datasets.get(session, uuid_of("file", name), caller.projects))
+    except NotFound:
+        raise _refused(FieldError(field, f"there is no file {name!r}")) from None
+    if found.hub is not None:
+        raise _refused(FieldError(field, f"{name!r} is a data set's name on the hub: upload a file"))
+    return found
+
+
+def _begins_with(session: Session, caller: Caller, model: str) -> dict[str, Any] | None:
+    """The spec of the job that a model is of; None: it is no job's."""
+    named = origin(model)
+    if named is None:
+        return None
+    job_id, checkpoint = named
+    try:
+        job = jobs.get(session, job_id)
+        if not caller.sees(job.project) or job.kind != fine_tuning.TRAIN:
+            raise jobs.no_such(job_id)
+        if isinstance(checkpoint, int):
+            checkpoints.get(session, job_id, checkpoint)
+    except NotFound as error:
+        raise _refused(FieldError("model", error.detail)) from None
+    spec: dict[str, Any] = job.spec
+    return spec
+
+
+def _labels(request: Request) -> tuple[dict[str, str], bool]:
+    """The labels that `metadata[key]=value` asks for, and whether `metadata=null` asks for none."""
+    labels, unlabelled = dict[str, str](), False
+    for name, value in request.query_params.multi_items():
+        if name == "metadata" and value == "null":
+            unlabelled = True
+        elif found := _FILTER.fullmatch(name):
+            labels[found[1]] = value
+        elif name.startswith("metadata"):
+            raise _refused(FieldError("metadata", "must be metadata[key]=value, or metadata=null"))
+    if labels and unlabelled:
+        raise _refused(FieldError("metadata", "name labels, or null: not both"))
+    return labels, unlabelled
+
+
+def _event(after: str | None) -> tuple[Literal["event", "step"], int] | None:
+    if after is None:
+        return None
+    found = _TOLD.fullmatch(after)
+    if found is None:
+        raise no_start(f"there is no event {after!r}")
+    number = int(found[2])
+    if found[1] == "event":
+        return "event", min(number, BIGGEST_ID)
+    return "step", min(number, BIGGEST_STEP)
+
+
+def _refused(*faults: FieldError) -> Invalid:
+    return Invalid("The request was not accepted.", faults)

@@ -1,0 +1,98 @@
+"""The API beside MLflow's tracking server, on one PostgreSQL: points in, points out, how fresh, how many.
+
+    python -m bench.api
+    python -m bench.api --quick      # a minute; to see that it works, its figures mean nothing
+
+This process starts the services; `bench.api.measures`, its child, takes the measures with their addresses in its
+environment, as a worker has them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+from rich.console import Console
+
+from bench import report
+from bench.api import mlflow_server
+from bench.stack import stack
+from calibrl.services import Postgres, Valkey
+from jobs import processes
+
+PACKAGES = ("fastapi", "uvicorn", "sqlalchemy", "psycopg")
+SETTINGS = {
+    "CALIBRL_REQUESTS_PER_SECOND": "100000",  # one key asks for everybody here
+    "CALIBRL_REQUESTS_AT_ONCE": "100000",
+    "CALIBRL_HEARTBEAT_SECONDS": "5",
+    "CALIBRL_LEASE_SECONDS": "3600",  # nobody renews the leases of jobs that stand still between two measures
+    "CALIBRL_QUICK_STARTS": "false",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="a smoke run; keeps no results unless told where")
+    parser.add_argument("--mlflow", type=Path, default=Path(".venv-mlflow"), help="the environment that MLflow is in")
+    parser.add_argument("--results", type=Path, help="folder of the JSON file")
+    options = parser.parse_args()
+    results = options.results or (None if options.quick else report.RESULTS)
+    console = Console()
+    console.print(f"{report.circumstances(PACKAGES)}, mlflow {mlflow_server.version(options.mlflow)}", soft_wrap=True)
+    if warning := report.load_warning():
+        console.print(warning, style="yellow")
+    with tempfile.TemporaryDirectory() as folder, _services(Path(folder), options.mlflow) as (settings, mlflow_url):
+        arguments = ["--mlflow-url", mlflow_url, *(["--quick"] if options.quick else [])]
+        arguments += ["--results", str(results)] if results else []
+        sys.exit(_measure(arguments, settings))
+
+
+@contextmanager
+def _services(folder: Path, mlflow: Path) -> Iterator[tuple[Mapping[str, str], str]]:
+    """Everything that is measured, from ready to stopped: settings that lead to it, and MLflow's address."""
+    logs = folder / "logs"
+    with (
+        Postgres(folder / "postgres", logs / "postgres.log") as postgres,
+        Valkey(folder / "valkey", logs / "valkey.log") as valkey,
+    ):
+        key = "calibrl_" + secrets.token_urlsafe(32)
+        settings = {
+            **SETTINGS,
+            "DATABASE_URL": postgres.url,
+            "REDIS_URL": valkey.url,
+            "CALIBRL_API_KEY": key,
+            "CALIBRL_DATA_DIR": str(folder / "data"),
+        }
+        with (
+            mlflow_server.running(mlflow, _second_database(postgres.url, "mlflow"), folder / "mlflow") as mlflow_url,
+            stack(folder / "data", settings) as client,
+        ):
+            client.drain(client.workers()[0].name)  # the measures bring a machine of their own
+            yield settings | {"CALIBRL_API_URL": client.url}, mlflow_url
+
+
+def _second_database(url: str, name: str) -> str:
+    """A new database on the server of this address; its own address, as MLflow takes it."""
+    plain = url.replace("+psycopg", "", 1)
+    with psycopg.connect(plain, autocommit=True, connect_timeout=10) as connection:
+        connection.execute(f"CREATE DATABASE {name}".encode())
+    return f"{plain.rpartition('/')[0]}/{name}".replace("://", f"+{mlflow_server.DRIVER}://", 1)
+
+
+def _measure(arguments: list[str], settings: Mapping[str, str]) -> int:
+    """Take the measures, in a process that ends with this one; its exit status."""
+    tied = [sys.executable, "-I", "-S", str(processes.LAUNCHER), str(os.getpid()), "15", "self"]
+    command = [*tied, sys.executable, "-m", "bench.api.measures", *arguments]
+    return subprocess.run(command, env={**os.environ, **settings}).returncode
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""What every measure gets: how much of everything, the services, a machine of the queue, and where to show progress."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import httpx
+from rich.progress import Progress
+
+from bench.api.mlflow_server import MLflow
+from calibrl.client import Client
+from jobs import lifecycle
+from jobs.db import session_scope
+from jobs.lifecycle import Claim, Outcome
+from jobs.repository import workers
+from jobs.schemas import JobStatus, job_spec_adapter
+from jobs.settings import get_settings
+
+MACHINE = "bench"
+SPEC: dict[str, Any] = {
+    "kind": "train",
+    "name": "bench",
+    "model": {"builtin": "tiny-vlm"},
+    "data": {"builtin": "digits"},
+    "algorithm": {"type": "grpo", "mini_batches": 1},
+    "steps": 1_000_000,
+    "samples": {"max_megabytes": 1000},
+}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much of everything."""
+
+    metrics: int = 60  # that a job reports a step
+    ingest_steps: int = 6000  # shared by those who write at once
+    writers: tuple[int, ...] = (1, 2, 4)  # trainers with their shippers; the best number counts
+    mlflow_calls: int = 40  # of 1,000 points, shared by the clients
+    mlflow_clients: tuple[int, ...] = (1, 2, 4, 8)  # the best number counts
+    jobs: int = 50
+    viewers: int = 20
+    fresh_seconds: int = 60
+    quiet_events: int = 100
+    run_steps: int = 100_000
+    run_metrics: int = 20  # of ours; MLflow's run has only the one that is read
+    reads: int = 20
+    listed: int = 10_000
+    submit_seconds: int = 10
+    submit_rate: int = 50
+    streams: int = 1000
+
+
+FULL = Sizes()
+QUICK = Sizes(
+    ingest_steps=600,
+    writers=(1, 2),
+    mlflow_calls=4,
+    mlflow_clients=(1, 2),
+    jobs=10,
+    viewers=4,
+    fresh_seconds=4,
+    quiet_events=8,
+    run_steps=3000,
+    reads=3,
+    listed=200,
+    submit_seconds=2,
+    submit_rate=10,
+    streams=50,
+)
+
+
+class Machine:
+    """A machine of the queue whose jobs are held by this process. None of its slots is ever free, so none is woken."""
+
+    def __init__(self) -> None:
+        self._held = 0
+
+    def hold(self, count: int) -> list[Claim]:
+        """New jobs, running here. Nothing else may be queued."""
+        for _ in range(count):
+            with session_scope() as session:
+                lifecycle.submit(session, job_spec_adapter.validate_python(SPEC), actor=MACHINE)
+        self._have_slots(self._held + count)
+        claims = []
+        for _ in range(count):
+            with session_scope() as session:
+                claim = lifecycle.claim(session, worker=MACHINE)
+            assert claim is not None, "nothing was queued for the benchmark's machine"
+            claims.append(claim)
+        return claims
+
+    def finish(self, claims: Sequence[Claim]) -> None:
+        """End jobs that were held."""
+        for claim in claims:
+            with session_scope() as session:
+                lifecycle.finish(session, claim, Outcome(JobStatus.SUCCEEDED))
+        self._have_slots(self._held - len(claims))
+
+    def _have_slots(self, count: int) -> None:
+        self._held = count
+        with session_scope() as session:
+            workers.register(session, MACHINE, host=MACHINE, labels={}, versions={}, cpu_slots=count)
+
+
+@dataclass
+class Bench:
+    """What a measure has at hand."""
+
+    sizes: Sizes
+    folder: Path  # for event files
+    mlflow: MLflow
+    progress: Progress
+    client: Client = field(default_factory=Client)
+    machine: Machine = field(default_factory=Machine)
+
+    def __post_init__(self) -> None:
+        settings = get_settings()
+        self.url, self.key = settings.api_url, settings.need("api_key")
+        headers = {"Authorization": f"Bearer {self.key}"}
+        self.http = httpx.Client(base_url=self.url, headers=headers, timeout=60, trust_env=False)
+
+    def get(self, path: str, **params: Any) -> bytes:
+        """The body of an answer of ours, not looked into."""
+        answer = self.http.get(path, params=params)
+        answer.raise_for_status()
+        return answer.content
+
+    @contextmanager
+    def part(self, name: str, total: float | None = None) -> Iterator[Part]:
+        """A part of a measure, shown while it lasts."""
+        bar = self.progress.add_task(name, total=total)
+        try:
+            yield Part(self.progress, bar)
+        finally:
+            self.progress.remove_task(bar)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A bar."""
+
+    progress: Progress
+    bar: Any
+
+    def advance(self, by: float = 1) -> None:
+        """That much more is done."""
+        self.progress.advance(self.bar, by)
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The least value that at least this share of all are no greater than."""
+    return sorted(values)[max(0, ceil(share * len(values)) - 1)]

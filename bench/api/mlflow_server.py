@@ -1,0 +1,112 @@
+"""MLflow's tracking server, from an environment of its own, and what is asked of it over its REST API."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from calibrl.services import free_port, wait_until
+from jobs import processes
+
+Point = tuple[int, str, float]  # step, name, value
+DRIVER = "psycopg2"  # of the environment; what SQLAlchemy takes unless told depends on its version
+BATCH = 1000  # metrics, as many as log-batch takes
+CREATORS = 4  # clients that make runs at once
+SECONDS = 120.0  # that one answer may take
+EXPERIMENT = "0"  # which every server has
+QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+
+
+def version(environment: Path) -> str:
+    """Of the MLflow in an environment. Raises SystemExit where there is none."""
+    python = environment / "bin" / "python"
+    if not python.exists():
+        raise SystemExit(f"no MLflow in {environment}: make bench-api installs it")
+    code = "from importlib.metadata import version; print(version('mlflow'))"
+    return subprocess.run([python, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout.strip()
+
+
+@contextmanager
+def running(environment: Path, database_url: str, folder: Path) -> Iterator[str]:
+    """The server with its defaults on a database, from ready to stopped; its address."""
+    folder.mkdir()
+    port, log = free_port(), folder / "log.txt"
+    ours = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    settings = {"MLFLOW_BACKEND_STORE_URI": database_url, "MLFLOW_ARTIFACTS_DESTINATION": str(folder / "artifacts")}
+    program = str(environment.absolute() / "bin" / "mlflow")
+    command = [program, "server", "--host", "127.0.0.1", "--port", str(port)]
+    process = processes.start(command, log=log, env={**ours, **QUIET, **settings}, cwd=folder)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        wait_until(lambda: _answers(f"{url}/health"), process, "MLflow", log)
+        yield url
+    finally:
+        processes.stop(process, 10.0)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=2, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False
+
+
+class MLflow:
+    """A client that does as little as it can: what is measured is the server."""
+
+    def __init__(self, url: str) -> None:
+        self._http = httpx.Client(base_url=f"{url}/api/2.0/mlflow/", timeout=SECONDS, trust_env=False)
+
+    def create_run(self) -> str:
+        """A new run's id."""
+        answer = self._post("runs/create", json.dumps({"experiment_id": EXPERIMENT, "start_time": 0}).encode())
+        return str(answer["run"]["info"]["run_id"])
+
+    def create_runs(self, count: int) -> None:
+        """So many new runs."""
+        with ThreadPoolExecutor(CREATORS) as pool:
+            list(pool.map(lambda _: self.create_run(), range(count)))
+
+    def log(self, body: bytes) -> None:
+        """One of `bodies`."""
+        self._post("runs/log-batch", body)
+
+    def history(self, run_id: str, name: str) -> bytes:
+        """All values of a metric."""
+        return self._get("metrics/get-history", {"run_id": run_id, "metric_key": name})
+
+    def interval(self, run_id: str, name: str, points: int) -> bytes:
+        """So many of a metric's values, as its own pages draw them."""
+        given = {"run_ids": run_id, "metric_key": name, "max_results": points}
+        return self._get("metrics/get-history-bulk-interval", given)
+
+    def page(self, limit: int, token: str | None) -> tuple[int, str | None]:
+        """How many runs a page of the list of all has, newest first, and what leads to the next one."""
+        given = {"experiment_ids": [EXPERIMENT], "max_results": limit} | ({"page_token": token} if token else {})
+        answer = self._post("runs/search", json.dumps(given).encode())
+        return len(answer.get("runs", [])), answer.get("next_page_token")
+
+    def _post(self, path: str, body: bytes) -> Any:
+        answer = self._http.post(path, content=body, headers={"Content-Type": "application/json"})
+        answer.raise_for_status()
+        return answer.json()
+
+    def _get(self, path: str, params: dict[str, Any]) -> bytes:
+        answer = self._http.get(path, params=params)
+        answer.raise_for_status()
+        return answer.content
+
+
+def bodies(run_id: str, points: Iterable[Point]) -> list[bytes]:
+    """Points as the bodies of log-batch, as many a call as it takes."""
+    metrics = [{"key": name, "value": value, "timestamp": step, "step": step} for step, name, value in points]
+    batches = (metrics[first : first + BATCH] for first in range(0, len(metrics), BATCH))
+    return [json.dumps({"run_id": run_id, "metrics": batch}).encode() for batch in batches]

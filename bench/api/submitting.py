@@ -1,0 +1,51 @@
+"""Submitting so many jobs a second: how long each takes, from when it was due."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from statistics import median
+
+from bench import report
+from bench.api.context import SPEC, Bench, percentile
+from bench.report import Row
+
+GOAL = 0.025  # seconds, p95
+CLIENTS = 16  # so that one that waits holds no other up
+WARM_UP = 10  # requests
+
+
+def measure(bench: Bench) -> list[Row]:
+    body, headers = json.dumps(SPEC).encode(), {"Content-Type": "application/json"}
+
+    def submit() -> None:
+        bench.http.post("/v1/jobs", content=body, headers=headers).raise_for_status()
+
+    rate = bench.sizes.submit_rate
+    ours = _at_rate(bench, "submitting", submit)
+    peer = _at_rate(bench, "MLflow's runs/create", lambda: bench.mlflow.create_run())
+    what = f"submitting {rate} a second"
+    return [
+        report.within(f"{what}, p95", percentile(ours, 0.95), "s", GOAL),
+        report.no_goal(f"{what}, p95; MLflow: runs/create", percentile(ours, 0.95), percentile(peer, 0.95), "s"),
+        report.no_goal(f"{what}, p50; MLflow: runs/create", median(ours), median(peer), "s"),
+    ]
+
+
+def _at_rate(bench: Bench, name: str, act: Callable[[], object]) -> list[float]:
+    """Seconds from when each was due to its answer; who is late gets no later turn for it."""
+    rate, count = bench.sizes.submit_rate, bench.sizes.submit_rate * bench.sizes.submit_seconds
+    with bench.part(name, total=count) as part, ThreadPoolExecutor(CLIENTS) as pool:
+        list(pool.map(lambda _: act(), range(WARM_UP)))
+        begin = time.perf_counter() + 0.1
+
+        def one(number: int) -> float:
+            due = begin + number / rate
+            time.sleep(max(0.0, due - time.perf_counter()))
+            act()
+            part.advance()
+            return time.perf_counter() - due
+
+        return list(pool.map(one, range(count)))

@@ -1,0 +1,60 @@
+"""Ids with OpenAI's prefixes, and the names of models."""
+
+import re
+from typing import Any, Literal
+from uuid import UUID
+
+from jobs.errors import NotFound
+from jobs.schemas import CheckpointChoice
+
+Kind = Literal["file", "ftjob"]
+CALLED: dict[Kind, str] = {"file": "file", "ftjob": "fine-tuning job"}
+_FINE_TUNED = re.compile(r"(?:ft:.*:|ftjob-)([0-9a-f-]{32,36})(?::step-(\d{1,9}))?")
+
+
+def id_of(kind: Kind, uuid: UUID) -> str:
+    """`ftjob-` and 32 hexadecimal digits."""
+    return f"{kind}-{uuid.hex}"
+
+
+def uuid_of(kind: Kind, text: str) -> UUID:
+    """What an id, or a plain UUID, stands for.
+
+    Raises:
+        NotFound: it is neither.
+    """
+    try:
+        return UUID(text.removeprefix(f"{kind}-"))
+    except ValueError:
+        raise nothing(kind, text) from None
+
+
+def nothing(kind: Kind, text: str) -> NotFound:
+    """The error that there is nothing of this id, or not for who asks."""
+    return NotFound(f"There is no {CALLED[kind]} {text!r}.")
+
+
+def fine_tuned(model: dict[str, Any], suffix: str, job_id: UUID, step: int | None = None) -> str:
+    """The name of the model that a job makes, or of its checkpoint at a step: `ft:tiny-vlm:digits:<job>:step-100`."""
+    parts = ["ft", model_name(model).replace(":", "-"), suffix, job_id.hex]
+    return ":".join(parts if step is None else [*parts, f"step-{step}"])
+
+
+def origin(name: str) -> tuple[UUID, CheckpointChoice] | None:
+    """The job, and the checkpoint of it, that a model's name stands for; None: it is no name of that kind."""
+    found = _FINE_TUNED.fullmatch(name)
+    if found is None:
+        return None
+    try:
+        job_id = UUID(found[1])
+    except ValueError:
+        return None
+    return job_id, "best" if found[2] is None else int(found[2])
+
+
+def model_name(model: dict[str, Any]) -> str:
+    """What a spec's model is called."""
+    if "from_job" not in model:
+        return str(model.get("builtin") or model["path"])
+    job = id_of("ftjob", UUID(model["from_job"]))
+    return f"{job}:step-{model['checkpoint']}" if isinstance(model["checkpoint"], int) else job

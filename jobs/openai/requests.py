@@ -1,0 +1,244 @@
+"""What OpenAI's client asks for, as a job's spec; and what is wrong with that spec, in the request's own fields."""
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import PurePath
+from typing import Any, get_args
+
+from calibrl_core.algorithms import Algorithm
+from calibrl_core.algorithms.base import PolicyGradientSettings
+from calibrl_core.config import BuiltinModel, OptimizerSettings, RolloutSettings, TrainSettings
+from jobs.errors import FieldError, Invalid
+from jobs.openai.names import origin
+from jobs.schemas import Dataset
+from jobs.schemas.openai import (
+    Hyperparameters,
+    NewFineTuningJob,
+    ReinforcementHyperparameters,
+    ReinforcementMethod,
+    StringCheckGrader,
+)
+
+PREFIX = "calibrl_"  # of metadata that asks for something
+ALGORITHM, GPUS, TOKENS = "calibrl_algorithm", "calibrl_gpus", "calibrl_max_completion_tokens"
+EPOCHS = 3
+MINI_BATCHES: int = PolicyGradientSettings.model_fields["mini_batches"].default
+KEPT = 3  # checkpoints, one at the end of each epoch
+TINY_TOKENS = 64  # of a completion of the built-in model, which knows no long texts
+SFT_RATE = 1e-5  # what pretrained models want; the others' is the default
+GROUND_TRUTH = "reward_model.ground_truth"  # where verl's form has the answer
+ALGORITHMS: tuple[str, ...] = tuple(one.model_fields["type"].default for one in get_args(get_args(Algorithm)[0]))
+BUILTIN: tuple[str, ...] = get_args(BuiltinModel.model_fields["builtin"].annotation)
+GRADER = "method.reinforcement.grader"
+# Which field of the request a spec's comes from; the settings' own: their place depends on the method.
+_FIELDS = {
+    "name": "suffix",
+    "labels": "metadata",
+    "resources.gpus": f"metadata.{GPUS}",
+    "model": "model",
+    "data": "training_file",
+    "data.answer": f"{GRADER}.reference",
+    "validation.data": "validation_file",
+    "validation.data.answer": f"{GRADER}.reference",
+    "algorithm": f"metadata.{ALGORITHM}",
+    "rollout.max_completion_tokens": f"metadata.{TOKENS}",
+    "project": "OpenAI-Project",
+}
+_SETTINGS = {
+    "rollout.group_size": "compute_multiplier",
+    "validation.every_steps": "eval_interval",
+    "validation.samples": "eval_samples",
+    "optimizer.lr": "learning_rate_multiplier",
+    "prompts_per_step": "batch_size",
+    "steps": "n_epochs",
+    "checkpoints.every_steps": "batch_size",
+}
+
+
+def spec_of(
+    new: NewFineTuningJob, training: Dataset, validation: Dataset | None, begins_with: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """The spec of a training job, to be checked like any other. `begins_with`: that of the job whose model it takes.
+
+    Raises:
+        Invalid: the request contradicts itself, or asks for what there is not; the field is one of its own.
+    """
+    learning, settings = _method(new), _settings(new)
+    algorithm = _algorithm(new, training)
+    rows = training.rows or 1
+    batch = settings.batch_size or min(TrainSettings.model_fields["prompts_per_step"].default, rows)
+    epoch = math.ceil(rows / batch)
+    model = _model(new.model)
+    metadata = new.metadata or {}
+    spec: dict[str, Any] = {
+        "kind": "train",
+        "name": _default_name(new.model, algorithm) if new.suffix is None else new.suffix,
+        "project": training.project,
+        "labels": metadata,
+        "resources": {"gpus": _number(metadata, GPUS) or 0},
+        "model": model,
+        "data": _data(training, learning, f"{GRADER}.reference"),
+        "algorithm": {"type": algorithm} | ({} if algorithm == "sft" else {"mini_batches": min(MINI_BATCHES, batch)}),
+        "rollout": _rollout(model, settings, metadata, begins_with),
+        "optimizer": {"lr": base_rate(algorithm) * (settings.learning_rate_multiplier or 1)},
+        "prompts_per_step": batch,
+        "steps": math.ceil(rows * (settings.n_epochs or EPOCHS) / batch),
+        "seed": new.seed or 0,
+        "checkpoints": {"every_steps": epoch, "keep_last": KEPT},
+    }
+    if learning is not None:
+        spec["rewards"] = [{"type": "exact"}]
+    return spec | _validation(new, settings, validation, learning)
+
+
+def base_rate(algorithm: str) -> float:
+    """The learning rate of which a request names a multiple."""
+    rate: float = OptimizerSettings.model_fields["lr"].default
+    return SFT_RATE if algorithm == "sft" else rate
+
+
+def base_group() -> int:
+    """The rollouts a prompt of which a request names a multiple."""
+    size: int = RolloutSettings.model_fields["group_size"].default
+    return size
+
+
+def in_request(new: NewFineTuningJob, errors: Iterable[FieldError]) -> tuple[FieldError, ...]:
+    """What is wrong with a request's spec, each with the request's field that it comes from."""
+    fields = _FIELDS | {field: f"{_place(new)}.{name}" for field, name in _SETTINGS.items()}
+    return tuple(FieldError(_field(error.field, fields), error.message) for error in errors)
+
+
+def _field(field: str, fields: Mapping[str, str]) -> str:
+    parts = field.split(".")
+    for length in range(len(parts), 0, -1):
+        if (known := fields.get(".".join(parts[:length]))) is not None:
+            return known
+    return field
+
+
+def _method(new: NewFineTuningJob) -> ReinforcementMethod | None:
+    """How to learn by trial; None: supervised."""
+    method = new.method
+    if method is None:
+        return None
+    if new.hyperparameters is not None:
+        raise _refused("hyperparameters", f"are given in method.{method.type}, or without a method")
+    if method.type == "supervised":
+        if method.reinforcement is not None:
+            raise _refused("method.reinforcement", "the method's type is supervised")
+        return None
+    if method.supervised is not None:
+        raise _refused("method.supervised", "the method's type is reinforcement")
+    if method.reinforcement is None:
+        raise _refused("method.reinforcement", "Field required: it names the grader")
+    return method.reinforcement
+
+
+def _settings(new: NewFineTuningJob) -> ReinforcementHyperparameters:
+    """The hyperparameters, wherever they are given."""
+    method = new.method
+    given: Hyperparameters | None = new.hyperparameters
+    if method is not None:
+        part = method.supervised if method.type == "supervised" else method.reinforcement
+        given = part.hyperparameters if part is not None else None
+    return ReinforcementHyperparameters(**({} if given is None else given.model_dump()))
+
+
+def _place(new: NewFineTuningJob) -> str:
+    """Where the request has its hyperparameters."""
+    return "hyperparameters" if new.method is None else f"method.{new.method.type}.hyperparameters"
+
+
+def _algorithm(new: NewFineTuningJob, training: Dataset) -> str:
+    supervised = new.method is None or new.method.type == "supervised"
+    metadata = new.metadata or {}
+    for name in metadata:
+        if name.startswith(PREFIX) and name not in (ALGORITHM, GPUS, TOKENS):
+            raise _refused(f"metadata.{name}", f"Unknown; there are {ALGORITHM}, {GPUS} and {TOKENS}")
+    possible = ("sft",) if supervised else tuple(name for name in ALGORITHMS if name != "sft")
+    automatic = "sft" if supervised else "calibrl" if training.has_experts else "grpo"
+    chosen = metadata.get(ALGORITHM, automatic)
+    if chosen not in possible:
+        kind = "supervised" if supervised else "reinforcement"
+        raise _refused(f"metadata.{ALGORITHM}", f"{kind} fine-tuning knows {', '.join(possible)}")
+    return chosen
+
+
+def _model(name: str) -> dict[str, Any]:
+    if (found := origin(name)) is not None:
+        return {"from_job": str(found[0]), "checkpoint": found[1]}
+    if name in BUILTIN:
+        return {"builtin": name}
+    if name.startswith("/"):
+        return {"path": name}
+    text = f"there is no model {name!r}: name {', '.join(BUILTIN)}, the path of a saved model on the server, a job"
+    raise _refused("model", f"{text} (ftjob-...) or what one has made (ft:...)")
+
+
+def _data(dataset: Dataset, learning: ReinforcementMethod | None, field: str) -> dict[str, Any]:
+    """The data of a job, with the column that its grader compares with."""
+    answer = None if learning is None else _answer(dataset, learning.grader, field)
+    return {"dataset": str(dataset.id)} | ({} if answer is None else {"answer": answer})
+
+
+def _answer(dataset: Dataset, grader: StringCheckGrader, field: str) -> str | None:
+    """The column that the grader names; None: it is the one that counts anyway."""
+    columns = dataset.has_columns or []
+    if grader.column == GROUND_TRUTH and "reward_model" in columns:
+        return None
+    if grader.column not in columns:
+        has = ", ".join(map(repr, columns))
+        raise _refused(field, f"no row has a column {grader.column!r}; there are {has}")
+    return None if grader.column == dataset.columns.answer else grader.column
+
+
+def _rollout(
+    model: Mapping[str, Any],
+    settings: ReinforcementHyperparameters,
+    metadata: Mapping[str, str],
+    begins_with: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    tokens = _number(metadata, TOKENS)
+    if tokens is None and begins_with is not None:
+        tokens = begins_with["rollout"]["max_completion_tokens"]
+    if tokens is None and "builtin" in model:
+        tokens = TINY_TOKENS
+    rollout = {} if tokens is None else {"max_completion_tokens": tokens}
+    if settings.compute_multiplier is not None:
+        rollout["group_size"] = round(base_group() * settings.compute_multiplier)
+    return rollout
+
+
+def _validation(
+    new: NewFineTuningJob,
+    settings: ReinforcementHyperparameters,
+    dataset: Dataset | None,
+    learning: ReinforcementMethod | None,
+) -> dict[str, Any]:
+    given = {"every_steps": settings.eval_interval, "samples": settings.eval_samples}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if dataset is not None:
+        return {"validation": {"data": _data(dataset, learning, "validation_file"), **chosen}}
+    for name in chosen:
+        raise _refused(f"{_place(new)}.{_SETTINGS[f'validation.{name}']}", "there is no validation_file")
+    return {}
+
+
+def _number(metadata: Mapping[str, str], name: str) -> int | None:
+    text = metadata.get(name)
+    if text is None:
+        return None
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise _refused(f"metadata.{name}", "must be a whole number, as text")
+    return int(text)
+
+
+def _default_name(model: str, algorithm: str) -> str:
+    base = "ft" if origin(model) else re.sub(r"[^A-Za-z0-9._-]+", "-", PurePath(model).name).lstrip("._-")[:60]
+    return f"{base or 'model'}-{algorithm}"
+
+
+def _refused(field: str, text: str) -> Invalid:
+    return Invalid("The job was not accepted.", (FieldError(field, text),))

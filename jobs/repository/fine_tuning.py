@@ -1,0 +1,88 @@
+"""Training jobs in the order in which OpenAI's client reads them, and their events and metrics as one list."""
+
+import heapq
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from itertools import islice
+from typing import Literal
+from uuid import UUID
+
+from sqlalchemy import select, tuple_
+from sqlalchemy.orm import Session
+
+from jobs.errors import FieldError, Invalid
+from jobs.models import Event, Job, Metric
+
+TRAIN = "train"
+
+
+def page(
+    session: Session,
+    *,
+    among: frozenset[str] | None,
+    project: str | None,
+    labels: Mapping[str, str],
+    unlabelled: bool,
+    after: UUID | None,
+    limit: int,
+) -> list[Job]:
+    """The training jobs of some projects (None: of all) that have these labels, from new to old, from the one after
+    `after` on.
+
+    Raises:
+        Invalid: there is no job `after`.
+    """
+    wanted = [Job.kind == TRAIN]
+    if among is not None:
+        wanted.append(Job.project.in_(among))
+    if project is not None:
+        wanted.append(Job.project == project)
+    if after is not None:
+        last = session.get(Job, after)
+        if last is None or not (among is None or last.project in among):
+            raise _no_start(f"there is no job {after}")
+        wanted.append(tuple_(Job.created_at, Job.id) < tuple_(last.created_at, last.id))
+    if labels:
+        wanted.append(Job.labels.contains(dict(labels)))
+    if unlabelled:
+        wanted.append(Job.labels == {})
+    query = select(Job).where(*wanted).order_by(Job.created_at.desc(), Job.id.desc())
+    return list(session.scalars(query.limit(limit)))
+
+
+def told(
+    session: Session, job_id: UUID, *, after: tuple[Literal["event", "step"], int] | None, limit: int
+) -> list[Event | Metric]:
+    """A job's events and its steps' metrics from new to old, from the one after `after` (an event's id, or a step) on.
+
+    Raises:
+        Invalid: there is none that `after` names.
+    """
+    events = select(Event).where(Event.job_id == job_id).order_by(Event.id.desc()).limit(limit)
+    steps = select(Metric).where(Metric.job_id == job_id).order_by(Metric.step.desc()).limit(limit)
+    if after is not None:
+        kind, number = after
+        if kind == "event":
+            at = _time(session, job_id, session.get(Event, number))
+            events, steps = events.where(Event.id < number), steps.where(Metric.ts <= at)
+        else:
+            at = _time(session, job_id, session.get(Metric, (job_id, number)))
+            events, steps = events.where(Event.ts < at), steps.where(Metric.step < number)
+    # Of one time, the event first: as the conditions above have it.
+    both: tuple[Iterable[Event | Metric], ...] = (session.scalars(events), session.scalars(steps))
+    merged = heapq.merge(*both, key=_ts, reverse=True)
+    return list(islice(merged, limit))
+
+
+def _ts(row: Event | Metric) -> datetime:
+    return row.ts
+
+
+def _time(session: Session, job_id: UUID, row: Event | Metric | None) -> datetime:
+    if row is None or row.job_id != job_id:
+        raise _no_start("there is no such event")
+    return row.ts
+
+
+def _no_start(text: str) -> Invalid:
+    return Invalid("The page's start does not exist.", (FieldError("after", text),))

@@ -1,0 +1,273 @@
+"""Evaluations over real HTTP: what they found, how models compare, and stored completions scored again."""
+
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+
+from api.routes.evaluations import REPLAYING
+from calibrl.client import CalibrlError, Client
+from jobs import replay
+from jobs.db import session_scope
+from jobs.repository import accuracies, samples
+from jobs.schemas import JobStatus
+from tests.conftest import API_KEY, eventually, processes_with
+from tests.integration import life
+from tests.integration.rest import named, refused, serving
+
+pytestmark = pytest.mark.integration
+PROMPTS = [f"{number:016x}" for number in range(100)]
+HOSTILE = "(x+y+z+w)^{500}"  # takes math-verify far longer than a second
+
+
+@pytest.fixture
+def http(database: str) -> Iterator[httpx.Client]:
+    with serving() as client:
+        yield client
+
+
+@pytest.fixture
+def client(http: httpx.Client) -> Iterator[Client]:
+    with Client(str(http.base_url), API_KEY) as client:
+        yield client
+
+
+def right(count: int) -> list[float]:
+    """Accuracies of a hundred prompts, of which so many are right."""
+    return [1.0] * count + [0.0] * (100 - count)
+
+
+def result(index: int, split: str, values: list[float]) -> dict[str, Any]:
+    accuracy = sum(values) / len(values)
+    metrics = {"accuracy": accuracy, "accuracy_low": accuracy - 0.1, "accuracy_high": accuracy + 0.1}
+    sources = {"odd": {"prompts": 50, "metrics": metrics}}
+    row = {"model": "tiny-vlm", "model_index": index, "split": split, "prompts": len(values), "samples": 1}
+    return row | {"metrics": metrics | {"verifier_failures": 2.0, "length_mean": "NaN"}, "sources": sources}
+
+
+def evaluation(*models: dict[str, list[float]], kept: bool = True, **changes: Any) -> UUID:
+    """An evaluation that has ended: of each model its accuracies by split."""
+    spec = {
+        "kind": "evaluate",
+        "name": "measured",
+        "models": [{"builtin": "tiny-vlm", "seed": n} for n in range(len(models))],
+    }
+    data = [{"builtin": "digits", "split": split} for split in models[0]]
+    job_id = life.submit_spec({**spec, "data": data, **changes})
+    claim = life.claim()
+    assert claim.job_id == job_id
+    results = []
+    with session_scope() as session:
+        for index, splits in enumerate(models):
+            for split, values in splits.items():
+                results.append(result(index, split, values))
+                if kept:
+                    accuracies.put(session, job_id, index, split, PROMPTS[: len(values)], values)
+    between = {"split": "test", "first": 0, "second": 1, "difference": 0.1, "low": 0.0, "high": 0.2}
+    comparisons = [{**between, "distinguishable": False}] if len(models) > 1 else []
+    life.finish(claim, JobStatus.SUCCEEDED, result={"results": results, "comparisons": comparisons})
+    return job_id
+
+
+def compare(http: httpx.Client, *entries: object, **params: Any) -> httpx.Response:
+    return http.get("/v1/evaluations/compare", params={"jobs": ",".join(map(str, entries)), **params})
+
+
+def test_an_evaluation_s_results_are_typed(http: httpx.Client, client: Client) -> None:
+    job_id = evaluation({"test": right(40)}, {"test": right(50)})
+    found = client.evaluation(job_id)
+    assert [(row.model_index, row.chosen["seed"], row.split) for row in found.results] == [
+        (0, 0, "test"),
+        (1, 1, "test"),
+    ]
+    metrics = found.results[0].metrics
+    assert metrics.keys() == {"accuracy", "verifier_failures", "length_mean"}
+    assert (metrics["accuracy"].value, metrics["accuracy"].low) == pytest.approx((0.4, 0.3))
+    assert (metrics["verifier_failures"].value, metrics["verifier_failures"].low) == (2.0, None)
+    assert metrics["length_mean"].value is None
+    assert found.results[0].sources["odd"].metrics["accuracy"].high == pytest.approx(0.5)
+    assert [(pair.first, pair.second, pair.distinguishable) for pair in found.comparisons] == [(0, 1, False)]
+
+
+def test_what_is_no_ended_evaluation_has_none(http: httpx.Client) -> None:
+    training = life.submit()
+    assert "is a training" in refused(http.get(f"/v1/jobs/{training}/evaluation"), 409)["detail"]
+    life.cancel(training)
+    evaluating = life.submit_spec(
+        {"kind": "evaluate", "name": "x", "models": [{"builtin": "tiny-vlm"}], "data": [{"builtin": "digits"}]}
+    )
+    assert "has not ended: it is queued" in refused(http.get(f"/v1/jobs/{evaluating}/evaluation"), 409)["detail"]
+    assert "has not ended" in refused(compare(http, evaluating), 409)["detail"]
+    life.finish(life.claim(), JobStatus.SUCCEEDED, result={"something": "else"})
+    assert "of another form" in refused(http.get(f"/v1/jobs/{evaluating}/evaluation"), 409)["detail"]
+    refused(http.get(f"/v1/jobs/{uuid4()}/evaluation"), 404)
+
+
+def test_two_evaluations_are_compared_prompt_by_prompt(client: Client) -> None:
+    """Of 100 prompts the one has 20 right, the other these and 40 more; on the noisy ones 49 against 51, of which 48
+    are common: 3 gained, 1 lost."""
+    noisy = [*right(48)[:48], 0.0, 1.0, 1.0, 1.0, *right(0)[52:]]
+    first = evaluation({"test": right(20), "test-noise": right(49)})
+    second = evaluation({"test": right(60), "test-noise": noisy}, rewards=[{"type": "exact"}])
+    test, noise = client.compare_evaluations(first, second)
+    assert (test.split, test.prompts, test.settings_differ) == ("test", 100, ["rewards"])
+    assert [(one.job_id, one.model_index, one.accuracy) for one in test.models] == [
+        (first, 0, pytest.approx(0.2)),
+        (second, 0, pytest.approx(0.6)),
+    ]
+    (gained,) = test.pairs
+    assert (gained.difference, gained.distinguishable) == (pytest.approx(0.4), True)
+    assert (gained.low, gained.high) == pytest.approx((0.304, 0.496), abs=0.012)
+    (unclear,) = noise.pairs
+    assert (unclear.difference, unclear.distinguishable) == (pytest.approx(0.02), False)
+    assert unclear.low < 0 < unclear.high
+    assert client.compare_evaluations(first, second) == [test, noise]
+    assert client.compare_evaluations(first, (second, 0), split="test") == [test]
+    (other,) = client.compare_evaluations(first, second, split="test", seed=7)
+    assert (other.pairs[0].difference, other.seed) == (gained.difference, 7)
+
+
+def test_prompts_pair_by_what_they_are_and_not_by_their_order(client: Client) -> None:
+    first, second = evaluation({"test": right(20)}), evaluation({"test": right(60)})
+    (found,) = client.compare_evaluations(first, second)
+    with session_scope() as session:
+        accuracies.put(session, second, 0, "test", PROMPTS[::-1], right(60)[::-1])
+    assert client.compare_evaluations(first, second) == [found]
+
+
+def test_one_evaluation_s_own_models_are_compared_too(client: Client) -> None:
+    job_id = evaluation({"test": right(20)}, {"test": right(60)}, {"test": right(20)})
+    (found,) = client.compare_evaluations(job_id)
+    assert [(pair.first, pair.second, pair.distinguishable) for pair in found.pairs] == [
+        (0, 1, True),
+        (0, 2, False),
+        (1, 2, True),
+    ]
+    (chosen,) = client.compare_evaluations((job_id, 2), (job_id, 1))
+    assert [one.model_index for one in chosen.models] == [2, 1]
+    assert chosen.pairs[0].difference == pytest.approx(0.4)
+
+
+def test_what_can_t_be_compared_says_why(http: httpx.Client) -> None:
+    first, shorter = evaluation({"test": right(20)}), evaluation({"test": right(20)[:30]})
+    assert "of which 30 pair" in refused(compare(http, first, shorter), 409)["detail"]
+    elsewhere = evaluation({"test-noise": right(20)})
+    assert "No data set is common to all" in refused(compare(http, first, elsewhere), 409)["detail"]
+    assert named(compare(http, first, elsewhere, split="test")) == ["split"]
+    old = evaluation({"test": right(20)}, kept=False)
+    assert f"/v1/jobs/{old}/evaluation" in refused(compare(http, first, old), 409)["detail"]
+    for entries in (
+        (first,),
+        (first, f"{first}:0"),
+        (first, f"{first}:7"),
+        ("x",),
+        (f"{first}:-1",),
+        (first, "0" * 33),
+    ):
+        assert named(compare(http, *entries)) == ["jobs"]
+    assert named(http.get("/v1/evaluations/compare")) == ["jobs"]
+    refused(compare(http, first, uuid4()), 404)
+
+
+def completion(answer: str, *, passed: bool, reward: float | str) -> dict[str, Any]:
+    return {"text": f"<answer>{answer}</answer>", "passed": passed, "reward": reward, "tokens": ["x"] * 100}
+
+
+def trained(*groups: tuple[int, list[dict[str, Any]]]) -> UUID:
+    """A training with these completions by step; the truth is 7 each time."""
+    job_id = life.submit()
+    with session_scope() as session:
+        for step, completions in groups:
+            group = {"prompt_id": f"p{step}", "answer": "7", "images": [], "completions": completions}
+            samples.insert(session, job_id, step, group, 10**7)
+    return job_id
+
+
+def test_a_replay_lists_which_rewards_flip(client: Client) -> None:
+    right, near = completion("7", passed=True, reward=1.0), completion("7.001", passed=False, reward=0.0)
+    lucky = completion("the 7", passed=True, reward="NaN")
+    job_id = trained((1, [right, near]), (2, [lucky, right, {"passed": False, "reward": 0.0}]), (3, [near]))
+    found = client.replay(job_id, [{"type": "numeric"}])
+    assert (found.completions, found.scored, found.stopped) == (6, 6, None)
+    assert [(one.step, one.completion, one.passed_before, one.passed_after) for one in found.data] == [
+        (1, 1, False, True),
+        (2, 0, True, False),
+        (3, 0, False, True),
+    ]
+    assert (found.data[0].reward_before, found.data[0].reward_after) == (0.0, 1.0)
+    assert (found.data[1].reward_before, found.data[1].by_verifier) == (None, {"numeric": 0.0})
+    assert client.sample(job_id, found.data[0].sample_id).prompt_id == found.data[0].prompt_id == "p1"
+    counts = found.passed_before, found.passed_after, found.now_passed, found.now_failed, found.rewards_changed
+    assert counts == (3, 4, 2, 1, 3)
+
+    (only,) = client.replay(job_id, [{"type": "numeric"}], first_step=2, last_step=2).data
+    assert only.step == 2
+    cut = client.replay(job_id, [{"type": "numeric"}], limit=3)
+    assert (cut.completions, cut.scored, cut.stopped) == (6, 3, "the limit is 3")
+    assert [one.step for one in cut.data] == [1, 2]
+
+
+def test_hostile_completions_cost_their_own_verdicts_only(client: Client) -> None:
+    hostile = completion(HOSTILE, passed=True, reward=1.0)
+    job_id = trained((1, [hostile, completion("\\sqrt{49}", passed=False, reward=0.0)]))
+    found = client.replay(job_id, [{"type": "math", "time_limit_seconds": 1.0}])
+    assert (found.scored, found.failures, found.stopped) == (2, 1, None)
+    slow, mended = found.data
+    assert (slow.completion, slow.passed_after, slow.failure) == (0, False, "math: no verdict within 1 seconds")
+    assert (mended.completion, mended.passed_after, mended.failure) == (1, True, None)
+
+
+def test_a_replay_ends_in_time_and_leaves_no_process(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first batch is plain text, and there if the machine was fast enough; the second would take minutes."""
+    plain = completion("7", passed=False, reward=0.0)
+    slow = [completion(f"(x+y+z+w)^{{{500 + n}}}", passed=True, reward=1.0) for n in range(16)]
+    job_id = trained((1, [plain] * 16), (2, slow))
+    monkeypatch.setattr(replay, "SECONDS", 4)
+    monkeypatch.setenv("MARKER", marker := uuid4().hex)
+    found = client.replay(job_id, [{"type": "math"}])
+    assert (found.completions, found.stopped) == (32, "it took more than 4 s")
+    assert found.scored == found.now_passed
+    assert found.scored in (0, 16)
+    eventually(lambda: not processes_with(marker))
+
+
+def test_what_can_t_be_replayed_says_why(http: httpx.Client, client: Client) -> None:
+    job_id = trained((1, [completion("7", passed=True, reward=1.0)]))
+    path = f"/v1/jobs/{job_id}/replay"
+    for body, field in (
+        ({}, "rewards"),
+        ({"rewards": []}, "rewards"),
+        ({"rewards": [{"type": "format"}]}, "rewards"),
+        ({"rewards": [{"type": "math"}, {"type": "math"}]}, "rewards"),
+        ({"rewards": [{"type": "math", "time_limit_seconds": 60}]}, "rewards"),
+        ({"rewards": [{"type": "plugin", "name": "none"}]}, "rewards.0"),
+        ({"rewards": [{"type": "math"}], "first_step": 3, "last_step": 2}, "last_step"),
+        ({"rewards": [{"type": "math"}], "limit": 5001}, "limit"),
+    ):
+        assert named(http.post(path, json=body)) == [field]
+    with pytest.raises(CalibrlError, match="keeps no completions of these steps"):
+        client.replay(job_id, [{"type": "math"}], first_step=2)
+    refused(http.post(f"/v1/jobs/{uuid4()}/replay", json={"rewards": [{"type": "math"}]}), 404)
+
+
+def test_two_replays_at_most_run_at_once(http: httpx.Client) -> None:
+    job_id = trained((1, [completion("7", passed=True, reward=1.0)]))
+    with REPLAYING.one(), REPLAYING.one():
+        answer = http.post(f"/v1/jobs/{job_id}/replay", json={"rewards": [{"type": "exact"}]})
+        assert refused(answer, 503)["type"] == "urn:calibrl:busy"
+    assert http.post(f"/v1/jobs/{job_id}/replay", json={"rewards": [{"type": "exact"}]}).status_code == 200
+
+
+def test_a_replay_changes_nothing(http: httpx.Client) -> None:
+    """A key that may only read may ask for it, and the audit log has nothing of it."""
+    job_id = trained((1, [completion("7", passed=False, reward=0.0)]))
+    before = http.get(f"/v1/jobs/{job_id}/samples").json()
+    key = http.post("/v1/keys", json={"name": "eyes", "scope": "read"}).json()["key"]
+    headers, body = {"Authorization": f"Bearer {key}"}, {"rewards": [{"type": "exact"}]}
+    answer = http.post(f"/v1/jobs/{job_id}/replay", json=body, headers=headers)
+    assert (answer.status_code, answer.json()["now_passed"]) == (200, 1)
+    assert http.get(f"/v1/jobs/{job_id}/samples").json() == before
+    assert "replay" not in http.get("/v1/audit").text
+    assert http.post(f"/v1/jobs/{job_id}/cancel", headers=headers).status_code == 403

@@ -1,0 +1,42 @@
+"""Completions from a file scored again, batch by batch."""
+
+import json
+import subprocess
+import sys
+
+from calibrl_core.rescore import AT_ONCE, rescored
+from calibrl_core.verifiers import ExactReward, NumericReward, PluginReward
+
+RIGHT, WRONG = ("<answer>7</answer>", "7"), ("<answer>8</answer>", "7")
+
+
+def test_a_batch_is_told_before_the_next_is_scored():
+    batches = rescored([ExactReward()], [RIGHT] * AT_ONCE + [(None, "7")])  # the last one can't be scored at all
+    assert [line["passed"] for line in next(batches)] == [True] * AT_ONCE
+
+
+def test_a_verifier_that_is_missing_is_told():
+    ((line,),) = rescored([PluginReward(name="none")], [RIGHT])
+    assert "no verifier 'none' is installed" in line["fault"]
+
+
+def test_the_command(tmp_path):
+    given = {"rewards": [NumericReward().model_dump(mode="json")], "completions": [RIGHT, WRONG] * AT_ONCE}
+    (tmp_path / "given.json").write_text(json.dumps(given))
+    command = [
+        sys.executable,
+        "-m",
+        "calibrl_core.rescore",
+        str(tmp_path / "given.json"),
+        str(tmp_path / "report.jsonl"),
+    ]
+    subprocess.run(command, check=True, timeout=120)
+    lines = [json.loads(line) for line in (tmp_path / "report.jsonl").read_text().splitlines()]
+    assert [line["passed"] for line in lines] == [True, False] * AT_ONCE
+    assert lines[0] == {
+        "by_verifier": {"numeric": 1.0},
+        "reward": 1.0,
+        "passed": True,
+        "strict": False,
+        "failure": None,
+    }
