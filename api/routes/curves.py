@@ -68,7 +68,7 @@ def compare_metrics(
     """
     ids = _job_ids(session, jobs, caller.projects)
     chosen = _chosen_names(session, ids, names)
-    newest = curves.last_step(session, ids)
+    newest = max((step for id in ids if (step := curves.last_step(session, id)) is not None), default=None)
     last = to_step if to_step is not None else max(newest or 0, from_step)
     if last < from_step:
         raise refusal("to_step", "is before from_step")
@@ -76,7 +76,7 @@ def compare_metrics(
     if (last // width - from_step // width + 1) * len(ids) * len(chosen) > MOST_BUCKETS:
         of_width = f"{len(chosen)} metrics of {len(ids)} jobs in so many buckets are more than {MOST_BUCKETS} in all"
         raise refusal("points", f"{of_width}: ask for fewer points, names or jobs, or a greater width")
-    found = curves.buckets(session, ids, chosen, width=width, first=from_step, last=last)
+    found = [row for id in ids for row in curves.buckets(session, id, chosen, width=width, first=from_step, last=last)]
     if format != "json":
         rows = [(str(row.job_id), *row[1:]) for row in found]
         return streamed(format, "curves", COLUMNS, [rows])

@@ -18,7 +18,6 @@ from sqlalchemy import (
     Row,
     Select,
     Text,
-    Uuid,
     any_,
     cast,
     column,
@@ -39,11 +38,9 @@ _MEASURES = ("count", "non_finite", "min", "max", "sum", "last")
 _KEY = (MetricBlock.job_id, MetricBlock.name, MetricBlock.start)
 
 
-def last_step(session: Session, job_ids: Collection[UUID]) -> int | None:
-    """The highest step of all these jobs' metrics; None where there are none."""
-    ends = _ends(job_ids)
-    found: int | None = session.scalar(select(func.max(ends.c.last_step)))
-    return found
+def last_step(session: Session, job_id: UUID) -> int | None:
+    """The highest step of a job's metrics; None where it has none."""
+    return session.scalar(select(func.max(Metric.step)).where(Metric.job_id == job_id))
 
 
 def summarise(session: Session, job_id: UUID, steps: Collection[int], last_before: int | None) -> None:
@@ -53,10 +50,7 @@ def summarise(session: Session, job_id: UUID, steps: Collection[int], last_befor
     full = sorted(touched - {newest})
     if not full:
         return
-    each = func.jsonb_each_text(Metric.values).table_valued(column("key", Text), column("value", Text))
-    rows = select(Metric.job_id, Metric.step, Metric.ts, each.c.key.label("name"), _number(each.c.value))
-    within = or_(*(Metric.step.between(start, start + BLOCK - 1) for start in full))
-    points = _once(rows.join(each, true()).where(Metric.job_id == job_id, within))
+    points = _points(job_id, or_(*(Metric.step.between(start, start + BLOCK - 1) for start in full)))
     made = _measured(points, points.c.step.bitwise_and(-BLOCK).label("start"))
     columns = [*(column.name for column in _KEY), "first_step", "last_step", "ts", *_MEASURES]
     statement = insert(MetricBlock).from_select(columns, made)
@@ -65,56 +59,48 @@ def summarise(session: Session, job_id: UUID, steps: Collection[int], last_befor
 
 
 def buckets(
-    session: Session, job_ids: Sequence[UUID], names: Sequence[str], *, width: int, first: int, last: int
+    session: Session, job_id: UUID, names: Sequence[str], *, width: int, first: int, last: int
 ) -> list[Row[Any]]:
     """Buckets that have a value of these metrics, from the one with the step `first` to the one with `last`.
 
-    By job, name and start: job_id, name, start, first_step, last_step, ts, count, non_finite, min, max, mean, last.
+    By name and start: job_id, name, start, first_step, last_step, ts, count, non_finite, min, max, mean, last.
     """
     first, last = first & -width, (last & -width) + width - 1
-    ends = _ends(job_ids)
-    raw = _from_rows(ends, names, width, first, last)
+    tail = _tail(session, job_id)
     if width < BLOCK:
-        parts: FromClause = raw.subquery()
+        parts: FromClause = _from_rows(job_id, names, width, first, last).subquery()
     else:
-        parts = union_all(_from_blocks(ends, names, width, first, last), raw).subquery()
-    found = _joined(parts)
-    return list(session.execute(found.order_by(parts.c.job_id, parts.c.name, parts.c.start)))
+        blocks = _from_blocks(job_id, names, width, first, min(last, tail - 1))
+        parts = union_all(blocks, _from_rows(job_id, names, width, max(first, tail), last)).subquery()
+    return list(session.execute(_joined(parts).order_by(parts.c.name, parts.c.start)))
 
 
 def names(session: Session, job_id: UUID) -> list[Row[Any]]:
     """The metrics that a job has reported, by name: `name`, `last_step` that has one, and its `last` finite value, None
     where there never was one."""
-    ends = _ends([job_id])
+    tail = _tail(session, job_id)
     known = _names_of_blocks(job_id)
-    newest = (
+    block = (
         select(MetricBlock.last_step, MetricBlock.last)
-        .where(MetricBlock.job_id == job_id, MetricBlock.name == known.c.name, MetricBlock.start < ends.c.tail)
+        .where(MetricBlock.job_id == job_id, MetricBlock.name == known.c.name, MetricBlock.start < tail)
         .order_by(MetricBlock.start.desc())
         .limit(1)
         .lateral()
     )
-    blocks = select(known.c.name, newest.c.last_step, newest.c.last)
-    blocks = blocks.select_from(known.join(ends, true()).join(newest, true()))
-    each = func.jsonb_each_text(Metric.values).table_valued(column("key", Text), column("value", Text))
-    rows = select(Metric.step, each.c.key.label("name"), _number(each.c.value))
-    points = _once(
-        rows.join(each, true()).join(ends, true()).where(Metric.job_id == job_id, Metric.step >= ends.c.tail)
-    )
-    tail = select(points.c.name, func.max(points.c.step), _last(points.c.step, points.c.value)).group_by(points.c.name)
-    parts = union_all(blocks, tail).subquery()
+    blocks = select(known.c.name, block.c.last_step, block.c.last).select_from(known.join(block, true()))
+    points = _points(job_id, Metric.step >= tail)
+    rows = select(points.c.name, func.max(points.c.step), _last(points.c.step, points.c.value)).group_by(points.c.name)
+    parts = union_all(blocks, rows).subquery()
     last = _last(parts.c.last_step, parts.c.last).label("last")
     found = select(parts.c.name, func.max(parts.c.last_step).label("last_step"), last)
     return list(session.execute(found.group_by(parts.c.name).order_by(parts.c.name)))
 
 
-def _ends(job_ids: Collection[UUID]) -> CTE:
-    """The jobs (`job_id`), the `last_step` of each, and where its `tail` begins: the steps that are read from rows."""
-    given = func.unnest(cast(list(job_ids), ARRAY(Uuid))).table_valued(column("job_id", Uuid)).render_derived()
-    newest = select(func.max(Metric.step)).where(Metric.job_id == given.c.job_id).scalar_subquery()
-    known = select(given.c.job_id, newest.label("last_step")).offset(0).subquery()
-    ends = select(known.c.job_id, known.c.last_step, known.c.last_step.bitwise_and(-BLOCK).label("tail"))
-    return ends.cte("ends").prefix_with("MATERIALIZED")
+def _tail(session: Session, job_id: UUID) -> int:
+    """From which step on a job is read from its rows. Asked by itself: where a query has to find it out on the way,
+    Postgres reads the whole table in place of the few rows past it."""
+    newest = last_step(session, job_id)
+    return 0 if newest is None else newest & -BLOCK
 
 
 def _names_of_blocks(job_id: UUID) -> CTE:
@@ -125,23 +111,27 @@ def _names_of_blocks(job_id: UUID) -> CTE:
     return known.union_all(select(following.c.name).select_from(known.join(following, true())))
 
 
-def _from_blocks(ends: CTE, names: Sequence[str], width: int, first: int, last: int) -> Select[Any]:
+def _points(job_id: UUID, within: ColumnElement[bool]) -> FromClause:
+    """Every value of these steps: `job_id`, `step`, `ts`, `name`, `value`."""
+    each = func.jsonb_each_text(Metric.values).table_valued(column("key", Text), column("value", Text))
+    pairs = select(Metric.job_id, Metric.step, Metric.ts, each.c.key.label("name"), _number(each.c.value))
+    return _once(pairs.join(each, true()).where(Metric.job_id == job_id, within))
+
+
+def _from_blocks(job_id: UUID, names: Sequence[str], width: int, first: int, last: int) -> Select[Any]:
     block = MetricBlock
     measures = [getattr(block, name) for name in _MEASURES]
     start = block.start.bitwise_and(-width).label("start")
     query = select(block.job_id, block.name, start, block.first_step, block.last_step, block.ts, *measures)
-    query = query.join(ends, ends.c.job_id == block.job_id)
     wanted = block.name == any_(cast(list(names), ARRAY(Text)))
-    return query.where(wanted, block.start.between(first, last), block.start < ends.c.tail)
+    return query.where(block.job_id == job_id, wanted, block.start.between(first, last))
 
 
-def _from_rows(ends: CTE, names: Sequence[str], width: int, first: int, last: int) -> Select[Any]:
+def _from_rows(job_id: UUID, names: Sequence[str], width: int, first: int, last: int) -> Select[Any]:
     # `#> '{}'` is the whole value, but unpacked: else each name would have Postgres unpack it anew.
     whole = Metric.values.op("#>", return_type=JSONB())(cast([], ARRAY(Text))).label("values")
-    query = select(Metric.job_id, Metric.step, Metric.ts, whole).join(ends, ends.c.job_id == Metric.job_id)
-    query = query.where(Metric.step.between(first, last))
-    if width >= BLOCK:
-        query = query.where(Metric.step >= ends.c.tail)
+    query = select(Metric.job_id, Metric.step, Metric.ts, whole)
+    query = query.where(Metric.job_id == job_id, Metric.step.between(first, last))
     rows = _once(query)
     wanted = func.unnest(cast(list(names), ARRAY(Text))).table_valued(column("name", Text)).render_derived()
     value = _number(rows.c["values"].op("->>", return_type=Text())(wanted.c.name))

@@ -23,7 +23,7 @@ def upsert(session: Session, job_id: UUID, rows: list[tuple[int, datetime, dict[
         merged[step] = {"job_id": job_id, "step": step, "ts": ts, "values": {**known["values"], **values}}
     if not merged:
         return
-    last_before = curves.last_step(session, [job_id])
+    last_before = curves.last_step(session, job_id)
     statement = insert(Metric)
     statement = statement.on_conflict_do_update(
         index_elements=[Metric.job_id, Metric.step],
