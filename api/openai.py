@@ -18,8 +18,9 @@ from jobs.text import storable
 PATHS = ("/v1/files", "/v1/fine_tuning")
 PROJECT = "OpenAI-Project"
 DEFAULT_PROJECT = "default"
-# Its client repeats what is answered with 409, as if that could help, and knows 400 for what a request says wrongly.
+# Its client repeats what is answered with 409, which helps only where the same request is being answered already.
 STATUS = {409: 400, 422: 400}
+IN_FLIGHT = "in_flight"
 CODES = {401: "invalid_api_key", 403: "insufficient_permissions", 404: "not_found", 429: "rate_limit_exceeded"}
 
 Project = Annotated[
@@ -67,7 +68,10 @@ def error(
         code=CODES.get(status, code),
     )
     return JSONResponse(
-        storable(OpenAIError(error=fault).model_dump()), STATUS.get(status, status), headers, "application/json"
+        storable(OpenAIError(error=fault).model_dump()),
+        status if code == IN_FLIGHT else STATUS.get(status, status),
+        headers,
+        "application/json",
     )
 
 

@@ -8,13 +8,13 @@ from uuid import UUID
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from calibrl_core.closed import Closed
-from jobs.schemas.base import Label, Name, Priority, Record, Slug
+from jobs.schemas.base import Label, LabelKey, Name, Priority, Record, Slug
 from jobs.schemas.specs import CheckpointChoice
 from jobs.schemas.status import JobStatus, Reason
 
 MOST_LABELS = 32
 MOST_NOTES = 10_000  # characters
-BY_LABEL = re.compile(r"[a-z0-9][a-z0-9\-]*:.{0,200}", re.DOTALL)
+BY_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]{0,63}:.{0,512}", re.DOTALL)
 Notes = Annotated[str, Field(max_length=MOST_NOTES, description="free text, for people")]
 JobSort = Literal["created", "-created", "name", "-name", "status", "-status", "finished", "-finished"]
 
@@ -59,7 +59,7 @@ class JobChanges(Closed):
 
     priority: Priority | None = Field(None, description="its class: a higher one goes first")
     name: Name | None = None
-    labels: dict[Slug, Label | None] | None = Field(
+    labels: dict[LabelKey, Label | None] | None = Field(
         None, max_length=2 * MOST_LABELS, description="labels to set; null removes one, the others stay"
     )
     notes: Notes | None = None

@@ -287,7 +287,7 @@ def test_changes_that_a_job_does_not_take(client: httpx.Client, unchanged: Uncha
         ({"status": "succeeded"}, ["status"]),
         ({"notes": "x" * 10_001}, ["notes"]),
         ({"notes": None}, ["notes"]),
-        ({"labels": {"Team": "x"}}, ["labels.Team"]),
+        ({"labels": {"Team a": "x"}}, ["labels.Team a"]),
         ({"labels": {f"key-{number}": "x" for number in range(33)}}, ["labels"]),
         ([], ["body"]),
     ]

@@ -157,6 +157,8 @@ def test_supervised_fine_tuning_is_a_job_like_any_other(client: OpenAI, api: htt
     assert (job.validation_file, job.metadata) == (held_out.id, {"Team_A": "v", "x.y": ""})
     assert (job.organization_id, job.fine_tuned_model, job.error, job.finished_at) == ("default", None, None, None)
     assert client.fine_tuning.jobs.retrieve(job.id) == job
+    by_label = api.get("/v1/jobs", params={"label": "Team_A:v"}).json()["data"]
+    assert [one["id"] for one in by_label] == [str(uuid(job))]
     ours = api.get(f"/v1/jobs/{uuid(job)}").json()
     assert (ours["name"], ours["spec"]["algorithm"]["type"], ours["spec"]["steps"]) == ("sums", "sft", 3)
     assert ours["labels"] == {"Team_A": "v", "x.y": ""}
