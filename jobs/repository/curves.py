@@ -6,6 +6,7 @@ one metric reads in hundredths of a second from blocks, and in 1.7 s from the ro
 """
 
 from collections.abc import Collection, Sequence
+from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -15,19 +16,21 @@ from sqlalchemy import (
     ColumnElement,
     Double,
     FromClause,
+    Integer,
     Row,
     Select,
     Text,
+    Uuid,
     any_,
+    bindparam,
     cast,
     column,
     func,
-    or_,
     select,
     true,
     union_all,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB, array, insert
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, Insert, array, insert
 from sqlalchemy.orm import Session
 
 from jobs.models import Metric, MetricBlock
@@ -50,12 +53,21 @@ def summarise(session: Session, job_id: UUID, steps: Collection[int], last_befor
     full = sorted(touched - {newest})
     if not full:
         return
-    points = _points(job_id, or_(*(Metric.step.between(start, start + BLOCK - 1) for start in full)))
+    for start in full:
+        session.execute(_block_made(), {"of_job": job_id, "from_step": start})
+
+
+@cache
+def _block_made() -> Insert:
+    """Makes the block of job `:of_job` that begins at `:from_step`. Put together once, as it runs all the time."""
+    job_id, start = bindparam("of_job", type_=Uuid()), bindparam("from_step", type_=Integer())
+    points = _points(job_id, Metric.step.between(start, start + (BLOCK - 1)))
     made = _measured(points, points.c.step.bitwise_and(-BLOCK).label("start"))
     columns = [*(column.name for column in _KEY), "first_step", "last_step", "ts", *_MEASURES]
-    statement = insert(MetricBlock).from_select(columns, made)
+    table = MetricBlock.metadata.tables[MetricBlock.__tablename__]  # the class would take the parameters for a row
+    statement = insert(table).from_select(columns, made)
     changed = {name: statement.excluded[name] for name in columns[len(_KEY) :]}
-    session.execute(statement.on_conflict_do_update(index_elements=_KEY, set_=changed))
+    return statement.on_conflict_do_update(index_elements=_KEY, set_=changed)
 
 
 def buckets(
@@ -111,7 +123,7 @@ def _names_of_blocks(job_id: UUID) -> CTE:
     return known.union_all(select(following.c.name).select_from(known.join(following, true())))
 
 
-def _points(job_id: UUID, within: ColumnElement[bool]) -> FromClause:
+def _points(job_id: UUID | ColumnElement[UUID], within: ColumnElement[bool]) -> FromClause:
     """Every value of these steps: `job_id`, `step`, `ts`, `name`, `value`."""
     each = func.jsonb_each_text(Metric.values).table_valued(column("key", Text), column("value", Text))
     pairs = select(Metric.job_id, Metric.step, Metric.ts, each.c.key.label("name"), _number(each.c.value))
