@@ -39,7 +39,8 @@ Asker = Annotated[Caller, Depends(_caller)]
 async def _session(request: Request) -> AsyncIterator[Session]:
     """Whatever a request changes is noted in the transaction that changes it."""
     async with request.app.state.sessions, contextmanager_in_threadpool(session_scope()) as session:
-        await run_in_threadpool(idempotency.claim, request, session)
+        if idempotency.has_key(request):
+            await run_in_threadpool(idempotency.claim, request, session)
         yield session
         if changes(request.method, request.url.path):
             _note(session, request, request.state.caller)

@@ -121,11 +121,15 @@ def _without_secrets(body: bytes) -> bytes:
     return json.dumps(content | dict.fromkeys(SECRETS & content.keys(), SHOWN_ONCE)).encode()
 
 
+def has_key(request: Request) -> bool:
+    """Whether a request has a key to claim."""
+    return getattr(request.state, "idempotency_key", None) is not None
+
+
 def claim(request: Request, session: Session) -> None:
-    """Have a request's key, if any, as long as the session's transaction lasts; before anything else in it."""
-    key: _Key | None = getattr(request.state, "idempotency_key", None)
-    if key:
-        key.claim(session)
+    """Have a request's key as long as the session's transaction lasts; before anything else in it."""
+    key: _Key = request.state.idempotency_key
+    key.claim(session)
 
 
 async def _key_of(request: Request) -> _Key | None:

@@ -53,6 +53,16 @@ class Caller:
             raise Forbidden(f"This needs the role {role} in project {project}; yours is {self.roles[project]}.")
         self.project = project
 
+    def need_where_seen(self, project: str, role: Role) -> None:
+        """The same for a project that a body names: one that the caller does not see is left to be refused with the
+        other fields, as one that does not exist.
+
+        Raises:
+            Forbidden: the caller's role there is a lesser one.
+        """
+        if self.sees(project):
+            self.need(project, role)
+
     def need_admin(self) -> None:
         """Go on only for an admin of the service.
 

@@ -3,7 +3,6 @@
 python -m jobs.confined BYTES_OF_MEMORY SECONDS MODULE ARGUMENTS...
 """
 
-import os
 import resource
 import runpy
 import sys
@@ -13,7 +12,6 @@ import structlog
 
 from jobs import processes
 
-SECRETS = ("DATABASE_URL", "REDIS_URL", "CALIBRL_", "AWS_")
 LOG_BYTES = 2_000
 
 logger = structlog.get_logger()
@@ -23,9 +21,8 @@ def run(module: str, *arguments: str, log: Path, memory: int, seconds: int) -> i
     """Run a module to its end; its exit status, or None where it took more than `seconds` and was killed, with all that
     it had started. `memory`: bytes of address space, of which libraries take a part that they don't use. What it says
     goes to `log`, whose end is told to ours where it failed."""
-    env = {name: value for name, value in os.environ.items() if not name.startswith(SECRETS)}
     command = [sys.executable, "-m", __name__, str(memory), str(seconds), module, *arguments]
-    process = processes.start(command, log=log, env=env)
+    process = processes.start(command, log=log, env=processes.environment_without_secrets())
     in_time = False
     try:
         in_time = processes.ended(process, seconds)

@@ -9,10 +9,16 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+SECRETS = ("DATABASE_URL", "REDIS_URL", "CALIBRL_", "AWS_")  # how the names of variables with the service's own begin
 LAUNCHER = Path(__file__).with_name("launch.py")
 REAP_SECONDS = 30.0  # a killed process that still hasn't ended is stuck in the kernel
 
 Process = subprocess.Popen[bytes]
+
+
+def environment_without_secrets() -> dict[str, str]:
+    """This process's environment, for a child that runs what users sent, or a model made."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(SECRETS)}
 
 
 def start(

@@ -24,7 +24,6 @@ SECRET_BYTES = 32
 AGAIN = (10, 60, 300, 1800, 7200, 18_000, 36_000)
 TIMEOUT = httpx.Timeout(10.0, connect=5.0)
 AT_ONCE = 20  # messages taken together
-KEPT_DAYS = 30.0
 
 
 class Refused(Exception):

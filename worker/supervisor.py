@@ -30,7 +30,6 @@ RETRY_SECONDS = 1.0
 SETTLE_SECONDS = 600.0  # for so long a run's end is offered to a database that is away; then the lease's sweep decides
 LOG_TAIL_LINES = 20
 LOG_TAIL_BYTES = 8_000
-SECRETS = ("DATABASE_URL", "REDIS_URL", "CALIBRL_")
 
 log = structlog.get_logger()
 
@@ -252,10 +251,9 @@ class Supervisor:
 
 def child_environment(indices: Sequence[int]) -> dict[str, str]:
     """This process's environment, without what a trainer has no need to know, and with its lease's GPUs only."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(SECRETS)}
     # torch then counts GPUs through their driver, and an import that asks for them doesn't start CUDA before its time.
     asked = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
-    return kept | gpus.visible(indices) | asked | {"PYTHONUNBUFFERED": "1"}
+    return processes.environment_without_secrets() | gpus.visible(indices) | asked | {"PYTHONUNBUFFERED": "1"}
 
 
 def how_it_ended(status: int) -> str:

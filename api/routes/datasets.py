@@ -12,7 +12,6 @@ from api.examples import HUB_DATASETS
 from api.idempotency import IdempotentRoute
 from api.uploads import keep, receive
 from jobs import datasets, models
-from jobs.access import Caller
 from jobs.datasets import Arrival
 from jobs.errors import Conflict, FieldError, Invalid
 from jobs.repository import datasets as rows
@@ -39,7 +38,7 @@ def register_dataset(
     given: Annotated[HubDataset, Body(openapi_examples=HUB_DATASETS)], session: Db, caller: Asker, response: Response
 ) -> Dataset:
     """Note a data set of the Hugging Face hub by its name. Nothing is downloaded; the worker of a job does that."""
-    _must_be_member(caller, given.project)
+    caller.need_where_seen(given.project, Role.MEMBER)
     return _answer(*datasets.register(session, given, user=caller.user, among=caller.projects), response)
 
 
@@ -54,7 +53,7 @@ async def upload_dataset(
     the rows, as bytes or base64: paths are refused. The same content again gives the same data set.
     """
     limit = get_settings().max_upload_bytes
-    _must_be_member(caller, options.project)
+    caller.need_where_seen(options.project, Role.MEMBER)
     await run_in_threadpool(datasets.check_upload, options, caller.projects)
     with await run_in_threadpool(Arrival, get_settings()) as arrival:
         sent = await receive(request, arrival, limit)
@@ -109,12 +108,6 @@ def delete_dataset(dataset: ExistingDataset, session: Db, caller: Asker, after: 
     key = datasets.remove(session, dataset.id)
     if key is not None:
         after.add_task(datasets.storage().delete, key)  # once it is committed: a row never names what is gone
-
-
-def _must_be_member(caller: Caller, project: str) -> None:
-    """A project that the caller does not see is refused later, as one that does not exist."""
-    if caller.sees(project):
-        caller.need(project, Role.MEMBER)
 
 
 def _answer(dataset: models.Dataset, new: bool, response: Response) -> Dataset:

@@ -10,7 +10,6 @@ from api.deps import Asker, Db, ExistingJob, OwnJob
 from api.examples import CHANGES, FORKS, JOB_SPECS
 from api.idempotency import IdempotentRoute
 from jobs import lifecycle, models, plan, specs
-from jobs.access import Caller
 from jobs.repository import jobs
 from jobs.schemas import (
     EvaluateSpec,
@@ -42,7 +41,7 @@ Spec = Annotated[TrainSpec | EvaluateSpec, Depends(_looked_into)]
 @router.post("", status_code=201)
 def submit_job(spec: Spec, session: Db, caller: Asker, response: Response) -> Job:
     """Add a job. It is queued, or waits for the jobs that it depends on."""
-    _must_be_member(caller, spec.project)
+    caller.need_where_seen(spec.project, Role.MEMBER)
     return _added(lifecycle.submit(session, spec, actor=caller.user, among=caller.projects), response)
 
 
@@ -50,7 +49,7 @@ def submit_job(spec: Spec, session: Db, caller: Asker, response: Response) -> Jo
 def plan_job(spec: Spec, session: Db, caller: Asker) -> JobPlan:
     """What would become of a spec: its defaults, its data, the memory that it takes, when it would start, and what is
     risky in it. Refused as a submission would be; no job is added."""
-    _must_be_member(caller, spec.project)
+    caller.need_where_seen(spec.project, Role.MEMBER)
     return plan.make(session, spec, actor=caller.user, among=caller.projects)
 
 
@@ -94,7 +93,7 @@ def fork_job(
     has now, which is kept for it; an evaluation is made again."""
     given, step = lifecycle.fork_spec(session, job.id, fork)
     spec = _checked(given)
-    _must_be_member(caller, spec.project)
+    caller.need_where_seen(spec.project, Role.MEMBER)
     added = lifecycle.submit(
         session, spec, actor=caller.user, among=caller.projects, forked_from=job.id, forked_step=step
     )
@@ -117,12 +116,6 @@ def resume_job(job_id: OwnJob, session: Db, caller: Asker) -> Job:
 def retry_job(job_id: OwnJob, session: Db, caller: Asker) -> Job:
     """Run a failed or cancelled job again, from its last checkpoint."""
     return Job.model_validate(lifecycle.retry(session, job_id, actor=caller.user))
-
-
-def _must_be_member(caller: Caller, project: str) -> None:
-    """A project that the caller does not see is refused with the spec, as one that does not exist."""
-    if caller.sees(project):
-        caller.need(project, Role.MEMBER)
 
 
 def _added(found: models.Job, response: Response) -> Job:

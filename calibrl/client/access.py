@@ -2,10 +2,8 @@
 
 from uuid import UUID
 
-from calibrl.client.connection import Connection, path_of
+from calibrl.client.connection import MOST, Connection, path_of
 from jobs.schemas import ApiKey, AuditEntry, CreatedKey, Me, Member, NewKey, NewUser, Page, Role, User, UserChanges
-
-MOST = 1000  # items of a page that the service gives at most
 
 
 class Access(Connection):

@@ -16,6 +16,7 @@ from tenacity import Retrying, retry_if_exception_type, retry_if_result, stop_af
 from calibrl.client.address import address_and_key
 from calibrl.client.errors import CalibrlError, Unreachable
 
+MOST = 1000  # items of a page that the service gives at most
 TIMEOUT = httpx.Timeout(15.0, connect=3.0)
 RETRIED = frozenset({502, 503})
 GETS, POSTS = 3, 6  # attempts; over 0.3 s, and over 2.5 s: what a killed service began may have to be rolled back first

@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from calibrl.client.connection import Connection, path_of
-from calibrl.client.queue import MOST
+from calibrl.client.connection import MOST, Connection, path_of
 from jobs.schemas import Page, Project, ProjectSettings, Usage
 
 

@@ -1,9 +1,7 @@
 """Who waits and why, and the machines."""
 
-from calibrl.client.connection import Connection, path_of
+from calibrl.client.connection import MOST, Connection, path_of
 from jobs.schemas import Page, QueueEntry, Worker
-
-MOST = 1000  # items of a page that the service gives at most
 
 
 class Queue(Connection):

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 from jobs import models
 from jobs.lifecycle.dispatch import Situation, wake_for_free_slots
 from jobs.lifecycle.status import SCHEDULER, change, decide
-from jobs.repository import events, idempotency, jobs
+from jobs.repository import events, idempotency, jobs, webhooks
 from jobs.schemas import JobStatus, Reason
 from jobs.settings import get_settings
 
@@ -38,6 +38,7 @@ def sweep(session: Session, *, recover: bool = True) -> Swept:
     expired = jobs.lock_expired(session, SWEPT_AT_ONCE, get_settings().lease_seconds) if recover else []
     ended = [_recover(session, job) for job in expired]
     idempotency.forget_old(session)
+    webhooks.forget_old(session)
     decided = jobs.lock_decided(session, SWEPT_AT_ONCE)
     for job in decided:
         decide(session, job)

@@ -29,7 +29,10 @@ class Delivery(Base):
     """Written in the transaction of what it tells of, so that nothing is told that did not happen, and all that did."""
 
     __tablename__ = "deliveries"
-    __table_args__ = (Index("ix_deliveries_due", "next_at", postgresql_where=text("status = 'pending'")),)
+    __table_args__ = (
+        Index("ix_deliveries_due", "next_at", postgresql_where=text("status = 'pending'")),
+        Index(None, "created_at"),
+    )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4, server_default=text("gen_random_uuid()"))
     webhook_id: Mapped[UUID] = mapped_column(ForeignKey("webhooks.id", ondelete="CASCADE"), index=True)

@@ -13,6 +13,7 @@ from jobs.errors import NotFound
 from jobs.models import Delivery, Job, Webhook
 from jobs.schemas import DeliveryStatus
 
+KEPT = timedelta(days=30)
 SENDING = timedelta(seconds=60)  # in which whoever took a message has sent it; then another one may
 
 
@@ -100,8 +101,7 @@ def tried(session: Session, id: UUID, *, delivered: bool, response: str, again_i
     session.execute(update(Delivery).where(Delivery.id == id).values(values))
 
 
-def forget_old(session: Session, days: float) -> int:
-    """Remove messages that are done with and so old: how many."""
-    old = Delivery.created_at < func.now() - timedelta(days=days)
-    gone = delete(Delivery).where(old, Delivery.status != DeliveryStatus.PENDING).returning(Delivery.id)
-    return len(session.scalars(gone).all())
+def forget_old(session: Session) -> None:
+    """Remove messages that are kept no longer."""
+    old = Delivery.created_at < func.now() - KEPT
+    session.execute(delete(Delivery).where(old, Delivery.status != DeliveryStatus.PENDING))

@@ -42,6 +42,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_deliveries"),
     )
     op.create_index("ix_deliveries_webhook_id", "deliveries", ["webhook_id"])
+    op.create_index("ix_deliveries_created_at", "deliveries", ["created_at"])
     op.create_index("ix_deliveries_job_id", "deliveries", ["job_id"])
     op.create_index("ix_deliveries_due", "deliveries", ["next_at"], postgresql_where=sa.text("status = 'pending'"))
 

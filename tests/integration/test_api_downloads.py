@@ -3,7 +3,6 @@
 import io
 import os
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -15,24 +14,11 @@ from calibrl.client import CalibrlError, Client
 from jobs.db import session_scope
 from jobs.repository import checkpoints
 from jobs.settings import get_settings
-from tests.conftest import API_KEY
 from tests.integration import life
-from tests.integration.rest import refused, serving
+from tests.integration.rest import refused
 
 pytestmark = pytest.mark.integration
 FILES = {"config.json": b"{}", "model.safetensors": bytes(range(256)) * 5000, "adapter/a.json": b"[1]", "empty": b""}
-
-
-@pytest.fixture
-def http(database: str) -> Iterator[httpx.Client]:
-    with serving() as client:
-        yield client
-
-
-@pytest.fixture
-def client(http: httpx.Client) -> Iterator[Client]:
-    with Client(str(http.base_url), API_KEY) as client:
-        yield client
 
 
 def written(job_id: UUID, step: int = 5, folder: Path | None = None) -> Path:

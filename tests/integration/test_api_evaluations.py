@@ -1,6 +1,5 @@
 """Evaluations over real HTTP: what they found, how models compare, and stored completions scored again."""
 
-from collections.abc import Iterator
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -13,25 +12,13 @@ from jobs import replay
 from jobs.db import session_scope
 from jobs.repository import accuracies, samples
 from jobs.schemas import JobStatus
-from tests.conftest import API_KEY, eventually, processes_with
+from tests.conftest import eventually, processes_with
 from tests.integration import life
-from tests.integration.rest import named, refused, serving
+from tests.integration.rest import named, refused
 
 pytestmark = pytest.mark.integration
 PROMPTS = [f"{number:016x}" for number in range(100)]
 HOSTILE = "(x+y+z+w)^{500}"  # takes math-verify far longer than a second
-
-
-@pytest.fixture
-def http(database: str) -> Iterator[httpx.Client]:
-    with serving() as client:
-        yield client
-
-
-@pytest.fixture
-def client(http: httpx.Client) -> Iterator[Client]:
-    with Client(str(http.base_url), API_KEY) as client:
-        yield client
 
 
 def right(count: int) -> list[float]:

@@ -1,0 +1,24 @@
+"""Fixtures that several files here share."""
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from calibrl.client import Client
+from tests.conftest import API_KEY
+from tests.integration.rest import serving
+
+
+@pytest.fixture
+def http(database: str) -> Iterator[httpx.Client]:
+    """The API over real HTTP, asked with the service's own key."""
+    with serving() as client:
+        yield client
+
+
+@pytest.fixture
+def client(http: httpx.Client) -> Iterator[Client]:
+    """The Python client of that API; files that speak HTTP themselves have a fixture of this name of their own."""
+    with Client(str(http.base_url), API_KEY) as client:
+        yield client
