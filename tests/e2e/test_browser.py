@@ -1,137 +1,24 @@
 """The dashboard in headless Chromium, on the whole stack, while a job runs."""
 
 import json
-import os
 import re
-import shutil
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, Playwright, WebSocket, expect, sync_playwright
+from playwright.sync_api import Page, WebSocket, expect
 
 from calibrl.client import Client
 from calibrl.local import LocalStack
 from jobs.schemas import Job, JobStatus
-from jobs.settings import get_settings
 from tests.conftest import eventually
+from tests.e2e.conftest import end, submit
 
 pytestmark = [pytest.mark.e2e, pytest.mark.browser]
 
-ROOT = Path(__file__).parents[2]
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-PATIENCE = 30_000  # milliseconds until something on the page must have happened
-# For a deep link, Streamlit's own page first asks under its path where the server is; the answer is 404.
-PROBE = re.compile(r"/job/_stcore/(health|host-config)$")
 HOSTILE = (
     "<script>window.pwned = 1</script>",
     '<img src="x" onerror="window.pwned = 2">',
     "<b>bold</b> **bold** $x^2$ [link](javascript:alert(1))",
 )
-
-
-@pytest.fixture(scope="module")
-def chromium() -> str:
-    """Where Debian's Chromium is; without it the tests fail in CI, and are skipped elsewhere."""
-    path = shutil.which("chromium")
-    if path is None:
-        say = "Chromium is missing: apt-get install chromium"
-        pytest.fail(say, pytrace=False) if os.environ.get("CI") == "true" else pytest.skip(say)
-    return path
-
-
-@pytest.fixture(scope="module")
-def stack(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
-    """The whole service, with a trainer that needs no torch."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("DATABASE_URL", "REDIS_URL", "CALIBRL_API_KEY", "CALIBRL_API_URL"):
-            patch.delenv(name, raising=False)
-        patch.setenv("CALIBRL_TRAINER", "tests.fake_trainer")
-        patch.chdir(ROOT)
-        get_settings.cache_clear()
-        with LocalStack(tmp_path_factory.mktemp("stack")) as running:
-            yield running
-    get_settings.cache_clear()
-
-
-@pytest.fixture(scope="module")
-def client(stack: LocalStack) -> Iterator[Client]:
-    with Client(stack.api_url, stack.api_key) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def playwright() -> Iterator[Playwright]:
-    expect.set_options(timeout=PATIENCE)
-    with sync_playwright() as playwright:
-        yield playwright
-
-
-@pytest.fixture(scope="module")
-def browser(playwright: Playwright, chromium: str) -> Iterator[Browser]:
-    browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-    yield browser
-    browser.close()
-
-
-@pytest.fixture
-def page(browser: Browser, stack: LocalStack) -> Iterator[Page]:
-    """A tab on the dashboard; at its end, nothing may stand in its console as an error."""
-    context = browser.new_context(base_url=stack.dashboard_url, viewport={"width": 1300, "height": 900})
-    context.set_default_timeout(PATIENCE)
-    page = context.new_page()
-    errors: list[str] = []
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on(
-        "console", lambda message: errors.append(f"{message.text} {message.location}") if _is_error(message) else None
-    )
-    yield page
-    context.close()
-    assert errors == []
-
-
-def _is_error(message: Any) -> bool:
-    return message.type == "error" and not PROBE.search(message.location.get("url", ""))
-
-
-def submit(client: Client, name: str) -> Job:
-    """A job that runs for minutes unless it is stopped: a step lasts a tenth of a second."""
-    return client.submit(
-        {
-            "kind": "train",
-            "name": name,
-            "model": {"builtin": "tiny-vlm"},
-            "data": {"builtin": "digits"},
-            "algorithm": {"type": "calibrl"},
-            "rollout": {"group_size": 4},
-            "samples": {"every_steps": 5},
-            "prompts_per_step": 100,
-            "steps": 3000,
-        }
-    )
-
-
-def end(client: Client, job: Job) -> None:
-    if not client.job(job.id).status.final:
-        client.cancel(job.id)
-    eventually(lambda: client.job(job.id).status.final)
-
-
-@pytest.fixture
-def job(client: Client) -> Iterator[Job]:
-    """A job that runs for minutes, and is ended with the test."""
-    job = submit(client, "watched-job")
-    yield job
-    end(client, job)
 
 
 def points(page: Page, chart: str) -> int:
