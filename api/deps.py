@@ -1,6 +1,7 @@
 """What endpoints ask for: who asks, a session, a job that they may see or change, the bounds of a page."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
@@ -36,7 +37,8 @@ async def _caller(request: Request) -> Caller:
 Asker = Annotated[Caller, Depends(_caller)]
 
 
-async def _session(request: Request) -> AsyncIterator[Session]:
+@asynccontextmanager
+async def _transaction(request: Request) -> AsyncIterator[Session]:
     """Whatever a request changes is noted in the transaction that changes it."""
     async with request.app.state.sessions, contextmanager_in_threadpool(session_scope()) as session:
         if idempotency.has_key(request):
@@ -44,6 +46,16 @@ async def _session(request: Request) -> AsyncIterator[Session]:
         yield session
         if changes(request.method, request.url.path):
             _note(session, request, request.state.caller)
+
+
+async def _session(request: Request) -> AsyncIterator[Session]:
+    async with _transaction(request) as session:
+        yield session
+
+
+async def _session_later(request: Request) -> AsyncIterator[Callable[[], Awaitable[Session]]]:
+    async with AsyncExitStack() as stack:
+        yield lambda: stack.enter_async_context(_transaction(request))
 
 
 async def read(request: Request, found: Callable[[Session], T]) -> T:
@@ -66,6 +78,8 @@ def _note(session: Session, request: Request, caller: Caller) -> None:
 
 # scope="function": the commit comes before the answer, so that no client holds a 201 for a job that never was.
 Db = Annotated[Session, Depends(_session, scope="function")]
+# The same, begun by the endpoint's call: for one that first takes in what may be slow to come.
+DbLater = Annotated[Callable[[], Awaitable[Session]], Depends(_session_later, scope="function")]
 
 
 def existing_job(job_id: UUID, session: Db, caller: Asker) -> models.Job:

@@ -14,6 +14,8 @@ from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
 from sqlalchemy.orm import Session
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from jobs.errors import FieldError, InFlight, Invalid
 from jobs.repository import idempotency
@@ -95,9 +97,10 @@ class IdempotentRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The endpoint, between the look at the key and the keeping of the answer, which precedes the commit."""
         handle = super().get_route_handler()
+        streamed = self.body_field is None  # what the endpoint itself takes in is not read here: it may be large
 
         async def handled(request: Request) -> Response:
-            key = await _key_of(request)
+            key = await _key_of(request, streamed)
             request.state.idempotency_key = key
             try:
                 response = await handle(request)
@@ -132,7 +135,14 @@ def claim(request: Request, session: Session) -> None:
     key.claim(session)
 
 
-async def _key_of(request: Request) -> _Key | None:
+async def _body(request: Request) -> bytes:
+    try:
+        return await request.body()
+    except ClientDisconnect:
+        raise HTTPException(400, "The body was cut off.") from None
+
+
+async def _key_of(request: Request, streamed: bool) -> _Key | None:
     text = request.headers.get(HEADER)
     if request.method != "POST" or text is None:
         return None
@@ -140,7 +150,7 @@ async def _key_of(request: Request) -> _Key | None:
         raise Invalid("The key can't be used.", (FieldError(HEADER, "1 to 255 visible ASCII characters"),))
     what = [request.method, request.url.path, request.url.query, request.headers.get("content-length", "")]
     digest = sha256("\n".join(what).encode())
-    if "json" in request.headers.get("content-type", "json"):  # what is uploaded is not read here: it may be large
-        digest.update(await request.body())
+    if not streamed:
+        digest.update(await _body(request))
     caller = sha256(request.headers.get("authorization", "").encode()).digest()
     return _Key(text, caller, digest.digest())

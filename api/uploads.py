@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from email.message import Message
 from functools import partial
@@ -10,6 +10,7 @@ from pathlib import PurePath
 
 from anyio import CapacityLimiter, to_thread
 from fastapi import Request
+from fastapi.concurrency import contextmanager_in_threadpool
 from python_multipart import MultipartParser
 from python_multipart.exceptions import FormParserError
 from sqlalchemy.orm import Session
@@ -63,9 +64,10 @@ async def receive(request: Request, arrival: Arrival, limit: int, fields: Collec
 
 
 async def keep(
-    session: Session, arrival: Arrival, name: str, options: UploadOptions, user: str
+    begin: Callable[[], Awaitable[Session]], arrival: Arrival, name: str, options: UploadOptions, user: str
 ) -> tuple[models.Dataset, bool]:
-    """Look into a file that has come, and keep it: its data set, and whether that is new.
+    """Look into a file that has come, and keep it: its data set, and whether that is new. The transaction begins when
+    all that may last is done.
 
     Raises:
         Invalid: rows can't be used.
@@ -74,8 +76,9 @@ async def keep(
     if same is not None:
         return same, False
     found = await to_thread.run_sync(datasets.look_into, arrival, name, options.columns, limiter=CHECKS)
-    kept = partial(datasets.keep, session, arrival, found, name=name, options=options, user=user)
-    return await run_in_threadpool(kept)
+    async with contextmanager_in_threadpool(datasets.stored(arrival)) as stored:
+        note = partial(datasets.note, await begin(), stored, found, name=name, options=options, user=user)
+        return await run_in_threadpool(note)
 
 
 async def _chunks(request: Request) -> AsyncIterator[bytes]:

@@ -77,6 +77,15 @@ class Arrival:
         return self._digest.hexdigest()
 
 
+@dataclass
+class Stored:
+    """A file that has come and is in storage; `noted`: as a data set of this id, with which it stays."""
+
+    id: UUID
+    arrival: Arrival
+    noted: bool = False
+
+
 @dataclass(frozen=True)
 class StoredFile:
     """A data set's file, as a worker gets hold of it: it is at `path`, or from storage's `key` comes to be there."""
@@ -124,32 +133,36 @@ def same(arrival: Arrival, options: UploadOptions) -> models.Dataset | None:
         return datasets.find(session, options.project, arrival.sha256, options.columns.model_dump(), None)
 
 
-def keep(
-    session: Session, arrival: Arrival, found: Inspection, *, name: str, options: UploadOptions, user: str
+@contextmanager
+def stored(arrival: Arrival) -> Iterator[Stored]:
+    """A file put into storage, which leaves it with the context unless `note` has made it a data set."""
+    file = Stored(uuid4(), arrival)
+    key, kept = key_of(models.Dataset(id=file.id, format=arrival.format)), storage()
+    kept.put(key, arrival.path)
+    try:
+        yield file
+    finally:
+        if not file.noted:
+            kept.delete(key)
+
+
+def note(
+    session: Session, file: Stored, found: Inspection, *, name: str, options: UploadOptions, user: str
 ) -> tuple[models.Dataset, bool]:
-    """Put a file into storage and note it; and whether it is new. Nothing stays of one that is not."""
+    """Make a stored file a data set, unless the project has one of the same content; and whether it is new."""
     row = {
-        "id": uuid4(),
+        "id": file.id,
         "project": options.project,
         "user": user,
         "name": name,
-        "format": arrival.format,
-        "sha256": arrival.sha256,
-        "bytes": arrival.bytes,
+        "format": file.arrival.format,
+        "sha256": file.arrival.sha256,
+        "bytes": file.arrival.bytes,
         "columns": options.columns.model_dump(),
         **found.model_dump(mode="json", include={"rows", "has_columns", "has_experts", "preview"}),
     }
-    key = key_of(models.Dataset(id=row["id"], format=row["format"]))
-    kept = storage()
-    kept.put(key, arrival.path)
-    try:
-        dataset, new = datasets.add(session, row)
-    except BaseException:
-        kept.delete(key)
-        raise
-    if not new:
-        kept.delete(key)
-    return dataset, new
+    dataset, file.noted = datasets.add(session, row)
+    return dataset, file.noted
 
 
 def register(

@@ -25,7 +25,7 @@ _OPTIONS = (
     "-c timezone=UTC -c statement_timeout=30s -c lock_timeout=10s"
     " -c tcp_keepalives_idle=5 -c tcp_keepalives_interval=3 -c tcp_keepalives_count=3"
 )
-_MOST_IDLE = 15.0  # seconds between two statements of a transaction
+_LEAST_IDLE, _MOST_IDLE = 3.0, 15.0  # bounds of the seconds allowed between two statements of a transaction
 _HAS_TRANSACTION_TIMEOUT = 170_000  # PostgreSQL's version
 _WAKES = "wakes"
 _LISTENER = "calibrl live"  # as pg_stat_activity names the connection
@@ -47,7 +47,7 @@ def _limit_transactions(connection: psycopg.Connection[Any], _: Any) -> None:
 
 def _connect() -> dict[str, Any]:
     # A worker that is cut off within a transaction must not keep its job's row locked for longer than its lease.
-    idle = min(_MOST_IDLE, get_settings().lease_seconds / 2)
+    idle = min(max(get_settings().lease_seconds / 2, _LEAST_IDLE), _MOST_IDLE)
     options = f"{_OPTIONS} -c idle_in_transaction_session_timeout={round(idle * 1000)}ms"
     return {"connect_timeout": 5, "options": options, "tcp_user_timeout": 15_000}
 

@@ -6,7 +6,7 @@ from uuid import UUID
 from fastapi import APIRouter, BackgroundTasks, Body, Depends, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from api.deps import Asker, Db, Limit, page
+from api.deps import Asker, Db, DbLater, Limit, page
 from api.downloads import RESPONSES, send
 from api.examples import HUB_DATASETS
 from api.idempotency import IdempotentRoute
@@ -44,7 +44,7 @@ def register_dataset(
 
 @router.post("/upload", status_code=201, responses=_SAME, openapi_extra={"requestBody": _BODY})
 async def upload_dataset(
-    request: Request, options: Annotated[UploadOptions, Query()], session: Db, caller: Asker, response: Response
+    request: Request, options: Annotated[UploadOptions, Query()], begin: DbLater, caller: Asker, response: Response
 ) -> Dataset:
     """Upload a Parquet or JSONL file: as the body, or as the part `file` of a form. Which of them it is, its beginning
     tells. Every row is checked; where one can't be used all is refused, and the rows at fault are named.
@@ -60,7 +60,7 @@ async def upload_dataset(
         name = options.name or sent.name
         if name is None:
             raise Invalid("The data set was not accepted.", (FieldError("name", "Field required"),))
-        return _answer(*await keep(session, arrival, name, options, caller.user), response)
+        return _answer(*await keep(begin, arrival, name, options, caller.user), response)
 
 
 @router.get("")

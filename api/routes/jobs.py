@@ -1,12 +1,14 @@
 """Jobs: submit, plan, list, read, change, fork, and what may be asked of one."""
 
 from typing import Annotated, Any
+from uuid import UUID
 
-from fastapi import APIRouter, Body, Depends, Query, Response
+from fastapi import APIRouter, Body, Depends, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
-from api.deps import Asker, Db, ExistingJob, OwnJob
+from api.deps import Asker, Db, ExistingJob, OwnJob, existing_job, read
 from api.examples import CHANGES, FORKS, JOB_SPECS
 from api.idempotency import IdempotentRoute
 from jobs import lifecycle, models, plan, specs
@@ -81,21 +83,29 @@ def change_job(
     return Job.model_validate(lifecycle.edit(session, job_id, changes, actor=caller.user))
 
 
+async def _forked(
+    request: Request, job_id: UUID, fork: Annotated[Fork, Body(openapi_examples=FORKS)], caller: Asker
+) -> tuple[TrainSpec | EvaluateSpec, int | None]:
+    given, step = await read(
+        request, lambda session: lifecycle.fork_spec(session, existing_job(job_id, session, caller).id, fork)
+    )
+    return await run_in_threadpool(_looked_into, _checked(given)), step
+
+
 @router.post("/{job_id}/fork", status_code=201)
 def fork_job(
-    job: ExistingJob,
-    fork: Annotated[Fork, Body(openapi_examples=FORKS)],
+    job_id: UUID,
+    forked: Annotated[tuple[TrainSpec | EvaluateSpec, int | None], Depends(_forked)],
     session: Db,
     caller: Asker,
     response: Response,
 ) -> Job:
     """Add a job that takes up another one's spec, with changes. A training job begins with a checkpoint that the other
     has now, which is kept for it; an evaluation is made again."""
-    given, step = lifecycle.fork_spec(session, job.id, fork)
-    spec = _checked(given)
+    spec, step = forked
     caller.need_where_seen(spec.project, Role.MEMBER)
     added = lifecycle.submit(
-        session, spec, actor=caller.user, among=caller.projects, forked_from=job.id, forked_step=step
+        session, spec, actor=caller.user, among=caller.projects, forked_from=job_id, forked_step=step
     )
     return _added(added, response)
 

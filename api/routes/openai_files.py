@@ -7,7 +7,7 @@ from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
 from api import openai
-from api.deps import Asker, Db
+from api.deps import Asker, Db, DbLater
 from api.downloads import RESPONSES, send
 from api.idempotency import IdempotentRoute
 from api.openai import after_id, listed
@@ -46,7 +46,7 @@ ExistingFile = Annotated[models.Dataset, Depends(_existing_file, scope="function
 
 
 @router.post("", openapi_extra={"requestBody": _BODY})
-async def create_file(request: Request, session: Db, caller: Asker, project: openai.Project = None) -> FileObject:
+async def create_file(request: Request, begin: DbLater, caller: Asker, project: openai.Project = None) -> FileObject:
     """Upload a file to fine-tune with: chats as OpenAI's, or any other form of rows that docs/data.md names, JSONL or
     Parquet. Every row is checked. The same content again in a project is the file that is there."""
     slug = openai.chosen(caller, project)
@@ -58,7 +58,7 @@ async def create_file(request: Request, session: Db, caller: Asker, project: ope
         sent = await receive(request, arrival, get_settings().max_upload_bytes, fields=("purpose",))
         if sent.fields.get("purpose") != PURPOSE:
             raise Invalid("The file was not accepted.", (FieldError("purpose", f"must be {PURPOSE}"),))
-        dataset, _ = await keep(session, arrival, sent.name or "upload", options, caller.user)
+        dataset, _ = await keep(begin, arrival, sent.name or "upload", options, caller.user)
         return file_object(dataset)
 
 

@@ -289,13 +289,14 @@ def test_a_lost_lease_kills_the_trainer_and_writes_nothing_more(in_background: C
     job_id = submit(Behaviour.STUBBORN, steps=4)
     run = in_background()
     running_at(job_id, 2)
+    life.machine("another")
+    with session_scope() as session:
+        workers.set_status(session, "tester", WorkerStatus.DRAINING)  # first: it would take the job up again itself
     with session_scope() as session:
         jobs.renew(jobs.lock(session, job_id), -1)
         session.flush()  # in one transaction: the supervisor would renew it
         assert lifecycle.sweep(session).requeued == 1
-    life.machine("another")
     with session_scope() as session:
-        workers.set_status(session, "tester", WorkerStatus.DRAINING)
         taken = lifecycle.claim(session, worker="another")
     run.result(30)
     assert trainers(job_id) == []
