@@ -47,7 +47,7 @@ lint: $(INSTALLED)  ## style and types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-bench: bench-trainer bench-memory bench-queue bench-api  ## all benchmarks, about an hour; leave the machine alone meanwhile
+bench: bench-trainer bench-memory bench-queue bench-api bench-dashboard  ## all benchmarks, two hours; leave the machine alone meanwhile
 
 bench-trainer: $(BENCH)  ## a training step against TRL's GRPOTrainer, in turn, on three models
 	@$(RUN) -m bench.trainer
@@ -60,6 +60,9 @@ bench-queue: $(INSTALLED)  ## how soon jobs start, and a soak of 2,000 short job
 
 bench-api: $(INSTALLED) $(MLFLOW)  ## the API beside MLflow's tracking server: points in and out, freshness, streams; 10 minutes
 	@$(RUN) -m bench.api
+
+bench-dashboard: $(INSTALLED) $(MLFLOW)  ## the dashboard on a long run with 20 viewers, beside TensorBoard; 40 minutes
+	@$(RUN) -m bench.dashboard
 
 clean:  ## remove what was built and installed here; data folders stay
 	@rm -rf .venv .venv-vllm .venv-mlflow build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -99,9 +102,9 @@ $(VLLM): pyproject.toml
 
 # MLflow pins much of what the service uses: it lives apart, and is only asked over HTTP.
 $(MLFLOW):
-	@echo "Installing MLflow into .venv-mlflow (once; some minutes, 1 GB of disk)"
+	@echo "Installing MLflow and TensorBoard into .venv-mlflow (once; some minutes, 1 GB of disk)"
 	@"$(PYTHON)" -m venv --clear .venv-mlflow
-	@.venv-mlflow/bin/python -m pip install 'mlflow>=3,<4' psycopg2-binary | $(PROGRESS)
+	@.venv-mlflow/bin/python -m pip install 'mlflow>=3,<4' psycopg2-binary tensorboard 'setuptools<81' | $(PROGRESS)
 	@touch $@
 
 .PHONY: help demo test unit fuzz-queue test-vllm chaos chaos-short lint bench bench-trainer bench-memory bench-queue bench-api clean

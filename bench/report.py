@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
+from math import ceil
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
@@ -47,6 +48,11 @@ def within(measure: str, ours: float, unit: str, goal: float) -> Row:
 def no_goal(measure: str, ours: float, peer: float, unit: str) -> Row:
     """For the picture."""
     return Row(measure, ours, peer, peer / ours, unit, None, None)
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The least value that at least this share of all are no greater than."""
+    return sorted(values)[max(0, ceil(share * len(values)) - 1)]
 
 
 def write(name: str, rows: Sequence[Row], folder: Path = RESULTS) -> Path:

@@ -1,28 +1,32 @@
-"""The whole service in a process of its own, with the settings that a benchmark wants: `python -m bench.stack DATA`."""
+"""The whole service in a process of its own, with the settings that a benchmark wants; its database at hand, where the
+benchmark writes into it: `python -m bench.stack DATA [--dashboard]`."""
 
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from calibrl.client import Client
 from calibrl.local import LocalStack
+from calibrl.services import Postgres, Valkey
+from jobs import processes
 
 START_SECONDS, STOP_SECONDS = 60.0, 60.0
 READY = "ready"
 
 
 @contextmanager
-def stack(data_dir: Path, settings: Mapping[str, str]) -> Iterator[Client]:
-    """The service on this folder, without a dashboard, from ready to stopped; and a client of it."""
+def stack(data_dir: Path, settings: Mapping[str, str], *, dashboard: bool = False) -> Iterator[Client]:
+    """The service on this folder, from ready to stopped; and a client of it."""
     environment = {**os.environ, **settings}
-    command = [sys.executable, "-m", "bench.stack", str(data_dir)]
+    command = [sys.executable, "-m", "bench.stack", str(data_dir), *(["--dashboard"] if dashboard else [])]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -36,6 +40,31 @@ def stack(data_dir: Path, settings: Mapping[str, str]) -> Iterator[Client]:
             process.wait(STOP_SECONDS)
 
 
+@contextmanager
+def services(folder: Path) -> Iterator[dict[str, str]]:
+    """A database and a broker, from ready to stopped: settings with which `stack` and this process's children use
+    them, and a key."""
+    logs = folder / "logs"
+    with (
+        Postgres(folder / "postgres", logs / "postgres.log") as postgres,
+        Valkey(folder / "valkey", logs / "valkey.log") as valkey,
+    ):
+        yield {
+            "DATABASE_URL": postgres.url,
+            "REDIS_URL": valkey.url,
+            "CALIBRL_API_KEY": "calibrl_" + secrets.token_urlsafe(32),
+            "CALIBRL_DATA_DIR": str(folder / "data"),
+        }
+
+
+def run_with(settings: Mapping[str, str], module: str, arguments: Sequence[str]) -> int:
+    """Run a module that finds the services in its environment, in a process that ends with this one; its exit
+    status."""
+    tied = [sys.executable, "-I", "-S", str(processes.LAUNCHER), str(os.getpid()), "15", "self"]
+    command = [*tied, sys.executable, "-m", module, *arguments]
+    return subprocess.run(command, env={**os.environ, **settings}).returncode
+
+
 def _await_worker(client: Client) -> None:
     deadline = time.monotonic() + START_SECONDS
     while not client.workers():
@@ -46,7 +75,7 @@ def _await_worker(client: Client) -> None:
 
 def main() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    with suppress(KeyboardInterrupt), LocalStack(Path(sys.argv[1]), dashboard=False) as running:
+    with suppress(KeyboardInterrupt), LocalStack(Path(sys.argv[1]), dashboard="--dashboard" in sys.argv) as running:
         print(READY, flush=True)  # noqa: T201
         while True:
             running.check()

@@ -10,9 +10,6 @@ environment, as a worker has them.
 from __future__ import annotations
 
 import argparse
-import os
-import secrets
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -24,9 +21,7 @@ from rich.console import Console
 
 from bench import report
 from bench.api import mlflow_server
-from bench.stack import stack
-from calibrl.services import Postgres, Valkey
-from jobs import processes
+from bench.stack import run_with, services, stack
 
 PACKAGES = ("fastapi", "uvicorn", "sqlalchemy", "psycopg")
 SETTINGS = {
@@ -52,27 +47,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, _services(Path(folder), options.mlflow) as (settings, mlflow_url):
         arguments = ["--mlflow-url", mlflow_url, *(["--quick"] if options.quick else [])]
         arguments += ["--results", str(results)] if results else []
-        sys.exit(_measure(arguments, settings))
+        sys.exit(run_with(settings, "bench.api.measures", arguments))
 
 
 @contextmanager
 def _services(folder: Path, mlflow: Path) -> Iterator[tuple[Mapping[str, str], str]]:
     """Everything that is measured, from ready to stopped: settings that lead to it, and MLflow's address."""
-    logs = folder / "logs"
-    with (
-        Postgres(folder / "postgres", logs / "postgres.log") as postgres,
-        Valkey(folder / "valkey", logs / "valkey.log") as valkey,
-    ):
-        key = "calibrl_" + secrets.token_urlsafe(32)
-        settings = {
-            **SETTINGS,
-            "DATABASE_URL": postgres.url,
-            "REDIS_URL": valkey.url,
-            "CALIBRL_API_KEY": key,
-            "CALIBRL_DATA_DIR": str(folder / "data"),
-        }
+    with services(folder) as found:
+        settings = SETTINGS | found
+        second = _second_database(settings["DATABASE_URL"], "mlflow")
         with (
-            mlflow_server.running(mlflow, _second_database(postgres.url, "mlflow"), folder / "mlflow") as mlflow_url,
+            mlflow_server.running(mlflow, second, folder / "mlflow") as mlflow_url,
             stack(folder / "data", settings) as client,
         ):
             client.drain(client.workers()[0].name)  # the measures bring a machine of their own
@@ -85,13 +70,6 @@ def _second_database(url: str, name: str) -> str:
     with psycopg.connect(plain, autocommit=True, connect_timeout=10) as connection:
         connection.execute(f"CREATE DATABASE {name}".encode())
     return f"{plain.rpartition('/')[0]}/{name}".replace("://", f"+{mlflow_server.DRIVER}://", 1)
-
-
-def _measure(arguments: list[str], settings: Mapping[str, str]) -> int:
-    """Take the measures, in a process that ends with this one; its exit status."""
-    tied = [sys.executable, "-I", "-S", str(processes.LAUNCHER), str(os.getpid()), "15", "self"]
-    command = [*tied, sys.executable, "-m", "bench.api.measures", *arguments]
-    return subprocess.run(command, env={**os.environ, **settings}).returncode
 
 
 if __name__ == "__main__":

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +12,9 @@ import httpx
 from rich.progress import Progress
 
 from bench.api.mlflow_server import MLflow
+from bench.machine import Machine
 from calibrl.client import Client
-from jobs import lifecycle
-from jobs.db import session_scope
-from jobs.lifecycle import Claim, Outcome
-from jobs.repository import workers
-from jobs.schemas import JobStatus, job_spec_adapter
 from jobs.settings import get_settings
-
-MACHINE = "bench"
-SPEC: dict[str, Any] = {
-    "kind": "train",
-    "name": "bench",
-    "model": {"builtin": "tiny-vlm"},
-    "data": {"builtin": "digits"},
-    "algorithm": {"type": "grpo", "mini_batches": 1},
-    "steps": 1_000_000,
-    "samples": {"max_megabytes": 1000},
-}
 
 
 @dataclass(frozen=True)
@@ -72,39 +56,6 @@ QUICK = Sizes(
     submit_rate=10,
     streams=50,
 )
-
-
-class Machine:
-    """A machine of the queue whose jobs are held by this process. None of its slots is ever free, so none is woken."""
-
-    def __init__(self) -> None:
-        self._held = 0
-
-    def hold(self, count: int) -> list[Claim]:
-        """New jobs, running here. Nothing else may be queued."""
-        for _ in range(count):
-            with session_scope() as session:
-                lifecycle.submit(session, job_spec_adapter.validate_python(SPEC), actor=MACHINE)
-        self._have_slots(self._held + count)
-        claims = []
-        for _ in range(count):
-            with session_scope() as session:
-                claim = lifecycle.claim(session, worker=MACHINE)
-            assert claim is not None, "nothing was queued for the benchmark's machine"
-            claims.append(claim)
-        return claims
-
-    def finish(self, claims: Sequence[Claim]) -> None:
-        """End jobs that were held."""
-        for claim in claims:
-            with session_scope() as session:
-                lifecycle.finish(session, claim, Outcome(JobStatus.SUCCEEDED))
-        self._have_slots(self._held - len(claims))
-
-    def _have_slots(self, count: int) -> None:
-        self._held = count
-        with session_scope() as session:
-            workers.register(session, MACHINE, host=MACHINE, labels={}, versions={}, cpu_slots=count)
 
 
 @dataclass
@@ -150,8 +101,3 @@ class Part:
     def advance(self, by: float = 1) -> None:
         """That much more is done."""
         self.progress.advance(self.bar, by)
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """The least value that at least this share of all are no greater than."""
-    return sorted(values)[max(0, ceil(share * len(values)) - 1)]

@@ -16,8 +16,9 @@ from uuid import UUID
 
 from bench import report
 from bench.api import trainer
-from bench.api.context import MACHINE, Bench, percentile
-from bench.report import Row
+from bench.api.context import Bench
+from bench.machine import MACHINE
+from bench.report import Row, percentile
 from calibrl.client import Client, Live
 from calibrl_core.report import EventFile
 from jobs import db, lifecycle

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.api import trainer
-from bench.api.context import MACHINE, Bench
+from bench.api.context import Bench
 from bench.api.mlflow_server import Point, bodies
+from bench.machine import MACHINE
 from bench.report import Row
 from calibrl_core.report import EventFile
 from jobs import db

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from calibrl.services import free_port, wait_until
-from jobs import processes
+from bench.serving import serving
+from calibrl.services import free_port
 
 Point = tuple[int, str, float]  # step, name, value
 DRIVER = "psycopg2"  # of the environment; what SQLAlchemy takes unless told depends on its version
@@ -34,29 +33,12 @@ def version(environment: Path) -> str:
     return subprocess.run([python, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout.strip()
 
 
-@contextmanager
-def running(environment: Path, database_url: str, folder: Path) -> Iterator[str]:
+def running(environment: Path, database_url: str, folder: Path) -> AbstractContextManager[str]:
     """The server with its defaults on a database, from ready to stopped; its address."""
-    folder.mkdir()
-    port, log = free_port(), folder / "log.txt"
-    ours = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    port = free_port()
     settings = {"MLFLOW_BACKEND_STORE_URI": database_url, "MLFLOW_ARTIFACTS_DESTINATION": str(folder / "artifacts")}
-    program = str(environment.absolute() / "bin" / "mlflow")
-    command = [program, "server", "--host", "127.0.0.1", "--port", str(port)]
-    process = processes.start(command, log=log, env={**ours, **QUIET, **settings}, cwd=folder)
-    try:
-        url = f"http://127.0.0.1:{port}"
-        wait_until(lambda: _answers(f"{url}/health"), process, "MLflow", log)
-        yield url
-    finally:
-        processes.stop(process, 10.0)
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=2, trust_env=False).is_success
-    except httpx.HTTPError:
-        return False
+    command = [str(environment.absolute() / "bin" / "mlflow"), "server", "--host", "127.0.0.1", "--port", str(port)]
+    return serving(command, f"http://127.0.0.1:{port}", "/health", "MLflow", folder, QUIET | settings)
 
 
 class MLflow:

@@ -6,25 +6,20 @@ import json
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
 from statistics import median
-from uuid import uuid4
 
 from bench import report
 from bench.api import trainer
-from bench.api.context import MACHINE, SPEC, Bench
+from bench.api.context import Bench
 from bench.api.mlflow_server import CREATORS, bodies
+from bench.machine import MACHINE, add_jobs
 from bench.report import Row
 from calibrl_core.report import EventFile
-from jobs import models
-from jobs.db import session_scope
-from jobs.schemas import JobStatus, job_spec_adapter
 from worker.shipper import BATCH_LINES, Shipper
 
 POINTS = 1000
 SHARE = 0.1  # of MLflow's time that ours should take at most
 PAGE = 100
-AT_ONCE = 1000  # rows of jobs a transaction
 
 
 def curve(bench: Bench) -> list[Row]:
@@ -89,7 +84,7 @@ def _long_mlflow_run(bench: Bench, name: str) -> str:
 def listing(bench: Bench) -> list[Row]:
     """All jobs, in pages; MLflow's runs beside them."""
     count = bench.sizes.listed
-    _add_jobs(count)
+    add_jobs(count)
     known = sum(_mlflow_pages(bench)[1])
     with bench.part("as many runs of MLflow's", total=count - known) as part:
         for _ in range(known, count, PAGE):
@@ -103,30 +98,6 @@ def listing(bench: Bench) -> list[Row]:
         report.no_goal(f"listing {count:,} jobs, a page of {PAGE}, p50", median(ours), median(peer), "s"),
         report.no_goal(f"listing {count:,} jobs, all pages", sum(ours), sum(peer), "s"),
     ]
-
-
-def _add_jobs(count: int) -> None:
-    """Jobs that have ended, straight into the table: only the list is of interest."""
-    spec = job_spec_adapter.validate_python(SPEC).model_dump(mode="json")
-    now = datetime.now(UTC)
-    for first in range(0, count, AT_ONCE):
-        with session_scope() as session:
-            session.add_all(
-                models.Job(
-                    id=uuid4(),
-                    name=f"job {number}",
-                    kind="train",
-                    project=spec["project"],
-                    user=MACHINE,
-                    priority=spec["priority"],
-                    labels={},
-                    gpus=0,
-                    spec=spec,
-                    status=JobStatus.SUCCEEDED,
-                    created_at=now - timedelta(seconds=number),
-                )
-                for number in range(first, min(first + AT_ONCE, count))
-            )
 
 
 def _pages(bench: Bench) -> tuple[list[float], list[int]]:

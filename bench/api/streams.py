@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from bench import report
-from bench.api.context import Bench, percentile
-from bench.report import Row
+from bench.api.context import Bench
+from bench.report import Row, percentile
 
 OPENED_AT_ONCE = 20
 OF_ALL = 10  # every so manieth stream is of all jobs

@@ -9,8 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from statistics import median
 
 from bench import report
-from bench.api.context import SPEC, Bench, percentile
-from bench.report import Row
+from bench.api.context import Bench
+from bench.machine import SPEC
+from bench.report import Row, percentile
 
 GOAL = 0.025  # seconds, p95
 CLIENTS = 16  # so that one that waits holds no other up

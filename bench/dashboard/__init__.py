@@ -1,0 +1,1 @@
+"""The dashboard beside an empty Streamlit page and TensorBoard: `python -m bench.dashboard`."""

@@ -1,0 +1,54 @@
+"""How long pages take in headless Chromium until what they are opened for is drawn."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from statistics import median
+
+from playwright.sync_api import Browser, sync_playwright
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
+PATIENCE = 120_000  # milliseconds
+PLOTLY = ".js-plotly-plot .scatterlayer .trace path.js-line"
+TENSORBOARD = "line-chart svg path, line-chart canvas"
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """Debian's Chromium. Raises SystemExit where there is none."""
+    path = shutil.which("chromium")
+    if path is None:
+        raise SystemExit("Chromium is missing: apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+def opened(browser: Browser, url: str, shows: str) -> float:
+    """Seconds from a fresh tab's first request, with nothing cached, until an element is there."""
+    context = browser.new_context(viewport={"width": 1300, "height": 900})
+    try:
+        page = context.new_page()
+        begin = time.perf_counter()
+        page.goto(url, wait_until="commit", timeout=PATIENCE)
+        page.wait_for_selector(shows, state="attached", timeout=PATIENCE)
+        return time.perf_counter() - begin
+    finally:
+        context.close()
+
+
+def in_turn(
+    browser: Browser, pages: dict[str, tuple[str, str]], times: int, done: Callable[[], None]
+) -> dict[str, float]:
+    """Pages (an address, and what it shows) opened one after the other, so many times; each one's median of seconds.
+    The first turn warms up the servers and does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in pages}
+    for _ in range(times + 1):
+        for name, (url, shows) in pages.items():
+            seconds[name].append(opened(browser, url, shows))
+            done()
+    return {name: median(found[1:]) for name, found in seconds.items()}

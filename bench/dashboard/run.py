@@ -1,0 +1,72 @@
+"""The job that is looked at: a long history, and a step more every second."""
+
+from __future__ import annotations
+
+import random
+import re
+import threading
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from uuid import UUID
+
+from bench.machine import MACHINE, Machine
+from calibrl_core.report import EventFile
+from worker.shipper import BATCH_LINES, Shipper
+
+METRICS = 60
+SECONDS_A_STEP = 1.0
+DOCUMENTED = Path(__file__).parents[2] / "docs" / "metrics.md"
+
+
+@cache
+def names() -> list[str]:
+    """Names of metrics that trainers report."""
+    found = re.findall(r"^\| `([a-z_]+/[a-z0-9_]+)` \|", DOCUMENTED.read_text(), re.MULTILINE)
+    assert len(found) >= METRICS
+    return found[:METRICS]
+
+
+def _values(step: int) -> dict[str, float]:
+    made = random.Random(step)
+    return {name: made.gauss(0.5, 0.1) for name in names()}
+
+
+class LongRun:
+    """A running job, held by the benchmark's machine; as a context, it goes on."""
+
+    def __init__(self, folder: Path) -> None:
+        [claim] = Machine().hold(1)
+        self.job_id: UUID = claim.job_id
+        self._file = EventFile(folder / str(claim.job_id))
+        self._shipper = Shipper(claim, folder / str(claim.job_id), MACHINE)
+        self._step = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._go_on, daemon=True)
+
+    def fill(self, steps: int, advance: Callable[[float], None]) -> None:
+        """Report and ship so many steps."""
+        for _ in range(steps):
+            self._report()
+            if self._step % BATCH_LINES == 0:
+                self._shipper.ship()
+                advance(BATCH_LINES)
+        while self._shipper.ship():
+            pass
+
+    def __enter__(self) -> LongRun:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(30)
+
+    def _report(self) -> None:
+        self._step += 1
+        self._file.emit("metrics", step=self._step, values=_values(self._step))
+
+    def _go_on(self) -> None:
+        while not self._stop.wait(SECONDS_A_STEP):
+            self._report()
+            self._shipper.ship()

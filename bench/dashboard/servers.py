@@ -1,0 +1,41 @@
+"""What stands beside the dashboard: a Streamlit page that is all but empty, and TensorBoard."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from bench.serving import serving
+from calibrl.services import free_port
+
+EMPTY = Path(__file__).with_name("empty_page.py")
+STREAMLIT = [sys.executable, "-m", "streamlit", "run", str(EMPTY), "--server.headless", "true"]
+
+
+def empty_page(folder: Path) -> AbstractContextManager[str]:
+    """The address of a Streamlit page with one chart."""
+    port = free_port()
+    command = [*STREAMLIT, "--server.address", "127.0.0.1", "--server.port", str(port)]
+    return serving(command, f"http://127.0.0.1:{port}", "/_stcore/health", "the empty page", folder)
+
+
+def tensorboard(environment: Path, logdir: Path, folder: Path) -> AbstractContextManager[str]:
+    """The address of TensorBoard on a folder of event files."""
+    port = free_port()
+    program = str(environment.absolute() / "bin" / "tensorboard")
+    command = [program, "--logdir", str(logdir), "--host", "127.0.0.1", "--port", str(port)]
+    return serving(command, f"http://127.0.0.1:{port}", "/", "TensorBoard", folder)
+
+
+def tensorboard_version(environment: Path) -> str:
+    """Of the TensorBoard in an environment. Raises SystemExit where there is none."""
+    python = environment / "bin" / "python"
+    code = "from importlib.metadata import version; print(version('tensorboard'))"
+    found = (
+        subprocess.run([python, "-c", code], capture_output=True, text=True, timeout=60) if python.exists() else None
+    )
+    if found is None or found.returncode:
+        raise SystemExit(f"no TensorBoard in {environment}: make bench-dashboard installs it")
+    return found.stdout.strip()

@@ -1,0 +1,106 @@
+"""Those who watch a page without a browser: they speak Streamlit's own messages, and ask for each tick as it does."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+
+from streamlit.proto.BackMsg_pb2 import BackMsg
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+from websockets.sync.client import connect
+
+OPEN_SECONDS = 30.0
+READY_SECONDS = 120.0
+IDLE_SECONDS = 0.2  # longest wait for a message before it is looked whether to stop
+
+
+class Viewer(threading.Thread):
+    """One tab. `ticks`: when each answer to a tick was there (`time.monotonic`), and the seconds that it took."""
+
+    def __init__(self, dashboard_url: str, page: str, query: str) -> None:
+        super().__init__(daemon=True)
+        self._url = f"{dashboard_url.replace('http', 'ws', 1)}/_stcore/stream"
+        self._page, self._query, self._script = page, query, ""
+        self._every: dict[str, float] = {}  # seconds between a fragment's ticks, by its id
+        self._due: dict[str, float] = {}
+        self._asked: dict[str, float] = {}
+        self._stopped = threading.Event()
+        self.ready = threading.Event()
+        self.ticks: list[tuple[float, float]] = []
+
+    def stop(self) -> None:
+        """Leave the page."""
+        self._stopped.set()
+        self.join(OPEN_SECONDS)
+
+    def run(self) -> None:
+        with connect(self._url, subprotocols=["streamlit"], max_size=None, open_timeout=OPEN_SECONDS) as socket:  # type: ignore[list-item]
+            socket.send(self._request())
+            while not self._stopped.is_set():
+                try:
+                    data = socket.recv(timeout=self._pause())
+                except TimeoutError:
+                    data = None
+                if isinstance(data, bytes):
+                    self._take(ForwardMsg.FromString(data))
+                for fragment in self._to_ask():
+                    socket.send(self._request(fragment))
+
+    def _request(self, fragment: str = "") -> bytes:
+        message = BackMsg()
+        asked = message.rerun_script
+        asked.query_string, asked.page_name, asked.page_script_hash = self._query, self._page, self._script
+        asked.fragment_id, asked.is_auto_rerun = fragment, bool(fragment)
+        return bytes(message.SerializeToString())
+
+    def _pause(self) -> float:
+        next_due = min(self._due.values(), default=time.monotonic() + IDLE_SECONDS)
+        return min(max(next_due - time.monotonic(), 0.0), IDLE_SECONDS)
+
+    def _take(self, message: ForwardMsg) -> None:
+        kind = message.WhichOneof("type")
+        if kind == "new_session":
+            self._script = message.new_session.page_script_hash
+        elif kind == "auto_rerun":
+            told = message.auto_rerun
+            self._every[told.fragment_id] = told.interval
+            self._due.setdefault(told.fragment_id, time.monotonic() + told.interval)
+        elif kind == "script_finished":
+            self.ready.set()
+            now = time.monotonic()
+            self.ticks += [(now, now - asked) for asked in self._asked.values()]
+            self._asked.clear()
+
+    def _to_ask(self) -> list[str]:
+        """The fragments whose tick has come; not those whose last one was not answered yet."""
+        now = time.monotonic()
+        due = [fragment for fragment, at in self._due.items() if at <= now]
+        for fragment in due:
+            self._due[fragment] = now + self._every[fragment]
+        asked = [fragment for fragment in due if fragment not in self._asked]
+        self._asked |= dict.fromkeys(asked, now)
+        return asked
+
+
+class Crowd:
+    """So many viewers of one page, from when each has seen it whole to when all have left."""
+
+    def __init__(self, count: int, dashboard_url: str, page: str, query: str) -> None:
+        self._viewers = [Viewer(dashboard_url, page, query) for _ in range(count)]
+
+    def __enter__(self) -> Crowd:
+        for viewer in self._viewers:
+            viewer.start()
+        for viewer in self._viewers:
+            if not viewer.ready.wait(READY_SECONDS):
+                raise RuntimeError("a viewer was shown nothing")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for viewer in self._viewers:
+            viewer.stop()
+
+    def ticks_since(self, begin: float) -> Sequence[float]:
+        """Seconds of every tick that was answered after `begin` (`time.monotonic`)."""
+        return [seconds for viewer in self._viewers for at, seconds in list(viewer.ticks) if at >= begin]

@@ -1,0 +1,38 @@
+"""A peer's server, started and stopped."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from calibrl.services import wait_until
+from jobs import processes
+
+OURS = ("PYTHONPATH", "VIRTUAL_ENV")  # variables that would lead a peer to our packages
+
+
+@contextmanager
+def serving(
+    command: Sequence[str], url: str, health: str, name: str, folder: Path, settings: Mapping[str, str] | None = None
+) -> Iterator[str]:
+    """A server in a folder of its own, from when it answers under `health` to stopped; its address."""
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / "log.txt"
+    env = {name: value for name, value in os.environ.items() if name not in OURS} | dict(settings or {})
+    process = processes.start(command, log=log, env=env, cwd=folder)
+    try:
+        wait_until(lambda: _answers(url + health), process, name, log)
+        yield url
+    finally:
+        processes.stop(process, 10.0)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=2, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False
