@@ -3,8 +3,8 @@
 import json
 
 from bench import report
-from bench.api.context import percentile
 from bench.api.mlflow_server import bodies
+from bench.report import percentile
 
 
 def test_points_go_in_calls_of_a_thousand_and_none_is_lost() -> None:
