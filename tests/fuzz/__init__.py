@@ -39,7 +39,7 @@ def run(
         sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json",
         "--checks", CHECKS, "--max-examples", str(examples), "--seed", str(seed), "--exclude-path-regex", ENDLESS,
         "--phases", phases, "--request-timeout", "60", "--no-color", "--continue-on-failure",
-        "--generation-database", "none", "--workers", "2",
+        "--generation-database", "none",
     ]  # fmt: skip
     if only is not None:
         command += ["--include-path-regex", only]

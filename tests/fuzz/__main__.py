@@ -25,7 +25,7 @@ ANSWERED = re.compile(r'"status": (\d{3})')
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=(__doc__ or "").partition(": ")[2])
-    parser.add_argument("--examples", type=int, default=150, help="of each operation, beside those of its limits")
+    parser.add_argument("--examples", type=int, default=60, help="of each operation, beside those of its limits")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", metavar="REGEX", help="the paths that are asked")
     options = parser.parse_args()
