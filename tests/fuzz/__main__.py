@@ -41,10 +41,10 @@ def main() -> None:
                 known = fill(client, folder)
             chosen = {"examples": options.examples, "seed": options.seed, "only": options.only, "known": known}
             with_key = run(stack.api_url, stack.api_key, **chosen)
+            print(with_key.output, flush=True)
             without = run(stack.api_url, None, **{**chosen, "examples": max(options.examples // 20, 1)})
+            print(without.output, flush=True)
         log = (folder / "logs" / "api.log").read_text()
-    for ran in (with_key, without):
-        print(ran.output)
     crashes = log.count("request crashed")
     statuses = ", ".join(f"{count} x {status}" for status, count in sorted(Counter(ANSWERED.findall(log)).items()))
     failed = with_key.failed or without.failed or crashes > 0
