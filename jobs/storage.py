@@ -84,7 +84,7 @@ class Storage:
 
     @contextmanager
     def _reached(self, *, absent: bool = True) -> Iterator[None]:
-        """`absent`: that a file is not there is an answer. It is none to what is written: then the bucket is missing."""
+        """`absent`: that a file is not there is an answer. Where one is written it is none: the bucket is missing."""
         try:
             yield
         except Exception as error:  # every kind of storage fails in ways of its own
