@@ -11,6 +11,7 @@ CASES = re.compile(r"(\d[\d,]*) (?:test cases )?generated")
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
 # Answers that never end, so that there is nothing to wait for.
 ENDLESS = "/stream$"
+ANSWER_SECONDS = "120"  # a replay may take 60, and then says how far it came
 PHASES = "examples,coverage,fuzzing"
 Known = dict[str, dict[str, list[str]]]
 
@@ -38,7 +39,7 @@ def run(
     command = [
         sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json",
         "--checks", CHECKS, "--max-examples", str(examples), "--seed", str(seed), "--exclude-path-regex", ENDLESS,
-        "--phases", phases, "--request-timeout", "60", "--no-color", "--continue-on-failure",
+        "--phases", phases, "--request-timeout", ANSWER_SECONDS, "--no-color", "--continue-on-failure",
         "--generation-database", "none",
     ]  # fmt: skip
     if only is not None:
