@@ -9,7 +9,15 @@ from tests.conftest import eventually
 from tests.fake_trainer import Behaviour
 from tests.fuzz import Known
 
-RUN = {**TRAIN, "steps": 40, "prompts_per_step": 8, "checkpoints": {"every_steps": 10, "keep_last": 3}}
+RUN = {
+    **TRAIN,
+    "steps": 40,
+    "prompts_per_step": 8,
+    "checkpoints": {"every_steps": 10, "keep_last": 3},
+    # Few completions: a replay whose every verdict takes too long is then over in seconds.
+    "rollout": {"group_size": 2},
+    "samples": {"groups": 1, "every_steps": 20},
+}
 ROWS = '{"question": "2 + 2?", "answer": "4"}\n{"question": "1 + 1?", "answer": "2", "expert": "It is 2."}\n'
 
 
