@@ -10,6 +10,9 @@ BENCH := .venv/.bench
 VLLM := .venv-vllm/.installed
 MLFLOW := .venv-mlflow/.installed
 
+# What speaks SQL that PostgreSQL's versions might take differently.
+OF_SQL := $(addprefix tests/integration/test_,migrations.py repository.py lifecycle.py queue.py curves.py live.py api_jobs.py)
+
 # Of all that pip says, the lines that show it is at work; its errors go to stderr, and pass.
 PROGRESS := sed -u -n -E -e 's/^ *(Downloading|Using cached|Processing) ([^ ]*\/)?([^ ]+).*\(([0-9.]+ [MG]B)\).*/    \3 (\4)/p' \
 	-e 's/^Installing collected packages.*/    unpacking; this takes a minute or two .../p'
@@ -31,6 +34,13 @@ unit: $(INSTALLED)  ## the tests that need no services, in seconds
 
 fuzz-queue: $(INSTALLED)  ## random operations on the queue beside a model of it, other ones each time; an hour or so
 	@$(RUN) -m pytest -m fuzz tests/integration/test_queue_properties.py
+
+fuzz-api: $(INSTALLED)  ## every operation of the API by schemathesis, with a key and without: 20,000 cases and more, some 10 minutes
+	@$(RUN) -m tests.fuzz
+
+test-postgres: $(INSTALLED)  ## the tests of SQL on another PostgreSQL: make test-postgres PROGRAMS=/usr/lib/postgresql/15/bin
+	@test -x "$(PROGRAMS)/initdb" || { echo "make: name the folder of its programs: PROGRAMS=/usr/lib/postgresql/15/bin" >&2; exit 1; }
+	@export TEST_POSTGRES_PROGRAMS="$(PROGRAMS)"; $(RUN) -m pytest $(OF_SQL)
 
 test-vllm: $(VLLM)  ## the rollout engine on vLLM, in an environment of its own: 1.5 GB, some minutes
 	@.venv-vllm/bin/python -m pytest -W default --confcutdir=tests/unit/calibrl_core \
@@ -107,4 +117,4 @@ $(MLFLOW):
 	@.venv-mlflow/bin/python -m pip install 'mlflow>=3,<4' psycopg2-binary tensorboard 'setuptools<81' | $(PROGRESS)
 	@touch $@
 
-.PHONY: help demo test unit fuzz-queue test-vllm chaos chaos-short lint bench bench-trainer bench-memory bench-queue bench-api clean
+.PHONY: help demo test unit fuzz-queue fuzz-api test-postgres test-vllm chaos chaos-short lint bench bench-trainer bench-memory bench-queue bench-api clean

@@ -23,6 +23,7 @@ from calibrl import (
     export_commands,
     following,
     job_commands,
+    profile_commands,
     queue_commands,
     terminal,
 )
@@ -76,8 +77,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Train vision-language models with CalibRL: submit jobs, watch them, or run the whole service here.",
-    epilog="JOB is an id, the beginning of one, or `latest`. CALIBRL_API_URL and CALIBRL_API_KEY name the service; "
-    "without them, the stack that `calibrl up` runs on this machine is asked.",
+    epilog="JOB is an id, the beginning of one, or `latest`. --profile or CALIBRL_PROFILE names the service, or "
+    "CALIBRL_API_URL and CALIBRL_API_KEY do; without them, the stack that `calibrl up` runs on this machine is asked.",
 )
 DataFolder = Annotated[
     Path | None, typer.Option("--data", metavar="DIR", help="Where all data is kept.", show_default="~/.calibrl")
@@ -208,6 +209,7 @@ app.add_typer(job_commands.app)
 app.add_typer(queue_commands.app)
 app.add_typer(export_commands.app)
 access_commands.install(app)
+profile_commands.install(app)
 
 
 def _data_dir(given: Path | None) -> Path:

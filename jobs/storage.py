@@ -32,7 +32,7 @@ class Storage:
     def put(self, key: str, source: Path) -> None:
         """Keep a copy of a file; what the key named before is replaced."""
         target, partial = self._at(key), self._at(f"{key}.{uuid4().hex}.partial")
-        with self._reached():
+        with self._reached(absent=False):
             if self._is_folder:
                 Path(target).parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -83,12 +83,13 @@ class Storage:
         return f"{self._root}/{key}"
 
     @contextmanager
-    def _reached(self) -> Iterator[None]:
+    def _reached(self, *, absent: bool = True) -> Iterator[None]:
+        """`absent`: that a file is not there is an answer. Where one is written it is none: the bucket is missing."""
         try:
             yield
-        except (FileNotFoundError, StorageAway):
-            raise
         except Exception as error:  # every kind of storage fails in ways of its own
+            if isinstance(error, StorageAway) or (absent and isinstance(error, FileNotFoundError)):
+                raise
             raise StorageAway(f"Where uploads are kept can't be used: {type(error).__name__}: {error}") from error
 
 

@@ -83,9 +83,11 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
 
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    """A PostgreSQL server for the whole session; its database `calibrl` stays empty."""
+    """A PostgreSQL server for the whole session; its database `calibrl` stays empty. `TEST_POSTGRES_PROGRAMS` names
+    the folder of another version's programs."""
     folder = tmp_path_factory.mktemp("postgres")
-    with Postgres(folder, folder / "log.txt", durable=False) as server:
+    programs = os.environ.get("TEST_POSTGRES_PROGRAMS")
+    with Postgres(folder, folder / "log.txt", durable=False, programs=Path(programs) if programs else None) as server:
         yield server
 
 

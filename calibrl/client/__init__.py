@@ -30,8 +30,8 @@ __all__ = ["STACK_FILE", "CalibrlError", "Client", "Job", "Live", "Metrics", "St
 class Client(Jobs, Runs, Curves, Streams, Evaluations, Data, Queue, Projects, Access, Webhooks):
     """The service's REST API. Every method raises `CalibrlError` where it can't do what it says.
 
-    `url` and `api_key` default to CALIBRL_API_URL and CALIBRL_API_KEY, and those to the running local stack's;
-    with `data_dir`, to the stack that runs on that folder.
+    `url` and `api_key` default to those of the profile that CALIBRL_PROFILE names, else to CALIBRL_API_URL and
+    CALIBRL_API_KEY, and those to the running local stack's; with `data_dir`, to the stack that runs on that folder.
     """
 
     def ready(self) -> Health:

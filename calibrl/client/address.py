@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import httpx
 from pydantic import BaseModel, Field, ValidationError
 
+from calibrl.client import profiles
 from calibrl.client.errors import CalibrlError
 from calibrl.folder_lock import is_held
 from jobs.settings import get_settings
@@ -34,8 +36,29 @@ def read_stack(data_dir: Path) -> Stack | None:
         raise CalibrlError(f"{path} can't be used; stop its stack and start again with `calibrl up`") from error
 
 
+def http_address(url: str) -> httpx.URL:
+    """An address as text, read. Raises CalibrlError where no service can be there."""
+    try:
+        address = httpx.URL(url)
+    except httpx.InvalidURL:
+        address = httpx.URL()
+    if address.scheme not in ("http", "https") or not address.host:
+        raise CalibrlError(f"{url!r} is no address of a service: give one like http://127.0.0.1:8000")
+    return address
+
+
+def checked_key(key: str, fix: str) -> str:
+    """The key. Raises CalibrlError, with what is to be done, where no HTTP header can carry it."""
+    if not (key.isascii() and key.isprintable()):
+        raise CalibrlError(f"the key has characters that no HTTP header can carry: {fix}")
+    return key
+
+
 def address_and_key(url: str | None, api_key: str | None, data_dir: Path | None) -> tuple[str, str]:
-    """Where to send requests and with which key: what was given, else the environment's, else the local stack's."""
+    """Where to send requests and with which key: what was given, else the chosen profile's, else the environment's,
+    else the local stack's."""
+    if url is None and (profile := profiles.selected(data_dir)) is not None:
+        return profile.url, api_key or profile.api_key.get_secret_value()
     settings = get_settings()
     stack = read_stack(data_dir or settings.data_dir)
     if url is None and data_dir is not None:

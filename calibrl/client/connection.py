@@ -13,7 +13,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 from tenacity import Retrying, retry_if_exception_type, retry_if_result, stop_after_attempt, wait_exponential
 
-from calibrl.client.address import address_and_key
+from calibrl.client.address import address_and_key, checked_key, http_address
 from calibrl.client.errors import CalibrlError, Unreachable
 
 MOST = 1000  # items of a page that the service gives at most
@@ -32,17 +32,10 @@ class Connection:
 
     def __init__(self, url: str | None = None, api_key: str | None = None, *, data_dir: Path | None = None) -> None:
         self.url, key = address_and_key(url, api_key, data_dir)
-        try:
-            address = httpx.URL(self.url)
-        except httpx.InvalidURL:
-            address = httpx.URL()
-        if address.scheme not in ("http", "https") or not address.host:
-            raise CalibrlError(f"{self.url!r} is no address of a service: give one like http://127.0.0.1:8000")
-        if not (key.isascii() and key.isprintable()):
-            raise CalibrlError("the key has characters that no HTTP header can carry: check CALIBRL_API_KEY")
+        address = http_address(self.url)
         self._http = httpx.Client(
             base_url=address,
-            headers={"Authorization": f"Bearer {key}"},
+            headers={"Authorization": f"Bearer {checked_key(key, 'check CALIBRL_API_KEY')}"},
             timeout=TIMEOUT,
             trust_env=address.host not in LOOPBACK,  # no HTTP_PROXY for this very machine
         )

@@ -8,6 +8,8 @@ from sqlalchemy.orm import Session
 from jobs.models import Job, LogChunk
 from jobs.repository import feed
 
+END = 2**63 - 1  # the last number that a byte's place can be
+
 
 def append(session: Session, job: Job, data: bytes) -> None:
     """Keep the next piece of a locked job's log: attempts follow one another in it."""
@@ -21,7 +23,7 @@ def read(session: Session, job_id: UUID, *, after: int, limit: int) -> bytes:
     """At most `limit` bytes of the log, from byte `after` on; a gap in it ends the piece."""
     before = select(func.max(LogChunk.start)).where(LogChunk.job_id == job_id, LogChunk.start <= after)
     first = func.coalesce(before.scalar_subquery(), after)
-    inside = LogChunk.start.between(first, after + limit - 1)
+    inside = LogChunk.start.between(first, min(after + limit - 1, END))
     query = select(LogChunk.start, LogChunk.data).where(LogChunk.job_id == job_id, inside).order_by(LogChunk.start)
     found = bytearray()
     for start, data in session.execute(query):

@@ -1,1 +1,52 @@
 """The whole API, asked for everything that its own document allows, and for what it does not."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+
+CASES = re.compile(r"(\d[\d,]*) (?:test cases )?generated")
+CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
+# Answers that never end, so that there is nothing to wait for.
+ENDLESS = "/stream$"
+ANSWER_SECONDS = "120"  # a replay may take 60, and then says how far it came
+PHASES = "examples,coverage,fuzzing"
+Known = dict[str, dict[str, list[str]]]
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a run of schemathesis went: whether anything failed, of how many cases, and all that it said."""
+
+    failed: bool
+    cases: int
+    output: str
+
+
+def run(
+    url: str,
+    key: str | None,
+    *,
+    examples: int,
+    seed: int = 1,
+    only: str | None = None,
+    known: Known | None = None,
+    phases: str = PHASES,
+) -> Ran:
+    """Have schemathesis ask every operation of the service there, or those whose path `only` matches."""
+    command = [
+        sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json",
+        "--checks", CHECKS, "--max-examples", str(examples), "--seed", str(seed), "--exclude-path-regex", ENDLESS,
+        "--phases", phases, "--request-timeout", ANSWER_SECONDS, "--no-color", "--continue-on-failure",
+        "--generation-database", "none",
+    ]  # fmt: skip
+    if only is not None:
+        command += ["--include-path-regex", only]
+    if key is not None:
+        command += ["--header", f"Authorization: Bearer {key}"]
+    env = {**os.environ, "SCHEMATHESIS_HOOKS": "tests.fuzz.hooks", "FUZZ_KNOWN": json.dumps(known or {})}
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=3 * 3600, env=env)
+    cases = sum(int(found.replace(",", "")) for found in CASES.findall(ran.stdout))
+    return Ran(ran.returncode != 0, cases, ran.stdout + ran.stderr)

@@ -40,6 +40,11 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return result
 
 
+def set_variables(service: dict[str, Any]) -> dict[str, str]:
+    """The variables that a service gets: one without a value it does not get at all."""
+    return {name: value for name, value in service.get("environment", {}).items() if value is not None}
+
+
 @pytest.mark.parametrize("profile", [[], ["--profile", "gpu"]])
 def test_compose_accepts_the_file(tmp_path: Path, profile: list[str]) -> None:
     answer = compose(tmp_path, *profile, "config", "-q")
@@ -97,7 +102,7 @@ def test_what_the_env_file_says_of_the_queue_reaches_who_reads_it(tmp_path: Path
         "worker": {"CALIBRL_WORKER_GPUS": "none"},
         "worker-gpu": {"CALIBRL_WORKER_CPU_SLOTS": "0"},
     }.items():
-        environment = services[name]["environment"]
+        environment = set_variables(services[name])
         assert environment.items() >= (chosen | own).items()
         settings = _settings(environment)
         assert settings.worker_labels == {"gpu": "h100"}
@@ -112,7 +117,7 @@ def test_the_example_file_changes_nothing_of_the_queue(config: dict[str, Any], t
     assert answer.returncode == 0, answer.stderr
     services = json.loads(answer.stdout)["services"]
     for name in ("api", "worker", "worker-gpu"):
-        assert _settings(services[name]["environment"]) == _settings(config["services"][name]["environment"])
+        assert _settings(set_variables(services[name])) == _settings(set_variables(config["services"][name]))
 
 
 def _settings(environment: dict[str, str]) -> Settings:
@@ -120,6 +125,27 @@ def _settings(environment: dict[str, str]) -> Settings:
         for name, value in environment.items():
             patch.setenv(name, value)
         return Settings.read()
+
+
+def test_storage_s_keys_reach_who_reads_files_and_nobody_else(config: dict[str, Any], tmp_path: Path) -> None:
+    """As a file; what it leaves out does not reach them as something empty, which AWS's library would take as given."""
+    chosen = {"CALIBRL_STORAGE": "s3://bucket/x", "AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret"}
+    file = tmp_path / ".env"
+    file.write_text("".join(f"{name}={value}\n" for name, value in (SECRETS | chosen).items()))
+    answer = compose(tmp_path, "--env-file", str(file), "--profile", "gpu", "config", "--format", "json", env={})
+    assert answer.returncode == 0, answer.stderr
+    readers = {"api", "worker", "worker-gpu"}
+    for name, service in json.loads(answer.stdout)["services"].items():
+        environment = set_variables(service)
+        aws = {variable for variable in environment if variable.startswith("AWS_")}
+        assert aws == ({"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"} if name in readers else set())
+        assert ("CALIBRL_STORAGE" in environment) == (name in readers)
+        if name in readers:
+            assert environment.items() >= chosen.items()
+            assert _settings(environment).storage_url == "s3://bucket/x"
+    for name in readers:
+        assert not [each for each in set_variables(config["services"][name]) if each.startswith("AWS_")]
+        assert _settings(set_variables(config["services"][name])).storage is None
 
 
 def test_nothing_listens_beyond_this_machine_by_default(config: dict[str, Any]) -> None:
@@ -158,7 +184,7 @@ class ByHand:
         self.command = [self._swaps.get(part, part) for part in service["command"]]
         self.health = service.get("healthcheck", {}).get("test", ["CMD-SHELL", "true"])
         assert self.health[0] == "CMD-SHELL"
-        environment = service["environment"]
+        environment = set_variables(service)
         assert all(name in addresses or name.startswith("CALIBRL_") for name in environment)
         own = {"PATH": f"{BIN}:{os.defpath}", "HOSTNAME": socket.gethostname(), "CALIBRL_DATA_DIR": addresses["data"]}
         self.env = own | {name: addresses.get(name, value) for name, value in environment.items()}

@@ -6,15 +6,19 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 
 from jobs import db
 from jobs.settings import get_settings
+from tests.integration import rows_of_tables
 
 pytestmark = pytest.mark.integration
 CONFIG = Config(Path(__file__).parents[2] / "alembic.ini")
+REVISIONS = [script.revision for script in ScriptDirectory.from_config(CONFIG).walk_revisions()][::-1]
 
 
 @pytest.fixture
@@ -48,6 +52,28 @@ def test_up_down_and_up_again(empty: str, tmp_path: Path, monkeypatch: pytest.Mo
     assert tables(empty) == {"alembic_version"}
     command.upgrade(CONFIG, "head")
     command.check(CONFIG)
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+def test_rows_of_every_revision_outlive_the_way_up(empty: str, revision: str) -> None:
+    engine = sa.create_engine(empty.replace("postgresql://", "postgresql+psycopg://"), poolclass=sa.NullPool)
+    command.upgrade(CONFIG, revision)
+    with engine.begin() as connection:
+        filled = rows_of_tables.fill(connection)
+        before = rows_of_tables.contents(connection, filled)
+    if REVISIONS.index(revision) < REVISIONS.index("2026_11_24_queue"):
+        del before["workers"]  # those that run register again
+    command.upgrade(CONFIG, "head")
+    command.check(CONFIG)
+    with engine.connect() as connection:
+        after = rows_of_tables.contents(connection, filled)
+    for table, rows in before.items():
+        for key, row in rows.items():
+            kept = {name: value for name, value in row.items() if name in after[table][key]}
+            assert rows_of_tables.holds(after[table][key], kept), f"{table} {key}"
+    command.downgrade(CONFIG, "base")
+    assert tables(empty) == {"alembic_version"}
+    command.upgrade(CONFIG, "head")
 
 
 def test_a_model_without_its_migration_is_noticed(empty: str) -> None:

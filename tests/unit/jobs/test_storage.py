@@ -80,3 +80,14 @@ def test_a_place_that_there_is_not_says_so(tmp_path: Path, file: Path) -> None:
         Storage("nothing://there")
     with pytest.raises(StorageAway, match="can't be used"):
         Storage(str(file)).put(KEY, file)
+
+
+def test_a_bucket_that_there_is_not_is_no_file_that_there_is_not(
+    storage: Storage, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def put_file(*_: object) -> None:
+        raise FileNotFoundError("The specified bucket does not exist")  # as S3's file system has it
+
+    monkeypatch.setattr(storage._fs, "put_file", put_file)
+    with pytest.raises(StorageAway, match="bucket does not exist"):
+        storage.put(KEY, file)

@@ -1,0 +1,105 @@
+"""Services that a person asks by name: their addresses and keys, in a file that nobody else can read."""
+
+import json
+import os
+import tomllib
+from contextlib import suppress
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, SecretStr, StringConstraints, TypeAdapter, ValidationError
+
+from calibrl.client.errors import CalibrlError
+from jobs.settings import get_settings
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"  # a key of TOML without quotes
+OTHERS = 0o077  # the bits of a file's mode that let others than its owner do anything
+HEADER = "# Written by `calibrl profiles`. It holds keys: only you may read it.\n"
+
+# The one that the command line's option names, which goes before the environment's.
+chosen: ContextVar[str | None] = ContextVar("chosen", default=None)
+
+
+class Profile(BaseModel):
+    """A service and the key it is asked with."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    url: str
+    api_key: SecretStr
+
+
+_FILE = TypeAdapter(dict[Annotated[str, StringConstraints(pattern=NAME)], Profile])
+
+
+def path() -> Path:
+    """The file of all profiles."""
+    return get_settings().config_home.expanduser() / "calibrl" / "profiles.toml"
+
+
+def read_all() -> dict[str, Profile]:
+    """All profiles, by name. Raises CalibrlError for a file that can't be used, or that others can read."""
+    file = path()
+    try:
+        with file.open("rb") as opened:
+            if os.fstat(opened.fileno()).st_mode & OTHERS:
+                raise CalibrlError(f"{file} holds keys, and others can read it: run `chmod 600 '{file}'`")
+            return _FILE.validate_python(tomllib.load(opened))
+    except FileNotFoundError:
+        return {}
+    except ValidationError as error:  # whose own text would show what it was given: keys
+        where = ".".join(map(str, error.errors()[0]["loc"]))
+        raise CalibrlError(f"{file} can't be used: {where}: {error.errors()[0]['msg']}") from None
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise CalibrlError(f"{file} can't be used: {error}") from None
+
+
+def named(name: str) -> Profile:
+    """One profile. Raises CalibrlError where there is none of that name."""
+    profiles = read_all()
+    if name not in profiles:
+        known = f"there are {', '.join(sorted(profiles))}" if profiles else "there are none yet"
+        raise CalibrlError(f"there is no profile {name!r} ({known}): `calibrl profiles add {name} --url URL` makes it")
+    return profiles[name]
+
+
+def write(profiles: dict[str, Profile]) -> None:
+    """Keep these, in the place of those that were. Raises CalibrlError where the file can't be written."""
+    tables = [
+        f"\n[{name}]\nurl = {_quoted(one.url)}\napi_key = {_quoted(one.api_key.get_secret_value())}\n"
+        for name, one in sorted(profiles.items())
+    ]
+    file = path()
+    partial = file.with_suffix(".partial")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        partial.unlink(missing_ok=True)
+        partial.touch(mode=0o600, exist_ok=False)
+        partial.write_text(HEADER + "".join(tables), encoding="utf-8")
+        partial.replace(file)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise CalibrlError(f"{file} can't be written: {error.strerror or error}") from None
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)  # JSON's strings are TOML's, where none is escaped as a pair
+
+
+def selected(data_dir: Path | None) -> Profile | None:
+    """The profile that the command line or the environment names, if one does and no stack's folder is named.
+
+    Raises:
+        CalibrlError: there is none of that name, or something else names a service as well.
+    """
+    name = chosen.get()
+    settings = get_settings()
+    if name is not None and data_dir is not None:
+        raise CalibrlError("--profile and --data name two services: leave one out")
+    if name is None and settings.profile is not None and data_dir is None:
+        name = settings.profile
+        if "api_url" in settings.model_fields_set:
+            raise CalibrlError("CALIBRL_PROFILE and CALIBRL_API_URL name two services: unset one")
+    return None if name is None else named(name)

@@ -1,0 +1,150 @@
+"""Profiles: services asked by name, whose keys nobody else can read and nothing shows."""
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from calibrl import cli
+from calibrl.client import CalibrlError, Client, profiles
+from jobs.settings import get_settings
+from tests.conftest import ROOT
+
+from .conftest import KEY, Service, calibrl, fault
+
+ME = {"user": "ada", "admin": False, "scope": "write", "projects": {"vision": "member"}, "key_id": None}
+SECRET = "calibrl_of-the-lab"
+
+
+@pytest.fixture
+def file(service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Where the profiles are; nothing else names a service."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.delenv("CALIBRL_API_URL")
+    monkeypatch.delenv("CALIBRL_API_KEY")
+    get_settings.cache_clear()
+    service.on("GET", "/v1/me", ME)
+    return tmp_path / "config" / "calibrl" / "profiles.toml"
+
+
+def add(name: str, url: str, key: str = SECRET) -> Result:
+    return CliRunner().invoke(cli.app, ["profiles", "add", name, "--url", url], input=f"{key}\n")
+
+
+def test_a_profile_is_added_used_listed_and_removed(service: Service, file: Path) -> None:
+    assert "no profiles yet" in calibrl("profiles").stdout
+    added = add("lab", service.url + "/")
+    assert added.exit_code == 0 and SECRET not in added.output, added.output
+    assert (file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    assert calibrl("--profile", "lab", "me").stdout.startswith("ada: ")
+    assert service.requests[-1].headers["Authorization"] == f"Bearer {SECRET}"
+    assert add("other", "https://calibrl.example.com", "another").exit_code == 0
+    listed = calibrl("profiles").stdout
+    assert f"lab    {service.url}" in listed and "https://calibrl.example.com" in listed and SECRET not in listed
+    assert SECRET not in calibrl("profiles", "--json").stdout
+    assert "changed lab" in add("lab", service.url, "a new one").stdout
+    assert profiles.named("lab").api_key.get_secret_value() == "a new one"
+    assert calibrl("profiles", "remove", "lab").exit_code == 0
+    assert list(profiles.read_all()) == ["other"]
+    assert "there are other" in fault(calibrl("--profile", "lab", "me"), 1)
+
+
+def test_the_environment_names_one_and_the_option_goes_before_it(
+    service: Service, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add("lab", service.url)
+    add("gone", "http://127.0.0.1:9")
+    monkeypatch.setenv("CALIBRL_PROFILE", "lab")
+    get_settings.cache_clear()
+    with Client() as client:
+        assert (client.url, client.me().user) == (service.url, "ada")
+    with Client("http://127.0.0.1:1", KEY) as client:  # what is given goes before all
+        assert client.url == "http://127.0.0.1:1"
+    assert calibrl("me").exit_code == 0
+    assert "127.0.0.1:9" in fault(calibrl("--profile", "gone", "me"), 1)
+    assert profiles.chosen.get() is None  # of that command only
+    monkeypatch.setenv("CALIBRL_API_URL", service.url)
+    get_settings.cache_clear()
+    assert "CALIBRL_PROFILE and CALIBRL_API_URL name two services: unset one" in fault(calibrl("me"), 1)
+    assert calibrl("--profile", "lab", "me").exit_code == 0
+
+
+def test_a_stack_s_folder_is_no_profile(service: Service, file: Path, tmp_path: Path) -> None:
+    add("lab", service.url)
+    assert "leave one out" in fault(calibrl("--profile", "lab", "me", "--data", tmp_path), 1)
+
+
+def test_a_file_that_others_can_read_is_refused(service: Service, file: Path) -> None:
+    add("lab", service.url)
+    file.chmod(0o640)
+    for arguments in (["profiles"], ["--profile", "lab", "me"], ["profiles", "remove", "lab"]):
+        assert f"run `chmod 600 '{file}'`" in fault(calibrl(*arguments), 1)
+    assert "chmod 600" in fault(add("more", service.url), 1)
+    file.chmod(0o600)
+    assert calibrl("profiles").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[lab", "lab = 1", f'[lab]\nurl = "x"\napi_kee = "{SECRET}"', f'["a b"]\nurl = "x"\napi_key = "{SECRET}"'],
+)
+def test_a_file_that_is_none_is_one_line_without_its_keys(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True)
+    file.touch(mode=0o600)
+    file.write_text(text)
+    said = fault(calibrl("profiles"), 1)
+    assert f"{file} can't be used: " in said and SECRET not in said
+
+
+@pytest.mark.parametrize(
+    ("name", "url", "key", "says"),
+    [
+        ("a b", "http://x", SECRET, "letters, digits"),
+        ("[x]", "http://x", SECRET, "letters, digits"),
+        ("lab", "x", SECRET, "'x' is no address of a service"),
+        ("lab", "ftp://x", SECRET, "is no address of a service"),
+        ("lab", "http://x", "", "no key was given"),
+        ("lab", "http://x", "kéy", "no HTTP header can carry"),
+    ],
+)
+def test_what_no_profile_can_be_made_of(file: Path, name: str, url: str, key: str, says: str) -> None:
+    result = add(name, url, key)
+    assert result.exit_code != 0 and says in result.stderr and result.stderr.count("\n") == 1
+    assert not file.exists()
+
+
+def test_a_folder_that_can_t_be_written_is_told(file: Path) -> None:
+    file.parent.parent.write_text("a file")
+    assert "can't be" in fault(add("lab", "http://x"), 1)
+
+
+def test_a_key_is_typed_without_being_shown(file: Path, tmp_path: Path) -> None:
+    """On a terminal of its own."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "calibrl.cli", "profiles", "add", "lab", "--url", "http://x"]
+    env = {"PATH": os.defpath, "XDG_CONFIG_HOME": str(file.parents[1]), "HOME": str(tmp_path)}
+    typing = subprocess.Popen(
+        command, cwd=ROOT, env=env, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+    )
+    os.close(theirs)
+    said = b""
+    while b"Key: " not in said:
+        said += os.read(ours, 1000)
+    os.write(ours, f"{SECRET}\n".encode())
+    while b"added lab" not in said:
+        said += os.read(ours, 1000)
+    assert typing.wait(30) == 0
+    os.close(ours)
+    assert SECRET.encode() not in said
+    assert profiles.named("lab").api_key.get_secret_value() == SECRET
+
+
+def test_no_profile_is_one_line_with_the_fix(file: Path) -> None:
+    with pytest.raises(
+        CalibrlError, match=r"there is no profile 'lab' \(there are none yet\): `calibrl profiles add lab"
+    ):
+        profiles.named("lab")
