@@ -78,8 +78,9 @@ class Form:
         """Widgets for what `fields` has not shown of these sections; one of them may be a single field."""
         paths = []
         for section in sections:
-            node, _ = self._schema.optional(self._find(section)[0])
-            paths += [f"{section}.{name}" for name in node["properties"]] if "properties" in node else [section]
+            node, optional = self._schema.optional(self._find(section)[0])
+            whole = optional or "properties" not in node
+            paths += [section] if whole else [f"{section}.{name}" for name in node["properties"]]
         self.fields(*paths)
 
     def blame(self, errors: Iterable[Mapping[str, str]]) -> None:
@@ -203,10 +204,12 @@ class Form:
         def take_away(number: int) -> None:
             st.session_state[state] = [each for each in numbers if each != number]
 
+        # Another model or data set most often comes from where the last one does; a second reward of one kind is refused.
+        fresh = start[-1] if start and "discriminator" not in node["items"] else {}
         values = []
         for place, number in enumerate(numbers):
             with st.container(border=True):
-                given = start[number] if number < len(start) else {}
+                given = start[number] if number < len(start) else fresh
                 values.append(self._draw(f"{path}.{place}", f"{key}.{number}", node["items"], given))
                 if len(numbers) > node.get("minItems", 0):
                     said = f"Take {name.lower()} {place + 1} away"
@@ -222,12 +225,14 @@ class Form:
         if name in self.offered:
             return self._choice(node, start, self.offered[name], said)
         if "anyOf" in node:  # words or a number: best, last or a step
-            words = [str(word) for kind in node["anyOf"] for word in kind.get("enum", ())]
-            picked = st.selectbox(**said, options=words, index=words.index(str(start)), accept_new_options=True)
+            given = [str(word) for kind in node["anyOf"] for word in kind.get("enum", ())]
+            options = list(dict.fromkeys([*given, str(start)]))
+            picked = st.selectbox(**said, options=options, index=options.index(str(start)), accept_new_options=True)
             return int(picked) if picked and picked.isdecimal() else picked
         if "enum" in node or "const" in node:
             options = [*node.get("enum", [node.get("const")]), *([None] if optional else [])]
-            return st.selectbox(**said, options=options, index=options.index(start), format_func=_said)
+            place = options.index(start) if start in options else 0
+            return st.selectbox(**said, options=options, index=place, format_func=_said)
         if node["type"] == "boolean":
             return st.checkbox(**said, value=bool(start))
         if node["type"] == "integer":

@@ -45,7 +45,7 @@ def _first_page() -> None:
 
 def _list() -> None:
     text, project, status = st.columns([2, 1, 1])
-    words = text.text_input("Name", placeholder="Part of a name", key="evaluations-text", on_change=_first_page)
+    words = text.text_input("Find", placeholder="Part of a name or note", key="evaluations-text", on_change=_first_page)
     chosen = project.selectbox(
         "Project", [ALL, *catalogue.projects()], key="evaluations-project", on_change=_first_page
     )
@@ -148,7 +148,7 @@ def page() -> None:
     title.title("Evaluations", anchor=False)
     with action, st.container(horizontal=True, horizontal_alignment="right"):
         if catalogue.own_projects() and st.button("New evaluation", icon=":material/add:"):
-            st.switch_page("app_pages/new_job.py", query_params={"kind": "evaluate"})
+            st.switch_page("app_pages/new_job.py", query_params={"kind": "Evaluation"})
     view = st.segmented_control(
         "View",
         [LIST, COMPARE, REPLAY],

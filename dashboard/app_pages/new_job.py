@@ -16,7 +16,7 @@ from dashboard.schema_form import MARKDOWN, Form
 from jobs import presets
 from jobs.schemas import EvaluateSpec, JobSummary, TrainSpec
 
-KINDS = {"train": "Training", "evaluate": "Evaluation"}
+TRAINING, EVALUATION = "Training", "Evaluation"
 SCHEMAS = {
     "train": Schema(TrainSpec.model_json_schema()),
     "evaluate": Schema(EvaluateSpec.model_json_schema()),
@@ -48,7 +48,7 @@ COMMON = (
     "every_steps",
     "samples",
 )
-EVALUATION: dict[str, Any] = {
+FIRST_EVALUATION: dict[str, Any] = {
     "name": "my-evaluation",
     "models": [{"from_job": None}],  # the newest one, where there is any
     "data": [{"builtin": "digits", "split": "test"}],
@@ -86,15 +86,14 @@ def _start() -> tuple[str, str, dict[str, Any]]:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         kind = st.segmented_control(
             "Kind",
-            list(KINDS),
-            format_func=KINDS.__getitem__,
-            default="train",
+            [TRAINING, EVALUATION],
+            default=TRAINING,
             required=True,
             key="kind",
             bind="query-params",
         )
-        if kind == "evaluate":
-            return "evaluate", "evaluate", EVALUATION
+        if kind == EVALUATION:
+            return "evaluate", "evaluate", FIRST_EVALUATION
         chosen = st.selectbox(
             "Begin with the preset",
             presets.names(),
