@@ -204,7 +204,7 @@ class Form:
         def take_away(number: int) -> None:
             st.session_state[state] = [each for each in numbers if each != number]
 
-        # Another model or data set most often comes from where the last one does; a second reward of one kind is refused.
+        # Another model most often comes from where the last one does; two rewards of one kind are refused.
         fresh = start[-1] if start and "discriminator" not in node["items"] else {}
         values = []
         for place, number in enumerate(numbers):

@@ -101,7 +101,7 @@ def _upload(projects: list[str]) -> None:
         with st.expander("Columns under other names"):
             columns = {column: st.text_input(f"Column with the {column}", max_chars=200) for column in COLUMNS}
         st.caption(f"Every row is checked before anything is kept. Above {MOST_MEGABYTES} MB: `calibrl data upload`.")
-        if not st.form_submit_button("Upload", type="primary"):
+        if not st.form_submit_button("Check and keep it", type="primary"):
             return
     if file is None:
         st.warning("Choose a file first.")
