@@ -90,7 +90,7 @@ def _refused(error: CalibrlError) -> None:
 
 
 def _upload(projects: list[str]) -> None:
-    with st.form("upload"):
+    with st.container(border=True):
         file = st.file_uploader(
             "A JSONL or Parquet file, with its images in the rows",
             type=["jsonl", "parquet"],
@@ -101,10 +101,8 @@ def _upload(projects: list[str]) -> None:
         with st.expander("Columns under other names"):
             columns = {column: st.text_input(f"Column with the {column}", max_chars=200) for column in COLUMNS}
         st.caption(f"Every row is checked before anything is kept. Above {MOST_MEGABYTES} MB: `calibrl data upload`.")
-        if not st.form_submit_button("Check and keep it", type="primary"):
-            return
-    if file is None:
-        st.warning("Choose a file first.")
+        pressed = st.button("Check and keep it", type="primary", disabled=file is None)
+    if file is None or not pressed:
         return
     try:
         with st.spinner("Every row is being checked …"):
@@ -200,6 +198,7 @@ def _actions(dataset: Dataset) -> None:
                 return
             catalogue.changed()
             st.query_params.clear()
+            st.session_state["show"] = LIST
             st.rerun()
 
 
@@ -250,7 +249,7 @@ def page() -> None:
     projects = catalogue.own_projects()
     views = [LIST, UPLOAD, REGISTER] if projects else [LIST]
     view = st.segmented_control(
-        "View", views, default=LIST, required=True, key="view", bind="query-params", label_visibility="collapsed"
+        "View", views, default=LIST, required=True, key="show", bind="query-params", label_visibility="collapsed"
     )
     if view == UPLOAD:
         _upload(projects)

@@ -84,16 +84,18 @@ def _asked() -> list[Job]:
 
 
 def _choose() -> list[Job]:
-    asked = [job for job in _asked() if job.status is JobStatus.SUCCEEDED and job.kind == "evaluate"]
+    """Those of the address at first, and then what is chosen, which the address follows."""
     newest = catalogue.newest(None, "evaluate", JobStatus.SUCCEEDED)
-    offered: dict[UUID, str] = {job.id: job.name for job in [*asked, *newest]}
+    asked = [job for job in _asked() if job.status is JobStatus.SUCCEEDED and job.kind == "evaluate"]
+    offered: dict[UUID, str] = {job.id: job.name for job in [*newest, *asked]}
+    st.session_state.setdefault("compared", [job.id for job in asked])
     ids: list[UUID] = st.multiselect(
         "Evaluations",
         list(offered),
-        default=[job.id for job in asked],
         format_func=lambda id: f"{offered[id]} ({str(id)[:8]})",
         max_selections=MOST,
         placeholder="Choose two or more",
+        key="compared",
     )
     st.query_params["jobs"] = ",".join(map(str, ids))
     return [data.job(str(id)) for id in ids]

@@ -30,8 +30,8 @@ def test_a_job_is_submitted_from_the_form_and_cancelled(page: Page, client: Clie
 
     page.get_by_label("Name", exact=True).fill("from the form")
     page.get_by_label("Name", exact=True).press("Tab")
-    page.get_by_label("Prompts per step").fill("65000")
-    page.get_by_label("Prompts per step").press("Enter")
+    page.get_by_role("spinbutton", name="Prompts per step").fill("65000")
+    page.get_by_role("spinbutton", name="Prompts per step").press("Enter")
     expect(page.get_by_text("the data has 4096 rows")).to_be_visible()  # a warning of the plan
     expect(page.get_by_text("prompts_per_step: 65000")).to_be_visible()  # the YAML
 
@@ -149,7 +149,7 @@ def test_stored_completions_are_scored_again(page: Page, client: Client) -> None
     page.goto("/evaluations?view=Score+again")
     page.get_by_role("button", name="Score again").last.click()
     expect(page.get_by_text("No verdict flips")).to_be_visible()
-    page.get_by_label("Reward 1").click()
+    page.get_by_role("combobox", name="Reward 1").click()
     page.get_by_role("option", name="Exact").click()
     page.get_by_role("button", name="Score again").last.click()
     expect(page.get_by_text("No verdict flips")).to_be_visible()

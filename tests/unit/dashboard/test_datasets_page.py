@@ -22,7 +22,7 @@ def data_page(view: str | None = None, **query: str) -> AppTest:
         app.query_params[name] = value
     app.run()
     if view:
-        app.button_group(key="view").set_value(view).run()
+        app.button_group(key="show").set_value(view).run()
     return finished(app)
 
 
@@ -86,7 +86,7 @@ def test_those_who_may_only_look_can_add_nothing(world: World) -> None:
     world.me = Me(user="eve", admin=False, scope="write", projects={"default": Role.VIEWER})
     dataset = a_dataset(world)
     previewed(world, dataset)
-    assert data_page().button_group(key="view").options == ["List"]
+    assert data_page().button_group(key="show").options == ["List"]
     app = data_page(id=str(dataset.id))
     assert not any(button.label == "Yes, delete it" for button in app.button)
     assert "What is it?" in html(app)
@@ -145,7 +145,7 @@ def test_an_upload_leads_to_its_preview(world: World) -> None:
 
     world.answers["POST /v1/datasets/upload"] = upload
     app = data_page("Upload a file")
-    app.file_uploader[0].set_value(("mine.jsonl", b'{"question": "x", "answer": "1"}', "application/jsonl"))
+    app.file_uploader[0].set_value(("mine.jsonl", b'{"question": "x", "answer": "1"}', "application/jsonl")).run()
     app = press(app, "Check and keep it")
     assert sent == [b'{"question": "x", "answer": "1"}']
     assert "name=mine" in next(path for path in world.requests if "upload" in path)
@@ -156,15 +156,15 @@ def test_a_refused_upload_is_told_row_by_row(world: World) -> None:
     errors = ({"field": "rows.17", "message": f"has no answer {HOSTILE}"}, {"field": "file", "message": "is odd"})
     world.answers["POST /v1/datasets/upload"] = lambda body: Refusal(422, "2 rows can't be used.", errors)
     app = data_page("Upload a file")
-    app.file_uploader[0].set_value(("mine.jsonl", b"{}", "application/jsonl"))
+    app.file_uploader[0].set_value(("mine.jsonl", b"{}", "application/jsonl")).run()
     text = html(press(app, "Check and keep it"))
     assert "<td>row 17</td>" in text and "has no answer" in text and "<td>file</td>" in text
     assert "<script>" not in text
 
 
-def test_an_upload_without_a_file_asks_for_one(world: World) -> None:
-    app = press(data_page("Upload a file"), "Check and keep it")
-    assert [warning.value for warning in app.warning] == ["Choose a file first."]
+def test_nothing_can_be_kept_without_a_file(world: World) -> None:
+    app = data_page("Upload a file")
+    assert next(button for button in app.button if button.label == "Check and keep it").disabled
 
 
 def test_a_name_on_the_hub_is_noted(world: World) -> None:
