@@ -14,6 +14,7 @@ from jobs.schemas import Replay, ReplayRequest, Rescored
 
 SCHEMA = Schema(ReplayRequest.model_json_schema())
 START = {"rewards": [{"type": "numeric"}]}
+COMMON = ("weight", "relative_tolerance", "absolute_tolerance", "ignore_case")  # what verdicts depend on
 SHOWN = 200  # completions that are listed
 TITLES = ("Completion", "Verdict", "Reward", "By verifier")
 
@@ -29,7 +30,7 @@ def draw() -> None:
         states.empty("No training yet", "Once one has kept some of its completions, they can be scored again here.")
         return
     job_id: UUID = st.selectbox("Training job", list(trainings), format_func=trainings.__getitem__, key="replay-job")
-    form = Form(SCHEMA, START, key="replay", offered={}, named={}, common=("weight",))
+    form = Form(SCHEMA, START, key="replay", offered={}, named={}, common=COMMON)
     form.fields("rewards", "first_step", "last_step", "limit")
     if st.button("Score again", type="primary", icon=":material/replay:", disabled=bool(form.missing)):
         _score(job_id, form)
@@ -59,11 +60,13 @@ def _score(job_id: UUID, form: Form) -> None:
 
 def _found(found: Replay) -> None:
     with st.grid(4, min_column_width=150):
-        st.metric("Scored", f"{found.scored:,} of {found.completions:,}", border=True)
+        st.metric("Scored", f"{found.scored:,} of {found.completions:,}", border=True, height="stretch")
         change = found.passed_after - found.passed_before
-        st.metric("Passed", f"{found.passed_after:,}", delta=f"{change:+,}", delta_color="off", border=True)
-        st.metric("Pass now and did not", f"{found.now_passed:,}", border=True)
-        st.metric("Passed and do not now", f"{found.now_failed:,}", border=True)
+        st.metric(
+            "Passed", f"{found.passed_after:,}", delta=f"{change:+,}", delta_color="off", border=True, height="stretch"
+        )
+        st.metric("Pass now and did not", f"{found.now_passed:,}", border=True, height="stretch")
+        st.metric("Passed and do not now", f"{found.now_failed:,}", border=True, height="stretch")
     if found.stopped:
         st.caption("Not all were scored:")
         st.text(found.stopped)

@@ -230,9 +230,9 @@ class Form:
             picked = st.selectbox(**said, options=options, index=options.index(str(start)), accept_new_options=True)
             return int(picked) if picked and picked.isdecimal() else picked
         if "enum" in node or "const" in node:
-            options = [*node.get("enum", [node.get("const")]), *([None] if optional else [])]
-            place = options.index(start) if start in options else 0
-            return st.selectbox(**said, options=options, index=place, format_func=_said)
+            values: list[Any] = [*node.get("enum", [node.get("const")]), *([None] if optional else [])]
+            place = values.index(start) if start in values else 0
+            return st.selectbox(**said, options=values, index=place, format_func=_said)
         if node["type"] == "boolean":
             return st.checkbox(**said, value=bool(start))
         if node["type"] == "integer":

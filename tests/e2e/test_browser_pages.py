@@ -149,7 +149,10 @@ def test_stored_completions_are_scored_again(page: Page, client: Client) -> None
     page.goto("/evaluations?view=Score+again")
     page.get_by_role("button", name="Score again").last.click()
     expect(page.get_by_text("No verdict flips")).to_be_visible()
-    page.get_by_role("combobox", name="Reward 1").click()
-    page.get_by_role("option", name="Exact").click()
+    tolerance = page.get_by_role("spinbutton", name="Relative tolerance")
+    tolerance.fill("0.2")  # where 7 is right, 8 is near enough
+    tolerance.press("Enter")
     page.get_by_role("button", name="Score again").last.click()
-    expect(page.get_by_text("No verdict flips")).to_be_visible()
+    page.get_by_role("link", name="step 1", exact=True).first.click()
+    expect(page.get_by_text("Step 1:")).to_be_visible()
+    assert UUID(page.url.partition("id=")[2].partition("&")[0]) == job.id
