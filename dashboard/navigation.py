@@ -12,8 +12,11 @@ page = st.navigation(
     [
         st.Page("app_pages/jobs.py", title="Jobs", icon=":material/list:", default=True),
         st.Page("app_pages/job.py", title="Job", url_path="job", visibility="hidden"),
+        st.Page("app_pages/new_job.py", title="New job", icon=":material/add:", url_path="new"),
         st.Page("app_pages/compare.py", title="Compare", icon=":material/compare_arrows:", url_path="compare"),
         st.Page("app_pages/queue.py", title="Queue", icon=":material/format_list_numbered:", url_path="queue"),
+        st.Page("app_pages/evaluations.py", title="Evaluations", icon=":material/grading:", url_path="evaluations"),
+        st.Page("app_pages/datasets.py", title="Data sets", icon=":material/database:", url_path="data"),
         st.Page("app_pages/settings.py", title="Settings", icon=":material/settings:", url_path="settings"),
     ],
     position="top",

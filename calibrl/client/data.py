@@ -76,6 +76,24 @@ class Data(Connection):
         """The first rows of a file that was uploaded."""
         return self._get(Page[PreviewRow], path_of("datasets", str(id), "preview")).data
 
+    def download_dataset(self, id: UUID | str, target: Path | str, *, progress: Progress | None = None) -> Path:
+        """Have a data set's file at `target`, as it was uploaded; begun again, it goes on where it was cut off."""
+        dataset, path = self.dataset(id), Path(target)
+        if dataset.sha256 is None or dataset.bytes is None:
+            raise CalibrlError(f"data set {id} is only a name here: its rows are on the hub")
+        file = StoredFile(name=path.name, bytes=dataset.bytes, etag=dataset.sha256)
+
+        def tell(count: int) -> None:
+            if progress:
+                progress(count, file.bytes)
+
+        try:
+            self._fetch_file(file, path_of("datasets", str(id), "content"), path, tell)
+        except OSError as error:
+            raise CalibrlError(f"{path} can't be written: {error.strerror}") from error
+        _mark(path).unlink(missing_ok=True)
+        return path
+
     def delete_dataset(self, id: UUID | str) -> None:
         """Delete a data set; one that a job uses which has not ended is refused (409)."""
         checked(self._once("DELETE", path_of("datasets", str(id))))

@@ -4,7 +4,7 @@ from uuid import UUID
 
 import streamlit as st
 
-from dashboard import data, states
+from dashboard import catalogue, data, states
 from dashboard.markup import chip, duration, elapsed, escape, job_link, moment, progress_bar, status_chip, table
 from dashboard.palette import HELD_OUT, NEUTRAL, POLICY
 from jobs.schemas import JobStatus, JobSummary
@@ -97,7 +97,11 @@ def _first_page() -> None:
 
 
 def page() -> None:
-    st.title("Jobs", anchor=False)
+    title, action = st.columns([3, 1], vertical_alignment="center")
+    title.title("Jobs", anchor=False)
+    with action, st.container(horizontal=True, horizontal_alignment="right"):
+        if catalogue.own_projects() and st.button("New job", icon=":material/add:"):
+            st.switch_page("app_pages/new_job.py")
     st.segmented_control(
         "Status",
         [ALL, *(status.value for status in JobStatus)],

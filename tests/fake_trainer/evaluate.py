@@ -1,10 +1,37 @@
-"""`python -m tests.fake_trainer.evaluate config.json --run-dir DIR`: progress, and a result for every model and set."""
+"""`python -m tests.fake_trainer.evaluate config.json --run-dir DIR`: progress, and results of the real one's form.
 
+A built-in model's `seed` says how good it is: each adds a tenth to what it has right of a data set's hundred prompts.
+"""
+
+import random
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from calibrl_core.config import EvaluateConfig, PathModel
+import numpy as np
+
+from calibrl_core.bootstrap import differences, intervals
+from calibrl_core.config import BuiltinModel, EvaluateConfig, ModelSource, PathModel
 from calibrl_core.report import EventFile
 from tests.fake_trainer.run import arguments, run_process, stop_event
+
+PROMPTS = 100
+
+
+def accuracies(model: ModelSource, split: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Each prompt's, the same in every run. Harder prompts are harder for all models."""
+    skill = 0.3 + 0.1 * (model.seed % 6) if isinstance(model, BuiltinModel) else 0.6
+    noise = random.Random(f"{skill}/{split}")
+    return np.array([float(index / PROMPTS < skill + noise.gauss(0, 0.08)) for index in range(PROMPTS)])
+
+
+def measured(values: np.ndarray[Any, np.dtype[np.float64]], seed: int) -> dict[str, float]:
+    metrics: dict[str, float] = {"length_mean": 28.0}
+    for name, shift in (("accuracy", 0.0), ("pass_at_k", 0.1), ("majority_at_k", 0.03), ("greedy_accuracy", 0.02)):
+        shifted = np.clip(values + shift * (values == 0), 0, 1)
+        low, high = intervals(shifted[:, None], seed)[:, 0].tolist()
+        metrics |= {name: float(shifted.mean()), f"{name}_low": low, f"{name}_high": high}
+    return metrics
 
 
 def evaluate() -> None:
@@ -14,8 +41,9 @@ def evaluate() -> None:
     report = EventFile(run_dir)
     total = len(config.models) * len(config.data)
     report.emit("start", steps_total=total, step=0, versions={"fake": "1"}, parameters=1_200_000)
-    results = []
-    for model in config.models:
+    results: list[dict[str, Any]] = []
+    per_prompt: dict[str, list[Any]] = {source.name: [] for source in config.data}
+    for index, model in enumerate(config.models):
         if isinstance(model, PathModel) and not Path(model.path).is_dir():
             report.emit("error", reason="bad_spec", message=f"no model at {model.path}")
             raise SystemExit(1)
@@ -23,10 +51,24 @@ def evaluate() -> None:
             if stop.wait(0.05):
                 report.emit("finish", status="stopped", step=len(results), result={})
                 return
-            results.append({"model": model.model_dump(mode="json"), "data": source.name, "accuracy": 0.5})
+            split, values = source.name, accuracies(model, source.name)
+            per_prompt[split].append(values)
+            prompts = [f"{number:016x}" for number in range(PROMPTS)]
+            report.emit("accuracies", model_index=index, split=split, prompts=prompts, values=values.tolist())
+            name = model.path if isinstance(model, PathModel) else model.builtin
+            row = {"model": name, "model_index": index, "split": split, "samples": config.rollout.samples}
+            results.append(
+                row | {"prompts": PROMPTS, "metrics": measured(values, config.seed), "sources": {}},
+            )
             report.emit("progress", step=len(results), steps_total=total)
-        report.emit("metrics", step=config.models.index(model), values={f"eval/{config.data[0].name}/accuracy": 0.5})
-    report.emit("finish", status="succeeded", step=total, result={"evaluations": results})
+        report.emit("metrics", step=index, values={f"eval/{config.data[0].name}/accuracy": 0.5})
+    comparisons = [
+        {"split": split, **asdict(found), "distinguishable": found.distinguishable}
+        for split, kept in per_prompt.items()
+        for found in differences(kept, config.seed)
+    ]
+    result = {"results": results, "comparisons": comparisons}
+    report.emit("finish", status="succeeded", step=total, result=result)
 
 
 def main() -> None:

@@ -66,12 +66,13 @@ def metrics(step: int, steps: int, validated: bool) -> dict[str, float]:
 
 
 def group(prompt_id: str, image: str, size: int) -> SampleGroup:
-    """A group of which every other completion passes; one completion tries to be markup."""
+    """A group of which every other completion passes; of the others every other one tries to be markup."""
     tokens = ["<think>", "3", "+", "4", "=", "7", ".", "</think>", "<answer>", "7", "</answer>"]
 
     def completion(index: int) -> SampleCompletion:
         passed = index % 2 == 0
-        words = tokens if passed else [*tokens[:9], "<b>8</b>", "**", tokens[10]]
+        wrong = ["8"] if index % 4 == 3 else ["<b>8</b>", "**"]
+        words = tokens if passed else [*tokens[:9], *wrong, tokens[10]]
         return {
             "text": "".join(words),
             "tokens": words,

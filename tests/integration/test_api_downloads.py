@@ -161,6 +161,18 @@ def test_the_client_goes_on_where_it_was_cut_off(client: Client, tmp_path: Path,
     assert [done for done, _ in told] == sorted(done for done, _ in told)
 
 
+def test_a_data_set_comes_as_it_was_uploaded(client: Client, tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"question": "1 + 2?", "answer": "3"}\n')
+    dataset = client.upload(file)
+    target = tmp_path / "back" / "copy.jsonl"
+    assert client.download_dataset(dataset.id, target).read_bytes() == file.read_bytes()
+    assert [one.name for one in target.parent.iterdir()] == ["copy.jsonl"]
+    noted = client.register("named", "hiyouga/geometry3k")
+    with pytest.raises(CalibrlError, match="only a name here"):
+        client.download_dataset(noted.id, target)
+
+
 def test_a_service_that_names_other_places_is_not_followed(client: Client, tmp_path: Path, monkeypatch: Any) -> None:
     job_id = life.submit()
     written(job_id)

@@ -188,7 +188,7 @@ def test_one_wake_up_runs_all_that_is_queued_dependents_too() -> None:
     found = job(second)
     assert (found.status, found.step, found.steps_total) == (JobStatus.SUCCEEDED, 1, 1)
     assert found.result is not None
-    assert found.result["evaluations"][0]["model"]["path"].endswith("step-000002")
+    assert found.result["results"][0]["model"].endswith("step-000002")
 
 
 def test_the_trainer_gets_no_secrets_and_only_its_device(in_background: Callable[[], Future[None]]) -> None:

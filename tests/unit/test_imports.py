@@ -22,7 +22,7 @@ ALLOWED = {
     "api": ("jobs", *CONTRACT),
     "worker": ("jobs", *CONTRACT),
     "calibrl": ("jobs.schemas", "jobs.settings", "jobs.processes", "jobs.presets"),
-    "dashboard": ("calibrl.client", "jobs.schemas", "jobs.settings"),
+    "dashboard": ("calibrl.client", "jobs.presets", "jobs.schemas", "jobs.settings"),
     "migrations": ("jobs.models", "jobs.settings"),
     # It stands in for trainers and for workers: it ships what it writes, and fills tables through repositories.
     "bench": ("calibrl_core", "calibrl.client", "calibrl.local", "calibrl.services", "jobs", "worker"),

@@ -5,9 +5,10 @@ import io
 import json
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
@@ -20,12 +21,14 @@ from PIL import Image
 from jobs.schemas import (
     Checkpoint,
     Curves,
+    Dataset,
     Event,
     Histogram,
     Job,
     JobStatus,
     Me,
     MetricRow,
+    Project,
     QueueEntry,
     Role,
     Sample,
@@ -48,9 +51,26 @@ HOSTILE = (
 )
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """A problem document in place of an answer."""
+
+    status: int
+    detail: str
+    errors: tuple[dict[str, str], ...] = ()
+
+    def document(self) -> dict[str, Any]:
+        title = HTTPStatus(self.status).phrase
+        return {"title": title, "status": self.status, "detail": self.detail, "errors": self.errors}
+
+
 @dataclass
 class World:
-    """All that the hand-made service knows, and every request that it was sent."""
+    """All that the hand-made service knows, and every request that it was sent.
+
+    `answers`: of what else is asked, such as "POST /v1/jobs:plan", from its body (bytes, where it is no JSON): JSON,
+    bytes or a `Refusal`.
+    """
 
     jobs: dict[UUID, Job] = field(default_factory=dict)
     metrics: dict[UUID, list[MetricRow]] = field(default_factory=dict)
@@ -62,9 +82,11 @@ class World:
     images: dict[str, bytes] = field(default_factory=dict)
     queue: list[QueueEntry] = field(default_factory=list)
     workers: list[Worker] = field(default_factory=list)
+    datasets: list[Dataset] = field(default_factory=list)
     me: Me = field(
         default_factory=lambda: Me(user="ann", admin=False, scope="write", projects={"default": Role.MEMBER})
     )
+    answers: dict[str, Callable[[Any], Any]] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
     url: str = ""
 
@@ -241,7 +263,11 @@ def _answer(world: World, path: str, query: dict[str, str]) -> Any:
     """The records behind a path as JSON, bytes for an image, or None where there is nothing."""
     parts = path.strip("/").split("/")[1:]
     if parts == ["jobs"]:
-        chosen = [job for job in world.jobs.values() if query.get("status") in (None, job.status)]
+        chosen = [
+            job
+            for job in world.jobs.values()
+            if query.get("status") in (None, job.status) and query.get("kind") in (None, job.kind)
+        ]
         return _page(sorted(chosen, key=lambda job: job.created_at, reverse=True), int(query["limit"]))
     if parts == ["queue"]:
         return _page([entry for entry in world.queue if query.get("project") in (None, entry.project)], 1000)
@@ -251,6 +277,13 @@ def _answer(world: World, path: str, query: dict[str, str]) -> Any:
         return _curves(world, query)
     if parts == ["me"]:
         return world.me.model_dump(mode="json")
+    if parts == ["projects"]:
+        named = world.me.projects or {"default": Role.ADMIN}
+        return _page([Project(slug=slug, created_at=BEGAN) for slug in named], 1000)
+    if parts == ["datasets"]:
+        return _page(world.datasets, int(query["limit"]))
+    if parts[0] == "datasets":
+        return next((each.model_dump(mode="json") for each in world.datasets if str(each.id) == parts[1]), None)
     if (job := world.jobs.get(UUID(parts[1]))) is None:
         return None
     if len(parts) == 2:
@@ -301,12 +334,28 @@ def _handler(world: World) -> type[BaseHTTPRequestHandler]:
             query = {name: values[0] for name, values in parse_qs(address.query).items()}
             if self.headers["Authorization"] != f"Bearer {KEY}":
                 return self._send(401, {"title": "Unauthorized", "status": 401, "detail": "the key is wrong"})
-            answer = _answer(world, address.path, query)
+            body = self._body()
+            if (made := world.answers.get(f"{self.command} {address.path}")) is not None:
+                answer = made(body)
+            else:
+                answer = _answer(world, address.path, query)
+            if isinstance(answer, Refusal):
+                return self._send(answer.status, answer.document())
             if answer is None:
                 return self._send(404, {"title": "Not found", "status": 404, "detail": "no such job"})
             return self._send(200, answer)
 
-        do_POST = do_GET
+        do_POST = do_DELETE = do_GET
+
+        def _body(self) -> Any:
+            if self.headers["Transfer-Encoding"] == "chunked":
+                content = b""
+                while size := int(self.rfile.readline(), 16):
+                    content += self.rfile.read(size + 2)[:-2]
+                self.rfile.readline()
+            else:
+                content = self.rfile.read(int(self.headers["Content-Length"] or 0))
+            return json.loads(content) if self.headers["Content-Type"] == "application/json" else content
 
         def _send(self, status: int, answer: Any) -> None:
             body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()

@@ -1,0 +1,167 @@
+"""Evaluations: the list, several beside one another, and stored completions scored again."""
+
+from uuid import UUID
+
+import streamlit as st
+
+from calibrl.client import CalibrlError
+from dashboard import catalogue, compared, data, replayed, states
+from dashboard.markup import escape, job_link, moment, status_chip, table
+from jobs.schemas import Comparison, Evaluation, Job, JobStatus, JobSummary
+
+ALL = "all"
+LIST, COMPARE, REPLAY = "List", "Compare", "Score again"
+MOST = 8  # evaluations at once
+TITLES = ("Evaluation", "Status", "Project", "Accuracy", "On", "Submitted")
+
+
+def _accuracy(job: JobSummary) -> tuple[str, str]:
+    """The accuracies of its models on its first data set, and that one's name with the number of others."""
+    if job.status is not JobStatus.SUCCEEDED:
+        return "–", "–"
+    try:
+        results = catalogue.evaluation(job.id).results
+    except CalibrlError:  # of a form that has no such figures
+        return "–", "–"
+    splits = list(dict.fromkeys(result.split for result in results))
+    values = [result.metrics["accuracy"].value for result in results if result.split == splits[0]]
+    more = f" and {len(splits) - 1} more" if len(splits) > 1 else ""
+    return " → ".join(f"{value:.0%}" for value in values if value is not None) or "–", f"{splits[0]}{more}"
+
+
+def _row(job: JobSummary) -> str:
+    accuracy, split = _accuracy(job)
+    return (
+        f"<tr><td>{job_link(job.id, job.name)}</td><td>{status_chip(job.status)}</td>"
+        f'<td data-label="Project">{escape(job.project)}</td><td data-label="Accuracy">{accuracy}</td>'
+        f'<td data-label="On">{escape(split)}</td>'
+        f'<td data-label="Submitted">{escape(moment(job.created_at))}</td></tr>'
+    )
+
+
+def _first_page() -> None:
+    st.session_state["evaluations-before"] = []
+
+
+def _list() -> None:
+    text, project, status = st.columns([2, 1, 1])
+    words = text.text_input("Find", placeholder="Part of a name or note", key="evaluations-text", on_change=_first_page)
+    chosen = project.selectbox(
+        "Project", [ALL, *catalogue.projects()], key="evaluations-project", on_change=_first_page
+    )
+    state = status.selectbox("Status", [ALL, *JobStatus], key="evaluations-status", on_change=_first_page)
+    seen: list[UUID] = st.session_state.setdefault("evaluations-before", [])
+    shown = catalogue.evaluations(
+        None if chosen == ALL else chosen,
+        None if state == ALL else JobStatus(state),
+        words.strip(),
+        seen[-1] if seen else None,
+    )
+    if shown.data:
+        st.html(table(TITLES, map(_row, shown.data)))
+    elif words or chosen != ALL or state != ALL:
+        states.empty("None like that", "Loosen what you look for to see the others.")
+    else:
+        states.empty("No evaluation yet", "An evaluation measures models on data sets, so that they can be compared.")
+    with st.container(horizontal=True):
+        if seen and st.button("Newer", icon=":material/arrow_back:"):
+            seen.pop()
+            st.rerun()
+        if shown.has_more and st.button("Older", icon=":material/arrow_forward:"):
+            seen.append(shown.data[-1].id)
+            st.rerun()
+
+
+def _asked() -> list[Job]:
+    """The evaluations that the address names."""
+    found = []
+    for text in st.query_params.get("jobs", "").split(","):
+        try:
+            found.append(UUID(text))
+        except ValueError:
+            continue
+    return [data.job(str(id)) for id in dict.fromkeys(found)][:MOST]
+
+
+def _choose() -> list[Job]:
+    """Those of the address at first, and then what is chosen, which the address follows."""
+    newest = catalogue.newest(None, "evaluate", JobStatus.SUCCEEDED)
+    asked = [job for job in _asked() if job.status is JobStatus.SUCCEEDED and job.kind == "evaluate"]
+    offered: dict[UUID, str] = {job.id: job.name for job in [*newest, *asked]}
+    st.session_state.setdefault("compared", [job.id for job in asked])
+    ids: list[UUID] = st.multiselect(
+        "Evaluations",
+        list(offered),
+        format_func=lambda id: f"{offered[id]} ({str(id)[:8]})",
+        max_selections=MOST,
+        placeholder="Choose two or more",
+        key="compared",
+    )
+    st.query_params["jobs"] = ",".join(map(str, ids))
+    return [data.job(str(id)) for id in ids]
+
+
+def _read(jobs: list[Job]) -> list[tuple[Job, Evaluation]]:
+    """What each found; of those that left no such figures, why not stands on the page."""
+    found = []
+    for job in jobs:
+        try:
+            found.append((job, catalogue.evaluation(job.id)))
+        except CalibrlError as error:
+            if error.status != 409:
+                raise
+            st.text(f"{job.name} is left out: {error.detail or error}")
+    return found
+
+
+def _comparisons(jobs: list[Job], models: int) -> dict[str, Comparison]:
+    """By data set; none, with the reason on the page, where the evaluations can't be compared."""
+    if models < 2:
+        return {}
+    try:
+        with st.spinner("Comparing prompt by prompt …"):
+            return {found.split: found for found in catalogue.comparison(tuple(job.id for job in jobs))}
+    except CalibrlError as error:
+        if error.status != 409:
+            raise
+        st.warning("These can't be compared prompt by prompt:", icon=":material/info:")
+        st.text(error.detail or str(error))
+    return {}
+
+
+def _compare() -> None:
+    jobs = _choose()
+    if not jobs:
+        states.empty(
+            "Choose evaluations",
+            "Two or more, or one with several models. Models are compared over the same prompts, data set by data set.",
+        )
+        return
+    evaluations = _read(jobs)
+    by_split = compared.rows(evaluations)
+    places = {row.place for rows in by_split.values() for row in rows}
+    found = _comparisons([job for job, _ in evaluations], len(places))
+    for number, (split, rows) in enumerate(by_split.items()):
+        compared.draw(split, rows, found.get(split), key=f"{number}")
+
+
+def page() -> None:
+    title, action = st.columns([3, 1], vertical_alignment="center")
+    title.title("Evaluations", anchor=False)
+    with action, st.container(horizontal=True, horizontal_alignment="right"):
+        if catalogue.own_projects() and st.button("New evaluation", icon=":material/add:"):
+            st.switch_page("app_pages/new_job.py", query_params={"kind": "Evaluation"})
+    view = st.segmented_control(
+        "View",
+        [LIST, COMPARE, REPLAY],
+        default=LIST,
+        required=True,
+        key="view",
+        bind="query-params",
+        label_visibility="collapsed",
+    )
+    {LIST: _list, COMPARE: _compare, REPLAY: replayed.draw}[view or LIST]()
+
+
+with states.explained():
+    page()

@@ -1,0 +1,153 @@
+"""Forms made of schemas: which widgets, what they say, and what of it is worth saying."""
+
+from typing import Any
+
+import pytest
+import yaml
+from streamlit.testing.v1 import AppTest
+
+from dashboard.schema import Schema, label
+from jobs import presets
+from jobs.schemas import EvaluateSpec, TrainSpec, job_spec_adapter
+
+TRAIN = Schema(TrainSpec.model_json_schema())
+EVALUATE = Schema(EvaluateSpec.model_json_schema())
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("max_completion_tokens", "Most completion tokens"), ("lr", "Learning rate"), ("kl_coef", "KL coefficient")],
+)
+def test_fields_are_called_what_people_call_them(name: str, said: str) -> None:
+    assert label(name) == said
+
+
+@pytest.mark.parametrize("name", presets.names())
+def test_a_whole_spec_without_its_defaults_means_the_same(name: str) -> None:
+    spec = job_spec_adapter.validate_python(yaml.safe_load(presets.text(name)))
+    short = TRAIN.trimmed(TRAIN.root, spec.model_dump(mode="json"))
+    assert job_spec_adapter.validate_python(short) == spec
+    assert len(str(short)) < len(str(spec.model_dump(mode="json"))) / 2
+
+
+def test_what_tells_variants_apart_is_always_said() -> None:
+    spec = {
+        "kind": "evaluate",
+        "name": "x",
+        "models": [{"builtin": "tiny-vlm"}, {"path": "/models/one"}],
+        "data": [{"builtin": "digits", "split": "test"}],
+        "rewards": [{"type": "exact"}],
+    }
+    whole = job_spec_adapter.validate_python(spec).model_dump(mode="json")
+    assert EVALUATE.trimmed(EVALUATE.root, whole) == spec
+
+
+def form_of_everything(start: dict) -> None:  # type: ignore[type-arg]  # it is run as a script: no imports above it
+    import streamlit as st
+
+    from dashboard.schema import Schema
+    from dashboard.schema_form import Form
+    from jobs.schemas import TrainSpec
+
+    schema = Schema(TrainSpec.model_json_schema())
+    jobs = {"5b1d0c0e-6c5a-4f0e-9a43-000000000001": "a job"}
+    offered = {"project": {"default": "default"}, "from_job": jobs, "depends_on": jobs, "dataset": {}}
+    form = Form(schema, start, key="all", offered=offered, named={}, common=("weight",))
+    form.value["kind"] = "train"
+    form.rest(*(name for name in schema.root["properties"] if name != "kind"))
+    form.blame(st.session_state.get("errors", []))
+    st.session_state["value"], st.session_state["missing"] = form.value, form.missing
+
+
+def everything(start: dict[str, Any]) -> AppTest:
+    return run(AppTest.from_function(form_of_everything, args=(start,), default_timeout=30))
+
+
+def run(app: AppTest) -> AppTest:
+    app.run()
+    assert not app.exception, app.exception[0].stack_trace
+    return app
+
+
+@pytest.mark.parametrize("name", presets.names())
+def test_an_untouched_form_says_what_it_began_with(name: str) -> None:
+    start = yaml.safe_load(presets.text(name))
+    app = everything(start)
+    assert app.session_state["missing"] == []
+    assert job_spec_adapter.validate_python(app.session_state["value"]) == job_spec_adapter.validate_python(start)
+
+
+def preset(**changes: Any) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(presets.text("grpo"))
+    return found | changes
+
+
+def test_types_and_bounds_become_widgets() -> None:
+    app = everything(preset())
+    steps = app.number_input(key="all:steps")
+    assert (steps.min, steps.max, steps.value) == (1, 10_000_000, 280)
+    assert steps.help == "steps of the run (`steps`)"
+    rate = app.number_input(key="all:optimizer.lr")
+    assert (rate.value, rate.proto.format, rate.step) == (1e-4, "%g", pytest.approx(1e-5))
+    assert app.selectbox(key="all:precision").options == ["auto", "float32", "bfloat16"]
+    assert app.text_input(key="all:name").proto.max_chars == 120
+    assert app.number_input(key="all:prompts.max_tokens").proto.placeholder == "no limit"
+
+
+def test_another_variant_brings_its_own_fields() -> None:
+    app = everything(preset())
+    app.selectbox(key="all:algorithm").set_value("calibrl")
+    run(app)
+    algorithm = app.session_state["value"]["algorithm"]
+    assert (algorithm["type"], algorithm["guidance_coef"], algorithm["mini_batches"]) == ("calibrl", 0.1, 4)
+    app.selectbox(key="all:model").set_value("from_job")
+    run(app)
+    model = app.session_state["value"]["model"]
+    assert (model["from_job"][-1], model["checkpoint"]) == ("1", "best")
+
+
+@pytest.mark.parametrize("checkpoint", ["last", 40])
+def test_a_step_may_stand_where_words_are_offered(checkpoint: object) -> None:
+    app = everything(preset(model={"from_job": "5b1d0c0e-6c5a-4f0e-9a43-000000000001", "checkpoint": checkpoint}))
+    assert app.session_state["value"]["model"]["checkpoint"] == checkpoint
+
+
+def test_entries_are_added_and_taken_away() -> None:
+    app = everything(preset())
+    next(button for button in app.button if button.label == "Add another: reward").click()
+    run(app)
+    app.selectbox(key="all:rewards.2").set_value("exact")
+    assert [one["type"] for one in run(app).session_state["value"]["rewards"]] == ["math", "format", "exact"]
+    next(button for button in app.button if button.label == "Take reward 1 away").click()
+    assert [one["type"] for one in run(app).session_state["value"]["rewards"]] == ["format", "exact"]
+
+
+def test_sections_that_may_be_left_out_are_switched() -> None:
+    app = everything(preset())
+    app.toggle(key="all:validation").set_value(False)
+    assert run(app).session_state["value"]["validation"] is None
+    app.toggle(key="all:model:builtin.lora").set_value(True)
+    assert run(app).session_state["value"]["model"]["lora"] == {"rank": 16, "alpha": 32.0, "targets": []}
+
+
+def test_labels_are_pairs() -> None:
+    app = everything(preset(labels={"team": "vision"}))
+    assert app.session_state["value"]["labels"] == {"team": "vision"}
+
+
+def test_what_must_be_said_and_is_not_is_known() -> None:
+    app = everything(preset(data={"dataset": None}))
+    app.text_input(key="all:name").set_value(" ")
+    assert run(app).session_state["missing"] == ["name", "data.dataset"]
+
+
+def test_errors_stand_beside_their_fields_and_are_inert() -> None:
+    app = everything(preset())
+    app.session_state["errors"] = [
+        {"field": "steps", "message": "is <b>too</b> many"},
+        {"field": "rewards.1.weight", "message": "is too heavy"},
+        {"field": "optimizer.unknown.deep", "message": "is nowhere"},
+    ]
+    said = [element.proto.body for element in run(app).get("html")]
+    assert len(said) == 2
+    assert any("is &lt;b&gt;too&lt;/b&gt; many" in one for one in said) and any("is too heavy" in one for one in said)
