@@ -21,6 +21,7 @@ class Sample(Base):
     mean_reward: Mapped[float | None]
     entropy: Mapped[float | None]
     rareness: Mapped[float | None]
+    gap: Mapped[float | None]
     passed: Mapped[int]
     size: Mapped[int]
     bytes: Mapped[int] = mapped_column(BigInteger)

@@ -29,13 +29,13 @@ def insert(
         return False
     completions = group["completions"]
     advantages = [completion.get("advantage") for completion in completions]
-    entropies = [value for completion in completions for value in completion.get("entropies") or ()]
     sample = Sample(
         job_id=job_id,
         step=step,
         prompt_id=group["prompt_id"],
         mean_reward=_mean([completion.get("reward") for completion in completions]),
-        entropy=_mean(entropies),
+        entropy=_mean([value for each in completions for value in each.get("entropies") or ()]),
+        gap=_mean([value for each in completions for value in each.get("gaps") or () if value is not None]),
         rareness=_mean([abs(value) if isinstance(value, int | float) else value for value in advantages]),
         passed=sum(bool(completion.get("passed")) for completion in completions),
         size=len(completions),

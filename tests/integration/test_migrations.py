@@ -121,12 +121,14 @@ def test_groups_that_are_there_get_their_means(empty: str) -> None:
     with psycopg.connect(empty, autocommit=True) as connection:
         connection.execute(
             'INSERT INTO jobs (id, name, kind, project, "user", priority, labels, gpus, spec, status, attempt, step,'
-            " samples_dropped, log_length, forgiven, preempted, notes) VALUES (gen_random_uuid(), 'j', 'train', 'default',"
-            " 'u', 'normal', '{}', 0, '{}', 'queued', 0, 0, false, 0, 0, false, '')"
+            " samples_dropped, log_length, forgiven, preempted, notes) VALUES (gen_random_uuid(), 'j', 'train',"
+            " 'default', 'u', 'normal', '{}', 0, '{}', 'queued', 0, 0, false, 0, 0, false, '')"
         )
-        group = (
-            '{"completions": [{"entropies": [1, 2], "advantage": -0.5}, {"entropies": [3, "NaN"], "advantage": 1.5}]}'
+        first, second = (
+            '{"entropies": [1, 2], "gaps": [4, null], "advantage": -0.5}',
+            '{"entropies": [3, "NaN"], "advantage": 1.5}',
         )
+        group = f'{{"completions": [{first}, {second}]}}'
         for text in (group, '{"completions": []}'):
             connection.execute(
                 'INSERT INTO samples (job_id, step, prompt_id, passed, size, bytes, "group")'
@@ -134,5 +136,5 @@ def test_groups_that_are_there_get_their_means(empty: str) -> None:
                 [text],
             )
         command.upgrade(CONFIG, "head")
-        found = connection.execute("SELECT entropy, rareness FROM samples ORDER BY id").fetchall()
-    assert found == [(2.0, 1.0), (None, None)]
+        found = connection.execute("SELECT entropy, rareness, gap FROM samples ORDER BY id").fetchall()
+    assert found == [(2.0, 1.0, 4.0), (None, None, None)]

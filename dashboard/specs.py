@@ -1,0 +1,63 @@
+"""What a job's spec says that the defaults do not."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from jobs.schemas import job_spec_adapter
+
+NAMING = ("kind", "name", "project")  # what every job says, and its page shows elsewhere
+
+
+class Chosen(NamedTuple):
+    """A field, what a job has there, and what it would have had; None where there is no default."""
+
+    field: str
+    value: str
+    default: str | None
+
+
+def _leaves(value: Any, at: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict) and value:
+        for name, item in value.items():
+            yield from _leaves(item, f"{at}.{name}" if at else name)
+    else:
+        yield at, _said(value)
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_said, value)) or "none"
+    if isinstance(value, dict):
+        return " ".join(f"{name}={_said(item)}" for name, item in value.items()) or "none"
+    return "none" if value is None else str(value)
+
+
+def flat(spec: dict[str, Any]) -> dict[str, str]:
+    """A spec's values by their dotted names."""
+    return dict(_leaves(spec))
+
+
+def chosen(spec: dict[str, Any]) -> list[Chosen]:
+    """Where a spec, which has every default filled in, differs from the defaults of its kind and algorithm."""
+    defaults = _defaults(spec)
+    return [
+        Chosen(field, value, defaults.get(field))
+        for field, value in flat(spec).items()
+        if field not in NAMING and value != defaults.get(field)
+    ]
+
+
+def _defaults(spec: dict[str, Any]) -> dict[str, str]:
+    """The defaults of specs like this one; none where this version knows no such specs any more."""
+    least: dict[str, Any] = {name: spec[name] for name in ("kind", "name", "model", "models", "data") if name in spec}
+    if "algorithm" in spec:
+        least["algorithm"] = {"type": spec["algorithm"].get("type")}
+    try:
+        filled = job_spec_adapter.validate_python(least).model_dump(mode="json")
+    except ValidationError:
+        return {}
+    for required in ("model", "models", "data"):
+        filled.pop(required, None)
+    return flat(filled)
