@@ -150,7 +150,7 @@ class Dot:
 
     entropy: float
     rareness: float
-    reward: float | None
+    reward: float
     words: str  # on hover
     opens: list[int]  # step, and the group's place in it
 

@@ -38,8 +38,7 @@ def _named(choice: CheckpointChoice) -> str:
     return {"best": "The best", "last": "The newest"}.get(str(choice), f"Step {choice}")
 
 
-@st.dialog("Fork this job", width="large")
-def dialog(job: Job) -> None:
+def form(job: Job) -> None:
     """A form for the new job; when it is submitted the new job's page opens."""
     kept = data.checkpoints(job.id) if job.kind == "train" else []
     if job.kind == "train" and not kept:
@@ -84,3 +83,6 @@ def _explain(error: CalibrlError, places: dict[str, Any]) -> None:
             if field not in OWN:
                 st.code(field, language=None)
             st.text(str(fault.get("message", "")))
+
+
+dialog = st.dialog("Fork this job", width="large")(form)

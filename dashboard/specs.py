@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from jobs.schemas import job_spec_adapter
+from jobs.schemas import EvaluateSpec, TrainSpec
 
+KINDS: dict[str, type[TrainSpec | EvaluateSpec]] = {"train": TrainSpec, "evaluate": EvaluateSpec}
 NAMING = ("kind", "name", "project")  # what every job says, and its page shows elsewhere
 
 
@@ -51,13 +52,12 @@ def chosen(spec: dict[str, Any]) -> list[Chosen]:
 
 def _defaults(spec: dict[str, Any]) -> dict[str, str]:
     """The defaults of specs like this one; none where this version knows no such specs any more."""
-    least: dict[str, Any] = {name: spec[name] for name in ("kind", "name", "model", "models", "data") if name in spec}
-    if "algorithm" in spec:
+    required = [name for name, field in KINDS[spec["kind"]].model_fields.items() if field.is_required()]
+    least = {name: spec[name] for name in required if name in spec}
+    if "algorithm" in least:
         least["algorithm"] = {"type": spec["algorithm"].get("type")}
     try:
-        filled = job_spec_adapter.validate_python(least).model_dump(mode="json")
+        filled = KINDS[spec["kind"]].model_validate(least).model_dump(mode="json")
     except ValidationError:
         return {}
-    for required in ("model", "models", "data"):
-        filled.pop(required, None)
-    return flat(filled)
+    return flat({name: value for name, value in filled.items() if name not in required or name == "algorithm"})

@@ -186,7 +186,7 @@ def _quadrants(job: Job, of: dict[str, Series]) -> None:
 
 def _legend(job: Job) -> None:
     rows = "".join(
-        f'<div style="display:flex;gap:0.7rem;margin:0.55rem 0">'
+        f'<div style="display:flex;gap:0.7rem;margin:0.55rem 0;font-size:.92rem">'
         f'<span style="flex:0 0 0.9rem;height:0.9rem;margin-top:0.25rem;border-radius:0.2rem;background:{colour}">'
         "</span>"
         f"<span><b>{escape(name.capitalize())}.</b> {escape(meaning)} "
@@ -226,7 +226,7 @@ def _furthest(job: Job) -> None:
         f'<td data-label="Correct">{summary.passed} of {summary.size}</td></tr>'
         for step, number, summary in furthest
     )
-    with st.container(border=True, height="stretch", key="card-furthest"):
+    with st.container(border=True, key="card-furthest"):
         hint = f"Among the groups kept of the last {RECENT_STEPS} sampled steps. Open one and read expert and policy."
         st.html(heading("Prompts furthest from their expert", hint))
         if furthest:
@@ -247,7 +247,6 @@ def _panel(job: Job) -> None:
             lambda: _quadrants(job, of),
             lambda: _legend(job),
             lambda: _damped(of),
-            lambda: _furthest(job),
             lambda: _nll(of),
             lambda: _probe_gap(of),
             lambda: _losses(of),
@@ -255,3 +254,4 @@ def _panel(job: Job) -> None:
             lambda: _agreement(of),
         ]
     )
+    _furthest(job)

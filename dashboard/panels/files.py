@@ -9,6 +9,7 @@ from dashboard.palette import CORRECT
 from dashboard.panels.common import live
 from jobs.schemas import Checkpoint, Job, JobStatus
 
+MEASURED = {"accuracy": "accuracy", "strict_accuracy": "strict", "pass_at_k": "pass@k"}
 EXPORTS = (  # file, what it is called, what it is for
     ("metrics.csv", "CSV", "every step and metric, for spreadsheets"),
     ("metrics.parquet", "Parquet", "the same, for pandas and friends"),
@@ -34,7 +35,9 @@ def _evaluate(job: Job) -> None:
 
 
 def _measured(checkpoint: Checkpoint) -> str:
-    return ", ".join(f"{name} {float(value):.4g}" for name, value in checkpoint.metrics.items()) or "–"
+    """The few of its metrics that one would choose it by."""
+    values = {name: checkpoint.metrics.get(f"validation/{name}") for name in MEASURED}
+    return ", ".join(f"{said} {float(value):.1%}" for name, said in MEASURED.items() if (value := values[name])) or "–"
 
 
 def _row(job: Job, checkpoint: Checkpoint) -> str:
@@ -44,9 +47,10 @@ def _row(job: Job, checkpoint: Checkpoint) -> str:
     if known is not None:
         link = file_link(address(job.id, f"checkpoint-{checkpoint.step}.tar"), f"Download, {size(known)}")
     return (
-        f"<tr><td>Step {checkpoint.step}{best}</td><td>{link}</td><td>{escape(_measured(checkpoint))}</td>"
-        f'<td data-label="Written">{escape(moment(checkpoint.created_at))}</td>'
-        f'<td style="overflow-wrap:anywhere;font-size:.8rem">{escape(checkpoint.path)}</td></tr>'
+        f'<tr><td style="white-space:nowrap">Step {checkpoint.step}{best}</td>'
+        f'<td style="white-space:nowrap">{link}</td><td>{escape(_measured(checkpoint))}'
+        f'<div style="overflow-wrap:anywhere;font-size:.78rem;opacity:.8">{escape(checkpoint.path)}</div></td>'
+        f'<td data-label="Written">{escape(moment(checkpoint.created_at))}</td></tr>'
     )
 
 
@@ -61,7 +65,7 @@ def _checkpoints(job: Job) -> None:
             st.caption("No checkpoint yet.")
             return
         newest_first = sorted(kept, key=lambda checkpoint: -checkpoint.step)
-        titles = ("Checkpoint", "File", "Measured", "Written", "Folder on the worker")
+        titles = ("Checkpoint", "File", "Held out, and the folder on the worker", "Written")
         st.html(heading("Checkpoints", hint) + table(titles, (_row(job, one) for one in newest_first)))
         st.caption("From a terminal, going on where it was cut off:")
         st.code(f"calibrl download {job.id} --step {newest_first[0].step} ./model", language="bash")

@@ -26,7 +26,7 @@ RULES = {  # name: title, what it watches
     ),
 }
 SENTENCE = re.compile(
-    r"(?P<rule>\w+) (?P<state>fired|cleared) at step (?P<step>\d+): (?P<seen>.*?)\. ?(?P<advice>.*)", re.DOTALL
+    r"(?P<rule>\w+) (?P<state>fired|cleared) at step (?P<step>\d+): (?P<seen>.*?)\.(?: (?P<advice>.*))?", re.DOTALL
 )
 
 
@@ -48,7 +48,7 @@ def alerts(events: Iterable[Event]) -> list[Alert]:
         match = SENTENCE.fullmatch(event.message or "") if event.type == "health" else None
         if match:
             fired = match["state"] == "fired"
-            found.append(Alert(event, match["rule"], fired, match["step"], match["seen"], match["advice"]))
+            found.append(Alert(event, match["rule"], fired, match["step"], match["seen"], match["advice"] or ""))
     return found
 
 

@@ -55,14 +55,14 @@ def _dots(steps: Steps, step: int) -> list[Dot]:
             opens=[step, number],
         )
         for number, summary in enumerate(steps[step], 1)
-        if summary.entropy is not None and summary.rareness is not None
+        if summary.entropy is not None and summary.rareness is not None and summary.mean_reward is not None
     ]
 
 
 def _map(steps: Steps, step: int) -> None:
     others = [dot for other in steps if other != step for dot in _dots(steps, other)][:MOST_OTHERS]
     shown = _dots(steps, step)
-    rewards = [dot.reward for dot in [*shown, *others] if dot.reward is not None] or [0.0]
+    rewards = [dot.reward for dot in [*shown, *others]] or [0.0]
     live_chart.card(
         f"Groups of step {step}",
         "To the right: undecided. Upward: outcomes differ, so the group teaches. Low and to the left it is certain; "

@@ -76,7 +76,7 @@ def test_stacked_parts_meet_at_the_same_steps() -> None:
 
 
 def test_groups_are_points_that_know_what_they_open() -> None:
-    shown = [Dot(0.5, 0.9, 0.1, f"train-1 {HOSTILE}", [10, 1]), Dot(0.6, 0.0, None, "train-2", [10, 2])]
+    shown = [Dot(0.5, 0.9, 0.1, f"train-1 {HOSTILE}", [10, 1]), Dot(0.6, 0.0, 0.5, "train-2", [10, 2])]
     others = [Dot(0.7, 0.8, 1.1, "train-3", [1, 1])]
     figure = charts.dots(shown, others, low=0.1, high=1.1)
     assert [trace["customdata"] for trace in figure["data"]] == [[[1, 1]], [[10, 1], [10, 2]]]

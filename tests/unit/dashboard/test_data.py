@@ -138,7 +138,7 @@ def test_only_the_end_of_a_log_is_kept(world: World, monkeypatch: pytest.MonkeyP
     assert (log.shown, log.text, log.cut) == ("last line\n", "first line\nlast line\n", True)
     world.logs[job.id] += b"more\n"
     log.refresh()
-    assert (log.shown, log.text) == ("line\nmore\n", "line\nlast line\nmore\n")
+    assert (log.shown, log.text) == ("line\nmore\n", " line\nlast line\nmore\n")
     assert b"".join(data.client().whole_log(job.id)) == b"first line\nlast line\nmore\n"
 
 
