@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from dashboard.palette import CORRECT, MODELS, NEUTRAL, RARENESS, WRONG, faded
+from dashboard.palette import CORRECT, MODELS, NEUTRAL, WRONG, faded
 from dashboard.series import HistogramColumns, Series, smoothed, spikes
 
 Figure = dict[str, Any]
@@ -124,6 +124,11 @@ def _top(series: Series) -> float:
     return float(finite.max()) if len(finite) else 0.0
 
 
+def _calm(series: Series) -> Series:
+    """Smoothed where there is enough of it: in a stack, the spikes of one part look like those of all above it."""
+    return series if len(series) < SMOOTH_FROM else smoothed(series)
+
+
 def stacked(parts: Sequence[tuple[str, Series, str]], *, unit: str, shares: bool) -> Figure:
     """Parts of a whole over steps: (name, series, fill colour), from the bottom up. `shares`: of 1, as percentages."""
     traces = [
@@ -138,7 +143,7 @@ def stacked(parts: Sequence[tuple[str, Series, str]], *, unit: str, shares: bool
             "fillcolor": colour,
             "hovertemplate": "%{y:.1%}" if shares else "%{y:.3s}",
         }
-        for name, series, colour in parts
+        for name, series, colour in ((name, _calm(series), colour) for name, series, colour in parts)
     ]
     yaxis = {"tickformat": ".0%", "range": [0, 1]} if shares else {"rangemode": "tozero"}
     return {"data": traces, "layout": _layout(unit, yaxis=yaxis)}
@@ -158,7 +163,7 @@ class Dot:
 def dots(shown: Sequence[Dot], others: Sequence[Dot], *, low: float, high: float) -> Figure:
     """Groups as points, entropy against rareness, coloured by their reward from `low` to `high`; `others` are faint."""
     colours = {
-        "colorscale": [[0, WRONG], [0.5, RARENESS], [1, CORRECT]],
+        "colorscale": [[0, WRONG], [0.5, NEUTRAL], [1, CORRECT]],
         "cmin": low,
         "cmax": max(high, low + 1e-6),
     }

@@ -111,7 +111,7 @@ def table(titles: Sequence[str], rows: Iterable[str]) -> str:
 
 def job_link(job_id: UUID, name: str) -> str:
     """A link to a job's page."""
-    return f'<a href="job?id={job_id}" target="_self">{escape(name)}</a>'
+    return f'<a href="job?id={job_id}" target="_self" style="color:inherit;font-weight:600">{escape(name)}</a>'
 
 
 def group_link(job_id: UUID, step: int, number: int, text: str) -> str:

@@ -8,7 +8,8 @@ from pydantic import ValidationError
 from jobs.schemas import EvaluateSpec, TrainSpec
 
 KINDS: dict[str, type[TrainSpec | EvaluateSpec]] = {"train": TrainSpec, "evaluate": EvaluateSpec}
-NAMING = ("kind", "name", "project")  # what every job says, and its page shows elsewhere
+NAMING = ("kind", "name", "project", "labels")  # what a job's page shows elsewhere
+UNSAID = ("none", "False")  # in what has no default as a whole, such as `model`: nobody chose these
 
 
 class Chosen(NamedTuple):
@@ -46,7 +47,9 @@ def chosen(spec: dict[str, Any]) -> list[Chosen]:
     return [
         Chosen(field, value, defaults.get(field))
         for field, value in flat(spec).items()
-        if field not in NAMING and value != defaults.get(field)
+        if field.partition(".")[0] not in NAMING
+        and value != defaults.get(field)
+        and (value, field in defaults) not in UNSAID
     ]
 
 

@@ -120,8 +120,8 @@ def _nothing(filtered: bool) -> None:
         return
     states.empty("No jobs yet", "Write a spec like this one to a file, and submit it from a terminal:")
     with st.columns([1, 2, 1])[1]:
-        st.code(EMPTY, language="yaml")
-        st.code("calibrl submit my-first-job.yaml", language="bash")
+        st.code(EMPTY, language=None)
+        st.code("calibrl submit my-first-job.yaml", language=None)
 
 
 def _labels() -> dict[str, str]:
@@ -178,10 +178,11 @@ def _compare(shown: list[JobSummary]) -> None:
             "Compare", list(offered), key="compare", placeholder="Choose two jobs or more",
             max_selections=MOST_COMPARED, format_func=lambda id: f"{offered[id]} ({str(id)[:8]})",
         )  # fmt: skip
-        st.page_link(
-            "app_pages/compare.py", label="Compare them", icon=":material/compare_arrows:", disabled=len(ids) < 2,
-            query_params={"jobs": ",".join(map(str, ids))},
-        )  # fmt: skip
+        if len(ids) > 1:
+            st.page_link(
+                "app_pages/compare.py", label="Compare them", icon=":material/compare_arrows:",
+                query_params={"jobs": ",".join(map(str, ids))},
+            )  # fmt: skip
 
 
 def _first_page() -> None:

@@ -72,7 +72,7 @@ def _jobs() -> None:
     if waiting:
         st.html(table(WAITING_TITLES, map(_waiting_row, waiting[:MOST])))
         if len(waiting) > MOST:
-            st.caption(f"The first {MOST} are shown; `calibrl queue` lists all.")
+            st.caption(f"The first {MOST} are shown; the command calibrl queue lists all.")
     else:
         st.caption("Nobody waits: the next job starts at once.")
 

@@ -79,7 +79,7 @@ def _rareness(of: dict[str, Series]) -> None:
 def _solved(of: dict[str, Series]) -> None:
     parts = [
         ("all solved", of["exploration/groups_all"], CORRECT),
-        ("some solved", of["exploration/groups_some"], RARENESS),
+        ("some solved", of["exploration/groups_some"], NEUTRAL),
         ("none solved", of["exploration/groups_none"], WRONG),
     ]
     live_chart.card(

@@ -68,7 +68,7 @@ def _checkpoints(job: Job) -> None:
         titles = ("Checkpoint", "File", "Held out, and the folder on the worker", "Written")
         st.html(heading("Checkpoints", hint) + table(titles, (_row(job, one) for one in newest_first)))
         st.caption("From a terminal, going on where it was cut off:")
-        st.code(f"calibrl download {job.id} --step {newest_first[0].step} ./model", language="bash")
+        st.code(f"calibrl download {job.id} --step {newest_first[0].step} ./model", language=None)
 
 
 def _evaluations(job: Job) -> None:

@@ -103,7 +103,7 @@ def _summary(job: Job, firing: int) -> str:
     when = "When the job ended" if job.status.final else "Just now"
     said = {0: "no rule fired", 1: "one rule fired"}.get(firing, f"{firing} rules fired")
     said = said if job.status.final else said.replace("fired", "fires" if firing < 2 else "fire")
-    limits = "Limits are settings: `health` in the spec. Alerts are advice, unless `pause_on` names the rule."
+    limits = "Limits are settings, under health in the spec. Alerts are advice, unless health.pause_on names the rule."
     return f"{when} {said}. {limits}"
 
 

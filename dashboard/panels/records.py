@@ -74,5 +74,5 @@ def _events(job: Job) -> None:
 def spec(job: Job) -> None:
     with st.container(border=True, key="card-choices"):
         st.html(heading("What was chosen", "Where it differs from the defaults.") + lineage.choices(job))
-    st.caption("The spec with every default filled in. Save it, change it, and submit it: `calibrl submit FILE.yaml`.")
+    st.caption("The spec with every default filled in. Save it, change it, and submit it: calibrl submit FILE.yaml")
     st.code(yaml.safe_dump(job.spec, sort_keys=False, allow_unicode=True), language=None)

@@ -145,7 +145,9 @@ def test_a_fork_is_not_offered_to_those_who_may_only_look(world: World, measured
 
 
 def test_the_overview_tells_where_a_job_comes_from_and_what_came_of_it(world: World) -> None:
-    warm_up = world.add(name="the-warm-up", status=JobStatus.SUCCEEDED, spec={"kind": "train", "model": {"builtin": "tiny-vlm"}})
+    warm_up = world.add(
+        name="the-warm-up", status=JobStatus.SUCCEEDED, spec={"kind": "train", "model": {"builtin": "tiny-vlm"}}
+    )
     spec = {"kind": "train", "model": {"from_job": str(warm_up.id), "checkpoint": "best"}}
     job = world.add(name="the-run", spec=spec, depends_on=[warm_up.id])
     fork = world.add(name="the-fork", forked_from=job.id, forked_step=50)
