@@ -24,8 +24,9 @@ def draw(job: Job) -> None:
 
 
 def _panel(job: Job) -> None:
-    if st.session_state.pop("opened", False):
-        st.rerun()  # with the group's panel; a click on the map runs only this one
+    if opened := st.session_state.pop("opened", None):
+        st.query_params.update(step=str(opened[0]), group=str(opened[1]))
+        st.rerun()  # with the group's panel: a click on the map runs only this one
     kept = following.samples(job.id, job.attempt)
     with states.tolerated():
         kept.refresh()
@@ -74,11 +75,9 @@ def _map(steps: Steps, step: int) -> None:
 
 
 def _open(picked: Any) -> None:
-    """Show a group in its panel, at its own address."""
-    if not picked:
-        return
-    step, number = picked
-    st.session_state.update(panel="Rollouts", step=str(step), group=str(number), opened=True)
+    """Show a group in its panel, at its own address: its step, and its place in that."""
+    if picked:
+        st.session_state.update(panel="Rollouts", opened=picked)
 
 
 def _number(value: float | None) -> str:

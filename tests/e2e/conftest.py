@@ -28,7 +28,7 @@ FLAGS = [
 ]
 PATIENCE = 30_000  # milliseconds until something on the page must have happened
 # For a deep link, Streamlit's own page first asks under its path where the server is; the answer is 404.
-PROBE = re.compile(r"/job/_stcore/(health|host-config)$")
+PROBE = re.compile(r"/(job|compare|queue|settings)/_stcore/(health|host-config)$")
 
 
 @pytest.fixture(scope="module")

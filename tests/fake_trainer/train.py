@@ -65,8 +65,8 @@ def metrics(step: int, steps: int, validated: bool) -> dict[str, float]:
     return values | ({"validation/accuracy": accuracy} if validated else {})
 
 
-def group(prompt_id: str, image: str, size: int, doubt: float) -> SampleGroup:
-    """A group of which every other completion passes; one completion tries to be markup. `doubt` is part of its entropy."""
+def group(prompt_id: str, image: str, size: int, doubt: float = 0.0) -> SampleGroup:
+    """A group of which every other completion passes; one tries to be markup. `doubt` is part of its entropy."""
     tokens = ["<think>", "3", "+", "4", "=", "7", ".", "</think>", "<answer>", "7", "</answer>"]
 
     def completion(index: int) -> SampleCompletion:
