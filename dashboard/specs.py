@@ -44,12 +44,13 @@ def flat(spec: dict[str, Any]) -> dict[str, str]:
 def chosen(spec: dict[str, Any]) -> list[Chosen]:
     """Where a spec, which has every default filled in, differs from the defaults of its kind and algorithm."""
     defaults = _defaults(spec)
+    different = [Chosen(field, value, defaults.get(field)) for field, value in flat(spec).items()]
     return [
-        Chosen(field, value, defaults.get(field))
-        for field, value in flat(spec).items()
-        if field.partition(".")[0] not in NAMING
-        and value != defaults.get(field)
-        and (value, field in defaults) not in UNSAID
+        row
+        for row in different
+        if row.field.partition(".")[0] not in NAMING
+        and row.value != row.default
+        and not (row.default is None and row.value in UNSAID)
     ]
 
 
