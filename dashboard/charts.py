@@ -12,8 +12,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from dashboard.palette import MODELS, faded
-from dashboard.series import HistogramColumns, Series, averaged, smoothed, thinned
+from dashboard.palette import CORRECT, MODELS, NEUTRAL, WRONG, faded
+from dashboard.series import HistogramColumns, Series, smoothed, spikes
 
 Figure = dict[str, Any]
 Trace = dict[str, Any]
@@ -62,8 +62,9 @@ def _line(curve: Curve, value_format: str) -> list[Trace]:
     name = plain(curve.name)
     line = {"color": curve.colour, "width": 2.2, "dash": curve.dash}
     hover = f"%{{y:{value_format}}}"
-    shown = thinned(curve.series)
+    shown = spikes(curve.series)
     if curve.sparse or len(curve.series) < SMOOTH_FROM:
+        shown = curve.series
         return [
             {
                 "type": "scatter",
@@ -76,7 +77,7 @@ def _line(curve: Curve, value_format: str) -> list[Trace]:
                 "hovertemplate": hover,
             }
         ]
-    smooth = thinned(smoothed(curve.series))
+    smooth = smoothed(curve.series)
     common = {"type": "scatter", "mode": "lines", "legendgroup": name}
     return [
         {
@@ -123,25 +124,76 @@ def _top(series: Series) -> float:
     return float(finite.max()) if len(finite) else 0.0
 
 
-def stacked_shares(parts: Sequence[tuple[str, Series, str]], *, unit: str) -> Figure:
-    """Shares of a whole over steps: (name, series, fill colour), from the bottom up."""
-    traces = []
-    for name, series, colour in parts:
-        shown = averaged(series)
-        traces.append(
-            {
-                "type": "scatter",
-                "mode": "lines",
-                "name": plain(name),
-                "x": shown.steps.tolist(),
-                "y": numbers(shown.values),
-                "stackgroup": "all",
-                "line": {"width": 0.5, "color": colour},
-                "fillcolor": colour,
-                "hovertemplate": "%{y:.1%}",
-            }
-        )
-    return {"data": traces, "layout": _layout(unit, yaxis={"tickformat": ".0%", "range": [0, 1]})}
+def _calm(series: Series) -> Series:
+    """Smoothed where there is enough of it: in a stack, the spikes of one part look like those of all above it."""
+    return series if len(series) < SMOOTH_FROM else smoothed(series)
+
+
+def stacked(parts: Sequence[tuple[str, Series, str]], *, unit: str, shares: bool) -> Figure:
+    """Parts of a whole over steps: (name, series, fill colour), from the bottom up. `shares`: of 1, as percentages."""
+    traces = [
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "name": plain(name),
+            "x": series.steps.tolist(),
+            "y": numbers(series.values),
+            "stackgroup": "all",
+            "line": {"width": 0.5, "color": colour},
+            "fillcolor": colour,
+            "hovertemplate": "%{y:.1%}" if shares else "%{y:.3s}",
+        }
+        for name, series, colour in ((name, _calm(series), colour) for name, series, colour in parts)
+    ]
+    yaxis = {"tickformat": ".0%", "range": [0, 1]} if shares else {"rangemode": "tozero"}
+    return {"data": traces, "layout": _layout(unit, yaxis=yaxis)}
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A sampled group on the map."""
+
+    entropy: float
+    rareness: float
+    reward: float
+    words: str  # on hover
+    opens: list[int]  # step, and the group's place in it
+
+
+def dots(shown: Sequence[Dot], others: Sequence[Dot], *, low: float, high: float) -> Figure:
+    """Groups as points, entropy against rareness, coloured by their reward from `low` to `high`; `others` are faint."""
+    colours = {
+        "colorscale": [[0, WRONG], [0.5, NEUTRAL], [1, CORRECT]],
+        "cmin": low,
+        "cmax": max(high, low + 1e-6),
+    }
+    bar = {"thickness": 10, "outlinewidth": 0, "title": {"text": "mean reward"}}
+    traces: list[Trace] = [
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "name": name,
+            "x": [dot.entropy for dot in groups],
+            "y": [dot.rareness for dot in groups],
+            "customdata": [dot.opens for dot in groups],
+            "text": [plain(dot.words) for dot in groups],
+            "hovertemplate": "%{text}<br>entropy %{x:.3f}, |A| %{y:.3f}<extra></extra>",
+            "marker": {
+                **colours,
+                "color": [dot.reward for dot in groups],
+                "size": size,
+                "opacity": opacity,
+                "line": {"width": 1, "color": faded(NEUTRAL, 0.8)},
+                **({"colorbar": bar} if groups is shown else {}),
+            },
+        }
+        for name, groups, size, opacity in (("other steps", others, 8, 0.3), ("this step", shown, 16, 1))
+        if groups
+    ]
+    layout = _layout("rareness weight |A|", "entropy (nats a token)", hovermode="closest", showlegend=False)
+    layout["height"] = 420
+    layout["yaxis"] |= {"rangemode": "tozero"}
+    return {"data": traces, "layout": layout}
 
 
 def heat_map(columns: HistogramColumns, *, colour: str, unit: str) -> Figure:

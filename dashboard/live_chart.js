@@ -33,27 +33,84 @@ function themed(layout, host) {
   };
 }
 
-const config = (name) => ({
+const config = {
   displaylogo: false,
   displayModeBar: finger() ? false : "hover",
-  modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"],
-  toImageButtonOptions: { format: "png", scale: 2, filename: name },
-});
+  modeBarButtonsToRemove: ["toImage", "select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"],
+};
 
-export default function ({ data, parentElement }) {
+const unescaped = (text) => new DOMParser().parseFromString(text, "text/html").documentElement.textContent;
+
+// Text that a spreadsheet would take for a formula gets an apostrophe, as in the service's own tables.
+function cell(value) {
+  if (typeof value !== "string") return value ?? "";
+  const text = unescaped(value).replace(/^(?=[=+\-@\t\r\n])/, "'");
+  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+}
+
+// What is drawn, as a table: a row a point; of a heat map a row a cell, at its lower left corner.
+function table({ data, layout }) {
+  const title = (axis, other) => layout[axis]?.title?.text || other;
+  const rows = [["series", title("xaxis", "x"), title("yaxis", "y"), ...(data[0].z ? ["share"] : [])]];
+  for (const trace of data) {
+    if (trace.z) trace.z.forEach((row, y) => row.forEach((z, x) => rows.push(["", trace.x[x], trace.y[y], z])));
+    else trace.x.forEach((x, index) => rows.push([trace.name ?? "", x, trace.y[index]]));
+  }
+  return rows.map((row) => row.map(cell).join(",")).join("\r\n");
+}
+
+function save(name, content) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([content], { type: "text/csv" }));
+  link.download = `${name}.csv`;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+
+function button(text, label, act) {
+  const made = document.createElement("button");
+  made.type = "button";
+  made.textContent = text;
+  made.setAttribute("aria-label", label);
+  made.addEventListener("click", act);
+  return made;
+}
+
+// Below the chart rather than in Plotly's bar, which no key and no finger reaches.
+function saving(host) {
+  const bar = document.createElement("div");
+  bar.className = "live-chart-save";
+  const { name, title } = host.newest;
+  bar.append(
+    button("CSV", `Save the data of ${title} as CSV`, () => save(name, table(host.newest.figure))),
+    button("PNG", `Save ${title} as PNG`, async () =>
+      (await plotly()).downloadImage(host, { format: "png", scale: 2, filename: name, width: host.offsetWidth, height: host.offsetHeight }),
+    ),
+  );
+  host.after(bar);
+  return bar;
+}
+
+export default function ({ data, parentElement, setTriggerValue }) {
   const host = parentElement.querySelector(".live-chart");
   host.setAttribute("role", "figure");
   host.setAttribute("aria-label", data.alt);
   host.style.minHeight = `${data.figure.layout.height}px`;
   if (!host.newest) host.textContent = "Drawing…";
   host.newest = data; // what counts, should the library arrive after more data has
+  host.bar ??= saving(host);
   plotly().then(
     (library) => {
-      const { figure, name } = host.newest;
+      const { figure } = host.newest;
       if (!host.data) host.textContent = "";
-      library.react(host, figure.data, themed(figure.layout, host), config(name));
+      library.react(host, figure.data, themed(figure.layout, host), config);
       host.observer ??= new ResizeObserver(() => host.offsetWidth && library.Plots.resize(host));
       host.observer.observe(host);
+      if (host.picks) return;
+      host.picks = true;
+      host.on("plotly_click", ({ points: [point] }) => {
+        if (point.customdata !== undefined) setTriggerValue("picked", point.customdata);
+      });
     },
     (error) => (host.textContent = `This chart can't be drawn: ${error.message}. Reload the page to try again.`),
   );

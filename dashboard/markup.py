@@ -1,5 +1,6 @@
 """HTML of our own around text that others wrote. Every such text is escaped; nothing here is Markdown."""
 
+import base64
 import html
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -9,7 +10,7 @@ from zoneinfo import ZoneInfo
 import streamlit as st
 
 from dashboard.palette import CORRECT, NEUTRAL, POLICY, RARENESS, WRONG, faded
-from jobs.schemas import JobStatus, JobSummary
+from jobs.schemas import Gpu, JobStatus, JobSummary
 
 STATUS = {  # colour and sign; the sign tells them apart without colour
     JobStatus.QUEUED: (NEUTRAL, "○"),
@@ -23,6 +24,7 @@ STATUS = {  # colour and sign; the sign tells them apart without colour
     JobStatus.CANCELLED: (NEUTRAL, "⊘"),
 }
 
+GIB = 2**30
 TABLE_STYLE = """<style>
 .rows{width:100%;border-collapse:collapse;font-size:0.92rem}
 .rows th{text-align:left;font-weight:600;font-size:0.8rem;opacity:.75;padding:.4rem .8rem .4rem 0;border:0;
@@ -109,4 +111,64 @@ def table(titles: Sequence[str], rows: Iterable[str]) -> str:
 
 def job_link(job_id: UUID, name: str) -> str:
     """A link to a job's page."""
-    return f'<a href="job?id={job_id}" target="_self">{escape(name)}</a>'
+    return f'<a href="job?id={job_id}" target="_self" style="color:inherit;font-weight:600">{escape(name)}</a>'
+
+
+def group_link(job_id: UUID, step: int, number: int, text: str) -> str:
+    """A link to a sampled group: the `number`-th of its step, from 1."""
+    address = f"job?id={job_id}&panel=Rollouts&step={step}&group={number}"
+    return f'<a href="{escape(address)}" target="_self">{escape(text)}</a>'
+
+
+def file_link(address: str, text: str) -> str:
+    """A link that downloads a file, in place of showing it."""
+    return f'<a href="{escape(address)}" download style="color:inherit;font-weight:600">{escape(text)}</a>'
+
+
+def size(count: float) -> str:
+    """Bytes as people say them: 12 kB, 3.4 MB, 1.2 GB."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:,.3g} GB"
+
+
+def gpu_table(gpus: Sequence[Gpu]) -> str:
+    """A machine's GPUs: who holds each, and how it does."""
+    return table(("GPU", "Card", "Held by", "Utilisation", "Memory"), map(_gpu_row, gpus))
+
+
+def _gpu_row(gpu: Gpu) -> str:
+    memory = progress_bar(gpu.memory_used / max(gpu.memory_total, 1), NEUTRAL, f"memory of GPU {gpu.index}")
+    use = progress_bar(gpu.utilisation / 100, POLICY, f"utilisation of GPU {gpu.index}")
+    holder = "free" if gpu.clean else "its memory is not free yet"
+    if gpu.job_id:
+        holder = job_link(gpu.job_id, str(gpu.job_id)[:8])
+    return (
+        f'<tr><td data-label="GPU">{gpu.index}</td><td>{escape(gpu.name)}</td><td data-label="Held by">{holder}</td>'
+        f'<td>{use}<span style="font-size:.8rem">{gpu.utilisation:.0f} %</span></td>'
+        f'<td>{memory}<span style="font-size:.8rem">{gpu.memory_used / GIB:.1f} of {gpu.memory_total / GIB:.0f} GiB'
+        "</span></td></tr>"
+    )
+
+
+def sparkline(values: Sequence[float | None], colour: str, label: str, *, top: float | None = None) -> str:
+    """A curve as small as a word, from 0 to `top`, or to its own greatest value. `label` tells it to screen readers."""
+    known = [(place, value) for place, value in enumerate(values) if value is not None]
+    if len(known) < 2:
+        return ""
+    high = top or max(value for _, value in known) or 1.0
+    last = known[-1][0] or 1
+    points = " ".join(
+        f"{2 + 76 * place / last:.1f},{20 - 18 * min(max(value / high, 0), 1):.1f}" for place, value in known
+    )
+    drawn = (
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 80 22" width="80" height="22"><polyline fill="none" '
+        f'points="{points}" stroke="{colour}" stroke-width="1.8" stroke-linejoin="round" stroke-linecap="round"/></svg>'
+    )
+    content = base64.b64encode(drawn.encode()).decode()  # as an image: Streamlit lets no SVG into its HTML
+    return (
+        f'<img src="data:image/svg+xml;base64,{content}" alt="{escape(label)}" width="80" height="22" '
+        'style="vertical-align:middle">'
+    )

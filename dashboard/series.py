@@ -1,4 +1,4 @@
-"""Numbers over steps: one metric's curve, and a histogram's history in columns of bounded number."""
+"""Numbers over steps: one metric's curve, and a histogram's history, both in buckets of bounded number."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,20 +7,34 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-POINTS = 1000  # most points of a drawn curve
+BUCKETS = 500  # of a curve that is read; drawn with their least and greatest value, at most twice as many points
+POINTS = 2 * BUCKETS  # most points of a drawn curve
 COLUMNS = 240  # most columns of a drawn heat map
 
 
 @dataclass(frozen=True)
 class Series:
-    """A metric's values `[N]` at ascending steps `[N]`; a value that was not finite is NaN."""
+    """A metric's values `[N]` at ascending steps `[N]`; a value that was not finite is NaN.
+
+    Of a long curve each is the mean of a bucket, whose least and greatest values are `low` and `high`.
+    """
 
     steps: NDArray[np.int64]
     values: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
 
     @classmethod
-    def of(cls, steps: Sequence[int], values: Sequence[float]) -> Self:
-        return cls(np.asarray(steps, dtype=np.int64), np.asarray(values, dtype=np.float64))
+    def of(
+        cls,
+        steps: Sequence[int],
+        values: Sequence[float | None],
+        low: Sequence[float | None] | None = None,
+        high: Sequence[float | None] | None = None,
+    ) -> Self:
+        means = np.asarray(values, dtype=np.float64)
+        bounds = (means if given is None else np.asarray(given, dtype=np.float64) for given in (low, high))
+        return cls(np.asarray(steps, dtype=np.int64), means, *bounds)
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -31,52 +45,28 @@ class Series:
         finite = self.values[np.isfinite(self.values)]
         return float(finite[-1]) if len(finite) else None
 
-    @property
-    def not_finite(self) -> int:
-        """How many values were NaN or infinite."""
-        return int((~np.isfinite(self.values)).sum())
 
-
-def _bucket_width(steps: NDArray[np.int64], most: int) -> int:
-    # Powers of two, and borders at their multiples: as a run grows, buckets merge in pairs and else stay as they are,
-    # so that drawn points do not jump about.
-    width = 1
-    while int(steps[-1]) // width - int(steps[0]) // width + 1 > most:
-        width *= 2
-    return width
-
-
-def _starts(steps: NDArray[np.int64], width: int) -> NDArray[np.intp]:
-    buckets = steps // width
-    return np.flatnonzero(np.diff(buckets, prepend=buckets[0] - 1))
-
-
-def thinned(series: Series, limit: int = POINTS) -> Series:
-    """At most `limit` points that keep the lowest and highest value of every stretch, so that no spike is lost."""
-    if len(series) <= limit:
+def spikes(series: Series) -> Series:
+    """The line through the least and the greatest value of each bucket, so that no spike is lost."""
+    if np.array_equal(series.low, series.high, equal_nan=True):
         return series
-    width = _bucket_width(series.steps, (limit - 2) // 2)
-    starts = _starts(series.steps, width)
-    lengths = np.diff(np.append(starts, len(series)))
-    kept = [np.array([0, len(series) - 1]), starts[np.isnan(np.fmin.reduceat(series.values, starts))]]
-    for extreme in (np.fmin, np.fmax):  # both pass over NaN
-        found = np.flatnonzero(series.values == np.repeat(extreme.reduceat(series.values, starts), lengths))
-        _, firsts = np.unique(series.steps[found] // width, return_index=True)
-        kept.append(found[firsts])
-    index = np.unique(np.concatenate(kept))
-    return Series(series.steps[index], series.values[index])
+    return Series.of(np.repeat(series.steps, 2).tolist(), np.stack([series.low, series.high], axis=1).ravel().tolist())
 
 
-def averaged(series: Series, limit: int = POINTS // 2) -> Series:
+def averaged(series: Series, limit: int) -> Series:
     """At most `limit` points, each the mean of a stretch at its first step. Equal steps give equal points."""
     if len(series) <= limit:
         return series
-    starts = _starts(series.steps, _bucket_width(series.steps, limit))
+    width = 1
+    while int(series.steps[-1]) // width - int(series.steps[0]) // width + 1 > limit:
+        width *= 2
+    buckets = series.steps // width
+    starts = np.flatnonzero(np.diff(buckets, prepend=buckets[0] - 1))
     finite = np.isfinite(series.values)
     sums = np.add.reduceat(np.where(finite, series.values, 0.0), starts)
     counts = np.add.reduceat(finite.astype(np.int64), starts)
     means = np.divide(sums, counts, out=np.full(len(starts), np.nan), where=counts > 0)
-    return Series(series.steps[starts], means)
+    return Series.of(series.steps[starts].tolist(), means.tolist())
 
 
 def smoothing_window(points: int) -> int:
@@ -94,34 +84,26 @@ def smoothed(series: Series) -> Series:
     begins = np.maximum(ends - window, 0)
     number = counts[ends] - counts[begins]
     means = np.divide(sums[ends] - sums[begins], number, out=np.full(len(series), np.nan), where=number > 0)
-    return Series(series.steps, means)
+    return Series.of(series.steps.tolist(), means.tolist())
 
 
 class HistogramColumns:
-    """A histogram's history, added up into at most `limit` columns of equally many steps."""
+    """A histogram's history, in columns of `width` steps."""
 
-    def __init__(self, limit: int = COLUMNS) -> None:
-        self._limit = limit
-        self.width = 1  # steps a column
+    def __init__(self, width: int = 1) -> None:
+        self.width = width
         self.edges: list[float] = []
         self._columns: dict[int, NDArray[np.int64]] = {}
 
     def __len__(self) -> int:
         return len(self._columns)
 
-    def add(self, step: int, edges: list[float], counts: list[int]) -> None:
-        """Count one step's histogram in. New edges begin the history anew: old counts can't be told apart by them."""
+    def put(self, step: int, edges: list[float], counts: list[int]) -> None:
+        """Take in the column that begins at a step, in place of what was there. New edges begin the history anew: old
+        counts can't be told apart by them."""
         if edges != self.edges:
-            self.edges, self.width, self._columns = edges, 1, {}
-        self._count(step // self.width, np.asarray(counts, dtype=np.int64))
-        while max(self._columns) - min(self._columns) >= self._limit:
-            self.width *= 2
-            narrow, self._columns = self._columns, {}
-            for column, numbers in narrow.items():
-                self._count(column // 2, numbers)
-
-    def _count(self, column: int, counts: NDArray[np.int64]) -> None:
-        self._columns[column] = self._columns[column] + counts if column in self._columns else counts
+            self.edges, self._columns = edges, {}
+        self._columns[step // self.width] = np.asarray(counts, dtype=np.int64)
 
     def shares(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """First step of every column `[C]`, and the share of values in every bin `[bins, C]`; no values: NaN."""

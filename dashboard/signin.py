@@ -1,5 +1,6 @@
 """Who looks: the key that a viewer signed in with, or the stack's own on one's own machine."""
 
+from collections.abc import Mapping
 from html import escape
 from urllib.parse import urlsplit
 
@@ -33,7 +34,16 @@ def key() -> str:
     Raises:
         SignedOut: there is none.
     """
-    chosen = st.context.cookies.to_dict().get(COOKIE)
+    return key_of(st.context.cookies.to_dict())
+
+
+def key_of(cookies: Mapping[str, str]) -> str:
+    """The API key of whoever sends these cookies.
+
+    Raises:
+        SignedOut: there is none.
+    """
+    chosen = cookies.get(COOKIE)
     if chosen:
         return chosen
     own = get_settings().api_key

@@ -1,5 +1,5 @@
-"""What `streamlit run` serves: the pages of `navigation.py`, and beside them the sign-in and Plotly's script for
-`live_chart.js`."""
+"""What `streamlit run` serves: the pages of `navigation.py`, and beside them the sign-in, files to download, and
+Plotly's script for `live_chart.js`."""
 
 from pathlib import Path
 
@@ -8,12 +8,13 @@ import streamlit as st
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
-from dashboard import signin
+from dashboard import downloads, signin
 
 app = st.App(
     Path(__file__).with_name("navigation.py"),
     routes=[
         *signin.routes,
+        *downloads.routes,
         Mount("/plotly", StaticFiles(directory=Path(plotly.__file__).parent / "package_data")),
     ],
 )

@@ -1,7 +1,7 @@
 """How requests are sent, tried again, and their answers read."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +18,7 @@ from calibrl.client.errors import CalibrlError, Unreachable
 
 MOST = 1000  # items of a page that the service gives at most
 TIMEOUT = httpx.Timeout(15.0, connect=3.0)
+STREAM_TIMEOUT = httpx.Timeout(60.0, connect=3.0)
 RETRIED = frozenset({502, 503})
 GETS, POSTS = 3, 6  # attempts; over 0.3 s, and over 2.5 s: what a killed service began may have to be rolled back first
 IDEMPOTENCY_KEY = "Idempotency-Key"
@@ -96,6 +97,16 @@ class Connection:
 
     def _delete(self, path: str) -> httpx.Response:
         return checked(self._once("DELETE", path))
+
+    def _streamed(self, path: str, params: Mapping[str, str] | None = None) -> Iterator[bytes]:
+        """A GET whose answer is read piece by piece, so that it may be of any size."""
+        try:
+            with self._http.stream("GET", path, params=params, timeout=STREAM_TIMEOUT) as response:
+                if not response.is_success:
+                    response.read()
+                yield from checked(response).iter_bytes()
+        except httpx.HTTPError as error:
+            raise CalibrlError(f"{self.url} broke off {path}: {error}") from error
 
     def _once(self, method: str, path: str, **options: Any) -> httpx.Response:
         try:

@@ -5,9 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from uuid import UUID
 
-import httpx
-
-from calibrl.client.connection import TIMEOUT, Connection, JobId, checked, job_path
+from calibrl.client.connection import Connection, JobId, job_path
 from calibrl.client.errors import CalibrlError
 from jobs.schemas import Curves as CurvesRecord
 from jobs.schemas import Histogram, Job, MetricName, MetricRow, Page
@@ -71,14 +69,18 @@ class Curves(Connection):
         bounds = {"after_step": after_step, "limit": limit, "points": points, "width": width}
         return self._get(Page[Histogram], job_path(id, "histograms"), name=name, **bounds)
 
+    def exported(self, id: JobId, format: ExportFormat) -> Iterator[bytes]:
+        """What `export` writes, piece by piece."""
+        if format == "tensorboard":
+            return self._streamed(job_path(id, "exports", "tensorboard"))
+        return self._streamed(job_path(id, "metrics"), {"format": format})
+
     def export(self, id: JobId, format: ExportFormat, path: Path) -> Path:
         """Write a job's metrics into a file, which is there only once it is whole; `tensorboard`: an event file."""
-        where = job_path(id, "exports", "tensorboard") if format == "tensorboard" else job_path(id, "metrics")
-        params: dict[str, str] = {} if format == "tensorboard" else {"format": format}
         part = path.with_name(f"{path.name}.part")
         try:
             with part.open("wb") as file:
-                for data in self._streamed(where, params):
+                for data in self.exported(id, format):
                     file.write(data)
             part.replace(path)
         except OSError as error:
@@ -86,15 +88,6 @@ class Curves(Connection):
         finally:
             part.unlink(missing_ok=True)
         return path
-
-    def _streamed(self, path: str, params: dict[str, str]) -> Iterator[bytes]:
-        try:
-            with self._http.stream("GET", path, params=params, timeout=TIMEOUT) as response:
-                if not response.is_success:
-                    response.read()
-                yield from checked(response).iter_bytes()
-        except httpx.HTTPError as error:
-            raise CalibrlError(f"{self.url} broke off {path}: {error}") from error
 
 
 class Metrics:

@@ -120,6 +120,14 @@ class Data(Connection):
         """Have an evaluation's results in a folder, as `download_checkpoint` does."""
         return self._download(self.results(id), job_path(id, "results"), Path(folder), progress)
 
+    def archive(self, id: JobId, step: int) -> Iterator[bytes]:
+        """All files of a checkpoint as one tar file, piece by piece."""
+        return self._streamed(job_path(id, "checkpoints", str(step), "archive"))
+
+    def result(self, id: JobId, name: str) -> Iterator[bytes]:
+        """A file with an evaluation's results, piece by piece."""
+        return self._streamed(_below(job_path(id, "results"), name))
+
     def _download(self, files: list[StoredFile], source: str, folder: Path, progress: Progress | None) -> list[Path]:
         total, done, paths = sum(file.bytes for file in files), 0, []
         for file in files:

@@ -75,13 +75,15 @@ class Jobs(Connection):
         created_after: datetime | None = None,
         created_before: datetime | None = None,
         q: str | None = None,
+        derived_from: JobId | None = None,
         sort: JobSort | None = None,
         after: JobId | None = None,
         limit: int = 100,
     ) -> Page[JobSummary]:
         """Jobs, newest first unless sorted otherwise; `after` is the id of the last one seen.
 
-        Those of any of the statuses, with all of the labels, and with `q` in name or notes or as their id's beginning.
+        Those of any of the statuses, with all of the labels, with `q` in name or notes or as their id's beginning, and
+        that come of the job `derived_from`.
         """
         return self._get(
             Page[JobSummary],
@@ -94,6 +96,7 @@ class Jobs(Connection):
             created_after=created_after and created_after.isoformat(),
             created_before=created_before and created_before.isoformat(),
             q=q,
+            derived_from=derived_from,
             sort=sort,
             after=after,
             limit=limit,

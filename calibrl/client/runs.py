@@ -1,5 +1,7 @@
 """What a run tells: samples, checkpoints, log."""
 
+from collections.abc import Iterator
+
 from calibrl.client.connection import Connection, JobId, job_path
 from jobs.schemas import Checkpoint, LogChunk, Page, Sample, SampleSummary
 
@@ -22,6 +24,13 @@ class Runs(Connection):
     def log(self, id: JobId, *, after: int = 0) -> LogChunk:
         """The job's log from byte `after` on; ask again with `after=chunk.next`."""
         return self._get(LogChunk, job_path(id, "log"), after=after)
+
+    def whole_log(self, id: JobId) -> Iterator[bytes]:
+        """The job's log from its first byte to its last so far, piece by piece."""
+        after = 0
+        while (chunk := self.log(id, after=after)).next > after:
+            yield chunk.text.encode()
+            after = chunk.next
 
     def checkpoints(self, id: JobId) -> list[Checkpoint]:
         """The checkpoints that the job has kept."""

@@ -1,7 +1,7 @@
 """Several jobs over one another, at an address that can be shared: /compare?jobs=ID,ID."""
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Literal
 from uuid import UUID
 
 import streamlit as st
@@ -12,6 +12,7 @@ from dashboard.markup import escape, job_link, status_chip, table
 from dashboard.palette import MODELS
 from dashboard.panels.common import grid
 from dashboard.series import Series
+from dashboard.specs import flat
 from jobs.schemas import Curves, Job
 
 OFFERED = 100  # newest jobs to choose from
@@ -50,7 +51,7 @@ def _chosen() -> list[UUID]:
 def _choose() -> list[Job]:
     """The jobs to compare: those of the address, or chosen among the newest."""
     asked = [data.job(str(id)) for id in _chosen()]
-    newest = data.jobs(None, "train", None, OFFERED).data
+    newest = data.jobs(kind="train", limit=OFFERED).data
     offered: dict[UUID, str] = {job.id: job.name for job in [*asked, *newest]}
     ids: list[UUID] = st.multiselect(
         "Jobs",
@@ -76,13 +77,17 @@ def _lines(jobs: list[Job], found: Curves, metric: str, axis: Axis) -> Iterator[
     for series in found.series:
         if series.name != metric:
             continue
-        values = [float("nan") if value is None else value for value in series.mean]
         places = series.last_step
         began = starts[series.job_id]
         if axis == "time" and began is not None:
             places = [int((at - began).total_seconds()) for at in series.ts]
         sparse = metric.startswith("validation/")
-        yield Curve(names[series.job_id], Series.of(places, values), colours[series.job_id], sparse=sparse)
+        yield Curve(
+            names[series.job_id],
+            Series.of(places, series.mean, series.min, series.max),
+            colours[series.job_id],
+            sparse=sparse,
+        )
 
 
 def _draw(jobs: list[Job], axis: Axis) -> None:
@@ -102,16 +107,8 @@ def _draw(jobs: list[Job], axis: Axis) -> None:
     grid(cards)
 
 
-def _flat(value: Any, at: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(value, dict) and value:
-        for name, item in value.items():
-            yield from _flat(item, f"{at}.{name}" if at else name)
-    else:
-        yield at, str(value)
-
-
 def _differences(jobs: list[Job]) -> None:
-    specs = [dict(_flat(job.spec)) for job in jobs]
+    specs = [flat(job.spec) for job in jobs]
     fields = sorted({field for spec in specs for field in spec} - {"name"})
     different = [field for field in fields if len({spec.get(field) for spec in specs}) > 1]
     st.subheader("What differs", anchor=False)

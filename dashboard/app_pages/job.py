@@ -7,21 +7,28 @@ from uuid import UUID
 import streamlit as st
 
 from calibrl.client import CalibrlError
-from dashboard import data, states
-from dashboard.markup import duration, elapsed, escape, moment, progress_bar, status_chip
+from dashboard import data, following, forking, states
+from dashboard.markup import duration, elapsed, escape, job_link, moment, progress_bar, status_chip
 from dashboard.palette import NEUTRAL, POLICY
-from dashboard.panels import evaluation, expert, exploration, overview, records, rollouts
+from dashboard.panels import evaluation, expert, exploration, files, health, map, overview, records, rollouts, system
 from jobs.schemas import Job, JobStatus
 
 Panel = Callable[[Job], None]
 PAUSABLE = (JobStatus.QUEUED, JobStatus.WAITING, JobStatus.RUNNING)
-RECORDS: dict[str, Panel] = {"Log": records.log, "Events": records.events, "Spec": records.spec}
+RECORDS: dict[str, Panel] = {
+    "Log": records.log,
+    "Files": files.draw,
+    "Events": records.events,
+    "Spec": records.spec,
+}
 TRAIN: dict[str, Panel] = {
     "Overview": overview.draw,
     "Exploration": exploration.draw,
     "Expert mismatch": expert.draw,
+    "Map": map.draw,
     "Rollouts": rollouts.draw,
-    "Checkpoints": records.checkpoints,
+    "Health": health.draw,
+    "System": system.draw,
     **RECORDS,
 }
 EVALUATE: dict[str, Panel] = {"Results": evaluation.draw, **RECORDS}
@@ -61,9 +68,9 @@ def _title(job: Job) -> str:
 def _time_left(job: Job) -> str:
     if job.status != JobStatus.RUNNING or job.steps_total is None or job.kind != "train":
         return ""
-    history = data.history(job.id, job.attempt, ("perf/step_seconds",))
+    history = following.history(job.id, job.attempt, ("perf/step_seconds",))
     history.refresh()
-    pace = history.seconds_a_step
+    pace = history.seconds_a_step("perf/step_seconds")
     return "" if pace is None else f", about {duration(pace * (job.steps_total - job.step))} left"
 
 
@@ -77,15 +84,10 @@ def _progress(job: Job) -> str:
 
 
 def _dependencies(job: Job) -> str:
-    links = ", ".join(
-        f'<a href="job?id={dependency}" target="_self" style="color:inherit">'
-        f"{escape(data.job(str(dependency)).name)}</a>"
-        for dependency in job.depends_on
-    )
-    if not links:
+    if job.attempt or job.status.final or not job.depends_on:  # then the overview's lineage tells where it comes from
         return ""
-    verb = "Came after" if job.attempt or job.status.final else "Waits for"
-    return f'<div style="font-size:0.9rem;margin-top:0.3rem">{verb} {links}</div>'
+    links = ", ".join(job_link(dependency, data.job(str(dependency)).name) for dependency in job.depends_on)
+    return f'<div style="font-size:0.9rem;margin-top:0.3rem">Waits for {links}</div>'
 
 
 def _in_line(job: Job) -> str:
@@ -147,6 +149,8 @@ def _actions(job: Job) -> None:
         "Retry", icon=":material/replay:", key="retry", help="It goes on from its last checkpoint, if it left one."
     ):
         _ask(job, client.retry)
+    if st.button("Fork", icon=":material/fork_right:", key="fork", help="A new job from a checkpoint, with changes."):
+        forking.dialog(job)
     if not job.status.final and job.status != JobStatus.CANCELLING:
         with st.popover("Cancel job", icon=":material/stop_circle:"):
             st.write("The trainer saves a checkpoint and stops. Jobs that wait for this one will fail.")

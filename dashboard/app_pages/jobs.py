@@ -1,18 +1,43 @@
-"""All jobs, newest first."""
+"""All jobs: searched, sorted, with small curves, a page at a time."""
 
+from typing import Any
 from uuid import UUID
 
 import streamlit as st
 
 from dashboard import catalogue, data, states
-from dashboard.markup import chip, duration, elapsed, escape, job_link, moment, progress_bar, status_chip, table
-from dashboard.palette import HELD_OUT, NEUTRAL, POLICY
-from jobs.schemas import JobStatus, JobSummary
+from dashboard.markup import (
+    chip,
+    duration,
+    elapsed,
+    escape,
+    job_link,
+    moment,
+    progress_bar,
+    sparkline,
+    status_chip,
+    table,
+)
+from dashboard.palette import ENTROPY, HELD_OUT, NEUTRAL, POLICY
+from jobs.schemas import JobSort, JobStatus, JobSummary, Series
 
 ALL = "all"  # no status: every job
-PAGE = 50  # jobs shown at once
-TITLES = ("Job", "Status", "Kind", "Progress", "Accuracy", "Submitted", "Ran for")
+PAGE = 30  # jobs shown at once: curves come of at most 32 jobs a call
+MOST_LABELS = 4  # shown of a job in its row
+MOST_COMPARED = 8
+NEWEST = "newest"
+SORTS: dict[str, JobSort] = {
+    NEWEST: "-created",
+    "oldest": "created",
+    "name": "name",
+    "status": "status",
+    "ended last": "-finished",
+}
+TITLES = ("Job", "Status", "Kind", "Progress", "Accuracy", "Entropy", "Submitted", "Ran for")
 HELD_OUT_ACCURACY, TRAINING_ACCURACY = "validation/accuracy", "reward/answer_accuracy"
+ENTROPY_MEAN = "exploration/entropy"
+NAMES = (HELD_OUT_ACCURACY, TRAINING_ACCURACY, ENTROPY_MEAN)
+Curves = dict[tuple[UUID, str], Series]
 EMPTY = """kind: train
 name: my-first-job
 model: {builtin: tiny-vlm}
@@ -22,21 +47,46 @@ prompts_per_step: 32
 steps: 200"""
 
 
-def _accuracy(job: JobSummary) -> str:
+def _curves(jobs: list[JobSummary]) -> Curves:
+    """Small curves of all jobs that have some. Jobs of about as many steps are asked for together: buckets are as wide
+    for all, and next to a long run a short one would be a point."""
+    alike: dict[int, list[tuple[UUID, int, int]]] = {}
+    for job in jobs:
+        if job.kind == "train" and job.step:
+            alike.setdefault(job.step.bit_length() // 3, []).append((job.id, job.attempt, job.step))
+    found: Curves = {}
+    for some in alike.values():
+        found |= data.few_points(tuple(some), NAMES)
+    return found
+
+
+def _newest(curve: Series | None) -> float | None:
+    values = [] if curve is None else [value for value in curve.last if value is not None]
+    return values[-1] if values else None
+
+
+def _small(curve: Series | None, colour: str, label: str, top: float | None = None) -> str:
+    return "" if curve is None else sparkline(curve.mean, colour, label, top=top)
+
+
+def _accuracy(job: JobSummary, curves: Curves) -> str:
     """The newest accuracy, held out before training; an evaluation's from its first to its last model."""
     if job.kind == "evaluate":
         results = data.results(job.id, job.attempt) if job.status is JobStatus.SUCCEEDED else []
         first_split = [result for result in results if result["split"] == results[0]["split"]]
         values = [result["metrics"].get("accuracy") for result in first_split]
         return " → ".join(f"{value:.0%}" for value in values if isinstance(value, int | float)) or "–"
-    if job.step == 0:
-        return "–"
-    found = data.last_values(job.id, job.attempt, job.step, (HELD_OUT_ACCURACY, TRAINING_ACCURACY))
-    if HELD_OUT_ACCURACY in found:
-        return f"{found[HELD_OUT_ACCURACY]:.0%} {chip('held out', HELD_OUT)}"
-    if TRAINING_ACCURACY in found:
-        return f"{found[TRAINING_ACCURACY]:.0%} {chip('in training', POLICY)}"
+    for name, said, colour in ((HELD_OUT_ACCURACY, "held out", HELD_OUT), (TRAINING_ACCURACY, "in training", POLICY)):
+        curve = curves.get((job.id, name))
+        if (value := _newest(curve)) is not None:
+            return f"{_small(curve, colour, f'accuracy of {job.name}', 1.0)} {value:.0%} {chip(said, colour)}"
     return "–"
+
+
+def _entropy(job: JobSummary, curves: Curves) -> str:
+    curve = curves.get((job.id, ENTROPY_MEAN))
+    value = _newest(curve)
+    return "–" if value is None else f"{_small(curve, ENTROPY, f'entropy of {job.name}')} {value:.2f}"
 
 
 def _progress(job: JobSummary) -> str:
@@ -51,57 +101,95 @@ def _progress(job: JobSummary) -> str:
     )
 
 
-def _row(job: JobSummary) -> str:
+def _row(job: JobSummary, curves: Curves) -> str:
     seconds = elapsed(job)
     ran = "–" if seconds is None else duration(seconds)
+    labels = "".join(f" {chip(f'{name}: {value}', NEUTRAL)}" for name, value in list(job.labels.items())[:MOST_LABELS])
     return (
-        f"<tr><td>{job_link(job.id, job.name)}</td>"
+        f"<tr><td>{job_link(job.id, job.name)}<div>{labels}</div></td>"
         f"<td>{status_chip(job.status)}</td><td>{escape(job.kind)}</td><td>{_progress(job)}</td>"
-        f'<td data-label="Accuracy">{_accuracy(job)}</td>'
+        f'<td data-label="Accuracy">{_accuracy(job, curves)}</td>'
+        f'<td data-label="Entropy">{_entropy(job, curves)}</td>'
         f'<td data-label="Submitted">{escape(moment(job.created_at))}</td><td data-label="Ran">{ran}</td></tr>'
     )
 
 
-def _nothing(status: JobStatus | None) -> None:
-    if status is not None:
-        states.empty(f"No {status.value} jobs", "Choose another status to see the others.")
+def _nothing(filtered: bool) -> None:
+    if filtered:
+        states.empty("No such jobs", "Choose another status, or take back some of the search, to see others.")
         return
     states.empty("No jobs yet", "Write a spec like this one to a file, and submit it from a terminal:")
     with st.columns([1, 2, 1])[1]:
-        st.code(EMPTY, language="yaml")
-        st.code("calibrl submit my-first-job.yaml", language="bash")
+        st.code(EMPTY, language=None)
+        st.code("calibrl submit my-first-job.yaml", language=None)
+
+
+def _labels() -> dict[str, str]:
+    """Labels as they were typed, key:value with commas between."""
+    pairs = (text.partition(":") for text in st.session_state.get("label", "").split(","))
+    return {name.strip(): value.strip() for name, colon, value in pairs if colon and name.strip()}
+
+
+def _wanted() -> dict[str, Any]:
+    """What the list is to show, as the API is asked for it."""
+    status = st.session_state.get("status", ALL)
+    wanted: dict[str, Any] = {"sort": SORTS[st.session_state.get("sort", NEWEST)]}
+    if status != ALL:
+        wanted["status"] = JobStatus(status)
+    if text := st.session_state.get("q", "").strip():
+        wanted["q"] = text
+    if labels := _labels():
+        wanted["labels"] = labels
+    return wanted
 
 
 def _jobs() -> bool:
     """Draw the list; whether a job on it is yet to end."""
-    chosen = st.session_state.get("status", ALL)
-    status = None if chosen == ALL else JobStatus(chosen)
+    wanted = _wanted()
     seen: list[UUID] = st.session_state.setdefault("before", [])
-    shown = data.jobs(status, None, seen[-1] if seen else None, PAGE)
+    shown = data.jobs(**wanted, after=seen[-1] if seen else None, limit=PAGE)
     if shown.data:
-        st.html(table(TITLES, map(_row, shown.data)))
+        curves = _curves(shown.data)
+        st.html(table(TITLES, (_row(job, curves) for job in shown.data)))
     else:
-        _nothing(status)
+        _nothing(len(wanted) > 1)
     with st.container(horizontal=True):
-        if seen and st.button("Newer", icon=":material/arrow_back:"):
+        if seen and st.button("Newer" if wanted["sort"] == "-created" else "Back", icon=":material/arrow_back:"):
             seen.pop()
             st.rerun(scope="fragment")
-        if shown.has_more and st.button("Older", icon=":material/arrow_forward:"):
+        older = "Older" if wanted["sort"] == "-created" else "More"
+        if shown.has_more and st.button(older, icon=":material/arrow_forward:"):
             seen.append(shown.data[-1].id)
             st.rerun(scope="fragment")
+    _compare(shown.data)
     return not all(job.status.final for job in shown.data)
+
+
+def _compare(shown: list[JobSummary]) -> None:
+    """Choose several of the jobs on show, and of those chosen before, to see over one another."""
+    offered: dict[UUID, str] = st.session_state.setdefault("offered", {})
+    chosen: list[UUID] = st.session_state.get("compare", [])
+    names = {job.id: job.name for job in shown if job.kind == "train"}
+    offered = st.session_state["offered"] = {id: offered[id] for id in chosen if id in offered} | names
+    if len(offered) < 2:
+        return
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        ids = st.multiselect(
+            "Compare", list(offered), key="compare", placeholder="Choose two jobs or more",
+            max_selections=MOST_COMPARED, format_func=lambda id: f"{offered[id]} ({str(id)[:8]})",
+        )  # fmt: skip
+        if len(ids) > 1:
+            st.page_link(
+                "app_pages/compare.py", label="Compare them", icon=":material/compare_arrows:",
+                query_params={"jobs": ",".join(map(str, ids))},
+            )  # fmt: skip
 
 
 def _first_page() -> None:
     st.session_state["before"] = []
 
 
-def page() -> None:
-    title, action = st.columns([3, 1], vertical_alignment="center")
-    title.title("Jobs", anchor=False)
-    with action, st.container(horizontal=True, horizontal_alignment="right"):
-        if catalogue.own_projects() and st.button("New job", icon=":material/add:"):
-            st.switch_page("app_pages/new_job.py")
+def _filters() -> None:
     st.segmented_control(
         "Status",
         [ALL, *(status.value for status in JobStatus)],
@@ -113,6 +201,25 @@ def page() -> None:
         on_change=_first_page,
         label_visibility="collapsed",
     )
+    search, labels, sort = st.columns([2, 2, 1])
+    search.text_input(
+        "Search", key="q", bind="query-params", on_change=_first_page, placeholder="Name, notes, or how the id begins",
+        max_chars=200,
+    )  # fmt: skip
+    labels.text_input(
+        "Labels", key="label", bind="query-params", on_change=_first_page, placeholder="team:vision, stage:final",
+        max_chars=500,
+    )  # fmt: skip
+    sort.selectbox("Sort by", list(SORTS), key="sort", bind="query-params", on_change=_first_page)
+
+
+def page() -> None:
+    title, action = st.columns([3, 1], vertical_alignment="center")
+    title.title("Jobs", anchor=False)
+    with action, st.container(horizontal=True, horizontal_alignment="right"):
+        if catalogue.own_projects() and st.button("New job", icon=":material/add:"):
+            st.switch_page("app_pages/new_job.py")
+    _filters()
     active = st.session_state.get("active", True)
     st.fragment(_live, run_every=data.LIST_TICK if active else data.IDLE_TICK)(active)
 

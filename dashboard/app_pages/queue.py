@@ -9,12 +9,11 @@ import streamlit as st
 
 from calibrl.client import CalibrlError
 from dashboard import data, states
-from dashboard.markup import chip, duration, elapsed, escape, job_link, progress_bar, status_chip, table
+from dashboard.markup import chip, duration, elapsed, escape, gpu_table, job_link, progress_bar, status_chip, table
 from dashboard.palette import CORRECT, NEUTRAL, POLICY, RARENESS, WRONG
-from jobs.schemas import Gpu, JobStatus, JobSummary, Me, Priority, QueueEntry, Worker, WorkerStatus
+from jobs.schemas import JobStatus, JobSummary, Me, Priority, QueueEntry, Worker, WorkerStatus
 
 MOST = 200  # jobs that are shown waiting, or running
-GIB = 2**30
 WAITING_TITLES = ("Place", "Job", "Project", "User", "Class", "Needs", "Why it waits", "Starts")
 RUNNING_TITLES = ("Job", "Status", "Project", "User", "Takes", "Progress", "Running for")
 MACHINE_COLOURS = {
@@ -63,7 +62,7 @@ def _running_row(job: JobSummary) -> str:
 
 def _jobs() -> None:
     waiting = data.whole_queue()
-    running = [job for status in JobStatus if status.held for job in data.jobs(status, None, None, MOST).data]
+    running = data.jobs(status=[status for status in JobStatus if status.held], limit=MOST).data
     st.subheader(f"Running ({len(running)})", anchor=False)
     if running:
         st.html(table(RUNNING_TITLES, map(_running_row, running)))
@@ -73,23 +72,9 @@ def _jobs() -> None:
     if waiting:
         st.html(table(WAITING_TITLES, map(_waiting_row, waiting[:MOST])))
         if len(waiting) > MOST:
-            st.caption(f"The first {MOST} are shown; `calibrl queue` lists all.")
+            st.caption(f"The first {MOST} are shown; the command calibrl queue lists all.")
     else:
         st.caption("Nobody waits: the next job starts at once.")
-
-
-def _gpu_row(gpu: Gpu) -> str:
-    memory = progress_bar(gpu.memory_used / max(gpu.memory_total, 1), NEUTRAL, f"memory of GPU {gpu.index}")
-    use = progress_bar(gpu.utilisation / 100, POLICY, f"utilisation of GPU {gpu.index}")
-    holder = "free" if gpu.clean else "its memory is not free yet"
-    if gpu.job_id:
-        holder = job_link(gpu.job_id, str(gpu.job_id)[:8])
-    return (
-        f"<tr><td>{gpu.index}</td><td>{escape(gpu.name)}</td><td>{holder}</td>"
-        f'<td>{use}<span style="font-size:.8rem">{gpu.utilisation:.0f} %</span></td>'
-        f'<td>{memory}<span style="font-size:.8rem">{gpu.memory_used / GIB:.1f} of {gpu.memory_total / GIB:.0f} GiB'
-        "</span></td></tr>"
-    )
 
 
 def _machine(worker: Worker) -> str:
@@ -108,7 +93,7 @@ def _machine(worker: Worker) -> str:
     )
     if not worker.gpus:
         return head
-    return head + table(("GPU", "Card", "Held by", "Utilisation", "Memory"), map(_gpu_row, worker.gpus))
+    return head + gpu_table(worker.gpus)
 
 
 def _machines() -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import streamlit as st
 
-from dashboard import charts, data, live_chart, states
+from dashboard import charts, data, following, live_chart, states
 from dashboard.series import Series
 from jobs.schemas import Job
 
@@ -16,7 +16,7 @@ def live(job: Job, draw: Callable[[Job], None]) -> None:
 
 def read(job: Job, names: Sequence[str]) -> dict[str, Series]:
     """Curves of these metrics, with what is new."""
-    history = data.history(job.id, job.attempt, tuple(names))
+    history = following.history(job.id, job.attempt, tuple(names))
     with states.tolerated():
         history.refresh()
     return {name: history.series(name) for name in names}
@@ -39,7 +39,7 @@ def grid(cards: Sequence[Callable[[], None]]) -> None:
 
 def heat(job: Job, name: str, *, title: str, hint: str, colour: str, unit: str) -> None:
     """A card with a histogram's history."""
-    history = data.histogram(job.id, job.attempt, name)
+    history = following.histogram(job.id, job.attempt, name)
     with states.tolerated():
         history.refresh()
     columns = history.columns

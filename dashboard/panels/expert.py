@@ -2,14 +2,16 @@
 
 import streamlit as st
 
-from dashboard import charts, live_chart, states
+from dashboard import charts, following, live_chart, states
 from dashboard.charts import Curve
-from dashboard.markup import escape, heading
-from dashboard.palette import CORRECT, EXPERT, POLICY, WRONG, faded
+from dashboard.markup import escape, group_link, heading, table
+from dashboard.palette import CORRECT, EXPERT, HELD_OUT, NEUTRAL, POLICY, WRONG, faded
 from dashboard.panels.common import algorithm, grid, heat, live, read, waiting
 from dashboard.series import Series
 from jobs.schemas import Job
 
+FURTHEST = 8  # groups listed
+RECENT_STEPS = 10  # sampled steps that they are chosen from
 HALF = 0.4  # opacity of the quadrants that are pushed less
 QUADRANTS = (  # metric, name, colour, what the tokens are, which way they are pushed, whether in full
     (
@@ -50,8 +52,16 @@ NAMES = (
     "expert/gap_correct",
     "expert/gap_wrong",
     "expert/nll",
+    "expert/probe_nll",
+    "expert/probe_gap",
+    "expert/damped_share",
+    "expert/opposing_share",
     "loss/policy",
     "loss/guidance",
+    "loss/policy_grad_norm",
+    "loss/guidance_grad_norm",
+    "loss/guidance_cosine",
+    "loss/guidance_opposing_share",
     *(quadrant[0] for quadrant in QUADRANTS),
 )
 
@@ -81,12 +91,68 @@ def _gap(of: dict[str, Series]) -> None:
 
 
 def _nll(of: dict[str, Series]) -> None:
+    lines = [
+        Curve("of the step's prompts", of["expert/nll"], EXPERT),
+        Curve("held-out probe", of["expert/probe_nll"], HELD_OUT, sparse=True),
+    ]
     live_chart.card(
         "Expert negative log-likelihood",
         "How surprised the policy is by the expert's tokens. Falling: it comes nearer to the expert; rising: it "
-        "leaves the expert behind.",
-        charts.curves([Curve("expert tokens", of["expert/nll"], EXPERT)], unit="nats a token"),
+        "leaves the expert behind. The probe's experts are the same at every step.",
+        charts.curves(lines, unit="nats a token"),
         key="expert-nll",
+    )
+
+
+def _probe_gap(of: dict[str, Series]) -> None:
+    lines = [Curve("held-out probe", of["expert/probe_gap"], HELD_OUT, sparse=True)]
+    live_chart.card(
+        "Distance to held-out experts",
+        "Log-probability of the policy's own completions less that of the experts, each a token. 0: the expert could "
+        "be one of its own; a rise: they part.",
+        charts.curves(lines, unit="nats a token", zero_line=True),
+        key="probe-gap",
+    )
+
+
+def _damped(of: dict[str, Series]) -> None:
+    lines = [
+        Curve("damped", of["expert/damped_share"], NEUTRAL),
+        Curve("against the policy gradient", of["expert/opposing_share"], WRONG),
+    ]
+    live_chart.card(
+        "Tokens damped, and opposed",
+        "Damped: pushed at negative_slope only; near 1 that slope decides how strong guidance is. Opposed: advantage "
+        "and outcome differ in sign.",
+        charts.curves(lines, unit="share of tokens with a gap", share="of_all"),
+        key="damped",
+    )
+
+
+def _gradients(of: dict[str, Series]) -> None:
+    lines = [
+        Curve("policy", of["loss/policy_grad_norm"], POLICY, sparse=True),
+        Curve("guidance", of["loss/guidance_grad_norm"], EXPERT, sparse=True),
+    ]
+    live_chart.card(
+        "Gradient norms, each alone",
+        "Measured every 20 steps. Guidance times guidance_coef is its share of the update.",
+        charts.curves(lines, unit="2-norm"),
+        key="expert-gradients",
+    )
+
+
+def _agreement(of: dict[str, Series]) -> None:
+    lines = [
+        Curve("cosine", of["loss/guidance_cosine"], EXPERT, sparse=True),
+        Curve("share of opposed elements", of["loss/guidance_opposing_share"], WRONG, dash="dot", sparse=True),
+    ]
+    live_chart.card(
+        "Do the two gradients agree?",
+        "Cosine near 1: guidance only lengthens the step; lower: it teaches something of its own; below 0: they "
+        "fight. Half of the elements opposed is no relation at all.",
+        charts.curves(lines, unit="cosine, share", zero_line=True),
+        key="expert-agreement",
     )
 
 
@@ -113,14 +179,14 @@ def _quadrants(job: Job, of: dict[str, Series]) -> None:
         "Four kinds of token",
         "Strong colours are what CalibRL pushes in full. A healthy run turns over-confident wrong tokens into correct "
         "ones.",
-        charts.stacked_shares(parts, unit="share of tokens"),
+        charts.stacked(parts, unit="share of tokens", shares=True),
         key="quadrants",
     )
 
 
 def _legend(job: Job) -> None:
     rows = "".join(
-        f'<div style="display:flex;gap:0.7rem;margin:0.55rem 0">'
+        f'<div style="display:flex;gap:0.7rem;margin:0.55rem 0;font-size:.92rem">'
         f'<span style="flex:0 0 0.9rem;height:0.9rem;margin-top:0.25rem;border-radius:0.2rem;background:{colour}">'
         "</span>"
         f"<span><b>{escape(name.capitalize())}.</b> {escape(meaning)} "
@@ -142,6 +208,33 @@ def _heat(job: Job) -> None:
     )
 
 
+def _furthest(job: Job) -> None:
+    """The sampled groups with the largest gaps of late, as links."""
+    kept = following.samples(job.id, job.attempt)
+    with states.tolerated():
+        kept.refresh()
+    places = [
+        (step, number, summary)
+        for step, groups in list(kept.by_step().items())[:RECENT_STEPS]
+        for number, summary in enumerate(groups, 1)
+        if summary.gap is not None
+    ]
+    furthest = sorted(places, key=lambda place: -(place[2].gap or 0.0))[:FURTHEST]
+    rows = (
+        f"<tr><td>{group_link(job.id, step, number, summary.prompt_id)}</td>"
+        f'<td data-label="Step">{step}</td><td data-label="Gap">{summary.gap:+.2f}</td>'
+        f'<td data-label="Correct">{summary.passed} of {summary.size}</td></tr>'
+        for step, number, summary in furthest
+    )
+    with st.container(border=True, key="card-furthest"):
+        hint = f"Among the groups kept of the last {RECENT_STEPS} sampled steps. Open one and read expert and policy."
+        st.html(heading("Prompts furthest from their expert", hint))
+        if furthest:
+            st.html(table(("Prompt", "Step", "Mean gap (nats)", "Correct"), rows))
+        else:
+            st.caption("No group with an expert was kept yet.")
+
+
 def _panel(job: Job) -> None:
     of = read(job, NAMES)
     if not len(of["expert/gap_mean"]) and job.status.final:
@@ -153,7 +246,12 @@ def _panel(job: Job) -> None:
             lambda: _heat(job),
             lambda: _quadrants(job, of),
             lambda: _legend(job),
+            lambda: _damped(of),
             lambda: _nll(of),
+            lambda: _probe_gap(of),
             lambda: _losses(of),
+            lambda: _gradients(of),
+            lambda: _agreement(of),
         ]
     )
+    _furthest(job)

@@ -1,8 +1,10 @@
 """Is it still exploring? Entropy, rareness weights, groups with an advantage, and length."""
 
+from functools import partial
+
 from dashboard import charts, live_chart, states
 from dashboard.charts import Curve
-from dashboard.palette import CORRECT, ENTROPY, NEUTRAL, POLICY, RARENESS, WRONG
+from dashboard.palette import CORRECT, ENTROPY, HELD_OUT, NEUTRAL, POLICY, RARENESS, WRONG
 from dashboard.panels.common import algorithm, grid, heat, live, nothing, read, waiting
 from dashboard.series import Series
 from jobs.schemas import Job
@@ -11,17 +13,31 @@ NAMES = (
     "exploration/entropy",
     "exploration/entropy_top20",
     "exploration/active_groups",
-    "exploration/groups_all",
     "exploration/groups_none",
+    "exploration/groups_some",
+    "exploration/groups_all",
+    "exploration/pass_at_k",
+    "exploration/distinct_answers",
+    "exploration/common_wrong_share",
+    "exploration/solved_then_lost",
+    "exploration/logprob_advantage_cov",
+    "reward/answer_accuracy",
     "reward/std",
+    "validation/accuracy",
+    "validation/pass_at_k",
     "rareness/mean",
     "rareness/correct",
     "rareness/wrong",
     "length/mean",
+    "length/max",
     "length/truncated_share",
     "clip/low_share",
     "clip/high_share",
     "clip/dual_share",
+    "ratio/mean",
+    "ratio/max",
+    "ratio/ess",
+    "kl/approx",
 )
 
 
@@ -60,12 +76,23 @@ def _rareness(of: dict[str, Series]) -> None:
     )
 
 
-def _active(of: dict[str, Series]) -> None:
-    lines = [
-        Curve("with advantage", of["exploration/active_groups"], POLICY),
-        Curve("all solved", of["exploration/groups_all"], CORRECT, dash="dot"),
-        Curve("none solved", of["exploration/groups_none"], WRONG, dash="dot"),
+def _solved(of: dict[str, Series]) -> None:
+    parts = [
+        ("all solved", of["exploration/groups_all"], CORRECT),
+        ("some solved", of["exploration/groups_some"], NEUTRAL),
+        ("none solved", of["exploration/groups_none"], WRONG),
     ]
+    live_chart.card(
+        "Groups solved",
+        "Groups with some right answers teach which they are. A band of none or all that fills the chart: too hard, "
+        "or too easy.",
+        charts.stacked([part for part in parts if len(part[1])], unit="share of groups", shares=True),
+        key="groups-solved",
+    )
+
+
+def _active(of: dict[str, Series]) -> None:
+    lines = [Curve("with advantage", of["exploration/active_groups"], POLICY)]
     live_chart.card(
         "Groups with an advantage",
         "Groups whose rewards differ, be it only for the format: unsolved ones may be among them. The others teach "
@@ -75,11 +102,62 @@ def _active(of: dict[str, Series]) -> None:
     )
 
 
+def _pass(of: dict[str, Series]) -> None:
+    lines = [
+        Curve("one try", of["reward/answer_accuracy"], POLICY),
+        Curve("any of the group", of["exploration/pass_at_k"], POLICY, dash="dot"),
+        Curve("held out, one try", of["validation/accuracy"], HELD_OUT, sparse=True),
+        Curve("held out, any of k", of["validation/pass_at_k"], HELD_OUT, dash="dot", sparse=True),
+    ]
+    live_chart.card(
+        "Pass@1 against pass@k",
+        "The distance is what there is to amplify. Pass@1 that rises while pass@k falls: the policy narrows to what "
+        "it could do anyway.",
+        charts.curves(lines, unit="share", share="of_all"),
+        key="pass-at-k",
+    )
+
+
+def _answers(of: dict[str, Series]) -> None:
+    lines = [Curve("distinct answers", of["exploration/distinct_answers"], ENTROPY)]
+    live_chart.card(
+        "Distinct answers",
+        "Different answers that a group gives. Towards 1: groups agree, rightly or wrongly.",
+        charts.curves(lines, unit="answers a group", value_format=".2f"),
+        key="distinct-answers",
+    )
+
+
+def _common_wrong(of: dict[str, Series]) -> None:
+    lines = [Curve("the commonest mistake", of["exploration/common_wrong_share"], WRONG)]
+    live_chart.card(
+        "Agreement on mistakes",
+        "Wrong completions that give their group's commonest wrong answer. A rise: the policy settles on mistakes.",
+        charts.curves(lines, unit="share of wrong completions", share="of_all"),
+        key="common-wrong",
+    )
+
+
+def _lost(of: dict[str, Series]) -> None:
+    lines = [Curve("solved, then lost", of["exploration/solved_then_lost"], WRONG)]
+    live_chart.card(
+        "Solved, then lost",
+        "Of the prompts solved at their last visit, those that no rollout solves now; from the second epoch on. A rise "
+        "is forgetting.",
+        charts.curves(lines, unit="share of prompts", share="small"),
+        key="solved-then-lost",
+    )
+
+
 def _length(of: dict[str, Series]) -> None:
+    lines = [
+        Curve("mean length", of["length/mean"], NEUTRAL),
+        Curve("longest", of["length/max"], NEUTRAL, dash="dot"),
+    ]
     live_chart.card(
         "Completion length",
         "Length that grows without accuracy is rambling; a sudden drop often comes with collapsed entropy.",
-        charts.curves([Curve("mean length", of["length/mean"], NEUTRAL)], unit="tokens", value_format=".1f"),
+        charts.curves(lines, unit="tokens", value_format=".1f"),
         key="length",
     )
 
@@ -117,6 +195,41 @@ def _clip(of: dict[str, Series]) -> None:
     )
 
 
+def _ratio(of: dict[str, Series]) -> None:
+    lines = [
+        Curve("mean", of["ratio/mean"], POLICY),
+        Curve("largest", of["ratio/max"], WRONG),
+        Curve("effective sample size", of["ratio/ess"], NEUTRAL, dash="dot"),
+    ]
+    live_chart.card(
+        "Probability ratio",
+        "The policy after its updates against the one that sampled. The mean stays near 1; an effective sample size "
+        "below 0.9 means that a few tokens decide.",
+        charts.curves(lines, unit="ratio"),
+        key="ratio",
+    )
+
+
+def _moved(of: dict[str, Series]) -> None:
+    live_chart.card(
+        "How far a step moves the policy",
+        "Divergence from the policy that sampled. Jumps ask for a lower learning rate.",
+        charts.curves([Curve("approximate KL", of["kl/approx"], POLICY)], unit="nats a token", value_format=".5f"),
+        key="kl",
+    )
+
+
+def _covariance(of: dict[str, Series]) -> None:
+    lines = [Curve("covariance", of["exploration/logprob_advantage_cov"], ENTROPY)]
+    live_chart.card(
+        "What entropy does next",
+        "Covariance of log-probability and advantage. Above 0 likely tokens are made likelier, and entropy is about "
+        "to fall, the faster the larger.",
+        charts.curves(lines, unit="nats x reward", zero_line=True),
+        key="covariance",
+    )
+
+
 def _heat(job: Job) -> None:
     heat(
         job,
@@ -128,19 +241,17 @@ def _heat(job: Job) -> None:
     )
 
 
+# In reading order: does it explore, what teaches, what do groups say, what do updates do.
+CARDS = (
+    _entropy, _pass, _solved, _active, _rareness, _answers, _common_wrong, _lost, _covariance, _spread, _length,
+    _truncated, _clip, _ratio, _moved,
+)  # fmt: skip
+HEAT_AT = 5  # the distribution stands beside its means
+
+
 def _panel(job: Job) -> None:
     of = read(job, NAMES)
     if nothing(job, of):
         return
-    grid(
-        [
-            lambda: _entropy(of),
-            lambda: _active(of),
-            lambda: _rareness(of),
-            lambda: _heat(job),
-            lambda: _spread(of),
-            lambda: _length(of),
-            lambda: _truncated(of),
-            lambda: _clip(of),
-        ]
-    )
+    cards = [partial(card, of) for card in CARDS]
+    grid([*cards[:HEAT_AT], lambda: _heat(job), *cards[HEAT_AT:]])

@@ -5,6 +5,7 @@ import streamlit as st
 from dashboard import charts, live_chart
 from dashboard.charts import Curve
 from dashboard.palette import EXPERT, HELD_OUT, NEUTRAL, POLICY
+from dashboard.panels import lineage
 from dashboard.panels.common import algorithm, grid, live, nothing, read, waiting
 from dashboard.series import Series, averaged, smoothed
 from jobs.schemas import Job
@@ -30,6 +31,7 @@ SPARKLINE = 60  # points
 def draw(job: Job) -> None:
     if not waiting(job):
         live(job, _sft if algorithm(job) == "sft" else _reinforcement)
+    lineage.draw(job)
 
 
 def _tile(label: str, series: Series, value_format: str, *, smooth: bool, help: str, judged: bool = False) -> None:

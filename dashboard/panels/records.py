@@ -1,12 +1,16 @@
-"""What a job left behind: its log, checkpoints, events and spec. All of it is shown as plain text."""
+"""What a job tells of itself: its log, events and spec. All of it is shown as plain text."""
 
 import streamlit as st
 import yaml
 
-from dashboard import data, states
-from dashboard.markup import escape, moment, status_chip
+from dashboard import following, states
+from dashboard.downloads import address
+from dashboard.markup import escape, file_link, heading, moment, status_chip
+from dashboard.panels import lineage
 from dashboard.panels.common import live
 from jobs.schemas import Event, Job
+
+MOST_FOUND = 500  # lines that a search shows
 
 
 def log(job: Job) -> None:
@@ -14,54 +18,27 @@ def log(job: Job) -> None:
 
 
 def _log(job: Job) -> None:
-    tail = data.log(job.id)
+    tail = following.log(job.id)
     with states.tolerated():
         tail.refresh()
     if not tail.text:
         states.empty("The log is empty", "What the trainer prints appears here.")
         return
-    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-        st.caption("The end of the log." if tail.cut else "The whole log.")
-        st.download_button(
-            "Download all of it",
-            lambda: data.whole_log(job.id),
-            f"{job.id}.log.txt",
-            "text/plain",
-            icon=":material/download:",
-            on_click="ignore",
-        )
-    with st.container(height=560, autoscroll=True, border=False):
-        st.code(tail.text, language=None, wrap_lines=True)
-
-
-def checkpoints(job: Job) -> None:
-    live(job, _checkpoints)
-
-
-def _checkpoints(job: Job) -> None:
-    kept = []
-    with states.tolerated():
-        kept = data.checkpoints(job.id)
-    if not kept:
-        states.empty("No checkpoint yet", "Each is a folder that a job can start from, or that you can load yourself.")
-        return
-    rows = [
-        {
-            "Step": checkpoint.step,
-            "Best": checkpoint.best,
-            "Metrics": ", ".join(f"{name} {float(value):.4g}" for name, value in checkpoint.metrics.items()),
-            "Folder on the worker": checkpoint.path,
-            "Written": checkpoint.created_at,
-        }
-        for checkpoint in sorted(kept, key=lambda checkpoint: -checkpoint.step)
-    ]
-    st.dataframe(
-        rows,
-        hide_index=True,
-        key="checkpoints",
-        alt="Checkpoints",
-        column_config={"Written": st.column_config.DatetimeColumn(format="D MMM YYYY, HH:mm")},
+    sought = st.text_input(
+        "Search", key="log_search", placeholder="Search the log", icon=":material/search:", label_visibility="collapsed"
     )
+    text, said = tail.shown, "The end of the log." if tail.cut else "The whole log."
+    if sought:
+        found = [line for line in tail.text.splitlines() if sought.casefold() in line.casefold()]
+        text = "\n".join(found[-MOST_FOUND:])
+        said = f"{len(found):,} line{'s' if len(found) != 1 else ''} with this text"
+        said += f", of which the last {MOST_FOUND} are shown." if len(found) > MOST_FOUND else "."
+    st.html(
+        '<div style="display:flex;flex-wrap:wrap;justify-content:space-between;gap:.4rem;font-size:.9rem">'
+        f"<span>{escape(said)}</span>{file_link(address(job.id, 'log.txt'), 'Download all of it')}</div>"
+    )
+    with st.container(height=560, autoscroll=not sought, border=False):
+        st.code(text, language=None, wrap_lines=True)
 
 
 def events(job: Job) -> None:
@@ -85,7 +62,7 @@ def _event(event: Event) -> str:
 
 
 def _events(job: Job) -> None:
-    happened = data.events(job.id)
+    happened = following.events(job.id)
     with states.tolerated():
         happened.refresh()
     if not happened.events:
@@ -95,5 +72,7 @@ def _events(job: Job) -> None:
 
 
 def spec(job: Job) -> None:
-    st.caption("The spec with every default filled in. Save it, change it, and submit it: `calibrl submit FILE.yaml`.")
+    with st.container(border=True, key="card-choices"):
+        st.html(heading("What was chosen", "Where it differs from the defaults.") + lineage.choices(job))
+    st.caption("The spec with every default filled in. Save it, change it, and submit it: calibrl submit FILE.yaml")
     st.code(yaml.safe_dump(job.spec, sort_keys=False, allow_unicode=True), language=None)

@@ -5,7 +5,7 @@ from uuid import UUID
 import streamlit as st
 
 from calibrl.client import CalibrlError
-from dashboard import data, rollouts, states
+from dashboard import data, following, rollouts, states
 from dashboard.panels.common import algorithm, live, waiting
 from jobs.schemas import Job, Sample, SampleSummary
 
@@ -78,7 +78,7 @@ def _group(job: Job, summary: SampleSummary) -> None:
 
 
 def _panel(job: Job) -> None:
-    kept = data.samples(job.id, job.attempt)
+    kept = following.samples(job.id, job.attempt)
     with states.tolerated():
         kept.refresh()
     steps = kept.by_step()

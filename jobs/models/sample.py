@@ -19,6 +19,9 @@ class Sample(Base):
     step: Mapped[int]
     prompt_id: Mapped[str]
     mean_reward: Mapped[float | None]
+    entropy: Mapped[float | None]
+    rareness: Mapped[float | None]
+    gap: Mapped[float | None]
     passed: Mapped[int]
     size: Mapped[int]
     bytes: Mapped[int] = mapped_column(BigInteger)

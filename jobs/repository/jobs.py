@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, delete, exists, func, literal_column, select, tuple_, update
+from sqlalchemy import ColumnElement, Select, delete, exists, func, literal_column, or_, select, tuple_, update
 from sqlalchemy.orm import Session, aliased, defer
 
 from jobs.errors import FieldError, Invalid, NotFound
@@ -117,10 +117,20 @@ def _wanted(wanted: JobFilter) -> Iterator[ColumnElement[bool]]:
         yield Job.created_at >= wanted.created_after
     if wanted.created_before is not None:
         yield Job.created_at < wanted.created_before
+    if wanted.derived_from is not None:
+        yield _derived(wanted.derived_from)
     if wanted.q is not None:
         named = Job.name.icontains(wanted.q, autoescape=True) | Job.notes.icontains(wanted.q, autoescape=True)
         ids = _ids_from(wanted.q)
         yield named | Job.id.between(*ids) if ids else named
+
+
+def _derived(id: UUID) -> ColumnElement[bool]:
+    # One that names a certain step of it waits for nothing, so that only its spec tells.
+    waits = Job.id.in_(select(JobDependency.job_id).where(JobDependency.depends_on_id == id))
+    begins = Job.spec.contains({"model": {"from_job": str(id)}})
+    judges = Job.spec.contains({"models": [{"from_job": str(id)}]})
+    return or_(Job.forked_from == id, waits, begins, judges)
 
 
 def _ids_from(text: str) -> tuple[UUID, UUID] | None:

@@ -1,7 +1,8 @@
 """Sampled groups of a run."""
 
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -27,13 +28,15 @@ def insert(
         _warn_once(session, job_id, step, max_bytes)
         return False
     completions = group["completions"]
-    rewards = [completion.get("reward") for completion in completions]
-    finite = bool(rewards) and all(isinstance(reward, int | float) for reward in rewards)
+    advantages = [completion.get("advantage") for completion in completions]
     sample = Sample(
         job_id=job_id,
         step=step,
         prompt_id=group["prompt_id"],
-        mean_reward=sum(rewards) / len(rewards) if finite else None,
+        mean_reward=_mean([completion.get("reward") for completion in completions]),
+        entropy=_mean([value for each in completions for value in each.get("entropies") or ()]),
+        gap=_mean([value for each in completions for value in each.get("gaps") or () if value is not None]),
+        rareness=_mean([abs(value) if isinstance(value, int | float) else value for value in advantages]),
         passed=sum(bool(completion.get("passed")) for completion in completions),
         size=len(completions),
         bytes=size,
@@ -43,6 +46,13 @@ def insert(
     session.flush()
     feed.changes(session, job_id).samples.add(sample.id)
     return True
+
+
+def _mean(values: Sequence[Any]) -> float | None:
+    """Their mean; None where one is not a finite number, which JSON says as a string, or where there is none."""
+    if not values or not all(isinstance(value, int | float) for value in values):
+        return None
+    return math.fsum(values) / len(values)
 
 
 def page(session: Session, job_id: UUID, *, step: int | None, after: int, limit: int) -> list[Sample]:

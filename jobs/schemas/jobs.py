@@ -42,6 +42,9 @@ class JobFilter(BaseModel):
     q: str | None = Field(
         None, min_length=1, max_length=200, description="text in the name or the notes, or the id's beginning"
     )
+    derived_from: UUID | None = Field(
+        None, description="what comes of this job: forks, jobs that begin with or judge its checkpoints or wait for it"
+    )
     sort: JobSort = Field(
         "-created", description="`-`: from the greatest on. finished: what has not ended counts as ending last"
     )

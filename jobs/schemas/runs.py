@@ -38,6 +38,9 @@ class SampleSummary(Record):
     step: int
     prompt_id: str
     mean_reward: float | None
+    entropy: float | None = Field(None, description="mean over the tokens of its completions, in nats")
+    rareness: float | None = Field(None, description="mean |advantage| of its completions")
+    gap: float | None = Field(None, description="mean gap to the expert of the tokens that have one, in nats")
     passed: int = Field(description="completions that passed")
     size: int = Field(description="completions in the group")
 

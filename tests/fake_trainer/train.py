@@ -65,8 +65,9 @@ def metrics(step: int, steps: int, validated: bool) -> dict[str, float]:
     return values | ({"validation/accuracy": accuracy} if validated else {})
 
 
-def group(prompt_id: str, image: str, size: int) -> SampleGroup:
-    """A group of which every other completion passes; of the others every other one tries to be markup."""
+def group(prompt_id: str, image: str, size: int, doubt: float = 0.0) -> SampleGroup:
+    """A group of which every other completion passes; of the others every other one tries to be markup. `doubt` is part
+    of its entropy."""
     tokens = ["<think>", "3", "+", "4", "=", "7", ".", "</think>", "<answer>", "7", "</answer>"]
 
     def completion(index: int) -> SampleCompletion:
@@ -77,7 +78,7 @@ def group(prompt_id: str, image: str, size: int) -> SampleGroup:
             "text": "".join(words),
             "tokens": words,
             "logprobs": [-0.1 * (position % 7) for position in range(len(words))],
-            "entropies": [0.2 * (position % 5) for position in range(len(words))],
+            "entropies": [doubt + 0.2 * (position % 5) for position in range(len(words))],
             "gaps": [0.5 * position - 2 if position < 10 else None for position in range(len(words))],
             "left_out": 0,
             "rewards": {"math": float(passed), "format": 1.0},
@@ -169,7 +170,8 @@ class Run:
         if self.step in (1, steps) or self.step % self.config.samples.every_steps == 0:
             image = self.report.save_image(png(self.step * 10))
             for index in range(self.config.samples.groups):
-                sampled = group(f"digits-{index}", image, self.config.rollout.group_size)
+                doubt = 0.5 * index + 0.01 * (self.step % 50)
+                sampled = group(f"digits-{index}", image, self.config.rollout.group_size, doubt)
                 self.report.emit("sample", step=self.step, group=sampled)
         print(f"step {self.step}", flush=True)
         if self.step % self.config.checkpoints.every_steps == 0 or self.step == steps:

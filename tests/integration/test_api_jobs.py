@@ -208,6 +208,18 @@ def test_a_fork_begins_at_a_checkpoint_that_its_parent_may_remove(client: httpx.
     assert (best["name"], best["forked_step"], best["status"]) == ("again", 10, "queued")
 
 
+def test_what_comes_of_a_job_is_listed(client: httpx.Client) -> None:
+    parent = submitted(client)["id"]
+    saved(UUID(parent), 10)
+    fork = client.post(f"/v1/jobs/{parent}/fork", json={"name": "fork"}).json()
+    step = EVALUATE | {"name": "of-a-step", "models": [{"from_job": parent, "checkpoint": 10}]}
+    best = EVALUATE | {"name": "of-the-best", "models": [{"from_job": parent}]}
+    for spec in (step, best, EVALUATE | {"name": "of-another"}):
+        assert client.post("/v1/jobs", json=spec).status_code == 201
+    assert sorted(listed(client, derived_from=parent)) == ["fork", "of-a-step", "of-the-best"]
+    assert listed(client, derived_from=fork["id"]) == []
+
+
 def test_a_fork_of_an_evaluation_changes_no_model(client: httpx.Client) -> None:
     first = client.post("/v1/jobs", json=EVALUATE).json()
     fork = client.post(f"/v1/jobs/{first['id']}/fork", json={"changes": {"rollout": {"samples": 2}}}).json()

@@ -140,3 +140,27 @@ def test_the_feed_begins_with_what_jobs_already_have(empty: str) -> None:
         jobs = "SELECT feed FROM jobs ORDER BY feed"
         assert connection.execute(jobs).fetchall() == [(1,), (6,)]
         command.downgrade(CONFIG, "2026_11_24_queue")
+
+
+def test_groups_that_are_there_get_their_means(empty: str) -> None:
+    command.upgrade(CONFIG, "2026_11_24_evaluations")
+    with psycopg.connect(empty, autocommit=True) as connection:
+        connection.execute(
+            'INSERT INTO jobs (id, name, kind, project, "user", priority, labels, gpus, spec, status, attempt, step,'
+            " samples_dropped, log_length, forgiven, preempted, notes) VALUES (gen_random_uuid(), 'j', 'train',"
+            " 'default', 'u', 'normal', '{}', 0, '{}', 'queued', 0, 0, false, 0, 0, false, '')"
+        )
+        first, second = (
+            '{"entropies": [1, 2], "gaps": [4, null], "advantage": -0.5}',
+            '{"entropies": [3, "NaN"], "advantage": 1.5}',
+        )
+        group = f'{{"completions": [{first}, {second}]}}'
+        for text in (group, '{"completions": []}'):
+            connection.execute(
+                'INSERT INTO samples (job_id, step, prompt_id, passed, size, bytes, "group")'
+                " SELECT id, 1, 'p', 0, 2, 9, %s FROM jobs",
+                [text],
+            )
+        command.upgrade(CONFIG, "head")
+        found = connection.execute("SELECT entropy, rareness, gap FROM samples ORDER BY id").fetchall()
+    assert found == [(2.0, 1.0, 4.0), (None, None, None)]

@@ -109,6 +109,14 @@ def test_samples_are_listed_without_contents_and_read_whole(session: Session, jo
     first, second, third = samples.page(session, job, step=None, after=0, limit=10)
     assert (first.prompt_id, first.mean_reward, first.passed, first.size) == ("p1", 0.5, 1, 3)
     assert (second.mean_reward, third.mean_reward, third.size) == (None, None, 0)
+    measured = [
+        {"entropies": [1.0, 2.0], "advantage": -0.5},
+        {"entropies": [3.0], "gaps": [None, 4.0], "advantage": 1.5},
+    ]
+    assert samples.insert(session, job, 3, {"prompt_id": "p4", "completions": measured}, 10_000)
+    fourth = samples.page(session, job, step=3, after=0, limit=10)[0]
+    assert (first.entropy, first.rareness, first.gap) == (None, None, None)
+    assert (fourth.entropy, fourth.rareness, fourth.gap) == (2.0, 1.0, 4.0)
     assert [each.prompt_id for each in samples.page(session, job, step=2, after=second.id, limit=10)] == ["p3"]
     assert samples.get(session, job, first.id).group == {**whole, "answer": "7\ufffd"}
     with pytest.raises(NotFound):

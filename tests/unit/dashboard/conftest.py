@@ -32,6 +32,7 @@ from jobs.schemas import (
     QueueEntry,
     Role,
     Sample,
+    Series,
     WaitReason,
     Worker,
 )
@@ -88,6 +89,7 @@ class World:
     )
     answers: dict[str, Callable[[Any], Any]] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
+    fails: bool = False  # every request from now on
     url: str = ""
 
     def add(self, **changes: Any) -> Job:
@@ -141,6 +143,14 @@ class World:
             self.histograms.setdefault(job.id, []).extend(made_up_histograms(step))
         self.change(job, step=steps[-1])
 
+    def fork(self, job: Job, asked: dict[str, Any]) -> dict[str, Any]:
+        """The new job, or the refusal of steps that are none."""
+        if asked["changes"].get("steps") == 0:
+            fault = {"field": "steps", "message": "<b>at least 1</b>"}
+            return {"title": "1 field can't be accepted.", "status": 422, "errors": [fault]}
+        new = self.add(name=asked["name"], status=JobStatus.QUEUED, forked_from=job.id, forked_step=50)
+        return new.model_dump(mode="json")
+
     def keep_sample(self, job: Job, step: int, *texts: str, expert: str = "3 plus 4 makes 7.") -> Sample:
         """A sampled group with these completions; the first one passed."""
         kept = self.samples.setdefault(job.id, [])
@@ -160,12 +170,40 @@ class World:
             step=step,
             prompt_id="train-17",
             mean_reward=0.3,
+            entropy=0.1 * len(kept) + 0.2,
+            rareness=0.5,
+            gap=2.0 + step,
             passed=1,
             size=len(texts),
             group=group,
         )
         kept.append(sample)
         return sample
+
+
+SHARES = (  # metrics that may as well be everywhere the same
+    "exploration/groups_none",
+    "exploration/groups_some",
+    "exploration/groups_all",
+    "exploration/pass_at_k",
+    "exploration/distinct_answers",
+    "exploration/common_wrong_share",
+    "exploration/solved_then_lost",
+    "exploration/logprob_advantage_cov",
+    "expert/damped_share",
+    "expert/opposing_share",
+    "expert/probe_nll",
+    "expert/probe_gap",
+    "loss/policy_grad_norm",
+    "loss/guidance_grad_norm",
+    "loss/guidance_cosine",
+    "loss/guidance_opposing_share",
+    "ratio/mean",
+    "ratio/max",
+    "ratio/ess",
+    "kl/approx",
+    "length/max",
+)
 
 
 def made_up(step: int) -> dict[str, float | str]:
@@ -202,7 +240,11 @@ def made_up(step: int) -> dict[str, float | str]:
         "clip/high_share": 0.02 + noise.random() / 100,
         "clip/dual_share": 0.0,
         "perf/step_seconds": 0.4,
-    }
+        "perf/rollout_seconds": 0.2,
+        "perf/update_seconds": 0.15,
+        "perf/tokens_per_second": 4000.0,
+        "perf/memory_bytes": 2.0**30,
+    } | dict.fromkeys(SHARES, 0.4)
     if step % 20 == 0:
         values |= {"validation/accuracy": 0.42 + 0.3 * learned, "validation/strict_accuracy": 0.4 + 0.3 * learned}
     return values
@@ -246,29 +288,89 @@ def picture() -> bytes:
 
 
 def _curves(world: World, query: dict[str, str]) -> Any:
-    """Buckets of one step each."""
+    """Buckets as the service makes them, of finite values."""
+    ids = [UUID(text) for text in query["jobs"].split(",")]
+    rows = {id: world.metrics.get(id, []) for id in ids}
+    last = max((row.step for of in rows.values() for row in of), default=None)
+    first = int(query.get("from_step", 0))
+    width = int(query.get("width", 0)) or _width(first, last or 0, int(query["points"]))
     series = []
-    for id in map(UUID, query["jobs"].split(",")):
-        for name in query["names"].split(","):
-            rows = [row for row in world.metrics.get(id, []) if isinstance(row.values.get(name), float)]
-            values, steps = [row.values[name] for row in rows], [row.step for row in rows]
-            record = {"job_id": id, "name": name, "start": steps, "first_step": steps, "last_step": steps}
-            record |= {"ts": [row.ts for row in rows], "count": [1] * len(rows), "non_finite": [0] * len(rows)}
-            series.append(record | dict.fromkeys(("min", "max", "mean", "last"), values))
-    last = max((row.step for rows in world.metrics.values() for row in rows), default=None)
-    return Curves(width=1, last_step=last, series=series).model_dump(mode="json")
+    for id, name in ((id, name) for id in ids for name in query["names"].split(",")):
+        buckets: dict[int, list[MetricRow]] = {}
+        for row in rows[id]:
+            if name in row.values and row.step >= first // width * width:
+                buckets.setdefault(row.step // width * width, []).append(row)
+        series.append(_series(id, name, buckets))
+    return Curves(width=width, last_step=last, series=series).model_dump(mode="json")
 
 
-def _answer(world: World, path: str, query: dict[str, str]) -> Any:
+def _width(first: int, last: int, points: int) -> int:
+    width = 1
+    while last // width - first // width >= points:
+        width *= 2
+    return width
+
+
+def _series(id: UUID, name: str, buckets: dict[int, list[MetricRow]]) -> Series:
+    values = [[float(row.values[name]) for row in rows] for rows in buckets.values()]
+    finite = [[value for value in some if math.isfinite(value)] for some in values]
+    return Series(
+        job_id=id,
+        name=name,
+        start=list(buckets),
+        first_step=[rows[0].step for rows in buckets.values()],
+        last_step=[rows[-1].step for rows in buckets.values()],
+        ts=[rows[-1].ts for rows in buckets.values()],
+        count=list(map(len, finite)),
+        non_finite=[len(some) - len(good) for some, good in zip(values, finite, strict=True)],
+        min=[min(some, default=None) for some in finite],
+        max=[max(some, default=None) for some in finite],
+        mean=[sum(some) / len(some) if some else None for some in finite],
+        last=[some[-1] if some else None for some in finite],
+    )
+
+
+def _summed(world: World, job: Job, query: dict[str, str]) -> Any:
+    """A job's histograms, added up by buckets."""
+    first = int(query["after_step"]) + 1
+    kept = [row for row in world.histograms.get(job.id, []) if row.name == query["name"]]
+    last = max((row.step for row in kept), default=0)
+    width = int(query.get("width", 0)) or _width(first, last, int(query["points"]))
+    sums: dict[int, Histogram] = {}
+    for row in kept:
+        start = row.step // width * width
+        if start < first // width * width:
+            continue
+        before = sums.get(start)
+        counts = row.counts if before is None else [a + b for a, b in zip(before.counts, row.counts, strict=True)]
+        sums[start] = row.model_copy(update={"step": start, "width": width, "counts": counts})
+    return _page(list(sums.values()), 5000)
+
+
+def _jobs(world: World, query: dict[str, str]) -> Any:
+    """A page of jobs, as far as tests of the dashboard choose and sort them."""
+    parent = query.get("derived_from")
+    chosen = [
+        job
+        for job in world.jobs.values()
+        if query.get("status") in (None, job.status)
+        and query.get("kind") in (None, job.kind)
+        and query.get("q", "") in job.name
+        and query.get("label") in (None, *(f"{name}:{value}" for name, value in job.labels.items()))
+        and (parent is None or parent == str(job.forked_from) or UUID(parent) in job.depends_on)
+    ]
+    if query.get("sort") == "name":
+        chosen.sort(key=lambda job: job.name)
+    else:
+        chosen.sort(key=lambda job: job.created_at, reverse=query.get("sort") != "created")
+    return _page(chosen, int(query["limit"]))
+
+
+def _answer(world: World, path: str, query: dict[str, str], body: dict[str, Any]) -> Any:
     """The records behind a path as JSON, bytes for an image, or None where there is nothing."""
     parts = path.strip("/").split("/")[1:]
     if parts == ["jobs"]:
-        chosen = [
-            job
-            for job in world.jobs.values()
-            if query.get("status") in (None, job.status) and query.get("kind") in (None, job.kind)
-        ]
-        return _page(sorted(chosen, key=lambda job: job.created_at, reverse=True), int(query["limit"]))
+        return _jobs(world, query)
     if parts == ["queue"]:
         return _page([entry for entry in world.queue if query.get("project") in (None, entry.project)], 1000)
     if parts == ["workers"]:
@@ -300,8 +402,7 @@ def _answer(world: World, path: str, query: dict[str, str]) -> Any:
             ]
             return _page(rows, limit)
         case ["histograms"]:
-            rows = world.histograms.get(job.id, [])
-            return _page([row for row in rows if row.name == query["name"] and row.step > after_step], limit)
+            return _summed(world, job, query)
         case ["samples"]:
             kept = world.samples.get(job.id, [])
             return _page([sample for sample in kept if sample.id > after], limit)
@@ -316,6 +417,12 @@ def _answer(world: World, path: str, query: dict[str, str]) -> Any:
         case ["log"]:
             text = world.logs.get(job.id, b"")
             return {"text": text[after:].decode(), "next": len(text)}
+        case ["checkpoints", step]:
+            kept = next(one for one in world.checkpoints[job.id] if one.step == int(step))
+            files = [{"name": "model.safetensors", "bytes": 6_400_000, "etag": "x"}]
+            return kept.model_dump(mode="json") | {"files": files}
+        case ["fork"]:
+            return world.fork(job, body)
         case [("cancel" | "pause" | "resume" | "retry") as verb]:
             world.change(job, status=AFTER[verb])
             return world.jobs[job.id].model_dump(mode="json")
@@ -334,16 +441,19 @@ def _handler(world: World) -> type[BaseHTTPRequestHandler]:
             query = {name: values[0] for name, values in parse_qs(address.query).items()}
             if self.headers["Authorization"] != f"Bearer {KEY}":
                 return self._send(401, {"title": "Unauthorized", "status": 401, "detail": "the key is wrong"})
+            if world.fails:
+                return self._send(500, {"title": "Something broke", "status": 500})
             body = self._body()
             if (made := world.answers.get(f"{self.command} {address.path}")) is not None:
                 answer = made(body)
             else:
-                answer = _answer(world, address.path, query)
+                answer = _answer(world, address.path, query, body)
             if isinstance(answer, Refusal):
                 return self._send(answer.status, answer.document())
             if answer is None:
                 return self._send(404, {"title": "Not found", "status": 404, "detail": "no such job"})
-            return self._send(200, answer)
+            refused = isinstance(answer, dict) and "errors" in answer
+            return self._send(422 if refused else 200, answer)
 
         do_POST = do_DELETE = do_GET
 

@@ -8,8 +8,8 @@ import plotly.graph_objects as go
 import pytest
 
 from dashboard import charts, palette
-from dashboard.charts import Curve, Figure
-from dashboard.series import POINTS, HistogramColumns, Series
+from dashboard.charts import Curve, Dot, Figure
+from dashboard.series import BUCKETS, POINTS, HistogramColumns, Series
 
 HOSTILE = '<b>x</b><a href="javascript:alert(1)">y</a>'
 
@@ -35,9 +35,14 @@ def test_a_long_curve_is_drawn_smoothed_over_its_raw_line() -> None:
     assert figure.layout.yaxis.title.text == "nats a token"
 
 
-def test_no_curve_has_more_points_than_may_be_drawn() -> None:
-    figure = valid(charts.curves([Curve("reward", series(50_000), palette.POLICY)], unit="reward"))
-    assert all(len(trace.x) <= POINTS for trace in figure.data)
+def test_a_bucketed_curve_keeps_its_spikes_in_the_raw_line() -> None:
+    means = [0.0] * BUCKETS
+    high = [9.0 if bucket == 77 else 0.0 for bucket in range(BUCKETS)]
+    curve = Curve("loss", Series.of(range(BUCKETS), means, means, high), palette.POLICY)
+    raw, smooth = valid(charts.curves([curve], unit="loss")).data
+    assert max(raw.y) == 9.0
+    assert max(smooth.y) == 0.0
+    assert len(raw.x) <= POINTS
 
 
 def test_sparse_measurements_get_a_mark_each_and_are_not_smoothed() -> None:
@@ -60,17 +65,31 @@ def test_a_curve_without_values_is_left_out() -> None:
     assert charts.curves([Curve("nothing", Series.of([], []), "#000000")], unit="x")["data"] == []
 
 
-def test_stacked_shares_meet_at_the_same_steps() -> None:
-    parts = [("a", series(5_000), palette.CORRECT), ("b", series(5_000), palette.WRONG)]
-    figure = valid(charts.stacked_shares(parts, unit="share of tokens"))
+def test_stacked_parts_meet_at_the_same_steps() -> None:
+    parts = [("a", series(500), palette.CORRECT), ("b", series(500), palette.WRONG)]
+    figure = valid(charts.stacked(parts, unit="share of tokens", shares=True))
     assert figure.data[0].x == figure.data[1].x
     assert {trace.stackgroup for trace in figure.data} == {"all"}
+    assert figure.layout.yaxis.tickformat == ".0%"
+    seconds = valid(charts.stacked(parts, unit="seconds", shares=False))
+    assert seconds.layout.yaxis.tickformat is None
+
+
+def test_groups_are_points_that_know_what_they_open() -> None:
+    shown = [Dot(0.5, 0.9, 0.1, f"train-1 {HOSTILE}", [10, 1]), Dot(0.6, 0.0, 0.5, "train-2", [10, 2])]
+    others = [Dot(0.7, 0.8, 1.1, "train-3", [1, 1])]
+    figure = charts.dots(shown, others, low=0.1, high=1.1)
+    assert [trace["customdata"] for trace in figure["data"]] == [[[1, 1]], [[10, 1], [10, 2]]]
+    faint, strong = valid(figure).data
+    assert faint.marker.opacity < strong.marker.opacity
+    assert "<b>" not in strong.text[0]
+    assert len(charts.dots(shown, [], low=0.0, high=0.0)["data"]) == 1
 
 
 def test_a_heat_map_has_a_border_around_every_cell() -> None:
     columns = HistogramColumns()
     for step in (1, 2, 3):
-        columns.add(step, [0.0, 0.5, 1.0], [step, 1])
+        columns.put(step, [0.0, 0.5, 1.0], [step, 1])
     (trace,) = valid(charts.heat_map(columns, colour=palette.RARENESS, unit="|advantage|")).data
     assert list(trace.x) == [0.5, 1.5, 2.5, 3.5]
     assert list(trace.y) == [0.0, 0.5, 1.0]
@@ -89,7 +108,7 @@ def test_a_heat_map_shows_the_values_that_occur_and_leaves_out_strays() -> None:
     counts = [0] * 20
     counts[9:11] = [500, 498]
     counts[0] = 2  # a stray
-    columns.add(1, [float(edge) for edge in range(-10, 11)], counts)
+    columns.put(1, [float(edge) for edge in range(-10, 11)], counts)
     assert charts.heat_map(columns, colour=palette.EXPERT, unit="nats")["layout"]["yaxis"]["range"] == [-2.0, 2.0]
 
 

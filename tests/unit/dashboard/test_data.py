@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 from calibrl.client import CalibrlError
-from dashboard import data
+from dashboard import data, following
+from dashboard.series import BUCKETS, COLUMNS
 
 if TYPE_CHECKING:
     from tests.unit.dashboard.conftest import World
@@ -17,37 +19,63 @@ NAMES = ("reward/mean", "loss/grad_norm")
 
 @pytest.fixture(autouse=True)
 def every_read_goes_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data, "FRESH", 0.0)
+    monkeypatch.setattr(following, "FRESH", 0.0)
 
 
 def test_a_tick_asks_for_new_steps_only(world: World) -> None:
     job = world.add()
-    world.measure(job, range(1, 1501))
-    history = data.history(job.id, 1, NAMES)
+    world.measure(job, range(1, 301))
+    history = following.history(job.id, 1, NAMES)
     history.refresh()
-    assert len(history.series("reward/mean")) == 1500
+    assert history.series("reward/mean").steps.tolist() == list(range(1, 301))
     world.requests.clear()
-    world.measure(job, range(1501, 1503))
+    world.measure(job, range(301, 303))
     history.refresh()
-    assert history.series("reward/mean").steps.tolist()[-2:] == [1501, 1502]
-    assert len(history.series("reward/mean")) == 1502
+    assert history.series("reward/mean").steps.tolist() == list(range(1, 303))
     (request,) = world.requests
-    assert "after_step=1499" in request  # the last step known is read again, to see that it still stands
+    assert "from_step=300" in request  # the last bucket known is read again: it may not have been full
+    assert "width=1" in request
+
+
+def test_a_long_history_is_read_in_buckets_that_lose_no_spike(world: World) -> None:
+    job = world.add()
+    world.measure(job, range(1, 1234), {"reward/mean": 1.0})
+    world.measure(job, range(1234, 1235), {"reward/mean": 9.0})
+    world.measure(job, range(1235, 2001), {"reward/mean": 1.0})
+    history = following.history(job.id, 1, NAMES)
+    history.refresh()
+    series = history.series("reward/mean")
+    assert len(series) <= BUCKETS
+    assert series.high.max() == 9.0
+    assert series.steps[-1] == 2000
+    assert len(world.requests) == 1
+
+
+def test_buckets_that_become_too_many_are_read_anew(world: World) -> None:
+    job = world.add()
+    world.measure(job, range(1, BUCKETS), {"reward/mean": 1.0})
+    history = following.history(job.id, 1, NAMES)
+    history.refresh()
+    assert len(history.series("reward/mean")) == BUCKETS - 1
+    world.measure(job, range(BUCKETS, BUCKETS + 3), {"reward/mean": 1.0})
+    history.refresh()
+    assert len(history.series("reward/mean")) == (BUCKETS + 3) // 2 + 1
+    assert history.series("reward/mean").steps[-1] == BUCKETS + 2
 
 
 def test_values_that_are_not_finite_are_gaps(world: World) -> None:
     job = world.add()
     world.measure(job, range(38, 42))
-    history = data.history(job.id, 1, NAMES)
+    history = following.history(job.id, 1, NAMES)
     history.refresh()
-    assert history.series("loss/grad_norm").not_finite == 1
+    assert np.isnan(history.series("loss/grad_norm").values).tolist() == [False, False, True, False]
     assert history.series("loss/grad_norm").steps.tolist() == [38, 39, 40, 41]
 
 
 def test_steps_that_an_attempt_took_back_are_forgotten(world: World) -> None:
     job = world.add()
     world.measure(job, range(1, 31), {"reward/mean": 1.0})
-    history, histogram = data.history(job.id, 1, NAMES), data.histogram(job.id, 1, "rareness")
+    history, histogram = following.history(job.id, 1, NAMES), following.histogram(job.id, 1, "rareness")
     history.refresh()
     histogram.refresh()
     del world.metrics[job.id][20:], world.histograms[job.id][40:]
@@ -60,52 +88,64 @@ def test_steps_that_an_attempt_took_back_are_forgotten(world: World) -> None:
     assert len(histogram.columns) == 23
 
 
+def test_a_histogram_is_followed_in_bounded_columns(world: World) -> None:
+    job = world.add()
+    world.measure(job, range(1, COLUMNS), {"reward/mean": 1.0})
+    histogram = following.histogram(job.id, 1, "rareness")
+    histogram.refresh()
+    assert (histogram.columns.width, len(histogram.columns)) == (1, COLUMNS - 1)
+    world.measure(job, range(COLUMNS, COLUMNS + 4), {"reward/mean": 1.0})
+    histogram.refresh()
+    assert (histogram.columns.width, len(histogram.columns)) == (2, COLUMNS // 2 + 2)
+
+
 def test_viewers_share_a_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data, "FRESH", 60.0)
+    monkeypatch.setattr(following, "FRESH", 60.0)
     job = world.add()
     world.measure(job, range(1, 4))
     for _ in range(5):
-        data.history(job.id, 1, NAMES).refresh()
+        following.history(job.id, 1, NAMES).refresh()
     assert len(world.requests) == 1
 
 
 def test_a_failed_read_keeps_what_was_read_before(world: World) -> None:
     job = world.add()
     world.measure(job, range(1, 4))
-    history = data.history(job.id, 1, NAMES)
+    history = following.history(job.id, 1, NAMES)
     history.refresh()
-    del world.jobs[job.id]
+    world.fails = True
     with pytest.raises(CalibrlError):
         history.refresh()
     assert len(history.series("reward/mean")) == 3
 
 
-def test_pace_comes_from_the_last_rows(world: World) -> None:
+def test_pace_comes_from_the_last_steps(world: World) -> None:
     job = world.add()
-    history = data.history(job.id, 1, NAMES)
-    assert history.seconds_a_step is None
+    history = following.history(job.id, 1, NAMES)
+    assert history.seconds_a_step("reward/mean") is None
     world.measure(job, range(1, 101))
     history.refresh()
-    assert history.seconds_a_step == 1.0
+    assert history.seconds_a_step("reward/mean") == 1.0
 
 
 def test_only_the_end_of_a_log_is_kept(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data, "LOG_TAIL", 10)
+    monkeypatch.setattr(following, "LOG_TAIL", 10)
+    monkeypatch.setattr(following, "LOG_KEPT", 21)
     job = world.add()
     world.logs[job.id] = b"first line\nlast line\n"
-    log = data.log(job.id)
+    log = following.log(job.id)
     log.refresh()
-    assert (log.text, log.cut) == ("last line\n", True)
+    assert (log.shown, log.text, log.cut) == ("last line\n", "first line\nlast line\n", True)
     world.logs[job.id] += b"more\n"
     log.refresh()
-    assert log.text == "line\nmore\n"
-    assert data.whole_log(job.id) == "first line\nlast line\nmore\n"
+    assert (log.shown, log.text) == ("line\nmore\n", " line\nlast line\nmore\n")
+    assert b"".join(data.client().whole_log(job.id)) == b"first line\nlast line\nmore\n"
 
 
 def test_groups_are_listed_newest_step_first(world: World) -> None:
     job = world.add()
     for step in (1, 10, 10):
         world.keep_sample(job, step, "text")
-    samples = data.samples(job.id, 1)
+    samples = following.samples(job.id, 1)
     samples.refresh()
     assert [(step, len(groups)) for step, groups in samples.by_step().items()] == [(10, 2), (1, 1)]

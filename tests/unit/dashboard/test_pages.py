@@ -13,11 +13,15 @@ import yaml
 from streamlit.testing.v1 import AppTest
 
 import dashboard
-from jobs.schemas import Checkpoint, Event, Job, JobStatus, Reason, job_spec_adapter
+from jobs.schemas import Event, Job, JobStatus, Reason, job_spec_adapter
 
 if TYPE_CHECKING:
     from tests.unit.dashboard.conftest import World
 
+EXPLORATION = {
+    "entropy", "pass-at-k", "groups-solved", "active-groups", "rareness", "heat-rareness", "distinct-answers",
+    "common-wrong", "solved-then-lost", "covariance", "reward-spread", "length", "truncated", "clip", "ratio", "kl",
+}  # fmt: skip
 NAVIGATION = Path(dashboard.__file__).with_name("navigation.py")
 
 
@@ -158,8 +162,22 @@ def test_the_overview_draws_accuracy_reward_and_losses(world: World, measured: J
 @pytest.mark.parametrize(
     ("panel", "names"),
     [
-        ("Exploration", {"entropy", "rareness", "heat-rareness", "active-groups", "length", "truncated", "clip"}),
-        ("Expert mismatch", {"gap", "heat-expert-gap", "quadrants", "expert-nll", "expert-losses"}),
+        ("Exploration", EXPLORATION),
+        ("System", {"phases", "speed", "memory", "step-seconds"}),
+        (
+            "Expert mismatch",
+            {
+                "gap",
+                "damped",
+                "probe-gap",
+                "expert-gradients",
+                "expert-agreement",
+                "heat-expert-gap",
+                "quadrants",
+                "expert-nll",
+                "expert-losses",
+            },
+        ),
     ],
 )
 def test_a_panel_draws_its_charts(world: World, measured: Job, panel: str, names: set[str]) -> None:
@@ -215,6 +233,22 @@ def test_a_group_has_an_address(world: World, measured: Job) -> None:
     assert "Entropy +0.000 nats" in text
 
 
+def test_a_map_click_opens_the_group_at_its_own_address(world: World, measured: Job) -> None:
+    world.keep_sample(measured, 10, "olde")
+    world.keep_sample(measured, 10, "seco")
+    world.keep_sample(measured, 20, "newe")
+    app = job_page(measured.id, "Map")
+    faint, strong = charts(app)["map"]["data"]
+    assert (strong["customdata"], faint["customdata"]) == ([[20, 1]], [[10, 1], [10, 2]])
+    assert f"job?id={measured.id}&amp;panel=Rollouts&amp;step=20&amp;group=1" in html(app)
+    app.select_slider(key="map_step").set_value("10").run()
+    assert "step=10&amp;group=2" in html(finished(app))
+    app.session_state["panel"], app.session_state["step"], app.session_state["group"] = "Rollouts", "10", "2"
+    text = html(finished(app.run()))
+    assert "seco" in text
+    assert "olde" not in text
+
+
 def test_a_failed_job_shows_why_with_the_end_of_its_log(world: World) -> None:
     message = "Traceback\nRuntimeError: <b>boom</b>"
     job = world.add(status=JobStatus.FAILED, reason=Reason.OUT_OF_MEMORY, message=message)
@@ -222,7 +256,7 @@ def test_a_failed_job_shows_why_with_the_end_of_its_log(world: World) -> None:
     assert app.error[0].value == "The job failed: out of memory."
     assert app.code[0].value == message
     assert "Nothing was measured" in html(app)
-    assert [button.key for button in app.button] == ["retry"]  # nothing is left to cancel
+    assert {button.key for button in app.button} == {"retry", "fork"}  # nothing is left to cancel
 
 
 def test_a_running_job_can_be_cancelled(world: World) -> None:
@@ -250,7 +284,7 @@ def test_a_running_job_can_be_cancelled(world: World) -> None:
 def test_what_is_offered_is_what_makes_sense(world: World, status: JobStatus, offered: set[str]) -> None:
     job = world.add(status=status)
     app = job_page(job.id, "Spec")
-    assert {button.key for button in app.button} == offered
+    assert {button.key for button in app.button} == {*offered, "fork"}
     assert f"{status.value}</span>" in html(app)
     assert f"{status.value}</span>" in html(jobs_page())
 
@@ -332,21 +366,17 @@ def test_an_evaluation_shows_every_split_with_intervals(world: World) -> None:
     assert app.dataframe[0].value["Accuracy"][0] == "50.0%  (40.0% to 60.0%)"
 
 
-def test_log_checkpoints_events_and_spec_are_plain_text(world: World, measured: Job) -> None:
+def test_log_events_and_spec_are_plain_text(world: World, measured: Job) -> None:
     hostile = "<script>alert(1)</script>"
     world.logs[measured.id] = hostile.encode()
     at = measured.created_at
     world.events[measured.id] = [
         Event(id=1, ts=at, type="warning", status=None, reason=None, actor=hostile, message=hostile)
     ]
-    world.checkpoints[measured.id] = [
-        Checkpoint(step=50, path="/runs/step-000050", best=True, metrics={"validation/accuracy": 0.6}, created_at=at)
-    ]
     assert job_page(measured.id, "Log").code[0].value == hostile
     events = html(job_page(measured.id, "Events"))
     assert hostile not in events
     assert events.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 2
-    assert job_page(measured.id, "Checkpoints").dataframe[0].value["Metrics"][0] == "validation/accuracy 0.6"
     assert "negative_slope: 0.5" in job_page(measured.id, "Spec").code[0].value
 
 

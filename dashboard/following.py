@@ -1,0 +1,220 @@
+"""What is read piece by piece as a job goes on, shared by everyone who looks: a tick asks only for what is new."""
+
+import math
+import time
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from threading import Lock
+from uuid import UUID
+
+import streamlit as st
+
+from dashboard.data import client
+from dashboard.series import BUCKETS, COLUMNS, HistogramColumns, Series
+from jobs import schemas
+from jobs.schemas import Event, SampleSummary
+
+FRESH = 0.5  # seconds for which a read serves every viewer
+LOG_TAIL = 50_000  # characters of a log that are shown
+LOG_KEPT = 4_000_000  # characters of its end that a search looks through
+PAGES_A_TICK = 200  # pages read in one go at most; what is left follows at the next tick
+PACE_STEPS = 30  # over which a job's pace is taken
+
+
+class _Reader:
+    """Something read piece by piece by a cursor, by one viewer at a time, and not more often than FRESH."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._read_at = -math.inf
+
+    def refresh(self) -> None:
+        """Fetch what is new. Raises CalibrlError; what was read before stays."""
+        with self._lock:
+            if time.monotonic() - self._read_at < FRESH:
+                return
+            for _ in range(PAGES_A_TICK):
+                if not self._read_page():
+                    break
+            self._read_at = time.monotonic()
+
+    def _read_page(self) -> bool:
+        """Read one page; whether there is more."""
+        raise NotImplementedError
+
+
+@dataclass
+class _Curve:
+    """A metric's buckets so far."""
+
+    start: list[int] = field(default_factory=list)
+    last_step: list[int] = field(default_factory=list)
+    ts: list[datetime] = field(default_factory=list)
+    min: list[float | None] = field(default_factory=list)
+    max: list[float | None] = field(default_factory=list)
+    mean: list[float | None] = field(default_factory=list)
+
+    def take(self, new: schemas.Series) -> None:
+        """Put buckets in the place of what begins where they do or later."""
+        kept = bisect_left(self.start, new.start[0]) if new.start else len(self.start)
+        for name in self.__dataclass_fields__:
+            getattr(self, name)[kept:] = getattr(new, name)
+
+
+class History(_Reader):
+    """Some of a job's metrics over its steps, in at most BUCKETS buckets: a long run shows as soon as a short one."""
+
+    def __init__(self, job_id: UUID, names: Sequence[str]) -> None:
+        super().__init__()
+        self._job_id, self._names = job_id, list(names)
+        self._clear()
+
+    def _clear(self) -> None:
+        self._width: int | None = None
+        self._last_step = 0
+        self._curves = {name: _Curve() for name in self._names}
+
+    def _read_page(self) -> bool:
+        start = self._last_step // self._width * self._width if self._width else 0
+        found = client().series(self._job_id, self._names, points=BUCKETS, from_step=start, width=self._width)
+        last = found.last_step
+        if self._width and (last is None or last < self._last_step or last // self._width >= BUCKETS):
+            self._clear()  # an attempt went on from an earlier checkpoint, or buckets are twice as wide from now on
+            return True
+        if last is not None:
+            self._width, self._last_step = found.width, last
+        for series in found.series:
+            self._curves[series.name].take(series)
+        return False
+
+    def series(self, name: str) -> Series:
+        """A metric's curve so far; empty where the job does not report it."""
+        with self._lock:
+            curve = self._curves[name]
+            return Series.of(curve.last_step, curve.mean, curve.min, curve.max)
+
+    def seconds_a_step(self, name: str) -> float | None:
+        """Mean over the last steps that reported a metric, by their times; None before there are two."""
+        with self._lock:
+            steps, times = self._curves[name].last_step, self._curves[name].ts
+            if len(steps) < 2:
+                return None
+            first = min(bisect_left(steps, steps[-1] - PACE_STEPS), len(steps) - 2)
+            return (times[-1] - times[first]).total_seconds() / (steps[-1] - steps[first])
+
+
+class HistogramHistory(_Reader):
+    """One histogram of a job over its steps, in at most COLUMNS columns."""
+
+    def __init__(self, job_id: UUID, name: str) -> None:
+        super().__init__()
+        self._job_id, self._name = job_id, name
+        self._last: int | None = None  # where the last column begins
+        self.columns = HistogramColumns()
+
+    def _read_page(self) -> bool:
+        width = None if self._last is None else self.columns.width
+        found = client().histograms(
+            self._job_id, self._name, after_step=(self._last or 0) - 1, points=COLUMNS, width=width
+        )
+        rows = found.data
+        if self._last is not None and (
+            not rows or rows[0].step != self._last or rows[-1].step // self.columns.width >= COLUMNS
+        ):
+            self._last, self.columns = None, HistogramColumns()
+            return True
+        if rows and self._last is None:
+            self.columns = HistogramColumns(rows[0].width)
+        for row in rows:
+            self.columns.put(row.step, row.edges, row.counts)
+            self._last = row.step
+        return False
+
+
+class Samples(_Reader):
+    """Which groups a job has kept whole."""
+
+    def __init__(self, job_id: UUID) -> None:
+        super().__init__()
+        self._job_id = job_id
+        self.summaries: list[SampleSummary] = []
+
+    def _read_page(self) -> bool:
+        page = client().samples(self._job_id, after=self.summaries[-1].id if self.summaries else 0)
+        self.summaries += page.data
+        return page.has_more
+
+    def by_step(self) -> dict[int, list[SampleSummary]]:
+        """The groups of every sampled step, newest step first."""
+        steps: dict[int, dict[int, SampleSummary]] = {}
+        for summary in self.summaries:
+            steps.setdefault(summary.step, {})[summary.id] = summary
+        return {step: list(steps[step].values()) for step in sorted(steps, reverse=True)}
+
+
+class Events(_Reader):
+    """What happened to a job."""
+
+    def __init__(self, job_id: UUID) -> None:
+        super().__init__()
+        self._job_id = job_id
+        self.events: list[Event] = []
+
+    def _read_page(self) -> bool:
+        page = client().events(self._job_id, after=self.events[-1].id if self.events else 0)
+        self.events += page.data
+        return page.has_more
+
+
+class Log(_Reader):
+    """The end of a job's log: `text` is searched, `shown` is what a page holds of it."""
+
+    def __init__(self, job_id: UUID) -> None:
+        super().__init__()
+        self._job_id, self._next = job_id, 0
+        self.text, self._dropped = "", False
+
+    @property
+    def shown(self) -> str:
+        return self.text[-LOG_TAIL:]
+
+    @property
+    def cut(self) -> bool:
+        """Whether the log's beginning is not shown."""
+        return self._dropped or len(self.text) > LOG_TAIL
+
+    def _read_page(self) -> bool:
+        chunk = client().log(self._job_id, after=self._next)
+        more = chunk.next > self._next
+        text = self.text + chunk.text
+        self._dropped = self._dropped or len(text) > LOG_KEPT
+        self.text, self._next = text[-LOG_KEPT:], chunk.next
+        return more
+
+
+@st.cache_resource(max_entries=128, show_spinner=False)
+def history(job_id: UUID, attempt: int, names: tuple[str, ...]) -> History:
+    """The shared history of these metrics; a new attempt begins a new one, as it may take steps back."""
+    return History(job_id, names)
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def histogram(job_id: UUID, attempt: int, name: str) -> HistogramHistory:
+    return HistogramHistory(job_id, name)
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def samples(job_id: UUID, attempt: int) -> Samples:
+    return Samples(job_id)
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def events(job_id: UUID) -> Events:
+    return Events(job_id)
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def log(job_id: UUID) -> Log:
+    return Log(job_id)

@@ -1,0 +1,140 @@
+"""A job's page in headless Chromium, on the whole stack: the map, a fork, downloads, and what axe-core says."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from calibrl.client import Client
+from jobs.schemas import Job
+from tests.conftest import eventually
+from tests.e2e.conftest import end, submit
+
+pytestmark = [pytest.mark.e2e, pytest.mark.browser]
+
+PANELS = (
+    "Overview", "Exploration", "Expert mismatch", "Map", "Rollouts", "Health", "System", "Log", "Files", "Events",
+    "Spec",
+)  # fmt: skip
+SETTLED = """() => document.querySelector('[data-test-script-state=notRunning]')
+    && ![...document.querySelectorAll('.live-chart')].some(chart => !chart.data)
+    && !document.querySelector('[data-testid=stSkeleton]')"""
+
+
+@pytest.fixture(scope="module")
+def ended(client: Client) -> Iterator[Job]:
+    """A job that has run for a while and was ended, with groups and a checkpoint."""
+    job = submit(client, "ended-job")
+    eventually(lambda: client.job(job.id).step >= 12)
+    client.pause(job.id)
+    eventually(lambda: client.checkpoints(job.id))
+    end(client, job)
+    yield client.job(job.id)
+
+
+def test_a_click_on_the_map_opens_its_group(page: Page, ended: Job) -> None:
+    page.goto(f"/job?id={ended.id}&panel=Map")
+    plot = page.locator(".st-key-map .js-plotly-plot")
+    expect(plot.locator(".point").first).to_be_visible()
+    step, _ = plot.evaluate("plot => plot.data.at(-1).customdata[0]")
+    point = plot.locator(".scatterlayer .trace").last.locator(".point").first
+    point.scroll_into_view_if_needed()
+    box = point.bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    expect(page.get_by_text(re.compile(rf"^Step {step}:"))).to_be_visible()
+    expect(page.locator("[class*=st-key-card-completion]")).to_have_count(4)
+    for part in ("panel=Rollouts", f"step={step}"):  # the first group is the one without a number
+        expect(page).to_have_url(re.compile(part))
+
+
+def test_a_fork_begins_at_a_checkpoint(page: Page, client: Client, ended: Job) -> None:
+    page.goto(f"/job?id={ended.id}")
+    page.get_by_role("button", name="Fork").click()
+    form = page.get_by_role("dialog")
+    form.get_by_label("Name").fill("forked-job")
+    form.get_by_role("textbox", name="Changes of the spec").fill("steps: 0")
+    form.get_by_role("button", name="Fork").click()
+    fault = form.locator(".st-key-fault-steps")
+    expect(fault).to_contain_text("steps")
+    expect(fault).to_contain_text("greater than or equal to 1")
+    form.get_by_role("textbox", name="Changes of the spec").fill("steps: 2999")
+    form.get_by_role("button", name="Fork").click()
+    expect(page.get_by_role("heading", name="forked-job")).to_be_visible()
+    new = client.jobs(q="forked-job").data[0]
+    try:
+        expect(page).to_have_url(re.compile(rf"id={new.id}"))
+        assert (new.forked_from, client.job(new.id).spec["steps"]) == (ended.id, 2999)
+        expect(page.locator(".st-key-card-lineage").get_by_role("link", name="ended-job")).to_be_visible()
+    finally:
+        end(client, client.job(new.id))
+
+
+def test_files_come_down_with_the_viewers_key(page: Page, ended: Job) -> None:
+    page.goto(f"/job?id={ended.id}&panel=Files")
+    with page.expect_download() as table:
+        page.get_by_role("link", name="CSV").click()
+    assert table.value.path().read_text().startswith("step,ts,")
+    with page.expect_download() as checkpoint:
+        page.get_by_role("link", name=re.compile("^Download, ")).first.click()
+    assert b"state.json" in checkpoint.value.path().read_bytes()
+
+
+def test_a_charts_data_is_saved_as_csv(page: Page, ended: Job) -> None:
+    page.goto(f"/job?id={ended.id}")
+    page.locator(".st-key-reward .js-plotly-plot").scroll_into_view_if_needed()
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="Save the data of Reward as CSV").click()
+    lines = saved.value.path().read_text().splitlines()
+    assert lines[0] == "series,step,reward a completion"
+    assert lines[1].startswith("mean reward")
+
+
+def test_jobs_are_searched_and_compared(page: Page, ended: Job) -> None:
+    page.goto("/")
+    page.get_by_label("Search").fill("no-such-name")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("No such jobs")).to_be_visible()
+    page.goto("/?q=ended")
+    expect(page.get_by_role("link", name="ended-job")).to_be_visible()
+    expect(page.get_by_role("img", name="entropy of ended-job")).to_be_visible()
+
+
+# The small curves of st.metric are drawn by Streamlit with Vega, whose highlighted points carry a role and no name.
+WITHIN_STREAMLIT = {"exclude": [["[data-testid=stMetricChart]"]]}
+
+
+def violations(page: Page) -> list[str]:
+    """What axe-core finds serious or critical, as rule, place and reason."""
+    found = Axe().run(page, context=WITHIN_STREAMLIT, options={"resultTypes": ["violations"]}).response["violations"]
+    return [
+        f"{rule['id']} {node['target']} {node['html'][:200]} {node.get('failureSummary', '')[:300]}"
+        for rule in found
+        if rule["impact"] in ("serious", "critical")
+        for node in rule["nodes"]
+    ]
+
+
+def looked_at(page: Page, job: Job) -> Iterator[str]:
+    """Every page and every panel, one after the other, once it is drawn."""
+    page.goto(f"/job?id={job.id}")
+    for panel in PANELS:
+        page.get_by_role("radio", name=panel, exact=True).click()
+        page.wait_for_url(re.compile(rf"panel={panel.replace(' ', '.')}") if panel != "Overview" else "**")
+        page.evaluate("document.activeElement.blur()")  # Streamlit's own tint of a focused choice is below 4.5:1
+        page.mouse.move(0, 0)
+        page.wait_for_function(SETTLED)
+        yield panel
+    for address in ("/", f"/compare?jobs={job.id}", "/queue", "/settings"):
+        page.goto(address)
+        page.wait_for_function(SETTLED)
+        yield address
+    page.goto("/signin")
+    yield "/signin"
+
+
+def test_axe_finds_nothing_serious(page: Page, ended: Job) -> None:
+    wrong = {place: found for place in looked_at(page, ended) if (found := violations(page))}
+    assert wrong == {}
