@@ -20,6 +20,9 @@ PROGRESS := sed -u -n -E -e 's/^ *(Downloading|Using cached|Processing) ([^ ]*\/
 # Python that ends, in order, when Make does, even if Make is killed: the stack and the tests start many processes.
 RUN = exec $(BIN)/python jobs/launch.py $$PPID 15 self $(BIN)/python
 
+# Tests run side by side, and start more beside them: one thread each is half the time of several that wait for one another.
+test: export OMP_NUM_THREADS := 1
+
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
