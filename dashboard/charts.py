@@ -32,6 +32,7 @@ class Curve:
     colour: str
     dash: str = "solid"
     sparse: bool = False  # measured now and then: drawn with a mark at every point, and not smoothed
+    band: bool = False  # from `low` to `high` of the series is filled
 
 
 def plain(text: str) -> str:
@@ -58,11 +59,30 @@ def _layout(y_title: str, x_title: str = "step", **more: Any) -> dict[str, Any]:
     }
 
 
+def _area(curve: Curve) -> list[Trace]:
+    """The band of a curve that has one."""
+    if not curve.band:
+        return []
+    steps, series = curve.series.steps.tolist(), curve.series
+    edge = {"type": "scatter", "mode": "lines", "legendgroup": plain(curve.name), "x": steps, "hoverinfo": "skip"}
+    edge |= {"showlegend": False, "line": {"width": 0, "color": curve.colour}}
+    return [
+        {**edge, "name": f"{plain(curve.name)} (least)", "y": numbers(series.low)},
+        {
+            **edge,
+            "name": f"{plain(curve.name)} (greatest)",
+            "y": numbers(series.high),
+            "fill": "tonexty",
+            "fillcolor": faded(curve.colour, 0.2),
+        },
+    ]
+
+
 def _line(curve: Curve, value_format: str) -> list[Trace]:
     name = plain(curve.name)
     line = {"color": curve.colour, "width": 2.2, "dash": curve.dash}
     hover = f"%{{y:{value_format}}}"
-    shown = spikes(curve.series)
+    shown = curve.series if curve.band else spikes(curve.series)
     if curve.sparse or len(curve.series) < SMOOTH_FROM:
         shown = curve.series
         return [
@@ -115,7 +135,7 @@ def curves(
         value_format = ".1%"
         top = 1.03 if share == "of_all" else max([0.05, *(1.1 * _top(curve.series) for curve in lines)])
         yaxis |= {"tickformat": ".0%", "range": [-0.03 * top, top]}
-    traces = [trace for curve in lines if len(curve.series) for trace in _line(curve, value_format)]
+    traces = [trace for curve in lines if len(curve.series) for trace in (*_area(curve), *_line(curve, value_format))]
     return {"data": traces, "layout": _layout(unit, x_title, yaxis=yaxis)}
 
 

@@ -9,7 +9,7 @@ from uuid import UUID
 import streamlit as st
 
 from calibrl.client import CalibrlError
-from dashboard import charts, data, live_chart
+from dashboard import catalogue, charts, data, live_chart
 from dashboard.charts import Figure
 from dashboard.markup import chip, escape, table
 from dashboard.palette import MODELS, NEUTRAL, POLICY
@@ -77,7 +77,7 @@ def rows(evaluations: Sequence[tuple[Job, Evaluation]]) -> dict[str, list[Row]]:
     return by_split
 
 
-def draw(split: str, of: Sequence[Row], comparison: Comparison | None, *, key: str) -> None:
+def _draw(split: str, of: Sequence[Row], comparison: Comparison | None, *, key: str) -> None:
     """One data set: the figures as dots and as a table, and the verdict on each pair."""
     measured = [name for name in SHARES if any(_value(row, name) is not None for row in of)]
     live_chart.card(
@@ -91,6 +91,44 @@ def draw(split: str, of: Sequence[Row], comparison: Comparison | None, *, key: s
     st.html(table(("Model", "Prompts", *(LABELS[name] for name in shown)), [_figures(row, shown) for row in of]))
     if comparison:
         _verdicts(comparison, of)
+
+
+def _read(jobs: Sequence[Job]) -> list[tuple[Job, Evaluation]]:
+    """What each found; of those that left no such figures, why not stands on the page."""
+    found = []
+    for job in jobs:
+        try:
+            found.append((job, catalogue.evaluation(job.id)))
+        except CalibrlError as error:
+            if error.status != 409:
+                raise
+            st.text(f"{job.name} is left out: {error.detail or error}")
+    return found
+
+
+def _comparisons(jobs: Sequence[Job], models: int) -> dict[str, Comparison]:
+    """By data set; none, with the reason on the page, where the evaluations can't be compared."""
+    if models < 2:
+        return {}
+    try:
+        with st.spinner("Comparing prompt by prompt …"):
+            return {found.split: found for found in catalogue.comparison(tuple(job.id for job in jobs))}
+    except CalibrlError as error:
+        if error.status != 409:
+            raise
+        st.warning("These can't be compared prompt by prompt:", icon=":material/info:")
+        st.text(error.detail or str(error))
+    return {}
+
+
+def side_by_side(jobs: Sequence[Job]) -> None:
+    """Evaluations that have succeeded, data set by data set."""
+    evaluations = _read(jobs)
+    by_split = rows(evaluations)
+    places = {row.place for found in by_split.values() for row in found}
+    comparisons = _comparisons([job for job, _ in evaluations], len(places))
+    for number, (split, found) in enumerate(by_split.items()):
+        _draw(split, found, comparisons.get(split), key=f"{number}")
 
 
 def _value(row: Row, name: str) -> float | None:

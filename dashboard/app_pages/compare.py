@@ -1,23 +1,20 @@
 """Several jobs over one another, at an address that can be shared: /compare?jobs=ID,ID."""
 
-from collections.abc import Iterator
 from typing import Literal
 from uuid import UUID
 
 import streamlit as st
 
-from dashboard import charts, data, live_chart, states
-from dashboard.charts import Curve
+from dashboard import charts, compared, data, live_chart, states
+from dashboard.comparing import AXES, RATE, Axis, Line, curves, grouped
 from dashboard.markup import escape, job_link, status_chip, table
 from dashboard.palette import MODELS
 from dashboard.panels.common import grid
-from dashboard.series import Series
 from dashboard.specs import flat
-from jobs.schemas import Curves, Job
+from jobs.schemas import Job, JobStatus
 
 OFFERED = 100  # newest jobs to choose from
 MOST = 8  # at once: as many as there are colours that can be told apart
-Axis = Literal["step", "time"]
 Share = Literal["of_all", "small"]
 # Metric, title, what to look for, unit, and whether it is a share.
 CHARTS: tuple[tuple[str, str, str, str, Share | None], ...] = (
@@ -53,13 +50,14 @@ def _choose() -> list[Job]:
     asked = [data.job(str(id)) for id in _chosen()]
     newest = data.jobs(kind="train", limit=OFFERED).data
     offered: dict[UUID, str] = {job.id: job.name for job in [*asked, *newest]}
+    st.session_state.setdefault("compared-jobs", [job.id for job in asked])
     ids: list[UUID] = st.multiselect(
         "Jobs",
         list(offered),
-        default=[job.id for job in asked],
         format_func=lambda id: f"{offered[id]} ({str(id)[:8]})",
         max_selections=MOST,
         placeholder="Choose two or more training jobs",
+        key="compared-jobs",
     )
     st.query_params["jobs"] = ",".join(map(str, ids))
     return [data.job(str(id)) for id in ids]
@@ -71,35 +69,30 @@ def _names(jobs: list[Job]) -> dict[UUID, str]:
     return {job.id: job.name if names.count(job.name) == 1 else f"{job.name} {str(job.id)[:8]}" for job in jobs}
 
 
-def _lines(jobs: list[Job], found: Curves, metric: str, axis: Axis) -> Iterator[Curve]:
-    names, starts = _names(jobs), {job.id: job.started_at for job in jobs}
-    colours = {job.id: MODELS[index] for index, job in enumerate(jobs)}
-    for series in found.series:
-        if series.name != metric:
-            continue
-        places = series.last_step
-        began = starts[series.job_id]
-        if axis == "time" and began is not None:
-            places = [int((at - began).total_seconds()) for at in series.ts]
-        sparse = metric.startswith("validation/")
-        yield Curve(
-            names[series.job_id],
-            Series.of(places, series.mean, series.min, series.max),
-            colours[series.job_id],
-            sparse=sparse,
+def _lines(jobs: list[Job], together: bool) -> list[Line]:
+    """A line a job; or a line for all seeds of a recipe."""
+    names = _names(jobs)
+    groups = grouped(jobs) if together else [(job,) for job in jobs]
+    return [
+        Line(
+            names[group[0].id] if len(group) == 1 else f"{group[0].name}, {len(group)} seeds",
+            MODELS[index],
+            group,
         )
+        for index, group in enumerate(groups)
+    ]
 
 
-def _draw(jobs: list[Job], axis: Axis) -> None:
+def _draw(jobs: list[Job], lines: list[Line], axis: Axis) -> None:
     found = None
     with states.tolerated():
-        found = data.comparison(tuple(str(job.id) for job in jobs), tuple(chart[0] for chart in CHARTS))
+        found = data.comparison(tuple(str(job.id) for job in jobs), (*(chart[0] for chart in CHARTS), RATE))
     if found is None:
         return
     cards = []
     for metric, title, hint, unit, share in CHARTS:
-        x_title = "seconds since the job began" if axis == "time" else "step"
-        figure = charts.curves([*_lines(jobs, found, metric, axis)], unit=unit, x_title=x_title, share=share)
+        drawn = [*curves(lines, found, metric, axis)]
+        figure = charts.curves(drawn, unit=unit, x_title=AXES[axis], share=share)
         key = f"compare-{axis}-{metric.replace('/', '-')}"
         cards.append(
             lambda title=title, hint=hint, figure=figure, key=key: live_chart.card(title, hint, figure, key=key)
@@ -125,16 +118,34 @@ def _differences(jobs: list[Job]) -> None:
     st.html(table(("Field", *(names[job.id] for job in jobs)), rows))
 
 
-def _legend(jobs: list[Job]) -> None:
+def _legend(lines: list[Line]) -> None:
     st.html(
         '<div style="display:flex;flex-wrap:wrap;gap:.4rem 1.4rem">'
         + "".join(
-            f'<span><span aria-hidden="true" style="color:{MODELS[index]}">●</span> {job_link(job.id, job.name)} '
+            f'<span><span aria-hidden="true" style="color:{line.colour}">●</span> {job_link(job.id, job.name)} '
             f"{status_chip(job.status)} step {job.step}</span>"
-            for index, job in enumerate(jobs)
+            for line in lines
+            for job in line.jobs
         )
         + "</div>"
     )
+
+
+def _evaluated(jobs: list[Job]) -> None:
+    """What the newest evaluation of each reached, and whether they can be told apart."""
+    st.subheader("How they were evaluated", anchor=False)
+    newest = [found for job in jobs if (found := _newest_evaluation(job)) is not None]
+    evaluations = [data.job(str(id)) for id in dict.fromkeys(newest)]
+    if not evaluations:
+        st.caption("None of them was evaluated yet: New job, Evaluation measures their checkpoints on a data set.")
+        return
+    compared.side_by_side(evaluations)
+
+
+def _newest_evaluation(job: Job) -> UUID | None:
+    done = [other for other in data.derived(job.id) if other.kind == "evaluate"]
+    succeeded = [other for other in done if other.status is JobStatus.SUCCEEDED]
+    return max(succeeded, key=lambda other: other.created_at).id if succeeded else None
 
 
 def page() -> None:
@@ -145,13 +156,19 @@ def page() -> None:
             "Choose two jobs or more", "Their curves are then drawn over one another, and their specs compared."
         )
         return
-    axis = st.segmented_control(
-        "By", ["step", "time"], default="step", required=True, key="axis", bind="query-params",
-        label_visibility="collapsed",
-    )  # fmt: skip
-    _legend(jobs)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        axis: Axis = st.segmented_control(
+            "By", list(AXES), default="step", required=True, key="axis", bind="query-params",
+            label_visibility="collapsed",
+        )  # fmt: skip
+        together = len(grouped(jobs)) < len(jobs) and st.toggle(
+            "Seeds as one", key="seeds", value=True, help="The mean of jobs that differ in their seeds only, in a band."
+        )
+    lines = _lines(jobs, together)
+    _legend(lines)
     live = any(not job.status.final for job in jobs)
-    st.fragment(_draw, run_every=data.LIST_TICK if live else None)(jobs, "time" if axis == "time" else "step")
+    st.fragment(_draw, run_every=data.LIST_TICK if live else None)(jobs, lines, axis)
+    _evaluated(jobs)
     _differences(jobs)
 
 

@@ -7,7 +7,7 @@ import streamlit as st
 from calibrl.client import CalibrlError
 from dashboard import catalogue, compared, data, replayed, states
 from dashboard.markup import escape, job_link, moment, status_chip, table
-from jobs.schemas import Comparison, Evaluation, Job, JobStatus, JobSummary
+from jobs.schemas import Job, JobStatus, JobSummary
 
 ALL = "all"
 LIST, COMPARE, REPLAY = "List", "Compare", "Score again"
@@ -101,34 +101,6 @@ def _choose() -> list[Job]:
     return [data.job(str(id)) for id in ids]
 
 
-def _read(jobs: list[Job]) -> list[tuple[Job, Evaluation]]:
-    """What each found; of those that left no such figures, why not stands on the page."""
-    found = []
-    for job in jobs:
-        try:
-            found.append((job, catalogue.evaluation(job.id)))
-        except CalibrlError as error:
-            if error.status != 409:
-                raise
-            st.text(f"{job.name} is left out: {error.detail or error}")
-    return found
-
-
-def _comparisons(jobs: list[Job], models: int) -> dict[str, Comparison]:
-    """By data set; none, with the reason on the page, where the evaluations can't be compared."""
-    if models < 2:
-        return {}
-    try:
-        with st.spinner("Comparing prompt by prompt …"):
-            return {found.split: found for found in catalogue.comparison(tuple(job.id for job in jobs))}
-    except CalibrlError as error:
-        if error.status != 409:
-            raise
-        st.warning("These can't be compared prompt by prompt:", icon=":material/info:")
-        st.text(error.detail or str(error))
-    return {}
-
-
 def _compare() -> None:
     jobs = _choose()
     if not jobs:
@@ -137,12 +109,7 @@ def _compare() -> None:
             "Two or more, or one with several models. Models are compared over the same prompts, data set by data set.",
         )
         return
-    evaluations = _read(jobs)
-    by_split = compared.rows(evaluations)
-    places = {row.place for rows in by_split.values() for row in rows}
-    found = _comparisons([job for job, _ in evaluations], len(places))
-    for number, (split, rows) in enumerate(by_split.items()):
-        compared.draw(split, rows, found.get(split), key=f"{number}")
+    compared.side_by_side(jobs)
 
 
 def page() -> None:
