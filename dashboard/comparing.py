@@ -56,11 +56,8 @@ def curves(lines: Sequence[Line], found: Curves, metric: str, axis: Axis) -> Ite
     by_job = {(series.job_id, series.name): series for series in found.series}
     sparse = metric.startswith("validation/")
     for line in lines:
-        placed = []
-        for job in line.jobs:
-            if (series := by_job.get((job.id, metric))) is not None:
-                places = _places(job, series, by_job, axis)
-                placed.append((series, places))
+        known = [(job, series) for job in line.jobs if (series := by_job.get((job.id, metric))) is not None]
+        placed = [(series, at) for job, series in known if (at := _places(job, series, by_job, axis))]
         if not placed:
             continue
         if len(line.jobs) > 1:
@@ -102,9 +99,8 @@ def _band(placed: Sequence[tuple[Bucketed, list[int]]]) -> Series:
     where: NDArray[np.float64] = np.full((len(placed), len(starts)), np.nan)
     for row, (series, places) in enumerate(placed):
         columns = [at[start] for start in series.start]
-        if len(places) == len(columns):
-            where[row, columns] = places
-            values[row, columns] = [np.nan if mean is None else mean for mean in series.mean]
+        where[row, columns] = places
+        values[row, columns] = [np.nan if mean is None else mean for mean in series.mean]
     known = np.isfinite(values).any(axis=0)
     values, where = values[:, known], where[:, known]
     means, low, high = (measure(values, axis=0).tolist() for measure in (np.nanmean, np.nanmin, np.nanmax))

@@ -2,6 +2,8 @@
 
 from streamlit.testing.v1 import AppTest
 
+from dashboard.palette import MODELS
+
 from .conftest import HOSTILE, World
 from .test_pages import NAVIGATION, finished, html
 
@@ -38,3 +40,23 @@ def test_names_and_specs_are_inert(world: World) -> None:
     second = world.add(name="b", spec={"note": "x"})
     text = html(compare_page(first.id, second.id))
     assert "<script>" not in text and "&lt;script&gt;" in text
+
+
+def test_seeds_of_one_recipe_are_one_line_unless_told_apart(world: World) -> None:
+    spec = {"kind": "train", "algorithm": {"type": "grpo"}}
+    jobs = [world.add(name="grpo", spec=spec | {"seed": seed}) for seed in (1, 2)]
+    jobs.append(world.add(name="calibrl", spec={"kind": "train", "algorithm": {"type": "calibrl"}, "seed": 1}))
+    for job in jobs:
+        world.measure(job, range(1, 41))
+    app = compare_page(*(job.id for job in jobs))
+    [toggle] = app.toggle
+    assert toggle.value
+    assert len({colour for colour in MODELS if f"color:{colour}" in html(app)}) == 2
+    assert len({colour for colour in MODELS if f"color:{colour}" in html(finished(toggle.set_value(False).run()))}) == 3
+
+
+def test_jobs_of_different_recipes_offer_no_seeds(world: World) -> None:
+    jobs = [world.add(spec={"kind": "train", "steps": steps}) for steps in (1, 2)]
+    app = compare_page(*(job.id for job in jobs))
+    assert not app.toggle
+    assert "None of them was evaluated yet" in " ".join(caption.value for caption in app.caption)
