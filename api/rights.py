@@ -1,4 +1,4 @@
-"""Whether those who hold a stream open still may: each key is looked at again now and then, once for all its streams."""
+"""Whether those who hold a stream open still may: each key is looked at again now and then, once for all streams."""
 
 import asyncio
 from concurrent.futures import Executor
