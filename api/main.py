@@ -39,8 +39,8 @@ from api.routes import (
 )
 from api.sweeper import Sweeper
 from jobs import db
-from jobs import webhooks as webhook_sender
 from jobs.settings import get_settings
+from jobs.webhooks import Sender
 
 SEND_SECONDS = 1.0  # between two looks for messages to webhooks
 MAX_BODY_BYTES = 1_000_000
@@ -56,8 +56,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.sessions = asyncio.Semaphore(SESSIONS)
     async with Hub() as app.state.hub:
         with (
+            Sender() as send_messages,
             repeating("sweeper", settings.sweep_seconds, Sweeper()),
-            repeating("webhook sender", SEND_SECONDS, webhook_sender.send_due),
+            repeating("webhook sender", SEND_SECONDS, send_messages),
             told_to_stop(app.state.hub.close),
         ):
             yield
