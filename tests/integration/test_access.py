@@ -144,6 +144,8 @@ def test_the_services_own_key_can_be_replaced_and_revoked(database: str, monkeyp
     get_settings.cache_clear()
     with serving() as client:
         (new, old) = client.get("/v1/keys").json()["data"]
+        noted = [each for each in client.get("/v1/audit").json()["data"] if each["action"] == "keep the service's key"]
+        assert [each["key_id"] for each in noted] == [new["id"], old["id"]] and all(e["request_id"] for e in noted)
         assert new["revoked_at"] is None and old["revoked_at"] is not None
         refused(client.get("/v1/me", headers={"Authorization": f"Bearer {API_KEY}"}), 401)
         assert client.delete(f"/v1/keys/{new['id']}").status_code == 200
@@ -156,6 +158,9 @@ def test_the_first_admin_comes_from_the_command_line(admin: httpx.Client, people
     )
     assert made.returncode == 0, made.stderr
     assert people.get(made.stdout.strip(), "/v1/me").json()["user"] == "ada"
+    (entry,) = admin.get("/v1/audit", params={"user": "ada"}).json()["data"]
+    (key,) = people.get(made.stdout.strip(), "/v1/keys").json()["data"]
+    assert (entry["action"], entry["key_id"]) == ("python -m jobs.first_admin", key["id"])
     wrong = subprocess.run(
         [sys.executable, "-m", "jobs.first_admin", "A da"], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
