@@ -61,9 +61,18 @@ class _Key:
         numbers = [int.from_bytes(digest[at : at + 4], signed=True) for at in (0, 4)]
         if not idempotency.try_lock(session, (numbers[0], numbers[1])):
             raise InFlight("A request with this Idempotency-Key is being answered at this moment; ask again.")
+        self.look(session)
+        self.session = session
+
+    def look(self, session: Session) -> None:
+        """Go on unless there is an answer.
+
+        Raises:
+            Invalid: it was another request's.
+            _Replay: the request was answered before.
+        """
         found = idempotency.find(session, self._caller, self._text)
         if found is None:
-            self.session = session
             return
         if found.request != self._request:
             fault = FieldError(HEADER, "was the key of another request: take a new one")
@@ -133,6 +142,13 @@ def claim(request: Request, session: Session) -> None:
     """Have a request's key as long as the session's transaction lasts; before anything else in it."""
     key: _Key = request.state.idempotency_key
     key.claim(session)
+
+
+def look(request: Request, session: Session) -> None:
+    """Answer a request that was answered before, if it has a key; for what lasts before the key can be had."""
+    if has_key(request):
+        key: _Key = request.state.idempotency_key
+        key.look(session)
 
 
 async def _body(request: Request) -> bytes:

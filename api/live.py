@@ -25,10 +25,13 @@ from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from api.errors import AWAY
+from api.rights import Rights
 from jobs import db, live
+from jobs.access import Caller
 from jobs.db import session_scope
 from jobs.errors import Busy
 from jobs.live import Page, Place
+from jobs.models import Job
 from jobs.schemas import Frame
 
 READERS = 4  # threads, and so connections, that read for all streams together
@@ -153,6 +156,7 @@ class Hub:
         self.streams = 0
         self._closed = False
         self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="live")
+        self._rights = Rights(self._pool)
         self._topics: dict[str | None, Topic] = {}  # by the job's id, as notifications name it; None: of all
 
     async def __aenter__(self) -> Self:
@@ -183,19 +187,23 @@ class Hub:
         return await loop.run_in_executor(self._pool, partial(_in_session, what))
 
     async def stream(
-        self, job_id: UUID | None, start: Place | Encoded, *, seconds: float, projects: Projects = None
+        self, job: Job | None, start: Place | Encoded, *, seconds: float, caller: Caller
     ) -> AsyncGenerator[bytes, None]:
-        """Server-sent events of a job, or with None of all, from a place or a page on, for so long at most."""
+        """Server-sent events of a job, or with None of all, from a place or a page on, for so long at most, and no
+        longer than the caller may see them."""
         clock = asyncio.get_running_loop().time
         until = clock() + seconds
-        async with self._topic(job_id) as topic:
+        async with self._topic(job.id if job else None) as topic:
             page: Encoded | None = start if isinstance(start, Encoded) else None
             place = start.place if isinstance(start, Encoded) else start
             if page is None:
                 yield PING  # there may be nothing to send for long, and its client wants to know that it is heard
             while not self._closed:
+                now = await self._rights.now(caller)
+                if now is None or (job and not now.sees(job.project)):
+                    return  # asked again, its client is told why
                 if page is not None:
-                    if data := page.seen_by(projects):
+                    if data := page.seen_by(now.projects):
                         yield data
                     if page.ended:
                         return

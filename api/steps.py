@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator
 from datetime import datetime
+from threading import BoundedSemaphore
 from uuid import UUID
 
 from jobs.db import session_scope
 from jobs.repository import metrics
 
 PAGE = 2000  # steps
+READERS = 3  # that read a page at once: each takes a connection beside those of `api.deps.SESSIONS`
+_reading = BoundedSemaphore(READERS)
 Step = tuple[int, datetime, dict[str, float]]
 
 
@@ -22,7 +25,7 @@ def pages(
     left = most
     while left is None or left > 0:
         limit = PAGE if left is None else min(PAGE, left)
-        with session_scope() as session:
+        with _reading, session_scope() as session:
             found = metrics.page(session, job_id, names=names, after_step=after_step, limit=limit)
         if found:
             yield [(step, ts, {name: float(value) for name, value in values.items()}) for step, ts, values in found]

@@ -18,6 +18,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from api.deps import read
 from jobs import datasets, models
 from jobs.datasets import Arrival
 from jobs.errors import FieldError, Invalid
@@ -64,7 +65,11 @@ async def receive(request: Request, arrival: Arrival, limit: int, fields: Collec
 
 
 async def keep(
-    begin: Callable[[], Awaitable[Session]], arrival: Arrival, name: str, options: UploadOptions, user: str
+    request: Request,
+    begin: Callable[[], Awaitable[Session]],
+    arrival: Arrival,
+    name: str,
+    options: UploadOptions,
 ) -> tuple[models.Dataset, bool]:
     """Look into a file that has come, and keep it: its data set, and whether that is new. The transaction begins when
     all that may last is done.
@@ -72,12 +77,14 @@ async def keep(
     Raises:
         Invalid: rows can't be used.
     """
-    same = await run_in_threadpool(datasets.same, arrival, options)
+    same = await read(request, lambda session: datasets.same(session, arrival, options))
     if same is not None:
         return same, False
     found = await to_thread.run_sync(datasets.look_into, arrival, name, options.columns, limiter=CHECKS)
     async with contextmanager_in_threadpool(datasets.stored(arrival)) as stored:
-        note = partial(datasets.note, await begin(), stored, found, name=name, options=options, user=user)
+        note = partial(
+            datasets.note, await begin(), stored, found, name=name, options=options, user=request.state.caller.user
+        )
         return await run_in_threadpool(note)
 
 

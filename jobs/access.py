@@ -80,7 +80,15 @@ def hashed(key: str) -> bytes:
 
 def identify(session: Session, key: str) -> Caller | None:
     """Whose key this is; None for one that is unknown, expired, revoked or of a user who is not active."""
-    found = access.valid_key(session, hashed(key))
+    return _caller(session, access.valid_key(session, hashed(key)))
+
+
+def still(session: Session, caller: Caller) -> Caller | None:
+    """A caller as it would be identified now: roles come and go, and so do keys."""
+    return _caller(session, access.still_valid(session, caller.key_id))
+
+
+def _caller(session: Session, found: tuple[models.ApiKey, models.User] | None) -> Caller | None:
     if found is None:
         return None
     row, user = found

@@ -17,7 +17,6 @@ from sqlalchemy.orm import Session
 from calibrl_core.data.schema import Columns, FileData, HubData, HubSource
 from jobs import models
 from jobs.allowed import hub_problem
-from jobs.db import session_scope
 from jobs.errors import Conflict, FieldError, Invalid, StorageAway
 from jobs.inspection import Inspection, inspect
 from jobs.repository import datasets, projects
@@ -106,11 +105,10 @@ def key_of(dataset: models.Dataset) -> str:
     return f"datasets/{dataset.id}.{dataset.format}"
 
 
-def check_upload(options: UploadOptions, among: frozenset[str] | None) -> None:
+def check_upload(session: Session, options: UploadOptions, among: frozenset[str] | None) -> None:
     """Refuse what can be refused before a file comes: Invalid. `among`: the projects that exist for who asks; None:
     all."""
-    with session_scope() as session:
-        _check_project(session, options.project, among)
+    _check_project(session, options.project, among)
 
 
 def look_into(arrival: Arrival, name: str, columns: Columns) -> Inspection:
@@ -127,10 +125,9 @@ def look_into(arrival: Arrival, name: str, columns: Columns) -> Inspection:
     return found
 
 
-def same(arrival: Arrival, options: UploadOptions) -> models.Dataset | None:
+def same(session: Session, arrival: Arrival, options: UploadOptions) -> models.Dataset | None:
     """The project's data set of the same content, if it has one."""
-    with session_scope() as session:
-        return datasets.find(session, options.project, arrival.sha256, options.columns.model_dump(), None)
+    return datasets.find(session, options.project, arrival.sha256, options.columns.model_dump(), None)
 
 
 @contextmanager

@@ -26,6 +26,8 @@ _OPTIONS = (
     " -c tcp_keepalives_idle=5 -c tcp_keepalives_interval=3 -c tcp_keepalives_count=3"
 )
 _LEAST_IDLE, _MOST_IDLE = 3.0, 15.0  # bounds of the seconds allowed between two statements of a transaction
+CONNECTIONS = 30  # of a process at most; all but a few are shared out by those who bound what they use
+_KEPT_OPEN = 5
 _HAS_TRANSACTION_TIMEOUT = 170_000  # PostgreSQL's version
 _WAKES = "wakes"
 _LISTENER = "calibrl live"  # as pg_stat_activity names the connection
@@ -55,8 +57,8 @@ def _connect() -> dict[str, Any]:
 def _make_engine(url: str) -> Engine:
     engine = create_engine(
         url,
-        pool_size=5,
-        max_overflow=15,
+        pool_size=_KEPT_OPEN,
+        max_overflow=CONNECTIONS - _KEPT_OPEN,
         pool_timeout=10,
         pool_pre_ping=True,
         hide_parameters=True,

@@ -1,6 +1,7 @@
 """A dry run: what would become of a spec, were it submitted now. Adds nothing to the database."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from uuid import UUID
 
@@ -52,6 +53,14 @@ def make(
         queue=lifecycle.foresee(session, job, waits=waits),
         warnings=[*advice.warnings(spec, data, memory), *unknown],
     )
+
+
+def count(spec: TrainSpec | EvaluateSpec) -> None:
+    """Read whole the files that `make` then has counted: this may take a while, and wants no transaction."""
+    for _, source, _ in specs.sources(spec):
+        if isinstance(source, FileData):
+            with suppress(DataError):  # which `make` tells of
+                surveys.count_rows(source)
 
 
 def _facts(field: str, source: DataChoice, datasets: Mapping[UUID, models.Dataset]) -> DataFacts:

@@ -6,7 +6,7 @@ from uuid import UUID
 from fastapi import APIRouter, BackgroundTasks, Body, Depends, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from api.deps import Asker, Db, DbLater, Limit, page
+from api.deps import Asker, Db, DbLater, Limit, page, read
 from api.downloads import RESPONSES, send
 from api.examples import HUB_DATASETS
 from api.idempotency import IdempotentRoute
@@ -54,13 +54,13 @@ async def upload_dataset(
     """
     limit = get_settings().max_upload_bytes
     caller.need_where_seen(options.project, Role.MEMBER)
-    await run_in_threadpool(datasets.check_upload, options, caller.projects)
+    await read(request, lambda session: datasets.check_upload(session, options, caller.projects))
     with await run_in_threadpool(Arrival, get_settings()) as arrival:
         sent = await receive(request, arrival, limit)
         name = options.name or sent.name
         if name is None:
             raise Invalid("The data set was not accepted.", (FieldError("name", "Field required"),))
-        return _answer(*await keep(begin, arrival, name, options, caller.user), response)
+        return _answer(*await keep(request, begin, arrival, name, options), response)
 
 
 @router.get("")
@@ -93,10 +93,11 @@ def read_preview(session: Db, dataset: ExistingDataset) -> Page[PreviewRow]:
 
 @router.head("/{dataset_id}/content", include_in_schema=False)
 @router.get("/{dataset_id}/content", response_class=Response, responses=RESPONSES)
-def download_dataset(request: Request, dataset: ExistingDataset) -> Response:
+async def download_dataset(request: Request, dataset_id: UUID, caller: Asker) -> Response:
     """The file as it was uploaded; ranges may be asked for."""
+    dataset = await read(request, lambda session: rows.get(session, dataset_id, caller.projects))
     _must_be_file(dataset)
-    file = datasets.open_content(dataset)
+    file = await run_in_threadpool(datasets.open_content, dataset)
     name = f"{dataset.name}.{dataset.format}"
     return send(request, file, name=name, size=dataset.bytes or 0, etag=str(dataset.sha256))
 

@@ -7,10 +7,11 @@ from fastapi import APIRouter, Body, Depends, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
+from sqlalchemy.orm import Session
 
 from api.deps import Asker, Db, ExistingJob, OwnJob, existing_job, read
 from api.examples import CHANGES, FORKS, JOB_SPECS
-from api.idempotency import IdempotentRoute
+from api.idempotency import IdempotentRoute, look
 from jobs import lifecycle, models, plan, specs
 from jobs.repository import jobs
 from jobs.schemas import (
@@ -40,6 +41,11 @@ def _looked_into(spec: Annotated[JobSpec, Body(openapi_examples=JOB_SPECS)]) -> 
 Spec = Annotated[TrainSpec | EvaluateSpec, Depends(_looked_into)]
 
 
+def _counted(spec: Spec) -> TrainSpec | EvaluateSpec:
+    plan.count(spec)
+    return spec
+
+
 @router.post("", status_code=201)
 def submit_job(spec: Spec, session: Db, caller: Asker, response: Response) -> Job:
     """Add a job. It is queued, or waits for the jobs that it depends on."""
@@ -48,7 +54,7 @@ def submit_job(spec: Spec, session: Db, caller: Asker, response: Response) -> Jo
 
 
 @router.post(":plan")
-def plan_job(spec: Spec, session: Db, caller: Asker) -> JobPlan:
+def plan_job(spec: Annotated[TrainSpec | EvaluateSpec, Depends(_counted)], session: Db, caller: Asker) -> JobPlan:
     """What would become of a spec: its defaults, its data, the memory that it takes, when it would start, and what is
     risky in it. Refused as a submission would be; no job is added."""
     caller.need_where_seen(spec.project, Role.MEMBER)
@@ -86,9 +92,11 @@ def change_job(
 async def _forked(
     request: Request, job_id: UUID, fork: Annotated[Fork, Body(openapi_examples=FORKS)], caller: Asker
 ) -> tuple[TrainSpec | EvaluateSpec, int | None]:
-    given, step = await read(
-        request, lambda session: lifecycle.fork_spec(session, existing_job(job_id, session, caller).id, fork)
-    )
+    def parent(session: Session) -> tuple[dict[str, Any], int | None]:
+        look(request, session)
+        return lifecycle.fork_spec(session, existing_job(job_id, session, caller).id, fork)
+
+    given, step = await read(request, parent)
     return await run_in_threadpool(_looked_into, _checked(given)), step
 
 

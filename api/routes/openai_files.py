@@ -4,15 +4,17 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, BackgroundTasks, Depends, Query, Request
 from fastapi.responses import Response
+from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from api import openai
-from api.deps import Asker, Db, DbLater
+from api.deps import Asker, Db, DbLater, read
 from api.downloads import RESPONSES, send
 from api.idempotency import IdempotentRoute
 from api.openai import after_id, listed
 from api.uploads import keep, receive
 from jobs import datasets, models
+from jobs.access import Caller
 from jobs.datasets import Arrival
 from jobs.errors import FieldError, Invalid, NotFound
 from jobs.openai.names import nothing, uuid_of
@@ -33,6 +35,10 @@ _BODY = {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}
 
 
 def _existing_file(file_id: str, session: Db, caller: Asker) -> models.Dataset:
+    return _found(session, file_id, caller)
+
+
+def _found(session: Session, file_id: str, caller: Caller) -> models.Dataset:
     try:
         found = rows.get(session, uuid_of("file", file_id), caller.projects)
     except NotFound:
@@ -51,14 +57,15 @@ async def create_file(request: Request, begin: DbLater, caller: Asker, project: 
     Parquet. Every row is checked. The same content again in a project is the file that is there."""
     slug = openai.chosen(caller, project)
     caller.need(slug, Role.MEMBER)
-    await run_in_threadpool(datasets.check_upload, options := UploadOptions(project=slug), caller.projects)
+    options = UploadOptions(project=slug)
+    await read(request, lambda session: datasets.check_upload(session, options, caller.projects))
     if not request.headers.get("Content-Type", "").lower().startswith("multipart/form-data"):
         raise Invalid("The file was not accepted.", (FieldError("file", "send a form with `file` and `purpose`"),))
     with await run_in_threadpool(Arrival, get_settings()) as arrival:
         sent = await receive(request, arrival, get_settings().max_upload_bytes, fields=("purpose",))
         if sent.fields.get("purpose") != PURPOSE:
             raise Invalid("The file was not accepted.", (FieldError("purpose", f"must be {PURPOSE}"),))
-        dataset, _ = await keep(begin, arrival, sent.name or "upload", options, caller.user)
+        dataset, _ = await keep(request, begin, arrival, sent.name or "upload", options)
         return file_object(dataset)
 
 
@@ -104,7 +111,9 @@ def delete_file(file: ExistingFile, session: Db, caller: Asker, after: Backgroun
 
 
 @router.get("/{file_id}/content", response_class=Response, responses=RESPONSES)
-def download_file(request: Request, file: ExistingFile) -> Response:
+async def download_file(request: Request, file_id: str, caller: Asker) -> Response:
     """The file as it was uploaded; ranges may be asked for."""
+    file = await read(request, lambda session: _found(session, file_id, caller))
+    content = await run_in_threadpool(datasets.open_content, file)
     name = file_object(file).filename
-    return send(request, datasets.open_content(file), name=name, size=file.bytes or 0, etag=str(file.sha256))
+    return send(request, content, name=name, size=file.bytes or 0, etag=str(file.sha256))

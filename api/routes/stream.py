@@ -44,20 +44,22 @@ Streams = Annotated[Hub, Depends(_hub)]
 
 
 @router.get("/jobs/{job_id}/stream", response_class=StreamingResponse, responses=DOCUMENTED)
-async def stream_job(job: ExistingJob, hub: Streams, seen: Seen = None, max_seconds: Seconds = HOUR) -> EventStream:
+async def stream_job(
+    job: ExistingJob, hub: Streams, caller: Asker, seen: Seen = None, max_seconds: Seconds = HOUR
+) -> EventStream:
     """What happens to a job, until it has ended. Without an id it begins with the job as it stands; what came before
     that is in the other routes."""
     start = _place(seen, 1) if seen else Encoded.of(live.begin(job))
     if isinstance(start, Place) and start.row > (job.feed,):
         raise _unusable(f"the job's stream is only at {job.feed}")
-    return EventStream(hub.stream(job.id, start, seconds=max_seconds))
+    return EventStream(hub.stream(job, start, seconds=max_seconds, caller=caller))
 
 
 @router.get("/stream", response_class=StreamingResponse, responses=DOCUMENTED)
 async def stream_all(hub: Streams, caller: Asker, seen: Seen = None, max_seconds: Seconds = HOUR) -> EventStream:
     """How the jobs of your projects stand, and their events, in the order of the commits, from now or an id on."""
     start = _place(seen, 2) if seen else await hub.read(live.begin_all)
-    return EventStream(hub.stream(None, start, seconds=max_seconds, projects=caller.projects))
+    return EventStream(hub.stream(None, start, seconds=max_seconds, caller=caller))
 
 
 def _place(text: str, numbers: int) -> Place:

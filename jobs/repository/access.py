@@ -1,9 +1,10 @@
 """Users, their roles in projects, and their keys."""
 
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import ColumnElement, Select, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -71,19 +72,26 @@ def remove_member(session: Session, project: str, user: str) -> bool:
 def valid_key(session: Session, sha256: bytes) -> tuple[ApiKey, User] | None:
     """A key that may be used now, and whose it is. Its use is noted, at most once a minute."""
     now = func.now()
-    query = (
-        select(ApiKey, User, (ApiKey.last_used_at > now - USED_AGAIN).is_(True))
-        .join(User, User.name == ApiKey.user)
-        .where(ApiKey.sha256 == sha256, ApiKey.revoked_at.is_(None), User.active)
-        .where(ApiKey.expires_at.is_(None) | (ApiKey.expires_at > now))
-    )
-    found = session.execute(query).one_or_none()
+    noted = (ApiKey.last_used_at > now - USED_AGAIN).is_(True)
+    found = session.execute(_usable(noted).where(ApiKey.sha256 == sha256)).one_or_none()
     if found is None:
         return None
     key, owner, noted = found
     if not noted:
         session.execute(update(ApiKey).where(ApiKey.id == key.id).values(last_used_at=now))
     return key, owner
+
+
+def still_valid(session: Session, key_id: UUID) -> tuple[ApiKey, User] | None:
+    """The same of a key that was used before, by its id."""
+    found = session.execute(_usable().where(ApiKey.id == key_id)).one_or_none()
+    return None if found is None else (found[0], found[1])
+
+
+def _usable(*more: ColumnElement[Any]) -> Select[Any]:
+    in_time = ApiKey.expires_at.is_(None) | (ApiKey.expires_at > func.now())
+    query = select(ApiKey, User, *more).join(User, User.name == ApiKey.user)
+    return query.where(ApiKey.revoked_at.is_(None), User.active, in_time)
 
 
 def add_key(

@@ -208,6 +208,18 @@ def test_a_fork_begins_at_a_checkpoint_that_its_parent_may_remove(client: httpx.
     assert (best["name"], best["forked_step"], best["status"]) == ("again", 10, "queued")
 
 
+def test_a_fork_that_is_asked_for_again_is_the_first_one_though_its_checkpoint_has_gone(client: httpx.Client) -> None:
+    parent = submitted(client)["id"]
+    saved(UUID(parent), 10)
+    path, headers = f"/v1/jobs/{parent}/fork", {"Idempotency-Key": "a-fork"}
+    first = client.post(path, json={"checkpoint": 10}, headers=headers)
+    life.run("DELETE FROM checkpoints")
+    again = client.post(path, json={"checkpoint": 10}, headers=headers)
+    assert (first.status_code, again.status_code, again.content) == (201, 201, first.content)
+    assert again.headers["idempotent-replayed"] == "true"
+    refused(client.post(path, json={"checkpoint": 10}), 422)
+
+
 def test_what_comes_of_a_job_is_listed(client: httpx.Client) -> None:
     parent = submitted(client)["id"]
     saved(UUID(parent), 10)

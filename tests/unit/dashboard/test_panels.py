@@ -199,7 +199,7 @@ def test_rows_have_small_curves_in_one_call(world: World) -> None:
     assert text.count("data:image/svg+xml") == 4
     assert 'alt="entropy of one"' in text
     assert len([path for path in world.requests if path.startswith("/v1/metrics")]) == 1
-    assert paths(world.requests) == {"jobs", "metrics"}
+    assert paths(world.requests) == {"jobs", "metrics", "me", "projects"}  # the last two: who may submit jobs
 
 
 def test_several_jobs_are_picked_to_compare(world: World) -> None:

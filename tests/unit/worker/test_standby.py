@@ -118,7 +118,9 @@ def test_a_trainer_that_still_imports_is_given_the_job_too(
 
 def test_one_waits_and_another_once_it_has_a_job(tmp_path: Path, environment: dict[str, str], standby: Standby) -> None:
     standby.prepare()
+    ready(tmp_path)  # while a process becomes another program, nothing tells what it is
     first = waiting(tmp_path)
+    assert len(first) == 1
     standby.prepare()
     assert waiting(tmp_path) == first
     run(standby, tmp_path, environment)
