@@ -23,6 +23,8 @@ RETRIED = frozenset({502, 503})
 GETS, POSTS = 3, 6  # attempts; over 0.3 s, and over 2.5 s: what a killed service began may have to be rolled back first
 IDEMPOTENCY_KEY = "Idempotency-Key"
 IN_FLIGHT = '"urn:calibrl:in-flight"'  # the type of the problem that says: what was sent before is still being done
+SHOWN_ONCE = "(it was shown once)"  # what a repeated answer has in a secret's place
+UNDONE = {"key": "revoke", "secret": "remove webhook"}  # fields with secrets, and how what they belong to goes
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 Model = TypeVar("Model", bound=BaseModel)
 JobId = UUID | str
@@ -93,7 +95,7 @@ class Connection:
         headers = {"Content-Type": "application/json"}
         send = self._post if method == "POST" else partial(self._once, method)
         answer = send(path, content=body, headers=headers, **options)
-        return self._parsed(model, checked(answer))
+        return self._parsed(model, _with_its_secret(checked(answer)))
 
     def _delete(self, path: str) -> httpx.Response:
         return checked(self._once("DELETE", path))
@@ -136,6 +138,22 @@ class Connection:
 def _passing_trouble(response: httpx.Response) -> bool:
     in_flight = response.status_code == httpx.codes.CONFLICT and IN_FLIGHT in response.text
     return in_flight or response.status_code in RETRIED
+
+
+def _with_its_secret(response: httpx.Response) -> httpx.Response:
+    """The answer to a POST. Raises CalibrlError where it came in the place of a first one, which was lost with the
+    secret in it: the service keeps none and can't show it again."""
+    if response.headers.get("Idempotent-Replayed") != "true":
+        return response
+    content = response.json()
+    lost = next((name for name in UNDONE if isinstance(content, dict) and content.get(name) == SHOWN_ONCE), None)
+    if lost is None:
+        return response
+    raise CalibrlError(
+        f"the {lost} was made, but the answer that showed it was lost on the way: "
+        f"{UNDONE[lost]} {content.get('id')} and make another",
+        status=response.status_code,
+    )
 
 
 def path_of(*parts: str) -> str:

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from calibrl.client import CalibrlError, Client
 from jobs.db import session_scope
 from jobs.models import ApiKey
+from jobs.schemas import NewKey
 from tests.conftest import API_KEY, ROOT
 from tests.integration.life import run, run_count
 from tests.integration.people import People
@@ -48,6 +50,15 @@ def test_a_key_is_not_kept_for_a_request_that_is_sent_again(admin: httpx.Client)
     assert first.json()["key"] not in again.text
     found = f"position('{first.json()['key']}' in encode(body, 'escape')) > 0"
     assert run_count(f"SELECT count(*) FROM idempotency_keys WHERE {found}") == 0
+
+
+def test_a_key_whose_answer_was_lost_is_not_taken_for_one(admin: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first answer never comes to the client, which asks again under its key."""
+    monkeypatch.setattr("calibrl.client.connection.uuid4", lambda: type("Key", (), {"hex": "lost"}))
+    with Client(str(admin.base_url), API_KEY) as client:
+        made = client.create_key(NewKey(name="laptop"))
+        with pytest.raises(CalibrlError, match=f"revoke {made.id} and make another"):
+            client.create_key(NewKey(name="laptop"))
 
 
 def test_revoked_expired_and_inactive_keys_are_refused_from_then_on(admin: httpx.Client, people: People) -> None:

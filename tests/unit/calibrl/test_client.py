@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
+from api.idempotency import REPLAYED, SHOWN_ONCE
 from calibrl.client import CalibrlError, Client, connection, read_stack
 from calibrl.folder_lock import folder_lock
-from jobs.schemas import JobStatus, ProjectSettings, job_spec_adapter
+from jobs.schemas import JobStatus, NewWebhook, ProjectSettings, job_spec_adapter
 from jobs.settings import get_settings
 from tests.conftest import eventually
 
-from .conftest import JOB_ID, KEY, Service, entry, job, machine, page, problem, project
+from .conftest import JOB_ID, KEY, Service, calibrl, entry, fault, job, machine, page, problem, project
 
 JOB_PATH = f"/v1/jobs/{JOB_ID}"
 SPEC = {
@@ -177,6 +178,44 @@ def test_a_post_is_sent_again_under_its_key(service: Service) -> None:
             client.submit(SPEC)
     keys = [request.headers["Idempotency-Key"] for request in service.requests]
     assert [keys.count(key) for key in dict.fromkeys(keys)] == [4, 2, connection.POSTS]
+
+
+def test_a_secret_whose_answer_was_lost_is_no_secret(service: Service) -> None:
+    key = {
+        "id": str(JOB_ID),
+        "user": "ada",
+        "name": "laptop",
+        "scope": "write",
+        "prefix": "calibrl_abcdef",
+        "created_at": "2026-01-01T00:00:00Z",
+        "expires_at": None,
+        "last_used_at": None,
+        "revoked_at": None,
+        "key": SHOWN_ONCE,
+    }
+    hook = {
+        "id": str(JOB_ID),
+        "project": "vision",
+        "created_by": "ada",
+        "url": "https://example.com",
+        "events": ["job.failed"],
+        "created_at": "2026-01-01T00:00:00Z",
+        "secret": SHOWN_ONCE,
+    }
+    replayed = {REPLAYED: "true"}
+    service.on("POST", "/v1/keys", None, (201, key, replayed))
+    service.on(
+        "POST", "/v1/users", (201, {"name": "ada", "admin": False, "active": True, "created_at": key["created_at"]})
+    )
+    service.on("POST", "/v1/projects/vision/webhooks", None, (201, hook, replayed))
+    service.on("POST", "/v1/jobs", None, (201, job(), replayed))
+    lost = f"the key was made, but the answer that showed it was lost on the way: revoke {JOB_ID} and make another"
+    assert lost in fault(calibrl("keys", "create", "laptop"), 1)
+    assert lost in fault(calibrl("users", "add", "ada"), 1)
+    with Client() as client:
+        with pytest.raises(CalibrlError, match=f"remove webhook {JOB_ID} and make another"):
+            client.add_webhook("vision", NewWebhook(url="https://example.com"))
+        assert client.submit(SPEC).id == JOB_ID  # which has no secret
 
 
 def test_what_was_refused_is_not_sent_again(service: Service) -> None:
