@@ -16,8 +16,6 @@ from tenacity import (
     Retrying,
     retry_if_exception_type,
     retry_if_result,
-    stop_after_attempt,
-    stop_any,
     wait_exponential,
 )
 
@@ -89,7 +87,7 @@ class Connection:
 
     def _again(self, attempts: int, send: Callable[[], httpx.Response]) -> httpx.Response:
         retrying = Retrying(
-            stop=stop_any(stop_after_attempt(attempts), _takes_too_long),
+            stop=lambda state: state.attempt_number >= attempts or _takes_too_long(state),
             wait=_pause,
             retry=retry_if_exception_type(Unreachable) | retry_if_result(_passing_trouble),
             retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
