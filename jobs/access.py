@@ -166,14 +166,14 @@ def remove_member(session: Session, project: str, user: str) -> None:
         raise NotFound(f"{user} does not belong to project {project}.")
 
 
-def create_key(session: Session, user: str, new: NewKey) -> CreatedKey:
-    """A new key of a user, with the key itself.
+def create_key(session: Session, user: str, new: NewKey, maker: UUID | None = None) -> CreatedKey:
+    """A new key of a user, with the key itself; it ends when the key `maker` does, if not before.
 
     Raises:
         Invalid: there is no such user.
     """
     key = PREFIX + secrets.token_urlsafe(KEY_BYTES)
-    row = _keep(session, user, key, new)
+    row = _keep(session, user, key, new, maker)
     assert row is not None, "256 random bits were drawn twice"
     return CreatedKey(**ApiKey.model_validate(row).model_dump(), key=key)
 
@@ -183,7 +183,7 @@ def _note(session: Session, user: str, action: str, request_id: str, *, key_id: 
     audit.add(session, user=user, key_id=key_id, action=action, path="", project=None, request_id=request_id)
 
 
-def _keep(session: Session, user: str, key: str, new: NewKey) -> models.ApiKey | None:
+def _keep(session: Session, user: str, key: str, new: NewKey, maker: UUID | None = None) -> models.ApiKey | None:
     try:
         access.user(session, user)
     except NotFound as error:
@@ -196,4 +196,5 @@ def _keep(session: Session, user: str, key: str, new: NewKey) -> models.ApiKey |
         prefix=key[:SHOWN] if key.startswith(PREFIX) else "",
         sha256=hashed(key),
         days=new.expires_days,
+        maker=maker,
     )
