@@ -224,6 +224,18 @@ def test_rollouts_show_a_group_as_inert_text(world: World, measured: Job) -> Non
     assert "Step 20: 1 of 2 correct" in app.caption[-1].value
 
 
+def test_groups_are_searched_and_listed_as_links(world: World, measured: Job) -> None:
+    world.keep_sample(measured, 10, "a needle")
+    world.keep_sample(measured, 20, "hay")
+    app = job_page(measured.id, "Rollouts")
+    app.text_input(key="sought").set_value("needle").run()
+    assert not app.exception
+    assert f"job?id={measured.id}&amp;panel=Rollouts&amp;step=10&amp;group=1" in html(app)
+    assert "step=20" not in html(app)
+    app.number_input(key="sought_least").set_value(0.25).run()
+    assert any("q=needle" in path and "min_reward=0.25" in path for path in world.requests)
+
+
 def test_a_group_has_an_address(world: World, measured: Job) -> None:
     world.keep_sample(measured, 10, "olde")
     world.keep_sample(measured, 20, "newe")
@@ -342,28 +354,6 @@ def test_supervised_fine_tuning_shows_what_it_has(world: World) -> None:
     assert figures.keys() == {"nll", "grad-norm"}  # the others have nothing to draw
     assert "samples nothing" in html(job_page(job.id, "Exploration"))
     assert "No rollouts" in html(job_page(job.id, "Rollouts"))
-
-
-def test_an_evaluation_shows_every_split_with_intervals(world: World) -> None:
-    results = [
-        {
-            "model": f"/runs/x/checkpoints/step-<{index}>",
-            "model_index": index,
-            "split": split,
-            "prompts": 200,
-            "metrics": {"accuracy": 0.5, "accuracy_low": 0.4, "accuracy_high": 0.6, "length_mean": 28.0},
-        }
-        for split in ("test", "test-noise")
-        for index in range(2)
-    ]
-    trained = world.add(name="digits-calibrl")
-    spec = {"models": [{"path": "/runs/x"}, {"from_job": str(trained.id), "checkpoint": "last"}]}
-    job = world.add(kind="evaluate", status=JobStatus.SUCCEEDED, spec=spec, result={"results": results})
-    app = job_page(job.id)
-    assert charts(app).keys() == {"split-0", "split-1"}
-    names = [trace["name"] for trace in charts(app)["split-0"]["data"]]
-    assert names == ["checkpoints/step-&lt;0&gt;", "digits-calibrl (last)"]
-    assert app.dataframe[0].value["Accuracy"][0] == "50.0%  (40.0% to 60.0%)"
 
 
 def test_log_events_and_spec_are_plain_text(world: World, measured: Job) -> None:
