@@ -13,6 +13,7 @@ import yaml
 from streamlit.testing.v1 import AppTest
 
 import dashboard
+from dashboard.palette import WRONG
 from jobs.schemas import Event, Job, JobStatus, Reason, job_spec_adapter
 
 if TYPE_CHECKING:
@@ -170,6 +171,7 @@ def test_the_overview_draws_accuracy_reward_and_losses(world: World, measured: J
                 "gap",
                 "damped",
                 "probe-gap",
+                "probe-nll",
                 "expert-gradients",
                 "expert-agreement",
                 "heat-expert-gap",
@@ -184,6 +186,28 @@ def test_a_panel_draws_its_charts(world: World, measured: Job, panel: str, names
     figures = charts(job_page(measured.id, panel))
     assert names <= figures.keys()
     assert all(figure["data"] for figure in figures.values())
+
+
+def test_no_sentence_claims_what_may_not_be(world: World, measured: Job) -> None:
+    text = html(job_page(measured.id, "Expert mismatch")) + html(job_page(measured.id, "Exploration"))
+    assert "Two bands" not in text and "every 20 steps" not in text and "after its updates" not in text
+    assert "with one mini-batch a step it stays at 1" in text
+
+
+def test_lines_that_look_alike_to_some_have_a_dash_each(world: World, measured: Job) -> None:
+    figures = charts(job_page(measured.id, "Exploration"))
+    for name in ("rareness", "clip", "ratio"):
+        lines = [trace["line"] for trace in figures[name]["data"] if trace.get("showlegend", True)]
+        assert len({line["dash"] for line in lines}) == 3
+    assert WRONG not in [trace["line"]["color"] for name in ("clip", "ratio") for trace in figures[name]["data"]]
+
+
+def test_the_map_has_the_colours_of_the_runs_rewards(world: World, measured: Job) -> None:
+    world.keep_sample(measured, 10, "a")
+    rewards = [{"type": "math", "weight": 1.0}, {"type": "format", "weight": 0.5}]
+    world.change(measured, spec=measured.spec | {"rewards": rewards})
+    (figure,) = charts(job_page(measured.id, "Map")).values()
+    assert (figure["data"][0]["marker"]["cmin"], figure["data"][0]["marker"]["cmax"]) == (0, 1.5)
 
 
 def test_groups_with_an_advantage_are_not_called_solved(world: World, measured: Job) -> None:
