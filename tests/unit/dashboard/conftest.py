@@ -37,6 +37,7 @@ from jobs.schemas import (
     Worker,
 )
 
+CLIP = {"clip_low": 0.2, "clip_high": 0.2, "dual_clip": 3.0}
 KEY = "a-key-for-tests"
 BEGAN = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 AFTER = {
@@ -113,7 +114,7 @@ class World:
             "created_at": BEGAN,
             "started_at": BEGAN + timedelta(seconds=3),
             "finished_at": None,
-            "spec": {"kind": "train", "algorithm": {"type": "calibrl", "negative_slope": 0.5}},
+            "spec": {"kind": "train", "algorithm": {"type": "calibrl", "negative_slope": 0.5} | CLIP},
             "result": None,
         } | changes
         job = Job(**record)
@@ -405,7 +406,8 @@ def _answer(world: World, path: str, query: dict[str, str], body: dict[str, Any]
             return _summed(world, job, query)
         case ["samples"]:
             kept = world.samples.get(job.id, [])
-            return _page([sample for sample in kept if sample.id > after], limit)
+            found = [sample for sample in kept if query.get("q", "") in json.dumps(sample.group)]
+            return _page([sample for sample in found if sample.id > after], limit)
         case ["samples", id]:
             return next(s.model_dump(mode="json") for s in world.samples[job.id] if s.id == int(id))
         case ["images", sha256]:

@@ -9,7 +9,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from dashboard.panels.health import alerts
-from dashboard.specs import Chosen, chosen
+from dashboard.specs import Chosen, chosen, ordered
 from jobs.schemas import Checkpoint, Event, Gpu, Job, JobStatus, Me, Role, TrainSpec
 
 from .conftest import BEGAN, HOSTILE
@@ -207,3 +207,14 @@ def test_several_jobs_are_picked_to_compare(world: World) -> None:
     app = jobs_page()
     app.multiselect(key="compare").set_value([first.id, second.id]).run()
     assert finished(app).multiselect(key="compare").value == [first.id, second.id]
+
+
+def test_a_spec_is_shown_in_the_order_of_its_model() -> None:
+    least = {"kind": "train", "name": "x", "model": {"builtin": "tiny-vlm"}, "data": {"builtin": "digits"}, "steps": 9}
+    spec = TrainSpec.model_validate(least | {"algorithm": {"type": "grpo", "clip_low": 0.1}}).model_dump(mode="json")
+    shuffled = {name: spec[name] for name in sorted(spec)}
+    shuffled["algorithm"] = {name: spec["algorithm"][name] for name in sorted(spec["algorithm"])}
+    assert list(ordered(shuffled)) == list(spec) != list(shuffled)
+    assert list(ordered(shuffled)["algorithm"]) == list(spec["algorithm"])
+    assert chosen(shuffled) == chosen(spec)
+    assert ordered({"kind": "train", "b": 1, "a": 2}) == {"kind": "train", "b": 1, "a": 2}
