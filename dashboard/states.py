@@ -6,9 +6,12 @@ from contextlib import contextmanager
 import streamlit as st
 
 from calibrl.client import CalibrlError
-from dashboard import signin
+from dashboard import data, signin
 from dashboard.markup import escape
+from jobs.schemas import Job
 from jobs.settings import SettingsError
+
+ENDED = (401, 403, 404)  # statuses of what the viewer may not see, or no longer
 
 # A link of ours, as Streamlit's own buttons open another tab.
 SIGN_IN = (
@@ -38,10 +41,10 @@ def _advice(error: CalibrlError) -> tuple[str, str]:
     return "The API could not answer", "Its log says more."
 
 
-def trouble(error: CalibrlError | SettingsError) -> None:
+def trouble(error: CalibrlError | SettingsError, key: str = "trouble") -> None:
     """An error, what it means and what mends it; the message is shown as plain text."""
     title, advice = _advice(error) if isinstance(error, CalibrlError) else ("A setting is wrong", "")
-    with st.container(border=True, key="trouble"):
+    with st.container(border=True, key=key):
         st.subheader(title, anchor=False)
         if advice:
             st.write(advice)
@@ -49,7 +52,7 @@ def trouble(error: CalibrlError | SettingsError) -> None:
         if isinstance(error, CalibrlError) and error.status == 401:
             st.html(SIGN_IN)
             return
-        if st.button("Try again", icon=":material/refresh:"):
+        if st.button("Try again", icon=":material/refresh:", key=f"{key}-again"):
             st.rerun()
 
 
@@ -60,21 +63,38 @@ def signed_out() -> None:
 
 
 @contextmanager
-def explained() -> Iterator[None]:
-    """Shows an error of the API, or that nobody has signed in, in the page's place instead of a stack trace."""
+def explained(key: str = "trouble") -> Iterator[None]:
+    """Shows an error of the API, or that nobody has signed in, in the place of a page, or of a part of one with a key
+    of its own, instead of a stack trace."""
     try:
         yield
     except signin.SignedOut:
         signed_out()
     except (CalibrlError, SettingsError) as error:
-        trouble(error)
+        trouble(error, key)
+
+
+def reread(job: Job) -> Job:
+    """A job as it now stands, for a run of a fragment of its page: what is shared between viewers is shown to none who
+    may not see the job. Once the viewer may not, the whole page is run anew, and says so."""
+    try:
+        return data.job(str(job.id))
+    except signin.SignedOut:
+        st.rerun()
+    except CalibrlError as error:
+        if error.status in ENDED:
+            st.rerun()
+        raise
 
 
 @contextmanager
 def tolerated() -> Iterator[None]:
-    """For a live read: an error is one line above what was read before, and the next tick tries again."""
+    """For a live read: an error is one line above what was read before, and the next tick tries again. That the viewer
+    may not see it, or no longer, is no such error."""
     try:
         yield
     except CalibrlError as error:
+        if error.status in ENDED:
+            raise
         st.warning("No answer from the API just now: what you see may be old. Trying again.", icon=":material/sync:")
         st.text(str(error))

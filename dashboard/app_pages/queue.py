@@ -107,7 +107,7 @@ def _machines() -> None:
 
 
 def _live() -> None:
-    with states.tolerated():
+    with states.explained("trouble-live"), states.tolerated():
         _jobs()
         _machines()
 

@@ -200,7 +200,7 @@ def _legend(job: Job) -> None:
 def _heat(job: Job) -> None:
     heat(
         job,
-        "expert/gap",
+        {"all": "expert/gap", "correct": "expert/gap_correct", "wrong": "expert/gap_wrong"},
         title="Distribution of the gap",
         hint="Stronger colour: more tokens. Two bands: experts in the policy's style, and in other words.",
         colour=EXPERT,
