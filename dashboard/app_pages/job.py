@@ -171,7 +171,13 @@ def page() -> None:
     if job_id is None:
         states.empty("No such job", "The address names no job. Choose one from the list of jobs.")
         return
-    job = data.job(str(job_id))
+    try:
+        job = data.job(str(job_id))
+    except CalibrlError as error:
+        if error.status != 404:
+            raise
+        states.empty("There is no such job", "The address may be mistyped, or it belongs to a project not yours.")
+        return
     head, action = st.columns([3, 1], vertical_alignment="top")
     with head:
         st.fragment(_header, run_every=None if job.status.final else data.TICK)(job)

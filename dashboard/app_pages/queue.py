@@ -116,7 +116,7 @@ def _ask(act: Callable[[], object]) -> None:
     try:
         act()
     except CalibrlError as error:
-        st.error(str(error))
+        st.text(str(error))
         return
     data.changed()
     st.rerun()
