@@ -86,7 +86,7 @@ def _progress(job: Job) -> str:
 def _dependencies(job: Job) -> str:
     if job.attempt or job.status.final or not job.depends_on:  # then the overview's lineage tells where it comes from
         return ""
-    links = ", ".join(map(_dependency, job.depends_on))
+    links = ", ".join(_dependency(id) for id in job.depends_on)
     return f'<div style="font-size:0.9rem;margin-top:0.3rem">Waits for {links}</div>'
 
 
