@@ -101,6 +101,10 @@ class Data(Connection):
         _mark(path).unlink(missing_ok=True)
         return path
 
+    def dataset_content(self, id: UUID | str) -> Iterator[bytes]:
+        """A data set's file as it was uploaded, piece by piece."""
+        return self._streamed(path_of("datasets", str(id), "content"))
+
     def delete_dataset(self, id: UUID | str) -> None:
         """Delete a data set; one that a job uses which has not ended is refused (409)."""
         checked(self._once("DELETE", path_of("datasets", str(id))))

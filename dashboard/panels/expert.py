@@ -206,7 +206,7 @@ def _legend(job: Job) -> None:
 def _heat(job: Job) -> None:
     heat(
         job,
-        "expert/gap",
+        {"all": "expert/gap", "correct": "expert/gap_correct", "wrong": "expert/gap_wrong"},
         title="Distribution of the gap",
         hint="Stronger colour: more tokens. Above 0 the policy is surer of its own token than of the expert's.",
         colour=EXPERT,

@@ -233,7 +233,7 @@ def _covariance(of: dict[str, Series]) -> None:
 def _heat(job: Job) -> None:
     heat(
         job,
-        "rareness",
+        {"all": "rareness", "correct": "rareness/correct", "wrong": "rareness/wrong"},
         title="Distribution of the rareness weight",
         hint="Stronger colour: more completions. A band that sinks to 0 means that groups agree with themselves.",
         colour=RARENESS,

@@ -91,6 +91,7 @@ class World:
     answers: dict[str, Callable[[Any], Any]] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
     fails: bool = False  # every request from now on
+    keys: set[str] = field(default_factory=lambda: {KEY})  # that are good
     url: str = ""
 
     def add(self, **changes: Any) -> Job:
@@ -254,7 +255,8 @@ def made_up(step: int) -> dict[str, float | str]:
 def made_up_histograms(step: int) -> list[Histogram]:
     noise = random.Random(step)
     found = []
-    for name, low, high, centre, spread in (("rareness", 0, 1, 0.4, 0.15), ("expert/gap", -10, 14, 4, 3)):
+    shapes = (("rareness", 0, 1, 0.4, 0.15), ("expert/gap", -10, 14, 4, 3), ("rareness/wrong", 0, 1, 0.8, 0.1))
+    for name, low, high, centre, spread in shapes:
         bins = 24
         edges = [low + (high - low) * edge / bins for edge in range(bins + 1)]
         counts = [0] * bins
@@ -441,7 +443,7 @@ def _handler(world: World) -> type[BaseHTTPRequestHandler]:
             world.requests.append(self.path)
             address = urlsplit(self.path)
             query = {name: values[0] for name, values in parse_qs(address.query).items()}
-            if self.headers["Authorization"] != f"Bearer {KEY}":
+            if self.headers["Authorization"].removeprefix("Bearer ") not in world.keys:
                 return self._send(401, {"title": "Unauthorized", "status": 401, "detail": "the key is wrong"})
             if world.fails:
                 return self._send(500, {"title": "Something broke", "status": 500})

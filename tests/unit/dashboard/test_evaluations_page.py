@@ -219,4 +219,4 @@ def test_agreement_and_nothing_kept_are_said(world: World) -> None:
 
 def test_an_unknown_job_in_the_address_is_explained(world: World) -> None:
     app = evaluations_page("Compare", jobs=f"nonsense,{uuid4()}")
-    assert any("There is no such job" in header.value for header in app.subheader)
+    assert any("There is no such thing here" in header.value for header in app.subheader)

@@ -16,6 +16,8 @@ import dashboard
 from dashboard.palette import WRONG
 from jobs.schemas import Event, Job, JobStatus, Reason, job_spec_adapter
 
+from .conftest import Refusal
+
 if TYPE_CHECKING:
     from tests.unit.dashboard.conftest import World
 
@@ -118,8 +120,18 @@ def test_without_a_key_there_is_a_way_to_sign_in(world: World, monkeypatch: pyte
 
     monkeypatch.delenv("CALIBRL_API_KEY")
     get_settings.cache_clear()
-    assert 'href="/signin"' in html(jobs_page())
+    assert 'href="/signin?next=%2F"' in html(jobs_page())
+    text = html(job_page("00000000-0000-0000-0000-000000000000", "Log"))
+    assert "%3Fid%3D00000000-0000-0000-0000-000000000000%26panel%3DLog" in text
     assert world.requests == []
+
+
+@pytest.mark.parametrize("status", [409, 413, 422, 429])
+def test_what_the_service_refuses_is_told_as_that(world: World, status: int) -> None:
+    world.answers["GET /v1/jobs"] = lambda body: Refusal(status, "because <b>so</b>")
+    app = jobs_page()
+    assert app.subheader[0].value == "The service refused this"
+    assert "because <b>so</b>" in app.code[0].value
 
 
 @pytest.mark.parametrize("address", ["", "not-an-id"])
@@ -129,7 +141,7 @@ def test_an_address_that_names_no_job_is_explained(world: World, address: str) -
 
 def test_a_job_that_does_not_exist_is_explained(world: World) -> None:
     app = job_page("00000000-0000-0000-0000-000000000000")
-    assert app.subheader[0].value == "There is no such job"
+    assert "There is no such job" in html(app)
 
 
 @pytest.fixture
