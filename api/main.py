@@ -1,6 +1,7 @@
 """The REST API: `uvicorn api.main:app`."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -11,7 +12,6 @@ from api import errors
 from api.background import repeating
 from api.deps import SESSIONS
 from api.live import Hub, told_to_stop
-from api.logs import configure_logs
 from api.middleware import Gate, RequestLog
 from api.routes import (
     access,
@@ -39,25 +39,33 @@ from api.routes import (
 )
 from api.sweeper import Sweeper
 from jobs import db
-from jobs import webhooks as webhook_sender
+from jobs.logs import configure_logs
 from jobs.settings import get_settings
+from jobs.webhooks import Sender
 
 SEND_SECONDS = 1.0  # between two looks for messages to webhooks
 MAX_BODY_BYTES = 1_000_000
 DESCRIPTION = "Train vision-language models with reinforcement learning, and watch how they explore."
 
 
+def _log_as_json() -> None:
+    configure_logs("uvicorn")
+    # Every request has its line from us already.
+    logging.getLogger("uvicorn.access").disabled = True
+
+
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    configure_logs()
+    _log_as_json()
     settings = get_settings()
     for name in ("database_url", "redis_url"):
         settings.need(name)
     app.state.sessions = asyncio.Semaphore(SESSIONS)
     async with Hub() as app.state.hub:
         with (
+            Sender() as send_messages,
             repeating("sweeper", settings.sweep_seconds, Sweeper()),
-            repeating("webhook sender", SEND_SECONDS, webhook_sender.send_due),
+            repeating("webhook sender", SEND_SECONDS, send_messages),
             told_to_stop(app.state.hub.close),
         ):
             yield
@@ -94,4 +102,5 @@ def create_app() -> FastAPI:
     return app
 
 
+_log_as_json()  # uvicorn has set its own form by now, and says some things before the application begins
 app = create_app()

@@ -30,21 +30,23 @@ def answered(method: str, route: str, status: int, seconds: float) -> None:
     _latency.labels(method, route, str(status)).observe(seconds)
 
 
-def render(session: Session) -> bytes:
-    """Everything, in Prometheus's text format."""
+def render(session: Session, streams: int) -> bytes:
+    """Everything, in Prometheus's text format; `streams`: those that are open in this process."""
     state = CollectorRegistry()
-    state.register(_State(session))
+    state.register(_State(session, streams))
     return generate_latest(_requests) + generate_latest(state)
 
 
 class _State(Collector):
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, streams: int) -> None:
         self._session = session
+        self._streams = streams
 
     def collect(self) -> Iterator[Metric]:
         yield self._jobs()
         yield from self._queue()
         yield from self._gpus()
+        yield GaugeMetricFamily("calibrl_stream_clients", "Open live streams of this process.", value=self._streams)
         workers = GaugeMetricFamily("calibrl_workers", "Machines by status.", labels=["status"])
         for status, count in gauges.workers_by_status(self._session).items():
             workers.add_metric([status], count)

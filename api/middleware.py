@@ -121,7 +121,7 @@ class Gate:
         if not _is_guarded(scope["path"]):
             return None
         try:
-            caller = await to_thread.run_sync(_caller, _key(scope), limiter=self._lookups)
+            caller = await to_thread.run_sync(_caller, _key(scope), scope["state"]["request_id"], limiter=self._lookups)
         except AWAY as error:
             return database_away(scope, error)
         if caller is None:
@@ -154,13 +154,13 @@ def _too_many(scope: Scope, seconds: float) -> ASGIApp:
     return problem(scope, 429, f"Too many requests; try again in {seconds:.1f} s.", headers=headers)
 
 
-def _caller(key: str) -> Caller | None:
+def _caller(key: str, request_id: str) -> Caller | None:
     if not key:
         return None
     with session_scope() as session:
         caller = access.identify(session, key)
         if caller is None and _is_service_key(key):
-            access.keep_service_key(session, key)
+            access.keep_service_key(session, key, request_id)
             caller = access.identify(session, key)
         return caller
 

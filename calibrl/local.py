@@ -24,6 +24,7 @@ __all__ = ["LocalStack", "StackError"]
 ROOT = Path(__file__).parents[1]
 MIGRATION_SECONDS = 120.0
 STOP_SECONDS = 10.0
+OF_ANOTHER_SERVICE = "CALIBRL_PROFILE"  # beside the address of the stack's own, which its processes are told
 CELERY_FLAGS = ("--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "INFO")
 # The database is next door and people watch: a cancelled job should stop soon, and a killed stack's job go on soon.
 # Whoever may use this stack's key may read this machine's files anyway.
@@ -159,7 +160,8 @@ class LocalStack:
         return process
 
     def _run(self, name: str, command: Sequence[str], env: dict[str, str]) -> Process:
-        everything = dict(os.environ) | env | {"PYTHONUNBUFFERED": "1"}
+        passed_on = {name: value for name, value in os.environ.items() if name.upper() != OF_ANOTHER_SERVICE}
+        everything = passed_on | env | {"PYTHONUNBUFFERED": "1"}
         return processes.start([sys.executable, "-m", *command], log=self._log(name), env=everything)
 
     def _wait(self, ready: Callable[[], bool], name: str) -> None:

@@ -14,6 +14,7 @@ from calibrl.client import profiles
 from calibrl.client.address import checked_key, http_address
 
 app = typer.Typer(help="Services that you ask by name: list, add, remove.", invoke_without_command=True)
+STARTERS = frozenset({"up", "demo"})  # commands that ask no service that is there already
 Name = Annotated[str, typer.Argument(metavar="NAME")]
 
 
@@ -29,6 +30,11 @@ def choose(
         str | None, typer.Option(metavar="NAME", help="Ask this service, one of `calibrl profiles`.")
     ] = None,
 ) -> None:
+    if profile is not None and context.invoked_subcommand in STARTERS:
+        raise typer.BadParameter(
+            f"`calibrl {context.invoked_subcommand}` starts a service of its own: leave the option out",
+            param_hint="--profile",
+        )
     token = profiles.chosen.set(profile)
     context.call_on_close(lambda: profiles.chosen.reset(token))
 

@@ -47,6 +47,8 @@ def moved(value: T, device: torch.device) -> T:
 
 def _joined_batches(parts: Sequence[StepBatch]) -> StepBatch:
     sampled = reduce(joined, [Sampled(part.examples, part.rollouts, part.scores) for part in parts])
+    width = sampled.rollouts.mask.shape[1]
+    ratios = [to_width(part.ratios, width) for part in parts if part.ratios is not None]
     return StepBatch(
         examples=sampled.examples,
         rollouts=sampled.rollouts,
@@ -55,6 +57,7 @@ def _joined_batches(parts: Sequence[StepBatch]) -> StepBatch:
         passed=torch.cat([part.passed for part in parts]),
         advantages=torch.cat([part.advantages for part in parts]),
         experts=_joined_experts([part.experts for part in parts]),
+        ratios=torch.cat(ratios) if ratios else None,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
@@ -103,10 +103,10 @@ class ReinforcementLearner:
         if step % GRADIENT_STEPS == 0:  # not in the step's time: it is for people only
             extra |= self._updater.compare_gradients(batch, step, first_prompt)
         with clock("update"):
-            metrics = self._updater.update(batch, step, first_prompt)
+            metrics, ratios = self._updater.update(batch, step, first_prompt)
         (tokens,) = self._ranks.total([int(batch.rollouts.mask.sum())])
         metrics |= {**extra, **clock.metrics(tokens)}
-        whole = gather_batch(batch, self._ranks, self._policy.device)
+        whole = gather_batch(replace(batch, ratios=ratios), self._ranks, self._policy.device)
         if whole is None:
             return StepResult(metrics)
         return StepResult(diagnose(whole) | metrics, histograms(whole, self._config), whole)

@@ -40,7 +40,7 @@ DISK_FULL_STATUS = 28  # ENOSPC
 
 
 class SampleCompletion(TypedDict):
-    """One rollout of a sampled group. The four lists have one entry a token; of a very long one, the middle is missing:
+    """One rollout of a sampled group. The lists have one entry a token; of a very long one, the middle is missing:
     `left_out` tokens, behind the first half of what is there."""
 
     text: str
@@ -48,6 +48,7 @@ class SampleCompletion(TypedDict):
     logprobs: list[float]
     entropies: list[float]
     gaps: list[float | None]  # log pi_old(rollout token) - log pi_old(expert token there), None past the expert's end
+    ratios: list[float | None]  # pi(token) over pi_old(token) when its mini-batch came; None: left out of the update
     left_out: int
     rewards: dict[str, float]  # by verifier, before weights
     reward: float

@@ -1,6 +1,7 @@
 """Whole groups for people to read: prompt, image, expert, every completion with its numbers, token by token."""
 
 import io
+import math
 
 import torch
 from PIL import Image
@@ -41,6 +42,7 @@ def _completion(policy: Policy, batch: StepBatch, row: int) -> SampleCompletion:
     places = torch.arange(length)
     if length > kept:
         places = torch.cat([places[: kept - kept // 2], places[length - kept // 2 :]])
+    ratios = None if batch.ratios is None else batch.ratios[row, places].tolist()
     gaps, has_gap = batch.gaps[row, places].tolist(), batch.gap_mask[row, places].tolist()
     return SampleCompletion(
         text=_shortened(rollouts.texts[row], CHARACTERS // rollouts.group_size),
@@ -48,6 +50,7 @@ def _completion(policy: Policy, batch: StepBatch, row: int) -> SampleCompletion:
         logprobs=_rounded(rollouts.logprobs[row, places]),
         entropies=_rounded(rollouts.entropies[row, places]),
         gaps=[round(gap, 5) if has else None for gap, has in zip(gaps, has_gap, strict=True)],
+        ratios=[round(ratio, 5) if math.isfinite(ratio) else None for ratio in ratios or [math.nan] * len(places)],
         left_out=length - len(places),
         rewards=score.by_verifier,
         reward=score.reward,

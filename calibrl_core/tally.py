@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from calibrl_core.algorithms.base import TokenLosses
@@ -17,9 +19,10 @@ class Tally:
     """Clips, ratios and the approximate KL count rollout tokens only, never an expert's. A row left out of the forward
     pass has a ratio of 1 and no clip."""
 
-    def __init__(self, losses: Sequence[str], ranks: Ranks) -> None:
-        """`losses`: the names of those there are, the same in every process."""
+    def __init__(self, losses: Sequence[str], ranks: Ranks, rollouts: Tensor) -> None:
+        """`losses`: the names of those there are, the same in every process; `rollouts`: the step's mask `[B, T]`."""
         self._ranks = ranks
+        self.ratios = torch.full(rollouts.shape, math.nan, device=rollouts.device)  # see StepBatch
         self._updates = self._applied = 0
         self._grad_norm = 0.0
         self._losses = dict.fromkeys(losses, 0.0)
@@ -45,12 +48,18 @@ class Tally:
         mask = rows.mask[of, :width] & ~rows.is_expert[of][:, None]
         for name, clipped in zip(CLIPS, (losses.clipped_low, losses.clipped_high, losses.clipped_dual), strict=True):
             self._clipped[name] += float(clipped[mask].sum())
-        log_ratio = (logprobs - rows.old_logprobs[of, :width])[mask]
+        log_ratios = logprobs - rows.old_logprobs[of, :width]
+        self._keep_ratios(log_ratios.exp(), rows.is_expert[of], of)
+        log_ratio = log_ratios[mask]
         ratio = log_ratio.exp()
         self._excess += (ratio - 1).sum().item()
         self._squares += (ratio * ratio - 1).sum().item()
         self._kl -= log_ratio.sum().item()
         self._highest = max([self._highest, *([ratio.max().item()] if len(ratio) else [])])
+
+    def _keep_ratios(self, ratios: Tensor, is_expert: Tensor, of: Tensor) -> None:
+        width = min(ratios.shape[1], self.ratios.shape[1])  # an expert's row may be longer than any rollout
+        self.ratios[of[~is_expert], :width] = ratios[~is_expert, :width].to(self.ratios.dtype)
 
     def metrics(self) -> dict[str, float]:
         """loss/ (means over the updates), clip/ (shares of rollout tokens), ratio/ and kl/."""

@@ -59,8 +59,9 @@ class Updater:
         }
         self._losses_kept = ["policy", *(name for name, there in optional.items() if there), "total"]
 
-    def update(self, batch: StepBatch, step: int, first_prompt: int = 0) -> dict[str, float]:
-        """Take the step's updates; return loss/, clip/, ratio/ and kl/ metrics. `step` counts from 0.
+    def update(self, batch: StepBatch, step: int, first_prompt: int = 0) -> tuple[dict[str, float], Tensor]:
+        """Take the step's updates; return loss/, clip/, ratio/ and kl/ metrics, and each token's ratio (as StepBatch
+        keeps them). `step` counts from 0.
 
         loss/skipped_updates counts mini-batches whose loss or gradient was not finite: they change no weight. Raises
         NonFiniteError (see `GradientStep`).
@@ -68,7 +69,7 @@ class Updater:
         rows = update_rows(batch)
         reference = self._reference_logprobs(batch, rows)
         self._policy.model.train()
-        tally = Tally(self._losses_kept, self._ranks)
+        tally = Tally(self._losses_kept, self._ranks, batch.rollouts.mask)
         for mini_batch in self._mini_batches(rows, first_prompt):
             self._gradient.clear()
             parts = self._parts(batch, rows, mini_batch, step)
@@ -77,7 +78,7 @@ class Updater:
                     self._backward(batch, rows, mini_batch, part, reference, step, tally)
             norm, applied = self._gradient.apply()
             tally.add_mini_batch(mini_batch.tokens, norm, applied)
-        return tally.metrics()
+        return tally.metrics(), tally.ratios
 
     def compare_gradients(self, batch: StepBatch, step: int, first_prompt: int = 0) -> dict[str, float]:
         """Norms of the policy's and the guidance's gradients, and the cosine between them, on one micro-batch: the

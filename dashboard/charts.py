@@ -32,6 +32,7 @@ class Curve:
     colour: str
     dash: str = "solid"
     sparse: bool = False  # measured now and then: drawn with a mark at every point, and not smoothed
+    raw: bool = True  # a smoothed curve has the raw line behind it
     band: bool = False  # from `low` to `high` of the series is filled
 
 
@@ -99,7 +100,7 @@ def _line(curve: Curve, value_format: str) -> list[Trace]:
         ]
     smooth = smoothed(curve.series)
     common = {"type": "scatter", "mode": "lines", "legendgroup": name}
-    return [
+    raw = [
         {
             **common,
             "name": f"{name} (each step)",
@@ -108,7 +109,10 @@ def _line(curve: Curve, value_format: str) -> list[Trace]:
             "line": {"color": faded(curve.colour, 0.3), "width": 1},
             "showlegend": False,
             "hoverinfo": "skip",
-        },
+        }
+    ]
+    return [
+        *(raw if curve.raw else []),
         {
             **common,
             "name": name,
@@ -130,7 +134,7 @@ def curves(
     value_format: str = ".3f",
 ) -> Figure:
     """Lines over steps. `share`: values from 0 to 1 as percentages, on an axis to 100 % or, if small, to their top."""
-    yaxis: dict[str, Any] = {"zeroline": zero_line}
+    yaxis: dict[str, Any] = {"zeroline": zero_line, "exponentformat": "power"}
     if share:
         value_format = ".1%"
         top = 1.03 if share == "of_all" else max([0.05, *(1.1 * _top(curve.series) for curve in lines)])
@@ -198,6 +202,7 @@ def dots(shown: Sequence[Dot], others: Sequence[Dot], *, low: float, high: float
             "customdata": [dot.opens for dot in groups],
             "text": [plain(dot.words) for dot in groups],
             "hovertemplate": "%{text}<br>entropy %{x:.3f}, |A| %{y:.3f}<extra></extra>",
+            "cliponaxis": False,  # a dot on the axis is whole
             "marker": {
                 **colours,
                 "color": [dot.reward for dot in groups],
@@ -207,7 +212,7 @@ def dots(shown: Sequence[Dot], others: Sequence[Dot], *, low: float, high: float
                 **({"colorbar": bar} if groups is shown else {}),
             },
         }
-        for name, groups, size, opacity in (("other steps", others, 8, 0.3), ("this step", shown, 16, 1))
+        for name, groups, size, opacity in (("other steps", others, 8, 0.55), ("this step", shown, 16, 1))
         if groups
     ]
     layout = _layout("rareness weight |A|", "entropy (nats a token)", hovermode="closest", showlegend=False)

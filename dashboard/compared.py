@@ -13,9 +13,17 @@ from dashboard import catalogue, charts, data, live_chart
 from dashboard.charts import Figure
 from dashboard.markup import chip, escape, table
 from dashboard.palette import MODELS, NEUTRAL, POLICY
-from dashboard.panels.evaluation import LABELS, SHARES
 from jobs.schemas import Comparison, Evaluation, EvaluationResult, Job, Measured, PairedDifference
 
+SHARES = ("accuracy", "greedy_accuracy", "pass_at_k", "majority_at_k", "strict_accuracy")
+LABELS = {
+    "accuracy": "Accuracy",
+    "greedy_accuracy": "Greedy",
+    "pass_at_k": "Pass@k",
+    "majority_at_k": "Majority@k",
+    "strict_accuracy": "Strict",
+    "length_mean": "Mean length (tokens)",
+}
 PAIRS = 60  # that are listed of a data set
 Place = tuple[UUID, int]  # an evaluation, and one of its models
 

@@ -39,8 +39,8 @@ def _client(key: str) -> Client:
 def client() -> Client:
     """The API client of who looks: the service sees to it that nobody reads more than they may.
 
-    What is shared between viewers below goes by a job's id: a page reads the job itself first, with the viewer's own
-    key, again at each tick.
+    What is shared between viewers below goes by a job's id: a page, and each run of a fragment of it, reads the job
+    itself first, with the viewer's own key (`states.reread`).
     """
     return _client(signin.key())
 

@@ -1,11 +1,11 @@
-"""Files of a job, passed on from the API piece by piece with the viewer's key.
+"""Files of jobs and data sets, passed on from the API piece by piece with the viewer's key.
 
 A browser can't send that key itself, and Streamlit's own downloads lie in the server's memory: a checkpoint may be
 larger than that.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from uuid import UUID
 
@@ -26,16 +26,30 @@ def address(job_id: UUID, file: str) -> str:
     return f"files/{job_id}/{file}"
 
 
+def dataset_address(id: UUID) -> str:
+    """Where a data set's file is."""
+    return f"files/dataset/{id}"
+
+
+async def _send_dataset(request: Request) -> Response:
+    id: UUID = request.path_params["id"]
+    return await _passed_on(request, lambda client: client.dataset_content(id), f"dataset-{id}")
+
+
 async def _send(request: Request) -> Response:
     job_id, file = request.path_params["job_id"], request.path_params["file"]
+    name = f"events.out.tfevents.{job_id}" if file == "tensorboard" else f"{job_id}-{file.rpartition('/')[2]}"
+    return await _passed_on(request, lambda client: _file(client, job_id, file), name)
+
+
+async def _passed_on(request: Request, read: Callable[[Client], Iterator[bytes]], name: str) -> Response:
     try:
-        pieces = _pieces(signin.key_of(request.cookies), job_id, file)
+        pieces = _pieces(signin.key_of(request.cookies), read)
         first = await run_in_threadpool(next, pieces, b"")  # an error of the API comes with it
     except signin.SignedOut:
         return PlainTextResponse("Sign in first.", 401)
     except CalibrlError as error:
         return PlainTextResponse(str(error), error.status or 502)
-    name = f"events.out.tfevents.{job_id}" if file == "tensorboard" else f"{job_id}-{file.rpartition('/')[2]}"
     safe = re.sub(r"[^A-Za-z0-9._\-]", "_", name)
     headers = {
         "Content-Disposition": f'attachment; filename="{safe}"',
@@ -45,9 +59,9 @@ async def _send(request: Request) -> Response:
     return StreamingResponse(chain([first], pieces), media_type="application/octet-stream", headers=headers)
 
 
-def _pieces(key: str, job_id: UUID, file: str) -> Iterator[bytes]:
+def _pieces(key: str, read: Callable[[Client], Iterator[bytes]]) -> Iterator[bytes]:
     with Client(api_key=key) as client:
-        yield from _file(client, job_id, file)
+        yield from read(client)
 
 
 def _file(client: Client, job_id: UUID, file: str) -> Iterator[bytes]:
@@ -67,4 +81,7 @@ def _file(client: Client, job_id: UUID, file: str) -> Iterator[bytes]:
     raise CalibrlError(f"there is no file {file!r} of a job", status=404)
 
 
-routes = [Route("/files/{job_id:uuid}/{file:path}", _send, methods=["GET"])]
+routes = [
+    Route("/files/dataset/{id:uuid}", _send_dataset, methods=["GET"]),
+    Route("/files/{job_id:uuid}/{file:path}", _send, methods=["GET"]),
+]

@@ -11,12 +11,11 @@ from uuid import UUID
 
 import streamlit as st
 
-from dashboard.data import client
+from dashboard.data import FRESH, client
 from dashboard.series import BUCKETS, COLUMNS, HistogramColumns, Series
 from jobs import schemas
 from jobs.schemas import Event, SampleSummary
 
-FRESH = 0.5  # seconds for which a read serves every viewer
 LOG_TAIL = 50_000  # characters of a log that are shown
 LOG_KEPT = 4_000_000  # characters of its end that a search looks through
 PAGES_A_TICK = 200  # pages read in one go at most; what is left follows at the next tick
@@ -112,23 +111,28 @@ class HistogramHistory(_Reader):
         super().__init__()
         self._job_id, self._name = job_id, name
         self._last: int | None = None  # where the last column begins
-        self.columns = HistogramColumns()
+        self._columns = HistogramColumns()
+
+    def columns(self) -> HistogramColumns:
+        """The columns so far, for the caller alone: another viewer's refresh changes those kept here."""
+        with self._lock:
+            return self._columns.copy()
 
     def _read_page(self) -> bool:
-        width = None if self._last is None else self.columns.width
+        width = None if self._last is None else self._columns.width
         found = client().histograms(
             self._job_id, self._name, after_step=(self._last or 0) - 1, points=COLUMNS, width=width
         )
         rows = found.data
         if self._last is not None and (
-            not rows or rows[0].step != self._last or rows[-1].step // self.columns.width >= COLUMNS
+            not rows or rows[0].step != self._last or rows[-1].step // self._columns.width >= COLUMNS
         ):
-            self._last, self.columns = None, HistogramColumns()
+            self._last, self._columns = None, HistogramColumns()
             return True
         if rows and self._last is None:
-            self.columns = HistogramColumns(rows[0].width)
+            self._columns = HistogramColumns(rows[0].width)
         for row in rows:
-            self.columns.put(row.step, row.edges, row.counts)
+            self._columns.put(row.step, row.edges, row.counts)
             self._last = row.step
         return False
 

@@ -75,7 +75,7 @@ def form(job: Job) -> None:
 def _explain(error: CalibrlError, places: dict[str, Any]) -> None:
     """Each fault at the field that it names; of the spec, below the changes. Messages are plain text."""
     if not error.errors:
-        places[""].error(error.title)
+        places[""].text(error.title)
         places[""].text(error.detail or "")
     for fault in error.errors:
         field = str(fault.get("field", "")).removeprefix("changes.")

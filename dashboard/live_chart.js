@@ -48,13 +48,31 @@ function cell(value) {
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
-// What is drawn, as a table: a row a point; of a heat map a row a cell, at its lower left corner.
-function table({ data, layout }) {
+// What a trace tells of its points beside x and y, by column.
+const extras = {
+  low: ({ x, error_x }) => error_x && x.map((value, index) => value - error_x.arrayminus[index]),
+  high: ({ x, error_x }) => error_x && x.map((value, index) => value + error_x.array[index]),
+  "mean reward": ({ marker }) => Array.isArray(marker?.color) && marker.color,
+  point: ({ text }) => text,
+};
+
+// What is drawn, as a table: a row a point; of a heat map a row a cell, at its lower left corner. Where ticks have
+// names, a point has the name of its row.
+export function table({ data, layout }) {
   const title = (axis, other) => layout[axis]?.title?.text || other;
-  const rows = [["series", title("xaxis", "x"), title("yaxis", "y"), ...(data[0].z ? ["share"] : [])]];
+  const named = layout.yaxis?.ticktext;
+  const more = Object.entries(extras).filter(([, of]) => data.some((trace) => of(trace)));
+  const columns = ["series", title("xaxis", "x"), named ? "metric" : title("yaxis", "y")];
+  const rows = [[...columns, ...(data[0].z ? ["share"] : []), ...more.map(([column]) => column)]];
   for (const trace of data) {
     if (trace.z) trace.z.forEach((row, y) => row.forEach((z, x) => rows.push(["", trace.x[x], trace.y[y], z])));
-    else trace.x.forEach((x, index) => rows.push([trace.name ?? "", x, trace.y[index]]));
+    else {
+      const beside = more.map(([, of]) => of(trace) || []);
+      trace.x.forEach((x, index) => {
+        const y = named ? named[Math.round(trace.y[index])] : trace.y[index];
+        rows.push([trace.name ?? "", x, y, ...beside.map((values) => values[index])]);
+      });
+    }
   }
   return rows.map((row) => row.map(cell).join(",")).join("\r\n");
 }
@@ -65,6 +83,19 @@ function save(name, content) {
   link.download = `${name}.csv`;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+
+// The chart as a picture of its own: under its title, on the theme's background.
+async function picture(host) {
+  const { name, title, figure } = host.newest;
+  const library = await plotly();
+  const layout = themed(figure.layout, host);
+  const background = getComputedStyle(host).getPropertyValue("--st-background-color").trim();
+  layout.paper_bgcolor = layout.plot_bgcolor = background;
+  layout.title = { text: title.replaceAll("&", "&amp;").replaceAll("<", "&lt;"), x: 0.02, font: { size: 15 } };
+  layout.margin = { ...layout.margin, t: layout.margin.t + 70 };
+  const size = { width: host.offsetWidth, height: host.offsetHeight + 70 };
+  await library.downloadImage({ data: figure.data, layout }, { format: "png", scale: 2, filename: name, ...size });
 }
 
 function button(text, label, act) {
@@ -83,9 +114,7 @@ function saving(host) {
   const { name, title } = host.newest;
   bar.append(
     button("CSV", `Save the data of ${title} as CSV`, () => save(name, table(host.newest.figure))),
-    button("PNG", `Save ${title} as PNG`, async () =>
-      (await plotly()).downloadImage(host, { format: "png", scale: 2, filename: name, width: host.offsetWidth, height: host.offsetHeight }),
-    ),
+    button("PNG", `Save ${title} as PNG`, () => picture(host)),
   );
   host.after(bar);
   return bar;
@@ -102,6 +131,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
   plotly().then(
     (library) => {
       const { figure } = host.newest;
+      if (!host.isConnected) return;
       if (!host.data) host.textContent = "";
       library.react(host, figure.data, themed(figure.layout, host), config);
       host.observer ??= new ResizeObserver(() => host.offsetWidth && library.Plots.resize(host));
@@ -114,4 +144,9 @@ export default function ({ data, parentElement, setTriggerValue }) {
     },
     (error) => (host.textContent = `This chart can't be drawn: ${error.message}. Reload the page to try again.`),
   );
+  return () => {
+    if (host.isConnected) return; // called for a draw that another one overtook, too
+    host.observer?.disconnect();
+    window.Plotly?.purge(host);
+  };
 }

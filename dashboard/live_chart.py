@@ -29,7 +29,7 @@ def card(title: str, hint: str, figure: Figure, *, key: str, on_pick: Callable[[
     with st.container(border=True, height="stretch", key=f"card-{key}"):
         st.html(heading(title, hint))
         if not figure["data"]:
-            st.caption("Nothing reported yet.")
+            st.caption("Not measured in this run so far.")
             return
         data = {"figure": figure, "alt": f"{title}. {hint}", "name": key, "title": title}
         if on_pick is None:

@@ -5,11 +5,10 @@ from datetime import UTC, datetime
 
 import streamlit as st
 
-from dashboard.markup import chip, duration, escape, table
+from dashboard.markup import GIB, chip, duration, escape, table
 from dashboard.palette import CORRECT, NEUTRAL, POLICY, RARENESS, WRONG
 from jobs.schemas import DataFacts, JobPlan, MemoryPart, MemoryPlan, QueuePlan
 
-GIB = 2**30
 PHASES = {"always": NEUTRAL, "rollout": POLICY, "update": RARENESS}
 NOTE = "border-left:3px solid {};padding-left:.6rem;margin:.45rem 0;font-size:.9rem;overflow-wrap:anywhere"
 

@@ -6,7 +6,7 @@ Every word of it came from a model or a data set, so every word is escaped: it i
 import base64
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,7 @@ class Tint:
     above: str  # colour of values above 0
     below: str  # colour of values below 0
     hint: str
+    middle: float = 0.0  # the value without colour
 
 
 TINTS = {  # by label, which also stands in the address
@@ -51,8 +52,48 @@ TINTS = {  # by label, which also stands in the address
         ),
         Tint("Entropy", "entropies", "nats", 2.0, ENTROPY, ENTROPY, "Stronger: more undecided at this token."),
         Tint("Log-probability", "logprobs", "nats", 4.0, NEUTRAL, NEUTRAL, "Stronger: a less likely token."),
+        Tint(
+            "Ratio",
+            "ratios",
+            "times as likely as when it was sampled",
+            0.2,
+            CORRECT,
+            EXPERT,
+            "As the update met the token. Green: likelier than when it was sampled. Pink: less likely.",
+            middle=1.0,
+        ),
+        Tint(
+            "Clipping",
+            "clipping",
+            "(1: held back above the range, -1: below it)",
+            1.0,
+            RARENESS,
+            EXPERT,
+            "Yellow and pink: the clip stopped this token's gradient, above and below its range.",
+        ),
     )
 }
+
+
+def clipping(completion: dict[str, Any], settings: Mapping[str, Any]) -> list[float | None]:
+    """Of each token, whether the clip of these settings stopped it: 1 above the range, -1 below it, 0 not at all; None
+    where its ratio is not known. GSPO clips a completion whole, by the geometric mean of its ratios."""
+    advantage = _value(completion["advantage"]) or 0.0
+    ratios = [_value(ratio) for ratio in completion.get("ratios") or [None] * len(completion["tokens"])]
+    if settings["type"] == "gspo":
+        known = [ratio for ratio in ratios if ratio]
+        if len(known) < len(ratios) or _left_out(completion) or not known:
+            return [None] * len(ratios)
+        ratios = [math.exp(math.fsum(map(math.log, known)) / len(known))] * len(ratios)
+    return [None if ratio is None else _clip(ratio, advantage, settings) for ratio in ratios]
+
+
+def _clip(ratio: float, advantage: float, settings: Mapping[str, Any]) -> float:
+    if advantage > 0:
+        return float(ratio > 1 + settings["clip_high"])
+    if advantage < 0:
+        return float(ratio > settings["dual_clip"]) - float(ratio < 1 - settings["clip_low"])
+    return 0.0
 
 
 def _value(value: Any) -> float | None:
@@ -63,8 +104,9 @@ def _value(value: Any) -> float | None:
 def _token(text: str, value: float | None, tint: Tint) -> str:
     if value is None:
         return f'<span title="no {escape(tint.label.lower())} here" style="opacity:0.75">{escape(text)}</span>'
-    strength = 1.0 if not math.isfinite(value) else min(abs(value) / tint.full, 1.0)
-    colour = faded(tint.above if value >= 0 else tint.below, 0.65 * strength)
+    away = value - tint.middle
+    strength = 1.0 if not math.isfinite(value) else min(abs(away) / tint.full, 1.0)
+    colour = faded(tint.above if away >= 0 else tint.below, 0.65 * strength)
     return (
         f'<span title="{escape(tint.label)} {value:+.3f} {tint.unit}" '
         f'style="background:{colour};border-radius:0.2rem">{escape(text)}</span>'
@@ -74,7 +116,7 @@ def _token(text: str, value: float | None, tint: Tint) -> str:
 def coloured(completion: dict[str, Any], tint: Tint) -> str:
     """A completion's tokens with their values on hover."""
     tokens: Sequence[str] = completion["tokens"]
-    values = completion[tint.field]
+    values = completion.get(tint.field) or [None] * len(tokens)  # samples of former versions have no ratios
     spans = [_token(token, _value(value), tint) for token, value in zip(tokens[:TOKENS], values, strict=False)]
     spans += map(escape, tokens[TOKENS:])
     if left_out := _left_out(completion):

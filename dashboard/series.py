@@ -98,6 +98,12 @@ class HistogramColumns:
     def __len__(self) -> int:
         return len(self._columns)
 
+    def copy(self) -> "HistogramColumns":
+        """The same columns, which later ones are not put into."""
+        made = HistogramColumns(self.width)
+        made.edges, made._columns = self.edges, dict(self._columns)
+        return made
+
     def put(self, step: int, edges: list[float], counts: list[int]) -> None:
         """Take in the column that begins at a step, in place of what was there. New edges begin the history anew: old
         counts can't be told apart by them."""

@@ -41,10 +41,30 @@ def flat(spec: dict[str, Any]) -> dict[str, str]:
     return dict(_leaves(spec))
 
 
+def ordered(spec: dict[str, Any]) -> dict[str, Any]:
+    """A spec in the order of its model's fields, as people write it; the database keeps none. One that this version
+    does not know any more stays as it is."""
+    try:
+        known = KINDS[spec["kind"]].model_validate(spec).model_dump(mode="json")
+    except (ValidationError, KeyError):
+        return spec
+    return dict(_like(spec, known))
+
+
+def _like(value: Any, known: Any) -> Any:
+    """The value with its keys in the order of `known`, those that it does not have last."""
+    if isinstance(value, dict) and isinstance(known, dict):
+        names = [*(name for name in known if name in value), *(name for name in value if name not in known)]
+        return {name: _like(value[name], known.get(name)) for name in names}
+    if isinstance(value, list) and isinstance(known, list) and len(value) == len(known):
+        return [_like(one, other) for one, other in zip(value, known, strict=True)]
+    return value
+
+
 def chosen(spec: dict[str, Any]) -> list[Chosen]:
     """Where a spec, which has every default filled in, differs from the defaults of its kind and algorithm."""
     defaults = _defaults(spec)
-    different = [Chosen(field, value, defaults.get(field)) for field, value in flat(spec).items()]
+    different = [Chosen(field, value, defaults.get(field)) for field, value in flat(ordered(spec)).items()]
     return [
         row
         for row in different

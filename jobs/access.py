@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from jobs import models
 from jobs.errors import Conflict, FieldError, Forbidden, Invalid, NotFound
-from jobs.repository import access, projects
+from jobs.repository import access, audit, projects
 from jobs.schemas import ApiKey, CreatedKey, NewKey, NewUser, Role, Scope, UserChanges
 
 KEY_BYTES = 32
@@ -95,7 +95,7 @@ def _caller(session: Session, found: tuple[models.ApiKey, models.User] | None) -
     return Caller(user.name, row.id, user.admin, row.scope, access.roles(session, user.name))
 
 
-def keep_service_key(session: Session, key: str) -> None:
+def keep_service_key(session: Session, key: str, request_id: str) -> None:
     """Have the key that the service's settings name be an admin's, in place of the one they named before. One that was
     revoked stays so."""
     access.add_user(session, SERVICE_ADMIN, admin=True)
@@ -105,6 +105,7 @@ def keep_service_key(session: Session, key: str) -> None:
     for other in access.keys(session, SERVICE_ADMIN):
         if other.name == SERVICE_KEY and other.id != kept.id:
             access.revoke(session, other)
+    _note(session, SERVICE_ADMIN, "keep the service's key", request_id, key_id=kept.id)
 
 
 def first_admin(session: Session, name: str) -> str:
@@ -112,7 +113,9 @@ def first_admin(session: Session, name: str) -> str:
     user = access.add_user(session, name, admin=True) or access.user(session, name)
     user.admin = user.active = True
     session.flush()
-    return create_key(session, user.name, NewKey(name="made on the command line")).key
+    made = create_key(session, user.name, NewKey(name="made on the command line"))
+    _note(session, user.name, "python -m jobs.first_admin", request_id="", key_id=made.id)
+    return made.key
 
 
 def add_user(session: Session, new: NewUser) -> models.User:
@@ -163,19 +166,24 @@ def remove_member(session: Session, project: str, user: str) -> None:
         raise NotFound(f"{user} does not belong to project {project}.")
 
 
-def create_key(session: Session, user: str, new: NewKey) -> CreatedKey:
-    """A new key of a user, with the key itself.
+def create_key(session: Session, user: str, new: NewKey, maker: UUID | None = None) -> CreatedKey:
+    """A new key of a user, with the key itself; it ends when the key `maker` does, if not before.
 
     Raises:
         Invalid: there is no such user.
     """
     key = PREFIX + secrets.token_urlsafe(KEY_BYTES)
-    row = _keep(session, user, key, new)
+    row = _keep(session, user, key, new, maker)
     assert row is not None, "256 random bits were drawn twice"
     return CreatedKey(**ApiKey.model_validate(row).model_dump(), key=key)
 
 
-def _keep(session: Session, user: str, key: str, new: NewKey) -> models.ApiKey | None:
+def _note(session: Session, user: str, action: str, request_id: str, *, key_id: UUID) -> None:
+    """A change that no endpoint makes: `key_id` is the key that it has made, and there is no request's path."""
+    audit.add(session, user=user, key_id=key_id, action=action, path="", project=None, request_id=request_id)
+
+
+def _keep(session: Session, user: str, key: str, new: NewKey, maker: UUID | None = None) -> models.ApiKey | None:
     try:
         access.user(session, user)
     except NotFound as error:
@@ -188,4 +196,5 @@ def _keep(session: Session, user: str, key: str, new: NewKey) -> models.ApiKey |
         prefix=key[:SHOWN] if key.startswith(PREFIX) else "",
         sha256=hashed(key),
         days=new.expires_days,
+        maker=maker,
     )

@@ -1,33 +1,39 @@
 """Sending messages to webhooks: signed as Standard Webhooks has it, to public addresses only, again where it fails."""
 
+import asyncio
 import base64
 import hashlib
 import hmac
-import ipaddress
 import json
 import secrets
-import socket
 import time
+from collections import Counter
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 from uuid import UUID
 
 import httpx
+import structlog
 
+from jobs import addresses
+from jobs.addresses import Refused
 from jobs.db import session_scope
+from jobs.models import Delivery, Webhook
 from jobs.repository import webhooks
-from jobs.settings import get_settings
 
 PREFIX = "whsec_"
 SECRET_BYTES = 32
 # Seconds from one try to the next; after the last of them the message is given up.
 AGAIN = (10, 60, 300, 1800, 7200, 18_000, 36_000)
-TIMEOUT = httpx.Timeout(10.0, connect=5.0)
-AT_ONCE = 20  # messages taken together
+DEADLINE = 10.0  # seconds that a message may take in all; `jobs.repository.webhooks.SENDING` is well above it
+AT_ONCE = 20  # messages under way
+AT_ONCE_TO_ONE = 5  # of them to one webhook: one that is slow leaves room for the others
+QUICK_SECONDS = 0.5  # for so long those just begun are waited for: most are taken by then
 
-
-class Refused(Exception):
-    """An address that messages may not be sent to; the message says why."""
+log = structlog.get_logger()
+Outcome = tuple[bool, str]  # whether a message was taken, and the answer's status or what went wrong
 
 
 @dataclass(frozen=True)
@@ -35,10 +41,16 @@ class Message:
     """A message as it is sent, and how often that was tried."""
 
     id: UUID
+    webhook_id: UUID
     url: str
     secret: str
-    body: bytes
+    content: dict[str, Any]
     attempts: int
+
+    @classmethod
+    def of(cls, delivery: Delivery, webhook: Webhook) -> Self:
+        content = {"type": delivery.type, "timestamp": delivery.created_at.isoformat(), "data": delivery.data}
+        return cls(delivery.id, webhook.id, webhook.url, webhook.secret, content, delivery.attempts)
 
 
 def new_secret() -> str:
@@ -53,77 +65,101 @@ def signature(secret: str, id: str, timestamp: int, body: bytes) -> str:
     return f"v1,{base64.b64encode(signed).decode()}"
 
 
-def problem(url: str) -> str | None:
-    """Why messages may not be sent to an address, None where they may: what it leads to is looked up."""
-    try:
-        _public_address(httpx.URL(url))
-    except (Refused, httpx.InvalidURL) as error:
-        return str(error)
-    return None
+class Sender:
+    """Sends what is due, each message in a thread of its own: none waits for another's receiver.
 
+    No transaction is open while the network is waited for. The threads never touch the database: its connections are
+    for those who wait for answers.
+    """
 
-def send_due() -> int:
-    """Send what is due: how many messages there were. No transaction is open while the network is waited for."""
-    with session_scope() as session:
-        due = [_message(delivery, webhook) for delivery, webhook in webhooks.take_due(session, AT_ONCE)]
-    for message in due:
-        delivered, response = send(message)
-        again = None if delivered or message.attempts >= len(AGAIN) else float(AGAIN[message.attempts])
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="webhook")
+        self._under_way: dict[Future[Outcome], Message] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # Whoever comes next sends again what is not noted in time.
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def __call__(self) -> None:
+        """One round: begin what is due, and note what has ended."""
+        self._note()
+        for message in self._take():
+            self._under_way[self._pool.submit(send, message)] = message
+        wait(self._under_way, timeout=QUICK_SECONDS)
+        self._note()
+
+    def _take(self) -> list[Message]:
+        busy = Counter(message.webhook_id for message in self._under_way.values())
+        room = AT_ONCE - len(self._under_way)
+        if not room:
+            return []
         with session_scope() as session:
-            webhooks.tried(session, message.id, delivered=delivered, response=response, again_in=again)
-    return len(due)
+            due = webhooks.take_due(session, room, of_one=AT_ONCE_TO_ONE, busy=busy)
+            return [Message.of(delivery, webhook) for delivery, webhook in due]
+
+    def _note(self) -> None:
+        ended = [future for future in self._under_way if future.done()]
+        if not ended:
+            return
+        with session_scope() as session:
+            for future in ended:
+                message = self._under_way[future]
+                delivered, response = _outcome(future, message)
+                again = None if delivered or message.attempts >= len(AGAIN) else float(AGAIN[message.attempts])
+                webhooks.tried(session, message.id, delivered=delivered, response=response, again_in=again)
+        for future in ended:  # once that is committed: until then the next round notes them
+            del self._under_way[future]
 
 
-def send(message: Message) -> tuple[bool, str]:
-    """Send a message once: whether it was taken, and the answer's status or what went wrong."""
+def _outcome(future: Future[Outcome], message: Message) -> Outcome:
+    """How a message went; what nobody thought of counts as a try that failed, of this message only."""
+    error = future.exception()
+    if error is None:
+        return future.result()
+    log.error("webhook message could not be sent", message=str(message.id), exc_info=error)
+    return False, f"the service failed: {type(error).__name__}"
+
+
+def send(message: Message) -> Outcome:
+    """Send a message once, within `DEADLINE`."""
+    until = time.monotonic() + DEADLINE
     timestamp = int(time.time())
+    body = json.dumps(message.content, allow_nan=False).encode()
     headers = {
         "Content-Type": "application/json",
         "User-Agent": "CalibRL-webhooks/1",
         "webhook-id": str(message.id),
         "webhook-timestamp": str(timestamp),
-        "webhook-signature": signature(message.secret, str(message.id), timestamp, message.body),
+        "webhook-signature": signature(message.secret, str(message.id), timestamp, body),
     }
     try:
         url = httpx.URL(message.url)
-        # Sent to the very address that was looked at: a name may lead elsewhere a moment later.
-        target = url.copy_with(host=_public_address(url))
-        headers["Host"] = url.netloc.decode()
-        extensions = {"sni_hostname": url.host}
-        with (
-            httpx.Client(timeout=TIMEOUT, trust_env=False, follow_redirects=False) as client,
-            client.stream("POST", target, content=message.body, headers=headers, extensions=extensions) as answer,
-        ):
-            return answer.is_success, str(answer.status_code)
+        address = addresses.public_address(url, DEADLINE)
+        status = asyncio.run(_post(url, address, headers, body, until - time.monotonic()))
     except Refused as error:
         return False, str(error)
+    except TimeoutError:
+        return False, f"no answer within {DEADLINE:.0f} s"
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
         return False, f"{type(error).__name__}: {error}"[:500]
+    return 200 <= status < 300, str(status)
 
 
-def _message(delivery: Any, webhook: Any) -> Message:
-    content = {"type": delivery.type, "timestamp": delivery.created_at.isoformat(), "data": delivery.data}
-    body = json.dumps(content, allow_nan=False).encode()
-    return Message(delivery.id, webhook.url, webhook.secret, body, delivery.attempts)
-
-
-def _public_address(url: httpx.URL) -> str:
-    """An address of the URL's host that messages may go to."""
-    private_too = get_settings().webhooks_to_private
-    if url.scheme != "https" and not private_too:
-        raise Refused("the address must begin with https://")
-    try:
-        found = socket.getaddrinfo(url.host, url.port or 443, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        raise Refused(f"{url.host} can't be looked up: {error}") from None
-    addresses = [str(entry[4][0]) for entry in found]
-    # All of them: which one is connected to must not depend on luck.
-    if not private_too and not all(_is_public(address) for address in addresses):
-        raise Refused(f"{url.host} leads to an address that is not public; CALIBRL_WEBHOOKS_TO_PRIVATE allows it")
-    return addresses[0]
-
-
-def _is_public(address: str) -> bool:
-    parsed = ipaddress.ip_address(address.partition("%")[0])
-    mapped = getattr(parsed, "ipv4_mapped", None) or getattr(parsed, "sixtofour", None)
-    return parsed.is_global and not parsed.is_multicast and (mapped is None or mapped.is_global)
+async def _post(url: httpx.URL, address: str, headers: dict[str, str], body: bytes, seconds: float) -> int:
+    """The status that a message is answered with. Raises TimeoutError where that takes longer than it may in all:
+    httpx's own limits begin anew with every byte."""
+    # Sent to the very address that was looked at: a name may lead elsewhere a moment later.
+    target = url.copy_with(host=address)
+    there = {**headers, "Host": url.netloc.decode()}
+    extensions = {"sni_hostname": url.host}
+    async with (
+        asyncio.timeout(seconds),
+        httpx.AsyncClient(timeout=None, trust_env=False, follow_redirects=False) as client,
+        client.stream("POST", target, content=body, headers=there, extensions=extensions) as answer,
+    ):
+        return answer.status_code

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from jobs import janitor
 from jobs.janitor import Finding
+from jobs.logs import configure_logs
 from jobs.settings import Settings, SettingsError, get_settings
 
 HOUR = 3600.0
@@ -64,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m worker.janitor", description="Show what jobs have left over.")
     parser.add_argument("--apply", action="store_true", help="remove it")
     apply = parser.parse_args(arguments).apply
+    configure_logs()
     console = Console()
     try:
         findings = janitor.find(get_settings())

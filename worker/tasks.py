@@ -1,16 +1,18 @@
 """The worker as Celery sees it, `celery -A worker.tasks worker`: one a machine, a process a slot; wake-ups run jobs."""
 
+import logging
 from contextlib import suppress
 from errno import EDQUOT, ENOSPC
 from typing import Any
 
 import structlog
 from billiard.process import current_process
-from celery.signals import worker_process_init, worker_ready, worker_shutdown, worker_shutting_down
+from celery.signals import setup_logging, worker_process_init, worker_ready, worker_shutdown, worker_shutting_down
 
 from jobs import lifecycle, queue
 from jobs.db import session_scope
 from jobs.lifecycle import Claim, LeaseLost, Outcome
+from jobs.logs import configure_logs
 from jobs.schemas import JobStatus, Reason
 from jobs.settings import Settings, get_settings
 from worker import gpus
@@ -80,6 +82,12 @@ def _run(claim: Claim, settings: Settings, standby: Standby) -> None:
             lifecycle.finish(session, claim, Outcome(JobStatus.FAILED, reason, message))
 
 
+def _on_setup_logging(loglevel: int | None = None, **_: Any) -> None:
+    """In place of Celery's own; before the fork, so that the slots' processes have it too."""
+    configure_logs("")
+    logging.getLogger().setLevel(loglevel or logging.INFO)
+
+
 def _on_process_init(**_: Any) -> None:
     slots.put(_slot(), None)  # the slot's process before this one may have been killed with a job
     standbys[:] = [Standby(get_settings(), child_environment(()))]
@@ -101,6 +109,7 @@ def _on_shutdown(**_: Any) -> None:
         keeper.end()
 
 
+setup_logging.connect(_on_setup_logging)
 worker_process_init.connect(_on_process_init)
 worker_ready.connect(_on_ready)
 worker_shutting_down.connect(_on_shutting_down)

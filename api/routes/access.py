@@ -68,8 +68,9 @@ def list_keys(session: Db, caller: Asker, user: UserName | None = None) -> Page[
 
 @router.post("/keys", status_code=201)
 def create_key(new: Annotated[NewKey, Body(openapi_examples=KEYS)], session: Db, caller: Asker) -> CreatedKey:
-    """Make a key. It is shown in this answer and never again. For another user: admins only."""
-    return access.create_key(session, _whose(caller, new.user), new)
+    """Make a key. It is shown in this answer and never again, and ends when the key that made it does, if not before.
+    For another user: admins only."""
+    return access.create_key(session, _whose(caller, new.user), new, caller.key_id)
 
 
 @router.delete("/keys/{key_id}")

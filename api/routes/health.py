@@ -1,7 +1,7 @@
 """Whether the service lives, and whether it can work: open to all, so they tell no details. And its numbers."""
 
 import structlog
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from psycopg import Error, errors
 from redis.exceptions import RedisError
@@ -32,9 +32,9 @@ def ready(response: Response) -> Health:
 
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
-def read_measures(session: Db, caller: Admin) -> Response:
+def read_measures(request: Request, session: Db, caller: Admin) -> Response:
     """The service in numbers, for Prometheus: with the key of an admin."""
-    return Response(measures.render(session), media_type=CONTENT_TYPE_LATEST)
+    return Response(measures.render(session, request.app.state.hub.streams), media_type=CONTENT_TYPE_LATEST)
 
 
 def _database() -> str:

@@ -16,11 +16,27 @@ def list_samples(
     session: Db,
     job: ExistingJob,
     step: Annotated[int | None, Query(ge=0, le=BIGGEST_STEP, description="only this step's")] = None,
+    q: Annotated[
+        str | None,
+        Query(min_length=1, max_length=200, description="text in the prompt, its id, answer, expert or a completion"),
+    ] = None,
+    min_reward: Annotated[float | None, Query(allow_inf_nan=False, description="least mean reward")] = None,
+    max_reward: Annotated[float | None, Query(allow_inf_nan=False, description="greatest mean reward")] = None,
     after: AfterId = 0,
     limit: Limit = 100,
 ) -> Page[SampleSummary]:
     """Sampled groups in the order they came in, without their contents."""
-    return page(samples.page(session, job.id, step=step, after=after, limit=limit + 1), limit, SampleSummary)
+    found = samples.page(
+        session,
+        job.id,
+        step=step,
+        after=after,
+        limit=limit + 1,
+        text=q,
+        min_reward=min_reward,
+        max_reward=max_reward,
+    )
+    return page(found, limit, SampleSummary)
 
 
 @router.get("/{sample_id}")

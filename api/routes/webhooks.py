@@ -3,12 +3,12 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Body, Path
+from fastapi import APIRouter, Body, Depends, Path
 
 from api.deps import Asker, Db, Limit
 from api.examples import WEBHOOKS
 from api.idempotency import IdempotentRoute
-from jobs import webhooks
+from jobs import addresses, webhooks
 from jobs.errors import FieldError, Invalid
 from jobs.repository import projects
 from jobs.repository import webhooks as rows
@@ -16,6 +16,15 @@ from jobs.schemas import CreatedWebhook, Delivery, NewWebhook, Page, Role, Slug,
 
 router = APIRouter(prefix="/projects/{slug}/webhooks", tags=["webhooks"], route_class=IdempotentRoute)
 Named = Annotated[Slug, Path(description="the project")]
+
+
+def _looked_up(
+    slug: Named, new: Annotated[NewWebhook, Body(openapi_examples=WEBHOOKS)], caller: Asker
+) -> tuple[NewWebhook, str | None]:
+    """A webhook that is asked for, and what is wrong with its address: found before there is a transaction, which must
+    not wait for a name server; told in it, where a request that is sent again gets the answer of the first time."""
+    caller.need(slug, Role.ADMIN)
+    return new, addresses.problem(new.url)
 
 
 @router.get("")
@@ -28,11 +37,12 @@ def list_webhooks(slug: Named, session: Db, caller: Asker) -> Page[Webhook]:
 
 @router.post("", status_code=201)
 def add_webhook(
-    slug: Named, new: Annotated[NewWebhook, Body(openapi_examples=WEBHOOKS)], session: Db, caller: Asker
+    slug: Named, looked_up: Annotated[tuple[NewWebhook, str | None], Depends(_looked_up)], session: Db, caller: Asker
 ) -> CreatedWebhook:
     """Have an address be told what happens to the project's jobs. The secret is shown this once."""
+    new, wrong = looked_up
     caller.need(slug, Role.ADMIN)
-    if (wrong := webhooks.problem(new.url)) is not None:
+    if wrong is not None:
         raise Invalid("The webhook was not added.", (FieldError("url", wrong),))
     projects.get(session, slug)
     secret = webhooks.new_secret()

@@ -37,6 +37,7 @@ def emit_sample(report: EventFile, step: int, seed: int) -> None:
         logprobs=numbers,
         entropies=numbers,
         gaps=[*numbers],
+        ratios=[*numbers],
         left_out=0,
         rewards={"exact": 1.0},
         reward=1.0,

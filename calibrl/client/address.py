@@ -44,6 +44,8 @@ def http_address(url: str) -> httpx.URL:
         address = httpx.URL()
     if address.scheme not in ("http", "https") or not address.host:
         raise CalibrlError(f"{url!r} is no address of a service: give one like http://127.0.0.1:8000")
+    if address.userinfo:  # it would be sent in the key's place; not shown, as it may be a password
+        raise CalibrlError("the service's address has a login in it: leave that out, the API key is all that is asked")
     return address
 
 
@@ -67,6 +69,7 @@ def address_and_key(url: str | None, api_key: str | None, data_dir: Path | None)
         return stack.api_url, api_key or stack.api_key
     if url is None:
         url = stack.api_url if stack and "api_url" not in settings.model_fields_set else settings.api_url
+    http_address(url)
     url = url.rstrip("/")
     if api_key is None and settings.api_key is not None:
         api_key = settings.api_key.get_secret_value()

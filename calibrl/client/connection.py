@@ -1,7 +1,7 @@
 """How requests are sent, tried again, and their answers read."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -11,18 +11,29 @@ from uuid import UUID, uuid4
 
 import httpx
 from pydantic import BaseModel, ValidationError
-from tenacity import Retrying, retry_if_exception_type, retry_if_result, stop_after_attempt, wait_exponential
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    retry_if_result,
+    wait_exponential,
+)
 
 from calibrl.client.address import address_and_key, checked_key, http_address
-from calibrl.client.errors import CalibrlError, Unreachable
+from calibrl.client.errors import CalibrlError, TimedOut, Unreachable
 
 MOST = 1000  # items of a page that the service gives at most
 TIMEOUT = httpx.Timeout(15.0, connect=3.0)
 STREAM_TIMEOUT = httpx.Timeout(60.0, connect=3.0)
-RETRIED = frozenset({502, 503})
+RETRIED = frozenset({502, 503, 504})
 GETS, POSTS = 3, 6  # attempts; over 0.3 s, and over 2.5 s: what a killed service began may have to be rolled back first
+BACKOFF = wait_exponential(multiplier=0.1, max=1)
+LONGEST_WAIT = 10.0  # seconds that a request waits in all, where the service says how long (429)
+PATIENCE = 180.0  # seconds from its beginning after which a request that got no answer in time is not sent again
 IDEMPOTENCY_KEY = "Idempotency-Key"
 IN_FLIGHT = '"urn:calibrl:in-flight"'  # the type of the problem that says: what was sent before is still being done
+SHOWN_ONCE = "(it was shown once)"  # what a repeated answer has in a secret's place
+UNDONE = {"key": "revoke", "secret": "remove webhook"}  # fields with secrets, and how what they belong to goes
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 Model = TypeVar("Model", bound=BaseModel)
 JobId = UUID | str
@@ -57,29 +68,31 @@ class Connection:
         return self._parsed(model, self._fetch(path, **params))
 
     def _fetch(self, path: str, **params: object) -> httpx.Response:
-        """A GET, tried again where the connection or a proxy in between broke: reading twice does no harm."""
+        """A GET, tried again where the connection or a proxy in between broke, no answer came in time, or too much was
+        asked (429): reading twice does no harm."""
         given = {
             name: [str(one) for one in value] if isinstance(value, list | tuple) else str(value)
             for name, value in params.items()
             if value is not None
         }
-        return checked(self._again(GETS, "GET", path, params=given))
+        return checked(self._again(GETS, lambda: self._once("GET", path, params=given)))
 
     def _ask(self, model: type[Model], path: str) -> Model:
         return self._parsed(model, checked(self._post(path)))
 
     def _post(self, path: str, *, headers: Mapping[str, str] | None = None, **options: Any) -> httpx.Response:
         """A POST, tried again like a GET: by its key the service knows that it is the same, and does it once."""
-        return self._again(POSTS, "POST", path, headers={**(headers or {}), IDEMPOTENCY_KEY: uuid4().hex}, **options)
+        keyed = {**(headers or {}), IDEMPOTENCY_KEY: uuid4().hex}
+        return self._again(POSTS, lambda: self._once("POST", path, headers=keyed, **options))
 
-    def _again(self, attempts: int, method: str, path: str, **options: Any) -> httpx.Response:
+    def _again(self, attempts: int, send: Callable[[], httpx.Response]) -> httpx.Response:
         retrying = Retrying(
-            stop=stop_after_attempt(attempts),
-            wait=wait_exponential(multiplier=0.1, max=1),
+            stop=lambda state: state.attempt_number >= attempts or _takes_too_long(state),
+            wait=_pause,
             retry=retry_if_exception_type(Unreachable) | retry_if_result(_passing_trouble),
             retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
         )
-        response: httpx.Response = retrying(self._once, method, path, **options)
+        response: httpx.Response = retrying(send)
         return response
 
     def _send(
@@ -93,7 +106,7 @@ class Connection:
         headers = {"Content-Type": "application/json"}
         send = self._post if method == "POST" else partial(self._once, method)
         answer = send(path, content=body, headers=headers, **options)
-        return self._parsed(model, checked(answer))
+        return self._parsed(model, _with_its_secret(checked(answer)))
 
     def _delete(self, path: str) -> httpx.Response:
         return checked(self._once("DELETE", path))
@@ -111,10 +124,10 @@ class Connection:
     def _once(self, method: str, path: str, **options: Any) -> httpx.Response:
         try:
             return self._http.request(method, path, **options)
-        except httpx.ConnectError as error:
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise Unreachable(f"nothing answers at {self.url}: start the service with `calibrl up`") from error
         except httpx.TimeoutException as error:
-            raise CalibrlError(f"{self.url} did not answer {method} {path} in time; is it overloaded?") from error
+            raise TimedOut(f"{self.url} did not answer {method} {path} in time; is it overloaded?") from error
         except (httpx.RemoteProtocolError, httpx.NetworkError) as error:
             raise Unreachable(f"{self.url} broke off the connection: {error}") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -135,7 +148,45 @@ class Connection:
 
 def _passing_trouble(response: httpx.Response) -> bool:
     in_flight = response.status_code == httpx.codes.CONFLICT and IN_FLIGHT in response.text
-    return in_flight or response.status_code in RETRIED
+    return in_flight or response.status_code in RETRIED or _told_to_wait(response) is not None
+
+
+def _told_to_wait(response: httpx.Response) -> float | None:
+    """Seconds after which the service wants to be asked again by a key that has asked too often."""
+    after = response.headers.get("Retry-After", "")
+    told = response.status_code == httpx.codes.TOO_MANY_REQUESTS and after.isascii() and after.isdecimal()
+    return float(after) if told else None
+
+
+def _pause(state: RetryCallState) -> float:
+    """Seconds before the next attempt."""
+    assert state.outcome is not None
+    told = None if state.outcome.failed else _told_to_wait(state.outcome.result())
+    return BACKOFF(state) if told is None else told
+
+
+def _takes_too_long(state: RetryCallState) -> bool:
+    """Whether one more attempt would keep its caller for longer than they may want."""
+    assert state.outcome is not None
+    if isinstance(state.outcome.exception(), TimedOut):
+        return (state.seconds_since_start or 0) > PATIENCE
+    return state.idle_for + state.upcoming_sleep > LONGEST_WAIT
+
+
+def _with_its_secret(response: httpx.Response) -> httpx.Response:
+    """The answer to a POST. Raises CalibrlError where it came in the place of a first one, which was lost with the
+    secret in it: the service keeps none and can't show it again."""
+    if response.headers.get("Idempotent-Replayed") != "true":
+        return response
+    content = response.json()
+    lost = next((name for name in UNDONE if isinstance(content, dict) and content.get(name) == SHOWN_ONCE), None)
+    if lost is None:
+        return response
+    raise CalibrlError(
+        f"the {lost} was made, but the answer that showed it was lost on the way: "
+        f"{UNDONE[lost]} {content.get('id')} and make another",
+        status=response.status_code,
+    )
 
 
 def path_of(*parts: str) -> str:

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import httpx
 
-from calibrl.client.connection import Connection, JobId, checked, job_path, path_of
+from calibrl.client.connection import POSTS, Connection, JobId, checked, job_path, path_of
 from calibrl.client.errors import CalibrlError, Unreachable
 from jobs.schemas import CheckpointFiles, Dataset, HubDataset, Page, PreviewRow, StoredFile
 
@@ -36,7 +36,8 @@ class Data(Connection):
         """Upload a Parquet or JSONL file; the same content again gives the same data set.
 
         `name` is the file's own by default; `columns` says which column holds what, where the rows are of the plain
-        form under other names. A file that is refused is told row by row.
+        form under other names. A file that is refused is told row by row. Where the connection or a proxy in between
+        breaks it is sent again from its beginning, if it is one that can be read again, as those on a disk.
         """
         if isinstance(file, Path | str):
             try:
@@ -45,17 +46,23 @@ class Data(Connection):
             except OSError as error:
                 raise CalibrlError(f"{file} can't be read: {error.strerror}") from error
         size = _size(file)
+        begin = None if size is None else file.tell()
         headers = {"Content-Type": "application/octet-stream"} | ({"Content-Length": str(size)} if size else {})
         params = {"name": name, "project": project, **(columns or {})}
-        answer = self._once(
-            "POST",
-            "/v1/datasets/upload",
-            params={key: value for key, value in params.items() if value is not None},
-            content=_pieces(file, size, progress),
-            headers=headers,
-            timeout=UPLOAD_TIMEOUT,
-        )
-        return self._parsed(Dataset, checked(answer))
+
+        def send() -> httpx.Response:
+            if begin is not None:
+                file.seek(begin)
+            return self._once(
+                "POST",
+                "/v1/datasets/upload",
+                params={key: value for key, value in params.items() if value is not None},
+                content=_pieces(file, size, progress),
+                headers=headers,
+                timeout=UPLOAD_TIMEOUT,
+            )
+
+        return self._parsed(Dataset, checked(self._again(1 if begin is None else POSTS, send)))
 
     def register(self, name: str, hub: str, project: str = "default", **where: object) -> Dataset:
         """Note a data set of the Hugging Face hub by its name; `where`: `split`, `revision`, `columns`."""
@@ -93,6 +100,10 @@ class Data(Connection):
             raise CalibrlError(f"{path} can't be written: {error.strerror}") from error
         _mark(path).unlink(missing_ok=True)
         return path
+
+    def dataset_content(self, id: UUID | str) -> Iterator[bytes]:
+        """A data set's file as it was uploaded, piece by piece."""
+        return self._streamed(path_of("datasets", str(id), "content"))
 
     def delete_dataset(self, id: UUID | str) -> None:
         """Delete a data set; one that a job uses which has not ended is refused (409)."""

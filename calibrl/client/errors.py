@@ -23,4 +23,8 @@ class CalibrlError(Exception):
 
 
 class Unreachable(CalibrlError):
-    """No connection: worth another try for a request that only reads."""
+    """No connection: worth another try for a request that only reads, or that the service knows again."""
+
+
+class TimedOut(Unreachable):
+    """A connection, and no answer in time."""

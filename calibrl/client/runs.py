@@ -9,9 +9,29 @@ from jobs.schemas import Checkpoint, LogChunk, Page, Sample, SampleSummary
 class Runs(Connection):
     """What a run tells: samples, checkpoints, log."""
 
-    def samples(self, id: JobId, *, step: int | None = None, after: int = 0, limit: int = 100) -> Page[SampleSummary]:
-        """Sampled groups in ascending id, without their contents."""
-        return self._get(Page[SampleSummary], job_path(id, "samples"), step=step, after=after, limit=limit)
+    def samples(
+        self,
+        id: JobId,
+        *,
+        step: int | None = None,
+        q: str | None = None,
+        min_reward: float | None = None,
+        max_reward: float | None = None,
+        after: int = 0,
+        limit: int = 100,
+    ) -> Page[SampleSummary]:
+        """Sampled groups in ascending id, without their contents: those with `q` in prompt, answer, expert or a
+        completion, and with a mean reward within bounds. A search that takes too long is refused (status 422)."""
+        return self._get(
+            Page[SampleSummary],
+            job_path(id, "samples"),
+            step=step,
+            q=q,
+            min_reward=min_reward,
+            max_reward=max_reward,
+            after=after,
+            limit=limit,
+        )
 
     def sample(self, id: JobId, sample_id: int) -> Sample:
         """One sampled group, whole."""

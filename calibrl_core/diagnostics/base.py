@@ -31,7 +31,12 @@ class Experts:
 
 @dataclass(frozen=True)
 class StepBatch:
-    """A step's rollouts with all that is known of them before the first update. `B = P * G` rows, T tokens."""
+    """A step's rollouts with all that is known of them before the first update. `B = P * G` rows, T tokens.
+
+    After the update there are `ratios` too: p(token) under the policy that the token's own mini-batch met, over that
+    under the policy that sampled it: what the clip judged. A rollout is in one mini-batch of its step; one that was
+    left out of the forward pass (see `Updater`) has none.
+    """
 
     examples: Sequence[Example]  # P
     rollouts: Rollouts
@@ -43,6 +48,7 @@ class StepBatch:
     # Where the engine's distribution is not the trainer's; `rollouts.logprobs` are then the trainer's.
     sampler_logprobs: Tensor | None = None  # [B, T] float, nats; 0 where masked
     importance: Tensor | None = None  # [B, T] float, weights of the policy loss: see `calibrl_core.importance`
+    ratios: Tensor | None = None  # [B, T] float; NaN where there is none
 
     @property
     def gap_mask(self) -> Tensor:

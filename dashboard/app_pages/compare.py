@@ -85,7 +85,7 @@ def _lines(jobs: list[Job], together: bool) -> list[Line]:
 
 def _draw(jobs: list[Job], lines: list[Line], axis: Axis) -> None:
     found = None
-    with states.tolerated():
+    with states.explained("trouble-live"), states.tolerated():
         found = data.comparison(tuple(str(job.id) for job in jobs), (*(chart[0] for chart in CHARTS), RATE))
     if found is None:
         return

@@ -2,7 +2,6 @@
 
 import html
 import re
-import tempfile
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -12,7 +11,8 @@ from pydantic import ValidationError
 
 from calibrl.client import CalibrlError
 from dashboard import catalogue, data, rollouts, states
-from dashboard.markup import chip, escape, moment, table
+from dashboard.downloads import dataset_address
+from dashboard.markup import chip, escape, file_link, moment, table
 from dashboard.palette import EXPERT, NEUTRAL, WRONG
 from dashboard.plan_view import size
 from jobs.schemas import Dataset, PreviewRow
@@ -171,21 +171,9 @@ def _preview_row(row: PreviewRow) -> None:
             st.caption(f"{row.image_count} images; the first {len(row.images)} are shown.")
 
 
-def _content(dataset: Dataset) -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        return data.client().download_dataset(dataset.id, Path(folder, "content")).read_bytes()
-
-
 def _actions(dataset: Dataset) -> None:
-    small = dataset.bytes is not None and dataset.bytes <= MOST_MEGABYTES * 10**6
-    if dataset.format and small:
-        st.download_button(
-            "Download",
-            lambda: _content(dataset),
-            file_name=f"{dataset.name}.{dataset.format}",
-            on_click="ignore",
-            icon=":material/download:",
-        )
+    if dataset.format:
+        st.html(file_link(dataset_address(dataset.id), f"Download, {dataset.format}"))
     if not data.me().may_change(dataset.project):
         return
     with st.popover("Delete", icon=":material/delete:"):

@@ -86,8 +86,15 @@ def _progress(job: Job) -> str:
 def _dependencies(job: Job) -> str:
     if job.attempt or job.status.final or not job.depends_on:  # then the overview's lineage tells where it comes from
         return ""
-    links = ", ".join(job_link(dependency, data.job(str(dependency)).name) for dependency in job.depends_on)
+    links = ", ".join(_dependency(id) for id in job.depends_on)
     return f'<div style="font-size:0.9rem;margin-top:0.3rem">Waits for {links}</div>'
+
+
+def _dependency(id: UUID) -> str:
+    try:
+        return job_link(id, data.job(str(id)).name)
+    except CalibrlError:  # deleted, or of a project that is not the viewer's
+        return f"{escape(str(id)[:8])} (out of sight)"
 
 
 def _in_line(job: Job) -> str:
@@ -105,8 +112,8 @@ def _in_line(job: Job) -> str:
 def _header(shown: Job) -> None:
     """The live head of the page. A change of status redraws the whole page, which starts or stops its timers."""
     job = shown
-    with states.tolerated():
-        job = data.job(str(shown.id))
+    with states.explained("trouble-head"), states.tolerated():
+        job = states.reread(shown)
         st.html(_title(job) + _dependencies(job) + _in_line(job) + _progress(job))
     if (job.status, job.attempt) != (shown.status, shown.attempt):
         st.rerun()
@@ -164,7 +171,13 @@ def page() -> None:
     if job_id is None:
         states.empty("No such job", "The address names no job. Choose one from the list of jobs.")
         return
-    job = data.job(str(job_id))
+    try:
+        job = data.job(str(job_id))
+    except CalibrlError as error:
+        if error.status != 404:
+            raise
+        states.empty("There is no such job", "The address may be mistyped, or it belongs to a project not yours.")
+        return
     head, action = st.columns([3, 1], vertical_alignment="top")
     with head:
         st.fragment(_header, run_every=None if job.status.final else data.TICK)(job)

@@ -60,7 +60,8 @@ def _running_row(job: JobSummary) -> str:
     )
 
 
-def _jobs() -> None:
+def _jobs() -> bool:
+    """Draw who runs and who waits; whether there are any."""
     waiting = data.whole_queue()
     running = data.jobs(status=[status for status in JobStatus if status.held], limit=MOST).data
     st.subheader(f"Running ({len(running)})", anchor=False)
@@ -75,6 +76,7 @@ def _jobs() -> None:
             st.caption(f"The first {MOST} are shown; the command calibrl queue lists all.")
     else:
         st.caption("Nobody waits: the next job starts at once.")
+    return bool(running or waiting)
 
 
 def _machine(worker: Worker) -> str:
@@ -106,17 +108,22 @@ def _machines() -> None:
             st.html(_machine(worker))
 
 
-def _live() -> None:
-    with states.tolerated():
-        _jobs()
+def _live(shown_as_active: bool) -> None:
+    """The queue at every tick. Once it is empty, or is no longer, the page is run anew for another pace."""
+    active = shown_as_active
+    with states.explained("trouble-live"), states.tolerated():
+        active = _jobs()
         _machines()
+    if active != shown_as_active:
+        st.session_state["queue-active"] = active
+        st.rerun()
 
 
 def _ask(act: Callable[[], object]) -> None:
     try:
         act()
     except CalibrlError as error:
-        st.error(str(error))
+        st.text(str(error))
         return
     data.changed()
     st.rerun()
@@ -163,7 +170,8 @@ def page() -> None:
     title.title("Queue", anchor=False)
     with action, st.container(horizontal=True, horizontal_alignment="right"):
         _actions(me)
-    st.fragment(_live, run_every=data.LIST_TICK)()
+    active = st.session_state.get("queue-active", True)
+    st.fragment(_live, run_every=data.LIST_TICK if active else data.IDLE_TICK)(active)
 
 
 with states.explained():

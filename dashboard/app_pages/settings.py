@@ -47,12 +47,18 @@ def _keys(me: Me) -> None:
     for key in mine:
         name, state, used, action = st.columns([3, 2, 2, 1], vertical_alignment="center")
         name.html(f"<b>{escape(key.name)}</b> <span style='opacity:.75'>{escape(key.prefix)}… {key.scope}</span>")
-        state.write(_state(key))
+        used_now = bool(key.prefix) and signin.key().startswith(key.prefix)
+        state.write(f"{_state(key)}, in use here" if used_now else _state(key))
         used.write(f"used {moment(key.last_used_at)}" if key.last_used_at else "never used")
         usable = me.scope == "write" and key.revoked_at is None
-        if usable and action.button("Revoke", key=f"revoke-{key.id}"):
-            data.client().revoke_key(key.id)
-            st.rerun()
+        if usable:
+            with action.popover("Revoke"):
+                st.write(
+                    f"Whoever uses it is signed out at once{', you too: it is the key in use' if used_now else ''}."
+                )
+                if st.button("Yes, revoke it", key=f"revoke-{key.id}", type="primary"):
+                    data.client().revoke_key(key.id)
+                    st.rerun()
 
 
 def _new_key() -> None:

@@ -1,17 +1,26 @@
 """What the panels share: reading metrics at a tick, and laying charts out."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import streamlit as st
 
+from calibrl.client import CalibrlError
 from dashboard import charts, data, following, live_chart, states
 from dashboard.series import Series
 from jobs.schemas import Job
 
 
 def live(job: Job, draw: Callable[[Job], None]) -> None:
-    """Draw now, and again at every tick until the job ends."""
-    st.fragment(draw, run_every=None if job.status.final else data.TICK)(job)
+    """Draw now, and again at every tick until the job ends, for as long as the viewer may see the job."""
+    st.fragment(_drawn, run_every=None if job.status.final else data.TICK)(job, draw)
+
+
+def _drawn(job: Job, draw: Callable[[Job], None]) -> None:
+    with suppress(CalibrlError):  # no answer: the header says so
+        states.reread(job)
+    with states.explained("trouble-panel"):
+        draw(job)
 
 
 def read(job: Job, names: Sequence[str]) -> dict[str, Series]:
@@ -37,14 +46,20 @@ def grid(cards: Sequence[Callable[[], None]]) -> None:
             card()
 
 
-def heat(job: Job, name: str, *, title: str, hint: str, colour: str, unit: str) -> None:
-    """A card with a histogram's history."""
-    history = following.histogram(job.id, job.attempt, name)
-    with states.tolerated():
-        history.refresh()
-    columns = history.columns
-    figure = charts.heat_map(columns, colour=colour, unit=unit) if len(columns) else {"data": []}
-    live_chart.card(title, hint, figure, key=f"heat-{name.replace('/', '-')}")
+def heat(job: Job, names: dict[str, str], *, title: str, hint: str, colour: str, unit: str) -> None:
+    """A card with a histogram's history: of all, or by outcome. `names`: the histogram of each choice."""
+    key = "-".join(["heat", *next(iter(names.values())).split("/")])
+    with st.container(height="stretch", gap="small"):
+        chosen = st.segmented_control(
+            f"{title}: of", list(names), default=next(iter(names)), required=True, key=f"{key}-of",
+            format_func=str.capitalize, label_visibility="collapsed",
+        )  # fmt: skip
+        history = following.histogram(job.id, job.attempt, names[chosen or next(iter(names))])
+        with states.tolerated():
+            history.refresh()
+        columns = history.columns()
+        figure = charts.heat_map(columns, colour=colour, unit=unit) if len(columns) else {"data": []}
+        live_chart.card(title, hint, figure, key=key)
 
 
 def waiting(job: Job) -> bool:

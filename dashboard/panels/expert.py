@@ -77,8 +77,8 @@ def draw(job: Job) -> None:
 
 def _gap(of: dict[str, Series]) -> None:
     lines = [
-        Curve("correct", of["expert/gap_correct"], CORRECT),
-        Curve("wrong", of["expert/gap_wrong"], WRONG),
+        Curve("correct", of["expert/gap_correct"], CORRECT, raw=False),
+        Curve("wrong", of["expert/gap_wrong"], WRONG, dash="dash", raw=False),
         Curve("all", of["expert/gap_mean"], EXPERT),
     ]
     live_chart.card(
@@ -91,16 +91,22 @@ def _gap(of: dict[str, Series]) -> None:
 
 
 def _nll(of: dict[str, Series]) -> None:
-    lines = [
-        Curve("of the step's prompts", of["expert/nll"], EXPERT),
-        Curve("held-out probe", of["expert/probe_nll"], HELD_OUT, sparse=True),
-    ]
+    lines = [Curve("of the step's prompts", of["expert/nll"], EXPERT)]
     live_chart.card(
         "Expert negative log-likelihood",
         "How surprised the policy is by the expert's tokens. Falling: it comes nearer to the expert; rising: it "
-        "leaves the expert behind. The probe's experts are the same at every step.",
+        "leaves the expert behind.",
         charts.curves(lines, unit="nats a token"),
         key="expert-nll",
+    )
+
+
+def _probe_nll(of: dict[str, Series]) -> None:
+    live_chart.card(
+        "Surprise at held-out experts",
+        "The same over experts that are the same at every step.",
+        charts.curves([Curve("held-out probe", of["expert/probe_nll"], HELD_OUT, sparse=True)], unit="nats a token"),
+        key="probe-nll",
     )
 
 
@@ -136,7 +142,7 @@ def _gradients(of: dict[str, Series]) -> None:
     ]
     live_chart.card(
         "Gradient norms, each alone",
-        "Measured every 20 steps. Guidance times guidance_coef is its share of the update.",
+        "Measured now and then, with a mark each. Guidance times guidance_coef is its share of the update.",
         charts.curves(lines, unit="2-norm"),
         key="expert-gradients",
     )
@@ -200,9 +206,9 @@ def _legend(job: Job) -> None:
 def _heat(job: Job) -> None:
     heat(
         job,
-        "expert/gap",
+        {"all": "expert/gap", "correct": "expert/gap_correct", "wrong": "expert/gap_wrong"},
         title="Distribution of the gap",
-        hint="Stronger colour: more tokens. Two bands: experts in the policy's style, and in other words.",
+        hint="Stronger colour: more tokens. Above 0 the policy is surer of its own token than of the expert's.",
         colour=EXPERT,
         unit="nats a token",
     )
@@ -248,6 +254,7 @@ def _panel(job: Job) -> None:
             lambda: _legend(job),
             lambda: _damped(of),
             lambda: _nll(of),
+            lambda: _probe_nll(of),
             lambda: _probe_gap(of),
             lambda: _losses(of),
             lambda: _gradients(of),

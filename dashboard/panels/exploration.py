@@ -65,8 +65,8 @@ def _entropy(of: dict[str, Series]) -> None:
 def _rareness(of: dict[str, Series]) -> None:
     lines = [
         Curve("correct", of["rareness/correct"], CORRECT),
-        Curve("wrong", of["rareness/wrong"], WRONG),
-        Curve("all", of["rareness/mean"], RARENESS),
+        Curve("wrong", of["rareness/wrong"], WRONG, dash="dash"),
+        Curve("all", of["rareness/mean"], RARENESS, dash="dot"),
     ]
     live_chart.card(
         "Rareness weight |A|",
@@ -105,9 +105,9 @@ def _active(of: dict[str, Series]) -> None:
 def _pass(of: dict[str, Series]) -> None:
     lines = [
         Curve("one try", of["reward/answer_accuracy"], POLICY),
-        Curve("any of the group", of["exploration/pass_at_k"], POLICY, dash="dot"),
-        Curve("held out, one try", of["validation/accuracy"], HELD_OUT, sparse=True),
-        Curve("held out, any of k", of["validation/pass_at_k"], HELD_OUT, dash="dot", sparse=True),
+        Curve("any", of["exploration/pass_at_k"], POLICY, dash="dot"),
+        Curve("held out", of["validation/accuracy"], HELD_OUT, sparse=True),
+        Curve("held out, any", of["validation/pass_at_k"], HELD_OUT, dash="dot", sparse=True),
     ]
     live_chart.card(
         "Pass@1 against pass@k",
@@ -183,9 +183,9 @@ def _spread(of: dict[str, Series]) -> None:
 
 def _clip(of: dict[str, Series]) -> None:
     lines = [
-        Curve("low", of["clip/low_share"], WRONG),
-        Curve("high", of["clip/high_share"], CORRECT),
-        Curve("dual", of["clip/dual_share"], NEUTRAL),
+        Curve("low", of["clip/low_share"], POLICY, dash="dash"),
+        Curve("high", of["clip/high_share"], POLICY),
+        Curve("dual", of["clip/dual_share"], NEUTRAL, dash="dot"),
     ]
     live_chart.card(
         "Clipped tokens",
@@ -198,13 +198,13 @@ def _clip(of: dict[str, Series]) -> None:
 def _ratio(of: dict[str, Series]) -> None:
     lines = [
         Curve("mean", of["ratio/mean"], POLICY),
-        Curve("largest", of["ratio/max"], WRONG),
+        Curve("largest", of["ratio/max"], POLICY, dash="dash"),
         Curve("effective sample size", of["ratio/ess"], NEUTRAL, dash="dot"),
     ]
     live_chart.card(
         "Probability ratio",
-        "The policy after its updates against the one that sampled. The mean stays near 1; an effective sample size "
-        "below 0.9 means that a few tokens decide.",
+        "The policy that each mini-batch met against the one that sampled: with one mini-batch a step it stays at 1. "
+        "An effective sample size below 0.9 means that a few tokens decide.",
         charts.curves(lines, unit="ratio"),
         key="ratio",
     )
@@ -233,7 +233,7 @@ def _covariance(of: dict[str, Series]) -> None:
 def _heat(job: Job) -> None:
     heat(
         job,
-        "rareness",
+        {"all": "rareness", "correct": "rareness/correct", "wrong": "rareness/wrong"},
         title="Distribution of the rareness weight",
         hint="Stronger colour: more completions. A band that sinks to 0 means that groups agree with themselves.",
         colour=RARENESS,

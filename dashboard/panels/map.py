@@ -35,7 +35,7 @@ def _panel(job: Job) -> None:
         states.empty("No group yet", "Some groups are kept whole every few steps; the first comes with the first step.")
         return
     step = _choose(steps)
-    _map(steps, step)
+    _map(job, steps, step)
     _list(job, steps, step)
 
 
@@ -60,15 +60,22 @@ def _dots(steps: Steps, step: int) -> list[Dot]:
     ]
 
 
-def _map(steps: Steps, step: int) -> None:
+def _range(job: Job, steps: Steps) -> tuple[float, float]:
+    """The rewards that the run can give, by its spec: the same colours at every step; wider where some are outside."""
+    most = sum(reward.get("weight", 1.0) for reward in job.spec.get("rewards", []))
+    given = [each.mean_reward for groups in steps.values() for each in groups if each.mean_reward is not None]
+    return min([0.0, *given]), max([most or 1.0, *given])
+
+
+def _map(job: Job, steps: Steps, step: int) -> None:
+    low, high = _range(job, steps)
     others = [dot for other in steps if other != step for dot in _dots(steps, other)][:MOST_OTHERS]
     shown = _dots(steps, step)
-    rewards = [dot.reward for dot in [*shown, *others]] or [0.0]
     live_chart.card(
         f"Groups of step {step}",
         "To the right: undecided. Upward: outcomes differ, so the group teaches. Low and to the left it is certain; "
         "low, left and without reward it is certainly wrong. Faint: other steps. A click opens the group.",
-        charts.dots(shown, others, low=min(rewards), high=max(rewards)),
+        charts.dots(shown, others, low=low, high=high),
         key="map",
         on_pick=_open,
     )

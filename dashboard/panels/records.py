@@ -8,6 +8,7 @@ from dashboard.downloads import address
 from dashboard.markup import escape, file_link, heading, moment, status_chip
 from dashboard.panels import lineage
 from dashboard.panels.common import live
+from dashboard.specs import ordered
 from jobs.schemas import Event, Job
 
 MOST_FOUND = 500  # lines that a search shows
@@ -75,4 +76,4 @@ def spec(job: Job) -> None:
     with st.container(border=True, key="card-choices"):
         st.html(heading("What was chosen", "Where it differs from the defaults.") + lineage.choices(job))
     st.caption("The spec with every default filled in. Save it, change it, and submit it: calibrl submit FILE.yaml")
-    st.code(yaml.safe_dump(job.spec, sort_keys=False, allow_unicode=True), language=None)
+    st.code(yaml.safe_dump(ordered(job.spec), sort_keys=False, allow_unicode=True), language=None)

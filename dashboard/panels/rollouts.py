@@ -5,7 +5,8 @@ from uuid import UUID
 import streamlit as st
 
 from calibrl.client import CalibrlError
-from dashboard import data, following, rollouts, states
+from dashboard import data, following, rollouts, signin, states
+from dashboard.markup import group_link, table
 from dashboard.panels.common import algorithm, live, waiting
 from jobs.schemas import Job, Sample, SampleSummary
 
@@ -74,7 +75,48 @@ def _group(job: Job, summary: SampleSummary) -> None:
     )
     for index, completion in enumerate(sample.group["completions"]):
         with st.container(border=True, key=f"card-completion-{index}"):
-            st.html(rollouts.completion_html(completion, sample.group["expert"], tint))
+            shown = completion | {"clipping": rollouts.clipping(completion, job.spec["algorithm"])}
+            st.html(rollouts.completion_html(shown, sample.group["expert"], tint))
+
+
+@st.cache_data(ttl=30.0, max_entries=64, show_spinner=False)
+def _found(key: str, job_id: UUID, text: str, least: float | None, most: float | None) -> tuple[list[int], bool]:
+    """Ids of the groups that match, if the owner of the key may see them, and whether there are more."""
+    page = data.client().samples(job_id, q=text or None, min_reward=least, max_reward=most)
+    return [summary.id for summary in page.data], page.has_more
+
+
+def _search(job: Job, steps: dict[int, list[SampleSummary]]) -> None:
+    """Groups by what they say and earn, as links."""
+    with st.expander("Search all groups", icon=":material/search:"):
+        words, low, high = st.columns([3, 1, 1], vertical_alignment="bottom")
+        text = words.text_input("Text in prompt, answer, expert or completion", key="sought", max_chars=200).strip()
+        least = low.number_input("Mean reward at least", value=None, key="sought_least")
+        most = high.number_input("at most", value=None, key="sought_most")
+        if not text and least is None and most is None:
+            return
+        try:
+            ids, more = _found(signin.key(), job.id, text, least, most)
+        except CalibrlError as error:
+            st.text(str(error))
+            return
+        places = [
+            (step, number, summary)
+            for step, groups in steps.items()
+            for number, summary in enumerate(groups, 1)
+            if summary.id in ids
+        ]
+        st.caption(f"{'The first ' if more else ''}{len(places)} group{'s' if len(places) != 1 else ''}")
+        st.html(table(("Prompt", "Step", "Correct", "Mean reward"), [_match(job, *place) for place in places]))
+
+
+def _match(job: Job, step: int, number: int, summary: SampleSummary) -> str:
+    reward = "–" if summary.mean_reward is None else f"{summary.mean_reward:.2f}"
+    return (
+        f"<tr><td>{group_link(job.id, step, number, summary.prompt_id)}</td>"
+        f'<td data-label="Step">{step}</td><td data-label="Correct">{summary.passed} of {summary.size}</td>'
+        f'<td data-label="Mean reward">{reward}</td></tr>'
+    )
 
 
 def _panel(job: Job) -> None:
@@ -85,4 +127,5 @@ def _panel(job: Job) -> None:
     if not steps:
         states.empty("No group yet", "Some groups are kept whole every few steps; the first comes with the first step.")
         return
+    _search(job, steps)
     _group(job, _choose(steps))

@@ -95,10 +95,19 @@ def _usable(*more: ColumnElement[Any]) -> Select[Any]:
 
 
 def add_key(
-    session: Session, user: str, *, name: str, scope: Scope, prefix: str, sha256: bytes, days: float | None
+    session: Session,
+    user: str,
+    *,
+    name: str,
+    scope: Scope,
+    prefix: str,
+    sha256: bytes,
+    days: float | None,
+    maker: UUID | None,
 ) -> ApiKey | None:
-    """Keep a new key; None where exactly this key is known already."""
-    expires_at = None if days is None else func.now() + timedelta(days=days)
+    """Keep a new key; None where exactly this key is known already. It does not outlive the key `maker`."""
+    makers = select(ApiKey.expires_at).where(ApiKey.id == maker).scalar_subquery()
+    expires_at = func.least(makers, None if days is None else func.now() + timedelta(days=days))  # NULL is no bound
     values = {"user": user, "name": name, "scope": scope, "prefix": prefix, "sha256": sha256, "expires_at": expires_at}
     return session.scalar(insert(ApiKey).values(values).on_conflict_do_nothing().returning(ApiKey))
 

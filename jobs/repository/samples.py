@@ -6,13 +6,18 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, column, func, select, true, update
+from psycopg.errors import QueryCanceled
+from sqlalchemy import ColumnElement, Row, column, func, or_, select, true, update
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, undefer
 
-from jobs.errors import NotFound
+from jobs.errors import FieldError, Invalid, NotFound
 from jobs.models import Image, Job, JobImage, Sample
 from jobs.repository import events, feed
+from jobs.text import storable
+
+SEARCH_SECONDS = 5  # that a text is looked for
 
 
 def insert(
@@ -55,12 +60,49 @@ def _mean(values: Sequence[Any]) -> float | None:
     return math.fsum(values) / len(values)
 
 
-def page(session: Session, job_id: UUID, *, step: int | None, after: int, limit: int) -> list[Sample]:
-    """Groups in the order they came in, without their contents; of one step or of all."""
+def page(
+    session: Session,
+    job_id: UUID,
+    *,
+    step: int | None,
+    after: int,
+    limit: int,
+    text: str | None = None,
+    min_reward: float | None = None,
+    max_reward: float | None = None,
+) -> list[Sample]:
+    """Groups in the order they came in, without their contents: of one step or of all, with `text` in prompt, answer,
+    expert or a completion, and with a mean reward within bounds.
+
+    Raises:
+        Invalid: looking for the text took longer than a request may.
+    """
     query = select(Sample).where(Sample.job_id == job_id, Sample.id > after)
     if step is not None:
         query = query.where(Sample.step == step)
-    return list(session.scalars(query.order_by(Sample.id).limit(limit)))
+    if min_reward is not None:
+        query = query.where(Sample.mean_reward >= min_reward)
+    if max_reward is not None:
+        query = query.where(Sample.mean_reward <= max_reward)
+    if text is not None:
+        query = query.where(_says(storable(text)))
+        session.execute(select(func.set_config("statement_timeout", f"{SEARCH_SECONDS}s", True)))
+    try:
+        return list(session.scalars(query.order_by(Sample.id).limit(limit)))
+    except OperationalError as error:
+        if text is None or not isinstance(error.orig, QueryCanceled):
+            raise
+        why = f"takes longer than {SEARCH_SECONDS} s over all groups: name a step, or bounds of the reward, as well"
+        raise Invalid("The search takes too long.", (FieldError("q", why),)) from error
+
+
+def _says(text: str) -> ColumnElement[bool]:
+    """Whether a group has the text somewhere, in whatever case."""
+    elements = func.jsonb_array_elements(Sample.group["completions"])
+    each = elements.table_valued(column("value", JSONB), name="each").render_derived()
+    completions = select(true()).select_from(each).where(each.c.value["text"].astext.icontains(text, autoescape=True))
+    said = [Sample.group[name].astext.icontains(text, autoescape=True) for name in ("prompt", "answer", "expert")]
+    return or_(Sample.prompt_id.icontains(text, autoescape=True), *said, completions.exists())
 
 
 def get(session: Session, job_id: UUID, sample_id: int) -> Sample:

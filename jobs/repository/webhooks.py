@@ -1,11 +1,11 @@
 """Webhooks, and the messages that are to reach them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import cast, delete, func, insert, literal, select, update
+from sqlalchemy import case, cast, delete, func, insert, literal, select, update
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
@@ -14,7 +14,9 @@ from jobs.models import Delivery, Job, Webhook
 from jobs.schemas import DeliveryStatus
 
 KEPT = timedelta(days=30)
-SENDING = timedelta(seconds=60)  # in which whoever took a message has sent it; then another one may
+# In which whoever took a message has sent it and noted that; then another one may. Sending takes 10 s at most
+# (`jobs.webhooks.DEADLINE`), noting it 40 s of a database that is slow (a connection, a statement).
+SENDING = timedelta(seconds=120)
 
 
 def add(session: Session, project: str, *, url: str, events: Sequence[str], secret: str, user: str) -> Webhook:
@@ -73,12 +75,18 @@ def deliveries(session: Session, webhook: Webhook, limit: int) -> list[Delivery]
     return list(session.scalars(query.order_by(Delivery.created_at.desc(), Delivery.id).limit(limit)))
 
 
-def take_due(session: Session, limit: int) -> list[tuple[Delivery, Webhook]]:
-    """Messages that are to be sent now, for whoever asks: nobody else gets them for a minute."""
+def take_due(session: Session, limit: int, *, of_one: int, busy: Mapping[UUID, int]) -> list[tuple[Delivery, Webhook]]:
+    """Messages that are to be sent now, for whoever asks: nobody else gets them for `SENDING`. Of each webhook at most
+    `of_one`, less those that `busy` says are under way to it."""
+    due = (Delivery.status == DeliveryStatus.PENDING, Delivery.next_at <= func.now())
+    under_way = case(busy, value=Delivery.webhook_id, else_=0) if busy else literal(0)
+    place = func.row_number().over(partition_by=Delivery.webhook_id, order_by=Delivery.next_at)
+    placed = select(Delivery.id, (place + under_way).label("place")).where(*due).subquery()
     query = (
         select(Delivery, Webhook)
         .join(Webhook, Webhook.id == Delivery.webhook_id)
-        .where(Delivery.status == DeliveryStatus.PENDING, Delivery.next_at <= func.now())
+        .join(placed, placed.c.id == Delivery.id)
+        .where(*due, placed.c.place <= of_one)  # once more: another one may have taken them since they were placed
         .order_by(Delivery.next_at)
         .limit(limit)
         .with_for_update(skip_locked=True, of=Delivery)

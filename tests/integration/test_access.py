@@ -7,8 +7,10 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from calibrl.client import CalibrlError, Client
 from jobs.db import session_scope
 from jobs.models import ApiKey
+from jobs.schemas import NewKey
 from tests.conftest import API_KEY, ROOT
 from tests.integration.life import run, run_count
 from tests.integration.people import People
@@ -50,6 +52,15 @@ def test_a_key_is_not_kept_for_a_request_that_is_sent_again(admin: httpx.Client)
     assert run_count(f"SELECT count(*) FROM idempotency_keys WHERE {found}") == 0
 
 
+def test_a_key_whose_answer_was_lost_is_not_taken_for_one(admin: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first answer never comes to the client, which asks again under its key."""
+    monkeypatch.setattr("calibrl.client.connection.uuid4", lambda: type("Key", (), {"hex": "lost"}))
+    with Client(str(admin.base_url), API_KEY) as client:
+        made = client.create_key(NewKey(name="laptop"))
+        with pytest.raises(CalibrlError, match=f"revoke {made.id} and make another"):
+            client.create_key(NewKey(name="laptop"))
+
+
 def test_revoked_expired_and_inactive_keys_are_refused_from_then_on(admin: httpx.Client, people: People) -> None:
     revoked, expired, inactive = (people.add(name, {}) for name in ("ann", "bob", "cem"))
     for key in (revoked, expired, inactive):
@@ -60,6 +71,17 @@ def test_revoked_expired_and_inactive_keys_are_refused_from_then_on(admin: httpx
     assert admin.patch("/v1/users/cem", json={"active": False}).json()["active"] is False
     for key in (revoked, expired, inactive, "calibrl_" + "x" * 43, ""):
         refused(people.get(key, "/v1/me"), 401)
+
+
+def test_no_key_outlives_the_one_that_made_it(admin: httpx.Client, people: People) -> None:
+    short = admin.post("/v1/keys", json={"name": "short", "expires_days": 1}).json()
+    ends = short["expires_at"]
+    for days, expected in ((None, ends), (30, ends)):
+        made = people.post(short["key"], "/v1/keys", {"name": "child", "expires_days": days}).json()
+        assert made["expires_at"] == expected
+    sooner = people.post(short["key"], "/v1/keys", {"name": "child", "expires_days": 0.1}).json()
+    assert sooner["expires_at"] < ends
+    assert admin.post("/v1/keys", json={"name": "of an eternal one"}).json()["expires_at"] is None
 
 
 def test_a_key_that_may_only_read_changes_nothing(admin: httpx.Client, people: People) -> None:
@@ -144,6 +166,8 @@ def test_the_services_own_key_can_be_replaced_and_revoked(database: str, monkeyp
     get_settings.cache_clear()
     with serving() as client:
         (new, old) = client.get("/v1/keys").json()["data"]
+        noted = [each for each in client.get("/v1/audit").json()["data"] if each["action"] == "keep the service's key"]
+        assert [each["key_id"] for each in noted] == [new["id"], old["id"]] and all(e["request_id"] for e in noted)
         assert new["revoked_at"] is None and old["revoked_at"] is not None
         refused(client.get("/v1/me", headers={"Authorization": f"Bearer {API_KEY}"}), 401)
         assert client.delete(f"/v1/keys/{new['id']}").status_code == 200
@@ -156,6 +180,9 @@ def test_the_first_admin_comes_from_the_command_line(admin: httpx.Client, people
     )
     assert made.returncode == 0, made.stderr
     assert people.get(made.stdout.strip(), "/v1/me").json()["user"] == "ada"
+    (entry,) = admin.get("/v1/audit", params={"user": "ada"}).json()["data"]
+    (key,) = people.get(made.stdout.strip(), "/v1/keys").json()["data"]
+    assert (entry["action"], entry["key_id"]) == ("python -m jobs.first_admin", key["id"])
     wrong = subprocess.run(
         [sys.executable, "-m", "jobs.first_admin", "A da"], cwd=ROOT, capture_output=True, text=True, timeout=60
     )

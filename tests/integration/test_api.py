@@ -103,6 +103,9 @@ def test_what_a_run_has_left_can_be_read(client: httpx.Client) -> None:
     assert histogram == {**kept, "width": 1, "merged": 1, "left_out": 0}
     (summary,) = client.get(f"{run}/samples", params={"step": 1}).json()["data"]
     assert (summary["passed"], summary["size"], summary["mean_reward"]) == (1, 1, 1.0)
+    for sought, count in (({"q": "<B>7"}, 1), ({"q": "8"}, 0), ({"min_reward": 1}, 1), ({"max_reward": 0.9}, 0)):
+        assert len(client.get(f"{run}/samples", params=sought).json()["data"]) == count
+    refused(client.get(f"{run}/samples", params={"min_reward": "nan"}), 422)
     assert client.get(f"{run}/samples/{summary['id']}").json()["group"] == group
     image = client.get(f"{run}/images/{sha}")
     assert (image.headers["content-type"], image.content) == ("image/png", b"\x89PNG")

@@ -6,6 +6,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from jobs.db import session_scope
 from jobs.repository import workers
+from tests.conftest import eventually
 from tests.integration import life
 from tests.integration.people import People
 from tests.integration.rest import refused, serving, submitted
@@ -50,6 +51,35 @@ def test_the_state_of_the_service_in_numbers(database: str) -> None:
     assert found[count, labels(method="POST", route="/jobs", status="201")] >= 2
     assert found[count, labels(method="GET", route="other", status="404")] >= 1
     assert not [key for key in found if "BREW" in dict(key[1]).values() or "made-up" in str(key)]
+
+
+def test_open_streams_are_counted(database: str) -> None:
+    with serving() as client:
+        clients = "calibrl_stream_clients", labels()
+        assert read(client)[clients] == 0
+        with client.stream("GET", "/v1/stream"), client.stream("GET", "/v1/stream"):
+            eventually(lambda: read(client)[clients] == 2)
+        eventually(lambda: read(client)[clients] == 0)
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        "calibrl_queue_depth",
+        "calibrl_queue_oldest_seconds",
+        "calibrl_jobs",
+        "calibrl_gpu_utilisation_ratio",
+        "calibrl_gpu_memory_used_bytes",
+        "calibrl_request_seconds_count",
+        "calibrl_metric_rows_shipped_total",
+        "calibrl_stream_clients",
+    ],
+)
+def test_every_promised_family_has_a_number(database: str, family: str) -> None:
+    with serving() as client:
+        life.machine("w", gpus=1)
+        submitted(client)
+        assert family in {name for name, _ in read(client)}
 
 
 def test_only_admins_read_it(database: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import func, text
 from sqlalchemy.orm import Session
 
 from jobs import lifecycle
@@ -121,6 +121,30 @@ def test_samples_are_listed_without_contents_and_read_whole(session: Session, jo
     assert samples.get(session, job, first.id).group == {**whole, "answer": "7\ufffd"}
     with pytest.raises(NotFound):
         samples.get(session, add_job(session), first.id)
+
+
+def test_samples_are_found_by_text_and_reward(session: Session, job: UUID, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {"answer": "100 %", "expert": "Carry the One.", "prompt": "Add <b>these</b>"}
+    assert samples.insert(session, job, 1, {**group("p1", (1.0, 0.0)), **told}, 10_000)
+    said = [{"text": "I say a_b\\c", "reward": 0.2}, {"text": "forty-two", "reward": "NaN"}]
+    assert samples.insert(session, job, 2, {"prompt_id": "p2", "completions": said}, 10_000)
+    assert samples.insert(session, job, 2, group("p3", (0.25,)), 10_000)
+
+    def found(text: str | None = None, *, step: int | None = None, **bounds: float) -> list[str]:
+        rows = samples.page(session, job, step=step, after=0, limit=10, text=text, **bounds)
+        return [row.prompt_id for row in rows]
+
+    assert found("carry the one") == found("<B>these") == found("0 %") == ["p1"]
+    assert found("FORTY") == found("a_b\\") == found("P2") == ["p2"]
+    assert found("aXb") == found("%x") == found("\x00") == found("forty", step=1) == []
+    assert found(min_reward=0.25) == ["p1", "p3"]
+    assert found(max_reward=0.25) == ["p3"]
+    assert found("p", min_reward=0.3, max_reward=0.6) == ["p1"]
+    monkeypatch.setattr(samples, "_says", lambda text: func.pg_sleep(5).is_(None))
+    monkeypatch.setattr(samples, "SEARCH_SECONDS", 1)
+    with pytest.raises(Invalid) as refused, session.begin_nested():
+        found("x")
+    assert [error.field for error in refused.value.errors] == ["q"]
 
 
 def test_samples_past_the_limit_are_dropped_and_that_is_said_once(session: Session, job: UUID) -> None:

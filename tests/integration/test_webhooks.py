@@ -4,15 +4,22 @@ import base64
 import hashlib
 import hmac
 import json
+import socket
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Semaphore
 from typing import Any
 
 import httpx
 import pytest
 
+from api.deps import SESSIONS
 from jobs import webhooks
+from jobs.repository import webhooks as rows
 from jobs.schemas import JobStatus, Reason
 from jobs.settings import get_settings
 from tests.conftest import eventually
@@ -56,6 +63,40 @@ def listener() -> Iterator[Listener]:
     yield made
     made.server.shutdown()
     made.server.server_close()
+
+
+class Dripping:
+    """Sends an answer's head a byte at a time, without end."""
+
+    def __init__(self) -> None:
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._over = threading.Event()
+        self.asked = 0
+        self.url = f"http://localhost:{self._socket.getsockname()[1]}/slow"
+
+    def serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=self._drip, args=(self._socket.accept()[0],), daemon=True).start()
+
+    def _drip(self, connection: socket.socket) -> None:
+        self.asked += 1
+        with suppress(OSError), connection:
+            connection.sendall(b"HTTP/1.1 200 OK\r\nX-Long: ")
+            while not self._over.wait(0.05):
+                connection.sendall(b".")
+
+    def close(self) -> None:
+        self._over.set()
+        self._socket.close()
+
+
+@pytest.fixture
+def dripping() -> Iterator[Dripping]:
+    made = Dripping()
+    threading.Thread(target=made.serve, daemon=True).start()
+    yield made
+    made.close()
 
 
 @pytest.fixture
@@ -134,6 +175,11 @@ def test_a_change_that_is_undone_is_not_told(client: httpx.Client, listener: Lis
         "https://[::1]/x",
         "https://[::ffff:127.0.0.1]/x",
         "https://[fe80::1]/x",
+        "https://[fec0::1]/x",
+        "https://[64:ff9b::a00:5]/x",
+        "https://[::127.0.0.1]/x",
+        "https://[::ffff:0:7f00:1]/x",
+        "https://192.88.99.1/x",
         "https://0.0.0.0/x",
         "https://224.0.0.1/x",
         "https://2130706433/x",
@@ -171,3 +217,71 @@ def test_hooks_are_for_the_projects_admins(client: httpx.Client, listener: Liste
         refused(people.get(other, f"/v1/projects/theirs/webhooks/{hook['id']}/deliveries"), 404)
     assert client.delete(f"{HOOKS}/{hook['id']}").status_code == 204
     assert client.get(HOOKS).json()["data"] == []
+
+
+def test_a_receiver_that_drips_is_cut_off(
+    client: httpx.Client, dripping: Dripping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks, "DEADLINE", 1.0)
+    hook = client.post(HOOKS, json={"url": dripping.url}).json()
+    began = time.monotonic()
+    client.post(f"{HOOKS}/{hook['id']}/ping")
+    (tried,) = eventually(lambda: [each for each in deliveries(client, hook) if each["attempts"]], seconds=10)
+    assert tried["response"] == "no answer within 1 s" and time.monotonic() - began < 8
+
+
+def test_a_slow_receiver_holds_no_other(client: httpx.Client, listener: Listener, dripping: Dripping) -> None:
+    slow, quick = (client.post(HOOKS, json={"url": each.url}).json() for each in (dripping, listener))
+    for _ in range(webhooks.AT_ONCE + 5):
+        client.post(f"{HOOKS}/{slow['id']}/ping")
+    eventually(lambda: dripping.asked == webhooks.AT_ONCE_TO_ONE)
+    client.post(f"{HOOKS}/{quick['id']}/ping")
+    eventually(lambda: deliveries(client, quick)[0]["status"] == "delivered", seconds=5)
+    assert dripping.asked == webhooks.AT_ONCE_TO_ONE  # and no more of the slow one's were begun meanwhile
+
+
+def test_what_nobody_thought_of_is_a_failed_try_of_one_message(
+    client: httpx.Client, listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hooks = [client.post(HOOKS, json={"url": f"{listener.url}/{name}"}).json() for name in ("broken", "whole")]
+    post = webhooks._post
+
+    def breaking(url: httpx.URL, *rest: Any) -> Any:
+        if url.path.endswith("broken"):
+            raise ZeroDivisionError("nobody thought of it")
+        return post(url, *rest)
+
+    monkeypatch.setattr(webhooks, "_post", breaking)
+    for hook in hooks:
+        client.post(f"{HOOKS}/{hook['id']}/ping")
+    (tried,) = eventually(lambda: [each for each in deliveries(client, hooks[0]) if each["attempts"]])
+    assert (tried["status"], tried["attempts"]) == ("pending", 1) and "ZeroDivisionError" in tried["response"]
+    eventually(lambda: deliveries(client, hooks[1])[0]["status"] == "delivered")
+
+
+def test_a_message_is_whose_it_is_for_longer_than_sending_takes() -> None:
+    """A connection is waited for 10 s, a statement 30 s."""
+    assert rows.SENDING.total_seconds() >= 1.5 * (webhooks.DEADLINE + webhooks.QUICK_SECONDS + 10 + 30)
+
+
+def test_names_that_hang_hold_no_sessions(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as there are sessions for requests: whoever asks meanwhile is answered."""
+    asked, answered = Semaphore(0), threading.Event()
+    look_up = socket.getaddrinfo
+
+    def hanging(host: Any, *rest: Any, **options: Any) -> Any:
+        if host != "hooks.example":
+            return look_up(host, *rest, **options)
+        asked.release()
+        answered.wait(30)
+        raise OSError("unknown")
+
+    monkeypatch.setattr(socket, "getaddrinfo", hanging)
+    with ThreadPoolExecutor(SESSIONS) as pool:
+        added = [pool.submit(client.post, HOOKS, json={"url": "https://hooks.example/x"}) for _ in range(SESSIONS)]
+        try:
+            assert all(asked.acquire(timeout=10) for _ in range(SESSIONS))
+            assert client.get("/v1/projects", timeout=3).status_code == 200
+        finally:
+            answered.set()
+        assert all(named(each.result()) == ["url"] for each in added)

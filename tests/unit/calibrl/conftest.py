@@ -136,24 +136,28 @@ class Request:
 
 @dataclass
 class Service:
-    """`answers[method, path]` are given one after the other, the last one again and again; None: no answer at all."""
+    """`answers[method, path]` are given one after the other, the last one again and again."""
 
     url: str
     answers: dict[tuple[str, str], list[Any]] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
 
     def on(self, method: str, path: str, *answers: Any) -> None:
-        """Set the answers: a body, or (status, body), or a function that returns one of them when it is asked."""
+        """Set the answers: a body, (status, body), (status, body, headers), or a function that returns one of them
+        when it is asked; None: the connection is closed without an answer."""
         self.answers[method, path] = list(answers)
 
-    def answer(self, request: Request) -> tuple[int, Any]:
+    def answer(self, request: Request) -> tuple[int, Any, dict[str, str]] | None:
         self.requests.append(request)
         answers = self.answers.get((request.method, request.path))
         if not answers:
-            return problem(404, "Not found", detail=f"{request.path} does not exist")
+            return *problem(404, "Not found", detail=f"{request.path} does not exist"), {}
         answer = answers.pop(0) if len(answers) > 1 else answers[0]
         answer = answer() if callable(answer) else answer
-        return answer if isinstance(answer, tuple) else (200, answer)
+        if answer is None:
+            return None
+        status, content, *headers = answer if isinstance(answer, tuple) else (200, answer)
+        return status, content, *(headers or [{}])
 
 
 def _handler(service: Service) -> type[BaseHTTPRequestHandler]:
@@ -163,9 +167,15 @@ def _handler(service: Service) -> type[BaseHTTPRequestHandler]:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             query = {name: values[0] for name, values in parse_qs(target.query).items()}
             request = Request(self.command, target.path, query, dict(self.headers), json.loads(body) if body else None)
-            status, content = service.answer(request)
+            answer = service.answer(request)
+            if answer is None:
+                self.close_connection = True
+                return
+            status, content, headers = answer
             data = content if isinstance(content, bytes) else json.dumps(content).encode()
             self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -9,15 +10,17 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+import httpx
 import pytest
 
+from api.idempotency import REPLAYED, SHOWN_ONCE
 from calibrl.client import CalibrlError, Client, connection, read_stack
 from calibrl.folder_lock import folder_lock
-from jobs.schemas import JobStatus, ProjectSettings, job_spec_adapter
+from jobs.schemas import JobStatus, NewWebhook, ProjectSettings, job_spec_adapter
 from jobs.settings import get_settings
 from tests.conftest import eventually
 
-from .conftest import JOB_ID, KEY, Service, entry, job, machine, page, problem, project
+from .conftest import JOB_ID, KEY, Service, calibrl, entry, fault, job, machine, page, problem, project
 
 JOB_PATH = f"/v1/jobs/{JOB_ID}"
 SPEC = {
@@ -153,7 +156,7 @@ def test_every_bad_answer_is_one_line(service: Service, answer: Any, line: str) 
 
 
 def test_a_read_is_tried_again_when_a_proxy_hiccups(service: Service) -> None:
-    service.on("GET", JOB_PATH, (503, b""), (502, b""), job())
+    service.on("GET", JOB_PATH, (503, b""), (504, b""), job())
     with Client() as client:
         assert client.job(JOB_ID).id == JOB_ID
     assert len(service.requests) == 3
@@ -177,6 +180,100 @@ def test_a_post_is_sent_again_under_its_key(service: Service) -> None:
             client.submit(SPEC)
     keys = [request.headers["Idempotency-Key"] for request in service.requests]
     assert [keys.count(key) for key in dict.fromkeys(keys)] == [4, 2, connection.POSTS]
+
+
+def test_what_is_not_answered_in_time_is_asked_again(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "TIMEOUT", 0.2)
+    late = Event()
+    service.on("GET", JOB_PATH, lambda: (200, job(name="late")) if late.wait(30) else None, job())
+    service.on("POST", f"{JOB_PATH}/cancel", lambda: (200, job()) if late.wait(30) else None, job(status="cancelled"))
+    with Client() as client:
+        assert client.job(JOB_ID).name == "digits"
+        assert client.cancel(JOB_ID).status is JobStatus.CANCELLED
+    first, again = [one.headers["Idempotency-Key"] for one in service.requests if one.method == "POST"]
+    assert first == again
+    late.set()
+
+
+def test_a_connection_that_is_not_made_in_time_is_tried_again(service: Service) -> None:
+    tried: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        tried.append(request.method)
+        if len(tried) < 3:
+            raise httpx.ConnectTimeout("", request=request)
+        return httpx.Response(200, json=job())
+
+    with Client() as client:
+        client._http = httpx.Client(base_url=service.url, transport=httpx.MockTransport(answer))
+        assert client.job(JOB_ID).id == JOB_ID
+        tried[:] = []
+        assert client.cancel(JOB_ID).id == JOB_ID
+
+
+def test_no_attempt_begins_after_minutes_without_an_answer(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "TIMEOUT", 0.2)
+    monkeypatch.setattr(connection, "PATIENCE", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        began = time.monotonic()
+        with Client(url, "k") as client, pytest.raises(CalibrlError, match="in time"):
+            client.cancel(JOB_ID)
+    assert time.monotonic() - began < 0.2 * connection.POSTS
+
+
+def test_too_many_requests_are_waited_for_as_the_service_says(service: Service) -> None:
+    busy = problem(429, "Too Many Requests")
+    service.on("GET", JOB_PATH, (*busy, {"Retry-After": "1"}), job())
+    service.on("POST", f"{JOB_PATH}/cancel", (*busy, {"Retry-After": "1"}), job())
+    service.on("GET", "/v1/me", (*busy, {"Retry-After": "11"}))
+    service.on("GET", "/v1/users", busy)
+    with Client() as client:
+        began = time.monotonic()
+        assert client.job(JOB_ID).id == client.cancel(JOB_ID).id
+        assert time.monotonic() - began >= 2
+        for ask in (client.me, client.users):  # that is longer than one waits; and it doesn't say how long
+            with pytest.raises(CalibrlError, match="Too Many"):
+                ask()
+    assert len(service.requests) == 6
+
+
+def test_a_secret_whose_answer_was_lost_is_no_secret(service: Service) -> None:
+    key = {
+        "id": str(JOB_ID),
+        "user": "ada",
+        "name": "laptop",
+        "scope": "write",
+        "prefix": "calibrl_abcdef",
+        "created_at": "2026-01-01T00:00:00Z",
+        "expires_at": None,
+        "last_used_at": None,
+        "revoked_at": None,
+        "key": SHOWN_ONCE,
+    }
+    hook = {
+        "id": str(JOB_ID),
+        "project": "vision",
+        "created_by": "ada",
+        "url": "https://example.com",
+        "events": ["job.failed"],
+        "created_at": "2026-01-01T00:00:00Z",
+        "secret": SHOWN_ONCE,
+    }
+    replayed = {REPLAYED: "true"}
+    service.on("POST", "/v1/keys", None, (201, key, replayed))
+    service.on(
+        "POST", "/v1/users", (201, {"name": "ada", "admin": False, "active": True, "created_at": key["created_at"]})
+    )
+    service.on("POST", "/v1/projects/vision/webhooks", None, (201, hook, replayed))
+    service.on("POST", "/v1/jobs", None, (201, job(), replayed))
+    lost = f"the key was made, but the answer that showed it was lost on the way: revoke {JOB_ID} and make another"
+    assert lost in fault(calibrl("keys", "create", "laptop"), 1)
+    assert lost in fault(calibrl("users", "add", "ada"), 1)
+    with Client() as client:
+        with pytest.raises(CalibrlError, match=f"remove webhook {JOB_ID} and make another"):
+            client.add_webhook("vision", NewWebhook(url="https://example.com"))
+        assert client.submit(SPEC).id == JOB_ID  # which has no secret
 
 
 def test_what_was_refused_is_not_sent_again(service: Service) -> None:
@@ -257,6 +354,13 @@ def test_the_local_stack_is_asked_where_nothing_else_is_set(
     with running_stack(tmp_path / "data", stack_file(service.url)), Client() as client:
         client.jobs()
     assert service.requests[0].headers["Authorization"] == "Bearer key-of-the-stack"
+
+
+@pytest.mark.parametrize("key", [None, "a-key"])
+def test_an_address_with_a_login_is_refused_and_not_shown(service: Service, key: str | None) -> None:
+    with pytest.raises(CalibrlError, match="has a login in it: leave that out") as refused:
+        Client("http://ann:secret@127.0.0.1:8000", key)
+    assert "secret" not in str(refused.value)
 
 
 def test_the_stacks_key_goes_to_no_other_address(

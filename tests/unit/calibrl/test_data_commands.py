@@ -1,8 +1,14 @@
 """The commands about files over real HTTP: what they send, print and refuse."""
 
+import io
 import json
+import os
 from pathlib import Path
 from typing import Any
+
+import pytest
+
+from calibrl.client import CalibrlError, Client
 
 from .conftest import JOB_ID, Service, calibrl, fault, job, page, problem
 
@@ -45,6 +51,30 @@ def test_an_upload_sends_the_file_and_prints_the_id(service: Service, tmp_path: 
     assert json.loads(calibrl("data", "upload", path, "--json").stdout)["rows"] == 1234
     assert "answer=result" in fault(calibrl("data", "upload", path, "--column", "answer"), 2)
     assert "does not exist" in fault(calibrl("data", "upload", tmp_path / "none.jsonl"), 2)
+
+
+def test_an_upload_that_breaks_off_is_sent_again_whole(service: Service, tmp_path: Path) -> None:
+    path = tmp_path / "mine.jsonl"
+    path.write_text('{"question": "q"}')
+    service.on("POST", "/v1/datasets/upload", None, (502, b""), (503, b""), (504, b""), dataset())
+    assert calibrl("data", "upload", path).stdout == f"{ID}\n"
+    assert [one.body for one in service.requests] == [{"question": "q"}] * 5
+    file = io.BytesIO(b'read already{"question": "q"}')
+    file.seek(12)
+    service.on("POST", "/v1/datasets/upload", None, dataset())
+    with Client() as client:
+        client.upload(file, "mine")
+    assert [one.body for one in service.requests[5:]] == [{"question": "q"}] * 2
+
+
+def test_what_can_be_read_only_once_is_sent_only_once(service: Service) -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b"{}")
+    os.close(writing)
+    service.on("POST", "/v1/datasets/upload", (503, b""), dataset())
+    with os.fdopen(reading, "rb") as pipe, Client() as client, pytest.raises(CalibrlError, match="answered 503"):
+        client.upload(pipe, "mine")
+    assert len(service.requests) == 1
 
 
 def test_a_refused_file_is_told_by_row(service: Service, tmp_path: Path) -> None:

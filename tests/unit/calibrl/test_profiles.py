@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 
 from calibrl import cli
 from calibrl.client import CalibrlError, Client, profiles
+from calibrl.local import LocalStack
 from jobs.settings import get_settings
 from tests.conftest import ROOT
 
@@ -71,6 +72,25 @@ def test_the_environment_names_one_and_the_option_goes_before_it(
     get_settings.cache_clear()
     assert "CALIBRL_PROFILE and CALIBRL_API_URL name two services: unset one" in fault(calibrl("me"), 1)
     assert calibrl("--profile", "lab", "me").exit_code == 0
+
+
+@pytest.mark.parametrize("command", ["up", "demo"])
+def test_what_starts_a_service_asks_none(file: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    monkeypatch.setattr(LocalStack, "__enter__", lambda stack: pytest.fail("it was started"))
+    said = fault(calibrl("--profile", "lab", command), 2)
+    assert f"`calibrl {command}` starts a service of its own" in said
+
+
+def test_a_stack_s_processes_ask_the_stack(file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A dashboard that asks as dashboard/data.py does, in a shell where a profile is chosen."""
+    monkeypatch.setenv("CALIBRL_PROFILE", "lab")
+    stack = LocalStack(tmp_path)
+    (tmp_path / "logs").mkdir()
+    code = "from calibrl.client import Client; print(Client(api_key='k').url)"
+    command = ["timeit", "-n", "1", "-r", "1", code]  # a module that runs what it is given
+    process = stack._run("asking", command, {"CALIBRL_API_URL": "http://127.0.0.1:1", "CALIBRL_API_KEY": "k"})
+    assert process.wait(60) == 0, (tmp_path / "logs" / "asking.log").read_text()
+    assert "http://127.0.0.1:1" in (tmp_path / "logs" / "asking.log").read_text()
 
 
 def test_a_stack_s_folder_is_no_profile(service: Service, file: Path, tmp_path: Path) -> None:

@@ -68,6 +68,16 @@ def test_the_group_that_divides_the_most_comes_first_with_all_its_numbers(tmp_pa
     assert second["group"]["completions"][0]["gaps"] == [None] * LENGTH
 
 
+def test_each_token_has_its_ratio_where_the_update_met_it(tmp_path, policy, batch):
+    before = reported(tmp_path, policy, batch)[0]["group"]["completions"]
+    assert before[1]["ratios"] == [None, None]
+    ratios = 1 + torch.arange(4)[:, None] * 0.1 + torch.arange(LENGTH) * 0.01
+    ratios[3] = float("nan")
+    kept = reported(tmp_path, policy, dataclasses.replace(batch, ratios=ratios))[-1]["group"]["completions"]
+    assert kept[0]["ratios"] == pytest.approx([1.2 + 0.01 * place for place in range(LENGTH)])
+    assert kept[1]["ratios"] == [None, None]
+
+
 def test_what_is_too_long_loses_its_middle(tmp_path, policy, batch, monkeypatch):
     monkeypatch.setattr(samples, "TOKENS", 10)  # five a completion
     monkeypatch.setattr(samples, "CHARACTERS", 27)  # thirteen a completion's text

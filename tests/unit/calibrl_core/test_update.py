@@ -15,6 +15,7 @@ from calibrl_core.optimizer import MOST_SKIPPED, GradientStep, NonFiniteError
 from calibrl_core.ranks import Ranks
 from calibrl_core.rewards import Score
 from calibrl_core.rows import mini_batches, update_rows
+from calibrl_core.scoring import score_rows
 from calibrl_core.update import Updater
 
 GROUP = 3
@@ -67,7 +68,7 @@ def gradients(policy, batch, algorithm, micro_batch_rows=None, step=0):
     twin = Policy(copy.deepcopy(policy.model), policy.processor, policy.device)
     settings = config(algorithm, micro_batch_rows=micro_batch_rows, optimizer={"max_grad_norm": 1e9})
     gradient = GradientStep(twin, torch.optim.SGD(twin.model.parameters(), lr=0.0), settings.optimizer)
-    metrics = Updater(twin, gradient, settings).update(batch, step)
+    metrics, _ = Updater(twin, gradient, settings).update(batch, step)
     return {name: parameter.grad for name, parameter in twin.model.named_parameters()}, metrics
 
 
@@ -161,10 +162,36 @@ def test_a_gradient_that_is_not_finite_changes_no_weight_and_ends_the_run_in_the
     batch.rollouts.logprobs[batch.rollouts.mask] = -1e30  # ratios overflow
     batch.advantages.neg_()
     for _ in range(MOST_SKIPPED - 1):
-        assert updater.update(batch, 0)["loss/skipped_updates"] == 1
+        assert updater.update(batch, 0)[0]["loss/skipped_updates"] == 1
     assert torch.equal(twin.model.state_dict()["lm_head.weight"], before)
     with pytest.raises(NonFiniteError, match=r"lower optimizer\.lr"):
         updater.update(batch, 0)
+
+
+def test_a_tokens_ratio_is_that_of_the_policy_that_its_mini_batch_met(policy, batch):
+    """1 in the first mini-batch; in the second, what the first one's update made of it; none where A is 0."""
+
+    def updated(batch):
+        twin = Policy(copy.deepcopy(policy.model), policy.processor, policy.device)
+        settings = config(GRPO(mini_batches=2))
+        gradient = GradientStep(twin, torch.optim.SGD(twin.model.parameters(), lr=0.5), settings.optimizer)
+        return twin, Updater(twin, gradient, settings).update(batch, 0)
+
+    rows, mask = update_rows(batch), batch.rollouts.mask
+    metrics, ratios = updated(batch)[1]
+    first, second, without = [0, 1, 2, 6, 7, 8], [3, 4, 5, 9, 10, 11], [*range(12, 18)]
+    torch.testing.assert_close(ratios[first][mask[first]], torch.ones(int(mask[first].sum())), rtol=0, atol=1e-4)
+    assert ratios[without].isnan().all()
+    only_first = batch.advantages.clone()
+    only_first[[1, 3]] = 0
+    met, _ = updated(dataclasses.replace(batch, advantages=only_first))
+    with torch.no_grad():
+        logprobs = score_rows(met, batch.examples, rows, torch.tensor(second), 1.0).logprobs
+    expected = (logprobs - rows.old_logprobs[second, : logprobs.shape[1]]).exp()
+    found = ratios[second, : logprobs.shape[1]]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    assert (found[mask[second, : logprobs.shape[1]]] - 1).abs().max() > 0.01
+    assert metrics["ratio/max"] == pytest.approx(ratios[mask & ~ratios.isnan()].max().item())
 
 
 @pytest.mark.parametrize(("slope", "cosine_is_one"), [(1.0, True), (0.0, False)])

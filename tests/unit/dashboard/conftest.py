@@ -37,6 +37,7 @@ from jobs.schemas import (
     Worker,
 )
 
+CLIP = {"clip_low": 0.2, "clip_high": 0.2, "dual_clip": 3.0}
 KEY = "a-key-for-tests"
 BEGAN = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 AFTER = {
@@ -90,6 +91,7 @@ class World:
     answers: dict[str, Callable[[Any], Any]] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
     fails: bool = False  # every request from now on
+    keys: set[str] = field(default_factory=lambda: {KEY})  # that are good
     url: str = ""
 
     def add(self, **changes: Any) -> Job:
@@ -113,7 +115,7 @@ class World:
             "created_at": BEGAN,
             "started_at": BEGAN + timedelta(seconds=3),
             "finished_at": None,
-            "spec": {"kind": "train", "algorithm": {"type": "calibrl", "negative_slope": 0.5}},
+            "spec": {"kind": "train", "algorithm": {"type": "calibrl", "negative_slope": 0.5} | CLIP},
             "result": None,
         } | changes
         job = Job(**record)
@@ -253,7 +255,8 @@ def made_up(step: int) -> dict[str, float | str]:
 def made_up_histograms(step: int) -> list[Histogram]:
     noise = random.Random(step)
     found = []
-    for name, low, high, centre, spread in (("rareness", 0, 1, 0.4, 0.15), ("expert/gap", -10, 14, 4, 3)):
+    shapes = (("rareness", 0, 1, 0.4, 0.15), ("expert/gap", -10, 14, 4, 3), ("rareness/wrong", 0, 1, 0.8, 0.1))
+    for name, low, high, centre, spread in shapes:
         bins = 24
         edges = [low + (high - low) * edge / bins for edge in range(bins + 1)]
         counts = [0] * bins
@@ -405,7 +408,8 @@ def _answer(world: World, path: str, query: dict[str, str], body: dict[str, Any]
             return _summed(world, job, query)
         case ["samples"]:
             kept = world.samples.get(job.id, [])
-            return _page([sample for sample in kept if sample.id > after], limit)
+            found = [sample for sample in kept if query.get("q", "") in json.dumps(sample.group)]
+            return _page([sample for sample in found if sample.id > after], limit)
         case ["samples", id]:
             return next(s.model_dump(mode="json") for s in world.samples[job.id] if s.id == int(id))
         case ["images", sha256]:
@@ -439,7 +443,7 @@ def _handler(world: World) -> type[BaseHTTPRequestHandler]:
             world.requests.append(self.path)
             address = urlsplit(self.path)
             query = {name: values[0] for name, values in parse_qs(address.query).items()}
-            if self.headers["Authorization"] != f"Bearer {KEY}":
+            if self.headers["Authorization"].removeprefix("Bearer ") not in world.keys:
                 return self._send(401, {"title": "Unauthorized", "status": 401, "detail": "the key is wrong"})
             if world.fails:
                 return self._send(500, {"title": "Something broke", "status": 500})

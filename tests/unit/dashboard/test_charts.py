@@ -2,6 +2,11 @@
 
 import json
 import math
+import shutil
+import subprocess
+import tomllib
+from base64 import b64encode
+from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
@@ -11,6 +16,7 @@ from dashboard import charts, palette
 from dashboard.charts import Curve, Dot, Figure
 from dashboard.series import BUCKETS, POINTS, HistogramColumns, Series
 
+NODE = shutil.which("node")
 HOSTILE = '<b>x</b><a href="javascript:alert(1)">y</a>'
 
 
@@ -148,3 +154,54 @@ def luminance(colour: str) -> float:
 def test_every_colour_stands_out_in_light_and_dark(colour: str, background: str) -> None:
     darker, lighter = sorted((luminance(colour), luminance(background)))
     assert (lighter + 0.05) / (darker + 0.05) >= 3.0
+
+
+def test_buttons_and_links_are_legible_in_both_themes() -> None:
+    theme = tomllib.loads((Path(charts.__file__).parent / ".streamlit" / "config.toml").read_text())["theme"]
+    for shades in (theme["light"], theme["dark"]):
+        assert contrast(shades["primaryColor"], "#FFFFFF") >= 4.5
+        assert contrast(shades.get("linkColor", shades["primaryColor"]), shades["backgroundColor"]) >= 4.5
+
+
+def contrast(one: str, other: str) -> float:
+    darker, lighter = sorted((luminance(one), luminance(other)))
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def as_csv(figure: Figure) -> list[str]:
+    """What the browser saves of a figure."""
+    script = Path(charts.__file__).with_name("live_chart.js")
+    program = (
+        "globalThis.matchMedia = () => ({ matches: false });"
+        "globalThis.DOMParser = class {"
+        "  parseFromString(textContent) { return { documentElement: { textContent } }; } };"
+        f"const {{ table }} = await import('data:text/javascript;base64,{b64encode(script.read_bytes()).decode()}');"
+        f"console.log(table({json.dumps(figure)}));"
+    )
+    run = [NODE or "node", "--input-type=module", "-e", program]
+    return subprocess.run(run, capture_output=True, text=True, check=True, timeout=30).stdout.split()
+
+
+@pytest.mark.skipif(NODE is None, reason="needs node")
+def test_the_csv_of_evaluations_names_metrics_and_intervals() -> None:
+    found = [result("a", accuracy=0.5, accuracy_low=0.25, accuracy_high=0.75), result("b", accuracy=0.75)]
+    figure = charts.intervals(["accuracy"], found)
+    figure["layout"]["xaxis"]["title"]["text"] = "share"
+    assert as_csv(figure) == ["series,share,metric,low,high", "a,0.5,accuracy,0.25,0.75", "b,0.75,accuracy,0.75,0.75"]
+
+
+@pytest.mark.skipif(NODE is None, reason="needs node")
+def test_the_csv_of_the_map_has_the_rewards() -> None:
+    (row,) = as_csv(charts.dots([Dot(0.5, 0.25, 1.5, "p", [1, 1])], [], low=0, high=2))[-1:]
+    assert row.endswith("0.5,0.25,1.5,p")
+
+
+def test_a_curve_without_its_raw_line_is_one_line() -> None:
+    (line,) = charts.curves([Curve("wrong", series(200), palette.WRONG, raw=False)], unit="nats")["data"]
+    assert line["name"] == "wrong"
+
+
+def test_dots_are_whole_and_numbers_have_powers() -> None:
+    figure = charts.dots([Dot(0.5, 0.0, 1.5, "p", [1, 1])], [], low=0, high=2)
+    assert figure["data"][0]["cliponaxis"] is False
+    assert valid(charts.curves([], unit="x")).layout.yaxis.exponentformat == "power"

@@ -78,14 +78,14 @@ def test_steps_that_an_attempt_took_back_are_forgotten(world: World) -> None:
     history, histogram = following.history(job.id, 1, NAMES), following.histogram(job.id, 1, "rareness")
     history.refresh()
     histogram.refresh()
-    del world.metrics[job.id][20:], world.histograms[job.id][40:]
+    del world.metrics[job.id][20:], world.histograms[job.id][60:]
     world.measure(job, range(21, 24), {"reward/mean": 2.0})
     history.refresh()
     histogram.refresh()
     series = history.series("reward/mean")
     assert series.steps.tolist() == list(range(1, 24))
     assert series.values.tolist() == [1.0] * 20 + [2.0] * 3
-    assert len(histogram.columns) == 23
+    assert len(histogram.columns()) == 23
 
 
 def test_a_histogram_is_followed_in_bounded_columns(world: World) -> None:
@@ -93,10 +93,10 @@ def test_a_histogram_is_followed_in_bounded_columns(world: World) -> None:
     world.measure(job, range(1, COLUMNS), {"reward/mean": 1.0})
     histogram = following.histogram(job.id, 1, "rareness")
     histogram.refresh()
-    assert (histogram.columns.width, len(histogram.columns)) == (1, COLUMNS - 1)
+    assert (histogram.columns().width, len(histogram.columns())) == (1, COLUMNS - 1)
     world.measure(job, range(COLUMNS, COLUMNS + 4), {"reward/mean": 1.0})
     histogram.refresh()
-    assert (histogram.columns.width, len(histogram.columns)) == (2, COLUMNS // 2 + 2)
+    assert (histogram.columns().width, len(histogram.columns())) == (2, COLUMNS // 2 + 2)
 
 
 def test_viewers_share_a_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,3 +149,16 @@ def test_groups_are_listed_newest_step_first(world: World) -> None:
     samples = following.samples(job.id, 1)
     samples.refresh()
     assert [(step, len(groups)) for step, groups in samples.by_step().items()] == [(10, 2), (1, 1)]
+
+
+def test_columns_that_are_drawn_do_not_change_under_another_viewers_read(world: World) -> None:
+    """One viewer draws while another's refresh puts columns in."""
+    job = world.add()
+    world.measure(job, range(1, 4), {"reward/mean": 1.0})
+    histogram = following.histogram(job.id, 1, "rareness")
+    histogram.refresh()
+    drawn = histogram.columns()
+    world.measure(job, range(4, 8), {"reward/mean": 1.0})
+    histogram.refresh()
+    assert (len(drawn), len(histogram.columns())) == (3, 7)
+    assert drawn.shares()[0].tolist() == [1, 2, 3]

@@ -9,7 +9,7 @@ from dashboard.compared import verdict
 from jobs.schemas import Comparison, Evaluation, Job, JobStatus, Me, PairedDifference, Replay, Role
 
 from .conftest import HOSTILE, Refusal, World
-from .test_pages import NAVIGATION, charts, finished, html
+from .test_pages import NAVIGATION, charts, finished, html, job_page
 
 
 def evaluations_page(view: str | None = None, **query: str) -> AppTest:
@@ -116,6 +116,23 @@ def test_two_evaluations_side_by_side(world: World) -> None:
     assert any("differ in rewards" in warning.value for warning in app.warning)
 
 
+def test_a_jobs_own_results_have_the_same_figures_and_verdict(world: World) -> None:
+    job = evaluated(world, "one", 0.5, 0.52)
+    world.change(job, result={"results": [{}]})
+    compared(world, (job, 0), (job, 1), pairs=[pair(0.02, -0.02, 0.06)])
+    text = html(job_page(job.id))
+    assert "50.0%" in text and "≈ not distinguishable" in text and "overlap widely" not in text
+
+
+def test_results_of_a_job_that_is_out_of_sight_are_shown(world: World) -> None:
+    job, gone = evaluated(world, "one", 0.5), uuid4()
+    world.change(job, result={"results": [{}]})
+    answer = world.answers[f"GET /v1/jobs/{job.id}/evaluation"](None)
+    answer["results"][0]["chosen"] = {"from_job": str(gone)}
+    world.answers[f"GET /v1/jobs/{job.id}/evaluation"] = lambda body: answer
+    assert f"job {str(gone)[:8]} (best)" in html(job_page(job.id))
+
+
 def test_a_difference_whose_interval_covers_zero_tells_nothing(world: World) -> None:
     job = evaluated(world, "one", 0.5, 0.52)
     compared(world, (job, 0), (job, 1), pairs=[pair(0.02, -0.02, 0.06)])
@@ -202,4 +219,4 @@ def test_agreement_and_nothing_kept_are_said(world: World) -> None:
 
 def test_an_unknown_job_in_the_address_is_explained(world: World) -> None:
     app = evaluations_page("Compare", jobs=f"nonsense,{uuid4()}")
-    assert any("There is no such job" in header.value for header in app.subheader)
+    assert any("There is no such thing here" in header.value for header in app.subheader)

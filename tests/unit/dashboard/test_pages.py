@@ -13,7 +13,10 @@ import yaml
 from streamlit.testing.v1 import AppTest
 
 import dashboard
+from dashboard.palette import WRONG
 from jobs.schemas import Event, Job, JobStatus, Reason, job_spec_adapter
+
+from .conftest import Refusal
 
 if TYPE_CHECKING:
     from tests.unit.dashboard.conftest import World
@@ -117,8 +120,18 @@ def test_without_a_key_there_is_a_way_to_sign_in(world: World, monkeypatch: pyte
 
     monkeypatch.delenv("CALIBRL_API_KEY")
     get_settings.cache_clear()
-    assert 'href="/signin"' in html(jobs_page())
+    assert 'href="/signin?next=%2F"' in html(jobs_page())
+    text = html(job_page("00000000-0000-0000-0000-000000000000", "Log"))
+    assert "%3Fid%3D00000000-0000-0000-0000-000000000000%26panel%3DLog" in text
     assert world.requests == []
+
+
+@pytest.mark.parametrize("status", [409, 413, 422, 429])
+def test_what_the_service_refuses_is_told_as_that(world: World, status: int) -> None:
+    world.answers["GET /v1/jobs"] = lambda body: Refusal(status, "because <b>so</b>")
+    app = jobs_page()
+    assert app.subheader[0].value == "The service refused this"
+    assert "because <b>so</b>" in app.code[0].value
 
 
 @pytest.mark.parametrize("address", ["", "not-an-id"])
@@ -128,7 +141,7 @@ def test_an_address_that_names_no_job_is_explained(world: World, address: str) -
 
 def test_a_job_that_does_not_exist_is_explained(world: World) -> None:
     app = job_page("00000000-0000-0000-0000-000000000000")
-    assert app.subheader[0].value == "There is no such job"
+    assert "There is no such job" in html(app)
 
 
 @pytest.fixture
@@ -170,6 +183,7 @@ def test_the_overview_draws_accuracy_reward_and_losses(world: World, measured: J
                 "gap",
                 "damped",
                 "probe-gap",
+                "probe-nll",
                 "expert-gradients",
                 "expert-agreement",
                 "heat-expert-gap",
@@ -184,6 +198,28 @@ def test_a_panel_draws_its_charts(world: World, measured: Job, panel: str, names
     figures = charts(job_page(measured.id, panel))
     assert names <= figures.keys()
     assert all(figure["data"] for figure in figures.values())
+
+
+def test_no_sentence_claims_what_may_not_be(world: World, measured: Job) -> None:
+    text = html(job_page(measured.id, "Expert mismatch")) + html(job_page(measured.id, "Exploration"))
+    assert "Two bands" not in text and "every 20 steps" not in text and "after its updates" not in text
+    assert "with one mini-batch a step it stays at 1" in text
+
+
+def test_lines_that_look_alike_to_some_have_a_dash_each(world: World, measured: Job) -> None:
+    figures = charts(job_page(measured.id, "Exploration"))
+    for name in ("rareness", "clip", "ratio"):
+        lines = [trace["line"] for trace in figures[name]["data"] if trace.get("showlegend", True)]
+        assert len({line["dash"] for line in lines}) == 3
+    assert WRONG not in [trace["line"]["color"] for name in ("clip", "ratio") for trace in figures[name]["data"]]
+
+
+def test_the_map_has_the_colours_of_the_runs_rewards(world: World, measured: Job) -> None:
+    world.keep_sample(measured, 10, "a")
+    rewards = [{"type": "math", "weight": 1.0}, {"type": "format", "weight": 0.5}]
+    world.change(measured, spec=measured.spec | {"rewards": rewards})
+    (figure,) = charts(job_page(measured.id, "Map")).values()
+    assert (figure["data"][0]["marker"]["cmin"], figure["data"][0]["marker"]["cmax"]) == (0, 1.5)
 
 
 def test_groups_with_an_advantage_are_not_called_solved(world: World, measured: Job) -> None:
@@ -222,6 +258,18 @@ def test_rollouts_show_a_group_as_inert_text(world: World, measured: Job) -> Non
     assert not [element for element in app.markdown if "script" in element.value]
     assert text.count('<img src="data:image/png;base64,') == 1
     assert "Step 20: 1 of 2 correct" in app.caption[-1].value
+
+
+def test_groups_are_searched_and_listed_as_links(world: World, measured: Job) -> None:
+    world.keep_sample(measured, 10, "a needle")
+    world.keep_sample(measured, 20, "hay")
+    app = job_page(measured.id, "Rollouts")
+    app.text_input(key="sought").set_value("needle").run()
+    assert not app.exception
+    assert f"job?id={measured.id}&amp;panel=Rollouts&amp;step=10&amp;group=1" in html(app)
+    assert "step=20" not in html(app)
+    app.number_input(key="sought_least").set_value(0.25).run()
+    assert any("q=needle" in path and "min_reward=0.25" in path for path in world.requests)
 
 
 def test_a_group_has_an_address(world: World, measured: Job) -> None:
@@ -342,28 +390,6 @@ def test_supervised_fine_tuning_shows_what_it_has(world: World) -> None:
     assert figures.keys() == {"nll", "grad-norm"}  # the others have nothing to draw
     assert "samples nothing" in html(job_page(job.id, "Exploration"))
     assert "No rollouts" in html(job_page(job.id, "Rollouts"))
-
-
-def test_an_evaluation_shows_every_split_with_intervals(world: World) -> None:
-    results = [
-        {
-            "model": f"/runs/x/checkpoints/step-<{index}>",
-            "model_index": index,
-            "split": split,
-            "prompts": 200,
-            "metrics": {"accuracy": 0.5, "accuracy_low": 0.4, "accuracy_high": 0.6, "length_mean": 28.0},
-        }
-        for split in ("test", "test-noise")
-        for index in range(2)
-    ]
-    trained = world.add(name="digits-calibrl")
-    spec = {"models": [{"path": "/runs/x"}, {"from_job": str(trained.id), "checkpoint": "last"}]}
-    job = world.add(kind="evaluate", status=JobStatus.SUCCEEDED, spec=spec, result={"results": results})
-    app = job_page(job.id)
-    assert charts(app).keys() == {"split-0", "split-1"}
-    names = [trace["name"] for trace in charts(app)["split-0"]["data"]]
-    assert names == ["checkpoints/step-&lt;0&gt;", "digits-calibrl (last)"]
-    assert app.dataframe[0].value["Accuracy"][0] == "50.0%  (40.0% to 60.0%)"
 
 
 def test_log_events_and_spec_are_plain_text(world: World, measured: Job) -> None:

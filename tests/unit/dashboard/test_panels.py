@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from dashboard import data
 from dashboard.panels.health import alerts
-from dashboard.specs import Chosen, chosen
+from dashboard.specs import Chosen, chosen, ordered
 from jobs.schemas import Checkpoint, Event, Gpu, Job, JobStatus, Me, Role, TrainSpec
 
-from .conftest import BEGAN, HOSTILE
-from .test_pages import finished, html, job_page, jobs_page, paths
+from .conftest import BEGAN, HOSTILE, KEY
+from .test_pages import charts, finished, html, job_page, jobs_page, paths
 from .test_queue_page import machine
 
 if TYPE_CHECKING:
@@ -207,3 +209,80 @@ def test_several_jobs_are_picked_to_compare(world: World) -> None:
     app = jobs_page()
     app.multiselect(key="compare").set_value([first.id, second.id]).run()
     assert finished(app).multiselect(key="compare").value == [first.id, second.id]
+
+
+def test_a_spec_is_shown_in_the_order_of_its_model() -> None:
+    least = {"kind": "train", "name": "x", "model": {"builtin": "tiny-vlm"}, "data": {"builtin": "digits"}, "steps": 9}
+    spec = TrainSpec.model_validate(least | {"algorithm": {"type": "grpo", "clip_low": 0.1}}).model_dump(mode="json")
+    shuffled = {name: spec[name] for name in sorted(spec)}
+    shuffled["algorithm"] = {name: spec["algorithm"][name] for name in sorted(spec["algorithm"])}
+    assert list(ordered(shuffled)) == list(spec) != list(shuffled)
+    assert list(ordered(shuffled)["algorithm"]) == list(spec["algorithm"])
+    assert chosen(shuffled) == chosen(spec)
+    assert ordered({"kind": "train", "b": 1, "a": 2}) == {"kind": "train", "b": 1, "a": 2}
+
+
+def panel_alone(job: Job) -> AppTest:
+    """A panel whose page read the job before: a tick, or a choice in the panel, runs nothing else of the page."""
+
+    def script(record: str) -> None:
+        import streamlit as st
+
+        from dashboard import data, states
+        from dashboard.panels import common, rollouts
+        from jobs.schemas import Job
+
+        job = Job.model_validate_json(record)
+
+        with states.explained("page"):
+            if st.session_state.get("ran"):
+                data.job(str(job.id))
+            st.session_state["ran"] = True
+            common.live(job, rollouts._panel)
+
+    return finished(AppTest.from_function(script, args=(job.model_dump_json(),), default_timeout=30).run())
+
+
+@pytest.mark.parametrize("status", [JobStatus.RUNNING, JobStatus.SUCCEEDED])
+def test_a_panel_shows_nothing_that_others_read_once_the_right_has_ended(
+    world: World, measured: Job, monkeypatch: pytest.MonkeyPatch, status: JobStatus
+) -> None:
+    from jobs.settings import get_settings
+
+    world.change(measured, status=status)
+    world.keep_sample(measured, 10, "secr")
+    world.keys = {KEY, "another"}
+    assert "secr" in html(panel_alone(world.jobs[measured.id]))
+    monkeypatch.setenv("CALIBRL_API_KEY", "another")
+    get_settings.cache_clear()
+    assert "secr" in html(panel_alone(world.jobs[measured.id]))
+    world.keys.remove("another")
+    time.sleep(data.FRESH + 0.1)
+    app = panel_alone(world.jobs[measured.id])
+    assert "secr" not in html(app)
+    assert [header.value for header in app.subheader] == ["Your key is no longer accepted"]
+    monkeypatch.setenv("CALIBRL_API_KEY", KEY)
+    get_settings.cache_clear()
+    assert "secr" in html(panel_alone(world.jobs[measured.id]))
+
+
+def test_a_service_in_trouble_leaves_what_was_read_on_the_page(world: World, measured: Job) -> None:
+    world.keep_sample(measured, 10, "secr")
+    panel_alone(measured)
+    world.fails = True
+    time.sleep(data.FRESH + 0.1)
+    app = panel_alone(measured)
+    assert "secr" in html(app)
+    assert app.warning[0].value.startswith("No answer from the API just now")
+
+
+def test_weights_are_shown_by_outcome(world: World, measured: Job) -> None:
+    app = job_page(measured.id, "Exploration")
+    of_all = charts(app)["heat-rareness"]["data"]
+    world.requests.clear()
+    app.button_group(key="heat-rareness-of").set_value("wrong").run()
+    assert any("name=rareness%2Fwrong" in request for request in world.requests)
+    assert charts(finished(app))["heat-rareness"]["data"] != of_all
+    app = job_page(measured.id, "Expert mismatch")
+    app.button_group(key="heat-expert-gap-of").set_value("correct").run()
+    assert any("name=expert%2Fgap_correct" in request for request in world.requests)

@@ -75,3 +75,13 @@ def test_members_change_classes_and_admins_drain(world: World) -> None:
 def test_nobody_and_nothing(world: World) -> None:
     text = html(queue_page())
     assert "No machine yet" in text
+
+
+def test_an_empty_queue_is_read_at_an_idle_pace(world: World) -> None:
+    app = queue_page()
+    assert app.session_state["queue-active"] is False
+    world.wait(world.add(status=JobStatus.QUEUED, started_at=None), position=1)
+    from .conftest import forget
+
+    forget()
+    assert finished(app.run()).session_state["queue-active"] is True

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from dashboard.rollouts import TINTS, TOKENS, completion_html, legible
+from dashboard.rollouts import TINTS, TOKENS, clipping, completion_html, legible
 
 
 class Parsed(HTMLParser):
@@ -69,6 +69,34 @@ def test_every_word_is_shown_as_it_is_and_does_nothing(tint: Any, hostile: str) 
 def test_a_token_tells_its_value_and_one_without_says_so() -> None:
     parsed = Parsed(completion_html(completion("a", "b", gaps=[-2.0, None]), None, TINTS["Gap to the expert"]))
     assert parsed.titles == ["Gap to the expert -2.000 nats", "no gap to the expert here"]
+
+
+def test_ratios_are_coloured_around_one_and_old_samples_have_none() -> None:
+    group = completion("a", "b", "c", ratios=[1.0, 1.2, None])
+    parsed = Parsed(completion_html(group, None, TINTS["Ratio"]))
+    assert [title.split()[:2] for title in parsed.titles] == [["Ratio", "+1.000"], ["Ratio", "+1.200"], ["no", "ratio"]]
+    assert ",0)" in completion_html(completion("a", ratios=[1.0]), None, TINTS["Ratio"])
+    assert Parsed(completion_html(completion("a"), None, TINTS["Ratio"])).titles == ["no ratio here"]
+
+
+def test_clipping_follows_the_sign_of_the_advantage() -> None:
+    settings = {"type": "grpo", "clip_low": 0.2, "clip_high": 0.3, "dual_clip": 3.0}
+    ratios = [0.79, 0.81, 1.0, 1.29, 1.31, 3.1, None]
+    tokens = ["t"] * len(ratios)
+    found = [clipping(completion(*tokens, ratios=ratios, advantage=advantage), settings) for advantage in (1, -1, 0)]
+    assert found == [
+        [0, 0, 0, 0, 1, 1, None],
+        [-1, 0, 0, 0, 0, 1, None],
+        [0, 0, 0, 0, 0, 0, None],
+    ]
+    assert clipping(completion("a"), settings) == [None]
+
+
+def test_gspo_clips_a_completion_whole() -> None:
+    settings = {"type": "gspo", "clip_low": 0.0003, "clip_high": 0.0004, "dual_clip": 3.0}
+    assert clipping(completion("a", "b", ratios=[1.25, 0.8], advantage=1), settings) == [0, 0]
+    assert clipping(completion("a", "b", ratios=[1.25, 0.81], advantage=1), settings) == [1, 1]
+    assert clipping(completion("a", "b", ratios=[1.25, 0.81], advantage=1, left_out=3), settings) == [None, None]
 
 
 def test_values_that_json_can_not_say_are_shown() -> None:

@@ -1,0 +1,45 @@
+"""Files that pass through the dashboard: with whose key, and what is refused."""
+
+from uuid import uuid4
+
+import pytest
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
+
+from dashboard import downloads, signin
+from jobs.settings import get_settings
+
+from .conftest import KEY, World
+
+
+@pytest.fixture
+def browser(world: World, monkeypatch: pytest.MonkeyPatch) -> TestClient:
+    monkeypatch.delenv("CALIBRL_API_KEY")
+    get_settings.cache_clear()
+    return TestClient(Starlette(routes=downloads.routes), cookies={signin.COOKIE: KEY})
+
+
+def test_a_data_set_is_passed_on(world: World, browser: TestClient) -> None:
+    id = uuid4()
+    world.answers[f"GET /v1/datasets/{id}/content"] = lambda body: b"rows"
+    answer = browser.get(f"/{downloads.dataset_address(id)}")
+    assert answer.content == b"rows"
+    assert answer.headers["content-disposition"] == f'attachment; filename="dataset-{id}"'
+
+
+def test_without_a_cookie_nothing_is_given(world: World, browser: TestClient) -> None:
+    browser.cookies.clear()
+    assert browser.get(f"/files/dataset/{uuid4()}").status_code == 401
+    assert browser.get(f"/files/{uuid4()}/log.txt").status_code == 401
+    assert world.requests == []
+
+
+def test_what_is_of_another_project_is_not_there(world: World, browser: TestClient) -> None:
+    assert browser.get(f"/files/dataset/{uuid4()}").status_code == 404
+    assert browser.get(f"/files/{uuid4()}/log.txt").status_code == 404
+
+
+@pytest.mark.parametrize("name", ["secrets.txt", "checkpoint-x.tar", "result/"])
+def test_a_bad_name_is_no_file(world: World, browser: TestClient, name: str) -> None:
+    assert browser.get(f"/files/{world.add().id}/{name}").status_code == 404
+    assert browser.get("/files/dataset/none").status_code == 404
