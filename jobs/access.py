@@ -4,8 +4,10 @@ import hashlib
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 from uuid import UUID
 
+from sqlalchemy import Row
 from sqlalchemy.orm import Session
 
 from jobs import models
@@ -80,19 +82,19 @@ def hashed(key: str) -> bytes:
 
 def identify(session: Session, key: str) -> Caller | None:
     """Whose key this is; None for one that is unknown, expired, revoked or of a user who is not active."""
-    return _caller(session, access.valid_key(session, hashed(key)))
+    return _caller(access.valid_key(session, hashed(key)))
 
 
 def still(session: Session, caller: Caller) -> Caller | None:
     """A caller as it would be identified now: roles come and go, and so do keys."""
-    return _caller(session, access.still_valid(session, caller.key_id))
+    return _caller(access.still_valid(session, caller.key_id))
 
 
-def _caller(session: Session, found: tuple[models.ApiKey, models.User] | None) -> Caller | None:
+def _caller(found: Row[Any] | None) -> Caller | None:
     if found is None:
         return None
-    row, user = found
-    return Caller(user.name, row.id, user.admin, row.scope, access.roles(session, user.name))
+    roles = {project: Role(role) for project, role in found.roles.items()}
+    return Caller(found.user, found.id, found.admin, found.scope, roles)
 
 
 def keep_service_key(session: Session, key: str, request_id: str) -> None:

@@ -1,11 +1,12 @@
 """Users, their roles in projects, and their keys."""
 
 from datetime import timedelta
+from functools import cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, delete, func, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import LargeBinary, Row, Select, Uuid, bindparam, cast, delete, func, or_, select, update
+from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.orm import Session
 
 from jobs.errors import NotFound
@@ -44,12 +45,6 @@ def other_admins(session: Session, name: str) -> int:
     return len(session.scalars(query.with_for_update(read=True)).all())
 
 
-def roles(session: Session, name: str) -> dict[str, Role]:
-    """A user's roles, by project."""
-    query = select(Membership.project, Membership.role).where(Membership.user == name)
-    return dict(session.execute(query).all())
-
-
 def members(session: Session, project: str) -> list[Membership]:
     """Who belongs to a project, by name."""
     return list(session.scalars(select(Membership).where(Membership.project == project).order_by(Membership.user)))
@@ -69,29 +64,35 @@ def remove_member(session: Session, project: str, user: str) -> bool:
     return session.scalar(gone) is not None
 
 
-def valid_key(session: Session, sha256: bytes) -> tuple[ApiKey, User] | None:
-    """A key that may be used now, and whose it is. Its use is noted, at most once a minute."""
-    now = func.now()
-    noted = (ApiKey.last_used_at > now - USED_AGAIN).is_(True)
-    found = session.execute(_usable(noted).where(ApiKey.sha256 == sha256)).one_or_none()
-    if found is None:
-        return None
-    key, owner, noted = found
-    if not noted:
-        session.execute(update(ApiKey).where(ApiKey.id == key.id).values(last_used_at=now))
-    return key, owner
+def valid_key(session: Session, sha256: bytes) -> Row[Any] | None:
+    """A key that may be used now: its `id` and `scope`, its `user`, whether that is an `admin`, and the user's `roles`
+    by project. Its use is noted, at most once a minute."""
+    found = session.execute(_usable(), {"sha256": sha256, "id": None}).one_or_none()
+    if found is not None and not found.noted:
+        session.execute(update(ApiKey).where(ApiKey.id == found.id).values(last_used_at=func.now()))
+    return found
 
 
-def still_valid(session: Session, key_id: UUID) -> tuple[ApiKey, User] | None:
+def still_valid(session: Session, key_id: UUID) -> Row[Any] | None:
     """The same of a key that was used before, by its id."""
-    found = session.execute(_usable().where(ApiKey.id == key_id)).one_or_none()
-    return None if found is None else (found[0], found[1])
+    return session.execute(_usable(), {"sha256": None, "id": key_id}).one_or_none()
 
 
-def _usable(*more: ColumnElement[Any]) -> Select[Any]:
+@cache
+def _usable() -> Select[*tuple[Any, ...]]:
+    """Finds a key by `:sha256` or by `:id`. Put together once, as every request asks for it."""
+    wanted = or_(ApiKey.sha256 == bindparam("sha256", type_=LargeBinary()), ApiKey.id == bindparam("id", type_=Uuid()))
     in_time = ApiKey.expires_at.is_(None) | (ApiKey.expires_at > func.now())
-    query = select(ApiKey, User, *more).join(User, User.name == ApiKey.user)
-    return query.where(ApiKey.revoked_at.is_(None), User.active, in_time)
+    roles = select(func.jsonb_object_agg(Membership.project, Membership.role)).where(Membership.user == User.name)
+    query = select(
+        ApiKey.id,
+        ApiKey.scope,
+        User.name.label("user"),
+        User.admin,
+        func.coalesce(roles.scalar_subquery(), cast({}, JSONB)).label("roles"),
+        (ApiKey.last_used_at > func.now() - USED_AGAIN).is_(True).label("noted"),
+    )
+    return query.join(User, User.name == ApiKey.user).where(wanted, ApiKey.revoked_at.is_(None), User.active, in_time)
 
 
 def add_key(

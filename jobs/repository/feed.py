@@ -7,6 +7,7 @@ notification, at the session's end.
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -17,13 +18,13 @@ from sqlalchemy import (
     Text,
     Uuid,
     and_,
+    bindparam,
     cast,
     column,
     delete,
     exists,
     func,
     insert,
-    literal,
     or_,
     select,
     tuple_,
@@ -31,6 +32,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy.sql.dml import ReturningInsert
 
 from jobs.models import Event, Feed, Histogram, Job, Metric, Sample
 
@@ -93,7 +95,13 @@ def write(session: Session) -> None:
         return
     session.flush()
     given = {str(job_id): each.parts() for job_id, each in collected.items()}
-    named = func.jsonb_each(literal(given, JSONB)).table_valued("key", column("value", JSONB), name="named")
+    session.connection().execute(_written(), {"given": given}).all()
+
+
+@cache
+def _written() -> ReturningInsert[Any]:
+    """Writes `:given`, the changes by job. Put together once, as every change ends with it."""
+    named = func.jsonb_each(bindparam("given", type_=JSONB())).table_valued("key", column("value", JSONB), name="named")
     bumped = (
         update(Job)
         .where(Job.id == cast(named.c.key, Uuid))
@@ -101,9 +109,9 @@ def write(session: Session) -> None:
         .returning(Job.id, Job.feed, named.c.value)
         .cte("bumped")
     )
-    rows = insert(Feed).from_select(["job_id", "cursor", "parts"], select(bumped.c.id, bumped.c.feed, bumped.c.value))
-    notified = rows.returning(func.pg_notify(CHANNEL, cast(Feed.job_id, Text)))
-    session.connection().execute(notified).all()
+    table = Feed.metadata.tables[Feed.__tablename__]
+    rows = insert(table).from_select(["job_id", "cursor", "parts"], select(bumped.c.id, bumped.c.feed, bumped.c.value))
+    return rows.returning(func.pg_notify(CHANNEL, cast(table.c.job_id, Text)))
 
 
 def forget(session: Session, job_id: UUID) -> None:

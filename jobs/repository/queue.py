@@ -1,10 +1,11 @@
 """What the scheduler decides from: the jobs that could start, those that run, and the machines that take jobs."""
 
 from datetime import timedelta
+from functools import cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, case, func, select
+from sqlalchemy import Interval, Row, Select, bindparam, case, func, select
 from sqlalchemy.orm import Session
 
 from jobs.models import Attempt, Gpu, Job, Worker
@@ -76,12 +77,18 @@ def seconds_left(session: Session) -> dict[UUID, float]:
 
 def machines(session: Session, silent_seconds: float) -> list[Row[Any]]:
     """The machines that take jobs, by name, with what they have and what of it is free."""
+    return list(session.execute(_machines(), {"silent": timedelta(seconds=silent_seconds)}))
+
+
+@cache
+def _machines() -> Select[*tuple[Any, ...]]:
+    """Finds those that were heard of within `:silent`. Put together once, as whatever happens to a job asks for it."""
     held = (Job.worker == Worker.name, Job.status.in_(LEASED), Job.gpus == 0)
     on_cpu = select(func.count()).where(*held).correlate(Worker).scalar_subquery()
     free = Gpu.job_id.is_(None) & Gpu.clean
     soon = Gpu.released_at > func.now() - timedelta(seconds=CLEANING_SECONDS)
     slots = func.greatest(Worker.cpu_slots - Worker.stuck_slots, 0)
-    query = (
+    return (
         select(
             Worker.name,
             Worker.labels,
@@ -93,12 +100,11 @@ def machines(session: Session, silent_seconds: float) -> list[Row[Any]]:
         .outerjoin(Gpu, Gpu.worker == Worker.name)
         .where(
             Worker.status == WorkerStatus.ONLINE,
-            Worker.heartbeat_at > func.now() - timedelta(seconds=silent_seconds),
+            Worker.heartbeat_at > func.now() - bindparam("silent", type_=Interval()),
         )
         .group_by(Worker.name)
         .order_by(Worker.name)
     )
-    return list(session.execute(query))
 
 
 def unstarted(session: Session, project: str | None) -> list[Job]:

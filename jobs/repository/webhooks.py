@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from functools import cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import case, cast, delete, func, insert, literal, select, update
+from sqlalchemy import Insert, Text, Uuid, bindparam, case, delete, func, insert, literal, select, update
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
@@ -51,13 +52,20 @@ def remove(session: Session, webhook: Webhook) -> None:
 
 def tell(session: Session, job_id: UUID, type: str, data: dict[str, Any]) -> None:
     """Have every webhook that wants to know be told of something that happens to a job."""
+    session.execute(_told(), {"of_job": job_id, "told": type, "about": data})
+
+
+@cache
+def _told() -> Insert:
+    """Tells of `:told`, with the data `:about`, which happens to the job `:of_job`. Put together once."""
+    job_id, told = bindparam("of_job", type_=Uuid()), bindparam("told", type_=Text())
     wanted = (
-        select(Webhook.id, literal(type), Job.id, cast(data, JSONB))
+        select(Webhook.id, told, Job.id, bindparam("about", type_=JSONB()))
         .join(Job, Job.project == Webhook.project)
-        .where(Job.id == job_id, literal(type) == func.any(Webhook.events))
+        .where(Job.id == job_id, told == func.any(Webhook.events))
     )
-    columns = [Delivery.webhook_id, Delivery.type, Delivery.job_id, Delivery.data]
-    session.execute(insert(Delivery).from_select(columns, wanted, include_defaults=False))
+    table = Delivery.metadata.tables[Delivery.__tablename__]  # the class would take the parameters for a row
+    return insert(table).from_select(["webhook_id", "type", "job_id", "data"], wanted, include_defaults=False)
 
 
 def ping(session: Session, webhook: Webhook) -> Delivery:

@@ -405,7 +405,7 @@ def test_many_streams_hold_no_database_connection(service: httpx.Client, databas
             one.settimeout(30)
             one.sendall(request_of(run))
         assert all(_until(one, b"event: status") for one in sockets)
-        with psycopg.connect(database.replace("+psycopg", "")) as connection:
+        with psycopg.connect(database.replace("+psycopg", ""), autocommit=True) as connection:  # each look is new
             query = """
                 SELECT count(*) FILTER (WHERE state <> 'idle') FROM pg_stat_activity
                 WHERE datname = current_database() AND pid <> pg_backend_pid()
