@@ -7,7 +7,7 @@ import streamlit as st
 
 from calibrl.client import CalibrlError, Client
 from dashboard import signin
-from dashboard.series import POINTS
+from dashboard.series import BUCKETS
 from jobs.schemas import (
     Checkpoint,
     Curves,
@@ -105,7 +105,7 @@ def comparison(ids: tuple[str, ...], names: tuple[str, ...]) -> Curves:
 
 @st.cache_resource(ttl=FRESH * 2, max_entries=64, show_spinner=False)
 def _comparison(key: str, ids: tuple[str, ...], names: tuple[str, ...]) -> Curves:
-    return _client(key).series(ids, names, points=POINTS)
+    return _client(key).series(ids, names, points=BUCKETS)
 
 
 def workers() -> list[Worker]:

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import streamlit as st
 
+from dashboard.schema_form import keep_filled_in
+
 HERE = Path(__file__).parent
 
 st.set_page_config(page_title="CalibRL", page_icon=str(HERE / "icon.svg"), layout="wide")
@@ -21,4 +23,5 @@ page = st.navigation(
     ],
     position="top",
 )
+keep_filled_in()
 page.run()

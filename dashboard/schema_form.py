@@ -17,8 +17,17 @@ from dashboard.palette import WRONG
 from dashboard.schema import Node, Schema, label, words
 
 CELL = 150  # pixels that a widget needs
+FORM = "new-"  # begins the key of every form
 EMPTY = re.compile(r"None: ([^.;]+)")  # what a description says of no value
 MARKDOWN = str.maketrans({character: f"\\{character}" for character in r"\`*_{}[]()<>#+-.!|~$:"})
+
+
+def keep_filled_in() -> None:
+    """Have what was filled in be there again: Streamlit forgets a widget that is not drawn, such as those of another
+    variant, or of another page. To be called on every page."""
+    for key, value in st.session_state.items():
+        if str(key).startswith(FORM) and "#" not in str(key):  # that is in the names of buttons, which have no state
+            st.session_state[key] = value
 
 
 def _help(node: Node, path: str) -> str | None:

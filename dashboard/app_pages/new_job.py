@@ -12,7 +12,7 @@ from calibrl.client import CalibrlError
 from dashboard import catalogue, data, plan_view, states
 from dashboard.markup import heading
 from dashboard.schema import Schema, label
-from dashboard.schema_form import MARKDOWN, Form
+from dashboard.schema_form import FORM, MARKDOWN, Form
 from jobs import presets
 from jobs.schemas import EvaluateSpec, JobSummary, TrainSpec
 
@@ -216,7 +216,7 @@ def page() -> None:
         form = Form(
             SCHEMAS[kind],
             start,
-            key=f"new-{key}",
+            key=f"{FORM}{key}",
             offered={"project": {slug: slug for slug in projects}},
             named=NAMED,
             common=COMMON,

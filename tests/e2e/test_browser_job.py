@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Iterator
+from urllib.parse import quote
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from calibrl.client import Client
-from jobs.schemas import Job
+from jobs.schemas import Job, NewKey
 from tests.conftest import eventually
 from tests.e2e.conftest import end, submit
 
@@ -23,15 +24,19 @@ SETTLED = """() => document.querySelector('[data-test-script-state=notRunning]')
     && !document.querySelector('[data-testid=stSkeleton]')"""
 
 
-@pytest.fixture(scope="module")
-def ended(client: Client) -> Iterator[Job]:
+def ended_job(client: Client, name: str) -> Job:
     """A job that has run for a while and was ended, with groups and a checkpoint."""
-    job = submit(client, "ended-job")
+    job = submit(client, name)
     eventually(lambda: client.job(job.id).step >= 12)
     client.pause(job.id)
     eventually(lambda: client.checkpoints(job.id))
     end(client, job)
-    yield client.job(job.id)
+    return client.job(job.id)
+
+
+@pytest.fixture(scope="module")
+def ended(client: Client) -> Job:
+    return ended_job(client, "ended-job")
 
 
 def test_a_click_on_the_map_opens_its_group(page: Page, ended: Job) -> None:
@@ -100,6 +105,41 @@ def test_jobs_are_searched_and_compared(page: Page, ended: Job) -> None:
     page.goto("/?q=ended")
     expect(page.get_by_role("link", name="ended-job")).to_be_visible()
     expect(page.get_by_role("img", name="entropy of ended-job")).to_be_visible()
+
+
+def test_two_jobs_are_compared(page: Page, client: Client, ended: Job) -> None:
+    other = ended_job(client, "other-job")  # the same but for its name, as another seed would be
+    page.goto(f"/compare?jobs={ended.id},{other.id}")
+    chart = ".st-key-compare-{}-exploration-entropy .js-plotly-plot"
+    drawn = "([chart, count]) => document.querySelector(chart)?.data?.length === count"
+    page.wait_for_function(drawn, arg=[chart.format("step"), 3])  # a band's two edges, and the mean
+    page.get_by_text("Seeds as one").click()
+    page.wait_for_function(drawn, arg=[chart.format("step"), 2])
+    page.get_by_role("radio", name="tokens").click()
+    page.wait_for_function(drawn, arg=[chart.format("tokens"), 2])
+    assert page.locator(chart.format("tokens")).evaluate("plot => plot.data[0].x.at(-1)") > other.step
+
+
+def test_who_signs_in_sees_their_own_projects_until_they_sign_out(page: Page, client: Client, ended: Job) -> None:
+    client.add_user("ann")
+    key = client.create_key(NewKey(name="browser", user="ann")).key
+    address = f"/job?id={ended.id}"
+    page.goto(f"/signin?next={quote(address, safe='')}")
+    page.get_by_label("API key").fill("calibrl_wrong")
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("alert")).to_contain_text("does not know this key")
+    page.get_by_label("API key").fill(key)
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_text("There is no such job")).to_be_visible()
+    expect(page).to_have_url(re.compile(re.escape(address)))
+    client.put_member("default", "ann", "viewer")
+    page.reload()
+    expect(page.get_by_role("heading", name="ended-job")).to_be_visible()
+    expect(page.get_by_role("button", name="Fork")).to_have_count(0)  # a viewer only looks
+    page.goto("/settings")
+    page.get_by_role("button", name="Sign out").click()
+    page.wait_for_url(re.compile("/signin"))
+    assert all(found["name"] != "calibrl_key" for found in page.context.cookies())
 
 
 # The small curves of st.metric are drawn by Streamlit with Vega, whose highlighted points carry a role and no name.

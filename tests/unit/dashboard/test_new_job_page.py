@@ -90,6 +90,31 @@ def test_another_preset_begins_anew(planned: list[dict[str, Any]]) -> None:
     assert (planned[-1]["name"], planned[-1]["steps"]) == ("digits-warm-up", 800)
 
 
+def test_what_was_filled_in_is_there_again(planned: list[dict[str, Any]]) -> None:
+    """After a look at an evaluation, at another algorithm, at a section that was left out, and at another page."""
+    app = new_page()
+    app.number_input(key="new-calibrl:steps").set_value(17)
+    app.number_input(key="new-calibrl:algorithm:calibrl.guidance_coef").set_value(0.25)
+    finished(app.run())
+    app.segmented_control(key="kind").set_value("Evaluation")
+    finished(app.run())
+    assert app.text_input(key="new-evaluate:name").value == "my-evaluation"
+    app.segmented_control(key="kind").set_value("Training")
+    finished(app.run())
+    app.selectbox(key="new-calibrl:algorithm").set_value("grpo")
+    finished(app.run())
+    assert planned[-1]["algorithm"]["type"] == "grpo"
+    app.selectbox(key="new-calibrl:algorithm").set_value("calibrl")
+    finished(app.run())
+    app.switch_page("app_pages/queue.py")
+    app.run()
+    app.switch_page("app_pages/new_job.py")
+    finished(app.run())
+    spec = yaml.safe_load(app.code[0].value)
+    assert (spec["steps"], spec["algorithm"]) == (17, {"type": "calibrl", "mini_batches": 1, "guidance_coef": 0.25})
+    assert not app.warning
+
+
 def test_a_refusal_stands_at_its_field_and_nothing_can_be_submitted(world: World) -> None:
     errors = ({"field": "optimizer.lr", "message": f"is too large {HOSTILE}"},)
     world.answers["POST /v1/jobs:plan"] = lambda spec: Refusal(422, "1 field can't be accepted.", errors)
