@@ -63,18 +63,21 @@ def add(
     if not re.fullmatch(profiles.NAME, name):
         raise typer.BadParameter("letters, digits, - and _; at most 63", param_hint="NAME")
     address = str(http_address(url)).rstrip("/")
-    known = profiles.read_all()
+    profiles.read_all()  # before anything is asked
     key = getpass.getpass("Key: ") if sys.stdin.isatty() else sys.stdin.readline()
     if not key.strip():
         raise typer.BadParameter("no key was given: pipe it in, or type it when asked", param_hint="key")
     one = profiles.Profile(url=address, api_key=SecretStr(checked_key(key.strip(), "give it as it was shown")))
-    profiles.write({**known, name: one})
-    say(f"{'changed' if name in known else 'added'} {name}: `calibrl --profile {name} me` asks {address}")
+    with profiles.changing() as known:
+        done = "changed" if name in known else "added"
+        known[name] = one
+    say(f"{done} {name}: `calibrl --profile {name} me` asks {address}")
 
 
 @app.command()
 def remove(name: Name) -> None:
     """Forget a service and the key for it."""
     profiles.named(name)
-    profiles.write({other: one for other, one in profiles.read_all().items() if other != name})
+    with profiles.changing() as known:
+        known.pop(name, None)
     say(f"removed {name}; its key is valid until somebody revokes it")

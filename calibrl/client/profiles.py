@@ -3,17 +3,20 @@
 import json
 import os
 import tomllib
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated
 
+from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, SecretStr, StringConstraints, TypeAdapter, ValidationError
 
 from calibrl.client.errors import CalibrlError
 from jobs.settings import get_settings
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"  # a key of TOML without quotes
+LOCK_SECONDS = 10.0
 OTHERS = 0o077  # the bits of a file's mode that let others than its owner do anything
 HEADER = "# Written by `calibrl profiles`. It holds keys: only you may read it.\n"
 
@@ -43,7 +46,10 @@ def read_all() -> dict[str, Profile]:
     file = path()
     try:
         with file.open("rb") as opened:
-            if os.fstat(opened.fileno()).st_mode & OTHERS:
+            status = os.fstat(opened.fileno())
+            if status.st_uid != os.geteuid():
+                raise CalibrlError(f"{file} is somebody else's, who could lead your requests elsewhere: remove it")
+            if status.st_mode & OTHERS:
                 raise CalibrlError(f"{file} holds keys, and others can read it: run `chmod 600 '{file}'`")
             return _FILE.validate_python(tomllib.load(opened))
     except FileNotFoundError:
@@ -64,16 +70,33 @@ def named(name: str) -> Profile:
     return profiles[name]
 
 
-def write(profiles: dict[str, Profile]) -> None:
-    """Keep these, in the place of those that were. Raises CalibrlError where the file can't be written."""
+@contextmanager
+def changing() -> Iterator[dict[str, Profile]]:
+    """All profiles, to change: what they are at the end is kept. Whoever changes them at the same time comes after.
+
+    Raises:
+        CalibrlError: the file can't be read or written.
+    """
+    file = path()
+    with ExitStack() as locked:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            locked.enter_context(FileLock(file.with_suffix(".lock"), timeout=LOCK_SECONDS, mode=0o600))
+        except OSError as error:  # Timeout is one
+            raise CalibrlError(f"{file} can't be written: {error.strerror or error}") from None
+        profiles = read_all()
+        yield profiles
+        _write(profiles)
+
+
+def _write(profiles: dict[str, Profile]) -> None:
     tables = [
         f"\n[{name}]\nurl = {_quoted(one.url)}\napi_key = {_quoted(one.api_key.get_secret_value())}\n"
         for name, one in sorted(profiles.items())
     ]
-    file = path()
+    file = path().resolve()  # a link to it, as in a folder of dot files, stays one
     partial = file.with_suffix(".partial")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         partial.unlink(missing_ok=True)
         partial.touch(mode=0o600, exist_ok=False)
         partial.write_text(HEADER + "".join(tables), encoding="utf-8")

@@ -5,8 +5,10 @@ import pty
 import subprocess
 import sys
 from pathlib import Path
+from threading import Thread
 
 import pytest
+from pydantic import SecretStr
 from typer.testing import CliRunner, Result
 
 from calibrl import cli
@@ -140,6 +142,31 @@ def test_what_no_profile_can_be_made_of(file: Path, name: str, url: str, key: st
 def test_a_folder_that_can_t_be_written_is_told(file: Path) -> None:
     file.parent.parent.write_text("a file")
     assert "can't be" in fault(add("lab", "http://x"), 1)
+
+
+def test_whoever_adds_at_the_same_time_loses_nothing(file: Path) -> None:
+    def keep(name: str) -> None:
+        with profiles.changing() as known:
+            known[name] = profiles.Profile(url=f"http://{name}", api_key=SecretStr(SECRET))
+
+    second = Thread(target=keep, args=("two",))
+    with profiles.changing() as known:
+        second.start()
+        second.join(0.3)
+        assert second.is_alive()  # it waits
+        known["one"] = profiles.Profile(url="http://one", api_key=SecretStr(SECRET))
+    second.join(20)
+    assert sorted(profiles.read_all()) == ["one", "two"]
+
+
+def test_a_link_to_the_file_stays_one(file: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "dotfiles.toml"
+    kept.touch(mode=0o600)
+    file.parent.mkdir(parents=True)
+    file.symlink_to(kept)
+    add("lab", "http://x")
+    assert file.is_symlink() and "[lab]" in kept.read_text()
+    assert kept.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_key_is_typed_without_being_shown(file: Path, tmp_path: Path) -> None:
