@@ -12,6 +12,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 import redis
+import structlog
 from alembic import command
 from alembic.config import Config
 
@@ -57,6 +58,13 @@ def _words(process: Path) -> bytes:
         return words + os.fsencode((process / "cwd").readlink())
     except OSError:
         return b""
+
+
+@pytest.fixture(autouse=True)
+def own_logs() -> Iterator[None]:
+    """How a test has logs written ends with it, as the standard error does that they go to."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture

@@ -93,7 +93,7 @@ def test_a_file_is_uploaded_previewed_and_deleted(page: Page, client: Client, tm
     assert (dataset.name, dataset.id) == ("figures", id_in(page))
 
     with page.expect_download() as download:
-        page.get_by_role("button", name="Download").click()
+        page.get_by_role("link", name="Download, jsonl").click()
     assert Path(download.value.path()).read_bytes() == (tmp_path / "figures.jsonl").read_bytes()
 
     page.get_by_role("button", name="Delete").click()
