@@ -111,12 +111,12 @@ def test_two_jobs_are_compared(page: Page, client: Client, ended: Job) -> None:
     other = ended_job(client, "other-job")  # the same but for its name, as another seed would be
     page.goto(f"/compare?jobs={ended.id},{other.id}")
     chart = ".st-key-compare-{}-exploration-entropy .js-plotly-plot"
-    drawn = "([chart, count]) => document.querySelector(chart)?.data?.length === count"
-    page.wait_for_function(drawn, arg=[chart.format("step"), 3])  # a band's two edges, and the mean
+    drawn = "([chart, line]) => document.querySelector(chart)?.data?.some(trace => trace.name === line)"
+    page.wait_for_function(drawn, arg=[chart.format("step"), "ended-job, 2 seeds"])
     page.get_by_text("Seeds as one").click()
-    page.wait_for_function(drawn, arg=[chart.format("step"), 2])
+    page.wait_for_function(drawn, arg=[chart.format("step"), "other-job"])
     page.get_by_role("radio", name="tokens").click()
-    page.wait_for_function(drawn, arg=[chart.format("tokens"), 2])
+    page.wait_for_function(drawn, arg=[chart.format("tokens"), "other-job"])
     assert page.locator(chart.format("tokens")).evaluate("plot => plot.data[0].x.at(-1)") > other.step
 
 
