@@ -5,7 +5,7 @@ from uuid import UUID
 
 import streamlit as st
 
-from dashboard import charts, compared, data, live_chart, states
+from dashboard import catalogue, charts, choosing, compared, data, live_chart, states
 from dashboard.comparing import AXES, RATE, Axis, Line, curves, grouped
 from dashboard.markup import escape, job_link, status_chip, table
 from dashboard.palette import MODELS
@@ -13,8 +13,6 @@ from dashboard.panels.common import grid
 from dashboard.specs import flat
 from jobs.schemas import Job, JobStatus
 
-OFFERED = 100  # newest jobs to choose from
-MOST = 8  # at once: as many as there are colours that can be told apart
 Share = Literal["of_all", "small"]
 # Metric, title, what to look for, unit, and whether it is a share.
 CHARTS: tuple[tuple[str, str, str, str, Share | None], ...] = (
@@ -33,34 +31,6 @@ CHARTS: tuple[tuple[str, str, str, str, Share | None], ...] = (
     ("loss/total", "Loss", "Its level says little; jumps say more.", "loss", None),
     ("perf/step_seconds", "Time a step", "Lower is faster.", "seconds", None),
 )
-
-
-def _chosen() -> list[UUID]:
-    found = []
-    for text in st.query_params.get("jobs", "").split(","):
-        try:
-            found.append(UUID(text))
-        except ValueError:
-            continue
-    return list(dict.fromkeys(found))[:MOST]
-
-
-def _choose() -> list[Job]:
-    """The jobs to compare: those of the address, or chosen among the newest."""
-    asked = [data.job(str(id)) for id in _chosen()]
-    newest = data.jobs(kind="train", limit=OFFERED).data
-    offered: dict[UUID, str] = {job.id: job.name for job in [*asked, *newest]}
-    st.session_state.setdefault("compared-jobs", [job.id for job in asked])
-    ids: list[UUID] = st.multiselect(
-        "Jobs",
-        list(offered),
-        format_func=lambda id: f"{offered[id]} ({str(id)[:8]})",
-        max_selections=MOST,
-        placeholder="Choose two or more training jobs",
-        key="compared-jobs",
-    )
-    st.query_params["jobs"] = ",".join(map(str, ids))
-    return [data.job(str(id)) for id in ids]
 
 
 def _names(jobs: list[Job]) -> dict[UUID, str]:
@@ -150,7 +120,9 @@ def _newest_evaluation(job: Job) -> UUID | None:
 
 def page() -> None:
     st.title("Compare", anchor=False)
-    jobs = _choose()
+    jobs = choosing.several(
+        "Jobs", catalogue.newest(None, "train"), key="compared-jobs", placeholder="Choose two or more training jobs"
+    )
     if len(jobs) < 2:
         states.empty(
             "Choose two jobs or more", "Their curves are then drawn over one another, and their specs compared."

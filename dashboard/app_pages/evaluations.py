@@ -5,13 +5,12 @@ from uuid import UUID
 import streamlit as st
 
 from calibrl.client import CalibrlError
-from dashboard import catalogue, compared, data, replayed, states
+from dashboard import catalogue, choosing, compared, replayed, states
 from dashboard.markup import escape, job_link, moment, status_chip, table
 from jobs.schemas import Job, JobStatus, JobSummary
 
 ALL = "all"
 LIST, COMPARE, REPLAY = "List", "Compare", "Score again"
-MOST = 8  # evaluations at once
 TITLES = ("Evaluation", "Status", "Project", "Accuracy", "On", "Submitted")
 
 
@@ -72,37 +71,18 @@ def _list() -> None:
             st.rerun()
 
 
-def _asked() -> list[Job]:
-    """The evaluations that the address names."""
-    found = []
-    for text in st.query_params.get("jobs", "").split(","):
-        try:
-            found.append(UUID(text))
-        except ValueError:
-            continue
-    return [data.job(str(id)) for id in dict.fromkeys(found)][:MOST]
-
-
-def _choose() -> list[Job]:
-    """Those of the address at first, and then what is chosen, which the address follows."""
-    newest = catalogue.newest(None, "evaluate", JobStatus.SUCCEEDED)
-    asked = [job for job in _asked() if job.status is JobStatus.SUCCEEDED and job.kind == "evaluate"]
-    offered: dict[UUID, str] = {job.id: job.name for job in [*newest, *asked]}
-    st.session_state.setdefault("compared", [job.id for job in asked])
-    ids: list[UUID] = st.multiselect(
-        "Evaluations",
-        list(offered),
-        format_func=lambda id: f"{offered[id]} ({str(id)[:8]})",
-        max_selections=MOST,
-        placeholder="Choose two or more",
-        key="compared",
-    )
-    st.query_params["jobs"] = ",".join(map(str, ids))
-    return [data.job(str(id)) for id in ids]
+def _has_succeeded(job: Job) -> bool:
+    return job.kind == "evaluate" and job.status is JobStatus.SUCCEEDED
 
 
 def _compare() -> None:
-    jobs = _choose()
+    jobs = choosing.several(
+        "Evaluations",
+        catalogue.newest(None, "evaluate", JobStatus.SUCCEEDED),
+        key="compared",
+        placeholder="Choose two or more",
+        fits=_has_succeeded,
+    )
     if not jobs:
         states.empty(
             "Choose evaluations",

@@ -10,6 +10,8 @@ from dashboard import charts, data, following, live_chart, states
 from dashboard.series import Series
 from jobs.schemas import Job
 
+NEWEST = "newest"  # in place of a step: the last one that was sampled, whichever that is
+
 
 def live(job: Job, draw: Callable[[Job], None]) -> None:
     """Draw now, and again at every tick until the job ends, for as long as the viewer may see the job."""

@@ -7,10 +7,9 @@ import streamlit as st
 from dashboard import charts, following, live_chart, states
 from dashboard.charts import Dot
 from dashboard.markup import group_link, table
-from dashboard.panels.common import algorithm, live, waiting
+from dashboard.panels.common import NEWEST, algorithm, live, waiting
 from jobs.schemas import Job, SampleSummary
 
-NEWEST = "newest"  # in place of a step: the last one that was sampled, whichever that is
 MOST_OTHERS = 600  # groups of other steps, the newest ones
 TITLES = ("Prompt", "Correct", "Mean reward", "Entropy", "|A|")
 Steps = dict[int, list[SampleSummary]]

@@ -7,10 +7,8 @@ import streamlit as st
 from calibrl.client import CalibrlError
 from dashboard import data, following, rollouts, signin, states
 from dashboard.markup import group_link, table
-from dashboard.panels.common import algorithm, live, waiting
+from dashboard.panels.common import NEWEST, algorithm, live, waiting
 from jobs.schemas import Job, Sample, SampleSummary
-
-NEWEST = "newest"  # in place of a step: the last one that was sampled, whichever that is
 
 
 def draw(job: Job) -> None:
