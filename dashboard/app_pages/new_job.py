@@ -14,7 +14,7 @@ from dashboard.markup import heading
 from dashboard.schema import Schema, label
 from dashboard.schema_form import FORM, MARKDOWN, Form
 from jobs import presets
-from jobs.schemas import EvaluateSpec, JobSummary, TrainSpec
+from jobs.schemas import EvaluateSpec, JobPlan, JobSummary, TrainSpec
 
 TRAINING, EVALUATION = "Training", "Evaluation"
 SCHEMAS = {
@@ -167,6 +167,13 @@ def _code(spec: Mapping[str, Any]) -> None:
     )
 
 
+def _live_plan(spec: Mapping[str, Any], plan: JobPlan) -> None:
+    """The plan as it now stands, as machines and other jobs come and go while the form is filled in."""
+    with states.tolerated():
+        plan = catalogue.plan(spec)
+    plan_view.draw(plan)
+
+
 def _plan(form: Form, spec: Mapping[str, Any]) -> bool:
     """Show what would become of the spec, or what is wrong with it; whether it can be submitted."""
     errors: list[Mapping[str, str]] = [
@@ -182,7 +189,7 @@ def _plan(form: Form, spec: Mapping[str, Any]) -> bool:
                 return False
             errors = [*error.errors] or [{"field": "spec", "message": str(error)}]
         else:
-            plan_view.draw(plan)
+            st.fragment(_live_plan, run_every=data.IDLE_TICK)(spec, plan)
             return True
     form.blame(errors)
     plan_view.refused(errors)
