@@ -1,12 +1,15 @@
 """Data in, Plotly figure out. A figure is the plain JSON that Plotly draws: building it is too frequent to validate.
 
-Colours that depend on the light or dark theme are left out here; `live_chart.js` fills them in.
+Whoever looks at the same curves gets the same figure, made once. Colours that depend on the light or dark theme are
+left out here; `live_chart.js` fills them in.
 """
 
 import html
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -15,13 +18,29 @@ from numpy.typing import NDArray
 from dashboard.palette import CORRECT, MODELS, NEUTRAL, WRONG, faded
 from dashboard.series import HistogramColumns, Series, smoothed, spikes
 
-Figure = dict[str, Any]
 Trace = dict[str, Any]
 
 HEIGHT = 270  # pixels
 MARKED = 60  # points from which a sparse curve goes without a mark at each
 SMOOTH_FROM = 24  # points from which a curve is shown smoothed, with the raw line behind it
+KEPT = 256  # figures of each kind that are kept, for whoever looks next
 
+Share = Literal["of_all", "small"]
+
+
+@dataclass(frozen=True, eq=False)
+class Figure:
+    """What Plotly draws; no one may change it, as viewers share it."""
+
+    data: list[Trace]
+    layout: dict[str, Any]
+
+    @cached_property
+    def json(self) -> str:
+        return json.dumps({"data": self.data, "layout": self.layout}, allow_nan=False, separators=(",", ":"))
+
+
+NOTHING = Figure([], {})
 
 @dataclass(frozen=True)
 class Curve:
@@ -129,18 +148,25 @@ def curves(
     *,
     unit: str,
     x_title: str = "step",
-    share: Literal["of_all", "small"] | None = None,
+    share: Share | None = None,
     zero_line: bool = False,
     value_format: str = ".3f",
 ) -> Figure:
     """Lines over steps. `share`: values from 0 to 1 as percentages, on an axis to 100 % or, if small, to their top."""
+    return _curves(tuple(lines), unit, x_title, share, zero_line, value_format)
+
+
+@lru_cache(KEPT)
+def _curves(
+    lines: tuple[Curve, ...], unit: str, x_title: str, share: Share | None, zero_line: bool, value_format: str
+) -> Figure:
     yaxis: dict[str, Any] = {"zeroline": zero_line, "exponentformat": "power"}
     if share:
         value_format = ".1%"
         top = 1.03 if share == "of_all" else max([0.05, *(1.1 * _top(curve.series) for curve in lines)])
         yaxis |= {"tickformat": ".0%", "range": [-0.03 * top, top]}
     traces = [trace for curve in lines if len(curve.series) for trace in (*_area(curve), *_line(curve, value_format))]
-    return {"data": traces, "layout": _layout(unit, x_title, yaxis=yaxis)}
+    return Figure(traces, _layout(unit, x_title, yaxis=yaxis))
 
 
 def _top(series: Series) -> float:
@@ -155,6 +181,11 @@ def _calm(series: Series) -> Series:
 
 def stacked(parts: Sequence[tuple[str, Series, str]], *, unit: str, shares: bool) -> Figure:
     """Parts of a whole over steps: (name, series, fill colour), from the bottom up. `shares`: of 1, as percentages."""
+    return _stacked(tuple(parts), unit, shares)
+
+
+@lru_cache(KEPT)
+def _stacked(parts: tuple[tuple[str, Series, str], ...], unit: str, shares: bool) -> Figure:
     traces = [
         {
             "type": "scatter",
@@ -170,7 +201,7 @@ def stacked(parts: Sequence[tuple[str, Series, str]], *, unit: str, shares: bool
         for name, series, colour in ((name, _calm(series), colour) for name, series, colour in parts)
     ]
     yaxis = {"tickformat": ".0%", "range": [0, 1]} if shares else {"rangemode": "tozero"}
-    return {"data": traces, "layout": _layout(unit, yaxis=yaxis)}
+    return Figure(traces, _layout(unit, yaxis=yaxis))
 
 
 @dataclass(frozen=True)
@@ -218,9 +249,10 @@ def dots(shown: Sequence[Dot], others: Sequence[Dot], *, low: float, high: float
     layout = _layout("rareness weight |A|", "entropy (nats a token)", hovermode="closest", showlegend=False)
     layout["height"] = 420
     layout["yaxis"] |= {"rangemode": "tozero"}
-    return {"data": traces, "layout": layout}
+    return Figure(traces, layout)
 
 
+@lru_cache(KEPT)
 def heat_map(columns: HistogramColumns, *, colour: str, unit: str) -> Figure:
     """A histogram's history: steps to the right, values upward, stronger where more of a step's values lie."""
     steps, shares = columns.shares()
@@ -238,7 +270,7 @@ def heat_map(columns: HistogramColumns, *, colour: str, unit: str) -> Figure:
         "hoverongaps": False,
     }
     layout = _layout(unit, hovermode="closest", showlegend=False, yaxis={"range": _filled(edges, shares)})
-    return {"data": [trace], "layout": layout}
+    return Figure([trace], layout)
 
 
 def _filled(edges: NDArray[np.float64], shares: NDArray[np.float64]) -> list[float]:
@@ -296,4 +328,4 @@ def intervals(metrics: Sequence[str], results: Sequence[Mapping[str, Any]]) -> F
         "automargin": True,
         "zeroline": False,
     }
-    return {"data": traces, "layout": layout}
+    return Figure(traces, layout)

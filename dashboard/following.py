@@ -55,11 +55,15 @@ class _Curve:
     max: list[float | None] = field(default_factory=list)
     mean: list[float | None] = field(default_factory=list)
 
-    def take(self, new: schemas.Series) -> None:
-        """Put buckets in the place of what begins where they do or later."""
+    def take(self, new: schemas.Series) -> bool:
+        """Put buckets in the place of what begins where they do or later; whether that changed anything."""
         kept = bisect_left(self.start, new.start[0]) if new.start else len(self.start)
+        changed = False
         for name in self.__dataclass_fields__:
-            getattr(self, name)[kept:] = getattr(new, name)
+            mine, theirs = getattr(self, name), getattr(new, name)
+            changed = changed or mine[kept:] != theirs
+            mine[kept:] = theirs
+        return changed
 
 
 class History(_Reader):
@@ -74,6 +78,7 @@ class History(_Reader):
         self._width: int | None = None
         self._last_step = 0
         self._curves = {name: _Curve() for name in self._names}
+        self._drawn: dict[str, Series] = {}  # the same until there is more: figures are made once for all viewers
 
     def _read_page(self) -> bool:
         start = self._last_step // self._width * self._width if self._width else 0
@@ -85,14 +90,17 @@ class History(_Reader):
         if last is not None:
             self._width, self._last_step = found.width, last
         for series in found.series:
-            self._curves[series.name].take(series)
+            if self._curves[series.name].take(series):
+                self._drawn.pop(series.name, None)
         return False
 
     def series(self, name: str) -> Series:
         """A metric's curve so far; empty where the job does not report it."""
         with self._lock:
-            curve = self._curves[name]
-            return Series.of(curve.last_step, curve.mean, curve.min, curve.max)
+            if name not in self._drawn:
+                curve = self._curves[name]
+                self._drawn[name] = Series.of(curve.last_step, curve.mean, curve.min, curve.max)
+            return self._drawn[name]
 
     def seconds_a_step(self, name: str) -> float | None:
         """Mean over the last steps that reported a metric, by their times; None before there are two."""
@@ -112,11 +120,14 @@ class HistogramHistory(_Reader):
         self._job_id, self._name = job_id, name
         self._last: int | None = None  # where the last column begins
         self._columns = HistogramColumns()
+        self._drawn: HistogramColumns | None = None
 
     def columns(self) -> HistogramColumns:
-        """The columns so far, for the caller alone: another viewer's refresh changes those kept here."""
+        """The columns so far; another viewer's refresh does not change them, and until one the same are returned."""
         with self._lock:
-            return self._columns.copy()
+            if self._drawn is None:
+                self._drawn = self._columns.copy()
+            return self._drawn
 
     def _read_page(self) -> bool:
         width = None if self._last is None else self._columns.width
@@ -127,12 +138,13 @@ class HistogramHistory(_Reader):
         if self._last is not None and (
             not rows or rows[0].step != self._last or rows[-1].step // self._columns.width >= COLUMNS
         ):
-            self._last, self._columns = None, HistogramColumns()
+            self._last, self._columns, self._drawn = None, HistogramColumns(), None
             return True
         if rows and self._last is None:
             self._columns = HistogramColumns(rows[0].width)
         for row in rows:
-            self._columns.put(row.step, row.edges, row.counts)
+            if self._columns.put(row.step, row.edges, row.counts):
+                self._drawn = None
             self._last = row.step
         return False
 

@@ -120,7 +120,8 @@ function saving(host) {
   return bar;
 }
 
-export default function ({ data, parentElement, setTriggerValue }) {
+export default function ({ data: told, parentElement, setTriggerValue }) {
+  const data = { ...told, figure: JSON.parse(told.figure) };
   const host = parentElement.querySelector(".live-chart");
   host.setAttribute("role", "figure");
   host.setAttribute("aria-label", data.alt);

@@ -28,10 +28,10 @@ def card(title: str, hint: str, figure: Figure, *, key: str, on_pick: Callable[[
     was clicked, before the page is run anew."""
     with st.container(border=True, height="stretch", key=f"card-{key}"):
         st.html(heading(title, hint))
-        if not figure["data"]:
+        if not figure.data:
             st.caption("Not measured in this run so far.")
             return
-        data = {"figure": figure, "alt": f"{title}. {hint}", "name": key, "title": title}
+        data = {"figure": figure.json, "alt": f"{title}. {hint}", "name": key, "title": title}
         if on_pick is None:
             _mount(data=data, key=key)
         else:

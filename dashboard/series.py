@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Self
 
 import numpy as np
@@ -9,12 +10,13 @@ from numpy.typing import NDArray
 
 BUCKETS = 500  # of a curve that is read; drawn with their least and greatest value, at most twice as many points
 POINTS = 2 * BUCKETS  # most points of a drawn curve
+KEPT = 512  # curves of each kind that are kept, for whoever looks next
 COLUMNS = 240  # most columns of a drawn heat map
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Series:
-    """A metric's values `[N]` at ascending steps `[N]`; a value that was not finite is NaN.
+    """A metric's values `[N]` at ascending steps `[N]`; a value that was not finite is NaN. Equal only to itself.
 
     Of a long curve each is the mean of a bucket, whose least and greatest values are `low` and `high`.
     """
@@ -53,6 +55,7 @@ def spikes(series: Series) -> Series:
     return Series.of(np.repeat(series.steps, 2).tolist(), np.stack([series.low, series.high], axis=1).ravel().tolist())
 
 
+@lru_cache(KEPT)
 def averaged(series: Series, limit: int) -> Series:
     """At most `limit` points, each the mean of a stretch at its first step. Equal steps give equal points."""
     if len(series) <= limit:
@@ -74,6 +77,7 @@ def smoothing_window(points: int) -> int:
     return max(8, 1 << max(points // 40, 1).bit_length() - 1)
 
 
+@lru_cache(KEPT)
 def smoothed(series: Series) -> Series:
     """The mean of each value and those just before it; values that are not finite do not count."""
     window = smoothing_window(len(series))
@@ -88,7 +92,7 @@ def smoothed(series: Series) -> Series:
 
 
 class HistogramColumns:
-    """A histogram's history, in columns of `width` steps."""
+    """A histogram's history, in columns of `width` steps. Equal only to itself."""
 
     def __init__(self, width: int = 1) -> None:
         self.width = width
@@ -104,12 +108,14 @@ class HistogramColumns:
         made.edges, made._columns = self.edges, dict(self._columns)
         return made
 
-    def put(self, step: int, edges: list[float], counts: list[int]) -> None:
-        """Take in the column that begins at a step, in place of what was there. New edges begin the history anew: old
-        counts can't be told apart by them."""
+    def put(self, step: int, edges: list[float], counts: list[int]) -> bool:
+        """Take in the column that begins at a step, in place of what was there; whether that changed anything. New
+        edges begin the history anew: old counts can't be told apart by them."""
         if edges != self.edges:
             self.edges, self._columns = edges, {}
-        self._columns[step // self.width] = np.asarray(counts, dtype=np.int64)
+        column, known = np.asarray(counts, dtype=np.int64), self._columns.get(step // self.width)
+        self._columns[step // self.width] = column
+        return known is None or not np.array_equal(known, column)
 
     def shares(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """First step of every column `[C]`, and the share of values in every bin `[bins, C]`; no values: NaN."""

@@ -90,9 +90,8 @@ class Crowd:
         self._viewers = [Viewer(dashboard_url, page, query) for _ in range(count)]
 
     def __enter__(self) -> Crowd:
-        for viewer in self._viewers:
+        for viewer in self._viewers:  # one by one, as people come: all at once, their ticks would fall together
             viewer.start()
-        for viewer in self._viewers:
             if not viewer.ready.wait(READY_SECONDS):
                 raise RuntimeError("a viewer was shown nothing")
         return self

@@ -60,7 +60,7 @@ def heat(job: Job, names: dict[str, str], *, title: str, hint: str, colour: str,
         with states.tolerated():
             history.refresh()
         columns = history.columns()
-        figure = charts.heat_map(columns, colour=colour, unit=unit) if len(columns) else {"data": []}
+        figure = charts.heat_map(columns, colour=colour, unit=unit) if len(columns) else charts.NOTHING
         live_chart.card(title, hint, figure, key=key)
 
 

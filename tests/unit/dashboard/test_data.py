@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from calibrl.client import CalibrlError
-from dashboard import data, following
+from dashboard import charts, data, following
+from dashboard.palette import NEUTRAL
 from dashboard.series import BUCKETS, COLUMNS
 
 if TYPE_CHECKING:
@@ -106,6 +107,30 @@ def test_viewers_share_a_read(world: World, monkeypatch: pytest.MonkeyPatch) -> 
     for _ in range(5):
         following.history(job.id, 1, NAMES).refresh()
     assert len(world.requests) == 1
+
+
+def test_viewers_share_a_figure_until_there_is_more(world: World) -> None:
+    job = world.add()
+    world.measure(job, range(1, 101), {"reward/mean": 1.0, "loss/grad_norm": 2.0})
+
+    def figures() -> list[charts.Figure]:
+        history, histogram = following.history(job.id, 1, NAMES), following.histogram(job.id, 1, "rareness")
+        history.refresh()
+        histogram.refresh()
+        lines = [charts.Curve(name, history.series(name), NEUTRAL) for name in NAMES]
+        return [
+            *(charts.curves([line], unit="x") for line in lines),
+            charts.stacked([("all", line.series, NEUTRAL) for line in lines], unit="x", shares=False),
+            charts.heat_map(histogram.columns(), colour=NEUTRAL, unit="x"),
+        ]
+
+    first, second = figures(), figures()
+    assert all(one is other for one, other in zip(first, second, strict=True))
+    world.measure(job, range(101, 102), {"reward/mean": 1.0})
+    third = figures()
+    changed = [one is not other for one, other in zip(second, third, strict=True)]
+    assert changed == [True, False, True, True]
+    assert third[0].data[-1]["x"][-1] == 101
 
 
 def test_a_failed_read_keeps_what_was_read_before(world: World) -> None:

@@ -54,7 +54,7 @@ def html(app: AppTest) -> str:
 def charts(app: AppTest) -> dict[str, Any]:
     """Every figure on the page, by its name."""
     found = [json.loads(element.proto.json) for element in app.get("bidi_component")]
-    return {data["name"]: data["figure"] for data in found}
+    return {data["name"]: json.loads(data["figure"]) for data in found}
 
 
 def paths(requests: list[str]) -> set[str]:
