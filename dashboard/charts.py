@@ -42,6 +42,7 @@ class Figure:
 
 NOTHING = Figure([], {})
 
+
 @dataclass(frozen=True)
 class Curve:
     """One line of a chart."""

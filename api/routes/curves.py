@@ -1,21 +1,19 @@
 """Curves of one or more jobs within a budget of points."""
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Sequence
 from datetime import datetime
-from itertools import groupby
-from operator import attrgetter
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Query
-from fastapi.responses import StreamingResponse
+from fastapi import APIRouter, Query, Response
 from sqlalchemy.orm import Session
 
 from api.buckets import Width, chosen_width, refusal
 from api.deps import BIGGEST_STEP, Asker, Db
 from api.tables import CONTENT, ChosenFormat, streamed
 from jobs.repository import curves, jobs
-from jobs.schemas import Curves, Series
+from jobs.schemas import Curves
 
 MOST_JOBS, MOST_NAMES = 32, 64
 MOST_BUCKETS = 250_000  # of one answer: some 30 MB of JSON
@@ -59,7 +57,7 @@ def compare_metrics(
     from_step: FromStep = 0,
     to_step: ToStep = None,
     width: Width = None,
-) -> Curves | StreamingResponse:
+) -> Response:
     """Curves in buckets that no spike is lost in: the least, the greatest, the mean and the last value of each.
 
     A bucket is as many steps wide as keeps all within `points`, a power of two, and begins at a multiple of that: it
@@ -76,20 +74,13 @@ def compare_metrics(
     if (last // width - from_step // width + 1) * len(ids) * len(chosen) > MOST_BUCKETS:
         of_width = f"{len(chosen)} metrics of {len(ids)} jobs in so many buckets are more than {MOST_BUCKETS} in all"
         raise refusal("points", f"{of_width}: ask for fewer points, names or jobs, or a greater width")
-    found = [row for id in ids for row in curves.buckets(session, id, chosen, width=width, first=from_step, last=last)]
-    if format != "json":
-        rows = [(str(row.job_id), *row[1:]) for row in found]
-        return streamed(format, "curves", COLUMNS, [rows])
-    return Curves(width=width, last_step=newest, series=[_series(of_one) for _, of_one in groupby(found, key=_CURVE)])
-
-
-_CURVE = attrgetter("job_id", "name")
-
-
-def _series(found: Iterable[Any]) -> Series:
-    rows = list(found)
-    lists = dict(zip(list(COLUMNS)[2:], map(list, zip(*(row[2:] for row in rows), strict=True)), strict=True))
-    return Series.model_validate({"job_id": rows[0].job_id, "name": rows[0].name, **lists})
+    asked = {"width": width, "first": from_step, "last": last}
+    if format == "json":
+        series = [text for id in ids for text in curves.as_json(session, id, chosen, **asked)]
+        body = f'{{"width":{width},"last_step":{json.dumps(newest)},"series":[{",".join(series)}]}}'
+        return Response(body, media_type="application/json")
+    found = [row for id in ids for row in curves.buckets(session, id, chosen, **asked)]
+    return streamed(format, "curves", COLUMNS, [[(str(row.job_id), *row[1:]) for row in found]])
 
 
 def _job_ids(session: Session, given: str, projects: frozenset[str] | None) -> list[UUID]:
@@ -101,7 +92,7 @@ def _job_ids(session: Session, given: str, projects: frozenset[str] | None) -> l
             raise refusal("jobs", f"{text[:50]!r} is no id of a job") from None
     if not 0 < len(ids) <= MOST_JOBS:
         raise refusal("jobs", f"names {len(ids)} jobs; give 1 to {MOST_JOBS}")
-    return [job.id for job in jobs.several(session, ids, projects)]
+    return jobs.seen(session, ids, projects)
 
 
 def _chosen_names(session: Session, ids: Sequence[UUID], given: str) -> list[str]:

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from sqlalchemy import (
     CTE,
+    JSON,
     BigInteger,
     ColumnElement,
     Double,
@@ -26,6 +27,7 @@ from sqlalchemy import (
     cast,
     column,
     func,
+    literal_column,
     select,
     true,
     union_all,
@@ -39,6 +41,10 @@ BLOCK = 32  # steps; a migration has filled the table with blocks of this size
 HUGE = 1e295  # numbers from here on count as not finite, so that no sum of them overflows
 _MEASURES = ("count", "non_finite", "min", "max", "sum", "last")
 _KEY = (MetricBlock.job_id, MetricBlock.name, MetricBlock.start)
+_JOB, _NAMES = bindparam("of_job", type_=Uuid()), cast(bindparam("names", type_=ARRAY(Text)), ARRAY(Text))
+_MASK, _FIRST, _LAST, _TAIL, _RAGGED = (
+    bindparam(name, type_=Integer()) for name in ("mask", "first", "last", "tail", "ragged")
+)
 
 
 def last_step(session: Session, job_id: UUID) -> int | None:
@@ -77,14 +83,57 @@ def buckets(
 
     By name and start: job_id, name, start, first_step, last_step, ts, count, non_finite, min, max, mean, last.
     """
-    first, last = first & -width, (last & -width) + width - 1
+    found = session.execute(_buckets(width), _asked(session, job_id, names, width, first, last))
+    return list(found)
+
+
+def as_json(session: Session, job_id: UUID, names: Sequence[str], *, width: int, first: int, last: int) -> list[str]:
+    """The same in JSON, an object a metric with a list of each: Postgres writes in two milliseconds what took Python
+    twenty to read, check and write again."""
+    return list(session.scalars(_json_of(width), _asked(session, job_id, names, width, first, last)))
+
+
+def _asked(
+    session: Session, job_id: UUID, names: Sequence[str], width: int, first: int, last: int
+) -> dict[str, object]:
+    """What `_buckets` is asked with. `ragged`: where the first bucket begins that rows belong to."""
     tail = _tail(session, job_id)
-    if width < BLOCK:
-        parts: FromClause = _from_rows(job_id, names, width, first, last).subquery()
-    else:
-        blocks = _from_blocks(job_id, names, width, first, min(last, tail - 1))
-        parts = union_all(blocks, _from_rows(job_id, names, width, max(first, tail), last)).subquery()
-    return list(session.execute(_joined(parts).order_by(parts.c.name, parts.c.start)))
+    asked = {"of_job": job_id, "names": list(names), "mask": -width, "tail": tail, "ragged": tail & -width}
+    return asked | {"first": first & -width, "last": (last & -width) + width - 1}
+
+
+def _buckets(width: int) -> Select[Any]:
+    return _of_rows() if width < BLOCK else _of_blocks()
+
+
+@cache
+def _of_rows() -> Select[Any]:
+    """Buckets narrower than a block."""
+    parts = _from_rows(_FIRST).subquery()
+    return _joined(parts).order_by(parts.c.name, parts.c.start)
+
+
+@cache
+def _of_blocks() -> Select[Any]:
+    """Buckets of blocks; the last one may be of blocks and rows."""
+    whole = _from_blocks(_FIRST, func.least(_LAST, _RAGGED - 1)).subquery()
+    rows = _from_rows(func.greatest(_FIRST, _TAIL))
+    last = union_all(_from_blocks(func.greatest(_FIRST, _RAGGED), func.least(_LAST, _TAIL - 1)), rows).subquery()
+    both = union_all(_joined(whole), _joined(last)).subquery()
+    return select(both).order_by(both.c.name, both.c.start)
+
+
+@cache
+def _json_of(width: int) -> Select[tuple[str]]:
+    found = _buckets(width).subquery()  # in order, in which its lists then are
+    lists: list[ColumnElement[Any]] = []
+    for each in list(found.c)[2:]:
+        values: ColumnElement[Any] = func.json_agg(each)
+        if each.name == "ts":  # as everywhere else: UTC is said with a Z
+            values = cast(func.replace(cast(values, Text), '+00:00"', 'Z"'), JSON)
+        lists += [literal_column(f"'{each.name}'"), values]
+    made = func.json_build_object("job_id", found.c.job_id, "name", found.c.name, *lists)
+    return select(cast(made, Text)).group_by(found.c.job_id, found.c.name).order_by(found.c.name)
 
 
 def names(session: Session, job_id: UUID) -> list[Row[Any]]:
@@ -130,26 +179,25 @@ def _points(job_id: UUID | ColumnElement[UUID], within: ColumnElement[bool]) -> 
     return _once(pairs.join(each, true()).where(Metric.job_id == job_id, within))
 
 
-def _from_blocks(job_id: UUID, names: Sequence[str], width: int, first: int, last: int) -> Select[Any]:
+def _from_blocks(first: ColumnElement[int], last: ColumnElement[int]) -> Select[Any]:
     block = MetricBlock
     measures = [getattr(block, name) for name in _MEASURES]
-    start = block.start.bitwise_and(-width).label("start")
+    start = block.start.bitwise_and(_MASK).label("start")
     query = select(block.job_id, block.name, start, block.first_step, block.last_step, block.ts, *measures)
-    wanted = block.name == any_(cast(list(names), ARRAY(Text)))
-    return query.where(block.job_id == job_id, wanted, block.start.between(first, last))
+    return query.where(block.job_id == _JOB, block.name == any_(_NAMES), block.start.between(first, last))
 
 
-def _from_rows(job_id: UUID, names: Sequence[str], width: int, first: int, last: int) -> Select[Any]:
+def _from_rows(first: ColumnElement[int]) -> Select[Any]:
     # `#> '{}'` is the whole value, but unpacked: else each name would have Postgres unpack it anew.
     whole = Metric.values.op("#>", return_type=JSONB())(cast([], ARRAY(Text))).label("values")
     query = select(Metric.job_id, Metric.step, Metric.ts, whole)
-    query = query.where(Metric.job_id == job_id, Metric.step.between(first, last))
+    query = query.where(Metric.job_id == _JOB, Metric.step.between(first, _LAST))
     rows = _once(query)
-    wanted = func.unnest(cast(list(names), ARRAY(Text))).table_valued(column("name", Text)).render_derived()
+    wanted = func.unnest(_NAMES).table_valued(column("name", Text)).render_derived()
     value = _number(rows.c["values"].op("->>", return_type=Text())(wanted.c.name))
     pairs = select(rows.c.job_id, rows.c.step, rows.c.ts, wanted.c.name, value).join(wanted, true())
     points = _once(pairs)
-    return _measured(points, points.c.step.bitwise_and(-width).label("start"))
+    return _measured(points, points.c.step.bitwise_and(_MASK).label("start"))
 
 
 def _number(value: ColumnElement[str]) -> ColumnElement[float]:

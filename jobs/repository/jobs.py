@@ -45,17 +45,20 @@ def get(session: Session, job_id: UUID) -> Job:
     return _found(find(session, job_id), job_id)
 
 
-def several(session: Session, ids: Sequence[UUID], projects: frozenset[str] | None) -> list[Job]:
-    """Jobs, in the order of their ids given. `projects`: those whose jobs are seen; None: all.
+def seen(session: Session, ids: Sequence[UUID], projects: frozenset[str] | None) -> list[UUID]:
+    """The ids given, once each is a job's of these projects. None: of any.
 
     Raises:
         NotFound: one does not exist, or is not seen; the first such is named.
     """
-    query = select(Job).where(Job.id.in_(ids))
+    query = select(Job.id).where(Job.id.in_(ids))
     if projects is not None:
         query = query.where(Job.project.in_(projects))
-    found = {job.id: job for job in session.scalars(query)}
-    return [_found(found.get(id), id) for id in ids]
+    found = set(session.scalars(query))
+    for id in ids:
+        if id not in found:
+            raise no_such(id)
+    return list(ids)
 
 
 def lock(session: Session, job_id: UUID) -> Job:
