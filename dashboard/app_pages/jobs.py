@@ -5,7 +5,7 @@ from uuid import UUID
 
 import streamlit as st
 
-from dashboard import catalogue, data, states
+from dashboard import catalogue, data, paging, states
 from dashboard.markup import (
     chip,
     duration,
@@ -22,6 +22,7 @@ from dashboard.palette import ENTROPY, HELD_OUT, NEUTRAL, POLICY
 from jobs.schemas import JobSort, JobStatus, JobSummary, Series
 
 ALL = "all"  # no status: every job
+BEFORE = "before"  # the list's pages
 PAGE = 30  # jobs shown at once: curves come of at most 32 jobs a call
 MOST_LABELS = 4  # shown of a job in its row
 MOST_COMPARED = 8
@@ -146,21 +147,14 @@ def _wanted() -> dict[str, Any]:
 def _jobs() -> bool:
     """Draw the list; whether a job on it is yet to end."""
     wanted = _wanted()
-    seen: list[UUID] = st.session_state.setdefault("before", [])
-    shown = data.jobs(**wanted, after=seen[-1] if seen else None, limit=PAGE)
+    shown = data.jobs(**wanted, after=paging.after(BEFORE), limit=PAGE)
     if shown.data:
         curves = _curves(shown.data)
         st.html(table(TITLES, (_row(job, curves) for job in shown.data)))
     else:
         _nothing(len(wanted) > 1)
-    with st.container(horizontal=True):
-        if seen and st.button("Newer" if wanted["sort"] == "-created" else "Back", icon=":material/arrow_back:"):
-            seen.pop()
-            st.rerun(scope="fragment")
-        older = "Older" if wanted["sort"] == "-created" else "More"
-        if shown.has_more and st.button(older, icon=":material/arrow_forward:"):
-            seen.append(shown.data[-1].id)
-            st.rerun(scope="fragment")
+    by_age = wanted["sort"] == SORTS[NEWEST]
+    paging.buttons(BEFORE, shown, back="Newer" if by_age else "Back", on="Older" if by_age else "More")
     _compare(shown.data)
     return not all(job.status.final for job in shown.data)
 
@@ -186,7 +180,7 @@ def _compare(shown: list[JobSummary]) -> None:
 
 
 def _first_page() -> None:
-    st.session_state["before"] = []
+    paging.begin(BEFORE)
 
 
 def _filters() -> None:
