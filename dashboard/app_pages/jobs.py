@@ -21,7 +21,7 @@ from dashboard.markup import (
 from dashboard.palette import ENTROPY, HELD_OUT, NEUTRAL, POLICY
 from jobs.schemas import JobSort, JobStatus, JobSummary, Series
 
-ALL = "all"  # no status: every job
+ALL = "all"  # of a status or a project: every job
 BEFORE = "before"  # the list's pages
 PAGE = 30  # jobs shown at once: curves come of at most 32 jobs a call
 MOST_LABELS = 4  # shown of a job in its row
@@ -35,6 +35,7 @@ SORTS: dict[str, JobSort] = {
     "ended last": "-finished",
 }
 TITLES = ("Job", "Status", "Kind", "Progress", "Accuracy", "Entropy", "Submitted", "Ran for")
+PROJECT = "Project"  # one more column, for a viewer of several
 HELD_OUT_ACCURACY, TRAINING_ACCURACY = "validation/accuracy", "reward/answer_accuracy"
 ENTROPY_MEAN = "exploration/entropy"
 NAMES = (HELD_OUT_ACCURACY, TRAINING_ACCURACY, ENTROPY_MEAN)
@@ -102,12 +103,13 @@ def _progress(job: JobSummary) -> str:
     )
 
 
-def _row(job: JobSummary, curves: Curves) -> str:
+def _row(job: JobSummary, curves: Curves, with_project: bool) -> str:
     seconds = elapsed(job)
     ran = "–" if seconds is None else duration(seconds)
     labels = "".join(f" {chip(f'{name}: {value}', NEUTRAL)}" for name, value in list(job.labels.items())[:MOST_LABELS])
+    project = f'<td data-label="{PROJECT}">{escape(job.project)}</td>' if with_project else ""
     return (
-        f"<tr><td>{job_link(job.id, job.name)}<div>{labels}</div></td>"
+        f"<tr><td>{job_link(job.id, job.name)}<div>{labels}</div></td>{project}"
         f"<td>{status_chip(job.status)}</td><td>{escape(job.kind)}</td><td>{_progress(job)}</td>"
         f'<td data-label="Accuracy">{_accuracy(job, curves)}</td>'
         f'<td data-label="Entropy">{_entropy(job, curves)}</td>'
@@ -119,8 +121,10 @@ def _nothing(filtered: bool) -> None:
     if filtered:
         states.empty("No such jobs", "Choose another status, or take back some of the search, to see others.")
         return
-    states.empty("No jobs yet", "Write a spec like this one to a file, and submit it from a terminal:")
+    states.empty("No jobs yet", "Fill in a form, or write a spec like this one and submit it from a terminal:")
     with st.columns([1, 2, 1])[1]:
+        if catalogue.own_projects():
+            st.page_link("app_pages/new_job.py", label="New job", icon=":material/add:")
         st.code(EMPTY, language=None)
         st.code("calibrl submit my-first-job.yaml", language=None)
 
@@ -137,6 +141,8 @@ def _wanted() -> dict[str, Any]:
     wanted: dict[str, Any] = {"sort": SORTS[st.session_state.get("sort", NEWEST)]}
     if status != ALL:
         wanted["status"] = JobStatus(status)
+    if (project := st.session_state.get("project", ALL)) != ALL:
+        wanted["project"] = project
     if text := st.session_state.get("q", "").strip():
         wanted["q"] = text
     if labels := _labels():
@@ -150,7 +156,9 @@ def _jobs() -> bool:
     shown = data.jobs(**wanted, after=paging.after(BEFORE), limit=PAGE)
     if shown.data:
         curves = _curves(shown.data)
-        st.html(table(TITLES, (_row(job, curves) for job in shown.data)))
+        several = len(catalogue.projects()) > 1
+        titles = (TITLES[0], PROJECT, *TITLES[1:]) if several else TITLES
+        st.html(table(titles, (_row(job, curves, several) for job in shown.data)))
     else:
         _nothing(len(wanted) > 1)
     by_age = wanted["sort"] == SORTS[NEWEST]
@@ -195,7 +203,10 @@ def _filters() -> None:
         on_change=_first_page,
         label_visibility="collapsed",
     )
-    search, labels, sort = st.columns([2, 2, 1])
+    projects = catalogue.projects()
+    search, labels, *project, sort = st.columns([2, 2, 1, 1] if len(projects) > 1 else [2, 2, 1])
+    for column in project:
+        column.selectbox(PROJECT, [ALL, *projects], key="project", bind="query-params", on_change=_first_page)
     search.text_input(
         "Search", key="q", bind="query-params", on_change=_first_page, placeholder="Name, notes, or how the id begins",
         max_chars=200,

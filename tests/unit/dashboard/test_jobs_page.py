@@ -1,8 +1,10 @@
-"""The jobs list: its pages."""
+"""The jobs list: its pages, projects, and what there is when it is empty."""
 
 import pytest
 
-from .conftest import World
+from jobs.schemas import Me, Role
+
+from .conftest import World, forget
 from .test_pages import finished, html, jobs_page
 
 PAGE = 30  # jobs shown at once
@@ -34,3 +36,29 @@ def test_the_list_goes_on_and_back_a_page(world: World, sort: str, back: str, on
     assert shown() == second
     app.text_input(key="q").set_value("job-").run()
     assert shown() == first  # another list begins with its first page
+
+
+def test_the_viewer_of_several_projects_sees_each_jobs_and_chooses_one(world: World) -> None:
+    world.me = Me(user="ann", admin=False, scope="write", projects=dict.fromkeys(("default", "vision"), Role.MEMBER))
+    world.add(name="one-of-vision", project="vision")
+    world.add(name="one-of-mine")
+    app = jobs_page()
+    assert '<td data-label="Project">vision</td>' in html(app) and ">Project</th>" in html(app)
+    app.selectbox(key="project").set_value("vision").run()
+    assert "one-of-vision" in html(finished(app)) and "one-of-mine" not in html(app)
+    app.text_input(key="q").set_value("nothing like it").run()
+    assert "No such jobs" in html(finished(app))
+
+
+def test_the_viewer_of_one_project_is_not_told_of_it(world: World) -> None:
+    world.add()
+    app = jobs_page()
+    assert ">Project</th>" not in html(app)
+    assert "Project" not in [box.label for box in app.selectbox]
+
+
+def test_an_empty_list_leads_those_to_the_form_who_may_submit(world: World) -> None:
+    assert [link.proto.label for link in jobs_page().get("page_link")] == ["New job"]
+    forget()
+    world.me = Me(user="eve", admin=False, scope="write", projects={"default": Role.VIEWER})
+    assert not jobs_page().get("page_link")
