@@ -2,7 +2,6 @@
 
 import streamlit as st
 
-from calibrl.client import CalibrlError
 from dashboard import catalogue, choosing, compared, paging, replayed, states
 from dashboard.markup import escape, job_link, moment, status_chip, table
 from jobs.schemas import Job, JobStatus, JobSummary
@@ -13,22 +12,8 @@ LIST, COMPARE, REPLAY = "List", "Compare", "Score again"
 TITLES = ("Evaluation", "Status", "Project", "Accuracy", "On", "Submitted")
 
 
-def _accuracy(job: JobSummary) -> tuple[str, str]:
-    """The accuracies of its models on its first data set, and that one's name with the number of others."""
-    if job.status is not JobStatus.SUCCEEDED:
-        return "–", "–"
-    try:
-        results = catalogue.evaluation(job.id).results
-    except CalibrlError:  # of a form that has no such figures
-        return "–", "–"
-    splits = list(dict.fromkeys(result.split for result in results))
-    values = [result.metrics["accuracy"].value for result in results if result.split == splits[0]]
-    more = f" and {len(splits) - 1} more" if len(splits) > 1 else ""
-    return " → ".join(f"{value:.0%}" for value in values if value is not None) or "–", f"{splits[0]}{more}"
-
-
 def _row(job: JobSummary) -> str:
-    accuracy, split = _accuracy(job)
+    accuracy, split = catalogue.reached(job)
     return (
         f"<tr><td>{job_link(job.id, job.name)}</td><td>{status_chip(job.status)}</td>"
         f'<td data-label="Project">{escape(job.project)}</td><td data-label="Accuracy">{accuracy}</td>'

@@ -74,10 +74,7 @@ def _small(curve: Series | None, colour: str, label: str, top: float | None = No
 def _accuracy(job: JobSummary, curves: Curves) -> str:
     """The newest accuracy, held out before training; an evaluation's from its first to its last model."""
     if job.kind == "evaluate":
-        results = data.results(job.id, job.attempt) if job.status is JobStatus.SUCCEEDED else []
-        first_split = [result for result in results if result["split"] == results[0]["split"]]
-        values = [result["metrics"].get("accuracy") for result in first_split]
-        return " → ".join(f"{value:.0%}" for value in values if isinstance(value, int | float)) or "–"
+        return catalogue.reached(job)[0]
     for name, said, colour in ((HELD_OUT_ACCURACY, "held out", HELD_OUT), (TRAINING_ACCURACY, "in training", POLICY)):
         curve = curves.get((job.id, name))
         if (value := _newest(curve)) is not None:

@@ -4,7 +4,8 @@ import pytest
 
 from jobs.schemas import Me, Role
 
-from .conftest import World, forget
+from .conftest import Refusal, World, forget
+from .test_evaluations_page import evaluated, evaluations_page
 from .test_pages import finished, html, jobs_page
 
 PAGE = 30  # jobs shown at once
@@ -62,3 +63,27 @@ def test_an_empty_list_leads_those_to_the_form_who_may_submit(world: World) -> N
     forget()
     world.me = Me(user="eve", admin=False, scope="write", projects={"default": Role.VIEWER})
     assert not jobs_page().get("page_link")
+
+
+def test_an_evaluation_is_listed_with_its_accuracies(world: World) -> None:
+    evaluated(world, "one", 0.42, 0.71)
+    assert "42% → 71%" in html(jobs_page())
+
+
+@pytest.mark.parametrize("refusal", [Refusal(409, "of another form"), Refusal(500, "broken"), Refusal(404, "gone")])
+def test_an_evaluation_that_can_not_be_read_leaves_the_list(world: World, refusal: Refusal) -> None:
+    evaluated(world, "good", 0.42)
+    bad = evaluated(world, "bad", 0.61)
+    world.answers[f"GET /v1/jobs/{bad.id}/evaluation"] = lambda body: refusal
+    for text in (html(jobs_page()), html(evaluations_page())):
+        assert "42%" in text and ">bad</a>" in text and "61%" not in text
+
+
+def test_an_evaluation_without_accuracies_leaves_the_list(world: World) -> None:
+    evaluated(world, "empty")
+    other = evaluated(world, "other", 0.42)
+    answer = world.answers[f"GET /v1/jobs/{other.id}/evaluation"](None)
+    del answer["results"][0]["metrics"]["accuracy"]
+    world.answers[f"GET /v1/jobs/{other.id}/evaluation"] = lambda body: answer
+    for text in (html(jobs_page()), html(evaluations_page())):
+        assert ">empty</a>" in text and ">other</a>" in text
