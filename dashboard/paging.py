@@ -19,11 +19,15 @@ def after(key: str) -> UUID | None:
     return before[-1] if before else None
 
 
+def _back(before: list[UUID]) -> None:
+    before.pop()
+
+
 def buttons(key: str, shown: Page[JobSummary] | Page[Dataset], *, back: str = "Newer", on: str = "Older") -> None:
     """Ways to the pages around this one, as far as there are some."""
     before: list[UUID] = st.session_state[key]
     with st.container(horizontal=True):
         if before:
-            st.button(back, icon=":material/arrow_back:", on_click=before.pop)
+            st.button(back, icon=":material/arrow_back:", on_click=_back, args=(before,))
         if shown.has_more:
             st.button(on, icon=":material/arrow_forward:", on_click=before.append, args=(shown.data[-1].id,))
