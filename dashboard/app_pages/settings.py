@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import streamlit as st
 
 from calibrl.client import CalibrlError
-from dashboard import data, signin, states
+from dashboard import data, signin, states, theme
 from dashboard.markup import escape, moment
 from jobs.schemas import ApiKey, Me, NewKey
 
@@ -84,6 +84,7 @@ def _new_key() -> None:
 with states.explained():
     me = data.me()
     _who(me)
+    theme.choice()
     _keys(me)
     if me.scope == "write":
         _new_key()
