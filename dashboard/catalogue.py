@@ -10,6 +10,7 @@ from uuid import UUID
 
 import streamlit as st
 
+from calibrl.client import CalibrlError
 from dashboard import data, signin
 from dashboard.data import FRESH
 from jobs.schemas import Comparison, Dataset, Evaluation, JobPlan, JobStatus, JobSummary, Page, PreviewRow
@@ -69,6 +70,28 @@ def _evaluations(
 def evaluation(job_id: UUID) -> Evaluation:
     """What an evaluation that has succeeded found, if the viewer may see it. It never changes."""
     return _evaluation(signin.key(), job_id)
+
+
+def tried(job_id: UUID) -> Evaluation | CalibrlError:
+    """What an evaluation found, or why that can't be read: the others beside it are shown all the same."""
+    try:
+        return evaluation(job_id)
+    except CalibrlError as error:
+        if error.status == 401:  # none of the others can be read either
+            raise
+        return error
+
+
+def reached(job: JobSummary) -> tuple[str, str]:
+    """For a row: the accuracies of an evaluation's models on its first data set, and that one's name with the number of
+    others; dashes where there are no such figures."""
+    found = tried(job.id) if job.status is JobStatus.SUCCEEDED else None
+    if not isinstance(found, Evaluation) or not found.results:
+        return "–", "–"
+    first, *others = dict.fromkeys(result.split for result in found.results)
+    measured = [result.metrics.get("accuracy") for result in found.results if result.split == first]
+    shares = [f"{one.value:.0%}" for one in measured if one is not None and one.value is not None]
+    return " → ".join(shares) or "–", f"{first} and {len(others)} more" if others else first
 
 
 @st.cache_resource(max_entries=500, show_spinner=False)

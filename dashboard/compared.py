@@ -105,12 +105,11 @@ def _read(jobs: Sequence[Job]) -> list[tuple[Job, Evaluation]]:
     """What each found; of those that left no such figures, why not stands on the page."""
     found = []
     for job in jobs:
-        try:
-            found.append((job, catalogue.evaluation(job.id)))
-        except CalibrlError as error:
-            if error.status != 409:
-                raise
-            st.text(f"{job.name} is left out: {error.detail or error}")
+        one = catalogue.tried(job.id)
+        if isinstance(one, CalibrlError):
+            st.text(f"{job.name} is left out: {one.detail or one}")
+        else:
+            found.append((job, one))
     return found
 
 

@@ -71,13 +71,6 @@ def changed() -> None:
         cached.clear()
 
 
-@st.cache_resource(max_entries=1000, show_spinner=False)
-def results(job_id: UUID, attempt: int) -> list[dict[str, Any]]:
-    """What an evaluation that has succeeded found."""
-    found: list[dict[str, Any]] = (client().job(job_id).result or {}).get("results", [])
-    return found
-
-
 def queue(project: str) -> dict[UUID, QueueEntry]:
     """A project's jobs that have not started, by id."""
     return _queue(signin.key(), project)

@@ -19,6 +19,7 @@ from dashboard import signin
 
 CHECKPOINT = re.compile(r"checkpoint-(\d{1,10})\.tar")
 RESULT = re.compile(r"result/(.+)")
+File = tuple[str, Iterator[bytes]]  # what to save it as, and what is in it
 
 
 def address(job_id: UUID, file: str) -> str:
@@ -33,18 +34,19 @@ def dataset_address(id: UUID) -> str:
 
 async def _send_dataset(request: Request) -> Response:
     id: UUID = request.path_params["id"]
-    return await _passed_on(request, lambda client: client.dataset_content(id), f"dataset-{id}")
+    return await _passed_on(request, lambda client: _dataset(client, id))
 
 
 async def _send(request: Request) -> Response:
     job_id, file = request.path_params["job_id"], request.path_params["file"]
     name = f"events.out.tfevents.{job_id}" if file == "tensorboard" else f"{job_id}-{file.rpartition('/')[2]}"
-    return await _passed_on(request, lambda client: _file(client, job_id, file), name)
+    return await _passed_on(request, lambda client: (name, _file(client, job_id, file)))
 
 
-async def _passed_on(request: Request, read: Callable[[Client], Iterator[bytes]], name: str) -> Response:
+async def _passed_on(request: Request, read: Callable[[Client], File]) -> Response:
     try:
         pieces = _pieces(signin.key_of(request.cookies), read)
+        name = (await run_in_threadpool(next, pieces)).decode()
         first = await run_in_threadpool(next, pieces, b"")  # an error of the API comes with it
     except signin.SignedOut:
         return PlainTextResponse("Sign in first.", 401)
@@ -59,9 +61,17 @@ async def _passed_on(request: Request, read: Callable[[Client], Iterator[bytes]]
     return StreamingResponse(chain([first], pieces), media_type="application/octet-stream", headers=headers)
 
 
-def _pieces(key: str, read: Callable[[Client], Iterator[bytes]]) -> Iterator[bytes]:
+def _pieces(key: str, read: Callable[[Client], File]) -> Iterator[bytes]:
+    """A file's name, and then what is in it."""
     with Client(api_key=key) as client:
-        yield from read(client)
+        name, content = read(client)
+        yield name.encode()
+        yield from content
+
+
+def _dataset(client: Client, id: UUID) -> File:
+    dataset = client.dataset(id)
+    return f"{dataset.name.removesuffix(f'.{dataset.format}')}.{dataset.format}", client.dataset_content(id)
 
 
 def _file(client: Client, job_id: UUID, file: str) -> Iterator[bytes]:

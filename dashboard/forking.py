@@ -30,7 +30,7 @@ def changes_of(text: str) -> dict[str, Any]:
     if found is None:
         return {}
     if not isinstance(found, dict):
-        raise NotChanges("Write fields of the spec, such as `steps: 100`.")
+        raise NotChanges("Write fields of the spec, such as steps: 100.")
     return {str(name): value for name, value in found.items()}
 
 
@@ -63,7 +63,7 @@ def form(job: Job) -> None:
         try:
             new = data.client().fork(job.id, checkpoint=checkpoint, changes=changes_of(text), name=name or None)
         except NotChanges as error:
-            at_spec.error(str(error))
+            at_spec.code(str(error), language=None, wrap_lines=True)  # it repeats what was typed
         except CalibrlError as error:
             _explain(error, places)
         else:

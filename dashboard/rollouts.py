@@ -18,6 +18,12 @@ from dashboard.palette import CORRECT, ENTROPY, EXPERT, NEUTRAL, POLICY, RARENES
 TOKENS = 2000  # tokens of a completion that are coloured; the rest is shown plain
 SMALL = 160  # pixels; smaller images are enlarged, pixel by pixel
 LARGE = 1024  # pixels; larger images are made smaller
+TOKEN_STYLE = """<style>
+.tokens label:has(:focus-visible){outline:2px solid;outline-offset:1px}
+.tokens input{position:absolute;opacity:0;width:1px;height:1px;margin:0;pointer-events:none}
+.tokens label:has(:checked)::after{content:attr(title);margin:0 .3rem;padding:0 .4rem;border:1px solid;
+  border-radius:.3rem;font-weight:600;font-size:.75rem}
+</style>"""
 BOX = (
     "white-space:pre-wrap;overflow-wrap:anywhere;font-family:var(--st-code-font,monospace);font-size:0.85rem;"
     "line-height:1.65"
@@ -35,6 +41,7 @@ class Tint:
     above: str  # colour of values above 0
     below: str  # colour of values below 0
     hint: str
+    scale: tuple[tuple[float, str], ...]  # values of the legend, and how it says them
     middle: float = 0.0  # the value without colour
 
 
@@ -49,9 +56,28 @@ TINTS = {  # by label, which also stands in the address
             POLICY,
             EXPERT,
             "Blue: the policy was surer of this token than of the expert's there. Pink: it was less sure.",
+            ((-6, "−6 nats or less"), (-3, "−3"), (0, "0"), (3, "+3"), (6, "+6 nats or more")),
         ),
-        Tint("Entropy", "entropies", "nats", 2.0, ENTROPY, ENTROPY, "Stronger: more undecided at this token."),
-        Tint("Log-probability", "logprobs", "nats", 4.0, NEUTRAL, NEUTRAL, "Stronger: a less likely token."),
+        Tint(
+            "Entropy",
+            "entropies",
+            "nats",
+            2.0,
+            ENTROPY,
+            ENTROPY,
+            "Stronger: more undecided at this token.",
+            ((0, "0 nats"), (1, "1"), (2, "2 nats or more")),
+        ),
+        Tint(
+            "Log-probability",
+            "logprobs",
+            "nats",
+            4.0,
+            NEUTRAL,
+            NEUTRAL,
+            "Stronger: a less likely token.",
+            ((0, "0 nats"), (-2, "−2"), (-4, "−4 nats or less")),
+        ),
         Tint(
             "Ratio",
             "ratios",
@@ -60,6 +86,7 @@ TINTS = {  # by label, which also stands in the address
             CORRECT,
             EXPERT,
             "As the update met the token. Green: likelier than when it was sampled. Pink: less likely.",
+            ((0.8, "0.8 times or less"), (0.9, "0.9"), (1, "1"), (1.1, "1.1"), (1.2, "1.2 times or more")),
             middle=1.0,
         ),
         Tint(
@@ -70,6 +97,7 @@ TINTS = {  # by label, which also stands in the address
             RARENESS,
             EXPERT,
             "Yellow and pink: the clip stopped this token's gradient, above and below its range.",
+            ((-1, "held back below the range"), (0, "not held back"), (1, "held back above it")),
         ),
     )
 }
@@ -101,27 +129,50 @@ def _value(value: Any) -> float | None:
     return None if value is None else float(value)
 
 
-def _token(text: str, value: float | None, tint: Tint) -> str:
-    if value is None:
-        return f'<span title="no {escape(tint.label.lower())} here" style="opacity:0.75">{escape(text)}</span>'
+def _colour(value: float, tint: Tint) -> str:
     away = value - tint.middle
     strength = 1.0 if not math.isfinite(value) else min(abs(away) / tint.full, 1.0)
-    colour = faded(tint.above if away >= 0 else tint.below, 0.65 * strength)
+    return faded(tint.above if away >= 0 else tint.below, 0.65 * strength)
+
+
+def legend(tint: Tint) -> str:
+    """Which colour means which value; it brings the style of the tokens below it, too."""
+    swatch = '<span style="{};padding:0 .45rem;border-radius:.2rem">{}</span>'
+    swatches = [swatch.format(f"background:{_colour(value, tint)}", text) for value, text in tint.scale]
     return (
-        f'<span title="{escape(tint.label)} {value:+.3f} {tint.unit}" '
-        f'style="background:{colour};border-radius:0.2rem">{escape(text)}</span>'
+        f'{TOKEN_STYLE}<div style="display:flex;flex-wrap:wrap;gap:.25rem .4rem;font-size:.8rem">'
+        f"<span>{escape(tint.label)}:</span>{''.join(swatches)}{swatch.format('opacity:0.75', 'faint: no value')}</div>"
     )
 
 
-def coloured(completion: dict[str, Any], tint: Tint) -> str:
-    """A completion's tokens with their values on hover."""
+def _token(text: str, value: float | None, tint: Tint, name: str) -> str:
+    if value is None:
+        said, style = f"no {tint.label.lower()} here", "opacity:0.75"
+    else:
+        said, style = (
+            f"{tint.label} {value:+.3f} {tint.unit}",
+            f"background:{_colour(value, tint)};border-radius:0.2rem",
+        )
+    blank = "" if text.strip() else f' aria-label="blank, {escape(said)}"'
+    button = f'<input type="radio" name="{name}"{blank}>'
+    return f'<label title="{escape(said)}" style="{style}">{button}{escape(text)}</label>'
+
+
+def coloured(completion: dict[str, Any], tint: Tint, number: int) -> str:
+    """The tokens of the completion with this number. Each has its value on hover, and beside it once it is chosen.
+
+    They are radio buttons in all but looks: without a script a tap chooses one, arrow keys go from one to the next, and
+    all of them are a single stop of the tab key.
+    """
     tokens: Sequence[str] = completion["tokens"]
     values = completion.get(tint.field) or [None] * len(tokens)  # samples of former versions have no ratios
-    spans = [_token(token, _value(value), tint) for token, value in zip(tokens[:TOKENS], values, strict=False)]
+    name = f"token-{number}"
+    spans = [_token(token, _value(value), tint, name) for token, value in zip(tokens[:TOKENS], values, strict=False)]
     spans += map(escape, tokens[TOKENS:])
     if left_out := _left_out(completion):
         spans.insert((len(tokens) + 1) // 2, f"<b> [... {left_out:,} tokens left out ...] </b>")
-    return f'<div style="{BOX}">{"".join(spans)}</div>'
+    told = f'role="radiogroup" aria-label="Tokens of completion {number + 1}"'
+    return f'<div class="tokens" {told} style="{BOX}">{"".join(spans)}</div>'
 
 
 def _left_out(completion: dict[str, Any]) -> int:
@@ -146,7 +197,7 @@ def _facts(completion: dict[str, Any]) -> str:
     return f'<div style="display:flex;flex-wrap:wrap;gap:0.35rem;margin-bottom:0.5rem">{"".join(chips)}</div>'
 
 
-def completion_html(completion: dict[str, Any], expert: str | None, tint: Tint) -> str:
+def completion_html(completion: dict[str, Any], expert: str | None, tint: Tint, number: int) -> str:
     """A completion with its rewards and advantage, and the expert beside it (below it on a phone)."""
     heading = "font-size:0.75rem;opacity:0.75;margin-bottom:0.2rem"
     beside = (
@@ -159,7 +210,7 @@ def completion_html(completion: dict[str, Any], expert: str | None, tint: Tint) 
         f"{_facts(completion)}"
         '<div style="display:grid;grid-template-columns:repeat(auto-fit,minmax(min(17rem,100%),1fr));gap:0.8rem 1.4rem'
         '">'
-        f'<div><div style="{heading}">Completion</div>{coloured(completion, tint)}</div>{beside}</div>'
+        f'<div><div style="{heading}">Completion</div>{coloured(completion, tint, number)}</div>{beside}</div>'
     )
 
 

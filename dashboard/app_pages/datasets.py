@@ -10,7 +10,7 @@ import streamlit as st
 from pydantic import ValidationError
 
 from calibrl.client import CalibrlError
-from dashboard import catalogue, data, rollouts, states
+from dashboard import catalogue, data, paging, rollouts, states
 from dashboard.downloads import dataset_address
 from dashboard.markup import chip, escape, file_link, moment, table
 from dashboard.palette import EXPERT, NEUTRAL, WRONG
@@ -18,6 +18,7 @@ from dashboard.plan_view import size
 from jobs.schemas import Dataset, PreviewRow
 
 ALL = "all"
+BEFORE = "data-before"  # the list's pages
 LIST, UPLOAD, REGISTER = "List", "Upload a file", "From the hub"
 MOST_MEGABYTES = 200  # of a file that passes through the dashboard's memory
 IMAGE = re.compile(r"data:image/png;base64,[A-Za-z0-9+/=]+")
@@ -42,28 +43,19 @@ def _row(dataset: Dataset) -> str:
     )
 
 
-def _first_page() -> None:
-    st.session_state["data-before"] = []
-
-
 def _list() -> None:
     projects = catalogue.projects()
     chosen = ALL
     if len(projects) > 1:
-        chosen = st.selectbox("Project", [ALL, *projects], key="data-project", on_change=_first_page, width=300)
-    seen: list[UUID] = st.session_state.setdefault("data-before", [])
-    shown = catalogue.datasets(None if chosen == ALL else chosen, seen[-1] if seen else None, catalogue.PAGE)
+        chosen = st.selectbox(
+            "Project", [ALL, *projects], key="data-project", on_change=paging.begin, args=(BEFORE,), width=300
+        )
+    shown = catalogue.datasets(None if chosen == ALL else chosen, paging.after(BEFORE), catalogue.PAGE)
     if shown.data:
         st.html(table(TITLES, map(_row, shown.data)))
     else:
         states.empty("No data set yet", "Upload a JSONL or Parquet file, or give the name of one on the hub.")
-    with st.container(horizontal=True):
-        if seen and st.button("Newer", icon=":material/arrow_back:"):
-            seen.pop()
-            st.rerun()
-        if shown.has_more and st.button("Older", icon=":material/arrow_forward:"):
-            seen.append(shown.data[-1].id)
-            st.rerun()
+    paging.buttons(BEFORE, shown)
 
 
 def _added(dataset: Dataset) -> None:

@@ -1,35 +1,19 @@
 """Evaluations: the list, several beside one another, and stored completions scored again."""
 
-from uuid import UUID
-
 import streamlit as st
 
-from calibrl.client import CalibrlError
-from dashboard import catalogue, choosing, compared, replayed, states
+from dashboard import catalogue, choosing, compared, paging, replayed, states
 from dashboard.markup import escape, job_link, moment, status_chip, table
 from jobs.schemas import Job, JobStatus, JobSummary
 
 ALL = "all"
+BEFORE = "evaluations-before"  # the list's pages
 LIST, COMPARE, REPLAY = "List", "Compare", "Score again"
 TITLES = ("Evaluation", "Status", "Project", "Accuracy", "On", "Submitted")
 
 
-def _accuracy(job: JobSummary) -> tuple[str, str]:
-    """The accuracies of its models on its first data set, and that one's name with the number of others."""
-    if job.status is not JobStatus.SUCCEEDED:
-        return "–", "–"
-    try:
-        results = catalogue.evaluation(job.id).results
-    except CalibrlError:  # of a form that has no such figures
-        return "–", "–"
-    splits = list(dict.fromkeys(result.split for result in results))
-    values = [result.metrics["accuracy"].value for result in results if result.split == splits[0]]
-    more = f" and {len(splits) - 1} more" if len(splits) > 1 else ""
-    return " → ".join(f"{value:.0%}" for value in values if value is not None) or "–", f"{splits[0]}{more}"
-
-
 def _row(job: JobSummary) -> str:
-    accuracy, split = _accuracy(job)
+    accuracy, split = catalogue.reached(job)
     return (
         f"<tr><td>{job_link(job.id, job.name)}</td><td>{status_chip(job.status)}</td>"
         f'<td data-label="Project">{escape(job.project)}</td><td data-label="Accuracy">{accuracy}</td>'
@@ -39,7 +23,7 @@ def _row(job: JobSummary) -> str:
 
 
 def _first_page() -> None:
-    st.session_state["evaluations-before"] = []
+    paging.begin(BEFORE)
 
 
 def _list() -> None:
@@ -49,12 +33,11 @@ def _list() -> None:
         "Project", [ALL, *catalogue.projects()], key="evaluations-project", on_change=_first_page
     )
     state = status.selectbox("Status", [ALL, *JobStatus], key="evaluations-status", on_change=_first_page)
-    seen: list[UUID] = st.session_state.setdefault("evaluations-before", [])
     shown = catalogue.evaluations(
         None if chosen == ALL else chosen,
         None if state == ALL else JobStatus(state),
         words.strip(),
-        seen[-1] if seen else None,
+        paging.after(BEFORE),
     )
     if shown.data:
         st.html(table(TITLES, map(_row, shown.data)))
@@ -62,13 +45,7 @@ def _list() -> None:
         states.empty("None like that", "Loosen what you look for to see the others.")
     else:
         states.empty("No evaluation yet", "An evaluation measures models on data sets, so that they can be compared.")
-    with st.container(horizontal=True):
-        if seen and st.button("Newer", icon=":material/arrow_back:"):
-            seen.pop()
-            st.rerun()
-        if shown.has_more and st.button("Older", icon=":material/arrow_forward:"):
-            seen.append(shown.data[-1].id)
-            st.rerun()
+    paging.buttons(BEFORE, shown)
 
 
 def _has_succeeded(job: Job) -> bool:

@@ -5,7 +5,7 @@ from uuid import UUID
 
 import streamlit as st
 
-from dashboard import catalogue, data, states
+from dashboard import catalogue, data, paging, states
 from dashboard.markup import (
     chip,
     duration,
@@ -21,7 +21,8 @@ from dashboard.markup import (
 from dashboard.palette import ENTROPY, HELD_OUT, NEUTRAL, POLICY
 from jobs.schemas import JobSort, JobStatus, JobSummary, Series
 
-ALL = "all"  # no status: every job
+ALL = "all"  # of a status or a project: every job
+BEFORE = "before"  # the list's pages
 PAGE = 30  # jobs shown at once: curves come of at most 32 jobs a call
 MOST_LABELS = 4  # shown of a job in its row
 MOST_COMPARED = 8
@@ -34,6 +35,7 @@ SORTS: dict[str, JobSort] = {
     "ended last": "-finished",
 }
 TITLES = ("Job", "Status", "Kind", "Progress", "Accuracy", "Entropy", "Submitted", "Ran for")
+PROJECT = "Project"  # one more column, for a viewer of several
 HELD_OUT_ACCURACY, TRAINING_ACCURACY = "validation/accuracy", "reward/answer_accuracy"
 ENTROPY_MEAN = "exploration/entropy"
 NAMES = (HELD_OUT_ACCURACY, TRAINING_ACCURACY, ENTROPY_MEAN)
@@ -72,10 +74,7 @@ def _small(curve: Series | None, colour: str, label: str, top: float | None = No
 def _accuracy(job: JobSummary, curves: Curves) -> str:
     """The newest accuracy, held out before training; an evaluation's from its first to its last model."""
     if job.kind == "evaluate":
-        results = data.results(job.id, job.attempt) if job.status is JobStatus.SUCCEEDED else []
-        first_split = [result for result in results if result["split"] == results[0]["split"]]
-        values = [result["metrics"].get("accuracy") for result in first_split]
-        return " → ".join(f"{value:.0%}" for value in values if isinstance(value, int | float)) or "–"
+        return catalogue.reached(job)[0]
     for name, said, colour in ((HELD_OUT_ACCURACY, "held out", HELD_OUT), (TRAINING_ACCURACY, "in training", POLICY)):
         curve = curves.get((job.id, name))
         if (value := _newest(curve)) is not None:
@@ -101,12 +100,13 @@ def _progress(job: JobSummary) -> str:
     )
 
 
-def _row(job: JobSummary, curves: Curves) -> str:
+def _row(job: JobSummary, curves: Curves, with_project: bool) -> str:
     seconds = elapsed(job)
     ran = "–" if seconds is None else duration(seconds)
     labels = "".join(f" {chip(f'{name}: {value}', NEUTRAL)}" for name, value in list(job.labels.items())[:MOST_LABELS])
+    project = f'<td data-label="{PROJECT}">{escape(job.project)}</td>' if with_project else ""
     return (
-        f"<tr><td>{job_link(job.id, job.name)}<div>{labels}</div></td>"
+        f"<tr><td>{job_link(job.id, job.name)}<div>{labels}</div></td>{project}"
         f"<td>{status_chip(job.status)}</td><td>{escape(job.kind)}</td><td>{_progress(job)}</td>"
         f'<td data-label="Accuracy">{_accuracy(job, curves)}</td>'
         f'<td data-label="Entropy">{_entropy(job, curves)}</td>'
@@ -118,8 +118,10 @@ def _nothing(filtered: bool) -> None:
     if filtered:
         states.empty("No such jobs", "Choose another status, or take back some of the search, to see others.")
         return
-    states.empty("No jobs yet", "Write a spec like this one to a file, and submit it from a terminal:")
+    states.empty("No jobs yet", "Fill in a form, or write a spec like this one and submit it from a terminal:")
     with st.columns([1, 2, 1])[1]:
+        if catalogue.own_projects():
+            st.page_link("app_pages/new_job.py", label="New job", icon=":material/add:")
         st.code(EMPTY, language=None)
         st.code("calibrl submit my-first-job.yaml", language=None)
 
@@ -136,6 +138,8 @@ def _wanted() -> dict[str, Any]:
     wanted: dict[str, Any] = {"sort": SORTS[st.session_state.get("sort", NEWEST)]}
     if status != ALL:
         wanted["status"] = JobStatus(status)
+    if (project := st.session_state.get("project", ALL)) != ALL:
+        wanted["project"] = project
     if text := st.session_state.get("q", "").strip():
         wanted["q"] = text
     if labels := _labels():
@@ -146,21 +150,16 @@ def _wanted() -> dict[str, Any]:
 def _jobs() -> bool:
     """Draw the list; whether a job on it is yet to end."""
     wanted = _wanted()
-    seen: list[UUID] = st.session_state.setdefault("before", [])
-    shown = data.jobs(**wanted, after=seen[-1] if seen else None, limit=PAGE)
+    shown = data.jobs(**wanted, after=paging.after(BEFORE), limit=PAGE)
     if shown.data:
         curves = _curves(shown.data)
-        st.html(table(TITLES, (_row(job, curves) for job in shown.data)))
+        several = len(catalogue.projects()) > 1
+        titles = (TITLES[0], PROJECT, *TITLES[1:]) if several else TITLES
+        st.html(table(titles, (_row(job, curves, several) for job in shown.data)))
     else:
         _nothing(len(wanted) > 1)
-    with st.container(horizontal=True):
-        if seen and st.button("Newer" if wanted["sort"] == "-created" else "Back", icon=":material/arrow_back:"):
-            seen.pop()
-            st.rerun(scope="fragment")
-        older = "Older" if wanted["sort"] == "-created" else "More"
-        if shown.has_more and st.button(older, icon=":material/arrow_forward:"):
-            seen.append(shown.data[-1].id)
-            st.rerun(scope="fragment")
+    by_age = wanted["sort"] == SORTS[NEWEST]
+    paging.buttons(BEFORE, shown, back="Newer" if by_age else "Back", on="Older" if by_age else "More")
     _compare(shown.data)
     return not all(job.status.final for job in shown.data)
 
@@ -186,7 +185,7 @@ def _compare(shown: list[JobSummary]) -> None:
 
 
 def _first_page() -> None:
-    st.session_state["before"] = []
+    paging.begin(BEFORE)
 
 
 def _filters() -> None:
@@ -201,7 +200,10 @@ def _filters() -> None:
         on_change=_first_page,
         label_visibility="collapsed",
     )
-    search, labels, sort = st.columns([2, 2, 1])
+    projects = catalogue.projects()
+    search, labels, *project, sort = st.columns([2, 2, 1, 1] if len(projects) > 1 else [2, 2, 1])
+    for column in project:
+        column.selectbox(PROJECT, [ALL, *projects], key="project", bind="query-params", on_change=_first_page)
     search.text_input(
         "Search", key="q", bind="query-params", on_change=_first_page, placeholder="Name, notes, or how the id begins",
         max_chars=200,

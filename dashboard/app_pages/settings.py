@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import streamlit as st
 
 from calibrl.client import CalibrlError
-from dashboard import data, signin, states
+from dashboard import data, signin, states, theme
 from dashboard.markup import escape, moment
 from jobs.schemas import ApiKey, Me, NewKey
 
@@ -48,6 +48,8 @@ def _keys(me: Me) -> None:
         name, state, used, action = st.columns([3, 2, 2, 1], vertical_alignment="center")
         name.html(f"<b>{escape(key.name)}</b> <span style='opacity:.75'>{escape(key.prefix)}… {key.scope}</span>")
         used_now = bool(key.prefix) and signin.key().startswith(key.prefix)
+        if key.prefix and signin.own().startswith(key.prefix):
+            name.caption("The service's own, for those who have not signed in here. A local stack makes it for itself.")
         state.write(f"{_state(key)}, in use here" if used_now else _state(key))
         used.write(f"used {moment(key.last_used_at)}" if key.last_used_at else "never used")
         usable = me.scope == "write" and key.revoked_at is None
@@ -82,6 +84,7 @@ def _new_key() -> None:
 with states.explained():
     me = data.me()
     _who(me)
+    theme.choice()
     _keys(me)
     if me.scope == "write":
         _new_key()

@@ -69,12 +69,13 @@ def _group(job: Job, summary: SampleSummary) -> None:
     reward = "" if summary.mean_reward is None else f", mean reward {summary.mean_reward:.2f}"
     st.caption(
         f"Step {summary.step}: {summary.passed} of {summary.size} correct{reward}. {tint.hint} "
-        "Point at a token for its value."
+        "Point at a token for its value, or tap it; arrow keys go from one to the next."
     )
+    st.html(rollouts.legend(tint))
     for index, completion in enumerate(sample.group["completions"]):
         with st.container(border=True, key=f"card-completion-{index}"):
             shown = completion | {"clipping": rollouts.clipping(completion, job.spec["algorithm"])}
-            st.html(rollouts.completion_html(shown, sample.group["expert"], tint))
+            st.html(rollouts.completion_html(shown, sample.group["expert"], tint, index))
 
 
 @st.cache_data(ttl=30.0, max_entries=64, show_spinner=False)

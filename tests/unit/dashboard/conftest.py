@@ -358,6 +358,7 @@ def _jobs(world: World, query: dict[str, str]) -> Any:
         for job in world.jobs.values()
         if query.get("status") in (None, job.status)
         and query.get("kind") in (None, job.kind)
+        and query.get("project") in (None, job.project)
         and query.get("q", "") in job.name
         and query.get("label") in (None, *(f"{name}:{value}" for name, value in job.labels.items()))
         and (parent is None or parent == str(job.forked_from) or UUID(parent) in job.depends_on)
@@ -366,7 +367,8 @@ def _jobs(world: World, query: dict[str, str]) -> Any:
         chosen.sort(key=lambda job: job.name)
     else:
         chosen.sort(key=lambda job: job.created_at, reverse=query.get("sort") != "created")
-    return _page(chosen, int(query["limit"]))
+    first = 1 + [str(job.id) for job in chosen].index(query["after"]) if "after" in query else 0
+    return _page(chosen[first:], int(query["limit"]))
 
 
 def _answer(world: World, path: str, query: dict[str, str], body: dict[str, Any]) -> Any:

@@ -71,6 +71,14 @@ def press(app: AppTest, label: str) -> AppTest:
     return finished(app.run())
 
 
+def test_the_list_goes_on_after_the_last_one_shown(world: World) -> None:
+    kept = [a_dataset(world, name=f"no-{number:02d}") for number in range(26)]
+    app = data_page()
+    next(button for button in app.button if button.label == "Older").click().run()
+    finished(app)
+    assert any(f"after={kept[24].id}" in path for path in world.requests)
+
+
 def test_the_list_shows_files_and_names_on_the_hub(world: World) -> None:
     file, named = a_dataset(world), on_the_hub(world)
     text = html(data_page())

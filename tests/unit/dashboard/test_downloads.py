@@ -9,7 +9,8 @@ from starlette.testclient import TestClient
 from dashboard import downloads, signin
 from jobs.settings import get_settings
 
-from .conftest import KEY, World
+from .conftest import KEY, Refusal, World
+from .test_datasets_page import a_dataset, on_the_hub
 
 
 @pytest.fixture
@@ -19,12 +20,28 @@ def browser(world: World, monkeypatch: pytest.MonkeyPatch) -> TestClient:
     return TestClient(Starlette(routes=downloads.routes), cookies={signin.COOKIE: KEY})
 
 
-def test_a_data_set_is_passed_on(world: World, browser: TestClient) -> None:
-    id = uuid4()
+@pytest.mark.parametrize(
+    ("name", "format", "file"),
+    [
+        ("figures", "jsonl", "figures.jsonl"),
+        ("rows.parquet", "parquet", "rows.parquet"),
+        ('../"é;\r\nX: 1', "jsonl", "..______X__1.jsonl"),
+    ],
+)
+def test_a_data_set_is_saved_under_its_name(
+    world: World, browser: TestClient, name: str, format: str, file: str
+) -> None:
+    id = a_dataset(world, name=name, format=format).id
     world.answers[f"GET /v1/datasets/{id}/content"] = lambda body: b"rows"
     answer = browser.get(f"/{downloads.dataset_address(id)}")
     assert answer.content == b"rows"
-    assert answer.headers["content-disposition"] == f'attachment; filename="dataset-{id}"'
+    assert answer.headers["content-disposition"] == f'attachment; filename="{file}"'
+
+
+def test_a_data_set_that_is_only_a_name_has_no_file(world: World, browser: TestClient) -> None:
+    id = on_the_hub(world).id
+    world.answers[f"GET /v1/datasets/{id}/content"] = lambda body: Refusal(409, "only a name")
+    assert browser.get(f"/{downloads.dataset_address(id)}").status_code == 409
 
 
 def test_without_a_cookie_nothing_is_given(world: World, browser: TestClient) -> None:

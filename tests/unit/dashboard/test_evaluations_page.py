@@ -88,6 +88,15 @@ def test_the_list_is_asked_for_with_its_filters(world: World) -> None:
     assert "None like that" in html(finished(app))
 
 
+def test_the_list_goes_on_after_the_last_one_shown(world: World) -> None:
+    for number in range(26):
+        world.add(kind="evaluate", name=f"no-{number:02d}")
+    app = evaluations_page()
+    next(button for button in app.button if button.label == "Older").click().run()
+    assert "no-25" in html(finished(app)) and "no-24" not in html(app)
+    assert f"after={list(world.jobs)[24]}" in world.requests[-1]
+
+
 def test_nothing_there_yet(world: World) -> None:
     assert "No evaluation yet" in html(evaluations_page())
     assert "Choose evaluations" in html(evaluations_page("Compare"))

@@ -82,12 +82,6 @@ def test_the_jobs_list_filters_by_status(world: World) -> None:
     assert "one-that-runs" not in text
 
 
-def test_an_evaluation_is_listed_with_its_accuracies(world: World) -> None:
-    results = [{"split": "test", "metrics": {"accuracy": value}} for value in (0.42, 0.71)]
-    world.add(kind="evaluate", status=JobStatus.SUCCEEDED, result={"results": results})
-    assert "42% → 71%" in html(jobs_page())
-
-
 def test_an_empty_list_says_how_to_submit_a_job(world: World) -> None:
     app = jobs_page()
     assert "No jobs yet" in html(app)

@@ -136,9 +136,11 @@ def test_what_is_wrong_with_a_fork_stands_at_its_field(world: World, measured: J
     app.button(key="fork-submit").click().run()
     assert "steps" in [block.value for block in finished(app).code]
     assert "<b>at least 1</b>" in [text.value for text in app.text]
-    app.text_area[0].set_value("[")
-    app.button(key="fork-submit").click().run()
-    assert "This is no YAML" in app.error[0].value
+    for text, said in (("[**bold**", "This is no YAML"), ("- the __bold__", "Write fields of the spec")):
+        app.text_area[0].set_value(text)
+        app.button(key="fork-submit").click().run()
+        assert finished(app).code[0].value.startswith(said)
+        assert not app.error and not any("bold" in each.value for each in app.markdown)
 
 
 def test_a_fork_is_not_offered_to_those_who_may_only_look(world: World, measured: Job) -> None:

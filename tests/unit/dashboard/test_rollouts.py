@@ -1,13 +1,14 @@
 """A sampled group as HTML: its text is inert, whatever it says."""
 
 import io
+import re
 from html.parser import HTMLParser
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from dashboard.rollouts import TINTS, TOKENS, clipping, completion_html, legible
+from dashboard.rollouts import TINTS, TOKENS, clipping, coloured, completion_html, legend, legible
 
 
 class Parsed(HTMLParser):
@@ -60,23 +61,41 @@ def completion(*tokens: str, **changes: Any) -> dict[str, Any]:
 )
 def test_every_word_is_shown_as_it_is_and_does_nothing(tint: Any, hostile: str) -> None:
     group = completion("<", hostile, hostile[:5], rewards={hostile: 1.0})
-    parsed = Parsed(completion_html(group, hostile, tint))
-    assert parsed.tags == {"div", "span"}
-    assert parsed.attributes <= {"style", "title"}
+    parsed = Parsed(completion_html(group, hostile, tint, 0))
+    assert parsed.tags == {"div", "span", "label", "input"}
+    assert parsed.attributes <= {"style", "title", "class", "role", "aria-label", "type", "name"}
     assert parsed.text.count(hostile) >= 3  # a token, the expert and a verifier's name
 
 
 def test_a_token_tells_its_value_and_one_without_says_so() -> None:
-    parsed = Parsed(completion_html(completion("a", "b", gaps=[-2.0, None]), None, TINTS["Gap to the expert"]))
+    parsed = Parsed(completion_html(completion("a", "b", gaps=[-2.0, None]), None, TINTS["Gap to the expert"], 0))
     assert parsed.titles == ["Gap to the expert -2.000 nats", "no gap to the expert here"]
+
+
+def test_tokens_are_one_group_of_buttons_a_completion_and_blank_ones_have_a_name() -> None:
+    html = coloured(completion("a", "\n", " b"), TINTS["Entropy"], 3)
+    assert html.count('<input type="radio" name="token-3"') == 3
+    assert 'aria-label="Tokens of completion 4"' in html
+    assert 'aria-label="blank, Entropy +0.250 nats">\n</label>' in html
+    assert html.count("blank") == 1
+
+
+@pytest.mark.parametrize("tint", TINTS.values(), ids=TINTS)
+def test_the_legend_has_the_colours_of_the_tokens(tint: Any) -> None:
+    values = [value for value, _ in tint.scale]
+    tokens = coloured(completion(*"t" * len(values), **{tint.field: values}), tint, 0)
+    colours = re.findall(r"background:(rgba[^;]+)", tokens)
+    assert re.findall(r"background:(rgba[^;]+)", legend(tint)) == colours
+    assert max(abs(value - tint.middle) for value in values) == pytest.approx(tint.full)
+    assert all(text in Parsed(legend(tint)).text for _, text in tint.scale)
 
 
 def test_ratios_are_coloured_around_one_and_old_samples_have_none() -> None:
     group = completion("a", "b", "c", ratios=[1.0, 1.2, None])
-    parsed = Parsed(completion_html(group, None, TINTS["Ratio"]))
+    parsed = Parsed(completion_html(group, None, TINTS["Ratio"], 0))
     assert [title.split()[:2] for title in parsed.titles] == [["Ratio", "+1.000"], ["Ratio", "+1.200"], ["no", "ratio"]]
-    assert ",0)" in completion_html(completion("a", ratios=[1.0]), None, TINTS["Ratio"])
-    assert Parsed(completion_html(completion("a"), None, TINTS["Ratio"])).titles == ["no ratio here"]
+    assert ",0)" in completion_html(completion("a", ratios=[1.0]), None, TINTS["Ratio"], 0)
+    assert Parsed(completion_html(completion("a"), None, TINTS["Ratio"], 0)).titles == ["no ratio here"]
 
 
 def test_clipping_follows_the_sign_of_the_advantage() -> None:
@@ -101,14 +120,14 @@ def test_gspo_clips_a_completion_whole() -> None:
 
 def test_values_that_json_can_not_say_are_shown() -> None:
     group = completion("a", "b", gaps=["Infinity", "NaN"], advantage="NaN")
-    parsed = Parsed(completion_html(group, None, TINTS["Gap to the expert"]))
+    parsed = Parsed(completion_html(group, None, TINTS["Gap to the expert"], 0))
     assert parsed.titles == ["Gap to the expert +inf nats", "Gap to the expert +nan nats"]
     assert "advantage +nan" in parsed.text
 
 
 def test_a_very_long_completion_keeps_its_text_but_not_its_colours() -> None:
     group = completion(*["word "] * (TOKENS + 50))
-    parsed = Parsed(completion_html(group, None, TINTS["Entropy"]))
+    parsed = Parsed(completion_html(group, None, TINTS["Entropy"], 0))
     assert parsed.text.count("word ") == TOKENS + 50
     assert len(parsed.titles) == TOKENS
 
@@ -136,8 +155,8 @@ def test_a_huge_image_is_made_smaller() -> None:
 
 def test_what_was_left_out_of_a_long_completion_is_said_where_it_is_missing() -> None:
     long = completion("a", "b", "y", "z", left_out=1234)
-    parsed = Parsed(completion_html(long, None, TINTS["Entropy"]))
+    parsed = Parsed(completion_html(long, None, TINTS["Entropy"], 0))
     assert "ab [... 1,234 tokens left out ...] yz" in parsed.text
     assert "1238 tokens" in parsed.text
-    whole = Parsed(completion_html(completion("a", "b"), None, TINTS["Entropy"]))
+    whole = Parsed(completion_html(completion("a", "b"), None, TINTS["Entropy"], 0))
     assert "left out" not in whole.text
