@@ -1,5 +1,6 @@
 """The base of every settings class: closed, frozen, and strict about numbers."""
 
+from functools import cache
 from types import NoneType
 from typing import Any, get_args
 
@@ -17,17 +18,20 @@ class Closed(BaseModel):
     def _numbers_are_numbers(cls, given: Any) -> Any:
         """`steps: "5"` and `steps: true` are mistakes, though Python would make numbers of them."""
         wrong = [
-            InitErrorDetails(type="int_type" if number is int else "float_type", loc=(name,), input=value)
-            for name, field in cls.model_fields.items()
-            if (number := _number(field.annotation)) and isinstance(value := _get(given, name), bool | str)
+            InitErrorDetails(type="int_type" if numbers[name] is int else "float_type", loc=(name,), input=value)
+            for name, value in (given.items() if isinstance(given, dict) else ())
+            if isinstance(value, bool | str) and name in (numbers := _numbers(cls))
         ]
         if wrong:
             raise ValidationError.from_exception_data(cls.__name__, wrong)
         return given
 
 
-def _get(given: Any, name: str) -> Any:
-    return given.get(name) if isinstance(given, dict) else None
+@cache
+def _numbers(model: type[BaseModel]) -> dict[str, type]:
+    """The fields that hold a number, and of which type it is."""
+    found = ((name, _number(field.annotation)) for name, field in model.model_fields.items())
+    return {name: number for name, number in found if number}
 
 
 def _number(annotation: Any) -> type | None:

@@ -55,6 +55,8 @@ def lock(session: Session, dataset_id: UUID, projects: frozenset[str] | None = N
 
 def hold(session: Session, ids: Collection[UUID]) -> dict[UUID, Dataset]:
     """Those of the data sets that exist, by id; none of them is deleted until the transaction ends."""
+    if not ids:
+        return {}
     query = select(Dataset).where(Dataset.id.in_(ids)).order_by(Dataset.id).with_for_update(read=True)
     return {row.id: row for row in session.scalars(query)}
 

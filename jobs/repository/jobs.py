@@ -72,6 +72,8 @@ def lock(session: Session, job_id: UUID) -> Job:
 
 def hold(session: Session, ids: set[UUID]) -> dict[UUID, Job]:
     """Those of the jobs that exist, by id; none of them changes its status until the transaction ends."""
+    if not ids:
+        return {}
     query = select(Job).where(Job.id.in_(ids)).order_by(*_AGE).with_for_update(read=True)
     return {job.id: job for job in session.scalars(_fresh(query))}
 
