@@ -137,7 +137,7 @@ class LocalStack:
     def _start_api(self, env: dict[str, str]) -> Callable[[], bool]:
         address = _listen(self.api_url, "--host", "--port")
         command = ["uvicorn", "api.main:app", *address, "--timeout-graceful-shutdown", "3"]
-        self._keep("api", [*command, "--timeout-graceful-shutdown", "3"], env)
+        self._keep("api", command, env)
         return lambda: _answers(f"{self.api_url}/readyz")
 
     def _start_dashboard(self, env: dict[str, str]) -> Callable[[], bool]:

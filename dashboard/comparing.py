@@ -1,6 +1,6 @@
 """Several jobs' curves over one another: where their points lie on an axis, and seeds of one recipe as one line."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Literal
@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dashboard.charts import Curve
+from dashboard.following import Bucketed
 from dashboard.series import Series
 from dashboard.specs import flat
-from jobs.schemas import Curves, Job
-from jobs.schemas import Series as Bucketed
+from jobs.schemas import Job
 
 Axis = Literal["step", "tokens", "time"]
 AXES: dict[Axis, str] = {
@@ -23,6 +23,8 @@ AXES: dict[Axis, str] = {
 }
 # A step's completion tokens are what it made a second, times its seconds.
 RATE, SECONDS = "perf/tokens_per_second", "perf/step_seconds"
+
+Found = Mapping[tuple[UUID, str], Bucketed]  # by job and metric
 
 
 @dataclass(frozen=True)
@@ -51,13 +53,12 @@ def grouped(jobs: Sequence[Job]) -> list[tuple[Job, ...]]:
     return [tuple(group) for group in groups.values()]
 
 
-def curves(lines: Sequence[Line], found: Curves, metric: str, axis: Axis) -> Iterator[Curve]:
+def curves(lines: Sequence[Line], found: Found, metric: str, axis: Axis) -> Iterator[Curve]:
     """The lines of one metric; of several seeds their mean, with a band from the least to the greatest of them."""
-    by_job = {(series.job_id, series.name): series for series in found.series}
     sparse = metric.startswith("validation/")
     for line in lines:
-        known = [(job, series) for job in line.jobs if (series := by_job.get((job.id, metric))) is not None]
-        placed = [(series, at) for job, series in known if (at := _places(job, series, by_job, axis))]
+        known = [(job, series) for job in line.jobs if (series := found.get((job.id, metric))) is not None]
+        placed = [(series, at) for job, series in known if (at := _places(job, series, found, axis))]
         if not placed:
             continue
         if len(line.jobs) > 1:
@@ -68,19 +69,19 @@ def curves(lines: Sequence[Line], found: Curves, metric: str, axis: Axis) -> Ite
             yield Curve(line.name, drawn, line.colour, sparse=sparse)
 
 
-def _places(job: Job, series: Bucketed, by_job: dict[tuple[UUID, str], Bucketed], axis: Axis) -> list[int]:
+def _places(job: Job, series: Bucketed, found: Found, axis: Axis) -> list[int]:
     """Where a series' buckets end on an axis."""
     if axis == "time" and job.started_at is not None:
         return [int((at - job.started_at).total_seconds()) for at in series.ts]
     if axis == "tokens":
-        steps, tokens = _tokens(job, by_job)
+        steps, tokens = _tokens(job, found)
         return [int(at) for at in np.interp(series.last_step, steps, tokens)] if steps else []
     return series.last_step
 
 
-def _tokens(job: Job, by_job: dict[tuple[UUID, str], Bucketed]) -> tuple[list[int], list[float]]:
+def _tokens(job: Job, found: Found) -> tuple[list[int], list[float]]:
     """Steps, and the completion tokens that were made until their ends."""
-    rate, seconds = by_job.get((job.id, RATE)), by_job.get((job.id, SECONDS))
+    rate, seconds = found.get((job.id, RATE)), found.get((job.id, SECONDS))
     if rate is None or seconds is None:
         return [], []
     lasted = dict(zip(seconds.start, seconds.mean, strict=True))

@@ -7,10 +7,8 @@ import streamlit as st
 
 from calibrl.client import CalibrlError, Client
 from dashboard import signin
-from dashboard.series import BUCKETS
 from jobs.schemas import (
     Checkpoint,
-    Curves,
     Job,
     JobSummary,
     Me,
@@ -89,16 +87,6 @@ def whole_queue() -> list[QueueEntry]:
 @st.cache_resource(ttl=FRESH * 4, max_entries=256, show_spinner=False)
 def _whole_queue(key: str) -> list[QueueEntry]:
     return _client(key).queue()
-
-
-def comparison(ids: tuple[str, ...], names: tuple[str, ...]) -> Curves:
-    """Curves of several jobs that the viewer may see, bucketed to the same steps."""
-    return _comparison(signin.key(), ids, names)
-
-
-@st.cache_resource(ttl=FRESH * 2, max_entries=64, show_spinner=False)
-def _comparison(key: str, ids: tuple[str, ...], names: tuple[str, ...]) -> Curves:
-    return _client(key).series(ids, names, points=BUCKETS)
 
 
 def workers() -> list[Worker]:

@@ -3,7 +3,7 @@
 import math
 import time
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from threading import Lock
@@ -11,10 +11,12 @@ from uuid import UUID
 
 import streamlit as st
 
+from calibrl.client import Client
+from dashboard import signin
 from dashboard.data import FRESH, client
 from dashboard.series import BUCKETS, COLUMNS, HistogramColumns, Series
 from jobs import schemas
-from jobs.schemas import Event, SampleSummary
+from jobs.schemas import Event, Job, SampleSummary
 
 LOG_TAIL = 50_000  # characters of a log that are shown
 LOG_KEPT = 4_000_000  # characters of its end that a search looks through
@@ -45,12 +47,13 @@ class _Reader:
 
 
 @dataclass
-class _Curve:
+class Bucketed:
     """A metric's buckets so far."""
 
     start: list[int] = field(default_factory=list)
     last_step: list[int] = field(default_factory=list)
     ts: list[datetime] = field(default_factory=list)
+    count: list[int] = field(default_factory=list)
     min: list[float | None] = field(default_factory=list)
     max: list[float | None] = field(default_factory=list)
     mean: list[float | None] = field(default_factory=list)
@@ -65,6 +68,10 @@ class _Curve:
             mine[kept:] = theirs
         return changed
 
+    def copy(self) -> "Bucketed":
+        """The same buckets, which later ones are not put into."""
+        return Bucketed(**{name: list(getattr(self, name)) for name in self.__dataclass_fields__})
+
 
 class History(_Reader):
     """Some of a job's metrics over its steps, in at most BUCKETS buckets: a long run shows as soon as a short one."""
@@ -77,7 +84,7 @@ class History(_Reader):
     def _clear(self) -> None:
         self._width: int | None = None
         self._last_step = 0
-        self._curves = {name: _Curve() for name in self._names}
+        self._curves = {name: Bucketed() for name in self._names}
         self._drawn: dict[str, Series] = {}  # the same until there is more: figures are made once for all viewers
 
     def _read_page(self) -> bool:
@@ -110,6 +117,51 @@ class History(_Reader):
                 return None
             first = min(bisect_left(steps, steps[-1] - PACE_STEPS), len(steps) - 2)
             return (times[-1] - times[first]).total_seconds() / (steps[-1] - steps[first])
+
+
+class Comparison(_Reader):
+    """Some metrics of several jobs in buckets of the same steps, as one viewer may see them. `live`: those jobs that
+    may report more."""
+
+    def __init__(self, api: Client, ids: Sequence[UUID], names: Sequence[str], live: Collection[UUID]) -> None:
+        super().__init__()
+        self._api, self._ids, self._names, self._live = api, list(ids), list(names), frozenset(live)
+        self._clear()
+
+    def _clear(self) -> None:
+        self._width: int | None = None
+        self._curves: dict[tuple[UUID, str], Bucketed] = {}
+
+    def curves(self) -> dict[tuple[UUID, str], Bucketed]:
+        """The curves so far, by job and metric; those that no one has reported are left out."""
+        with self._lock:
+            return {key: curve.copy() for key, curve in self._curves.items()}
+
+    def _newest(self) -> dict[UUID, int]:
+        """The last step known of each job that goes on."""
+        newest = dict.fromkeys(self._live, 0)
+        for (job, _), curve in self._curves.items():
+            if job in newest and curve.last_step:
+                newest[job] = max(newest[job], curve.last_step[-1])
+        return newest
+
+    def _read_page(self) -> bool:
+        known = self._newest()
+        if self._width and not known:
+            return False
+        start = min(known.values()) // self._width * self._width if self._width else 0
+        found = self._api.series(self._ids, self._names, points=BUCKETS, from_step=start, width=self._width)
+        last = dict.fromkeys(known, 0)
+        for series in found.series:
+            self._curves.setdefault((series.job_id, series.name), Bucketed()).take(series)
+            if series.job_id in last and series.last_step:
+                last[series.job_id] = max(last[series.job_id], series.last_step[-1])
+        too_many = self._width is not None and (found.last_step or 0) // self._width >= BUCKETS
+        if too_many or any(last[job] < step for job, step in known.items()):
+            self._clear()  # as for a single job
+            return True
+        self._width = found.width
+        return False
 
 
 class HistogramHistory(_Reader):
@@ -214,6 +266,17 @@ class Log(_Reader):
 def history(job_id: UUID, attempt: int, names: tuple[str, ...]) -> History:
     """The shared history of these metrics; a new attempt begins a new one, as it may take steps back."""
     return History(job_id, names)
+
+
+def comparison(jobs: Sequence[Job], names: Sequence[str]) -> Comparison:
+    """What the viewer follows of several jobs; other viewers' rights may be others."""
+    live = frozenset(job.id for job in jobs if not job.status.final)
+    return _comparison(signin.key(), tuple(job.id for job in jobs), tuple(names), live)
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _comparison(key: str, ids: tuple[UUID, ...], names: tuple[str, ...], live: frozenset[UUID]) -> Comparison:
+    return Comparison(client(), ids, names, live)
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)

@@ -5,8 +5,8 @@ from uuid import UUID
 
 import streamlit as st
 
-from dashboard import catalogue, charts, choosing, compared, data, live_chart, states
-from dashboard.comparing import AXES, RATE, Axis, Line, curves, grouped
+from dashboard import catalogue, charts, choosing, compared, data, following, live_chart, states
+from dashboard.comparing import AXES, RATE, Axis, Found, Line, curves, grouped
 from dashboard.markup import escape, job_link, status_chip, table
 from dashboard.palette import MODELS
 from dashboard.panels.common import grid
@@ -54,11 +54,14 @@ def _lines(jobs: list[Job], together: bool) -> list[Line]:
 
 
 def _draw(jobs: list[Job], lines: list[Line], axis: Axis) -> None:
-    found = None
-    with states.explained("trouble-live"), states.tolerated():
-        found = data.comparison(tuple(str(job.id) for job in jobs), (*(chart[0] for chart in CHARTS), RATE))
-    if found is None:
-        return
+    comparison = following.comparison(jobs, (*(chart[0] for chart in CHARTS), RATE))
+    with states.explained("trouble-live"):
+        with states.tolerated():
+            comparison.refresh()
+        _charts(lines, comparison.curves(), axis)
+
+
+def _charts(lines: list[Line], found: Found, axis: Axis) -> None:
     cards = []
     for metric, title, hint, unit, share in CHARTS:
         drawn = [*curves(lines, found, metric, axis)]

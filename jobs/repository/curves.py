@@ -124,7 +124,7 @@ def _of_blocks() -> Select[Any]:
 
 
 @cache
-def _json_of(width: int) -> Select[tuple[str]]:
+def _json_of(width: int) -> Select[str]:
     found = _buckets(width).subquery()  # in order, in which its lists then are
     lists: list[ColumnElement[Any]] = []
     for each in list(found.c)[2:]:

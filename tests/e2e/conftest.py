@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,13 @@ FLAGS = [
 PATIENCE = 30_000  # milliseconds until something on the page must have happened
 # For a deep link, Streamlit's own page first asks under its path where the server is; the answer is 404.
 PROBE = re.compile(r"/\w+/_stcore/(health|host-config)$")
+# A page's script has ended, and all its charts are drawn.
+SETTLED = """() => document.querySelector('[data-test-script-state=notRunning]')
+    && ![...document.querySelectorAll('.live-chart')].some(chart => !chart.data)
+    && !document.querySelector('[data-testid=stSkeleton]')"""
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def chromium() -> str:
     """Where Debian's Chromium is; without it the tests fail in CI, and are skipped elsewhere."""
     path = shutil.which("chromium")
@@ -41,21 +46,23 @@ def chromium() -> str:
     return path
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def stack(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
-    """The whole service, with a trainer that needs no torch."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("DATABASE_URL", "REDIS_URL", "CALIBRL_API_KEY", "CALIBRL_API_URL"):
-            patch.delenv(name, raising=False)
-        patch.setenv("CALIBRL_TRAINER", "tests.fake_trainer")
-        patch.chdir(ROOT)
+    """The whole service, with a trainer that needs no torch; started once, as that takes long. Its settings are in the
+    environment of its processes only: tests of other folders run in between."""
+    with ExitStack() as held:
+        with pytest.MonkeyPatch.context() as patch:
+            for name in ("DATABASE_URL", "REDIS_URL", "CALIBRL_API_KEY", "CALIBRL_API_URL"):
+                patch.delenv(name, raising=False)
+            patch.setenv("CALIBRL_TRAINER", "tests.fake_trainer")
+            patch.chdir(ROOT)
+            get_settings.cache_clear()
+            running = held.enter_context(LocalStack(tmp_path_factory.mktemp("stack")))
         get_settings.cache_clear()
-        with LocalStack(tmp_path_factory.mktemp("stack")) as running:
-            yield running
-    get_settings.cache_clear()
+        yield running
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def client(stack: LocalStack) -> Iterator[Client]:
     with Client(stack.api_url, stack.api_key) as client:
         yield client
@@ -116,6 +123,17 @@ def end(client: Client, job: Job) -> None:
     if not client.job(job.id).status.final:
         client.cancel(job.id)
     eventually(lambda: client.job(job.id).status.final)
+
+
+def evaluated(client: Client, name: str, *seeds: int) -> Job:
+    """An evaluation that has ended; the models' seeds say how good they are."""
+    spec = {
+        "kind": "evaluate",
+        "name": name,
+        "models": [{"builtin": "tiny-vlm", "seed": seed} for seed in seeds],
+        "data": [{"builtin": "digits", "split": "test"}],
+    }
+    return client.submit(spec).wait(60)
 
 
 @pytest.fixture

@@ -2,16 +2,18 @@
 
 import re
 from collections.abc import Iterator
+from typing import Literal
 from urllib.parse import quote
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
 from playwright.sync_api import Page, expect
 
 from calibrl.client import Client
 from jobs.schemas import Job, NewKey
 from tests.conftest import eventually
-from tests.e2e.conftest import end, submit
+from tests.e2e.conftest import SETTLED, end, evaluated, submit
 
 pytestmark = [pytest.mark.e2e, pytest.mark.browser]
 
@@ -19,9 +21,9 @@ PANELS = (
     "Overview", "Exploration", "Expert mismatch", "Map", "Rollouts", "Health", "System", "Log", "Files", "Events",
     "Spec",
 )  # fmt: skip
-SETTLED = """() => document.querySelector('[data-test-script-state=notRunning]')
-    && ![...document.querySelectorAll('.live-chart')].some(chart => !chart.data)
-    && !document.querySelector('[data-testid=stSkeleton]')"""
+ADDRESSES = (
+    "/", "/new", "/new?kind=Evaluation", "/queue", "/evaluations", "/data", "/data?show=Upload+a+file", "/settings",
+)  # fmt: skip
 
 
 def ended_job(client: Client, name: str) -> Job:
@@ -97,6 +99,17 @@ def test_a_charts_data_is_saved_as_csv(page: Page, ended: Job) -> None:
     assert lines[1].startswith("mean reward")
 
 
+def test_a_chart_is_saved_as_a_picture(page: Page, ended: Job) -> None:
+    page.goto(f"/job?id={ended.id}")
+    page.locator(".st-key-reward .js-plotly-plot").scroll_into_view_if_needed()
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="Save Reward as PNG").click()
+    assert saved.value.suggested_filename == "reward.png"
+    with Image.open(saved.value.path()) as picture:
+        assert picture.format == "PNG"
+        assert len(picture.convert("RGB").getcolors(1 << 24) or ()) > 50  # axes, text and a line, not an empty field
+
+
 def test_jobs_are_searched_and_compared(page: Page, ended: Job) -> None:
     page.goto("/")
     page.get_by_label("Search").fill("no-such-name")
@@ -154,7 +167,7 @@ def violations(page: Page) -> list[str]:
     ]
 
 
-def looked_at(page: Page, job: Job) -> Iterator[str]:
+def looked_at(page: Page, job: Job, evaluation: Job) -> Iterator[str]:
     """Every page and every panel, one after the other, once it is drawn."""
     page.goto(f"/job?id={job.id}")
     for panel in PANELS:
@@ -164,7 +177,7 @@ def looked_at(page: Page, job: Job) -> Iterator[str]:
         page.mouse.move(0, 0)
         page.wait_for_function(SETTLED)
         yield panel
-    for address in ("/", f"/compare?jobs={job.id}", "/queue", "/settings"):
+    for address in (*ADDRESSES, f"/compare?jobs={job.id}", f"/job?id={evaluation.id}"):
         page.goto(address)
         page.wait_for_function(SETTLED)
         yield address
@@ -172,6 +185,9 @@ def looked_at(page: Page, job: Job) -> Iterator[str]:
     yield "/signin"
 
 
-def test_axe_finds_nothing_serious(page: Page, ended: Job) -> None:
-    wrong = {place: found for place in looked_at(page, ended) if (found := violations(page))}
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_nothing_serious(page: Page, client: Client, ended: Job, theme: Literal["light", "dark"]) -> None:
+    page.emulate_media(color_scheme=theme)
+    evaluation = evaluated(client, "looked-at", 1, 4)
+    wrong = {place: found for place in looked_at(page, ended, evaluation) if (found := violations(page))}
     assert wrong == {}

@@ -11,8 +11,9 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 from calibrl.client import Client
-from jobs.schemas import Job, JobStatus
+from jobs.schemas import JobStatus
 from tests.conftest import eventually
+from tests.e2e.conftest import evaluated
 
 pytestmark = [pytest.mark.e2e, pytest.mark.browser]
 
@@ -100,17 +101,6 @@ def test_a_file_is_uploaded_previewed_and_deleted(page: Page, client: Client, tm
     page.get_by_role("button", name="Yes, delete it").click()
     expect(page.get_by_text("No data set yet")).to_be_visible()
     assert client.datasets().data == []
-
-
-def evaluated(client: Client, name: str, *seeds: int) -> Job:
-    """An evaluation that has ended; the models' seeds say how good they are."""
-    spec = {
-        "kind": "evaluate",
-        "name": name,
-        "models": [{"builtin": "tiny-vlm", "seed": seed} for seed in seeds],
-        "data": [{"builtin": "digits", "split": "test"}],
-    }
-    return client.submit(spec).wait(60)
 
 
 def test_evaluations_are_compared(page: Page, client: Client) -> None:

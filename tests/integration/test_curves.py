@@ -159,7 +159,7 @@ number = st.floats(-1e6, 1e6) | st.sampled_from([NAN, INF, -INF, 0.0])
 
 
 @pytest.mark.usefixtures("database")
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.dictionaries(st.integers(0, 400), number, max_size=120),
     st.integers(0, 9),

@@ -393,7 +393,7 @@ def explore(connection: psycopg.Connection[Any], **settings: Any) -> None:
 
 @pytest.mark.timeout(600)
 def test_whatever_happens_the_queue_keeps_its_promises(connection: psycopg.Connection[Any]) -> None:
-    explore(connection, max_examples=25, stateful_step_count=40, derandomize=True, database=None)
+    explore(connection, max_examples=12, stateful_step_count=40, derandomize=True, database=None)
 
 
 @pytest.mark.fuzz

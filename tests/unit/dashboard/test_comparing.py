@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dashboard.comparing import RATE, SECONDS, Line, curves, grouped, recipe
-from jobs.schemas import Curves, Job
+from dashboard.comparing import RATE, SECONDS, Found, Line, curves, grouped, recipe
+from jobs.schemas import Job
 from jobs.schemas import Series as Bucketed
 
 from .conftest import World
@@ -24,8 +24,8 @@ def bucketed(job: Job, name: str, values: list[float | None], *, first: int = 1,
     )  # fmt: skip
 
 
-def together(*series: Bucketed) -> Curves:
-    return Curves(width=1, last_step=max(one.last_step[-1] for one in series), series=list(series))
+def together(*series: Bucketed) -> Found:
+    return {(one.job_id, one.name): one for one in series}
 
 
 def seeds(world: World, *numbers: int, **changes: Any) -> tuple[Job, ...]:

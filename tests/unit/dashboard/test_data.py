@@ -11,6 +11,7 @@ from calibrl.client import CalibrlError
 from dashboard import charts, data, following
 from dashboard.palette import NEUTRAL
 from dashboard.series import BUCKETS, COLUMNS
+from jobs.schemas import JobStatus
 
 if TYPE_CHECKING:
     from tests.unit.dashboard.conftest import World
@@ -131,6 +132,42 @@ def test_viewers_share_a_figure_until_there_is_more(world: World) -> None:
     changed = [one is not other for one, other in zip(second, third, strict=True)]
     assert changed == [True, False, True, True]
     assert third[0].data[-1]["x"][-1] == 101
+
+
+def test_a_comparison_asks_for_what_is_new_of_the_jobs_that_go_on(world: World) -> None:
+    ended, running = world.add(status=JobStatus.SUCCEEDED), world.add()
+    world.measure(ended, range(1, 51), {"reward/mean": 1.0})
+    world.measure(running, range(1, 101), {"reward/mean": 1.0})
+    comparison = following.comparison([ended, running], NAMES)
+    comparison.refresh()
+    world.requests.clear()
+    world.measure(running, range(101, 103), {"reward/mean": 2.0})
+    comparison.refresh()
+    (request,) = world.requests
+    assert "from_step=100" in request and "width=1" in request
+    steps = {job: curve.last_step for (job, name), curve in comparison.curves().items() if name == "reward/mean"}
+    assert steps == {ended.id: list(range(1, 51)), running.id: list(range(1, 103))}
+
+
+def test_a_comparison_forgets_steps_that_a_job_took_back(world: World) -> None:
+    first, second = world.add(), world.add()
+    world.measure(first, range(1, 11), {"reward/mean": 1.0})
+    world.measure(second, range(1, 101), {"reward/mean": 1.0})
+    comparison = following.comparison([first, second], NAMES)
+    comparison.refresh()
+    world.metrics[first.id] = world.metrics[first.id][:4]
+    comparison.refresh()
+    steps = {job: curve.last_step[-1] for (job, name), curve in comparison.curves().items() if name == "reward/mean"}
+    assert steps == {first.id: 4, second.id: 100}
+
+
+def test_a_comparison_of_ended_jobs_is_read_once(world: World) -> None:
+    jobs = [world.add(status=JobStatus.SUCCEEDED) for _ in range(2)]
+    for job in jobs:
+        world.measure(job, range(1, 11), {"reward/mean": 1.0})
+    for _ in range(3):
+        following.comparison(jobs, NAMES).refresh()
+    assert len(world.requests) == 1
 
 
 def test_a_failed_read_keeps_what_was_read_before(world: World) -> None:

@@ -1,0 +1,88 @@
+"""Pictures of every page, in light and dark, for docs/screenshots, of the jobs that a running stack has.
+
+calibrl up --data-dir DATA &
+python -m tests.e2e.screenshots DATA
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from shutil import which
+
+from playwright.sync_api import Browser, Page, sync_playwright
+from rich.progress import track
+
+from calibrl.client import Client
+from calibrl.client.address import read_stack
+from tests.e2e.conftest import FLAGS, SETTLED
+
+FOLDER = Path(__file__).parents[2] / "docs" / "screenshots"
+WIDTHS = {"": 1300, "phone": 390}
+# The page grows to all that it has, so that one picture holds it whole.
+WHOLE = """() => Math.ceil(Math.max(...[...document.querySelectorAll('[data-testid=stMainBlockContainer]')]
+    .map(element => element.getBoundingClientRect().bottom + element.closest('section').scrollTop)))"""
+HIGHEST = 2400  # pixels
+
+
+def pages(client: Client) -> Iterator[tuple[str, str]]:
+    """Every picture's name, and what it is of."""
+    ids = {job.name: job.id for job in reversed(client.jobs(limit=100).data)}
+    run = f"job?id={ids['digits-calibrl']}"
+    for panel in ("Overview", "Exploration", "Map", "Rollouts", "Health", "System", "Log", "Files", "Spec"):
+        yield panel.lower(), f"{run}&panel={panel}"
+    yield "expert", f"{run}&panel=Expert+mismatch"
+    yield "collapsed-exploration", f"job?id={ids['collapsed']}&panel=Exploration"
+    yield "exploded-exploration", f"job?id={ids['exploded']}&panel=Exploration"
+    yield "exploded-health", f"job?id={ids['exploded']}&panel=Health"
+    yield "far-expert", f"job?id={ids['far-expert']}&panel=Expert+mismatch"
+    yield "results", f"job?id={ids['digits-before-after']}&panel=Results"
+    yield "jobs", ""
+    yield "compare", f"compare?jobs={ids['digits-calibrl']},{ids['digits-grpo']}"
+    for page in ("new", "queue", "evaluations", "data", "settings", "signin"):
+        yield {"new": "new-job", "data": "data-sets"}.get(page, page), page
+    yield "evaluations-compare", f"evaluations?view=Compare&jobs={ids['digits-before-after']}"
+    yield "evaluations-replay", "evaluations?view=Score+again"
+    for dataset in client.datasets().data[:1]:
+        yield "data-set", f"data?id={dataset.id}"
+
+
+def taken(page: Page, url: str, path: Path, width: int) -> None:
+    """One picture, once all of the page is drawn."""
+    page.set_viewport_size({"width": width, "height": 900})
+    page.goto(url)
+    page.wait_for_function(SETTLED, timeout=60_000)
+    page.set_viewport_size({"width": width, "height": min(max(page.evaluate(WHOLE) + 20, 500), HIGHEST)})
+    page.wait_for_timeout(1500)  # Plotly's own transitions have no event
+    page.wait_for_function(SETTLED, timeout=60_000)
+    page.screenshot(path=path)
+
+
+def take_all(browser: Browser, address: str, shown: list[tuple[str, str]], folder: Path) -> None:
+    """All pictures in both themes; of a job's overview and the list one on a phone, too."""
+    for theme in ("light", "dark"):
+        context = browser.new_context(base_url=address, color_scheme=theme)  # type: ignore[arg-type]
+        page = context.new_page()
+        for name, path in track(shown, description=theme):
+            taken(page, f"{address}/{path}", folder / f"{name}-{theme}.png", WIDTHS[""])
+            if name in ("overview", "jobs"):
+                taken(page, f"{address}/{path}", folder / f"{name}-phone-{theme}.png", WIDTHS["phone"])
+        context.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("data_dir", type=Path)
+    parser.add_argument("--folder", type=Path, default=FOLDER)
+    options = parser.parse_args()
+    running = read_stack(options.data_dir)
+    if running is None or running.dashboard_url is None:
+        raise SystemExit(f"no stack with a dashboard runs on {options.data_dir}")
+    with Client(running.api_url, running.api_key) as client, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=which("chromium"), args=FLAGS)
+        take_all(browser, running.dashboard_url, list(pages(client)), options.folder)
+
+
+if __name__ == "__main__":
+    main()
