@@ -1,5 +1,7 @@
 """What did the model actually write? One sampled group: image, prompt, expert, and every completion."""
 
+from collections.abc import Mapping
+from typing import Any
 from uuid import UUID
 
 import streamlit as st
@@ -58,6 +60,17 @@ def _prompt(job: Job, sample: Sample) -> None:
             st.html(rollouts.plain_box(group["answer"]))
 
 
+@st.cache_resource(max_entries=256, show_spinner=False)
+def _completion(
+    job_id: UUID, sample_id: int, tint: str, index: int, _settings: Mapping[str, Any], _sample: Sample
+) -> str:
+    """Made once for all who look, and not at every tick: thousands of tokens take a while. Whoever asks has read the
+    sample."""
+    completion = _sample.group["completions"][index]
+    shown = completion | {"clipping": rollouts.clipping(completion, _settings)}
+    return rollouts.completion_html(shown, _sample.group["expert"], rollouts.TINTS[tint], index)
+
+
 def _group(job: Job, summary: SampleSummary) -> None:
     try:
         sample = data.sample(job.id, summary.id)
@@ -72,10 +85,9 @@ def _group(job: Job, summary: SampleSummary) -> None:
         "Point at a token for its value, or tap it; arrow keys go from one to the next."
     )
     st.html(rollouts.legend(tint))
-    for index, completion in enumerate(sample.group["completions"]):
+    for index in range(len(sample.group["completions"])):
         with st.container(border=True, key=f"card-completion-{index}"):
-            shown = completion | {"clipping": rollouts.clipping(completion, job.spec["algorithm"])}
-            st.html(rollouts.completion_html(shown, sample.group["expert"], tint, index))
+            st.html(_completion(job.id, summary.id, tint.label, index, job.spec["algorithm"], sample))
 
 
 @st.cache_data(ttl=30.0, max_entries=64, show_spinner=False)
