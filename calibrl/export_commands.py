@@ -58,7 +58,7 @@ def mlflow(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
     data: StackFolder = None,
 ) -> None:
-    """Mirror the job as a run of MLflow; called again, it adds what is new. Needs `pip install 'calibrl[mlflow]'`."""
+    """Mirror the job as a run of MLflow; called again, it adds what is new. Needs the extra mlflow: docs/api.md."""
     from calibrl.mlflow_mirror import Mirror
 
     with Client(data_dir=data) as client:

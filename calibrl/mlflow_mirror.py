@@ -1,4 +1,4 @@
-"""A job as a run of MLflow: its spec as parameters, its metrics by step, its end. Needs `pip install calibrl[mlflow]`.
+"""A job as a run of MLflow: its spec as parameters, its metrics by step, its end. Needs the extra `mlflow`.
 
 What the run holds is noted in its own tags, after every batch, so that another call goes on where the last one ended.
 MLflow takes no metric back: where the job has gone back to an earlier checkpoint, the run is deleted and begun anew.
@@ -28,7 +28,9 @@ class Mirror:
         try:
             from mlflow import MlflowClient
         except ImportError as error:
-            raise CalibrlError("MLflow is not installed: `pip install 'calibrl[mlflow]'`") from error
+            raise CalibrlError(
+                "MLflow is not installed: `.venv/bin/pip install -c constraints.txt -e '.[mlflow]'`"
+            ) from error
         self._client, self._job_id, self._experiment = client, job_id, experiment
         with _explained(uri):
             self._mlflow = MlflowClient(tracking_uri=uri)

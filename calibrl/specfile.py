@@ -23,8 +23,7 @@ def read_spec(path: Path, overrides: list[str]) -> dict[str, Any]:
     if not isinstance(spec, dict):
         raise SpecError(f"{path}: a job's spec is a mapping that begins with `kind: train` or `kind: evaluate`")
     _make_paths_absolute(spec, path.resolve().parent)
-    for override in overrides:
-        _override(spec, override)
+    _override_all(spec, overrides)
     _make_paths_absolute(spec, Path.cwd())
     return spec
 
@@ -32,8 +31,7 @@ def read_spec(path: Path, overrides: list[str]) -> dict[str, Any]:
 def read_changes(overrides: list[str]) -> dict[str, Any]:
     """A merge patch that sets each `key.path=value`; relative paths become absolute. Raises `SpecError`."""
     changes: dict[str, Any] = {}
-    for override in overrides:
-        _override(changes, override)
+    _override_all(changes, overrides)
     _make_paths_absolute(changes, Path.cwd())
     return changes
 
@@ -110,6 +108,22 @@ def _load(path: Path) -> Any:
 
 
 SOURCES = ("builtin", "path", "hub", "dataset", "from_job")  # where a model or data set comes from: one of them
+# What only some sources have, and which: it goes with the source that it belonged to.
+OF_SOURCES = {
+    "split": ("builtin", "hub"),
+    "experts": ("builtin",),
+    "columns": ("path", "hub"),
+    "image_files": ("path",),
+    "revision": ("hub",),
+    "answer": ("dataset",),
+    "checkpoint": ("from_job",),
+}
+
+
+def _override_all(spec: dict[str, Any], overrides: list[str]) -> None:
+    """Set all of them; first the sources, so that none takes away what stands beside it here."""
+    for override in sorted(overrides, key=lambda text: text.partition("=")[0].rpartition(".")[2] not in SOURCES):
+        _override(spec, override)
 
 
 def _override(spec: dict[str, Any], override: str) -> None:
@@ -124,7 +138,8 @@ def _override(spec: dict[str, Any], override: str) -> None:
     value = _yaml(text, f"--set {path}")
     if isinstance(place, dict):
         if keys[-1] in SOURCES:  # `model.path=...` where the file says `{builtin: ...}`: another source, not one more
-            for other in SOURCES:
+            others = [field for field, sources in OF_SOURCES.items() if keys[-1] not in sources]
+            for other in (*SOURCES, *others):
                 place.pop(other, None)
         place[keys[-1]] = value
     else:

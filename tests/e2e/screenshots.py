@@ -1,6 +1,6 @@
 """Pictures of every page, in light and dark, for docs/screenshots, of the jobs that a running stack has.
 
-calibrl up --data-dir DATA &
+calibrl up --data DATA &
 python -m tests.e2e.screenshots DATA
 """
 

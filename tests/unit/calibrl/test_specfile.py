@@ -76,6 +76,14 @@ def test_another_source_replaces_the_one_in_the_file(tmp_path: Path) -> None:
     }
 
 
+def test_another_source_takes_what_belonged_to_the_one_before(tmp_path: Path) -> None:
+    file = write(
+        tmp_path, "model: {from_job: a, checkpoint: best}\ndata: {path: /a.jsonl, columns: {answer: x}, rows: 5}"
+    )
+    changed = read_spec(file, ["data.answer=y", "data.dataset=d", "model.builtin=tiny-vlm"])
+    assert changed == {"model": {"builtin": "tiny-vlm"}, "data": {"dataset": "d", "rows": 5, "answer": "y"}}
+
+
 def test_overrides_reach_into_mappings_and_lists(tmp_path: Path) -> None:
     file = write(tmp_path, "steps: 1\nmodels: [{from_job: a}, {from_job: b}]")
     spec = read_spec(file, ["steps=2", "optimizer.lr=1e-4", "models.1.from_job=c", "labels={team: vision}", "name=a=b"])
