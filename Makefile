@@ -120,4 +120,4 @@ $(MLFLOW):
 	@.venv-mlflow/bin/python -m pip install 'mlflow>=3,<4' psycopg2-binary tensorboard 'setuptools<81' | $(PROGRESS)
 	@touch $@
 
-.PHONY: help demo test unit fuzz-queue fuzz-api test-postgres test-vllm chaos chaos-short lint bench bench-trainer bench-memory bench-queue bench-api clean
+.PHONY: help demo test unit fuzz-queue fuzz-api test-postgres test-vllm chaos chaos-short lint bench bench-trainer bench-memory bench-queue bench-api bench-dashboard clean
