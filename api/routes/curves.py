@@ -66,7 +66,8 @@ def compare_metrics(
     """
     ids = _job_ids(session, jobs, caller.projects)
     chosen = _chosen_names(session, ids, names)
-    newest = max((step for id in ids if (step := curves.last_step(session, id)) is not None), default=None)
+    of_each = {id: curves.last_step(session, id) for id in ids}
+    newest = max((step for step in of_each.values() if step is not None), default=None)
     last = to_step if to_step is not None else max(newest or 0, from_step)
     if last < from_step:
         raise refusal("to_step", "is before from_step")
@@ -76,10 +77,10 @@ def compare_metrics(
         raise refusal("points", f"{of_width}: ask for fewer points, names or jobs, or a greater width")
     asked = {"width": width, "first": from_step, "last": last}
     if format == "json":
-        series = [text for id in ids for text in curves.as_json(session, id, chosen, **asked)]
+        series = [text for id in ids for text in curves.as_json(session, id, chosen, newest=of_each[id], **asked)]
         body = f'{{"width":{width},"last_step":{json.dumps(newest)},"series":[{",".join(series)}]}}'
         return Response(body, media_type="application/json")
-    found = [row for id in ids for row in curves.buckets(session, id, chosen, **asked)]
+    found = [row for id in ids for row in curves.buckets(session, id, chosen, newest=of_each[id], **asked)]
     return streamed(format, "curves", COLUMNS, [[(str(row.job_id), *row[1:]) for row in found]])
 
 

@@ -48,7 +48,12 @@ def write(job: UUID, values: dict[int, dict[str, float]], batch: int = 12) -> No
 
 
 def buckets(session: Session, job: UUID, width: int, first: int = 0, last: int = 10_000) -> list[dict[str, Any]]:
-    return [dict(row._mapping) for row in curves.buckets(session, job, ["a"], width=width, first=first, last=last)]
+    return [
+        dict(row._mapping)
+        for row in curves.buckets(
+            session, job, ["a"], newest=curves.last_step(session, job), width=width, first=first, last=last
+        )
+    ]
 
 
 @pytest.fixture
