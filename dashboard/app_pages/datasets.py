@@ -211,7 +211,7 @@ def _one(id: str) -> None:
     with action, st.container(horizontal=True, horizontal_alignment="right"):
         _actions(dataset)
     st.caption("In a job's spec:")
-    st.code(f"data: {{dataset: {dataset.id}}}", language="yaml", wrap_lines=True)
+    st.code(f"data: {{dataset: {dataset.id}}}", language=None, wrap_lines=True)
     if dataset.hub:
         states.empty("Only a name here", "Its rows are on the hub; the worker of a job downloads them.")
         return

@@ -154,7 +154,7 @@ def _fill_in(form: Form, kind: str) -> None:
 def _code(spec: Mapping[str, Any]) -> None:
     """The same spec for a file and for a terminal; whoever reads it sees what differs from the defaults."""
     as_yaml, as_curl = st.tabs(["YAML", "curl"])
-    as_yaml.code(yaml.safe_dump(dict(spec), sort_keys=False, allow_unicode=True), language="yaml", wrap_lines=True)
+    as_yaml.code(yaml.safe_dump(dict(spec), sort_keys=False, allow_unicode=True), language=None, wrap_lines=True)
     as_yaml.caption("In a file: `calibrl submit FILE`. Only what differs from the defaults stands here.")
     body = shlex.quote(json.dumps(spec))
     as_curl.code(
@@ -162,7 +162,7 @@ def _code(spec: Mapping[str, Any]) -> None:
         '  -H "Authorization: Bearer $CALIBRL_API_KEY" \\\n'
         '  -H "Content-Type: application/json" \\\n'
         f"  -d {body}",
-        language="bash",
+        language=None,  # the colours of code are too faint on its ground, in light
         wrap_lines=True,
     )
 

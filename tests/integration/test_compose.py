@@ -78,7 +78,7 @@ def test_the_example_file_names_every_variable(tmp_path: Path) -> None:
 
 def test_the_gpu_worker_is_the_worker_with_a_device(config: dict[str, Any]) -> None:
     worker, gpu = config["services"]["worker"], config["services"]["worker-gpu"]
-    assert {key for key in gpu if gpu[key] != worker.get(key)} == {"environment", "profiles", "deploy"}
+    assert {key for key in gpu if gpu[key] != worker.get(key)} == {"environment", "hostname", "profiles", "deploy"}
     own = {"CALIBRL_WORKER_CPU_SLOTS": "0", "CALIBRL_WORKER_GPUS": "all"}
     assert gpu["environment"] == worker["environment"] | own
     assert worker["environment"]["CALIBRL_WORKER_GPUS"] == "none"
