@@ -20,9 +20,10 @@ from tests.e2e.conftest import FLAGS, SETTLED
 
 FOLDER = Path(__file__).parents[2] / "docs" / "screenshots"
 WIDTHS = {"": 1300, "phone": 390}
-# The page grows to all that it has, so that one picture holds it whole.
-WHOLE = """() => Math.ceil(Math.max(...[...document.querySelectorAll('[data-testid=stMainBlockContainer]')]
-    .map(element => element.getBoundingClientRect().bottom + element.closest('section').scrollTop)))"""
+# The page of signing in is no page of Streamlit.
+READY = f"() => document.querySelector('main h1') && !document.querySelector('[data-testid=stApp]') || ({SETTLED})()"
+# The window grows to all that the page has, so that one picture holds it whole.
+WHOLE = "() => (document.querySelector('[data-testid=stMain]') || document.documentElement).scrollHeight"
 HIGHEST = 2400  # pixels
 
 
@@ -52,10 +53,10 @@ def taken(page: Page, url: str, path: Path, width: int) -> None:
     """One picture, once all of the page is drawn."""
     page.set_viewport_size({"width": width, "height": 900})
     page.goto(url)
-    page.wait_for_function(SETTLED, timeout=60_000)
-    page.set_viewport_size({"width": width, "height": min(max(page.evaluate(WHOLE) + 20, 500), HIGHEST)})
+    page.wait_for_function(READY, timeout=60_000)
+    page.set_viewport_size({"width": width, "height": min(max(page.evaluate(WHOLE), 500), HIGHEST)})
     page.wait_for_timeout(1500)  # Plotly's own transitions have no event
-    page.wait_for_function(SETTLED, timeout=60_000)
+    page.wait_for_function(READY, timeout=60_000)
     page.screenshot(path=path)
 
 
