@@ -17,10 +17,11 @@ class Closed(BaseModel):
     @classmethod
     def _numbers_are_numbers(cls, given: Any) -> Any:
         """`steps: "5"` and `steps: true` are mistakes, though Python would make numbers of them."""
+        numbers = _numbers(cls)
         wrong = [
             InitErrorDetails(type="int_type" if numbers[name] is int else "float_type", loc=(name,), input=value)
             for name, value in (given.items() if isinstance(given, dict) else ())
-            if isinstance(value, bool | str) and name in (numbers := _numbers(cls))
+            if name in numbers and isinstance(value, bool | str)
         ]
         if wrong:
             raise ValidationError.from_exception_data(cls.__name__, wrong)

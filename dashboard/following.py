@@ -269,14 +269,16 @@ def history(job_id: UUID, attempt: int, names: tuple[str, ...]) -> History:
 
 
 def comparison(jobs: Sequence[Job], names: Sequence[str]) -> Comparison:
-    """What the viewer follows of several jobs; other viewers' rights may be others."""
+    """What the viewer follows of several jobs: other viewers' rights may be others. A new attempt begins a new one."""
     live = frozenset(job.id for job in jobs if not job.status.final)
-    return _comparison(signin.key(), tuple(job.id for job in jobs), tuple(names), live)
+    return _comparison(signin.key(), tuple((job.id, job.attempt) for job in jobs), tuple(names), live)
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
-def _comparison(key: str, ids: tuple[UUID, ...], names: tuple[str, ...], live: frozenset[UUID]) -> Comparison:
-    return Comparison(client(), ids, names, live)
+def _comparison(
+    key: str, attempts: tuple[tuple[UUID, int], ...], names: tuple[str, ...], live: frozenset[UUID]
+) -> Comparison:
+    return Comparison(client(), [id for id, _ in attempts], names, live)
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)

@@ -169,9 +169,15 @@ def _code(spec: Mapping[str, Any]) -> None:
 
 def _live_plan(spec: Mapping[str, Any], plan: JobPlan) -> None:
     """The plan as it now stands, as machines and other jobs come and go while the form is filled in."""
-    with states.tolerated():
-        plan = catalogue.plan(spec)
-    plan_view.draw(plan)
+    with states.explained("trouble-plan"):
+        with states.tolerated():
+            try:
+                plan = catalogue.plan(spec)
+            except CalibrlError as error:
+                if error.status == 422:  # what it names is gone: the whole page says which field that is
+                    st.rerun()
+                raise
+        plan_view.draw(plan)
 
 
 def _plan(form: Form, spec: Mapping[str, Any]) -> bool:

@@ -1,6 +1,7 @@
 """Pictures of every page, in light and dark, for docs/screenshots, of the jobs that a running stack has.
 
 calibrl up --data DATA &
+python -m tests.e2e.guide_runs DATA       # once: the runs that are pictured; wait for their end
 python -m tests.e2e.screenshots DATA
 """
 
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from shutil import which
 
+from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 from rich.progress import track
 
@@ -19,12 +21,13 @@ from calibrl.client.address import read_stack
 from tests.e2e.conftest import FLAGS, SETTLED
 
 FOLDER = Path(__file__).parents[2] / "docs" / "screenshots"
-WIDTHS = {"": 1300, "phone": 390}
+WIDE, PHONE = 1300, 390  # pixels
 # The page of signing in is no page of Streamlit.
 READY = f"() => document.querySelector('main h1') && !document.querySelector('[data-testid=stApp]') || ({SETTLED})()"
 # The window grows to all that the page has, so that one picture holds it whole.
 WHOLE = "() => (document.querySelector('[data-testid=stMain]') || document.documentElement).scrollHeight"
 HIGHEST = 2400  # pixels
+README_HEIGHT = 1060  # pixels of the README's picture, the upper part of one
 
 
 def pages(client: Client) -> Iterator[tuple[str, str]]:
@@ -35,6 +38,7 @@ def pages(client: Client) -> Iterator[tuple[str, str]]:
         yield panel.lower(), f"{run}&panel={panel}"
     yield "expert", f"{run}&panel=Expert+mismatch"
     yield "collapsed-exploration", f"job?id={ids['collapsed']}&panel=Exploration"
+    yield "collapsed-health", f"job?id={ids['collapsed']}&panel=Health"
     yield "exploded-exploration", f"job?id={ids['exploded']}&panel=Exploration"
     yield "exploded-health", f"job?id={ids['exploded']}&panel=Health"
     yield "far-expert", f"job?id={ids['far-expert']}&panel=Expert+mismatch"
@@ -53,10 +57,11 @@ def taken(page: Page, url: str, path: Path, width: int) -> None:
     """One picture, once all of the page is drawn."""
     page.set_viewport_size({"width": width, "height": 900})
     page.goto(url)
-    page.wait_for_function(READY, timeout=60_000)
-    page.set_viewport_size({"width": width, "height": min(max(page.evaluate(WHOLE), 500), HIGHEST)})
-    page.wait_for_timeout(1500)  # Plotly's own transitions have no event
-    page.wait_for_function(READY, timeout=60_000)
+    for _ in range(2):  # what comes into sight by the first time may be higher than its place was
+        page.wait_for_function(READY, timeout=60_000)
+        page.wait_for_timeout(1000)  # Plotly's own transitions have no event
+        page.set_viewport_size({"width": width, "height": min(max(page.evaluate(WHOLE), 500), HIGHEST)})
+    page.wait_for_timeout(1000)
     page.screenshot(path=path)
 
 
@@ -66,9 +71,9 @@ def take_all(browser: Browser, address: str, shown: list[tuple[str, str]], folde
         context = browser.new_context(base_url=address, color_scheme=theme)  # type: ignore[arg-type]
         page = context.new_page()
         for name, path in track(shown, description=theme):
-            taken(page, f"{address}/{path}", folder / f"{name}-{theme}.png", WIDTHS[""])
+            taken(page, f"{address}/{path}", folder / f"{name}-{theme}.png", WIDE)
             if name in ("overview", "jobs"):
-                taken(page, f"{address}/{path}", folder / f"{name}-phone-{theme}.png", WIDTHS["phone"])
+                taken(page, f"{address}/{path}", folder / f"{name}-phone-{theme}.png", PHONE)
         context.close()
 
 
@@ -83,6 +88,8 @@ def main() -> None:
     with Client(running.api_url, running.api_key) as client, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=which("chromium"), args=FLAGS)
         take_all(browser, running.dashboard_url, list(pages(client)), options.folder)
+    with Image.open(options.folder / "expert-light.png") as picture:
+        picture.crop((0, 0, WIDE, README_HEIGHT)).save(options.folder / "job.png", optimize=True)
 
 
 if __name__ == "__main__":

@@ -395,9 +395,14 @@ def _answer(world: World, path: str, query: dict[str, str], body: dict[str, Any]
         return None
     if len(parts) == 2:
         return job.model_dump(mode="json")
+    return _answer_of_job(world, job, parts[2:], query, body)
+
+
+def _answer_of_job(world: World, job: Job, parts: list[str], query: dict[str, str], body: dict[str, Any]) -> Any:
+    """The same for what is behind a job's own path."""
     after, after_step = int(query.get("after", 0)), int(query.get("after_step", 0))
     limit = int(query.get("limit", 1000))
-    match parts[2:]:
+    match parts:
         case ["metrics"]:
             names = set(query["names"].split(","))
             rows = [

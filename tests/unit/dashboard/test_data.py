@@ -161,6 +161,18 @@ def test_a_comparison_forgets_steps_that_a_job_took_back(world: World) -> None:
     assert steps == {first.id: 4, second.id: 100}
 
 
+def test_a_comparison_begins_anew_with_another_attempt(world: World) -> None:
+    jobs = [world.add(status=JobStatus.SUCCEEDED) for _ in range(2)]
+    for job in jobs:
+        world.measure(job, range(1, 11), {"reward/mean": 1.0})
+    following.comparison(jobs, NAMES).refresh()
+    world.measure(jobs[0], range(11, 21), {"reward/mean": 2.0})
+    world.change(jobs[0], attempt=2)
+    again = following.comparison([world.jobs[job.id] for job in jobs], NAMES)
+    again.refresh()
+    assert again.curves()[jobs[0].id, "reward/mean"].last_step[-1] == 20
+
+
 def test_a_comparison_of_ended_jobs_is_read_once(world: World) -> None:
     jobs = [world.add(status=JobStatus.SUCCEEDED) for _ in range(2)]
     for job in jobs:
