@@ -7,6 +7,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 BENCH := .venv/.bench
+DOCS := .venv/.docs
 VLLM := .venv-vllm/.installed
 MLFLOW := .venv-mlflow/.installed
 
@@ -60,6 +61,9 @@ lint: $(INSTALLED)  ## style and types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
+docs: $(DOCS)  ## the docs as a site in build/docs; a broken link is an error
+	@$(BIN)/python -m mkdocs build --strict --quiet --site-dir build/docs
+
 bench: bench-trainer bench-memory bench-queue bench-api bench-dashboard  ## all benchmarks, two hours; leave the machine alone meanwhile
 
 bench-trainer: $(BENCH)  ## a training step against TRL's GRPOTrainer, in turn, on three models
@@ -102,6 +106,10 @@ $(BENCH): $(INSTALLED)
 	@$(BIN)/python -m pip install -c constraints.txt --no-build-isolation -e '.[bench]' | $(PROGRESS)
 	@touch $@
 
+$(DOCS): $(INSTALLED)
+	@$(BIN)/python -m pip install -c constraints.txt --no-build-isolation -e '.[docs]' | $(PROGRESS)
+	@touch $@
+
 # vLLM for CPUs wants an older transformers, and the torch for CPUs: pip must be told where that is (PIP_FIND_LINKS or
 # PIP_EXTRA_INDEX_URL). What it would bring for images and sound is of another torch: it does without.
 $(VLLM): pyproject.toml
@@ -120,4 +128,4 @@ $(MLFLOW):
 	@.venv-mlflow/bin/python -m pip install 'mlflow>=3,<4' psycopg2-binary tensorboard 'setuptools<81' | $(PROGRESS)
 	@touch $@
 
-.PHONY: help demo test unit fuzz-queue fuzz-api test-postgres test-vllm chaos chaos-short lint bench bench-trainer bench-memory bench-queue bench-api bench-dashboard clean
+.PHONY: help demo test unit fuzz-queue fuzz-api test-postgres test-vllm chaos chaos-short lint docs bench bench-trainer bench-memory bench-queue bench-api bench-dashboard clean
