@@ -8,7 +8,7 @@ RUN python -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH
 WORKDIR /build
 # Without the sources, which change daily: this layer holds what they need, and the command `calibrl`.
-COPY pyproject.toml constraints.txt README.md ./
+COPY pyproject.toml constraints.txt README.md LICENSE ./
 RUN --mount=type=cache,target=/root/.cache/pip pip install -c constraints.txt '.[s3]'
 
 FROM python:3.11-slim-bookworm

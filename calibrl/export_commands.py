@@ -58,7 +58,7 @@ def mlflow(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
     data: StackFolder = None,
 ) -> None:
-    """Mirror the job as a run of MLflow; called again, it adds what is new. Needs the extra mlflow: docs/api.md."""
+    """Mirror the job as a run of MLflow; run it again to add new steps. Needs the extra mlflow."""
     from calibrl.mlflow_mirror import Mirror
 
     with Client(data_dir=data) as client:

@@ -77,7 +77,7 @@ class RolloutSettings(Closed):
     )
     engine: Literal["shared_prefill", "vllm"] = Field(
         "shared_prefill",
-        description="shared_prefill: the trainer's own; vllm: vLLM, where it is installed (docs/vllm.md)",
+        description="shared_prefill: the trainer's own; vllm: vLLM, where it is installed (docs/how-to/vllm.md)",
     )
     importance_cap: float = Field(
         2.0, ge=1, description="with the engine vllm: a token's importance weight (trainer / sampler) is cut there"

@@ -1,8 +1,8 @@
 """The processes that train one policy together. One process alone is the common case, and costs nothing.
 
 Several run the same loop: each samples and learns from its share of a step's prompts, and gradients are summed, so that
-together they do what one would do (`docs/distributed.md`). What the loop decides on must be the same in all of them, or
-they wait for each other in vain: see `any` and `from_first`.
+together they do what one would do (`docs/explanation/distributed.md`). What the loop decides on must be the same in all
+of them, or they wait for each other in vain: see `any` and `from_first`.
 """
 
 from __future__ import annotations

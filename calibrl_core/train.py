@@ -4,7 +4,7 @@
 
 runs alone, with no service: it draws a progress bar, appends to DIR/events.jsonl (see `calibrl_core.report`), keeps
 checkpoints in DIR/checkpoints, and goes on from the newest one when started again. SIGTERM: checkpoint, then exit.
-Several GPUs: `accelerate launch --num_processes N -m calibrl_core.train ...` (see docs/distributed.md).
+Several GPUs: `accelerate launch --num_processes N -m calibrl_core.train ...` (see docs/explanation/distributed.md).
 
 Each step samples, learns from exactly those samples, and forgets them.
 """

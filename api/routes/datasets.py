@@ -49,8 +49,8 @@ async def upload_dataset(
     """Upload a Parquet or JSONL file: as the body, or as the part `file` of a form. Which of them it is, its beginning
     tells. Every row is checked; where one can't be used all is refused, and the rows at fault are named.
 
-    Columns as in docs/data.md; with the plain form under other names: `?question=problem&answer=result`. Images lie in
-    the rows, as bytes or base64: paths are refused. The same content again gives the same data set.
+    Columns as in docs/how-to/data-formats.md. Other column names of the plain form: `?question=problem&answer=result`.
+    Images are in the rows, as bytes or base64: paths are refused. The same content again gives the same data set.
     """
     limit = get_settings().max_upload_bytes
     caller.need_where_seen(options.project, Role.MEMBER)

@@ -53,8 +53,10 @@ ExistingFile = Annotated[models.Dataset, Depends(_existing_file, scope="function
 
 @router.post("", openapi_extra={"requestBody": _BODY})
 async def create_file(request: Request, begin: DbLater, caller: Asker, project: openai.Project = None) -> FileObject:
-    """Upload a file to fine-tune with: chats as OpenAI's, or any other form of rows that docs/data.md names, JSONL or
-    Parquet. Every row is checked. The same content again in a project is the file that is there."""
+    """Upload a file to fine-tune with, JSONL or Parquet: OpenAI chats or another form of docs/how-to/data-formats.md.
+
+    Every row is checked. The same content again in a project returns the existing file.
+    """
     slug = openai.chosen(caller, project)
     caller.need(slug, Role.MEMBER)
     options = UploadOptions(project=slug)

@@ -15,7 +15,7 @@ router = APIRouter(tags=["live"])
 HOUR, DAY = 3600.0, 86_400.0
 DOCUMENTED: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "Server-sent events: see docs/api.md, Live streams",
+        "description": "Server-sent events: see docs/how-to/live-streams.md",
         "content": {"text/event-stream": {"schema": {"type": "string"}}},
     }
 }

@@ -80,7 +80,7 @@ class Columns(Closed):
 class FileData(Closed):
     """Rows of a `.jsonl` or `.parquet` file. Image paths are relative to the file and must stay in its folder.
 
-    Its form (plain, verl's, MathVista's, Geometry3K's) is known by its columns: see docs/data.md.
+    Its form (plain, verl's, MathVista's, Geometry3K's) is known by its columns: see docs/how-to/data-formats.md.
     """
 
     path: str = Field(min_length=1, max_length=1024, description="a .jsonl or .parquet file that the worker can read")

@@ -1,6 +1,6 @@
 """A step's diagnostics, one file a family. To add a family: a file here, and a member of `FAMILIES`.
 
-What every metric means, and what to look for, stands in `docs/metrics.md`.
+What every metric means, and what to look for, stands in `docs/reference/metrics.md`.
 """
 
 from calibrl_core.config import TrainSettings

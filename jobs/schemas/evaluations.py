@@ -39,7 +39,9 @@ class EvaluationResult(Record):
     split: str = Field(description="the data set's name")
     prompts: int
     samples: int = Field(description="sampled completions a prompt")
-    metrics: dict[str, Measured] = Field(description="accuracy, pass_at_k, greedy_accuracy, ...: see docs/metrics.md")
+    metrics: dict[str, Measured] = Field(
+        description="accuracy, pass_at_k, greedy_accuracy, ...: see docs/reference/metrics.md"
+    )
     sources: dict[str, SourceResult] = Field(description="by the `data_source` that the rows name")
 
 

@@ -1,4 +1,4 @@
-"""Submits the runs that docs/guide.md shows to a running stack: `python -m tests.e2e.guide_runs DATA`.
+"""Submits the runs that docs/how-to/read-a-run.md shows to a running stack: `python -m tests.e2e.guide_runs DATA`.
 
 They take ten minutes on two cores.
 """

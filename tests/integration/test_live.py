@@ -110,7 +110,7 @@ KEYS: dict[str, Any] = {  # what tells one record from another
 
 
 class Mirror:
-    """What somebody knows of a job who applies the frames of its stream, as docs/api.md says how to."""
+    """The state of a client that applies the frames of a job's stream as docs/how-to/live-streams.md says."""
 
     def __init__(self) -> None:
         self.job: dict[str, Any] = {}

@@ -54,7 +54,7 @@ def test_files_give_the_same_rows_whatever_holds_the_image(tmp_path, png):
 
 
 def test_the_rows_that_the_guide_shows_are_read(tmp_path, png):
-    guide = (Path(__file__).parents[3] / "docs/data.md").read_text()
+    guide = (Path(__file__).parents[3] / "docs/how-to/data-formats.md").read_text()
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures/1.png").write_bytes(png)
     plain, verl, chat = re.findall(r"```jsonl\n(.*?)```", guide, re.DOTALL)

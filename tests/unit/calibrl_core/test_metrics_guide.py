@@ -1,4 +1,4 @@
-"""docs/metrics.md explains every metric, histogram and health rule that there is."""
+"""docs/reference/metrics.md explains every metric, histogram and health rule that there is."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from calibrl_core.health import RULES
 from calibrl_core.report import EventFile
 from calibrl_core.train import train
 
-GUIDE = (Path(__file__).parents[3] / "docs" / "metrics.md").read_text()
+GUIDE = (Path(__file__).parents[3] / "docs" / "reference" / "metrics.md").read_text()
 NAMES = re.findall(r"`((?:[a-z]+/)+[a-z_0-9<>]+)`", GUIDE)
 VERIFIERS = "math|format"
 EVENTS = ("metrics", "histogram")
