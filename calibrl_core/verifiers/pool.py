@@ -1,9 +1,10 @@
 """A few worker processes that judge what may take long or bring its process down.
 
 They are fresh interpreters without torch, started when the first question comes; a question's clock starts when its
-worker is ready. Only the parent keeps time: a worker that overruns or dies is killed and replaced, its question scores
-0, and the others go on. Workers belong to the trainer's process group but are deaf to SIGINT and SIGTERM, so that a
-trainer asked to stop can finish its step; they end when their socket closes or the thread that started them ends.
+worker is ready. Only the parent keeps time. A worker that overruns, dies or sends a wrong line is killed and replaced,
+its question scores 0, and the others go on. Each worker leads a session of its own, which is killed as a whole, so no
+process that a verifier started outlives it, and no signal to the trainer's process group reaches it: a trainer asked to
+stop can finish its step. Workers end if their socket closes or the trainer ends (`calibrl_core.verifiers.worker`).
 """
 
 import json
@@ -17,6 +18,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import NamedTuple, Self
 
 from calibrl_core.verifiers import Reward
@@ -26,9 +28,11 @@ MOST_WORKERS = 4
 START_SECONDS = 120.0  # a fresh interpreter and its imports, on a busy machine
 MOST_FRUITLESS = 3  # workers lost in a row before they had a question
 SEND_SECONDS = 10.0  # an idle worker reads at once, unless someone has stopped it
+EXIT_SECONDS = 5.0  # from a worker's closed socket to its own end, which has the exit status
 REAP_SECONDS = 30.0  # a killed process that still hasn't ended is stuck in the kernel
+LONGEST_ANSWER = 2**16  # bytes
 FEWEST_LOSSES = 32  # workers that a batch may cost, or one for every 20 questions: then the rest is not asked
-DEAF_TO = {signal.SIGINT, signal.SIGTERM}
+DEAF_TO = {signal.SIGINT, signal.SIGTERM}  # a verifier may signal its process group
 
 
 class Question(NamedTuple):
@@ -47,7 +51,7 @@ class Verdict(NamedTuple):
 
 
 class WorkerPool:
-    """Judges batches of questions. A context manager; for one thread, whose end is the end of the workers, too."""
+    """Judges batches of questions. A context manager; for one thread at a time."""
 
     def __init__(self, verifiers: Sequence[Reward], most_workers: int | None = None) -> None:
         self._verifiers = verifiers
@@ -124,10 +128,11 @@ class WorkerPool:
             self._workers.remove(worker)
             status = worker.kill()
             if worker.question is None:
-                self._fruitless += 1
+                self._fruitless += not worker.asked
                 continue
-            limit = self._limit(worker.question)
-            why = f"its process died (exit status {status})" if worker.dead else f"no verdict within {limit:g} seconds"
+            why = f"no verdict within {self._limit(worker.question):g} seconds"
+            if worker.dead:
+                why = worker.wrong or f"its process died (exit status {status})"
             verdicts[worker.question] = self._named(worker.question, 0.0, why)
         if self._fruitless >= MOST_FRUITLESS:
             raise RuntimeError("the verifiers' worker processes end before they can judge; the log may say why")
@@ -148,8 +153,11 @@ class _Worker:
         self.socket.settimeout(SEND_SECONDS)
         with theirs:
             self._process = _start(theirs)
+        self._end = os.pidfd_open(self._process.pid)
         self.dead = False
+        self.wrong: str | None = None  # why its answer was refused, which makes it dead
         self.question: Question | None = None
+        self.asked = 0  # questions; the last one's number
         self.deadline = time.monotonic() + START_SECONDS  # for what it is to say next
         self._ready = False
         self._heard = b""
@@ -161,9 +169,11 @@ class _Worker:
 
     def ask(self, question: Question, limit: float) -> bool:
         """Put a question to an idle worker; False where it turns out to be gone."""
-        if not self._send(json.dumps(question)):
+        if self._ended(0) or not self._send(json.dumps([self.asked + 1, question])):
+            self.dead, self.deadline = True, 0.0
             return False
         self.question, self.deadline = question, time.monotonic() + limit
+        self.asked += 1
         return True
 
     def hear(self) -> Verdict | None:
@@ -174,32 +184,59 @@ class _Worker:
             data = b""
         self.dead = not data
         self._heard += data
-        if not self._heard.endswith(b"\n"):
+        if self.dead:
             return None
-        verdict = Verdict(*json.loads(self._heard))
+        asked = not self._ready or self.question is not None
+        if asked and b"\n" not in self._heard and len(self._heard) <= LONGEST_ANSWER:
+            return None
+        verdict = _read(self._heard, self.asked) if asked else None
+        if verdict is None:
+            self.dead, self.wrong = True, "its worker process sent a line that does not answer this question"
+            return None
         self._ready, self.question, self.deadline, self._heard = True, None, math.inf, b""
         return verdict
 
     def kill(self) -> int:
-        """End the process, whatever it does; its exit status."""
-        self._process.kill()
+        """End its whole session, whatever runs there; the exit status."""
+        if self.dead and not self.wrong:
+            self._ended(EXIT_SECONDS)
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)  # the worker is not reaped yet: the number is still its own
         self.socket.close()
+        os.close(self._end)
         return self._process.wait(REAP_SECONDS)
+
+    def _ended(self, seconds: float) -> bool:
+        """Wait for the process's end, but no longer than `seconds`."""
+        poll = select.poll()
+        poll.register(self._end, select.POLLIN)
+        return bool(poll.poll(int(seconds * 1000)))
 
     def _send(self, line: str) -> bool:
         try:
             self.socket.sendall(line.encode() + b"\n")
         except OSError:  # it died, or reads no more
             self.dead, self.deadline = True, 0.0
-        return not self.dead
+            return False
+        return True
+
+
+def _read(line: bytes, number: int) -> Verdict | None:
+    """The verdict in a worker's answer to question `number`; None where it is not exactly one such answer."""
+    try:
+        told, value, failure = json.loads(line)
+        valid = line.endswith(b"\n") and line.count(b"\n") == 1 and told == number and 0 <= value <= 1
+    except (ValueError, TypeError, RecursionError):
+        return None
+    return Verdict(float(value), failure) if valid and isinstance(failure, str | None) else None
 
 
 def _start(channel: socket.socket) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-P", "-m", "calibrl_core.verifiers.worker", str(os.getpid())]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    # A child inherits what is blocked: so it is deaf from its first moment on.
+    # A child inherits what is blocked: so it is deaf from its start.
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, DEAF_TO)
     try:
-        return subprocess.Popen(command, stdin=channel.fileno(), stdout=2, env=environment)
+        return subprocess.Popen(command, stdin=channel.fileno(), stdout=2, env=environment, start_new_session=True)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)

@@ -2,14 +2,21 @@
 
     python -P -m calibrl_core.verifiers.worker PARENT_PID
 
-Standard input is a socket of JSON lines: first the verifiers, then a question a line; first one line when ready, then
-an answer a line. Nothing here is trusted by the parent: it kills a process that says nothing in time.
+Standard input is a socket of JSON lines. The parent sends the verifiers, then one question per line: its number, and a
+`calibrl_core.verifiers.pool.Question`. The worker sends one line when it is ready (number 0), then one line per answer:
+the question's number, the verdict, and why there is none. The parent trusts no line: it kills a worker that sends a
+wrong one, or none in time.
+
+A worker is two processes in a session of their own. The keeper leads the session and waits. The judge runs the
+verifiers. Code of a verifier can stop every thread of the judge, so only another process can end what it has started:
+the keeper kills the session's process group if the parent ends.
 """
 
 import ctypes
 import json
 import os
 import resource
+import select
 import signal
 import socket
 import sys
@@ -26,12 +33,41 @@ LONGEST_ERROR = 500  # characters
 
 
 def main(parent: int) -> None:
-    """Answer the parent's questions until it closes the socket."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    """Start the judge, and keep it until it ends or the process `parent` ends."""
+    watched = os.pidfd_open(parent)
     if os.getppid() != parent:
         sys.exit("the process that started this one is gone")
-    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    keeper = os.getpid()
+    judge = os.fork()  # no thread runs yet
+    if judge:
+        _keep(judge, watched)
+    os.close(watched)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != keeper:
+        sys.exit("the process that keeps this one is gone")
+    _judge()
+
+
+def _keep(judge: int, parent: int) -> None:
+    """Wait for the end of the judge, and end as it did; or for the end of the parent (a pidfd), and end the group."""
+    _to_devnull(0)
+    ended = os.pidfd_open(judge)
+    poll = select.poll()
+    for fd in (ended, parent):
+        poll.register(fd, select.POLLIN)
+    if ended not in dict(poll.poll()):
+        os.killpg(0, signal.SIGKILL)
+    status = os.waitstatus_to_exitcode(os.waitpid(judge, 0)[1])
+    if status < 0:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {-status})
+        os.kill(os.getpid(), -status)
+    os._exit(status)
+
+
+def _judge() -> None:
+    """Answer the parent's questions until it closes the socket."""
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
     with _take_channel() as channel, channel.makefile("rw", encoding="utf-8") as lines:
         verifiers = TypeAdapter(list[Reward]).validate_json(lines.readline())
 
@@ -40,27 +76,37 @@ def main(parent: int) -> None:
                 verifier.prepare()
             return 0.0
 
-        print(_attempt(prepare), file=lines, flush=True)
+        print(_attempt(0, prepare), file=lines, flush=True)
         for line in lines:
-            index, text, truth = json.loads(line)
-            print(_attempt(lambda: verifiers[index].judge(text, truth)), file=lines, flush=True)  # noqa: B023
+            number, (index, text, truth) = json.loads(line)
+            print(_attempt(number, lambda: verifiers[index].judge(text, truth)), file=lines, flush=True)  # noqa: B023
 
 
 def _take_channel() -> socket.socket:
     """The parent's socket, moved away from standard input; what a verifier prints goes to the log."""
     channel = socket.socket(fileno=os.dup(0))
-    with Path(os.devnull).open() as nothing:
-        os.dup2(nothing.fileno(), 0)
+    _to_devnull(0)
     os.dup2(2, 1)
+    # A child that a verifier forks must neither read the next question nor hold the socket open.
+    os.register_at_fork(after_in_child=lambda: _to_devnull(channel.fileno()))
     return channel
 
 
-def _attempt(judge: Callable[[], float]) -> str:
-    """The verdict and nothing, or 0 and what went wrong, as JSON."""
+def _to_devnull(fd: int) -> None:
+    with Path(os.devnull).open() as nothing:
+        os.dup2(nothing.fileno(), fd)
+
+
+def _attempt(number: int, judge: Callable[[], float]) -> str:
+    """The answer to question `number` as JSON: the number, the verdict, and None or what went wrong."""
+    process = os.getpid()
     try:
-        return json.dumps([judge(), None])
+        answer = json.dumps([number, judge(), None])
     except Exception as error:  # the edge of the process: the parent counts it
-        return json.dumps([0.0, f"{type(error).__name__}: {error}"[:LONGEST_ERROR]])
+        answer = json.dumps([number, 0.0, f"{type(error).__name__}: {error}"[:LONGEST_ERROR]])
+    if os.getpid() != process:
+        os._exit(0)  # a child that the verifier forked came here, too: only its parent answers
+    return answer
 
 
 if __name__ == "__main__":

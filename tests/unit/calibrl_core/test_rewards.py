@@ -17,7 +17,7 @@ from calibrl_core.verifiers.plugin import PluginError, plugin_versions
 from calibrl_core.verifiers.pool import WorkerPool
 
 VERIFIERS = """
-    import os, pathlib, re, signal, sys, time
+    import os, pathlib, re, signal, stat, subprocess, sys, time
 
     def length(completion, truth): return min(len(completion) / 10, 1.0)
     def loads_torch(completion, truth): return float("torch" in sys.modules)
@@ -34,6 +34,26 @@ VERIFIERS = """
         return 1.0
     def signals_its_group(completion, truth):
         os.killpg(0, signal.SIGTERM); os.killpg(0, signal.SIGINT)
+        return 1.0
+    def signals_the_trainers_group(completion, truth):
+        keeper = pathlib.Path(f"/proc/{os.getppid()}/stat").read_text()
+        os.killpg(int(keeper.rpartition(")")[2].split()[1]), signal.SIGTERM)
+        os.killpg(int(keeper.rpartition(")")[2].split()[1]), signal.SIGINT)
+        return 1.0
+    def forks(completion, truth):
+        child = os.fork()
+        if child: os.waitpid(child, 0)
+        return float(completion) if child else 1.0 - float(completion)
+    def sends(completion, truth):
+        if "send" in completion:
+            for fd in range(3, 64):
+                try: os.write(fd, eval(truth)) if stat.S_ISSOCK(os.fstat(fd).st_mode) else None
+                except OSError: pass
+        return 1.0
+    def starts_a_child(completion, truth):
+        child = subprocess.Popen(["sleep", "3600"])
+        with pathlib.Path(truth).open("w") as file: file.write(f"{child.pid}\\n")
+        while stat.S_ISFIFO(os.stat(truth).st_mode): pass
         return 1.0
     not_callable = 7
 """
@@ -167,6 +187,46 @@ def test_a_worker_that_dies_takes_no_other_verdict_with_it():
 
 
 @pytest.mark.usefixtures("installed")
+def test_a_child_that_a_verifier_forks_gives_no_verdict():
+    wanted = [0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875]
+    with Scorer([plugin("forks")], workers=1) as scorer:
+        scores = scorer.score_all([str(value) for value in wanted], [""] * 8)
+    assert [score.reward for score in scores] == wanted
+    assert [score.failure for score in scores] == [None] * 8
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"no JSON\n",
+        b"[1, 0.5, null]\n",  # the answer to the question before
+        b"[2, 0.5, null]\n[2, 0.5, null]\n",
+        b"[2, 7, null]\n",
+        b"[2, NaN, null]\n",
+        b"[2, 0.5, 3]\n",
+        b"{}\n",
+        b"\xff\n",
+        b"[" * (pool.LONGEST_ANSWER + 1),  # no line at all
+    ],
+)
+def test_a_wrong_line_costs_its_question_and_its_worker_only(sent):
+    with Scorer([plugin("sends")], workers=1) as scorer:
+        scores = scorer.score_all(["a", "send", "b"], [repr(sent)] * 3)
+    assert [score.passed for score in scores] == [True, False, True]
+    why = "plugin-sends: its worker process sent a line that does not answer this question"
+    assert [score.failure for score in scores] == [None, why, None]
+
+
+@pytest.mark.usefixtures("installed")
+def test_the_children_of_a_verifier_end_with_its_worker(tmp_path):
+    with Scorer([plugin("starts_a_child")], workers=1) as scorer:
+        assert one(scorer, "", str(tmp_path / "pids")).passed
+        child = os.pidfd_open(int((tmp_path / "pids").read_text()))
+    assert_ends(child)
+
+
+@pytest.mark.usefixtures("installed")
 def test_a_batch_that_fails_throughout_is_given_up(monkeypatch):
     monkeypatch.setattr(pool, "FEWEST_LOSSES", 1)
     with Scorer([plugin("exits")], workers=1) as scorer:
@@ -233,10 +293,24 @@ def trainer(site, *arguments):
     )
 
 
-def test_a_signal_to_the_group_lets_the_step_finish(installed):
+def test_a_verifier_that_signals_its_group_does_not_reach_the_trainer(installed):
     with trainer(installed, "signals_its_group", "") as process:
         told, _ = process.communicate(timeout=60)
+    assert told.strip() == "[True, True] []"
+
+
+def test_a_signal_to_the_trainers_group_lets_the_step_finish(installed):
+    with trainer(installed, "signals_the_trainers_group", "") as process:
+        told, _ = process.communicate(timeout=60)
     assert told.strip() == f"[True, True] [{signal.SIGINT:d}, {signal.SIGTERM:d}]"
+
+
+def assert_ends(process):
+    """`process`: a pidfd."""
+    poll = select.poll()
+    poll.register(process, select.POLLIN)
+    assert poll.poll(30_000), "a process outlived what started it"
+    os.close(process)
 
 
 def test_a_killed_trainer_leaves_no_worker(installed, tmp_path):
@@ -255,11 +329,17 @@ def test_a_killed_trainer_leaves_no_worker(installed, tmp_path):
         with (tmp_path / "pids").open() as pids:
             watched = [os.pidfd_open(int(pids.readline())) for _ in range(2)]
         process.kill()
-        for fd in watched:
-            poll = select.poll()
-            poll.register(fd, select.POLLIN)
-            assert poll.poll(30_000), "a worker outlived its trainer"
-            os.close(fd)
+        for worker in watched:
+            assert_ends(worker)
+
+
+def test_a_killed_trainer_leaves_no_child_of_a_verifier(installed, tmp_path):
+    os.mkfifo(tmp_path / "pids")
+    with trainer(installed, "starts_a_child", str(tmp_path / "pids")) as process:
+        with (tmp_path / "pids").open() as pids:
+            child = os.pidfd_open(int(pids.readline()))
+        process.kill()
+        assert_ends(child)
 
 
 def test_plugins_are_found_among_what_is_installed(installed):
