@@ -25,7 +25,7 @@ BACK = 1.5  # a rule clears once its measure is back within the limit by this fa
 class HealthSettings(Closed):
     """When the health rules fire."""
 
-    pause_on: tuple[RuleName, ...] = Field((), description="rules that pause the job when they fire, after a checkpoint")
+    pause_on: tuple[RuleName, ...] = Field((), description="rules that pause the job if they fire, after a checkpoint")
     entropy_steps: int = Field(10, ge=1, le=1000, description="steps over which entropy is averaged")
     entropy_low: float = Field(0.02, ge=0, description="nats a token; collapsed below it, whatever the run began with")
     entropy_fall: float = Field(0.1, ge=0, lt=1, description="share of the run's first entropy; collapsed below it")
