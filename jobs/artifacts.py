@@ -1,11 +1,13 @@
 """The files that a job leaves on disk: its checkpoints', and an evaluation's answers, as far as this process sees them.
 
-Workers write them below their data folder, and say in the database where. They are read here only where that is in the
-job's own folder of this process's data folder, and no link is followed: a run may have put anything there.
+Workers write them below their data folder. They are read here only from the job's own folder below this process's data
+folder, and no link is followed: a run may have put anything there.
 """
 
 import os
+import re
 import stat
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,21 +16,56 @@ from jobs.errors import Conflict, NotFound
 from jobs.schemas import StoredFile
 from jobs.settings import get_settings
 
+_TAIL = re.compile(r"(?:/(attempt-[0-9]+))?/checkpoints/([^/]+)$")
 RESULTS = ("answers.jsonl",)  # of an evaluation: every single answer, see `calibrl_core.evaluate`
 
 
+def checkpoint_path(checkpoint: models.Checkpoint) -> Path:
+    """Return the folder that a checkpoint has below the data folder of this process, whether it exists or not.
+
+    The stored path gives only the attempt and the name: the data folder may have moved since it was written.
+    """
+    job_dir = get_settings().job_dir(checkpoint.job_id)
+    found = _TAIL.search(checkpoint.path)
+    if found is None or found[2] in (".", ".."):
+        return job_dir / "checkpoints" / f"step-{checkpoint.step:06d}"
+    return job_dir / (found[1] or "") / "checkpoints" / found[2]
+
+
+def find_checkpoint(checkpoint: models.Checkpoint) -> Path | None:
+    """Return the folder that has a checkpoint's files, or None where the data folder of this process has none.
+
+    A supervisor keeps links to a checkpoint in `kept/`, in case the trainer has just removed its own.
+    """
+    path = checkpoint_path(checkpoint)
+    places = (path, path.parent.parent / "kept" / path.name)
+    job_dir = get_settings().job_dir(checkpoint.job_id)
+    return next((place for place in places if _visible(place, job_dir)), None)
+
+
+def missing_checkpoints(steps: Collection[int], folders: Iterable[Path]) -> str:
+    """Return the message for a job that can't go on: the database lists checkpoints, and none is on disk."""
+    where = ", ".join(sorted({str(folder) for folder in folders}))
+    return (
+        f"The checkpoints of steps {', '.join(map(str, sorted(steps)))} are missing: expected in {where}. Mount that "
+        "disk, or set CALIBRL_DATA_DIR to the folder that has them, then try again. To start at step 0, submit a new "
+        "job."
+    )
+
+
 def checkpoint_folder(checkpoint: models.Checkpoint) -> Path:
-    """Where a checkpoint lies.
+    """Return the folder of a checkpoint, to read files from it.
 
     Raises:
-        Conflict: not where this process can read it.
+        Conflict: this process can't read it.
     """
-    folder = Path(checkpoint.path)
+    folder = checkpoint_path(checkpoint)
     if _visible(folder, get_settings().job_dir(checkpoint.job_id)):
         return folder
     raise Conflict(
-        f"The checkpoint of step {checkpoint.step} lies on its worker's disk, at {checkpoint.path}, where the API "
-        "can't read it: have them share the data folder (CALIBRL_DATA_DIR), or copy it from there."
+        f"The API can't read the checkpoint of step {checkpoint.step}: it is not at {folder}; its worker wrote it to "
+        f"{checkpoint.path}. Have API and workers share the data folder (CALIBRL_DATA_DIR), or copy it from the "
+        "worker's disk."
     )
 
 

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import structlog
 
+from jobs.artifacts import checkpoint_path
 from jobs.links import link_tree
 from jobs.models import Checkpoint
 from jobs.settings import get_settings
@@ -18,14 +19,13 @@ def keep(job_id: UUID, found: Iterable[Checkpoint]) -> None:
     """Link checkpoints into a job's folder. One that can't be, as where no disk is shared, is used where it lies for as
     long as it is there."""
     for checkpoint in found:
-        folder = _folder(job_id, checkpoint.job_id)
+        folder, path = _folder(job_id, checkpoint.job_id), checkpoint_path(checkpoint)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            path = Path(checkpoint.path)
             held = path.parent.parent / "kept" / path.name  # by the supervisor, if the trainer has just removed its own
             link_tree(path, folder, or_copy=False) or link_tree(held, folder, or_copy=False)
         except OSError as error:
-            log.warning("checkpoint not kept", job_id=str(job_id), path=checkpoint.path, error=str(error))
+            log.warning("checkpoint not kept", job_id=str(job_id), path=str(path), error=str(error))
 
 
 def kept(job_id: UUID, from_job: UUID, step: int) -> Path | None:

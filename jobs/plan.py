@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from calibrl_core.config import BuiltinModel, PathModel
 from calibrl_core.data.schema import BuiltinData, DataError, FileData
-from jobs import advice, lifecycle, memory_plan, model_shapes, models, specs, surveys
+from jobs import advice, artifacts, lifecycle, memory_plan, model_shapes, models, specs, surveys
 from jobs.errors import FieldError, Invalid
 from jobs.model_shapes import ModelShape, UnknownShape
 from jobs.repository import checkpoints, jobs, workers
@@ -114,8 +114,9 @@ def _shape(session: Session, model: ModelChoice) -> ModelShape:
         if isinstance(model, PathModel):
             return model_shapes.of_folder(Path(model.path))
         found = checkpoints.choose(session, model.from_job, model.checkpoint)
-        if found and Path(found.path, "config.json").is_file():
-            return model_shapes.of_folder(Path(found.path))
+        folder = artifacts.find_checkpoint(found) if found else None
+        if folder and (folder / "config.json").is_file():
+            return model_shapes.of_folder(folder)
         model = _origin(session, model.from_job)  # it has none yet, but will be of the same shape
     raise UnknownShape(f"it comes through more than {MOST_ORIGINS} jobs")
 

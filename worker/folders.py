@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from jobs.artifacts import missing_checkpoints
 from jobs.lifecycle import KnownCheckpoint
 from jobs.links import link_tree
 
@@ -17,21 +18,30 @@ KEPT = "kept"
 ATTEMPT = "attempt-"
 
 
+class CheckpointsMissing(Exception):
+    """The database lists checkpoints of the job, and this machine has none of them: the attempt must not start."""
+
+
 def begin(run_dir: Path, checkpoints: Sequence[KnownCheckpoint]) -> None:
     """Make an attempt's folder, with the job's checkpoints so far as links: no copy where the disk is the same.
 
-    A checkpoint that is gone, as where a machine does not share its disk, is left out: the run then begins earlier.
+    A single checkpoint that is missing is left out, and the run goes on from an earlier one.
 
     Raises:
+        CheckpointsMissing: there are checkpoints, and this machine has none of them; no folder was made.
         OSError: one that is there could not be linked or copied.
     """
     folder = run_dir / CHECKPOINTS
+    places = [(folder / one.path.name, one.path, one.path.parent.parent / KEPT / one.path.name) for one in checkpoints]
+    missing = missing_checkpoints([one.step for one in checkpoints], [one.path.parent for one in checkpoints])
+    if places and not any(place.is_dir() for each in places for place in each):
+        raise CheckpointsMissing(missing)
     folder.mkdir(parents=True, exist_ok=True)
-    for checkpoint in checkpoints:
-        source = Path(checkpoint.path)
-        kept = source.parent.parent / KEPT / source.name
-        if not (folder / source.name).exists() and not link_tree(source, folder):
+    for own, source, kept in places:
+        if not own.exists() and not link_tree(source, folder):
             link_tree(kept, folder)
+    if places and not any(own.is_dir() for own, _, _ in places):  # removed meanwhile
+        raise CheckpointsMissing(missing)
 
 
 def keep(run_dir: Path, checkpoints: Iterable[Path]) -> None:
@@ -50,6 +60,11 @@ def keep(run_dir: Path, checkpoints: Iterable[Path]) -> None:
 def forget_kept(run_dir: Path) -> None:
     """Remove the links: the attempt's trainer has ended, so that nobody removes what they lead to."""
     shutil.rmtree(run_dir / KEPT, ignore_errors=True)
+
+
+def has_checkpoint(run_dir: Path) -> bool:
+    """Return if the attempt's folder holds a checkpoint: one that it goes on from, or one that it has saved."""
+    return any((run_dir / CHECKPOINTS).glob("[!.]*"))
 
 
 def remove_earlier_checkpoints(run_dir: Path) -> None:

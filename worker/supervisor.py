@@ -54,7 +54,11 @@ class Supervisor:
         self.order = Order.CONTINUE
 
     def run(self) -> None:
-        """Run the job to its end, whatever that is; `order` tells afterwards what it was told last."""
+        """Run the job to its end, whatever that is; `order` tells afterwards what it was told last.
+
+        Raises:
+            CheckpointsMissing: the job has checkpoints, and none is on this machine; no trainer was started.
+        """
         folders.begin(self._run_dir, self._claim.checkpoints)
         self._write_config()
         self._log_start = self._log_file.stat().st_size if self._log_file.exists() else 0
@@ -130,14 +134,20 @@ class Supervisor:
             return [Path(row.path) for row in checkpoints.of_job(session, self._claim.job_id)]
 
     def _tidy_once(self) -> None:
-        """Drop what earlier attempts kept, once this one has told of all that it goes on from."""
-        if not self._tidied and self._shipper.stepped and self._contact(self._forget_earlier):
+        """Remove the checkpoints of earlier attempts, once this one has reported all that it goes on from, and keeps a
+        checkpoint of its own that takes their place."""
+        if self._tidied or not self._shipper.stepped or not folders.has_checkpoint(self._run_dir):
+            return
+        if self._contact(self._forget_earlier):
             folders.remove_earlier_checkpoints(self._run_dir)
             self._tidied = True
 
     def _forget_earlier(self) -> bool:
         with session_scope() as session:
             lifecycle.fence(session, self._claim)
+            known = checkpoints.of_job(session, self._claim.job_id)
+            if not any(Path(row.path).parent.parent == self._run_dir for row in known):
+                return False
             checkpoints.forget_elsewhere(session, self._claim.job_id, self._run_dir)
         return True
 

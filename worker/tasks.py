@@ -16,6 +16,7 @@ from jobs.logs import configure_logs
 from jobs.schemas import JobStatus, Reason
 from jobs.settings import Settings, get_settings
 from worker import gpus
+from worker.folders import CheckpointsMissing
 from worker.keeper import Keeper, Slots
 from worker.standby import Standby
 from worker.supervisor import Supervisor, child_environment
@@ -69,10 +70,17 @@ def _claim(settings: Settings) -> Claim | None:
 
 
 def _run(claim: Claim, settings: Settings, standby: Standby) -> None:
-    """Run one job; what the worker itself can't do, such as write its folder, fails that job and not the worker."""
+    """Run one job; what the worker itself can't do, such as write its folder, fails that job and not the worker.
+
+    A job whose checkpoints are missing is paused: started at step 0, it would lose them and its curves.
+    """
     supervisor = Supervisor(claim, settings, standby)
     try:
         supervisor.run()
+    except CheckpointsMissing as error:
+        log.error("checkpoints missing", job=str(claim.job_id), error=str(error))
+        with suppress(LeaseLost), session_scope() as session:
+            lifecycle.finish(session, claim, Outcome(JobStatus.PAUSED, message=str(error)))
     except Exception as error:
         log.exception("job could not be run", job=str(claim.job_id))
         message = f"worker {settings.worker_name} could not run it: {type(error).__name__}: {error}"

@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 from sqlalchemy.orm import Session
 
 from calibrl_core.data.schema import FileData, HubData
-from jobs import datasets, models, origins, specs
+from jobs import artifacts, datasets, models, origins, specs
 from jobs.lifecycle.dispatch import startable, wake_for_free_slots
 from jobs.lifecycle.status import SCHEDULER, change
 from jobs.repository import checkpoints, events, jobs, queue, workers
@@ -21,10 +21,10 @@ from jobs.settings import get_settings
 
 @dataclass(frozen=True)
 class KnownCheckpoint:
-    """A checkpoint of an earlier attempt that the database knows of, and so all that came before it."""
+    """A checkpoint of an earlier attempt that the database lists, and its path below this machine's data folder."""
 
     step: int
-    path: str
+    path: Path
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,9 @@ def _take(session: Session, job: models.Job, worker: str) -> Claim | None:
         kind=job.kind,
         config=config,
         gpus=gpus,
-        checkpoints=tuple(KnownCheckpoint(row.step, row.path) for row in checkpoints.of_job(session, job.id)),
+        checkpoints=tuple(
+            KnownCheckpoint(row.step, artifacts.checkpoint_path(row)) for row in checkpoints.of_job(session, job.id)
+        ),
         files=datasets.files(known),
         limits=Limits.model_validate(job.spec["limits"]),
         seconds_run=jobs.seconds_run(session, job),
@@ -185,7 +187,10 @@ def _checkpoint(session: Session, job_id: UUID, model: JobModel) -> Path:
     if checkpoint is None:
         of_step = f" of step {model.checkpoint}" if isinstance(model.checkpoint, int) else ""
         raise specs.Unusable(Reason.DEPENDENCY_FAILED, f"job {model.from_job} has left no checkpoint{of_step}")
-    return Path(checkpoint.path)
+    if found := artifacts.find_checkpoint(checkpoint):
+        return found
+    missing = artifacts.missing_checkpoints([checkpoint.step], [artifacts.checkpoint_path(checkpoint)])
+    raise specs.Unusable(Reason.DEPENDENCY_FAILED, f"job {model.from_job}: {missing}")
 
 
 def _data(known: Mapping[UUID, models.Dataset], choice: KnownData) -> FileData | HubData:

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 from sqlalchemy.orm import Session
 
 from calibrl_core.config import ModelOptions
-from jobs import models, origins, specs
+from jobs import artifacts, models, origins, specs
 from jobs.errors import Conflict, FieldError, Invalid, QuotaExceeded
 from jobs.lifecycle.dispatch import wake_for_free_slots
 from jobs.lifecycle.status import change
@@ -52,14 +52,23 @@ def check(session: Session, spec: TrainSpec | EvaluateSpec, among: frozenset[str
         if model.from_job in known and known[model.from_job].kind == "train"
     }
     found += specs.checkpoint_problems(spec, named)
+    by_step = [
+        (f"{field}.checkpoint", named[model.from_job][model.checkpoint])
+        for field, model in origins_by_field
+        if isinstance(model.checkpoint, int) and model.checkpoint in named.get(model.from_job, {})
+    ]
+    found += [
+        FieldError(field, artifacts.missing_checkpoints([row.step], [artifacts.checkpoint_path(row)]))
+        for field, row in by_step
+        if artifacts.find_checkpoint(row) is None
+    ]
     project = projects.lock(session, spec.project) if among is None or spec.project in among else None
     if project is None:
         found.append(FieldError("project", f"there is no project {spec.project!r}"))
     if found or project is None:
         raise Invalid("The job was not accepted.", tuple(found))
     _check_room(session, project)
-    by_step = [(model.from_job, model.checkpoint) for _, model in origins_by_field]
-    return Checked(known, data, [named[id][step] for id, step in by_step if isinstance(step, int)])
+    return Checked(known, data, [row for _, row in by_step])
 
 
 def new_job(spec: TrainSpec | EvaluateSpec, *, actor: str) -> models.Job:
@@ -179,7 +188,7 @@ def resume(session: Session, job_id: UUID, *, actor: str) -> models.Job:
 
     Raises:
         NotFound: no such job.
-        Conflict: the job is not paused.
+        Conflict: the job is not paused, or none of its checkpoints is on disk.
     """
     job, needed = _lock_with_needed(session, job_id)
     _must_not_have_ended(job)
@@ -196,7 +205,8 @@ def retry(session: Session, job_id: UUID, *, actor: str) -> models.Job:
 
     Raises:
         NotFound: no such job.
-        Conflict: the job has not failed and was not cancelled, or a job that it depends on has.
+        Conflict: the job has not failed and was not cancelled, or a job that it depends on has; or none of its
+            checkpoints is on disk.
     """
     job, needed = _lock_with_needed(session, job_id)
     if job.status not in (JobStatus.FAILED, JobStatus.CANCELLED):
@@ -252,6 +262,10 @@ def _put_in_line(session: Session, job: models.Job, needed: list[models.Job], *,
     lost = [one for one in needed if one.status in (JobStatus.FAILED, JobStatus.CANCELLED)]
     if lost:
         raise Conflict(f"Job {job.id} depends on job {lost[0].id}, which is {lost[0].status}: retry that one first.")
+    kept = checkpoints.of_job(session, job.id)
+    if kept and not any(map(artifacts.find_checkpoint, kept)):
+        folders = [artifacts.checkpoint_path(one).parent for one in kept]
+        raise Conflict(artifacts.missing_checkpoints([one.step for one in kept], folders))
     waits = any(one.status is not JobStatus.SUCCEEDED for one in needed)
     change(session, job, JobStatus.WAITING if waits else JobStatus.QUEUED, type=type, actor=actor)
     wake_for_free_slots(session)

@@ -1,5 +1,6 @@
 """A job's life in single steps, each in a transaction of its own: what tests of the lifecycle are written with."""
 
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -9,8 +10,9 @@ from sqlalchemy import text
 from jobs import lifecycle, queue
 from jobs.db import session_scope
 from jobs.lifecycle import Claim, Order, Outcome, Swept
-from jobs.repository import events, jobs, workers
+from jobs.repository import checkpoints, events, jobs, workers
 from jobs.schemas import Event, GpuReading, JobStatus, job_spec_adapter
+from jobs.settings import get_settings
 
 
 def submit(*after: UUID, model: dict[str, Any] | None = None, **changes: Any) -> UUID:
@@ -29,6 +31,16 @@ def submit(*after: UUID, model: dict[str, Any] | None = None, **changes: Any) ->
 def submit_spec(spec: dict[str, Any]) -> UUID:
     with session_scope() as session:
         return lifecycle.submit(session, job_spec_adapter.validate_python(spec), actor="user").id
+
+
+def checkpoint(job_id: UUID, step: int, *, best: bool = False, attempt: int = 1, text: str = "weights") -> Path:
+    """A checkpoint of an attempt, on disk and in the database."""
+    path = get_settings().run_dir(job_id, attempt) / "checkpoints" / f"step-{step:06d}"
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "model.safetensors").write_text(text)
+    with session_scope() as session:
+        checkpoints.record(session, job_id, step, str(path), best, {}, [])
+    return path
 
 
 def card(index: int) -> GpuReading:

@@ -4,6 +4,7 @@ Time is the model's own, in seconds; it only moves in leaps that are long beside
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from uuid import UUID
 
 LEASE = 1800.0
@@ -68,7 +69,7 @@ class Job:
     worker: str | None = None
     expires: float = 0.0
     preempted: bool = False
-    checkpoints: dict[int, str] = field(default_factory=dict)
+    checkpoints: dict[int, Path] = field(default_factory=dict)
     ran: list[tuple[float, float | None]] = field(default_factory=list)  # from when until when, an attempt each
 
     @property

@@ -55,16 +55,6 @@ def listed(client: httpx.Client, **params: Any) -> list[str]:
     return [job["name"] for job in answer.json()["data"]]
 
 
-def saved(job_id: UUID, step: int, *, best: bool = False, text: str = "weights") -> Path:
-    """A checkpoint of an attempt, on disk and in the database."""
-    path = get_settings().run_dir(job_id, 1) / "checkpoints" / f"step-{step:06d}"
-    path.mkdir(parents=True)
-    (path / "model.safetensors").write_text(text)
-    with session_scope() as session:
-        checkpoints.record(session, job_id, step, str(path), best, {}, [])
-    return path
-
-
 def test_a_list_leaves_out_what_may_be_long(client: httpx.Client) -> None:
     job = submitted(client)
     (item,) = client.get("/v1/jobs").json()["data"]
@@ -182,8 +172,8 @@ def test_a_fork_begins_at_a_checkpoint_that_its_parent_may_remove(client: httpx.
     life.machine("w")
     parent = UUID(submitted(client, labels={"team": "x"})["id"])
     claimed = life.claim()
-    saved(parent, 10, best=True)
-    path = saved(parent, 20)
+    life.checkpoint(parent, 10, best=True)
+    path = life.checkpoint(parent, 20)
     changes = {"optimizer": {"lr": 1e-5}, "algorithm": {"type": "grpo"}, "validation": None}
     answer = client.post(f"/v1/jobs/{parent}/fork", json={"checkpoint": 20, "changes": changes})
     fork = answer.json()
@@ -198,7 +188,7 @@ def test_a_fork_begins_at_a_checkpoint_that_its_parent_may_remove(client: httpx.
         file.unlink()
     path.rmdir()
     with session_scope() as session:
-        checkpoints.record(session, parent, 30, "/elsewhere", False, {}, [str(path)])
+        checkpoints.record(session, parent, 30, str(path.with_name("step-000030")), False, {}, [str(path)])
     begins = Path(life.claim().config["model"]["path"])
     assert (begins / "model.safetensors").read_text() == "weights"
     assert begins == origins.kept(UUID(fork["id"]), parent, 20)
@@ -210,7 +200,7 @@ def test_a_fork_begins_at_a_checkpoint_that_its_parent_may_remove(client: httpx.
 
 def test_a_fork_that_is_asked_for_again_is_the_first_one_though_its_checkpoint_has_gone(client: httpx.Client) -> None:
     parent = submitted(client)["id"]
-    saved(UUID(parent), 10)
+    life.checkpoint(UUID(parent), 10)
     path, headers = f"/v1/jobs/{parent}/fork", {"Idempotency-Key": "a-fork"}
     first = client.post(path, json={"checkpoint": 10}, headers=headers)
     life.run("DELETE FROM checkpoints")
@@ -222,7 +212,7 @@ def test_a_fork_that_is_asked_for_again_is_the_first_one_though_its_checkpoint_h
 
 def test_what_comes_of_a_job_is_listed(client: httpx.Client) -> None:
     parent = submitted(client)["id"]
-    saved(UUID(parent), 10)
+    life.checkpoint(UUID(parent), 10)
     fork = client.post(f"/v1/jobs/{parent}/fork", json={"name": "fork"}).json()
     step = EVALUATE | {"name": "of-a-step", "models": [{"from_job": parent, "checkpoint": 10}]}
     best = EVALUATE | {"name": "of-the-best", "models": [{"from_job": parent}]}
@@ -244,7 +234,7 @@ def test_forks_that_can_not_be(client: httpx.Client) -> None:
     parent = UUID(submitted(client)["id"])
     fork = f"/v1/jobs/{parent}/fork"
     assert "it has none" in refused(client.post(fork, json={}), 422)["errors"][0]["message"]
-    saved(parent, 10)
+    life.checkpoint(parent, 10)
     problem = refused(client.post(fork, json={"checkpoint": 15}), 422)
     assert problem["errors"] == [
         {"field": "checkpoint", "message": f"job {parent} has no checkpoint of step 15: it has those of 10"}
@@ -269,7 +259,7 @@ def test_forks_that_can_not_be(client: httpx.Client) -> None:
 
 def test_a_spec_may_name_a_step_that_is_there(client: httpx.Client) -> None:
     parent = UUID(submitted(client)["id"])
-    saved(parent, 10)
+    life.checkpoint(parent, 10)
     client.post(f"/v1/jobs/{parent}/cancel")
     made = submitted(client, model={"from_job": str(parent), "checkpoint": 10})
     assert (made["status"], made["depends_on"], made["forked_from"]) == ("queued", [], None)

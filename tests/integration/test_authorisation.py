@@ -10,9 +10,9 @@ import pytest
 from api.examples import TRAIN
 from api.main import app
 from jobs.db import session_scope
-from jobs.repository import checkpoints, images, samples, webhooks
+from jobs.repository import images, samples, webhooks
 from jobs.schemas import Role
-from tests.integration.life import machine
+from tests.integration.life import checkpoint, machine
 from tests.integration.people import People
 from tests.integration.rest import serving, submitted
 
@@ -159,7 +159,7 @@ def _names(admin: httpx.Client) -> dict[str, str]:
         group = {"prompt_id": "p", "images": [SHA], "completions": [{"passed": True, "reward": 1.0}]}
         samples.insert(session, UUID(job), 1, group, 10**6, image_bytes=4)
         images.put(session, UUID(job), SHA, b"\x89PNG")
-        checkpoints.record(session, UUID(job), 1, "/c/1", True, {}, [])
+    checkpoint(UUID(job), 1, best=True)
     (sample,) = admin.get(f"/v1/jobs/{job}/samples").json()["data"]
     return {
         "job_id": job,

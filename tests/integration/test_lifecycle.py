@@ -13,12 +13,13 @@ from jobs.db import session_scope
 from jobs.errors import Conflict, Invalid, NotFound
 from jobs.lifecycle import Claim, IllegalTransition, LeaseLost, Order, Outcome, Swept
 from jobs.lifecycle.status import change
-from jobs.repository import checkpoints, jobs, workers
+from jobs.repository import jobs, workers
 from jobs.schemas import JobStatus, Reason, WorkerStatus, job_spec_adapter
 from jobs.settings import get_settings
 from tests.conftest import eventually
 from tests.integration.life import (
     cancel,
+    checkpoint,
     claim,
     expire,
     finish,
@@ -336,27 +337,23 @@ def test_what_has_ended_can_not_be_cancelled(end: JobStatus) -> None:
         cancel(uuid4())
 
 
-@pytest.mark.parametrize(("which", "expected"), [("best", "/runs/2"), ("last", "/runs/3")])
-def test_a_claim_finds_the_checkpoint_that_was_asked_for(which: str, expected: str) -> None:
+@pytest.mark.parametrize(("which", "expected"), [("best", 2), ("last", 3)])
+def test_a_claim_finds_the_checkpoint_that_was_asked_for(which: str, expected: int) -> None:
     origin = submit()
     claimed = claim()
-    with session_scope() as session:
-        for step, best in ((1, True), (2, True), (3, False)):
-            checkpoints.record(session, origin, step, f"/runs/{step}", best, {}, [])
+    paths = {step: checkpoint(origin, step, best=best) for step, best in ((1, True), (2, True), (3, False))}
     id = submit(model={"from_job": str(origin), "checkpoint": which})
     assert status(id) is S.WAITING
     finish(claimed, S.SUCCEEDED)
-    assert claim().config["model"]["path"] == expected
+    assert claim().config["model"]["path"] == str(paths[expected])
 
 
 def test_best_is_the_newest_where_none_is_marked() -> None:
     origin = submit()
-    with session_scope() as session:
-        for step in (1, 2):
-            checkpoints.record(session, origin, step, f"/runs/{step}", False, {}, [])
+    _, newest = (checkpoint(origin, step) for step in (1, 2))
     finish(claim(), S.SUCCEEDED)
     submit(model={"from_job": str(origin)})
-    assert claim().config["model"]["path"] == "/runs/2"
+    assert claim().config["model"]["path"] == str(newest)
 
 
 def test_a_job_that_can_not_be_made_ready_fails_and_the_next_one_is_taken() -> None:

@@ -255,9 +255,10 @@ def test_events_and_metrics_are_one_list_from_new_to_old(client: OpenAI) -> None
 
 def test_a_checkpoint_is_a_model_for_another_job(client: OpenAI, api: httpx.Client) -> None:
     job = create(client, suffix="a b")
+    paths = [life.checkpoint(uuid(job), step) for step in (1, 2, 3)]
     with session_scope() as session:
-        for step in (1, 2, 3):
-            checkpoints.record(session, uuid(job), step, f"/c/{step}", step == 2, {"validation/accuracy": 0.5}, [])
+        for step, path in enumerate(paths, start=1):
+            checkpoints.record(session, uuid(job), step, str(path), step == 2, {"validation/accuracy": 0.5}, [])
     kept = list(client.fine_tuning.jobs.checkpoints.list(job.id, limit=1))
     assert [one.step_number for one in kept] == [3, 2, 1]
     assert kept[0].fine_tuned_model_checkpoint == f"ft:tiny-vlm:a b:{uuid(job).hex}:step-3"

@@ -11,7 +11,7 @@ from jobs.db import session_scope
 from jobs.errors import Conflict, Invalid, QuotaExceeded
 from jobs.lifecycle import Order, Outcome
 from jobs.models import Job
-from jobs.repository import checkpoints, jobs, projects, workers
+from jobs.repository import jobs, projects, workers
 from jobs.schemas import (
     JobChanges,
     JobStatus,
@@ -27,6 +27,7 @@ from tests.conftest import eventually
 from tests.integration.life import (
     cancel,
     card,
+    checkpoint,
     claim,
     expire,
     finish,
@@ -95,13 +96,12 @@ def test_a_running_job_is_paused_at_a_checkpoint_and_goes_on_from_it() -> None:
     claimed = claim()
     assert pause(id) is S.PAUSING
     assert heartbeat(claimed) is Order.PAUSE
-    with session_scope() as session:
-        checkpoints.record(session, id, 3, "/c/3", False, {}, [])
+    path = checkpoint(id, 3)
     finish(claimed, S.PAUSED, reason=Reason.USER)
     assert (status(id), read(id).lease_token, nothing_to_claim()) == (S.PAUSED, None, True)
     assert resume(id) is S.QUEUED
     again = claim()
-    assert (again.attempt, [(one.step, one.path) for one in again.checkpoints]) == (2, [(3, "/c/3")])
+    assert (again.attempt, [(one.step, one.path) for one in again.checkpoints]) == (2, [(3, path)])
     types = ["submitted", "claimed", "pausing", "paused", "resumed", "claimed"]
     assert [event.type for event in history(id)] == types
 
@@ -168,8 +168,7 @@ def test_a_paused_job_fails_with_what_it_depends_on() -> None:
 def test_a_retry_forgives_lost_workers_and_keeps_the_checkpoints() -> None:
     id = submit(limits={"max_attempts": 1})
     claim()
-    with session_scope() as session:
-        checkpoints.record(session, id, 2, "/c/2", False, {}, [])
+    checkpoint(id, 2)
     expire(id)
     assert sweep().failed == 1
     dependent_free = read(id)

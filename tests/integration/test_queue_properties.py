@@ -23,7 +23,7 @@ from jobs import lifecycle, machines
 from jobs.db import session_scope
 from jobs.errors import Conflict, Invalid, QuotaExceeded
 from jobs.lifecycle import Claim, LeaseLost
-from jobs.repository import checkpoints, projects, workers
+from jobs.repository import projects, workers
 from jobs.schemas import JobChanges, JobStatus, Priority, ProjectSettings, WaitReason
 from jobs.settings import get_settings
 from tests.conftest import eventually
@@ -262,8 +262,8 @@ class Queue(RuleBasedStateMachine):
                 case "checkpoint":
                     with session_scope() as session:
                         lifecycle.fence(session, claim)
-                        checkpoints.record(session, job.id, pick % 5, f"/{claim.attempt}", False, {}, [])
-                    job.checkpoints[pick % 5] = f"/{claim.attempt}"
+                    path = life.checkpoint(job.id, pick % 5, attempt=claim.attempt)
+                    job.checkpoints[pick % 5] = path
                 case "start":
                     with session_scope() as session:
                         lifecycle.start(session, claim)

@@ -20,7 +20,7 @@ def checkpoint(run_dir: Path, step: int) -> Path:
 
 
 def known(*paths: Path) -> list[KnownCheckpoint]:
-    return [KnownCheckpoint(int(path.name[-6:]), str(path)) for path in paths]
+    return [KnownCheckpoint(int(path.name[-6:]), path) for path in paths]
 
 
 def content(path: Path) -> dict[str, str]:
@@ -63,10 +63,17 @@ def test_links_are_kept_to_what_the_database_knows_and_to_no_more(tmp_path: Path
     assert names(first / "kept") == ["step-000020"]
 
 
-def test_a_checkpoint_that_is_gone_is_left_out(tmp_path: Path) -> None:
+def test_one_missing_checkpoint_of_two_is_left_out(tmp_path: Path) -> None:
+    gone, there = tmp_path / "attempt-1" / "checkpoints" / "step-000010", checkpoint(tmp_path / "attempt-1", 5)
+    folders.begin(tmp_path / "attempt-2", known(there, gone))
+    assert names(tmp_path / "attempt-2" / "checkpoints") == ["step-000005"]
+
+
+def test_no_attempt_begins_where_all_checkpoints_are_missing(tmp_path: Path) -> None:
     gone = tmp_path / "attempt-1" / "checkpoints" / "step-000010"
-    folders.begin(tmp_path / "attempt-2", known(gone))
-    assert names(tmp_path / "attempt-2" / "checkpoints") == []
+    with pytest.raises(folders.CheckpointsMissing, match=f"steps 10 are missing: expected in {gone.parent}. Mount"):
+        folders.begin(tmp_path / "attempt-2", known(gone))
+    assert names(tmp_path) == []  # a disk that is mounted later finds nothing in its place
 
 
 @pytest.mark.parametrize("vanishes", [False, True])
@@ -86,7 +93,8 @@ def test_a_checkpoint_is_taken_over_whole_or_not_at_all(
     monkeypatch.setattr(links, "_link", fail)
     second = tmp_path / "attempt-2"
     if vanishes:
-        folders.begin(second, known(old))
+        with pytest.raises(folders.CheckpointsMissing):
+            folders.begin(second, known(old))
     else:
         with pytest.raises(OSError, match="No space left") as caught:
             folders.begin(second, known(old))
