@@ -1,0 +1,91 @@
+"""Texts that users read are plain technical English: no banned words, no banned openings.
+
+To check more texts, add them to `TEXTS` (banned words) or `DESCRIPTIONS` (also banned openings).
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+
+import pytest
+
+from tests.support import documents
+
+# Old, poetic or ambiguous words, each with its replacement.
+BANNED = {
+    r"told": "passed, sent, reported",
+    r"anew": "again",
+    r"whoever|whomever": "anyone who, the client",
+    r"nobody": "no one, no process",
+    r"mend(?:s|ed|ing)?": "fix",
+    r"heed(?:s|ed|ing)?": "use, follow",
+    r"for want of": "because there is no",
+    r"be it": "even, whether",
+    r"(?:give|gives|giving|gave|given) way": "is preempted",
+    r"at hand": "available",
+    r"stands": "is, is in",
+    r"of one's own": "its own",
+    r"in company": "together",
+    r"lest": "so that ... not",
+    r"save that": "except",
+    r"foresee(?:s|n)?": "forecast",
+    r"begotten|thereof|thereby|hitherto|whence|thence": "a plain word",
+    r"for ever": "without limit",
+    r"(?:nats|seconds|bytes|tokens|rows|prompts|rollouts|completions|answers|updates|points|images|requests|hours)"
+    r" an? (?:token|step|second|prompt|group|image|row|key|file|job|user|month|day|line|process)": "per",
+}
+BAD_OPENING = re.compile(r"(?:What|Whether|That|Of|As|Where|Those|Whoever)\b(?! is a | are )")
+
+
+def faults(text: str) -> Iterator[str]:
+    """Yield each banned word of a text with its replacement."""
+    for pattern, instead in BANNED.items():
+        for found in re.finditer(rf"\b(?:{pattern})\b", text, re.IGNORECASE):
+            yield f"{found[0]!r}: write {instead}"
+
+
+def opening_faults(text: str) -> Iterator[str]:
+    """Yield the first word of a description if it is a banned opening."""
+    if found := BAD_OPENING.match(text.strip()):
+        yield f"begins with {found[0]!r}: begin with a verb or a noun"
+
+
+def pages() -> Mapping[str, str]:
+    """Return README and docs by path, without code."""
+    return {path: documents.prose(text) for path, text in documents.written().items()}
+
+
+# Sources of texts: each returns texts by their place.
+Texts = Callable[[], Mapping[str, str]]
+TEXTS: list[Texts] = [pages]
+DESCRIPTIONS: list[Texts] = []
+
+
+def test_no_text_has_a_banned_word() -> None:
+    texts = [item for source in (*TEXTS, *DESCRIPTIONS) for item in source().items()]
+    assert len(texts) > 50
+    assert [f"{place}: {fault}" for place, text in texts for fault in faults(text)] == []
+
+
+def test_no_description_has_a_banned_opening() -> None:
+    texts = [item for source in DESCRIPTIONS for item in source().items()]
+    assert [f"{place}: {fault}" for place, text in texts for fault in opening_faults(text)] == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Whoever asks is told.", "It begins anew.", "nats a token", "Mended", "a job gives way", "It stands there."],
+)
+def test_banned_words_are_found(text: str) -> None:
+    assert list(faults(text))
+
+
+@pytest.mark.parametrize("text", ["mean entropy in nats per token", "stand-in for torch", "an amendment", "a token"])
+def test_other_words_are_not_found(text: str) -> None:
+    assert not list(faults(text))
+
+
+def test_banned_openings_are_found() -> None:
+    assert list(opening_faults("Whether it is so"))
+    assert list(opening_faults("What a client posts"))
+    assert not list(opening_faults("Return the job"))
+    assert not list(opening_faults("Offset of the file"))
