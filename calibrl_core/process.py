@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from transformers.utils import logging as transformers_logging
 
 from calibrl_core.checkpoint import QuotaError
+from calibrl_core.contained import Bounds
 from calibrl_core.data.schema import DataError
 from calibrl_core.distributed import joined
 from calibrl_core.models.errors import ModelError
@@ -76,6 +77,8 @@ def run_process(
     parser = argparse.ArgumentParser(description=(sys.modules[run.__module__].__doc__ or "").split("\n")[0])
     parser.add_argument("config", type=Path, help=f"a JSON file of {config_class.__name__}")
     parser.add_argument("--run-dir", type=Path, required=True, help="folder for events, images and checkpoints")
+    parser.add_argument("--root", type=Path, action="append", default=[], help="read models and data from here only")
+    parser.add_argument("--closed", type=Path, action="append", default=[], help="but not from here, unless as named")
     arguments = parser.parse_args()
     report: ProgressReport | SilentReport = SilentReport(arguments.run_dir)
     stopping = _stop_on_signals()
@@ -86,6 +89,7 @@ def run_process(
             if ranks.first:
                 report = ProgressReport(arguments.run_dir)
             config = config_class.model_validate(_read(arguments.config))
+            _check_paths(config, Bounds(tuple(arguments.root), tuple(arguments.closed)))
             outcome = run(config, report, stopping, ranks)
         report.emit("finish", **outcome)
         status = 0
@@ -95,6 +99,12 @@ def run_process(
         _drop_output()
     report.close()
     sys.exit(status)
+
+
+def _check_paths(config: BaseModel, bounds: Bounds) -> None:
+    """Raise DataError where the config names a path outside of the bounds; a run without bounds reads any file."""
+    if (bounds.roots or bounds.closed) and (problems := bounds.check(config)):
+        raise DataError("; ".join(problems))
 
 
 def _tell(report: Report, reason: str, message: str) -> int:

@@ -85,6 +85,13 @@ class Settings(BaseSettings):
         """Where uploads are kept, as fsspec takes it."""
         return self.storage or str(self.data_dir / "storage")
 
+    @property
+    def closed_folders(self) -> tuple[Path, ...]:
+        """What the service keeps: specs name it by job or data set, never by path, also where a root contains it."""
+        names = ("runs", "storage", "cache", "uploads", "logs", "postgres", "valkey", "stack.json")
+        elsewhere = (Path(self.storage),) if self.storage and self.storage.startswith("/") else ()
+        return (*(self.data_dir / name for name in names), *elsewhere)
+
     def job_dir(self, job_id: UUID) -> Path:
         """Where a job keeps what its attempts leave."""
         return self.data_dir / "runs" / str(job_id)

@@ -12,7 +12,7 @@ from calibrl_core.data.files import form_problem, what_is_wrong
 from calibrl_core.data.schema import DataSource, FileData, HubData
 from calibrl_core.verifiers.plugin import PluginError, plugin_versions
 from jobs import datasets, surveys
-from jobs.allowed import hub_problem, path_problem
+from jobs.allowed import hub_problem, model_problem, path_problem
 from jobs.errors import FieldError
 from jobs.models import Dataset, Job
 from jobs.schemas import (
@@ -191,10 +191,10 @@ def core_config(
 
 def _check_paths(spec: TrainSpec | EvaluateSpec) -> None:
     """Once more, where they are read: a link may lead elsewhere by now."""
-    paths = [model.path for _, model in _models(spec) if isinstance(model, PathModel)]
-    paths += [source.path for _, source, _ in sources(spec) if isinstance(source, FileData)]
-    for path in paths:
-        if refused := path_problem(Path(path)):
+    found = [model_problem(Path(model.path)) for _, model in _models(spec) if isinstance(model, PathModel)]
+    found += [path_problem(Path(source.path)) for _, source, _ in sources(spec) if isinstance(source, FileData)]
+    for refused in found:
+        if refused:
             raise Unusable(Reason.BAD_SPEC, refused)
 
 
@@ -257,10 +257,12 @@ def _model_problems(path: Path) -> list[str]:
     if refused := path_problem(path):
         return [refused]
     if path.suffix == ".gguf":
-        return [] if _is_file(path) else [f"there is no file {path} on the server"]
-    if not _is_file(path / "config.json"):
+        if not _is_file(path):
+            return [f"there is no file {path} on the server"]
+    elif not _is_file(path / "config.json"):
         return [f"{path} is not the folder of a saved model: it has no config.json"]
-    return []
+    refused = model_problem(path)
+    return [refused] if refused else []
 
 
 def _file_problems(source: FileData, needs_experts: bool) -> list[str]:

@@ -11,7 +11,7 @@ import structlog
 from pydantic_core import to_json
 
 from calibrl_core.report import DISK_FULL_STATUS
-from jobs import datasets, lifecycle, processes
+from jobs import allowed, datasets, lifecycle, processes
 from jobs.db import session_scope
 from jobs.lifecycle import Claim, LeaseLost, Order, Outcome
 from jobs.repository import checkpoints, events
@@ -97,6 +97,8 @@ class Supervisor:
     def _start(self) -> processes.Process:
         module = f"{self._settings.trainer}.{self._claim.kind}"
         arguments = [str(self._run_dir / "config.json"), "--run-dir", str(self._run_dir)]
+        bounds = allowed.bounds()  # a link may lead elsewhere by the time that the trainer reads it
+        arguments += [f"--root={root}" for root in bounds.roots] + [f"--closed={path}" for path in bounds.closed]
         environment, count = child_environment(self._claim.gpus), len(self._claim.gpus)
         if count > 1 and self._claim.kind == "train":  # an evaluation is one process
             environment |= launch.environment(self._settings.stop_grace_seconds)

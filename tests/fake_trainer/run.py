@@ -21,6 +21,8 @@ def arguments() -> tuple[str, Path]:
     parser = argparse.ArgumentParser()
     parser.add_argument("config", type=Path)
     parser.add_argument("--run-dir", type=Path, required=True)
+    parser.add_argument("--root", action="append")
+    parser.add_argument("--closed", action="append")
     options = parser.parse_args()
     return options.config.read_text(), options.run_dir
 

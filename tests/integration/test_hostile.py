@@ -10,12 +10,13 @@ import pytest
 
 from jobs.db import session_scope
 from jobs.repository import samples
+from jobs.schemas import JobStatus
 from jobs.settings import get_settings
 from tests.integration import hostile
 from tests.integration.hostile import JSON, REFUSED, Attack
-from tests.integration.life import machine, run
+from tests.integration.life import claim, finish, machine, nothing_to_claim, run
 from tests.integration.people import People
-from tests.integration.rest import serving, submitted
+from tests.integration.rest import refused, serving, submitted
 
 pytestmark = pytest.mark.integration
 SECRET = "the-secret-of-the-server"
@@ -28,6 +29,7 @@ class Stage:
     key: str
     names: dict[str, str]
     admin: httpx.Client
+    root: Path
 
     def count(self) -> int:
         return len(self.admin.get("/v1/jobs?limit=1000").json()["data"])
@@ -55,7 +57,7 @@ def stage(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
         }
         run("UPDATE api_keys SET revoked_at = now() WHERE \"user\" = 'revoked'")
         run("UPDATE api_keys SET expires_at = now() WHERE \"user\" = 'expired'")
-        yield Stage(people, people.add("mallory", {"mine": "member"}), names, admin)
+        yield Stage(people, people.add("mallory", {"mine": "member"}), names, admin, allowed)
 
 
 def filled(text: str, names: dict[str, str]) -> str:
@@ -129,3 +131,24 @@ def test_keys_are_in_no_log_and_no_error(stage: Stage, capfd: pytest.CaptureFixt
     stage.people.get(f"calibrl_{'k' * 43}", "/v1/jobs")
     logged = capfd.readouterr().err
     assert stage.key not in logged and "k" * 43 not in logged
+
+
+def test_a_model_folder_with_a_link_out_is_refused_and_fails_at_claim(stage: Stage) -> None:
+    """The folder lies in an allowed root; one of its files leads to a file that only the service may read."""
+    model = stage.root / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    spec = {"kind": "train", "name": "x", "project": "mine", "data": {"builtin": "digits"}, "steps": 1}
+    spec |= {"model": {"path": str(model)}, "depends_on": [stage.names["job"]]}
+    accepted = stage.admin.post("/v1/jobs", json=spec)
+    assert accepted.status_code == 201, accepted.text
+    link = model / "chat_template.jinja"
+    link.symlink_to(stage.root.parent / "elsewhere" / "secret.jsonl")
+    refusal = refused(stage.admin.post("/v1/jobs", json=spec), 422)["errors"][0]
+    assert refusal["field"] == "model.path" and f"{link} leads out of {stage.root}" in refusal["message"]
+    refused(stage.admin.post("/v1/jobs:plan", json=spec), 422)
+    finish(claim(), JobStatus.SUCCEEDED)  # what it depends on
+    finish(claim(), JobStatus.SUCCEEDED)  # of the other project
+    assert nothing_to_claim()
+    found = stage.admin.get(f"/v1/jobs/{accepted.json()['id']}").json()
+    assert (found["status"], found["reason"]) == ("failed", "bad_spec") and "leads out of" in found["message"]

@@ -14,7 +14,17 @@ ROOT = Path(__file__).parents[2]
 # What of the trainer others may know: its settings and its event file, which import without torch.
 CONTRACT = tuple(
     f"calibrl_core.{name}"
-    for name in ("algorithms", "bootstrap", "closed", "config", "data.files", "data.schema", "report", "verifiers")
+    for name in (
+        "algorithms",
+        "bootstrap",
+        "closed",
+        "config",
+        "contained",
+        "data.files",
+        "data.schema",
+        "report",
+        "verifiers",
+    )
 )
 ALLOWED = {
     "calibrl_core": (),

@@ -322,11 +322,11 @@ def as_process(tmp_path, monkeypatch):
     """Runs what a trainer's process runs, in this one, with such a config file or none; its exit status."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
-    def run_with(config):
+    def run_with(config, *options):
         path = tmp_path / "config.json"
         if config is not None:
             path.write_text(json.dumps(config))
-        monkeypatch.setattr(sys, "argv", ["train", str(path), "--run-dir", str(tmp_path / "run")])
+        monkeypatch.setattr(sys, "argv", ["train", str(path), "--run-dir", str(tmp_path / "run"), *options])
         with pytest.raises(SystemExit) as ended:
             run_process(TrainConfig, train)
         return ended.value.code
@@ -334,6 +334,17 @@ def as_process(tmp_path, monkeypatch):
     yield run_with
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+def test_the_process_refuses_a_model_with_a_link_out_of_its_root(tmp_path, as_process):
+    model = tmp_path / "allowed" / "model"
+    model.mkdir(parents=True)
+    (model / "config.json").write_text("{}")
+    (model / "chat_template.jinja").symlink_to("/proc/self/environ")
+    spec = {"model": {"path": str(model)}, "data": DIGITS, "steps": 1}
+    assert as_process(spec, f"--root={tmp_path / 'allowed'}") == 1
+    last = events(tmp_path / "run")[-1]
+    assert (last["type"], last["reason"]) == ("error", "bad_spec") and "leads out of" in last["message"]
 
 
 def test_the_process_explains_what_went_wrong(tmp_path):
