@@ -13,21 +13,24 @@ import json
 import math
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from calibrl_core.config import CheckpointSettings
+from calibrl_core.models.errors import ModelError, listed
 from calibrl_core.models.policy import Policy
-from calibrl_core.models.weights import Weights
 from calibrl_core.ranks import ALONE, Ranks
 
 FOLDER = "checkpoints"
 STATE_FILE = "trainer.json"
 OPTIMIZER_FILE = "optimizer.safetensors"
+TRAINED = "trained"  # in that file's metadata: the shape of each trained tensor, by its name in the model
 GIGABYTE = 10**9
 
 
@@ -66,7 +69,7 @@ class Checkpoints:
         Where the disk can't hold it nothing is left of it, and the others stay as they are.
         """
         final = self.folder / f"step-{state.step:06d}"
-        weights, moments = policy.weights.state(policy.model), _optimizer_tensors(optimizer, policy.weights)
+        weights, moments = policy.weights.state(policy.model), _optimizer_tensors(optimizer, policy)
         if not self._ranks.first:
             return final
         partial = self.folder / f".partial-{final.name}"
@@ -74,7 +77,8 @@ class Checkpoints:
         partial.mkdir(parents=True)
         try:
             policy.save(partial, weights)
-            save_file(moments, partial / OPTIMIZER_FILE)
+            shapes = {name: list(parameter.shape) for name, parameter in policy.trained.items()}
+            save_file(moments, partial / OPTIMIZER_FILE, metadata={TRAINED: json.dumps(shapes)})
             (partial / STATE_FILE).write_text(json.dumps(asdict(state)))
             _sync(partial)
             shutil.rmtree(final, ignore_errors=True)
@@ -125,22 +129,81 @@ def read_state(checkpoint: Path) -> TrainerState:
     return TrainerState(**json.loads((checkpoint / STATE_FILE).read_text()))
 
 
-def restore_optimizer(checkpoint: Path, optimizer: torch.optim.Optimizer, weights: Weights) -> None:
-    """Load AdamW's moments and step counts."""
-    tensors = load_file(checkpoint / OPTIMIZER_FILE)
-    (parameters,) = (group["params"] for group in optimizer.param_groups)
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for name, tensor in tensors.items():
-        index, key = name.split(".")
-        state.setdefault(int(index), {})[key] = weights.part(tensor, parameters[int(index)])
+def restore_optimizer(checkpoint: Path, optimizer: torch.optim.Optimizer, policy: Policy) -> None:
+    """Load AdamW's moments and step counts, by the names of the tensors that they belong to.
+
+    Raises:
+        ModelError: the checkpoint's run trained other tensors than this one does.
+    """
+    path = checkpoint / OPTIMIZER_FILE
+    parameters = policy.trained
+    saved: dict[str, dict[str, torch.Tensor]] = {}
+    with safe_open(path, "pt") as file:
+        shapes = (file.metadata() or {}).get(TRAINED)
+        for key in file.keys():  # noqa: SIM118  # no mapping
+            name, _, kind = key.rpartition(".")
+            saved.setdefault(name, {})[kind] = file.get_tensor(key)
+    if shapes is None:
+        saved = _named_by_position(path, saved, parameters)
+    else:
+        _check_trained(path, {name: tuple(shape) for name, shape in json.loads(shapes).items()}, parameters)
+    state = {
+        index: {kind: policy.weights.part(tensor, parameters[name]) for kind, tensor in saved[name].items()}
+        for index, name in enumerate(parameters)
+        if name in saved
+    }
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def _optimizer_tensors(optimizer: torch.optim.Optimizer, weights: Weights) -> dict[str, torch.Tensor]:
+def _named_by_position(
+    path: Path, saved: dict[str, dict[str, torch.Tensor]], parameters: Mapping[str, torch.nn.Parameter]
+) -> dict[str, dict[str, torch.Tensor]]:
+    """Checkpoints of earlier versions have positions for names. They fit only if there is one for each tensor, each
+    of its shape; a run that has not updated anything yet has none."""
+    if not saved:
+        return {}
+    by_position = [saved.get(str(position), {}) for position in range(len(saved))]
+    shapes = [moments["exp_avg"].shape if "exp_avg" in moments else None for moments in by_position]
+    if shapes != [parameter.shape for parameter in parameters.values()]:
+        raise ModelError(
+            f"{path}: it holds the optimizer's state of {len(saved)} tensors, which are not the {len(parameters)} "
+            "tensors that this run trains; set model.lora and model.freeze_vision as they were when it was saved"
+        )
+    return dict(zip(parameters, by_position, strict=True))
+
+
+def _check_trained(path: Path, saved: dict[str, tuple[int, ...]], parameters: Mapping[str, torch.nn.Parameter]) -> None:
+    here = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
+    if saved == here:
+        return
+    both = saved.keys() & here.keys()
+    shapes = [f"{name} {saved[name]} for {here[name]}" for name in both if saved[name] != here[name]]
+    gone, new = saved.keys() - both, here.keys() - both
+    kinds = (("no longer trained", gone), ("not trained before", new), ("of another shape", shapes))
+    found = "; ".join(f"{kind}: {listed(names)}" for kind, names in kinds if names)
+    raise ModelError(f"{path}: its run trained other tensors than this one; {found}; {_advice(saved, here)}")
+
+
+def _advice(saved: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """The settings that were likely changed since the checkpoint was saved."""
+    before, now = (any(".lora_" in name for name in names) for names in (saved, here))
+    if before != now:
+        return "put model.lora back as it was" if before else "take model.lora out again: the run began without it"
+    if before:
+        return "put model.lora.targets and model.lora.rank back as they were"
+    if saved.keys() < here.keys():
+        return "set model.freeze_vision to true again"
+    if saved.keys() > here.keys():
+        return "set model.freeze_vision to false again"
+    return "put the fields of model back as they were"
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer, policy: Policy) -> dict[str, torch.Tensor]:
+    names = list(policy.trained)
     return {
-        f"{index}.{key}": weights.whole(value).contiguous()
+        f"{names[index]}.{kind}": policy.weights.whole(value).contiguous()
         for index, values in optimizer.state_dict()["state"].items()
-        for key, value in values.items()
+        for kind, value in values.items()
     }
 
 

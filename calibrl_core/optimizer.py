@@ -25,7 +25,7 @@ class GradientStep:
         settings: OptimizerSettings,
         ranks: Ranks = ALONE,
     ) -> None:
-        self._parameters = [parameter for parameter in policy.model.parameters() if parameter.requires_grad]
+        self._parameters = list(policy.trained.values())
         self._optimizer = optimizer
         self._ranks = ranks
         self._weights = policy.weights
@@ -67,8 +67,7 @@ class GradientStep:
 
 
 def make_optimizer(policy: Policy, settings: OptimizerSettings) -> torch.optim.AdamW:
-    trained = [parameter for parameter in policy.model.parameters() if parameter.requires_grad]
-    return torch.optim.AdamW(trained, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
+    return torch.optim.AdamW(policy.trained.values(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
 
 
 def learning_rate(settings: OptimizerSettings, step: int, steps: int) -> float:

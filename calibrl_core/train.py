@@ -86,7 +86,7 @@ class _Run:
             shard(self.policy)
         self.optimizer = make_optimizer(self.policy, config.optimizer)
         if saved:
-            restore_optimizer(saved, self.optimizer, self.policy.weights)
+            restore_optimizer(saved, self.optimizer, self.policy)
         self.engine = self._make_engine(closing)
         self.scorer = scorer
         self.order = DataOrder(self._training_examples(), config.seed, config.prompts_per_step)

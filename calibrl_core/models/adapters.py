@@ -134,7 +134,13 @@ def save_adapter(folder: Path, model: Any, state: Mapping[str, Tensor]) -> None:
 
 
 def load_adapter(folder: Path, model: nn.Module) -> None:
-    """Put the saved adapter in place of the model's own. Raises ModelError where it is of other layers or sizes."""
+    """Put the saved adapter in place of the model's own. Raises ModelError if there is none, or if it is of other
+    layers or sizes."""
+    if not (folder / FILE).is_file():
+        raise ModelError(
+            f"{folder.parent}: this checkpoint has no adapter: its run trained without model.lora; take model.lora out "
+            "again, or start another run with this checkpoint as model.path"
+        )
     saved = load_file(folder / FILE)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -12,11 +12,10 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from calibrl_core.config import BuiltinModel, ModelSource
-from calibrl_core.models.errors import ModelError
+from calibrl_core.models.errors import ModelError, listed
 
 # Buffers that older files hold and that the model computes itself.
 _COMPUTED = re.compile(r"(^|\.)(rotary_emb\.inv_freq|position_ids|attn\.masked_bias)$")
-_NAMED = 3  # tensors of each kind that a message names
 _ADVICE = "get the model's files again, or correct its config"
 
 
@@ -109,7 +108,7 @@ def _check_loaded(path: str | Path, info: dict[str, Any]) -> None:
     missing, unexpected = info["missing_keys"], {one for one in info["unexpected_keys"] if not _COMPUTED.search(one)}
     shapes = {f"{name} {tuple(found)} for {tuple(wanted)}" for name, found, wanted in info["mismatched_keys"]}
     kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
-    problems = [f"{kind}: {_listed(names)}" for kind, names in kinds if names]
+    problems = [f"{kind}: {listed(names)}" for kind, names in kinds if names]
     if not problems:
         return
     prefix = _prefix(missing, unexpected)
@@ -117,13 +116,8 @@ def _check_loaded(path: str | Path, info: dict[str, Any]) -> None:
     raise ModelError(f"{path}: the tensors in its files are not those of its config; {'; '.join(problems)}; {advice}")
 
 
-def _listed(names: Collection[str]) -> str:
-    first = ", ".join(sorted(names)[:_NAMED])
-    return f"{first} ({len(names)} in all)" if len(names) > _NAMED else first
-
-
 def _prefix(missing: Collection[str], unexpected: Collection[str]) -> str:
-    """What every unexpected name has before the name of a missing tensor; empty where they have nothing in common."""
+    """Return what all unexpected names have before the name of a missing tensor; empty if there is no such prefix."""
     shortest = min(unexpected, key=len, default="")
     for name in missing:
         prefix = shortest.removesuffix(name)

@@ -82,6 +82,11 @@ class Policy:
     def parameter_count(self) -> int:
         return sum(parameter.numel() for parameter in self.model.parameters())
 
+    @property
+    def trained(self) -> dict[str, nn.Parameter]:
+        """The parameters that the optimizer updates, by name, in its order."""
+        return {name: one for name, one in self.model.named_parameters() if one.requires_grad}
+
     def _stop_ids(self) -> frozenset[int]:
         configured = self.model.generation_config.eos_token_id
         listed = configured if isinstance(configured, list) else [configured]
