@@ -68,6 +68,11 @@ class ShardedWeights(Weights):
             # A token's weight in the loss has the tokens of all processes in its denominator: gradients are summed.
             unit.set_gradient_divide_factor(1.0)
             unit.set_force_sum_reduction_for_comms(True)
+        # By default a backward pass gathers ahead what the passes before it ran, those without gradient, too. Processes
+        # differ in those (only some have rows with an expert, only one measures a validation), and would wait for each
+        # other in different collectives. So the order is given: from the last layer to the first.
+        for unit, ahead in zip((root, *reversed(layers)), (*reversed(layers), root), strict=True):
+            unit.set_modules_to_backward_prefetch([ahead])
         # Where one process's rows have no image, its vision tower has no gradient, and others wait for one: it gives 0.
         root.set_reduce_scatter_unused_params(True)
         self._touched: set[str] = set()  # weights outside the layers that had a gradient in this process

@@ -49,12 +49,19 @@ BASE = {
 }
 # Both processes have rows in the one mini-batch, and what they compare gradients on makes one process's micro-batch.
 TOGETHER = {"algorithm": {"type": "calibrl", "mini_batches": 1}, "micro_batch_rows": None}
+EACH_STEP = {**BASE["validation"], "every_steps": 1}
 ALIKE = {
     "ddp": TOGETHER,
     "fsdp together": {**TOGETHER, "parallel": "fsdp"},
     "fsdp": {"parallel": "fsdp", "data": {"path": "some-images.jsonl"}, "micro_batch_rows": 1},
     "dapo": {"algorithm": {"type": "dapo", "mini_batches": 2, "max_resamples": 3}},
     "lora": {"parallel": "fsdp", "model": {**TINY, "lora": {"rank": 2}}, "algorithm": LUFFY},
+    "one expert": {
+        "parallel": "fsdp",
+        "data": {"path": "one-expert.jsonl"},
+        "algorithm": {"type": "grpo", "mini_batches": 1},
+    },
+    "sft validated": {"parallel": "fsdp", "algorithm": {"type": "sft"}, "validation": EACH_STEP},
     "sft": {**TIED, "parallel": "fsdp", "algorithm": {"type": "sft"}, "validation": None},
 }
 PUBLISHED = {"algorithm": {"type": "calibrl", "mini_batch_rows": 4, "micro_batch_mean": True}}
@@ -99,7 +106,8 @@ def started(command, log):
 
 
 def write_data(root, text_policy):
-    """Digits of which some have lost their picture, or all have; and a text model whose head is its embedding."""
+    """Digits of which some have lost their picture, or all have, or all but one their expert; and a text model whose
+    head is its embedding."""
     from transformers import Qwen2Config
 
     text_policy(Qwen2Config, tie_word_embeddings=True).save(root / "tied")
@@ -109,6 +117,8 @@ def write_data(root, text_policy):
         for one in examples
     ]
     (root / "no-images.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    bare = [{**row, "expert": row["expert"] if place == 2 else None} for place, row in enumerate(rows)]
+    (root / "one-expert.jsonl").write_text("".join(json.dumps(row) + "\n" for row in bare))
     for index in (0, 3):
         (root / f"{index}.png").write_bytes(examples[index].images[0])
         rows[index]["image"] = f"{index}.png"
