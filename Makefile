@@ -19,7 +19,7 @@ PROGRESS := sed -u -n -E -e 's/^ *(Downloading|Using cached|Processing) ([^ ]*\/
 	-e 's/^Installing collected packages.*/    unpacking; this takes a minute or two .../p'
 
 # Python that ends, in order, when Make does, even if Make is killed: the stack and the tests start many processes.
-RUN = exec $(BIN)/python jobs/launch.py $$PPID 15 self $(BIN)/python
+RUN = exec $(BIN)/python calibrl/processes/launch.py $$PPID 15 self $(BIN)/python
 
 # Tests run side by side, and start more beside them: one thread each is half the time of several that wait for one another.
 test: export OMP_NUM_THREADS := 1

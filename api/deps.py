@@ -11,11 +11,11 @@ from sqlalchemy.orm import Session
 
 from api import idempotency
 from api.middleware import changes
+from calibrl.schemas import Page, Record, Role
 from jobs import models
-from jobs.access import Caller
+from jobs.access.callers import Caller
 from jobs.db import session_scope
 from jobs.repository import audit, jobs
-from jobs.schemas import Page, Record, Role
 
 R = TypeVar("R", bound=Record)
 T = TypeVar("T")

@@ -12,8 +12,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from jobs.artifacts import open_file
-from jobs.schemas import StoredFile
+from calibrl.schemas import StoredFile
+from jobs.files.artifacts import open_file
 
 CHUNK_BYTES = 2**18
 BLOCK = tarfile.BLOCKSIZE

@@ -15,9 +15,9 @@ from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
 from api import openai
-from api.fields import field_errors
+from api.validation_errors import field_errors
 from jobs.errors import FieldError, Invalid, ServiceError
-from jobs.text import storable
+from jobs.postgres_text import storable
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = "5"

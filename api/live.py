@@ -25,14 +25,14 @@ from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from api.errors import AWAY
-from api.rights import Rights
+from api.stream_permissions import Rights
+from calibrl.schemas import Frame
 from jobs import db, live
-from jobs.access import Caller
+from jobs.access.callers import Caller
 from jobs.db import session_scope
 from jobs.errors import Busy
 from jobs.live import Page, Place
 from jobs.models import Job
-from jobs.schemas import Frame
 
 READERS = 4  # threads, and so connections, that read for all streams together
 MOST_STREAMS = 2000  # of one process

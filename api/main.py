@@ -25,6 +25,7 @@ from api.routes import (
     histograms,
     images,
     jobs,
+    live,
     logs,
     metrics,
     openai_files,
@@ -33,7 +34,6 @@ from api.routes import (
     queue,
     results,
     samples,
-    stream,
     webhooks,
     workers,
 )
@@ -41,7 +41,7 @@ from api.sweeper import Sweeper
 from jobs import db
 from jobs.logs import configure_logs
 from jobs.settings import get_settings
-from jobs.webhooks import Sender
+from jobs.webhooks.sender import Sender
 
 SEND_SECONDS = 1.0  # between two looks for messages to webhooks
 MAX_BODY_BYTES = 1_000_000
@@ -76,7 +76,7 @@ def _v1() -> APIRouter:
     # The gate has checked the key by now; this puts it into the OpenAPI document.
     router = APIRouter(prefix="/v1", dependencies=[Security(HTTPBearer(auto_error=False))])
     of_curves = (metrics, curves, exports, histograms, samples, images)
-    of_runs = (events, *of_curves, logs, checkpoints, results, evaluations, stream)
+    of_runs = (events, *of_curves, logs, checkpoints, results, evaluations, live)
     of_teams = (queue, workers, projects, webhooks, access)
     of_openai = (openai_files, openai_jobs)
     for resource in (jobs, *of_runs, datasets, *of_teams, *of_openai):

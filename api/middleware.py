@@ -12,11 +12,11 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api import measures
+from api import prometheus
 from api.errors import AWAY, database_away, problem
 from api.limits import RateLimit
-from jobs import access
-from jobs.access import Caller
+from jobs.access import callers
+from jobs.access.callers import Caller
 from jobs.db import session_scope
 from jobs.settings import get_settings
 
@@ -81,7 +81,9 @@ class RequestLog:
                 )
             finally:
                 seconds = time.perf_counter() - began
-                measures.answered(scope["method"], getattr(scope.get("route"), "path", measures.OTHER), status, seconds)
+                prometheus.answered(
+                    scope["method"], getattr(scope.get("route"), "path", prometheus.OTHER), status, seconds
+                )
                 milliseconds = round(seconds * 1000, 1)
                 log.info("request", method=scope["method"], path=scope["path"], status=status, ms=milliseconds)
 
@@ -158,10 +160,10 @@ def _caller(key: str, request_id: str) -> Caller | None:
     if not key:
         return None
     with session_scope() as session:
-        caller = access.identify(session, key)
+        caller = callers.identify(session, key)
         if caller is None and _is_service_key(key):
-            access.keep_service_key(session, key, request_id)
-            caller = access.identify(session, key)
+            callers.keep_service_key(session, key, request_id)
+            caller = callers.identify(session, key)
         return caller
 
 

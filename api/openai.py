@@ -8,12 +8,12 @@ from fastapi import Header
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
-from jobs.access import Caller
+from calibrl.schemas import Slug
+from calibrl.schemas.openai import Named, OpenAIList
+from jobs.access.callers import Caller
 from jobs.errors import FieldError, Invalid, NotFound
 from jobs.openai.names import Kind, uuid_of
-from jobs.schemas import Slug
-from jobs.schemas.openai import Named, OpenAIList
-from jobs.text import storable
+from jobs.postgres_text import storable
 
 PATHS = ("/v1/files", "/v1/fine_tuning")
 PROJECT = "OpenAI-Project"

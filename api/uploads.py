@@ -19,10 +19,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from api.deps import read
-from jobs import datasets, models
-from jobs.datasets import Arrival
+from calibrl.schemas import UploadOptions
+from jobs import models
 from jobs.errors import FieldError, Invalid
-from jobs.schemas import UploadOptions
+from jobs.files import datasets
+from jobs.files.datasets import Arrival
 
 WRITE_BYTES = 2**20  # written at once
 IDLE_SECONDS = 60.0  # after which a client that sends nothing is given up

@@ -7,11 +7,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
+from calibrl.schemas import JobStatus, job_spec_adapter
 from jobs import lifecycle, models
 from jobs.db import session_scope
 from jobs.lifecycle import Claim, Outcome
 from jobs.repository import workers
-from jobs.schemas import JobStatus, job_spec_adapter
 
 AT_ONCE = 1000  # rows of jobs a transaction
 MACHINE = "bench"

@@ -29,11 +29,11 @@ from bench import report
 from calibrl_core.config import TrainConfig
 from calibrl_core.data.schema import Example
 from calibrl_core.diagnostics.base import StepBatch
-from calibrl_core.experts import find_experts
 from calibrl_core.models.policy import Policy
-from calibrl_core.optimizer import GradientStep, make_optimizer
 from calibrl_core.rollout.base import Rollouts
-from calibrl_core.update import Updater
+from calibrl_core.step.experts import find_experts
+from calibrl_core.step.optimizer import GradientStep, make_optimizer
+from calibrl_core.step.update import Updater
 
 ROWS = 8
 GOAL = 0.25  # of the plain path's peak

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import httpx
 
-from calibrl.services import wait_until
-from jobs import processes
+from calibrl.processes import children
+from calibrl.stack.services import wait_until
 
 OURS = ("PYTHONPATH", "VIRTUAL_ENV")  # variables that would lead a peer to our packages
 
@@ -23,12 +23,12 @@ def serving(
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "log.txt"
     env = {name: value for name, value in os.environ.items() if name not in OURS} | dict(settings or {})
-    process = processes.start(command, log=log, env=env, cwd=folder)
+    process = children.start(command, log=log, env=env, cwd=folder)
     try:
         wait_until(lambda: _answers(url + health), process, name, log)
         yield url
     finally:
-        processes.stop(process, 10.0)
+        children.stop(process, 10.0)
 
 
 def _answers(url: str) -> bool:

@@ -14,9 +14,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from calibrl.client import Client
-from calibrl.local import LocalStack
-from calibrl.services import Postgres, Valkey
-from jobs import processes
+from calibrl.processes import children
+from calibrl.stack.local import LocalStack
+from calibrl.stack.services import Postgres, Valkey
 
 START_SECONDS, STOP_SECONDS = 60.0, 60.0
 READY = "ready"
@@ -60,7 +60,7 @@ def services(folder: Path) -> Iterator[dict[str, str]]:
 def run_with(settings: Mapping[str, str], module: str, arguments: Sequence[str]) -> int:
     """Run a module that finds the services in its environment, in a process that ends with this one; its exit
     status."""
-    tied = [sys.executable, "-I", "-S", str(processes.LAUNCHER), str(os.getpid()), "15", "self"]
+    tied = [sys.executable, "-I", "-S", str(children.LAUNCHER), str(os.getpid()), "15", "self"]
     command = [*tied, sys.executable, "-m", module, *arguments]
     return subprocess.run(command, env={**os.environ, **settings}).returncode
 

@@ -16,22 +16,13 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
-from calibrl import (
-    access_commands,
-    data_commands,
-    evaluation_commands,
-    export_commands,
-    following,
-    job_commands,
-    profile_commands,
-    queue_commands,
-    terminal,
-)
-from calibrl.arguments import HERE, JOBS, AsJson, JobArgument, StackFolder, console, find, say, say_json
+from calibrl import presets
 from calibrl.client import CalibrlError, Client
+from calibrl.commands import access, datasets, evaluations, export, follow_job, jobs, profiles, queue
+from calibrl.commands.arguments import HERE, JOBS, AsJson, JobArgument, StackFolder, console, find, say, say_json
+from calibrl.schemas import JobStatus
 from calibrl.specfile import SpecError
-from jobs import presets
-from jobs.schemas import JobStatus
+from calibrl.views import terminal
 from jobs.settings import SettingsError, get_settings
 
 POLL_SECONDS = 1.0
@@ -95,7 +86,7 @@ DashboardPort = Annotated[
 @app.command(rich_help_panel=HERE)
 def up(data: DataFolder = None, port: Port = None, dashboard_port: DashboardPort = None) -> None:
     """Run the whole service until Ctrl-C: database, queue, API, a worker and the dashboard."""
-    from calibrl.local import LocalStack, StackError
+    from calibrl.stack.local import LocalStack, StackError
 
     _end_like_ctrl_c(signal.SIGTERM, signal.SIGHUP)
     folder = _data_dir(data)
@@ -127,7 +118,7 @@ def demo(
     dashboard_port: DashboardPort = None,
 ) -> None:
     """Train a tiny vision-language model with CalibRL from start to finish, and show it live."""
-    from calibrl.demo import run
+    from calibrl.commands.demo import run
 
     _end_like_ctrl_c(signal.SIGTERM, signal.SIGHUP)
     code = run(
@@ -169,7 +160,7 @@ def show(job: JobArgument, as_json: AsJson = False, data: StackFolder = None) ->
             waits = None
             if not (found.status.held or found.status.final):
                 waits = next((entry for entry in client.queue(found.project) if entry.job_id == found.id), None)
-            say(terminal.job_page(found, waits, following.history(client, found.id), client.checkpoints(found.id)))
+            say(terminal.job_page(found, waits, follow_job.history(client, found.id), client.checkpoints(found.id)))
 
 
 @app.command(rich_help_panel=JOBS)
@@ -180,7 +171,7 @@ def watch(job: JobArgument, data: StackFolder = None) -> None:
         screen = console()
         told = None
         with Live(console=screen, auto_refresh=False) as live:
-            for now, rows, happened in following.course(client, found.id):
+            for now, rows, happened in follow_job.course(client, found.id):
                 for warning in filter(None, map(terminal.warning, happened)):
                     screen.print(warning, soft_wrap=True)  # stays above what is drawn live
                 if screen.is_terminal:
@@ -199,17 +190,17 @@ def logs(
     """Print a job's log."""
     with Client(data_dir=data) as client:
         id = find(client, job).id
-        for text in following.log_text(client, id) if follow else following.Log(client, id).rest():
+        for text in follow_job.log_text(client, id) if follow else follow_job.Log(client, id).rest():
             typer.echo(terminal.plain(text), nl=False)
 
 
-app.add_typer(evaluation_commands.app)
-app.add_typer(data_commands.app)
-app.add_typer(job_commands.app)
-app.add_typer(queue_commands.app)
-app.add_typer(export_commands.app)
-access_commands.install(app)
-profile_commands.install(app)
+app.add_typer(evaluations.app)
+app.add_typer(datasets.app)
+app.add_typer(jobs.app)
+app.add_typer(queue.app)
+app.add_typer(export.app)
+access.install(app)
+profiles.install(app)
 
 
 def _data_dir(given: Path | None) -> Path:

@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from calibrl.client import CalibrlError, Client
-from jobs.schemas import Job, JobStatus, MetricRow
+from calibrl.schemas import Job, JobStatus, MetricRow
 
 JOB, STEP, TIME = "calibrl.job", "calibrl.last_step", "calibrl.last_ts"  # tags
 BATCH = 1000  # metrics of one request: the most that MLflow takes

@@ -6,9 +6,9 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, Tag, model_validator
 
 from calibrl_core.algorithms import DAPO, SFT, Algorithm, CalibRL
-from calibrl_core.closed import Closed, one_of
 from calibrl_core.data.schema import DataSource
 from calibrl_core.health import HealthSettings
+from calibrl_core.settings_base import Closed, one_of
 from calibrl_core.verifiers import FormatReward, MathReward, Reward
 
 

@@ -5,9 +5,9 @@
 Reports one `progress` a batch, of each model and data set the `accuracies` of its prompts, and at the end a result with
 one entry a model and data set: `{model, model_index, split, prompts, samples, metrics, sources}`, and one comparison
 for every two models on a data set: `{split, first, second, difference, low, high, distinguishable}`, the paired
-difference of sampled accuracy with its 95 % interval. `metrics` are those of `calibrl_core.accuracy.summarise`, and of
-the greedy completions as `greedy_...`; `sources` holds `{prompts, metrics}` of each `data_source` that the examples
-name. Every single answer is kept in DIR/answers.jsonl.
+difference of sampled accuracy with its 95 % interval. `metrics` are those of
+`calibrl_core.evaluation.accuracy.summarise`, and of the greedy completions as `greedy_...`; `sources` holds
+`{prompts, metrics}` of each `data_source` that the examples name. Every single answer is kept in DIR/answers.jsonl.
 """
 
 import json
@@ -20,16 +20,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibrl_core import data
-from calibrl_core.accuracy import Answers, ask, batches, summarise
 from calibrl_core.bootstrap import differences
 from calibrl_core.config import BuiltinModel, EvaluateConfig, ModelSource
 from calibrl_core.data.schema import Example
+from calibrl_core.distributed.ranks import ALONE, LaunchError, Ranks
+from calibrl_core.evaluation.accuracy import Answers, ask, batches, summarise
 from calibrl_core.models.policy import load_policy
-from calibrl_core.process import run_process
-from calibrl_core.ranks import ALONE, LaunchError, Ranks
 from calibrl_core.report import Report
-from calibrl_core.rewards import Scorer
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
+from calibrl_core.run.process import run_process
+from calibrl_core.verifiers.scorer import Scorer
 
 ANSWERS_FILE = "answers.jsonl"
 GREEDY = ("accuracy", "strict_accuracy", "format_rate", "length_mean", "truncated_share")  # the others need samples

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from calibrl_core.closed import Closed
+from calibrl_core.settings_base import Closed
 
 RuleName = Literal["entropy_collapse", "entropy_explosion", "all_truncated", "no_advantage", "reward_not_accuracy"]
 

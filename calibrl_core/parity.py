@@ -27,11 +27,11 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from calibrl_core.advantages import expert_advantages, group_advantages
-from calibrl_core.aggregation import token_weights
 from calibrl_core.algorithms import GRPO, LUFFY, CalibRL, RLPlus
 from calibrl_core.algorithms.base import Aggregation, LossBatch, PolicyGradientSettings
 from calibrl_core.algorithms.grpo import clipped_policy_loss
+from calibrl_core.step.advantages import expert_advantages, group_advantages
+from calibrl_core.step.token_weights import token_weights
 
 TOLERANCE = 1e-6
 WIDTH = 100  # columns of the table where the output is no terminal

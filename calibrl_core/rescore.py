@@ -16,9 +16,9 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from calibrl_core.rewards import Scorer
 from calibrl_core.verifiers import Reward
 from calibrl_core.verifiers.plugin import PluginError
+from calibrl_core.verifiers.scorer import Scorer
 
 AT_ONCE = 16  # completions: some that take all their time don't keep the others' verdicts for long
 WORKERS = 2

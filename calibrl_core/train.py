@@ -21,25 +21,25 @@ import torch
 
 from calibrl_core import data
 from calibrl_core.algorithms import SFT
-from calibrl_core.checkpoint import Checkpoints, TrainerState, read_state, restore_optimizer
 from calibrl_core.config import TrainConfig
-from calibrl_core.data.lengths import fit_prompts
+from calibrl_core.data.order import DataOrder
 from calibrl_core.data.schema import DataError, DataSource, Example
 from calibrl_core.diagnostics.memory import memory_bytes
 from calibrl_core.diagnostics.solved import SolvedPrompts
+from calibrl_core.distributed.ranks import ALONE, LaunchError, Ranks
+from calibrl_core.evaluation.validation import Validator
 from calibrl_core.health import Alert, HealthMonitor
-from calibrl_core.learners import Learner, ReinforcementLearner, StepResult, SupervisedLearner
 from calibrl_core.models.policy import load_policy, make_reference
-from calibrl_core.optimizer import GradientStep, learning_rate, make_optimizer
-from calibrl_core.order import DataOrder
-from calibrl_core.process import run_process
-from calibrl_core.ranks import ALONE, LaunchError, Ranks
 from calibrl_core.report import Report, health_sentence
-from calibrl_core.rewards import Score, Scorer
 from calibrl_core.rollout.base import RolloutEngine
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
-from calibrl_core.samples import report_groups
-from calibrl_core.validation import Validator
+from calibrl_core.run.checkpoint import Checkpoints, TrainerState, read_state, restore_optimizer
+from calibrl_core.run.process import run_process
+from calibrl_core.run.prompt_lengths import fit_prompts
+from calibrl_core.run.samples import report_groups
+from calibrl_core.step.learners import Learner, ReinforcementLearner, StepResult, SupervisedLearner
+from calibrl_core.step.optimizer import GradientStep, learning_rate, make_optimizer
+from calibrl_core.verifiers.scorer import Score, Scorer
 
 
 def train(config: TrainConfig, report: Report, should_stop: Callable[[], bool], ranks: Ranks = ALONE) -> dict[str, Any]:
@@ -81,7 +81,7 @@ class _Run:
         self.saved_step = self.state.step
         self.policy = load_policy(config.model, config.precision, saved)
         if config.parallel == "fsdp" and ranks.world > 1:
-            from calibrl_core.sharding import shard  # one process need not load it
+            from calibrl_core.models.sharded_weights import shard
 
             shard(self.policy)
         self.optimizer = make_optimizer(self.policy, config.optimizer)

@@ -9,8 +9,8 @@ from zoneinfo import ZoneInfo
 
 import streamlit as st
 
+from calibrl.schemas import Gpu, JobStatus, JobSummary
 from dashboard.palette import CORRECT, NEUTRAL, POLICY, RARENESS, WRONG, faded
-from jobs.schemas import Gpu, JobStatus, JobSummary
 
 STATUS = {  # colour and sign; the sign tells them apart without colour
     JobStatus.QUEUED: (NEUTRAL, "○"),

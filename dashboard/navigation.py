@@ -4,7 +4,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from dashboard.schema_form import keep_filled_in
+from dashboard.forms.schema_form import keep_filled_in
 
 HERE = Path(__file__).parent
 # What is chosen stands out by frame and ground: in dark the colour that Streamlit gives to its text is too faint.

@@ -5,7 +5,7 @@ from uuid import UUID
 
 import streamlit as st
 
-from jobs.schemas import Dataset, JobSummary, Page
+from calibrl.schemas import Dataset, JobSummary, Page
 
 
 def begin(key: str) -> None:

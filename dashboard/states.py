@@ -7,9 +7,10 @@ from urllib.parse import urlencode, urlsplit
 import streamlit as st
 
 from calibrl.client import CalibrlError
-from dashboard import data, signin
+from calibrl.schemas import Job
+from dashboard import signin
 from dashboard.markup import escape
-from jobs.schemas import Job
+from dashboard.reads import data
 from jobs.settings import SettingsError
 
 REFUSED = {  # statuses of what the service refused, and what mends it

@@ -8,7 +8,8 @@ import streamlit as st
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
-from dashboard import downloads, signin
+from dashboard import signin
+from dashboard.reads import downloads
 
 app = st.App(
     Path(__file__).with_name("navigation.py"),

@@ -15,9 +15,9 @@ from sqlalchemy.orm import Session
 
 from calibrl_core.report import jsonable
 from jobs import queue
+from jobs.postgres_text import storable
 from jobs.repository import feed
 from jobs.settings import get_settings
-from jobs.text import storable
 
 # Nothing waits for the database without a limit: not for an address, a statement, a lock, or a forgotten transaction.
 # The keepalives are the server's: it ends what a client that was cut off has begun, with its locks.

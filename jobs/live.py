@@ -16,9 +16,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from jobs import models
-from jobs.repository import checkpoints, feed, jobs, logs
-from jobs.schemas import (
+from calibrl.schemas import (
     Checkpoint,
     Ended,
     Event,
@@ -32,6 +30,8 @@ from jobs.schemas import (
     SampleSummary,
     Several,
 )
+from jobs import models
+from jobs.repository import checkpoints, feed, jobs, logs
 
 ROWS = 100  # of the feed in a page, at most
 BYTES = 500_000  # after which a page takes no further row; an estimate

@@ -16,7 +16,7 @@ import structlog
 from alembic import command
 from alembic.config import Config
 
-from calibrl.services import Postgres, Valkey
+from calibrl.stack.services import Postgres, Valkey
 
 ROOT = Path(__file__).parents[1]
 T = TypeVar("T")

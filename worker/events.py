@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, TypeAdapter, model_validator
 
-from jobs.schemas import Reason
+from calibrl.schemas import Reason
 
 Step = Annotated[int, Field(ge=0, lt=2**31)]
 Number = float | Literal["NaN", "Infinity", "-Infinity"]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pynvml
 
-from jobs.schemas import GpuReading
+from calibrl.schemas import GpuReading
 
 GIBIBYTE = 2**30
 

@@ -1,9 +1,9 @@
-"""A job's own limits (`jobs.schemas.Limits`), watched while it runs. No clock and no GPU is read here."""
+"""A job's own limits (`calibrl.schemas.Limits`), watched while it runs. No clock and no GPU is read here."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jobs.schemas import GpuReading, Limits, Reason
+from calibrl.schemas import GpuReading, Limits, Reason
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from jobs import processes
-from jobs.processes import Process
+from calibrl.processes import children
+from calibrl.processes.children import Process
 from jobs.settings import Settings
 from worker import gpus
 
-MODULE = "calibrl_core.standby"
+MODULE = "calibrl_core.run.standby"
 LATE = frozenset(gpus.visible([]))  # variables that a process which has imported everything can still be given
 
 
@@ -32,14 +32,14 @@ class Standby:
 
         Like every child it dies with the thread that calls this.
         """
-        if not self._settings.quick_starts or (self._waiting and not processes.ended(self._waiting)):
+        if not self._settings.quick_starts or (self._waiting and not children.ended(self._waiting)):
             return
         self.close()
         command = [sys.executable, "-m", MODULE, f"{self._settings.trainer}.preload"]
         with suppress(OSError):  # no process or no disk left for it: the next job starts cold
             self._settings.data_dir.mkdir(parents=True, exist_ok=True)
             log = self._settings.data_dir / "standby.log"
-            self._waiting = processes.start(command, log=log, env=self._environment, stdin=subprocess.PIPE)
+            self._waiting = children.start(command, log=log, env=self._environment, stdin=subprocess.PIPE)
 
     def start(self, module: str, arguments: Sequence[str], *, log: Path, env: Mapping[str, str]) -> Process:
         """Start `python -m module arguments...`: the waiting trainer becomes it, even if it is still importing.
@@ -53,7 +53,7 @@ class Standby:
             if _tell(self._waiting, json.dumps(job)):
                 process, self._waiting = self._waiting, None
                 return process
-        return processes.start([sys.executable, "-m", module, *arguments], log=log, env=env)
+        return children.start([sys.executable, "-m", module, *arguments], log=log, env=env)
 
     def close(self) -> None:
         """End the waiting trainer, if there is one."""
@@ -61,7 +61,7 @@ class Standby:
             assert self._waiting.stdin is not None
             with suppress(OSError):
                 self._waiting.stdin.close()
-            processes.stop(self._waiting, 0)
+            children.stop(self._waiting, 0)
             self._waiting = None
 
 
@@ -72,7 +72,7 @@ def _early(environment: Mapping[str, str]) -> dict[str, str]:
 def _tell(process: Process, line: str) -> bool:
     """Give the process its line; False if it has ended."""
     assert process.stdin is not None
-    if processes.ended(process):
+    if children.ended(process):
         return False
     try:
         process.stdin.write(line.encode() + b"\n")

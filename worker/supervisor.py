@@ -10,15 +10,17 @@ from typing import TypeVar
 import structlog
 from pydantic_core import to_json
 
+from calibrl.processes import children
+from calibrl.schemas import GpuReading, JobStatus, Reason
 from calibrl_core.report import DISK_FULL_STATUS
-from jobs import allowed, datasets, lifecycle, processes
+from jobs import lifecycle
 from jobs.db import session_scope
+from jobs.files import allowed_sources, datasets
 from jobs.lifecycle import Claim, LeaseLost, Order, Outcome
 from jobs.repository import checkpoints, events
-from jobs.schemas import GpuReading, JobStatus, Reason
 from jobs.settings import Settings
-from worker import folders, gpus, launch
-from worker.database import AWAY
+from worker import attempt_folder, gpus, multi_gpu
+from worker.database_errors import AWAY
 from worker.limits import End, Warn, Watch
 from worker.shipper import LOG_FILE, Shipper
 from worker.standby import Standby
@@ -59,7 +61,7 @@ class Supervisor:
         Raises:
             CheckpointsMissing: the job has checkpoints, and none is on this machine; no trainer was started.
         """
-        folders.begin(self._run_dir, self._claim.checkpoints)
+        attempt_folder.begin(self._run_dir, self._claim.checkpoints)
         self._write_config()
         self._log_start = self._log_file.stat().st_size if self._log_file.exists() else 0
         if not self._bring_data():
@@ -72,11 +74,11 @@ class Supervisor:
             self._contact(self._note_start)
             self._watch(process)
         finally:
-            processes.kill_group(process)
-            status = process.wait(processes.REAP_SECONDS)
+            children.kill_group(process)
+            status = process.wait(children.REAP_SECONDS)
         if self.order is not Order.ABANDON:
             self._settle(status, out_of_memory_kills() > kills_before)
-            folders.forget_kept(self._run_dir)
+            attempt_folder.forget_kept(self._run_dir)
         log.info("job left", job=str(self._claim.job_id), attempt=self._claim.attempt, order=self.order, status=status)
 
     def _write_config(self) -> None:
@@ -94,25 +96,25 @@ class Supervisor:
                     return False
         return True
 
-    def _start(self) -> processes.Process:
+    def _start(self) -> children.Process:
         module = f"{self._settings.trainer}.{self._claim.kind}"
         arguments = [str(self._run_dir / "config.json"), "--run-dir", str(self._run_dir)]
-        bounds = allowed.bounds()  # a link may lead elsewhere by the time that the trainer reads it
+        bounds = allowed_sources.bounds()  # a link may lead elsewhere by the time that the trainer reads it
         arguments += [f"--root={root}" for root in bounds.roots] + [f"--closed={path}" for path in bounds.closed]
         environment, count = child_environment(self._claim.gpus), len(self._claim.gpus)
         if count > 1 and self._claim.kind == "train":  # an evaluation is one process
-            environment |= launch.environment(self._settings.stop_grace_seconds)
-            return processes.start(launch.command(module, arguments, count), log=self._log_file, env=environment)
+            environment |= multi_gpu.environment(self._settings.stop_grace_seconds)
+            return children.start(multi_gpu.command(module, arguments, count), log=self._log_file, env=environment)
         return self._standby.start(module, arguments, log=self._log_file, env=environment)
 
     def _note_start(self) -> None:
         with session_scope() as session:
             lifecycle.start(session, self._claim)
 
-    def _watch(self, process: processes.Process) -> None:
+    def _watch(self, process: children.Process) -> None:
         """Until the trainer has ended or the lease is lost."""
         more = False
-        while not processes.ended(process, 0 if more else SHIP_SECONDS):
+        while not children.ended(process, 0 if more else SHIP_SECONDS):
             more = self._contact(self._shipper.ship) or False
             self._keep_checkpoints()
             self._tidy_once()
@@ -127,7 +129,7 @@ class Supervisor:
     def _keep_checkpoints(self) -> None:
         """Links to what the database has just been told of, for an attempt that may follow."""
         if self._shipper.checkpoints_told and (known := self._contact(self._known_checkpoints)):
-            folders.keep(self._run_dir, known)
+            attempt_folder.keep(self._run_dir, known)
             self._shipper.checkpoints_told = False
 
     def _known_checkpoints(self) -> list[Path]:
@@ -138,10 +140,10 @@ class Supervisor:
     def _tidy_once(self) -> None:
         """Remove the checkpoints of earlier attempts, once this one has reported all that it goes on from, and keeps a
         checkpoint of its own that takes their place."""
-        if self._tidied or not self._shipper.stepped or not folders.has_checkpoint(self._run_dir):
+        if self._tidied or not self._shipper.stepped or not attempt_folder.has_checkpoint(self._run_dir):
             return
         if self._contact(self._forget_earlier):
-            folders.remove_earlier_checkpoints(self._run_dir)
+            attempt_folder.remove_earlier_checkpoints(self._run_dir)
             self._tidied = True
 
     def _forget_earlier(self) -> bool:
@@ -173,13 +175,13 @@ class Supervisor:
             events.add(session, job.id, type, actor=self._settings.worker_name, message=message)
         return True
 
-    def _end(self, process: processes.Process) -> None:
+    def _end(self, process: children.Process) -> None:
         now = time.monotonic()
         if self._kill_at is None:
             self._kill_at, self._told = now + self._settings.stop_grace_seconds, self.order
-            processes.ask(process)
+            children.ask(process)
         elif now >= self._kill_at:
-            processes.kill_group(process)
+            children.kill_group(process)
 
     def _beat_if_due(self) -> None:
         if time.monotonic() < self._next_beat or self.order is Order.ABANDON:
@@ -265,7 +267,7 @@ def child_environment(indices: Sequence[int]) -> dict[str, str]:
     """This process's environment, without what a trainer has no need to know, and with its lease's GPUs only."""
     # torch then counts GPUs through their driver, and an import that asks for them doesn't start CUDA before its time.
     asked = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
-    return processes.environment_without_secrets() | gpus.visible(indices) | asked | {"PYTHONUNBUFFERED": "1"}
+    return children.environment_without_secrets() | gpus.visible(indices) | asked | {"PYTHONUNBUFFERED": "1"}
 
 
 def how_it_ended(status: int) -> str:

@@ -9,15 +9,15 @@ import structlog
 from billiard.process import current_process
 from celery.signals import setup_logging, worker_process_init, worker_ready, worker_shutdown, worker_shutting_down
 
+from calibrl.schemas import JobStatus, Reason
 from jobs import lifecycle, queue
 from jobs.db import session_scope
 from jobs.lifecycle import Claim, LeaseLost, Outcome
 from jobs.logs import configure_logs
-from jobs.schemas import JobStatus, Reason
 from jobs.settings import Settings, get_settings
 from worker import gpus
-from worker.folders import CheckpointsMissing
-from worker.keeper import Keeper, Slots
+from worker.attempt_folder import CheckpointsMissing
+from worker.machine_heartbeat import Keeper, Slots
 from worker.standby import Standby
 from worker.supervisor import Supervisor, child_environment
 

@@ -8,11 +8,7 @@ from fastapi import APIRouter, Body, Path, Query
 from api.deps import BIGGEST_ID, Admin, Asker, Db, Limit, page
 from api.examples import KEYS, USERS
 from api.idempotency import IdempotentRoute
-from jobs import access
-from jobs.errors import Forbidden, NotFound
-from jobs.repository import access as rows
-from jobs.repository import audit
-from jobs.schemas import (
+from calibrl.schemas import (
     ApiKey,
     AuditEntry,
     CreatedKey,
@@ -26,6 +22,10 @@ from jobs.schemas import (
     UserChanges,
     UserName,
 )
+from jobs.access import callers
+from jobs.errors import Forbidden, NotFound
+from jobs.repository import access as rows
+from jobs.repository import audit
 
 router = APIRouter(tags=["access"], route_class=IdempotentRoute)
 Named = Annotated[UserName, Path(description="the user")]
@@ -51,13 +51,13 @@ def list_users(
 @router.post("/users", status_code=201)
 def add_user(new: Annotated[NewUser, Body(openapi_examples=USERS)], session: Db, caller: Admin) -> User:
     """Add a user; for admins. It has no key yet, and belongs to no project."""
-    return User.model_validate(access.add_user(session, new))
+    return User.model_validate(callers.add_user(session, new))
 
 
 @router.patch("/users/{name}")
 def change_user(name: Named, changes: UserChanges, session: Db, caller: Admin) -> User:
     """Make a user an admin or not, active or not; for admins. The last active admin stays one."""
-    return User.model_validate(access.change_user(session, name, changes))
+    return User.model_validate(callers.change_user(session, name, changes))
 
 
 @router.get("/keys")
@@ -70,7 +70,7 @@ def list_keys(session: Db, caller: Asker, user: UserName | None = None) -> Page[
 def create_key(new: Annotated[NewKey, Body(openapi_examples=KEYS)], session: Db, caller: Asker) -> CreatedKey:
     """Make a key. It is shown in this answer and never again, and ends when the key that made it does, if not before.
     For another user: admins only."""
-    return access.create_key(session, _whose(caller, new.user), new, caller.key_id)
+    return callers.create_key(session, _whose(caller, new.user), new, caller.key_id)
 
 
 @router.delete("/keys/{key_id}")
@@ -100,7 +100,7 @@ def list_audit(
     return page(audit.page(session, project=project, user=user, before=before, limit=limit + 1), limit, AuditEntry)
 
 
-def _whose(caller: access.Caller, user: str | None) -> str:
+def _whose(caller: callers.Caller, user: str | None) -> str:
     if user not in (None, caller.user) and not caller.admin:
         raise Forbidden("Keys of other users are for admins of the service.")
     return user or caller.user

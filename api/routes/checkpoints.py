@@ -6,9 +6,9 @@ from fastapi import APIRouter, Path, Request, Response
 
 from api.deps import BIGGEST_STEP, Db, ExistingJob
 from api.downloads import ARCHIVE, RESPONSES, archive, send
-from jobs import artifacts
+from calibrl.schemas import Checkpoint, CheckpointFiles, Page
+from jobs.files import artifacts
 from jobs.repository import checkpoints
-from jobs.schemas import Checkpoint, CheckpointFiles, Page
 
 router = APIRouter(prefix="/jobs/{job_id}/checkpoints", tags=["runs"])
 Step = Annotated[int, Path(ge=0, le=BIGGEST_STEP, description="the checkpoint's")]

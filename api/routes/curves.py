@@ -9,11 +9,11 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Response
 from sqlalchemy.orm import Session
 
-from api.buckets import Width, chosen_width, refusal
+from api.bucket_width import Width, chosen_width, refusal
 from api.deps import BIGGEST_STEP, Asker, Db
 from api.tables import CONTENT, ChosenFormat, streamed
+from calibrl.schemas import Curves
 from jobs.repository import curves, jobs
-from jobs.schemas import Curves
 
 MOST_JOBS, MOST_NAMES = 32, 64
 MOST_BUCKETS = 250_000  # of one answer: some 30 MB of JSON

@@ -11,11 +11,12 @@ from api.downloads import RESPONSES, send
 from api.examples import HUB_DATASETS
 from api.idempotency import IdempotentRoute
 from api.uploads import keep, receive
-from jobs import datasets, models
-from jobs.datasets import Arrival
+from calibrl.schemas import Dataset, HubDataset, Page, PreviewRow, Role, Slug, UploadOptions
+from jobs import models
 from jobs.errors import Conflict, FieldError, Invalid
+from jobs.files import datasets
+from jobs.files.datasets import Arrival
 from jobs.repository import datasets as rows
-from jobs.schemas import Dataset, HubDataset, Page, PreviewRow, Role, Slug, UploadOptions
 from jobs.settings import get_settings
 
 router = APIRouter(prefix="/datasets", tags=["data"], route_class=IdempotentRoute)

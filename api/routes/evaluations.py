@@ -11,10 +11,10 @@ from api.deps import BIGGEST_STEP, Asker, ExistingJob, existing_job, read
 from api.examples import REPLAYS
 from api.idempotency import IdempotentRoute
 from api.limits import Turns
-from jobs import evaluations, replay
+from calibrl.schemas import Comparison, Evaluation, Page, Replay, ReplayRequest
 from jobs.errors import FieldError, Invalid
-from jobs.evaluations import Entry
-from jobs.schemas import Comparison, Evaluation, Page, Replay, ReplayRequest
+from jobs.evaluations import compare, replay
+from jobs.evaluations.compare import Entry
 
 router = APIRouter(tags=["evaluations"], route_class=IdempotentRoute)
 COMPARING = CapacityLimiter(2)
@@ -25,7 +25,7 @@ _ENTRY = r"[0-9a-fA-F\-]{32,36}(:[0-9]{1,4})?"
 @router.get("/jobs/{job_id}/evaluation")
 def read_evaluation(job: ExistingJob) -> Evaluation:
     """What an evaluation found: every model on every data set, with intervals, and its models compared."""
-    return evaluations.evaluation(job)
+    return compare.evaluation(job)
 
 
 @router.get("/evaluations/compare")
@@ -48,11 +48,11 @@ async def compare_evaluations(
     with its 95 % interval. Where that covers 0, the two are not distinguishable. Only answers to the same prompts can
     be compared."""
 
-    def found(session: Session) -> evaluations.Kept:
+    def found(session: Session) -> compare.Kept:
         entries = [Entry(existing_job(id, session, caller), index) for id, index in _entries(jobs)]
-        return evaluations.kept(session, entries, split)
+        return compare.kept(session, entries, split)
 
-    data = await to_thread.run_sync(evaluations.compare, await read(request, found), seed, limiter=COMPARING)
+    data = await to_thread.run_sync(compare.compare, await read(request, found), seed, limiter=COMPARING)
     return Page(data=data, has_more=False)
 
 

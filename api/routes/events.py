@@ -3,8 +3,8 @@
 from fastapi import APIRouter
 
 from api.deps import AfterId, Db, ExistingJob, Limit, page
+from calibrl.schemas import Event, Page
 from jobs.repository import events
-from jobs.schemas import Event, Page
 
 router = APIRouter(prefix="/jobs/{job_id}/events", tags=["jobs"])
 

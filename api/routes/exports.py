@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
 
-from api import steps, tensorboard
+from api import metric_pages, tensorboard
 from api.deps import ExistingJob
 from api.tables import attachment
 from jobs import models
@@ -24,5 +24,5 @@ def export_tensorboard(job: ExistingJob) -> StreamingResponse:
 
 def _events(job: models.Job) -> Iterator[bytes]:
     yield tensorboard.header(job.created_at)
-    for page in steps.pages(job.id):
+    for page in metric_pages.pages(job.id):
         yield b"".join(tensorboard.step(*row) for row in page)

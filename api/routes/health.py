@@ -6,11 +6,11 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from psycopg import Error, errors
 from redis.exceptions import RedisError
 
-from api import measures
+from api import prometheus
 from api.deps import Admin, Db
+from calibrl.schemas import Health
 from jobs import queue
 from jobs.repository import health
-from jobs.schemas import Health
 
 router = APIRouter(tags=["health"])
 log = structlog.get_logger()
@@ -34,7 +34,7 @@ def ready(response: Response) -> Health:
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 def read_measures(request: Request, session: Db, caller: Admin) -> Response:
     """The service in numbers, for Prometheus: with the key of an admin."""
-    return Response(measures.render(session, request.app.state.hub.streams), media_type=CONTENT_TYPE_LATEST)
+    return Response(prometheus.render(session, request.app.state.hub.streams), media_type=CONTENT_TYPE_LATEST)
 
 
 def _database() -> str:

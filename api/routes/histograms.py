@@ -6,10 +6,10 @@ from uuid import UUID
 from fastapi import APIRouter, Query
 from sqlalchemy.orm import Session
 
-from api.buckets import Width, chosen_width
+from api.bucket_width import Width, chosen_width
 from api.deps import AfterStep, Db, ExistingJob, StepLimit, page
+from calibrl.schemas import Histogram, Page
 from jobs.repository import histograms
-from jobs.schemas import Histogram, Page
 
 Points = Annotated[int | None, Query(ge=1, le=5000, description="most histograms, each the sum of `width` steps")]
 router = APIRouter(prefix="/jobs/{job_id}/histograms", tags=["runs"])

@@ -12,9 +12,7 @@ from sqlalchemy.orm import Session
 from api.deps import Asker, Db, ExistingJob, OwnJob, existing_job, read
 from api.examples import CHANGES, FORKS, JOB_SPECS
 from api.idempotency import IdempotentRoute, look
-from jobs import lifecycle, models, plan, specs
-from jobs.repository import jobs
-from jobs.schemas import (
+from calibrl.schemas import (
     EvaluateSpec,
     Fork,
     Job,
@@ -28,13 +26,17 @@ from jobs.schemas import (
     TrainSpec,
     job_spec_adapter,
 )
+from jobs import lifecycle, models
+from jobs.planning import dry_run
+from jobs.repository import jobs
+from jobs.specs import checks
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=IdempotentRoute)
 
 
 def _looked_into(spec: Annotated[JobSpec, Body(openapi_examples=JOB_SPECS)]) -> TrainSpec | EvaluateSpec:
     # Before there is a transaction: its files are read, which may take a while, and found again when they are checked.
-    specs.file_problems(spec)
+    checks.file_problems(spec)
     return spec
 
 
@@ -42,7 +44,7 @@ Spec = Annotated[TrainSpec | EvaluateSpec, Depends(_looked_into)]
 
 
 def _counted(spec: Spec) -> TrainSpec | EvaluateSpec:
-    plan.count(spec)
+    dry_run.count(spec)
     return spec
 
 
@@ -58,7 +60,7 @@ def plan_job(spec: Annotated[TrainSpec | EvaluateSpec, Depends(_counted)], sessi
     """What would become of a spec: its defaults, its data, the memory that it takes, when it would start, and what is
     risky in it. Refused as a submission would be; no job is added."""
     caller.need_where_seen(spec.project, Role.MEMBER)
-    return plan.make(session, spec, actor=caller.user, among=caller.projects)
+    return dry_run.make(session, spec, actor=caller.user, among=caller.projects)
 
 
 @router.get("")

@@ -6,8 +6,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from api.deps import BIGGEST_ID, Db, ExistingJob
+from calibrl.schemas import LogChunk
 from jobs.repository import logs
-from jobs.schemas import LogChunk
 
 router = APIRouter(prefix="/jobs/{job_id}/log", tags=["runs"])
 

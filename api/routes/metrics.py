@@ -8,11 +8,11 @@ from uuid import UUID
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
-from api import steps
+from api import metric_pages
 from api.deps import BIGGEST_STEP, Db, ExistingJob
 from api.tables import CONTENT, ChosenFormat, Rows, streamed
+from calibrl.schemas import MetricName, MetricRow, Page
 from jobs.repository import curves, metrics
-from jobs.schemas import MetricName, MetricRow, Page
 
 PAGE = 1000  # steps, where nothing is said
 router = APIRouter(prefix="/jobs/{job_id}/metrics", tags=["runs"])
@@ -51,7 +51,7 @@ def list_metrics(
 def _table(
     job_id: UUID, columns: list[str], names: list[str] | None, after_step: int, most: int | None
 ) -> Iterator[Rows]:
-    for page in steps.pages(job_id, names, after_step, most):
+    for page in metric_pages.pages(job_id, names, after_step, most):
         yield [(step, ts, *map(values.get, columns)) for step, ts, values in page]
 
 

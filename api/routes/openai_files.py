@@ -13,15 +13,16 @@ from api.downloads import RESPONSES, send
 from api.idempotency import IdempotentRoute
 from api.openai import after_id, listed
 from api.uploads import keep, receive
-from jobs import datasets, models
-from jobs.access import Caller
-from jobs.datasets import Arrival
+from calibrl.schemas import Role, UploadOptions
+from calibrl.schemas.openai import FileDeleted, FileObject, OpenAIList
+from jobs import models
+from jobs.access.callers import Caller
 from jobs.errors import FieldError, Invalid, NotFound
+from jobs.files import datasets
+from jobs.files.datasets import Arrival
 from jobs.openai.names import nothing, uuid_of
 from jobs.openai.objects import file_object
 from jobs.repository import datasets as rows
-from jobs.schemas import Role, UploadOptions
-from jobs.schemas.openai import FileDeleted, FileObject, OpenAIList
 from jobs.settings import get_settings
 
 router = APIRouter(prefix="/files", tags=["OpenAI"], responses=openai.RESPONSES, route_class=IdempotentRoute)

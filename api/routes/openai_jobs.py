@@ -11,17 +11,17 @@ from sqlalchemy.orm import Session
 from api import openai
 from api.deps import BIGGEST_ID, BIGGEST_STEP, Asker, Db
 from api.examples import FINE_TUNING_JOBS
-from api.fields import field_errors
 from api.idempotency import IdempotentRoute
 from api.openai import after_id, listed, no_start
+from api.validation_errors import field_errors
+from calibrl.schemas import Dataset, JobStatus, Role, TrainSpec
+from calibrl.schemas.openai import FineTuningCheckpoint, FineTuningEvent, FineTuningJob, NewFineTuningJob, OpenAIList
 from jobs import lifecycle, models
-from jobs.access import Caller
+from jobs.access.callers import Caller
 from jobs.errors import FieldError, Invalid, NotFound
 from jobs.openai import objects, requests
 from jobs.openai.names import nothing, origin, uuid_of
-from jobs.repository import checkpoints, datasets, fine_tuning, jobs, queue
-from jobs.schemas import Dataset, JobStatus, Role, TrainSpec
-from jobs.schemas.openai import FineTuningCheckpoint, FineTuningEvent, FineTuningJob, NewFineTuningJob, OpenAIList
+from jobs.repository import checkpoints, datasets, jobs, openai_jobs, queue
 
 router = APIRouter(prefix="/fine_tuning/jobs", tags=["OpenAI"], responses=openai.RESPONSES, route_class=IdempotentRoute)
 Limit = Annotated[int, Query(ge=1, le=1000, description="most items in the page")]
@@ -43,7 +43,7 @@ def _existing_job(fine_tuning_job_id: str, session: Db, caller: Asker) -> models
         job = jobs.get(session, uuid_of("ftjob", fine_tuning_job_id))
     except NotFound:
         raise nothing("ftjob", fine_tuning_job_id) from None
-    if job.kind != fine_tuning.TRAIN or not caller.sees(job.project):
+    if job.kind != openai_jobs.TRAIN or not caller.sees(job.project):
         raise nothing("ftjob", fine_tuning_job_id)
     return job
 
@@ -93,7 +93,7 @@ def list_fine_tuning_jobs(
     """The training jobs of your projects, or of the one that the header names, newest first."""
     slug = openai.visible(caller, project)
     labels, unlabelled = _labels(request)
-    found = fine_tuning.page(
+    found = openai_jobs.page(
         session,
         among=caller.projects,
         project=slug,
@@ -134,7 +134,7 @@ def list_fine_tuning_events(
     session: Db, job: ExistingJob, after: After = None, limit: Limit = 20
 ) -> OpenAIList[FineTuningEvent]:
     """What happened in a job's life, and the metrics of its steps, newest first."""
-    found = fine_tuning.told(session, job.id, after=_event(after), limit=limit + 1)
+    found = openai_jobs.told(session, job.id, after=_event(after), limit=limit + 1)
     return listed([objects.event_object(one, job.steps_total) for one in found[:limit]], len(found) > limit)
 
 
@@ -179,7 +179,7 @@ def _begins_with(session: Session, caller: Caller, model: str) -> dict[str, Any]
     job_id, checkpoint = named
     try:
         job = jobs.get(session, job_id)
-        if not caller.sees(job.project) or job.kind != fine_tuning.TRAIN:
+        if not caller.sees(job.project) or job.kind != openai_jobs.TRAIN:
             raise jobs.no_such(job_id)
         if isinstance(checkpoint, int):
             checkpoints.get(session, job_id, checkpoint)

@@ -6,10 +6,11 @@ from fastapi import APIRouter, Body, Path, Query
 
 from api.deps import Admin, Asker, Db, Limit, page
 from api.examples import MEMBERS, PROJECTS
-from jobs import access, accounting
+from calibrl.schemas import Member, MemberRole, Page, Project, ProjectSettings, Role, Slug, Usage, UserName
+from jobs.access import callers
 from jobs.repository import access as rows
 from jobs.repository import projects
-from jobs.schemas import Member, MemberRole, Page, Project, ProjectSettings, Role, Slug, Usage, UserName
+from jobs.scheduling import accounting
 
 router = APIRouter(tags=["projects"])
 Named = Annotated[Slug, Path(description="the project")]
@@ -61,7 +62,7 @@ def put_member(
 ) -> Member:
     """Give a user a role in a project; for the project's admins."""
     caller.need(slug, Role.ADMIN)
-    access.put_member(session, slug, user, member.role)
+    callers.put_member(session, slug, user, member.role)
     return Member(user=user, role=member.role)
 
 
@@ -69,7 +70,7 @@ def put_member(
 def remove_member(slug: Named, user: NamedUser, session: Db, caller: Asker) -> None:
     """Take a user out of a project; for the project's admins."""
     caller.need(slug, Role.ADMIN)
-    access.remove_member(session, slug, user)
+    callers.remove_member(session, slug, user)
 
 
 @router.get("/usage")

@@ -3,8 +3,8 @@
 from fastapi import APIRouter
 
 from api.deps import Asker, Db
+from calibrl.schemas import Page, QueueEntry, Slug
 from jobs import lifecycle
-from jobs.schemas import Page, QueueEntry, Slug
 
 router = APIRouter(prefix="/queue", tags=["queue"])
 

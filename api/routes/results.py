@@ -6,9 +6,9 @@ from fastapi import APIRouter, Path, Request, Response
 
 from api.deps import ExistingJob
 from api.downloads import RESPONSES, send
-from jobs import artifacts
+from calibrl.schemas import Page, StoredFile
 from jobs.errors import NotFound
-from jobs.schemas import Page, StoredFile
+from jobs.files import artifacts
 
 router = APIRouter(prefix="/jobs/{job_id}/results", tags=["runs"])
 

@@ -5,8 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 
 from api.deps import BIGGEST_ID, BIGGEST_STEP, AfterId, Db, ExistingJob, Limit, page
+from calibrl.schemas import Page, Sample, SampleSummary
 from jobs.repository import samples
-from jobs.schemas import Page, Sample, SampleSummary
 
 router = APIRouter(prefix="/jobs/{job_id}/samples", tags=["runs"])
 

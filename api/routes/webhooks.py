@@ -8,11 +8,11 @@ from fastapi import APIRouter, Body, Depends, Path
 from api.deps import Asker, Db, Limit
 from api.examples import WEBHOOKS
 from api.idempotency import IdempotentRoute
-from jobs import addresses, webhooks
+from calibrl.schemas import CreatedWebhook, Delivery, NewWebhook, Page, Role, Slug, Webhook
 from jobs.errors import FieldError, Invalid
 from jobs.repository import projects
 from jobs.repository import webhooks as rows
-from jobs.schemas import CreatedWebhook, Delivery, NewWebhook, Page, Role, Slug, Webhook
+from jobs.webhooks import public_addresses, sender
 
 router = APIRouter(prefix="/projects/{slug}/webhooks", tags=["webhooks"], route_class=IdempotentRoute)
 Named = Annotated[Slug, Path(description="the project")]
@@ -24,7 +24,7 @@ def _looked_up(
     """A webhook that is asked for, and what is wrong with its address: found before there is a transaction, which must
     not wait for a name server; told in it, where a request that is sent again gets the answer of the first time."""
     caller.need(slug, Role.ADMIN)
-    return new, addresses.problem(new.url)
+    return new, public_addresses.problem(new.url)
 
 
 @router.get("")
@@ -45,7 +45,7 @@ def add_webhook(
     if wrong is not None:
         raise Invalid("The webhook was not added.", (FieldError("url", wrong),))
     projects.get(session, slug)
-    secret = webhooks.new_secret()
+    secret = sender.new_secret()
     row = rows.add(session, slug, url=new.url, events=new.events, secret=secret, user=caller.user)
     return CreatedWebhook(**Webhook.model_validate(row).model_dump(), secret=secret)
 

@@ -7,8 +7,8 @@ from fastapi import APIRouter, Body, Path, Query
 from api.deps import Admin, Db, Limit
 from api.examples import DRAINS
 from api.idempotency import IdempotentRoute
-from jobs import machines
-from jobs.schemas import Drain, Page, Worker
+from calibrl.schemas import Drain, Page, Worker
+from jobs.lifecycle import machines
 
 router = APIRouter(prefix="/workers", tags=["workers"], route_class=IdempotentRoute)
 Name = Annotated[str, Path(max_length=200, description="the machine")]

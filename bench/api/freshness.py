@@ -20,10 +20,10 @@ from bench.api.context import Bench
 from bench.machine import MACHINE
 from bench.report import Row, percentile
 from calibrl.client import Client, Live
+from calibrl.schemas import Priority
 from calibrl_core.report import EventFile
 from jobs import db, lifecycle
 from jobs.lifecycle import Claim
-from jobs.schemas import Priority
 from jobs.settings import get_settings
 from worker.shipper import Shipper
 from worker.supervisor import SHIP_SECONDS

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 
 from bench.serving import serving
-from calibrl.services import free_port
+from calibrl.stack.services import free_port
 
 Point = tuple[int, str, float]  # step, name, value
 DRIVER = "psycopg2"  # of the environment; what SQLAlchemy takes unless told depends on its version

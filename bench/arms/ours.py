@@ -12,13 +12,13 @@ from bench.cases import NO_STOP, Case
 from bench.lockstep import Gate
 from bench.rewards import reward
 from calibrl_core.config import TrainConfig
-from calibrl_core.learners import ReinforcementLearner
-from calibrl_core.optimizer import GradientStep, make_optimizer
-from calibrl_core.order import DataOrder
-from calibrl_core.ranks import Ranks
-from calibrl_core.rewards import Score, Scorer
+from calibrl_core.data.order import DataOrder
+from calibrl_core.distributed.ranks import Ranks
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
+from calibrl_core.step.learners import ReinforcementLearner
+from calibrl_core.step.optimizer import GradientStep, make_optimizer
 from calibrl_core.verifiers.exact import ExactReward
+from calibrl_core.verifiers.scorer import Score, Scorer
 
 PHASES = ("rollout", "reward", "expert", "update")
 

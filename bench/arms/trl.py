@@ -20,9 +20,9 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 from bench.cases import NO_STOP, Case
 from bench.lockstep import Gate, Orders
 from bench.rewards import reward
+from calibrl_core.data.prompts import INSTRUCTION
 from calibrl_core.data.schema import Example
 from calibrl_core.models.policy import Policy
-from calibrl_core.prompts import INSTRUCTION
 
 
 class _Turns(TrainerCallback):

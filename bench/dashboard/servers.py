@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from bench.serving import serving
-from calibrl.services import free_port
+from calibrl.stack.services import free_port
 
 EMPTY = Path(__file__).with_name("empty_page.py")
 STREAMLIT = [sys.executable, "-m", "streamlit", "run", str(EMPTY), "--server.headless", "true"]

@@ -17,12 +17,12 @@ from calibrl.client.errors import CalibrlError
 from calibrl.client.evaluations import Evaluations
 from calibrl.client.job import Job
 from calibrl.client.jobs import Jobs
+from calibrl.client.live import Live, Streams
 from calibrl.client.projects import Projects
 from calibrl.client.queue import Queue
 from calibrl.client.runs import Runs
-from calibrl.client.stream import Live, Streams
 from calibrl.client.webhooks import Webhooks
-from jobs.schemas import Health
+from calibrl.schemas import Health
 
 __all__ = ["STACK_FILE", "CalibrlError", "Client", "Job", "Live", "Metrics", "Stack", "read_stack"]
 

@@ -3,7 +3,7 @@
 from uuid import UUID
 
 from calibrl.client.connection import MOST, Connection, path_of
-from jobs.schemas import ApiKey, AuditEntry, CreatedKey, Me, Member, NewKey, NewUser, Page, Role, User, UserChanges
+from calibrl.schemas import ApiKey, AuditEntry, CreatedKey, Me, Member, NewKey, NewUser, Page, Role, User, UserChanges
 
 
 class Access(Connection):

@@ -7,8 +7,8 @@ from uuid import UUID
 
 from calibrl.client.connection import Connection, JobId, job_path
 from calibrl.client.errors import CalibrlError
-from jobs.schemas import Curves as CurvesRecord
-from jobs.schemas import Histogram, Job, MetricName, MetricRow, Page
+from calibrl.schemas import Curves as CurvesRecord
+from calibrl.schemas import Histogram, Job, MetricName, MetricRow, Page
 
 if TYPE_CHECKING:
     import pandas

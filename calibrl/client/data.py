@@ -11,7 +11,7 @@ import httpx
 
 from calibrl.client.connection import POSTS, Connection, JobId, checked, job_path, path_of
 from calibrl.client.errors import CalibrlError, Unreachable
-from jobs.schemas import CheckpointFiles, Dataset, HubDataset, Page, PreviewRow, StoredFile
+from calibrl.schemas import CheckpointFiles, Dataset, HubDataset, Page, PreviewRow, StoredFile
 
 CHUNK_BYTES = 2**20
 UPLOAD_TIMEOUT = httpx.Timeout(60.0, read=1800.0, connect=3.0)  # the service reads every row before it answers

@@ -7,7 +7,7 @@ from uuid import UUID
 import httpx
 
 from calibrl.client.connection import Connection, JobId, checked, job_path
-from jobs.schemas import Comparison, Evaluation, Page, Replay
+from calibrl.schemas import Comparison, Evaluation, Page, Replay
 
 TIMEOUT = httpx.Timeout(150.0, connect=3.0)  # longer than the service takes at most
 Compared = JobId | tuple[JobId, int]  # an evaluation, or one of its models by its place in the spec

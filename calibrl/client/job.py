@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import PrivateAttr
 
+from calibrl import schemas
 from calibrl.client.errors import CalibrlError
-from jobs import schemas
 
 if TYPE_CHECKING:
     from calibrl.client import Client

@@ -8,7 +8,7 @@ import httpx
 
 from calibrl.client.connection import Connection, JobId, job_path
 from calibrl.client.job import Job
-from jobs.schemas import (
+from calibrl.schemas import (
     CheckpointChoice,
     EvaluateSpec,
     Event,

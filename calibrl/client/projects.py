@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from calibrl.client.connection import MOST, Connection, path_of
-from jobs.schemas import Page, Project, ProjectSettings, Usage
+from calibrl.schemas import Page, Project, ProjectSettings, Usage
 
 
 class Projects(Connection):

@@ -1,7 +1,7 @@
 """Who waits and why, and the machines."""
 
 from calibrl.client.connection import MOST, Connection, path_of
-from jobs.schemas import Page, QueueEntry, Worker
+from calibrl.schemas import Page, QueueEntry, Worker
 
 
 class Queue(Connection):

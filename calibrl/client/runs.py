@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from calibrl.client.connection import Connection, JobId, job_path
-from jobs.schemas import Checkpoint, LogChunk, Page, Sample, SampleSummary
+from calibrl.schemas import Checkpoint, LogChunk, Page, Sample, SampleSummary
 
 
 class Runs(Connection):

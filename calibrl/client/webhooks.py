@@ -3,7 +3,7 @@
 from uuid import UUID
 
 from calibrl.client.connection import Connection, path_of
-from jobs.schemas import CreatedWebhook, Delivery, NewWebhook, Page, Webhook
+from calibrl.schemas import CreatedWebhook, Delivery, NewWebhook, Page, Webhook
 
 
 class Webhooks(Connection):

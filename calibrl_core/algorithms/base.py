@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from calibrl_core.closed import Closed
+from calibrl_core.settings_base import Closed
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from calibrl_core.closed import Closed
+from calibrl_core.settings_base import Closed
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,7 +5,8 @@ from calibrl_core.data.schema import BuiltinData, DataSource, Example
 
 def load(source: DataSource) -> list[Example]:
     """All examples of a source, in its order. Raises DataError, which names every bad row, or OSError."""
-    from calibrl_core.data import digits, files, geometry  # here: who only wants the settings need not load numpy
+    from calibrl_core.data import files
+    from calibrl_core.data.builtin import digits, geometry
 
     if not isinstance(source, BuiltinData):
         return files.load(source)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from calibrl_core.data.cells import Row
 from calibrl_core.data.forms import FORMS, Form, check_form, form_of
+from calibrl_core.data.prompts import IMAGE_TAG
 from calibrl_core.data.readers import BATCH, Raw, image_folder, parsed, read_count, read_rows
 from calibrl_core.data.schema import Columns, DataError, Example, FileData, HubData
-from calibrl_core.prompts import IMAGE_TAG
 
 SHOWN = 20  # problems listed; the rest are counted
 # What a submission waits for; the trainer checks the rest.

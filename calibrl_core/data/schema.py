@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Tag, ValidationInfo, field_validator
 
-from calibrl_core.closed import Closed, one_of
+from calibrl_core.settings_base import Closed, one_of
 
 Split = Literal[
     "train",

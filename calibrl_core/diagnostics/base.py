@@ -7,8 +7,8 @@ from torch import Tensor
 
 from calibrl_core.algorithms.base import to_width
 from calibrl_core.data.schema import Example
-from calibrl_core.rewards import Score
 from calibrl_core.rollout.base import Rollouts
+from calibrl_core.verifiers.scorer import Score
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class StepBatch:
     experts: Experts
     # Where the engine's distribution is not the trainer's; `rollouts.logprobs` are then the trainer's.
     sampler_logprobs: Tensor | None = None  # [B, T] float, nats; 0 where masked
-    importance: Tensor | None = None  # [B, T] float, weights of the policy loss: see `calibrl_core.importance`
+    importance: Tensor | None = None  # [B, T] float, weights of the policy loss: see `calibrl_core.step.importance`
     ratios: Tensor | None = None  # [B, T] float; NaN where there is none
 
     @property

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from calibrl_core.rewards import Score
 from calibrl_core.rollout.base import Rollouts
+from calibrl_core.verifiers.scorer import Score
 
 
 class SampledGroups:

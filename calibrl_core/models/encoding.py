@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import pad
 
-from calibrl_core import prompts
+from calibrl_core.data import prompts
 from calibrl_core.data.schema import DataError, Example
 
 ENCODED_MEGABYTES = 1024  # encoded prompts kept in memory; older ones are encoded again

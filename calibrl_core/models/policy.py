@@ -18,12 +18,12 @@ from torch import Tensor, nn
 
 from calibrl_core.config import ModelSource, PathModel
 from calibrl_core.data.schema import Example
-from calibrl_core.logprobs import Head, TokenScores, token_scores
 from calibrl_core.models import adapters
 from calibrl_core.models.encoding import PromptEncoder, PromptRows
 from calibrl_core.models.errors import ModelError
 from calibrl_core.models.features import ImageInputs
 from calibrl_core.models.loading import load_model, model_of
+from calibrl_core.models.logprobs import Head, TokenScores, token_scores
 from calibrl_core.models.packing import PackedInputs, pack_inputs, pack_rows
 from calibrl_core.models.weights import Weights
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from calibrl_core.data.digits import CANVAS, QUESTION
-from calibrl_core.prompts import INSTRUCTION
+from calibrl_core.data.builtin.digits import CANVAS, QUESTION
+from calibrl_core.data.prompts import INSTRUCTION
 
 if TYPE_CHECKING:
     from transformers import Idefics3ForConditionalGeneration, Idefics3Processor, PreTrainedTokenizerFast

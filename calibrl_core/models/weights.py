@@ -1,4 +1,4 @@
-"""Where a policy's weights are. `calibrl_core.sharding` has the other answer."""
+"""Where a policy's weights are. `calibrl_core.models.sharded_weights` has the other answer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
-from calibrl_core.ranks import Ranks
+from calibrl_core.distributed.ranks import Ranks
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from calibrl_core.logprobs import sampler_logits
+from calibrl_core.models.logprobs import sampler_logits
 
 BLOCK = 64  # uniform numbers drawn at once for a row
 # Logits looked at together: what a CPU's cache holds, or enough to keep a GPU busy.

@@ -3,7 +3,7 @@
 vLLM's sampler is not used: a logits processor draws every token as the other engine does (`sampling.draw`), notes what
 is known of it, and leaves vLLM no other choice. So banned tokens, temperatures, seeds, log-probabilities and entropies
 are ours to the letter; what may differ is the logits, since vLLM's kernels are not the trainer's. The learner corrects
-for that (`calibrl_core.importance`).
+for that (`calibrl_core.step.importance`).
 
 vLLM keeps weights of its own. They are replaced before every sampling, under a version number that vLLM's side must
 name afterwards. Always, since torch does not tell whether they have changed: the fused AdamW leaves no trace in

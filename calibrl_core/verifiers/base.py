@@ -4,7 +4,7 @@ from typing import ClassVar, NamedTuple
 
 from pydantic import Field
 
-from calibrl_core.closed import Closed
+from calibrl_core.settings_base import Closed
 
 
 class Pending(NamedTuple):

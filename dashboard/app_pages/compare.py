@@ -5,13 +5,17 @@ from uuid import UUID
 
 import streamlit as st
 
-from dashboard import catalogue, charts, choosing, compared, data, following, live_chart, states
-from dashboard.comparing import AXES, RATE, Axis, Found, Line, curves, grouped
+from calibrl.schemas import Job, JobStatus
+from dashboard import states
+from dashboard.charts import figures, live_chart
+from dashboard.forms import job_picker
 from dashboard.markup import escape, job_link, status_chip, table
 from dashboard.palette import MODELS
 from dashboard.panels.common import grid
-from dashboard.specs import flat
-from jobs.schemas import Job, JobStatus
+from dashboard.reads import catalogue, data, live
+from dashboard.views import evaluation_table
+from dashboard.views.compare_curves import AXES, RATE, Axis, Found, Line, curves, grouped
+from dashboard.views.spec_diff import flat
 
 Share = Literal["of_all", "small"]
 # Metric, title, what to look for, unit, and whether it is a share.
@@ -54,7 +58,7 @@ def _lines(jobs: list[Job], together: bool) -> list[Line]:
 
 
 def _draw(jobs: list[Job], lines: list[Line], axis: Axis) -> None:
-    comparison = following.comparison(jobs, (*(chart[0] for chart in CHARTS), RATE))
+    comparison = live.comparison(jobs, (*(chart[0] for chart in CHARTS), RATE))
     with states.explained("trouble-live"):
         with states.tolerated():
             comparison.refresh()
@@ -65,7 +69,7 @@ def _charts(lines: list[Line], found: Found, axis: Axis) -> None:
     cards = []
     for metric, title, hint, unit, share in CHARTS:
         drawn = [*curves(lines, found, metric, axis)]
-        figure = charts.curves(drawn, unit=unit, x_title=AXES[axis], share=share)
+        figure = figures.curves(drawn, unit=unit, x_title=AXES[axis], share=share)
         key = f"compare-{axis}-{metric.replace('/', '-')}"
         cards.append(
             lambda title=title, hint=hint, figure=figure, key=key: live_chart.card(title, hint, figure, key=key)
@@ -112,7 +116,7 @@ def _evaluated(jobs: list[Job]) -> None:
     if not evaluations:
         st.caption("None of them was evaluated yet: New job, Evaluation measures their checkpoints on a data set.")
         return
-    compared.side_by_side(evaluations)
+    evaluation_table.side_by_side(evaluations)
 
 
 def _newest_evaluation(job: Job) -> UUID | None:
@@ -123,7 +127,7 @@ def _newest_evaluation(job: Job) -> UUID | None:
 
 def page() -> None:
     st.title("Compare", anchor=False)
-    jobs = choosing.several(
+    jobs = job_picker.several(
         "Jobs", catalogue.newest(None, "train"), key="compared-jobs", placeholder="Choose two or more training jobs"
     )
     if len(jobs) < 2:

@@ -10,12 +10,14 @@ import streamlit as st
 from pydantic import ValidationError
 
 from calibrl.client import CalibrlError
-from dashboard import catalogue, data, paging, rollouts, states
-from dashboard.downloads import dataset_address
+from calibrl.schemas import Dataset, PreviewRow
+from dashboard import paging, states
 from dashboard.markup import chip, escape, file_link, moment, table
 from dashboard.palette import EXPERT, NEUTRAL, WRONG
-from dashboard.plan_view import size
-from jobs.schemas import Dataset, PreviewRow
+from dashboard.reads import catalogue, data
+from dashboard.reads.downloads import dataset_address
+from dashboard.views import completions
+from dashboard.views.plan_summary import size
 
 ALL = "all"
 BEFORE = "data-before"  # the list's pages
@@ -143,7 +145,7 @@ def _picture(address: str) -> str:
 def _said(title: str, text: str, colour: str | None = None) -> str:
     edge = f"border-left:3px solid {colour};padding-left:.7rem" if colour else ""
     head = f'<div style="font-size:.75rem;opacity:.75;margin-top:.5rem">{title}</div>'
-    return f'{head}<div style="{edge}">{rollouts.plain_box(text)}</div>'
+    return f'{head}<div style="{edge}">{completions.plain_box(text)}</div>'
 
 
 def _preview_row(row: PreviewRow) -> None:

@@ -2,9 +2,12 @@
 
 import streamlit as st
 
-from dashboard import catalogue, choosing, compared, paging, replayed, states
+from calibrl.schemas import Job, JobStatus, JobSummary
+from dashboard import paging, states
+from dashboard.forms import job_picker
 from dashboard.markup import escape, job_link, moment, status_chip, table
-from jobs.schemas import Job, JobStatus, JobSummary
+from dashboard.reads import catalogue
+from dashboard.views import evaluation_table, verifier_replay
 
 ALL = "all"
 BEFORE = "evaluations-before"  # the list's pages
@@ -53,7 +56,7 @@ def _has_succeeded(job: Job) -> bool:
 
 
 def _compare() -> None:
-    jobs = choosing.several(
+    jobs = job_picker.several(
         "Evaluations",
         catalogue.newest(None, "evaluate", JobStatus.SUCCEEDED),
         key="compared",
@@ -66,7 +69,7 @@ def _compare() -> None:
             "Two or more, or one with several models. Models are compared over the same prompts, data set by data set.",
         )
         return
-    compared.side_by_side(jobs)
+    evaluation_table.side_by_side(jobs)
 
 
 def page() -> None:
@@ -84,7 +87,7 @@ def page() -> None:
         bind="query-params",
         label_visibility="collapsed",
     )
-    {LIST: _list, COMPARE: _compare, REPLAY: replayed.draw}[view or LIST]()
+    {LIST: _list, COMPARE: _compare, REPLAY: verifier_replay.draw}[view or LIST]()
 
 
 with states.explained():

@@ -7,11 +7,13 @@ from uuid import UUID
 import streamlit as st
 
 from calibrl.client import CalibrlError
-from dashboard import data, following, forking, states
+from calibrl.schemas import Job, JobStatus
+from dashboard import states
+from dashboard.forms import fork_dialog
 from dashboard.markup import duration, elapsed, escape, job_link, moment, progress_bar, status_chip
 from dashboard.palette import NEUTRAL, POLICY
 from dashboard.panels import evaluation, expert, exploration, files, health, map, overview, records, rollouts, system
-from jobs.schemas import Job, JobStatus
+from dashboard.reads import data, live
 
 Panel = Callable[[Job], None]
 PAUSABLE = (JobStatus.QUEUED, JobStatus.WAITING, JobStatus.RUNNING)
@@ -68,7 +70,7 @@ def _title(job: Job) -> str:
 def _time_left(job: Job) -> str:
     if job.status != JobStatus.RUNNING or job.steps_total is None or job.kind != "train":
         return ""
-    history = following.history(job.id, job.attempt, ("perf/step_seconds",))
+    history = live.history(job.id, job.attempt, ("perf/step_seconds",))
     history.refresh()
     pace = history.seconds_a_step("perf/step_seconds")
     return "" if pace is None else f", about {duration(pace * (job.steps_total - job.step))} left"
@@ -157,7 +159,7 @@ def _actions(job: Job) -> None:
     ):
         _ask(job, client.retry)
     if st.button("Fork", icon=":material/fork_right:", key="fork", help="A new job from a checkpoint, with changes."):
-        forking.dialog(job)
+        fork_dialog.dialog(job)
     if not job.status.final and job.status != JobStatus.CANCELLING:
         with st.popover("Cancel job", icon=":material/stop_circle:"):
             st.write("The trainer saves a checkpoint and stops. Jobs that wait for this one will fail.")

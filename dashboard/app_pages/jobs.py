@@ -5,7 +5,8 @@ from uuid import UUID
 
 import streamlit as st
 
-from dashboard import catalogue, data, paging, states
+from calibrl.schemas import JobSort, JobStatus, JobSummary, Series
+from dashboard import paging, states
 from dashboard.markup import (
     chip,
     duration,
@@ -19,7 +20,7 @@ from dashboard.markup import (
     table,
 )
 from dashboard.palette import ENTROPY, HELD_OUT, NEUTRAL, POLICY
-from jobs.schemas import JobSort, JobStatus, JobSummary, Series
+from dashboard.reads import catalogue, data
 
 ALL = "all"  # of a status or a project: every job
 BEFORE = "before"  # the list's pages

@@ -8,13 +8,15 @@ from typing import Any
 import streamlit as st
 import yaml
 
+from calibrl import presets
 from calibrl.client import CalibrlError
-from dashboard import catalogue, data, plan_view, states
+from calibrl.schemas import EvaluateSpec, JobPlan, JobSummary, TrainSpec
+from dashboard import states
+from dashboard.forms.schema import Schema, label
+from dashboard.forms.schema_form import FORM, MARKDOWN, Form
 from dashboard.markup import heading
-from dashboard.schema import Schema, label
-from dashboard.schema_form import FORM, MARKDOWN, Form
-from jobs import presets
-from jobs.schemas import EvaluateSpec, JobPlan, JobSummary, TrainSpec
+from dashboard.reads import catalogue, data
+from dashboard.views import plan_summary
 
 TRAINING, EVALUATION = "Training", "Evaluation"
 SCHEMAS = {
@@ -177,7 +179,7 @@ def _live_plan(spec: Mapping[str, Any], plan: JobPlan) -> None:
                 if error.status == 422:  # what it names is gone: the whole page says which field that is
                     st.rerun()
                 raise
-        plan_view.draw(plan)
+        plan_summary.draw(plan)
 
 
 def _plan(form: Form, spec: Mapping[str, Any]) -> bool:
@@ -198,7 +200,7 @@ def _plan(form: Form, spec: Mapping[str, Any]) -> bool:
             st.fragment(_live_plan, run_every=data.IDLE_TICK)(spec, plan)
             return True
     form.blame(errors)
-    plan_view.refused(errors)
+    plan_summary.refused(errors)
     return False
 
 

@@ -8,10 +8,11 @@ from uuid import UUID
 import streamlit as st
 
 from calibrl.client import CalibrlError
-from dashboard import data, states
+from calibrl.schemas import JobStatus, JobSummary, Me, Priority, QueueEntry, Worker, WorkerStatus
+from dashboard import states
 from dashboard.markup import chip, duration, elapsed, escape, gpu_table, job_link, progress_bar, status_chip, table
 from dashboard.palette import CORRECT, NEUTRAL, POLICY, RARENESS, WRONG
-from jobs.schemas import JobStatus, JobSummary, Me, Priority, QueueEntry, Worker, WorkerStatus
+from dashboard.reads import data
 
 MOST = 200  # jobs that are shown waiting, or running
 WAITING_TITLES = ("Place", "Job", "Project", "User", "Class", "Needs", "Why it waits", "Starts")

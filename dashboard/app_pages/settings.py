@@ -5,9 +5,10 @@ from datetime import UTC, datetime
 import streamlit as st
 
 from calibrl.client import CalibrlError
-from dashboard import data, signin, states, theme
+from calibrl.schemas import ApiKey, Me, NewKey
+from dashboard import signin, states, theme
 from dashboard.markup import escape, moment
-from jobs.schemas import ApiKey, Me, NewKey
+from dashboard.reads import data
 
 BUTTON = (
     "padding:.35rem .9rem;border-radius:.5rem;border:1px solid rgba(125,131,140,.5);background:none;color:inherit;"

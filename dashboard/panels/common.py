@@ -6,14 +6,16 @@ from contextlib import suppress
 import streamlit as st
 
 from calibrl.client import CalibrlError
-from dashboard import charts, data, following, live_chart, states
-from dashboard.series import Series
-from jobs.schemas import Job
+from calibrl.schemas import Job
+from dashboard import states
+from dashboard.charts import figures, live_chart
+from dashboard.charts.series import Series
+from dashboard.reads import data, live
 
 NEWEST = "newest"  # in place of a step: the last one that was sampled, whichever that is
 
 
-def live(job: Job, draw: Callable[[Job], None]) -> None:
+def draw_live(job: Job, draw: Callable[[Job], None]) -> None:
     """Draw now, and again at every tick until the job ends, for as long as the viewer may see the job."""
     st.fragment(_drawn, run_every=None if job.status.final else data.TICK)(job, draw)
 
@@ -27,7 +29,7 @@ def _drawn(job: Job, draw: Callable[[Job], None]) -> None:
 
 def read(job: Job, names: Sequence[str]) -> dict[str, Series]:
     """Curves of these metrics, with what is new."""
-    history = following.history(job.id, job.attempt, tuple(names))
+    history = live.history(job.id, job.attempt, tuple(names))
     with states.tolerated():
         history.refresh()
     return {name: history.series(name) for name in names}
@@ -56,11 +58,11 @@ def heat(job: Job, names: dict[str, str], *, title: str, hint: str, colour: str,
             f"{title}: of", list(names), default=next(iter(names)), required=True, key=f"{key}-of",
             format_func=str.capitalize, label_visibility="collapsed",
         )  # fmt: skip
-        history = following.histogram(job.id, job.attempt, names[chosen or next(iter(names))])
+        history = live.histogram(job.id, job.attempt, names[chosen or next(iter(names))])
         with states.tolerated():
             history.refresh()
         columns = history.columns()
-        figure = charts.heat_map(columns, colour=colour, unit=unit) if len(columns) else charts.NOTHING
+        figure = figures.heat_map(columns, colour=colour, unit=unit) if len(columns) else figures.NOTHING
         live_chart.card(title, hint, figure, key=key)
 
 

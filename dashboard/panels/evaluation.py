@@ -1,12 +1,13 @@
 """Results of an evaluation job: each model on each split, with intervals, and whether two can be told apart."""
 
-from dashboard import compared, states
-from jobs.schemas import Job
+from calibrl.schemas import Job
+from dashboard import states
+from dashboard.views import evaluation_table
 
 
 def draw(job: Job) -> None:
     if (job.result or {}).get("results"):
-        compared.side_by_side([job])
+        evaluation_table.side_by_side([job])
     elif job.status.final:
         states.empty("No results", "The job ended without results.")
     else:

@@ -2,13 +2,15 @@
 
 import streamlit as st
 
-from dashboard import charts, following, live_chart, states
-from dashboard.charts import Curve
+from calibrl.schemas import Job
+from dashboard import states
+from dashboard.charts import figures, live_chart
+from dashboard.charts.figures import Curve
+from dashboard.charts.series import Series
 from dashboard.markup import escape, group_link, heading, table
 from dashboard.palette import CORRECT, EXPERT, HELD_OUT, NEUTRAL, POLICY, WRONG, faded
-from dashboard.panels.common import algorithm, grid, heat, live, read, waiting
-from dashboard.series import Series
-from jobs.schemas import Job
+from dashboard.panels.common import algorithm, draw_live, grid, heat, read, waiting
+from dashboard.reads import live
 
 FURTHEST = 8  # groups listed
 RECENT_STEPS = 10  # sampled steps that they are chosen from
@@ -72,7 +74,7 @@ def draw(job: Job) -> None:
             "No rollouts to compare", "Supervised fine-tuning imitates the expert; its surprise is in the overview."
         )
     elif not waiting(job):
-        live(job, _panel)
+        draw_live(job, _panel)
 
 
 def _gap(of: dict[str, Series]) -> None:
@@ -85,7 +87,7 @@ def _gap(of: dict[str, Series]) -> None:
         "Gap to the expert",
         "Log-probability of the rollout's token minus that of the expert's token there. Correct should rise above "
         "wrong; many nats above 0 everywhere means an expert too far from the policy to guide it.",
-        charts.curves(lines, unit="nats a token", zero_line=True, value_format=".2f"),
+        figures.curves(lines, unit="nats a token", zero_line=True, value_format=".2f"),
         key="gap",
     )
 
@@ -96,7 +98,7 @@ def _nll(of: dict[str, Series]) -> None:
         "Expert negative log-likelihood",
         "How surprised the policy is by the expert's tokens. Falling: it comes nearer to the expert; rising: it "
         "leaves the expert behind.",
-        charts.curves(lines, unit="nats a token"),
+        figures.curves(lines, unit="nats a token"),
         key="expert-nll",
     )
 
@@ -105,7 +107,7 @@ def _probe_nll(of: dict[str, Series]) -> None:
     live_chart.card(
         "Surprise at held-out experts",
         "The same over experts that are the same at every step.",
-        charts.curves([Curve("held-out probe", of["expert/probe_nll"], HELD_OUT, sparse=True)], unit="nats a token"),
+        figures.curves([Curve("held-out probe", of["expert/probe_nll"], HELD_OUT, sparse=True)], unit="nats a token"),
         key="probe-nll",
     )
 
@@ -116,7 +118,7 @@ def _probe_gap(of: dict[str, Series]) -> None:
         "Distance to held-out experts",
         "Log-probability of the policy's own completions less that of the experts, each a token. 0: the expert could "
         "be one of its own; a rise: they part.",
-        charts.curves(lines, unit="nats a token", zero_line=True),
+        figures.curves(lines, unit="nats a token", zero_line=True),
         key="probe-gap",
     )
 
@@ -130,7 +132,7 @@ def _damped(of: dict[str, Series]) -> None:
         "Tokens damped, and opposed",
         "Damped: pushed at negative_slope only; near 1 that slope decides how strong guidance is. Opposed: advantage "
         "and outcome differ in sign.",
-        charts.curves(lines, unit="share of tokens with a gap", share="of_all"),
+        figures.curves(lines, unit="share of tokens with a gap", share="of_all"),
         key="damped",
     )
 
@@ -143,7 +145,7 @@ def _gradients(of: dict[str, Series]) -> None:
     live_chart.card(
         "Gradient norms, each alone",
         "Measured now and then, with a mark each. Guidance times guidance_coef is its share of the update.",
-        charts.curves(lines, unit="2-norm"),
+        figures.curves(lines, unit="2-norm"),
         key="expert-gradients",
     )
 
@@ -157,7 +159,7 @@ def _agreement(of: dict[str, Series]) -> None:
         "Do the two gradients agree?",
         "Cosine near 1: guidance only lengthens the step; lower: it teaches something of its own; below 0: they "
         "fight. Half of the elements opposed is no relation at all.",
-        charts.curves(lines, unit="cosine, share", zero_line=True),
+        figures.curves(lines, unit="cosine, share", zero_line=True),
         key="expert-agreement",
     )
 
@@ -167,7 +169,7 @@ def _losses(of: dict[str, Series]) -> None:
     live_chart.card(
         "Policy loss against guidance loss",
         "Guidance is shown before guidance_coef. Falling: the policy does what the expert's calibration asks for.",
-        charts.curves(lines, unit="loss", zero_line=True, value_format=".4f"),
+        figures.curves(lines, unit="loss", zero_line=True, value_format=".4f"),
         key="expert-losses",
     )
 
@@ -185,7 +187,7 @@ def _quadrants(job: Job, of: dict[str, Series]) -> None:
         "Four kinds of token",
         "Strong colours are what CalibRL pushes in full. A healthy run turns over-confident wrong tokens into correct "
         "ones.",
-        charts.stacked(parts, unit="share of tokens", shares=True),
+        figures.stacked(parts, unit="share of tokens", shares=True),
         key="quadrants",
     )
 
@@ -216,7 +218,7 @@ def _heat(job: Job) -> None:
 
 def _furthest(job: Job) -> None:
     """The sampled groups with the largest gaps of late, as links."""
-    kept = following.samples(job.id, job.attempt)
+    kept = live.samples(job.id, job.attempt)
     with states.tolerated():
         kept.refresh()
     places = [

@@ -2,12 +2,13 @@
 
 from functools import partial
 
-from dashboard import charts, live_chart, states
-from dashboard.charts import Curve
+from calibrl.schemas import Job
+from dashboard import states
+from dashboard.charts import figures, live_chart
+from dashboard.charts.figures import Curve
+from dashboard.charts.series import Series
 from dashboard.palette import CORRECT, ENTROPY, HELD_OUT, NEUTRAL, POLICY, RARENESS, WRONG
-from dashboard.panels.common import algorithm, grid, heat, live, nothing, read, waiting
-from dashboard.series import Series
-from jobs.schemas import Job
+from dashboard.panels.common import algorithm, draw_live, grid, heat, nothing, read, waiting
 
 NAMES = (
     "exploration/entropy",
@@ -45,7 +46,7 @@ def draw(job: Job) -> None:
     if algorithm(job) == "sft":
         states.empty("Nothing to explore", "Supervised fine-tuning samples nothing: it imitates the expert.")
     elif not waiting(job):
-        live(job, _panel)
+        draw_live(job, _panel)
 
 
 def _entropy(of: dict[str, Series]) -> None:
@@ -57,7 +58,7 @@ def _entropy(of: dict[str, Series]) -> None:
         "Policy entropy",
         "Look for a slow fall. A fast drop towards 0 means that it has stopped exploring; rising entropy with falling "
         "accuracy is noise, not exploration.",
-        charts.curves(lines, unit="nats a token"),
+        figures.curves(lines, unit="nats a token"),
         key="entropy",
     )
 
@@ -71,7 +72,7 @@ def _rareness(of: dict[str, Series]) -> None:
     live_chart.card(
         "Rareness weight |A|",
         "How rare an outcome was in its group. Correct above wrong: successes are the exception, and weigh more.",
-        charts.curves(lines, unit="|advantage|"),
+        figures.curves(lines, unit="|advantage|"),
         key="rareness",
     )
 
@@ -86,7 +87,7 @@ def _solved(of: dict[str, Series]) -> None:
         "Groups solved",
         "Groups with some right answers teach which they are. A band of none or all that fills the chart: too hard, "
         "or too easy.",
-        charts.stacked([part for part in parts if len(part[1])], unit="share of groups", shares=True),
+        figures.stacked([part for part in parts if len(part[1])], unit="share of groups", shares=True),
         key="groups-solved",
     )
 
@@ -97,7 +98,7 @@ def _active(of: dict[str, Series]) -> None:
         "Groups with an advantage",
         "Groups whose rewards differ, be it only for the format: unsolved ones may be among them. The others teach "
         "nothing; near 0 there is nothing left to learn.",
-        charts.curves(lines, unit="share of groups", share="of_all"),
+        figures.curves(lines, unit="share of groups", share="of_all"),
         key="active-groups",
     )
 
@@ -113,7 +114,7 @@ def _pass(of: dict[str, Series]) -> None:
         "Pass@1 against pass@k",
         "The distance is what there is to amplify. Pass@1 that rises while pass@k falls: the policy narrows to what "
         "it could do anyway.",
-        charts.curves(lines, unit="share", share="of_all"),
+        figures.curves(lines, unit="share", share="of_all"),
         key="pass-at-k",
     )
 
@@ -123,7 +124,7 @@ def _answers(of: dict[str, Series]) -> None:
     live_chart.card(
         "Distinct answers",
         "Different answers that a group gives. Towards 1: groups agree, rightly or wrongly.",
-        charts.curves(lines, unit="answers a group", value_format=".2f"),
+        figures.curves(lines, unit="answers a group", value_format=".2f"),
         key="distinct-answers",
     )
 
@@ -133,7 +134,7 @@ def _common_wrong(of: dict[str, Series]) -> None:
     live_chart.card(
         "Agreement on mistakes",
         "Wrong completions that give their group's commonest wrong answer. A rise: the policy settles on mistakes.",
-        charts.curves(lines, unit="share of wrong completions", share="of_all"),
+        figures.curves(lines, unit="share of wrong completions", share="of_all"),
         key="common-wrong",
     )
 
@@ -144,7 +145,7 @@ def _lost(of: dict[str, Series]) -> None:
         "Solved, then lost",
         "Of the prompts solved at their last visit, those that no rollout solves now; from the second epoch on. A rise "
         "is forgetting.",
-        charts.curves(lines, unit="share of prompts", share="small"),
+        figures.curves(lines, unit="share of prompts", share="small"),
         key="solved-then-lost",
     )
 
@@ -157,7 +158,7 @@ def _length(of: dict[str, Series]) -> None:
     live_chart.card(
         "Completion length",
         "Length that grows without accuracy is rambling; a sudden drop often comes with collapsed entropy.",
-        charts.curves(lines, unit="tokens", value_format=".1f"),
+        figures.curves(lines, unit="tokens", value_format=".1f"),
         key="length",
     )
 
@@ -167,7 +168,7 @@ def _truncated(of: dict[str, Series]) -> None:
     live_chart.card(
         "Truncated completions",
         "Cut at max_completion_tokens. More than a few per cent: the limit is too low, or the model rambles.",
-        charts.curves(lines, unit="share of completions", share="small"),
+        figures.curves(lines, unit="share of completions", share="small"),
         key="truncated",
     )
 
@@ -176,7 +177,7 @@ def _spread(of: dict[str, Series]) -> None:
     live_chart.card(
         "Spread of rewards",
         "Standard deviation of the step's rewards. Near 0, completions fare all alike, and the policy learns little.",
-        charts.curves([Curve("standard deviation", of["reward/std"], NEUTRAL)], unit="reward"),
+        figures.curves([Curve("standard deviation", of["reward/std"], NEUTRAL)], unit="reward"),
         key="reward-spread",
     )
 
@@ -190,7 +191,7 @@ def _clip(of: dict[str, Series]) -> None:
     live_chart.card(
         "Clipped tokens",
         "Where the clip stopped the update. High clips hold back rare good tokens; a steady rise: steps too large.",
-        charts.curves(lines, unit="share of tokens", share="small"),
+        figures.curves(lines, unit="share of tokens", share="small"),
         key="clip",
     )
 
@@ -205,7 +206,7 @@ def _ratio(of: dict[str, Series]) -> None:
         "Probability ratio",
         "The policy that each mini-batch met against the one that sampled: with one mini-batch a step it stays at 1. "
         "An effective sample size below 0.9 means that a few tokens decide.",
-        charts.curves(lines, unit="ratio"),
+        figures.curves(lines, unit="ratio"),
         key="ratio",
     )
 
@@ -214,7 +215,7 @@ def _moved(of: dict[str, Series]) -> None:
     live_chart.card(
         "How far a step moves the policy",
         "Divergence from the policy that sampled. Jumps ask for a lower learning rate.",
-        charts.curves([Curve("approximate KL", of["kl/approx"], POLICY)], unit="nats a token", value_format=".5f"),
+        figures.curves([Curve("approximate KL", of["kl/approx"], POLICY)], unit="nats a token", value_format=".5f"),
         key="kl",
     )
 
@@ -225,7 +226,7 @@ def _covariance(of: dict[str, Series]) -> None:
         "What entropy does next",
         "Covariance of log-probability and advantage. Above 0 likely tokens are made likelier, and entropy is about "
         "to fall, the faster the larger.",
-        charts.curves(lines, unit="nats x reward", zero_line=True),
+        figures.curves(lines, unit="nats x reward", zero_line=True),
         key="covariance",
     )
 

@@ -2,12 +2,13 @@
 
 import streamlit as st
 
-from dashboard import data, states
-from dashboard.downloads import address
+from calibrl.schemas import Checkpoint, Job, JobStatus
+from dashboard import states
 from dashboard.markup import chip, escape, file_link, heading, job_link, moment, size, status_chip, table
 from dashboard.palette import CORRECT
-from dashboard.panels.common import live
-from jobs.schemas import Checkpoint, Job, JobStatus
+from dashboard.panels.common import draw_live
+from dashboard.reads import data
+from dashboard.reads.downloads import address
 
 MEASURED = {"accuracy": "accuracy", "strict_accuracy": "strict", "pass_at_k": "pass@k"}
 EXPORTS = (  # file, what it is called, what it is for
@@ -19,7 +20,7 @@ EXPORTS = (  # file, what it is called, what it is for
 
 
 def draw(job: Job) -> None:
-    live(job, _train if job.kind == "train" else _evaluate)
+    draw_live(job, _train if job.kind == "train" else _evaluate)
 
 
 def _train(job: Job) -> None:

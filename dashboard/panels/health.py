@@ -6,11 +6,12 @@ from typing import NamedTuple
 
 import streamlit as st
 
-from dashboard import following, states
+from calibrl.schemas import Event, Job
+from dashboard import states
 from dashboard.markup import chip, escape, heading, moment
 from dashboard.palette import CORRECT, RARENESS, WRONG
-from dashboard.panels.common import algorithm, live, waiting
-from jobs.schemas import Event, Job
+from dashboard.panels.common import algorithm, draw_live, waiting
+from dashboard.reads import live
 
 RULES = {  # name: title, what it watches
     "entropy_collapse": (
@@ -54,7 +55,7 @@ def alerts(events: Iterable[Event]) -> list[Alert]:
 
 def draw(job: Job) -> None:
     if not waiting(job):
-        live(job, _panel)
+        draw_live(job, _panel)
 
 
 def _history(alert: Alert) -> str:
@@ -85,7 +86,7 @@ def _rule(rule: str, told: list[Alert]) -> None:
 
 
 def _panel(job: Job) -> None:
-    happened = following.events(job.id)
+    happened = live.events(job.id)
     with states.tolerated():
         happened.refresh()
     told = alerts(happened.events)

@@ -5,11 +5,12 @@ from uuid import UUID
 import streamlit as st
 
 from calibrl.client import CalibrlError
-from dashboard import data, states
+from calibrl.schemas import Job, JobSummary
+from dashboard import states
 from dashboard.markup import escape, heading, job_link, status_chip, table
 from dashboard.panels.common import algorithm
-from dashboard.specs import chosen
-from jobs.schemas import Job, JobSummary
+from dashboard.reads import data
+from dashboard.views.spec_diff import chosen
 
 MOST_BEFORE = 6  # generations
 DASH = '<span style="opacity:.7">–</span>'

@@ -4,11 +4,13 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard import charts, following, live_chart, states
-from dashboard.charts import Dot
+from calibrl.schemas import Job, SampleSummary
+from dashboard import states
+from dashboard.charts import figures, live_chart
+from dashboard.charts.figures import Dot
 from dashboard.markup import group_link, table
-from dashboard.panels.common import NEWEST, algorithm, live, waiting
-from jobs.schemas import Job, SampleSummary
+from dashboard.panels.common import NEWEST, algorithm, draw_live, waiting
+from dashboard.reads import live
 
 MOST_OTHERS = 600  # groups of other steps, the newest ones
 TITLES = ("Prompt", "Correct", "Mean reward", "Entropy", "|A|")
@@ -19,14 +21,14 @@ def draw(job: Job) -> None:
     if algorithm(job) == "sft":
         states.empty("No map", "Supervised fine-tuning samples nothing while it trains.")
     elif not waiting(job):
-        live(job, _panel)
+        draw_live(job, _panel)
 
 
 def _panel(job: Job) -> None:
     if opened := st.session_state.pop("opened", None):
         st.query_params.update(step=str(opened[0]), group=str(opened[1]))
         st.rerun()  # with the group's panel: a click on the map runs only this one
-    kept = following.samples(job.id, job.attempt)
+    kept = live.samples(job.id, job.attempt)
     with states.tolerated():
         kept.refresh()
     steps = kept.by_step()
@@ -74,7 +76,7 @@ def _map(job: Job, steps: Steps, step: int) -> None:
         f"Groups of step {step}",
         "To the right: undecided. Upward: outcomes differ, so the group teaches. Low and to the left it is certain; "
         "low, left and without reward it is certainly wrong. Faint: other steps. A click opens the group.",
-        charts.dots(shown, others, low=low, high=high),
+        figures.dots(shown, others, low=low, high=high),
         key="map",
         on_pick=_open,
     )

@@ -2,13 +2,13 @@
 
 import streamlit as st
 
-from dashboard import charts, live_chart
-from dashboard.charts import Curve
+from calibrl.schemas import Job
+from dashboard.charts import figures, live_chart
+from dashboard.charts.figures import Curve
+from dashboard.charts.series import Series, averaged, smoothed
 from dashboard.palette import EXPERT, HELD_OUT, NEUTRAL, POLICY
 from dashboard.panels import lineage
-from dashboard.panels.common import algorithm, grid, live, nothing, read, waiting
-from dashboard.series import Series, averaged, smoothed
-from jobs.schemas import Job
+from dashboard.panels.common import algorithm, draw_live, grid, nothing, read, waiting
 
 NAMES = (
     "reward/mean",
@@ -30,7 +30,7 @@ SPARKLINE = 60  # points
 
 def draw(job: Job) -> None:
     if not waiting(job):
-        live(job, _sft if algorithm(job) == "sft" else _reinforcement)
+        draw_live(job, _sft if algorithm(job) == "sft" else _reinforcement)
     lineage.draw(job)
 
 
@@ -109,7 +109,7 @@ def _accuracy(of: dict[str, Series]) -> None:
         "Accuracy",
         "Held-out accuracy should rise with accuracy in training; training alone rising is memorising. "
         "Strict also asks for the right format.",
-        charts.curves(lines, unit="completions that are right", share="of_all"),
+        figures.curves(lines, unit="completions that are right", share="of_all"),
         key="accuracy",
     )
 
@@ -123,7 +123,7 @@ def _loss(of: dict[str, Series]) -> None:
     live_chart.card(
         "Losses",
         "A policy loss near 0 is normal; guidance is shown before guidance_coef. Look for sudden jumps.",
-        charts.curves(lines, unit="loss", zero_line=True, value_format=".4f"),
+        figures.curves(lines, unit="loss", zero_line=True, value_format=".4f"),
         key="losses",
     )
 
@@ -132,7 +132,7 @@ def _grad_norm(of: dict[str, Series]) -> None:
     live_chart.card(
         "Gradient norm",
         "Before clipping. Spikes that keep coming back ask for a lower learning rate.",
-        charts.curves([Curve("gradient norm", of["loss/grad_norm"], NEUTRAL)], unit="2-norm"),
+        figures.curves([Curve("gradient norm", of["loss/grad_norm"], NEUTRAL)], unit="2-norm"),
         key="grad-norm",
     )
 
@@ -141,7 +141,7 @@ def _reward(of: dict[str, Series]) -> None:
     live_chart.card(
         "Reward",
         "It should rise and then level off. Reward rising without accuracy is a verifier being gamed.",
-        charts.curves([Curve("mean reward", of["reward/mean"], POLICY)], unit="reward a completion"),
+        figures.curves([Curve("mean reward", of["reward/mean"], POLICY)], unit="reward a completion"),
         key="reward",
     )
 
@@ -158,7 +158,7 @@ def _expert_nll(of: dict[str, Series]) -> None:
     live_chart.card(
         "Expert negative log-likelihood",
         "The loss: how surprised the model is by the expert's tokens. It should fall from the first steps on.",
-        charts.curves([Curve("negative log-likelihood", of["expert/nll"], EXPERT)], unit="nats a token"),
+        figures.curves([Curve("negative log-likelihood", of["expert/nll"], EXPERT)], unit="nats a token"),
         key="nll",
     )
 
@@ -167,7 +167,7 @@ def _speed(of: dict[str, Series]) -> None:
     live_chart.card(
         "Speed",
         "It should be steady. A lasting fall means that something else uses the machine.",
-        charts.curves(
+        figures.curves(
             [Curve("tokens", of["perf/tokens_per_second"], NEUTRAL)], unit="tokens a second", value_format=",.0f"
         ),
         key="speed",

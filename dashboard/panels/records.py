@@ -3,23 +3,24 @@
 import streamlit as st
 import yaml
 
-from dashboard import following, states
-from dashboard.downloads import address
+from calibrl.schemas import Event, Job
+from dashboard import states
 from dashboard.markup import escape, file_link, heading, moment, status_chip
 from dashboard.panels import lineage
-from dashboard.panels.common import live
-from dashboard.specs import ordered
-from jobs.schemas import Event, Job
+from dashboard.panels.common import draw_live
+from dashboard.reads import live
+from dashboard.reads.downloads import address
+from dashboard.views.spec_diff import ordered
 
 MOST_FOUND = 500  # lines that a search shows
 
 
 def log(job: Job) -> None:
-    live(job, _log)
+    draw_live(job, _log)
 
 
 def _log(job: Job) -> None:
-    tail = following.log(job.id)
+    tail = live.log(job.id)
     with states.tolerated():
         tail.refresh()
     if not tail.text:
@@ -43,7 +44,7 @@ def _log(job: Job) -> None:
 
 
 def events(job: Job) -> None:
-    live(job, _events)
+    draw_live(job, _events)
 
 
 def _event(event: Event) -> str:
@@ -63,7 +64,7 @@ def _event(event: Event) -> str:
 
 
 def _events(job: Job) -> None:
-    happened = following.events(job.id)
+    happened = live.events(job.id)
     with states.tolerated():
         happened.refresh()
     if not happened.events:

@@ -7,17 +7,19 @@ from uuid import UUID
 import streamlit as st
 
 from calibrl.client import CalibrlError
-from dashboard import data, following, rollouts, signin, states
+from calibrl.schemas import Job, Sample, SampleSummary
+from dashboard import signin, states
 from dashboard.markup import group_link, table
-from dashboard.panels.common import NEWEST, algorithm, live, waiting
-from jobs.schemas import Job, Sample, SampleSummary
+from dashboard.panels.common import NEWEST, algorithm, draw_live, waiting
+from dashboard.reads import data, live
+from dashboard.views import completions
 
 
 def draw(job: Job) -> None:
     if algorithm(job) == "sft":
         states.empty("No rollouts", "Supervised fine-tuning samples nothing while it trains.")
     elif not waiting(job):
-        live(job, _panel)
+        draw_live(job, _panel)
 
 
 def _choose(steps: dict[int, list[SampleSummary]]) -> SampleSummary:
@@ -31,8 +33,8 @@ def _choose(steps: dict[int, list[SampleSummary]]) -> SampleSummary:
     with right:
         st.segmented_control(
             "Colour tokens by",
-            list(rollouts.TINTS),
-            default=next(iter(rollouts.TINTS)),
+            list(completions.TINTS),
+            default=next(iter(completions.TINTS)),
             required=True,
             key="tint",
             bind="query-params",
@@ -42,7 +44,7 @@ def _choose(steps: dict[int, list[SampleSummary]]) -> SampleSummary:
 
 @st.cache_resource(max_entries=256, show_spinner=False)
 def _picture(job_id: UUID, sha256: str) -> str:
-    return rollouts.picture_html(data.client().image(job_id, sha256))
+    return completions.picture_html(data.client().image(job_id, sha256))
 
 
 def _prompt(job: Job, sample: Sample) -> None:
@@ -55,9 +57,9 @@ def _prompt(job: Job, sample: Sample) -> None:
                     st.html(_picture(job.id, sha256))
         with words:
             st.caption("Prompt")
-            st.html(rollouts.plain_box(group["prompt"]))
+            st.html(completions.plain_box(group["prompt"]))
             st.caption("Expected answer")
-            st.html(rollouts.plain_box(group["answer"]))
+            st.html(completions.plain_box(group["answer"]))
 
 
 @st.cache_resource(max_entries=256, show_spinner=False)
@@ -67,8 +69,8 @@ def _completion(
     """Made once for all who look, and not at every tick: thousands of tokens take a while. Whoever asks has read the
     sample."""
     completion = _sample.group["completions"][index]
-    shown = completion | {"clipping": rollouts.clipping(completion, _settings)}
-    return rollouts.completion_html(shown, _sample.group["expert"], rollouts.TINTS[tint], index)
+    shown = completion | {"clipping": completions.clipping(completion, _settings)}
+    return completions.completion_html(shown, _sample.group["expert"], completions.TINTS[tint], index)
 
 
 def _group(job: Job, summary: SampleSummary) -> None:
@@ -78,13 +80,13 @@ def _group(job: Job, summary: SampleSummary) -> None:
     except CalibrlError as error:
         states.trouble(error)
         return
-    tint = rollouts.TINTS[st.session_state["tint"]]
+    tint = completions.TINTS[st.session_state["tint"]]
     reward = "" if summary.mean_reward is None else f", mean reward {summary.mean_reward:.2f}"
     st.caption(
         f"Step {summary.step}: {summary.passed} of {summary.size} correct{reward}. {tint.hint} "
         "Point at a token for its value, or tap it; arrow keys go from one to the next."
     )
-    st.html(rollouts.legend(tint))
+    st.html(completions.legend(tint))
     for index in range(len(sample.group["completions"])):
         with st.container(border=True, key=f"card-completion-{index}"):
             st.html(_completion(job.id, summary.id, tint.label, index, job.spec["algorithm"], sample))
@@ -131,7 +133,7 @@ def _match(job: Job, step: int, number: int, summary: SampleSummary) -> str:
 
 
 def _panel(job: Job) -> None:
-    kept = following.samples(job.id, job.attempt)
+    kept = live.samples(job.id, job.attempt)
     with states.tolerated():
         kept.refresh()
     steps = kept.by_step()

@@ -2,13 +2,15 @@
 
 import streamlit as st
 
-from dashboard import charts, data, live_chart, states
-from dashboard.charts import Curve
+from calibrl.schemas import Job
+from dashboard import states
+from dashboard.charts import figures, live_chart
+from dashboard.charts.figures import Curve
+from dashboard.charts.series import Series
 from dashboard.markup import GIB, gpu_table, heading
 from dashboard.palette import EXPERT, NEUTRAL, POLICY, RARENESS, faded
-from dashboard.panels.common import grid, live, nothing, read, waiting
-from dashboard.series import Series
-from jobs.schemas import Job
+from dashboard.panels.common import draw_live, grid, nothing, read, waiting
+from dashboard.reads import data
 
 PHASES = (  # metric, name, colour
     ("perf/rollout_seconds", "rollouts", POLICY),
@@ -22,7 +24,7 @@ NAMES = ("perf/step_seconds", "perf/tokens_per_second", "perf/memory_bytes", *(m
 
 def draw(job: Job) -> None:
     if not waiting(job):
-        live(job, _panel)
+        draw_live(job, _panel)
 
 
 def _phases(of: dict[str, Series]) -> None:
@@ -30,7 +32,7 @@ def _phases(of: dict[str, Series]) -> None:
     live_chart.card(
         "Time by phase",
         "What a step's seconds go to. Rewards should be small beside the rest; look into a phase that grows.",
-        charts.stacked(parts, unit="seconds a step", shares=False),
+        figures.stacked(parts, unit="seconds a step", shares=False),
         key="phases",
     )
 
@@ -40,7 +42,7 @@ def _speed(of: dict[str, Series]) -> None:
     live_chart.card(
         "Speed",
         "Completion tokens over a step's seconds. A lasting fall means that something else uses the machine.",
-        charts.curves(lines, unit="tokens a second", value_format=",.0f"),
+        figures.curves(lines, unit="tokens a second", value_format=",.0f"),
         key="speed",
     )
 
@@ -51,7 +53,7 @@ def _memory(of: dict[str, Series]) -> None:
     live_chart.card(
         "Memory",
         "Of tensors on the GPU, or of the whole trainer on a CPU. Growth after the first steps ends in a crash.",
-        charts.curves(lines, unit="GiB", value_format=".2f"),
+        figures.curves(lines, unit="GiB", value_format=".2f"),
         key="memory",
     )
 
@@ -60,7 +62,7 @@ def _step(of: dict[str, Series]) -> None:
     live_chart.card(
         "Time a step",
         "Without validation, checkpoints and samples. Spikes: long completions, or a busy machine.",
-        charts.curves([Curve("a step", of["perf/step_seconds"], NEUTRAL)], unit="seconds"),
+        figures.curves([Curve("a step", of["perf/step_seconds"], NEUTRAL)], unit="seconds"),
         key="step-seconds",
     )
 

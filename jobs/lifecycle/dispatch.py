@@ -8,11 +8,11 @@ from uuid import UUID
 from sqlalchemy import Row
 from sqlalchemy.orm import Session
 
+from calibrl.schemas import JobStatus, Priority, QueueEntry, QueuePlan, WaitReason
 from jobs import models
 from jobs.db import wake_after_commit
 from jobs.repository import projects, queue
-from jobs.scheduler import Machine, Placement, QueuedJob, RunningJob, Share, plan, victims
-from jobs.schemas import JobStatus, Priority, QueueEntry, QueuePlan, WaitReason
+from jobs.scheduling.scheduler import Machine, Placement, QueuedJob, RunningJob, Share, plan, victims
 from jobs.settings import get_settings
 
 HOUR = 3600.0

@@ -9,14 +9,16 @@ from uuid import UUID, uuid4
 
 from sqlalchemy.orm import Session
 
+from calibrl.schemas import JobModel, JobStatus, KnownData, Limits, Reason, WorkerStatus
 from calibrl_core.data.schema import FileData, HubData
-from jobs import artifacts, datasets, models, origins, specs
+from jobs import models
+from jobs.files import artifacts, datasets, origins
 from jobs.lifecycle.dispatch import startable, wake_for_free_slots
 from jobs.lifecycle.status import SCHEDULER, change
 from jobs.repository import checkpoints, events, jobs, queue, workers
 from jobs.repository import datasets as known_datasets
-from jobs.schemas import JobModel, JobStatus, KnownData, Limits, Reason, WorkerStatus
 from jobs.settings import get_settings
+from jobs.specs import checks
 
 
 @dataclass(frozen=True)
@@ -92,10 +94,10 @@ def _take(session: Session, job: models.Job, worker: str) -> Claim | None:
     """A locked job's lease; None where it can't be had, and the job has failed where it can't be run at all."""
     known = known_datasets.hold(session, [row.dataset_id for row in job.datasets])
     try:
-        config = specs.core_config(
+        config = checks.core_config(
             job.spec, lambda model: _checkpoint(session, job.id, model), lambda choice: _data(known, choice)
         )
-    except specs.Unusable as error:
+    except checks.Unusable as error:
         change(session, job, JobStatus.FAILED, actor=SCHEDULER, reason=error.reason, message=str(error))
         return None
     gpus = workers.take_gpus(session, worker, job.id, job.gpus)
@@ -186,16 +188,16 @@ def _checkpoint(session: Session, job_id: UUID, model: JobModel) -> Path:
     checkpoint = checkpoints.choose(session, model.from_job, model.checkpoint)
     if checkpoint is None:
         of_step = f" of step {model.checkpoint}" if isinstance(model.checkpoint, int) else ""
-        raise specs.Unusable(Reason.DEPENDENCY_FAILED, f"job {model.from_job} has left no checkpoint{of_step}")
+        raise checks.Unusable(Reason.DEPENDENCY_FAILED, f"job {model.from_job} has left no checkpoint{of_step}")
     if found := artifacts.find_checkpoint(checkpoint):
         return found
     missing = artifacts.missing_checkpoints([checkpoint.step], [artifacts.checkpoint_path(checkpoint)])
-    raise specs.Unusable(Reason.DEPENDENCY_FAILED, f"job {model.from_job}: {missing}")
+    raise checks.Unusable(Reason.DEPENDENCY_FAILED, f"job {model.from_job}: {missing}")
 
 
 def _data(known: Mapping[UUID, models.Dataset], choice: KnownData) -> FileData | HubData:
     if choice.dataset not in known:
-        raise specs.Unusable(Reason.BAD_SPEC, f"data set {choice.dataset} has been deleted")
+        raise checks.Unusable(Reason.BAD_SPEC, f"data set {choice.dataset} has been deleted")
     return datasets.source(known[choice.dataset], choice)
 
 

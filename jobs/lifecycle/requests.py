@@ -7,14 +7,16 @@ from uuid import UUID, uuid4
 
 from sqlalchemy.orm import Session
 
+from calibrl.schemas import MOST_LABELS, EvaluateSpec, Fork, JobChanges, JobModel, JobStatus, Reason, TrainSpec
 from calibrl_core.config import ModelOptions
-from jobs import artifacts, models, origins, specs
+from jobs import models
 from jobs.errors import Conflict, FieldError, Invalid, QuotaExceeded
+from jobs.files import artifacts, origins
 from jobs.lifecycle.dispatch import wake_for_free_slots
 from jobs.lifecycle.status import change
-from jobs.merging import merged
 from jobs.repository import checkpoints, datasets, events, jobs, projects, workers
-from jobs.schemas import MOST_LABELS, EvaluateSpec, Fork, JobChanges, JobModel, JobStatus, Reason, TrainSpec
+from jobs.specs import checks
+from jobs.specs.merge_patch import merged
 
 NAME_LENGTH = 115  # of a name that gets -fork behind it
 _HELD_AT_ONCE = (JobStatus.QUEUED, JobStatus.WAITING)
@@ -39,19 +41,19 @@ def check(session: Session, spec: TrainSpec | EvaluateSpec, among: frozenset[str
         Invalid: fields that can't be met, each named.
         QuotaExceeded: the project has as many jobs waiting as it may.
     """
-    found = specs.text_problems(spec) or [*specs.file_problems(spec), *specs.plugin_problems(spec)]
-    origins_by_field = specs.job_models(spec)
-    held = jobs.hold(session, specs.dependencies(spec).union(model.from_job for _, model in origins_by_field))
+    found = checks.text_problems(spec) or [*checks.file_problems(spec), *checks.plugin_problems(spec)]
+    origins_by_field = checks.job_models(spec)
+    held = jobs.hold(session, checks.dependencies(spec).union(model.from_job for _, model in origins_by_field))
     known = {id: job for id, job in held.items() if among is None or job.project in among}
-    data = datasets.hold(session, specs.known_data(spec))
-    found += [*specs.resource_problems(spec), *specs.data_problems(spec, data)]
-    found += [*specs.job_problems(spec, known), *_gpu_problems(session, spec.resources.gpus)]
+    data = datasets.hold(session, checks.known_data(spec))
+    found += [*checks.resource_problems(spec), *checks.data_problems(spec, data)]
+    found += [*checks.job_problems(spec, known), *_gpu_problems(session, spec.resources.gpus)]
     named = {
         model.from_job: {one.step: one for one in checkpoints.of_job(session, model.from_job)}
         for _, model in origins_by_field
         if model.from_job in known and known[model.from_job].kind == "train"
     }
-    found += specs.checkpoint_problems(spec, named)
+    found += checks.checkpoint_problems(spec, named)
     by_step = [
         (f"{field}.checkpoint", named[model.from_job][model.checkpoint])
         for field, model in origins_by_field
@@ -83,8 +85,8 @@ def new_job(spec: TrainSpec | EvaluateSpec, *, actor: str) -> models.Job:
         labels=spec.labels,
         gpus=spec.resources.gpus,
         spec=spec.model_dump(mode="json"),
-        dependencies=[models.JobDependency(depends_on_id=id) for id in sorted(specs.dependencies(spec))],
-        datasets=[models.JobDataset(dataset_id=id) for id in sorted(specs.known_data(spec))],
+        dependencies=[models.JobDependency(depends_on_id=id) for id in sorted(checks.dependencies(spec))],
+        datasets=[models.JobDataset(dataset_id=id) for id in sorted(checks.known_data(spec))],
     )
 
 
@@ -138,7 +140,7 @@ def fork_spec(session: Session, job_id: UUID, fork: Fork) -> tuple[dict[str, Any
         found = checkpoints.choose(session, job_id, fork.checkpoint)
         if found is None:
             have = [one.step for one in checkpoints.of_job(session, job_id)]
-            fault = FieldError("checkpoint", specs.no_checkpoint(model, have))
+            fault = FieldError("checkpoint", checks.no_checkpoint(model, have))
             raise Invalid("The job can't be forked there.", (fault,))
         step = found.step
         options = {name: value for name, value in job.spec["model"].items() if name in ModelOptions.model_fields}

@@ -4,9 +4,9 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
+from calibrl.schemas import JobStatus, Reason
 from jobs import models
 from jobs.repository import events, jobs, workers
-from jobs.schemas import JobStatus, Reason
 
 SCHEDULER = "scheduler"
 

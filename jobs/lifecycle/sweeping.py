@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
+from calibrl.schemas import JobStatus, Reason
 from jobs import models
 from jobs.lifecycle.dispatch import Situation, wake_for_free_slots
 from jobs.lifecycle.status import SCHEDULER, change, decide
 from jobs.repository import events, idempotency, jobs, webhooks
-from jobs.schemas import JobStatus, Reason
 from jobs.settings import get_settings
 
 SWEPT_AT_ONCE = 100

@@ -2,22 +2,22 @@
 
 from jobs.models.access import ApiKey, AuditEntry, Membership, User
 from jobs.models.accuracies import Accuracies
-from jobs.models.attempt import Attempt
+from jobs.models.attempts import Attempt
 from jobs.models.base import Base
-from jobs.models.checkpoint import Checkpoint
-from jobs.models.dataset import Dataset, JobDataset
-from jobs.models.event import Event
+from jobs.models.checkpoints import Checkpoint
+from jobs.models.datasets import Dataset, JobDataset
+from jobs.models.events import Event
 from jobs.models.feed import Feed
-from jobs.models.histogram import Histogram
+from jobs.models.histograms import Histogram
 from jobs.models.idempotency import IdempotencyKey
-from jobs.models.image import Image, JobImage
-from jobs.models.job import Job, JobDependency
-from jobs.models.log import LogChunk
-from jobs.models.metric import Metric, MetricBlock
-from jobs.models.project import Project
-from jobs.models.sample import Sample
-from jobs.models.webhook import Delivery, Webhook
-from jobs.models.worker import Gpu, Worker
+from jobs.models.images import Image, JobImage
+from jobs.models.jobs import Job, JobDependency
+from jobs.models.logs import LogChunk
+from jobs.models.metrics import Metric, MetricBlock
+from jobs.models.projects import Project
+from jobs.models.samples import Sample
+from jobs.models.webhooks import Delivery, Webhook
+from jobs.models.workers import Gpu, Worker
 
 __all__ = [
     "Accuracies",

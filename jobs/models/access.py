@@ -6,8 +6,8 @@ from uuid import UUID, uuid4
 from sqlalchemy import ForeignKey, Index, LargeBinary, false, true
 from sqlalchemy.orm import Mapped, mapped_column
 
+from calibrl.schemas import Role
 from jobs.models.base import Base, CreatedAt, SafeText, Serial, Timestamp
-from jobs.schemas import Role
 
 
 class User(Base):

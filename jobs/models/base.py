@@ -10,8 +10,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, mapped_column
 
-from jobs.schemas import DeliveryStatus, JobStatus, Reason, Role, WorkerStatus
-from jobs.text import storable
+from calibrl.schemas import DeliveryStatus, JobStatus, Reason, Role, WorkerStatus
+from jobs.postgres_text import storable
 
 
 class SafeText(TypeDecorator[str]):

@@ -4,8 +4,8 @@ import re
 from typing import Any, Literal
 from uuid import UUID
 
+from calibrl.schemas import CheckpointChoice
 from jobs.errors import NotFound
-from jobs.schemas import CheckpointChoice
 
 Kind = Literal["file", "ftjob"]
 CALLED: dict[Kind, str] = {"file": "file", "ftjob": "fine-tuning job"}

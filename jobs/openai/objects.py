@@ -5,17 +5,11 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 from uuid import UUID
 
+from calibrl.schemas import JobStatus
+from calibrl.schemas.openai import FileObject, FineTuningCheckpoint, FineTuningEvent, FineTuningJob, JobError
 from jobs import models
 from jobs.openai.names import fine_tuned, id_of, model_name
 from jobs.openai.requests import base_group, base_rate
-from jobs.schemas import JobStatus
-from jobs.schemas.openai import (
-    FileObject,
-    FineTuningCheckpoint,
-    FineTuningEvent,
-    FineTuningJob,
-    JobError,
-)
 
 Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 STATUS: dict[JobStatus, Status] = {

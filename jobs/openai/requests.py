@@ -6,19 +6,19 @@ from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 from typing import Any, get_args
 
-from calibrl_core.algorithms import Algorithm
-from calibrl_core.algorithms.base import PolicyGradientSettings
-from calibrl_core.config import BuiltinModel, OptimizerSettings, RolloutSettings, TrainSettings
-from jobs.errors import FieldError, Invalid
-from jobs.openai.names import origin
-from jobs.schemas import Dataset
-from jobs.schemas.openai import (
+from calibrl.schemas import Dataset
+from calibrl.schemas.openai import (
     Hyperparameters,
     NewFineTuningJob,
     ReinforcementHyperparameters,
     ReinforcementMethod,
     StringCheckGrader,
 )
+from calibrl_core.algorithms import Algorithm
+from calibrl_core.algorithms.base import PolicyGradientSettings
+from calibrl_core.config import BuiltinModel, OptimizerSettings, RolloutSettings, TrainSettings
+from jobs.errors import FieldError, Invalid
+from jobs.openai.names import origin
 
 PREFIX = "calibrl_"  # of metadata that asks for something
 ALGORITHM, GPUS, TOKENS = "calibrl_algorithm", "calibrl_gpus", "calibrl_max_completion_tokens"

@@ -9,9 +9,9 @@ from sqlalchemy import LargeBinary, Row, Select, Uuid, bindparam, cast, delete, 
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.orm import Session
 
+from calibrl.schemas import Role, Scope
 from jobs.errors import NotFound
 from jobs.models import ApiKey, Membership, User
-from jobs.schemas import Role, Scope
 
 USED_AGAIN = timedelta(minutes=1)  # how exactly a key's last use is known
 

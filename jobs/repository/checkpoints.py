@@ -8,10 +8,10 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from calibrl.schemas import CheckpointChoice
 from jobs.errors import NotFound
 from jobs.models import Checkpoint
 from jobs.repository import feed
-from jobs.schemas import CheckpointChoice
 
 
 def record(

@@ -8,9 +8,9 @@ from sqlalchemy import delete, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from calibrl.schemas import JobStatus
 from jobs.errors import FieldError, Invalid, NotFound
 from jobs.models import Dataset, Job, JobDataset
-from jobs.schemas import JobStatus
 
 _FINAL = [status for status in JobStatus if status.final]
 

@@ -5,9 +5,9 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from calibrl.schemas import JobStatus, Reason
 from jobs.models import Event
 from jobs.repository import feed, webhooks
-from jobs.schemas import JobStatus, Reason
 
 
 def add(

@@ -5,8 +5,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Row, func, literal_column, select, table
 from sqlalchemy.orm import Session
 
+from calibrl.schemas import JobStatus, WorkerStatus
 from jobs.models import Gpu, Job, Worker
-from jobs.schemas import JobStatus, WorkerStatus
 
 _STATISTICS = table("pg_stat_user_tables")
 

@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Row, Select, cast, delete, exists, func, l
 from sqlalchemy.dialects.postgresql import JSONPATH
 from sqlalchemy.orm import Session, aliased
 
+from calibrl.schemas import JobStatus
 from jobs.models import (
     Accuracies,
     Checkpoint,
@@ -25,7 +26,6 @@ from jobs.models import (
 )
 from jobs.repository import feed, jobs
 from jobs.repository.jobs import LEASED
-from jobs.schemas import JobStatus
 
 AT_ONCE = 500  # jobs that are forgotten in one go, those that ended first: sizes take a while to add up
 _FINAL = [status for status in JobStatus if status.final]

@@ -8,10 +8,10 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Select, delete, exists, func, literal_column, or_, select, tuple_, update
 from sqlalchemy.orm import Session, aliased, defer
 
+from calibrl.schemas import JobFilter, JobStatus, Reason
 from jobs.errors import FieldError, Invalid, NotFound
 from jobs.models import Attempt, Checkpoint, Histogram, Job, JobDependency, Metric, MetricBlock, Sample
 from jobs.repository import feed
-from jobs.schemas import JobFilter, JobStatus, Reason
 
 LEASED = tuple(status for status in JobStatus if status.held)
 UP_AGAIN = timedelta(seconds=3)  # in which a supervisor that was refused asks again

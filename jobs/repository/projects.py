@@ -6,9 +6,9 @@ from sqlalchemy import ColumnElement, Double, Row, cast, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from calibrl.schemas import JobStatus
 from jobs.errors import NotFound
 from jobs.models import Attempt, Job, Project
-from jobs.schemas import JobStatus
 
 SLOTS = func.greatest(Job.gpus, 1)
 _OPEN = (JobStatus.QUEUED, JobStatus.WAITING)

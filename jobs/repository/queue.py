@@ -8,9 +8,9 @@ from uuid import UUID
 from sqlalchemy import Interval, Row, Select, bindparam, case, func, select
 from sqlalchemy.orm import Session
 
+from calibrl.schemas import JobStatus, WorkerStatus
 from jobs.models import Attempt, Gpu, Job, Worker
 from jobs.repository.jobs import LEASED
-from jobs.schemas import JobStatus, WorkerStatus
 
 CLEANING_SECONDS = 60.0  # a GPU that is not clean by then may be held by a ghost, and nobody should wait for it
 _LOCK = 0xC1A1  # any number that all who claim agree on

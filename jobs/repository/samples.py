@@ -14,8 +14,8 @@ from sqlalchemy.orm import Session, undefer
 
 from jobs.errors import FieldError, Invalid, NotFound
 from jobs.models import Image, Job, JobImage, Sample
+from jobs.postgres_text import storable
 from jobs.repository import events, feed
-from jobs.text import storable
 
 SEARCH_SECONDS = 5  # that a text is looked for
 

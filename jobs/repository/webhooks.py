@@ -10,13 +10,13 @@ from sqlalchemy import Insert, Text, Uuid, bindparam, case, delete, func, insert
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
+from calibrl.schemas import DeliveryStatus
 from jobs.errors import NotFound
 from jobs.models import Delivery, Job, Webhook
-from jobs.schemas import DeliveryStatus
 
 KEPT = timedelta(days=30)
 # In which whoever took a message has sent it and noted that; then another one may. Sending takes 10 s at most
-# (`jobs.webhooks.DEADLINE`), noting it 40 s of a database that is slow (a connection, a statement).
+# (`jobs.webhooks.sender.DEADLINE`), noting it 40 s of a database that is slow (a connection, a statement).
 SENDING = timedelta(seconds=120)
 
 

@@ -9,10 +9,10 @@ from sqlalchemy import case, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from calibrl.schemas import GpuReading, WorkerStatus
 from jobs.errors import NotFound
 from jobs.models import Gpu, Job, Worker
 from jobs.repository.jobs import LEASED
-from jobs.schemas import GpuReading, WorkerStatus
 
 
 def register(

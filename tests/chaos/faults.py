@@ -9,10 +9,10 @@ from typing import Literal
 
 import redis
 
-from calibrl.services import Postgres, Valkey
+from calibrl.schemas import JobStatus
+from calibrl.stack.services import Postgres, Valkey
 from jobs import lifecycle, models, queue
 from jobs.db import session_scope
-from jobs.schemas import JobStatus
 from tests.chaos import disk, orders, pids
 from tests.chaos.cells import State
 from tests.chaos.follower import Follower

@@ -5,9 +5,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from calibrl.local import CELERY_FLAGS
-from jobs import processes
-from jobs.processes import Process
+from calibrl.processes import children
+from calibrl.processes.children import Process
+from calibrl.stack.local import CELERY_FLAGS
 from tests.chaos import pids
 from tests.chaos.network import Namespace
 from tests.conftest import ROOT, eventually
@@ -43,7 +43,7 @@ class Machine:
         worker = ["-m", "celery", "-A", "worker.tasks", "worker", "-n", f"{self.name}@%h", *CELERY_FLAGS]
         everything = self._environment | environment
         command = [*(self.cable.command if self.cable else ()), sys.executable, *worker]
-        self._process = processes.start(command, log=self._log, env=everything, cwd=ROOT)
+        self._process = children.start(command, log=self._log, env=everything, cwd=ROOT)
 
     def start_with_clock(self) -> None:
         """Start it with a clock that `set_clock` can turn; only time of day is, as on a machine."""
@@ -68,14 +68,14 @@ class Machine:
         """SIGKILL of the main process; the kernel ends its slots."""
         if self._process:
             self._process.kill()
-            self._process.wait(processes.REAP_SECONDS)
+            self._process.wait(children.REAP_SECONDS)
             self._process = None
 
     def stop(self) -> None:
         """Ask it to end, and see that it does."""
         if self._process:
             self.thaw()
-            processes.stop(self._process, STOP_SECONDS)
+            children.stop(self._process, STOP_SECONDS)
             self._process = None
 
     def thaw(self) -> None:
@@ -85,7 +85,7 @@ class Machine:
 
     def alive(self) -> bool:
         """Whether its main process runs."""
-        return self._process is not None and not processes.ended(self._process)
+        return self._process is not None and not children.ended(self._process)
 
     def await_slots(self, count: int) -> None:
         """Wait until so many slots' processes are there."""

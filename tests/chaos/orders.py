@@ -7,12 +7,12 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
+from calibrl.schemas import job_spec_adapter
 from jobs import lifecycle, models
 from jobs.db import session_scope
 from jobs.errors import Conflict
 from jobs.repository import events, jobs
-from jobs.schemas import job_spec_adapter
-from worker.database import AWAY
+from worker.database_errors import AWAY
 
 T = TypeVar("T")
 USER = "user"

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID
 
+from calibrl.schemas import JobStatus, Reason
 from jobs import lifecycle, models
-from jobs.schemas import JobStatus, Reason
 from tests.chaos import orders, pids, verify
 from tests.chaos.stack import Stack
 from tests.chaos.undisturbed import Undisturbed

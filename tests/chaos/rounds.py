@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from calibrl.schemas import JobStatus, Reason
 from jobs import lifecycle, models
 from jobs.repository import metrics
-from jobs.schemas import JobStatus, Reason
 from tests.chaos import disk, orders, pids, verify
 from tests.chaos.cells import IDLE, State, applies
 from tests.chaos.faults import FAULTS, Fault

@@ -17,10 +17,12 @@ from alembic import command
 from alembic.config import Config
 
 from calibrl.client import Client
-from calibrl.services import Postgres, Valkey, free_port
-from jobs import db, machines, processes
-from jobs.processes import Process
-from jobs.schemas import WorkerStatus
+from calibrl.processes import children
+from calibrl.processes.children import Process
+from calibrl.schemas import WorkerStatus
+from calibrl.stack.services import Postgres, Valkey, free_port
+from jobs import db
+from jobs.lifecycle import machines
 from jobs.settings import get_settings
 from tests.chaos import network, orders
 from tests.chaos.machine import Machine
@@ -182,13 +184,13 @@ class Stack:
         """Start it and wait until it answers."""
         address = ["--host", "127.0.0.1", "--port", str(self._api_port)]
         api = [sys.executable, "-m", "uvicorn", "api.main:app", *address, "--timeout-graceful-shutdown", "1"]
-        self.api = processes.start(api, log=self._logs / "api.log", env=dict(os.environ), cwd=ROOT)
+        self.api = children.start(api, log=self._logs / "api.log", env=dict(os.environ), cwd=ROOT)
         eventually(self._api_answers, 60)
 
     def stop_api(self, number: signal.Signals = signal.SIGTERM) -> None:
         """End it."""
         if self.api:
-            processes.stop(self.api, 10, number)
+            children.stop(self.api, 10, number)
             self.api = None
 
     def _api_answers(self) -> bool:

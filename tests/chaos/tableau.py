@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from calibrl.schemas import JobStatus
 from jobs import lifecycle
 from jobs.repository import checkpoints
-from jobs.schemas import JobStatus
 from jobs.settings import get_settings
 from tests.chaos import disk, orders
 from tests.chaos.cells import State

@@ -7,9 +7,10 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from jobs import machines, models
+from calibrl.schemas import JobFilter, JobStatus
+from jobs import models
+from jobs.lifecycle import machines
 from jobs.repository import checkpoints, histograms, jobs, metrics, samples
-from jobs.schemas import JobFilter, JobStatus
 from jobs.settings import get_settings
 from tests.chaos import orders, pids
 from tests.chaos.undisturbed import Told, Undisturbed, comparable

@@ -12,8 +12,8 @@ import pytest
 from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwright
 
 from calibrl.client import Client
-from calibrl.local import LocalStack
-from jobs.schemas import Job
+from calibrl.schemas import Job
+from calibrl.stack.local import LocalStack
 from jobs.settings import get_settings
 from tests.conftest import eventually
 

@@ -14,10 +14,10 @@ from typing import Any
 
 from calibrl.client import Client
 from calibrl.client.address import read_stack
-from calibrl.demo import evaluation_spec, reinforcement_spec, warmup_spec
-from calibrl_core.data.digits import load
+from calibrl.commands.demo import evaluation_spec, reinforcement_spec, warmup_spec
+from calibrl.schemas import Dataset, Job
+from calibrl_core.data.builtin.digits import load
 from calibrl_core.data.schema import BuiltinData
-from jobs.schemas import Dataset, Job
 
 FAR = "In answer to the question, one observes that adding them up yields the value {}."  # no words of the policy's
 

@@ -7,8 +7,8 @@ import pytest
 from playwright.sync_api import Page, WebSocket, expect
 
 from calibrl.client import Client
-from calibrl.local import LocalStack
-from jobs.schemas import Job, JobStatus
+from calibrl.schemas import Job, JobStatus
+from calibrl.stack.local import LocalStack
 from tests.conftest import eventually
 from tests.e2e.conftest import end, submit
 

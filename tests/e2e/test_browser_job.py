@@ -11,7 +11,7 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 from calibrl.client import Client
-from jobs.schemas import Job, NewKey
+from calibrl.schemas import Job, NewKey
 from tests.conftest import eventually
 from tests.e2e.conftest import SETTLED, end, evaluated, submit
 

@@ -11,7 +11,7 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 from calibrl.client import Client
-from jobs.schemas import JobStatus
+from calibrl.schemas import JobStatus
 from tests.conftest import eventually
 from tests.e2e.conftest import evaluated
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from calibrl import demo
+from calibrl.commands import demo
 from jobs.settings import get_settings
 from tests.conftest import processes_with
 

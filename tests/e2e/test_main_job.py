@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from calibrl import demo
 from calibrl.client import Client
-from calibrl.local import LocalStack
-from jobs.schemas import Job, JobStatus
+from calibrl.commands import demo
+from calibrl.schemas import Job, JobStatus
+from calibrl.stack.local import LocalStack
 from jobs.settings import get_settings
 
 pytestmark = pytest.mark.e2e

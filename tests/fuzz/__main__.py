@@ -31,7 +31,7 @@ def main() -> None:
     options = parser.parse_args()
     os.environ.update(ENVIRONMENT)
     from calibrl.client import Client
-    from calibrl.local import LocalStack
+    from calibrl.stack.local import LocalStack
     from tests.fuzz.known import fill
 
     with tempfile.TemporaryDirectory(prefix="fuzz-") as name:

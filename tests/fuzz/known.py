@@ -4,7 +4,7 @@ from pathlib import Path
 
 from api.examples import EVALUATE, TRAIN
 from calibrl.client import Client, Job
-from jobs.schemas import NewWebhook
+from calibrl.schemas import NewWebhook
 from tests.conftest import eventually
 from tests.fake_trainer import Behaviour
 from tests.fuzz import Known

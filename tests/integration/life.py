@@ -7,11 +7,11 @@ from uuid import UUID
 import redis
 from sqlalchemy import text
 
+from calibrl.schemas import Event, GpuReading, JobStatus, job_spec_adapter
 from jobs import lifecycle, queue
 from jobs.db import session_scope
 from jobs.lifecycle import Claim, Order, Outcome, Swept
 from jobs.repository import checkpoints, events, jobs, workers
-from jobs.schemas import Event, GpuReading, JobStatus, job_spec_adapter
 from jobs.settings import get_settings
 
 

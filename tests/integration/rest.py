@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from api.examples import TRAIN
 from api.main import create_app
-from calibrl.services import free_port
+from calibrl.stack.services import free_port
 from jobs.settings import get_settings
 
 

@@ -8,9 +8,9 @@ import httpx
 import pytest
 
 from calibrl.client import CalibrlError, Client
+from calibrl.schemas import NewKey
 from jobs.db import session_scope
 from jobs.models import ApiKey
-from jobs.schemas import NewKey
 from tests.conftest import API_KEY, ROOT
 from tests.integration.life import run, run_count
 from tests.integration.people import People
@@ -176,15 +176,15 @@ def test_the_services_own_key_can_be_replaced_and_revoked(database: str, monkeyp
 
 def test_the_first_admin_comes_from_the_command_line(admin: httpx.Client, people: People) -> None:
     made = subprocess.run(
-        [sys.executable, "-m", "jobs.first_admin", "ada"], cwd=ROOT, capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "jobs.access.first_admin", "ada"], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
     assert made.returncode == 0, made.stderr
     assert people.get(made.stdout.strip(), "/v1/me").json()["user"] == "ada"
     (entry,) = admin.get("/v1/audit", params={"user": "ada"}).json()["data"]
     (key,) = people.get(made.stdout.strip(), "/v1/keys").json()["data"]
-    assert (entry["action"], entry["key_id"]) == ("python -m jobs.first_admin", key["id"])
+    assert (entry["action"], entry["key_id"]) == ("python -m jobs.access.first_admin", key["id"])
     wrong = subprocess.run(
-        [sys.executable, "-m", "jobs.first_admin", "A da"], cwd=ROOT, capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "jobs.access.first_admin", "A da"], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
     assert wrong.returncode == 2 and "name:" in wrong.stderr
 

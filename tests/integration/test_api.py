@@ -13,12 +13,12 @@ import pytest
 from sqlalchemy import text
 
 from api.examples import EVALUATE, TRAIN
-from calibrl.services import free_port
+from calibrl.schemas import JobStatus, Reason
+from calibrl.stack.services import free_port
 from jobs import lifecycle
 from jobs.db import session_scope
 from jobs.lifecycle import Outcome
 from jobs.repository import checkpoints, histograms, images, jobs, logs, metrics, samples
-from jobs.schemas import JobStatus, Reason
 from jobs.settings import get_settings
 from tests.integration import life
 from tests.integration.rest import named, refused, serving, submitted

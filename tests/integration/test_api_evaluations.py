@@ -8,10 +8,10 @@ import pytest
 
 from api.routes.evaluations import REPLAYING
 from calibrl.client import CalibrlError, Client
-from jobs import replay
+from calibrl.schemas import JobStatus
 from jobs.db import session_scope
+from jobs.evaluations import replay
 from jobs.repository import accuracies, samples
-from jobs.schemas import JobStatus
 from tests.conftest import eventually, processes_with
 from tests.integration import life
 from tests.integration.rest import named, refused

@@ -10,11 +10,11 @@ import pytest
 from sqlalchemy import event
 
 from api.examples import EVALUATE, FORKS
-from jobs import origins
+from calibrl.schemas import Fork, JobFilter, JobStatus
 from jobs.db import session_scope
+from jobs.files import origins
 from jobs.janitor import find
 from jobs.repository import checkpoints, jobs
-from jobs.schemas import Fork, JobFilter, JobStatus
 from jobs.settings import get_settings
 from tests.integration import life
 from tests.integration.rest import named, refused, serving, submitted

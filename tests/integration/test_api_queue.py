@@ -10,7 +10,7 @@ import pytest
 
 from api.examples import CHANGES, DRAINS, PROJECTS, TRAIN
 from api.main import create_app
-from jobs.schemas import Drain, JobChanges, JobStatus, ProjectSettings
+from calibrl.schemas import Drain, JobChanges, JobStatus, ProjectSettings
 from jobs.settings import get_settings
 from tests.integration import life
 from tests.integration.rest import named, refused, serving, submitted

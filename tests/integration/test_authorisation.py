@@ -9,9 +9,9 @@ import pytest
 
 from api.examples import TRAIN
 from api.main import app
+from calibrl.schemas import Role
 from jobs.db import session_scope
 from jobs.repository import images, samples, webhooks
-from jobs.schemas import Role
 from tests.integration.life import checkpoint, machine
 from tests.integration.people import People
 from tests.integration.rest import serving, submitted

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from calibrl import cli
 from calibrl.client import STACK_FILE, Client
-from jobs.schemas import JobStatus
+from calibrl.schemas import JobStatus
 from tests.conftest import ROOT, eventually, processes_with
 
 pytestmark = pytest.mark.e2e

@@ -12,8 +12,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from calibrl.services import free_port
-from jobs import processes
+from calibrl.processes import children
+from calibrl.stack.services import free_port
 from jobs.settings import Settings
 
 pytestmark = pytest.mark.integration
@@ -220,11 +220,11 @@ def test_a_service_starts_by_hand_and_becomes_healthy(
     service = ByHand(config, name, addresses)
     assert not service.healthy()
     log = tmp_path / "log.txt"
-    process = processes.start(service.command, log=log, env=service.env, cwd=ROOT)
+    process = children.start(service.command, log=log, env=service.env, cwd=ROOT)
     try:
         deadline = time.monotonic() + READY_SECONDS
         while not service.healthy():
-            assert not processes.ended(process, 0.2), log.read_text()
+            assert not children.ended(process, 0.2), log.read_text()
             assert time.monotonic() < deadline, log.read_text()
     finally:
-        processes.stop(process, 15)
+        children.stop(process, 15)

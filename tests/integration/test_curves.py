@@ -17,10 +17,10 @@ from pyarrow import parquet
 from sqlalchemy.orm import Session
 
 from calibrl.client import CalibrlError, Client
+from calibrl.schemas import job_spec_adapter
 from jobs import lifecycle
 from jobs.db import session_scope
 from jobs.repository import curves, histograms, jobs, metrics
-from jobs.schemas import job_spec_adapter
 from jobs.settings import get_settings
 from tests.conftest import API_KEY
 from tests.integration.rest import named, refused, serving, submitted
@@ -289,7 +289,7 @@ def test_rows_as_csv_are_whole_and_inert(client: httpx.Client) -> None:
 
 
 def test_rows_as_parquet(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.steps.PAGE", 20)  # three pages
+    monkeypatch.setattr("api.metric_pages.PAGE", 20)  # three pages
     job = hostile_job(client)
     answer = client.get(f"/v1/jobs/{job}/metrics", params={"format": "parquet"})
     table = parquet.read_table(io.BytesIO(answer.content))

@@ -8,9 +8,9 @@ from uuid import UUID
 import httpx
 import pytest
 
+from calibrl.schemas import JobStatus
 from jobs.db import session_scope
 from jobs.repository import samples
-from jobs.schemas import JobStatus
 from jobs.settings import get_settings
 from tests.integration import hostile
 from tests.integration.hostile import JSON, REFUSED, Attack

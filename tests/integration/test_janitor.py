@@ -9,11 +9,11 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from calibrl.schemas import JobStatus
 from jobs import janitor
 from jobs.db import session_scope
 from jobs.janitor import DAY, Finding, Kind
 from jobs.repository import checkpoints, histograms, images, jobs, logs, metrics, samples
-from jobs.schemas import JobStatus
 from jobs.settings import get_settings
 from tests.conftest import eventually
 from tests.integration.life import cancel, claim, expire, finish, history, run, run_count, status, submit

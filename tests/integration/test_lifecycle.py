@@ -8,13 +8,13 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from calibrl.schemas import JobStatus, Reason, WorkerStatus, job_spec_adapter
 from jobs import lifecycle
 from jobs.db import session_scope
 from jobs.errors import Conflict, Invalid, NotFound
 from jobs.lifecycle import Claim, IllegalTransition, LeaseLost, Order, Outcome, Swept
 from jobs.lifecycle.status import change
 from jobs.repository import jobs, workers
-from jobs.schemas import JobStatus, Reason, WorkerStatus, job_spec_adapter
 from jobs.settings import get_settings
 from tests.conftest import eventually
 from tests.integration.life import (

@@ -20,15 +20,15 @@ import pytest
 
 from api import live as api_live
 from api.main import create_app
-from calibrl import following
 from calibrl.client import CalibrlError, Client, Live
-from calibrl.services import free_port
+from calibrl.commands import follow_job
+from calibrl.schemas import Ended, Job, JobStatus, LogPiece, Rewound, Several
+from calibrl.stack.services import free_port
 from jobs import lifecycle, live
 from jobs.db import session_scope
 from jobs.lifecycle import Claim
 from jobs.live import Place
 from jobs.repository import checkpoints, events, histograms, janitor, jobs, logs, metrics, samples
-from jobs.schemas import Ended, Job, JobStatus, LogPiece, Rewound, Several
 from tests.conftest import API_KEY, eventually
 from tests.integration import life
 from tests.integration.rest import named, refused, serving
@@ -467,7 +467,7 @@ def test_a_process_that_is_told_to_end_ends_its_streams(database: str) -> None:
 
 def test_the_client_comes_back_where_it_was(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every connection ends after a moment; each step is told once, in order, and `wait` ends with the job."""
-    monkeypatch.setattr("calibrl.client.stream.LONGEST_STREAM", 0.2)
+    monkeypatch.setattr("calibrl.client.live.LONGEST_STREAM", 0.2)
     run = Run()
     waiting: list[Job] = []
     waiter = threading.Thread(target=lambda: waiting.append(client.wait(run.id)))
@@ -508,11 +508,11 @@ def test_the_stream_of_all_jobs_through_the_client(client: Client) -> None:
 
 
 def test_watching_and_reading_the_log_by_stream(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(following, "_course_by_asking")  # it does not fall back
+    monkeypatch.delattr(follow_job, "_course_by_asking")  # it does not fall back
     run = Run()
     run.ship(5, "wé".encode()[:2])
-    course = following.course(client, run.id)
-    text = following.log_text(client, run.id)
+    course = follow_job.course(client, run.id)
+    text = follow_job.log_text(client, run.id)
     job, rows, happened = next(course)
     assert (job.step, sorted(rows)) == (5, [1, 2, 3, 4, 5])
     assert [event.type for event in happened][:2] == ["submitted", "claimed"]

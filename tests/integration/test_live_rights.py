@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import httpx
 import pytest
 
-from api import live, rights
+from api import live, stream_permissions
 from tests.integration import life
 from tests.integration.people import People
 from tests.integration.rest import serving
@@ -17,7 +17,7 @@ Lose = Callable[[httpx.Client, str], httpx.Response]
 @pytest.fixture
 def service(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
     monkeypatch.setattr(live, "KEEP_ALIVE_SECONDS", 0.1)
-    monkeypatch.setattr(rights, "AGAIN_SECONDS", 0.1)
+    monkeypatch.setattr(stream_permissions, "AGAIN_SECONDS", 0.1)
     with serving() as client:
         yield client
 

@@ -13,8 +13,8 @@ import httpx
 import pytest
 
 from calibrl.client import Client
-from calibrl.local import LocalStack, StackError
-from jobs.schemas import JobStatus
+from calibrl.schemas import JobStatus
+from calibrl.stack.local import LocalStack, StackError
 from jobs.settings import get_settings
 from tests.conftest import ROOT, eventually, processes_with
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.e2e
 OWNER = """
 import signal, sys, time
 from pathlib import Path
-from calibrl.local import LocalStack
+from calibrl.stack.local import LocalStack
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, where the tests run in the background of a script
 try:
     with LocalStack(Path(sys.argv[1])) as stack:

@@ -15,11 +15,11 @@ from openai.types import FileObject
 from openai.types.fine_tuning import FineTuningJob
 from PIL import Image
 
+from calibrl.schemas import JobStatus, Reason
 from calibrl_core import data
 from calibrl_core.config import TrainConfig
 from jobs.db import session_scope
 from jobs.repository import checkpoints, metrics
-from jobs.schemas import JobStatus, Reason
 from jobs.settings import get_settings
 from tests.conftest import API_KEY, ROOT
 from tests.integration import life

@@ -6,13 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from jobs import accounting, lifecycle, machines
-from jobs.db import session_scope
-from jobs.errors import Conflict, Invalid, QuotaExceeded
-from jobs.lifecycle import Order, Outcome
-from jobs.models import Job
-from jobs.repository import jobs, projects, workers
-from jobs.schemas import (
+from calibrl.schemas import (
     JobChanges,
     JobStatus,
     ProjectSettings,
@@ -22,6 +16,13 @@ from jobs.schemas import (
     WorkerStatus,
     job_spec_adapter,
 )
+from jobs import lifecycle
+from jobs.db import session_scope
+from jobs.errors import Conflict, Invalid, QuotaExceeded
+from jobs.lifecycle import Order, Outcome, machines
+from jobs.models import Job
+from jobs.repository import jobs, projects, workers
+from jobs.scheduling import accounting
 from jobs.settings import get_settings
 from tests.conftest import eventually
 from tests.integration.life import (

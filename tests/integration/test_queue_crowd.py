@@ -7,12 +7,12 @@ from uuid import UUID
 
 import pytest
 
+from calibrl.schemas import JobStatus, ProjectSettings
 from jobs import lifecycle
 from jobs.db import session_scope
 from jobs.errors import Conflict
 from jobs.lifecycle import Claim, LeaseLost
 from jobs.repository import projects
-from jobs.schemas import JobStatus, ProjectSettings
 from tests.integration import life
 from tests.integration.queue_model import LEASED
 from tests.integration.queue_rows import check_rows, looking_at

@@ -19,12 +19,12 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from jobs import lifecycle, machines
+from calibrl.schemas import JobChanges, JobStatus, Priority, ProjectSettings, WaitReason
+from jobs import lifecycle
 from jobs.db import session_scope
 from jobs.errors import Conflict, Invalid, QuotaExceeded
-from jobs.lifecycle import Claim, LeaseLost
+from jobs.lifecycle import Claim, LeaseLost, machines
 from jobs.repository import projects, workers
-from jobs.schemas import JobChanges, JobStatus, Priority, ProjectSettings, WaitReason
 from jobs.settings import get_settings
 from tests.conftest import eventually
 from tests.integration import life

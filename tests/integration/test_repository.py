@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import func, text
 from sqlalchemy.orm import Session
 
+from calibrl.schemas import JobFilter, JobStatus, WorkerStatus, job_spec_adapter
 from jobs import lifecycle
 from jobs.db import session_scope
 from jobs.errors import Invalid, NotFound
@@ -26,7 +27,6 @@ from jobs.repository import (
     samples,
     workers,
 )
-from jobs.schemas import JobFilter, JobStatus, WorkerStatus, job_spec_adapter
 from tests.integration.life import card
 
 pytestmark = pytest.mark.integration

@@ -12,8 +12,8 @@ import psycopg
 import pytest
 import redis
 
-from calibrl.services import Postgres, StackError, Valkey, lock_folder
-from jobs import processes
+from calibrl.processes import children
+from calibrl.stack.services import Postgres, StackError, Valkey, lock_folder
 from tests.conftest import ROOT, eventually, processes_with, sql
 
 pytestmark = pytest.mark.integration
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.integration
 OWNER = """
 import os, sys
 from pathlib import Path
-from calibrl.services import Postgres, Valkey
+from calibrl.stack.services import Postgres, Valkey
 root = Path(sys.argv[1])
 with Postgres(root / "postgres", root / "postgres.log", durable=False), Valkey(root / "valkey", root / "valkey.log"):
     print("ready", flush=True)
@@ -155,11 +155,11 @@ def test_stop_kills_what_ignores_term_and_its_group(tmp_path: Path) -> None:
     )
     child = f"{ignore} subprocess.Popen([sys.executable, '-c', sys.argv[2], '', sys.argv[1]]); time.sleep(600)"
     marker = str(tmp_path / "marker")
-    process = processes.start(
+    process = children.start(
         [sys.executable, "-c", child, marker, f"{ignore} time.sleep(600)"], log=tmp_path / "log.txt"
     )
     eventually(lambda: (tmp_path / "log.txt").read_text().count("on") == 2)
-    assert not processes.ended(process)
-    assert processes.stop(process, 0.2) == -signal.SIGKILL
-    assert processes.ended(process)
+    assert not children.ended(process)
+    assert children.stop(process, 0.2) == -signal.SIGKILL
+    assert children.ended(process)
     eventually(lambda: processes_with(marker) == [], 5)

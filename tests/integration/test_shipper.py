@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
+from calibrl.schemas import job_spec_adapter
 from calibrl_core.report import EVENT_FILE, IMAGE_FOLDER, EventFile
 from jobs import lifecycle
 from jobs.db import get_engine, session_scope
 from jobs.lifecycle import Claim, LeaseLost
 from jobs.repository import accuracies, checkpoints, events, images, jobs, logs, metrics, samples
-from jobs.schemas import job_spec_adapter
 from tests.conftest import sql
 from tests.fake_trainer.run import png
 from tests.fake_trainer.train import group

@@ -18,10 +18,10 @@ import httpx
 import pytest
 
 from api.deps import SESSIONS
-from jobs import webhooks
+from calibrl.schemas import JobStatus, Reason
 from jobs.repository import webhooks as rows
-from jobs.schemas import JobStatus, Reason
 from jobs.settings import get_settings
+from jobs.webhooks import sender
 from tests.conftest import eventually
 from tests.integration import life
 from tests.integration.people import People
@@ -153,7 +153,7 @@ def test_after_the_last_try_a_message_is_given_up(client: httpx.Client, listener
     hook = client.post(HOOKS, json={"url": listener.url}).json()
     client.post(f"{HOOKS}/{hook['id']}/ping")
     eventually(lambda: listener.seen)
-    life.run("UPDATE deliveries SET attempts = :last, next_at = now()", last=len(webhooks.AGAIN))
+    life.run("UPDATE deliveries SET attempts = :last, next_at = now()", last=len(sender.AGAIN))
     eventually(lambda: deliveries(client, hook)[0]["status"] == "failed")
     assert deliveries(client, hook)[0]["next_at"] is None
 
@@ -222,7 +222,7 @@ def test_hooks_are_for_the_projects_admins(client: httpx.Client, listener: Liste
 def test_a_receiver_that_drips_is_cut_off(
     client: httpx.Client, dripping: Dripping, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(webhooks, "DEADLINE", 1.0)
+    monkeypatch.setattr(sender, "DEADLINE", 1.0)
     hook = client.post(HOOKS, json={"url": dripping.url}).json()
     began = time.monotonic()
     client.post(f"{HOOKS}/{hook['id']}/ping")
@@ -232,26 +232,26 @@ def test_a_receiver_that_drips_is_cut_off(
 
 def test_a_slow_receiver_holds_no_other(client: httpx.Client, listener: Listener, dripping: Dripping) -> None:
     slow, quick = (client.post(HOOKS, json={"url": each.url}).json() for each in (dripping, listener))
-    for _ in range(webhooks.AT_ONCE + 5):
+    for _ in range(sender.AT_ONCE + 5):
         client.post(f"{HOOKS}/{slow['id']}/ping")
-    eventually(lambda: dripping.asked == webhooks.AT_ONCE_TO_ONE)
+    eventually(lambda: dripping.asked == sender.AT_ONCE_TO_ONE)
     client.post(f"{HOOKS}/{quick['id']}/ping")
     eventually(lambda: deliveries(client, quick)[0]["status"] == "delivered", seconds=5)
-    assert dripping.asked == webhooks.AT_ONCE_TO_ONE  # and no more of the slow one's were begun meanwhile
+    assert dripping.asked == sender.AT_ONCE_TO_ONE  # and no more of the slow one's were begun meanwhile
 
 
 def test_what_nobody_thought_of_is_a_failed_try_of_one_message(
     client: httpx.Client, listener: Listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hooks = [client.post(HOOKS, json={"url": f"{listener.url}/{name}"}).json() for name in ("broken", "whole")]
-    post = webhooks._post
+    post = sender._post
 
     def breaking(url: httpx.URL, *rest: Any) -> Any:
         if url.path.endswith("broken"):
             raise ZeroDivisionError("nobody thought of it")
         return post(url, *rest)
 
-    monkeypatch.setattr(webhooks, "_post", breaking)
+    monkeypatch.setattr(sender, "_post", breaking)
     for hook in hooks:
         client.post(f"{HOOKS}/{hook['id']}/ping")
     (tried,) = eventually(lambda: [each for each in deliveries(client, hooks[0]) if each["attempts"]])
@@ -261,7 +261,7 @@ def test_what_nobody_thought_of_is_a_failed_try_of_one_message(
 
 def test_a_message_is_whose_it_is_for_longer_than_sending_takes() -> None:
     """A connection is waited for 10 s, a statement 30 s."""
-    assert rows.SENDING.total_seconds() >= 1.5 * (webhooks.DEADLINE + webhooks.QUICK_SECONDS + 10 + 30)
+    assert rows.SENDING.total_seconds() >= 1.5 * (sender.DEADLINE + sender.QUICK_SECONDS + 10 + 30)
 
 
 def test_names_that_hang_hold_no_sessions(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:

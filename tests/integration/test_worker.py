@@ -16,17 +16,19 @@ import pytest
 import structlog
 import structlog.testing
 
-from calibrl.services import Postgres
-from jobs import lifecycle, machines, models, processes
+from calibrl.processes import children
+from calibrl.processes.children import Process
+from calibrl.schemas import JobStatus, Reason, WorkerStatus, job_spec_adapter
+from calibrl.stack.services import Postgres
+from jobs import lifecycle, models
 from jobs.db import session_scope
-from jobs.processes import Process
+from jobs.lifecycle import machines
 from jobs.repository import checkpoints, events, histograms, images, jobs, logs, metrics, samples, workers
-from jobs.schemas import JobStatus, Reason, WorkerStatus, job_spec_adapter
 from jobs.settings import get_settings
 from tests.conftest import API_KEY, ROOT, eventually, processes_with, sql
 from tests.fake_trainer import Behaviour
 from tests.integration import life
-from worker.keeper import Keeper, Slots
+from worker.machine_heartbeat import Keeper, Slots
 
 pytestmark = pytest.mark.integration
 
@@ -58,12 +60,12 @@ def celery_worker(tmp_path: Path) -> Iterator[Callable[[], Process]]:
 
     def start() -> Process:
         command = [sys.executable, "-m", "celery", "-A", "worker.tasks", "worker", "--without-mingle"]
-        started.append(processes.start(command, log=tmp_path / "worker.log", env=dict(os.environ)))
+        started.append(children.start(command, log=tmp_path / "worker.log", env=dict(os.environ)))
         return started[-1]
 
     yield start
     for process in started:
-        processes.stop(process, 0)
+        children.stop(process, 0)
 
 
 @pytest.fixture
@@ -311,7 +313,7 @@ def test_a_worker_told_to_stop_gives_its_job_back_and_another_goes_on(
     job_id = submit(steps=60, milliseconds=50)
     first = celery_worker()
     running_at(job_id, 7)
-    assert processes.stop(first, 30) == 0
+    assert children.stop(first, 30) == 0
     found = job(job_id)
     assert (found.status, found.reason) == (JobStatus.QUEUED, Reason.WORKER_STOPPED)
     done = found.step
@@ -339,7 +341,7 @@ def test_a_killed_pool_process_takes_its_trainer_along_and_the_job_goes_on(
     with session_scope() as session:
         reasons = [event.reason for event in events.page(session, job_id, after=0, limit=100) if event.reason]
     assert reasons == [Reason.LOST_WORKER]
-    assert not processes.ended(worker)
+    assert not children.ended(worker)
     # The first trainer died before it was done: with no checkpoint yet, the second one began anew.
     count = Counter(log_text(job_id).splitlines())
     assert (count["step 1"], count["step 30"]) == (2, 1)
@@ -388,7 +390,7 @@ def test_the_worker_is_listed_from_its_start_to_its_end(celery_worker: Callable[
     process = celery_worker()
     job_id = submit(steps=1000, milliseconds=50)
     eventually(lambda: listed() == (WorkerStatus.ONLINE, [job_id]))
-    stopping = threading.Thread(target=processes.stop, args=(process, 30))
+    stopping = threading.Thread(target=children.stop, args=(process, 30))
     stopping.start()
     eventually(lambda: listed() == (WorkerStatus.OFFLINE, []))
     stopping.join(30)

@@ -11,15 +11,16 @@ import fsspec
 import httpx
 import pytest
 
+from calibrl.schemas import JobStatus, Reason
 from calibrl_core import data
 from calibrl_core.config import EvaluateConfig, TrainConfig
-from jobs import datasets, lifecycle
+from jobs import lifecycle
 from jobs.db import session_scope
+from jobs.files import datasets
+from jobs.files.storage import Storage
 from jobs.lifecycle import Claim, Order
 from jobs.repository import jobs
-from jobs.schemas import JobStatus, Reason
 from jobs.settings import get_settings
-from jobs.storage import Storage
 from tests.conftest import ROOT
 from tests.integration import life
 from tests.integration.rest import serving

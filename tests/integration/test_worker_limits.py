@@ -10,11 +10,13 @@ from uuid import UUID
 
 import pytest
 
-from jobs import lifecycle, machines, processes
+from calibrl.processes import children
+from calibrl.processes.children import Process
+from calibrl.schemas import JobStatus, Reason, Worker, job_spec_adapter
+from jobs import lifecycle
 from jobs.db import session_scope
-from jobs.processes import Process
+from jobs.lifecycle import machines
 from jobs.repository import checkpoints, events, jobs, metrics
-from jobs.schemas import JobStatus, Reason, Worker, job_spec_adapter
 from jobs.settings import get_settings
 from tests import fake_nvml
 from tests.conftest import ROOT, eventually, processes_with
@@ -62,13 +64,13 @@ def worker(cards: Path, tmp_path: Path) -> Iterator[Callable[..., Process]]:
             f"{name}@%h",
         ]
         env = dict(os.environ) | {"CALIBRL_WORKER_NAME": name}
-        started.append(processes.start(command, log=tmp_path / f"{name}.log", env=env))
+        started.append(children.start(command, log=tmp_path / f"{name}.log", env=env))
         eventually(lambda: [one for one in listed() if one.name == name and sum(gpu.clean for gpu in one.gpus) == 2])
         return started[-1]
 
     yield start
     for process in started:
-        processes.stop(process, 0)
+        children.stop(process, 0)
 
 
 def listed() -> list[Worker]:
@@ -180,7 +182,7 @@ def test_a_job_of_two_cards_trains_in_two_processes_and_goes_on_after_a_stop(
     tiny = {"rollout": {"group_size": 2, "max_completion_tokens": 6}, "prompts_per_step": 2}
     job_id = submit(steps=40, resources={"gpus": 2}, **tiny)
     eventually(lambda: steps(job_id), 240)
-    assert processes.stop(first, 120) == 0
+    assert children.stop(first, 120) == 0
     assert status(job_id)[:2] == (JobStatus.QUEUED, Reason.WORKER_STOPPED)
     assert 0 < len(steps(job_id)) < 40
     eventually(lambda: processes_with(get_settings().job_dir(job_id)) == [])

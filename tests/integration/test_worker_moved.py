@@ -8,10 +8,11 @@ import httpx
 import pytest
 from sqlalchemy import select
 
-from jobs import artifacts, lifecycle, models
+from calibrl.schemas import JobStatus, Reason
+from jobs import lifecycle, models
 from jobs.db import session_scope
+from jobs.files import artifacts
 from jobs.repository import checkpoints, jobs
-from jobs.schemas import JobStatus, Reason
 from jobs.settings import get_settings
 from tests.conftest import ROOT
 from tests.fake_trainer import Behaviour

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from calibrl.schemas import Reason
 from calibrl_core.config import TrainConfig
 from calibrl_core.report import DISK_FULL_STATUS
-from jobs.schemas import Reason
 from tests.conftest import ROOT
 from worker.events import Error, Metrics, RunEvent, Start
 from worker.shipper import read_batch

@@ -14,7 +14,7 @@ import typer
 import yaml
 
 from calibrl.cli import app as cli_app
-from jobs.schemas import job_spec_adapter
+from calibrl.schemas import job_spec_adapter
 from jobs.settings import Settings
 from tests.support import documents
 from tests.support.documents import Block

@@ -17,7 +17,7 @@ CONTRACT = tuple(
     for name in (
         "algorithms",
         "bootstrap",
-        "closed",
+        "settings_base",
         "config",
         "contained",
         "data.files",
@@ -28,14 +28,14 @@ CONTRACT = tuple(
 )
 ALLOWED = {
     "calibrl_core": (),
-    "jobs": CONTRACT,
-    "api": ("jobs", *CONTRACT),
-    "worker": ("jobs", *CONTRACT),
-    "calibrl": ("jobs.schemas", "jobs.settings", "jobs.processes", "jobs.presets"),
-    "dashboard": ("calibrl.client", "jobs.presets", "jobs.schemas", "jobs.settings"),
+    "jobs": ("calibrl.presets", "calibrl.processes", "calibrl.schemas", *CONTRACT),
+    "api": ("calibrl.presets", "calibrl.schemas", "jobs", *CONTRACT),
+    "worker": ("calibrl.processes", "calibrl.schemas", "jobs", *CONTRACT),
+    "calibrl": ("jobs.settings", *CONTRACT),
+    "dashboard": ("calibrl.client", "calibrl.presets", "calibrl.schemas", "jobs.settings"),
     "migrations": ("jobs.models", "jobs.settings"),
     # It stands in for trainers and for workers: it ships what it writes, and fills tables through repositories.
-    "bench": ("calibrl_core", "calibrl.client", "calibrl.local", "calibrl.services", "jobs", "worker"),
+    "bench": ("calibrl_core", "calibrl", "jobs", "worker"),
 }
 WITH_TORCH = ("calibrl_core", "bench")
 TORCH = ("torch", "transformers", "safetensors", "accelerate", "peft")
@@ -145,7 +145,7 @@ def test_sql_stands_only_in_the_repository() -> None:
         (forbidden_imports, "api", "from jobs import db\nimport jobs.models", 0),
         (forbidden_imports, "calibrl", "from jobs import db", 1),
         (forbidden_imports, "calibrl", "from jobs import schemas\nfrom . import client", 0),
-        (forbidden_imports, "calibrl_core", "from jobs.schemas import Job", 1),
+        (forbidden_imports, "calibrl_core", "from calibrl.schemas import Job", 1),
         (forbidden_imports, "jobs", "def f():\n    from calibrl_core import train", 1),
         (forbidden_imports, "worker", "import torch.cuda", 1),
         (forbidden_imports, "dashboard", "from calibrl import client, cli", 1),
@@ -168,7 +168,7 @@ def test_the_checks_see_what_they_look_for(check: Check, package: str, code: str
 
 
 @pytest.mark.parametrize(
-    "module", ["api.main", "jobs.schemas", "jobs.lifecycle", "worker.tasks", "calibrl.cli", "calibrl.demo"]
+    "module", ["api.main", "calibrl.schemas", "jobs.lifecycle", "worker.tasks", "calibrl.cli", "calibrl.commands.demo"]
 )
 def test_the_service_runs_without_torch(module: str) -> None:
     code = f"import sys, {module}; print(*sorted({{'torch', 'transformers'}} & set(sys.modules)))"

@@ -1,10 +1,12 @@
 """Whoever works on requests finds a connection: those that bound what they use ask for fewer than there are."""
 
-from api import deps, live, middleware, steps
+from api import deps, live, metric_pages, middleware
 from jobs import db
 
 IN_THE_BACKGROUND = 5  # the sweep, messages to webhooks, and what else works beside the requests
 
 
 def test_all_who_share_the_connections_find_one() -> None:
-    assert deps.SESSIONS + middleware.LOOKUPS + live.READERS + steps.READERS + IN_THE_BACKGROUND <= db.CONNECTIONS
+    assert (
+        deps.SESSIONS + middleware.LOOKUPS + live.READERS + metric_pages.READERS + IN_THE_BACKGROUND <= db.CONNECTIONS
+    )

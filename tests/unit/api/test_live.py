@@ -11,9 +11,9 @@ import pytest
 
 from api import live as api_live
 from api.live import Encoded, Hub, Topic, encode
+from calibrl.schemas import Frame, Rewound
 from jobs.errors import Busy
 from jobs.live import Page, Place, Shown
-from jobs.schemas import Frame, Rewound
 
 T = TypeVar("T")
 JOB = UUID(int=1)

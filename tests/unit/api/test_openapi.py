@@ -7,7 +7,7 @@ from api import openai
 from api.errors import Problem
 from api.examples import JOB_SPECS
 from api.main import app
-from jobs.schemas import job_spec_adapter
+from calibrl.schemas import job_spec_adapter
 
 
 @pytest.mark.parametrize("name", ["train", "evaluate"])

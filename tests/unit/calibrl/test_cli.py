@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from calibrl import cli, following
-from jobs import presets
-from jobs.schemas import job_spec_adapter
+from calibrl import cli, presets
+from calibrl.commands import follow_job
+from calibrl.schemas import job_spec_adapter
 from jobs.settings import get_settings
 
 from .conftest import JOB_ID, OTHER_ID, Service, calibrl, entry, fault, job, page, problem
@@ -18,7 +18,7 @@ JOB_PATH = f"/v1/jobs/{JOB_ID}"
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(follow_job, "POLL_SECONDS", 0.01)
 
 
 def spec_file(folder: Path, text: str = "kind: train\nsteps: 10\ndata: {path: d.jsonl}\n") -> Path:

@@ -16,7 +16,7 @@ import pytest
 from api.idempotency import REPLAYED, SHOWN_ONCE
 from calibrl.client import CalibrlError, Client, connection, read_stack
 from calibrl.folder_lock import folder_lock
-from jobs.schemas import JobStatus, NewWebhook, ProjectSettings, job_spec_adapter
+from calibrl.schemas import JobStatus, NewWebhook, ProjectSettings, job_spec_adapter
 from jobs.settings import get_settings
 from tests.conftest import eventually
 

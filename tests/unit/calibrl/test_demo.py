@@ -9,9 +9,9 @@ import pytest
 import yaml
 from rich.console import Console
 
-from calibrl import demo
 from calibrl.client import Client
-from jobs.schemas import Job, job_spec_adapter
+from calibrl.commands import demo
+from calibrl.schemas import Job, job_spec_adapter
 
 from .conftest import JOB_ID, page
 from .conftest import job as job_json

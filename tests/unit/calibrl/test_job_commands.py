@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from jobs.schemas import JobSummary
+from calibrl.schemas import JobSummary
 
 from .conftest import JOB_ID, Service, calibrl, fault, job, page, problem
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from calibrl import cli
 from calibrl.client import CalibrlError, Client, profiles
-from calibrl.local import LocalStack
+from calibrl.stack.local import LocalStack
 from jobs.settings import get_settings
 from tests.conftest import ROOT
 
@@ -84,7 +84,7 @@ def test_what_starts_a_service_asks_none(file: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_stack_s_processes_ask_the_stack(file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A dashboard that asks as dashboard/data.py does, in a shell where a profile is chosen."""
+    """A dashboard that asks as dashboard/reads/data.py does, in a shell where a profile is chosen."""
     monkeypatch.setenv("CALIBRL_PROFILE", "lab")
     stack = LocalStack(tmp_path)
     (tmp_path / "logs").mkdir()

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
-from calibrl import terminal
-from jobs.schemas import Job, JobStatus, Project, QueueEntry, Usage, Worker, WorkerStatus
+from calibrl.schemas import Job, JobStatus, Project, QueueEntry, Usage, Worker, WorkerStatus
+from calibrl.views import terminal
 
 from .conftest import entry as entry_json
 from .conftest import job as job_json

@@ -3,9 +3,9 @@
 from torch import distributed
 
 from calibrl_core.config import TrainConfig
-from calibrl_core.process import run_process
-from calibrl_core.rewards import Score, Scorer
+from calibrl_core.run.process import run_process
 from calibrl_core.train import train
+from calibrl_core.verifiers.scorer import Score, Scorer
 
 scored = 0
 

@@ -15,13 +15,13 @@ from torch.distributed.tensor import DTensor
 from calibrl_core import data
 from calibrl_core.config import BuiltinModel, TrainConfig
 from calibrl_core.data.schema import BuiltinData
-from calibrl_core.distributed import joined
+from calibrl_core.distributed.process_group import joined
+from calibrl_core.distributed.ranks import Ranks
 from calibrl_core.models.policy import load_policy
-from calibrl_core.ranks import Ranks
 from calibrl_core.report import EventFile, SilentReport
-from calibrl_core.rewards import Score, Scorer
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 from calibrl_core.train import train
+from calibrl_core.verifiers.scorer import Score, Scorer
 
 
 def score_by_hash(self: Scorer, completions: list[str], truths: list[str]) -> list[Score]:
@@ -48,7 +48,7 @@ def run(folder: Path, config: dict[str, Any], stop_after: int | None, ranks: Ran
 
 def rollouts(model: BuiltinModel, ranks: Ranks) -> dict[str, Any]:
     """Of a policy whose weights are sharded, and what it keeps of them."""
-    from calibrl_core.sharding import shard
+    from calibrl_core.models.sharded_weights import shard
 
     examples = data.load(BuiltinData(builtin="digits", split="validation", rows=3))
     policy = load_policy(model)

@@ -6,11 +6,11 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from calibrl_core.accuracy import Answers, ask, batches, pass_at, summarise
 from calibrl_core.bootstrap import intervals
 from calibrl_core.data.schema import Example
-from calibrl_core.rewards import Scorer
+from calibrl_core.evaluation.accuracy import Answers, ask, batches, pass_at, summarise
 from calibrl_core.verifiers import ExactReward, MathReward
+from calibrl_core.verifiers.scorer import Scorer
 
 
 def answers(texts, sources=None, reward=None, form="<answer>{}</answer>"):
@@ -117,7 +117,7 @@ def test_batches_are_as_many_as_announced():
 
 
 def test_asking(engine, examples, monkeypatch):
-    monkeypatch.setattr("calibrl_core.accuracy.ROWS_AT_ONCE", 8)
+    monkeypatch.setattr("calibrl_core.evaluation.accuracy.ROWS_AT_ONCE", 8)
     advanced = []
     with Scorer([MathReward()]) as scorer:
         found = ask(

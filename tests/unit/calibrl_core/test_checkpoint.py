@@ -4,12 +4,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from calibrl_core.checkpoint import Checkpoints, TrainerState, restore_optimizer
 from calibrl_core.config import BuiltinModel, CheckpointSettings, LoraSettings, OptimizerSettings, TrainConfig
 from calibrl_core.models.errors import ModelError
 from calibrl_core.models.policy import load_policy
-from calibrl_core.optimizer import make_optimizer
 from calibrl_core.report import SilentReport
+from calibrl_core.run.checkpoint import Checkpoints, TrainerState, restore_optimizer
+from calibrl_core.step.optimizer import make_optimizer
 from calibrl_core.train import train
 
 TINY = {"builtin": "tiny-vlm"}

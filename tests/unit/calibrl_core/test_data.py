@@ -18,8 +18,8 @@ from PIL.PngImagePlugin import PngInfo
 from calibrl_core import data
 from calibrl_core.data import files, images
 from calibrl_core.data.files import check_source
+from calibrl_core.data.prompts import INSTRUCTION, messages
 from calibrl_core.data.schema import Columns, DataError, Example, FileData, Turn
-from calibrl_core.prompts import INSTRUCTION, messages
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from PIL import Image
 
 from calibrl_core import data
 from calibrl_core.data.files import examples_of
+from calibrl_core.data.prompts import INSTRUCTION, messages
 from calibrl_core.data.schema import Columns, DataError, Example, FileData, Turn
-from calibrl_core.prompts import INSTRUCTION, messages
 
 ASK = {"role": "user", "content": "What is 1 + 2?"}
 TELL = {"role": "assistant", "content": "<think>1+2</think><answer>3</answer>"}

@@ -9,11 +9,11 @@ import pytest
 import yaml
 from PIL import Image
 
+from calibrl.schemas import job_spec_adapter
 from calibrl_core import data
-from calibrl_core.data import digits
+from calibrl_core.data.builtin import digits
 from calibrl_core.data.schema import DIGITS_IN_DOMAIN, DIGITS_OUT_OF_DOMAIN, SPLITS, BuiltinData
 from calibrl_core.verifiers.base import extract_answer, follows_format
-from jobs.schemas import job_spec_adapter
 
 TESTS = (*DIGITS_IN_DOMAIN, *DIGITS_OUT_OF_DOMAIN)
 

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from calibrl_core import data
-from calibrl_core.data import digits, geometry
-from calibrl_core.data.figures import ARC, SIDE, Figure, Label, text_size
+from calibrl_core.data.builtin import digits, geometry
+from calibrl_core.data.builtin.figures import ARC, SIDE, Figure, Label, text_size
 from calibrl_core.data.schema import SPLITS, BuiltinData
 from calibrl_core.verifiers.base import extract_answer, follows_format
 

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
+from calibrl.schemas import job_spec_adapter
 from calibrl_core import data
 from calibrl_core.data.schema import Columns, DataError, DataSource, HubData
-from jobs import specs
-from jobs.schemas import job_spec_adapter
+from jobs.specs import checks
 
 
 @pytest.fixture
@@ -103,4 +103,4 @@ def test_only_names_of_data_sets_are_taken():
 
 def test_a_submission_does_not_wait_for_the_hub():
     spec = {"kind": "train", "name": "x", "model": {"builtin": "tiny-vlm"}, "data": {"hub": "a/b"}, "steps": 1}
-    assert specs.file_problems(job_spec_adapter.validate_python(spec)) == []
+    assert checks.file_problems(job_spec_adapter.validate_python(spec)) == []

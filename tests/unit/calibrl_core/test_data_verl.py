@@ -11,8 +11,8 @@ from PIL import Image
 
 from calibrl_core import data
 from calibrl_core.data.files import check_source
+from calibrl_core.data.prompts import messages
 from calibrl_core.data.schema import DataError, FileData, Turn
-from calibrl_core.prompts import messages
 
 ROW = {
     "data_source": "geometry3k",

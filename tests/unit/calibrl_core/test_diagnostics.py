@@ -17,8 +17,8 @@ from calibrl_core.diagnostics.memory import memory_bytes
 from calibrl_core.diagnostics.rareness import highest_rareness
 from calibrl_core.diagnostics.sampled import SampledGroups
 from calibrl_core.diagnostics.solved import SolvedPrompts
-from calibrl_core.rewards import Score
 from calibrl_core.rollout.base import Rollouts
+from calibrl_core.verifiers.scorer import Score
 
 # Two prompts, three rollouts each. The first prompt has an expert of two tokens, the second has none.
 #

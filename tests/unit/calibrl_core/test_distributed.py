@@ -15,12 +15,12 @@ from safetensors.torch import load_file
 from calibrl_core import data
 from calibrl_core.config import EvaluateConfig, TrainConfig
 from calibrl_core.data.schema import BuiltinData
+from calibrl_core.distributed.ranks import ALONE, LaunchError, Ranks
 from calibrl_core.evaluate import evaluate
 from calibrl_core.models.policy import load_policy
-from calibrl_core.ranks import ALONE, LaunchError, Ranks
 from calibrl_core.report import SilentReport
-from calibrl_core.rewards import Scorer
 from calibrl_core.train import train
+from calibrl_core.verifiers.scorer import Scorer
 from tests.conftest import eventually, processes_with
 from tests.unit.calibrl_core import run_ranks
 

@@ -8,8 +8,8 @@ import torch
 from calibrl_core.algorithms import LUFFY
 from calibrl_core.config import TrainConfig
 from calibrl_core.diagnostics.base import Experts
-from calibrl_core.experts import choose_experts, find_experts, joined_experts
-from calibrl_core.rewards import Scorer
+from calibrl_core.step.experts import choose_experts, find_experts, joined_experts
+from calibrl_core.verifiers.scorer import Scorer
 
 
 def config(**changes):

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from calibrl_core.advantages import group_advantages
-from calibrl_core.aggregation import token_weights
 from calibrl_core.config import OptimizerSettings
-from calibrl_core.optimizer import learning_rate
-from calibrl_core.order import DataOrder, step_indices
+from calibrl_core.data.order import DataOrder, step_indices
+from calibrl_core.step.advantages import group_advantages
+from calibrl_core.step.optimizer import learning_rate
+from calibrl_core.step.token_weights import token_weights
 
 
 def test_advantages():

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 from calibrl_core.config import TrainConfig
 from calibrl_core.health import RULES, HealthMonitor, HealthSettings
 from calibrl_core.report import EventFile
-from calibrl_core.rewards import Score, Scorer
 from calibrl_core.train import train
+from calibrl_core.verifiers.scorer import Score, Scorer
 
 WELL = {
     "exploration/entropy": 0.5,

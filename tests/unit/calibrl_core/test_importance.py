@@ -8,7 +8,7 @@ import torch
 
 from calibrl_core.algorithms import GRPO, CalibRL
 from calibrl_core.diagnostics.sampler import sampler
-from calibrl_core.importance import importance_weights, rescored
+from calibrl_core.step.importance import importance_weights, rescored
 from tests.unit.calibrl_core.test_metrics_guide import explained
 from tests.unit.calibrl_core.test_update import batch, config, gradients  # noqa: F401
 

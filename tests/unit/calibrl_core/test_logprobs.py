@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from calibrl_core import logprobs as logprobs_module
-from calibrl_core.logprobs import Head, entropy, sampler_logits, token_scores
+from calibrl_core.models import logprobs as logprobs_module
+from calibrl_core.models.logprobs import Head, entropy, sampler_logits, token_scores
 
 TOKENS, HIDDEN, VOCABULARY = 37, 8, 50
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from calibrl_core.checkpoint import Checkpoints, TrainerState
 from calibrl_core.config import BuiltinModel, CheckpointSettings, LoraSettings, PathModel
 from calibrl_core.models.policy import Policy, load_policy, make_reference
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
+from calibrl_core.run.checkpoint import Checkpoints, TrainerState
 
 LORA = BuiltinModel(builtin="tiny-vlm", lora=LoraSettings(rank=4, alpha=16))
 

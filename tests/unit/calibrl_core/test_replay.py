@@ -9,15 +9,15 @@ import pytest
 import torch
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from calibrl_core.advantages import expert_advantages, group_advantages
 from calibrl_core.config import TrainConfig
 from calibrl_core.diagnostics.base import StepBatch
-from calibrl_core.experts import find_experts
 from calibrl_core.models.policy import Policy
-from calibrl_core.optimizer import GradientStep, make_optimizer
-from calibrl_core.rewards import Score
 from calibrl_core.rollout.base import Rollouts
-from calibrl_core.update import Updater
+from calibrl_core.step.advantages import expert_advantages, group_advantages
+from calibrl_core.step.experts import find_experts
+from calibrl_core.step.optimizer import GradientStep, make_optimizer
+from calibrl_core.step.update import Updater
+from calibrl_core.verifiers.scorer import Score
 
 PROMPTS, GROUP, WIDTH, STEPS = 5, 3, 9, 2
 JOINING, EXPERT_REWARD = (0, 2), 1.1  # prompts whose expert is in the update, where the algorithm has that

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from calibrl_core.config import OptimizerSettings
-from calibrl_core.optimizer import make_optimizer
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 from calibrl_core.rollout.vllm import VLLMEngine
+from calibrl_core.step.optimizer import make_optimizer
 
 ENGINES = {"shared-prefill": SharedPrefillEngine, "vllm": VLLMEngine}
 PLENTY = 10_000  # tokens, more than all prompts here need

@@ -15,14 +15,14 @@ from safetensors.torch import load_file
 from transformers import LlamaConfig, Qwen2Config
 
 from calibrl_core.config import BuiltinModel, LoraSettings, TrainConfig
+from calibrl_core.distributed.ranks import LaunchError, Ranks
 from calibrl_core.models.errors import ModelError
 from calibrl_core.models.policy import load_policy
-from calibrl_core.ranks import LaunchError, Ranks
 from calibrl_core.report import EventFile
-from calibrl_core.rewards import Score, Scorer
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 from calibrl_core.rollout.vllm import StaleWeightsError, VLLMEngine
 from calibrl_core.train import train
+from calibrl_core.verifiers.scorer import Score, Scorer
 
 PLENTY = 10_000
 # Heads of 32; and not too wide a range of logits, which float32 would round more coarsely, in either engine.

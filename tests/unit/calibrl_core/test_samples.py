@@ -6,13 +6,13 @@ import json
 import pytest
 import torch
 
-from calibrl_core import samples
 from calibrl_core.data.schema import Example
 from calibrl_core.diagnostics.base import Experts, StepBatch
 from calibrl_core.report import EventFile
-from calibrl_core.rewards import Score
 from calibrl_core.rollout.base import Rollouts
-from calibrl_core.samples import report_groups
+from calibrl_core.run import samples
+from calibrl_core.run.samples import report_groups
+from calibrl_core.verifiers.scorer import Score
 
 LENGTH = 9
 

@@ -46,7 +46,7 @@ def test_a_run_is_bit_for_bit_the_one_of_a_cold_start(tmp_path: Path) -> None:
     run([sys.executable, "-m", "calibrl_core.train", *arguments, str(cold)])
     job = {"module": "calibrl_core.train", "arguments": [*arguments, str(quick)], "environment": {}}
     line = json.dumps({**job, "log": str(tmp_path / "log.txt"), "directory": str(tmp_path)})
-    assert run([sys.executable, "-m", "calibrl_core.standby", "calibrl_core.preload"], line) == "ready\n"
+    assert run([sys.executable, "-m", "calibrl_core.run.standby", "calibrl_core.preload"], line) == "ready\n"
     assert told(quick) == told(cold)
     assert [event["type"] for event in told(quick)].count("metrics") == 2
     assert "step 2" in (tmp_path / "log.txt").read_text()

@@ -12,15 +12,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from calibrl_core.checkpoint import Checkpoints, QuotaError
 from calibrl_core.config import BuiltinModel, CheckpointSettings, EvaluateConfig, TrainConfig
 from calibrl_core.data.schema import DataError
 from calibrl_core.evaluate import evaluate
 from calibrl_core.models.policy import load_policy
-from calibrl_core.process import run_process
 from calibrl_core.report import EventFile
-from calibrl_core.rewards import Score, Scorer
+from calibrl_core.run.checkpoint import Checkpoints, QuotaError
+from calibrl_core.run.process import run_process
 from calibrl_core.train import train
+from calibrl_core.verifiers.scorer import Score, Scorer
 
 DIGITS = {"builtin": "digits", "split": "train", "rows": 6}
 
@@ -164,9 +164,10 @@ def test_training_changes_weights_and_sft_lowers_its_loss(tmp_path):
 
 def test_validation_keeps_the_best_and_ends_the_run(tmp_path, monkeypatch):
     accuracies = iter([0.1, 0.3, 0.2, 0.5])
-    real = __import__("calibrl_core.accuracy", fromlist=["summarise"]).summarise
+    real = __import__("calibrl_core.evaluation.accuracy", fromlist=["summarise"]).summarise
     monkeypatch.setattr(
-        "calibrl_core.validation.summarise", lambda answers, seed: real(answers, seed) | {"accuracy": next(accuracies)}
+        "calibrl_core.evaluation.validation.summarise",
+        lambda answers, seed: real(answers, seed) | {"accuracy": next(accuracies)},
     )
     validation = {"data": DIGITS, "every_steps": 2, "samples": 1, "stop_at_accuracy": 0.45}
     checkpoints = {"every_steps": 100, "keep_last": 1}
@@ -251,7 +252,7 @@ def test_checkpoints_stand_in_the_order_of_their_steps(tmp_path):
 
 
 def test_a_target_ends_the_run_though_the_best_is_not_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr("calibrl_core.validation.summarise", lambda answers, seed: {"accuracy": 0.5})
+    monkeypatch.setattr("calibrl_core.evaluation.validation.summarise", lambda answers, seed: {"accuracy": 0.5})
     validation = {"data": DIGITS, "every_steps": 1, "samples": 1, "stop_at_accuracy": 0.45}
     checkpoints = {"every_steps": 100, "keep_best": None}
     _, result = run(tmp_path, "run", config(**SFT, steps=20, validation=validation, checkpoints=checkpoints))

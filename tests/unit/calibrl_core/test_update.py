@@ -6,17 +6,17 @@ import dataclasses
 import pytest
 import torch
 
-from calibrl_core.advantages import group_advantages
 from calibrl_core.algorithms import GRPO, CalibRL
 from calibrl_core.config import TrainConfig
 from calibrl_core.diagnostics.base import Experts, StepBatch
+from calibrl_core.distributed.ranks import Ranks
 from calibrl_core.models.policy import Policy
-from calibrl_core.optimizer import MOST_SKIPPED, GradientStep, NonFiniteError
-from calibrl_core.ranks import Ranks
-from calibrl_core.rewards import Score
-from calibrl_core.rows import mini_batches, update_rows
-from calibrl_core.scoring import score_rows
-from calibrl_core.update import Updater
+from calibrl_core.step.advantages import group_advantages
+from calibrl_core.step.mini_batches import mini_batches, update_rows
+from calibrl_core.step.optimizer import MOST_SKIPPED, GradientStep, NonFiniteError
+from calibrl_core.step.token_logprobs import score_rows
+from calibrl_core.step.update import Updater
+from calibrl_core.verifiers.scorer import Score
 
 GROUP = 3
 

@@ -18,7 +18,7 @@ from uuid import UUID, uuid4
 import pytest
 from PIL import Image
 
-from jobs.schemas import (
+from calibrl.schemas import (
     Checkpoint,
     Curves,
     Dataset,

@@ -12,9 +12,10 @@ from typing import Any
 import plotly.graph_objects as go
 import pytest
 
-from dashboard import charts, palette
-from dashboard.charts import Curve, Dot, Figure
-from dashboard.series import BUCKETS, POINTS, HistogramColumns, Series
+from dashboard import palette
+from dashboard.charts import figures
+from dashboard.charts.figures import Curve, Dot, Figure
+from dashboard.charts.series import BUCKETS, POINTS, HistogramColumns, Series
 
 NODE = shutil.which("node")
 HOSTILE = '<b>x</b><a href="javascript:alert(1)">y</a>'
@@ -30,7 +31,7 @@ def series(count: int) -> Series:
 
 
 def test_a_long_curve_is_drawn_smoothed_over_its_raw_line() -> None:
-    figure = valid(charts.curves([Curve("entropy", series(200), palette.ENTROPY)], unit="nats a token"))
+    figure = valid(figures.curves([Curve("entropy", series(200), palette.ENTROPY)], unit="nats a token"))
     raw, smooth = figure.data
     assert list(raw.x) == list(range(1, 201))
     assert raw.hoverinfo == "skip"
@@ -44,7 +45,7 @@ def test_a_bucketed_curve_keeps_its_spikes_in_the_raw_line() -> None:
     means = [0.0] * BUCKETS
     high = [9.0 if bucket == 77 else 0.0 for bucket in range(BUCKETS)]
     curve = Curve("loss", Series.of(range(BUCKETS), means, means, high), palette.POLICY)
-    raw, smooth = valid(charts.curves([curve], unit="loss")).data
+    raw, smooth = valid(figures.curves([curve], unit="loss")).data
     assert max(raw.y) == 9.0
     assert max(smooth.y) == 0.0
     assert len(raw.x) <= POINTS
@@ -52,7 +53,7 @@ def test_a_bucketed_curve_keeps_its_spikes_in_the_raw_line() -> None:
 
 def test_sparse_measurements_get_a_mark_each_and_are_not_smoothed() -> None:
     figure = valid(
-        charts.curves([Curve("held out", series(30), palette.HELD_OUT, sparse=True)], unit="x", share="of_all")
+        figures.curves([Curve("held out", series(30), palette.HELD_OUT, sparse=True)], unit="x", share="of_all")
     )
     (trace,) = figure.data
     assert trace.mode == "lines+markers"
@@ -62,48 +63,48 @@ def test_sparse_measurements_get_a_mark_each_and_are_not_smoothed() -> None:
 
 
 def test_a_value_that_is_not_finite_is_a_gap() -> None:
-    figure = valid(charts.curves([Curve("loss", Series.of([1, 2, 3], [1.0, math.nan, 3.0]), "#000000")], unit="loss"))
+    figure = valid(figures.curves([Curve("loss", Series.of([1, 2, 3], [1.0, math.nan, 3.0]), "#000000")], unit="loss"))
     assert list(figure.data[0].y) == [1.0, None, 3.0]
 
 
 def test_a_curve_without_values_is_left_out() -> None:
-    assert charts.curves([Curve("nothing", Series.of([], []), "#000000")], unit="x").data == []
+    assert figures.curves([Curve("nothing", Series.of([], []), "#000000")], unit="x").data == []
 
 
 def test_stacked_parts_meet_at_the_same_steps() -> None:
     parts = [("a", series(500), palette.CORRECT), ("b", series(500), palette.WRONG)]
-    figure = valid(charts.stacked(parts, unit="share of tokens", shares=True))
+    figure = valid(figures.stacked(parts, unit="share of tokens", shares=True))
     assert figure.data[0].x == figure.data[1].x
     assert {trace.stackgroup for trace in figure.data} == {"all"}
     assert figure.layout.yaxis.tickformat == ".0%"
-    seconds = valid(charts.stacked(parts, unit="seconds", shares=False))
+    seconds = valid(figures.stacked(parts, unit="seconds", shares=False))
     assert seconds.layout.yaxis.tickformat is None
 
 
 def test_groups_are_points_that_know_what_they_open() -> None:
     shown = [Dot(0.5, 0.9, 0.1, f"train-1 {HOSTILE}", [10, 1]), Dot(0.6, 0.0, 0.5, "train-2", [10, 2])]
     others = [Dot(0.7, 0.8, 1.1, "train-3", [1, 1])]
-    figure = charts.dots(shown, others, low=0.1, high=1.1)
+    figure = figures.dots(shown, others, low=0.1, high=1.1)
     assert [trace["customdata"] for trace in figure.data] == [[[1, 1]], [[10, 1], [10, 2]]]
     faint, strong = valid(figure).data
     assert faint.marker.opacity < strong.marker.opacity
     assert "<b>" not in strong.text[0]
-    assert len(charts.dots(shown, [], low=0.0, high=0.0).data) == 1
+    assert len(figures.dots(shown, [], low=0.0, high=0.0).data) == 1
 
 
 def test_a_heat_map_has_a_border_around_every_cell() -> None:
     columns = HistogramColumns()
     for step in (1, 2, 3):
         columns.put(step, [0.0, 0.5, 1.0], [step, 1])
-    (trace,) = valid(charts.heat_map(columns, colour=palette.RARENESS, unit="|advantage|")).data
+    (trace,) = valid(figures.heat_map(columns, colour=palette.RARENESS, unit="|advantage|")).data
     assert list(trace.x) == [0.5, 1.5, 2.5, 3.5]
     assert list(trace.y) == [0.0, 0.5, 1.0]
     assert [list(row) for row in trace.z] == [[0.5, 0.66667, 0.75], [0.5, 0.33333, 0.25]]
 
 
 def test_small_shares_get_an_axis_of_their_size() -> None:
-    none = charts.curves([Curve("cut", Series.of([1, 2], [0.0, 0.0]), "#000000")], unit="x", share="small")
-    some = charts.curves([Curve("cut", Series.of([1, 2], [0.0, 0.2]), "#000000")], unit="x", share="small")
+    none = figures.curves([Curve("cut", Series.of([1, 2], [0.0, 0.0]), "#000000")], unit="x", share="small")
+    some = figures.curves([Curve("cut", Series.of([1, 2], [0.0, 0.2]), "#000000")], unit="x", share="small")
     assert valid(none).layout.yaxis.range[1] == pytest.approx(0.05)
     assert valid(some).layout.yaxis.range[1] == pytest.approx(0.22)
 
@@ -114,7 +115,7 @@ def test_a_heat_map_shows_the_values_that_occur_and_leaves_out_strays() -> None:
     counts[9:11] = [500, 498]
     counts[0] = 2  # a stray
     columns.put(1, [float(edge) for edge in range(-10, 11)], counts)
-    assert charts.heat_map(columns, colour=palette.EXPERT, unit="nats").layout["yaxis"]["range"] == [-2.0, 2.0]
+    assert figures.heat_map(columns, colour=palette.EXPERT, unit="nats").layout["yaxis"]["range"] == [-2.0, 2.0]
 
 
 def result(model: str, **metrics: float) -> dict[str, Any]:
@@ -123,7 +124,7 @@ def result(model: str, **metrics: float) -> dict[str, Any]:
 
 def test_evaluated_models_are_dots_with_their_interval() -> None:
     results = [result("before", accuracy=0.4, accuracy_low=0.35, accuracy_high=0.47), result("after", accuracy=0.7)]
-    before, after = valid(charts.intervals(["accuracy"], results)).data
+    before, after = valid(figures.intervals(["accuracy"], results)).data
     assert list(before.error_x.array) == pytest.approx([0.07])
     assert list(before.error_x.arrayminus) == pytest.approx([0.05])
     assert list(after.error_x.array) == [0.0]
@@ -132,8 +133,8 @@ def test_evaluated_models_are_dots_with_their_interval() -> None:
 
 def test_names_are_text_and_not_markup() -> None:
     drawn = (
-        charts.curves([Curve(HOSTILE, series(3), "#000000")], unit=HOSTILE).json
-        + charts.intervals(["accuracy"], [result(HOSTILE, accuracy=0.5)]).json
+        figures.curves([Curve(HOSTILE, series(3), "#000000")], unit=HOSTILE).json
+        + figures.intervals(["accuracy"], [result(HOSTILE, accuracy=0.5)]).json
     )
     assert "<b>" not in drawn
     assert "<a " not in drawn
@@ -154,7 +155,7 @@ def test_every_colour_stands_out_in_light_and_dark(colour: str, background: str)
 
 
 def test_buttons_and_links_are_legible_in_both_themes() -> None:
-    theme = tomllib.loads((Path(charts.__file__).parent / ".streamlit" / "config.toml").read_text())["theme"]
+    theme = tomllib.loads((Path(figures.__file__).parent / ".streamlit" / "config.toml").read_text())["theme"]
     for shades in (theme["light"], theme["dark"]):
         assert contrast(shades["primaryColor"], "#FFFFFF") >= 4.5
         assert contrast(shades.get("linkColor", shades["primaryColor"]), shades["backgroundColor"]) >= 4.5
@@ -167,7 +168,7 @@ def contrast(one: str, other: str) -> float:
 
 def as_csv(figure: Figure) -> list[str]:
     """What the browser saves of a figure."""
-    script = Path(charts.__file__).with_name("live_chart.js")
+    script = Path(figures.__file__).with_name("live_chart.js")
     program = (
         "globalThis.matchMedia = () => ({ matches: false });"
         "globalThis.DOMParser = class {"
@@ -182,23 +183,23 @@ def as_csv(figure: Figure) -> list[str]:
 @pytest.mark.skipif(NODE is None, reason="needs node")
 def test_the_csv_of_evaluations_names_metrics_and_intervals() -> None:
     found = [result("a", accuracy=0.5, accuracy_low=0.25, accuracy_high=0.75), result("b", accuracy=0.75)]
-    figure = charts.intervals(["accuracy"], found)
+    figure = figures.intervals(["accuracy"], found)
     figure.layout["xaxis"]["title"]["text"] = "share"
     assert as_csv(figure) == ["series,share,metric,low,high", "a,0.5,accuracy,0.25,0.75", "b,0.75,accuracy,0.75,0.75"]
 
 
 @pytest.mark.skipif(NODE is None, reason="needs node")
 def test_the_csv_of_the_map_has_the_rewards() -> None:
-    (row,) = as_csv(charts.dots([Dot(0.5, 0.25, 1.5, "p", [1, 1])], [], low=0, high=2))[-1:]
+    (row,) = as_csv(figures.dots([Dot(0.5, 0.25, 1.5, "p", [1, 1])], [], low=0, high=2))[-1:]
     assert row.endswith("0.5,0.25,1.5,p")
 
 
 def test_a_curve_without_its_raw_line_is_one_line() -> None:
-    (line,) = charts.curves([Curve("wrong", series(200), palette.WRONG, raw=False)], unit="nats").data
+    (line,) = figures.curves([Curve("wrong", series(200), palette.WRONG, raw=False)], unit="nats").data
     assert line["name"] == "wrong"
 
 
 def test_dots_are_whole_and_numbers_have_powers() -> None:
-    figure = charts.dots([Dot(0.5, 0.0, 1.5, "p", [1, 1])], [], low=0, high=2)
+    figure = figures.dots([Dot(0.5, 0.0, 1.5, "p", [1, 1])], [], low=0, high=2)
     assert figure.data[0]["cliponaxis"] is False
-    assert valid(charts.curves([], unit="x")).layout.yaxis.exponentformat == "power"
+    assert valid(figures.curves([], unit="x")).layout.yaxis.exponentformat == "power"

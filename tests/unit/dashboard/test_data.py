@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from calibrl.client import CalibrlError
-from dashboard import charts, data, following
+from calibrl.schemas import JobStatus
+from dashboard.charts import figures
+from dashboard.charts.series import BUCKETS, COLUMNS
 from dashboard.palette import NEUTRAL
-from dashboard.series import BUCKETS, COLUMNS
-from jobs.schemas import JobStatus
+from dashboard.reads import data, live
 
 if TYPE_CHECKING:
     from tests.unit.dashboard.conftest import World
@@ -21,13 +22,13 @@ NAMES = ("reward/mean", "loss/grad_norm")
 
 @pytest.fixture(autouse=True)
 def every_read_goes_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "FRESH", 0.0)
+    monkeypatch.setattr(live, "FRESH", 0.0)
 
 
 def test_a_tick_asks_for_new_steps_only(world: World) -> None:
     job = world.add()
     world.measure(job, range(1, 301))
-    history = following.history(job.id, 1, NAMES)
+    history = live.history(job.id, 1, NAMES)
     history.refresh()
     assert history.series("reward/mean").steps.tolist() == list(range(1, 301))
     world.requests.clear()
@@ -44,7 +45,7 @@ def test_a_long_history_is_read_in_buckets_that_lose_no_spike(world: World) -> N
     world.measure(job, range(1, 1234), {"reward/mean": 1.0})
     world.measure(job, range(1234, 1235), {"reward/mean": 9.0})
     world.measure(job, range(1235, 2001), {"reward/mean": 1.0})
-    history = following.history(job.id, 1, NAMES)
+    history = live.history(job.id, 1, NAMES)
     history.refresh()
     series = history.series("reward/mean")
     assert len(series) <= BUCKETS
@@ -56,7 +57,7 @@ def test_a_long_history_is_read_in_buckets_that_lose_no_spike(world: World) -> N
 def test_buckets_that_become_too_many_are_read_anew(world: World) -> None:
     job = world.add()
     world.measure(job, range(1, BUCKETS), {"reward/mean": 1.0})
-    history = following.history(job.id, 1, NAMES)
+    history = live.history(job.id, 1, NAMES)
     history.refresh()
     assert len(history.series("reward/mean")) == BUCKETS - 1
     world.measure(job, range(BUCKETS, BUCKETS + 3), {"reward/mean": 1.0})
@@ -68,7 +69,7 @@ def test_buckets_that_become_too_many_are_read_anew(world: World) -> None:
 def test_values_that_are_not_finite_are_gaps(world: World) -> None:
     job = world.add()
     world.measure(job, range(38, 42))
-    history = following.history(job.id, 1, NAMES)
+    history = live.history(job.id, 1, NAMES)
     history.refresh()
     assert np.isnan(history.series("loss/grad_norm").values).tolist() == [False, False, True, False]
     assert history.series("loss/grad_norm").steps.tolist() == [38, 39, 40, 41]
@@ -77,7 +78,7 @@ def test_values_that_are_not_finite_are_gaps(world: World) -> None:
 def test_steps_that_an_attempt_took_back_are_forgotten(world: World) -> None:
     job = world.add()
     world.measure(job, range(1, 31), {"reward/mean": 1.0})
-    history, histogram = following.history(job.id, 1, NAMES), following.histogram(job.id, 1, "rareness")
+    history, histogram = live.history(job.id, 1, NAMES), live.histogram(job.id, 1, "rareness")
     history.refresh()
     histogram.refresh()
     del world.metrics[job.id][20:], world.histograms[job.id][60:]
@@ -93,7 +94,7 @@ def test_steps_that_an_attempt_took_back_are_forgotten(world: World) -> None:
 def test_a_histogram_is_followed_in_bounded_columns(world: World) -> None:
     job = world.add()
     world.measure(job, range(1, COLUMNS), {"reward/mean": 1.0})
-    histogram = following.histogram(job.id, 1, "rareness")
+    histogram = live.histogram(job.id, 1, "rareness")
     histogram.refresh()
     assert (histogram.columns().width, len(histogram.columns())) == (1, COLUMNS - 1)
     world.measure(job, range(COLUMNS, COLUMNS + 4), {"reward/mean": 1.0})
@@ -102,11 +103,11 @@ def test_a_histogram_is_followed_in_bounded_columns(world: World) -> None:
 
 
 def test_viewers_share_a_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "FRESH", 60.0)
+    monkeypatch.setattr(live, "FRESH", 60.0)
     job = world.add()
     world.measure(job, range(1, 4))
     for _ in range(5):
-        following.history(job.id, 1, NAMES).refresh()
+        live.history(job.id, 1, NAMES).refresh()
     assert len(world.requests) == 1
 
 
@@ -114,15 +115,15 @@ def test_viewers_share_a_figure_until_there_is_more(world: World) -> None:
     job = world.add()
     world.measure(job, range(1, 101), {"reward/mean": 1.0, "loss/grad_norm": 2.0})
 
-    def figures() -> list[charts.Figure]:
-        history, histogram = following.history(job.id, 1, NAMES), following.histogram(job.id, 1, "rareness")
+    def figures() -> list[figures.Figure]:
+        history, histogram = live.history(job.id, 1, NAMES), live.histogram(job.id, 1, "rareness")
         history.refresh()
         histogram.refresh()
-        lines = [charts.Curve(name, history.series(name), NEUTRAL) for name in NAMES]
+        lines = [figures.Curve(name, history.series(name), NEUTRAL) for name in NAMES]
         return [
-            *(charts.curves([line], unit="x") for line in lines),
-            charts.stacked([("all", line.series, NEUTRAL) for line in lines], unit="x", shares=False),
-            charts.heat_map(histogram.columns(), colour=NEUTRAL, unit="x"),
+            *(figures.curves([line], unit="x") for line in lines),
+            figures.stacked([("all", line.series, NEUTRAL) for line in lines], unit="x", shares=False),
+            figures.heat_map(histogram.columns(), colour=NEUTRAL, unit="x"),
         ]
 
     first, second = figures(), figures()
@@ -138,7 +139,7 @@ def test_a_comparison_asks_for_what_is_new_of_the_jobs_that_go_on(world: World) 
     ended, running = world.add(status=JobStatus.SUCCEEDED), world.add()
     world.measure(ended, range(1, 51), {"reward/mean": 1.0})
     world.measure(running, range(1, 101), {"reward/mean": 1.0})
-    comparison = following.comparison([ended, running], NAMES)
+    comparison = live.comparison([ended, running], NAMES)
     comparison.refresh()
     world.requests.clear()
     world.measure(running, range(101, 103), {"reward/mean": 2.0})
@@ -153,7 +154,7 @@ def test_a_comparison_forgets_steps_that_a_job_took_back(world: World) -> None:
     first, second = world.add(), world.add()
     world.measure(first, range(1, 11), {"reward/mean": 1.0})
     world.measure(second, range(1, 101), {"reward/mean": 1.0})
-    comparison = following.comparison([first, second], NAMES)
+    comparison = live.comparison([first, second], NAMES)
     comparison.refresh()
     world.metrics[first.id] = world.metrics[first.id][:4]
     comparison.refresh()
@@ -165,10 +166,10 @@ def test_a_comparison_begins_anew_with_another_attempt(world: World) -> None:
     jobs = [world.add(status=JobStatus.SUCCEEDED) for _ in range(2)]
     for job in jobs:
         world.measure(job, range(1, 11), {"reward/mean": 1.0})
-    following.comparison(jobs, NAMES).refresh()
+    live.comparison(jobs, NAMES).refresh()
     world.measure(jobs[0], range(11, 21), {"reward/mean": 2.0})
     world.change(jobs[0], attempt=2)
-    again = following.comparison([world.jobs[job.id] for job in jobs], NAMES)
+    again = live.comparison([world.jobs[job.id] for job in jobs], NAMES)
     again.refresh()
     assert again.curves()[jobs[0].id, "reward/mean"].last_step[-1] == 20
 
@@ -178,14 +179,14 @@ def test_a_comparison_of_ended_jobs_is_read_once(world: World) -> None:
     for job in jobs:
         world.measure(job, range(1, 11), {"reward/mean": 1.0})
     for _ in range(3):
-        following.comparison(jobs, NAMES).refresh()
+        live.comparison(jobs, NAMES).refresh()
     assert len(world.requests) == 1
 
 
 def test_a_failed_read_keeps_what_was_read_before(world: World) -> None:
     job = world.add()
     world.measure(job, range(1, 4))
-    history = following.history(job.id, 1, NAMES)
+    history = live.history(job.id, 1, NAMES)
     history.refresh()
     world.fails = True
     with pytest.raises(CalibrlError):
@@ -195,7 +196,7 @@ def test_a_failed_read_keeps_what_was_read_before(world: World) -> None:
 
 def test_pace_comes_from_the_last_steps(world: World) -> None:
     job = world.add()
-    history = following.history(job.id, 1, NAMES)
+    history = live.history(job.id, 1, NAMES)
     assert history.seconds_a_step("reward/mean") is None
     world.measure(job, range(1, 101))
     history.refresh()
@@ -203,11 +204,11 @@ def test_pace_comes_from_the_last_steps(world: World) -> None:
 
 
 def test_only_the_end_of_a_log_is_kept(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "LOG_TAIL", 10)
-    monkeypatch.setattr(following, "LOG_KEPT", 21)
+    monkeypatch.setattr(live, "LOG_TAIL", 10)
+    monkeypatch.setattr(live, "LOG_KEPT", 21)
     job = world.add()
     world.logs[job.id] = b"first line\nlast line\n"
-    log = following.log(job.id)
+    log = live.log(job.id)
     log.refresh()
     assert (log.shown, log.text, log.cut) == ("last line\n", "first line\nlast line\n", True)
     world.logs[job.id] += b"more\n"
@@ -220,7 +221,7 @@ def test_groups_are_listed_newest_step_first(world: World) -> None:
     job = world.add()
     for step in (1, 10, 10):
         world.keep_sample(job, step, "text")
-    samples = following.samples(job.id, 1)
+    samples = live.samples(job.id, 1)
     samples.refresh()
     assert [(step, len(groups)) for step, groups in samples.by_step().items()] == [(10, 2), (1, 1)]
 
@@ -229,7 +230,7 @@ def test_columns_that_are_drawn_do_not_change_under_another_viewers_read(world: 
     """One viewer draws while another's refresh puts columns in."""
     job = world.add()
     world.measure(job, range(1, 4), {"reward/mean": 1.0})
-    histogram = following.histogram(job.id, 1, "rareness")
+    histogram = live.histogram(job.id, 1, "rareness")
     histogram.refresh()
     drawn = histogram.columns()
     world.measure(job, range(4, 8), {"reward/mean": 1.0})

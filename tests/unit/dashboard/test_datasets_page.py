@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from jobs.schemas import Dataset, Me, Role
+from calibrl.schemas import Dataset, Me, Role
 
 from .conftest import BEGAN, HOSTILE, Refusal, World
 from .test_pages import NAVIGATION, finished, html

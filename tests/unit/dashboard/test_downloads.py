@@ -6,7 +6,8 @@ import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from dashboard import downloads, signin
+from dashboard import signin
+from dashboard.reads import downloads
 from jobs.settings import get_settings
 
 from .conftest import KEY, Refusal, World

@@ -5,8 +5,8 @@ from uuid import UUID, uuid4
 
 from streamlit.testing.v1 import AppTest
 
-from dashboard.compared import verdict
-from jobs.schemas import Comparison, Evaluation, Job, JobStatus, Me, PairedDifference, Replay, Role
+from calibrl.schemas import Comparison, Evaluation, Job, JobStatus, Me, PairedDifference, Replay, Role
+from dashboard.views.evaluation_table import verdict
 
 from .conftest import HOSTILE, Refusal, World
 from .test_pages import NAVIGATION, charts, finished, html, job_page

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jobs.schemas import Me, Role
+from calibrl.schemas import Me, Role
 
 from .conftest import Refusal, World, forget
 from .test_evaluations_page import evaluated, evaluations_page

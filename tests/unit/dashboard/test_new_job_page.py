@@ -7,7 +7,7 @@ import pytest
 import yaml
 from streamlit.testing.v1 import AppTest
 
-from jobs.schemas import JobPlan, JobStatus, Me, Role, job_spec_adapter
+from calibrl.schemas import JobPlan, JobStatus, Me, Role, job_spec_adapter
 
 from .conftest import HOSTILE, Refusal, World
 from .test_pages import NAVIGATION, finished, html

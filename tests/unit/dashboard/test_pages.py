@@ -13,8 +13,8 @@ import yaml
 from streamlit.testing.v1 import AppTest
 
 import dashboard
+from calibrl.schemas import Event, Job, JobStatus, Reason, job_spec_adapter
 from dashboard.palette import WRONG
-from jobs.schemas import Event, Job, JobStatus, Reason, job_spec_adapter
 
 from .conftest import Refusal
 

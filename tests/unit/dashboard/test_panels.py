@@ -9,10 +9,10 @@ from uuid import uuid4
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dashboard import data
+from calibrl.schemas import Checkpoint, Event, Gpu, Job, JobStatus, Me, Role, TrainSpec
 from dashboard.panels.health import alerts
-from dashboard.specs import Chosen, chosen, ordered
-from jobs.schemas import Checkpoint, Event, Gpu, Job, JobStatus, Me, Role, TrainSpec
+from dashboard.reads import data
+from dashboard.views.spec_diff import Chosen, chosen, ordered
 
 from .conftest import BEGAN, HOSTILE, KEY
 from .test_pages import charts, finished, html, job_page, jobs_page, paths
@@ -105,10 +105,11 @@ def fork_form(job_id: str) -> AppTest:
     def script(job_id: str) -> None:
         import streamlit as st
 
-        from dashboard import data, forking
+        from dashboard.forms import fork_dialog
+        from dashboard.reads import data
 
         st.query_params.setdefault("id", job_id)
-        forking.form(data.job(job_id))
+        fork_dialog.form(data.job(job_id))
 
     return finished(AppTest.from_function(script, args=(job_id,), default_timeout=30).run())
 
@@ -230,9 +231,10 @@ def panel_alone(job: Job) -> AppTest:
     def script(record: str) -> None:
         import streamlit as st
 
-        from dashboard import data, states
+        from calibrl.schemas import Job
+        from dashboard import states
         from dashboard.panels import common, rollouts
-        from jobs.schemas import Job
+        from dashboard.reads import data
 
         job = Job.model_validate_json(record)
 

@@ -5,7 +5,7 @@ from uuid import uuid4
 
 from streamlit.testing.v1 import AppTest
 
-from jobs.schemas import Gpu, JobStatus, Me, Role, Worker, WorkerStatus
+from calibrl.schemas import Gpu, JobStatus, Me, Role, Worker, WorkerStatus
 
 from .conftest import HOSTILE, World
 from .test_pages import NAVIGATION, finished, html

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from dashboard.rollouts import TINTS, TOKENS, clipping, coloured, completion_html, legend, legible
+from dashboard.views.completions import TINTS, TOKENS, clipping, coloured, completion_html, legend, legible
 
 
 class Parsed(HTMLParser):

@@ -6,9 +6,9 @@ import pytest
 import yaml
 from streamlit.testing.v1 import AppTest
 
-from dashboard.schema import Schema, label
-from jobs import presets
-from jobs.schemas import EvaluateSpec, TrainSpec, job_spec_adapter
+from calibrl import presets
+from calibrl.schemas import EvaluateSpec, TrainSpec, job_spec_adapter
+from dashboard.forms.schema import Schema, label
 
 TRAIN = Schema(TrainSpec.model_json_schema())
 EVALUATE = Schema(EvaluateSpec.model_json_schema())
@@ -45,9 +45,9 @@ def test_what_tells_variants_apart_is_always_said() -> None:
 def form_of_everything(start: dict) -> None:  # type: ignore[type-arg]  # it is run as a script: no imports above it
     import streamlit as st
 
-    from dashboard.schema import Schema
-    from dashboard.schema_form import Form
-    from jobs.schemas import TrainSpec
+    from calibrl.schemas import TrainSpec
+    from dashboard.forms.schema import Schema
+    from dashboard.forms.schema_form import Form
 
     schema = Schema(TrainSpec.model_json_schema())
     jobs = {"5b1d0c0e-6c5a-4f0e-9a43-000000000001": "a job"}

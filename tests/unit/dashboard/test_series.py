@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dashboard.series import HistogramColumns, Series, averaged, smoothed, spikes
+from dashboard.charts.series import HistogramColumns, Series, averaged, smoothed, spikes
 
 
 def curve(values: list[float]) -> Series:

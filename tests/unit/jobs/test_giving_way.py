@@ -2,8 +2,8 @@
 
 from uuid import UUID
 
-from jobs.scheduler import Machine, QueuedJob, RunningJob, victims
-from jobs.schemas import Priority
+from calibrl.schemas import Priority
+from jobs.scheduling.scheduler import Machine, QueuedJob, RunningJob, victims
 
 
 def queued(number: int, gpus: int, *, priority: Priority = "normal", **labels: str) -> QueuedJob:

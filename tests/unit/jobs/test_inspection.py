@@ -7,8 +7,8 @@ import pyarrow.parquet as parquet
 import pytest
 
 from calibrl_core.data.schema import Columns, FileData
-from jobs import inspection
 from jobs.errors import FieldError, Invalid
+from jobs.files import inspection
 
 
 def write(path: Path, rows: int, expert: pyarrow.Array, **options: object) -> Path:

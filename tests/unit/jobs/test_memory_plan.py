@@ -7,12 +7,12 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
+from calibrl.schemas import MemoryPart, MemoryPlan, job_spec_adapter
 from calibrl_core.config import BuiltinModel, LoraSettings
 from calibrl_core.models.adapters import prepare
 from calibrl_core.models.tiny import build_tiny_vlm
-from jobs.memory_plan import estimate, peak
-from jobs.model_shapes import ModelShape, UnknownShape, of_folder, tiny_vlm
-from jobs.schemas import MemoryPart, MemoryPlan, job_spec_adapter
+from jobs.planning.memory import estimate, peak
+from jobs.planning.model_shapes import ModelShape, UnknownShape, of_folder, tiny_vlm
 
 SIZES: dict[str, Any] = {
     "hidden_size": 48,

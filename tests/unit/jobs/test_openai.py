@@ -7,13 +7,13 @@ from uuid import UUID
 import pytest
 from pydantic import ValidationError
 
+from calibrl.schemas import Dataset, JobStatus, TrainSpec
+from calibrl.schemas.openai import NewFineTuningJob
 from jobs import models
 from jobs.errors import FieldError, Invalid, NotFound
 from jobs.openai import objects
 from jobs.openai.names import fine_tuned, id_of, origin, uuid_of
 from jobs.openai.requests import in_request, spec_of
-from jobs.schemas import Dataset, JobStatus, TrainSpec
-from jobs.schemas.openai import NewFineTuningJob
 
 GRADER_AT, SETTINGS_AT = "method.reinforcement.grader", "method.reinforcement.hyperparameters"
 JOB, FILE, HELD_OUT = UUID(int=1), UUID(int=2), UUID(int=3)

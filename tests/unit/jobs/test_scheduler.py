@@ -7,9 +7,9 @@ from uuid import UUID
 
 import pytest
 
-from jobs import scheduler
-from jobs.scheduler import Machine, Placement, QueuedJob, RunningJob, Share, plan
-from jobs.schemas import Priority, WaitReason
+from calibrl.schemas import Priority, WaitReason
+from jobs.scheduling import scheduler
+from jobs.scheduling.scheduler import Machine, Placement, QueuedJob, RunningJob, Share, plan
 
 NO_MACHINE, BUSY, RESERVED = WaitReason.NO_MACHINE, WaitReason.BUSY, WaitReason.RESERVED
 PROJECT_LIMIT, BUDGET = WaitReason.PROJECT_LIMIT, WaitReason.BUDGET

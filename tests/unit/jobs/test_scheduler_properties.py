@@ -10,8 +10,8 @@ from uuid import UUID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.scheduler import CLASSES, Machine, Placement, QueuedJob, RunningJob, Share, plan, victims
-from jobs.schemas import WaitReason
+from calibrl.schemas import WaitReason
+from jobs.scheduling.scheduler import CLASSES, Machine, Placement, QueuedJob, RunningJob, Share, plan, victims
 
 unhurried = settings(deadline=None)  # the machine may be busy with other things
 HELD = (WaitReason.PROJECT_LIMIT, WaitReason.BUDGET, WaitReason.NO_MACHINE)

@@ -8,7 +8,7 @@ import fsspec
 import pytest
 
 from jobs.errors import StorageAway
-from jobs.storage import Storage
+from jobs.files.storage import Storage
 
 KEY = "datasets/one.jsonl"
 

@@ -1,5 +1,5 @@
+from calibrl.schemas import JobStatus
 from jobs.lifecycle import TRANSITIONS
-from jobs.schemas import JobStatus
 
 
 def test_the_table_knows_every_status_and_leaves_a_final_one_only_for_the_line() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.schemas import GpuReading
+from calibrl.schemas import GpuReading
 from tests.conftest import ROOT
 from tests.fake_nvml import GIBIBYTE, Card, environment, pynvml, write
 from worker import gpus

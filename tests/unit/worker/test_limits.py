@@ -2,7 +2,7 @@
 
 import pytest
 
-from jobs.schemas import GpuReading, Limits, Reason
+from calibrl.schemas import GpuReading, Limits, Reason
 from worker.limits import End, Warn, Watch
 
 START = 1000.0

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs import processes
-from jobs.processes import Process
+from calibrl.processes import children
+from calibrl.processes.children import Process
 from jobs.settings import Settings
 from tests.conftest import ROOT, eventually, processes_with
 from worker import gpus
@@ -58,7 +58,7 @@ def standby(tmp_path: Path, environment: dict[str, str]) -> Iterator[Standby]:
 
 def waiting(tmp_path: Path) -> list[int]:
     """Pids of all that were started for a quick start."""
-    return [pid for pid in processes_with(tmp_path) if b"calibrl_core.standby" in cmdline(pid)]
+    return [pid for pid in processes_with(tmp_path) if b"calibrl_core.run.standby" in cmdline(pid)]
 
 
 def cmdline(pid: int) -> bytes:
@@ -171,7 +171,7 @@ def test_no_trainer_waits_where_quick_starts_are_off(tmp_path: Path, environment
 
 
 def test_it_ends_with_the_end_of_its_input(tmp_path: Path, environment: dict[str, str]) -> None:
-    command = [sys.executable, "-m", "calibrl_core.standby", "told.preload"]
-    process = processes.start(command, log=tmp_path / "log.txt", env=environment)
-    assert processes.ended(process, 30)
+    command = [sys.executable, "-m", "calibrl_core.run.standby", "told.preload"]
+    process = children.start(command, log=tmp_path / "log.txt", env=environment)
+    assert children.ended(process, 30)
     assert (process.wait(), (tmp_path / "log.txt").read_text()) == (0, "ready\n")

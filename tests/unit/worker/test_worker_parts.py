@@ -7,9 +7,9 @@ from uuid import uuid4
 
 import pytest
 
-from jobs.schemas import Reason
+from calibrl.schemas import Reason
 from worker.events import Error, Finish, Metrics, run_event_adapter
-from worker.keeper import Slots
+from worker.machine_heartbeat import Slots
 from worker.shipper import BATCH_BYTES, BATCH_LINES, read_batch
 from worker.supervisor import child_environment, how_it_ended, out_of_memory_kills
 

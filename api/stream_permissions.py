@@ -1,0 +1,44 @@
+"""Whether those who hold a stream open still may: each key is looked at again now and then, once for all streams."""
+
+import asyncio
+from concurrent.futures import Executor
+from functools import partial
+from uuid import UUID
+
+from api.errors import AWAY
+from jobs.access import callers
+from jobs.access.callers import Caller
+from jobs.db import session_scope
+
+AGAIN_SECONDS = 10.0  # for which what was found counts
+
+
+class Rights:
+    """What keys that hold streams may do now."""
+
+    def __init__(self, pool: Executor) -> None:
+        self._pool = pool
+        self._found: dict[UUID, tuple[float, asyncio.Task[Caller | None]]] = {}
+
+    async def now(self, caller: Caller) -> Caller | None:
+        """The caller with the roles that it has now; None: its key is no longer good."""
+        time = asyncio.get_running_loop().time()
+        at, task = self._found.get(caller.key_id, (time - AGAIN_SECONDS, None))
+        if task is None or time - at >= AGAIN_SECONDS:
+            old = [id for id, (at, _) in self._found.items() if time - at >= 2 * AGAIN_SECONDS]
+            for id in old:
+                del self._found[id]
+            task = asyncio.create_task(self._look(caller))
+            self._found[caller.key_id] = (time, task)
+        return await asyncio.shield(task)
+
+    async def _look(self, caller: Caller) -> Caller | None:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, partial(_still, caller))
+        except AWAY:  # nothing new can be read either
+            return caller
+
+
+def _still(caller: Caller) -> Caller | None:
+    with session_scope() as session:
+        return callers.still(session, caller)

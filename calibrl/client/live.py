@@ -1,0 +1,122 @@
+"""Following jobs live, over server-sent events."""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from pydantic import ValidationError
+
+from calibrl.client.connection import RETRIED, Connection, JobId, checked, job_path
+from calibrl.client.errors import CalibrlError, Unreachable
+from calibrl.schemas import LIVE, Ended, Job
+
+SILENCE_SECONDS = 45.0  # three times what the service lets pass without a sign of life
+PATIENCE_SECONDS = 60.0
+OPENING_SECONDS = 10.0  # the first frame comes at once, or there is no stream
+FIRST_WAIT, LONGEST_WAIT = 0.1, 2.0  # seconds between two tries
+LONGEST_STREAM = 86_400.0
+
+
+@dataclass(frozen=True)
+class Live:
+    """Something that has happened. `data` is of the type that `calibrl.schemas.LIVE` names for `event`; `id` is what to
+    give as `after` to go on behind it."""
+
+    event: str
+    data: Any
+    id: str | None
+
+
+class Streams(Connection):
+    """Following jobs live, over server-sent events."""
+
+    def stream(self, id: JobId, *, after: str | None = None, patience: float = PATIENCE_SECONDS) -> Iterator[Live]:
+        """What happens to a job, as it happens, up to its end (`event` "end").
+
+        It begins with the job as it stands (`event` "status"); with `after`, behind the frame of that id; with "0", at
+        the very beginning. A connection that breaks is made again, and goes on where it broke. Raises CalibrlError once
+        nothing has answered for `patience` seconds.
+        """
+        for live in self._follow(job_path(id, "stream"), after, patience):
+            if live is not None:
+                yield live
+
+    def stream_all(self, *, after: str | None = None, patience: float = PATIENCE_SECONDS) -> Iterator[Live]:
+        """How all jobs stand, and their events, as they happen; without end."""
+        for live in self._follow("/v1/stream", after, patience):
+            if live is not None:
+                yield live
+
+    def wait(self, id: JobId, timeout: float | None = None) -> Job:
+        """The job, once it has ended. Raises CalibrlError where that takes longer than `timeout` seconds."""
+        until = None if timeout is None else time.monotonic() + timeout
+        for live in self._follow(job_path(id, "stream"), None, PATIENCE_SECONDS, until):
+            if live is not None and isinstance(live.data, Ended):
+                return self._get(Job, job_path(id))
+        raise CalibrlError(f"job {id} has not ended within {timeout} s")
+
+    def _follow(
+        self, path: str, after: str | None, patience: float, until: float | None = None
+    ) -> Iterator[Live | None]:
+        """Frames up to an `end`, over as many connections as it takes; None for a sign of life without one."""
+        wait, answered, opened = FIRST_WAIT, time.monotonic(), False
+        while until is None or time.monotonic() < until:
+            why = "the stream breaks off"
+            try:
+                for live in self._frames(path, after, until, SILENCE_SECONDS if opened else OPENING_SECONDS):
+                    wait, answered, opened = FIRST_WAIT, time.monotonic(), True
+                    if live is not None:
+                        after = live.id or after
+                    if live is None or live.event:
+                        yield live
+                    if live is not None and isinstance(live.data, Ended):
+                        return
+            except Unreachable as error:
+                why = str(error)
+            limit = patience if opened else min(patience, OPENING_SECONDS)
+            if time.monotonic() - answered >= limit:
+                raise CalibrlError(f"{self.url} has sent nothing for {limit:g} s: {why}")
+            time.sleep(wait if until is None else max(0.0, min(wait, until - time.monotonic())))
+            wait = min(2 * wait, LONGEST_WAIT)
+
+    def _frames(self, path: str, after: str | None, until: float | None, silence: float) -> Iterator[Live | None]:
+        """One connection's frames. Raises Unreachable for what another try may mend."""
+        left = LONGEST_STREAM if until is None else min(LONGEST_STREAM, max(0.1, until - time.monotonic()))
+        headers = {"Accept": "text/event-stream"} | ({} if after is None else {"Last-Event-ID": after})
+        timeout = httpx.Timeout(silence, connect=3.0)
+        given = {"max_seconds": str(math.ceil(left * 10) / 10)}
+        try:
+            with self._http.stream("GET", path, params=given, headers=headers, timeout=timeout) as response:
+                if response.status_code in RETRIED:
+                    raise Unreachable(f"{path} answered {response.status_code}")
+                if not response.is_success:
+                    response.read()
+                    checked(response)
+                for text in _messages(response.iter_bytes()):
+                    yield self._live(text)
+        except httpx.TransportError as error:
+            raise Unreachable(f"{path} broke off: {error}") from error
+
+    def _live(self, text: bytes) -> Live | None:
+        """A message as a record; None where it carries none."""
+        fields = dict(line.split(b": ", 1) for line in text.split(b"\n") if b": " in line and line[:1] != b":")
+        event, id = fields.get(b"event", b"").decode(), fields.get(b"id")
+        record = LIVE.get(event)
+        if record is None and id is None:
+            return None
+        try:
+            data = record.model_validate_json(fields.get(b"data", b"")) if record else None
+        except ValidationError as error:
+            raise CalibrlError(f"{self.url} sent a frame {event!r} that is none; is it of this version?") from error
+        return Live(event if record else "", data, id.decode() if id else None)
+
+
+def _messages(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Server-sent events from the pieces that they come in; what is cut off at the end is none."""
+    rest = b""
+    for piece in pieces:
+        *whole, rest = (rest + piece).split(b"\n\n")
+        yield from whole

@@ -1,0 +1,130 @@
+"""The commands about files: data sets that are uploaded, and what jobs leave."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from calibrl.client import Client
+from calibrl.client.data import Progress as Tell
+from calibrl.commands.arguments import JOBS, AsJson, JobArgument, StackFolder, find, say, say_json
+from calibrl.views import datasets
+
+DATA = "Data"  # a part of the help text
+app = typer.Typer()
+data_app = typer.Typer(help="Data sets of your own: upload, list, show, delete.", no_args_is_help=True)
+app.add_typer(data_app, name="data", rich_help_panel=DATA)
+
+DatasetArgument = Annotated[str, typer.Argument(metavar="ID", help="A data set's id, as `calibrl data list` shows it.")]
+Column = Annotated[
+    list[str] | None,
+    typer.Option("--column", metavar="WHAT=NAME", help="Which column holds what: answer=result", show_default=False),
+]
+
+
+@data_app.command()
+def upload(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A .parquet or .jsonl file.", exists=True, dir_okay=False)
+    ],
+    name: Annotated[str | None, typer.Option(help="What it is called.", show_default="the file's name")] = None,
+    project: Annotated[str, typer.Option(metavar="SLUG", help="The project that may use it.")] = "default",
+    column: Column = None,
+    as_json: AsJson = False,
+    data: StackFolder = None,
+) -> None:
+    """Upload a data set and print its id, for `data: {dataset: ID}` in a spec. Every row is checked."""
+    pairs = [one.partition("=") for one in column or []]
+    if not all(what and name for what, _, name in pairs):
+        raise typer.BadParameter("write it as answer=result", param_hint="--column")
+    columns = {what: name for what, _, name in pairs}
+    with Client(data_dir=data) as client, _bar(f"Uploading {file.name}") as progress:
+        dataset = client.upload(file, name, project, columns=columns, progress=progress)
+    say_json(dataset) if as_json else typer.echo(str(dataset.id))
+
+
+@data_app.command("list")
+def list_datasets(
+    project: Annotated[str | None, typer.Option("--project", metavar="SLUG", help="Only this project's.")] = None,
+    as_json: AsJson = False,
+    data: StackFolder = None,
+) -> None:
+    """List the newest 100 data sets."""
+    with Client(data_dir=data) as client:
+        found = client.datasets(project).data
+    if as_json:
+        say_json(found)
+    else:
+        say(datasets.dataset_table(found) if found else "No data sets.")
+
+
+@data_app.command()
+def show(id: DatasetArgument, as_json: AsJson = False, data: StackFolder = None) -> None:
+    """Show a data set: what is known of it, and its first rows."""
+    with Client(data_dir=data) as client:
+        dataset = client.dataset(id)
+        rows = client.preview(id) if dataset.hub is None else []
+    say_json(dataset) if as_json else say(datasets.dataset_page(dataset, rows))
+
+
+@data_app.command()
+def delete(id: DatasetArgument, data: StackFolder = None) -> None:
+    """Delete a data set that no job uses which has not ended."""
+    with Client(data_dir=data) as client:
+        client.delete_dataset(id)
+
+
+@app.command(rich_help_panel=JOBS)
+def checkpoints(job: JobArgument, as_json: AsJson = False, data: StackFolder = None) -> None:
+    """List the checkpoints that a job keeps."""
+    with Client(data_dir=data) as client:
+        found = client.checkpoints(find(client, job).id)
+    if as_json:
+        say_json(found)
+    else:
+        say(datasets.checkpoint_table(found) if found else "No checkpoints.")
+
+
+@app.command(rich_help_panel=JOBS)
+def download(
+    job: JobArgument,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to; made if it is not there.", file_okay=False)],
+    step: Annotated[int | None, typer.Option(min=0, help="Which checkpoint.", show_default="the best")] = None,
+    as_json: AsJson = False,
+    data: StackFolder = None,
+) -> None:
+    """Fetch a job's checkpoint, or an evaluation's results. Begun again, it goes on where it was cut off."""
+    with Client(data_dir=data) as client:
+        found = find(client, job)
+        with _bar("Downloading") as progress:
+            if found.kind == "evaluate":
+                paths = client.download_results(found.id, folder, progress=progress)
+            else:
+                chosen = _chosen(client, str(found.id)) if step is None else step
+                paths = client.download_checkpoint(found.id, chosen, folder, progress=progress)
+    if as_json:
+        say_json([str(path) for path in paths])
+    else:
+        typer.echo("\n".join(map(str, paths)))
+
+
+def _chosen(client: Client, job_id: str) -> int:
+    """The step of the best checkpoint, or of the newest where none is the best."""
+    found = client.checkpoints(job_id)
+    if not found:
+        raise typer.BadParameter("the job keeps no checkpoint", param_hint="JOB")
+    return max(found, key=lambda one: (one.best, one.step)).step
+
+
+@contextmanager
+def _bar(what: str) -> Iterator[Tell]:
+    """A progress bar on stderr, where that is a terminal."""
+    screen = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=screen, disable=not screen.is_terminal) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

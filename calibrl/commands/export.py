@@ -1,0 +1,78 @@
+"""`calibrl export`: a job's metrics as a file, for TensorBoard, or as a run of MLflow."""
+
+import re
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from calibrl.client import CalibrlError, Client
+from calibrl.client.curves import ExportFormat
+from calibrl.commands.arguments import JOBS, JobArgument, StackFolder, find
+
+POLL_SECONDS = 2.0
+app = typer.Typer()
+export_app = typer.Typer(help="Take a job's metrics elsewhere: CSV, Parquet, TensorBoard, MLflow.")
+app.add_typer(export_app, name="export", rich_help_panel=JOBS)
+
+File = Annotated[Path, typer.Argument(metavar="FILE", help="What to write; one that is there is replaced.")]
+
+
+@export_app.command()
+def csv(job: JobArgument, file: File, data: StackFolder = None) -> None:
+    """Write a row a step and a column a metric as CSV."""
+    _export(job, "csv", file, data)
+
+
+@export_app.command()
+def parquet(job: JobArgument, file: File, data: StackFolder = None) -> None:
+    """Write a row a step and a column a metric as Parquet."""
+    _export(job, "parquet", file, data)
+
+
+@export_app.command()
+def tensorboard(
+    job: JobArgument,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A log folder of TensorBoard: the job gets its own.")],
+    data: StackFolder = None,
+) -> None:
+    """Write the metrics as an event file, for `tensorboard --logdir DIR`; called again, it takes the file's place."""
+    with Client(data_dir=data) as client:
+        found = find(client, job)
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", found.name)
+        own = folder / f"{name}-{str(found.id)[:8]}"
+        try:
+            own.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CalibrlError(f"{own} can't be made: {error.strerror or error}") from error
+        began = int(found.created_at.timestamp())
+        typer.echo(str(client.export(found.id, "tensorboard", own / f"events.out.tfevents.{began}.{found.id}")))
+
+
+@export_app.command()
+def mlflow(
+    job: JobArgument,
+    to: Annotated[str, typer.Option("--to", metavar="URI", help="MLflow's tracking server: http://host:5000")],
+    experiment: Annotated[str, typer.Option(help="The experiment that the run belongs to.")] = "calibrl",
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
+    data: StackFolder = None,
+) -> None:
+    """Mirror the job as a run of MLflow; run it again to add new steps. Needs the extra mlflow."""
+    from calibrl.mlflow_mirror import Mirror
+
+    with Client(data_dir=data) as client:
+        mirror = Mirror(client, find(client, job).id, to, experiment)
+        while True:
+            run, steps, ended = mirror.update()
+            if steps or ended or not follow:
+                typer.echo(f"run {run}: {steps} new steps")
+            if ended or not follow:
+                return
+            time.sleep(POLL_SECONDS)
+
+
+def _export(job: str, format: ExportFormat, file: Path, data: Path | None) -> None:
+    with Client(data_dir=data) as client:
+        client.export(find(client, job).id, format, file)
+    typer.echo(str(file))

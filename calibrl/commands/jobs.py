@@ -1,0 +1,160 @@
+"""The commands that make, find and change jobs: submit, plan, fork, list, label, note."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from calibrl.client import Client
+from calibrl.commands.arguments import JOBS, AsJson, JobArgument, StackFolder, find, say, say_json
+from calibrl.schemas import CheckpointChoice, JobSort, JobStatus
+from calibrl.specfile import read_changes, read_spec
+from calibrl.views import plan_summary, terminal
+
+app = typer.Typer()
+
+SpecFile = Annotated[Path, typer.Argument(metavar="FILE", help="A job's spec: .yaml or .json.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a field: algorithm.negative_slope=0.3"),
+]
+Moment = datetime | None
+
+
+def _moment(text: str) -> datetime:
+    """A date or time as ISO 8601 has it; here and now where it names no zone."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no date: write it as 2026-11-24 or 2026-11-24T18:00") from None
+    return moment.astimezone(UTC)
+
+
+def _label(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise typer.BadParameter(f"{text!r}: write it as KEY=VALUE")
+    return key, value
+
+
+def _checkpoint(text: str) -> CheckpointChoice:
+    if text in ("best", "last"):
+        return text  # type: ignore[return-value]
+    if not text.isdecimal():
+        raise typer.BadParameter(f"{text!r} is neither best, last nor a step")
+    return int(text)
+
+
+@app.command(rich_help_panel=JOBS)
+def submit(file: SpecFile, overrides: Overrides = None, as_json: AsJson = False, data: StackFolder = None) -> None:
+    """Submit a job and print its id."""
+    spec = read_spec(file, overrides or [])
+    with Client(data_dir=data) as client:
+        job = client.submit(spec)
+    say_json(job) if as_json else typer.echo(str(job.id))
+
+
+@app.command(rich_help_panel=JOBS)
+def plan(file: SpecFile, overrides: Overrides = None, as_json: AsJson = False, data: StackFolder = None) -> None:
+    """Show what would become of a job: data, memory, when it would start, what is risky. Nothing is submitted."""
+    spec = read_spec(file, overrides or [])
+    with Client(data_dir=data) as client:
+        found = client.plan(spec)
+    say_json(found) if as_json else say(plan_summary.plan_page(found))
+
+
+@app.command(rich_help_panel=JOBS)
+def fork(
+    job: JobArgument,
+    checkpoint: Annotated[
+        str, typer.Option(metavar="best|last|STEP", help="Of a training job: where the new one begins.")
+    ] = "best",
+    overrides: Overrides = None,
+    name: Annotated[str | None, typer.Option(help="Of the new job.", show_default="NAME-fork")] = None,
+    as_json: AsJson = False,
+    data: StackFolder = None,
+) -> None:
+    """Submit a job's spec again, from one of its checkpoints and with changes; print the new id."""
+    begins, changes = _checkpoint(checkpoint), read_changes(overrides or [])
+    with Client(data_dir=data) as client:
+        made = client.fork(find(client, job).id, checkpoint=begins, changes=changes, name=name)
+    say_json(made) if as_json else typer.echo(str(made.id))
+
+
+@app.command("jobs", rich_help_panel=JOBS)
+def list_jobs(
+    status: Annotated[list[JobStatus] | None, typer.Option(help="Only those that stand so; may be repeated.")] = None,
+    kind: Annotated[str | None, typer.Option(metavar="train|evaluate", help="Only those of this kind.")] = None,
+    project: Annotated[str | None, typer.Option(metavar="SLUG", help="Only this project's.")] = None,
+    user: Annotated[str | None, typer.Option(help="Only those that this user submitted.")] = None,
+    labels: Annotated[
+        list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="Only with this label; may be repeated.")
+    ] = None,
+    text: Annotated[
+        str | None, typer.Option("--search", "-q", metavar="TEXT", help="Text in the name or the notes.")
+    ] = None,
+    since: Annotated[Moment, typer.Option(parser=_moment, metavar="TIME", help="Submitted then or later.")] = None,
+    until: Annotated[Moment, typer.Option(parser=_moment, metavar="TIME", help="Submitted before that.")] = None,
+    sort: Annotated[JobSort, typer.Option(help="By what; with - from the greatest on.")] = "-created",
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")] = 100,
+    as_json: AsJson = False,
+    data: StackFolder = None,
+) -> None:
+    """List jobs, newest first."""
+    wanted = dict(map(_label, labels or []))
+    with Client(data_dir=data) as client:
+        page = client.jobs(
+            status=status,
+            kind=kind,
+            project=project,
+            user=user,
+            labels=wanted,
+            created_after=since,
+            created_before=until,
+            q=text,
+            sort=sort,
+            limit=limit,
+        )
+    if as_json:
+        say_json(page.data)
+        return
+    say(terminal.job_table(page.data) if page.data else "No jobs.")
+    if page.has_more:
+        typer.echo(f"There are more than these {limit}; --limit shows up to 1000.", err=True)
+
+
+@app.command(rich_help_panel=JOBS)
+def label(
+    job: JobArgument,
+    labels: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Labels to set.", show_default=False)
+    ] = None,
+    remove: Annotated[list[str] | None, typer.Option(metavar="KEY", help="A label to remove; may be repeated.")] = None,
+    as_json: AsJson = False,
+    data: StackFolder = None,
+) -> None:
+    """Set or remove a job's labels, and print those it has then."""
+    changes: dict[str, str | None] = dict.fromkeys(remove or [])
+    changes |= dict(map(_label, labels or []))
+    if not changes:
+        raise typer.BadParameter("name labels to set, or to --remove", param_hint="KEY=VALUE")
+    with Client(data_dir=data) as client:
+        changed = client.edit(find(client, job).id, labels=changes)
+    if as_json:
+        say_json(changed)
+    else:
+        typer.echo("\n".join(f"{key}={terminal.plain(value)}" for key, value in changed.labels.items()) or "no labels")
+
+
+@app.command(rich_help_panel=JOBS)
+def note(
+    job: JobArgument,
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="Takes the place of what was noted; '' removes it.")],
+    as_json: AsJson = False,
+    data: StackFolder = None,
+) -> None:
+    """Note something about a job, for people."""
+    with Client(data_dir=data) as client:
+        changed = client.edit(find(client, job).id, notes=text)
+    say_json(changed) if as_json else typer.echo(terminal.headline(changed))

@@ -1,0 +1,83 @@
+"""The commands about profiles: services that are asked by a name."""
+
+import getpass
+import re
+import sys
+from typing import Annotated
+
+import typer
+from pydantic import SecretStr
+from rich.table import Table
+
+from calibrl.client import profiles
+from calibrl.client.address import checked_key, http_address
+from calibrl.commands.arguments import HERE, AsJson, say, say_json
+
+app = typer.Typer(help="Services that you ask by name: list, add, remove.", invoke_without_command=True)
+STARTERS = frozenset({"up", "demo"})  # commands that ask no service that is there already
+Name = Annotated[str, typer.Argument(metavar="NAME")]
+
+
+def install(parent: typer.Typer) -> None:
+    """Add them to the command line, and the option that names one."""
+    parent.callback()(choose)
+    parent.add_typer(app, name="profiles", rich_help_panel=HERE)
+
+
+def choose(
+    context: typer.Context,
+    profile: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Ask this service, one of `calibrl profiles`.")
+    ] = None,
+) -> None:
+    if profile is not None and context.invoked_subcommand in STARTERS:
+        raise typer.BadParameter(
+            f"`calibrl {context.invoked_subcommand}` starts a service of its own: leave the option out",
+            param_hint="--profile",
+        )
+    token = profiles.chosen.set(profile)
+    context.call_on_close(lambda: profiles.chosen.reset(token))
+
+
+@app.callback()
+def list_profiles(context: typer.Context, as_json: AsJson = False) -> None:
+    """Services that you ask by name: list, add, remove. Their keys are never shown."""
+    if context.invoked_subcommand is not None:
+        return
+    found = {name: profile.url for name, profile in sorted(profiles.read_all().items())}
+    if as_json:
+        say_json(found)
+        return
+    table = Table.grid(padding=(0, 2))
+    for name, url in found.items():
+        table.add_row(name, url)
+    say(table if found else "There are no profiles yet: `calibrl profiles add NAME --url URL` makes one.")
+
+
+@app.command()
+def add(
+    name: Name,
+    url: Annotated[str, typer.Option(metavar="URL", help="Where the service is: https://calibrl.example.com")],
+) -> None:
+    """Keep a service's address and your key for it; the key is asked for, or read from standard input."""
+    if not re.fullmatch(profiles.NAME, name):
+        raise typer.BadParameter("letters, digits, - and _; at most 63", param_hint="NAME")
+    address = str(http_address(url)).rstrip("/")
+    profiles.read_all()  # before anything is asked
+    key = getpass.getpass("Key: ") if sys.stdin.isatty() else sys.stdin.readline()
+    if not key.strip():
+        raise typer.BadParameter("no key was given: pipe it in, or type it when asked", param_hint="key")
+    one = profiles.Profile(url=address, api_key=SecretStr(checked_key(key.strip(), "give it as it was shown")))
+    with profiles.changing() as known:
+        done = "changed" if name in known else "added"
+        known[name] = one
+    say(f"{done} {name}: `calibrl --profile {name} me` asks {address}")
+
+
+@app.command()
+def remove(name: Name) -> None:
+    """Forget a service and the key for it."""
+    profiles.named(name)
+    with profiles.changing() as known:
+        known.pop(name, None)
+    say(f"removed {name}; its key is valid until somebody revokes it")

@@ -1,0 +1,197 @@
+"""The whole service on this machine, as children of this process: database, queue, API, workers and dashboard."""
+
+import json
+import os
+import secrets
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+from calibrl.client import STACK_FILE
+from calibrl.processes import children
+from calibrl.processes.children import Process
+from calibrl.stack.services import Postgres, StackError, Valkey, free_port, last_line, lock_folder, wait_until
+from jobs.settings import get_settings
+
+__all__ = ["LocalStack", "StackError"]
+
+ROOT = Path(__file__).parents[2]
+MIGRATION_SECONDS = 120.0
+STOP_SECONDS = 10.0
+OF_ANOTHER_SERVICE = "CALIBRL_PROFILE"  # beside the address of the stack's own, which its processes are told
+CELERY_FLAGS = ("--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "INFO")
+# The database is next door and people watch: a cancelled job should stop soon, and a killed stack's job go on soon.
+# Whoever may use this stack's key may read this machine's files anyway.
+LOCAL_SETTINGS = {"heartbeat_seconds": "1", "lease_seconds": "15", "allowed_roots": "/"}
+
+
+def chosen_port(port: int | None) -> int:
+    """The port, or a free one. Raises StackError if somebody listens there already."""
+    if port is None:
+        return free_port()
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise StackError(f"port {port} can't be used ({error.strerror}); choose another or leave it out") from None
+    return port
+
+
+class LocalStack:
+    """A context manager: inside it, everything runs; after it, nothing does. Enter it from the main thread.
+
+    Data and every process's log stay in `data_dir`, which one stack at a time may use. DATABASE_URL and REDIS_URL,
+    where set, are used in place of embedded servers. If this process is killed, so are its children, by the kernel.
+    Raises StackError, one line, if something does not start.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        api_port: int | None = None,
+        dashboard_port: int | None = None,
+        dashboard: bool = True,
+    ) -> None:
+        self.data_dir = data_dir.expanduser().absolute()
+        self._logs = self.data_dir / "logs"
+        self._api_port, self._dashboard_port = api_port, dashboard_port
+        self._with_dashboard = dashboard
+        self._settings = get_settings()
+        self._running: dict[str, Process] = {}
+        self._exit = ExitStack()
+        self.api_url = ""
+        self.dashboard_url: str | None = None
+        key = self._settings.api_key
+        self.api_key = key.get_secret_value() if key else "calibrl_" + secrets.token_urlsafe(32)
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self._exit.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._exit.close()
+
+    def check(self) -> None:
+        """Raises StackError if one of the processes has ended."""
+        for name, process in self._running.items():
+            if children.ended(process):
+                raise StackError(f"{name} has ended: {last_line(self._log(name))} (see {self._log(name)})")
+
+    def _start(self) -> None:
+        """In an order whose reverse is a good one to stop in."""
+        self._exit.callback(lock_folder(self.data_dir).release)
+        self._logs.mkdir(exist_ok=True)
+        self.api_url = f"http://127.0.0.1:{chosen_port(self._api_port)}"
+        public = {"CALIBRL_API_URL": self.api_url, "CALIBRL_API_KEY": self.api_key}
+        private = public | {"CALIBRL_DATA_DIR": str(self.data_dir)}
+        dashboard_ready = self._start_dashboard(public) if self._with_dashboard else None
+        private |= self._start_services() | {
+            f"CALIBRL_{name.upper()}": value
+            for name, value in LOCAL_SETTINGS.items()
+            if name not in self._settings.model_fields_set
+        }
+        api_ready = self._start_api(private)  # takes longer to load than the migrations to run
+        self._migrate(private)
+        self._start_worker(private)
+        self._wait(api_ready, "api")
+        if dashboard_ready:
+            self._wait(dashboard_ready, "dashboard")
+        self._write_stack_file()
+
+    def _start_services(self) -> dict[str, str]:
+        """Start what the environment doesn't name; the addresses of both."""
+        valkey = None if self._settings.redis_url else Valkey(self.data_dir / "valkey", self._log("valkey"))
+        postgres = None if self._settings.database_url else Postgres(self.data_dir / "postgres", self._log("postgres"))
+        services = [service for service in (valkey, postgres) if service]
+        for service in services:
+            self._exit.callback(service.stop)
+            self._running[service.log.stem] = service.start()
+        for service in services:
+            service.wait_ready()
+        database_url = postgres.url if postgres else self._settings.need("database_url")
+        redis_url = valkey.url if valkey else self._settings.need("redis_url")
+        return {"DATABASE_URL": database_url, "REDIS_URL": redis_url}
+
+    def _migrate(self, env: dict[str, str]) -> None:
+        command = ["alembic", "-c", str(ROOT / "alembic.ini"), "upgrade", "head"]
+        process = self._run("migrations", command, env)
+        children.ended(process, MIGRATION_SECONDS)
+        if children.stop(process, 0) != 0:
+            log = self._log("migrations")
+            raise StackError(f"the database could not be migrated: {last_line(log)} (see {log})")
+
+    def _start_api(self, env: dict[str, str]) -> Callable[[], bool]:
+        address = _listen(self.api_url, "--host", "--port")
+        command = ["uvicorn", "api.main:app", *address, "--timeout-graceful-shutdown", "3"]
+        self._keep("api", command, env)
+        return lambda: _answers(f"{self.api_url}/readyz")
+
+    def _start_dashboard(self, env: dict[str, str]) -> Callable[[], bool]:
+        url = self.dashboard_url = f"http://127.0.0.1:{chosen_port(self._dashboard_port)}"
+        script = str(ROOT / "dashboard" / "streamlit_app.py")
+        self._keep("dashboard", ["streamlit", "run", script, *_listen(url, "--server.address", "--server.port")], env)
+        return lambda: _answers(f"{url}/_stcore/health")
+
+    def _start_worker(self, env: dict[str, str]) -> None:
+        """One, with a slot for each GPU of this machine and for jobs that need none."""
+        grace = self._settings.stop_grace_seconds + self._settings.heartbeat_seconds + STOP_SECONDS
+        name = self._settings.worker_name
+        command = ["celery", "-A", "worker.tasks", "worker", "-n", f"{name}@%h", *CELERY_FLAGS]
+        self._keep("worker", command, env | {"CALIBRL_WORKER_NAME": name}, grace)
+
+    def _keep(self, name: str, command: Sequence[str], env: dict[str, str], grace: float = STOP_SECONDS) -> Process:
+        """Start something that should run until the stack stops."""
+        process = self._running[name] = self._run(name, command, env)
+        self._exit.callback(children.stop, process, grace)
+        return process
+
+    def _run(self, name: str, command: Sequence[str], env: dict[str, str]) -> Process:
+        passed_on = {name: value for name, value in os.environ.items() if name.upper() != OF_ANOTHER_SERVICE}
+        everything = passed_on | env | {"PYTHONUNBUFFERED": "1"}
+        return children.start([sys.executable, "-m", *command], log=self._log(name), env=everything)
+
+    def _wait(self, ready: Callable[[], bool], name: str) -> None:
+        def ready_or_broken() -> bool:
+            self.check()
+            return ready()
+
+        wait_until(ready_or_broken, self._running[name], f"the {name}", self._log(name))
+
+    def _log(self, name: str) -> Path:
+        return self._logs / f"{name}.log"
+
+    def _write_stack_file(self) -> None:
+        path = self.data_dir / STACK_FILE
+        self._exit.callback(path.unlink, missing_ok=True)
+        partial = path.with_suffix(".partial")
+        partial.unlink(missing_ok=True)
+        partial.touch(mode=0o600)
+        stack = {"api_url": self.api_url, "dashboard_url": self.dashboard_url, "api_key": self.api_key}
+        partial.write_text(json.dumps(stack))
+        partial.replace(path)
+
+
+def _listen(url: str, host_option: str, port_option: str) -> list[str]:
+    host, _, port = url.removeprefix("http://").partition(":")
+    return [host_option, host, port_option, port]
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=2, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False

@@ -1,0 +1,64 @@
+"""What `calibrl plan` draws: the cost of a job that is not submitted yet."""
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from calibrl.schemas import DataFacts, JobPlan, MemoryPlan, QueuePlan
+from calibrl.views.terminal import duration, plain, until
+
+GIB, MIB = 2**30, 2**20
+
+
+def plan_page(plan: JobPlan) -> RenderableType:
+    """A plan's parts one below the other, what is risky last."""
+    parts: list[RenderableType] = [_data(plan.data)]
+    if plan.memory:
+        parts += [_title("Memory of each process"), _memory(plan.memory), Text(plan.memory.explanation)]
+    parts += [_title("Queue"), _queue(plan.queue)]
+    if plan.warnings:
+        parts.append(_title("Warnings"))
+        parts += [Text(plain(f"{one.field}: {one.message}"), style="yellow") for one in plan.warnings]
+    return Group(*parts)
+
+
+def _title(text: str) -> Text:
+    return Text(f"\n{text}", style="bold")
+
+
+def _data(data: list[DataFacts]) -> Table:
+    table = Table("DATA", "NAME", "ROWS", "LOOKED AT", "WITH EXPERT", "WITH IMAGES", box=None, pad_edge=False)
+    for facts in data:
+        numbers = (facts.rows, facts.checked, facts.with_expert, facts.with_images)
+        cells = ("?" if number is None else f"{number:,}" for number in numbers)
+        table.add_row(facts.field, Text(plain(facts.name)), *cells)
+    return table
+
+
+def _memory(memory: MemoryPlan) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(justify="left")
+    table.add_column(justify="right", no_wrap=True)
+    for part in memory.parts:
+        table.add_row(part.name, _size(part.bytes), part.when, Text(plain(part.formula), style="dim"))
+    table.add_row(Text("at its peak", style="bold"), _size(memory.bytes), "", "always + the larger of the other two")
+    return table
+
+
+def _queue(queue: QueuePlan) -> Table:
+    hours = None if queue.expected_seconds is None else queue.slots * queue.expected_seconds / 3600
+    facts = {
+        "position": str(queue.position or "none"),
+        "starts": until(queue.estimated_start),
+        "why": queue.explanation,
+        "runs for": "not known" if queue.expected_seconds is None else f"about {duration(queue.expected_seconds)}",
+        "costs": "not known" if hours is None else f"about {hours:.2f} slot-hours",
+    }
+    table = Table.grid(padding=(0, 2))
+    for name, fact in facts.items():
+        table.add_row(Text(name, style="dim"), Text(plain(fact)))
+    return table
+
+
+def _size(bytes: int) -> str:
+    return f"{bytes / GIB:.2f} GiB" if bytes >= GIB / 10 else f"{bytes / MIB:.1f} MiB"

@@ -1,0 +1,340 @@
+"""What the command line draws: a job in a line, a page, or live. Data in, renderables and text out."""
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import yaml
+from rich.console import Group, JustifyMethod, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from calibrl.schemas import (
+    ApiKey,
+    Checkpoint,
+    Event,
+    Gpu,
+    Job,
+    JobStatus,
+    JobSummary,
+    Member,
+    Project,
+    QueueEntry,
+    Usage,
+    User,
+    Worker,
+    WorkerStatus,
+)
+
+BARS = "▁▂▃▄▅▆▇█"
+SPARK_WIDTH = 40  # characters
+STYLES = {
+    JobStatus.QUEUED: "cyan",
+    JobStatus.WAITING: "cyan",
+    JobStatus.RUNNING: "yellow",
+    JobStatus.PAUSING: "yellow",
+    JobStatus.PAUSED: "blue",
+    JobStatus.CANCELLING: "yellow",
+    JobStatus.SUCCEEDED: "green",
+    JobStatus.FAILED: "red",
+    JobStatus.CANCELLED: "magenta",
+}
+MACHINE_STYLES = {
+    WorkerStatus.ONLINE: "green",
+    WorkerStatus.DRAINING: "yellow",
+    WorkerStatus.STOPPING: "yellow",
+    WorkerStatus.LOST: "red",
+    WorkerStatus.OFFLINE: "magenta",
+}
+METER_WIDTH = 10  # characters
+SOON_SECONDS = 2.0  # what starts so soon starts now
+WATCHED = {  # shown while a job runs, in this order, where it reports them
+    "reward/mean": "reward",
+    "reward/answer_accuracy": "accuracy",
+    "validation/accuracy": "validation accuracy",
+    "exploration/entropy": "entropy (nats)",
+    "rareness/mean": "rareness weight",
+    "expert/gap_mean": "expert gap (nats)",
+    "loss/total": "loss",
+    "perf/step_seconds": "seconds a step",
+}
+
+
+def plain(text: str) -> str:
+    """Text from a log or a model without what would steer the terminal: control characters but newline and tab."""
+    lines = text.replace("\r\n", "\n").replace("\r", "\n")  # a progress bar's redraws, one a line
+    return "".join(char if char in "\n\t" or char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in lines)
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """The last `SPARK_WIDTH` values as bars between their own least and greatest; `·` where one is not finite."""
+    shown = list(values)[-SPARK_WIDTH:]
+    finite = [value for value in shown if math.isfinite(value)]
+    low = min(finite, default=0.0)
+    span = (max(finite, default=0.0) - low) or 1.0
+    top = len(BARS) - 1
+    return "".join(BARS[round((value - low) / span * top)] if math.isfinite(value) else "·" for value in shown)
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: 42s, 3m05s, 2h10m, 3d04h."""
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    if whole < 86400:
+        return f"{whole // 3600}h{whole // 60 % 60:02d}m"
+    return f"{whole // 86400}d{whole // 3600 % 24:02d}h"
+
+
+def run_time(job: JobSummary) -> str:
+    """How long since it began, or from its beginning to its end; empty before it starts and while it is held back."""
+    if job.started_at is None or not (job.status.held or job.status.final):
+        return ""
+    return duration(((job.finished_at or datetime.now(UTC)) - job.started_at).total_seconds())
+
+
+def status_text(job: JobSummary) -> Text:
+    """The status in its colour, with its reason."""
+    reason = f" ({job.reason.value})" if job.reason else ""
+    return Text(job.status.value + reason, style=STYLES[job.status])
+
+
+def progress_text(job: JobSummary) -> str:
+    """Steps done of those planned."""
+    return f"{job.step}/{job.steps_total if job.steps_total is not None else '?'}"
+
+
+def headline(job: JobSummary) -> str:
+    """The job in one plain line, for output that is no terminal."""
+    message = f": {' '.join(plain(job.message).split())}" if job.message else ""
+    return f"{job.id} {plain(job.name)}: {status_text(job).plain}, step {progress_text(job)}{message}"
+
+
+def warning(event: Event) -> Text | None:
+    """A line for an event that whoever watches should know of; None for the others."""
+    if event.type not in ("health", "warning"):
+        return None
+    return Text(f"{event.type}: {' '.join(plain(event.message or '').split())}", style="yellow")
+
+
+def until(moment: datetime | None) -> str:
+    """When something is expected, seen from now, in words: now, in about 3 min."""
+    if moment is None:
+        return "can't be told"
+    seconds = (moment - datetime.now(UTC)).total_seconds()
+    if seconds < SOON_SECONDS:
+        return "now"
+    if seconds < 45:
+        return "in under a minute"
+    for unit, name in ((60, "min"), (3600, "h")):
+        if seconds < 50 * unit:
+            return f"in about {max(1, round(seconds / unit))} {name}"
+    return f"in about {round(seconds / 86400)} days"
+
+
+def meter(share: float) -> str:
+    """A bar of METER_WIDTH characters, filled to a share from 0 to 1."""
+    full = round(METER_WIDTH * min(max(share, 0.0), 1.0))
+    return "█" * full + "░" * (METER_WIDTH - full)
+
+
+def job_table(jobs: Sequence[JobSummary]) -> Table:
+    """Jobs as a table, in the order given."""
+    table = table_of("ID", "NAME~", "KIND", "PROJECT", "STATUS", ">STEP", ">RAN", "SUBMITTED")
+    for job in jobs:
+        submitted = job.created_at.astimezone().strftime("%Y-%m-%d %H:%M")
+        name, short = Text(job.name), str(job.id)[:8]
+        row = (short, name, job.kind, job.project, status_text(job), progress_text(job), run_time(job), submitted)
+        table.add_row(*row)
+    return table
+
+
+def live_view(job: Job, rows: Mapping[int, Mapping[str, float | str]]) -> RenderableType:
+    """A job as it runs: status, progress bar, and each watched metric's latest value with its course."""
+    head = Table.grid(padding=(0, 1))
+    bar = ProgressBar(total=job.steps_total or 1, completed=job.step, width=SPARK_WIDTH, pulse=job.steps_total is None)
+    head.add_row(Text(job.name, style="bold"), status_text(job), bar, progress_text(job), run_time(job))
+    metrics = Table.grid(padding=(0, 2))
+    for name, label in WATCHED.items():
+        values = [float(row[name]) for _, row in sorted(rows.items()) if name in row]
+        if values:
+            metrics.add_row(Text(label, style="dim"), f"{values[-1]:.4g}", sparkline(values))
+    message = [Text(plain(job.message), style="dim")] if job.message else []
+    return Group(head, metrics, *message)
+
+
+def job_page(
+    job: Job, waits: QueueEntry | None, events: Sequence[Event], checkpoints: Sequence[Checkpoint]
+) -> RenderableType:
+    """What is known of a job, but for its metrics and its log. `waits`: what the queue says of one that waits."""
+    facts = Table.grid(padding=(0, 2))
+    labels = ", ".join(f"{key}={value}" for key, value in job.labels.items())
+    told: dict[str, str | Text] = {
+        "id": str(job.id),
+        "name": job.name,
+        "kind": job.kind,
+        "project": job.project,
+        "priority": job.priority,
+        "labels": labels,
+        "status": status_text(job),
+        "queue": waits_text(waits) if waits else "",
+        "message": plain(job.message or ""),
+        "step": progress_text(job),
+        "attempt": str(job.attempt),
+        "ran": run_time(job),
+        "depends on": "\n".join(str(id) for id in job.depends_on),
+    }
+    for fact, value in told.items():
+        if value:
+            facts.add_row(Text(fact, style="dim"), Text(value) if isinstance(value, str) else value)
+    parts = {
+        "Events": _event_table(events) if events else None,
+        "Checkpoints": _checkpoints(checkpoints) if checkpoints else None,
+        "Result": _yaml(job.result) if job.result else None,
+        "Spec": _yaml(job.spec),
+    }
+    titled = ((Text(f"\n{title}", style="bold"), part) for title, part in parts.items() if part)
+    return Group(facts, *(item for pair in titled for item in pair))
+
+
+def waits_text(entry: QueueEntry) -> str:
+    """Where a job stands in the queue, in a sentence."""
+    if entry.position is None:
+        return plain(entry.explanation)
+    return f"position {entry.position}: {plain(entry.explanation)}; starts: {until(entry.estimated_start)}"
+
+
+def queue_table(entries: Sequence[QueueEntry]) -> Table:
+    """The jobs that have not started, in the order given."""
+    table = table_of(">POS", "ID", "NAME~", "PROJECT", "USER", "PRIORITY", "NEEDS", "STARTS", "WHY~")
+    for entry in entries:
+        table.add_row(
+            str(entry.position or "–"),
+            str(entry.job_id)[:8],
+            Text(entry.name),
+            entry.project,
+            Text(plain(entry.user)),
+            entry.priority,
+            _count(entry.gpus, "GPU") if entry.gpus else "CPU slot",
+            until(entry.estimated_start) if entry.position else "–",
+            Text(plain(entry.explanation)),
+        )
+    return table
+
+
+def worker_table(machines: Sequence[Worker]) -> Table:
+    """Machines, each with a line for its CPU slots and one for each GPU."""
+    table = table_of("MACHINE~", "STATUS", "SLOTS~", "UTILISATION", "MEMORY", "RUNS~")
+    for machine in machines:
+        labels = " ".join(f"{key}={value}" for key, value in machine.labels.items())
+        name = Text.assemble((plain(machine.name), "bold"), (f" {plain(labels)}" if labels else "", "dim"))
+        on_gpus = {gpu.job_id for gpu in machine.gpus}
+        on_cpu = ", ".join(str(id)[:8] for id in machine.jobs if id not in on_gpus)
+        table.add_row(name, _machine_status(machine), _count(machine.cpu_slots, "CPU slot"), "", "", on_cpu)
+        for gpu in machine.gpus:
+            table.add_row("", "", *_gpu_cells(gpu))
+    return table
+
+
+def machine_line(machine: Worker) -> str:
+    """A machine in one plain line."""
+    return f"{plain(machine.name)}: {_machine_status(machine).plain}, runs {_count(len(machine.jobs), 'job')}"
+
+
+def project_table(projects: Sequence[Project]) -> Table:
+    """Projects and their limits."""
+    table = table_of("PROJECT", ">WEIGHT", ">GPUS", ">WAITING", ">HOURS A MONTH", ">HOURS A USER", ">KEPT DAYS")
+    for one in projects:
+        limits = (one.max_gpus, one.max_queued, one.budget_slot_hours, one.user_budget_slot_hours, one.retention_days)
+        table.add_row(one.slug, f"{one.weight:g}", *("any" if limit is None else f"{limit:,g}" for limit in limits))
+    return table
+
+
+def usage_table(rows: Sequence[Usage]) -> Table:
+    """This month's use by project and user."""
+    table = table_of("PROJECT", "USER", ">SLOT-HOURS", ">OF THEM GPU", ">PROJECT'S BUDGET")
+    for row in rows:
+        budget = "none" if row.budget_slot_hours is None else f"{row.budget_slot_hours:,g}"
+        table.add_row(row.project, Text(plain(row.user)), f"{row.slot_hours:,.2f}", f"{row.gpu_hours:,.2f}", budget)
+    return table
+
+
+def _machine_status(machine: Worker) -> Text:
+    silent = machine.status in (WorkerStatus.LOST, WorkerStatus.OFFLINE)
+    since = (datetime.now(UTC) - machine.heartbeat_at).total_seconds()
+    ago = f" (heard {duration(since)} ago)" if silent else ""
+    return Text(machine.status.value + ago, style=MACHINE_STYLES[machine.status])
+
+
+def _gpu_cells(gpu: Gpu) -> tuple[Text, str, str, str]:
+    used = gpu.memory_used / max(gpu.memory_total, 1)
+    memory = f"{meter(used)} {gpu.memory_used / 2**30:.1f} of {gpu.memory_total / 2**30:.0f} GiB"
+    runs = str(gpu.job_id)[:8] if gpu.job_id else "free" if gpu.clean else "memory not free yet"
+    name = Text(f"GPU {gpu.index} {plain(gpu.name)}")
+    return name, f"{meter(gpu.utilisation / 100)} {gpu.utilisation:.0f} %", memory, runs
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def table_of(*columns: str) -> Table:
+    """An empty table. `>NAME`: numbers, to the right; `NAME~`: long text, that may wrap."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        justify: JustifyMethod = "right" if column[0] == ">" else "left"
+        table.add_column(column.strip(">~"), no_wrap=column[-1] != "~", justify=justify)
+    return table
+
+
+def _yaml(content: Mapping[str, Any]) -> Text:
+    return Text(plain(yaml.safe_dump(dict(content), sort_keys=True, allow_unicode=True)).rstrip())
+
+
+def _event_table(events: Sequence[Event]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for event in events:
+        told = [event.type, f"({event.reason.value})" if event.reason else "", plain(event.message or "")]
+        when = event.ts.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        table.add_row(Text(when, style="dim"), Text(event.actor), Text(" ".join(part for part in told if part)))
+    return table
+
+
+def _checkpoints(checkpoints: Sequence[Checkpoint]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for checkpoint in checkpoints:
+        table.add_row(f"step {checkpoint.step}", "best" if checkpoint.best else "", Text(checkpoint.path))
+    return table
+
+
+def keys_table(keys: Sequence[ApiKey]) -> Table:
+    """Keys, and whether each can still be used."""
+    table = table_of("ID", "NAME~", "BEGINS", "MAY", "LAST USED", "STATE")
+    now = datetime.now(UTC)
+    for key in keys:
+        expired = key.expires_at is not None and key.expires_at <= now
+        until_when = f"until {key.expires_at:%Y-%m-%d}" if key.expires_at else "valid"
+        state = "revoked" if key.revoked_at else "expired" if expired else until_when
+        used = f"{duration((now - key.last_used_at).total_seconds())} ago" if key.last_used_at else "never"
+        table.add_row(str(key.id), Text(plain(key.name)), key.prefix, key.scope, used, state)
+    return table
+
+
+def users_table(users: Sequence[User]) -> Table:
+    """Users of the service."""
+    table = table_of("USER", "ADMIN", "STATE")
+    for user in users:
+        table.add_row(user.name, "yes" if user.admin else "", "active" if user.active else "inactive")
+    return table
+
+
+def members_table(members: Sequence[Member]) -> Table:
+    """Who belongs to a project."""
+    table = table_of("USER", "ROLE")
+    for member in members:
+        table.add_row(member.user, member.role)
+    return table

@@ -1,0 +1,98 @@
+"""The built-in geometry: drawn figures with labelled angles and lengths, one of which is asked for.
+
+Everything that the answer depends on stands in the picture only. A problem, that is its kind with its numbers, belongs
+to one of train, validation and test, so that no part asks what another has answered; `test-hard` takes two steps where
+the others take one.
+"""
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from calibrl_core.data.builtin import hard_problems, problems
+from calibrl_core.data.builtin.figures import Figure
+from calibrl_core.data.builtin.problems import Problem, Rng
+from calibrl_core.data.schema import BuiltinData, Example, Split
+
+SEED = 20197
+SHARES = {"train": 80, "validation": 10, "test": 10}  # of a hundred problems of a kind
+LAYOUTS = 20  # of one problem, before another is drawn: few orientations suit a narrow triangle
+KINDS = (
+    problems.triangle_angle,
+    problems.right_triangle,
+    problems.rectangle,
+    problems.straight_line,
+    problems.parallel_lines,
+    problems.circle,
+    problems.isosceles,
+)
+HARD_KINDS = (
+    hard_problems.triangle_area,
+    hard_problems.rectangle_diagonal,
+    hard_problems.exterior_angle,
+    hard_problems.semicircle,
+)
+
+
+@dataclass(frozen=True)
+class Part:
+    """How one split is drawn."""
+
+    seed: int
+    rows: int
+    kinds: tuple[Callable[[Rng], Problem], ...] = KINDS
+
+
+PARTS: dict[Split, Part] = {
+    "train": Part(1, 2048),
+    "validation": Part(2, 128),
+    "test": Part(3, 256),
+    "test-hard": Part(4, 256, HARD_KINDS),
+}
+
+
+def load(source: BuiltinData) -> list[Example]:
+    """The examples of one split, always the same, in the same order; one or two milliseconds each."""
+    part = PARTS[source.split]
+    return [_example(source, row) for row in range(min(source.rows or part.rows, part.rows))]
+
+
+def drawn(split: Split, row: int) -> tuple[Problem, Figure]:
+    """The problem of a row with its figure; a function of both arguments alone."""
+    part = PARTS[split]
+    rng = np.random.default_rng([SEED, part.seed, row])
+    make = part.kinds[row % len(part.kinds)]
+    while True:
+        problem = make(rng)
+        if part.kinds is KINDS and part_of(problem) != split:
+            continue
+        for _ in range(LAYOUTS):
+            figure = Figure()
+            problem.draw(figure, rng)
+            if figure.is_clear():
+                return problem, figure
+
+
+def part_of(problem: Problem) -> str:
+    """The part that a problem of KINDS belongs to."""
+    place = zlib.crc32(f"{problem.kind} {problem.numbers}".encode()) % 100
+    for part, share in SHARES.items():
+        if place < share:
+            return part
+        place -= share
+    raise AssertionError("the shares add up to a hundred")
+
+
+def _example(source: BuiltinData, row: int) -> Example:
+    problem, figure = drawn(source.split, row)
+    thought = problem.terse if source.experts == "terse" or row % 2 == 0 else problem.wordy
+    return Example(
+        id=f"geometry/{source.split}/{row}",
+        question=problem.question,
+        answer=str(problem.answer),
+        images=(figure.png(),),
+        expert=f"<think>{thought}</think><answer>{problem.answer}</answer>",
+        data_source=problem.kind,
+    )

@@ -1,0 +1,66 @@
+"""The processes that train one policy together. One process alone is the common case, and costs nothing.
+
+Several run the same loop: each samples and learns from its share of a step's prompts, and gradients are summed, so that
+together they do what one would do (`docs/explanation/distributed.md`). What the loop decides on must be the same in all
+of them, or they wait for each other in vain: see `any` and `from_first`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from torch import nn
+
+T = TypeVar("T")
+
+
+class LaunchError(ValueError):
+    """The run can't be shared by the processes that were started for it."""
+
+
+class Ranks:
+    """This process among those that share a run. A single process; `process_group` has the class for several."""
+
+    rank = 0
+    world = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes events and checkpoints."""
+        return self.rank == 0
+
+    def share(self, count: int) -> range:
+        """Which of `count` prompts are this process's: one block each, as even as they go."""
+        return range(count * self.rank // self.world, count * (self.rank + 1) // self.world)
+
+    def total(self, values: Sequence[float]) -> list[float]:
+        """Each value summed over the processes."""
+        return list(values)
+
+    def most(self, values: Sequence[float]) -> list[float]:
+        """Each value's maximum over the processes."""
+        return list(values)
+
+    def any(self, flag: bool) -> bool:
+        """Whether it is so in any process."""
+        return flag
+
+    def from_first(self, value: T) -> T:
+        """The first process's value, in every process."""
+        return value
+
+    def gather(self, value: T) -> list[T] | None:
+        """Every process's value, in the first; None in the others."""
+        return [value]
+
+    def gather_everywhere(self, value: T) -> list[T]:
+        """Every process's value, in every process."""
+        return [value]
+
+    def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Give each parameter the sum of its gradients. It has none only where it has none in any process."""
+
+
+ALONE = Ranks()

@@ -1,0 +1,178 @@
+"""How well a policy answers: sampled and greedy accuracy, pass@k, majority@k, each with a bootstrap interval."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibrl_core.bootstrap import intervals
+from calibrl_core.data.schema import Example
+from calibrl_core.rollout.base import RolloutEngine
+from calibrl_core.verifiers.base import final_answer, follows_format
+from calibrl_core.verifiers.notation import canonical
+from calibrl_core.verifiers.scorer import Score, Scorer
+
+T = TypeVar("T")
+
+ROWS_AT_ONCE = 256  # completions decoded together
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a policy answered: N prompts, K completions each."""
+
+    examples: Sequence[Example]
+    texts: list[list[str]]  # N x K
+    scores: list[list[Score]]  # N x K
+    lengths: NDArray[np.int64]  # [N, K] tokens
+    truncated: NDArray[np.bool_]  # [N, K] cut at the limit
+    logprobs: NDArray[np.float64]  # [N, K] nats a token: the completion's mean log-probability as it was sampled
+
+    def passed(self) -> NDArray[np.bool_]:
+        """`[N, K]`."""
+        return np.array([[score.passed for score in row] for row in self.scores])
+
+    def strict(self) -> NDArray[np.bool_]:
+        """`[N, K]`: passed, and in the asked format."""
+        return np.array([[score.strict for score in row] for row in self.scores])
+
+    def by_source(self) -> dict[str, "Answers"]:
+        """The answers to the examples of each `data_source`, by its name; examples without one are in none."""
+        rows: dict[str, list[int]] = {}
+        for row, example in enumerate(self.examples):
+            if example.data_source is not None:
+                rows.setdefault(example.data_source, []).append(row)
+        return {source: self._of(chosen) for source, chosen in sorted(rows.items())}
+
+    def _of(self, rows: Sequence[int]) -> "Answers":
+        return Answers(
+            examples=[self.examples[row] for row in rows],
+            texts=[self.texts[row] for row in rows],
+            scores=[self.scores[row] for row in rows],
+            lengths=self.lengths[rows],
+            truncated=self.truncated[rows],
+            logprobs=self.logprobs[rows],
+        )
+
+
+def ask(
+    engine: RolloutEngine,
+    examples: Sequence[Example],
+    scorer: Scorer,
+    *,
+    samples: int,
+    temperature: float,
+    max_tokens: int,
+    seed: Sequence[int],
+    first: int = 0,
+    advance: Callable[[], None] = lambda: None,
+) -> Answers:
+    """Sample `samples` completions a prompt (temperature 0: one greedy) and score them. `advance` is called once a
+    batch of `batches(...)`.
+
+    `first`: the number of the first example, where others before it are asked elsewhere. An answer depends on its
+    example's number, and not on who asks."""
+    texts: list[list[str]] = []
+    scores: list[list[Score]] = []
+    lengths: list[list[int]] = []
+    truncated: list[list[bool]] = []
+    logprobs: list[list[float]] = []
+    size = max(1, ROWS_AT_ONCE // samples)
+    number, end = first, first + len(examples)
+    while number < end:
+        start = number - number % size
+        part = examples[number - first : start + size - first]
+        rollouts = engine.generate(
+            part,
+            group_size=samples,
+            temperature=temperature,
+            max_tokens=max_tokens,
+            seed=[*seed, start],
+            first_row=(number - start) * samples,
+        )
+        number += len(part)
+        truths = [example.answer for example in part for _ in range(samples)]
+        texts += _rows(rollouts.texts, samples)
+        scores += _rows(scorer.score_all(rollouts.texts, truths), samples)
+        counts = rollouts.mask.sum(-1)
+        lengths += _rows(counts.tolist(), samples)
+        logprobs += _rows((rollouts.logprobs.double().sum(-1) / counts).tolist(), samples)
+        truncated += _rows(rollouts.truncated.tolist(), samples)
+        advance()
+    return Answers(
+        examples=examples,
+        texts=texts,
+        scores=scores,
+        lengths=np.array(lengths, dtype=np.int64).reshape(-1, samples),
+        truncated=np.array(truncated, dtype=np.bool_).reshape(-1, samples),
+        logprobs=np.array(logprobs, dtype=np.float64).reshape(-1, samples),
+    )
+
+
+def joined(parts: Sequence[Answers]) -> Answers:
+    """The answers to the prompts of all parts, in order; equally many completions a prompt."""
+    return Answers(
+        examples=[example for part in parts for example in part.examples],
+        texts=[texts for part in parts for texts in part.texts],
+        scores=[scores for part in parts for scores in part.scores],
+        lengths=np.concatenate([part.lengths for part in parts]),
+        truncated=np.concatenate([part.truncated for part in parts]),
+        logprobs=np.concatenate([part.logprobs for part in parts]),
+    )
+
+
+def batches(prompts: int, samples: int) -> int:
+    """How many times `ask` calls `advance`."""
+    return -(-prompts // max(1, ROWS_AT_ONCE // samples))
+
+
+def _rows(flat: Sequence[T], width: int) -> list[list[T]]:
+    return [list(flat[start : start + width]) for start in range(0, len(flat), width)]
+
+
+def summarise(answers: Answers, seed: int) -> dict[str, float]:
+    """Means over prompts, each with the bounds of its 95 % interval over resampled prompts as `_low` and `_high`; and
+    how many verdicts failed. Every share of right answers stands beside that of right ones in the asked format."""
+    measures = {
+        **_shares("", answers, answers.passed()),
+        **_shares("strict_", answers, answers.strict()),
+        "format_rate": np.array([[follows_format(text) for text in row] for row in answers.texts]).mean(1),
+        "length_mean": answers.lengths.mean(1),
+        "truncated_share": answers.truncated.mean(1),
+    }
+    bounds = intervals(np.stack([*measures.values()], axis=1), seed)
+    failures = sum(score.failure is not None for row in answers.scores for score in row)
+    values = {"verifier_failures": float(failures)}
+    for (name, per_prompt), (low, high) in zip(measures.items(), bounds.T, strict=True):
+        values |= {name: float(per_prompt.mean()), f"{name}_low": float(low), f"{name}_high": float(high)}
+    return values
+
+
+def _shares(prefix: str, answers: Answers, right: NDArray[np.bool_]) -> dict[str, NDArray[np.float64]]:
+    """Each `[N]`; right `[N, K]`."""
+    samples = right.shape[1]
+    count = right.sum(1)
+    sizes = [2**power for power in range(samples.bit_length())]
+    return {
+        f"{prefix}accuracy": right.mean(1),
+        f"{prefix}pass_at_k": pass_at(samples, samples, count),
+        **{f"{prefix}pass_at_{size}": pass_at(size, samples, count) for size in sorted({*sizes, samples})},
+        f"{prefix}majority_at_k": right[np.arange(len(right)), [_majority(row) for row in answers.texts]].astype(float),
+    }
+
+
+def pass_at(k: int, samples: int, right: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The chance that one of k completions, drawn without replacement from `samples`, is right: `[N]`, where `right`
+    `[N]` of them are. Without bias: 1 - C(n - c, k) / C(n, k) (arXiv 2107.03374, equation 1)."""
+    chances = np.array([1 - math.comb(samples - c, k) / math.comb(samples, k) for c in range(samples + 1)])
+    return chances[right]
+
+
+def _majority(texts: Sequence[str]) -> int:
+    """The first completion with the commonest answer (of equals, the one given first; no answer counts as one)."""
+    answers = [None if answer is None else canonical(answer) for answer in map(final_answer, texts)]
+    return answers.index(Counter(answers).most_common(1)[0][0])

@@ -1,0 +1,72 @@
+"""Sampled accuracy on held-out data while training, and how the policy sees held-out experts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from calibrl_core.config import TrainConfig
+from calibrl_core.data.schema import Example
+from calibrl_core.distributed.ranks import ALONE, Ranks
+from calibrl_core.evaluation.accuracy import Answers, ask, joined, summarise
+from calibrl_core.evaluation.expert_probe import Probe
+from calibrl_core.models.policy import Policy
+from calibrl_core.rollout.base import RolloutEngine
+from calibrl_core.verifiers.scorer import Scorer
+
+_SEED = 2**32 - 1  # beside the run's seed, where training has the step: validation draws other numbers
+
+
+class Validator:
+    """Validates one policy, as it becomes, on the same prompts."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        examples: Sequence[Example],
+        policy: Policy,
+        engine: RolloutEngine,
+        scorer: Scorer,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        assert config.validation is not None
+        self._config, self._settings = config, config.validation
+        self._examples, self._policy, self._engine, self._scorer = examples, policy, engine, scorer
+        self._probe = Probe(examples, config)
+        self._ranks = ranks
+
+    def due(self, step: int, *, last: bool) -> bool:
+        """Whether `step` (from 1) is followed by a validation."""
+        return last or step % self._settings.every_steps == 0
+
+    def validate(self, step: int) -> dict[str, float]:
+        """validation/ metrics with their intervals, and expert/probe_ ones where the data has experts.
+
+        Each process asks its share of the prompts, and every one gets the metrics of all."""
+        place = self._ranks.share(len(self._examples))
+        with self._policy.weights.gathered():
+            own = self._ask(step, self._examples[place.start : place.stop], place.start)
+            parts = self._ranks.gather(own)
+            values = None if parts is None else self._measure(joined(parts))
+        found = self._ranks.from_first(values)
+        assert found is not None
+        return found
+
+    def _ask(self, step: int, examples: Sequence[Example], first: int) -> Answers:
+        rollout = self._config.rollout
+        return ask(
+            self._engine,
+            examples,
+            self._scorer,
+            samples=self._settings.samples,
+            temperature=rollout.temperature,
+            max_tokens=rollout.max_completion_tokens,
+            seed=[self._config.seed, _SEED, step],
+            first=first,
+        )
+
+    def _measure(self, answers: Answers) -> dict[str, float]:
+        summary = summarise(answers, self._config.seed)
+        return {
+            **{f"validation/{name}": value for name, value in summary.items()},
+            **self._probe.measure(self._policy, answers.logprobs),
+        }

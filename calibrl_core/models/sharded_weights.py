@@ -1,0 +1,136 @@
+"""FSDP2: each process keeps a part of every weight, of its gradient and of the optimizer's moments (`fully_shard`).
+
+The decoder's layers are gathered one by one as a pass comes to them; all else (embeddings, vision tower, head) stands
+outside of them and is gathered together, for the whole pass. So a vision tower may run as often as it likes, or not at
+all where a micro-batch has no images, without the processes falling out of step; but every process must run equally
+many passes (`calibrl_core.step.token_logprobs.in_step`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar, cast
+
+from torch import Tensor, distributed, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from calibrl_core.distributed.ranks import Ranks
+from calibrl_core.models.policy import Policy
+from calibrl_core.models.weights import Weights
+
+T = TypeVar("T")
+
+
+def shard(policy: Policy) -> None:
+    """Keep only this process's part of the policy's weights. The processes must hold equal weights, and all call this
+    before an optimizer is made."""
+    mesh = init_device_mesh(policy.device.type, (distributed.get_world_size(),))
+    layers = _layers(policy.model.get_decoder())
+    for layer in layers:
+        fully_shard(layer, mesh=mesh)
+    root = fully_shard(_Pass(policy.model), mesh=mesh)
+    policy.weights = ShardedWeights(root, [cast(FSDPModule, layer) for layer in layers])
+    if not all(isinstance(parameter, DTensor) for parameter in policy.model.parameters()):
+        raise RuntimeError("fully_shard left some weights whole")
+
+
+def _layers(decoder: nn.Module) -> list[nn.Module]:
+    """The members of the outermost lists of modules: what a decoder calls one after the other."""
+    found: list[nn.Module] = []
+    for child in decoder.children():
+        found += child if isinstance(child, nn.ModuleList) else _layers(child)
+    return found
+
+
+class _Pass(nn.Module):
+    """A whole pass, from tokens to log-probabilities, as one module: around it are gathered the weights that stand in
+    no layer. The head is one of them, and it is used directly, not by a call."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, function: Callable[[], T]) -> T:
+        return function()
+
+
+class ShardedWeights(Weights):
+    """A part in each process."""
+
+    sharded = True
+
+    def __init__(self, root: FSDPModule, layers: list[FSDPModule]) -> None:
+        self._root, self._layers = root, layers
+        for unit in (root, *layers):
+            # A token's weight in the loss has the tokens of all processes in its denominator: gradients are summed.
+            unit.set_gradient_divide_factor(1.0)
+            unit.set_force_sum_reduction_for_comms(True)
+        # By default a backward pass gathers ahead what the passes before it ran, those without gradient, too. Processes
+        # differ in those (only some have rows with an expert, only one measures a validation), and would wait for each
+        # other in different collectives. So the order is given: from the last layer to the first.
+        for unit, ahead in zip((root, *reversed(layers)), (*reversed(layers), root), strict=True):
+            unit.set_modules_to_backward_prefetch([ahead])
+        # Where one process's rows have no image, its vision tower has no gradient, and others wait for one: it gives 0.
+        root.set_reduce_scatter_unused_params(True)
+        self._touched: set[str] = set()  # weights outside the layers that had a gradient in this process
+        outside = self.run(self._watch)  # to torch, the root is who runs first
+        root.reshard()
+        self._outside = {one: name for name, one in cast(nn.Module, root).named_parameters() if name in outside}
+
+    def _watch(self) -> set[str]:
+        """Have the weights that stand outside the layers, whole at this moment, tell when they get a gradient."""
+        found = set()
+        for name, parameter in cast(nn.Module, self._root).named_parameters():
+            if parameter.requires_grad and not isinstance(parameter, DTensor):
+                parameter.register_post_accumulate_grad_hook(lambda _, name=name: self._touched.add(name))
+                found.add(name)
+        return found
+
+    def run(self, function: Callable[[], T]) -> T:
+        return cast(T, cast(nn.Module, self._root)(function))
+
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        units = (self._root, *self._layers)
+        for unit in units:
+            unit.set_reshard_after_forward(False, recurse=False)
+            unit.unshard()
+        try:
+            yield
+        finally:
+            for unit in units:
+                unit.reshard()
+            for layer in self._layers:
+                layer.set_reshard_after_forward(True, recurse=False)
+
+    def sum_gradients(self, parameters: Sequence[nn.Parameter], ranks: Ranks) -> None:
+        """Each backward pass has summed them. What no process touched had to give 0, and has none: AdamW leaves it."""
+        names = [self._outside.get(parameter) for parameter in parameters]
+        touched = ranks.most([name is None or name in self._touched for name in names])
+        for parameter, there in zip(parameters, touched, strict=True):
+            parameter.grad = parameter.grad if there else None
+        self._touched.clear()
+
+    def own(self, tensor: Tensor) -> Tensor:
+        return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+    def total(self, values: Sequence[float], ranks: Ranks) -> list[float]:
+        return ranks.total(values)
+
+    def state(self, model: nn.Module) -> dict[str, Tensor]:
+        named = model.state_dict(keep_vars=True)
+        distinct = {id(tensor): tensor for tensor in named.values()}  # tied weights have several names
+        whole = {key: self.whole(tensor.detach()) for key, tensor in distinct.items()}
+        return {name: whole[id(tensor)] for name, tensor in named.items()}
+
+    def whole(self, tensor: Tensor) -> Tensor:
+        return tensor.full_tensor().cpu() if isinstance(tensor, DTensor) else tensor
+
+    def part(self, tensor: Tensor, parameter: Tensor) -> Tensor:
+        if not isinstance(parameter, DTensor) or tensor.shape != parameter.shape:
+            return tensor
+        # Every process has the whole: none need send the others theirs.
+        return distribute_tensor(tensor, parameter.device_mesh, parameter.placements, src_data_rank=None)

@@ -1,0 +1,1 @@
+"""A run as a process with files: signals, checkpoints, samples, standby."""

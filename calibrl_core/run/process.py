@@ -1,0 +1,166 @@
+"""A run as a process of its own: arguments, signals, progress bar, exit status. Only here is every error caught."""
+
+import argparse
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any, TypeVar
+
+import torch
+from pydantic import BaseModel, ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from transformers.utils import logging as transformers_logging
+
+from calibrl_core.contained import Bounds
+from calibrl_core.data.schema import DataError
+from calibrl_core.distributed.process_group import joined
+from calibrl_core.distributed.ranks import LaunchError, Ranks
+from calibrl_core.models.errors import ModelError
+from calibrl_core.report import DISK_FULL_STATUS, EventFile, Report, SilentReport, health_sentence, is_disk_full
+from calibrl_core.run.checkpoint import QuotaError
+from calibrl_core.step.optimizer import NonFiniteError
+from calibrl_core.verifiers.plugin import PluginError
+
+Config = TypeVar("Config", bound=BaseModel)
+SHOWN = ("reward/mean", "reward/answer_accuracy", "exploration/entropy", "loss/total", "validation/accuracy")
+
+
+class ProgressReport(EventFile):
+    """The event file, with a progress bar for whoever watches the terminal (plain lines where there is none)."""
+
+    def __init__(self, run_dir: Path) -> None:
+        super().__init__(run_dir)
+        self._console = Console(stderr=True)
+        columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+        self._progress = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
+        self._task = self._progress.add_task("", total=None)
+        self._progress.start()
+
+    def emit(self, type: str, **fields: Any) -> None:
+        super().emit(type, **fields)
+        if type == "start":
+            self._progress.update(self._task, total=fields["steps_total"], completed=fields["step"])
+        elif type in ("metrics", "progress"):
+            self._show(fields["step"], fields.get("values", {}))
+        elif type in ("error", "log"):
+            self._say(fields["message"])
+        elif type == "health":
+            self._say(health_sentence(fields))
+
+    def _show(self, step: int, values: dict[str, float]) -> None:
+        text = "  ".join(f"{name} {values[name]:.3f}" for name in SHOWN if name in values)
+        if self._console.is_terminal:
+            self._progress.update(self._task, completed=step, description=text)
+        elif text:
+            self._say(f"step {step}  {text}")
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def close(self) -> None:
+        self._progress.stop()
+        super().close()
+
+
+def run_process(
+    config_class: type[Config], run: Callable[[Config, Report, Callable[[], bool], Ranks], dict[str, Any]]
+) -> None:
+    """Parse arguments, run, report `finish` or `error`, exit 0 or 1 (2: unusable arguments; 28: the disk is full). Of
+    several processes the first reports; any of them reports its own error."""
+    parser = argparse.ArgumentParser(description=(sys.modules[run.__module__].__doc__ or "").split("\n")[0])
+    parser.add_argument("config", type=Path, help=f"a JSON file of {config_class.__name__}")
+    parser.add_argument("--run-dir", type=Path, required=True, help="folder for events, images and checkpoints")
+    parser.add_argument("--root", type=Path, action="append", default=[], help="read models and data from here only")
+    parser.add_argument("--closed", type=Path, action="append", default=[], help="but not from here, unless as named")
+    arguments = parser.parse_args()
+    report: ProgressReport | SilentReport = SilentReport(arguments.run_dir)
+    stopping = _stop_on_signals()
+    transformers_logging.disable_progress_bar()  # one progress bar is enough, and a log file wants none
+    try:
+        arguments.run_dir.mkdir(parents=True, exist_ok=True)
+        with joined() as ranks:
+            if ranks.first:
+                report = ProgressReport(arguments.run_dir)
+            config = config_class.model_validate(_read(arguments.config))
+            _check_paths(config, Bounds(tuple(arguments.root), tuple(arguments.closed)))
+            outcome = run(config, report, stopping, ranks)
+        report.emit("finish", **outcome)
+        status = 0
+    except Exception as error:
+        status = _tell(report, *_explain(error))
+    if status == DISK_FULL_STATUS:
+        _drop_output()
+    report.close()
+    sys.exit(status)
+
+
+def _check_paths(config: BaseModel, bounds: Bounds) -> None:
+    """Raise DataError where the config names a path outside of the bounds; a run without bounds reads any file."""
+    if (bounds.roots or bounds.closed) and (problems := bounds.check(config)):
+        raise DataError("; ".join(problems))
+
+
+def _tell(report: Report, reason: str, message: str) -> int:
+    """Report the error that is being handled; return the exit status."""
+    try:
+        if reason == "crashed":
+            traceback.print_exc()
+        report.emit("error", reason=reason, message=message)
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        with suppress(OSError):
+            print(message, file=sys.stderr)  # noqa: T201
+        return DISK_FULL_STATUS
+    return DISK_FULL_STATUS if reason == "disk_full" else 1
+
+
+def _drop_output() -> None:
+    # The log may be on the same disk: what is still to be flushed into it would change the exit status.
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 1)
+    os.dup2(nothing, 2)
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} can't be read as JSON: {error}") from error
+
+
+def _stop_on_signals() -> Callable[[], bool]:
+    received: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    return lambda: bool(received)
+
+
+def _explain(error: Exception) -> tuple[str, str]:
+    """The reason, one of those that `calibrl_core.report` lists, and a sentence."""
+    if is_disk_full(error):
+        return "disk_full", f"the disk is full: {error}; free some of it, or lower checkpoints.keep_last"
+    if isinstance(error, QuotaError):
+        return "quota", str(error)
+    if isinstance(error, ValidationError):
+        fields = (f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors())
+        return "bad_spec", "; ".join(fields)
+    if isinstance(error, DataError | ModelError | PluginError | LaunchError):
+        return "bad_spec", str(error)
+    if isinstance(error, NonFiniteError):
+        return "non_finite", str(error)
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        settings = "micro_batch_tokens, rollout.batch_tokens or rollout.max_completion_tokens"
+        return "out_of_memory", f"out of memory: {error}; lower {settings}"
+    return "crashed", f"{type(error).__name__}: {error}"

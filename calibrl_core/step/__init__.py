@@ -1,0 +1,1 @@
+"""One training step: rollouts and rewards, advantages, the update."""

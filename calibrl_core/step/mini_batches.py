@@ -1,0 +1,142 @@
+"""The rows that a step learns from, and how they are dealt out to its mini-batches.
+
+`R`: rows; the rollouts first, as they were sampled, then the experts that join the update. `T`: tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from calibrl_core.algorithms.base import PolicyGradientSettings, to_width
+from calibrl_core.diagnostics.base import StepBatch
+from calibrl_core.distributed.ranks import Ranks
+from calibrl_core.step.token_weights import token_weights
+
+NO_ROW = -1  # the place of an expert that is not in the update
+
+
+@dataclass(frozen=True)
+class UpdateRows:
+    """What the update needs of each row. All on the policy's device."""
+
+    tokens: Tensor  # [R, T] long
+    mask: Tensor  # [R, T] bool, True = the token counts
+    old_logprobs: Tensor  # [R, T] float, nats, before the step's first update
+    advantages: Tensor  # [R] float
+    passed: Tensor  # [R] bool
+    is_expert: Tensor  # [R] bool
+    prompts: Tensor  # [R] long, each row's prompt, an index into the step's examples
+    importance: Tensor | None  # [R, T] float, of the policy loss; None: 1 everywhere
+
+
+def update_rows(batch: StepBatch) -> UpdateRows:
+    """The rollouts of a step, and the experts that join them."""
+    rollouts, experts = batch.rollouts, batch.experts
+    device = rollouts.mask.device
+    joining = torch.zeros(0, dtype=torch.long, device=device)
+    if experts.joins is not None:
+        joining = experts.joins.nonzero().squeeze(-1)  # [J], prompts
+    width = max(rollouts.mask.shape[1], experts.mask.shape[1] if len(joining) else 0)
+
+    def beside(of_rollouts: Tensor, of_experts: Tensor) -> Tensor:
+        return torch.cat([to_width(of_rollouts, width), to_width(of_experts[joining], width)])
+
+    expert_advantages = (
+        torch.zeros(len(batch.examples), device=device) if experts.advantages is None else experts.advantages
+    )
+    own = torch.arange(len(batch.examples), device=device).repeat_interleave(rollouts.group_size)
+    return UpdateRows(
+        tokens=beside(rollouts.tokens, experts.tokens),
+        mask=beside(rollouts.mask, experts.mask),
+        old_logprobs=beside(rollouts.logprobs, experts.logprobs),
+        advantages=torch.cat([batch.advantages.flatten(), expert_advantages[joining]]).to(rollouts.logprobs.dtype),
+        passed=torch.cat([batch.passed.flatten(), torch.ones_like(joining, dtype=torch.bool)]),
+        is_expert=torch.arange(len(own) + len(joining), device=device) >= len(own),
+        prompts=torch.cat([own, joining]),
+        importance=None if batch.importance is None else beside(batch.importance, torch.ones_like(experts.logprobs)),
+    )
+
+
+@dataclass(frozen=True)
+class MiniBatch:
+    """The rows of one optimizer update in this process, and the weight of each of their tokens in its loss."""
+
+    rows: Tensor  # [N] long, into UpdateRows
+    weights: Tensor  # [N, T] float
+    tokens: int  # rollout tokens, skipped rows' among them
+
+
+def mini_batches(
+    rows: UpdateRows,
+    settings: PolicyGradientSettings,
+    *,
+    first_prompt: int,
+    max_tokens: int,
+    micro_rows: int | None,
+    ranks: Ranks,
+) -> list[MiniBatch]:
+    """A step's mini-batches. `first_prompt`: where this process's prompts begin among those of all processes."""
+    return [
+        MiniBatch(
+            rows=kept,
+            weights=_weights(rows, places, settings, max_tokens, micro_rows, ranks)[places >= 0],
+            tokens=int(rows.mask[kept][~rows.is_expert[kept]].sum()),
+        )
+        for places in _places(rows, settings, first_prompt, ranks)
+        for kept in [places[places >= 0]]
+    ]
+
+
+def _places(rows: UpdateRows, settings: PolicyGradientSettings, first_prompt: int, ranks: Ranks) -> list[Tensor]:
+    """Row numbers of each mini-batch, group by group: its rollouts, then its expert (or NO_ROW).
+
+    Whole groups: a prompt's number modulo `mini_batches`, which does not depend on how many processes share the step.
+    With `mini_batch_rows`, as the published script: every so many rows, wherever that cuts a group.
+    """
+    groups = _groups(rows, with_experts=settings.needs_experts)
+    nothing = rows.prompts.new_zeros(0)
+    if settings.mini_batch_rows is not None:
+        cut = list(torch.cat(groups).split(settings.mini_batch_rows))
+        (most,) = ranks.most([len(cut)])  # processes with fewer rows take part in every update all the same
+        return cut + [nothing] * (int(most) - len(cut))
+    dealt: list[list[Tensor]] = [[] for _ in range(settings.mini_batches)]
+    for index, group in enumerate(groups):
+        dealt[(first_prompt + index) % settings.mini_batches].append(group)
+    return [torch.cat([nothing, *some]) for some in dealt]
+
+
+def _groups(rows: UpdateRows, *, with_experts: bool) -> list[Tensor]:
+    sampled = (~rows.is_expert).nonzero().squeeze(-1)
+    prompts = int(rows.prompts.max()) + 1
+    groups = list(sampled.view(prompts, -1))
+    if not with_experts:
+        return groups
+    expert_row = torch.full((prompts,), NO_ROW, device=sampled.device)
+    experts = rows.is_expert.nonzero().squeeze(-1)
+    expert_row[rows.prompts[experts]] = experts
+    return [torch.cat([group, expert_row[index, None]]) for index, group in enumerate(groups)]
+
+
+def _weights(
+    rows: UpdateRows,
+    places: Tensor,
+    settings: PolicyGradientSettings,
+    max_tokens: int,
+    micro_rows: int | None,
+    ranks: Ranks,
+) -> Tensor:
+    """`[N, T]`, a row a place; 0 where the place is empty."""
+    mask = rows.mask[places.clamp(min=0)] & (places >= 0)[:, None]
+    dtype = rows.old_logprobs.dtype
+    if not settings.micro_batch_mean:
+        return token_weights(mask, settings.aggregation, max_tokens=max_tokens, total=ranks.total, dtype=dtype)
+    assert micro_rows is not None
+    # The published script divides by the micro-batches of a full mini-batch, so that the short last one counts less;
+    # its processes then average their gradients.
+    parts = mask.split(micro_rows)
+    nominal = settings.mini_batch_rows // micro_rows if settings.mini_batch_rows else len(parts)
+    each = [token_weights(part, settings.aggregation, max_tokens=max_tokens, dtype=dtype) for part in parts]
+    return torch.cat(each) / max(1, nominal) / ranks.world

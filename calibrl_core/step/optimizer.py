@@ -1,0 +1,82 @@
+"""AdamW over fp32 master weights, and the learning rate as a plain function of the step."""
+
+import math
+
+import torch
+
+from calibrl_core.config import OptimizerSettings
+from calibrl_core.distributed.ranks import ALONE, Ranks
+from calibrl_core.models.policy import Policy
+
+MOST_SKIPPED = 10  # updates in a row
+
+
+class NonFiniteError(RuntimeError):
+    """Too many updates in a row had a gradient that is not finite: the run can't go on."""
+
+
+class GradientStep:
+    """Sums the gradient over the processes, clips and applies it; one that is not finite changes no weight."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        optimizer: torch.optim.Optimizer,
+        settings: OptimizerSettings,
+        ranks: Ranks = ALONE,
+    ) -> None:
+        self._parameters = list(policy.trained.values())
+        self._optimizer = optimizer
+        self._ranks = ranks
+        self._weights = policy.weights
+        self._max_norm = settings.max_grad_norm
+        self._skipped_in_a_row = 0
+
+    def clear(self) -> None:
+        """Forget the last gradient."""
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def gradients(self) -> list[torch.Tensor]:
+        """A copy of what this process keeps of the processes' summed gradient, parameter by parameter; 0 where there is
+        none. In the host's memory: a GPU that trains has none to spare."""
+        self._weights.sum_gradients(self._parameters, self._ranks)
+        return [
+            torch.zeros(self._weights.own(one).shape)
+            if one.grad is None
+            else self._weights.own(one.grad).to("cpu", copy=True)
+            for one in self._parameters
+        ]
+
+    def apply(self) -> tuple[float, bool]:
+        """The gradient's 2-norm before clipping, and whether it was applied. Raises NonFiniteError after ten in a row
+        that were not. Where no row had a gradient to give, it counts as 0: momentum and weight decay go on, as in a
+        plain loop. Every process must call it equally often; norm and verdict are the same in all."""
+        self._weights.sum_gradients(self._parameters, self._ranks)
+        if all(parameter.grad is None for parameter in self._parameters):
+            for parameter in self._parameters:
+                parameter.grad = torch.zeros_like(parameter)
+        norm = self._weights.whole(torch.nn.utils.clip_grad_norm_(self._parameters, self._max_norm)).item()
+        if math.isfinite(norm):
+            self._optimizer.step()
+            self._skipped_in_a_row = 0
+            return norm, True
+        self._skipped_in_a_row += 1
+        if self._skipped_in_a_row >= MOST_SKIPPED:
+            raise NonFiniteError(f"the gradient was not finite in {MOST_SKIPPED} updates in a row; lower optimizer.lr")
+        return norm, False
+
+
+def make_optimizer(policy: Policy, settings: OptimizerSettings) -> torch.optim.AdamW:
+    return torch.optim.AdamW(policy.trained.values(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
+
+
+def learning_rate(settings: OptimizerSettings, step: int, steps: int) -> float:
+    """The rate of `step` (from 0) out of `steps`. A function of the step: a resumed run restores nothing."""
+    if step < settings.warmup_steps:
+        return settings.lr * (step + 1) / (settings.warmup_steps + 1)
+    progress = (step - settings.warmup_steps) / max(1, steps - settings.warmup_steps)
+    if settings.schedule == "linear":
+        return settings.lr * (1 - progress)
+    if settings.schedule == "cosine":
+        return settings.lr * 0.5 * (1 + math.cos(math.pi * progress))
+    return settings.lr

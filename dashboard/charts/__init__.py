@@ -1,0 +1,1 @@
+"""Figures and series of the charts."""

@@ -1,0 +1,1 @@
+"""Input: forms of specs, dialogs, job picker."""

@@ -1,0 +1,1 @@
+"""Reads of the API on behalf of the viewer."""

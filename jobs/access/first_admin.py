@@ -1,0 +1,35 @@
+"""`python -m jobs.access.first_admin NAME`: add an admin on the service's own machine, and print the new key once."""
+
+import argparse
+import sys
+
+from pydantic import TypeAdapter, ValidationError
+from sqlalchemy.exc import OperationalError, ProgrammingError
+
+from calibrl.schemas import UserName
+from jobs.access import callers
+from jobs.db import session_scope
+from jobs.settings import SettingsError
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m jobs.access.first_admin", description=(__doc__ or "").partition(": ")[2]
+    )
+    parser.add_argument("name", help="the user's name: small letters, digits, dots, dashes")
+    name = parser.parse_args().name
+    try:
+        TypeAdapter(UserName).validate_python(name)
+        with session_scope() as session:
+            key = callers.first_admin(session, name)
+    except ValidationError as error:
+        parser.error(f"name: {error.errors()[0]['msg']}")
+    except SettingsError as error:
+        parser.error(str(error))
+    except (OperationalError, ProgrammingError) as error:
+        sys.exit(f"the database can't be used: {str(error.orig).splitlines()[0]} (is it up, and migrated?)")
+    sys.stdout.write(f"{key}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Comparison of evaluated models, and verifier replay."""

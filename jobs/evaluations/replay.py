@@ -1,0 +1,129 @@
+"""Scores a job's stored completions again with other verifiers, in a process of its own, and tells what flips."""
+
+import json
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row
+from sqlalchemy.orm import Session
+
+from calibrl.schemas import Replay, ReplayRequest, Rescored
+from calibrl_core.verifiers.plugin import plugin_versions
+from jobs.errors import Conflict, FieldError, Invalid
+from jobs.processes import sandbox
+from jobs.repository import samples
+from jobs.specs import checks
+
+MODULE = "calibrl_core.rescore"
+MEMORY_BYTES = 4 * 2**30
+SECONDS = 60
+MOST_CHARACTERS = 32_000_000  # of completions, and of truths
+SAME = 1e-9  # by which two equal rewards may differ
+
+
+@dataclass
+class Stored:
+    """The first of a job's completions of some steps."""
+
+    job_id: UUID
+    total: int  # of these steps
+    rows: list[Row[Any]] = field(default_factory=list)
+    left_out: str | None = None  # why there are fewer rows than that
+
+
+def stored(session: Session, job_id: UUID, request: ReplayRequest) -> Stored:
+    """The completions to score.
+
+    Raises:
+        Conflict: none are kept.
+    """
+    first, last = request.first_step, request.last_step
+    total = samples.count_completions(session, job_id, first_step=first, last_step=last)
+    if not total:
+        raise Conflict(f"Job {job_id} keeps no completions of these steps: only trainings sample some for reading.")
+    found, characters = Stored(job_id, total), 0
+    for row in samples.completions(session, job_id, first_step=first, last_step=last, limit=request.limit):
+        characters += len(row.text) + len(row.answer)
+        if characters > MOST_CHARACTERS:
+            found.left_out = f"they have more than {MOST_CHARACTERS} characters"
+            return found
+        found.rows.append(row)
+    if len(found.rows) < total:
+        found.left_out = f"the limit is {request.limit}"
+    return found
+
+
+def check(request: ReplayRequest) -> None:
+    """Raises Invalid where a plugin is not installed here."""
+    if problems := checks.plugin_problems(request):
+        raise Invalid("The replay was not accepted.", tuple(problems))
+
+
+def replay(found: Stored, request: ReplayRequest) -> Replay:
+    """What the verifiers say of completions. Takes SECONDS at most, and a process's start and end.
+
+    Raises:
+        Invalid: a verifier can't be loaded.
+    """
+    lines, stopped = _score(found, request)
+    pairs = [_rescored(row, line) for row, line in zip(found.rows, lines, strict=False)]
+    flips = [one for one in pairs if one.passed_before != one.passed_after]
+    return Replay(
+        job_id=found.job_id,
+        completions=found.total,
+        scored=len(pairs),
+        stopped=stopped or found.left_out,
+        passed_before=sum(one.passed_before for one in pairs),
+        passed_after=sum(one.passed_after for one in pairs),
+        now_passed=sum(one.passed_after for one in flips),
+        now_failed=sum(one.passed_before for one in flips),
+        rewards_changed=sum(_differ(one.reward_before, one.reward_after) for one in pairs),
+        failures=sum(one.failure is not None for one in pairs),
+        versions=plugin_versions(request.rewards),
+        data=[one for one in pairs if one.passed_before != one.passed_after or one.failure],
+    )
+
+
+def _score(found: Stored, request: ReplayRequest) -> tuple[list[dict[str, Any]], str | None]:
+    """A line of `calibrl_core.rescore` each, of the first ones, and why not of all."""
+    rewards = [reward.model_dump(mode="json") for reward in request.rewards]
+    given = {"rewards": rewards, "completions": [(row.text, row.answer) for row in found.rows]}
+    with tempfile.TemporaryDirectory(prefix="calibrl-replay-") as folder:
+        file, report, log = (Path(folder, name) for name in ("completions.json", "report.jsonl", "log.txt"))
+        file.write_text(json.dumps(given))
+        report.touch()
+        status = sandbox.run(MODULE, str(file), str(report), log=log, memory=MEMORY_BYTES, seconds=SECONDS)
+        lines = _whole_lines(report)
+    if lines and "fault" in lines[-1]:
+        raise Invalid("The replay was not accepted.", (FieldError("rewards", lines[-1]["fault"]),))
+    if status is None:
+        return lines, f"it took more than {SECONDS} s"
+    return lines, None if status == 0 else "the process that scored them ended early; the service's log says more"
+
+
+def _whole_lines(report: Path) -> list[dict[str, Any]]:
+    *whole, _ = report.read_text().split("\n")  # what follows the last newline was being written
+    return [json.loads(line) for line in whole]
+
+
+def _rescored(row: Row[Any], line: dict[str, Any]) -> Rescored:
+    # A reward that is not finite is kept as text.
+    return Rescored(
+        sample_id=row.sample_id,
+        step=row.step,
+        prompt_id=row.prompt_id,
+        completion=row.place - 1,
+        reward_before=row.reward if isinstance(row.reward, int | float) else None,
+        reward_after=line["reward"],
+        passed_before=bool(row.passed),
+        passed_after=line["passed"],
+        by_verifier=line["by_verifier"],
+        failure=line["failure"],
+    )
+
+
+def _differ(before: float | None, after: float) -> bool:
+    return before is None or abs(before - after) > SAME

@@ -1,0 +1,1 @@
+"""Files of datasets, models, checkpoints and uploads."""

@@ -1,0 +1,166 @@
+"""Looks into an uploaded file, in a process of its own: what the file makes a decoder do ends there, and within limits.
+
+    python -m jobs.files.inspection FILE REPORT '{"title": ..., "columns": {...}}'
+
+Every row is read as a trainer would read it, which opens every image. The report is an `Inspection` as JSON.
+"""
+
+import base64
+import io
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from calibrl.schemas import PreviewRow
+from calibrl_core.data.files import Fault, examples_of
+from calibrl_core.data.schema import Columns, Example, FileData
+from jobs.errors import FieldError, Invalid
+from jobs.postgres_text import storable
+from jobs.processes import sandbox
+
+MEMORY_BYTES = 4 * 2**30
+SECONDS = 900
+MOST_ROWS = 5_000_000
+MOST_UNPACKED = 16 * 10**9  # bytes of text and images, which a trainer holds in memory
+MOST_IN_GROUP = 2 * 10**9  # bytes of a row group of Parquet, unpacked
+SHOWN_FAULTS = 50
+PREVIEW_ROWS, PREVIEW_TEXT, PREVIEW_IMAGES, THUMBNAIL = 8, 2000, 4, 192  # rows; characters; images a row; pixels
+
+
+class Inspection(BaseModel):
+    """What a file holds, and the first of its faults."""
+
+    rows: int = 0
+    has_columns: list[str] = []
+    has_experts: bool = False
+    preview: list[PreviewRow] = []
+    faults: list[FieldError] = []
+    fault_count: int = 0
+
+    def blame(self, field: str, text: str) -> None:
+        """Note a fault; past the first SHOWN_FAULTS they are only counted."""
+        self.fault_count += 1
+        if len(self.faults) < SHOWN_FAULTS:
+            self.faults.append(FieldError(field, text))
+
+
+def inspect(path: Path, title: str, columns: Columns) -> Inspection:
+    """What the file holds, found by a process that is killed at its limits. The report lies beside the file meanwhile.
+
+    Raises:
+        Invalid: the process reached its limits, or died of the file.
+    """
+    report, log = path.with_name(f"{path.name}.report"), path.with_name(f"{path.name}.log")
+    options = json.dumps({"title": title, "columns": columns.model_dump()})
+    try:
+        status = sandbox.run(__name__, str(path), str(report), options, log=log, memory=MEMORY_BYTES, seconds=SECONDS)
+        if status == 0:
+            return Inspection.model_validate_json(report.read_bytes())
+    finally:
+        report.unlink(missing_ok=True)
+        log.unlink(missing_ok=True)
+    text = (
+        f"reading it took more than {SECONDS} s or {MEMORY_BYTES // 2**30} GiB, or ended the process that read it; "
+        "make its rows or row groups smaller"
+    )
+    raise Invalid("The file can't be read.", (FieldError("file", text),))
+
+
+def look_into(source: FileData) -> Inspection:
+    """What the file holds, found in this process."""
+    found, seen = Inspection(), set[str]()
+    unpacked = 0
+    for text in _parquet_faults(source):
+        found.blame("file", text)
+    if found.faults:
+        return found
+    for each in examples_of(source, seen, answers_later=True):
+        if isinstance(each, Fault) and each.row is None:
+            found.blame("file", each.text)
+            continue
+        found.rows += 1
+        if isinstance(each, Fault):
+            found.blame(f"rows.{each.row}", each.text)
+            continue
+        unpacked += _size(each)
+        found.has_experts |= each.expert is not None
+        if len(found.preview) < PREVIEW_ROWS:
+            found.preview.append(_preview(found.rows, each))
+        if found.rows > MOST_ROWS or unpacked > MOST_UNPACKED:
+            found.blame("file", f"has more than {MOST_ROWS} rows, or {MOST_UNPACKED // 10**9} GB when it is unpacked")
+            break
+    if not found.rows and not found.faults:
+        found.blame("file", "has no rows")
+    found.has_columns = sorted(seen)
+    return found
+
+
+def _parquet_faults(source: FileData) -> Iterator[str]:
+    """What a Parquet file's own index says against reading it."""
+    if not source.path.endswith(".parquet"):
+        return
+    import pyarrow
+    import pyarrow.parquet as parquet
+
+    try:
+        index = parquet.read_metadata(source.path)
+        groups = [index.row_group(place).total_byte_size for place in range(index.num_row_groups)]
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        yield f"is not a Parquet file that can be read: {error}"
+        return
+    if index.num_rows > MOST_ROWS:
+        yield f"has {index.num_rows} rows; {MOST_ROWS} at most"
+    if sum(groups) > MOST_UNPACKED or min(groups, default=0) < 0:
+        yield f"unpacks to {sum(groups)} bytes; {MOST_UNPACKED} at most"
+    if max(groups, default=0) > MOST_IN_GROUP:
+        yield f"has a row group of {max(groups)} bytes; {MOST_IN_GROUP} at most: write it with more of them"
+
+
+def _size(example: Example) -> int:
+    texts = (example.question, example.answer, example.expert or "", *(turn.text for turn in example.earlier))
+    return sum(map(len, texts)) + sum(map(len, example.images))
+
+
+def _preview(row: int, example: Example) -> PreviewRow:
+    return PreviewRow(
+        row=row,
+        earlier=[_cut(f"{turn.role}: {turn.text}") for turn in example.earlier[:PREVIEW_IMAGES]],
+        question=_cut(example.question),
+        answer=_cut(example.answer),
+        expert=None if example.expert is None else _cut(example.expert),
+        data_source=None if example.data_source is None else _cut(example.data_source),
+        images=[_thumbnail(image) for image in example.images[:PREVIEW_IMAGES]],
+        image_count=len(example.images),
+    )
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= PREVIEW_TEXT else f"{text[:PREVIEW_TEXT]} …"
+
+
+def _thumbnail(data: bytes) -> str:
+    """A small copy as a data: address; the reader has opened the image before, so it can be."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(data)) as image:
+        small = image.convert("RGB")
+    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    buffer = io.BytesIO()
+    small.save(buffer, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def main() -> None:
+    """The command: see the module."""
+    path, report, options = sys.argv[1:]
+    given: dict[str, Any] = json.loads(options)
+    found = look_into(FileData(path=path, image_files=False, **given))
+    Path(report).write_text(json.dumps(storable(found.model_dump(mode="json"))))
+
+
+if __name__ == "__main__":
+    main()

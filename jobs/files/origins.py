@@ -1,0 +1,38 @@
+"""Checkpoints that a job begins with, kept for it: links in its own folder, which stay when the job that wrote them
+removes its own to make room."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from uuid import UUID
+
+import structlog
+
+from jobs.files.artifacts import checkpoint_path
+from jobs.files.links import link_tree
+from jobs.models import Checkpoint
+from jobs.settings import get_settings
+
+log = structlog.get_logger()
+
+
+def keep(job_id: UUID, found: Iterable[Checkpoint]) -> None:
+    """Link checkpoints into a job's folder. One that can't be, as where no disk is shared, is used where it lies for as
+    long as it is there."""
+    for checkpoint in found:
+        folder, path = _folder(job_id, checkpoint.job_id), checkpoint_path(checkpoint)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            held = path.parent.parent / "kept" / path.name  # by the supervisor, if the trainer has just removed its own
+            link_tree(path, folder, or_copy=False) or link_tree(held, folder, or_copy=False)
+        except OSError as error:
+            log.warning("checkpoint not kept", job_id=str(job_id), path=str(path), error=str(error))
+
+
+def kept(job_id: UUID, from_job: UUID, step: int) -> Path | None:
+    """The checkpoint of that job and step in the folder of the one that begins with it."""
+    path = _folder(job_id, from_job) / f"step-{step:06d}"
+    return path if path.is_dir() else None
+
+
+def _folder(job_id: UUID, from_job: UUID) -> Path:
+    return get_settings().job_dir(job_id) / "origins" / str(from_job)

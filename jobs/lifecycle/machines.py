@@ -1,0 +1,69 @@
+"""The machines that run jobs: reading them, and having one take no more."""
+
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from calibrl.schemas import Worker, WorkerStatus
+from jobs import lifecycle, models
+from jobs.errors import Conflict
+from jobs.repository import workers
+from jobs.settings import get_settings
+
+_TAKING_NONE = (WorkerStatus.DRAINING, WorkerStatus.STOPPING)
+
+
+def page(session: Session, *, after: str, limit: int) -> list[Worker]:
+    """Machines by name, from the one after `after` on."""
+    found = workers.page(session, after=after, limit=limit, silent_seconds=get_settings().lease_seconds)
+    return [_record(worker, silent, held) for worker, silent, held in found]
+
+
+def drain(session: Session, name: str, *, now: bool) -> Worker:
+    """Have a machine take no more jobs; with `now`, also give back what it runs, from a checkpoint.
+
+    Raises:
+        NotFound: there is no such machine.
+        Conflict: it has ended, or is being drained so already.
+    """
+    worker = workers.get(session, name)
+    to = WorkerStatus.STOPPING if now else WorkerStatus.DRAINING
+    if worker.status is WorkerStatus.OFFLINE or worker.status is to:
+        raise Conflict(f"Worker {name} is already {worker.status}.")
+    workers.set_status(session, name, to, drained=True)
+    return _read(session, name)
+
+
+def undrain(session: Session, name: str) -> Worker:
+    """Have a drained machine take jobs again.
+
+    Raises:
+        NotFound: there is no such machine.
+        Conflict: it is not being drained.
+    """
+    worker = workers.get(session, name)
+    if not worker.drained or worker.status not in _TAKING_NONE:
+        raise Conflict(f"Worker {name} is not drained: it is {worker.status}.")
+    workers.set_status(session, name, WorkerStatus.ONLINE, drained=False)
+    lifecycle.wake_for_free_slots(session)
+    return _read(session, name)
+
+
+def _read(session: Session, name: str) -> Worker:
+    (found,) = workers.page(session, only=name, limit=1, silent_seconds=get_settings().lease_seconds)
+    return _record(*found)
+
+
+def _record(worker: models.Worker, silent: bool, held: list[UUID]) -> Worker:
+    ended = worker.status is WorkerStatus.OFFLINE
+    return Worker(
+        name=worker.name,
+        host=worker.host,
+        labels=worker.labels,
+        versions=worker.versions,
+        status=WorkerStatus.LOST if silent and not ended else worker.status,
+        cpu_slots=worker.cpu_slots,
+        gpus=worker.gpus,
+        jobs=held,
+        heartbeat_at=worker.heartbeat_at,
+    )

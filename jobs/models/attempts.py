@@ -1,0 +1,29 @@
+"""Attempts: each time a worker took a job."""
+
+from sqlalchemy import BigInteger, Index
+from sqlalchemy.orm import Mapped, mapped_column
+
+from calibrl.schemas import JobStatus, Reason
+from jobs.models.base import Base, CreatedAt, JobKey, Timestamp
+
+
+class Attempt(Base):
+    """`status` is the one the job left this attempt with: `queued` where it goes on in another one.
+
+    `first_step` is where its trainer began; the offsets say how far its files have been shipped, in bytes.
+    """
+
+    __tablename__ = "attempts"
+    __table_args__ = (Index(None, "finished_at"),)
+
+    job_id: Mapped[JobKey]
+    number: Mapped[int] = mapped_column(primary_key=True)
+    worker: Mapped[str]
+    started_at: Mapped[CreatedAt]
+    finished_at: Mapped[Timestamp | None]
+    status: Mapped[JobStatus | None]
+    reason: Mapped[Reason | None]
+    message: Mapped[str | None]
+    first_step: Mapped[int] = mapped_column(default=0)
+    events_offset: Mapped[int] = mapped_column(BigInteger, default=0)
+    log_offset: Mapped[int] = mapped_column(BigInteger, default=0)

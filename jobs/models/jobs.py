@@ -1,0 +1,85 @@
+"""Jobs and what they wait for."""
+
+from typing import Any, Literal
+from uuid import UUID, uuid4
+
+from sqlalchemy import BigInteger, ForeignKey, Index, text
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from calibrl.schemas import JobStatus, Reason
+from jobs.models.base import Base, CreatedAt, JobKey, SafeText, Timestamp
+from jobs.models.datasets import JobDataset
+
+
+class JobDependency(Base):
+    """`job_id` may not start before `depends_on_id` has succeeded."""
+
+    __tablename__ = "job_dependencies"
+
+    job_id: Mapped[JobKey]
+    depends_on_id: Mapped[JobKey] = mapped_column(index=True)
+
+
+class Job(Base):
+    """A job, and its lease while a worker holds it. `preempted`: its worker is to give it back for a job of a higher
+    class. `forgiven`: attempts before the last retry, whose lost workers no longer count. `feed`: the cursor of its
+    newest row in the feed."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        # One for each sort of a list, whose last column breaks ties; lists read them forwards or backwards.
+        Index("ix_jobs_newest", text("created_at DESC"), text("id DESC")),
+        Index("ix_jobs_by_name", "name", "id"),
+        Index("ix_jobs_by_status", "status", "created_at", "id"),
+        Index("ix_jobs_by_end", text("coalesce(finished_at, 'infinity'::timestamptz)"), "id"),
+        # And for what lists are filtered by.
+        Index("ix_jobs_by_project", "project", "created_at", "id"),
+        Index("ix_jobs_by_user", "user", "created_at", "id"),
+        Index("ix_jobs_by_label", "labels", postgresql_using="gin", postgresql_ops={"labels": "jsonb_path_ops"}),
+        Index(
+            "ix_jobs_unfinished", "status", postgresql_where=text("status NOT IN ('succeeded', 'failed', 'cancelled')")
+        ),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    name: Mapped[str]
+    kind: Mapped[Literal["train", "evaluate"]] = mapped_column(SafeText)
+    project: Mapped[str] = mapped_column(ForeignKey("projects.slug"))
+    user: Mapped[str]
+    priority: Mapped[str]
+    labels: Mapped[dict[str, Any]]
+    gpus: Mapped[int]
+    spec: Mapped[dict[str, Any]]
+    notes: Mapped[str] = mapped_column(default="")
+    forked_from: Mapped[UUID | None] = mapped_column(ForeignKey("jobs.id", ondelete="SET NULL"))
+    forked_step: Mapped[int | None]
+
+    status: Mapped[JobStatus]
+    reason: Mapped[Reason | None]
+    message: Mapped[str | None]
+    result: Mapped[dict[str, Any] | None]
+    attempt: Mapped[int] = mapped_column(default=0)
+    forgiven: Mapped[int] = mapped_column(default=0)
+    step: Mapped[int] = mapped_column(default=0)
+    steps_total: Mapped[int | None]
+    created_at: Mapped[CreatedAt]
+    started_at: Mapped[Timestamp | None]
+    finished_at: Mapped[Timestamp | None]
+
+    worker: Mapped[str | None]
+    lease_token: Mapped[UUID | None]
+    lease_expires_at: Mapped[Timestamp | None]
+    preempted: Mapped[bool] = mapped_column(default=False)
+
+    log_length: Mapped[int] = mapped_column(BigInteger, default=0)
+    samples_dropped: Mapped[bool] = mapped_column(default=False)
+    feed: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+
+    dependencies: Mapped[list[JobDependency]] = relationship(
+        foreign_keys=JobDependency.job_id, lazy="selectin", order_by=JobDependency.depends_on_id
+    )
+    datasets: Mapped[list[JobDataset]] = relationship()
+
+    @property
+    def depends_on(self) -> list[UUID]:
+        return [dependency.depends_on_id for dependency in self.dependencies]

@@ -1,0 +1,1 @@
+"""Dry run of a spec: queue position, memory, warnings."""

@@ -1,0 +1,155 @@
+"""A dry run: what would become of a spec, were it submitted now. Adds nothing to the database."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from calibrl.schemas import (
+    DataChoice,
+    DataFacts,
+    EvaluateSpec,
+    JobPlan,
+    JobStatus,
+    KnownData,
+    MemoryPlan,
+    ModelChoice,
+    Notice,
+    TrainSpec,
+    job_spec_adapter,
+)
+from calibrl_core.config import BuiltinModel, PathModel
+from calibrl_core.data.schema import BuiltinData, DataError, FileData
+from jobs import lifecycle, models
+from jobs.errors import FieldError, Invalid
+from jobs.files import artifacts
+from jobs.planning import advice, memory, model_shapes
+from jobs.planning.model_shapes import ModelShape, UnknownShape
+from jobs.repository import checkpoints, jobs, workers
+from jobs.specs import checks, file_surveys
+
+GIB = 2**30
+MOST_ORIGINS = 32  # jobs that a model is followed through to where it comes from
+
+
+def make(
+    session: Session, spec: TrainSpec | EvaluateSpec, *, actor: str, among: frozenset[str] | None = None
+) -> JobPlan:
+    """Check a spec as a submission would, and tell what would become of it.
+
+    Raises:
+        Invalid: fields that can't be met, each named.
+        QuotaExceeded: the project has as many jobs waiting as it may.
+    """
+    checked = lifecycle.check(session, spec, among)
+    job = lifecycle.new_job(spec, actor=actor)
+    waits = lifecycle.open_dependencies(job, checked.jobs) > 0
+    job.status = JobStatus.WAITING if waits else JobStatus.QUEUED
+    data = [_facts(field, source, checked.datasets) for field, source, _ in checks.sources(spec)]
+    memory, unknown = _memory(session, spec)
+    return JobPlan(
+        spec=job.spec,
+        data=data,
+        memory=memory,
+        queue=lifecycle.foresee(session, job, waits=waits),
+        warnings=[*advice.warnings(spec, data, memory), *unknown],
+    )
+
+
+def count(spec: TrainSpec | EvaluateSpec) -> None:
+    """Read whole the files that `make` then has counted: this may take a while, and wants no transaction."""
+    for _, source, _ in checks.sources(spec):
+        if isinstance(source, FileData):
+            with suppress(DataError):  # which `make` tells of
+                file_surveys.count_rows(source)
+
+
+def _facts(field: str, source: DataChoice, datasets: Mapping[UUID, models.Dataset]) -> DataFacts:
+    if isinstance(source, KnownData):
+        known = datasets[source.dataset]
+        rows = known.rows if known.rows is None or source.rows is None else min(known.rows, source.rows)
+        return DataFacts(field=field, name=known.name, rows=rows, checked=rows or 0, with_expert=None, with_images=None)
+    if isinstance(source, BuiltinData):
+        rows = source.row_count  # all with an image and an expert
+        return DataFacts(field=field, name=source.name, rows=rows, checked=rows, with_expert=rows, with_images=rows)
+    if not isinstance(source, FileData):
+        return DataFacts(field=field, name=source.name, rows=None, checked=0, with_expert=None, with_images=None)
+    found = file_surveys.survey(source)
+    try:
+        rows = file_surveys.count_rows(source)
+    except DataError as error:  # it could be read a moment ago
+        raise Invalid("The data can't be read.", (FieldError(f"{field}.path", str(error)),)) from error
+    return DataFacts(
+        field=field,
+        name=source.name,
+        rows=rows,
+        checked=found.rows,
+        with_expert=found.with_expert,
+        with_images=found.with_images,
+    )
+
+
+def _memory(session: Session, spec: TrainSpec | EvaluateSpec) -> tuple[MemoryPlan | None, list[Notice]]:
+    """The estimate for the model that takes most, and for which models none can be made."""
+    named = [("model", spec.model)] if isinstance(spec, TrainSpec) else _numbered(spec.models)
+    plans, unknown = [], []
+    for field, model in named:
+        try:
+            plans.append(memory.estimate(spec, _shape(session, model), model))
+        except UnknownShape as error:
+            unknown.append(Notice(field=field, message=f"its memory can't be told: {error}"))
+    if not plans:
+        return None, unknown
+    largest = max(plans, key=lambda plan: plan.bytes)
+    return _with_machines(largest, spec, workers.page(session, limit=1000, silent_seconds=0)), unknown
+
+
+def _numbered(models_: Sequence[ModelChoice]) -> list[tuple[str, ModelChoice]]:
+    return [(f"models.{index}", model) for index, model in enumerate(models_)]
+
+
+def _shape(session: Session, model: ModelChoice) -> ModelShape:
+    for _ in range(MOST_ORIGINS):
+        if isinstance(model, BuiltinModel):
+            return model_shapes.tiny_vlm()
+        if isinstance(model, PathModel):
+            return model_shapes.of_folder(Path(model.path))
+        found = checkpoints.choose(session, model.from_job, model.checkpoint)
+        folder = artifacts.find_checkpoint(found) if found else None
+        if folder and (folder / "config.json").is_file():
+            return model_shapes.of_folder(folder)
+        model = _origin(session, model.from_job)  # it has none yet, but will be of the same shape
+    raise UnknownShape(f"it comes through more than {MOST_ORIGINS} jobs")
+
+
+def _origin(session: Session, job_id: UUID) -> ModelChoice:
+    spec = job_spec_adapter.validate_python(jobs.get(session, job_id).spec)
+    assert isinstance(spec, TrainSpec)
+    return spec.model
+
+
+def _with_machines(
+    plan: MemoryPlan, spec: TrainSpec | EvaluateSpec, known: Sequence[tuple[models.Worker, bool, list[UUID]]]
+) -> MemoryPlan:
+    """Whether some machine that the job may run on has as many GPUs of that size."""
+    if plan.on == "host":
+        fits, text = None, f"about {plan.bytes / GIB:.1f} GiB of a host's memory; how much machines have is not known"
+    else:
+        wanted = spec.resources
+        most = max(_sizes(known, wanted.labels, wanted.gpus), default=0)
+        fits = plan.bytes <= most
+        takes = f"each process takes about {plan.bytes / GIB:.1f} GiB"
+        text = f"{takes}; the GPUs that it may get have {most / GIB:.1f} GiB"
+    return plan.model_copy(update={"fits": fits, "explanation": text})
+
+
+def _sizes(
+    known: Sequence[tuple[models.Worker, bool, list[UUID]]], labels: dict[str, str], count: int
+) -> Iterator[int]:
+    """Bytes of the smallest of the `count` largest GPUs, of each machine that has the labels and so many."""
+    for worker, _, _ in known:
+        sizes = sorted((gpu.memory_total for gpu in worker.gpus), reverse=True)
+        if len(sizes) >= count and all(worker.labels.get(key) == value for key, value in labels.items()):
+            yield sizes[count - 1]

@@ -1,0 +1,1 @@
+"""Child processes without secrets and within limits."""

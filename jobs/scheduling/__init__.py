@@ -1,0 +1,1 @@
+"""Which job runs where and when: the scheduler, reservations, used slot-hours."""

@@ -1,0 +1,25 @@
+"""What projects and their users have used."""
+
+from sqlalchemy.orm import Session
+
+from calibrl.schemas import Usage
+from jobs.repository import projects
+from jobs.settings import get_settings
+
+HOUR = 3600.0
+
+
+def month(session: Session) -> list[Usage]:
+    """This calendar month's slot-hours and GPU-hours (UTC), by project and user; what still runs counts up to now."""
+    budgets = {project.slug: project.budget_slot_hours for project in projects.all_of(session)}
+    used = projects.usage(session, get_settings().fair_share_half_life_hours * HOUR)
+    return [
+        Usage(
+            project=row.project,
+            user=row.user,
+            slot_hours=row.month / HOUR,
+            gpu_hours=row.month_gpu / HOUR,
+            budget_slot_hours=budgets[row.project],
+        )
+        for row in used
+    ]

@@ -1,0 +1,380 @@
+"""Which job runs where, and when: a pure function of the queue, the machines and the projects' shares.
+
+Jobs are ranked by priority class, then by their project's recent use of slots in relation to its weight, then by age.
+A job that can't start now reserves a machine; what is behind it may start there only if it is done before the
+reservation begins (backfill). A slot is a GPU, or the place of a job without one.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
+from math import inf
+from uuid import UUID
+
+from calibrl.schemas import Priority, WaitReason
+from jobs.scheduling.timeline import Timeline
+
+CLASSES: tuple[Priority, ...] = ("high", "normal", "low")
+UNKNOWN_SECONDS = 600.0  # what a job of unknown length counts for in its project's share
+SOON_SECONDS = 30.0  # in which a job that was told to leave is gone, and a released GPU is clean
+OVERDUE_SECONDS = 1.0  # in which a job ends that should have ended; none runs for less
+MOST_BLOCKED = 500  # jobs that reserve a start: each costs a look at every machine's future
+
+
+@dataclass(frozen=True)
+class QueuedJob:
+    """A job that could start. `age` in seconds; `seconds`: how long it is expected to run, None if unknown."""
+
+    id: UUID
+    project: str
+    user: str
+    priority: Priority
+    gpus: int
+    labels: Mapping[str, str]
+    age: float
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class RunningJob:
+    """A job that holds `gpus` of a machine, or one of its CPU slots. `seconds_left`: None if unknown."""
+
+    id: UUID
+    project: str
+    priority: Priority
+    worker: str
+    gpus: int
+    seconds_left: float | None
+    leaving: bool  # it has been told to stop, pause or cancel
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A machine that takes jobs. What is free is free now: neither held nor being cleaned.
+
+    What is neither free nor held by a running job is taken to be free soon: a GPU that can't be used is not to be
+    counted in `gpus`.
+    """
+
+    name: str
+    labels: Mapping[str, str]
+    cpu_slots: int
+    gpus: int
+    free_cpu_slots: int
+    free_gpus: int
+
+
+@dataclass(frozen=True)
+class Share:
+    """A project's claim to the machines. `recent`: slot-seconds used, decayed; `left`: those of this month's budget."""
+
+    weight: float
+    recent: float
+    max_gpus: int | None
+    left: float | None
+    left_by_user: Mapping[str, float]  # only of users who have a budget
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a queued job stands. `worker` and `starts_in` = 0: it starts there now. `starts_in` None: can't be told."""
+
+    job_id: UUID
+    position: int  # from 1
+    worker: str | None
+    starts_in: float | None
+    reason: WaitReason | None
+    behind: UUID | None = None  # the job for which what is free is kept, where the reason is RESERVED
+
+
+Labels = frozenset[tuple[str, str]]
+Shape = tuple[int, Labels]  # what a job asks for: GPUs, labels
+NO_LABELS: Labels = frozenset()
+
+
+def plan(
+    queued: Sequence[QueuedJob],
+    running: Sequence[RunningJob],
+    machines: Sequence[Machine],
+    shares: Mapping[str, Share],
+    *,
+    until_full: bool = False,
+) -> list[Placement]:
+    """Every queued job's placement, in rank order. `until_full`: stop once nothing more can start now.
+
+    A project that `shares` lacks weighs 1, has used nothing and has no limits. Beyond the first MOST_BLOCKED jobs that
+    must wait, a job is told no start and reserves none; it still starts where nobody minds.
+    """
+    board = _Board(running, machines, shares)
+    demand = _Demand(queued, board) if until_full else None
+    ranked = _ranked(queued, board.projects)
+    placements: list[Placement] = []
+    while (demand is None or demand.can_be_met()) and (job := next(ranked, None)):
+        placements.append(board.place(job, len(placements) + 1))
+        if demand:
+            demand.remove(job)
+    return placements
+
+
+def victims(
+    job: QueuedJob, running: Sequence[RunningJob], machines: Sequence[Machine]
+) -> tuple[str, list[UUID]] | None:
+    """The machine and the jobs of a lower class that must give way there for this job to start, as few and as low
+    as possible; None where no machine can be freed so. None of them has to where enough is free or about to be.
+
+    On a machine the lowest class gives way first, then the latest in `running`, which is to be in order of start.
+    """
+    found = []
+    for machine in machines:
+        if not _fits(job.gpus, job.labels, machine):
+            continue
+        staying = [one for one in running if _shares_slots(one, job, machine) and not one.leaving]
+        size = machine.gpus if job.gpus else machine.cpu_slots
+        lack = _slots(job) - size + sum(_slots(one) for one in staying)
+        chosen = _give_way(lack, [one for one in staying if _class(one) > _class(job)])
+        if chosen is not None:
+            found.append((len(chosen), sorted(-_class(one) for one in chosen)[::-1], machine.name, chosen))
+    if not found:
+        return None
+    _, _, name, chosen = min(found, key=lambda one: one[:3])
+    return name, [one.id for one in chosen]
+
+
+def _give_way(lack: int, lower: Sequence[RunningJob]) -> list[RunningJob] | None:
+    """Those of `lower`, in order of start, that free the slots that lack; None if all of them don't."""
+    chosen: list[RunningJob] = []
+    for one in sorted(lower, key=_class)[::-1]:
+        if lack <= 0:
+            break
+        chosen.append(one)
+        lack -= _slots(one)
+    if lack > 0:
+        return None
+    for one in chosen[::-1]:  # a large one may have made smaller ones before it needless
+        if lack + _slots(one) <= 0:
+            chosen.remove(one)
+            lack += _slots(one)
+    return chosen
+
+
+class _Project:
+    """What a project has used, will use and may use, as far as the plan has come."""
+
+    def __init__(self, share: Share) -> None:
+        self.share = share
+        self.used = share.recent
+        self.gpus = 0  # held or about to start
+        self.reserved_gpus = 0
+
+    @property
+    def load(self) -> float:
+        return self.used / self.share.weight
+
+    def hold_back(self, job: QueuedJob) -> WaitReason | None:
+        if self._exceeds(self.gpus, job):
+            return WaitReason.PROJECT_LIMIT
+        if (self.share.left is not None and self.share.left <= 0) or self.share.left_by_user.get(job.user, inf) <= 0:
+            return WaitReason.BUDGET
+        return None
+
+    def keep_for(self, job: QueuedJob) -> None:
+        """Have those behind a job that is at the limit wait for it: small ones would keep a large one out for ever."""
+        if not self._exceeds(0, job):
+            self.gpus += job.gpus
+
+    def may_reserve(self, job: QueuedJob) -> bool:
+        """Not more than the project may run at once: else its jobs would keep machines that they can't use."""
+        return not self._exceeds(self.gpus + self.reserved_gpus, job)
+
+    def _exceeds(self, gpus: int, job: QueuedJob) -> bool:
+        limit = self.share.max_gpus
+        return limit is not None and job.gpus > 0 and gpus + job.gpus > limit
+
+
+class _Board:
+    """Machines and projects as far as the plan has come. What a job takes of them is never given back."""
+
+    def __init__(self, running: Sequence[RunningJob], machines: Sequence[Machine], shares: Mapping[str, Share]) -> None:
+        self.projects: defaultdict[str, _Project] = defaultdict(lambda: _Project(Share(1.0, 0.0, None, None, {})))
+        self.projects.update((name, _Project(share)) for name, share in shares.items())
+        self._machines = sorted(machines, key=lambda machine: machine.name)
+        self._gpus = {one.name: Timeline(one.name, one.free_gpus) for one in machines}
+        self._cpu_slots = {one.name: Timeline(one.name, one.free_cpu_slots) for one in machines}
+        self._fitting: dict[Shape, list[Timeline]] = {}
+        self._free: dict[Shape, list[Timeline]] = {}
+        self._blocked = 0
+        self._run(running)
+
+    def _run(self, running: Sequence[RunningJob]) -> None:
+        unseen = {(one.name, True): one.gpus - one.free_gpus for one in self._machines}
+        unseen |= {(one.name, False): one.cpu_slots - one.free_cpu_slots for one in self._machines}
+        for job in running:
+            left = _seconds_left(job)
+            project = self.projects[job.project]
+            project.used += _slots(job) * (UNKNOWN_SECONDS if left is None else left)
+            project.gpus += job.gpus
+            if timeline := self._timelines(job.gpus).get(job.worker):
+                timeline.jobs += 1
+                unseen[job.worker, job.gpus > 0] -= _slots(job)
+                if left is not None:
+                    timeline.release(_slots(job), max(left, OVERDUE_SECONDS))
+        for (name, gpus), slots in unseen.items():
+            if slots > 0:
+                self._timelines(gpus)[name].release(slots, SOON_SECONDS)
+
+    def _timelines(self, gpus: int) -> dict[str, Timeline]:
+        return self._gpus if gpus else self._cpu_slots
+
+    def fitting(self, shape: Shape) -> list[Timeline]:
+        """Of the machines that would do if they were empty, by name."""
+        if shape not in self._fitting:
+            gpus, labels = shape
+            timelines = self._timelines(gpus)
+            self._fitting[shape] = [timelines[one.name] for one in self._machines if _fits(gpus, dict(labels), one)]
+        return self._fitting[shape]
+
+    def free(self, shape: Shape) -> list[Timeline]:
+        """Those of them that have room now, be it reserved or not."""
+        slots = max(1, shape[0])
+        found = [one for one in self._free.get(shape, self.fitting(shape)) if one.free[0] >= slots]
+        self._free[shape] = found
+        return found
+
+    def place(self, job: QueuedJob, position: int) -> Placement:
+        project = self.projects[job.project]
+        if reason := project.hold_back(job):
+            if reason is WaitReason.PROJECT_LIMIT and self.fitting(_shape(job)):
+                project.keep_for(job)
+            return Placement(job.id, position, None, None, reason)
+        shape, slots, seconds = _shape(job), _slots(job), _seconds(job)
+        if not self.fitting(shape):
+            return Placement(job.id, position, None, None, WaitReason.NO_MACHINE)
+        free = self.free(shape)
+        if ready := [one for one in free if one.window(slots) >= seconds]:
+            timeline = min(ready, key=_free_now)
+            timeline.hold(slots, seconds)
+            project.gpus += job.gpus
+            project.used += _use(job)
+            return Placement(job.id, position, timeline.machine, 0.0, None)
+        if not project.may_reserve(job):
+            return Placement(job.id, position, None, None, WaitReason.PROJECT_LIMIT)
+        project.used += _use(job)
+        project.reserved_gpus += job.gpus
+        behind = min(free, key=_free_now).kept_for(slots) if free else None
+        reason = WaitReason.RESERVED if free else WaitReason.BUSY
+        return Placement(job.id, position, None, self._reserve(job), reason, behind)
+
+    def _reserve(self, job: QueuedJob) -> float | None:
+        """The earliest start. Where none can be told, the job has the machine that is nearest to having room."""
+        self._blocked += 1
+        if self._blocked > MOST_BLOCKED:
+            return None
+        timelines, slots, seconds = self.fitting(_shape(job)), _slots(job), _seconds(job)
+        best, place = (inf, 0), None
+        for timeline in timelines:
+            found = timeline.earliest(slots, seconds, latest=best[0])
+            if found < best:
+                best, place = found, timeline
+        if place:
+            place.reserve(job.id, slots, best[0], seconds)
+            return best[0]
+        if unclosed := [one for one in timelines if not one.closed]:
+            min(unclosed, key=lambda one: (-one.free[0], one.jobs)).close(job.id)
+        return None
+
+
+class _Demand:
+    """Whether a job that is still to be placed might start now. What is free only shrinks while a plan is made, so a
+    kind of job that has no place once is never looked at again."""
+
+    def __init__(self, queued: Sequence[QueuedJob], board: _Board) -> None:
+        free: dict[Shape, list[Timeline]] = {}
+        waiting: defaultdict[Shape, list[tuple[float, int]]] = defaultdict(list)
+        for job in queued:
+            shape = _shape(job)
+            if shape not in free:
+                free[shape] = [*board.free(shape)]
+            if free[shape] and board.projects[job.project].hold_back(job) is None:
+                waiting[shape].append((_seconds(job), job.id.int))
+        for jobs in waiting.values():
+            heapify(jobs)  # the shortest first: where it has no place no other has
+        self._open = [(max(1, shape[0]), jobs, free[shape]) for shape, jobs in waiting.items()]
+        self._placed: set[int] = set()
+
+    def can_be_met(self) -> bool:
+        while self._open:
+            slots, jobs, timelines = self._open[-1]
+            while jobs and jobs[0][1] in self._placed:
+                heappop(jobs)
+            while jobs and timelines:
+                if timelines[-1].window(slots) >= jobs[0][0]:
+                    return True
+                timelines.pop()
+            self._open.pop()
+        return False
+
+    def remove(self, job: QueuedJob) -> None:
+        self._placed.add(job.id.int)
+
+
+def _ranked(queued: Sequence[QueuedJob], projects: Mapping[str, _Project]) -> Iterator[QueuedJob]:
+    """The jobs in rank order. Whoever takes one adds what it will use to its project before taking the next."""
+    for priority in CLASSES:
+        lines: defaultdict[str, list[QueuedJob]] = defaultdict(list)
+        for job in queued:
+            if job.priority == priority:
+                lines[job.project].append(job)
+        for line in lines.values():
+            line.sort(key=_seniority, reverse=True)
+        heads = [(projects[name].load, _seniority(line[-1]), name) for name, line in lines.items()]
+        heapify(heads)
+        while heads:
+            _, _, name = heappop(heads)
+            yield lines[name].pop()
+            if line := lines[name]:
+                heappush(heads, (projects[name].load, _seniority(line[-1]), name))
+
+
+def _free_now(timeline: Timeline) -> int:
+    return timeline.free[0]
+
+
+def _shares_slots(one: RunningJob, job: QueuedJob, machine: Machine) -> bool:
+    return one.worker == machine.name and (one.gpus > 0) == (job.gpus > 0)
+
+
+def _fits(gpus: int, labels: Mapping[str, str], machine: Machine) -> bool:
+    has_slots = machine.gpus >= gpus if gpus else machine.cpu_slots > 0
+    return has_slots and all(machine.labels.get(key) == value for key, value in labels.items())
+
+
+def _shape(job: QueuedJob) -> Shape:
+    return job.gpus, frozenset(job.labels.items()) if job.labels else NO_LABELS
+
+
+def _seniority(job: QueuedJob) -> tuple[float, int]:
+    return -job.age, job.id.int
+
+
+def _class(job: QueuedJob | RunningJob) -> int:
+    return CLASSES.index(job.priority)
+
+
+def _slots(job: QueuedJob | RunningJob) -> int:
+    return max(1, job.gpus)
+
+
+def _seconds(job: QueuedJob) -> float:
+    """As the machines' futures see it: at least a moment, or a job would hold nothing."""
+    return inf if job.seconds is None else max(job.seconds, OVERDUE_SECONDS)
+
+
+def _use(job: QueuedJob) -> float:
+    return _slots(job) * (UNKNOWN_SECONDS if job.seconds is None else job.seconds)
+
+
+def _seconds_left(job: RunningJob) -> float | None:
+    if job.leaving:
+        return SOON_SECONDS if job.seconds_left is None else min(job.seconds_left, SOON_SECONDS)
+    return job.seconds_left

@@ -1,0 +1,1 @@
+"""Checks of a job spec against the database and the file system."""

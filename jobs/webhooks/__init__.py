@@ -1,0 +1,1 @@
+"""Signed messages to addresses of a project."""

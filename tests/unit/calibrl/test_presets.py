@@ -1,0 +1,126 @@
+"""The presets: each a whole job's spec, and what it promises."""
+
+import json
+import math
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from calibrl import presets
+from calibrl.schemas import TrainSpec, job_spec_adapter
+from calibrl.specfile import read_spec
+from calibrl_core.algorithms import SFT, Algorithm, CalibRL
+from calibrl_core.config import BuiltinModel, TrainConfig, TrainSettings
+from calibrl_core.data.schema import BuiltinData
+
+ALGORITHMS = get_args(get_args(Algorithm)[0])
+
+
+def spec(name: str, folder: Path, overrides: tuple[str, ...] = ()) -> TrainSpec:
+    """A preset as a user hands it in: written to a file, read by the command line, checked by the service."""
+    file = folder / "my.yaml"
+    file.write_text(presets.text(name))
+    found = job_spec_adapter.validate_python(read_spec(file, list(overrides)))
+    assert isinstance(found, TrainSpec)
+    return found
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_every_algorithm_has_a_preset_for_the_digits(algorithm: type[CalibRL], tmp_path: Path) -> None:
+    found = spec(algorithm().type, tmp_path)
+    assert isinstance(found.algorithm, algorithm)
+    assert isinstance(found.model, BuiltinModel)
+    assert isinstance(found.data, BuiltinData)
+    assert found.resources.gpus == 0
+    assert presets.summary(algorithm().type) in presets.text(algorithm().type).splitlines()[0]
+
+
+def test_there_are_no_others() -> None:
+    assert {*presets.names()} == {algorithm().type for algorithm in ALGORITHMS} | {"paper_as_run"}
+    with pytest.raises(KeyError):
+        presets.text("../presets/grpo")
+
+
+@pytest.mark.parametrize("name", presets.names())
+def test_each_begins_with_what_it_is_for(name: str) -> None:
+    first, second, *_ = presets.text(name).splitlines()
+    assert first == f"# {presets.summary(name)}"
+    assert first.endswith(".")
+    assert second.startswith("# ")
+
+
+def test_between_digits_presets_only_the_algorithm_differs(tmp_path: Path) -> None:
+    names = [name for name in presets.names() if name not in ("sft", "paper_as_run")]
+    found = [spec(name, tmp_path).model_dump(exclude={"name", "algorithm"}) for name in names]
+    assert all(one == found[0] for one in found)
+
+
+def test_they_begin_from_a_warm_up(tmp_path: Path) -> None:
+    id = "00000000-0000-0000-0000-000000000001"
+    found = spec("calibrl", tmp_path, (f"model.from_job={id}",))
+    assert found.model.model_dump()["from_job"].hex == id.replace("-", "")
+    assert isinstance(spec("sft", tmp_path).algorithm, SFT)
+
+
+def test_paper_as_run_is_the_published_arithmetic(tmp_path: Path) -> None:
+    found = spec("paper_as_run", tmp_path)
+    algorithm = found.algorithm
+    assert isinstance(algorithm, CalibRL)
+    processes = 8
+    rows = found.prompts_per_step // processes * (found.rollout.group_size + 1)
+    assert rows == 660
+    assert algorithm.mini_batch_rows == 150
+    updates, left = divmod(rows, algorithm.mini_batch_rows)
+    assert (updates + 1, left) == (5, 60)
+    assert (found.micro_batch_rows, algorithm.micro_batch_mean, algorithm.expert_tail) == (6, True, "zero")
+    assert found.precision == "bfloat16"
+    assert presets.text("paper_as_run").count("PLACEHOLDER") == 3
+
+
+def test_paper_as_run_takes_its_five_updates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one of its eight processes does in a step, with a tiny model and rollouts of two tokens."""
+    from calibrl_core.report import EventFile
+    from calibrl_core.step.optimizer import GradientStep
+    from calibrl_core.train import train
+    from calibrl_core.verifiers.scorer import Score, Scorer
+
+    updates = []
+    apply = GradientStep.apply
+
+    def counting(self: GradientStep) -> tuple[float, bool]:
+        updates.append(apply(self))
+        return updates[-1]
+
+    def some_groups_divide(self: Scorer, completions: list[str], truths: list[str]) -> list[Score]:
+        """Every ninth: one or two an update, two of them cut by an update's end; and few rows, to be quick."""
+        right = [place // 10 % 9 == 0 and place % 2 == 0 for place in range(len(completions))]
+        return [Score({"math": float(one), "format": 0.0}, float(one), one, False) for one in right]
+
+    monkeypatch.setattr(GradientStep, "apply", counting)
+    monkeypatch.setattr(Scorer, "score_all", some_groups_divide)
+    found = spec("paper_as_run", tmp_path).model_dump()
+    found["model"] = {"builtin": "tiny-vlm", "gradient_checkpointing": found["model"]["gradient_checkpointing"]}
+    found["data"] = {"builtin": "digits", "split": "train", "rows": 60}
+    found["rollout"]["max_completion_tokens"] = 2
+    small = {name: found[name] for name in TrainConfig.model_fields} | {"prompts_per_step": 480 // 8, "steps": 1}
+    report = EventFile(tmp_path / "run")
+    ended = train(TrainConfig.model_validate(small), report, lambda: False)
+    report.close()
+    assert ended["status"] == "succeeded"
+    assert len(updates) == 5
+    assert all(applied and norm > 0 for norm, applied in updates)
+    events = map(json.loads, (tmp_path / "run" / "events.jsonl").read_text().splitlines())
+    (told,) = [event["values"] for event in events if event["type"] == "metrics"]
+    assert told["loss/guidance"] > 0
+    assert all(math.isfinite(value) for value in told.values())
+
+
+def test_paper_as_run_differs_from_the_defaults_in_its_accidents_only(tmp_path: Path) -> None:
+    found = spec("paper_as_run", tmp_path)
+    default = TrainSettings(steps=found.steps)
+    given, usual = found.model_dump(), default.model_dump()
+    differing = {"algorithm", "micro_batch_rows", "precision", "parallel"}
+    assert {name for name in usual if given[name] != usual[name]} == differing
+    accidents = {"expert_tail", "mini_batch_rows", "micro_batch_mean"}
+    assert {name for name, value in usual["algorithm"].items() if given["algorithm"][name] != value} == accidents

@@ -1,0 +1,72 @@
+"""Dynamic sampling: groups that all agree give way, by correctness; what can't be replaced stays."""
+
+import dataclasses
+
+import torch
+
+from calibrl_core.data.schema import Example
+from calibrl_core.rollout.base import Rollouts
+from calibrl_core.step.dynamic_sampling import Sampled, fill_with_mixed
+from calibrl_core.verifiers.scorer import Score
+
+
+def sampled(*outcomes, width=2):
+    """Prompts named by their outcomes, such as "10" for a right and a wrong rollout."""
+    rows = len(outcomes) * 2
+    tokens = torch.full((rows, width), width)
+    floats = torch.zeros((rows, width))
+    return Sampled(
+        examples=[Example(id=outcome, question="q", answer="1") for outcome in outcomes],
+        rollouts=Rollouts(
+            tokens=tokens,
+            mask=tokens > 0,
+            logprobs=floats,
+            entropies=floats,
+            truncated=torch.zeros(rows, dtype=torch.bool),
+            texts=[f"{outcome}{mark}" for outcome in outcomes for mark in outcome],
+            group_size=2,
+        ),
+        # The reward always differs within a group: a format term, say. It must have no say.
+        scores=[
+            Score({}, 0.1 * place, mark == "1", False) for outcome in outcomes for place, mark in enumerate(outcome)
+        ],
+    )
+
+
+def names(found):
+    return [example.id for example in found.examples]
+
+
+def test_groups_that_agree_give_way_to_others():
+    asked = []
+
+    def draw(attempt, count):
+        asked.append((attempt, count))
+        return sampled("01", "11", width=5) if attempt == 1 else sampled("10", width=1)
+
+    found = fill_with_mixed(sampled("10", "11", "00"), draw, attempts=9)
+    assert names(found) == ["10", "01", "10"]
+    assert asked == [(1, 2), (2, 1)]
+    assert found.rollouts.texts == ["101", "100", "010", "011", "101", "100"]
+    assert found.rollouts.tokens.shape == (6, 5)
+    assert found.rollouts.mask.sum(-1).tolist() == [2, 2, 5, 5, 1, 1]
+    assert [score.passed for score in found.scores] == [True, False, False, True, True, False]
+
+
+def test_what_cant_be_replaced_stays_in_its_order():
+    asked = []
+
+    def draw(attempt, count):
+        asked.append((attempt, count))
+        return sampled("00", "11")
+
+    found = fill_with_mixed(sampled("11", "10", "00"), draw, attempts=2)
+    assert names(found) == ["10", "11", "00"]
+    assert asked == [(1, 2), (2, 2)]
+
+
+def test_a_full_batch_draws_nothing():
+    batch = sampled("10", "01")
+    found = fill_with_mixed(batch, lambda attempt, count: 1 / 0, attempts=3)
+    assert names(found) == ["10", "01"]
+    assert dataclasses.asdict(found.scores[0]) == dataclasses.asdict(batch.scores[0])

@@ -1,0 +1,84 @@
+"""Several jobs' curves over one another: axes, and seeds of one recipe as one line."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+
+from calibrl.schemas import Job
+from calibrl.schemas import Series as Bucketed
+from dashboard.views.compare_curves import RATE, SECONDS, Found, Line, curves, grouped, recipe
+
+from .conftest import World
+
+BEGAN = datetime(2026, 11, 1, tzinfo=UTC)
+
+
+def bucketed(job: Job, name: str, values: list[float | None], *, first: int = 1, count: int = 1) -> Bucketed:
+    steps = list(range(first, first + len(values)))
+    return Bucketed(
+        job_id=job.id, name=name, start=steps, first_step=steps, last_step=steps,
+        ts=[BEGAN + timedelta(seconds=10 * step) for step in steps], count=[count] * len(values),
+        non_finite=[0] * len(values), min=values, max=values, mean=values, last=values,
+    )  # fmt: skip
+
+
+def together(*series: Bucketed) -> Found:
+    return {(one.job_id, one.name): one for one in series}
+
+
+def seeds(world: World, *numbers: int, **changes: Any) -> tuple[Job, ...]:
+    spec = {"kind": "train", "algorithm": {"type": "grpo"}, "labels": {}, "model": {"builtin": "tiny-vlm"}} | changes
+    return tuple(
+        world.add(name=f"run-{seed}", started_at=BEGAN, spec=spec | {"name": f"run-{seed}", "seed": seed})
+        for seed in numbers
+    )
+
+
+def test_jobs_that_differ_in_seeds_and_names_only_are_one_recipe(world: World) -> None:
+    first, second = seeds(world, 1, 2)
+    (other,) = seeds(world, 1, algorithm={"type": "calibrl"})
+    assert recipe(first) == recipe(second) != recipe(other)
+    assert grouped([first, other, second]) == [(first, second), (other,)]
+
+
+def test_seeds_are_their_mean_within_the_least_and_the_greatest(world: World) -> None:
+    first, second = seeds(world, 1, 2)
+    found = together(
+        bucketed(first, "reward/mean", [0.0, 1.0, None]), bucketed(second, "reward/mean", [0.5, 0.2, 0.4, 0.6])
+    )
+    [curve] = curves([Line("both", "#000000", (first, second))], found, "reward/mean", "step")
+    assert curve.band
+    assert curve.series.steps.tolist() == [1, 2, 3, 4]
+    assert curve.series.values.tolist() == pytest.approx([0.25, 0.6, 0.4, 0.6])
+    assert curve.series.low.tolist() == [0.0, 0.2, 0.4, 0.6]
+    assert curve.series.high.tolist() == [0.5, 1.0, 0.4, 0.6]
+
+
+def test_places_by_time_and_by_tokens(world: World) -> None:
+    (job,) = seeds(world, 1)
+    line = [Line("one", "#000000", (job,))]
+    found = together(
+        bucketed(job, "reward/mean", [0.1, 0.2, 0.3]),
+        bucketed(job, RATE, [100.0, 100.0, 50.0]),
+        bucketed(job, SECONDS, [2.0, 1.0, 4.0]),
+    )
+    by = {
+        axis: next(curves(line, found, "reward/mean", axis)).series.steps.tolist()
+        for axis in ("step", "time", "tokens")
+    }  # type: ignore[arg-type]
+    assert by == {"step": [1, 2, 3], "time": [10, 20, 30], "tokens": [200, 300, 500]}
+
+
+def test_a_job_that_tells_no_pace_has_no_line_by_tokens(world: World) -> None:
+    (job,) = seeds(world, 1)
+    found = together(bucketed(job, "reward/mean", [0.1, 0.2]))
+    assert [*curves([Line("one", "#000000", (job,))], found, "reward/mean", "tokens")] == []
+
+
+def test_what_only_some_report_is_drawn_of_those(world: World) -> None:
+    first, second = seeds(world, 1, 2)
+    found = together(bucketed(first, "expert/gap_mean", [1.0, 2.0]))
+    [curve] = curves([Line("both", "#000000", (first, second))], found, "expert/gap_mean", "step")
+    assert np.array_equal(curve.series.low, curve.series.high)

@@ -1,0 +1,82 @@
+"""The command of a job of several processes, run for real: two on the CPU, and two such jobs at once."""
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from calibrl.processes import children
+from calibrl.processes.children import Process
+from calibrl_core.config import TrainConfig
+from tests.conftest import ROOT, eventually, processes_with
+from worker import multi_gpu
+
+CONFIG = {
+    "model": {"builtin": "tiny-vlm"},
+    "data": {"builtin": "digits", "split": "train", "rows": 4},
+    "algorithm": {"type": "calibrl", "mini_batches": 1},
+    "rollout": {"group_size": 2, "max_completion_tokens": 6},
+    "prompts_per_step": 2,
+    "steps": 3,
+    "checkpoints": {"every_steps": 3},
+}
+# What people who use accelerate themselves leave in their home; it must not matter here.
+AT_HOME = {"distributed_type": "DEEPSPEED", "num_machines": 2, "machine_rank": 1, "gpu_ids": "0", "num_processes": 8}
+
+
+@contextmanager
+def started(folder: Path, **changes: Any) -> Iterator[Process]:
+    """Two processes that train into `folder/run`; what is left of them at the end is killed."""
+    home = folder / "home" / "accelerate"
+    home.mkdir(parents=True)
+    (home / "default_config.yaml").write_text(yaml.safe_dump(AT_HOME | {"compute_environment": "LOCAL_MACHINE"}))
+    (folder / "config.json").write_text(TrainConfig.model_validate(CONFIG | changes).model_dump_json())
+    arguments = [str(folder / "config.json"), "--run-dir", str(folder / "run")]
+    command = multi_gpu.command("calibrl_core.train", arguments, 2)
+    environment = {**os.environ, "HF_HOME": str(home.parent), "PYTHONPATH": str(ROOT), **multi_gpu.environment(20)}
+    process = children.start(command, log=folder / "log.txt", env=environment, cwd=ROOT)
+    try:
+        yield process
+    finally:
+        children.kill_group(process)
+        process.wait(30)
+
+
+def of_type(run_dir: Path, wanted: str) -> list[dict[str, Any]]:
+    file = run_dir / "events.jsonl"
+    whole = file.read_text().rpartition("\n")[0] if file.exists() else ""
+    return [event for event in map(json.loads, whole.splitlines()) if event["type"] == wanted]
+
+
+def trainers(folder: Path, launcher: Process) -> list[int]:
+    return [pid for pid in processes_with(folder) if pid != launcher.pid]
+
+
+def test_two_jobs_run_side_by_side_and_the_one_that_is_asked_to_stop_does(tmp_path: Path) -> None:
+    short, long = tmp_path / "short", tmp_path / "long"
+    with started(short) as first, started(long, steps=100_000) as second:
+        assert first.wait(240) == 0, (short / "log.txt").read_text()
+        eventually(lambda: of_type(long / "run", "metrics"), 60)
+        children.ask(second, signal.SIGTERM)
+        status = second.wait(60)
+    assert [event["step"] for event in of_type(short / "run", "metrics")] == [1, 2, 3]
+    assert [event["status"] for event in of_type(short / "run", "finish")] == ["succeeded"]
+    assert len(of_type(short / "run", "start")) == 1
+    (finish,) = of_type(long / "run", "finish")
+    steps = [event["step"] for event in of_type(long / "run", "metrics")]
+    assert (finish["status"], steps) == ("stopped", list(range(1, finish["step"] + 1)))
+    assert status == 1  # the launcher's: it calls it a failure to be told to end
+    assert processes_with(tmp_path) == []
+
+
+def test_trainers_die_with_a_launcher_that_is_killed_while_they_import(tmp_path: Path) -> None:
+    with started(tmp_path) as process:
+        eventually(lambda: len(trainers(tmp_path, process)) == 2, 200)
+        children.kill_group(process)
+        eventually(lambda: trainers(tmp_path, process) == [], 5)
+    assert not (tmp_path / "run").exists()

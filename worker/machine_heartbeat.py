@@ -1,0 +1,157 @@
+"""Keeps a machine's rows true, from the worker's main process: those that run jobs may be busy for days."""
+
+import mmap
+import platform
+import struct
+import threading
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from uuid import UUID
+
+import structlog
+from sqlalchemy.orm import Session
+
+from calibrl.schemas import WorkerStatus
+from jobs import lifecycle
+from jobs.db import session_scope
+from jobs.errors import NotFound
+from jobs.repository import workers
+from jobs.settings import Settings
+from worker import gpus
+from worker.database_errors import AWAY
+from worker.janitor import Janitor
+
+END_SECONDS = 5.0
+VERSIONS_OF = ("calibrl", "torch", "transformers")  # read from their metadata: nothing is imported
+
+log = structlog.get_logger()
+
+
+class Slots:
+    """What each process of the pool runs, in memory that they share with the main process; made before the fork."""
+
+    _FORMAT = struct.Struct("16sQ")  # a job's id, and its GPUs as bits
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._memory = mmap.mmap(-1, self._FORMAT.size * count)
+
+    def put(self, slot: int, job_id: UUID | None, gpus: Sequence[int] = ()) -> None:
+        id = job_id.bytes if job_id else bytes(16)
+        self._FORMAT.pack_into(self._memory, self._FORMAT.size * (slot % self.count), id, sum(1 << gpu for gpu in gpus))
+
+    def running(self) -> list[UUID]:
+        """The jobs of the slots that have one. A job that came back while its old slot hangs is there twice."""
+        return [UUID(bytes=id) for id, _ in self._FORMAT.iter_unpack(self._memory) if id != bytes(16)]
+
+    def gpus(self) -> set[int]:
+        """Those that a slot runs a job on, whether it still may or not."""
+        return {gpu for _, bits in self._FORMAT.iter_unpack(self._memory) for gpu in range(64) if bits >> gpu & 1}
+
+
+class Keeper(threading.Thread):
+    """Registers the machine, tells how it does and whether it stops, and sweeps; it outlives every failure.
+
+    What its machine has left over the janitor removes, beside it.
+    """
+
+    def __init__(self, settings: Settings, slots: Slots) -> None:
+        super().__init__(name="keeper", daemon=True)
+        self._settings = settings
+        self._slots = slots
+        self._janitor = Janitor(settings)
+        self._changed = threading.Event()
+        self._stopping = False
+        self._ended = False
+        self._trouble: str | None = None  # what failed last time, logged once
+        self._registered = False
+        self._next_sweep = 0.0
+        self._recover_from = 0.0  # before that, those who were cut off as this worker was get time to renew
+
+    def stop(self) -> None:
+        """Tell at once that this worker takes no further job. Safe in a signal handler."""
+        self._stopping = True
+        self._changed.set()
+
+    def end(self) -> None:
+        """Note that the worker has ended in order."""
+        self._ended = True
+        self._janitor.stop()
+        self._changed.set()
+        self.join(END_SECONDS)
+
+    def run(self) -> None:
+        self._janitor.start()
+        while not self._ended:
+            self._contact(self._tend)
+            self._changed.wait(self._settings.heartbeat_seconds)
+            self._changed.clear()
+        self._contact(lambda: self._tell(WorkerStatus.OFFLINE))
+
+    def _contact(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except Exception as error:  # the next round tries again
+            trouble = str(error.__cause__ or error).partition("\n")[0]
+            if trouble != self._trouble:
+                log.warning("database away" if isinstance(error, AWAY) else "keeper failed", error=trouble)
+            self._trouble = trouble
+            self._recover_from = time.monotonic() + self._settings.lease_seconds
+        else:
+            self._trouble = None
+
+    def _tend(self) -> None:
+        self._beat()
+        if time.monotonic() >= self._next_sweep:
+            self._next_sweep = time.monotonic() + self._settings.sweep_seconds
+            with session_scope() as session:
+                lifecycle.sweep(session, recover=time.monotonic() >= self._recover_from)
+
+    def _tell(self, status: WorkerStatus) -> None:
+        with session_scope() as session:
+            workers.set_status(session, self._settings.worker_name, status)
+
+    def _beat(self) -> None:
+        """Two transactions, and the cards are read in between: what is free now was let go of before."""
+        name = self._settings.worker_name
+        with session_scope() as session:
+            unclean = workers.unclean_gpus(session, name)
+        readings = gpus.read(gpus.chosen(self._settings.worker_gpus))
+        clean = {gpu.index for gpu in readings if gpus.is_free(gpu)} - self._slots.gpus()
+        with session_scope() as session:
+            if not self._registered:
+                self._register(session)
+            try:
+                workers.beat(session, name, readings, self._slots.running())
+            except NotFound:  # somebody has removed it
+                self._registered = False
+                return
+            workers.mark_clean(session, name, clean & unclean if self._registered else clean)
+            if self._stopping:
+                workers.set_status(session, name, WorkerStatus.STOPPING)
+            elif not self._registered or clean & unclean:
+                lifecycle.wake_for_free_slots(session)
+        self._registered = True
+
+    def _register(self, session: Session) -> None:
+        settings = self._settings
+        workers.register(
+            session,
+            settings.worker_name,
+            host=platform.node(),
+            labels=settings.worker_labels,
+            versions=versions(),
+            cpu_slots=settings.worker_cpu_slots,
+        )
+
+
+def versions() -> dict[str, str]:
+    """What runs here: Python, and the packages that a trainer's results may depend on."""
+    found = {"python": platform.python_version()}
+    for package in VERSIONS_OF:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
