@@ -27,7 +27,7 @@ START_GOAL = 0.3  # seconds from a job's submission to its trainer's start, on a
 STEPS = 3
 WAIT_SECONDS = 120.0
 PACKAGES = ("celery", "sqlalchemy", "psycopg", "torch")
-FAKE = {"CALIBRL_TRAINER": "tests.fake_trainer"}
+FAKE = {"CALIBRL_TRAINER": "tests.support.fake_trainer"}
 SPEC = {
     "kind": "train",
     "model": {"builtin": "tiny-vlm"},

@@ -19,13 +19,18 @@ from jobs.postgres_text import storable
 from jobs.repository import feed
 from jobs.settings import get_settings
 
+IDLE_SECONDS = 30  # between two statements of a transaction, after which the server ends it
+_TRANSACTION_SECONDS = 2 * IDLE_SECONDS
 # Nothing waits for the database without a limit: not for an address, a statement, a lock, or a forgotten transaction.
-# The keepalives are the server's: it ends what a client that was cut off has begun, with its locks.
+# The server's keepalives end the transaction of a client that was cut off. A stopped client still answers keepalives:
+# the idle limit ends its transaction. That limit does not follow the lease: a process that only waits for a CPU was
+# seen to pause for more than 3 s, and must not lose its transaction.
 _OPTIONS = (
     "-c timezone=UTC -c statement_timeout=30s -c lock_timeout=10s"
+    f" -c idle_in_transaction_session_timeout={IDLE_SECONDS}s"
     " -c tcp_keepalives_idle=5 -c tcp_keepalives_interval=3 -c tcp_keepalives_count=3"
 )
-_LEAST_IDLE, _MOST_IDLE = 3.0, 15.0  # bounds of the seconds allowed between two statements of a transaction
+_CONNECT: dict[str, Any] = {"connect_timeout": 15, "options": _OPTIONS, "tcp_user_timeout": 15_000}
 CONNECTIONS = 30  # of a process at most; all but a few are shared out by those who bound what they use
 _KEPT_OPEN = 5
 _HAS_TRANSACTION_TIMEOUT = 170_000  # PostgreSQL's version
@@ -43,15 +48,8 @@ def _to_json(value: Any) -> str:
 def _limit_transactions(connection: psycopg.Connection[Any], _: Any) -> None:
     """Not even a client that stops in the middle of a batch, when the server counts it as active, keeps its locks."""
     if connection.info.server_version >= _HAS_TRANSACTION_TIMEOUT:
-        connection.execute("SET transaction_timeout = '30s'")
+        connection.execute(f"SET transaction_timeout = '{_TRANSACTION_SECONDS}s'".encode())
         connection.commit()
-
-
-def _connect() -> dict[str, Any]:
-    # A worker that is cut off within a transaction must not keep its job's row locked for longer than its lease.
-    idle = min(max(get_settings().lease_seconds / 2, _LEAST_IDLE), _MOST_IDLE)
-    options = f"{_OPTIONS} -c idle_in_transaction_session_timeout={round(idle * 1000)}ms"
-    return {"connect_timeout": 5, "options": options, "tcp_user_timeout": 15_000}
 
 
 def _make_engine(url: str) -> Engine:
@@ -59,11 +57,11 @@ def _make_engine(url: str) -> Engine:
         url,
         pool_size=_KEPT_OPEN,
         max_overflow=CONNECTIONS - _KEPT_OPEN,
-        pool_timeout=10,
+        pool_timeout=30,
         pool_pre_ping=True,
         hide_parameters=True,
         json_serializer=_to_json,
-        connect_args=_connect(),
+        connect_args=_CONNECT,
     )
     event.listen(engine, "connect", _limit_transactions)
     return engine
@@ -122,7 +120,7 @@ async def notifications() -> AsyncGenerator[str | None, None]:
         psycopg.Error: the connection is lost, or can't be had.
     """
     conninfo = make_conninfo(get_settings().need("database_url").replace("+psycopg", "", 1))
-    options = _connect() | {"application_name": _LISTENER, "autocommit": True}
+    options = _CONNECT | {"application_name": _LISTENER, "autocommit": True}
     async with await psycopg.AsyncConnection.connect(conninfo, **options) as connection:
         await connection.execute(f"LISTEN {feed.CHANNEL}".encode())
         yield None

@@ -2,11 +2,9 @@
 
 import os
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TypeVar
 from uuid import uuid4
 
 import psycopg
@@ -17,47 +15,9 @@ from alembic import command
 from alembic.config import Config
 
 from calibrl.stack.services import Postgres, Valkey
-
-ROOT = Path(__file__).parents[1]
-T = TypeVar("T")
-API_KEY = "a-key-for-tests"
-
-
-def sql(url: str, statement: str) -> None:
-    """Run one statement outside any transaction."""
-    with psycopg.connect(url.replace("+psycopg", ""), autocommit=True, connect_timeout=10) as connection:
-        connection.execute(statement.encode())
-
-
-def database_of(url: str, name: str) -> str:
-    """The same server's database of that name."""
-    return f"{url.rpartition('/')[0]}/{name}"
-
-
-def eventually(found: Callable[[], T], seconds: float = 30) -> T:
-    """What `found` returns once that is true; it is asked until then."""
-    deadline = time.monotonic() + seconds
-    while not (result := found()):
-        assert time.monotonic() < deadline, f"not within {seconds} s"
-        time.sleep(0.02)
-    return result
-
-
-def processes_with(marker: str | Path) -> list[int]:
-    """Pids of the living processes with this text in their command line, environment or working folder; not ours."""
-    return [
-        int(path.name)
-        for path in Path("/proc").glob("[0-9]*")
-        if int(path.name) != os.getpid() and str(marker).encode() in _words(path)
-    ]
-
-
-def _words(process: Path) -> bytes:
-    try:  # the last one fails once it is a zombie
-        words = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
-        return words + os.fsencode((process / "cwd").readlink())
-    except OSError:
-        return b""
+from tests.support import API_KEY, ROOT
+from tests.support.databases import database_of, sql
+from tests.support.waiting import eventually
 
 
 @pytest.fixture(autouse=True)

@@ -67,7 +67,7 @@ class Keeper(threading.Thread):
         self._trouble: str | None = None  # what failed last time, logged once
         self._registered = False
         self._next_sweep = 0.0
-        self._recover_from = 0.0  # before that, those who were cut off as this worker was get time to renew
+        self._recovery = lifecycle.Recovery()
 
     def stop(self) -> None:
         """Tell at once that this worker takes no further job. Safe in a signal handler."""
@@ -97,7 +97,7 @@ class Keeper(threading.Thread):
             if trouble != self._trouble:
                 log.warning("database away" if isinstance(error, AWAY) else "keeper failed", error=trouble)
             self._trouble = trouble
-            self._recover_from = time.monotonic() + self._settings.lease_seconds
+            self._recovery.delay()
         else:
             self._trouble = None
 
@@ -106,7 +106,7 @@ class Keeper(threading.Thread):
         if time.monotonic() >= self._next_sweep:
             self._next_sweep = time.monotonic() + self._settings.sweep_seconds
             with session_scope() as session:
-                lifecycle.sweep(session, recover=time.monotonic() >= self._recover_from)
+                lifecycle.sweep(session, recover=self._recovery.allowed())
 
     def _tell(self, status: WorkerStatus) -> None:
         with session_scope() as session:

@@ -26,7 +26,7 @@ from calibrl.processes.children import Process
 
 START_SECONDS = 90.0
 STOP_SECONDS = 15.0
-LOCK_SECONDS = 0.5  # who asks whether a folder is held holds it for a moment
+LOCK_SECONDS = 3.0  # who asks whether a folder is held holds it for a moment
 NOBODY = 65534
 
 

@@ -30,7 +30,7 @@ from jobs.lifecycle.requests import (
     submit,
 )
 from jobs.lifecycle.status import TRANSITIONS, IllegalTransition
-from jobs.lifecycle.sweeping import Swept, sweep
+from jobs.lifecycle.sweeping import Recovery, Swept, sweep
 
 __all__ = [
     "TRANSITIONS",
@@ -40,6 +40,7 @@ __all__ = [
     "LeaseLost",
     "Order",
     "Outcome",
+    "Recovery",
     "Swept",
     "cancel",
     "check",

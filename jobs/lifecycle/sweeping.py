@@ -1,5 +1,6 @@
 """The sweep: what mends what dead processes left. Safe to run anywhere, any number of times."""
 
+import time
 from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
@@ -25,6 +26,35 @@ class Swept:
     released: int = 0
     preempted: int = 0
     woken: int = 0
+
+
+class Recovery:
+    """Decides whether a process that sweeps may take jobs from workers whose leases have expired.
+
+    A process that could not reach the database, or did not run for a while (no free CPU, a suspended machine), expects
+    the same of all workers: they get one lease to renew.
+    """
+
+    def __init__(self) -> None:
+        self._allowed_from = 0.0
+        self._last_asked: float | None = None
+
+    def allowed(self) -> bool:
+        """Return whether this sweep may recover jobs. Call it once per sweep."""
+        settings = get_settings()
+        now, last = _clock(), self._last_asked
+        if last is not None and now - last > settings.sweep_seconds + settings.lease_seconds / 2:
+            self.delay()
+        self._last_asked = now
+        return now >= self._allowed_from
+
+    def delay(self) -> None:
+        """Wait one lease before the next recovery: the database could not be reached."""
+        self._allowed_from = _clock() + get_settings().lease_seconds
+
+
+def _clock() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)  # unlike the monotonic clock, it counts a machine's suspension
 
 
 def sweep(session: Session, *, recover: bool = True) -> Swept:

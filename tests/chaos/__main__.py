@@ -24,7 +24,7 @@ from tests.chaos.stack import LEASE_SECONDS, Stack
 from tests.chaos.table import last_line, print_gaps, print_table
 from tests.chaos.undisturbed import Undisturbed
 from tests.chaos.verify import Found
-from tests.conftest import processes_with
+from tests.support.processes import processes_with
 
 SECONDS, SHORT_SECONDS = 2000.0, 100.0
 FAULTS_WANTED = 200
@@ -90,7 +90,7 @@ class Suite:
 
     def _play(self, stack: Stack, until: float, shown: Shown) -> None:
         self._look(stack)
-        undisturbed = Undisturbed(self.folder / "undisturbed", "tests.fake_trainer")
+        undisturbed = Undisturbed(self.folder / "undisturbed", "tests.support.fake_trainer")
         for number, (fault, aim, rng) in enumerate(self._plan(), 1):
             if time.monotonic() > until:
                 break

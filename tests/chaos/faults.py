@@ -18,7 +18,7 @@ from tests.chaos.cells import State
 from tests.chaos.follower import Follower
 from tests.chaos.scene import Scene
 from tests.chaos.tableau import STEPS
-from tests.conftest import sql
+from tests.support.databases import sql
 
 OUTAGE_SECONDS = 1.0
 THAW_SECONDS = 10.0
@@ -31,12 +31,15 @@ DUPLICATES = 20
 
 @dataclass(frozen=True)
 class Fault:
-    """`reach`: whom one stroke hits. `loses`: the worker is gone, so that its jobs have to be claimed again."""
+    """`reach`: whom one stroke hits. `loses`: the worker is gone, so that its jobs have to be claimed again.
+    `holds`: it may be within a transaction, whose locks then last until the server ends it.
+    """
 
     name: str
     reach: Literal["job", "machine", "all"]
     strike: Callable[[Scene], None]
     loses: bool = False
+    holds: bool = False
 
 
 def trainer_killed(scene: Scene) -> None:
@@ -262,10 +265,10 @@ def _order_all(scene: Scene, order: Callable[..., models.Job], refused: set[Stat
 FAULTS = (
     Fault("trainer killed", "job", trainer_killed),
     Fault("supervisor killed", "job", supervisor_killed, loses=True),
-    Fault("supervisor frozen", "job", supervisor_frozen, loses=True),
+    Fault("supervisor frozen", "job", supervisor_frozen, loses=True, holds=True),
     Fault("worker killed", "machine", worker_killed, loses=True),
-    Fault("worker frozen", "machine", worker_frozen, loses=True),
-    Fault("worker cut off", "machine", worker_cut_off, loses=True),
+    Fault("worker frozen", "machine", worker_frozen, loses=True, holds=True),
+    Fault("worker cut off", "machine", worker_cut_off, loses=True, holds=True),
     Fault("clock jumps", "machine", clock_jumps),
     Fault("Valkey killed", "all", valkey_killed),
     Fault("Valkey restarted", "all", valkey_restarted),

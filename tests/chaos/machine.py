@@ -10,7 +10,8 @@ from calibrl.processes.children import Process
 from calibrl.stack.local import CELERY_FLAGS
 from tests.chaos import pids
 from tests.chaos.network import Namespace
-from tests.conftest import ROOT, eventually
+from tests.support import ROOT
+from tests.support.waiting import eventually
 
 STOP_SECONDS = 30.0
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)

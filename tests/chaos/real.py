@@ -13,7 +13,7 @@ from tests.chaos import orders, pids, verify
 from tests.chaos.stack import Stack
 from tests.chaos.undisturbed import Undisturbed
 from tests.chaos.verify import Found
-from tests.conftest import eventually
+from tests.support.waiting import eventually
 
 STEPS, EVERY = 60, 10
 END_SECONDS = 240.0

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from calibrl.schemas import JobStatus, Reason
 from jobs import lifecycle, models
+from jobs.db import IDLE_SECONDS
 from jobs.repository import metrics
 from tests.chaos import disk, orders, pids, verify
 from tests.chaos.cells import IDLE, State, applies
@@ -180,7 +181,7 @@ class Round:
         times = [event.ts.timestamp() for event in orders.history(subject.id) if event.type == "claimed"]
         hit.claimed = next((ts - scene.struck for ts in times if ts > scene.struck), None)
         must = self._fault.loses and subject.state in RUNNING
-        limit = LEASES * self._stack.lease_seconds
+        limit = LEASES * self._stack.lease_seconds + (IDLE_SECONDS if self._fault.holds else 0)
         if must and (hit.claimed is None or hit.claimed > limit):
             took = "never" if hit.claimed is None else f"after {hit.claimed:.1f} s"
             found.words.append(f"claimed again {took}, not within {limit:.0f} s; {told(subject)}")

@@ -12,7 +12,7 @@ from tests.chaos.stack import Stack
 from tests.chaos.tableau import Subject, Tableau
 
 PHASE_SECONDS = 0.6  # between two looks of a supervisor at its trainer
-PATIENCE_SECONDS = 25.0  # how long a fault waits for that before it goes on, and the round finds it missing
+PATIENCE_SECONDS = 60.0  # how long a fault waits for that before it goes on, and the round finds it missing
 
 
 @dataclass

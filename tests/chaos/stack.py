@@ -26,8 +26,9 @@ from jobs.lifecycle import machines
 from jobs.settings import get_settings
 from tests.chaos import network, orders
 from tests.chaos.machine import Machine
-from tests.conftest import ROOT, eventually
-from tests.fake_nvml import Card, environment, write
+from tests.support import ROOT
+from tests.support.fake_nvml import Card, environment, write
+from tests.support.waiting import eventually
 
 LEASE_SECONDS = 5.0
 MACHINES = ("left", "right")
@@ -82,7 +83,7 @@ class Stack:
         self,
         folder: Path,
         *,
-        trainer: str = "tests.fake_trainer",
+        trainer: str = "tests.support.fake_trainer",
         slots: tuple[int, int] = SLOTS,
         lease_seconds: float = LEASE_SECONDS,
     ) -> None:

@@ -14,7 +14,7 @@ from jobs.repository import checkpoints
 from jobs.settings import get_settings
 from tests.chaos import disk, orders
 from tests.chaos.cells import State
-from tests.conftest import eventually
+from tests.support.waiting import eventually
 
 STEPS, EVERY = 40, 10
 MILLISECONDS = 15

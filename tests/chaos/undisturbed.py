@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import ROOT
+from tests.support import ROOT
 
 RUN_SECONDS = 120.0
 Values = dict[int, dict[str, Any]]
@@ -33,7 +33,7 @@ class Undisturbed:
     def of(self, config_file: Path) -> Told:
         """The run of this config."""
         config = json.loads(config_file.read_text())
-        if self._trainer == "tests.fake_trainer":
+        if self._trainer == "tests.support.fake_trainer":
             config["prompts_per_step"] = 1  # its milliseconds
         text = json.dumps(config, sort_keys=True)
         if text not in self._known:

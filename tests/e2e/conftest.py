@@ -15,7 +15,7 @@ from calibrl.client import Client
 from calibrl.schemas import Job
 from calibrl.stack.local import LocalStack
 from jobs.settings import get_settings
-from tests.conftest import eventually
+from tests.support.waiting import LIMIT_SECONDS, eventually
 
 ROOT = Path(__file__).parents[2]
 FLAGS = [
@@ -54,7 +54,7 @@ def stack(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[L
         with pytest.MonkeyPatch.context() as patch:
             for name in ("DATABASE_URL", "REDIS_URL", "CALIBRL_API_KEY", "CALIBRL_API_URL"):
                 patch.delenv(name, raising=False)
-            patch.setenv("CALIBRL_TRAINER", "tests.fake_trainer")
+            patch.setenv("CALIBRL_TRAINER", "tests.support.fake_trainer")
             patch.chdir(ROOT)
             get_settings.cache_clear()
             running = held.enter_context(LocalStack(tmp_path_factory.mktemp("stack")))
@@ -133,7 +133,7 @@ def evaluated(client: Client, name: str, *seeds: int) -> Job:
         "models": [{"builtin": "tiny-vlm", "seed": seed} for seed in seeds],
         "data": [{"builtin": "digits", "split": "test"}],
     }
-    return client.submit(spec).wait(60)
+    return client.submit(spec).wait(LIMIT_SECONDS)
 
 
 @pytest.fixture

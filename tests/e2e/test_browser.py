@@ -9,8 +9,8 @@ from playwright.sync_api import Page, WebSocket, expect
 from calibrl.client import Client
 from calibrl.schemas import Job, JobStatus
 from calibrl.stack.local import LocalStack
-from tests.conftest import eventually
 from tests.e2e.conftest import end, submit
+from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.browser]
 

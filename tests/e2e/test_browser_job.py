@@ -12,8 +12,8 @@ from playwright.sync_api import Page, expect
 
 from calibrl.client import Client
 from calibrl.schemas import Job, NewKey
-from tests.conftest import eventually
 from tests.e2e.conftest import SETTLED, end, evaluated, submit
+from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.browser]
 

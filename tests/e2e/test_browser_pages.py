@@ -12,8 +12,8 @@ from playwright.sync_api import Page, expect
 
 from calibrl.client import Client
 from calibrl.schemas import JobStatus
-from tests.conftest import eventually
 from tests.e2e.conftest import evaluated
+from tests.support.waiting import LIMIT_SECONDS, eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.browser]
 
@@ -132,7 +132,7 @@ def test_stored_completions_are_scored_again(page: Page, client: Client) -> None
         "prompts_per_step": 4,
         "steps": 4,
     }
-    job = client.submit(spec).wait(60)
+    job = client.submit(spec).wait(LIMIT_SECONDS)
     eventually(lambda: client.samples(job.id).data)
     page.goto("/evaluations?view=Score+again")
     page.get_by_role("button", name="Score again").last.click()

@@ -8,7 +8,7 @@ import pytest
 
 from calibrl.commands import demo
 from jobs.settings import get_settings
-from tests.conftest import processes_with
+from tests.support.processes import processes_with
 
 pytestmark = pytest.mark.e2e
 

@@ -5,9 +5,9 @@ from pathlib import Path
 from api.examples import EVALUATE, TRAIN
 from calibrl.client import Client, Job
 from calibrl.schemas import NewWebhook
-from tests.conftest import eventually
-from tests.fake_trainer import Behaviour
 from tests.fuzz import Known
+from tests.support.fake_trainer import Behaviour
+from tests.support.waiting import eventually
 
 RUN = {
     **TRAIN,
@@ -29,7 +29,7 @@ def fill(client: Client, folder: Path) -> Known:
     ]
     evaluated = client.submit({**EVALUATE, "models": [{"from_job": str(ran[0].id)}, {"builtin": "tiny-vlm"}]})
     jobs = [*ran, evaluated]
-    eventually(lambda: all(client.job(job.id).status.final for job in jobs), 120)
+    eventually(lambda: all(client.job(job.id).status.final for job in jobs))
     client.drain(client.workers()[0].name)  # what the cases submit stays in line
     waiting = [client.submit({**TRAIN, "name": f"waiting {number}"}) for number in range(3)]
     client.put_project("fuzz", {})

@@ -6,8 +6,8 @@ import httpx
 import pytest
 
 from calibrl.client import Client
-from tests.conftest import API_KEY
-from tests.integration.rest import serving
+from tests.support import API_KEY
+from tests.support.rest import serving
 
 
 @pytest.fixture

@@ -11,10 +11,11 @@ from calibrl.client import CalibrlError, Client
 from calibrl.schemas import NewKey
 from jobs.db import session_scope
 from jobs.models import ApiKey
-from tests.conftest import API_KEY, ROOT
-from tests.integration.life import run, run_count
-from tests.integration.people import People
-from tests.integration.rest import named, refused, serving, submitted
+from tests.support import API_KEY, ROOT
+from tests.support.life import run, run_count
+from tests.support.people import People
+from tests.support.rest import named, refused, serving, submitted
+from tests.support.waiting import LIMIT_SECONDS
 
 pytestmark = pytest.mark.integration
 
@@ -176,7 +177,11 @@ def test_the_services_own_key_can_be_replaced_and_revoked(database: str, monkeyp
 
 def test_the_first_admin_comes_from_the_command_line(admin: httpx.Client, people: People) -> None:
     made = subprocess.run(
-        [sys.executable, "-m", "jobs.access.first_admin", "ada"], cwd=ROOT, capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "jobs.access.first_admin", "ada"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_SECONDS,
     )
     assert made.returncode == 0, made.stderr
     assert people.get(made.stdout.strip(), "/v1/me").json()["user"] == "ada"
@@ -184,7 +189,11 @@ def test_the_first_admin_comes_from_the_command_line(admin: httpx.Client, people
     (key,) = people.get(made.stdout.strip(), "/v1/keys").json()["data"]
     assert (entry["action"], entry["key_id"]) == ("python -m jobs.access.first_admin", key["id"])
     wrong = subprocess.run(
-        [sys.executable, "-m", "jobs.access.first_admin", "A da"], cwd=ROOT, capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "jobs.access.first_admin", "A da"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_SECONDS,
     )
     assert wrong.returncode == 2 and "name:" in wrong.stderr
 

@@ -20,8 +20,8 @@ from jobs.db import session_scope
 from jobs.lifecycle import Outcome
 from jobs.repository import checkpoints, histograms, images, jobs, logs, metrics, samples
 from jobs.settings import get_settings
-from tests.integration import life
-from tests.integration.rest import named, refused, serving, submitted
+from tests.support import life
+from tests.support.rest import named, refused, serving, submitted
 
 pytestmark = pytest.mark.integration
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

@@ -19,9 +19,9 @@ import pytest
 from PIL import Image
 
 from jobs.settings import get_settings
-from tests.conftest import eventually
-from tests.integration import life
-from tests.integration.rest import named, refused, serving
+from tests.support import life
+from tests.support.rest import named, refused, serving
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.integration
 UPLOAD = "/v1/datasets/upload"

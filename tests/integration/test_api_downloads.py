@@ -14,8 +14,8 @@ from calibrl.client import CalibrlError, Client
 from jobs.db import session_scope
 from jobs.repository import checkpoints
 from jobs.settings import get_settings
-from tests.integration import life
-from tests.integration.rest import refused
+from tests.support import life
+from tests.support.rest import refused
 
 pytestmark = pytest.mark.integration
 FILES = {"config.json": b"{}", "model.safetensors": bytes(range(256)) * 5000, "adapter/a.json": b"[1]", "empty": b""}

@@ -12,9 +12,10 @@ from calibrl.schemas import JobStatus
 from jobs.db import session_scope
 from jobs.evaluations import replay
 from jobs.repository import accuracies, samples
-from tests.conftest import eventually, processes_with
-from tests.integration import life
-from tests.integration.rest import named, refused
+from tests.support import life
+from tests.support.processes import processes_with
+from tests.support.rest import named, refused
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.integration
 PROMPTS = [f"{number:016x}" for number in range(100)]

@@ -16,8 +16,8 @@ from jobs.files import origins
 from jobs.janitor import find
 from jobs.repository import checkpoints, jobs
 from jobs.settings import get_settings
-from tests.integration import life
-from tests.integration.rest import named, refused, serving, submitted
+from tests.support import life
+from tests.support.rest import named, refused, serving, submitted
 
 pytestmark = pytest.mark.integration
 S = JobStatus

@@ -11,8 +11,8 @@ import pytest
 from api.examples import EVALUATE, TRAIN
 from calibrl_core.data import files
 from jobs.settings import get_settings
-from tests.integration import life
-from tests.integration.rest import named, refused, serving, submitted
+from tests.support import life
+from tests.support.rest import named, refused, serving, submitted
 
 pytestmark = pytest.mark.integration
 

@@ -12,8 +12,8 @@ from api.examples import CHANGES, DRAINS, PROJECTS, TRAIN
 from api.main import create_app
 from calibrl.schemas import Drain, JobChanges, JobStatus, ProjectSettings
 from jobs.settings import get_settings
-from tests.integration import life
-from tests.integration.rest import named, refused, serving, submitted
+from tests.support import life
+from tests.support.rest import named, refused, serving, submitted
 
 pytestmark = pytest.mark.integration
 S = JobStatus

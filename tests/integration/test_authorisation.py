@@ -12,9 +12,9 @@ from api.main import app
 from calibrl.schemas import Role
 from jobs.db import session_scope
 from jobs.repository import images, samples, webhooks
-from tests.integration.life import checkpoint, machine
-from tests.integration.people import People
-from tests.integration.rest import serving, submitted
+from tests.support.life import checkpoint, machine
+from tests.support.people import People
+from tests.support.rest import serving, submitted
 
 pytestmark = pytest.mark.integration
 HIDDEN = tuple(f"There is no {what}" for what in ("job", "project", "data set", "file", "fine-tuning job"))

@@ -14,7 +14,9 @@ from typer.testing import CliRunner, Result
 from calibrl import cli
 from calibrl.client import STACK_FILE, Client
 from calibrl.schemas import JobStatus
-from tests.conftest import ROOT, eventually, processes_with
+from tests.support import ROOT
+from tests.support.processes import processes_with
+from tests.support.waiting import LIMIT_SECONDS, eventually
 
 pytestmark = pytest.mark.e2e
 
@@ -33,7 +35,7 @@ def environment(folder: Path) -> dict[str, str]:
     return {
         "PATH": os.defpath,
         "HOME": str(folder),
-        "CALIBRL_TRAINER": "tests.fake_trainer",
+        "CALIBRL_TRAINER": "tests.support.fake_trainer",
         "CALIBRL_SWEEP_SECONDS": "1",
     }
 
@@ -50,7 +52,7 @@ def start(folder: Path) -> subprocess.Popen[str]:
         command, cwd=ROOT, env=environment(folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     try:
-        eventually(lambda: (folder / STACK_FILE).exists() or up.poll() is not None, 90)
+        eventually(lambda: (folder / STACK_FILE).exists() or up.poll() is not None)
     except BaseException:
         up.kill()
         raise
@@ -64,7 +66,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     up = start(folder)
     yield folder
     up.terminate()
-    out, err = up.communicate(timeout=60)
+    out, err = up.communicate(timeout=LIMIT_SECONDS)
     assert (up.returncode, err) == (0, "")
     for part in ("http://127.0.0.1:", str(folder / "logs"), f"--data '{folder}'", "Stopped; nothing is left running."):
         assert part in out
@@ -161,7 +163,7 @@ def test_up_ends_when_one_of_its_processes_does(tmp_path: Path) -> None:
     up = start(tmp_path)
     api = next(pid for pid in processes_with(tmp_path) if b"uvicorn" in Path(f"/proc/{pid}/cmdline").read_bytes())
     os.kill(api, signal.SIGKILL)
-    err = up.communicate(timeout=60)[1]
+    err = up.communicate(timeout=LIMIT_SECONDS)[1]
     assert (up.returncode, err.count("\n")) == (1, 1)
     assert err.startswith("calibrl: api has ended")
     assert processes_with(tmp_path) == []

@@ -15,6 +15,7 @@ import pytest
 from calibrl.processes import children
 from calibrl.stack.services import free_port
 from jobs.settings import Settings
+from tests.support.waiting import LIMIT_SECONDS
 
 pytestmark = pytest.mark.integration
 
@@ -28,7 +29,7 @@ def compose(home: Path, *arguments: str, env: dict[str, str] | None = None) -> s
     """Run Compose with nothing in its environment but `env`, and no `.env` file."""
     command = [str(BIN / "docker-compose"), "--project-directory", str(ROOT), "--env-file", os.devnull, *arguments]
     clean = {"PATH": os.defpath, "HOME": str(home)} | (SECRETS if env is None else env)
-    return subprocess.run(command, cwd=ROOT, env=clean, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, cwd=ROOT, env=clean, capture_output=True, text=True, timeout=LIMIT_SECONDS)
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +195,10 @@ class ByHand:
         for port, other in self._swaps.items():
             check = check.replace(f":{port}/", f":{other}/")
         return (
-            subprocess.run(["sh", "-c", check], cwd=ROOT, env=self.env, capture_output=True, timeout=60).returncode == 0
+            subprocess.run(
+                ["sh", "-c", check], cwd=ROOT, env=self.env, capture_output=True, timeout=LIMIT_SECONDS
+            ).returncode
+            == 0
         )
 
 
@@ -208,7 +212,9 @@ def test_migrate_makes_the_tables(config: dict[str, Any], addresses: dict[str, s
         connection.execute("DROP SCHEMA public CASCADE")
         connection.execute("CREATE SCHEMA public")
         service = ByHand(config, "migrate", addresses)
-        run = subprocess.run(service.command, cwd=ROOT, env=service.env, capture_output=True, text=True, timeout=120)
+        run = subprocess.run(
+            service.command, cwd=ROOT, env=service.env, capture_output=True, text=True, timeout=LIMIT_SECONDS
+        )
         assert run.returncode == 0, run.stderr
         assert connection.execute("SELECT count(*) FROM jobs").fetchone() == (0,)
 

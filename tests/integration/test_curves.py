@@ -22,8 +22,8 @@ from jobs import lifecycle
 from jobs.db import session_scope
 from jobs.repository import curves, histograms, jobs, metrics
 from jobs.settings import get_settings
-from tests.conftest import API_KEY
-from tests.integration.rest import named, refused, serving, submitted
+from tests.support import API_KEY
+from tests.support.rest import named, refused, serving, submitted
 
 pytestmark = pytest.mark.integration
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

@@ -5,9 +5,9 @@ import re
 import pytest
 
 from jobs.settings import get_settings
-from tests.conftest import API_KEY
 from tests.fuzz import run
-from tests.integration.rest import serving
+from tests.support import API_KEY
+from tests.support.rest import serving
 
 pytestmark = pytest.mark.integration
 OPERATIONS = re.compile(r"Operations: +(\d+) selected / (\d+) total")

@@ -12,11 +12,11 @@ from calibrl.schemas import JobStatus
 from jobs.db import session_scope
 from jobs.repository import samples
 from jobs.settings import get_settings
-from tests.integration import hostile
-from tests.integration.hostile import JSON, REFUSED, Attack
-from tests.integration.life import claim, finish, machine, nothing_to_claim, run
-from tests.integration.people import People
-from tests.integration.rest import refused, serving, submitted
+from tests.support import hostile
+from tests.support.hostile import JSON, REFUSED, Attack
+from tests.support.life import claim, finish, machine, nothing_to_claim, run
+from tests.support.people import People
+from tests.support.rest import refused, serving, submitted
 
 pytestmark = pytest.mark.integration
 SECRET = "the-secret-of-the-server"

@@ -18,9 +18,9 @@ from jobs import lifecycle
 from jobs.db import session_scope
 from jobs.repository import idempotency
 from jobs.settings import get_settings
-from tests.conftest import API_KEY
-from tests.integration import life
-from tests.integration.rest import named, refused, serving
+from tests.support import API_KEY, life
+from tests.support.rest import named, refused, serving
+from tests.support.waiting import LIMIT_SECONDS
 
 pytestmark = pytest.mark.integration
 
@@ -91,17 +91,17 @@ def test_a_request_that_is_being_answered_is_in_flight(client: httpx.Client, mon
 
     def slow(*args: Any, **options: Any) -> Any:
         began.set()
-        assert go_on.wait(30)
+        assert go_on.wait(LIMIT_SECONDS)
         return submit(*args, **options)
 
     monkeypatch.setattr(lifecycle, "submit", slow)
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(post, client, "one")
-        assert began.wait(30)
+        assert began.wait(LIMIT_SECONDS)
         problem = refused(post(client, "one"), 409)
         assert problem["type"] == "urn:calibrl:in-flight"
         go_on.set()
-        assert first.result(30).status_code == 201
+        assert first.result(LIMIT_SECONDS).status_code == 201
     assert post(client, "one").content == first.result().content
     assert count() == 1
 

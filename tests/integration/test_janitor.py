@@ -15,9 +15,9 @@ from jobs.db import session_scope
 from jobs.janitor import DAY, Finding, Kind
 from jobs.repository import checkpoints, histograms, images, jobs, logs, metrics, samples
 from jobs.settings import get_settings
-from tests.conftest import eventually
-from tests.integration.life import cancel, claim, expire, finish, history, run, run_count, status, submit
 from tests.integration.test_queue import pause, project, retry
+from tests.support.life import cancel, claim, expire, finish, history, run, run_count, status, submit
+from tests.support.waiting import LIMIT_SECONDS, eventually
 from worker.janitor import Janitor, main
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("database")]
@@ -275,7 +275,7 @@ def test_a_run_that_shows_an_image_while_the_janitor_forgets_it_keeps_it() -> No
         images.put(session, other, "a", b"png")
         cleaner.start()
         eventually(lambda: run_count("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
-    cleaner.join(30)
+    cleaner.join(LIMIT_SECONDS)
     with session_scope() as session:
         assert images.get(session, other, "a") == b"png"
     assert counts("job_images") == {"job_images": 1}
@@ -381,7 +381,7 @@ def test_two_at_once_do_no_harm() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(LIMIT_SECONDS)
     assert find() == []
     assert counts(*TABLES) == dict.fromkeys(TABLES, 0)
     assert all([event.type for event in history(id)].count("forgotten") == 1 for id in ids)
@@ -416,5 +416,5 @@ def test_the_thread_does_its_rounds_until_it_is_stopped(monkeypatch: pytest.Monk
     stale = checkpoint(id, 3)
     eventually(lambda: not stale.exists())
     thread.stop()
-    thread.join(30)
+    thread.join(LIMIT_SECONDS)
     assert not thread.is_alive()

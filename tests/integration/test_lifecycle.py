@@ -16,8 +16,7 @@ from jobs.lifecycle import Claim, IllegalTransition, LeaseLost, Order, Outcome, 
 from jobs.lifecycle.status import change
 from jobs.repository import jobs, workers
 from jobs.settings import get_settings
-from tests.conftest import eventually
-from tests.integration.life import (
+from tests.support.life import (
     cancel,
     checkpoint,
     claim,
@@ -34,6 +33,7 @@ from tests.integration.life import (
     sweep,
     waiting_wakes,
 )
+from tests.support.waiting import LIMIT_SECONDS, eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("database")]
 S = JobStatus
@@ -104,7 +104,7 @@ def test_no_two_workers_ever_take_the_same_job() -> None:
     start = threading.Barrier(6)
 
     def work(name: str) -> None:
-        start.wait(10)
+        start.wait(LIMIT_SECONDS)
         while True:
             with session_scope() as session:
                 found = lifecycle.claim(session, worker=name)
@@ -116,7 +116,7 @@ def test_no_two_workers_ever_take_the_same_job() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(LIMIT_SECONDS)
     assert len(taken) == len(ids)
     assert set(taken) == ids
 
@@ -131,7 +131,7 @@ def test_claims_take_turns() -> None:
         waiting = threading.Thread(target=claim)
         waiting.start()
         eventually(lambda: run_count("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted") == 1)
-    waiting.join(10)
+    waiting.join(LIMIT_SECONDS)
     assert run_count("SELECT count(*) FROM jobs WHERE status = 'running'") == 2
 
 
@@ -275,14 +275,14 @@ def test_two_dependencies_that_end_together_leave_nobody_waiting() -> None:
         start = threading.Barrier(2)
 
         def end(claimed: Claim, start: threading.Barrier = start) -> None:
-            start.wait(10)
+            start.wait(LIMIT_SECONDS)
             finish(claimed, S.SUCCEEDED)
 
         threads = [threading.Thread(target=end, args=(claimed,)) for claimed in held]
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(60)
+            thread.join(LIMIT_SECONDS)
         assert status(dependent) is S.QUEUED
         finish(claim(), S.SUCCEEDED)
 

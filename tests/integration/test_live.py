@@ -29,9 +29,9 @@ from jobs.db import session_scope
 from jobs.lifecycle import Claim
 from jobs.live import Place
 from jobs.repository import checkpoints, events, histograms, janitor, jobs, logs, metrics, samples
-from tests.conftest import API_KEY, eventually
-from tests.integration import life
-from tests.integration.rest import named, refused, serving
+from tests.support import API_KEY, life
+from tests.support.rest import named, refused, serving
+from tests.support.waiting import LIMIT_SECONDS, eventually
 
 pytestmark = pytest.mark.integration
 NOW = datetime.now(UTC)
@@ -455,14 +455,14 @@ def test_a_process_that_is_told_to_end_ends_its_streams(database: str) -> None:
         headers = {"Authorization": f"Bearer {API_KEY}"}
         with (
             httpx.Client(
-                base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=30, transport=transport
+                base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=LIMIT_SECONDS, transport=transport
             ) as client,
             streaming(client, stream_of(run.id)) as stream,
         ):
             next(stream)
             process.send_signal(signal.SIGTERM)
             assert list(stream) == []
-        process.wait(15)
+        process.wait(LIMIT_SECONDS)
 
 
 def test_the_client_comes_back_where_it_was(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -482,7 +482,7 @@ def test_the_client_comes_back_where_it_was(client: Client, monkeypatch: pytest.
             run.ship(4)
             run.step = 13
             run.finish()
-    waiter.join(30)
+    waiter.join(LIMIT_SECONDS)
     assert waiting[0].status is JobStatus.SUCCEEDED
     steps = [row.step for each in told if each.event == "metrics" for row in each.data.data]
     assert steps == [*range(1, 13), 9, 10, 11, 12]

@@ -6,9 +6,10 @@ import httpx
 import pytest
 
 from api import live, stream_permissions
-from tests.integration import life
-from tests.integration.people import People
-from tests.integration.rest import serving
+from tests.support import life
+from tests.support.people import People
+from tests.support.rest import serving
+from tests.support.waiting import LIMIT_SECONDS
 
 pytestmark = pytest.mark.integration
 Lose = Callable[[httpx.Client, str], httpx.Response]
@@ -44,7 +45,7 @@ def test_a_stream_ends_with_the_right_to_see_it(service: httpx.Client, path: str
         key = people.add("ann", {"default": "viewer"})
     address = f"/v1/jobs/{job}/stream" if path == "job" else "/v1/stream"
     headers = {"Authorization": f"Bearer {key}"}
-    with service.stream("GET", address, headers=headers, params={"max_seconds": 60}, timeout=20) as stream:
+    with service.stream("GET", address, headers=headers, params={"max_seconds": 60}, timeout=LIMIT_SECONDS) as stream:
         lines = stream.iter_lines()
         next(lines)
         assert lose(service, key).status_code < 300
@@ -57,7 +58,9 @@ def test_the_stream_of_all_jobs_follows_the_roles(service: httpx.Client) -> None
         key = people.add("ann", {})
         job = life.submit()
         headers = {"Authorization": f"Bearer {key}"}
-        with service.stream("GET", "/v1/stream", headers=headers, params={"max_seconds": 60}, timeout=20) as stream:
+        with service.stream(
+            "GET", "/v1/stream", headers=headers, params={"max_seconds": 60}, timeout=LIMIT_SECONDS
+        ) as stream:
             lines = stream.iter_lines()
             next(lines)
             answer = service.put("/v1/projects/default/members/ann", json={"role": "viewer"})

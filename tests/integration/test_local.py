@@ -16,7 +16,9 @@ from calibrl.client import Client
 from calibrl.schemas import JobStatus
 from calibrl.stack.local import LocalStack, StackError
 from jobs.settings import get_settings
-from tests.conftest import ROOT, eventually, processes_with
+from tests.support import ROOT
+from tests.support.processes import processes_with
+from tests.support.waiting import LIMIT_SECONDS, eventually
 
 pytestmark = pytest.mark.e2e
 
@@ -50,7 +52,7 @@ SPEC = {
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name in ("DATABASE_URL", "REDIS_URL", "CALIBRL_API_KEY", "CALIBRL_API_URL"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("CALIBRL_TRAINER", "tests.fake_trainer")
+    monkeypatch.setenv("CALIBRL_TRAINER", "tests.support.fake_trainer")
     monkeypatch.setenv("CALIBRL_LEASE_SECONDS", "3")
     monkeypatch.setenv("CALIBRL_SWEEP_SECONDS", "0.5")
     monkeypatch.chdir(ROOT)
@@ -63,7 +65,7 @@ def start(folder: Path) -> subprocess.Popen[bytes]:
     owner = subprocess.Popen([sys.executable, "-c", OWNER, str(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert owner.stdout
     if owner.stdout.readline() != b"ready\n":
-        pytest.fail(owner.communicate(timeout=60)[1].decode())
+        pytest.fail(owner.communicate(timeout=LIMIT_SECONDS)[1].decode())
     return owner
 
 
@@ -75,13 +77,13 @@ def test_a_job_outlives_a_killed_stack_and_ctrl_c_leaves_nothing(folder: Path) -
     # PostgreSQL, Valkey, API, dashboard, worker and its pool process, trainer, and this stack itself.
     assert len(processes_with(folder)) >= 8
     killed.kill()
-    killed.communicate(timeout=10)
-    eventually(lambda: processes_with(folder) == [], 10)
+    killed.communicate(timeout=LIMIT_SECONDS)
+    eventually(lambda: processes_with(folder) == [])
 
     again = start(folder)
     with Client(data_dir=folder) as client:
         assert client.job(job.id).step >= 10
-        eventually(lambda: client.job(job.id).status.final, 60)
+        eventually(lambda: client.job(job.id).status.final)
         done = client.job(job.id)
         assert (done.status, done.attempt) == (JobStatus.SUCCEEDED, 2), done.message
         rows = client.metrics(job.id, after_step=-1, limit=1000).data
@@ -89,7 +91,7 @@ def test_a_job_outlives_a_killed_stack_and_ctrl_c_leaves_nothing(folder: Path) -
         unfinished = client.submit(SPEC)
         eventually(lambda: client.job(unfinished.id).step >= 3)
     again.send_signal(signal.SIGINT)
-    again.communicate(timeout=60)
+    again.communicate(timeout=LIMIT_SECONDS)
     assert again.returncode == 0
     assert processes_with(folder) == []
     assert not (folder / "stack.json").exists()

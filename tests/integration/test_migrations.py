@@ -14,7 +14,7 @@ from alembic.util import CommandError
 
 from jobs import db
 from jobs.settings import get_settings
-from tests.integration import rows_of_tables
+from tests.support import rows_of_tables
 
 pytestmark = pytest.mark.integration
 CONFIG = Config(Path(__file__).parents[2] / "alembic.ini")

@@ -21,10 +21,9 @@ from calibrl_core.config import TrainConfig
 from jobs.db import session_scope
 from jobs.repository import checkpoints, metrics
 from jobs.settings import get_settings
-from tests.conftest import API_KEY, ROOT
-from tests.integration import life
-from tests.integration.people import People
-from tests.integration.rest import refused, serving, submitted
+from tests.support import API_KEY, ROOT, life
+from tests.support.people import People
+from tests.support.rest import refused, serving, submitted
 
 pytestmark = pytest.mark.integration
 Client = Callable[..., OpenAI]
@@ -373,7 +372,7 @@ def wake() -> None:
 
 def test_the_client_follows_a_run_to_its_end(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    monkeypatch.setenv("CALIBRL_TRAINER", "tests.fake_trainer")
+    monkeypatch.setenv("CALIBRL_TRAINER", "tests.support.fake_trainer")
     monkeypatch.setenv("CALIBRL_QUICK_STARTS", "false")
     monkeypatch.setenv("CALIBRL_WORKER_NAME", "tester")
     get_settings.cache_clear()

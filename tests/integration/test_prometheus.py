@@ -6,10 +6,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from jobs.db import session_scope
 from jobs.repository import workers
-from tests.conftest import eventually
-from tests.integration import life
-from tests.integration.people import People
-from tests.integration.rest import refused, serving, submitted
+from tests.support import life
+from tests.support.people import People
+from tests.support.rest import refused, serving, submitted
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.integration
 Labels = frozenset[tuple[str, str]]

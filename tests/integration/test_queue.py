@@ -24,8 +24,7 @@ from jobs.models import Job
 from jobs.repository import jobs, projects, workers
 from jobs.scheduling import accounting
 from jobs.settings import get_settings
-from tests.conftest import eventually
-from tests.integration.life import (
+from tests.support.life import (
     cancel,
     card,
     checkpoint,
@@ -42,6 +41,7 @@ from tests.integration.life import (
     submit,
     sweep,
 )
+from tests.support.waiting import LIMIT_SECONDS, eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("database")]
 S = JobStatus
@@ -410,4 +410,4 @@ def test_a_resume_waits_for_the_end_of_what_the_job_needs_and_keeps_nobody_from_
             resumed = pool.submit(resume, second)
             eventually(lambda: run_count("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
             lifecycle.finish(session, claimed, Outcome(S.SUCCEEDED))
-        assert resumed.result(30) is S.QUEUED
+        assert resumed.result(LIMIT_SECONDS) is S.QUEUED

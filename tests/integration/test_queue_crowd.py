@@ -13,9 +13,10 @@ from jobs.db import session_scope
 from jobs.errors import Conflict
 from jobs.lifecycle import Claim, LeaseLost
 from jobs.repository import projects
-from tests.integration import life
-from tests.integration.queue_model import LEASED
-from tests.integration.queue_rows import check_rows, looking_at
+from tests.support import life
+from tests.support.queue_model import LEASED
+from tests.support.queue_rows import check_rows, looking_at
+from tests.support.waiting import LIMIT_SECONDS
 
 pytestmark = pytest.mark.integration
 S = JobStatus
@@ -54,7 +55,7 @@ def test_a_crowd_at_once_breaks_nothing(database: str) -> None:
     claims: list[Claim] = []
     with ThreadPoolExecutor(6) as pool:
         for done in [pool.submit(crowd, seed, ids, claims) for seed in range(6)]:
-            done.result(120)
+            done.result(LIMIT_SECONDS)
     life.sweep()  # a dependent that was retried while what it needs was failing
     with looking_at(database) as connection:
         found = check_rows(connection)

@@ -26,10 +26,10 @@ from jobs.errors import Conflict, Invalid, QuotaExceeded
 from jobs.lifecycle import Claim, LeaseLost, machines
 from jobs.repository import projects, workers
 from jobs.settings import get_settings
-from tests.conftest import eventually
-from tests.integration import life
-from tests.integration.queue_model import FINAL, HOUR, LEASE, LOST, Job, Model
-from tests.integration.queue_rows import check_rows, looking_at
+from tests.support import life
+from tests.support.queue_model import FINAL, HOUR, LEASE, LOST, Job, Model
+from tests.support.queue_rows import check_rows, looking_at
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.integration
 S = JobStatus

@@ -27,7 +27,7 @@ from jobs.repository import (
     samples,
     workers,
 )
-from tests.integration.life import card
+from tests.support.life import card
 
 pytestmark = pytest.mark.integration
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

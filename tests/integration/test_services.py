@@ -14,7 +14,10 @@ import redis
 
 from calibrl.processes import children
 from calibrl.stack.services import Postgres, StackError, Valkey, lock_folder
-from tests.conftest import ROOT, eventually, processes_with, sql
+from tests.support import ROOT
+from tests.support.databases import sql
+from tests.support.processes import processes_with
+from tests.support.waiting import LIMIT_SECONDS, eventually
 
 pytestmark = pytest.mark.integration
 
@@ -114,8 +117,8 @@ def test_a_killed_owner_leaves_no_server_and_the_next_one_starts_at_once(folder:
         assert owner.stdout.readline() == b"ready\n"
         assert len(processes_with(folder)) > 2
         owner.kill()
-        owner.communicate(timeout=10)
-    eventually(lambda: processes_with(folder) == [], 10)
+        owner.communicate(timeout=LIMIT_SECONDS)
+    eventually(lambda: processes_with(folder) == [])
 
 
 @pytest.mark.parametrize("make", [postgres_in, valkey_in])
@@ -162,4 +165,4 @@ def test_stop_kills_what_ignores_term_and_its_group(tmp_path: Path) -> None:
     assert not children.ended(process)
     assert children.stop(process, 0.2) == -signal.SIGKILL
     assert children.ended(process)
-    eventually(lambda: processes_with(marker) == [], 5)
+    eventually(lambda: processes_with(marker) == [])

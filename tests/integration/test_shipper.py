@@ -12,10 +12,10 @@ from jobs import lifecycle
 from jobs.db import get_engine, session_scope
 from jobs.lifecycle import Claim, LeaseLost
 from jobs.repository import accuracies, checkpoints, events, images, jobs, logs, metrics, samples
-from tests.conftest import sql
-from tests.fake_trainer.run import png
-from tests.fake_trainer.train import group
-from tests.integration import life
+from tests.support import life
+from tests.support.databases import sql
+from tests.support.fake_trainer.run import png
+from tests.support.fake_trainer.train import group
 from worker.shipper import BATCH_LINES, LOG_FILE, Shipper
 
 pytestmark = pytest.mark.integration

@@ -9,8 +9,8 @@ from starlette.testclient import TestClient
 
 from dashboard import signin
 from jobs.settings import get_settings
-from tests.conftest import API_KEY
-from tests.integration.rest import serving
+from tests.support import API_KEY
+from tests.support.rest import serving
 
 pytestmark = pytest.mark.integration
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from calibrl_core.report import EVENT_FILE
-from tests.conftest import ROOT, eventually
+from tests.support import ROOT
+from tests.support.waiting import LIMIT_SECONDS, eventually
 from worker.events import Checkpoint, Finish, Histogram, Metrics, RunEvent, Start, run_event_adapter
 
 pytestmark = pytest.mark.integration
@@ -40,7 +41,7 @@ class Runs:
     def folder(self, name: str) -> Path:
         path = self._folder / name
         path.mkdir(parents=True, exist_ok=True)
-        pace = {"prompts_per_step": 20} if self._module == "tests.fake_trainer" else {}  # its milliseconds
+        pace = {"prompts_per_step": 20} if self._module == "tests.support.fake_trainer" else {}  # its milliseconds
         (path / "config.json").write_text(json.dumps(CONFIG | pace))
         return path
 
@@ -58,10 +59,10 @@ class Runs:
 
     def to_the_end(self, run_dir: Path) -> None:
         with self.process(run_dir) as run:
-            assert run.wait(120) == 0, (run_dir / "log.txt").read_text()
+            assert run.wait(LIMIT_SECONDS) == 0, (run_dir / "log.txt").read_text()
 
 
-@pytest.fixture(scope="module", params=["tests.fake_trainer", "calibrl_core"])
+@pytest.fixture(scope="module", params=["tests.support.fake_trainer", "calibrl_core"])
 def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Runs:
     return Runs(request.param, tmp_path_factory.mktemp("runs"))
 
@@ -79,9 +80,9 @@ def stopped(runs: Runs) -> Path:
     """A run that was told to stop between two checkpoints, ..."""
     run_dir = runs.folder("disturbed")
     with runs.process(run_dir) as run:
-        eventually(lambda: last_step(run_dir) > EVERY, 60)
+        eventually(lambda: last_step(run_dir) > EVERY)
         run.send_signal(signal.SIGTERM)
-        assert run.wait(60) == 0
+        assert run.wait(LIMIT_SECONDS) == 0
     return run_dir
 
 
@@ -90,9 +91,9 @@ def resumed(runs: Runs, stopped: Path) -> tuple[Path, int]:
     """... went on, was killed, and went on to its end; and the step it had stopped at."""
     done = finish(stopped).step
     with runs.process(stopped) as run:
-        eventually(lambda: last_step(stopped) >= done + 2, 60)
+        eventually(lambda: last_step(stopped) >= done + 2)
         run.kill()
-        run.wait(10)
+        run.wait(LIMIT_SECONDS)
     runs.to_the_end(stopped)
     return stopped, done
 

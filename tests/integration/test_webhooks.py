@@ -22,10 +22,10 @@ from calibrl.schemas import JobStatus, Reason
 from jobs.repository import webhooks as rows
 from jobs.settings import get_settings
 from jobs.webhooks import sender
-from tests.conftest import eventually
-from tests.integration import life
-from tests.integration.people import People
-from tests.integration.rest import named, refused, serving, submitted
+from tests.support import life
+from tests.support.people import People
+from tests.support.rest import named, refused, serving, submitted
+from tests.support.waiting import LIMIT_SECONDS, eventually
 
 pytestmark = pytest.mark.integration
 HOOKS = "/v1/projects/default/webhooks"
@@ -273,14 +273,14 @@ def test_names_that_hang_hold_no_sessions(client: httpx.Client, monkeypatch: pyt
         if host != "hooks.example":
             return look_up(host, *rest, **options)
         asked.release()
-        answered.wait(30)
+        answered.wait(LIMIT_SECONDS)
         raise OSError("unknown")
 
     monkeypatch.setattr(socket, "getaddrinfo", hanging)
     with ThreadPoolExecutor(SESSIONS) as pool:
         added = [pool.submit(client.post, HOOKS, json={"url": "https://hooks.example/x"}) for _ in range(SESSIONS)]
         try:
-            assert all(asked.acquire(timeout=10) for _ in range(SESSIONS))
+            assert all(asked.acquire(timeout=LIMIT_SECONDS) for _ in range(SESSIONS))
             assert client.get("/v1/projects", timeout=3).status_code == 200
         finally:
             answered.set()

@@ -25,19 +25,21 @@ from jobs.db import session_scope
 from jobs.lifecycle import machines
 from jobs.repository import checkpoints, events, histograms, images, jobs, logs, metrics, samples, workers
 from jobs.settings import get_settings
-from tests.conftest import API_KEY, ROOT, eventually, processes_with, sql
-from tests.fake_trainer import Behaviour
-from tests.integration import life
+from tests.support import API_KEY, ROOT, life
+from tests.support.databases import sql
+from tests.support.fake_trainer import Behaviour
+from tests.support.processes import processes_with
+from tests.support.waiting import LIMIT_SECONDS, eventually
 from worker.machine_heartbeat import Keeper, Slots
 
 pytestmark = pytest.mark.integration
 
 QUICK = {
-    "CALIBRL_TRAINER": "tests.fake_trainer",
+    "CALIBRL_TRAINER": "tests.support.fake_trainer",
     "CALIBRL_HEARTBEAT_SECONDS": "0.2",
-    "CALIBRL_LEASE_SECONDS": "2",
+    "CALIBRL_LEASE_SECONDS": "600",  # which no process without a CPU reaches; tests that need its end set it
     "CALIBRL_SWEEP_SECONDS": "0.3",
-    "CALIBRL_STOP_GRACE_SECONDS": "5",
+    "CALIBRL_STOP_GRACE_SECONDS": "120",
     "CALIBRL_WORKER_NAME": "tester",
 }
 
@@ -139,7 +141,7 @@ def running_at(job_id: UUID, step: int) -> models.Job:
 
 
 def ended(job_id: UUID) -> models.Job:
-    eventually(lambda: job(job_id).status.final, 60)
+    eventually(lambda: job(job_id).status.final)
     return job(job_id)
 
 
@@ -203,7 +205,7 @@ def test_the_trainer_gets_no_secrets_and_only_its_device(in_background: Callable
         lifecycle.cancel(session, job_id, actor="user")
     assert "CUDA_VISIBLE_DEVICES=" in environment
     assert not [line for line in environment if API_KEY in line or re.match("(DATABASE|REDIS)_URL|CALIBRL_", line)]
-    run.result(30)
+    run.result(LIMIT_SECONDS)
 
 
 def test_cancel_kills_a_trainer_that_ignores_term_and_what_it_started(
@@ -217,7 +219,7 @@ def test_cancel_kills_a_trainer_that_ignores_term_and_what_it_started(
     eventually(lambda: len(trainers(job_id)) == 2)
     with session_scope() as session:
         assert lifecycle.cancel(session, job_id, actor="user").status is JobStatus.CANCELLING
-    run.result(30)
+    run.result(LIMIT_SECONDS)
     assert (job(job_id).status, job(job_id).reason) == (JobStatus.CANCELLED, Reason.USER)
     eventually(lambda: trainers(job_id) == [])
     assert steps(job_id) == [1, 2]
@@ -300,7 +302,7 @@ def test_a_lost_lease_kills_the_trainer_and_writes_nothing_more(in_background: C
         assert lifecycle.sweep(session).requeued == 1
     with session_scope() as session:
         taken = lifecycle.claim(session, worker="another")
-    run.result(30)
+    run.result(LIMIT_SECONDS)
     assert trainers(job_id) == []
     found = job(job_id)
     assert (found.status, found.worker, found.attempt) == (JobStatus.RUNNING, "another", 2)
@@ -313,7 +315,7 @@ def test_a_worker_told_to_stop_gives_its_job_back_and_another_goes_on(
     job_id = submit(steps=60, milliseconds=50)
     first = celery_worker()
     running_at(job_id, 7)
-    assert children.stop(first, 30) == 0
+    assert children.stop(first, LIMIT_SECONDS) == 0
     found = job(job_id)
     assert (found.status, found.reason) == (JobStatus.QUEUED, Reason.WORKER_STOPPED)
     done = found.step
@@ -335,7 +337,8 @@ def test_a_killed_pool_process_takes_its_trainer_along_and_the_job_goes_on(
     parent = int(Path(f"/proc/{trainer}/stat").read_text().split()[3])
     assert parent != worker.pid
     os.kill(parent, signal.SIGKILL)
-    eventually(lambda: trainer not in trainers(job_id), 5)
+    eventually(lambda: trainer not in trainers(job_id))
+    life.expire(job_id)
     assert ended(job_id).attempt == 2
     assert_whole(job_id, 30)
     with session_scope() as session:
@@ -353,7 +356,7 @@ def test_a_killed_worker_takes_all_its_processes_along(celery_worker: Callable[[
     running_at(job_id, 1)
     assert len(processes_with(database)) == 2  # the worker and its pool process; the trainer doesn't know the database
     worker.kill()
-    eventually(lambda: processes_with(database) == trainers(job_id) == [], 5)
+    eventually(lambda: processes_with(database) == trainers(job_id) == [])
 
 
 @pytest.mark.parametrize("stop_signal", [signal.SIGINT, signal.SIGKILL])
@@ -361,9 +364,7 @@ def test_a_database_that_restarts_costs_nothing(
     celery_worker: Callable[[], Process],
     postgres: Postgres,
     stop_signal: signal.Signals,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("CALIBRL_LEASE_SECONDS", "60")  # it outlives the outage, however busy the machine
     job_id = submit(steps=80, milliseconds=40)
     celery_worker()
     running_at(job_id, 10)
@@ -390,10 +391,10 @@ def test_the_worker_is_listed_from_its_start_to_its_end(celery_worker: Callable[
     process = celery_worker()
     job_id = submit(steps=1000, milliseconds=50)
     eventually(lambda: listed() == (WorkerStatus.ONLINE, [job_id]))
-    stopping = threading.Thread(target=children.stop, args=(process, 30))
+    stopping = threading.Thread(target=children.stop, args=(process, LIMIT_SECONDS))
     stopping.start()
     eventually(lambda: listed() == (WorkerStatus.OFFLINE, []))
-    stopping.join(30)
+    stopping.join(LIMIT_SECONDS)
     assert job(job_id).status is JobStatus.QUEUED
 
 
@@ -427,7 +428,7 @@ def test_the_keeper_outlives_a_database_that_is_not_migrated_yet(database: str) 
         eventually(lambda: logged or not keeper.is_alive())
         sql(database, "ALTER TABLE hidden RENAME TO workers")
         try:
-            eventually(lambda: worker_statuses() == ["online"], 10)
+            eventually(lambda: worker_statuses() == ["online"])
         finally:
             keeper.end()
     assert [entry["event"] for entry in logged] == ["keeper failed"]

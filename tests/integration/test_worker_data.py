@@ -21,9 +21,8 @@ from jobs.files.storage import Storage
 from jobs.lifecycle import Claim, Order
 from jobs.repository import jobs
 from jobs.settings import get_settings
-from tests.conftest import ROOT
-from tests.integration import life
-from tests.integration.rest import serving
+from tests.support import ROOT, life
+from tests.support.rest import serving
 from worker.standby import Standby
 from worker.supervisor import Supervisor, child_environment
 
@@ -37,7 +36,7 @@ MEMORY = "memory://bucket"
 def api(request: pytest.FixtureRequest, database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
     """The API and a machine that takes jobs, both with storage of either kind."""
     monkeypatch.chdir(ROOT)
-    monkeypatch.setenv("CALIBRL_TRAINER", "tests.fake_trainer")
+    monkeypatch.setenv("CALIBRL_TRAINER", "tests.support.fake_trainer")
     monkeypatch.setenv("CALIBRL_QUICK_STARTS", "false")
     monkeypatch.setenv("CALIBRL_WORKER_NAME", "tester")
     if request.param == MEMORY:

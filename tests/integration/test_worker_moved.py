@@ -14,10 +14,9 @@ from jobs.db import session_scope
 from jobs.files import artifacts
 from jobs.repository import checkpoints, jobs
 from jobs.settings import get_settings
-from tests.conftest import ROOT
-from tests.fake_trainer import Behaviour
-from tests.integration import life
-from tests.integration.rest import refused
+from tests.support import ROOT, life
+from tests.support.fake_trainer import Behaviour
+from tests.support.rest import refused
 
 pytestmark = pytest.mark.integration
 
@@ -26,7 +25,11 @@ pytestmark = pytest.mark.integration
 def worker(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that takes jobs."""
     monkeypatch.chdir(ROOT)
-    for name, value in {"TRAINER": "tests.fake_trainer", "QUICK_STARTS": "false", "WORKER_NAME": "tester"}.items():
+    for name, value in {
+        "TRAINER": "tests.support.fake_trainer",
+        "QUICK_STARTS": "false",
+        "WORKER_NAME": "tester",
+    }.items():
         monkeypatch.setenv(f"CALIBRL_{name}", value)
     get_settings.cache_clear()
     life.machine("tester", cpu_slots=1)

@@ -12,7 +12,8 @@ import pytest
 from calibrl.schemas import Reason
 from calibrl_core.config import TrainConfig
 from calibrl_core.report import DISK_FULL_STATUS
-from tests.conftest import ROOT
+from tests.support import ROOT
+from tests.support.waiting import LIMIT_SECONDS
 from worker.events import Error, Metrics, RunEvent, Start
 from worker.shipper import read_batch
 
@@ -24,14 +25,16 @@ CONFIG = {
     "prompts_per_step": 2,
     "steps": 3,
 }
-REAL, FAKE = "calibrl_core.train", "tests.fake_trainer.train"
+REAL, FAKE = "calibrl_core.train", "tests.support.fake_trainer.train"
 
 
 def train(module: str, run_dir: Path, config: Path, log: Path) -> int:
     command = [sys.executable, "-m", module, str(config), "--run-dir", str(run_dir)]
     with log.open("ab") as output:
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        return subprocess.run(command, cwd=ROOT, env=environment, stdout=output, stderr=output, timeout=200).returncode
+        return subprocess.run(
+            command, cwd=ROOT, env=environment, stdout=output, stderr=output, timeout=LIMIT_SECONDS
+        ).returncode
 
 
 def written(path: Path, **changes: Any) -> Path:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import LIMIT_SECONDS
+
 ROOT = Path(__file__).parents[2]
 
 # What of the trainer others may know: its settings and its event file, which import without torch.
@@ -172,5 +174,5 @@ def test_the_checks_see_what_they_look_for(check: Check, package: str, code: str
 )
 def test_the_service_runs_without_torch(module: str) -> None:
     code = f"import sys, {module}; print(*sorted({{'torch', 'transformers'}} & set(sys.modules)))"
-    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_SECONDS)
     assert (run.returncode, run.stdout.strip(), run.stderr) == (0, "", "")

@@ -14,6 +14,7 @@ from api.live import Encoded, Hub, Topic, encode
 from calibrl.schemas import Frame, Rewound
 from jobs.errors import Busy
 from jobs.live import Page, Place, Shown
+from tests.support.waiting import LIMIT_SECONDS
 
 T = TypeVar("T")
 JOB = UUID(int=1)
@@ -33,7 +34,7 @@ class Feed:
         (at,) = place.row
         newest, held = self.newest, self.held
         self.reads.append(at)
-        assert self.gate.wait(10)
+        assert self.gate.wait(LIMIT_SECONDS)
         frames = [
             Frame(id=str(n), event="rewound", data=Rewound(job_id=JOB, to_step=n)) for n in range(at + 1, newest + 1)
         ]

@@ -8,6 +8,7 @@ from api.errors import Problem
 from api.examples import JOB_SPECS
 from api.main import app
 from calibrl.schemas import job_spec_adapter
+from tests.support.waiting import LIMIT_SECONDS
 
 
 @pytest.mark.parametrize("name", ["train", "evaluate"])
@@ -31,4 +32,4 @@ def test_every_endpoint_documents_its_errors_and_its_key() -> None:
 
 def test_the_api_starts_without_the_trainers_libraries() -> None:
     code = "import sys, api.main; sys.exit(bool({'torch', 'transformers', 'streamlit'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], timeout=LIMIT_SECONDS).returncode == 0

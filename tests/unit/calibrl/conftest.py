@@ -15,6 +15,7 @@ from typer.testing import CliRunner, Result
 
 from calibrl import cli
 from jobs.settings import get_settings
+from tests.support.waiting import LIMIT_SECONDS
 
 KEY = "key-of-the-test"
 JOB_ID = UUID("11111111-2222-3333-4444-555555555555")
@@ -202,5 +203,5 @@ def service(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Service
         get_settings.cache_clear()
         yield service
         server.shutdown()
-        thread.join(5)
+        thread.join(LIMIT_SECONDS)
     get_settings.cache_clear()

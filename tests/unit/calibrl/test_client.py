@@ -18,7 +18,7 @@ from calibrl.client import CalibrlError, Client, connection, read_stack
 from calibrl.folder_lock import folder_lock
 from calibrl.schemas import JobStatus, NewWebhook, ProjectSettings, job_spec_adapter
 from jobs.settings import get_settings
-from tests.conftest import eventually
+from tests.support.waiting import LIMIT_SECONDS, eventually
 
 from .conftest import JOB_ID, KEY, Service, calibrl, entry, fault, job, machine, page, problem, project
 
@@ -185,8 +185,13 @@ def test_a_post_is_sent_again_under_its_key(service: Service) -> None:
 def test_what_is_not_answered_in_time_is_asked_again(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "TIMEOUT", 0.2)
     late = Event()
-    service.on("GET", JOB_PATH, lambda: (200, job(name="late")) if late.wait(30) else None, job())
-    service.on("POST", f"{JOB_PATH}/cancel", lambda: (200, job()) if late.wait(30) else None, job(status="cancelled"))
+    service.on("GET", JOB_PATH, lambda: (200, job(name="late")) if late.wait(LIMIT_SECONDS) else None, job())
+    service.on(
+        "POST",
+        f"{JOB_PATH}/cancel",
+        lambda: (200, job()) if late.wait(LIMIT_SECONDS) else None,
+        job(status="cancelled"),
+    )
     with Client() as client:
         assert client.job(JOB_ID).name == "digits"
         assert client.cancel(JOB_ID).status is JobStatus.CANCELLED
@@ -311,7 +316,9 @@ def test_a_silent_server_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_job_whose_data_is_being_checked_is_waited_for(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     checked = Event()
-    service.on("POST", "/v1/jobs", lambda: (201, job()) if checked.wait(30) else problem(500, "Not asked to go on"))
+    service.on(
+        "POST", "/v1/jobs", lambda: (201, job()) if checked.wait(LIMIT_SECONDS) else problem(500, "Not asked to go on")
+    )
     monkeypatch.setattr(connection, "TIMEOUT", 0.2)
     with (
         socket.create_server(("127.0.0.1", 0)) as silent,
@@ -324,7 +331,7 @@ def test_a_job_whose_data_is_being_checked_is_waited_for(service: Service, monke
         with pytest.raises(CalibrlError, match="in time"):  # asked later, and given up meanwhile
             other.jobs()
         checked.set()
-        assert submitted.result(30).id == JOB_ID
+        assert submitted.result(LIMIT_SECONDS).id == JOB_ID
 
 
 def test_what_json_cannot_say_is_refused_before_it_is_sent(service: Service) -> None:

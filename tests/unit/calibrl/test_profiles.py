@@ -15,7 +15,8 @@ from calibrl import cli
 from calibrl.client import CalibrlError, Client, profiles
 from calibrl.stack.local import LocalStack
 from jobs.settings import get_settings
-from tests.conftest import ROOT
+from tests.support import ROOT
+from tests.support.waiting import LIMIT_SECONDS
 
 from .conftest import KEY, Service, calibrl, fault
 
@@ -91,7 +92,7 @@ def test_a_stack_s_processes_ask_the_stack(file: Path, monkeypatch: pytest.Monke
     code = "from calibrl.client import Client; print(Client(api_key='k').url)"
     command = ["timeit", "-n", "1", "-r", "1", code]  # a module that runs what it is given
     process = stack._run("asking", command, {"CALIBRL_API_URL": "http://127.0.0.1:1", "CALIBRL_API_KEY": "k"})
-    assert process.wait(60) == 0, (tmp_path / "logs" / "asking.log").read_text()
+    assert process.wait(LIMIT_SECONDS) == 0, (tmp_path / "logs" / "asking.log").read_text()
     assert "http://127.0.0.1:1" in (tmp_path / "logs" / "asking.log").read_text()
 
 
@@ -155,7 +156,7 @@ def test_whoever_adds_at_the_same_time_loses_nothing(file: Path) -> None:
         second.join(0.3)
         assert second.is_alive()  # it waits
         known["one"] = profiles.Profile(url="http://one", api_key=SecretStr(SECRET))
-    second.join(20)
+    second.join(LIMIT_SECONDS)
     assert sorted(profiles.read_all()) == ["one", "two"]
 
 
@@ -184,7 +185,7 @@ def test_a_key_is_typed_without_being_shown(file: Path, tmp_path: Path) -> None:
     os.write(ours, f"{SECRET}\n".encode())
     while b"added lab" not in said:
         said += os.read(ours, 1000)
-    assert typing.wait(30) == 0
+    assert typing.wait(LIMIT_SECONDS) == 0
     os.close(ours)
     assert SECRET.encode() not in said
     assert profiles.named("lab").api_key.get_secret_value() == SECRET

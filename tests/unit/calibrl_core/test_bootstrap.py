@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from calibrl_core.bootstrap import differences
+from tests.support.waiting import LIMIT_SECONDS
 
 
 def right(*shares):
@@ -56,5 +57,5 @@ def test_every_two_and_the_same_seed_the_same_numbers():
 @pytest.mark.parametrize("module", ["bootstrap", "rescore"])
 def test_no_torch_is_loaded(module):
     code = f"import sys, calibrl_core.{module}; print('torch' in sys.modules)"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=LIMIT_SECONDS)
     assert (run.stdout.strip(), run.stderr) == ("False", "")

@@ -21,7 +21,8 @@ from calibrl_core.models.policy import load_policy
 from calibrl_core.report import SilentReport
 from calibrl_core.train import train
 from calibrl_core.verifiers.scorer import Scorer
-from tests.conftest import eventually, processes_with
+from tests.support.processes import processes_with
+from tests.support.waiting import LIMIT_SECONDS, eventually
 from tests.unit.calibrl_core import run_ranks
 
 SCRIPT = Path(run_ranks.__file__)
@@ -87,7 +88,7 @@ def folder(tmp_path_factory, text_policy):
         with started([*TORCHRUN, str(SCRIPT), str(root / "runs.json")], root / "log.txt") as processes:
             for name, config in configs.items():
                 run_ranks.run(root / "one" / name, config, None, ALONE)
-            assert processes.wait(240) == 0, (root / "log.txt").read_text()
+            assert processes.wait(LIMIT_SECONDS) == 0, (root / "log.txt").read_text()
         run_ranks.run(root / "two-then-one", sharded, None, ALONE)
     return root
 
@@ -234,7 +235,7 @@ def test_sigterm_to_the_launcher_stops_all_processes_at_the_same_step(tmp_path):
         eventually(lambda: of_type(run_dir, "metrics"), seconds=120)
         assert len(processes_with(tmp_path)) >= 3  # the launcher and two that train
         launcher.send_signal(signal.SIGTERM)
-        launcher.wait(120)
+        launcher.wait(LIMIT_SECONDS)
     (finish,) = of_type(run_dir, "finish")
     assert finish["status"] == "stopped"
     assert [event["step"] for event in of_type(run_dir, "checkpoint")] == [finish["step"]]
@@ -244,7 +245,7 @@ def test_sigterm_to_the_launcher_stops_all_processes_at_the_same_step(tmp_path):
 
 def test_a_process_that_fails_ends_the_others_and_says_why(tmp_path):
     with running(tmp_path, TORCHRUN, str(SCRIPT.with_name("run_failing.py"))) as launcher:
-        assert launcher.wait(200) != 0
+        assert launcher.wait(LIMIT_SECONDS) != 0
     cause = of_type(tmp_path / "run", "error")[0]
     assert (cause["reason"], cause["message"].partition(";")[0]) == ("out_of_memory", "out of memory: as told")
     assert len(of_type(tmp_path / "run", "metrics")) == 1
@@ -255,7 +256,7 @@ def test_a_launcher_killed_while_its_processes_still_import_leaves_none(tmp_path
     with running(tmp_path, ACCELERATE, "-m", "calibrl_core.train") as launcher:
         eventually(lambda: len(processes_with(tmp_path)) >= 3, seconds=120)  # the launcher and its two
         launcher.kill()
-        launcher.wait(60)
+        launcher.wait(LIMIT_SECONDS)
         eventually(lambda: processes_with(tmp_path) == [])
     assert not (tmp_path / "run" / "events.jsonl").exists()  # neither had come so far
 

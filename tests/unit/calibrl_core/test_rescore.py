@@ -6,6 +6,7 @@ import sys
 
 from calibrl_core.rescore import AT_ONCE, rescored
 from calibrl_core.verifiers import ExactReward, NumericReward, PluginReward
+from tests.support.waiting import LIMIT_SECONDS
 
 RIGHT, WRONG = ("<answer>7</answer>", "7"), ("<answer>8</answer>", "7")
 
@@ -30,7 +31,7 @@ def test_the_command(tmp_path):
         str(tmp_path / "given.json"),
         str(tmp_path / "report.jsonl"),
     ]
-    subprocess.run(command, check=True, timeout=120)
+    subprocess.run(command, check=True, timeout=LIMIT_SECONDS)
     lines = [json.loads(line) for line in (tmp_path / "report.jsonl").read_text().splitlines()]
     assert [line["passed"] for line in lines] == [True, False] * AT_ONCE
     assert lines[0] == {

@@ -15,6 +15,7 @@ from calibrl_core.verifiers.base import follows_format
 from calibrl_core.verifiers.plugin import PluginError, plugin_versions
 from calibrl_core.verifiers.pool import WorkerPool
 from calibrl_core.verifiers.scorer import Scorer
+from tests.support.waiting import LIMIT_SECONDS
 
 VERIFIERS = """
     import os, pathlib, re, signal, stat, subprocess, sys, time
@@ -24,6 +25,11 @@ VERIFIERS = """
     def exits(completion, truth): os._exit(3) if "exit" in completion else None; return 1.0
     def hangs(completion, truth): time.sleep(3600)
     def backtracks(completion, truth): return float(bool(re.match(r"exit(a+)+$", completion)))
+    def is_starved(completion, truth):
+        os.sched_setaffinity(0, {int(truth)}); os.nice(10)
+        end = time.process_time() + float(completion)
+        while time.process_time() < end: pass
+        return 1.0
     def segfaults(completion, truth): import ctypes; ctypes.string_at(0)
     def fills_memory(completion, truth): return float(len([bytearray(2**20) for _ in range(2**20)]))
     def raises(completion, truth): raise LookupError(completion)
@@ -295,13 +301,13 @@ def trainer(site, *arguments):
 
 def test_a_verifier_that_signals_its_group_does_not_reach_the_trainer(installed):
     with trainer(installed, "signals_its_group", "") as process:
-        told, _ = process.communicate(timeout=60)
+        told, _ = process.communicate(timeout=LIMIT_SECONDS)
     assert told.strip() == "[True, True] []"
 
 
 def test_a_signal_to_the_trainers_group_lets_the_step_finish(installed):
     with trainer(installed, "signals_the_trainers_group", "") as process:
-        told, _ = process.communicate(timeout=60)
+        told, _ = process.communicate(timeout=LIMIT_SECONDS)
     assert told.strip() == f"[True, True] [{signal.SIGINT:d}, {signal.SIGTERM:d}]"
 
 

@@ -6,7 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.conftest import ROOT
+from tests.support import ROOT
+from tests.support.waiting import LIMIT_SECONDS
 from tests.unit.calibrl_core.test_train import config
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -24,7 +25,9 @@ print(asked, torch.cuda.is_initialized())
 
 
 def run(command: list[str], line: str | None = None) -> str:
-    found = subprocess.run(command, input=line, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    found = subprocess.run(
+        command, input=line, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=LIMIT_SECONDS
+    )
     assert found.returncode == 0, found.stderr
     return found.stdout
 

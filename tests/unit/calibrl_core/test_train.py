@@ -21,6 +21,7 @@ from calibrl_core.run.checkpoint import Checkpoints, QuotaError
 from calibrl_core.run.process import run_process
 from calibrl_core.train import train
 from calibrl_core.verifiers.scorer import Score, Scorer
+from tests.support.waiting import LIMIT_SECONDS
 
 DIGITS = {"builtin": "digits", "split": "train", "rows": 6}
 
@@ -311,7 +312,7 @@ def test_the_process_saves_and_exits_on_sigterm(tmp_path):
         if line.startswith("step 2"):
             break
     os.kill(process.pid, signal.SIGTERM)
-    process.communicate(timeout=60)
+    process.communicate(timeout=LIMIT_SECONDS)
     assert process.returncode == 0
     last = events(tmp_path / "run")[-1]
     assert (last["type"], last["status"]) == ("finish", "stopped")
@@ -350,7 +351,7 @@ def test_the_process_refuses_a_model_with_a_link_out_of_its_root(tmp_path, as_pr
 
 def test_the_process_explains_what_went_wrong(tmp_path):
     process = start(tmp_path, {"model": {"builtin": "tiny-vlm"}, "data": DIGITS, "steps": -1})
-    _, told = process.communicate(timeout=60)
+    _, told = process.communicate(timeout=LIMIT_SECONDS)
     assert process.returncode == 1
     last = events(tmp_path / "run")[-1]
     assert (last["type"], last["reason"]) == ("error", "bad_spec")

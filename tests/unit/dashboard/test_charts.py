@@ -16,6 +16,7 @@ from dashboard import palette
 from dashboard.charts import figures
 from dashboard.charts.figures import Curve, Dot, Figure
 from dashboard.charts.series import BUCKETS, POINTS, HistogramColumns, Series
+from tests.support.waiting import LIMIT_SECONDS
 
 NODE = shutil.which("node")
 HOSTILE = '<b>x</b><a href="javascript:alert(1)">y</a>'
@@ -177,7 +178,7 @@ def as_csv(figure: Figure) -> list[str]:
         f"console.log(table({figure.json}));"
     )
     run = [NODE or "node", "--input-type=module", "-e", program]
-    return subprocess.run(run, capture_output=True, text=True, check=True, timeout=30).stdout.split()
+    return subprocess.run(run, capture_output=True, text=True, check=True, timeout=LIMIT_SECONDS).stdout.split()
 
 
 @pytest.mark.skipif(NODE is None, reason="needs node")

@@ -3,13 +3,14 @@
 from streamlit.testing.v1 import AppTest
 
 from dashboard.palette import MODELS
+from tests.support.waiting import LIMIT_SECONDS
 
 from .conftest import HOSTILE, World
 from .test_pages import NAVIGATION, finished, html
 
 
 def compare_page(*jobs: object) -> AppTest:
-    app = AppTest.from_file(NAVIGATION, default_timeout=30)
+    app = AppTest.from_file(NAVIGATION, default_timeout=LIMIT_SECONDS)
     app.switch_page("app_pages/compare.py")
     if jobs:
         app.query_params["jobs"] = ",".join(map(str, jobs))

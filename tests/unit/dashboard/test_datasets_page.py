@@ -7,6 +7,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from calibrl.schemas import Dataset, Me, Role
+from tests.support.waiting import LIMIT_SECONDS
 
 from .conftest import BEGAN, HOSTILE, Refusal, World
 from .test_pages import NAVIGATION, finished, html
@@ -15,7 +16,7 @@ PNG = "data:image/png;base64,iVBORw0KGgo="
 
 
 def data_page(view: str | None = None, **query: str) -> AppTest:
-    app = AppTest.from_file(NAVIGATION, default_timeout=60)
+    app = AppTest.from_file(NAVIGATION, default_timeout=LIMIT_SECONDS)
     app.run()
     app.switch_page("app_pages/datasets.py")
     for name, value in query.items():

@@ -7,13 +7,14 @@ from streamlit.testing.v1 import AppTest
 
 from calibrl.schemas import Comparison, Evaluation, Job, JobStatus, Me, PairedDifference, Replay, Role
 from dashboard.views.evaluation_table import verdict
+from tests.support.waiting import LIMIT_SECONDS
 
 from .conftest import HOSTILE, Refusal, World
 from .test_pages import NAVIGATION, charts, finished, html, job_page
 
 
 def evaluations_page(view: str | None = None, **query: str) -> AppTest:
-    app = AppTest.from_file(NAVIGATION, default_timeout=60)
+    app = AppTest.from_file(NAVIGATION, default_timeout=LIMIT_SECONDS)
     app.switch_page("app_pages/evaluations.py")
     for name, value in (query | ({"view": view} if view else {})).items():
         app.query_params[name] = value

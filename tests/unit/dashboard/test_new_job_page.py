@@ -8,6 +8,7 @@ import yaml
 from streamlit.testing.v1 import AppTest
 
 from calibrl.schemas import JobPlan, JobStatus, Me, Role, job_spec_adapter
+from tests.support.waiting import LIMIT_SECONDS
 
 from .conftest import HOSTILE, Refusal, World
 from .test_pages import NAVIGATION, finished, html
@@ -50,7 +51,7 @@ def planned(world: World) -> list[dict[str, Any]]:
 
 
 def new_page() -> AppTest:
-    app = AppTest.from_file(NAVIGATION, default_timeout=60)
+    app = AppTest.from_file(NAVIGATION, default_timeout=LIMIT_SECONDS)
     app.run()  # only then is a page known by an address of its own
     app.switch_page("app_pages/new_job.py")
     return finished(app.run())
@@ -181,7 +182,7 @@ def test_those_who_may_only_look_get_no_form(world: World, scope: Any, role: Rol
 
 
 def jobs_page_buttons() -> Any:
-    return finished(AppTest.from_file(NAVIGATION, default_timeout=30).run()).button
+    return finished(AppTest.from_file(NAVIGATION, default_timeout=LIMIT_SECONDS).run()).button
 
 
 def test_the_jobs_list_leads_here(world: World, planned: list[dict[str, Any]]) -> None:

@@ -15,6 +15,7 @@ from streamlit.testing.v1 import AppTest
 import dashboard
 from calibrl.schemas import Event, Job, JobStatus, Reason, job_spec_adapter
 from dashboard.palette import WRONG
+from tests.support.waiting import LIMIT_SECONDS
 
 from .conftest import Refusal
 
@@ -29,12 +30,12 @@ NAVIGATION = Path(dashboard.__file__).with_name("navigation.py")
 
 
 def jobs_page() -> AppTest:
-    app = AppTest.from_file(NAVIGATION, default_timeout=30)
+    app = AppTest.from_file(NAVIGATION, default_timeout=LIMIT_SECONDS)
     return finished(app.run())
 
 
 def job_page(job_id: object, panel: str | None = None, **query: str) -> AppTest:
-    app = AppTest.from_file(NAVIGATION, default_timeout=30)
+    app = AppTest.from_file(NAVIGATION, default_timeout=LIMIT_SECONDS)
     app.switch_page("app_pages/job.py")
     app.query_params["id"] = str(job_id)
     for name, value in (query | ({"panel": panel} if panel else {})).items():

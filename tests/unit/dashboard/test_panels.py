@@ -13,6 +13,7 @@ from calibrl.schemas import Checkpoint, Event, Gpu, Job, JobStatus, Me, Role, Tr
 from dashboard.panels.health import alerts
 from dashboard.reads import data
 from dashboard.views.spec_diff import Chosen, chosen, ordered
+from tests.support.waiting import LIMIT_SECONDS
 
 from .conftest import BEGAN, HOSTILE, KEY
 from .test_pages import charts, finished, html, job_page, jobs_page, paths
@@ -111,7 +112,7 @@ def fork_form(job_id: str) -> AppTest:
         st.query_params.setdefault("id", job_id)
         fork_dialog.form(data.job(job_id))
 
-    return finished(AppTest.from_function(script, args=(job_id,), default_timeout=30).run())
+    return finished(AppTest.from_function(script, args=(job_id,), default_timeout=LIMIT_SECONDS).run())
 
 
 def test_a_fork_begins_at_a_checkpoint_and_opens(world: World, measured: Job) -> None:
@@ -244,7 +245,7 @@ def panel_alone(job: Job) -> AppTest:
             st.session_state["ran"] = True
             common.live(job, rollouts._panel)
 
-    return finished(AppTest.from_function(script, args=(job.model_dump_json(),), default_timeout=30).run())
+    return finished(AppTest.from_function(script, args=(job.model_dump_json(),), default_timeout=LIMIT_SECONDS).run())
 
 
 @pytest.mark.parametrize("status", [JobStatus.RUNNING, JobStatus.SUCCEEDED])

@@ -6,13 +6,14 @@ from uuid import uuid4
 from streamlit.testing.v1 import AppTest
 
 from calibrl.schemas import Gpu, JobStatus, Me, Role, Worker, WorkerStatus
+from tests.support.waiting import LIMIT_SECONDS
 
 from .conftest import HOSTILE, World
 from .test_pages import NAVIGATION, finished, html
 
 
 def queue_page() -> AppTest:
-    app = AppTest.from_file(NAVIGATION, default_timeout=30)
+    app = AppTest.from_file(NAVIGATION, default_timeout=LIMIT_SECONDS)
     app.switch_page("app_pages/queue.py")
     return finished(app.run())
 

@@ -9,6 +9,7 @@ from streamlit.testing.v1 import AppTest
 from calibrl import presets
 from calibrl.schemas import EvaluateSpec, TrainSpec, job_spec_adapter
 from dashboard.forms.schema import Schema, label
+from tests.support.waiting import LIMIT_SECONDS
 
 TRAIN = Schema(TrainSpec.model_json_schema())
 EVALUATE = Schema(EvaluateSpec.model_json_schema())
@@ -60,7 +61,7 @@ def form_of_everything(start: dict) -> None:  # type: ignore[type-arg]  # it is 
 
 
 def everything(start: dict[str, Any]) -> AppTest:
-    return run(AppTest.from_function(form_of_everything, args=(start,), default_timeout=30))
+    return run(AppTest.from_function(form_of_everything, args=(start,), default_timeout=LIMIT_SECONDS))
 
 
 def run(app: AppTest) -> AppTest:

@@ -9,6 +9,7 @@ import streamlit
 from streamlit.testing.v1 import AppTest
 
 from dashboard import theme
+from tests.support.waiting import LIMIT_SECONDS
 
 from .conftest import BEGAN, KEY, World
 from .test_pages import NAVIGATION, finished
@@ -23,7 +24,7 @@ def test_revoking_is_asked_and_the_key_in_use_is_marked(world: World) -> None:
         for name, prefix in (("laptop", KEY[:6]), ("other", "calibrl_x"))
     ]  # fmt: skip
     world.answers["GET /v1/keys"] = lambda body: {"data": keys, "has_more": False}
-    app = AppTest.from_file(NAVIGATION, default_timeout=30)
+    app = AppTest.from_file(NAVIGATION, default_timeout=LIMIT_SECONDS)
     app.switch_page("app_pages/settings.py")
     texts = [each.value for each in finished(app.run()).markdown]
     assert [text for text in texts if text.startswith("valid")] == ["valid, in use here", "valid"]
@@ -45,6 +46,6 @@ def test_a_theme_is_kept_for_every_page() -> None:
 
 def test_a_theme_can_be_chosen(world: World) -> None:
     world.answers["GET /v1/keys"] = lambda body: {"data": [], "has_more": False}
-    app = AppTest.from_file(NAVIGATION, default_timeout=30)
+    app = AppTest.from_file(NAVIGATION, default_timeout=LIMIT_SECONDS)
     app.switch_page("app_pages/settings.py")
     assert len(finished(app.run()).get("bidi_component")) == 1

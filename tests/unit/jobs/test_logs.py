@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.waiting import LIMIT_SECONDS
+
 ROOT = Path(__file__).parents[3]
 SETTINGS = {
     "DATABASE_URL": "postgresql://nowhere/none",
@@ -37,7 +39,9 @@ logging.getLogger("uvicorn.access").info("never")
 def logged(program: str, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     for name, value in SETTINGS.items():
         monkeypatch.setenv(name, value)
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_SECONDS
+    )
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stderr.splitlines()]
 

@@ -10,6 +10,7 @@ import pytest
 
 from jobs.settings import get_settings
 from jobs.webhooks import public_addresses
+from tests.support.waiting import LIMIT_SECONDS
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +62,7 @@ def hanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
     def hang(host: str, *_: Any, **__: Any) -> list[Any]:
         asked.append(host)
-        answered.wait(30)
+        answered.wait(LIMIT_SECONDS)
         return []
 
     monkeypatch.setattr(socket, "getaddrinfo", hang)

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from calibrl.schemas import GpuReading
-from tests.conftest import ROOT
-from tests.fake_nvml import GIBIBYTE, Card, environment, pynvml, write
+from tests.support import ROOT
+from tests.support.fake_nvml import GIBIBYTE, Card, environment, pynvml, write
+from tests.support.waiting import LIMIT_SECONDS
 from worker import gpus
 from worker.gpus import chosen, is_free, read, visible
 
@@ -85,7 +86,7 @@ def test_processes_can_be_shown_made_up_cards(tmp_path: Path) -> None:
     write(tmp_path / "cards.json", [Card(), Card()])
     shown = environment(tmp_path / "cards.json", dict(os.environ))
     command = [sys.executable, "-m", "worker.gpus"]
-    run = subprocess.run(command, cwd=ROOT, env=shown, capture_output=True, text=True, timeout=60)
+    run = subprocess.run(command, cwd=ROOT, env=shown, capture_output=True, text=True, timeout=LIMIT_SECONDS)
     assert (run.returncode, run.stdout, run.stderr) == (0, "2\n", "")
 
 

@@ -13,7 +13,9 @@ import yaml
 from calibrl.processes import children
 from calibrl.processes.children import Process
 from calibrl_core.config import TrainConfig
-from tests.conftest import ROOT, eventually, processes_with
+from tests.support import ROOT
+from tests.support.processes import processes_with
+from tests.support.waiting import LIMIT_SECONDS, eventually
 from worker import multi_gpu
 
 CONFIG = {
@@ -44,7 +46,7 @@ def started(folder: Path, **changes: Any) -> Iterator[Process]:
         yield process
     finally:
         children.kill_group(process)
-        process.wait(30)
+        process.wait(LIMIT_SECONDS)
 
 
 def of_type(run_dir: Path, wanted: str) -> list[dict[str, Any]]:
@@ -60,10 +62,10 @@ def trainers(folder: Path, launcher: Process) -> list[int]:
 def test_two_jobs_run_side_by_side_and_the_one_that_is_asked_to_stop_does(tmp_path: Path) -> None:
     short, long = tmp_path / "short", tmp_path / "long"
     with started(short) as first, started(long, steps=100_000) as second:
-        assert first.wait(240) == 0, (short / "log.txt").read_text()
-        eventually(lambda: of_type(long / "run", "metrics"), 60)
+        assert first.wait(LIMIT_SECONDS) == 0, (short / "log.txt").read_text()
+        eventually(lambda: of_type(long / "run", "metrics"))
         children.ask(second, signal.SIGTERM)
-        status = second.wait(60)
+        status = second.wait(LIMIT_SECONDS)
     assert [event["step"] for event in of_type(short / "run", "metrics")] == [1, 2, 3]
     assert [event["status"] for event in of_type(short / "run", "finish")] == ["succeeded"]
     assert len(of_type(short / "run", "start")) == 1
@@ -76,7 +78,7 @@ def test_two_jobs_run_side_by_side_and_the_one_that_is_asked_to_stop_does(tmp_pa
 
 def test_trainers_die_with_a_launcher_that_is_killed_while_they_import(tmp_path: Path) -> None:
     with started(tmp_path) as process:
-        eventually(lambda: len(trainers(tmp_path, process)) == 2, 200)
+        eventually(lambda: len(trainers(tmp_path, process)) == 2)
         children.kill_group(process)
-        eventually(lambda: trainers(tmp_path, process) == [], 5)
+        eventually(lambda: trainers(tmp_path, process) == [])
     assert not (tmp_path / "run").exists()

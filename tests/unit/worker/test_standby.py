@@ -11,7 +11,9 @@ import pytest
 from calibrl.processes import children
 from calibrl.processes.children import Process
 from jobs.settings import Settings
-from tests.conftest import ROOT, eventually, processes_with
+from tests.support import ROOT
+from tests.support.processes import processes_with
+from tests.support.waiting import LIMIT_SECONDS, eventually
 from worker import gpus
 from worker.standby import Standby
 
@@ -61,6 +63,13 @@ def waiting(tmp_path: Path) -> list[int]:
     return [pid for pid in processes_with(tmp_path) if b"calibrl_core.run.standby" in cmdline(pid)]
 
 
+def the_waiting(tmp_path: Path) -> int:
+    """The pid of the one that waits, once it says so: while it becomes another program, nothing tells what it is."""
+    ready(tmp_path)
+    (pid,) = waiting(tmp_path)
+    return pid
+
+
 def cmdline(pid: int) -> bytes:
     return Path(f"/proc/{pid}/cmdline").read_bytes()
 
@@ -73,7 +82,7 @@ def run(standby: Standby, tmp_path: Path, env: dict[str, str], module: str = "to
     """A job's process and its log, once it has ended."""
     log = tmp_path / "log.txt"
     process = standby.start(module, ["a b", "--run-dir", "ü"], log=log, env=env)
-    process.wait(30)
+    process.wait(LIMIT_SECONDS)
     lines = log.read_text().splitlines()
     log.unlink()
     return process, lines
@@ -85,8 +94,7 @@ def test_a_waiting_trainer_becomes_what_a_cold_start_is(
     env = environment | gpus.visible([1, 2])
     cold, expected = run(standby, tmp_path, env)
     standby.prepare()
-    ready(tmp_path)
-    (pid,) = waiting(tmp_path)
+    pid = the_waiting(tmp_path)
     quick, found = run(standby, tmp_path, env)
     assert (quick.pid, quick.returncode, cold.returncode) == (pid, 3, 3)
     assert found[1:] == expected[1:] == ["to stderr"]
@@ -109,48 +117,49 @@ def test_the_log_is_appended_to(tmp_path: Path, environment: dict[str, str], sta
 def test_a_trainer_that_still_imports_is_given_the_job_too(
     tmp_path: Path, environment: dict[str, str], standby: Standby
 ) -> None:
-    (tmp_path / "told" / "__init__.py").write_text("import time; time.sleep(0.3)")
+    os.mkfifo(tmp_path / "go_on")
+    (tmp_path / "told" / "__init__.py").write_text(f"open({str(tmp_path / 'go_on')!r}).read()")
     standby.prepare()
-    pids = waiting(tmp_path)
-    process, lines = run(standby, tmp_path, environment)
-    assert ([process.pid], lines[1]) == (pids, "to stderr")
+    (pid,) = eventually(lambda: waiting(tmp_path))
+    log = tmp_path / "log.txt"
+    process = standby.start("told.train", [], log=log, env=environment)
+    (tmp_path / "go_on").write_text("")  # which waits for the reader
+    process.wait(LIMIT_SECONDS)
+    assert (process.pid, log.read_text().splitlines()[1]) == (pid, "to stderr")
 
 
 def test_one_waits_and_another_once_it_has_a_job(tmp_path: Path, environment: dict[str, str], standby: Standby) -> None:
     standby.prepare()
-    ready(tmp_path)  # while a process becomes another program, nothing tells what it is
-    first = waiting(tmp_path)
-    assert len(first) == 1
+    first = the_waiting(tmp_path)
     standby.prepare()
-    assert waiting(tmp_path) == first
-    run(standby, tmp_path, environment)
-    assert waiting(tmp_path) == []
+    assert waiting(tmp_path) == [first]
+    process, _ = run(standby, tmp_path, environment)
+    assert (process.pid, waiting(tmp_path)) == (first, [])
     standby.prepare()
-    assert len(waiting(tmp_path)) == 1
+    eventually(lambda: len(waiting(tmp_path)) == 1)
 
 
 def test_a_job_starts_cold_where_the_waiting_trainer_has_died(
     tmp_path: Path, environment: dict[str, str], standby: Standby
 ) -> None:
     standby.prepare()
-    ready(tmp_path)
-    (pid,) = waiting(tmp_path)
+    pid = the_waiting(tmp_path)
     os.kill(pid, 9)
     eventually(lambda: waiting(tmp_path) == [])
     process, lines = run(standby, tmp_path, environment)
     assert process.pid != pid and lines[1] == "to stderr"
     standby.prepare()
-    assert len(waiting(tmp_path)) == 1
+    eventually(lambda: len(waiting(tmp_path)) == 1)
 
 
 def test_a_job_starts_cold_where_its_environment_came_too_late(
     tmp_path: Path, environment: dict[str, str], standby: Standby
 ) -> None:
     standby.prepare()
-    first = waiting(tmp_path)
+    first = the_waiting(tmp_path)
     _, lines = run(standby, tmp_path, environment | {"HF_HOME": "/models"})
     assert json.loads(lines[0])["environment"]["HF_HOME"] == "/models"
-    assert waiting(tmp_path) == first  # it goes on waiting for one that it fits
+    assert waiting(tmp_path) == [first]  # it goes on waiting for one that it fits
 
 
 def test_an_import_that_fails_is_told_in_the_log_of_the_job(
@@ -173,5 +182,5 @@ def test_no_trainer_waits_where_quick_starts_are_off(tmp_path: Path, environment
 def test_it_ends_with_the_end_of_its_input(tmp_path: Path, environment: dict[str, str]) -> None:
     command = [sys.executable, "-m", "calibrl_core.run.standby", "told.preload"]
     process = children.start(command, log=tmp_path / "log.txt", env=environment)
-    assert children.ended(process, 30)
+    assert children.ended(process, LIMIT_SECONDS)
     assert (process.wait(), (tmp_path / "log.txt").read_text()) == (0, "ready\n")

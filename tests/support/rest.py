@@ -14,6 +14,7 @@ from api.examples import TRAIN
 from api.main import create_app
 from calibrl.stack.services import free_port
 from jobs.settings import get_settings
+from tests.support.waiting import LIMIT_SECONDS
 
 
 @contextmanager
@@ -29,12 +30,12 @@ def serving(app: FastAPI | None = None) -> Iterator[httpx.Client]:
     try:
         headers = {"Authorization": f"Bearer {key}"}
         with httpx.Client(
-            base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=30, transport=transport
+            base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=LIMIT_SECONDS, transport=transport
         ) as client:
             yield client
     finally:
         server.should_exit = True
-        thread.join(30)
+        thread.join(LIMIT_SECONDS)
         structlog.reset_defaults()
     assert not thread.is_alive()
     assert not [each for each in threading.enumerate() if each.name == "sweeper"]

@@ -1,4 +1,4 @@
-"""`python -m tests.fake_trainer.train config.json --run-dir DIR`: curves, histograms, samples, checkpoints, resume."""
+"""`python -m tests.support.fake_trainer.train CONFIG --run-dir DIR`: curves, histograms, samples, checkpoints."""
 
 import json
 import math
@@ -13,8 +13,8 @@ from typing import Any
 
 from calibrl_core.config import TrainConfig
 from calibrl_core.report import EVENT_FILE, EventFile, SampleCompletion, SampleGroup
-from tests.fake_trainer import Behaviour
-from tests.fake_trainer.run import arguments, hold, png, run_process, stop_event
+from tests.support.fake_trainer import Behaviour
+from tests.support.fake_trainer.run import arguments, hold, png, run_process, stop_event
 
 SLEEP_FOR_EVER = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
 

@@ -8,7 +8,7 @@ from uuid import UUID
 import psycopg
 from psycopg.rows import namedtuple_row
 
-from tests.integration.queue_model import FINAL, LEASED, TABLE
+from tests.support.queue_model import FINAL, LEASED, TABLE
 
 JOBS = "SELECT id, status, worker, gpus, attempt, lease_token, lease_expires_at, finished_at, preempted FROM jobs"
 

@@ -1,4 +1,4 @@
-"""`python -m tests.fake_trainer.evaluate config.json --run-dir DIR`: progress, and results of the real one's form.
+"""`python -m tests.support.fake_trainer.evaluate CONFIG --run-dir DIR`: progress, and results of the real one's form.
 
 A built-in model's `seed` says how good it is: each adds a tenth to what it has right of a data set's hundred prompts.
 """
@@ -13,7 +13,7 @@ import numpy as np
 from calibrl_core.bootstrap import differences, intervals
 from calibrl_core.config import BuiltinModel, EvaluateConfig, ModelSource, PathModel
 from calibrl_core.report import EventFile
-from tests.fake_trainer.run import arguments, run_process, stop_event
+from tests.support.fake_trainer.run import arguments, run_process, stop_event
 
 PROMPTS = 100
 

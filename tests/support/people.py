@@ -4,13 +4,15 @@ from typing import Any, Self
 
 import httpx
 
+from tests.support.waiting import LIMIT_SECONDS
+
 
 class People:
     """Asks with any key; as a context manager, so that the connections end. `admin` is the service's own client."""
 
     def __init__(self, admin: httpx.Client) -> None:
         self._admin = admin
-        self._http = httpx.Client(base_url=admin.base_url, timeout=30)
+        self._http = httpx.Client(base_url=admin.base_url, timeout=LIMIT_SECONDS)
 
     def __enter__(self) -> Self:
         return self

@@ -1,4 +1,0 @@
-"""As `calibrl_core.preload`."""
-
-import tests.fake_trainer.evaluate
-import tests.fake_trainer.train  # noqa: F401

@@ -1,0 +1,17 @@
+"""Waiting for a condition, with one limit for all tests."""
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+LIMIT_SECONDS = 240.0  # only a condition that never comes true takes this long, even with far too few CPUs
+
+
+def eventually(found: Callable[[], T]) -> T:
+    """Call `found` until it returns a true value, and return that value."""
+    deadline = time.monotonic() + LIMIT_SECONDS
+    while not (result := found()):
+        assert time.monotonic() < deadline, f"not within {LIMIT_SECONDS} s"
+        time.sleep(0.02)
+    return result
