@@ -13,11 +13,11 @@ import typer
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # mkdocs loads this file alone
 
-from jobs.schemas import job_spec_adapter
 
 from api.main import app as api_app
+from calibrl import presets
 from calibrl.cli import app as cli_app
-from jobs import presets
+from calibrl.schemas import job_spec_adapter
 from jobs.settings import Settings
 
 Schema = dict[str, Any]

@@ -156,7 +156,7 @@ def test_every_colour_stands_out_in_light_and_dark(colour: str, background: str)
 
 
 def test_buttons_and_links_are_legible_in_both_themes() -> None:
-    theme = tomllib.loads((Path(figures.__file__).parent / ".streamlit" / "config.toml").read_text())["theme"]
+    theme = tomllib.loads((Path(figures.__file__).parents[1] / ".streamlit" / "config.toml").read_text())["theme"]
     for shades in (theme["light"], theme["dark"]):
         assert contrast(shades["primaryColor"], "#FFFFFF") >= 4.5
         assert contrast(shades.get("linkColor", shades["primaryColor"]), shades["backgroundColor"]) >= 4.5

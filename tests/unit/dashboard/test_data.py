@@ -115,7 +115,7 @@ def test_viewers_share_a_figure_until_there_is_more(world: World) -> None:
     job = world.add()
     world.measure(job, range(1, 101), {"reward/mean": 1.0, "loss/grad_norm": 2.0})
 
-    def figures() -> list[figures.Figure]:
+    def drawn() -> list[figures.Figure]:
         history, histogram = live.history(job.id, 1, NAMES), live.histogram(job.id, 1, "rareness")
         history.refresh()
         histogram.refresh()
@@ -126,10 +126,10 @@ def test_viewers_share_a_figure_until_there_is_more(world: World) -> None:
             figures.heat_map(histogram.columns(), colour=NEUTRAL, unit="x"),
         ]
 
-    first, second = figures(), figures()
+    first, second = drawn(), drawn()
     assert all(one is other for one, other in zip(first, second, strict=True))
     world.measure(job, range(101, 102), {"reward/mean": 1.0})
-    third = figures()
+    third = drawn()
     changed = [one is not other for one, other in zip(second, third, strict=True)]
     assert changed == [True, False, True, True]
     assert third[0].data[-1]["x"][-1] == 101
