@@ -1,6 +1,11 @@
-"""Who looks: the key that a viewer signed in with, or the stack's own on one's own machine."""
+"""Sign-in: a viewer's API key, kept in a cookie.
+
+Without a cookie there is no access, also to a local stack: its port is open to every user of the machine.
+The address that `calibrl up` prints has a token, which signs its reader in with the stack's own key.
+"""
 
 from collections.abc import Mapping
+from hmac import compare_digest
 from html import escape
 from urllib.parse import urlsplit
 
@@ -21,6 +26,7 @@ HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; "
     "frame-ancestors 'none'",
     "Cache-Control": "no-store",
+    "Referrer-Policy": "same-origin",  # the address may have a token
 }
 
 
@@ -34,21 +40,24 @@ def key() -> str:
     Raises:
         SignedOut: there is none.
     """
-    return key_of(st.context.cookies.to_dict())
+    return key_of(sent_cookies())
 
 
 def key_of(cookies: Mapping[str, str]) -> str:
-    """The API key of whoever sends these cookies.
+    """Return the API key in a request's cookies.
 
     Raises:
         SignedOut: there is none.
     """
     chosen = cookies.get(COOKIE)
-    if chosen:
-        return chosen
-    if not (known := own()):
+    if not chosen:
         raise SignedOut
-    return known
+    return chosen
+
+
+def sent_cookies() -> dict[str, str]:
+    """Return the cookies of the viewer whose page is being made."""
+    return st.context.cookies.to_dict()
 
 
 def own() -> str:
@@ -59,11 +68,25 @@ def own() -> str:
 
 def by_cookie() -> bool:
     """Whether the viewer has signed in here, and so can sign out."""
-    return COOKIE in st.context.cookies.to_dict()
+    return COOKIE in sent_cookies()
 
 
 async def _show(request: Request) -> Response:
-    return HTMLResponse(_page(_next(request.query_params.get("next"))), headers=HEADERS)
+    to, given = _next(request.query_params.get("next")), request.query_params.get("token")
+    if given is None:
+        return HTMLResponse(_page(to), headers=HEADERS)
+    expected = get_settings().dashboard_token
+    if expected is None or not compare_digest(given.encode(), expected.get_secret_value().encode()):
+        wrong = "This link is not valid, or no longer. Open the address that `calibrl up` printed last."
+        return HTMLResponse(_page(to, wrong), 401, headers=HEADERS)
+    return _signed_in(request, own(), to)
+
+
+def _signed_in(request: Request, key: str, to: str) -> Response:
+    answer = RedirectResponse(to, 303, headers=HEADERS)
+    secure = request.headers.get("x-forwarded-proto", request.url.scheme) == "https"
+    answer.set_cookie(COOKIE, key, COOKIE_SECONDS, httponly=True, samesite="strict", secure=secure)
+    return answer
 
 
 async def _sign_in(request: Request) -> Response:
@@ -74,10 +97,7 @@ async def _sign_in(request: Request) -> Response:
     refused = await run_in_threadpool(_refusal, given)
     if refused:
         return HTMLResponse(_page(to, refused), 401, headers=HEADERS)
-    answer = RedirectResponse(to, 303, headers=HEADERS)
-    secure = request.headers.get("x-forwarded-proto", request.url.scheme) == "https"
-    answer.set_cookie(COOKIE, given, COOKIE_SECONDS, httponly=True, samesite="strict", secure=secure)
-    return answer
+    return _signed_in(request, given, to)
 
 
 async def _sign_out(request: Request) -> Response:

@@ -32,6 +32,9 @@ class Settings(BaseSettings):
     )
     redis_url: str | None = Field(None, validation_alias="REDIS_URL", repr=False)
     api_key: SecretStr | None = Field(None, min_length=1)
+    dashboard_token: SecretStr | None = Field(
+        None, min_length=16, description="signs its bearer in to the dashboard (/signin?token=...) with CALIBRL_API_KEY"
+    )
     requests_per_second: float = Field(100, gt=0, description="of one key, after requests_at_once")
     requests_at_once: int = Field(400, ge=1, description="requests of one key before requests_per_second counts")
     webhooks_to_private: bool = Field(

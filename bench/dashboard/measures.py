@@ -23,6 +23,7 @@ from bench.dashboard.viewers import Crowd
 from bench.machine import add_jobs
 from bench.report import Row, percentile
 from calibrl.client import Client
+from jobs.settings import get_settings
 
 FIRST_CHART, TICK, MEMORY = 1.5, 0.3, 1.05  # goals: times an empty page's, seconds, times the memory at first
 VIEWERS = 19
@@ -49,7 +50,9 @@ class Measures:
     """One run of all measures."""
 
     def __init__(self, sizes: Sizes, dashboard_url: str, tensorboard: Path, progress: Progress, folder: Path) -> None:
-        self._sizes, self._dashboard, self._environment = sizes, dashboard_url, tensorboard
+        self._sizes, self._environment = sizes, tensorboard
+        self._dashboard = dashboard_url.partition("/signin")[0]
+        self._key = get_settings().need("api_key")
         self._progress, self._folder = progress, folder
         self._client = Client()
 
@@ -67,10 +70,11 @@ class Measures:
             empty = open_.enter_context(servers.empty_page(self._folder / "empty"))
             peer = open_.enter_context(servers.tensorboard(self._environment, logs, self._folder / "tensorboard"))
             open_.enter_context(run)
-            crowd = open_.enter_context(Crowd(VIEWERS, self._dashboard, "job", page))
+            crowd = open_.enter_context(Crowd(VIEWERS, self._dashboard, "job", page, self._key))
             browser = open_.enter_context(pages.chromium())
             rows = self._pages(browser, empty, peer, f"{self._dashboard}/job?{page}")
-            browser.new_page().goto(f"{self._dashboard}/job?{page}")  # stays, with the others
+            one_more = pages.signed_in(browser, self._dashboard, self._key).new_page()
+            one_more.goto(f"{self._dashboard}/job?{page}")  # stays, with the others
             return [*rows, *self._watching(crowd)]
 
     def _pages(self, browser: Browser, empty: str, peer: str, job: str) -> list[Row]:
@@ -81,7 +85,12 @@ class Measures:
             "list": (self._dashboard, LISTED_ROW),
         }
         bar = self._progress.add_task("opening pages", total=len(shown) * (self._sizes.openings + 1))
-        seconds = pages.in_turn(browser, shown, self._sizes.openings, lambda: self._progress.advance(bar))
+        seconds = pages.in_turn(
+            lambda: pages.signed_in(browser, self._dashboard, self._key),
+            shown,
+            self._sizes.openings,
+            lambda: self._progress.advance(bar),
+        )
         what = f"first chart of {self._sizes.steps:,} steps x {METRICS} metrics, {VIEWERS} more viewers"
         return [
             report.at_most(f"{what}; peer: an empty page", seconds["job"], seconds["empty"], "s", FIRST_CHART),

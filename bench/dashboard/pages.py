@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from statistics import median
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, sync_playwright
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
 PATIENCE = 120_000  # milliseconds
@@ -28,9 +28,15 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
-def opened(browser: Browser, url: str, shows: str) -> float:
-    """Seconds from a fresh tab's first request, with nothing cached, until an element is there."""
+def signed_in(browser: Browser, dashboard: str, key: str) -> BrowserContext:
+    """Return a fresh context, with nothing cached, that is signed in to the dashboard."""
     context = browser.new_context(viewport={"width": 1300, "height": 900})
+    context.add_cookies([{"name": "calibrl_key", "value": key, "url": dashboard}])
+    return context
+
+
+def opened(context: BrowserContext, url: str, shows: str) -> float:
+    """Seconds from a context's first request until an element is there. Closes the context."""
     try:
         page = context.new_page()
         begin = time.perf_counter()
@@ -42,13 +48,13 @@ def opened(browser: Browser, url: str, shows: str) -> float:
 
 
 def in_turn(
-    browser: Browser, pages: dict[str, tuple[str, str]], times: int, done: Callable[[], None]
+    fresh: Callable[[], BrowserContext], pages: dict[str, tuple[str, str]], times: int, done: Callable[[], None]
 ) -> dict[str, float]:
     """Pages (an address, and what it shows) opened one after the other, so many times; each one's median of seconds.
     The first turn warms up the servers and does not count."""
     seconds: dict[str, list[float]] = {name: [] for name in pages}
     for _ in range(times + 1):
         for name, (url, shows) in pages.items():
-            seconds[name].append(opened(browser, url, shows))
+            seconds[name].append(opened(fresh(), url, shows))
             done()
     return {name: median(found[1:]) for name, found in seconds.items()}

@@ -18,10 +18,11 @@ IDLE_SECONDS = 0.2  # longest wait for a message before it is looked whether to 
 class Viewer(threading.Thread):
     """One tab. `ticks`: when each answer to a tick was there (`time.monotonic`), and the seconds that it took."""
 
-    def __init__(self, dashboard_url: str, page: str, query: str) -> None:
+    def __init__(self, dashboard_url: str, page: str, query: str, key: str) -> None:
         super().__init__(daemon=True)
         self._url = f"{dashboard_url.replace('http', 'ws', 1)}/_stcore/stream"
         self._page, self._query, self._script = page, query, ""
+        self._headers = {"Cookie": f"calibrl_key={key}"}
         self._every: dict[str, float] = {}  # seconds between a fragment's ticks, by its id
         self._due: dict[str, float] = {}
         self._asked: dict[str, float] = {}
@@ -35,7 +36,13 @@ class Viewer(threading.Thread):
         self.join(OPEN_SECONDS)
 
     def run(self) -> None:
-        with connect(self._url, subprotocols=["streamlit"], max_size=None, open_timeout=OPEN_SECONDS) as socket:  # type: ignore[list-item]
+        with connect(
+            self._url,
+            subprotocols=["streamlit"],  # type: ignore[list-item]
+            additional_headers=self._headers,
+            max_size=None,
+            open_timeout=OPEN_SECONDS,
+        ) as socket:
             socket.send(self._request())
             while not self._stopped.is_set():
                 try:
@@ -86,8 +93,8 @@ class Viewer(threading.Thread):
 class Crowd:
     """So many viewers of one page, from when each has seen it whole to when all have left."""
 
-    def __init__(self, count: int, dashboard_url: str, page: str, query: str) -> None:
-        self._viewers = [Viewer(dashboard_url, page, query) for _ in range(count)]
+    def __init__(self, count: int, dashboard_url: str, page: str, query: str, key: str) -> None:
+        self._viewers = [Viewer(dashboard_url, page, query, key) for _ in range(count)]
 
     def __enter__(self) -> Crowd:
         for viewer in self._viewers:  # one by one, as people come: all at once, their ticks would fall together

@@ -27,7 +27,7 @@ STOP_SECONDS = 10.0
 OF_ANOTHER_SERVICE = "CALIBRL_PROFILE"  # beside the address of the stack's own, which its processes are told
 CELERY_FLAGS = ("--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "INFO")
 # The database is next door and people watch: a cancelled job should stop soon, and a killed stack's job go on soon.
-# Whoever may use this stack's key may read this machine's files anyway.
+# Jobs may read what the user who starts the stack may: only that user gets its key, by file or by the printed address.
 LOCAL_SETTINGS = {"heartbeat_seconds": "1", "lease_seconds": "15", "allowed_roots": "/"}
 
 
@@ -68,7 +68,7 @@ class LocalStack:
         self._running: dict[str, Process] = {}
         self._exit = ExitStack()
         self.api_url = ""
-        self.dashboard_url: str | None = None
+        self.dashboard_url: str | None = None  # with a token that signs its reader in
         key = self._settings.api_key
         self.api_key = key.get_secret_value() if key else "calibrl_" + secrets.token_urlsafe(32)
 
@@ -141,9 +141,13 @@ class LocalStack:
         return lambda: _answers(f"{self.api_url}/readyz")
 
     def _start_dashboard(self, env: dict[str, str]) -> Callable[[], bool]:
-        url = self.dashboard_url = f"http://127.0.0.1:{chosen_port(self._dashboard_port)}"
+        url, token = f"http://127.0.0.1:{chosen_port(self._dashboard_port)}", secrets.token_urlsafe(24)
+        self.dashboard_url = f"{url}/signin?token={token}"
         script = str(ROOT / "dashboard" / "streamlit_app.py")
-        self._keep("dashboard", ["streamlit", "run", script, *_listen(url, "--server.address", "--server.port")], env)
+        options = _listen(url, "--server.address", "--server.port")
+        for host in ("127.0.0.1", "localhost"):  # no other name, which a hostile page may have led here
+            options += ["--server.allowedHosts", host]
+        self._keep("dashboard", ["streamlit", "run", script, *options], env | {"CALIBRL_DASHBOARD_TOKEN": token})
         return lambda: _answers(f"{url}/_stcore/health")
 
     def _start_worker(self, env: dict[str, str]) -> None:

@@ -88,6 +88,7 @@ def page(browser: Browser, stack: LocalStack) -> Iterator[Page]:
     context = browser.new_context(base_url=stack.dashboard_url, viewport={"width": 1300, "height": 900})
     context.set_default_timeout(PATIENCE)
     page = context.new_page()
+    page.goto(f"{stack.dashboard_url}&next=/signin")  # the token's cookie, and no page of Streamlit yet
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on(

@@ -70,10 +70,12 @@ def take_all(browser: Browser, address: str, shown: list[tuple[str, str]], folde
     for theme in ("light", "dark"):
         context = browser.new_context(base_url=address, color_scheme=theme)  # type: ignore[arg-type]
         page = context.new_page()
+        page.goto(f"{address}&next=/signin")
+        origin = address.partition("/signin")[0]
         for name, path in track(shown, description=theme):
-            taken(page, f"{address}/{path}", folder / f"{name}-{theme}.png", WIDE)
+            taken(page, f"{origin}/{path}", folder / f"{name}-{theme}.png", WIDE)
             if name in ("overview", "jobs"):
-                taken(page, f"{address}/{path}", folder / f"{name}-phone-{theme}.png", PHONE)
+                taken(page, f"{origin}/{path}", folder / f"{name}-phone-{theme}.png", PHONE)
         context.close()
 
 

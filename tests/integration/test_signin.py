@@ -13,12 +13,14 @@ from tests.support import API_KEY
 from tests.support.rest import serving
 
 pytestmark = pytest.mark.integration
+TOKEN = "a-token-of-the-printed-address"
 
 
 @pytest.fixture
 def door(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
     with serving() as api:
         monkeypatch.setenv("CALIBRL_API_URL", str(api.base_url))
+        monkeypatch.setenv("CALIBRL_DASHBOARD_TOKEN", TOKEN)
         get_settings.cache_clear()
         with TestClient(Starlette(routes=signin.routes), follow_redirects=False) as client:
             yield client
@@ -50,6 +52,31 @@ def test_forms_of_other_sites_do_nothing(door: TestClient) -> None:
     evil = {"Origin": "https://evil.example"}
     assert door.post("/signin", data={"key": API_KEY}, headers=evil).status_code == 403
     assert "set-cookie" not in door.post("/signout", headers=evil).headers
+
+
+def test_the_token_of_the_printed_address_signs_in_with_the_stacks_key(door: TestClient) -> None:
+    answer = door.get("/signin", params={"token": TOKEN, "next": "/queue"})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/queue")
+    assert f"{signin.COOKIE}={API_KEY}" in answer.headers["set-cookie"].replace('"', "")
+    assert answer.headers["referrer-policy"] == "same-origin"
+
+
+@pytest.mark.parametrize("token", ["", "another", TOKEN[:-1], f"{TOKEN}x"])
+def test_another_token_signs_nobody_in(door: TestClient, token: str) -> None:
+    answer = door.get("/signin", params={"token": token})
+    assert answer.status_code == 401 and "set-cookie" not in answer.headers
+
+
+def test_without_a_token_in_the_settings_none_is_accepted(door: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CALIBRL_DASHBOARD_TOKEN")
+    get_settings.cache_clear()
+    assert door.get("/signin", params={"token": ""}).status_code == 401
+
+
+def test_the_services_own_key_is_no_substitute_for_a_cookie(door: TestClient) -> None:
+    assert signin.own() == API_KEY
+    with pytest.raises(signin.SignedOut):
+        signin.key_of({})
 
 
 def test_the_form_runs_nothing(door: TestClient) -> None:

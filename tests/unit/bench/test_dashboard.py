@@ -10,7 +10,7 @@ from bench.dashboard.viewers import Viewer
 
 
 def test_a_viewer_asks_for_each_fragment_in_its_time_and_waits_for_the_answer() -> None:
-    viewer = Viewer("http://127.0.0.1:1", "job", "id=1")
+    viewer = Viewer("http://127.0.0.1:1", "job", "id=1", "a-key")
     told = ForwardMsg()
     told.auto_rerun.interval, told.auto_rerun.fragment_id = 0.0, "reward"
     viewer._take(told)
@@ -25,7 +25,7 @@ def test_a_viewer_asks_for_each_fragment_in_its_time_and_waits_for_the_answer() 
 
 
 def test_a_viewer_names_page_script_and_fragment() -> None:
-    viewer = Viewer("http://127.0.0.1:1", "job", "id=1")
+    viewer = Viewer("http://127.0.0.1:1", "job", "id=1", "a-key")
     begun = ForwardMsg()
     begun.new_session.page_script_hash = "script"
     viewer._take(begun)

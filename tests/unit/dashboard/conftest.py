@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import math
+import os
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -497,9 +498,16 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     with serving(World()) as made:
         monkeypatch.setenv("CALIBRL_API_URL", made.url)
         monkeypatch.setenv("CALIBRL_API_KEY", KEY)
+        monkeypatch.setattr("dashboard.signin.sent_cookies", _cookies)
         forget()
         yield made
         forget()
+
+
+def _cookies() -> dict[str, str]:
+    """The viewer has signed in with the key that the environment names."""
+    key = os.environ.get("CALIBRL_API_KEY")
+    return {"calibrl_key": key} if key else {}
 
 
 class serving:

@@ -8,16 +8,13 @@ from starlette.testclient import TestClient
 
 from dashboard import signin
 from dashboard.reads import downloads
-from jobs.settings import get_settings
 
 from .conftest import KEY, Refusal, World
 from .test_datasets_page import a_dataset, on_the_hub
 
 
 @pytest.fixture
-def browser(world: World, monkeypatch: pytest.MonkeyPatch) -> TestClient:
-    monkeypatch.delenv("CALIBRL_API_KEY")
-    get_settings.cache_clear()
+def browser(world: World) -> TestClient:
     return TestClient(Starlette(routes=downloads.routes), cookies={signin.COOKIE: KEY})
 
 
