@@ -7,9 +7,7 @@ from fastapi import Query
 from jobs.errors import FieldError, Invalid
 
 MOST = 5000  # buckets over one range
-Width = Annotated[
-    int | None, Query(ge=1, le=2**30, description="steps a bucket, a power of two, in place of what `points` leads to")
-]
+Width = Annotated[int | None, Query(ge=1, le=2**30, description="Steps per bucket, a power of two. Replaces `points`.")]
 
 
 def chosen_width(given: int | None, first: int, last: int, points: int) -> int:

@@ -107,10 +107,10 @@ def _admin(caller: Asker) -> Caller:
 
 
 Admin = Annotated[Caller, Depends(_admin)]
-Limit = Annotated[int, Query(ge=1, le=1000, description="most items in the page")]
-StepLimit = Annotated[int, Query(ge=1, le=5000, description="most items in the page")]
-AfterId = Annotated[int, Query(ge=0, le=BIGGEST_ID, description="id of the last item seen")]
-AfterStep = Annotated[int, Query(ge=-1, le=BIGGEST_STEP, description="only steps past this; -1: all")]
+Limit = Annotated[int, Query(ge=1, le=1000, description="Maximum number of items per page.")]
+StepLimit = Annotated[int, Query(ge=1, le=5000, description="Maximum number of items per page.")]
+AfterId = Annotated[int, Query(ge=0, le=BIGGEST_ID, description="Id of the last item of the previous page.")]
+AfterStep = Annotated[int, Query(ge=-1, le=BIGGEST_STEP, description="Only steps after this one. -1: all.")]
 
 
 def page(rows: Sequence[Any], limit: int, record: type[R]) -> Page[R]:

@@ -42,9 +42,9 @@ class Problem(BaseModel):
     title: str = Field(examples=["Invalid request"])
     status: int = Field(examples=[422])
     detail: str = Field(examples=["1 field can't be accepted."])
-    instance: str = Field(description="path of the request", examples=["/v1/jobs"])
-    errors: list[ProblemField] = Field(default_factory=list, description="the fields at fault")
-    request_id: str = Field(description="as in the X-Request-ID header and in the service's log")
+    instance: str = Field(description="Path of the request.", examples=["/v1/jobs"])
+    errors: list[ProblemField] = Field(default_factory=list, description="Fields with errors.")
+    request_id: str = Field(description="Request id, as in the X-Request-ID header and in the log of the service.")
 
 
 _SCHEMA = {"$ref": "#/components/schemas/Problem"}

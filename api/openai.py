@@ -24,7 +24,10 @@ IN_FLIGHT = "in_flight"
 CODES = {401: "invalid_api_key", 403: "insufficient_permissions", 404: "not_found", 429: "rate_limit_exceeded"}
 
 Project = Annotated[
-    Slug | None, Header(alias=PROJECT, description="the project; none: `default`, or the only one that you belong to")
+    Slug | None,
+    Header(
+        alias=PROJECT, description="Project of the request. None: `default`, or the only project that you belong to."
+    ),
 ]
 T = TypeVar("T", bound=Named)
 
@@ -34,7 +37,7 @@ class OpenAIFault(BaseModel):
 
     message: str
     type: str = Field(examples=["invalid_request_error"])
-    param: str | None = Field(description="the field at fault", examples=["training_file"])
+    param: str | None = Field(description="Field with the error.", examples=["training_file"])
     code: str | None = Field(examples=["invalid_api_key"])
 
 

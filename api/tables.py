@@ -22,7 +22,9 @@ _FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")  # the last four are the 
 
 
 def _chosen(
-    format: Annotated[Format | None, Query(description="else the Accept header says; JSON by default")] = None,
+    format: Annotated[
+        Format | None, Query(description="Format of the response. None: as the Accept header says, or JSON.")
+    ] = None,
     accept: Annotated[str, Header(include_in_schema=False)] = "",
 ) -> Format:
     if format is not None:

@@ -15,28 +15,31 @@ from calibrl_core.verifiers import FormatReward, MathReward, Reward
 class LoraSettings(Closed):
     """Low-rank adapters (arXiv 2106.09685) through peft; only they are trained."""
 
-    rank: int = Field(16, ge=1, le=1024, description="rank of every adapter")
-    alpha: float = Field(32, gt=0, description="adapters are scaled by alpha / rank")
+    rank: int = Field(16, ge=1, le=1024, description="Rank of each adapter.")
+    alpha: float = Field(32, gt=0, description="Scale numerator: adapters are scaled by alpha / rank.")
     targets: tuple[str, ...] = Field(
-        (), description="names of the linear layers that get one; empty: all of the language model's"
+        (),
+        description="Names of the linear layers that get an adapter. Empty: all linear layers of the language model.",
     )
 
 
 class ModelOptions(Closed):
     """How any model is trained, wherever it comes from."""
 
-    lora: LoraSettings | None = Field(None, description="train low-rank adapters only; None: every weight")
-    freeze_vision: bool = Field(False, description="keep the vision tower and its projection as they are")
+    lora: LoraSettings | None = Field(None, description="Train only low-rank adapters. None: train all weights.")
+    freeze_vision: bool = Field(False, description="Do not train the vision tower and its projection.")
     gradient_checkpointing: bool = Field(
-        False, description="compute activations again in the backward pass: less memory, about a third more time"
+        False, description="Recompute activations in the backward pass: less memory, about one third more time."
     )
 
 
 class BuiltinModel(ModelOptions):
     """A model made on the spot by a seeded function, with random weights."""
 
-    builtin: Literal["tiny-vlm"] = Field(description="tiny-vlm: a 1.2 M parameter Idefics3, stock processor")
-    seed: int = Field(0, ge=0, lt=2**31, description="seed of its weights")
+    builtin: Literal["tiny-vlm"] = Field(
+        description="Name of the model. tiny-vlm: Idefics3 with 1.2 million parameters and its standard processor."
+    )
+    seed: int = Field(0, ge=0, lt=2**31, description="Seed of the initial weights.")
 
 
 class PathModel(ModelOptions):
@@ -45,7 +48,7 @@ class PathModel(ModelOptions):
     path: str = Field(
         min_length=1,
         max_length=1024,
-        description="folder of a saved model and its processor or tokenizer, or a .gguf file, which is dequantised",
+        description="Folder of a saved model with its processor or tokenizer, or a .gguf file, which is dequantised.",
     )
 
 
@@ -69,47 +72,64 @@ def usable_rewards(rewards: tuple[Reward, ...]) -> None:
 class RolloutSettings(Closed):
     """How completions are sampled in training."""
 
-    group_size: int = Field(10, ge=2, le=256, description="rollouts a prompt; two at least, or no advantage exists")
-    temperature: float = Field(1.0, gt=0, le=10, description="divides logits: sampling and every log-probability")
-    max_completion_tokens: int = Field(4096, ge=1, le=131072, description="tokens; a completion is cut there")
+    group_size: int = Field(10, ge=2, le=256, description="Rollouts per prompt. An advantage needs at least two.")
+    temperature: float = Field(
+        1.0, gt=0, le=10, description="Divisor of the logits, for sampling and for all log-probabilities."
+    )
+    max_completion_tokens: int = Field(
+        4096, ge=1, le=131072, description="Maximum tokens per completion. A longer completion is truncated."
+    )
     batch_tokens: int = Field(
-        131_072, ge=1, description="tokens (prompt and longest completion of every row) that are decoded together"
+        131_072,
+        ge=1,
+        description="Maximum tokens that are decoded together: prompt and longest possible completion of each row.",
     )
     engine: Literal["shared_prefill", "vllm"] = Field(
         "shared_prefill",
-        description="shared_prefill: the trainer's own; vllm: vLLM, where it is installed (docs/how-to/vllm.md)",
+        description="shared_prefill: the trainer's own engine. vllm: vLLM, if it is installed.",
     )
     importance_cap: float = Field(
-        2.0, ge=1, description="with the engine vllm: a token's importance weight (trainer / sampler) is cut there"
+        2.0,
+        ge=1,
+        description="Maximum importance weight (trainer / sampler) per token. Only used with the engine vllm.",
     )
 
 
 class PromptSettings(Closed):
     """What becomes of prompts that are too long. Images count as their tokens."""
 
-    max_tokens: int | None = Field(None, ge=1, description="tokens a prompt may have; None: no limit")
+    max_tokens: int | None = Field(None, ge=1, description="Maximum tokens per prompt. None: no limit.")
     too_long: Literal["error", "drop", "truncate"] = Field(
-        "error", description="error: refuse the data; drop: leave such rows out; truncate: cut the question's text"
+        "error",
+        description="Handling of longer prompts. error: refuse the data. drop: leave the rows out. truncate: cut "
+        "the text of the question.",
     )
 
 
 class OptimizerSettings(Closed):
     """AdamW over fp32 master weights."""
 
-    lr: float = Field(1e-6, gt=0, le=1, description="learning rate")
-    weight_decay: float = Field(0.01, ge=0, le=1, description="decoupled weight decay")
-    max_grad_norm: float = Field(1.0, gt=0, description="gradients are scaled down to this 2-norm")
-    schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="shape after the warm-up")
-    warmup_steps: int = Field(0, ge=0, description="steps over which the rate rises linearly from 0")
+    lr: float = Field(1e-6, gt=0, le=1, description="Peak learning rate.")
+    weight_decay: float = Field(0.01, ge=0, le=1, description="Decoupled weight decay.")
+    max_grad_norm: float = Field(
+        1.0, gt=0, description="Maximum 2-norm of the gradients. Larger gradients are scaled down."
+    )
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        "constant", description="Shape of the learning rate after the warm-up."
+    )
+    warmup_steps: int = Field(0, ge=0, description="Steps over which the learning rate rises linearly from 0.")
 
 
 class ValidationSettings(Closed):
     """Sampled accuracy while training, but for the held-out data."""
 
-    every_steps: int = Field(20, ge=1, description="steps between validations; the last step validates too")
-    samples: int = Field(8, ge=1, le=256, description="completions a prompt")
+    every_steps: int = Field(20, ge=1, description="Steps between validations. The last step is always validated.")
+    samples: int = Field(8, ge=1, le=256, description="Completions per prompt.")
     stop_at_accuracy: float | None = Field(
-        None, gt=0, le=1, description="end the job, as a success, once validation/accuracy reaches this"
+        None,
+        gt=0,
+        le=1,
+        description="End the job successfully once validation/accuracy reaches this value. None: run all steps.",
     )
 
 
@@ -122,25 +142,29 @@ class Validation(ValidationSettings):
 class CheckpointSettings(Closed):
     """Which checkpoints are written and kept."""
 
-    every_steps: int = Field(50, ge=1, description="steps between checkpoints; the last step is always one")
-    keep_last: int = Field(2, ge=1, le=100, description="newest checkpoints kept")
+    every_steps: int = Field(50, ge=1, description="Steps between checkpoints. The last step always writes one.")
+    keep_last: int = Field(2, ge=1, le=100, description="Number of latest checkpoints to keep.")
     keep_best: Literal["validation/accuracy"] | None = Field(
-        "validation/accuracy", description="metric whose best checkpoint is kept as well"
+        "validation/accuracy", description="Metric whose best checkpoint is also kept. None: keep none."
     )
     max_gigabytes: float | None = Field(
         None,
         gt=0,
-        description="disk for those that are kept, in 10^9 bytes: the oldest go first, never the newest or the best; "
-        "where these two need more the run ends. None: no limit",
+        description="Maximum disk space of the kept checkpoints in units of 10^9 bytes. The oldest are deleted "
+        "first, the latest and the best never; if these two need more, the run ends. None: no limit.",
     )
 
 
 class SampleSettings(Closed):
     """Which groups are kept whole, for people to read."""
 
-    every_steps: int = Field(10, ge=1, description="steps between samples; the first and last step are sampled too")
-    groups: int = Field(2, ge=0, le=32, description="groups kept at a sampled step")
-    max_megabytes: float = Field(64, gt=0, le=10_000, description="megabytes of samples a job may keep")
+    every_steps: int = Field(
+        10, ge=1, description="Steps between samples. The first and the last step are always sampled."
+    )
+    groups: int = Field(2, ge=0, le=32, description="Groups to keep per sampled step.")
+    max_megabytes: float = Field(
+        64, gt=0, le=10_000, description="Maximum size in megabytes of the samples that a job keeps."
+    )
 
 
 class TrainSettings(Closed):
@@ -151,19 +175,25 @@ class TrainSettings(Closed):
     prompts: PromptSettings = Field(default_factory=PromptSettings)
     rollout: RolloutSettings = Field(default_factory=RolloutSettings)
     optimizer: OptimizerSettings = Field(default_factory=OptimizerSettings)
-    prompts_per_step: int = Field(480, ge=1, le=65536, description="prompts (groups) a step")
+    prompts_per_step: int = Field(480, ge=1, le=65536, description="Prompts (groups) per step.")
     micro_batch_tokens: int = Field(
-        32_768, ge=1, description="tokens (prompts, completions, padding) in one forward and backward pass"
+        32_768, ge=1, description="Maximum tokens (prompts, completions, padding) per forward and backward pass."
     )
-    micro_batch_rows: int | None = Field(None, ge=1, description="rows in one forward and backward pass, at most")
+    micro_batch_rows: int | None = Field(
+        None, ge=1, description="Maximum rows per forward and backward pass. None: no limit."
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="of forward and backward; weights and optimizer stay float32. auto: bfloat16 on a GPU"
+        "auto",
+        description="Precision of the forward and backward pass. auto: bfloat16 on a GPU. Weights and optimizer "
+        "state stay float32.",
     )
     parallel: Literal["ddp", "fsdp"] = Field(
-        "ddp", description="with several processes: ddp holds all weights in each, fsdp shards them (FSDP2)"
+        "ddp",
+        description="Distribution over several processes. ddp: each process holds all weights. fsdp: the weights "
+        "are sharded (FSDP2).",
     )
-    steps: int = Field(ge=1, le=10_000_000, description="steps of the run")
-    seed: int = Field(0, ge=0, lt=2**31, description="seed of data order and sampling")
+    steps: int = Field(ge=1, le=10_000_000, description="Number of steps of the run.")
+    seed: int = Field(0, ge=0, lt=2**31, description="Seed of the data order and of sampling.")
     checkpoints: CheckpointSettings = Field(default_factory=CheckpointSettings)
     samples: SampleSettings = Field(default_factory=SampleSettings)
     health: HealthSettings = Field(default_factory=HealthSettings)
@@ -206,10 +236,12 @@ class TrainConfig(TrainSettings):
 class EvaluateRollout(Closed):
     """How completions are sampled in an evaluation."""
 
-    samples: int = Field(8, ge=1, le=1024, description="sampled completions a prompt")
-    greedy: bool = Field(True, description="also one greedy completion a prompt")
-    temperature: float = Field(1.0, gt=0, le=10, description="divides logits when sampling")
-    max_completion_tokens: int = Field(4096, ge=1, le=131072, description="tokens; a completion is cut there")
+    samples: int = Field(8, ge=1, le=1024, description="Sampled completions per prompt.")
+    greedy: bool = Field(True, description="Also generate one greedy completion per prompt.")
+    temperature: float = Field(1.0, gt=0, le=10, description="Divisor of the logits for sampling.")
+    max_completion_tokens: int = Field(
+        4096, ge=1, le=131072, description="Maximum tokens per completion. A longer completion is truncated."
+    )
 
 
 class EvaluateSettings(Closed):
@@ -217,7 +249,7 @@ class EvaluateSettings(Closed):
 
     rewards: tuple[Reward, ...] = Field(DEFAULT_REWARDS, min_length=1, max_length=16)
     rollout: EvaluateRollout = Field(default_factory=EvaluateRollout)
-    seed: int = Field(0, ge=0, lt=2**31, description="seed of sampling and of the bootstrap")
+    seed: int = Field(0, ge=0, lt=2**31, description="Seed of sampling and of the bootstrap.")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

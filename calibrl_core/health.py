@@ -25,18 +25,35 @@ BACK = 1.5  # a rule clears once its measure is back within the limit by this fa
 class HealthSettings(Closed):
     """When the health rules fire."""
 
-    pause_on: tuple[RuleName, ...] = Field((), description="rules that pause the job if they fire, after a checkpoint")
-    entropy_steps: int = Field(10, ge=1, le=1000, description="steps over which entropy is averaged")
-    entropy_low: float = Field(0.02, ge=0, description="nats a token; collapsed below it, whatever the run began with")
-    entropy_fall: float = Field(0.1, ge=0, lt=1, description="share of the run's first entropy; collapsed below it")
-    entropy_high: float = Field(1.0, gt=0, description="nats a token; never called an explosion below it")
-    entropy_rise: float = Field(3.0, gt=1, description="times the run's first entropy; exploded above it")
-    truncated_steps: int = Field(5, ge=1, le=1000, description="steps over which truncated completions are counted")
-    truncated_share: float = Field(0.95, gt=0, le=1, description="share of completions; as good as all from here on")
-    idle_steps: int = Field(10, ge=1, le=1000, description="steps in a row in which no group has an advantage")
-    drift_steps: int = Field(20, ge=1, le=1000, description="steps over which reward and accuracy are averaged")
-    drift_reward: float = Field(0.1, ge=0, description="rise of the reward, in standard deviations over rollouts")
-    drift_accuracy: float = Field(0.05, ge=0, lt=1, description="fall of strict accuracy below its best, as a share")
+    pause_on: tuple[RuleName, ...] = Field(
+        (), description="Rules that pause the job when they fire, after a checkpoint."
+    )
+    entropy_steps: int = Field(10, ge=1, le=1000, description="Steps over which entropy is averaged.")
+    entropy_low: float = Field(
+        0.02, ge=0, description="Absolute threshold in nats per token. Entropy below it counts as collapsed."
+    )
+    entropy_fall: float = Field(
+        0.1, ge=0, lt=1, description="Share of the initial entropy of the run. Entropy below it counts as collapsed."
+    )
+    entropy_high: float = Field(1.0, gt=0, description="Nats per token. Entropy below it never counts as exploded.")
+    entropy_rise: float = Field(
+        3.0, gt=1, description="Multiple of the initial entropy of the run. Entropy above it counts as exploded."
+    )
+    truncated_steps: int = Field(5, ge=1, le=1000, description="Steps over which truncated completions are counted.")
+    truncated_share: float = Field(
+        0.95, gt=0, le=1, description="Share of truncated completions at which the rule fires."
+    )
+    idle_steps: int = Field(10, ge=1, le=1000, description="Consecutive steps in which no group has an advantage.")
+    drift_steps: int = Field(20, ge=1, le=1000, description="Steps over which reward and accuracy are averaged.")
+    drift_reward: float = Field(
+        0.1, ge=0, description="Rise of the reward at which the rule can fire, in standard deviations over rollouts."
+    )
+    drift_accuracy: float = Field(
+        0.05,
+        ge=0,
+        lt=1,
+        description="Fall of strict accuracy below its best value at which the rule can fire, as a share.",
+    )
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from jobs.repository import access as rows
 from jobs.repository import audit
 
 router = APIRouter(tags=["access"], route_class=IdempotentRoute)
-Named = Annotated[UserName, Path(description="the user")]
+Named = Annotated[UserName, Path(description="Name of the user.")]
 
 
 @router.get("/me")
@@ -41,7 +41,7 @@ def read_me(caller: Asker) -> Me:
 def list_users(
     session: Db,
     caller: Admin,
-    after: Annotated[str, Query(max_length=63, description="name of the last user seen")] = "",
+    after: Annotated[str, Query(max_length=63, description="Name of the last user of the previous page.")] = "",
     limit: Limit = 100,
 ) -> Page[User]:
     """Users by name; for admins."""
@@ -89,7 +89,9 @@ def list_audit(
     caller: Asker,
     project: Slug | None = None,
     user: UserName | None = None,
-    before: Annotated[int, Query(ge=1, le=BIGGEST_ID, description="id of the last entry seen")] = BIGGEST_ID,
+    before: Annotated[
+        int, Query(ge=1, le=BIGGEST_ID, description="Id of the last entry of the previous page.")
+    ] = BIGGEST_ID,
     limit: Limit = 100,
 ) -> Page[AuditEntry]:
     """Who changed what, newest first: for admins, and with `project` for that project's."""

@@ -11,7 +11,7 @@ from jobs.files import artifacts
 from jobs.repository import checkpoints
 
 router = APIRouter(prefix="/jobs/{job_id}/checkpoints", tags=["runs"])
-Step = Annotated[int, Path(ge=0, le=BIGGEST_STEP, description="the checkpoint's")]
+Step = Annotated[int, Path(ge=0, le=BIGGEST_STEP, description="Step of the checkpoint.")]
 
 
 @router.get("")

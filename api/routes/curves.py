@@ -32,18 +32,23 @@ COLUMNS = {
     "last": float,
 }
 router = APIRouter(prefix="/metrics", tags=["runs"])
-Jobs = Annotated[str, Query(max_length=2000, description=f"ids, comma-separated; at most {MOST_JOBS}")]
+Jobs = Annotated[str, Query(max_length=2000, description=f"Ids of jobs, separated by commas; at most {MOST_JOBS}.")]
 Names = Annotated[
     str,
     Query(
         max_length=8000,
-        description=f"comma-separated, at most {MOST_NAMES}; one that ends in * stands for all that begin so",
+        description=f"Names, separated by commas; at most {MOST_NAMES}. A name that ends in * matches all with that prefix.",
         examples=["reward/*,loss/total"],
     ),
 ]
-Points = Annotated[int, Query(ge=1, le=5000, description="most buckets a curve")]
-FromStep = Annotated[int, Query(ge=0, le=BIGGEST_STEP, description="buckets from that with this step on")]
-ToStep = Annotated[int | None, Query(ge=0, le=BIGGEST_STEP, description="up to that with this one; none: to the end")]
+Points = Annotated[int, Query(ge=1, le=5000, description="Maximum number of buckets per curve.")]
+FromStep = Annotated[
+    int, Query(ge=0, le=BIGGEST_STEP, description="First step; the bucket that contains it is included.")
+]
+ToStep = Annotated[
+    int | None,
+    Query(ge=0, le=BIGGEST_STEP, description="Last step; the bucket that contains it is included. None: to the end."),
+]
 
 
 @router.get("", response_model=Curves, responses={200: {"content": CONTENT}})

@@ -69,7 +69,7 @@ def list_datasets(
     session: Db,
     caller: Asker,
     project: Slug | None = None,
-    after: Annotated[UUID | None, Query(description="id of the last data set seen")] = None,
+    after: Annotated[UUID | None, Query(description="Id of the last dataset of the previous page.")] = None,
     limit: Limit = 100,
 ) -> Page[Dataset]:
     """The data sets of your projects, newest first."""

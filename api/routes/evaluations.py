@@ -37,12 +37,15 @@ async def compare_evaluations(
         Query(
             max_length=1000,
             pattern=f"^{_ENTRY}(,{_ENTRY})*$",
-            description="evaluations, with commas between them: the id, for all its models, or id:model_index",
+            description="Evaluations, separated by commas: an id for all its models, or id:model_index for one.",
             examples=["6f0c3c52-5c67-4b0c-9d2f-2d8bb57d5a0e,0c4f7c52-5c67-4b0c-9d2f-2d8bb57d5a0e:1"],
         ),
     ],
-    split: Annotated[str | None, Query(max_length=500, description="a data set's name; all that they share")] = None,
-    seed: Annotated[int, Query(ge=0, le=BIGGEST_STEP, description="of the bootstrap")] = 0,
+    split: Annotated[
+        str | None,
+        Query(max_length=500, description="Name of the dataset. None: all datasets that the evaluations share."),
+    ] = None,
+    seed: Annotated[int, Query(ge=0, le=BIGGEST_STEP, description="Seed of the bootstrap.")] = 0,
 ) -> Page[Comparison]:
     """Compare models over the same prompts, pair by pair, on each data set: the difference of their sampled accuracies
     with its 95 % interval. Where that covers 0, the two are not distinguishable. Only answers to the same prompts can

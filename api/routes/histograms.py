@@ -11,7 +11,9 @@ from api.deps import AfterStep, Db, ExistingJob, StepLimit, page
 from calibrl.schemas import Histogram, Page
 from jobs.repository import histograms
 
-Points = Annotated[int | None, Query(ge=1, le=5000, description="most histograms, each the sum of `width` steps")]
+Points = Annotated[
+    int | None, Query(ge=1, le=5000, description="Maximum number of histograms. Each is the sum over `width` steps.")
+]
 router = APIRouter(prefix="/jobs/{job_id}/histograms", tags=["runs"])
 
 

@@ -23,15 +23,20 @@ DOCUMENTED: dict[int | str, dict[str, Any]] = {
 
 async def _seen(
     after: Annotated[
-        str | None, Query(max_length=64, description="id of the last frame seen; 0: from the beginning")
+        str | None, Query(max_length=64, description="Id of the last frame that was received. 0: from the beginning.")
     ] = None,
-    last_event_id: Annotated[str | None, Header(max_length=64, description="the same, and first")] = None,
+    last_event_id: Annotated[
+        str | None,
+        Header(max_length=64, description="Id of the last frame that was received. Takes precedence over `after`."),
+    ] = None,
 ) -> str | None:
     return last_event_id or after  # a browser that connects again sends the header, and its old address
 
 
 Seen = Annotated[str | None, Depends(_seen)]
-Seconds = Annotated[float, Query(gt=0, le=DAY, description="the stream ends after so long; its client comes back")]
+Seconds = Annotated[
+    float, Query(gt=0, le=DAY, description="Seconds after which the stream ends. The client then reconnects.")
+]
 
 
 async def _hub(request: Request) -> Hub:

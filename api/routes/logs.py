@@ -16,8 +16,12 @@ router = APIRouter(prefix="/jobs/{job_id}/log", tags=["runs"])
 def read_log(
     session: Db,
     job: ExistingJob,
-    after: Annotated[int, Query(ge=0, le=BIGGEST_ID, description="bytes seen: the last answer's `next`")] = 0,
-    limit_bytes: Annotated[int, Query(ge=16, le=1_000_000, description="most bytes in the answer")] = 65_536,
+    after: Annotated[
+        int, Query(ge=0, le=BIGGEST_ID, description="Offset in bytes: `next` of the previous response.")
+    ] = 0,
+    limit_bytes: Annotated[
+        int, Query(ge=16, le=1_000_000, description="Maximum number of bytes in the response.")
+    ] = 65_536,
 ) -> LogChunk:
     """A piece of the log. `next` stays where it is when there is nothing new."""
     data = logs.read(session, job.id, after=after, limit=limit_bytes)

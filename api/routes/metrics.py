@@ -17,10 +17,14 @@ from jobs.repository import curves, metrics
 PAGE = 1000  # steps, where nothing is said
 router = APIRouter(prefix="/jobs/{job_id}/metrics", tags=["runs"])
 Names = Annotated[
-    str | None, Query(max_length=8000, description="comma-separated; none: all", examples=["reward/mean"])
+    str | None,
+    Query(max_length=8000, description="Names of metrics, separated by commas. None: all.", examples=["reward/mean"]),
 ]
-After = Annotated[int, Query(ge=-1, le=BIGGEST_STEP, description="only steps past this; -1: all")]
-Most = Annotated[int | None, Query(ge=1, le=5000, description="most steps; none: 1000 as JSON, else all")]
+After = Annotated[int, Query(ge=-1, le=BIGGEST_STEP, description="Only steps after this one. -1: all.")]
+Most = Annotated[
+    int | None,
+    Query(ge=1, le=5000, description="Maximum number of steps. None: 1000 as JSON, all in the other formats."),
+]
 
 
 @router.get("", response_model=Page[MetricRow], responses={200: {"content": CONTENT}})

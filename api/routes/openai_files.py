@@ -77,10 +77,10 @@ def list_files(
     session: Db,
     caller: Asker,
     project: openai.Project = None,
-    after: Annotated[str | None, Query(description="id of the last file seen")] = None,
+    after: Annotated[str | None, Query(description="Id of the last file of the previous page.")] = None,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
     order: Literal["asc", "desc"] = "desc",
-    purpose: Annotated[str | None, Query(description=f"all have {PURPOSE}")] = None,
+    purpose: Annotated[str | None, Query(description=f"Purpose of the files. All files have {PURPOSE}.")] = None,
 ) -> OpenAIList[FileObject]:
     """The files of your projects, or of the one that the header names."""
     slug = openai.visible(caller, project)

@@ -24,8 +24,8 @@ from jobs.openai.names import nothing, origin, uuid_of
 from jobs.repository import checkpoints, datasets, jobs, openai_jobs, queue
 
 router = APIRouter(prefix="/fine_tuning/jobs", tags=["OpenAI"], responses=openai.RESPONSES, route_class=IdempotentRoute)
-Limit = Annotated[int, Query(ge=1, le=1000, description="most items in the page")]
-After = Annotated[str | None, Query(description="id of the last item seen")]
+Limit = Annotated[int, Query(ge=1, le=1000, description="Maximum number of items per page.")]
+After = Annotated[str | None, Query(description="Id of the last item of the previous page.")]
 _METADATA: dict[str, Any] = {
     "in": "query",
     "name": "metadata",

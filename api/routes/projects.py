@@ -13,15 +13,15 @@ from jobs.repository import projects
 from jobs.scheduling import accounting
 
 router = APIRouter(tags=["projects"])
-Named = Annotated[Slug, Path(description="the project")]
-NamedUser = Annotated[UserName, Path(description="the user")]
+Named = Annotated[Slug, Path(description="Slug of the project.")]
+NamedUser = Annotated[UserName, Path(description="Name of the user.")]
 
 
 @router.get("/projects")
 def list_projects(
     session: Db,
     caller: Asker,
-    after: Annotated[str, Query(max_length=63, description="name of the last project seen")] = "",
+    after: Annotated[str, Query(max_length=63, description="Slug of the last project of the previous page.")] = "",
     limit: Limit = 100,
 ) -> Page[Project]:
     """The projects that you belong to, by name; for admins, all."""

@@ -15,13 +15,17 @@ router = APIRouter(prefix="/jobs/{job_id}/samples", tags=["runs"])
 def list_samples(
     session: Db,
     job: ExistingJob,
-    step: Annotated[int | None, Query(ge=0, le=BIGGEST_STEP, description="only this step's")] = None,
+    step: Annotated[int | None, Query(ge=0, le=BIGGEST_STEP, description="Only samples of this step.")] = None,
     q: Annotated[
         str | None,
-        Query(min_length=1, max_length=200, description="text in the prompt, its id, answer, expert or a completion"),
+        Query(
+            min_length=1,
+            max_length=200,
+            description="Text in the prompt, its id, the answer, the expert or a completion.",
+        ),
     ] = None,
-    min_reward: Annotated[float | None, Query(allow_inf_nan=False, description="least mean reward")] = None,
-    max_reward: Annotated[float | None, Query(allow_inf_nan=False, description="greatest mean reward")] = None,
+    min_reward: Annotated[float | None, Query(allow_inf_nan=False, description="Minimum mean reward.")] = None,
+    max_reward: Annotated[float | None, Query(allow_inf_nan=False, description="Maximum mean reward.")] = None,
     after: AfterId = 0,
     limit: Limit = 100,
 ) -> Page[SampleSummary]:

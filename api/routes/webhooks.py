@@ -15,7 +15,7 @@ from jobs.repository import webhooks as rows
 from jobs.webhooks import public_addresses, sender
 
 router = APIRouter(prefix="/projects/{slug}/webhooks", tags=["webhooks"], route_class=IdempotentRoute)
-Named = Annotated[Slug, Path(description="the project")]
+Named = Annotated[Slug, Path(description="Slug of the project.")]
 
 
 def _looked_up(

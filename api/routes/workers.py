@@ -11,14 +11,14 @@ from calibrl.schemas import Drain, Page, Worker
 from jobs.lifecycle import machines
 
 router = APIRouter(prefix="/workers", tags=["workers"], route_class=IdempotentRoute)
-Name = Annotated[str, Path(max_length=200, description="the machine")]
+Name = Annotated[str, Path(max_length=200, description="Name of the machine.")]
 GRACEFULLY = Drain()
 
 
 @router.get("")
 def list_workers(
     session: Db,
-    after: Annotated[str, Query(max_length=1000, description="name of the last worker seen")] = "",
+    after: Annotated[str, Query(max_length=1000, description="Name of the last worker of the previous page.")] = "",
     limit: Limit = 100,
 ) -> Page[Worker]:
     """Machines by name: whether they take jobs, what they run, and how their GPUs do. A slot that another project's

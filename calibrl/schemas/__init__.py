@@ -1,4 +1,4 @@
-"""The contract of the service: what a client posts, and what it reads back. Pydantic only; no database, no torch."""
+"""The contract of the service: requests and responses. Pydantic only; imports no database and no torch."""
 
 from calibrl.schemas.access import (
     ApiKey,

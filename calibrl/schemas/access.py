@@ -1,4 +1,4 @@
-"""Who may do what: users, their roles in projects, their keys, and what was changed by whom."""
+"""Permissions: users, their roles in projects, their keys, and the audit log."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -15,52 +15,54 @@ Scope = Literal["read", "write"]
 
 
 class Role(StrEnum):
-    """What a user may do in a project. `viewer`: read. `member`: also submit and steer jobs, and upload data.
-    `admin`: also say who belongs to it."""
+    """Role of a user in a project. `viewer` can read. `member` can also submit and control jobs, and upload data.
+    `admin` can also manage members and webhooks."""
 
     VIEWER = "viewer"
     MEMBER = "member"
     ADMIN = "admin"
 
     def includes(self, other: "Role") -> bool:
-        """Whether this role may do all that the other one may."""
+        """Return True if this role has all permissions of the other role."""
         order = list(Role)
         return order.index(self) >= order.index(other)
 
 
 class User(Record):
-    """Somebody, or a program. An `admin` may do everything in every project, and manages users and machines."""
+    """A person or a program. An `admin` can do everything in every project, and manages users and machines."""
 
     name: str
     admin: bool
-    active: bool = Field(description="False: none of the user's keys is accepted")
+    active: bool = Field(description="False: none of the user's keys is accepted.")
     created_at: datetime
 
 
 class NewUser(Closed):
-    """A user to be added."""
+    """A new user."""
 
     name: UserName
     admin: bool = False
 
 
 class UserChanges(Closed):
-    """What may be changed of a user; what is left out stays."""
+    """Changes of a user. Fields that are left out stay as they are."""
 
     admin: bool | None = None
     active: bool | None = None
 
 
 class Me(Record):
-    """Whose key this is."""
+    """The user of a key, and the permissions of the key."""
 
     user: str
     admin: bool
     scope: Scope
-    projects: dict[str, Role] = Field(description="the user's roles; an admin may do everything in all projects")
+    projects: dict[str, Role] = Field(
+        description="Role of the user in each project. An admin can do everything in all projects."
+    )
 
     def may_change(self, project: str) -> bool:
-        """Whether jobs may be submitted and steered in a project with this key."""
+        """Return True if this key can submit and control jobs in a project."""
         role = self.projects.get(project)
         return self.scope == "write" and (self.admin or (role is not None and role.includes(Role.MEMBER)))
 
@@ -73,48 +75,52 @@ class Member(Record):
 
 
 class MemberRole(Closed):
-    """The role that a user is to have."""
+    """A new role of a user in a project."""
 
     role: Role
 
 
 class ApiKey(Record):
-    """A key, without the key itself, which is kept nowhere."""
+    """An API key without the key itself, which is not stored."""
 
     id: UUID
     user: str
     name: str
-    scope: Scope = Field(description="read: may ask for everything that its user sees, and change nothing")
-    prefix: str = Field(description="how the key begins, to know it by")
+    scope: Scope = Field(
+        description="read: can read everything that its user can see, and change nothing. write: can also change."
+    )
+    prefix: str = Field(description="First characters of the key, to recognise it.")
     created_at: datetime
     expires_at: datetime | None
-    last_used_at: datetime | None = Field(description="to the minute")
+    last_used_at: datetime | None = Field(description="Time of the last use, accurate to one minute.")
     revoked_at: datetime | None
 
 
 class NewKey(Closed):
-    """A key to be made."""
+    """A new API key."""
 
-    name: str = Field(min_length=1, max_length=120, description="what it is for")
+    name: str = Field(min_length=1, max_length=120, description="Purpose of the key.")
     scope: Scope = "write"
-    expires_days: float | None = Field(None, gt=0, le=3660, description="days from now; None: never")
-    user: UserName | None = Field(None, description="whose; only an admin may name somebody else")
+    expires_days: float | None = Field(None, gt=0, le=3660, description="Days until the key expires. None: never.")
+    user: UserName | None = Field(
+        None, description="User that the key is for. Only an admin can name another user. None: the caller."
+    )
 
 
 class CreatedKey(ApiKey):
-    """A new key. `key` is shown this once."""
+    """A new API key. `key` is only returned once."""
 
     key: str
 
 
 class AuditEntry(Record):
-    """A change that somebody made."""
+    """A change, with the user who made it."""
 
     id: int
     ts: datetime
     user: str
     key_id: UUID | None
-    action: str = Field(description="the request's method and route", examples=["POST /v1/jobs/{job_id}/cancel"])
+    action: str = Field(description="Method and route of the request.", examples=["POST /v1/jobs/{job_id}/cancel"])
     path: str
     project: str | None
     request_id: str

@@ -1,4 +1,4 @@
-"""What all of the contract is made of: names, records, pages."""
+"""Shared parts of the contract: names, records, pages."""
 
 from typing import Annotated, Generic, Literal, TypeVar
 
@@ -15,13 +15,13 @@ Priority = Literal["low", "normal", "high"]
 
 
 class Record(BaseModel):
-    """Something that the service hands out; built from a table row or from JSON."""
+    """Something that the service returns. Built from a table row or from JSON."""
 
     model_config = ConfigDict(from_attributes=True)
 
 
 class Page(BaseModel, Generic[T]):
-    """One page of a list; ask again with `after` set to the last item's cursor while `has_more`."""
+    """One page of a list. While `has_more`, send `after` with the cursor of the last item."""
 
     data: list[T]
     has_more: bool

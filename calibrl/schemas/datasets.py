@@ -1,4 +1,4 @@
-"""Data sets that the service keeps, or knows by their name on the hub."""
+"""Datasets that the service stores, or knows by their name on the Hugging Face hub."""
 
 from datetime import datetime
 from typing import Literal
@@ -14,9 +14,9 @@ ColumnName = Field(None, min_length=1, max_length=200)
 
 
 class UploadOptions(Closed):
-    """What is said of a file that is uploaded. Its form is known by its columns, unless some are named here."""
+    """Options of an upload. The format is recognised by the column names, unless columns are named here."""
 
-    name: Name | None = Field(None, description="for people, and for results; None: the file's, where it is sent along")
+    name: Name | None = Field(None, description="Name in lists and results. None: the name of the file, if it is sent.")
     project: Slug = "default"
     question: str | None = ColumnName
     images: str | None = ColumnName
@@ -25,43 +25,43 @@ class UploadOptions(Closed):
 
     @property
     def columns(self) -> Columns:
-        """Which column holds what."""
+        """Columns that were named, with the defaults for the others."""
         return Columns(**self.model_dump(include={*Columns.model_fields}, exclude_none=True))
 
 
 class HubDataset(HubSource):
-    """A data set of the Hugging Face hub. Workers download it; the service only notes the name."""
+    """A dataset of the Hugging Face hub. Workers download it; the service only stores the name."""
 
-    name: Name = Field(description="for people")
+    name: Name = Field(description="Name in lists and results.")
     project: Slug = "default"
 
 
 class Dataset(Record):
-    """A data set: a file that was uploaded, or the name of one on the hub (`hub`), of which no more is known."""
+    """A dataset: an uploaded file, or the name of a dataset on the hub (`hub`), whose other fields are unknown."""
 
-    id: UUID = Field(description="a job names it so: `data: {dataset: <id>}`")
+    id: UUID = Field(description="Id that a job refers to: `data: {dataset: <id>}`.")
     project: str
-    user: str = Field(description="who uploaded or registered it")
+    user: str = Field(description="User who uploaded or registered the dataset.")
     name: str
     format: Literal["parquet", "jsonl"] | None
-    sha256: str | None = Field(description="of the file")
+    sha256: str | None = Field(description="SHA-256 of the file, in hexadecimal digits.")
     bytes: int | None
     rows: int | None
-    columns: Columns = Field(description="which column holds what, where it is of the plain form")
-    has_columns: list[str] | None = Field(description="the columns that its rows have")
-    has_experts: bool | None = Field(description="whether any row has an expert")
+    columns: Columns = Field(description="Column names, if the dataset has the plain format.")
+    has_columns: list[str] | None = Field(description="Names of all columns in the file.")
+    has_experts: bool | None = Field(description="True: at least one row has an expert completion.")
     hub: HubSource | None
     created_at: datetime
 
 
 class PreviewRow(Record):
-    """A row as a job would read it; long texts are cut."""
+    """A row as a job reads it. Long texts are cut."""
 
-    row: int = Field(description="counted from 1")
-    earlier: list[str] = Field(description="messages before the question")
+    row: int = Field(description="Row number, counted from 1.")
+    earlier: list[str] = Field(description="Messages before the question.")
     question: str
     answer: str
     expert: str | None
     data_source: str | None
-    images: list[str] = Field(description="the first few, small, as data: addresses (PNG)")
+    images: list[str] = Field(description="First images of the row, scaled down, as data URLs (PNG).")
     image_count: int

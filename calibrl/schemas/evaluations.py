@@ -1,4 +1,4 @@
-"""What evaluations found, how two models compare, and stored completions scored again."""
+"""Results of evaluations, comparisons of models, and replays of verifiers on stored completions."""
 
 from typing import Annotated, Any
 from uuid import UUID
@@ -16,89 +16,99 @@ Place = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
 
 class Measured(Record):
-    """A mean over prompts, with the bounds of its 95 % interval where it has one."""
+    """A mean over prompts, with the bounds of its 95 % interval if it has one."""
 
-    value: float | None = Field(description="null: not a finite number")
+    value: float | None = Field(description="Mean. null: not a finite number.")
     low: float | None = None
     high: float | None = None
 
 
 class SourceResult(Record):
-    """One `data_source` of a data set."""
+    """Results for one `data_source` of a dataset."""
 
     prompts: int
     metrics: dict[str, Measured]
 
 
 class EvaluationResult(Record):
-    """One model on one data set."""
+    """Results of one model on one dataset."""
 
-    model: str = Field(description="what the worker loaded: a path, or a built-in model's name")
-    model_index: int = Field(description="its place in the spec's `models`")
-    chosen: dict[str, Any] = Field(description="as the spec names it there")
-    split: str = Field(description="the data set's name")
+    model: str = Field(description="Model that the worker loaded: a path, or the name of a built-in model.")
+    model_index: int = Field(description="Index of the model in `models` of the spec, from 0.")
+    chosen: dict[str, Any] = Field(description="Model as the spec names it.")
+    split: str = Field(description="Name of the dataset.")
     prompts: int
-    samples: int = Field(description="sampled completions a prompt")
+    samples: int = Field(description="Sampled completions per prompt.")
     metrics: dict[str, Measured] = Field(
-        description="accuracy, pass_at_k, greedy_accuracy, ...: see docs/reference/metrics.md"
+        description="Values of accuracy, pass_at_k, greedy_accuracy and others, by name. The metrics reference "
+        "explains each."
     )
-    sources: dict[str, SourceResult] = Field(description="by the `data_source` that the rows name")
+    sources: dict[str, SourceResult] = Field(description="Results per `data_source` value of the rows.")
 
 
 class PairedDifference(Record):
-    """The second model's mean accuracy minus the first's over the same prompts, with its bootstrap 95 % interval."""
+    """Mean accuracy of the second model minus that of the first on the same prompts, with its bootstrap 95 %
+    interval."""
 
-    first: int = Field(description="its place in the list of models")
+    first: int = Field(description="Index of the first model in the list of models, from 0.")
     second: int
     difference: float
     low: float
     high: float
-    distinguishable: bool = Field(description="false: the interval covers 0")
+    distinguishable: bool = Field(description="False: the interval contains 0.")
 
 
 class SplitDifference(PairedDifference):
-    """A paired difference on one data set."""
+    """A paired difference on one dataset."""
 
     split: str
 
 
 class Evaluation(Record):
-    """What an evaluation found."""
+    """Results of an evaluation."""
 
     job_id: UUID
     results: list[EvaluationResult]
-    comparisons: list[SplitDifference] = Field(description="of every two of its models; first and second: model_index")
+    comparisons: list[SplitDifference] = Field(
+        description="Comparison of each pair of its models. `first` and `second` are values of `model_index`."
+    )
 
 
 class ComparedModel(Record):
-    """A model that is compared."""
+    """A model in a comparison."""
 
     job_id: UUID
-    job: str = Field(description="the evaluation's name")
+    job: str = Field(description="Name of the evaluation.")
     model_index: int
     model: str
     chosen: dict[str, Any]
-    accuracy: float = Field(description="mean share of a prompt's samples that passed")
+    accuracy: float = Field(description="Share of a prompt's samples that passed, averaged over prompts (0 to 1).")
 
 
 class Comparison(Record):
-    """Two models or more on the same prompts of one data set."""
+    """Comparison of two or more models on the same prompts of one dataset."""
 
     split: str
     prompts: int
-    seed: int = Field(description="of the bootstrap")
+    seed: int = Field(description="Seed of the bootstrap.")
     models: list[ComparedModel]
-    pairs: list[PairedDifference] = Field(description="of every two; first and second: places in `models`")
-    settings_differ: list[str] = Field(description="what else the evaluations have not in common: rewards, rollout")
+    pairs: list[PairedDifference] = Field(
+        description="Comparison of each pair of models. `first` and `second` are indices in `models`."
+    )
+    settings_differ: list[str] = Field(
+        description="Settings that differ between the evaluations besides the model: rewards, rollout."
+    )
 
 
 class ReplayRequest(Closed):
-    """Which completions to score again, and with what."""
+    """Completions to score again, and the verifiers to use."""
 
     rewards: tuple[Reward, ...] = Field(min_length=1, max_length=16)
-    first_step: Place = Field(0, description="only completions of this step and later ones")
-    last_step: Place | None = Field(None, description="only completions up to this step")
-    limit: int = Field(1000, ge=1, le=MOST_COMPLETIONS, description="most completions to score")
+    first_step: Place = Field(0, description="First step whose completions are scored.")
+    last_step: Place | None = Field(
+        None, description="Last step whose completions are scored. None: the last step of the job."
+    )
+    limit: int = Field(1000, ge=1, le=MOST_COMPLETIONS, description="Maximum number of completions to score.")
 
     @field_validator("rewards")
     @classmethod
@@ -117,32 +127,32 @@ class ReplayRequest(Closed):
 
 
 class Rescored(Record):
-    """A completion that now passes and did not, or the other way round; or one on which a verifier gave no verdict."""
+    """A completion that passes now and failed in the run, or vice versa, or that has no score."""
 
     sample_id: int
     step: int
     prompt_id: str
-    completion: int = Field(description="its place in the group, from 0")
-    reward_before: float | None = Field(description="null: not a finite number")
+    completion: int = Field(description="Index of the completion in its group, from 0.")
+    reward_before: float | None = Field(description="Reward in the run. null: not a finite number.")
     reward_after: float
     passed_before: bool
     passed_after: bool
-    by_verifier: dict[str, float] = Field(description="the new verdicts, before weights")
-    failure: str | None = Field(description="why a verifier gave no verdict, which counts as 0")
+    by_verifier: dict[str, float] = Field(description="New score of each verifier, before weights.")
+    failure: str | None = Field(description="Reason why a verifier returned no score. A missing score counts as 0.")
 
 
 class Replay(Record):
-    """What other verifiers say of a job's stored completions."""
+    """Scores of other verifiers for the stored completions of a job."""
 
     job_id: UUID
-    completions: int = Field(description="stored of these steps")
-    scored: int = Field(description="of them: the first ones")
-    stopped: str | None = Field(description="why not all were scored")
-    passed_before: int = Field(description="of those scored")
+    completions: int = Field(description="Number of stored completions in these steps.")
+    scored: int = Field(description="Number of completions that were scored, in the order in which they are stored.")
+    stopped: str | None = Field(description="Reason why not all completions were scored.")
+    passed_before: int = Field(description="Number of scored completions that passed in the run.")
     passed_after: int
-    now_passed: int = Field(description="that pass and did not")
-    now_failed: int = Field(description="that passed and do not")
+    now_passed: int = Field(description="Number of completions that pass now and failed in the run.")
+    now_failed: int = Field(description="Number of completions that fail now and passed in the run.")
     rewards_changed: int
-    failures: int = Field(description="completions on which a verifier gave no verdict")
-    versions: dict[str, str] = Field(description="of the plugins")
-    data: list[Rescored] = Field(description="those that flip, and those without a verdict")
+    failures: int = Field(description="Number of completions for which a verifier returned no score.")
+    versions: dict[str, str] = Field(description="Version of each plugin.")
+    data: list[Rescored] = Field(description="Completions whose result changed, and completions without a score.")

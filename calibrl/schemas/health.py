@@ -1,4 +1,4 @@
-"""Whether the service can work."""
+"""Health of the service."""
 
 from pydantic import Field
 
@@ -6,7 +6,7 @@ from calibrl.schemas.base import Record
 
 
 class Health(Record):
-    """Whether the service and each thing that it needs can be reached."""
+    """Health of the service: ok if every dependency can be reached."""
 
     ok: bool
-    checks: dict[str, str] = Field(default_factory=dict, description="ok, or what is wrong, by dependency")
+    checks: dict[str, str] = Field(default_factory=dict, description="Result per dependency: `ok`, or the problem.")

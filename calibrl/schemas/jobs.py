@@ -1,4 +1,4 @@
-"""Jobs as clients see them, how they are listed and changed, and what happened in their lives."""
+"""Jobs in responses, their filters and changes, and their events."""
 
 import re
 from datetime import datetime
@@ -15,7 +15,7 @@ from calibrl_core.settings_base import Closed
 MOST_LABELS = 32
 MOST_NOTES = 10_000  # characters
 BY_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]{0,63}:.{0,512}", re.DOTALL)
-Notes = Annotated[str, Field(max_length=MOST_NOTES, description="free text, for people")]
+Notes = Annotated[str, Field(max_length=MOST_NOTES, description="Free text.")]
 JobSort = Literal["created", "-created", "name", "-name", "status", "-status", "finished", "-finished"]
 
 
@@ -26,44 +26,52 @@ def _label(text: str) -> str:
 
 
 class JobFilter(BaseModel):
-    """Which jobs are listed, and how. Times need a zone."""
+    """Filter and order of a list of jobs. Times need a time zone."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    status: list[JobStatus] = Field([], max_length=len(JobStatus), description="any of these")
+    status: list[JobStatus] = Field([], max_length=len(JobStatus), description="Jobs with any of these statuses.")
     kind: Literal["train", "evaluate"] | None = None
     project: Slug | None = None
-    user: str | None = Field(None, max_length=200, description="who submitted it")
+    user: str | None = Field(None, max_length=200, description="User who submitted the job.")
     label: list[Annotated[str, AfterValidator(_label)]] = Field(
-        [], max_length=MOST_LABELS, description="key:value, all of these"
+        [], max_length=MOST_LABELS, description="Label as key:value. A job must have all labels that are given."
     )
-    created_after: AwareDatetime | None = Field(None, description="submitted then or later")
-    created_before: AwareDatetime | None = Field(None, description="submitted before that")
+    created_after: AwareDatetime | None = Field(None, description="Jobs submitted at this time or later.")
+    created_before: AwareDatetime | None = Field(None, description="Jobs submitted before this time.")
     q: str | None = Field(
-        None, min_length=1, max_length=200, description="text in the name or the notes, or the id's beginning"
+        None,
+        min_length=1,
+        max_length=200,
+        description="Text in the name or the notes, or the first characters of the id.",
     )
     derived_from: UUID | None = Field(
-        None, description="what comes of this job: forks, jobs that begin with or judge its checkpoints or wait for it"
+        None,
+        description="Jobs derived from this one: forks, jobs that start from or evaluate its checkpoints, and "
+        "dependents.",
     )
     sort: JobSort = Field(
-        "-created", description="`-`: from the greatest on. finished: what has not ended counts as ending last"
+        "-created", description="Sort key; prefix `-` for descending. With `finished`, unfinished jobs sort last."
     )
-    after: UUID | None = Field(None, description="id of the last job seen")
-    limit: int = Field(100, ge=1, le=1000, description="most items in the page")
+    after: UUID | None = Field(None, description="Id of the last job of the previous page.")
+    limit: int = Field(100, ge=1, le=1000, description="Maximum number of items per page.")
 
     @property
     def labels(self) -> list[dict[str, str]]:
-        """The labels that a job must have, each as a mapping of its own."""
+        """Labels that a job must have, each as its own mapping."""
         return [{key: value} for key, _, value in (label.partition(":") for label in self.label)]
 
 
 class JobChanges(Closed):
-    """What may be changed of a job that has been submitted; what is left out stays. The priority only until it ends."""
+    """Changes of a submitted job. Fields that are left out stay as they are. The priority can only change before the
+    job ends."""
 
-    priority: Priority | None = Field(None, description="its class: a higher one goes first")
+    priority: Priority | None = Field(None, description="Priority class. Jobs of a higher class start first.")
     name: Name | None = None
     labels: dict[LabelKey, Label | None] | None = Field(
-        None, max_length=2 * MOST_LABELS, description="labels to set; null removes one, the others stay"
+        None,
+        max_length=2 * MOST_LABELS,
+        description="Labels to set. null removes a label; labels that are not named stay.",
     )
     notes: Notes | None = None
 
@@ -82,57 +90,64 @@ class JobChanges(Closed):
 
 
 class Fork(Closed):
-    """How a job's spec is taken up again."""
+    """Settings of a fork: checkpoint, changes of the spec, name."""
 
     checkpoint: CheckpointChoice = Field(
-        "best", description="of a training job, where the new one begins: best or last of those it has now, or a step"
+        "best",
+        description="Checkpoint of the training job from which the new job starts: the best or last that exists "
+        "now, or a step.",
     )
     changes: dict[str, Any] = Field(
-        default_factory=dict, description="a merge patch (RFC 7396) of the spec: null removes a field"
+        default_factory=dict, description="Changes of the spec as a merge patch (RFC 7396). null removes a field."
     )
-    name: Name | None = Field(None, description="None: the job's own with -fork behind it")
+    name: Name | None = Field(None, description="Name of the new job. None: the name of the job with -fork appended.")
 
 
 class JobSummary(Record):
-    """A job as lists have it: without what may be long."""
+    """A job in lists, without the fields that can be long."""
 
     id: UUID
     name: str
     kind: Literal["train", "evaluate"]
     project: str
-    user: str = Field(description="who submitted it")
+    user: str = Field(description="User who submitted the job.")
     priority: Priority
     labels: dict[str, str]
-    gpus: int = Field(description="GPUs that it takes; 0: a CPU slot")
+    gpus: int = Field(description="Number of GPUs. 0: one CPU slot.")
     status: JobStatus
-    reason: Reason | None = Field(description="why the status is what it is, where there is something to say")
-    message: str | None = Field(description="the reason in a sentence; for a crash, the last lines of the log")
-    step: int = Field(description="steps (training) or completions batches (evaluation) done")
-    steps_total: int | None = Field(description="steps planned; None until the trainer has said so")
-    attempt: int = Field(description="times a worker has started it")
+    reason: Reason | None = Field(description="Reason of the status, if there is one.")
+    message: str | None = Field(description="The reason in one sentence. After a crash, the last lines of the log.")
+    step: int = Field(description="Completed steps (training) or batches of completions (evaluation).")
+    steps_total: int | None = Field(description="Planned steps. None until the trainer reports the number.")
+    attempt: int = Field(description="Number of times that a worker started the job.")
     depends_on: list[UUID]
-    forked_from: UUID | None = Field(None, description="the job whose spec it took up")
-    forked_step: int | None = Field(None, description="the checkpoint of that job with which it began")
+    forked_from: UUID | None = Field(None, description="Job from whose spec this job was forked.")
+    forked_step: int | None = Field(None, description="Step of the checkpoint of that job from which this job started.")
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
 
 
 class Job(JobSummary):
-    """A job, whole."""
+    """A job with all fields."""
 
     notes: str = ""
-    spec: dict[str, Any] = Field(description="the spec with every default filled in")
-    result: dict[str, Any] | None = Field(description="what the trainer said at its end: see `calibrl_core.report`")
+    spec: dict[str, Any] = Field(description="Spec with all defaults filled in.")
+    result: dict[str, Any] | None = Field(
+        description="Result that the trainer reported at its end, as `calibrl_core.report` documents."
+    )
 
 
 class Event(Record):
-    """One change in a job's life."""
+    """One event in the history of a job."""
 
     id: int
     ts: datetime
-    type: str = Field(description="submitted, queued, claimed, started, checkpoint, cancelling, warning, health, ...")
-    status: JobStatus | None = Field(description="the status that it led to, where it changed it")
+    type: str = Field(
+        description="Type of the event: submitted, queued, claimed, started, checkpoint, cancelling, warning, "
+        "health and others."
+    )
+    status: JobStatus | None = Field(description="New status, if the event changed the status.")
     reason: Reason | None
-    actor: str = Field(description="user, scheduler, or a worker's name")
+    actor: str = Field(description="`user`, `scheduler`, or the name of a worker.")
     message: str | None

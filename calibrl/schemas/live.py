@@ -1,4 +1,4 @@
-"""What a live stream sends: each kind of frame has a record of its own."""
+"""Records in the frames of a live stream, one type per event."""
 
 from typing import Any, Generic, TypeVar
 from uuid import UUID
@@ -14,28 +14,28 @@ T = TypeVar("T")
 
 
 class Several(Record, Generic[T]):
-    """Records of one job. Those that a client has already, by id or step, are replaced by these."""
+    """Records of one job. They replace records with the same id or step that the client has already."""
 
     job_id: UUID
     data: list[T]
 
 
 class Rewound(Record):
-    """The job goes on from a checkpoint: metrics, histograms, samples and checkpoints past `to_step` are gone."""
+    """The job continues from a checkpoint: metrics, histograms, samples and checkpoints after `to_step` are deleted."""
 
     job_id: UUID
     to_step: int
 
 
 class LogPiece(LogChunk):
-    """The log from byte `start` to byte `next`; whatever a client has from `start` on is replaced by it."""
+    """The log from byte `start` to byte `next`. It replaces everything from `start` on that the client has."""
 
     job_id: UUID
     start: int
 
 
 class Ended(Record):
-    """The job has ended and everything has been sent."""
+    """The job has ended, and all records have been sent."""
 
     job_id: UUID
     status: JobStatus
@@ -55,9 +55,9 @@ LIVE: dict[str, type[Record]] = {
 
 
 class Frame(Record):
-    """One message of a stream. `data` is of the type that `LIVE` names for its `event`; an `event` of None only tells
-    the id."""
+    """One message of a stream. `LIVE` names the type of `data` per `event`. If `event` is None, the frame only
+    carries the id."""
 
-    id: str = Field(description="where in the stream it stands: the Last-Event-ID that goes on behind it")
+    id: str = Field(description="Position in the stream. Send it as Last-Event-ID to continue after this frame.")
     event: str | None
     data: Any

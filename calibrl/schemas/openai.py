@@ -1,4 +1,4 @@
-"""OpenAI's fine-tuning API, as far as jobs here can do what it asks: what its client posts, and what it reads back."""
+"""Schemas of OpenAI's fine-tuning API, as far as this service supports it."""
 
 import re
 from typing import Annotated, Any, Generic, Literal, TypeVar
@@ -35,29 +35,33 @@ Factor = Annotated[
 
 
 class Hyperparameters(Closed):
-    """What supervised fine-tuning may choose; None (`auto`): as the service sees fit."""
+    """Hyperparameters of supervised fine-tuning. None or `auto`: the service chooses."""
 
-    n_epochs: Count = Field(None, description="times that every row is learned from")
-    batch_size: Count = Field(None, description="rows (prompts) a step")
-    learning_rate_multiplier: Factor = Field(None, description="of the algorithm's own learning rate")
+    n_epochs: Count = Field(None, description="Number of passes over all rows.")
+    batch_size: Count = Field(None, description="Rows (prompts) per step.")
+    learning_rate_multiplier: Factor = Field(None, description="Factor on the default learning rate of the algorithm.")
 
 
 class ReinforcementHyperparameters(Hyperparameters):
-    """What reinforcement fine-tuning may choose."""
+    """Hyperparameters of reinforcement fine-tuning."""
 
-    compute_multiplier: Factor = Field(None, description="of the rollouts a prompt, which are 10")
-    eval_interval: Count = Field(None, description="steps between validations")
-    eval_samples: Count = Field(None, description="completions a prompt in a validation")
-    reasoning_effort: Literal["default"] | None = Field(None, description="only the model's own")
+    compute_multiplier: Factor = Field(None, description="Factor on the number of rollouts per prompt, which is 10.")
+    eval_interval: Count = Field(None, description="Steps between validations.")
+    eval_samples: Count = Field(None, description="Completions per prompt in a validation.")
+    reasoning_effort: Literal["default"] | None = Field(None, description="Only `default` is supported.")
 
 
 class StringCheckGrader(Closed):
-    """1 where the completion's answer equals a column of the row, else 0: the verifier `exact`."""
+    """Score 1 if the answer of the completion equals a column of the row, else 0: the verifier `exact`."""
 
     type: Literal["string_check"]
     name: str = Field(max_length=200)
-    input: str = Field(description="{{ sample.output_text }}", examples=["{{ sample.output_text }}"])
-    reference: str = Field(description="a column: {{ item.NAME }}", examples=["{{ item.reference_answer }}"])
+    input: str = Field(
+        description="Text to check. Only {{ sample.output_text }} is supported.", examples=["{{ sample.output_text }}"]
+    )
+    reference: str = Field(
+        description="Column with the reference answer: {{ item.NAME }}.", examples=["{{ item.reference_answer }}"]
+    )
     operation: Literal["eq"]
 
     @field_validator("input")
@@ -76,20 +80,20 @@ class StringCheckGrader(Closed):
 
     @property
     def column(self) -> str:
-        """The column that holds the answer."""
+        """Name of the column with the reference answer."""
         found = ITEM.fullmatch(self.reference.strip())
         assert found is not None
         return found[1]
 
 
 class SupervisedMethod(Closed):
-    """Learning from the assistant's last messages."""
+    """Supervised learning from the last assistant message of each row."""
 
     hyperparameters: Hyperparameters = Field(default_factory=Hyperparameters)
 
 
 class ReinforcementMethod(Closed):
-    """Learning by trial: a grader judges what the model samples."""
+    """Reinforcement learning: a grader scores sampled completions."""
 
     grader: StringCheckGrader
     hyperparameters: ReinforcementHyperparameters = Field(default_factory=ReinforcementHyperparameters)
@@ -103,7 +107,7 @@ class ReinforcementMethod(Closed):
 
 
 class Method(Closed):
-    """How to fine-tune."""
+    """Method of fine-tuning."""
 
     type: Literal["supervised", "reinforcement"]
     supervised: SupervisedMethod | None = None
@@ -111,30 +115,36 @@ class Method(Closed):
 
 
 class NewFineTuningJob(Closed):
-    """A fine-tuning job, as OpenAI's client posts it."""
+    """A new fine-tuning job in the format of OpenAI's client."""
 
     model: str = Field(
         min_length=1,
         max_length=1024,
-        description="tiny-vlm, the path of a saved model, a job (`ftjob-...`), or a fine-tuned model (`ft:...`)",
+        description="Model to start from: tiny-vlm, the path of a saved model, a job (`ftjob-...`), or a fine-tuned "
+        "model (`ft:...`).",
         examples=["tiny-vlm"],
     )
-    training_file: str = Field(max_length=200, description="id of a file", examples=["file-0c4f2b1e..."])
-    validation_file: str | None = Field(None, max_length=200, description="id of a file")
+    training_file: str = Field(
+        max_length=200, description="Id of the file with training data.", examples=["file-0c4f2b1e..."]
+    )
+    validation_file: str | None = Field(None, max_length=200, description="Id of the file with validation data.")
     method: Method | None = None
-    hyperparameters: Hyperparameters | None = Field(None, description="of `supervised`, as older clients put it")
-    suffix: str | None = Field(None, max_length=64, description="the job's name, part of the model's")
+    hyperparameters: Hyperparameters | None = Field(
+        None, description="Hyperparameters of `supervised`, in the place where older clients send them."
+    )
+    suffix: str | None = Field(None, max_length=64, description="Name of the job, and part of the name of the model.")
     seed: int | None = Field(None, ge=0, lt=2**31)
     metadata: dict[str, str] | None = Field(
         None,
-        description="labels of the job, and: calibrl_algorithm, calibrl_gpus, calibrl_max_completion_tokens",
+        description="Labels of the job. Three keys are settings: calibrl_algorithm, calibrl_gpus, "
+        "calibrl_max_completion_tokens.",
         examples=[{"calibrl_algorithm": "dapo"}],
     )
-    integrations: list[Any] | None = Field(None, max_length=0, description="none")
+    integrations: list[Any] | None = Field(None, max_length=0, description="Not supported: must be empty.")
 
 
 class Named(BaseModel):
-    """Something with an id."""
+    """An object with an id."""
 
     id: str
 
@@ -143,7 +153,7 @@ T = TypeVar("T", bound=Named)
 
 
 class OpenAIList(BaseModel, Generic[T]):
-    """One page of a list; ask again with `after` set to the last one's id while `has_more`."""
+    """One page of a list. While `has_more`, send `after` with the id of the last item."""
 
     object: Literal["list"] = "list"
     data: list[T]
@@ -153,11 +163,11 @@ class OpenAIList(BaseModel, Generic[T]):
 
 
 class FileObject(Named):
-    """A data set that was uploaded."""
+    """An uploaded dataset."""
 
     object: Literal["file"] = "file"
     bytes: int
-    created_at: int = Field(description="Unix time in seconds, as all times here")
+    created_at: int = Field(description="Unix time in seconds, like all times in this API.")
     filename: str
     purpose: Literal["fine-tune"] = "fine-tune"
     status: Literal["processed"] = "processed"
@@ -166,16 +176,16 @@ class FileObject(Named):
 
 
 class FileDeleted(Named):
-    """That a file is gone."""
+    """Confirmation that a file is deleted."""
 
     object: Literal["file"] = "file"
     deleted: Literal[True] = True
 
 
 class JobError(BaseModel):
-    """Why a job failed."""
+    """Reason why a job failed."""
 
-    code: str = Field(description="out_of_memory, crashed, bad_spec, ...")
+    code: str = Field(description="Reason of the failure: out_of_memory, crashed, bad_spec and others.")
     message: str
     param: None = None
 
@@ -190,8 +200,10 @@ class FineTuningJob(Named):
     status: Literal["queued", "running", "succeeded", "failed", "cancelled"]
     error: JobError | None
     model: str
-    fine_tuned_model: str | None = Field(description="once it has succeeded; names its best checkpoint")
-    organization_id: str = Field(description="the project")
+    fine_tuned_model: str | None = Field(
+        description="Name of the model, which refers to the best checkpoint. null until the job has succeeded."
+    )
+    organization_id: str = Field(description="Project of the job.")
     training_file: str
     validation_file: str | None
     result_files: list[str]
@@ -204,7 +216,7 @@ class FineTuningJob(Named):
 
 
 class FineTuningEvent(Named):
-    """Something that happened in a job's life, or the metrics of one of its steps."""
+    """An event of a job, or the metrics of one of its steps."""
 
     object: Literal["fine_tuning.job.event"] = "fine_tuning.job.event"
     created_at: int
@@ -220,6 +232,8 @@ class FineTuningCheckpoint(Named):
     object: Literal["fine_tuning.job.checkpoint"] = "fine_tuning.job.checkpoint"
     created_at: int
     fine_tuning_job_id: str
-    fine_tuned_model_checkpoint: str = Field(description="as `model` another job begins with it")
+    fine_tuned_model_checkpoint: str = Field(
+        description="Name of the checkpoint, which another job can use as `model`."
+    )
     step_number: int
     metrics: dict[str, Any]

@@ -1,4 +1,4 @@
-"""What would become of a spec, were it submitted now."""
+"""Result of a dry run of a spec."""
 
 from datetime import datetime
 from typing import Any, Literal
@@ -10,61 +10,73 @@ from calibrl.schemas.queue import WaitReason
 
 
 class DataFacts(Record):
-    """What is known of a data set before it is trained on."""
+    """Facts about a dataset, known before training."""
 
-    field: str = Field(description="where the spec names it")
+    field: str = Field(description="Field of the spec that names the dataset.")
     name: str
-    rows: int | None = Field(description="that are used; None where only the worker can tell")
-    checked: int = Field(description="rows that were looked at")
-    with_expert: int | None = Field(description="of those that were looked at; None where nothing was")
+    rows: int | None = Field(description="Number of rows that the job uses. None: only the worker can count them.")
+    checked: int = Field(description="Number of rows that were checked.")
+    with_expert: int | None = Field(
+        description="Number of checked rows that have an expert completion. None: no row was checked."
+    )
     with_images: int | None
 
 
 class MemoryPart(Record):
-    """A part of the memory that one process takes."""
+    """One part of the memory of a process."""
 
     name: str
     bytes: int
-    when: Literal["always", "rollout", "update"] = Field(description="rollouts and updates take turns")
+    when: Literal["always", "rollout", "update"] = Field(
+        description="Phase in which the memory is used. Rollout and update alternate."
+    )
     formula: str
 
 
 class MemoryPlan(Record):
-    """An estimate of the memory that each of a job's processes takes at its peak: all that is there always, and the
-    larger of what rollouts and updates take."""
+    """Estimate of the peak memory of each process of a job, in bytes: all permanent parts, plus the larger of
+    rollout and update."""
 
     bytes: int
     on: Literal["GPU", "host"]
     parameters: int
-    trained: int = Field(description="parameters that are trained")
+    trained: int = Field(description="Number of parameters that are trained.")
     parts: list[MemoryPart]
-    fits: bool | None = Field(description="whether some machine has GPUs that large; None: of a host nothing is known")
+    fits: bool | None = Field(
+        description="True: at least one machine has GPUs of this size. None: unknown, because the job runs on the host."
+    )
     explanation: str
 
 
 class QueuePlan(Record):
-    """Where the job would stand in the queue."""
+    """Place that the job would have in the queue."""
 
     position: int | None
-    reason: WaitReason | None = Field(description="None: it would start at once")
+    reason: WaitReason | None = Field(description="Reason for waiting. None: the job would start at once.")
     explanation: str
-    estimated_start: datetime | None = Field(description="None where it can't be told")
-    expected_seconds: float | None = Field(description="of running: as its project's last ones took, or its timeout")
-    slots: int = Field(description="GPUs, or the one CPU slot: what each hour costs in slot-hours")
+    estimated_start: datetime | None = Field(description="Estimated start. None: it cannot be estimated.")
+    expected_seconds: float | None = Field(
+        description="Expected run time in seconds: from recent jobs of the project, or the timeout of the job."
+    )
+    slots: int = Field(
+        description="Number of GPUs, or 1 for a CPU slot. One hour of running uses this many slot-hours."
+    )
 
 
 class Notice(Record):
-    """Something in a spec that works, but may not be meant."""
+    """A warning about a spec that is valid but may be a mistake."""
 
     field: str
     message: str
 
 
 class JobPlan(Record):
-    """What would become of a spec."""
+    """Result of a dry run of a spec."""
 
-    spec: dict[str, Any] = Field(description="the spec with every default filled in")
+    spec: dict[str, Any] = Field(description="Spec with all defaults filled in.")
     data: list[DataFacts]
-    memory: MemoryPlan | None = Field(description="None where the model's size can't be told here")
+    memory: MemoryPlan | None = Field(
+        description="Memory estimate. None: the size of the model is unknown to the service."
+    )
     queue: QueuePlan
     warnings: list[Notice]

@@ -1,4 +1,4 @@
-"""Projects: what each may use, and has used."""
+"""Projects: limits and used slot-hours."""
 
 from datetime import datetime
 
@@ -9,34 +9,46 @@ from calibrl_core.settings_base import Closed
 
 
 class ProjectLimits(BaseModel):
-    """What a project may use; None: no limit. A slot is a GPU or a CPU slot, a month a calendar month (UTC)."""
+    """Limits of a project. None: no limit. A slot is a GPU or a CPU slot; a month is a calendar month (UTC)."""
 
-    weight: float = Field(1.0, gt=0, le=1000, description="its share beside other projects'")
-    max_gpus: int | None = Field(None, ge=0, le=MOST, description="GPUs that its jobs may hold at once")
-    max_queued: int | None = Field(None, ge=0, le=MOST, description="jobs that may wait when one is submitted")
-    budget_slot_hours: float | None = Field(None, ge=0, description="slot-hours that its jobs may use a month")
-    user_budget_slot_hours: float | None = Field(None, ge=0, description="the same, for each of its users")
+    weight: float = Field(
+        1.0, gt=0, le=1000, description="Fair-share weight: share of the slots relative to other projects."
+    )
+    max_gpus: int | None = Field(
+        None, ge=0, le=MOST, description="Maximum number of GPUs that jobs of the project hold at the same time."
+    )
+    max_queued: int | None = Field(
+        None, ge=0, le=MOST, description="Maximum number of waiting jobs; further submissions are refused."
+    )
+    budget_slot_hours: float | None = Field(
+        None, ge=0, description="Maximum slot-hours per month, for all jobs of the project together."
+    )
+    user_budget_slot_hours: float | None = Field(
+        None, ge=0, description="Maximum slot-hours per month and user in the project."
+    )
     retention_days: int | None = Field(
-        None, ge=1, le=MOST, description="curves, samples, logs and files of ended jobs are kept so long"
+        None, ge=1, le=MOST, description="Days after which curves, samples, logs and files of an ended job are deleted."
     )
 
 
 class Project(ProjectLimits, Record):
-    """A project and what it may use."""
+    """A project and its limits."""
 
     slug: str
     created_at: datetime
 
 
 class ProjectSettings(ProjectLimits, Closed):
-    """What may be changed of a project."""
+    """Limits to set for a project."""
 
 
 class Usage(Record):
-    """Slot-hours of one user in one project over a calendar month (UTC)."""
+    """Slot-hours of one user in one project in a calendar month (UTC)."""
 
     project: str
     user: str
     slot_hours: float
     gpu_hours: float
-    budget_slot_hours: float | None = Field(description="the project's, for all its users")
+    budget_slot_hours: float | None = Field(
+        description="Slot-hours that the project can use per month, for all its users together."
+    )

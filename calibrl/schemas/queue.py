@@ -1,4 +1,4 @@
-"""Who waits, and why."""
+"""Waiting jobs, with the reason for waiting."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -11,19 +11,19 @@ from calibrl.schemas.status import JobStatus
 
 
 class WaitReason(StrEnum):
-    """Why a queued job does not start now."""
+    """Reason why a queued job does not start now."""
 
-    NO_MACHINE = "no_machine"  # none that is up has so many GPUs, or its labels
-    BUSY = "busy"  # every slot that would do is taken
-    RESERVED = "reserved"  # what is free is kept for a job before it
-    PROJECT_LIMIT = "project_limit"  # its project runs as many GPUs as it may
-    BUDGET = "budget"  # its project, or its user there, has used up the month's slot-hours
-    WAITING = "waiting"  # for jobs that it depends on
+    NO_MACHINE = "no_machine"  # no machine that is online has enough GPUs and the labels
+    BUSY = "busy"  # all suitable slots are occupied
+    RESERVED = "reserved"  # the free slots are reserved for an earlier job
+    PROJECT_LIMIT = "project_limit"  # the project has reached max_gpus
+    BUDGET = "budget"  # the project or the user has used up the slot-hours of the month
+    WAITING = "waiting"  # the jobs that it depends on have not succeeded yet
     PAUSED = "paused"
 
 
 class QueueEntry(Record):
-    """A job that has not started, and why."""
+    """A job that has not started, with the reason."""
 
     job_id: UUID
     name: str
@@ -32,8 +32,8 @@ class QueueEntry(Record):
     priority: Priority
     gpus: int
     status: JobStatus
-    position: int | None = Field(description="1: the next; None where it isn't in line")
-    reason: WaitReason | None = Field(description="None: it is about to start")
-    explanation: str = Field(description="the reason in a sentence")
-    estimated_start: datetime | None = Field(description="None where it can't be told")
+    position: int | None = Field(description="Position in the queue. 1: next. None: the job is not in line.")
+    reason: WaitReason | None = Field(description="Reason for waiting. None: the job is about to start.")
+    explanation: str = Field(description="The reason in one sentence.")
+    estimated_start: datetime | None = Field(description="Estimated start. None: it cannot be estimated.")
     queued_at: datetime

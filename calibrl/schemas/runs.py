@@ -1,4 +1,4 @@
-"""What a run tells of itself: curves, samples, checkpoints, log."""
+"""Output of a run: metrics, samples, checkpoints, log."""
 
 from datetime import datetime
 from typing import Any
@@ -9,7 +9,8 @@ from calibrl.schemas.base import Record
 
 
 class MetricRow(Record):
-    """All metrics of one step, by `family/name`. Not finite: the strings NaN, Infinity, -Infinity."""
+    """All metrics of one step, by `family/name`. Values that are not finite are the strings NaN, Infinity,
+    -Infinity."""
 
     step: int
     ts: datetime
@@ -17,36 +18,40 @@ class MetricRow(Record):
 
 
 class Histogram(Record):
-    """Counts between fixed edges: `len(edges) == len(counts) + 1`; outliers fall in the end bins.
+    """Counts between fixed edges: `len(edges) == len(counts) + 1`. Outliers are in the first and last bin.
 
-    One of a budget of points holds those of `width` steps from `step` on, added up.
+    With a limit of `points`, a histogram is the sum over `width` steps from `step` on.
     """
 
     step: int
     name: str
     edges: list[float]
     counts: list[int]
-    width: int = Field(1, description="steps that it may hold: a power of two")
-    merged: int = Field(1, description="histograms that were added up")
-    left_out: int = Field(0, description="histograms of these steps with other edges than the last one has")
+    width: int = Field(1, description="Number of steps that the histogram can cover, a power of two.")
+    merged: int = Field(1, description="Number of histograms that were added up.")
+    left_out: int = Field(
+        0,
+        description="Number of histograms of these steps that were left out because their edges differ from those "
+        "of the last one.",
+    )
 
 
 class SampleSummary(Record):
-    """A sampled group, without its contents."""
+    """A sampled group without its contents."""
 
     id: int
     step: int
     prompt_id: str
     mean_reward: float | None
-    entropy: float | None = Field(None, description="mean over the tokens of its completions, in nats")
-    rareness: float | None = Field(None, description="mean |advantage| of its completions")
-    gap: float | None = Field(None, description="mean gap to the expert of the tokens that have one, in nats")
-    passed: int = Field(description="completions that passed")
-    size: int = Field(description="completions in the group")
+    entropy: float | None = Field(None, description="Mean entropy over the tokens of its completions, in nats.")
+    rareness: float | None = Field(None, description="Mean absolute advantage of its completions.")
+    gap: float | None = Field(None, description="Mean gap to the expert over the tokens that have one, in nats.")
+    passed: int = Field(description="Number of completions that passed.")
+    size: int = Field(description="Number of completions in the group.")
 
 
 class Sample(SampleSummary):
-    """A sampled group, whole. `group` has the shape that `calibrl_core.report.SampleGroup` documents."""
+    """A sampled group with its contents. `calibrl_core.report.SampleGroup` documents the shape of `group`."""
 
     group: dict[str, Any]
 
@@ -62,9 +67,9 @@ class Checkpoint(Record):
 
 
 class StoredFile(Record):
-    """A file that can be downloaded. As long as `etag` is the same, so is the content."""
+    """A file to download. The content only changes if `etag` changes."""
 
-    name: str = Field(description="with the folders above it: adapter/adapter_config.json")
+    name: str = Field(description="Path within the checkpoint, such as adapter/adapter_config.json.")
     bytes: int
     etag: str
 
@@ -76,7 +81,7 @@ class CheckpointFiles(Checkpoint):
 
 
 class LogChunk(Record):
-    """A part of the log, in bytes since its beginning; ask again with `after=next` for what follows."""
+    """A part of the log. `next` is the offset of its end in bytes; send it as `after` for the following part."""
 
     text: str
     next: int

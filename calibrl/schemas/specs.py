@@ -1,4 +1,4 @@
-"""What a client posts: the spec of a job."""
+"""Specs of jobs, as clients submit them."""
 
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
@@ -33,12 +33,13 @@ CheckpointChoice = Annotated[
 
 
 class JobModel(ModelOptions):
-    """A checkpoint of another job. For its best or last that job becomes a dependency; one of a certain step must be
-    there already, and nothing is waited for."""
+    """A checkpoint of another job. `best` and `last` make that job a dependency. A step must exist already and adds
+    no dependency."""
 
-    from_job: UUID = Field(description="id of a training job")
+    from_job: UUID = Field(description="Id of a training job.")
     checkpoint: CheckpointChoice = Field(
-        "best", description="best: by checkpoints.keep_best, else the newest; last: the newest; or a step"
+        "best",
+        description="best: by checkpoints.keep_best, or the latest if none is marked. last: the latest. Or a step.",
     )
 
 
@@ -49,13 +50,13 @@ ModelChoice = Annotated[
 
 
 class KnownData(Closed):
-    """A data set that was uploaded to the service, or registered with it."""
+    """A dataset that was uploaded to the service or registered with it."""
 
-    dataset: UUID = Field(description="id of a data set of the job's project")
+    dataset: UUID = Field(description="Id of a dataset in the project of the job.")
     answer: str | None = Field(
-        None, min_length=1, max_length=200, description="the column with the answer; None: as the data set says"
+        None, min_length=1, max_length=200, description="Column with the answer. None: as registered with the dataset."
     )
-    rows: int | None = Field(None, ge=1, description="only the first rows; None: all")
+    rows: int | None = Field(None, ge=1, description="Use only the first N rows. None: all.")
 
 
 DataChoice = Annotated[
@@ -68,47 +69,59 @@ DataChoice = Annotated[
 
 
 class ValidationSpec(ValidationSettings):
-    """Sampled accuracy on held-out data while training."""
+    """Validation during training: sampled accuracy on validation data."""
 
     data: DataChoice
 
 
 class Resources(Closed):
-    """What a job occupies while it runs."""
+    """Resources that a job occupies while it runs."""
 
-    gpus: int = Field(0, ge=0, le=64, description="GPUs, all of one machine; 0: a CPU slot")
+    gpus: int = Field(0, ge=0, le=64, description="Number of GPUs, all on one machine. 0: one CPU slot.")
     labels: dict[Slug, Label] = Field(
-        default_factory=dict, max_length=32, description="only machines whose labels include these"
+        default_factory=dict, max_length=32, description="Labels that a machine must have to run the job."
     )
 
 
 class Limits(Closed):
-    """When a job is ended for its own good. Times count while it runs, over all attempts together."""
+    """Limits that end a job. Times count run time only, over all attempts together."""
 
-    timeout_seconds: float | None = Field(None, gt=0, le=MONTH, description="most time that it may run")
-    no_progress_seconds: float | None = Field(None, gt=0, le=MONTH, description="most time without a new step")
+    timeout_seconds: float | None = Field(
+        None, gt=0, le=MONTH, description="Maximum run time in seconds, over all attempts. None: no limit."
+    )
+    no_progress_seconds: float | None = Field(
+        None, gt=0, le=MONTH, description="Maximum run time in seconds without a new step. None: no limit."
+    )
     min_gpu_utilisation: float | None = Field(
         None,
         gt=0,
         le=100,
-        description="percent, the mean of its GPUs over gpu_idle_seconds; below it a warning, twice in a row the end",
+        description="Minimum utilisation in percent, averaged over the GPUs of the job and gpu_idle_seconds. The "
+        "first period below it gives a warning, the second in a row ends the job. None: no limit.",
     )
-    gpu_idle_seconds: float = Field(600, gt=0, le=MONTH, description="what min_gpu_utilisation is a mean over")
+    gpu_idle_seconds: float = Field(
+        600, gt=0, le=MONTH, description="Length in seconds of the period over which min_gpu_utilisation is averaged."
+    )
     max_attempts: int | None = Field(
-        None, ge=1, le=100, description="lost workers after which it fails; None: as the service is set"
+        None,
+        ge=1,
+        le=100,
+        description="Number of lost workers after which the job fails. None: as set for the service.",
     )
 
 
 class JobSettings(Closed):
-    """What every job says about itself, whatever it does."""
+    """Fields that the specs of all jobs have."""
 
-    name: Name = Field(description="for people; need not be unique")
+    name: Name = Field(description="Name of the job. Names need not be unique.")
     project: Slug = "default"
     priority: Priority = "normal"
     labels: dict[LabelKey, Label] = Field(default_factory=dict, max_length=32)
     resources: Resources = Field(default_factory=Resources)
     limits: Limits = Field(default_factory=Limits)
-    depends_on: tuple[UUID, ...] = Field((), max_length=32, description="jobs that must succeed first")
+    depends_on: tuple[UUID, ...] = Field(
+        (), max_length=32, description="Ids of jobs that must succeed before this job starts."
+    )
 
 
 class TrainSpec(JobSettings, TrainSettings):
@@ -121,7 +134,7 @@ class TrainSpec(JobSettings, TrainSettings):
 
 
 class EvaluateSpec(JobSettings, EvaluateSettings):
-    """An evaluation job: every model on every data set."""
+    """An evaluation job: each model on each dataset."""
 
     kind: Literal["evaluate"]
     models: tuple[ModelChoice, ...] = Field(min_length=1, max_length=16)

@@ -1,11 +1,11 @@
-"""Where a job stands, and why."""
+"""Status of a job, and the reason for it."""
 
 from enum import StrEnum
 
 
 class JobStatus(StrEnum):
-    """Where a job stands. `waiting`: for a job that it depends on. The last three are final: only a person's `retry`
-    takes a job out of the last two."""
+    """Status of a job. `waiting`: the jobs that it depends on have not succeeded yet. `succeeded`, `failed` and
+    `cancelled` are final; only `retry` takes a job out of the last two."""
 
     QUEUED = "queued"
     WAITING = "waiting"
@@ -23,12 +23,12 @@ class JobStatus(StrEnum):
 
     @property
     def held(self) -> bool:
-        """Whether a worker holds it: it takes a slot."""
+        """True if a worker holds the job, so that it occupies a slot."""
         return self in (JobStatus.RUNNING, JobStatus.PAUSING, JobStatus.CANCELLING)
 
 
 class Reason(StrEnum):
-    """Why a job's status changed, where there is a reason to tell."""
+    """Reason for the last change of a job's status, if there is one."""
 
     USER = "user"
     CRASHED = "crashed"

@@ -1,4 +1,4 @@
-"""Webhooks: addresses that are told when something happens to a project's jobs."""
+"""Webhooks: URLs that receive a message when something happens to the jobs of a project."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -26,14 +26,21 @@ AT_ITS_END: tuple[WebhookEvent, ...] = ("job.succeeded", "job.failed", "job.canc
 
 
 class NewWebhook(Closed):
-    """An address to tell."""
+    """A new webhook."""
 
-    url: str = Field(min_length=8, max_length=2000, pattern=r"^https?://[^\s@]+$", description="https, without a login")
-    events: tuple[WebhookEvent, ...] = Field(AT_ITS_END, min_length=1, max_length=10, description="what it is told of")
+    url: str = Field(
+        min_length=8,
+        max_length=2000,
+        pattern=r"^https?://[^\s@]+$",
+        description="URL to post to: https, without user name and password.",
+    )
+    events: tuple[WebhookEvent, ...] = Field(
+        AT_ITS_END, min_length=1, max_length=10, description="Events that are sent to the URL."
+    )
 
 
 class Webhook(Record):
-    """An address that is told what happens to a project's jobs."""
+    """A URL that receives messages about the jobs of a project."""
 
     id: UUID
     project: str
@@ -44,13 +51,13 @@ class Webhook(Record):
 
 
 class CreatedWebhook(Webhook):
-    """A new webhook. `secret` is shown this once."""
+    """A new webhook. `secret` is only returned once."""
 
-    secret: str = Field(description="what its messages are signed with, as Standard Webhooks has it: whsec_...")
+    secret: str = Field(description="Secret that signs the messages, in the Standard Webhooks format: whsec_...")
 
 
 class DeliveryStatus(StrEnum):
-    """Where a message stands: to be sent (again), taken by the address, or given up after the last try."""
+    """Status of a message: to be sent (again), delivered, or given up after the last try."""
 
     PENDING = "pending"
     DELIVERED = "delivered"
@@ -58,13 +65,13 @@ class DeliveryStatus(StrEnum):
 
 
 class Delivery(Record):
-    """A message to an address, and how it went."""
+    """A message to a webhook, and the result of sending it."""
 
     id: UUID
     type: str
     job_id: UUID | None
     status: DeliveryStatus
     attempts: int
-    response: str | None = Field(description="what came of the last try: a status code, or what went wrong")
-    next_at: datetime | None = Field(description="of the next try, while there is one")
+    response: str | None = Field(description="Result of the last try: a status code, or the error.")
+    next_at: datetime | None = Field(description="Time of the next try. null: no further try.")
     created_at: datetime

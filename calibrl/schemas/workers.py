@@ -11,8 +11,8 @@ from calibrl_core.settings_base import Closed
 
 
 class WorkerStatus(StrEnum):
-    """Whether a machine takes jobs. `draining`: it finishes what it runs and takes no more. `stopping`: it gives back
-    what it runs, from a checkpoint. `lost`: nothing was heard of it. `offline`: it ended in order."""
+    """Status of a machine. `draining`: finishes its jobs and takes no more. `stopping`: stops its jobs at a
+    checkpoint, so that they continue on another machine. `lost`: no heartbeat. `offline`: shut down properly."""
 
     ONLINE = "online"
     DRAINING = "draining"
@@ -22,21 +22,21 @@ class WorkerStatus(StrEnum):
 
 
 class GpuReading(Record):
-    """How a GPU of a machine stands. Memory in bytes."""
+    """Reading of a GPU. Memory in bytes."""
 
     index: int
     name: str
     uuid: str
     memory_total: int
     memory_used: int
-    utilisation: float = Field(description="percent")
+    utilisation: float = Field(description="Utilisation in percent.")
 
 
 class Gpu(GpuReading):
-    """A GPU of a machine, as last heard, and who may use it."""
+    """A GPU of a machine with its last reading and the job that holds it."""
 
-    job_id: UUID | None = Field(description="who holds it")
-    clean: bool = Field(description="its memory is free again since its last job; only then is it given to another")
+    job_id: UUID | None = Field(description="Job that holds the GPU.")
+    clean: bool = Field(description="True: the memory of the last job is free again, so another job can use the GPU.")
 
 
 class Worker(Record):
@@ -47,13 +47,16 @@ class Worker(Record):
     labels: dict[str, str]
     versions: dict[str, str]
     status: WorkerStatus
-    cpu_slots: int = Field(description="jobs without a GPU that it runs at once")
+    cpu_slots: int = Field(description="Number of jobs without a GPU that the machine runs at the same time.")
     gpus: list[Gpu]
-    jobs: list[UUID] = Field(description="what it runs")
+    jobs: list[UUID] = Field(description="Jobs that run on the machine.")
     heartbeat_at: datetime
 
 
 class Drain(Closed):
-    """How a machine is to be drained."""
+    """Options of draining a machine."""
 
-    now: bool = Field(False, description="give back what it runs, from a checkpoint, in place of finishing it")
+    now: bool = Field(
+        False,
+        description="True: also stop the running jobs at a checkpoint and queue them again. False: let them finish.",
+    )

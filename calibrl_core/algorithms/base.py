@@ -22,25 +22,30 @@ class PolicyGradientSettings(Closed):
     has_guidance: ClassVar[bool] = False  # a second loss beside the policy's
     learns_from_experts: ClassVar[bool] = False  # expert rows are in the update, beside the rollouts
 
-    clip_low: float = Field(0.2, ge=0, lt=1, description="ratio may fall to 1 - clip_low before its gradient stops")
-    clip_high: float = Field(0.2, ge=0, description="ratio may rise to 1 + clip_high before its gradient stops")
-    dual_clip: float = Field(3.0, gt=1, description="for a negative advantage A the loss never exceeds -dual_clip * A")
-    normalise_by_std: bool = Field(False, description="divide advantages by the group's unbiased std + 1e-6")
-    aggregation: Aggregation = Field("token-mean", description="how token losses become one number")
-    kl_coef: float = Field(0.0, ge=0, description="weight of the KL divergence from the policy that the run began with")
-    kl_estimator: Literal["k1", "k3"] = Field("k3", description="how that divergence is estimated from sampled tokens")
-    entropy_coef: float = Field(0.0, ge=0, description="weight of the entropy (nats) that is subtracted from the loss")
-    mini_batches: int = Field(4, ge=1, description="optimizer updates a step; each mini-batch holds whole groups")
+    clip_low: float = Field(0.2, ge=0, lt=1, description="The gradient stops once the ratio falls below 1 - clip_low.")
+    clip_high: float = Field(0.2, ge=0, description="The gradient stops once the ratio rises above 1 + clip_high.")
+    dual_clip: float = Field(3.0, gt=1, description="For a negative advantage A the loss never exceeds -dual_clip * A.")
+    normalise_by_std: bool = Field(
+        False, description="Divide advantages by the group's unbiased standard deviation + 1e-6."
+    )
+    aggregation: Aggregation = Field("token-mean", description="Reduction of token losses to one number.")
+    kl_coef: float = Field(0.0, ge=0, description="Weight of the KL divergence from the initial policy of the run.")
+    kl_estimator: Literal["k1", "k3"] = Field("k3", description="Estimator of the KL divergence from sampled tokens.")
+    entropy_coef: float = Field(
+        0.0, ge=0, description="Weight of the entropy (nats), which is subtracted from the loss."
+    )
+    mini_batches: int = Field(4, ge=1, description="Optimizer updates per step. Each mini-batch contains whole groups.")
     mini_batch_rows: int | None = Field(
         None,
         ge=1,
-        description="instead of mini_batches: rows (rollouts, then the group's expert) of a mini-batch in one process, "
-        "the last one short, groups cut where they fall, as the published script",
+        description="Replaces mini_batches: rows (rollouts, then the expert of the group) per mini-batch and "
+        "process, as in the published script. Groups can be cut, and the last mini-batch can be "
+        "shorter. None: use mini_batches.",
     )
     micro_batch_mean: bool = Field(
         False,
-        description="every micro-batch of micro_batch_rows has its own denominator and an equal say, as the published "
-        "script; a short last mini-batch counts less",
+        description="Average each micro-batch of micro_batch_rows by itself, with equal weight per micro-batch, as "
+        "in the published script. A short last mini-batch counts less.",
     )
 
     def guidance_weight(self, step: int) -> float:

@@ -32,20 +32,23 @@ class CalibRL(PolicyGradientSettings):
     has_guidance: ClassVar[bool] = True
 
     type: Literal["calibrl"] = "calibrl"
-    negative_slope: float = Field(0.5, ge=0, le=1, description="LeakyReLU slope where the policy is already calibrated")
-    guidance_coef: float = Field(0.1, ge=0, description="weight of the guidance loss beside the policy loss")
+    negative_slope: float = Field(
+        0.5, ge=0, le=1, description="LeakyReLU slope for tokens where the policy is already calibrated."
+    )
+    guidance_coef: float = Field(0.1, ge=0, description="Weight of the guidance loss relative to the policy loss.")
     expert_gap: Literal["token", "sequence_mean", "sequence_sum"] = Field(
         "token",
-        description="token: position by position, as the published code; sequence_mean, sequence_sum: one gap a "
-        "rollout, as the paper's text, from the mean or sum of each side's log-probabilities",
+        description="token: one gap per position, as in the published code. sequence_mean, sequence_sum: one gap "
+        "per rollout, as in the paper's text, from the mean or sum of the log-probabilities on each "
+        "side.",
     )
     expert_tail: Literal["none", "zero"] = Field(
         "none",
-        description="rollout tokens past the expert's end: none gives them no guidance; zero compares them with a "
-        "log-probability of 0, as the published code",
+        description="Rollout tokens after the end of the expert. none: no guidance. zero: compare with a "
+        "log-probability of 0, as in the published code.",
     )
-    rareness_weighting: bool = Field(True, description="weight guidance by |A|; false weights every rollout by 1")
-    guidance_start_step: int = Field(0, ge=0, description="first step (from 0) at which guidance enters the loss")
+    rareness_weighting: bool = Field(True, description="Weight the guidance by |A|. False: weight every rollout by 1.")
+    guidance_start_step: int = Field(0, ge=0, description="First step (from 0) whose loss contains the guidance.")
 
     @model_validator(mode="before")
     @classmethod

@@ -27,19 +27,25 @@ class DAPO(PolicyGradientSettings):
     """DAPO's settings; the defaults are its paper's, and its published script's ten batches at most."""
 
     type: Literal["dapo"] = "dapo"
-    clip_high: float = Field(0.28, ge=0, description="ratio may rise to 1 + clip_high before its gradient stops")
-    normalise_by_std: bool = Field(True, description="divide advantages by the group's unbiased std + 1e-6")
+    clip_high: float = Field(0.28, ge=0, description="The gradient stops once the ratio rises above 1 + clip_high.")
+    normalise_by_std: bool = Field(
+        True, description="Divide advantages by the group's unbiased standard deviation + 1e-6."
+    )
     dynamic_sampling: bool = Field(
-        True, description="replace groups that are all right or all wrong by groups of other prompts"
+        True, description="Replace groups that are all right or all wrong with groups of other prompts."
     )
     max_resamples: int = Field(
-        9, ge=1, le=100, description="times a step may sample other prompts; then it learns from what there is"
+        9,
+        ge=1,
+        le=100,
+        description="Maximum sampling rounds of other prompts per step. After them the step learns from the groups "
+        "that it has.",
     )
     overlong_buffer: int | None = Field(
         None,
         ge=1,
-        description="tokens before rollout.max_completion_tokens over which the reward falls by up to 1; None: no "
-        "penalty. The paper's: 4096 of 20480",
+        description="Number of tokens before rollout.max_completion_tokens over which the reward falls by up to 1. "
+        "None: no penalty. The paper uses 4096 of 20480.",
     )
 
     def token_losses(self, batch: LossBatch) -> TokenLosses:

@@ -20,8 +20,10 @@ class DrGRPO(PolicyGradientSettings):
     """Dr. GRPO's settings."""
 
     type: Literal["dr_grpo"] = "dr_grpo"
-    aggregation: Aggregation = Field("seq-mean-token-sum-norm", description="how token losses become one number")
-    normalise_by_std: Literal[False] = Field(False, description="never: it is one of the two biases")
+    aggregation: Aggregation = Field("seq-mean-token-sum-norm", description="Reduction of token losses to one number.")
+    normalise_by_std: Literal[False] = Field(
+        False, description="Always false: the division is one of the two biases that Dr. GRPO removes."
+    )
 
     def token_losses(self, batch: LossBatch) -> TokenLosses:
         """GRPO's policy losses a token, `[B, T]`; what differs is advantages and aggregation. No guidance."""

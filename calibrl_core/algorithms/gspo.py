@@ -25,10 +25,16 @@ class GSPO(PolicyGradientSettings):
     """GSPO's settings; clip range 3e-4 and 4e-4 as in the paper (section 5.1), where sequence ratios stay near 1."""
 
     type: Literal["gspo"] = "gspo"
-    clip_low: float = Field(3e-4, ge=0, lt=1, description="sequence ratio may fall to 1 - clip_low")
-    clip_high: float = Field(4e-4, ge=0, description="sequence ratio may rise to 1 + clip_high")
-    normalise_by_std: bool = Field(True, description="divide advantages by the group's unbiased std + 1e-6")
-    aggregation: Aggregation = Field("seq-mean-token-mean", description="how token losses become one number")
+    clip_low: float = Field(
+        3e-4, ge=0, lt=1, description="The gradient stops once the sequence ratio falls below 1 - clip_low."
+    )
+    clip_high: float = Field(
+        4e-4, ge=0, description="The gradient stops once the sequence ratio rises above 1 + clip_high."
+    )
+    normalise_by_std: bool = Field(
+        True, description="Divide advantages by the group's unbiased standard deviation + 1e-6."
+    )
+    aggregation: Aggregation = Field("seq-mean-token-mean", description="Reduction of token losses to one number.")
 
     def token_losses(self, batch: LossBatch) -> TokenLosses:
         """Per-token policy losses, `[B, T]`; all tokens of a rollout are clipped, or none. No guidance."""

@@ -33,13 +33,19 @@ class LearnsFromExperts(PolicyGradientSettings):
     learns_from_experts: ClassVar[bool] = True
 
     mix_ratio: float = Field(
-        1.0, ge=0, le=1, description="share of the prompts with an expert whose expert joins the update"
+        1.0, ge=0, le=1, description="Share of the prompts with an expert whose expert joins the update."
     )
     pass_ratio_low: float = Field(
-        0.0, ge=0, le=1, description="an expert joins where its row's pass_ratio is at least this, or not known"
+        0.0,
+        ge=0,
+        le=1,
+        description="Minimum pass_ratio of a row whose expert joins the update. Rows without a pass_ratio also join.",
     )
     pass_ratio_high: float = Field(
-        1.0, ge=0, le=1, description="an expert joins where its row's pass_ratio is at most this, or not known"
+        1.0,
+        ge=0,
+        le=1,
+        description="Maximum pass_ratio of a row whose expert joins the update. Rows without a pass_ratio also join.",
     )
 
     @model_validator(mode="after")

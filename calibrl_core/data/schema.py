@@ -33,20 +33,23 @@ class BuiltinData(Closed):
     """A data set that the package makes itself."""
 
     builtin: Literal["digits", "geometry"] = Field(
-        description="digits: pairs of handwritten digits, 'what is their sum?'; geometry: drawn figures with labelled "
-        "angles and lengths, one of them asked for"
+        description="digits: pairs of handwritten digits, with a question about their sum. geometry: drawn figures "
+        "with labelled angles and lengths, with a question about one of them."
     )
     split: Split = Field(
         "train",
-        description="which part. Both have train, validation and test, which share no source digit and no figure with "
-        "the same numbers. digits, drawn as in training: test-small-sums (0 to 9), test-large-sums (10 to 18), "
-        "test-same-digit (both digits equal); and otherwise: test-noise, test-rotation (each digit turned by 15 to 30 "
-        "degrees), test-three-digits, test-difference. geometry: test-hard (two steps of reasoning)",
+        description="Part of the dataset. Both datasets have train, validation and test, which share no source "
+        "digit and no figure with the same numbers. digits, drawn as in training: test-small-sums (0 to "
+        "9), test-large-sums (10 to 18), test-same-digit (both digits equal). digits, drawn otherwise: "
+        "test-noise, test-rotation (each digit turned by 15 to 30 degrees), test-three-digits, "
+        "test-difference. geometry: test-hard (two steps of reasoning).",
     )
     experts: Literal["mixed", "terse"] = Field(
-        "mixed", description="terse: every expert in the warm-up's own style; mixed: every other one in other words"
+        "mixed",
+        description="Style of the experts. terse: all in the style of the warm-up. mixed: every second one in other "
+        "words.",
     )
-    rows: int | None = Field(None, ge=1, description="only the first rows; None: all")
+    rows: int | None = Field(None, ge=1, description="Use only the first N rows. None: all.")
 
     @field_validator("split")
     @classmethod
@@ -71,10 +74,15 @@ class Columns(Closed):
     """Which column holds what. Naming any of them says that the data is of the plain form; in a chat the answer's may
     be named."""
 
-    question: str = Field("question", description="the question's text; <image> says where an image stands")
-    images: str = Field("images", description="a path, base64 text or bytes, or a list of them; or named `image`")
-    answer: str = Field("answer", description="the verifiable answer, as text or a number")
-    expert: str = Field("expert", description="an expert's completion; may be absent")
+    question: str = Field(
+        "question", description="Column with the text of the question. <image> marks the position of an image."
+    )
+    images: str = Field(
+        "images",
+        description="Column with a path, base64 text or bytes, or a list of them. The name `image` is also recognised.",
+    )
+    answer: str = Field("answer", description="Column with the verifiable answer, as text or a number.")
+    expert: str = Field("expert", description="Column with the expert completion. It can be absent.")
 
 
 class FileData(Closed):
@@ -83,14 +91,16 @@ class FileData(Closed):
     Its form (plain, verl's, MathVista's, Geometry3K's) is known by its columns: see docs/how-to/data-formats.md.
     """
 
-    path: str = Field(min_length=1, max_length=1024, description="a .jsonl or .parquet file that the worker can read")
+    path: str = Field(
+        min_length=1, max_length=1024, description="Path of a .jsonl or .parquet file that the worker can read."
+    )
     columns: Columns = Field(default_factory=Columns)
-    rows: int | None = Field(None, ge=1, description="only the first rows; None: all")
+    rows: int | None = Field(None, ge=1, description="Use only the first N rows. None: all.")
     title: str | None = Field(
-        None, min_length=1, max_length=200, description="what results and messages call it; None: the file's name"
+        None, min_length=1, max_length=200, description="Name in results and messages. None: the name of the file."
     )
     image_files: bool = Field(
-        True, description="false: paths of images are refused, and the rows must carry their images"
+        True, description="False: refuse paths of images, so that the rows must contain their images."
     )
 
     @property
@@ -109,17 +119,17 @@ class HubSource(Closed):
     hub: str = Field(
         pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$",
         max_length=200,
-        description="name of a data set on the hub, such as hiyouga/geometry3k",
+        description="Name of a dataset on the Hugging Face hub, such as hiyouga/geometry3k.",
     )
-    split: str = Field("train", pattern=r"^\w[\w.-]*$", max_length=100, description="which part of it")
-    revision: str | None = Field(None, min_length=1, max_length=100, description="branch, tag or commit; None: newest")
+    split: str = Field("train", pattern=r"^\w[\w.-]*$", max_length=100, description="Split of the dataset.")
+    revision: str | None = Field(None, min_length=1, max_length=100, description="Branch, tag or commit. None: latest.")
     columns: Columns = Field(default_factory=Columns)
 
 
 class HubData(HubSource):
     """A data set of the Hugging Face hub, loaded by the worker through `datasets`, which runs no code of it."""
 
-    rows: int | None = Field(None, ge=1, description="only the first rows; None: all")
+    rows: int | None = Field(None, ge=1, description="Use only the first N rows. None: all.")
 
     @property
     def name(self) -> str:

@@ -20,9 +20,12 @@ class Verifier(Closed):
     judges_answer: ClassVar[bool] = True  # False: it judges form only, and has no say in whether a rollout passed
 
     type: str
-    weight: float = Field(1.0, ge=0, le=100, description="this term's factor in the summed reward")
+    weight: float = Field(1.0, ge=0, le=100, description="Factor of this score in the summed reward.")
     time_limit_seconds: float = Field(
-        5.0, gt=0, le=600, description="seconds a verdict may take in its worker process; past them it is 0"
+        5.0,
+        gt=0,
+        le=600,
+        description="Maximum seconds per score in the verifier process. A score that takes longer is 0.",
     )
 
     @property

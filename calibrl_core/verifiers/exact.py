@@ -11,7 +11,7 @@ class ExactReward(Verifier):
     """1.0 where the answer, without the space around it, equals the truth, else 0.0."""
 
     type: Literal["exact"] = "exact"
-    ignore_case: bool = Field(False, description="take upper and lower case for the same")
+    ignore_case: bool = Field(False, description="Treat upper and lower case as equal.")
 
     def score(self, completion: str, truth: str) -> float:
         answer, truth = final_answer(completion), truth.strip()

@@ -13,7 +13,7 @@ class FormatReward(Verifier):
     judges_answer: ClassVar[bool] = False
 
     type: Literal["format"] = "format"
-    weight: float = Field(0.1, ge=0, le=100, description="this term's factor in the summed reward")
+    weight: float = Field(0.1, ge=0, le=100, description="Factor of this score in the summed reward.")
 
     def score(self, completion: str, truth: str) -> float:
         return float(follows_format(completion))

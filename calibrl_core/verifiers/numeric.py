@@ -21,8 +21,12 @@ class NumericReward(Verifier):
     """
 
     type: Literal["numeric"] = "numeric"
-    absolute_tolerance: float = Field(0.0, ge=0, description="difference that passes, in the truth's unit")
-    relative_tolerance: float = Field(1e-3, ge=0, lt=1, description="difference that passes, as a share of the truth")
+    absolute_tolerance: float = Field(
+        0.0, ge=0, description="Maximum difference from the reference answer, in its unit."
+    )
+    relative_tolerance: float = Field(
+        1e-3, ge=0, lt=1, description="Maximum difference from the reference answer, as a share of it."
+    )
 
     def score(self, completion: str, truth: str) -> float:
         answer = final_answer(completion)

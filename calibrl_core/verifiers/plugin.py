@@ -26,10 +26,10 @@ class PluginReward(Verifier):
 
     type: Literal["plugin"] = "plugin"
     name: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._\-]*$", max_length=100, description="its entry point's name, as installed"
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._\-]*$", max_length=100, description="Name of the installed entry point."
     )
     version: str | None = Field(
-        None, min_length=1, max_length=100, description="the version its distribution must have; None: any"
+        None, min_length=1, max_length=100, description="Required version of the distribution. None: any."
     )
 
     @property
