@@ -1,4 +1,4 @@
-"""Everything a run may choose: `TrainConfig` and `EvaluateConfig`. Closed, bounded, and importable without torch."""
+"""Settings of a run: `TrainConfig` and `EvaluateConfig`. Closed, bounded, and importable without torch."""
 
 from collections.abc import Sequence
 from typing import Annotated, Literal, Self
@@ -13,7 +13,7 @@ from calibrl_core.verifiers import FormatReward, MathReward, Reward
 
 
 class LoraSettings(Closed):
-    """Low-rank adapters (arXiv 2106.09685) through peft; only they are trained."""
+    """Low-rank adapters (arXiv 2106.09685) through peft. Only the adapters are trained."""
 
     rank: int = Field(16, ge=1, le=1024, description="Rank of each adapter.")
     alpha: float = Field(32, gt=0, description="Scale numerator: adapters are scaled by alpha / rank.")
@@ -24,7 +24,7 @@ class LoraSettings(Closed):
 
 
 class ModelOptions(Closed):
-    """How any model is trained, wherever it comes from."""
+    """Training options of all kinds of models."""
 
     lora: LoraSettings | None = Field(None, description="Train only low-rank adapters. None: train all weights.")
     freeze_vision: bool = Field(False, description="Do not train the vision tower and its projection.")
@@ -34,7 +34,7 @@ class ModelOptions(Closed):
 
 
 class BuiltinModel(ModelOptions):
-    """A model made on the spot by a seeded function, with random weights."""
+    """A model that a seeded function creates, with random weights."""
 
     builtin: Literal["tiny-vlm"] = Field(
         description="Name of the model. tiny-vlm: Idefics3 with 1.2 million parameters and its standard processor."
@@ -43,7 +43,7 @@ class BuiltinModel(ModelOptions):
 
 
 class PathModel(ModelOptions):
-    """A model saved by `save_pretrained`, processor and all, or a GGUF file."""
+    """A model saved by `save_pretrained` together with its processor, or a GGUF file."""
 
     path: str = Field(
         min_length=1,
@@ -70,7 +70,7 @@ def usable_rewards(rewards: tuple[Reward, ...]) -> None:
 
 
 class RolloutSettings(Closed):
-    """How completions are sampled in training."""
+    """Sampling of completions in training."""
 
     group_size: int = Field(10, ge=2, le=256, description="Rollouts per prompt. An advantage needs at least two.")
     temperature: float = Field(
@@ -96,7 +96,7 @@ class RolloutSettings(Closed):
 
 
 class PromptSettings(Closed):
-    """What becomes of prompts that are too long. Images count as their tokens."""
+    """Handling of prompts that are too long. Images count as their tokens."""
 
     max_tokens: int | None = Field(None, ge=1, description="Maximum tokens per prompt. None: no limit.")
     too_long: Literal["error", "drop", "truncate"] = Field(
@@ -107,7 +107,7 @@ class PromptSettings(Closed):
 
 
 class OptimizerSettings(Closed):
-    """AdamW over fp32 master weights."""
+    """AdamW over float32 master weights."""
 
     lr: float = Field(1e-6, gt=0, le=1, description="Peak learning rate.")
     weight_decay: float = Field(0.01, ge=0, le=1, description="Decoupled weight decay.")
@@ -121,7 +121,7 @@ class OptimizerSettings(Closed):
 
 
 class ValidationSettings(Closed):
-    """Sampled accuracy while training, but for the held-out data."""
+    """Validation during training, without its data."""
 
     every_steps: int = Field(20, ge=1, description="Steps between validations. The last step is always validated.")
     samples: int = Field(8, ge=1, le=256, description="Completions per prompt.")
@@ -134,13 +134,13 @@ class ValidationSettings(Closed):
 
 
 class Validation(ValidationSettings):
-    """Sampled accuracy on held-out data while training."""
+    """Validation during training: sampled accuracy on validation data."""
 
     data: DataSource
 
 
 class CheckpointSettings(Closed):
-    """Which checkpoints are written and kept."""
+    """Interval and retention of checkpoints."""
 
     every_steps: int = Field(50, ge=1, description="Steps between checkpoints. The last step always writes one.")
     keep_last: int = Field(2, ge=1, le=100, description="Number of latest checkpoints to keep.")
@@ -156,7 +156,7 @@ class CheckpointSettings(Closed):
 
 
 class SampleSettings(Closed):
-    """Which groups are kept whole, for people to read."""
+    """Groups that are kept with all contents, for people to read."""
 
     every_steps: int = Field(
         10, ge=1, description="Steps between samples. The first and the last step are always sampled."
@@ -168,7 +168,7 @@ class SampleSettings(Closed):
 
 
 class TrainSettings(Closed):
-    """A training run, but for the model it starts from and the data."""
+    """A training run, without its model and data."""
 
     algorithm: Algorithm = Field(default_factory=CalibRL)
     rewards: tuple[Reward, ...] = Field(DEFAULT_REWARDS, min_length=1, max_length=16)
@@ -226,7 +226,7 @@ class TrainSettings(Closed):
 
 
 class TrainConfig(TrainSettings):
-    """All that `train` needs."""
+    """The complete configuration of `train`."""
 
     model: ModelSource
     data: DataSource
@@ -234,7 +234,7 @@ class TrainConfig(TrainSettings):
 
 
 class EvaluateRollout(Closed):
-    """How completions are sampled in an evaluation."""
+    """Sampling of completions in an evaluation."""
 
     samples: int = Field(8, ge=1, le=1024, description="Sampled completions per prompt.")
     greedy: bool = Field(True, description="Also generate one greedy completion per prompt.")
@@ -245,7 +245,7 @@ class EvaluateRollout(Closed):
 
 
 class EvaluateSettings(Closed):
-    """An evaluation, but for the models it compares and the data."""
+    """An evaluation, without its models and data."""
 
     rewards: tuple[Reward, ...] = Field(DEFAULT_REWARDS, min_length=1, max_length=16)
     rollout: EvaluateRollout = Field(default_factory=EvaluateRollout)
@@ -265,7 +265,7 @@ def distinct_names(data: Sequence[DataSource]) -> None:
 
 
 class EvaluateConfig(EvaluateSettings):
-    """All that `evaluate` needs."""
+    """The complete configuration of `evaluate`."""
 
     models: tuple[ModelSource, ...] = Field(min_length=1, max_length=16)
     data: tuple[DataSource, ...] = Field(min_length=1, max_length=32)

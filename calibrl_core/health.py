@@ -1,10 +1,10 @@
-"""Health rules: what a run's curves say when something goes wrong, in words and with a way out.
+"""Health rules: detect problems in the metrics of a run, explain them and suggest a fix.
 
-A rule looks at the last few steps together, so that one odd step says nothing. It fires once, when what it measures has
-passed its limit, and clears once, when that has come back well within it (`BACK`): between the two it stays as it was,
-so that it does not chatter. Alerts are advice; only the rules in `pause_on` pause the job.
+A rule judges the last few steps together, so that a single outlier has no effect. It fires once when its measure passes
+the limit. It clears once when the measure is back within the limit by the factor `BACK`. Between the two its state does
+not change, so that it does not flicker. Alerts are advice; only the rules in `pause_on` pause the job.
 
-To add a rule: a class here, its name in `RuleName`, a member of `RULES`.
+To add a rule: add a class here, its name in `RuleName`, and the class in `RULES`.
 """
 
 import math
@@ -19,11 +19,11 @@ from calibrl_core.settings_base import Closed
 
 RuleName = Literal["entropy_collapse", "entropy_explosion", "all_truncated", "no_advantage", "reward_not_accuracy"]
 
-BACK = 1.5  # a rule clears once its measure is back within the limit by this factor
+BACK = 1.5  # factor within the limit at which a rule clears
 
 
 class HealthSettings(Closed):
-    """When the health rules fire."""
+    """Thresholds of the health rules."""
 
     pause_on: tuple[RuleName, ...] = Field(
         (), description="Rules that pause the job when they fire, after a checkpoint."
@@ -58,27 +58,27 @@ class HealthSettings(Closed):
 
 @dataclass(frozen=True)
 class Alert:
-    """A rule that has fired, or cleared: the fields of a `health` event."""
+    """A rule that has fired or cleared: the fields of a `health` event."""
 
     rule: RuleName
     step: int  # counted from 1
     state: Literal["fired", "cleared"]
-    message: str  # what was seen, in numbers
-    suggestion: str  # what to do about it; empty where it has cleared
+    message: str  # measured values and the limit
+    suggestion: str  # suggested fix; empty if the rule has cleared
 
 
 @dataclass(frozen=True)
 class _Finding:
-    bad: bool  # beyond the limit: fire
-    good: bool  # well within it: clear
+    bad: bool  # beyond the limit: fire the rule
+    good: bool  # well within the limit: clear the rule
     message: str
 
 
 class _Rule(ABC):
-    """One rule with its memory of the last steps. A step that lacks a metric, or has one not finite, is passed over.
+    """A rule with its memory of the last steps. A step without the metric, or with a value that is not finite, is
+    skipped.
 
-    Where a step chooses the groups that it learns from (dynamic sampling), all that were sampled are judged: `sampled/`
-    before the name of what the rule reads.
+    With dynamic sampling the rule uses the metrics of all sampled groups: `sampled/` before the name in `reads`.
     """
 
     name: ClassVar[RuleName]
@@ -87,16 +87,16 @@ class _Rule(ABC):
 
     def __init__(self, settings: HealthSettings, state: Mapping[str, Any]) -> None:
         self._settings = settings
-        self._recent: list[list[float]] = state.get("recent", [])  # of each step, what `reads` names
-        self._reference: list[float] | None = state.get("reference")  # means of the steps to compare with
+        self._recent: list[list[float]] = state.get("recent", [])  # values of `reads` per step
+        self._reference: list[float] | None = state.get("reference")  # means to compare with
         self._firing: bool = state.get("firing", False)
 
     def state(self) -> dict[str, Any]:
-        """What to restore the rule from, as JSON can say it."""
+        """Return the state to restore the rule from, as JSON values."""
         return {"recent": self._recent, "reference": self._reference, "firing": self._firing}
 
     def observe(self, step: int, metrics: Mapping[str, float]) -> Alert | None:
-        """Take a step's metrics in; the alert, where the rule fires or clears with it."""
+        """Record the metrics of a step. Return the alert if the rule fires or clears at this step."""
         values = [metrics.get(f"sampled/{name}", metrics.get(name, math.nan)) for name in self.reads]
         if not all(map(math.isfinite, values)):
             return None
@@ -113,20 +113,20 @@ class _Rule(ABC):
         return None
 
     def _compare_with(self, before: list[float] | None, now: list[float]) -> list[float]:
-        """The means that later ones are compared with: the first, unless a rule says otherwise."""
+        """Return the reference means. Default: the first means of the run."""
         return now if before is None else before
 
     @abstractmethod
     def _window(self) -> int:
-        """Steps that are judged together."""
+        """Return the number of steps that are judged together."""
 
     @abstractmethod
     def _judge(self, now: Sequence[float], reference: Sequence[float]) -> _Finding:
-        """`now` and `reference`: means over a window, in the order of `reads`."""
+        """Judge the means over a window, `now` and `reference`, in the order of `reads`."""
 
 
 class EntropyCollapse(_Rule):
-    """The policy has become certain of nearly every token: groups agree, and nothing new is tried."""
+    """The policy is almost certain of each token: completions of a group agree, and nothing new is tried."""
 
     name = "entropy_collapse"
     reads = ("exploration/entropy",)
@@ -141,11 +141,11 @@ class EntropyCollapse(_Rule):
 
 
 class EntropyExplosion(_Rule):
-    """The policy drifts into noise: entropy that rises many times over is no exploration."""
+    """The policy drifts into noise: entropy that rises several times over is not exploration."""
 
     name = "entropy_explosion"
     reads = ("exploration/entropy",)
-    suggestion = "Lower optimizer.lr or algorithm.entropy_coef, and go back to the best checkpoint; read some groups."
+    suggestion = "Lower optimizer.lr or algorithm.entropy_coef, and restart from the best checkpoint. Read some groups."
 
     def _window(self) -> int:
         return self._settings.entropy_steps
@@ -157,18 +157,18 @@ class EntropyExplosion(_Rule):
 
 def _entropy(now: float, first: float, steps: int, limit: float) -> str:
     return (
-        f"over the last {steps} steps the entropy was {now:.3g} nats a token; the run began with {first:.3g} "
+        f"mean entropy of the last {steps} steps: {now:.3g} nats per token; start of the run: {first:.3g} "
         f"(limit {limit:.3g})"
     )
 
 
 class AllTruncated(_Rule):
-    """Completions do not come to an end, so that hardly any gives an answer."""
+    """Completions reach the token limit, so that almost none has an answer."""
 
     name = "all_truncated"
     reads = ("length/truncated_share",)
     suggestion = (
-        "Raise rollout.max_completion_tokens; where completions never end, warm the model up on expert traces first "
+        "Raise rollout.max_completion_tokens. If completions never end, warm the model up on expert traces first "
         "({type: sft})."
     )
 
@@ -177,18 +177,18 @@ class AllTruncated(_Rule):
 
     def _judge(self, now: Sequence[float], reference: Sequence[float]) -> _Finding:
         limit = self._settings.truncated_share
-        message = f"over the last {self._window()} steps {now[0]:.0%} of completions were cut at the limit"
+        message = f"over the last {self._window()} steps {now[0]:.0%} of completions were truncated"
         return _Finding(now[0] >= limit, now[0] < limit / BACK, message)
 
 
 class NoAdvantage(_Rule):
-    """In every group all rewards are equal, step after step: no gradient, nothing is learned."""
+    """In each group all rewards are equal for many steps: there is no gradient, so nothing is learned."""
 
     name = "no_advantage"
     reads = ("exploration/active_groups", "reward/mean")
     suggestion = (
-        "Where no answer is ever right, warm the model up on expert traces first ({type: sft}) or ask easier "
-        "questions; where all are, ask harder ones."
+        "If no answer is right, warm the model up on expert traces first ({type: sft}) or use easier "
+        "questions. If all answers are right, use harder questions."
     )
 
     def _window(self) -> int:
@@ -197,22 +197,24 @@ class NoAdvantage(_Rule):
     def _judge(self, now: Sequence[float], reference: Sequence[float]) -> _Finding:
         active = sum(share > 0 for share, _ in self._recent)
         message = (
-            f"in {active} of the last {self._window()} steps a group's rewards differed (mean reward {now[1]:.3g})"
+            f"rewards differed within a group in {active} of the last {self._window()} steps (mean reward {now[1]:.3g})"
             if active
-            else f"nothing is learned: for {self._window()} steps every group's rewards were equal (mean {now[1]:.3g})"
+            else f"no learning signal: rewards were equal within each group for {self._window()} steps "
+            f"(mean {now[1]:.3g})"
         )
         return _Finding(active == 0, active > self._window() / 2, message)
 
 
 class RewardNotAccuracy(_Rule):
-    """The reward rises while right answers in the right form become fewer: some term of it is being gamed.
+    """The reward rises while strict accuracy falls: the policy exploits a reward term.
 
-    Compared with the steps in which strict accuracy was best, so that it goes on firing when both have levelled off.
+    The reference is the window with the best strict accuracy, so that the rule keeps firing after both have levelled
+    off.
     """
 
     name = "reward_not_accuracy"
     reads = ("reward/mean", "reward/std", "reward/strict_accuracy")
-    suggestion = "Read some groups: which reward term pays for something else? Lower its weight or mend its verifier."
+    suggestion = "Read some groups to find the reward term that is exploited. Lower its weight or fix its verifier."
 
     def _window(self) -> int:
         return self._settings.drift_steps
@@ -224,8 +226,8 @@ class RewardNotAccuracy(_Rule):
         rise, fall = now[0] - reference[0], reference[2] - now[2]
         enough_rise, enough_fall = self._settings.drift_reward * reference[1], self._settings.drift_accuracy
         message = (
-            f"over the last {self._window()} steps strict accuracy was {now[2]:.3g} and the mean reward {now[0]:.3g}; "
-            f"when strict accuracy was best they were {reference[2]:.3g} and {reference[0]:.3g}"
+            f"means of the last {self._window()} steps: strict accuracy {now[2]:.3g}, reward {now[0]:.3g}; "
+            f"when strict accuracy was best: {reference[2]:.3g} and {reference[0]:.3g}"
         )
         return _Finding(
             bad=rise > enough_rise and fall > enough_fall,
@@ -238,20 +240,20 @@ RULES: tuple[type[_Rule], ...] = (EntropyCollapse, EntropyExplosion, AllTruncate
 
 
 class HealthMonitor:
-    """All rules over one run. `state()` is JSON, for the checkpoint: a run that resumes repeats no alert."""
+    """All rules for one run. `state()` is JSON, stored in checkpoints, so that a resumed run repeats no alert."""
 
     def __init__(self, settings: HealthSettings, state: Mapping[str, Any] | None = None) -> None:
         self._pause_on = settings.pause_on
         self._rules = [rule(settings, (state or {}).get(rule.name, {})) for rule in RULES]
 
     def observe(self, step: int, metrics: Mapping[str, float]) -> list[Alert]:
-        """Take a step's metrics in (`step` counts from 1); the rules that fire or clear with it."""
+        """Record the metrics of step `step` (from 1). Return the alerts of rules that fire or clear at this step."""
         return [alert for rule in self._rules if (alert := rule.observe(step, metrics))]
 
     def pausing(self, alerts: Sequence[Alert]) -> Alert | None:
-        """The alert that ends the run, where one does."""
+        """Return the first alert that pauses the job, if there is one."""
         return next((one for one in alerts if one.state == "fired" and one.rule in self._pause_on), None)
 
     def state(self) -> dict[str, Any]:
-        """What to restore it from."""
+        """Return the state to restore the monitor from."""
         return {rule.name: rule.state() for rule in self._rules}

@@ -1,4 +1,4 @@
-"""What a run trains and is tested on: the settings that name a data set, and the example that every reader yields."""
+"""Settings that name a dataset, and the example that every reader yields."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +30,7 @@ SPLITS: dict[str, tuple[Split, ...]] = {
 
 
 class BuiltinData(Closed):
-    """A data set that the package makes itself."""
+    """A dataset that the package generates."""
 
     builtin: Literal["digits", "geometry"] = Field(
         description="digits: pairs of handwritten digits, with a question about their sum. geometry: drawn figures "
@@ -65,14 +65,14 @@ class BuiltinData(Closed):
 
     @property
     def row_count(self) -> int:
-        """How many rows are used of it."""
+        """Number of rows that are used."""
         of_split = {"train": 4096 if self.builtin == "digits" else 2048, "validation": 128}.get(self.split, 256)
         return min(of_split, self.rows or of_split)
 
 
 class Columns(Closed):
-    """Which column holds what. Naming any of them says that the data is of the plain form; in a chat the answer's may
-    be named."""
+    """Column names of the plain format. To name any of them selects the plain format; in a chat only the answer
+    column can be named."""
 
     question: str = Field(
         "question", description="Column with the text of the question. <image> marks the position of an image."
@@ -88,7 +88,7 @@ class Columns(Closed):
 class FileData(Closed):
     """Rows of a `.jsonl` or `.parquet` file. Image paths are relative to the file and must stay in its folder.
 
-    Its form (plain, verl's, MathVista's, Geometry3K's) is known by its columns: see docs/how-to/data-formats.md.
+    The columns decide the format (plain, verl, MathVista, Geometry3K); the data reference lists them.
     """
 
     path: str = Field(
@@ -109,12 +109,12 @@ class FileData(Closed):
 
     @property
     def label(self) -> str:
-        """How messages call it."""
+        """Name in messages."""
         return self.title or self.path
 
 
 class HubSource(Closed):
-    """Where a data set of the Hugging Face hub is found."""
+    """Location of a dataset on the Hugging Face hub."""
 
     hub: str = Field(
         pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$",
@@ -127,7 +127,8 @@ class HubSource(Closed):
 
 
 class HubData(HubSource):
-    """A data set of the Hugging Face hub, loaded by the worker through `datasets`, which runs no code of it."""
+    """A dataset of the Hugging Face hub, loaded by the worker through `datasets` without running code of the
+    dataset."""
 
     rows: int | None = Field(None, ge=1, description="Use only the first N rows. None: all.")
 
@@ -137,7 +138,7 @@ class HubData(HubSource):
 
     @property
     def label(self) -> str:
-        """How messages call it."""
+        """Name in messages."""
         return f"{self.hub} ({self.split})"
 
 
@@ -152,7 +153,8 @@ Role = Literal["system", "user", "assistant"]
 
 @dataclass(frozen=True)
 class Turn:
-    """A message that precedes the question. An `<image>` in its text stands for the next of the example's images."""
+    """A message that precedes the question. An `<image>` in its text marks the position of the next image of the
+    example."""
 
     role: Role
     text: str
@@ -163,15 +165,15 @@ class Example:
     """One prompt with its verifiable answer."""
 
     id: str
-    question: str  # the last message, which is the user's; an <image> stands for the next of the images
+    question: str  # last user message; an <image> marks the position of the next image
     answer: str
     images: tuple[bytes, ...] = field(default=(), repr=False)  # encoded image files, such as PNG
     expert: str | None = None
     earlier: tuple[Turn, ...] = ()  # such as a system message
-    data_source: str | None = None  # what the row's own `data_source` says, for results by source
-    pass_ratio: float | None = None  # 0 to 1: how often some model answered it rightly
-    asks_for_answer: bool = True  # False: the prompt stays as it is, and nobody is asked for an <answer>
+    data_source: str | None = None  # `data_source` of the row, for results per source
+    pass_ratio: float | None = None  # 0 to 1: share of right answers of a reference model
+    asks_for_answer: bool = True  # False: leave the prompt unchanged, without the request for an <answer>
 
 
 class DataError(ValueError):
-    """A data set that can't be used; the message names every file and row at fault and what would mend it."""
+    """An unusable dataset. The message names each wrong file and row, and the fix."""

@@ -15,11 +15,11 @@ _ANOTHER = re.compile(
 
 
 class ChoiceReward(Verifier):
-    """1.0 where the answer names the option that the truth names, else 0.0.
+    r"""Score 1.0 if the answer names the same option as the reference answer; else 0.0.
 
-    The truth is a letter (`B`, `(B)`), or a letter with its option's text (`B. 12 cm`), and then the text alone is
-    right, too. The answer's letter may be dressed (`b`, `(B)`, `B.`, `\\boxed{B}`, `Option B`, `The answer is B`), with
-    its option's text behind it. An answer that names two options is wrong.
+    The reference answer is a letter (`B`, `(B)`), or a letter with the text of its option (`B. 12 cm`); then the text
+    alone is also right. The letter of the answer can have another form (`b`, `(B)`, `B.`, `\boxed{B}`, `Option B`,
+    `The answer is B`) and can be followed by the text of its option. An answer that names two options is wrong.
     """
 
     type: Literal["choice"] = "choice"

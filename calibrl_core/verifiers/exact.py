@@ -8,7 +8,7 @@ from calibrl_core.verifiers.base import Verifier, final_answer
 
 
 class ExactReward(Verifier):
-    """1.0 where the answer, without the space around it, equals the truth, else 0.0."""
+    """Score 1.0 if the answer equals the reference answer, without surrounding space; else 0.0."""
 
     type: Literal["exact"] = "exact"
     ignore_case: bool = Field(False, description="Treat upper and lower case as equal.")

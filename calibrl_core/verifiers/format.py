@@ -8,7 +8,7 @@ from calibrl_core.verifiers.base import Verifier, follows_format
 
 
 class FormatReward(Verifier):
-    """1.0 where the completion follows the format, whatever it answers."""
+    """Score 1.0 if the completion follows the format, whatever its answer; else 0.0."""
 
     judges_answer: ClassVar[bool] = False
 

@@ -17,12 +17,12 @@ _BASE = re.compile(r"(?<=\d)_ ?\{? ?(\d+)")  # 101_2, which math-verify reads as
 
 
 class MathReward(Verifier):
-    """1.0 where the answer means what the truth means, else 0.0.
+    """Score 1.0 if the answer is mathematically equal to the reference answer; else 0.0.
 
-    It knows fractions, roots, powers, sets, intervals, inequalities, tuples, matrices, equations, and percentages: 50%
-    is 0.5, or 50. Decimals are equal to six places and two parts in a million. A unit may be missing on one side; two
-    different ones are wrong, and none is converted. Where the truth is a word or an option's letter, so is the answer.
-    An answer that offers several values where one is asked for is wrong.
+    Recognised: fractions, roots, powers, sets, intervals, inequalities, tuples, matrices, equations, and percentages:
+    50% equals 0.5, or 50. Decimals are equal up to six places and a relative difference of 2e-6. A unit can be missing
+    on one side. Two different units are wrong; none is converted. If the reference answer is a word or the letter of an
+    option, the answer must be one too. An answer with several values is wrong if one value is asked for.
     """
 
     type: Literal["math"] = "math"

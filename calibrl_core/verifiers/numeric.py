@@ -13,11 +13,12 @@ _NAMED = re.compile(r"\A[A-Za-z\\][\w\\{}]* ?(?:=|\\approx) ?")  # x =, at the s
 
 
 class NumericReward(Verifier):
-    """1.0 where |answer - truth| <= absolute_tolerance, or <= relative_tolerance * |truth|; else 0.0.
+    """Score 1.0 if |answer - truth| <= absolute_tolerance, or <= relative_tolerance * |truth|; else 0.0. The truth is
+    the reference answer.
 
-    Thousands separators, fractions, powers of ten, a leading `x =` and a unit are understood. A unit may be missing on
-    one side; two different ones are wrong, and none is converted. 50% is 0.5, or 50. An answer with several numbers, or
-    with a number among other text, is wrong; and so is every answer where the truth is not a number.
+    Thousands separators, fractions, powers of ten, a leading `x =` and a unit are recognised. A unit can be missing on
+    one side. Two different units are wrong; none is converted. 50% equals 0.5, or 50. An answer with several numbers,
+    or with a number among other text, is wrong. If the truth is not a number, each answer is wrong.
     """
 
     type: Literal["numeric"] = "numeric"

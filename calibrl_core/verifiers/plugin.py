@@ -22,7 +22,7 @@ class PluginError(ValueError):
 
 
 class PluginReward(Verifier):
-    """What an installed verifier says: a callable `(completion: str, truth: str) -> float`, 0.0 to 1.0."""
+    """Score of an installed verifier: a callable `(completion: str, truth: str) -> float` from 0.0 to 1.0."""
 
     type: Literal["plugin"] = "plugin"
     name: str = Field(

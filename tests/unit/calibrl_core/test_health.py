@@ -115,7 +115,7 @@ def test_no_advantage_says_what_to_do():
     monitor = HealthMonitor(HealthSettings())
     idle = WELL | {"exploration/active_groups": 0.0, "reward/mean": 0.0}
     (alert,) = [alert for step in range(1, 11) for alert in monitor.observe(step, idle)]
-    assert alert.message == "nothing is learned: for 10 steps every group's rewards were equal (mean 0)"
+    assert alert.message == "no learning signal: rewards were equal within each group for 10 steps (mean 0)"
     assert "{type: sft}" in alert.suggestion
     recovered = [alert for step in range(11, 30) for alert in monitor.observe(step, WELL)]
     assert [(one.state, one.suggestion) for one in recovered] == [("cleared", "")]

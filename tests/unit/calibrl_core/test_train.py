@@ -153,7 +153,7 @@ def test_a_run_that_learns_nothing_says_so_once(tmp_path):
         tmp_path, "run", config(steps=12, prompts_per_step=1, algorithm={"type": "calibrl", "mini_batches": 1})
     )
     (alert,) = [event for event in of_type(folder, "health") if event["rule"] == "no_advantage"]
-    assert (alert["state"], "nothing is learned" in alert["message"]) == ("fired", True)
+    assert (alert["state"], "no learning signal" in alert["message"]) == ("fired", True)
 
 
 def test_training_changes_weights_and_sft_lowers_its_loss(tmp_path):
