@@ -121,4 +121,4 @@ def after_id(kind: Kind, text: str | None) -> UUID | None:
 
 def no_start(text: str) -> Invalid:
     """The error that there is nothing that the page could begin after."""
-    return Invalid("The page's start does not exist.", (FieldError("after", text),))
+    return Invalid("The start of the page does not exist.", (FieldError("after", text),))

@@ -1,4 +1,4 @@
-"""What can be wrong with a request, each with the HTTP status that says so. The API renders them, in one place."""
+"""Errors of requests, each with its HTTP status. The API renders them in one place."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -6,14 +6,14 @@ from typing import ClassVar
 
 @dataclass(frozen=True)
 class FieldError:
-    """What is wrong with one field, named as its author wrote it: `algorithm.negative_slope`, `models.0.path`."""
+    """Error in one field, named as in the request: `algorithm.negative_slope`, `models.0.path`."""
 
     field: str
     message: str
 
 
 class ServiceError(Exception):
-    """The base: a request that can't be done, and why."""
+    """Base class: a request that cannot be fulfilled, with the reason."""
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal"
@@ -26,7 +26,7 @@ class ServiceError(Exception):
 
 
 class NotFound(ServiceError):
-    """What the request names does not exist."""
+    """The resource of the request does not exist."""
 
     status = 404
     code = "not-found"
@@ -34,7 +34,7 @@ class NotFound(ServiceError):
 
 
 class Forbidden(ServiceError):
-    """Who asks may see what the request names, but not do this with it."""
+    """The caller can see the resource, but is not allowed to do this."""
 
     status = 403
     code = "forbidden"
@@ -42,7 +42,7 @@ class Forbidden(ServiceError):
 
 
 class Conflict(ServiceError):
-    """What the request asks for is not possible in the present state."""
+    """The request is not possible in the present state."""
 
     status = 409
     code = "conflict"
@@ -50,14 +50,14 @@ class Conflict(ServiceError):
 
 
 class InFlight(Conflict):
-    """The same request is being answered at this moment: ask again."""
+    """The same request is being processed: repeat it later."""
 
     code = "in-flight"
-    title = "In flight"
+    title = "Request in progress"
 
 
 class QuotaExceeded(ServiceError):
-    """What the request asks for is more than its project may have."""
+    """The request exceeds a limit of its project."""
 
     status = 409
     code = "quota-exceeded"
@@ -65,15 +65,15 @@ class QuotaExceeded(ServiceError):
 
 
 class StorageAway(ServiceError):
-    """Where uploads are kept can't be reached, or has no room."""
+    """The storage of uploads cannot be reached, or is full."""
 
     status = 503
     code = "storage-away"
-    title = "Storage can't be used"
+    title = "Storage unavailable"
 
 
 class Busy(ServiceError):
-    """The service does as much of this as it can; later, or elsewhere, it will do."""
+    """The service is at its limit for this kind of request: repeat it later."""
 
     status = 503
     code = "busy"
@@ -81,7 +81,7 @@ class Busy(ServiceError):
 
 
 class Invalid(ServiceError):
-    """The request's fields can't be accepted; `errors` names each."""
+    """Fields of the request are not valid; `errors` names each."""
 
     status = 422
     code = "invalid"

@@ -1,7 +1,7 @@
-"""What is left over: leases that ran out, folders and checkpoints that nothing names, ended jobs that their project
-keeps no longer. Finding it changes nothing; removing it twice, or on several machines at once, does no harm.
+"""The janitor: finds and removes leftovers: expired leases, folders and checkpoints without a row, and ended jobs past
+the retention of their project. Finding changes nothing. Removing twice, or on several machines at once, is safe.
 
-Only what lies below the data folder's `runs` is ever removed, and no link there is followed.
+Only folders below `runs` in the data folder are removed, and no link there is followed.
 """
 
 import os
@@ -26,23 +26,23 @@ from jobs.repository import events, janitor, jobs
 from jobs.settings import Settings
 
 DAY = 86_400.0
-CHECKPOINTS = ("checkpoints", "kept")  # of an attempt: its trainer's, and its supervisor's links to them
-REMOVED = ".removed-"  # begins the name of a folder whose removal has begun
+CHECKPOINTS = ("checkpoints", "kept")  # folders of an attempt: of its trainer, and of its supervisor's links
+REMOVED = ".removed-"  # prefix of a folder whose removal has begun
 
 log = structlog.get_logger()
 
 
 class Kind(StrEnum):
-    LEASE = "lease"  # it ran out: the sweep gives the job to another worker, or ends it
-    ORPHAN_RUN = "orphan_run"  # a run's folder of which the database knows no job
-    ORPHAN_CHECKPOINT = "orphan_checkpoint"  # of an attempt that has ended, and no row names it
-    RETENTION = "retention"  # a job that ended longer ago than its project keeps it
+    LEASE = "lease"  # expired: the sweep gives the job to another worker, or ends it
+    ORPHAN_RUN = "orphan_run"  # folder of a run without a job in the database
+    ORPHAN_CHECKPOINT = "orphan_checkpoint"  # checkpoint of an ended attempt without a row
+    RETENTION = "retention"  # job past the retention of its project
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something to remove. `path`: the folder, where there is one here; `bytes`: what is freed, on disk and in the
-    database."""
+    """Something to remove. `path`: its folder on this machine, if there is one. `bytes`: freed bytes on disk and in
+    the database."""
 
     kind: Kind
     job_id: UUID
@@ -52,12 +52,13 @@ class Finding:
 
 
 class NotDue(Exception):
-    """A job that is not to be forgotten after all."""
+    """A job that must not be forgotten any more."""
 
 
 def find(settings: Settings) -> list[Finding]:
-    """All that could be removed now, as seen from this machine; at most `AT_ONCE` jobs of those kept too long."""
-    # First the folders, then the database: a job is in there before it has a folder.
+    """Return everything that can be removed now, as seen from this machine; at most `AT_ONCE` jobs past their
+    retention."""
+    # First the folders, then the database: a job is in the database before it has a folder.
     folders = _run_folders(settings)
     with session_scope() as session:
         leases = janitor.expired(session, settings.lease_seconds)
@@ -75,7 +76,7 @@ def find(settings: Settings) -> list[Finding]:
 
 
 def remove(findings: Sequence[Finding]) -> list[Finding]:
-    """Remove what was found; those that are gone now. What can't be removed is logged, and tried again next time."""
+    """Remove findings. Return those that are gone. A failure is logged and tried again at the next run."""
     if any(found.kind is Kind.LEASE for found in findings):
         with session_scope() as session:
             lifecycle.sweep(session)
@@ -84,11 +85,11 @@ def remove(findings: Sequence[Finding]) -> list[Finding]:
         try:
             path = _forget(found) if found.kind is Kind.RETENTION else found.path
             if path:
-                with suppress(FileNotFoundError):  # by another machine that shares the disk
+                with suppress(FileNotFoundError):  # removed by another machine that shares the disk
                     shutil.rmtree(path)
         except NotDue:
             continue
-        except OSError as error:  # one folder that can't be removed must not keep all others
+        except OSError as error:  # one failure must not keep all other folders
             log.warning("not removed", kind=found.kind, path=str(found.path), error=str(error))
             continue
         done.append(found)
@@ -96,68 +97,68 @@ def remove(findings: Sequence[Finding]) -> list[Finding]:
 
 
 def _forget(found: Finding) -> Path | None:
-    """Forget what the database has of a job, and set its folder aside; the folder's new path.
+    """Delete the data of a job in the database and rename its folder. Return the new path of the folder.
 
     Raises:
-        NotDue: it is needed again meanwhile.
+        NotDue: the job is needed again.
     """
     aside = None
     with session_scope() as session:
-        jobs.lock(session, found.job_id)  # nobody retries it meanwhile, and nobody comes to depend on it
+        jobs.lock(session, found.job_id)  # so that it cannot be retried or become a dependency
         if not _due(session, [found.job_id], only=True):
             raise NotDue
         if janitor.forget(session, found.job_id):
-            message = "curves, samples, log and checkpoints: its project keeps them no longer"
+            message = "curves, samples, log and checkpoints were deleted after the retention of the project"
             events.add(session, found.job_id, "forgotten", actor="janitor", message=message)
-        if found.path and found.path.exists():  # out of the way of a retry; removing it takes longer than a lock may
+        if found.path and found.path.exists():  # renamed because removing takes longer than a lock may be held
             aside = found.path.rename(found.path.with_name(REMOVED + found.path.name))
     return aside
 
 
 def _due(session: Session, ids: Any, *, only: bool = False) -> list[Row[Any]]:
-    """Jobs past their retention of which no unended job names a file either."""
+    """Return jobs past their retention whose files no unfinished job names."""
     used = {part for path in janitor.paths_in_use(session) for part in Path(path).parts}
     return [row for row in janitor.past_retention(session, ids, only=only) if str(row.id) not in used]
 
 
 def _lease(row: Row[Any]) -> Finding:
-    why = f"worker {row.worker} is {row.seconds:.0f} s late in renewing it (attempt {row.attempt})"
+    why = f"lease of worker {row.worker} expired {row.seconds:.0f} s ago (attempt {row.attempt})"
     return Finding(Kind.LEASE, row.id, None, 0, why)
 
 
 def _cut_short(settings: Settings) -> Iterator[Finding]:
     for path in _folders(_runs(settings), f"{REMOVED}*"):
         if job_id := _as_id(path.name.removeprefix(REMOVED)):
-            yield Finding(Kind.ORPHAN_RUN, job_id, path, _measure(path)[0], "its removal was cut short")
+            yield Finding(Kind.ORPHAN_RUN, job_id, path, _measure(path)[0], "its removal was interrupted")
 
 
 def _orphan_run(job_id: UUID, path: Path, born: float) -> Iterator[Finding]:
-    """Not while it is young, and not where the database is younger: another one may know it, or it is all that is left
-    of a database that was lost."""
+    """Yield a run without a job, unless it is recent or older than the database: then another database may know it,
+    or it is all that is left of a lost database."""
     size, changed = _measure(path)
     if born < changed < time.time() - DAY:
-        yield Finding(Kind.ORPHAN_RUN, job_id, path, size, "the database knows no such job")
+        yield Finding(Kind.ORPHAN_RUN, job_id, path, size, "its job is not in the database")
 
 
 def _orphan_checkpoints(row: Row[Any], folder: Path, named: set[tuple[UUID, str, str]]) -> Iterator[Finding]:
     for attempt in _folders(folder, "attempt-[0-9]*"):
         if int(attempt.name.removeprefix("attempt-")) > row.attempt:
-            continue  # it has begun since the database was asked
+            continue  # it began after the query
         for path in (path for name in CHECKPOINTS for path in _folders(attempt / name, "*")):
             if _in_job(row.id, str(path)) not in named:
                 half = path.name.startswith(".partial-") or path.suffix == ".partial"
-                why = f"{attempt.name} has ended, and {'left it half written' if half else 'nothing names it'}"
+                why = f"{attempt.name} has ended; the checkpoint is {'incomplete' if half else 'not in the database'}"
                 yield Finding(Kind.ORPHAN_CHECKPOINT, row.id, path, _measure(path)[0], why)
 
 
 def _retention(row: Row[Any], folder: Path | None) -> Finding:
     size = row.bytes + (_measure(folder)[0] if folder else 0)
-    why = f"ended {row.days:.0f} days ago; project {row.project} keeps {row.retention_days}"
+    why = f"ended {row.days:.0f} days ago; retention of project {row.project}: {row.retention_days} days"
     return Finding(Kind.RETENTION, row.id, folder, size, why)
 
 
 def _in_job(job_id: UUID, path: str) -> tuple[UUID, str, str]:
-    """A checkpoint by its job, attempt and name: wherever the data folder has been moved to since."""
+    """Return job, attempt and name of a checkpoint, independent of the location of the data folder."""
     return job_id, Path(path).parent.parent.name, Path(path).name
 
 
@@ -166,12 +167,12 @@ def _runs(settings: Settings) -> Path:
 
 
 def _run_folders(settings: Settings) -> dict[UUID, Path]:
-    """The folders that are named as a job's is."""
+    """Return the folders whose name is the id of a job."""
     return {job_id: path for path in _folders(_runs(settings), "*") if (job_id := _as_id(path.name))}
 
 
 def _folders(parent: Path, pattern: str) -> list[Path]:
-    """The folders in one that is no link, links left out; by name."""
+    """Return the folders in a folder by name, without links."""
     if parent.is_symlink():
         return []
     return sorted(path for path in parent.glob(pattern) if path.is_dir() and not path.is_symlink())
@@ -185,7 +186,8 @@ def _as_id(name: str) -> UUID | None:
 
 
 def _measure(folder: Path) -> tuple[int, float]:
-    """Bytes that are freed with a folder (a file that also lies elsewhere frees none), and when it last changed."""
+    """Return the bytes that removing a folder frees (a file with further hard links frees none), and the time of its
+    last change."""
     links: Counter[tuple[int, int]] = Counter()
     size, changed = 0, 0.0
     for parent, _, files in os.walk(folder):

@@ -1,7 +1,8 @@
-"""What a live stream sends, made of the feed's rows and of what the tables hold now.
+"""Live streams: frames made from rows of the feed and the present content of the tables.
 
-A row names what a transaction changed, and its content is read later: what has changed again since then is sent as it
-is now, what is gone is left out, and a later row tells of either. So whoever has seen all rows has what REST says.
+A row names the changes of a transaction; their content is read later. Content that has changed again is sent in its new
+state. Deleted content is skipped; a later row reports the change. A client that has read every row has the same state
+as REST.
 """
 
 import codecs
@@ -33,16 +34,16 @@ from calibrl.schemas import (
 from jobs import models
 from jobs.repository import checkpoints, feed, jobs, logs
 
-ROWS = 100  # of the feed in a page, at most
-BYTES = 500_000  # after which a page takes no further row; an estimate
-_BYTES_OF = {"metrics": 1500, "histograms": 3000}  # of a step
-_CHARACTER = 4  # bytes of the longest
+ROWS = 100  # maximum rows of the feed per page
+BYTES = 500_000  # estimated size at which a page is full
+_BYTES_OF = {"metrics": 1500, "histograms": 3000}  # per step
+_CHARACTER = 4  # bytes of the longest character
 
 
 class Place(NamedTuple):
-    """Where a reader stands: behind a row of the feed, or behind the first `part` parts of it.
+    """Position of a reader: after a row of the feed, or after the first `part` parts of it.
 
-    `row` is (cursor) in a job's stream and (xid, id) in that of all jobs.
+    `row` is (cursor) in the stream of a job and (xid, id) in the stream of all jobs.
     """
 
     row: tuple[int, ...]
@@ -50,16 +51,16 @@ class Place(NamedTuple):
 
     @classmethod
     def parse(cls, text: str, numbers: int) -> Self:
-        """A place as a frame's id writes it, in a stream whose rows have so many numbers; "0" is the beginning.
+        """Parse the id of a frame of a stream whose rows have `numbers` numbers. "0" is the beginning.
 
         Raises:
-            ValueError: it is none.
+            ValueError: the text is not such an id.
         """
         if text == "0":
             return cls((0,) * numbers)
         found = re.fullmatch(rf"([0-9]{{1,18}}(?:-[0-9]{{1,18}}){{{numbers - 1}}})(?:\.([0-9]{{1,6}}))?", text)
         if found is None:
-            raise ValueError(f"{text!r} is no id of a frame of this stream")
+            raise ValueError(f"{text!r} is not the id of a frame of this stream")
         return cls(tuple(map(int, found[1].split("-"))), int(found[2]) if found[2] else None)
 
     def __str__(self) -> str:
@@ -68,18 +69,18 @@ class Place(NamedTuple):
 
     @property
     def next_row(self) -> tuple[int, ...]:
-        """The first row of which there may be something left."""
+        """The first row that can have unread parts."""
         return self.row if self.part is not None else (*self.row[:-1], self.row[-1] + 1)
 
     def left_of(self, row: tuple[int, ...], parts: list[feed.Part]) -> Iterator[tuple["Place", feed.Part]]:
-        """A row's parts that the reader has not seen, each with the place behind it."""
+        """Yield the unread parts of a row, each with the position after it."""
         seen = self.part or 0 if row == self.row else 0
         return ((Place(row, number), part) for number, part in enumerate(parts[seen:], seen + 1))
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A frame, and the project of its job: who may see it."""
+    """A frame with the project of its job, which decides who can read it."""
 
     frame: Frame
     project: str
@@ -87,7 +88,8 @@ class Shown:
 
 @dataclass(frozen=True)
 class Page:
-    """The next frames, and where they lead. `ended`: nothing follows. `held`: more is there that can't be sent yet."""
+    """The next frames and the position after them. `ended`: no frame follows. `held`: further rows exist but cannot
+    be sent yet."""
 
     place: Place
     shown: list[Shown] = field(default_factory=list)
@@ -96,12 +98,12 @@ class Page:
 
 
 def begin(job: models.Job) -> Page:
-    """How a stream of a job begins: with the job as it stands."""
+    """Return the first page of the stream of a job: the job in its present state."""
     return _closed(job, Place((job.feed,)), [_status(job, Place((job.feed,)))])
 
 
 def of_job(session: Session, job_id: UUID, place: Place) -> Page:
-    """What follows on a place in a job's stream; nothing where there is nothing new."""
+    """Return the page after a position in the stream of a job; empty if there is nothing new."""
     job = jobs.find(session, job_id)
     if job is None:
         return Page(place, ended=True)
@@ -121,13 +123,13 @@ def of_job(session: Session, job_id: UUID, place: Place) -> Page:
 
 
 def begin_all(session: Session) -> Page:
-    """How the stream of all jobs begins: with its place only."""
+    """Return the first page of the stream of all jobs: only the position."""
     place = Place(feed.newest(session))
     return Page(place, [Shown(Frame(id=str(place), event=None, data=None), "")])
 
 
 def of_all(session: Session, place: Place) -> Page:
-    """What follows on a place in the stream of all jobs: their events, and how each stands."""
+    """Return the page after a position in the stream of all jobs: events, and the state of each job."""
     xid, id = place.next_row
     rows = feed.of_all(session, first=(xid, id), limit=ROWS)
     happened = _events(session, [(row.job_id, part) for row in rows for part in row.parts])
@@ -150,7 +152,7 @@ def _status(job: models.Job, place: Place) -> Shown:
 
 
 def _closed(job: models.Job, place: Place, shown: list[Shown]) -> Page:
-    """The page; with it the stream ends where the job has ended and this is all of it."""
+    """Return the page, with an `end` frame if the job has ended and this is everything."""
     ended = job.status.final and place == Place((job.feed,))
     if ended:
         end = Ended(job_id=job.id, status=job.status)
@@ -159,7 +161,7 @@ def _closed(job: models.Job, place: Place, shown: list[Shown]) -> Page:
 
 
 def _bounded(rows: list[models.Feed]) -> Iterator[models.Feed]:
-    """The first rows, until their content may be too much for one page."""
+    """Yield the first rows until their content reaches BYTES."""
     size = 0
     for row in rows:
         yield row
@@ -171,7 +173,7 @@ def _bounded(rows: list[models.Feed]) -> Iterator[models.Feed]:
 
 
 class _Content:
-    """What parts of a job's feed name, as it is now; each kind read at once, when it is first asked for."""
+    """Present content of the parts of a job's feed. Each kind is read once, at first use."""
 
     def __init__(self, session: Session, job_id: UUID, parts: list[feed.Part]) -> None:
         self._session = session
@@ -179,7 +181,7 @@ class _Content:
         self._parts = parts
 
     def of(self, part: feed.Part) -> Record | None:
-        """The record of a part; None where nothing of it is left."""
+        """Return the record of a part, or None if nothing of it is left."""
         match part:
             case ["rewound", int(to_step)]:
                 return Rewound(job_id=self._job_id, to_step=to_step)
@@ -236,7 +238,7 @@ class _Content:
 
 
 def _events(session: Session, parts: list[tuple[UUID, feed.Part]]) -> Callable[[UUID, feed.Part], Record | None]:
-    """Reads the events that jobs' parts name; finds those of one part."""
+    """Read the events that the parts of jobs name. Return a function that finds those of one part."""
     ranges: dict[UUID, list[feed.Range]] = defaultdict(list)
     for job_id, part in parts:
         if part[0] == "events":
@@ -253,7 +255,7 @@ def _events(session: Session, parts: list[tuple[UUID, feed.Part]]) -> Callable[[
 
 
 def _log_piece(session: Session, job_id: UUID, start: int, end: int) -> LogPiece | None:
-    """The text between two bytes. A character that either cuts belongs to the piece where it ends."""
+    """Return the text between two bytes. A character at a border belongs to the piece in which it ends."""
     begin = max(0, start - _CHARACTER + 1)
     data = logs.read(session, job_id, after=begin, limit=end - begin) if end else b""
     first, last = start - begin, len(data)
@@ -266,7 +268,7 @@ def _log_piece(session: Session, job_id: UUID, start: int, end: int) -> LogPiece
 
 
 def _unfinished(data: bytes) -> int:
-    """The bytes at the end that begin a character which is not complete."""
+    """Return the number of bytes at the end that begin an incomplete character."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     decoder.decode(data[1 - _CHARACTER :])
     return len(decoder.getstate()[0])

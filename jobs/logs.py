@@ -1,4 +1,4 @@
-"""Logs as JSON lines on standard error, of every process of the service."""
+"""Logs of all processes of the service as JSON lines on standard error."""
 
 import logging
 import sys
@@ -15,8 +15,8 @@ _RENDERED: tuple[Processor, ...] = (structlog.processors.format_exc_info, struct
 
 
 def configure_logs(*libraries: str) -> None:
-    """Render structlog's events as JSON, with what `structlog.contextvars` knows of the request, and the lines of the
-    libraries that have loggers of these names in the same form; "": of all."""
+    """Render events of structlog as JSON, with the request context from `structlog.contextvars`, and the lines of
+    the named library loggers in the same form; "": all loggers."""
     structlog.configure(
         processors=[*_SHARED, *_RENDERED],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),

@@ -1,10 +1,11 @@
-"""Text as Postgres can keep it."""
+"""Text that PostgreSQL can store."""
 
 from typing import Any
 
 
 def storable(value: Any) -> Any:
-    """The value with what Postgres can't keep in text replaced: NUL characters and halves of surrogate pairs."""
+    """Return the value with the characters replaced that PostgreSQL rejects in text: NUL and halves of surrogate
+    pairs."""
     if isinstance(value, str):
         return value.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Wake-ups over Celery. A wake-up carries nothing: a lost one costs latency, a doubled one a look at the database."""
+"""Wake-ups over Celery. A wake-up has no content: a lost one costs latency, a duplicate costs one query."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,11 +13,11 @@ from redis.exceptions import RedisError
 from jobs.settings import get_settings
 
 WAKE = "calibrl.wake"
-MOST_WAITING = 64  # wake-ups for one worker
+MOST_WAITING = 64  # maximum wake-ups in the queue of a worker
 
 log = structlog.get_logger()
 
-# A publisher gives up after this; a worker waits longer, because its blocking reads last a second by themselves.
+# Limits of a publisher. A worker waits longer, because its blocking reads alone last one second.
 _PUBLISH_OPTIONS = {
     "socket_connect_timeout": 2,
     "socket_timeout": 2,
@@ -41,17 +41,17 @@ def _configuration() -> dict[str, Any]:
 
 
 app = Celery("calibrl")
-app.add_defaults(_configuration)  # called at first use: importing this module needs no settings
+app.add_defaults(_configuration)  # called at first use, so that an import needs no settings
 
 
 def queue_name(worker: str) -> str:
-    """The queue that a worker listens to: a wake-up goes to the machine that has room."""
+    """Return the name of the queue of a worker: a wake-up goes to the machine that has room."""
     return f"worker.{worker}"
 
 
 def wake(workers: Mapping[str, int]) -> None:
-    """Tell workers that there may be jobs for them, each so many times. A broker that is away is only logged: the
-    sweep repeats."""
+    """Send wake-ups to workers, each the given number of times. A broker error is only logged: the sweep sends them
+    again."""
     if not workers:
         return
     url = get_settings().need("redis_url")
@@ -59,7 +59,7 @@ def wake(workers: Mapping[str, int]) -> None:
         with Connection(url, transport_options=_PUBLISH_OPTIONS) as connection:  # type: ignore[no-untyped-call]
             waiting = connection.default_channel.client.llen
             for worker, count in workers.items():
-                # Nobody takes them where a worker hangs; a few will do for when it no longer does.
+                # A worker that hangs takes none; a few are enough for its recovery.
                 for _ in range(min(count, MOST_WAITING - waiting(queue_name(worker)))):
                     app.send_task(WAKE, queue=queue_name(worker), connection=connection, retry=False)
     except (OperationalError, RedisError, OSError) as error:
@@ -67,10 +67,10 @@ def wake(workers: Mapping[str, int]) -> None:
 
 
 def check() -> None:
-    """Ask the broker for a sign of life, within seconds.
+    """Ping the broker, with a time limit of seconds.
 
     Raises:
-        RedisError: there is none.
+        RedisError: the broker does not answer.
     """
     options = {"socket_connect_timeout": 2, "socket_timeout": 2}
     with Redis.from_url(get_settings().need("redis_url"), **options) as client:

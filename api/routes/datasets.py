@@ -60,7 +60,7 @@ async def upload_dataset(
         sent = await receive(request, arrival, limit)
         name = options.name or sent.name
         if name is None:
-            raise Invalid("The data set was not accepted.", (FieldError("name", "Field required"),))
+            raise Invalid("The dataset was not accepted.", (FieldError("name", "Field required"),))
         return _answer(*await keep(request, begin, arrival, name, options), response)
 
 

@@ -81,4 +81,4 @@ def _entries(text: str) -> list[tuple[UUID, int | None]]:
         parts = [one.partition(":") for one in text.split(",")]
         return [(UUID(id), int(index) if index else None) for id, _, index in parts]
     except ValueError as error:
-        raise Invalid("These can't be compared.", (FieldError("jobs", "has something that is no id"),)) from error
+        raise Invalid("The models cannot be compared.", (FieldError("jobs", "contains an invalid id"),)) from error

@@ -1,4 +1,4 @@
-"""Who asks, and whether they may: keys become callers, and callers have roles in projects."""
+"""Authentication and roles: API keys identify callers, and callers have roles in projects."""
 
 import hashlib
 import secrets
@@ -17,14 +17,14 @@ from jobs.repository import access, audit, projects
 
 KEY_BYTES = 32
 PREFIX = "calibrl_"
-SHOWN = len(PREFIX) + 6  # of a key, to know it by
-SERVICE_ADMIN = "admin"  # whose key the service's own settings name
+SHOWN = len(PREFIX) + 6  # first characters of a key, to recognise it
+SERVICE_ADMIN = "admin"  # owner of the key in the settings of the service
 SERVICE_KEY = "CALIBRL_API_KEY of the service"
 
 
 @dataclass
 class Caller:
-    """Who makes a request. `project` is the one it changes something in, for the audit log."""
+    """The user and key of a request. `project`: project that the request changes, for the audit log."""
 
     user: str
     key_id: UUID
@@ -35,58 +35,58 @@ class Caller:
 
     @property
     def projects(self) -> frozenset[str] | None:
-        """The projects that the caller sees; None: all."""
+        """The projects that the caller can see; None: all."""
         return None if self.admin else frozenset(self.roles)
 
     def sees(self, project: str) -> bool:
-        """Whether a project's things exist for the caller."""
+        """Return True if the caller can see a project."""
         return self.admin or project in self.roles
 
     def need(self, project: str, role: Role) -> None:
-        """Go on only if the caller has at least this role in a project that it sees.
+        """Require a role in a project.
 
         Raises:
-            NotFound: the caller does not see the project.
-            Forbidden: the caller's role there is a lesser one.
+            NotFound: the caller cannot see the project.
+            Forbidden: the role of the caller is lower.
         """
         if not self.sees(project):
             raise NotFound(f"There is no project {project}.")
         if not self.admin and not self.roles[project].includes(role):
-            raise Forbidden(f"This needs the role {role} in project {project}; yours is {self.roles[project]}.")
+            raise Forbidden(f"This requires the role {role} in project {project}; yours is {self.roles[project]}.")
         self.project = project
 
     def need_where_seen(self, project: str, role: Role) -> None:
-        """The same for a project that a body names: one that the caller does not see is left to be refused with the
-        other fields, as one that does not exist.
+        """Like `need`, but does nothing if the caller cannot see the project; validation then reports it as unknown
+        together with the other field errors.
 
         Raises:
-            Forbidden: the caller's role there is a lesser one.
+            Forbidden: the role of the caller is lower.
         """
         if self.sees(project):
             self.need(project, role)
 
     def need_admin(self) -> None:
-        """Go on only for an admin of the service.
+        """Require an admin of the service.
 
         Raises:
-            Forbidden: the caller is none.
+            Forbidden: the caller is not an admin.
         """
         if not self.admin:
-            raise Forbidden("This needs an admin of the service.")
+            raise Forbidden("This requires an admin of the service.")
 
 
 def hashed(key: str) -> bytes:
-    """What is kept of a key: its SHA-256."""
+    """Return the SHA-256 of a key, which is stored instead of the key."""
     return hashlib.sha256(key.encode()).digest()
 
 
 def identify(session: Session, key: str) -> Caller | None:
-    """Whose key this is; None for one that is unknown, expired, revoked or of a user who is not active."""
+    """Return the caller of a key, or None if the key is unknown, expired, revoked or of an inactive user."""
     return _caller(access.valid_key(session, hashed(key)))
 
 
 def still(session: Session, caller: Caller) -> Caller | None:
-    """A caller as it would be identified now: roles come and go, and so do keys."""
+    """Identify a caller again, with its present roles, or return None if its key is not valid any more."""
     return _caller(access.still_valid(session, caller.key_id))
 
 
@@ -98,8 +98,8 @@ def _caller(found: Row[Any] | None) -> Caller | None:
 
 
 def keep_service_key(session: Session, key: str, request_id: str) -> None:
-    """Have the key that the service's settings name be an admin's, in place of the one they named before. One that was
-    revoked stays so."""
+    """Store the key of the service's settings as a key of an admin, and revoke the previous one. A revoked key stays
+    revoked."""
     access.add_user(session, SERVICE_ADMIN, admin=True)
     kept = _keep(session, SERVICE_ADMIN, key, NewKey(name=SERVICE_KEY))
     if kept is None:
@@ -111,7 +111,7 @@ def keep_service_key(session: Session, key: str, request_id: str) -> None:
 
 
 def first_admin(session: Session, name: str) -> str:
-    """Add an admin, or make a user one, with a new key: the key."""
+    """Add an admin, or make a user an admin, and return a new key."""
     user = access.add_user(session, name, admin=True) or access.user(session, name)
     user.admin = user.active = True
     session.flush()
@@ -121,29 +121,29 @@ def first_admin(session: Session, name: str) -> str:
 
 
 def add_user(session: Session, new: NewUser) -> models.User:
-    """A new user, who belongs to no project yet.
+    """Add a user without projects.
 
     Raises:
         Conflict: the name is taken.
     """
     user = access.add_user(session, new.name, admin=new.admin)
     if user is None:
-        raise Conflict(f"There is a user {new.name} already.")
+        raise Conflict(f"User {new.name} already exists.")
     return user
 
 
 def change_user(session: Session, name: str, changes: UserChanges) -> models.User:
-    """Make a user an admin or not, active or not.
+    """Change whether a user is an admin and active.
 
     Raises:
-        NotFound: there is no such user.
-        Conflict: nobody could manage the service any more.
+        NotFound: no such user.
+        Conflict: the user is the last active admin.
     """
     user = access.user(session, name)
     admin = user.admin if changes.admin is None else changes.admin
     active = user.active if changes.active is None else changes.active
     if user.admin and user.active and not (admin and active) and not access.other_admins(session, name):
-        raise Conflict(f"{name} is the only active admin: make another one first.")
+        raise Conflict(f"{name} is the only active admin: make another user an admin first.")
     user.admin, user.active = admin, active
     return user
 
@@ -152,36 +152,36 @@ def put_member(session: Session, project: str, user: str, role: Role) -> None:
     """Give a user a role in a project.
 
     Raises:
-        NotFound: there is no such project or user.
+        NotFound: no such project or user.
     """
     projects.get(session, project)
     access.put_member(session, project, access.user(session, user).name, role)
 
 
 def remove_member(session: Session, project: str, user: str) -> None:
-    """Take a user out of a project.
+    """Remove a user from a project.
 
     Raises:
-        NotFound: the user is not in it.
+        NotFound: the user is not a member.
     """
     if not access.remove_member(session, project, user):
-        raise NotFound(f"{user} does not belong to project {project}.")
+        raise NotFound(f"{user} is not a member of project {project}.")
 
 
 def create_key(session: Session, user: str, new: NewKey, maker: UUID | None = None) -> CreatedKey:
-    """A new key of a user, with the key itself; it ends when the key `maker` does, if not before.
+    """Create a key of a user and return it. It expires with the key `maker` at the latest.
 
     Raises:
-        Invalid: there is no such user.
+        Invalid: no such user.
     """
     key = PREFIX + secrets.token_urlsafe(KEY_BYTES)
     row = _keep(session, user, key, new, maker)
-    assert row is not None, "256 random bits were drawn twice"
+    assert row is not None, "two equal keys of 256 random bits"
     return CreatedKey(**ApiKey.model_validate(row).model_dump(), key=key)
 
 
 def _note(session: Session, user: str, action: str, request_id: str, *, key_id: UUID) -> None:
-    """A change that no endpoint makes: `key_id` is the key that it has made, and there is no request's path."""
+    """Record a change that no endpoint makes, with the key that it created and without a path."""
     audit.add(session, user=user, key_id=key_id, action=action, path="", project=None, request_id=request_id)
 
 
@@ -189,7 +189,7 @@ def _keep(session: Session, user: str, key: str, new: NewKey, maker: UUID | None
     try:
         access.user(session, user)
     except NotFound as error:
-        raise Invalid("The key was not made.", (FieldError("user", error.detail),)) from None
+        raise Invalid("The key was not created.", (FieldError("user", error.detail),)) from None
     return access.add_key(
         session,
         user,

@@ -1,4 +1,4 @@
-"""What evaluations found, and how their models compare over the same prompts."""
+"""Results of evaluations, and paired comparison of their models on the same prompts."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,15 +17,15 @@ from jobs import models
 from jobs.errors import Conflict, FieldError, Invalid
 from jobs.repository import accuracies
 
-MOST_MODELS = 16  # compared at once
-MOST_PROMPTS = 50_000  # of all the data sets that are compared at once: some 20 seconds
+MOST_MODELS = 16  # maximum models per comparison
+MOST_PROMPTS = 50_000  # maximum prompts per comparison, over all datasets: about 20 seconds
 BOUNDS = ("_low", "_high")
-SETTINGS = ("rewards", "rollout")  # of a spec: beside its models and data, what an accuracy depends on
+SETTINGS = ("rewards", "rollout")  # fields of a spec that accuracies depend on, besides models and data
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One that is to be compared: an evaluation, with all its models or one of them."""
+    """An evaluation to compare, with all its models or one of them."""
 
     job: models.Job
     model_index: int | None = None
@@ -33,7 +33,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Contender:
-    """A model that an evaluation measured, and what is kept of it: the number of prompts by split."""
+    """A model that an evaluation measured. `sizes`: number of stored prompts by split."""
 
     job: models.Job
     model_index: int
@@ -50,26 +50,26 @@ class Contender:
 
 @dataclass(frozen=True)
 class PromptAccuracies:
-    """How each prompt of a split fared. `prompts`: a digest each."""
+    """Accuracy per prompt of a split. `prompts`: a digest of each prompt."""
 
     prompts: list[str]
     values: NDArray[np.float64]
 
     def in_order_of(self, other: "PromptAccuracies") -> NDArray[np.float64]:
-        """The values in the order in which the other one has the same prompts; equal ones keep their order."""
+        """Return the values in the order in which `other` has the same prompts; equal prompts keep their order."""
         values = np.empty_like(self.values)
         values[np.argsort(other.prompts, kind="stable")] = self.values[np.argsort(self.prompts, kind="stable")]
         return values
 
 
 def evaluation(job: models.Job) -> Evaluation:
-    """What an evaluation that has succeeded found.
+    """Return the results of a succeeded evaluation.
 
     Raises:
-        Conflict: the job is none, or has not ended, or not well.
+        Conflict: the job is not an evaluation, or has not succeeded.
     """
     if job.kind != "evaluate":
-        raise Conflict(f"Job {job.id} is a training: post a job of kind evaluate that names it under models.")
+        raise Conflict(f"Job {job.id} is a training job. Submit a job of kind evaluate with this job under models.")
     if job.status is not JobStatus.SUCCEEDED:
         why = "ended without results" if job.status.final else "has not ended"
         raise Conflict(f"Job {job.id} {why}: it is {job.status}.")
@@ -78,25 +78,25 @@ def evaluation(job: models.Job) -> Evaluation:
         results = [EvaluationResult.model_validate(_result(job, row)) for row in found["results"]]
         return Evaluation.model_validate({"job_id": job.id, "results": results, "comparisons": found["comparisons"]})
     except (LookupError, ValidationError) as error:
-        raise Conflict(f"Job {job.id} has left results of another form than is known here.") from error
+        raise Conflict(f"Job {job.id} has results in a format that this version does not know.") from error
 
 
 @dataclass(frozen=True)
 class Kept:
-    """What is to be compared: models, and of each split what every one of them made of it."""
+    """Models to compare, and for each split the accuracies of each model."""
 
     contenders: list[Contender]
     splits: dict[str, list[PromptAccuracies]]
 
 
 def kept(session: Session, entries: Sequence[Entry], split: str | None) -> Kept:
-    """What is kept of the models that are to be compared, on one data set or on all that they share.
+    """Load the accuracies of the models to compare, on one dataset or on all that they share.
 
     Raises:
-        Conflict: a job is no evaluation, has not ended well, or nothing is kept of its single prompts; or no data set
-            is common to all.
-        Invalid: fewer than two models, more than MOST_MODELS, one that a job has not, one that was not measured on the
-            data set; or too many prompts.
+        Conflict: a job is not a succeeded evaluation, its accuracies per prompt are not stored, or the models share no
+            dataset.
+        Invalid: fewer than two or more than MOST_MODELS models, an unknown model, a model without this dataset, or
+            too many prompts.
     """
     chosen = _contenders(session, entries)
     return Kept(chosen, {name: _of_split(session, chosen, name) for name in _splits(chosen, split)})
@@ -108,18 +108,18 @@ def _contenders(session: Session, entries: Sequence[Entry]) -> list[Contender]:
     for job, index in ((entry.job, entry.model_index) for entry in entries):
         known = {key: one for key, one in measured.items() if key[0] == job.id and index in (None, key[1])}
         if not known:
-            raise _refused("jobs", f"job {job.id} has no model {index}; its first is 0")
+            raise _refused("jobs", f"job {job.id} has no model {index}; the first index is 0")
         if not all(one.sizes for one in known.values()):
             raise _nothing_kept(job.id)
         found |= known
     if not 2 <= len(found) <= MOST_MODELS:
-        text = f"names {len(found)} models; 2 to {MOST_MODELS} can be compared: of two jobs, or of one that has several"
+        text = f"names {len(found)} models; a comparison needs 2 to {MOST_MODELS}, from one or several evaluations"
         raise _refused("jobs", text)
     return list(found.values())
 
 
 def _measured_models(session: Session, jobs: Mapping[UUID, models.Job]) -> dict[tuple[UUID, int], Contender]:
-    """All models of some evaluations, by job and index."""
+    """Return all models of some evaluations, by job and index."""
     sizes = accuracies.sizes(session, jobs.keys())
     found: dict[tuple[UUID, int], Contender] = {}
     for job in jobs.values():
@@ -132,19 +132,19 @@ def _measured_models(session: Session, jobs: Mapping[UUID, models.Job]) -> dict[
 
 
 def _splits(chosen: Sequence[Contender], split: str | None) -> list[str]:
-    """This data set, or all that every model was measured on."""
+    """Return this split, or all splits on which each model was measured."""
     for one in chosen:
         if split is not None and split not in one.sizes:
-            raise _refused("split", f"{one} was not measured on it, but on {', '.join(one.sizes)}")
+            raise _refused("split", f"{one} was not measured on this dataset, only on {', '.join(one.sizes)}")
     common = [name for name in chosen[0].sizes if all(name in one.sizes for one in chosen)]
     if not common:
         told = "; ".join(f"{one} on {', '.join(one.sizes)}" for one in chosen)
-        raise Conflict(f"No data set is common to all: {told}.")
+        raise Conflict(f"The models share no dataset: {told}.")
     wanted = common if split is None else [split]
     prompts = max(sum(one.sizes[name] for name in wanted) for one in chosen)
     if prompts > MOST_PROMPTS:
-        more = ", on one data set at a time" if len(wanted) > 1 else ""
-        raise _refused("split", f"{prompts} prompts in all; {MOST_PROMPTS} at most are compared at once{more}")
+        more = ": compare one dataset at a time" if len(wanted) > 1 else ""
+        raise _refused("split", f"{prompts} prompts; a comparison can have at most {MOST_PROMPTS}{more}")
     return wanted
 
 
@@ -153,17 +153,17 @@ def _of_split(session: Session, chosen: Sequence[Contender], split: str) -> list
     found = []
     for one in chosen:
         row = rows.get((one.job.id, one.model_index, split))
-        if row is None:  # the janitor was here
+        if row is None:  # the janitor has deleted it
             raise _nothing_kept(one.job.id)
         found.append(PromptAccuracies(row.prompts, np.array(row.values, dtype=np.float64)))
     return found
 
 
 def compare(found: Kept, seed: int) -> list[Comparison]:
-    """How models compare, prompt by prompt, on each data set.
+    """Compare models prompt by prompt, on each dataset.
 
     Raises:
-        Conflict: they were not asked the same prompts; says how many pair.
+        Conflict: the models were not measured on the same prompts; the message has the number of pairs.
     """
     return [_compare(found.contenders, split, asked, seed) for split, asked in found.splits.items()]
 
@@ -174,8 +174,8 @@ def _compare(chosen: Sequence[Contender], split: str, found: Sequence[PromptAccu
         common = (Counter(first.prompts) & Counter(other.prompts)).total()
         if not common == len(first.prompts) == len(other.prompts):
             raise Conflict(
-                f"On {split!r} {chosen[0]} was asked {len(first.prompts)} prompts and {one} {len(other.prompts)}, "
-                f"of which {common} pair: only answers to the same prompts can be compared."
+                f"On {split!r} {chosen[0]} has {len(first.prompts)} prompts and {one} has {len(other.prompts)}, "
+                f"of which {common} are the same. Only answers to the same prompts can be compared."
             )
     paired = [other.in_order_of(first) for other in found]
     return Comparison(
@@ -212,7 +212,7 @@ def _result(job: models.Job, row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _measured(metrics: Mapping[str, float | str]) -> dict[str, dict[str, float | None]]:
-    """Each metric with its bounds, which stand beside it as `name_low` and `name_high`; text where not finite."""
+    """Return each metric with its bounds, which are stored as `name_low` and `name_high`; None if not finite."""
     finite = {name: value if isinstance(value, int | float) else None for name, value in metrics.items()}
     bounds = {f"{name}{bound}" for name in metrics for bound in BOUNDS}
     return {
@@ -228,11 +228,11 @@ def _chosen(job: models.Job, index: int) -> dict[str, Any]:
 
 
 def _refused(field: str, text: str) -> Invalid:
-    return Invalid("These can't be compared.", (FieldError(field, text),))
+    return Invalid("The models cannot be compared.", (FieldError(field, text),))
 
 
 def _nothing_kept(job_id: UUID) -> Conflict:
     return Conflict(
-        f"Of job {job_id} it is not kept how single prompts fared: it ended before that was done, or its project keeps "
-        f"it no longer. Its own models are compared in /v1/jobs/{job_id}/evaluation."
+        f"The accuracies per prompt of job {job_id} are not stored: the job is too old, or past the retention of its "
+        f"project. /v1/jobs/{job_id}/evaluation compares its own models."
     )

@@ -1,4 +1,4 @@
-"""Scores a job's stored completions again with other verifiers, in a process of its own, and tells what flips."""
+"""Verifier replay: scores stored completions of a job with other verifiers, in a separate process."""
 
 import json
 import tempfile
@@ -20,35 +20,35 @@ from jobs.specs import checks
 MODULE = "calibrl_core.rescore"
 MEMORY_BYTES = 4 * 2**30
 SECONDS = 60
-MOST_CHARACTERS = 32_000_000  # of completions, and of truths
-SAME = 1e-9  # by which two equal rewards may differ
+MOST_CHARACTERS = 32_000_000  # maximum, of completions and reference answers together
+SAME = 1e-9  # tolerance for equal rewards
 
 
 @dataclass
 class Stored:
-    """The first of a job's completions of some steps."""
+    """The first stored completions of a job in some steps."""
 
     job_id: UUID
-    total: int  # of these steps
+    total: int  # stored completions of these steps
     rows: list[Row[Any]] = field(default_factory=list)
-    left_out: str | None = None  # why there are fewer rows than that
+    left_out: str | None = None  # reason why there are fewer rows
 
 
 def stored(session: Session, job_id: UUID, request: ReplayRequest) -> Stored:
-    """The completions to score.
+    """Load the completions to score.
 
     Raises:
-        Conflict: none are kept.
+        Conflict: no completions are stored.
     """
     first, last = request.first_step, request.last_step
     total = samples.count_completions(session, job_id, first_step=first, last_step=last)
     if not total:
-        raise Conflict(f"Job {job_id} keeps no completions of these steps: only trainings sample some for reading.")
+        raise Conflict(f"Job {job_id} has no stored completions in these steps. Only training jobs store samples.")
     found, characters = Stored(job_id, total), 0
     for row in samples.completions(session, job_id, first_step=first, last_step=last, limit=request.limit):
         characters += len(row.text) + len(row.answer)
         if characters > MOST_CHARACTERS:
-            found.left_out = f"they have more than {MOST_CHARACTERS} characters"
+            found.left_out = f"the completions have more than {MOST_CHARACTERS} characters"
             return found
         found.rows.append(row)
     if len(found.rows) < total:
@@ -57,16 +57,20 @@ def stored(session: Session, job_id: UUID, request: ReplayRequest) -> Stored:
 
 
 def check(request: ReplayRequest) -> None:
-    """Raises Invalid where a plugin is not installed here."""
+    """Check that the plugins of a request are installed.
+
+    Raises:
+        Invalid: a plugin is not installed here.
+    """
     if problems := checks.plugin_problems(request):
         raise Invalid("The replay was not accepted.", tuple(problems))
 
 
 def replay(found: Stored, request: ReplayRequest) -> Replay:
-    """What the verifiers say of completions. Takes SECONDS at most, and a process's start and end.
+    """Score completions. Takes at most SECONDS, plus the start and the end of a process.
 
     Raises:
-        Invalid: a verifier can't be loaded.
+        Invalid: a verifier cannot be loaded.
     """
     lines, stopped = _score(found, request)
     pairs = [_rescored(row, line) for row, line in zip(found.rows, lines, strict=False)]
@@ -88,7 +92,7 @@ def replay(found: Stored, request: ReplayRequest) -> Replay:
 
 
 def _score(found: Stored, request: ReplayRequest) -> tuple[list[dict[str, Any]], str | None]:
-    """A line of `calibrl_core.rescore` each, of the first ones, and why not of all."""
+    """Return one line of `calibrl_core.rescore` per scored completion, and the reason if not all were scored."""
     rewards = [reward.model_dump(mode="json") for reward in request.rewards]
     given = {"rewards": rewards, "completions": [(row.text, row.answer) for row in found.rows]}
     with tempfile.TemporaryDirectory(prefix="calibrl-replay-") as folder:
@@ -100,17 +104,17 @@ def _score(found: Stored, request: ReplayRequest) -> tuple[list[dict[str, Any]],
     if lines and "fault" in lines[-1]:
         raise Invalid("The replay was not accepted.", (FieldError("rewards", lines[-1]["fault"]),))
     if status is None:
-        return lines, f"it took more than {SECONDS} s"
-    return lines, None if status == 0 else "the process that scored them ended early; the service's log says more"
+        return lines, f"scoring took more than {SECONDS} s"
+    return lines, None if status == 0 else "the scoring process ended early; see the log of the service"
 
 
 def _whole_lines(report: Path) -> list[dict[str, Any]]:
-    *whole, _ = report.read_text().split("\n")  # what follows the last newline was being written
+    *whole, _ = report.read_text().split("\n")  # the part after the last newline is incomplete
     return [json.loads(line) for line in whole]
 
 
 def _rescored(row: Row[Any], line: dict[str, Any]) -> Rescored:
-    # A reward that is not finite is kept as text.
+    # A reward that is not finite is stored as text.
     return Rescored(
         sample_id=row.sample_id,
         step=row.step,

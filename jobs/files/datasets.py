@@ -1,4 +1,4 @@
-"""Data sets from their arrival to their use: taken in, looked into, kept in storage, found again by a job's worker."""
+"""Files of datasets: receive, inspect, store, and fetch to the machine of a job."""
 
 import os
 import time
@@ -24,14 +24,15 @@ from jobs.files.storage import Storage
 from jobs.repository import datasets, projects
 from jobs.settings import Settings, get_settings
 
-ABANDONED_SECONDS = 86_400.0  # after which what a killed process was taking in is removed
-UNUSED_SECONDS = 7 * 86_400.0  # after which a worker's copy of a data set is removed
-PARQUET = b"PAR1"  # begins and ends such a file
+ABANDONED_SECONDS = 86_400.0  # age at which an incomplete upload of a killed process is removed
+UNUSED_SECONDS = 7 * 86_400.0  # age since the last use at which a cached dataset is removed
+PARQUET = b"PAR1"  # first and last bytes of the format
 LISTED_JOBS = 10
 
 
 class Arrival:
-    """A file that is being taken in: write its bytes, then `close`. Leaving the context removes what is left of it."""
+    """A file that is being received: write its bytes, then `close`. The end of the context removes what is left of
+    it."""
 
     def __init__(self, settings: Settings) -> None:
         folder = settings.data_dir / "uploads"
@@ -54,7 +55,11 @@ class Arrival:
         self.path.unlink(missing_ok=True)
 
     def write(self, chunk: bytes) -> None:
-        """Add bytes. Raises StorageAway where the disk is full."""
+        """Append bytes.
+
+        Raises:
+            StorageAway: the disk is full.
+        """
         with _room():
             self._file.write(chunk)
         self._digest.update(chunk)
@@ -62,7 +67,7 @@ class Arrival:
         self.bytes += len(chunk)
 
     def close(self) -> None:
-        """All has come; the file gets the name by which readers know its format."""
+        """Complete the file. It gets the suffix by which readers recognise its format."""
         with _room():
             self._file.close()
         self.path = self.path.rename(self.path.with_suffix(f".{self.format}"))
@@ -78,7 +83,7 @@ class Arrival:
 
 @dataclass
 class Stored:
-    """A file that has come and is in storage; `noted`: as a data set of this id, with which it stays."""
+    """A received file in storage. `noted`: it is recorded as a dataset with this id, so it stays."""
 
     id: UUID
     arrival: Arrival
@@ -87,7 +92,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A data set's file, as a worker gets hold of it: it is at `path`, or from storage's `key` comes to be there."""
+    """File of a dataset as a worker uses it. `path`: local path; downloaded from `key` if missing."""
 
     key: str
     path: str
@@ -96,43 +101,50 @@ class StoredFile:
 
 
 def storage() -> Storage:
-    """Where this process's settings say that uploads are kept."""
+    """Return the storage of this process's settings."""
     return Storage(get_settings().storage_url)
 
 
 def key_of(dataset: models.Dataset) -> str:
-    """By which storage keeps its file."""
+    """Return the key of a dataset's file in storage."""
     return f"datasets/{dataset.id}.{dataset.format}"
 
 
 def check_upload(session: Session, options: UploadOptions, among: frozenset[str] | None) -> None:
-    """Refuse what can be refused before a file comes: Invalid. `among`: the projects that exist for who asks; None:
-    all."""
+    """Check an upload before its file arrives.
+
+    Args:
+        among: projects that the caller can see; None: all.
+
+    Raises:
+        Invalid: the project does not exist.
+    """
     _check_project(session, options.project, among)
 
 
 def look_into(arrival: Arrival, name: str, columns: Columns) -> Inspection:
-    """What the file holds. Reads it whole, which may take minutes: hold no transaction meanwhile.
+    """Inspect a received file. Reads all of it, which can take minutes: hold no transaction meanwhile.
 
     Raises:
-        Invalid: rows can't be used; the first of them are named, all are counted.
+        Invalid: rows cannot be used. The first faults are listed, all are counted.
     """
     found = inspect(arrival.path, name, columns)
     if found.fault_count:
         more = found.fault_count - len(found.faults)
-        count = f"{found.fault_count} thing{'s' if found.fault_count > 1 else ''} wrong with the file"
+        count = f"The file has {found.fault_count} error{'s' if found.fault_count > 1 else ''}"
         raise Invalid(f"{count}{f'; the first {len(found.faults)} are listed' if more else ''}.", tuple(found.faults))
     return found
 
 
 def same(session: Session, arrival: Arrival, options: UploadOptions) -> models.Dataset | None:
-    """The project's data set of the same content, if it has one."""
+    """Return the dataset of the project with the same content, or None."""
     return datasets.find(session, options.project, arrival.sha256, options.columns.model_dump(), None)
 
 
 @contextmanager
 def stored(arrival: Arrival) -> Iterator[Stored]:
-    """A file put into storage, which leaves it with the context unless `note` has made it a data set."""
+    """Put a file into storage. At the end of the context the file is deleted again, unless `note` recorded it as a
+    dataset."""
     file = Stored(uuid4(), arrival)
     key, kept = key_of(models.Dataset(id=file.id, format=arrival.format)), storage()
     kept.put(key, arrival.path)
@@ -146,7 +158,8 @@ def stored(arrival: Arrival) -> Iterator[Stored]:
 def note(
     session: Session, file: Stored, found: Inspection, *, name: str, options: UploadOptions, user: str
 ) -> tuple[models.Dataset, bool]:
-    """Make a stored file a data set, unless the project has one of the same content; and whether it is new."""
+    """Record a stored file as a dataset, unless the project has one with the same content. Return it, and True if it
+    is new."""
     row = {
         "id": file.id,
         "project": options.project,
@@ -165,41 +178,41 @@ def note(
 def register(
     session: Session, given: HubDataset, *, user: str, among: frozenset[str] | None
 ) -> tuple[models.Dataset, bool]:
-    """Note a data set of the hub by its name, unseen; and whether it is new.
+    """Record a dataset of the hub by its name, without loading it. Return it, and True if it is new.
 
     Raises:
-        Invalid: there is no such project, or jobs may not load this data set.
+        Invalid: the project does not exist, or jobs cannot load this dataset.
     """
     _check_project(session, given.project, among)
     if refused := hub_problem(given.hub):
-        raise Invalid("The data set was not accepted.", (FieldError("hub", refused),))
+        raise Invalid("The dataset was not accepted.", (FieldError("hub", refused),))
     hub = given.model_dump(include={*HubSource.model_fields})
     row = {"project": given.project, "user": user, "name": given.name, "columns": hub["columns"], "hub": hub}
     return datasets.add(session, row | {"preview": []})
 
 
 def remove(session: Session, dataset_id: UUID, projects: frozenset[str] | None = None) -> str | None:
-    """Forget a data set; the key of the file to delete once that is committed.
+    """Delete a dataset. Return the key of the file to delete after the commit, or None.
 
     Raises:
-        NotFound: no such data set.
-        Conflict: jobs that have not ended use it.
+        NotFound: no such dataset.
+        Conflict: unfinished jobs use it.
     """
     dataset = datasets.lock(session, dataset_id, projects)
     used = datasets.users(session, dataset_id)
     if used:
         more = f" and {len(used) - LISTED_JOBS} more" if len(used) > LISTED_JOBS else ""
         named = ", ".join(map(str, used[:LISTED_JOBS]))
-        raise Conflict(f"Data set {dataset_id} is used by jobs that have not ended: {named}{more}.")
+        raise Conflict(f"Dataset {dataset_id} is used by unfinished jobs: {named}{more}.")
     datasets.remove(session, dataset_id)
     return key_of(dataset) if dataset.hub is None else None
 
 
 def open_content(dataset: models.Dataset) -> BinaryIO:
-    """The file of a data set, to read and seek in.
+    """Open the file of a dataset for reading and seeking.
 
     Raises:
-        StorageAway: it can't be had.
+        StorageAway: the file is not available.
     """
     try:
         return storage().open(key_of(dataset))
@@ -208,7 +221,7 @@ def open_content(dataset: models.Dataset) -> BinaryIO:
 
 
 def source(dataset: models.Dataset, choice: KnownData) -> FileData | HubData:
-    """The data set as a trainer on this machine reads it."""
+    """Return the data source from which a trainer on this machine reads the dataset."""
     columns = columns_of(dataset, choice)
     if dataset.hub is not None:
         return HubData(**{**dataset.hub, "columns": columns}, rows=choice.rows)
@@ -217,12 +230,12 @@ def source(dataset: models.Dataset, choice: KnownData) -> FileData | HubData:
 
 
 def columns_of(dataset: models.Dataset, choice: KnownData) -> Columns:
-    """Which column holds what, as the data set says and the choice of it."""
+    """Return the columns of the dataset, with the answer column of the choice if it names one."""
     return Columns.model_validate(dataset.columns | ({"answer": choice.answer} if choice.answer else {}))
 
 
 def files(known: Mapping[UUID, models.Dataset]) -> tuple[StoredFile, ...]:
-    """The files that must be on this machine before a trainer reads these data sets."""
+    """Return the files that must be on this machine before a trainer reads these datasets."""
     return tuple(
         StoredFile(key_of(one), str(_local_path(one)), str(one.sha256), one.id)
         for one in known.values()
@@ -231,10 +244,10 @@ def files(known: Mapping[UUID, models.Dataset]) -> tuple[StoredFile, ...]:
 
 
 def bring(file: StoredFile) -> Iterator[None]:
-    """Have a data set's file on this machine, a piece between two yields.
+    """Fetch the file of a dataset to this machine, one chunk between two yields.
 
     Raises:
-        StorageAway: it can't be had.
+        StorageAway: the file is not available.
     """
     path, kept = Path(file.path), storage()
     if kept.path(file.key):
@@ -242,7 +255,7 @@ def bring(file: StoredFile) -> Iterator[None]:
             raise _gone(file.dataset_id)
         return
     with suppress(FileNotFoundError):
-        os.utime(path)  # in use
+        os.utime(path)  # marks the file as in use
         return
     with suppress(FileNotFoundError):
         _remove_old(path.parent, UNUSED_SECONDS)
@@ -254,32 +267,32 @@ def bring(file: StoredFile) -> Iterator[None]:
 
 def _check_project(session: Session, slug: str, among: frozenset[str] | None) -> None:
     if not (among is None or slug in among) or not projects.exists(session, slug):
-        raise Invalid("The data set was not accepted.", (FieldError("project", f"there is no project {slug!r}"),))
+        raise Invalid("The dataset was not accepted.", (FieldError("project", f"project {slug!r} does not exist"),))
 
 
 def _gone(dataset_id: UUID) -> StorageAway:
-    return StorageAway(f"The file of data set {dataset_id} is not in storage any more.")
+    return StorageAway(f"The file of dataset {dataset_id} is missing in storage.")
 
 
 def _local_path(dataset: models.Dataset) -> Path:
-    """Where its file lies on this machine: in storage itself, if that is a folder, or in a copy."""
+    """Return the path of the file on this machine: in storage if it is a folder, else in the cache."""
     copy = get_settings().data_dir / "cache" / "datasets" / f"{dataset.sha256}.{dataset.format}"
     return storage().path(key_of(dataset)) or copy
 
 
 def _remove_old(folder: Path, seconds: float) -> None:
     for path in folder.iterdir():
-        with suppress(FileNotFoundError):  # somebody else was faster
+        with suppress(FileNotFoundError):  # removed by another process
             if time.time() - path.stat().st_mtime > seconds:
                 path.unlink()
 
 
 @contextmanager
 def _room() -> Iterator[None]:
-    """Tells a full disk as what it is."""
+    """Report a full disk as StorageAway."""
     try:
         yield
     except OSError as error:
         if error.errno in (ENOSPC, EDQUOT):
-            raise StorageAway("There is no room for the file on the server's disk.") from error
+            raise StorageAway("The disk of the server is full.") from error
         raise

@@ -1,8 +1,8 @@
-"""Looks into an uploaded file, in a process of its own: what the file makes a decoder do ends there, and within limits.
+"""Inspects an uploaded file in a separate process with limits: a harmful file can only end that process.
 
     python -m jobs.files.inspection FILE REPORT '{"title": ..., "columns": {...}}'
 
-Every row is read as a trainer would read it, which opens every image. The report is an `Inspection` as JSON.
+Reads each row as a trainer reads it, including all images. The report is an `Inspection` as JSON.
 """
 
 import base64
@@ -25,14 +25,14 @@ from jobs.processes import sandbox
 MEMORY_BYTES = 4 * 2**30
 SECONDS = 900
 MOST_ROWS = 5_000_000
-MOST_UNPACKED = 16 * 10**9  # bytes of text and images, which a trainer holds in memory
-MOST_IN_GROUP = 2 * 10**9  # bytes of a row group of Parquet, unpacked
+MOST_UNPACKED = 16 * 10**9  # maximum bytes of text and images, which a trainer holds in memory
+MOST_IN_GROUP = 2 * 10**9  # maximum bytes of an uncompressed Parquet row group
 SHOWN_FAULTS = 50
 PREVIEW_ROWS, PREVIEW_TEXT, PREVIEW_IMAGES, THUMBNAIL = 8, 2000, 4, 192  # rows; characters; images a row; pixels
 
 
 class Inspection(BaseModel):
-    """What a file holds, and the first of its faults."""
+    """Content of a file, and its first faults."""
 
     rows: int = 0
     has_columns: list[str] = []
@@ -42,17 +42,17 @@ class Inspection(BaseModel):
     fault_count: int = 0
 
     def blame(self, field: str, text: str) -> None:
-        """Note a fault; past the first SHOWN_FAULTS they are only counted."""
+        """Add a fault. After the first SHOWN_FAULTS, faults are only counted."""
         self.fault_count += 1
         if len(self.faults) < SHOWN_FAULTS:
             self.faults.append(FieldError(field, text))
 
 
 def inspect(path: Path, title: str, columns: Columns) -> Inspection:
-    """What the file holds, found by a process that is killed at its limits. The report lies beside the file meanwhile.
+    """Inspect a file in a process that is killed at its limits. The report is next to the file meanwhile.
 
     Raises:
-        Invalid: the process reached its limits, or died of the file.
+        Invalid: the process reached its limits or was ended by the file.
     """
     report, log = path.with_name(f"{path.name}.report"), path.with_name(f"{path.name}.log")
     options = json.dumps({"title": title, "columns": columns.model_dump()})
@@ -64,14 +64,14 @@ def inspect(path: Path, title: str, columns: Columns) -> Inspection:
         report.unlink(missing_ok=True)
         log.unlink(missing_ok=True)
     text = (
-        f"reading it took more than {SECONDS} s or {MEMORY_BYTES // 2**30} GiB, or ended the process that read it; "
-        "make its rows or row groups smaller"
+        f"reading the file took more than {SECONDS} s or {MEMORY_BYTES // 2**30} GiB, or ended the process; "
+        "use smaller rows or row groups"
     )
-    raise Invalid("The file can't be read.", (FieldError("file", text),))
+    raise Invalid("The file cannot be read.", (FieldError("file", text),))
 
 
 def look_into(source: FileData) -> Inspection:
-    """What the file holds, found in this process."""
+    """Inspect a file in this process."""
     found, seen = Inspection(), set[str]()
     unpacked = 0
     for text in _parquet_faults(source):
@@ -91,7 +91,9 @@ def look_into(source: FileData) -> Inspection:
         if len(found.preview) < PREVIEW_ROWS:
             found.preview.append(_preview(found.rows, each))
         if found.rows > MOST_ROWS or unpacked > MOST_UNPACKED:
-            found.blame("file", f"has more than {MOST_ROWS} rows, or {MOST_UNPACKED // 10**9} GB when it is unpacked")
+            found.blame(
+                "file", f"has more than {MOST_ROWS} rows, or more than {MOST_UNPACKED // 10**9} GB uncompressed"
+            )
             break
     if not found.rows and not found.faults:
         found.blame("file", "has no rows")
@@ -100,7 +102,7 @@ def look_into(source: FileData) -> Inspection:
 
 
 def _parquet_faults(source: FileData) -> Iterator[str]:
-    """What a Parquet file's own index says against reading it."""
+    """Yield faults in the metadata of a Parquet file."""
     if not source.path.endswith(".parquet"):
         return
     import pyarrow
@@ -110,14 +112,14 @@ def _parquet_faults(source: FileData) -> Iterator[str]:
         index = parquet.read_metadata(source.path)
         groups = [index.row_group(place).total_byte_size for place in range(index.num_row_groups)]
     except (pyarrow.ArrowException, OSError, ValueError) as error:
-        yield f"is not a Parquet file that can be read: {error}"
+        yield f"is not a readable Parquet file: {error}"
         return
     if index.num_rows > MOST_ROWS:
-        yield f"has {index.num_rows} rows; {MOST_ROWS} at most"
+        yield f"has {index.num_rows} rows; the maximum is {MOST_ROWS}"
     if sum(groups) > MOST_UNPACKED or min(groups, default=0) < 0:
-        yield f"unpacks to {sum(groups)} bytes; {MOST_UNPACKED} at most"
+        yield f"has {sum(groups)} bytes uncompressed; the maximum is {MOST_UNPACKED}"
     if max(groups, default=0) > MOST_IN_GROUP:
-        yield f"has a row group of {max(groups)} bytes; {MOST_IN_GROUP} at most: write it with more of them"
+        yield f"has a row group of {max(groups)} bytes; the maximum is {MOST_IN_GROUP}: write more, smaller row groups"
 
 
 def _size(example: Example) -> int:
@@ -143,7 +145,7 @@ def _cut(text: str) -> str:
 
 
 def _thumbnail(data: bytes) -> str:
-    """A small copy as a data: address; the reader has opened the image before, so it can be."""
+    """Return a small copy as a data URL. The reader has opened the image before, so this works."""
     from PIL import Image
 
     with Image.open(io.BytesIO(data)) as image:
@@ -155,7 +157,7 @@ def _thumbnail(data: bytes) -> str:
 
 
 def main() -> None:
-    """The command: see the module."""
+    """Run the command of the module."""
     path, report, options = sys.argv[1:]
     given: dict[str, Any] = json.loads(options)
     found = look_into(FileData(path=path, image_files=False, **given))

@@ -1,6 +1,6 @@
-"""Where uploads are kept: a folder, or whatever fsspec reaches by an address such as s3://bucket/folder.
+"""Storage of uploads: a folder, or any fsspec URL such as s3://bucket/folder.
 
-Keys are made by the service, never by its users. A file is there whole or not at all.
+The service creates the keys, never its users. A file exists whole or not at all.
 """
 
 import os
@@ -21,7 +21,7 @@ _OF_S3 = {"config_kwargs": {"connect_timeout": 5, "read_timeout": 20, "retries":
 
 
 class Storage:
-    """One place that keeps files by key. All methods raise StorageAway where it can't be reached or has no room."""
+    """Files by key. All methods raise StorageAway if the storage cannot be reached or is full."""
 
     def __init__(self, url: str) -> None:
         with self._reached():
@@ -30,7 +30,7 @@ class Storage:
         self._is_folder = isinstance(self._fs, LocalFileSystem)
 
     def put(self, key: str, source: Path) -> None:
-        """Keep a copy of a file; what the key named before is replaced."""
+        """Store a copy of a file, replacing an existing one."""
         target, partial = self._at(key), self._at(f"{key}.{uuid4().hex}.partial")
         with self._reached(absent=False):
             if self._is_folder:
@@ -41,28 +41,35 @@ class Storage:
                     _sync(Path(partial))
                 self._fs.mv(partial, target)
             except BaseException:
-                with suppress(Exception):  # the first error is the one to tell
+                with suppress(Exception):  # report the first error only
                     self._fs.rm_file(partial)
                 raise
 
     def path(self, key: str) -> Path | None:
-        """Where the file lies, if storage is a folder."""
+        """Return the path of a file, or None if the storage is not a folder."""
         return Path(self._at(key)) if self._is_folder else None
 
     def open(self, key: str) -> BinaryIO:
-        """The file, to read and seek in. Raises FileNotFoundError."""
+        """Open a file for reading and seeking.
+
+        Raises:
+            FileNotFoundError: the key has no file.
+        """
         with self._reached():
             return cast(BinaryIO, self._fs.open(self._at(key), "rb"))
 
     def delete(self, key: str) -> None:
-        """Keep a file no longer; nothing where there is none."""
+        """Delete a file, if it exists."""
         with self._reached(), suppress(FileNotFoundError):
             self._fs.rm_file(self._at(key))
 
     def fetch(self, key: str, target: Path, expected: str) -> Iterator[None]:
-        """Copy a file to this machine, a chunk between two yields; whole and with the SHA-256 expected, or not at all.
+        """Copy a file to this machine, one chunk between two yields: complete and with the expected SHA-256, or not at
+        all.
 
-        Raises FileNotFoundError, and StorageAway too where what came is something else.
+        Raises:
+            FileNotFoundError: the key has no file.
+            StorageAway: the content has another SHA-256.
         """
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f"{target.name}.{uuid4().hex}.partial")
@@ -84,13 +91,14 @@ class Storage:
 
     @contextmanager
     def _reached(self, *, absent: bool = True) -> Iterator[None]:
-        """`absent`: that a file is not there is an answer. Where one is written it is none: the bucket is missing."""
+        """Translate errors of the storage. `absent`: a missing file is a valid result. On writing it is not: the
+        bucket is missing."""
         try:
             yield
-        except Exception as error:  # every kind of storage fails in ways of its own
+        except Exception as error:  # each kind of storage raises its own errors
             if isinstance(error, StorageAway) or (absent and isinstance(error, FileNotFoundError)):
                 raise
-            raise StorageAway(f"Where uploads are kept can't be used: {type(error).__name__}: {error}") from error
+            raise StorageAway(f"The storage of uploads cannot be used: {type(error).__name__}: {error}") from error
 
 
 def _sync(path: Path) -> None:

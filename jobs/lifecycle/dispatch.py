@@ -1,4 +1,4 @@
-"""Which job starts where: the scheduler's plan on what the database says, and the wake-ups that follow from it."""
+"""Dispatch: the plan of the scheduler for the state of the database, and the wake-ups that follow from it."""
 
 from collections.abc import Sequence, Set
 from datetime import UTC, datetime, timedelta
@@ -16,14 +16,14 @@ from jobs.scheduling.scheduler import Machine, Placement, QueuedJob, RunningJob,
 from jobs.settings import get_settings
 
 HOUR = 3600.0
-_VICTIMS_FOR = 20  # blocked jobs, the first in line, for which others may have to give way at once
+_VICTIMS_FOR = 20  # blocked jobs, first in line first, for which one sweep looks for jobs to preempt
 
 
 class Situation:
-    """All that the scheduler decides from, as it is in this transaction."""
+    """Input of the scheduler, as of this transaction."""
 
     def __init__(self, session: Session, also: models.Job | None = None) -> None:
-        """`also`: a job that is not there, as if it were queued now."""
+        """Load the input. `also`: a job that is not in the database, treated as if it were queued now."""
         settings = get_settings()
         self.machines = [Machine(**row._mapping) for row in queue.machines(session, settings.lease_seconds)]
         self._typical = projects.typical_seconds(session)
@@ -58,7 +58,7 @@ class Situation:
         )
 
     def expected_seconds(self, project: str, kind: str, timeout: float | None) -> float | None:
-        """How long a job will run, as far as is known: as those before it did, and no longer than it may."""
+        """Return the expected run time of a job: the mean of recent jobs, at most its timeout. None if unknown."""
         return min((seconds for seconds in (timeout, self._typical.get((project, kind))) if seconds), default=None)
 
     def _running(self, row: Row[Any]) -> RunningJob:
@@ -79,23 +79,23 @@ class Situation:
         )
 
     def placements(self, *, until_full: bool = False, without: frozenset[UUID] = frozenset()) -> list[Placement]:
-        """The plan, without some jobs."""
+        """Return the plan without some jobs."""
         queued = [job for job in self.queued if job.id not in without]
         return plan(queued, self.running, self.machines, self.shares, until_full=until_full)
 
     def giving_way(self) -> list[UUID]:
-        """The running jobs that must give way to jobs of a higher class."""
+        """Return the running jobs to preempt for jobs of a higher class."""
         by_id = {job.id: job for job in self.queued}
         blocked = [place for place in self.placements() if place.reason in (WaitReason.BUSY, WaitReason.RESERVED)]
         for place in blocked[:_VICTIMS_FOR]:
             found = victims(by_id[place.job_id], self.running, self.machines)
             if found is not None and found[1]:
-                return found[1]  # for one job at a time: the next plan knows what they leave
+                return found[1]  # for one job at a time: the next plan knows the slots that they free
         return []
 
 
 def startable(session: Session, without: frozenset[UUID] = frozenset()) -> list[Placement]:
-    """The jobs that can start now, each with its machine; nothing is read of the queue where nothing is free."""
+    """Return the jobs that can start now, each with its machine. Does not read the queue if no slot is free."""
     machines = queue.machines(session, get_settings().lease_seconds)
     if not any(machine.free_cpu_slots > 0 or machine.free_gpus > 0 for machine in machines):
         return []
@@ -103,9 +103,9 @@ def startable(session: Session, without: frozenset[UUID] = frozenset()) -> list[
 
 
 def wake_for_free_slots(session: Session, *, awake: str | None = None) -> int:
-    """Wake, once this session has committed, the workers that have room for what is queued; how many wake-ups.
+    """Wake the workers with room for queued jobs once this session has committed. Return the number of wake-ups.
 
-    A slot of the worker `awake` looks for its next job by itself.
+    The worker `awake` looks for its next job by itself, so one of its slots is skipped.
     """
     session.flush()
     workers = [place.worker for place in startable(session) if place.worker]
@@ -117,14 +117,14 @@ def wake_for_free_slots(session: Session, *, awake: str | None = None) -> int:
 
 
 def entries(session: Session, project: str | None = None) -> list[QueueEntry]:
-    """Every job that has not started, in line first: why it waits, its position and its estimated start."""
+    """Return every job that has not started, first in line first, with reason, position and estimated start."""
     places = {place.job_id: place for place in Situation(session).placements()}
     found = [_entry(job, places.get(job.id)) for job in queue.unstarted(session, project)]
     return sorted(found, key=lambda entry: (entry.position is None, entry.position or 0, entry.queued_at))
 
 
 def foresee(session: Session, job: models.Job, *, waits: bool) -> QueuePlan:
-    """Where a job that is not in the database would stand, were it submitted now; `waits`: for others to succeed."""
+    """Return the place in the queue that a job outside the database would have. `waits`: it has open dependencies."""
     situation = Situation(session, job)
     place = None if waits else next(one for one in situation.placements() if one.job_id == job.id)
     reason = place.reason if place else WaitReason.WAITING
@@ -163,28 +163,28 @@ def _entry(job: models.Job, place: Placement | None) -> QueueEntry:
 
 
 def explain(job: models.Job, place: Placement | None, reason: WaitReason | None) -> str:
-    """Why a job has not started, in a sentence."""
+    """Explain in one sentence why a job has not started."""
     needs = f"{job.gpus} GPU{'s' if job.gpus > 1 else ''}" if job.gpus else "a CPU slot"
     labels = job.spec["resources"]["labels"]
     where = f" labelled {', '.join(f'{key}={value}' for key, value in labels.items())}" if labels else ""
     match reason:
         case None:
-            return f"starts on {place.worker} now" if place else "is about to be placed"
+            return f"starts on {place.worker} now" if place else "is about to start"
         case WaitReason.NO_MACHINE:
-            return f"no machine{where} that takes jobs just now has {needs}"
+            return f"no online machine{where} has {needs}"
         case WaitReason.BUSY:
-            return f"waits for {needs}: all that would do are taken"
+            return f"waits for {needs}: all suitable slots are occupied"
         case WaitReason.RESERVED:
             behind = place.behind if place else None
-            return f"what is free is kept for job {behind}, which comes first"
+            return f"the free slots are reserved for job {behind}, which is ahead in the queue"
         case WaitReason.PROJECT_LIMIT:
-            return f"project {job.project} already runs as many GPUs as it may"
+            return f"project {job.project} has reached its limit of GPUs"
         case WaitReason.BUDGET:
-            return f"the month's slot-hours of project {job.project}, or of {job.user} in it, are used up"
+            return f"project {job.project}, or {job.user} in it, has used up its slot-hours of this month"
         case WaitReason.WAITING:
-            return "waits for jobs that it depends on"
+            return "waits for its dependencies"
         case WaitReason.PAUSED:
-            return "is paused; resume it to put it back in line"
+            return "is paused; resume it to put it back in the queue"
 
 
 def _priority(job: models.Job) -> Priority:
@@ -193,7 +193,8 @@ def _priority(job: models.Job) -> Priority:
 
 
 def _shares(session: Session, half_life_seconds: float, users: Set[tuple[str, str]]) -> dict[str, Share]:
-    """The projects' shares; `users`: those who wait, by project, whether they have used anything yet or not."""
+    """Return the shares by project. `users`: (project, user) pairs with waiting jobs, including those without any
+    use yet."""
     used = projects.usage(session, half_life_seconds)
     waiting = {slug: {user for project, user in users if project == slug} for slug, _ in users}
     return {one.slug: _share(one, used, waiting.get(one.slug, set())) for one in projects.all_of(session)}

@@ -1,4 +1,4 @@
-"""The table of legal transitions, the one place that writes a status, and what follows from each change."""
+"""The table of legal transitions, the only code that writes a status, and the consequences of each change."""
 
 from uuid import UUID
 
@@ -14,8 +14,8 @@ _Q, _W, _R, _C = JobStatus.QUEUED, JobStatus.WAITING, JobStatus.RUNNING, JobStat
 _PAUSING, _PAUSED = JobStatus.PAUSING, JobStatus.PAUSED
 _SUCCEEDED, _FAILED, _CANCELLED = JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED
 
-# From where to where. A job that is being cancelled can only be cancelled, however its run ends; one that is being
-# paused may still end by itself first. Only `retry` takes a job out of failed or cancelled.
+# From each status to the next ones. A job that is being cancelled always ends as cancelled. A job that is being
+# paused can still end by itself first. Only `retry` takes a job out of failed or cancelled.
 TRANSITIONS: dict[JobStatus | None, frozenset[JobStatus]] = {
     None: frozenset({_Q, _W}),
     _W: frozenset({_Q, _PAUSED, _FAILED, _CANCELLED}),
@@ -31,7 +31,7 @@ TRANSITIONS: dict[JobStatus | None, frozenset[JobStatus]] = {
 
 
 class IllegalTransition(Exception):
-    """A change of status that the table does not have: a mistake in the caller."""
+    """A change of status that the table does not contain: a bug in the caller."""
 
 
 def change(
@@ -44,9 +44,12 @@ def change(
     reason: Reason | None = None,
     message: str | None = None,
 ) -> None:
-    """Change a locked (or new) job's status, note it as an event, and see to what follows from it for others.
+    """Change the status of a locked (or new) job, record the event, and update the jobs that depend on it.
 
-    Whoever changes something wakes who may start now: `wake_for_free_slots`, once, at its end.
+    The caller wakes workers once at its end: `wake_for_free_slots`.
+
+    Raises:
+        IllegalTransition: the table does not contain this change.
     """
     _set(session, job, to, actor=actor, type=type, reason=reason, message=message)
     if to is _SUCCEEDED:
@@ -58,7 +61,8 @@ def change(
 
 
 def decide(session: Session, job: models.Job) -> None:
-    """Queue a waiting job whose dependencies have all succeeded; fail it, or a paused one, where one has not."""
+    """Queue a waiting job if all its dependencies have succeeded. Fail a waiting or paused job if one of them
+    cannot."""
     statuses = jobs.statuses_of_dependencies(session, job.id)
     lost = [(id, status) for id, status in statuses.items() if status in (_FAILED, _CANCELLED)]
     if lost:
@@ -79,7 +83,7 @@ def _set(
 ) -> None:
     before = job.status
     if to not in TRANSITIONS[before]:
-        raise IllegalTransition(f"job {job.id} is {before} and can't become {to}")
+        raise IllegalTransition(f"job {job.id} is {before} and cannot become {to}")
     job.status, job.reason, job.message = to, reason, message
     if to.final:
         jobs.mark_finished(job)

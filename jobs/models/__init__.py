@@ -1,4 +1,4 @@
-"""The tables, one file a resource. Importing this package registers all of them with `Base.metadata`."""
+"""Tables, one file per resource. An import of this package registers all of them with `Base.metadata`."""
 
 from jobs.models.access import ApiKey, AuditEntry, Membership, User
 from jobs.models.accuracies import Accuracies

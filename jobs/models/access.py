@@ -1,4 +1,4 @@
-"""Users, their roles in projects, their keys, and what they changed."""
+"""Users, their roles in projects, their keys, and the audit log."""
 
 from typing import Literal
 from uuid import UUID, uuid4
@@ -28,7 +28,7 @@ class Membership(Base):
 
 
 class ApiKey(Base):
-    """`sha256` of the key; a key of 256 random bits needs no salt and no slow hash."""
+    """API key as `sha256` only. A key of 256 random bits needs no salt and no slow hash."""
 
     __tablename__ = "api_keys"
 
@@ -45,7 +45,7 @@ class ApiKey(Base):
 
 
 class AuditEntry(Base):
-    """Outlives the user, the key and the project that it names."""
+    """Change in the audit log. Stays after its user, key and project are deleted."""
 
     __tablename__ = "audit"
     __table_args__ = (Index(None, "project", "id"),)

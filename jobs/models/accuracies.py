@@ -1,4 +1,4 @@
-"""Accuracies: how each prompt of a data set fared with each model of an evaluation."""
+"""Accuracies: result of each prompt of a dataset for each model of an evaluation."""
 
 from sqlalchemy import Double, Text
 from sqlalchemy.dialects.postgresql import ARRAY
@@ -8,8 +8,8 @@ from jobs.models.base import Base, JobKey
 
 
 class Accuracies(Base):
-    """`prompts` are digests of what each prompt is, in the data's order; `values` the shares of its samples that
-    passed."""
+    """Accuracy per prompt. `prompts`: digests of the prompts in the order of the data; `values`: share of passed
+    samples."""
 
     __tablename__ = "accuracies"
 

@@ -1,4 +1,4 @@
-"""Attempts: each time a worker took a job."""
+"""Attempts: executions of jobs by workers."""
 
 from sqlalchemy import BigInteger, Index
 from sqlalchemy.orm import Mapped, mapped_column
@@ -8,9 +8,9 @@ from jobs.models.base import Base, CreatedAt, JobKey, Timestamp
 
 
 class Attempt(Base):
-    """`status` is the one the job left this attempt with: `queued` where it goes on in another one.
+    """One execution of a job. `status`: status of the job after this attempt; `queued` if another attempt follows.
 
-    `first_step` is where its trainer began; the offsets say how far its files have been shipped, in bytes.
+    `first_step`: step at which the trainer began. Offsets: shipped bytes of its files.
     """
 
     __tablename__ = "attempts"

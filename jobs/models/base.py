@@ -1,4 +1,4 @@
-"""The base of all tables, and the column types that they share."""
+"""Base class of all tables, and shared column types."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -15,7 +15,7 @@ from jobs.postgres_text import storable
 
 
 class SafeText(TypeDecorator[str]):
-    """Text that may come from a model or a log: what Postgres refuses in text is replaced on the way in."""
+    """Text that can come from a model or a log. Characters that PostgreSQL rejects are replaced on writing."""
 
     impl = Text
     cache_ok = True
@@ -25,7 +25,7 @@ class SafeText(TypeDecorator[str]):
 
 
 def text_enum(values: type[StrEnum], name: str) -> Enum:
-    """An enum kept as checked text, so that a new member is a cheap migration."""
+    """Return an enum stored as checked text, so that a new member is a cheap migration."""
     return Enum(
         values,
         native_enum=False,
@@ -37,7 +37,7 @@ def text_enum(values: type[StrEnum], name: str) -> Enum:
 
 
 Timestamp = Annotated[datetime, mapped_column(DateTime(timezone=True))]
-# The clock, not the transaction's start: rows that wait for a lock must sort after those they waited for.
+# Clock time instead of transaction start: rows that wait for a lock must sort after the rows they waited for.
 CreatedAt = Annotated[datetime, mapped_column(DateTime(timezone=True), server_default=func.clock_timestamp())]
 Serial = Annotated[int, mapped_column(BigInteger, primary_key=True, autoincrement=True)]
 JobKey = Annotated[UUID, mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)]
@@ -45,7 +45,7 @@ JobRef = Annotated[UUID, mapped_column(ForeignKey("jobs.id", ondelete="CASCADE")
 
 
 class Base(DeclarativeBase):
-    """Constraint names are spelled out, so that migrations can name them."""
+    """Base of all tables. Constraints have explicit names, so that migrations can refer to them."""
 
     metadata = MetaData(
         naming_convention={

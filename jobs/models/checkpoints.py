@@ -1,4 +1,4 @@
-"""Checkpoints that a job has written and still keeps."""
+"""Checkpoints that jobs keep."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Data sets that were uploaded or registered, and which jobs use them."""
+"""Uploaded or registered datasets, and the jobs that use them."""
 
 from typing import Any
 from uuid import UUID, uuid4
@@ -11,7 +11,8 @@ from jobs.models.base import Base, CreatedAt, JobKey
 
 
 class Dataset(Base):
-    """A file in storage, or a name on the hub (then all that only a file has is NULL). `columns`: which holds what."""
+    """A file in storage, or a name on the hub (then the columns of files are NULL). `columns`: names of the columns
+    to read."""
 
     __tablename__ = "datasets"
     __table_args__ = (
@@ -37,7 +38,7 @@ class Dataset(Base):
 
 
 class JobDataset(Base):
-    """That a job's spec names a data set."""
+    """Use of a dataset by the spec of a job."""
 
     __tablename__ = "job_datasets"
 

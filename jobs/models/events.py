@@ -1,4 +1,4 @@
-"""Events: what happened in a job's life, in order."""
+"""Events in the history of a job, in order."""
 
 from sqlalchemy import Index
 from sqlalchemy.orm import Mapped

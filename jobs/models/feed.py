@@ -1,4 +1,4 @@
-"""The feed: what changed in a job, a row a transaction, in the order of the commits."""
+"""The feed: changes of jobs, one row per transaction and job, in commit order."""
 
 from typing import Any
 
@@ -10,9 +10,10 @@ from jobs.models.base import Base, JobKey
 
 
 class Feed(Base):
-    """`cursor` counts a job's rows without a gap. `parts` names what changed; the content stands in its own tables.
+    """Change of a job. `cursor` counts the rows of a job without gaps. `parts` names the changes; their content is in
+    other tables.
 
-    `xid` is the transaction's number: of rows below every running transaction's none can come later any more.
+    `xid` is the number of the transaction. Rows below the smallest running transaction are complete.
     """
 
     __tablename__ = "feed"

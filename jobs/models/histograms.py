@@ -1,4 +1,4 @@
-"""Histograms: the distribution of one quantity at one step."""
+"""Histograms: distribution of one quantity at one step."""
 
 from sqlalchemy import BigInteger, Double
 from sqlalchemy.dialects.postgresql import ARRAY
@@ -8,7 +8,7 @@ from jobs.models.base import Base, JobKey
 
 
 class Histogram(Base):
-    """The key's order serves reading one histogram over the steps."""
+    """Histogram at one step. The order of the key is for reading one histogram over steps."""
 
     __tablename__ = "histograms"
 

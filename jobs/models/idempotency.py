@@ -1,4 +1,4 @@
-"""The answers to requests that a client may send again, each under a key that the client chose."""
+"""Responses to requests that a client can send again, by a key that the client chose."""
 
 from sqlalchemy import LargeBinary
 from sqlalchemy.orm import Mapped, mapped_column
@@ -7,7 +7,8 @@ from jobs.models.base import Base, CreatedAt
 
 
 class IdempotencyKey(Base):
-    """`caller`: a digest of who asked. `request`: a digest of what was asked. Written with what the request did."""
+    """Stored response. `caller`: digest of the caller; `request`: digest of the request. Written with the change
+    itself."""
 
     __tablename__ = "idempotency_keys"
 

@@ -1,4 +1,4 @@
-"""Images of samples: stored once by content, whichever jobs show them."""
+"""Images of samples, stored once per content for all jobs."""
 
 from sqlalchemy import ForeignKey
 from sqlalchemy.orm import Mapped, mapped_column
@@ -14,7 +14,7 @@ class Image(Base):
 
 
 class JobImage(Base):
-    """That a job shows an image: without it, the job's address does not give the image out."""
+    """Link of a job to an image. Without it, the API does not return the image under this job."""
 
     __tablename__ = "job_images"
 

@@ -12,7 +12,7 @@ from jobs.models.datasets import JobDataset
 
 
 class JobDependency(Base):
-    """`job_id` may not start before `depends_on_id` has succeeded."""
+    """`job_id` can start only after `depends_on_id` has succeeded."""
 
     __tablename__ = "job_dependencies"
 
@@ -21,18 +21,18 @@ class JobDependency(Base):
 
 
 class Job(Base):
-    """A job, and its lease while a worker holds it. `preempted`: its worker is to give it back for a job of a higher
-    class. `forgiven`: attempts before the last retry, whose lost workers no longer count. `feed`: the cursor of its
-    newest row in the feed."""
+    """A job with its lease, if a worker holds it. `preempted`: its worker must stop it for a job of a higher class.
+    `forgiven`: number of attempts before the last retry, whose lost workers do not count any more. `feed`: cursor of
+    its last feed row."""
 
     __tablename__ = "jobs"
     __table_args__ = (
-        # One for each sort of a list, whose last column breaks ties; lists read them forwards or backwards.
+        # One index per sort key. The last column breaks ties; lists read an index in both directions.
         Index("ix_jobs_newest", text("created_at DESC"), text("id DESC")),
         Index("ix_jobs_by_name", "name", "id"),
         Index("ix_jobs_by_status", "status", "created_at", "id"),
         Index("ix_jobs_by_end", text("coalesce(finished_at, 'infinity'::timestamptz)"), "id"),
-        # And for what lists are filtered by.
+        # Indices for filters.
         Index("ix_jobs_by_project", "project", "created_at", "id"),
         Index("ix_jobs_by_user", "user", "created_at", "id"),
         Index("ix_jobs_by_label", "labels", postgresql_using="gin", postgresql_ops={"labels": "jsonb_path_ops"}),

@@ -1,4 +1,4 @@
-"""A job's log, in the pieces it was shipped in; bytes, because a piece may end inside a character."""
+"""Log of a job in the chunks in which it was shipped. Bytes, because a chunk can end inside a character."""
 
 from sqlalchemy import BigInteger
 from sqlalchemy.orm import Mapped, mapped_column
@@ -7,7 +7,7 @@ from jobs.models.base import Base, JobKey
 
 
 class LogChunk(Base):
-    """`start` is the chunk's distance from the log's beginning, in bytes."""
+    """Part of a log. `start`: offset from the beginning of the log in bytes."""
 
     __tablename__ = "log_chunks"
 

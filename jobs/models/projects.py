@@ -1,4 +1,4 @@
-"""Projects: what jobs are grouped by, and what each group may use."""
+"""Projects and their limits."""
 
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -6,7 +6,7 @@ from jobs.models.base import Base, CreatedAt
 
 
 class Project(Base):
-    """Limits are None where there is none; a slot is a GPU or a CPU slot."""
+    """Project with its limits; None: no limit. A slot is a GPU or a CPU slot."""
 
     __tablename__ = "projects"
 

@@ -1,4 +1,4 @@
-"""Samples: whole groups kept for people to read, with the little that a list of them shows."""
+"""Samples: groups kept for people to read, with the columns that lists show."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from jobs.models.base import Base, JobRef, Serial
 
 
 class Sample(Base):
-    """`bytes` is the size of `group` as JSON text: what a job's limit counts."""
+    """A sampled group. `bytes`: size of `group` as JSON text, which counts towards the limit of the job."""
 
     __tablename__ = "samples"
     __table_args__ = (Index(None, "job_id", "id"),)

@@ -1,4 +1,4 @@
-"""Webhooks, and the messages that are to reach them."""
+"""Webhooks and their messages."""
 
 from typing import Any
 from uuid import UUID, uuid4
@@ -12,7 +12,7 @@ from jobs.models.base import Base, CreatedAt, Timestamp
 
 
 class Webhook(Base):
-    """`secret` signs the messages, so it is kept as it is; no address of the API gives it out again."""
+    """A webhook. `secret` signs the messages, so it is stored in clear; the API returns it only once."""
 
     __tablename__ = "webhooks"
 
@@ -26,7 +26,8 @@ class Webhook(Base):
 
 
 class Delivery(Base):
-    """Written in the transaction of what it tells of, so that nothing is told that did not happen, and all that did."""
+    """A message. Written in the transaction of the event, so that each committed event has its messages and no other
+    exists."""
 
     __tablename__ = "deliveries"
     __table_args__ = (

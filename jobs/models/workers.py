@@ -1,4 +1,4 @@
-"""Workers: the machines that run jobs, and their GPUs."""
+"""Workers: machines that run jobs, and their GPUs."""
 
 from typing import Any
 from uuid import UUID
@@ -11,7 +11,8 @@ from jobs.models.base import Base, CreatedAt, Timestamp
 
 
 class Gpu(Base):
-    """`job_id` holds it. Between two jobs it is not `clean` until its memory is free again, since `released_at`."""
+    """A GPU, held by `job_id`. After a job it is not `clean` until its memory is free; `released_at`: end of that
+    job."""
 
     __tablename__ = "gpus"
 
@@ -28,8 +29,8 @@ class Gpu(Base):
 
 
 class Worker(Base):
-    """`drained`: somebody wants it to take no jobs, over restarts too. `stuck_slots` run jobs that are no longer this
-    worker's, and can take no other."""
+    """A worker. `drained`: it must not take jobs, also after a restart. `stuck_slots`: number of slots that run lost
+    jobs and take no others."""
 
     __tablename__ = "workers"
 

@@ -1,1 +1,1 @@
-"""Jobs and data sets as OpenAI's fine-tuning API names, orders and shows them. It knows no database and no HTTP."""
+"""Jobs and datasets with the names and shapes of OpenAI's fine-tuning API. Uses no database and no HTTP."""

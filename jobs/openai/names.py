@@ -1,4 +1,4 @@
-"""Ids with OpenAI's prefixes, and the names of models."""
+"""Ids with OpenAI's prefixes, and names of models."""
 
 import re
 from typing import Any, Literal
@@ -13,15 +13,15 @@ _FINE_TUNED = re.compile(r"(?:ft:.*:|ftjob-)([0-9a-f-]{32,36})(?::step-(\d{1,9})
 
 
 def id_of(kind: Kind, uuid: UUID) -> str:
-    """`ftjob-` and 32 hexadecimal digits."""
+    """Return `ftjob-` or `file-` and 32 hexadecimal digits."""
     return f"{kind}-{uuid.hex}"
 
 
 def uuid_of(kind: Kind, text: str) -> UUID:
-    """What an id, or a plain UUID, stands for.
+    """Return the UUID of an id, or of a plain UUID.
 
     Raises:
-        NotFound: it is neither.
+        NotFound: the text is neither.
     """
     try:
         return UUID(text.removeprefix(f"{kind}-"))
@@ -30,18 +30,18 @@ def uuid_of(kind: Kind, text: str) -> UUID:
 
 
 def nothing(kind: Kind, text: str) -> NotFound:
-    """The error that there is nothing of this id, or not for who asks."""
+    """Return the error for an id that does not exist or is not visible to the caller."""
     return NotFound(f"There is no {CALLED[kind]} {text!r}.")
 
 
 def fine_tuned(model: dict[str, Any], suffix: str, job_id: UUID, step: int | None = None) -> str:
-    """The name of the model that a job makes, or of its checkpoint at a step: `ft:tiny-vlm:digits:<job>:step-100`."""
+    """Return the name of the model of a job, or of its checkpoint at a step: `ft:tiny-vlm:digits:<job>:step-100`."""
     parts = ["ft", model_name(model).replace(":", "-"), suffix, job_id.hex]
     return ":".join(parts if step is None else [*parts, f"step-{step}"])
 
 
 def origin(name: str) -> tuple[UUID, CheckpointChoice] | None:
-    """The job, and the checkpoint of it, that a model's name stands for; None: it is no name of that kind."""
+    """Return the job and the checkpoint that the name of a model refers to, or None for other names."""
     found = _FINE_TUNED.fullmatch(name)
     if found is None:
         return None
@@ -53,7 +53,7 @@ def origin(name: str) -> tuple[UUID, CheckpointChoice] | None:
 
 
 def model_name(model: dict[str, Any]) -> str:
-    """What a spec's model is called."""
+    """Return the name of the model of a spec."""
     if "from_job" not in model:
         return str(model.get("builtin") or model["path"])
     job = id_of("ftjob", UUID(model["from_job"]))

@@ -1,4 +1,4 @@
-"""What a model's tensors are, without loading it: from the headers of its safetensors, or from its config.json."""
+"""Tensor shapes of a model without loading it: from the headers of its safetensors, or from its config.json."""
 
 import json
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from typing import Any
 
 MOST_HEADER_BYTES = 50_000_000
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-# Models of which config.json says every tensor. Others need their safetensors.
+# Model types whose config.json determines every tensor. Others need their safetensors.
 COUNTED = ("llama", "mistral", "qwen2", "qwen3")
 VISION = frozenset(
     {"vision_model", "vision_tower", "visual", "vision_embed_tokens", "connector", "multi_modal_projector", "aligner"}
@@ -19,12 +19,13 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 class UnknownShape(Exception):
-    """What the model's tensors are can't be told here; the message says why."""
+    """The tensor shapes of the model cannot be determined here. The message has the reason."""
 
 
 @dataclass(frozen=True)
 class ModelShape:
-    """A model's tensors by name, and what of its config matters for memory. `longest`: positions that it has."""
+    """Tensor shapes of a model by name, and the parts of its config that matter for memory. `longest`: number of
+    positions."""
 
     shapes: Mapping[str, tuple[int, ...]]
     source: str
@@ -41,12 +42,12 @@ class ModelShape:
 
     @property
     def vision(self) -> int:
-        """Parameters of the vision tower and its projection."""
+        """Number of parameters of the vision tower and its projection."""
         return sum(prod(shape) for name, shape in self.shapes.items() if is_vision(name))
 
     @property
     def linear(self) -> Shapes:
-        """The weights of linear layers, but for the output layer."""
+        """Weights of linear layers, without the output layer."""
         return {
             name: shape
             for name, shape in self.shapes.items()
@@ -59,7 +60,7 @@ def is_vision(name: str) -> bool:
 
 
 def tiny_vlm() -> ModelShape:
-    """The built-in model: its language part as its config says, its vision part counted."""
+    """Return the shape of the built-in model: language part from its config, vision part counted."""
     text = {
         "model_type": "llama",
         "hidden_size": 128,
@@ -73,15 +74,19 @@ def tiny_vlm() -> ModelShape:
 
 
 def of_folder(folder: Path) -> ModelShape:
-    """The shape of a saved model. Raises UnknownShape."""
+    """Return the shape of a saved model.
+
+    Raises:
+        UnknownShape: the files do not determine it.
+    """
     if folder.suffix == ".gguf":
-        raise UnknownShape("a .gguf file's tensors are not read here")
+        raise UnknownShape("tensors of .gguf files are not read here")
     try:
         files = [folder / "config.json", *_weight_files(folder)]
         changed = tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files)
         return _of_folder(folder, changed)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UnknownShape(f"{folder} can't be read: {type(error).__name__}: {error}") from error
+        raise UnknownShape(f"{folder} cannot be read: {type(error).__name__}: {error}") from error
 
 
 @lru_cache(64)
@@ -94,7 +99,7 @@ def _of_folder(folder: Path, files: tuple[tuple[str, int, int], ...]) -> ModelSh
     if headers:
         return _shape(headers, text, "its safetensors' headers")
     if "vision_config" in config or text.get("model_type") not in COUNTED:
-        raise UnknownShape(f"no safetensors, and config.json alone does not tell for {text.get('model_type')}")
+        raise UnknownShape(f"there are no safetensors, and config.json is not sufficient for {text.get('model_type')}")
     return _shape(_counted(text), text, "config.json")
 
 
@@ -104,15 +109,15 @@ def _weight_files(folder: Path) -> list[Path]:
     if not (folder / INDEX).is_file():
         return []
     names = set(_json((folder / INDEX).read_bytes())["weight_map"].values())
-    return [folder / Path(name).name for name in sorted(names)]  # in this very folder, whatever it says
+    return [folder / Path(name).name for name in sorted(names)]  # only in this folder, whatever the index says
 
 
 def _json(text: bytes) -> dict[str, Any]:
     if len(text) > MOST_HEADER_BYTES:
-        raise ValueError("it is too large")
+        raise ValueError("the file is too large")
     found = json.loads(text)
     if not isinstance(found, dict):
-        raise ValueError("it is no object")
+        raise ValueError("the file is not a JSON object")
     return found
 
 
@@ -120,13 +125,13 @@ def _header(path: Path) -> Shapes:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if length > MOST_HEADER_BYTES:
-            raise ValueError(f"{path.name} is no safetensors file")
+            raise ValueError(f"{path.name} is not a safetensors file")
         entries = _json(file.read(length))
     return {name: tuple(map(int, entry["shape"])) for name, entry in entries.items() if name != "__metadata__"}
 
 
 def _counted(config: Mapping[str, Any]) -> Shapes:
-    """The tensors of a language model of the kinds COUNTED."""
+    """Return the tensor shapes of a language model of one of the types in COUNTED."""
     kind, hidden, inner = config["model_type"], config["hidden_size"], config["intermediate_size"]
     heads = config["num_attention_heads"]
     size = config.get("head_dim") or hidden // heads
@@ -152,7 +157,7 @@ def _counted(config: Mapping[str, Any]) -> Shapes:
 
 
 def _shape(shapes: Shapes, config: Mapping[str, Any], source: str) -> ModelShape:
-    """From the tensors where they tell, since a saved config leaves out what is as by default; else from the config."""
+    """Return the shape from the tensors if possible, because a saved config omits defaults; else from the config."""
 
     def size(ending: str, axis: int, *fields: str) -> int | None:
         for name, shape in shapes.items():
@@ -163,7 +168,7 @@ def _shape(shapes: Shapes, config: Mapping[str, Any], source: str) -> ModelShape
     hidden = size("embed_tokens", 1, "hidden_size", "n_embd", "d_model")
     numbers = {int(part) for name in shapes if not is_vision(name) for part in name.split(".") if part.isdecimal()}
     if hidden is None or not numbers:
-        raise UnknownShape("neither its tensors nor its config.json tell how wide and how deep it is")
+        raise UnknownShape("its tensors and its config.json do not determine width and depth")
     return ModelShape(
         shapes=shapes,
         source=source,

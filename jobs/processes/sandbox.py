@@ -1,4 +1,4 @@
-"""Runs a module as a process of its own that may do little harm: no secrets, limits of memory and time.
+"""Runs a module in a restricted process: without secrets, with limits of memory and time.
 
 python -m jobs.processes.sandbox BYTES_OF_MEMORY SECONDS MODULE ARGUMENTS...
 """
@@ -18,9 +18,13 @@ logger = structlog.get_logger()
 
 
 def run(module: str, *arguments: str, log: Path, memory: int, seconds: int) -> int | None:
-    """Run a module to its end; its exit status, or None where it took more than `seconds` and was killed, with all that
-    it had started. `memory`: bytes of address space, of which libraries take a part that they don't use. What it says
-    goes to `log`, whose end is told to ours where it failed."""
+    """Run a module to its end. Return its exit status, or None if it was killed with all its children after `seconds`.
+
+    Args:
+        log: file for its output. If the module fails, the end of this file is logged.
+        memory: bytes of address space. Libraries reserve a part of it that they do not use.
+        seconds: limit of wall time and of CPU time.
+    """
     command = [sys.executable, "-m", __name__, str(memory), str(seconds), module, *arguments]
     process = children.start(command, log=log, env=children.environment_without_secrets())
     in_time = False
@@ -35,7 +39,7 @@ def run(module: str, *arguments: str, log: Path, memory: int, seconds: int) -> i
 
 
 def main() -> None:
-    """The command: see the module."""
+    """Run the command of the module."""
     memory, seconds, module, *arguments = sys.argv[1:]
     resource.setrlimit(resource.RLIMIT_AS, (int(memory), int(memory)))
     resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds)))

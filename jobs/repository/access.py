@@ -13,14 +13,14 @@ from calibrl.schemas import Role, Scope
 from jobs.errors import NotFound
 from jobs.models import ApiKey, Membership, User
 
-USED_AGAIN = timedelta(minutes=1)  # how exactly a key's last use is known
+USED_AGAIN = timedelta(minutes=1)  # accuracy of the last use of a key
 
 
 def user(session: Session, name: str) -> User:
-    """A user.
+    """Return a user.
 
     Raises:
-        NotFound: there is none of this name.
+        NotFound: no user has this name.
     """
     found = session.get(User, name)
     if found is None:
@@ -29,24 +29,25 @@ def user(session: Session, name: str) -> User:
 
 
 def users(session: Session, *, after: str, limit: int) -> list[User]:
-    """Users by name, from the one after `after` on."""
+    """Return users by name, starting after `after`."""
     return list(session.scalars(select(User).where(User.name > after).order_by(User.name).limit(limit)))
 
 
 def add_user(session: Session, name: str, *, admin: bool) -> User | None:
-    """A new user; None where the name is taken."""
+    """Add and return a user, or return None if the name is taken."""
     statement = insert(User).values(name=name, admin=admin).on_conflict_do_nothing().returning(User)
     return session.scalar(statement)
 
 
 def other_admins(session: Session, name: str) -> int:
-    """How many active admins there are beside this user; counted with their rows held, so that two can't both go."""
+    """Return the number of active admins besides this user. Their rows are share-locked, so that two admins cannot
+    be removed at the same time."""
     query = select(User).where(User.admin, User.active, User.name != name).order_by(User.name)
     return len(session.scalars(query.with_for_update(read=True)).all())
 
 
 def members(session: Session, project: str) -> list[Membership]:
-    """Who belongs to a project, by name."""
+    """Return the members of a project by name."""
     return list(session.scalars(select(Membership).where(Membership.project == project).order_by(Membership.user)))
 
 
@@ -59,14 +60,14 @@ def put_member(session: Session, project: str, user: str, role: Role) -> None:
 
 
 def remove_member(session: Session, project: str, user: str) -> bool:
-    """Take a user's role in a project away; False where there was none."""
+    """Remove the role of a user in a project. Return False if there was none."""
     gone = delete(Membership).where(Membership.project == project, Membership.user == user).returning(Membership.user)
     return session.scalar(gone) is not None
 
 
 def valid_key(session: Session, sha256: bytes) -> Row[Any] | None:
-    """A key that may be used now: its `id` and `scope`, its `user`, whether that is an `admin`, and the user's `roles`
-    by project. Its use is noted, at most once a minute."""
+    """Return a usable key: its `id` and `scope`, its `user`, whether the user is an `admin`, and the `roles` of the
+    user by project. Records the use of the key, at most once per minute."""
     found = session.execute(_usable(), {"sha256": sha256, "id": None}).one_or_none()
     if found is not None and not found.noted:
         session.execute(update(ApiKey).where(ApiKey.id == found.id).values(last_used_at=func.now()))
@@ -74,13 +75,13 @@ def valid_key(session: Session, sha256: bytes) -> Row[Any] | None:
 
 
 def still_valid(session: Session, key_id: UUID) -> Row[Any] | None:
-    """The same of a key that was used before, by its id."""
+    """Return the same columns as `valid_key` for a key that was used before, by its id."""
     return session.execute(_usable(), {"sha256": None, "id": key_id}).one_or_none()
 
 
 @cache
 def _usable() -> Select[*tuple[Any, ...]]:
-    """Finds a key by `:sha256` or by `:id`. Put together once, as every request asks for it."""
+    """Build the query for a key by `:sha256` or by `:id`, once, because every request runs it."""
     wanted = or_(ApiKey.sha256 == bindparam("sha256", type_=LargeBinary()), ApiKey.id == bindparam("id", type_=Uuid()))
     in_time = ApiKey.expires_at.is_(None) | (ApiKey.expires_at > func.now())
     roles = select(func.jsonb_object_agg(Membership.project, Membership.role)).where(Membership.user == User.name)
@@ -106,25 +107,25 @@ def add_key(
     days: float | None,
     maker: UUID | None,
 ) -> ApiKey | None:
-    """Keep a new key; None where exactly this key is known already. It does not outlive the key `maker`."""
+    """Store a new key, or return None if this key exists already. It expires with the key `maker` at the latest."""
     makers = select(ApiKey.expires_at).where(ApiKey.id == maker).scalar_subquery()
-    expires_at = func.least(makers, None if days is None else func.now() + timedelta(days=days))  # NULL is no bound
+    expires_at = func.least(makers, None if days is None else func.now() + timedelta(days=days))  # `least` ignores NULL
     values = {"user": user, "name": name, "scope": scope, "prefix": prefix, "sha256": sha256, "expires_at": expires_at}
     return session.scalar(insert(ApiKey).values(values).on_conflict_do_nothing().returning(ApiKey))
 
 
 def keys(session: Session, user: str) -> list[ApiKey]:
-    """A user's keys, newest first, those that can't be used any more too."""
+    """Return all keys of a user, newest first, including unusable ones."""
     return list(session.scalars(select(ApiKey).where(ApiKey.user == user).order_by(ApiKey.created_at.desc())))
 
 
 def key(session: Session, id: UUID) -> ApiKey | None:
-    """A key by its id."""
+    """Return a key by its id, or None."""
     return session.get(ApiKey, id)
 
 
 def revoke(session: Session, key: ApiKey) -> None:
-    """Have a key be refused from now on."""
+    """Revoke a key."""
     session.execute(
         update(ApiKey).where(ApiKey.id == key.id, ApiKey.revoked_at.is_(None)).values(revoked_at=func.now())
     )

@@ -1,4 +1,4 @@
-"""What evaluations found prompt by prompt."""
+"""Accuracy per prompt, from evaluations."""
 
 from collections.abc import Collection
 from typing import Any
@@ -14,7 +14,7 @@ Key = tuple[UUID, int, str]  # job, model, split
 
 
 def put(session: Session, job_id: UUID, model_index: int, split: str, prompts: list[str], values: list[float]) -> None:
-    """Keep how a model did on a data set, in place of what an earlier attempt has told of it."""
+    """Store the accuracies of a model on a dataset. They replace those of an earlier attempt."""
     statement = insert(Accuracies).values(
         job_id=job_id, model_index=model_index, split=split, prompts=prompts, values=values
     )
@@ -24,7 +24,7 @@ def put(session: Session, job_id: UUID, model_index: int, split: str, prompts: l
 
 
 def sizes(session: Session, job_ids: Collection[UUID]) -> dict[Key, int]:
-    """What is kept of these jobs: the number of prompts, by job, model and split."""
+    """Return the number of stored prompts by job, model and split."""
     query = select(
         Accuracies.job_id, Accuracies.model_index, Accuracies.split, func.cardinality(Accuracies.prompts)
     ).where(Accuracies.job_id.in_(job_ids))
@@ -32,7 +32,7 @@ def sizes(session: Session, job_ids: Collection[UUID]) -> dict[Key, int]:
 
 
 def of(session: Session, keys: Collection[Key]) -> dict[Key, Row[Any]]:
-    """Each one's `prompts` and `values`."""
+    """Return `prompts` and `values` by key."""
     table = Accuracies
     query = select(table.job_id, table.model_index, table.split, table.prompts, table.values)
     rows: list[Row[Any]] = list(

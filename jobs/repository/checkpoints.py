@@ -17,7 +17,7 @@ from jobs.repository import feed
 def record(
     session: Session, job_id: UUID, step: int, path: str, best: bool, metrics: dict[str, Any], removed: list[str]
 ) -> None:
-    """Note a written checkpoint and the paths that are gone now. `best` takes the mark from the one that had it."""
+    """Record a checkpoint and delete the paths in `removed`. `best` moves the mark to this checkpoint."""
     if best:
         session.execute(update(Checkpoint).where(Checkpoint.job_id == job_id).values(best=False))
     values = {"path": path, "best": best, "metrics": metrics}
@@ -28,22 +28,22 @@ def record(
 
 
 def forget_elsewhere(session: Session, job_id: UUID, run_dir: Path) -> None:
-    """Forget a job's checkpoints that lie outside this folder."""
+    """Delete the checkpoints of a job outside this folder."""
     inside = Checkpoint.path.startswith(f"{run_dir}/", autoescape=True)
     session.execute(delete(Checkpoint).where(Checkpoint.job_id == job_id, ~inside))
     feed.changes(session, job_id).checkpoints = True
 
 
 def of_job(session: Session, job_id: UUID) -> list[Checkpoint]:
-    """A job's checkpoints by step; the settings that made them keep them few."""
+    """Return the checkpoints of a job by step. Their number is limited by the settings of the job."""
     return list(session.scalars(select(Checkpoint).where(Checkpoint.job_id == job_id).order_by(Checkpoint.step)))
 
 
 def get(session: Session, job_id: UUID, step: int) -> Checkpoint:
-    """A job's checkpoint of this step.
+    """Return a checkpoint of a job by its step.
 
     Raises:
-        NotFound: it keeps none.
+        NotFound: the job keeps no checkpoint of this step.
     """
     found = session.get(Checkpoint, (job_id, step))
     if found is None:
@@ -52,7 +52,8 @@ def get(session: Session, job_id: UUID, step: int) -> Checkpoint:
 
 
 def choose(session: Session, job_id: UUID, which: CheckpointChoice) -> Checkpoint | None:
-    """The checkpoint that another job goes on from: of a step; or the best where one is marked, else the newest."""
+    """Return the checkpoint from which another job starts: of a step; the best, or the latest if none is marked
+    best."""
     query = select(Checkpoint).where(Checkpoint.job_id == job_id)
     if isinstance(which, int):
         return session.scalar(query.where(Checkpoint.step == which))

@@ -1,8 +1,8 @@
-"""Curves within a budget of points: what each metric did in buckets of steps, from blocks and from the rows themselves.
+"""Curves with a limited number of points: each metric in buckets of steps, from blocks and from rows.
 
-A bucket is `width` steps, a power of two, and begins at a multiple of it: it is the same whatever range is asked for.
-What 32 steps held is kept beside the rows, in blocks, from when a later step comes: of 100,000 steps with 60 metrics,
-one metric reads in hundredths of a second from blocks, and in 1.7 s from the rows.
+A bucket has `width` steps, a power of two, and begins at a multiple of it, independent of the requested range. A block
+summarises 32 steps. It is written once a later step exists. With 100,000 steps and 60 metrics, one metric takes some
+hundredths of a second from blocks, and 1.7 s from rows.
 """
 
 from collections.abc import Collection, Sequence
@@ -37,8 +37,8 @@ from sqlalchemy.orm import Session
 
 from jobs.models import Metric, MetricBlock
 
-BLOCK = 32  # steps; a migration has filled the table with blocks of this size
-HUGE = 1e295  # numbers from here on count as not finite, so that no sum of them overflows
+BLOCK = 32  # steps; a migration has written blocks of this size
+HUGE = 1e295  # larger numbers count as not finite, so that no sum overflows
 _MEASURES = ("count", "non_finite", "min", "max", "sum", "last")
 _KEY = (MetricBlock.job_id, MetricBlock.name, MetricBlock.start)
 _JOB, _NAMES = bindparam("of_job", type_=Uuid()), cast(bindparam("names", type_=ARRAY(Text)), ARRAY(Text))
@@ -48,12 +48,13 @@ _MASK, _FIRST, _LAST, _TAIL, _RAGGED = (
 
 
 def last_step(session: Session, job_id: UUID) -> int | None:
-    """The highest step of a job's metrics; None where it has none."""
+    """Return the highest step of the metrics of a job, or None."""
     return session.scalar(select(func.max(Metric.step)).where(Metric.job_id == job_id))
 
 
 def summarise(session: Session, job_id: UUID, steps: Collection[int], last_before: int | None) -> None:
-    """Make the blocks of steps that were just written, and that of the job's last step before, where it is full now."""
+    """Write the blocks of the steps that were just written, and the block of the last step before, if it is full
+    now."""
     newest = max([*steps, -1 if last_before is None else last_before]) & -BLOCK
     touched = {step & -BLOCK for step in steps} | (set() if last_before is None else {last_before & -BLOCK})
     full = sorted(touched - {newest})
@@ -65,12 +66,13 @@ def summarise(session: Session, job_id: UUID, steps: Collection[int], last_befor
 
 @cache
 def _block_made() -> Insert:
-    """Makes the block of job `:of_job` that begins at `:from_step`. Put together once, as it runs all the time."""
+    """Build the statement that writes the block of job `:of_job` that begins at `:from_step`, once, because it runs
+    often."""
     job_id, start = bindparam("of_job", type_=Uuid()), bindparam("from_step", type_=Integer())
     points = _points(job_id, Metric.step.between(start, start + (BLOCK - 1)))
     made = _measured(points, points.c.step.bitwise_and(-BLOCK).label("start"))
     columns = [*(column.name for column in _KEY), "first_step", "last_step", "ts", *_MEASURES]
-    table = MetricBlock.metadata.tables[MetricBlock.__tablename__]  # the class would take the parameters for a row
+    table = MetricBlock.metadata.tables[MetricBlock.__tablename__]  # the class would treat the parameters as a row
     statement = insert(table).from_select(columns, made)
     changed = {name: statement.excluded[name] for name in columns[len(_KEY) :]}
     return statement.on_conflict_do_update(index_elements=_KEY, set_=changed)
@@ -79,10 +81,11 @@ def _block_made() -> Insert:
 def buckets(
     session: Session, job_id: UUID, names: Sequence[str], *, newest: int | None, width: int, first: int, last: int
 ) -> list[Row[Any]]:
-    """Buckets that have a value of these metrics, from the one with the step `first` to the one with `last`. `newest`:
-    the job's last step.
+    """Return the buckets with a value of these metrics, from the bucket of step `first` to that of `last`. `newest`:
+    last step of the job.
 
-    By name and start: job_id, name, start, first_step, last_step, ts, count, non_finite, min, max, mean, last.
+    Ordered by name and start. Columns: job_id, name, start, first_step, last_step, ts, count, non_finite, min, max,
+    mean, last.
     """
     return list(session.execute(_buckets(width), _asked(job_id, names, newest, width, first, last)))
 
@@ -90,15 +93,15 @@ def buckets(
 def as_json(
     session: Session, job_id: UUID, names: Sequence[str], *, newest: int | None, width: int, first: int, last: int
 ) -> list[str]:
-    """The same in JSON, an object a metric with a list of each: Postgres writes in two milliseconds what took Python
-    twenty to read, check and write again."""
+    """Return the buckets as JSON, one object per metric with one list per column. PostgreSQL writes in 2 ms what
+    Python takes 20 ms to read, check and write again."""
     return list(session.scalars(_json_of(width), _asked(job_id, names, newest, width, first, last)))
 
 
 def _asked(
     job_id: UUID, names: Sequence[str], newest: int | None, width: int, first: int, last: int
 ) -> dict[str, object]:
-    """What `_buckets` is asked with. `ragged`: where the first bucket begins that rows belong to."""
+    """Return the parameters of `_buckets`. `ragged`: start of the first bucket that contains rows."""
     tail = _tail(newest)
     asked = {"of_job": job_id, "names": list(names), "mask": -width, "tail": tail, "ragged": tail & -width}
     return asked | {"first": first & -width, "last": (last & -width) + width - 1}
@@ -110,14 +113,14 @@ def _buckets(width: int) -> Select[Any]:
 
 @cache
 def _of_rows() -> Select[Any]:
-    """Buckets narrower than a block."""
+    """Build the query for buckets narrower than a block."""
     parts = _from_rows(_FIRST).subquery()
     return _joined(parts).order_by(parts.c.name, parts.c.start)
 
 
 @cache
 def _of_blocks() -> Select[Any]:
-    """Buckets of blocks; the last one may be of blocks and rows."""
+    """Build the query for buckets of blocks. The last bucket can contain blocks and rows."""
     whole = _from_blocks(_FIRST, func.least(_LAST, _RAGGED - 1)).subquery()
     rows = _from_rows(func.greatest(_FIRST, _TAIL))
     last = union_all(_from_blocks(func.greatest(_FIRST, _RAGGED), func.least(_LAST, _TAIL - 1)), rows).subquery()
@@ -127,11 +130,11 @@ def _of_blocks() -> Select[Any]:
 
 @cache
 def _json_of(width: int) -> Select[str]:
-    found = _buckets(width).subquery()  # in order, in which its lists then are
+    found = _buckets(width).subquery()  # its order is the order of the lists
     lists: list[ColumnElement[Any]] = []
     for each in list(found.c)[2:]:
         values: ColumnElement[Any] = func.json_agg(each)
-        if each.name == "ts":  # as everywhere else: UTC is said with a Z
+        if each.name == "ts":  # UTC is written as Z, as in all other responses
             values = cast(func.replace(cast(values, Text), '+00:00"', 'Z"'), JSON)
         lists += [literal_column(f"'{each.name}'"), values]
     made = func.json_build_object("job_id", found.c.job_id, "name", found.c.name, *lists)
@@ -139,8 +142,8 @@ def _json_of(width: int) -> Select[str]:
 
 
 def names(session: Session, job_id: UUID) -> list[Row[Any]]:
-    """The metrics that a job has reported, by name: `name`, `last_step` that has one, and its `last` finite value, None
-    where there never was one."""
+    """Return the metrics of a job by name: `name`, `last_step` with a value, and the `last` finite value (None:
+    there is none)."""
     tail = _tail(last_step(session, job_id))
     known = _names_of_blocks(job_id)
     block = (
@@ -160,13 +163,13 @@ def names(session: Session, job_id: UUID) -> list[Row[Any]]:
 
 
 def _tail(newest: int | None) -> int:
-    """From which step on a job is read from its rows. A query that had to find it out on the way would read the whole
-    table in place of the few rows past it."""
+    """Return the step from which a job is read from rows. A query that computes it by itself would read the whole
+    table."""
     return 0 if newest is None else newest & -BLOCK
 
 
 def _names_of_blocks(job_id: UUID) -> CTE:
-    """Each `name` that the job has blocks of: found by leaps through the key, as there are many blocks of each."""
+    """Return each `name` with blocks by skip scan over the key, because there are many blocks per name."""
     of_job = select(MetricBlock.name).where(MetricBlock.job_id == job_id).order_by(MetricBlock.name).limit(1)
     known = of_job.cte("known", recursive=True)
     following = of_job.where(MetricBlock.name > known.c.name).lateral()
@@ -174,7 +177,7 @@ def _names_of_blocks(job_id: UUID) -> CTE:
 
 
 def _points(job_id: UUID | ColumnElement[UUID], within: ColumnElement[bool]) -> FromClause:
-    """Every value of these steps: `job_id`, `step`, `ts`, `name`, `value`."""
+    """Return each value of these steps: `job_id`, `step`, `ts`, `name`, `value`."""
     each = func.jsonb_each_text(Metric.values).table_valued(column("key", Text), column("value", Text))
     pairs = select(Metric.job_id, Metric.step, Metric.ts, each.c.key.label("name"), _number(each.c.value))
     return _once(pairs.join(each, true()).where(Metric.job_id == job_id, within))
@@ -189,7 +192,7 @@ def _from_blocks(first: ColumnElement[int], last: ColumnElement[int]) -> Select[
 
 
 def _from_rows(first: ColumnElement[int]) -> Select[Any]:
-    # `#> '{}'` is the whole value, but unpacked: else each name would have Postgres unpack it anew.
+    # `#> '{}'` is the whole value, unpacked once; otherwise PostgreSQL would unpack it again for each name.
     whole = Metric.values.op("#>", return_type=JSONB())(cast([], ARRAY(Text))).label("values")
     query = select(Metric.job_id, Metric.step, Metric.ts, whole)
     query = query.where(Metric.job_id == _JOB, Metric.step.between(first, _LAST))
@@ -202,24 +205,24 @@ def _from_rows(first: ColumnElement[int]) -> Select[Any]:
 
 
 def _number(value: ColumnElement[str]) -> ColumnElement[float]:
-    return cast(value, Double).label("value")  # text, as `NaN` and `Infinity` are strings in JSON
+    return cast(value, Double).label("value")  # from text, because `NaN` and `Infinity` are strings in JSON
 
 
 def _once(query: Select[*tuple[Any, ...]]) -> FromClause:
-    """A subquery whose expressions are worked out once a row, however often its columns are used."""
+    """Return a subquery whose expressions are computed once per row, however often its columns are used."""
     return query.offset(0).subquery()
 
 
 def _last(step: ColumnElement[int], value: ColumnElement[float]) -> ColumnElement[float]:
-    """Of the highest step that has a finite value: this value."""
+    """Return the value of the highest step with a finite value."""
     pair = func.max(array([cast(step, Double), value]), type_=ARRAY(Double))
     return pair.filter(func.abs(value) < HUGE)[2]
 
 
 def _measured(points: FromClause, start: ColumnElement[int]) -> Select[Any]:
-    """What values of single steps (`job_id`, `name`, `step`, `ts`, `value`) are by job, name and start."""
+    """Aggregate values of single steps (`job_id`, `name`, `step`, `ts`, `value`) by job, name and start."""
     value, step = points.c.value, points.c.step
-    finite = func.abs(value) < HUGE  # NaN is not, as Postgres sorts it last
+    finite = func.abs(value) < HUGE  # false for NaN, which PostgreSQL sorts last
     count = func.count().filter(finite)
     key = (points.c.job_id, points.c.name, start)
     query = select(
@@ -238,7 +241,7 @@ def _measured(points: FromClause, start: ColumnElement[int]) -> Select[Any]:
 
 
 def _joined(parts: FromClause) -> Select[Any]:
-    """Parts of buckets put together."""
+    """Merge parts of buckets."""
     c = parts.c
     count = cast(func.sum(c.count), BigInteger)
     return select(

@@ -1,4 +1,4 @@
-"""Data sets: adding each content once, listing, and which jobs use one."""
+"""Datasets: add each content once, list, and find the jobs that use one."""
 
 from collections.abc import Collection
 from typing import Any
@@ -16,12 +16,13 @@ _FINAL = [status for status in JobStatus if status.final]
 
 
 def add(session: Session, values: dict[str, Any]) -> tuple[Dataset, bool]:
-    """Add a data set, and whether it is new: where its project has the same content already, that one is it."""
+    """Add a dataset, or find the existing one with the same content in the project. Return it, and True if it is
+    new."""
     new = session.scalar(insert(Dataset).values(values).on_conflict_do_nothing().returning(Dataset.id))
     if new is not None:
         return session.get_one(Dataset, new), True
     same = find(session, values["project"], values.get("sha256"), values["columns"], values.get("hub"))
-    if same is None:  # deleted since, between two statements
+    if same is None:  # deleted between the two statements
         return add(session, values)
     return same, False
 
@@ -29,32 +30,32 @@ def add(session: Session, values: dict[str, Any]) -> tuple[Dataset, bool]:
 def find(
     session: Session, project: str, sha256: str | None, columns: dict[str, Any], hub: dict[str, Any] | None
 ) -> Dataset | None:
-    """The project's data set of this content: a file's hash, or where it is on the hub."""
+    """Return the dataset of a project with this content: the hash of a file, or the location on the hub."""
     content = Dataset.hub == hub if sha256 is None else (Dataset.sha256 == sha256) & (Dataset.columns == columns)
     return session.scalar(select(Dataset).where(Dataset.project == project, content))
 
 
 def get(session: Session, dataset_id: UUID, projects: frozenset[str] | None = None) -> Dataset:
-    """A data set of these projects; None: of any.
+    """Return a dataset of one of these projects (None: of any).
 
     Raises:
-        NotFound: there is none of this id.
+        NotFound: no such dataset.
     """
     return _found(session.get(Dataset, dataset_id), dataset_id, projects)
 
 
 def lock(session: Session, dataset_id: UUID, projects: frozenset[str] | None = None) -> Dataset:
-    """A data set that no job begins to use until the transaction ends.
+    """Lock a dataset, so that no job can start to use it until the transaction ends.
 
     Raises:
-        NotFound: there is none of this id.
+        NotFound: no such dataset.
     """
     query = select(Dataset).where(Dataset.id == dataset_id).with_for_update()
     return _found(session.scalar(query), dataset_id, projects)
 
 
 def hold(session: Session, ids: Collection[UUID]) -> dict[UUID, Dataset]:
-    """Those of the data sets that exist, by id; none of them is deleted until the transaction ends."""
+    """Share-lock the datasets of these ids that exist, so that they cannot be deleted until the transaction ends."""
     if not ids:
         return {}
     query = select(Dataset).where(Dataset.id.in_(ids)).order_by(Dataset.id).with_for_update(read=True)
@@ -71,11 +72,13 @@ def page(
     files: bool = False,
     oldest_first: bool = False,
 ) -> list[Dataset]:
-    """Data sets of these projects (None: of all) from new to old or from old to new, from the one after `after` on, at
-    most `limit`. `files`: only those that were uploaded.
+    """Return datasets of these projects (None: of all), newest first unless `oldest_first`, starting after `after`.
+
+    Args:
+        files: only uploaded datasets.
 
     Raises:
-        Invalid: there is no data set `after`.
+        Invalid: the dataset `after` does not exist.
     """
     age = (Dataset.created_at, Dataset.id)
     query = select(Dataset).order_by(*(age if oldest_first else (key.desc() for key in age))).limit(limit)
@@ -88,35 +91,37 @@ def page(
     if after is not None:
         last = session.get(Dataset, after)
         if last is None or not (projects is None or last.project in projects):
-            raise Invalid("The page's start does not exist.", (FieldError("after", f"there is no data set {after}"),))
+            raise Invalid(
+                "The start of the page does not exist.", (FieldError("after", f"dataset {after} does not exist"),)
+            )
         place, seen = tuple_(*age), tuple_(last.created_at, last.id)
         query = query.where(place > seen if oldest_first else place < seen)
     return list(session.scalars(query))
 
 
 def row_counts(session: Session, ids: Collection[UUID]) -> dict[UUID, int]:
-    """How many rows those of the data sets have that are known to have any."""
+    """Return the number of rows by dataset, for those whose rows are known."""
     query = select(Dataset.id, Dataset.rows).where(Dataset.id.in_(ids), Dataset.rows.is_not(None))
     return {row.id: row.rows for row in session.execute(query)}
 
 
 def preview(session: Session, dataset_id: UUID) -> list[dict[str, Any]]:
-    """The first rows of a data set, as `PreviewRow` has them."""
+    """Return the first rows of a dataset in the form of `PreviewRow`."""
     return list(session.scalars(select(Dataset.preview).where(Dataset.id == dataset_id)).one())
 
 
 def users(session: Session, dataset_id: UUID) -> list[UUID]:
-    """The jobs that use a data set and have not ended, oldest first."""
+    """Return the unfinished jobs that use a dataset, oldest first."""
     query = select(Job.id).join(JobDataset).where(JobDataset.dataset_id == dataset_id, Job.status.not_in(_FINAL))
     return list(session.scalars(query.order_by(Job.created_at, Job.id)))
 
 
 def remove(session: Session, dataset_id: UUID) -> None:
-    """Forget a data set; the jobs that used it stay."""
+    """Delete a dataset. The jobs that used it stay."""
     session.execute(delete(Dataset).where(Dataset.id == dataset_id))
 
 
 def _found(dataset: Dataset | None, dataset_id: UUID, projects: frozenset[str] | None) -> Dataset:
     if dataset is None or not (projects is None or dataset.project in projects):
-        raise NotFound(f"There is no data set {dataset_id}.")
+        raise NotFound(f"There is no dataset {dataset_id}.")
     return dataset

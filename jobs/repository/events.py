@@ -1,4 +1,4 @@
-"""What happened in a job's life."""
+"""Events of jobs."""
 
 from uuid import UUID
 
@@ -20,7 +20,7 @@ def add(
     reason: Reason | None = None,
     message: str | None = None,
 ) -> None:
-    """Note an event, now, and have the webhooks be told that want to know of it."""
+    """Record an event now, and queue messages for the webhooks that receive it."""
     event = Event(job_id=job_id, type=type, actor=actor, status=status, reason=reason, message=message)
     session.add(event)
     feed.changes(session, job_id).events.append(event)
@@ -29,6 +29,6 @@ def add(
 
 
 def page(session: Session, job_id: UUID, *, after: int, limit: int) -> list[Event]:
-    """A job's events past the one with id `after`, in order."""
+    """Return the events of a job after the id `after`, in order."""
     query = select(Event).where(Event.job_id == job_id, Event.id > after).order_by(Event.id).limit(limit)
     return list(session.scalars(query))

@@ -1,8 +1,8 @@
-"""The feed: what a transaction changed of each job, noted in it, and read back in the order of the commits.
+"""The feed: changes of each job, recorded by the transaction that makes them, and read in commit order.
 
-Whoever writes something that a job shows says so: `feed.changes(session, job_id).steps.add(7)`, or only
-`feed.changes(session, job_id)` where nothing but the job's own row has changed. `write` makes one row of it, and one
-notification, at the session's end.
+Code that writes data of a job records it: `feed.changes(session, job_id).steps.add(7)`, or only `feed.changes(session,
+job_id)` if nothing but the row of the job changed. At the end of the session `write` turns the record into one row and
+one notification.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -37,17 +37,17 @@ from sqlalchemy.sql.dml import ReturningInsert
 from jobs.models import Event, Feed, Histogram, Job, Metric, Sample
 
 CHANNEL = "calibrl"
-PIECE = 100  # steps, or ids, that one part spans at most
+PIECE = 100  # maximum steps or ids per part
 LOG_PIECE = 65_536  # bytes
 _CHANGES = "changes"
 
-Part = list[Any]  # its kind, and what it spans
-Range = tuple[int, int]  # from and to, both in it
+Part = list[Any]  # kind, then its range
+Range = tuple[int, int]  # first and last, both included
 
 
 @dataclass
 class Changes:
-    """What a session has changed of one job so far."""
+    """Changes of one job in a session."""
 
     rewound: int | None = None
     events: list[Event] = field(default_factory=list)
@@ -59,16 +59,16 @@ class Changes:
     forgotten: bool = False
 
     def rewind(self, to_step: int) -> None:
-        """Steps past this one are gone."""
+        """Record that all steps after this one are deleted."""
         self.rewound = to_step if self.rewound is None else min(self.rewound, to_step)
 
     def extend_log(self, start: int, end: int) -> None:
-        """These bytes of the log are new."""
+        """Record new bytes of the log."""
         self.log = (min(start, self.log[0]) if self.log else start, end)
 
     def parts(self) -> list[Part]:
-        """What the session's row in the feed says. What was written before a rewind is named after it: its content is
-        read later, and only what is still there is found."""
+        """Return the parts of the row of this session. A rewind comes first, even if it happened last: readers load
+        the content later, and find only what still exists."""
         ids = [event.id for event in self.events]
         events = [(0, max(ids, default=0))] if self.forgotten else _pieces(ids)
         parts: list[Part] = [] if self.rewound is None else [["rewound", self.rewound]]
@@ -82,14 +82,14 @@ class Changes:
 
 
 def changes(session: Session, job_id: UUID) -> Changes:
-    """What the session has changed of a job, to add to."""
+    """Return the record of a job's changes in this session, to add to."""
     collected: dict[UUID, Changes] = session.info.setdefault(_CHANGES, {})
     return collected.setdefault(job_id, Changes())
 
 
 def write(session: Session) -> None:
-    """Put what the session has changed into the feed, and notify. The last thing before the commit: from here on the
-    jobs' rows are locked, so that cursors are in the order of the commits."""
+    """Write the changes of the session to the feed and send the notification. Must be last before the commit: it
+    locks the rows of the jobs, so that cursors are in commit order."""
     collected: dict[UUID, Changes] = session.info.pop(_CHANGES, {})
     if not collected:
         return
@@ -100,7 +100,7 @@ def write(session: Session) -> None:
 
 @cache
 def _written() -> ReturningInsert[Any]:
-    """Writes `:given`, the changes by job. Put together once, as every change ends with it."""
+    """Build the statement that writes `:given`, the changes by job, once, because every change ends with it."""
     named = func.jsonb_each(bindparam("given", type_=JSONB())).table_valued("key", column("value", JSONB), name="named")
     bumped = (
         update(Job)
@@ -115,7 +115,7 @@ def _written() -> ReturningInsert[Any]:
 
 
 def forget(session: Session, job_id: UUID) -> None:
-    """Drop a locked job's feed with all but its events: what this session writes of it takes their place."""
+    """Delete the feed of a locked job except for its events. The changes of this session replace it."""
     session.execute(delete(Feed).where(Feed.job_id == job_id))
     gone = changes(session, job_id)
     gone.rewind(-1)
@@ -123,51 +123,52 @@ def forget(session: Session, job_id: UUID) -> None:
 
 
 def of_job(session: Session, job_id: UUID, *, first: int, last: int, limit: int) -> list[Feed]:
-    """A job's rows from one cursor to another."""
+    """Return the rows of a job between two cursors, both included."""
     query = select(Feed).where(Feed.job_id == job_id, Feed.cursor.between(first, last))
     return list(session.scalars(query.order_by(Feed.cursor).limit(limit)))
 
 
 def of_all(session: Session, *, first: Range, limit: int) -> list[Row[Any]]:
-    """All jobs' rows from (xid, id) on, with `project`, as far as no transaction can add to them any more."""
+    """Return the rows of all jobs from (xid, id) on, with `project`, up to the first row that a running transaction
+    could still precede."""
     query = select(Feed.xid, Feed.id, Feed.job_id, Feed.parts, Job.project).join(Job, Job.id == Feed.job_id)
     query = query.where(tuple_(Feed.xid, Feed.id) >= tuple_(*first), Feed.xid < _oldest_running())
     return list(session.execute(query.order_by(Feed.xid, Feed.id).limit(limit)))
 
 
 def newest(session: Session) -> Range:
-    """(xid, id) of the last of all jobs' rows to which nothing can be added before it."""
+    """Return (xid, id) of the last row of all jobs before which no running transaction can still add one."""
     query = select(Feed.xid, Feed.id).where(Feed.xid < _oldest_running())
     row = session.execute(query.order_by(Feed.xid.desc(), Feed.id.desc()).limit(1)).first()
     return (row.xid, row.id) if row else (0, 0)
 
 
 def are_held(session: Session) -> bool:
-    """Whether there are rows that a transaction which still runs holds back."""
+    """Return True if a running transaction holds back rows."""
     return bool(session.scalar(select(exists().where(Feed.xid >= _oldest_running()))))
 
 
 def events(session: Session, ranges: Mapping[UUID, Collection[Range]]) -> list[Event]:
-    """Jobs' events by ranges of their ids, in order."""
+    """Return events of jobs by ranges of ids, in order."""
     wanted = [and_(Event.job_id == job_id, _within(Event.id, of)) for job_id, of in ranges.items() if of]
     return list(session.scalars(select(Event).where(or_(*wanted)).order_by(Event.id))) if wanted else []
 
 
 def metrics(session: Session, job_id: UUID, ranges: Collection[Range]) -> list[Metric]:
-    """Metrics by ranges of steps."""
+    """Return metrics by ranges of steps."""
     query = select(Metric).where(Metric.job_id == job_id, _within(Metric.step, ranges)).order_by(Metric.step)
     return list(session.scalars(query)) if ranges else []
 
 
 def histograms(session: Session, job_id: UUID, names: Collection[str], ranges: Collection[Range]) -> list[Histogram]:
-    """Histograms of these names by ranges of steps."""
+    """Return histograms of these names by ranges of steps."""
     query = select(Histogram).where(Histogram.job_id == job_id, Histogram.name.in_(names))
     query = query.where(_within(Histogram.step, ranges)).order_by(Histogram.step, Histogram.name)
     return list(session.scalars(query)) if ranges else []
 
 
 def samples(session: Session, job_id: UUID, ranges: Collection[Range]) -> list[Sample]:
-    """Samples by ranges of their ids, without their contents."""
+    """Return samples by ranges of ids, without their contents."""
     query = select(Sample).where(Sample.job_id == job_id, _within(Sample.id, ranges)).order_by(Sample.id)
     return list(session.scalars(query)) if ranges else []
 
@@ -191,7 +192,7 @@ def _merged(ranges: Collection[Range]) -> list[Range]:
 
 
 def _pieces(numbers: Collection[int]) -> list[Range]:
-    """The numbers as ranges that each span at most `PIECE`."""
+    """Split numbers into ranges of at most `PIECE` each."""
     pieces: list[Range] = []
     for number in sorted(numbers):
         if pieces and number < pieces[-1][0] + PIECE:

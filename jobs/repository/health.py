@@ -1,4 +1,4 @@
-"""Whether the database can be used at all."""
+"""Health check of the database."""
 
 import psycopg
 from psycopg.conninfo import make_conninfo
@@ -9,10 +9,10 @@ SECONDS = 2
 
 
 def check() -> None:
-    """Read a table over a connection of its own, within seconds: the pool may be busy or hold dead connections.
+    """Read a table over a new connection, within SECONDS: the pool may be busy or hold dead connections.
 
     Raises:
-        psycopg.Error: that does not work.
+        psycopg.Error: the database cannot be used.
     """
     url = get_settings().need("database_url").replace("+psycopg", "", 1)
     options = f"-c statement_timeout={SECONDS}s -c lock_timeout={SECONDS}s"

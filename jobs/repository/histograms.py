@@ -12,7 +12,7 @@ from jobs.repository import feed
 
 
 def upsert(session: Session, job_id: UUID, rows: list[tuple[int, str, list[float], list[int]]]) -> None:
-    """Keep rows of (step, name, edges, counts), replacing those that are already there."""
+    """Store rows of (step, name, edges, counts). They replace existing rows."""
     latest = {
         (step, name): {"job_id": job_id, "step": step, "name": name, "edges": edges, "counts": counts}
         for step, name, edges, counts in rows
@@ -31,20 +31,20 @@ def upsert(session: Session, job_id: UUID, rows: list[tuple[int, str, list[float
 
 
 def page(session: Session, job_id: UUID, *, name: str, after_step: int, limit: int) -> list[Histogram]:
-    """Histograms of one name past a step, ascending."""
+    """Return histograms of one name after a step, ascending."""
     query = select(Histogram).where(Histogram.job_id == job_id, Histogram.name == name, Histogram.step > after_step)
     return list(session.scalars(query.order_by(Histogram.step).limit(limit)))
 
 
 def last_step(session: Session, job_id: UUID, name: str) -> int | None:
-    """The last step that has this histogram; None where there is none."""
+    """Return the last step with this histogram, or None."""
     return session.scalar(select(func.max(Histogram.step)).where(Histogram.job_id == job_id, Histogram.name == name))
 
 
 def merged(session: Session, job_id: UUID, name: str, *, width: int, first: int, last: int) -> list[Row[Any]]:
-    """Histograms of `width` steps added up, from the bucket with the step `first` to the one with `last`, ascending:
-    `step` (where the bucket begins), `edges`, `counts`, `merged` (how many) and `left_out` (how many have other edges
-    than the bucket's last)."""
+    """Return histograms added up over buckets of `width` steps, from the bucket of step `first` to that of `last`,
+    ascending. Columns: `step` (start of the bucket), `edges`, `counts`, `merged` (number of histograms) and
+    `left_out` (number of those whose edges differ from the last one of the bucket)."""
     given = func.generate_series(first & -width, last, width).table_valued(column("start", Integer)).render_derived()
     start = given.c.start
     here = and_(Histogram.job_id == job_id, Histogram.name == name, Histogram.step.between(start, start + (width - 1)))

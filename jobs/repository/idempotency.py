@@ -1,4 +1,4 @@
-"""Requests that clients may send again: the answers that they got."""
+"""Stored responses to requests that clients can send again."""
 
 from datetime import timedelta
 
@@ -13,12 +13,12 @@ _OLD = IdempotencyKey.created_at < func.now() - KEPT
 
 
 def try_lock(session: Session, numbers: tuple[int, int]) -> bool:
-    """Be the only one with a key until the transaction ends; False where somebody else is. `numbers`: 32 bits each."""
+    """Lock a key (two 32-bit numbers) until the transaction ends. Return False if another transaction has it."""
     return bool(session.scalar(select(func.pg_try_advisory_xact_lock(*numbers))))
 
 
 def find(session: Session, caller: bytes, key: str) -> IdempotencyKey | None:
-    """What was answered under a key; None where nothing was, or too long ago."""
+    """Return the stored response of a key, or None if there is none that is recent enough."""
     query = select(IdempotencyKey).where(IdempotencyKey.caller == caller, IdempotencyKey.key == key, ~_OLD)
     return session.scalar(query)
 
@@ -34,15 +34,15 @@ def store(
     media_type: str | None,
     body: bytes,
 ) -> None:
-    """Keep an answer, in the transaction of what it tells of."""
+    """Store a response in the transaction of the change that it reports."""
     answer = {"request": request, "status": status, "location": location, "media_type": media_type, "body": body}
     statement = insert(IdempotencyKey).values(caller=caller, key=key, **answer)
-    again = answer | {"created_at": func.clock_timestamp()}  # one of this key may be there still, too old
+    again = answer | {"created_at": func.clock_timestamp()}  # an expired response of this key may still exist
     session.execute(
         statement.on_conflict_do_update(index_elements=[IdempotencyKey.caller, IdempotencyKey.key], set_=again)
     )
 
 
 def forget_old(session: Session) -> None:
-    """Remove answers that are kept no longer."""
+    """Delete expired responses."""
     session.execute(delete(IdempotencyKey).where(_OLD))

@@ -1,4 +1,4 @@
-"""What the janitor has to know of jobs to tell what is left over of them, and forgetting what is kept no longer."""
+"""Queries and deletions of the janitor."""
 
 from collections.abc import Collection
 from datetime import datetime
@@ -27,20 +27,20 @@ from jobs.models import (
 from jobs.repository import feed, jobs
 from jobs.repository.jobs import LEASED
 
-AT_ONCE = 500  # jobs that are forgotten in one go, those that ended first: sizes take a while to add up
+AT_ONCE = 500  # jobs per run, oldest end first: the computation of their sizes takes time
 _FINAL = [status for status in JobStatus if status.final]
 _KEPT = (Metric, MetricBlock, Histogram, Sample, LogChunk, Checkpoint, Accuracies)
 
 
 def expired(session: Session, lease_seconds: float) -> list[Row[Any]]:
-    """Jobs whose worker has not renewed its lease: `id`, `worker`, `attempt`, and `seconds` since it ran out."""
+    """Return jobs with an expired lease: `id`, `worker`, `attempt`, and `seconds` since it expired."""
     seconds = func.extract("epoch", func.now() - Job.lease_expires_at).label("seconds")
     query = select(Job.id, Job.worker, Job.attempt, seconds).where(*jobs.expired(lease_seconds))
     return list(session.execute(query.order_by(Job.lease_expires_at)))
 
 
 def known(session: Session, ids: Collection[UUID]) -> dict[UUID, Row[Any]]:
-    """Those of the jobs that exist: how many attempts each has had (`attempt`), and whether a worker holds it
+    """Return the jobs of these ids that exist: number of attempts (`attempt`), and True if a worker holds it
     (`leased`)."""
     query = select(Job.id, Job.attempt, Job.status.in_(LEASED).label("leased")).where(Job.id.in_(ids))
     rows: list[Row[Any]] = list(session.execute(query))
@@ -48,26 +48,26 @@ def known(session: Session, ids: Collection[UUID]) -> dict[UUID, Row[Any]]:
 
 
 def checkpoint_paths(session: Session, ids: Collection[UUID]) -> list[tuple[UUID, str]]:
-    """The checkpoints that jobs keep: job and path."""
+    """Return job and path of the checkpoints that jobs keep."""
     query = select(Checkpoint.job_id, Checkpoint.path).where(Checkpoint.job_id.in_(ids))
     return [(row.job_id, row.path) for row in session.execute(query)]
 
 
 def born(session: Session) -> datetime:
-    """Since when this database has known of anything."""
+    """Return the time since when this database has data."""
     return session.execute(select(func.coalesce(func.min(Project.created_at), func.now()))).scalar_one()
 
 
 def paths_in_use(session: Session) -> list[str]:
-    """Every path that the spec of a job names which has not ended: models and data."""
+    """Return all paths of models and data in the specs of unfinished jobs."""
     query = select(func.jsonb_path_query(Job.spec, cast("$.**.path", JSONPATH))).where(Job.status.not_in(_FINAL))
     return [path for path in session.scalars(query) if isinstance(path, str)]
 
 
 def past_retention(session: Session, ids: Collection[UUID], *, only: bool = False) -> list[Row[Any]]:
-    """Ended jobs that their project keeps no longer, that no unended job depends on, and that still have rows or are
-    among `ids` (`only`: those alone): `id`, `project`, `retention_days`, `days` since the end, `bytes` in the database.
-    """
+    """Return ended jobs past the retention of their project on which no unfinished job depends, and which still have
+    rows or are among `ids` (`only`: only those). Columns: `id`, `project`, `retention_days`, `days` since the end,
+    `bytes` in the database."""
     days = func.extract("epoch", func.now() - Job.finished_at) / 86_400
     user = aliased(Job)
     needed = (
@@ -88,13 +88,13 @@ def past_retention(session: Session, ids: Collection[UUID], *, only: bool = Fals
 
 
 def forget(session: Session, job_id: UUID) -> int:
-    """Delete a locked job's metrics, histograms, samples, images, log, checkpoints and accuracies; how many rows these
-    were. The job itself, its events and its attempts stay."""
+    """Delete the metrics, histograms, samples, images, log, checkpoints and accuracies of a locked job. Return the
+    number of rows. The job, its events and its attempts stay."""
     shown = list(session.scalars(select(JobImage.sha256).where(JobImage.job_id == job_id)))
     rows = 0
     for table in (*_KEPT, JobImage):
         rows += len(session.execute(delete(table).where(table.job_id == job_id).returning(table.job_id)).all())
-    # Locked first: who shows one of them at this moment has its row, and the next statement sees that.
+    # Lock first: a transaction that links one of these images has its row, so the next statement sees the link.
     session.execute(select(Image.sha256).where(Image.sha256.in_(shown)).order_by(Image.sha256).with_for_update())
     session.execute(delete(Image).where(Image.sha256.in_(shown), ~exists().where(JobImage.sha256 == Image.sha256)))
     session.execute(update(Job).where(Job.id == job_id).values(log_length=0, samples_dropped=False))

@@ -1,4 +1,4 @@
-"""Jobs: reading, locking, listing, and how far a run has come."""
+"""Jobs: read, lock, list, lease, progress."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import timedelta
@@ -14,42 +14,42 @@ from jobs.models import Attempt, Checkpoint, Histogram, Job, JobDependency, Metr
 from jobs.repository import feed
 
 LEASED = tuple(status for status in JobStatus if status.held)
-UP_AGAIN = timedelta(seconds=3)  # in which a supervisor that was refused asks again
+UP_AGAIN = timedelta(seconds=3)  # retry interval of a supervisor that cannot reach the database
 HELD_BACK = (JobStatus.WAITING, JobStatus.PAUSED)
-# Whoever locks several jobs does so from old to new, and a job is younger than those it depends on: no deadlocks.
+# All code locks several jobs from old to new, and a job is newer than its dependencies: this prevents deadlocks.
 _AGE = (Job.created_at, Job.id)
-_SWEEP_LOCK = 0x5EE9  # any number that all sweeps agree on
+_SWEEP_LOCK = 0x5EE9  # arbitrary, the same for all sweeps
 
 
 def try_sweep_lock(session: Session) -> bool:
-    """Be the only one who sweeps until the transaction ends; False where somebody else does."""
+    """Take the sweep lock until the transaction ends. Return False if another process has it."""
     return bool(session.scalar(select(func.pg_try_advisory_xact_lock(_SWEEP_LOCK))))
 
 
 def find(session: Session, job_id: UUID) -> Job | None:
-    """A job, if there is one of this id."""
+    """Return a job, or None if it does not exist."""
     return session.get(Job, job_id)
 
 
 def some(session: Session, ids: Collection[UUID]) -> list[Job]:
-    """Those of the jobs that exist."""
+    """Return the jobs of these ids that exist."""
     return list(session.scalars(select(Job).where(Job.id.in_(ids)))) if ids else []
 
 
 def get(session: Session, job_id: UUID) -> Job:
-    """A job.
+    """Return a job.
 
     Raises:
-        NotFound: there is none of this id.
+        NotFound: no job has this id.
     """
     return _found(find(session, job_id), job_id)
 
 
 def seen(session: Session, ids: Sequence[UUID], projects: frozenset[str] | None) -> list[UUID]:
-    """The ids given, once each is a job's of these projects. None: of any.
+    """Return the ids unchanged if each is a job of one of these projects (None: of any).
 
     Raises:
-        NotFound: one does not exist, or is not seen; the first such is named.
+        NotFound: a job does not exist or is not visible. The message names the first.
     """
     query = select(Job.id).where(Job.id.in_(ids))
     if projects is not None:
@@ -62,16 +62,16 @@ def seen(session: Session, ids: Sequence[UUID], projects: frozenset[str] | None)
 
 
 def lock(session: Session, job_id: UUID) -> Job:
-    """A job as it is now, which nobody else changes until the transaction ends.
+    """Lock a job until the transaction ends and return its present state.
 
     Raises:
-        NotFound: there is none of this id.
+        NotFound: no job has this id.
     """
     return _found(session.scalar(_fresh(select(Job).where(Job.id == job_id).with_for_update())), job_id)
 
 
 def hold(session: Session, ids: set[UUID]) -> dict[UUID, Job]:
-    """Those of the jobs that exist, by id; none of them changes its status until the transaction ends."""
+    """Share-lock the jobs of these ids that exist, so that their status cannot change until the transaction ends."""
     if not ids:
         return {}
     query = select(Job).where(Job.id.in_(ids)).order_by(*_AGE).with_for_update(read=True)
@@ -79,16 +79,16 @@ def hold(session: Session, ids: set[UUID]) -> dict[UUID, Job]:
 
 
 def lock_leased(session: Session, job_id: UUID, token: UUID) -> Job | None:
-    """A job, locked, if its lease still has this token."""
+    """Lock and return a job if its lease has this token, else return None."""
     return session.scalar(_fresh(select(Job).where(Job.id == job_id, Job.lease_token == token).with_for_update()))
 
 
 def page(session: Session, wanted: JobFilter, projects: frozenset[str] | None = None) -> list[Job]:
-    """The jobs of these projects (None: of all) that a list wants, and one more where there are more. What only a whole
-    job shows is not loaded.
+    """Return the jobs of these projects (None: of all) that match a filter, plus one if there are more. Columns that
+    only a single job shows are not loaded.
 
     Raises:
-        Invalid: there is no job `after`.
+        Invalid: the job `after` does not exist.
     """
     by, descending = _SORTS[wanted.sort.removeprefix("-")], wanted.sort.startswith("-")
     keys = by(Job)
@@ -102,8 +102,8 @@ def page(session: Session, wanted: JobFilter, projects: frozenset[str] | None = 
     visible = [] if projects is None else [Job.project.in_(projects)]
     if wanted.after is not None:
         if session.scalar(select(Job.id).where(Job.id == wanted.after, *visible)) is None:
-            fault = FieldError("after", f"there is no job {wanted.after}")
-            raise Invalid("The page's start does not exist.", (fault,))
+            fault = FieldError("after", f"job {wanted.after} does not exist")
+            raise Invalid("The start of the page does not exist.", (fault,))
         last = aliased(Job)
         place = tuple_(*(select(key).where(last.id == wanted.after).scalar_subquery() for key in by(last)))
         query = query.where(tuple_(*keys) < place if descending else tuple_(*keys) > place)
@@ -131,7 +131,7 @@ def _wanted(wanted: JobFilter) -> Iterator[ColumnElement[bool]]:
 
 
 def _derived(id: UUID) -> ColumnElement[bool]:
-    # One that names a certain step of it waits for nothing, so that only its spec tells.
+    # A job that uses a fixed checkpoint step has no dependency row; its spec names the other job.
     waits = Job.id.in_(select(JobDependency.job_id).where(JobDependency.depends_on_id == id))
     begins = Job.spec.contains({"model": {"from_job": str(id)}})
     judges = Job.spec.contains({"models": [{"from_job": str(id)}]})
@@ -139,7 +139,7 @@ def _derived(id: UUID) -> ColumnElement[bool]:
 
 
 def _ids_from(text: str) -> tuple[UUID, UUID] | None:
-    """The least and the greatest id that begin so; None where none can."""
+    """Return the smallest and the largest id that begin with a text, or None if no id can."""
     digits = text.lower().replace("-", "")
     if not 0 < len(digits) <= 32 or set(digits) - set("0123456789abcdef"):
         return None
@@ -148,10 +148,12 @@ def _ids_from(text: str) -> tuple[UUID, UUID] | None:
 
 
 def _by_end(job: type[Job]) -> tuple[Any, ...]:
-    return func.coalesce(job.finished_at, literal_column("'infinity'::timestamptz")), job.id  # as its index says
+    return func.coalesce(
+        job.finished_at, literal_column("'infinity'::timestamptz")
+    ), job.id  # the expression of the index
 
 
-# By which columns a list is sorted, the last of which no two jobs share.
+# Columns to sort by. The last one is unique, so that pages are exact.
 _SORTS: dict[str, Callable[[type[Job]], tuple[Any, ...]]] = {
     "created": lambda job: (job.created_at, job.id),
     "name": lambda job: (job.name, job.id),
@@ -161,15 +163,16 @@ _SORTS: dict[str, Callable[[type[Job]], tuple[Any, ...]]] = {
 
 
 def lock_queued(session: Session, job_id: UUID) -> Job | None:
-    """A queued job, locked; None where it isn't queued any more, or somebody else has locked it to change that."""
+    """Lock and return a queued job, or None if it is not queued or another transaction has it locked."""
     query = select(Job).where(Job.id == job_id, Job.status == JobStatus.QUEUED)
     return session.scalar(_fresh(query.with_for_update(skip_locked=True)))
 
 
 def expired(lease_seconds: float) -> tuple[ColumnElement[bool], ...]:
-    """Which jobs are those whose worker has not renewed its lease in time.
+    """Return the conditions of a job with an expired lease.
 
-    While the server was down nobody could: what ended before it was up again gets a whole lease from then on.
+    No worker can renew a lease while the server is down: a lease that expired before the server was up again is
+    extended by its full length from then on.
     """
     up = func.pg_postmaster_start_time()
     could = (Job.lease_expires_at > up + UP_AGAIN) | (up + timedelta(seconds=lease_seconds) < func.now())
@@ -177,32 +180,32 @@ def expired(lease_seconds: float) -> tuple[ColumnElement[bool], ...]:
 
 
 def lock_expired(session: Session, limit: int, lease_seconds: float) -> list[Job]:
-    """Jobs whose worker has not renewed its lease in time, locked."""
+    """Lock and return jobs with an expired lease."""
     query = select(Job).where(*expired(lease_seconds)).order_by(*_AGE).limit(limit)
     return list(session.scalars(_fresh(query.with_for_update(skip_locked=True))))
 
 
 def lock_some(session: Session, ids: Sequence[UUID]) -> list[Job]:
-    """Those of the jobs that exist and that nobody else has locked, locked."""
+    """Lock and return the jobs of these ids that exist, except those that another transaction has locked."""
     query = select(Job).where(Job.id.in_(ids)).order_by(*_AGE)
     return list(session.scalars(_fresh(query.with_for_update(skip_locked=True))))
 
 
 def lock_dependents(session: Session, job_id: UUID) -> list[Job]:
-    """Jobs that wait for this one, or are paused and would, locked."""
+    """Lock and return the waiting or paused jobs that depend on this job."""
     ids = select(JobDependency.job_id).where(JobDependency.depends_on_id == job_id)
     return _lock_held_back(session, ids)
 
 
 def lock_descendants(session: Session, job_id: UUID) -> list[Job]:
-    """Jobs that wait for this one, or for one that waits for it, and so on, paused ones too, locked."""
+    """Lock and return the waiting or paused jobs that depend on this job, directly or through other jobs."""
     tree = select(JobDependency.job_id).where(JobDependency.depends_on_id == job_id).cte(recursive=True)
     step = select(JobDependency.job_id).join(tree, JobDependency.depends_on_id == tree.c.job_id)
     return _lock_held_back(session, select(tree.union(step).c.job_id))
 
 
 def lock_decided(session: Session, limit: int) -> list[Job]:
-    """Waiting jobs that need wait no longer: all they depend on has succeeded, or something has failed. Locked."""
+    """Lock and return waiting jobs that need not wait any more: all dependencies have succeeded, or one has failed."""
     other = aliased(Job)
     of = (
         select(other.id)
@@ -216,13 +219,13 @@ def lock_decided(session: Session, limit: int) -> list[Job]:
 
 
 def statuses_of_dependencies(session: Session, job_id: UUID) -> dict[UUID, JobStatus]:
-    """The statuses of the jobs that this one depends on."""
+    """Return the statuses of the jobs that this job depends on."""
     query = select(Job.id, Job.status).join(JobDependency, JobDependency.depends_on_id == Job.id)
     return dict(session.execute(query.where(JobDependency.job_id == job_id)).all())
 
 
 def lease(session: Session, job: Job, token: UUID, worker: str, seconds: float) -> None:
-    """Give a locked job to a worker, and count the attempt."""
+    """Lease a locked job to a worker and count the attempt."""
     job.lease_token, job.worker, job.preempted = token, worker, False
     job.attempt += 1
     if job.started_at is None:
@@ -232,12 +235,12 @@ def lease(session: Session, job: Job, token: UUID, worker: str, seconds: float) 
 
 
 def renew(job: Job, seconds: float) -> None:
-    """Have a locked job's lease last so long from now on."""
+    """Extend the lease of a locked job to `seconds` from now."""
     job.lease_expires_at = func.clock_timestamp() + timedelta(seconds=seconds)
 
 
 def release(session: Session, job: Job, status: JobStatus, reason: Reason | None, message: str | None) -> None:
-    """Take a locked job from its worker, and note how the attempt ended."""
+    """End the lease of a locked job and record the end of the attempt."""
     job.lease_token = job.lease_expires_at = job.worker = None
     job.preempted = False
     finished_at = func.clock_timestamp()
@@ -246,49 +249,49 @@ def release(session: Session, job: Job, status: JobStatus, reason: Reason | None
 
 
 def lost_attempts(session: Session, job: Job) -> int:
-    """How often a worker has vanished with this job since its last retry."""
+    """Return the number of workers lost with this job since its last retry."""
     lost = (Attempt.job_id == job.id, Attempt.number > job.forgiven, Attempt.reason == Reason.LOST_WORKER)
     return session.scalar(select(func.count()).where(*lost)) or 0
 
 
 def seconds_run(session: Session, job: Job) -> float:
-    """How long the job's attempts before the present one ran, since its last retry."""
+    """Return the run time in seconds of all earlier attempts since the last retry."""
     ran = func.sum(func.extract("epoch", Attempt.finished_at - Attempt.started_at))
     query = select(ran).where(Attempt.job_id == job.id, Attempt.number > job.forgiven, Attempt.number < job.attempt)
     return float(session.scalar(query) or 0.0)
 
 
 def mark_finished(job: Job) -> None:
-    """Note that a locked job ends now."""
+    """Set the end of a locked job to now."""
     job.finished_at = func.now()
 
 
 def shipped_offsets(session: Session, job_id: UUID, attempt: int) -> tuple[int, int]:
-    """Bytes of an attempt's event file and of its log that are in the database already."""
+    """Return the bytes of the event file and of the log of an attempt that are in the database."""
     query = select(Attempt.events_offset, Attempt.log_offset)
     return session.execute(query.where(Attempt.job_id == job_id, Attempt.number == attempt)).one()
 
 
 def set_shipped(session: Session, job_id: UUID, attempt: int, events_offset: int, log_offset: int) -> None:
-    """Note how far an attempt's event file and log have been shipped, in bytes; in the transaction that ships them."""
+    """Record the shipped bytes of the event file and of the log of an attempt, in the transaction that ships them."""
     offsets = {"events_offset": events_offset, "log_offset": log_offset}
     session.execute(update(Attempt).where(Attempt.job_id == job_id, Attempt.number == attempt).values(offsets))
 
 
 def set_first_step(session: Session, job_id: UUID, attempt: int, step: int) -> None:
-    """Note the step from which an attempt's trainer went on."""
+    """Record the step from which the trainer of an attempt continued."""
     session.execute(update(Attempt).where(Attempt.job_id == job_id, Attempt.number == attempt).values(first_step=step))
 
 
 def set_progress(session: Session, job_id: UUID, step: int, steps_total: int | None) -> None:
-    """Note the steps done and, where it is known, planned."""
+    """Record the number of completed steps and, if known, of planned steps."""
     known = {} if steps_total is None else {"steps_total": steps_total}
     session.execute(update(Job).where(Job.id == job_id).values(step=step, **known))
     feed.changes(session, job_id)
 
 
 def rewind(session: Session, job_id: UUID, to_step: int) -> None:
-    """Forget metrics, histograms, samples and checkpoints past a step: a resumed run makes them again."""
+    """Delete metrics, histograms, samples and checkpoints after a step; a resumed run writes them again."""
     for table in (Metric, Histogram, Sample, Checkpoint):
         session.execute(delete(table).where(table.job_id == job_id, table.step > to_step))
     session.execute(delete(MetricBlock).where(MetricBlock.job_id == job_id, MetricBlock.last_step > to_step))
@@ -302,12 +305,12 @@ def _found(job: Job | None, job_id: UUID) -> Job:
 
 
 def no_such(job_id: UUID) -> NotFound:
-    """The error that a job does not exist, or not for who asks."""
+    """Return the error for a job that does not exist or is not visible to the caller."""
     return NotFound(f"There is no job {job_id}.")
 
 
 def _fresh(query: Select[Job]) -> Select[Job]:
-    # A lock is for acting on what is there now, not on what the session has read before.
+    # After the lock, read the row again: the session may hold an older state.
     return query.execution_options(populate_existing=True)
 
 

@@ -1,4 +1,4 @@
-"""Logs of jobs, in the pieces they were shipped in."""
+"""Logs of jobs, in the chunks in which they were shipped."""
 
 from uuid import UUID
 
@@ -8,11 +8,11 @@ from sqlalchemy.orm import Session
 from jobs.models import Job, LogChunk
 from jobs.repository import feed
 
-END = 2**63 - 1  # the last number that a byte's place can be
+END = 2**63 - 1  # largest byte offset
 
 
 def append(session: Session, job: Job, data: bytes) -> None:
-    """Keep the next piece of a locked job's log: attempts follow one another in it."""
+    """Append a chunk to the log of a locked job. Attempts follow each other."""
     session.add(LogChunk(job_id=job.id, start=job.log_length, data=data))
     feed.changes(session, job.id).extend_log(job.log_length, job.log_length + len(data))
     job.log_length += len(data)
@@ -20,7 +20,7 @@ def append(session: Session, job: Job, data: bytes) -> None:
 
 
 def read(session: Session, job_id: UUID, *, after: int, limit: int) -> bytes:
-    """At most `limit` bytes of the log, from byte `after` on; a gap in it ends the piece."""
+    """Return at most `limit` bytes of the log from byte `after` on, up to the first gap."""
     before = select(func.max(LogChunk.start)).where(LogChunk.job_id == job_id, LogChunk.start <= after)
     first = func.coalesce(before.scalar_subquery(), after)
     inside = LogChunk.start.between(first, min(after + limit - 1, END))

@@ -1,4 +1,4 @@
-"""Metrics of a run, one row a step."""
+"""Metrics of a run, one row per step."""
 
 from datetime import datetime
 from typing import Any
@@ -13,9 +13,9 @@ from jobs.repository import curves, feed
 
 
 def upsert(session: Session, job_id: UUID, rows: list[tuple[int, datetime, dict[str, Any]]]) -> None:
-    """Keep rows of (step, time, values); values of a step that is already there are merged, the new ones winning.
+    """Store rows of (step, time, values). Values of an existing step are merged; new values win.
 
-    One at a time writes a job's: whoever ships it has the job's row locked.
+    Only one process writes the metrics of a job at a time: the caller has the row of the job locked.
     """
     merged: dict[int, dict[str, Any]] = {}
     for step, ts, values in rows:
@@ -37,7 +37,8 @@ def upsert(session: Session, job_id: UUID, rows: list[tuple[int, datetime, dict[
 def page(
     session: Session, job_id: UUID, *, names: list[str] | None, after_step: int, limit: int
 ) -> list[tuple[int, datetime, dict[str, Any]]]:
-    """Rows of (step, time, values) past a step, ascending. With `names`, only those, and only rows that have one."""
+    """Return rows of (step, time, values) after a step, ascending. With `names`, only these metrics and only rows
+    with at least one of them."""
     query = select(Metric.step, Metric.ts, Metric.values)
     if names is not None:
         wanted = cast(names, ARRAY(Text))

@@ -1,4 +1,4 @@
-"""Training jobs in the order in which OpenAI's client reads them, and their events and metrics as one list."""
+"""Training jobs in the order of OpenAI's client, and their events and metrics as one list."""
 
 import heapq
 from collections.abc import Iterable, Mapping
@@ -26,11 +26,14 @@ def page(
     after: UUID | None,
     limit: int,
 ) -> list[Job]:
-    """The training jobs of some projects (None: of all) that have these labels, from new to old, from the one after
-    `after` on.
+    """Return training jobs with these labels from new to old, starting after `after`.
+
+    Args:
+        among: only jobs of these projects; None: of all.
+        unlabelled: only jobs without labels.
 
     Raises:
-        Invalid: there is no job `after`.
+        Invalid: the job `after` does not exist.
     """
     wanted = [Job.kind == TRAIN]
     if among is not None:
@@ -40,7 +43,7 @@ def page(
     if after is not None:
         last = session.get(Job, after)
         if last is None or not (among is None or last.project in among):
-            raise _no_start(f"there is no job {after}")
+            raise _no_start(f"job {after} does not exist")
         wanted.append(tuple_(Job.created_at, Job.id) < tuple_(last.created_at, last.id))
     if labels:
         wanted.append(Job.labels.contains(dict(labels)))
@@ -53,10 +56,11 @@ def page(
 def told(
     session: Session, job_id: UUID, *, after: tuple[Literal["event", "step"], int] | None, limit: int
 ) -> list[Event | Metric]:
-    """A job's events and its steps' metrics from new to old, from the one after `after` (an event's id, or a step) on.
+    """Return the events of a job and the metrics of its steps from new to old, starting after `after` (the id of an
+    event, or a step).
 
     Raises:
-        Invalid: there is none that `after` names.
+        Invalid: `after` names nothing.
     """
     events = select(Event).where(Event.job_id == job_id).order_by(Event.id.desc()).limit(limit)
     steps = select(Metric).where(Metric.job_id == job_id).order_by(Metric.step.desc()).limit(limit)
@@ -68,7 +72,7 @@ def told(
         else:
             at = _time(session, job_id, session.get(Metric, (job_id, number)))
             events, steps = events.where(Event.ts < at), steps.where(Metric.step < number)
-    # Of one time, the event first: as the conditions above have it.
+    # At equal times the event comes first, consistent with the conditions above.
     both: tuple[Iterable[Event | Metric], ...] = (session.scalars(events), session.scalars(steps))
     merged = heapq.merge(*both, key=_ts, reverse=True)
     return list(islice(merged, limit))
@@ -80,9 +84,9 @@ def _ts(row: Event | Metric) -> datetime:
 
 def _time(session: Session, job_id: UUID, row: Event | Metric | None) -> datetime:
     if row is None or row.job_id != job_id:
-        raise _no_start("there is no such event")
+        raise _no_start("the event does not exist")
     return row.ts
 
 
 def _no_start(text: str) -> Invalid:
-    return Invalid("The page's start does not exist.", (FieldError("after", text),))
+    return Invalid("The start of the page does not exist.", (FieldError("after", text),))

@@ -1,4 +1,4 @@
-"""Projects: what jobs are grouped by, what each may use, and what it has used."""
+"""Projects: their limits, and the slots that their jobs have used."""
 
 from typing import Any
 
@@ -14,19 +14,19 @@ SLOTS = func.greatest(Job.gpus, 1)
 _OPEN = (JobStatus.QUEUED, JobStatus.WAITING)
 _ENDED = func.coalesce(Attempt.finished_at, func.now())
 _MONTH = func.date_trunc("month", func.now())  # the connection's time zone is UTC
-HALF_LIVES = 10  # after which what was used counts for nothing: a thousandth
+HALF_LIVES = 10  # after which usage is ignored: it counts less than a thousandth
 
 
 def exists(session: Session, slug: str) -> bool:
-    """Whether there is a project of this name."""
+    """Return True if a project of this name exists."""
     return session.get(Project, slug) is not None
 
 
 def get(session: Session, slug: str) -> Project:
-    """A project.
+    """Return a project.
 
     Raises:
-        NotFound: there is none of this name.
+        NotFound: no project has this name.
     """
     found = session.get(Project, slug)
     if found is None:
@@ -35,19 +35,19 @@ def get(session: Session, slug: str) -> Project:
 
 
 def lock(session: Session, slug: str) -> Project | None:
-    """A project to whose queue nobody else adds until the transaction ends; None where there is none."""
+    """Lock a project, so that no other transaction adds to its queue, or return None if it does not exist."""
     return session.scalar(select(Project).where(Project.slug == slug).with_for_update())
 
 
 def put(session: Session, slug: str, values: dict[str, Any]) -> Project:
-    """Add a project, or change one."""
+    """Add a project or change it."""
     statement = insert(Project).values(slug=slug, **values)
     session.execute(statement.on_conflict_do_update(index_elements=[Project.slug], set_=values))
     return session.get_one(Project, slug, populate_existing=True)
 
 
 def page(session: Session, *, among: frozenset[str] | None, after: str, limit: int) -> list[Project]:
-    """Some projects (None: all) by name, from the one after `after` on."""
+    """Return some projects (None: all) by name, starting after `after`."""
     query = select(Project).where(Project.slug > after).order_by(Project.slug).limit(limit)
     if among is not None:
         query = query.where(Project.slug.in_(among))
@@ -55,22 +55,22 @@ def page(session: Session, *, among: frozenset[str] | None, after: str, limit: i
 
 
 def all_of(session: Session) -> list[Project]:
-    """Every project."""
+    """Return all projects."""
     return list(session.scalars(select(Project)))
 
 
 def count_open(session: Session, slug: str) -> int:
-    """How many of a project's jobs wait to start."""
+    """Return the number of jobs of a project that wait to start."""
     return session.scalar(select(func.count()).where(Job.project == slug, Job.status.in_(_OPEN))) or 0
 
 
 def usage(session: Session, half_life_seconds: float) -> list[Row[Any]]:
-    """By project and user: `recent` slot-seconds, each counting half after a half-life, and the calendar month's
-    `month` slot-seconds and `month_gpu` GPU-seconds. What still runs counts up to now."""
+    """Return used slots by project and user. Columns: `recent` slot-seconds, decayed by the half-life; slot-seconds
+    (`month`) and GPU-seconds (`month_gpu`) of the calendar month. Running jobs count up to now."""
     rate = func.ln(2.0) / half_life_seconds
 
     def decayed(moment: Any) -> ColumnElement[Any]:
-        # Not below what a double can hold.
+        # -700 is the limit of a double.
         return func.exp(func.greatest(-rate * _seconds(func.now() - moment), -700.0))
 
     recent = SLOTS / rate * (decayed(_ENDED) - decayed(Attempt.started_at))
@@ -93,7 +93,7 @@ def usage(session: Session, half_life_seconds: float) -> list[Row[Any]]:
 
 
 def typical_seconds(session: Session) -> dict[tuple[str, str], float]:
-    """How long a project's jobs of each kind ran, in the mean over the week's succeeded ones."""
+    """Return the mean run time in seconds of the jobs that succeeded in the last week, by project and kind."""
     ran = func.avg(_seconds(Attempt.finished_at - Attempt.started_at))
     week = func.now() - func.make_interval(0, 0, 1)
     query = (

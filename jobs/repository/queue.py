@@ -1,4 +1,4 @@
-"""What the scheduler decides from: the jobs that could start, those that run, and the machines that take jobs."""
+"""Input of the scheduler: queued jobs, running jobs, and machines that take jobs."""
 
 from datetime import timedelta
 from functools import cache
@@ -12,18 +12,19 @@ from calibrl.schemas import JobStatus, WorkerStatus
 from jobs.models import Attempt, Gpu, Job, Worker
 from jobs.repository.jobs import LEASED
 
-CLEANING_SECONDS = 60.0  # a GPU that is not clean by then may be held by a ghost, and nobody should wait for it
-_LOCK = 0xC1A1  # any number that all who claim agree on
+CLEANING_SECONDS = 60.0  # a GPU that is not clean by then may be held by a lost process; no job should wait for it
+_LOCK = 0xC1A1  # arbitrary, the same for all claims
 _UNSTARTED = (JobStatus.QUEUED, JobStatus.WAITING, JobStatus.PAUSED)
 
 
 def lock(session: Session) -> None:
-    """Be the only one who gives out jobs until the transaction ends: shares and limits are then exact."""
+    """Take the claim lock until the transaction ends: only one process assigns jobs, so that shares and limits are
+    exact."""
     session.execute(select(func.pg_advisory_xact_lock(_LOCK)))
 
 
 def queued(session: Session) -> list[Row[Any]]:
-    """The jobs that could start: what the scheduler has to know of each, oldest first."""
+    """Return the queued jobs with the columns that the scheduler needs, oldest first."""
     query = (
         select(
             Job.id,
@@ -43,7 +44,8 @@ def queued(session: Session) -> list[Row[Any]]:
 
 
 def running(session: Session) -> list[Row[Any]]:
-    """The jobs that hold slots, in the order they got them: with the seconds and steps of their present attempt."""
+    """Return the jobs that hold slots, in the order of their start, with the seconds and steps of the present
+    attempt."""
     leaving = Job.preempted | Job.status.in_((JobStatus.PAUSING, JobStatus.CANCELLING))
     query = (
         select(
@@ -67,7 +69,7 @@ def running(session: Session) -> list[Row[Any]]:
 
 
 def seconds_left(session: Session) -> dict[UUID, float]:
-    """How long each running job still takes at the pace of its present attempt, where that can be told."""
+    """Return the remaining seconds of running jobs at the pace of their present attempt, if it can be estimated."""
     return {
         row.id: float(row.seconds) / row.steps * row.steps_left
         for row in running(session)
@@ -76,13 +78,13 @@ def seconds_left(session: Session) -> dict[UUID, float]:
 
 
 def machines(session: Session, silent_seconds: float) -> list[Row[Any]]:
-    """The machines that take jobs, by name, with what they have and what of it is free."""
+    """Return the machines that take jobs by name, with their total and free slots."""
     return list(session.execute(_machines(), {"silent": timedelta(seconds=silent_seconds)}))
 
 
 @cache
 def _machines() -> Select[*tuple[Any, ...]]:
-    """Finds those that were heard of within `:silent`. Put together once, as whatever happens to a job asks for it."""
+    """Build the query for machines with a heartbeat within `:silent`, once, because every change of a job runs it."""
     held = (Job.worker == Worker.name, Job.status.in_(LEASED), Job.gpus == 0)
     on_cpu = select(func.count()).where(*held).correlate(Worker).scalar_subquery()
     free = Gpu.job_id.is_(None) & Gpu.clean
@@ -108,6 +110,6 @@ def _machines() -> Select[*tuple[Any, ...]]:
 
 
 def unstarted(session: Session, project: str | None) -> list[Job]:
-    """The jobs that wait for anything, oldest first."""
+    """Return the jobs that have not started, oldest first."""
     query = select(Job).where(Job.status.in_(_UNSTARTED)).order_by(Job.created_at, Job.id)
     return list(session.scalars(query if project is None else query.where(Job.project == project)))

@@ -17,16 +17,18 @@ from jobs.models import Image, Job, JobImage, Sample
 from jobs.postgres_text import storable
 from jobs.repository import events, feed
 
-SEARCH_SECONDS = 5  # that a text is looked for
+SEARCH_SECONDS = 5  # limit of a text search
 
 
 def insert(
     session: Session, job_id: UUID, step: int, group: dict[str, Any], max_bytes: int, *, image_bytes: int = 0
 ) -> bool:
-    """Keep a group, unless the job's samples and their images would then exceed `max_bytes`.
+    """Insert a group, unless the samples and images of the job would then exceed `max_bytes`. Return True if inserted.
 
-    Returns whether it was kept; the first drop is said by an event. Put the group's images after it, if it was kept;
-    `image_bytes` is the size of those that the job doesn't show yet.
+    The first rejected group adds a warning event. Insert the images of the group after it, if it was inserted.
+
+    Args:
+        image_bytes: size of the images of the group that the job does not have yet.
     """
     size = len(json.dumps(group))
     if _kept_bytes(session, job_id) + size + image_bytes > max_bytes:
@@ -54,7 +56,7 @@ def insert(
 
 
 def _mean(values: Sequence[Any]) -> float | None:
-    """Their mean; None where one is not a finite number, which JSON says as a string, or where there is none."""
+    """Return the mean, or None if a value is not finite (a string in JSON) or the list is empty."""
     if not values or not all(isinstance(value, int | float) for value in values):
         return None
     return math.fsum(values) / len(values)
@@ -71,11 +73,15 @@ def page(
     min_reward: float | None = None,
     max_reward: float | None = None,
 ) -> list[Sample]:
-    """Groups in the order they came in, without their contents: of one step or of all, with `text` in prompt, answer,
-    expert or a completion, and with a mean reward within bounds.
+    """Return groups in the order of arrival, without their contents.
+
+    Args:
+        step: only groups of this step; None: of all.
+        after: id of the last group of the previous page.
+        text: only groups with this text in the prompt, answer, expert or a completion.
 
     Raises:
-        Invalid: looking for the text took longer than a request may.
+        Invalid: the text search took longer than SEARCH_SECONDS.
     """
     query = select(Sample).where(Sample.job_id == job_id, Sample.id > after)
     if step is not None:
@@ -92,12 +98,12 @@ def page(
     except OperationalError as error:
         if text is None or not isinstance(error.orig, QueryCanceled):
             raise
-        why = f"takes longer than {SEARCH_SECONDS} s over all groups: name a step, or bounds of the reward, as well"
+        why = f"the search takes longer than {SEARCH_SECONDS} s: also filter by step or reward"
         raise Invalid("The search takes too long.", (FieldError("q", why),)) from error
 
 
 def _says(text: str) -> ColumnElement[bool]:
-    """Whether a group has the text somewhere, in whatever case."""
+    """Match groups that contain the text, ignoring case."""
     elements = func.jsonb_array_elements(Sample.group["completions"])
     each = elements.table_valued(column("value", JSONB), name="each").render_derived()
     completions = select(true()).select_from(each).where(each.c.value["text"].astext.icontains(text, autoescape=True))
@@ -106,10 +112,10 @@ def _says(text: str) -> ColumnElement[bool]:
 
 
 def get(session: Session, job_id: UUID, sample_id: int) -> Sample:
-    """One group, whole.
+    """Return one group with its contents.
 
     Raises:
-        NotFound: the job has none of this id.
+        NotFound: the job has no sample of this id.
     """
     query = select(Sample).where(Sample.id == sample_id, Sample.job_id == job_id).options(undefer(Sample.group))
     sample = session.scalar(query)
@@ -121,8 +127,8 @@ def get(session: Session, job_id: UUID, sample_id: int) -> Sample:
 def completions(
     session: Session, job_id: UUID, *, first_step: int, last_step: int | None, limit: int
 ) -> Iterator[Row[Any]]:
-    """Completions of some steps, one by one and without their tokens: `sample_id`, `step`, `prompt_id`, `answer` (the
-    truth), `place` (in its group, from 1), `text`, and as JSON tells them `reward` and `passed`."""
+    """Yield the completions of some steps without their tokens. Columns: `sample_id`, `step`, `prompt_id`, `answer`
+    (the reference answer), `place` (in its group, from 1), `text`, and the JSON values `reward` and `passed`."""
     elements = func.jsonb_array_elements(Sample.group["completions"])
     each = elements.table_valued(column("value", JSONB), with_ordinality="place", name="each").render_derived()
     query = (
@@ -146,7 +152,7 @@ def completions(
 
 
 def count_completions(session: Session, job_id: UUID, *, first_step: int, last_step: int | None) -> int:
-    """How many completions are kept of some steps."""
+    """Return the number of stored completions of some steps."""
     query = select(func.coalesce(func.sum(Sample.size), 0)).where(*_of_steps(job_id, first_step, last_step))
     return int(session.scalar(query) or 0)
 
@@ -165,7 +171,5 @@ def _kept_bytes(session: Session, job_id: UUID) -> int:
 def _warn_once(session: Session, job_id: UUID, step: int, max_bytes: int) -> None:
     first = update(Job).where(Job.id == job_id, ~Job.samples_dropped).values(samples_dropped=True).returning(Job.id)
     if session.scalar(first) is not None:
-        message = (
-            f"samples from step {step} on do not fit in samples.max_megabytes ({max_bytes / 1e6:g} MB) and are not kept"
-        )
+        message = f"samples from step {step} on exceed samples.max_megabytes ({max_bytes / 1e6:g} MB) and are not kept"
         events.add(session, job_id, "warning", actor="scheduler", message=message)

@@ -1,4 +1,4 @@
-"""Webhooks, and the messages that are to reach them."""
+"""Webhooks and their messages."""
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -15,13 +15,13 @@ from jobs.errors import NotFound
 from jobs.models import Delivery, Job, Webhook
 
 KEPT = timedelta(days=30)
-# In which whoever took a message has sent it and noted that; then another one may. Sending takes 10 s at most
-# (`jobs.webhooks.sender.DEADLINE`), noting it 40 s of a database that is slow (a connection, a statement).
+# Time to send a message and record the result; then another process can take it. Sending takes at most 10 s
+# (`jobs.webhooks.sender.DEADLINE`), recording up to 40 s with a slow database (a connection, a statement).
 SENDING = timedelta(seconds=120)
 
 
 def add(session: Session, project: str, *, url: str, events: Sequence[str], secret: str, user: str) -> Webhook:
-    """A new webhook of a project."""
+    """Add a webhook to a project."""
     webhook = Webhook(project=project, url=url, events=list(events), secret=secret, created_by=user)
     session.add(webhook)
     session.flush()
@@ -29,10 +29,10 @@ def add(session: Session, project: str, *, url: str, events: Sequence[str], secr
 
 
 def get(session: Session, project: str, id: UUID) -> Webhook:
-    """A webhook of a project.
+    """Return a webhook of a project.
 
     Raises:
-        NotFound: the project has none of this id.
+        NotFound: the project has no webhook of this id.
     """
     found = session.get(Webhook, id)
     if found is None or found.project != project:
@@ -41,35 +41,35 @@ def get(session: Session, project: str, id: UUID) -> Webhook:
 
 
 def of_project(session: Session, project: str) -> list[Webhook]:
-    """A project's webhooks, oldest first."""
+    """Return the webhooks of a project, oldest first."""
     return list(session.scalars(select(Webhook).where(Webhook.project == project).order_by(Webhook.created_at)))
 
 
 def remove(session: Session, webhook: Webhook) -> None:
-    """Forget a webhook and its messages."""
+    """Delete a webhook and its messages."""
     session.execute(delete(Webhook).where(Webhook.id == webhook.id))
 
 
 def tell(session: Session, job_id: UUID, type: str, data: dict[str, Any]) -> None:
-    """Have every webhook that wants to know be told of something that happens to a job."""
+    """Queue a message about an event of a job for every webhook that receives this type of event."""
     session.execute(_told(), {"of_job": job_id, "told": type, "about": data})
 
 
 @cache
 def _told() -> Insert:
-    """Tells of `:told`, with the data `:about`, which happens to the job `:of_job`. Put together once."""
+    """Build the statement that queues messages of type `:told` with the data `:about` on the job `:of_job`, once."""
     job_id, told = bindparam("of_job", type_=Uuid()), bindparam("told", type_=Text())
     wanted = (
         select(Webhook.id, told, Job.id, bindparam("about", type_=JSONB()))
         .join(Job, Job.project == Webhook.project)
         .where(Job.id == job_id, told == func.any(Webhook.events))
     )
-    table = Delivery.metadata.tables[Delivery.__tablename__]  # the class would take the parameters for a row
+    table = Delivery.metadata.tables[Delivery.__tablename__]  # the class would treat the parameters as a row
     return insert(table).from_select(["webhook_id", "type", "job_id", "data"], wanted, include_defaults=False)
 
 
 def ping(session: Session, webhook: Webhook) -> Delivery:
-    """Have one webhook be told that it is there."""
+    """Queue a test message (`ping`) for one webhook."""
     delivery = Delivery(webhook_id=webhook.id, type="ping", data={"project": webhook.project})
     session.add(delivery)
     session.flush()
@@ -78,14 +78,18 @@ def ping(session: Session, webhook: Webhook) -> Delivery:
 
 
 def deliveries(session: Session, webhook: Webhook, limit: int) -> list[Delivery]:
-    """A webhook's messages, newest first."""
+    """Return the messages of a webhook, newest first."""
     query = select(Delivery).where(Delivery.webhook_id == webhook.id)
     return list(session.scalars(query.order_by(Delivery.created_at.desc(), Delivery.id).limit(limit)))
 
 
 def take_due(session: Session, limit: int, *, of_one: int, busy: Mapping[UUID, int]) -> list[tuple[Delivery, Webhook]]:
-    """Messages that are to be sent now, for whoever asks: nobody else gets them for `SENDING`. Of each webhook at most
-    `of_one`, less those that `busy` says are under way to it."""
+    """Take messages that are due. No other process gets them for `SENDING`.
+
+    Args:
+        of_one: maximum messages per webhook, including those that `busy` counts.
+        busy: messages that are being sent at present, by webhook.
+    """
     due = (Delivery.status == DeliveryStatus.PENDING, Delivery.next_at <= func.now())
     under_way = case(busy, value=Delivery.webhook_id, else_=0) if busy else literal(0)
     place = func.row_number().over(partition_by=Delivery.webhook_id, order_by=Delivery.next_at)
@@ -94,7 +98,7 @@ def take_due(session: Session, limit: int, *, of_one: int, busy: Mapping[UUID, i
         select(Delivery, Webhook)
         .join(Webhook, Webhook.id == Delivery.webhook_id)
         .join(placed, placed.c.id == Delivery.id)
-        .where(*due, placed.c.place <= of_one)  # once more: another one may have taken them since they were placed
+        .where(*due, placed.c.place <= of_one)  # check again: another process may have taken them since
         .order_by(Delivery.next_at)
         .limit(limit)
         .with_for_update(skip_locked=True, of=Delivery)
@@ -106,7 +110,7 @@ def take_due(session: Session, limit: int, *, of_one: int, busy: Mapping[UUID, i
 
 
 def tried(session: Session, id: UUID, *, delivered: bool, response: str, again_in: float | None) -> None:
-    """Note how a try went, and when there is another one, in seconds."""
+    """Record the result of a try, and the seconds until the next one (None: no further try)."""
     pending = DeliveryStatus.PENDING if again_in is not None else DeliveryStatus.FAILED
     values = {
         "status": DeliveryStatus.DELIVERED if delivered else pending,
@@ -118,6 +122,6 @@ def tried(session: Session, id: UUID, *, delivered: bool, response: str, again_i
 
 
 def forget_old(session: Session) -> None:
-    """Remove messages that are kept no longer."""
+    """Delete expired messages."""
     old = Delivery.created_at < func.now() - KEPT
     session.execute(delete(Delivery).where(old, Delivery.status != DeliveryStatus.PENDING))

@@ -1,4 +1,4 @@
-"""The machines that run jobs, and who holds their GPUs."""
+"""Machines that run jobs, and the jobs that hold their GPUs."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -24,7 +24,7 @@ def register(
     versions: dict[str, str],
     cpu_slots: int,
 ) -> None:
-    """Note that a worker has started and takes jobs, unless it was being drained before."""
+    """Record that a worker has started and takes jobs, unless it was drained before."""
     values: dict[str, Any] = {"host": host, "labels": labels, "versions": versions, "cpu_slots": cpu_slots}
     values["heartbeat_at"] = func.clock_timestamp()
     statement = insert(Worker).values(name=name, status=WorkerStatus.ONLINE, **values)
@@ -33,9 +33,10 @@ def register(
 
 
 def beat(session: Session, name: str, gpus: Sequence[GpuReading], running: Sequence[UUID]) -> None:
-    """Note that a worker lives, what its slots run, and how its GPUs do; one that does not answer is left out.
+    """Record a heartbeat of a worker with its running jobs and GPU readings. A GPU without a reading is left out.
 
-    A slot that runs a job which is no longer this worker's, or is another slot's by now, is stuck: it takes no other.
+    A slot is stuck if it still runs a job that this worker has lost, or that now runs in another slot. A stuck slot
+    takes no other job.
 
     Raises:
         NotFound: no worker of this name is registered.
@@ -56,19 +57,19 @@ def beat(session: Session, name: str, gpus: Sequence[GpuReading], running: Seque
 
 
 def unclean_gpus(session: Session, name: str) -> set[int]:
-    """The GPUs that nobody holds but that may not be given out before their memory is seen to be free."""
+    """Return the GPUs that no job holds but whose memory is not free yet."""
     query = select(Gpu.index).where(Gpu.worker == name, Gpu.job_id.is_(None), ~Gpu.clean)
     return set(session.scalars(query))
 
 
 def mark_clean(session: Session, name: str, indices: set[int]) -> None:
-    """Give GPUs back to the pool whose memory was seen to be free *after* `unclean_gpus` had named them."""
+    """Return GPUs to the pool. Their memory must have been free *after* `unclean_gpus` returned them."""
     waiting = (Gpu.worker == name, Gpu.index.in_(indices), Gpu.job_id.is_(None))
     session.execute(update(Gpu).where(*waiting).values(clean=True))
 
 
 def take_gpus(session: Session, name: str, job_id: UUID, count: int) -> tuple[int, ...] | None:
-    """Give a job so many of a worker's free GPUs, those of the lowest index; None where there are fewer."""
+    """Assign `count` free GPUs of a worker to a job, lowest indices first, or return None if there are fewer."""
     free = select(Gpu).where(Gpu.worker == name, Gpu.job_id.is_(None), Gpu.clean).order_by(Gpu.index)
     found = list(session.scalars(free.limit(count).with_for_update().execution_options(populate_existing=True)))
     if len(found) < count:
@@ -79,7 +80,7 @@ def take_gpus(session: Session, name: str, job_id: UUID, count: int) -> tuple[in
 
 
 def release_gpus(session: Session, job_id: UUID) -> None:
-    """Take a job's GPUs from it; they are given out again once their memory is seen to be free."""
+    """Release the GPUs of a job. They can be assigned again once their memory is free."""
     held = select(Gpu.index).where(Gpu.job_id == job_id).order_by(Gpu.worker, Gpu.index).with_for_update()
     if session.scalars(held).all():
         freed = update(Gpu).where(Gpu.job_id == job_id)
@@ -87,15 +88,15 @@ def release_gpus(session: Session, job_id: UUID) -> None:
 
 
 def _lock_gpus(session: Session, name: str) -> None:
-    """Always in this order: several are changed by whoever takes them, frees them, or tells how they do."""
+    """Lock the GPUs of a worker by index. All code that changes several GPUs uses this order."""
     session.scalars(select(Gpu.index).where(Gpu.worker == name).order_by(Gpu.index).with_for_update()).all()
 
 
 def set_status(session: Session, name: str, status: WorkerStatus, *, drained: bool | None = None) -> None:
-    """Note whether a worker takes jobs; `drained`: whether somebody wants it to take none, until they say otherwise.
+    """Set the status of a worker. `drained`: the status persists over restarts; None: unchanged.
 
     Raises:
-        NotFound: there is none of this name.
+        NotFound: no worker has this name.
     """
     values = {"status": status} if drained is None else {"status": status, "drained": drained}
     changed = update(Worker).where(Worker.name == name).values(values).returning(Worker.name)
@@ -104,10 +105,10 @@ def set_status(session: Session, name: str, status: WorkerStatus, *, drained: bo
 
 
 def get(session: Session, name: str) -> Worker:
-    """A worker.
+    """Return a worker.
 
     Raises:
-        NotFound: there is none of this name.
+        NotFound: no worker has this name.
     """
     found = session.get(Worker, name, populate_existing=True)
     if found is None:
@@ -116,12 +117,12 @@ def get(session: Session, name: str) -> Worker:
 
 
 def status(session: Session, name: str) -> WorkerStatus | None:
-    """What a worker was told to do; None where it is not known."""
+    """Return the status that was set for a worker, or None if it is unknown."""
     return session.scalar(select(Worker.status).where(Worker.name == name))
 
 
 def largest(session: Session) -> int:
-    """The most GPUs that any machine has, whether it is up or not."""
+    """Return the largest number of GPUs of any machine, online or not."""
     counts = select(func.count().label("gpus")).select_from(Gpu).group_by(Gpu.worker).subquery()
     return session.scalar(select(func.max(counts.c.gpus))) or 0
 
@@ -129,8 +130,8 @@ def largest(session: Session) -> int:
 def page(
     session: Session, *, limit: int, silent_seconds: float, after: str = "", only: str | None = None
 ) -> list[tuple[Worker, bool, list[UUID]]]:
-    """Workers by name, from the one after `after` on, or the one: each with whether it is silent, and the jobs that it
-    holds."""
+    """Return workers by name starting after `after`, or only `only`. Each with True if it is silent, and the ids of
+    its jobs."""
     heard = Worker.heartbeat_at > func.now() - timedelta(seconds=silent_seconds)
     held = func.array_remove(func.array_agg(Job.id), None)
     query = (

@@ -1,4 +1,4 @@
-"""What projects and their users have used."""
+"""Slot-hours that projects and users have used."""
 
 from sqlalchemy.orm import Session
 
@@ -10,7 +10,8 @@ HOUR = 3600.0
 
 
 def month(session: Session) -> list[Usage]:
-    """This calendar month's slot-hours and GPU-hours (UTC), by project and user; what still runs counts up to now."""
+    """Return the slot-hours and GPU-hours of this calendar month (UTC) by project and user. Running jobs count up to
+    now."""
     budgets = {project.slug: project.budget_slot_hours for project in projects.all_of(session)}
     used = projects.usage(session, get_settings().fair_share_half_life_hours * HOUR)
     return [

@@ -1,8 +1,9 @@
-"""Which job runs where, and when: a pure function of the queue, the machines and the projects' shares.
+"""The scheduler: which job runs where and when, as a pure function of the queue, the machines and the shares of
+projects.
 
-Jobs are ranked by priority class, then by their project's recent use of slots in relation to its weight, then by age.
-A job that can't start now reserves a machine; what is behind it may start there only if it is done before the
-reservation begins (backfill). A slot is a GPU, or the place of a job without one.
+Rank: by priority class, then by the project's recent use of slots relative to its weight, then by age. A job that
+cannot start now reserves a machine. A job of lower rank can start there only if it ends before the reservation begins
+(backfill). A slot is a GPU, or the place of a job without one.
 """
 
 from collections import defaultdict
@@ -16,15 +17,15 @@ from calibrl.schemas import Priority, WaitReason
 from jobs.scheduling.timeline import Timeline
 
 CLASSES: tuple[Priority, ...] = ("high", "normal", "low")
-UNKNOWN_SECONDS = 600.0  # what a job of unknown length counts for in its project's share
-SOON_SECONDS = 30.0  # in which a job that was told to leave is gone, and a released GPU is clean
-OVERDUE_SECONDS = 1.0  # in which a job ends that should have ended; none runs for less
-MOST_BLOCKED = 500  # jobs that reserve a start: each costs a look at every machine's future
+UNKNOWN_SECONDS = 600.0  # use that a job of unknown length adds to its project
+SOON_SECONDS = 30.0  # until a stopping job has ended, and a released GPU is clean
+OVERDUE_SECONDS = 1.0  # remaining time of a job past its expected end; also the minimum run time
+MOST_BLOCKED = 500  # jobs that reserve a start: each costs a search over all timelines
 
 
 @dataclass(frozen=True)
 class QueuedJob:
-    """A job that could start. `age` in seconds; `seconds`: how long it is expected to run, None if unknown."""
+    """A job that could start. `age` in seconds. `seconds`: expected run time, None if unknown."""
 
     id: UUID
     project: str
@@ -38,7 +39,7 @@ class QueuedJob:
 
 @dataclass(frozen=True)
 class RunningJob:
-    """A job that holds `gpus` of a machine, or one of its CPU slots. `seconds_left`: None if unknown."""
+    """A job that holds `gpus` of a machine, or one CPU slot. `seconds_left`: None if unknown."""
 
     id: UUID
     project: str
@@ -46,15 +47,14 @@ class RunningJob:
     worker: str
     gpus: int
     seconds_left: float | None
-    leaving: bool  # it has been told to stop, pause or cancel
+    leaving: bool  # it was ordered to stop, pause or cancel
 
 
 @dataclass(frozen=True)
 class Machine:
-    """A machine that takes jobs. What is free is free now: neither held nor being cleaned.
+    """A machine that takes jobs. Free slots are free now: neither held nor being cleaned.
 
-    What is neither free nor held by a running job is taken to be free soon: a GPU that can't be used is not to be
-    counted in `gpus`.
+    A slot that is neither free nor held by a running job counts as free soon, so `gpus` must not count unusable GPUs.
     """
 
     name: str
@@ -67,29 +67,30 @@ class Machine:
 
 @dataclass(frozen=True)
 class Share:
-    """A project's claim to the machines. `recent`: slot-seconds used, decayed; `left`: those of this month's budget."""
+    """Share of a project. `recent`: used slot-seconds, decayed; `left`: slot-seconds left of this month's budget."""
 
     weight: float
     recent: float
     max_gpus: int | None
     left: float | None
-    left_by_user: Mapping[str, float]  # only of users who have a budget
+    left_by_user: Mapping[str, float]  # only users with a budget
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a queued job stands. `worker` and `starts_in` = 0: it starts there now. `starts_in` None: can't be told."""
+    """Place of a queued job. `worker` with `starts_in` = 0: the job starts there now. `starts_in` None: cannot be
+    estimated."""
 
     job_id: UUID
     position: int  # from 1
     worker: str | None
     starts_in: float | None
     reason: WaitReason | None
-    behind: UUID | None = None  # the job for which what is free is kept, where the reason is RESERVED
+    behind: UUID | None = None  # for RESERVED: the job that has reserved the free slots
 
 
 Labels = frozenset[tuple[str, str]]
-Shape = tuple[int, Labels]  # what a job asks for: GPUs, labels
+Shape = tuple[int, Labels]  # resources of a job: GPUs, labels
 NO_LABELS: Labels = frozenset()
 
 
@@ -101,10 +102,13 @@ def plan(
     *,
     until_full: bool = False,
 ) -> list[Placement]:
-    """Every queued job's placement, in rank order. `until_full`: stop once nothing more can start now.
+    """Return the placement of every queued job in rank order.
 
-    A project that `shares` lacks weighs 1, has used nothing and has no limits. Beyond the first MOST_BLOCKED jobs that
-    must wait, a job is told no start and reserves none; it still starts where nobody minds.
+    A project that is missing in `shares` has weight 1, no use and no limits. After the first MOST_BLOCKED jobs that
+    must wait, further jobs get no estimate and no reservation. They still start where they delay no reservation.
+
+    Args:
+        until_full: stop once no further job can start now.
     """
     board = _Board(running, machines, shares)
     demand = _Demand(queued, board) if until_full else None
@@ -120,10 +124,11 @@ def plan(
 def victims(
     job: QueuedJob, running: Sequence[RunningJob], machines: Sequence[Machine]
 ) -> tuple[str, list[UUID]] | None:
-    """The machine and the jobs of a lower class that must give way there for this job to start, as few and as low
-    as possible; None where no machine can be freed so. None of them has to where enough is free or about to be.
+    """Return the machine and the jobs of a lower class to preempt there so that this job can start: as few and of as
+    low a class as possible. The list is empty if enough slots are free or about to be free. Return None if no machine
+    can be freed.
 
-    On a machine the lowest class gives way first, then the latest in `running`, which is to be in order of start.
+    On a machine the lowest class is preempted first, then the last of `running`, which must be in the order of start.
     """
     found = []
     for machine in machines:
@@ -142,7 +147,7 @@ def victims(
 
 
 def _give_way(lack: int, lower: Sequence[RunningJob]) -> list[RunningJob] | None:
-    """Those of `lower`, in order of start, that free the slots that lack; None if all of them don't."""
+    """Return those of `lower` (in the order of start) that free the missing slots, or None if all together do not."""
     chosen: list[RunningJob] = []
     for one in sorted(lower, key=_class)[::-1]:
         if lack <= 0:
@@ -151,7 +156,7 @@ def _give_way(lack: int, lower: Sequence[RunningJob]) -> list[RunningJob] | None
         lack -= _slots(one)
     if lack > 0:
         return None
-    for one in chosen[::-1]:  # a large one may have made smaller ones before it needless
+    for one in chosen[::-1]:  # a large job may have made smaller ones unnecessary
         if lack + _slots(one) <= 0:
             chosen.remove(one)
             lack += _slots(one)
@@ -159,12 +164,12 @@ def _give_way(lack: int, lower: Sequence[RunningJob]) -> list[RunningJob] | None
 
 
 class _Project:
-    """What a project has used, will use and may use, as far as the plan has come."""
+    """Use and limits of a project at the present point of the plan."""
 
     def __init__(self, share: Share) -> None:
         self.share = share
         self.used = share.recent
-        self.gpus = 0  # held or about to start
+        self.gpus = 0  # held, or about to start
         self.reserved_gpus = 0
 
     @property
@@ -179,12 +184,14 @@ class _Project:
         return None
 
     def keep_for(self, job: QueuedJob) -> None:
-        """Have those behind a job that is at the limit wait for it: small ones would keep a large one out for ever."""
+        """Make jobs of lower rank wait for a job at the limit; otherwise small jobs would delay a large one without
+        end."""
         if not self._exceeds(0, job):
             self.gpus += job.gpus
 
     def may_reserve(self, job: QueuedJob) -> bool:
-        """Not more than the project may run at once: else its jobs would keep machines that they can't use."""
+        """Return True if the project may reserve slots for this job: it must not reserve more than it can run at the
+        same time."""
         return not self._exceeds(self.gpus + self.reserved_gpus, job)
 
     def _exceeds(self, gpus: int, job: QueuedJob) -> bool:
@@ -193,7 +200,7 @@ class _Project:
 
 
 class _Board:
-    """Machines and projects as far as the plan has come. What a job takes of them is never given back."""
+    """Machines and projects at the present point of the plan. Slots that a job takes are never given back."""
 
     def __init__(self, running: Sequence[RunningJob], machines: Sequence[Machine], shares: Mapping[str, Share]) -> None:
         self.projects: defaultdict[str, _Project] = defaultdict(lambda: _Project(Share(1.0, 0.0, None, None, {})))
@@ -227,7 +234,7 @@ class _Board:
         return self._gpus if gpus else self._cpu_slots
 
     def fitting(self, shape: Shape) -> list[Timeline]:
-        """Of the machines that would do if they were empty, by name."""
+        """Return the timelines of the machines that are large enough and have the labels, by name."""
         if shape not in self._fitting:
             gpus, labels = shape
             timelines = self._timelines(gpus)
@@ -235,7 +242,7 @@ class _Board:
         return self._fitting[shape]
 
     def free(self, shape: Shape) -> list[Timeline]:
-        """Those of them that have room now, be it reserved or not."""
+        """Return those of `fitting` with enough free slots now, reserved or not."""
         slots = max(1, shape[0])
         found = [one for one in self._free.get(shape, self.fitting(shape)) if one.free[0] >= slots]
         self._free[shape] = found
@@ -266,7 +273,8 @@ class _Board:
         return Placement(job.id, position, None, self._reserve(job), reason, behind)
 
     def _reserve(self, job: QueuedJob) -> float | None:
-        """The earliest start. Where none can be told, the job has the machine that is nearest to having room."""
+        """Reserve and return the earliest start. If it is unknown, reserve the whole machine that is nearest to
+        having room."""
         self._blocked += 1
         if self._blocked > MOST_BLOCKED:
             return None
@@ -285,8 +293,8 @@ class _Board:
 
 
 class _Demand:
-    """Whether a job that is still to be placed might start now. What is free only shrinks while a plan is made, so a
-    kind of job that has no place once is never looked at again."""
+    """Jobs that could still start now. Free slots only shrink while a plan is made, so a shape of job that does not
+    fit once is not checked again."""
 
     def __init__(self, queued: Sequence[QueuedJob], board: _Board) -> None:
         free: dict[Shape, list[Timeline]] = {}
@@ -298,7 +306,7 @@ class _Demand:
             if free[shape] and board.projects[job.project].hold_back(job) is None:
                 waiting[shape].append((_seconds(job), job.id.int))
         for jobs in waiting.values():
-            heapify(jobs)  # the shortest first: where it has no place no other has
+            heapify(jobs)  # shortest first: if it does not fit, no other does
         self._open = [(max(1, shape[0]), jobs, free[shape]) for shape, jobs in waiting.items()]
         self._placed: set[int] = set()
 
@@ -319,7 +327,7 @@ class _Demand:
 
 
 def _ranked(queued: Sequence[QueuedJob], projects: Mapping[str, _Project]) -> Iterator[QueuedJob]:
-    """The jobs in rank order. Whoever takes one adds what it will use to its project before taking the next."""
+    """Yield the jobs in rank order. The caller adds the use of each job to its project before it takes the next."""
     for priority in CLASSES:
         lines: defaultdict[str, list[QueuedJob]] = defaultdict(list)
         for job in queued:
@@ -366,7 +374,7 @@ def _slots(job: QueuedJob | RunningJob) -> int:
 
 
 def _seconds(job: QueuedJob) -> float:
-    """As the machines' futures see it: at least a moment, or a job would hold nothing."""
+    """Return the seconds for which a job holds slots: at least a moment, otherwise it would hold nothing."""
     return inf if job.seconds is None else max(job.seconds, OVERDUE_SECONDS)
 
 

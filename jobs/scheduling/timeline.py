@@ -1,4 +1,4 @@
-"""What is free of one machine's GPUs, or of its CPU slots, from now on. Times in seconds from now."""
+"""Free slots of one machine over time: its GPUs, or its CPU slots. Times in seconds from now."""
 
 from bisect import bisect_left
 from math import inf
@@ -6,17 +6,18 @@ from uuid import UUID
 
 
 class Timeline:
-    """From `times[i]` until the next, `free[i]` slots are neither held nor reserved. `free[0]`: now.
+    """Free slots over time: from `times[i]` to the next time, `free[i]` slots are neither held nor reserved. `free[0]`:
+    now.
 
-    What is reserved begins later than now, so a reservation never counts as held.
+    A reservation always begins later than now, so it never counts as held.
     """
 
     def __init__(self, machine: str, free: int) -> None:
         self.machine = machine
         self.times = [0.0]
         self.free = [free]
-        self.jobs = 0  # that hold some of it now
-        self._reserved: list[tuple[UUID, float, float]] = []  # who, from when, until when; by rank
+        self.jobs = 0  # number of jobs that hold slots now
+        self._reserved: list[tuple[UUID, float, float]] = []  # (job, start, end) by rank
         self._closed_by: UUID | None = None
         self._closed_from = inf
 
@@ -25,12 +26,12 @@ class Timeline:
         return self._closed_by is not None
 
     def hold(self, slots: int, seconds: float) -> None:
-        """A job starts now."""
+        """Hold slots for a job that starts now."""
         self._change(-slots, 0.0, seconds)
         self.jobs += 1
 
     def release(self, slots: int, at: float) -> None:
-        """What is held now is free again from `at` on."""
+        """Free slots that are held now, from `at` on."""
         self._change(slots, at, inf)
 
     def reserve(self, job: UUID, slots: int, start: float, seconds: float) -> None:
@@ -38,17 +39,18 @@ class Timeline:
         self._reserved.append((job, start, start + seconds))
 
     def close(self, job: UUID) -> None:
-        """Keep all that is or becomes free for one job, which starts nobody knows when, but after the jobs before it
-        that nobody knows the end of."""
+        """Reserve all current and future free slots for `job`. Its start is unknown because jobs ahead of it have no
+        known end."""
         self._closed_by = job
         self._closed_from = min((start for _, start, end in self._reserved if end == inf), default=0.0)
 
     def window(self, slots: int) -> float:
-        """How long so many are free from now on, without a break."""
+        """Return for how many seconds from now `slots` are free without a break."""
         return min(self._first_lack(slots), self._closed_from)
 
     def earliest(self, slots: int, seconds: float, latest: float) -> tuple[float, int]:
-        """When so many are first free for so long, and how many more are free then; `inf` if not until `latest`."""
+        """Return the first time at which `slots` are free for `seconds`, and the number of further free slots then.
+        The time is `inf` if it is after `latest`."""
         times, frees = self.times, self.free
         since = None
         for i, free in enumerate(frees):
@@ -65,7 +67,8 @@ class Timeline:
         return times[since], frees[since] - slots
 
     def kept_for(self, slots: int) -> UUID | None:
-        """The first in rank for whom so many are not free all the time."""
+        """Return the job of the highest rank whose reservation prevents `slots` from being free without end, or
+        None."""
         lack = self._first_lack(slots)
         if self._closed_from < lack:
             return self._closed_by
@@ -79,7 +82,7 @@ class Timeline:
             self.free[i] += slots
 
     def _cut(self, time: float) -> int:
-        """The index of the stretch that begins then."""
+        """Split the timeline at a time and return the index of the part that begins there."""
         i = bisect_left(self.times, time)
         if time < inf and (i == len(self.times) or self.times[i] != time):
             self.times.insert(i, time)

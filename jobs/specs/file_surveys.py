@@ -1,7 +1,7 @@
-"""Data files looked into, once for as long as they stay as they are.
+"""Surveys of data files, cached while a file does not change.
 
-What was found is remembered in this process, for the last KEPT files. A file is the same if its path, columns, rows
-asked for, size and time of change are. An image file beside it may change unseen; the trainer reads it again.
+Results are cached in this process for the last CACHED_FILES files. The key is path, columns, rows, size and
+modification time. A change of an image file next to it is not noticed; the trainer reads it again.
 """
 
 from functools import lru_cache
@@ -11,32 +11,36 @@ from calibrl_core.data import files
 from calibrl_core.data.files import Survey
 from calibrl_core.data.schema import FileData
 
-KEPT = 256
+CACHED_FILES = 256
 
 
 def survey(source: FileData) -> Survey:
-    """What a file's first rows tell."""
+    """Return the survey of the first rows of a file."""
     return _survey(source, *_fingerprint(source))
 
 
 def count_rows(source: FileData) -> int:
-    """How many rows of a file are used. Raises DataError where it can't be read."""
+    """Return the number of rows of a file that are used.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
     return _count_rows(source, *_fingerprint(source))
 
 
 def _fingerprint(source: FileData) -> tuple[int, int]:
     try:
         status = Path(source.path).stat()
-    except (OSError, ValueError):  # the look at it says what is wrong
+    except (OSError, ValueError):  # the survey reports the error
         return 0, 0
     return status.st_size, status.st_mtime_ns
 
 
-@lru_cache(KEPT)
+@lru_cache(CACHED_FILES)
 def _survey(source: FileData, size: int, changed: int) -> Survey:
     return files.survey(source)
 
 
-@lru_cache(KEPT)
+@lru_cache(CACHED_FILES)
 def _count_rows(source: FileData, size: int, changed: int) -> int:
     return files.count_rows(source)

@@ -1,16 +1,16 @@
-"""JSON merge patch (RFC 7396), and what of it is particular to specs."""
+"""JSON merge patch (RFC 7396), with the rules for specs."""
 
 from collections.abc import Mapping
 from typing import Any
 
-SOURCES = ("builtin", "path", "hub", "from_job")  # where a model or data set comes from: one of them
+SOURCES = ("builtin", "path", "hub", "from_job")  # fields that name the source of a model or dataset
 
 
 def merged(target: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
-    """`target` with what `patch` sets: mappings are merged, null removes, all else takes the place of what was there.
+    """Return `target` changed by `patch`: mappings are merged, null removes, other values replace.
 
-    So does a mapping of another `type`, or with another source: what an algorithm or a data set says of itself means
-    nothing to another one.
+    A mapping of another `type`, or with another source, replaces too: settings of one algorithm or dataset have no
+    meaning for another.
     """
     result = dict(target)
     for key, value in patch.items():

@@ -1,1 +1,1 @@
-"""Signed messages to addresses of a project."""
+"""Signed messages to URLs of a project."""

@@ -1,4 +1,4 @@
-"""Sending messages to webhooks: signed as Standard Webhooks has it, to public addresses only, again where it fails."""
+"""Sends messages to webhooks: signed according to Standard Webhooks, only to public addresses, with retries."""
 
 import asyncio
 import base64
@@ -25,20 +25,20 @@ from jobs.webhooks.public_addresses import Refused
 
 PREFIX = "whsec_"
 SECRET_BYTES = 32
-# Seconds from one try to the next; after the last of them the message is given up.
+# Seconds between tries. After the last one the message is given up.
 AGAIN = (10, 60, 300, 1800, 7200, 18_000, 36_000)
-DEADLINE = 10.0  # seconds that a message may take in all; `jobs.repository.webhooks.SENDING` is well above it
-AT_ONCE = 20  # messages under way
-AT_ONCE_TO_ONE = 5  # of them to one webhook: one that is slow leaves room for the others
-QUICK_SECONDS = 0.5  # for so long those just begun are waited for: most are taken by then
+DEADLINE = 10.0  # maximum seconds per try; `jobs.repository.webhooks.SENDING` must be well above
+AT_ONCE = 20  # messages that are being sent
+AT_ONCE_TO_ONE = 5  # of them per webhook, so that a slow one leaves room for others
+QUICK_SECONDS = 0.5  # wait for new messages: most are delivered by then
 
 log = structlog.get_logger()
-Outcome = tuple[bool, str]  # whether a message was taken, and the answer's status or what went wrong
+Outcome = tuple[bool, str]  # delivered; status of the response, or the error
 
 
 @dataclass(frozen=True)
 class Message:
-    """A message as it is sent, and how often that was tried."""
+    """A message to send, and the number of tries so far."""
 
     id: UUID
     webhook_id: UUID
@@ -54,22 +54,21 @@ class Message:
 
 
 def new_secret() -> str:
-    """A secret to sign with."""
+    """Return a new secret to sign with."""
     return PREFIX + base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()
 
 
 def signature(secret: str, id: str, timestamp: int, body: bytes) -> str:
-    """`v1,` and the HMAC-SHA256 of `id.timestamp.body` in base64: https://www.standardwebhooks.com."""
+    """Return `v1,` and the HMAC-SHA256 of `id.timestamp.body` in base64: https://www.standardwebhooks.com."""
     key = base64.b64decode(secret.removeprefix(PREFIX))
     signed = hmac.new(key, f"{id}.{timestamp}.".encode() + body, hashlib.sha256).digest()
     return f"v1,{base64.b64encode(signed).decode()}"
 
 
 class Sender:
-    """Sends what is due, each message in a thread of its own: none waits for another's receiver.
+    """Sends due messages, each in its own thread, so that no message waits for the receiver of another.
 
-    No transaction is open while the network is waited for. The threads never touch the database: its connections are
-    for those who wait for answers.
+    No transaction is open during network access. The threads never use the database: its connections are for requests.
     """
 
     def __init__(self) -> None:
@@ -82,11 +81,11 @@ class Sender:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Whoever comes next sends again what is not noted in time.
+        # Another process sends again what is not recorded in time.
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def __call__(self) -> None:
-        """One round: begin what is due, and note what has ended."""
+        """Run one round: start due messages, and record finished ones."""
         self._note()
         for message in self._take():
             self._under_way[self._pool.submit(send, message)] = message
@@ -112,17 +111,17 @@ class Sender:
                 delivered, response = _outcome(future, message)
                 again = None if delivered or message.attempts >= len(AGAIN) else float(AGAIN[message.attempts])
                 webhooks.tried(session, message.id, delivered=delivered, response=response, again_in=again)
-        for future in ended:  # once that is committed: until then the next round notes them
+        for future in ended:  # after the commit: otherwise the next round records them
             del self._under_way[future]
 
 
 def _outcome(future: Future[Outcome], message: Message) -> Outcome:
-    """How a message went; what nobody thought of counts as a try that failed, of this message only."""
+    """Return the result of a message. An unexpected error counts as a failed try of this message only."""
     error = future.exception()
     if error is None:
         return future.result()
     log.error("webhook message could not be sent", message=str(message.id), exc_info=error)
-    return False, f"the service failed: {type(error).__name__}"
+    return False, f"error in the service: {type(error).__name__}"
 
 
 def send(message: Message) -> Outcome:
@@ -151,9 +150,12 @@ def send(message: Message) -> Outcome:
 
 
 async def _post(url: httpx.URL, address: str, headers: dict[str, str], body: bytes, seconds: float) -> int:
-    """The status that a message is answered with. Raises TimeoutError where that takes longer than it may in all:
-    httpx's own limits begin anew with every byte."""
-    # Sent to the very address that was looked at: a name may lead elsewhere a moment later.
+    """Post a message and return the status of the response.
+
+    Raises:
+        TimeoutError: no response within `seconds` in total. The limits of httpx restart with every byte.
+    """
+    # Connect to the address that was checked: a second lookup could return another one.
     target = url.copy_with(host=address)
     there = {**headers, "Host": url.netloc.decode()}
     extensions = {"sni_hostname": url.host}

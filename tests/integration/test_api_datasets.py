@@ -168,7 +168,7 @@ def test_all_bad_rows_are_named_and_nothing_is_kept(client: httpx.Client, tmp_pa
     assert "not JSON" in messages[4]
     many = refused(upload(client, jsonl(*(row(answer=None) for _ in range(200)))), 422)
     assert len(many["errors"]) == 50
-    assert many["detail"] == "200 things wrong with the file; the first 50 are listed."
+    assert many["detail"] == "The file has 200 errors; the first 50 are listed."
     assert str(tmp_path) not in json.dumps([problem, many])
     assert kept(tmp_path) == []
     assert client.get("/v1/datasets").json()["data"] == []

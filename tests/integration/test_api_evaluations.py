@@ -142,7 +142,7 @@ def test_what_can_t_be_compared_says_why(http: httpx.Client) -> None:
     first, shorter = evaluation({"test": right(20)}), evaluation({"test": right(20)[:30]})
     assert "of which 30 pair" in refused(compare(http, first, shorter), 409)["detail"]
     elsewhere = evaluation({"test-noise": right(20)})
-    assert "No data set is common to all" in refused(compare(http, first, elsewhere), 409)["detail"]
+    assert "The models share no dataset" in refused(compare(http, first, elsewhere), 409)["detail"]
     assert named(compare(http, first, elsewhere, split="test")) == ["split"]
     old = evaluation({"test": right(20)}, kept=False)
     assert f"/v1/jobs/{old}/evaluation" in refused(compare(http, first, old), 409)["detail"]
@@ -215,7 +215,7 @@ def test_a_replay_ends_in_time_and_leaves_no_process(client: Client, monkeypatch
     monkeypatch.setattr(replay, "SECONDS", 4)
     monkeypatch.setenv("MARKER", marker := uuid4().hex)
     found = client.replay(job_id, [{"type": "math"}])
-    assert (found.completions, found.stopped) == (32, "it took more than 4 s")
+    assert (found.completions, found.stopped) == (32, "scoring took more than 4 s")
     assert found.scored == found.now_passed
     assert found.scored in (0, 16)
     eventually(lambda: not processes_with(marker))

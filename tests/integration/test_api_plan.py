@@ -101,7 +101,7 @@ def test_data_is_counted_and_looked_into_once(
     assert planned(client, data=data)["data"][0]["rows"] == 50
     assert len(read) == 2
     notices = planned(client, data=data)["warnings"]
-    assert {"field": "data", "message": "40% of the rows looked at have no expert: they get no guidance"} in notices
+    assert {"field": "data", "message": "40% of the checked rows have no expert and get no guidance"} in notices
     assert planned(client, data={"hub": "a/b"})["data"][0]["rows"] is None
 
 
@@ -148,7 +148,7 @@ def test_a_model_whose_size_can_not_be_told_is_said(client: httpx.Client, tmp_pa
     assert "config.json alone does not tell for odd" in plan["warnings"][-1]["message"]
     (tmp_path / "odd" / "model.safetensors").write_bytes(b"\xff" * 64)
     assert (
-        "its memory can't be told" in planned(client, model={"path": str(tmp_path / "odd")})["warnings"][-1]["message"]
+        "memory unknown" in planned(client, model={"path": str(tmp_path / "odd")})["warnings"][-1]["message"]
     )
 
 

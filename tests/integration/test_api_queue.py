@@ -90,8 +90,8 @@ def test_the_queue_says_who_waits_for_what(client: httpx.Client) -> None:
     told = {id: (entry["position"], entry["reason"]) for id, entry in found.items()}
     assert told == {first: (1, None), other: (2, "busy"), second: (None, "waiting"), third: (None, "paused")}
     assert found[first]["explanation"] == "starts on w now"
-    assert found[other]["explanation"] == "waits for a CPU slot: all that would do are taken"
-    assert found[third]["explanation"] == "is paused; resume it to put it back in line"
+    assert found[other]["explanation"] == "waits for a CPU slot: all suitable slots are occupied"
+    assert found[third]["explanation"] == "is paused; resume it to put it back in the queue"
     assert [entry["job_id"] for entry in client.get("/v1/queue?project=other").json()["data"]] == [other]
     assert client.get("/v1/queue?project=nobodys").json() == {"data": [], "has_more": False}
 
@@ -164,7 +164,7 @@ def test_dependencies_that_do_not_exist_or_will_never_succeed(client: httpx.Clie
     unknown = str(uuid4())
     answer = client.post("/v1/jobs", json=spec(depends_on=[unknown, ended]))
     assert refused(answer, 422)["errors"] == [
-        {"field": "depends_on.0", "message": f"there is no job {unknown}"},
+        {"field": "depends_on.0", "message": f"job {unknown} does not exist"},
         {"field": "depends_on.1", "message": f"job {ended} is cancelled: it will never succeed"},
     ]
 
@@ -190,7 +190,7 @@ def test_nothing_more_is_asked_of_a_job_that_has_ended(client: httpx.Client, unc
         detail = refused(client.post(f"/v1/jobs/{id}/{verb}"), 409)["detail"]
         assert detail == f"Job {id} has already ended: it is succeeded."
     detail = refused(client.post(f"/v1/jobs/{id}/retry"), 409)["detail"]
-    assert detail == f"Job {id} is succeeded: only a failed or cancelled job can be tried again."
+    assert detail == f"Job {id} is succeeded: only a failed or cancelled job can be retried."
     refused(client.patch(f"/v1/jobs/{id}", json={"priority": "high"}), 409)
 
 
@@ -217,8 +217,8 @@ def test_resume_and_retry_of_jobs_that_need_neither(client: httpx.Client, unchan
     life.run("UPDATE jobs SET priority = 'high' WHERE id = :id", id=UUID(running))
     assert str(life.claim().job_id) == running
     unchanged()
-    assert "is not paused: it is queued" in refused(client.post(f"/v1/jobs/{queued}/resume"), 409)["detail"]
-    assert "is not paused: it is running" in refused(client.post(f"/v1/jobs/{running}/resume"), 409)["detail"]
+    assert "is queued, not paused" in refused(client.post(f"/v1/jobs/{queued}/resume"), 409)["detail"]
+    assert "is running, not paused" in refused(client.post(f"/v1/jobs/{running}/resume"), 409)["detail"]
     assert "is running: only a failed" in refused(client.post(f"/v1/jobs/{running}/retry"), 409)["detail"]
 
 
@@ -227,7 +227,7 @@ def test_a_retry_before_that_of_what_it_depends_on(client: httpx.Client, unchang
     second = submitted(client, depends_on=[first])["id"]
     ask(client, first, "cancel")
     unchanged()
-    assert "retry that one first" in refused(client.post(f"/v1/jobs/{second}/retry"), 409)["detail"]
+    assert "retry that job first" in refused(client.post(f"/v1/jobs/{second}/retry"), 409)["detail"]
 
 
 def test_machines_that_are_not_there_or_are_so_already(client: httpx.Client, unchanged: Unchanged) -> None:

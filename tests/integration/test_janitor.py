@@ -101,7 +101,7 @@ def test_an_expired_lease_is_given_to_the_sweep() -> None:
     expire(id)
     (found,) = find()
     assert (found.kind, found.job_id, found.path, found.bytes) == (Kind.LEASE, id, None, 0)
-    assert found.why.startswith("worker w is ") and found.why.endswith("s late in renewing it (attempt 1)")
+    assert found.why.startswith("lease of worker w expired ") and found.why.endswith(" s ago (attempt 1)")
     assert status(id) is S.RUNNING  # looking changes nothing
     assert janitor.remove([found]) == [found]
     assert (status(id), find()) == (S.QUEUED, [])
@@ -115,7 +115,7 @@ def test_a_folder_that_no_job_knows_goes_after_a_day() -> None:
     foreign.mkdir()
     age(get_settings().data_dir / "runs", days=1.1)
     (folder(young) / "log.txt").write_text("x")  # its own folder is old, what is in it is not
-    expected = Finding(Kind.ORPHAN_RUN, lost, get_settings().job_dir(lost), 5000, "the database knows no such job")
+    expected = Finding(Kind.ORPHAN_RUN, lost, get_settings().job_dir(lost), 5000, "its job is not in the database")
     assert find() == [expected]
     assert get_settings().job_dir(lost).exists()
     assert clean() == [expected]
@@ -181,9 +181,9 @@ def test_checkpoints_of_attempts_that_have_ended_go_where_nothing_names_them() -
     finish(second, S.FAILED)
     found = {one.path: (one.kind, one.bytes, one.why) for one in find()}
     assert found == {
-        stale: (Kind.ORPHAN_CHECKPOINT, 300, "attempt-1 has ended, and nothing names it"),
-        half: (Kind.ORPHAN_CHECKPOINT, 20, "attempt-2 has ended, and left it half written"),
-        copied: (Kind.ORPHAN_CHECKPOINT, 1, "attempt-2 has ended, and left it half written"),
+        stale: (Kind.ORPHAN_CHECKPOINT, 300, "attempt-1 has ended; the checkpoint is not in the database"),
+        half: (Kind.ORPHAN_CHECKPOINT, 20, "attempt-2 has ended; the checkpoint is incomplete"),
+        copied: (Kind.ORPHAN_CHECKPOINT, 1, "attempt-2 has ended; the checkpoint is incomplete"),
     }
     assert len(clean()) == 3
     assert [path.exists() for path in (kept, stale, half, copied)] == [True, False, False, False]
@@ -240,7 +240,7 @@ def test_a_job_that_its_project_keeps_no_longer_is_forgotten_but_for_its_history
     before = counts(*KEPT)
     (found,) = find()
     assert (found.kind, found.job_id, found.path) == (Kind.RETENTION, id, get_settings().job_dir(id))
-    assert found.why == "ended 40 days ago; project default keeps 39"
+    assert found.why == "ended 40 days ago; retention of project default: 39 days"
     # On disk 1000; in the database a log of 7, an image of 3, a sample's JSON of 52, and more for curves.
     assert 1000 + 7 + 3 + 52 < found.bytes < 1400
     assert counts(*TABLES) == dict.fromkeys(TABLES, 1)
@@ -358,7 +358,7 @@ def test_a_removal_that_was_cut_short_is_finished() -> None:
     left.mkdir(parents=True)
     (left / "file").write_bytes(bytes(77))
     (found,) = clean()
-    assert (found.path, found.bytes, found.why) == (left, 77, "its removal was cut short")
+    assert (found.path, found.bytes, found.why) == (left, 77, "its removal was interrupted")
     assert not left.exists()
 
 

@@ -68,7 +68,7 @@ def test_a_job_from_submission_to_success() -> None:
 def test_what_the_table_does_not_have_is_refused(before: JobStatus, to: Any) -> None:
     id = submit()
     claimed = claim()
-    with pytest.raises(IllegalTransition, match=f"is {before} and can't become {to}"):
+    with pytest.raises(IllegalTransition, match=f"is {before} and cannot become {to}"):
         finish(claimed, to)
     assert status(id) is before
 

@@ -186,7 +186,7 @@ def test_a_dependent_can_be_retried_only_after_what_it_depends_on() -> None:
     second = submit(first)
     cancel(first)
     assert status(second) is S.FAILED
-    with pytest.raises(Conflict, match="retry that one first"):
+    with pytest.raises(Conflict, match="retry that job first"):
         retry(second)
     assert (retry(first), retry(second)) == (S.QUEUED, S.WAITING)
 
@@ -216,7 +216,7 @@ def test_small_jobs_do_not_starve_a_large_one() -> None:
     assert nothing_to_claim()  # the free GPU is kept for the large one
     assert (entry(small).reason, entry(small).explanation) == (
         WaitReason.RESERVED,
-        f"what is free is kept for job {large}, which comes first",
+        f"the free slots are reserved for job {large}, which is ahead in the queue",
     )
     finish(claimed, S.SUCCEEDED)
     with session_scope() as session:
@@ -250,7 +250,7 @@ def test_only_machines_with_the_labels_will_do() -> None:
 def test_more_gpus_than_any_machine_has_are_refused() -> None:
     with pytest.raises(Invalid) as caught:
         gpu_job(1)
-    assert caught.value.errors[0].message == "no machine has 1 GPU: none has a GPU; ask for 0"
+    assert caught.value.errors[0].message == "no machine has 1 GPU: no machine has a GPU; set gpus to 0"
     machine("w", gpus=2)
     with pytest.raises(Invalid) as caught:
         gpu_job(3)
@@ -288,7 +288,7 @@ def test_a_project_may_hold_only_so_many_gpus() -> None:
     claim()
     assert nothing_to_claim()
     assert entry(second).reason is WaitReason.PROJECT_LIMIT
-    assert entry(second).explanation == "project capped already runs as many GPUs as it may"
+    assert entry(second).explanation == "project capped has reached its limit of GPUs"
 
 
 @pytest.mark.parametrize("budget", ["budget_slot_hours", "user_budget_slot_hours"])
@@ -358,7 +358,7 @@ def test_the_queue_says_when_and_why() -> None:
     waiting = submit(queued)
     found = entry(queued)
     assert (found.position, found.reason) == (1, WaitReason.BUSY)
-    assert found.explanation == "waits for a CPU slot: all that would do are taken"
+    assert found.explanation == "waits for a CPU slot: all suitable slots are occupied"
     assert found.estimated_start is not None
     assert (found.estimated_start - found.queued_at).total_seconds() == pytest.approx(200, abs=10)  # 20 steps of 10 s
     assert (entry(waiting).position, entry(waiting).reason) == (None, WaitReason.WAITING)

@@ -112,7 +112,7 @@ def test_a_file_that_is_gone_or_damaged_fails_the_job(api: httpx.Client) -> None
     with session_scope() as session:
         job = jobs.get(session, job_id)
     assert (job.status, job.reason) == (JobStatus.FAILED, Reason.CRASHED)
-    assert f"data set {dataset} is not in storage any more" in str(job.message)
+    assert f"dataset {dataset} is missing in storage" in str(job.message)
 
 
 @pytest.mark.parametrize("api", [MEMORY], indirect=True)
@@ -168,5 +168,5 @@ def test_a_data_set_that_was_deleted_fails_a_retry_with_a_sentence(api: httpx.Cl
     assert (job.status, job.reason, job.message) == (
         JobStatus.FAILED,
         Reason.BAD_SPEC,
-        f"data set {dataset} has been deleted",
+        f"dataset {dataset} was deleted",
     )

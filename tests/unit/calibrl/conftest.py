@@ -60,7 +60,7 @@ def entry(id: UUID = JOB_ID, **changes: Any) -> dict[str, Any]:
         "status": "queued",
         "position": 1,
         "reason": "busy",
-        "explanation": "waits for a CPU slot: all that would do are taken",
+        "explanation": "waits for a CPU slot: all suitable slots are occupied",
         "estimated_start": None,
         "queued_at": "2026-01-01T00:00:00Z",
     } | changes

@@ -189,7 +189,7 @@ def test_show_tells_why_a_job_waits(service: Service) -> None:
     service.on("GET", f"{JOB_PATH}/events", page())
     service.on("GET", f"{JOB_PATH}/checkpoints", page())
     shown = calibrl("show", str(JOB_ID)).stdout
-    assert "position 2: waits for a CPU slot: all that would do are taken; starts: can't be told" in shown
+    assert "position 2: waits for a CPU slot: all suitable slots are occupied; starts: can't be told" in shown
 
 
 def test_show_tells_all(service: Service) -> None:

@@ -103,7 +103,7 @@ def test_a_replay_says_what_flips(service: Service) -> None:
     for part in ("40 of 40 completions scored", "1 pass that did not, 0 do not that did", "now passes", "no verdict"):
         assert part in shown.stdout
     assert "\x1b" not in shown.stdout
-    service.on("POST", REPLAY_PATH, replayed(scored=16, stopped="it took more than 60 s", data=[]))
-    assert "16 of 40 completions scored: it took more than 60 s" in calibrl("replay", JOB_ID, *rewards).stdout
+    service.on("POST", REPLAY_PATH, replayed(scored=16, stopped="scoring took more than 60 s", data=[]))
+    assert "16 of 40 completions scored: scoring took more than 60 s" in calibrl("replay", JOB_ID, *rewards).stdout
     assert json.loads(calibrl("replay", JOB_ID, *rewards, "--json").stdout)["scored"] == 16
     assert "write it as key=value" in fault(calibrl("replay", JOB_ID, "--reward", "numeric"), 2)

@@ -32,12 +32,12 @@ def plan(**changes: Any) -> dict[str, Any]:
             "trained": 512,
             "parts": [part, part | {"name": "logits", "bytes": 2**20, "when": "update"}],
             "fits": False,
-            "explanation": "the GPUs that it may get have 1.0 GiB",
+            "explanation": "the available GPUs have 1.0 GiB",
         },
         "queue": {
             "position": 3,
             "reason": "busy",
-            "explanation": "waits for 1 GPU: all that would do are taken",
+            "explanation": "waits for 1 GPU: all suitable slots are occupied",
             "estimated_start": None,
             "expected_seconds": 7200.0,
             "slots": 2,
@@ -59,7 +59,7 @@ def test_a_plan_as_tables_and_as_json(service: Service, tmp_path: Path) -> None:
     assert service.requests[0].body == {"kind": "train", "steps": 20}
     for part in ("4,096", "?", "2.00 GiB", "1.0 MiB", "3.00 GiB", "4 bytes x 512", "have 1.0 GiB"):
         assert part in result.stdout
-    for part in ("all that would do are taken", "about 2h00m", "about 4.00 slot-hours", "optimizer.lr: 0.1 is large"):
+    for part in ("all suitable slots are occupied", "about 2h00m", "about 4.00 slot-hours", "optimizer.lr: 0.1 is large"):
         assert part in result.stdout
     assert json.loads(calibrl("plan", spec_file(tmp_path), "--json").stdout)["queue"]["position"] == 3
     service.on("POST", "/v1/jobs:plan", plan(memory=None, warnings=[]))

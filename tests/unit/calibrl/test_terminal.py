@@ -115,10 +115,10 @@ def test_the_queue_tells_position_start_needs_and_why() -> None:
     first = QueueEntry.model_validate(entry_json(gpus=2, position=1, estimated_start=soon))
     paused = QueueEntry.model_validate(entry_json(status="paused", position=None, reason="paused", explanation="held"))
     lines = drawn(terminal.queue_table([first, paused])).splitlines()
-    assert all(part in lines[1] for part in ("1 ", "2 GPUs", "in about 3 min", "all that would do are taken"))
+    assert all(part in lines[1] for part in ("1 ", "2 GPUs", "in about 3 min", "all suitable slots are occupied"))
     assert all(part in lines[2] for part in ("– ", "CPU slot", "held"))
     assert terminal.waits_text(first).startswith(
-        "position 1: waits for a CPU slot: all that would do are taken; starts"
+        "position 1: waits for a CPU slot: all suitable slots are occupied; starts"
     )
     assert terminal.waits_text(paused) == "held"
 

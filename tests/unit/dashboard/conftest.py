@@ -124,12 +124,12 @@ class World:
         return job
 
     def wait(self, job: Job, **changes: Any) -> None:
-        """Put a job in line: the second, because all that would do are taken."""
+        """Put a job in line: the second, because all suitable slots are occupied."""
         record = {
             "job_id": job.id,
             "position": 2,
             "reason": WaitReason.BUSY,
-            "explanation": "waits for a <CPU> slot: all that would do are taken",
+            "explanation": "waits for a <CPU> slot: all suitable slots are occupied",
             "estimated_start": None,
             "queued_at": job.created_at,
         } | changes

@@ -33,7 +33,7 @@ PLAN = {
         "expected_seconds": 125.0,
         "slots": 1,
     },
-    "warnings": [{"field": "steps", "message": "the rows are seen 40 times each"}],
+    "warnings": [{"field": "steps", "message": "40 epochs over 64 rows"}],
 }
 
 
@@ -67,7 +67,7 @@ def test_the_plan_of_the_preset_is_shown(planned: list[dict[str, Any]]) -> None:
     text = html(app)
     assert "waits: position 2" in text and "waits for a &lt;CPU&gt; slot" in text and "2 min 05 s" in text
     assert ">4,096<" in text and "7 of 4,096" in text and "2.0 GiB" in text
-    assert "the rows are seen 40 times each" in text
+    assert "40 epochs over 64 rows" in text
     assert not submit_button(app).disabled
 
 

@@ -352,7 +352,7 @@ def test_a_queued_job_says_why_it_waits_and_for_how_long(world: World) -> None:
     job = world.add(status=JobStatus.QUEUED, attempt=0, steps_total=None)
     world.wait(job, estimated_start=datetime.now(UTC) + timedelta(hours=2, minutes=30, seconds=30))
     text = html(job_page(job.id))
-    assert "Position 2 in the queue: waits for a &lt;CPU&gt; slot: all that would do are taken." in text
+    assert "Position 2 in the queue: waits for a &lt;CPU&gt; slot: all suitable slots are occupied." in text
     assert "It may start in about 2 h 30 min." in text
     assert "Not started yet" in text
 

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from .conftest import World
 
 FIRED = (
-    "entropy_collapse fired at step 30: over the last 10 steps the entropy was 0.01 nats a token; the run began with "
+    "entropy_collapse fired at step 30: over the last 10 steps the entropy was 0.01 nats per token; the run began with "
     "0.5 (limit 0.05). Lower optimizer.lr, raise algorithm.clip_high, or set algorithm.entropy_coef."
 )
-CLEARED = "entropy_collapse cleared at step 45: over the last 10 steps the entropy was 0.2 nats a token."
+CLEARED = "entropy_collapse cleared at step 45: over the last 10 steps the entropy was 0.2 nats per token."
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_a_rule_that_fires_is_told_first_with_what_to_do(world: World, measured:
     assert "✕ fires" in text
     assert "Fired at step 30" in text
     assert "The entropy was" not in text
-    assert "Over the last 10 steps the entropy was 0.01 nats a token; the run began with 0.5 (limit 0.05)." in text
+    assert "Over the last 10 steps the entropy was 0.01 nats per token; the run began with 0.5 (limit 0.05)." in text
     assert "Lower optimizer.lr" in text
     assert text.index("Entropy collapse") < text.index("No advantage")
     assert text.count("✓ quiet") == 4

@@ -135,8 +135,8 @@ def test_models_of_other_jobs() -> None:
 @pytest.mark.parametrize(
     ("changes", "field", "text"),
     [
-        ({"model": "gpt-4o"}, "model", "there is no model 'gpt-4o'"),
-        ({"metadata": {"calibrl_algorithm": "grpo"}}, "metadata.calibrl_algorithm", "supervised fine-tuning knows sft"),
+        ({"model": "gpt-4o"}, "model", "unknown model 'gpt-4o'"),
+        ({"metadata": {"calibrl_algorithm": "grpo"}}, "metadata.calibrl_algorithm", "supervised fine-tuning supports sft"),
         ({"metadata": {"calibrl_gpu": "1"}}, "metadata.calibrl_gpu", "Unknown"),
         ({"metadata": {"calibrl_gpus": "one"}}, "metadata.calibrl_gpus", "whole number"),
         ({"method": {"type": "reinforcement"}}, "method.reinforcement", "it names the grader"),
