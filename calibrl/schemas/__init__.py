@@ -1,164 +1,99 @@
 """The contract of the service: requests and responses. Pydantic only; imports no database and no torch."""
 
-from calibrl.schemas.access import (
-    ApiKey,
-    AuditEntry,
-    CreatedKey,
-    Me,
-    Member,
-    MemberRole,
-    NewKey,
-    NewUser,
-    Role,
-    Scope,
-    User,
-    UserChanges,
-    UserName,
-)
-from calibrl.schemas.base import MONTH, MOST, Label, Name, Page, Priority, Record, Slug
-from calibrl.schemas.curves import Curves, MetricName, Series
-from calibrl.schemas.datasets import Dataset, HubDataset, PreviewRow, UploadOptions
-from calibrl.schemas.evaluations import (
-    ComparedModel,
-    Comparison,
-    Evaluation,
-    EvaluationResult,
-    Measured,
-    PairedDifference,
-    Replay,
-    ReplayRequest,
-    Rescored,
-)
-from calibrl.schemas.health import Health
-from calibrl.schemas.jobs import MOST_LABELS, Event, Fork, Job, JobChanges, JobFilter, JobSort, JobSummary
-from calibrl.schemas.live import LIVE, Ended, Frame, LogPiece, Rewound, Several
-from calibrl.schemas.plans import DataFacts, JobPlan, MemoryPart, MemoryPlan, Notice, QueuePlan
-from calibrl.schemas.projects import Project, ProjectLimits, ProjectSettings, Usage
-from calibrl.schemas.queue import QueueEntry, WaitReason
-from calibrl.schemas.runs import (
-    Checkpoint,
-    CheckpointFiles,
-    Histogram,
-    LogChunk,
-    MetricRow,
-    Sample,
-    SampleSummary,
-    StoredFile,
-)
-from calibrl.schemas.specs import (
-    CheckpointChoice,
-    DataChoice,
-    EvaluateSpec,
-    JobModel,
-    JobSettings,
-    JobSpec,
-    KnownData,
-    Limits,
-    ModelChoice,
-    Resources,
-    TrainSpec,
-    job_spec_adapter,
-)
-from calibrl.schemas.status import JobStatus, Reason
-from calibrl.schemas.webhooks import CreatedWebhook, Delivery, DeliveryStatus, NewWebhook, Webhook, WebhookEvent
-from calibrl.schemas.workers import Drain, Gpu, GpuReading, Worker, WorkerStatus
-
-__all__ = [
-    "LIVE",
-    "MONTH",
-    "MOST",
-    "MOST_LABELS",
-    "ApiKey",
-    "AuditEntry",
-    "Checkpoint",
-    "CheckpointChoice",
-    "CheckpointFiles",
-    "ComparedModel",
-    "Comparison",
-    "CreatedKey",
-    "CreatedWebhook",
-    "Curves",
-    "DataChoice",
-    "DataFacts",
-    "Dataset",
-    "Delivery",
-    "DeliveryStatus",
-    "Drain",
-    "Ended",
-    "EvaluateSpec",
-    "Evaluation",
-    "EvaluationResult",
-    "Event",
-    "Fork",
-    "Frame",
-    "Gpu",
-    "GpuReading",
-    "Health",
-    "Histogram",
-    "HubDataset",
-    "Job",
-    "JobChanges",
-    "JobFilter",
-    "JobModel",
-    "JobPlan",
-    "JobSettings",
-    "JobSort",
-    "JobSpec",
-    "JobStatus",
-    "JobSummary",
-    "KnownData",
-    "Label",
-    "Limits",
-    "LogChunk",
-    "LogPiece",
-    "Me",
-    "Measured",
-    "Member",
-    "MemberRole",
-    "MemoryPart",
-    "MemoryPlan",
-    "MetricName",
-    "MetricRow",
-    "ModelChoice",
-    "Name",
-    "NewKey",
-    "NewUser",
-    "NewWebhook",
-    "Notice",
-    "Page",
-    "PairedDifference",
-    "PreviewRow",
-    "Priority",
-    "Project",
-    "ProjectLimits",
-    "ProjectSettings",
-    "QueueEntry",
-    "QueuePlan",
-    "Reason",
-    "Record",
-    "Replay",
-    "ReplayRequest",
-    "Rescored",
-    "Resources",
-    "Rewound",
-    "Role",
-    "Sample",
-    "SampleSummary",
-    "Scope",
-    "Series",
-    "Several",
-    "Slug",
-    "StoredFile",
-    "TrainSpec",
-    "UploadOptions",
-    "Usage",
-    "User",
-    "UserChanges",
-    "UserName",
-    "WaitReason",
-    "Webhook",
-    "WebhookEvent",
-    "Worker",
-    "WorkerStatus",
-    "job_spec_adapter",
-]
+from calibrl.schemas.access import ApiKey as ApiKey
+from calibrl.schemas.access import AuditEntry as AuditEntry
+from calibrl.schemas.access import CreatedKey as CreatedKey
+from calibrl.schemas.access import Me as Me
+from calibrl.schemas.access import Member as Member
+from calibrl.schemas.access import MemberRole as MemberRole
+from calibrl.schemas.access import NewKey as NewKey
+from calibrl.schemas.access import NewUser as NewUser
+from calibrl.schemas.access import Role as Role
+from calibrl.schemas.access import Scope as Scope
+from calibrl.schemas.access import User as User
+from calibrl.schemas.access import UserChanges as UserChanges
+from calibrl.schemas.access import UserName as UserName
+from calibrl.schemas.base import MONTH as MONTH
+from calibrl.schemas.base import MOST as MOST
+from calibrl.schemas.base import Label as Label
+from calibrl.schemas.base import Name as Name
+from calibrl.schemas.base import Page as Page
+from calibrl.schemas.base import Priority as Priority
+from calibrl.schemas.base import Record as Record
+from calibrl.schemas.base import Slug as Slug
+from calibrl.schemas.curves import Curves as Curves
+from calibrl.schemas.curves import MetricName as MetricName
+from calibrl.schemas.curves import Series as Series
+from calibrl.schemas.datasets import Dataset as Dataset
+from calibrl.schemas.datasets import HubDataset as HubDataset
+from calibrl.schemas.datasets import PreviewRow as PreviewRow
+from calibrl.schemas.datasets import UploadOptions as UploadOptions
+from calibrl.schemas.evaluations import ComparedModel as ComparedModel
+from calibrl.schemas.evaluations import Comparison as Comparison
+from calibrl.schemas.evaluations import Evaluation as Evaluation
+from calibrl.schemas.evaluations import EvaluationResult as EvaluationResult
+from calibrl.schemas.evaluations import Measured as Measured
+from calibrl.schemas.evaluations import PairedDifference as PairedDifference
+from calibrl.schemas.evaluations import Replay as Replay
+from calibrl.schemas.evaluations import ReplayRequest as ReplayRequest
+from calibrl.schemas.evaluations import Rescored as Rescored
+from calibrl.schemas.health import Health as Health
+from calibrl.schemas.jobs import MOST_LABELS as MOST_LABELS
+from calibrl.schemas.jobs import Event as Event
+from calibrl.schemas.jobs import Fork as Fork
+from calibrl.schemas.jobs import Job as Job
+from calibrl.schemas.jobs import JobChanges as JobChanges
+from calibrl.schemas.jobs import JobFilter as JobFilter
+from calibrl.schemas.jobs import JobSort as JobSort
+from calibrl.schemas.jobs import JobSummary as JobSummary
+from calibrl.schemas.live import LIVE as LIVE
+from calibrl.schemas.live import Ended as Ended
+from calibrl.schemas.live import Frame as Frame
+from calibrl.schemas.live import LogPiece as LogPiece
+from calibrl.schemas.live import Rewound as Rewound
+from calibrl.schemas.live import Several as Several
+from calibrl.schemas.plans import DataFacts as DataFacts
+from calibrl.schemas.plans import JobPlan as JobPlan
+from calibrl.schemas.plans import MemoryPart as MemoryPart
+from calibrl.schemas.plans import MemoryPlan as MemoryPlan
+from calibrl.schemas.plans import Notice as Notice
+from calibrl.schemas.plans import QueuePlan as QueuePlan
+from calibrl.schemas.projects import Project as Project
+from calibrl.schemas.projects import ProjectLimits as ProjectLimits
+from calibrl.schemas.projects import ProjectSettings as ProjectSettings
+from calibrl.schemas.projects import Usage as Usage
+from calibrl.schemas.queue import QueueEntry as QueueEntry
+from calibrl.schemas.queue import WaitReason as WaitReason
+from calibrl.schemas.runs import Checkpoint as Checkpoint
+from calibrl.schemas.runs import CheckpointFiles as CheckpointFiles
+from calibrl.schemas.runs import Histogram as Histogram
+from calibrl.schemas.runs import LogChunk as LogChunk
+from calibrl.schemas.runs import MetricRow as MetricRow
+from calibrl.schemas.runs import Sample as Sample
+from calibrl.schemas.runs import SampleSummary as SampleSummary
+from calibrl.schemas.runs import StoredFile as StoredFile
+from calibrl.schemas.specs import CheckpointChoice as CheckpointChoice
+from calibrl.schemas.specs import DataChoice as DataChoice
+from calibrl.schemas.specs import EvaluateSpec as EvaluateSpec
+from calibrl.schemas.specs import JobModel as JobModel
+from calibrl.schemas.specs import JobSettings as JobSettings
+from calibrl.schemas.specs import JobSpec as JobSpec
+from calibrl.schemas.specs import KnownData as KnownData
+from calibrl.schemas.specs import Limits as Limits
+from calibrl.schemas.specs import ModelChoice as ModelChoice
+from calibrl.schemas.specs import Resources as Resources
+from calibrl.schemas.specs import TrainSpec as TrainSpec
+from calibrl.schemas.specs import job_spec_adapter as job_spec_adapter
+from calibrl.schemas.status import JobStatus as JobStatus
+from calibrl.schemas.status import Reason as Reason
+from calibrl.schemas.webhooks import CreatedWebhook as CreatedWebhook
+from calibrl.schemas.webhooks import Delivery as Delivery
+from calibrl.schemas.webhooks import DeliveryStatus as DeliveryStatus
+from calibrl.schemas.webhooks import NewWebhook as NewWebhook
+from calibrl.schemas.webhooks import Webhook as Webhook
+from calibrl.schemas.webhooks import WebhookEvent as WebhookEvent
+from calibrl.schemas.workers import Drain as Drain
+from calibrl.schemas.workers import Gpu as Gpu
+from calibrl.schemas.workers import GpuReading as GpuReading
+from calibrl.schemas.workers import Worker as Worker
+from calibrl.schemas.workers import WorkerStatus as WorkerStatus
