@@ -1,4 +1,4 @@
-"""The connection to Postgres: one engine a process, and the session scope that everything else runs in."""
+"""Connection to PostgreSQL: one engine per process, and the session scope for all transactions."""
 
 import json
 import os
@@ -31,12 +31,12 @@ _OPTIONS = (
     " -c tcp_keepalives_idle=5 -c tcp_keepalives_interval=3 -c tcp_keepalives_count=3"
 )
 _CONNECT: dict[str, Any] = {"connect_timeout": 15, "options": _OPTIONS, "tcp_user_timeout": 15_000}
-CONNECTIONS = 30  # of a process at most; all but a few are shared out by those who bound what they use
+CONNECTIONS = 30  # maximum per process; most are divided among parts with their own limits
 _KEPT_OPEN = 5
-_HAS_TRANSACTION_TIMEOUT = 170_000  # PostgreSQL's version
+_HAS_TRANSACTION_TIMEOUT = 170_000  # first version of PostgreSQL with transaction_timeout
 _WAKES = "wakes"
-_LISTENER = "calibrl live"  # as pg_stat_activity names the connection
-_QUIET_SECONDS = 15.0  # after which a connection that only listens is asked for a sign of life
+_LISTENER = "calibrl live"  # name of the connection in pg_stat_activity
+_QUIET_SECONDS = 15.0  # interval of checks of a silent connection
 _engines: dict[str, Engine] = {}
 _lock = Lock()
 
@@ -46,7 +46,8 @@ def _to_json(value: Any) -> str:
 
 
 def _limit_transactions(connection: psycopg.Connection[Any], _: Any) -> None:
-    """Not even a client that stops in the middle of a batch, when the server counts it as active, keeps its locks."""
+    """Limit each transaction: a client that stops in the middle of a batch, which the server counts as active, must
+    not keep its locks."""
     if connection.info.server_version >= _HAS_TRANSACTION_TIMEOUT:
         connection.execute(f"SET transaction_timeout = '{_TRANSACTION_SECONDS}s'".encode())
         connection.commit()
@@ -68,7 +69,7 @@ def _make_engine(url: str) -> Engine:
 
 
 def get_engine() -> Engine:
-    """This process's engine, made at first use.
+    """Return the engine of this process, created at first use.
 
     Raises:
         SettingsError: DATABASE_URL is not set.
@@ -81,14 +82,14 @@ def get_engine() -> Engine:
 
 
 def dispose() -> None:
-    """Close the connections that are not in use and forget the engine."""
+    """Close unused connections and forget the engine."""
     with _lock:
         while _engines:
             _engines.popitem()[1].dispose()
 
 
 def _forget_in_child() -> None:
-    # A forked child must neither speak on its parent's connections nor close them.
+    # A forked child must neither use nor close the connections of its parent.
     for engine in _engines.values():
         engine.dispose(close=False)
 
@@ -98,14 +99,14 @@ os.register_at_fork(after_in_child=_forget_in_child)
 
 
 def wake_after_commit(session: Session, worker: str) -> None:
-    """Have `session_scope` send a worker a wake-up once the session's changes can be seen."""
+    """Make `session_scope` wake a worker after the commit of the session."""
     session.info.setdefault(_WAKES, Counter())[worker] += 1
 
 
 @contextmanager
 def session_scope() -> Iterator[Session]:
-    """A session that commits at the end, with what it changed noted in the feed, or rolls back on an exception, and
-    then sends the wake-ups collected in it."""
+    """Open a session that commits at the end, with its changes in the feed, or rolls back on an exception. After the
+    commit send its wake-ups."""
     with Session(get_engine(), expire_on_commit=False) as session, session.begin():
         yield session
         feed.write(session)
@@ -113,11 +114,11 @@ def session_scope() -> Iterator[Session]:
 
 
 async def notifications() -> AsyncGenerator[str | None, None]:
-    """The ids of jobs that have changed, over a connection that does nothing else; at first None, from when on none is
+    """Yield the ids of changed jobs, over a connection that only listens. The first item is None: from then on none is
     missed.
 
     Raises:
-        psycopg.Error: the connection is lost, or can't be had.
+        psycopg.Error: the connection failed.
     """
     conninfo = make_conninfo(get_settings().need("database_url").replace("+psycopg", "", 1))
     options = _CONNECT | {"application_name": _LISTENER, "autocommit": True}

@@ -121,7 +121,8 @@ class Settings(BaseSettings):
 
     @property
     def closed_folders(self) -> tuple[Path, ...]:
-        """What the service keeps: specs name it by job or data set, never by path, also where a root contains it."""
+        """Folders of the service. Specs name their content by job or dataset, never by path, even inside an allowed
+        root."""
         names = ("runs", "storage", "cache", "uploads", "logs", "postgres", "valkey", "stack.json")
         elsewhere = (Path(self.storage),) if self.storage and self.storage.startswith("/") else ()
         return (*(self.data_dir / name for name in names), *elsewhere)

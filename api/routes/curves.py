@@ -37,7 +37,7 @@ Names = Annotated[
     str,
     Query(
         max_length=8000,
-        description=f"Names, separated by commas; at most {MOST_NAMES}. A name that ends in * matches all with that prefix.",
+        description=f"Names, separated by commas; at most {MOST_NAMES}. A name that ends in * matches as a prefix.",
         examples=["reward/*,loss/total"],
     ),
 ]

@@ -1,4 +1,4 @@
-"""`python -m jobs.access.first_admin NAME`: add an admin on the service's own machine, and print the new key once."""
+"""`python -m jobs.access.first_admin NAME`: add an admin on the service's machine, and print the new key once."""
 
 import argparse
 import sys
@@ -16,7 +16,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m jobs.access.first_admin", description=(__doc__ or "").partition(": ")[2]
     )
-    parser.add_argument("name", help="the user's name: small letters, digits, dots, dashes")
+    parser.add_argument("name", help="Name of the user: lower-case letters, digits, dots, dashes.")
     name = parser.parse_args().name
     try:
         TypeAdapter(UserName).validate_python(name)
@@ -27,7 +27,7 @@ def main() -> None:
     except SettingsError as error:
         parser.error(str(error))
     except (OperationalError, ProgrammingError) as error:
-        sys.exit(f"the database can't be used: {str(error.orig).splitlines()[0]} (is it up, and migrated?)")
+        sys.exit(f"the database cannot be used: {str(error.orig).splitlines()[0]} (is it running and migrated?)")
     sys.stdout.write(f"{key}\n")
 
 

@@ -1,4 +1,4 @@
-"""What of the server's files, and of the hub, jobs may read."""
+"""Files of the server, and datasets of the hub, that jobs are allowed to read."""
 
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -14,18 +14,18 @@ def bounds() -> Bounds:
 
 
 def path_problem(path: Path) -> str | None:
-    """Return why jobs may not read a path, links followed; None: they may."""
+    """Return why jobs cannot read a path, or None if they can. A link counts as its target."""
     return bounds().problem(path)
 
 
 def model_problem(path: Path) -> str | None:
-    """Return why jobs may not load a model folder or a GGUF file, any of its files included; None: they may."""
+    """Return why jobs cannot load a model folder (with all its files) or a GGUF file, or None if they can."""
     return bounds().model_problem(path)
 
 
 def hub_problem(name: str) -> str | None:
-    """Return why jobs may not load a data set of the hub, None where they may."""
+    """Return why jobs cannot load a dataset of the hub, or None if they can."""
     allowed = get_settings().allowed_hub
     if any(fnmatchcase(name, pattern.strip()) for pattern in allowed.split(",")):
         return None
-    return f"jobs may not load {name}: allowed is {allowed or 'none'} (set by CALIBRL_ALLOWED_HUB)"
+    return f"jobs cannot load {name}: allowed are {allowed or 'none'} (set by CALIBRL_ALLOWED_HUB)"

@@ -1,7 +1,7 @@
-"""The files that a job leaves on disk: its checkpoints', and an evaluation's answers, as far as this process sees them.
+"""Files that a job leaves on disk: checkpoints, and the answers of an evaluation, as far as this process can read them.
 
-Workers write them below their data folder. They are read here only from the job's own folder below this process's data
-folder, and no link is followed: a run may have put anything there.
+Workers write them below their data folder and record the path in the database. This process reads only paths inside the
+job's folder of its own data folder, and follows no link: a run can put anything there.
 """
 
 import os
@@ -17,7 +17,7 @@ from jobs.errors import Conflict, NotFound
 from jobs.settings import get_settings
 
 _TAIL = re.compile(r"(?:/(attempt-[0-9]+))?/checkpoints/([^/]+)$")
-RESULTS = ("answers.jsonl",)  # of an evaluation: every single answer, see `calibrl_core.evaluate`
+RESULTS = ("answers.jsonl",)  # of an evaluation: all answers, see `calibrl_core.evaluate`
 
 
 def checkpoint_path(checkpoint: models.Checkpoint) -> Path:
@@ -33,7 +33,7 @@ def checkpoint_path(checkpoint: models.Checkpoint) -> Path:
 
 
 def find_checkpoint(checkpoint: models.Checkpoint) -> Path | None:
-    """Return the folder that has a checkpoint's files, or None where the data folder of this process has none.
+    """Return the folder that has the files of a checkpoint, or None if the data folder of this process has none.
 
     A supervisor keeps links to a checkpoint in `kept/`, in case the trainer has just removed its own.
     """
@@ -44,7 +44,7 @@ def find_checkpoint(checkpoint: models.Checkpoint) -> Path | None:
 
 
 def missing_checkpoints(steps: Collection[int], folders: Iterable[Path]) -> str:
-    """Return the message for a job that can't go on: the database lists checkpoints, and none is on disk."""
+    """Return the message for a job that cannot continue: its checkpoints are in the database, but not on disk."""
     where = ", ".join(sorted({str(folder) for folder in folders}))
     return (
         f"The checkpoints of steps {', '.join(map(str, sorted(steps)))} are missing: expected in {where}. Mount that "
@@ -54,26 +54,26 @@ def missing_checkpoints(steps: Collection[int], folders: Iterable[Path]) -> str:
 
 
 def checkpoint_folder(checkpoint: models.Checkpoint) -> Path:
-    """Return the folder of a checkpoint, to read files from it.
+    """Return the folder of a checkpoint.
 
     Raises:
-        Conflict: this process can't read it.
+        Conflict: this process cannot read it.
     """
     folder = checkpoint_path(checkpoint)
     if _visible(folder, get_settings().job_dir(checkpoint.job_id)):
         return folder
     raise Conflict(
-        f"The API can't read the checkpoint of step {checkpoint.step}: it is not at {folder}; its worker wrote it to "
-        f"{checkpoint.path}. Have API and workers share the data folder (CALIBRL_DATA_DIR), or copy it from the "
+        f"The API cannot read the checkpoint of step {checkpoint.step}: it is not at {folder}; its worker wrote it to "
+        f"{checkpoint.path}. Let API and workers share the data folder (CALIBRL_DATA_DIR), or copy it from the "
         "worker's disk."
     )
 
 
 def results_folder(job: models.Job) -> Path | None:
-    """Where an evaluation's last attempt keeps its answers; None where there are none, or none yet.
+    """Return the folder of an evaluation's answers in its last attempt, or None if there are none yet.
 
     Raises:
-        Conflict: there must be some, but not where this process can read them.
+        Conflict: this process cannot read the answers.
     """
     folder = get_settings().run_dir(job.id, job.attempt)
     if job.kind != "evaluate" or not job.attempt:
@@ -81,13 +81,13 @@ def results_folder(job: models.Job) -> Path | None:
     if _visible(folder, get_settings().job_dir(job.id)):
         return folder
     raise Conflict(
-        f"What job {job.id} left lies on its worker's disk, at {folder}, where the API can't read it, or was removed: "
-        "have them share the data folder (CALIBRL_DATA_DIR), or copy it from there."
+        f"The API cannot read the results of job {job.id}: they are at {folder} on the disk of its worker, or were "
+        "removed. Let API and workers share the data folder (CALIBRL_DATA_DIR), or copy the files from there."
     )
 
 
 def listing(folder: Path) -> list[StoredFile]:
-    """The files below a folder, by name; links and whatever else is no plain file left out."""
+    """Return the regular files below a folder by name, without links."""
     found = []
     for parent, folders, names in os.walk(folder):
         folders.sort()
@@ -96,43 +96,43 @@ def listing(folder: Path) -> list[StoredFile]:
             try:
                 status = path.lstat()
             except FileNotFoundError:
-                continue  # removed since
+                continue  # removed meanwhile
             if stat.S_ISREG(status.st_mode):
                 found.append(_described(path.relative_to(folder).as_posix(), status))
     return sorted(found, key=lambda file: file.name)
 
 
 def results(folder: Path) -> list[StoredFile]:
-    """An evaluation's files."""
+    """Return the result files of an evaluation."""
     return [file for file in listing(folder) if file.name in RESULTS]
 
 
 def pick(files: list[StoredFile], name: str) -> StoredFile:
-    """The file of this name.
+    """Return the file of this name.
 
     Raises:
-        NotFound: none of them has it.
+        NotFound: no file has this name.
     """
     for file in files:
         if file.name == name:
             return file
-    raise NotFound(f"There is no file {name!r}; there are: {', '.join(file.name for file in files) or 'none'}.")
+    raise NotFound(f"There is no file {name!r}. Available: {', '.join(file.name for file in files) or 'none'}.")
 
 
 def open_file(folder: Path, file: StoredFile) -> BinaryIO:
-    """A file of a listing, to read.
+    """Open a file of a listing for reading.
 
     Raises:
-        NotFound: it is gone, or another one now.
+        NotFound: the file is gone or was replaced.
     """
     try:
         handle = os.open(folder / file.name, os.O_RDONLY | os.O_NOFOLLOW)
     except OSError as error:
-        raise NotFound(f"The file {file.name!r} is gone.") from error
+        raise NotFound(f"The file {file.name!r} does not exist any more.") from error
     opened = os.fdopen(handle, "rb")
     if _described(file.name, os.fstat(handle)) != file:
         opened.close()
-        raise NotFound(f"The file {file.name!r} is being replaced; ask again.")
+        raise NotFound(f"The file {file.name!r} is being replaced; repeat the request.")
     return opened
 
 
@@ -141,7 +141,7 @@ def _described(name: str, status: os.stat_result) -> StoredFile:
 
 
 def _visible(folder: Path, within: Path) -> bool:
-    """Whether the folder is there, inside the other, with no link on the way from that."""
+    """Return True if the folder exists inside the other, with no link on the way."""
     try:
         inside = folder.is_relative_to(within) and ".." not in folder.parts
         return inside and folder.resolve(strict=True) == within.resolve(strict=True) / folder.relative_to(within)

@@ -1,4 +1,4 @@
-"""Whole folders as hard links: no copy, and they stay when whoever made them removes his own."""
+"""Copies of folders as hard links: they use no space, and stay when the original is removed."""
 
 import errno
 import os
@@ -7,10 +7,14 @@ from pathlib import Path
 
 
 def link_tree(source: Path, folder: Path, *, or_copy: bool = True) -> bool:
-    """Link a checkpoint into a folder, whole or not at all; False where it is gone, also if that happens meanwhile.
+    """Link a checkpoint into a folder, completely or not at all. Return False if it does not exist, or is removed
+    meanwhile.
+
+    Args:
+        or_copy: copy files that cannot be linked.
 
     Raises:
-        OSError: it is there, and could not be linked, nor copied where that may be done.
+        OSError: the checkpoint exists but could not be linked or copied.
     """
     partial = folder / f".partial-{source.name}"
     shutil.rmtree(partial, ignore_errors=True)
@@ -27,7 +31,7 @@ def link_tree(source: Path, folder: Path, *, or_copy: bool = True) -> bool:
             raise OSError(*_first(error)) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return False  # whoever kept it was removing it
+    return False  # another process was removing it
 
 
 def _files(folder: Path) -> set[str]:
@@ -36,7 +40,7 @@ def _files(folder: Path) -> set[str]:
 
 
 def _first(error: OSError) -> tuple[int, str]:
-    """The number and text of an error; `copytree` collects those of all files, as text."""
+    """Return number and text of an error. `copytree` collects the errors of all files as text."""
     if isinstance(error, shutil.Error):
         text = str(error.args[0][0][2])
         full = os.strerror(errno.ENOSPC) in text or os.strerror(errno.EDQUOT) in text
@@ -49,6 +53,6 @@ def _link(source: str, target: str) -> str:
         os.link(source, target)
     except FileNotFoundError:
         raise
-    except OSError:  # another disk, or one that knows no links
+    except OSError:  # another disk, or a file system without links
         shutil.copy2(source, target)
     return target

@@ -1,5 +1,5 @@
-"""Checkpoints that a job begins with, kept for it: links in its own folder, which stay when the job that wrote them
-removes its own to make room."""
+"""Checkpoints from which a job starts, pinned for it: hard links in its own folder, which stay when the other job
+removes its checkpoints."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,8 +16,8 @@ log = structlog.get_logger()
 
 
 def keep(job_id: UUID, found: Iterable[Checkpoint]) -> None:
-    """Link checkpoints into a job's folder. One that can't be, as where no disk is shared, is used where it lies for as
-    long as it is there."""
+    """Link checkpoints into the folder of a job. If a link is not possible, for example without a shared disk, the
+    original is used as long as it exists."""
     for checkpoint in found:
         folder, path = _folder(job_id, checkpoint.job_id), checkpoint_path(checkpoint)
         try:
@@ -29,7 +29,7 @@ def keep(job_id: UUID, found: Iterable[Checkpoint]) -> None:
 
 
 def kept(job_id: UUID, from_job: UUID, step: int) -> Path | None:
-    """The checkpoint of that job and step in the folder of the one that begins with it."""
+    """Return the folder of a pinned checkpoint, or None."""
     path = _folder(job_id, from_job) / f"step-{step:06d}"
     return path if path.is_dir() else None
 

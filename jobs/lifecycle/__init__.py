@@ -1,7 +1,7 @@
-"""A job's life: the only code that changes a status, and the lease by which one worker at a time holds a job.
+"""The life of a job: the only code that changes a status, and the lease that gives a job to one worker at a time.
 
-`status` has the table of legal transitions, `requests` what people ask for, `leases` what workers do with a job,
-`dispatch` which job starts where, `sweeping` what mends the rest.
+`status`: table of transitions. `requests`: actions of users. `leases`: actions of workers. `dispatch`: which job starts
+where. `sweeping`: periodic repair.
 """
 
 from jobs.lifecycle.dispatch import entries, foresee, wake_for_free_slots

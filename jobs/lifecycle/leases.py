@@ -1,4 +1,4 @@
-"""What workers do with a job: claim it, hold it by a lease, and say how it ended."""
+"""Actions of workers on a job: claim it, hold it by a lease, report its end."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ from jobs.specs import checks
 
 @dataclass(frozen=True)
 class KnownCheckpoint:
-    """A checkpoint of an earlier attempt that the database lists, and its path below this machine's data folder."""
+    """A checkpoint of an earlier attempt in the database, and its path below the data folder of this machine."""
 
     step: int
     path: Path
@@ -31,11 +31,14 @@ class KnownCheckpoint:
 
 @dataclass(frozen=True)
 class Claim:
-    """A worker's hold on a job: `config` is the core's TrainConfig or EvaluateConfig as JSON, every model a path.
+    """A worker's right to run a job, with everything that the run needs.
 
-    `gpus`: the indices of the machine's GPUs that it may use. `checkpoints`: where it may go on from, by step.
-    `files`: data that must be on the machine before its trainer starts.
-    `seconds_run`: how long its earlier attempts took together.
+    Attributes:
+        config: TrainConfig or EvaluateConfig of the core as JSON; each model is a path.
+        gpus: indices of the GPUs of the machine that the job can use.
+        checkpoints: checkpoints from which the job can continue, by step.
+        files: data that must be on the machine before the trainer starts.
+        seconds_run: run time in seconds of all earlier attempts.
     """
 
     job_id: UUID
@@ -51,22 +54,22 @@ class Claim:
 
 
 class Order(StrEnum):
-    """What a heartbeat tells the worker to do with its job."""
+    """Order to the worker in the response to a heartbeat."""
 
     CONTINUE = "continue"
-    CANCEL = "cancel"  # the user wants it ended
-    PAUSE = "pause"  # the user wants it held: have the trainer write a checkpoint
-    STOP = "stop"  # this worker stops, or the job gives way: have the trainer write a checkpoint, then give it back
-    ABANDON = "abandon"  # the lease is lost: kill the trainer, write nothing more
+    CANCEL = "cancel"  # by a user: end the job
+    PAUSE = "pause"  # by a user: write a checkpoint, then pause
+    STOP = "stop"  # the worker stops, or the job is preempted: write a checkpoint, then give the job back
+    ABANDON = "abandon"  # the lease is lost: kill the trainer, write nothing
 
 
 class LeaseLost(Exception):
-    """The job is no longer this claim's: another worker may hold it, or it has ended."""
+    """The claim no longer holds the job: another worker may hold it, or it has ended."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a claim ended. QUEUED gives the job back; it goes on from its last checkpoint."""
+    """End of a claim. QUEUED gives the job back; it continues from its last checkpoint."""
 
     status: Literal[JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.QUEUED, JobStatus.PAUSED]
     reason: Reason | None = None
@@ -75,9 +78,9 @@ class Outcome:
 
 
 def claim(session: Session, *, worker: str) -> Claim | None:
-    """Take the job that is to start on this worker now; None where there is none."""
+    """Claim the job that can start on this worker now, or return None."""
     queue.lock(session)
-    gone: frozenset[UUID] = frozenset()  # to somebody who is changing them at this moment
+    gone: frozenset[UUID] = frozenset()  # locked by another transaction at this moment
     while True:
         places = startable(session, gone)
         mine = next((place.job_id for place in places if place.worker == worker), None)
@@ -91,7 +94,8 @@ def claim(session: Session, *, worker: str) -> Claim | None:
 
 
 def _take(session: Session, job: models.Job, worker: str) -> Claim | None:
-    """A locked job's lease; None where it can't be had, and the job has failed where it can't be run at all."""
+    """Lease a locked job. Return None if its GPUs are not available, or if the job failed because its spec is not
+    valid any more."""
     known = known_datasets.hold(session, [row.dataset_id for row in job.datasets])
     try:
         config = checks.core_config(
@@ -123,22 +127,22 @@ def _take(session: Session, job: models.Job, worker: str) -> Claim | None:
 
 
 def fence(session: Session, claim: Claim) -> models.Job:
-    """The claim's job, locked until the session ends. Every write of a run starts with this.
+    """Lock and return the job of a claim until the session ends. Every write of a run starts with this.
 
-    A lease that has expired still holds until a sweep takes the job away: a database that was gone for a while costs
-    nobody their run.
+    `fence` is the term for a check that rejects writes of an old lease holder. An expired lease still holds until a
+    sweep takes the job away, so a database that was down for a while ends no run.
 
     Raises:
-        LeaseLost: the job is no longer this claim's.
+        LeaseLost: the claim no longer holds the job.
     """
     job = jobs.lock_leased(session, claim.job_id, claim.token)
     if job is None:
-        raise LeaseLost(f"job {claim.job_id} is no longer attempt {claim.attempt}'s")
+        raise LeaseLost(f"attempt {claim.attempt} no longer holds job {claim.job_id}")
     return job
 
 
 def heartbeat(session: Session, claim: Claim) -> Order:
-    """Renew the lease, and hear what to do."""
+    """Renew the lease and return the order to the worker."""
     job = jobs.lock_leased(session, claim.job_id, claim.token)
     if job is None:
         return Order.ABANDON
@@ -152,20 +156,20 @@ def heartbeat(session: Session, claim: Claim) -> Order:
 
 
 def start(session: Session, claim: Claim) -> None:
-    """Note that the trainer runs.
+    """Record that the trainer runs.
 
     Raises:
-        LeaseLost: the job is no longer this claim's.
+        LeaseLost: the claim no longer holds the job.
     """
     job = fence(session, claim)
     events.add(session, job.id, "started", actor=_holder(job), message=f"attempt {job.attempt}")
 
 
 def finish(session: Session, claim: Claim, outcome: Outcome) -> None:
-    """End a claim. Jobs that depend on this one are queued or fail with it.
+    """End a claim. Jobs that depend on this job are queued or fail with it.
 
     Raises:
-        LeaseLost: the job is no longer this claim's.
+        LeaseLost: the claim no longer holds the job.
     """
     job = fence(session, claim)
     worker = _holder(job)
@@ -188,7 +192,7 @@ def _checkpoint(session: Session, job_id: UUID, model: JobModel) -> Path:
     checkpoint = checkpoints.choose(session, model.from_job, model.checkpoint)
     if checkpoint is None:
         of_step = f" of step {model.checkpoint}" if isinstance(model.checkpoint, int) else ""
-        raise checks.Unusable(Reason.DEPENDENCY_FAILED, f"job {model.from_job} has left no checkpoint{of_step}")
+        raise checks.Unusable(Reason.DEPENDENCY_FAILED, f"job {model.from_job} has no checkpoint{of_step}")
     if found := artifacts.find_checkpoint(checkpoint):
         return found
     missing = artifacts.missing_checkpoints([checkpoint.step], [artifacts.checkpoint_path(checkpoint)])
@@ -197,7 +201,7 @@ def _checkpoint(session: Session, job_id: UUID, model: JobModel) -> Path:
 
 def _data(known: Mapping[UUID, models.Dataset], choice: KnownData) -> FileData | HubData:
     if choice.dataset not in known:
-        raise checks.Unusable(Reason.BAD_SPEC, f"data set {choice.dataset} has been deleted")
+        raise checks.Unusable(Reason.BAD_SPEC, f"dataset {choice.dataset} was deleted")
     return datasets.source(known[choice.dataset], choice)
 
 

@@ -1,4 +1,4 @@
-"""The machines that run jobs: reading them, and having one take no more."""
+"""Machines that run jobs: list, drain, undrain."""
 
 from uuid import UUID
 
@@ -14,17 +14,17 @@ _TAKING_NONE = (WorkerStatus.DRAINING, WorkerStatus.STOPPING)
 
 
 def page(session: Session, *, after: str, limit: int) -> list[Worker]:
-    """Machines by name, from the one after `after` on."""
+    """Return machines by name, starting after `after`."""
     found = workers.page(session, after=after, limit=limit, silent_seconds=get_settings().lease_seconds)
     return [_record(worker, silent, held) for worker, silent, held in found]
 
 
 def drain(session: Session, name: str, *, now: bool) -> Worker:
-    """Have a machine take no more jobs; with `now`, also give back what it runs, from a checkpoint.
+    """Drain a machine: it takes no more jobs. With `now`, it also stops its jobs at a checkpoint and gives them back.
 
     Raises:
-        NotFound: there is no such machine.
-        Conflict: it has ended, or is being drained so already.
+        NotFound: no such machine.
+        Conflict: the machine is offline, or already drained.
     """
     worker = workers.get(session, name)
     to = WorkerStatus.STOPPING if now else WorkerStatus.DRAINING
@@ -35,15 +35,15 @@ def drain(session: Session, name: str, *, now: bool) -> Worker:
 
 
 def undrain(session: Session, name: str) -> Worker:
-    """Have a drained machine take jobs again.
+    """Let a drained machine take jobs again.
 
     Raises:
-        NotFound: there is no such machine.
-        Conflict: it is not being drained.
+        NotFound: no such machine.
+        Conflict: the machine is not drained.
     """
     worker = workers.get(session, name)
     if not worker.drained or worker.status not in _TAKING_NONE:
-        raise Conflict(f"Worker {name} is not drained: it is {worker.status}.")
+        raise Conflict(f"Worker {name} is {worker.status}, not drained.")
     workers.set_status(session, name, WorkerStatus.ONLINE, drained=False)
     lifecycle.wake_for_free_slots(session)
     return _read(session, name)

@@ -1,4 +1,4 @@
-"""What people ask of a job: submit, fork, change, cancel, pause, resume, retry."""
+"""Actions of users on a job: submit, fork, change, cancel, pause, resume, retry."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ from jobs.repository import checkpoints, datasets, events, jobs, projects, worke
 from jobs.specs import checks
 from jobs.specs.merge_patch import merged
 
-NAME_LENGTH = 115  # of a name that gets -fork behind it
+NAME_LENGTH = 115  # maximum length before -fork is appended
 _HELD_AT_ONCE = (JobStatus.QUEUED, JobStatus.WAITING)
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What a spec that was checked names: jobs and data sets by their ids, held, and the checkpoints of certain steps
-    that it begins with."""
+    """Result of a check: the jobs and datasets that the spec names, by id and share-locked, and its fixed-step
+    checkpoints."""
 
     jobs: dict[UUID, models.Job]
     datasets: dict[UUID, models.Dataset]
@@ -33,13 +33,14 @@ class Checked:
 
 
 def check(session: Session, spec: TrainSpec | EvaluateSpec, among: frozenset[str] | None = None) -> Checked:
-    """Check a spec against what exists. Its project's queue is then locked.
+    """Check a spec against the database, and lock the queue of its project.
 
-    `among`: the projects that exist for who asks, and whose jobs do; None: all.
+    Args:
+        among: projects that the caller can see; None: all. Other projects and their jobs are treated as missing.
 
     Raises:
-        Invalid: fields that can't be met, each named.
-        QuotaExceeded: the project has as many jobs waiting as it may.
+        Invalid: fields that are not valid; each is named.
+        QuotaExceeded: the project has reached its limit of waiting jobs.
     """
     found = checks.text_problems(spec) or [*checks.file_problems(spec), *checks.plugin_problems(spec)]
     origins_by_field = checks.job_models(spec)
@@ -66,7 +67,7 @@ def check(session: Session, spec: TrainSpec | EvaluateSpec, among: frozenset[str
     ]
     project = projects.lock(session, spec.project) if among is None or spec.project in among else None
     if project is None:
-        found.append(FieldError("project", f"there is no project {spec.project!r}"))
+        found.append(FieldError("project", f"project {spec.project!r} does not exist"))
     if found or project is None:
         raise Invalid("The job was not accepted.", tuple(found))
     _check_room(session, project)
@@ -74,7 +75,7 @@ def check(session: Session, spec: TrainSpec | EvaluateSpec, among: frozenset[str
 
 
 def new_job(spec: TrainSpec | EvaluateSpec, *, actor: str) -> models.Job:
-    """The job of a spec that was checked, as it would be submitted now; not yet anybody's."""
+    """Return the job of a checked spec, not yet added to the database."""
     return models.Job(
         id=uuid4(),
         name=spec.name,
@@ -99,13 +100,16 @@ def submit(
     forked_from: UUID | None = None,
     forked_step: int | None = None,
 ) -> models.Job:
-    """Check a spec against what exists, and add its job: queued, or waiting for the jobs it depends on.
+    """Check a spec, and add its job: queued, or waiting for its dependencies.
 
-    `among`: as in `check`.
+    Args:
+        among: as in `check`.
+        forked_from: job whose spec was forked.
+        forked_step: step of the checkpoint of that job from which the new job starts.
 
     Raises:
-        Invalid: fields that can't be met, each named.
-        QuotaExceeded: the project has as many jobs waiting as it may.
+        Invalid: fields that are not valid; each is named.
+        QuotaExceeded: the project has reached its limit of waiting jobs.
     """
     checked = check(session, spec, among)
     job = new_job(spec, actor=actor)
@@ -121,13 +125,13 @@ def submit(
 
 
 def open_dependencies(job: models.Job, known: Mapping[UUID, models.Job]) -> int:
-    """How many of the jobs that a new one depends on have not succeeded yet."""
+    """Return the number of dependencies of a new job that have not succeeded yet."""
     return sum(known[id].status is not JobStatus.SUCCEEDED for id in job.depends_on)
 
 
 def fork_spec(session: Session, job_id: UUID, fork: Fork) -> tuple[dict[str, Any], int | None]:
-    """A job's spec with a fork's changes, to be checked like any other, and the step that a training job begins with:
-    that of the checkpoint, which the job has now.
+    """Return the spec of a job with the changes of a fork, to be checked like any other, and the step of the checkpoint
+    from which a training job starts.
 
     Raises:
         NotFound: no such job.
@@ -141,18 +145,18 @@ def fork_spec(session: Session, job_id: UUID, fork: Fork) -> tuple[dict[str, Any
         if found is None:
             have = [one.step for one in checkpoints.of_job(session, job_id)]
             fault = FieldError("checkpoint", checks.no_checkpoint(model, have))
-            raise Invalid("The job can't be forked there.", (fault,))
+            raise Invalid("The job cannot be forked at this checkpoint.", (fault,))
         step = found.step
         options = {name: value for name, value in job.spec["model"].items() if name in ModelOptions.model_fields}
         spec["model"] = {"from_job": str(job_id), "checkpoint": step, **options}
-        spec["depends_on"] = []  # they have succeeded, or there would be no checkpoint
+        spec["depends_on"] = []  # the dependencies have succeeded, since there is a checkpoint
     spec["name"] = f"{job.name[:NAME_LENGTH]}-fork"
     name = {"name": fork.name} if fork.name else {}
     return merged(spec, fork.changes | name), step
 
 
 def cancel(session: Session, job_id: UUID, *, actor: str) -> models.Job:
-    """End a job before its time: at once unless a worker holds it, else by telling that at its next heartbeat.
+    """Cancel a job: at once if no worker holds it, else at its worker's next heartbeat.
 
     Raises:
         NotFound: no such job.
@@ -164,16 +168,16 @@ def cancel(session: Session, job_id: UUID, *, actor: str) -> models.Job:
         raise Conflict(f"Job {job_id} is already being cancelled.")
     to = JobStatus.CANCELLING if job.status in jobs.LEASED else JobStatus.CANCELLED
     change(session, job, to, actor=actor, reason=Reason.USER)
-    wake_for_free_slots(session)  # something may have been kept for it
+    wake_for_free_slots(session)  # slots may have been reserved for it
     return job
 
 
 def pause(session: Session, job_id: UUID, *, actor: str) -> models.Job:
-    """Hold a job: at once where it has not started, else after its worker has had it write a checkpoint.
+    """Pause a job: at once if it has not started, else after its worker has written a checkpoint.
 
     Raises:
         NotFound: no such job.
-        Conflict: the job has ended, or is paused, or on its way to either.
+        Conflict: the job has ended, or is paused, or is about to be either.
     """
     job = jobs.lock(session, job_id)
     _must_not_have_ended(job)
@@ -186,7 +190,7 @@ def pause(session: Session, job_id: UUID, *, actor: str) -> models.Job:
 
 
 def resume(session: Session, job_id: UUID, *, actor: str) -> models.Job:
-    """Put a paused job back in line; it goes on from its last checkpoint.
+    """Put a paused job back in the queue. It continues from its last checkpoint.
 
     Raises:
         NotFound: no such job.
@@ -197,34 +201,33 @@ def resume(session: Session, job_id: UUID, *, actor: str) -> models.Job:
     if job.status is JobStatus.PAUSING:
         raise Conflict(f"Job {job_id} is still being paused; resume it once it is paused.")
     if job.status is not JobStatus.PAUSED:
-        raise Conflict(f"Job {job_id} is not paused: it is {job.status}.")
+        raise Conflict(f"Job {job_id} is {job.status}, not paused.")
     _put_in_line(session, job, needed, actor=actor, type="resumed")
     return job
 
 
 def retry(session: Session, job_id: UUID, *, actor: str) -> models.Job:
-    """Run a failed or cancelled job again, from its last checkpoint where it left one.
+    """Run a failed or cancelled job again, from its last checkpoint if it has one.
 
     Raises:
         NotFound: no such job.
-        Conflict: the job has not failed and was not cancelled, or a job that it depends on has; or none of its
-            checkpoints is on disk.
+        Conflict: the job is not failed or cancelled, a dependency is, or none of its checkpoints is on disk.
     """
     job, needed = _lock_with_needed(session, job_id)
     if job.status not in (JobStatus.FAILED, JobStatus.CANCELLED):
-        raise Conflict(f"Job {job_id} is {job.status}: only a failed or cancelled job can be tried again.")
+        raise Conflict(f"Job {job_id} is {job.status}: only a failed or cancelled job can be retried.")
     job.forgiven, job.result, job.finished_at = job.attempt, None, None
     _put_in_line(session, job, needed, actor=actor, type="retried")
     return job
 
 
 def edit(session: Session, job_id: UUID, changes: JobChanges, *, actor: str) -> models.Job:
-    """Change what a job is called and labelled, its notes, and, before it has ended, its priority class.
+    """Change the name, labels and notes of a job, and the priority of a job that has not ended.
 
     Raises:
         NotFound: no such job.
-        Conflict: another priority for a job that has ended.
-        Invalid: more labels than a job may have.
+        Conflict: a new priority for a job that has ended.
+        Invalid: too many labels.
     """
     job = jobs.lock(session, job_id)
     if changes.priority is not None:
@@ -236,7 +239,7 @@ def edit(session: Session, job_id: UUID, changes: JobChanges, *, actor: str) -> 
         _note(session, job, actor, "name", changes.name, f"{job.name} is now {changes.name}")
     if changes.labels is not None and (labels := merged(job.labels, changes.labels)) != job.labels:
         if len(labels) > MOST_LABELS:
-            fault = FieldError("labels", f"a job may have {MOST_LABELS}; these would be {len(labels)}")
+            fault = FieldError("labels", f"a job can have at most {MOST_LABELS} labels, not {len(labels)}")
             raise Invalid("The job was not changed.", (fault,))
         told = ", ".join(f"{key}={value}" for key, value in labels.items()) or "none"
         _note(session, job, actor, "labels", labels, told)
@@ -247,15 +250,15 @@ def edit(session: Session, job_id: UUID, changes: JobChanges, *, actor: str) -> 
 
 
 def _note(session: Session, job: models.Job, actor: str, field: str, value: Any, message: str | None = None) -> None:
-    """Change what a job and its spec say of it, and note that."""
+    """Change a field of a job and of its spec, and record the event."""
     setattr(job, field, value)
     job.spec = {**job.spec, field: value}
     events.add(session, job.id, field, actor=actor, message=message or str(value))
 
 
 def _lock_with_needed(session: Session, job_id: UUID) -> tuple[models.Job, list[models.Job]]:
-    """A job, locked, and those it depends on, held; these first, as all do: they are older, and end with theirs locked
-    and then lock it."""
+    """Lock a job and share-lock its dependencies. Dependencies first: every caller locks in creation order, so this
+    cannot deadlock."""
     needed = jobs.hold(session, set(jobs.get(session, job_id).depends_on))
     return jobs.lock(session, job_id), [*needed.values()]
 
@@ -263,7 +266,7 @@ def _lock_with_needed(session: Session, job_id: UUID) -> tuple[models.Job, list[
 def _put_in_line(session: Session, job: models.Job, needed: list[models.Job], *, actor: str, type: str) -> None:
     lost = [one for one in needed if one.status in (JobStatus.FAILED, JobStatus.CANCELLED)]
     if lost:
-        raise Conflict(f"Job {job.id} depends on job {lost[0].id}, which is {lost[0].status}: retry that one first.")
+        raise Conflict(f"Job {job.id} depends on job {lost[0].id}, which is {lost[0].status}: retry that job first.")
     kept = checkpoints.of_job(session, job.id)
     if kept and not any(map(artifacts.find_checkpoint, kept)):
         folders = [artifacts.checkpoint_path(one).parent for one in kept]
@@ -281,10 +284,10 @@ def _must_not_have_ended(job: models.Job) -> None:
 def _gpu_problems(session: Session, gpus: int) -> list[FieldError]:
     if gpus <= (largest := workers.largest(session) if gpus else 0):
         return []
-    have = f"the largest has {largest}" if largest else "none has a GPU; ask for 0"
+    have = f"the largest has {largest}" if largest else "no machine has a GPU; set gpus to 0"
     return [FieldError("resources.gpus", f"no machine has {gpus} GPU{'s' if gpus > 1 else ''}: {have}")]
 
 
 def _check_room(session: Session, project: models.Project) -> None:
     if project.max_queued is not None and projects.count_open(session, project.slug) >= project.max_queued:
-        raise QuotaExceeded(f"Project {project.slug} may have {project.max_queued} jobs waiting, and has.")
+        raise QuotaExceeded(f"Project {project.slug} has reached its limit of {project.max_queued} waiting jobs.")

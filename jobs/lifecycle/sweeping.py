@@ -1,4 +1,4 @@
-"""The sweep: what mends what dead processes left. Safe to run anywhere, any number of times."""
+"""The sweep: repairs what dead processes left behind. Can run anywhere, any number of times."""
 
 import time
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ SWEPT_AT_ONCE = 100
 
 @dataclass(frozen=True)
 class Swept:
-    """What a sweep did, in jobs; `woken` in wake-ups."""
+    """Result of a sweep, in jobs; `woken` in wake-ups."""
 
     requeued: int = 0
     paused: int = 0
@@ -58,10 +58,11 @@ def _clock() -> float:
 
 
 def sweep(session: Session, *, recover: bool = True) -> Swept:
-    """Mend expired leases, forgotten dependents and missed wake-ups, and have jobs give way where that is wanted.
+    """Recover expired leases, forgotten dependents and missed wake-ups, and preempt jobs if preemption is on.
 
-    Not `recover`: no job is taken from its worker. For whoever has just been cut off from the database: so may all
-    workers have been.
+    Args:
+        recover: take jobs from silent workers. False for a process that has just lost its own connection to the
+            database: the workers may have lost theirs too.
     """
     if not jobs.try_sweep_lock(session):
         return Swept()
@@ -84,8 +85,8 @@ def sweep(session: Session, *, recover: bool = True) -> Swept:
 
 
 def _recover(session: Session, job: models.Job) -> JobStatus:
-    """Take a job from a worker that has not renewed its lease; the status it got."""
-    message = f"worker {job.worker} has not been heard of in time (attempt {job.attempt})"
+    """Take a job from a worker that has not renewed its lease. Return the new status."""
+    message = f"no heartbeat of worker {job.worker} in time (attempt {job.attempt})"
     if job.status is JobStatus.CANCELLING:
         to, reason = JobStatus.CANCELLED, Reason.USER
     elif job.status is JobStatus.PAUSING:
@@ -99,12 +100,12 @@ def _recover(session: Session, job: models.Job) -> JobStatus:
 
 
 def _preempt(session: Session) -> int:
-    """Have running jobs give way to a job of a higher class that waits; how many were told to."""
+    """Order running jobs to stop for a waiting job of a higher class. Return the number of new orders."""
     told = 0
     for job in jobs.lock_some(session, Situation(session).giving_way()):
         if job.status is JobStatus.RUNNING and not job.preempted:
             job.preempted = True
-            events.add(session, job.id, "preempted", actor=SCHEDULER, message="gives way to a job of a higher class")
+            events.add(session, job.id, "preempted", actor=SCHEDULER, message="preempted by a job of a higher class")
             told += 1
     session.flush()
     return told

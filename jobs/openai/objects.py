@@ -1,4 +1,4 @@
-"""Jobs, data sets and what became of them, as OpenAI's client reads them."""
+"""Objects of OpenAI's API, made from jobs, datasets, events and checkpoints."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -24,11 +24,11 @@ STATUS: dict[JobStatus, Status] = {
     JobStatus.CANCELLED: "cancelled",
 }
 WARNINGS = ("warning", "health")
-TOLD = ("loss/total", "reward/mean", "validation/accuracy")  # of a step's metrics, in its sentence
+TOLD = ("loss/total", "reward/mean", "validation/accuracy")  # metrics in the message of a step
 
 
 def file_object(dataset: models.Dataset) -> FileObject:
-    """A data set that was uploaded."""
+    """Return an uploaded dataset as a file."""
     return FileObject(
         id=id_of("file", dataset.id),
         bytes=dataset.bytes or 0,
@@ -38,7 +38,7 @@ def file_object(dataset: models.Dataset) -> FileObject:
 
 
 def job_object(job: models.Job, rows: Mapping[UUID, int], seconds_left: float | None) -> FineTuningJob:
-    """A training job. `rows`: of the data sets that are known; `seconds_left`: as far as can be told."""
+    """Return a training job. `rows`: number of rows by dataset, if known. `seconds_left`: estimate, or None."""
     spec, failed = job.spec, job.status is JobStatus.FAILED
     validation = spec.get("validation")
     finish = None if seconds_left is None else int(datetime.now(UTC).timestamp() + seconds_left)
@@ -49,7 +49,7 @@ def job_object(job: models.Job, rows: Mapping[UUID, int], seconds_left: float | 
         finished_at=_seconds(job.finished_at) if job.finished_at else None,
         estimated_finish=finish if job.status is JobStatus.RUNNING else None,
         status=STATUS[job.status],
-        error=JobError(code=str(job.reason or "failed"), message=job.message or "It failed.") if failed else None,
+        error=JobError(code=str(job.reason or "failed"), message=job.message or "The job failed.") if failed else None,
         model=model_name(spec["model"]),
         fine_tuned_model=fine_tuned(spec["model"], job.name, job.id) if job.status is JobStatus.SUCCEEDED else None,
         organization_id=job.project,
@@ -66,7 +66,7 @@ def job_object(job: models.Job, rows: Mapping[UUID, int], seconds_left: float | 
 
 
 def event_object(event: models.Event | models.Metric, steps_total: int | None) -> FineTuningEvent:
-    """Something that happened in a job's life, or a step's metrics."""
+    """Return an event of a job, or the metrics of a step."""
     if isinstance(event, models.Metric):
         told = ", ".join(f"{name}={_short(event.values[name])}" for name in TOLD if name in event.values)
         of = f"/{steps_total}" if steps_total else ""
@@ -90,7 +90,7 @@ def event_object(event: models.Event | models.Metric, steps_total: int | None) -
 
 
 def checkpoint_object(job: models.Job, checkpoint: models.Checkpoint) -> FineTuningCheckpoint:
-    """A checkpoint that a job keeps."""
+    """Return a checkpoint of a job."""
     return FineTuningCheckpoint(
         id=f"ftckpt-{job.id.hex}-{checkpoint.step}",
         created_at=_seconds(checkpoint.created_at),
@@ -102,7 +102,7 @@ def checkpoint_object(job: models.Job, checkpoint: models.Checkpoint) -> FineTun
 
 
 def dataset_ids(job: models.Job) -> set[UUID]:
-    """The data sets that a job names."""
+    """Return the datasets that a job names."""
     validation = job.spec.get("validation") or {}
     sources = (job.spec["data"], validation.get("data", {}))
     return {UUID(source["dataset"]) for source in sources if "dataset" in source}
@@ -133,7 +133,7 @@ def _method(spec: Mapping[str, Any], hyperparameters: Mapping[str, Any]) -> dict
 
 
 def _grader(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """The verifiers, as the grader that asks for them; those that OpenAI has no word for, by ours."""
+    """Return the verifiers as a grader. A combination that OpenAI cannot express has the type `calibrl`."""
     kinds = [reward["type"] for reward in spec["rewards"]]
     if kinds != ["exact"]:
         return {"type": "calibrl", "name": " + ".join(kinds), "rewards": spec["rewards"]}
@@ -147,7 +147,7 @@ def _grader(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _file(source: Mapping[str, Any]) -> str:
-    """A data set's id as a file; of other data its name."""
+    """Return the id of a dataset as a file; for other data its name."""
     if "dataset" in source:
         return id_of("file", UUID(source["dataset"]))
     if "builtin" in source:

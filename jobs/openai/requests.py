@@ -1,4 +1,4 @@
-"""What OpenAI's client asks for, as a job's spec; and what is wrong with that spec, in the request's own fields."""
+"""Translates requests of OpenAI's client to specs, and errors in the spec to fields of the request."""
 
 import math
 import re
@@ -20,18 +20,18 @@ from calibrl_core.config import BuiltinModel, OptimizerSettings, RolloutSettings
 from jobs.errors import FieldError, Invalid
 from jobs.openai.names import origin
 
-PREFIX = "calibrl_"  # of metadata that asks for something
+PREFIX = "calibrl_"  # prefix of metadata keys that are settings
 ALGORITHM, GPUS, TOKENS = "calibrl_algorithm", "calibrl_gpus", "calibrl_max_completion_tokens"
 EPOCHS = 3
 MINI_BATCHES: int = PolicyGradientSettings.model_fields["mini_batches"].default
-KEPT = 3  # checkpoints, one at the end of each epoch
-TINY_TOKENS = 64  # of a completion of the built-in model, which knows no long texts
-SFT_RATE = 1e-5  # what pretrained models want; the others' is the default
-GROUND_TRUTH = "reward_model.ground_truth"  # where verl's form has the answer
+KEPT = 3  # kept checkpoints; one is written at the end of each epoch
+TINY_TOKENS = 64  # tokens per completion of the built-in model, which has short positions
+SFT_RATE = 1e-5  # usual rate for pretrained models; other algorithms use the default
+GROUND_TRUTH = "reward_model.ground_truth"  # column of the answer in verl's format
 ALGORITHMS: tuple[str, ...] = tuple(one.model_fields["type"].default for one in get_args(get_args(Algorithm)[0]))
 BUILTIN: tuple[str, ...] = get_args(BuiltinModel.model_fields["builtin"].annotation)
 GRADER = "method.reinforcement.grader"
-# Which field of the request a spec's comes from; the settings' own: their place depends on the method.
+# Field of the request per field of the spec. The place of the hyperparameters depends on the method.
 _FIELDS = {
     "name": "suffix",
     "labels": "metadata",
@@ -59,10 +59,13 @@ _SETTINGS = {
 def spec_of(
     new: NewFineTuningJob, training: Dataset, validation: Dataset | None, begins_with: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """The spec of a training job, to be checked like any other. `begins_with`: that of the job whose model it takes.
+    """Return the spec of a training job, to be checked like any other.
+
+    Args:
+        begins_with: spec of the job whose model is used, or None.
 
     Raises:
-        Invalid: the request contradicts itself, or asks for what there is not; the field is one of its own.
+        Invalid: the request is contradictory or asks for something unknown; the error names a field of the request.
     """
     learning, settings = _method(new), _settings(new)
     algorithm = _algorithm(new, training)
@@ -93,19 +96,19 @@ def spec_of(
 
 
 def base_rate(algorithm: str) -> float:
-    """The learning rate of which a request names a multiple."""
+    """Return the learning rate that the multiplier of a request refers to."""
     rate: float = OptimizerSettings.model_fields["lr"].default
     return SFT_RATE if algorithm == "sft" else rate
 
 
 def base_group() -> int:
-    """The rollouts a prompt of which a request names a multiple."""
+    """Return the rollouts per prompt that the multiplier of a request refers to."""
     size: int = RolloutSettings.model_fields["group_size"].default
     return size
 
 
 def in_request(new: NewFineTuningJob, errors: Iterable[FieldError]) -> tuple[FieldError, ...]:
-    """What is wrong with a request's spec, each with the request's field that it comes from."""
+    """Return the errors of a spec with the fields of the request that they come from."""
     fields = _FIELDS | {field: f"{_place(new)}.{name}" for field, name in _SETTINGS.items()}
     return tuple(FieldError(_field(error.field, fields), error.message) for error in errors)
 
@@ -119,25 +122,25 @@ def _field(field: str, fields: Mapping[str, str]) -> str:
 
 
 def _method(new: NewFineTuningJob) -> ReinforcementMethod | None:
-    """How to learn by trial; None: supervised."""
+    """Return the reinforcement method, or None for supervised fine-tuning."""
     method = new.method
     if method is None:
         return None
     if new.hyperparameters is not None:
-        raise _refused("hyperparameters", f"are given in method.{method.type}, or without a method")
+        raise _refused("hyperparameters", f"set them in method.{method.type}, or leave out method")
     if method.type == "supervised":
         if method.reinforcement is not None:
-            raise _refused("method.reinforcement", "the method's type is supervised")
+            raise _refused("method.reinforcement", "must be absent if method.type is supervised")
         return None
     if method.supervised is not None:
-        raise _refused("method.supervised", "the method's type is reinforcement")
+        raise _refused("method.supervised", "must be absent if method.type is reinforcement")
     if method.reinforcement is None:
-        raise _refused("method.reinforcement", "Field required: it names the grader")
+        raise _refused("method.reinforcement", "Field required: it contains the grader")
     return method.reinforcement
 
 
 def _settings(new: NewFineTuningJob) -> ReinforcementHyperparameters:
-    """The hyperparameters, wherever they are given."""
+    """Return the hyperparameters from the place where the request has them."""
     method = new.method
     given: Hyperparameters | None = new.hyperparameters
     if method is not None:
@@ -147,7 +150,7 @@ def _settings(new: NewFineTuningJob) -> ReinforcementHyperparameters:
 
 
 def _place(new: NewFineTuningJob) -> str:
-    """Where the request has its hyperparameters."""
+    """Return the field of the request that has the hyperparameters."""
     return "hyperparameters" if new.method is None else f"method.{new.method.type}.hyperparameters"
 
 
@@ -156,13 +159,13 @@ def _algorithm(new: NewFineTuningJob, training: Dataset) -> str:
     metadata = new.metadata or {}
     for name in metadata:
         if name.startswith(PREFIX) and name not in (ALGORITHM, GPUS, TOKENS):
-            raise _refused(f"metadata.{name}", f"Unknown; there are {ALGORITHM}, {GPUS} and {TOKENS}")
+            raise _refused(f"metadata.{name}", f"unknown setting; available are {ALGORITHM}, {GPUS} and {TOKENS}")
     possible = ("sft",) if supervised else tuple(name for name in ALGORITHMS if name != "sft")
     automatic = "sft" if supervised else "calibrl" if training.has_experts else "grpo"
     chosen = metadata.get(ALGORITHM, automatic)
     if chosen not in possible:
         kind = "supervised" if supervised else "reinforcement"
-        raise _refused(f"metadata.{ALGORITHM}", f"{kind} fine-tuning knows {', '.join(possible)}")
+        raise _refused(f"metadata.{ALGORITHM}", f"{kind} fine-tuning supports {', '.join(possible)}")
     return chosen
 
 
@@ -173,24 +176,24 @@ def _model(name: str) -> dict[str, Any]:
         return {"builtin": name}
     if name.startswith("/"):
         return {"path": name}
-    text = f"there is no model {name!r}: name {', '.join(BUILTIN)}, the path of a saved model on the server, a job"
-    raise _refused("model", f"{text} (ftjob-...) or what one has made (ft:...)")
+    text = f"unknown model {name!r}: use {', '.join(BUILTIN)}, the path of a saved model on the server, a job"
+    raise _refused("model", f"{text} (ftjob-...) or a fine-tuned model (ft:...)")
 
 
 def _data(dataset: Dataset, learning: ReinforcementMethod | None, field: str) -> dict[str, Any]:
-    """The data of a job, with the column that its grader compares with."""
+    """Return the data of a job with the answer column of its grader."""
     answer = None if learning is None else _answer(dataset, learning.grader, field)
     return {"dataset": str(dataset.id)} | ({} if answer is None else {"answer": answer})
 
 
 def _answer(dataset: Dataset, grader: StringCheckGrader, field: str) -> str | None:
-    """The column that the grader names; None: it is the one that counts anyway."""
+    """Return the column that the grader names, or None if it is the default one."""
     columns = dataset.has_columns or []
     if grader.column == GROUND_TRUTH and "reward_model" in columns:
         return None
     if grader.column not in columns:
         has = ", ".join(map(repr, columns))
-        raise _refused(field, f"no row has a column {grader.column!r}; there are {has}")
+        raise _refused(field, f"no row has a column {grader.column!r}; available are {has}")
     return None if grader.column == dataset.columns.answer else grader.column
 
 
@@ -222,7 +225,7 @@ def _validation(
     if dataset is not None:
         return {"validation": {"data": _data(dataset, learning, "validation_file"), **chosen}}
     for name in chosen:
-        raise _refused(f"{_place(new)}.{_SETTINGS[f'validation.{name}']}", "there is no validation_file")
+        raise _refused(f"{_place(new)}.{_SETTINGS[f'validation.{name}']}", "needs a validation_file")
     return {}
 
 
@@ -231,7 +234,7 @@ def _number(metadata: Mapping[str, str], name: str) -> int | None:
     if text is None:
         return None
     if not re.fullmatch(r"[0-9]{1,9}", text):
-        raise _refused(f"metadata.{name}", "must be a whole number, as text")
+        raise _refused(f"metadata.{name}", "must be a whole number as text")
     return int(text)
 
 

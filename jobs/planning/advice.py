@@ -1,4 +1,4 @@
-"""What in a spec works, but may not be meant: rules over the spec and what is known of its data and its model."""
+"""Warnings about specs that are valid but may be a mistake: rules on the spec, its data and its model."""
 
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -13,17 +13,17 @@ from calibrl_core.config import BuiltinModel
 
 MANY_EPOCHS = 20
 SMALL_LR, FEW_STEPS = 2e-6, 100
-LARGE_LR, LARGE_LORA_LR = 1e-5, 1e-3  # of a pretrained model in reinforcement learning, without LoRA and with it
+LARGE_LR, LARGE_LORA_LR = 1e-5, 1e-3  # for a pretrained model in reinforcement learning, without and with LoRA
 SMALL_GROUP = 4
 TOO_LARGE_FOR_A_CPU = 1_000_000_000  # parameters
-ABOVE_PRESET = 2.5  # times the rate of the preset of the same algorithm: at 3 every algorithm lost accuracy
+ABOVE_PRESET = 2.5  # factor on the learning rate of the preset: at 3 every algorithm lost accuracy
 
 
 def warnings(spec: TrainSpec | EvaluateSpec, data: Sequence[DataFacts], memory: MemoryPlan | None) -> Iterator[Notice]:
-    """The notices of a spec, each with its field."""
+    """Yield the warnings about a spec, each with its field."""
     if memory and memory.parameters >= TOO_LARGE_FOR_A_CPU and not spec.resources.gpus:
         billions = memory.parameters / 1e9
-        yield _notice("resources.gpus", f"a model of {billions:.1f} billion parameters on a CPU slot takes very long")
+        yield _notice("resources.gpus", f"a model with {billions:.1f} billion parameters is very slow on a CPU slot")
     if memory and memory.fits is False:
         yield _notice("resources.gpus", memory.explanation)
     if isinstance(spec, TrainSpec):
@@ -31,52 +31,59 @@ def warnings(spec: TrainSpec | EvaluateSpec, data: Sequence[DataFacts], memory: 
         yield from _of_learning(spec)
         yield from _of_validation(spec)
         if spec.precision == "bfloat16" and not spec.resources.gpus:
-            yield _notice("precision", "bfloat16 on a CPU saves little memory, and is slow on most")
+            yield _notice("precision", "bfloat16 on a CPU saves little memory and is slow on most machines")
 
 
 def _of_data(spec: TrainSpec, facts: DataFacts) -> Iterator[Notice]:
     if facts.rows is not None:
         if facts.rows < spec.prompts_per_step:
-            yield _notice("prompts_per_step", f"the data has {facts.rows} rows: some come several times in a step")
+            yield _notice(
+                "prompts_per_step", f"the data has only {facts.rows} rows: some rows occur several times per step"
+            )
         epochs = spec.steps * spec.prompts_per_step / max(1, facts.rows)
         if epochs > MANY_EPOCHS:
-            yield _notice("steps", f"the data's {facts.rows} rows are seen {epochs:.0f} times each")
+            yield _notice("steps", f"{epochs:.0f} epochs over {facts.rows} rows")
     if spec.algorithm.needs_experts and facts.with_expert is not None and facts.with_expert < facts.checked:
         share = 1 - facts.with_expert / facts.checked
-        yield _notice("data", f"{share:.0%} of the rows looked at have no expert: they get no guidance")
+        yield _notice("data", f"{share:.0%} of the checked rows have no expert and get no guidance")
 
 
 def _of_learning(spec: TrainSpec) -> Iterator[Notice]:
     lr = spec.optimizer.lr
     if lr <= SMALL_LR and spec.steps < FEW_STEPS:
-        yield _notice("optimizer.lr", f"at {lr:g} the weights hardly move in {spec.steps} steps")
+        yield _notice("optimizer.lr", f"{lr:g} is too small to change the weights in {spec.steps} steps")
     usual = _preset(spec.algorithm.type)["optimizer"]["lr"]
     if isinstance(spec.model, BuiltinModel) and lr > ABOVE_PRESET * usual:
-        yield _notice("optimizer.lr", f"{lr:g} is {lr / usual:.3g} times that of the preset {spec.algorithm.type}")
+        yield _notice("optimizer.lr", f"{lr:g} is {lr / usual:.3g} times the value of the preset {spec.algorithm.type}")
     if isinstance(spec.algorithm, SFT):
         return
     largest = LARGE_LORA_LR if spec.model.lora else LARGE_LR
     if not isinstance(spec.model, BuiltinModel) and lr > largest and not _is_digits(spec):
-        yield _notice("optimizer.lr", f"{lr:g} is large for a pretrained model: about {largest / 10:g} is usual")
+        yield _notice("optimizer.lr", f"{lr:g} is large for a pretrained model; about {largest / 10:g} is usual")
     if spec.rollout.group_size < SMALL_GROUP:
         size = spec.rollout.group_size
-        yield _notice("rollout.group_size", f"with {size} rollouts a prompt most groups agree, and teach nothing")
+        yield _notice(
+            "rollout.group_size",
+            f"with {size} rollouts per prompt most groups have equal rewards and no learning signal",
+        )
     if spec.rollout.temperature != 1:
         yield _notice(
-            "rollout.temperature", f"{spec.rollout.temperature:g}: training, too, then sees that distribution"
+            "rollout.temperature", f"{spec.rollout.temperature:g} also changes the distribution that is trained"
         )
 
 
 def _is_digits(spec: TrainSpec) -> bool:
-    """The built-in tasks are the tiny model's, which another job may have warmed up."""
+    """Return True for built-in data: its models are small, even if another job trained them first."""
     return "builtin" in spec.data.model_fields_set
 
 
 def _of_validation(spec: TrainSpec) -> Iterator[Notice]:
     if spec.validation is None:
-        yield _notice("validation", "without held-out data no checkpoint can be the best, and overfitting stays unseen")
+        yield _notice(
+            "validation", "without validation no checkpoint can be marked best, and overfitting stays unnoticed"
+        )
     elif spec.validation.every_steps > spec.steps:
-        yield _notice("validation.every_steps", "more than steps: only the last step is validated")
+        yield _notice("validation.every_steps", "larger than steps: only the last step is validated")
 
 
 @cache

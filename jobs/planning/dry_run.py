@@ -1,4 +1,4 @@
-"""A dry run: what would become of a spec, were it submitted now. Adds nothing to the database."""
+"""Dry run: checks a spec and predicts its execution, without adding anything to the database."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -31,17 +31,17 @@ from jobs.repository import checkpoints, jobs, workers
 from jobs.specs import checks, file_surveys
 
 GIB = 2**30
-MOST_ORIGINS = 32  # jobs that a model is followed through to where it comes from
+MOST_ORIGINS = 32  # maximum jobs through which the origin of a model is followed
 
 
 def make(
     session: Session, spec: TrainSpec | EvaluateSpec, *, actor: str, among: frozenset[str] | None = None
 ) -> JobPlan:
-    """Check a spec as a submission would, and tell what would become of it.
+    """Check a spec as a submission would, and return the prediction.
 
     Raises:
-        Invalid: fields that can't be met, each named.
-        QuotaExceeded: the project has as many jobs waiting as it may.
+        Invalid: fields that are not valid; each is named.
+        QuotaExceeded: the project has reached its limit of waiting jobs.
     """
     checked = lifecycle.check(session, spec, among)
     job = lifecycle.new_job(spec, actor=actor)
@@ -59,10 +59,10 @@ def make(
 
 
 def count(spec: TrainSpec | EvaluateSpec) -> None:
-    """Read whole the files that `make` then has counted: this may take a while, and wants no transaction."""
+    """Read the files whose rows `dry_run` counts. This can take a while: hold no transaction meanwhile."""
     for _, source, _ in checks.sources(spec):
         if isinstance(source, FileData):
-            with suppress(DataError):  # which `make` tells of
+            with suppress(DataError):  # `dry_run` reports it
                 file_surveys.count_rows(source)
 
 
@@ -72,15 +72,15 @@ def _facts(field: str, source: DataChoice, datasets: Mapping[UUID, models.Datase
         rows = known.rows if known.rows is None or source.rows is None else min(known.rows, source.rows)
         return DataFacts(field=field, name=known.name, rows=rows, checked=rows or 0, with_expert=None, with_images=None)
     if isinstance(source, BuiltinData):
-        rows = source.row_count  # all with an image and an expert
+        rows = source.row_count  # all rows have an image and an expert
         return DataFacts(field=field, name=source.name, rows=rows, checked=rows, with_expert=rows, with_images=rows)
     if not isinstance(source, FileData):
         return DataFacts(field=field, name=source.name, rows=None, checked=0, with_expert=None, with_images=None)
     found = file_surveys.survey(source)
     try:
         rows = file_surveys.count_rows(source)
-    except DataError as error:  # it could be read a moment ago
-        raise Invalid("The data can't be read.", (FieldError(f"{field}.path", str(error)),)) from error
+    except DataError as error:  # it was readable a moment ago
+        raise Invalid("The data cannot be read.", (FieldError(f"{field}.path", str(error)),)) from error
     return DataFacts(
         field=field,
         name=source.name,
@@ -92,14 +92,14 @@ def _facts(field: str, source: DataChoice, datasets: Mapping[UUID, models.Datase
 
 
 def _memory(session: Session, spec: TrainSpec | EvaluateSpec) -> tuple[MemoryPlan | None, list[Notice]]:
-    """The estimate for the model that takes most, and for which models none can be made."""
+    """Return the estimate for the largest model, and a notice for each model without an estimate."""
     named = [("model", spec.model)] if isinstance(spec, TrainSpec) else _numbered(spec.models)
     plans, unknown = [], []
     for field, model in named:
         try:
             plans.append(memory.estimate(spec, _shape(session, model), model))
         except UnknownShape as error:
-            unknown.append(Notice(field=field, message=f"its memory can't be told: {error}"))
+            unknown.append(Notice(field=field, message=f"memory unknown: {error}"))
     if not plans:
         return None, unknown
     largest = max(plans, key=lambda plan: plan.bytes)
@@ -120,8 +120,8 @@ def _shape(session: Session, model: ModelChoice) -> ModelShape:
         folder = artifacts.find_checkpoint(found) if found else None
         if folder and (folder / "config.json").is_file():
             return model_shapes.of_folder(folder)
-        model = _origin(session, model.from_job)  # it has none yet, but will be of the same shape
-    raise UnknownShape(f"it comes through more than {MOST_ORIGINS} jobs")
+        model = _origin(session, model.from_job)  # no checkpoint yet, but it will have the same shape
+    raise UnknownShape(f"its origin is more than {MOST_ORIGINS} jobs away")
 
 
 def _origin(session: Session, job_id: UUID) -> ModelChoice:
@@ -133,22 +133,23 @@ def _origin(session: Session, job_id: UUID) -> ModelChoice:
 def _with_machines(
     plan: MemoryPlan, spec: TrainSpec | EvaluateSpec, known: Sequence[tuple[models.Worker, bool, list[UUID]]]
 ) -> MemoryPlan:
-    """Whether some machine that the job may run on has as many GPUs of that size."""
+    """Set `fits`: True if a machine with the labels has enough GPUs of that size."""
     if plan.on == "host":
-        fits, text = None, f"about {plan.bytes / GIB:.1f} GiB of a host's memory; how much machines have is not known"
+        fits, text = None, f"about {plan.bytes / GIB:.1f} GiB of host memory; the memory of the machines is unknown"
     else:
         wanted = spec.resources
         most = max(_sizes(known, wanted.labels, wanted.gpus), default=0)
         fits = plan.bytes <= most
         takes = f"each process takes about {plan.bytes / GIB:.1f} GiB"
-        text = f"{takes}; the GPUs that it may get have {most / GIB:.1f} GiB"
+        text = f"{takes}; the available GPUs have {most / GIB:.1f} GiB"
     return plan.model_copy(update={"fits": fits, "explanation": text})
 
 
 def _sizes(
     known: Sequence[tuple[models.Worker, bool, list[UUID]]], labels: dict[str, str], count: int
 ) -> Iterator[int]:
-    """Bytes of the smallest of the `count` largest GPUs, of each machine that has the labels and so many."""
+    """Yield, for each machine with the labels and enough GPUs, the bytes of the smallest of its `count` largest
+    GPUs."""
     for worker, _, _ in known:
         sizes = sorted((gpu.memory_total for gpu in worker.gpus), reverse=True)
         if len(sizes) >= count and all(worker.labels.get(key) == value for key, value in labels.items()):

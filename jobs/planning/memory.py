@@ -1,8 +1,7 @@
-"""How much memory a job's process takes, estimated from its settings and its model's shape: no torch.
+"""Estimates the memory of a job's process from its settings and the shape of its model, without torch.
 
-What is there for every parameter is exact. Activations are counted as a transformer of SwiGLU keeps them, images as
-their tokens; the memory that an allocator leaves unused is not. PROMPT_TOKENS stands for prompts whose length nothing
-bounds.
+Memory per parameter is exact. Activations are estimated for a transformer with SwiGLU; images count as their tokens.
+Unused memory of the allocator is not included. PROMPT_TOKENS is assumed for prompts without a limit.
 """
 
 from collections.abc import Sequence
@@ -15,15 +14,15 @@ from calibrl_core.config import LoraSettings, ModelOptions
 from jobs.planning.model_shapes import ModelShape, is_vision
 
 PROMPT_TOKENS = 1024
-BATCH_TOKENS = 131_072  # of an evaluation, decoded together
-CHUNK = {True: 2**26, False: 2**24}  # logits at once, on a GPU or not: see calibrl_core.models.logprobs
-BASE_BYTES = {True: 1 << 30, False: 400_000_000}  # CUDA's context and libraries; Python with its imports
+BATCH_TOKENS = 131_072  # decoded together in an evaluation
+CHUNK = {True: 2**26, False: 2**24}  # logits per chunk, on a GPU or not: see calibrl_core.models.logprobs
+BASE_BYTES = {True: 1 << 30, False: 400_000_000}  # CUDA context and libraries; Python with its imports
 GIB = 2**30
 
 
 @dataclass(frozen=True)
 class _Sizes:
-    """What of a spec the memory depends on. `shards`: processes that share out what there is once a parameter."""
+    """Quantities that the memory depends on. `shards`: number of processes that share the per-parameter memory."""
 
     shape: ModelShape
     on_gpu: bool
@@ -32,7 +31,7 @@ class _Sizes:
 
     @property
     def width(self) -> int:
-        """Bytes of a number that is computed."""
+        """Bytes per computed number."""
         return 2 if self.bfloat16 else 4
 
     def linear(self, *, trained_vision: bool = True) -> int:
@@ -40,16 +39,14 @@ class _Sizes:
 
 
 def estimate(spec: TrainSpec | EvaluateSpec, shape: ModelShape, options: ModelOptions) -> MemoryPlan:
-    """What each process of a job takes; `fits` and its explanation are for whoever knows the machines."""
+    """Return the memory of each process of a job. The caller sets `fits` and the explanation."""
     gpus = spec.resources.gpus
     precision = spec.precision if isinstance(spec, TrainSpec) else "auto"
     sharded = isinstance(spec, TrainSpec) and spec.parallel == "fsdp" and gpus > 1
     bfloat16 = precision == "bfloat16" or (precision == "auto" and gpus > 0)
     sizes = _Sizes(shape, gpus > 0, bfloat16, gpus if sharded else 1)
     trained = 0
-    parts = [
-        _part("process", BASE_BYTES[gpus > 0], "always", "CUDA's context, or Python with its libraries: a constant")
-    ]
+    parts = [_part("process", BASE_BYTES[gpus > 0], "always", "constant: CUDA context, or Python with its libraries")]
     if isinstance(spec, TrainSpec):
         trained, added = _trained(shape, options)
         parts += [*_weights(sizes, options, trained, added), *_training(spec, sizes, options, trained)]
@@ -72,7 +69,7 @@ def estimate(spec: TrainSpec | EvaluateSpec, shape: ModelShape, options: ModelOp
 
 
 def peak(parts: Sequence[MemoryPart]) -> int:
-    """What is there always, and the larger of what rollouts and updates take in turn."""
+    """Return the permanent memory plus the larger of rollout and update, which alternate."""
     by_phase = {
         when: sum(part.bytes for part in parts if part.when == when) for when in ("always", "rollout", "update")
     }
@@ -80,7 +77,7 @@ def peak(parts: Sequence[MemoryPart]) -> int:
 
 
 def _trained(shape: ModelShape, options: ModelOptions) -> tuple[int, int]:
-    """Parameters that are trained, and those of adapters among them."""
+    """Return the number of trained parameters, and the number of adapter parameters among them."""
     if options.lora is not None:
         adapters = sum(options.lora.rank * sum(one) for one in _adapted(shape, options.lora))
         return adapters, adapters
@@ -88,7 +85,7 @@ def _trained(shape: ModelShape, options: ModelOptions) -> tuple[int, int]:
 
 
 def _adapted(shape: ModelShape, lora: LoraSettings) -> list[tuple[int, ...]]:
-    """The linear layers that get an adapter: as `calibrl_core.models.adapters` chooses them."""
+    """Return the shapes of linear layers that get an adapter, as `calibrl_core.models.adapters` chooses them."""
     if not lora.targets:
         return [one for name, one in shape.linear.items() if not is_vision(name)]
     endings = tuple(f".{target}.weight" for target in lora.targets)
@@ -143,7 +140,7 @@ def _training(spec: TrainSpec, sizes: _Sizes, options: ModelOptions, trained: in
 
 
 def _samples(spec: TrainSpec) -> int:
-    """Whether anything is sampled at all: not by a supervised run without validation."""
+    """Return 1 if the run samples completions: all runs except supervised ones without validation."""
     return 0 if isinstance(spec.algorithm, SFT) and spec.validation is None else 1
 
 
@@ -162,7 +159,7 @@ def _rollouts(
     if spec and spec.rollout.engine == "vllm":
         copy = shape.parameters * width
         found.append(_part("vLLM's weights", copy, "always", f"{width} bytes x {shape.parameters:,}: the engine's own"))
-        found = [part.model_copy(update={"when": "always"}) for part in found]  # it keeps its room for them
+        found = [part.model_copy(update={"when": "always"}) for part in found]  # vLLM keeps this memory reserved
     return found
 
 

@@ -1,1 +1,1 @@
-"""Which job runs where and when: the scheduler, reservations, used slot-hours."""
+"""Scheduling: placement of jobs, reservations, used slot-hours."""

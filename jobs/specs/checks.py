@@ -1,4 +1,4 @@
-"""What a spec asks for: the jobs it depends on, what is wrong with it, and the config that a trainer gets from it."""
+"""Checks of a spec: fields, files, plugins, and the jobs and datasets that it names."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
@@ -30,7 +30,7 @@ from jobs.files.allowed_sources import hub_problem, model_problem, path_problem
 from jobs.models import Dataset, Job
 from jobs.specs import file_surveys
 
-_RELATIVE = "give an absolute path: the worker runs in a folder of its own"
+_RELATIVE = "must be an absolute path: the worker runs in its own folder"
 
 
 class Unusable(Exception):
@@ -58,23 +58,25 @@ def job_models(spec: TrainSpec | EvaluateSpec) -> list[tuple[str, JobModel]]:
 
 
 def text_problems(spec: TrainSpec | EvaluateSpec) -> list[FieldError]:
-    """The fields whose text Postgres can't keep; silently changed, a path would be another path."""
+    """Return the fields with text that PostgreSQL cannot store. A silent change would make a path another path."""
     texts = _texts((), spec.model_dump())
-    return [FieldError(field, "holds a NUL character") for field, text in texts if "\x00" in text]
+    return [FieldError(field, "contains a NUL character") for field, text in texts if "\x00" in text]
 
 
 def resource_problems(spec: TrainSpec | EvaluateSpec) -> list[FieldError]:
-    """What a spec asks for that would do nothing for it."""
+    """Return requested resources that have no effect."""
     found = []
     if isinstance(spec, EvaluateSpec) and spec.resources.gpus > 1:
-        found.append(FieldError("resources.gpus", "an evaluation runs in one process: ask for 1 at most"))
+        found.append(FieldError("resources.gpus", "an evaluation runs in one process: use at most 1"))
     if spec.limits.min_gpu_utilisation is not None and not spec.resources.gpus:
-        found.append(FieldError("limits.min_gpu_utilisation", "the job has no GPU: leave it out, or ask for one"))
+        found.append(
+            FieldError("limits.min_gpu_utilisation", "the job has no GPU: remove this limit, or set resources.gpus")
+        )
     return found
 
 
 def file_problems(spec: TrainSpec | EvaluateSpec) -> list[FieldError]:
-    """What is wrong with the files that a spec names. Reads them, which may take a while: hold no lock meanwhile."""
+    """Return errors in the files that a spec names. Reads the files, which can take a while: hold no lock meanwhile."""
     found = []
     for field, model in _models(spec):
         if isinstance(model, PathModel):
@@ -88,7 +90,7 @@ def file_problems(spec: TrainSpec | EvaluateSpec) -> list[FieldError]:
 
 
 def plugin_problems(spec: TrainSpec | EvaluateSpec | ReplayRequest) -> list[FieldError]:
-    """Which verifiers are not installed here, going by the metadata of what is: none of their code is run."""
+    """Return the verifiers that are not installed here. Reads package metadata only and runs no code of them."""
     found = []
     for index, reward in enumerate(spec.rewards):
         try:
@@ -122,7 +124,7 @@ def checkpoint_problems(spec: TrainSpec | EvaluateSpec, steps: Mapping[UUID, Col
 def no_checkpoint(model: JobModel, have: Collection[int]) -> str:
     """That there is no such checkpoint, and which there are."""
     what = f"of step {model.checkpoint}" if isinstance(model.checkpoint, int) else "yet"
-    instead = f"it has those of {', '.join(map(str, sorted(have)))}" if have else "it has none"
+    instead = f"available steps: {', '.join(map(str, sorted(have)))}" if have else "it has no checkpoint"
     return f"job {model.from_job} has no checkpoint {what}: {instead}"
 
 
@@ -134,13 +136,11 @@ def data_problems(spec: TrainSpec | EvaluateSpec, known: Mapping[UUID, Dataset])
         if isinstance(choice, KnownData):
             dataset = known.get(choice.dataset)
             if dataset is None or dataset.project != spec.project:
-                text = f"there is no data set {choice.dataset} in project {spec.project!r}"
+                text = f"dataset {choice.dataset} does not exist in project {spec.project!r}"
                 found.append(FieldError(f"{field}.dataset", text))
                 continue
             if needs_experts and dataset.has_experts is False:
-                text = (
-                    "none of its rows has an expert, and this algorithm needs some; choose {type: grpo}, or other data"
-                )
+                text = "no row has an expert, but the algorithm needs experts; use {type: grpo}, or other data"
                 found.append(FieldError(f"{field}.dataset", text))
             if choice.answer is not None and (wrong := _answer_problem(dataset, choice)):
                 found.append(FieldError(f"{field}.answer", wrong))
@@ -148,7 +148,9 @@ def data_problems(spec: TrainSpec | EvaluateSpec, known: Mapping[UUID, Dataset])
         else:
             source = choice
         if isinstance(spec, EvaluateSpec) and source.name in names:
-            found.append(FieldError(field, f"another data set here is named {source.name!r}; results are kept by name"))
+            found.append(
+                FieldError(field, f"another dataset is also named {source.name!r}, but results are stored by name")
+            )
         names.add(source.name)
     return found
 
@@ -205,7 +207,7 @@ def _answer_problem(dataset: Dataset, choice: KnownData) -> str | None:
     if known is None:
         return None
     if choice.answer not in known:
-        return f"the data set has no column {choice.answer!r}; it has {', '.join(map(repr, known))}"
+        return f"the dataset has no column {choice.answer!r}; its columns are {', '.join(map(repr, known))}"
     return form_problem(known, datasets.columns_of(dataset, choice))
 
 
@@ -237,18 +239,18 @@ def sources(spec: TrainSpec | EvaluateSpec) -> Iterator[tuple[str, DataChoice, b
 def _dependency_problems(id: UUID, known: Mapping[UUID, Job]) -> list[str]:
     job = known.get(id)
     if job is None:
-        return [f"there is no job {id}"]
+        return [f"job {id} does not exist"]
     if job.status in (JobStatus.FAILED, JobStatus.CANCELLED):
-        return [f"job {id} is {job.status}: it will never succeed"]
+        return [f"job {id} is {job.status} and cannot succeed any more"]
     return []
 
 
 def _origin_problems(model: JobModel, known: Mapping[UUID, Job]) -> list[str]:
     id = model.from_job
     if id in known and known[id].kind != "train":
-        return [f"job {id} is an evaluation: it leaves no checkpoint"]
+        return [f"job {id} is an evaluation, which writes no checkpoints"]
     if id in known and isinstance(model.checkpoint, int):
-        return []  # it is there, or `checkpoint_problems` says so
+        return []  # `checkpoint_problems` checks that it exists
     return _dependency_problems(id, known)
 
 

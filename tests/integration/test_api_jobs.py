@@ -233,11 +233,11 @@ def test_a_fork_of_an_evaluation_changes_no_model(client: httpx.Client) -> None:
 def test_forks_that_can_not_be(client: httpx.Client) -> None:
     parent = UUID(submitted(client)["id"])
     fork = f"/v1/jobs/{parent}/fork"
-    assert "it has none" in refused(client.post(fork, json={}), 422)["errors"][0]["message"]
+    assert "it has no checkpoint" in refused(client.post(fork, json={}), 422)["errors"][0]["message"]
     life.checkpoint(parent, 10)
     problem = refused(client.post(fork, json={"checkpoint": 15}), 422)
     assert problem["errors"] == [
-        {"field": "checkpoint", "message": f"job {parent} has no checkpoint of step 15: it has those of 10"}
+        {"field": "checkpoint", "message": f"job {parent} has no checkpoint of step 15: available steps: 10"}
     ]
     bad: list[tuple[Any, list[str]]] = [
         ({"checkpoint": "first"}, ["checkpoint"]),

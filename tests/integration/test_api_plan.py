@@ -147,9 +147,7 @@ def test_a_model_whose_size_can_not_be_told_is_said(client: httpx.Client, tmp_pa
     assert plan["memory"] is None
     assert "config.json alone does not tell for odd" in plan["warnings"][-1]["message"]
     (tmp_path / "odd" / "model.safetensors").write_bytes(b"\xff" * 64)
-    assert (
-        "memory unknown" in planned(client, model={"path": str(tmp_path / "odd")})["warnings"][-1]["message"]
-    )
+    assert "memory unknown" in planned(client, model={"path": str(tmp_path / "odd")})["warnings"][-1]["message"]
 
 
 def test_what_is_risky_is_said_by_field(client: httpx.Client) -> None:

@@ -165,7 +165,7 @@ def test_dependencies_that_do_not_exist_or_will_never_succeed(client: httpx.Clie
     answer = client.post("/v1/jobs", json=spec(depends_on=[unknown, ended]))
     assert refused(answer, 422)["errors"] == [
         {"field": "depends_on.0", "message": f"job {unknown} does not exist"},
-        {"field": "depends_on.1", "message": f"job {ended} is cancelled: it will never succeed"},
+        {"field": "depends_on.1", "message": f"job {ended} is cancelled and cannot succeed any more"},
     ]
 
 
@@ -240,7 +240,7 @@ def test_machines_that_are_not_there_or_are_so_already(client: httpx.Client, unc
         assert refused(client.post(f"/v1/workers/nobody/{verb}"), 404)["detail"] == "There is no worker nobody."
     assert refused(client.post("/v1/workers/draining/drain"), 409)["detail"] == "Worker draining is already draining."
     assert refused(client.post("/v1/workers/gone/drain"), 409)["detail"] == "Worker gone is already offline."
-    assert "is not drained: it is online" in refused(client.post("/v1/workers/online/undrain"), 409)["detail"]
+    assert "is online, not drained" in refused(client.post("/v1/workers/online/undrain"), 409)["detail"]
     assert named(client.post("/v1/workers/online/drain", json={"now": "soon"})) == ["now"]
     assert named(client.post("/v1/workers/online/drain", json={"later": True})) == ["later"]
     assert named(client.post("/v1/workers/online/drain", json=[])) == ["body"]

@@ -59,7 +59,12 @@ def test_a_plan_as_tables_and_as_json(service: Service, tmp_path: Path) -> None:
     assert service.requests[0].body == {"kind": "train", "steps": 20}
     for part in ("4,096", "?", "2.00 GiB", "1.0 MiB", "3.00 GiB", "4 bytes x 512", "have 1.0 GiB"):
         assert part in result.stdout
-    for part in ("all suitable slots are occupied", "about 2h00m", "about 4.00 slot-hours", "optimizer.lr: 0.1 is large"):
+    for part in (
+        "all suitable slots are occupied",
+        "about 2h00m",
+        "about 4.00 slot-hours",
+        "optimizer.lr: 0.1 is large",
+    ):
         assert part in result.stdout
     assert json.loads(calibrl("plan", spec_file(tmp_path), "--json").stdout)["queue"]["position"] == 3
     service.on("POST", "/v1/jobs:plan", plan(memory=None, warnings=[]))

@@ -141,9 +141,9 @@ def test_rollouts_and_updates_take_turns() -> None:
     ("files", "says"),
     [
         ({}, "config.json"),
-        ({"config.json": b"[]"}, "is no object"),
+        ({"config.json": b"[]"}, "is not a JSON object"),
         ({"config.json": b"{}", "model.safetensors": b"\xff" * 20}, "is not a safetensors file"),
-        ({"config.json": b"{}", "model.safetensors": b"\x02" + b"\0" * 7 + b"{}"}, "alone does not tell"),
+        ({"config.json": b"{}", "model.safetensors": b"\x02" + b"\0" * 7 + b"{}"}, "is not sufficient for"),
         ({"config.json": b"{}", "model.safetensors.index.json": b'{"weight_map": {"a": "../../etc/x"}}'}, "x'"),
         ({"config.json": b'{"model_type": "llama"}'}, "hidden_size"),
     ],

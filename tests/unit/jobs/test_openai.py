@@ -136,22 +136,30 @@ def test_models_of_other_jobs() -> None:
     ("changes", "field", "text"),
     [
         ({"model": "gpt-4o"}, "model", "unknown model 'gpt-4o'"),
-        ({"metadata": {"calibrl_algorithm": "grpo"}}, "metadata.calibrl_algorithm", "supervised fine-tuning supports sft"),
-        ({"metadata": {"calibrl_gpu": "1"}}, "metadata.calibrl_gpu", "Unknown"),
+        (
+            {"metadata": {"calibrl_algorithm": "grpo"}},
+            "metadata.calibrl_algorithm",
+            "supervised fine-tuning supports sft",
+        ),
+        ({"metadata": {"calibrl_gpu": "1"}}, "metadata.calibrl_gpu", "unknown setting"),
         ({"metadata": {"calibrl_gpus": "one"}}, "metadata.calibrl_gpus", "whole number"),
-        ({"method": {"type": "reinforcement"}}, "method.reinforcement", "it names the grader"),
-        ({"method": reinforcement() | {"supervised": {}}}, "method.supervised", "the method's type is"),
-        ({"method": reinforcement() | {"type": "supervised"}}, "method.reinforcement", "the method's type is"),
+        ({"method": {"type": "reinforcement"}}, "method.reinforcement", "it contains the grader"),
+        ({"method": reinforcement() | {"supervised": {}}}, "method.supervised", "must be absent if method.type is"),
+        (
+            {"method": reinforcement() | {"type": "supervised"}},
+            "method.reinforcement",
+            "must be absent if method.type is",
+        ),
         ({"method": {"type": "supervised"}, "hyperparameters": {}}, "hyperparameters", "method.supervised"),
         (
             {"method": reinforcement(GRADER | {"reference": "{{ item.hex }}"})},
             "method.reinforcement.grader.reference",
-            "no row has a column 'hex'; there are 'messages', 'reference_answer'",
+            "no row has a column 'hex'; available are 'messages', 'reference_answer'",
         ),
         (
             {"method": reinforcement(eval_samples=2)},
             "method.reinforcement.hyperparameters.eval_samples",
-            "no validation_file",
+            "needs a validation_file",
         ),
     ],
 )

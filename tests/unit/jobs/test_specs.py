@@ -160,8 +160,8 @@ def test_jobs_that_can_not_be_built_on() -> None:
     found = checks.job_problems(spec(EVALUATE, models=models, depends_on=depends_on), known)
     assert found == [
         FieldError("depends_on.1", f"job {unknown} does not exist"),
-        FieldError("depends_on.2", f"job {failed} is failed: it will never succeed"),
-        FieldError("models.1.from_job", f"job {evaluation} is an evaluation: it leaves no checkpoint"),
-        FieldError("models.2.from_job", f"job {failed} is failed: it will never succeed"),
+        FieldError("depends_on.2", f"job {failed} is failed and cannot succeed any more"),
+        FieldError("models.1.from_job", f"job {evaluation} is an evaluation, which writes no checkpoints"),
+        FieldError("models.2.from_job", f"job {failed} is failed and cannot succeed any more"),
         FieldError("models.3.from_job", f"job {unknown} does not exist"),
     ]
