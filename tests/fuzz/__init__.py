@@ -6,12 +6,14 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 CASES = re.compile(r"(\d[\d,]*) (?:test cases )?generated")
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
 # Answers that never end, so that there is nothing to wait for.
 ENDLESS = "/stream$"
 ANSWER_SECONDS = "120"  # a replay may take 60, and then says how far it came
+SETTINGS = Path(__file__).with_name("schemathesis.toml")
 PHASES = "examples,coverage,fuzzing"
 Known = dict[str, dict[str, list[str]]]
 
@@ -37,7 +39,7 @@ def run(
 ) -> Ran:
     """Have schemathesis ask every operation of the service there, or those whose path `only` matches."""
     command = [
-        sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json",
+        sys.executable, "-m", "schemathesis.cli", "--config-file", str(SETTINGS), "run", f"{url}/openapi.json",
         "--checks", CHECKS, "--max-examples", str(examples), "--seed", str(seed), "--exclude-path-regex", ENDLESS,
         "--phases", phases, "--request-timeout", ANSWER_SECONDS, "--no-color", "--continue-on-failure",
         "--generation-database", "none",
