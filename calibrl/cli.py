@@ -20,10 +20,11 @@ from calibrl import presets
 from calibrl.client import CalibrlError, Client
 from calibrl.commands import access, datasets, evaluations, export, follow_job, jobs, profiles, queue
 from calibrl.commands.arguments import HERE, JOBS, AsJson, JobArgument, StackFolder, console, find, say, say_json
+from calibrl.extras import MissingExtraError, require
 from calibrl.schemas import JobStatus
+from calibrl.settings import ClientSettings, SettingsError
 from calibrl.specfile import SpecError
 from calibrl.views import terminal
-from jobs.settings import SettingsError, get_settings
 
 POLL_SECONDS = 1.0
 BAD_INPUT = frozenset({400, 404, 413, 422})  # HTTP statuses that mean: what was asked for is at fault
@@ -47,7 +48,7 @@ class _CommandLine(TyperGroup):
         except typer.TyperException as error:
             command = getattr(getattr(error, "ctx", None), "command_path", "calibrl")
             code = _complain(2, f"{error.format_message()} (see `{command} --help`)")
-        except (SpecError, SettingsError) as error:
+        except (MissingExtraError, SettingsError, SpecError) as error:
             code = _complain(2, str(error))
         except CalibrlError as error:
             code = _complain(2 if error.status in BAD_INPUT else 1, str(error))
@@ -86,14 +87,16 @@ DashboardPort = Annotated[
 @app.command(rich_help_panel=HERE)
 def up(data: DataFolder = None, port: Port = None, dashboard_port: DashboardPort = None) -> None:
     """Run the whole service until Ctrl-C: database, queue, API, a worker and the dashboard."""
+    require("local", "calibrl up")
     from calibrl.stack.local import LocalStack, StackError
 
     _end_like_ctrl_c(signal.SIGTERM, signal.SIGHUP)
     folder = _data_dir(data)
     options = f" --data {shlex.quote(str(folder))}" if data else ""
+    stack = LocalStack(folder, api_port=port, dashboard_port=dashboard_port)
     typer.echo("Starting the database, the queue, the API, a worker and the dashboard ...")
     try:
-        with LocalStack(folder, api_port=port, dashboard_port=dashboard_port) as stack:
+        with stack:
             say(_addresses(stack.dashboard_url, stack.api_url, folder, options))
             with suppress(KeyboardInterrupt):
                 while True:
@@ -118,6 +121,7 @@ def demo(
     dashboard_port: DashboardPort = None,
 ) -> None:
     """Train a tiny vision-language model with CalibRL from start to finish, and show it live."""
+    require("local", "calibrl demo")
     from calibrl.commands.demo import run
 
     _end_like_ctrl_c(signal.SIGTERM, signal.SIGHUP)
@@ -204,7 +208,7 @@ profiles.install(app)
 
 
 def _data_dir(given: Path | None) -> Path:
-    return given.expanduser().absolute() if given else get_settings().data_dir
+    return given.expanduser().absolute() if given else ClientSettings.read().data_dir
 
 
 def _end_like_ctrl_c(*numbers: signal.Signals) -> None:

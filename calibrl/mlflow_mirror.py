@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from calibrl.client import CalibrlError, Client
+from calibrl.extras import require
 from calibrl.schemas import Job, JobStatus, MetricRow
 
 JOB, STEP, TIME = "calibrl.job", "calibrl.last_step", "calibrl.last_ts"  # tags
@@ -25,12 +26,9 @@ class Mirror:
     """Keeps one run of an MLflow experiment like a job. Raises CalibrlError where MLflow refuses or is not there."""
 
     def __init__(self, client: Client, job_id: UUID, uri: str, experiment: str) -> None:
-        try:
-            from mlflow import MlflowClient
-        except ImportError as error:
-            raise CalibrlError(
-                "MLflow is not installed: `.venv/bin/pip install -c constraints.txt -e '.[mlflow]'`"
-            ) from error
+        require("mlflow", "calibrl export mlflow")
+        from mlflow import MlflowClient
+
         self._client, self._job_id, self._experiment = client, job_id, experiment
         with _explained(uri):
             self._mlflow = MlflowClient(tracking_uri=uri)

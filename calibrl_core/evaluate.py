@@ -16,6 +16,9 @@ from dataclasses import asdict
 from hashlib import sha256
 from typing import Any
 
+import calibrl_core.trainer_extra  # noqa: F401
+
+# isort: split
 import numpy as np
 from numpy.typing import NDArray
 

@@ -20,6 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import calibrl_core.trainer_extra  # noqa: F401
+
+# isort: split
 import numpy as np
 import torch
 from pydantic import BaseModel, TypeAdapter, ValidationError

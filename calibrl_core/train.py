@@ -17,6 +17,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import calibrl_core.trainer_extra  # noqa: F401
+
+# isort: split
 import torch
 
 from calibrl_core import data

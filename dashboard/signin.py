@@ -16,7 +16,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from calibrl.client import CalibrlError, Client
-from jobs.settings import get_settings
+from calibrl.settings import ClientSettings
 
 COOKIE = "calibrl_key"
 PATH, OUT = "/signin", "/signout"
@@ -62,7 +62,7 @@ def sent_cookies() -> dict[str, str]:
 
 def own() -> str:
     """The key that this service's settings name, such as a local stack's; empty where they name none."""
-    known = get_settings().api_key
+    known = ClientSettings.read().api_key
     return known.get_secret_value() if known else ""
 
 
@@ -75,7 +75,7 @@ async def _show(request: Request) -> Response:
     to, given = _next(request.query_params.get("next")), request.query_params.get("token")
     if given is None:
         return HTMLResponse(_page(to), headers=HEADERS)
-    expected = get_settings().dashboard_token
+    expected = ClientSettings.read().dashboard_token
     if expected is None or not compare_digest(given.encode(), expected.get_secret_value().encode()):
         wrong = "This link is not valid, or no longer. Open the address that `calibrl up` printed last."
         return HTMLResponse(_page(to, wrong), 401, headers=HEADERS)

@@ -8,10 +8,10 @@ import streamlit as st
 
 from calibrl.client import CalibrlError
 from calibrl.schemas import Job
+from calibrl.settings import SettingsError
 from dashboard import signin
 from dashboard.markup import escape
 from dashboard.reads import data
-from jobs.settings import SettingsError
 
 REFUSED = {  # statuses of what the service refused, and what mends it
     409: "Something stands in the way, as things are now.",

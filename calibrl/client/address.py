@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field, ValidationError
 from calibrl.client import profiles
 from calibrl.client.errors import CalibrlError
 from calibrl.folder_lock import is_held
-from jobs.settings import get_settings
+from calibrl.settings import ClientSettings
 
 STACK_FILE = "stack.json"  # in the data folder of a running local stack
 
@@ -61,7 +61,7 @@ def address_and_key(url: str | None, api_key: str | None, data_dir: Path | None)
     else the local stack's."""
     if url is None and (profile := profiles.selected(data_dir)) is not None:
         return profile.url, api_key or profile.api_key.get_secret_value()
-    settings = get_settings()
+    settings = ClientSettings.read()
     stack = read_stack(data_dir or settings.data_dir)
     if url is None and data_dir is not None:
         if stack is None:

@@ -13,7 +13,7 @@ from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, SecretStr, StringConstraints, TypeAdapter, ValidationError
 
 from calibrl.client.errors import CalibrlError
-from jobs.settings import get_settings
+from calibrl.settings import ClientSettings
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"  # a key of TOML without quotes
 LOCK_SECONDS = 10.0
@@ -38,7 +38,7 @@ _FILE = TypeAdapter(dict[Annotated[str, StringConstraints(pattern=NAME)], Profil
 
 def path() -> Path:
     """The file of all profiles."""
-    return get_settings().config_home.expanduser() / "calibrl" / "profiles.toml"
+    return ClientSettings.read().config_home.expanduser() / "calibrl" / "profiles.toml"
 
 
 def read_all() -> dict[str, Profile]:
@@ -118,7 +118,7 @@ def selected(data_dir: Path | None) -> Profile | None:
         CalibrlError: there is none of that name, or something else names a service as well.
     """
     name = chosen.get()
-    settings = get_settings()
+    settings = ClientSettings.read()
     if name is not None and data_dir is not None:
         raise CalibrlError("--profile and --data name two services: leave one out")
     if name is None and settings.profile is not None and data_dir is None:

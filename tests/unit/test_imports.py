@@ -30,11 +30,11 @@ CONTRACT = tuple(
 )
 ALLOWED = {
     "calibrl_core": (),
-    "jobs": ("calibrl.presets", "calibrl.processes", "calibrl.schemas", *CONTRACT),
+    "jobs": ("calibrl.presets", "calibrl.processes", "calibrl.schemas", "calibrl.settings", *CONTRACT),
     "api": ("calibrl.presets", "calibrl.schemas", "jobs", *CONTRACT),
-    "worker": ("calibrl.processes", "calibrl.schemas", "jobs", *CONTRACT),
-    "calibrl": ("jobs.settings", *CONTRACT),
-    "dashboard": ("calibrl.client", "calibrl.presets", "calibrl.schemas", "jobs.settings"),
+    "worker": ("calibrl.processes", "calibrl.schemas", "calibrl.settings", "jobs", *CONTRACT),
+    "calibrl": CONTRACT,
+    "dashboard": ("calibrl.client", "calibrl.presets", "calibrl.schemas", "calibrl.settings"),
     "migrations": ("jobs.models", "jobs.settings"),
     # It stands in for trainers and for workers: it ships what it writes, and fills tables through repositories.
     "bench": ("calibrl_core", "calibrl", "jobs", "worker"),
@@ -127,7 +127,8 @@ def test_each_package_imports_only_what_it_may() -> None:
 
 def test_only_the_settings_read_the_environment() -> None:
     # A waiting trainer is told its job's variables, and sets them.
-    allowed = (ROOT / "jobs" / "settings.py", ROOT / "calibrl_core" / "run" / "standby.py")
+    settings = (ROOT / "calibrl" / "settings.py", ROOT / "jobs" / "settings.py")
+    allowed = (*settings, ROOT / "calibrl_core" / "run" / "standby.py")
     paths = [path for path in sources(*ALLOWED) if path not in allowed]
     assert faults(paths, environment_reads) == []
 

@@ -14,7 +14,6 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from calibrl import cli
-from jobs.settings import get_settings
 from tests.support.waiting import LIMIT_SECONDS
 
 KEY = "key-of-the-test"
@@ -200,8 +199,6 @@ def service(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Service
         monkeypatch.setenv("CALIBRL_API_URL", service.url)
         monkeypatch.setenv("CALIBRL_API_KEY", KEY)
         monkeypatch.setenv("CALIBRL_DATA_DIR", str(tmp_path / "data"))
-        get_settings.cache_clear()
         yield service
         server.shutdown()
         thread.join(LIMIT_SECONDS)
-    get_settings.cache_clear()

@@ -17,7 +17,6 @@ from api.idempotency import REPLAYED, SHOWN_ONCE
 from calibrl.client import CalibrlError, Client, connection, read_stack
 from calibrl.folder_lock import folder_lock
 from calibrl.schemas import JobStatus, NewWebhook, ProjectSettings, job_spec_adapter
-from jobs.settings import get_settings
 from tests.support.waiting import LIMIT_SECONDS, eventually
 
 from .conftest import JOB_ID, KEY, Service, calibrl, entry, fault, job, machine, page, problem, project
@@ -356,7 +355,6 @@ def test_the_local_stack_is_asked_where_nothing_else_is_set(
 ) -> None:
     monkeypatch.delenv("CALIBRL_API_URL")
     monkeypatch.delenv("CALIBRL_API_KEY")
-    get_settings.cache_clear()
     service.on("GET", "/v1/jobs", page())
     with running_stack(tmp_path / "data", stack_file(service.url)), Client() as client:
         client.jobs()
@@ -374,7 +372,6 @@ def test_the_stacks_key_goes_to_no_other_address(
     service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv("CALIBRL_API_KEY")
-    get_settings.cache_clear()
     with (
         running_stack(tmp_path / "data", stack_file("http://127.0.0.1:1")),
         pytest.raises(CalibrlError, match=f"no local stack is running .* no key for {service.url} is set"),

@@ -14,7 +14,6 @@ from typer.testing import CliRunner, Result
 from calibrl import cli
 from calibrl.client import CalibrlError, Client, profiles
 from calibrl.stack.local import LocalStack
-from jobs.settings import get_settings
 from tests.support import ROOT
 from tests.support.waiting import LIMIT_SECONDS
 
@@ -30,7 +29,6 @@ def file(service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> P
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.delenv("CALIBRL_API_URL")
     monkeypatch.delenv("CALIBRL_API_KEY")
-    get_settings.cache_clear()
     service.on("GET", "/v1/me", ME)
     return tmp_path / "config" / "calibrl" / "profiles.toml"
 
@@ -63,7 +61,6 @@ def test_the_environment_names_one_and_the_option_goes_before_it(
     add("lab", service.url)
     add("gone", "http://127.0.0.1:9")
     monkeypatch.setenv("CALIBRL_PROFILE", "lab")
-    get_settings.cache_clear()
     with Client() as client:
         assert (client.url, client.me().user) == (service.url, "ada")
     with Client("http://127.0.0.1:1", KEY) as client:  # what is given goes before all
@@ -72,7 +69,6 @@ def test_the_environment_names_one_and_the_option_goes_before_it(
     assert "127.0.0.1:9" in fault(calibrl("--profile", "gone", "me"), 1)
     assert profiles.chosen.get() is None  # of that command only
     monkeypatch.setenv("CALIBRL_API_URL", service.url)
-    get_settings.cache_clear()
     assert "CALIBRL_PROFILE and CALIBRL_API_URL name two services: unset one" in fault(calibrl("me"), 1)
     assert calibrl("--profile", "lab", "me").exit_code == 0
 

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.settings import Settings, SettingsError
+from calibrl.settings import SettingsError
+from jobs.settings import Settings
 
 
 @pytest.fixture(autouse=True)
