@@ -39,6 +39,7 @@ ALLOWED = {
     # It stands in for trainers and for workers: it ships what it writes, and fills tables through repositories.
     "bench": ("calibrl_core", "calibrl", "jobs", "worker"),
 }
+BASE = {"filelock", "httpx", "pydantic", "pydantic_core", "pydantic_settings", "rich", "tenacity", "typer", "yaml"}
 WITH_TORCH = ("calibrl_core", "bench")
 TORCH = ("torch", "transformers", "safetensors", "accelerate", "peft")
 SQL_NAMES = frozenset(
@@ -125,6 +126,14 @@ def test_each_package_imports_only_what_it_may() -> None:
     assert faults(sources(*ALLOWED), forbidden_imports) == []
 
 
+def test_the_client_needs_only_the_base_installation() -> None:
+    # Extras: `calibrl up` needs `local`; pandas and MLflow are imported by the functions that use them.
+    extras = (ROOT / "calibrl" / "stack", ROOT / "calibrl" / "mlflow_mirror.py")
+    paths = [path for path in sources("calibrl") if not set(extras) & {path, *path.parents}]
+    roots = {module.split(".")[0] for path in paths for _, module in imports(path, ast.parse(path.read_text()))}
+    assert roots - {*sys.stdlib_module_names, "calibrl", "calibrl_core", "pandas"} == BASE
+
+
 def test_only_the_settings_read_the_environment() -> None:
     # A waiting trainer is told its job's variables, and sets them.
     settings = (ROOT / "calibrl" / "settings.py", ROOT / "jobs" / "settings.py")
@@ -147,7 +156,7 @@ def test_sql_stands_only_in_the_repository() -> None:
         (forbidden_imports, "api", "from worker import tasks", 1),
         (forbidden_imports, "api", "from jobs import db\nimport jobs.models", 0),
         (forbidden_imports, "calibrl", "from jobs import db", 1),
-        (forbidden_imports, "calibrl", "from jobs import settings\nfrom . import client", 0),
+        (forbidden_imports, "calibrl", "from calibrl_core import config\nfrom . import client", 0),
         (forbidden_imports, "calibrl_core", "from calibrl.schemas import Job", 1),
         (forbidden_imports, "jobs", "def f():\n    from calibrl_core import train", 1),
         (forbidden_imports, "worker", "import torch.cuda", 1),
