@@ -4,6 +4,7 @@ A built-in model's `seed` says how good it is: each adds a tenth to what it has 
 """
 
 import random
+import threading
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -36,9 +37,13 @@ def measured(values: np.ndarray[Any, np.dtype[np.float64]], seed: int) -> dict[s
 
 def evaluate() -> None:
     text, run_dir = arguments()
-    config = EvaluateConfig.model_validate_json(text)
-    stop = stop_event()
-    report = EventFile(run_dir)
+    evaluate_models(EvaluateConfig.model_validate_json(text), EventFile(run_dir), stop_event())
+
+
+def evaluate_models(
+    config: EvaluateConfig, report: EventFile, stop: threading.Event, seconds: float = 0.05
+) -> dict[str, Any] | None:
+    """Report every model on every data set, `seconds` apart; return the result, or None once `stop` is set."""
     total = len(config.models) * len(config.data)
     report.emit("start", steps_total=total, step=0, versions={"fake": "1"}, parameters=1_200_000)
     results: list[dict[str, Any]] = []
@@ -48,9 +53,9 @@ def evaluate() -> None:
             report.emit("error", reason="bad_spec", message=f"no model at {model.path}")
             raise SystemExit(1)
         for source in config.data:
-            if stop.wait(0.05):
+            if stop.wait(seconds):
                 report.emit("finish", status="stopped", step=len(results), result={})
-                return
+                return None
             split, values = source.name, accuracies(model, source.name)
             per_prompt[split].append(values)
             prompts = [f"{number:016x}" for number in range(PROMPTS)]
@@ -69,6 +74,7 @@ def evaluate() -> None:
     ]
     result = {"results": results, "comparisons": comparisons}
     report.emit("finish", status="succeeded", step=total, result=result)
+    return result
 
 
 def main() -> None:
