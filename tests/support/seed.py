@@ -1,6 +1,6 @@
 """Jobs of every kind and status, written in seconds: no trainer process, no torch.
 
-For tests of the dashboard and for `make dev`. Runs are those of `tests.fake_trainer`, shipped as a worker ships them.
+For tests of the dashboard and for `make dev`. Runs are those of `tests.support.fake_trainer`, shipped as a worker ships them.
 """
 
 import threading
@@ -17,8 +17,8 @@ from jobs.db import session_scope
 from jobs.lifecycle import Claim, Outcome
 from jobs.repository import workers
 from jobs.settings import get_settings
-from tests.fake_trainer.evaluate import evaluate_models
-from tests.fake_trainer.train import Run
+from tests.support.fake_trainer.evaluate import evaluate_models
+from tests.support.fake_trainer.train import Run
 from worker.shipper import LOG_FILE, Shipper
 
 MACHINE = "seed"
