@@ -1,6 +1,6 @@
 """Jobs of every kind and status, written in seconds: no trainer process, no torch.
 
-For tests of the dashboard and for `make dev`. Runs are those of `tests.support.fake_trainer`, shipped as a worker ships them.
+For tests of the dashboard and for `make dev`. The fake trainer makes the runs; they are shipped as a worker ships them.
 """
 
 import threading
