@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, Tag, model_validator
 
-from calibrl_core.algorithms import DAPO, SFT, Algorithm, CalibRL
+from calibrl_core.algorithms import Algorithm, CalibRL
 from calibrl_core.data.schema import DataSource
 from calibrl_core.health import HealthSettings
 from calibrl_core.settings_base import Closed, one_of
@@ -201,27 +201,7 @@ class TrainSettings(Closed):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         usable_rewards(self.rewards)
-        algorithm = self.algorithm
-        if isinstance(algorithm, SFT):
-            return self
-        if algorithm.mini_batch_rows is None and algorithm.mini_batches > self.prompts_per_step:
-            raise ValueError(
-                f"algorithm.mini_batches ({algorithm.mini_batches}) must not exceed prompts_per_step "
-                f"({self.prompts_per_step}): a mini-batch holds whole groups"
-            )
-        if algorithm.micro_batch_mean and self.micro_batch_rows is None:
-            raise ValueError("algorithm.micro_batch_mean needs micro_batch_rows: the rows that are averaged together")
-        if algorithm.micro_batch_mean and (algorithm.mini_batch_rows or 0) % (self.micro_batch_rows or 1):
-            raise ValueError(
-                f"algorithm.mini_batch_rows ({algorithm.mini_batch_rows}) must be a multiple of micro_batch_rows "
-                f"({self.micro_batch_rows}), or a mini-batch has no whole number of micro-batches to average"
-            )
-        limit = self.rollout.max_completion_tokens
-        if isinstance(algorithm, DAPO) and algorithm.overlong_buffer is not None and algorithm.overlong_buffer > limit:
-            raise ValueError(
-                f"algorithm.overlong_buffer ({algorithm.overlong_buffer}) must not exceed "
-                f"rollout.max_completion_tokens ({limit})"
-            )
+        self.algorithm.check(self)
         return self
 
 

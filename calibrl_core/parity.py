@@ -31,8 +31,9 @@ from rich.table import Table
 from torch import Tensor
 
 from calibrl_core.algorithms import GRPO, LUFFY, CalibRL, RLPlus
-from calibrl_core.algorithms.base import Aggregation, LossBatch, PolicyGradientSettings
-from calibrl_core.algorithms.grpo import clipped_policy_loss
+from calibrl_core.algorithms.base import Aggregation, PolicyGradientSettings
+from calibrl_core.algorithms.clipping import clipped_policy_loss
+from calibrl_core.algorithms.loss_batch import LossBatch
 from calibrl_core.step.advantages import expert_advantages, group_advantages
 from calibrl_core.step.token_weights import token_weights
 

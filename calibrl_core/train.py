@@ -23,7 +23,7 @@ import calibrl_core.trainer_extra  # noqa: F401
 import torch
 
 from calibrl_core import data
-from calibrl_core.algorithms import SFT
+from calibrl_core.algorithms import PolicyGradientSettings, SupervisedSettings
 from calibrl_core.config import TrainConfig
 from calibrl_core.data.order import DataOrder
 from calibrl_core.data.schema import DataError, DataSource, Example
@@ -42,6 +42,7 @@ from calibrl_core.run.prompt_lengths import fit_prompts
 from calibrl_core.run.samples import report_groups
 from calibrl_core.step.learners import Learner, ReinforcementLearner, StepResult, SupervisedLearner
 from calibrl_core.step.optimizer import GradientStep, learning_rate, make_optimizer
+from calibrl_core.step.update import Updater
 from calibrl_core.verifiers.scorer import Score, Scorer
 
 
@@ -114,12 +115,14 @@ class _Run:
 
     def _make_learner(self) -> Learner:
         config, gradient = self.config, GradientStep(self.policy, self.optimizer, self.config.optimizer, self.ranks)
-        if isinstance(config.algorithm, SFT):
-            return SupervisedLearner(config, self.policy, gradient, self.ranks)
-        wanted = config.algorithm.kl_coef > 0
-        reference = make_reference(self.policy, config.model, config.precision) if wanted else None
+        algorithm = config.algorithm
+        if isinstance(algorithm, SupervisedSettings):
+            return SupervisedLearner(config, algorithm, self.policy, gradient, self.ranks)
+        assert isinstance(algorithm, PolicyGradientSettings)
+        reference = make_reference(self.policy, config.model, config.precision) if algorithm.needs_reference else None
+        updater = Updater(self.policy, gradient, config, reference, self.ranks)
         return ReinforcementLearner(
-            config, self.policy, self.engine, gradient, self.scorer, self.order, reference, self.ranks
+            config, algorithm, self.policy, self.engine, updater, self.scorer, self.order, self.ranks
         )
 
     def _make_validator(self) -> Validator | None:
@@ -130,10 +133,10 @@ class _Run:
 
     def _training_examples(self) -> Sequence[Example]:
         examples, algorithm = self._load("data", self.config.data), self.config.algorithm
-        having = [example for example in examples if example.expert]
-        if algorithm.needs_experts and not having:
+        with_expert = [example for example in examples if example.expert]
+        if algorithm.needs_experts and not with_expert:
             raise DataError(f"data: no row has an expert, and {algorithm.type} needs experts")
-        return having if isinstance(algorithm, SFT) else examples  # without one there is nothing to imitate
+        return examples if algorithm.samples else with_expert  # a row without an expert has nothing to imitate
 
     def _load(self, field: str, source: DataSource) -> list[Example]:
         """The examples of a source whose prompts fit."""

@@ -1,25 +1,93 @@
-"""What every policy-gradient algorithm shares: its settings, and the batch that its loss is computed from."""
+"""Base classes of the algorithms. Everything outside this folder asks these hooks and knows no single algorithm.
+
+To add an algorithm: derive from `PolicyGradientSettings` (or `SupervisedSettings`), set `type`, override what differs.
+Hooks with tensors run in the trainer only; import torch inside them, because the service imports this module too.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
+from calibrl_core.algorithms.clipping import clipped_policy_loss
+from calibrl_core.algorithms.loss_batch import LossBatch, TokenLosses
 from calibrl_core.settings_base import Closed
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
+
+    from calibrl_core.config import TrainSettings
+    from calibrl_core.data.schema import Example
+    from calibrl_core.rollout.base import Rollouts
 
 Aggregation = Literal["token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "seq-mean-token-sum-norm"]
 
 
-class PolicyGradientSettings(Closed):
-    """Settings shared by the clipped policy-gradient algorithms. Defaults are those of the paper's run."""
+class AlgorithmSettings(Closed):
+    """Settings of an algorithm, and the questions that config, plan and trainer ask about any algorithm.
 
-    needs_experts: ClassVar[bool] = False
-    has_guidance: ClassVar[bool] = False  # a second loss beside the policy's
+    A subclass sets `type: Literal["name"] = "name"`, the value by which a spec names the algorithm. Its name for
+    people is the JSON schema's title: `model_config = ConfigDict(title="My algorithm")`.
+    """
+
+    samples: ClassVar[bool]  # True: learns from sampled rollouts; False: learns from the data's experts only
+    needs_experts: ClassVar[bool] = False  # data without any expert is refused
+    clips_sequences: ClassVar[bool] = False  # True: one ratio per rollout is clipped; False: one per token
+
+    type: str
+
+    def check(self, config: TrainSettings) -> None:
+        """Check these settings against the rest of the config. Default: accept.
+
+        Called in every validation of a spec or config: by the client, the service and the trainer, without torch.
+
+        Raises:
+            ValueError: what does not fit; the message names the field and the remedy.
+        """
+
+    @property
+    def needs_reference(self) -> bool:
+        """True if the loss uses a frozen copy of the policy that the run began with. Default: False.
+
+        Read by the memory plan and at the start of a run.
+        """
+        return False
+
+    def max_abs_advantage(self, group_size: int, reward_span: float) -> float:
+        """Return the largest |A| possible: the upper edge of the histogram of |A|. Default: `reward_span`.
+
+        `reward_span`: the sum of the verifiers' weights, that is the best minus the worst reward of a group.
+        """
+        return reward_span
+
+
+class SupervisedSettings(AlgorithmSettings):
+    """Base of the algorithms that learn from experts' tokens and sample nothing."""
+
+    samples: ClassVar[bool] = False
+    needs_experts: ClassVar[bool] = True
+
+    def loss(self, logprobs: Tensor, mask: Tensor, *, count: int) -> Tensor:
+        """Return the share of a micro-batch in the loss of its batch, a scalar with gradient.
+
+        logprobs `[B, T]` float (nats), mask `[B, T]` bool (True = the token counts); `count`: tokens of the whole
+        batch. Called once per micro-batch.
+        """
+        raise NotImplementedError
+
+
+class PolicyGradientSettings(AlgorithmSettings):
+    """Base of the clipped policy-gradient algorithms: shared settings and hooks. The loss is GRPO's by default.
+
+    The defaults of the settings are those of the paper's run (arXiv 2602.20197).
+    """
+
+    samples: ClassVar[bool] = True
+    has_guidance: ClassVar[bool] = False  # `token_losses` returns a second loss beside the policy's
     learns_from_experts: ClassVar[bool] = False  # expert rows are in the update, beside the rollouts
 
     clip_low: float = Field(0.2, ge=0, lt=1, description="The gradient stops once the ratio falls below 1 - clip_low.")
@@ -48,52 +116,82 @@ class PolicyGradientSettings(Closed):
         "in the published script. A short last mini-batch counts less.",
     )
 
+    def check(self, config: TrainSettings) -> None:
+        """Check that the step's prompts and rows divide into mini-batches and micro-batches.
+
+        Raises:
+            ValueError: they do not.
+        """
+        if self.mini_batch_rows is None and self.mini_batches > config.prompts_per_step:
+            raise ValueError(
+                f"algorithm.mini_batches ({self.mini_batches}) must not exceed prompts_per_step "
+                f"({config.prompts_per_step}): a mini-batch holds whole groups"
+            )
+        if self.micro_batch_mean and config.micro_batch_rows is None:
+            raise ValueError("algorithm.micro_batch_mean needs micro_batch_rows: the rows that are averaged together")
+        if self.micro_batch_mean and (self.mini_batch_rows or 0) % (config.micro_batch_rows or 1):
+            raise ValueError(
+                f"algorithm.mini_batch_rows ({self.mini_batch_rows}) must be a multiple of micro_batch_rows "
+                f"({config.micro_batch_rows}), or a mini-batch has no whole number of micro-batches to average"
+            )
+
+    @property
+    def needs_reference(self) -> bool:
+        """True if the loss has a KL term."""
+        return self.kl_coef > 0
+
+    def max_abs_advantage(self, group_size: int, reward_span: float) -> float:
+        """Return `reward_span`, or with `normalise_by_std` the |A| of one rollout against all others."""
+        if self.normalise_by_std:
+            return float((group_size - 1) / group_size**0.5)  # by the unbiased standard deviation
+        return reward_span
+
+    def extra_reward(self, rollouts: Rollouts, max_tokens: int) -> Tensor | None:
+        """Return a reward term of the algorithm's own, `[B]` float64, on the rollouts' device. Default: None, no term.
+
+        Called once for all rollouts (`[B, T]`) that a step samples, before advantages. Added to the verifiers' reward;
+        it does not change which rollouts passed. `max_tokens`: rollout.max_completion_tokens. If the term can widen
+        the rewards of a group, override `max_abs_advantage` too.
+        """
+        return None
+
+    def resample_limit(self) -> int:
+        """Return how often a step may sample other prompts for the groups that `keeps_groups` refuses. Default: 0.
+
+        Read once per step; with 0, `keeps_groups` is never called.
+        """
+        return 0
+
+    def keeps_groups(self, passed: Tensor, rewards: Tensor) -> Tensor:
+        """Return which groups the step learns from, `[P]` bool. Default: all.
+
+        passed `[P, G]` bool, rewards `[P, G]` float64 (with `extra_reward`). Called after each sampling. Refused
+        groups are replaced by groups of other prompts, up to `resample_limit` times; then refused groups fill up.
+        """
+        return passed.new_ones(len(passed))
+
+    def choose_experts(self, examples: Sequence[Example], chances: NDArray[np.float64]) -> list[int]:
+        """Return the indices of the examples (all `P` of this process) whose expert joins the update. Default: none.
+
+        Called once per step if `learns_from_experts`. chances `[P]`: a random number in [0, 1) per example, which
+        depends on seed, step and the example's place only. An example without an expert must not be chosen.
+        """
+        return []
+
     def guidance_weight(self, step: int) -> float:
-        """The factor of `TokenLosses.guidance` in the loss of `step` (from 0)."""
+        """Return the factor of `TokenLosses.guidance` in the loss of `step` (from 0). Default: 0."""
         return 0.0
 
     def needs_all_rows(self, step: int) -> bool:
-        """Whether a rollout with A = 0 can move a weight in `step`; where not, the update leaves it out."""
+        """True if a row with A = 0 can change a weight in `step`. If not, the update skips such rows.
+
+        Default: True if the loss has a KL or an entropy term.
+        """
         return self.kl_coef > 0 or self.entropy_coef > 0
 
     def token_losses(self, batch: LossBatch) -> TokenLosses:
-        """Per-token losses, `[B, T]`, before mask and average."""
-        raise NotImplementedError
+        """Return the losses per token, `[B, T]`, before mask and average. Default: GRPO's clipped loss, no guidance.
 
-
-@dataclass(frozen=True)
-class LossBatch:
-    """Rows of one micro-batch. `[B, T]`: rollouts, completion tokens (right-padded).
-
-    Only where the algorithm `learns_from_experts` are there expert rows too, under `is_expert`. `expert_logprobs`
-    holds, at position t, the policy's own log-probability (nats, before the step's first update, no gradient) of the
-    t-th token of the rollout's expert.
-    """
-
-    logprobs: Tensor  # [B, T] float, current policy, carries the gradient
-    old_logprobs: Tensor  # [B, T] float, the policy that sampled; of an expert row: the policy before the first update
-    advantages: Tensor  # [B] float, one a row
-    completion_mask: Tensor  # [B, T] bool, True = the token counts
-    passed: Tensor  # [B] bool, the answer was correct (decided before any format reward)
-    is_expert: Tensor  # [B] bool, the row is an expert's trajectory
-    expert_logprobs: Tensor | None = None  # [B, E] float, E: the longest expert
-    expert_mask: Tensor | None = None  # [B, E] bool, True = the expert has a token at this position
-
-
-def to_width(rows: Tensor, width: int) -> Tensor:
-    """`[B, E]` to `[B, width]`: cut, or filled with 0 (False) on the right."""
-    fitted = rows.new_zeros((rows.shape[0], width))
-    shared = min(width, rows.shape[1])
-    fitted[:, :shared] = rows[:, :shared]
-    return fitted
-
-
-@dataclass(frozen=True)
-class TokenLosses:
-    """Per-token losses `[B, T]` (not yet masked or averaged) and the switches that the log wants to count."""
-
-    policy: Tensor  # [B, T]
-    guidance: Tensor | None  # [B, T], not yet multiplied by its weight
-    clipped_low: Tensor  # [B, T] bool, ratio below 1 - clip_low with A < 0 (the clip took over)
-    clipped_high: Tensor  # [B, T] bool, ratio above 1 + clip_high with A > 0
-    clipped_dual: Tensor  # [B, T] bool, the dual clip took over
+        Called once per micro-batch of every update.
+        """
+        return clipped_policy_loss(self, batch)

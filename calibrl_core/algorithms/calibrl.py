@@ -10,13 +10,14 @@ rareness weight of the outcome in its group. The loss is policy + guidance_coef 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from calibrl_core.algorithms.base import LossBatch, PolicyGradientSettings, TokenLosses, to_width
-from calibrl_core.algorithms.grpo import clipped_policy_loss
+from calibrl_core.algorithms.base import PolicyGradientSettings
+from calibrl_core.algorithms.loss_batch import LossBatch, TokenLosses, to_width
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +27,7 @@ EXPERT_ROW_FIELDS = ("mix_ratio", "pass_ratio_low", "pass_ratio_high")
 
 
 class CalibRL(PolicyGradientSettings):
-    """CalibRL's settings; the defaults are the paper's run. No expert row is ever in its update."""
+    """CalibRL; the defaults are the paper's run. Its update has no expert rows."""
 
     needs_experts: ClassVar[bool] = True
     has_guidance: ClassVar[bool] = True
@@ -53,7 +54,7 @@ class CalibRL(PolicyGradientSettings):
     @model_validator(mode="before")
     @classmethod
     def _no_expert_rows(cls, given: Any) -> Any:
-        """The published script hands these settings to CalibRL too, where they change nothing: say so."""
+        """Refuse settings that the published script passes to CalibRL too, although they change nothing there."""
         reason = PydanticCustomError(
             "no_expert_rows",
             "CalibRL compares rollouts with the expert but never trains on the expert's own tokens, so there are no "
@@ -69,25 +70,22 @@ class CalibRL(PolicyGradientSettings):
         return given
 
     def guidance_weight(self, step: int) -> float:
-        """guidance_coef from guidance_start_step on, 0 before."""
+        """Return guidance_coef from guidance_start_step on, 0 before."""
         return self.guidance_coef if step >= self.guidance_start_step else 0.0
 
     def needs_all_rows(self, step: int) -> bool:
-        """Guidance without |A| as its weight pushes rollouts with A = 0 too."""
+        """True also if guidance is not weighted by |A|: it then moves rollouts with A = 0 too."""
         return super().needs_all_rows(step) or (not self.rareness_weighting and self.guidance_weight(step) > 0)
 
     def token_losses(self, batch: LossBatch) -> TokenLosses:
-        """Per-token policy and guidance losses, `[B, T]`. `batch.expert_logprobs` must be present."""
-        losses = clipped_policy_loss(self, batch)
-        return TokenLosses(
-            losses.policy, self._guidance(batch), losses.clipped_low, losses.clipped_high, losses.clipped_dual
-        )
+        """Return policy and guidance losses per token, `[B, T]`. `batch.expert_logprobs` must be present."""
+        return replace(super().token_losses(batch), guidance=self._guidance(batch))
 
     def expert_gaps(self, batch: LossBatch) -> tuple[Tensor, Tensor]:
-        """The gap to the expert, `[B, T]` nats, and the tokens that have one, `[B, T]` bool.
+        """Return the gap to the expert, `[B, T]` nats, and the tokens that have one, `[B, T]` bool.
 
-        A token past the expert's end has no counterpart: the published code compares it with padding, which is an
-        accident of layout, so `expert_tail="none"` leaves it out. A rollout without an expert has no gap at all.
+        A token past the expert's end has no counterpart. The published code compares such a token with padding, which
+        is an accident of layout, so `expert_tail="none"` leaves it out. A rollout without an expert has no gap.
         """
         assert batch.expert_logprobs is not None and batch.expert_mask is not None
         expert = batch.expert_logprobs.masked_fill(~batch.expert_mask, 0.0)

@@ -1,9 +1,9 @@
 """DAPO (arXiv 2503.14476): GRPO with four changes.
 
 - Clip-higher (section 3.1): 1 - clip_low .. 1 + clip_high is not symmetric, so that unlikely tokens may rise.
-- Dynamic sampling (3.2, equation 11): groups that are all right or all wrong are sampled anew with other prompts. The
-  key is correctness, never the shaped reward: a format term or a length penalty would keep groups alive that have
-  nothing to teach about the answer. The paper samples on until the batch is full; here the tries are capped.
+- Dynamic sampling (3.2, equation 11): groups that are all right or all wrong are replaced by groups of other prompts.
+  The criterion is correctness, not the shaped reward: a format term or a length penalty would keep groups that teach
+  nothing about the answer. The paper samples until the batch is full; here the number of tries is limited.
 - Token-level loss (3.3): aggregation token-mean, the default of every algorithm here.
 - Soft overlong penalty (3.4, equation 13): see `overlong_penalty`.
 
@@ -16,15 +16,17 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from calibrl_core.algorithms.base import LossBatch, PolicyGradientSettings, TokenLosses
-from calibrl_core.algorithms.grpo import clipped_policy_loss
+from calibrl_core.algorithms.base import PolicyGradientSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from calibrl_core.config import TrainSettings
+    from calibrl_core.rollout.base import Rollouts
+
 
 class DAPO(PolicyGradientSettings):
-    """DAPO's settings; the defaults are its paper's, and its published script's ten batches at most."""
+    """DAPO; the defaults are its paper's, and at most ten batches as in its published script."""
 
     type: Literal["dapo"] = "dapo"
     clip_high: float = Field(0.28, ge=0, description="The gradient stops once the ratio rises above 1 + clip_high.")
@@ -48,15 +50,44 @@ class DAPO(PolicyGradientSettings):
         "None: no penalty. The paper uses 4096 of 20480.",
     )
 
-    def token_losses(self, batch: LossBatch) -> TokenLosses:
-        """Per-token policy losses, `[B, T]`; no guidance."""
-        return clipped_policy_loss(self, batch)
+    def check(self, config: TrainSettings) -> None:
+        """Check that the penalty's buffer is no longer than a completion can be.
+
+        Raises:
+            ValueError: it is longer.
+        """
+        super().check(config)
+        limit = config.rollout.max_completion_tokens
+        if self.overlong_buffer is not None and self.overlong_buffer > limit:
+            raise ValueError(
+                f"algorithm.overlong_buffer ({self.overlong_buffer}) must not exceed "
+                f"rollout.max_completion_tokens ({limit})"
+            )
+
+    def max_abs_advantage(self, group_size: int, reward_span: float) -> float:
+        """Widen the rewards by the penalty's 1."""
+        penalty = 1.0 if self.overlong_buffer is not None else 0.0
+        return super().max_abs_advantage(group_size, reward_span + penalty)
+
+    def extra_reward(self, rollouts: Rollouts, max_tokens: int) -> Tensor | None:
+        """Return `overlong_penalty` of the rollouts, `[B]`, if there is an `overlong_buffer`."""
+        if self.overlong_buffer is None:
+            return None
+        return overlong_penalty(rollouts.mask.sum(-1), max_tokens, self.overlong_buffer)
+
+    def resample_limit(self) -> int:
+        """Return `max_resamples`, or 0 without dynamic sampling."""
+        return self.max_resamples if self.dynamic_sampling else 0
+
+    def keeps_groups(self, passed: Tensor, rewards: Tensor) -> Tensor:
+        """Keep the groups that are neither all right nor all wrong, `[P]` bool."""
+        return passed.any(-1) & ~passed.all(-1)
 
 
 def overlong_penalty(lengths: Tensor, max_tokens: int, buffer: int) -> Tensor:
-    """What a completion's length adds to its reward, `[B]` float64, from 0 down to -1 (equation 13).
+    """Return the reward term for a completion's length, `[B]` float64, from 0 down to -1 (equation 13).
 
-    lengths `[B]` in tokens. 0 up to max_tokens - buffer, then linear to -1 at max_tokens. It belongs to the reward
-    only: whether a completion passed is no question of its length.
+    lengths `[B]` in tokens. 0 up to max_tokens - buffer, then linear to -1 at max_tokens. The term belongs to the
+    reward only: a completion's length does not decide if it passed.
     """
     return -(lengths.double() - (max_tokens - buffer)).div(buffer).clamp(0, 1)

@@ -10,21 +10,18 @@ because a division by each completion's own length favours long wrong ones.
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
-from calibrl_core.algorithms.base import Aggregation, LossBatch, PolicyGradientSettings, TokenLosses
-from calibrl_core.algorithms.grpo import clipped_policy_loss
+from calibrl_core.algorithms.base import Aggregation, PolicyGradientSettings
 
 
 class DrGRPO(PolicyGradientSettings):
-    """Dr. GRPO's settings."""
+    """Dr. GRPO: GRPO's loss per token with other advantages and another aggregation."""
+
+    model_config = ConfigDict(title="Dr. GRPO")
 
     type: Literal["dr_grpo"] = "dr_grpo"
     aggregation: Aggregation = Field("seq-mean-token-sum-norm", description="Reduction of token losses to one number.")
     normalise_by_std: Literal[False] = Field(
         False, description="Always false: the division is one of the two biases that Dr. GRPO removes."
     )
-
-    def token_losses(self, batch: LossBatch) -> TokenLosses:
-        """GRPO's policy losses a token, `[B, T]`; what differs is advantages and aggregation. No guidance."""
-        return clipped_policy_loss(self, batch)

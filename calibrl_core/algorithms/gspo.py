@@ -13,16 +13,19 @@ of the other algorithms stays; at these clip ranges a ratio of 3 does not happen
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from calibrl_core.algorithms.base import Aggregation, LossBatch, PolicyGradientSettings, TokenLosses
-from calibrl_core.algorithms.grpo import clipped_surrogate
+from calibrl_core.algorithms.base import Aggregation, PolicyGradientSettings
+from calibrl_core.algorithms.clipping import clipped_surrogate
+from calibrl_core.algorithms.loss_batch import LossBatch, TokenLosses
 
 
 class GSPO(PolicyGradientSettings):
-    """GSPO's settings; clip range 3e-4 and 4e-4 as in the paper (section 5.1), where sequence ratios stay near 1."""
+    """GSPO; clip range 3e-4 and 4e-4 as in the paper (section 5.1), where sequence ratios stay near 1."""
+
+    clips_sequences: ClassVar[bool] = True
 
     type: Literal["gspo"] = "gspo"
     clip_low: float = Field(
@@ -37,7 +40,7 @@ class GSPO(PolicyGradientSettings):
     aggregation: Aggregation = Field("seq-mean-token-mean", description="Reduction of token losses to one number.")
 
     def token_losses(self, batch: LossBatch) -> TokenLosses:
-        """Per-token policy losses, `[B, T]`; all tokens of a rollout are clipped, or none. No guidance."""
+        """Return policy losses per token, `[B, T]`; all tokens of a rollout are clipped, or none."""
         mask = batch.completion_mask
         log_ratio = (batch.logprobs.detach() - batch.old_logprobs).masked_fill(~mask, 0.0)
         sequence = log_ratio.sum(-1, keepdim=True) / mask.sum(-1, keepdim=True).clamp(min=1)  # [B, 1]

@@ -12,22 +12,27 @@ itself takes the mean over both.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from calibrl_core.algorithms.base import LossBatch, PolicyGradientSettings, TokenLosses
-from calibrl_core.algorithms.grpo import clipped_policy_loss
+from calibrl_core.algorithms.base import PolicyGradientSettings
+from calibrl_core.algorithms.loss_batch import LossBatch, TokenLosses
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
+
+    from calibrl_core.data.schema import Example
 
 SHAPING = 0.1  # gamma of the paper
 
 
 class LearnsFromExperts(PolicyGradientSettings):
-    """An algorithm whose update holds expert rows beside the rollouts; and which experts those are."""
+    """Base of the algorithms whose update has expert rows beside the rollouts, and the choice of these experts."""
 
     needs_experts: ClassVar[bool] = True
     learns_from_experts: ClassVar[bool] = True
@@ -56,25 +61,36 @@ class LearnsFromExperts(PolicyGradientSettings):
             )
         return self
 
-    def token_losses(self, batch: LossBatch) -> TokenLosses:
-        """Per-token policy losses, `[B, T]`: GRPO's on rollouts, `expert_losses` on experts; no guidance.
+    def choose_experts(self, examples: Sequence[Example], chances: NDArray[np.float64]) -> list[int]:
+        """Choose `mix_ratio` of the experts whose pass ratio is in the range; an unknown pass ratio is in the range."""
+        low, high = self.pass_ratio_low, self.pass_ratio_high
+        return [
+            index
+            for index, example in enumerate(examples)
+            if example.expert
+            and (example.pass_ratio is None or low <= example.pass_ratio <= high)
+            and chances[index] < self.mix_ratio
+        ]
 
-        The switches of the clip tell what the ratio would do on expert rows too, as the published statistics.
+    def token_losses(self, batch: LossBatch) -> TokenLosses:
+        """Return policy losses per token, `[B, T]`: GRPO's on rollouts, `expert_losses` on expert rows.
+
+        The clip masks cover expert rows too, as the published statistics do.
         """
-        clipped = clipped_policy_loss(self, batch)
+        clipped = super().token_losses(batch)
         return replace(clipped, policy=self.expert_losses(batch).where(batch.is_expert[:, None], clipped.policy))
 
     def expert_losses(self, batch: LossBatch) -> Tensor:
-        """The loss of every token, `[B, T]`, as if its row were an expert's."""
+        """Return the loss per token, `[B, T]`, of expert rows; called with all rows, the others are ignored."""
         raise NotImplementedError
 
 
 class LUFFY(LearnsFromExperts):
-    """LUFFY's settings."""
+    """LUFFY: policy shaping on expert rows."""
 
     type: Literal["luffy"] = "luffy"
 
     def expert_losses(self, batch: LossBatch) -> Tensor:
-        """`-A p / (p + 0.1)`, `[B, T]`."""
+        """Return `-A p / (p + 0.1)`, `[B, T]`."""
         probability = batch.logprobs.exp()
         return -batch.advantages[:, None] * probability / (probability + SHAPING)

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from calibrl_core.algorithms.base import LossBatch
+from pydantic import ConfigDict
+
+from calibrl_core.algorithms.loss_batch import LossBatch
 from calibrl_core.algorithms.luffy import LearnsFromExperts
 
 if TYPE_CHECKING:
@@ -21,12 +23,14 @@ if TYPE_CHECKING:
 
 
 class RLPlus(LearnsFromExperts):
-    """RL-PLUS's settings."""
+    """RL-PLUS: multiple importance sampling on expert rows."""
+
+    model_config = ConfigDict(title="RL-PLUS")
 
     type: Literal["rl_plus"] = "rl_plus"
 
     def expert_losses(self, batch: LossBatch) -> Tensor:
-        """`-A (1 - sg(p))^0.5 * 2p / (p_old + 0.5 (p_old + 1))`, `[B, T]`."""
+        """Return `-A (1 - sg(p))^0.5 * 2p / (p_old + 0.5 (p_old + 1))`, `[B, T]`."""
         probability, old = batch.logprobs.exp(), batch.old_logprobs.exp()
         ratio = 2 * probability / (old + 0.5 * (old + 1))
         # Rounding may put a sure token's probability above 1, and the root of a negative number is NaN.

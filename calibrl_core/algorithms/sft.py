@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
-from calibrl_core.settings_base import Closed
+from pydantic import ConfigDict
+
+from calibrl_core.algorithms.base import SupervisedSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class SFT(Closed):
+class SFT(SupervisedSettings):
     """Fine-tune on the data's experts. It samples nothing: `rollout` then only says how validation samples."""
 
-    needs_experts: ClassVar[bool] = True
+    model_config = ConfigDict(title="Supervised fine-tuning")
 
     type: Literal["sft"] = "sft"
 
     def loss(self, logprobs: Tensor, mask: Tensor, *, count: int) -> Tensor:
-        """Sum over counted tokens of -logprobs / count. Both `[B, T]`, mask True = counts; `count` is the number of
-        tokens of the whole batch, of which these rows may be a part."""
+        """Return the sum over counted tokens of -logprobs / count. See `SupervisedSettings.loss`."""
         return -(logprobs * mask).sum() / max(1, count)

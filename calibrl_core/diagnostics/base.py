@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from calibrl_core.algorithms.base import to_width
+from calibrl_core.algorithms.loss_batch import to_width
 from calibrl_core.data.schema import Example
 from calibrl_core.rollout.base import Rollouts
 from calibrl_core.verifiers.scorer import Score

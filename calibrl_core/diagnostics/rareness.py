@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from calibrl_core.algorithms import DAPO, SFT
 from calibrl_core.config import TrainSettings
 from calibrl_core.diagnostics.base import StepBatch, mean_or_nothing
 from calibrl_core.diagnostics.histograms import Histogram, by_outcome
@@ -34,9 +33,6 @@ def rareness_histograms(batch: StepBatch, highest: float) -> dict[str, Histogram
 
 
 def highest_rareness(config: TrainSettings) -> float:
-    """The largest |A| that a group can have."""
-    algorithm, group = config.algorithm, config.rollout.group_size
-    if not isinstance(algorithm, SFT) and algorithm.normalise_by_std:
-        return float((group - 1) / group**0.5)  # one against all others, by the unbiased standard deviation
-    penalty = 1.0 if isinstance(algorithm, DAPO) and algorithm.overlong_buffer is not None else 0.0
-    return sum(reward.weight for reward in config.rewards) + penalty
+    """Return the largest |A| that a group can have."""
+    span = sum(reward.weight for reward in config.rewards)
+    return config.algorithm.max_abs_advantage(config.rollout.group_size, span)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor
 
-from calibrl_core.algorithms.base import to_width
+from calibrl_core.algorithms.loss_batch import to_width
 from calibrl_core.diagnostics.base import Experts, StepBatch
 from calibrl_core.distributed.ranks import Ranks
 from calibrl_core.step.dynamic_sampling import Sampled, joined

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from calibrl_core.algorithms.base import PolicyGradientSettings, to_width
+from calibrl_core.algorithms import PolicyGradientSettings
+from calibrl_core.algorithms.loss_batch import to_width
 from calibrl_core.diagnostics.base import StepBatch
 from calibrl_core.distributed.ranks import Ranks
 from calibrl_core.step.token_weights import token_weights

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from calibrl_core.algorithms import SFT
-from calibrl_core.algorithms.base import LossBatch, TokenLosses
+from calibrl_core.algorithms import PolicyGradientSettings
 from calibrl_core.algorithms.kl import kl_k1, kl_k3
+from calibrl_core.algorithms.loss_batch import LossBatch, TokenLosses
 from calibrl_core.config import TrainConfig
 from calibrl_core.diagnostics.base import StepBatch
 from calibrl_core.diagnostics.gradients import compare_gradients
@@ -47,7 +47,7 @@ class Updater:
         ranks: Ranks = ALONE,
     ) -> None:
         """`reference`: the policy that the run began with, where kl_coef is above 0."""
-        assert not isinstance(config.algorithm, SFT)
+        assert isinstance(config.algorithm, PolicyGradientSettings)
         self.algorithm = config.algorithm
         self._policy, self._gradient, self._config = policy, gradient, config
         self._reference = reference

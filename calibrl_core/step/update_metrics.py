@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from calibrl_core.algorithms.base import TokenLosses
+from calibrl_core.algorithms.loss_batch import TokenLosses
 from calibrl_core.distributed.ranks import Ranks
 from calibrl_core.step.mini_batches import UpdateRows
 

@@ -9,7 +9,7 @@ from calibrl.schemas import JobStatus
 from calibrl.schemas.openai import FileObject, FineTuningCheckpoint, FineTuningEvent, FineTuningJob, JobError
 from jobs import models
 from jobs.openai.names import fine_tuned, id_of, model_name
-from jobs.openai.requests import base_group, base_rate
+from jobs.openai.requests import base_group, base_rate, supervised
 
 Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 STATUS: dict[JobStatus, Status] = {
@@ -119,7 +119,7 @@ def _hyperparameters(spec: Mapping[str, Any], rows: Mapping[UUID, int]) -> dict[
 
 
 def _method(spec: Mapping[str, Any], hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
-    if spec["algorithm"]["type"] == "sft":
+    if supervised(spec["algorithm"]["type"]):
         return {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}}
     validation = spec.get("validation") or {}
     chosen = {

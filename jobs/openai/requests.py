@@ -14,8 +14,7 @@ from calibrl.schemas.openai import (
     ReinforcementMethod,
     StringCheckGrader,
 )
-from calibrl_core.algorithms import Algorithm
-from calibrl_core.algorithms.base import PolicyGradientSettings
+from calibrl_core.algorithms import ALGORITHMS, PolicyGradientSettings
 from calibrl_core.config import BuiltinModel, OptimizerSettings, RolloutSettings, TrainSettings
 from jobs.errors import FieldError, Invalid
 from jobs.openai.names import origin
@@ -28,7 +27,6 @@ KEPT = 3  # kept checkpoints; one is written at the end of each epoch
 TINY_TOKENS = 64  # tokens per completion of the built-in model, which has short positions
 SFT_RATE = 1e-5  # usual rate for pretrained models; other algorithms use the default
 GROUND_TRUTH = "reward_model.ground_truth"  # column of the answer in verl's format
-ALGORITHMS: tuple[str, ...] = tuple(one.model_fields["type"].default for one in get_args(get_args(Algorithm)[0]))
 BUILTIN: tuple[str, ...] = get_args(BuiltinModel.model_fields["builtin"].annotation)
 GRADER = "method.reinforcement.grader"
 # Field of the request per field of the spec. The place of the hyperparameters depends on the method.
@@ -82,7 +80,7 @@ def spec_of(
         "resources": {"gpus": _number(metadata, GPUS) or 0},
         "model": model,
         "data": _data(training, learning, f"{GRADER}.reference"),
-        "algorithm": {"type": algorithm} | ({} if algorithm == "sft" else {"mini_batches": min(MINI_BATCHES, batch)}),
+        "algorithm": {"type": algorithm} | ({} if supervised(algorithm) else {"mini_batches": min(MINI_BATCHES, batch)}),
         "rollout": _rollout(model, settings, metadata, begins_with),
         "optimizer": {"lr": base_rate(algorithm) * (settings.learning_rate_multiplier or 1)},
         "prompts_per_step": batch,
@@ -95,10 +93,16 @@ def spec_of(
     return spec | _validation(new, settings, validation, learning)
 
 
+def supervised(algorithm: str) -> bool:
+    """Return True if the algorithm samples nothing. False for one whose package is no longer installed."""
+    kind = ALGORITHMS.get(algorithm)
+    return kind is not None and not kind.samples
+
+
 def base_rate(algorithm: str) -> float:
     """Return the learning rate that the multiplier of a request refers to."""
     rate: float = OptimizerSettings.model_fields["lr"].default
-    return SFT_RATE if algorithm == "sft" else rate
+    return SFT_RATE if supervised(algorithm) else rate
 
 
 def base_group() -> int:
@@ -155,16 +159,16 @@ def _place(new: NewFineTuningJob) -> str:
 
 
 def _algorithm(new: NewFineTuningJob, training: Dataset) -> str:
-    supervised = new.method is None or new.method.type == "supervised"
+    imitates = new.method is None or new.method.type == "supervised"
     metadata = new.metadata or {}
     for name in metadata:
         if name.startswith(PREFIX) and name not in (ALGORITHM, GPUS, TOKENS):
             raise _refused(f"metadata.{name}", f"unknown setting; available are {ALGORITHM}, {GPUS} and {TOKENS}")
-    possible = ("sft",) if supervised else tuple(name for name in ALGORITHMS if name != "sft")
-    automatic = "sft" if supervised else "calibrl" if training.has_experts else "grpo"
+    possible = tuple(name for name in ALGORITHMS if supervised(name) == imitates)
+    automatic = "sft" if imitates else "calibrl" if training.has_experts else "grpo"
     chosen = metadata.get(ALGORITHM, automatic)
     if chosen not in possible:
-        kind = "supervised" if supervised else "reinforcement"
+        kind = "supervised" if imitates else "reinforcement"
         raise _refused(f"metadata.{ALGORITHM}", f"{kind} fine-tuning supports {', '.join(possible)}")
     return chosen
 

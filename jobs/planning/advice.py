@@ -2,13 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from functools import cache
-from typing import Any
 
 import yaml
 
 from calibrl import presets
 from calibrl.schemas import DataFacts, EvaluateSpec, MemoryPlan, Notice, TrainSpec
-from calibrl_core.algorithms import SFT
 from calibrl_core.config import BuiltinModel
 
 MANY_EPOCHS = 20
@@ -52,10 +50,11 @@ def _of_learning(spec: TrainSpec) -> Iterator[Notice]:
     lr = spec.optimizer.lr
     if lr <= SMALL_LR and spec.steps < FEW_STEPS:
         yield _notice("optimizer.lr", f"{lr:g} is too small to change the weights in {spec.steps} steps")
-    usual = _preset(spec.algorithm.type)["optimizer"]["lr"]
-    if isinstance(spec.model, BuiltinModel) and lr > ABOVE_PRESET * usual:
-        yield _notice("optimizer.lr", f"{lr:g} is {lr / usual:.3g} times the value of the preset {spec.algorithm.type}")
-    if isinstance(spec.algorithm, SFT):
+    preset_lr = _preset_lr(spec.algorithm.type)
+    if preset_lr is not None and isinstance(spec.model, BuiltinModel) and lr > ABOVE_PRESET * preset_lr:
+        times = f"{lr / preset_lr:.3g} times"
+        yield _notice("optimizer.lr", f"{lr:g} is {times} the value of the preset {spec.algorithm.type}")
+    if not spec.algorithm.samples:
         return
     largest = LARGE_LORA_LR if spec.model.lora else LARGE_LR
     if not isinstance(spec.model, BuiltinModel) and lr > largest and not _is_digits(spec):
@@ -87,9 +86,9 @@ def _of_validation(spec: TrainSpec) -> Iterator[Notice]:
 
 
 @cache
-def _preset(algorithm: str) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load(presets.text(algorithm))
-    return found
+def _preset_lr(algorithm: str) -> float | None:
+    """Return the learning rate of the algorithm's preset; None: it has no preset, as one of another package."""
+    return float(yaml.safe_load(presets.text(algorithm))["optimizer"]["lr"]) if algorithm in presets.names() else None
 
 
 def _notice(field: str, message: str) -> Notice:

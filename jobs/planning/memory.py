@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from math import prod
 
 from calibrl.schemas import EvaluateSpec, MemoryPart, MemoryPlan, TrainSpec
-from calibrl_core.algorithms import SFT
 from calibrl_core.config import LoraSettings, ModelOptions
 from jobs.planning.model_shapes import ModelShape, is_vision
 
@@ -114,11 +113,11 @@ def _training(spec: TrainSpec, sizes: _Sizes, options: ModelOptions, trained: in
         _part("optimizer", 8 * trained // shards, "always", f"8 bytes (AdamW's two moments) x {trained:,} trained{by}"),
         _part("gradients", 4 * trained // shards, "always", f"4 bytes x {trained:,} trained{by}"),
     ]
-    if not isinstance(spec.algorithm, SFT) and spec.algorithm.kl_coef > 0 and options.lora is None:
+    if spec.algorithm.needs_reference and options.lora is None:
         linear = sizes.linear()
         each = 4 * shape.parameters - (2 * linear if sizes.bfloat16 else 0)
         parts.append(_part("reference", each // shards, "always", f"a frozen copy of the weights, for kl_coef{by}"))
-    rows = spec.prompts_per_step * (1 if isinstance(spec.algorithm, SFT) else spec.rollout.group_size)
+    rows = spec.prompts_per_step * (spec.rollout.group_size if spec.algorithm.samples else 1)
     tokens = min(spec.micro_batch_tokens, rows * _row_tokens(spec, shape))
     tokens = min(tokens, (spec.micro_batch_rows or rows) * _row_tokens(spec, shape))
     each = 7 * shape.hidden + 3 * shape.kv_width + 4 * shape.intermediate
@@ -141,7 +140,7 @@ def _training(spec: TrainSpec, sizes: _Sizes, options: ModelOptions, trained: in
 
 def _samples(spec: TrainSpec) -> int:
     """Return 1 if the run samples completions: all runs except supervised ones without validation."""
-    return 0 if isinstance(spec.algorithm, SFT) and spec.validation is None else 1
+    return int(spec.algorithm.samples or spec.validation is not None)
 
 
 def _rollouts(

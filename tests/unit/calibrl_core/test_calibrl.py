@@ -5,7 +5,7 @@ import torch
 from pydantic import ValidationError
 
 from calibrl_core.algorithms import GRPO, CalibRL
-from calibrl_core.algorithms.base import LossBatch
+from calibrl_core.algorithms.loss_batch import LossBatch
 
 
 def batch(*, logprobs, expert, advantages, passed, mask=None, expert_mask=None, old_logprobs=None):
