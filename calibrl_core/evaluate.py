@@ -27,9 +27,10 @@ from calibrl_core.bootstrap import differences
 from calibrl_core.config import BuiltinModel, EvaluateConfig, ModelSource
 from calibrl_core.data.schema import Example
 from calibrl_core.distributed.ranks import ALONE, LaunchError, Ranks
-from calibrl_core.evaluation.accuracy import Answers, ask, batches, summarise
+from calibrl_core.evaluation.accuracy import Answers, batches, sample_answers, summarise
 from calibrl_core.models.policy import load_policy
 from calibrl_core.report import Report
+from calibrl_core.rollout.base import SamplingRequest
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 from calibrl_core.run.process import run_process
 from calibrl_core.verifiers.scorer import Scorer
@@ -130,16 +131,13 @@ class _Evaluation:
         return metrics
 
     def _ask(self, engine: SharedPrefillEngine, examples: list[Example], samples: int, temperature: float) -> Answers:
-        return ask(
-            engine,
-            examples,
-            self.scorer,
-            samples=samples,
+        request = SamplingRequest(
+            group_size=samples,
             temperature=temperature,
             max_tokens=self.config.rollout.max_completion_tokens,
             seed=[self.config.seed],
-            advance=self._advance,
         )
+        return sample_answers(engine, examples, self.scorer, request, self._advance)
 
     def _advance(self) -> None:
         self.done += 1

@@ -39,7 +39,7 @@ def load(group: str, accept: Callable[[EntryPoint], T], *, light: bool = False) 
         heavy = [module for module in HEAVY if module in sys.modules and module not in before]
         if light and heavy:
             log.warning(
-                "The package %s: %s %r imports %s when loaded, which slows the service down: import it inside functions",
+                "The package %s: %s %r imports %s when loaded, which slows the service: import it in functions",
                 package(point), group, name, " and ".join(heavy),
             )  # fmt: skip
     return found

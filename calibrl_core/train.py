@@ -57,7 +57,7 @@ def train(config: TrainConfig, report: Report, should_stop: Callable[[], bool], 
         run = _Run(config, report, scorer, ranks, closing)
         run.announce()
         ended = run.reached_target or run.state.step >= config.steps
-        while not ended and not run.paused_by and not ranks.any(should_stop()):
+        while not ended and not run.paused_by and not ranks.any_process(should_stop()):
             ended = run.advance()
         if ended:
             report.emit("progress", step=run.state.step, steps_total=run.state.step)  # a target may have come early

@@ -11,12 +11,14 @@ import torch
 from bench.cases import NO_STOP, Case
 from bench.lockstep import Gate
 from bench.rewards import reward
+from calibrl_core.algorithms import PolicyGradientSettings
 from calibrl_core.config import TrainConfig
 from calibrl_core.data.order import DataOrder
 from calibrl_core.distributed.ranks import Ranks
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 from calibrl_core.step.learners import ReinforcementLearner
 from calibrl_core.step.optimizer import GradientStep, make_optimizer
+from calibrl_core.step.update import Updater
 from calibrl_core.verifiers.exact import ExactReward
 from calibrl_core.verifiers.scorer import Score, Scorer
 
@@ -46,8 +48,16 @@ def run(case: Case, steps: int, seed: int, algorithm: Literal["grpo", "calibrl"]
     gradient = GradientStep(policy, make_optimizer(policy, config.optimizer), config.optimizer)
     order = DataOrder(examples, seed, case.prompts)
     with _Hashed(config.rewards) as scorer:
+        assert isinstance(config.algorithm, PolicyGradientSettings)
         learner = ReinforcementLearner(
-            config, policy, SharedPrefillEngine(policy), gradient, scorer, order, None, Ranks()
+            config,
+            config.algorithm,
+            policy,
+            SharedPrefillEngine(policy),
+            Updater(policy, gradient, config),
+            scorer,
+            order,
+            Ranks(),
         )
         for step in range(steps):
             orders = gate.next()

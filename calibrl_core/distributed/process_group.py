@@ -19,7 +19,7 @@ BUCKET_ELEMENTS = 2**25  # gradients summed at once: 128 MB
 
 
 @contextmanager
-def joined() -> Iterator[Ranks]:
+def join_process_group() -> Iterator[Ranks]:
     """The processes that a launcher started, this one among them; this one alone where there was no launcher.
 
     On GPUs, the n-th process of a machine takes its n-th GPU. Raises LaunchError where a machine has fewer.
@@ -44,14 +44,14 @@ class JoinedRanks(Ranks):
     def __init__(self) -> None:
         self.rank, self.world = distributed.get_rank(), distributed.get_world_size()
 
-    def total(self, values: Sequence[float]) -> list[float]:
+    def sum_over(self, values: Sequence[float]) -> list[float]:
         return _reduced(values, distributed.ReduceOp.SUM)
 
-    def most(self, values: Sequence[float]) -> list[float]:
+    def max_over(self, values: Sequence[float]) -> list[float]:
         return _reduced(values, distributed.ReduceOp.MAX)
 
-    def any(self, flag: bool) -> bool:
-        return self.most([flag]) == [1.0]
+    def any_process(self, flag: bool) -> bool:
+        return self.max_over([flag]) == [1.0]
 
     def from_first(self, value: T) -> T:
         values = [value]
@@ -69,7 +69,7 @@ class JoinedRanks(Ranks):
         return values
 
     def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        present = self.most([parameter.grad is not None for parameter in parameters])
+        present = self.max_over([parameter.grad is not None for parameter in parameters])
         gradients = []
         for parameter, there in zip(parameters, present, strict=True):
             if there:

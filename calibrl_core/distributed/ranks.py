@@ -2,7 +2,7 @@
 
 Several run the same loop: each samples and learns from its share of a step's prompts, and gradients are summed, so that
 together they do what one would do (`docs/explanation/distributed.md`). What the loop decides on must be the same in all
-of them, or they wait for each other in vain: see `any` and `from_first`.
+of them, or they wait for each other in vain: see `any_process` and `from_first`.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ class Ranks:
         """Whether this is the process that writes events and checkpoints."""
         return self.rank == 0
 
-    def share(self, count: int) -> range:
+    def my_slice(self, count: int) -> range:
         """Which of `count` prompts are this process's: one block each, as even as they go."""
         return range(count * self.rank // self.world, count * (self.rank + 1) // self.world)
 
-    def total(self, values: Sequence[float]) -> list[float]:
+    def sum_over(self, values: Sequence[float]) -> list[float]:
         """Each value summed over the processes."""
         return list(values)
 
-    def most(self, values: Sequence[float]) -> list[float]:
+    def max_over(self, values: Sequence[float]) -> list[float]:
         """Each value's maximum over the processes."""
         return list(values)
 
-    def any(self, flag: bool) -> bool:
+    def any_process(self, flag: bool) -> bool:
         """Whether it is so in any process."""
         return flag
 

@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from calibrl_core.bootstrap import intervals
 from calibrl_core.data.schema import Example
-from calibrl_core.rollout.base import RolloutEngine
+from calibrl_core.rollout.base import RolloutEngine, SamplingRequest
 from calibrl_core.verifiers.base import final_answer, follows_format
 from calibrl_core.verifiers.notation import canonical
 from calibrl_core.verifiers.scorer import Score, Scorer
@@ -59,41 +59,32 @@ class Answers:
         )
 
 
-def ask(
+def sample_answers(
     engine: RolloutEngine,
     examples: Sequence[Example],
     scorer: Scorer,
-    *,
-    samples: int,
-    temperature: float,
-    max_tokens: int,
-    seed: Sequence[int],
-    first: int = 0,
+    request: SamplingRequest,
     advance: Callable[[], None] = lambda: None,
 ) -> Answers:
-    """Sample `samples` completions a prompt (temperature 0: one greedy) and score them. `advance` is called once a
-    batch of `batches(...)`.
+    """Sample completions as `request` says, in batches, and score them.
 
-    `first`: the number of the first example, where others before it are asked elsewhere. An answer depends on its
-    example's number, and not on who asks."""
+    Completions depend on `request.seed` and the global row number, so that several processes with `first_row` set
+    sample what one would. `advance` is called after each of the `batches(...)`.
+    """
     texts: list[list[str]] = []
     scores: list[list[Score]] = []
     lengths: list[list[int]] = []
     truncated: list[list[bool]] = []
     logprobs: list[list[float]] = []
+    samples = request.group_size
     size = max(1, ROWS_AT_ONCE // samples)
+    first = request.first_row // samples  # global number of the first example
     number, end = first, first + len(examples)
     while number < end:
         start = number - number % size
         part = examples[number - first : start + size - first]
-        rollouts = engine.generate(
-            part,
-            group_size=samples,
-            temperature=temperature,
-            max_tokens=max_tokens,
-            seed=[*seed, start],
-            first_row=(number - start) * samples,
-        )
+        seed = [*request.seed, start]
+        rollouts = engine.generate(part, replace(request, seed=seed, first_row=(number - start) * samples))
         number += len(part)
         truths = [example.answer for example in part for _ in range(samples)]
         texts += _rows(rollouts.texts, samples)
@@ -113,7 +104,7 @@ def ask(
     )
 
 
-def joined(parts: Sequence[Answers]) -> Answers:
+def concatenate(parts: Sequence[Answers]) -> Answers:
     """The answers to the prompts of all parts, in order; equally many completions a prompt."""
     return Answers(
         examples=[example for part in parts for example in part.examples],
@@ -126,7 +117,7 @@ def joined(parts: Sequence[Answers]) -> Answers:
 
 
 def batches(prompts: int, samples: int) -> int:
-    """How many times `ask` calls `advance`."""
+    """Return how many times `sample_answers` calls `advance`."""
     return -(-prompts // max(1, ROWS_AT_ONCE // samples))
 
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from calibrl_core.config import TrainSettings
 from calibrl_core.data.schema import Example
 from calibrl_core.models.policy import Policy
-from calibrl_core.step.token_logprobs import score_in_parts
+from calibrl_core.step.token_logprobs import logprobs_in_parts
 
 MOST = 64  # experts
 
@@ -49,7 +49,7 @@ class Probe:
         policy.model.eval()
         limit = self._config.rollout.max_completion_tokens
         tokens, mask = policy.tokenize_experts(self._examples, limit)
-        logprobs, _ = score_in_parts(policy, self._examples, range(len(self.rows)), tokens, mask, self._config)
+        logprobs, _ = logprobs_in_parts(policy, self._examples, range(len(self.rows)), tokens, mask, self._config)
         sums, lengths = logprobs.double().sum(-1).cpu().numpy(), mask.sum(-1).cpu().numpy()  # [rows]
         return {
             "expert/probe_nll": float(-sums.sum() / lengths.sum()),

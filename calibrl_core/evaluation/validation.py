@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from calibrl_core.config import TrainConfig
 from calibrl_core.data.schema import Example
 from calibrl_core.distributed.ranks import ALONE, Ranks
-from calibrl_core.evaluation.accuracy import Answers, ask, joined, summarise
+from calibrl_core.evaluation.accuracy import Answers, concatenate, sample_answers, summarise
 from calibrl_core.evaluation.expert_probe import Probe
 from calibrl_core.models.policy import Policy
-from calibrl_core.rollout.base import RolloutEngine
+from calibrl_core.rollout.base import RolloutEngine, SamplingRequest
 from calibrl_core.verifiers.scorer import Scorer
 
 _SEED = 2**32 - 1  # beside the run's seed, where training has the step: validation draws other numbers
@@ -42,27 +42,25 @@ class Validator:
         """validation/ metrics with their intervals, and expert/probe_ ones where the data has experts.
 
         Each process asks its share of the prompts, and every one gets the metrics of all."""
-        place = self._ranks.share(len(self._examples))
+        place = self._ranks.my_slice(len(self._examples))
         with self._policy.weights.gathered():
             own = self._ask(step, self._examples[place.start : place.stop], place.start)
             parts = self._ranks.gather(own)
-            values = None if parts is None else self._measure(joined(parts))
+            values = None if parts is None else self._measure(concatenate(parts))
         found = self._ranks.from_first(values)
         assert found is not None
         return found
 
     def _ask(self, step: int, examples: Sequence[Example], first: int) -> Answers:
         rollout = self._config.rollout
-        return ask(
-            self._engine,
-            examples,
-            self._scorer,
-            samples=self._settings.samples,
+        request = SamplingRequest(
+            group_size=self._settings.samples,
             temperature=rollout.temperature,
             max_tokens=rollout.max_completion_tokens,
             seed=[self._config.seed, _SEED, step],
-            first=first,
+            first_row=first * self._settings.samples,
         )
+        return sample_answers(self._engine, examples, self._scorer, request)
 
     def _measure(self, answers: Answers) -> dict[str, float]:
         summary = summarise(answers, self._config.seed)

@@ -41,16 +41,16 @@ class Head:
 
 
 @dataclass(frozen=True)
-class TokenScores:
+class TokenLogprobs:
     """What a policy thinks of given tokens. Both carry the gradient where one is wanted."""
 
     logprobs: Tensor  # float32, nats
     entropies: Tensor | None  # float32, nats, of the distribution that each token was drawn from; None: not asked for
 
 
-def token_scores(
+def token_logprobs(
     hidden: Tensor, head: Head, targets: Tensor, temperature: float, banned: Tensor, *, with_entropy: bool = False
-) -> TokenScores:
+) -> TokenLogprobs:
     """Log-probability of `targets` and, if asked, the entropy of the distribution that each comes from, `[N]` each.
 
     hidden `[N, D]`, targets `[N]` long, banned `[V]` bool. The distribution is the sampler's: softmax of
@@ -58,13 +58,13 @@ def token_scores(
     computed a second time in the backward pass instead of being kept, unless there is only one, and the head's is
     summed up in place.
     """
-    logprobs, entropies = _TokenScores.apply(  # type: ignore[no-untyped-call]
+    logprobs, entropies = _TokenLogprobs.apply(  # type: ignore[no-untyped-call]
         hidden, head.weight, head.bias, head, targets, temperature, banned, with_entropy
     )
-    return TokenScores(logprobs, entropies if with_entropy else None)
+    return TokenLogprobs(logprobs, entropies if with_entropy else None)
 
 
-class _TokenScores(torch.autograd.Function):
+class _TokenLogprobs(torch.autograd.Function):
     """With p = softmax(scores), H = -sum p log p, and e the target's unit vector:
 
     d logprob / d scores = e - p,   d H / d scores = -p (log p + H).

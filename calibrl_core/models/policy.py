@@ -23,7 +23,7 @@ from calibrl_core.models.encoding import PromptEncoder, PromptRows
 from calibrl_core.models.errors import ModelError
 from calibrl_core.models.features import ImageInputs
 from calibrl_core.models.loading import load_model, model_of
-from calibrl_core.models.logprobs import Head, TokenScores, token_scores
+from calibrl_core.models.logprobs import Head, TokenLogprobs, token_logprobs
 from calibrl_core.models.packing import PackedInputs, pack_inputs, pack_rows
 from calibrl_core.models.weights import Weights
 
@@ -184,10 +184,10 @@ class Policy:
         completion_mask: Tensor,
         temperature: float,
     ) -> Tensor:
-        """The log-probabilities alone of `evaluate_tokens`, `[R, T]` float32."""
-        return self.evaluate_tokens(examples, owners, completions, completion_mask, temperature).logprobs
+        """The log-probabilities alone of `token_logprobs`, `[R, T]` float32."""
+        return self.token_logprobs(examples, owners, completions, completion_mask, temperature).logprobs
 
-    def evaluate_tokens(
+    def token_logprobs(
         self,
         examples: Sequence[Example],
         owners: Sequence[int],
@@ -196,7 +196,7 @@ class Policy:
         temperature: float,
         *,
         with_entropy: bool = False,
-    ) -> TokenScores:
+    ) -> TokenLogprobs:
         """Log-probability (nats) of each completion token under the sampler's distribution, `[R, T]` float32, and, if
         asked, the entropy of that distribution where the token stands, `[R, T]`.
 
@@ -218,14 +218,14 @@ class Policy:
                 images = self.images.of(asked, prompts, [pack.prompt for pack in packs])
                 hidden = self._hidden(inputs, prompts.token_types, images).flatten(0, 1)[inputs.predictors]
             targets = completions[completion_mask]
-            flat = token_scores(hidden, self.head, targets, temperature, self.banned, with_entropy=with_entropy)
+            flat = token_logprobs(hidden, self.head, targets, temperature, self.banned, with_entropy=with_entropy)
             return flat.logprobs, flat.entropies
 
         def placed(values: Tensor) -> Tensor:
             return values.new_zeros(completions.shape).masked_scatter(completion_mask, values)
 
         logprobs, entropies = self.weights.run(scores)
-        return TokenScores(placed(logprobs), placed(entropies) if entropies is not None else None)
+        return TokenLogprobs(placed(logprobs), placed(entropies) if entropies is not None else None)
 
     def _hidden(self, inputs: PackedInputs, token_types: Tensor | None, images: Mapping[str, Any]) -> Tensor:
         """`[K, S, D]` of packs; token_types `[R, L]` of their prompts."""

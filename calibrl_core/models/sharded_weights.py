@@ -3,7 +3,7 @@
 The decoder's layers are gathered one by one as a pass comes to them; all else (embeddings, vision tower, head) stands
 outside of them and is gathered together, for the whole pass. So a vision tower may run as often as it likes, or not at
 all where a micro-batch has no images, without the processes falling out of step; but every process must run equally
-many passes (`calibrl_core.step.token_logprobs.in_step`).
+many passes (`calibrl_core.step.token_logprobs.padded_to_equal_passes`).
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class ShardedWeights(Weights):
     def sum_gradients(self, parameters: Sequence[nn.Parameter], ranks: Ranks) -> None:
         """Each backward pass has summed them. What no process touched had to give 0, and has none: AdamW leaves it."""
         names = [self._outside.get(parameter) for parameter in parameters]
-        touched = ranks.most([name is None or name in self._touched for name in names])
+        touched = ranks.max_over([name is None or name in self._touched for name in names])
         for parameter, there in zip(parameters, touched, strict=True):
             parameter.grad = parameter.grad if there else None
         self._touched.clear()
@@ -118,7 +118,7 @@ class ShardedWeights(Weights):
         return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
     def total(self, values: Sequence[float], ranks: Ranks) -> list[float]:
-        return ranks.total(values)
+        return ranks.sum_over(values)
 
     def state(self, model: nn.Module) -> dict[str, Tensor]:
         named = model.state_dict(keep_vars=True)

@@ -1,4 +1,4 @@
-"""What a rollout engine is, and what it hands back."""
+"""Interface of the rollout engines: `SamplingRequest` in, `Rollouts` out."""
 
 from __future__ import annotations
 
@@ -24,21 +24,22 @@ class Rollouts:
     group_size: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class SamplingRequest:
+    """How to sample. The same request gives the same completions.
+
+    A completion depends on `seed` and its global row number only, not on batching or on the number of processes.
+    """
+
+    group_size: int  # completions per example
+    temperature: float  # divides logits; 0 is greedy
+    max_tokens: int  # a completion is cut there
+    seed: Sequence[int]
+    first_row: int = 0  # global row number of the first row, if other processes or calls sample the rows before it
+
+
 class RolloutEngine(Protocol):
-    """Samples completions from the policy as it is now."""
+    """Samples completions from the current policy."""
 
-    def generate(
-        self,
-        examples: Sequence[Example],
-        *,
-        group_size: int,
-        temperature: float,
-        max_tokens: int,
-        seed: Sequence[int],
-        first_row: int = 0,
-    ) -> Rollouts:
-        """`group_size` completions for each example; temperature 0 is greedy. The same seed gives the same ones.
-
-        `first_row`: the number of the first row among all that are sampled with this seed, where others sample theirs
-        elsewhere: a row's completion depends on its number, and not on which rows keep it company.
-        """
+    def generate(self, examples: Sequence[Example], request: SamplingRequest) -> Rollouts:
+        """Return `request.group_size` completions for each example."""

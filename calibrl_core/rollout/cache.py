@@ -50,7 +50,7 @@ def _with_room(shown: Tensor, tokens: int) -> Tensor:
     return torch.cat([shown, shown.new_empty((rows, heads, tokens, size))], dim=-2)
 
 
-def growing(cache: Cache, repeats: int, new_tokens: int) -> Cache:
+def with_spare_capacity(cache: Cache, repeats: int, new_tokens: int) -> Cache:
     """`cache` with each row `repeats` times, ready for up to `new_tokens` small updates."""
     cache.batch_repeat_interleave(repeats)
     for index, layer in enumerate(cache.layers):

@@ -14,10 +14,10 @@ from torch import Tensor
 from calibrl_core.data.schema import Example
 from calibrl_core.models.encoding import PromptRows
 from calibrl_core.models.policy import Policy
-from calibrl_core.rollout.base import Rollouts
-from calibrl_core.rollout.cache import growing
-from calibrl_core.rollout.columns import Columns
+from calibrl_core.rollout.base import Rollouts, SamplingRequest
+from calibrl_core.rollout.cache import with_spare_capacity
 from calibrl_core.rollout.sampling import BLOCK, Uniforms, batches, draw
+from calibrl_core.rollout.token_buffers import TokenBuffers
 
 BATCH_TOKENS = 131_072  # prompt and longest completion of every row that is decoded at once
 DROP_BELOW = 0.75  # finished rows are dropped once fewer than this share are still alive: dropping copies the cache
@@ -33,20 +33,11 @@ class SharedPrefillEngine:
         self._batch_tokens = batch_tokens
 
     @torch.no_grad()
-    def generate(
-        self,
-        examples: Sequence[Example],
-        *,
-        group_size: int,
-        temperature: float,
-        max_tokens: int,
-        seed: Sequence[int],
-        first_row: int = 0,
-    ) -> Rollouts:
-        """See `RolloutEngine.generate`."""
-        policy = self._policy
+    def generate(self, examples: Sequence[Example], request: SamplingRequest) -> Rollouts:
+        """Sample: see `RolloutEngine.generate`."""
+        policy, group_size, max_tokens = self._policy, request.group_size, request.max_tokens
         policy.model.eval()
-        parts: list[tuple[list[int], Columns]] = []
+        parts: list[tuple[list[int], TokenBuffers]] = []
         for prompts, share in batches(policy.prompt_lengths(examples), group_size, max_tokens, self._batch_tokens):
             asked = [examples[prompt] for prompt in prompts]
             encoded = policy.encode(asked)
@@ -54,21 +45,21 @@ class SharedPrefillEngine:
                 members = range(start, min(start + share, group_size))
                 rows = [prompt * group_size + member for prompt in prompts for member in members]
                 with policy.computing():
-                    uniforms = Uniforms(seed, [first_row + row for row in rows])
+                    uniforms = Uniforms(request.seed, [request.first_row + row for row in rows])
                     images = policy.images.of(asked, encoded, range(len(asked)))
                     decoding = _Decoding(policy, replace(encoded, images=dict(images)), uniforms, len(rows), max_tokens)
-                    parts.append((rows, decoding.run(temperature)))
+                    parts.append((rows, decoding.run(request.temperature)))
         return self._collect(parts, len(examples) * group_size, group_size)
 
-    def _collect(self, parts: Sequence[tuple[list[int], Columns]], count: int, group_size: int) -> Rollouts:
+    def _collect(self, parts: Sequence[tuple[list[int], TokenBuffers]], count: int, group_size: int) -> Rollouts:
         """The batches' rows in their order."""
         policy = self._policy
-        longest = max(int(columns.mask.sum(-1).max()) for _, columns in parts)
-        whole = Columns.empty(count, longest, policy)
-        for rows, columns in parts:
+        longest = max(int(buffers.mask.sum(-1).max()) for _, buffers in parts)
+        whole = TokenBuffers.empty(count, longest, policy)
+        for rows, buffers in parts:
             place = torch.tensor(rows, device=policy.device)
             for name, target in vars(whole).items():
-                source = getattr(columns, name)[:, :longest]
+                source = getattr(buffers, name)[:, :longest]
                 target[place, : source.shape[1]] = source
         return whole.rollouts(policy, group_size)
 
@@ -78,7 +69,7 @@ class _Decoding:
 
     def __init__(self, policy: Policy, prompts: PromptRows, uniforms: Uniforms, count: int, max_tokens: int) -> None:
         self._policy, self._uniforms = policy, uniforms
-        self._columns = Columns.empty(count, max_tokens, policy)
+        self._buffers = TokenBuffers.empty(count, max_tokens, policy)
         self._stops = torch.tensor(sorted(policy.stop_ids), device=policy.device)
         self._width = prompts.input_ids.shape[1]
         repeats = count // len(prompts.input_ids)
@@ -101,34 +92,34 @@ class _Decoding:
             **policy.inputs(position_ids=prompts.position_ids, token_type_ids=prompts.token_types),
             **prompts.images,
         )
-        self._cache = growing(output.past_key_values, repeats, self._columns.tokens.shape[1])
+        self._cache = with_spare_capacity(output.past_key_values, repeats, self._buffers.tokens.shape[1])
         self._hidden: Tensor = output.last_hidden_state[:, -1].repeat_interleave(repeats, dim=0)  # [R, D]
 
-    def run(self, temperature: float) -> Columns:
+    def run(self, temperature: float) -> TokenBuffers:
         """Decode until every row has finished or has `max_tokens`."""
-        policy, columns = self._policy, self._columns
-        max_tokens, look = columns.tokens.shape[1], LOOK_EVERY[policy.device.type]
+        policy, buffers = self._policy, self._buffers
+        max_tokens, look = buffers.tokens.shape[1], LOOK_EVERY[policy.device.type]
         block = self._uniforms.block().to(policy.device)  # [BLOCK, R]
         for step in range(max_tokens):
             if step and step % BLOCK == 0:
                 block = self._uniforms.block().to(policy.device)
             logits = policy.head.logits(self._hidden)
             chosen, logprobs, entropies = draw(logits, temperature, policy.banned, block[step % BLOCK])
-            columns.tokens[self._rows, step] = chosen.where(self._alive, policy.pad_id)
-            columns.mask[self._rows, step] = self._alive
-            columns.logprobs[self._rows, step] = logprobs * self._alive
-            columns.entropies[self._rows, step] = entropies * self._alive
+            buffers.tokens[self._rows, step] = chosen.where(self._alive, policy.pad_id)
+            buffers.mask[self._rows, step] = self._alive
+            buffers.logprobs[self._rows, step] = logprobs * self._alive
+            buffers.entropies[self._rows, step] = entropies * self._alive
             self._alive = self._alive & ~torch.isin(chosen, self._stops)
             if step + 1 == max_tokens:
                 break
-            if step % look == 0 and (kept := self._finished_leave()) is not None:
+            if step % look == 0 and (kept := self._drop_finished_rows()) is not None:
                 if not len(kept):
                     break
                 chosen, block = chosen[kept], block[:, kept]
             self._advance(chosen, step)
-        return columns
+        return buffers
 
-    def _finished_leave(self) -> Tensor | None:
+    def _drop_finished_rows(self) -> Tensor | None:
         """Drop finished rows if there are enough of them; return the places of those that stay, None if all do."""
         kept = self._alive.nonzero().squeeze(-1)
         if len(kept) and len(kept) >= DROP_BELOW * len(self._alive):

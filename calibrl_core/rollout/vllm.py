@@ -25,9 +25,9 @@ from torch import Tensor
 from calibrl_core.data.schema import Example
 from calibrl_core.models.errors import ModelError
 from calibrl_core.models.policy import Policy
-from calibrl_core.rollout.base import Rollouts
-from calibrl_core.rollout.columns import Columns
+from calibrl_core.rollout.base import Rollouts, SamplingRequest
 from calibrl_core.rollout.sampling import Uniforms, draw
+from calibrl_core.rollout.token_buffers import TokenBuffers
 
 BLOCK_TOKENS = 32  # of vLLM's memory, for keys and values; attention on a CPU wants a multiple of 32
 MOST_ROWS = 256  # decoded at once
@@ -57,27 +57,23 @@ class VLLMEngine:
         self._version = 0  # of the weights that were handed over last
 
     @torch.no_grad()
-    def generate(
-        self,
-        examples: Sequence[Example],
-        *,
-        group_size: int,
-        temperature: float,
-        max_tokens: int,
-        seed: Sequence[int],
-        first_row: int = 0,
-    ) -> Rollouts:
-        """See `RolloutEngine.generate`. Raises StaleWeightsError where vLLM's weights are not the policy's, ModelError
-        where it reads a prompt differently."""
+    def generate(self, examples: Sequence[Example], request: SamplingRequest) -> Rollouts:
+        """Sample: see `RolloutEngine.generate`.
+
+        Raises:
+            StaleWeightsError: vLLM's weights are not the policy's.
+            ModelError: vLLM reads a prompt as other tokens than the trainer.
+        """
         from vllm import SamplingParams
 
         self._sync()
-        self._drawing.begin(len(examples) * group_size, temperature, max_tokens, seed, first_row)
+        group_size = request.group_size
+        self._drawing.begin(len(examples) * group_size, request)
         stops = sorted(self._policy.stop_ids)
         params = [
             SamplingParams(
                 temperature=0.0,  # the only token that is left
-                max_tokens=max_tokens,
+                max_tokens=request.max_tokens,
                 stop_token_ids=stops,
                 ignore_eos=True,
                 detokenize=False,
@@ -88,7 +84,7 @@ class VLLMEngine:
         prompts = [prompt for prompt in map(self._prompt, examples) for _ in range(group_size)]
         outputs = self._llm.generate(prompts, params, use_tqdm=False)
         self._check(examples, outputs)
-        return self._drawing.columns.cut().rollouts(self._policy, group_size)
+        return self._drawing.buffers.cut().rollouts(self._policy, group_size)
 
     def close(self) -> None:
         """Give the memory back. The engine can't be used any more."""
@@ -111,7 +107,7 @@ class VLLMEngine:
         if versions != [self._version]:
             raise StaleWeightsError(f"vLLM sampled with weights {versions}, not with the policy's ({self._version})")
         said = torch.tensor([token for output in outputs for token in output.outputs[0].token_ids])
-        if not torch.equal(said, self._drawing.columns.tokens[self._drawing.columns.mask].cpu()):
+        if not torch.equal(said, self._drawing.buffers.tokens[self._drawing.buffers.mask].cpu()):
             raise RuntimeError("vLLM did not say the tokens that were drawn for it: is it another version?")
         for example, output in zip(examples, outputs[:: len(outputs) // len(examples)], strict=True):
             if list(output.prompt_token_ids) != self._policy.encode([example]).input_ids[0].tolist():
@@ -172,23 +168,23 @@ class _Drawing:
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
 
-    def begin(self, rows: int, temperature: float, max_tokens: int, seed: Sequence[int], first_row: int) -> None:
-        """Clean columns `[rows, max_tokens]`."""
-        self.columns = Columns.empty(rows, max_tokens, self._policy)
-        self._temperature, self._seed, self._first = temperature, seed, first_row
+    def begin(self, rows: int, request: SamplingRequest) -> None:
+        """Start with empty buffers, `[rows, max_tokens]`."""
+        self.buffers = TokenBuffers.empty(rows, request.max_tokens, self._policy)
+        self._request = request
 
     def uniforms(self, row: int) -> Tensor:
         """The row's random numbers, `[max_tokens]` float64."""
-        return Uniforms(self._seed, [self._first + row]).block(self.columns.tokens.shape[1])[:, 0]
+        return Uniforms(self._request.seed, [self._request.first_row + row]).block(self.buffers.tokens.shape[1])[:, 0]
 
     def draw(self, logits: Tensor, rows: Sequence[int], steps: Sequence[int], uniforms: Tensor) -> Tensor:
         """Draw from logits `[R, V]` the token that is number `steps` of each of `rows`. `[R, V]`: logits that leave no
         other choice. A row whose prompt vLLM has only begun to read is drawn again, from the same number."""
-        device, columns = logits.device, self.columns
-        chosen, logprobs, entropies = draw(logits, self._temperature, self._policy.banned, uniforms.to(device))
+        device, buffers = logits.device, self.buffers
+        chosen, logprobs, entropies = draw(logits, self._request.temperature, self._policy.banned, uniforms.to(device))
         place = (torch.tensor(rows, device=device), torch.tensor(steps, device=device))
-        columns.tokens[place], columns.mask[place] = chosen, True
-        columns.logprobs[place], columns.entropies[place] = logprobs, entropies
+        buffers.tokens[place], buffers.mask[place] = chosen, True
+        buffers.logprobs[place], buffers.entropies[place] = logprobs, entropies
         return torch.full_like(logits, -torch.inf).scatter_(1, chosen[:, None], 0.0)
 
 

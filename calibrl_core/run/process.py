@@ -20,7 +20,7 @@ from transformers.utils import logging as transformers_logging
 
 from calibrl_core.contained import Bounds
 from calibrl_core.data.schema import DataError
-from calibrl_core.distributed.process_group import joined
+from calibrl_core.distributed.process_group import join_process_group
 from calibrl_core.distributed.ranks import LaunchError, Ranks
 from calibrl_core.models.errors import ModelError
 from calibrl_core.report import DISK_FULL_STATUS, EventFile, Report, SilentReport, health_sentence, is_disk_full
@@ -85,7 +85,7 @@ def run_process(
     transformers_logging.disable_progress_bar()  # one progress bar is enough, and a log file wants none
     try:
         arguments.run_dir.mkdir(parents=True, exist_ok=True)
-        with joined() as ranks:
+        with join_process_group() as ranks:
             if ranks.first:
                 report = ProgressReport(arguments.run_dir)
             config = config_class.model_validate(_read(arguments.config))

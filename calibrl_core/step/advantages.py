@@ -4,9 +4,9 @@ from torch import Tensor
 
 
 def group_advantages(rewards: Tensor, *, normalise_by_std: bool) -> Tensor:
-    """A = reward - mean of its group, optionally / (unbiased std + 1e-6). rewards `[P, G]` float, result the same.
+    """Return A = reward - mean of its group, optionally / (unbiased std + 1e-6). rewards and result `[P, G]` float.
 
-    A group of equal rewards gets exactly 0, whatever rounding the mean suffered: there is nothing to learn from it.
+    A group of equal rewards gets exactly 0, despite the rounding of the mean: there is nothing to learn from it.
     """
     advantages = rewards - rewards.mean(-1, keepdim=True)
     if normalise_by_std:
@@ -15,11 +15,11 @@ def group_advantages(rewards: Tensor, *, normalise_by_std: bool) -> Tensor:
 
 
 def expert_advantages(own: Tensor, rewards: Tensor, *, normalise_by_std: bool) -> Tensor:
-    """An expert's reward minus the mean of its group's rollouts, optionally divided like theirs. own `[P]`, rewards
-    `[P, G]` float, result `[P]`.
+    """Return each expert's reward minus the mean of its group's rollouts, optionally divided by their std.
 
-    Where the rollouts' rewards are all equal there is no spread to divide by, and A stays as it is: the published code
-    divides by 1e-6 there, and so lets one expert drown the batch.
+    own `[P]` (the experts' rewards), rewards `[P, G]` (the rollouts'), result `[P]`, all float. If the rollouts'
+    rewards are all equal, A is not divided: the published code divides by 1e-6 there, so that one expert dominates the
+    batch.
     """
     advantages = own - rewards.mean(-1)
     if normalise_by_std:

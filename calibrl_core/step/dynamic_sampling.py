@@ -1,8 +1,5 @@
-"""Dynamic sampling (DAPO, arXiv 2503.14476, section 3.2): groups that are all right or all wrong give way to others.
-
-Keyed on correctness, never on a shaped reward: a format term or a length penalty would make a group look alive that has
-nothing to teach about the answer.
-"""
+"""Dynamic sampling (DAPO, arXiv 2503.14476, section 3.2): groups that an algorithm refuses are replaced by groups of
+other prompts. Which groups it refuses is the algorithm's hook `keeps_groups`."""
 
 from __future__ import annotations
 
@@ -19,11 +16,11 @@ from calibrl_core.verifiers.scorer import Score
 
 
 @dataclass(frozen=True)
-class Sampled:
-    """Prompts with their scored rollouts."""
+class ScoredRollouts:
+    """P prompts with G scored rollouts each."""
 
     examples: Sequence[Example]  # P
-    rollouts: Rollouts
+    rollouts: Rollouts  # P * G rows
     scores: list[Score]  # P * G
 
     @property
@@ -32,57 +29,68 @@ class Sampled:
         device = self.rollouts.mask.device
         return torch.tensor([score.passed for score in self.scores], device=device).view(len(self.examples), -1)
 
-    def groups(self, chosen: Sequence[int]) -> Sampled:
-        """Some of the prompts, in this order."""
+    def groups(self, prompts: Sequence[int]) -> ScoredRollouts:
+        """Return the groups of these prompts (indices), in this order."""
         size = self.rollouts.group_size
-        rows = [row for prompt in chosen for row in range(prompt * size, (prompt + 1) * size)]
-        of = self.rollouts
-        return Sampled(
-            examples=[self.examples[prompt] for prompt in chosen],
+        rows = [row for prompt in prompts for row in range(prompt * size, (prompt + 1) * size)]
+        every = self.rollouts
+        return ScoredRollouts(
+            examples=[self.examples[prompt] for prompt in prompts],
             rollouts=Rollouts(
-                tokens=of.tokens[rows],
-                mask=of.mask[rows],
-                logprobs=of.logprobs[rows],
-                entropies=of.entropies[rows],
-                truncated=of.truncated[rows],
-                texts=[of.texts[row] for row in rows],
+                tokens=every.tokens[rows],
+                mask=every.mask[rows],
+                logprobs=every.logprobs[rows],
+                entropies=every.entropies[rows],
+                truncated=every.truncated[rows],
+                texts=[every.texts[row] for row in rows],
                 group_size=size,
             ),
             scores=[self.scores[row] for row in rows],
         )
 
 
-def fill_with_mixed(first: Sampled, draw: Callable[[int, int], Sampled], attempts: int) -> Sampled:
-    """As many prompts as `first`, of which as many as could be found divide into right and wrong.
-    `draw(attempt, count)` samples other prompts, at most `attempts` times (counted from 1)."""
-    wanted = len(first.examples)
-    kept = first.groups(_mixed(first))
-    spare = first.groups(sorted({*range(wanted)} - {*_mixed(first)}))
+def replace_groups(
+    first: ScoredRollouts,
+    keeps: Callable[[ScoredRollouts], Tensor],
+    draw: Callable[[int, int], ScoredRollouts],
+    attempts: int,
+) -> ScoredRollouts:
+    """Return as many groups as `first` has: those that `keeps` accepts, then refused groups of `first` if too few.
+
+    Args:
+        first: the groups that the step sampled.
+        keeps: which groups to keep, `[P]` bool.
+        draw: `draw(attempt, count)` samples `count` other prompts; attempts count from 1.
+        attempts: the largest number of calls of `draw`.
+    """
+    size = len(first.examples)
+    kept_prompts = _kept(first, keeps)
+    kept = first.groups(kept_prompts)
+    refused = first.groups(sorted({*range(size)} - {*kept_prompts}))
     for attempt in range(1, attempts + 1):
-        missing = wanted - len(kept.examples)
+        missing = size - len(kept.examples)
         if not missing:
             break
         more = draw(attempt, missing)
-        kept = joined(kept, more.groups(_mixed(more)))
-    return joined(kept, spare.groups(range(wanted - len(kept.examples))))
+        kept = concatenate(kept, more.groups(_kept(more, keeps)))
+    return concatenate(kept, refused.groups(range(size - len(kept.examples))))
 
 
-def _mixed(sampled: Sampled) -> list[int]:
-    share = sampled.passed.float().mean(-1)
-    return ((share > 0) & (share < 1)).nonzero().squeeze(-1).tolist()
+def _kept(groups: ScoredRollouts, keeps: Callable[[ScoredRollouts], Tensor]) -> list[int]:
+    return keeps(groups).nonzero().squeeze(-1).tolist()
 
 
-def joined(first: Sampled, second: Sampled) -> Sampled:
-    """The prompts of both, the second's behind the first's."""
+def concatenate(first: ScoredRollouts, second: ScoredRollouts) -> ScoredRollouts:
+    """Return the groups of both, `first`'s before `second`'s; tokens are padded to the longer of the two."""
     if not first.examples or not second.examples:
         return first if first.examples else second
     a, b = first.rollouts, second.rollouts
     width = max(a.mask.shape[1], b.mask.shape[1])
 
-    def stacked(*rows: Tensor) -> Tensor:
-        return torch.cat([pad(some, (0, width - some.shape[1])) for some in rows])
+    def stacked(*parts: Tensor) -> Tensor:
+        return torch.cat([pad(part, (0, width - part.shape[1])) for part in parts])  # [B, T]
 
-    return Sampled(
+    return ScoredRollouts(
         examples=[*first.examples, *second.examples],
         rollouts=Rollouts(
             tokens=stacked(a.tokens, b.tokens),

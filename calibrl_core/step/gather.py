@@ -1,4 +1,4 @@
-"""From every process's part of a step to the whole: metrics describe what all sampled."""
+"""Gathers the parts of a step from all processes: metrics describe what all processes sampled."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ from torch import Tensor
 from calibrl_core.algorithms.loss_batch import to_width
 from calibrl_core.diagnostics.base import Experts, StepBatch
 from calibrl_core.distributed.ranks import Ranks
-from calibrl_core.step.dynamic_sampling import Sampled, joined
+from calibrl_core.step.dynamic_sampling import ScoredRollouts, concatenate
 
 T = TypeVar("T")
 CPU = torch.device("cpu")
 
 
-def gather_sampled(own: Sampled | None, ranks: Ranks, device: torch.device) -> Sampled:
-    """What all processes sampled, in every process. None where this one had no prompt; one of them has."""
+def gather_sampled(own: ScoredRollouts | None, ranks: Ranks, device: torch.device) -> ScoredRollouts:
+    """Return the groups of all processes, in every process. `own` is None if this process has no prompt."""
     if ranks.world == 1 and own is not None:
         return own
-    parts = ranks.gather_everywhere(moved(own, CPU))
-    return moved(reduce(joined, [part for part in parts if part is not None]), device)
+    parts = ranks.gather_everywhere(to_device(own, CPU))
+    return to_device(reduce(concatenate, [part for part in parts if part is not None]), device)
 
 
 def gather_batch(own: StepBatch, ranks: Ranks, device: torch.device) -> StepBatch | None:
-    """The step's batch of all processes, in the first of them; None in the others."""
+    """Return the step's batch of all processes in the first process, None in the others."""
     if ranks.world == 1:
         return own
-    parts = ranks.gather(moved(own, CPU))
-    return None if parts is None else moved(_joined_batches(parts), device)
+    parts = ranks.gather(to_device(own, CPU))
+    return None if parts is None else to_device(_concatenate_batches(parts), device)
 
 
-def moved(value: T, device: torch.device) -> T:
-    """A dataclass with all its tensors, and those of dataclasses in it, on `device`."""
+def to_device(value: T, device: torch.device) -> T:
+    """Return a copy of a dataclass with all its tensors, also those of nested dataclasses, on `device`."""
     if isinstance(value, Tensor):
         return cast(T, value.to(device))
     if not is_dataclass(value) or isinstance(value, type):
         return value
-    changed: dict[str, Any] = {field.name: moved(getattr(value, field.name), device) for field in fields(value)}
+    changed: dict[str, Any] = {field.name: to_device(getattr(value, field.name), device) for field in fields(value)}
     return replace(value, **changed)
 
 
-def _joined_batches(parts: Sequence[StepBatch]) -> StepBatch:
-    sampled = reduce(joined, [Sampled(part.examples, part.rollouts, part.scores) for part in parts])
+def _concatenate_batches(parts: Sequence[StepBatch]) -> StepBatch:
+    sampled = reduce(concatenate, [ScoredRollouts(part.examples, part.rollouts, part.scores) for part in parts])
     width = sampled.rollouts.mask.shape[1]
     ratios = [to_width(part.ratios, width) for part in parts if part.ratios is not None]
     return StepBatch(
@@ -56,12 +56,12 @@ def _joined_batches(parts: Sequence[StepBatch]) -> StepBatch:
         rewards=torch.cat([part.rewards for part in parts]),
         passed=torch.cat([part.passed for part in parts]),
         advantages=torch.cat([part.advantages for part in parts]),
-        experts=_joined_experts([part.experts for part in parts]),
+        experts=_concatenate_experts([part.experts for part in parts]),
         ratios=torch.cat(ratios) if ratios else None,
     )
 
 
-def _joined_experts(parts: Sequence[Experts]) -> Experts:
+def _concatenate_experts(parts: Sequence[Experts]) -> Experts:
     width = max(part.mask.shape[1] for part in parts)
     whole = Experts(
         *(

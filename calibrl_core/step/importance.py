@@ -1,12 +1,12 @@
-"""Truncated importance sampling, for rollouts of an engine whose distribution is not quite the trainer's.
+"""Truncated importance sampling, for rollouts of an engine whose distribution differs slightly from the trainer's.
 
 Another engine's kernels give other logits, so a policy gradient from its samples is biased. With p the trainer's policy
 before the step's first update and q the engine's, the policy loss of each token is multiplied by
 
     min(p(token) / q(token), cap)
 
-The cap keeps a token that the engine should hardly have sampled from deciding the step. The clipped ratio compares with
-p, which the trainer computes anew: q takes no part in it.
+The cap limits the weight of a token that the engine was very unlikely to sample. The clipped ratio compares with p,
+which the trainer computes itself: q has no part in it.
 """
 
 from __future__ import annotations
@@ -21,19 +21,20 @@ from calibrl_core.config import TrainConfig
 from calibrl_core.data.schema import Example
 from calibrl_core.models.policy import Policy
 from calibrl_core.rollout.base import Rollouts
-from calibrl_core.step.token_logprobs import score_in_parts
+from calibrl_core.step.token_logprobs import logprobs_in_parts
 
 
 @torch.no_grad()
-def rescored(policy: Policy, examples: Sequence[Example], rollouts: Rollouts, config: TrainConfig) -> Rollouts:
-    """The rollouts with the log-probabilities and entropies that the trainer finds for them."""
+def with_trainer_logprobs(
+    policy: Policy, examples: Sequence[Example], rollouts: Rollouts, config: TrainConfig
+) -> Rollouts:
+    """Return the rollouts with log-probabilities and entropies `[B, T]` computed by the trainer."""
     policy.model.eval()
     owners = [row // rollouts.group_size for row in range(len(rollouts.tokens))]
-    logprobs, entropies = score_in_parts(policy, examples, owners, rollouts.tokens, rollouts.mask, config)
+    logprobs, entropies = logprobs_in_parts(policy, examples, owners, rollouts.tokens, rollouts.mask, config)
     return replace(rollouts, logprobs=logprobs, entropies=entropies)
 
 
 def importance_weights(logprobs: Tensor, sampler_logprobs: Tensor, cap: float) -> Tensor:
-    """`[B, T]` of the trainer's and the sampler's log-probabilities `[B, T]` (nats); 1 where both are 0, as under the
-    mask."""
+    """Return min(p / q, cap), `[B, T]`, from log p and log q `[B, T]` (nats); 1 where both are 0, as under the mask."""
     return (logprobs - sampler_logprobs).exp().clamp(max=cap)

@@ -1,4 +1,4 @@
-"""One step of each kind of learning: reinforcement (any policy-gradient algorithm) and supervised."""
+"""One training step: `ReinforcementLearner` for every algorithm that samples, `SupervisedLearner` for the others."""
 
 from __future__ import annotations
 
@@ -9,37 +9,35 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
+from torch import Tensor
 
-from calibrl_core.algorithms import DAPO, SFT
-from calibrl_core.algorithms.dapo import overlong_penalty
-from calibrl_core.algorithms.luffy import LearnsFromExperts
+from calibrl_core.algorithms import PolicyGradientSettings, SupervisedSettings
 from calibrl_core.config import TrainConfig
 from calibrl_core.data.order import DataOrder
 from calibrl_core.data.schema import Example
 from calibrl_core.diagnostics import diagnose, histograms
 from calibrl_core.diagnostics.base import StepBatch
+from calibrl_core.diagnostics.histograms import Histogram
 from calibrl_core.diagnostics.sampled import SampledGroups
 from calibrl_core.distributed.ranks import Ranks
 from calibrl_core.models.policy import Policy
-from calibrl_core.rollout.base import RolloutEngine
+from calibrl_core.rollout.base import RolloutEngine, SamplingRequest
 from calibrl_core.step.advantages import group_advantages
-from calibrl_core.step.dynamic_sampling import Sampled, fill_with_mixed
-from calibrl_core.step.experts import choose_experts, find_experts, joined_experts
+from calibrl_core.step.dynamic_sampling import ScoredRollouts, replace_groups
+from calibrl_core.step.experts import choose_experts, find_experts, with_chosen_experts
 from calibrl_core.step.gather import gather_batch, gather_sampled
-from calibrl_core.step.importance import importance_weights, rescored
+from calibrl_core.step.importance import importance_weights, with_trainer_logprobs
 from calibrl_core.step.optimizer import GradientStep
-from calibrl_core.step.token_logprobs import in_step, micro_batches
+from calibrl_core.step.token_logprobs import micro_batches, padded_to_equal_passes
 from calibrl_core.step.update import Updater
 from calibrl_core.verifiers.scorer import Scorer
 
 GRADIENT_STEPS = 20  # between two comparisons of the policy's and the guidance's gradients
 
-Histogram = tuple[list[float], list[int]]  # edges, counts
-
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step has to tell, in the first process; the others know of their own part only, and leave it out."""
+    """Results of a step. The first process has those of all processes; the others leave out what needs all."""
 
     metrics: dict[str, float]
     histograms: dict[str, Histogram] = field(default_factory=dict)
@@ -54,7 +52,7 @@ class Learner(Protocol):
 
 
 class _Clock:
-    """Seconds by phase."""
+    """Seconds per phase."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -72,116 +70,123 @@ class _Clock:
 
 
 class ReinforcementLearner:
-    """Roll out, score, compare with the group and the expert, update."""
+    """Samples rollouts, scores them, compares each with its group and its expert, and updates the policy."""
 
     def __init__(
         self,
         config: TrainConfig,
+        algorithm: PolicyGradientSettings,
         policy: Policy,
         engine: RolloutEngine,
-        gradient: GradientStep,
+        updater: Updater,
         scorer: Scorer,
         order: DataOrder,
-        reference: Policy | None,
         ranks: Ranks,
     ) -> None:
-        assert not isinstance(config.algorithm, SFT)
-        self._config, self._algorithm = config, config.algorithm
-        self._policy, self._engine, self._scorer, self._order, self._ranks = policy, engine, scorer, order, ranks
-        self._updater = Updater(policy, gradient, config, reference, ranks)
+        self._config, self._algorithm = config, algorithm
+        self._policy, self._engine, self._updater = policy, engine, updater
+        self._scorer, self._order, self._ranks = scorer, order, ranks
 
     def step(self, step: int, examples: Sequence[Example]) -> StepResult:
+        """Take the step: see `Learner.step`."""
         clock = _Clock()
-        first_prompt = self._ranks.share(len(examples)).start
+        first_prompt = self._ranks.my_slice(len(examples)).start
         extra: dict[str, float] = {}
-        with self._policy.weights.gathered(), self._policy.images.kept():  # the experts show the same images
-            sampled = self._sample(step, 0, examples, clock)
-            if isinstance(self._algorithm, DAPO) and self._algorithm.dynamic_sampling:
-                sampled, extra = self._resample(step, sampled, clock)
-            assert sampled is not None  # a step has a prompt for each process
-            batch = self._batch(step, first_prompt, sampled, clock)
-        if step % GRADIENT_STEPS == 0:  # not in the step's time: it is for people only
+        # The vision features of a step's images are kept: rollouts and experts show the same images.
+        with self._policy.weights.gathered(), self._policy.images.kept():
+            groups = self._sample(step, 0, examples, clock)
+            if attempts := self._algorithm.resample_limit():
+                groups, extra = self._resample(step, groups, attempts, clock)
+            assert groups is not None  # a step has a prompt for each process
+            batch = self._batch(step, first_prompt, groups, clock)
+        if step % GRADIENT_STEPS == 0:  # diagnostic only, so outside the clock: not in perf/step_seconds
             extra |= self._updater.compare_gradients(batch, step, first_prompt)
         with clock("update"):
             metrics, ratios = self._updater.update(batch, step, first_prompt)
-        (tokens,) = self._ranks.total([int(batch.rollouts.mask.sum())])
+        (tokens,) = self._ranks.sum_over([int(batch.rollouts.mask.sum())])
         metrics |= {**extra, **clock.metrics(tokens)}
         whole = gather_batch(replace(batch, ratios=ratios), self._ranks, self._policy.device)
         if whole is None:
             return StepResult(metrics)
         return StepResult(diagnose(whole) | metrics, histograms(whole, self._config), whole)
 
-    def _resample(self, step: int, sampled: Sampled | None, clock: _Clock) -> tuple[Sampled, dict[str, float]]:
-        """Dynamic sampling over the prompts of all processes; this one's share, and metrics of all that was sampled."""
-        assert isinstance(self._algorithm, DAPO)
+    def _resample(
+        self, step: int, first: ScoredRollouts | None, attempts: int, clock: _Clock
+    ) -> tuple[ScoredRollouts, dict[str, float]]:
+        """Replace refused groups of all processes; return this process's share and metrics of all sampled groups.
+
+        Every process gathers all groups and decides alike, so that all sample the same number of times.
+        """
         seen = SampledGroups()
 
-        def gathered(own: Sampled | None) -> Sampled:
+        def gathered(own: ScoredRollouts | None) -> ScoredRollouts:
             whole = gather_sampled(own, self._ranks, self._policy.device)
             seen.add(self._rewards(whole), whole.rollouts, whole.scores)
             return whole
 
-        def draw(attempt: int, count: int) -> Sampled:
+        def draw(attempt: int, count: int) -> ScoredRollouts:
             return gathered(self._sample(step, attempt, self._order.more(step, attempt, count), clock))
 
-        whole = fill_with_mixed(gathered(sampled), draw, self._algorithm.max_resamples)
-        return whole.groups(self._ranks.share(len(whole.examples))), seen.metrics()
+        def keeps(groups: ScoredRollouts) -> Tensor:
+            return self._algorithm.keeps_groups(groups.passed, self._rewards(groups))
 
-    def _sample(self, step: int, attempt: int, examples: Sequence[Example], clock: _Clock) -> Sampled | None:
-        """Scored rollouts of this process's share of `examples`; None where they are too few for it to have one."""
+        whole = replace_groups(gathered(first), keeps, draw, attempts)
+        return whole.groups(self._ranks.my_slice(len(whole.examples))), seen.metrics()
+
+    def _sample(self, step: int, attempt: int, examples: Sequence[Example], clock: _Clock) -> ScoredRollouts | None:
+        """Sample and score this process's share of `examples`; None if its share is empty."""
         rollout = self._config.rollout
-        place = self._ranks.share(len(examples))
-        examples = examples[place.start : place.stop]
+        mine = self._ranks.my_slice(len(examples))
+        examples = examples[mine.start : mine.stop]
         if not examples:
             return None
         with clock("rollout"):
-            rollouts = self._engine.generate(
-                examples,
+            request = SamplingRequest(
                 group_size=rollout.group_size,
                 temperature=rollout.temperature,
                 max_tokens=rollout.max_completion_tokens,
                 seed=[self._config.seed, step, attempt],
-                first_row=place.start * rollout.group_size,
+                first_row=mine.start * rollout.group_size,
             )
+            rollouts = self._engine.generate(examples, request)  # [B, T], B = P * G
         with clock("reward"):
             truths = [example.answer for example in examples for _ in range(rollout.group_size)]
-            return Sampled(examples, rollouts, self._scorer.score_all(rollouts.texts, truths))
+            return ScoredRollouts(examples, rollouts, self._scorer.score_all(rollouts.texts, truths))
 
-    def _rewards(self, sampled: Sampled) -> torch.Tensor:
-        """`[P, G]` float64: what the verifiers gave, less an overlong penalty."""
+    def _rewards(self, groups: ScoredRollouts) -> Tensor:
+        """Return the verifiers' rewards plus the algorithm's own term, `[P, G]` float64."""
         rewards = torch.tensor(
-            [score.reward for score in sampled.scores], dtype=torch.float64, device=self._policy.device
-        )
-        if isinstance(self._algorithm, DAPO) and self._algorithm.overlong_buffer is not None:
-            lengths, limit = sampled.rollouts.mask.sum(-1), self._config.rollout.max_completion_tokens
-            rewards = rewards + overlong_penalty(lengths, limit, self._algorithm.overlong_buffer)
-        return rewards.view(len(sampled.examples), -1)
+            [score.reward for score in groups.scores], dtype=torch.float64, device=self._policy.device
+        )  # [B]
+        extra = self._algorithm.extra_reward(groups.rollouts, self._config.rollout.max_completion_tokens)
+        return (rewards if extra is None else rewards + extra).view(len(groups.examples), -1)
 
-    def _batch(self, step: int, first_prompt: int, sampled: Sampled, clock: _Clock) -> StepBatch:
-        examples, rewards, algorithm = sampled.examples, self._rewards(sampled), self._algorithm
-        rollouts = sampled.rollouts
+    def _batch(self, step: int, first_prompt: int, groups: ScoredRollouts, clock: _Clock) -> StepBatch:
+        """Add advantages and experts, all under the policy before the step's first update."""
+        examples, rewards, algorithm = groups.examples, self._rewards(groups), self._algorithm
+        rollouts = groups.rollouts
         sampler_logprobs = importance = None
         if self._config.rollout.engine == "vllm":
-            sampler_logprobs = rollouts.logprobs
+            sampler_logprobs = rollouts.logprobs  # [B, T]
             with clock("rescore"):
-                rollouts = rescored(self._policy, examples, rollouts, self._config)
+                rollouts = with_trainer_logprobs(self._policy, examples, rollouts, self._config)
             importance = importance_weights(rollouts.logprobs, sampler_logprobs, self._config.rollout.importance_cap)
         with clock("expert"):
             experts = find_experts(self._policy, examples, self._config)
-            if isinstance(algorithm, LearnsFromExperts):
+            if algorithm.learns_from_experts:
                 chosen = choose_experts(
                     algorithm, examples, seed=self._config.seed, step=step, first_prompt=first_prompt
                 )
-                experts = joined_experts(
+                experts = with_chosen_experts(
                     experts, chosen, examples, rewards, self._scorer, normalise_by_std=algorithm.normalise_by_std
                 )
         return StepBatch(
             examples=examples,
             rollouts=rollouts,
-            scores=sampled.scores,
+            scores=groups.scores,
             rewards=rewards,
-            passed=sampled.passed,
-            advantages=group_advantages(rewards, normalise_by_std=algorithm.normalise_by_std),
+            passed=groups.passed,
+            advantages=group_advantages(rewards, normalise_by_std=algorithm.normalise_by_std),  # [P, G]
             experts=experts,
             sampler_logprobs=sampler_logprobs,
             importance=importance,
@@ -189,38 +194,45 @@ class ReinforcementLearner:
 
 
 class SupervisedLearner:
-    """Fine-tune on the examples' experts."""
+    """Learns the tokens of the examples' experts."""
 
-    def __init__(self, config: TrainConfig, policy: Policy, gradient: GradientStep, ranks: Ranks) -> None:
-        assert isinstance(config.algorithm, SFT)
-        self._config, self._algorithm = config, config.algorithm
+    def __init__(
+        self,
+        config: TrainConfig,
+        algorithm: SupervisedSettings,
+        policy: Policy,
+        gradient: GradientStep,
+        ranks: Ranks,
+    ) -> None:
+        self._config, self._algorithm = config, algorithm
         self._policy, self._gradient, self._ranks = policy, gradient, ranks
 
     def step(self, step: int, examples: Sequence[Example]) -> StepResult:
+        """Take the step: see `Learner.step`."""
         clock = _Clock()
-        place = self._ranks.share(len(examples))
+        mine = self._ranks.my_slice(len(examples))
         with clock("update"):
-            metrics, tokens = self._update(examples[place.start : place.stop])
+            metrics, tokens = self._update(examples[mine.start : mine.stop])
         return StepResult({**metrics, **clock.metrics(tokens)})
 
     def _update(self, examples: Sequence[Example]) -> tuple[dict[str, float], float]:
-        """Metrics, and how many tokens, of all processes."""
+        """Update on this process's examples; return metrics and the number of tokens, both over all processes."""
         policy, config = self._policy, self._config
         policy.model.train()
-        tokens, mask = policy.tokenize_experts(examples, config.rollout.max_completion_tokens)
-        count, prompts = self._ranks.total([int(mask.sum()), len(examples)])
+        tokens, mask = policy.tokenize_experts(examples, config.rollout.max_completion_tokens)  # [P, E]
+        count, prompts = self._ranks.sum_over([int(mask.sum()), len(examples)])
         self._gradient.clear()
         loss_sum = 0.0
         owners = list(range(len(examples)))
         parts = micro_batches(policy, examples, owners, mask.sum(-1).tolist(), config)
-        with in_step(policy, self._ranks, len(parts)):
+        with padded_to_equal_passes(policy, self._ranks, len(parts)):
             for part in parts:
                 logprobs = policy.logprobs(examples, part.tolist(), tokens[part], mask[part], temperature=1.0)
                 loss = self._algorithm.loss(logprobs, mask[part], count=int(count))
-                loss.backward(loss.detach() * 0 + 1)  # not finite: see Updater
+                loss.backward(loss.detach() * 0 + 1)  # NaN gradient if the loss is not finite: see Updater._backward
                 loss_sum += loss.item()
         norm, applied = self._gradient.apply()
-        (total,) = self._ranks.total([loss_sum])
+        (total,) = self._ranks.sum_over([loss_sum])
         metrics = {
             "loss/total": total,
             "loss/grad_norm": norm,

@@ -1,6 +1,6 @@
-"""The rows that a step learns from, and how they are dealt out to its mini-batches.
+"""The rows that a step learns from, and how they are divided into mini-batches.
 
-`R`: rows; the rollouts first, as they were sampled, then the experts that join the update. `T`: tokens.
+`R`: rows; the rollouts first, as sampled, then the experts that join the update. `T`: tokens.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NO_ROW = -1  # the place of an expert that is not in the update
 
 @dataclass(frozen=True)
 class UpdateRows:
-    """What the update needs of each row. All on the policy's device."""
+    """All rows of a step's update, on the policy's device."""
 
     tokens: Tensor  # [R, T] long
     mask: Tensor  # [R, T] bool, True = the token counts
@@ -34,7 +34,7 @@ class UpdateRows:
 
 
 def update_rows(batch: StepBatch) -> UpdateRows:
-    """The rollouts of a step, and the experts that join them."""
+    """Return the rollouts of a step and the experts that join them as rows."""
     rollouts, experts = batch.rollouts, batch.experts
     device = rollouts.mask.device
     joining = torch.zeros(0, dtype=torch.long, device=device)
@@ -79,7 +79,7 @@ def mini_batches(
     micro_rows: int | None,
     ranks: Ranks,
 ) -> list[MiniBatch]:
-    """A step's mini-batches. `first_prompt`: where this process's prompts begin among those of all processes."""
+    """Return a step's mini-batches. `first_prompt`: the number of this process's first prompt among all processes'."""
     return [
         MiniBatch(
             rows=kept,
@@ -92,21 +92,21 @@ def mini_batches(
 
 
 def _places(rows: UpdateRows, settings: PolicyGradientSettings, first_prompt: int, ranks: Ranks) -> list[Tensor]:
-    """Row numbers of each mini-batch, group by group: its rollouts, then its expert (or NO_ROW).
+    """Return the row numbers of each mini-batch, group by group: a group's rollouts, then its expert (or NO_ROW).
 
-    Whole groups: a prompt's number modulo `mini_batches`, which does not depend on how many processes share the step.
-    With `mini_batch_rows`, as the published script: every so many rows, wherever that cuts a group.
+    Whole groups: a prompt's number modulo `mini_batches`, which does not depend on the number of processes. With
+    `mini_batch_rows`, as the published script: consecutive rows, even if that cuts a group.
     """
     groups = _groups(rows, with_experts=settings.needs_experts)
     nothing = rows.prompts.new_zeros(0)
     if settings.mini_batch_rows is not None:
         cut = list(torch.cat(groups).split(settings.mini_batch_rows))
-        (most,) = ranks.most([len(cut)])  # processes with fewer rows take part in every update all the same
-        return cut + [nothing] * (int(most) - len(cut))
+        (largest,) = ranks.max_over([len(cut)])  # a process with fewer rows takes part in every update too
+        return cut + [nothing] * (int(largest) - len(cut))
     dealt: list[list[Tensor]] = [[] for _ in range(settings.mini_batches)]
     for index, group in enumerate(groups):
         dealt[(first_prompt + index) % settings.mini_batches].append(group)
-    return [torch.cat([nothing, *some]) for some in dealt]
+    return [torch.cat([nothing, *parts]) for parts in dealt]
 
 
 def _groups(rows: UpdateRows, *, with_experts: bool) -> list[Tensor]:
@@ -129,11 +129,11 @@ def _weights(
     micro_rows: int | None,
     ranks: Ranks,
 ) -> Tensor:
-    """`[N, T]`, a row a place; 0 where the place is empty."""
+    """Return `[N, T]`, one row per place; 0 if the place is empty."""
     mask = rows.mask[places.clamp(min=0)] & (places >= 0)[:, None]
     dtype = rows.old_logprobs.dtype
     if not settings.micro_batch_mean:
-        return token_weights(mask, settings.aggregation, max_tokens=max_tokens, total=ranks.total, dtype=dtype)
+        return token_weights(mask, settings.aggregation, max_tokens=max_tokens, sum_over=ranks.sum_over, dtype=dtype)
     assert micro_rows is not None
     # The published script divides by the micro-batches of a full mini-batch, so that the short last one counts less;
     # its processes then average their gradients.

@@ -12,7 +12,7 @@ from calibrl_core.config import TrainSettings
 from calibrl_core.data.schema import Example
 from calibrl_core.distributed.ranks import Ranks
 from calibrl_core.models import packing
-from calibrl_core.models.logprobs import TokenScores
+from calibrl_core.models.logprobs import TokenLogprobs
 from calibrl_core.models.policy import Policy
 from calibrl_core.step.mini_batches import UpdateRows
 
@@ -22,7 +22,15 @@ IDLE = Example(id="", question="?", answer="")  # without an image: the vision t
 def micro_batches(
     policy: Policy, examples: Sequence[Example], owners: Sequence[int], lengths: Sequence[int], config: TrainSettings
 ) -> list[Tensor]:
-    """Positions in `owners` (each a completion's prompt) by micro-batch, every one within micro_batch_tokens."""
+    """Divide completions into micro-batches, each within `micro_batch_tokens` and `micro_batch_rows`.
+
+    Args:
+        owners: the example of each of N completions, an index into `examples`.
+        lengths: tokens of each completion.
+
+    Returns:
+        Positions in `owners` by micro-batch.
+    """
     prompt_lengths = policy.prompt_lengths([examples[owner] for owner in owners])
     parts = packing.micro_batches(
         owners,
@@ -35,40 +43,41 @@ def micro_batches(
     return [torch.tensor(part) for part in parts]
 
 
-def score_rows(
+def row_logprobs(
     policy: Policy,
     examples: Sequence[Example],
     rows: UpdateRows,
-    of: Tensor,
+    index: Tensor,
     temperature: float,
     *,
     with_entropy: bool = False,
-) -> TokenScores:
-    """The rows `of` (`[B]`), cut to the longest of them: `[B, T]`."""
-    mask = rows.mask[of]
+) -> TokenLogprobs:
+    """Return log-probabilities of the rows `index` (`[B]` long), cut to the longest of them: `[B, T]`."""
+    mask = rows.mask[index]
     mask = mask[:, : int(mask.sum(-1).max())]
-    tokens = rows.tokens[of, : mask.shape[1]]
-    owners = rows.prompts[of].tolist()
-    return policy.evaluate_tokens(examples, owners, tokens, mask, temperature, with_entropy=with_entropy)
+    tokens = rows.tokens[index, : mask.shape[1]]
+    owners = rows.prompts[index].tolist()
+    return policy.token_logprobs(examples, owners, tokens, mask, temperature, with_entropy=with_entropy)
 
 
 @contextmanager
-def in_step(policy: Policy, ranks: Ranks, passes: int) -> Iterator[None]:
-    """Around the `passes` forward and backward passes of an update: where weights are sharded, it has this process run
-    as many more as another one runs. They weigh nothing, but a layer's weights and gradients come together only if all
-    take part."""
+def padded_to_equal_passes(policy: Policy, ranks: Ranks, passes: int) -> Iterator[None]:
+    """Wrap the `passes` forward and backward passes of an update; with sharded weights, add passes with zero loss.
+
+    FSDP needs every process to run the same number of passes, so this process runs as many as the busiest one.
+    """
     if not policy.weights.sharded:
         yield
         return
-    (most,) = ranks.most([passes])
+    (largest,) = ranks.max_over([passes])
     yield
     token = torch.tensor([[policy.tokenizer.eos_token_id]], device=policy.device)
-    for _ in range(int(most) - passes):
+    for _ in range(int(largest) - passes):
         (0 * policy.logprobs([IDLE], [0], token, torch.ones_like(token).bool(), temperature=1.0)).sum().backward()
 
 
 @torch.no_grad()
-def score_in_parts(
+def logprobs_in_parts(
     policy: Policy,
     examples: Sequence[Example],
     owners: Sequence[int],
@@ -76,15 +85,20 @@ def score_in_parts(
     mask: Tensor,
     config: TrainSettings,
 ) -> tuple[Tensor, Tensor]:
-    """Log-probabilities and entropies `[R, T]` (nats, 0 where masked) of completions, without a gradient."""
+    """Return log-probabilities and entropies of completions, each `[R, T]` float (nats, 0 where masked), no gradient.
+
+    Args:
+        owners: the example of each row, an index into `examples`.
+        tokens, mask: the completions, `[R, T]` long and bool.
+    """
     logprobs = torch.zeros(tokens.shape, dtype=policy.model.dtype, device=tokens.device)
     entropies = torch.zeros_like(logprobs)
     for part in micro_batches(policy, examples, owners, mask.sum(-1).tolist(), config):
         width = int(mask[part].sum(-1).max())
-        some = [owners[row] for row in part.tolist()]
-        scores = policy.evaluate_tokens(
-            examples, some, tokens[part, :width], mask[part, :width], config.rollout.temperature, with_entropy=True
+        own = [owners[row] for row in part.tolist()]
+        found = policy.token_logprobs(
+            examples, own, tokens[part, :width], mask[part, :width], config.rollout.temperature, with_entropy=True
         )
-        assert scores.entropies is not None
-        logprobs[part, :width], entropies[part, :width] = scores.logprobs, scores.entropies
+        assert found.entropies is not None
+        logprobs[part, :width], entropies[part, :width] = found.logprobs, found.entropies
     return logprobs, entropies

@@ -1,4 +1,4 @@
-"""From token losses to one number: each token's weight in the loss of its mini-batch."""
+"""Aggregation of token losses: each token's weight in the loss of its mini-batch."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,21 +13,20 @@ def token_weights(
     aggregation: Aggregation,
     *,
     max_tokens: int,
-    total: Callable[[Sequence[float]], list[float]] = list,
+    sum_over: Callable[[Sequence[float]], list[float]] = list,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Weights `[B, T]` such that loss = sum(weights * token losses). mask `[B, T]` bool, of a whole mini-batch;
-    a row without a token is no sequence.
+    """Return weights `[B, T]` such that loss = sum(weights * token losses). mask `[B, T]` bool, of a whole mini-batch.
 
-    Taken over the mini-batch before it is cut into micro-batches, so that neither their number nor rows left out of the
-    forward pass change the denominator; `total` sums counts over the processes that share the mini-batch.
+    A row without a token is no sequence. The denominators are those of the whole mini-batch, so that neither the number
+    of micro-batches nor rows left out of the forward pass change them; `sum_over` sums counts over the processes.
 
-    - token-mean: every token of the mini-batch counts alike.
+    - token-mean: every token of the mini-batch has the same weight.
     - seq-mean-token-mean, seq-mean-token-sum: the mean over sequences of each one's mean, or sum.
     - seq-mean-token-sum-norm: the sum over all tokens / (sequences * max_tokens) (Dr.GRPO, arXiv 2503.20783).
     """
     counted = mask.to(dtype)
-    tokens, sequences = total([int(mask.sum()), int(mask.any(-1).sum())])
+    tokens, sequences = sum_over([int(mask.sum()), int(mask.any(-1).sum())])
     if aggregation == "token-mean":
         return counted / max(1, tokens)
     per_sequence = counted / max(1, sequences)

@@ -1,4 +1,4 @@
-"""The update: from a step's rollouts to new weights, mini-batch by mini-batch."""
+"""The update of a step: from rollouts to new weights, one mini-batch after another."""
 
 from __future__ import annotations
 
@@ -14,14 +14,32 @@ from calibrl_core.config import TrainConfig
 from calibrl_core.diagnostics.base import StepBatch
 from calibrl_core.diagnostics.gradients import compare_gradients
 from calibrl_core.distributed.ranks import ALONE, Ranks
-from calibrl_core.models.logprobs import TokenScores
+from calibrl_core.models.logprobs import TokenLogprobs
 from calibrl_core.models.policy import Policy
 from calibrl_core.step.mini_batches import MiniBatch, UpdateRows, mini_batches, update_rows
 from calibrl_core.step.optimizer import GradientStep
-from calibrl_core.step.token_logprobs import in_step, micro_batches, score_rows
+from calibrl_core.step.token_logprobs import micro_batches, padded_to_equal_passes, row_logprobs
 from calibrl_core.step.update_metrics import Tally
 
 KL = {"k1": kl_k1, "k3": kl_k3}
+
+
+@dataclass(frozen=True)
+class _StepInput:
+    """Input of a step's update, the same for all its mini-batches."""
+
+    batch: StepBatch
+    rows: UpdateRows  # R rows
+    step: int  # from 0
+    reference: Tensor | None = None  # [R, T] float, nats, under the policy that the run began with
+
+
+@dataclass(frozen=True)
+class _MicroBatch:
+    """Rows of one forward and backward pass."""
+
+    rows: Tensor  # [B] long, into UpdateRows
+    weights: Tensor  # [B, T] float, of each token in the mini-batch's loss
 
 
 @dataclass(frozen=True)
@@ -46,7 +64,7 @@ class Updater:
         reference: Policy | None = None,
         ranks: Ranks = ALONE,
     ) -> None:
-        """`reference`: the policy that the run began with, where kl_coef is above 0."""
+        """`reference`: the policy that the run began with, if the algorithm `needs_reference`."""
         assert isinstance(config.algorithm, PolicyGradientSettings)
         self.algorithm = config.algorithm
         self._policy, self._gradient, self._config = policy, gradient, config
@@ -57,42 +75,51 @@ class Updater:
             "kl": self.algorithm.kl_coef > 0,
             "entropy": self.algorithm.entropy_coef > 0,
         }
-        self._losses_kept = ["policy", *(name for name, there in optional.items() if there), "total"]
+        self._loss_names = ["policy", *(name for name, used in optional.items() if used), "total"]
 
     def update(self, batch: StepBatch, step: int, first_prompt: int = 0) -> tuple[dict[str, float], Tensor]:
-        """Take the step's updates; return loss/, clip/, ratio/ and kl/ metrics, and each token's ratio (as StepBatch
-        keeps them). `step` counts from 0.
+        """Take the step's updates; return loss/, clip/, ratio/ and kl/ metrics, and `StepBatch.ratios` `[B, T]`.
 
-        loss/skipped_updates counts mini-batches whose loss or gradient was not finite: they change no weight. Raises
-        NonFiniteError (see `GradientStep`).
+        Args:
+            batch: this process's rollouts of the step.
+            step: from 0.
+            first_prompt: the number of this process's first prompt among those of all processes.
+
+        loss/skipped_updates counts mini-batches whose loss or gradient was not finite: they change no weight.
+
+        Raises:
+            NonFiniteError: see `GradientStep`.
         """
         rows = update_rows(batch)
-        reference = self._reference_logprobs(batch, rows)
+        given = _StepInput(batch, rows, step, self._reference_logprobs(batch, rows))
         self._policy.model.train()
-        tally = Tally(self._losses_kept, self._ranks, batch.rollouts.mask)
+        tally = Tally(self._loss_names, self._ranks, batch.rollouts.mask)
         for mini_batch in self._mini_batches(rows, first_prompt):
             self._gradient.clear()
-            parts = self._parts(batch, rows, mini_batch, step)
-            with in_step(self._policy, self._ranks, len(parts)):
+            parts = self._micro_batches(given, mini_batch)
+            with padded_to_equal_passes(self._policy, self._ranks, len(parts)):
                 for part in parts:
-                    self._backward(batch, rows, mini_batch, part, reference, step, tally)
+                    self._backward(given, part, tally)
             norm, applied = self._gradient.apply()
             tally.add_mini_batch(mini_batch.tokens, norm, applied)
         return tally.metrics(), tally.ratios
 
     def compare_gradients(self, batch: StepBatch, step: int, first_prompt: int = 0) -> dict[str, float]:
-        """Norms of the policy's and the guidance's gradients, and the cosine between them, on one micro-batch: the
-        first of the first mini-batch that has one. Of several processes each takes its own; their sum is compared.
+        """Compare the gradients of policy and guidance loss on one micro-batch; nothing without guidance.
 
-        On-policy and with s of A's sign, guidance is per token a positive multiple of the policy gradient; this shows
-        when it says something of its own. Nothing without guidance. Changes no weight.
+        Returns their norms, and the cosine between them. The micro-batch is the first of the first mini-batch that has
+        one; with several processes each takes its own, and the sums are compared. Changes no weight.
+
+        On-policy and with s of A's sign, guidance is per token a positive multiple of the policy gradient; the cosine
+        shows when guidance pushes in a direction of its own.
         """
         if self.algorithm.guidance_weight(step) == 0:
             return {}
         rows = update_rows(batch)
+        given = _StepInput(batch, rows, step)
         for mini_batch in self._mini_batches(rows, first_prompt):
-            first = self._parts(batch, rows, mini_batch, step)[:1]
-            if self._ranks.any(bool(first)):
+            first = self._micro_batches(given, mini_batch)[:1]
+            if self._ranks.any_process(bool(first)):
                 break
         else:
             return {}
@@ -100,9 +127,9 @@ class Updater:
         gradients = []
         for guidance in (False, True):
             self._gradient.clear()
-            with in_step(self._policy, self._ranks, len(first)):
+            with padded_to_equal_passes(self._policy, self._ranks, len(first)):
                 for part in first:
-                    losses = self._losses(batch, rows, mini_batch, part, None, step)[0]
+                    losses = self._losses(given, part)[0]
                     (losses.guidance if guidance and losses.guidance is not None else losses.policy).backward()
             gradients.append(self._gradient.gradients())
         self._gradient.clear()
@@ -119,99 +146,79 @@ class Updater:
             ranks=self._ranks,
         )
 
-    def _parts(self, batch: StepBatch, rows: UpdateRows, mini_batch: MiniBatch, step: int) -> list[Tensor]:
-        """A mini-batch in micro-batches: positions in its rows.
+    def _micro_batches(self, given: _StepInput, mini_batch: MiniBatch) -> list[_MicroBatch]:
+        """Divide a mini-batch into micro-batches that fit in memory.
 
-        With A = 0 the policy loss is flat, and so is guidance where |A| weighs it: such rows stay out of the forward
-        pass unless the algorithm says that they can move a weight. Their tokens stay in the denominator.
+        With A = 0 the policy loss is flat, and so is guidance weighted by |A|: such rows skip the forward pass unless
+        the algorithm says that they can move a weight. Their tokens stay in the denominator.
         """
-        positions = torch.arange(len(mini_batch.rows))
-        if not self.algorithm.needs_all_rows(step):
+        rows = given.rows
+        positions = torch.arange(len(mini_batch.rows))  # [N], into the mini-batch's rows
+        if not self.algorithm.needs_all_rows(given.step):
             positions = (rows.advantages[mini_batch.rows] != 0).nonzero().squeeze(-1).cpu()
-        chosen = mini_batch.rows[positions]
-        return [positions[part] for part in self._cut(batch, rows, chosen)]
+        parts = self._cut(given.batch, rows, mini_batch.rows[positions])
+        return [_MicroBatch(mini_batch.rows[positions[part]], mini_batch.weights[positions[part]]) for part in parts]
 
     def _cut(self, batch: StepBatch, rows: UpdateRows, chosen: Tensor) -> list[Tensor]:
+        """Divide the rows `chosen` `[N]` into micro-batches, each a list of positions in `chosen`."""
         owners, lengths = rows.prompts[chosen].tolist(), rows.mask[chosen].sum(-1).tolist()
         return micro_batches(self._policy, batch.examples, owners, lengths, self._config)
 
-    def _backward(
-        self,
-        batch: StepBatch,
-        rows: UpdateRows,
-        mini_batch: MiniBatch,
-        part: Tensor,
-        reference: Tensor | None,
-        step: int,
-        tally: Tally,
-    ) -> None:
-        losses, tokens, scored = self._losses(batch, rows, mini_batch, part, reference, step)
-        # A loss that is not finite may have a gradient that is: make it neither, so that the update is left out.
+    def _backward(self, given: _StepInput, part: _MicroBatch, tally: Tally) -> None:
+        """Add a micro-batch's gradient to the parameters, and its figures to `tally`."""
+        losses, tokens, found = self._losses(given, part)
+        # A loss that is not finite can have a finite gradient: make the gradient NaN too, so that the update is skipped.
         losses.total.backward(losses.total.detach() * 0 + 1)
-        of = mini_batch.rows[part]
-        for name in self._losses_kept:
+        for name in self._loss_names:
             tally.add_loss(name, getattr(losses, name).item())
-        tally.add_rollouts(tokens, scored.logprobs.detach(), rows, of)
+        tally.add_rollouts(tokens, found.logprobs.detach(), given.rows, part.rows)
 
-    def _losses(
-        self,
-        batch: StepBatch,
-        rows: UpdateRows,
-        mini_batch: MiniBatch,
-        part: Tensor,
-        reference: Tensor | None,
-        step: int,
-    ) -> tuple[_Losses, TokenLosses, TokenScores]:
-        of, algorithm = mini_batch.rows[part], self.algorithm
-        scored = score_rows(
-            self._policy,
-            batch.examples,
-            rows,
-            of,
-            self._config.rollout.temperature,
-            with_entropy=algorithm.entropy_coef > 0,
-        )
-        width = scored.logprobs.shape[1]
-        tokens = algorithm.token_losses(self._loss_batch(batch, rows, of, scored))
-        weight = mini_batch.weights[part, :width]
-        of_rollouts = weight.masked_fill(rows.is_expert[of][:, None], 0.0)
-        weighed = tokens.policy if rows.importance is None else tokens.policy * rows.importance[of, :width]
+    def _losses(self, given: _StepInput, part: _MicroBatch) -> tuple[_Losses, TokenLosses, TokenLogprobs]:
+        """Run the forward pass of a micro-batch. T: its longest row."""
+        rows, index, algorithm = given.rows, part.rows, self.algorithm
+        temperature, with_entropy = self._config.rollout.temperature, algorithm.entropy_coef > 0
+        found = row_logprobs(self._policy, given.batch.examples, rows, index, temperature, with_entropy=with_entropy)
+        width = found.logprobs.shape[1]
+        tokens = algorithm.token_losses(self._loss_batch(given, index, found))
+        weight = part.weights[:, :width]  # [B, T]
+        rollout_weight = weight.masked_fill(rows.is_expert[index][:, None], 0.0)  # KL and entropy: not on expert rows
+        weighed = tokens.policy if rows.importance is None else tokens.policy * rows.importance[index, :width]
         policy = total = (weighed * weight).sum()
         guidance = kl = entropy = None
         if tokens.guidance is not None:
             guidance = (tokens.guidance * weight).sum()
-            total = total + algorithm.guidance_weight(step) * guidance
-        if reference is not None:
-            old = rows.old_logprobs[of, :width]
-            kl = (KL[algorithm.kl_estimator](scored.logprobs, reference[of, :width], old) * of_rollouts).sum()
+            total = total + algorithm.guidance_weight(given.step) * guidance
+        if given.reference is not None:
+            old, reference = rows.old_logprobs[index, :width], given.reference[index, :width]
+            kl = (KL[algorithm.kl_estimator](found.logprobs, reference, old) * rollout_weight).sum()
             total = total + algorithm.kl_coef * kl
-        if scored.entropies is not None:
-            entropy = (scored.entropies * of_rollouts).sum()
+        if found.entropies is not None:
+            entropy = (found.entropies * rollout_weight).sum()
             total = total - algorithm.entropy_coef * entropy
-        return _Losses(policy, guidance, kl, entropy, total), tokens, scored
+        return _Losses(policy, guidance, kl, entropy, total), tokens, found
 
-    def _loss_batch(self, batch: StepBatch, rows: UpdateRows, of: Tensor, scored: TokenScores) -> LossBatch:
-        width, experts = scored.logprobs.shape[1], batch.experts
+    def _loss_batch(self, given: _StepInput, index: Tensor, found: TokenLogprobs) -> LossBatch:
+        rows, width, experts = given.rows, found.logprobs.shape[1], given.batch.experts
         return LossBatch(
-            logprobs=scored.logprobs,
-            old_logprobs=rows.old_logprobs[of, :width],
-            advantages=rows.advantages[of],
-            completion_mask=rows.mask[of, :width],
-            passed=rows.passed[of],
-            is_expert=rows.is_expert[of],
-            expert_logprobs=experts.logprobs[rows.prompts[of]],
-            expert_mask=experts.mask[rows.prompts[of]],
+            logprobs=found.logprobs,
+            old_logprobs=rows.old_logprobs[index, :width],
+            advantages=rows.advantages[index],
+            completion_mask=rows.mask[index, :width],
+            passed=rows.passed[index],
+            is_expert=rows.is_expert[index],
+            expert_logprobs=experts.logprobs[rows.prompts[index]],  # [B, E]
+            expert_mask=experts.mask[rows.prompts[index]],  # [B, E]
         )
 
     @torch.no_grad()
     def _reference_logprobs(self, batch: StepBatch, rows: UpdateRows) -> Tensor | None:
-        """`[R, T]` nats under the policy that the run began with; None where the loss does not ask."""
+        """Return `[R, T]` nats under the policy that the run began with; None if the loss does not need them."""
         if self._reference is None:
             return None
         logprobs = torch.zeros_like(rows.old_logprobs)
         temperature = self._config.rollout.temperature
         with self._reference.weights.gathered():
             for part in self._cut(batch, rows, torch.arange(len(rows.prompts))):
-                found = score_rows(self._reference, batch.examples, rows, part, temperature).logprobs
+                found = row_logprobs(self._reference, batch.examples, rows, part, temperature).logprobs
                 logprobs[part, : found.shape[1]] = found
         return logprobs

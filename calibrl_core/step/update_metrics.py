@@ -1,4 +1,4 @@
-"""What a step's updates did, summed over its mini-batches and over the processes that took them."""
+"""Metrics of a step's updates, summed over its mini-batches and over the processes."""
 
 from __future__ import annotations
 
@@ -16,11 +16,14 @@ CLIPS = ("low", "high", "dual")
 
 
 class Tally:
-    """Clips, ratios and the approximate KL count rollout tokens only, never an expert's. A row left out of the forward
-    pass has a ratio of 1 and no clip."""
+    """Sums of the losses, clips, ratios and the approximate KL of a step.
+
+    Clips, ratios and KL count rollout tokens only, never an expert's. A row left out of the forward pass has a ratio of
+    1 and no clip.
+    """
 
     def __init__(self, losses: Sequence[str], ranks: Ranks, rollouts: Tensor) -> None:
-        """`losses`: the names of those there are, the same in every process; `rollouts`: the step's mask `[B, T]`."""
+        """`losses`: the names of the losses, the same in every process; `rollouts`: the step's mask `[B, T]`."""
         self._ranks = ranks
         self.ratios = torch.full(rollouts.shape, math.nan, device=rollouts.device)  # see StepBatch
         self._updates = self._applied = 0
@@ -32,24 +35,24 @@ class Tally:
         self._highest = 1.0
 
     def add_mini_batch(self, tokens: int, grad_norm: float, applied: bool) -> None:
-        """`tokens`: its rollout tokens, skipped rows' among them; `grad_norm` is of all processes already."""
+        """Count a mini-batch. `tokens`: its rollout tokens, with those of skipped rows; `grad_norm`: of all processes."""
         self._tokens += tokens
         self._updates += 1
         self._applied += applied
         self._grad_norm += grad_norm
 
     def add_loss(self, name: str, value: float) -> None:
-        """A micro-batch's share of a loss."""
+        """Add a micro-batch's share of a loss."""
         self._losses[name] += value
 
-    def add_rollouts(self, losses: TokenLosses, logprobs: Tensor, rows: UpdateRows, of: Tensor) -> None:
-        """A micro-batch: its token losses and current logprobs `[B, T]`, and which rows they are of `[B]`."""
+    def add_rollouts(self, losses: TokenLosses, logprobs: Tensor, rows: UpdateRows, index: Tensor) -> None:
+        """Add a micro-batch: its token losses and current logprobs `[B, T]`; `index` `[B]` long: its rows."""
         width = logprobs.shape[1]
-        mask = rows.mask[of, :width] & ~rows.is_expert[of][:, None]
+        mask = rows.mask[index, :width] & ~rows.is_expert[index][:, None]
         for name, clipped in zip(CLIPS, (losses.clipped_low, losses.clipped_high, losses.clipped_dual), strict=True):
             self._clipped[name] += float(clipped[mask].sum())
-        log_ratios = logprobs - rows.old_logprobs[of, :width]
-        self._keep_ratios(log_ratios.exp(), rows.is_expert[of], of)
+        log_ratios = logprobs - rows.old_logprobs[index, :width]
+        self._keep_ratios(log_ratios.exp(), rows.is_expert[index], index)
         log_ratio = log_ratios[mask]
         ratio = log_ratio.exp()
         self._excess += (ratio - 1).sum().item()
@@ -57,17 +60,17 @@ class Tally:
         self._kl -= log_ratio.sum().item()
         self._highest = max([self._highest, *([ratio.max().item()] if len(ratio) else [])])
 
-    def _keep_ratios(self, ratios: Tensor, is_expert: Tensor, of: Tensor) -> None:
+    def _keep_ratios(self, ratios: Tensor, is_expert: Tensor, index: Tensor) -> None:
         width = min(ratios.shape[1], self.ratios.shape[1])  # an expert's row may be longer than any rollout
-        self.ratios[of[~is_expert], :width] = ratios[~is_expert, :width].to(self.ratios.dtype)
+        self.ratios[index[~is_expert], :width] = ratios[~is_expert, :width].to(self.ratios.dtype)
 
     def metrics(self) -> dict[str, float]:
-        """loss/ (means over the updates), clip/ (shares of rollout tokens), ratio/ and kl/."""
+        """Return loss/ (means over the updates), clip/ (shares of rollout tokens), ratio/ and kl/ metrics."""
         names = [*self._losses]
         sums = [self._losses[name] for name in names]
         sums += [float(self._tokens), self._excess, self._squares, self._kl, *self._clipped.values()]
-        totals = self._ranks.total(sums)
-        (highest,) = self._ranks.most([self._highest])
+        totals = self._ranks.sum_over(sums)
+        (highest,) = self._ranks.max_over([self._highest])
         tokens, excess, squares, kl, *clips = totals[len(names) :]
         return {
             **{f"loss/{name}": value / self._updates for name, value in zip(names, totals, strict=False)},

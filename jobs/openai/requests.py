@@ -80,7 +80,8 @@ def spec_of(
         "resources": {"gpus": _number(metadata, GPUS) or 0},
         "model": model,
         "data": _data(training, learning, f"{GRADER}.reference"),
-        "algorithm": {"type": algorithm} | ({} if supervised(algorithm) else {"mini_batches": min(MINI_BATCHES, batch)}),
+        "algorithm": {"type": algorithm}
+        | ({} if supervised(algorithm) else {"mini_batches": min(MINI_BATCHES, batch)}),
         "rollout": _rollout(model, settings, metadata, begins_with),
         "optimizer": {"lr": base_rate(algorithm) * (settings.learning_rate_multiplier or 1)},
         "prompts_per_step": batch,

@@ -15,10 +15,11 @@ from torch.distributed.tensor import DTensor
 from calibrl_core import data
 from calibrl_core.config import BuiltinModel, TrainConfig
 from calibrl_core.data.schema import BuiltinData
-from calibrl_core.distributed.process_group import joined
+from calibrl_core.distributed.process_group import join_process_group
 from calibrl_core.distributed.ranks import Ranks
 from calibrl_core.models.policy import load_policy
 from calibrl_core.report import EventFile, SilentReport
+from calibrl_core.rollout.base import SamplingRequest
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 from calibrl_core.train import train
 from calibrl_core.verifiers.scorer import Score, Scorer
@@ -62,7 +63,7 @@ def rollouts(model: BuiltinModel, ranks: Ranks) -> dict[str, Any]:
     engine = SharedPrefillEngine(policy)
     with policy.weights.gathered():
         if ranks.first:  # no process waits for another as long as the weights are here
-            made = engine.generate(examples, group_size=2, temperature=1.0, max_tokens=8, seed=[5])
+            made = engine.generate(examples, SamplingRequest(group_size=2, temperature=1.0, max_tokens=8, seed=[5]))
             found["tokens"], found["logprobs"] = made.tokens.tolist(), made.logprobs.tolist()
     found["sharded_again"] = all(isinstance(one, DTensor) for one in policy.model.parameters())
     state = policy.weights.state(policy.model)
@@ -72,7 +73,7 @@ def rollouts(model: BuiltinModel, ranks: Ranks) -> dict[str, Any]:
 
 def main(file: Path) -> None:
     Scorer.score_all = score_by_hash  # type: ignore[method-assign]
-    with joined() as ranks:
+    with join_process_group() as ranks:
         for one in json.loads(file.read_text()):
             run(Path(one["folder"]), one["config"], one.get("stop_after"), ranks)
         found = rollouts(BuiltinModel(builtin="tiny-vlm"), ranks)

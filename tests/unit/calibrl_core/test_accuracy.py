@@ -8,7 +8,7 @@ import pytest
 
 from calibrl_core.bootstrap import intervals
 from calibrl_core.data.schema import Example
-from calibrl_core.evaluation.accuracy import Answers, ask, batches, pass_at, summarise
+from calibrl_core.evaluation.accuracy import Answers, batches, pass_at, sample_answers, summarise
 from calibrl_core.verifiers import ExactReward, MathReward
 from calibrl_core.verifiers.scorer import Scorer
 
@@ -120,16 +120,8 @@ def test_asking(engine, examples, monkeypatch):
     monkeypatch.setattr("calibrl_core.evaluation.accuracy.ROWS_AT_ONCE", 8)
     advanced = []
     with Scorer([MathReward()]) as scorer:
-        found = ask(
-            engine,
-            examples,
-            scorer,
-            samples=2,
-            temperature=1.0,
-            max_tokens=3,
-            seed=[0],
-            advance=lambda: advanced.append(1),
-        )
+        request = SamplingRequest(group_size=2, temperature=1.0, max_tokens=3, seed=[0])
+        found = sample_answers(engine, examples, scorer, request, lambda: advanced.append(1))
     assert len(advanced) == batches(len(examples), 2) == 2
     assert [len(row) for row in found.texts] == [len(row) for row in found.scores] == [2] * len(examples)
     assert found.lengths.shape == found.truncated.shape == (len(examples), 2)

@@ -19,6 +19,7 @@ from calibrl_core.distributed.ranks import ALONE, LaunchError, Ranks
 from calibrl_core.evaluate import evaluate
 from calibrl_core.models.policy import load_policy
 from calibrl_core.report import SilentReport
+from calibrl_core.rollout.base import SamplingRequest
 from calibrl_core.train import train
 from calibrl_core.verifiers.scorer import Scorer
 from tests.support.processes import processes_with
@@ -214,7 +215,7 @@ def test_mini_batches_of_rows_end_together_where_processes_have_unequally_many(f
 def test_sharded_weights(folder, engine, examples):
     """Each process keeps a half, has all of them while it samples, and samples what one process would."""
     first, second = (json.loads((folder / f"runs.{rank}.json").read_text()) for rank in (0, 1))
-    made = engine.generate(examples[:3], group_size=2, temperature=1.0, max_tokens=8, seed=[5])
+    made = engine.generate(examples[:3], SamplingRequest(group_size=2, temperature=1.0, max_tokens=8, seed=[5]))
     assert first.pop("tokens") == made.tokens.tolist()
     torch.testing.assert_close(torch.tensor(first.pop("logprobs")), made.logprobs)
     for found in (first, second):

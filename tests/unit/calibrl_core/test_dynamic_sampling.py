@@ -4,9 +4,10 @@ import dataclasses
 
 import torch
 
+from calibrl_core.algorithms import DAPO
 from calibrl_core.data.schema import Example
 from calibrl_core.rollout.base import Rollouts
-from calibrl_core.step.dynamic_sampling import Sampled, fill_with_mixed
+from calibrl_core.step.dynamic_sampling import ScoredRollouts, replace_groups
 from calibrl_core.verifiers.scorer import Score
 
 
@@ -15,7 +16,7 @@ def sampled(*outcomes, width=2):
     rows = len(outcomes) * 2
     tokens = torch.full((rows, width), width)
     floats = torch.zeros((rows, width))
-    return Sampled(
+    return ScoredRollouts(
         examples=[Example(id=outcome, question="q", answer="1") for outcome in outcomes],
         rollouts=Rollouts(
             tokens=tokens,
@@ -33,6 +34,10 @@ def sampled(*outcomes, width=2):
     )
 
 
+def mixed(groups):
+    return DAPO().keeps_groups(groups.passed, torch.zeros(groups.passed.shape))
+
+
 def names(found):
     return [example.id for example in found.examples]
 
@@ -44,7 +49,7 @@ def test_groups_that_agree_give_way_to_others():
         asked.append((attempt, count))
         return sampled("01", "11", width=5) if attempt == 1 else sampled("10", width=1)
 
-    found = fill_with_mixed(sampled("10", "11", "00"), draw, attempts=9)
+    found = replace_groups(sampled("10", "11", "00"), mixed, draw, attempts=9)
     assert names(found) == ["10", "01", "10"]
     assert asked == [(1, 2), (2, 1)]
     assert found.rollouts.texts == ["101", "100", "010", "011", "101", "100"]
@@ -60,13 +65,13 @@ def test_what_cant_be_replaced_stays_in_its_order():
         asked.append((attempt, count))
         return sampled("00", "11")
 
-    found = fill_with_mixed(sampled("11", "10", "00"), draw, attempts=2)
+    found = replace_groups(sampled("11", "10", "00"), mixed, draw, attempts=2)
     assert names(found) == ["10", "11", "00"]
     assert asked == [(1, 2), (2, 2)]
 
 
 def test_a_full_batch_draws_nothing():
     batch = sampled("10", "01")
-    found = fill_with_mixed(batch, lambda attempt, count: 1 / 0, attempts=3)
+    found = replace_groups(batch, mixed, lambda attempt, count: 1 / 0, attempts=3)
     assert names(found) == ["10", "01"]
     assert dataclasses.asdict(found.scores[0]) == dataclasses.asdict(batch.scores[0])

@@ -36,7 +36,7 @@ def test_by_hand(monkeypatch):
     """Two experts: of two tokens, -1.0 and -2.0, and of one token, -6.0; the example between them has none."""
     mask = torch.tensor([[True, True], [True, False]])
     logprobs = torch.tensor([[-1.0, -2.0], [-6.0, 0.0]])
-    monkeypatch.setattr(expert_probe, "score_in_parts", lambda *given: (logprobs, torch.zeros(2, 2)))
+    monkeypatch.setattr(expert_probe, "logprobs_in_parts", lambda *given: (logprobs, torch.zeros(2, 2)))
     policy = SimpleNamespace(
         model=torch.nn.Linear(1, 1).train(), tokenize_experts=lambda examples, limit: (mask.long(), mask)
     )

@@ -8,7 +8,7 @@ import torch
 from calibrl_core.algorithms import LUFFY
 from calibrl_core.config import TrainConfig
 from calibrl_core.diagnostics.base import Experts
-from calibrl_core.step.experts import choose_experts, find_experts, joined_experts
+from calibrl_core.step.experts import choose_experts, find_experts, with_chosen_experts
 from calibrl_core.verifiers.scorer import Scorer
 
 
@@ -66,8 +66,8 @@ def test_an_expert_is_compared_with_its_groups_rollouts(examples):
     nothing = torch.zeros((3, 1))
     experts = Experts(nothing.long(), nothing.bool(), nothing, nothing)
     with Scorer(config().rewards) as scorer:
-        found = joined_experts(experts, [0, 1], examples[:3], rewards, scorer, normalise_by_std=False)
-        divided = joined_experts(experts, [0, 1], examples[:3], rewards, scorer, normalise_by_std=True)
+        found = with_chosen_experts(experts, [0, 1], examples[:3], rewards, scorer, normalise_by_std=False)
+        divided = with_chosen_experts(experts, [0, 1], examples[:3], rewards, scorer, normalise_by_std=True)
     assert found.joins.tolist() == [True, True, False]
     assert found.advantages.tolist() == pytest.approx([1.1 - 0.6, 1.1, 0.0])
     spread = 0.5 * 2**0.5  # unbiased, of 1.1 and 0.1

@@ -8,7 +8,8 @@ import torch
 
 from calibrl_core.algorithms import GRPO, CalibRL
 from calibrl_core.diagnostics.sampler import sampler
-from calibrl_core.step.importance import importance_weights, rescored
+from calibrl_core.rollout.base import SamplingRequest
+from calibrl_core.step.importance import importance_weights, with_trainer_logprobs
 from tests.unit.calibrl_core.test_metrics_guide import explained
 from tests.unit.calibrl_core.test_update import batch, config, gradients  # noqa: F401
 
@@ -21,10 +22,10 @@ def test_weights_are_the_ratio_cut_at_the_cap():
 
 
 def test_the_trainer_finds_its_own_log_probabilities(engine, policy, examples):
-    plain = engine.generate(examples, group_size=3, temperature=0.7, max_tokens=8, seed=[2])
+    plain = engine.generate(examples, SamplingRequest(group_size=3, temperature=0.7, max_tokens=8, seed=[2]))
     off = dataclasses.replace(plain, logprobs=plain.logprobs - 0.3, entropies=plain.entropies + 1)
     settings = config(GRPO(), rollout={"temperature": 0.7}, micro_batch_rows=4)
-    again = rescored(policy, examples, off, settings)
+    again = with_trainer_logprobs(policy, examples, off, settings)
     torch.testing.assert_close(again.logprobs, plain.logprobs, rtol=0, atol=2e-5)
     torch.testing.assert_close(again.entropies, plain.entropies, rtol=0, atol=2e-5)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from calibrl_core.models import logprobs as logprobs_module
-from calibrl_core.models.logprobs import Head, entropy, sampler_logits, token_scores
+from calibrl_core.models.logprobs import Head, entropy, sampler_logits, token_logprobs
 
 TOKENS, HIDDEN, VOCABULARY = 37, 8, 50
 
@@ -31,7 +31,7 @@ def plain(hidden, head, targets, temperature, banned):
 def test_values_and_gradients_are_those_of_the_plain_path(inputs, monkeypatch, elements, with_entropy):
     hidden, head, targets, banned = inputs
     monkeypatch.setitem(logprobs_module.CHUNK_ELEMENTS, "cpu", elements)
-    found = token_scores(hidden, Head(head), targets, 0.5, banned, with_entropy=with_entropy)
+    found = token_logprobs(hidden, Head(head), targets, 0.5, banned, with_entropy=with_entropy)
     logprobs, entropies = plain(hidden, head, targets, 0.5, banned)
     torch.testing.assert_close(found.logprobs, logprobs)
     if with_entropy:
@@ -50,7 +50,7 @@ def test_a_head_with_bias_scale_and_softcap(inputs, monkeypatch, elements):
     hidden, head, targets, banned = inputs
     bias = torch.linspace(-1, 1, VOCABULARY).requires_grad_()
     monkeypatch.setitem(logprobs_module.CHUNK_ELEMENTS, "cpu", elements)
-    found = token_scores(hidden, Head(head, bias, scale=0.5, softcap=2.0), targets, 0.7, banned, with_entropy=True)
+    found = token_logprobs(hidden, Head(head, bias, scale=0.5, softcap=2.0), targets, 0.7, banned, with_entropy=True)
     logits = 2.0 * torch.tanh(0.5 * (hidden @ head.T + bias) / 2.0)
     logs = (logits / 0.7)[:, ~banned].log_softmax(-1)
     logprobs, entropies = logs.gather(-1, targets[:, None] - 2).squeeze(-1), -(logs.exp() * logs).sum(-1)
@@ -65,9 +65,9 @@ def test_a_head_with_bias_scale_and_softcap(inputs, monkeypatch, elements):
 
 def test_a_frozen_head_and_frozen_hidden_states_get_no_gradient(inputs):
     hidden, head, targets, banned = inputs
-    token_scores(hidden, Head(head.detach()), targets, 1.0, banned).logprobs.sum().backward()
+    token_logprobs(hidden, Head(head.detach()), targets, 1.0, banned).logprobs.sum().backward()
     assert hidden.grad is not None and head.grad is None
-    assert not token_scores(hidden.detach(), Head(head.detach()), targets, 1.0, banned).logprobs.requires_grad
+    assert not token_logprobs(hidden.detach(), Head(head.detach()), targets, 1.0, banned).logprobs.requires_grad
 
 
 @pytest.mark.parametrize("elements", [2**24, VOCABULARY * 5])
@@ -77,7 +77,7 @@ def test_no_matrix_of_all_tokens_logits_is_kept_or_made(inputs, monkeypatch, ele
     monkeypatch.setitem(logprobs_module.CHUNK_ELEMENTS, "cpu", elements)
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda one: kept.append(one) or one, lambda one: one):
-        found = token_scores(hidden, Head(head), targets, 1.0, banned).logprobs.sum()
+        found = token_logprobs(hidden, Head(head), targets, 1.0, banned).logprobs.sum()
     assert (max(one.numel() for one in kept) == TOKENS * VOCABULARY) == (elements == 2**24)
     (first,) = torch.autograd.grad(found, [head], retain_graph=True)
     (second,) = torch.autograd.grad(found, [head])

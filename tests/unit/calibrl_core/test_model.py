@@ -9,6 +9,7 @@ from calibrl_core.config import BuiltinModel, PathModel
 from calibrl_core.models.encoding import PromptEncoder
 from calibrl_core.models.policy import load_policy
 from calibrl_core.models.tiny import build_tiny_vlm
+from calibrl_core.rollout.base import SamplingRequest
 
 
 def weights(policy):
@@ -64,7 +65,7 @@ def test_packed_completions_have_the_logprobs_and_gradients_of_rows_of_their_own
         dataclasses.replace(examples[0], id="longer", question="And now: " + examples[0].question),
         *examples[1:3],
     ]
-    rollouts = engine.generate(longer, group_size=3, temperature=1.0, max_tokens=9, seed=[4])
+    rollouts = engine.generate(longer, SamplingRequest(group_size=3, temperature=1.0, max_tokens=9, seed=[4]))
     mask = rollouts.mask.clone()
     mask[1, 4:] = False
     kept = [0, 1, 2, 4, 6, 7]  # groups of 3, 1 and 2

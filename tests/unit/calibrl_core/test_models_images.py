@@ -11,6 +11,7 @@ from PIL import Image
 
 from calibrl_core.data.schema import DataError
 from calibrl_core.models.policy import Policy
+from calibrl_core.rollout.base import SamplingRequest
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 
 MARKS = ["<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"]
@@ -197,7 +198,7 @@ def mixed(examples):
 
 def sampled(model, examples, **changed):
     settings = {"group_size": 3, "temperature": 1.0, "max_tokens": 7, "seed": [4], **changed}
-    return SharedPrefillEngine(model).generate(examples, **settings)
+    return SharedPrefillEngine(model).generate(examples, SamplingRequest(**settings))
 
 
 def test_prompts_with_none_one_and_two_images_are_in_company_what_they_are_alone(model, mixed):

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from calibrl_core.config import BuiltinModel, CheckpointSettings, LoraSettings, PathModel
 from calibrl_core.models.policy import Policy, load_policy, make_reference
+from calibrl_core.rollout.base import SamplingRequest
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 from calibrl_core.run.checkpoint import Checkpoints, TrainerState
 
@@ -34,7 +35,7 @@ def lora_policy():
 
 def sampled(policy, examples):
     engine = SharedPrefillEngine(policy)
-    return engine.generate(examples[:2], group_size=3, temperature=1.0, max_tokens=8, seed=[4])
+    return engine.generate(examples[:2], SamplingRequest(group_size=3, temperature=1.0, max_tokens=8, seed=[4]))
 
 
 def logprobs(policy, examples, rollouts):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from calibrl_core.models.policy import Policy
+from calibrl_core.rollout.base import SamplingRequest
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 
 
@@ -18,7 +19,7 @@ def half_policy(policy):
 @pytest.fixture(scope="module")
 def rollouts(half_policy, examples):
     engine = SharedPrefillEngine(half_policy)
-    return engine.generate(examples, group_size=4, temperature=1.0, max_tokens=12, seed=[1])
+    return engine.generate(examples, SamplingRequest(group_size=4, temperature=1.0, max_tokens=12, seed=[1]))
 
 
 OWNERS = [row // 4 for row in range(24)]
@@ -32,10 +33,12 @@ def test_layers_run_in_bfloat16_and_the_head_does_not(half_policy, examples, rol
     seen = {}
     layer = half_policy.model.get_decoder().layers[0].self_attn.q_proj
     handle = layer.register_forward_hook(lambda module, given, result: seen.update(layer=result.dtype))
-    scores = half_policy.evaluate_tokens(examples, OWNERS, rollouts.tokens, rollouts.mask, 1.0, with_entropy=True)
+    scores = half_policy.token_logprobs(examples, OWNERS, rollouts.tokens, rollouts.mask, 1.0, with_entropy=True)
     assert seen == {"layer": torch.bfloat16}
     seen.clear()
-    SharedPrefillEngine(half_policy).generate(examples[:1], group_size=1, temperature=1.0, max_tokens=2, seed=[0])
+    SharedPrefillEngine(half_policy).generate(
+        examples[:1], SamplingRequest(group_size=1, temperature=1.0, max_tokens=2, seed=[0])
+    )
     handle.remove()
     assert seen == {"layer": torch.bfloat16}
     assert scores.logprobs.dtype == scores.entropies.dtype == rollouts.logprobs.dtype == torch.float32

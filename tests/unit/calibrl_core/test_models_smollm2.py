@@ -10,6 +10,7 @@ import torch
 from calibrl_core.config import PathModel
 from calibrl_core.data.schema import Example
 from calibrl_core.models.policy import load_policy
+from calibrl_core.rollout.base import SamplingRequest
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 
 QUESTIONS = ["What is 2 + 2?", "Name the capital of France."]
@@ -30,9 +31,9 @@ def test_from_a_quantised_file_to_a_trained_checkpoint(tmp_path, monkeypatch):
     examples = [Example(id=text, question=text, answer="") for text in QUESTIONS]
     engine = SharedPrefillEngine(policy)
 
-    greedy = engine.generate(examples[1:], group_size=1, temperature=0, max_tokens=8, seed=[0])
+    greedy = engine.generate(examples[1:], SamplingRequest(group_size=1, temperature=0, max_tokens=8, seed=[0]))
     assert "Paris" in greedy.texts[0]
-    rollouts = engine.generate(examples[:1], group_size=2, temperature=1.0, max_tokens=8, seed=[0])
+    rollouts = engine.generate(examples[:1], SamplingRequest(group_size=2, temperature=1.0, max_tokens=8, seed=[0]))
     found = policy.logprobs(examples, [0, 0], rollouts.tokens, rollouts.mask, 1.0)
     torch.testing.assert_close(found.detach(), rollouts.logprobs, rtol=0, atol=1e-3)
 

@@ -21,6 +21,7 @@ from transformers import (
 from calibrl_core.config import PathModel
 from calibrl_core.data.schema import DataError
 from calibrl_core.models.policy import _check_head, load_policy
+from calibrl_core.rollout.base import SamplingRequest
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 
 SLIDING = {"sliding_window": 6, "num_hidden_layers": 2}
@@ -48,7 +49,7 @@ def kind(request, text_policy):
 def rows_of(policy, examples):
     """Six completions: three, one and two to a prompt, of different lengths; and one of no tokens at all."""
     engine = SharedPrefillEngine(policy)
-    rollouts = engine.generate(examples, group_size=3, temperature=1.0, max_tokens=9, seed=[4])
+    rollouts = engine.generate(examples, SamplingRequest(group_size=3, temperature=1.0, max_tokens=9, seed=[4]))
     kept = [0, 1, 2, 4, 6, 7]
     tokens, mask = rollouts.tokens[kept], rollouts.mask[kept].clone()
     mask[1, 4:] = False
@@ -88,7 +89,9 @@ def test_log_probabilities_and_gradients_are_those_of_plain_rows(kind, text_exam
 
 def test_greedy_completions_are_those_of_generate(kind, text_examples):
     policy, _ = kind
-    ours = SharedPrefillEngine(policy).generate(text_examples, group_size=1, temperature=0, max_tokens=12, seed=[0])
+    ours = SharedPrefillEngine(policy).generate(
+        text_examples, SamplingRequest(group_size=1, temperature=0, max_tokens=12, seed=[0])
+    )
     rows = policy.encode(text_examples)
     theirs = policy.model.generate(
         input_ids=rows.input_ids,

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from calibrl_core.config import OptimizerSettings
+from calibrl_core.rollout.base import SamplingRequest
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 from calibrl_core.rollout.vllm import VLLMEngine
 from calibrl_core.step.optimizer import make_optimizer
@@ -51,7 +52,7 @@ def prompts(examples):
 def sample(make_engine, policy, prompts):
     def run(*, batch_tokens=PLENTY, which=slice(None), **changed):
         settings = {"group_size": 4, "temperature": 1.0, "max_tokens": MAX_TOKENS, "seed": [3], **changed}
-        return make_engine(policy, batch_tokens).generate(prompts[which], **settings)
+        return make_engine(policy, batch_tokens).generate(prompts[which], SamplingRequest(**settings))
 
     return run
 
@@ -133,7 +134,7 @@ def test_logprobs_and_entropies_are_the_trainers(sample, policy, prompts):
     rollouts = sample(temperature=0.7)
     owners = [row // 4 for row in range(4 * len(prompts))]
     with torch.no_grad():
-        again = policy.evaluate_tokens(prompts, owners, rollouts.tokens, rollouts.mask, 0.7, with_entropy=True)
+        again = policy.token_logprobs(prompts, owners, rollouts.tokens, rollouts.mask, 0.7, with_entropy=True)
     torch.testing.assert_close(again.logprobs, rollouts.logprobs, rtol=0, atol=2e-5)
     torch.testing.assert_close(again.entropies, rollouts.entropies, rtol=0, atol=2e-5)
     assert (rollouts.entropies[rollouts.mask] > 0).all()
@@ -160,7 +161,7 @@ def test_frequencies_are_the_policys(make_engine, policy, prompts, monkeypatch):
     banned[[70, 71, 72, 73]] = False
     monkeypatch.setattr(policy, "banned", banned)
     rollouts = make_engine(policy, PLENTY).generate(
-        prompts[:1], group_size=2000, temperature=0.5, max_tokens=1, seed=[11]
+        prompts[:1], SamplingRequest(group_size=2000, temperature=0.5, max_tokens=1, seed=[11])
     )
     tokens = rollouts.tokens[:, 0]
     for token in (70, 71, 72, 73):

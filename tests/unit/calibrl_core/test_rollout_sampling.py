@@ -5,6 +5,7 @@ import torch
 from transformers.cache_utils import DynamicLayer
 
 from calibrl_core.rollout import sampling, shared_prefill
+from calibrl_core.rollout.base import SamplingRequest
 from calibrl_core.rollout.cache import SPARE_TOKENS, GrowingLayer
 from calibrl_core.rollout.sampling import BLOCK, Uniforms, batches, draw
 
@@ -100,7 +101,9 @@ def test_rows_that_finish_leave_the_others_as_they_were(policy, engine, examples
     for share, look in ((1.0, 1), (0.0, 1), (1.0, 5)):
         monkeypatch.setattr(shared_prefill, "DROP_BELOW", share)
         monkeypatch.setitem(shared_prefill.LOOK_EVERY, "cpu", look)
-        results.append(engine.generate(examples, group_size=4, temperature=1.0, max_tokens=16, seed=[5]))
+        results.append(
+            engine.generate(examples, SamplingRequest(group_size=4, temperature=1.0, max_tokens=16, seed=[5]))
+        )
     dropping, *others = results
     assert len(set(dropping.mask.sum(-1).tolist())) > 2
     for other in others:

@@ -19,6 +19,7 @@ from calibrl_core.distributed.ranks import LaunchError, Ranks
 from calibrl_core.models.errors import ModelError
 from calibrl_core.models.policy import load_policy
 from calibrl_core.report import EventFile
+from calibrl_core.rollout.base import SamplingRequest
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 from calibrl_core.rollout.vllm import StaleWeightsError, VLLMEngine
 from calibrl_core.train import train
@@ -51,7 +52,7 @@ def assert_agree(vllm, own):
 
 def asked(engine, examples, **changed):
     settings = {"group_size": 4, "temperature": 1.0, "max_tokens": 12, "seed": [5], **changed}
-    return engine.generate(examples, **settings)
+    return engine.generate(examples, SamplingRequest(**settings))
 
 
 @installed

@@ -11,10 +11,11 @@ from calibrl_core.config import TrainConfig
 from calibrl_core.diagnostics.base import Experts, StepBatch
 from calibrl_core.distributed.ranks import Ranks
 from calibrl_core.models.policy import Policy
+from calibrl_core.rollout.base import SamplingRequest
 from calibrl_core.step.advantages import group_advantages
 from calibrl_core.step.mini_batches import mini_batches, update_rows
 from calibrl_core.step.optimizer import MOST_SKIPPED, GradientStep, NonFiniteError
-from calibrl_core.step.token_logprobs import score_rows
+from calibrl_core.step.token_logprobs import row_logprobs
 from calibrl_core.step.update import Updater
 from calibrl_core.verifiers.scorer import Score
 
@@ -24,7 +25,7 @@ GROUP = 3
 @pytest.fixture
 def batch(engine, examples):
     """Six groups of three: in four of them one rollout passes, in two none does."""
-    rollouts = engine.generate(examples, group_size=GROUP, temperature=1.0, max_tokens=10, seed=[2])
+    rollouts = engine.generate(examples, SamplingRequest(group_size=GROUP, temperature=1.0, max_tokens=10, seed=[2]))
     passed = torch.tensor([[True, False, False]] * 4 + [[False] * 3] * 2)
     rewards = passed.double()
     generator = torch.Generator().manual_seed(0)
@@ -48,13 +49,13 @@ def batch(engine, examples):
 def rows_run(monkeypatch):
     """How many rows each forward pass of an update had."""
     counts = []
-    plain = Policy.evaluate_tokens
+    plain = Policy.token_logprobs
 
     def counting(self, examples, owners, *rest, **named):
         counts.append(len(owners))
         return plain(self, examples, owners, *rest, **named)
 
-    monkeypatch.setattr(Policy, "evaluate_tokens", counting)
+    monkeypatch.setattr(Policy, "token_logprobs", counting)
     return counts
 
 
@@ -186,7 +187,7 @@ def test_a_tokens_ratio_is_that_of_the_policy_that_its_mini_batch_met(policy, ba
     only_first[[1, 3]] = 0
     met, _ = updated(dataclasses.replace(batch, advantages=only_first))
     with torch.no_grad():
-        logprobs = score_rows(met, batch.examples, rows, torch.tensor(second), 1.0).logprobs
+        logprobs = row_logprobs(met, batch.examples, rows, torch.tensor(second), 1.0).logprobs
     expected = (logprobs - rows.old_logprobs[second, : logprobs.shape[1]]).exp()
     found = ratios[second, : logprobs.shape[1]]
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)

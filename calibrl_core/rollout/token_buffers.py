@@ -12,7 +12,7 @@ from calibrl_core.rollout.base import Rollouts
 
 
 @dataclass(frozen=True)
-class Columns:
+class TokenBuffers:
     """What is known of each token: see `Rollouts`. `[R, T]` each."""
 
     tokens: Tensor
@@ -21,7 +21,7 @@ class Columns:
     entropies: Tensor
 
     @classmethod
-    def empty(cls, rows: int, width: int, policy: Policy) -> Columns:
+    def empty(cls, rows: int, width: int, policy: Policy) -> TokenBuffers:
         """Padding, on the policy's device."""
         return cls(
             torch.full((rows, width), policy.pad_id, device=policy.device),
@@ -30,10 +30,10 @@ class Columns:
             torch.zeros((rows, width), device=policy.device),
         )
 
-    def cut(self) -> Columns:
+    def cut(self) -> TokenBuffers:
         """As wide as the longest row."""
         longest = int(self.mask.sum(-1).max())
-        return Columns(*(values[:, :longest] for values in vars(self).values()))
+        return TokenBuffers(*(values[:, :longest] for values in vars(self).values()))
 
     def rollouts(self, policy: Policy, group_size: int) -> Rollouts:
         """With what can be told from the tokens: which rows were cut, and the texts."""
