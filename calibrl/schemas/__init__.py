@@ -83,6 +83,7 @@ from calibrl.schemas.specs import Limits as Limits
 from calibrl.schemas.specs import ModelChoice as ModelChoice
 from calibrl.schemas.specs import Resources as Resources
 from calibrl.schemas.specs import TrainSpec as TrainSpec
+from calibrl.schemas.specs import find_algorithm as find_algorithm
 from calibrl.schemas.specs import job_spec_adapter as job_spec_adapter
 from calibrl.schemas.status import JobStatus as JobStatus
 from calibrl.schemas.status import Reason as Reason

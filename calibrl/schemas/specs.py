@@ -6,6 +6,7 @@ from uuid import UUID
 from pydantic import BeforeValidator, Field, Tag, TypeAdapter, model_validator
 
 from calibrl.schemas.base import MONTH, Label, LabelKey, Name, Priority, Slug
+from calibrl_core.algorithms import ALGORITHMS, AlgorithmSettings
 from calibrl_core.config import (
     BuiltinModel,
     EvaluateSettings,
@@ -148,3 +149,8 @@ class EvaluateSpec(JobSettings, EvaluateSettings):
 
 JobSpec = Annotated[TrainSpec | EvaluateSpec, Field(discriminator="kind")]
 job_spec_adapter: TypeAdapter[TrainSpec | EvaluateSpec] = TypeAdapter(JobSpec)
+
+
+def find_algorithm(name: str) -> type[AlgorithmSettings] | None:
+    """Return an algorithm's settings class by its `type`; None if it is unknown here (its package is not installed)."""
+    return ALGORITHMS.get(name)

@@ -1,6 +1,6 @@
-"""A step's diagnostics, one file a family. To add a family: a file here, and a member of `FAMILIES`.
+"""Diagnostics of a step, one file per family.
 
-What every metric means, and what to look for, stands in `docs/reference/metrics.md`.
+To add a family: a file here, and a member of `FAMILIES`; or an entry point of another package (`installed.py`).
 """
 
 from calibrl_core.config import TrainSettings
@@ -8,6 +8,7 @@ from calibrl_core.diagnostics.base import StepBatch
 from calibrl_core.diagnostics.expert_mismatch import expert_mismatch, gap_histograms
 from calibrl_core.diagnostics.exploration import entropy_histogram, exploration
 from calibrl_core.diagnostics.histograms import Histogram
+from calibrl_core.diagnostics.installed import installed_families
 from calibrl_core.diagnostics.length import length
 from calibrl_core.diagnostics.rareness import highest_rareness, rareness, rareness_histograms
 from calibrl_core.diagnostics.reward import reward
@@ -17,12 +18,13 @@ FAMILIES = (reward, exploration, length, rareness, expert_mismatch, sampler)
 
 
 def diagnose(batch: StepBatch) -> dict[str, float]:
-    """Every family's metrics, by `family/name`. What has no values is absent, never a made-up zero."""
-    return {name: value for family in FAMILIES for name, value in family(batch).items()}
+    """Return every family's metrics, by `family/name`. A metric without values is absent, not zero."""
+    families = (*installed_families(), *FAMILIES)  # of two equal names, the built-in metric counts
+    return {name: value for family in families for name, value in family(batch).items()}
 
 
 def histograms(batch: StepBatch, config: TrainSettings) -> dict[str, Histogram]:
-    """What is shown as a distribution, by name; each has the same edges at every step of a run."""
+    """Return the step's histograms by name; each has the same edges at every step of a run."""
     return {
         **rareness_histograms(batch, highest_rareness(config)),
         "exploration/entropy": entropy_histogram(batch),

@@ -167,7 +167,7 @@ class Updater:
     def _backward(self, given: _StepInput, part: _MicroBatch, tally: Tally) -> None:
         """Add a micro-batch's gradient to the parameters, and its figures to `tally`."""
         losses, tokens, found = self._losses(given, part)
-        # A loss that is not finite can have a finite gradient: make the gradient NaN too, so that the update is skipped.
+        # A loss that is not finite can have a finite gradient: make it NaN too, so that the update is skipped.
         losses.total.backward(losses.total.detach() * 0 + 1)
         for name in self._loss_names:
             tally.add_loss(name, getattr(losses, name).item())

@@ -35,7 +35,7 @@ class Tally:
         self._highest = 1.0
 
     def add_mini_batch(self, tokens: int, grad_norm: float, applied: bool) -> None:
-        """Count a mini-batch. `tokens`: its rollout tokens, with those of skipped rows; `grad_norm`: of all processes."""
+        """Count a mini-batch. `tokens`: its rollout tokens, skipped rows included; `grad_norm`: of all processes."""
         self._tokens += tokens
         self._updates += 1
         self._applied += applied

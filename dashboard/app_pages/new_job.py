@@ -29,14 +29,7 @@ NAMED = {
     "hub": "From the Hugging Face hub",
     "dataset": "An uploaded data set",
     "from_job": "Another job's checkpoint",
-    "calibrl": "CalibRL",
-    "grpo": "GRPO",
-    "dr_grpo": "Dr. GRPO",
-    "dapo": "DAPO",
-    "gspo": "GSPO",
-    "luffy": "LUFFY",
-    "rl_plus": "RL-PLUS",
-    "sft": "Supervised fine-tuning",
+    **SCHEMAS["train"].titles("algorithm"),
 }
 COMMON = (
     "guidance_coef",

@@ -59,6 +59,10 @@ class Schema:
             member["properties"][marker]["const"] if marker else member["required"][0]: member for member in members
         }
 
+    def titles(self, field: str) -> dict[str, str]:
+        """Return what people call the variants of a field, by their names: the titles of their schemas."""
+        return {name: str(member["title"]) for name, member in self.variants(self.root["properties"][field]).items()}
+
     def variant(self, node: Node, value: Mapping[str, Any]) -> str:
         """Which member of a union a value is; the first one for a value that says nothing."""
         names = list(self.variants(node))

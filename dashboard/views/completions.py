@@ -12,6 +12,7 @@ from typing import Any
 
 from PIL import Image
 
+from calibrl.schemas import find_algorithm
 from dashboard.markup import chip, escape
 from dashboard.palette import CORRECT, ENTROPY, EXPERT, NEUTRAL, POLICY, RARENESS, WRONG, faded
 
@@ -104,11 +105,15 @@ TINTS = {  # by label, which also stands in the address
 
 
 def clipping(completion: dict[str, Any], settings: Mapping[str, Any]) -> list[float | None]:
-    """Of each token, whether the clip of these settings stopped it: 1 above the range, -1 below it, 0 not at all; None
-    where its ratio is not known. GSPO clips a completion whole, by the geometric mean of its ratios."""
+    """Return for each token if the clip stopped its gradient: 1 above the range, -1 below it, 0 not; None: no ratio.
+
+    `settings`: the job's algorithm. An algorithm that `clips_sequences` clips a completion as a whole, by the geometric
+    mean of its ratios.
+    """
     advantage = _value(completion["advantage"]) or 0.0
     ratios = [_value(ratio) for ratio in completion.get("ratios") or [None] * len(completion["tokens"])]
-    if settings["type"] == "gspo":
+    algorithm = find_algorithm(settings["type"])
+    if algorithm is not None and algorithm.clips_sequences:
         known = [ratio for ratio in ratios if ratio]
         if len(known) < len(ratios) or _left_out(completion) or not known:
             return [None] * len(ratios)

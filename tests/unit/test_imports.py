@@ -24,6 +24,7 @@ CONTRACT = tuple(
         "contained",
         "data.files",
         "data.schema",
+        "plugins",
         "report",
         "verifiers",
     )
@@ -34,7 +35,7 @@ ALLOWED = {
     "api": ("calibrl.presets", "calibrl.schemas", "jobs", *CONTRACT),
     "worker": ("calibrl.processes", "calibrl.schemas", "calibrl.settings", "jobs", *CONTRACT),
     "calibrl": CONTRACT,
-    "dashboard": ("calibrl.client", "calibrl.presets", "calibrl.schemas", "calibrl.settings"),
+    "dashboard": ("calibrl.client", "calibrl.presets", "calibrl.schemas", "calibrl.settings", "calibrl_core.plugins"),
     "migrations": ("jobs.models", "jobs.settings"),
     # It stands in for trainers and for workers: it ships what it writes, and fills tables through repositories.
     "bench": ("calibrl_core", "calibrl", "jobs", "worker"),
@@ -113,6 +114,40 @@ def sql(path: Path, tree: ast.AST) -> Iterator[str]:
                 yield f"line {node.lineno}: the statement {text.strip()[:30]!r}"
 
 
+# Base classes of the algorithms: others may ask if an algorithm is of one of these kinds, never which one it is.
+ALGORITHM_KINDS = frozenset({"AlgorithmSettings", "PolicyGradientSettings", "SupervisedSettings"})
+
+
+def algorithm_classes() -> frozenset[str]:
+    """Return the names of the classes of single algorithms, and of the families among them."""
+    trees = [ast.parse(path.read_text()) for path in (ROOT / "calibrl_core" / "algorithms").glob("*.py")]
+    classes = {node.name: node for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)}
+    found = set(ALGORITHM_KINDS)
+    while more := {
+        name
+        for name, node in classes.items()
+        if name not in found and any(isinstance(base, ast.Name) and base.id in found for base in node.bases)
+    }:
+        found |= more
+    return frozenset(found - ALGORITHM_KINDS)
+
+
+def branches_on_algorithms(path: Path, tree: ast.AST) -> Iterator[str]:
+    """`isinstance`, `issubclass` and `match` on the class of one algorithm."""
+    single = algorithm_classes()
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Name(id="isinstance" | "issubclass"), args=[_, kinds]):
+                named = [part for part in ast.walk(kinds) if isinstance(part, ast.Name | ast.Attribute)]
+            case ast.MatchClass(cls=kind):
+                named = [part for part in ast.walk(kind) if isinstance(part, ast.Name | ast.Attribute)]
+            case _:
+                continue
+        names = {part.id if isinstance(part, ast.Name) else part.attr for part in named} & single
+        if names:
+            yield f"line {node.lineno}: branches on {', '.join(sorted(names))}; give the algorithms a hook instead"
+
+
 Check = Callable[[Path, ast.AST], Iterator[str]]
 
 
@@ -150,6 +185,12 @@ def test_sql_stands_only_in_the_repository() -> None:
     assert faults(paths, sql) == []
 
 
+def test_only_the_algorithms_know_single_algorithms() -> None:
+    assert {"CalibRL", "SFT", "LearnsFromExperts", "RLPlus"} <= algorithm_classes()
+    own = ROOT / "calibrl_core" / "algorithms"
+    assert faults([path for path in sources(*ALLOWED) if own not in path.parents], branches_on_algorithms) == []
+
+
 @pytest.mark.parametrize(
     ("check", "package", "code", "found"),
     [
@@ -173,6 +214,10 @@ def test_sql_stands_only_in_the_repository() -> None:
         (sql, "api", "session.execute(statement)", 1),
         (sql, "api", "x = 'SELECT 1'", 1),
         (sql, "api", "'''Select the newest.'''", 0),
+        (branches_on_algorithms, "jobs", "isinstance(x, SFT)", 1),
+        (branches_on_algorithms, "jobs", "isinstance(x, int | dapo.DAPO)", 1),
+        (branches_on_algorithms, "jobs", "match x:\n    case CalibRL():\n        pass", 1),
+        (branches_on_algorithms, "jobs", "isinstance(x, PolicyGradientSettings)", 0),
     ],
 )
 def test_the_checks_see_what_they_look_for(check: Check, package: str, code: str, found: int) -> None:

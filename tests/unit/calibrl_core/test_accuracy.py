@@ -9,6 +9,7 @@ import pytest
 from calibrl_core.bootstrap import intervals
 from calibrl_core.data.schema import Example
 from calibrl_core.evaluation.accuracy import Answers, batches, pass_at, sample_answers, summarise
+from calibrl_core.rollout.base import SamplingRequest
 from calibrl_core.verifiers import ExactReward, MathReward
 from calibrl_core.verifiers.scorer import Scorer
 
