@@ -5,7 +5,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, Tag, model_validator
 
-from calibrl_core.algorithms import Algorithm, CalibRL
+from calibrl_core.algorithms import CalibRL
+from calibrl_core.algorithms.registry import Algorithm
 from calibrl_core.data.schema import DataSource
 from calibrl_core.health import HealthSettings
 from calibrl_core.settings_base import Closed, one_of

@@ -6,7 +6,8 @@ from uuid import UUID
 from pydantic import BeforeValidator, Field, Tag, TypeAdapter, model_validator
 
 from calibrl.schemas.base import MONTH, Label, LabelKey, Name, Priority, Slug
-from calibrl_core.algorithms import ALGORITHMS, AlgorithmSettings
+from calibrl_core.algorithms import AlgorithmSettings
+from calibrl_core.algorithms.registry import ALGORITHMS
 from calibrl_core.config import (
     BuiltinModel,
     EvaluateSettings,

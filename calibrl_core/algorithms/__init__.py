@@ -1,13 +1,4 @@
-"""The algorithms that a job can name: those of this folder, and those of other installed packages.
-
-To add one here: a file, and its class in `BUILT_IN`. To add one from another package: an entry point of the group
-`calibrl.algorithms`, whose name is the algorithm's `type` and whose value is its class (docs/how-to/extend.md).
-"""
-
-from importlib.metadata import EntryPoint
-from typing import TYPE_CHECKING, Annotated, Union
-
-from pydantic import Field
+"""The built-in algorithms. `registry` has these and those of other installed packages."""
 
 from calibrl_core.algorithms.base import AlgorithmSettings, PolicyGradientSettings, SupervisedSettings
 from calibrl_core.algorithms.calibrl import CalibRL
@@ -18,42 +9,13 @@ from calibrl_core.algorithms.gspo import GSPO
 from calibrl_core.algorithms.luffy import LUFFY
 from calibrl_core.algorithms.rl_plus import RLPlus
 from calibrl_core.algorithms.sft import SFT
-from calibrl_core.plugins import ExtensionError, load
-
-GROUP = "calibrl.algorithms"
-BUILT_IN: tuple[type[AlgorithmSettings], ...] = (CalibRL, GRPO, DrGRPO, DAPO, GSPO, LUFFY, RLPlus, SFT)
-
-
-def _accept(point: EntryPoint) -> type[AlgorithmSettings]:
-    found = point.load()
-    if not (isinstance(found, type) and issubclass(found, PolicyGradientSettings | SupervisedSettings)):
-        raise ExtensionError(f"{point.value} must be a subclass of PolicyGradientSettings or SupervisedSettings")
-    if found.model_fields["type"].default != point.name:
-        raise ExtensionError(f"its class must say type: Literal[{point.name!r}] = {point.name!r}")
-    if point.name in {kind.model_fields["type"].default for kind in BUILT_IN}:
-        raise ExtensionError("an algorithm of CalibRL has this name; choose another one")
-    found.model_json_schema()  # raises if a form or the API could not describe its settings
-    return found
-
-
-ALGORITHMS: dict[str, type[AlgorithmSettings]] = {  # by `type`
-    **{kind.model_fields["type"].default: kind for kind in BUILT_IN},
-    **load(GROUP, _accept, light=True),
-}
-
-if TYPE_CHECKING:
-    Algorithm = AlgorithmSettings
-else:
-    Algorithm = Annotated[Union[tuple(ALGORITHMS.values())], Field(discriminator="type")]  # noqa: UP007
 
 __all__ = [
-    "ALGORITHMS",
     "DAPO",
     "GRPO",
     "GSPO",
     "LUFFY",
     "SFT",
-    "Algorithm",
     "AlgorithmSettings",
     "CalibRL",
     "DrGRPO",

@@ -14,7 +14,8 @@ from calibrl.schemas.openai import (
     ReinforcementMethod,
     StringCheckGrader,
 )
-from calibrl_core.algorithms import ALGORITHMS, PolicyGradientSettings
+from calibrl_core.algorithms import PolicyGradientSettings
+from calibrl_core.algorithms.registry import ALGORITHMS
 from calibrl_core.config import BuiltinModel, OptimizerSettings, RolloutSettings, TrainSettings
 from jobs.errors import FieldError, Invalid
 from jobs.openai.names import origin

@@ -3,18 +3,16 @@
 import json
 import math
 from pathlib import Path
-from typing import get_args
 
 import pytest
 
 from calibrl import presets
 from calibrl.schemas import TrainSpec, job_spec_adapter
 from calibrl.specfile import read_spec
-from calibrl_core.algorithms import SFT, Algorithm, CalibRL
+from calibrl_core.algorithms import SFT, CalibRL
+from calibrl_core.algorithms.registry import BUILT_IN
 from calibrl_core.config import BuiltinModel, TrainConfig, TrainSettings
 from calibrl_core.data.schema import BuiltinData
-
-ALGORITHMS = get_args(get_args(Algorithm)[0])
 
 
 def spec(name: str, folder: Path, overrides: tuple[str, ...] = ()) -> TrainSpec:
@@ -26,7 +24,7 @@ def spec(name: str, folder: Path, overrides: tuple[str, ...] = ()) -> TrainSpec:
     return found
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", BUILT_IN)
 def test_every_algorithm_has_a_preset_for_the_digits(algorithm: type[CalibRL], tmp_path: Path) -> None:
     found = spec(algorithm().type, tmp_path)
     assert isinstance(found.algorithm, algorithm)
@@ -37,7 +35,7 @@ def test_every_algorithm_has_a_preset_for_the_digits(algorithm: type[CalibRL], t
 
 
 def test_there_are_no_others() -> None:
-    assert {*presets.names()} == {algorithm().type for algorithm in ALGORITHMS} | {"paper_as_run"}
+    assert {*presets.names()} == {algorithm().type for algorithm in BUILT_IN} | {"paper_as_run"}
     with pytest.raises(KeyError):
         presets.text("../presets/grpo")
 

@@ -6,10 +6,11 @@ import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from calibrl_core.algorithms import DAPO, GRPO, GSPO, LUFFY, Algorithm, CalibRL, DrGRPO, RLPlus
+from calibrl_core.algorithms import DAPO, GRPO, GSPO, LUFFY, CalibRL, DrGRPO, RLPlus
 from calibrl_core.algorithms.dapo import overlong_penalty
 from calibrl_core.algorithms.kl import kl_k1, kl_k3
 from calibrl_core.algorithms.loss_batch import LossBatch
+from calibrl_core.algorithms.registry import Algorithm
 from calibrl_core.step.advantages import expert_advantages, group_advantages
 from calibrl_core.step.token_weights import token_weights
 
