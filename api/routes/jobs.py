@@ -30,13 +30,14 @@ from jobs import lifecycle, models
 from jobs.planning import dry_run
 from jobs.repository import jobs
 from jobs.specs import checks
+from jobs.specs.references import References
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=IdempotentRoute)
 
 
 def _looked_into(spec: Annotated[JobSpec, Body(openapi_examples=JOB_SPECS)]) -> TrainSpec | EvaluateSpec:
     # Before there is a transaction: its files are read, which may take a while, and found again when they are checked.
-    checks.file_problems(spec)
+    checks.file_problems(References.of(spec))
     return spec
 
 

@@ -18,7 +18,7 @@ from jobs.lifecycle.status import SCHEDULER, change
 from jobs.repository import checkpoints, events, jobs, queue, workers
 from jobs.repository import datasets as known_datasets
 from jobs.settings import get_settings
-from jobs.specs import checks
+from jobs.specs.trainer_config import SpecNoLongerValid, trainer_config
 
 
 @dataclass(frozen=True)
@@ -98,10 +98,10 @@ def _take(session: Session, job: models.Job, worker: str) -> Claim | None:
     valid any more."""
     known = known_datasets.hold(session, [row.dataset_id for row in job.datasets])
     try:
-        config = checks.core_config(
+        config = trainer_config(
             job.spec, lambda model: _checkpoint(session, job.id, model), lambda choice: _data(known, choice)
         )
-    except checks.Unusable as error:
+    except SpecNoLongerValid as error:
         change(session, job, JobStatus.FAILED, actor=SCHEDULER, reason=error.reason, message=str(error))
         return None
     gpus = workers.take_gpus(session, worker, job.id, job.gpus)
@@ -192,16 +192,16 @@ def _checkpoint(session: Session, job_id: UUID, model: JobModel) -> Path:
     checkpoint = checkpoints.choose(session, model.from_job, model.checkpoint)
     if checkpoint is None:
         of_step = f" of step {model.checkpoint}" if isinstance(model.checkpoint, int) else ""
-        raise checks.Unusable(Reason.DEPENDENCY_FAILED, f"job {model.from_job} has no checkpoint{of_step}")
+        raise SpecNoLongerValid(Reason.DEPENDENCY_FAILED, f"job {model.from_job} has no checkpoint{of_step}")
     if found := artifacts.find_checkpoint(checkpoint):
         return found
     missing = artifacts.missing_checkpoints([checkpoint.step], [artifacts.checkpoint_path(checkpoint)])
-    raise checks.Unusable(Reason.DEPENDENCY_FAILED, f"job {model.from_job}: {missing}")
+    raise SpecNoLongerValid(Reason.DEPENDENCY_FAILED, f"job {model.from_job}: {missing}")
 
 
 def _data(known: Mapping[UUID, models.Dataset], choice: KnownData) -> FileData | HubData:
     if choice.dataset not in known:
-        raise checks.Unusable(Reason.BAD_SPEC, f"dataset {choice.dataset} was deleted")
+        raise SpecNoLongerValid(Reason.BAD_SPEC, f"dataset {choice.dataset} was deleted")
     return datasets.source(known[choice.dataset], choice)
 
 

@@ -17,6 +17,7 @@ from jobs.lifecycle.status import change
 from jobs.repository import checkpoints, datasets, events, jobs, projects, workers
 from jobs.specs import checks
 from jobs.specs.merge_patch import merged
+from jobs.specs.references import References
 
 NAME_LENGTH = 115  # maximum length before -fork is appended
 _HELD_AT_ONCE = (JobStatus.QUEUED, JobStatus.WAITING)
@@ -24,12 +25,19 @@ _HELD_AT_ONCE = (JobStatus.QUEUED, JobStatus.WAITING)
 
 @dataclass(frozen=True)
 class Checked:
-    """Result of a check: the jobs and datasets that the spec names, by id and share-locked, and its fixed-step
-    checkpoints."""
+    """A checked spec: its references, with the jobs and datasets that they name, by id and share-locked, and the
+    checkpoints of fixed steps."""
 
+    spec: TrainSpec | EvaluateSpec
+    references: References
     jobs: dict[UUID, models.Job]
     datasets: dict[UUID, models.Dataset]
     checkpoints: list[models.Checkpoint]
+
+    @property
+    def open_dependencies(self) -> int:
+        """Number of dependencies that have not succeeded yet."""
+        return sum(self.jobs[id].status is not JobStatus.SUCCEEDED for id in self.references.dependencies)
 
 
 def check(session: Session, spec: TrainSpec | EvaluateSpec, among: frozenset[str] | None = None) -> Checked:
@@ -42,40 +50,47 @@ def check(session: Session, spec: TrainSpec | EvaluateSpec, among: frozenset[str
         Invalid: fields that are not valid; each is named.
         QuotaExceeded: the project has reached its limit of waiting jobs.
     """
-    found = checks.text_problems(spec) or [*checks.file_problems(spec), *checks.plugin_problems(spec)]
-    origins_by_field = checks.job_models(spec)
-    held = jobs.hold(session, checks.dependencies(spec).union(model.from_job for _, model in origins_by_field))
+    references = References.of(spec)
+    found = checks.text_problems(spec) or [*checks.file_problems(references), *checks.plugin_problems(spec)]
+    held = jobs.hold(session, references.jobs)
     known = {id: job for id, job in held.items() if among is None or job.project in among}
-    data = datasets.hold(session, checks.known_data(spec))
-    found += [*checks.resource_problems(spec), *checks.data_problems(spec, data)]
-    found += [*checks.job_problems(spec, known), *_gpu_problems(session, spec.resources.gpus)]
-    named = {
-        model.from_job: {one.step: one for one in checkpoints.of_job(session, model.from_job)}
-        for _, model in origins_by_field
-        if model.from_job in known and known[model.from_job].kind == "train"
-    }
-    found += checks.checkpoint_problems(spec, named)
-    by_step = [
-        (f"{field}.checkpoint", named[model.from_job][model.checkpoint])
-        for field, model in origins_by_field
-        if isinstance(model.checkpoint, int) and model.checkpoint in named.get(model.from_job, {})
-    ]
-    found += [
-        FieldError(field, artifacts.missing_checkpoints([row.step], [artifacts.checkpoint_path(row)]))
-        for field, row in by_step
-        if artifacts.find_checkpoint(row) is None
-    ]
+    data = datasets.hold(session, references.datasets)
+    found += [*checks.resource_problems(spec), *checks.data_problems(spec, references, data)]
+    found += [*checks.job_problems(references, known), *_gpu_problems(session, spec.resources.gpus)]
+    pinned, missing = _fixed_checkpoints(session, references, known)
+    found += missing
     project = projects.lock(session, spec.project) if among is None or spec.project in among else None
     if project is None:
         found.append(FieldError("project", f"project {spec.project!r} does not exist"))
     if found or project is None:
         raise Invalid("The job was not accepted.", tuple(found))
     _check_room(session, project)
-    return Checked(known, data, [row for _, row in by_step])
+    return Checked(spec, references, known, data, pinned)
 
 
-def new_job(spec: TrainSpec | EvaluateSpec, *, actor: str) -> models.Job:
+def _fixed_checkpoints(
+    session: Session, references: References, known: Mapping[UUID, models.Job]
+) -> tuple[list[models.Checkpoint], list[FieldError]]:
+    """Return the checkpoints of fixed steps that a spec names, and the errors of those that are missing."""
+    named = {
+        model.from_job: {one.step: one for one in checkpoints.of_job(session, model.from_job)}
+        for _, model in references.job_models
+        if model.from_job in known and known[model.from_job].kind == "train"
+    }
+    problems = checks.checkpoint_problems(references, named)
+    found = []
+    for field, model in references.job_models:
+        if isinstance(model.checkpoint, int) and (row := named.get(model.from_job, {}).get(model.checkpoint)):
+            found.append(row)
+            if artifacts.find_checkpoint(row) is None:
+                text = artifacts.missing_checkpoints([row.step], [artifacts.checkpoint_path(row)])
+                problems.append(FieldError(f"{field}.checkpoint", text))
+    return found, problems
+
+
+def new_job(checked: Checked, *, actor: str) -> models.Job:
     """Return the job of a checked spec, not yet added to the database."""
+    spec, references = checked.spec, checked.references
     return models.Job(
         id=uuid4(),
         name=spec.name,
@@ -86,8 +101,8 @@ def new_job(spec: TrainSpec | EvaluateSpec, *, actor: str) -> models.Job:
         labels=spec.labels,
         gpus=spec.resources.gpus,
         spec=spec.model_dump(mode="json"),
-        dependencies=[models.JobDependency(depends_on_id=id) for id in sorted(checks.dependencies(spec))],
-        datasets=[models.JobDataset(dataset_id=id) for id in sorted(checks.known_data(spec))],
+        dependencies=[models.JobDependency(depends_on_id=id) for id in sorted(references.dependencies)],
+        datasets=[models.JobDataset(dataset_id=id) for id in sorted(references.datasets)],
     )
 
 
@@ -112,21 +127,16 @@ def submit(
         QuotaExceeded: the project has reached its limit of waiting jobs.
     """
     checked = check(session, spec, among)
-    job = new_job(spec, actor=actor)
+    job = new_job(checked, actor=actor)
     job.forked_from, job.forked_step = forked_from, forked_step
     origins.keep(job.id, checked.checkpoints)
     session.add(job)
-    waits = open_dependencies(job, checked.jobs)
+    waits = checked.open_dependencies
     message = f"waits for {waits} job{'s' if waits > 1 else ''}" if waits else None
     to = JobStatus.WAITING if waits else JobStatus.QUEUED
     change(session, job, to, type="submitted", actor=actor, message=message)
     wake_for_free_slots(session)
     return job
-
-
-def open_dependencies(job: models.Job, known: Mapping[UUID, models.Job]) -> int:
-    """Return the number of dependencies of a new job that have not succeeded yet."""
-    return sum(known[id].status is not JobStatus.SUCCEEDED for id in job.depends_on)
 
 
 def fork_spec(session: Session, job_id: UUID, fork: Fork) -> tuple[dict[str, Any], int | None]:

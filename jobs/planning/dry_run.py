@@ -25,10 +25,12 @@ from calibrl_core.data.schema import BuiltinData, DataError, FileData
 from jobs import lifecycle, models
 from jobs.errors import FieldError, Invalid
 from jobs.files import artifacts
+from jobs.lifecycle.requests import Checked
 from jobs.planning import advice, memory, model_shapes
 from jobs.planning.model_shapes import ModelShape, UnknownShape
 from jobs.repository import checkpoints, jobs, workers
-from jobs.specs import checks, file_surveys
+from jobs.specs import file_surveys
+from jobs.specs.references import References
 
 GIB = 2**30
 MOST_ORIGINS = 32  # maximum jobs through which the origin of a model is followed
@@ -44,11 +46,11 @@ def make(
         QuotaExceeded: the project has reached its limit of waiting jobs.
     """
     checked = lifecycle.check(session, spec, among)
-    job = lifecycle.new_job(spec, actor=actor)
-    waits = lifecycle.open_dependencies(job, checked.jobs) > 0
+    job = lifecycle.new_job(checked, actor=actor)
+    waits = checked.open_dependencies > 0
     job.status = JobStatus.WAITING if waits else JobStatus.QUEUED
-    data = [_facts(field, source, checked.datasets) for field, source, _ in checks.sources(spec)]
-    memory, unknown = _memory(session, spec)
+    data = [_facts(one.field, one.source, checked.datasets) for one in checked.references.data]
+    memory, unknown = _memory(session, checked)
     return JobPlan(
         spec=job.spec,
         data=data,
@@ -60,10 +62,9 @@ def make(
 
 def count(spec: TrainSpec | EvaluateSpec) -> None:
     """Read the files whose rows `dry_run` counts. This can take a while: hold no transaction meanwhile."""
-    for _, source, _ in checks.sources(spec):
-        if isinstance(source, FileData):
-            with suppress(DataError):  # `dry_run` reports it
-                file_surveys.count_rows(source)
+    for source in References.of(spec).files:
+        with suppress(DataError):  # `dry_run` reports it
+            file_surveys.count_rows(source)
 
 
 def _facts(field: str, source: DataChoice, datasets: Mapping[UUID, models.Dataset]) -> DataFacts:
@@ -91,11 +92,11 @@ def _facts(field: str, source: DataChoice, datasets: Mapping[UUID, models.Datase
     )
 
 
-def _memory(session: Session, spec: TrainSpec | EvaluateSpec) -> tuple[MemoryPlan | None, list[Notice]]:
+def _memory(session: Session, checked: Checked) -> tuple[MemoryPlan | None, list[Notice]]:
     """Return the estimate for the largest model, and a notice for each model without an estimate."""
-    named = [("model", spec.model)] if isinstance(spec, TrainSpec) else _numbered(spec.models)
+    spec = checked.spec
     plans, unknown = [], []
-    for field, model in named:
+    for field, model in checked.references.models:
         try:
             plans.append(memory.estimate(spec, _shape(session, model), model))
         except UnknownShape as error:
@@ -104,10 +105,6 @@ def _memory(session: Session, spec: TrainSpec | EvaluateSpec) -> tuple[MemoryPla
         return None, unknown
     largest = max(plans, key=lambda plan: plan.bytes)
     return _with_machines(largest, spec, workers.page(session, limit=1000, silent_seconds=0)), unknown
-
-
-def _numbered(models_: Sequence[ModelChoice]) -> list[tuple[str, ModelChoice]]:
-    return [(f"models.{index}", model) for index, model in enumerate(models_)]
 
 
 def _shape(session: Session, model: ModelChoice) -> ModelShape:

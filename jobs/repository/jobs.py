@@ -70,7 +70,7 @@ def lock(session: Session, job_id: UUID) -> Job:
     return _found(session.scalar(_fresh(select(Job).where(Job.id == job_id).with_for_update())), job_id)
 
 
-def hold(session: Session, ids: set[UUID]) -> dict[UUID, Job]:
+def hold(session: Session, ids: Collection[UUID]) -> dict[UUID, Job]:
     """Share-lock the jobs of these ids that exist, so that their status cannot change until the transaction ends."""
     if not ids:
         return {}

@@ -1,26 +1,18 @@
 """Checks of a spec: fields, files, plugins, and the jobs and datasets that it names."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from pydantic import ValidationError
-
 from calibrl.schemas import (
-    DataChoice,
     EvaluateSpec,
     JobModel,
-    JobSettings,
     JobStatus,
     KnownData,
-    ModelChoice,
-    Reason,
     ReplayRequest,
     TrainSpec,
-    job_spec_adapter,
 )
-from calibrl_core.config import EvaluateConfig, ModelOptions, PathModel, TrainConfig
 from calibrl_core.data.files import form_problem, what_is_wrong
 from calibrl_core.data.schema import DataSource, FileData, HubData
 from calibrl_core.verifiers.plugin import PluginError, plugin_versions
@@ -29,32 +21,9 @@ from jobs.files import datasets
 from jobs.files.allowed_sources import hub_problem, model_problem, path_problem
 from jobs.models import Dataset, Job
 from jobs.specs import file_surveys
+from jobs.specs.references import NamedData, References
 
 _RELATIVE = "must be an absolute path: the worker runs in its own folder"
-
-
-class Unusable(Exception):
-    """A spec that was accepted once but from which no config can be made now."""
-
-    def __init__(self, reason: Reason, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-
-
-def dependencies(spec: TrainSpec | EvaluateSpec) -> set[UUID]:
-    """The jobs that must succeed first, named or implied by a model."""
-    implied = {model.from_job for _, model in job_models(spec) if not isinstance(model.checkpoint, int)}
-    return implied.union(spec.depends_on)
-
-
-def known_data(spec: TrainSpec | EvaluateSpec) -> set[UUID]:
-    """The data sets of the service that a spec names."""
-    return {source.dataset for _, source, _ in sources(spec) if isinstance(source, KnownData)}
-
-
-def job_models(spec: TrainSpec | EvaluateSpec) -> list[tuple[str, JobModel]]:
-    """The models that are other jobs' checkpoints, each with its field."""
-    return [(field, model) for field, model in _models(spec) if isinstance(model, JobModel)]
 
 
 def text_problems(spec: TrainSpec | EvaluateSpec) -> list[FieldError]:
@@ -75,17 +44,16 @@ def resource_problems(spec: TrainSpec | EvaluateSpec) -> list[FieldError]:
     return found
 
 
-def file_problems(spec: TrainSpec | EvaluateSpec) -> list[FieldError]:
+def file_problems(references: References) -> list[FieldError]:
     """Return errors in the files that a spec names. Reads the files, which can take a while: hold no lock meanwhile."""
     found = []
-    for field, model in _models(spec):
-        if isinstance(model, PathModel):
-            found += [FieldError(f"{field}.path", text) for text in _model_problems(Path(model.path))]
-    for field, source, needs_experts in sources(spec):
-        if isinstance(source, FileData):
-            found += [FieldError(f"{field}.path", text) for text in _file_problems(source, needs_experts)]
-        if isinstance(source, HubData) and (text := hub_problem(source.hub)):
-            found.append(FieldError(f"{field}.hub", text))
+    for field, model in references.path_models:
+        found += [FieldError(f"{field}.path", text) for text in _model_problems(Path(model.path))]
+    for one in references.data:
+        if isinstance(one.source, FileData):
+            found += [FieldError(f"{one.field}.path", text) for text in _file_problems(one.source, one.needs_experts)]
+        if isinstance(one.source, HubData) and (text := hub_problem(one.source.hub)):
+            found.append(FieldError(f"{one.field}.hub", text))
     return found
 
 
@@ -100,21 +68,20 @@ def plugin_problems(spec: TrainSpec | EvaluateSpec | ReplayRequest) -> list[Fiel
     return found
 
 
-def job_problems(spec: TrainSpec | EvaluateSpec, known: Mapping[UUID, Job]) -> list[FieldError]:
-    """What is wrong with the jobs that a spec names. `known`: those of them that exist."""
+def job_problems(references: References, known: Mapping[UUID, Job]) -> list[FieldError]:
+    """Return errors in the jobs that a spec names. `known`: those of them that exist."""
     found = []
-    for index, id in enumerate(spec.depends_on):
+    for index, id in enumerate(references.depends_on):
         found += [FieldError(f"depends_on.{index}", text) for text in _dependency_problems(id, known)]
-    for field, model in job_models(spec):
+    for field, model in references.job_models:
         found += [FieldError(f"{field}.from_job", text) for text in _origin_problems(model, known)]
     return found
 
 
-def checkpoint_problems(spec: TrainSpec | EvaluateSpec, steps: Mapping[UUID, Collection[int]]) -> list[FieldError]:
-    """Which models name a step of which a job has no checkpoint. `steps`: of which it has one, for the jobs that exist
-    and leave any."""
+def checkpoint_problems(references: References, steps: Mapping[UUID, Collection[int]]) -> list[FieldError]:
+    """Return the models that name a missing checkpoint. `steps`: steps with a checkpoint, by training job."""
     found = []
-    for field, model in job_models(spec):
+    for field, model in references.job_models:
         have = steps.get(model.from_job)
         if isinstance(model.checkpoint, int) and have is not None and model.checkpoint not in have:
             found.append(FieldError(f"{field}.checkpoint", no_checkpoint(model, have)))
@@ -122,87 +89,47 @@ def checkpoint_problems(spec: TrainSpec | EvaluateSpec, steps: Mapping[UUID, Col
 
 
 def no_checkpoint(model: JobModel, have: Collection[int]) -> str:
-    """That there is no such checkpoint, and which there are."""
+    """Return the message that a job has no such checkpoint, with the available steps."""
     what = f"of step {model.checkpoint}" if isinstance(model.checkpoint, int) else "yet"
     instead = f"available steps: {', '.join(map(str, sorted(have)))}" if have else "it has no checkpoint"
     return f"job {model.from_job} has no checkpoint {what}: {instead}"
 
 
-def data_problems(spec: TrainSpec | EvaluateSpec, known: Mapping[UUID, Dataset]) -> list[FieldError]:
-    """What is wrong with the service's data sets that a spec names. `known`: those of its `known_data` that exist."""
+def data_problems(
+    spec: TrainSpec | EvaluateSpec, references: References, known: Mapping[UUID, Dataset]
+) -> list[FieldError]:
+    """Return errors in the datasets that a spec names. `known`: those of the service that exist."""
     found, names = [], set[str]()
-    for field, choice, needs_experts in sources(spec):
+    for one in references.data:
         source: DataSource
-        if isinstance(choice, KnownData):
-            dataset = known.get(choice.dataset)
+        if isinstance(one.source, KnownData):
+            dataset = known.get(one.source.dataset)
             if dataset is None or dataset.project != spec.project:
-                text = f"dataset {choice.dataset} does not exist in project {spec.project!r}"
-                found.append(FieldError(f"{field}.dataset", text))
+                text = f"dataset {one.source.dataset} does not exist in project {spec.project!r}"
+                found.append(FieldError(f"{one.field}.dataset", text))
                 continue
-            if needs_experts and dataset.has_experts is False:
-                text = "no row has an expert, but the algorithm needs experts; use {type: grpo}, or other data"
-                found.append(FieldError(f"{field}.dataset", text))
-            if choice.answer is not None and (wrong := _answer_problem(dataset, choice)):
-                found.append(FieldError(f"{field}.answer", wrong))
-            source = datasets.source(dataset, choice)
+            found += _dataset_problems(one, one.source, dataset)
+            source = datasets.source(dataset, one.source)
         else:
-            source = choice
+            source = one.source
         if isinstance(spec, EvaluateSpec) and source.name in names:
-            found.append(
-                FieldError(field, f"another dataset is also named {source.name!r}, but results are stored by name")
-            )
+            text = f"another dataset is also named {source.name!r}, but results are stored by name"
+            found.append(FieldError(one.field, text))
         names.add(source.name)
     return found
 
 
-def core_config(
-    spec: Mapping[str, Any],
-    resolve: Callable[[JobModel], Path],
-    find_data: Callable[[KnownData], FileData | HubData],
-) -> dict[str, Any]:
-    """The core's TrainConfig or EvaluateConfig as JSON, from a stored spec.
-
-    `resolve` finds another job's checkpoint, `find_data` a data set of the service on this machine.
-
-    Raises:
-        Unusable: this version of the core does not take the spec any more, or this machine not its paths.
-    """
-
-    def source(model: ModelChoice) -> dict[str, Any]:
-        if not isinstance(model, JobModel):
-            return model.model_dump(mode="json")
-        options = model.model_dump(mode="json", include={*ModelOptions.model_fields})
-        return {"path": str(resolve(model)), **options}
-
-    def data(choice: DataChoice) -> dict[str, Any]:
-        return (find_data(choice) if isinstance(choice, KnownData) else choice).model_dump(mode="json")
-
-    try:
-        parsed = job_spec_adapter.validate_python(spec)
-        _check_paths(parsed)
-        settings = parsed.model_dump(mode="json", exclude={*JobSettings.model_fields, "kind", "model", "models"})
-        if isinstance(parsed, EvaluateSpec):
-            settings |= {"models": [*map(source, parsed.models)], "data": [*map(data, parsed.data)]}
-            return EvaluateConfig.model_validate(settings).model_dump(mode="json")
-        settings |= {"model": source(parsed.model), "data": data(parsed.data)}
-        if parsed.validation is not None:
-            settings["validation"] = {**settings["validation"], "data": data(parsed.validation.data)}
-        return TrainConfig.model_validate(settings).model_dump(mode="json")
-    except ValidationError as error:
-        raise Unusable(Reason.BAD_SPEC, f"this version does not accept the spec: {error}") from error
-
-
-def _check_paths(spec: TrainSpec | EvaluateSpec) -> None:
-    """Once more, where they are read: a link may lead elsewhere by now."""
-    found = [model_problem(Path(model.path)) for _, model in _models(spec) if isinstance(model, PathModel)]
-    found += [path_problem(Path(source.path)) for _, source, _ in sources(spec) if isinstance(source, FileData)]
-    for refused in found:
-        if refused:
-            raise Unusable(Reason.BAD_SPEC, refused)
+def _dataset_problems(one: NamedData, choice: KnownData, dataset: Dataset) -> Iterator[FieldError]:
+    if one.needs_experts and dataset.has_experts is False:
+        text = "no row has an expert, but the algorithm needs experts; use {type: grpo}, or other data"
+        yield FieldError(f"{one.field}.dataset", text)
+    if choice.answer is not None and (problem := _answer_problem(dataset, choice)):
+        yield FieldError(f"{one.field}.answer", problem)
 
 
 def _answer_problem(dataset: Dataset, choice: KnownData) -> str | None:
-    """What is against taking answers from the column that a choice names, where the data set's columns are known."""
+    """Return why a choice cannot take answers from the column that it names, or None. Needs the columns of the
+    dataset."""
     known = dataset.has_columns
     if known is None:
         return None
@@ -217,23 +144,6 @@ def _texts(at: tuple[str, ...], value: Any) -> Iterator[tuple[str, str]]:
     elif isinstance(value, dict | list | tuple):
         for key, item in value.items() if isinstance(value, dict) else enumerate(value):
             yield from _texts((*at, str(key)), item)
-
-
-def _models(spec: TrainSpec | EvaluateSpec) -> Iterator[tuple[str, ModelChoice]]:
-    if isinstance(spec, TrainSpec):
-        yield "model", spec.model
-    else:
-        yield from ((f"models.{index}", model) for index, model in enumerate(spec.models))
-
-
-def sources(spec: TrainSpec | EvaluateSpec) -> Iterator[tuple[str, DataChoice, bool]]:
-    """Every data set: its field, its settings, and whether its rows must have experts."""
-    if isinstance(spec, TrainSpec):
-        yield "data", spec.data, spec.algorithm.needs_experts
-        if spec.validation is not None:
-            yield "validation.data", spec.validation.data, False
-    else:
-        yield from ((f"data.{index}", source, False) for index, source in enumerate(spec.data))
 
 
 def _dependency_problems(id: UUID, known: Mapping[UUID, Job]) -> list[str]:

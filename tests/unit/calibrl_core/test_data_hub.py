@@ -14,6 +14,7 @@ from calibrl.schemas import job_spec_adapter
 from calibrl_core import data
 from calibrl_core.data.schema import Columns, DataError, DataSource, HubData
 from jobs.specs import checks
+from jobs.specs.references import References
 
 
 @pytest.fixture
@@ -103,4 +104,4 @@ def test_only_names_of_data_sets_are_taken():
 
 def test_a_submission_does_not_wait_for_the_hub():
     spec = {"kind": "train", "name": "x", "model": {"builtin": "tiny-vlm"}, "data": {"hub": "a/b"}, "steps": 1}
-    assert checks.file_problems(job_spec_adapter.validate_python(spec)) == []
+    assert checks.file_problems(References.of(job_spec_adapter.validate_python(spec))) == []

@@ -4,17 +4,19 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
-from calibrl.schemas import JobModel, JobStatus, KnownData, Reason, job_spec_adapter
+from calibrl.schemas import EvaluateSpec, JobModel, JobStatus, KnownData, Reason, TrainSpec, job_spec_adapter
 from calibrl_core.config import EvaluateConfig, TrainConfig
 from calibrl_core.data.schema import FileData
 from jobs.errors import FieldError
 from jobs.models import Job
 from jobs.settings import get_settings
 from jobs.specs import checks
+from jobs.specs.references import References
+from jobs.specs.trainer_config import SpecNoLongerValid, trainer_config
 
 TRAIN: dict[str, Any] = {
     "kind": "train",
@@ -52,6 +54,14 @@ def no_data(choice: KnownData) -> FileData:
     raise AssertionError("no data set to find")
 
 
+def dependencies(given: TrainSpec | EvaluateSpec) -> frozenset[UUID]:
+    return References.of(given).dependencies
+
+
+def file_problems(given: TrainSpec | EvaluateSpec) -> list[FieldError]:
+    return checks.file_problems(References.of(given))
+
+
 def rows(path: Path, *rows: dict[str, Any]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
@@ -59,27 +69,27 @@ def rows(path: Path, *rows: dict[str, Any]) -> Path:
 
 def test_a_from_job_is_a_dependency() -> None:
     first, second, third = uuid4(), uuid4(), uuid4()
-    assert checks.dependencies(spec(model={"from_job": str(first)}, depends_on=[str(second)])) == {first, second}
+    assert dependencies(spec(model={"from_job": str(first)}, depends_on=[str(second)])) == {first, second}
     models = [{"from_job": str(first)}, {"builtin": "tiny-vlm"}, {"from_job": str(third)}]
-    assert checks.dependencies(spec(EVALUATE, models=models)) == {first, third}
+    assert dependencies(spec(EVALUATE, models=models)) == {first, third}
 
 
 def test_the_core_gets_its_settings_and_paths() -> None:
     job = uuid4()
     stored = spec(model={"from_job": str(job), "checkpoint": "last"}, labels={"team": "x"}).model_dump(mode="json")
-    config = checks.core_config(stored, lambda model: Path(f"/runs/{model.from_job}/{model.checkpoint}"), no_data)
+    config = trainer_config(stored, lambda model: Path(f"/runs/{model.from_job}/{model.checkpoint}"), no_data)
     assert config == TrainConfig.model_validate(config).model_dump(mode="json")
     assert config["model"]["path"] == f"/runs/{job}/last"
     assert config["steps"] == 5
 
     stored = spec(EVALUATE, models=[{"from_job": str(job)}, {"path": "/m"}]).model_dump(mode="json")
-    config = checks.core_config(stored, lambda model: Path("/chosen"), no_data)
+    config = trainer_config(stored, lambda model: Path("/chosen"), no_data)
     assert [model.path for model in EvaluateConfig.model_validate(config).models] == ["/chosen", "/m"]
 
 
 def test_a_stored_spec_that_no_longer_validates_is_a_bad_spec() -> None:
-    with pytest.raises(checks.Unusable, match="no_such_setting") as caught:
-        checks.core_config({**TRAIN, "no_such_setting": 1}, nowhere, no_data)
+    with pytest.raises(SpecNoLongerValid, match="no_such_setting") as caught:
+        trainer_config({**TRAIN, "no_such_setting": 1}, nowhere, no_data)
     assert caught.value.reason is Reason.BAD_SPEC
 
 
@@ -87,9 +97,9 @@ def test_files_that_are_there_are_fine(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     data = rows(tmp_path / "d.jsonl", {"question": "1+1?", "answer": "2", "expert": "two"})
     model = {"path": str(tmp_path)}
-    assert checks.file_problems(spec(model=model, data={"path": str(data)})) == []
+    assert file_problems(spec(model=model, data={"path": str(data)})) == []
     (tmp_path / "model.gguf").write_bytes(b"")
-    assert checks.file_problems(spec(model={"path": str(tmp_path / "model.gguf")})) == []
+    assert file_problems(spec(model={"path": str(tmp_path / "model.gguf")})) == []
 
 
 @pytest.mark.parametrize(
@@ -107,7 +117,7 @@ def test_files_that_are_there_are_fine(tmp_path: Path) -> None:
     ],
 )
 def test_files_that_can_not_be_used(changes: dict[str, Any], field: str, message: str) -> None:
-    (problem,) = checks.file_problems(spec(**changes))
+    (problem,) = file_problems(spec(**changes))
     assert problem.field == field
     assert message in problem.message
 
@@ -115,16 +125,16 @@ def test_files_that_can_not_be_used(changes: dict[str, Any], field: str, message
 def test_every_file_of_an_evaluation_is_looked_at(tmp_path: Path) -> None:
     models = [{"path": "/no/a"}, {"builtin": "tiny-vlm"}, {"path": "/no/b"}]
     data = [{"builtin": "digits", "split": "test"}, {"path": "/no/c.jsonl"}]
-    found = checks.file_problems(spec(EVALUATE, models=models, data=data))
+    found = file_problems(spec(EVALUATE, models=models, data=data))
     assert [problem.field for problem in found] == ["models.0.path", "models.2.path", "data.1.path"]
 
 
 def test_an_algorithm_that_needs_experts_wants_them_in_its_data_only(tmp_path: Path) -> None:
     bare = {"path": str(rows(tmp_path / "bare.jsonl", {"question": "1+1?", "answer": "2"}))}
-    (problem,) = checks.file_problems(spec(data=bare, validation={"data": bare}))
+    (problem,) = file_problems(spec(data=bare, validation={"data": bare}))
     assert problem.field == "data.path"
     assert "expert" in problem.message
-    assert checks.file_problems(spec(data=bare, algorithm={"type": "grpo"})) == []
+    assert file_problems(spec(data=bare, algorithm={"type": "grpo"})) == []
 
 
 def test_a_verifier_must_be_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,7 +167,7 @@ def test_jobs_that_can_not_be_built_on() -> None:
     }
     models = [{"from_job": str(id)} for id in (trained, evaluation, failed, unknown)]
     depends_on = [str(evaluation), str(unknown), str(failed)]
-    found = checks.job_problems(spec(EVALUATE, models=models, depends_on=depends_on), known)
+    found = checks.job_problems(References.of(spec(EVALUATE, models=models, depends_on=depends_on)), known)
     assert found == [
         FieldError("depends_on.1", f"job {unknown} does not exist"),
         FieldError("depends_on.2", f"job {failed} is failed and cannot succeed any more"),

@@ -1,0 +1,75 @@
+"""References of a spec: the jobs, models, datasets and files that it names, by field."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
+from uuid import UUID
+
+from calibrl.schemas import DataChoice, EvaluateSpec, JobModel, KnownData, ModelChoice, TrainSpec
+from calibrl_core.config import PathModel
+from calibrl_core.data.schema import FileData
+
+
+@dataclass(frozen=True)
+class NamedData:
+    """A dataset of a spec. `needs_experts`: the algorithm needs experts in its rows."""
+
+    field: str
+    source: DataChoice
+    needs_experts: bool = False
+
+
+@dataclass(frozen=True)
+class References:
+    """References of one spec, found once. Models as (field, model)."""
+
+    depends_on: tuple[UUID, ...]
+    models: tuple[tuple[str, ModelChoice], ...]
+    data: tuple[NamedData, ...]
+
+    @classmethod
+    def of(cls, spec: TrainSpec | EvaluateSpec) -> Self:
+        """Find the references of a spec."""
+        if isinstance(spec, TrainSpec):
+            return cls(spec.depends_on, (("model", spec.model),), tuple(_training_data(spec)))
+        models = tuple((f"models.{index}", model) for index, model in enumerate(spec.models))
+        data = tuple(NamedData(f"data.{index}", source) for index, source in enumerate(spec.data))
+        return cls(spec.depends_on, models, data)
+
+    @cached_property
+    def job_models(self) -> tuple[tuple[str, JobModel], ...]:
+        """Models that are checkpoints of other jobs."""
+        return tuple((field, model) for field, model in self.models if isinstance(model, JobModel))
+
+    @cached_property
+    def path_models(self) -> tuple[tuple[str, PathModel], ...]:
+        """Models in folders or files of the server."""
+        return tuple((field, model) for field, model in self.models if isinstance(model, PathModel))
+
+    @cached_property
+    def files(self) -> tuple[FileData, ...]:
+        """Data files of the server."""
+        return tuple(one.source for one in self.data if isinstance(one.source, FileData))
+
+    @cached_property
+    def dependencies(self) -> frozenset[UUID]:
+        """Jobs that must succeed first: those in `depends_on`, and those whose best or last checkpoint is used."""
+        implied = (model.from_job for _, model in self.job_models if not isinstance(model.checkpoint, int))
+        return frozenset((*self.depends_on, *implied))
+
+    @cached_property
+    def jobs(self) -> frozenset[UUID]:
+        """All jobs that the spec names."""
+        return frozenset((*self.depends_on, *(model.from_job for _, model in self.job_models)))
+
+    @cached_property
+    def datasets(self) -> frozenset[UUID]:
+        """Datasets of the service."""
+        return frozenset(one.source.dataset for one in self.data if isinstance(one.source, KnownData))
+
+
+def _training_data(spec: TrainSpec) -> Iterator[NamedData]:
+    yield NamedData("data", spec.data, spec.algorithm.needs_experts)
+    if spec.validation is not None:
+        yield NamedData("validation.data", spec.validation.data)

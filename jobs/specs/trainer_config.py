@@ -1,0 +1,80 @@
+"""Configuration of a trainer, made from a stored spec."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from calibrl.schemas import (
+    DataChoice,
+    EvaluateSpec,
+    JobModel,
+    JobSettings,
+    KnownData,
+    ModelChoice,
+    Reason,
+    TrainSpec,
+    job_spec_adapter,
+)
+from calibrl_core.config import EvaluateConfig, ModelOptions, TrainConfig
+from calibrl_core.data.schema import FileData, HubData
+from jobs.files.allowed_sources import model_problem, path_problem
+from jobs.specs.references import References
+
+
+class SpecNoLongerValid(Exception):
+    """A spec was accepted once, but no configuration can be made from it now. `reason`: why the job fails."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def trainer_config(
+    spec: Mapping[str, Any],
+    find_checkpoint: Callable[[JobModel], Path],
+    find_data: Callable[[KnownData], FileData | HubData],
+) -> dict[str, Any]:
+    """Return the TrainConfig or EvaluateConfig of a stored spec as JSON.
+
+    Args:
+        find_checkpoint: returns the folder of another job's checkpoint.
+        find_data: returns a dataset of the service as a source on this machine.
+
+    Raises:
+        SpecNoLongerValid: this version does not accept the spec any more, or this machine not its paths.
+    """
+
+    def model_source(model: ModelChoice) -> dict[str, Any]:
+        if not isinstance(model, JobModel):
+            return model.model_dump(mode="json")
+        options = model.model_dump(mode="json", include={*ModelOptions.model_fields})
+        return {"path": str(find_checkpoint(model)), **options}
+
+    def data_source(choice: DataChoice) -> dict[str, Any]:
+        return (find_data(choice) if isinstance(choice, KnownData) else choice).model_dump(mode="json")
+
+    try:
+        parsed = job_spec_adapter.validate_python(spec)
+        _check_paths(parsed)
+        settings = parsed.model_dump(mode="json", exclude={*JobSettings.model_fields, "kind", "model", "models"})
+        if isinstance(parsed, EvaluateSpec):
+            settings |= {"models": [*map(model_source, parsed.models)], "data": [*map(data_source, parsed.data)]}
+            return EvaluateConfig.model_validate(settings).model_dump(mode="json")
+        settings |= {"model": model_source(parsed.model), "data": data_source(parsed.data)}
+        if parsed.validation is not None:
+            settings["validation"] = {**settings["validation"], "data": data_source(parsed.validation.data)}
+        return TrainConfig.model_validate(settings).model_dump(mode="json")
+    except ValidationError as error:
+        raise SpecNoLongerValid(Reason.BAD_SPEC, f"this version does not accept the spec: {error}") from error
+
+
+def _check_paths(spec: TrainSpec | EvaluateSpec) -> None:
+    """Check the paths again on the machine that reads them: a link can have a new target."""
+    references = References.of(spec)
+    found = [model_problem(Path(model.path)) for _, model in references.path_models]
+    found += [path_problem(Path(source.path)) for source in references.files]
+    for problem in found:
+        if problem:
+            raise SpecNoLongerValid(Reason.BAD_SPEC, problem)
