@@ -13,6 +13,7 @@ from dashboard.forms import fork_dialog
 from dashboard.markup import duration, elapsed, escape, job_link, moment, progress_bar, status_chip
 from dashboard.palette import NEUTRAL, POLICY
 from dashboard.panels import evaluation, expert, exploration, files, health, map, overview, records, rollouts, system
+from dashboard.panels.installed import installed_panels
 from dashboard.reads import data, live
 
 Panel = Callable[[Job], None]
@@ -186,7 +187,7 @@ def page() -> None:
     with action, st.container(horizontal=True, horizontal_alignment="right"):
         _actions(job)
     _why(job)
-    panels = TRAIN if job.kind == "train" else EVALUATE
+    panels = {**TRAIN, **installed_panels(), **TRAIN} if job.kind == "train" else EVALUATE
     chosen = st.segmented_control(
         "Panel",
         list(panels),

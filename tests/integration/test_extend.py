@@ -2,17 +2,16 @@
 
 import json
 import os
-import re
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.packages import install, install_page
+
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "how-to" / "extend.md"
 SECONDS = 240  # a process that loads torch on a busy machine
 
 SPEC: dict[str, Any] = {
@@ -27,21 +26,6 @@ SPEC: dict[str, Any] = {
 }
 
 
-def install(folder: Path, files: dict[str, str], project: dict[str, Any]) -> Path:
-    """Put a package's files and its metadata where Python finds both, as pip does."""
-    for name, text in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    info = folder / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
-    groups = project["entry-points"].items()
-    lines = [line for group, points in groups for line in (f"[{group}]", *(f"{k} = {v}" for k, v in points.items()))]
-    (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
-    return folder
-
-
 def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     """Run Python with a folder of packages beside ours."""
     paths = os.pathsep.join([str(folder), str(ROOT)])
@@ -54,12 +38,7 @@ def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The package of the page."""
-    blocks = re.findall(r"^```(?:python|toml)\n# (\S+)\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-    files = dict(blocks)
-    project = tomllib.loads(files.pop("pyproject.toml"))["project"]
-    targets = {point.partition(":")[0] for points in project["entry-points"].values() for point in points.values()}
-    assert {name.removesuffix(".py").replace("/", ".") for name in files} == targets
-    return install(tmp_path_factory.mktemp("site"), files, project)
+    return install_page(tmp_path_factory.mktemp("site"))
 
 
 def test_the_page_trains(package: Path, tmp_path: Path) -> None:
