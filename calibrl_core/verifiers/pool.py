@@ -1,10 +1,11 @@
 """A few worker processes that judge what may take long or bring its process down.
 
 They are fresh interpreters without torch, started when the first question comes; a question's clock starts when its
-worker is ready. Only the parent keeps time. A worker that overruns, dies or sends a wrong line is killed and replaced,
-its question scores 0, and the others go on. Each worker leads a session of its own, which is killed as a whole, so no
-process that a verifier started outlives it, and no signal to the trainer's process group reaches it: a trainer asked to
-stop can finish its step. Workers end if their socket closes or the trainer ends (`calibrl_core.verifiers.worker`).
+worker is ready and stops while the worker waits for a CPU. Only the parent keeps time. A worker that overruns, dies or
+sends a wrong line is killed and replaced, its question scores 0, and the others go on. Each worker leads a session of
+its own, which is killed as a whole, so no process that a verifier started outlives it, and no signal to the trainer's
+process group reaches it: a trainer asked to stop can finish its step. Workers end if their socket closes or the
+trainer ends (`calibrl_core.verifiers.worker`).
 """
 
 import json
@@ -19,6 +20,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple, Self
 
 from calibrl_core.verifiers import Reward
@@ -29,6 +31,7 @@ START_SECONDS = 120.0  # a fresh interpreter and its imports, on a busy machine
 MOST_FRUITLESS = 3  # workers lost in a row before they had a question
 SEND_SECONDS = 10.0  # an idle worker reads at once, unless someone has stopped it
 EXIT_SECONDS = 5.0  # from a worker's closed socket to its own end, which has the exit status
+MOST_STARVED_SECONDS = 120.0  # that a verdict's limit is extended by at most, on a machine with too few CPUs
 REAP_SECONDS = 30.0  # a killed process that still hasn't ended is stuck in the kernel
 LONGEST_ANSWER = 2**16  # bytes
 FEWEST_LOSSES = 32  # workers that a batch may cost, or one for every 20 questions: then the rest is not asked
@@ -48,6 +51,14 @@ class Verdict(NamedTuple):
 
     value: float
     failure: str | None = None
+
+
+class CpuTimes(NamedTuple):
+    """How long a process has had a CPU and has waited for one; `waits_now`: it can run, and may have none."""
+
+    ran: float = 0.0
+    waited: float = 0.0
+    waits_now: bool = False
 
 
 class WorkerPool:
@@ -124,7 +135,7 @@ class WorkerPool:
     def _bury(self) -> dict[Question, Verdict]:
         """Part with workers that died or are overdue; the verdicts on their questions."""
         verdicts = {}
-        for worker in [worker for worker in self._workers if worker.dead or worker.deadline <= time.monotonic()]:
+        for worker in [worker for worker in self._workers if worker.dead or worker.overdue()]:
             self._workers.remove(worker)
             status = worker.kill()
             if worker.question is None:
@@ -159,6 +170,8 @@ class _Worker:
         self.question: Question | None = None
         self.asked = 0  # questions; the last one's number
         self.deadline = time.monotonic() + START_SECONDS  # for what it is to say next
+        self._asked_at = self._limit = 0.0
+        self._before = CpuTimes()
         self._ready = False
         self._heard = b""
         self._send(settings)
@@ -172,9 +185,24 @@ class _Worker:
         if self._ended(0) or not self._send(json.dumps([self.asked + 1, question])):
             self.dead, self.deadline = True, 0.0
             return False
-        self.question, self.deadline = question, time.monotonic() + limit
+        self._asked_at, self._limit, self._before = time.monotonic(), limit, cpu_times(self._process.pid)
+        self.question, self.deadline = question, self._asked_at + limit
         self.asked += 1
         return True
+
+    def overdue(self) -> bool:
+        """Return whether the deadline has passed; extend it first by the time that the process waited for a CPU."""
+        if self.deadline > time.monotonic():
+            return False
+        if self.question is not None:
+            self.deadline = self._asked_at + self._limit + min(self._starved_seconds(), MOST_STARVED_SECONDS)
+        return self.deadline <= time.monotonic()
+
+    def _starved_seconds(self) -> float:
+        times = cpu_times(self._process.pid)
+        if times.waits_now:  # the kernel adds a wait when it is over
+            return time.monotonic() - self._asked_at - (times.ran - self._before.ran)
+        return times.waited - self._before.waited
 
     def hear(self) -> Verdict | None:
         """Take what it has to say, which makes it idle. None where it is not done, or dead."""
@@ -229,6 +257,17 @@ def _read(line: bytes, number: int) -> Verdict | None:
     except (ValueError, TypeError, RecursionError):
         return None
     return Verdict(float(value), failure) if valid and isinstance(failure, str | None) else None
+
+
+def cpu_times(keeper: int) -> CpuTimes:
+    """Return the times of a worker's judge, the keeper's only child, in seconds; zeros if the kernel counts none."""
+    try:
+        process = Path("/proc", Path(f"/proc/{keeper}/task/{keeper}/children").read_text().strip())
+        ran, waited, _ = (process / "schedstat").read_text().split()
+        state = (process / "stat").read_text().rpartition(") ")[2][0]
+    except (OSError, ValueError):
+        return CpuTimes()
+    return CpuTimes(int(ran) / 1e9, int(waited) / 1e9, state == "R")
 
 
 def _start(channel: socket.socket) -> subprocess.Popen[bytes]:

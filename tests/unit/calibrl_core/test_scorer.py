@@ -257,6 +257,18 @@ def test_equal_questions_are_asked_once(tmp_path):
 
 
 @pytest.mark.usefixtures("installed")
+def test_time_without_a_cpu_does_not_count_against_a_verifier():
+    """Its 0.2 s take over a second beside a process that gets ten times its share of the same CPU."""
+    cpu = min(os.sched_getaffinity(0))
+    with subprocess.Popen([sys.executable, "-S", "-c", "while True: pass"]) as busy:
+        os.sched_setaffinity(busy.pid, {cpu})
+        with Scorer([plugin("is_starved", time_limit_seconds=0.6)], workers=1) as scorer:
+            found = one(scorer, "0.2", str(cpu))
+        busy.kill()
+    assert (found.passed, found.failure) == (True, None)
+
+
+@pytest.mark.usefixtures("installed")
 def test_a_worker_killed_between_two_batches_costs_nothing():
     with Scorer([plugin("length")], workers=1) as scorer:
         one(scorer, "a")
