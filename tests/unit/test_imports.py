@@ -24,6 +24,7 @@ CONTRACT = tuple(
         "contained",
         "data.files",
         "data.schema",
+        "metrics",
         "plugins",
         "report",
         "verifiers",
@@ -35,7 +36,14 @@ ALLOWED = {
     "api": ("calibrl.presets", "calibrl.schemas", "jobs", *CONTRACT),
     "worker": ("calibrl.processes", "calibrl.schemas", "calibrl.settings", "jobs", *CONTRACT),
     "calibrl": CONTRACT,
-    "dashboard": ("calibrl.client", "calibrl.presets", "calibrl.schemas", "calibrl.settings", "calibrl_core.plugins"),
+    "dashboard": (
+        "calibrl.client",
+        "calibrl.presets",
+        "calibrl.schemas",
+        "calibrl.settings",
+        "calibrl_core.metrics",
+        "calibrl_core.plugins",
+    ),
     "migrations": ("jobs.models", "jobs.settings"),
     # It stands in for trainers and for workers: it ships what it writes, and fills tables through repositories.
     "bench": ("calibrl_core", "calibrl", "jobs", "worker"),

@@ -8,9 +8,9 @@ import torch
 
 from calibrl_core.algorithms import GRPO, CalibRL
 from calibrl_core.diagnostics.sampler import sampler
+from calibrl_core.metrics import describe
 from calibrl_core.rollout.base import SamplingRequest
 from calibrl_core.step.importance import importance_weights, with_trainer_logprobs
-from tests.unit.calibrl_core.test_metrics_guide import explained
 from tests.unit.calibrl_core.test_update import batch, config, gradients  # noqa: F401
 
 
@@ -67,5 +67,5 @@ def test_divergence_and_share_by_hand(batch):  # noqa: F811
         "kl/sampler": pytest.approx(expected, rel=1e-5),
         "clip/sampler_share": pytest.approx(1 / count),
     }
-    assert all(map(explained, found))
+    assert all(map(describe, found))
     assert sampler(batch) == {}
