@@ -2,11 +2,11 @@
 
 import json
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
-from calibrl_core.algorithms import Algorithm
+from calibrl_core.algorithms.registry import BUILT_IN
 from calibrl_core.config import TrainConfig
 from calibrl_core.diagnostics.gradients import compare_gradients
 from calibrl_core.health import RULES
@@ -16,7 +16,7 @@ from calibrl_core.train import train
 
 VERIFIERS = ("math", "format")
 METRICS = [metric for family in FAMILIES for metric in family.metrics]
-ALGORITHMS = [settings.model_fields["type"].default for settings in get_args(get_args(Algorithm)[0])]
+ALGORITHMS = [settings.model_fields["type"].default for settings in BUILT_IN]
 OPTIONS: dict[str, dict[str, Any]] = {
     "calibrl": {"mini_batches": 1, "kl_coef": 0.1, "entropy_coef": 0.1},
     "dapo": {"mini_batches": 1, "max_resamples": 1},
