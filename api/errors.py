@@ -21,6 +21,7 @@ from jobs.postgres_text import storable
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = "5"
+MOST_ERRORS = 100  # fields at fault that an answer names; the others are counted
 
 # What SQLAlchemy raises while the database can't be reached.
 AWAY: tuple[type[Exception], ...] = (OperationalError, InterfaceError, InternalError, PoolTimeout)
@@ -100,21 +101,29 @@ def install(app: FastAPI) -> None:
 
 async def _service_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ServiceError)
+    return _answer(request, error)
+
+
+def _answer(request: Request, error: ServiceError) -> JSONResponse:
     type = f"urn:calibrl:{error.code}"
     return problem(request.scope, error.status, error.detail, type=type, title=error.title, errors=error.errors)
 
 
-async def _validation_error(request: Request, error: Exception) -> JSONResponse:
+def _validation_error(request: Request, error: Exception) -> JSONResponse:
+    # Not async: it runs in a thread, since a body may have thousands of faults.
     assert isinstance(error, RequestValidationError)
-    first: dict[str, Any] = error.errors()[0]
+    faults = error.errors()
+    first: dict[str, Any] = faults[0]
     if first["type"] == "json_invalid":
         detail = f"The body is not JSON: {first['ctx']['error']} at character {first['loc'][1]}."
         return problem(request.scope, 400, detail)
     if isinstance(error.body, bytes):
         return problem(request.scope, 415, "Send the body as JSON, with Content-Type: application/json.")
-    found = field_errors(error.errors(), error.body)
-    count = f"{len(found)} field{'s' if len(found) > 1 else ''}"
-    return await _service_error(request, Invalid(f"{count} can't be accepted.", tuple(found)))
+    found = field_errors(faults[:MOST_ERRORS], error.body)
+    more = len(faults) - MOST_ERRORS
+    count = f"{len(found) + max(more, 0)} field{'s' if len(found) > 1 else ''}"
+    named = f"; the first {len(found)} are listed" if more > 0 else ""
+    return _answer(request, Invalid(f"{count} can't be accepted{named}.", tuple(found)))
 
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:

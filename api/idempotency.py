@@ -12,11 +12,9 @@ from typing import Any
 
 from fastapi import Request, Response
 from fastapi.concurrency import run_in_threadpool
-from fastapi.routing import APIRoute
 from sqlalchemy.orm import Session
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 
+from api.bodies import BoundedRoute, read_body
 from jobs.errors import FieldError, InFlight, Invalid
 from jobs.repository import idempotency
 
@@ -95,7 +93,7 @@ class _Key:
         )
 
 
-class IdempotentRoute(APIRoute):
+class IdempotentRoute(BoundedRoute):
     """A route whose POSTs heed their key; the route class of every router that has some. Needs `deps.Db`."""
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
@@ -151,13 +149,6 @@ def look(request: Request, session: Session) -> None:
         key.look(session)
 
 
-async def _body(request: Request) -> bytes:
-    try:
-        return await request.body()
-    except ClientDisconnect:
-        raise HTTPException(400, "The body was cut off.") from None
-
-
 async def _key_of(request: Request, streamed: bool) -> _Key | None:
     text = request.headers.get(HEADER)
     if request.method != "POST" or text is None:
@@ -167,6 +158,6 @@ async def _key_of(request: Request, streamed: bool) -> _Key | None:
     what = [request.method, request.url.path, request.url.query, request.headers.get("content-length", "")]
     digest = sha256("\n".join(what).encode())
     if not streamed:
-        digest.update(await _body(request))
+        digest.update(await read_body(request))
     caller = sha256(request.headers.get("authorization", "").encode()).digest()
     return _Key(text, caller, digest.digest())

@@ -5,6 +5,7 @@ from typing import Any
 
 from jobs.errors import FieldError
 
+LONGEST = 1_000  # characters of a field's name, and of what is wrong with it
 Location = tuple[int | str, ...]
 
 
@@ -31,7 +32,8 @@ def _field_error(error: Mapping[str, Any], body: Any) -> FieldError:
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         location += (context["discriminator"].strip("'"),)
         message = f"Must be one of {context['expected_tags']}" if "expected_tags" in context else "Field required"
-    return FieldError(".".join(str(part) for part in location) or str(source), message)
+    field = ".".join(str(part) for part in location) or str(source)
+    return FieldError(field[:LONGEST], message[:LONGEST])  # both may repeat what was sent
 
 
 def _without_tags(location: Location, value: Any, *, last_is_missing: bool) -> Location:

@@ -18,8 +18,9 @@ class LoraSettings(Closed):
 
     rank: int = Field(16, ge=1, le=1024, description="Rank of each adapter.")
     alpha: float = Field(32, gt=0, description="Scale numerator: adapters are scaled by alpha / rank.")
-    targets: tuple[str, ...] = Field(
+    targets: tuple[Annotated[str, Field(max_length=200)], ...] = Field(
         (),
+        max_length=1000,
         description="Names of the linear layers that get an adapter. Empty: all linear layers of the language model.",
     )
 

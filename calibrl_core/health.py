@@ -26,7 +26,7 @@ class HealthSettings(Closed):
     """Thresholds of the health rules."""
 
     pause_on: tuple[RuleName, ...] = Field(
-        (), description="Rules that pause the job when they fire, after a checkpoint."
+        (), max_length=100, description="Rules that pause the job when they fire, after a checkpoint."
     )
     entropy_steps: int = Field(10, ge=1, le=1000, description="Steps over which entropy is averaged.")
     entropy_low: float = Field(

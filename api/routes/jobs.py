@@ -100,7 +100,7 @@ async def _forked(
         return lifecycle.fork_spec(session, existing_job(job_id, session, caller).id, fork)
 
     given, step = await read(request, parent)
-    return await run_in_threadpool(_looked_into, _checked(given)), step
+    return await run_in_threadpool(lambda: _looked_into(_checked(given))), step
 
 
 @router.post("/{job_id}/fork", status_code=201)

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Body, Path, Query
 
+from api.bodies import BoundedRoute
 from api.deps import Admin, Asker, Db, Limit, page
 from api.examples import MEMBERS, PROJECTS
 from calibrl.schemas import Member, MemberRole, Page, Project, ProjectSettings, Role, Slug, Usage, UserName
@@ -12,7 +13,7 @@ from jobs.repository import access as rows
 from jobs.repository import projects
 from jobs.scheduling import accounting
 
-router = APIRouter(tags=["projects"])
+router = APIRouter(tags=["projects"], route_class=BoundedRoute)
 Named = Annotated[Slug, Path(description="Slug of the project.")]
 NamedUser = Annotated[UserName, Path(description="Name of the user.")]
 

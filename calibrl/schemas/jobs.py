@@ -98,7 +98,9 @@ class Fork(Closed):
         "now, or a step.",
     )
     changes: dict[str, Any] = Field(
-        default_factory=dict, description="Changes of the spec as a merge patch (RFC 7396). null removes a field."
+        default_factory=dict,
+        max_length=100,
+        description="Changes of the spec as a merge patch (RFC 7396). null removes a field.",
     )
     name: Name | None = Field(None, description="Name of the new job. None: the name of the job with -fork appended.")
 

@@ -57,10 +57,14 @@ class StringCheckGrader(Closed):
     type: Literal["string_check"]
     name: str = Field(max_length=200)
     input: str = Field(
-        description="Text to check. Only {{ sample.output_text }} is supported.", examples=["{{ sample.output_text }}"]
+        max_length=1024,
+        description="Text to check. Only {{ sample.output_text }} is supported.",
+        examples=["{{ sample.output_text }}"],
     )
     reference: str = Field(
-        description="Column with the reference answer: {{ item.NAME }}.", examples=["{{ item.reference_answer }}"]
+        max_length=1024,
+        description="Column with the reference answer: {{ item.NAME }}.",
+        examples=["{{ item.reference_answer }}"],
     )
     operation: Literal["eq"]
 
@@ -134,8 +138,9 @@ class NewFineTuningJob(Closed):
     )
     suffix: str | None = Field(None, max_length=64, description="Name of the job, and part of the name of the model.")
     seed: int | None = Field(None, ge=0, lt=2**31)
-    metadata: dict[str, str] | None = Field(
+    metadata: dict[Annotated[str, Field(max_length=1024)], Annotated[str, Field(max_length=1024)]] | None = Field(
         None,
+        max_length=64,
         description="Labels of the job. Three keys are settings: calibrl_algorithm, calibrl_gpus, "
         "calibrl_max_completion_tokens.",
         examples=[{"calibrl_algorithm": "dapo"}],

@@ -75,14 +75,17 @@ class Columns(Closed):
     column can be named."""
 
     question: str = Field(
-        "question", description="Column with the text of the question. <image> marks the position of an image."
+        "question",
+        max_length=200,
+        description="Column with the text of the question. <image> marks the position of an image.",
     )
     images: str = Field(
         "images",
+        max_length=200,
         description="Column with a path, base64 text or bytes, or a list of them. The name `image` is also recognised.",
     )
-    answer: str = Field("answer", description="Column with the verifiable answer, as text or a number.")
-    expert: str = Field("expert", description="Column with the expert completion. It can be absent.")
+    answer: str = Field("answer", max_length=200, description="Column with the verifiable answer, as text or a number.")
+    expert: str = Field("expert", max_length=200, description="Column with the expert completion. It can be absent.")
 
 
 class FileData(Closed):

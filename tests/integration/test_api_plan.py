@@ -167,3 +167,14 @@ def test_what_is_risky_is_said_by_field(client: httpx.Client) -> None:
 def test_unknown_routes_beside_the_plan(client: httpx.Client) -> None:
     refused(client.get("/v1/jobs:plan"), 405)
     assert named(client.post("/v1/jobs:plan", json={})) == ["kind"]
+
+
+def test_a_large_plan_full_of_errors_gets_a_small_answer(client: httpx.Client) -> None:
+    spec = {"kind": "train", "name": "x", "data": {"builtin": "digits"}, "steps": 1}
+    spec |= {"model": {"builtin": "tiny-vlm", "lora": {"targets": [1] * 80_000}}}
+    answer = client.post("/v1/jobs:plan", json=spec)
+    assert answer.status_code == 422 and len(answer.content) < 1_000
+    spec["model"]["lora"]["targets"] = [1] * 3_000  # within the limit on values
+    answer = client.post("/v1/jobs:plan", json=spec)
+    assert answer.status_code == 422 and len(answer.content) < 20_000
+    assert len(answer.json()["errors"]) == 100 and answer.json()["detail"].startswith("3000 fields")

@@ -1,0 +1,89 @@
+"""JSON bodies: bounded in how many values they hold, and checked off the event loop where they are not small.
+
+Pydantic makes an error for each bad item, also of a list that is too long, so the work grows with the values of a body
+and not with the limits of its fields. The limit on values bounds it.
+"""
+
+import json
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from jobs.errors import FieldError, Invalid
+
+MOST_VALUES = 5_000  # numbers, texts, lists and mappings of one body, nested ones included
+SMALL_BYTES = 8_192  # checked on the event loop: a thread costs more than that many bytes
+
+
+class BoundedRoute(APIRoute):
+    """A route that takes a JSON body; the route class of every router that has some."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return the endpoint, behind the check of its body."""
+        handle = super().get_route_handler()
+        if self.body_field is None:
+            return handle
+
+        async def handled(request: Request) -> Response:
+            if request.headers.get("content-type", "").partition(";")[0].strip().endswith("json"):
+                body = await read_body(request)
+                if len(body) <= SMALL_BYTES:
+                    _count_values(body)
+                else:
+                    await run_in_threadpool(self._check, body)
+            return await handle(request)
+
+        return handled
+
+    def _check(self, body: bytes) -> None:
+        """Validate a body before the endpoint does, which then finds no fault.
+
+        Raises:
+            Invalid: it holds too many values.
+            RequestValidationError: fields of it can't be accepted.
+        """
+        value = _count_values(body)
+        if value is not None and self.body_field is not None:
+            _, errors = self.body_field.validate(value, {}, loc=("body",))
+            if errors:
+                raise RequestValidationError(errors, body=value)
+
+
+async def read_body(request: Request) -> bytes:
+    """Return the whole body; it is read once, and kept.
+
+    Raises:
+        HTTPException: the client left in the middle of it (400).
+    """
+    try:
+        return await request.body()
+    except ClientDisconnect:
+        raise HTTPException(400, "The body was cut off.") from None
+
+
+def _count_values(body: bytes) -> Any:
+    """Return the value of a JSON body; None where it is no JSON, which the endpoint's own reading of it reports.
+
+    Raises:
+        Invalid: it holds more than MOST_VALUES values.
+    """
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    open_, count = [value], 0
+    while open_:
+        inner = open_.pop()
+        count += 1
+        if isinstance(inner, dict | list):
+            open_.extend(inner.values() if isinstance(inner, dict) else inner)
+        if count + len(open_) > MOST_VALUES:
+            fault = FieldError("body", f"holds more than {MOST_VALUES:,} values; rows belong in a dataset's file")
+            raise Invalid("The body is too large.", (fault,))
+    return value
