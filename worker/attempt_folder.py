@@ -1,8 +1,9 @@
-"""An attempt's folder: begun with the checkpoints that the database knows of, so that the trainer goes on from there.
+"""The folder of one attempt. It starts with links to the job's recorded checkpoints: the trainer resumes there.
 
-No two attempts write into one folder. A trainer that outlives its lease, because its supervisor was stopped or cut off,
-can therefore harm nothing of the attempt that follows: not its events, not its log, not its checkpoints. It may remove
-its own, which the next attempt wants; so the supervisor keeps links to those that the database knows, in `kept/`.
+Each attempt writes into its own folder. A trainer can outlive its lease if its supervisor was suspended or cut off.
+Such a trainer cannot damage the events, log or checkpoints of the next attempt. It can still remove its own
+checkpoints, which the next attempt needs. For that reason the supervisor keeps links to the recorded checkpoints in
+`kept/`.
 """
 
 import shutil
@@ -19,17 +20,17 @@ ATTEMPT = "attempt-"
 
 
 class CheckpointsMissing(Exception):
-    """The database lists checkpoints of the job, and this machine has none of them: the attempt must not start."""
+    """The database lists checkpoints of the job, but this machine has none of them: the attempt must not start."""
 
 
 def begin(run_dir: Path, checkpoints: Sequence[KnownCheckpoint]) -> None:
-    """Make an attempt's folder, with the job's checkpoints so far as links: no copy where the disk is the same.
+    """Make the folder of an attempt with links to the job's checkpoints; copies only if they are on another disk.
 
-    A single checkpoint that is missing is left out, and the run goes on from an earlier one.
+    A single missing checkpoint is skipped: the run then resumes from an earlier one.
 
     Raises:
-        CheckpointsMissing: there are checkpoints, and this machine has none of them; no folder was made.
-        OSError: one that is there could not be linked or copied.
+        CheckpointsMissing: checkpoints are recorded, but this machine has none of them; no folder was made.
+        OSError: an existing checkpoint could not be linked or copied.
     """
     folder = run_dir / CHECKPOINTS
     places = [(folder / one.path.name, one.path, one.path.parent.parent / KEPT / one.path.name) for one in checkpoints]
@@ -45,7 +46,7 @@ def begin(run_dir: Path, checkpoints: Sequence[KnownCheckpoint]) -> None:
 
 
 def keep(run_dir: Path, checkpoints: Iterable[Path]) -> None:
-    """Have `kept/` hold links to these checkpoints of the attempt, and to no others."""
+    """Make `kept/` hold links to exactly these checkpoints of the attempt."""
     folder = run_dir / KEPT
     folder.mkdir(exist_ok=True)
     own = {path.name: path for path in checkpoints if path.parent == run_dir / CHECKPOINTS}
@@ -58,24 +59,27 @@ def keep(run_dir: Path, checkpoints: Iterable[Path]) -> None:
 
 
 def forget_kept(run_dir: Path) -> None:
-    """Remove the links: the attempt's trainer has ended, so that nobody removes what they lead to."""
+    """Remove the links in `kept/`. Call it once the attempt's trainer has ended and can remove no checkpoint."""
     shutil.rmtree(run_dir / KEPT, ignore_errors=True)
 
 
 def has_checkpoint(run_dir: Path) -> bool:
-    """Return if the attempt's folder holds a checkpoint: one that it goes on from, or one that it has saved."""
+    """Return True if the attempt's folder holds a checkpoint, linked at its start or saved since."""
     return any((run_dir / CHECKPOINTS).glob("[!.]*"))
 
 
 def remove_earlier_checkpoints(run_dir: Path) -> None:
-    """Remove the checkpoints that earlier attempts left: this one's folder has what is still wanted of them.
+    """Remove the checkpoints of earlier attempts; this attempt's folder links to those that are still needed.
 
-    Never a later attempt's: this supervisor may have been stopped since it was told that the job is its own.
+    Later attempts are never touched: this supervisor may have been suspended while another one claimed the job.
     """
     job_dir, number = run_dir.parent, _number(run_dir)
     earlier = [path for path in job_dir.glob(f"{ATTEMPT}*") if _number(path) < number]
     left = [attempt / name for attempt in earlier for name in (CHECKPOINTS, KEPT)]
-    for folder in (*left, job_dir / CHECKPOINTS):  # the last: of jobs from before attempts had folders
+    for folder in (
+        *left,
+        job_dir / CHECKPOINTS,
+    ):  # the last: jobs from before attempts had folders
         shutil.rmtree(folder, ignore_errors=True)
 
 

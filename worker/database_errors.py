@@ -1,7 +1,7 @@
-"""What tells a database that is away from a mistake of ours."""
+"""Exceptions that mean that the database is unreachable."""
 
 from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-# InternalError: the server has ended a transaction that waited too long, as that of a process that was stopped.
+# InternalError: the server ended a transaction that was idle for too long, for example of a suspended process.
 AWAY = (OperationalError, InterfaceError, InternalError, PoolTimeout)

@@ -1,4 +1,4 @@
-"""The lines of a run's event file, as `calibrl_core.report` documents them, checked one by one."""
+"""Schema of the lines of a run's event file, documented in `calibrl_core.report`."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -10,25 +10,25 @@ Step = Annotated[int, Field(ge=0, lt=2**31)]
 Number = float | Literal["NaN", "Infinity", "-Infinity"]
 
 
-class Line(BaseModel):
-    """What every line has."""
+class EventLine(BaseModel):
+    """Fields that every line has."""
 
     ts: float = Field(ge=0, lt=10**11, description="seconds since 1970, UTC")
 
 
-class Start(Line):
+class Start(EventLine):
     type: Literal["start"]
     step: Step
     steps_total: Step
 
 
-class Metrics(Line):
+class Metrics(EventLine):
     type: Literal["metrics"]
     step: Step
     values: dict[str, Number]
 
 
-class Histogram(Line):
+class Histogram(EventLine):
     type: Literal["histogram"]
     step: Step
     name: str
@@ -37,20 +37,20 @@ class Histogram(Line):
 
 
 class Group(BaseModel, extra="allow"):
-    """A sampled group; what is not needed here is kept as it comes."""
+    """A sampled group; other fields are kept unchanged."""
 
     prompt_id: str
     images: list[Annotated[str, Field(pattern="^[0-9a-f]{64}$")]]
     completions: list[dict[str, Any]]
 
 
-class Sample(Line):
+class Sample(EventLine):
     type: Literal["sample"]
     step: Step
     group: Group
 
 
-class Accuracies(Line):
+class Accuracies(EventLine):
     type: Literal["accuracies"]
     model_index: Annotated[int, Field(ge=0, lt=2**31)]
     split: Annotated[str, Field(max_length=500)]
@@ -64,7 +64,7 @@ class Accuracies(Line):
         return self
 
 
-class Checkpoint(Line):
+class Checkpoint(EventLine):
     type: Literal["checkpoint"]
     step: Step
     path: str
@@ -73,19 +73,19 @@ class Checkpoint(Line):
     removed: list[str]
 
 
-class Progress(Line):
+class Progress(EventLine):
     type: Literal["progress"]
     step: Step
     steps_total: Step
 
 
-class Log(Line):
+class Log(EventLine):
     type: Literal["log"]
     level: Literal["info", "warning"]
     message: str
 
 
-class Health(Line):
+class Health(EventLine):
     type: Literal["health"]
     step: Step
     rule: str
@@ -94,7 +94,7 @@ class Health(Line):
     suggestion: str
 
 
-class Error(Line):
+class Error(EventLine):
     type: Literal["error"]
     reason: Literal[
         Reason.CRASHED, Reason.OUT_OF_MEMORY, Reason.NON_FINITE, Reason.BAD_SPEC, Reason.DISK_FULL, Reason.QUOTA
@@ -102,7 +102,7 @@ class Error(Line):
     message: str
 
 
-class Finish(Line):
+class Finish(EventLine):
     type: Literal["finish"]
     status: Literal["succeeded", "stopped"]
     step: Step

@@ -1,4 +1,4 @@
-"""The NVIDIA GPUs of this machine, as their driver (NVML) tells. `python -m worker.gpus` prints how many there are."""
+"""The NVIDIA GPUs of this machine, read through NVML. `python -m worker.gpus` prints their number."""
 
 from collections.abc import Sequence
 
@@ -10,12 +10,12 @@ GIBIBYTE = 2**30
 
 
 def read(indices: Sequence[int] | None = None) -> list[GpuReading]:
-    """How these cards stand (None: all), by index; empty where there is no driver.
+    """Return the state of these GPUs (None: all), by index; empty if there is no driver.
 
-    A card that fails while it is asked is left out, as is one that can't tell all of this (split by MIG).
+    A GPU that fails during the read is left out, as is one split by MIG, which cannot report all values.
     """
     try:
-        pynvml.nvmlInit()  # again in each call: it only counts, and a forked process has to
+        pynvml.nvmlInit()  # in each call: it only counts references, and a forked process must call it itself
         count = pynvml.nvmlDeviceGetCount()
     except pynvml.NVMLError:
         return []
@@ -24,7 +24,7 @@ def read(indices: Sequence[int] | None = None) -> list[GpuReading]:
 
 
 def chosen(setting: str) -> Sequence[int] | None:
-    """The cards that the setting `worker_gpus` means, for `read`: all, none, or indices such as 0,2."""
+    """Return the GPU indices of the setting `worker_gpus` ("all", "none" or "0,2"); None means all."""
     if setting == "all":
         return None
     return () if setting == "none" else [int(index) for index in setting.split(",")]
@@ -42,20 +42,20 @@ def _read_one(index: int) -> GpuReading | None:
             memory_used=memory.used,
             utilisation=pynvml.nvmlDeviceGetUtilizationRates(card).gpu,
         )
-    except pynvml.NVMLError:  # fallen off the bus, or reset at this moment
+    except pynvml.NVMLError:  # the GPU has failed, or is being reset
         return None
 
 
 def visible(indices: Sequence[int]) -> dict[str, str]:
-    """The environment that shows a child exactly these cards, numbered as NVML does."""
+    """Return environment variables that show a child process exactly these GPUs, in NVML's order."""
     return {"CUDA_VISIBLE_DEVICES": ",".join(map(str, indices)), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 
 
 def is_free(gpu: GpuReading) -> bool:
-    """Whether a job may have the card: at most 1 GiB of its memory, or 5 %, is in use, whoever uses it.
+    """Return True if a job can use the GPU: at most 1 GiB or 5 % of its memory is in use, by any process.
 
-    That holds the driver's reserve (up to some 600 MiB) and a display, but no job that is still on its way out, and
-    nobody's notebook: one more job beside those would run out of memory.
+    The limit leaves room for the driver's reserve (up to about 600 MiB) and a display. A job that is still ending or
+    an open notebook uses more: a second job beside it would run out of memory.
     """
     return gpu.memory_used <= max(GIBIBYTE, 0.05 * gpu.memory_total)
 

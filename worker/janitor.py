@@ -1,6 +1,6 @@
-"""The janitor of a worker's machine: a thread beside the keeper, and a command, `python -m worker.janitor [--apply]`.
+"""Removal of leftover files on a worker's machine: a thread, and a command, `python -m worker.janitor [--apply]`.
 
-The command shows what is left over; only with `--apply` does it remove anything.
+The command lists leftovers. It removes them only with `--apply`.
 """
 
 import argparse
@@ -26,8 +26,8 @@ log = structlog.get_logger()
 
 
 class Janitor(threading.Thread):
-    """Removes what is left over, every so many hours; it outlives every failure. A thread of its own: looking through
-    many folders takes longer than heartbeats can wait."""
+    """Thread that removes leftovers every `janitor_hours`; no failure ends it. Separate from the heartbeat's thread,
+    because a scan of many folders can take longer than the interval between heartbeats."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(name="janitor", daemon=True)
@@ -35,7 +35,7 @@ class Janitor(threading.Thread):
         self._stop_asked = threading.Event()
 
     def stop(self) -> None:
-        """Begin no further round."""
+        """Start no further round."""
         self._stop_asked.set()
 
     def run(self) -> None:
@@ -50,10 +50,10 @@ class Janitor(threading.Thread):
 
 
 def table(findings: Sequence[Finding]) -> Table:
-    """What was found, with sizes and their total."""
+    """Return a table of the findings with their sizes and the total."""
     drawn = Table("kind", "job", "folder", Column("size", justify="right"), "why", show_footer=True)
     for found in findings:
-        # Text: what looks like markup in a name is none.
+        # Text objects: Rich must not read markup in a name.
         cells = (found.kind, str(found.job_id), str(found.path or ""), filesize.decimal(found.bytes), found.why)
         drawn.add_row(*map(Text, cells))
     drawn.columns[0].footer = f"{len(findings)} in all"
@@ -62,9 +62,9 @@ def table(findings: Sequence[Finding]) -> Table:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(prog="python -m worker.janitor", description="Show what jobs have left over.")
-    parser.add_argument("--apply", action="store_true", help="remove it")
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="python -m worker.janitor", description="List leftover files of jobs.")
+    parser.add_argument("--apply", action="store_true", help="remove the leftovers")
     apply = parser.parse_args(arguments).apply
     configure_logs()
     console = Console()
@@ -75,9 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     done = janitor.remove(findings) if apply else findings
     console.print(table(done))
     if not apply:
-        console.print("Nothing was removed. Remove it with --apply.")
+        console.print("Nothing was removed. Use --apply to remove the leftovers.")
     elif len(done) < len(findings):
-        console.print(f"{len(findings) - len(done)} more could not be removed, or are needed again: see the log.")
+        console.print(f"{len(findings) - len(done)} more could not be removed, or are in use again: see the log.")
 
 
 if __name__ == "__main__":

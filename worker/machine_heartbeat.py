@@ -1,4 +1,4 @@
-"""Keeps a machine's rows true, from the worker's main process: those that run jobs may be busy for days."""
+"""The machine's heartbeat: a thread of the worker's main process, since the slots' processes can be busy for days."""
 
 import mmap
 import platform
@@ -29,7 +29,7 @@ log = structlog.get_logger()
 
 
 class Slots:
-    """What each process of the pool runs, in memory that they share with the main process; made before the fork."""
+    """The job and GPUs of each process of the pool, in memory shared with the main process; created before the fork."""
 
     _FORMAT = struct.Struct("16sQ")  # a job's id, and its GPUs as bits
 
@@ -38,44 +38,45 @@ class Slots:
         self._memory = mmap.mmap(-1, self._FORMAT.size * count)
 
     def put(self, slot: int, job_id: UUID | None, gpus: Sequence[int] = ()) -> None:
+        """Record the job (None: no job) and the GPUs of a slot."""
         id = job_id.bytes if job_id else bytes(16)
         self._FORMAT.pack_into(self._memory, self._FORMAT.size * (slot % self.count), id, sum(1 << gpu for gpu in gpus))
 
     def running(self) -> list[UUID]:
-        """The jobs of the slots that have one. A job that came back while its old slot hangs is there twice."""
+        """Return the jobs of all busy slots. A job claimed again while its old slot hangs is listed twice."""
         return [UUID(bytes=id) for id, _ in self._FORMAT.iter_unpack(self._memory) if id != bytes(16)]
 
     def gpus(self) -> set[int]:
-        """Those that a slot runs a job on, whether it still may or not."""
+        """Return the GPU indices that slots use, also those of a slot that has lost its lease."""
         return {gpu for _, bits in self._FORMAT.iter_unpack(self._memory) for gpu in range(64) if bits >> gpu & 1}
 
 
-class Keeper(threading.Thread):
-    """Registers the machine, tells how it does and whether it stops, and sweeps; it outlives every failure.
+class MachineHeartbeat(threading.Thread):
+    """Thread that registers the machine, reports its state and sweeps; no failure ends it.
 
-    What its machine has left over the janitor removes, beside it.
+    It also starts the janitor, a thread that removes leftover files.
     """
 
     def __init__(self, settings: Settings, slots: Slots) -> None:
-        super().__init__(name="keeper", daemon=True)
+        super().__init__(name="machine-heartbeat", daemon=True)
         self._settings = settings
         self._slots = slots
         self._janitor = Janitor(settings)
         self._changed = threading.Event()
         self._stopping = False
         self._ended = False
-        self._trouble: str | None = None  # what failed last time, logged once
+        self._trouble: str | None = None  # the last failure, so that it is logged once
         self._registered = False
         self._next_sweep = 0.0
         self._recovery = lifecycle.Recovery()
 
     def stop(self) -> None:
-        """Tell at once that this worker takes no further job. Safe in a signal handler."""
+        """Report at once that this worker takes no further job. Safe in a signal handler."""
         self._stopping = True
         self._changed.set()
 
     def end(self) -> None:
-        """Note that the worker has ended in order."""
+        """Report that the worker has ended, and stop both threads."""
         self._ended = True
         self._janitor.stop()
         self._changed.set()
@@ -87,7 +88,7 @@ class Keeper(threading.Thread):
             self._contact(self._tend)
             self._changed.wait(self._settings.heartbeat_seconds)
             self._changed.clear()
-        self._contact(lambda: self._tell(WorkerStatus.OFFLINE))
+        self._contact(lambda: self._report(WorkerStatus.OFFLINE))
 
     def _contact(self, action: Callable[[], None]) -> None:
         try:
@@ -95,7 +96,7 @@ class Keeper(threading.Thread):
         except Exception as error:  # the next round tries again
             trouble = str(error.__cause__ or error).partition("\n")[0]
             if trouble != self._trouble:
-                log.warning("database away" if isinstance(error, AWAY) else "keeper failed", error=trouble)
+                log.warning("database away" if isinstance(error, AWAY) else "heartbeat failed", error=trouble)
             self._trouble = trouble
             self._recovery.delay()
         else:
@@ -108,12 +109,12 @@ class Keeper(threading.Thread):
             with session_scope() as session:
                 lifecycle.sweep(session, recover=self._recovery.allowed())
 
-    def _tell(self, status: WorkerStatus) -> None:
+    def _report(self, status: WorkerStatus) -> None:
         with session_scope() as session:
             workers.set_status(session, self._settings.worker_name, status)
 
     def _beat(self) -> None:
-        """Two transactions, and the cards are read in between: what is free now was let go of before."""
+        """Send one heartbeat. The GPUs are read between two transactions: a free GPU was released before the read."""
         name = self._settings.worker_name
         with session_scope() as session:
             unclean = workers.unclean_gpus(session, name)
@@ -124,7 +125,7 @@ class Keeper(threading.Thread):
                 self._register(session)
             try:
                 workers.beat(session, name, readings, self._slots.running())
-            except NotFound:  # somebody has removed it
+            except NotFound:  # the machine was removed by a user
                 self._registered = False
                 return
             workers.mark_clean(session, name, clean & unclean if self._registered else clean)
@@ -147,7 +148,7 @@ class Keeper(threading.Thread):
 
 
 def versions() -> dict[str, str]:
-    """What runs here: Python, and the packages that a trainer's results may depend on."""
+    """Return the versions of Python and of the packages that a trainer's results can depend on."""
     found = {"python": platform.python_version()}
     for package in VERSIONS_OF:
         try:

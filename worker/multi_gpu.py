@@ -1,4 +1,4 @@
-"""The command that trains in several processes, one for each GPU."""
+"""The command that trains in several processes, one per GPU."""
 
 import math
 import sys
@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 SETTINGS = Path(__file__).with_name("accelerate.yaml")
-LAUNCHER_SECONDS = 30  # more than the trainers get to stop, so that it is the worker who kills
+LAUNCHER_SECONDS = 30  # longer than the trainers' grace period, so that the worker kills them, not the launcher
 
 
 def command(module: str, arguments: Sequence[str], processes: int) -> list[str]:
-    """`python -m module arguments...` in so many processes, two at least."""
+    """Return the command for `python -m module arguments...` in `processes` processes (at least 2)."""
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(SETTINGS)]
     return [*launcher, "--num_processes", str(processes), "--module", module, *arguments]
 
 
 def environment(grace: float) -> dict[str, str]:
-    """What the launcher needs to know besides: that trainers which are asked to stop have `grace` seconds to do so."""
+    """Return variables for the launcher: it gives trainers `grace` seconds to stop after a signal."""
     return {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(math.ceil(grace) + LAUNCHER_SECONDS)}

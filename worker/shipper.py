@@ -1,4 +1,4 @@
-"""Ships a run's event file and log to the database: each byte once, whatever breaks in between."""
+"""Copies a run's event file and log to the database: each byte exactly once, after any failure."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -42,7 +42,7 @@ MEGABYTE = 1_000_000
 
 @dataclass
 class _Batch:
-    """What is written together; the offset is where the next batch begins."""
+    """Events written in one transaction; `offset` is the start of the next batch in the file."""
 
     events: list[RunEvent] = field(default_factory=list)
     offset: int = 0
@@ -50,7 +50,7 @@ class _Batch:
 
 
 def _complete_lines(path: Path, offset: int) -> Iterator[bytes]:
-    """Lines from the offset on, up to a batch; not the last one while it is still being written."""
+    """Yield complete lines from `offset` on, at most one batch; an unfinished last line is left for later."""
     size = 0
     if not path.exists():
         return
@@ -66,7 +66,7 @@ def _complete_lines(path: Path, offset: int) -> Iterator[bytes]:
 
 
 def read_batch(path: Path, offset: int) -> _Batch:
-    """The next events of a file. Lines that are none are skipped, each with the reason."""
+    """Read the next events of a file. Invalid lines are skipped, each with the reason."""
     batch = _Batch(offset=offset)
     for line in _complete_lines(path, offset):
         batch.offset += len(line)
@@ -80,29 +80,31 @@ def read_batch(path: Path, offset: int) -> _Batch:
 
 
 class Shipper:
-    """Ships for one claim. `finish` and `error` are what the trainer has said about its end, as far as shipped."""
+    """Shipper of one claim. `finish` and `error` hold the trainer's own report of its end, once shipped."""
 
     def __init__(self, claim: Claim, run_dir: Path, worker: str) -> None:
         self._claim = claim
         self._run_dir = run_dir
         self._worker = worker
-        self._shipped: tuple[int, int] | None = None  # as last seen committed
-        self.step: int | None = None  # the highest of this attempt: an evaluation's metrics count models, not steps
-        self.checkpoints_told = False  # since whoever acts on it has set this back
-        self.stepped = False  # past its start, and so past telling of the checkpoints that it found
+        self._shipped: tuple[int, int] | None = None  # offsets of the last commit
+        self.step: int | None = None  # highest step of this attempt; an evaluation counts models
+        self.checkpoints_reported = False  # since the supervisor last reset it
+        self.stepped = False  # the trainer has passed its start, where it reports the checkpoints it found
         self.finish: Finish | None = None
         self.error: Error | None = None
 
     def ship(self) -> bool:
-        """Ship one batch of each file in one transaction; whether there was anything to ship.
+        """Ship one batch of each file in one transaction; return True if anything was shipped.
 
-        Raises LeaseLost, and SQLAlchemy's errors while the database is away; nothing was written then, or all of it.
+        Raises:
+            LeaseLost: another attempt owns the job.
+            SQLAlchemyError: the database is unreachable; the batch was written whole or not at all.
         """
         if self._shipped == self._sizes():
             return False
         with session_scope() as session:
             job = lifecycle.fence(session, self._claim)
-            # Asked again each time: a commit whose answer got lost may have moved them.
+            # Read each time: a commit may have succeeded although its answer was lost.
             offsets = jobs.shipped_offsets(session, self._claim.job_id, self._claim.attempt)
             batch = read_batch(self._run_dir / EVENT_FILE, offsets[0])
             log_end = self._ship_log(session, job, offsets[1])
@@ -135,7 +137,7 @@ class Shipper:
         events.add(session, self._claim.job_id, type, actor=self._worker, message=message)
 
     def _write(self, session: Session, run: list[RunEvent]) -> None:
-        """Write events of which at most the first is a `start`."""
+        """Write events; only the first can be a `start`."""
         job_id = self._claim.job_id
         total = None
         metric_rows: list[tuple[int, datetime, dict[str, Any]]] = []
@@ -159,7 +161,7 @@ class Shipper:
                 case Accuracies(model_index=index, split=split, prompts=prompts, values=values):
                     accuracies.put(session, job_id, index, split, prompts, values)
                 case Checkpoint():
-                    self.checkpoints_told = True
+                    self.checkpoints_reported = True
                     checkpoints.record(
                         session, job_id, event.step, event.path, event.best, dict(event.metrics), event.removed
                     )
@@ -169,7 +171,7 @@ class Shipper:
                 case Health():
                     self._note(session, "health", health_sentence(event.model_dump()))
                 case Error():
-                    self.error = self.error or event  # other processes' errors follow from the first one's
+                    self.error = self.error or event  # later errors of other processes follow from the first
                 case Finish():
                     self.finish = event
                     self.step, self.stepped = event.step, True
@@ -190,7 +192,7 @@ class Shipper:
 
 
 def _runs(batch: list[RunEvent]) -> Iterator[list[RunEvent]]:
-    """The events, cut before each `start`: what comes after it must be written after the rewind."""
+    """Split the events before each `start`: later events must be written after its rewind."""
     cuts = [0, *(index for index, event in enumerate(batch) if index and isinstance(event, Start)), len(batch)]
     return (batch[begin:end] for begin, end in pairwise(cuts) if end > begin)
 

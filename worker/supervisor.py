@@ -1,4 +1,4 @@
-"""Runs one claimed job: starts the trainer, ships what it reports, renews the lease, obeys the heartbeat's orders."""
+"""Runs one claimed job: starts the trainer, ships its reports, renews the lease, obeys the heartbeat's orders."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ from jobs.repository import checkpoints, events
 from jobs.settings import Settings
 from worker import attempt_folder, gpus, multi_gpu
 from worker.database_errors import AWAY
-from worker.limits import End, Warn, Watch
+from worker.limits import LimitExceeded, LimitWarning, LimitWatch
 from worker.shipper import LOG_FILE, Shipper
 from worker.standby import Standby
 
@@ -29,7 +29,9 @@ T = TypeVar("T")
 
 SHIP_SECONDS = 0.5
 RETRY_SECONDS = 1.0
-SETTLE_SECONDS = 600.0  # for so long a run's end is offered to a database that is away; then the lease's sweep decides
+SETTLE_SECONDS = (
+    600.0  # retry period for the outcome while the database is unreachable; then the sweep of expired leases decides
+)
 LOG_TAIL_LINES = 20
 LOG_TAIL_BYTES = 8_000
 
@@ -37,7 +39,7 @@ log = structlog.get_logger()
 
 
 class Supervisor:
-    """One claim's run, from its config file to its outcome. Used once."""
+    """The run of one claim, from its config file to its outcome. Used once."""
 
     def __init__(self, claim: Claim, settings: Settings, standby: Standby) -> None:
         self._claim = claim
@@ -48,18 +50,18 @@ class Supervisor:
         self._shipper = Shipper(claim, self._run_dir, settings.worker_name)
         self._next_beat = self._next_reading = 0.0
         self._kill_at: float | None = None
-        self._told: Order | None = None  # why the trainer was asked to end; orders may change afterwards
+        self._stop_order: Order | None = None  # in force when the trainer was asked to end; later orders can differ
         self._database_away = False
         self._tidied = False
-        self._limits = Watch(claim.limits, time.monotonic(), claim.seconds_run)
-        self._over: End | None = None  # the limit that the job has passed
+        self._limits = LimitWatch(claim.limits, time.monotonic(), claim.seconds_run)
+        self._over: LimitExceeded | None = None  # the limit that the job exceeded
         self.order = Order.CONTINUE
 
     def run(self) -> None:
-        """Run the job to its end, whatever that is; `order` tells afterwards what it was told last.
+        """Run the job to its end. Afterwards `order` holds the last order received.
 
         Raises:
-            CheckpointsMissing: the job has checkpoints, and none is on this machine; no trainer was started.
+            CheckpointsMissing: the job has checkpoints, but none is on this machine; no trainer was started.
         """
         attempt_folder.begin(self._run_dir, self._claim.checkpoints)
         self._write_config()
@@ -87,19 +89,19 @@ class Supervisor:
         partial.replace(self._run_dir / "config.json")
 
     def _bring_data(self) -> bool:
-        """Have the job's data on this machine; False where the job was told to end meanwhile."""
+        """Bring the job's data to this machine; return False if an order to end arrived meanwhile."""
         for file in self._claim.files:
             for _ in datasets.bring(file):
                 self._beat_if_due()
                 if self.order is not Order.CONTINUE:
-                    self._told = self.order
+                    self._stop_order = self.order
                     return False
         return True
 
     def _start(self) -> children.Process:
         module = f"{self._settings.trainer}.{self._claim.kind}"
         arguments = [str(self._run_dir / "config.json"), "--run-dir", str(self._run_dir)]
-        bounds = allowed_sources.bounds()  # a link may lead elsewhere by the time that the trainer reads it
+        bounds = allowed_sources.bounds()  # the trainer checks again: a link can change after this check
         arguments += [f"--root={root}" for root in bounds.roots] + [f"--closed={path}" for path in bounds.closed]
         environment, count = child_environment(self._claim.gpus), len(self._claim.gpus)
         if count > 1 and self._claim.kind == "train":  # an evaluation is one process
@@ -112,7 +114,7 @@ class Supervisor:
             lifecycle.start(session, self._claim)
 
     def _watch(self, process: children.Process) -> None:
-        """Until the trainer has ended or the lease is lost."""
+        """Ship, renew the lease and check limits until the trainer has ended or the lease is lost."""
         more = False
         while not children.ended(process, 0 if more else SHIP_SECONDS):
             more = self._contact(self._shipper.ship) or False
@@ -121,16 +123,16 @@ class Supervisor:
             self._beat_if_due()
             if self.order is Order.ABANDON:
                 return
-            if not (more or self._over or self._database_away):  # all that it has told so far has been read
+            if not (more or self._over or self._database_away):  # all reports so far have been read
                 self._check_limits()
             if self.order is not Order.CONTINUE or self._over:
                 self._end(process)
 
     def _keep_checkpoints(self) -> None:
-        """Links to what the database has just been told of, for an attempt that may follow."""
-        if self._shipper.checkpoints_told and (known := self._contact(self._known_checkpoints)):
+        """Update the links to the checkpoints just recorded, for a possible next attempt."""
+        if self._shipper.checkpoints_reported and (known := self._contact(self._known_checkpoints)):
             attempt_folder.keep(self._run_dir, known)
-            self._shipper.checkpoints_told = False
+            self._shipper.checkpoints_reported = False
 
     def _known_checkpoints(self) -> list[Path]:
         with session_scope() as session:
@@ -138,8 +140,7 @@ class Supervisor:
             return [Path(row.path) for row in checkpoints.of_job(session, self._claim.job_id)]
 
     def _tidy_once(self) -> None:
-        """Remove the checkpoints of earlier attempts, once this one has reported all that it goes on from, and keeps a
-        checkpoint of its own that takes their place."""
+        """Remove the checkpoints of earlier attempts once this attempt has recorded one of its own in their place."""
         if self._tidied or not self._shipper.stepped or not attempt_folder.has_checkpoint(self._run_dir):
             return
         if self._contact(self._forget_earlier):
@@ -157,13 +158,13 @@ class Supervisor:
 
     def _check_limits(self) -> None:
         match self._limits.check(time.monotonic(), self._shipper.step, self._gpu_readings()):
-            case Warn(message=message):
+            case LimitWarning(message=message):
                 self._contact(lambda: self._note("warning", message))
-            case End() as over:
+            case LimitExceeded() as over:
                 self._over = over
 
     def _gpu_readings(self) -> Sequence[GpuReading]:
-        """Of the job's GPUs, at every heartbeat, where it has a limit on how they are used."""
+        """Read the job's GPUs once per heartbeat, if the job has a limit on their utilisation."""
         if self._claim.limits.min_gpu_utilisation is None or time.monotonic() < self._next_reading:
             return ()
         self._next_reading = time.monotonic() + self._settings.heartbeat_seconds
@@ -178,7 +179,7 @@ class Supervisor:
     def _end(self, process: children.Process) -> None:
         now = time.monotonic()
         if self._kill_at is None:
-            self._kill_at, self._told = now + self._settings.stop_grace_seconds, self.order
+            self._kill_at, self._stop_order = now + self._settings.stop_grace_seconds, self.order
             children.ask(process)
         elif now >= self._kill_at:
             children.kill_group(process)
@@ -188,7 +189,7 @@ class Supervisor:
             return
         self._next_beat = time.monotonic() + self._settings.heartbeat_seconds
         order = self._contact(self._beat)
-        if order is None:  # the lease may have ended by the time that the database is back
+        if order is None:  # try again soon: the lease can expire while the database is unreachable
             self._next_beat = time.monotonic() + min(RETRY_SECONDS, self._settings.heartbeat_seconds)
         else:
             self.order = order
@@ -198,7 +199,7 @@ class Supervisor:
             return lifecycle.heartbeat(session, self._claim)
 
     def _settle(self, status: int, starved: bool) -> None:
-        """Ship what is left and say how it ended."""
+        """Ship the rest of the reports and record the outcome."""
         deadline = time.monotonic() + SETTLE_SECONDS
         while self.order is not Order.ABANDON and time.monotonic() < deadline:
             self._beat_if_due()
@@ -215,13 +216,30 @@ class Supervisor:
         return True
 
     def _outcome(self, status: int, starved: bool) -> Outcome:
-        told_to_end = self._kill_at is not None  # a launcher calls that a failure, however its trainers took it
-        finish = self._shipper.finish if status == 0 or told_to_end else None
+        """Return the outcome of the run; the first row that applies decides.
+
+        | situation                                       | outcome                         |
+        |-------------------------------------------------|---------------------------------|
+        | order CANCEL                                    | cancelled                       |
+        | trainer reported success                        | succeeded                       |
+        | trainer reported a stop by a health rule        | paused (health)                 |
+        | a limit of the job was exceeded                 | failed (that limit's reason)    |
+        | trainer reported an error                       | failed (its reason)             |
+        | exit status of a full disk                      | failed (disk_full)              |
+        | trainer stopped or died after PAUSE             | paused (user)                   |
+        | trainer stopped or died after STOP              | queued (worker_stopped)         |
+        | killed, and the kernel killed for memory        | failed (out_of_memory)          |
+        | anything else                                   | failed (crashed)                |
+        """
+        asked_to_end = (
+            self._kill_at is not None
+        )  # a launcher then exits with a failure, even if its trainers stopped well
+        finish = self._shipper.finish if status == 0 or asked_to_end else None
         if self.order is Order.CANCEL:
             return Outcome(JobStatus.CANCELLED, Reason.USER)
         if finish and finish.status == "succeeded":
             return Outcome(JobStatus.SUCCEEDED, result=finish.result)
-        if finish and finish.reason:  # a health rule wants a person to look first
+        if finish and finish.reason:  # a health rule: a person must decide
             return Outcome(JobStatus.PAUSED, finish.reason, finish.message, finish.result)
         if self._over:
             return Outcome(JobStatus.FAILED, self._over.reason, self._over.message)
@@ -230,14 +248,14 @@ class Supervisor:
             return Outcome(JobStatus.FAILED, error.reason, error.message + (self._log_tail() if crashed else ""))
         if status == DISK_FULL_STATUS:
             return Outcome(JobStatus.FAILED, Reason.DISK_FULL, f"the disk of {self._run_dir} is full")
-        launched = len(self._claim.gpus) > 1  # a launcher that is told to end calls whatever follows a failure
+        launched = len(self._claim.gpus) > 1  # a launcher exits with a failure after a signal
         by_signal = launched or -status in (signal.SIGTERM, signal.SIGKILL)
-        if finish or (self._told in (Order.STOP, Order.PAUSE) and by_signal):
-            if self._told is Order.PAUSE:
+        if finish or (self._stop_order in (Order.STOP, Order.PAUSE) and by_signal):
+            if self._stop_order is Order.PAUSE:
                 return Outcome(JobStatus.PAUSED, Reason.USER)
             return Outcome(JobStatus.QUEUED, Reason.WORKER_STOPPED)
         reason = Reason.OUT_OF_MEMORY if starved and -status == signal.SIGKILL else Reason.CRASHED
-        return Outcome(JobStatus.FAILED, reason, how_it_ended(status) + self._log_tail())
+        return Outcome(JobStatus.FAILED, reason, describe_exit(status) + self._log_tail())
 
     def _log_tail(self) -> str:
         with self._log_file.open("rb") as file:
@@ -247,7 +265,7 @@ class Supervisor:
         return "\n".join(["; its log ends:", *text.splitlines()[-LOG_TAIL_LINES:]])
 
     def _contact(self, action: Callable[[], T]) -> T | None:
-        """Do something in the database; None while it is away, which a run outlives, and once the lease is lost."""
+        """Run a database action; return None if the database is unreachable or the lease is lost."""
         try:
             result = action()
         except LeaseLost:
@@ -258,27 +276,27 @@ class Supervisor:
                 log.warning("database away; the run goes on", job=str(self._claim.job_id), error=str(error.__cause__))
             self._database_away = True
             return None
-        if result:  # a shipper with nothing to ship hasn't asked the database
+        if result:  # a shipper with nothing to ship does not query the database
             self._database_away = False
         return result
 
 
 def child_environment(indices: Sequence[int]) -> dict[str, str]:
-    """This process's environment, without what a trainer has no need to know, and with its lease's GPUs only."""
-    # torch then counts GPUs through their driver, and an import that asks for them doesn't start CUDA before its time.
-    asked = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
-    return children.environment_without_secrets() | gpus.visible(indices) | asked | {"PYTHONUNBUFFERED": "1"}
+    """Return the environment of a trainer: this process's, without secrets, with only the GPUs of its lease visible."""
+    # torch then counts GPUs through NVML: an import that asks for their number does not initialise CUDA.
+    nvml = {"PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+    return children.environment_without_secrets() | gpus.visible(indices) | nvml | {"PYTHONUNBUFFERED": "1"}
 
 
-def how_it_ended(status: int) -> str:
-    """A child's exit status in words."""
+def describe_exit(status: int) -> str:
+    """Describe a child's exit status."""
     if status >= 0:
         return f"the trainer ended without a result (exit status {status})"
     return f"the trainer was killed by {signal.Signals(-status).name}"
 
 
 def out_of_memory_kills() -> int:
-    """How many processes of this process's control group (or machine) the kernel has killed for want of memory."""
+    """Return how many processes of this control group (or machine) the kernel has killed for lack of memory."""
     group = next(
         (line[3:] for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::")), "/"
     )

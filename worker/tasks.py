@@ -1,4 +1,4 @@
-"""The worker as Celery sees it, `celery -A worker.tasks worker`: one a machine, a process a slot; wake-ups run jobs."""
+"""The Celery worker, `celery -A worker.tasks worker`: one per machine, one process per slot. A wake-up runs jobs."""
 
 import logging
 from contextlib import suppress
@@ -17,14 +17,14 @@ from jobs.logs import configure_logs
 from jobs.settings import Settings, get_settings
 from worker import gpus
 from worker.attempt_folder import CheckpointsMissing
-from worker.machine_heartbeat import Keeper, Slots
+from worker.machine_heartbeat import MachineHeartbeat, Slots
 from worker.standby import Standby
 from worker.supervisor import Supervisor, child_environment
 
 log = structlog.get_logger()
 app = queue.app
-keepers: list[Keeper] = []  # of the main process: one, once it is ready
-standbys: list[Standby] = []  # of a slot's process: one, from its beginning
+heartbeats: list[MachineHeartbeat] = []  # in the main process: one, once the worker is ready
+standbys: list[Standby] = []  # in a slot's process: one, from its start
 
 
 def _slot_count() -> int:
@@ -47,7 +47,7 @@ app.add_defaults(_configuration)
 
 @app.task(name=queue.WAKE)  # type: ignore[untyped-decorator]
 def wake() -> None:
-    """Run jobs until there is none left for this machine: one that is to take no more is given none."""
+    """Run jobs until none is left for this machine. A draining or stopping machine gets none."""
     settings = get_settings()
     standby = standbys[0] if standbys else Standby(settings, child_environment(()))
     while claim := _claim(settings):
@@ -70,9 +70,9 @@ def _claim(settings: Settings) -> Claim | None:
 
 
 def _run(claim: Claim, settings: Settings, standby: Standby) -> None:
-    """Run one job; what the worker itself can't do, such as write its folder, fails that job and not the worker.
+    """Run one job. A failure of the worker's own steps, such as writing the folder, fails the job, not the worker.
 
-    A job whose checkpoints are missing is paused: started at step 0, it would lose them and its curves.
+    A job whose checkpoints are missing is paused: a start at step 0 would lose them and the curves.
     """
     supervisor = Supervisor(claim, settings, standby)
     try:
@@ -91,30 +91,30 @@ def _run(claim: Claim, settings: Settings, standby: Standby) -> None:
 
 
 def _on_setup_logging(loglevel: int | None = None, **_: Any) -> None:
-    """In place of Celery's own; before the fork, so that the slots' processes have it too."""
+    """Replace Celery's logging before the fork, so that the slots' processes use it too."""
     configure_logs("")
     logging.getLogger().setLevel(loglevel or logging.INFO)
 
 
 def _on_process_init(**_: Any) -> None:
-    slots.put(_slot(), None)  # the slot's process before this one may have been killed with a job
+    slots.put(_slot(), None)  # the slot's previous process may have been killed while it ran a job
     standbys[:] = [Standby(get_settings(), child_environment(()))]
     standbys[0].prepare()
 
 
 def _on_ready(**_: Any) -> None:
-    keepers.append(Keeper(get_settings(), slots))
-    keepers[0].start()  # its first heartbeat wakes this worker where there is something to do
+    heartbeats.append(MachineHeartbeat(get_settings(), slots))
+    heartbeats[0].start()  # the first heartbeat wakes this worker if jobs wait
 
 
 def _on_shutting_down(**_: Any) -> None:
-    for keeper in keepers:
-        keeper.stop()
+    for heartbeat in heartbeats:
+        heartbeat.stop()
 
 
 def _on_shutdown(**_: Any) -> None:
-    for keeper in keepers:
-        keeper.end()
+    for heartbeat in heartbeats:
+        heartbeat.end()
 
 
 setup_logging.connect(_on_setup_logging)

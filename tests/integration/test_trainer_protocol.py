@@ -143,7 +143,7 @@ def test_a_whole_run_starts_at_nought_tells_every_step_once_and_finishes(undistu
     assert (end.status, end.step, end.reason) == ("succeeded", STEPS, None)
 
 
-def test_the_checkpoints_told_of_and_not_removed_are_those_on_disk(undisturbed: Path) -> None:
+def test_the_checkpoints_reported_of_and_not_removed_are_those_on_disk(undisturbed: Path) -> None:
     told: set[str] = set()
     for event in lines(undisturbed):
         if isinstance(event, Checkpoint):

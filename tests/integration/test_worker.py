@@ -30,7 +30,7 @@ from tests.support.databases import sql
 from tests.support.fake_trainer import Behaviour
 from tests.support.processes import processes_with
 from tests.support.waiting import LIMIT_SECONDS, eventually
-from worker.machine_heartbeat import Keeper, Slots
+from worker.machine_heartbeat import MachineHeartbeat, Slots
 
 pytestmark = pytest.mark.integration
 
@@ -51,7 +51,7 @@ def quick(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in QUICK.items():
         monkeypatch.setenv(name, value)
     get_settings.cache_clear()
-    life.machine("tester", cpu_slots=1)  # for what runs in the test's own process; no keeper keeps it alive
+    life.machine("tester", cpu_slots=1)  # for what runs in the test's own process; no heartbeat thread renews it
     life.run("UPDATE workers SET heartbeat_at = now() + interval '1 hour'")
 
 
@@ -420,16 +420,16 @@ def test_a_job_is_paused_at_a_checkpoint_and_goes_on_from_it_elsewhere(celery_wo
     assert kept and all(path.is_dir() and path.parent.parent.name == "attempt-2" for path in kept)
 
 
-def test_the_keeper_outlives_a_database_that_is_not_migrated_yet(database: str) -> None:
+def test_the_heartbeat_outlives_a_database_that_is_not_migrated_yet(database: str) -> None:
     sql(database, "ALTER TABLE workers RENAME TO hidden")
-    keeper = Keeper(get_settings(), Slots(1))
+    heartbeat = MachineHeartbeat(get_settings(), Slots(1))
     with structlog.testing.capture_logs() as logged:
-        keeper.start()
-        eventually(lambda: logged or not keeper.is_alive())
+        heartbeat.start()
+        eventually(lambda: logged or not heartbeat.is_alive())
         sql(database, "ALTER TABLE hidden RENAME TO workers")
         try:
             eventually(lambda: worker_statuses() == ["online"])
         finally:
-            keeper.end()
-    assert [entry["event"] for entry in logged] == ["keeper failed"]
+            heartbeat.end()
+    assert [entry["event"] for entry in logged] == ["heartbeat failed"]
     assert worker_statuses() == ["offline"]

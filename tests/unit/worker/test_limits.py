@@ -3,13 +3,13 @@
 import pytest
 
 from calibrl.schemas import GpuReading, Limits, Reason
-from worker.limits import End, Warn, Watch
+from worker.limits import LimitExceeded, LimitWarning, LimitWatch
 
 START = 1000.0
 
 
-def watch(ran_before: float = 0.0, **limits: float) -> Watch:
-    return Watch(Limits(**limits), START, ran_before)  # type: ignore[arg-type]
+def watch(ran_before: float = 0.0, **limits: float) -> LimitWatch:
+    return LimitWatch(Limits(**limits), START, ran_before)  # type: ignore[arg-type]
 
 
 def cards(*utilisation: float) -> list[GpuReading]:
@@ -28,13 +28,13 @@ def test_without_limits_nothing_ever_happens() -> None:
 def test_a_job_is_timed_out_by_all_its_attempts_together(ran_before: float, left: float) -> None:
     found = watch(ran_before, timeout_seconds=60)
     assert found.check(START + left - 0.1, 5, []) is None
-    message = "it has run for 60 s; limits.timeout_seconds is 60"
-    assert found.check(START + left, 6, []) == End(Reason.TIMED_OUT, message)
+    message = "the job ran for 60 s; limits.timeout_seconds is 60"
+    assert found.check(START + left, 6, []) == LimitExceeded(Reason.TIMED_OUT, message)
 
 
 def test_an_attempt_that_begins_past_the_timeout_ends_at_once() -> None:
-    assert watch(61, timeout_seconds=60).check(START, None, []) == End(
-        Reason.TIMED_OUT, "it has run for 61 s; limits.timeout_seconds is 60"
+    assert watch(61, timeout_seconds=60).check(START, None, []) == LimitExceeded(
+        Reason.TIMED_OUT, "the job ran for 61 s; limits.timeout_seconds is 60"
     )
 
 
@@ -43,8 +43,8 @@ def test_only_a_new_step_is_progress() -> None:
     assert found.check(START + 9, 20, []) is None  # it went on from step 20
     assert found.check(START + 18, 21, []) is None
     assert found.check(START + 27.9, 21, []) is None
-    assert found.check(START + 28, 20, []) == End(
-        Reason.NO_PROGRESS, "no new step for 10 s (the last was 21); limits.no_progress_seconds is 10"
+    assert found.check(START + 28, 20, []) == LimitExceeded(
+        Reason.NO_PROGRESS, "no new step for 10 s (last step: 21); limits.no_progress_seconds is 10"
     )
 
 
@@ -52,10 +52,10 @@ def test_a_first_step_that_never_comes_is_no_progress_either() -> None:
     found = watch(no_progress_seconds=10)
     assert found.check(START + 9.9, None, []) is None
     end = found.check(START + 10, None, [])
-    assert isinstance(end, End) and end.message.startswith("no new step for 10 s (none at all)")
+    assert isinstance(end, LimitExceeded) and end.message.startswith("no new step for 10 s (no step so far)")
 
 
-def idle(*means: float, seconds: float = 100) -> list[Warn | End | None]:
+def idle(*means: float, seconds: float = 100) -> list[LimitWarning | LimitExceeded | None]:
     """What each window ends with: of two readings of two cards with this mean, and of one more at the window's end."""
     found = watch(min_gpu_utilisation=20, gpu_idle_seconds=seconds)
     verdicts = []
@@ -70,23 +70,25 @@ def idle(*means: float, seconds: float = 100) -> list[Warn | End | None]:
 def test_idle_gpus_are_warned_of_and_in_the_next_window_end_the_job() -> None:
     busy, warned, ended = idle(20, 19.9, 3)
     assert busy is None
-    text = "its GPUs were used 19.9 % over 100 s; limits.min_gpu_utilisation is 20 %"
-    assert warned == Warn(f"{text}; if it stays so, the job is ended")
-    assert ended == End(Reason.IDLE_GPU, "its GPUs were used 3.0 % over 100 s; limits.min_gpu_utilisation is 20 %")
+    text = "mean GPU utilisation was 19.9 % over 100 s; limits.min_gpu_utilisation is 20 %"
+    assert warned == LimitWarning(f"{text}; if this continues, the job is ended")
+    assert ended == LimitExceeded(
+        Reason.IDLE_GPU, "mean GPU utilisation was 3.0 % over 100 s; limits.min_gpu_utilisation is 20 %"
+    )
 
 
 def test_a_busy_window_forgives_the_one_before() -> None:
-    assert [type(one) for one in idle(5, 50, 5, 5)] == [Warn, type(None), Warn, End]
+    assert [type(one) for one in idle(5, 50, 5, 5)] == [LimitWarning, type(None), LimitWarning, LimitExceeded]
 
 
 def test_a_window_without_readings_says_nothing() -> None:
     found = watch(min_gpu_utilisation=20, gpu_idle_seconds=100)
-    assert isinstance(found.check(START + 100, 1, cards(0)), Warn)
+    assert isinstance(found.check(START + 100, 1, cards(0)), LimitWarning)
     assert found.check(START + 200, 1, []) is None
-    assert isinstance(found.check(START + 300, 1, cards(0)), Warn)
+    assert isinstance(found.check(START + 300, 1, cards(0)), LimitWarning)
 
 
 def test_the_end_comes_before_a_warning() -> None:
     found = watch(min_gpu_utilisation=20, gpu_idle_seconds=100, timeout_seconds=100, no_progress_seconds=100)
     end = found.check(START + 100, None, cards(0))
-    assert isinstance(end, End) and end.reason is Reason.TIMED_OUT
+    assert isinstance(end, LimitExceeded) and end.reason is Reason.TIMED_OUT

@@ -11,7 +11,7 @@ from calibrl.schemas import Reason
 from worker.events import Error, Finish, Metrics, run_event_adapter
 from worker.machine_heartbeat import Slots
 from worker.shipper import BATCH_BYTES, BATCH_LINES, read_batch
-from worker.supervisor import child_environment, how_it_ended, out_of_memory_kills
+from worker.supervisor import child_environment, describe_exit, out_of_memory_kills
 
 
 def line(**fields: object) -> bytes:
@@ -88,8 +88,8 @@ def test_a_trainer_inherits_the_environment_but_for_secrets_and_settings(monkeyp
 
 
 def test_an_exit_in_words() -> None:
-    assert how_it_ended(1) == "the trainer ended without a result (exit status 1)"
-    assert how_it_ended(-signal.SIGSEGV) == "the trainer was killed by SIGSEGV"
+    assert describe_exit(1) == "the trainer ended without a result (exit status 1)"
+    assert describe_exit(-signal.SIGSEGV) == "the trainer was killed by SIGSEGV"
 
 
 def test_memory_kills_can_be_counted_here() -> None:
