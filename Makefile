@@ -61,6 +61,9 @@ lint: $(INSTALLED)  ## style and types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
+dev: $(INSTALLED)  ## the stack on a seeded database, without training; API and dashboard reload on a change
+	@$(RUN) -m tests.support.dev
+
 docs: $(DOCS)  ## the docs as a site in build/docs; a broken link is an error
 	@$(BIN)/python -m mkdocs build --strict --quiet --site-dir build/docs
 
@@ -128,4 +131,4 @@ $(MLFLOW):
 	@.venv-mlflow/bin/python -m pip install 'mlflow>=3,<4' psycopg2-binary tensorboard 'setuptools<81' | $(PROGRESS)
 	@touch $@
 
-.PHONY: help demo test unit fuzz-queue fuzz-api test-postgres test-vllm chaos chaos-short lint docs bench bench-trainer bench-memory bench-queue bench-api bench-dashboard clean
+.PHONY: help demo dev test unit fuzz-queue fuzz-api test-postgres test-vllm chaos chaos-short lint docs bench bench-trainer bench-memory bench-queue bench-api bench-dashboard clean

@@ -5,6 +5,7 @@ For tests of the dashboard and for `make dev`. The fake trainer makes the runs; 
 
 import threading
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -140,8 +141,8 @@ def _run(spec: dict[str, Any], run: Callable[[Claim, Path], dict[str, Any]], out
         lifecycle.start(session, claim)
     folder = get_settings().run_dir(claim.job_id, claim.attempt)
     folder.mkdir(parents=True)
-    (folder / LOG_FILE).write_text("".join(f"step {step}\n" for step in range(1, 41)))
-    result = run(claim, folder)
+    with (folder / LOG_FILE).open("w") as log, redirect_stdout(log):
+        result = run(claim, folder)
     shipper = Shipper(claim, folder, MACHINE)
     while shipper.ship():
         pass

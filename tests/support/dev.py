@@ -1,0 +1,81 @@
+"""`make dev`: the local stack on a seeded database. API and dashboard reload on a change, jobs run in the fake trainer.
+
+Everything is in `.calibrl/dev` of the checkout; remove that folder to start again.
+"""
+
+import os
+import signal
+import sys
+import time
+
+from alembic import command
+from alembic.config import Config
+
+from calibrl.stack.local import LocalStack, StackError
+from calibrl.stack.services import Postgres, Valkey, lock_folder
+from jobs import db
+from tests.support import ROOT
+from tests.support.seed import seed
+
+FOLDER = ROOT / ".calibrl" / "dev"
+WATCHED = ("api", "calibrl", "calibrl_core", "jobs")
+POLL_SECONDS = 1.0
+
+
+def main() -> int:
+    """Run until Ctrl-C; return the exit code."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    logs = FOLDER / "logs"
+    try:
+        FOLDER.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with (
+            Valkey(FOLDER / "valkey", logs / "valkey.log") as valkey,
+            Postgres(FOLDER / "postgres", logs / "postgres.log", durable=False) as postgres,
+        ):
+            _set_environment(postgres.url, valkey.url)
+            _fill()
+            with LocalStack(FOLDER / "stack") as stack:
+                sys.stdout.write(f"Dashboard  {stack.dashboard_url}\nAPI        {stack.api_url}/docs\n")
+                sys.stdout.write(f"Logs       {FOLDER}/stack/logs\nStop       Ctrl-C\n")
+                sys.stdout.flush()
+                while True:
+                    stack.check()
+                    time.sleep(POLL_SECONDS)
+    except StackError as error:
+        sys.stderr.write(f"make dev: {error}\n")
+        return 1
+    except KeyboardInterrupt:
+        return 0
+
+
+def _set_environment(database_url: str, redis_url: str) -> None:
+    os.environ.update(
+        DATABASE_URL=database_url,
+        REDIS_URL=redis_url,
+        CALIBRL_DATA_DIR=str(FOLDER / "stack"),
+        CALIBRL_ALLOWED_ROOTS="/",
+        CALIBRL_TRAINER="tests.support.fake_trainer",
+        UVICORN_RELOAD="true",
+        UVICORN_RELOAD_DIRS=os.pathsep.join(str(ROOT / name) for name in WATCHED),
+        STREAMLIT_SERVER_FILE_WATCHER_TYPE="auto",
+        STREAMLIT_SERVER_RUN_ON_SAVE="true",
+    )
+    for name in ("CALIBRL_PROFILE", "CALIBRL_API_URL", "CALIBRL_API_KEY", "CALIBRL_STORAGE"):
+        os.environ.pop(name, None)
+
+
+def _fill() -> None:
+    """Migrate the database; seed it if that was not done before."""
+    command.upgrade(Config(ROOT / "alembic.ini"), "head")
+    marker = FOLDER / "seeded"
+    if not marker.exists():
+        began = time.monotonic()
+        lock_folder(FOLDER / "stack").release()  # makes the folder, and checks that no stack uses it
+        seed()
+        marker.touch()
+        sys.stdout.write(f"Seeded the database in {time.monotonic() - began:.1f} s\n")
+    db.dispose()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
