@@ -66,7 +66,6 @@ def _complain(code: int, message: str) -> int:
 
 app = typer.Typer(
     cls=_CommandLine,
-    add_completion=False,
     pretty_exceptions_enable=False,
     help="Train vision-language models with CalibRL: submit jobs, watch them, or run the whole service here.",
     epilog="JOB is an id, the beginning of one, or `latest`. --profile or CALIBRL_PROFILE names the service, or "

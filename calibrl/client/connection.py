@@ -42,13 +42,20 @@ JobId = UUID | str
 class Connection:
     """To one service, with one key: each resource's methods build on it."""
 
-    def __init__(self, url: str | None = None, api_key: str | None = None, *, data_dir: Path | None = None) -> None:
+    def __init__(
+        self,
+        url: str | None = None,
+        api_key: str | None = None,
+        *,
+        data_dir: Path | None = None,
+        timeout: float | httpx.Timeout = TIMEOUT,
+    ) -> None:
         self.url, key = address_and_key(url, api_key, data_dir)
         address = http_address(self.url)
         self._http = httpx.Client(
             base_url=address,
             headers={"Authorization": f"Bearer {checked_key(key, 'check CALIBRL_API_KEY')}"},
-            timeout=TIMEOUT,
+            timeout=timeout,
             trust_env=address.host not in LOOPBACK,  # no HTTP_PROXY for this very machine
         )
 

@@ -11,12 +11,16 @@ from pydantic_core import to_json
 from rich.console import Console
 
 from calibrl.client import Client
+from calibrl.commands import completion
 from calibrl.schemas import JobSummary, Page
 
 SEARCHED_PAGES = 20  # of 100 jobs, of those that match, in which an id's beginning is looked for
 HERE, JOBS, QUEUE, ACCESS = "On this machine", "Jobs", "The queue", "Who may do what"  # the parts of the help text
 
-JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="An id, the beginning of one, or `latest`.")]
+JobArgument = Annotated[
+    str,
+    typer.Argument(metavar="JOB", help="An id, the beginning of one, or `latest`.", autocompletion=completion.job_ids),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 StackFolder = Annotated[
     Path | None, typer.Option("--data", metavar="DIR", help="Ask the local stack that runs on this folder.")

@@ -3,6 +3,7 @@
 import getpass
 import re
 import sys
+from importlib.metadata import version as version_of
 from typing import Annotated
 
 import typer
@@ -19,9 +20,15 @@ Name = Annotated[str, typer.Argument(metavar="NAME")]
 
 
 def install(parent: typer.Typer) -> None:
-    """Add them to the command line, and the option that names one."""
+    """Add the commands, and the options of `calibrl` itself."""
     parent.callback()(choose)
     parent.add_typer(app, name="profiles", rich_help_panel=HERE)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"calibrl {version_of('calibrl')}")
+        raise typer.Exit
 
 
 def choose(
@@ -29,6 +36,9 @@ def choose(
     profile: Annotated[
         str | None, typer.Option(metavar="NAME", help="Ask this service, one of `calibrl profiles`.")
     ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
 ) -> None:
     if profile is not None and context.invoked_subcommand in STARTERS:
         raise typer.BadParameter(
