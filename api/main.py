@@ -34,6 +34,7 @@ from api.routes import (
     queue,
     results,
     samples,
+    schemas,
     webhooks,
     workers,
 )
@@ -96,6 +97,7 @@ def create_app() -> FastAPI:
     )
     app.include_router(_v1())
     app.include_router(health.router)
+    app.include_router(schemas.router)
     errors.install(app)
     app.add_middleware(Gate, max_body_bytes=MAX_BODY_BYTES)
     app.add_middleware(RequestLog)  # outermost: the last one added

@@ -19,9 +19,20 @@ from typer.core import TyperGroup
 from calibrl import presets
 from calibrl.client import CalibrlError, Client
 from calibrl.commands import access, datasets, evaluations, export, follow_job, jobs, profiles, queue
-from calibrl.commands.arguments import HERE, JOBS, AsJson, JobArgument, StackFolder, console, find, say, say_json
+from calibrl.commands.arguments import (
+    HERE,
+    JOBS,
+    AsJson,
+    JobArgument,
+    StackFolder,
+    console,
+    find,
+    print_json,
+    print_rich,
+)
 from calibrl.extras import MissingExtraError, require
 from calibrl.schemas import JobStatus
+from calibrl.schemas.spec_schema import job_spec_schema
 from calibrl.settings import ClientSettings, SettingsError
 from calibrl.specfile import SpecError
 from calibrl.views import terminal
@@ -96,7 +107,7 @@ def up(data: DataFolder = None, port: Port = None, dashboard_port: DashboardPort
     typer.echo("Starting the database, the queue, the API, a worker and the dashboard ...")
     try:
         with stack:
-            say(_addresses(stack.dashboard_url, stack.api_url, folder, options))
+            print_rich(_addresses(stack.dashboard_url, stack.api_url, folder, options))
             with suppress(KeyboardInterrupt):
                 while True:
                     stack.check()
@@ -152,18 +163,26 @@ def show_presets(
         raise typer.BadParameter(f"there is no preset {name!r}; `calibrl presets` lists them", param_hint="NAME")
 
 
+@app.command("schema", rich_help_panel=JOBS)
+def show_schema() -> None:
+    """Print the JSON Schema of a job spec, with which editors complete YAML: `calibrl schema > job-spec.json`."""
+    print_json(job_spec_schema())
+
+
 @app.command(rich_help_panel=JOBS)
 def show(job: JobArgument, as_json: AsJson = False, data: StackFolder = None) -> None:
     """Show a job: status, history, checkpoints, result and spec."""
     with Client(data_dir=data) as client:
         found = client.job(find(client, job).id)
         if as_json:
-            say_json(found)
+            print_json(found)
         else:
             waits = None
             if not (found.status.held or found.status.final):
                 waits = next((entry for entry in client.queue(found.project) if entry.job_id == found.id), None)
-            say(terminal.job_page(found, waits, follow_job.history(client, found.id), client.checkpoints(found.id)))
+            print_rich(
+                terminal.job_page(found, waits, follow_job.history(client, found.id), client.checkpoints(found.id))
+            )
 
 
 @app.command(rich_help_panel=JOBS)
@@ -174,7 +193,7 @@ def watch(job: JobArgument, data: StackFolder = None) -> None:
         screen = console()
         told = None
         with Live(console=screen, auto_refresh=False) as live:
-            for now, rows, happened in follow_job.course(client, found.id):
+            for now, rows, happened in follow_job.follow(client, found.id):
                 for warning in filter(None, map(terminal.warning, happened)):
                     screen.print(warning, soft_wrap=True)  # stays above what is drawn live
                 if screen.is_terminal:

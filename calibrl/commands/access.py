@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from calibrl.client import Client
-from calibrl.commands.arguments import ACCESS, AsJson, StackFolder, say, say_json
+from calibrl.commands.arguments import ACCESS, AsJson, StackFolder, print_json, print_rich
 from calibrl.schemas import NewKey, Role, Scope
 from calibrl.views import terminal
 
@@ -30,11 +30,11 @@ def me(data: StackFolder = None, as_json: AsJson = False) -> None:
     with Client(data_dir=data) as client:
         found = client.me()
     if as_json:
-        say_json(found)
+        print_json(found)
         return
     roles = ", ".join(f"{role} of {project}" for project, role in found.projects.items()) or "no project's member"
     may = "an admin of the service" if found.admin else roles
-    say(f"{found.user}: {may}; this key may {found.scope}")
+    print_rich(f"{found.user}: {may}; this key may {found.scope}")
 
 
 @keys.command("list")
@@ -46,7 +46,7 @@ def list_keys(
     """Your keys, newest first."""
     with Client(data_dir=data) as client:
         found = client.keys(user)
-    say_json(found) if as_json else say(terminal.keys_table(found))
+    print_json(found) if as_json else print_rich(terminal.keys_table(found))
 
 
 @keys.command("create")
@@ -64,7 +64,7 @@ def create_key(
     chosen: Scope = "read" if scope == "read" else "write"
     with Client(data_dir=data) as client:
         made = client.create_key(NewKey(name=name, scope=chosen, expires_days=days, user=user))
-    say_json(made) if as_json else typer.echo(made.key)
+    print_json(made) if as_json else typer.echo(made.key)
 
 
 @keys.command("revoke")
@@ -75,7 +75,7 @@ def revoke_key(
     """Have a key be refused from now on."""
     with Client(data_dir=data) as client:
         gone = client.revoke_key(key)
-    say(f"revoked {gone.name} of {gone.user}")
+    print_rich(f"revoked {gone.name} of {gone.user}")
 
 
 @users.command("list")
@@ -83,7 +83,7 @@ def list_users(data: StackFolder = None, as_json: AsJson = False) -> None:
     """Everybody who has been added."""
     with Client(data_dir=data) as client:
         found = client.users()
-    say_json(found) if as_json else say(terminal.users_table(found))
+    print_json(found) if as_json else print_rich(terminal.users_table(found))
 
 
 @users.command("add")
@@ -108,7 +108,7 @@ def change_user(
     """Make a user an admin or not, active or not."""
     with Client(data_dir=data) as client:
         user = client.change_user(name, admin=admin, active=active)
-    say(f"{user.name}: {'admin' if user.admin else 'no admin'}, {'active' if user.active else 'inactive'}")
+    print_rich(f"{user.name}: {'admin' if user.admin else 'no admin'}, {'active' if user.active else 'inactive'}")
 
 
 @members.command("list")
@@ -116,7 +116,7 @@ def list_members(project: Project, data: StackFolder = None, as_json: AsJson = F
     """Who belongs to a project, and as what."""
     with Client(data_dir=data) as client:
         found = client.members(project)
-    say_json(found) if as_json else say(terminal.members_table(found))
+    print_json(found) if as_json else print_rich(terminal.members_table(found))
 
 
 @members.command("put")
@@ -129,7 +129,7 @@ def put_member(
     """Give a user a role in a project."""
     with Client(data_dir=data) as client:
         member = client.put_member(project, user, role)
-    say(f"{member.user} is {member.role} of {project}")
+    print_rich(f"{member.user} is {member.role} of {project}")
 
 
 @members.command("remove")
@@ -137,4 +137,4 @@ def remove_member(project: Project, user: UserName, data: StackFolder = None) ->
     """Take a user out of a project."""
     with Client(data_dir=data) as client:
         client.remove_member(project, user)
-    say(f"{user} no longer belongs to {project}")
+    print_rich(f"{user} no longer belongs to {project}")

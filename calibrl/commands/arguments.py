@@ -60,11 +60,11 @@ def console() -> Console:
     return Console(width=None if sys.stdout.isatty() else 200, highlight=False)
 
 
-def say(what: Any) -> None:
+def print_rich(what: Any) -> None:
     """Print text or something that rich draws."""
     console().print(what)
 
 
-def say_json(what: Any) -> None:
+def print_json(what: Any) -> None:
     """Print a record, or a list of them, as JSON."""
     typer.echo(to_json(what, indent=2).decode())

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from calibrl.client import Client
 from calibrl.client.data import Progress as Tell
-from calibrl.commands.arguments import JOBS, AsJson, JobArgument, StackFolder, find, say, say_json
+from calibrl.commands.arguments import JOBS, AsJson, JobArgument, StackFolder, find, print_json, print_rich
 from calibrl.views import datasets
 
 DATA = "Data"  # a part of the help text
@@ -44,7 +44,7 @@ def upload(
     columns = {what: name for what, _, name in pairs}
     with Client(data_dir=data) as client, _bar(f"Uploading {file.name}") as progress:
         dataset = client.upload(file, name, project, columns=columns, progress=progress)
-    say_json(dataset) if as_json else typer.echo(str(dataset.id))
+    print_json(dataset) if as_json else typer.echo(str(dataset.id))
 
 
 @data_app.command("list")
@@ -57,9 +57,9 @@ def list_datasets(
     with Client(data_dir=data) as client:
         found = client.datasets(project).data
     if as_json:
-        say_json(found)
+        print_json(found)
     else:
-        say(datasets.dataset_table(found) if found else "No data sets.")
+        print_rich(datasets.dataset_table(found) if found else "No data sets.")
 
 
 @data_app.command()
@@ -68,7 +68,7 @@ def show(id: DatasetArgument, as_json: AsJson = False, data: StackFolder = None)
     with Client(data_dir=data) as client:
         dataset = client.dataset(id)
         rows = client.preview(id) if dataset.hub is None else []
-    say_json(dataset) if as_json else say(datasets.dataset_page(dataset, rows))
+    print_json(dataset) if as_json else print_rich(datasets.dataset_page(dataset, rows))
 
 
 @data_app.command()
@@ -84,9 +84,9 @@ def checkpoints(job: JobArgument, as_json: AsJson = False, data: StackFolder = N
     with Client(data_dir=data) as client:
         found = client.checkpoints(find(client, job).id)
     if as_json:
-        say_json(found)
+        print_json(found)
     else:
-        say(datasets.checkpoint_table(found) if found else "No checkpoints.")
+        print_rich(datasets.checkpoint_table(found) if found else "No checkpoints.")
 
 
 @app.command(rich_help_panel=JOBS)
@@ -107,7 +107,7 @@ def download(
                 chosen = _chosen(client, str(found.id)) if step is None else step
                 paths = client.download_checkpoint(found.id, chosen, folder, progress=progress)
     if as_json:
-        say_json([str(path) for path in paths])
+        print_json([str(path) for path in paths])
     else:
         typer.echo("\n".join(map(str, paths)))
 

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from calibrl.client import Client
 from calibrl.client.evaluations import Compared
-from calibrl.commands.arguments import AsJson, JobArgument, StackFolder, find, say, say_json
+from calibrl.commands.arguments import AsJson, JobArgument, StackFolder, find, print_json, print_rich
 from calibrl.specfile import read_settings
 from calibrl.views import evaluations
 
@@ -21,7 +21,7 @@ def show_evaluation(job: JobArgument, as_json: AsJson = False, data: StackFolder
     """Show what an evaluation found: every model on every data set, with 95 % intervals."""
     with Client(data_dir=data) as client:
         found = client.evaluation(find(client, job).id)
-    say_json(found) if as_json else say(evaluations.evaluation_page(found))
+    print_json(found) if as_json else print_rich(evaluations.evaluation_page(found))
 
 
 @app.command(rich_help_panel=EVALUATIONS)
@@ -44,10 +44,10 @@ def compare(
         models = [_model(client, one) for one in jobs]
         found = client.compare_evaluations(*models, split=split, seed=seed)
     if as_json:
-        say_json(found)
+        print_json(found)
         return
     pages = [part for one in found for part in (Text(), evaluations.comparison_page(one))]
-    say(Group(*pages[1:]))
+    print_rich(Group(*pages[1:]))
 
 
 @app.command(rich_help_panel=EVALUATIONS)
@@ -72,7 +72,7 @@ def replay(
     with Client(data_dir=data) as client:
         id = find(client, job).id
         found = client.replay(id, rewards, first_step=first_step, last_step=last_step, limit=limit)
-    say_json(found) if as_json else say(evaluations.replay_page(found))
+    print_json(found) if as_json else print_rich(evaluations.replay_page(found))
 
 
 def _model(client: Client, argument: str) -> Compared:

@@ -15,11 +15,11 @@ NOT_FOUND = 404  # HTTP
 Rows = dict[int, dict[str, float | str]]
 
 
-def course(client: Client, id: UUID) -> Iterator[tuple[Job, Rows, list[Event]]]:
+def follow(client: Client, id: UUID) -> Iterator[tuple[Job, Rows, list[Event]]]:
     """A job, its latest metrics by step and what has happened since, time and again until it has ended."""
     stream = _stream(client, id)
     if stream is None:
-        yield from _course_by_asking(client, id)
+        yield from _follow_by_polling(client, id)
         return
     job: Job = client.job(id)
     rows, happened = dict[int, dict[str, float | str]](), history(client, id)
@@ -106,7 +106,7 @@ def _stream(client: Client, id: UUID) -> Iterator[Live] | None:
     return stream
 
 
-def _course_by_asking(client: Client, id: UUID) -> Iterator[tuple[Job, Rows, list[Event]]]:
+def _follow_by_polling(client: Client, id: UUID) -> Iterator[tuple[Job, Rows, list[Event]]]:
     rows: Rows = {}
     seen = 0
     while True:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from calibrl.client import Client
-from calibrl.commands.arguments import JOBS, AsJson, JobArgument, StackFolder, find, say, say_json
+from calibrl.commands.arguments import JOBS, AsJson, JobArgument, StackFolder, find, print_json, print_rich
 from calibrl.schemas import CheckpointChoice, JobSort, JobStatus
 from calibrl.specfile import read_changes, read_spec
 from calibrl.views import plan_summary, terminal
@@ -52,7 +52,7 @@ def submit(file: SpecFile, overrides: Overrides = None, as_json: AsJson = False,
     spec = read_spec(file, overrides or [])
     with Client(data_dir=data) as client:
         job = client.submit(spec)
-    say_json(job) if as_json else typer.echo(str(job.id))
+    print_json(job) if as_json else typer.echo(str(job.id))
 
 
 @app.command(rich_help_panel=JOBS)
@@ -61,7 +61,7 @@ def plan(file: SpecFile, overrides: Overrides = None, as_json: AsJson = False, d
     spec = read_spec(file, overrides or [])
     with Client(data_dir=data) as client:
         found = client.plan(spec)
-    say_json(found) if as_json else say(plan_summary.plan_page(found))
+    print_json(found) if as_json else print_rich(plan_summary.plan_page(found))
 
 
 @app.command(rich_help_panel=JOBS)
@@ -79,7 +79,7 @@ def fork(
     begins, changes = _checkpoint(checkpoint), read_changes(overrides or [])
     with Client(data_dir=data) as client:
         made = client.fork(find(client, job).id, checkpoint=begins, changes=changes, name=name)
-    say_json(made) if as_json else typer.echo(str(made.id))
+    print_json(made) if as_json else typer.echo(str(made.id))
 
 
 @app.command("jobs", rich_help_panel=JOBS)
@@ -117,9 +117,9 @@ def list_jobs(
             limit=limit,
         )
     if as_json:
-        say_json(page.data)
+        print_json(page.data)
         return
-    say(terminal.job_table(page.data) if page.data else "No jobs.")
+    print_rich(terminal.job_table(page.data) if page.data else "No jobs.")
     if page.has_more:
         typer.echo(f"There are more than these {limit}; --limit shows up to 1000.", err=True)
 
@@ -142,7 +142,7 @@ def label(
     with Client(data_dir=data) as client:
         changed = client.edit(find(client, job).id, labels=changes)
     if as_json:
-        say_json(changed)
+        print_json(changed)
     else:
         typer.echo("\n".join(f"{key}={terminal.plain(value)}" for key, value in changed.labels.items()) or "no labels")
 
@@ -157,4 +157,4 @@ def note(
     """Note something about a job, for people."""
     with Client(data_dir=data) as client:
         changed = client.edit(find(client, job).id, notes=text)
-    say_json(changed) if as_json else typer.echo(terminal.headline(changed))
+    print_json(changed) if as_json else typer.echo(terminal.headline(changed))

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from calibrl.client import profiles
 from calibrl.client.address import checked_key, http_address
-from calibrl.commands.arguments import HERE, AsJson, say, say_json
+from calibrl.commands.arguments import HERE, AsJson, print_json, print_rich
 
 app = typer.Typer(help="Services that you ask by name: list, add, remove.", invoke_without_command=True)
 STARTERS = frozenset({"up", "demo"})  # commands that ask no service that is there already
@@ -56,12 +56,12 @@ def list_profiles(context: typer.Context, as_json: AsJson = False) -> None:
         return
     found = {name: profile.url for name, profile in sorted(profiles.read_all().items())}
     if as_json:
-        say_json(found)
+        print_json(found)
         return
     table = Table.grid(padding=(0, 2))
     for name, url in found.items():
         table.add_row(name, url)
-    say(table if found else "There are no profiles yet: `calibrl profiles add NAME --url URL` makes one.")
+    print_rich(table if found else "There are no profiles yet: `calibrl profiles add NAME --url URL` makes one.")
 
 
 @app.command()
@@ -81,7 +81,7 @@ def add(
     with profiles.changing() as known:
         done = "changed" if name in known else "added"
         known[name] = one
-    say(f"{done} {name}: `calibrl --profile {name} me` asks {address}")
+    print_rich(f"{done} {name}: `calibrl --profile {name} me` asks {address}")
 
 
 @app.command()
@@ -90,4 +90,4 @@ def remove(name: Name) -> None:
     profiles.named(name)
     with profiles.changing() as known:
         known.pop(name, None)
-    say(f"removed {name}; its key is valid until somebody revokes it")
+    print_rich(f"removed {name}; its key is valid until somebody revokes it")

@@ -1,12 +1,14 @@
 """The commands about the queue: who waits and why, the machines, what projects may use, and what is asked of a job."""
 
+from collections.abc import Callable
 from math import inf, isfinite, nan
 from typing import Annotated, Any
+from uuid import UUID
 
 import typer
 
 from calibrl.client import CalibrlError, Client
-from calibrl.commands.arguments import JOBS, QUEUE, AsJson, JobArgument, StackFolder, find, say, say_json
+from calibrl.commands.arguments import JOBS, QUEUE, AsJson, JobArgument, StackFolder, find, print_json, print_rich
 from calibrl.schemas import Job, Priority, ProjectSettings
 from calibrl.views import terminal
 
@@ -37,32 +39,24 @@ def _limit(name: str, help: str) -> Any:
     return typer.Option(name, parser=_number, metavar="N|none", help=help, show_default=False)
 
 
-@app.command(rich_help_panel=JOBS)
-def cancel(job: JobArgument, as_json: AsJson = False, data: StackFolder = None) -> None:
-    """Cancel a job; a running one is stopped within seconds."""
-    with Client(data_dir=data) as client:
-        _tell(client.cancel(find(client, job).id), as_json)
+VERBS: dict[str, tuple[Callable[[Client, UUID], Job], str]] = {
+    "cancel": (Client.cancel, "Cancel a job. A running job stops within seconds."),
+    "pause": (Client.pause, "Pause a job. A running job saves a checkpoint and frees its slot."),
+    "resume": (Client.resume, "Queue a paused job again. It continues from its last checkpoint."),
+    "retry": (Client.retry, "Run a failed or cancelled job again, from its last checkpoint."),
+}
 
 
-@app.command(rich_help_panel=JOBS)
-def pause(job: JobArgument, as_json: AsJson = False, data: StackFolder = None) -> None:
-    """Hold a job; a running one saves a checkpoint and frees its slot."""
-    with Client(data_dir=data) as client:
-        _tell(client.pause(find(client, job).id), as_json)
+def _add_verb(name: str, request: Callable[[Client, UUID], Job], help: str) -> None:
+    def command(job: JobArgument, as_json: AsJson = False, data: StackFolder = None) -> None:
+        with Client(data_dir=data) as client:
+            _print_job(request(client, find(client, job).id), as_json)
+
+    app.command(name, rich_help_panel=JOBS, help=help)(command)
 
 
-@app.command(rich_help_panel=JOBS)
-def resume(job: JobArgument, as_json: AsJson = False, data: StackFolder = None) -> None:
-    """Put a paused job back in line; it goes on from its last checkpoint."""
-    with Client(data_dir=data) as client:
-        _tell(client.resume(find(client, job).id), as_json)
-
-
-@app.command(rich_help_panel=JOBS)
-def retry(job: JobArgument, as_json: AsJson = False, data: StackFolder = None) -> None:
-    """Run a failed or cancelled job again, from its last checkpoint."""
-    with Client(data_dir=data) as client:
-        _tell(client.retry(find(client, job).id), as_json)
+for _name, (_request, _help) in VERBS.items():
+    _add_verb(_name, _request, _help)
 
 
 @app.command("priority", rich_help_panel=JOBS)
@@ -74,7 +68,7 @@ def prioritise(
 ) -> None:
     """Give a job another priority class."""
     with Client(data_dir=data) as client:
-        _tell(client.prioritise(find(client, job).id, priority), as_json)
+        _print_job(client.prioritise(find(client, job).id, priority), as_json)
 
 
 @app.command("queue", rich_help_panel=QUEUE)
@@ -83,9 +77,9 @@ def show_queue(project: OneProject = None, as_json: AsJson = False, data: StackF
     with Client(data_dir=data) as client:
         entries = client.queue(project)
     if as_json:
-        say_json(entries)
+        print_json(entries)
     else:
-        say(terminal.queue_table(entries) if entries else "Nobody waits.")
+        print_rich(terminal.queue_table(entries) if entries else "Nobody waits.")
 
 
 @app.command("workers", rich_help_panel=QUEUE)
@@ -94,9 +88,9 @@ def list_workers(as_json: AsJson = False, data: StackFolder = None) -> None:
     with Client(data_dir=data) as client:
         machines = client.workers()
     if as_json:
-        say_json(machines)
+        print_json(machines)
     else:
-        say(terminal.worker_table(machines) if machines else "No machines yet.")
+        print_rich(terminal.worker_table(machines) if machines else "No machines yet.")
 
 
 @app.command(rich_help_panel=QUEUE)
@@ -109,7 +103,7 @@ def drain(
     """Have a machine finish what it runs and take no more."""
     with Client(data_dir=data) as client:
         machine = client.drain(name, now=now)
-    say_json(machine) if as_json else typer.echo(terminal.machine_line(machine))
+    print_json(machine) if as_json else typer.echo(terminal.machine_line(machine))
 
 
 @app.command(rich_help_panel=QUEUE)
@@ -117,7 +111,7 @@ def undrain(name: MachineArgument, as_json: AsJson = False, data: StackFolder = 
     """Have a drained machine take jobs again."""
     with Client(data_dir=data) as client:
         machine = client.undrain(name)
-    say_json(machine) if as_json else typer.echo(terminal.machine_line(machine))
+    print_json(machine) if as_json else typer.echo(terminal.machine_line(machine))
 
 
 @projects_app.callback()
@@ -129,7 +123,7 @@ def list_projects(context: typer.Context, as_json: AsJson = False, data: StackFo
         return
     with Client(data_dir=data) as client:
         found = client.projects()
-    say_json(found) if as_json else say(terminal.project_table(found))
+    print_json(found) if as_json else print_rich(terminal.project_table(found))
 
 
 @projects_app.command("set")
@@ -156,7 +150,7 @@ def set_project(
     changes = {name: None if value == inf else value for name, value in given.items() if value is not None}
     with Client(data_dir=data) as client:
         project = client.put_project(slug, _settings(client, slug) | changes)
-    say_json(project) if as_json else say(terminal.project_table([project]))
+    print_json(project) if as_json else print_rich(terminal.project_table([project]))
 
 
 @app.command("usage", rich_help_panel=QUEUE)
@@ -165,9 +159,9 @@ def show_usage(as_json: AsJson = False, data: StackFolder = None) -> None:
     with Client(data_dir=data) as client:
         found = client.usage()
     if as_json:
-        say_json(found)
+        print_json(found)
     else:
-        say(terminal.usage_table(found) if found else "Nothing was used this month.")
+        print_rich(terminal.usage_table(found) if found else "Nothing was used this month.")
 
 
 def _settings(client: Client, slug: str) -> dict[str, Any]:
@@ -180,5 +174,5 @@ def _settings(client: Client, slug: str) -> dict[str, Any]:
         return {}
 
 
-def _tell(job: Job, as_json: bool) -> None:
-    say_json(job) if as_json else typer.echo(terminal.headline(job))
+def _print_job(job: Job, as_json: bool) -> None:
+    print_json(job) if as_json else typer.echo(terminal.headline(job))

@@ -161,7 +161,7 @@ def test_the_key_is_wanted_before_anything_is_read(client: httpx.Client) -> None
             answer = client.post(path, content="{", headers=headers)  # type: ignore[arg-type]
             refused(answer, 401)
             assert answer.headers["www-authenticate"] == "Bearer"
-    for path in ("/healthz", "/readyz", "/openapi.json"):
+    for path in ("/healthz", "/readyz", "/openapi.json", "/schemas/job-spec.json"):
         assert client.get(path).status_code == 200
 
 

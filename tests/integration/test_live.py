@@ -511,7 +511,7 @@ def test_watching_and_reading_the_log_by_stream(client: Client, monkeypatch: pyt
     monkeypatch.delattr(follow_job, "_course_by_asking")  # it does not fall back
     run = Run()
     run.ship(5, "wé".encode()[:2])
-    course = follow_job.course(client, run.id)
+    course = follow_job.follow(client, run.id)
     text = follow_job.log_text(client, run.id)
     job, rows, happened = next(course)
     assert (job.step, sorted(rows)) == (5, [1, 2, 3, 4, 5])
