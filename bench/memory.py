@@ -126,7 +126,7 @@ def plain_logprobs(policy: Policy, completions: Tensor) -> Tensor:
     """Log-probabilities of completions `[B, T]` of the one prompt, all logits at once."""
     prompt = policy.encode([EXAMPLE]).input_ids.expand(len(completions), -1)
     input_ids = torch.cat([prompt, completions], dim=1)
-    with policy.computing():
+    with policy.forward_context():
         logits = policy.model(input_ids, use_cache=False, logits_to_keep=completions.shape[1] + 1).logits[:, :-1]
     logprobs: Tensor = logits.float().log_softmax(-1)
     del logits

@@ -1,4 +1,4 @@
-"""Bootstrap intervals over prompts, and what they say of the difference between models. Loads no torch."""
+"""Bootstrap intervals over prompts, for means and for paired differences between models. Does not import torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ COUNTS_AT_ONCE = 4_000_000  # resampled prompts held in memory
 
 @dataclass(frozen=True)
 class Difference:
-    """The second model's mean accuracy minus the first's over the same prompts, with its 95 % interval."""
+    """Mean accuracy of the second model minus that of the first over the same prompts, with its 95 % interval."""
 
     first: int
     second: int
@@ -24,12 +24,17 @@ class Difference:
 
     @property
     def distinguishable(self) -> bool:
-        """Whether the interval leaves 0 out."""
+        """Return if the interval excludes 0."""
         return not self.low <= 0 <= self.high
 
 
-def differences(accuracies: Sequence[NDArray[np.float64]], seed: int) -> list[Difference]:
-    """Of every two models, the later one minus the earlier one; each `[N]`, the same prompts in the same order."""
+def paired_differences(accuracies: Sequence[NDArray[np.float64]], seed: int) -> list[Difference]:
+    """Return, for every two models, the later one minus the earlier one.
+
+    Args:
+        accuracies: per model `[N]`, for the same prompts in the same order.
+        seed: of the resampling.
+    """
     pairs = list(combinations(range(len(accuracies)), 2))
     if not pairs:
         return []
@@ -40,7 +45,9 @@ def differences(accuracies: Sequence[NDArray[np.float64]], seed: int) -> list[Di
 
 
 def intervals(per_prompt: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
-    """Bounds `[2, M]` of the bootstrap's 95 % interval of each mean, resampling prompts; per_prompt `[N, M]`."""
+    """Return the bounds `[2, M]` of the 95 % bootstrap interval of each mean of per_prompt `[N, M]`, resampling
+    prompts.
+    """
     rng = np.random.default_rng(seed)
     prompts = len(per_prompt)
     size = max(1, COUNTS_AT_ONCE // prompts)

@@ -1,4 +1,4 @@
-"""Settings of a run: `TrainConfig` and `EvaluateConfig`. Closed, bounded, and importable without torch."""
+"""Settings of a run: `TrainConfig` and `EvaluateConfig`. StrictSettings, bounded, and importable without torch."""
 
 from collections.abc import Sequence
 from typing import Annotated, Literal, Self
@@ -9,11 +9,11 @@ from calibrl_core.algorithms import CalibRL
 from calibrl_core.algorithms.registry import Algorithm
 from calibrl_core.data.schema import DataSource
 from calibrl_core.health import HealthSettings
-from calibrl_core.settings_base import Closed, one_of
+from calibrl_core.settings_base import StrictSettings, one_of
 from calibrl_core.verifiers import FormatReward, MathReward, Reward
 
 
-class LoraSettings(Closed):
+class LoraSettings(StrictSettings):
     """Low-rank adapters (arXiv 2106.09685) through peft. Only the adapters are trained."""
 
     rank: int = Field(16, ge=1, le=1024, description="Rank of each adapter.")
@@ -25,7 +25,7 @@ class LoraSettings(Closed):
     )
 
 
-class ModelOptions(Closed):
+class ModelOptions(StrictSettings):
     """Training options of all kinds of models."""
 
     lora: LoraSettings | None = Field(None, description="Train only low-rank adapters. None: train all weights.")
@@ -71,7 +71,7 @@ def usable_rewards(rewards: tuple[Reward, ...]) -> None:
         raise ValueError(f"rewards: two entries share a name ({', '.join(labels)}); metrics are kept by name")
 
 
-class RolloutSettings(Closed):
+class RolloutSettings(StrictSettings):
     """Sampling of completions in training."""
 
     group_size: int = Field(10, ge=2, le=256, description="Rollouts per prompt. An advantage needs at least two.")
@@ -97,7 +97,7 @@ class RolloutSettings(Closed):
     )
 
 
-class PromptSettings(Closed):
+class PromptSettings(StrictSettings):
     """Handling of prompts that are too long. Images count as their tokens."""
 
     max_tokens: int | None = Field(None, ge=1, description="Maximum tokens per prompt. None: no limit.")
@@ -108,7 +108,7 @@ class PromptSettings(Closed):
     )
 
 
-class OptimizerSettings(Closed):
+class OptimizerSettings(StrictSettings):
     """AdamW over float32 master weights."""
 
     lr: float = Field(1e-6, gt=0, le=1, description="Peak learning rate.")
@@ -122,7 +122,7 @@ class OptimizerSettings(Closed):
     warmup_steps: int = Field(0, ge=0, description="Steps over which the learning rate rises linearly from 0.")
 
 
-class ValidationSettings(Closed):
+class ValidationSettings(StrictSettings):
     """Validation during training, without its data."""
 
     every_steps: int = Field(20, ge=1, description="Steps between validations. The last step is always validated.")
@@ -141,7 +141,7 @@ class Validation(ValidationSettings):
     data: DataSource
 
 
-class CheckpointSettings(Closed):
+class CheckpointSettings(StrictSettings):
     """Interval and retention of checkpoints."""
 
     every_steps: int = Field(50, ge=1, description="Steps between checkpoints. The last step always writes one.")
@@ -157,7 +157,7 @@ class CheckpointSettings(Closed):
     )
 
 
-class SampleSettings(Closed):
+class SampleSettings(StrictSettings):
     """Groups that are kept with all contents, for people to read."""
 
     every_steps: int = Field(
@@ -169,7 +169,7 @@ class SampleSettings(Closed):
     )
 
 
-class TrainSettings(Closed):
+class TrainSettings(StrictSettings):
     """A training run, without its model and data."""
 
     algorithm: Algorithm = Field(default_factory=CalibRL)
@@ -215,7 +215,7 @@ class TrainConfig(TrainSettings):
     validation: Validation | None = None
 
 
-class EvaluateRollout(Closed):
+class EvaluateRollout(StrictSettings):
     """Sampling of completions in an evaluation."""
 
     samples: int = Field(8, ge=1, le=1024, description="Sampled completions per prompt.")
@@ -226,7 +226,7 @@ class EvaluateRollout(Closed):
     )
 
 
-class EvaluateSettings(Closed):
+class EvaluateSettings(StrictSettings):
     """An evaluation, without its models and data."""
 
     rewards: tuple[Reward, ...] = Field(DEFAULT_REWARDS, min_length=1, max_length=16)
@@ -240,7 +240,7 @@ class EvaluateSettings(Closed):
 
 
 def distinct_names(data: Sequence[DataSource]) -> None:
-    """Raises ValueError where two of an evaluation's data sets have one name."""
+    """Raises ValueError where two of an evaluation's datasets have one name."""
     names = [source.name for source in data]
     if len(set(names)) < len(names):
         raise ValueError(f"data: two entries share a name ({', '.join(names)}); results are kept by name")

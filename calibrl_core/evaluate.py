@@ -1,13 +1,13 @@
-"""Evaluation: every model on every data set, sampled and greedy, with intervals.
+"""Evaluation: every model on every dataset, sampled and greedy, with intervals.
 
     python -m calibrl_core.evaluate config.json --run-dir DIR
 
-Reports one `progress` a batch, of each model and data set the `accuracies` of its prompts, and at the end a result with
-one entry a model and data set: `{model, model_index, split, prompts, samples, metrics, sources}`, and one comparison
-for every two models on a data set: `{split, first, second, difference, low, high, distinguishable}`, the paired
-difference of sampled accuracy with its 95 % interval. `metrics` are those of
-`calibrl_core.evaluation.accuracy.summarise`, and of the greedy completions as `greedy_...`; `sources` holds
-`{prompts, metrics}` of each `data_source` that the examples name. Every single answer is kept in DIR/answers.jsonl.
+Reports one `progress` event per batch, the `accuracies` of the prompts per model and dataset, and a result at the end.
+The result has one entry per model and dataset: `{model, model_index, split, prompts, samples, metrics, sources}`, and
+one comparison for every two models on a dataset: `{split, first, second, difference, low, high, distinguishable}`, the
+paired difference of sampled accuracy with its 95 % interval. `metrics` are those of
+`calibrl_core.evaluation.accuracy.summarise`, and of the greedy completions as `greedy_...`. `sources` holds `{prompts,
+metrics}` per `data_source` of the examples. All answers are stored in DIR/answers.jsonl.
 """
 
 import json
@@ -23,11 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibrl_core import data
-from calibrl_core.bootstrap import differences
+from calibrl_core.bootstrap import paired_differences
 from calibrl_core.config import BuiltinModel, EvaluateConfig, ModelSource
 from calibrl_core.data.schema import Example
 from calibrl_core.distributed.ranks import ALONE, LaunchError, Ranks
-from calibrl_core.evaluation.accuracy import Answers, batches, sample_answers, summarise
+from calibrl_core.evaluation.accuracy import Answers, batch_count, sample_answers, summarise
 from calibrl_core.models.policy import load_policy
 from calibrl_core.report import Report
 from calibrl_core.rollout.base import SamplingRequest
@@ -36,11 +36,11 @@ from calibrl_core.run.process import run_process
 from calibrl_core.verifiers.scorer import Scorer
 
 ANSWERS_FILE = "answers.jsonl"
-GREEDY = ("accuracy", "strict_accuracy", "format_rate", "length_mean", "truncated_share")  # the others need samples
+GREEDY = ("accuracy", "strict_accuracy", "format_rate", "length_mean", "truncated_share")  # others need samples
 
 
 class _Stopped(Exception):
-    """Asked to stop between two batches."""
+    """Raised between two batches if the run must stop."""
 
 
 def evaluate(
@@ -49,11 +49,16 @@ def evaluate(
     should_stop: Callable[[], bool] = lambda: False,
     ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
-    """Run to the end or until `should_stop()`; return the result that `finish` reports. Metrics of model i (from 0)
-    are reported as step i + 1, by `eval/<split>/name`. An evaluation that was stopped begins anew when started again.
+    """Evaluate until the end or until `should_stop()`; return the fields of the `finish` event. Metrics of model i
+    (from 0) are reported as step i + 1, named `eval/<split>/name`. A stopped evaluation starts from the beginning the
+    next time.
 
-    Raises DataError (bad rows), PluginError (verifiers), OSError (files), torch.OutOfMemoryError; LaunchError where
-    several processes were started.
+    Raises:
+        DataError: rows are invalid.
+        LaunchError: several processes were started.
+        PluginError: a verifier is missing or cannot be loaded.
+        OSError: files.
+        torch.OutOfMemoryError: memory.
     """
     if ranks.world > 1:
         raise LaunchError("an evaluation runs in one process: start it without a launcher, or with --num_processes 1")
@@ -72,15 +77,15 @@ class _Evaluation:
         self.config, self.report, self.scorer, self.should_stop = config, report, scorer, should_stop
         self.sets = [(source.name, data.load(source)) for source in config.data]
         self.done = 0
-        self.per_prompt: dict[str, list[NDArray[np.float64]]] = {name: [] for name, _ in self.sets}  # a model each, [N]
-        per_set = [batches(len(examples), self.config.rollout.samples) for _, examples in self.sets]
-        greedy = [batches(len(examples), 1) for _, examples in self.sets] if config.rollout.greedy else []
+        self.per_prompt: dict[str, list[NDArray[np.float64]]] = {name: [] for name, _ in self.sets}  # per model [N]
+        per_set = [batch_count(len(examples), self.config.rollout.samples) for _, examples in self.sets]
+        greedy = [batch_count(len(examples), 1) for _, examples in self.sets] if config.rollout.greedy else []
         self.total = (sum(per_set) + sum(greedy)) * len(config.models)
         report.emit("start", step=0, steps_total=self.total, versions=scorer.versions)
         (report.run_dir / ANSWERS_FILE).unlink(missing_ok=True)
 
     def run(self) -> Iterator[dict[str, Any]]:
-        """The results, a model at a time."""
+        """Yield the results, model by model."""
         for index, source in enumerate(self.config.models):
             engine = SharedPrefillEngine(load_policy(source))
             values: dict[str, float] = {}
@@ -97,23 +102,23 @@ class _Evaluation:
             self.report.emit("metrics", step=index + 1, values=values)
 
     def comparisons(self) -> list[dict[str, Any]]:
-        """Second minus first, over the same prompts: a difference whose interval covers 0 is not distinguishable."""
+        """Return the second model minus the first, for every two models, over the same prompts."""
         return [
             {"split": split, **asdict(found), "distinguishable": found.distinguishable}
             for split, accuracies in self.per_prompt.items()
-            for found in differences(accuracies, self.config.seed)
+            for found in paired_differences(accuracies, self.config.seed)
         ]
 
     def _measure(self, engine: SharedPrefillEngine, index: int, split: str, examples: list[Example]) -> dict[str, Any]:
-        """`{prompts, metrics, sources}` of one model on one data set."""
+        """Return `{prompts, metrics, sources}` of one model on one dataset."""
         rollout = self.config.rollout
-        sampled = self._ask(engine, examples, rollout.samples, rollout.temperature)
-        self._keep(index, split, "sampled", sampled)
-        self._tell_accuracies(index, split, sampled)
+        sampled = self._sample(engine, examples, rollout.samples, rollout.temperature)
+        self._save_answers(index, split, "sampled", sampled)
+        self._report_accuracies(index, split, sampled)
         greedy = None
         if rollout.greedy:
-            greedy = self._ask(engine, examples, 1, 0.0)
-            self._keep(index, split, "greedy", greedy)
+            greedy = self._sample(engine, examples, 1, 0.0)
+            self._save_answers(index, split, "greedy", greedy)
         greedy_sources = greedy.by_source() if greedy else {}
         sources = {
             source: {"prompts": len(part.examples), "metrics": self._metrics(part, greedy_sources.get(source))}
@@ -130,7 +135,9 @@ class _Evaluation:
             metrics["verifier_failures"] += values["verifier_failures"]
         return metrics
 
-    def _ask(self, engine: SharedPrefillEngine, examples: list[Example], samples: int, temperature: float) -> Answers:
+    def _sample(
+        self, engine: SharedPrefillEngine, examples: list[Example], samples: int, temperature: float
+    ) -> Answers:
         request = SamplingRequest(
             group_size=samples,
             temperature=temperature,
@@ -145,15 +152,15 @@ class _Evaluation:
         if self.should_stop():
             raise _Stopped
 
-    def _tell_accuracies(self, index: int, split: str, sampled: Answers) -> None:
-        """Remember each prompt's accuracy, and report it: other evaluations of the same prompts are paired with it."""
+    def _report_accuracies(self, index: int, split: str, sampled: Answers) -> None:
+        """Store and report the accuracy per prompt: other evaluations of the same prompts are paired with it."""
         accuracies = sampled.passed().mean(1)
         self.per_prompt[split].append(accuracies)
         prompts = [prompt_digest(example) for example in sampled.examples]
         values = accuracies.tolist()
         self.report.emit("accuracies", model_index=index, split=split, prompts=prompts, values=values)
 
-    def _keep(self, index: int, split: str, how: str, answers: Answers) -> None:
+    def _save_answers(self, index: int, split: str, how: str, answers: Answers) -> None:
         with (self.report.run_dir / ANSWERS_FILE).open("a") as file:
             for place, (example, scores) in enumerate(zip(answers.examples, answers.scores, strict=True)):
                 row = {"model_index": index, "split": split, "how": how, "prompt_id": example.id}
@@ -165,7 +172,7 @@ class _Evaluation:
 
 
 def prompt_digest(example: Example) -> str:
-    """What a prompt is: all that a model is shown, and the answer that is right. 16 hexadecimal digits."""
+    """Return 16 hexadecimal digits that identify a prompt: everything that a model sees, and the right answer."""
     shown = [example.question, example.answer, *(f"{turn.role}: {turn.text}" for turn in example.earlier)]
     parts = json.dumps([*shown, *(sha256(image).hexdigest() for image in example.images)])
     return sha256(parts.encode()).hexdigest()[:16]
@@ -176,7 +183,7 @@ def _label(source: ModelSource) -> str:
 
 
 def main() -> None:
-    """The command: see the module."""
+    """Run the command that the module's docstring describes."""
     run_process(EvaluateConfig, evaluate)
 
 

@@ -15,14 +15,14 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from calibrl_core.settings_base import Closed
+from calibrl_core.settings_base import StrictSettings
 
 RuleName = Literal["entropy_collapse", "entropy_explosion", "all_truncated", "no_advantage", "reward_not_accuracy"]
 
 BACK = 1.5  # factor within the limit at which a rule clears
 
 
-class HealthSettings(Closed):
+class HealthSettings(StrictSettings):
     """Thresholds of the health rules."""
 
     pause_on: tuple[RuleName, ...] = Field(

@@ -1,13 +1,13 @@
 """Checks the objectives against numbers of the paper's published loss code: `python -m calibrl_core.parity FILE.npz`.
 
-The file holds `cases`, a JSON list with the settings of each case, and the arrays of case k as `k:02d/<name>`: `[B, T]`
-log-probabilities and mask, `[B]` rewards, groups and which rows are experts; and what the published code made of them
-in float64: advantages, losses, clip statistics, the approximate KL and the gradient. Everything is computed again by
-the functions that training calls, and a row a case is printed. Exit code 0: all agree to 1e-6; 1: some do not; 2: the
-file can't be read or is not in the format.
+The file holds `cases`, a JSON list with the settings of each case, and the arrays of case k as `k:02d/<name>`. Inputs:
+log-probabilities and mask `[B, T]`, rewards, groups and expert flags `[B]`. Results of the published code in float64:
+advantages, losses, clip statistics, the approximate KL and the gradient. The functions that training calls compute
+everything again, and one row per case is printed. Exit code 0: all results agree to 1e-6. 1: some do not. 2: the file
+cannot be read or has the wrong format.
 
-Two things differ from training. Rewards are thresholded here to tell who passed, as the published code does; in
-training that is decided from correctness. And the published clip statistics count expert rows; the live ones do not.
+Two things differ from training. Here a rollout has passed if its reward exceeds a threshold, as in the published code;
+training uses correctness. And the published clip statistics count expert rows; those of training do not.
 """
 
 import argparse
@@ -38,7 +38,7 @@ from calibrl_core.step.advantages import expert_advantages, group_advantages
 from calibrl_core.step.token_weights import token_weights
 
 TOLERANCE = 1e-6
-WIDTH = 100  # columns of the table where the output is no terminal
+WIDTH = 100  # characters of the table if the output is no terminal
 ALGORITHMS: dict[str, type[PolicyGradientSettings]] = {
     "grpo": GRPO,
     "calibrl": CalibRL,
@@ -66,11 +66,11 @@ RESULTS = {
 
 
 class FormatError(ValueError):
-    """The file is not in the format; the message says where and why, in one line."""
+    """The file has the wrong format; the message names the place and the reason in one line."""
 
 
 class CaseSettings(BaseModel):
-    """What a case says of itself; more may stand there."""
+    """Settings of a case; additional fields are ignored."""
 
     method: Literal["grpo", "calibrl", "luffy", "rl_plus"]
     normalise_by_std: bool
@@ -83,7 +83,7 @@ class CaseSettings(BaseModel):
     pass_threshold: float
 
     def algorithm(self) -> PolicyGradientSettings:
-        """The project's algorithm, set as the case says."""
+        """Return this project's algorithm with the settings of the case."""
         given: dict[str, Any] = {
             "clip_low": self.clip_low,
             "clip_high": self.clip_high,
@@ -98,16 +98,21 @@ class CaseSettings(BaseModel):
 
 @dataclass(frozen=True)
 class Case:
-    """One case: settings, and arrays by name, numbers as float64."""
+    """One case: settings, and arrays by name with numbers as float64. Shapes: `INPUTS` and `RESULTS`."""
 
     settings: CaseSettings
     arrays: dict[str, Tensor]
 
 
 def load(path: Path) -> list[Case]:
-    """The file's cases. Raises FormatError, OSError where it can't be read."""
+    """Return the cases of a file.
+
+    Raises:
+        FormatError: the file has the wrong format.
+        OSError: the file cannot be read.
+    """
     if not zipfile.is_zipfile(path):
-        with path.open("rb"):  # a file that is missing or must not be read says so itself
+        with path.open("rb"):  # raises the OSError of a file that is missing or not readable
             raise FormatError("it is no .npz file")
     with np.load(path, allow_pickle=False) as file:
         try:
@@ -146,7 +151,7 @@ def _arrays(file: Any, index: int, settings: CaseSettings) -> dict[str, Tensor]:
 
 
 def largest_errors(case: Case) -> dict[str, float]:
-    """The largest absolute error of each result; a number that is not finite counts as infinite."""
+    """Return the largest absolute error of each result; a number that is not finite counts as infinite."""
     found = _results(case)
     return {
         name: (value - case.arrays[name]).abs().nan_to_num(nan=torch.inf, posinf=torch.inf).max().item()
@@ -155,7 +160,7 @@ def largest_errors(case: Case) -> dict[str, float]:
 
 
 def _results(case: Case) -> dict[str, Tensor]:
-    """Every result of the case, computed by the project's own functions."""
+    """Return every result of the case, computed by this project's functions."""
     algorithm, arrays = case.settings.algorithm(), case.arrays
     mask = arrays["response_mask"]  # [B, T]
     logprobs = arrays["logprobs"].clone().requires_grad_()
@@ -188,9 +193,9 @@ def _weights(mask: Tensor, aggregation: Aggregation) -> Tensor:
 
 
 def _batch(case: Case, logprobs: Tensor, advantages: Tensor, rows: Tensor) -> LossBatch:
-    """The rows `[B]` bool of a case as training would hand them to the algorithm."""
+    """Return the rows `[B]` bool of a case as training passes them to the algorithm."""
     arrays = case.arrays
-    expert_rows = arrays.get("expert_logprobs_rows")  # the published code reads them past the expert's end too
+    expert_rows = arrays.get("expert_logprobs_rows")  # the published code reads past the expert's end too
     return LossBatch(
         logprobs=logprobs[rows],
         old_logprobs=arrays["old_logprobs"][rows],
@@ -204,7 +209,9 @@ def _batch(case: Case, logprobs: Tensor, advantages: Tensor, rows: Tensor) -> Lo
 
 
 def _advantages(arrays: dict[str, Tensor], *, normalise_by_std: bool) -> Tensor:
-    """`[B]`, group by group: those of the rollouts, and what the expert's would be beside them."""
+    """Return advantages `[B]` group by group: of the rollouts, and of each expert relative to the rollouts of its
+    group.
+    """
     rewards, is_expert = arrays["rewards"], arrays["is_expert"]
     advantages = torch.zeros_like(rewards)
     for group in arrays["group_index"].unique():
@@ -219,7 +226,7 @@ def _advantages(arrays: dict[str, Tensor], *, normalise_by_std: bool) -> Tensor:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code."""
+    """Run the command; return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m calibrl_core.parity", description=__doc__.split("\n")[0])
     parser.add_argument("file", type=Path, metavar="FILE.npz")
     path = parser.parse_args(arguments).file

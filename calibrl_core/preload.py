@@ -1,6 +1,6 @@
-"""All that nearly every run imports, now or later: for `standby`, which imports it ahead of the run.
+"""Imports everything that nearly every run needs; `standby` imports this module before the run starts.
 
-None of it may ask CUDA for its devices, or this process would see no others later; a test watches that.
+No import here may ask CUDA for its devices: this process could then see no other devices later. A test checks it.
 """
 
 import sklearn.datasets  # noqa: F401

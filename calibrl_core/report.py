@@ -1,27 +1,27 @@
-"""What a run tells the world: one append-only event file of JSON lines, which anyone may follow or ship.
+"""Output of a run: one append-only event file of JSON lines, which any reader can follow.
 
-Every line is an object with `type` and `ts` (seconds since 1970, UTC), and by type:
+Each line is an object with `type`, `ts` (seconds since 1970, UTC) and the fields of its type:
 
 | type | fields |
 |---|---|
 | start | steps_total, step (done before this attempt), versions {name: version}, parameters (count) |
 | metrics | step (1 = after the first update), values {family/name: number, or "NaN", "Infinity", "-Infinity"} |
-| histogram | step, name, edges (n + 1 numbers), counts (n integers; outliers fall in the end bins) |
+| histogram | step, name, edges (n + 1 numbers), counts (n integers; outliers are counted in the end bins) |
 | sample | step, group (see `SampleGroup`) |
-| accuracies | model_index, split, prompts (digests of what each is), values (share of its samples that passed) |
-| checkpoint | step, path, best (bool), metrics, removed (paths that are gone now) |
+| accuracies | model_index, split, prompts (their digests), values (per prompt: share of its samples that passed) |
+| checkpoint | step, path, best (bool), metrics, removed (paths that are deleted now) |
 | progress | step, steps_total: for runs that report no metrics at every step |
 | log | level (info, warning), message |
-| health | step, rule, state (fired, cleared), message, suggestion (empty once cleared): see `calibrl_core.health` |
+| health | step, rule, state (fired, cleared), message, suggestion (empty if cleared): see `calibrl_core.health` |
 | error | reason (crashed, out_of_memory, non_finite, bad_spec, disk_full, quota), message: the run ends, status 1 |
-| finish | status (succeeded, stopped), step, result (object); reason (health) and message, where a rule stopped it |
+| finish | status (succeeded, stopped), step, result (object); reason (health) and message if a rule stopped the run |
 
-Images stand beside the file, `images/<sha256>.png`, written before the line that names them. A reader must ignore a
-last line that has no newline yet: it is still being written. Of several processes that share a run each may tell an
-`error`: the first one is the cause, and others follow from it.
+Images are files next to the event file, `images/<sha256>.png`, written before the line that names them. A reader must
+ignore a last line without a newline: it is still being written. If several processes share a run, each can report an
+`error`. The first one is the cause; the others follow from it.
 
-A run that its disk can't hold ends with exit status `DISK_FULL_STATUS`, which also tells it where the `error` found no
-room. All that was written before is whole: each line, each image, each checkpoint.
+A run whose data does not fit on the disk ends with exit status `DISK_FULL_STATUS`, also if there was no space left for
+the `error` event. Everything written before is complete: each line, each image, each checkpoint.
 """
 
 import errno
@@ -40,8 +40,9 @@ DISK_FULL_STATUS = 28  # ENOSPC
 
 
 class SampleCompletion(TypedDict):
-    """One rollout of a sampled group. The lists have one entry a token; of a very long one, the middle is missing:
-    `left_out` tokens, behind the first half of what is there."""
+    """One rollout of a sampled group. The lists have one entry per token. The middle of a very long rollout is missing:
+    `left_out` tokens, after the first half of the entries.
+    """
 
     text: str
     tokens: list[str]
@@ -58,7 +59,7 @@ class SampleCompletion(TypedDict):
 
 
 class SampleGroup(TypedDict):
-    """A prompt with all that was made of it at one step."""
+    """A prompt with all rollouts that one step sampled for it."""
 
     prompt_id: str
     prompt: str
@@ -69,19 +70,19 @@ class SampleGroup(TypedDict):
 
 
 class Report(Protocol):
-    """Where a run sends what it has to tell. `EventFile` is the real one."""
+    """Receiver of a run's events. `EventFile` is the implementation that writes to disk."""
 
-    run_dir: Path  # what a run leaves behind (checkpoints, answers) stands here
+    run_dir: Path  # folder of the run's other output: checkpoints, answers
 
     def emit(self, type: str, **fields: Any) -> None:
-        """Append one event; see the module's table."""
+        """Append one event. The module's docstring has the table of events."""
 
     def save_image(self, png: bytes) -> str:
-        """Keep an image once, by content; return its sha256."""
+        """Store an image once, by content; return its sha256."""
 
 
 def jsonable(value: Any) -> Any:
-    """The value with non-finite floats as the strings NaN, Infinity and -Infinity, which JSON can't say."""
+    """Return the value with non-finite floats replaced by the strings NaN, Infinity and -Infinity, which JSON lacks."""
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     if isinstance(value, dict):
@@ -92,12 +93,12 @@ def jsonable(value: Any) -> Any:
 
 
 def health_sentence(alert: Mapping[str, Any]) -> str:
-    """The fields of a `health` event as text for people."""
+    """Return the fields of a `health` event as text for people."""
     return "{rule} {state} at step {step}: {message}. {suggestion}".format_map(alert).rstrip()
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether an error, or what it was raised from, says that a disk is full, or what this user may have of it."""
+    """Return if an error, or the error that caused it, says that a disk is full or that the user's quota is used up."""
     full = (errno.ENOSPC, errno.EDQUOT)
     if isinstance(error, OSError) and error.errno in full:
         return True
@@ -107,7 +108,7 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 class EventFile:
-    """Appends events to `run_dir/events.jsonl`, one `write` a line, so that a reader never sees two halves mixed."""
+    """Appends events to `run_dir/events.jsonl`, one `write` per line, so that lines of two processes never mix."""
 
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
@@ -117,7 +118,7 @@ class EventFile:
         self._end_half_line(run_dir / EVENT_FILE)
 
     def _end_half_line(self, path: Path) -> None:
-        # A run killed while it wrote leaves half a line; ended here, it is one line that readers skip as not JSON.
+        # A run that was killed while it wrote leaves half a line. Readers skip it as not JSON once it has a newline.
         with path.open("rb") as file:
             if file.seek(0, os.SEEK_END) and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
                 os.write(self._fd, b"\n")
@@ -129,7 +130,7 @@ class EventFile:
     def _append(self, line: bytes) -> None:
         size, written = os.fstat(self._fd).st_size, 0
         try:
-            while written < len(line):  # a disk that is nearly full takes a part of it, and only then refuses
+            while written < len(line):  # a disk that is nearly full writes a part before it fails
                 written += os.write(self._fd, line[written:])
         finally:
             if 0 < written < len(line) and os.fstat(self._fd).st_size == size + written:  # no other process wrote
@@ -152,7 +153,7 @@ class EventFile:
 
 
 class SilentReport:
-    """For the processes of a run beside the first. Only that one of them failed reaches the event file."""
+    """Report of all processes of a run except the first. Only their errors reach the event file."""
 
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir

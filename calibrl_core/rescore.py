@@ -1,10 +1,10 @@
-"""Scores stored completions with some verifiers, as a process of its own.
+"""Scores stored completions with given verifiers, in a process of its own.
 
     python -m calibrl_core.rescore FILE REPORT
 
-FILE: JSON `{"rewards": [...], "completions": [[text, truth], ...]}`. REPORT gets one line a completion, in order,
-`{"reward", "passed", "by_verifier", "failure"}`, a batch at a time: whoever ends this process keeps what it has found.
-A verifier that can't be loaded is told by a last line `{"fault": why}`.
+FILE: JSON `{"rewards": [...], "completions": [[text, truth], ...]}`. REPORT gets one line per completion, in order:
+`{"reward", "passed", "by_verifier", "failure"}`. Lines are written in batches, so that the results up to that point
+remain if this process is killed. If a verifier cannot be loaded, the last line is `{"fault": reason}`.
 """
 
 import json
@@ -20,12 +20,12 @@ from calibrl_core.verifiers import Reward
 from calibrl_core.verifiers.plugin import PluginError
 from calibrl_core.verifiers.scorer import Scorer
 
-AT_ONCE = 16  # completions: some that take all their time don't keep the others' verdicts for long
+AT_ONCE = 16  # completions per batch: a few that use their whole time limit delay the others only briefly
 WORKERS = 2
 
 
-def rescored(rewards: Sequence[Reward], completions: Sequence[tuple[str, str]]) -> Iterator[list[dict[str, Any]]]:
-    """The lines of the report, by batches."""
+def rescore(rewards: Sequence[Reward], completions: Sequence[tuple[str, str]]) -> Iterator[list[dict[str, Any]]]:
+    """Yield the lines of the report, batch by batch."""
     try:
         with Scorer(rewards, WORKERS) as scorer:
             for start in range(0, len(completions), AT_ONCE):
@@ -36,11 +36,11 @@ def rescored(rewards: Sequence[Reward], completions: Sequence[tuple[str, str]]) 
 
 
 def main() -> None:
-    """The command: see the module."""
+    """Run the command that the module's docstring describes."""
     given = json.loads(Path(sys.argv[1]).read_text())
     rewards = TypeAdapter(list[Reward]).validate_python(given["rewards"])
     with Path(sys.argv[2]).open("w") as report:
-        for batch in rescored(rewards, given["completions"]):
+        for batch in rescore(rewards, given["completions"]):
             report.writelines(json.dumps(line) + "\n" for line in batch)
             report.flush()
 

@@ -1,4 +1,4 @@
-"""The base of every settings class: closed, frozen, and strict about numbers."""
+"""Base of all settings classes: closed, frozen, and strict about numbers."""
 
 from functools import cache
 from types import NoneType
@@ -8,16 +8,16 @@ from pydantic import BaseModel, ConfigDict, Discriminator, ValidationError, mode
 from pydantic_core import InitErrorDetails
 
 
-class Closed(BaseModel):
-    """Settings that refuse unknown fields, infinities and NaN, and that no one changes once made."""
+class StrictSettings(BaseModel):
+    """Immutable settings that refuse unknown fields, infinities and NaN."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
 
     @model_validator(mode="before")
     @classmethod
     def _numbers_are_numbers(cls, given: Any) -> Any:
-        """`steps: "5"` and `steps: true` are mistakes, though Python would make numbers of them."""
-        numbers = _numbers(cls)
+        """Refuse `steps: "5"` and `steps: true`, which pydantic would convert to numbers."""
+        numbers = _number_fields(cls)
         wrong = [
             InitErrorDetails(type="int_type" if numbers[name] is int else "float_type", loc=(name,), input=value)
             for name, value in (given.items() if isinstance(given, dict) else ())
@@ -29,22 +29,23 @@ class Closed(BaseModel):
 
 
 @cache
-def _numbers(model: type[BaseModel]) -> dict[str, type]:
-    """The fields that hold a number, and of which type it is."""
-    found = ((name, _number(field.annotation)) for name, field in model.model_fields.items())
+def _number_fields(model: type[BaseModel]) -> dict[str, type]:
+    """Return the numeric fields of a model, by name, with their type."""
+    found = ((name, _number_type(field.annotation)) for name, field in model.model_fields.items())
     return {name: number for name, number in found if number}
 
 
-def _number(annotation: Any) -> type | None:
-    """int or float, where that (or nothing) is what a field holds."""
+def _number_type(annotation: Any) -> type | None:
+    """Return int or float if the field holds only that type (or None), else None."""
     (kind, *others) = {*(get_args(annotation) or (annotation,))} - {NoneType} or {NoneType}
     return kind if not others and kind in (int, float) else None
 
 
 def one_of(*fields: str) -> Discriminator:
-    """Choose a union's member by which marking field is present, so that an error speaks of that member only.
+    """Choose the member of a union by the marking field that is present, so that an error names only that member.
 
-    Each member is tagged with its marking field; where none is present, the first member reports what is missing.
+    Each member is tagged with its marking field. If no marking field is present, the first member reports what is
+    missing.
     """
 
     def choose(value: Any) -> str:

@@ -1,12 +1,12 @@
-"""Training: the loop, on one page.
+"""Training: the whole loop on one page.
 
     python -m calibrl_core.train config.json --run-dir DIR
 
-runs alone, with no service: it draws a progress bar, appends to DIR/events.jsonl (see `calibrl_core.report`), keeps
-checkpoints in DIR/checkpoints, and goes on from the newest one when started again. SIGTERM: checkpoint, then exit.
+runs without a service. It draws a progress bar, appends to DIR/events.jsonl (see `calibrl_core.report`), writes
+checkpoints to DIR/checkpoints, and resumes from the newest one when started again. SIGTERM: checkpoint, then exit.
 Several GPUs: `accelerate launch --num_processes N -m calibrl_core.train ...` (see docs/explanation/distributed.md).
 
-Each step samples, learns from exactly those samples, and forgets them.
+Each step samples rollouts, learns from exactly these, and then drops them.
 """
 
 from __future__ import annotations
@@ -47,11 +47,16 @@ from calibrl_core.verifiers.scorer import Score, Scorer
 
 
 def train(config: TrainConfig, report: Report, should_stop: Callable[[], bool], ranks: Ranks = ALONE) -> dict[str, Any]:
-    """Run to the end, to the validation target, or until `should_stop()` (in any process) or a health rule in
-    `health.pause_on`; return the result that `finish` reports.
+    """Train until the last step, the validation target, `should_stop()` in any process, or a health rule in
+    `health.pause_on`. Return the fields of the `finish` event.
 
-    Raises DataError (bad rows, no experts), NonFiniteError, OSError (files), QuotaError (checkpoints),
-    torch.OutOfMemoryError; LaunchError where a step has fewer prompts than there are processes.
+    Raises:
+        DataError: rows are invalid, or there are no experts.
+        LaunchError: a step has fewer prompts than there are processes.
+        NonFiniteError: too many updates in a row are not finite.
+        QuotaError: the checkpoints that must be kept need too much disk.
+        OSError: files.
+        torch.OutOfMemoryError: memory.
     """
     with Scorer(config.rewards) as scorer, ExitStack() as closing:
         run = _Run(config, report, scorer, ranks, closing)
@@ -60,7 +65,7 @@ def train(config: TrainConfig, report: Report, should_stop: Callable[[], bool], 
         while not ended and not run.paused_by and not ranks.any_process(should_stop()):
             ended = run.advance()
         if ended:
-            report.emit("progress", step=run.state.step, steps_total=run.state.step)  # a target may have come early
+            report.emit("progress", step=run.state.step, steps_total=run.state.step)  # a target can end the run early
         run.save_if_new()
     outcome = {"status": "succeeded" if ended else "stopped", "step": run.state.step, "result": run.result()}
     if run.paused_by and not ended:
@@ -69,14 +74,14 @@ def train(config: TrainConfig, report: Report, should_stop: Callable[[], bool], 
 
 
 class _Run:
-    """One run: what it learns with, and how far it is."""
+    """One run: policy, data and learner, and the number of completed steps."""
 
     def __init__(self, config: TrainConfig, report: Report, scorer: Scorer, ranks: Ranks, closing: ExitStack) -> None:
-        """`closing`: what the run must give back when it ends."""
+        """Load or resume the run. `closing` releases its resources when the run ends."""
         if config.prompts_per_step < ranks.world:
             raise LaunchError(
                 f"prompts_per_step ({config.prompts_per_step}) must not be below the number of processes "
-                f"({ranks.world}): each takes whole groups"
+                f"({ranks.world}): each process takes whole groups; raise prompts_per_step or start fewer processes"
             )
         self.config, self.report, self.ranks = config, report, ranks
         self.checkpoints = Checkpoints(report.run_dir, config.checkpoints, ranks)
@@ -99,7 +104,7 @@ class _Run:
         self.solved = SolvedPrompts(self.state.solved)
         self.health = HealthMonitor(config.health, self.state.health)
         self.paused_by: Alert | None = None
-        self.told_of_failures = False
+        self.failure_reported = False
 
     def _make_engine(self, closing: ExitStack) -> RolloutEngine:
         rollout = self.config.rollout
@@ -139,7 +144,7 @@ class _Run:
         return examples if algorithm.samples else with_expert  # a row without an expert has nothing to imitate
 
     def _load(self, field: str, source: DataSource) -> list[Example]:
-        """The examples of a source whose prompts fit."""
+        """Return the examples of a source whose prompts fit."""
 
         def length(example: Example) -> int:
             return self.policy.prompt_lengths([example])[0]
@@ -160,7 +165,7 @@ class _Run:
         return target is not None and (self.state.best_value or 0.0) >= target
 
     def announce(self) -> None:
-        """Tell what runs, from where, and which checkpoints there are: a kill may have kept them from being told of."""
+        """Report the start and all existing checkpoints: a kill can have prevented their own events."""
         self.report.emit(
             "start",
             step=self.state.step,
@@ -172,7 +177,7 @@ class _Run:
             self._report_checkpoint(path, read_state(path), [])
 
     def advance(self) -> bool:
-        """One step with all that it entails; whether it was the last."""
+        """Run one step with its validation, events and checkpoint; return if it was the last one."""
         config = self.config
         step = self.state.step  # from 0; reported from 1: metrics of step n describe the n-th update
         for group in self.optimizer.param_groups:
@@ -198,26 +203,26 @@ class _Run:
         for name, (edges, counts) in result.histograms.items():
             self.report.emit("histogram", step=step, name=name, edges=edges, counts=counts)
         if result.batch is not None:
-            self._tell_of_failures(result.batch.scores)
+            self._report_failure(result.batch.scores)
         if result.batch is not None and (step == 1 or last or step % samples.every_steps == 0):
             report_groups(self.report, step, self.policy, result.batch, samples.groups)
         self.report.emit("metrics", step=step, values=metrics)
 
-    def _tell_of_failures(self, scores: Sequence[Score]) -> None:
-        """Why verifiers gave no verdict, the first time that they did not; later ones are only counted."""
+    def _report_failure(self, scores: Sequence[Score]) -> None:
+        """Report the reason of the first verdict that failed. Later ones are only counted."""
         why = next((score.failure for score in scores if score.failure), None)
-        if why and not self.told_of_failures:
-            self.told_of_failures = True
-            self._log("warning", f"a verdict failed and counts as 0 (reward/verifier_failures counts such): {why}")
+        if why and not self.failure_reported:
+            self.failure_reported = True
+            self._log("warning", f"a verdict failed and counts as 0 (reward/verifier_failures counts them): {why}")
 
     def _watch_health(self, metrics: dict[str, float]) -> None:
         alerts = self.health.observe(self.state.step, metrics)
         for alert in alerts:
             self.report.emit("health", **asdict(alert))
-        self.paused_by = self.ranks.from_first(self.health.pausing(alerts))  # only there are all metrics known
+        self.paused_by = self.ranks.from_first(self.health.pausing(alerts))  # only the first process has all metrics
 
     def _validate(self, metrics: dict[str, float]) -> bool:
-        """Add validation's metrics; whether its accuracy is the best so far."""
+        """Add the metrics of a validation; return if its accuracy is the best so far."""
         assert self.validator is not None
         metrics.update(self.validator.validate(self.state.step))
         accuracy = metrics["validation/accuracy"]
@@ -236,7 +241,8 @@ class _Run:
         if not self.ranks.first:
             return
         surplus = self.checkpoints.surplus(self.state.best_step if self.config.checkpoints.keep_best else None)
-        self._report_checkpoint(path, self.state, surplus)  # first: a kill in between is mended by `announce`
+        # Report before removing: `announce` repairs the state after a kill in between.
+        self._report_checkpoint(path, self.state, surplus)
         self.checkpoints.remove(surplus)
         self.checkpoints.check_quota()
 
@@ -251,12 +257,12 @@ class _Run:
         )
 
     def save_if_new(self) -> None:
-        """A checkpoint of where the run stands, unless there is one."""
+        """Write a checkpoint of the current step, unless it exists."""
         if self.state.step > self.saved_step:
             self._save({})
 
     def result(self) -> dict[str, Any]:
-        """What to remember of the run; nothing where another process writes the checkpoints."""
+        """Return the summary of the run; empty in all processes that do not write checkpoints."""
         if not self.ranks.first:
             return {}
         saved = self.checkpoints.all()
@@ -270,7 +276,7 @@ class _Run:
 
 
 def main() -> None:
-    """The command: see the module."""
+    """Run the command that the module's docstring describes."""
     run_process(TrainConfig, train)
 
 

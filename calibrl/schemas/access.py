@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import Field
 
 from calibrl.schemas.base import Record
-from calibrl_core.settings_base import Closed
+from calibrl_core.settings_base import StrictSettings
 
 UserName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9][a-z0-9._\-]*$")]
 Scope = Literal["read", "write"]
@@ -37,14 +37,14 @@ class User(Record):
     created_at: datetime
 
 
-class NewUser(Closed):
+class NewUser(StrictSettings):
     """A new user."""
 
     name: UserName
     admin: bool = False
 
 
-class UserChanges(Closed):
+class UserChanges(StrictSettings):
     """Changes of a user. Fields that are left out stay as they are."""
 
     admin: bool | None = None
@@ -74,7 +74,7 @@ class Member(Record):
     role: Role
 
 
-class MemberRole(Closed):
+class MemberRole(StrictSettings):
     """A new role of a user in a project."""
 
     role: Role
@@ -96,7 +96,7 @@ class ApiKey(Record):
     revoked_at: datetime | None
 
 
-class NewKey(Closed):
+class NewKey(StrictSettings):
     """A new API key."""
 
     name: str = Field(min_length=1, max_length=120, description="Purpose of the key.")

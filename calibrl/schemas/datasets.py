@@ -8,12 +8,12 @@ from pydantic import Field
 
 from calibrl.schemas.base import Name, Record, Slug
 from calibrl_core.data.schema import Columns, HubSource
-from calibrl_core.settings_base import Closed
+from calibrl_core.settings_base import StrictSettings
 
 ColumnName = Field(None, min_length=1, max_length=200)
 
 
-class UploadOptions(Closed):
+class UploadOptions(StrictSettings):
     """Options of an upload. The format is recognised by the column names, unless columns are named here."""
 
     name: Name | None = Field(None, description="Name in lists and results. None: the name of the file, if it is sent.")

@@ -7,7 +7,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from calibrl.schemas.base import Record
 from calibrl_core.config import usable_rewards
-from calibrl_core.settings_base import Closed
+from calibrl_core.settings_base import StrictSettings
 from calibrl_core.verifiers import Reward
 
 MOST_COMPLETIONS = 5000  # that are scored again at once
@@ -100,7 +100,7 @@ class Comparison(Record):
     )
 
 
-class ReplayRequest(Closed):
+class ReplayRequest(StrictSettings):
     """Completions to score again, and the verifiers to use."""
 
     rewards: tuple[Reward, ...] = Field(min_length=1, max_length=16)

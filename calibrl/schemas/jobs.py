@@ -10,7 +10,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from calibrl.schemas.base import Label, LabelKey, Name, Priority, Record, Slug
 from calibrl.schemas.specs import CheckpointChoice
 from calibrl.schemas.status import JobStatus, Reason
-from calibrl_core.settings_base import Closed
+from calibrl_core.settings_base import StrictSettings
 
 MOST_LABELS = 32
 MOST_NOTES = 10_000  # characters
@@ -62,7 +62,7 @@ class JobFilter(BaseModel):
         return [{key: value} for key, _, value in (label.partition(":") for label in self.label)]
 
 
-class JobChanges(Closed):
+class JobChanges(StrictSettings):
     """Changes of a submitted job. Fields that are left out stay as they are. The priority can only change before the
     job ends."""
 
@@ -89,7 +89,7 @@ class JobChanges(Closed):
         return self
 
 
-class Fork(Closed):
+class Fork(StrictSettings):
     """Settings of a fork: checkpoint, changes of the spec, name."""
 
     checkpoint: CheckpointChoice = Field(

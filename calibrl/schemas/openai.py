@@ -5,7 +5,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema, field_validator
 
-from calibrl_core.settings_base import Closed
+from calibrl_core.settings_base import StrictSettings
 
 AUTO = "auto"
 OUTPUT = re.compile(r"\{\{\s*sample\.output_text\s*\}\}")
@@ -34,7 +34,7 @@ Factor = Annotated[
 ]
 
 
-class Hyperparameters(Closed):
+class Hyperparameters(StrictSettings):
     """Hyperparameters of supervised fine-tuning. None or `auto`: the service chooses."""
 
     n_epochs: Count = Field(None, description="Number of passes over all rows.")
@@ -51,7 +51,7 @@ class ReinforcementHyperparameters(Hyperparameters):
     reasoning_effort: Literal["default"] | None = Field(None, description="Only `default` is supported.")
 
 
-class StringCheckGrader(Closed):
+class StringCheckGrader(StrictSettings):
     """Score 1 if the answer of the completion equals a column of the row, else 0: the verifier `exact`."""
 
     type: Literal["string_check"]
@@ -90,13 +90,13 @@ class StringCheckGrader(Closed):
         return found[1]
 
 
-class SupervisedMethod(Closed):
+class SupervisedMethod(StrictSettings):
     """Supervised learning from the last assistant message of each row."""
 
     hyperparameters: Hyperparameters = Field(default_factory=Hyperparameters)
 
 
-class ReinforcementMethod(Closed):
+class ReinforcementMethod(StrictSettings):
     """Reinforcement learning: a grader scores sampled completions."""
 
     grader: StringCheckGrader
@@ -110,7 +110,7 @@ class ReinforcementMethod(Closed):
         return given
 
 
-class Method(Closed):
+class Method(StrictSettings):
     """Method of fine-tuning."""
 
     type: Literal["supervised", "reinforcement"]
@@ -118,7 +118,7 @@ class Method(Closed):
     reinforcement: ReinforcementMethod | None = None
 
 
-class NewFineTuningJob(Closed):
+class NewFineTuningJob(StrictSettings):
     """A new fine-tuning job in the format of OpenAI's client."""
 
     model: str = Field(

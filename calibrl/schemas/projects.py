@@ -5,7 +5,7 @@ from datetime import datetime
 from pydantic import BaseModel, Field
 
 from calibrl.schemas.base import MOST, Record
-from calibrl_core.settings_base import Closed
+from calibrl_core.settings_base import StrictSettings
 
 
 class ProjectLimits(BaseModel):
@@ -38,7 +38,7 @@ class Project(ProjectLimits, Record):
     created_at: datetime
 
 
-class ProjectSettings(ProjectLimits, Closed):
+class ProjectSettings(ProjectLimits, StrictSettings):
     """Limits to set for a project."""
 
 

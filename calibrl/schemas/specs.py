@@ -18,7 +18,7 @@ from calibrl_core.config import (
     distinct_names,
 )
 from calibrl_core.data.schema import BuiltinData, FileData, HubData
-from calibrl_core.settings_base import Closed, one_of
+from calibrl_core.settings_base import StrictSettings, one_of
 
 BIGGEST_STEP = 2**31 - 1
 
@@ -51,7 +51,7 @@ ModelChoice = Annotated[
 ]
 
 
-class KnownData(Closed):
+class KnownData(StrictSettings):
     """A dataset that was uploaded to the service or registered with it."""
 
     dataset: UUID = Field(description="Id of a dataset in the project of the job.")
@@ -76,7 +76,7 @@ class ValidationSpec(ValidationSettings):
     data: DataChoice
 
 
-class Resources(Closed):
+class Resources(StrictSettings):
     """Resources that a job occupies while it runs."""
 
     gpus: int = Field(0, ge=0, le=64, description="Number of GPUs, all on one machine. 0: one CPU slot.")
@@ -85,7 +85,7 @@ class Resources(Closed):
     )
 
 
-class Limits(Closed):
+class Limits(StrictSettings):
     """Limits that end a job. Times count run time only, over all attempts together."""
 
     timeout_seconds: float | None = Field(
@@ -112,7 +112,7 @@ class Limits(Closed):
     )
 
 
-class JobSettings(Closed):
+class JobSettings(StrictSettings):
     """Fields that the specs of all jobs have."""
 
     name: Name = Field(description="Name of the job. Names need not be unique.")

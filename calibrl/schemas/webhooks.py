@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import Field
 
 from calibrl.schemas.base import Record
-from calibrl_core.settings_base import Closed
+from calibrl_core.settings_base import StrictSettings
 
 WebhookEvent = Literal[
     "job.queued",
@@ -25,7 +25,7 @@ WebhookEvent = Literal[
 AT_ITS_END: tuple[WebhookEvent, ...] = ("job.succeeded", "job.failed", "job.cancelled", "job.health")
 
 
-class NewWebhook(Closed):
+class NewWebhook(StrictSettings):
     """A new webhook."""
 
     url: str = Field(

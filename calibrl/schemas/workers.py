@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import Field
 
 from calibrl.schemas.base import Record
-from calibrl_core.settings_base import Closed
+from calibrl_core.settings_base import StrictSettings
 
 
 class WorkerStatus(StrEnum):
@@ -53,7 +53,7 @@ class Worker(Record):
     heartbeat_at: datetime
 
 
-class Drain(Closed):
+class Drain(StrictSettings):
     """Options of draining a machine."""
 
     now: bool = Field(

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from calibrl_core.algorithms.clipping import clipped_policy_loss
 from calibrl_core.algorithms.loss_batch import LossBatch, TokenLosses
-from calibrl_core.settings_base import Closed
+from calibrl_core.settings_base import StrictSettings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Aggregation = Literal["token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "seq-mean-token-sum-norm"]
 
 
-class AlgorithmSettings(Closed):
+class AlgorithmSettings(StrictSettings):
     """Settings of an algorithm, and the questions that config, plan and trainer ask about any algorithm.
 
     A subclass sets `type: Literal["name"] = "name"`, the value by which a spec names the algorithm. Its name for

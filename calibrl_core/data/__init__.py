@@ -1,10 +1,15 @@
-"""Data sets: `load` any source that a config may name."""
+"""Datasets: `load` reads any source that a config can name."""
 
 from calibrl_core.data.schema import BuiltinData, DataSource, Example
 
 
 def load(source: DataSource) -> list[Example]:
-    """All examples of a source, in its order. Raises DataError, which names every bad row, or OSError."""
+    """Return all examples of a source, in its order.
+
+    Raises:
+        DataError: rows are invalid; the message names each of them.
+        OSError: files.
+    """
     from calibrl_core.data import files
     from calibrl_core.data.builtin import digits, geometry
 

@@ -1,4 +1,4 @@
-"""Images as data files carry them: looked up, bounded and checked, and kept as the encoded bytes that they are."""
+"""Images in data files: found, limited in size, checked, and stored in their encoded form."""
 
 import base64
 import io
@@ -9,18 +9,24 @@ from typing import Any
 from calibrl_core.data.schema import DataError
 
 FORMATS = ("PNG", "JPEG", "WEBP")
-MOST_PIXELS = 50_000_000  # of one image; a small file can unpack to gigabytes
-LONGEST_NAME = 1024  # characters; a longer text is no path
+MOST_PIXELS = 50_000_000  # per image; a small file can unpack to gigabytes
+LONGEST_NAME = 1024  # characters; a longer text is not a path
 
 
 def read_images(entries: Any, folder: Path | None) -> tuple[bytes, ...]:
-    """The images of one cell: nothing, one image, or a list of them; no paths without a folder. Raises DataError."""
+    """Return the images of one cell: nothing, one image, or a list. Without a folder, paths are refused.
+
+    Raises:
+        DataError: an image is missing, invalid or too large.
+    """
     listed = entries if isinstance(entries, list) else [] if entries is None else [entries]
     return tuple(_read(entry, folder) for entry in listed)
 
 
 def _read(entry: Any, folder: Path | None) -> bytes:
-    """The file behind a path, base64 text, bytes, or `{"bytes": ..., "path": ...}` as Parquet files carry it."""
+    """Return the bytes of an image given as path, base64 text, bytes, or `{"bytes": ..., "path": ...}` as in Parquet
+    files.
+    """
     if isinstance(entry, dict):
         entry = entry.get("bytes") or entry.get("path")
     if isinstance(entry, str):
@@ -42,7 +48,7 @@ def _look_up(text: str, folder: Path | None) -> bytes:
     except ValueError:
         if folder is None:
             raise DataError(
-                f"image {text[:80]!r} is no base64, and a path can't be followed here: put the image itself there, "
+                f"image {text[:80]!r} is not base64, and paths are not read here: put the image itself into the cell, "
                 "as base64 or bytes"
             ) from None
         raise DataError(f"image {text[:80]!r} is neither a readable file in {folder} nor base64") from None
@@ -59,10 +65,10 @@ def _check(data: bytes) -> None:
                 image.verify()
         if not too_large:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                image.load()  # verify() looks at no pixels, and uses the image up
-    except Exception as error:  # on broken bytes a decoder raises what it likes
-        raise DataError(f"an image can't be read: {error}") from error
+                image.load()  # verify() does not decode pixels, and the image is unusable after it
+    except Exception as error:  # decoders raise many kinds of errors on broken bytes
+        raise DataError(f"an image cannot be read: {error}") from error
     if too_large:
         raise DataError(
-            f"an image has {width} x {height} pixels; {MOST_PIXELS // 10**6} million at most, make it smaller"
+            f"an image has {width} x {height} pixels; the limit is {MOST_PIXELS // 10**6} million: make it smaller"
         )

@@ -1,5 +1,6 @@
-"""Which examples a step takes: a function of seed and step alone, so that a resumed run neither repeats nor skips
-one."""
+"""Order of the examples: a function of seed and step alone, so that a resumed run neither repeats nor
+skips an example.
+"""
 
 from collections.abc import Sequence
 
@@ -7,23 +8,25 @@ import numpy as np
 
 from calibrl_core.data.schema import Example
 
-_MORE = 1  # beside seed and step: what is drawn beyond a step's own examples
+_EXTRA = 1  # part of the seed of the examples that a step draws in addition to its own
 
 
 class DataOrder:
-    """A fresh shuffle of all examples an epoch; a step may span epochs."""
+    """A new shuffle of all examples per epoch; a step can span epochs."""
 
     def __init__(self, examples: Sequence[Example], seed: int, per_step: int) -> None:
         self._examples, self._seed, self._per_step = examples, seed, per_step
 
     def examples(self, step: int) -> list[Example]:
-        """The examples of `step` (from 0)."""
+        """Return the examples of `step` (from 0)."""
         return [self._examples[index] for index in step_indices(self._seed, step, len(self._examples), self._per_step)]
 
-    def more(self, step: int, attempt: int, count: int) -> list[Example]:
-        """`count` other examples for `step`, where its own taught nothing; `attempt` counts from 1. Where the data has
-        no such number of others, the step's own are among them."""
-        rng = np.random.default_rng([self._seed, _MORE, step, attempt])
+    def extra_examples(self, step: int, attempt: int, count: int) -> list[Example]:
+        """Return `count` other examples for `step`, for groups without a gradient; `attempt` counts from 1.
+
+        If the data has fewer than `count` other examples, the step's own are among them.
+        """
+        rng = np.random.default_rng([self._seed, _EXTRA, step, attempt])
         rows = len(self._examples)
         own = step_indices(self._seed, step, rows, self._per_step)
         others = np.setdiff1d(np.arange(rows), own)
@@ -32,7 +35,7 @@ class DataOrder:
 
 
 def step_indices(seed: int, step: int, rows: int, per_step: int) -> list[int]:
-    """Indices below `rows` of the `per_step` examples of `step` (from 0)."""
+    """Return the indices, below `rows`, of the `per_step` examples of `step` (from 0)."""
     first = step * per_step
     orders: dict[int, list[int]] = {}
     indices = []

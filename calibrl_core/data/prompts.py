@@ -1,4 +1,4 @@
-"""How an example becomes chat messages: images, the question, and the paper's request to reason and then answer."""
+"""Converts examples to chat messages: images, the question, and the paper's instruction to reason and then answer."""
 
 import re
 from collections.abc import Iterator
@@ -11,11 +11,11 @@ IMAGE_TAG = re.compile(r"<image>\s*")
 
 
 def messages(example: Example) -> list[dict[str, Any]]:
-    """The earlier turns and the question, as chat templates take them.
+    """Return the earlier turns and the question, in the format of chat templates.
 
-    Every image reaches the model: those that the text places by `<image>`, in their place and order, and those that
-    it does not mention, before the question. A prompt that asks for an `<answer>` in its own words keeps to them;
-    any other gets the INSTRUCTION at its end, unless the example says that nobody is to be asked.
+    Every image reaches the model: images that the text places by `<image>`, in this place and order, and all others
+    before the question. A prompt that requests an `<answer>` itself stays as it is; to any other the INSTRUCTION is
+    appended, unless the example has `asks_for_answer=False`.
     """
     turns = [*((turn.role, turn.text) for turn in example.earlier), ("user", example.question)]
     images = len(example.images)
@@ -33,7 +33,7 @@ def messages(example: Example) -> list[dict[str, Any]]:
 
 
 def _content(text: str, images: int) -> Iterator[dict[str, str]]:
-    """The text's parts, with an image at each of its first `images` tags."""
+    """Yield the parts of a text, with an image at each of its first `images` tags."""
     for index, piece in enumerate(IMAGE_TAG.split(text)):
         if 0 < index <= images:
             yield {"type": "image"}

@@ -1,4 +1,4 @@
-"""The rows of a file or a hub data set, as dicts, a batch of them in memory at a time."""
+"""Rows of a file or a hub dataset, as dicts, with one batch in memory at a time."""
 
 import json
 from collections.abc import Iterator
@@ -7,13 +7,17 @@ from typing import Any
 
 from calibrl_core.data.schema import DataError, FileData, HubData
 
-Raw = dict[str, Any] | bytes  # a row; or a line of JSONL, so that one which is not JSON is that row's problem only
+RawRow = dict[str, Any] | bytes  # a row; or a line of JSONL, so that invalid JSON is a problem of this row only
 BATCH = 32  # rows read together
-LONGEST_LINE = 2**25  # bytes of a line of JSONL, which is held in memory whole
+LONGEST_LINE = 2**25  # bytes per line of JSONL; a whole line is in memory
 
 
-def read_rows(source: FileData | HubData) -> Iterator[Raw]:
-    """Every row in order. Raises DataError where the whole source can't be read."""
+def read_rows(source: FileData | HubData) -> Iterator[RawRow]:
+    """Yield every row in order.
+
+    Raises:
+        DataError: the source cannot be read.
+    """
     try:
         if isinstance(source, HubData):
             yield from hub_rows(source)
@@ -22,11 +26,15 @@ def read_rows(source: FileData | HubData) -> Iterator[Raw]:
         else:
             yield from _jsonl_rows(source)
     except OSError as error:
-        raise DataError(f"{source.label} can't be read: {error.strerror or error}") from error
+        raise DataError(f"{source.label} cannot be read: {error.strerror or error}") from error
 
 
 def read_count(path: str) -> int:
-    """How many rows a file has: from a Parquet file's end; of JSONL its lines are counted. Raises DataError."""
+    """Return how many rows a file has: from the footer of a Parquet file, or the number of lines of JSONL.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
     import pyarrow
     import pyarrow.parquet as parquet
 
@@ -37,13 +45,13 @@ def read_count(path: str) -> int:
         with Path(path).open("rb") as file:
             return sum(1 for _ in file)
     except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise DataError(f"{path} can't be read: {error}") from error
+        raise DataError(f"{path} cannot be read: {error}") from error
 
 
 def image_folder(source: FileData | HubData) -> Path | None:
-    """Where image paths in the rows must lie: in the file's folder, or among what `datasets` has downloaded.
+    """Return the folder that must contain the image files of the rows: the file's folder, or the cache of `datasets`.
 
-    None: there must be none.
+    None: the rows may not name image files.
     """
     if isinstance(source, FileData):
         return Path(source.path).resolve().parent if source.image_files else None
@@ -52,8 +60,12 @@ def image_folder(source: FileData | HubData) -> Path | None:
     return Path(config.HF_CACHE_HOME).resolve()
 
 
-def parsed(raw: Raw) -> dict[str, Any]:
-    """The row's columns. Raises DataError."""
+def parse_row(raw: RawRow) -> dict[str, Any]:
+    """Return the row's columns.
+
+    Raises:
+        DataError: the line is not a JSON object.
+    """
     if isinstance(raw, dict):
         return raw
     try:
@@ -86,10 +98,13 @@ def _parquet_rows(source: FileData) -> Iterator[dict[str, Any]]:
 
 
 def hub_rows(source: HubData) -> Iterator[dict[str, Any]]:
-    """Rows as they are stored, images not decoded. From the network, or from what an earlier run has downloaded.
+    """Yield rows as they are stored, images not decoded, from the network or from the cache of an earlier run.
 
-    Data sets that come with code are refused by `datasets` itself, from release 4 on. Raises DataError; without a
-    network after about half a minute, the time of the library's own retries.
+    `datasets` refuses datasets that come with code, since release 4.
+
+    Raises:
+        DataError: the dataset cannot be loaded. Without a network this takes about half a minute: the library
+            retries.
     """
     import datasets
 
@@ -97,10 +112,10 @@ def hub_rows(source: HubData) -> Iterator[dict[str, Any]]:
         found = datasets.load_dataset(source.hub, split=source.split, revision=source.revision)
     except ConnectionError as error:
         raise DataError(
-            f"{source.label} can't be loaded: the Hugging Face hub can't be reached from here, and no copy is in the "
-            "cache. Download it where there is a network and name its .parquet file: {path: ...}"
+            f"{source.label} cannot be loaded: the Hugging Face hub is not reachable, and the cache has no copy. "
+            "Download it on a machine with network access and name its .parquet file: {path: ...}"
         ) from error
-    except Exception as error:  # a hub, its rights and a dozen file formats fail in ways of their own
-        raise DataError(f"{source.label} can't be loaded: {type(error).__name__}: {error}") from error
+    except Exception as error:  # the hub, its permissions and many file formats raise many kinds of errors
+        raise DataError(f"{source.label} cannot be loaded: {type(error).__name__}: {error}") from error
     for batch in found.with_format("arrow").iter(BATCH):
         yield from batch.to_pylist()

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, Tag, ValidationInfo, field_validator
 
-from calibrl_core.settings_base import Closed, one_of
+from calibrl_core.settings_base import StrictSettings, one_of
 
 Split = Literal[
     "train",
@@ -29,7 +29,7 @@ SPLITS: dict[str, tuple[Split, ...]] = {
 }
 
 
-class BuiltinData(Closed):
+class BuiltinData(StrictSettings):
     """A dataset that the package generates."""
 
     builtin: Literal["digits", "geometry"] = Field(
@@ -61,16 +61,17 @@ class BuiltinData(Closed):
 
     @property
     def name(self) -> str:
+        """Return the name of this dataset in results."""
         return self.split if self.builtin == "digits" else f"{self.builtin}-{self.split}"
 
     @property
     def row_count(self) -> int:
-        """Number of rows that are used."""
+        """Return the number of rows that are used."""
         of_split = {"train": 4096 if self.builtin == "digits" else 2048, "validation": 128}.get(self.split, 256)
         return min(of_split, self.rows or of_split)
 
 
-class Columns(Closed):
+class Columns(StrictSettings):
     """Column names of the plain format. To name any of them selects the plain format; in a chat only the answer
     column can be named."""
 
@@ -88,7 +89,7 @@ class Columns(Closed):
     expert: str = Field("expert", max_length=200, description="Column with the expert completion. It can be absent.")
 
 
-class FileData(Closed):
+class FileData(StrictSettings):
     """Rows of a `.jsonl` or `.parquet` file. Image paths are relative to the file and must stay in its folder.
 
     The columns decide the format (plain, verl, MathVista, Geometry3K); the data reference lists them.
@@ -108,15 +109,16 @@ class FileData(Closed):
 
     @property
     def name(self) -> str:
+        """Return the name of this dataset in results."""
         return self.title or Path(self.path).stem
 
     @property
     def label(self) -> str:
-        """Name in messages."""
+        """Return the name of this dataset in messages."""
         return self.title or self.path
 
 
-class HubSource(Closed):
+class HubSource(StrictSettings):
     """Location of a dataset on the Hugging Face hub."""
 
     hub: str = Field(
@@ -137,11 +139,12 @@ class HubData(HubSource):
 
     @property
     def name(self) -> str:
+        """Return the name of this dataset in results."""
         return f"{Path(self.hub).name}-{self.split}"
 
     @property
     def label(self) -> str:
-        """Name in messages."""
+        """Return the name of this dataset in messages."""
         return f"{self.hub} ({self.split})"
 
 

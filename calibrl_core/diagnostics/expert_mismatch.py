@@ -1,23 +1,24 @@
-"""Family expert/: how far the policy stands from its expert, and on which side.
+"""Family expert/: the distance between the policy and its expert, and its sign.
 
-The gap of a token is log pi_old(rollout token) - log pi_old(expert token at that position), in nats: above 0 the policy
-is more confident in its own token than in the expert's. With the rollout's outcome that makes four quadrants; CalibRL's
-guidance pushes fully in two of them and only by `negative_slope` in the others (the damped ones). Whatever `expert_gap`
-the loss uses, these are the gaps token by token.
+The gap of a token is log pi_old(rollout token) - log pi_old(expert token at that position), in nats. Above 0 the policy
+is more confident in its own token than in the expert's. Together with the rollout's outcome this gives four quadrants.
+CalibRL's guidance acts fully in two of them, and only by `negative_slope` in the others (the damped ones). These are
+gaps token by token, independent of the loss's `expert_gap`.
 """
 
 import numpy as np
 from torch import Tensor
 
-from calibrl_core.diagnostics.base import StepBatch, mean_or_nothing
-from calibrl_core.diagnostics.histograms import Histogram, by_outcome
+from calibrl_core.diagnostics.base import StepBatch, mean_if_any
+from calibrl_core.diagnostics.histograms import Histogram, outcome_histograms
 
 GAP_EDGES = np.linspace(-16.0, 16.0, 65)  # nats
 
 
 def expert_mismatch(batch: StepBatch) -> dict[str, float]:
-    """Mean gaps (nats), the four quadrants and where guidance opposes the policy gradient, as shares of the tokens that
-    have a gap; nothing without experts."""
+    """Return mean gaps (nats), the four quadrants, and the tokens on which guidance opposes the policy gradient, as
+    shares of the tokens that have a gap. Empty without experts.
+    """
     nll = batch.experts.nll
     if nll is None:
         return {}
@@ -29,9 +30,9 @@ def expert_mismatch(batch: StepBatch) -> dict[str, float]:
     damped = shares["expert/quadrant_confident_correct"] + shares["expert/quadrant_humble_wrong"]
     return {
         **values,
-        **mean_or_nothing("expert/gap_mean", gaps),
-        **mean_or_nothing("expert/gap_correct", gaps[correct]),
-        **mean_or_nothing("expert/gap_wrong", gaps[~correct]),
+        **mean_if_any("expert/gap_mean", gaps),
+        **mean_if_any("expert/gap_correct", gaps[correct]),
+        **mean_if_any("expert/gap_wrong", gaps[~correct]),
         **shares,
         "expert/damped_share": damped,
         "expert/opposing_share": _opposing(batch),
@@ -39,15 +40,15 @@ def expert_mismatch(batch: StepBatch) -> dict[str, float]:
 
 
 def gap_histograms(batch: StepBatch) -> dict[str, Histogram]:
-    """The gap of every token that has one; nothing where none has."""
+    """Return histograms of the gaps; empty if no token has one."""
     gaps, correct = _gaps(batch)
     if not len(gaps):
         return {}
-    return by_outcome("expert/gap", "expert/gap_correct", "expert/gap_wrong", gaps, correct, GAP_EDGES)
+    return outcome_histograms("expert/gap", "expert/gap_correct", "expert/gap_wrong", gaps, correct, GAP_EDGES)
 
 
 def _gaps(batch: StepBatch) -> tuple[Tensor, Tensor]:
-    """`[N]` nats and `[N]` bool: the gap of every token that has one, and whether its rollout passed."""
+    """Return the gap of every token that has one, `[N]` nats, and whether its rollout passed, `[N]` bool."""
     counted = batch.gap_mask
     return batch.gaps[counted].double(), batch.passed.flatten()[:, None].expand_as(counted)[counted]
 
@@ -63,9 +64,12 @@ def _quadrants(confident: Tensor, correct: Tensor) -> dict[str, float]:
 
 
 def _opposing(batch: StepBatch) -> float:
-    """The share of tokens on which guidance pushes one way (up where the rollout passed, down where not) and the policy
-    gradient the other (up where A > 0, down where A < 0). Only terms beside correctness can bring that about: a right
-    answer in the wrong format that fares worse than its group, or a wrong one that fares better."""
+    """Return the share of tokens on which guidance and the policy gradient have opposite signs.
+
+    Guidance raises tokens of a rollout that passed and lowers those of one that failed; the policy gradient raises
+    tokens if A > 0 and lowers them if A < 0. They can differ only through reward terms other than correctness: a right
+    answer in the wrong format with a reward below its group's mean, or a wrong answer with one above it.
+    """
     signs = batch.passed.double() * 2 - 1  # [P, G]: s, +1 passed, -1 failed
     opposed = (signs * batch.advantages < 0).flatten()  # [B]
     counted = batch.gap_mask

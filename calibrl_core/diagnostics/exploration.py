@@ -1,4 +1,4 @@
-"""Family exploration/: does the policy still try different things?"""
+"""Family exploration/: whether the policy still tries different answers."""
 
 from collections import Counter
 
@@ -7,14 +7,16 @@ import numpy as np
 from calibrl_core.diagnostics.base import StepBatch
 from calibrl_core.diagnostics.histograms import Histogram, histogram
 from calibrl_core.verifiers.base import final_answer
-from calibrl_core.verifiers.notation import canonical
+from calibrl_core.verifiers.notation import canonical_answer
 
-TOP = 5  # entropy_top20: the most undecided fifth of the tokens
+TOP = 5  # entropy_top20 uses the fifth of the tokens with the highest entropy
 ENTROPY_EDGES = np.linspace(0.0, 8.0, 65)  # nats; a uniform choice among 150,000 tokens would be 11.9
 
 
 def exploration(batch: StepBatch) -> dict[str, float]:
-    """Entropy (nats), how the groups divide, how many answers they try, and where the entropy is heading."""
+    """Return entropy (nats), outcomes per group, the number of different answers, and the expected trend of the
+    entropy.
+    """
     solved = batch.passed.double().mean(-1)  # [P]
     return {
         **_entropy(batch),
@@ -29,13 +31,14 @@ def exploration(batch: StepBatch) -> dict[str, float]:
 
 
 def entropy_histogram(batch: StepBatch) -> Histogram:
-    """The entropy of every rollout token, nats."""
+    """Return the histogram of the entropy of all rollout tokens, in nats."""
     return histogram(batch.rollouts.entropies[batch.rollouts.mask], ENTROPY_EDGES)
 
 
 def _entropy(batch: StepBatch) -> dict[str, float]:
-    """Over rollout tokens; over their most undecided fifth, where a completion takes its turns (arXiv 2506.01939); and
-    over rollout and expert tokens together, as the published code logs it."""
+    """Return the mean entropy over rollout tokens, over the fifth with the highest entropy, where a completion takes
+    its turns (arXiv 2506.01939), and over rollout and expert tokens together, as the published code logs it.
+    """
     entropies = batch.rollouts.entropies[batch.rollouts.mask].double()  # [N]
     values = {
         "exploration/entropy": entropies.mean().item(),
@@ -49,13 +52,13 @@ def _entropy(batch: StepBatch) -> dict[str, float]:
 
 
 def _answers(batch: StepBatch) -> dict[str, float]:
-    """Different answers a group, and how much its wrong completions agree. Answers are equal as far as plain text tells
-    (0.50, 1/2); no answer is none of them.
+    """Return the different answers per group, and how much its wrong completions agree.
 
-    Agreement is asked of groups with two wrong completions or more: one alone has nobody to agree with.
+    Answers are equal as far as plain text can decide (0.50, 1/2); a missing answer does not count. Agreement needs at
+    least two wrong completions in a group.
     """
     size = batch.rollouts.group_size
-    answers = [None if text is None else canonical(text) for text in map(final_answer, batch.rollouts.texts)]
+    answers = [None if text is None else canonical_answer(text) for text in map(final_answer, batch.rollouts.texts)]
     distinct = agreeing = wrong = 0
     for prompt, passed in enumerate(batch.passed.tolist()):
         group = answers[prompt * size : (prompt + 1) * size]
@@ -69,8 +72,11 @@ def _answers(batch: StepBatch) -> dict[str, float]:
 
 
 def _covariance(batch: StepBatch) -> float:
-    """Of log-probability and advantage over rollout tokens. In a policy-gradient step entropy falls by about as much as
-    this is above 0 (arXiv 2505.22617, theorem 1): likely tokens are made likelier still."""
+    """Return the covariance of log-probability and advantage over rollout tokens.
+
+    In a policy-gradient step the entropy falls by about this amount (arXiv 2505.22617, theorem 1): if positive, likely
+    tokens become more likely.
+    """
     mask = batch.rollouts.mask
     logprobs = batch.rollouts.logprobs[mask].double()  # [N]
     advantages = batch.advantages.flatten()[:, None].expand_as(mask)[mask]  # [N]

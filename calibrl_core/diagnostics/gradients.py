@@ -1,7 +1,8 @@
-"""Whether guidance says something of its own: its gradient beside the policy's.
+"""Comparison of the gradients of guidance and policy loss: whether guidance adds information.
 
-With one on-policy update and s of A's sign, guidance is per token a positive multiple of the policy gradient (1 or
-`negative_slope` times it); the cosine is then near 1, and guidance little but a larger step. Below, it says more.
+With one on-policy update and s of the sign of A, guidance is per token a positive multiple of the policy gradient (1 or
+`negative_slope` times it). Then the cosine is near 1, and guidance is little more than a larger step. A smaller cosine
+means that guidance adds another direction.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -15,11 +16,13 @@ def compare_gradients(
     guidance: Sequence[Tensor],
     total: Callable[[Sequence[float]], list[float]] = list,
 ) -> dict[str, float]:
-    """Two losses' gradients, parameter by parameter in the same order: their 2-norms, the cosine between them, and the
-    share of elements on which they point opposite ways, of those that both want to move.
+    """Return the 2-norms of two losses' gradients, their cosine, and the share of elements with opposite signs among
+    those that are not 0 in both.
 
-    Where each process has a part of every gradient, `total` sums over the processes. Guidance is compared before its
-    weight. What is undefined (a gradient of 0) is absent.
+    Args:
+        policy: gradients of the policy loss, per parameter, any shapes.
+        guidance: gradients of the guidance loss before its weight, same parameters, shapes and order.
+        total: sums over the processes, if each process holds a shard of every gradient.
     """
     pairs = list(zip(policy, guidance, strict=True))
     policy_square, guidance_square, product, moved, opposing = total(

@@ -1,10 +1,10 @@
-"""Family length/: how long completions are, and whether they end by themselves."""
+"""Family length/: length of completions, and whether they end by themselves."""
 
 from calibrl_core.diagnostics.base import StepBatch
 
 
 def length(batch: StepBatch) -> dict[str, float]:
-    """Tokens a completion, and the share that was cut at the limit."""
+    """Return tokens per completion, and the share of completions that were cut at the limit."""
     lengths = batch.rollouts.mask.sum(-1).double()
     return {
         "length/mean": lengths.mean().item(),

@@ -1,4 +1,4 @@
-"""perf/memory_bytes: the most memory that the run has held so far."""
+"""perf/memory_bytes: peak memory of the run so far."""
 
 from pathlib import Path
 
@@ -8,9 +8,11 @@ _STATUS = Path("/proc/self/status")
 
 
 def memory_bytes(device: torch.device) -> dict[str, float]:
-    """`perf/memory_bytes`: tensors on the GPU at their peak; without one, this process's resident set at its peak.
+    """Return `perf/memory_bytes`: the peak of tensors on the GPU, or without a GPU the peak resident set of this
+    process.
 
-    Linux only for the latter (nothing elsewhere): `getrusage` would count what the parent held before it started us.
+    The latter is available on Linux only (elsewhere the metric is absent): `getrusage` would include the memory that
+    the parent process had before it started this one.
     """
     if device.type == "cuda":
         return {"perf/memory_bytes": float(torch.cuda.max_memory_allocated(device))}

@@ -1,28 +1,28 @@
-"""Family rareness/: |A|, the weight that CalibRL gives a rollout by how rare its outcome is in its group."""
+"""Family rareness/: |A|, CalibRL's weight of a rollout, which is larger the rarer its outcome is in its group."""
 
 import numpy as np
 
 from calibrl_core.config import TrainSettings
-from calibrl_core.diagnostics.base import StepBatch, mean_or_nothing
-from calibrl_core.diagnostics.histograms import Histogram, by_outcome
+from calibrl_core.diagnostics.base import StepBatch, mean_if_any
+from calibrl_core.diagnostics.histograms import Histogram, outcome_histograms
 
 BINS = 22
 
 
 def rareness(batch: StepBatch) -> dict[str, float]:
-    """Mean |A| over all rollouts, over those that passed, and over those that failed."""
+    """Return the mean |A| over all rollouts, over those that passed, and over those that failed."""
     weights = batch.advantages.abs()
     return {
-        **mean_or_nothing("rareness/mean", weights),
-        **mean_or_nothing("rareness/correct", weights[batch.passed]),
-        **mean_or_nothing("rareness/wrong", weights[~batch.passed]),
+        **mean_if_any("rareness/mean", weights),
+        **mean_if_any("rareness/correct", weights[batch.passed]),
+        **mean_if_any("rareness/wrong", weights[~batch.passed]),
     }
 
 
 def rareness_histograms(batch: StepBatch, highest: float) -> dict[str, Histogram]:
-    """|A| of every rollout, from 0 to `highest`."""
+    """Return histograms of |A| over all rollouts, from 0 to `highest`."""
     edges = np.linspace(0.0, highest, BINS + 1)
-    return by_outcome(
+    return outcome_histograms(
         "rareness",
         "rareness/correct",
         "rareness/wrong",

@@ -1,11 +1,12 @@
-"""Family reward/: what the rollouts earned."""
+"""Family reward/: rewards of the rollouts."""
 
 from calibrl_core.diagnostics.base import StepBatch
 
 
 def reward(batch: StepBatch) -> dict[str, float]:
-    """Mean and standard deviation of the reward over all rollouts, accuracies, how many verdicts failed, and each
-    verifier's mean score."""
+    """Return mean and standard deviation of the reward over all rollouts, accuracies, the number of failed verdicts,
+    and the mean score per verifier.
+    """
     count = len(batch.scores)
     values = {
         "reward/mean": batch.rewards.mean().item(),

@@ -1,7 +1,7 @@
-"""Family sampled/: with dynamic sampling, all groups that a step sampled, of which it learns from some.
+"""Family sampled/: with dynamic sampling, all groups that a step sampled, including those it does not learn from.
 
-The groups that are kept differ in correctness by choice: they always have an advantage, and are right about half the
-time. So the health rules read these instead, wherever there are any.
+The groups that a step learns from are selected to differ in correctness: they always have an advantage, and about half
+of their rollouts are right. So the health rules read the metrics of this family if they exist.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from calibrl_core.verifiers.scorer import Score
 
 
 class SampledGroups:
-    """Sums over the groups that a step has sampled so far: their tokens need not be kept."""
+    """Sums over the groups that a step has sampled so far, so that their tokens need not stay in memory."""
 
     def __init__(self) -> None:
         self._rewards: list[Tensor] = []
@@ -22,7 +22,7 @@ class SampledGroups:
         self._entropy = 0.0
 
     def add(self, rewards: Tensor, rollouts: Rollouts, scores: Sequence[Score]) -> None:
-        """Some more groups: rewards `[P, G]` as the advantages are made of; scores, one a rollout."""
+        """Add groups. rewards: `[P, G]`, those that advantages are computed from. scores: one per rollout."""
         self._rewards.append(rewards)
         self._right += sum(score.passed for score in scores)
         self._strict += sum(score.strict for score in scores)
@@ -31,7 +31,9 @@ class SampledGroups:
         self._entropy += rollouts.entropies[rollouts.mask].sum(dtype=torch.float64).item()
 
     def metrics(self) -> dict[str, float]:
-        """Each as its namesake without `sampled/`; and how many prompts were sampled."""
+        """Return the metrics of the same name without `sampled/`, over all sampled groups, and the number of sampled
+        prompts.
+        """
         rewards = torch.cat(self._rewards)  # [P, G]
         rollouts = rewards.numel()
         return {

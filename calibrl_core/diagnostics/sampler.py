@@ -1,11 +1,14 @@
-"""Of families kl/ and clip/: how far the engine that sampled is from the trainer, where they are two."""
+"""Metrics kl/sampler and clip/sampler_share: distance between the engine that sampled and the trainer, if
+they differ.
+"""
 
 from calibrl_core.diagnostics.base import StepBatch
 
 
 def sampler(batch: StepBatch) -> dict[str, float]:
-    """The divergence of the trainer's distribution from the sampler's (nats a token, estimated as k3 from the tokens
-    that were sampled), and the share of tokens whose importance weight was cut. Nothing where they are one."""
+    """Return the divergence of the trainer's distribution from the sampler's (nats per token, k3 estimate from the
+    sampled tokens), and the share of tokens whose importance weight was truncated. Empty if both are the same.
+    """
     if batch.sampler_logprobs is None or batch.importance is None:
         return {}
     mask = batch.rollouts.mask

@@ -1,22 +1,22 @@
-"""exploration/solved_then_lost: prompts that the policy could solve when it last met them, and now cannot."""
+"""exploration/solved_then_lost: prompts that the policy solved at their last visit, and does not solve now."""
 
 from collections.abc import Iterable, Sequence
 
-MOST = 200_000  # prompts remembered; those met longest ago are forgotten first
+MAX_PROMPTS = 200_000  # prompts remembered; the least recent ones are dropped first
 
 
 class SolvedPrompts:
     """Remembers which prompts were solved at their last visit. `state()` is JSON, for the checkpoint."""
 
-    def __init__(self, state: Iterable[str] = (), most: int = MOST) -> None:
-        self._solved = dict.fromkeys(state)  # ids, the last met at the end
+    def __init__(self, state: Iterable[str] = (), most: int = MAX_PROMPTS) -> None:
+        self._solved = dict.fromkeys(state)  # ids, the most recent last
         self._most = most
 
     def observe(self, ids: Sequence[str], solved: Sequence[bool]) -> dict[str, float]:
-        """Count in a step's prompts (`solved`: any rollout passed), those of every process.
+        """Add the prompts of a step, of all processes (`solved`: any rollout passed).
 
-        Returns the share that no rollout solves now, of those solved at their last visit; nothing where there is none
-        of these, as all through the first epoch.
+        Returns the share of prompts that no rollout solves now, among those solved at their last visit. Empty if there
+        are no such prompts, as in the whole first epoch.
         """
         before = [now for id, now in zip(ids, solved, strict=True) if id in self._solved]
         for id, now in zip(ids, solved, strict=True):
@@ -28,5 +28,5 @@ class SolvedPrompts:
         return {"exploration/solved_then_lost": before.count(False) / len(before)} if before else {}
 
     def state(self) -> list[str]:
-        """What to restore it from."""
+        """Return the state to restore it from, as JSON."""
         return list(self._solved)

@@ -1,7 +1,7 @@
-"""A process that `accelerate launch` or `torchrun` started ends with its launcher, however that ends.
+"""Ends a process that `accelerate launch` or `torchrun` started when its launcher ends.
 
-The launcher gives each process a session of its own. Whoever kills the launcher, or its group, would leave them behind:
-to train on by themselves, beside those that take over the job.
+The launcher gives each process a session of its own, so a kill of the launcher or of its process group does not reach
+them. They would train on, in parallel with the processes that take over the job.
 """
 
 import ctypes
@@ -15,23 +15,28 @@ SELF = Path("/proc/self")
 
 
 def end_with_launcher() -> None:
-    """Have the kernel kill this process once its launcher ends; exit if it has ended already. Nothing where there is
-    none. Whatever takes long, such as an import of torch, belongs behind this."""
+    """Make the kernel kill this process when its launcher ends. Does nothing without a launcher.
+
+    Call it before slow imports such as torch.
+
+    Raises:
+        SystemExit: the launcher has ended already.
+    """
     if not _launched(SELF):
         return
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     parent = Path(f"/proc/{os.getppid()}")
-    # The launcher runs the same Python; what it may have put in between, such as a profiler, has its mark. What takes
-    # in orphans is neither.
+    # The launcher runs the same Python. A program between the two, such as a profiler, has the launcher's mark in its
+    # environment. A process that adopts orphans has neither.
     if not (_same_program(parent) or _launched(parent)):
         sys.exit("the launcher that started this process is gone")
 
 
 def _launched(process: Path) -> bool:
-    """Whether its environment has the mark of torch's launchers."""
+    """Return if the environment of a process has the mark of torch's launchers."""
     try:
         return b"TORCHELASTIC_RUN_ID=" in (process / "environ").read_bytes()
-    except OSError:  # not there any more, or someone else's
+    except OSError:  # the process has ended, or belongs to another user
         return False
 
 

@@ -1,4 +1,4 @@
-"""Several processes as one run, through torch.distributed. They are started by `accelerate launch` or `torchrun`."""
+"""Several processes as one run, through torch.distributed. `accelerate launch` or `torchrun` starts them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from calibrl_core.distributed.ranks import LaunchError, Ranks
 
 T = TypeVar("T")
 
-TIMEOUT = timedelta(minutes=30)  # of one process's wait for the others; then it ends with an error
-BUCKET_ELEMENTS = 2**25  # gradients summed at once: 128 MB
+TIMEOUT = timedelta(minutes=30)  # limit of each collective; a process that waits longer ends with an error
+BUCKET_ELEMENTS = 2**25  # gradients that are summed together: 128 MB
 
 
 @contextmanager
@@ -31,15 +31,15 @@ def join_process_group() -> Iterator[Ranks]:
     if gpus:
         place = distributed.get_node_local_rank()
         if place >= gpus:
-            raise LaunchError(f"more processes were started than this machine has GPUs ({gpus}): start one for each")
+            raise LaunchError(f"more processes were started than this machine has GPUs ({gpus}): start one per GPU")
         torch.cuda.set_device(place)
     distributed.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=TIMEOUT)
-    yield JoinedRanks()
-    distributed.destroy_process_group()  # not after an error: it might wait for processes that wait for this one
+    yield DistributedRanks()
+    distributed.destroy_process_group()  # not after an error: other processes may wait for this one
 
 
-class JoinedRanks(Ranks):
-    """Small values travel from CPU to CPU; gradients from where they are."""
+class DistributedRanks(Ranks):
+    """Several processes. Small values travel between CPUs; gradients between the devices that hold them."""
 
     def __init__(self) -> None:
         self.rank, self.world = distributed.get_rank(), distributed.get_world_size()
@@ -84,13 +84,14 @@ class JoinedRanks(Ranks):
 
 
 def _reduced(values: Sequence[float], operation: distributed.ReduceOp.RedOpType) -> list[float]:
+    """Return `values` reduced over all processes, in float64."""
     tensor = torch.tensor(values, dtype=torch.float64)
     distributed.all_reduce(tensor, operation)
     return tensor.tolist()
 
 
 def _buckets(gradients: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Neighbours of one type together, up to `BUCKET_ELEMENTS` unless a single one is larger."""
+    """Yield consecutive gradients of one dtype together, up to `BUCKET_ELEMENTS` unless a single one is larger."""
     bucket: list[Tensor] = []
     size = 0
     for gradient in gradients:

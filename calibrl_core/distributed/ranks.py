@@ -17,18 +17,20 @@ T = TypeVar("T")
 
 
 class LaunchError(ValueError):
-    """The run can't be shared by the processes that were started for it."""
+    """The processes that were started cannot share the run."""
 
 
 class Ranks:
-    """This process among those that share a run. A single process; `process_group` has the class for several."""
+    """Collectives of the processes that share a run: here a single process. `process_group` has the class
+    for several.
+    """
 
     rank = 0
     world = 1
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes events and checkpoints."""
+        """Return if this process writes events and checkpoints."""
         return self.rank == 0
 
     def my_slice(self, count: int) -> range:
@@ -48,19 +50,21 @@ class Ranks:
         return flag
 
     def from_first(self, value: T) -> T:
-        """The first process's value, in every process."""
+        """Return the first process's value in every process."""
         return value
 
     def gather(self, value: T) -> list[T] | None:
-        """Every process's value, in the first; None in the others."""
+        """Return the values of all processes in the first one; None in the others."""
         return [value]
 
     def gather_everywhere(self, value: T) -> list[T]:
-        """Every process's value, in every process."""
+        """Return the values of all processes in every process."""
         return [value]
 
     def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Give each parameter the sum of its gradients. It has none only where it has none in any process."""
+        """Replace the gradient of each parameter by its sum over the processes. A gradient stays None only if it is
+        None in every process.
+        """
 
 
 ALONE = Ranks()

@@ -1,4 +1,4 @@
-"""How well a policy answers: sampled and greedy accuracy, pass@k, majority@k, each with a bootstrap interval."""
+"""Accuracy of a policy: sampled and greedy accuracy, pass@k, majority@k, each with a bootstrap interval."""
 
 import math
 from collections import Counter
@@ -13,7 +13,7 @@ from calibrl_core.bootstrap import intervals
 from calibrl_core.data.schema import Example
 from calibrl_core.rollout.base import RolloutEngine, SamplingRequest
 from calibrl_core.verifiers.base import final_answer, follows_format
-from calibrl_core.verifiers.notation import canonical
+from calibrl_core.verifiers.notation import canonical_answer
 from calibrl_core.verifiers.scorer import Score, Scorer
 
 T = TypeVar("T")
@@ -23,32 +23,34 @@ ROWS_AT_ONCE = 256  # completions decoded together
 
 @dataclass(frozen=True)
 class Answers:
-    """What a policy answered: N prompts, K completions each."""
+    """Answers of a policy: N prompts, K completions each."""
 
     examples: Sequence[Example]
     texts: list[list[str]]  # N x K
     scores: list[list[Score]]  # N x K
     lengths: NDArray[np.int64]  # [N, K] tokens
     truncated: NDArray[np.bool_]  # [N, K] cut at the limit
-    logprobs: NDArray[np.float64]  # [N, K] nats a token: the completion's mean log-probability as it was sampled
+    logprobs: NDArray[np.float64]  # [N, K] nats per token: the completion's mean log-probability when sampled
 
     def passed(self) -> NDArray[np.bool_]:
-        """`[N, K]`."""
+        """Return `[N, K]` bool: the answer is right."""
         return np.array([[score.passed for score in row] for row in self.scores])
 
     def strict(self) -> NDArray[np.bool_]:
-        """`[N, K]`: passed, and in the asked format."""
+        """Return `[N, K]` bool: the answer is right and in the required format."""
         return np.array([[score.strict for score in row] for row in self.scores])
 
     def by_source(self) -> dict[str, "Answers"]:
-        """The answers to the examples of each `data_source`, by its name; examples without one are in none."""
+        """Return the answers to the examples of each `data_source`, by its name, without the examples that
+        have none.
+        """
         rows: dict[str, list[int]] = {}
         for row, example in enumerate(self.examples):
             if example.data_source is not None:
                 rows.setdefault(example.data_source, []).append(row)
-        return {source: self._of(chosen) for source, chosen in sorted(rows.items())}
+        return {source: self._select(chosen) for source, chosen in sorted(rows.items())}
 
-    def _of(self, rows: Sequence[int]) -> "Answers":
+    def _select(self, rows: Sequence[int]) -> "Answers":
         return Answers(
             examples=[self.examples[row] for row in rows],
             texts=[self.texts[row] for row in rows],
@@ -69,7 +71,7 @@ def sample_answers(
     """Sample completions as `request` says, in batches, and score them.
 
     Completions depend on `request.seed` and the global row number, so that several processes with `first_row` set
-    sample what one would. `advance` is called after each of the `batches(...)`.
+    sample what one would. `advance` is called after each of the `batch_count(...)`.
     """
     texts: list[list[str]] = []
     scores: list[list[Score]] = []
@@ -116,7 +118,7 @@ def concatenate(parts: Sequence[Answers]) -> Answers:
     )
 
 
-def batches(prompts: int, samples: int) -> int:
+def batch_count(prompts: int, samples: int) -> int:
     """Return how many times `sample_answers` calls `advance`."""
     return -(-prompts // max(1, ROWS_AT_ONCE // samples))
 
@@ -126,8 +128,11 @@ def _rows(flat: Sequence[T], width: int) -> list[list[T]]:
 
 
 def summarise(answers: Answers, seed: int) -> dict[str, float]:
-    """Means over prompts, each with the bounds of its 95 % interval over resampled prompts as `_low` and `_high`; and
-    how many verdicts failed. Every share of right answers stands beside that of right ones in the asked format."""
+    """Return means over prompts, each with the bounds of its 95 % interval over resampled prompts as `_low` and
+    `_high`, and the number of failed verdicts.
+
+    Each share of right answers has a `strict_` counterpart: right answers in the required format.
+    """
     measures = {
         **_shares("", answers, answers.passed()),
         **_shares("strict_", answers, answers.strict()),
@@ -144,7 +149,7 @@ def summarise(answers: Answers, seed: int) -> dict[str, float]:
 
 
 def _shares(prefix: str, answers: Answers, right: NDArray[np.bool_]) -> dict[str, NDArray[np.float64]]:
-    """Each `[N]`; right `[N, K]`."""
+    """Return metrics `[N]` of `right` `[N, K]` bool."""
     samples = right.shape[1]
     count = right.sum(1)
     sizes = [2**power for power in range(samples.bit_length())]
@@ -157,13 +162,17 @@ def _shares(prefix: str, answers: Answers, right: NDArray[np.bool_]) -> dict[str
 
 
 def pass_at(k: int, samples: int, right: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The chance that one of k completions, drawn without replacement from `samples`, is right: `[N]`, where `right`
-    `[N]` of them are. Without bias: 1 - C(n - c, k) / C(n, k) (arXiv 2107.03374, equation 1)."""
+    """Return the probability `[N]` that one of k completions, drawn without replacement from `samples`, is right.
+
+    `right` `[N]` is the number of right ones. Unbiased: 1 - C(n - c, k) / C(n, k) (arXiv 2107.03374, equation 1).
+    """
     chances = np.array([1 - math.comb(samples - c, k) / math.comb(samples, k) for c in range(samples + 1)])
     return chances[right]
 
 
 def _majority(texts: Sequence[str]) -> int:
-    """The first completion with the commonest answer (of equals, the one given first; no answer counts as one)."""
-    answers = [None if answer is None else canonical(answer) for answer in map(final_answer, texts)]
+    """Return the index of the first completion with the most common answer. On a tie the answer given first wins; a
+    missing answer counts as an answer.
+    """
+    answers = [None if answer is None else canonical_answer(answer) for answer in map(final_answer, texts)]
     return answers.index(Counter(answers).most_common(1)[0][0])

@@ -1,14 +1,14 @@
-"""expert/probe_nll and expert/probe_gap: how the policy sees the same held-out experts, validation after validation.
+"""expert/probe_nll and expert/probe_gap: the policy's view of fixed held-out experts, measured at every validation.
 
-expert/nll and expert/gap_mean speak of whichever prompts a step drew, and gaps compare tokens that stand at the same
-position without meaning the same. The probe's prompts are the same at every validation, and it compares whole
-completions: for a prompt x with expert e and own sampled completions o,
+expert/nll and expert/gap_mean depend on the prompts of a step, and gaps compare tokens at the same position that need
+not mean the same. The probe uses the same prompts at every validation, and compares whole completions. For a prompt x
+with expert e and sampled completions o of the policy,
 
-    gap(x) = mean over o of log pi(o | x) / |o|  -  log pi(e | x) / |e|        (nats a token)
+    gap(x) = mean over o of log pi(o | x) / |o|  -  log pi(e | x) / |e|        (nats per token)
 
-The first term estimates minus the policy's entropy a token, the second is minus its surprise at the expert: their
-difference is 0 for an expert who could be one of its own samples, and grows as the two part. No position is matched
-with another, and length has no say. It is a mean over prompts, so that long completions count no more than short ones.
+The first term estimates minus the policy's entropy per token; the second is minus its surprise at the expert. The
+difference is 0 for an expert that could be a sample of the policy, and grows as the two diverge. No positions are
+matched, and length has no influence. It is a mean over prompts, so that long completions count as much as short ones.
 """
 
 from __future__ import annotations
@@ -24,25 +24,29 @@ from calibrl_core.data.schema import Example
 from calibrl_core.models.policy import Policy
 from calibrl_core.step.token_logprobs import logprobs_in_parts
 
-MOST = 64  # experts
+MAX_EXPERTS = 64  # experts
 
 
-class Probe:
-    """Up to `MOST` of the validation examples that have an expert, spread evenly over the data."""
+class ExpertProbe:
+    """Up to `MAX_EXPERTS` of the validation examples that have an expert, spread evenly over the data."""
 
     def __init__(self, examples: Sequence[Example], config: TrainSettings) -> None:
-        having = [index for index, example in enumerate(examples) if example.expert]
-        count = min(MOST, len(having))
-        self.rows = [having[place * len(having) // count] for place in range(count)]  # indices into `examples`
+        with_expert = [index for index, example in enumerate(examples) if example.expert]
+        count = min(MAX_EXPERTS, len(with_expert))
+        self.rows = [
+            with_expert[place * len(with_expert) // count] for place in range(count)
+        ]  # indices into `examples`
         self._examples = [examples[row] for row in self.rows]
         self._config = config
 
     @torch.no_grad()
     def measure(self, policy: Policy, own_logprobs: NDArray[np.float64]) -> dict[str, float]:
-        """Both metrics for the policy as it is now; nothing where no example has an expert.
+        """Return both metrics for the current policy; empty if no example has an expert.
 
-        own_logprobs: `[N, K]` nats a token, of K completions of each of the N examples that the probe was made of, as
-        sampled at this validation: their mean log-probability, at the run's temperature like the experts'.
+        Args:
+            own_logprobs: `[N, K]` nats per token: the mean log-probability of each of K completions per example, as
+                sampled
+            at this validation at the run's temperature, which the experts are scored at too. N: all examples.
         """
         if not self.rows:
             return {}

@@ -1,4 +1,4 @@
-"""Sampled accuracy on held-out data while training, and how the policy sees held-out experts."""
+"""Sampled accuracy on held-out data during training, and the policy's view of held-out experts."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from calibrl_core.config import TrainConfig
 from calibrl_core.data.schema import Example
 from calibrl_core.distributed.ranks import ALONE, Ranks
 from calibrl_core.evaluation.accuracy import Answers, concatenate, sample_answers, summarise
-from calibrl_core.evaluation.expert_probe import Probe
+from calibrl_core.evaluation.expert_probe import ExpertProbe
 from calibrl_core.models.policy import Policy
 from calibrl_core.rollout.base import RolloutEngine, SamplingRequest
 from calibrl_core.verifiers.scorer import Scorer
 
-_SEED = 2**32 - 1  # beside the run's seed, where training has the step: validation draws other numbers
+_SEED = 2**32 - 1  # at the place of training's step in the seed, so that validation draws other numbers
 
 
 class Validator:
-    """Validates one policy, as it becomes, on the same prompts."""
+    """Validates one policy during its training, always on the same prompts."""
 
     def __init__(
         self,
@@ -31,27 +31,28 @@ class Validator:
         assert config.validation is not None
         self._config, self._settings = config, config.validation
         self._examples, self._policy, self._engine, self._scorer = examples, policy, engine, scorer
-        self._probe = Probe(examples, config)
+        self._probe = ExpertProbe(examples, config)
         self._ranks = ranks
 
     def due(self, step: int, *, last: bool) -> bool:
-        """Whether `step` (from 1) is followed by a validation."""
+        """Return if a validation follows `step` (from 1)."""
         return last or step % self._settings.every_steps == 0
 
     def validate(self, step: int) -> dict[str, float]:
-        """validation/ metrics with their intervals, and expert/probe_ ones where the data has experts.
+        """Return validation/ metrics with their intervals, and expert/probe_ metrics if the data has experts.
 
-        Each process asks its share of the prompts, and every one gets the metrics of all."""
+        Each process samples its slice of the prompts; all processes get the metrics of all prompts.
+        """
         place = self._ranks.my_slice(len(self._examples))
         with self._policy.weights.gathered():
-            own = self._ask(step, self._examples[place.start : place.stop], place.start)
+            own = self._sample(step, self._examples[place.start : place.stop], place.start)
             parts = self._ranks.gather(own)
             values = None if parts is None else self._measure(concatenate(parts))
         found = self._ranks.from_first(values)
         assert found is not None
         return found
 
-    def _ask(self, step: int, examples: Sequence[Example], first: int) -> Answers:
+    def _sample(self, step: int, examples: Sequence[Example], first: int) -> Answers:
         rollout = self._config.rollout
         request = SamplingRequest(
             group_size=self._settings.samples,

@@ -1,4 +1,6 @@
-"""What of a model is trained: low-rank adapters (LoRA, arXiv 2106.09685), all but the vision tower, or everything."""
+"""Selects trainable parameters: low-rank adapters (LoRA, arXiv 2106.09685), everything except the vision
+tower, or all.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +19,19 @@ from calibrl_core.models.errors import ModelError
 if TYPE_CHECKING:
     from peft.tuners.lora import LoraLayer
 
-FOLDER = "adapter"  # beside a checkpoint's merged model
+FOLDER = "adapter"  # in a checkpoint's folder, next to the merged model
 FILE = "adapter_model.safetensors"
-PREFIX = "base_model.model."  # of a tensor's name in that file, as peft writes it
-_ADAPTER = ".default."  # peft's name of the only adapter there is, in the names of its tensors
-_SEED = 0  # of the adapters' first weights; they change nothing until training moves them
+PREFIX = "base_model.model."  # prefix of tensor names in that file, as peft writes it
+_ADAPTER = ".default."  # peft's name of the only adapter, in the names of its tensors
+_SEED = 0  # of the adapters' initial weights, which have no effect until training changes them
 
 
-def prepare(model: Any, options: ModelOptions) -> None:
-    """Freeze, add adapters and set up gradient checkpointing as `options` say. Raises ModelError, naming the field,
-    where the model has nothing of the kind."""
+def prepare_model(model: Any, options: ModelOptions) -> None:
+    """Freeze parameters, add adapters and set up gradient checkpointing as `options` require.
+
+    Raises:
+        ModelError: the model has no part that an option names. The message names the field.
+    """
     if options.freeze_vision:
         _freeze_vision(model)
     if options.lora is not None:
@@ -51,19 +56,21 @@ def _add_lora(model: Any, settings: LoraSettings) -> None:
 
     config = LoraConfig(
         r=settings.rank,
-        lora_alpha=settings.alpha,  # type: ignore[arg-type]  # peft only divides it by the rank
+        lora_alpha=settings.alpha,  # type: ignore[arg-type]  # peft accepts floats: it only divides by the rank
         lora_dropout=0.0,
         target_modules=_targets(model, settings.targets),
     )
     model.requires_grad_(False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
-        # In place, and with no wrapper around: whoever runs the model, the sampler too, runs the adapters.
+        # In place, without a wrapper: every use of the model, also by the sampler, includes the adapters.
         inject_adapter_in_model(config, model)
 
 
 def _targets(model: Any, wanted: tuple[str, ...]) -> list[str]:
-    """Full names of the linear layers that get an adapter: those called so, or all of the language model's."""
+    """Return full names of the linear layers that get an adapter: those with the given names, or all of the language
+    model.
+    """
     head, language = model.get_output_embeddings(), set(model.get_decoder().modules())
     linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     if not wanted:
@@ -76,16 +83,17 @@ def _targets(model: Any, wanted: tuple[str, ...]) -> list[str]:
         called = [name for name in linear if f".{name}".endswith(f".{target}")]
         if not called:
             known = sorted({name.rpartition(".")[2] for name in linear})
-            raise ModelError(f"lora.targets: no linear layer is called {target}; there are {', '.join(known)}")
+            raise ModelError(f"lora.targets: no linear layer is called {target}; choose from {', '.join(known)}")
         if any(linear[name] is head for name in called):
-            raise ModelError(f"lora.targets: {target} is the output layer, which can't have an adapter")
+            raise ModelError(f"lora.targets: {target} is the output layer, which cannot have an adapter; remove it")
         chosen += called
     return chosen
 
 
-def halve_frozen(model: Any) -> None:
-    """Keep the frozen linear layers in bfloat16: autocast would round them at every call. Not the head, which runs in
-    float32."""
+def store_frozen_in_bfloat16(model: Any) -> None:
+    """Convert the frozen linear layers to bfloat16, which autocast would otherwise do at every call. The head stays in
+    float32, in which it runs.
+    """
     for module in model.modules():
         if not isinstance(module, nn.Linear) or module is model.get_output_embeddings():
             continue
@@ -94,17 +102,17 @@ def halve_frozen(model: Any) -> None:
 
 
 def lora_layers(model: nn.Module) -> dict[str, LoraLayer]:
-    """The layers that have an adapter, by name."""
+    """Return the layers that have an adapter, by name."""
     if not any(".lora_A." in name for name, _ in model.named_parameters()):
-        return {}  # without importing peft
+        return {}  # avoids the import of peft
     from peft.tuners.lora import LoraLayer
 
     return {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
 
 
 @contextmanager
-def switched_off(layers: Mapping[str, LoraLayer]) -> Iterator[None]:
-    """The model as it was before adapters were added."""
+def adapters_off(layers: Mapping[str, LoraLayer]) -> Iterator[None]:
+    """Run the model without its adapters."""
     for layer in layers.values():
         layer.enable_adapters(False)
     try:
@@ -114,8 +122,8 @@ def switched_off(layers: Mapping[str, LoraLayer]) -> Iterator[None]:
             layer.enable_adapters(True)
 
 
-def merged(state: Mapping[str, Tensor], layers: Mapping[str, LoraLayer]) -> dict[str, Tensor]:
-    """The tensors of the model without adapters that computes the same: W + scaling B A for each adapted W."""
+def merge_adapters(state: Mapping[str, Tensor], layers: Mapping[str, LoraLayer]) -> dict[str, Tensor]:
+    """Return the tensors of an equivalent model without adapters: W + scaling B A for each adapted W."""
     plain = {name.replace(".base_layer.", "."): tensor for name, tensor in state.items() if ".lora_" not in name}
     for name, layer in layers.items():
         down, up = (state[f"{name}.lora_{part}{_ADAPTER}weight"].float() for part in "AB")  # [r, in], [out, r]
@@ -124,7 +132,7 @@ def merged(state: Mapping[str, Tensor], layers: Mapping[str, LoraLayer]) -> dict
 
 
 def save_adapter(folder: Path, model: Any, state: Mapping[str, Tensor]) -> None:
-    """Write the adapter as `PeftModel.from_pretrained` reads it."""
+    """Write the adapter in the format of `PeftModel.from_pretrained`."""
     folder.mkdir(exist_ok=True)
     model.peft_config["default"].save_pretrained(folder)
     tensors = {
@@ -134,12 +142,15 @@ def save_adapter(folder: Path, model: Any, state: Mapping[str, Tensor]) -> None:
 
 
 def load_adapter(folder: Path, model: nn.Module) -> None:
-    """Put the saved adapter in place of the model's own. Raises ModelError if there is none, or if it is of other
-    layers or sizes."""
+    """Replace the model's adapter by the saved one.
+
+    Raises:
+        ModelError: the folder has no adapter, or one of other layers or sizes.
+    """
     if not (folder / FILE).is_file():
         raise ModelError(
-            f"{folder.parent}: this checkpoint has no adapter: its run trained without model.lora; take model.lora out "
-            "again, or start another run with this checkpoint as model.path"
+            f"{folder.parent}: this checkpoint has no adapter: its run trained without model.lora; remove model.lora, "
+            "or start another run with this checkpoint as model.path"
         )
     saved = load_file(folder / FILE)
     with torch.no_grad():
@@ -148,7 +159,9 @@ def load_adapter(folder: Path, model: nn.Module) -> None:
                 continue
             tensor = saved.pop(PREFIX + name.replace(_ADAPTER, "."), None)
             if tensor is None or tensor.shape != parameter.shape:
-                raise ModelError(f"{folder}: the adapter there is not of this model's lora settings ({name} differs)")
+                raise ModelError(f"{folder}: the adapter does not fit model.lora ({name} differs); restore model.lora")
             parameter.copy_(tensor)
     if saved:
-        raise ModelError(f"{folder}: the adapter there has layers that this model's lora settings lack")
+        raise ModelError(
+            f"{folder}: the adapter has layers that model.lora does not select; restore model.lora.targets"
+        )

@@ -1,4 +1,4 @@
-"""Prompts as the model takes them: chat template, tokenizer, image processor, positions.
+"""Encodes prompts for the model: chat template, tokenizer, image processor, positions.
 
 `[R, L]`: prompts, left-padded tokens.
 """
@@ -19,35 +19,37 @@ from torch.nn.functional import pad
 from calibrl_core.data import prompts
 from calibrl_core.data.schema import DataError, Example
 
-ENCODED_MEGABYTES = 1024  # encoded prompts kept in memory; older ones are encoded again
-# For a tokenizer that brings no chat template, such as a base model's.
+ENCODED_MEGABYTES = 1024  # of encoded prompts in memory; older ones are encoded again
+# For a tokenizer without a chat template, such as a base model's.
 PLAIN_TEMPLATE = (
     "{% if bos_token %}{{ bos_token }}{% endif %}{% for message in messages %}{{ message['role'].capitalize() }}: "
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
     "{% if part['type'] == 'image' %}IMAGE_TOKEN{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}"
     "{{ '\n' }}{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
 )
-# What the processor may return beside images.
+# Outputs of the processor that are not image tensors.
 PER_TOKEN = ("input_ids", "attention_mask", "position_ids", "mm_token_type_ids", "token_type_ids")
 
 
 @dataclass(frozen=True)
 class PromptRows:
-    """Encoded prompts, one a row, with whatever image tensors the model wants."""
+    """Encoded prompts, one per row, with the image tensors that the model needs."""
 
     input_ids: Tensor  # [R, L] long, left-padded
     attention_mask: Tensor  # [R, L] long
-    position_ids: Tensor  # [R, L] long, or [3, R, L] where the model's positions have three axes
-    next_positions: Tensor  # [R] long, where the completion begins; the same on all axes
-    token_types: Tensor | None  # [R, L] long, 1 = of an image, for models whose attention asks
-    images: dict[str, Tensor]  # of all rows' images, in order; empty where there are none
+    position_ids: Tensor  # [R, L] long, or [3, R, L] if the model's positions have three axes
+    next_positions: Tensor  # [R] long, position of the completion's first token; the same on all axes
+    token_types: Tensor | None  # [R, L] long, 1 = of an image, for models whose attention uses it
+    images: dict[str, Tensor]  # tensors of all rows' images, in order; empty without images
 
 
 class PromptEncoder:
-    """Encodes examples, and remembers the latest."""
+    """Encodes examples, with a cache of the most recent ones."""
 
     def __init__(self, processor: Any, positions: Callable[..., tuple[Tensor, Tensor]] | None) -> None:
-        """`positions`: the model's `get_rope_index`, where its positions have three axes."""
+        """Prepare the processor. `positions`: the model's `get_rope_index` if its positions have three
+        axes, else None.
+        """
         self.processor = processor
         self.tokenizer = getattr(processor, "tokenizer", processor)
         self.takes_images = hasattr(processor, "image_processor")
@@ -60,7 +62,7 @@ class PromptEncoder:
             processor.chat_template = getattr(self.tokenizer, "chat_template", None) or plain
 
     def lengths(self, examples: Sequence[Example]) -> list[int]:
-        """Tokens of each prompt, images included."""
+        """Return the number of tokens of each prompt, images included."""
         return [self._length(example) for example in examples]
 
     def _length(self, example: Example) -> int:
@@ -68,7 +70,12 @@ class PromptEncoder:
         return self._encode(example)["input_ids"].shape[1] if length is None else length
 
     def encode(self, examples: Sequence[Example], pad_id: int) -> PromptRows:
-        """A row for each example. Raises DataError for an example with images where the model takes none."""
+        """Return one row per example, left-padded with `pad_id`. Shapes: see `PromptRows`.
+
+        Raises:
+            DataError: an example has images and the model takes none, or its text contains one of the model's image
+                tokens.
+        """
         encoded = [self._encode(example) for example in examples]
         longest = max(one["input_ids"].shape[1] for one in encoded)
 
@@ -91,7 +98,7 @@ class PromptEncoder:
         key = _key(example)
         found = self._encoded.pop(key, None)
         if found is None:
-            found = self._encode_anew(example)
+            found = self._encode_new(example)
             self._lengths[hash(key)] = found["input_ids"].shape[1]
             self._encoded_bytes += sum(tensor.nbytes for tensor in found.values())
         self._encoded[key] = found
@@ -101,15 +108,19 @@ class PromptEncoder:
         return found
 
     def unexpanded(self, example: Example) -> tuple[list[int], list[Image.Image]]:
-        """The prompt's tokens with one placeholder an image, and its images: what an engine takes that has an image
-        processor of its own. Raises DataError as `encode`."""
+        """Return the prompt's tokens with one placeholder per image, and its images: input of an engine with its own
+        image processor.
+
+        Raises:
+            DataError: as `encode`.
+        """
         text = self._text(example)
         return self.tokenizer(text, add_special_tokens=False).input_ids, [_picture(data) for data in example.images]
 
-    def _encode_anew(self, example: Example) -> dict[str, Tensor]:
+    def _encode_new(self, example: Example) -> dict[str, Tensor]:
         text = self._text(example)
         images = {"images": [[_picture(data) for data in example.images]]} if example.images else {}
-        # The template has said which special tokens there are.
+        # The chat template contains the special tokens already.
         found = dict(self.processor(text=[text], **images, add_special_tokens=False, return_tensors="pt"))
         found["position_ids"] = self._position_ids(found)
         return found
@@ -118,19 +129,23 @@ class PromptEncoder:
         messages = prompts.messages(example)
         self._refuse_marks(messages, example)
         if example.images and not self.takes_images:
-            raise DataError(f"{example.id} has images, and this model takes none: choose an image-text model")
-        if not self.takes_images:  # templates of text models want text, not parts
+            raise DataError(f"{example.id} has images, but this model takes none: choose an image-text model")
+        if not self.takes_images:  # templates of text models expect text, not parts
             messages = [{**one, "content": "".join(part["text"] for part in one["content"])} for one in messages]
         text: str = self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         return text
 
     def _refuse_marks(self, messages: list[dict[str, Any]], example: Example) -> None:
-        """A mark in the text, where the model expects an image's features, would break a step."""
+        """Refuse text with the model's own image token, which would make a training step fail.
+
+        Raises:
+            DataError: the text of the example contains such a token.
+        """
         for name in ("image_token", "video_token"):
             mark = getattr(self.processor, name, None)
             if mark and any(mark in part.get("text", "") for one in messages for part in one["content"]):
                 raise DataError(
-                    f"the text of {example.id} contains {mark}, which the model keeps for itself: remove it"
+                    f"the text of {example.id} contains {mark}, which the model reserves for images: remove it"
                 )
 
     def _position_ids(self, encoded: dict[str, Tensor]) -> Tensor:
@@ -144,7 +159,7 @@ class PromptEncoder:
 
 
 def _key(example: Example) -> tuple[str, tuple[bytes, ...]]:
-    """All that a prompt is made of. Not the id: two files may well give their rows the same ids."""
+    """Return everything that a prompt is made of. Not the id: two files can give their rows the same ids."""
     return repr(prompts.messages(example)), example.images
 
 
@@ -153,8 +168,10 @@ def _picture(data: bytes) -> Image.Image:
 
 
 def _stacked(tensors: Sequence[Tensor]) -> Tensor:
-    """One after the other along the first dimension, the others filled with 0 up to the largest: models that give
-    images a second dimension, or pixels a mask, take what is all 0 for padding."""
+    """Concatenate tensors along the first dimension, each padded with 0 to the largest size of the others.
+
+    Models that give images a second dimension, or pixels a mask, treat entries that are all 0 as padding.
+    """
     sizes = torch.tensor([tensor.shape[1:] for tensor in tensors]).amax(0).tolist()
     filled = []
     for tensor in tensors:

@@ -1,4 +1,4 @@
-"""Images as a forward pass takes them: pixels, or the features that they came to where these can serve again."""
+"""Image inputs of a forward pass: pixel tensors, or cached vision features."""
 
 from __future__ import annotations
 
@@ -17,41 +17,54 @@ from calibrl_core.models.encoding import PromptRows
 
 @dataclass
 class _Features:
-    """Of prompts' images `[tokens, D]`, by the images; `output` is one of the tower's, to put others into."""
+    """Vision features `[tokens, D]` of prompts, by their images. `output`: an output of the vision tower, used as a
+    template for combined outputs.
+    """
 
     by_images: dict[tuple[bytes, ...], Tensor] = field(default_factory=dict)
     output: Any = None
 
 
 class ImageInputs:
-    """The image inputs of forward passes. Where a prompt stands in several rows its images still run once, and within
-    `kept` once for all passes, if the model takes what they came to in place of pixels."""
+    """Image inputs of forward passes.
+
+    Images of a prompt that occurs in several rows run once. Within `cached` they run once for all passes, if the model
+    accepts features instead of pixels.
+    """
 
     def __init__(self, decoder: Any, encode: Callable[[Sequence[Example]], PromptRows], takes_features: bool) -> None:
-        """`encode`: as `Policy.encode`."""
+        """Store the model's decoder. `encode`: as `Policy.encode`. `takes_features`: the decoder accepts
+        `mm_encoder_outputs`.
+        """
         self._decoder, self._encode = decoder, encode
         vision = getattr(decoder.config, "vision_config", None)
-        deep = hasattr(vision, "deepstack_visual_indexes")  # features for inner layers too
+        deep = hasattr(vision, "deepstack_visual_indexes")  # features also enter inner layers
         self._takes_features = takes_features and not deep
-        self._kept: _Features | None = None
+        self._cache: _Features | None = None
 
     @contextmanager
-    def kept(self) -> Iterator[None]:
-        """While no weight changes, and no pass wants a gradient: what images came to once serves again."""
-        self._kept = _Features()
+    def cached(self) -> Iterator[None]:
+        """Reuse image features. Only valid while no weight changes and no pass needs a gradient."""
+        self._cache = _Features()
         try:
             yield
         finally:
-            self._kept = None
+            self._cache = None
 
-    def of(self, examples: Sequence[Example], prompts: PromptRows, order: Sequence[int]) -> Mapping[str, Any]:
-        """The image inputs of rows whose prompts are, in `order`, these examples; `prompts` are they, encoded."""
+    def inputs_for(self, examples: Sequence[Example], prompts: PromptRows, order: Sequence[int]) -> Mapping[str, Any]:
+        """Return the image inputs of rows.
+
+        Args:
+            examples: prompts of the rows, each once.
+            prompts: the same prompts, encoded.
+            order: for each row, the index of its prompt in `examples`.
+        """
         once = list(order) == list(range(len(examples)))
-        if not prompts.images or (once and (self._kept is None or not self._takes_features)):
+        if not prompts.images or (once and (self._cache is None or not self._takes_features)):
             return prompts.images
         if not self._takes_features:
             return self._encode([examples[place] for place in order]).images
-        features = _Features() if self._kept is None else self._kept
+        features = _Features() if self._cache is None else self._cache
         self._complete(features, examples, prompts)
         shown = [features.by_images[examples[place].images] for place in order if examples[place].images]
         output = copy.copy(features.output)
@@ -60,13 +73,13 @@ class ImageInputs:
         return {"mm_encoder_outputs": {"image": output}, **others}
 
     def _complete(self, features: _Features, examples: Sequence[Example], prompts: PromptRows) -> None:
-        """Run the images that are not among the features yet."""
+        """Compute the features of images that are not in `features` yet."""
         missing = [one for one in examples if one.images and one.images not in features.by_images]
         if not missing:
             return
         rows = prompts if len(missing) == len(examples) else self._encode(missing)
         found = self._decoder.get_image_features(**rows.images, return_dict=True)
-        pooled = found.pooler_output  # of each image, or of each prompt's; [tokens, D], or all [images, tokens, D]
+        pooled = found.pooler_output  # a list with [tokens, D] per image or per prompt, or a tensor [images, tokens, D]
         flat = pooled.flatten(0, -2) if isinstance(pooled, Tensor) else torch.cat(list(pooled))
         sizes = self._image_tokens(rows.input_ids).sum(-1).tolist()
         features.by_images |= {one.images: own for one, own in zip(missing, flat.split(sizes), strict=True)}

@@ -1,4 +1,4 @@
-"""Models and their processors, from wherever a config says they come. Never runs code that comes with a model."""
+"""Loads models and their processors from all sources of a config. Never runs code that comes with a model."""
 
 from __future__ import annotations
 
@@ -12,18 +12,21 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from calibrl_core.config import BuiltinModel, ModelSource
-from calibrl_core.models.errors import ModelError, listed
+from calibrl_core.models.errors import ModelError, first_names
 
-# Buffers that older files hold and that the model computes itself.
+# Buffers in older files that the model computes itself.
 _COMPUTED = re.compile(r"(^|\.)(rotary_emb\.inv_freq|position_ids|attn\.masked_bias)$")
-_ADVICE = "get the model's files again, or correct its config"
+_ADVICE = "download the model's files again, or correct its config"
 
 
 def load_model(source: ModelSource) -> tuple[Any, Any]:
-    """A model of transformers in float32 on the CPU, and its processor (for a text model: its tokenizer).
+    """Return a transformers model in float32 on the CPU, and its processor (of a text model: its tokenizer).
 
-    Raises ModelError where the source is not there, is neither a causal text nor an image-text model, or its files do
-    not hold exactly the tensors of the model; OSError where a model of the hub can't be fetched.
+    Raises:
+        ModelError: the source does not exist, is neither a causal text nor an image-text model, or its files do not
+            hold
+        exactly the tensors of the model.
+        OSError: a model cannot be downloaded from the hub.
     """
     if isinstance(source, BuiltinModel):
         from calibrl_core.models.tiny import build_tiny_vlm
@@ -55,31 +58,32 @@ def _from_folder(path: str) -> tuple[Any, Any]:
         auto, reader = AutoModelForCausalLM, AutoTokenizer
     else:
         raise ModelError(f"{path}: {config.model_type} is neither a causal text model nor an image-text model")
-    # No pickles: weights come as safetensors.
-    return _whole(auto, path, path, use_safetensors=True), reader.from_pretrained(path, trust_remote_code=False)
+    # No pickles: weights are safetensors.
+    return _load_checked(auto, path, path, use_safetensors=True), reader.from_pretrained(path, trust_remote_code=False)
 
 
 def _from_gguf(path: Path) -> tuple[Any, Any]:
-    """A text model's quantised weights as float32, in a model that no longer remembers having been quantised: one that
-    does refuses to be saved."""
+    """Return a text model with its quantised weights as float32, without its quantisation settings, which would prevent
+    saving it.
+    """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    quantised = _whole(AutoModelForCausalLM, path.parent, path, gguf_file=path.name)
+    quantised = _load_checked(AutoModelForCausalLM, path.parent, path, gguf_file=path.name)
     _check_layers(path, quantised.config.num_hidden_layers)
     config = quantised.config
     del config.quantization_config
     tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
-    return model_of(quantised, quantised.state_dict()), tokenizer
+    return model_from_state(quantised, quantised.state_dict()), tokenizer
 
 
-def _whole(auto: Any, folder: str | Path, named: str | Path, **options: Any) -> Any:
-    """The model of `folder` in float32, each of whose tensors came from its files. `named`: what messages call it.
+def _load_checked(auto: Any, folder: str | Path, named: str | Path, **options: Any) -> Any:
+    """Return the model of `folder` in float32, with every tensor from its files. `named`: its name in messages.
 
     Raises:
-        ModelError: files are missing or damaged, or hold other tensors than the config asks for.
+        ModelError: files are missing or damaged, or hold other tensors than the config requires.
     """
     try:
-        # Other shapes are let through here, to be in the message with everything else.
+        # Other shapes are accepted here, so that one message can report all problems.
         model, info = auto.from_pretrained(
             folder,
             dtype=torch.float32,
@@ -91,7 +95,7 @@ def _whole(auto: Any, folder: str | Path, named: str | Path, **options: Any) -> 
     except SafetensorError as error:
         raise ModelError(f"{named}: a weights file is damaged ({error}); {_ADVICE}") from error
     except RuntimeError as error:
-        if "automatic conversion" not in str(error):  # of one expert's tensors into those of all experts
+        if "automatic conversion" not in str(error):  # conversion of tensors per expert into tensors of all experts
             raise
         raise ModelError(f"{named}: tensors are missing or of different shapes within a layer; {_ADVICE}") from error
     except OSError as error:
@@ -103,12 +107,16 @@ def _whole(auto: Any, folder: str | Path, named: str | Path, **options: Any) -> 
 
 
 def _check_loaded(path: str | Path, info: dict[str, Any]) -> None:
-    """Refuse a model of which transformers reports tensors that its files lack, add, or hold in another shape; what its
-    class declares as harmless is not in `info`."""
+    """Check what transformers reports about missing, unexpected and mismatched tensors. Differences that the model's
+    class declares as harmless are not in `info`.
+
+    Raises:
+        ModelError: some tensors are missing, unexpected or of another shape.
+    """
     missing, unexpected = info["missing_keys"], {one for one in info["unexpected_keys"] if not _COMPUTED.search(one)}
     shapes = {f"{name} {tuple(found)} for {tuple(wanted)}" for name, found, wanted in info["mismatched_keys"]}
     kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
-    problems = [f"{kind}: {listed(names)}" for kind, names in kinds if names]
+    problems = [f"{kind}: {first_names(names)}" for kind, names in kinds if names]
     if not problems:
         return
     prefix = _prefix(missing, unexpected)
@@ -117,7 +125,7 @@ def _check_loaded(path: str | Path, info: dict[str, Any]) -> None:
 
 
 def _prefix(missing: Collection[str], unexpected: Collection[str]) -> str:
-    """Return what all unexpected names have before the name of a missing tensor; empty if there is no such prefix."""
+    """Return the prefix that all unexpected names have before the name of a missing tensor, or an empty text."""
     shortest = min(unexpected, key=len, default="")
     for name in missing:
         prefix = shortest.removesuffix(name)
@@ -127,7 +135,11 @@ def _prefix(missing: Collection[str], unexpected: Collection[str]) -> str:
 
 
 def _check_layers(path: Path, layers: int) -> None:
-    """Refuse a GGUF file with tensors of more layers than its metadata count: transformers drops those unseen."""
+    """Check that a GGUF file has no tensors of more layers than its metadata count: transformers drops these silently.
+
+    Raises:
+        ModelError: the file has such tensors.
+    """
     from gguf import GGUFReader
 
     names = [tensor.name for tensor in GGUFReader(path).tensors]
@@ -141,8 +153,8 @@ def _check_layers(path: Path, layers: int) -> None:
     )
 
 
-def model_of(like: Any, state: dict[str, Tensor]) -> Any:
-    """A model of the class and config of `like` that holds the tensors of `state`, without copying them."""
+def model_from_state(like: Any, state: dict[str, Tensor]) -> Any:
+    """Return a model of the class and config of `like` that holds the tensors of `state`, without copying them."""
     from transformers.initialization import no_init_weights
 
     with no_init_weights():

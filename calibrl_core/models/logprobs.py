@@ -1,4 +1,4 @@
-"""Log-probabilities and entropies straight from hidden states, in chunks: no `[tokens, vocabulary]` matrix is kept.
+"""Log-probabilities and entropies from hidden states, in chunks: no `[tokens, vocabulary]` matrix is stored.
 
 `N`: tokens. `D`: hidden size. `V`: vocabulary.
 """
@@ -11,16 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Logits in memory at once, of 4 bytes each: 64 MB, or enough rows to keep a GPU busy.
+# Logits in memory at the same time, 4 bytes each: 64 MB on a CPU; on a GPU enough rows to use it fully.
 CHUNK_ELEMENTS = {"cpu": 2**24, "cuda": 2**26}
 
 
 @dataclass(frozen=True)
 class Head:
-    """From hidden states to logits: scale (W h + b), then, in some models, softcap tanh(logits / softcap).
+    """Output layer: logits = scale (W h + b), then, in some models, softcap tanh(logits / softcap).
 
-    Always in float32, whatever the model runs in, and the same for sampler and trainer: bfloat16 keeps 8 bits, which
-    moves a logit of 20 by up to 0.06 and the log-probability with it.
+    Always in float32, for all precisions of the model, and the same for sampler and trainer: bfloat16 has 8 bits, which
+    changes a logit of 20 by up to 0.06, and its log-probability with it.
     """
 
     weight: Tensor  # [V, D]
@@ -29,7 +29,7 @@ class Head:
     softcap: float | None = None
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """`[N, V]` float32 from hidden `[N, D]`."""
+        """Return logits `[N, V]` float32 of hidden `[N, D]`."""
         with torch.autocast(hidden.device.type, enabled=False):
             exact = _exact(hidden.dtype)
             found = hidden.to(exact) @ self.weight.to(exact).T
@@ -45,7 +45,7 @@ class TokenLogprobs:
     """What a policy thinks of given tokens. Both carry the gradient where one is wanted."""
 
     logprobs: Tensor  # float32, nats
-    entropies: Tensor | None  # float32, nats, of the distribution that each token was drawn from; None: not asked for
+    entropies: Tensor | None  # float32, nats, of the distribution of each token; None: not requested
 
 
 def token_logprobs(
@@ -132,7 +132,7 @@ class _TokenLogprobs(torch.autograd.Function):
 
 
 def _exact(dtype: torch.dtype) -> torch.dtype:
-    """float32, or float64 where the model runs in it."""
+    """Return float32, or float64 for a model in float64."""
     return torch.promote_types(dtype, torch.float32)
 
 
@@ -142,12 +142,15 @@ def _parts(hidden: Tensor, weight: Tensor) -> list[slice]:
 
 
 def sampler_logits(logits: Tensor, temperature: float, banned: Tensor) -> Tensor:
-    """The logits that are sampled from: float32, divided by temperature, -inf where banned. `[..., V]`."""
+    """Return the logits that are sampled from, `[..., V]`: float32, divided by temperature, -inf for banned tokens.
+
+    banned: `[V]` bool.
+    """
     return (logits.to(_exact(logits.dtype)) / temperature).masked_fill_(banned, -torch.inf)
 
 
 def entropy(scores: Tensor) -> Tensor:
-    """Entropy (nats) of softmax(scores) over the last dimension; -inf scores count as impossible."""
+    """Return the entropy (nats) of softmax(scores), `[...]` from scores `[..., V]`; -inf scores have probability 0."""
     logprobs = scores.log_softmax(-1)
     probabilities = logprobs.exp()
     return -(probabilities * logprobs.masked_fill(probabilities == 0, 0.0)).sum(-1)

@@ -1,8 +1,10 @@
-"""Several completions behind one copy of their prompt, so that the update runs a prompt once and not once a rollout.
+"""Packs several completions behind one copy of their prompt, so that an update runs each prompt once, not once per
+rollout.
 
-`[K, S]`: packs, tokens of a pack: the prompt, its completions one after the other, padding. A token sees its prompt and
-its own completion; positions begin anew after the prompt for each. So every completion meets exactly what it would
-alone in a row. For models of full attention that take a mask of four dimensions; others get a pack a row.
+`[K, S]`: packs, tokens per pack: the prompt, its completions one after the other, padding. A token sees its prompt and
+its own completion; the positions of each completion start after the prompt. So every completion gets exactly the inputs
+of a row without others. For models with full attention that accept a mask of four dimensions; other models get one
+completion per pack.
 """
 
 from __future__ import annotations
@@ -15,16 +17,16 @@ from torch import Tensor
 
 from calibrl_core.models.encoding import PromptRows
 
-# A pack computes the attention between its completions only to mask it out: with a row of t tokens behind n others,
-# n t pairs, of some 8 D operations a layer. It saves the prompt's L tokens, of some 24 D^2 each. D is 1000 or more
-# where it matters.
+# A pack computes the attention between its completions only to mask it out: a row of t tokens after n other tokens
+# costs n t pairs of about 8 D operations per layer. It saves the prompt's L tokens, of about 24 D^2 operations each. D
+# is at least 1000 in models for which this matters.
 WASTE_PER_PROMPT_TOKEN = 3000  # pairs
 PACK_TOKENS = 4096  # of prompt and completions: the mask grows with the square, to 16 MB
 
 
 @dataclass(frozen=True)
 class Pack:
-    """One prompt and the rows of completions packed behind it."""
+    """One prompt and the rows of its completions."""
 
     prompt: int
     rows: list[int]
@@ -33,12 +35,12 @@ class Pack:
 
 @dataclass(frozen=True)
 class PackedInputs:
-    """What the model runs on, and where to read each completion token's prediction."""
+    """Inputs of the model, and the positions of each completion token's prediction."""
 
     input_ids: Tensor  # [K, S] long
-    attention_mask: Tensor | None  # [K, 1, S, S] bool, True = sees; None where being causal is all there is to it
-    position_ids: Tensor  # [K, S] long, or [3, K, S] where the model's positions have three axes
-    prompt_tokens: Tensor  # [K, S] long, into [R * L]: the prompt's token that stands there; -1 elsewhere
+    attention_mask: Tensor | None  # [K, 1, S, S] bool, True = sees; None if a causal mask is enough
+    position_ids: Tensor  # [K, S] long, or [3, K, S] if the model's positions have three axes
+    prompt_tokens: Tensor  # [K, S] long, index into [R * L] of the prompt's token at this place; -1 elsewhere
     predictors: Tensor  # [N] long, into [K * S]: for each counted token, row by row, the position that predicts it
 
 
@@ -51,8 +53,16 @@ def pack_rows(
     max_tokens: int | None = None,
     max_rows: int | None = None,
 ) -> list[Pack]:
-    """Rows in packs, each given by its prompt, its tokens and its prompt's tokens. Neighbours of one prompt share a
-    pack where that pays, unless `shared` is False; a pack of several rows keeps within `max_tokens` and `max_rows`."""
+    """Return packs of rows. Consecutive rows of one prompt share a pack if that is cheaper.
+
+    Args:
+        owners: per row, the index of its prompt.
+        lengths: per row, the tokens of its completion.
+        prompt_lengths: per row, the tokens of its prompt.
+        shared: False gives one row per pack.
+        max_tokens: limit of a pack of several rows.
+        max_rows: limit of rows per pack.
+    """
     limit = min(PACK_TOKENS, max_tokens or PACK_TOKENS)
     packs: list[Pack] = []
     for row, (owner, length, prompt) in enumerate(zip(owners, lengths, prompt_lengths, strict=True)):
@@ -80,10 +90,11 @@ def micro_batches(
     *,
     shared: bool = True,
 ) -> list[list[int]]:
-    """Rows (given as to `pack_rows`) in micro-batches whose packs, padded to the longest of them, hold `budget_tokens`
-    at most. A row that is longer stands alone. Largest packs first: what does not fit in memory fails early, and
-    neighbours are of a size. Rows of one prompt stay side by side and in order, so that the packs come out the same
-    when the micro-batch runs.
+    """Return rows in micro-batches whose packs, padded to the longest one, hold at most `budget_tokens`.
+
+    A row that exceeds the budget has a micro-batch to itself. The largest packs come first, so that a lack of memory
+    shows early, and packs of similar size are together. Rows of one prompt stay adjacent and in order, so that the
+    packs are the same when the micro-batch runs. Arguments: as `pack_rows`.
     """
     packs = pack_rows(owners, lengths, prompt_lengths, shared=shared, max_tokens=budget_tokens, max_rows=max_rows)
     largest: dict[int, int] = {}
@@ -106,12 +117,20 @@ def micro_batches(
 def pack_inputs(
     packs: Sequence[Pack], prompts: PromptRows, completions: Tensor, lengths: Sequence[int], pad_id: int
 ) -> PackedInputs:
-    """The packs of `prompts` (each pack's `prompt` is a row of them) and completions `[R, T]`, right-padded."""
+    """Return the inputs of packs.
+
+    Args:
+        packs: each pack's `prompt` is a row of `prompts`.
+        prompts: encoded prompts, `[R, L]`.
+        completions: `[B, T]` long, right-padded.
+        lengths: per row of completions, its tokens.
+        pad_id: fills the end of shorter packs.
+    """
     device, (count, width) = completions.device, prompts.input_ids.shape
     size = max(pack.tokens for pack in packs)
-    segments = torch.full((len(packs), size), -1)  # 0 prompt, 1.. completions, -1 padding
-    sources = torch.zeros((len(packs), size), dtype=torch.long)  # of the prompts' tokens, then the completions'
-    offsets = torch.zeros((len(packs), size), dtype=torch.long)  # in the token's own completion
+    segments = torch.full((len(packs), size), -1)  # [K, S]: 0 prompt, 1.. completions, -1 padding
+    sources = torch.zeros((len(packs), size), dtype=torch.long)  # [K, S], index into prompts' and completions' tokens
+    offsets = torch.zeros((len(packs), size), dtype=torch.long)  # [K, S], position in the token's completion
     predictors: list[int] = []
     for index, pack in enumerate(packs):
         start = pack.tokens - sum(lengths[row] for row in pack.rows)
@@ -131,7 +150,7 @@ def pack_inputs(
     pool = torch.cat([prompts.input_ids.flatten(), completions.flatten()])
     owner = torch.tensor([pack.prompt for pack in packs], device=device)
     shared = any(len(pack.rows) > 1 for pack in packs)
-    # Behind a lone completion positions go on: a jump back would say to transformers that another text begins.
+    # Padding after a single completion has increasing positions: transformers reads a jump back as a new sequence.
     after = prompts.next_positions[owner, None] + (offsets if shared else _running(of_prompt))
     prompt_tokens = sources.where(of_prompt, -1)
     return PackedInputs(
@@ -144,12 +163,12 @@ def pack_inputs(
 
 
 def _running(of_prompt: Tensor) -> Tensor:
-    """0, 1, 2, ... behind each pack's prompt. `[K, S]` long."""
+    """Return 0, 1, 2, ... after each pack's prompt, `[K, S]` long."""
     return (~of_prompt).long().cumsum(-1) - 1
 
 
 def _block_mask(segments: Tensor) -> Tensor:
-    """True where a token may look: back, at its prompt or its own segment. `[K, 1, S, S]` bool."""
+    """Return a mask `[K, 1, S, S]` bool: True for earlier tokens of the prompt or of the token's own segment."""
     size = segments.shape[1]
     seen = segments[:, None, :] == segments[:, :, None]
     seen |= segments[:, None, :] == 0

@@ -25,8 +25,12 @@ T = TypeVar("T")
 
 
 def shard(policy: Policy) -> None:
-    """Keep only this process's part of the policy's weights. The processes must hold equal weights, and all call this
-    before an optimizer is made."""
+    """Hold only this process's shard of the policy's weights. All processes must hold equal weights and call this
+    before an optimizer is made.
+
+    Raises:
+        RuntimeError: some weights were not sharded.
+    """
     mesh = init_device_mesh(policy.device.type, (distributed.get_world_size(),))
     layers = _layers(policy.model.get_decoder())
     for layer in layers:
@@ -38,7 +42,7 @@ def shard(policy: Policy) -> None:
 
 
 def _layers(decoder: nn.Module) -> list[nn.Module]:
-    """The members of the outermost lists of modules: what a decoder calls one after the other."""
+    """Return the members of the outermost module lists: the layers that a decoder calls one after the other."""
     found: list[nn.Module] = []
     for child in decoder.children():
         found += child if isinstance(child, nn.ModuleList) else _layers(child)
@@ -46,8 +50,9 @@ def _layers(decoder: nn.Module) -> list[nn.Module]:
 
 
 class _Pass(nn.Module):
-    """A whole pass, from tokens to log-probabilities, as one module: around it are gathered the weights that stand in
-    no layer. The head is one of them, and it is used directly, not by a call."""
+    """A whole pass, from tokens to log-probabilities, as one module. The weights outside the layers are gathered around
+    it, including the head, which is used directly instead of by a call.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -58,30 +63,32 @@ class _Pass(nn.Module):
 
 
 class ShardedWeights(Weights):
-    """A part in each process."""
+    """Weights of which each process holds one shard."""
 
     sharded = True
 
     def __init__(self, root: FSDPModule, layers: list[FSDPModule]) -> None:
         self._root, self._layers = root, layers
         for unit in (root, *layers):
-            # A token's weight in the loss has the tokens of all processes in its denominator: gradients are summed.
+            # A token's weight in the loss is divided by the tokens of all processes, so gradients must be summed.
             unit.set_gradient_divide_factor(1.0)
             unit.set_force_sum_reduction_for_comms(True)
-        # By default a backward pass gathers ahead what the passes before it ran, those without gradient, too. Processes
-        # differ in those (only some have rows with an expert, only one measures a validation), and would wait for each
-        # other in different collectives. So the order is given: from the last layer to the first.
+        # By default a backward pass prefetches in the order of earlier passes, including those without gradient. These
+        # differ between processes (only some have rows with an expert, only one measures a validation), which would
+        # wait for each other in different collectives. So the order is fixed: from the last layer to the first.
         for unit, ahead in zip((root, *reversed(layers)), (*reversed(layers), root), strict=True):
             unit.set_modules_to_backward_prefetch([ahead])
-        # Where one process's rows have no image, its vision tower has no gradient, and others wait for one: it gives 0.
+        # If the rows of a process have no image, its vision tower has no gradient, but others wait for one: it sends 0.
         root.set_reduce_scatter_unused_params(True)
         self._touched: set[str] = set()  # weights outside the layers that had a gradient in this process
-        outside = self.run(self._watch)  # to torch, the root is who runs first
+        outside = self.run(self._watch)  # torch takes the module that runs first for the root
         root.reshard()
         self._outside = {one: name for name, one in cast(nn.Module, root).named_parameters() if name in outside}
 
     def _watch(self) -> set[str]:
-        """Have the weights that stand outside the layers, whole at this moment, tell when they get a gradient."""
+        """Register hooks that record which weights outside the layers get a gradient; return their names. These weights
+        are gathered at this moment.
+        """
         found = set()
         for name, parameter in cast(nn.Module, self._root).named_parameters():
             if parameter.requires_grad and not isinstance(parameter, DTensor):
@@ -107,30 +114,33 @@ class ShardedWeights(Weights):
                 layer.set_reshard_after_forward(True, recurse=False)
 
     def sum_gradients(self, parameters: Sequence[nn.Parameter], ranks: Ranks) -> None:
-        """Each backward pass has summed them. What no process touched had to give 0, and has none: AdamW leaves it."""
+        """Set the gradient of parameters unused on every process to None, so that AdamW skips them.
+
+        Gradients were summed in the backward pass already, in which unused parameters had to send 0.
+        """
         names = [self._outside.get(parameter) for parameter in parameters]
         touched = ranks.max_over([name is None or name in self._touched for name in names])
         for parameter, there in zip(parameters, touched, strict=True):
             parameter.grad = parameter.grad if there else None
         self._touched.clear()
 
-    def own(self, tensor: Tensor) -> Tensor:
+    def local_shard(self, tensor: Tensor) -> Tensor:
         return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
-    def total(self, values: Sequence[float], ranks: Ranks) -> list[float]:
+    def sum_over_shards(self, values: Sequence[float], ranks: Ranks) -> list[float]:
         return ranks.sum_over(values)
 
     def state(self, model: nn.Module) -> dict[str, Tensor]:
         named = model.state_dict(keep_vars=True)
         distinct = {id(tensor): tensor for tensor in named.values()}  # tied weights have several names
-        whole = {key: self.whole(tensor.detach()) for key, tensor in distinct.items()}
+        whole = {key: self.full(tensor.detach()) for key, tensor in distinct.items()}
         return {name: whole[id(tensor)] for name, tensor in named.items()}
 
-    def whole(self, tensor: Tensor) -> Tensor:
+    def full(self, tensor: Tensor) -> Tensor:
         return tensor.full_tensor().cpu() if isinstance(tensor, DTensor) else tensor
 
-    def part(self, tensor: Tensor, parameter: Tensor) -> Tensor:
+    def shard_of(self, tensor: Tensor, parameter: Tensor) -> Tensor:
         if not isinstance(parameter, DTensor) or tensor.shape != parameter.shape:
             return tensor
-        # Every process has the whole: none need send the others theirs.
+        # Every process has the full tensor: no communication is needed.
         return distribute_tensor(tensor, parameter.device_mesh, parameter.placements, src_data_rank=None)

@@ -1,6 +1,6 @@
-"""The built-in tiny vision-language model: a stock Idefics3 with random weights, its processor, tokenizer, template.
+"""The built-in tiny vision-language model: a stock Idefics3 with random weights, its processor, tokenizer and template.
 
-It is made, saved and loaded like any other model of transformers; nothing else in the trainer knows that it is tiny.
+It is built, saved and loaded like any other model of transformers; the rest of the trainer does not treat it specially.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from calibrl_core.data.prompts import INSTRUCTION
 if TYPE_CHECKING:
     from transformers import Idefics3ForConditionalGeneration, Idefics3Processor, PreTrainedTokenizerFast
 
-PATCH = 14  # pixels; CANVAS / PATCH = 4 patches a side
-SCALE_FACTOR = 2  # patches a side that become one image token: 2 x 2 image tokens
+PATCH = 14  # pixels; CANVAS / PATCH = 4 patches per side
+SCALE_FACTOR = 2  # patches per side of one image token: 2 x 2 image tokens
 VOCABULARY = 448
-INITIALIZER_RANGE = 0.06  # weights this narrow need it: at the usual 0.02 nothing was learned in 700 steps
+INITIALIZER_RANGE = 0.06  # layers this narrow need it: with the usual 0.02 the model learned nothing in 700 steps
 
 IMAGE_MARKS = ["<fake_token_around_image>", "<image>", "<end_of_utterance>", "<global-img>"]
 TAGS = ["<think>", "</think>", "<answer>", "</answer>"]
@@ -36,9 +36,9 @@ CORPUS = [
 
 
 def build_tiny_vlm(seed: int, canvas: int = CANVAS) -> tuple[Idefics3ForConditionalGeneration, Idefics3Processor]:
-    """A fresh model and processor; the same seed gives the same weights. Leaves torch's global generator alone.
+    """Return a new model and processor; the same seed gives the same weights. Does not change torch's global generator.
 
-    `canvas`: pixels a side of its images, a multiple of 28; an image is (canvas / 28) ** 2 tokens.
+    `canvas`: pixels per side of its images, a multiple of 28; an image is (canvas / 28) ** 2 tokens.
     """
     import torch
     from transformers import Idefics3Config, Idefics3ForConditionalGeneration, Idefics3Processor
@@ -90,7 +90,9 @@ def _text_config(tokenizer: PreTrainedTokenizerFast) -> dict[str, object]:
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:
-    """Byte-level BPE (any text has tokens), digits apart, the answer's tags and the chat roles one token each."""
+    """Return a byte-level BPE tokenizer (any text has tokens): digits separate, one token per answer tag
+    and chat role.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 

@@ -1,4 +1,6 @@
-"""Where a policy's weights are. `calibrl_core.models.sharded_weights` has the other answer."""
+"""Access to a policy's weights. `Weights`: all in this process. `calibrl_core.models.sharded_weights`: one shard per
+process (FSDP2).
+"""
 
 from __future__ import annotations
 
@@ -14,40 +16,45 @@ T = TypeVar("T")
 
 
 class Weights:
-    """All in this process."""
+    """Weights that this process holds in full."""
 
     sharded = False
 
     def run(self, function: Callable[[], T]) -> T:
-        """`function()`, a forward pass with whatever weights it needs. With gradient it returns tensors, or tuples of
-        them."""
+        """Return `function()`, a forward pass, with the weights that it needs. If it needs a gradient it must return
+        tensors or tuples of tensors.
+        """
         return function()
 
     @contextmanager
     def gathered(self) -> Iterator[None]:
-        """All weights are in this process for as long: passes without gradient need not keep step with the others'."""
+        """Hold all weights in this process. Within, passes without gradient need no synchronisation with other
+        processes.
+        """
         yield
 
     def sum_gradients(self, parameters: Sequence[nn.Parameter], ranks: Ranks) -> None:
-        """Give each parameter the sum of its gradients over the processes; none where no process has one."""
+        """Replace the gradient of each parameter by its sum over the processes; None if no process has one."""
         ranks.sum_gradients(parameters)
 
-    def own(self, tensor: Tensor) -> Tensor:
-        """What this process keeps of a parameter or its gradient."""
+    def local_shard(self, tensor: Tensor) -> Tensor:
+        """Return the part of a parameter or its gradient that this process holds."""
         return tensor
 
-    def total(self, values: Sequence[float], ranks: Ranks) -> list[float]:
-        """Sums over what each process keeps, made sums over the whole."""
+    def sum_over_shards(self, values: Sequence[float], ranks: Ranks) -> list[float]:
+        """Return values, each a sum over this process's shard, summed over all shards."""
         return list(values)
 
     def state(self, model: nn.Module) -> dict[str, Tensor]:
-        """Every tensor of `model`, whole, by name."""
+        """Return every tensor of `model` in full, by name."""
         return model.state_dict()
 
-    def whole(self, tensor: Tensor) -> Tensor:
-        """A parameter, or what the optimizer keeps of one, whole."""
+    def full(self, tensor: Tensor) -> Tensor:
+        """Return a parameter, or an optimizer's tensor for one, in full."""
         return tensor
 
-    def part(self, tensor: Tensor, parameter: Tensor) -> Tensor:
-        """Of a whole tensor of the shape of `parameter`, what this process keeps."""
+    def shard_of(self, tensor: Tensor, parameter: Tensor) -> Tensor:
+        """Return the part of a full tensor that this process holds. `parameter` gives the sharding; both have the same
+        shape.
+        """
         return tensor

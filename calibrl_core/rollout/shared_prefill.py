@@ -44,9 +44,9 @@ class SharedPrefillEngine:
             for start in range(0, group_size, share):
                 members = range(start, min(start + share, group_size))
                 rows = [prompt * group_size + member for prompt in prompts for member in members]
-                with policy.computing():
+                with policy.forward_context():
                     uniforms = Uniforms(request.seed, [request.first_row + row for row in rows])
-                    images = policy.images.of(asked, encoded, range(len(asked)))
+                    images = policy.images.inputs_for(asked, encoded, range(len(asked)))
                     decoding = _Decoding(policy, replace(encoded, images=dict(images)), uniforms, len(rows), max_tokens)
                     parts.append((rows, decoding.run(request.temperature)))
         return self._collect(parts, len(examples) * group_size, group_size)
@@ -89,7 +89,7 @@ class _Decoding:
             input_ids=prompts.input_ids,
             attention_mask=prompts.attention_mask,
             use_cache=True,
-            **policy.inputs(position_ids=prompts.position_ids, token_type_ids=prompts.token_types),
+            **policy.accepted_inputs(position_ids=prompts.position_ids, token_type_ids=prompts.token_types),
             **prompts.images,
         )
         self._cache = with_spare_capacity(output.past_key_values, repeats, self._buffers.tokens.shape[1])
@@ -144,6 +144,6 @@ class _Decoding:
             attention_mask=mask,
             past_key_values=self._cache,
             use_cache=True,
-            **policy.inputs(position_ids=positions),
+            **policy.accepted_inputs(position_ids=positions),
         )
         self._hidden = output.last_hidden_state[:, -1]

@@ -1,12 +1,12 @@
-"""Checkpoints: a folder that `from_pretrained` reads, with what the trainer needs to go on beside it.
+"""Checkpoints: a folder that `from_pretrained` reads, with the files that a resume needs.
 
     checkpoints/step-000050/   model and processor, optimizer.safetensors, trainer.json; adapter/ with LoRA
 
-A checkpoint is written under another name and renamed when it is whole, so that a half-written one is never picked.
-Data order, sampling and learning rate are functions of the seed and the step: there is no generator to save.
+A checkpoint is written under another name and renamed when complete, so that an incomplete one is never used. Data
+order, sampling and learning rate are functions of the seed and the step: there is no generator to save.
 
-With LoRA the model there is the merged one, which is read as any other; a run goes on from the model that it began
-with, and the adapter. How many processes wrote it, and how they shared the weights, leaves no trace in it.
+With LoRA the model in the folder is the merged one, readable as any other model. A resume uses the model that the run
+started with, and the adapter. The number of processes and the sharding of the weights leave no trace in a checkpoint.
 """
 
 import json
@@ -24,30 +24,30 @@ from safetensors.torch import save_file
 
 from calibrl_core.config import CheckpointSettings
 from calibrl_core.distributed.ranks import ALONE, Ranks
-from calibrl_core.models.errors import ModelError, listed
+from calibrl_core.models.errors import ModelError, first_names
 from calibrl_core.models.policy import Policy
 
 FOLDER = "checkpoints"
 STATE_FILE = "trainer.json"
 OPTIMIZER_FILE = "optimizer.safetensors"
-TRAINED = "trained"  # in that file's metadata: the shape of each trained tensor, by its name in the model
+TRAINED = "trained"  # key in that file's metadata: the shape of each trained tensor, by its name in the model
 GIGABYTE = 10**9
 
 
 @dataclass
 class TrainerState:
-    """How far a run is."""
+    """Progress of a run."""
 
     step: int = 0  # updates done
     best_step: int | None = None
     best_value: float | None = None
-    metrics: dict[str, float] = field(default_factory=dict)  # validation/ of this step, where it was validated
+    metrics: dict[str, float] = field(default_factory=dict)  # validation/ metrics of this step, if it has any
     solved: list[str] = field(default_factory=list)  # see `diagnostics.solved`
     health: dict[str, Any] = field(default_factory=dict)  # see `health`
 
 
 class QuotaError(Exception):
-    """The checkpoints that must be kept need more disk than they may."""
+    """The checkpoints that must be kept need more disk than `checkpoints.max_gigabytes`."""
 
 
 class Checkpoints:
@@ -59,14 +59,14 @@ class Checkpoints:
         self._ranks = ranks
 
     def all(self) -> list[Path]:
-        """Whole checkpoints, oldest first."""
+        """Return the complete checkpoints, oldest first."""
         whole = (path for path in self.folder.glob("step-*[0-9]") if (path / STATE_FILE).is_file())
         return sorted(whole, key=lambda path: int(path.name.removeprefix("step-")))
 
     def save(self, policy: Policy, optimizer: torch.optim.Optimizer, state: TrainerState) -> Path:
         """Write the checkpoint of `state.step`; return its folder. All processes must call it; the first one writes.
 
-        Where the disk can't hold it nothing is left of it, and the others stay as they are.
+        If the disk is full, the incomplete checkpoint is removed and the others stay as they are.
         """
         final = self.folder / f"step-{state.step:06d}"
         weights, moments = policy.weights.state(policy.model), _optimizer_tensors(optimizer, policy)
@@ -89,9 +89,8 @@ class Checkpoints:
         return final
 
     def surplus(self, best_step: int | None) -> list[Path]:
-        """All but the newest ones and the best; of those the oldest too, until the rest is within `max_gigabytes`.
-
-        Never the newest, nor the best.
+        """Return the checkpoints to remove: all but the newest `keep_last` and the best, then the oldest of the rest
+        until the total is within `max_gigabytes`. The newest and the best are never among them.
         """
         saved, best = self.all(), f"step-{best_step or 0:06d}"
         surplus = [path for path in saved[: -self._settings.keep_last] if path.name != best]
@@ -103,7 +102,11 @@ class Checkpoints:
         return surplus
 
     def check_quota(self) -> None:
-        """Raises QuotaError where what is left after `surplus` is removed needs more than `max_gigabytes`."""
+        """Check the disk use after the surplus has been removed.
+
+        Raises:
+            QuotaError: the checkpoints need more than `max_gigabytes`.
+        """
         needed = sum(_bytes(path) for path in self.all())
         if needed > self._quota:
             raise QuotaError(
@@ -117,7 +120,7 @@ class Checkpoints:
         return math.inf if limit is None else limit * GIGABYTE
 
     def remove(self, paths: list[Path]) -> None:
-        """Delete checkpoints, each at once for whoever looks at it meanwhile."""
+        """Delete checkpoints. Each disappears atomically for readers."""
         for path in paths:
             gone = path.with_name(f".removed-{path.name}")
             path.rename(gone)
@@ -125,12 +128,12 @@ class Checkpoints:
 
 
 def read_state(checkpoint: Path) -> TrainerState:
-    """The state that a checkpoint was saved with."""
+    """Return the state that a checkpoint was saved with."""
     return TrainerState(**json.loads((checkpoint / STATE_FILE).read_text()))
 
 
 def restore_optimizer(checkpoint: Path, optimizer: torch.optim.Optimizer, policy: Policy) -> None:
-    """Load AdamW's moments and step counts, by the names of the tensors that they belong to.
+    """Load AdamW's moments and step counts, matched by the names of their tensors.
 
     Raises:
         ModelError: the checkpoint's run trained other tensors than this one does.
@@ -148,7 +151,7 @@ def restore_optimizer(checkpoint: Path, optimizer: torch.optim.Optimizer, policy
     else:
         _check_trained(path, {name: tuple(shape) for name, shape in json.loads(shapes).items()}, parameters)
     state = {
-        index: {kind: policy.weights.part(tensor, parameters[name]) for kind, tensor in saved[name].items()}
+        index: {kind: policy.weights.shard_of(tensor, parameters[name]) for kind, tensor in saved[name].items()}
         for index, name in enumerate(parameters)
         if name in saved
     }
@@ -158,8 +161,11 @@ def restore_optimizer(checkpoint: Path, optimizer: torch.optim.Optimizer, policy
 def _named_by_position(
     path: Path, saved: dict[str, dict[str, torch.Tensor]], parameters: Mapping[str, torch.nn.Parameter]
 ) -> dict[str, dict[str, torch.Tensor]]:
-    """Checkpoints of earlier versions have positions for names. They fit only if there is one for each tensor, each
-    of its shape; a run that has not updated anything yet has none."""
+    """Return the state by name of a checkpoint of an earlier version, which has positions instead of names.
+
+    Such a checkpoint fits only if it has one entry per tensor, each of the tensor's shape. A run that has not updated
+    anything yet has no entries.
+    """
     if not saved:
         return {}
     by_position = [saved.get(str(position), {}) for position in range(len(saved))]
@@ -167,7 +173,8 @@ def _named_by_position(
     if shapes != [parameter.shape for parameter in parameters.values()]:
         raise ModelError(
             f"{path}: it holds the optimizer's state of {len(saved)} tensors, which are not the {len(parameters)} "
-            "tensors that this run trains; set model.lora and model.freeze_vision as they were when it was saved"
+            "tensors that this run trains; set model.lora and model.freeze_vision to their values in the run that "
+            "saved it"
         )
     return dict(zip(parameters, by_position, strict=True))
 
@@ -180,28 +187,28 @@ def _check_trained(path: Path, saved: dict[str, tuple[int, ...]], parameters: Ma
     shapes = [f"{name} {saved[name]} for {here[name]}" for name in both if saved[name] != here[name]]
     gone, new = saved.keys() - both, here.keys() - both
     kinds = (("no longer trained", gone), ("not trained before", new), ("of another shape", shapes))
-    found = "; ".join(f"{kind}: {listed(names)}" for kind, names in kinds if names)
+    found = "; ".join(f"{kind}: {first_names(names)}" for kind, names in kinds if names)
     raise ModelError(f"{path}: its run trained other tensors than this one; {found}; {_advice(saved, here)}")
 
 
 def _advice(saved: Mapping[str, Any], here: Mapping[str, Any]) -> str:
-    """The settings that were likely changed since the checkpoint was saved."""
+    """Return the remedy for the settings that were probably changed since the checkpoint was saved."""
     before, now = (any(".lora_" in name for name in names) for names in (saved, here))
     if before != now:
-        return "put model.lora back as it was" if before else "take model.lora out again: the run began without it"
+        return "restore model.lora" if before else "remove model.lora: the run started without it"
     if before:
-        return "put model.lora.targets and model.lora.rank back as they were"
+        return "restore model.lora.targets and model.lora.rank"
     if saved.keys() < here.keys():
         return "set model.freeze_vision to true again"
     if saved.keys() > here.keys():
         return "set model.freeze_vision to false again"
-    return "put the fields of model back as they were"
+    return "restore the fields of model"
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer, policy: Policy) -> dict[str, torch.Tensor]:
     names = list(policy.trained)
     return {
-        f"{names[index]}.{kind}": policy.weights.whole(value).contiguous()
+        f"{names[index]}.{kind}": policy.weights.full(value).contiguous()
         for index, values in optimizer.state_dict()["state"].items()
         for kind, value in values.items()
     }

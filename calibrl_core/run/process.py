@@ -1,4 +1,4 @@
-"""A run as a process of its own: arguments, signals, progress bar, exit status. Only here is every error caught."""
+"""A run as a process of its own: arguments, signals, progress bar, exit status. All errors are caught here only."""
 
 import argparse
 import json
@@ -18,11 +18,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers.utils import logging as transformers_logging
 
-from calibrl_core.contained import Bounds
 from calibrl_core.data.schema import DataError
 from calibrl_core.distributed.process_group import join_process_group
 from calibrl_core.distributed.ranks import LaunchError, Ranks
 from calibrl_core.models.errors import ModelError
+from calibrl_core.path_bounds import PathBounds
 from calibrl_core.report import DISK_FULL_STATUS, EventFile, Report, SilentReport, health_sentence, is_disk_full
 from calibrl_core.run.checkpoint import QuotaError
 from calibrl_core.step.optimizer import NonFiniteError
@@ -33,7 +33,7 @@ SHOWN = ("reward/mean", "reward/answer_accuracy", "exploration/entropy", "loss/t
 
 
 class ProgressReport(EventFile):
-    """The event file, with a progress bar for whoever watches the terminal (plain lines where there is none)."""
+    """The event file, with a progress bar on a terminal and plain lines elsewhere."""
 
     def __init__(self, run_dir: Path) -> None:
         super().__init__(run_dir)
@@ -72,42 +72,51 @@ class ProgressReport(EventFile):
 def run_process(
     config_class: type[Config], run: Callable[[Config, Report, Callable[[], bool], Ranks], dict[str, Any]]
 ) -> None:
-    """Parse arguments, run, report `finish` or `error`, exit 0 or 1 (2: unusable arguments; 28: the disk is full). Of
-    several processes the first reports; any of them reports its own error."""
+    """Parse arguments, run, report `finish` or `error`, and exit.
+
+    Exit status: 0 success, 1 error, 2 unusable arguments, 28 disk full. Of several processes the first one reports
+    events; each reports its own error.
+    """
     parser = argparse.ArgumentParser(description=(sys.modules[run.__module__].__doc__ or "").split("\n")[0])
     parser.add_argument("config", type=Path, help=f"a JSON file of {config_class.__name__}")
     parser.add_argument("--run-dir", type=Path, required=True, help="folder for events, images and checkpoints")
-    parser.add_argument("--root", type=Path, action="append", default=[], help="read models and data from here only")
-    parser.add_argument("--closed", type=Path, action="append", default=[], help="but not from here, unless as named")
+    parser.add_argument("--root", type=Path, action="append", default=[], help="read models and data only from here")
+    parser.add_argument(
+        "--closed", type=Path, action="append", default=[], help="service's folder, not to be read from"
+    )
     arguments = parser.parse_args()
     report: ProgressReport | SilentReport = SilentReport(arguments.run_dir)
     stopping = _stop_on_signals()
-    transformers_logging.disable_progress_bar()  # one progress bar is enough, and a log file wants none
+    transformers_logging.disable_progress_bar()  # one progress bar is enough, and a log file needs none
     try:
         arguments.run_dir.mkdir(parents=True, exist_ok=True)
         with join_process_group() as ranks:
             if ranks.first:
                 report = ProgressReport(arguments.run_dir)
             config = config_class.model_validate(_read(arguments.config))
-            _check_paths(config, Bounds(tuple(arguments.root), tuple(arguments.closed)))
+            _check_paths(config, PathBounds(tuple(arguments.root), tuple(arguments.closed)))
             outcome = run(config, report, stopping, ranks)
         report.emit("finish", **outcome)
         status = 0
     except Exception as error:
-        status = _tell(report, *_explain(error))
+        status = _report_error(report, *_explain(error))
     if status == DISK_FULL_STATUS:
         _drop_output()
     report.close()
     sys.exit(status)
 
 
-def _check_paths(config: BaseModel, bounds: Bounds) -> None:
-    """Raise DataError where the config names a path outside of the bounds; a run without bounds reads any file."""
+def _check_paths(config: BaseModel, bounds: PathBounds) -> None:
+    """Check that all paths of the config are within the bounds. A run without bounds reads any file.
+
+    Raises:
+        DataError: a path is outside.
+    """
     if (bounds.roots or bounds.closed) and (problems := bounds.check(config)):
         raise DataError("; ".join(problems))
 
 
-def _tell(report: Report, reason: str, message: str) -> int:
+def _report_error(report: Report, reason: str, message: str) -> int:
     """Report the error that is being handled; return the exit status."""
     try:
         if reason == "crashed":
@@ -123,7 +132,7 @@ def _tell(report: Report, reason: str, message: str) -> int:
 
 
 def _drop_output() -> None:
-    # The log may be on the same disk: what is still to be flushed into it would change the exit status.
+    # The log can be on the same full disk: a failing flush of its buffer would change the exit status.
     nothing = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, 1)
     os.dup2(nothing, 2)
@@ -133,7 +142,7 @@ def _read(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} can't be read as JSON: {error}") from error
+        raise DataError(f"{path} cannot be read as JSON: {error}") from error
 
 
 def _stop_on_signals() -> Callable[[], bool]:
@@ -148,9 +157,9 @@ def _stop_on_signals() -> Callable[[], bool]:
 
 
 def _explain(error: Exception) -> tuple[str, str]:
-    """The reason, one of those that `calibrl_core.report` lists, and a sentence."""
+    """Return the reason, one of those in `calibrl_core.report`, and a sentence."""
     if is_disk_full(error):
-        return "disk_full", f"the disk is full: {error}; free some of it, or lower checkpoints.keep_last"
+        return "disk_full", f"the disk is full: {error}; free some space, or lower checkpoints.keep_last"
     if isinstance(error, QuotaError):
         return "quota", str(error)
     if isinstance(error, ValidationError):

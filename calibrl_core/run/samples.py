@@ -1,4 +1,4 @@
-"""Whole groups for people to read: prompt, image, expert, every completion with its numbers, token by token."""
+"""Sampled groups for people to read: prompt, image, expert, all completions with their numbers, token by token."""
 
 import io
 import math
@@ -12,13 +12,13 @@ from calibrl_core.models.policy import Policy
 from calibrl_core.report import Report, SampleCompletion, SampleGroup
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-TOKENS = 32_768  # kept of a group, shared evenly by its completions; about 50 bytes each
-CHARACTERS = 500_000  # likewise of their texts, of the prompt and of the expert
-CUT = " [...] "  # where the middle of a text is left out
+TOKENS = 32_768  # stored per group, shared evenly by its completions; about 50 bytes each
+CHARACTERS = 500_000  # stored per group of completion texts, per prompt and per expert
+CUT = " [...] "  # replaces the middle of a long text
 
 
 def report_groups(report: Report, step: int, policy: Policy, batch: StepBatch, count: int) -> None:
-    """Emit `count` of the step's groups, those that divide the most first: they are what the step learns from."""
+    """Emit `count` of the step's groups: those with the largest spread of rewards, which the step learns most from."""
     spread = batch.rewards.std(-1, unbiased=False)  # [P]
     for index in spread.argsort(descending=True, stable=True)[:count].tolist():
         report.emit("sample", step=step, group=_group(report, policy, batch, index))
@@ -65,7 +65,7 @@ def _rounded(values: Tensor) -> list[float]:
 
 
 def _shortened(text: str, most: int) -> str:
-    """Its beginning and its end, where an answer stands."""
+    """Return the beginning and the end of a text; the answer is usually at the end."""
     if len(text) <= most:
         return text
     half = (most - len(CUT)) // 2

@@ -1,16 +1,17 @@
-"""A trainer's process before it has a job: it imports, which takes seconds, and waits.
+"""A trainer process without a job: it does its imports, which take seconds, and waits.
 
     python -m calibrl_core.run.standby calibrl_core.preload
 
-imports that module, says `ready` on stdout, and waits for one line of JSON on stdin:
+imports that module, prints `ready` to stdout, and waits for one line of JSON on stdin:
 
     {"module": "calibrl_core.train", "arguments": ["/DIR/config.json", "--run-dir", "/DIR"], "log": "/DIR/log.txt",
      "environment": {"CUDA_VISIBLE_DEVICES": "0"}, "directory": "/DIR"}
 
-Then it sets those variables, appends stdout and stderr to that file, goes to that folder (by which people and programs
-can tell whose trainer it is: its command line says nothing of the job), and becomes `python -m module arguments...`: it
-calls the module's `main()`. The end of stdin without a line ends it. What is set must not have been read by an import:
-the GPUs that a process sees are only looked at when CUDA starts, which no import does. Nothing but Python is used here.
+Then it sets these variables, redirects stdout and stderr to the log, changes to the directory, and runs `python -m
+module arguments...` by calling the module's `main()`. People and programs can tell from the directory whose trainer it
+is: the command line does not name the job. The process ends if stdin ends without a line. No import may read the
+variables before they are set: CUDA looks up a process's GPUs only when it starts, which no import does. This module
+uses the standard library only.
 """
 
 import importlib
@@ -23,15 +24,16 @@ from typing import Any
 
 
 def main(preload: str) -> None:
-    with suppress(Exception):  # the job that needs what is missing says so, in its log
+    """Import the module `preload`, wait for a job on stdin, and run it."""
+    with suppress(Exception):  # a job that needs the failed import reports the error in its own log
         importlib.import_module(preload)
     print("ready", flush=True)  # noqa: T201
     if line := sys.stdin.readline():
-        become(json.loads(line))
+        run_job(json.loads(line))
 
 
-def become(job: dict[str, Any]) -> None:
-    """Be this job's trainer from here on, as if it had been started for it."""
+def run_job(job: dict[str, Any]) -> None:
+    """Run this job from now on, as if this process had been started for it."""
     os.environ.update(job["environment"])
     log = os.open(job["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     nothing = os.open(os.devnull, os.O_RDONLY)

@@ -93,7 +93,7 @@ class ReinforcementLearner:
         first_prompt = self._ranks.my_slice(len(examples)).start
         extra: dict[str, float] = {}
         # The vision features of a step's images are kept: rollouts and experts show the same images.
-        with self._policy.weights.gathered(), self._policy.images.kept():
+        with self._policy.weights.gathered(), self._policy.images.cached():
             groups = self._sample(step, 0, examples, clock)
             if attempts := self._algorithm.resample_limit():
                 groups, extra = self._resample(step, groups, attempts, clock)
@@ -125,7 +125,7 @@ class ReinforcementLearner:
             return whole
 
         def draw(attempt: int, count: int) -> ScoredRollouts:
-            return gathered(self._sample(step, attempt, self._order.more(step, attempt, count), clock))
+            return gathered(self._sample(step, attempt, self._order.extra_examples(step, attempt, count), clock))
 
         def keeps(groups: ScoredRollouts) -> Tensor:
             return self._algorithm.keeps_groups(groups.passed, self._rewards(groups))

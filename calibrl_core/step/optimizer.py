@@ -41,9 +41,9 @@ class GradientStep:
         none. In the host's memory: a GPU that trains has none to spare."""
         self._weights.sum_gradients(self._parameters, self._ranks)
         return [
-            torch.zeros(self._weights.own(one).shape)
+            torch.zeros(self._weights.local_shard(one).shape)
             if one.grad is None
-            else self._weights.own(one.grad).to("cpu", copy=True)
+            else self._weights.local_shard(one.grad).to("cpu", copy=True)
             for one in self._parameters
         ]
 
@@ -55,7 +55,7 @@ class GradientStep:
         if all(parameter.grad is None for parameter in self._parameters):
             for parameter in self._parameters:
                 parameter.grad = torch.zeros_like(parameter)
-        norm = self._weights.whole(torch.nn.utils.clip_grad_norm_(self._parameters, self._max_norm)).item()
+        norm = self._weights.full(torch.nn.utils.clip_grad_norm_(self._parameters, self._max_norm)).item()
         if math.isfinite(norm):
             self._optimizer.step()
             self._skipped_in_a_row = 0

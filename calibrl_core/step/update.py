@@ -134,7 +134,9 @@ class Updater:
             gradients.append(self._gradient.gradients())
         self._gradient.clear()
         of_policy, of_guidance = gradients
-        return compare_gradients(of_policy, of_guidance, lambda sums: self._policy.weights.total(sums, self._ranks))
+        return compare_gradients(
+            of_policy, of_guidance, lambda sums: self._policy.weights.sum_over_shards(sums, self._ranks)
+        )
 
     def _mini_batches(self, rows: UpdateRows, first_prompt: int) -> list[MiniBatch]:
         return mini_batches(

@@ -1,4 +1,4 @@
-"""The reward verifiers a job may name. To add one: a file here, and a member of this union."""
+"""Reward verifiers that a job can name. To add one: a file here, and a member of this union."""
 
 from typing import Annotated
 

@@ -1,23 +1,25 @@
-"""What every reward verifier shares. A verifier is plain Python: a completion and the truth in, 0.0 to 1.0 out."""
+"""Base of all reward verifiers. A verifier is plain Python: it maps a completion and the truth to a score from 0.0 to
+1.0.
+"""
 
 from typing import ClassVar, NamedTuple
 
 from pydantic import Field
 
-from calibrl_core.settings_base import Closed
+from calibrl_core.settings_base import StrictSettings
 
 
-class Pending(NamedTuple):
-    """A verdict that only a worker process may find, since it may take long or bring its process down."""
+class NeedsWorker(NamedTuple):
+    """A verdict that only a worker process may compute, since it can take long or crash its process."""
 
     text: str
     truth: str
 
 
-class Verifier(Closed):
+class Verifier(StrictSettings):
     """Settings of one reward term."""
 
-    judges_answer: ClassVar[bool] = True  # False: it judges form only, and has no say in whether a rollout passed
+    judges_answer: ClassVar[bool] = True  # False: it judges the format only and has no effect on `passed`
 
     type: str
     weight: float = Field(1.0, ge=0, le=100, description="Factor of this score in the summed reward.")
@@ -30,23 +32,25 @@ class Verifier(Closed):
 
     @property
     def label(self) -> str:
-        """What metrics call it."""
+        """Return the name of this verifier in metrics."""
         return self.type
 
-    def score(self, completion: str, truth: str) -> float | Pending:
-        """0.0 (wrong) to 1.0 (right), in time linear in the text; or what a worker process is to ask `judge`."""
+    def score(self, completion: str, truth: str) -> float | NeedsWorker:
+        """Return 0.0 (wrong) to 1.0 (right), in time linear in the text, or the arguments of `judge` for a worker
+        process.
+        """
         raise NotImplementedError
 
     def judge(self, text: str, truth: str) -> float:
-        """The verdict on what `score` left pending. Called in worker processes only."""
+        """Return the verdict that `score` deferred. Called in worker processes only."""
         raise NotImplementedError
 
     def prepare(self) -> None:
-        """Called once in each worker process, before its first `judge`: load what takes time to load."""
+        """Load everything that is slow to load. Called once in each worker process, before its first `judge`."""
 
 
 def follows_format(completion: str) -> bool:
-    """Whether the completion is exactly `<think>reasoning</think><answer>answer</answer>`, each tag once."""
+    """Return if the completion is exactly `<think>reasoning</think><answer>answer</answer>`, each tag once."""
     text = completion.strip()
     tags = ("<think>", "</think>", "<answer>", "</answer>")
     if not (text.startswith(tags[0]) and text.endswith(tags[3]) and all(text.count(tag) == 1 for tag in tags)):
@@ -57,19 +61,19 @@ def follows_format(completion: str) -> bool:
 
 
 def extract_answer(completion: str) -> str | None:
-    """The text of the last `<answer>` element, or None where there is none."""
+    """Return the text of the last `<answer>` element, or None without one."""
     start = completion.rfind("<answer>", 0, max(completion.rfind("</answer>"), 0))
     return completion[start + len("<answer>") :].partition("</answer>")[0].strip() if start >= 0 else None
 
 
 def final_answer(completion: str) -> str | None:
-    """The answer without the `\\boxed{}` that may stand around or in it: the content of the last one."""
+    """Return the answer without `\\boxed{}` around it; if the answer contains some, the content of the last one."""
     answer = extract_answer(completion)
-    return None if answer is None else unboxed(answer)
+    return None if answer is None else strip_boxed(answer)
 
 
-def unboxed(text: str) -> str:
-    """The content of the last `\\boxed{}`, where braces balance; else the text as it is, stripped."""
+def strip_boxed(text: str) -> str:
+    """Return the content of the last `\\boxed{}` with balanced braces; without one, the stripped text."""
     start = text.rfind("\\boxed{")
     if start < 0:
         return text.strip()

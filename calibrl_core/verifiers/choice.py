@@ -4,7 +4,7 @@ import re
 from typing import Literal
 
 from calibrl_core.verifiers.base import Verifier, final_answer
-from calibrl_core.verifiers.notation import LONGEST, bare
+from calibrl_core.verifiers.notation import LONGEST, strip_decoration
 
 _LETTER = re.compile(r"[(\[{ ]*([A-Za-z])[)\]}.: ]*")  # A   (A)   A.   [A]
 _WITH_TEXT = re.compile(r"(?:\(([A-Za-z])\)|([A-Za-z])[).:]) ?(?=\S)(.*)", re.DOTALL)  # (A) 12 cm   A. 12 cm
@@ -15,11 +15,11 @@ _ANOTHER = re.compile(
 
 
 class ChoiceReward(Verifier):
-    r"""Score 1.0 if the answer names the same option as the reference answer; else 0.0.
+    r"""1.0 if the answer names the option that the truth names, else 0.0.
 
-    The reference answer is a letter (`B`, `(B)`), or a letter with the text of its option (`B. 12 cm`); then the text
-    alone is also right. The letter of the answer can have another form (`b`, `(B)`, `B.`, `\boxed{B}`, `Option B`,
-    `The answer is B`) and can be followed by the text of its option. An answer that names two options is wrong.
+    The truth is a letter (`B`, `(B)`), or a letter with its option's text (`B. 12 cm`); then the text alone is right,
+    too. The answer's letter can have other forms (`b`, `(B)`, `B.`, `\\boxed{B}`, `Option B`, `The answer is B`), and
+    the option's text can follow. An answer that names two options is wrong.
     """
 
     type: Literal["choice"] = "choice"
@@ -32,7 +32,7 @@ class ChoiceReward(Verifier):
 
 
 def same_choice(answer: str, truth: str) -> bool:
-    """Whether both name one option: by letter where both have one, else by the option's text."""
+    """Return if both name the same option: by letter if both have one, else by the option's text."""
     (letter, text), (right_letter, right_text) = _read(answer), _read(truth)
     if letter is not None and right_letter is not None:
         return letter == right_letter and not _ANOTHER.search(text)
@@ -40,8 +40,8 @@ def same_choice(answer: str, truth: str) -> bool:
 
 
 def _read(text: str) -> tuple[str | None, str]:
-    """The option's letter in upper case, if there is one, and its text, if there is one."""
-    text = _CALLED.sub("", bare(text)).strip()
+    """Return the option's letter in upper case or None, and its text or an empty one."""
+    text = _CALLED.sub("", strip_decoration(text)).strip()
     if found := _LETTER.fullmatch(text):
         return found[1].upper(), ""
     if found := _WITH_TEXT.fullmatch(text):

@@ -1,4 +1,4 @@
-"""Answer reward: the `<answer>` text is the truth, character by character."""
+"""Answer reward: the `<answer>` text equals the truth, character by character."""
 
 from typing import Literal
 
@@ -8,7 +8,7 @@ from calibrl_core.verifiers.base import Verifier, final_answer
 
 
 class ExactReward(Verifier):
-    """Score 1.0 if the answer equals the reference answer, without surrounding space; else 0.0."""
+    """1.0 if the stripped answer equals the truth, else 0.0."""
 
     type: Literal["exact"] = "exact"
     ignore_case: bool = Field(False, description="Treat upper and lower case as equal.")

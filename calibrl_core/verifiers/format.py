@@ -1,4 +1,4 @@
-"""Format reward: the completion reasons in `<think>` and answers in `<answer>`, as the paper's prompt asks."""
+"""Format reward: the completion reasons in `<think>` and answers in `<answer>`, as the paper's prompt requires."""
 
 from typing import ClassVar, Literal
 
@@ -8,7 +8,7 @@ from calibrl_core.verifiers.base import Verifier, follows_format
 
 
 class FormatReward(Verifier):
-    """Score 1.0 if the completion follows the format, whatever its answer; else 0.0."""
+    """1.0 if the completion follows the format, for any answer."""
 
     judges_answer: ClassVar[bool] = False
 

@@ -1,6 +1,6 @@
-"""How people write an answer down, reduced to what it says: delimiters, decoration, units, plain numbers.
+"""Reduces notations of an answer to their content: delimiters, decoration, units, plain numbers.
 
-Everything here takes time linear in its text, so that it may run in the trainer's own process.
+Everything here takes time linear in its text, so that it can run in the trainer's own process.
 """
 
 import re
@@ -9,7 +9,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
-from calibrl_core.verifiers.base import unboxed
+from calibrl_core.verifiers.base import strip_boxed
 from calibrl_core.verifiers.units import canonical_unit
 
 LONGEST = 500  # characters; a longer text is not an answer
@@ -65,29 +65,32 @@ _FRACTION = re.compile(r"(?P<sign>[+-]?) ?\\frac ?\{? ?(?P<over>\d+) ?\}? ?\{ ?(
 
 
 class Quantity(NamedTuple):
-    """A number as it was written, and its unit: empty where it has none, `%` is one."""
+    """A number as it was written, and its unit: empty without one; `%` is a unit."""
 
     value: Fraction
     unit: str
 
 
 @lru_cache(maxsize=4096)
-def bare(text: str) -> str:
-    """The text without what only decorates it: `\\boxed{}`, `$`, `\\left`, `\\text{}`, bold, a lead such as `The answer
-    is`, the full stop. One space stands where there was any; signs of Unicode become LaTeX."""
-    text = unboxed(text).translate(_SIGNS)
+def strip_decoration(text: str) -> str:
+    """Return the text without decoration: `\\boxed{}`, `$`, `\\left`, `\\text{}`, bold, a lead such as `The answer is`,
+    the full stop. All white space becomes one space; Unicode signs become LaTeX.
+    """
+    text = strip_boxed(text).translate(_SIGNS)
     for pattern, replacement in _REWRITES:
         text = pattern.sub(replacement, text)
     return _LEAD.sub("", text.strip()).removesuffix(".").strip()
 
 
-def words(text: str) -> str | None:
-    """The text in lower case where, bare, it is nothing but words (two letters at least), else None."""
+def only_words(text: str) -> str | None:
+    """Return the undecorated text in lower case if it consists of words (at least two letters), else None."""
     return text.casefold() if _WORDS.fullmatch(text) else None
 
 
 def split_unit(text: str) -> tuple[str, str]:
-    """A bare text's value and the canonical name of its unit; the text itself and nothing where it has none."""
+    """Return an undecorated text's value and the canonical name of its unit; without a unit, the text and an empty
+    name.
+    """
     found = _WITH_UNIT.fullmatch(text)
     if found is None:
         return text, ""
@@ -97,7 +100,9 @@ def split_unit(text: str) -> tuple[str, str]:
 
 @lru_cache(maxsize=4096)
 def read_quantity(text: str) -> Quantity | None:
-    """The one plain number that a bare text is (1,234.5; -3/4; 1 1/2; 1.6e-19; \\frac{1}{2}; any with a unit)."""
+    """Return the plain number of an undecorated text, or None (1,234.5; -3/4; 1 1/2; 1.6e-19; \\frac{1}{2}; with any
+    unit).
+    """
     text, unit = split_unit(text)
     if found := _FRACTION.fullmatch(text):
         return _quantity(found["sign"], Fraction(int(found["over"])), found["under"], unit)
@@ -119,22 +124,26 @@ def _quantity(sign: str, over: Fraction, under: str | None, unit: str) -> Quanti
     return Quantity(-value if sign == "-" else value, unit)
 
 
-def canonical(answer: str) -> Quantity | str:
-    """What equal answers have in common, as far as plain text tells: the number, or the bare text in lower case."""
+def canonical_answer(answer: str) -> Quantity | str:
+    """Return a key that equal answers share, as far as plain text can decide: the number, or the undecorated text in
+    lower case.
+    """
     if len(answer) > LONGEST:
         return answer
-    text = bare(answer)
+    text = strip_decoration(answer)
     return read_quantity(text) or text.casefold()
 
 
 def units_agree(one: str, other: str) -> bool:
-    """Whether two units do not contradict each other: a unit may be left out."""
+    """Return if two units do not contradict each other: a unit can be missing."""
     return one == other or "" in (one, other)
 
 
-def agree(answer: Quantity, truth: Quantity, near: Callable[[Fraction, Fraction], bool]) -> bool:
-    """Whether two quantities are equal as far as `near(answer, truth)` tells numbers apart. 50% is 0.5, and also 50, as
-    the answer to `what percentage?` may be written; but never 0.5%."""
+def quantities_agree(answer: Quantity, truth: Quantity, near: Callable[[Fraction, Fraction], bool]) -> bool:
+    """Return if two quantities are equal, with `near(answer, truth)` comparing numbers.
+
+    50% equals 0.5, and also 50, as the answer to `what percentage?` is often written; but never 0.5%.
+    """
     if not units_agree(answer.unit, truth.unit):
         return False
     if near(answer.value, truth.value):

@@ -1,4 +1,4 @@
-"""Answer reward: the `<answer>` is one number, near enough to the truth."""
+"""Answer reward: the `<answer>` is one number, within a tolerance of the truth."""
 
 import re
 from fractions import Fraction
@@ -7,18 +7,17 @@ from typing import Literal
 from pydantic import Field
 
 from calibrl_core.verifiers.base import Verifier, final_answer
-from calibrl_core.verifiers.notation import LONGEST, agree, bare, read_quantity
+from calibrl_core.verifiers.notation import LONGEST, quantities_agree, read_quantity, strip_decoration
 
 _NAMED = re.compile(r"\A[A-Za-z\\][\w\\{}]* ?(?:=|\\approx) ?")  # x =, at the start
 
 
 class NumericReward(Verifier):
-    """Score 1.0 if |answer - truth| <= absolute_tolerance, or <= relative_tolerance * |truth|; else 0.0. The truth is
-    the reference answer.
+    """1.0 if |answer - truth| <= absolute_tolerance, or <= relative_tolerance * |truth|; else 0.0.
 
-    Thousands separators, fractions, powers of ten, a leading `x =` and a unit are recognised. A unit can be missing on
-    one side. Two different units are wrong; none is converted. 50% equals 0.5, or 50. An answer with several numbers,
-    or with a number among other text, is wrong. If the truth is not a number, each answer is wrong.
+    Accepts thousands separators, fractions, powers of ten, a leading `x =` and a unit. A unit may be missing on one
+    side; two different ones are wrong, and none is converted. 50% is 0.5, or 50. An answer with several numbers, or
+    with a number among other text, is wrong. Every answer is wrong if the truth is not a number.
     """
 
     type: Literal["numeric"] = "numeric"
@@ -33,8 +32,8 @@ class NumericReward(Verifier):
         answer = final_answer(completion)
         if answer is None or max(len(answer), len(truth)) > LONGEST:
             return 0.0
-        found, wanted = (read_quantity(_NAMED.sub("", bare(text))) for text in (answer, truth))
-        return float(found is not None and wanted is not None and agree(found, wanted, self._near))
+        found, wanted = (read_quantity(_NAMED.sub("", strip_decoration(text))) for text in (answer, truth))
+        return float(found is not None and wanted is not None and quantities_agree(found, wanted, self._near))
 
     def _near(self, answer: Fraction, truth: Fraction) -> bool:
         difference = abs(answer - truth)

@@ -1,7 +1,7 @@
 """Verifiers that an administrator installs: Python entry points of the group `calibrl.verifiers`.
 
-A spec names one that is installed, never a file or a module. Finding it reads the metadata of installed distributions
-only; its code is imported in worker processes, and nowhere else.
+A spec names an installed verifier, never a file or a module. Finding it only reads the metadata of installed
+distributions; its code is imported in worker processes only.
 """
 
 import math
@@ -12,17 +12,17 @@ from typing import Literal
 
 from pydantic import Field
 
-from calibrl_core.verifiers.base import Pending, Verifier
+from calibrl_core.verifiers.base import NeedsWorker, Verifier
 
 GROUP = "calibrl.verifiers"
 
 
 class PluginError(ValueError):
-    """A verifier that is named but not installed, or that can't be loaded; the message says what there is."""
+    """A verifier that is not installed or cannot be loaded; the message lists the installed ones."""
 
 
 class PluginReward(Verifier):
-    """Score of an installed verifier: a callable `(completion: str, truth: str) -> float` from 0.0 to 1.0."""
+    """Score of an installed verifier: a callable `(completion: str, truth: str) -> float`, 0.0 to 1.0."""
 
     type: Literal["plugin"] = "plugin"
     name: str = Field(
@@ -36,13 +36,13 @@ class PluginReward(Verifier):
     def label(self) -> str:
         return f"plugin-{self.name}"
 
-    def score(self, completion: str, truth: str) -> float | Pending:
-        return Pending(completion, truth)
+    def score(self, completion: str, truth: str) -> float | NeedsWorker:
+        return NeedsWorker(completion, truth)
 
     def judge(self, text: str, truth: str) -> float:
         value = float(_load(self.name, self.version)(text, truth))
         if not (math.isfinite(value) and 0 <= value <= 1):
-            raise ValueError(f"returned {value}, and a number from 0 to 1 is wanted")
+            raise ValueError(f"returned {value}; it must return a number from 0 to 1")
         return value
 
     def prepare(self) -> None:
@@ -50,10 +50,10 @@ class PluginReward(Verifier):
 
 
 def plugin_versions(verifiers: Iterable[Verifier]) -> dict[str, str]:
-    """The version of each plugin's distribution, by `label`. Imports none of them.
+    """Return the version of each plugin's distribution, by `label`. Imports none of them.
 
     Raises:
-        PluginError: one that is not installed, not in the version asked for, or installed twice.
+        PluginError: one is not installed, not in the requested version, or installed twice.
     """
     plugins = (verifier for verifier in verifiers if isinstance(verifier, PluginReward))
     return {plugin.label: _version(_find(plugin.name, plugin.version)) for plugin in plugins}
@@ -81,5 +81,7 @@ def _version(point: EntryPoint) -> str:
 def _load(name: str, version: str | None) -> Callable[[str, str], float]:
     found = _find(name, version).load()
     if not callable(found):
-        raise PluginError(f"the verifier {name!r} is no function of (completion, truth)")
+        raise PluginError(
+            f"the verifier {name!r} must be a function (completion, truth); its entry point is not callable"
+        )
     return found  # type: ignore[no-any-return]

@@ -1,11 +1,11 @@
-"""A few worker processes that judge what may take long or bring its process down.
+"""Worker processes for verdicts that can take long or crash their process.
 
-They are fresh interpreters without torch, started when the first question comes; a question's clock starts when its
-worker is ready and stops while the worker waits for a CPU. Only the parent keeps time. A worker that overruns, dies or
-sends a wrong line is killed and replaced, its question scores 0, and the others go on. Each worker leads a session of
-its own, which is killed as a whole, so no process that a verifier started outlives it, and no signal to the trainer's
-process group reaches it: a trainer asked to stop can finish its step. Workers end if their socket closes or the
-trainer ends (`calibrl_core.verifiers.worker`).
+Workers are new interpreters without torch, started at the first request. The time limit of a request starts when its
+worker is ready and stops while the worker waits for a CPU. Only the parent measures time. A worker that exceeds the
+limit, dies or sends a wrong line is killed and replaced; its request scores 0, and the others continue. Each worker
+leads a session, which is killed as a whole. So no process that a verifier started outlives the worker, and no signal to
+the trainer's process group reaches it: a trainer that must stop can finish its step. Workers end if their socket closes
+or the trainer ends (`calibrl_core.verifiers.worker`).
 """
 
 import json
@@ -28,18 +28,18 @@ from calibrl_core.verifiers.plugin import PluginError
 
 MOST_WORKERS = 4
 START_SECONDS = 120.0  # a fresh interpreter and its imports, on a busy machine
-MOST_FRUITLESS = 3  # workers lost in a row before they had a question
-SEND_SECONDS = 10.0  # an idle worker reads at once, unless someone has stopped it
-EXIT_SECONDS = 5.0  # from a worker's closed socket to its own end, which has the exit status
-MOST_STARVED_SECONDS = 120.0  # that a verdict's limit is extended by at most, on a machine with too few CPUs
-REAP_SECONDS = 30.0  # a killed process that still hasn't ended is stuck in the kernel
+MAX_FAILED_STARTS = 3  # workers lost in a row before their first request
+SEND_SECONDS = 10.0  # an idle worker reads at once, unless it is stopped by a signal
+EXIT_SECONDS = 5.0  # from a worker's closed socket to its end, which gives the exit status
+MOST_STARVED_SECONDS = 120.0  # maximum extension of a verdict's limit on a machine with too few CPUs
+REAP_SECONDS = 30.0  # a killed process that has not ended by then is stuck in the kernel
 LONGEST_ANSWER = 2**16  # bytes
-FEWEST_LOSSES = 32  # workers that a batch may cost, or one for every 20 questions: then the rest is not asked
-DEAF_TO = {signal.SIGINT, signal.SIGTERM}  # a verifier may signal its process group
+MIN_LOSSES = 32  # workers that a batch may lose, or one per 20 requests; then the rest is not judged
+BLOCKED_SIGNALS = {signal.SIGINT, signal.SIGTERM}  # a verifier may signal its process group
 
 
-class Question(NamedTuple):
-    """What a worker is asked: which verifier (its place in the list), and a `Pending`'s fields."""
+class VerdictRequest(NamedTuple):
+    """Request to a worker: the verifier (its index in the list), and the fields of a `NeedsWorker`."""
 
     verifier: int
     text: str
@@ -47,14 +47,16 @@ class Question(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """0.0 to 1.0; or 0.0 and why there is no verdict."""
+    """A score from 0.0 to 1.0; or 0.0 and the reason why there is no verdict."""
 
     value: float
     failure: str | None = None
 
 
 class CpuTimes(NamedTuple):
-    """How long a process has had a CPU and has waited for one; `waits_now`: it can run, and may have none."""
+    """Seconds that a process has run on a CPU and has waited for one. `waits_now`: it is runnable, and may
+    have no CPU.
+    """
 
     ran: float = 0.0
     waited: float = 0.0
@@ -62,14 +64,14 @@ class CpuTimes(NamedTuple):
 
 
 class WorkerPool:
-    """Judges batches of questions. A context manager; for one thread at a time."""
+    """Judges batches of requests. A context manager; for one thread at a time."""
 
     def __init__(self, verifiers: Sequence[Reward], most_workers: int | None = None) -> None:
         self._verifiers = verifiers
         self._settings = json.dumps([verifier.model_dump(mode="json") for verifier in verifiers])
         self._most_workers = most_workers or min(MOST_WORKERS, len(os.sched_getaffinity(0)))
         self._workers: list[_Worker] = []
-        self._fruitless = 0  # workers lost in a row before they had a question
+        self._failed_starts = 0  # workers lost in a row before their first request
 
     def __enter__(self) -> Self:
         return self
@@ -82,21 +84,21 @@ class WorkerPool:
         while self._workers:
             self._workers.pop().kill()
 
-    def judge(self, questions: Iterable[Question]) -> dict[Question, Verdict]:
-        """The verdict on each different question. Takes at most the sum of the time limits, and a worker's start for
-        each that fails.
+    def judge(self, requests: Iterable[VerdictRequest]) -> dict[VerdictRequest, Verdict]:
+        """Return the verdict on each distinct request. Takes at most the sum of the time limits, plus a worker's start
+        per failed request.
 
         Raises:
-            PluginError: a verifier can't be loaded in a worker.
-            RuntimeError: worker processes can't be started.
+            PluginError: a verifier cannot be loaded in a worker.
+            RuntimeError: worker processes cannot be started.
         """
-        waiting = deque(dict.fromkeys(questions))
-        most_losses, losses = max(FEWEST_LOSSES, len(waiting) // 20), 0
-        verdicts: dict[Question, Verdict] = {}
-        while waiting or any(worker.question for worker in self._workers):
-            self._hand_out(waiting)
-            verdicts |= self._hear()
-            lost = self._bury()
+        waiting = deque(dict.fromkeys(requests))
+        most_losses, losses = max(MIN_LOSSES, len(waiting) // 20), 0
+        verdicts: dict[VerdictRequest, Verdict] = {}
+        while waiting or any(worker.request for worker in self._workers):
+            self._assign(waiting)
+            verdicts |= self._receive()
+            lost = self._remove_lost()
             verdicts |= lost
             losses += len(lost)
             if losses > most_losses:
@@ -104,16 +106,16 @@ class WorkerPool:
                 waiting.clear()
         return verdicts
 
-    def _hand_out(self, waiting: deque[Question]) -> None:
-        busy = sum(worker.question is not None for worker in self._workers)
+    def _assign(self, waiting: deque[VerdictRequest]) -> None:
+        busy = sum(worker.request is not None for worker in self._workers)
         while len(self._workers) < min(self._most_workers, busy + len(waiting)):
             self._workers.append(_Worker(self._settings))
         for worker in self._workers:
             if waiting and worker.idle and worker.ask(waiting[0], self._limit(waiting[0])):
                 waiting.popleft()
 
-    def _hear(self) -> dict[Question, Verdict]:
-        """Wait until a worker says something or is overdue; the verdicts that came."""
+    def _receive(self) -> dict[VerdictRequest, Verdict]:
+        """Wait until a worker sends a line or exceeds its limit; return the new verdicts."""
         poll = select.poll()
         by_fd = {worker.socket.fileno(): worker for worker in self._workers}
         for fd in by_fd:
@@ -121,43 +123,43 @@ class WorkerPool:
         seconds = max(0.0, min(worker.deadline for worker in self._workers) - time.monotonic())
         verdicts = {}
         for fd, _ in poll.poll(math.ceil(seconds * 1000)):
-            question = by_fd[fd].question
-            verdict = by_fd[fd].hear()
+            request = by_fd[fd].request
+            verdict = by_fd[fd].receive()
             if verdict is None:
                 continue
-            if question is None and verdict.failure is not None:
-                raise PluginError(f"a verifier can't be loaded: {verdict.failure}")
-            if question is not None:
-                self._fruitless = 0
-                verdicts[question] = self._named(question, verdict.value, verdict.failure)
+            if request is None and verdict.failure is not None:
+                raise PluginError(f"a verifier cannot be loaded: {verdict.failure}")
+            if request is not None:
+                self._failed_starts = 0
+                verdicts[request] = self._named(request, verdict.value, verdict.failure)
         return verdicts
 
-    def _bury(self) -> dict[Question, Verdict]:
-        """Part with workers that died or are overdue; the verdicts on their questions."""
+    def _remove_lost(self) -> dict[VerdictRequest, Verdict]:
+        """Remove workers that died or exceeded their limit; return the verdicts on their requests."""
         verdicts = {}
         for worker in [worker for worker in self._workers if worker.dead or worker.overdue()]:
             self._workers.remove(worker)
             status = worker.kill()
-            if worker.question is None:
-                self._fruitless += not worker.asked
+            if worker.request is None:
+                self._failed_starts += not worker.asked
                 continue
-            why = f"no verdict within {self._limit(worker.question):g} seconds"
+            why = f"no verdict within {self._limit(worker.request):g} seconds"
             if worker.dead:
                 why = worker.wrong or f"its process died (exit status {status})"
-            verdicts[worker.question] = self._named(worker.question, 0.0, why)
-        if self._fruitless >= MOST_FRUITLESS:
-            raise RuntimeError("the verifiers' worker processes end before they can judge; the log may say why")
+            verdicts[worker.request] = self._named(worker.request, 0.0, why)
+        if self._failed_starts >= MAX_FAILED_STARTS:
+            raise RuntimeError("the verifiers' worker processes end before they can judge: see the log for the reason")
         return verdicts
 
-    def _limit(self, question: Question) -> float:
-        return self._verifiers[question.verifier].time_limit_seconds
+    def _limit(self, request: VerdictRequest) -> float:
+        return self._verifiers[request.verifier].time_limit_seconds
 
-    def _named(self, question: Question, value: float, failure: str | None) -> Verdict:
-        return Verdict(value, failure and f"{self._verifiers[question.verifier].label}: {failure}")
+    def _named(self, request: VerdictRequest, value: float, failure: str | None) -> Verdict:
+        return Verdict(value, failure and f"{self._verifiers[request.verifier].label}: {failure}")
 
 
 class _Worker:
-    """One process, and the question it has."""
+    """A worker process and its current request."""
 
     def __init__(self, settings: str) -> None:
         self.socket, theirs = socket.socketpair()
@@ -166,27 +168,27 @@ class _Worker:
             self._process = _start(theirs)
         self._end = os.pidfd_open(self._process.pid)
         self.dead = False
-        self.wrong: str | None = None  # why its answer was refused, which makes it dead
-        self.question: Question | None = None
-        self.asked = 0  # questions; the last one's number
+        self.wrong: str | None = None  # reason why its answer was refused; the worker is then dead
+        self.request: VerdictRequest | None = None
+        self.asked = 0  # requests; the last one's number
         self.deadline = time.monotonic() + START_SECONDS  # for what it is to say next
         self._asked_at = self._limit = 0.0
         self._before = CpuTimes()
         self._ready = False
-        self._heard = b""
+        self._received = b""
         self._send(settings)
 
     @property
     def idle(self) -> bool:
-        return self._ready and self.question is None and not self.dead
+        return self._ready and self.request is None and not self.dead
 
-    def ask(self, question: Question, limit: float) -> bool:
-        """Put a question to an idle worker; False where it turns out to be gone."""
-        if self._ended(0) or not self._send(json.dumps([self.asked + 1, question])):
+    def ask(self, request: VerdictRequest, limit: float) -> bool:
+        """Send a request to an idle worker; return False if the worker has ended."""
+        if self._ended(0) or not self._send(json.dumps([self.asked + 1, request])):
             self.dead, self.deadline = True, 0.0
             return False
         self._asked_at, self._limit, self._before = time.monotonic(), limit, cpu_times(self._process.pid)
-        self.question, self.deadline = question, self._asked_at + limit
+        self.request, self.deadline = request, self._asked_at + limit
         self.asked += 1
         return True
 
@@ -194,7 +196,7 @@ class _Worker:
         """Return whether the deadline has passed; extend it first by the time that the process waited for a CPU."""
         if self.deadline > time.monotonic():
             return False
-        if self.question is not None:
+        if self.request is not None:
             self.deadline = self._asked_at + self._limit + min(self._starved_seconds(), MOST_STARVED_SECONDS)
         return self.deadline <= time.monotonic()
 
@@ -204,38 +206,42 @@ class _Worker:
             return time.monotonic() - self._asked_at - (times.ran - self._before.ran)
         return times.waited - self._before.waited
 
-    def hear(self) -> Verdict | None:
-        """Take what it has to say, which makes it idle. None where it is not done, or dead."""
+    def receive(self) -> Verdict | None:
+        """Read from the worker. A complete line makes it idle and is returned; None if the line is incomplete or the
+        worker died.
+        """
         try:
             data = self.socket.recv(65536)
         except ConnectionError:
             data = b""
         self.dead = not data
-        self._heard += data
+        self._received += data
         if self.dead:
             return None
-        asked = not self._ready or self.question is not None
-        if asked and b"\n" not in self._heard and len(self._heard) <= LONGEST_ANSWER:
+        asked = not self._ready or self.request is not None
+        if asked and b"\n" not in self._received and len(self._received) <= LONGEST_ANSWER:
             return None
-        verdict = _read(self._heard, self.asked) if asked else None
+        verdict = _read(self._received, self.asked) if asked else None
         if verdict is None:
-            self.dead, self.wrong = True, "its worker process sent a line that does not answer this question"
+            self.dead, self.wrong = True, "its worker process sent a line that does not answer this request"
             return None
-        self._ready, self.question, self.deadline, self._heard = True, None, math.inf, b""
+        self._ready, self.request, self.deadline, self._received = True, None, math.inf, b""
         return verdict
 
     def kill(self) -> int:
-        """End its whole session, whatever runs there; the exit status."""
+        """Kill its session with all processes in it; return the exit status."""
         if self.dead and not self.wrong:
             self._ended(EXIT_SECONDS)
         with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)  # the worker is not reaped yet: the number is still its own
+            os.killpg(
+                self._process.pid, signal.SIGKILL
+            )  # the worker is not reaped yet: no other process has its number
         self.socket.close()
         os.close(self._end)
         return self._process.wait(REAP_SECONDS)
 
     def _ended(self, seconds: float) -> bool:
-        """Wait for the process's end, but no longer than `seconds`."""
+        """Wait for the end of the process for at most `seconds`; return if it has ended."""
         poll = select.poll()
         poll.register(self._end, select.POLLIN)
         return bool(poll.poll(int(seconds * 1000)))
@@ -243,14 +249,16 @@ class _Worker:
     def _send(self, line: str) -> bool:
         try:
             self.socket.sendall(line.encode() + b"\n")
-        except OSError:  # it died, or reads no more
+        except OSError:  # the worker died or does not read
             self.dead, self.deadline = True, 0.0
             return False
         return True
 
 
 def _read(line: bytes, number: int) -> Verdict | None:
-    """The verdict in a worker's answer to question `number`; None where it is not exactly one such answer."""
+    """Return the verdict in a worker's answer to request `number`, or None if the line is not exactly one
+    such answer.
+    """
     try:
         told, value, failure = json.loads(line)
         valid = line.endswith(b"\n") and line.count(b"\n") == 1 and told == number and 0 <= value <= 1
@@ -273,8 +281,8 @@ def cpu_times(keeper: int) -> CpuTimes:
 def _start(channel: socket.socket) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-P", "-m", "calibrl_core.verifiers.worker", str(os.getpid())]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    # A child inherits what is blocked: so it is deaf from its start.
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, DEAF_TO)
+    # A child inherits blocked signals, so they never reach it.
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED_SIGNALS)
     try:
         return subprocess.Popen(command, stdin=channel.fileno(), stdout=2, env=environment, start_new_session=True)
     finally:

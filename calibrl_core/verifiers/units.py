@@ -1,4 +1,4 @@
-"""Units behind an answer's number, by one name each. Nothing is converted: 1 m and 100 cm are two answers."""
+"""Canonical names of units after an answer's number. No unit is converted: 1 m and 100 cm are two answers."""
 
 import re
 
@@ -51,19 +51,22 @@ _NAMES = {
     "km/h": "kmh kph kmph",
     "mi/h": "mph",
     "%": "percent percentage pct",
-    "": "unit units",  # says nothing
+    "": "unit units",  # carries no information
 }
 _CANONICAL = {alias: name for name, aliases in _NAMES.items() for alias in (name, *aliases.split())}
 _FACTOR = re.compile(r"(?P<power>square|sq|cubic|cu)?\.? ?(?P<base>%|[A-Za-z€£]+)(?: ?\^ ?\{?(?P<exponent>\d)\}?)?\.?")
 _POWERS = {"square": "2", "sq": "2", "cubic": "3", "cu": "3"}
-_NO_THINGS = frozenset({"and", "not", "mod", "then", "else", "maybe"})  # words that count nothing
-_LETTERS_OF_A_THING = 4  # at least: three may be factors, as in 3 xyz
+_NO_THINGS = frozenset({"and", "not", "mod", "then", "else", "maybe"})  # words that are not counted things
+_LETTERS_OF_A_THING = 4  # at least: three letters can be factors, as in 3 xyz
 
 
 def canonical_unit(text: str, *, attached: bool = False) -> str | None:
-    """One name for a unit (`square centimetres` and `cm^2` are `cm^2`), a counted thing (`apples`: `apple`) as its own
-    unit, empty for `units`; None where the text is no unit. `attached`: no space parts it from its number, where `5m`
-    may be a product and `5apples` a slip, so that only names of two letters at least are units."""
+    """Return the canonical name of a unit, or None if the text is not a unit.
+
+    `square centimetres` and `cm^2` are both `cm^2`. A counted thing is a unit of its own name (`apples`: `apple`); the
+    name of `units` is empty. `attached`: there is no space after the number. `5m` can be a product but `5apples` a
+    typo, so attached names need at least two letters.
+    """
     factors = [_factor(part.strip(), attached) for part in re.split(r"/|\bper\b", text)]
     known = [factor for factor in factors if factor is not None]
     if len(known) < len(factors):

@@ -1,15 +1,15 @@
-"""A worker process of `calibrl_core.verifiers.pool`: judges one question after the other, until its parent is gone.
+"""A worker process of `calibrl_core.verifiers.pool`: answers requests one by one until its parent ends.
 
     python -P -m calibrl_core.verifiers.worker PARENT_PID
 
-Standard input is a socket of JSON lines. The parent sends the verifiers, then one question per line: its number, and a
-`calibrl_core.verifiers.pool.Question`. The worker sends one line when it is ready (number 0), then one line per answer:
-the question's number, the verdict, and why there is none. The parent trusts no line: it kills a worker that sends a
-wrong one, or none in time.
+Standard input is a socket of JSON lines. The parent sends the verifiers, then one request per line: its number, and a
+`calibrl_core.verifiers.pool.VerdictRequest`. The worker sends one line when it is ready (number 0), then one line per
+answer: the request's number, the verdict, and the reason if there is no verdict. The parent trusts no line: it kills a
+worker that sends a wrong one, or none in time.
 
-A worker is two processes in a session of their own. The keeper leads the session and waits. The judge runs the
-verifiers. Code of a verifier can stop every thread of the judge, so only another process can end what it has started:
-the keeper kills the session's process group if the parent ends.
+A worker is two processes in one session. The keeper leads the session and waits. The judge runs the verifiers. Code of
+a verifier can stop every thread of the judge, so only another process can end the processes that it has started: the
+keeper kills the session's process group if the parent ends.
 """
 
 import ctypes
@@ -33,7 +33,7 @@ LONGEST_ERROR = 500  # characters
 
 
 def main(parent: int) -> None:
-    """Start the judge, and keep it until it ends or the process `parent` ends."""
+    """Start the judge, and wait until it ends or the process `parent` ends."""
     watched = os.pidfd_open(parent)
     if os.getppid() != parent:
         sys.exit("the process that started this one is gone")
@@ -50,7 +50,9 @@ def main(parent: int) -> None:
 
 
 def _keep(judge: int, parent: int) -> None:
-    """Wait for the end of the judge, and end as it did; or for the end of the parent (a pidfd), and end the group."""
+    """Wait for the end of the judge and end in the same way; if the parent (a pidfd) ends first, kill the process
+    group.
+    """
     _to_devnull(0)
     ended = os.pidfd_open(judge)
     poll = select.poll()
@@ -66,7 +68,7 @@ def _keep(judge: int, parent: int) -> None:
 
 
 def _judge() -> None:
-    """Answer the parent's questions until it closes the socket."""
+    """Answer the parent's requests until it closes the socket."""
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
     with _take_channel() as channel, channel.makefile("rw", encoding="utf-8") as lines:
         verifiers = TypeAdapter(list[Reward]).validate_json(lines.readline())
@@ -83,11 +85,11 @@ def _judge() -> None:
 
 
 def _take_channel() -> socket.socket:
-    """The parent's socket, moved away from standard input; what a verifier prints goes to the log."""
+    """Return the parent's socket, moved away from standard input; a verifier's output goes to the log."""
     channel = socket.socket(fileno=os.dup(0))
     _to_devnull(0)
     os.dup2(2, 1)
-    # A child that a verifier forks must neither read the next question nor hold the socket open.
+    # A child that a verifier forks must neither read the next request nor hold the socket open.
     os.register_at_fork(after_in_child=lambda: _to_devnull(channel.fileno()))
     return channel
 
@@ -98,14 +100,14 @@ def _to_devnull(fd: int) -> None:
 
 
 def _attempt(number: int, judge: Callable[[], float]) -> str:
-    """The answer to question `number` as JSON: the number, the verdict, and None or what went wrong."""
+    """Return the answer to request `number` as JSON: the number, the verdict, and None or the error."""
     process = os.getpid()
     try:
         answer = json.dumps([number, judge(), None])
-    except Exception as error:  # the edge of the process: the parent counts it
+    except Exception as error:  # the parent counts it as a failed verdict
         answer = json.dumps([number, 0.0, f"{type(error).__name__}: {error}"[:LONGEST_ERROR]])
     if os.getpid() != process:
-        os._exit(0)  # a child that the verifier forked came here, too: only its parent answers
+        os._exit(0)  # a child that the verifier forked also reaches this line: only its parent answers
     return answer
 
 

@@ -290,7 +290,7 @@ def _whole(node: Node, start: int | None, said: dict[str, Any]) -> int | None:
 
 
 def _decimal(node: Node, start: float | None, said: dict[str, Any]) -> float | None:
-    """Bounds that are not in the range themselves are left to the service."""
+    """PathBounds that are not in the range themselves are left to the service."""
     low, high = (node.get(name, node.get(f"exclusive{name.capitalize()}")) for name in ("minimum", "maximum"))
     given: float | None = st.number_input(
         **said,

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from calibrl.schemas import ComparedModel, Comparison, Evaluation, EvaluationResult, JobStatus, PairedDifference
-from calibrl_core.bootstrap import differences
+from calibrl_core.bootstrap import paired_differences
 from jobs import models
 from jobs.errors import Conflict, FieldError, Invalid
 from jobs.repository import accuracies
@@ -194,7 +194,8 @@ def _compare(chosen: Sequence[Contender], split: str, found: Sequence[PromptAccu
             for one, values in zip(chosen, paired, strict=True)
         ],
         pairs=[
-            PairedDifference(**asdict(pair), distinguishable=pair.distinguishable) for pair in differences(paired, seed)
+            PairedDifference(**asdict(pair), distinguishable=pair.distinguishable)
+            for pair in paired_differences(paired, seed)
         ],
         settings_differ=[
             name for name in SETTINGS if any(one.job.spec.get(name) != chosen[0].job.spec.get(name) for one in chosen)

@@ -3,14 +3,14 @@
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from calibrl_core.contained import Bounds
+from calibrl_core.path_bounds import PathBounds
 from jobs.settings import get_settings
 
 
-def bounds() -> Bounds:
+def bounds() -> PathBounds:
     """Return the folders that jobs may read from, and those that hold what the service keeps."""
     settings = get_settings()
-    return Bounds(tuple(Path(root) for root in settings.allowed_roots.split(":") if root), settings.closed_folders)
+    return PathBounds(tuple(Path(root) for root in settings.allowed_roots.split(":") if root), settings.closed_folders)
 
 
 def path_problem(path: Path) -> str | None:

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from calibrl.schemas import PreviewRow
-from calibrl_core.data.files import Fault, examples_of
+from calibrl_core.data.files import RowProblem, read_examples
 from calibrl_core.data.schema import Columns, Example, FileData
 from jobs.errors import FieldError, Invalid
 from jobs.postgres_text import storable
@@ -78,12 +78,12 @@ def look_into(source: FileData) -> Inspection:
         found.blame("file", text)
     if found.faults:
         return found
-    for each in examples_of(source, seen, answers_later=True):
-        if isinstance(each, Fault) and each.row is None:
+    for each in read_examples(source, seen, answers_later=True):
+        if isinstance(each, RowProblem) and each.row is None:
             found.blame("file", each.text)
             continue
         found.rows += 1
-        if isinstance(each, Fault):
+        if isinstance(each, RowProblem):
             found.blame(f"rows.{each.row}", each.text)
             continue
         unpacked += _size(each)

@@ -13,7 +13,7 @@ from calibrl.schemas import (
     ReplayRequest,
     TrainSpec,
 )
-from calibrl_core.data.files import form_problem, what_is_wrong
+from calibrl_core.data.files import format_problem, survey_problems
 from calibrl_core.data.schema import DataSource, FileData, HubData
 from calibrl_core.verifiers.plugin import PluginError, plugin_versions
 from jobs.errors import FieldError
@@ -135,7 +135,7 @@ def _answer_problem(dataset: Dataset, choice: KnownData) -> str | None:
         return None
     if choice.answer not in known:
         return f"the dataset has no column {choice.answer!r}; its columns are {', '.join(map(repr, known))}"
-    return form_problem(known, datasets.columns_of(dataset, choice))
+    return format_problem(known, datasets.columns_of(dataset, choice))
 
 
 def _texts(at: tuple[str, ...], value: Any) -> Iterator[tuple[str, str]]:
@@ -186,7 +186,7 @@ def _file_problems(source: FileData, needs_experts: bool) -> list[str]:
         return [refused]
     if not _is_file(path):
         return [f"there is no file {path} on the server"]
-    return what_is_wrong(source, file_surveys.survey(source), needs_experts=needs_experts)
+    return survey_problems(source, file_surveys.survey(source), needs_experts=needs_experts)
 
 
 def _is_file(path: Path) -> bool:

@@ -163,7 +163,7 @@ def test_all_bad_rows_are_named_and_nothing_is_kept(client: httpx.Client, tmp_pa
     assert [error["field"] for error in problem["errors"]] == [f"rows.{number}" for number in (2, 3, 4, 5, 7)]
     messages = [error["message"] for error in problem["errors"]]
     assert "column 'answer'" in messages[0]
-    assert "can't be followed" in messages[1] and "can't be followed" in messages[2]
+    assert "paths are not read here" in messages[1] and "paths are not read here" in messages[2]
     assert "can't be read" in messages[3]
     assert "not JSON" in messages[4]
     many = refused(upload(client, jsonl(*(row(answer=None) for _ in range(200)))), 422)
@@ -186,8 +186,8 @@ def truncated() -> bytes:
         (jsonl(row(images=[coded(truncated())])), "rows.1", "can't be read"),
         (jsonl(row(images=[coded(b"GIF89a" + bytes(100))])), "rows.1", "can't be read"),
         (jsonl(row(images=[coded(b"%!PS-Adobe-3.0 EPSF-3.0\n")])), "rows.1", "can't be read"),
-        (jsonl(row(images=[{"path": "/etc/passwd"}])), "rows.1", "can't be followed"),
-        (jsonl(row(images=["mine.jsonl"])), "rows.1", "can't be followed"),
+        (jsonl(row(images=[{"path": "/etc/passwd"}])), "rows.1", "paths are not read here"),
+        (jsonl(row(images=["mine.jsonl"])), "rows.1", "paths are not read here"),
         (b'{"question": "q", "answer": "a", "x": ' + b"[" * 100_000, "rows.1", "not JSON"),
         (b'{"question": "' + b"q" * 2**25 + b'", "answer": "a"}', "file", "a line of more than 32 MiB"),
         (jsonl({"prompt": "q", "reply": "a"}), "file", "no known form"),

@@ -1,1 +1,1 @@
-"""Data sets that the package generates: digits and geometry."""
+"""Datasets that the package generates: digits and geometry."""

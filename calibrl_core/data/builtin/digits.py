@@ -1,9 +1,8 @@
-"""The built-in digits: two handwritten digits on a canvas, and the question what their sum is.
+"""The built-in digits: two handwritten digits on a canvas, and the question for their sum.
 
 The digits are scikit-learn's (1,797 of 8 x 8 pixels, shipped with the package). Each *source* digit belongs to one of
-train, validation and test, so that no image of one part shows ink that another part has seen. Eight evaluation splits
-are drawn from the test part: four as training draws (`schema.DIGITS_IN_DOMAIN`), four otherwise
-(`schema.DIGITS_OUT_OF_DOMAIN`).
+train, validation and test, so that no two parts share a digit image. Eight evaluation splits are drawn from the test
+part: four like training (`schema.DIGITS_IN_DOMAIN`), four in other ways (`schema.DIGITS_OUT_OF_DOMAIN`).
 """
 
 import io
@@ -18,11 +17,11 @@ from PIL import Image
 
 from calibrl_core.data.schema import BuiltinData, Example, Split
 
-CANVAS = 56  # pixels a side
-DIGIT = 24  # pixels a side, enlarged three times
+CANVAS = 56  # pixels per side
+DIGIT = 24  # pixels per side, enlarged three times
 PLACES = ((2, 16), (30, 16))  # of each digit: pixels from the left, from the top
 THREE_PLACES = ((2, 2), (30, 2), (16, 30))
-WANDER = 1  # pixels by which a digit misses its place, in both directions, at most
+JITTER = 1  # maximum displacement of a digit in pixels, in both directions
 QUESTION = "What is the sum of the two digits?"
 THREE_QUESTION = "What is the sum of the three digits?"
 DIFFERENCE_QUESTION = "What is the difference of the two digits, the larger minus the smaller?"
@@ -31,39 +30,39 @@ SPLIT_SHARES = {"train": 0.6, "validation": 0.2, "test": 0.2}  # of the source d
 SPLIT_SEED = 20197
 TEST_ROWS = 256
 NOISE_STD = 40.0  # grey levels of 255
-TURNS = (15.0, 30.0)  # degrees by which a digit is turned, either way
+ANGLES = (15.0, 30.0)  # degrees by which a digit is rotated, in either direction
 
 
 @dataclass(frozen=True)
-class Part:
-    """How one split is drawn. Splits of one seed show the same digits, row by row."""
+class DigitsSplit:
+    """Settings of one split. Splits with the same seed show the same digits, row by row."""
 
     source: str  # key of SPLIT_SHARES
     seed: int
     rows: int = TEST_ROWS
     question: str = QUESTION
     places: tuple[tuple[int, int], ...] = PLACES
-    keeps: Callable[[list[int]], bool] = lambda digits: True  # others are drawn again
+    keeps: Callable[[list[int]], bool] = lambda digits: True  # other combinations are drawn again
     turned: bool = False
     noisy: bool = False
 
 
-PARTS: dict[Split, Part] = {
-    "train": Part("train", 1, rows=4096),
-    "validation": Part("validation", 2, rows=128),
-    "test": Part("test", 3),
-    "test-small-sums": Part("test", 4, keeps=lambda digits: sum(digits) < 10),
-    "test-large-sums": Part("test", 5, keeps=lambda digits: sum(digits) >= 10),
-    "test-same-digit": Part("test", 6, keeps=lambda digits: digits[0] == digits[1]),
-    "test-noise": Part("test", 3, noisy=True),
-    "test-rotation": Part("test", 3, turned=True),
-    "test-three-digits": Part("test", 7, question=THREE_QUESTION, places=THREE_PLACES),
-    "test-difference": Part("test", 3, question=DIFFERENCE_QUESTION),
+PARTS: dict[Split, DigitsSplit] = {
+    "train": DigitsSplit("train", 1, rows=4096),
+    "validation": DigitsSplit("validation", 2, rows=128),
+    "test": DigitsSplit("test", 3),
+    "test-small-sums": DigitsSplit("test", 4, keeps=lambda digits: sum(digits) < 10),
+    "test-large-sums": DigitsSplit("test", 5, keeps=lambda digits: sum(digits) >= 10),
+    "test-same-digit": DigitsSplit("test", 6, keeps=lambda digits: digits[0] == digits[1]),
+    "test-noise": DigitsSplit("test", 3, noisy=True),
+    "test-rotation": DigitsSplit("test", 3, turned=True),
+    "test-three-digits": DigitsSplit("test", 7, question=THREE_QUESTION, places=THREE_PLACES),
+    "test-difference": DigitsSplit("test", 3, question=DIFFERENCE_QUESTION),
 }
 
 
 def load(source: BuiltinData) -> list[Example]:
-    """The examples of one split, always the same, in the same order."""
+    """Return the examples of one split, always the same in the same order."""
     part = PARTS[source.split]
     images, labels = _source_digits(part.source)
     rng = np.random.default_rng([SPLIT_SEED, part.seed])
@@ -73,7 +72,7 @@ def load(source: BuiltinData) -> list[Example]:
 
 @cache
 def _source_digits(part: str) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Images `[N, 8, 8]` (0 to 16) and labels `[N]` of one part; the classes are divided in the same shares."""
+    """Return images `[N, 8, 8]` (0 to 16) and labels `[N]` of one part; all classes are divided in the same shares."""
     from sklearn.datasets import load_digits
 
     bunch: Any = load_digits()
@@ -89,19 +88,20 @@ def _source_digits(part: str) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
 
 def _example(
     source: BuiltinData,
-    part: Part,
+    part: DigitsSplit,
     row: int,
     images: NDArray[np.float64],
     labels: NDArray[np.int64],
     rng: np.random.Generator,
 ) -> Example:
     picks = _picks(part, labels, rng)
-    wander = rng.integers(-WANDER, WANDER + 1, size=2 * len(picks))
-    changes = np.random.default_rng([SPLIT_SEED, row])  # of its own, so that splits of one seed draw alike
+    jitter = rng.integers(-JITTER, JITTER + 1, size=2 * len(picks))
+    # A separate generator, so that splits with the same seed draw the same digits.
+    changes = np.random.default_rng([SPLIT_SEED, row])
     canvas = np.zeros((CANVAS, CANVAS))
     for index, ((x, y), pick) in enumerate(zip(part.places, picks, strict=True)):
-        angle = changes.uniform(*TURNS) * changes.choice([-1, 1]) if part.turned else 0.0
-        _paste(canvas, images[pick], x=x + wander[2 * index], y=y + wander[2 * index + 1], angle=angle)
+        angle = changes.uniform(*ANGLES) * changes.choice([-1, 1]) if part.turned else 0.0
+        _paste(canvas, images[pick], x=x + jitter[2 * index], y=y + jitter[2 * index + 1], angle=angle)
     if part.noisy:
         canvas = canvas + changes.normal(0, NOISE_STD, canvas.shape)
     digits = [int(labels[pick]) for pick in picks]
@@ -115,19 +115,19 @@ def _example(
     )
 
 
-def _picks(part: Part, labels: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Which source digits a row shows, a place each."""
+def _picks(part: DigitsSplit, labels: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return the indices of the source digits of a row, one per place."""
     while True:
         picks = rng.integers(len(labels), size=len(part.places))
         if part.keeps(labels[picks].tolist()):
             return picks
 
 
-def _solved(part: Part, digits: list[int], own_style: bool) -> tuple[int, str]:
-    """The answer and an expert's completion: half in the terse style that the warm-up teaches, half longer and in
-    other words.
+def _solved(part: DigitsSplit, digits: list[int], own_style: bool) -> tuple[int, str]:
+    """Return the answer and an expert's completion: half in the terse style that the warm-up teaches, half longer and
+    in other words.
 
-    The second kind is what makes positions misalign and the gap large, so that all four mismatch quadrants fill.
+    The second style makes positions misalign and the gap large, so that all four mismatch quadrants occur.
     """
     if part.question == DIFFERENCE_QUESTION:
         larger, smaller = max(digits), min(digits)

@@ -1,8 +1,8 @@
-"""The built-in geometry: drawn figures with labelled angles and lengths, one of which is asked for.
+"""The built-in geometry: drawn figures with labelled angles and lengths; the question asks for one of them.
 
-Everything that the answer depends on stands in the picture only. A problem, that is its kind with its numbers, belongs
-to one of train, validation and test, so that no part asks what another has answered; `test-hard` takes two steps where
-the others take one.
+All numbers that the answer depends on are in the picture only. A problem, that is its kind with its numbers, belongs to
+one of train, validation and test, so that no two parts share a problem. `test-hard` takes two steps of reasoning
+instead of one.
 """
 
 import zlib
@@ -18,7 +18,7 @@ from calibrl_core.data.schema import BuiltinData, Example, Split
 
 SEED = 20197
 SHARES = {"train": 80, "validation": 10, "test": 10}  # of a hundred problems of a kind
-LAYOUTS = 20  # of one problem, before another is drawn: few orientations suit a narrow triangle
+LAYOUTS = 20  # attempts per problem before another is drawn: few orientations suit a narrow triangle
 KINDS = (
     problems.triangle_angle,
     problems.right_triangle,
@@ -37,36 +37,36 @@ HARD_KINDS = (
 
 
 @dataclass(frozen=True)
-class Part:
-    """How one split is drawn."""
+class GeometrySplit:
+    """Settings of one split."""
 
     seed: int
     rows: int
     kinds: tuple[Callable[[Rng], Problem], ...] = KINDS
 
 
-PARTS: dict[Split, Part] = {
-    "train": Part(1, 2048),
-    "validation": Part(2, 128),
-    "test": Part(3, 256),
-    "test-hard": Part(4, 256, HARD_KINDS),
+PARTS: dict[Split, GeometrySplit] = {
+    "train": GeometrySplit(1, 2048),
+    "validation": GeometrySplit(2, 128),
+    "test": GeometrySplit(3, 256),
+    "test-hard": GeometrySplit(4, 256, HARD_KINDS),
 }
 
 
 def load(source: BuiltinData) -> list[Example]:
-    """The examples of one split, always the same, in the same order; one or two milliseconds each."""
+    """Return the examples of one split, always the same in the same order; each takes one or two milliseconds."""
     part = PARTS[source.split]
     return [_example(source, row) for row in range(min(source.rows or part.rows, part.rows))]
 
 
-def drawn(split: Split, row: int) -> tuple[Problem, Figure]:
-    """The problem of a row with its figure; a function of both arguments alone."""
+def draw_problem(split: Split, row: int) -> tuple[Problem, Figure]:
+    """Return the problem of a row with its figure; a function of both arguments alone."""
     part = PARTS[split]
     rng = np.random.default_rng([SEED, part.seed, row])
     make = part.kinds[row % len(part.kinds)]
     while True:
         problem = make(rng)
-        if part.kinds is KINDS and part_of(problem) != split:
+        if part.kinds is KINDS and split_of(problem) != split:
             continue
         for _ in range(LAYOUTS):
             figure = Figure()
@@ -75,8 +75,8 @@ def drawn(split: Split, row: int) -> tuple[Problem, Figure]:
                 return problem, figure
 
 
-def part_of(problem: Problem) -> str:
-    """The part that a problem of KINDS belongs to."""
+def split_of(problem: Problem) -> str:
+    """Return the split that a problem of KINDS belongs to."""
     place = zlib.crc32(f"{problem.kind} {problem.numbers}".encode()) % 100
     for part, share in SHARES.items():
         if place < share:
@@ -86,7 +86,7 @@ def part_of(problem: Problem) -> str:
 
 
 def _example(source: BuiltinData, row: int) -> Example:
-    problem, figure = drawn(source.split, row)
+    problem, figure = draw_problem(source.split, row)
     thought = problem.terse if source.experts == "terse" or row % 2 == 0 else problem.wordy
     return Example(
         id=f"geometry/{source.split}/{row}",

@@ -1,4 +1,4 @@
-"""Problems of plane geometry that take two steps, where those of `problems` take one. To scale as well."""
+"""Problems of plane geometry that take two steps of reasoning; those of `problems` take one. Also to scale."""
 
 import cmath
 import math
@@ -7,29 +7,29 @@ from calibrl_core.data.builtin.figures import Figure
 from calibrl_core.data.builtin.problems import (
     Problem,
     Rng,
-    middle,
-    name,
+    centroid,
     named_triangle,
-    place,
+    place_randomly,
+    random_integer,
+    random_names,
     right_sides,
     triangle,
     upright_rectangle,
-    whole,
 )
 
 
 def triangle_area(rng: Rng) -> Problem:
-    """Hypotenuse and a leg of a right triangle are given, its area is asked for."""
+    """Return a problem that gives the hypotenuse and a leg of a right triangle and asks for its area."""
     (given, other), hypotenuse = right_sides(rng)
     answer = given * other // 2
-    a, b, c = names = name(rng)  # the right angle is at the first
+    a, b, c = names = random_names(rng)  # the right angle is at the first
 
     def draw(figure: Figure, rng: Rng) -> None:
-        corners = place(rng, [0, complex(given), complex(0, other)])
+        corners = place_randomly(rng, [0, complex(given), complex(0, other)])
         named_triangle(figure, corners, names)
         figure.right_angle(*corners)
-        figure.beside(str(given), corners[0], corners[1], middle(corners))
-        figure.beside(str(hypotenuse), corners[1], corners[2], middle(corners))
+        figure.beside(str(given), corners[0], corners[1], centroid(corners))
+        figure.beside(str(hypotenuse), corners[1], corners[2], centroid(corners))
 
     return Problem(
         "area of a right triangle",
@@ -44,16 +44,16 @@ def triangle_area(rng: Rng) -> Problem:
 
 
 def rectangle_diagonal(rng: Rng) -> Problem:
-    """A side and the diagonal of a rectangle are given, its perimeter is asked for."""
+    """Return a problem that gives a side and the diagonal of a rectangle and asks for its perimeter."""
     (given, other), diagonal = right_sides(rng)
-    if min(given, other) < 0.5 * max(given, other):  # too narrow to tell which line the label inside belongs to
+    if min(given, other) < 0.5 * max(given, other):  # too narrow to see which line the label inside belongs to
         return rectangle_diagonal(rng)
     answer = 2 * (given + other)
 
     def draw(figure: Figure, rng: Rng) -> None:
         corners = upright_rectangle(figure, rng, given, other)
         figure.stroke(corners[0], corners[2])
-        figure.beside(str(given), corners[0], corners[1], middle(corners))
+        figure.beside(str(given), corners[0], corners[1], centroid(corners))
         figure.beside(str(diagonal), corners[0], corners[2], corners[1])
 
     return Problem(
@@ -69,13 +69,13 @@ def rectangle_diagonal(rng: Rng) -> Problem:
 
 
 def exterior_angle(rng: Rng) -> Problem:
-    """The apex of an isosceles triangle is given, the angle outside of a base corner is asked for."""
-    base = whole(rng, 40, 72)
+    """Return a problem that gives the apex of an isosceles triangle and asks for the angle outside a base corner."""
+    base = random_integer(rng, 40, 72)
     apex = 180 - 2 * base
     answer = 180 - base
 
     def draw(figure: Figure, rng: Rng) -> None:
-        *corners, beyond = place(rng, [*triangle(base, base), 1.6])
+        *corners, beyond = place_randomly(rng, [*triangle(base, base), 1.6])
         figure.polygon(corners)
         figure.stroke(corners[1], beyond)
         figure.tick(corners[0], corners[2])
@@ -96,14 +96,16 @@ def exterior_angle(rng: Rng) -> Problem:
 
 
 def semicircle(rng: Rng) -> Problem:
-    """A triangle stands on a diameter (Thales); one angle at it is given, the other is asked for."""
-    given = whole(rng, 32, 58)
+    """Return a problem with a triangle over a diameter (Thales) that gives one angle at the diameter and asks for the
+    other.
+    """
+    given = random_integer(rng, 32, 58)
     answer = 90 - given
-    a, b, c = names = name(rng)  # the first two end the diameter
+    a, b, c = names = random_names(rng)  # the first two end the diameter
 
     def draw(figure: Figure, rng: Rng) -> None:
         center, radius, spin = complex(112, 112), rng.uniform(75, 84), rng.uniform(-math.pi, math.pi)
-        side = 1 - 2 * whole(rng, 0, 1)
+        side = 1 - 2 * random_integer(rng, 0, 1)
         turns = (math.pi, 0.0, side * 2 * math.radians(given))  # an angle at the centre is twice that at the circle
         corners = [center + cmath.rect(radius, spin + turn) for turn in turns]
         figure.circle(center, radius)

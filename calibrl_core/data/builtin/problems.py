@@ -1,6 +1,6 @@
 """Problems of plane geometry: numbers, question, answer, an expert's reasoning in two styles, and the figure.
 
-Each maker takes a random generator and returns a problem whose figure is to scale.
+Each problem function takes a random generator and returns a problem whose figure is to scale.
 """
 
 import cmath
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from calibrl_core.data.builtin.figures import Figure, fitted
+from calibrl_core.data.builtin.figures import Figure, fit_to_picture
 
 Rng = np.random.Generator
 Names = tuple[str, str, str]
@@ -20,27 +20,27 @@ TRIPLES = ((3, 4, 5), (5, 12, 13), (8, 15, 17), (20, 21, 29))  # sides of right 
 
 @dataclass(frozen=True)
 class Problem:
-    """One problem, and how to draw it: each call of `draw` chooses another place and orientation."""
+    """One problem, and how to draw it: each call of `draw` chooses another position and orientation."""
 
     kind: str
-    numbers: tuple[int, ...]  # all that the answer depends on; what is given comes first
+    numbers: tuple[int, ...]  # everything that the answer depends on; the given numbers come first
     question: str
     answer: int
-    terse: str  # reasoning, in as few signs as do
-    wordy: str  # the same in sentences
+    terse: str  # reasoning, as short as possible
+    wordy: str  # the same reasoning in sentences
     draw: Callable[[Figure, Rng], None]
 
 
 def triangle_angle(rng: Rng) -> Problem:
-    """Two angles of a triangle are given, the third is asked for."""
-    first, second = whole(rng, 35, 90), whole(rng, 35, 90)
+    """Return a problem that gives two angles of a triangle and asks for the third."""
+    first, second = random_integer(rng, 35, 90), random_integer(rng, 35, 90)
     third = 180 - first - second
     if not 35 <= third <= 110:
         return triangle_angle(rng)
-    a, b, c = names = name(rng)
+    a, b, c = names = random_names(rng)
 
     def draw(figure: Figure, rng: Rng) -> None:
-        corners = place(rng, triangle(first, second))
+        corners = place_randomly(rng, triangle(first, second))
         named_triangle(figure, corners, names)
         figure.angle(corners[0], corners[1], corners[2], f"{first}°")
         figure.angle(corners[1], corners[0], corners[2], f"{second}°")
@@ -58,10 +58,10 @@ def triangle_angle(rng: Rng) -> Problem:
 
 
 def right_triangle(rng: Rng) -> Problem:
-    """Two sides of a right triangle are given, the third is asked for."""
+    """Return a problem that gives two sides of a right triangle and asks for the third."""
     legs, hypotenuse = right_sides(rng)
-    a, b, c = names = name(rng)  # the right angle is at the first
-    asked = whole(rng, 0, 2)
+    a, b, c = names = random_names(rng)  # the right angle is at the first
+    asked = random_integer(rng, 0, 2)
     sides = (*legs, hypotenuse)
     answer, given = sides[asked], [side for index, side in enumerate(sides) if index != asked]
     one, other = given
@@ -69,12 +69,12 @@ def right_triangle(rng: Rng) -> Problem:
     first, second = (one, other) if asked == 2 else (other, one)
 
     def draw(figure: Figure, rng: Rng) -> None:
-        corners = place(rng, [0, complex(legs[0]), complex(0, legs[1])])
+        corners = place_randomly(rng, [0, complex(legs[0]), complex(0, legs[1])])
         named_triangle(figure, corners, names)
         figure.right_angle(*corners)
         for index, (start, end) in enumerate(((0, 1), (0, 2), (1, 2))):
             if index != asked:
-                figure.beside(str(sides[index]), corners[start], corners[end], middle(corners))
+                figure.beside(str(sides[index]), corners[start], corners[end], centroid(corners))
 
     return Problem(
         "right triangle",
@@ -89,17 +89,17 @@ def right_triangle(rng: Rng) -> Problem:
 
 
 def rectangle(rng: Rng) -> Problem:
-    """Two sides of a rectangle are given, its area or its perimeter is asked for."""
-    width, height = whole(rng, 4, 30), whole(rng, 3, 20)
+    """Return a problem that gives two sides of a rectangle and asks for its area or its perimeter."""
+    width, height = random_integer(rng, 4, 30), random_integer(rng, 3, 20)
     if not 0.4 <= height / width <= 0.95:
         return rectangle(rng)
-    area = whole(rng, 0, 1)
+    area = random_integer(rng, 0, 1)
     answer = width * height if area else 2 * (width + height)
 
     def draw(figure: Figure, rng: Rng) -> None:
         corners = upright_rectangle(figure, rng, width, height)
-        figure.beside(str(width), corners[0], corners[1], middle(corners))
-        figure.beside(str(height), corners[1], corners[2], middle(corners))
+        figure.beside(str(width), corners[0], corners[1], centroid(corners))
+        figure.beside(str(height), corners[1], corners[2], centroid(corners))
 
     return Problem(
         "rectangle",
@@ -118,13 +118,15 @@ def rectangle(rng: Rng) -> Problem:
 
 
 def straight_line(rng: Rng) -> Problem:
-    """A ray divides a straight angle; one part is given, the other is asked for."""
-    given = whole(rng, 40, 140)
+    """Return a problem with a ray that divides a straight angle: one part is given, the other is asked for."""
+    given = random_integer(rng, 40, 140)
     answer = 180 - given
 
     def draw(figure: Figure, rng: Rng) -> None:
         at = rng.uniform(-0.2, 0.2)
-        left, right, vertex, end = place(rng, [-1, 1, complex(at), at + cmath.rect(0.9, math.radians(given))], spin=40)
+        left, right, vertex, end = place_randomly(
+            rng, [-1, 1, complex(at), at + cmath.rect(0.9, math.radians(given))], spin=40
+        )
         figure.stroke(left, right)
         figure.stroke(vertex, end)
         figure.angle(vertex, right, end, f"{given}°")
@@ -142,9 +144,11 @@ def straight_line(rng: Rng) -> Problem:
 
 
 def parallel_lines(rng: Rng) -> Problem:
-    """A line crosses two parallel ones; an angle at one crossing is given, one at the other is asked for."""
-    given = whole(rng, 50, 130)
-    equal = whole(rng, 0, 1)
+    """Return a problem with a line across two parallel lines: one angle is given, one at the other crossing is asked
+    for.
+    """
+    given = random_integer(rng, 50, 130)
+    equal = random_integer(rng, 0, 1)
     answer = given if equal else 180 - given
 
     def draw(figure: Figure, rng: Rng) -> None:
@@ -152,7 +156,7 @@ def parallel_lines(rng: Rng) -> Problem:
         high, low = slope * 0.5 / slope.imag, -slope * 0.5 / slope.imag  # crossings, 1 apart in height
         tips = [1.7 * high, 1.7 * low]
         ends = [point + side for point in (high, low) for side in (-1, 1)]
-        high, low, top, bottom, *ends = place(rng, [high, low, *tips, *ends], spin=30)
+        high, low, top, bottom, *ends = place_randomly(rng, [high, low, *tips, *ends], spin=30)
         for start, end in (ends[:2], ends[2:]):
             figure.stroke(start, end)
             figure.arrow(start, end, at=0.92)
@@ -174,9 +178,9 @@ def parallel_lines(rng: Rng) -> Problem:
 
 
 def circle(rng: Rng) -> Problem:
-    """The radius of a circle is given and its diameter asked for, or the other way round."""
-    radius = whole(rng, 2, 60)
-    from_radius = whole(rng, 0, 1)
+    """Return a problem that gives the radius of a circle and asks for its diameter, or the reverse."""
+    radius = random_integer(rng, 2, 60)
+    from_radius = random_integer(rng, 0, 1)
     given, answer = (radius, 2 * radius) if from_radius else (2 * radius, radius)
 
     def draw(figure: Figure, rng: Rng) -> None:
@@ -203,15 +207,15 @@ def circle(rng: Rng) -> Problem:
 
 
 def isosceles(rng: Rng) -> Problem:
-    """Two sides of a triangle are equal; an angle is given, another is asked for."""
-    base = whole(rng, 36, 72)
+    """Return a problem that gives one angle of an isosceles triangle and asks for another."""
+    base = random_integer(rng, 36, 72)
     apex = 180 - 2 * base
-    from_base = whole(rng, 0, 1)
-    a, b, c = names = name(rng)  # the apex is the last
+    from_base = random_integer(rng, 0, 1)
+    a, b, c = names = random_names(rng)  # the apex is the last
     given, answer = (base, apex) if from_base else (apex, base)
 
     def draw(figure: Figure, rng: Rng) -> None:
-        corners = place(rng, triangle(base, base))
+        corners = place_randomly(rng, triangle(base, base))
         named_triangle(figure, corners, names)
         figure.tick(corners[0], corners[2])
         figure.tick(corners[1], corners[2])
@@ -235,50 +239,57 @@ def isosceles(rng: Rng) -> Problem:
     )
 
 
-def whole(rng: Rng, low: int, high: int) -> int:
-    """A whole number, both bounds included."""
+def random_integer(rng: Rng, low: int, high: int) -> int:
+    """Return a random integer from `low` to `high`, both included."""
     return int(rng.integers(low, high + 1))
 
 
-def name(rng: Rng) -> Names:
-    """Letters for a triangle's corners."""
-    return NAMES[whole(rng, 0, len(NAMES) - 1)]
+def random_names(rng: Rng) -> Names:
+    """Return letters for a triangle's corners."""
+    return NAMES[random_integer(rng, 0, len(NAMES) - 1)]
 
 
 def right_sides(rng: Rng) -> tuple[tuple[int, int], int]:
-    short, long, hypotenuse = TRIPLES[whole(rng, 0, len(TRIPLES) - 1)]
-    times = whole(rng, 1, 60 // hypotenuse)
-    legs = (short, long) if whole(rng, 0, 1) else (long, short)
+    """Return random legs and the hypotenuse of a right triangle with integer sides up to 60."""
+    short, long, hypotenuse = TRIPLES[random_integer(rng, 0, len(TRIPLES) - 1)]
+    times = random_integer(rng, 1, 60 // hypotenuse)
+    legs = (short, long) if random_integer(rng, 0, 1) else (long, short)
     return (legs[0] * times, legs[1] * times), hypotenuse * times
 
 
 def triangle(first: float, second: float) -> list[complex]:
-    """Corners of a triangle with these angles, in degrees, at its first and second one; the side between is 1 long."""
+    """Return the corners of a triangle with these angles, in degrees, at its first and second corner; the side between
+    them has length 1.
+    """
     third = math.radians(180 - first - second)
     reach = math.sin(math.radians(second)) / math.sin(third)
     return [0, 1, cmath.rect(reach, math.radians(first))]
 
 
-def place(rng: Rng, points: list[complex], spin: float = 180) -> list[complex]:
-    """The points mirrored or not, turned by up to `spin` degrees either way, and fitted to the picture."""
+def place_randomly(rng: Rng, points: list[complex], spin: float = 180) -> list[complex]:
+    """Return the points, randomly mirrored, rotated by up to `spin` degrees in either direction, and fitted to the
+    picture.
+    """
     turn = cmath.rect(1, math.radians(rng.uniform(-spin, spin)))
-    mirrored = [point.conjugate() for point in points] if whole(rng, 0, 1) else points
-    return fitted([point * turn for point in mirrored])
+    mirrored = [point.conjugate() for point in points] if random_integer(rng, 0, 1) else points
+    return fit_to_picture([point * turn for point in mirrored])
 
 
 def upright_rectangle(figure: Figure, rng: Rng, width: float, height: float) -> list[complex]:
-    """Draw a rectangle that lies or stands; its corners, the first side `width` long."""
-    turn = (1, 1j)[whole(rng, 0, 1)]
-    corners = fitted([point * turn for point in (0, width, complex(width, height), complex(0, height))])
+    """Draw a rectangle in landscape or portrait orientation; return its corners. The first side has length `width`."""
+    turn = (1, 1j)[random_integer(rng, 0, 1)]
+    corners = fit_to_picture([point * turn for point in (0, width, complex(width, height), complex(0, height))])
     figure.polygon(corners)
     return corners
 
 
 def named_triangle(figure: Figure, corners: list[complex], names: Names) -> None:
+    """Draw a triangle with the letters of its corners."""
     figure.polygon(corners)
     for corner, name in zip(corners, names, strict=True):
-        figure.name(name, corner, away_from=middle(corners))
+        figure.name(name, corner, away_from=centroid(corners))
 
 
-def middle(points: list[complex]) -> complex:
+def centroid(points: list[complex]) -> complex:
+    """Return the mean of the points."""
     return sum(points) / len(points)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from calibrl_core.bootstrap import differences, intervals
+from calibrl_core.bootstrap import intervals, paired_differences
 from calibrl_core.config import BuiltinModel, EvaluateConfig, ModelSource, PathModel
 from calibrl_core.report import EventFile
 from tests.support.fake_trainer.run import arguments, run_process, stop_event
@@ -70,7 +70,7 @@ def evaluate_models(
     comparisons = [
         {"split": split, **asdict(found), "distinguishable": found.distinguishable}
         for split, kept in per_prompt.items()
-        for found in differences(kept, config.seed)
+        for found in paired_differences(kept, config.seed)
     ]
     result = {"results": results, "comparisons": comparisons}
     report.emit("finish", status="succeeded", step=total, result=result)

@@ -8,7 +8,7 @@ import pytest
 
 from calibrl_core.bootstrap import intervals
 from calibrl_core.data.schema import Example
-from calibrl_core.evaluation.accuracy import Answers, batches, pass_at, sample_answers, summarise
+from calibrl_core.evaluation.accuracy import Answers, batch_count, pass_at, sample_answers, summarise
 from calibrl_core.rollout.base import SamplingRequest
 from calibrl_core.verifiers import ExactReward, MathReward
 from calibrl_core.verifiers.scorer import Scorer
@@ -114,7 +114,7 @@ def test_intervals_need_little_memory(monkeypatch):
 
 
 def test_batches_are_as_many_as_announced():
-    assert [batches(64, 8), batches(65, 8), batches(3, 500)] == [2, 3, 3]
+    assert [batch_count(64, 8), batch_count(65, 8), batch_count(3, 500)] == [2, 3, 3]
 
 
 def test_asking(engine, examples, monkeypatch):
@@ -123,7 +123,7 @@ def test_asking(engine, examples, monkeypatch):
     with Scorer([MathReward()]) as scorer:
         request = SamplingRequest(group_size=2, temperature=1.0, max_tokens=3, seed=[0])
         found = sample_answers(engine, examples, scorer, request, lambda: advanced.append(1))
-    assert len(advanced) == batches(len(examples), 2) == 2
+    assert len(advanced) == batch_count(len(examples), 2) == 2
     assert [len(row) for row in found.texts] == [len(row) for row in found.scores] == [2] * len(examples)
     assert found.lengths.shape == found.truncated.shape == (len(examples), 2)
     assert (found.lengths[found.truncated] == 3).all()

@@ -62,10 +62,10 @@ def by_position(checkpoint, policy, change=dict):
     [
         ({}, FROZEN, "set model.freeze_vision to false again"),
         (FROZEN, {}, "set model.freeze_vision to true again"),
-        (LORA, {}, "put model.lora back as it was"),
-        (LORA, FROZEN, "put model.lora back as it was"),
-        ({}, LORA, "take model.lora out again"),
-        (FROZEN, LORA, "take model.lora out again"),
+        (LORA, {}, "restore model.lora"),
+        (LORA, FROZEN, "restore model.lora"),
+        ({}, LORA, "remove model.lora: the run started without it"),
+        (FROZEN, LORA, "remove model.lora: the run started without it"),
     ],
 )
 def test_a_resume_that_trains_other_tensors_is_refused(tmp_path, before, now, remedy):
@@ -120,7 +120,7 @@ def test_an_earlier_checkpoint_that_does_not_fit_is_refused(tmp_path):
     checkpoint = save(tmp_path)
     policy = load_policy(BuiltinModel(builtin="tiny-vlm"))
     by_position(checkpoint, policy, lambda saved: {name: one for name, one in saved.items() if name[:2] != "7."})
-    remedy = "set model.lora and model.freeze_vision as they were"
+    remedy = "set model.lora and model.freeze_vision to their values"
     assert remedy in resume(tmp_path)
     assert remedy in resume(tmp_path, **FROZEN)
     checkpoint = save(tmp_path)

@@ -128,7 +128,7 @@ def test_more_tags_than_images_is_a_rows_problem(tmp_path, png):
     ]
     with pytest.raises(DataError) as caught:
         data.load(write(tmp_path / "own.jsonl", rows))
-    assert str(caught.value).endswith("own.jsonl, row 2: the prompt has 2 <image> tags, and the row 1 images")
+    assert str(caught.value).endswith("own.jsonl, row 2: the prompt has 2 <image> tags, but the row has 1 images")
 
 
 @pytest.mark.parametrize("answer", [float("nan"), float("inf"), True, None, "", ["1"]])
@@ -162,7 +162,7 @@ def test_an_image_cut_short_is_a_rows_problem(tmp_path):
     Image.new("RGB", (64, 64), "red").save(buffer, format="JPEG")
     (tmp_path / "cut.jpg").write_bytes(buffer.getvalue()[:-200])
     source = write(tmp_path / "own.jsonl", [{"question": "q", "answer": "1", "images": "cut.jpg"}])
-    assert "row 1: an image can't be read" in check_source(source, needs_experts=False)[0]
+    assert "row 1: an image cannot be read" in check_source(source, needs_experts=False)[0]
 
 
 def png_header(width, height):
@@ -176,7 +176,7 @@ def test_an_image_of_too_many_pixels_is_refused_by_its_header(tmp_path):
     large = base64.b64encode(png_header(8_000, 7_000)).decode()
     source = write(tmp_path / "own.jsonl", [{"question": "q", "answer": "1", "images": large}])
     (problem,) = check_source(source, needs_experts=False)
-    assert problem.endswith("row 1: an image has 8000 x 7000 pixels; 50 million at most, make it smaller")
+    assert problem.endswith("row 1: an image has 8000 x 7000 pixels; the limit is 50 million: make it smaller")
 
 
 def test_the_most_pixels_are_allowed(tmp_path, png, monkeypatch):

@@ -87,10 +87,10 @@ def test_mathvista_choices_go_into_the_question_and_the_answer_is_a_letter(tmp_p
 @pytest.mark.parametrize(
     ("row", "problem"),
     [
-        (MATHVISTA | {"answer": ""}, "keeps the answers of its part `test` to itself"),
-        (CHOICE | {"answer": "B"}, "column 'answer' ('B') is none of the choices"),
+        (MATHVISTA | {"answer": ""}, "does not publish the answers of `test`"),
+        (CHOICE | {"answer": "B"}, "column 'answer' ('B') must be one of the choices"),
         (CHOICE | {"choices": None}, "column 'choices' must hold a list"),
-        (CHOICE | {"choices": [str(n) for n in range(30)], "answer": "29"}, "more than 26 options"),
+        (CHOICE | {"choices": [str(n) for n in range(30)], "answer": "29"}, "at most 26 options"),
         (MATHVISTA | {"image": "images/13.png"}, "image 'images/13.png'"),
     ],
 )

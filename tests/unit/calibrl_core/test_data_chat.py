@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from calibrl_core import data
-from calibrl_core.data.files import examples_of
+from calibrl_core.data.files import read_examples
 from calibrl_core.data.prompts import INSTRUCTION, messages
 from calibrl_core.data.schema import Columns, DataError, Example, FileData, Turn
 
@@ -81,7 +81,7 @@ def test_the_answers_column_may_be_named(tmp_path):
 
 def test_a_row_without_an_answer_waits_for_one_at_upload_only(tmp_path):
     made = source(tmp_path, {"messages": [ASK], "hex": "0x3"})
-    (example,) = examples_of(made, answers_later=True)
+    (example,) = read_examples(made, answers_later=True)
     assert isinstance(example, Example) and example.answer == ""
     with pytest.raises(DataError, match=r"row 1: has no answer: end 'messages' with the assistant's"):
         data.load(made)
@@ -96,23 +96,23 @@ def test_what_has_no_weight_is_not_learned_from(tmp_path):
     ("row", "text"),
     [
         ({"messages": "hello"}, "must hold a list of messages"),
-        ({"messages": []}, "must end with a message of the user's"),
-        ({"messages": [TELL]}, "must end with a message of the user's"),
-        ({"messages": [ASK, TELL, TELL]}, "must end with a message of the user's"),
+        ({"messages": []}, "must end with a message of the user"),
+        ({"messages": [TELL]}, "must end with a message of the user"),
+        ({"messages": [ASK, TELL, TELL]}, "must end with a message of the user"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "role must be one of system, developer, user, assistant"),
         ({"messages": [{"role": ["user"], "content": "x"}]}, "role must be one of"),
         ({"messages": [ASK, {"role": "assistant", "content": None}]}, "content must be text or a list of parts"),
-        ({"messages": [ASK, {"role": "assistant", "tool_calls": [{}], "content": None}]}, "call of a tool"),
-        ({"messages": [ASK, {"role": "assistant", "content": [picture(b"")]}]}, "but not in the assistant's"),
+        ({"messages": [ASK, {"role": "assistant", "tool_calls": [{}], "content": None}]}, "tool call"),
+        ({"messages": [ASK, {"role": "assistant", "content": [picture(b"")]}]}, "not in the assistant's"),
         ({"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]}, "a part of a message must be text"),
-        ({"messages": [{"role": "user", "content": [picture(b"x")]}]}, "an image can't be read"),
+        ({"messages": [{"role": "user", "content": [picture(b"x")]}]}, "an image cannot be read"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "https://a.org/a.png"}]}]},
             "nothing is downloaded",
         ),
         ({"messages": [{"role": "user", "content": "<image>?"}], "answer": "1"}, "1 <image> tags"),
         ({"messages": [ASK, TELL], "tools": [{}]}, "holds tools"),
-        ({"messages": [ASK, TELL], "images": ["a"]}, "put them into the messages"),
+        ({"messages": [ASK, TELL], "images": ["a"]}, "images must be in 'messages'"),
         ({"messages": [ASK], "answer": ["a"]}, "column 'answer' must hold the answer"),
     ],
 )

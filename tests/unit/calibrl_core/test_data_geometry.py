@@ -105,7 +105,7 @@ def measured(problem, figure):
 def test_every_answer_is_what_the_drawing_measures(split):
     kinds = set()
     for row in range(ROWS):
-        problem, figure = geometry.drawn(split, row)
+        problem, figure = geometry.draw_problem(split, row)
         assert measured(problem, figure) == pytest.approx(problem.answer, rel=1e-6), problem.question
         kinds.add(problem.kind)
     assert len(kinds) == len(geometry.PARTS[split].kinds)
@@ -114,7 +114,7 @@ def test_every_answer_is_what_the_drawing_measures(split):
 @pytest.mark.parametrize("split", ["train", "test-hard"])
 def test_every_angle_is_marked_between_lines_and_labelled_with_its_size(split):
     for row in range(ROWS):
-        _, figure = geometry.drawn(split, row)
+        _, figure = geometry.draw_problem(split, row)
         marks = list(arcs(figure))
         for stroke, size in marks:
             for end in (stroke[0], stroke[-1]):
@@ -128,7 +128,7 @@ def test_every_angle_is_marked_between_lines_and_labelled_with_its_size(split):
 @pytest.mark.parametrize("split", SPLITS["geometry"])
 def test_labels_are_drawn_and_lie_apart(split):
     for row, example in enumerate(load(split, 42)):
-        _, figure = geometry.drawn(split, row)
+        _, figure = geometry.draw_problem(split, row)
         pixels = np.asarray(Image.open(io.BytesIO(example.images[0])))
         assert pixels.shape == (SIDE, SIDE) and (pixels[0] == 255).all() and (pixels[:, -1] == 255).all()
         for label in figure.labels:
@@ -191,7 +191,7 @@ def test_numbers_stand_in_the_picture_only():
 def test_the_parts_share_no_problem():
     asked = {}
     for split, rows in (("train", 500), ("validation", 128), ("test", 256)):
-        problems = [geometry.drawn(split, row)[0] for row in range(rows)]
+        problems = [geometry.draw_problem(split, row)[0] for row in range(rows)]
         asked[split] = {(problem.kind, problem.numbers) for problem in problems}
         answers = {}
         for problem in problems:  # the numbers are all that the answer depends on

@@ -61,7 +61,7 @@ def test_a_data_set_is_loaded_with_its_images_as_they_are_stored(folder, png):
 
 
 def test_what_is_wrong_is_told_with_the_data_sets_name(folder):
-    with pytest.raises(DataError, match=r"set \(nothing\) can't be loaded: .*'train'"):
+    with pytest.raises(DataError, match=r"set \(nothing\) cannot be loaded: .*'train'"):
         data.load(local(folder, split="nothing"))
     with pytest.raises(DataError, match=r"set \(train\) has no column 'frage'.*; it has 'answer', 'images', 'problem'"):
         data.load(local(folder, columns=Columns(question="frage")))
@@ -84,8 +84,8 @@ def test_without_a_network_a_sentence_says_so(monkeypatch):
     with pytest.raises(DataError) as caught:
         data.load(HubData(hub="nobody/nothing", split="test"))
     assert str(caught.value) == (
-        "nobody/nothing (test) can't be loaded: the Hugging Face hub can't be reached from here, and no copy is in the "
-        "cache. Download it where there is a network and name its .parquet file: {path: ...}"
+        "nobody/nothing (test) cannot be loaded: the Hugging Face hub is not reachable, and the cache has no copy. "
+        "Download it on a machine with network access and name its .parquet file: {path: ...}"
     )
 
 

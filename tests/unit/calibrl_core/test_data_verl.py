@@ -128,16 +128,16 @@ def test_columns_that_may_be_absent(tmp_path):
         ({"prompt": [{"role": "tool", "content": "x"}]}, "role must be one of system, user, assistant"),
         ({"prompt": [{"role": "user", "content": 3}]}, "content must be text or a list of parts"),
         ({"prompt": [{"role": "user", "content": [{"type": "video"}]}]}, "a part of a message must be text"),
-        ({"prompt": [{"role": "system", "content": "x"}]}, "must end with a message of the user's"),
-        ({"prompt": [{"role": "user", "content": "<image><image>"}]}, "has 2 <image> tags, and the row 1 images"),
+        ({"prompt": [{"role": "system", "content": "x"}]}, "must end with a message of the user"),
+        ({"prompt": [{"role": "user", "content": "<image><image>"}]}, "has 2 <image> tags, but the row has 1 images"),
         ({"reward_model": "3"}, "column 'reward_model' must hold an object"),
         ({"reward_model": {}}, "column 'reward_model.ground_truth' must hold the answer"),
         ({"reward_model": {"ground_truth": {"target": "3"}}}, "column 'reward_model.ground_truth'"),
         ({"reward_model": {"ground_truth": []}}, "column 'reward_model.ground_truth'"),
         ({"solution": 3}, "column 'solution'"),
-        ({"pass_ratio": "0.5"}, "column 'pass_ratio' must hold a share"),
-        ({"pass_ratio": float("nan")}, "column 'pass_ratio' must hold a share"),
-        ({"pass_ratio": 50}, "column 'pass_ratio' must hold a share"),
+        ({"pass_ratio": "0.5"}, "column 'pass_ratio' must be empty or a number"),
+        ({"pass_ratio": float("nan")}, "column 'pass_ratio' must be empty or a number"),
+        ({"pass_ratio": 50}, "column 'pass_ratio' must be empty or a number"),
         ({"images": ["b.png"]}, "image 'b.png' is neither a readable file"),
         ({"videos": ["b.mp4"]}, "column 'videos'"),
     ],
@@ -159,7 +159,7 @@ def test_a_row_that_lacks_a_column_and_one_of_another_form(tmp_path, png):
         data.load(source)
     assert str(caught.value) == (
         f"{source.path}, row 2: column 'reward_model' is missing; {source.path}, row 3: column 'prompt' is missing: "
-        "it has the plain form, the first rows verl's form; keep them in two files"
+        "it has the plain format, the first rows verl's format; put them into two files"
     )
 
 
@@ -167,7 +167,7 @@ def test_a_form_is_known_by_columns_that_name_nothing_else(tmp_path, png):
     extra = ROW | {"question": "Find x.", "answer": "3", "problem": "Find x."}
     assert data.load(write(tmp_path / "a.jsonl", extra))[0].data_source == "geometry3k"
     (problem,) = check_source(write(tmp_path / "b.jsonl", {"prompt": ROW["prompt"]}), needs_experts=False)
-    assert "has the columns 'prompt', and so no known form: verl's form (prompt, reward_model)" in problem
+    assert "has the columns 'prompt', which fit no known format: verl's format (prompt, reward_model)" in problem
 
 
 def test_experts_that_a_pass_ratio_drops_are_none_to_train_on(tmp_path, png):

@@ -10,7 +10,7 @@ import torch
 from calibrl_core.config import TrainConfig
 from calibrl_core.data.schema import Example
 from calibrl_core.evaluation import expert_probe
-from calibrl_core.evaluation.expert_probe import MOST, Probe
+from calibrl_core.evaluation.expert_probe import MAX_EXPERTS, ExpertProbe
 
 CONFIG = TrainConfig.model_validate(
     {
@@ -27,9 +27,9 @@ def example(number: int, expert: str | None = "e") -> Example:
 
 
 def test_it_takes_examples_with_an_expert_spread_over_the_data():
-    assert Probe([example(0, None), example(1), example(2, None), example(3)], CONFIG).rows == [1, 3]
-    rows = Probe([example(number) for number in range(10 * MOST)], CONFIG).rows
-    assert rows == list(range(0, 10 * MOST, 10))
+    assert ExpertProbe([example(0, None), example(1), example(2, None), example(3)], CONFIG).rows == [1, 3]
+    rows = ExpertProbe([example(number) for number in range(10 * MAX_EXPERTS)], CONFIG).rows
+    assert rows == list(range(0, 10 * MAX_EXPERTS, 10))
 
 
 def test_by_hand(monkeypatch):
@@ -41,7 +41,7 @@ def test_by_hand(monkeypatch):
         model=torch.nn.Linear(1, 1).train(), tokenize_experts=lambda examples, limit: (mask.long(), mask)
     )
     own = np.array([[-0.5, -1.5], [math.nan, math.nan], [-2.0, -4.0]])
-    found = Probe([example(0), example(1, None), example(2)], CONFIG).measure(policy, own)
+    found = ExpertProbe([example(0), example(1, None), example(2)], CONFIG).measure(policy, own)
     assert found["expert/probe_nll"] == pytest.approx(9.0 / 3)  # a token is a token
     # (-1.0 - -1.5) and (-3.0 - -6.0): a prompt is a prompt
     assert found["expert/probe_gap"] == pytest.approx((0.5 + 3.0) / 2)
@@ -49,7 +49,7 @@ def test_by_hand(monkeypatch):
 
 
 def test_without_experts_there_is_nothing_to_measure():
-    assert Probe([example(0, None)], CONFIG).measure(None, np.zeros((1, 2))) == {}
+    assert ExpertProbe([example(0, None)], CONFIG).measure(None, np.zeros((1, 2))) == {}
 
 
 def test_an_undecided_model_finds_expert_and_own_words_alike(policy, examples):
@@ -58,7 +58,7 @@ def test_an_undecided_model_finds_expert_and_own_words_alike(policy, examples):
     kept, head.data = head.data, torch.zeros_like(head.data)
     uniform = math.log(int((~policy.banned).sum()))
     try:
-        found = Probe(examples, CONFIG).measure(policy, np.full((len(examples), 3), -uniform))
+        found = ExpertProbe(examples, CONFIG).measure(policy, np.full((len(examples), 3), -uniform))
     finally:
         head.data = kept
     assert found["expert/probe_nll"] == pytest.approx(uniform, abs=1e-5)

@@ -56,11 +56,11 @@ def test_more_examples_are_others_while_there_are_enough(examples):
     order = DataOrder(examples, seed=0, per_step=2)
     for step in range(3):
         own = {one.id for one in order.examples(step)}
-        more = order.more(step, 1, 4)
+        more = order.extra_examples(step, 1, 4)
         assert {one.id for one in more} == {one.id for one in examples} - own
-        assert more == order.more(step, 1, 4)
-    assert order.more(0, 1, 3) != order.more(0, 2, 3)
-    assert len(order.more(0, 1, 20)) == 20
+        assert more == order.extra_examples(step, 1, 4)
+    assert order.extra_examples(0, 1, 3) != order.extra_examples(0, 2, 3)
+    assert len(order.extra_examples(0, 1, 20)) == 20
 
 
 def test_learning_rate():

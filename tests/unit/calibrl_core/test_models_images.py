@@ -311,7 +311,7 @@ def test_no_mark_of_an_image_or_a_video_is_ever_sampled(qwen_policy, mixed):
 @pytest.mark.parametrize("mark", MARKS[:2])
 def test_a_text_that_contains_the_models_own_marks_is_refused(qwen_policy, mixed, mark):
     spoilt = dataclasses.replace(mixed[1], question=f"What is {mark}?")
-    with pytest.raises(DataError, match=r"contains <\|(image|video)_pad\|>, which the model keeps for itself"):
+    with pytest.raises(DataError, match=r"contains <\|(image|video)_pad\|>, which the model reserves for images"):
         qwen_policy.encode([spoilt])
 
 
@@ -354,7 +354,7 @@ def test_images_that_were_sampled_from_do_not_run_again_for_the_experts(model, m
     with torch.no_grad():
         expected = model.logprobs(mixed, range(4), tokens, mask, 1.0)
         monkeypatch.setattr(model.decoder, "get_image_features", counting)
-        with model.images.kept():
+        with model.images.cached():
             for place in (1, 2):
                 sampled(model, [mixed[place]], group_size=2, max_tokens=2)
             before = len(seen)

@@ -159,9 +159,9 @@ def test_the_adapter_is_read_by_peft_itself(policy, lora_policy, examples, tmp_p
 def test_another_runs_adapter_is_refused(lora_policy, tmp_path):
     folder = save(lora_policy, tmp_path)
     fewer = LORA.model_copy(update={"lora": LoraSettings(rank=4, targets=("layers.0.mlp.up_proj",))})
-    with pytest.raises(ValueError, match="layers that this model's lora settings lack"):
+    with pytest.raises(ValueError, match=r"layers that model.lora does not select"):
         load_policy(fewer, checkpoint=folder)
-    with pytest.raises(ValueError, match="not of this model's lora settings"):
+    with pytest.raises(ValueError, match=r"does not fit model.lora"):
         load_policy(LORA.model_copy(update={"lora": LoraSettings(rank=8)}), checkpoint=folder)
 
 
@@ -240,7 +240,7 @@ def test_in_bfloat16_frozen_layers_are_kept_so_and_compute_the_same(examples, mo
     layer = half.model.get_decoder().layers[0].self_attn.q_proj.base_layer
     assert layer.weight.dtype == torch.bfloat16
     assert half.head.weight.dtype == torch.float32
-    monkeypatch.setattr("calibrl_core.models.adapters.halve_frozen", lambda model: None)
+    monkeypatch.setattr("calibrl_core.models.adapters.store_frozen_in_bfloat16", lambda model: None)
     whole = adapted(precision="bfloat16")
     rollouts = sampled(half, examples)
     with torch.no_grad():

@@ -78,7 +78,7 @@ def test_images_earlier_turns_and_the_instruction_stay_whole():
 
 
 def test_what_no_cutting_makes_fit_is_named():
-    with pytest.raises(DataError, match=r"x/two has \d+, and too many even without its question's text"):
+    with pytest.raises(DataError, match=r"x/two has \d+, and exceeds the limit even without its question's text"):
         fit_prompts([SHORT, example("two", images=2)], settings(19, "truncate"), length)
     with pytest.raises(DataError, match="even without"):
         fit_prompts([example("", images=2)], settings(19, "truncate"), length)

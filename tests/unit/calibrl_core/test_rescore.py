@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 
-from calibrl_core.rescore import AT_ONCE, rescored
+from calibrl_core.rescore import AT_ONCE, rescore
 from calibrl_core.verifiers import ExactReward, NumericReward, PluginReward
 from tests.support.waiting import LIMIT_SECONDS
 
@@ -12,12 +12,12 @@ RIGHT, WRONG = ("<answer>7</answer>", "7"), ("<answer>8</answer>", "7")
 
 
 def test_a_batch_is_told_before_the_next_is_scored():
-    batches = rescored([ExactReward()], [RIGHT] * AT_ONCE + [(None, "7")])  # the last one can't be scored at all
+    batches = rescore([ExactReward()], [RIGHT] * AT_ONCE + [(None, "7")])  # the last one can't be scored at all
     assert [line["passed"] for line in next(batches)] == [True] * AT_ONCE
 
 
 def test_a_verifier_that_is_missing_is_told():
-    ((line,),) = rescored([PluginReward(name="none")], [RIGHT])
+    ((line,),) = rescore([PluginReward(name="none")], [RIGHT])
     assert "no verifier 'none' is installed" in line["fault"]
 
 

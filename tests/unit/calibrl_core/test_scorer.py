@@ -173,7 +173,7 @@ def test_overruns_are_counted():
         ("backtracks", 0.2, "plugin-backtracks: no verdict within 0.2 seconds"),
         ("fills_memory", 60, "plugin-fills_memory: MemoryError: "),
         ("raises", 60, "plugin-raises: LookupError: exit" + "a" * 100 + "!"),
-        ("says_nan", 60, "plugin-says_nan: ValueError: returned nan, and a number from 0 to 1 is wanted"),
+        ("says_nan", 60, "plugin-says_nan: ValueError: returned nan; it must return a number from 0 to 1"),
     ],
 )
 def test_a_verifier_that_fails_scores_0_and_says_why(name, limit, failure):
@@ -220,7 +220,7 @@ def test_a_wrong_line_costs_its_question_and_its_worker_only(sent):
     with Scorer([plugin("sends")], workers=1) as scorer:
         scores = scorer.score_all(["a", "send", "b"], [repr(sent)] * 3)
     assert [score.passed for score in scores] == [True, False, True]
-    why = "plugin-sends: its worker process sent a line that does not answer this question"
+    why = "plugin-sends: its worker process sent a line that does not answer this request"
     assert [score.failure for score in scores] == [None, why, None]
 
 
@@ -234,7 +234,7 @@ def test_the_children_of_a_verifier_end_with_its_worker(tmp_path):
 
 @pytest.mark.usefixtures("installed")
 def test_a_batch_that_fails_throughout_is_given_up(monkeypatch):
-    monkeypatch.setattr(pool, "FEWEST_LOSSES", 1)
+    monkeypatch.setattr(pool, "MIN_LOSSES", 1)
     with Scorer([plugin("exits")], workers=1) as scorer:
         failures = [score.failure for score in scorer.score_all([f"exit {n}" for n in range(9)], [""] * 9)]
         assert failures[1] == "plugin-exits: its process died (exit status 3)"
@@ -283,7 +283,7 @@ def test_a_worker_killed_between_two_batches_costs_nothing():
 def test_processes_that_never_start_are_an_error(monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with WorkerPool([MathReward()], 1) as workers, pytest.raises(RuntimeError, match="end before they can judge"):
-        workers.judge([pool.Question(0, "x", "y")])
+        workers.judge([pool.VerdictRequest(0, "x", "y")])
 
 
 TRAINER = """
@@ -376,7 +376,7 @@ def test_plugins_are_found_among_what_is_installed(installed):
 
 
 @pytest.mark.usefixtures("installed")
-@pytest.mark.parametrize(("name", "why"), [("missing", "ModuleNotFoundError"), ("not_callable", "is no function")])
+@pytest.mark.parametrize(("name", "why"), [("missing", "ModuleNotFoundError"), ("not_callable", "must be a function")])
 def test_a_plugin_that_cannot_be_loaded_is_an_error(name, why):
     with Scorer([plugin(name)], workers=1) as scorer, pytest.raises(PluginError, match=why):
         one(scorer, "a")

@@ -3,13 +3,13 @@
 import pytest
 
 from calibrl_core.verifiers import ChoiceReward, ExactReward, FormatReward, MathReward, NumericReward
-from calibrl_core.verifiers.base import Pending, extract_answer, final_answer, follows_format
+from calibrl_core.verifiers.base import NeedsWorker, extract_answer, final_answer, follows_format
 from calibrl_core.verifiers.units import canonical_unit
 
 
 def verdict(verifier, answer, truth):
     found = verifier.score(f"<answer>{answer}</answer>", truth)
-    return verifier.judge(found.text, found.truth) if isinstance(found, Pending) else found
+    return verifier.judge(found.text, found.truth) if isinstance(found, NeedsWorker) else found
 
 
 RIGHT = [

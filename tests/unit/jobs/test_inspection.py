@@ -42,7 +42,7 @@ def test_a_parquet_file_whose_index_tells_of_too_much_is_not_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(tmp_path / "x.parquet", 10, pyarrow.array(["e" * 1000] * 10), use_dictionary=False, row_group_size=5)
-    monkeypatch.setattr(inspection, "examples_of", lambda *_: pytest.fail("it was read"))
+    monkeypatch.setattr(inspection, "read_examples", lambda *_: pytest.fail("it was read"))
     for limit in ("MOST_IN_GROUP", "MOST_UNPACKED", "MOST_ROWS"):
         with monkeypatch.context() as patch:
             patch.setattr(inspection, limit, 5)

@@ -1,27 +1,31 @@
-"""Rows of OpenAI's fine-tuning files: a conversation in `messages`, and beside it whatever columns graders name.
+"""Rows of OpenAI's fine-tuning files: a conversation in `messages`, plus any columns that graders use.
 
-A last message of the assistant's is the expert. What verifiers compare with stands in a column: the one that is named,
-or `answer` or `reference_answer`. Where there is none the expert's answer is it.
+If the last message is the assistant's, it is the expert. The answer for the verifiers is in the column that `columns`
+names, or in `answer` or `reference_answer`. Without such a column it is the expert's answer.
 """
 
 from typing import Any
 
-from calibrl_core.data.cells import Row, answer_text
 from calibrl_core.data.images import read_images
+from calibrl_core.data.row_checks import Row, answer_text
 from calibrl_core.data.schema import Columns, DataError, Example, Role, Turn
 from calibrl_core.verifiers.base import final_answer
 
 ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
-ANSWERS = ("answer", "reference_answer")  # columns that hold it, where none is named
+ANSWERS = ("answer", "reference_answer")  # columns that can hold it if `columns` names none
 
 
 def read(row: Row) -> Example:
-    """The row's example; its answer is empty where the row says nothing of it. Raises DataError."""
+    """Return the row's example. Its answer is empty if the row has none.
+
+    Raises:
+        DataError: a cell is invalid.
+    """
     values = row.values
     if values.get("tools") or values.get("functions"):
-        raise DataError("column 'tools' holds tools, which can't be trained on here")
+        raise DataError("column 'tools' holds tools, which training does not support: remove these rows")
     if values.get("images") is not None or values.get("image") is not None:
-        raise DataError("beside 'messages' no column may hold images: put them into the messages, as image_url")
+        raise DataError("images must be in 'messages', as image_url, and not in another column")
     messages = values.get("messages")
     if not isinstance(messages, list):
         raise DataError("column 'messages' must hold a list of messages, each with a role and content")
@@ -29,9 +33,9 @@ def read(row: Row) -> Example:
     turns = [_turn(message, images) for message in messages]
     expert = turns.pop().text if turns and turns[-1].role == "assistant" else None
     if not turns or turns[-1].role != "user" or not turns[-1].text:
-        raise DataError("column 'messages' must end with a message of the user's, or with one and its answer")
+        raise DataError("column 'messages' must end with a message of the user, or with one and the assistant's answer")
     if expert and messages[-1].get("weight") == 0:
-        expert = None  # not to be learned from
+        expert = None  # weight 0: the message must not be learned
     answer = _answer(row)
     return Example(
         id=row.id,
@@ -45,12 +49,12 @@ def read(row: Row) -> Example:
 
 
 def _turn(message: Any, images: list[bytes]) -> Turn:
-    """A message; its images are added to those of the messages before it."""
+    """Return a message as a turn. Its images are appended to `images`."""
     role = message.get("role") if isinstance(message, dict) else None
     if not isinstance(role, str) or role not in ROLES:
         raise DataError(f"column 'messages': a message's role must be one of {', '.join(ROLES)}")
     if message.get("tool_calls") or message.get("function_call"):
-        raise DataError("column 'messages' holds a call of a tool, which can't be trained on here")
+        raise DataError("column 'messages' holds a tool call, which training does not support: remove these rows")
     content = message.get("content")
     if isinstance(content, str):
         return Turn(ROLES[role], content)
@@ -65,19 +69,19 @@ def _part(part: Any, role: str, images: list[bytes]) -> str:
         return str(part["text"])
     if kind != "image_url" or role == "assistant":
         raise DataError(
-            "column 'messages': a part of a message must be text, with its `text`, or, but not in the assistant's, an "
-            "image, with its `image_url`"
+            "column 'messages': a part of a message must be text, with `text`, or (not in the assistant's messages) an "
+            "image, with `image_url`"
         )
     image = part.get("image_url")
     url = image.get("url") if isinstance(image, dict) else image
     if not isinstance(url, str) or not url.startswith("data:"):
-        raise DataError("column 'messages': an image must be a data: address with base64; nothing is downloaded")
+        raise DataError("column 'messages': an image must be a data: URL with base64; nothing is downloaded")
     images += read_images(url, None)
     return "<image>"
 
 
 def _answer(row: Row) -> str:
-    """What the row's columns say of it; empty: nothing."""
+    """Return the answer in the row's columns, or an empty text."""
     named = row.columns.answer
     if named != Columns().answer:
         return answer_text(row.values.get(named), named)

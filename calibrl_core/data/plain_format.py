@@ -1,16 +1,20 @@
-"""Rows of the plain form: `question`, `image` or `images`, `answer`, `expert`, under these or other names."""
+"""Rows of the plain format: `question`, `image` or `images`, `answer`, `expert`, under these or other names."""
 
-from calibrl_core.data.cells import Row, answer_text, question_text
 from calibrl_core.data.images import read_images
+from calibrl_core.data.row_checks import Row, answer_text, question_text
 from calibrl_core.data.schema import Columns, DataError, Example
 
 
 def read(row: Row) -> Example:
-    """The row's example. Raises DataError."""
+    """Return the row's example.
+
+    Raises:
+        DataError: a cell is invalid.
+    """
     values, columns = row.values, row.columns
     expert = values.get(columns.expert)
     if expert is not None and not isinstance(expert, str):
-        raise DataError(f"column {columns.expert!r} must hold text or nothing")
+        raise DataError(f"column {columns.expert!r} must hold text or be empty")
     images = values.get(columns.images)
     if images is None and columns.images == Columns().images:
         images = values.get("image")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from calibrl_core.config import EvaluateConfig
-from calibrl_core.contained import Bounds
+from calibrl_core.path_bounds import PathBounds
 
 
 @pytest.fixture
@@ -24,8 +24,8 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "allowed"
 
 
-def bounds(root: Path) -> Bounds:
-    return Bounds((root,), (root / "runs",))
+def bounds(root: Path) -> PathBounds:
+    return PathBounds((root,), (root / "runs",))
 
 
 def problem(root: Path) -> str:
@@ -62,7 +62,7 @@ def test_a_snapshot_of_the_hub_cache_may_link_to_its_blobs(root: Path) -> None:
         (repository / "blobs" / f"{name}-digest").write_text("{}")
         (snapshot / name).symlink_to(Path("../../blobs") / f"{name}-digest")
     assert bounds(root).model_problem(snapshot) is None
-    assert "leads out of" in (Bounds((snapshot,)).model_problem(snapshot) or "")
+    assert "leads out of" in (PathBounds((snapshot,)).model_problem(snapshot) or "")
 
 
 def test_what_is_no_file_is_refused(root: Path) -> None:

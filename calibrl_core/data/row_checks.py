@@ -1,4 +1,4 @@
-"""What the readers of every form share: a row, and the checks of its cells. All raise DataError."""
+"""A row, and checks of its cells, for the readers of all formats. All functions raise DataError."""
 
 import math
 from dataclasses import dataclass
@@ -10,16 +10,20 @@ from calibrl_core.data.schema import Columns, DataError
 
 @dataclass(frozen=True)
 class Row:
-    """One row as it was read."""
+    """One row as read from its source."""
 
     id: str
     values: dict[str, Any]
     columns: Columns
-    folder: Path | None  # where the files of its images must lie; None: it may name none
+    folder: Path | None  # folder that must contain its image files; None: the row may not name files
 
 
 def question_text(row: Row, column: str) -> str:
-    """The text of a column that must not be empty."""
+    """Return the text of a column that must not be empty.
+
+    Raises:
+        DataError: the cell is empty or not text.
+    """
     text = row.values.get(column)
     if not isinstance(text, str) or not text:
         raise DataError(f"column {column!r} must hold the question's text")
@@ -27,22 +31,30 @@ def question_text(row: Row, column: str) -> str:
 
 
 def answer_text(value: Any, column: str) -> str:
-    """A verifiable answer as text."""
+    """Return a verifiable answer as text.
+
+    Raises:
+        DataError: the value is empty, not finite, or neither text nor a number.
+    """
     if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":
-        raise DataError(f"column {column!r} must hold the answer, text or a number")
+        raise DataError(f"column {column!r} must hold the answer, as text or a number")
     if isinstance(value, float) and not math.isfinite(value):
-        raise DataError(f"column {column!r} holds {value}, which no answer equals")
+        raise DataError(f"column {column!r} holds {value}, which equals no answer; use a finite number")
     return str(value)
 
 
 def with_options(question: str, options: list[Any]) -> str:
-    """The question with its options, lettered from A, one a line."""
+    """Return the question with its options, lettered from A, one per line."""
     lines = [f"({letter(index)}) {option}" for index, option in enumerate(options)]
     return "\n".join([question, "Choices:", *lines, "Answer with the letter of the right choice."])
 
 
 def letter(index: int) -> str:
-    """A for 0, B for 1 ..."""
+    """Return A for 0, B for 1 ...
+
+    Raises:
+        DataError: the index is 26 or more.
+    """
     if index >= 26:
-        raise DataError("column 'choices' holds more than 26 options")
+        raise DataError("column 'choices' must hold at most 26 options")
     return chr(ord("A") + index)

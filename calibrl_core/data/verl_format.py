@@ -7,19 +7,23 @@ CalibRL's published loader adds: `solution`, the expert's trajectory, and `pass_
 import math
 from typing import Any, cast, get_args
 
-from calibrl_core.data.cells import Row, answer_text
 from calibrl_core.data.images import read_images
+from calibrl_core.data.row_checks import Row, answer_text
 from calibrl_core.data.schema import DataError, Example, Role, Turn
 
 
 def read(row: Row) -> Example:
-    """The row's example. Raises DataError."""
+    """Return the row's example.
+
+    Raises:
+        DataError: a cell is invalid.
+    """
     values = row.values
     if values.get("videos"):
-        raise DataError("column 'videos' holds videos, which can't be trained on here")
+        raise DataError("column 'videos' holds videos, which training does not support: remove these rows")
     turns = _turns(values.get("prompt"))
     if turns[-1].role != "user" or not turns[-1].text:
-        raise DataError("column 'prompt' must end with a message of the user's")
+        raise DataError("column 'prompt' must end with a message of the user")
     pass_ratio = _pass_ratio(values.get("pass_ratio"))
     expert = _expert(values.get("solution"))
     source = values.get("data_source")
@@ -49,7 +53,7 @@ def _turn(message: Any) -> Turn:
 
 
 def _text(content: Any, column: str) -> str:
-    """A message's content, plain or in parts, as text with an `<image>` for each part that is one."""
+    """Return a message's content, plain or in parts, as text with an `<image>` for each image part."""
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
@@ -63,11 +67,11 @@ def _part(part: Any, column: str) -> str:
         return "<image>"
     if kind == "text" and isinstance(part.get("text"), str):
         return str(part["text"])
-    raise DataError(f"column {column!r}: a part of a message must be text, with its `text`, or an image")
+    raise DataError(f"column {column!r}: a part of a message must be text, with `text`, or an image")
 
 
 def _ground_truth(reward_model: Any) -> str:
-    """`reward_model.ground_truth`; of a list, the first."""
+    """Return `reward_model.ground_truth`; the first entry of a list."""
     if not isinstance(reward_model, dict):
         raise DataError("column 'reward_model' must hold an object with `ground_truth`")
     truth = reward_model.get("ground_truth")
@@ -77,7 +81,7 @@ def _ground_truth(reward_model: Any) -> str:
 
 
 def _expert(solution: Any) -> str | None:
-    """The published loader's reading: of a list, its first; of a message, its content."""
+    """Return the expert as the published loader reads it: the first entry of a list; the content of a message."""
     if isinstance(solution, list):
         solution = solution[0] if solution else None
     if isinstance(solution, dict):
@@ -89,11 +93,11 @@ def _pass_ratio(value: Any) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value > 1:
-        raise DataError("column 'pass_ratio' must hold a share, 1 at most, or nothing; 0 and below drop the expert")
+        raise DataError("column 'pass_ratio' must be empty or a number up to 1; 0 and below drop the expert")
     return float(value)
 
 
 def _id(row: Row) -> str:
     extra = row.values.get("extra_info")
     index = extra.get("index") if isinstance(extra, dict) else None
-    return row.id if index is None else f"{row.id}:{index}"  # an index alone is not unique where files were merged
+    return row.id if index is None else f"{row.id}:{index}"  # an index alone is not unique in merged files

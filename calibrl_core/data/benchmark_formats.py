@@ -1,33 +1,36 @@
 """Rows of published benchmarks, in their own columns: MathVista (arXiv 2310.02255) and Geometry3K (arXiv 2105.04165).
 
-Neither comes with experts. Of multiple choice, the options go into the question and the answer is the right one's
-letter, for the verifier `choice`.
+Neither has experts. For multiple choice, the options are added to the question and the answer is the letter of the
+right one, for the verifier `choice`.
 """
 
 from typing import Any
 
-from calibrl_core.data.cells import Row, answer_text, letter, question_text, with_options
 from calibrl_core.data.images import read_images
+from calibrl_core.data.row_checks import Row, answer_text, letter, question_text, with_options
 from calibrl_core.data.schema import DataError, Example
 
 
 def mathvista(row: Row) -> Example:
-    """A row with `question`, `question_type`, `answer`, and of `pid`, `image` (a path), `decoded_image`, `choices`,
-    `unit`, `precision`, `answer_type`, `metadata` those that there are. Its source is `metadata.task`.
+    """Convert a row with `question`, `question_type` and `answer`.
 
-    Raises DataError.
+    Optional columns: `pid`, `image` (a path), `decoded_image`, `choices`, `unit`, `precision`, `answer_type`,
+    `metadata`. The example's data source is `metadata.task`.
+
+    Raises:
+        DataError: a cell is invalid.
     """
     values = row.values
     question, answer = question_text(row, "question"), values.get("answer")
     if answer is None or answer == "":
-        raise DataError("column 'answer' is empty: MathVista keeps the answers of its part `test` to itself")
+        raise DataError("column 'answer' is empty: MathVista does not publish the answers of `test`; use `testmini`")
     if values.get("unit"):
         question = f"{question} (Unit: {values['unit']})"
     if values["question_type"] == "multi_choice":
         options = _options(values.get("choices"))
         answer = answer_text(answer, "answer")
         if answer not in options:
-            raise DataError(f"column 'answer' ({answer!r}) is none of the choices")
+            raise DataError(f"column 'answer' ({answer!r}) must be one of the choices")
         question, answer = with_options(question, options), letter(options.index(answer))
     elif hint := _form_of_answer(values):
         question = f"{question}\n{hint}"
@@ -43,7 +46,9 @@ def mathvista(row: Row) -> Example:
 
 
 def _form_of_answer(values: dict[str, Any]) -> str:
-    """What an answer in words must look like, or none is ever equal: MathVista's own prompts say so, too."""
+    """Return the required form of an answer in words, as in MathVista's own prompts; without it no answer would be
+    equal.
+    """
     kind, precision = values.get("answer_type"), values.get("precision")
     if kind == "integer":
         return "Answer with a whole number."
@@ -55,9 +60,12 @@ def _form_of_answer(values: dict[str, Any]) -> str:
 
 
 def geometry3k(row: Row) -> Example:
-    """A row with `problem` (or `problem_text`, as Inter-GPS has it), `answer` and `images` (or `image`).
+    """Convert a row with `problem` (or Inter-GPS's `problem_text`), `answer` and `images` (or `image`).
 
-    With `choices`, the answer is a letter already, and `problem_type_goal` names the source. Raises DataError.
+    With `choices`, the answer is a letter already, and `problem_type_goal` gives the data source.
+
+    Raises:
+        DataError: a cell is invalid.
     """
     values = row.values
     question = question_text(row, "problem" if "problem" in values else "problem_text")
@@ -81,5 +89,5 @@ def geometry3k(row: Row) -> Example:
 
 def _options(choices: Any) -> list[str]:
     if not isinstance(choices, list) or len(choices) < 2:
-        raise DataError("column 'choices' must hold a list of two options at least")
+        raise DataError("column 'choices' must hold a list of at least two options")
     return [str(choice) for choice in choices]

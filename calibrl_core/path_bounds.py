@@ -1,7 +1,8 @@
-"""Files that a run may read: a model folder, its links included, must stay in one allowed root.
+"""Files that a run may read: a model folder, with its links, must stay in one allowed root.
 
-A root is a folder that runs may read from; a closed folder, in a root or not, holds what the service keeps for jobs.
-Every path belongs to the innermost of them. A run that knows no roots, as one that was started by hand, reads any file.
+A root is a folder that runs may read from. A closed folder, inside a root or not, holds files that the service keeps
+for jobs. Every path belongs to the innermost of these folders that contains it. A run that is started by hand has no
+roots and reads any file.
 """
 
 import json
@@ -20,19 +21,19 @@ from calibrl_core.data.schema import FileData
 MOST_FILES = 10_000  # of a model's folder
 MOST_CONFIG_BYTES = 2**24  # of a JSON file that is searched for paths
 LONGEST_PATH = 1024
-_NOTES = ("_name_or_path", "name_or_path")  # where a model once came from; nothing reads it
+_NOTES = ("_name_or_path", "name_or_path")  # origin of a model; no reader uses it
 _GGUF_FOLDERS = ("additional_chat_templates",)  # that transformers reads beside a GGUF file
 
 
 @dataclass(frozen=True)
-class Bounds:
-    """The roots that a run may read from, and the closed folders, as they are named; both absolute."""
+class PathBounds:
+    """The roots that a run may read from, and the closed folders, as they are named. All paths are absolute."""
 
     roots: tuple[Path, ...] = ()
     closed: tuple[Path, ...] = ()
 
     def problem(self, path: Path) -> str | None:
-        """Return why a run may not read a path, links followed; None: it may."""
+        """Return why a run may not read a path, with links resolved, or None if it may."""
         try:
             zone = self._zone(path.resolve())
         except (OSError, ValueError, RuntimeError):  # too long, a NUL, links in a circle
@@ -47,7 +48,7 @@ class Bounds:
         return None
 
     def model_problem(self, path: Path) -> str | None:
-        """Return why a run may not load a model folder or a GGUF file: a file of it is outside; None: it may."""
+        """Return why a run may not load a model folder or a GGUF file (a file of it is outside), or None if it may."""
         if found := self.problem(path):
             return found
         return self._stray(path, self._zone(path.resolve()))
@@ -58,10 +59,10 @@ class Bounds:
         real = folder.resolve() / path.relative_to(folder)
         if ".." in path.parts or path.resolve() != real:
             return f"{path} is reached through a link: remove the link"
-        return Bounds((real,), self._closed())._stray(path, real) if path.is_dir() else None
+        return PathBounds((real,), self._closed())._stray(path, real) if path.is_dir() else None
 
     def check(self, config: BaseModel) -> list[str]:
-        """Return what is wrong with the paths that a run's config names."""
+        """Return the problems of all paths that a run's config names."""
         found = (self._check(*named) for named in _named(config))
         return [problem for problem in found if problem]
 
@@ -74,13 +75,15 @@ class Bounds:
         return tuple(folder.resolve() for folder in self.closed)
 
     def _zone(self, real: Path) -> Path | None:
-        """Return the innermost root or closed folder that holds a resolved path; a closed one before a root."""
+        """Return the innermost root or closed folder that contains a resolved path. A closed folder wins over an equal
+        root.
+        """
         closed = self._closed()
         zones = [zone for zone in (*closed, *(root.resolve() for root in self.roots)) if real.is_relative_to(zone)]
         return max(zones, key=lambda zone: len(zone.parts), default=None)
 
     def _stray(self, path: Path, zone: Path | None) -> str | None:
-        """Return the first file of a model that is outside of its zone, as a sentence."""
+        """Return a sentence about the first file of a model that is outside its zone, or None."""
         for count, (file, real) in enumerate(_files(path)):
             if count >= MOST_FILES:
                 return f"{path} is not the folder of a saved model: it holds more than {MOST_FILES:,} files"
@@ -93,13 +96,15 @@ class Bounds:
         return None
 
     def _named_outside(self, file: Path, real: Path, zone: Path | None) -> str | None:
-        """Return a path in a model's config file (an index of weights, an adapter's base model) that leads outside."""
+        """Return a path in a model's config file (an index of weights, an adapter's base model) that leads outside, or
+        None.
+        """
         if file.suffix != ".json" or file.name == "tokenizer.json" or real.stat().st_size > MOST_CONFIG_BYTES:
             return None
         try:
             texts = set(_texts(json.loads(real.read_bytes())))
         except (OSError, ValueError, RecursionError):
-            return None  # nothing will read it either
+            return None  # not readable, so the model's loader fails on it too
         for text in texts:
             outside = text.startswith("/") and os.path.exists(text) and self._zone(Path(text).resolve()) != zone  # noqa: PTH110
             if outside or ".." in text.split("/"):
@@ -108,7 +113,7 @@ class Bounds:
 
 
 def _named(value: Any) -> Iterator[tuple[Path, bool]]:
-    """Yield the paths of a config, each with whether it is a model's."""
+    """Yield the paths of a config, each with True if it is a model's."""
     if isinstance(value, PathModel | FileData):
         yield Path(value.path), isinstance(value, PathModel)
     elif isinstance(value, BaseModel):
@@ -120,7 +125,9 @@ def _named(value: Any) -> Iterator[tuple[Path, bool]]:
 
 
 def _files(path: Path) -> Iterator[tuple[Path, Path | None]]:
-    """Yield what a model is read from, each with its resolved path; None: what is neither a file nor a folder."""
+    """Yield the files and folders that a model is loaded from, each with its resolved path; None for all
+    other kinds.
+    """
     folders = [path] if path.suffix != ".gguf" else [path.parent / name for name in _GGUF_FOLDERS]
     if path.suffix == ".gguf":
         yield from ((entry, _real(entry)) for entry in path.parent.iterdir() if entry == path or _is_text(entry))
@@ -136,7 +143,7 @@ def _files(path: Path) -> Iterator[tuple[Path, Path | None]]:
 
 
 def _is_text(entry: Path) -> bool:
-    """Return if transformers may read a file beside a GGUF file."""
+    """Return if transformers may read a file next to a GGUF file."""
     return entry.suffix in (".json", ".jinja", ".txt", ".model")
 
 
@@ -150,7 +157,7 @@ def _real(path: Path) -> Path | None:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """Yield the strings in JSON that may be paths."""
+    """Yield the strings in JSON that can be paths."""
     if isinstance(value, str):
         if "/" in value and len(value) <= LONGEST_PATH and "\n" not in value and "\0" not in value:
             yield value
