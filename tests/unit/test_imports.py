@@ -21,7 +21,7 @@ CONTRACT = tuple(
         "bootstrap",
         "settings_base",
         "config",
-        "contained",
+        "path_bounds",
         "data.files",
         "data.schema",
         "metrics",
