@@ -7,6 +7,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 BENCH := .venv/.bench
+TESTERS := $(shell echo $$(( ($$(nproc) * 3 + 1) / 2 )))  # a quarter of the tests' time is waiting
 DOCS := .venv/.docs
 VLLM := .venv-vllm/.installed
 MLFLOW := .venv-mlflow/.installed
@@ -22,7 +23,7 @@ PROGRESS := sed -u -n -E -e 's/^ *(Downloading|Using cached|Processing) ([^ ]*\/
 RUN = exec $(BIN)/python calibrl/processes/launch.py $$PPID 15 self $(BIN)/python
 
 # Tests run side by side, and start more beside them: one thread each is half the time of several that wait for one another.
-test: export OMP_NUM_THREADS := 1
+test test-all: export OMP_NUM_THREADS := 1
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
@@ -30,8 +31,12 @@ help:  ## list the targets
 demo: $(INSTALLED)  ## train a tiny vision-language model with CalibRL from start to finish, live in the dashboard
 	@$(RUN) -m calibrl.cli demo
 
-test: $(INSTALLED)  ## all tests: unit, integration, end to end, browser
-	@$(RUN) -m pytest -n 2 --dist worksteal
+test: $(INSTALLED)  ## the tests that every change must pass: 10 minutes on two cores
+	@$(RUN) -m pytest -n $(TESTERS) --dist worksteal
+
+test-all: $(INSTALLED)  ## what `make test` leaves out: several processes, browser pages, chaos, fuzz; 50 minutes more
+	@$(RUN) -m pytest -m slow -n 2 --dist worksteal
+	@$(RUN) -m tests.fuzz --examples 10
 
 unit: $(INSTALLED)  ## the tests that need no services, in seconds
 	@$(RUN) -m pytest tests/unit
@@ -131,4 +136,4 @@ $(MLFLOW):
 	@.venv-mlflow/bin/python -m pip install 'mlflow>=3,<4' psycopg2-binary tensorboard 'setuptools<81' | $(PROGRESS)
 	@touch $@
 
-.PHONY: help demo dev test unit fuzz-queue fuzz-api test-postgres test-vllm chaos chaos-short lint docs bench bench-trainer bench-memory bench-queue bench-api bench-dashboard clean
+.PHONY: help demo dev test test-all unit fuzz-queue fuzz-api test-postgres test-vllm chaos chaos-short lint docs bench bench-trainer bench-memory bench-queue bench-api bench-dashboard clean

@@ -90,4 +90,4 @@ class Machine:
 
     def await_slots(self, count: int) -> None:
         """Wait until so many slots' processes are there."""
-        eventually(lambda: len(self.slots) >= count, 60)
+        eventually(lambda: len(self.slots) >= count)

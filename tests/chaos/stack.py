@@ -155,7 +155,7 @@ class Stack:
         """Wait until every machine has all its slots' processes, and takes jobs."""
         for machine in self.machines:
             machine.await_slots(sum(self._slots))
-        eventually(self._all_online, 60)
+        eventually(self._all_online)
 
     def _all_online(self) -> bool:
         found = orders.asked(lambda session: machines.page(session, after="", limit=100))
@@ -186,7 +186,7 @@ class Stack:
         address = ["--host", "127.0.0.1", "--port", str(self._api_port)]
         api = [sys.executable, "-m", "uvicorn", "api.main:app", *address, "--timeout-graceful-shutdown", "1"]
         self.api = children.start(api, log=self._logs / "api.log", env=dict(os.environ), cwd=ROOT)
-        eventually(self._api_answers, 60)
+        eventually(self._api_answers)
 
     def stop_api(self, number: signal.Signals = signal.SIGTERM) -> None:
         """End it."""

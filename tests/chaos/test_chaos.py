@@ -11,7 +11,7 @@ from tests.support import ROOT
 
 
 @pytest.mark.e2e
-@pytest.mark.timeout(600)
+@pytest.mark.slow
 def test_no_fault_loses_or_doubles_a_job() -> None:
     command = [sys.executable, "-m", "tests.chaos", "--short"]
     environment = dict(os.environ, PYTHONPATH=str(ROOT))

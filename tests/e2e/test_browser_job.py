@@ -15,7 +15,7 @@ from calibrl.schemas import Job, NewKey
 from tests.e2e.conftest import SETTLED, end, evaluated, submit
 from tests.support.waiting import eventually
 
-pytestmark = [pytest.mark.e2e, pytest.mark.browser]
+pytestmark = [pytest.mark.e2e, pytest.mark.browser, pytest.mark.slow]
 
 PANELS = (
     "Overview", "Exploration", "Expert mismatch", "Map", "Rollouts", "Health", "System", "Log", "Files", "Events",

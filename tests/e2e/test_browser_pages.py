@@ -15,7 +15,7 @@ from calibrl.schemas import JobStatus
 from tests.e2e.conftest import evaluated
 from tests.support.waiting import LIMIT_SECONDS, eventually
 
-pytestmark = [pytest.mark.e2e, pytest.mark.browser]
+pytestmark = [pytest.mark.e2e, pytest.mark.browser, pytest.mark.slow]
 
 HOSTILE = '<script>window.pwned = 1</script><img src="x" onerror="window.pwned = 2">**bold** $x^2$'
 

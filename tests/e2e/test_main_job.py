@@ -16,7 +16,7 @@ from calibrl.schemas import Job, JobStatus
 from calibrl.stack.local import LocalStack
 from jobs.settings import get_settings
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 SECONDS = 200.0  # for a job of a few steps, on a busy machine
 STARRED = {

@@ -219,6 +219,7 @@ def test_migrate_makes_the_tables(config: dict[str, Any], addresses: dict[str, s
         assert connection.execute("SELECT count(*) FROM jobs").fetchone() == (0,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["api", "worker", "dashboard"])
 def test_a_service_starts_by_hand_and_becomes_healthy(
     config: dict[str, Any], addresses: dict[str, str], tmp_path: Path, name: str

@@ -391,9 +391,14 @@ def explore(connection: psycopg.Connection[Any], **settings: Any) -> None:
     run_state_machine_as_test(lambda: Queue(connection), settings=chosen)  # type: ignore[no-untyped-call]
 
 
-@pytest.mark.timeout(600)
 def test_whatever_happens_the_queue_keeps_its_promises(connection: psycopg.Connection[Any]) -> None:
-    explore(connection, max_examples=12, stateful_step_count=40, derandomize=True, database=None)
+    explore(connection, max_examples=8, stateful_step_count=40, derandomize=True, database=None)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_the_queue_keeps_its_promises_in_many_runs(connection: psycopg.Connection[Any]) -> None:
+    explore(connection, max_examples=60, stateful_step_count=60, derandomize=True, database=None)
 
 
 @pytest.mark.fuzz

@@ -62,7 +62,9 @@ class Runs:
             assert run.wait(LIMIT_SECONDS) == 0, (run_dir / "log.txt").read_text()
 
 
-@pytest.fixture(scope="module", params=["tests.support.fake_trainer", "calibrl_core"])
+@pytest.fixture(
+    scope="module", params=["tests.support.fake_trainer", pytest.param("calibrl_core", marks=pytest.mark.slow)]
+)
 def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Runs:
     return Runs(request.param, tmp_path_factory.mktemp("runs"))
 

@@ -182,7 +182,7 @@ def test_cards_that_idle_are_warned_of_and_then_taken_away(worker: Callable[...,
     assert "if it stays so, the job is ended" in str(warned[0])
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.slow
 def test_a_job_of_two_cards_trains_in_two_processes_and_goes_on_after_a_stop(
     worker: Callable[..., Process], monkeypatch: pytest.MonkeyPatch
 ) -> None:

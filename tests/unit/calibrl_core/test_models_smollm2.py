@@ -5,6 +5,7 @@ import importlib.util
 from pathlib import Path
 
 import gguf
+import pytest
 import torch
 
 from calibrl_core.config import PathModel
@@ -22,6 +23,7 @@ def weights() -> Path:
     return Path(spec.origin).parent / "SmolLM2-135M-Instruct.Q4_1.gguf"  # the file alone: its package is not imported
 
 
+@pytest.mark.slow
 def test_from_a_quantised_file_to_a_trained_checkpoint(tmp_path, monkeypatch):
     # transformers reads the file three times, seconds each: for the config, the weights and the tokenizer.
     monkeypatch.setattr(gguf, "GGUFReader", functools.cache(gguf.GGUFReader))

@@ -285,7 +285,7 @@ def in_float64(policy):
     return twin
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", ["calibrl", *(pytest.param(one, marks=pytest.mark.slow) for one in list(CASES)[1:])])
 def test_steps_end_with_the_weights_of_a_plain_loop(policy, prompts, case):
     config = make_config(case)
     ours = in_float64(policy)

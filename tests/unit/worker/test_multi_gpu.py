@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from calibrl.processes import children
@@ -59,6 +60,7 @@ def trainers(folder: Path, launcher: Process) -> list[int]:
     return [pid for pid in processes_with(folder) if pid != launcher.pid]
 
 
+@pytest.mark.slow
 def test_two_jobs_run_side_by_side_and_the_one_that_is_asked_to_stop_does(tmp_path: Path) -> None:
     short, long = tmp_path / "short", tmp_path / "long"
     with started(short) as first, started(long, steps=100_000) as second:
@@ -76,6 +78,7 @@ def test_two_jobs_run_side_by_side_and_the_one_that_is_asked_to_stop_does(tmp_pa
     assert processes_with(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_trainers_die_with_a_launcher_that_is_killed_while_they_import(tmp_path: Path) -> None:
     with started(tmp_path) as process:
         eventually(lambda: len(trainers(tmp_path, process)) == 2)
