@@ -1,4 +1,4 @@
-"""What every API process does beside answering: threads that repeat something until the process ends."""
+"""Background threads of an API process: each repeats one task until the process ends."""
 
 import threading
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""How wide buckets of steps are."""
+"""Widths of buckets of steps."""
 
 from typing import Annotated
 
@@ -30,5 +30,5 @@ def chosen_width(given: int | None, first: int, last: int, points: int) -> int:
 
 
 def refusal(field: str, message: str) -> Invalid:
-    """One field that can't be accepted."""
+    """Return the error for one field that cannot be accepted."""
     return Invalid("1 field can't be accepted.", (FieldError(field, message),))

@@ -1,4 +1,4 @@
-"""What endpoints ask for: who asks, a session, a job that they may see or change, the bounds of a page."""
+"""Dependencies of endpoints: the caller, a session, a job the caller can see or change, the bounds of a page."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -34,12 +34,12 @@ async def _caller(request: Request) -> Caller:
     return caller
 
 
-Asker = Annotated[Caller, Depends(_caller)]
+CurrentCaller = Annotated[Caller, Depends(_caller)]
 
 
 @asynccontextmanager
 async def _transaction(request: Request) -> AsyncIterator[Session]:
-    """Whatever a request changes is noted in the transaction that changes it."""
+    """Open the request's transaction; the audit log is written in the same transaction as the change."""
     async with request.app.state.sessions, contextmanager_in_threadpool(session_scope()) as session:
         if idempotency.has_key(request):
             await run_in_threadpool(idempotency.claim, request, session)
@@ -59,7 +59,7 @@ async def _session_later(request: Request) -> AsyncIterator[Callable[[], Awaitab
 
 
 async def read(request: Request, found: Callable[[Session], T]) -> T:
-    """What is found in a session of its own: for an endpoint that then works for longer than it may hold one."""
+    """Run one read in a short session, for an endpoint that must not hold a session during its later work."""
     async with request.app.state.sessions, contextmanager_in_threadpool(session_scope()) as session:
         return await run_in_threadpool(found, session)
 
@@ -82,7 +82,7 @@ Db = Annotated[Session, Depends(_session, scope="function")]
 DbLater = Annotated[Callable[[], Awaitable[Session]], Depends(_session_later, scope="function")]
 
 
-def existing_job(job_id: UUID, session: Db, caller: Asker) -> models.Job:
+def existing_job(job_id: UUID, session: Db, caller: CurrentCaller) -> models.Job:
     """A job that the caller sees. Raises NotFound where there is none."""
     job = jobs.get(session, job_id)
     if not caller.sees(job.project):
@@ -93,15 +93,15 @@ def existing_job(job_id: UUID, session: Db, caller: Asker) -> models.Job:
 ExistingJob = Annotated[models.Job, Depends(existing_job, scope="function")]
 
 
-def _own_job(job: ExistingJob, caller: Asker) -> UUID:
+def _own_job(job: ExistingJob, caller: CurrentCaller) -> UUID:
     caller.need(job.project, Role.MEMBER)
     return job.id
 
 
-OwnJob = Annotated[UUID, Depends(_own_job, scope="function")]
+WritableJob = Annotated[UUID, Depends(_own_job, scope="function")]
 
 
-def _admin(caller: Asker) -> Caller:
+def _admin(caller: CurrentCaller) -> Caller:
     caller.need_admin()
     return caller
 

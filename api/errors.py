@@ -30,7 +30,7 @@ log = structlog.get_logger()
 
 
 class ProblemField(BaseModel):
-    """What is wrong with one field."""
+    """The fault of one field."""
 
     field: str = Field(examples=["algorithm.negative_slope"])
     message: str = Field(examples=["Input should be less than or equal to 1"])
@@ -64,7 +64,7 @@ def problem(
     errors: Sequence[FieldError] = (),
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
-    """A problem document for this request; for OpenAI's client an error as it knows them."""
+    """Return a problem document for this request, or an OpenAI error object on the OpenAI paths."""
     if openai.speaks(scope["path"]):
         code = type.rpartition(":")[2].replace("-", "_") if type.startswith("urn:") else None
         return openai.error(status, detail, code=code, errors=errors, headers=headers)

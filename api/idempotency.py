@@ -1,7 +1,7 @@
-"""`Idempotency-Key`: a POST that is sent again under its key gets the answer of the first time, and is not done twice.
+"""`Idempotency-Key`: a POST repeated with the same key gets the first answer again and is not executed twice.
 
-The answer is stored in the transaction of what it tells of, by a lock that this transaction holds: there is nothing
-that is committed and has no answer, whenever a process dies.
+The answer is stored in the transaction of the change itself, under a lock that this transaction holds. A committed
+change therefore always has its answer, even if the process dies at any moment.
 """
 
 import json
@@ -40,7 +40,7 @@ class _Replay(Exception):
 
 
 class _Key:
-    """What a request's key stands for; `session`: the transaction that has it, once there is one."""
+    """The claim of one request's key; `session`: the transaction that holds the claim, once it is open."""
 
     session: Session | None = None
 
@@ -94,7 +94,7 @@ class _Key:
 
 
 class IdempotentRoute(BoundedRoute):
-    """A route whose POSTs heed their key; the route class of every router that has some. Needs `deps.Db`."""
+    """Route class of all routers whose POSTs accept an `Idempotency-Key`. The endpoint must depend on `deps.Db`."""
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         if "POST" in (options.get("methods") or ()):
@@ -132,7 +132,7 @@ def _without_secrets(body: bytes) -> bytes:
 
 
 def has_key(request: Request) -> bool:
-    """Whether a request has a key to claim."""
+    """Return True if the request carries a key to claim."""
     return getattr(request.state, "idempotency_key", None) is not None
 
 

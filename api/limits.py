@@ -1,4 +1,4 @@
-"""How often one key, or one address without a key, may ask; and how much of what takes long is done at once."""
+"""Rate limits per API key (or per address without a key), and limits on concurrent slow requests."""
 
 import time
 from collections import OrderedDict
@@ -8,18 +8,22 @@ from threading import BoundedSemaphore
 
 from jobs.errors import Busy
 
-REMEMBERED = 10_000  # who asked last; whoever is forgotten begins anew
+REMEMBERED = 10_000  # most recent callers; a forgotten caller starts with a full allowance
 
 
-class Turns:
-    """What only so many requests may do at once."""
+class ConcurrencyLimit:
+    """A limit on the number of requests that run one slow operation at the same time."""
 
     def __init__(self, at_once: int) -> None:
         self._turns = BoundedSemaphore(at_once)
 
     @contextmanager
     def one(self) -> Iterator[None]:
-        """One's turn. Raises Busy where others have them all."""
+        """Hold one place during the block.
+
+        Raises:
+            Busy: all places are taken.
+        """
         if not self._turns.acquire(blocking=False):
             raise Busy("The service does as much of this as it can; try again in a minute.")
         try:

@@ -1,7 +1,7 @@
-"""The hub of the live streams: one connection that listens, one read for all who stand at the same place.
+"""The hub of the live streams: one listening connection, and one read for all streams at the same position.
 
-A stream pulls: it holds the page that it sends and nothing else, so a client that reads slowly costs no memory, and
-one that does not read at all is cut off. No stream holds a database session; pages are read in a few threads.
+A stream pulls: it holds only the page that it is sending. A slow client therefore costs no memory, and a client that
+does not read is disconnected. No stream holds a database session; a few threads read the pages.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
 from api.errors import AWAY
-from api.stream_permissions import Rights
+from api.stream_permissions import StreamPermissions
 from calibrl.schemas import Frame
 from jobs import db, live
 from jobs.access.callers import Caller
@@ -63,8 +63,8 @@ class Encoded:
         frames = tuple((shown.project, encode(shown.frame)) for shown in page.shown)
         return cls(page.place, frames, page.ended, page.held)
 
-    def seen_by(self, projects: Projects) -> bytes:
-        """What a client may see of it; a frame that names no project is for all."""
+    def visible_to(self, projects: Projects) -> bytes:
+        """Return the frames that a client can see; a frame without a project is visible to all."""
         mine = (text for project, text in self.frames if projects is None or not project or project in projects)
         return b"".join(mine)
 
@@ -80,7 +80,7 @@ def encode(frame: Frame) -> bytes:
 
 
 class Topic:
-    """What the streams of one job share, or those of all jobs: reads under way, and the pages that were read last."""
+    """State shared by the streams of one job, or of all jobs: reads in progress, and the pages read last."""
 
     def __init__(self, read: Callable[[Place], Page], pool: ThreadPoolExecutor, pace: float = 0.0) -> None:
         self.streams = 0
@@ -94,7 +94,7 @@ class Topic:
         self._recent: OrderedDict[Place, Encoded] = OrderedDict()
 
     def wake(self) -> None:
-        """Something has changed since whatever is being read."""
+        """Note a change that is newer than the read in progress."""
         self._version += 1
         self._woken.set()
         self._woken = asyncio.Event()
@@ -150,13 +150,13 @@ def _read_encoded(read: Callable[[Place], Page], place: Place) -> Encoded:
 
 
 class Hub:
-    """All streams of this process. `streams` is how many there are."""
+    """All streams of this process. `streams` is their number."""
 
     def __init__(self) -> None:
         self.streams = 0
         self._closed = False
         self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="live")
-        self._rights = Rights(self._pool)
+        self._permissions = StreamPermissions(self._pool)
         self._topics: dict[str | None, Topic] = {}  # by the job's id, as notifications name it; None: of all
 
     async def __aenter__(self) -> Self:
@@ -197,13 +197,13 @@ class Hub:
             page: Encoded | None = start if isinstance(start, Encoded) else None
             place = start.place if isinstance(start, Encoded) else start
             if page is None:
-                yield PING  # there may be nothing to send for long, and its client wants to know that it is heard
+                yield PING  # confirms the connection at once, since the first data can take long
             while not self._closed:
-                now = await self._rights.now(caller)
+                now = await self._permissions.now(caller)
                 if now is None or (job and not now.sees(job.project)):
-                    return  # asked again, its client is told why
+                    return  # the client reconnects, and that request gets the reason
                 if page is not None:
-                    if data := page.seen_by(now.projects):
+                    if data := page.visible_to(now.projects):
                         yield data
                     if page.ended:
                         return
@@ -236,7 +236,7 @@ class Hub:
                 del self._topics[key]
 
     async def _listen(self) -> None:
-        """Wake whoever a notification is for, until cancelled; while there is no connection, all now and then."""
+        """Wake the streams concerned by a notification until cancelled; without a connection, wake all periodically."""
         wait = 0.1
         while True:
             try:
@@ -301,10 +301,10 @@ class EventStream(StreamingResponse):
 
 
 @contextmanager
-def told_to_stop(call: Callable[[], None]) -> Iterator[None]:
-    """Calls something as soon as this process is told to end: uvicorn waits for open answers, and tells them nothing.
+def on_stop_signal(call: Callable[[], None]) -> Iterator[None]:
+    """Call a function when this process gets a stop signal: uvicorn waits for open answers without notifying them.
 
-    Only in the main thread, where signals are; elsewhere whoever runs the server bounds its wait.
+    Works only in the main thread, which receives signals; elsewhere the caller of the server must bound its wait.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

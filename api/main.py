@@ -11,7 +11,7 @@ from fastapi.security import HTTPBearer
 from api import errors
 from api.background import repeating
 from api.deps import SESSIONS
-from api.live import Hub, told_to_stop
+from api.live import Hub, on_stop_signal
 from api.middleware import Gate, RequestLog
 from api.routes import (
     access,
@@ -67,7 +67,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             Sender() as send_messages,
             repeating("sweeper", settings.sweep_seconds, Sweeper()),
             repeating("webhook sender", SEND_SECONDS, send_messages),
-            told_to_stop(app.state.hub.close),
+            on_stop_signal(app.state.hub.close),
         ):
             yield
     db.dispose()

@@ -1,4 +1,4 @@
-"""All of a job's metrics, page by page, for answers that are sent as they are read."""
+"""All metrics of a job in pages, for answers that are sent while they are read."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -17,10 +17,9 @@ Step = tuple[int, datetime, dict[str, float]]
 def pages(
     job_id: UUID, names: list[str] | None = None, after_step: int = -1, most: int | None = None
 ) -> Iterator[list[Step]]:
-    """Pages of (step, time, values) past a step, ascending, at most so many steps in all.
+    """Yield pages of (step, time, values) after a step, ascending, up to a total number of steps.
 
-    Each page has a session of its own: a client that reads slowly holds no connection to the database. What is written
-    meanwhile is read too.
+    Each page uses a short session: a slow client holds no database connection. Rows written meanwhile are included.
     """
     left = most
     while left is None or left > 0:

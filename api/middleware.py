@@ -1,4 +1,4 @@
-"""What every request passes through: its id and log line, the answer to a crash, and the check of the key."""
+"""Middleware of every request: its id and log line, the answer after a crash, and the check of the API key."""
 
 import math
 import re
@@ -42,7 +42,7 @@ log = structlog.get_logger()
 
 
 def changes(method: str, path: str) -> bool:
-    """Whether a request may change anything."""
+    """Return True if the request can change data."""
     return method not in READING and not DRY_RUNS.fullmatch(path)
 
 
@@ -98,7 +98,7 @@ def _add_headers(headers: MutableHeaders, path: str, request_id: str) -> None:
 
 
 class Gate:
-    """Turns away, before anything of a request is read, who has no valid key or asks too often, and what is too big."""
+    """Refuse a request before its body is read: no valid key, over the rate limit, or too large."""
 
     def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
         settings = get_settings()

@@ -1,4 +1,4 @@
-"""What OpenAI's client expects of the paths that it knows: errors in its shape, lists, the project in a header."""
+"""Conventions of OpenAI's client on its paths: the shape of errors and lists, and the project in a header."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypeVar
@@ -33,7 +33,7 @@ T = TypeVar("T", bound=Named)
 
 
 class OpenAIFault(BaseModel):
-    """What is wrong with a request."""
+    """The error object of OpenAI's API."""
 
     message: str
     type: str = Field(examples=["invalid_request_error"])
@@ -54,7 +54,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 
 
 def speaks(path: str) -> bool:
-    """Whether a path is one of those that OpenAI's client knows."""
+    """Return True if the path belongs to OpenAI's API."""
     return any(path == known or path.startswith(f"{known}/") for known in PATHS)
 
 
@@ -112,7 +112,11 @@ def chosen(caller: Caller, project: str | None) -> str:
 
 
 def after_id(kind: Kind, text: str | None) -> UUID | None:
-    """What a page is to begin after. Raises Invalid where that is no id."""
+    """Return the id that a page starts after.
+
+    Raises:
+        Invalid: `after` is not an id.
+    """
     try:
         return None if text is None else uuid_of(kind, text)
     except NotFound as error:

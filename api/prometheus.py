@@ -1,4 +1,4 @@
-"""What Prometheus reads: requests as this process has answered them, and the service's state as the database has it."""
+"""Metrics for Prometheus: requests answered by this process, and the state of the service from the database."""
 
 from collections.abc import Iterator
 

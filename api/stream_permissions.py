@@ -1,4 +1,4 @@
-"""Whether those who hold a stream open still may: each key is looked at again now and then, once for all streams."""
+"""Re-checks the permissions of open streams periodically, once per API key."""
 
 import asyncio
 from concurrent.futures import Executor
@@ -13,8 +13,8 @@ from jobs.db import session_scope
 AGAIN_SECONDS = 10.0  # for which what was found counts
 
 
-class Rights:
-    """What keys that hold streams may do now."""
+class StreamPermissions:
+    """Current permissions of the keys that hold streams."""
 
     def __init__(self, pool: Executor) -> None:
         self._pool = pool

@@ -38,9 +38,9 @@ ChosenFormat = Annotated[Format, Depends(_chosen)]
 
 
 def streamed(format: Format, name: str, columns: Mapping[str, type], pages: Iterable[Rows]) -> StreamingResponse:
-    """A file called `name`.csv or .parquet, sent as the pages of rows come.
+    """Return a file `name`.csv or `name`.parquet, sent while the pages of rows are read.
 
-    `columns` gives each column's type: int, float, str or datetime; None stands for no value in any of them.
+    `columns` gives each column's type: int, float, str or datetime; None means no value in any type.
     """
     write = _csv if format == "csv" else _parquet
     return attachment(f"{name}.{format}", MEDIA_TYPES[format], write(columns, pages))
@@ -103,7 +103,7 @@ class _Outlet(io.RawIOBase):
         return self._size
 
     def taken(self) -> bytes:
-        """What was written since this was asked last."""
+        """Return the bytes written since the last call."""
         data, self._pieces = b"".join(self._pieces), []
         return data
 

@@ -1,6 +1,6 @@
 """TensorBoard's event files: records with checksums, each a protocol buffer `Event` of scalars.
 
-Written here, as TensorBoard's own writer wants gRPC: the few fields used are as they were in the format's beginning
+Own writer, because TensorBoard's writer needs gRPC. The few fields used have not changed since the first version
 (tensorflow/core/util/event.proto, tensorflow/core/framework/summary.proto). A test reads it with TensorBoard.
 """
 
@@ -15,7 +15,7 @@ _BIGGEST = struct.unpack("<f", b"\xff\xff\x7f\x7f")[0]  # of the floats of 32 bi
 
 
 def header(ts: datetime) -> bytes:
-    """How a file begins."""
+    """Return the first record of a file."""
     return _record(_double(1, ts.timestamp()) + _bytes(3, b"brain.Event:2"))
 
 

@@ -33,7 +33,7 @@ CHECKS = CapacityLimiter(2)  # files that are looked into at once
 
 @dataclass(frozen=True)
 class Sent:
-    """What came with a file: the name that a form gives it, and the form's fields."""
+    """The file name and the other fields of an upload form."""
 
     file_name: str | None = None
     fields: dict[str, str] = field(default_factory=dict)
@@ -133,7 +133,7 @@ class _Form:
         return found
 
     def sent(self) -> Sent:
-        """What the form has beside its file's bytes, once all of it was read."""
+        """Return the form's fields other than the file, once the whole body was read."""
         if not self._whole:
             raise HTTPException(400, "The form was cut off.")
         if not self._files:

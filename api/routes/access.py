@@ -5,7 +5,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Body, Path, Query
 
-from api.deps import BIGGEST_ID, Admin, Asker, Db, Limit, page
+from api.deps import BIGGEST_ID, Admin, CurrentCaller, Db, Limit, page
 from api.examples import KEYS, USERS
 from api.idempotency import IdempotentRoute
 from calibrl.schemas import (
@@ -32,7 +32,7 @@ Named = Annotated[UserName, Path(description="Name of the user.")]
 
 
 @router.get("/me")
-def read_me(caller: Asker) -> Me:
+def read_me(caller: CurrentCaller) -> Me:
     """Whose key this is, and what it may do."""
     return Me(user=caller.user, admin=caller.admin, scope=caller.scope, projects=dict(caller.roles))
 
@@ -61,20 +61,20 @@ def change_user(name: Named, changes: UserChanges, session: Db, caller: Admin) -
 
 
 @router.get("/keys")
-def list_keys(session: Db, caller: Asker, user: UserName | None = None) -> Page[ApiKey]:
+def list_keys(session: Db, caller: CurrentCaller, user: UserName | None = None) -> Page[ApiKey]:
     """Your keys, newest first; an admin may ask for another user's."""
     return Page(data=[ApiKey.model_validate(row) for row in rows.keys(session, _whose(caller, user))], has_more=False)
 
 
 @router.post("/keys", status_code=201)
-def create_key(new: Annotated[NewKey, Body(openapi_examples=KEYS)], session: Db, caller: Asker) -> CreatedKey:
+def create_key(new: Annotated[NewKey, Body(openapi_examples=KEYS)], session: Db, caller: CurrentCaller) -> CreatedKey:
     """Make a key. It is shown in this answer and never again, and ends when the key that made it does, if not before.
     For another user: admins only."""
     return callers.create_key(session, _whose(caller, new.user), new, caller.key_id)
 
 
 @router.delete("/keys/{key_id}")
-def revoke_key(key_id: UUID, session: Db, caller: Asker) -> ApiKey:
+def revoke_key(key_id: UUID, session: Db, caller: CurrentCaller) -> ApiKey:
     """Have a key be refused from now on. Yours, or as an admin anybody's."""
     key = rows.key(session, key_id)
     if key is None or not (caller.admin or key.user == caller.user):
@@ -86,7 +86,7 @@ def revoke_key(key_id: UUID, session: Db, caller: Asker) -> ApiKey:
 @router.get("/audit")
 def list_audit(
     session: Db,
-    caller: Asker,
+    caller: CurrentCaller,
     project: Slug | None = None,
     user: UserName | None = None,
     before: Annotated[
@@ -94,7 +94,7 @@ def list_audit(
     ] = BIGGEST_ID,
     limit: Limit = 100,
 ) -> Page[AuditEntry]:
-    """Who changed what, newest first: for admins, and with `project` for that project's."""
+    """List the audit log, newest first: for admins, and with `project` for admins of that project."""
     if project is None:
         caller.need_admin()
     else:

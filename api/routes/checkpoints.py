@@ -16,14 +16,14 @@ Step = Annotated[int, Path(ge=0, le=BIGGEST_STEP, description="Step of the check
 
 @router.get("")
 def list_checkpoints(session: Db, job: ExistingJob) -> Page[Checkpoint]:
-    """All of them by step; the job's `checkpoints` settings keep them few."""
+    """List all checkpoints by step; the job's `checkpoints` settings bound their number."""
     found = checkpoints.of_job(session, job.id)
     return Page(data=[Checkpoint.model_validate(row) for row in found], has_more=False)
 
 
 @router.get("/{step}")
 def read_checkpoint(session: Db, job: ExistingJob, step: Step) -> CheckpointFiles:
-    """One checkpoint and its files: a model that `from_pretrained` reads, and what a run goes on from."""
+    """Return one checkpoint and its files: a model for `from_pretrained`, and the state to resume from."""
     row = checkpoints.get(session, job.id, step)
     files = artifacts.listing(artifacts.checkpoint_folder(row))
     return CheckpointFiles(**Checkpoint.model_validate(row).model_dump(), files=files)
@@ -34,7 +34,7 @@ def read_checkpoint(session: Db, job: ExistingJob, step: Step) -> CheckpointFile
 def download_checkpoint_file(
     request: Request, session: Db, job: ExistingJob, step: Step, name: Annotated[str, Path(max_length=1000)]
 ) -> Response:
-    """One file of a checkpoint; ranges may be asked for."""
+    """Download one file of a checkpoint; byte ranges are supported."""
     folder = artifacts.checkpoint_folder(checkpoints.get(session, job.id, step))
     file = artifacts.pick(artifacts.listing(folder), name)
     return send(request, artifacts.open_file(folder, file), name=file.name, size=file.bytes, etag=file.etag)
@@ -42,6 +42,6 @@ def download_checkpoint_file(
 
 @router.get("/{step}/archive", response_class=Response, responses=ARCHIVE)
 def download_checkpoint(session: Db, job: ExistingJob, step: Step) -> Response:
-    """All files of a checkpoint as one tar file."""
+    """Download all files of a checkpoint as one tar file."""
     folder = artifacts.checkpoint_folder(checkpoints.get(session, job.id, step))
     return archive(folder, artifacts.listing(folder), f"{job.id}-step-{step}.tar")

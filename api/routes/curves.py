@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Response
 from sqlalchemy.orm import Session
 
 from api.bucket_width import Width, chosen_width, refusal
-from api.deps import BIGGEST_STEP, Asker, Db
+from api.deps import BIGGEST_STEP, CurrentCaller, Db
 from api.tables import CONTENT, ChosenFormat, streamed
 from calibrl.schemas import Curves
 from jobs.repository import curves, jobs
@@ -54,7 +54,7 @@ ToStep = Annotated[
 @router.get("", response_model=Curves, responses={200: {"content": CONTENT}})
 def compare_metrics(
     session: Db,
-    caller: Asker,
+    caller: CurrentCaller,
     format: ChosenFormat,
     jobs: Jobs,
     names: Names,

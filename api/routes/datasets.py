@@ -6,7 +6,7 @@ from uuid import UUID
 from fastapi import APIRouter, BackgroundTasks, Body, Depends, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from api.deps import Asker, Db, DbLater, Limit, page, read
+from api.deps import CurrentCaller, Db, DbLater, Limit, page, read
 from api.downloads import RESPONSES, send
 from api.examples import HUB_DATASETS
 from api.idempotency import IdempotentRoute
@@ -27,7 +27,7 @@ _BODY = {"required": True, "content": {**dict.fromkeys(_KINDS, _FILE), "multipar
 _SAME: dict[int | str, dict[str, Any]] = {200: {"model": Dataset, "description": "The project has it already"}}
 
 
-def _existing_dataset(dataset_id: UUID, session: Db, caller: Asker) -> models.Dataset:
+def _existing_dataset(dataset_id: UUID, session: Db, caller: CurrentCaller) -> models.Dataset:
     return rows.get(session, dataset_id, caller.projects)
 
 
@@ -36,7 +36,10 @@ ExistingDataset = Annotated[models.Dataset, Depends(_existing_dataset, scope="fu
 
 @router.post("", status_code=201, responses=_SAME)
 def register_dataset(
-    given: Annotated[HubDataset, Body(openapi_examples=HUB_DATASETS)], session: Db, caller: Asker, response: Response
+    given: Annotated[HubDataset, Body(openapi_examples=HUB_DATASETS)],
+    session: Db,
+    caller: CurrentCaller,
+    response: Response,
 ) -> Dataset:
     """Note a data set of the Hugging Face hub by its name. Nothing is downloaded; the worker of a job does that."""
     caller.need_where_seen(given.project, Role.MEMBER)
@@ -45,13 +48,18 @@ def register_dataset(
 
 @router.post("/upload", status_code=201, responses=_SAME, openapi_extra={"requestBody": _BODY})
 async def upload_dataset(
-    request: Request, options: Annotated[UploadOptions, Query()], begin: DbLater, caller: Asker, response: Response
+    request: Request,
+    options: Annotated[UploadOptions, Query()],
+    begin: DbLater,
+    caller: CurrentCaller,
+    response: Response,
 ) -> Dataset:
-    """Upload a Parquet or JSONL file: as the body, or as the part `file` of a form. Which of them it is, its beginning
-    tells. Every row is checked; where one can't be used all is refused, and the rows at fault are named.
+    """Upload a Parquet or JSONL file: as the body, or as the part `file` of a form. The format is detected from the
+    first bytes. Every row is checked. If any row is unusable, the whole file is refused and the faulty rows are named.
 
-    Columns as in docs/how-to/data-formats.md. Other column names of the plain form: `?question=problem&answer=result`.
-    Images are in the rows, as bytes or base64: paths are refused. The same content again gives the same data set.
+    Columns as in docs/how-to/data-formats.md. Other column names of the plain form are given as
+    `?question=problem&answer=result`.
+    Images are in the rows, as bytes or base64: paths are refused. The same content again returns the same dataset.
     """
     limit = get_settings().max_upload_bytes
     caller.need_where_seen(options.project, Role.MEMBER)
@@ -67,7 +75,7 @@ async def upload_dataset(
 @router.get("")
 def list_datasets(
     session: Db,
-    caller: Asker,
+    caller: CurrentCaller,
     project: Slug | None = None,
     after: Annotated[UUID | None, Query(description="Id of the last dataset of the previous page.")] = None,
     limit: Limit = 100,
@@ -80,7 +88,7 @@ def list_datasets(
 
 @router.get("/{dataset_id}")
 def read_dataset(dataset: ExistingDataset) -> Dataset:
-    """One data set."""
+    """Return one dataset."""
     return Dataset.model_validate(dataset)
 
 
@@ -94,7 +102,7 @@ def read_preview(session: Db, dataset: ExistingDataset) -> Page[PreviewRow]:
 
 @router.head("/{dataset_id}/content", include_in_schema=False)
 @router.get("/{dataset_id}/content", response_class=Response, responses=RESPONSES)
-async def download_dataset(request: Request, dataset_id: UUID, caller: Asker) -> Response:
+async def download_dataset(request: Request, dataset_id: UUID, caller: CurrentCaller) -> Response:
     """The file as it was uploaded; ranges may be asked for."""
     dataset = await read(request, lambda session: rows.get(session, dataset_id, caller.projects))
     _must_be_file(dataset)
@@ -104,7 +112,7 @@ async def download_dataset(request: Request, dataset_id: UUID, caller: Asker) ->
 
 
 @router.delete("/{dataset_id}", status_code=204)
-def delete_dataset(dataset: ExistingDataset, session: Db, caller: Asker, after: BackgroundTasks) -> None:
+def delete_dataset(dataset: ExistingDataset, session: Db, caller: CurrentCaller, after: BackgroundTasks) -> None:
     """Delete a data set that no job uses which has not ended. What jobs have learned from it stays."""
     caller.need(dataset.project, Role.MEMBER)
     key = datasets.remove(session, dataset.id)

@@ -1,4 +1,4 @@
-"""What evaluations found, how their models compare, and stored completions scored again."""
+"""Results of evaluations, comparisons of their models, and replay of verifiers on stored completions."""
 
 from typing import Annotated
 from uuid import UUID
@@ -7,10 +7,10 @@ from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Body, Query, Request
 from sqlalchemy.orm import Session
 
-from api.deps import BIGGEST_STEP, Asker, ExistingJob, existing_job, read
+from api.deps import BIGGEST_STEP, CurrentCaller, ExistingJob, existing_job, read
 from api.examples import REPLAYS
 from api.idempotency import IdempotentRoute
-from api.limits import Turns
+from api.limits import ConcurrencyLimit
 from calibrl.schemas import Comparison, Evaluation, Page, Replay, ReplayRequest
 from jobs.errors import FieldError, Invalid
 from jobs.evaluations import compare, replay
@@ -18,20 +18,20 @@ from jobs.evaluations.compare import Entry
 
 router = APIRouter(tags=["evaluations"], route_class=IdempotentRoute)
 COMPARING = CapacityLimiter(2)
-REPLAYING = Turns(2)
+REPLAYING = ConcurrencyLimit(2)
 _ENTRY = r"[0-9a-fA-F\-]{32,36}(:[0-9]{1,4})?"
 
 
 @router.get("/jobs/{job_id}/evaluation")
 def read_evaluation(job: ExistingJob) -> Evaluation:
-    """What an evaluation found: every model on every data set, with intervals, and its models compared."""
+    """Return the results of an evaluation: every model on every dataset with intervals, and paired comparisons."""
     return compare.evaluation(job)
 
 
 @router.get("/evaluations/compare")
 async def compare_evaluations(
     request: Request,
-    caller: Asker,
+    caller: CurrentCaller,
     jobs: Annotated[
         str,
         Query(
@@ -61,11 +61,14 @@ async def compare_evaluations(
 
 @router.post("/jobs/{job_id}/replay")
 async def replay_rewards(
-    job_id: UUID, given: Annotated[ReplayRequest, Body(openapi_examples=REPLAYS)], request: Request, caller: Asker
+    job_id: UUID,
+    given: Annotated[ReplayRequest, Body(openapi_examples=REPLAYS)],
+    request: Request,
+    caller: CurrentCaller,
 ) -> Replay:
-    """Score a training's stored completions again with other verifiers, and see which would pass that did not, and the
-    other way round. Changes nothing. Hostile completions cost their own verdicts only; two replays run at once, each
-    for a minute at most: what was scored by then is told."""
+    """Score the stored completions of a training job again with other verifiers; report newly passing and newly failing
+    ones. Changes nothing. A hostile completion loses only its own verdict. At most two replays run at the same time,
+    each for at most one minute; the answer covers the completions scored by then."""
 
     def found(session: Session) -> replay.Stored:
         job = existing_job(job_id, session, caller)

@@ -1,4 +1,4 @@
-"""What happened in a job's life."""
+"""Events of a job."""
 
 from fastapi import APIRouter
 

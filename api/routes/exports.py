@@ -17,7 +17,7 @@ CONTENT = {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}}
 
 @router.get("/tensorboard", response_class=StreamingResponse, responses={200: {"content": CONTENT}})
 def export_tensorboard(job: ExistingJob) -> StreamingResponse:
-    """All metrics so far as an event file for TensorBoard."""
+    """Download all metrics so far as a TensorBoard event file."""
     name = f"events.out.tfevents.{job.created_at.timestamp():.0f}.{job.id}"
     return attachment(name, MEDIA_TYPE, _events(job))
 

@@ -1,4 +1,4 @@
-"""Whether the service lives, and whether it can work: open to all, so they tell no details. And its numbers."""
+"""Liveness and readiness, open to all and therefore without details; and the metrics for Prometheus."""
 
 import structlog
 from fastapi import APIRouter, Request, Response

@@ -27,11 +27,11 @@ def list_histograms(
     points: Points = None,
     width: Width = None,
 ) -> Page[Histogram]:
-    """One histogram over the steps, ascending.
+    """List one histogram over the steps, ascending.
 
-    With `points`, all steps past `after_step` are within as many: histograms of neighbouring steps are added up, by
-    buckets whose width is a power of two, as in `/v1/metrics`. Those with other edges than the bucket's last are left
-    out, and counted.
+    With `points`, at most that many histograms cover all steps after `after_step`: histograms of neighbouring steps
+    are added up in buckets whose width is a power of two, as in `/v1/metrics`. Histograms whose edges differ from the
+    bucket's last one are left out and counted.
     """
     if points is not None:
         return _merged(session, job.id, name, after_step + 1, points, width)

@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
-from api.deps import Asker, Db, ExistingJob, OwnJob, existing_job, read
+from api.deps import CurrentCaller, Db, ExistingJob, WritableJob, existing_job, read
 from api.examples import CHANGES, FORKS, JOB_SPECS
 from api.idempotency import IdempotentRoute, look
 from calibrl.schemas import (
@@ -50,22 +50,24 @@ def _counted(spec: Spec) -> TrainSpec | EvaluateSpec:
 
 
 @router.post("", status_code=201)
-def submit_job(spec: Spec, session: Db, caller: Asker, response: Response) -> Job:
+def submit_job(spec: Spec, session: Db, caller: CurrentCaller, response: Response) -> Job:
     """Add a job. It is queued, or waits for the jobs that it depends on."""
     caller.need_where_seen(spec.project, Role.MEMBER)
     return _added(lifecycle.submit(session, spec, actor=caller.user, among=caller.projects), response)
 
 
 @router.post(":plan")
-def plan_job(spec: Annotated[TrainSpec | EvaluateSpec, Depends(_counted)], session: Db, caller: Asker) -> JobPlan:
-    """What would become of a spec: its defaults, its data, the memory that it takes, when it would start, and what is
-    risky in it. Refused as a submission would be; no job is added."""
+def plan_job(
+    spec: Annotated[TrainSpec | EvaluateSpec, Depends(_counted)], session: Db, caller: CurrentCaller
+) -> JobPlan:
+    """Dry-run a spec: return its defaults, data, memory, estimated start and warnings. An invalid spec is refused as on
+    submission; no job is created."""
     caller.need_where_seen(spec.project, Role.MEMBER)
     return dry_run.make(session, spec, actor=caller.user, among=caller.projects)
 
 
 @router.get("")
-def list_jobs(session: Db, caller: Asker, wanted: Annotated[JobFilter, Query()]) -> Page[JobSummary]:
+def list_jobs(session: Db, caller: CurrentCaller, wanted: Annotated[JobFilter, Query()]) -> Page[JobSummary]:
     """The jobs of your projects, newest first unless sorted otherwise, without their specs, results and notes."""
     found = jobs.page(session, wanted, caller.projects)
     data = [JobSummary.model_validate(job) for job in found[: wanted.limit]]
@@ -74,26 +76,29 @@ def list_jobs(session: Db, caller: Asker, wanted: Annotated[JobFilter, Query()])
 
 @router.get("/{job_id}")
 def read_job(job: ExistingJob) -> Job:
-    """One job."""
+    """Return one job."""
     return Job.model_validate(job)
 
 
 @router.post("/{job_id}/cancel")
-def cancel_job(job_id: OwnJob, session: Db, caller: Asker) -> Job:
+def cancel_job(job_id: WritableJob, session: Db, caller: CurrentCaller) -> Job:
     """End a job before its time. One that runs is `cancelling` until its worker has stopped it."""
     return Job.model_validate(lifecycle.cancel(session, job_id, actor=caller.user))
 
 
 @router.patch("/{job_id}")
 def change_job(
-    job_id: OwnJob, changes: Annotated[JobChanges, Body(openapi_examples=CHANGES)], session: Db, caller: Asker
+    job_id: WritableJob,
+    changes: Annotated[JobChanges, Body(openapi_examples=CHANGES)],
+    session: Db,
+    caller: CurrentCaller,
 ) -> Job:
     """Change a job's name, labels and notes, also after its end; its priority class, before it."""
     return Job.model_validate(lifecycle.edit(session, job_id, changes, actor=caller.user))
 
 
 async def _forked(
-    request: Request, job_id: UUID, fork: Annotated[Fork, Body(openapi_examples=FORKS)], caller: Asker
+    request: Request, job_id: UUID, fork: Annotated[Fork, Body(openapi_examples=FORKS)], caller: CurrentCaller
 ) -> tuple[TrainSpec | EvaluateSpec, int | None]:
     def parent(session: Session) -> tuple[dict[str, Any], int | None]:
         look(request, session)
@@ -108,7 +113,7 @@ def fork_job(
     job_id: UUID,
     forked: Annotated[tuple[TrainSpec | EvaluateSpec, int | None], Depends(_forked)],
     session: Db,
-    caller: Asker,
+    caller: CurrentCaller,
     response: Response,
 ) -> Job:
     """Add a job that takes up another one's spec, with changes. A training job begins with a checkpoint that the other
@@ -122,19 +127,19 @@ def fork_job(
 
 
 @router.post("/{job_id}/pause")
-def pause_job(job_id: OwnJob, session: Db, caller: Asker) -> Job:
+def pause_job(job_id: WritableJob, session: Db, caller: CurrentCaller) -> Job:
     """Hold a job. One that runs is `pausing` until its worker has had it write a checkpoint; then its slot is free."""
     return Job.model_validate(lifecycle.pause(session, job_id, actor=caller.user))
 
 
 @router.post("/{job_id}/resume")
-def resume_job(job_id: OwnJob, session: Db, caller: Asker) -> Job:
+def resume_job(job_id: WritableJob, session: Db, caller: CurrentCaller) -> Job:
     """Put a paused job back in line; it goes on from its last checkpoint."""
     return Job.model_validate(lifecycle.resume(session, job_id, actor=caller.user))
 
 
 @router.post("/{job_id}/retry")
-def retry_job(job_id: OwnJob, session: Db, caller: Asker) -> Job:
+def retry_job(job_id: WritableJob, session: Db, caller: CurrentCaller) -> Job:
     """Run a failed or cancelled job again, from its last checkpoint."""
     return Job.model_validate(lifecycle.retry(session, job_id, actor=caller.user))
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Query, Request
 from starlette.responses import StreamingResponse
 
-from api.deps import Asker, ExistingJob
+from api.deps import CurrentCaller, ExistingJob
 from api.live import Encoded, EventStream, Hub
 from jobs import live
 from jobs.errors import FieldError, Invalid
@@ -50,10 +50,10 @@ Streams = Annotated[Hub, Depends(_hub)]
 
 @router.get("/jobs/{job_id}/stream", response_class=StreamingResponse, responses=DOCUMENTED)
 async def stream_job(
-    job: ExistingJob, hub: Streams, caller: Asker, seen: Seen = None, max_seconds: Seconds = HOUR
+    job: ExistingJob, hub: Streams, caller: CurrentCaller, seen: Seen = None, max_seconds: Seconds = HOUR
 ) -> EventStream:
-    """What happens to a job, until it has ended. Without an id it begins with the job as it stands; what came before
-    that is in the other routes."""
+    """Stream the changes of a job until it has ended. Without an id the stream starts with the job's current state; the
+    other routes return the earlier history."""
     start = _place(seen, 1) if seen else Encoded.of(live.begin(job))
     if isinstance(start, Place) and start.row > (job.feed,):
         raise _unusable(f"the job's stream is only at {job.feed}")
@@ -61,8 +61,10 @@ async def stream_job(
 
 
 @router.get("/stream", response_class=StreamingResponse, responses=DOCUMENTED)
-async def stream_all(hub: Streams, caller: Asker, seen: Seen = None, max_seconds: Seconds = HOUR) -> EventStream:
-    """How the jobs of your projects stand, and their events, in the order of the commits, from now or an id on."""
+async def stream_all(
+    hub: Streams, caller: CurrentCaller, seen: Seen = None, max_seconds: Seconds = HOUR
+) -> EventStream:
+    """Stream the states and events of the jobs of your projects in commit order, from now or from an id."""
     start = _place(seen, 2) if seen else await hub.read(live.begin_all)
     return EventStream(hub.stream(None, start, seconds=max_seconds, caller=caller))
 

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from api import openai
-from api.deps import Asker, Db, DbLater, read
+from api.deps import CurrentCaller, Db, DbLater, read
 from api.downloads import RESPONSES, send
 from api.idempotency import IdempotentRoute
 from api.openai import after_id, listed
@@ -35,7 +35,7 @@ _FORM: dict[str, Any] = {
 _BODY = {"required": True, "content": {"multipart/form-data": {"schema": _FORM}}}
 
 
-def _existing_file(file_id: str, session: Db, caller: Asker) -> models.Dataset:
+def _existing_file(file_id: str, session: Db, caller: CurrentCaller) -> models.Dataset:
     return _found(session, file_id, caller)
 
 
@@ -53,7 +53,9 @@ ExistingFile = Annotated[models.Dataset, Depends(_existing_file, scope="function
 
 
 @router.post("", openapi_extra={"requestBody": _BODY})
-async def create_file(request: Request, begin: DbLater, caller: Asker, project: openai.Project = None) -> FileObject:
+async def create_file(
+    request: Request, begin: DbLater, caller: CurrentCaller, project: openai.Project = None
+) -> FileObject:
     """Upload a file to fine-tune with, JSONL or Parquet: OpenAI chats or another form of docs/how-to/data-formats.md.
 
     Every row is checked. The same content again in a project returns the existing file.
@@ -75,7 +77,7 @@ async def create_file(request: Request, begin: DbLater, caller: Asker, project: 
 @router.get("")
 def list_files(
     session: Db,
-    caller: Asker,
+    caller: CurrentCaller,
     project: openai.Project = None,
     after: Annotated[str | None, Query(description="Id of the last file of the previous page.")] = None,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
@@ -99,12 +101,12 @@ def list_files(
 
 @router.get("/{file_id}")
 def read_file(file: ExistingFile) -> FileObject:
-    """One file."""
+    """Return one file."""
     return file_object(file)
 
 
 @router.delete("/{file_id}")
-def delete_file(file: ExistingFile, session: Db, caller: Asker, after: BackgroundTasks) -> FileDeleted:
+def delete_file(file: ExistingFile, session: Db, caller: CurrentCaller, after: BackgroundTasks) -> FileDeleted:
     """Delete a file that no job uses which has not ended."""
     caller.need(file.project, Role.MEMBER)
     gone = FileDeleted(id=file_object(file).id)
@@ -114,7 +116,7 @@ def delete_file(file: ExistingFile, session: Db, caller: Asker, after: Backgroun
 
 
 @router.get("/{file_id}/content", response_class=Response, responses=RESPONSES)
-async def download_file(request: Request, file_id: str, caller: Asker) -> Response:
+async def download_file(request: Request, file_id: str, caller: CurrentCaller) -> Response:
     """The file as it was uploaded; ranges may be asked for."""
     file = await read(request, lambda session: _found(session, file_id, caller))
     content = await run_in_threadpool(datasets.open_content, file)

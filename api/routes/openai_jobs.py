@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from api import openai
-from api.deps import BIGGEST_ID, BIGGEST_STEP, Asker, Db
+from api.deps import BIGGEST_ID, BIGGEST_STEP, CurrentCaller, Db
 from api.examples import FINE_TUNING_JOBS
 from api.idempotency import IdempotentRoute
 from api.openai import after_id, listed, no_start
@@ -38,7 +38,7 @@ _FILTER = re.compile(r"metadata\[(.{1,64})\]")
 _TOLD = re.compile(r"ft(event|metrics)-([0-9]{1,18})")
 
 
-def _existing_job(fine_tuning_job_id: str, session: Db, caller: Asker) -> models.Job:
+def _existing_job(fine_tuning_job_id: str, session: Db, caller: CurrentCaller) -> models.Job:
     try:
         job = jobs.get(session, uuid_of("ftjob", fine_tuning_job_id))
     except NotFound:
@@ -51,19 +51,19 @@ def _existing_job(fine_tuning_job_id: str, session: Db, caller: Asker) -> models
 ExistingJob = Annotated[models.Job, Depends(_existing_job, scope="function")]
 
 
-def _own_job(job: ExistingJob, caller: Asker) -> models.Job:
+def _own_job(job: ExistingJob, caller: CurrentCaller) -> models.Job:
     caller.need(job.project, Role.MEMBER)
     return job
 
 
-OwnJob = Annotated[models.Job, Depends(_own_job, scope="function")]
+WritableJob = Annotated[models.Job, Depends(_own_job, scope="function")]
 
 
 @router.post("")
 def create_fine_tuning_job(
     new: Annotated[NewFineTuningJob, Body(openapi_examples=FINE_TUNING_JOBS)],
     session: Db,
-    caller: Asker,
+    caller: CurrentCaller,
     project: openai.Project = None,
 ) -> FineTuningJob:
     """Fine-tune a model: `supervised` learns from the assistant's last messages, `reinforcement` by trial, from what
@@ -88,7 +88,12 @@ def create_fine_tuning_job(
 
 @router.get("", openapi_extra={"parameters": [_METADATA]})
 def list_fine_tuning_jobs(
-    request: Request, session: Db, caller: Asker, project: openai.Project = None, after: After = None, limit: Limit = 20
+    request: Request,
+    session: Db,
+    caller: CurrentCaller,
+    project: openai.Project = None,
+    after: After = None,
+    limit: Limit = 20,
 ) -> OpenAIList[FineTuningJob]:
     """The training jobs of your projects, or of the one that the header names, newest first."""
     slug = openai.visible(caller, project)
@@ -107,24 +112,24 @@ def list_fine_tuning_jobs(
 
 @router.get("/{fine_tuning_job_id}")
 def read_fine_tuning_job(session: Db, job: ExistingJob) -> FineTuningJob:
-    """One job. While it waits, is paused or on its way there it is `queued`; while it is being cancelled `running`."""
+    """Return one job. Waiting, pausing and paused jobs are shown as `queued`; a job being cancelled as `running`."""
     return _shown(session, [job])[0]
 
 
 @router.post("/{fine_tuning_job_id}/cancel")
-def cancel_fine_tuning_job(session: Db, job: OwnJob, caller: Asker) -> FineTuningJob:
+def cancel_fine_tuning_job(session: Db, job: WritableJob, caller: CurrentCaller) -> FineTuningJob:
     """End a job before its time."""
     return _shown(session, [lifecycle.cancel(session, job.id, actor=caller.user)])[0]
 
 
 @router.post("/{fine_tuning_job_id}/pause")
-def pause_fine_tuning_job(session: Db, job: OwnJob, caller: Asker) -> FineTuningJob:
+def pause_fine_tuning_job(session: Db, job: WritableJob, caller: CurrentCaller) -> FineTuningJob:
     """Hold a job; one that runs writes a checkpoint first."""
     return _shown(session, [lifecycle.pause(session, job.id, actor=caller.user)])[0]
 
 
 @router.post("/{fine_tuning_job_id}/resume")
-def resume_fine_tuning_job(session: Db, job: OwnJob, caller: Asker) -> FineTuningJob:
+def resume_fine_tuning_job(session: Db, job: WritableJob, caller: CurrentCaller) -> FineTuningJob:
     """Put a paused job back in line."""
     return _shown(session, [lifecycle.resume(session, job.id, actor=caller.user)])[0]
 
@@ -133,7 +138,7 @@ def resume_fine_tuning_job(session: Db, job: OwnJob, caller: Asker) -> FineTunin
 def list_fine_tuning_events(
     session: Db, job: ExistingJob, after: After = None, limit: Limit = 20
 ) -> OpenAIList[FineTuningEvent]:
-    """What happened in a job's life, and the metrics of its steps, newest first."""
+    """List the events of a job and the metrics of its steps, newest first."""
     found = openai_jobs.told(session, job.id, after=_event(after), limit=limit + 1)
     return listed([objects.event_object(one, job.steps_total) for one in found[:limit]], len(found) > limit)
 

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Path, Query
 
 from api.bodies import BoundedRoute
-from api.deps import Admin, Asker, Db, Limit, page
+from api.deps import Admin, CurrentCaller, Db, Limit, page
 from api.examples import MEMBERS, PROJECTS
 from calibrl.schemas import Member, MemberRole, Page, Project, ProjectSettings, Role, Slug, Usage, UserName
 from jobs.access import callers
@@ -21,7 +21,7 @@ NamedUser = Annotated[UserName, Path(description="Name of the user.")]
 @router.get("/projects")
 def list_projects(
     session: Db,
-    caller: Asker,
+    caller: CurrentCaller,
     after: Annotated[str, Query(max_length=63, description="Slug of the last project of the previous page.")] = "",
     limit: Limit = 100,
 ) -> Page[Project]:
@@ -30,8 +30,8 @@ def list_projects(
 
 
 @router.get("/projects/{slug}")
-def read_project(slug: Named, session: Db, caller: Asker) -> Project:
-    """One project."""
+def read_project(slug: Named, session: Db, caller: CurrentCaller) -> Project:
+    """Return one project."""
     caller.need(slug, Role.VIEWER)
     return Project.model_validate(projects.get(session, slug))
 
@@ -46,8 +46,8 @@ def put_project(
 
 
 @router.get("/projects/{slug}/members")
-def list_members(slug: Named, session: Db, caller: Asker) -> Page[Member]:
-    """Who belongs to a project, and as what."""
+def list_members(slug: Named, session: Db, caller: CurrentCaller) -> Page[Member]:
+    """List the members of a project and their roles."""
     caller.need(slug, Role.VIEWER)
     projects.get(session, slug)
     return Page(data=[Member.model_validate(row) for row in rows.members(session, slug)], has_more=False)
@@ -59,7 +59,7 @@ def put_member(
     user: NamedUser,
     member: Annotated[MemberRole, Body(openapi_examples=MEMBERS)],
     session: Db,
-    caller: Asker,
+    caller: CurrentCaller,
 ) -> Member:
     """Give a user a role in a project; for the project's admins."""
     caller.need(slug, Role.ADMIN)
@@ -68,13 +68,13 @@ def put_member(
 
 
 @router.delete("/projects/{slug}/members/{user}", status_code=204)
-def remove_member(slug: Named, user: NamedUser, session: Db, caller: Asker) -> None:
+def remove_member(slug: Named, user: NamedUser, session: Db, caller: CurrentCaller) -> None:
     """Take a user out of a project; for the project's admins."""
     caller.need(slug, Role.ADMIN)
     callers.remove_member(session, slug, user)
 
 
 @router.get("/usage")
-def read_usage(session: Db, caller: Asker) -> Page[Usage]:
+def read_usage(session: Db, caller: CurrentCaller) -> Page[Usage]:
     """Slot-hours of this calendar month (UTC), by project and user, in the projects that you see."""
     return Page(data=[used for used in accounting.month(session) if caller.sees(used.project)], has_more=False)

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from api.deps import Asker, Db
+from api.deps import CurrentCaller, Db
 from calibrl.schemas import Page, QueueEntry, Slug
 from jobs import lifecycle
 
@@ -10,7 +10,7 @@ router = APIRouter(prefix="/queue", tags=["queue"])
 
 
 @router.get("")
-def read_queue(session: Db, caller: Asker, project: Slug | None = None) -> Page[QueueEntry]:
+def read_queue(session: Db, caller: CurrentCaller, project: Slug | None = None) -> Page[QueueEntry]:
     """The jobs of your projects that have not started, those in line first: position among everybody's, why each
     waits, and when it may start."""
     found = [entry for entry in lifecycle.entries(session, project) if caller.sees(entry.project)]

@@ -1,4 +1,4 @@
-"""What an evaluation leaves: every single answer."""
+"""Result files of an evaluation: every single answer."""
 
 from typing import Annotated
 
@@ -23,7 +23,7 @@ def list_results(job: ExistingJob) -> Page[StoredFile]:
 @router.head("/{name}", include_in_schema=False)
 @router.get("/{name}", response_class=Response, responses=RESPONSES)
 def download_result(request: Request, job: ExistingJob, name: Annotated[str, Path(max_length=1000)]) -> Response:
-    """One of these files; ranges may be asked for."""
+    """Download one result file; byte ranges are supported."""
     folder = artifacts.results_folder(job)
     if folder is None:
         raise NotFound(f"Job {job.id} has left no results.")

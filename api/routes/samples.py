@@ -45,5 +45,5 @@ def list_samples(
 
 @router.get("/{sample_id}")
 def read_sample(session: Db, job: ExistingJob, sample_id: Annotated[int, Path(ge=0, le=BIGGEST_ID)]) -> Sample:
-    """One group, whole: prompt, expert, and each completion with its rewards and per-token numbers."""
+    """Return one whole group: prompt, expert, and each completion with its rewards and per-token values."""
     return Sample.model_validate(samples.get(session, job.id, sample_id))

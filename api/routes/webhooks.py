@@ -5,7 +5,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Body, Depends, Path
 
-from api.deps import Asker, Db, Limit
+from api.deps import CurrentCaller, Db, Limit
 from api.examples import WEBHOOKS
 from api.idempotency import IdempotentRoute
 from calibrl.schemas import CreatedWebhook, Delivery, NewWebhook, Page, Role, Slug, Webhook
@@ -19,16 +19,19 @@ Named = Annotated[Slug, Path(description="Slug of the project.")]
 
 
 def _looked_up(
-    slug: Named, new: Annotated[NewWebhook, Body(openapi_examples=WEBHOOKS)], caller: Asker
+    slug: Named, new: Annotated[NewWebhook, Body(openapi_examples=WEBHOOKS)], caller: CurrentCaller
 ) -> tuple[NewWebhook, str | None]:
-    """A webhook that is asked for, and what is wrong with its address: found before there is a transaction, which must
-    not wait for a name server; told in it, where a request that is sent again gets the answer of the first time."""
+    """Return the requested webhook and the faults of its address.
+
+    The address is looked up before the transaction, which must not wait for a name server. The faults are raised
+    inside it, so that a repeated request gets the same answer.
+    """
     caller.need(slug, Role.ADMIN)
     return new, public_addresses.problem(new.url)
 
 
 @router.get("")
-def list_webhooks(slug: Named, session: Db, caller: Asker) -> Page[Webhook]:
+def list_webhooks(slug: Named, session: Db, caller: CurrentCaller) -> Page[Webhook]:
     """A project's webhooks; for its admins, as all that concerns them."""
     caller.need(slug, Role.ADMIN)
     projects.get(session, slug)
@@ -37,9 +40,12 @@ def list_webhooks(slug: Named, session: Db, caller: Asker) -> Page[Webhook]:
 
 @router.post("", status_code=201)
 def add_webhook(
-    slug: Named, looked_up: Annotated[tuple[NewWebhook, str | None], Depends(_looked_up)], session: Db, caller: Asker
+    slug: Named,
+    looked_up: Annotated[tuple[NewWebhook, str | None], Depends(_looked_up)],
+    session: Db,
+    caller: CurrentCaller,
 ) -> CreatedWebhook:
-    """Have an address be told what happens to the project's jobs. The secret is shown this once."""
+    """Add a webhook for the events of the project's jobs. The secret is shown only in this answer."""
     new, wrong = looked_up
     caller.need(slug, Role.ADMIN)
     if wrong is not None:
@@ -51,21 +57,23 @@ def add_webhook(
 
 
 @router.delete("/{webhook_id}", status_code=204)
-def remove_webhook(slug: Named, webhook_id: UUID, session: Db, caller: Asker) -> None:
-    """Tell an address nothing more."""
+def remove_webhook(slug: Named, webhook_id: UUID, session: Db, caller: CurrentCaller) -> None:
+    """Remove a webhook."""
     caller.need(slug, Role.ADMIN)
     rows.remove(session, rows.get(session, slug, webhook_id))
 
 
 @router.post("/{webhook_id}/ping", status_code=202)
-def ping_webhook(slug: Named, webhook_id: UUID, session: Db, caller: Asker) -> Delivery:
-    """Send an address a message of type `ping`; its deliveries show what came of it."""
+def ping_webhook(slug: Named, webhook_id: UUID, session: Db, caller: CurrentCaller) -> Delivery:
+    """Send an address a message of type `ping`; its deliveries show the result."""
     caller.need(slug, Role.ADMIN)
     return Delivery.model_validate(rows.ping(session, rows.get(session, slug, webhook_id)))
 
 
 @router.get("/{webhook_id}/deliveries")
-def list_deliveries(slug: Named, webhook_id: UUID, session: Db, caller: Asker, limit: Limit = 100) -> Page[Delivery]:
+def list_deliveries(
+    slug: Named, webhook_id: UUID, session: Db, caller: CurrentCaller, limit: Limit = 100
+) -> Page[Delivery]:
     """The newest messages to an address, and how each went."""
     caller.need(slug, Role.ADMIN)
     found = rows.deliveries(session, rows.get(session, slug, webhook_id), limit + 1)

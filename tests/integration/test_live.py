@@ -367,9 +367,9 @@ def test_the_stream_of_all_jobs_shows_each_client_its_own_projects(service: http
     run = Run()
     with session_scope() as session:
         page = api_live.Encoded.of(live.of_all(session, Place((0, 0))))
-    assert str(run.id).encode() in page.seen_by(None)
-    assert page.seen_by(frozenset({"default"})) == page.seen_by(None)
-    assert page.seen_by(frozenset({"other"})) == b""
+    assert str(run.id).encode() in page.visible_to(None)
+    assert page.visible_to(frozenset({"default"})) == page.visible_to(None)
+    assert page.visible_to(frozenset({"other"})) == b""
 
 
 def listeners(database: str) -> list[int]:

@@ -309,7 +309,7 @@ def test_a_lost_lease_kills_the_trainer_and_writes_nothing_more(in_background: C
     assert taken is not None and found.lease_token == taken.token
 
 
-def test_a_worker_told_to_stop_gives_its_job_back_and_another_goes_on(
+def test_a_worker_on_stop_signal_gives_its_job_back_and_another_goes_on(
     celery_worker: Callable[[], Process],
 ) -> None:
     job_id = submit(steps=60, milliseconds=50)
