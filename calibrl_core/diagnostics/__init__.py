@@ -3,6 +3,8 @@
 To add a family: a file here, and a member of `FAMILIES`; or an entry point of another package (`installed.py`).
 """
 
+from collections.abc import Callable
+
 from calibrl_core.config import TrainSettings
 from calibrl_core.diagnostics.base import StepBatch
 from calibrl_core.diagnostics.expert_mismatch import expert_mismatch, gap_histograms
@@ -14,12 +16,13 @@ from calibrl_core.diagnostics.rareness import highest_rareness, rareness, rarene
 from calibrl_core.diagnostics.reward import reward
 from calibrl_core.diagnostics.sampler import sampler
 
-FAMILIES = (reward, exploration, length, rareness, expert_mismatch, sampler)
+Family = Callable[[StepBatch], dict[str, float]]
+FAMILIES: tuple[Family, ...] = (reward, exploration, length, rareness, expert_mismatch, sampler)
 
 
 def diagnose(batch: StepBatch) -> dict[str, float]:
     """Return every family's metrics, by `family/name`. A metric without values is absent, not zero."""
-    families = (*installed_families(), *FAMILIES)  # of two equal names, the built-in metric counts
+    families: tuple[Family, ...] = (*installed_families(), *FAMILIES)  # of two equal names, the built-in metric counts
     return {name: value for family in families for name, value in family(batch).items()}
 
 
