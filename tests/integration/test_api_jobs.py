@@ -198,7 +198,7 @@ def test_a_fork_begins_at_a_checkpoint_that_its_parent_may_remove(client: httpx.
     assert (best["name"], best["forked_step"], best["status"]) == ("again", 10, "queued")
 
 
-def test_a_fork_that_is_asked_for_again_is_the_first_one_though_its_checkpoint_has_gone(client: httpx.Client) -> None:
+def test_repeated_fork_request_returns_first_fork_after_checkpoint_removal(client: httpx.Client) -> None:
     parent = submitted(client)["id"]
     life.checkpoint(UUID(parent), 10)
     path, headers = f"/v1/jobs/{parent}/fork", {"Idempotency-Key": "a-fork"}

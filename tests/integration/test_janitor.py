@@ -168,7 +168,7 @@ def test_a_runs_folder_that_is_itself_a_link_is_left_alone(tmp_path: Path) -> No
     assert find() == []
 
 
-def test_checkpoints_of_attempts_that_have_ended_go_where_nothing_names_them() -> None:
+def test_unreferenced_checkpoints_of_ended_attempts_are_removed() -> None:
     id = submit()
     finish(claim(), S.QUEUED)
     second = claim()
@@ -221,7 +221,7 @@ def test_an_attempt_that_has_begun_since_is_not_one_that_has_ended() -> None:
     assert begun.exists()
 
 
-def test_checkpoints_are_known_by_where_they_lie_in_their_job_though_the_data_folder_has_moved() -> None:
+def test_checkpoints_are_recognised_after_the_data_folder_has_moved() -> None:
     id = submit()
     claimed = claim()
     checkpoint(id, 4)
@@ -230,7 +230,7 @@ def test_checkpoints_are_known_by_where_they_lie_in_their_job_though_the_data_fo
     assert find() == []
 
 
-def test_a_job_that_its_project_keeps_no_longer_is_forgotten_but_for_its_history() -> None:
+def test_a_job_past_its_retention_keeps_only_its_history() -> None:
     id = ended_job()
     assert counts(*TABLES) == dict.fromkeys(TABLES, 1)
     assert find() == []  # kept for ever
@@ -311,7 +311,7 @@ def test_what_a_job_that_has_not_ended_needs_is_kept(holder: str) -> None:
     assert [found.job_id for found in find()] == [id]
 
 
-def test_a_job_whose_checkpoint_another_ones_spec_names_by_its_path_is_kept() -> None:
+def test_a_job_is_kept_if_a_spec_names_its_checkpoint_by_path() -> None:
     project("default", retention_days=1)
     id = ended_job()
     path = folder(id) / "checkpoints" / "step-000001"

@@ -116,7 +116,7 @@ def test_what_a_run_comes_to_while_it_is_being_paused(ends: JobStatus, to: JobSt
     assert status(id) is to
 
 
-def test_a_job_being_paused_can_still_be_cancelled_and_one_that_is_cancelled_not_paused() -> None:
+def test_a_pausing_job_can_be_cancelled_but_a_cancelling_one_not_paused() -> None:
     id = submit()
     claimed = claim()
     pause(id)
@@ -364,7 +364,7 @@ def test_the_queue_says_when_and_why() -> None:
     assert (entry(waiting).position, entry(waiting).reason) == (None, WaitReason.WAITING)
 
 
-def test_a_drained_machine_takes_no_more_and_can_be_told_to_give_back_what_it_runs() -> None:
+def test_a_drained_machine_takes_no_job_and_can_give_back_running_ones() -> None:
     machine("w")
     submit()
     claimed = claim()
@@ -399,7 +399,7 @@ def test_a_silent_machine_is_lost_and_gets_nothing() -> None:
     assert claim().job_id == id
 
 
-def test_a_resume_waits_for_the_end_of_what_the_job_needs_and_keeps_nobody_from_it() -> None:
+def test_a_resume_waits_for_dependencies_and_does_not_block_their_end() -> None:
     first = submit()
     second = submit(first)
     claimed = claim()

@@ -26,7 +26,7 @@ def door(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]
             yield client
 
 
-def test_a_key_that_the_service_knows_becomes_a_cookie_that_scripts_cannot_read(door: TestClient) -> None:
+def test_a_valid_key_becomes_a_cookie_that_scripts_cannot_read(door: TestClient) -> None:
     answer = door.post("/signin", data={"key": API_KEY, "next": "/job?id=1"})
     assert (answer.status_code, answer.headers["location"]) == (303, "/job?id=1")
     cookie = answer.headers["set-cookie"]

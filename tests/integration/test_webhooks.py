@@ -132,7 +132,7 @@ def test_what_happens_to_a_job_is_told_and_signed(client: httpx.Client, listener
 
 
 @pytest.mark.parametrize("status", [500, 302])
-def test_a_refused_message_is_sent_again_later_and_redirects_are_not_followed(
+def test_a_refused_message_is_retried_and_redirects_are_not_followed(
     client: httpx.Client, listener: Listener, status: int
 ) -> None:
     listener.status = status

@@ -127,7 +127,7 @@ def trainer_sees(job_id: UUID) -> str:
     return line.partition("=")[2]
 
 
-def test_jobs_get_cards_of_their_own_and_one_goes_back_only_once_its_memory_is_free(
+def test_jobs_get_separate_gpus_which_are_reused_once_their_memory_is_free(
     worker: Callable[..., Process], cards: Path
 ) -> None:
     worker()
@@ -183,7 +183,7 @@ def test_cards_that_idle_are_warned_of_and_then_taken_away(worker: Callable[...,
 
 
 @pytest.mark.slow
-def test_a_job_of_two_cards_trains_in_two_processes_and_goes_on_after_a_stop(
+def test_a_two_gpu_job_trains_in_two_processes_and_resumes_after_a_stop(
     worker: Callable[..., Process], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The real trainer, on the CPU."""
@@ -204,7 +204,7 @@ def test_a_job_of_two_cards_trains_in_two_processes_and_goes_on_after_a_stop(
         assert jobs.get(session, job_id).attempt == 2
 
 
-def test_a_slot_that_is_stopped_gets_no_other_job_and_its_own_goes_on_elsewhere(
+def test_a_stopped_slot_gets_no_job_and_its_own_job_resumes_elsewhere(
     worker: Callable[..., Process],
 ) -> None:
     first = worker("first")

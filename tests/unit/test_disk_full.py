@@ -54,7 +54,7 @@ def events(run_dir: Path) -> list[RunEvent]:
     return batch.events
 
 
-def test_a_checkpoint_that_does_not_fit_ends_the_run_and_the_newest_before_it_loads(
+def test_a_full_disk_ends_the_run_and_the_last_whole_checkpoint_loads(
     small_disk: Callable[[int], Path], tmp_path: Path
 ) -> None:
     """There is room for one checkpoint of 16 MB and a part of one. Of the second nothing is left: the error fits."""

@@ -185,6 +185,17 @@ def test_only_the_settings_read_the_environment() -> None:
     assert faults(paths, environment_reads) == []
 
 
+def test_names_of_tests_have_at_most_70_characters() -> None:
+    functions = (
+        (path, node)
+        for path in sources("tests")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    )
+    tests = [f"{path}: {node.name}" for path, node in functions if node.name.startswith("test_")]
+    assert [test for test in tests if len(test.rpartition(" ")[2]) > 70] == []
+
+
 def test_sql_stands_only_in_the_repository() -> None:
     """Tables (jobs/models) name SQL functions as defaults; migrations, the set-up of a server and a connection's own
     settings are no queries."""

@@ -9,7 +9,7 @@ from bench.dashboard.run import METRICS, names
 from bench.dashboard.viewers import Viewer
 
 
-def test_a_viewer_asks_for_each_fragment_in_its_time_and_waits_for_the_answer() -> None:
+def test_a_viewer_requests_each_fragment_on_time_and_waits_for_answers() -> None:
     viewer = Viewer("http://127.0.0.1:1", "job", "id=1", "a-key")
     told = ForwardMsg()
     told.auto_rerun.interval, told.auto_rerun.fragment_id = 0.0, "reward"

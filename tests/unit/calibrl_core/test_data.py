@@ -267,7 +267,7 @@ def test_every_image_reaches_the_prompt():
     assert kinds("no <image>picture", 0) == ["no ", "picture"]
 
 
-def test_earlier_turns_keep_their_images_and_the_rest_stand_before_the_question():
+def test_earlier_turns_keep_their_images_and_the_rest_precede_the_question():
     example = Example(
         id="",
         question="and <image>?",

@@ -67,7 +67,7 @@ def test_what_is_wrong_is_told_with_the_data_sets_name(folder):
         data.load(local(folder, columns=Columns(question="frage")))
 
 
-def test_a_path_among_the_images_must_lie_where_the_library_keeps_its_files(folder, tmp_path, png):
+def test_an_image_path_must_be_inside_the_librarys_own_folder(folder, tmp_path, png):
     outside = tmp_path.parent / "outside.png"
     outside.write_bytes(png)
     table = pyarrow.Table.from_pylist([{"question": "q", "answer": "1", "image": str(outside)}])

@@ -213,7 +213,7 @@ def test_a_run_goes_on_with_another_number_of_processes(folder, name):
 
 
 @pytest.mark.slow
-def test_mini_batches_of_rows_end_together_where_processes_have_unequally_many(folder):
+def test_mini_batches_end_together_with_unequal_rows_per_process(folder):
     assert len(metrics(folder / "published")) == 2
 
 

@@ -43,7 +43,7 @@ def test_a_denominator_spans_processes_and_an_empty_row_is_no_sequence():
         assert not weights[1].any()
 
 
-def test_an_epoch_takes_every_example_once_and_depends_on_seed_and_step_alone():
+def test_an_epoch_takes_each_example_once_given_only_seed_and_step():
     steps = [step_indices(seed=3, step=step, rows=10, per_step=4) for step in range(5)]
     flat = [index for step in steps for index in step]
     assert sorted(flat[:10]) == sorted(flat[10:]) == list(range(10))

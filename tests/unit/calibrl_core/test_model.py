@@ -59,7 +59,7 @@ def test_experts_end_with_a_stop_token_unless_cut(policy, examples):
     assert policy.tokenizer.eos_token_id not in tokens
 
 
-def test_packed_completions_have_the_logprobs_and_gradients_of_rows_of_their_own(policy, engine, examples, monkeypatch):
+def test_packed_completions_match_separate_rows_in_logprobs_and_gradients(policy, engine, examples, monkeypatch):
     """Against one plain forward pass a row, with prompts of different lengths and uneven groups."""
     longer = [
         dataclasses.replace(examples[0], id="longer", question="And now: " + examples[0].question),

@@ -201,7 +201,7 @@ def sampled(model, examples, **changed):
     return SharedPrefillEngine(model).generate(examples, SamplingRequest(**settings))
 
 
-def test_prompts_with_none_one_and_two_images_are_in_company_what_they_are_alone(model, mixed):
+def test_batching_does_not_change_prompts_with_no_one_or_two_images(model, mixed):
     rollouts = sampled(model, mixed)
     for index, example in enumerate(mixed):
         rows = slice(3 * index, 3 * index + 3)

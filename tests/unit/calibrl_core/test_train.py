@@ -377,7 +377,7 @@ def test_what_cant_be_used_is_a_bad_spec_in_a_sentence(tmp_path, as_process, cap
     assert "Traceback" not in shown
 
 
-def test_ten_updates_in_a_row_that_are_not_finite_end_the_job_and_are_counted(tmp_path, as_process, monkeypatch):
+def test_ten_non_finite_updates_in_a_row_end_the_job_and_are_counted(tmp_path, as_process, monkeypatch):
     """Two a step, so that the fifth step does not come to its end."""
 
     def nothing_known(self, completions, truths):

@@ -154,7 +154,7 @@ def test_mini_batches_hold_whole_groups(batch):
     assert dealt(3) == [[3, 4, 5, 15, 16, 17], [6, 7, 8], [9, 10, 11], [0, 1, 2, 12, 13, 14]]
 
 
-def test_a_gradient_that_is_not_finite_changes_no_weight_and_ends_the_run_in_the_end(policy, examples, batch):
+def test_a_non_finite_gradient_changes_no_weight_and_finally_ends_the_run(policy, examples, batch):
     twin = Policy(copy.deepcopy(policy.model), policy.processor, policy.device)
     before = twin.model.state_dict()["lm_head.weight"].clone()
     settings = config(GRPO(mini_batches=1))

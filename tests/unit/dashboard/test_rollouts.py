@@ -72,7 +72,7 @@ def test_a_token_tells_its_value_and_one_without_says_so() -> None:
     assert parsed.titles == ["Gap to the expert -2.000 nats", "no gap to the expert here"]
 
 
-def test_tokens_are_one_group_of_buttons_a_completion_and_blank_ones_have_a_name() -> None:
+def test_each_completion_is_one_button_group_and_blank_tokens_have_names() -> None:
     html = coloured(completion("a", "\n", " b"), TINTS["Entropy"], 3)
     assert html.count('<input type="radio" name="token-3"') == 3
     assert 'aria-label="Tokens of completion 4"' in html
@@ -153,7 +153,7 @@ def test_a_huge_image_is_made_smaller() -> None:
     assert Image.open(io.BytesIO(legible(png(4096, 2)))).size == (1024, 1)
 
 
-def test_what_was_left_out_of_a_long_completion_is_said_where_it_is_missing() -> None:
+def test_a_shortened_completion_says_where_text_is_missing() -> None:
     long = completion("a", "b", "y", "z", left_out=1234)
     parsed = Parsed(completion_html(long, None, TINTS["Entropy"], 0))
     assert "ab [... 1,234 tokens left out ...] yz" in parsed.text

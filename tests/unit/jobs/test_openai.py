@@ -89,7 +89,7 @@ def test_hyperparameters_become_steps() -> None:
     assert spec(request(hyperparameters=automatic)) == spec(request())
 
 
-def test_reinforcement_takes_the_graders_column_and_calibrl_where_there_are_experts() -> None:
+def test_reinforcement_uses_the_graders_column_and_calibrl_with_experts() -> None:
     method = reinforcement(batch_size=2, compute_multiplier=0.4, eval_interval=5, eval_samples=3)
     made = spec(request(method=method, validation_file="v", seed=7), validation=dataset(HELD_OUT))
     assert made.algorithm.type == "calibrl" and made.algorithm.mini_batches == 2

@@ -227,7 +227,7 @@ def test_what_starts_in_this_plan_runs_too() -> None:
     assert starts(placements) == {1: "a", 3: "a"}
 
 
-def test_a_machine_is_kept_from_when_one_before_holds_it_for_who_knows_how_long() -> None:
+def test_no_backfill_behind_a_job_with_unknown_end() -> None:
     now = [running(11, "m", 1, 10), running(12, "m", 1, 100)]
     jobs = [queued(1, 1, 20, labels={"at": "m"}), queued(2, 3), queued(3, 3), queued(4, 1, 95), queued(5, 1, 105)]
     # 1 has the free GPU until 20; 2 all from 100 on; 3 is behind it. Nothing of that minds 4.
@@ -267,7 +267,7 @@ def test_a_known_end_elsewhere_is_better_than_room_that_nobody_knows_of() -> Non
     assert placements[2].worker == "a"
 
 
-def test_one_reservation_that_nobody_can_date_does_not_become_two_on_one_machine() -> None:
+def test_an_undated_reservation_holds_one_machine_only() -> None:
     now = [running(11, "a", 1), running(12, "b", 2)]
     jobs = [queued(1, 4), queued(2, 4), queued(3, 1, 1)]
     placements = by_number(plan(jobs, now, [machine("a", 4, 3), machine("b", 4, 2)], {}))
@@ -305,7 +305,7 @@ def test_a_job_past_its_time_ends_any_moment_but_has_not_ended() -> None:
     assert place == Placement(UUID(int=1), 1, None, 1.0, BUSY)
 
 
-def test_what_runs_on_machines_that_take_no_jobs_counts_for_its_project_only() -> None:
+def test_jobs_on_drained_machines_count_only_for_their_project() -> None:
     now = [running(11, "gone", 1, 10, project="p")]
     (place,) = plan([queued(1)], now, [machine("m", 1, 1)], {"p": share(max_gpus=1)})
     assert place.reason is PROJECT_LIMIT

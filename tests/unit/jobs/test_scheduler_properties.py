@@ -78,7 +78,7 @@ def fits(job: QueuedJob, machine: Machine) -> bool:
 
 @given(situations())
 @unhurried
-def test_every_job_is_placed_once_and_the_order_of_the_queue_does_not_matter(situation: Situation) -> None:
+def test_each_job_is_placed_once_whatever_the_order_of_the_queue(situation: Situation) -> None:
     queued, running, machines, shares = situation
     placements = plan(queued, running, machines, shares)
     assert {place.job_id for place in placements} == {job.id for job in queued}

@@ -2,7 +2,7 @@ from calibrl.schemas import JobStatus
 from jobs.lifecycle import TRANSITIONS
 
 
-def test_the_table_knows_every_status_and_leaves_a_final_one_only_for_the_line() -> None:
+def test_the_table_has_every_status_and_final_ones_only_leave_by_retry() -> None:
     assert set(TRANSITIONS) == {None, *JobStatus}
     in_line = {JobStatus.QUEUED, JobStatus.WAITING}
     assert {status for status in JobStatus if TRANSITIONS[status] <= in_line} == {

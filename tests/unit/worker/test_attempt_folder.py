@@ -43,7 +43,7 @@ def test_an_attempt_begins_with_links_to_what_the_database_knows(tmp_path: Path)
     assert names(second / "checkpoints") == ["step-000010", "step-000020"]
 
 
-def test_what_a_trainer_that_outlives_its_lease_removes_is_found_among_the_links(tmp_path: Path) -> None:
+def test_links_keep_what_a_trainer_past_its_lease_removes(tmp_path: Path) -> None:
     first, second = tmp_path / "attempt-1", tmp_path / "attempt-2"
     old = checkpoint(first, 10)
     expected = content(old)
@@ -105,7 +105,7 @@ def test_a_checkpoint_is_taken_over_whole_or_not_at_all(
     assert names(second / "checkpoints") == []
 
 
-def test_a_supervisor_that_was_stopped_for_long_removes_nothing_of_a_later_attempt(tmp_path: Path) -> None:
+def test_a_thawed_supervisor_removes_nothing_of_a_later_attempt(tmp_path: Path) -> None:
     attempts = [tmp_path / f"attempt-{number}" for number in (2, 9, 10)]
     for attempt in attempts:
         attempt_folder.keep(attempt, [checkpoint(attempt, 10)])
@@ -116,9 +116,7 @@ def test_a_supervisor_that_was_stopped_for_long_removes_nothing_of_a_later_attem
     assert not (tmp_path / "checkpoints").exists()
 
 
-def test_a_checkpoint_that_is_removed_while_its_files_are_listed_is_left_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_checkpoint_removed_during_listing_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The chaos suite saw it once in 300 faults: the folder was there, and gone when it was opened."""
     old = checkpoint(tmp_path / "attempt-1", 10)
     scandir = os.scandir
