@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from api import idempotency
 from api.middleware import changes
-from calibrl.schemas import Page, Record, Role
+from calibrl.schemas import MAX_STEP, Page, Record, Role
 from jobs import models
 from jobs.access.callers import Caller
 from jobs.db import session_scope
@@ -20,8 +20,7 @@ from jobs.repository import audit, jobs
 R = TypeVar("R", bound=Record)
 T = TypeVar("T")
 V1 = "/v1"  # what a route's own path leaves out
-BIGGEST_ID = 2**63 - 1
-BIGGEST_STEP = 2**31 - 1
+MAX_ID = 2**63 - 1
 
 
 # Of the engine's connections, what requests may hold at once. With more, the threads of those that wait for one would
@@ -109,8 +108,8 @@ def _admin(caller: CurrentCaller) -> Caller:
 Admin = Annotated[Caller, Depends(_admin)]
 Limit = Annotated[int, Query(ge=1, le=1000, description="Maximum number of items per page.")]
 StepLimit = Annotated[int, Query(ge=1, le=5000, description="Maximum number of items per page.")]
-AfterId = Annotated[int, Query(ge=0, le=BIGGEST_ID, description="Id of the last item of the previous page.")]
-AfterStep = Annotated[int, Query(ge=-1, le=BIGGEST_STEP, description="Only steps after this one. -1: all.")]
+AfterId = Annotated[int, Query(ge=0, le=MAX_ID, description="Id of the last item of the previous page.")]
+AfterStep = Annotated[int, Query(ge=-1, le=MAX_STEP, description="Only steps after this one. -1: all.")]
 
 
 def page(rows: Sequence[Any], limit: int, record: type[R]) -> Page[R]:

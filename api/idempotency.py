@@ -15,7 +15,7 @@ from fastapi.concurrency import run_in_threadpool
 from sqlalchemy.orm import Session
 
 from api.bodies import BoundedRoute, read_body
-from jobs.errors import FieldError, InFlight, Invalid
+from jobs.errors import FieldError, Invalid, RequestInProgress
 from jobs.repository import idempotency
 
 HEADER = "Idempotency-Key"
@@ -51,14 +51,14 @@ class _Key:
         """Have the key for as long as the session's transaction lasts.
 
         Raises:
-            InFlight: another request has it just now.
+            RequestInProgress: another request has it just now.
             Invalid: it was another request's.
             _Replay: the request was answered before.
         """
         digest = sha256(self._caller + self._text.encode()).digest()
         numbers = [int.from_bytes(digest[at : at + 4], signed=True) for at in (0, 4)]
         if not idempotency.try_lock(session, (numbers[0], numbers[1])):
-            raise InFlight("A request with this Idempotency-Key is being answered at this moment; ask again.")
+            raise RequestInProgress("A request with this Idempotency-Key is being answered at this moment; ask again.")
         self.look(session)
         self.session = session
 

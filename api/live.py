@@ -31,7 +31,7 @@ from jobs import db, live
 from jobs.access.callers import Caller
 from jobs.db import session_scope
 from jobs.errors import Busy
-from jobs.live import Page, Place
+from jobs.live import StreamPage, StreamPosition
 from jobs.models import Job
 
 READERS = 4  # threads, and so connections, that read for all streams together
@@ -53,13 +53,13 @@ log = structlog.get_logger()
 class Encoded:
     """A page as it goes over the wire: a text for each frame, with the project of its job."""
 
-    place: Place
+    place: StreamPosition
     frames: tuple[tuple[str, bytes], ...]
     ended: bool
     held: bool
 
     @classmethod
-    def of(cls, page: Page) -> Self:
+    def of(cls, page: StreamPage) -> Self:
         frames = tuple((shown.project, encode(shown.frame)) for shown in page.shown)
         return cls(page.place, frames, page.ended, page.held)
 
@@ -82,7 +82,9 @@ def encode(frame: Frame) -> bytes:
 class Topic:
     """State shared by the streams of one job, or of all jobs: reads in progress, and the pages read last."""
 
-    def __init__(self, read: Callable[[Place], Page], pool: ThreadPoolExecutor, pace: float = 0.0) -> None:
+    def __init__(
+        self, read: Callable[[StreamPosition], StreamPage], pool: ThreadPoolExecutor, pace: float = 0.0
+    ) -> None:
         self.streams = 0
         self._read = read
         self._pool = pool
@@ -90,8 +92,8 @@ class Topic:
         self._read_at = -pace
         self._version = 0
         self._woken = asyncio.Event()
-        self._reading: dict[tuple[Place, int], asyncio.Task[Encoded]] = {}
-        self._recent: OrderedDict[Place, Encoded] = OrderedDict()
+        self._reading: dict[tuple[StreamPosition, int], asyncio.Task[Encoded]] = {}
+        self._recent: OrderedDict[StreamPosition, Encoded] = OrderedDict()
 
     def wake(self) -> None:
         """Note a change that is newer than the read in progress."""
@@ -104,7 +106,7 @@ class Topic:
         for task in self._reading.values():
             task.cancel()
 
-    async def follow(self, place: Place) -> Encoded | None:
+    async def follow(self, place: StreamPosition) -> Encoded | None:
         """The page after a place; None where there is none yet, and something has happened since it was asked for."""
         if place in self._recent:
             return self._recent[place]
@@ -122,7 +124,7 @@ class Topic:
                 self.wake()
         return None
 
-    async def _fetch(self, key: tuple[Place, int]) -> Encoded:
+    async def _fetch(self, key: tuple[StreamPosition, int]) -> Encoded:
         loop = asyncio.get_running_loop()
         place = key[0]
         try:
@@ -139,13 +141,13 @@ class Topic:
             self._keep(place, page)
         return page
 
-    def _keep(self, place: Place, page: Encoded) -> None:
+    def _keep(self, place: StreamPosition, page: Encoded) -> None:
         self._recent[place] = page
         while sum(each.size for each in self._recent.values()) > RECENT_BYTES:
             self._recent.popitem(last=False)
 
 
-def _read_encoded(read: Callable[[Place], Page], place: Place) -> Encoded:
+def _read_encoded(read: Callable[[StreamPosition], StreamPage], place: StreamPosition) -> Encoded:
     return Encoded.of(read(place))
 
 
@@ -181,13 +183,13 @@ class Hub:
         self._closed = True
         self._wake_all()
 
-    async def read(self, what: Callable[[Session], Page]) -> Encoded:
+    async def read(self, what: Callable[[Session], StreamPage]) -> Encoded:
         """A page, read in one of the hub's threads."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, partial(_in_session, what))
 
     async def stream(
-        self, job: Job | None, start: Place | Encoded, *, seconds: float, caller: Caller
+        self, job: Job | None, start: StreamPosition | Encoded, *, seconds: float, caller: Caller
     ) -> AsyncGenerator[bytes, None]:
         """Server-sent events of a job, or with None of all, from a place or a page on, for so long at most, and no
         longer than the caller may see them."""
@@ -263,21 +265,21 @@ class Hub:
             topic.wake()
 
 
-async def _next(topic: Topic, place: Place, closed: Callable[[], bool]) -> Encoded | None:
+async def _next(topic: Topic, place: StreamPosition, closed: Callable[[], bool]) -> Encoded | None:
     page = None
     while page is None and not closed():
         page = await topic.follow(place)
     return page
 
 
-def _in_session(what: Callable[[Session], Page]) -> Encoded:
+def _in_session(what: Callable[[Session], StreamPage]) -> Encoded:
     with session_scope() as session:
         return Encoded.of(what(session))
 
 
-def _page_of(job_id: UUID | None, place: Place) -> Page:
+def _page_of(job_id: UUID | None, place: StreamPosition) -> StreamPage:
     with session_scope() as session:
-        return live.of_job(session, job_id, place) if job_id else live.of_all(session, place)
+        return live.next_job_page(session, job_id, place) if job_id else live.next_page(session, place)
 
 
 class EventStream(StreamingResponse):

@@ -41,4 +41,4 @@ class StreamPermissions:
 
 def _still(caller: Caller) -> Caller | None:
     with session_scope() as session:
-        return callers.still(session, caller)
+        return callers.reidentify(session, caller)

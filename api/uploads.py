@@ -23,7 +23,7 @@ from calibrl.schemas import UploadOptions
 from jobs import models
 from jobs.errors import FieldError, Invalid
 from jobs.files import datasets
-from jobs.files.datasets import Arrival
+from jobs.files.datasets import IncomingFile
 
 WRITE_BYTES = 2**20  # written at once
 IDLE_SECONDS = 60.0  # after which a client that sends nothing is given up
@@ -45,7 +45,7 @@ class Sent:
         return re.sub(r"[^A-Za-z0-9 ._\-]+", "-", stem).lstrip(" ._-")[:120] or None
 
 
-async def receive(request: Request, arrival: Arrival, limit: int, fields: Collection[str] = ()) -> Sent:
+async def receive(request: Request, incoming: IncomingFile, limit: int, fields: Collection[str] = ()) -> Sent:
     """Take in the request's file, and of a form these fields too. The gate counts the bytes that come.
 
     Raises HTTPException (a body that is too long, stops coming, or is no form) and Invalid (a form without its file).
@@ -58,17 +58,17 @@ async def receive(request: Request, arrival: Arrival, limit: int, fields: Collec
     async for chunk in _chunks(request):
         waiting += form.take(chunk) if form else chunk
         if len(waiting) >= WRITE_BYTES:
-            await run_in_threadpool(arrival.write, bytes(waiting))
+            await run_in_threadpool(incoming.write, bytes(waiting))
             waiting.clear()
-    await run_in_threadpool(arrival.write, bytes(waiting))
-    await run_in_threadpool(arrival.close)
+    await run_in_threadpool(incoming.write, bytes(waiting))
+    await run_in_threadpool(incoming.close)
     return form.sent() if form else Sent()
 
 
 async def keep(
     request: Request,
     begin: Callable[[], Awaitable[Session]],
-    arrival: Arrival,
+    incoming: IncomingFile,
     name: str,
     options: UploadOptions,
 ) -> tuple[models.Dataset, bool]:
@@ -78,13 +78,13 @@ async def keep(
     Raises:
         Invalid: rows can't be used.
     """
-    same = await read(request, lambda session: datasets.same(session, arrival, options))
+    same = await read(request, lambda session: datasets.find_same(session, incoming, options))
     if same is not None:
         return same, False
-    found = await to_thread.run_sync(datasets.look_into, arrival, name, options.columns, limiter=CHECKS)
-    async with contextmanager_in_threadpool(datasets.stored(arrival)) as stored:
+    found = await to_thread.run_sync(datasets.inspect_upload, incoming, name, options.columns, limiter=CHECKS)
+    async with contextmanager_in_threadpool(datasets.put_into_storage(incoming)) as stored:
         note = partial(
-            datasets.note, await begin(), stored, found, name=name, options=options, user=request.state.caller.user
+            datasets.save, await begin(), stored, found, name=name, options=options, user=request.state.caller.user
         )
         return await run_in_threadpool(note)
 

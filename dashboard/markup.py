@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 import streamlit as st
 
-from calibrl.schemas import Gpu, JobStatus, JobSummary
+from calibrl.schemas import GIB, Gpu, JobStatus, JobSummary
 from dashboard.palette import CORRECT, NEUTRAL, POLICY, RARENESS, WRONG, faded
 
 STATUS = {  # colour and sign; the sign tells them apart without colour
@@ -24,7 +24,6 @@ STATUS = {  # colour and sign; the sign tells them apart without colour
     JobStatus.CANCELLED: (NEUTRAL, "⊘"),
 }
 
-GIB = 2**30
 TABLE_STYLE = """<style>
 .rows{width:100%;border-collapse:collapse;font-size:0.92rem}
 .rows th{text-align:left;font-weight:600;font-size:0.8rem;opacity:.75;padding:.4rem .8rem .4rem 0;border:0;

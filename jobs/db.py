@@ -126,6 +126,6 @@ async def notifications() -> AsyncGenerator[str | None, None]:
         await connection.execute(f"LISTEN {feed.CHANNEL}".encode())
         yield None
         while True:
-            async for told in connection.notifies(timeout=_QUIET_SECONDS):
-                yield told.payload
+            async for message in connection.notifies(timeout=_QUIET_SECONDS):
+                yield message.payload
             await connection.execute("SELECT 1")

@@ -49,7 +49,7 @@ class Conflict(ServiceError):
     title = "Conflict"
 
 
-class InFlight(Conflict):
+class RequestInProgress(Conflict):
     """The same request is being processed: repeat it later."""
 
     code = "in-flight"
@@ -64,7 +64,7 @@ class QuotaExceeded(ServiceError):
     title = "Quota exceeded"
 
 
-class StorageAway(ServiceError):
+class StorageUnavailable(ServiceError):
     """The storage of uploads cannot be reached, or is full."""
 
     status = 503

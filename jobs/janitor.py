@@ -20,12 +20,12 @@ import structlog
 from sqlalchemy import Row
 from sqlalchemy.orm import Session
 
+from calibrl.schemas import DAY
 from jobs import lifecycle
 from jobs.db import session_scope
 from jobs.repository import events, janitor, jobs
 from jobs.settings import Settings
 
-DAY = 86_400.0
 CHECKPOINTS = ("checkpoints", "kept")  # folders of an attempt: of its trainer, and of its supervisor's links
 REMOVED = ".removed-"  # prefix of a folder whose removal has begun
 
@@ -65,7 +65,7 @@ def find(settings: Settings) -> list[Finding]:
         known = janitor.known(session, folders.keys())
         due = {row.id: row for row in _due(session, folders.keys())}
         named = {_in_job(job_id, path) for job_id, path in janitor.checkpoint_paths(session, known.keys())}
-        born = janitor.born(session).timestamp()
+        born = janitor.database_created_at(session).timestamp()
     findings = [*_cut_short(settings), *map(_lease, leases)]
     for job_id, folder in folders.items():
         if job_id not in known:

@@ -27,20 +27,20 @@ from calibrl.schemas import (
     LogPiece,
     MetricRow,
     Record,
+    RecordBatch,
     Rewound,
     SampleSummary,
-    Several,
 )
 from jobs import models
 from jobs.repository import checkpoints, feed, jobs, logs
 
-ROWS = 100  # maximum rows of the feed per page
-BYTES = 500_000  # estimated size at which a page is full
-_BYTES_OF = {"metrics": 1500, "histograms": 3000}  # per step
-_CHARACTER = 4  # bytes of the longest character
+MAX_PAGE_ROWS = 100  # maximum rows of the feed per page
+MAX_PAGE_BYTES = 500_000  # estimated size at which a page is full
+_STEP_BYTES = {"metrics": 1500, "histograms": 3000}  # per step
+_CHARACTER_BYTES = 4  # bytes of the longest character
 
 
-class Place(NamedTuple):
+class StreamPosition(NamedTuple):
     """Position of a reader: after a row of the feed, or after the first `part` parts of it.
 
     `row` is (cursor) in the stream of a job and (xid, id) in the stream of all jobs.
@@ -72,14 +72,14 @@ class Place(NamedTuple):
         """The first row that can have unread parts."""
         return self.row if self.part is not None else (*self.row[:-1], self.row[-1] + 1)
 
-    def left_of(self, row: tuple[int, ...], parts: list[feed.Part]) -> Iterator[tuple["Place", feed.Part]]:
+    def left_of(self, row: tuple[int, ...], parts: list[feed.Part]) -> Iterator[tuple["StreamPosition", feed.Part]]:
         """Yield the unread parts of a row, each with the position after it."""
         seen = self.part or 0 if row == self.row else 0
-        return ((Place(row, number), part) for number, part in enumerate(parts[seen:], seen + 1))
+        return ((StreamPosition(row, number), part) for number, part in enumerate(parts[seen:], seen + 1))
 
 
 @dataclass(frozen=True)
-class Shown:
+class ProjectFrame:
     """A frame with the project of its job, which decides who can read it."""
 
     frame: Frame
@@ -87,77 +87,77 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Page:
+class StreamPage:
     """The next frames and the position after them. `ended`: no frame follows. `held`: further rows exist but cannot
     be sent yet."""
 
-    place: Place
-    shown: list[Shown] = field(default_factory=list)
+    place: StreamPosition
+    shown: list[ProjectFrame] = field(default_factory=list)
     ended: bool = False
     held: bool = False
 
 
-def begin(job: models.Job) -> Page:
+def first_job_page(job: models.Job) -> StreamPage:
     """Return the first page of the stream of a job: the job in its present state."""
-    return _closed(job, Place((job.feed,)), [_status(job, Place((job.feed,)))])
+    return _closed(job, StreamPosition((job.feed,)), [_status(job, StreamPosition((job.feed,)))])
 
 
-def of_job(session: Session, job_id: UUID, place: Place) -> Page:
+def next_job_page(session: Session, job_id: UUID, place: StreamPosition) -> StreamPage:
     """Return the page after a position in the stream of a job; empty if there is nothing new."""
     job = jobs.find(session, job_id)
     if job is None:
-        return Page(place, ended=True)
-    rows = feed.of_job(session, job_id, first=place.next_row[0], last=job.feed, limit=ROWS)
+        return StreamPage(place, ended=True)
+    rows = feed.of_job(session, job_id, first=place.next_row[0], last=job.feed, limit=MAX_PAGE_ROWS)
     chosen = list(_bounded(rows))
     content = _Content(session, job_id, [part for row in chosen for part in row.parts])
     shown = [
-        Shown(Frame(id=str(behind), event=part[0], data=data), job.project)
+        ProjectFrame(Frame(id=str(behind), event=part[0], data=data), job.project)
         for row in chosen
         for behind, part in place.left_of((row.cursor,), row.parts)
         if (data := content.of(part)) is not None
     ]
     if chosen:
-        place = Place((chosen[-1].cursor,))
+        place = StreamPosition((chosen[-1].cursor,))
         shown.append(_status(job, place))
     return _closed(job, place, shown)
 
 
-def begin_all(session: Session) -> Page:
+def first_page(session: Session) -> StreamPage:
     """Return the first page of the stream of all jobs: only the position."""
-    place = Place(feed.newest(session))
-    return Page(place, [Shown(Frame(id=str(place), event=None, data=None), "")])
+    place = StreamPosition(feed.newest(session))
+    return StreamPage(place, [ProjectFrame(Frame(id=str(place), event=None, data=None), "")])
 
 
-def of_all(session: Session, place: Place) -> Page:
+def next_page(session: Session, place: StreamPosition) -> StreamPage:
     """Return the page after a position in the stream of all jobs: events, and the state of each job."""
     xid, id = place.next_row
-    rows = feed.of_all(session, first=(xid, id), limit=ROWS)
+    rows = feed.of_all(session, first=(xid, id), limit=MAX_PAGE_ROWS)
     happened = _events(session, [(row.job_id, part) for row in rows for part in row.parts])
-    known = {job.id: job for job in jobs.some(session, {row.job_id for row in rows})}
+    known = {job.id: job for job in jobs.existing(session, {row.job_id for row in rows})}
     last = {row.job_id: row.id for row in rows}
     shown = []
     for row in rows:
         at = (row.xid, row.id)
         for behind, part in place.left_of(at, row.parts):
             if part[0] == "events" and (data := happened(row.job_id, part)):
-                shown.append(Shown(Frame(id=str(behind), event="events", data=data), row.project))
+                shown.append(ProjectFrame(Frame(id=str(behind), event="events", data=data), row.project))
         if last[row.job_id] == row.id and row.job_id in known:
-            shown.append(_status(known[row.job_id], Place(at)))
-    place = Place((rows[-1].xid, rows[-1].id)) if rows else place
-    return Page(place, shown, held=not rows and feed.are_held(session))
+            shown.append(_status(known[row.job_id], StreamPosition(at)))
+    place = StreamPosition((rows[-1].xid, rows[-1].id)) if rows else place
+    return StreamPage(place, shown, held=not rows and feed.are_held(session))
 
 
-def _status(job: models.Job, place: Place) -> Shown:
-    return Shown(Frame(id=str(place), event="status", data=Job.model_validate(job)), job.project)
+def _status(job: models.Job, place: StreamPosition) -> ProjectFrame:
+    return ProjectFrame(Frame(id=str(place), event="status", data=Job.model_validate(job)), job.project)
 
 
-def _closed(job: models.Job, place: Place, shown: list[Shown]) -> Page:
+def _closed(job: models.Job, place: StreamPosition, shown: list[ProjectFrame]) -> StreamPage:
     """Return the page, with an `end` frame if the job has ended and this is everything."""
-    ended = job.status.final and place == Place((job.feed,))
+    ended = job.status.final and place == StreamPosition((job.feed,))
     if ended:
         end = Ended(job_id=job.id, status=job.status)
-        shown.append(Shown(Frame(id=str(place), event="end", data=end), job.project))
-    return Page(place, shown, ended=ended)
+        shown.append(ProjectFrame(Frame(id=str(place), event="end", data=end), job.project))
+    return StreamPage(place, shown, ended=ended)
 
 
 def _bounded(rows: list[models.Feed]) -> Iterator[models.Feed]:
@@ -167,8 +167,8 @@ def _bounded(rows: list[models.Feed]) -> Iterator[models.Feed]:
         yield row
         for kind, *ends in row.parts:
             span = ends[1] - ends[0] + 1 if len(ends) > 1 else 0
-            size += span if kind == "log" else span * _BYTES_OF.get(kind, 0)
-        if size > BYTES:
+            size += span if kind == "log" else span * _STEP_BYTES.get(kind, 0)
+        if size > MAX_PAGE_BYTES:
             return
 
 
@@ -212,7 +212,7 @@ class _Content:
     ) -> Record | None:
         found = rows[bisect_left(rows, first, key=key) : bisect_right(rows, last, key=key)]
         data = [record.model_validate(row) for row in found]
-        return Several[Any](job_id=self._job_id, data=data) if data else None
+        return RecordBatch[Any](job_id=self._job_id, data=data) if data else None
 
     @cached_property
     def _events(self) -> Callable[[UUID, feed.Part], Record | None]:
@@ -234,7 +234,7 @@ class _Content:
     @cached_property
     def _checkpoints(self) -> Record:
         rows = checkpoints.of_job(self._session, self._job_id)
-        return Several[Checkpoint](job_id=self._job_id, data=[Checkpoint.model_validate(row) for row in rows])
+        return RecordBatch[Checkpoint](job_id=self._job_id, data=[Checkpoint.model_validate(row) for row in rows])
 
 
 def _events(session: Session, parts: list[tuple[UUID, feed.Part]]) -> Callable[[UUID, feed.Part], Record | None]:
@@ -249,14 +249,14 @@ def _events(session: Session, parts: list[tuple[UUID, feed.Part]]) -> Callable[[
 
     def find(job_id: UUID, part: feed.Part) -> Record | None:
         data = [Event.model_validate(event) for event in rows[job_id] if part[1] <= event.id <= part[2]]
-        return Several[Event](job_id=job_id, data=data) if data else None
+        return RecordBatch[Event](job_id=job_id, data=data) if data else None
 
     return find
 
 
 def _log_piece(session: Session, job_id: UUID, start: int, end: int) -> LogPiece | None:
     """Return the text between two bytes. A character at a border belongs to the piece in which it ends."""
-    begin = max(0, start - _CHARACTER + 1)
+    begin = max(0, start - _CHARACTER_BYTES + 1)
     data = logs.read(session, job_id, after=begin, limit=end - begin) if end else b""
     first, last = start - begin, len(data)
     first -= _unfinished(data[:first])
@@ -270,5 +270,5 @@ def _log_piece(session: Session, job_id: UUID, start: int, end: int) -> LogPiece
 def _unfinished(data: bytes) -> int:
     """Return the number of bytes at the end that begin an incomplete character."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    decoder.decode(data[1 - _CHARACTER :])
+    decoder.decode(data[1 - _CHARACTER_BYTES :])
     return len(decoder.getstate()[0])

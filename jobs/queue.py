@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from jobs.settings import get_settings
 
 WAKE = "calibrl.wake"
-MOST_WAITING = 64  # maximum wake-ups in the queue of a worker
+MAX_WAITING_WAKE_UPS = 64  # maximum wake-ups in the queue of a worker
 
 log = structlog.get_logger()
 
@@ -60,7 +60,7 @@ def wake(workers: Mapping[str, int]) -> None:
             waiting = connection.default_channel.client.llen
             for worker, count in workers.items():
                 # A worker that hangs takes none; a few are enough for its recovery.
-                for _ in range(min(count, MOST_WAITING - waiting(queue_name(worker)))):
+                for _ in range(min(count, MAX_WAITING_WAKE_UPS - waiting(queue_name(worker)))):
                     app.send_task(WAKE, queue=queue_name(worker), connection=connection, retry=False)
     except (OperationalError, RedisError, OSError) as error:
         log.warning("wake-ups not sent", workers=list(workers), error=str(error))

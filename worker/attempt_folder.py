@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from jobs.files.artifacts import missing_checkpoints
-from jobs.files.links import link_tree
+from jobs.files.hard_links import link_tree
 from jobs.lifecycle import KnownCheckpoint
 
 CHECKPOINTS = "checkpoints"  # as `calibrl_core.run.checkpoint` names it

@@ -14,13 +14,12 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from calibrl.schemas import HOUR
 from calibrl.settings import SettingsError
 from jobs import janitor
 from jobs.janitor import Finding
 from jobs.logs import configure_logs
 from jobs.settings import Settings, get_settings
-
-HOUR = 3600.0
 
 log = structlog.get_logger()
 

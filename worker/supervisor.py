@@ -91,7 +91,7 @@ class Supervisor:
     def _bring_data(self) -> bool:
         """Bring the job's data to this machine; return False if an order to end arrived meanwhile."""
         for file in self._claim.files:
-            for _ in datasets.bring(file):
+            for _ in datasets.fetch_to_machine(file):
                 self._beat_if_due()
                 if self.order is not Order.CONTINUE:
                     self._stop_order = self.order

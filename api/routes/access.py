@@ -5,7 +5,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Body, Path, Query
 
-from api.deps import BIGGEST_ID, Admin, CurrentCaller, Db, Limit, page
+from api.deps import MAX_ID, Admin, CurrentCaller, Db, Limit, page
 from api.examples import KEYS, USERS
 from api.idempotency import IdempotentRoute
 from calibrl.schemas import (
@@ -89,9 +89,7 @@ def list_audit(
     caller: CurrentCaller,
     project: Slug | None = None,
     user: UserName | None = None,
-    before: Annotated[
-        int, Query(ge=1, le=BIGGEST_ID, description="Id of the last entry of the previous page.")
-    ] = BIGGEST_ID,
+    before: Annotated[int, Query(ge=1, le=MAX_ID, description="Id of the last entry of the previous page.")] = MAX_ID,
     limit: Limit = 100,
 ) -> Page[AuditEntry]:
     """List the audit log, newest first: for admins, and with `project` for admins of that project."""

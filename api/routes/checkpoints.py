@@ -4,14 +4,14 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
 
-from api.deps import BIGGEST_STEP, Db, ExistingJob
+from api.deps import Db, ExistingJob
 from api.downloads import ARCHIVE, RESPONSES, archive, send
-from calibrl.schemas import Checkpoint, CheckpointFiles, Page
+from calibrl.schemas import MAX_STEP, Checkpoint, CheckpointFiles, Page
 from jobs.files import artifacts
 from jobs.repository import checkpoints
 
 router = APIRouter(prefix="/jobs/{job_id}/checkpoints", tags=["runs"])
-Step = Annotated[int, Path(ge=0, le=BIGGEST_STEP, description="Step of the checkpoint.")]
+Step = Annotated[int, Path(ge=0, le=MAX_STEP, description="Step of the checkpoint.")]
 
 
 @router.get("")

@@ -10,9 +10,9 @@ from fastapi import APIRouter, Query, Response
 from sqlalchemy.orm import Session
 
 from api.bucket_width import Width, chosen_width, refusal
-from api.deps import BIGGEST_STEP, CurrentCaller, Db
+from api.deps import CurrentCaller, Db
 from api.tables import CONTENT, ChosenFormat, streamed
-from calibrl.schemas import Curves
+from calibrl.schemas import MAX_STEP, Curves
 from jobs.repository import curves, jobs
 
 MOST_JOBS, MOST_NAMES = 32, 64
@@ -42,12 +42,10 @@ Names = Annotated[
     ),
 ]
 Points = Annotated[int, Query(ge=1, le=5000, description="Maximum number of buckets per curve.")]
-FromStep = Annotated[
-    int, Query(ge=0, le=BIGGEST_STEP, description="First step; the bucket that contains it is included.")
-]
+FromStep = Annotated[int, Query(ge=0, le=MAX_STEP, description="First step; the bucket that contains it is included.")]
 ToStep = Annotated[
     int | None,
-    Query(ge=0, le=BIGGEST_STEP, description="Last step; the bucket that contains it is included. None: to the end."),
+    Query(ge=0, le=MAX_STEP, description="Last step; the bucket that contains it is included. None: to the end."),
 ]
 
 
@@ -82,7 +80,7 @@ def compare_metrics(
         raise refusal("points", f"{of_width}: ask for fewer points, names or jobs, or a greater width")
     asked = {"width": width, "first": from_step, "last": last}
     if format == "json":
-        series = [text for id in ids for text in curves.as_json(session, id, chosen, newest=of_each[id], **asked)]
+        series = [text for id in ids for text in curves.buckets_json(session, id, chosen, newest=of_each[id], **asked)]
         body = f'{{"width":{width},"last_step":{json.dumps(newest)},"series":[{",".join(series)}]}}'
         return Response(body, media_type="application/json")
     found = [row for id in ids for row in curves.buckets(session, id, chosen, newest=of_each[id], **asked)]
@@ -98,7 +96,7 @@ def _job_ids(session: Session, given: str, projects: frozenset[str] | None) -> l
             raise refusal("jobs", f"{text[:50]!r} is no id of a job") from None
     if not 0 < len(ids) <= MOST_JOBS:
         raise refusal("jobs", f"names {len(ids)} jobs; give 1 to {MOST_JOBS}")
-    return jobs.seen(session, ids, projects)
+    return jobs.require_visible(session, ids, projects)
 
 
 def _chosen_names(session: Session, ids: Sequence[UUID], given: str) -> list[str]:

@@ -15,7 +15,7 @@ from calibrl.schemas import Dataset, HubDataset, Page, PreviewRow, Role, Slug, U
 from jobs import models
 from jobs.errors import Conflict, FieldError, Invalid
 from jobs.files import datasets
-from jobs.files.datasets import Arrival
+from jobs.files.datasets import IncomingFile
 from jobs.repository import datasets as rows
 from jobs.settings import get_settings
 
@@ -42,8 +42,8 @@ def register_dataset(
     response: Response,
 ) -> Dataset:
     """Note a data set of the Hugging Face hub by its name. Nothing is downloaded; the worker of a job does that."""
-    caller.need_where_seen(given.project, Role.MEMBER)
-    return _answer(*datasets.register(session, given, user=caller.user, among=caller.projects), response)
+    caller.need_if_visible(given.project, Role.MEMBER)
+    return _answer(*datasets.register(session, given, user=caller.user, visible_projects=caller.projects), response)
 
 
 @router.post("/upload", status_code=201, responses=_SAME, openapi_extra={"requestBody": _BODY})
@@ -62,14 +62,14 @@ async def upload_dataset(
     Images are in the rows, as bytes or base64: paths are refused. The same content again returns the same dataset.
     """
     limit = get_settings().max_upload_bytes
-    caller.need_where_seen(options.project, Role.MEMBER)
+    caller.need_if_visible(options.project, Role.MEMBER)
     await read(request, lambda session: datasets.check_upload(session, options, caller.projects))
-    with await run_in_threadpool(Arrival, get_settings()) as arrival:
-        sent = await receive(request, arrival, limit)
+    with await run_in_threadpool(IncomingFile, get_settings()) as incoming:
+        sent = await receive(request, incoming, limit)
         name = options.name or sent.name
         if name is None:
             raise Invalid("The dataset was not accepted.", (FieldError("name", "Field required"),))
-        return _answer(*await keep(request, begin, arrival, name, options), response)
+        return _answer(*await keep(request, begin, incoming, name, options), response)
 
 
 @router.get("")

@@ -7,14 +7,14 @@ from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Body, Query, Request
 from sqlalchemy.orm import Session
 
-from api.deps import BIGGEST_STEP, CurrentCaller, ExistingJob, existing_job, read
+from api.deps import CurrentCaller, ExistingJob, existing_job, read
 from api.examples import REPLAYS
 from api.idempotency import IdempotentRoute
 from api.limits import ConcurrencyLimit
-from calibrl.schemas import Comparison, Evaluation, Page, Replay, ReplayRequest
+from calibrl.schemas import MAX_STEP, Comparison, Evaluation, Page, Replay, ReplayRequest
 from jobs.errors import FieldError, Invalid
 from jobs.evaluations import compare, replay
-from jobs.evaluations.compare import Entry
+from jobs.evaluations.compare import Selection
 
 router = APIRouter(tags=["evaluations"], route_class=IdempotentRoute)
 COMPARING = CapacityLimiter(2)
@@ -45,15 +45,15 @@ async def compare_evaluations(
         str | None,
         Query(max_length=500, description="Name of the dataset. None: all datasets that the evaluations share."),
     ] = None,
-    seed: Annotated[int, Query(ge=0, le=BIGGEST_STEP, description="Seed of the bootstrap.")] = 0,
+    seed: Annotated[int, Query(ge=0, le=MAX_STEP, description="Seed of the bootstrap.")] = 0,
 ) -> Page[Comparison]:
     """Compare models over the same prompts, pair by pair, on each data set: the difference of their sampled accuracies
     with its 95 % interval. Where that covers 0, the two are not distinguishable. Only answers to the same prompts can
     be compared."""
 
-    def found(session: Session) -> compare.Kept:
-        entries = [Entry(existing_job(id, session, caller), index) for id, index in _entries(jobs)]
-        return compare.kept(session, entries, split)
+    def found(session: Session) -> compare.StoredAccuracies:
+        entries = [Selection(existing_job(id, session, caller), index) for id, index in _entries(jobs)]
+        return compare.load_accuracies(session, entries, split)
 
     data = await to_thread.run_sync(compare.compare, await read(request, found), seed, limiter=COMPARING)
     return Page(data=data, has_more=False)
@@ -70,10 +70,10 @@ async def replay_rewards(
     ones. Changes nothing. A hostile completion loses only its own verdict. At most two replays run at the same time,
     each for at most one minute; the answer covers the completions scored by then."""
 
-    def found(session: Session) -> replay.Stored:
+    def found(session: Session) -> replay.StoredCompletions:
         job = existing_job(job_id, session, caller)
         replay.check(given)
-        return replay.stored(session, job.id, given)
+        return replay.load_completions(session, job.id, given)
 
     with REPLAYING.one():
         return await to_thread.run_sync(replay.replay, await read(request, found), given)

@@ -45,15 +45,15 @@ Spec = Annotated[TrainSpec | EvaluateSpec, Depends(_looked_into)]
 
 
 def _counted(spec: Spec) -> TrainSpec | EvaluateSpec:
-    dry_run.count(spec)
+    dry_run.count_rows(spec)
     return spec
 
 
 @router.post("", status_code=201)
 def submit_job(spec: Spec, session: Db, caller: CurrentCaller, response: Response) -> Job:
     """Add a job. It is queued, or waits for the jobs that it depends on."""
-    caller.need_where_seen(spec.project, Role.MEMBER)
-    return _added(lifecycle.submit(session, spec, actor=caller.user, among=caller.projects), response)
+    caller.need_if_visible(spec.project, Role.MEMBER)
+    return _added(lifecycle.submit(session, spec, actor=caller.user, visible_projects=caller.projects), response)
 
 
 @router.post(":plan")
@@ -62,16 +62,16 @@ def plan_job(
 ) -> JobPlan:
     """Dry-run a spec: return its defaults, data, memory, estimated start and warnings. An invalid spec is refused as on
     submission; no job is created."""
-    caller.need_where_seen(spec.project, Role.MEMBER)
-    return dry_run.make(session, spec, actor=caller.user, among=caller.projects)
+    caller.need_if_visible(spec.project, Role.MEMBER)
+    return dry_run.dry_run(session, spec, actor=caller.user, visible_projects=caller.projects)
 
 
 @router.get("")
-def list_jobs(session: Db, caller: CurrentCaller, wanted: Annotated[JobFilter, Query()]) -> Page[JobSummary]:
+def list_jobs(session: Db, caller: CurrentCaller, filters: Annotated[JobFilter, Query()]) -> Page[JobSummary]:
     """The jobs of your projects, newest first unless sorted otherwise, without their specs, results and notes."""
-    found = jobs.page(session, wanted, caller.projects)
-    data = [JobSummary.model_validate(job) for job in found[: wanted.limit]]
-    return Page(data=data, has_more=len(found) > wanted.limit)
+    found = jobs.page(session, filters, caller.projects)
+    data = [JobSummary.model_validate(job) for job in found[: filters.limit]]
+    return Page(data=data, has_more=len(found) > filters.limit)
 
 
 @router.get("/{job_id}")
@@ -119,9 +119,9 @@ def fork_job(
     """Add a job that takes up another one's spec, with changes. A training job begins with a checkpoint that the other
     has now, which is kept for it; an evaluation is made again."""
     spec, step = forked
-    caller.need_where_seen(spec.project, Role.MEMBER)
+    caller.need_if_visible(spec.project, Role.MEMBER)
     added = lifecycle.submit(
-        session, spec, actor=caller.user, among=caller.projects, forked_from=job_id, forked_step=step
+        session, spec, actor=caller.user, visible_projects=caller.projects, forked_from=job_id, forked_step=step
     )
     return _added(added, response)
 

@@ -7,12 +7,12 @@ from starlette.responses import StreamingResponse
 
 from api.deps import CurrentCaller, ExistingJob
 from api.live import Encoded, EventStream, Hub
+from calibrl.schemas import DAY, HOUR
 from jobs import live
 from jobs.errors import FieldError, Invalid
-from jobs.live import Place
+from jobs.live import StreamPosition
 
 router = APIRouter(tags=["live"])
-HOUR, DAY = 3600.0, 86_400.0
 DOCUMENTED: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Server-sent events: see docs/how-to/live-streams.md",
@@ -54,8 +54,8 @@ async def stream_job(
 ) -> EventStream:
     """Stream the changes of a job until it has ended. Without an id the stream starts with the job's current state; the
     other routes return the earlier history."""
-    start = _place(seen, 1) if seen else Encoded.of(live.begin(job))
-    if isinstance(start, Place) and start.row > (job.feed,):
+    start = _place(seen, 1) if seen else Encoded.of(live.first_job_page(job))
+    if isinstance(start, StreamPosition) and start.row > (job.feed,):
         raise _unusable(f"the job's stream is only at {job.feed}")
     return EventStream(hub.stream(job, start, seconds=max_seconds, caller=caller))
 
@@ -65,13 +65,13 @@ async def stream_all(
     hub: Streams, caller: CurrentCaller, seen: Seen = None, max_seconds: Seconds = HOUR
 ) -> EventStream:
     """Stream the states and events of the jobs of your projects in commit order, from now or from an id."""
-    start = _place(seen, 2) if seen else await hub.read(live.begin_all)
+    start = _place(seen, 2) if seen else await hub.read(live.first_page)
     return EventStream(hub.stream(None, start, seconds=max_seconds, caller=caller))
 
 
-def _place(text: str, numbers: int) -> Place:
+def _place(text: str, numbers: int) -> StreamPosition:
     try:
-        return Place.parse(text, numbers)
+        return StreamPosition.parse(text, numbers)
     except ValueError as error:
         raise _unusable(str(error)) from None
 

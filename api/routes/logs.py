@@ -5,7 +5,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from api.deps import BIGGEST_ID, Db, ExistingJob
+from api.deps import MAX_ID, Db, ExistingJob
 from calibrl.schemas import LogChunk
 from jobs.repository import logs
 
@@ -16,9 +16,7 @@ router = APIRouter(prefix="/jobs/{job_id}/log", tags=["runs"])
 def read_log(
     session: Db,
     job: ExistingJob,
-    after: Annotated[
-        int, Query(ge=0, le=BIGGEST_ID, description="Offset in bytes: `next` of the previous response.")
-    ] = 0,
+    after: Annotated[int, Query(ge=0, le=MAX_ID, description="Offset in bytes: `next` of the previous response.")] = 0,
     limit_bytes: Annotated[
         int, Query(ge=16, le=1_000_000, description="Maximum number of bytes in the response.")
     ] = 65_536,

@@ -9,9 +9,9 @@ from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
 from api import metric_pages
-from api.deps import BIGGEST_STEP, Db, ExistingJob
+from api.deps import Db, ExistingJob
 from api.tables import CONTENT, ChosenFormat, Rows, streamed
-from calibrl.schemas import MetricName, MetricRow, Page
+from calibrl.schemas import MAX_STEP, MetricName, MetricRow, Page
 from jobs.repository import curves, metrics
 
 PAGE = 1000  # steps, where nothing is said
@@ -20,7 +20,7 @@ Names = Annotated[
     str | None,
     Query(max_length=8000, description="Names of metrics, separated by commas. None: all.", examples=["reward/mean"]),
 ]
-After = Annotated[int, Query(ge=-1, le=BIGGEST_STEP, description="Only steps after this one. -1: all.")]
+After = Annotated[int, Query(ge=-1, le=MAX_STEP, description="Only steps after this one. -1: all.")]
 Most = Annotated[
     int | None,
     Query(ge=1, le=5000, description="Maximum number of steps. None: 1000 as JSON, all in the other formats."),

@@ -19,8 +19,8 @@ from jobs import models
 from jobs.access.callers import Caller
 from jobs.errors import FieldError, Invalid, NotFound
 from jobs.files import datasets
-from jobs.files.datasets import Arrival
-from jobs.openai.names import nothing, uuid_of
+from jobs.files.datasets import IncomingFile
+from jobs.openai.names import not_found, uuid_of
 from jobs.openai.objects import file_object
 from jobs.repository import datasets as rows
 from jobs.settings import get_settings
@@ -43,9 +43,9 @@ def _found(session: Session, file_id: str, caller: Caller) -> models.Dataset:
     try:
         found = rows.get(session, uuid_of("file", file_id), caller.projects)
     except NotFound:
-        raise nothing("file", file_id) from None
+        raise not_found("file", file_id) from None
     if found.hub is not None:
-        raise nothing("file", file_id)
+        raise not_found("file", file_id)
     return found
 
 
@@ -66,11 +66,11 @@ async def create_file(
     await read(request, lambda session: datasets.check_upload(session, options, caller.projects))
     if not request.headers.get("Content-Type", "").lower().startswith("multipart/form-data"):
         raise Invalid("The file was not accepted.", (FieldError("file", "send a form with `file` and `purpose`"),))
-    with await run_in_threadpool(Arrival, get_settings()) as arrival:
-        sent = await receive(request, arrival, get_settings().max_upload_bytes, fields=("purpose",))
+    with await run_in_threadpool(IncomingFile, get_settings()) as incoming:
+        sent = await receive(request, incoming, get_settings().max_upload_bytes, fields=("purpose",))
         if sent.fields.get("purpose") != PURPOSE:
             raise Invalid("The file was not accepted.", (FieldError("purpose", f"must be {PURPOSE}"),))
-        dataset, _ = await keep(request, begin, arrival, sent.name or "upload", options)
+        dataset, _ = await keep(request, begin, incoming, sent.name or "upload", options)
         return file_object(dataset)
 
 

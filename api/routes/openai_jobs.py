@@ -9,18 +9,18 @@ from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from api import openai
-from api.deps import BIGGEST_ID, BIGGEST_STEP, CurrentCaller, Db
+from api.deps import MAX_ID, CurrentCaller, Db
 from api.examples import FINE_TUNING_JOBS
 from api.idempotency import IdempotentRoute
 from api.openai import after_id, listed, no_start
 from api.validation_errors import field_errors
-from calibrl.schemas import Dataset, JobStatus, Role, TrainSpec
+from calibrl.schemas import MAX_STEP, Dataset, JobStatus, Role, TrainSpec
 from calibrl.schemas.openai import FineTuningCheckpoint, FineTuningEvent, FineTuningJob, NewFineTuningJob, OpenAIList
 from jobs import lifecycle, models
 from jobs.access.callers import Caller
 from jobs.errors import FieldError, Invalid, NotFound
 from jobs.openai import objects, requests
-from jobs.openai.names import nothing, origin, uuid_of
+from jobs.openai.names import not_found, origin, uuid_of
 from jobs.repository import checkpoints, datasets, jobs, openai_jobs, queue
 
 router = APIRouter(prefix="/fine_tuning/jobs", tags=["OpenAI"], responses=openai.RESPONSES, route_class=IdempotentRoute)
@@ -42,9 +42,9 @@ def _existing_job(fine_tuning_job_id: str, session: Db, caller: CurrentCaller) -
     try:
         job = jobs.get(session, uuid_of("ftjob", fine_tuning_job_id))
     except NotFound:
-        raise nothing("ftjob", fine_tuning_job_id) from None
+        raise not_found("ftjob", fine_tuning_job_id) from None
     if job.kind != openai_jobs.TRAIN or not caller.sees(job.project):
-        raise nothing("ftjob", fine_tuning_job_id)
+        raise not_found("ftjob", fine_tuning_job_id)
     return job
 
 
@@ -77,7 +77,7 @@ def create_fine_tuning_job(
     spec = requests.spec_of(new, training, validation, _begins_with(session, caller, new.model))
     try:
         parsed = TrainSpec.model_validate(spec)
-        job = lifecycle.submit(session, parsed, actor=caller.user, among=caller.projects)
+        job = lifecycle.submit(session, parsed, actor=caller.user, visible_projects=caller.projects)
     except ValidationError as error:
         faults = [{**fault, "loc": ("body", *fault["loc"])} for fault in error.errors()]
         raise _refused(*requests.in_request(new, field_errors(faults, spec))) from None
@@ -100,7 +100,7 @@ def list_fine_tuning_jobs(
     labels, unlabelled = _labels(request)
     found = openai_jobs.page(
         session,
-        among=caller.projects,
+        visible_projects=caller.projects,
         project=slug,
         labels=labels,
         unlabelled=unlabelled,
@@ -139,7 +139,7 @@ def list_fine_tuning_events(
     session: Db, job: ExistingJob, after: After = None, limit: Limit = 20
 ) -> OpenAIList[FineTuningEvent]:
     """List the events of a job and the metrics of its steps, newest first."""
-    found = openai_jobs.told(session, job.id, after=_event(after), limit=limit + 1)
+    found = openai_jobs.events_and_metrics(session, job.id, after=_event(after), limit=limit + 1)
     return listed([objects.event_object(one, job.steps_total) for one in found[:limit]], len(found) > limit)
 
 
@@ -217,8 +217,8 @@ def _event(after: str | None) -> tuple[Literal["event", "step"], int] | None:
         raise no_start(f"there is no event {after!r}")
     number = int(found[2])
     if found[1] == "event":
-        return "event", min(number, BIGGEST_ID)
-    return "step", min(number, BIGGEST_STEP)
+        return "event", min(number, MAX_ID)
+    return "step", min(number, MAX_STEP)
 
 
 def _refused(*faults: FieldError) -> Invalid:

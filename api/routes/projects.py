@@ -26,7 +26,7 @@ def list_projects(
     limit: Limit = 100,
 ) -> Page[Project]:
     """The projects that you belong to, by name; for admins, all."""
-    return page(projects.page(session, among=caller.projects, after=after, limit=limit + 1), limit, Project)
+    return page(projects.page(session, visible_projects=caller.projects, after=after, limit=limit + 1), limit, Project)
 
 
 @router.get("/projects/{slug}")

@@ -13,5 +13,5 @@ router = APIRouter(prefix="/queue", tags=["queue"])
 def read_queue(session: Db, caller: CurrentCaller, project: Slug | None = None) -> Page[QueueEntry]:
     """The jobs of your projects that have not started, those in line first: position among everybody's, why each
     waits, and when it may start."""
-    found = [entry for entry in lifecycle.entries(session, project) if caller.sees(entry.project)]
+    found = [entry for entry in lifecycle.queue_entries(session, project) if caller.sees(entry.project)]
     return Page(data=found, has_more=False)

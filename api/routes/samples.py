@@ -4,8 +4,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
 
-from api.deps import BIGGEST_ID, BIGGEST_STEP, AfterId, Db, ExistingJob, Limit, page
-from calibrl.schemas import Page, Sample, SampleSummary
+from api.deps import MAX_ID, AfterId, Db, ExistingJob, Limit, page
+from calibrl.schemas import MAX_STEP, Page, Sample, SampleSummary
 from jobs.repository import samples
 
 router = APIRouter(prefix="/jobs/{job_id}/samples", tags=["runs"])
@@ -15,7 +15,7 @@ router = APIRouter(prefix="/jobs/{job_id}/samples", tags=["runs"])
 def list_samples(
     session: Db,
     job: ExistingJob,
-    step: Annotated[int | None, Query(ge=0, le=BIGGEST_STEP, description="Only samples of this step.")] = None,
+    step: Annotated[int | None, Query(ge=0, le=MAX_STEP, description="Only samples of this step.")] = None,
     q: Annotated[
         str | None,
         Query(
@@ -44,6 +44,6 @@ def list_samples(
 
 
 @router.get("/{sample_id}")
-def read_sample(session: Db, job: ExistingJob, sample_id: Annotated[int, Path(ge=0, le=BIGGEST_ID)]) -> Sample:
+def read_sample(session: Db, job: ExistingJob, sample_id: Annotated[int, Path(ge=0, le=MAX_ID)]) -> Sample:
     """Return one whole group: prompt, expert, and each completion with its rewards and per-token values."""
     return Sample.model_validate(samples.get(session, job.id, sample_id))

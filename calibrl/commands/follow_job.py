@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from uuid import UUID
 
 from calibrl.client import CalibrlError, Client, Live
-from calibrl.schemas import Event, Job, LogPiece, MetricRow, Rewound, Several
+from calibrl.schemas import Event, Job, LogPiece, MetricRow, RecordBatch, Rewound
 from calibrl.views import terminal
 
 POLL_SECONDS = 1.0
@@ -33,9 +33,9 @@ def follow(client: Client, id: UUID) -> Iterator[tuple[Job, Rows, list[Event]]]:
                 job = live.data
             case Rewound(to_step=to_step):
                 rows = {step: row for step, row in rows.items() if step <= to_step}
-            case Several(data=[MetricRow(), *_] as found):
+            case RecordBatch(data=[MetricRow(), *_] as found):
                 rows |= {row.step: _watched(row) for row in found}
-            case Several(data=[Event(), *_] as found):
+            case RecordBatch(data=[Event(), *_] as found):
                 happened = [event for event in found if event.id > seen]
                 seen = max([seen, *(event.id for event in found)])
         rows = {step: row for step, row in rows.items() if step > max(rows) - HISTORY}

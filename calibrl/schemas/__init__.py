@@ -13,8 +13,12 @@ from calibrl.schemas.access import Scope as Scope
 from calibrl.schemas.access import User as User
 from calibrl.schemas.access import UserChanges as UserChanges
 from calibrl.schemas.access import UserName as UserName
+from calibrl.schemas.base import DAY as DAY
+from calibrl.schemas.base import GIB as GIB
+from calibrl.schemas.base import HOUR as HOUR
+from calibrl.schemas.base import MAX_LIMIT as MAX_LIMIT
+from calibrl.schemas.base import MAX_STEP as MAX_STEP
 from calibrl.schemas.base import MONTH as MONTH
-from calibrl.schemas.base import MOST as MOST
 from calibrl.schemas.base import Label as Label
 from calibrl.schemas.base import Name as Name
 from calibrl.schemas.base import Page as Page
@@ -38,7 +42,7 @@ from calibrl.schemas.evaluations import Replay as Replay
 from calibrl.schemas.evaluations import ReplayRequest as ReplayRequest
 from calibrl.schemas.evaluations import Rescored as Rescored
 from calibrl.schemas.health import Health as Health
-from calibrl.schemas.jobs import MOST_LABELS as MOST_LABELS
+from calibrl.schemas.jobs import MAX_LABELS as MAX_LABELS
 from calibrl.schemas.jobs import Event as Event
 from calibrl.schemas.jobs import Fork as Fork
 from calibrl.schemas.jobs import Job as Job
@@ -50,8 +54,8 @@ from calibrl.schemas.live import LIVE as LIVE
 from calibrl.schemas.live import Ended as Ended
 from calibrl.schemas.live import Frame as Frame
 from calibrl.schemas.live import LogPiece as LogPiece
+from calibrl.schemas.live import RecordBatch as RecordBatch
 from calibrl.schemas.live import Rewound as Rewound
-from calibrl.schemas.live import Several as Several
 from calibrl.schemas.plans import DataFacts as DataFacts
 from calibrl.schemas.plans import JobPlan as JobPlan
 from calibrl.schemas.plans import MemoryPart as MemoryPart

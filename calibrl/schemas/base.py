@@ -5,8 +5,10 @@ from typing import Annotated, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 T = TypeVar("T")
-MONTH = 31 * 86_400.0  # seconds
-MOST = 1_000_000  # of what a project may have; a table's integers hold no more than 2e9
+HOUR, DAY, MONTH = 3600.0, 86_400.0, 31 * 86_400.0  # seconds
+GIB = 2**30  # bytes
+MAX_STEP = 2**31 - 1  # an integer of PostgreSQL
+MAX_LIMIT = 1_000_000  # of a project; below the largest integer of PostgreSQL
 Name = Annotated[str, Field(min_length=1, max_length=120, pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._\-]*$")]
 Slug = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9][a-z0-9\-]*$")]
 Label = Annotated[str, Field(max_length=512)]

@@ -5,14 +5,14 @@ from uuid import UUID
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from calibrl.schemas.base import Record
+from calibrl.schemas.base import MAX_STEP, Record
 from calibrl_core.config import usable_rewards
 from calibrl_core.settings_base import StrictSettings
 from calibrl_core.verifiers import Reward
 
-MOST_COMPLETIONS = 5000  # that are scored again at once
-LONGEST_VERDICT = 5.0  # seconds
-Place = Annotated[int, Field(ge=0, le=2**31 - 1)]
+MAX_REPLAY_COMPLETIONS = 5000  # that are scored again at once
+MAX_REPLAY_VERDICT_SECONDS = 5.0  # seconds
+StepNumber = Annotated[int, Field(ge=0, le=MAX_STEP)]
 
 
 class Measured(Record):
@@ -104,18 +104,20 @@ class ReplayRequest(StrictSettings):
     """Completions to score again, and the verifiers to use."""
 
     rewards: tuple[Reward, ...] = Field(min_length=1, max_length=16)
-    first_step: Place = Field(0, description="First step whose completions are scored.")
-    last_step: Place | None = Field(
+    first_step: StepNumber = Field(0, description="First step whose completions are scored.")
+    last_step: StepNumber | None = Field(
         None, description="Last step whose completions are scored. None: the last step of the job."
     )
-    limit: int = Field(1000, ge=1, le=MOST_COMPLETIONS, description="Maximum number of completions to score.")
+    limit: int = Field(1000, ge=1, le=MAX_REPLAY_COMPLETIONS, description="Maximum number of completions to score.")
 
     @field_validator("rewards")
     @classmethod
     def _usable(cls, rewards: tuple[Reward, ...]) -> tuple[Reward, ...]:
         usable_rewards(rewards)
-        if any(reward.time_limit_seconds > LONGEST_VERDICT for reward in rewards):
-            raise ValueError(f"time_limit_seconds is {LONGEST_VERDICT:g} at most when completions are scored again")
+        if any(reward.time_limit_seconds > MAX_REPLAY_VERDICT_SECONDS for reward in rewards):
+            raise ValueError(
+                f"time_limit_seconds is {MAX_REPLAY_VERDICT_SECONDS:g} at most when completions are scored again"
+            )
         return rewards
 
     @field_validator("last_step")

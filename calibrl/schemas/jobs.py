@@ -12,15 +12,15 @@ from calibrl.schemas.specs import CheckpointChoice
 from calibrl.schemas.status import JobStatus, Reason
 from calibrl_core.settings_base import StrictSettings
 
-MOST_LABELS = 32
-MOST_NOTES = 10_000  # characters
-BY_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]{0,63}:.{0,512}", re.DOTALL)
-Notes = Annotated[str, Field(max_length=MOST_NOTES, description="Free text.")]
+MAX_LABELS = 32
+MAX_NOTES_LENGTH = 10_000  # characters
+LABEL_FILTER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._\-]{0,63}:.{0,512}", re.DOTALL)
+Notes = Annotated[str, Field(max_length=MAX_NOTES_LENGTH, description="Free text.")]
 JobSort = Literal["created", "-created", "name", "-name", "status", "-status", "finished", "-finished"]
 
 
 def _label(text: str) -> str:
-    if not BY_LABEL.fullmatch(text):
+    if not LABEL_FILTER.fullmatch(text):
         raise ValueError(f"{text!r}: write it as key:value, such as team:vision")
     return text
 
@@ -35,7 +35,7 @@ class JobFilter(BaseModel):
     project: Slug | None = None
     user: str | None = Field(None, max_length=200, description="User who submitted the job.")
     label: list[Annotated[str, AfterValidator(_label)]] = Field(
-        [], max_length=MOST_LABELS, description="Label as key:value. A job must have all labels that are given."
+        [], max_length=MAX_LABELS, description="Label as key:value. A job must have all labels that are given."
     )
     created_after: AwareDatetime | None = Field(None, description="Jobs submitted at this time or later.")
     created_before: AwareDatetime | None = Field(None, description="Jobs submitted before this time.")
@@ -70,7 +70,7 @@ class JobChanges(StrictSettings):
     name: Name | None = None
     labels: dict[LabelKey, Label | None] | None = Field(
         None,
-        max_length=2 * MOST_LABELS,
+        max_length=2 * MAX_LABELS,
         description="Labels to set. null removes a label; labels that are not named stay.",
     )
     notes: Notes | None = None

@@ -13,7 +13,7 @@ from calibrl.schemas.status import JobStatus
 T = TypeVar("T")
 
 
-class Several(Record, Generic[T]):
+class RecordBatch(Record, Generic[T]):
     """Records of one job. They replace records with the same id or step that the client has already."""
 
     job_id: UUID
@@ -44,11 +44,11 @@ class Ended(Record):
 LIVE: dict[str, type[Record]] = {
     "status": Job,
     "rewound": Rewound,
-    "events": Several[Event],
-    "metrics": Several[MetricRow],
-    "histograms": Several[Histogram],
-    "samples": Several[SampleSummary],
-    "checkpoints": Several[Checkpoint],
+    "events": RecordBatch[Event],
+    "metrics": RecordBatch[MetricRow],
+    "histograms": RecordBatch[Histogram],
+    "samples": RecordBatch[SampleSummary],
+    "checkpoints": RecordBatch[Checkpoint],
     "log": LogPiece,
     "end": Ended,
 }

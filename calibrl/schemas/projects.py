@@ -4,7 +4,7 @@ from datetime import datetime
 
 from pydantic import BaseModel, Field
 
-from calibrl.schemas.base import MOST, Record
+from calibrl.schemas.base import MAX_LIMIT, Record
 from calibrl_core.settings_base import StrictSettings
 
 
@@ -15,10 +15,10 @@ class ProjectLimits(BaseModel):
         1.0, gt=0, le=1000, description="Fair-share weight: share of the slots relative to other projects."
     )
     max_gpus: int | None = Field(
-        None, ge=0, le=MOST, description="Maximum number of GPUs that jobs of the project hold at the same time."
+        None, ge=0, le=MAX_LIMIT, description="Maximum number of GPUs that jobs of the project hold at the same time."
     )
     max_queued: int | None = Field(
-        None, ge=0, le=MOST, description="Maximum number of waiting jobs; further submissions are refused."
+        None, ge=0, le=MAX_LIMIT, description="Maximum number of waiting jobs; further submissions are refused."
     )
     budget_slot_hours: float | None = Field(
         None, ge=0, description="Maximum slot-hours per month, for all jobs of the project together."
@@ -27,7 +27,10 @@ class ProjectLimits(BaseModel):
         None, ge=0, description="Maximum slot-hours per month and user in the project."
     )
     retention_days: int | None = Field(
-        None, ge=1, le=MOST, description="Days after which curves, samples, logs and files of an ended job are deleted."
+        None,
+        ge=1,
+        le=MAX_LIMIT,
+        description="Days after which curves, samples, logs and files of an ended job are deleted.",
     )
 
 

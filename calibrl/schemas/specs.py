@@ -5,7 +5,7 @@ from uuid import UUID
 
 from pydantic import BeforeValidator, Field, Tag, TypeAdapter, model_validator
 
-from calibrl.schemas.base import MONTH, Label, LabelKey, Name, Priority, Slug
+from calibrl.schemas.base import MAX_STEP, MONTH, Label, LabelKey, Name, Priority, Slug
 from calibrl_core.algorithms import AlgorithmSettings
 from calibrl_core.algorithms.registry import ALGORITHMS
 from calibrl_core.config import (
@@ -20,17 +20,15 @@ from calibrl_core.config import (
 from calibrl_core.data.schema import BuiltinData, FileData, HubData
 from calibrl_core.settings_base import StrictSettings, one_of
 
-BIGGEST_STEP = 2**31 - 1
-
 
 def _checkpoint(value: Any) -> Any:
-    if value in ("best", "last") or (type(value) is int and 0 <= value <= BIGGEST_STEP):
+    if value in ("best", "last") or (type(value) is int and 0 <= value <= MAX_STEP):
         return value
     raise ValueError("Must be best, last or a step: a whole number")
 
 
 CheckpointChoice = Annotated[
-    Literal["best", "last"] | Annotated[int, Field(ge=0, le=BIGGEST_STEP)], BeforeValidator(_checkpoint)
+    Literal["best", "last"] | Annotated[int, Field(ge=0, le=MAX_STEP)], BeforeValidator(_checkpoint)
 ]
 
 

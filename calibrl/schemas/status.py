@@ -19,7 +19,18 @@ class JobStatus(StrEnum):
 
     @property
     def final(self) -> bool:
+        """True if the job has ended."""
         return self in (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED)
+
+    @classmethod
+    def final_ones(cls) -> tuple["JobStatus", ...]:
+        """Return the statuses of ended jobs."""
+        return tuple(status for status in cls if status.final)
+
+    @classmethod
+    def held_ones(cls) -> tuple["JobStatus", ...]:
+        """Return the statuses of jobs that a worker holds."""
+        return tuple(status for status in cls if status.held)
 
     @property
     def held(self) -> bool:

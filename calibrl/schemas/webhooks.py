@@ -22,7 +22,7 @@ WebhookEvent = Literal[
     "job.warning",
     "job.checkpoint",
 ]
-AT_ITS_END: tuple[WebhookEvent, ...] = ("job.succeeded", "job.failed", "job.cancelled", "job.health")
+DEFAULT_EVENTS: tuple[WebhookEvent, ...] = ("job.succeeded", "job.failed", "job.cancelled", "job.health")
 
 
 class NewWebhook(StrictSettings):
@@ -35,7 +35,7 @@ class NewWebhook(StrictSettings):
         description="URL to post to: https, without user name and password.",
     )
     events: tuple[WebhookEvent, ...] = Field(
-        AT_ITS_END, min_length=1, max_length=10, description="Events that are sent to the URL."
+        DEFAULT_EVENTS, min_length=1, max_length=10, description="Events that are sent to the URL."
     )
 
 

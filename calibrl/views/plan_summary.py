@@ -4,10 +4,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from calibrl.schemas import DataFacts, JobPlan, MemoryPlan, QueuePlan
+from calibrl.schemas import GIB, DataFacts, JobPlan, MemoryPlan, QueuePlan
 from calibrl.views.terminal import duration, plain, until
 
-GIB, MIB = 2**30, 2**20
+MIB = 2**20
 
 
 def plan_page(plan: JobPlan) -> RenderableType:

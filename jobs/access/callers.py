@@ -17,7 +17,7 @@ from jobs.repository import access, audit, projects
 
 KEY_BYTES = 32
 PREFIX = "calibrl_"
-SHOWN = len(PREFIX) + 6  # first characters of a key, to recognise it
+SHOWN_KEY_LENGTH = len(PREFIX) + 6  # first characters of a key, to recognise it
 SERVICE_ADMIN = "admin"  # owner of the key in the settings of the service
 SERVICE_KEY = "CALIBRL_API_KEY of the service"
 
@@ -55,7 +55,7 @@ class Caller:
             raise Forbidden(f"This requires the role {role} in project {project}; yours is {self.roles[project]}.")
         self.project = project
 
-    def need_where_seen(self, project: str, role: Role) -> None:
+    def need_if_visible(self, project: str, role: Role) -> None:
         """Like `need`, but does nothing if the caller cannot see the project; validation then reports it as unknown
         together with the other field errors.
 
@@ -75,17 +75,17 @@ class Caller:
             raise Forbidden("This requires an admin of the service.")
 
 
-def hashed(key: str) -> bytes:
+def key_hash(key: str) -> bytes:
     """Return the SHA-256 of a key, which is stored instead of the key."""
     return hashlib.sha256(key.encode()).digest()
 
 
 def identify(session: Session, key: str) -> Caller | None:
     """Return the caller of a key, or None if the key is unknown, expired, revoked or of an inactive user."""
-    return _caller(access.valid_key(session, hashed(key)))
+    return _caller(access.valid_key(session, key_hash(key)))
 
 
-def still(session: Session, caller: Caller) -> Caller | None:
+def reidentify(session: Session, caller: Caller) -> Caller | None:
     """Identify a caller again, with its present roles, or return None if its key is not valid any more."""
     return _caller(access.still_valid(session, caller.key_id))
 
@@ -195,8 +195,8 @@ def _keep(session: Session, user: str, key: str, new: NewKey, maker: UUID | None
         user,
         name=new.name,
         scope=new.scope,
-        prefix=key[:SHOWN] if key.startswith(PREFIX) else "",
-        sha256=hashed(key),
+        prefix=key[:SHOWN_KEY_LENGTH] if key.startswith(PREFIX) else "",
+        sha256=key_hash(key),
         days=new.expires_days,
         maker=maker,
     )

@@ -17,14 +17,14 @@ from jobs import models
 from jobs.errors import Conflict, FieldError, Invalid
 from jobs.repository import accuracies
 
-MOST_MODELS = 16  # maximum models per comparison
-MOST_PROMPTS = 50_000  # maximum prompts per comparison, over all datasets: about 20 seconds
+MAX_MODELS = 16  # maximum models per comparison
+MAX_PROMPTS = 50_000  # maximum prompts per comparison, over all datasets: about 20 seconds
 BOUNDS = ("_low", "_high")
-SETTINGS = ("rewards", "rollout")  # fields of a spec that accuracies depend on, besides models and data
+COMPARED_SETTINGS = ("rewards", "rollout")  # fields of a spec that accuracies depend on, besides models and data
 
 
 @dataclass(frozen=True)
-class Entry:
+class Selection:
     """An evaluation to compare, with all its models or one of them."""
 
     job: models.Job
@@ -32,7 +32,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Contender:
+class MeasuredModel:
     """A model that an evaluation measured. `sizes`: number of stored prompts by split."""
 
     job: models.Job
@@ -82,14 +82,14 @@ def evaluation(job: models.Job) -> Evaluation:
 
 
 @dataclass(frozen=True)
-class Kept:
+class StoredAccuracies:
     """Models to compare, and for each split the accuracies of each model."""
 
-    contenders: list[Contender]
+    contenders: list[MeasuredModel]
     splits: dict[str, list[PromptAccuracies]]
 
 
-def kept(session: Session, entries: Sequence[Entry], split: str | None) -> Kept:
+def load_accuracies(session: Session, entries: Sequence[Selection], split: str | None) -> StoredAccuracies:
     """Load the accuracies of the models to compare, on one dataset or on all that they share.
 
     Raises:
@@ -98,13 +98,13 @@ def kept(session: Session, entries: Sequence[Entry], split: str | None) -> Kept:
         Invalid: fewer than two or more than MOST_MODELS models, an unknown model, a model without this dataset, or
             too many prompts.
     """
-    chosen = _contenders(session, entries)
-    return Kept(chosen, {name: _of_split(session, chosen, name) for name in _splits(chosen, split)})
+    chosen = _selected_models(session, entries)
+    return StoredAccuracies(chosen, {name: _of_split(session, chosen, name) for name in _splits(chosen, split)})
 
 
-def _contenders(session: Session, entries: Sequence[Entry]) -> list[Contender]:
+def _selected_models(session: Session, entries: Sequence[Selection]) -> list[MeasuredModel]:
     measured = _measured_models(session, {entry.job.id: entry.job for entry in entries})
-    found: dict[tuple[UUID, int], Contender] = {}
+    found: dict[tuple[UUID, int], MeasuredModel] = {}
     for job, index in ((entry.job, entry.model_index) for entry in entries):
         known = {key: one for key, one in measured.items() if key[0] == job.id and index in (None, key[1])}
         if not known:
@@ -112,44 +112,44 @@ def _contenders(session: Session, entries: Sequence[Entry]) -> list[Contender]:
         if not all(one.sizes for one in known.values()):
             raise _nothing_kept(job.id)
         found |= known
-    if not 2 <= len(found) <= MOST_MODELS:
-        text = f"names {len(found)} models; a comparison needs 2 to {MOST_MODELS}, from one or several evaluations"
+    if not 2 <= len(found) <= MAX_MODELS:
+        text = f"names {len(found)} models; a comparison needs 2 to {MAX_MODELS}, from one or several evaluations"
         raise _refused("jobs", text)
     return list(found.values())
 
 
-def _measured_models(session: Session, jobs: Mapping[UUID, models.Job]) -> dict[tuple[UUID, int], Contender]:
+def _measured_models(session: Session, jobs: Mapping[UUID, models.Job]) -> dict[tuple[UUID, int], MeasuredModel]:
     """Return all models of some evaluations, by job and index."""
     sizes = accuracies.sizes(session, jobs.keys())
-    found: dict[tuple[UUID, int], Contender] = {}
+    found: dict[tuple[UUID, int], MeasuredModel] = {}
     for job in jobs.values():
         for row in evaluation(job).results:
             key = job.id, row.model_index
-            one = found.setdefault(key, Contender(job, row.model_index, row.model, {}))
+            one = found.setdefault(key, MeasuredModel(job, row.model_index, row.model, {}))
             if (*key, row.split) in sizes:
                 one.sizes[row.split] = sizes[*key, row.split]
     return found
 
 
-def _splits(chosen: Sequence[Contender], split: str | None) -> list[str]:
+def _splits(chosen: Sequence[MeasuredModel], split: str | None) -> list[str]:
     """Return this split, or all splits on which each model was measured."""
     for one in chosen:
         if split is not None and split not in one.sizes:
             raise _refused("split", f"{one} was not measured on this dataset, only on {', '.join(one.sizes)}")
     common = [name for name in chosen[0].sizes if all(name in one.sizes for one in chosen)]
     if not common:
-        told = "; ".join(f"{one} on {', '.join(one.sizes)}" for one in chosen)
-        raise Conflict(f"The models share no dataset: {told}.")
+        measured = "; ".join(f"{one} on {', '.join(one.sizes)}" for one in chosen)
+        raise Conflict(f"The models share no dataset: {measured}.")
     wanted = common if split is None else [split]
     prompts = max(sum(one.sizes[name] for name in wanted) for one in chosen)
-    if prompts > MOST_PROMPTS:
+    if prompts > MAX_PROMPTS:
         more = ": compare one dataset at a time" if len(wanted) > 1 else ""
-        raise _refused("split", f"{prompts} prompts; a comparison can have at most {MOST_PROMPTS}{more}")
+        raise _refused("split", f"{prompts} prompts; a comparison can have at most {MAX_PROMPTS}{more}")
     return wanted
 
 
-def _of_split(session: Session, chosen: Sequence[Contender], split: str) -> list[PromptAccuracies]:
-    rows = accuracies.of(session, [(one.job.id, one.model_index, split) for one in chosen])
+def _of_split(session: Session, chosen: Sequence[MeasuredModel], split: str) -> list[PromptAccuracies]:
+    rows = accuracies.load(session, [(one.job.id, one.model_index, split) for one in chosen])
     found = []
     for one in chosen:
         row = rows.get((one.job.id, one.model_index, split))
@@ -159,7 +159,7 @@ def _of_split(session: Session, chosen: Sequence[Contender], split: str) -> list
     return found
 
 
-def compare(found: Kept, seed: int) -> list[Comparison]:
+def compare(found: StoredAccuracies, seed: int) -> list[Comparison]:
     """Compare models prompt by prompt, on each dataset.
 
     Raises:
@@ -168,7 +168,7 @@ def compare(found: Kept, seed: int) -> list[Comparison]:
     return [_compare(found.contenders, split, asked, seed) for split, asked in found.splits.items()]
 
 
-def _compare(chosen: Sequence[Contender], split: str, found: Sequence[PromptAccuracies], seed: int) -> Comparison:
+def _compare(chosen: Sequence[MeasuredModel], split: str, found: Sequence[PromptAccuracies], seed: int) -> Comparison:
     first = found[0]
     for one, other in zip(chosen[1:], found[1:], strict=True):
         common = (Counter(first.prompts) & Counter(other.prompts)).total()
@@ -198,7 +198,9 @@ def _compare(chosen: Sequence[Contender], split: str, found: Sequence[PromptAccu
             for pair in paired_differences(paired, seed)
         ],
         settings_differ=[
-            name for name in SETTINGS if any(one.job.spec.get(name) != chosen[0].job.spec.get(name) for one in chosen)
+            name
+            for name in COMPARED_SETTINGS
+            if any(one.job.spec.get(name) != chosen[0].job.spec.get(name) for one in chosen)
         ],
     )
 

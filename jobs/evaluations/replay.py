@@ -19,13 +19,13 @@ from jobs.specs import checks
 
 MODULE = "calibrl_core.rescore"
 MEMORY_BYTES = 4 * 2**30
-SECONDS = 60
-MOST_CHARACTERS = 32_000_000  # maximum, of completions and reference answers together
-SAME = 1e-9  # tolerance for equal rewards
+LIMIT_SECONDS = 60
+MAX_CHARACTERS = 32_000_000  # maximum, of completions and reference answers together
+REWARD_TOLERANCE = 1e-9  # tolerance for equal rewards
 
 
 @dataclass
-class Stored:
+class StoredCompletions:
     """The first stored completions of a job in some steps."""
 
     job_id: UUID
@@ -34,7 +34,7 @@ class Stored:
     left_out: str | None = None  # reason why there are fewer rows
 
 
-def stored(session: Session, job_id: UUID, request: ReplayRequest) -> Stored:
+def load_completions(session: Session, job_id: UUID, request: ReplayRequest) -> StoredCompletions:
     """Load the completions to score.
 
     Raises:
@@ -44,11 +44,11 @@ def stored(session: Session, job_id: UUID, request: ReplayRequest) -> Stored:
     total = samples.count_completions(session, job_id, first_step=first, last_step=last)
     if not total:
         raise Conflict(f"Job {job_id} has no stored completions in these steps. Only training jobs store samples.")
-    found, characters = Stored(job_id, total), 0
+    found, characters = StoredCompletions(job_id, total), 0
     for row in samples.completions(session, job_id, first_step=first, last_step=last, limit=request.limit):
         characters += len(row.text) + len(row.answer)
-        if characters > MOST_CHARACTERS:
-            found.left_out = f"the completions have more than {MOST_CHARACTERS} characters"
+        if characters > MAX_CHARACTERS:
+            found.left_out = f"the completions have more than {MAX_CHARACTERS} characters"
             return found
         found.rows.append(row)
     if len(found.rows) < total:
@@ -66,7 +66,7 @@ def check(request: ReplayRequest) -> None:
         raise Invalid("The replay was not accepted.", tuple(problems))
 
 
-def replay(found: Stored, request: ReplayRequest) -> Replay:
+def replay(found: StoredCompletions, request: ReplayRequest) -> Replay:
     """Score completions. Takes at most SECONDS, plus the start and the end of a process.
 
     Raises:
@@ -91,7 +91,7 @@ def replay(found: Stored, request: ReplayRequest) -> Replay:
     )
 
 
-def _score(found: Stored, request: ReplayRequest) -> tuple[list[dict[str, Any]], str | None]:
+def _score(found: StoredCompletions, request: ReplayRequest) -> tuple[list[dict[str, Any]], str | None]:
     """Return one line of `calibrl_core.rescore` per scored completion, and the reason if not all were scored."""
     rewards = [reward.model_dump(mode="json") for reward in request.rewards]
     given = {"rewards": rewards, "completions": [(row.text, row.answer) for row in found.rows]}
@@ -99,12 +99,12 @@ def _score(found: Stored, request: ReplayRequest) -> tuple[list[dict[str, Any]],
         file, report, log = (Path(folder, name) for name in ("completions.json", "report.jsonl", "log.txt"))
         file.write_text(json.dumps(given))
         report.touch()
-        status = sandbox.run(MODULE, str(file), str(report), log=log, memory=MEMORY_BYTES, seconds=SECONDS)
+        status = sandbox.run(MODULE, str(file), str(report), log=log, memory=MEMORY_BYTES, seconds=LIMIT_SECONDS)
         lines = _whole_lines(report)
     if lines and "fault" in lines[-1]:
         raise Invalid("The replay was not accepted.", (FieldError("rewards", lines[-1]["fault"]),))
     if status is None:
-        return lines, f"scoring took more than {SECONDS} s"
+        return lines, f"scoring took more than {LIMIT_SECONDS} s"
     return lines, None if status == 0 else "the scoring process ended early; see the log of the service"
 
 
@@ -130,4 +130,4 @@ def _rescored(row: Row[Any], line: dict[str, Any]) -> Rescored:
 
 
 def _differ(before: float | None, after: float) -> bool:
-    return before is None or abs(before - after) > SAME
+    return before is None or abs(before - after) > REWARD_TOLERANCE

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from calibrl.schemas import HubDataset, KnownData, UploadOptions
 from calibrl_core.data.schema import Columns, FileData, HubData, HubSource
 from jobs import models
-from jobs.errors import Conflict, FieldError, Invalid, StorageAway
+from jobs.errors import Conflict, FieldError, Invalid, StorageUnavailable
 from jobs.files.allowed_sources import hub_problem
 from jobs.files.inspection import Inspection, inspect
 from jobs.files.storage import Storage
@@ -30,13 +30,13 @@ PARQUET = b"PAR1"  # first and last bytes of the format
 LISTED_JOBS = 10
 
 
-class Arrival:
+class IncomingFile:
     """A file that is being received: write its bytes, then `close`. The end of the context removes what is left of
     it."""
 
     def __init__(self, settings: Settings) -> None:
         folder = settings.data_dir / "uploads"
-        with _room():
+        with _full_disk_reported():
             folder.mkdir(parents=True, exist_ok=True)
             _remove_old(folder, ABANDONED_SECONDS)
             self.path = folder / f"{uuid4().hex}.partial"
@@ -58,9 +58,9 @@ class Arrival:
         """Append bytes.
 
         Raises:
-            StorageAway: the disk is full.
+            StorageUnavailable: the disk is full.
         """
-        with _room():
+        with _full_disk_reported():
             self._file.write(chunk)
         self._digest.update(chunk)
         self._head = (self._head + chunk[:4])[:4]
@@ -68,7 +68,7 @@ class Arrival:
 
     def close(self) -> None:
         """Complete the file. It gets the suffix by which readers recognise its format."""
-        with _room():
+        with _full_disk_reported():
             self._file.close()
         self.path = self.path.rename(self.path.with_suffix(f".{self.format}"))
 
@@ -82,16 +82,16 @@ class Arrival:
 
 
 @dataclass
-class Stored:
-    """A received file in storage. `noted`: it is recorded as a dataset with this id, so it stays."""
+class PendingDataset:
+    """A received file in storage. `saved`: it is recorded as a dataset with this id, so it stays."""
 
     id: UUID
-    arrival: Arrival
-    noted: bool = False
+    incoming: IncomingFile
+    saved: bool = False
 
 
 @dataclass(frozen=True)
-class StoredFile:
+class LocalFile:
     """File of a dataset as a worker uses it. `path`: local path; downloaded from `key` if missing."""
 
     key: str
@@ -110,25 +110,25 @@ def key_of(dataset: models.Dataset) -> str:
     return f"datasets/{dataset.id}.{dataset.format}"
 
 
-def check_upload(session: Session, options: UploadOptions, among: frozenset[str] | None) -> None:
+def check_upload(session: Session, options: UploadOptions, visible_projects: frozenset[str] | None) -> None:
     """Check an upload before its file arrives.
 
     Args:
-        among: projects that the caller can see; None: all.
+        visible_projects: projects that the caller can see; None: all.
 
     Raises:
         Invalid: the project does not exist.
     """
-    _check_project(session, options.project, among)
+    _check_project(session, options.project, visible_projects)
 
 
-def look_into(arrival: Arrival, name: str, columns: Columns) -> Inspection:
+def inspect_upload(incoming: IncomingFile, name: str, columns: Columns) -> Inspection:
     """Inspect a received file. Reads all of it, which can take minutes: hold no transaction meanwhile.
 
     Raises:
         Invalid: rows cannot be used. The first faults are listed, all are counted.
     """
-    found = inspect(arrival.path, name, columns)
+    found = inspect(incoming.path, name, columns)
     if found.fault_count:
         more = found.fault_count - len(found.faults)
         count = f"The file has {found.fault_count} error{'s' if found.fault_count > 1 else ''}"
@@ -136,27 +136,27 @@ def look_into(arrival: Arrival, name: str, columns: Columns) -> Inspection:
     return found
 
 
-def same(session: Session, arrival: Arrival, options: UploadOptions) -> models.Dataset | None:
+def find_same(session: Session, incoming: IncomingFile, options: UploadOptions) -> models.Dataset | None:
     """Return the dataset of the project with the same content, or None."""
-    return datasets.find(session, options.project, arrival.sha256, options.columns.model_dump(), None)
+    return datasets.find(session, options.project, incoming.sha256, options.columns.model_dump(), None)
 
 
 @contextmanager
-def stored(arrival: Arrival) -> Iterator[Stored]:
+def put_into_storage(incoming: IncomingFile) -> Iterator[PendingDataset]:
     """Put a file into storage. At the end of the context the file is deleted again, unless `note` recorded it as a
     dataset."""
-    file = Stored(uuid4(), arrival)
-    key, kept = key_of(models.Dataset(id=file.id, format=arrival.format)), storage()
-    kept.put(key, arrival.path)
+    file = PendingDataset(uuid4(), incoming)
+    key, kept = key_of(models.Dataset(id=file.id, format=incoming.format)), storage()
+    kept.put(key, incoming.path)
     try:
         yield file
     finally:
-        if not file.noted:
+        if not file.saved:
             kept.delete(key)
 
 
-def note(
-    session: Session, file: Stored, found: Inspection, *, name: str, options: UploadOptions, user: str
+def save(
+    session: Session, file: PendingDataset, found: Inspection, *, name: str, options: UploadOptions, user: str
 ) -> tuple[models.Dataset, bool]:
     """Record a stored file as a dataset, unless the project has one with the same content. Return it, and True if it
     is new."""
@@ -165,25 +165,25 @@ def note(
         "project": options.project,
         "user": user,
         "name": name,
-        "format": file.arrival.format,
-        "sha256": file.arrival.sha256,
-        "bytes": file.arrival.bytes,
+        "format": file.incoming.format,
+        "sha256": file.incoming.sha256,
+        "bytes": file.incoming.bytes,
         "columns": options.columns.model_dump(),
         **found.model_dump(mode="json", include={"rows", "has_columns", "has_experts", "preview"}),
     }
-    dataset, file.noted = datasets.add(session, row)
-    return dataset, file.noted
+    dataset, file.saved = datasets.add(session, row)
+    return dataset, file.saved
 
 
 def register(
-    session: Session, given: HubDataset, *, user: str, among: frozenset[str] | None
+    session: Session, given: HubDataset, *, user: str, visible_projects: frozenset[str] | None
 ) -> tuple[models.Dataset, bool]:
     """Record a dataset of the hub by its name, without loading it. Return it, and True if it is new.
 
     Raises:
         Invalid: the project does not exist, or jobs cannot load this dataset.
     """
-    _check_project(session, given.project, among)
+    _check_project(session, given.project, visible_projects)
     if refused := hub_problem(given.hub):
         raise Invalid("The dataset was not accepted.", (FieldError("hub", refused),))
     hub = given.model_dump(include={*HubSource.model_fields})
@@ -212,12 +212,12 @@ def open_content(dataset: models.Dataset) -> BinaryIO:
     """Open the file of a dataset for reading and seeking.
 
     Raises:
-        StorageAway: the file is not available.
+        StorageUnavailable: the file is not available.
     """
     try:
         return storage().open(key_of(dataset))
     except FileNotFoundError as error:
-        raise _gone(dataset.id) from error
+        raise _missing_file(dataset.id) from error
 
 
 def source(dataset: models.Dataset, choice: KnownData) -> FileData | HubData:
@@ -234,25 +234,25 @@ def columns_of(dataset: models.Dataset, choice: KnownData) -> Columns:
     return Columns.model_validate(dataset.columns | ({"answer": choice.answer} if choice.answer else {}))
 
 
-def files(known: Mapping[UUID, models.Dataset]) -> tuple[StoredFile, ...]:
+def files(known: Mapping[UUID, models.Dataset]) -> tuple[LocalFile, ...]:
     """Return the files that must be on this machine before a trainer reads these datasets."""
     return tuple(
-        StoredFile(key_of(one), str(_local_path(one)), str(one.sha256), one.id)
+        LocalFile(key_of(one), str(_local_path(one)), str(one.sha256), one.id)
         for one in known.values()
         if one.hub is None
     )
 
 
-def bring(file: StoredFile) -> Iterator[None]:
+def fetch_to_machine(file: LocalFile) -> Iterator[None]:
     """Fetch the file of a dataset to this machine, one chunk between two yields.
 
     Raises:
-        StorageAway: the file is not available.
+        StorageUnavailable: the file is not available.
     """
     path, kept = Path(file.path), storage()
     if kept.path(file.key):
         if not path.is_file():
-            raise _gone(file.dataset_id)
+            raise _missing_file(file.dataset_id)
         return
     with suppress(FileNotFoundError):
         os.utime(path)  # marks the file as in use
@@ -262,16 +262,16 @@ def bring(file: StoredFile) -> Iterator[None]:
     try:
         yield from kept.fetch(file.key, path, file.sha256)
     except FileNotFoundError as error:
-        raise _gone(file.dataset_id) from error
+        raise _missing_file(file.dataset_id) from error
 
 
-def _check_project(session: Session, slug: str, among: frozenset[str] | None) -> None:
-    if not (among is None or slug in among) or not projects.exists(session, slug):
+def _check_project(session: Session, slug: str, visible_projects: frozenset[str] | None) -> None:
+    if not (visible_projects is None or slug in visible_projects) or not projects.exists(session, slug):
         raise Invalid("The dataset was not accepted.", (FieldError("project", f"project {slug!r} does not exist"),))
 
 
-def _gone(dataset_id: UUID) -> StorageAway:
-    return StorageAway(f"The file of dataset {dataset_id} is missing in storage.")
+def _missing_file(dataset_id: UUID) -> StorageUnavailable:
+    return StorageUnavailable(f"The file of dataset {dataset_id} is missing in storage.")
 
 
 def _local_path(dataset: models.Dataset) -> Path:
@@ -288,11 +288,11 @@ def _remove_old(folder: Path, seconds: float) -> None:
 
 
 @contextmanager
-def _room() -> Iterator[None]:
-    """Report a full disk as StorageAway."""
+def _full_disk_reported() -> Iterator[None]:
+    """Report a full disk as StorageUnavailable."""
     try:
         yield
     except OSError as error:
         if error.errno in (ENOSPC, EDQUOT):
-            raise StorageAway("The disk of the server is full.") from error
+            raise StorageUnavailable("The disk of the server is full.") from error
         raise

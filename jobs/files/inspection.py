@@ -23,11 +23,11 @@ from jobs.postgres_text import storable
 from jobs.processes import sandbox
 
 MEMORY_BYTES = 4 * 2**30
-SECONDS = 900
-MOST_ROWS = 5_000_000
-MOST_UNPACKED = 16 * 10**9  # maximum bytes of text and images, which a trainer holds in memory
-MOST_IN_GROUP = 2 * 10**9  # maximum bytes of an uncompressed Parquet row group
-SHOWN_FAULTS = 50
+LIMIT_SECONDS = 900
+MAX_ROWS = 5_000_000
+MAX_UNCOMPRESSED_BYTES = 16 * 10**9  # maximum bytes of text and images, which a trainer holds in memory
+MAX_ROW_GROUP_BYTES = 2 * 10**9  # maximum bytes of an uncompressed Parquet row group
+MAX_LISTED_FAULTS = 50
 PREVIEW_ROWS, PREVIEW_TEXT, PREVIEW_IMAGES, THUMBNAIL = 8, 2000, 4, 192  # rows; characters; images a row; pixels
 
 
@@ -44,7 +44,7 @@ class Inspection(BaseModel):
     def blame(self, field: str, text: str) -> None:
         """Add a fault. After the first SHOWN_FAULTS, faults are only counted."""
         self.fault_count += 1
-        if len(self.faults) < SHOWN_FAULTS:
+        if len(self.faults) < MAX_LISTED_FAULTS:
             self.faults.append(FieldError(field, text))
 
 
@@ -57,14 +57,16 @@ def inspect(path: Path, title: str, columns: Columns) -> Inspection:
     report, log = path.with_name(f"{path.name}.report"), path.with_name(f"{path.name}.log")
     options = json.dumps({"title": title, "columns": columns.model_dump()})
     try:
-        status = sandbox.run(__name__, str(path), str(report), options, log=log, memory=MEMORY_BYTES, seconds=SECONDS)
+        status = sandbox.run(
+            __name__, str(path), str(report), options, log=log, memory=MEMORY_BYTES, seconds=LIMIT_SECONDS
+        )
         if status == 0:
             return Inspection.model_validate_json(report.read_bytes())
     finally:
         report.unlink(missing_ok=True)
         log.unlink(missing_ok=True)
     text = (
-        f"reading the file took more than {SECONDS} s or {MEMORY_BYTES // 2**30} GiB, or ended the process; "
+        f"reading the file took more than {LIMIT_SECONDS} s or {MEMORY_BYTES // 2**30} GiB, or ended the process; "
         "use smaller rows or row groups"
     )
     raise Invalid("The file cannot be read.", (FieldError("file", text),))
@@ -90,9 +92,9 @@ def look_into(source: FileData) -> Inspection:
         found.has_experts |= each.expert is not None
         if len(found.preview) < PREVIEW_ROWS:
             found.preview.append(_preview(found.rows, each))
-        if found.rows > MOST_ROWS or unpacked > MOST_UNPACKED:
+        if found.rows > MAX_ROWS or unpacked > MAX_UNCOMPRESSED_BYTES:
             found.blame(
-                "file", f"has more than {MOST_ROWS} rows, or more than {MOST_UNPACKED // 10**9} GB uncompressed"
+                "file", f"has more than {MAX_ROWS} rows, or more than {MAX_UNCOMPRESSED_BYTES // 10**9} GB uncompressed"
             )
             break
     if not found.rows and not found.faults:
@@ -114,12 +116,12 @@ def _parquet_faults(source: FileData) -> Iterator[str]:
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         yield f"is not a readable Parquet file: {error}"
         return
-    if index.num_rows > MOST_ROWS:
-        yield f"has {index.num_rows} rows; the maximum is {MOST_ROWS}"
-    if sum(groups) > MOST_UNPACKED or min(groups, default=0) < 0:
-        yield f"has {sum(groups)} bytes uncompressed; the maximum is {MOST_UNPACKED}"
-    if max(groups, default=0) > MOST_IN_GROUP:
-        yield f"has a row group of {max(groups)} bytes; the maximum is {MOST_IN_GROUP}: write more, smaller row groups"
+    if index.num_rows > MAX_ROWS:
+        yield f"has {index.num_rows} rows; the maximum is {MAX_ROWS}"
+    if sum(groups) > MAX_UNCOMPRESSED_BYTES or min(groups, default=0) < 0:
+        yield f"has {sum(groups)} bytes uncompressed; the maximum is {MAX_UNCOMPRESSED_BYTES}"
+    if max(groups, default=0) > MAX_ROW_GROUP_BYTES:
+        yield f"has a row group of {max(groups)} bytes; the maximum is {MAX_ROW_GROUP_BYTES}: use more row groups"
 
 
 def _size(example: Example) -> int:

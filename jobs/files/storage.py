@@ -14,14 +14,14 @@ from uuid import uuid4
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from jobs.errors import StorageAway
+from jobs.errors import StorageUnavailable
 
 CHUNK_BYTES = 4 * 2**20
 _OF_S3 = {"config_kwargs": {"connect_timeout": 5, "read_timeout": 20, "retries": {"max_attempts": 3}}}
 
 
 class Storage:
-    """Files by key. All methods raise StorageAway if the storage cannot be reached or is full."""
+    """Files by key. All methods raise StorageUnavailable if the storage cannot be reached or is full."""
 
     def __init__(self, url: str) -> None:
         with self._reached():
@@ -69,7 +69,7 @@ class Storage:
 
         Raises:
             FileNotFoundError: the key has no file.
-            StorageAway: the content has another SHA-256.
+            StorageUnavailable: the content has another SHA-256.
         """
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f"{target.name}.{uuid4().hex}.partial")
@@ -81,7 +81,7 @@ class Storage:
                     copy.write(chunk)
                     yield
             if digest.hexdigest() != expected:
-                raise StorageAway(f"{key} is damaged in storage: its SHA-256 is not {expected}.")
+                raise StorageUnavailable(f"{key} is damaged in storage: its SHA-256 is not {expected}.")
             partial.replace(target)
         finally:
             partial.unlink(missing_ok=True)
@@ -96,9 +96,11 @@ class Storage:
         try:
             yield
         except Exception as error:  # each kind of storage raises its own errors
-            if isinstance(error, StorageAway) or (absent and isinstance(error, FileNotFoundError)):
+            if isinstance(error, StorageUnavailable) or (absent and isinstance(error, FileNotFoundError)):
                 raise
-            raise StorageAway(f"The storage of uploads cannot be used: {type(error).__name__}: {error}") from error
+            raise StorageUnavailable(
+                f"The storage of uploads cannot be used: {type(error).__name__}: {error}"
+            ) from error
 
 
 def _sync(path: Path) -> None:

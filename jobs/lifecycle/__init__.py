@@ -4,7 +4,7 @@
 where. `sweeping`: periodic repair.
 """
 
-from jobs.lifecycle.dispatch import entries, foresee, wake_for_free_slots
+from jobs.lifecycle.dispatch import queue_entries, queue_forecast, wake_for_free_slots
 from jobs.lifecycle.leases import (
     Claim,
     KnownCheckpoint,
@@ -45,14 +45,14 @@ __all__ = [
     "check",
     "claim",
     "edit",
-    "entries",
     "fence",
     "finish",
-    "foresee",
     "fork_spec",
     "heartbeat",
     "new_job",
     "pause",
+    "queue_entries",
+    "queue_forecast",
     "resume",
     "retry",
     "start",

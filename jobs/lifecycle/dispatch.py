@@ -8,18 +8,17 @@ from uuid import UUID
 from sqlalchemy import Row
 from sqlalchemy.orm import Session
 
-from calibrl.schemas import JobStatus, Priority, QueueEntry, QueuePlan, WaitReason
+from calibrl.schemas import HOUR, JobStatus, Priority, QueueEntry, QueuePlan, WaitReason
 from jobs import models
 from jobs.db import wake_after_commit
 from jobs.repository import projects, queue
 from jobs.scheduling.scheduler import Machine, Placement, QueuedJob, RunningJob, Share, plan, victims
 from jobs.settings import get_settings
 
-HOUR = 3600.0
-_VICTIMS_FOR = 20  # blocked jobs, first in line first, for which one sweep looks for jobs to preempt
+_MAX_PREEMPTING_JOBS = 20  # blocked jobs, first in line first, for which one sweep looks for jobs to preempt
 
 
-class Situation:
+class SchedulerInput:
     """Input of the scheduler, as of this transaction."""
 
     def __init__(self, session: Session, also: models.Job | None = None) -> None:
@@ -83,11 +82,11 @@ class Situation:
         queued = [job for job in self.queued if job.id not in without]
         return plan(queued, self.running, self.machines, self.shares, until_full=until_full)
 
-    def giving_way(self) -> list[UUID]:
+    def to_preempt(self) -> list[UUID]:
         """Return the running jobs to preempt for jobs of a higher class."""
         by_id = {job.id: job for job in self.queued}
         blocked = [place for place in self.placements() if place.reason in (WaitReason.BUSY, WaitReason.RESERVED)]
-        for place in blocked[:_VICTIMS_FOR]:
+        for place in blocked[:_MAX_PREEMPTING_JOBS]:
             found = victims(by_id[place.job_id], self.running, self.machines)
             if found is not None and found[1]:
                 return found[1]  # for one job at a time: the next plan knows the slots that they free
@@ -99,7 +98,9 @@ def startable(session: Session, without: frozenset[UUID] = frozenset()) -> list[
     machines = queue.machines(session, get_settings().lease_seconds)
     if not any(machine.free_cpu_slots > 0 or machine.free_gpus > 0 for machine in machines):
         return []
-    return [place for place in Situation(session).placements(until_full=True, without=without) if place.starts_in == 0]
+    return [
+        place for place in SchedulerInput(session).placements(until_full=True, without=without) if place.starts_in == 0
+    ]
 
 
 def wake_for_free_slots(session: Session, *, awake: str | None = None) -> int:
@@ -116,16 +117,16 @@ def wake_for_free_slots(session: Session, *, awake: str | None = None) -> int:
     return len(workers)
 
 
-def entries(session: Session, project: str | None = None) -> list[QueueEntry]:
+def queue_entries(session: Session, project: str | None = None) -> list[QueueEntry]:
     """Return every job that has not started, first in line first, with reason, position and estimated start."""
-    places = {place.job_id: place for place in Situation(session).placements()}
+    places = {place.job_id: place for place in SchedulerInput(session).placements()}
     found = [_entry(job, places.get(job.id)) for job in queue.unstarted(session, project)]
     return sorted(found, key=lambda entry: (entry.position is None, entry.position or 0, entry.queued_at))
 
 
-def foresee(session: Session, job: models.Job, *, waits: bool) -> QueuePlan:
+def queue_forecast(session: Session, job: models.Job, *, waits: bool) -> QueuePlan:
     """Return the place in the queue that a job outside the database would have. `waits`: it has open dependencies."""
-    situation = Situation(session, job)
+    situation = SchedulerInput(session, job)
     place = None if waits else next(one for one in situation.placements() if one.job_id == job.id)
     reason = place.reason if place else WaitReason.WAITING
     return QueuePlan(

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from calibrl.schemas import JobModel, JobStatus, KnownData, Limits, Reason, WorkerStatus
 from calibrl_core.data.schema import FileData, HubData
 from jobs import models
-from jobs.files import artifacts, datasets, origins
+from jobs.files import artifacts, datasets, pinned_checkpoints
 from jobs.lifecycle.dispatch import startable, wake_for_free_slots
 from jobs.lifecycle.status import SCHEDULER, change
 from jobs.repository import checkpoints, events, jobs, queue, workers
@@ -48,7 +48,7 @@ class Claim:
     config: dict[str, Any]
     gpus: tuple[int, ...] = ()
     checkpoints: tuple[KnownCheckpoint, ...] = ()
-    files: tuple[datasets.StoredFile, ...] = ()
+    files: tuple[datasets.LocalFile, ...] = ()
     limits: Limits = field(default_factory=Limits)
     seconds_run: float = 0.0
 
@@ -96,7 +96,7 @@ def claim(session: Session, *, worker: str) -> Claim | None:
 def _take(session: Session, job: models.Job, worker: str) -> Claim | None:
     """Lease a locked job. Return None if its GPUs are not available, or if the job failed because its spec is not
     valid any more."""
-    known = known_datasets.hold(session, [row.dataset_id for row in job.datasets])
+    known = known_datasets.lock_shared(session, [row.dataset_id for row in job.datasets])
     try:
         config = trainer_config(
             job.spec, lambda model: _checkpoint(session, job.id, model), lambda choice: _data(known, choice)
@@ -187,11 +187,12 @@ def finish(session: Session, claim: Claim, outcome: Outcome) -> None:
 
 
 def _checkpoint(session: Session, job_id: UUID, model: JobModel) -> Path:
-    if isinstance(model.checkpoint, int) and (kept := origins.kept(job_id, model.from_job, model.checkpoint)):
-        return kept
+    step = model.checkpoint if isinstance(model.checkpoint, int) else None
+    if step is not None and (pinned := pinned_checkpoints.find_pinned(job_id, model.from_job, step)):
+        return pinned
     checkpoint = checkpoints.choose(session, model.from_job, model.checkpoint)
     if checkpoint is None:
-        of_step = f" of step {model.checkpoint}" if isinstance(model.checkpoint, int) else ""
+        of_step = "" if step is None else f" of step {step}"
         raise SpecNoLongerValid(Reason.DEPENDENCY_FAILED, f"job {model.from_job} has no checkpoint{of_step}")
     if found := artifacts.find_checkpoint(checkpoint):
         return found

@@ -7,11 +7,11 @@ from uuid import UUID, uuid4
 
 from sqlalchemy.orm import Session
 
-from calibrl.schemas import MOST_LABELS, EvaluateSpec, Fork, JobChanges, JobModel, JobStatus, Reason, TrainSpec
+from calibrl.schemas import MAX_LABELS, EvaluateSpec, Fork, JobChanges, JobModel, JobStatus, Reason, TrainSpec
 from calibrl_core.config import ModelOptions
 from jobs import models
 from jobs.errors import Conflict, FieldError, Invalid, QuotaExceeded
-from jobs.files import artifacts, origins
+from jobs.files import artifacts, pinned_checkpoints
 from jobs.lifecycle.dispatch import wake_for_free_slots
 from jobs.lifecycle.status import change
 from jobs.repository import checkpoints, datasets, events, jobs, projects, workers
@@ -40,11 +40,11 @@ class Checked:
         return sum(self.jobs[id].status is not JobStatus.SUCCEEDED for id in self.references.dependencies)
 
 
-def check(session: Session, spec: TrainSpec | EvaluateSpec, among: frozenset[str] | None = None) -> Checked:
+def check(session: Session, spec: TrainSpec | EvaluateSpec, visible_projects: frozenset[str] | None = None) -> Checked:
     """Check a spec against the database, and lock the queue of its project.
 
     Args:
-        among: projects that the caller can see; None: all. Other projects and their jobs are treated as missing.
+        visible_projects: projects that the caller can see; None: all. Others and their jobs are treated as missing.
 
     Raises:
         Invalid: fields that are not valid; each is named.
@@ -52,14 +52,16 @@ def check(session: Session, spec: TrainSpec | EvaluateSpec, among: frozenset[str
     """
     references = References.of(spec)
     found = checks.text_problems(spec) or [*checks.file_problems(references), *checks.plugin_problems(spec)]
-    held = jobs.hold(session, references.jobs)
-    known = {id: job for id, job in held.items() if among is None or job.project in among}
-    data = datasets.hold(session, references.datasets)
+    held = jobs.lock_shared(session, references.jobs)
+    known = {id: job for id, job in held.items() if visible_projects is None or job.project in visible_projects}
+    data = datasets.lock_shared(session, references.datasets)
     found += [*checks.resource_problems(spec), *checks.data_problems(spec, references, data)]
     found += [*checks.job_problems(references, known), *_gpu_problems(session, spec.resources.gpus)]
     pinned, missing = _fixed_checkpoints(session, references, known)
     found += missing
-    project = projects.lock(session, spec.project) if among is None or spec.project in among else None
+    project = (
+        projects.lock(session, spec.project) if visible_projects is None or spec.project in visible_projects else None
+    )
     if project is None:
         found.append(FieldError("project", f"project {spec.project!r} does not exist"))
     if found or project is None:
@@ -111,14 +113,14 @@ def submit(
     spec: TrainSpec | EvaluateSpec,
     *,
     actor: str,
-    among: frozenset[str] | None = None,
+    visible_projects: frozenset[str] | None = None,
     forked_from: UUID | None = None,
     forked_step: int | None = None,
 ) -> models.Job:
     """Check a spec, and add its job: queued, or waiting for its dependencies.
 
     Args:
-        among: as in `check`.
+        visible_projects: as in `check`.
         forked_from: job whose spec was forked.
         forked_step: step of the checkpoint of that job from which the new job starts.
 
@@ -126,10 +128,10 @@ def submit(
         Invalid: fields that are not valid; each is named.
         QuotaExceeded: the project has reached its limit of waiting jobs.
     """
-    checked = check(session, spec, among)
+    checked = check(session, spec, visible_projects)
     job = new_job(checked, actor=actor)
     job.forked_from, job.forked_step = forked_from, forked_step
-    origins.keep(job.id, checked.checkpoints)
+    pinned_checkpoints.pin(job.id, checked.checkpoints)
     session.add(job)
     waits = checked.open_dependencies
     message = f"waits for {waits} job{'s' if waits > 1 else ''}" if waits else None
@@ -248,11 +250,11 @@ def edit(session: Session, job_id: UUID, changes: JobChanges, *, actor: str) -> 
     if changes.name is not None and changes.name != job.name:
         _note(session, job, actor, "name", changes.name, f"{job.name} is now {changes.name}")
     if changes.labels is not None and (labels := merged(job.labels, changes.labels)) != job.labels:
-        if len(labels) > MOST_LABELS:
-            fault = FieldError("labels", f"a job can have at most {MOST_LABELS} labels, not {len(labels)}")
+        if len(labels) > MAX_LABELS:
+            fault = FieldError("labels", f"a job can have at most {MAX_LABELS} labels, not {len(labels)}")
             raise Invalid("The job was not changed.", (fault,))
-        told = ", ".join(f"{key}={value}" for key, value in labels.items()) or "none"
-        _note(session, job, actor, "labels", labels, told)
+        text = ", ".join(f"{key}={value}" for key, value in labels.items()) or "none"
+        _note(session, job, actor, "labels", labels, text)
     if changes.notes is not None and changes.notes != job.notes:
         job.notes = changes.notes
         events.add(session, job.id, "notes", actor=actor)
@@ -269,7 +271,7 @@ def _note(session: Session, job: models.Job, actor: str, field: str, value: Any,
 def _lock_with_needed(session: Session, job_id: UUID) -> tuple[models.Job, list[models.Job]]:
     """Lock a job and share-lock its dependencies. Dependencies first: every caller locks in creation order, so this
     cannot deadlock."""
-    needed = jobs.hold(session, set(jobs.get(session, job_id).depends_on))
+    needed = jobs.lock_shared(session, set(jobs.get(session, job_id).depends_on))
     return jobs.lock(session, job_id), [*needed.values()]
 
 

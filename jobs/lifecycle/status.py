@@ -54,13 +54,13 @@ def change(
     _set(session, job, to, actor=actor, type=type, reason=reason, message=message)
     if to is _SUCCEEDED:
         for dependent in jobs.lock_dependents(session, job.id):
-            decide(session, dependent)
+            release_or_fail_dependent(session, dependent)
     elif to.final:
         for descendant in jobs.lock_descendants(session, job.id):
             _fail_with(session, descendant, job.id, to)
 
 
-def decide(session: Session, job: models.Job) -> None:
+def release_or_fail_dependent(session: Session, job: models.Job) -> None:
     """Queue a waiting job if all its dependencies have succeeded. Fail a waiting or paused job if one of them
     cannot."""
     statuses = jobs.statuses_of_dependencies(session, job.id)

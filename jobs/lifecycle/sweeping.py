@@ -7,12 +7,12 @@ from sqlalchemy.orm import Session
 
 from calibrl.schemas import JobStatus, Reason
 from jobs import models
-from jobs.lifecycle.dispatch import Situation, wake_for_free_slots
-from jobs.lifecycle.status import SCHEDULER, change, decide
+from jobs.lifecycle.dispatch import SchedulerInput, wake_for_free_slots
+from jobs.lifecycle.status import SCHEDULER, change, release_or_fail_dependent
 from jobs.repository import events, idempotency, jobs, webhooks
 from jobs.settings import get_settings
 
-SWEPT_AT_ONCE = 100
+MAX_SWEPT_JOBS = 100
 
 
 @dataclass(frozen=True)
@@ -66,13 +66,13 @@ def sweep(session: Session, *, recover: bool = True) -> Swept:
     """
     if not jobs.try_sweep_lock(session):
         return Swept()
-    expired = jobs.lock_expired(session, SWEPT_AT_ONCE, get_settings().lease_seconds) if recover else []
+    expired = jobs.lock_expired(session, MAX_SWEPT_JOBS, get_settings().lease_seconds) if recover else []
     ended = [_recover(session, job) for job in expired]
     idempotency.forget_old(session)
     webhooks.forget_old(session)
-    decided = jobs.lock_decided(session, SWEPT_AT_ONCE)
+    decided = jobs.lock_decided(session, MAX_SWEPT_JOBS)
     for job in decided:
-        decide(session, job)
+        release_or_fail_dependent(session, job)
     return Swept(
         requeued=ended.count(JobStatus.QUEUED),
         paused=ended.count(JobStatus.PAUSED),
@@ -101,11 +101,11 @@ def _recover(session: Session, job: models.Job) -> JobStatus:
 
 def _preempt(session: Session) -> int:
     """Order running jobs to stop for a waiting job of a higher class. Return the number of new orders."""
-    told = 0
-    for job in jobs.lock_some(session, Situation(session).giving_way()):
+    ordered = 0
+    for job in jobs.lock_unlocked(session, SchedulerInput(session).to_preempt()):
         if job.status is JobStatus.RUNNING and not job.preempted:
             job.preempted = True
             events.add(session, job.id, "preempted", actor=SCHEDULER, message="preempted by a job of a higher class")
-            told += 1
+            ordered += 1
     session.flush()
-    return told
+    return ordered

@@ -26,10 +26,10 @@ def uuid_of(kind: Kind, text: str) -> UUID:
     try:
         return UUID(text.removeprefix(f"{kind}-"))
     except ValueError:
-        raise nothing(kind, text) from None
+        raise not_found(kind, text) from None
 
 
-def nothing(kind: Kind, text: str) -> NotFound:
+def not_found(kind: Kind, text: str) -> NotFound:
     """Return the error for an id that does not exist or is not visible to the caller."""
     return NotFound(f"There is no {CALLED[kind]} {text!r}.")
 

@@ -24,7 +24,7 @@ STATUS: dict[JobStatus, Status] = {
     JobStatus.CANCELLED: "cancelled",
 }
 WARNINGS = ("warning", "health")
-TOLD = ("loss/total", "reward/mean", "validation/accuracy")  # metrics in the message of a step
+MESSAGE_METRICS = ("loss/total", "reward/mean", "validation/accuracy")  # metrics in the message of a step
 
 
 def file_object(dataset: models.Dataset) -> FileObject:
@@ -68,13 +68,13 @@ def job_object(job: models.Job, rows: Mapping[UUID, int], seconds_left: float | 
 def event_object(event: models.Event | models.Metric, steps_total: int | None) -> FineTuningEvent:
     """Return an event of a job, or the metrics of a step."""
     if isinstance(event, models.Metric):
-        told = ", ".join(f"{name}={_short(event.values[name])}" for name in TOLD if name in event.values)
+        values = ", ".join(f"{name}={_short(event.values[name])}" for name in MESSAGE_METRICS if name in event.values)
         of = f"/{steps_total}" if steps_total else ""
         return FineTuningEvent(
             id=f"ftmetrics-{event.step}",
             created_at=_seconds(event.ts),
             level="info",
-            message=f"Step {event.step}{of}{f': {told}' if told else ''}",
+            message=f"Step {event.step}{of}{f': {values}' if values else ''}",
             type="metrics",
             data={"step": event.step, "total_steps": steps_total, **event.values},
         )

@@ -22,9 +22,9 @@ from jobs.openai.names import origin
 
 PREFIX = "calibrl_"  # prefix of metadata keys that are settings
 ALGORITHM, GPUS, TOKENS = "calibrl_algorithm", "calibrl_gpus", "calibrl_max_completion_tokens"
-EPOCHS = 3
+DEFAULT_EPOCHS = 3
 MINI_BATCHES: int = PolicyGradientSettings.model_fields["mini_batches"].default
-KEPT = 3  # kept checkpoints; one is written at the end of each epoch
+KEPT_CHECKPOINTS = 3  # kept checkpoints; one is written at the end of each epoch
 TINY_TOKENS = 64  # tokens per completion of the built-in model, which has short positions
 SFT_RATE = 1e-5  # usual rate for pretrained models; other algorithms use the default
 GROUND_TRUTH = "reward_model.ground_truth"  # column of the answer in verl's format
@@ -86,9 +86,9 @@ def spec_of(
         "rollout": _rollout(model, settings, metadata, begins_with),
         "optimizer": {"lr": base_rate(algorithm) * (settings.learning_rate_multiplier or 1)},
         "prompts_per_step": batch,
-        "steps": math.ceil(rows * (settings.n_epochs or EPOCHS) / batch),
+        "steps": math.ceil(rows * (settings.n_epochs or DEFAULT_EPOCHS) / batch),
         "seed": new.seed or 0,
-        "checkpoints": {"every_steps": epoch, "keep_last": KEPT},
+        "checkpoints": {"every_steps": epoch, "keep_last": KEPT_CHECKPOINTS},
     }
     if learning is not None:
         spec["rewards"] = [{"type": "exact"}]

@@ -8,6 +8,7 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from calibrl.schemas import (
+    GIB,
     DataChoice,
     DataFacts,
     EvaluateSpec,
@@ -32,12 +33,11 @@ from jobs.repository import checkpoints, jobs, workers
 from jobs.specs import file_surveys
 from jobs.specs.references import References
 
-GIB = 2**30
-MOST_ORIGINS = 32  # maximum jobs through which the origin of a model is followed
+MAX_ORIGINS = 32  # maximum jobs through which the origin of a model is followed
 
 
-def make(
-    session: Session, spec: TrainSpec | EvaluateSpec, *, actor: str, among: frozenset[str] | None = None
+def dry_run(
+    session: Session, spec: TrainSpec | EvaluateSpec, *, actor: str, visible_projects: frozenset[str] | None = None
 ) -> JobPlan:
     """Check a spec as a submission would, and return the prediction.
 
@@ -45,7 +45,7 @@ def make(
         Invalid: fields that are not valid; each is named.
         QuotaExceeded: the project has reached its limit of waiting jobs.
     """
-    checked = lifecycle.check(session, spec, among)
+    checked = lifecycle.check(session, spec, visible_projects)
     job = lifecycle.new_job(checked, actor=actor)
     waits = checked.open_dependencies > 0
     job.status = JobStatus.WAITING if waits else JobStatus.QUEUED
@@ -55,12 +55,12 @@ def make(
         spec=job.spec,
         data=data,
         memory=memory,
-        queue=lifecycle.foresee(session, job, waits=waits),
+        queue=lifecycle.queue_forecast(session, job, waits=waits),
         warnings=[*advice.warnings(spec, data, memory), *unknown],
     )
 
 
-def count(spec: TrainSpec | EvaluateSpec) -> None:
+def count_rows(spec: TrainSpec | EvaluateSpec) -> None:
     """Read the files whose rows `dry_run` counts. This can take a while: hold no transaction meanwhile."""
     for source in References.of(spec).files:
         with suppress(DataError):  # `dry_run` reports it
@@ -108,7 +108,7 @@ def _memory(session: Session, checked: Checked) -> tuple[MemoryPlan | None, list
 
 
 def _shape(session: Session, model: ModelChoice) -> ModelShape:
-    for _ in range(MOST_ORIGINS):
+    for _ in range(MAX_ORIGINS):
         if isinstance(model, BuiltinModel):
             return model_shapes.tiny_vlm()
         if isinstance(model, PathModel):
@@ -118,7 +118,7 @@ def _shape(session: Session, model: ModelChoice) -> ModelShape:
         if folder and (folder / "config.json").is_file():
             return model_shapes.of_folder(folder)
         model = _origin(session, model.from_job)  # no checkpoint yet, but it will have the same shape
-    raise UnknownShape(f"its origin is more than {MOST_ORIGINS} jobs away")
+    raise UnknownShape(f"its origin is more than {MAX_ORIGINS} jobs away")
 
 
 def _origin(session: Session, job_id: UUID) -> ModelChoice:

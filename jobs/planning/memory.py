@@ -16,7 +16,6 @@ PROMPT_TOKENS = 1024
 BATCH_TOKENS = 131_072  # decoded together in an evaluation
 CHUNK = {True: 2**26, False: 2**24}  # logits per chunk, on a GPU or not: see calibrl_core.models.logprobs
 BASE_BYTES = {True: 1 << 30, False: 400_000_000}  # CUDA context and libraries; Python with its imports
-GIB = 2**30
 
 
 @dataclass(frozen=True)

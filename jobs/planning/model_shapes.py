@@ -8,10 +8,10 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-MOST_HEADER_BYTES = 50_000_000
+MAX_HEADER_BYTES = 50_000_000
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 # Model types whose config.json determines every tensor. Others need their safetensors.
-COUNTED = ("llama", "mistral", "qwen2", "qwen3")
+COUNTED_TYPES = ("llama", "mistral", "qwen2", "qwen3")
 VISION = frozenset(
     {"vision_model", "vision_tower", "visual", "vision_embed_tokens", "connector", "multi_modal_projector", "aligner"}
 )
@@ -98,7 +98,7 @@ def _of_folder(folder: Path, files: tuple[tuple[str, int, int], ...]) -> ModelSh
         headers |= _header(Path(path))
     if headers:
         return _shape(headers, text, "its safetensors' headers")
-    if "vision_config" in config or text.get("model_type") not in COUNTED:
+    if "vision_config" in config or text.get("model_type") not in COUNTED_TYPES:
         raise UnknownShape(f"there are no safetensors, and config.json is not sufficient for {text.get('model_type')}")
     return _shape(_counted(text), text, "config.json")
 
@@ -113,7 +113,7 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _json(text: bytes) -> dict[str, Any]:
-    if len(text) > MOST_HEADER_BYTES:
+    if len(text) > MAX_HEADER_BYTES:
         raise ValueError("the file is too large")
     found = json.loads(text)
     if not isinstance(found, dict):
@@ -124,7 +124,7 @@ def _json(text: bytes) -> dict[str, Any]:
 def _header(path: Path) -> Shapes:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        if length > MOST_HEADER_BYTES:
+        if length > MAX_HEADER_BYTES:
             raise ValueError(f"{path.name} is not a safetensors file")
         entries = _json(file.read(length))
     return {name: tuple(map(int, entry["shape"])) for name, entry in entries.items() if name != "__metadata__"}

@@ -31,7 +31,7 @@ def sizes(session: Session, job_ids: Collection[UUID]) -> dict[Key, int]:
     return {(job_id, index, split): count for job_id, index, split, count in session.execute(query)}
 
 
-def of(session: Session, keys: Collection[Key]) -> dict[Key, Row[Any]]:
+def load(session: Session, keys: Collection[Key]) -> dict[Key, Row[Any]]:
     """Return `prompts` and `values` by key."""
     table = Accuracies
     query = select(table.job_id, table.model_index, table.split, table.prompts, table.values)

@@ -38,7 +38,7 @@ from sqlalchemy.orm import Session
 from jobs.models import Metric, MetricBlock
 
 BLOCK = 32  # steps; a migration has written blocks of this size
-HUGE = 1e295  # larger numbers count as not finite, so that no sum overflows
+MAX_FINITE = 1e295  # larger numbers count as not finite, so that no sum overflows
 _MEASURES = ("count", "non_finite", "min", "max", "sum", "last")
 _KEY = (MetricBlock.job_id, MetricBlock.name, MetricBlock.start)
 _JOB, _NAMES = bindparam("of_job", type_=Uuid()), cast(bindparam("names", type_=ARRAY(Text)), ARRAY(Text))
@@ -90,7 +90,7 @@ def buckets(
     return list(session.execute(_buckets(width), _asked(job_id, names, newest, width, first, last)))
 
 
-def as_json(
+def buckets_json(
     session: Session, job_id: UUID, names: Sequence[str], *, newest: int | None, width: int, first: int, last: int
 ) -> list[str]:
     """Return the buckets as JSON, one object per metric with one list per column. PostgreSQL writes in 2 ms what
@@ -216,13 +216,13 @@ def _once(query: Select[*tuple[Any, ...]]) -> FromClause:
 def _last(step: ColumnElement[int], value: ColumnElement[float]) -> ColumnElement[float]:
     """Return the value of the highest step with a finite value."""
     pair = func.max(array([cast(step, Double), value]), type_=ARRAY(Double))
-    return pair.filter(func.abs(value) < HUGE)[2]
+    return pair.filter(func.abs(value) < MAX_FINITE)[2]
 
 
 def _measured(points: FromClause, start: ColumnElement[int]) -> Select[Any]:
     """Aggregate values of single steps (`job_id`, `name`, `step`, `ts`, `value`) by job, name and start."""
     value, step = points.c.value, points.c.step
-    finite = func.abs(value) < HUGE  # false for NaN, which PostgreSQL sorts last
+    finite = func.abs(value) < MAX_FINITE  # false for NaN, which PostgreSQL sorts last
     count = func.count().filter(finite)
     key = (points.c.job_id, points.c.name, start)
     query = select(

@@ -12,8 +12,6 @@ from calibrl.schemas import JobStatus
 from jobs.errors import FieldError, Invalid, NotFound
 from jobs.models import Dataset, Job, JobDataset
 
-_FINAL = [status for status in JobStatus if status.final]
-
 
 def add(session: Session, values: dict[str, Any]) -> tuple[Dataset, bool]:
     """Add a dataset, or find the existing one with the same content in the project. Return it, and True if it is
@@ -54,7 +52,7 @@ def lock(session: Session, dataset_id: UUID, projects: frozenset[str] | None = N
     return _found(session.scalar(query), dataset_id, projects)
 
 
-def hold(session: Session, ids: Collection[UUID]) -> dict[UUID, Dataset]:
+def lock_shared(session: Session, ids: Collection[UUID]) -> dict[UUID, Dataset]:
     """Share-lock the datasets of these ids that exist, so that they cannot be deleted until the transaction ends."""
     if not ids:
         return {}
@@ -112,7 +110,11 @@ def preview(session: Session, dataset_id: UUID) -> list[dict[str, Any]]:
 
 def users(session: Session, dataset_id: UUID) -> list[UUID]:
     """Return the unfinished jobs that use a dataset, oldest first."""
-    query = select(Job.id).join(JobDataset).where(JobDataset.dataset_id == dataset_id, Job.status.not_in(_FINAL))
+    query = (
+        select(Job.id)
+        .join(JobDataset)
+        .where(JobDataset.dataset_id == dataset_id, Job.status.not_in(JobStatus.final_ones()))
+    )
     return list(session.scalars(query.order_by(Job.created_at, Job.id)))
 
 

@@ -24,8 +24,8 @@ def add(
     event = Event(job_id=job_id, type=type, actor=actor, status=status, reason=reason, message=message)
     session.add(event)
     feed.changes(session, job_id).events.append(event)
-    told = {"job_id": str(job_id), "status": status, "reason": reason, "actor": actor, "message": message}
-    webhooks.tell(session, job_id, f"job.{status or type}", told)
+    data = {"job_id": str(job_id), "status": status, "reason": reason, "actor": actor, "message": message}
+    webhooks.enqueue_deliveries(session, job_id, f"job.{status or type}", data)
 
 
 def page(session: Session, job_id: UUID, *, after: int, limit: int) -> list[Event]:

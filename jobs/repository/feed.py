@@ -37,8 +37,8 @@ from sqlalchemy.sql.dml import ReturningInsert
 from jobs.models import Event, Feed, Histogram, Job, Metric, Sample
 
 CHANNEL = "calibrl"
-PIECE = 100  # maximum steps or ids per part
-LOG_PIECE = 65_536  # bytes
+MAX_PART_LENGTH = 100  # maximum steps or ids per part
+MAX_LOG_PART_BYTES = 65_536  # bytes
 _CHANGES = "changes"
 
 Part = list[Any]  # kind, then its range
@@ -195,7 +195,7 @@ def _pieces(numbers: Collection[int]) -> list[Range]:
     """Split numbers into ranges of at most `PIECE` each."""
     pieces: list[Range] = []
     for number in sorted(numbers):
-        if pieces and number < pieces[-1][0] + PIECE:
+        if pieces and number < pieces[-1][0] + MAX_PART_LENGTH:
             pieces[-1] = (pieces[-1][0], number)
         else:
             pieces.append((number, number))
@@ -206,4 +206,4 @@ def _log_pieces(log: Range | None) -> Iterator[Range]:
     if log is not None and log[0] == log[1]:
         yield log
     elif log is not None:
-        yield from ((start, min(start + LOG_PIECE, log[1])) for start in range(*log, LOG_PIECE))
+        yield from ((start, min(start + MAX_LOG_PART_BYTES, log[1])) for start in range(*log, MAX_LOG_PART_BYTES))

@@ -5,7 +5,7 @@ from psycopg.conninfo import make_conninfo
 
 from jobs.settings import get_settings
 
-SECONDS = 2
+LIMIT_SECONDS = 2
 
 
 def check() -> None:
@@ -15,7 +15,7 @@ def check() -> None:
         psycopg.Error: the database cannot be used.
     """
     url = get_settings().need("database_url").replace("+psycopg", "", 1)
-    options = f"-c statement_timeout={SECONDS}s -c lock_timeout={SECONDS}s"
-    conninfo = make_conninfo(url, connect_timeout=SECONDS, tcp_user_timeout=SECONDS * 1000, options=options)
+    options = f"-c statement_timeout={LIMIT_SECONDS}s -c lock_timeout={LIMIT_SECONDS}s"
+    conninfo = make_conninfo(url, connect_timeout=LIMIT_SECONDS, tcp_user_timeout=LIMIT_SECONDS * 1000, options=options)
     with psycopg.connect(conninfo) as connection:
         connection.execute("SELECT slug FROM projects LIMIT 1")

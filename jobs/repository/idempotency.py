@@ -8,8 +8,8 @@ from sqlalchemy.orm import Session
 
 from jobs.models import IdempotencyKey
 
-KEPT = timedelta(hours=24)
-_OLD = IdempotencyKey.created_at < func.now() - KEPT
+RETENTION = timedelta(hours=24)
+_OLD = IdempotencyKey.created_at < func.now() - RETENTION
 
 
 def try_lock(session: Session, numbers: tuple[int, int]) -> bool:

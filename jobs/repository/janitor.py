@@ -27,9 +27,8 @@ from jobs.models import (
 from jobs.repository import feed, jobs
 from jobs.repository.jobs import LEASED
 
-AT_ONCE = 500  # jobs per run, oldest end first: the computation of their sizes takes time
-_FINAL = [status for status in JobStatus if status.final]
-_KEPT = (Metric, MetricBlock, Histogram, Sample, LogChunk, Checkpoint, Accuracies)
+MAX_JOBS_PER_RUN = 500  # jobs per run, oldest end first: the computation of their sizes takes time
+_RUN_TABLES = (Metric, MetricBlock, Histogram, Sample, LogChunk, Checkpoint, Accuracies)
 
 
 def expired(session: Session, lease_seconds: float) -> list[Row[Any]]:
@@ -53,14 +52,16 @@ def checkpoint_paths(session: Session, ids: Collection[UUID]) -> list[tuple[UUID
     return [(row.job_id, row.path) for row in session.execute(query)]
 
 
-def born(session: Session) -> datetime:
+def database_created_at(session: Session) -> datetime:
     """Return the time since when this database has data."""
     return session.execute(select(func.coalesce(func.min(Project.created_at), func.now()))).scalar_one()
 
 
 def paths_in_use(session: Session) -> list[str]:
     """Return all paths of models and data in the specs of unfinished jobs."""
-    query = select(func.jsonb_path_query(Job.spec, cast("$.**.path", JSONPATH))).where(Job.status.not_in(_FINAL))
+    query = select(func.jsonb_path_query(Job.spec, cast("$.**.path", JSONPATH))).where(
+        Job.status.not_in(JobStatus.final_ones())
+    )
     return [path for path in session.scalars(query) if isinstance(path, str)]
 
 
@@ -73,16 +74,16 @@ def past_retention(session: Session, ids: Collection[UUID], *, only: bool = Fals
     needed = (
         select(user.id)
         .join(JobDependency, JobDependency.job_id == user.id)
-        .where(JobDependency.depends_on_id == Job.id, user.status.not_in(_FINAL))
+        .where(JobDependency.depends_on_id == Job.id, user.status.not_in(JobStatus.final_ones()))
     )
     given = Job.id.in_(ids)
     query = (
         select(Job.id, Job.project, Project.retention_days, days.label("days"), _kept_bytes().label("bytes"))
         .join(Project, Project.slug == Job.project)
-        .where(Job.status.in_(_FINAL), days > Project.retention_days, ~exists(needed))
-        .where(given if only else given | or_(*(_has(table) for table in (*_KEPT, JobImage))))
+        .where(Job.status.in_(JobStatus.final_ones()), days > Project.retention_days, ~exists(needed))
+        .where(given if only else given | or_(*(_has(table) for table in (*_RUN_TABLES, JobImage))))
         .order_by(Job.finished_at)
-        .limit(AT_ONCE)
+        .limit(MAX_JOBS_PER_RUN)
     )
     return list(session.execute(query))
 
@@ -92,7 +93,7 @@ def forget(session: Session, job_id: UUID) -> int:
     number of rows. The job, its events and its attempts stay."""
     shown = list(session.scalars(select(JobImage.sha256).where(JobImage.job_id == job_id)))
     rows = 0
-    for table in (*_KEPT, JobImage):
+    for table in (*_RUN_TABLES, JobImage):
         rows += len(session.execute(delete(table).where(table.job_id == job_id).returning(table.job_id)).all())
     # Lock first: a transaction that links one of these images has its row, so the next statement sees the link.
     session.execute(select(Image.sha256).where(Image.sha256.in_(shown)).order_by(Image.sha256).with_for_update())

@@ -13,8 +13,8 @@ from jobs.errors import FieldError, Invalid, NotFound
 from jobs.models import Attempt, Checkpoint, Histogram, Job, JobDependency, Metric, MetricBlock, Sample
 from jobs.repository import feed
 
-LEASED = tuple(status for status in JobStatus if status.held)
-UP_AGAIN = timedelta(seconds=3)  # retry interval of a supervisor that cannot reach the database
+LEASED = JobStatus.held_ones()
+RETRY_INTERVAL = timedelta(seconds=3)  # retry interval of a supervisor that cannot reach the database
 HELD_BACK = (JobStatus.WAITING, JobStatus.PAUSED)
 # All code locks several jobs from old to new, and a job is newer than its dependencies: this prevents deadlocks.
 _AGE = (Job.created_at, Job.id)
@@ -31,7 +31,7 @@ def find(session: Session, job_id: UUID) -> Job | None:
     return session.get(Job, job_id)
 
 
-def some(session: Session, ids: Collection[UUID]) -> list[Job]:
+def existing(session: Session, ids: Collection[UUID]) -> list[Job]:
     """Return the jobs of these ids that exist."""
     return list(session.scalars(select(Job).where(Job.id.in_(ids)))) if ids else []
 
@@ -45,7 +45,7 @@ def get(session: Session, job_id: UUID) -> Job:
     return _found(find(session, job_id), job_id)
 
 
-def seen(session: Session, ids: Sequence[UUID], projects: frozenset[str] | None) -> list[UUID]:
+def require_visible(session: Session, ids: Sequence[UUID], projects: frozenset[str] | None) -> list[UUID]:
     """Return the ids unchanged if each is a job of one of these projects (None: of any).
 
     Raises:
@@ -70,7 +70,7 @@ def lock(session: Session, job_id: UUID) -> Job:
     return _found(session.scalar(_fresh(select(Job).where(Job.id == job_id).with_for_update())), job_id)
 
 
-def hold(session: Session, ids: Collection[UUID]) -> dict[UUID, Job]:
+def lock_shared(session: Session, ids: Collection[UUID]) -> dict[UUID, Job]:
     """Share-lock the jobs of these ids that exist, so that their status cannot change until the transaction ends."""
     if not ids:
         return {}
@@ -83,50 +83,50 @@ def lock_leased(session: Session, job_id: UUID, token: UUID) -> Job | None:
     return session.scalar(_fresh(select(Job).where(Job.id == job_id, Job.lease_token == token).with_for_update()))
 
 
-def page(session: Session, wanted: JobFilter, projects: frozenset[str] | None = None) -> list[Job]:
+def page(session: Session, filters: JobFilter, projects: frozenset[str] | None = None) -> list[Job]:
     """Return the jobs of these projects (None: of all) that match a filter, plus one if there are more. Columns that
     only a single job shows are not loaded.
 
     Raises:
         Invalid: the job `after` does not exist.
     """
-    by, descending = _SORTS[wanted.sort.removeprefix("-")], wanted.sort.startswith("-")
+    by, descending = _SORTS[filters.sort.removeprefix("-")], filters.sort.startswith("-")
     keys = by(Job)
     query = (
         select(Job)
         .options(defer(Job.spec), defer(Job.result), defer(Job.notes))
-        .where(*_wanted(wanted))
+        .where(*_conditions(filters))
         .order_by(*(key.desc() if descending else key for key in keys))
-        .limit(wanted.limit + 1)
+        .limit(filters.limit + 1)
     )
     visible = [] if projects is None else [Job.project.in_(projects)]
-    if wanted.after is not None:
-        if session.scalar(select(Job.id).where(Job.id == wanted.after, *visible)) is None:
-            fault = FieldError("after", f"job {wanted.after} does not exist")
+    if filters.after is not None:
+        if session.scalar(select(Job.id).where(Job.id == filters.after, *visible)) is None:
+            fault = FieldError("after", f"job {filters.after} does not exist")
             raise Invalid("The start of the page does not exist.", (fault,))
         last = aliased(Job)
-        place = tuple_(*(select(key).where(last.id == wanted.after).scalar_subquery() for key in by(last)))
+        place = tuple_(*(select(key).where(last.id == filters.after).scalar_subquery() for key in by(last)))
         query = query.where(tuple_(*keys) < place if descending else tuple_(*keys) > place)
     return list(session.scalars(query.where(*visible)))
 
 
-def _wanted(wanted: JobFilter) -> Iterator[ColumnElement[bool]]:
-    if wanted.status:
-        yield Job.status.in_(wanted.status)
+def _conditions(filters: JobFilter) -> Iterator[ColumnElement[bool]]:
+    if filters.status:
+        yield Job.status.in_(filters.status)
     for column in ("kind", "project", "user"):
-        if (value := getattr(wanted, column)) is not None:
+        if (value := getattr(filters, column)) is not None:
             yield getattr(Job, column) == value
-    for label in wanted.labels:
+    for label in filters.labels:
         yield Job.labels.contains(label)
-    if wanted.created_after is not None:
-        yield Job.created_at >= wanted.created_after
-    if wanted.created_before is not None:
-        yield Job.created_at < wanted.created_before
-    if wanted.derived_from is not None:
-        yield _derived(wanted.derived_from)
-    if wanted.q is not None:
-        named = Job.name.icontains(wanted.q, autoescape=True) | Job.notes.icontains(wanted.q, autoescape=True)
-        ids = _ids_from(wanted.q)
+    if filters.created_after is not None:
+        yield Job.created_at >= filters.created_after
+    if filters.created_before is not None:
+        yield Job.created_at < filters.created_before
+    if filters.derived_from is not None:
+        yield _derived(filters.derived_from)
+    if filters.q is not None:
+        named = Job.name.icontains(filters.q, autoescape=True) | Job.notes.icontains(filters.q, autoescape=True)
+        ids = _ids_from(filters.q)
         yield named | Job.id.between(*ids) if ids else named
 
 
@@ -175,7 +175,7 @@ def expired(lease_seconds: float) -> tuple[ColumnElement[bool], ...]:
     extended by its full length from then on.
     """
     up = func.pg_postmaster_start_time()
-    could = (Job.lease_expires_at > up + UP_AGAIN) | (up + timedelta(seconds=lease_seconds) < func.now())
+    could = (Job.lease_expires_at > up + RETRY_INTERVAL) | (up + timedelta(seconds=lease_seconds) < func.now())
     return Job.status.in_(LEASED), Job.lease_expires_at < func.now(), could
 
 
@@ -185,7 +185,7 @@ def lock_expired(session: Session, limit: int, lease_seconds: float) -> list[Job
     return list(session.scalars(_fresh(query.with_for_update(skip_locked=True))))
 
 
-def lock_some(session: Session, ids: Sequence[UUID]) -> list[Job]:
+def lock_unlocked(session: Session, ids: Sequence[UUID]) -> list[Job]:
     """Lock and return the jobs of these ids that exist, except those that another transaction has locked."""
     query = select(Job).where(Job.id.in_(ids)).order_by(*_AGE)
     return list(session.scalars(_fresh(query.with_for_update(skip_locked=True))))

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from jobs.models import Job, LogChunk
 from jobs.repository import feed
 
-END = 2**63 - 1  # largest byte offset
+MAX_OFFSET = 2**63 - 1  # largest byte offset
 
 
 def append(session: Session, job: Job, data: bytes) -> None:
@@ -23,7 +23,7 @@ def read(session: Session, job_id: UUID, *, after: int, limit: int) -> bytes:
     """Return at most `limit` bytes of the log from byte `after` on, up to the first gap."""
     before = select(func.max(LogChunk.start)).where(LogChunk.job_id == job_id, LogChunk.start <= after)
     first = func.coalesce(before.scalar_subquery(), after)
-    inside = LogChunk.start.between(first, min(after + limit - 1, END))
+    inside = LogChunk.start.between(first, min(after + limit - 1, MAX_OFFSET))
     query = select(LogChunk.start, LogChunk.data).where(LogChunk.job_id == job_id, inside).order_by(LogChunk.start)
     found = bytearray()
     for start, data in session.execute(query):

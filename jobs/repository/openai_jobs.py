@@ -19,7 +19,7 @@ TRAIN = "train"
 def page(
     session: Session,
     *,
-    among: frozenset[str] | None,
+    visible_projects: frozenset[str] | None,
     project: str | None,
     labels: Mapping[str, str],
     unlabelled: bool,
@@ -29,20 +29,20 @@ def page(
     """Return training jobs with these labels from new to old, starting after `after`.
 
     Args:
-        among: only jobs of these projects; None: of all.
+        visible_projects: only jobs of these projects; None: of all.
         unlabelled: only jobs without labels.
 
     Raises:
         Invalid: the job `after` does not exist.
     """
     wanted = [Job.kind == TRAIN]
-    if among is not None:
-        wanted.append(Job.project.in_(among))
+    if visible_projects is not None:
+        wanted.append(Job.project.in_(visible_projects))
     if project is not None:
         wanted.append(Job.project == project)
     if after is not None:
         last = session.get(Job, after)
-        if last is None or not (among is None or last.project in among):
+        if last is None or not (visible_projects is None or last.project in visible_projects):
             raise _no_start(f"job {after} does not exist")
         wanted.append(tuple_(Job.created_at, Job.id) < tuple_(last.created_at, last.id))
     if labels:
@@ -53,7 +53,7 @@ def page(
     return list(session.scalars(query.limit(limit)))
 
 
-def told(
+def events_and_metrics(
     session: Session, job_id: UUID, *, after: tuple[Literal["event", "step"], int] | None, limit: int
 ) -> list[Event | Metric]:
     """Return the events of a job and the metrics of its steps from new to old, starting after `after` (the id of an

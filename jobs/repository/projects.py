@@ -46,11 +46,11 @@ def put(session: Session, slug: str, values: dict[str, Any]) -> Project:
     return session.get_one(Project, slug, populate_existing=True)
 
 
-def page(session: Session, *, among: frozenset[str] | None, after: str, limit: int) -> list[Project]:
+def page(session: Session, *, visible_projects: frozenset[str] | None, after: str, limit: int) -> list[Project]:
     """Return some projects (None: all) by name, starting after `after`."""
     query = select(Project).where(Project.slug > after).order_by(Project.slug).limit(limit)
-    if among is not None:
-        query = query.where(Project.slug.in_(among))
+    if visible_projects is not None:
+        query = query.where(Project.slug.in_(visible_projects))
     return list(session.scalars(query))
 
 

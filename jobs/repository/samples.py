@@ -17,7 +17,7 @@ from jobs.models import Image, Job, JobImage, Sample
 from jobs.postgres_text import storable
 from jobs.repository import events, feed
 
-SEARCH_SECONDS = 5  # limit of a text search
+MAX_SEARCH_SECONDS = 5  # limit of a text search
 
 
 def insert(
@@ -92,13 +92,13 @@ def page(
         query = query.where(Sample.mean_reward <= max_reward)
     if text is not None:
         query = query.where(_says(storable(text)))
-        session.execute(select(func.set_config("statement_timeout", f"{SEARCH_SECONDS}s", True)))
+        session.execute(select(func.set_config("statement_timeout", f"{MAX_SEARCH_SECONDS}s", True)))
     try:
         return list(session.scalars(query.order_by(Sample.id).limit(limit)))
     except OperationalError as error:
         if text is None or not isinstance(error.orig, QueryCanceled):
             raise
-        why = f"the search takes longer than {SEARCH_SECONDS} s: also filter by step or reward"
+        why = f"the search takes longer than {MAX_SEARCH_SECONDS} s: also filter by step or reward"
         raise Invalid("The search takes too long.", (FieldError("q", why),)) from error
 
 

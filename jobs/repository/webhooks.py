@@ -14,10 +14,10 @@ from calibrl.schemas import DeliveryStatus
 from jobs.errors import NotFound
 from jobs.models import Delivery, Job, Webhook
 
-KEPT = timedelta(days=30)
+RETENTION = timedelta(days=30)
 # Time to send a message and record the result; then another process can take it. Sending takes at most 10 s
 # (`jobs.webhooks.sender.DEADLINE`), recording up to 40 s with a slow database (a connection, a statement).
-SENDING = timedelta(seconds=120)
+SENDING_TIME = timedelta(seconds=120)
 
 
 def add(session: Session, project: str, *, url: str, events: Sequence[str], secret: str, user: str) -> Webhook:
@@ -50,19 +50,19 @@ def remove(session: Session, webhook: Webhook) -> None:
     session.execute(delete(Webhook).where(Webhook.id == webhook.id))
 
 
-def tell(session: Session, job_id: UUID, type: str, data: dict[str, Any]) -> None:
+def enqueue_deliveries(session: Session, job_id: UUID, type: str, data: dict[str, Any]) -> None:
     """Queue a message about an event of a job for every webhook that receives this type of event."""
-    session.execute(_told(), {"of_job": job_id, "told": type, "about": data})
+    session.execute(_enqueue_statement(), {"of_job": job_id, "event": type, "content": data})
 
 
 @cache
-def _told() -> Insert:
-    """Build the statement that queues messages of type `:told` with the data `:about` on the job `:of_job`, once."""
-    job_id, told = bindparam("of_job", type_=Uuid()), bindparam("told", type_=Text())
+def _enqueue_statement() -> Insert:
+    """Build the statement that queues messages of type `:event` with the data `:content` on the job `:of_job`, once."""
+    job_id, event = bindparam("of_job", type_=Uuid()), bindparam("event", type_=Text())
     wanted = (
-        select(Webhook.id, told, Job.id, bindparam("about", type_=JSONB()))
+        select(Webhook.id, event, Job.id, bindparam("content", type_=JSONB()))
         .join(Job, Job.project == Webhook.project)
-        .where(Job.id == job_id, told == func.any(Webhook.events))
+        .where(Job.id == job_id, event == func.any(Webhook.events))
     )
     table = Delivery.metadata.tables[Delivery.__tablename__]  # the class would treat the parameters as a row
     return insert(table).from_select(["webhook_id", "type", "job_id", "data"], wanted, include_defaults=False)
@@ -105,11 +105,11 @@ def take_due(session: Session, limit: int, *, of_one: int, busy: Mapping[UUID, i
     )
     found = [(delivery, webhook) for delivery, webhook in session.execute(query)]
     ids = [delivery.id for delivery, _ in found]
-    session.execute(update(Delivery).where(Delivery.id.in_(ids)).values(next_at=func.now() + SENDING))
+    session.execute(update(Delivery).where(Delivery.id.in_(ids)).values(next_at=func.now() + SENDING_TIME))
     return found
 
 
-def tried(session: Session, id: UUID, *, delivered: bool, response: str, again_in: float | None) -> None:
+def record_attempt(session: Session, id: UUID, *, delivered: bool, response: str, again_in: float | None) -> None:
     """Record the result of a try, and the seconds until the next one (None: no further try)."""
     pending = DeliveryStatus.PENDING if again_in is not None else DeliveryStatus.FAILED
     values = {
@@ -123,5 +123,5 @@ def tried(session: Session, id: UUID, *, delivered: bool, response: str, again_i
 
 def forget_old(session: Session) -> None:
     """Delete expired messages."""
-    old = Delivery.created_at < func.now() - KEPT
+    old = Delivery.created_at < func.now() - RETENTION
     session.execute(delete(Delivery).where(old, Delivery.status != DeliveryStatus.PENDING))

@@ -2,11 +2,9 @@
 
 from sqlalchemy.orm import Session
 
-from calibrl.schemas import Usage
+from calibrl.schemas import HOUR, Usage
 from jobs.repository import projects
 from jobs.settings import get_settings
-
-HOUR = 3600.0
 
 
 def month(session: Session) -> list[Usage]:

@@ -20,7 +20,7 @@ CLASSES: tuple[Priority, ...] = ("high", "normal", "low")
 UNKNOWN_SECONDS = 600.0  # use that a job of unknown length adds to its project
 SOON_SECONDS = 30.0  # until a stopping job has ended, and a released GPU is clean
 OVERDUE_SECONDS = 1.0  # remaining time of a job past its expected end; also the minimum run time
-MOST_BLOCKED = 500  # jobs that reserve a start: each costs a search over all timelines
+MAX_RESERVATIONS = 500  # jobs that reserve a start: each costs a search over all timelines
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def victims(
         staying = [one for one in running if _shares_slots(one, job, machine) and not one.leaving]
         size = machine.gpus if job.gpus else machine.cpu_slots
         lack = _slots(job) - size + sum(_slots(one) for one in staying)
-        chosen = _give_way(lack, [one for one in staying if _class(one) > _class(job)])
+        chosen = _choose_victims(lack, [one for one in staying if _class(one) > _class(job)])
         if chosen is not None:
             found.append((len(chosen), sorted(-_class(one) for one in chosen)[::-1], machine.name, chosen))
     if not found:
@@ -146,7 +146,7 @@ def victims(
     return name, [one.id for one in chosen]
 
 
-def _give_way(lack: int, lower: Sequence[RunningJob]) -> list[RunningJob] | None:
+def _choose_victims(lack: int, lower: Sequence[RunningJob]) -> list[RunningJob] | None:
     """Return those of `lower` (in the order of start) that free the missing slots, or None if all together do not."""
     chosen: list[RunningJob] = []
     for one in sorted(lower, key=_class)[::-1]:
@@ -276,7 +276,7 @@ class _Board:
         """Reserve and return the earliest start. If it is unknown, reserve the whole machine that is nearest to
         having room."""
         self._blocked += 1
-        if self._blocked > MOST_BLOCKED:
+        if self._blocked > MAX_RESERVATIONS:
             return None
         timelines, slots, seconds = self.fitting(_shape(job)), _slots(job), _seconds(job)
         best, place = (inf, 0), None

@@ -11,7 +11,7 @@ import httpx
 from jobs.settings import get_settings
 
 LOOKUP_SECONDS = 5.0  # for requests; a message has its own deadline
-LOOKUPS = 64  # at the same time: a lookup that hangs keeps its thread until the resolver of the system gives up
+MAX_LOOKUPS = 64  # at the same time: a lookup that hangs keeps its thread until the resolver of the system gives up
 
 _HIDDEN = tuple(  # networks that lead to private addresses, although `ipaddress` may call them global
     ipaddress.ip_network(text)
@@ -24,7 +24,7 @@ _HIDDEN = tuple(  # networks that lead to private addresses, although `ipaddress
     )
 )
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
-_free = threading.BoundedSemaphore(LOOKUPS)
+_free = threading.BoundedSemaphore(MAX_LOOKUPS)
 
 
 class Refused(Exception):

@@ -26,11 +26,11 @@ from jobs.webhooks.public_addresses import Refused
 PREFIX = "whsec_"
 SECRET_BYTES = 32
 # Seconds between tries. After the last one the message is given up.
-AGAIN = (10, 60, 300, 1800, 7200, 18_000, 36_000)
-DEADLINE = 10.0  # maximum seconds per try; `jobs.repository.webhooks.SENDING` must be well above
-AT_ONCE = 20  # messages that are being sent
-AT_ONCE_TO_ONE = 5  # of them per webhook, so that a slow one leaves room for others
-QUICK_SECONDS = 0.5  # wait for new messages: most are delivered by then
+RETRY_SECONDS = (10, 60, 300, 1800, 7200, 18_000, 36_000)
+DEADLINE = 10.0  # maximum seconds per try; `jobs.repository.webhooks.SENDING_TIME` must be well above
+MAX_SENDING = 20  # messages that are being sent
+MAX_SENDING_PER_WEBHOOK = 5  # of them per webhook, so that a slow one leaves room for others
+WAIT_SECONDS = 0.5  # wait for new messages: most are delivered by then
 
 log = structlog.get_logger()
 Outcome = tuple[bool, str]  # delivered; status of the response, or the error
@@ -72,7 +72,7 @@ class Sender:
     """
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="webhook")
+        self._pool = ThreadPoolExecutor(MAX_SENDING, thread_name_prefix="webhook")
         self._under_way: dict[Future[Outcome], Message] = {}
 
     def __enter__(self) -> Self:
@@ -89,16 +89,16 @@ class Sender:
         self._note()
         for message in self._take():
             self._under_way[self._pool.submit(send, message)] = message
-        wait(self._under_way, timeout=QUICK_SECONDS)
+        wait(self._under_way, timeout=WAIT_SECONDS)
         self._note()
 
     def _take(self) -> list[Message]:
         busy = Counter(message.webhook_id for message in self._under_way.values())
-        room = AT_ONCE - len(self._under_way)
+        room = MAX_SENDING - len(self._under_way)
         if not room:
             return []
         with session_scope() as session:
-            due = webhooks.take_due(session, room, of_one=AT_ONCE_TO_ONE, busy=busy)
+            due = webhooks.take_due(session, room, of_one=MAX_SENDING_PER_WEBHOOK, busy=busy)
             return [Message.of(delivery, webhook) for delivery, webhook in due]
 
     def _note(self) -> None:
@@ -109,8 +109,12 @@ class Sender:
             for future in ended:
                 message = self._under_way[future]
                 delivered, response = _outcome(future, message)
-                again = None if delivered or message.attempts >= len(AGAIN) else float(AGAIN[message.attempts])
-                webhooks.tried(session, message.id, delivered=delivered, response=response, again_in=again)
+                again = (
+                    None
+                    if delivered or message.attempts >= len(RETRY_SECONDS)
+                    else float(RETRY_SECONDS[message.attempts])
+                )
+                webhooks.record_attempt(session, message.id, delivered=delivered, response=response, again_in=again)
         for future in ended:  # after the commit: otherwise the next round records them
             del self._under_way[future]
 

@@ -212,7 +212,7 @@ def test_a_replay_ends_in_time_and_leaves_no_process(client: Client, monkeypatch
     plain = completion("7", passed=False, reward=0.0)
     slow = [completion(f"(x+y+z+w)^{{{500 + n}}}", passed=True, reward=1.0) for n in range(16)]
     job_id = trained((1, [plain] * 16), (2, slow))
-    monkeypatch.setattr(replay, "SECONDS", 4)
+    monkeypatch.setattr(replay, "LIMIT_SECONDS", 4)
     monkeypatch.setenv("MARKER", marker := uuid4().hex)
     found = client.replay(job_id, [{"type": "math"}])
     assert (found.completions, found.stopped) == (32, "scoring took more than 4 s")

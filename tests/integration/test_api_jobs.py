@@ -12,7 +12,7 @@ from sqlalchemy import event
 from api.examples import EVALUATE, FORKS
 from calibrl.schemas import Fork, JobFilter, JobStatus
 from jobs.db import session_scope
-from jobs.files import origins
+from jobs.files import pinned_checkpoints
 from jobs.janitor import find
 from jobs.repository import checkpoints, jobs
 from jobs.settings import get_settings
@@ -191,7 +191,7 @@ def test_a_fork_begins_at_a_checkpoint_that_its_parent_may_remove(client: httpx.
         checkpoints.record(session, parent, 30, str(path.with_name("step-000030")), False, {}, [str(path)])
     begins = Path(life.claim().config["model"]["path"])
     assert (begins / "model.safetensors").read_text() == "weights"
-    assert begins == origins.kept(UUID(fork["id"]), parent, 20)
+    assert begins == pinned_checkpoints.find_pinned(UUID(fork["id"]), parent, 20)
     assert find(get_settings()) == []
     life.finish(claimed, S.FAILED)
     best = client.post(f"/v1/jobs/{parent}/fork", json={"name": "again"}).json()

@@ -233,9 +233,9 @@ def test_several_jobs_and_families(client: httpx.Client, ours: Client) -> None:
 def test_jobs_of_other_projects_are_not_there(client: httpx.Client) -> None:
     id = UUID(submitted(client)["id"])
     with session_scope() as session:
-        assert jobs.seen(session, [id], frozenset({"default"})) == [id]
+        assert jobs.require_visible(session, [id], frozenset({"default"})) == [id]
         with pytest.raises(jobs.NotFound, match=str(id)):
-            jobs.seen(session, [id], frozenset({"other"}))
+            jobs.require_visible(session, [id], frozenset({"other"}))
 
 
 @pytest.mark.parametrize(

@@ -22,12 +22,12 @@ from api import live as api_live
 from api.main import create_app
 from calibrl.client import CalibrlError, Client, Live
 from calibrl.commands import follow_job
-from calibrl.schemas import Ended, Job, JobStatus, LogPiece, Rewound, Several
+from calibrl.schemas import Ended, Job, JobStatus, LogPiece, RecordBatch, Rewound
 from calibrl.stack.services import free_port
 from jobs import lifecycle, live
 from jobs.db import session_scope
 from jobs.lifecycle import Claim
-from jobs.live import Place
+from jobs.live import StreamPosition
 from jobs.repository import checkpoints, events, histograms, janitor, jobs, logs, metrics, samples
 from tests.support import API_KEY, life
 from tests.support.rest import named, refused, serving
@@ -349,8 +349,8 @@ def test_the_stream_of_all_jobs_skips_nothing_that_commits_late(service: httpx.C
                 lifecycle.fence(session, first.claim)
                 events.add(session, first.id, "info", actor="w", message="early")
             with session_scope() as session:
-                assert live.of_all(session, Place.parse(begin or "", 2)) == live.Page(
-                    Place.parse(begin or "", 2), held=True
+                assert live.next_page(session, StreamPosition.parse(begin or "", 2)) == live.StreamPage(
+                    StreamPosition.parse(begin or "", 2), held=True
                 )
             slow.execute("UPDATE jobs SET feed = feed + 1 WHERE id = %s", [second.id])
             row = "INSERT INTO feed (job_id, cursor, parts) SELECT id, feed, '[]' FROM jobs WHERE id = %s"
@@ -366,7 +366,7 @@ def test_the_stream_of_all_jobs_skips_nothing_that_commits_late(service: httpx.C
 def test_the_stream_of_all_jobs_shows_each_client_its_own_projects(service: httpx.Client) -> None:
     run = Run()
     with session_scope() as session:
-        page = api_live.Encoded.of(live.of_all(session, Place((0, 0))))
+        page = api_live.Encoded.of(live.next_page(session, StreamPosition((0, 0))))
     assert str(run.id).encode() in page.visible_to(None)
     assert page.visible_to(frozenset({"default"})) == page.visible_to(None)
     assert page.visible_to(frozenset({"other"})) == b""
@@ -489,7 +489,7 @@ def test_the_client_comes_back_where_it_was(client: Client, monkeypatch: pytest.
     assert [each.data.to_step for each in told if isinstance(each.data, Rewound)] == [8]
     assert "".join(each.data.text for each in told if isinstance(each.data, LogPiece)) == "line\n" * 12
     assert isinstance(told[-1].data, Ended)
-    assert all(isinstance(each.data, Several) for each in told if each.event == "checkpoints")
+    assert all(isinstance(each.data, RecordBatch) for each in told if each.event == "checkpoints")
 
 
 def test_waiting_has_a_limit(client: Client) -> None:

@@ -69,7 +69,7 @@ def project(slug: str, **settings: Any) -> None:
 
 def entry(job_id: UUID) -> QueueEntry:
     with session_scope() as session:
-        return next(one for one in lifecycle.entries(session) if one.job_id == job_id)
+        return next(one for one in lifecycle.queue_entries(session) if one.job_id == job_id)
 
 
 def gpu_job(gpus: int, **changes: Any) -> UUID:

@@ -194,7 +194,7 @@ class Queue(RuleBasedStateMachine):
     def look(self) -> None:
         """What the queue says of itself: everybody who has not started, in line without a gap, each with a reason."""
         with session_scope() as session:
-            entries = {entry.job_id: entry for entry in lifecycle.entries(session)}
+            entries = {entry.job_id: entry for entry in lifecycle.queue_entries(session)}
         unstarted = {id: job for id, job in self.model.jobs.items() if job.status in ("queued", "waiting", "paused")}
         assert entries.keys() == unstarted.keys()
         in_line = [entries[id] for id, job in unstarted.items() if job.status == "queued"]

@@ -141,7 +141,7 @@ def test_samples_are_found_by_text_and_reward(session: Session, job: UUID, monke
     assert found(max_reward=0.25) == ["p3"]
     assert found("p", min_reward=0.3, max_reward=0.6) == ["p1"]
     monkeypatch.setattr(samples, "_says", lambda text: func.pg_sleep(5).is_(None))
-    monkeypatch.setattr(samples, "SEARCH_SECONDS", 1)
+    monkeypatch.setattr(samples, "MAX_SEARCH_SECONDS", 1)
     with pytest.raises(Invalid) as refused, session.begin_nested():
         found("x")
     assert [error.field for error in refused.value.errors] == ["q"]

@@ -126,7 +126,7 @@ def test_an_evaluation_that_begins_anew_replaces_what_it_told(claim: Claim, run_
     key = claim.job_id, 1, "test"
     with session_scope() as session:
         assert accuracies.sizes(session, [claim.job_id]) == {key: 1}
-        found = accuracies.of(session, [key])[key]
+        found = accuracies.load(session, [key])[key]
     assert (found.prompts, found.values) == (new, [0.5])
     assert [event.message for event in life.history(claim.job_id) if event.type == "warning"] == [
         "lines skipped in events.jsonl: 1; the first: accuracies: Value error, 2 prompts have 1 values"

@@ -152,7 +152,7 @@ def test_after_the_last_try_a_message_is_given_up(client: httpx.Client, listener
     hook = client.post(HOOKS, json={"url": listener.url}).json()
     client.post(f"{HOOKS}/{hook['id']}/ping")
     eventually(lambda: listener.seen)
-    life.run("UPDATE deliveries SET attempts = :last, next_at = now()", last=len(sender.AGAIN))
+    life.run("UPDATE deliveries SET attempts = :last, next_at = now()", last=len(sender.RETRY_SECONDS))
     eventually(lambda: deliveries(client, hook)[0]["status"] == "failed")
     assert deliveries(client, hook)[0]["next_at"] is None
 
@@ -230,12 +230,12 @@ def test_a_receiver_that_drips_is_cut_off(
 
 def test_a_slow_receiver_holds_no_other(client: httpx.Client, listener: Listener, dripping: Dripping) -> None:
     slow, quick = (client.post(HOOKS, json={"url": each.url}).json() for each in (dripping, listener))
-    for _ in range(sender.AT_ONCE + 5):
+    for _ in range(sender.MAX_SENDING + 5):
         client.post(f"{HOOKS}/{slow['id']}/ping")
-    eventually(lambda: dripping.asked == sender.AT_ONCE_TO_ONE)
+    eventually(lambda: dripping.asked == sender.MAX_SENDING_PER_WEBHOOK)
     client.post(f"{HOOKS}/{quick['id']}/ping")
     eventually(lambda: deliveries(client, quick)[0]["status"] == "delivered")
-    assert dripping.asked == sender.AT_ONCE_TO_ONE  # and no more of the slow one's were begun meanwhile
+    assert dripping.asked == sender.MAX_SENDING_PER_WEBHOOK  # and no more of the slow one's were begun meanwhile
 
 
 def test_what_nobody_thought_of_is_a_failed_try_of_one_message(
@@ -259,7 +259,7 @@ def test_what_nobody_thought_of_is_a_failed_try_of_one_message(
 
 def test_a_message_is_whose_it_is_for_longer_than_sending_takes() -> None:
     """A connection is waited for 10 s, a statement 30 s."""
-    assert rows.SENDING.total_seconds() >= 1.5 * (sender.DEADLINE + sender.QUICK_SECONDS + 10 + 30)
+    assert rows.SENDING_TIME.total_seconds() >= 1.5 * (sender.DEADLINE + sender.WAIT_SECONDS + 10 + 30)
 
 
 def test_names_that_hang_hold_no_sessions(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:

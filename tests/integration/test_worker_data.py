@@ -123,15 +123,15 @@ def test_a_copy_is_checked_kept_and_used_again(api: httpx.Client, tmp_path: Path
     (file,) = claimed(train(dataset)).files
     assert file.path == str(tmp_path / "cache" / "datasets" / f"{sha256(CONTENT).hexdigest()}.jsonl")
     storage.put(file.key, tmp_path / "evil")
-    with pytest.raises(datasets.StorageAway, match="damaged"):
-        list(datasets.bring(file))
+    with pytest.raises(datasets.StorageUnavailable, match="damaged"):
+        list(datasets.fetch_to_machine(file))
     assert not Path(file.path).exists()
     (tmp_path / "right").write_bytes(CONTENT)
     storage.put(file.key, tmp_path / "right")
-    list(datasets.bring(file))
+    list(datasets.fetch_to_machine(file))
     assert Path(file.path).read_bytes() == CONTENT
     storage.delete(file.key)
-    list(datasets.bring(file))
+    list(datasets.fetch_to_machine(file))
 
 
 @pytest.mark.parametrize("api", [MEMORY], indirect=True)

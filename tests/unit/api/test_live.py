@@ -13,7 +13,7 @@ from api import live as api_live
 from api.live import Encoded, Hub, Topic, encode
 from calibrl.schemas import Frame, Rewound
 from jobs.errors import Busy
-from jobs.live import Page, Place, Shown
+from jobs.live import ProjectFrame, StreamPage, StreamPosition
 from tests.support.waiting import LIMIT_SECONDS
 
 T = TypeVar("T")
@@ -30,7 +30,7 @@ class Feed:
         self.gate = threading.Event()
         self.gate.set()
 
-    def __call__(self, place: Place) -> Page:
+    def __call__(self, place: StreamPosition) -> StreamPage:
         (at,) = place.row
         newest, held = self.newest, self.held
         self.reads.append(at)
@@ -38,7 +38,7 @@ class Feed:
         frames = [
             Frame(id=str(n), event="rewound", data=Rewound(job_id=JOB, to_step=n)) for n in range(at + 1, newest + 1)
         ]
-        return Page(Place((newest,)), [Shown(frame, "p") for frame in frames], held=held)
+        return StreamPage(StreamPosition((newest,)), [ProjectFrame(frame, "p") for frame in frames], held=held)
 
 
 def with_topic(feed: Feed, act: Callable[[Topic], Awaitable[T]]) -> T:
@@ -66,14 +66,14 @@ def test_all_at_one_place_share_a_read_and_hear_of_the_next_change() -> None:
     feed = Feed()
 
     async def act(topic: Topic) -> None:
-        waiting = [asyncio.create_task(topic.follow(Place((0,)))) for _ in range(100)]
+        waiting = [asyncio.create_task(topic.follow(StreamPosition((0,)))) for _ in range(100)]
         await looked(feed, 1)
         feed.newest = 2
         await asyncio.sleep(0.05)
         topic.wake()
         assert await asyncio.gather(*waiting) == [None] * 100  # look again
-        pages = await asyncio.gather(*(topic.follow(Place((0,))) for _ in range(100)))
-        assert len({id(page) for page in pages}) == 1 and pages[0] and pages[0].place == Place((2,))
+        pages = await asyncio.gather(*(topic.follow(StreamPosition((0,))) for _ in range(100)))
+        assert len({id(page) for page in pages}) == 1 and pages[0] and pages[0].place == StreamPosition((2,))
 
     with_topic(feed, act)
     assert feed.reads == [0, 0]
@@ -85,18 +85,18 @@ def test_a_change_while_others_read_is_not_missed() -> None:
 
     async def act(topic: Topic) -> Encoded | None:
         feed.gate.clear()
-        early = asyncio.create_task(topic.follow(Place((0,))))
+        early = asyncio.create_task(topic.follow(StreamPosition((0,))))
         await looked(feed, 1)
         feed.newest = 1
         topic.wake()
-        late = asyncio.create_task(topic.follow(Place((0,))))
+        late = asyncio.create_task(topic.follow(StreamPosition((0,))))
         await looked(feed, 2)
         feed.gate.set()
         assert await early is None
         return await late
 
     page = with_topic(feed, act)
-    assert page is not None and page.place == Place((1,))
+    assert page is not None and page.place == StreamPosition((1,))
 
 
 def test_what_is_held_back_is_looked_at_again_without_a_wake_up() -> None:
@@ -104,9 +104,9 @@ def test_what_is_held_back_is_looked_at_again_without_a_wake_up() -> None:
     feed.held = True
 
     async def act(topic: Topic) -> None:
-        await asyncio.gather(*(topic.follow(Place((0,))) for _ in range(50)))
+        await asyncio.gather(*(topic.follow(StreamPosition((0,))) for _ in range(50)))
         feed.newest = 1
-        assert (await topic.follow(Place((0,)))) is not None
+        assert (await topic.follow(StreamPosition((0,)))) is not None
 
     with_topic(feed, act)
     assert len(feed.reads) == 2
@@ -117,11 +117,11 @@ def test_pages_are_kept_for_those_who_come_later_but_not_without_end(monkeypatch
 
     async def act(topic: Topic) -> None:
         for feed.newest in range(1, 100):
-            await topic.follow(Place((feed.newest - 1,)))
+            await topic.follow(StreamPosition((feed.newest - 1,)))
         before = len(feed.reads)
-        await topic.follow(Place((98,)))
+        await topic.follow(StreamPosition((98,)))
         assert len(feed.reads) == before
-        await topic.follow(Place((0,)))
+        await topic.follow(StreamPosition((0,)))
         assert len(feed.reads) == before + 1
 
     monkeypatch.setattr(api_live, "RECENT_BYTES", 500)
@@ -135,17 +135,17 @@ def test_a_read_that_fails_while_the_database_is_away_is_tried_again(monkeypatch
     fails = iter([True, True, False])
 
     class Away(Feed):
-        def __call__(self, place: Place) -> Page:
+        def __call__(self, place: StreamPosition) -> StreamPage:
             if next(fails):
                 raise ConnectionError("away")
             return feed(place)
 
     async def act(topic: Topic) -> Encoded | None:
-        assert [await topic.follow(Place((0,))) for _ in range(2)] == [None, None]
-        return await topic.follow(Place((0,)))
+        assert [await topic.follow(StreamPosition((0,))) for _ in range(2)] == [None, None]
+        return await topic.follow(StreamPosition((0,)))
 
     page = with_topic(Away(), act)
-    assert page is not None and page.place == Place((1,))
+    assert page is not None and page.place == StreamPosition((1,))
 
 
 def test_there_are_no_more_streams_than_may_be(monkeypatch: pytest.MonkeyPatch) -> None:

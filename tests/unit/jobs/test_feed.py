@@ -2,7 +2,7 @@
 
 import pytest
 
-from jobs.live import Place
+from jobs.live import StreamPosition
 from jobs.models import Event
 from jobs.repository.feed import Changes
 
@@ -53,7 +53,7 @@ def test_what_is_forgotten_leaves_all_its_events() -> None:
 
 @pytest.mark.parametrize(("text", "numbers"), [("12", 1), ("12.3", 1), ("700-12", 2), ("700-12.3", 2)])
 def test_a_place_is_read_as_it_was_written(text: str, numbers: int) -> None:
-    assert str(Place.parse(text, numbers)) == text
+    assert str(StreamPosition.parse(text, numbers)) == text
 
 
 @pytest.mark.parametrize(
@@ -62,18 +62,20 @@ def test_a_place_is_read_as_it_was_written(text: str, numbers: int) -> None:
 )
 def test_what_is_no_place_is_refused(text: str, numbers: int) -> None:
     with pytest.raises(ValueError, match="no id of a frame"):
-        Place.parse(text, numbers)
+        StreamPosition.parse(text, numbers)
 
 
 def test_zero_is_the_beginning_of_every_stream() -> None:
-    assert Place.parse("0", 1).next_row == (1,)
-    assert Place.parse("0", 2).next_row == (0, 1)
+    assert StreamPosition.parse("0", 1).next_row == (1,)
+    assert StreamPosition.parse("0", 2).next_row == (0, 1)
 
 
 def test_what_is_left_behind_a_place() -> None:
     parts = [["events", 1, 2], ["metrics", 1, 1], ["checkpoints"]]
-    assert Place((7,)).next_row == (8,)
-    assert Place((7,), 2).next_row == (7,)
-    assert [(str(behind), part[0]) for behind, part in Place((7,), 2).left_of((7,), parts)] == [("7.3", "checkpoints")]
-    assert [str(behind) for behind, _ in Place((7,), 2).left_of((8,), parts)] == ["8.1", "8.2", "8.3"]
-    assert [str(behind) for behind, _ in Place((7,)).left_of((8,), parts)] == ["8.1", "8.2", "8.3"]
+    assert StreamPosition((7,)).next_row == (8,)
+    assert StreamPosition((7,), 2).next_row == (7,)
+    assert [(str(behind), part[0]) for behind, part in StreamPosition((7,), 2).left_of((7,), parts)] == [
+        ("7.3", "checkpoints")
+    ]
+    assert [str(behind) for behind, _ in StreamPosition((7,), 2).left_of((8,), parts)] == ["8.1", "8.2", "8.3"]
+    assert [str(behind) for behind, _ in StreamPosition((7,)).left_of((8,), parts)] == ["8.1", "8.2", "8.3"]

@@ -53,11 +53,11 @@ def test_a_parquet_file_whose_index_tells_of_too_much_is_not_read(
 def test_rows_and_what_they_unpack_to_are_counted_as_they_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "x.jsonl"
     path.write_text('{"question": "q", "answer": "a"}\n' * 100)
-    monkeypatch.setattr(inspection, "MOST_ROWS", 20)
+    monkeypatch.setattr(inspection, "MAX_ROWS", 20)
     found = inspection.look_into(FileData(path=str(path)))
     assert (found.rows, found.fault_count) == (21, 1)
     monkeypatch.undo()
-    monkeypatch.setattr(inspection, "MOST_UNPACKED", 9)
+    monkeypatch.setattr(inspection, "MAX_UNCOMPRESSED_BYTES", 9)
     assert inspection.look_into(FileData(path=str(path))).rows == 5
 
 

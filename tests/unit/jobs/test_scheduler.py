@@ -377,7 +377,7 @@ def test_budgets(settings: Share, reason: WaitReason | None) -> None:
 
 
 def test_beyond_the_first_500_blocked_jobs_none_reserves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scheduler, "MOST_BLOCKED", 2)
+    monkeypatch.setattr(scheduler, "MAX_RESERVATIONS", 2)
     now = [running(11, "m", 2, 100)]
     jobs = [queued(n, 3, 10) for n in (1, 2, 3)] + [queued(4, 1, 105), queued(5, 1, 90)]
     placements = by_number(plan(jobs, now, [machine("m", 3, 1)], {}))

@@ -7,7 +7,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from jobs.errors import StorageAway
+from jobs.errors import StorageUnavailable
 from jobs.files.storage import Storage
 
 KEY = "datasets/one.jsonl"
@@ -54,7 +54,7 @@ def test_what_could_not_be_written_leaves_nothing(
         raise OSError("broken")
 
     monkeypatch.setattr(storage._fs, "mv", broken)
-    with pytest.raises(StorageAway, match="broken"):
+    with pytest.raises(StorageUnavailable, match="broken"):
         storage.put(KEY, file)
     assert names(storage) == []
 
@@ -65,7 +65,7 @@ def test_a_copy_is_whole_and_right_or_not_there(storage: Storage, file: Path, tm
     assert list(storage.fetch(KEY, target, sha256(b"content").hexdigest())) == [None]
     assert target.read_bytes() == b"content"
     target.unlink()
-    with pytest.raises(StorageAway, match="damaged"):
+    with pytest.raises(StorageUnavailable, match="damaged"):
         list(storage.fetch(KEY, target, "0" * 64))
     half = storage.fetch(KEY, target, "0" * 64)
     next(half)
@@ -76,9 +76,9 @@ def test_a_copy_is_whole_and_right_or_not_there(storage: Storage, file: Path, tm
 
 
 def test_a_place_that_there_is_not_says_so(tmp_path: Path, file: Path) -> None:
-    with pytest.raises(StorageAway, match="can't be used"):
+    with pytest.raises(StorageUnavailable, match="can't be used"):
         Storage("nothing://there")
-    with pytest.raises(StorageAway, match="can't be used"):
+    with pytest.raises(StorageUnavailable, match="can't be used"):
         Storage(str(file)).put(KEY, file)
 
 
@@ -89,5 +89,5 @@ def test_a_bucket_that_there_is_not_is_no_file_that_there_is_not(
         raise FileNotFoundError("The specified bucket does not exist")  # as S3's file system has it
 
     monkeypatch.setattr(storage._fs, "put_file", put_file)
-    with pytest.raises(StorageAway, match="bucket does not exist"):
+    with pytest.raises(StorageUnavailable, match="bucket does not exist"):
         storage.put(KEY, file)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.files import links
+from jobs.files import hard_links
 from jobs.lifecycle import KnownCheckpoint
 from worker import attempt_folder
 
@@ -92,7 +92,7 @@ def test_a_checkpoint_is_taken_over_whole_or_not_at_all(
             raise OSError(28, "No space left on device")
         return shutil.copy2(source, target)
 
-    monkeypatch.setattr(links, "_link", fail)
+    monkeypatch.setattr(hard_links, "_link", fail)
     second = tmp_path / "attempt-2"
     if vanishes:
         with pytest.raises(attempt_folder.CheckpointsMissing):

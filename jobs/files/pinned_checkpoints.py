@@ -8,14 +8,14 @@ from uuid import UUID
 import structlog
 
 from jobs.files.artifacts import checkpoint_path
-from jobs.files.links import link_tree
+from jobs.files.hard_links import link_tree
 from jobs.models import Checkpoint
 from jobs.settings import get_settings
 
 log = structlog.get_logger()
 
 
-def keep(job_id: UUID, found: Iterable[Checkpoint]) -> None:
+def pin(job_id: UUID, found: Iterable[Checkpoint]) -> None:
     """Link checkpoints into the folder of a job. If a link is not possible, for example without a shared disk, the
     original is used as long as it exists."""
     for checkpoint in found:
@@ -28,7 +28,7 @@ def keep(job_id: UUID, found: Iterable[Checkpoint]) -> None:
             log.warning("checkpoint not kept", job_id=str(job_id), path=str(path), error=str(error))
 
 
-def kept(job_id: UUID, from_job: UUID, step: int) -> Path | None:
+def find_pinned(job_id: UUID, from_job: UUID, step: int) -> Path | None:
     """Return the folder of a pinned checkpoint, or None."""
     path = _folder(job_id, from_job) / f"step-{step:06d}"
     return path if path.is_dir() else None
