@@ -1,6 +1,7 @@
 """The table and the JSON file."""
 
 import json
+from pathlib import Path
 
 from bench import report
 
@@ -12,7 +13,7 @@ def test_a_goal_is_met_from_its_bound_on() -> None:
     assert (faster[1].ratio, smaller[1].ratio) == (1.5, 0.25)
 
 
-def test_the_file_is_a_list_of_seven_fields(tmp_path) -> None:
+def test_the_file_is_a_list_of_seven_fields(tmp_path: Path) -> None:
     path = report.write("some", [report.no_goal("time", 2.0, 3.0, "s")], tmp_path / "results")
     assert path == tmp_path / "results" / "some.json"
     assert json.loads(path.read_text()) == [

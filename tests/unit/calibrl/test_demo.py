@@ -3,6 +3,7 @@
 import io
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -20,13 +21,13 @@ METRICS = ("accuracy", "accuracy_low", "accuracy_high", "greedy_accuracy", "pass
 ROOT = Path(__file__).parents[3]
 
 
-def submitted(spec):
+def submitted(spec: Any) -> Any:
     """What a client holds after a submission, as far as the demo looks."""
     filled_in = job_spec_adapter.validate_python(spec).model_dump(mode="json")
     return SimpleNamespace(id=uuid4(), spec=filled_in, labels=filled_in["labels"])
 
 
-def test_only_the_evaluation_reads_test_images():
+def test_only_the_evaluation_reads_test_images() -> None:
     warmup = submitted(demo.warmup_spec(seed=3, stack="test"))
     runs = [submitted(demo.reinforcement_spec(warmup, algorithm)) for algorithm in ("calibrl", "grpo")]
     for job in (warmup, *runs):
@@ -38,7 +39,7 @@ def test_only_the_evaluation_reads_test_images():
     assert [source["split"] for source in evaluation.spec["data"]] == ["test", "test-noise"]
 
 
-def test_the_compared_runs_differ_in_name_and_algorithm_alone():
+def test_the_compared_runs_differ_in_name_and_algorithm_alone() -> None:
     warmup = submitted(demo.warmup_spec(seed=0, stack="test"))
     one, other = (demo.reinforcement_spec(warmup, algorithm) for algorithm in ("calibrl", "grpo"))
     assert {key for key in one if one[key] != other[key]} == {"name", "labels", "algorithm"}
@@ -52,7 +53,7 @@ def test_the_compared_runs_differ_in_name_and_algorithm_alone():
         (-0.05, -0.08, -0.02, "CalibRL answers more"),
     ],
 )
-def test_the_verdict_follows_the_interval(difference, low, high, verdict):
+def test_the_verdict_follows_the_interval(difference: float, low: float, high: float, verdict: str) -> None:
     """The evaluation reports GRPO minus CalibRL, the later model minus the earlier."""
     row = {"split": "test", "first": 1, "second": 2, "difference": difference, "low": low, "high": high}
     row["distinguishable"] = not low <= 0 <= high
@@ -62,7 +63,7 @@ def test_the_verdict_follows_the_interval(difference, low, high, verdict):
     assert (found["difference"], found["low"], found["high"]) == (-difference, -high, -low)
 
 
-def test_a_paused_job_is_followed_until_it_has_gone_on(service, monkeypatch):
+def test_a_paused_job_is_followed_until_it_has_gone_on(service: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "POLL_SECONDS", 0.01)
     statuses = ("running", "pausing", "paused", "paused", "queued", "running", "succeeded")
     service.on("GET", f"/v1/jobs/{JOB_ID}", *(job_json(status=status) for status in statuses))
@@ -74,7 +75,7 @@ def test_a_paused_job_is_followed_until_it_has_gone_on(service, monkeypatch):
     assert told == ["running", "pausing", "paused", "queued", "running", "succeeded"]
 
 
-def test_the_figures_are_those_of_the_test_images():
+def test_the_figures_are_those_of_the_test_images() -> None:
     jobs = {name: SimpleNamespace(id=name) for name in ("warmup", "calibrl", "evaluation")}
     results = [
         {"model_index": index, "split": split, "metrics": dict.fromkeys(METRICS, value)}
@@ -95,5 +96,5 @@ def test_the_figures_are_those_of_the_test_images():
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "docs" / "examples").glob("*.yaml")), ids=lambda path: path.name)
-def test_the_examples_of_the_docs_are_valid(path):
+def test_the_examples_of_the_docs_are_valid(path: Any) -> None:
     job_spec_adapter.validate_python(yaml.safe_load(path.read_text()))

@@ -1,32 +1,35 @@
 """The tiny model, made once for all tests of the trainer, and a list that stands in for whoever reads the reports."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from calibrl_core import data
 from calibrl_core.config import BuiltinModel
-from calibrl_core.data.schema import BuiltinData
-from calibrl_core.models.policy import load_policy
+from calibrl_core.data.schema import BuiltinData, Example
+from calibrl_core.models.policy import Policy, load_policy
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 
 
 @pytest.fixture(scope="session")
-def policy():
+def policy() -> Policy:
     """A fresh tiny model; tests must leave its weights as they are."""
     return load_policy(BuiltinModel(builtin="tiny-vlm"))
 
 
 @pytest.fixture(scope="session")
-def engine(policy):
+def engine(policy: Policy) -> SharedPrefillEngine:
     return SharedPrefillEngine(policy)
 
 
 @pytest.fixture(scope="session")
-def examples():
+def examples() -> list[Example]:
     return data.load(BuiltinData(builtin="digits", split="validation", rows=6))
 
 
 @pytest.fixture(scope="session")
-def text_policy(policy):
+def text_policy(policy: Policy) -> Callable[..., Any]:
     """Makes a tiny text model with random weights: config class of transformers, and what differs from a tiny Llama's
     usual sizes. Its tokenizer brings no chat template and no padding token."""
     import copy
@@ -34,9 +37,7 @@ def text_policy(policy):
     import torch
     from transformers import AutoModelForCausalLM
 
-    from calibrl_core.models.policy import Policy
-
-    def make(config_class, precision="auto", **changed):
+    def make(config_class: type[Any], precision: str = "auto", **changed: Any) -> Policy:
         tokenizer = copy.deepcopy(policy.tokenizer)
         tokenizer.pad_token = None
         sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -59,7 +60,7 @@ def text_policy(policy):
 
 
 @pytest.fixture(scope="session")
-def text_examples(examples):
+def text_examples(examples: list[Example]) -> Any:
     """Without images, of different lengths."""
     import dataclasses
 

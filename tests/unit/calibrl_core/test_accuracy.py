@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,11 +11,17 @@ from calibrl_core.bootstrap import intervals
 from calibrl_core.data.schema import Example
 from calibrl_core.evaluation.accuracy import Answers, batch_count, pass_at, sample_answers, summarise
 from calibrl_core.rollout.base import SamplingRequest
+from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 from calibrl_core.verifiers import ExactReward, MathReward
 from calibrl_core.verifiers.scorer import Scorer
 
 
-def answers(texts, sources=None, reward=None, form="<answer>{}</answer>"):
+def answers(
+    texts: list[Any],
+    sources: list[Any] | None = None,
+    reward: ExactReward | None = None,
+    form: str = "<answer>{}</answer>",
+) -> Answers:
     """Of prompts whose truth is 1; a text None is a completion without an answer."""
     examples = [
         Example(id=str(row), question="", answer="1", data_source=sources[row] if sources else None)
@@ -28,7 +35,7 @@ def answers(texts, sources=None, reward=None, form="<answer>{}</answer>"):
     return Answers(examples, full, scores, lengths, truncated=lengths % 2 == 1, logprobs=np.zeros(shape))
 
 
-def test_summary():
+def test_summary() -> None:
     found = summarise(answers([["1", "1", "2", "3"], ["2", "2", "1", "1"], ["4", "5", "6", "7"]]), seed=0)
     assert found["accuracy"] == pytest.approx((0.5 + 0.5 + 0) / 3)
     assert found["pass_at_k"] == found["pass_at_4"] == pytest.approx(2 / 3)
@@ -43,7 +50,7 @@ def test_summary():
     assert all({f"{name}_low", f"{name}_high"} <= set(found) for name in bare)
 
 
-def test_strict_figures_stand_beside_the_plain_ones():
+def test_strict_figures_stand_beside_the_plain_ones() -> None:
     texts = [["1", "1</answer>", "2"], ["1", "1", "1"]]
     found = summarise(answers(texts, form="<think>a</think><answer>{}</answer>"), seed=0)
     assert (found["accuracy"], found["strict_accuracy"]) == pytest.approx((5 / 6, 4 / 6))
@@ -52,7 +59,7 @@ def test_strict_figures_stand_beside_the_plain_ones():
     assert found["strict_majority_at_k"] == 1.0
 
 
-def test_pass_at_k_is_the_share_of_subsets_that_hold_a_right_answer():
+def test_pass_at_k_is_the_share_of_subsets_that_hold_a_right_answer() -> None:
     for samples, k in ((1, 1), (5, 2), (6, 4), (6, 6)):
         for right in range(samples + 1):
             subsets = list(combinations([True] * right + [False] * (samples - right), k))
@@ -61,7 +68,7 @@ def test_pass_at_k_is_the_share_of_subsets_that_hold_a_right_answer():
     assert pass_at(512, 1024, np.array([0, 1, 1024])) == pytest.approx([0.0, 0.5, 1.0])
 
 
-def test_the_sizes_of_pass_at_k():
+def test_the_sizes_of_pass_at_k() -> None:
     found = summarise(answers([["1"] * 6]), seed=0)
     assert {name for name in found if name.startswith("pass_at_") and name.count("_") == 2} == {
         *("pass_at_k", "pass_at_1", "pass_at_2", "pass_at_4", "pass_at_6")
@@ -80,11 +87,11 @@ def test_the_sizes_of_pass_at_k():
         (["2", "1"], False),
     ],
 )
-def test_majority(texts, passes):
+def test_majority(texts: list[Any], passes: bool) -> None:
     assert summarise(answers([texts]), seed=0)["majority_at_k"] == float(passes)
 
 
-def test_answers_by_source():
+def test_answers_by_source() -> None:
     parts = answers([["1", "2"], ["1", "1"], ["3", "3"]], sources=["b", None, "a"]).by_source()
     assert list(parts) == ["a", "b"]
     assert [summarise(part, 0)["accuracy"] for part in parts.values()] == [0.0, 0.5]
@@ -92,13 +99,13 @@ def test_answers_by_source():
     assert answers([["1"]]).by_source() == {}
 
 
-def test_failed_verdicts_are_counted():
+def test_failed_verdicts_are_counted() -> None:
     found = answers([["1", "2"]], reward=ExactReward())
     failed = [[replace(score, failure="exact: too slow") for score in row] for row in found.scores]
     assert summarise(replace(found, scores=failed), seed=0)["verifier_failures"] == 2.0
 
 
-def test_intervals_are_those_of_the_mean():
+def test_intervals_are_those_of_the_mean() -> None:
     numbers = np.array([[0.0, 3.0], [1.0, 3.0]] * 50)
     low, high = intervals(numbers, seed=0)
     assert low == pytest.approx([0.5 - 1.96 * 0.05, 3.0], abs=0.015)  # standard error 0.5 / 10
@@ -106,18 +113,18 @@ def test_intervals_are_those_of_the_mean():
     assert np.array_equal(intervals(numbers, seed=0), [low, high])
 
 
-def test_intervals_need_little_memory(monkeypatch):
+def test_intervals_need_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = np.array([[0.0], [1.0]] * 50)
     monkeypatch.setattr("calibrl_core.bootstrap.COUNTS_AT_ONCE", 700)
     low, high = intervals(numbers, seed=0)
     assert (low[0], high[0]) == pytest.approx((0.402, 0.598), abs=0.015)
 
 
-def test_batches_are_as_many_as_announced():
+def test_batches_are_as_many_as_announced() -> None:
     assert [batch_count(64, 8), batch_count(65, 8), batch_count(3, 500)] == [2, 3, 3]
 
 
-def test_asking(engine, examples, monkeypatch):
+def test_asking(engine: SharedPrefillEngine, examples: list[Example], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("calibrl_core.evaluation.accuracy.ROWS_AT_ONCE", 8)
     advanced = []
     with Scorer([MathReward()]) as scorer:

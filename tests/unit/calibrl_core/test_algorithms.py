@@ -1,10 +1,13 @@
 """Each algorithm by numbers worked out by hand, and their gradients by finite differences."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
+from torch import Tensor
 
 from calibrl_core.algorithms import DAPO, GRPO, GSPO, LUFFY, CalibRL, DrGRPO, RLPlus
 from calibrl_core.algorithms.dapo import overlong_penalty
@@ -17,11 +20,18 @@ from calibrl_core.step.token_weights import token_weights
 EVERY = (CalibRL, GRPO, DrGRPO, DAPO, GSPO, LUFFY, RLPlus)
 
 
-def numbers(values):
+def numbers(values: list[Any]) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
-def batch(*, probabilities, old=None, advantages, mask=None, experts=None):
+def batch(
+    *,
+    probabilities: list[Any],
+    old: list[Any] | None = None,
+    advantages: list[float],
+    mask: list[Any] | None = None,
+    experts: list[bool] | None = None,
+) -> LossBatch:
     """Rows of token probabilities under the current and the old policy (as current where None); no guidance."""
     logprobs = numbers(probabilities).log().requires_grad_()
     rows = logprobs.shape[0]
@@ -38,12 +48,12 @@ def batch(*, probabilities, old=None, advantages, mask=None, experts=None):
     )
 
 
-def loss_of(algorithm, given, max_tokens=8):
+def loss_of(algorithm: Any, given: LossBatch, max_tokens: int = 8) -> Tensor:
     weights = token_weights(given.completion_mask, algorithm.aggregation, max_tokens=max_tokens, dtype=torch.float64)
     return (algorithm.token_losses(given).policy * weights).sum()
 
 
-def gradient_of(algorithm, given):
+def gradient_of(algorithm: Any, given: LossBatch) -> Tensor:
     """Of the sum of all token losses, `[B, T]`."""
     (gradient,) = torch.autograd.grad(algorithm.token_losses(given).policy.sum(), given.logprobs)
     return gradient
@@ -53,13 +63,13 @@ def gradient_of(algorithm, given):
 
 
 @pytest.mark.parametrize("algorithm", EVERY)
-def test_a_type_names_each(algorithm):
+def test_a_type_names_each(algorithm: type[Any]) -> None:
     name = algorithm().type
     assert TypeAdapter(Algorithm).validate_python({"type": name}) == algorithm()
 
 
 @pytest.mark.parametrize("algorithm", EVERY)
-def test_without_advantage_nothing_moves(algorithm):
+def test_without_advantage_nothing_moves(algorithm: type[Any]) -> None:
     given = batch(
         probabilities=[[0.3, 0.6]], old=[[0.2, 0.9]], advantages=[0.0], experts=[algorithm in (LUFFY, RLPlus)]
     )
@@ -69,7 +79,7 @@ def test_without_advantage_nothing_moves(algorithm):
 
 @pytest.mark.parametrize("algorithm", EVERY)
 @pytest.mark.parametrize("advantage", [0.5, -0.5])
-def test_the_first_update_of_a_rollout_is_the_policy_gradient(algorithm, advantage):
+def test_the_first_update_of_a_rollout_is_the_policy_gradient(algorithm: type[Any], advantage: float) -> None:
     """On-policy every ratio is 1 and no clip acts: the loss is -A a token, and so is its gradient."""
     given = batch(probabilities=[[0.3, 0.6]], advantages=[advantage])
     losses = algorithm().token_losses(given)
@@ -80,7 +90,7 @@ def test_the_first_update_of_a_rollout_is_the_policy_gradient(algorithm, advanta
 
 
 @pytest.mark.parametrize("algorithm", [LUFFY, RLPlus])
-def test_rollouts_beside_experts_have_the_loss_of_grpo(algorithm):
+def test_rollouts_beside_experts_have_the_loss_of_grpo(algorithm: type[Any]) -> None:
     rows = {"probabilities": [[0.5, 0.1]], "old": [[0.2, 0.9]], "advantages": [-2.0]}
     torch.testing.assert_close(
         algorithm().token_losses(batch(**rows)).policy, GRPO().token_losses(batch(**rows)).policy
@@ -90,7 +100,7 @@ def test_rollouts_beside_experts_have_the_loss_of_grpo(algorithm):
 # Dr. GRPO
 
 
-def test_dr_grpo_divides_by_a_constant():
+def test_dr_grpo_divides_by_a_constant() -> None:
     # Lengths 2 and 1 of at most 8 tokens, A = 1 and -2: (-1 -1 + 2) / (2 x 8) = 0, and with A = 1, -1: -1 / 16.
     mask = [[True, True], [True, False]]
     even = batch(probabilities=[[0.5, 0.5], [0.5, 1.0]], advantages=[1.0, -2.0], mask=mask)
@@ -100,7 +110,7 @@ def test_dr_grpo_divides_by_a_constant():
     assert loss_of(GRPO(), odd).item() == pytest.approx(-1 / 3)
 
 
-def test_dr_grpo_never_divides_by_std():
+def test_dr_grpo_never_divides_by_std() -> None:
     with pytest.raises(ValidationError, match="normalise_by_std"):
         DrGRPO.model_validate({"normalise_by_std": True})
 
@@ -108,7 +118,7 @@ def test_dr_grpo_never_divides_by_std():
 # DAPO
 
 
-def test_dapo_lets_unlikely_tokens_rise_further():
+def test_dapo_lets_unlikely_tokens_rise_further() -> None:
     # Ratios 1.25, 1.5, 0.7 with A = 1: 1.25 is within 1.28, 1.5 is cut there; a fall is not cut where A > 0.
     given = batch(probabilities=[[0.25, 0.3, 0.14]], old=[[0.2, 0.2, 0.2]], advantages=[1.0])
     losses = DAPO().token_losses(given)
@@ -119,7 +129,7 @@ def test_dapo_lets_unlikely_tokens_rise_further():
     torch.testing.assert_close(DAPO().token_losses(given).policy, numbers([[0.8]]))
 
 
-def test_overlong_penalty():
+def test_overlong_penalty() -> None:
     # At most 20 tokens, the last 4 of them penalised: nothing up to 16, then a quarter a token.
     lengths = torch.tensor([0, 16, 17, 18, 20, 25])
     assert overlong_penalty(lengths, max_tokens=20, buffer=4).tolist() == [0, 0, -0.25, -0.5, -1, -1]
@@ -128,7 +138,7 @@ def test_overlong_penalty():
 # GSPO
 
 
-def test_gspo_clips_a_sequence_whole():
+def test_gspo_clips_a_sequence_whole() -> None:
     # Ratios 2 and 8 of the counted tokens; the padding's ratio of 100 does not count: s = sqrt(2 x 8) = 4.
     ratios = {"probabilities": [[0.2, 0.8, 1.0]], "old": [[0.1, 0.1, 0.01]], "mask": [[True, True, False]]}
     wide = GSPO(clip_high=5.0)
@@ -152,14 +162,14 @@ def test_gspo_clips_a_sequence_whole():
     assert not (losses.clipped_low | losses.clipped_high | losses.clipped_dual).any()
 
 
-def test_gspo_token_form_has_the_gradient_of_the_sequence_form():
+def test_gspo_token_form_has_the_gradient_of_the_sequence_form() -> None:
     # equation 5: loss = mean over sequences of -A s, whose gradient in each token of a length T is -A s / T.
     old = numbers([[0.3, 0.5, 0.2], [0.4, 0.1, 0.6]]).log()
     mask = torch.tensor([[True, True, True], [True, True, False]])
     advantages = numbers([1.5, -0.5])
     free = GSPO(clip_low=0.9, clip_high=9.0)
 
-    def loss(logprobs):
+    def loss(logprobs: Tensor) -> Tensor:
         given = batch(probabilities=logprobs.exp().tolist(), advantages=advantages.tolist(), mask=mask.tolist())
         return loss_of(free, LossBatch(**{**given.__dict__, "logprobs": logprobs, "old_logprobs": old}))
 
@@ -174,7 +184,7 @@ def test_gspo_token_form_has_the_gradient_of_the_sequence_form():
 # LUFFY and RL-PLUS
 
 
-def test_luffy_by_hand():
+def test_luffy_by_hand() -> None:
     # p = 0.4: 0.4 / 0.5 = 0.8, times -A = -2; p = 0.1: 0.5. No ratio: the old policy changes nothing.
     given = batch(probabilities=[[0.4, 0.1]], old=[[0.01, 0.99]], advantages=[2.0], experts=[True])
     torch.testing.assert_close(LUFFY().token_losses(given).policy, numbers([[-1.6, -1.0]]))
@@ -182,7 +192,7 @@ def test_luffy_by_hand():
     torch.testing.assert_close(gradient_of(LUFFY(), given), numbers([[-0.32, -0.5]]))
 
 
-def test_rl_plus_by_hand():
+def test_rl_plus_by_hand() -> None:
     # p = 0.36, p_old = 0.2: sqrt(0.64) x 0.72 / (0.2 + 0.6) = 0.72, times -A = -2. The root carries no gradient, and
     # dp/dlogp = p, so the gradient is the loss itself.
     given = batch(probabilities=[[0.36]], old=[[0.2]], advantages=[2.0], experts=[True])
@@ -192,13 +202,13 @@ def test_rl_plus_by_hand():
 
 @pytest.mark.parametrize("algorithm", [LUFFY, RLPlus])
 @pytest.mark.parametrize("advantage", [1.0, -1.0])
-def test_expert_rows_are_never_clipped(algorithm, advantage):
+def test_expert_rows_are_never_clipped(algorithm: type[Any], advantage: float) -> None:
     far = batch(probabilities=[[0.9, 0.001]], old=[[0.001, 0.9]], advantages=[advantage], experts=[True])
     assert (gradient_of(algorithm(), far) * advantage < 0).all()
 
 
 @pytest.mark.parametrize("algorithm", [LUFFY, RLPlus])
-def test_each_row_has_its_own_loss(algorithm):
+def test_each_row_has_its_own_loss(algorithm: type[Any]) -> None:
     """An expert shorter than the rollout beside it; the padding of neither matters."""
     together = batch(
         probabilities=[[0.5, 0.4, 0.3], [0.36, 0.7, 0.5]],
@@ -214,7 +224,7 @@ def test_each_row_has_its_own_loss(algorithm):
 
 
 @pytest.mark.parametrize("algorithm", [LUFFY, RLPlus])
-def test_a_sure_token_is_finite(algorithm):
+def test_a_sure_token_is_finite(algorithm: type[Any]) -> None:
     """Rounding may put a log-probability above 0; a batch of expert rows only, half of it padding, is no NaN."""
     given = batch(
         probabilities=[[1.0 + 1e-6, 1.0], [1.0, 1.0]],
@@ -226,11 +236,11 @@ def test_a_sure_token_is_finite(algorithm):
     assert gradient_of(algorithm(), given).isfinite().all()
 
 
-def test_gradients_of_expert_rows_by_finite_differences():
+def test_gradients_of_expert_rows_by_finite_differences() -> None:
     old, advantages = numbers([[0.2, 0.6], [0.05, 0.9]]).log(), numbers([0.7, -0.4])
     at = numbers([[0.3, 0.5], [0.1, 0.8]]).log()
 
-    def losses(algorithm, logprobs):
+    def losses(algorithm: LUFFY | RLPlus, logprobs: Tensor) -> Tensor:
         given = batch(probabilities=[[1.0, 1.0]] * 2, advantages=advantages.tolist(), experts=[True, True])
         return algorithm.token_losses(LossBatch(**{**given.__dict__, "logprobs": logprobs, "old_logprobs": old})).policy
 
@@ -243,7 +253,7 @@ def test_gradients_of_expert_rows_by_finite_differences():
     torch.testing.assert_close(gradient, (up - down) / (2 * step) * (1 - at.exp()).sqrt(), rtol=1e-6, atol=1e-9)
 
 
-def test_the_range_of_pass_ratios_is_a_range():
+def test_the_range_of_pass_ratios_is_a_range() -> None:
     LUFFY(pass_ratio_low=0.5, pass_ratio_high=0.5)
     with pytest.raises(ValidationError, match=r"pass_ratio_low \(0.6\) must not exceed pass_ratio_high \(0.5\)"):
         RLPlus(pass_ratio_low=0.6, pass_ratio_high=0.5)
@@ -251,7 +261,7 @@ def test_the_range_of_pass_ratios_is_a_range():
         LUFFY(mix_ratio=1.5)
 
 
-def test_an_experts_advantage_knows_the_rollouts_only():
+def test_an_experts_advantage_knows_the_rollouts_only() -> None:
     # Rollouts 0, 0, 1, 1: mean 0.5, unbiased std sqrt(1/3). An expert with 1.1 has 0.6; theirs stay -0.5, 0.5.
     rewards = numbers([[0, 0, 1, 1]])
     assert group_advantages(rewards, normalise_by_std=False).tolist() == [[-0.5, -0.5, 0.5, 0.5]]
@@ -263,7 +273,7 @@ def test_an_experts_advantage_knows_the_rollouts_only():
 # The KL divergence
 
 
-def test_kl_by_hand():
+def test_kl_by_hand() -> None:
     # p = 0.4, reference 0.2, old 0.2: rho = 2, k1 = 2 ln 2; k3 = 0.5 + ln 2 - 1. At the reference both are 0.
     logprobs, reference = numbers([[0.4]]).log(), numbers([[0.2]]).log()
     assert kl_k1(logprobs, reference, reference).item() == pytest.approx(2 * math.log(2))
@@ -273,13 +283,13 @@ def test_kl_by_hand():
 
 
 @pytest.mark.parametrize("estimator", [kl_k1, kl_k3])
-def test_kl_gradients(estimator):
+def test_kl_gradients(estimator: Callable[..., Any]) -> None:
     reference, old = numbers([[0.2, 0.7]]).log(), numbers([[0.3, 0.6]]).log()
     logprobs = numbers([[0.4, 0.5]]).log().requires_grad_()
     assert torch.autograd.gradcheck(lambda current: estimator(current, reference, old), (logprobs,))
 
 
-def test_kl_in_expectation():
+def test_kl_in_expectation() -> None:
     """Over a distribution of three tokens, every token weighed by how often it is sampled. k1 has the KL divergence's
     value and gradient; k3 its value, and the gradient of the other direction; a plain difference has none at all."""
     scores = numbers([0.2, -0.5, 0.9]).requires_grad_()
@@ -287,11 +297,11 @@ def test_kl_in_expectation():
     logprobs = scores.log_softmax(-1)
     sampled = logprobs.detach()
 
-    def in_expectation(loss):
+    def in_expectation(loss: Tensor) -> tuple[float, Tensor]:
         expected = (sampled.exp() * loss).sum()
         return expected.item(), torch.autograd.grad(expected, scores, retain_graph=True)[0]
 
-    def exact(loss):
+    def exact(loss: Tensor) -> tuple[float, Tensor]:
         return loss.item(), torch.autograd.grad(loss, scores, retain_graph=True)[0]
 
     value, gradient = exact((logprobs.exp() * (logprobs - reference)).sum())

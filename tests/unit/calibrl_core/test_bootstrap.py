@@ -2,20 +2,22 @@
 
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from calibrl_core.bootstrap import paired_differences
 from tests.support.waiting import LIMIT_SECONDS
 
 
-def right(*shares):
+def right(*shares: Any) -> NDArray[Any]:
     """A hundred prompts' accuracies: so many of each value."""
     return np.concatenate([np.full(count, value, dtype=float) for value, count in shares])
 
 
-def test_a_difference_that_is_distinguishable():
+def test_a_difference_that_is_distinguishable() -> None:
     """40 prompts of 100 are gained and none is lost: 0.4, standard error sqrt(0.4 * 0.6 / 100) = 0.049."""
     first, second = right((1, 20), (0, 80)), right((1, 60), (0, 40))
     (found,) = paired_differences([first, second], seed=0)
@@ -26,7 +28,7 @@ def test_a_difference_that_is_distinguishable():
     assert (back.difference, back.low, back.high) == pytest.approx((-0.4, -found.high, -found.low))
 
 
-def test_a_difference_that_is_not():
+def test_a_difference_that_is_not() -> None:
     """52 prompts are gained, 48 lost: 0.04, standard error sqrt(1 - 0.04^2) / 10 = 0.1."""
     (found,) = paired_differences([right((0, 52), (1, 48)), right((1, 52), (0, 48))], seed=0)
     assert found.difference == pytest.approx(0.04)
@@ -34,7 +36,7 @@ def test_a_difference_that_is_not():
     assert not found.distinguishable
 
 
-def test_pairing_tells_apart_what_two_intervals_would_not():
+def test_pairing_tells_apart_what_two_intervals_would_not() -> None:
     """Prompts differ much, models little but everywhere: each accuracy's own interval is far wider than 0.1."""
     first = right((0.0, 50), (0.9, 50))
     (found,) = paired_differences([first, first + 0.1], seed=0)
@@ -42,7 +44,7 @@ def test_pairing_tells_apart_what_two_intervals_would_not():
     assert found.distinguishable
 
 
-def test_every_two_and_the_same_seed_the_same_numbers():
+def test_every_two_and_the_same_seed_the_same_numbers() -> None:
     models = [right((0, 30), (1, 70)), right((0.5, 100)), right((1, 40), (0, 60))]
     found = paired_differences(models, seed=3)
     assert [(one.first, one.second) for one in found] == [(0, 1), (0, 2), (1, 2)]
@@ -55,7 +57,7 @@ def test_every_two_and_the_same_seed_the_same_numbers():
 
 
 @pytest.mark.parametrize("module", ["bootstrap", "rescore"])
-def test_no_torch_is_loaded(module):
+def test_no_torch_is_loaded(module: str) -> None:
     code = f"import sys, calibrl_core.{module}; print('torch' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=LIMIT_SECONDS)
     assert (run.stdout.strip(), run.stderr) == ("False", "")

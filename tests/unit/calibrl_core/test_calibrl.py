@@ -1,5 +1,7 @@
 """CalibRL's guidance, by numbers worked out by hand."""
 
+from typing import Any
+
 import pytest
 import torch
 from pydantic import ValidationError
@@ -8,7 +10,16 @@ from calibrl_core.algorithms import GRPO, CalibRL
 from calibrl_core.algorithms.loss_batch import LossBatch
 
 
-def batch(*, logprobs, expert, advantages, passed, mask=None, expert_mask=None, old_logprobs=None):
+def batch(
+    *,
+    logprobs: list[Any],
+    expert: list[Any],
+    advantages: list[float],
+    passed: list[bool],
+    mask: list[Any] | None = None,
+    expert_mask: list[Any] | None = None,
+    old_logprobs: list[Any] | None = None,
+) -> LossBatch:
     logprobs = torch.tensor(logprobs, dtype=torch.float64, requires_grad=True)
     full = torch.ones(logprobs.shape, dtype=torch.bool)
     return LossBatch(
@@ -32,7 +43,7 @@ def batch(*, logprobs, expert, advantages, passed, mask=None, expert_mask=None, 
         (False, -2.0, -0.75 * 0.5 * 2.0, 0.75 * 0.5),  # humble in a wrong answer: damped, still down
     ],
 )
-def test_quadrants(passed, gap, expected, gradient):
+def test_quadrants(passed: bool, gap: float, expected: float, gradient: float) -> None:
     given = batch(logprobs=[[-3.0]], expert=[[-3.0 - gap]], advantages=[0.75 if passed else -0.75], passed=[passed])
     guidance = CalibRL().token_losses(given).guidance
     assert guidance.item() == pytest.approx(expected)
@@ -40,14 +51,14 @@ def test_quadrants(passed, gap, expected, gradient):
     assert given.logprobs.grad.item() == pytest.approx(gradient)
 
 
-def test_rareness_is_the_size_of_the_advantage_not_its_sign():
+def test_rareness_is_the_size_of_the_advantage_not_its_sign() -> None:
     given = batch(logprobs=[[-1.0], [-1.0]], expert=[[-2.0], [-2.0]], advantages=[-0.25, 0.25], passed=[False, False])
     assert CalibRL().token_losses(given).guidance.flatten().tolist() == pytest.approx([0.25, 0.25])
     unweighted = CalibRL(rareness_weighting=False).token_losses(given).guidance
     assert unweighted.flatten().tolist() == pytest.approx([1.0, 1.0])
 
 
-def test_past_the_experts_end():
+def test_past_the_experts_end() -> None:
     given = batch(
         logprobs=[[-1.0, -1.0]], expert=[[-2.0, -9.0]], advantages=[1.0], passed=[False], expert_mask=[[True, False]]
     )
@@ -58,7 +69,7 @@ def test_past_the_experts_end():
 
 @pytest.mark.parametrize("gap", ["token", "sequence_mean", "sequence_sum"])
 @pytest.mark.parametrize("tail", ["none", "zero"])
-def test_no_expert_no_guidance(gap, tail):
+def test_no_expert_no_guidance(gap: str, tail: str) -> None:
     given = batch(
         logprobs=[[-1.0, -2.0]], expert=[[-7.0, -7.0]], advantages=[1.0], passed=[False], expert_mask=[[False, False]]
     )
@@ -67,7 +78,7 @@ def test_no_expert_no_guidance(gap, tail):
     torch.testing.assert_close(losses.policy, GRPO().token_losses(given).policy)
 
 
-def test_sequence_gaps_are_the_same_for_every_token():
+def test_sequence_gaps_are_the_same_for_every_token() -> None:
     given = batch(
         logprobs=[[-1.0, -2.0, -5.0]],
         expert=[[-4.0, -4.0, -9.0]],
@@ -81,7 +92,7 @@ def test_sequence_gaps_are_the_same_for_every_token():
     assert CalibRL(expert_gap="sequence_mean").token_losses(given).guidance[0].tolist() == pytest.approx([2.5, 2.5, 0])
 
 
-def test_clips():
+def test_clips() -> None:
     ratios = torch.tensor([[1.5, 0.5, 1.1]], dtype=torch.float64)
     old = [[-2.0, -2.0, -2.0]]
     up = batch(
@@ -108,12 +119,12 @@ def test_clips():
     assert losses.clipped_low.tolist() == [[False, True, False]]
 
 
-def test_guidance_begins_at_its_step():
+def test_guidance_begins_at_its_step() -> None:
     late = CalibRL(guidance_coef=0.3, guidance_start_step=2)
     assert [late.guidance_weight(step) for step in (0, 1, 2, 3)] == [0.0, 0.0, 0.3, 0.3]
 
 
-def test_rows_without_advantage_are_needed_only_where_something_moves_them():
+def test_rows_without_advantage_are_needed_only_where_something_moves_them() -> None:
     assert not CalibRL().needs_all_rows(0)
     assert CalibRL(kl_coef=0.1).needs_all_rows(0)
     assert CalibRL(entropy_coef=0.1).needs_all_rows(0)
@@ -123,7 +134,7 @@ def test_rows_without_advantage_are_needed_only_where_something_moves_them():
 
 
 @pytest.mark.parametrize("field", ["mix_ratio", "pass_ratio_low", "pass_ratio_high"])
-def test_expert_rows_are_refused_with_the_reason(field):
+def test_expert_rows_are_refused_with_the_reason(field: str) -> None:
     with pytest.raises(ValidationError, match="never trains on the expert's own tokens") as caught:
         CalibRL.model_validate({field: 0.5})
     assert [error["loc"] for error in caught.value.errors()] == [(field,)]

@@ -1,12 +1,16 @@
 """The optimizer's state in a checkpoint: it goes to the tensors that it belongs to, or the run is refused."""
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from calibrl_core.config import BuiltinModel, CheckpointSettings, LoraSettings, OptimizerSettings, TrainConfig
 from calibrl_core.models.errors import ModelError
-from calibrl_core.models.policy import load_policy
+from calibrl_core.models.policy import Policy, load_policy
 from calibrl_core.report import SilentReport
 from calibrl_core.run.checkpoint import Checkpoints, TrainerState, restore_optimizer
 from calibrl_core.step.optimizer import make_optimizer
@@ -18,7 +22,7 @@ FROZEN = {"freeze_vision": True}
 FILE = "optimizer.safetensors"
 
 
-def save(run_dir, without_gradient=(), **options):
+def save(run_dir: Path, without_gradient: list[str] | tuple[Any, ...] = (), **options: Any) -> Path:
     """The checkpoint of a run of one update."""
     policy = load_policy(BuiltinModel.model_validate(TINY | options))
     optimizer = make_optimizer(policy, OptimizerSettings())
@@ -30,7 +34,7 @@ def save(run_dir, without_gradient=(), **options):
     return Checkpoints(run_dir, CheckpointSettings()).save(policy, optimizer, TrainerState(step=1))
 
 
-def resume(run_dir, **options):
+def resume(run_dir: Path, **options: Any) -> str:
     """What the trainer says as it goes on with these options of the model."""
     settings = {"model": TINY | options, "data": {"builtin": "digits", "split": "train", "rows": 6}, "steps": 2}
     with pytest.raises(ModelError) as caught:
@@ -39,7 +43,7 @@ def resume(run_dir, **options):
     return str(caught.value)
 
 
-def restored(checkpoint, **options):
+def restored(checkpoint: Path, **options: Any) -> tuple[Any, ...]:
     """The policy of a checkpoint, and the optimizer's state of each of its trained tensors."""
     policy = load_policy(BuiltinModel.model_validate(TINY | options), checkpoint=checkpoint)
     optimizer = make_optimizer(policy, OptimizerSettings())
@@ -47,7 +51,7 @@ def restored(checkpoint, **options):
     return policy, {name: optimizer.state[one] for name, one in policy.trained.items() if one in optimizer.state}
 
 
-def by_position(checkpoint, policy, change=dict):
+def by_position(checkpoint: Path, policy: Policy, change: Callable[..., Any] | type[Any] = dict) -> None:
     """Rewrite the optimizer's state as earlier versions wrote it, and apply `change` to its tensors."""
     saved = load_file(checkpoint / FILE)
     places = {name: place for place, name in enumerate(policy.trained)}
@@ -68,14 +72,16 @@ def by_position(checkpoint, policy, change=dict):
         (FROZEN, LORA, "remove model.lora: the run started without it"),
     ],
 )
-def test_a_resume_that_trains_other_tensors_is_refused(tmp_path, before, now, remedy):
+def test_a_resume_that_trains_other_tensors_is_refused(
+    tmp_path: Path, before: dict[str, Any], now: dict[str, Any], remedy: str
+) -> None:
     checkpoint = save(tmp_path, **before)
     message = resume(tmp_path, **now)
     assert message.startswith(str(checkpoint))
     assert remedy in message
 
 
-def test_the_refusal_names_the_first_tensors_and_their_count(tmp_path):
+def test_the_refusal_names_the_first_tensors_and_their_count(tmp_path: Path) -> None:
     save(tmp_path)
     message = resume(tmp_path, **FROZEN)
     connector = "model.connector.modality_projection.proj.weight"
@@ -86,7 +92,7 @@ def test_the_refusal_names_the_first_tensors_and_their_count(tmp_path):
 
 
 @pytest.mark.parametrize("options", [{}, LORA, FROZEN], ids=["all", "lora", "frozen"])
-def test_state_is_restored_by_name(tmp_path, options):
+def test_state_is_restored_by_name(tmp_path: Path, options: dict[str, Any]) -> None:
     checkpoint = save(tmp_path, without_gradient=["model.vision_model."], **options)
     saved = load_file(checkpoint / FILE)
     policy, found = restored(checkpoint, **options)
@@ -97,7 +103,7 @@ def test_state_is_restored_by_name(tmp_path, options):
     assert len(policy.trained) >= len(found) > 0
 
 
-def test_state_of_another_shape_is_refused(tmp_path):
+def test_state_of_another_shape_is_refused(tmp_path: Path) -> None:
     checkpoint = save(tmp_path, **LORA)
     other = load_policy(BuiltinModel(builtin="tiny-vlm", lora=LoraSettings(rank=4)))
     optimizer = make_optimizer(other, OptimizerSettings())
@@ -106,7 +112,7 @@ def test_state_of_another_shape_is_refused(tmp_path):
     assert not optimizer.state
 
 
-def test_an_earlier_checkpoint_that_fits_is_restored(tmp_path):
+def test_an_earlier_checkpoint_that_fits_is_restored(tmp_path: Path) -> None:
     checkpoint = save(tmp_path)
     _, expected = restored(checkpoint)
     by_position(checkpoint, load_policy(BuiltinModel(builtin="tiny-vlm")))
@@ -116,7 +122,7 @@ def test_an_earlier_checkpoint_that_fits_is_restored(tmp_path):
         assert all(torch.equal(tensor, found[name][kind]) for kind, tensor in state.items())
 
 
-def test_an_earlier_checkpoint_that_does_not_fit_is_refused(tmp_path):
+def test_an_earlier_checkpoint_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     checkpoint = save(tmp_path)
     policy = load_policy(BuiltinModel(builtin="tiny-vlm"))
     by_position(checkpoint, policy, lambda saved: {name: one for name, one in saved.items() if name[:2] != "7."})

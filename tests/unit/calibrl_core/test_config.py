@@ -1,5 +1,7 @@
 """Settings refuse what they should, and name the field."""
 
+from typing import Any
+
 import pytest
 from pydantic import ValidationError
 
@@ -33,18 +35,18 @@ GOOD = {"model": {"builtin": "tiny-vlm"}, "data": {"builtin": "digits"}, "steps"
         ({"algorithm": {"type": "dapo", "overlong_buffer": 5000}}, "overlong_buffer"),
     ],
 )
-def test_bad_fields_are_named(changes, field):
+def test_bad_fields_are_named(changes: dict[str, Any], field: str) -> None:
     with pytest.raises(ValidationError, match=field):
         TrainConfig.model_validate(GOOD | changes)
 
 
-def test_results_are_kept_by_name_so_names_differ():
+def test_results_are_kept_by_name_so_names_differ() -> None:
     twice = [{"builtin": "digits", "split": "test"}] * 2
     with pytest.raises(ValidationError, match="share a name"):
         EvaluateConfig.model_validate({"models": [{"builtin": "tiny-vlm"}], "data": twice})
 
 
-def test_the_defaults_are_the_papers_run():
+def test_the_defaults_are_the_papers_run() -> None:
     config = TrainConfig.model_validate(GOOD)
     algorithm = config.algorithm
     assert (algorithm.type, algorithm.negative_slope, algorithm.guidance_coef) == ("calibrl", 0.5, 0.1)

@@ -8,6 +8,7 @@ import struct
 import weakref
 import zlib
 from pathlib import Path
+from typing import Any
 
 import pyarrow
 import pyarrow.parquet
@@ -23,18 +24,18 @@ from calibrl_core.data.schema import Columns, DataError, Example, FileData, Turn
 
 
 @pytest.fixture
-def png():
+def png() -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (4, 4), "red").save(buffer, format="PNG")
     return buffer.getvalue()
 
 
-def write(path, rows):
+def write(path: Path, rows: list[Any]) -> FileData:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return FileData(path=str(path))
 
 
-def test_files_give_the_same_rows_whatever_holds_the_image(tmp_path, png):
+def test_files_give_the_same_rows_whatever_holds_the_image(tmp_path: Path, png: bytes) -> None:
     (tmp_path / "a.png").write_bytes(png)
     encoded = base64.b64encode(png).decode()
     rows = [
@@ -53,7 +54,7 @@ def test_files_give_the_same_rows_whatever_holds_the_image(tmp_path, png):
     assert data.load(source)[0].images == (png,)
 
 
-def test_the_rows_that_the_guide_shows_are_read(tmp_path, png):
+def test_the_rows_that_the_guide_shows_are_read(tmp_path: Path, png: bytes) -> None:
     guide = (Path(__file__).parents[3] / "docs/how-to/data-formats.md").read_text()
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures/1.png").write_bytes(png)
@@ -70,7 +71,7 @@ def test_the_rows_that_the_guide_shows_are_read(tmp_path, png):
     assert third.earlier == fourth.earlier == (Turn("system", "Answer briefly."),)
 
 
-def test_every_bad_row_is_named_at_once(tmp_path):
+def test_every_bad_row_is_named_at_once(tmp_path: Path) -> None:
     source = write(
         tmp_path / "bad.jsonl",
         [
@@ -87,7 +88,7 @@ def test_every_bad_row_is_named_at_once(tmp_path):
     assert "row 2:" not in str(caught.value)
 
 
-def test_a_wrong_name_is_told_once_with_the_columns_that_there_are(tmp_path):
+def test_a_wrong_name_is_told_once_with_the_columns_that_there_are(tmp_path: Path) -> None:
     source = write(tmp_path / "own.jsonl", [{"frage": "q", "answer": "1"}] * 30)
     (problem,) = check_source(source, needs_experts=False)
     assert problem.count("own.jsonl") == 1 and "'answer', 'frage'" in problem and "row" not in problem.split("rows")[0]
@@ -102,7 +103,9 @@ def test_a_wrong_name_is_told_once_with_the_columns_that_there_are(tmp_path):
 
 
 @pytest.mark.parametrize("field", ["images", "expert"])
-def test_a_named_column_may_be_empty_in_a_row_but_not_be_absent_from_all(tmp_path, png, field):
+def test_a_named_column_may_be_empty_in_a_row_but_not_be_absent_from_all(
+    tmp_path: Path, png: bytes, field: str
+) -> None:
     row = {"question": "q", "answer": "1"}
     late = [row] * 60 + [row | {"own": base64.b64encode(png).decode()}]  # far behind the first rows
     source = write(tmp_path / "own.jsonl", late).model_copy(update={"columns": Columns(**{field: "own"})})
@@ -114,12 +117,12 @@ def test_a_named_column_may_be_empty_in_a_row_but_not_be_absent_from_all(tmp_pat
     )
 
 
-def test_a_column_named_image_is_found_too(tmp_path, png):
+def test_a_column_named_image_is_found_too(tmp_path: Path, png: bytes) -> None:
     row = {"question": "q", "answer": "1", "image": base64.b64encode(png).decode()}
     assert data.load(write(tmp_path / "own.jsonl", [row]))[0].images == (png,)
 
 
-def test_more_tags_than_images_is_a_rows_problem(tmp_path, png):
+def test_more_tags_than_images_is_a_rows_problem(tmp_path: Path, png: bytes) -> None:
     encoded = base64.b64encode(png).decode()
     rows = [
         {"question": "<image> and <image>?", "answer": "1", "images": [encoded, encoded]},
@@ -132,13 +135,13 @@ def test_more_tags_than_images_is_a_rows_problem(tmp_path, png):
 
 
 @pytest.mark.parametrize("answer", [float("nan"), float("inf"), True, None, "", ["1"]])
-def test_an_answer_that_nothing_equals_is_a_rows_problem(tmp_path, answer):
+def test_an_answer_that_nothing_equals_is_a_rows_problem(tmp_path: Path, answer: Any) -> None:
     with pytest.raises(DataError, match="row 1: column 'answer'"):
         data.load(write(tmp_path / "own.jsonl", [{"question": "q", "answer": answer}]))
 
 
 @pytest.mark.parametrize("name", ["日本.png", "a\x00.png", "A" * 300, "loop.png", "\ud800.png"])
-def test_an_image_that_is_neither_file_nor_base64_is_a_rows_problem(tmp_path, name):
+def test_an_image_that_is_neither_file_nor_base64_is_a_rows_problem(tmp_path: Path, name: str) -> None:
     (tmp_path / "loop.png").symlink_to("loop.png")
     source = write(tmp_path / "own.jsonl", [{"question": "q", "answer": "1", "images": name}])
     (problem,) = check_source(source, needs_experts=False)
@@ -147,7 +150,7 @@ def test_an_image_that_is_neither_file_nor_base64_is_a_rows_problem(tmp_path, na
         data.load(source)
 
 
-def test_base64_too_long_for_a_name_is_read(tmp_path):
+def test_base64_too_long_for_a_name_is_read(tmp_path: Path) -> None:
     buffer, note = io.BytesIO(), PngInfo()
     note.add_text("note", "A" * 300)
     Image.new("RGB", (4, 4), "red").save(buffer, format="PNG", pnginfo=note)
@@ -157,7 +160,7 @@ def test_base64_too_long_for_a_name_is_read(tmp_path):
     assert data.load(source)[0].images == (buffer.getvalue(),)
 
 
-def test_an_image_cut_short_is_a_rows_problem(tmp_path):
+def test_an_image_cut_short_is_a_rows_problem(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (64, 64), "red").save(buffer, format="JPEG")
     (tmp_path / "cut.jpg").write_bytes(buffer.getvalue()[:-200])
@@ -165,21 +168,21 @@ def test_an_image_cut_short_is_a_rows_problem(tmp_path):
     assert "row 1: an image cannot be read" in check_source(source, needs_experts=False)[0]
 
 
-def png_header(width, height):
+def png_header(width: int, height: int) -> bytes:
     """The beginning of a PNG: its size is known, and there are no pixels to decode."""
     body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     chunk = struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
     return b"\x89PNG\r\n\x1a\n" + chunk + b"\0\0\0\0IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
 
 
-def test_an_image_of_too_many_pixels_is_refused_by_its_header(tmp_path):
+def test_an_image_of_too_many_pixels_is_refused_by_its_header(tmp_path: Path) -> None:
     large = base64.b64encode(png_header(8_000, 7_000)).decode()
     source = write(tmp_path / "own.jsonl", [{"question": "q", "answer": "1", "images": large}])
     (problem,) = check_source(source, needs_experts=False)
     assert problem.endswith("row 1: an image has 8000 x 7000 pixels; the limit is 50 million: make it smaller")
 
 
-def test_the_most_pixels_are_allowed(tmp_path, png, monkeypatch):
+def test_the_most_pixels_are_allowed(tmp_path: Path, png: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     source = write(tmp_path / "own.jsonl", [{"question": "q", "answer": "1", "images": base64.b64encode(png).decode()}])
     monkeypatch.setattr(images, "MOST_PIXELS", 16)
     assert check_source(source, needs_experts=False) == []
@@ -187,7 +190,7 @@ def test_the_most_pixels_are_allowed(tmp_path, png, monkeypatch):
     assert "4 x 4 pixels" in check_source(source, needs_experts=False)[0]
 
 
-def test_lines_that_are_no_rows_are_named_with_the_other_bad_ones(tmp_path):
+def test_lines_that_are_no_rows_are_named_with_the_other_bad_ones(tmp_path: Path) -> None:
     good = b'{"question": "q", "answer": "1"}\n'
     (tmp_path / "x.jsonl").write_bytes(b"{not json}\n" + good + b'"text"\n{"question": ""}\n' + good)
     source = FileData(path=str(tmp_path / "x.jsonl"))
@@ -198,14 +201,16 @@ def test_lines_that_are_no_rows_are_named_with_the_other_bad_ones(tmp_path):
     assert "row 3:" not in check_source(source, needs_experts=False)[0]
 
 
-def test_a_file_that_can_not_be_read_is_refused_in_a_sentence(tmp_path):
+def test_a_file_that_can_not_be_read_is_refused_in_a_sentence(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     path.symlink_to("/proc/self/mem")  # no one can read its beginning, not even root
     (problem,) = check_source(FileData(path=str(path)), needs_experts=False)
     assert problem.startswith(f"{path} can't be read: ")
 
 
-def test_a_submission_waits_for_the_first_rows_only(tmp_path, monkeypatch, png):
+def test_a_submission_waits_for_the_first_rows_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, png: bytes
+) -> None:
     plain = {"question": "q", "answer": "1", "images": base64.b64encode(png).decode()}
     source = write(tmp_path / "x.jsonl", [plain, plain, plain | {"expert": "e"}, {}])
     monkeypatch.setattr(files, "CHECKED_ROWS", 2)
@@ -220,13 +225,13 @@ def test_a_submission_waits_for_the_first_rows_only(tmp_path, monkeypatch, png):
     assert "row 4:" in check_source(source, needs_experts=True)[0]
 
 
-def test_a_check_keeps_no_rows(tmp_path, monkeypatch):
+def test_a_check_keeps_no_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of all the examples that it builds, one is alive at a time."""
     alive = weakref.WeakSet()
     most = []
     make = files._example
 
-    def watched(*arguments):
+    def watched(*arguments: Any) -> Example:
         most.append(len(alive))
         example = make(*arguments)
         alive.add(example)
@@ -239,13 +244,13 @@ def test_a_check_keeps_no_rows(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("content", [b"", b"{not json}\n", b'"text"\n', b"\xff\xfe\n"])
-def test_a_file_that_is_no_jsonl_is_refused_in_a_sentence(tmp_path, content):
+def test_a_file_that_is_no_jsonl_is_refused_in_a_sentence(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.jsonl").write_bytes(content)
     (problem,) = check_source(FileData(path=str(tmp_path / "x.jsonl")), needs_experts=False)
     assert "x.jsonl" in problem
 
 
-def test_what_keeps_a_file_from_training(tmp_path):
+def test_what_keeps_a_file_from_training(tmp_path: Path) -> None:
     plain = write(tmp_path / "plain.jsonl", [{"question": "q", "answer": "1"}])
     assert check_source(plain, needs_experts=False) == []
     assert "expert" in check_source(plain, needs_experts=True)[0]
@@ -255,19 +260,19 @@ def test_what_keeps_a_file_from_training(tmp_path):
     assert "Parquet" in check_source(FileData(path=str(tmp_path / "x.parquet")), needs_experts=False)[0]
 
 
-def kinds(question, images):
+def kinds(question: str, images: int) -> list[str]:
     example = Example(id="", question=question, answer="", images=(b"",) * images)
     return [part.get("text", "IMAGE") for part in messages(example)[0]["content"]][:-1]
 
 
-def test_every_image_reaches_the_prompt():
+def test_every_image_reaches_the_prompt() -> None:
     assert kinds("what?", 2) == ["IMAGE", "IMAGE", "what?"]
     assert kinds("first <image> then <image>what?", 2) == ["first ", "IMAGE", "then ", "IMAGE", "what?"]
     assert kinds("see <image>what?", 2) == ["IMAGE", "see ", "IMAGE", "what?"]
     assert kinds("no <image>picture", 0) == ["no ", "picture"]
 
 
-def test_earlier_turns_keep_their_images_and_the_rest_precede_the_question():
+def test_earlier_turns_keep_their_images_and_the_rest_precede_the_question() -> None:
     example = Example(
         id="",
         question="and <image>?",
@@ -285,6 +290,6 @@ def test_earlier_turns_keep_their_images_and_the_rest_precede_the_question():
 @pytest.mark.parametrize(
     "asking", [{"question": "Why? End with <answer>."}, {"earlier": (Turn("system", "<answer>"),)}]
 )
-def test_a_prompt_that_asks_for_an_answer_in_its_own_words_gets_no_others(asking):
+def test_a_prompt_that_asks_for_an_answer_in_its_own_words_gets_no_others(asking: dict[str, Any]) -> None:
     found = messages(Example(**{"id": "", "question": "Why?", "answer": "", **asking}))
     assert not any(INSTRUCTION in part["text"] for message in found for part in message["content"])

@@ -2,6 +2,8 @@
 
 import io
 import json
+from pathlib import Path
+from typing import Any
 
 import pyarrow
 import pyarrow.parquet
@@ -9,7 +11,7 @@ import pytest
 from PIL import Image
 
 from calibrl_core import data
-from calibrl_core.data.schema import Columns, DataError, FileData
+from calibrl_core.data.schema import Columns, DataError, Example, FileData
 
 MATHVISTA = {
     "pid": "12",
@@ -33,7 +35,7 @@ CHOICE = MATHVISTA | {
 
 
 @pytest.fixture
-def png(tmp_path):
+def png(tmp_path: Path) -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (4, 4), "red").save(buffer, format="PNG")
     (tmp_path / "images").mkdir()
@@ -41,19 +43,19 @@ def png(tmp_path):
     return buffer.getvalue()
 
 
-def load(path, *rows, columns=None):
+def load(path: Path, *rows: Any, columns: Columns | None = None) -> list[Example] | None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return data.load(FileData(path=str(path), columns=columns or Columns()))
 
 
-def test_mathvista_free_form(tmp_path, png):
+def test_mathvista_free_form(tmp_path: Path, png: bytes) -> None:
     (example,) = load(tmp_path / "testmini.jsonl", MATHVISTA)
     assert example.question == "What is the gap?\nAnswer with a whole number."
     assert (example.answer, example.images, example.expert) == ("4", (png,), None)
     assert (example.id, example.data_source) == ("testmini/1:12", "figure qa")
 
 
-def test_mathvista_images_stand_in_the_parquet_itself(tmp_path, png):
+def test_mathvista_images_stand_in_the_parquet_itself(tmp_path: Path, png: bytes) -> None:
     row = MATHVISTA | {"decoded_image": {"bytes": png, "path": "12.png"}, "image": "images/elsewhere.png"}
     path = tmp_path / "testmini.parquet"
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row, CHOICE | {"decoded_image": None}]), path)
@@ -72,11 +74,13 @@ def test_mathvista_images_stand_in_the_parquet_itself(tmp_path, png):
         ({"answer_type": "text"}, "What is the gap?"),
     ],
 )
-def test_mathvista_says_what_form_the_answer_has(tmp_path, png, changes, question):
+def test_mathvista_says_what_form_the_answer_has(
+    tmp_path: Path, png: bytes, changes: dict[str, Any], question: str
+) -> None:
     assert load(tmp_path / "a.jsonl", MATHVISTA | changes)[0].question == question
 
 
-def test_mathvista_choices_go_into_the_question_and_the_answer_is_a_letter(tmp_path, png):
+def test_mathvista_choices_go_into_the_question_and_the_answer_is_a_letter(tmp_path: Path, png: bytes) -> None:
     (example,) = load(tmp_path / "a.jsonl", CHOICE)
     assert example.question == (
         "What is the gap?\nChoices:\n(A) 0.5 m\n(B) 4\n(C) No\nAnswer with the letter of the right choice."
@@ -94,19 +98,19 @@ def test_mathvista_choices_go_into_the_question_and_the_answer_is_a_letter(tmp_p
         (MATHVISTA | {"image": "images/13.png"}, "image 'images/13.png'"),
     ],
 )
-def test_bad_mathvista_rows_are_named(tmp_path, png, row, problem):
+def test_bad_mathvista_rows_are_named(tmp_path: Path, png: bytes, row: dict[str, Any], problem: str) -> None:
     with pytest.raises(DataError) as caught:
         load(tmp_path / "a.jsonl", MATHVISTA, row)
     assert "row 2: " in str(caught.value) and problem in str(caught.value)
     assert "row 1: " not in str(caught.value)
 
 
-def test_naming_columns_asks_for_the_plain_form(tmp_path, png):
+def test_naming_columns_asks_for_the_plain_form(tmp_path: Path, png: bytes) -> None:
     (example,) = load(tmp_path / "a.jsonl", CHOICE, columns=Columns(question="query", images="image"))
     assert (example.question, example.answer, example.images) == ("Hint: ...", "4", (png,))
 
 
-def test_geometry3k(tmp_path, png):
+def test_geometry3k(tmp_path: Path, png: bytes) -> None:
     row = {"images": [{"bytes": png, "path": None}], "problem": "<image>Find x.", "answer": "\\sqrt{3}"}
     path = tmp_path / "test.parquet"
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), path)
@@ -125,7 +129,7 @@ INTERGPS = {
 }
 
 
-def test_geometry3k_as_inter_gps_has_it(tmp_path, png):
+def test_geometry3k_as_inter_gps_has_it(tmp_path: Path, png: bytes) -> None:
     (example,) = load(tmp_path / "a.jsonl", INTERGPS)
     assert example.question == (
         "Find y.\nChoices:\n(A) 8.0\n(B) 13.5\n(C) 16.0\n(D) A\nAnswer with the letter of the right choice."
@@ -135,6 +139,6 @@ def test_geometry3k_as_inter_gps_has_it(tmp_path, png):
 
 
 @pytest.mark.parametrize("answer", ["E", "16.0", ""])
-def test_an_inter_gps_answer_that_is_no_letter_is_a_rows_problem(tmp_path, png, answer):
+def test_an_inter_gps_answer_that_is_no_letter_is_a_rows_problem(tmp_path: Path, png: bytes, answer: str) -> None:
     with pytest.raises(DataError, match="row 1: column 'answer'"):
         load(tmp_path / "a.jsonl", INTERGPS | {"answer": answer})

@@ -3,6 +3,8 @@
 import base64
 import io
 import json
+from pathlib import Path
+from typing import Any
 
 import pyarrow
 import pyarrow.parquet
@@ -28,7 +30,7 @@ def picture(data: bytes) -> dict[str, object]:
     return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{base64.b64encode(data).decode()}"}}
 
 
-def source(tmp_path, *rows, suffix="jsonl", **options) -> FileData:
+def source(tmp_path: Path, *rows: Any, suffix: str = "jsonl", **options: Any) -> FileData:
     path = tmp_path / f"chat.{suffix}"
     if suffix == "parquet":
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), path)
@@ -37,13 +39,13 @@ def source(tmp_path, *rows, suffix="jsonl", **options) -> FileData:
     return FileData(path=str(path), image_files=False, **options)
 
 
-def only(tmp_path, row, **options) -> Example:
+def only(tmp_path: Path, row: dict[str, Any], **options: Any) -> Example:
     (example,) = data.load(source(tmp_path, row, **options))
     return example
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
-def test_the_assistants_last_message_is_the_expert_and_tells_the_answer(tmp_path, suffix):
+def test_the_assistants_last_message_is_the_expert_and_tells_the_answer(tmp_path: Path, suffix: str) -> None:
     first = {"role": "developer", "content": "Be brief."}
     row = {"messages": [first, {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hi!"}, ASK, TELL]}
     example = only(tmp_path, row, suffix=suffix)
@@ -52,7 +54,7 @@ def test_the_assistants_last_message_is_the_expert_and_tells_the_answer(tmp_path
     assert messages(example)[-1]["content"][-1]["text"].endswith(INSTRUCTION)
 
 
-def test_who_learns_plain_chat_is_not_asked_for_an_answer_in_tags(tmp_path):
+def test_who_learns_plain_chat_is_not_asked_for_an_answer_in_tags(tmp_path: Path) -> None:
     example = only(tmp_path, {"messages": [ASK, {"role": "assistant", "content": " Three. "}]})
     assert (example.expert, example.answer) == (" Three. ", "Three.")
     assert messages(example)[-1]["content"] == [{"type": "text", "text": "What is 1 + 2?"}]
@@ -61,7 +63,7 @@ def test_who_learns_plain_chat_is_not_asked_for_an_answer_in_tags(tmp_path):
     assert messages(graded)[-1]["content"][-1]["text"] == f"\n{INSTRUCTION}"
 
 
-def test_images_stand_where_the_messages_have_them(tmp_path):
+def test_images_stand_where_the_messages_have_them(tmp_path: Path) -> None:
     parts = [{"type": "text", "text": "first "}, picture(png()), {"type": "text", "text": " then "}, picture(png())]
     row = {
         "messages": [{"role": "system", "content": "s"}, {"role": "user", "content": parts}],
@@ -72,14 +74,14 @@ def test_images_stand_where_the_messages_have_them(tmp_path):
     assert example.expert is None
 
 
-def test_the_answers_column_may_be_named(tmp_path):
+def test_the_answers_column_may_be_named(tmp_path: Path) -> None:
     row = {"messages": [ASK, TELL], "answer": "no", "hex": "0x3"}
     assert only(tmp_path, row, columns=Columns(answer="hex")).answer == "0x3"
     with pytest.raises(DataError, match=r"row 1: column 'hex' must hold the answer"):
         only(tmp_path, row | {"hex": None}, columns=Columns(answer="hex"))
 
 
-def test_a_row_without_an_answer_waits_for_one_at_upload_only(tmp_path):
+def test_a_row_without_an_answer_waits_for_one_at_upload_only(tmp_path: Path) -> None:
     made = source(tmp_path, {"messages": [ASK], "hex": "0x3"})
     (example,) = read_examples(made, answers_later=True)
     assert isinstance(example, Example) and example.answer == ""
@@ -87,7 +89,7 @@ def test_a_row_without_an_answer_waits_for_one_at_upload_only(tmp_path):
         data.load(made)
 
 
-def test_what_has_no_weight_is_not_learned_from(tmp_path):
+def test_what_has_no_weight_is_not_learned_from(tmp_path: Path) -> None:
     example = only(tmp_path, {"messages": [ASK, TELL | {"weight": 0}], "answer": "3"})
     assert example.expert is None
 
@@ -116,7 +118,7 @@ def test_what_has_no_weight_is_not_learned_from(tmp_path):
         ({"messages": [ASK], "answer": ["a"]}, "column 'answer' must hold the answer"),
     ],
 )
-def test_what_is_refused_is_named(tmp_path, row, text):
+def test_what_is_refused_is_named(tmp_path: Path, row: dict[str, Any], text: str) -> None:
     with pytest.raises(DataError, match=text) as refused:
         only(tmp_path, row)
     assert "row 1:" in str(refused.value)

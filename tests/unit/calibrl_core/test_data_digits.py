@@ -1,33 +1,37 @@
 """The digits in their ten parts: what is drawn is what is asked and answered, and test digits are the test's alone."""
 
 import io
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+from numpy.typing import NDArray
 from PIL import Image
 
 from calibrl.schemas import job_spec_adapter
 from calibrl_core import data
 from calibrl_core.data.builtin import digits
-from calibrl_core.data.schema import DIGITS_IN_DOMAIN, DIGITS_OUT_OF_DOMAIN, SPLITS, BuiltinData
+from calibrl_core.data.schema import DIGITS_IN_DOMAIN, DIGITS_OUT_OF_DOMAIN, SPLITS, BuiltinData, Example
+from calibrl_core.models.policy import Policy
 from calibrl_core.verifiers.base import extract_answer, follows_format
 
 TESTS = (*DIGITS_IN_DOMAIN, *DIGITS_OUT_OF_DOMAIN)
 
 
-def load(split, rows=20):
+def load(split: str, rows: int | None = 20) -> list[Example]:
     return data.load(BuiltinData(builtin="digits", split=split, rows=rows))
 
 
-def pixels(example):
+def pixels(example: Example) -> NDArray[Any]:
     return np.asarray(Image.open(io.BytesIO(example.images[0])).convert("L"), dtype=float)
 
 
 @cache
-def inks(part):
+def inks(part: str) -> NDArray[Any]:
     """The source digits `[N, 24, 24]` of a part as they are pasted."""
     images = [Image.fromarray((image * (255 / 16)).astype(np.uint8)) for image in digits._source_digits(part)[0]]
     return np.stack(
@@ -35,7 +39,7 @@ def inks(part):
     )
 
 
-def seen(example, places, part="test"):
+def seen(example: Example, places: tuple[Any, ...], part: str = "test") -> Iterator[tuple[int, float]]:
     """What each place shows: the label of the source digit whose ink, a pixel to and fro, differs least, and by how
     many grey levels it does."""
     canvas, labels = pixels(example).astype(np.float32), digits._source_digits(part)[1]
@@ -45,11 +49,11 @@ def seen(example, places, part="test"):
         yield int(labels[errors.argmin()]), float(errors.min())
 
 
-def shown(example, places=digits.PLACES):
+def shown(example: Example, places: tuple[Any, ...] = digits.PLACES) -> list[int]:
     return [label for label, _ in seen(example, places)]
 
 
-def test_the_parts_share_no_source_digit():
+def test_the_parts_share_no_source_digit() -> None:
     source = {part: {image.tobytes() for image in digits._source_digits(part)[0]} for part in digits.SPLIT_SHARES}
     assert not source["train"] & source["validation"]
     assert not source["train"] & source["test"]
@@ -57,14 +61,14 @@ def test_the_parts_share_no_source_digit():
     assert sum(len(digits._source_digits(part)[1]) for part in digits.SPLIT_SHARES) == 1797
 
 
-def test_there_are_eight_evaluation_splits_four_in_domain_and_four_out():
+def test_there_are_eight_evaluation_splits_four_in_domain_and_four_out() -> None:
     assert len(DIGITS_IN_DOMAIN) == len(DIGITS_OUT_OF_DOMAIN) == 4
     assert set(digits.PARTS) == set(SPLITS["digits"]) == {"train", "validation", *TESTS}
     assert all(digits.PARTS[split].source == "test" for split in TESTS)
 
 
 @pytest.mark.parametrize("split", SPLITS["digits"])
-def test_a_split_is_the_same_every_time_and_its_experts_right(split):
+def test_a_split_is_the_same_every_time_and_its_experts_right(split: str) -> None:
     first = load(split)
     assert first == load(split)
     assert len({example.id for example in first}) == len(first) == 20
@@ -78,7 +82,7 @@ def test_a_split_is_the_same_every_time_and_its_experts_right(split):
 
 
 @pytest.mark.parametrize("split", [*DIGITS_IN_DOMAIN, "test-noise"])
-def test_what_is_drawn_adds_up(split):
+def test_what_is_drawn_adds_up(split: str) -> None:
     for example in load(split):
         left, right = shown(example)
         assert left + right == int(example.answer)
@@ -88,7 +92,7 @@ def test_what_is_drawn_adds_up(split):
         assert split != "test-same-digit" or left == right
 
 
-def test_slices_differ_from_the_whole_in_what_they_keep_only():
+def test_slices_differ_from_the_whole_in_what_they_keep_only() -> None:
     answers = {split: {int(example.answer) for example in load(split, None)} for split in DIGITS_IN_DOMAIN}
     assert answers["test"] == set(range(19))
     assert answers["test-small-sums"] == set(range(10))
@@ -97,21 +101,21 @@ def test_slices_differ_from_the_whole_in_what_they_keep_only():
 
 
 @pytest.mark.parametrize("split", ["test", "test-same-digit", "test-three-digits"])
-def test_test_pictures_show_ink_of_the_test_part(split):
+def test_test_pictures_show_ink_of_the_test_part(split: str) -> None:
     for example in load(split, 6):
         places = digits.THREE_PLACES if "three" in split else digits.PLACES
         assert all(error == 0 for _, error in seen(example, places, "test"))  # exactly that source digit
         assert all(error > 1 for _, error in seen(example, places, "train"))
 
 
-def test_three_digits_are_drawn_and_asked_for():
+def test_three_digits_are_drawn_and_asked_for() -> None:
     for example in load("test-three-digits"):
         assert sum(shown(example, digits.THREE_PLACES)) == int(example.answer)
         assert example.question == "What is the sum of the three digits?"
     assert max(int(example.answer) for example in load("test-three-digits", None)) > 18
 
 
-def test_the_difference_is_asked_of_the_same_pictures():
+def test_the_difference_is_asked_of_the_same_pictures() -> None:
     plain, other = load("test"), load("test-difference")
     assert [example.images for example in plain] == [example.images for example in other]
     for example in other:
@@ -121,7 +125,7 @@ def test_the_difference_is_asked_of_the_same_pictures():
     assert [example.answer for example in plain] != [example.answer for example in other]
 
 
-def test_noise_changes_the_picture_only():
+def test_noise_changes_the_picture_only() -> None:
     for clean, noisy in zip(load("test", 3), load("test-noise", 3), strict=True):
         assert clean.answer == noisy.answer
         change = pixels(clean) - pixels(noisy)
@@ -129,8 +133,8 @@ def test_noise_changes_the_picture_only():
         assert (np.abs(change) > 0).mean() > 0.4  # everywhere, but where black is cut at black
 
 
-def test_rotation_turns_each_digit_by_15_to_30_degrees():
-    def tilt(ink):
+def test_rotation_turns_each_digit_by_15_to_30_degrees() -> None:
+    def tilt(ink: NDArray[Any]) -> Any:
         """Radians between the main axis of a digit's ink and the vertical."""
         y, x = np.indices(ink.shape) - 11.5
         x, y = x - (x * ink).sum() / ink.sum(), y - (y * ink).sum() / ink.sum()
@@ -147,7 +151,7 @@ def test_rotation_turns_each_digit_by_15_to_30_degrees():
     assert np.mean(np.array(turns) < 8) < 0.1
 
 
-def test_the_tiny_model_can_take_every_split(policy):
+def test_the_tiny_model_can_take_every_split(policy: Policy) -> None:
     for split in TESTS:
         (example,) = load(split, 1)
         rows = policy.encode([example])
@@ -155,7 +159,7 @@ def test_the_tiny_model_can_take_every_split(policy):
         assert example.question in policy.tokenizer.decode(rows.input_ids[0])
 
 
-def test_the_example_names_all_eight():
+def test_the_example_names_all_eight() -> None:
     path = Path(__file__).parents[3] / "docs/examples/evaluate-splits.yaml"
     spec = job_spec_adapter.validate_python(yaml.safe_load(path.read_text()))
     assert [source.split for source in spec.data] == [*TESTS]

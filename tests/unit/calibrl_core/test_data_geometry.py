@@ -5,6 +5,8 @@ import io
 import itertools
 import math
 import re
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,31 +15,32 @@ from PIL import Image
 from calibrl_core import data
 from calibrl_core.data.builtin import digits, geometry
 from calibrl_core.data.builtin.figures import ARC, SIDE, Figure, Label, text_size
-from calibrl_core.data.schema import SPLITS, BuiltinData
+from calibrl_core.data.builtin.problems import Problem
+from calibrl_core.data.schema import SPLITS, BuiltinData, Example
 from calibrl_core.verifiers.base import extract_answer, follows_format
 
 ROWS = 84  # twelve of each kind
 
 
-def load(split, rows):
+def load(split: str, rows: int) -> list[Example]:
     return data.load(BuiltinData(builtin="geometry", split=split, rows=rows))
 
 
-def segments(figure):
+def segments(figure: Figure) -> list[Any]:
     return [pair for stroke in figure.strokes for pair in itertools.pairwise(stroke)]
 
 
-def distance(point, start, end):
+def distance(point: complex, start: complex, end: complex) -> float:
     share = ((point - start) / (end - start)).real
     return abs(point - start - (end - start) * min(1, max(0, share)))
 
 
-def polygon(figure):
+def polygon(figure: Figure) -> list[complex]:
     """Corners of the triangle or rectangle."""
     return next(stroke[:-1] for stroke in figure.strokes if len(stroke) in (4, 5) and stroke[0] == stroke[-1])
 
 
-def radius(stroke):
+def radius(stroke: list[complex]) -> float | None:
     """Of the circle through a stroke's first three points, or None where it is straight."""
     if len(stroke) < 3:
         return None
@@ -46,7 +49,7 @@ def radius(stroke):
     return abs(a - b) * abs(b - c) * abs(c - a) / (4 * area) if area > 1e-6 else None
 
 
-def arcs(figure):
+def arcs(figure: Figure) -> Iterator[tuple[Any, ...]]:
     """Each angle's mark: its stroke and its size in degrees."""
     for stroke in figure.strokes:
         if len(stroke) > 3 and math.isclose(radius(stroke) or 0, ARC, rel_tol=1e-6):
@@ -54,7 +57,7 @@ def arcs(figure):
             yield stroke, math.degrees(sum(steps))
 
 
-def corner(figure, letter):
+def corner(figure: Figure, letter: str) -> tuple[complex, complex, complex]:
     """The polygon's corner that a letter names, and its two neighbours."""
     corners = polygon(figure)
     (label,) = [label for label in figure.labels if label.text == letter]
@@ -62,7 +65,7 @@ def corner(figure, letter):
     return corners[index], corners[index - 1], corners[(index + 1) % len(corners)]
 
 
-def unit(figure, lines):
+def unit(figure: Figure, lines: list[Any]) -> float:
     """Pixels that a length of 1 has, by every number that stands at one of the lines."""
     units = []
     for label in figure.labels:
@@ -73,7 +76,7 @@ def unit(figure, lines):
     return units[0]
 
 
-def measured(problem, figure):
+def measured(problem: Problem, figure: Figure) -> float:
     """The answer, read off the drawing with ruler and protractor."""
     question = problem.question
     if "What is x" in question:
@@ -102,7 +105,7 @@ def measured(problem, figure):
 
 
 @pytest.mark.parametrize("split", SPLITS["geometry"])
-def test_every_answer_is_what_the_drawing_measures(split):
+def test_every_answer_is_what_the_drawing_measures(split: str) -> None:
     kinds = set()
     for row in range(ROWS):
         problem, figure = geometry.draw_problem(split, row)
@@ -112,7 +115,7 @@ def test_every_answer_is_what_the_drawing_measures(split):
 
 
 @pytest.mark.parametrize("split", ["train", "test-hard"])
-def test_every_angle_is_marked_between_lines_and_labelled_with_its_size(split):
+def test_every_angle_is_marked_between_lines_and_labelled_with_its_size(split: str) -> None:
     for row in range(ROWS):
         _, figure = geometry.draw_problem(split, row)
         marks = list(arcs(figure))
@@ -126,7 +129,7 @@ def test_every_angle_is_marked_between_lines_and_labelled_with_its_size(split):
 
 
 @pytest.mark.parametrize("split", SPLITS["geometry"])
-def test_labels_are_drawn_and_lie_apart(split):
+def test_labels_are_drawn_and_lie_apart(split: str) -> None:
     for row, example in enumerate(load(split, 42)):
         _, figure = geometry.draw_problem(split, row)
         pixels = np.asarray(Image.open(io.BytesIO(example.images[0])))
@@ -141,7 +144,7 @@ def test_labels_are_drawn_and_lie_apart(split):
     assert text_size("8")[1] >= 11
 
 
-def test_labels_know_what_they_touch():
+def test_labels_know_what_they_touch() -> None:
     label = Label("x", 10 + 10j, 4, 2)
     assert label.overlaps(Label("y", 13 + 11j, 4, 2))
     assert not label.overlaps(Label("y", 15 + 10j, 4, 2)) and not label.overlaps(Label("y", 10 + 13j, 4, 2))
@@ -150,7 +153,7 @@ def test_labels_know_what_they_touch():
     assert not label.touches(12.5 + 0j, 12.5 + 20j) and not label.touches(5 + 10j, 10 + 15j)
 
 
-def test_a_figure_with_a_crossed_or_covered_label_is_not_clear():
+def test_a_figure_with_a_crossed_or_covered_label_is_not_clear() -> None:
     figure = Figure()
     figure.stroke(50 + 50j, 150 + 50j)
     figure.beside("12", 50 + 50j, 150 + 50j, away_from=100 + 100j)
@@ -165,14 +168,14 @@ def test_a_figure_with_a_crossed_or_covered_label_is_not_clear():
     assert not figure.is_clear()  # it leaves the picture
 
 
-def equations(text):
+def equations(text: str) -> Iterator[list[Any]]:
     """Every `a+b=c` in a text, as the values of its sides."""
     for found in re.findall(r"[\d(][\d\s()+*/^-]*(?:=[\d\s()+*/^-]+)+", text):
         yield [eval(side.replace("^", "**")) for side in found.split("=")]
 
 
 @pytest.mark.parametrize("split", SPLITS["geometry"])
-def test_experts_reason_rightly_in_two_styles(split):
+def test_experts_reason_rightly_in_two_styles(split: str) -> None:
     examples = load(split, 28)
     terse = data.load(BuiltinData(builtin="geometry", split=split, rows=28, experts="terse"))
     for example in [*examples, *terse]:
@@ -184,11 +187,11 @@ def test_experts_reason_rightly_in_two_styles(split):
     assert all(len(one.expert) <= len(other.expert) for one, other in zip(terse, examples, strict=True))
 
 
-def test_numbers_stand_in_the_picture_only():
+def test_numbers_stand_in_the_picture_only() -> None:
     assert not any(re.search(r"\d", example.question) for split in SPLITS["geometry"] for example in load(split, 28))
 
 
-def test_the_parts_share_no_problem():
+def test_the_parts_share_no_problem() -> None:
     asked = {}
     for split, rows in (("train", 500), ("validation", 128), ("test", 256)):
         problems = [geometry.draw_problem(split, row)[0] for row in range(rows)]
@@ -201,7 +204,7 @@ def test_the_parts_share_no_problem():
     assert len(asked["train"]) > 250
 
 
-def test_a_row_is_the_same_every_time_whatever_else_is_drawn():
+def test_a_row_is_the_same_every_time_whatever_else_is_drawn() -> None:
     first = load("test", 10)
     assert first == load("test", 10)
     assert first[:3] == load("test", 3)
@@ -211,7 +214,7 @@ def test_a_row_is_the_same_every_time_whatever_else_is_drawn():
     assert BuiltinData(builtin="geometry", split="test").name == "geometry-test"  # not that of the digits
 
 
-def test_a_split_of_the_other_data_set_is_refused():
+def test_a_split_of_the_other_data_set_is_refused() -> None:
     with pytest.raises(
         ValueError, match="geometry has no such split; choose one of train, validation, test, test-hard"
     ):
@@ -221,7 +224,7 @@ def test_a_split_of_the_other_data_set_is_refused():
 
 
 @pytest.mark.parametrize(("builtin", "parts"), [("digits", digits.PARTS), ("geometry", geometry.PARTS)])
-def test_settings_know_how_many_rows_there_are(builtin, parts):
+def test_settings_know_how_many_rows_there_are(builtin: str, parts: dict[str, Any]) -> None:
     for split, part in parts.items():
         source = BuiltinData.model_validate({"builtin": builtin, "split": split})
         assert source.row_count == part.rows

@@ -1,6 +1,8 @@
 """Hub names, without a network: the same call loads a local folder, and a sentence says what can't be reached."""
 
 import io
+from pathlib import Path
+from typing import Any
 
 import datasets
 import huggingface_hub
@@ -18,14 +20,14 @@ from jobs.specs.references import References
 
 
 @pytest.fixture
-def png():
+def png() -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (4, 4), "red").save(buffer, format="PNG")
     return buffer.getvalue()
 
 
 @pytest.fixture
-def folder(tmp_path, png, monkeypatch):
+def folder(tmp_path: Path, png: bytes, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A data set's files as the hub has them: features of images, described in the Parquet file's own metadata."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.setattr(datasets.config, "HF_CACHE_HOME", tmp_path)
@@ -44,13 +46,13 @@ def folder(tmp_path, png, monkeypatch):
     return tmp_path / "set"
 
 
-def local(folder, **settings):
+def local(folder: Path, **settings: Any) -> HubData:
     """What a name on the hub would be, had the hub this folder."""
     defaults = {"split": "train", "revision": None, "columns": Columns(), "rows": None}
     return HubData.model_construct(hub=str(folder), **{**defaults, **settings})
 
 
-def test_a_data_set_is_loaded_with_its_images_as_they_are_stored(folder, png):
+def test_a_data_set_is_loaded_with_its_images_as_they_are_stored(folder: Path, png: bytes) -> None:
     first, second = data.load(local(folder))
     assert (first.question, first.answer, first.images) == ("Find x.", "3", (png,))
     assert second.images == (png, png)
@@ -60,14 +62,14 @@ def test_a_data_set_is_loaded_with_its_images_as_they_are_stored(folder, png):
     assert [example.question for example in named] == ["Find x.", "Find y."]
 
 
-def test_what_is_wrong_is_told_with_the_data_sets_name(folder):
+def test_what_is_wrong_is_told_with_the_data_sets_name(folder: Path) -> None:
     with pytest.raises(DataError, match=r"set \(nothing\) cannot be loaded: .*'train'"):
         data.load(local(folder, split="nothing"))
     with pytest.raises(DataError, match=r"set \(train\) has no column 'frage'.*; it has 'answer', 'images', 'problem'"):
         data.load(local(folder, columns=Columns(question="frage")))
 
 
-def test_an_image_path_must_be_inside_the_librarys_own_folder(folder, tmp_path, png):
+def test_an_image_path_must_be_inside_the_librarys_own_folder(folder: Path, tmp_path: Path, png: bytes) -> None:
     outside = tmp_path.parent / "outside.png"
     outside.write_bytes(png)
     table = pyarrow.Table.from_pylist([{"question": "q", "answer": "1", "image": str(outside)}])
@@ -77,7 +79,7 @@ def test_an_image_path_must_be_inside_the_librarys_own_folder(folder, tmp_path, 
         data.load(local(folder))
 
 
-def test_without_a_network_a_sentence_says_so(monkeypatch):
+def test_without_a_network_a_sentence_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """The library's own switch stands for a network that is not there; without it, it first tries six times."""
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
@@ -89,7 +91,7 @@ def test_without_a_network_a_sentence_says_so(monkeypatch):
     )
 
 
-def test_only_names_of_data_sets_are_taken():
+def test_only_names_of_data_sets_are_taken() -> None:
     adapter = TypeAdapter(DataSource)
     source = adapter.validate_python({"hub": "hiyouga/geometry3k", "split": "test", "revision": "main"})
     assert isinstance(source, HubData) and source.name == "geometry3k-test"
@@ -102,6 +104,6 @@ def test_only_names_of_data_sets_are_taken():
         adapter.validate_python({"hub": "a/b", "trust_remote_code": True})
 
 
-def test_a_submission_does_not_wait_for_the_hub():
+def test_a_submission_does_not_wait_for_the_hub() -> None:
     spec = {"kind": "train", "name": "x", "model": {"builtin": "tiny-vlm"}, "data": {"hub": "a/b"}, "steps": 1}
     assert checks.file_problems(References.of(job_spec_adapter.validate_python(spec))) == []

@@ -3,6 +3,8 @@
 import base64
 import io
 import json
+from pathlib import Path
+from typing import Any
 
 import pyarrow
 import pyarrow.parquet
@@ -26,14 +28,14 @@ ROW = {
 
 
 @pytest.fixture
-def png(tmp_path):
+def png(tmp_path: Path) -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (4, 4), "red").save(buffer, format="PNG")
     (tmp_path / "a.png").write_bytes(buffer.getvalue())
     return buffer.getvalue()
 
 
-def write(path, *rows):
+def write(path: Path, *rows: Any) -> FileData:
     if path.suffix == ".parquet":
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), path)
     else:
@@ -42,7 +44,7 @@ def write(path, *rows):
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
-def test_a_row_becomes_an_example(tmp_path, png, suffix):
+def test_a_row_becomes_an_example(tmp_path: Path, png: bytes, suffix: str) -> None:
     (example,) = data.load(write(tmp_path / f"train.{suffix}", ROW))
     assert (example.question, example.answer, example.images) == ("<image>Find x.", "3", (png,))
     assert example.expert == ROW["solution"]
@@ -50,7 +52,7 @@ def test_a_row_becomes_an_example(tmp_path, png, suffix):
     assert example.id == "train/1:7"
 
 
-def test_parquet_carries_images_as_bytes_or_paths_several_a_prompt(tmp_path, png):
+def test_parquet_carries_images_as_bytes_or_paths_several_a_prompt(tmp_path: Path, png: bytes) -> None:
     images = [{"bytes": png, "path": None}, {"bytes": None, "path": "a.png"}]
     row = ROW | {"images": images, "prompt": [{"role": "user", "content": "<image>then <image>?"}]}
     (example,) = data.load(write(tmp_path / "a.parquet", row))
@@ -62,7 +64,7 @@ def test_parquet_carries_images_as_bytes_or_paths_several_a_prompt(tmp_path, png
     assert kinds[:4] == ["image", "image", "image", "text"]  # two tags were missing, and stand before the text
 
 
-def test_earlier_messages_and_content_in_parts(tmp_path, png):
+def test_earlier_messages_and_content_in_parts(tmp_path: Path, png: bytes) -> None:
     prompt = [
         {"role": "system", "content": "Think first."},
         {"role": "user", "content": [{"type": "image", "text": None}, {"type": "text", "text": "What?"}]},
@@ -92,14 +94,16 @@ def test_earlier_messages_and_content_in_parts(tmp_path, png):
         (None, None),
     ],
 )
-def test_the_expert_of_each_shape_of_solution(tmp_path, png, solution, expert):
+def test_the_expert_of_each_shape_of_solution(tmp_path: Path, png: bytes, solution: Any, expert: str | None) -> None:
     assert data.load(write(tmp_path / "a.jsonl", ROW | {"solution": solution}))[0].expert == expert
 
 
 @pytest.mark.parametrize(
     ("ratio", "kept"), [(0.25, True), (1, True), (1e-9, True), (0, False), (-1.0, False), (None, True)]
 )
-def test_a_pass_ratio_of_0_drops_the_expert_not_the_row(tmp_path, png, ratio, kept):
+def test_a_pass_ratio_of_0_drops_the_expert_not_the_row(
+    tmp_path: Path, png: bytes, ratio: float | int | None, kept: bool
+) -> None:
     (example,) = data.load(write(tmp_path / "a.jsonl", ROW | {"pass_ratio": ratio}))
     assert (example.expert is not None) == kept
     assert example.pass_ratio == ratio
@@ -108,12 +112,12 @@ def test_a_pass_ratio_of_0_drops_the_expert_not_the_row(tmp_path, png, ratio, ke
 @pytest.mark.parametrize(
     ("truth", "answer"), [("3", "3"), (3, "3"), (0.5, "0.5"), (["a", "b"], "a"), ([3], "3"), ("\\frac{1}{2}",) * 2]
 )
-def test_a_ground_truth_of_each_shape(tmp_path, png, truth, answer):
+def test_a_ground_truth_of_each_shape(tmp_path: Path, png: bytes, truth: Any, answer: str) -> None:
     row = ROW | {"reward_model": {"ground_truth": truth}}
     assert data.load(write(tmp_path / "a.jsonl", row))[0].answer == answer
 
 
-def test_columns_that_may_be_absent(tmp_path):
+def test_columns_that_may_be_absent(tmp_path: Path) -> None:
     row = {"prompt": [{"role": "user", "content": "1+1?"}], "reward_model": {"ground_truth": 2}}
     (example,) = data.load(write(tmp_path / "a.jsonl", row))
     assert (example.images, example.expert, example.data_source, example.pass_ratio) == ((), None, None, None)
@@ -142,7 +146,7 @@ def test_columns_that_may_be_absent(tmp_path):
         ({"videos": ["b.mp4"]}, "column 'videos'"),
     ],
 )
-def test_bad_rows_are_named(tmp_path, png, changes, problem):
+def test_bad_rows_are_named(tmp_path: Path, png: bytes, changes: dict[str, Any], problem: str) -> None:
     source = write(tmp_path / "a.jsonl", ROW, ROW | changes, ROW)
     with pytest.raises(DataError) as caught:
         data.load(source)
@@ -151,7 +155,7 @@ def test_bad_rows_are_named(tmp_path, png, changes, problem):
     assert "row 1:" not in str(caught.value) and "row 3:" not in str(caught.value)
 
 
-def test_a_row_that_lacks_a_column_and_one_of_another_form(tmp_path, png):
+def test_a_row_that_lacks_a_column_and_one_of_another_form(tmp_path: Path, png: bytes) -> None:
     plain = {"question": "q", "answer": "1", "images": base64.b64encode(png).decode()}
     lacking = {"prompt": ROW["prompt"], "images": ROW["images"]}
     source = write(tmp_path / "a.jsonl", ROW, lacking, plain)
@@ -163,14 +167,14 @@ def test_a_row_that_lacks_a_column_and_one_of_another_form(tmp_path, png):
     )
 
 
-def test_a_form_is_known_by_columns_that_name_nothing_else(tmp_path, png):
+def test_a_form_is_known_by_columns_that_name_nothing_else(tmp_path: Path, png: bytes) -> None:
     extra = ROW | {"question": "Find x.", "answer": "3", "problem": "Find x."}
     assert data.load(write(tmp_path / "a.jsonl", extra))[0].data_source == "geometry3k"
     (problem,) = check_source(write(tmp_path / "b.jsonl", {"prompt": ROW["prompt"]}), needs_experts=False)
     assert "has the columns 'prompt', which fit no known format: verl's format (prompt, reward_model)" in problem
 
 
-def test_experts_that_a_pass_ratio_drops_are_none_to_train_on(tmp_path, png):
+def test_experts_that_a_pass_ratio_drops_are_none_to_train_on(tmp_path: Path, png: bytes) -> None:
     assert check_source(write(tmp_path / "a.jsonl", ROW), needs_experts=True) == []
     (problem,) = check_source(write(tmp_path / "b.jsonl", ROW | {"pass_ratio": 0}), needs_experts=True)
     assert "`solution`, with a pass_ratio above 0" in problem

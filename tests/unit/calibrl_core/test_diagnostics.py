@@ -4,9 +4,11 @@ import copy
 import dataclasses
 import json
 import math
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from calibrl_core.config import TrainConfig
 from calibrl_core.data.schema import Example
@@ -46,7 +48,7 @@ ADVANTAGES = [[0.72, -0.31, -0.41], [0.0, 0.0, 0.0]]
 # Gaps: row 0: 0.5, 0.5 (passed); row 1: 0, -1.0 (its third token has none); row 2: -1.0.
 
 
-def ragged(lengths):
+def ragged(lengths: list[int]) -> Tensor:
     return torch.arange(3) < torch.tensor(lengths)[:, None]
 
 
@@ -88,7 +90,7 @@ def batch() -> StepBatch:
     return make_batch()
 
 
-def test_reward(batch):
+def test_reward(batch: StepBatch) -> None:
     found = diagnose(batch)
     assert found["reward/mean"] == pytest.approx(1.2 / 6)
     # squares 1.21 + 0.01, less the square of the mean 0.2
@@ -98,13 +100,13 @@ def test_reward(batch):
     assert found["reward/format"] == pytest.approx(2 / 6)
 
 
-def test_verdicts_that_failed_are_counted(batch):
+def test_verdicts_that_failed_are_counted(batch: StepBatch) -> None:
     assert diagnose(batch)["reward/verifier_failures"] == 0.0
     scores = [*batch.scores[:4], *(dataclasses.replace(one, failure="too slow") for one in batch.scores[4:])]
     assert diagnose(dataclasses.replace(batch, scores=scores))["reward/verifier_failures"] == 2.0
 
 
-def test_entropy(batch):
+def test_entropy(batch: StepBatch) -> None:
     found = diagnose(batch)
     # ten tokens: 0.4 0.8 1.0 2.0 0.0 0.6 0.2 0.2 0.4 0.4 sum to 6.0; the two highest are 2.0 and 1.0
     assert found["exploration/entropy"] == pytest.approx(0.6)
@@ -112,14 +114,14 @@ def test_entropy(batch):
     assert found["exploration/entropy_published"] == pytest.approx((6.0 + 2.0) / 12)
 
 
-def test_groups(batch):
+def test_groups(batch: StepBatch) -> None:
     found = diagnose(batch)
     assert found["exploration/pass_at_k"] == 0.5
     assert (found["exploration/groups_none"], found["exploration/groups_some"]) == (0.5, 0.5)
     assert (found["exploration/groups_all"], found["exploration/active_groups"]) == (0.0, 0.5)
 
 
-def test_answers(batch):
+def test_answers(batch: StepBatch) -> None:
     found = diagnose(batch)
     # {4, 5} and {7, 8}: a completion without an answer tries none
     assert found["exploration/distinct_answers"] == 2.0
@@ -127,26 +129,26 @@ def test_answers(batch):
     assert found["exploration/common_wrong_share"] == pytest.approx(3 / 5)
 
 
-def test_answers_that_mean_the_same_are_one(batch):
+def test_answers_that_mean_the_same_are_one(batch: StepBatch) -> None:
     texts = [f"<answer>{text}</answer>" for text in ("1/2", "0.5", "\\boxed{0.50}", "a", "A", "b")]
     found = diagnose(dataclasses.replace(batch, rollouts=dataclasses.replace(batch.rollouts, texts=texts)))
     assert found["exploration/distinct_answers"] == 1.5
     assert found["exploration/common_wrong_share"] == pytest.approx((2 + 2) / 5)
 
 
-def test_one_wrong_completion_has_nobody_to_agree_with(batch):
+def test_one_wrong_completion_has_nobody_to_agree_with(batch: StepBatch) -> None:
     passed = torch.tensor([[True, False, True], [True, True, True]])
     found = diagnose(dataclasses.replace(batch, passed=passed))
     assert "exploration/common_wrong_share" not in found
 
 
-def test_covariance_of_logprob_and_advantage(batch):
+def test_covariance_of_logprob_and_advantage(batch: StepBatch) -> None:
     # Over ten tokens. Sum of products: 0.72 * -2.0 + -0.31 * -4.1 + -0.41 * -2.0 = 0.651
     # sum of logprobs: -2.0 - 4.1 - 2.0 - 0.2 - 1.0 - 1.2 = -10.5; of advantages: 2 * 0.72 - 3 * 0.31 - 0.41 = 0.1
     assert diagnose(batch)["exploration/logprob_advantage_cov"] == pytest.approx(0.0651 - -1.05 * 0.01)
 
 
-def test_likely_tokens_that_fared_well_have_a_positive_covariance(batch):
+def test_likely_tokens_that_fared_well_have_a_positive_covariance(batch: StepBatch) -> None:
     logprobs = torch.tensor([[-0.1] * 3, [-5.0] * 3, [-5.0] * 3, [-1.0] * 3, [-1.0] * 3, [-1.0] * 3])
     rollouts = dataclasses.replace(batch.rollouts, logprobs=logprobs)
     assert diagnose(dataclasses.replace(batch, rollouts=rollouts))["exploration/logprob_advantage_cov"] > 0.3
@@ -154,20 +156,20 @@ def test_likely_tokens_that_fared_well_have_a_positive_covariance(batch):
     assert diagnose(flipped)["exploration/logprob_advantage_cov"] < -0.3
 
 
-def test_length(batch):
+def test_length(batch: StepBatch) -> None:
     found = diagnose(batch)
     assert (found["length/mean"], found["length/max"]) == (pytest.approx(10 / 6), 3.0)
     assert found["length/truncated_share"] == pytest.approx(1 / 6)
 
 
-def test_rareness(batch):
+def test_rareness(batch: StepBatch) -> None:
     found = diagnose(batch)
     assert found["rareness/mean"] == pytest.approx(1.44 / 6)
     assert found["rareness/correct"] == pytest.approx(0.72)
     assert found["rareness/wrong"] == pytest.approx(0.72 / 5)
 
 
-def test_gaps_and_quadrants(batch):
+def test_gaps_and_quadrants(batch: StepBatch) -> None:
     found = diagnose(batch)
     # gaps 0.5 0.5 | 0.0 -1.0 -1.0; a gap of 0 counts as confident
     assert found["expert/gap_mean"] == pytest.approx(-0.2)
@@ -181,7 +183,7 @@ def test_gaps_and_quadrants(batch):
     assert found["expert/nll"] == pytest.approx(3.0 / 2)
 
 
-def test_guidance_opposes_where_the_sign_of_a_is_not_the_outcomes(batch):
+def test_guidance_opposes_where_the_sign_of_a_is_not_the_outcomes(batch: StepBatch) -> None:
     assert diagnose(batch)["expert/opposing_share"] == 0.0
     # right in the wrong format, and below its group's mean: its two tokens; a wrong one above it: row 2's token.
     # Row 1 has A = 0, and the policy gradient nothing to say.
@@ -190,14 +192,14 @@ def test_guidance_opposes_where_the_sign_of_a_is_not_the_outcomes(batch):
     assert found["expert/opposing_share"] == pytest.approx(3 / 5)
 
 
-def test_without_experts_what_needs_one_is_absent():
+def test_without_experts_what_needs_one_is_absent() -> None:
     found = diagnose(make_batch(experts=False))
     assert not [name for name in found if name.startswith("expert/")]
     assert "exploration/entropy_published" not in found
     assert found["exploration/entropy"] == pytest.approx(0.6)
 
 
-def test_an_expert_beside_no_token_has_a_likelihood_and_no_gap(batch):
+def test_an_expert_beside_no_token_has_a_likelihood_and_no_gap(batch: StepBatch) -> None:
     """Only the second prompt's rollouts are left, which has none."""
     mask = batch.rollouts.mask.clone()
     mask[:3] = False
@@ -206,7 +208,7 @@ def test_an_expert_beside_no_token_has_a_likelihood_and_no_gap(batch):
 
 
 @pytest.mark.parametrize(("right", "absent", "present"), [(True, "wrong", "correct"), (False, "correct", "wrong")])
-def test_an_outcome_that_did_not_happen_is_absent(batch, right, absent, present):
+def test_an_outcome_that_did_not_happen_is_absent(batch: StepBatch, right: bool, absent: str, present: str) -> None:
     found = diagnose(dataclasses.replace(batch, passed=torch.full((2, 3), right)))
     for family, name in (("rareness", ""), ("expert", "gap_")):
         assert f"{family}/{name}{absent}" not in found
@@ -214,7 +216,7 @@ def test_an_outcome_that_did_not_happen_is_absent(batch, right, absent, present)
     assert ("exploration/common_wrong_share" in found) is not right
 
 
-def test_a_single_token():
+def test_a_single_token() -> None:
     one = make_batch(experts=False)
     mask = torch.zeros((6, 3), dtype=torch.bool)
     mask[0, 0] = True
@@ -223,19 +225,19 @@ def test_a_single_token():
     assert found["exploration/logprob_advantage_cov"] == 0.0
 
 
-def config(**changes):
+def config(**changes: Any) -> TrainConfig:
     given = {"model": {"builtin": "tiny-vlm"}, "data": {"builtin": "digits"}, "steps": 1, "prompts_per_step": 4}
     return TrainConfig.model_validate(given | changes)
 
 
-def counts(found, name):
+def counts(found: dict[str, Any], name: str) -> dict[Any, Any]:
     """{lower edge: count} of the bins that hold anything."""
     edges, numbers = found[name]
     assert len(edges) == len(numbers) + 1
     return {round(edge, 6): number for edge, number in zip(edges, numbers, strict=False) if number}
 
 
-def test_all_sampled_groups_are_summed_draw_by_draw(batch):
+def test_all_sampled_groups_are_summed_draw_by_draw(batch: StepBatch) -> None:
     """The batch, and once more its second prompt, which earned nothing: as one draw each."""
     groups = SampledGroups()
     groups.add(batch.rewards, batch.rollouts, batch.scores)
@@ -259,7 +261,7 @@ def test_all_sampled_groups_are_summed_draw_by_draw(batch):
     }
 
 
-def test_histograms(batch):
+def test_histograms(batch: StepBatch) -> None:
     found = histograms(batch, config())
     # |A| 0.72, 0.31, 0.41, 0, 0, 0 in 22 bins up to the rewards' weights 1 + 0.1: each 0.05 wide
     assert counts(found, "rareness") == {0.0: 3, 0.3: 1, 0.4: 1, 0.7: 1}
@@ -273,7 +275,7 @@ def test_histograms(batch):
     assert counts(found, "exploration/entropy") == {0.0: 1, 0.125: 2, 0.375: 3, 0.5: 1, 0.75: 1, 1.0: 1, 2.0: 1}
 
 
-def test_histograms_count_outliers_at_their_ends_and_nan_nowhere(batch):
+def test_histograms_count_outliers_at_their_ends_and_nan_nowhere(batch: StepBatch) -> None:
     entropies = batch.rollouts.entropies.clone()
     entropies[0, 0], entropies[0, 1] = 99.0, math.nan
     found = histograms(
@@ -283,7 +285,7 @@ def test_histograms_count_outliers_at_their_ends_and_nan_nowhere(batch):
     assert sum(found["exploration/entropy"][1]) == 9
 
 
-def test_without_experts_there_is_no_histogram_of_gaps():
+def test_without_experts_there_is_no_histogram_of_gaps() -> None:
     assert {*histograms(make_batch(experts=False), config())} == {
         "rareness",
         "rareness/correct",
@@ -292,7 +294,7 @@ def test_without_experts_there_is_no_histogram_of_gaps():
     }
 
 
-def test_the_rareness_histogram_reaches_as_far_as_rareness_can():
+def test_the_rareness_histogram_reaches_as_far_as_rareness_can() -> None:
     assert highest_rareness(config()) == pytest.approx(1.1)  # math 1, format 0.1
     # one 1 among eight: mean 1/8, unbiased variance (7/8) / 7 = 1/8, so A = (7/8) / sqrt(1/8)
     normalised = config(algorithm={"type": "grpo", "normalise_by_std": True}, rollout={"group_size": 8})
@@ -301,7 +303,7 @@ def test_the_rareness_histogram_reaches_as_far_as_rareness_can():
     assert highest_rareness(penalised) == pytest.approx(2.1)  # right and short against wrong and overlong
 
 
-def test_gradients_are_compared_over_all_parameters():
+def test_gradients_are_compared_over_all_parameters() -> None:
     # as one vector: (3, 0, 4, 0) and (0, 5, 0, 0): nothing in common
     apart = compare_gradients(
         [torch.tensor([[3.0, 0.0]]), torch.tensor([4.0, 0.0])], [torch.tensor([[0.0, 5.0]]), torch.zeros(2)]
@@ -313,7 +315,7 @@ def test_gradients_are_compared_over_all_parameters():
     assert opposed["loss/guidance_opposing_share"] == 0.5
 
 
-def test_gradients_in_parts_are_compared_as_wholes():
+def test_gradients_in_parts_are_compared_as_wholes() -> None:
     """Two processes, each with a half of (3, 4) and (3, -4): every sum is taken over both before anything else."""
     sums = []
     halves = [([torch.tensor([3.0])], [torch.tensor([3.0])]), ([torch.tensor([4.0])], [torch.tensor([-4.0])])]
@@ -325,12 +327,12 @@ def test_gradients_in_parts_are_compared_as_wholes():
     assert found["loss/guidance_opposing_share"] == 0.5
 
 
-def test_a_gradient_of_zero_has_no_direction():
+def test_a_gradient_of_zero_has_no_direction() -> None:
     found = compare_gradients([torch.tensor([1.0])], [torch.tensor([0.0])])
     assert found == {"loss/policy_grad_norm": 1.0, "loss/guidance_grad_norm": 0.0}
 
 
-def test_solved_then_lost():
+def test_solved_then_lost() -> None:
     prompts = SolvedPrompts()
     assert prompts.observe(["a", "b", "c"], [True, True, False]) == {}  # never met before
     # of a and b, solved when last met, b is lost; c was not solved, d is new
@@ -339,7 +341,7 @@ def test_solved_then_lost():
     assert prompts.observe(["c"], [False]) == {"exploration/solved_then_lost": 1.0}
 
 
-def test_solved_prompts_survive_json_and_are_bounded():
+def test_solved_prompts_survive_json_and_are_bounded() -> None:
     prompts = SolvedPrompts(most=2)
     prompts.observe(["a", "b"], [True, True])
     prompts.observe(["a", "c"], [True, True])  # a was met later than b, which is forgotten
@@ -349,7 +351,7 @@ def test_solved_prompts_survive_json_and_are_bounded():
     assert restored.observe(["a", "c"], [False, True]) == {"exploration/solved_then_lost": 0.5}
 
 
-def test_memory_is_this_process_at_its_peak():
+def test_memory_is_this_process_at_its_peak() -> None:
     block = torch.ones(64 * 2**20 // 4)  # 64 MiB, touched
     held = memory_bytes(torch.device("cpu"))["perf/memory_bytes"]
     del block

@@ -5,8 +5,10 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,12 +16,13 @@ from safetensors.torch import load_file
 
 from calibrl_core import data
 from calibrl_core.config import EvaluateConfig, TrainConfig
-from calibrl_core.data.schema import BuiltinData
+from calibrl_core.data.schema import BuiltinData, Example
 from calibrl_core.distributed.ranks import ALONE, LaunchError, Ranks
 from calibrl_core.evaluate import evaluate
 from calibrl_core.models.policy import load_policy
 from calibrl_core.report import SilentReport
 from calibrl_core.rollout.base import SamplingRequest
+from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 from calibrl_core.train import train
 from calibrl_core.verifiers.scorer import Scorer
 from tests.support.processes import processes_with
@@ -70,7 +73,7 @@ PUBLISHED = {"algorithm": {"type": "calibrl", "mini_batch_rows": 4, "micro_batch
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, text_policy):
+def folder(tmp_path_factory: pytest.TempPathFactory, text_policy: Callable[..., Any]) -> Path:
     """Where each of `ALIKE` was run by one process (one/) and by two (two/); and other runs."""
     root = tmp_path_factory.mktemp("ranks")
     write_data(root, text_policy)
@@ -95,7 +98,7 @@ def folder(tmp_path_factory, text_policy):
 
 
 @contextmanager
-def started(command, log):
+def started(command: list[str], log: Path) -> Iterator[Any]:
     """A command, killed at the end if it still runs; so are its processes, which die with it."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "100"}
     with log.open("w") as output:
@@ -107,7 +110,7 @@ def started(command, log):
         process.wait()
 
 
-def write_data(root, text_policy):
+def write_data(root: Path, text_policy: Callable[..., Any]) -> None:
     """Digits of which some have lost their picture, or all have, or all but one their expert; and a text model whose
     head is its embedding."""
     from transformers import Qwen2Config
@@ -127,19 +130,19 @@ def write_data(root, text_policy):
     (root / "some-images.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def resolved(root, config):
+def resolved(root: Path, config: dict[str, Any]) -> dict[str, Any]:
     return config | {
         field: {"path": str(root / config[field]["path"])} for field in ("model", "data") if "path" in config[field]
     }
 
 
-def of_type(run_dir, wanted):
+def of_type(run_dir: Path, wanted: str) -> list[Any]:
     file = run_dir / "events.jsonl"
     whole = file.read_text().rpartition("\n")[0] if file.exists() else ""  # the last line may be half written
     return [event for event in map(json.loads, whole.splitlines()) if event["type"] == wanted]
 
 
-def metrics(run_dir):
+def metrics(run_dir: Path) -> list[dict[str, Any]]:
     """What a step tells, but for times."""
     return [
         {name: value for name, value in event["values"].items() if not name.startswith("perf/")}
@@ -147,14 +150,14 @@ def metrics(run_dir):
     ]
 
 
-def assert_same_metrics(told, expected):
+def assert_same_metrics(told: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
     share = "loss/guidance_opposing_share"  # of elements, some of which are so near 0 that rounding decides their sign
     for found, wanted in zip(told, expected, strict=True):
         assert found.pop(share, None) == pytest.approx(wanted.pop(share, None), abs=1e-3)
         assert found == pytest.approx(wanted, rel=1e-4, abs=1e-5)
 
 
-def assert_same_weights(found, expected, start):
+def assert_same_weights(found: Path, expected: Path, start: Any) -> None:
     """Up to a small part of the way that they have come since `start`; float32 sums in another order."""
     one, other = (load_file(folder / LAST / "model.safetensors") for folder in (found, expected))
     assert one.keys() == other.keys() <= start.keys()
@@ -165,7 +168,7 @@ def assert_same_weights(found, expected, start):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ALIKE)
-def test_two_processes_learn_what_one_does(folder, name):
+def test_two_processes_learn_what_one_does(folder: Path, name: str) -> None:
     one, two = folder / "one" / name, folder / "two" / name
     told, expected = metrics(two), metrics(one)
     assert len(told) == 2
@@ -181,7 +184,7 @@ def test_two_processes_learn_what_one_does(folder, name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["ddp", "fsdp", "fsdp together"])
-def test_gradients_are_compared_over_all_processes(folder, name):
+def test_gradients_are_compared_over_all_processes(folder: Path, name: str) -> None:
     """What they are compared with is one process's (see above); here, that there was something to compare."""
     found = metrics(folder / "two" / name)[0]
     assert found["loss/policy_grad_norm"] > 0
@@ -191,7 +194,7 @@ def test_gradients_are_compared_over_all_processes(folder, name):
 
 
 @pytest.mark.slow
-def test_a_checkpoint_does_not_tell_how_many_processes_wrote_it(folder):
+def test_a_checkpoint_does_not_tell_how_many_processes_wrote_it(folder: Path) -> None:
     one, two = (folder / number / "fsdp" / LAST for number in ("one", "two"))
     assert {path.name for path in two.iterdir()} == {path.name for path in one.iterdir()}
     moments, expected = (load_file(path / "optimizer.safetensors") for path in (two, one))
@@ -203,7 +206,7 @@ def test_a_checkpoint_does_not_tell_how_many_processes_wrote_it(folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["one-then-two", "two-then-one"])
-def test_a_run_goes_on_with_another_number_of_processes(folder, name):
+def test_a_run_goes_on_with_another_number_of_processes(folder: Path, name: str) -> None:
     assert [event["step"] for event in of_type(folder / name, "start")] == [0, 1]
     first, last = of_type(folder / name, "finish")
     assert (first["status"], first["step"], last["status"]) == ("stopped", 1, "succeeded")
@@ -213,12 +216,12 @@ def test_a_run_goes_on_with_another_number_of_processes(folder, name):
 
 
 @pytest.mark.slow
-def test_mini_batches_end_together_with_unequal_rows_per_process(folder):
+def test_mini_batches_end_together_with_unequal_rows_per_process(folder: Path) -> None:
     assert len(metrics(folder / "published")) == 2
 
 
 @pytest.mark.slow
-def test_sharded_weights(folder, engine, examples):
+def test_sharded_weights(folder: Path, engine: SharedPrefillEngine, examples: list[Example]) -> None:
     """Each process keeps a half, has all of them while it samples, and samples what one process would."""
     first, second = (json.loads((folder / f"runs.{rank}.json").read_text()) for rank in (0, 1))
     made = engine.generate(examples[:3], SamplingRequest(group_size=2, temperature=1.0, max_tokens=8, seed=[5]))
@@ -229,7 +232,7 @@ def test_sharded_weights(folder, engine, examples):
         assert found == {"all_sharded": True, "sharded_again": True, "state_is_whole": True}
 
 
-def running(tmp_path, launcher, *module):
+def running(tmp_path: Path, launcher: list[str], *module: Any) -> Any:
     """The trainer with many steps before it, in `tmp_path/run`."""
     (tmp_path / "config.json").write_text(json.dumps(BASE | {"steps": 100_000, "validation": None}))
     command = [*launcher, *module, str(tmp_path / "config.json"), "--run-dir", str(tmp_path / "run")]
@@ -237,7 +240,7 @@ def running(tmp_path, launcher, *module):
 
 
 @pytest.mark.slow
-def test_sigterm_to_the_launcher_stops_all_processes_at_the_same_step(tmp_path):
+def test_sigterm_to_the_launcher_stops_all_processes_at_the_same_step(tmp_path: Path) -> None:
     with running(tmp_path, ACCELERATE, "-m", "calibrl_core.train") as launcher:
         run_dir = tmp_path / "run"
         eventually(lambda: of_type(run_dir, "metrics"))
@@ -252,7 +255,7 @@ def test_sigterm_to_the_launcher_stops_all_processes_at_the_same_step(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_process_that_fails_ends_the_others_and_says_why(tmp_path):
+def test_a_process_that_fails_ends_the_others_and_says_why(tmp_path: Path) -> None:
     with running(tmp_path, TORCHRUN, str(SCRIPT.with_name("run_failing.py"))) as launcher:
         assert launcher.wait(LIMIT_SECONDS) != 0
     cause = of_type(tmp_path / "run", "error")[0]
@@ -262,7 +265,7 @@ def test_a_process_that_fails_ends_the_others_and_says_why(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_launcher_killed_while_its_processes_still_import_leaves_none(tmp_path):
+def test_a_launcher_killed_while_its_processes_still_import_leaves_none(tmp_path: Path) -> None:
     with running(tmp_path, ACCELERATE, "-m", "calibrl_core.train") as launcher:
         eventually(lambda: len(processes_with(tmp_path)) >= 3)  # the launcher and its two
         launcher.kill()
@@ -272,7 +275,7 @@ def test_a_launcher_killed_while_its_processes_still_import_leaves_none(tmp_path
 
 
 @pytest.mark.parametrize("launched", [True, False])
-def test_a_process_that_starts_when_its_launcher_is_gone_ends_at_once(tmp_path, launched):
+def test_a_process_that_starts_when_its_launcher_is_gone_ends_at_once(tmp_path: Path, launched: bool) -> None:
     """A shell waits for the launcher's end before it becomes Python. Without a launcher's mark nobody's end matters."""
     late = f"read ended; exec {sys.executable} -c 'import calibrl_core; print(1)'"
     launcher = "import subprocess, sys; subprocess.Popen(sys.argv[1:], stdin=-1)"  # a pipe, closed by its end
@@ -291,7 +294,7 @@ class Second(Ranks):
     rank, world = 1, 2
 
 
-def test_what_can_not_be_shared_is_refused(tmp_path):
+def test_what_can_not_be_shared_is_refused(tmp_path: Path) -> None:
     config = TrainConfig.model_validate(
         BASE | {"prompts_per_step": 1, "algorithm": {"type": "calibrl", "mini_batches": 1}}
     )
@@ -302,6 +305,6 @@ def test_what_can_not_be_shared_is_refused(tmp_path):
         evaluate(asked, SilentReport(tmp_path), ranks=Second())
 
 
-def test_shares_are_neighbours_and_as_even_as_they_go():
+def test_shares_are_neighbours_and_as_even_as_they_go() -> None:
     assert Second().share(3) == range(1, 3)
     assert list(Ranks().my_slice(3)) == [0, 1, 2]

@@ -1,6 +1,7 @@
 """Dynamic sampling: groups that all agree give way, by correctness; what can't be replaced stays."""
 
 import dataclasses
+from typing import Any
 
 import torch
 
@@ -11,7 +12,7 @@ from calibrl_core.step.dynamic_sampling import ScoredRollouts, replace_groups
 from calibrl_core.verifiers.scorer import Score
 
 
-def sampled(*outcomes, width=2):
+def sampled(*outcomes: Any, width: int = 2) -> Any:
     """Prompts named by their outcomes, such as "10" for a right and a wrong rollout."""
     rows = len(outcomes) * 2
     tokens = torch.full((rows, width), width)
@@ -34,18 +35,18 @@ def sampled(*outcomes, width=2):
     )
 
 
-def mixed(groups):
+def mixed(groups: Any) -> Any:
     return DAPO().keeps_groups(groups.passed, torch.zeros(groups.passed.shape))
 
 
-def names(found):
+def names(found: Any) -> Any:
     return [example.id for example in found.examples]
 
 
-def test_groups_that_agree_give_way_to_others():
+def test_groups_that_agree_give_way_to_others() -> None:
     asked = []
 
-    def draw(attempt, count):
+    def draw(attempt: Any, count: int) -> Any:
         asked.append((attempt, count))
         return sampled("01", "11", width=5) if attempt == 1 else sampled("10", width=1)
 
@@ -58,10 +59,10 @@ def test_groups_that_agree_give_way_to_others():
     assert [score.passed for score in found.scores] == [True, False, False, True, True, False]
 
 
-def test_what_cant_be_replaced_stays_in_its_order():
+def test_what_cant_be_replaced_stays_in_its_order() -> None:
     asked = []
 
-    def draw(attempt, count):
+    def draw(attempt: Any, count: int) -> Any:
         asked.append((attempt, count))
         return sampled("00", "11")
 
@@ -70,7 +71,7 @@ def test_what_cant_be_replaced_stays_in_its_order():
     assert asked == [(1, 2), (2, 2)]
 
 
-def test_a_full_batch_draws_nothing():
+def test_a_full_batch_draws_nothing() -> None:
     batch = sampled("10", "01")
     found = replace_groups(batch, mixed, lambda attempt, count: 1 / 0, attempts=3)
     assert names(found) == ["10", "01"]

@@ -3,6 +3,8 @@
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +15,7 @@ from calibrl_core.report import EventFile
 
 
 @pytest.fixture
-def settings(tmp_path):
+def settings(tmp_path: Path) -> Any:
     rows = [
         {
             "prompt": [{"role": "user", "content": f"What is {n} + 1?"}],
@@ -31,14 +33,14 @@ def settings(tmp_path):
     }
 
 
-def run(folder, settings, should_stop=lambda: False):
+def run(folder: Path, settings: Any, should_stop: Any = lambda: False) -> Any:
     report = EventFile(folder)
     ended = evaluate(EvaluateConfig.model_validate(settings), report, should_stop)
     report.close()
     return ended, [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
 
 
-def test_evaluation(tmp_path, settings):
+def test_evaluation(tmp_path: Path, settings: Any) -> None:
     ended, events = run(tmp_path / "run", settings)
     assert ended["status"] == "succeeded"
     results, comparisons = ended["result"]["results"], ended["result"]["comparisons"]
@@ -61,7 +63,7 @@ def test_evaluation(tmp_path, settings):
     assert {"eval/sums/greedy_accuracy", "eval/test/pass_at_k"} <= set(metrics[1]["values"])
 
 
-def test_every_prompt_s_accuracy_is_told(tmp_path, settings):
+def test_every_prompt_s_accuracy_is_told(tmp_path: Path, settings: Any) -> None:
     _, events = run(tmp_path / "run", settings)
     told = [event for event in events if event["type"] == "accuracies"]
     assert [(event["model_index"], event["split"], event["values"]) for event in told] == [
@@ -72,7 +74,7 @@ def test_every_prompt_s_accuracy_is_told(tmp_path, settings):
     assert all(re.fullmatch("[0-9a-f]{16}", prompt) for prompt in told[0]["prompts"])
 
 
-def test_a_prompt_is_what_a_model_is_shown_and_what_is_right():
+def test_a_prompt_is_what_a_model_is_shown_and_what_is_right() -> None:
     example = Example(id="a", question="q", answer="1", images=(b"x",), earlier=(Turn("system", "s"),))
     same = replace(example, id="b", expert="e", data_source="d", pass_ratio=0.5)
     others = [{"question": "r"}, {"answer": "2"}, {"images": (b"y",)}, {"images": ()}, {"earlier": ()}]
@@ -80,7 +82,7 @@ def test_a_prompt_is_what_a_model_is_shown_and_what_is_right():
     assert len({prompt_digest(one) for one in (example, *(replace(example, **change) for change in others))}) == 6
 
 
-def test_every_answer_is_kept(tmp_path, settings):
+def test_every_answer_is_kept(tmp_path: Path, settings: Any) -> None:
     run(tmp_path / "run", {**settings, "models": settings["models"][:1], "data": settings["data"][:1]})
     rows = [json.loads(line) for line in (tmp_path / "run" / "answers.jsonl").read_text().splitlines()]
     assert [(row["how"], row["data_source"], row["answer"]) for row in rows] == [
@@ -91,7 +93,7 @@ def test_every_answer_is_kept(tmp_path, settings):
         assert {len(row[name]) for name in ("texts", "passed", "strict", "lengths", "truncated", "failures")} == {count}
 
 
-def test_an_evaluation_that_is_asked_to_stop(tmp_path, settings):
+def test_an_evaluation_that_is_asked_to_stop(tmp_path: Path, settings: Any) -> None:
     ended, events = run(tmp_path / "run", settings, should_stop=lambda: True)
     assert (ended["status"], ended["result"]) == ("stopped", {})
     assert [event["type"] for event in events] == ["start", "progress"]

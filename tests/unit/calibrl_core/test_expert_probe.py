@@ -11,6 +11,7 @@ from calibrl_core.config import TrainConfig
 from calibrl_core.data.schema import Example
 from calibrl_core.evaluation import expert_probe
 from calibrl_core.evaluation.expert_probe import MAX_EXPERTS, ExpertProbe
+from calibrl_core.models.policy import Policy
 
 CONFIG = TrainConfig.model_validate(
     {
@@ -26,13 +27,13 @@ def example(number: int, expert: str | None = "e") -> Example:
     return Example(id=str(number), question=f"question {number}", answer="1", expert=expert)
 
 
-def test_it_takes_examples_with_an_expert_spread_over_the_data():
+def test_it_takes_examples_with_an_expert_spread_over_the_data() -> None:
     assert ExpertProbe([example(0, None), example(1), example(2, None), example(3)], CONFIG).rows == [1, 3]
     rows = ExpertProbe([example(number) for number in range(10 * MAX_EXPERTS)], CONFIG).rows
     assert rows == list(range(0, 10 * MAX_EXPERTS, 10))
 
 
-def test_by_hand(monkeypatch):
+def test_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two experts: of two tokens, -1.0 and -2.0, and of one token, -6.0; the example between them has none."""
     mask = torch.tensor([[True, True], [True, False]])
     logprobs = torch.tensor([[-1.0, -2.0], [-6.0, 0.0]])
@@ -48,11 +49,11 @@ def test_by_hand(monkeypatch):
     assert not policy.model.training
 
 
-def test_without_experts_there_is_nothing_to_measure():
+def test_without_experts_there_is_nothing_to_measure() -> None:
     assert ExpertProbe([example(0, None)], CONFIG).measure(None, np.zeros((1, 2))) == {}
 
 
-def test_an_undecided_model_finds_expert_and_own_words_alike(policy, examples):
+def test_an_undecided_model_finds_expert_and_own_words_alike(policy: Policy, examples: list[Example]) -> None:
     """A head of zeros makes every allowed token equally likely: 1 / allowed, whatever the temperature."""
     head = policy.model.get_output_embeddings().weight
     kept, head.data = head.data, torch.zeros_like(head.data)

@@ -1,23 +1,26 @@
 """A step's experts: what the policy thinks of them, and which of them LUFFY and RL-PLUS learn from."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
 
 from calibrl_core.algorithms import LUFFY
 from calibrl_core.config import TrainConfig
+from calibrl_core.data.schema import Example
 from calibrl_core.diagnostics.base import Experts
+from calibrl_core.models.policy import Policy
 from calibrl_core.step.experts import choose_experts, find_experts, with_chosen_experts
 from calibrl_core.verifiers.scorer import Scorer
 
 
-def config(**changes):
+def config(**changes: Any) -> Any:
     required = {"model": {"builtin": "tiny-vlm"}, "data": {"builtin": "digits"}, "steps": 1}
     return TrainConfig.model_validate({**required, "rollout": {"max_completion_tokens": 20}, **changes})
 
 
-def test_an_expert_is_tokens_one_stop_and_the_policys_own_logprobs(policy, examples):
+def test_an_expert_is_tokens_one_stop_and_the_policys_own_logprobs(policy: Policy, examples: list[Example]) -> None:
     prompts = [dataclasses.replace(examples[0], expert=None), examples[1], dataclasses.replace(examples[2], expert="9")]
     found = find_experts(policy, prompts, config())
     assert found.mask.sum(-1).tolist()[0] == 0
@@ -33,17 +36,17 @@ def test_an_expert_is_tokens_one_stop_and_the_policys_own_logprobs(policy, examp
     assert policy.tokenizer.eos_token_id not in cut.tokens[1]
 
 
-def test_micro_batches_do_not_change_what_the_policy_thinks_of_experts(policy, examples):
+def test_micro_batches_do_not_change_what_the_policy_thinks_of_experts(policy: Policy, examples: list[Example]) -> None:
     whole, parts = (find_experts(policy, examples, config(micro_batch_rows=rows)) for rows in (None, 1))
     torch.testing.assert_close(whole.logprobs, parts.logprobs, rtol=0, atol=1e-5)
     torch.testing.assert_close(whole.entropies, parts.entropies, rtol=0, atol=1e-5)
 
 
-def choose(algorithm, prompts, step=0, first_prompt=0):
+def choose(algorithm: Any, prompts: Any, step: int = 0, first_prompt: int = 0) -> Any:
     return choose_experts(algorithm, prompts, seed=0, step=step, first_prompt=first_prompt)
 
 
-def test_an_expert_joins_where_its_pass_ratio_lies_in_the_range(examples):
+def test_an_expert_joins_where_its_pass_ratio_lies_in_the_range(examples: list[Example]) -> None:
     ratios = [0.0, 0.2, 0.5, 0.9, None]
     prompts = [dataclasses.replace(one, pass_ratio=ratio) for one, ratio in zip(examples, ratios, strict=False)]
     prompts.append(dataclasses.replace(examples[5], expert=None))
@@ -52,7 +55,7 @@ def test_an_expert_joins_where_its_pass_ratio_lies_in_the_range(examples):
     assert choose(LUFFY(mix_ratio=0.0), prompts) == []
 
 
-def test_the_mix_is_by_chance_and_does_not_depend_on_who_else_is_there(examples):
+def test_the_mix_is_by_chance_and_does_not_depend_on_who_else_is_there(examples: list[Example]) -> None:
     many = list(examples) * 50
     chosen = choose(LUFFY(mix_ratio=0.5), many)
     assert 0.35 < len(chosen) / len(many) < 0.65
@@ -61,7 +64,7 @@ def test_the_mix_is_by_chance_and_does_not_depend_on_who_else_is_there(examples)
     assert second_half == [index - 150 for index in chosen if index >= 150]
 
 
-def test_an_expert_is_compared_with_its_groups_rollouts(examples):
+def test_an_expert_is_compared_with_its_groups_rollouts(examples: list[Example]) -> None:
     rewards = torch.tensor([[1.1, 0.1], [0.0, 0.0], [1.0, 0.0]], dtype=torch.float64)
     nothing = torch.zeros((3, 1))
     experts = Experts(nothing.long(), nothing.bool(), nothing, nothing)

@@ -3,6 +3,8 @@
 import json
 import math
 import random
+from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -23,7 +25,7 @@ WELL = {
 }
 
 
-def told(*curves, monitor=None, first_step=1, **settings):
+def told(*curves: Any, monitor: Any = None, first_step: int = 1, **settings: Any) -> Any:
     """Alerts as (step, rule, state). `curves`: (number of steps, what differs from a healthy step there)."""
     monitor = monitor or HealthMonitor(HealthSettings(**settings))
     steps = [WELL | changes for number, changes in curves for _ in range(number)]
@@ -34,11 +36,11 @@ def told(*curves, monitor=None, first_step=1, **settings):
     ]
 
 
-def test_nothing_is_said_of_a_healthy_run():
+def test_nothing_is_said_of_a_healthy_run() -> None:
     assert told((500, {})) == []
 
 
-def test_nothing_is_said_of_noise():
+def test_nothing_is_said_of_noise() -> None:
     """Every metric jumps about as it does with 64 rollouts a step; single steps are far beyond every limit."""
     chance = random.Random(0)
     monitor = HealthMonitor(HealthSettings())
@@ -55,7 +57,7 @@ def test_nothing_is_said_of_noise():
         assert monitor.observe(step, metrics) == []
 
 
-def test_entropy_collapse():
+def test_entropy_collapse() -> None:
     # It starts at 0.5, so the limit is 0.05. Nine steps at 0.01 and one at 0.5 have a mean of 0.059; ten of 0.01: at
     # step 20 + 10.
     # Back above 1.5 * 0.05 = 0.075 with two steps at 0.5: (8 * 0.01 + 2 * 0.5) / 10 = 0.108, at step 40 + 2.
@@ -65,7 +67,7 @@ def test_entropy_collapse():
     ]
 
 
-def test_entropy_between_the_limit_and_well_above_it_changes_nothing():
+def test_entropy_between_the_limit_and_well_above_it_changes_nothing() -> None:
     """0.06 is above the limit of 0.05, and below 0.075."""
     between = (50, {"exploration/entropy": 0.06})
     collapsed = (20, {"exploration/entropy": 0.01})
@@ -73,12 +75,12 @@ def test_entropy_between_the_limit_and_well_above_it_changes_nothing():
     assert told((20, {}), collapsed, between, collapsed) == [(30, "entropy_collapse", "fired")]
 
 
-def test_a_run_that_begins_collapsed_is_told_so():
+def test_a_run_that_begins_collapsed_is_told_so() -> None:
     assert told((10, {"exploration/entropy": 0.01})) == [(10, "entropy_collapse", "fired")]
     assert told((100, {"exploration/entropy": 0.03})) == []  # low, and as it was from the start
 
 
-def test_entropy_explosion():
+def test_entropy_explosion() -> None:
     # limit 3 * 0.5 = 1.5; the mean of ten passes it with k steps at 4.0: (0.5 * (10 - k) + 4 k) / 10 > 1.5 at k = 3;
     # it clears below 1.0: (4 (10 - k) + 0.5 k) / 10 < 1.0 at k = 9
     assert told((20, {}), (20, {"exploration/entropy": 4.0}), (20, {})) == [
@@ -87,11 +89,11 @@ def test_entropy_explosion():
     ]
 
 
-def test_little_entropy_that_becomes_some_is_no_explosion():
+def test_little_entropy_that_becomes_some_is_no_explosion() -> None:
     assert told((20, {"exploration/entropy": 0.1}), (50, {"exploration/entropy": 0.9})) == []
 
 
-def test_all_truncated():
+def test_all_truncated() -> None:
     # 0.95 over five steps: only when all five are at 1.0. Back below 0.95 / 1.5 = 0.63 with two of five at 0.05: 0.62
     assert told((10, {}), (10, {"length/truncated_share": 1.0}), (10, {})) == [
         (15, "all_truncated", "fired"),
@@ -100,7 +102,7 @@ def test_all_truncated():
     assert told((50, {"length/truncated_share": 0.9})) == []
 
 
-def test_no_advantage():
+def test_no_advantage() -> None:
     idle = {"exploration/active_groups": 0.0}
     assert told((9, idle), (1, {}), (9, idle), (1, {})) == []
     # one active step now and then is no recovery; six of ten are
@@ -111,7 +113,7 @@ def test_no_advantage():
     ]
 
 
-def test_no_advantage_says_what_to_do():
+def test_no_advantage_says_what_to_do() -> None:
     monitor = HealthMonitor(HealthSettings())
     idle = WELL | {"exploration/active_groups": 0.0, "reward/mean": 0.0}
     (alert,) = [alert for step in range(1, 11) for alert in monitor.observe(step, idle)]
@@ -124,7 +126,7 @@ def test_no_advantage_says_what_to_do():
 GAMED = {"reward/mean": 0.7, "reward/strict_accuracy": 0.34}
 
 
-def test_reward_up_while_strict_accuracy_falls():
+def test_reward_up_while_strict_accuracy_falls() -> None:
     # From reward 0.5, accuracy 0.45: with k of twenty steps gamed the reward is up by 0.01 k, accuracy down by
     # 0.0055 k. Fires when up by more than 0.1 * 0.5 and down by more than 0.05: k = 10. It clears when one of them is
     # within the limit by a factor of 1.5: down by less than 0.0333 at k = 6, up by less than 0.0333 at k = 3.
@@ -143,11 +145,11 @@ def test_reward_up_while_strict_accuracy_falls():
         {"reward/mean": 0.54, "reward/strict_accuracy": 0.35},  # less than a tenth of a standard deviation
     ],
 )
-def test_other_courses_of_the_reward_are_no_gaming(changes):
+def test_other_courses_of_the_reward_are_no_gaming(changes: dict[str, Any]) -> None:
     assert told((20, {}), (100, changes)) == []
 
 
-def test_gaming_is_measured_from_where_accuracy_was_best():
+def test_gaming_is_measured_from_where_accuracy_was_best() -> None:
     """Slowly: no twenty steps differ much from the twenty before."""
     monitor = HealthMonitor(HealthSettings())
     alerts = []
@@ -168,7 +170,7 @@ def test_gaming_is_measured_from_where_accuracy_was_best():
         ("reward_not_accuracy", GAMED),
     ],
 )
-def test_what_was_sampled_is_judged_not_what_was_kept_of_it(rule, ill):
+def test_what_was_sampled_is_judged_not_what_was_kept_of_it(rule: str, ill: Any) -> None:
     """With dynamic sampling; the steps before have no more than any run has."""
     sampled = {f"sampled/{name}": value for name, value in (WELL | ill).items()}
     assert [alert[1:] for alert in told((20, {}), (30, sampled))] == [(rule, "fired")]
@@ -176,10 +178,10 @@ def test_what_was_sampled_is_judged_not_what_was_kept_of_it(rule, ill):
     assert told((20, {}), (30, kept)) == []
 
 
-def test_a_run_tells_of_all_that_it_sampled(tmp_path, monkeypatch):
+def test_a_run_tells_of_all_that_it_sampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """DAPO keeps the groups that divide; those that do not are in `sampled/` alone."""
 
-    def first_group_divides(self, completions, truths):
+    def first_group_divides(self: Any, completions: Any, truths: Any) -> Any:
         outcomes = [place == 0 for place in range(len(completions))]
         return [Score({"math": float(one)}, float(one), one, one) for one in outcomes]
 
@@ -204,14 +206,14 @@ def test_a_run_tells_of_all_that_it_sampled(tmp_path, monkeypatch):
     assert found["sampled/exploration/active_groups"] == pytest.approx(2 / 3)
 
 
-def test_steps_that_lack_a_metric_or_hold_no_number_are_passed_over():
+def test_steps_that_lack_a_metric_or_hold_no_number_are_passed_over() -> None:
     collapsed, nan = {"exploration/entropy": 0.01}, {"exploration/entropy": math.nan}
     assert told((20, {}), (9, collapsed), (100, nan), (1, collapsed)) == [(130, "entropy_collapse", "fired")]
     monitor = HealthMonitor(HealthSettings())
     assert [monitor.observe(step, {"loss/total": 1.0}) for step in range(1, 50)] == [[]] * 49
 
 
-def test_a_resumed_run_goes_on_where_it_was():
+def test_a_resumed_run_goes_on_where_it_was() -> None:
     """At every step: as JSON, into a new monitor."""
     curves = [
         *[WELL] * 20,
@@ -234,7 +236,7 @@ def test_a_resumed_run_goes_on_where_it_was():
     ]
 
 
-def test_only_the_rules_that_were_named_end_a_run():
+def test_only_the_rules_that_were_named_end_a_run() -> None:
     ending = HealthMonitor(HealthSettings(pause_on=("all_truncated",)))
     advising = HealthMonitor(HealthSettings(pause_on=("entropy_collapse",)))
     truncated = WELL | {"length/truncated_share": 1.0}
@@ -244,13 +246,13 @@ def test_only_the_rules_that_were_named_end_a_run():
     assert not any(ending.pausing(ending.observe(step, WELL)) for step in range(11, 31))  # clearing is no alarm
 
 
-def test_settings_are_closed_and_name_real_rules():
+def test_settings_are_closed_and_name_real_rules() -> None:
     with pytest.raises(ValidationError, match="pause_on"):
         HealthSettings(pause_on=("nonsense",))
     assert len(HealthSettings(pause_on=tuple(rule.name for rule in RULES)).pause_on) == len(RULES) == 5
 
 
-def test_a_rule_ends_a_run_with_a_checkpoint_and_a_resumed_run_goes_on(tmp_path):
+def test_a_rule_ends_a_run_with_a_checkpoint_and_a_resumed_run_goes_on(tmp_path: Path) -> None:
     """A fresh model never stops by itself: every completion is cut at the limit."""
     given = {
         "model": {"builtin": "tiny-vlm"},
@@ -262,13 +264,13 @@ def test_a_rule_ends_a_run_with_a_checkpoint_and_a_resumed_run_goes_on(tmp_path)
         "health": {"pause_on": ["all_truncated"], "truncated_steps": 3, "idle_steps": 2},
     }
 
-    def run():
+    def run() -> Any:
         report = EventFile(tmp_path)
         result = train(TrainConfig.model_validate(given), report, lambda: False)
         report.close()
         return result
 
-    def alerts():
+    def alerts() -> Any:
         lines = map(json.loads, (tmp_path / "events.jsonl").read_text().splitlines())
         return [(line["step"], line["rule"], line["state"]) for line in lines if line["type"] == "health"]
 

@@ -2,26 +2,32 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import pytest
 import torch
 
 from calibrl_core.algorithms import GRPO, CalibRL
+from calibrl_core.data.schema import Example
 from calibrl_core.diagnostics.sampler import sampler
 from calibrl_core.metrics import describe
+from calibrl_core.models.policy import Policy
 from calibrl_core.rollout.base import SamplingRequest
+from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 from calibrl_core.step.importance import importance_weights, with_trainer_logprobs
 from tests.unit.calibrl_core.test_update import batch, config, gradients  # noqa: F401
 
 
-def test_weights_are_the_ratio_cut_at_the_cap():
+def test_weights_are_the_ratio_cut_at_the_cap() -> None:
     trainer = torch.tensor([[math.log(0.5), math.log(0.9), math.log(0.2), 0.0]])
     engine = torch.tensor([[math.log(0.4), math.log(0.3), math.log(0.4), 0.0]])
     weights = importance_weights(trainer, engine, cap=2.0)
     torch.testing.assert_close(weights, torch.tensor([[1.25, 2.0, 0.5, 1.0]]))
 
 
-def test_the_trainer_finds_its_own_log_probabilities(engine, policy, examples):
+def test_the_trainer_finds_its_own_log_probabilities(
+    engine: SharedPrefillEngine, policy: Policy, examples: list[Example]
+) -> None:
     plain = engine.generate(examples, SamplingRequest(group_size=3, temperature=0.7, max_tokens=8, seed=[2]))
     off = dataclasses.replace(plain, logprobs=plain.logprobs - 0.3, entropies=plain.entropies + 1)
     settings = config(GRPO(), rollout={"temperature": 0.7}, micro_batch_rows=4)
@@ -30,7 +36,7 @@ def test_the_trainer_finds_its_own_log_probabilities(engine, policy, examples):
     torch.testing.assert_close(again.entropies, plain.entropies, rtol=0, atol=2e-5)
 
 
-def test_the_policy_loss_of_a_token_is_weighed_and_guidance_is_not(policy, batch):  # noqa: F811
+def test_the_policy_loss_of_a_token_is_weighed_and_guidance_is_not(policy: Policy, batch: Any) -> None:  # noqa: F811
     """A weight of 2 everywhere doubles the gradient; one of 0 leaves guidance alone."""
     mask = batch.rollouts.mask
     plain, losses = gradients(policy, batch, GRPO(mini_batches=1))
@@ -50,11 +56,11 @@ def test_the_policy_loss_of_a_token_is_weighed_and_guidance_is_not(policy, batch
     assert before["loss/guidance"] != 0
 
 
-def weighed(batch, importance):  # noqa: F811
+def weighed(batch: Any, importance: Any) -> Any:  # noqa: F811
     return dataclasses.replace(batch, sampler_logprobs=batch.rollouts.logprobs, importance=importance.float())
 
 
-def test_divergence_and_share_by_hand(batch):  # noqa: F811
+def test_divergence_and_share_by_hand(batch: Any) -> None:  # noqa: F811
     """Of the tokens one was found a likelier by log 3 and one less likely by log 2; the others as likely."""
     rollouts, count = batch.rollouts, int(batch.rollouts.mask.sum())
     engines = rollouts.logprobs.clone()

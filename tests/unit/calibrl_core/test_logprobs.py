@@ -1,5 +1,7 @@
 """Chunked log-probabilities and entropies from hidden states, against the plain path over a whole matrix of logits."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -10,7 +12,7 @@ TOKENS, HIDDEN, VOCABULARY = 37, 8, 50
 
 
 @pytest.fixture
-def inputs():
+def inputs() -> Any:
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(TOKENS, HIDDEN, generator=generator)
     head = torch.randn(VOCABULARY, HIDDEN, generator=generator)
@@ -20,7 +22,7 @@ def inputs():
     return hidden.requires_grad_(), head.requires_grad_(), targets, banned
 
 
-def plain(hidden, head, targets, temperature, banned):
+def plain(hidden: Any, head: Any, targets: Any, temperature: float, banned: Any) -> Any:
     scores = (hidden @ head.T)[:, ~banned] / temperature  # the banned are gone, not masked
     logs = scores.log_softmax(-1)
     return logs.gather(-1, targets[:, None] - 2).squeeze(-1), -(logs.exp() * logs).sum(-1)
@@ -28,7 +30,9 @@ def plain(hidden, head, targets, temperature, banned):
 
 @pytest.mark.parametrize("with_entropy", [False, True])
 @pytest.mark.parametrize("elements", [2**24, VOCABULARY * 5])
-def test_values_and_gradients_are_those_of_the_plain_path(inputs, monkeypatch, elements, with_entropy):
+def test_values_and_gradients_are_those_of_the_plain_path(
+    inputs: Any, monkeypatch: pytest.MonkeyPatch, elements: Any, with_entropy: bool
+) -> None:
     hidden, head, targets, banned = inputs
     monkeypatch.setitem(logprobs_module.CHUNK_ELEMENTS, "cpu", elements)
     found = token_logprobs(hidden, Head(head), targets, 0.5, banned, with_entropy=with_entropy)
@@ -46,7 +50,7 @@ def test_values_and_gradients_are_those_of_the_plain_path(inputs, monkeypatch, e
 
 
 @pytest.mark.parametrize("elements", [2**24, VOCABULARY * 5])
-def test_a_head_with_bias_scale_and_softcap(inputs, monkeypatch, elements):
+def test_a_head_with_bias_scale_and_softcap(inputs: Any, monkeypatch: pytest.MonkeyPatch, elements: Any) -> None:
     hidden, head, targets, banned = inputs
     bias = torch.linspace(-1, 1, VOCABULARY).requires_grad_()
     monkeypatch.setitem(logprobs_module.CHUNK_ELEMENTS, "cpu", elements)
@@ -63,7 +67,7 @@ def test_a_head_with_bias_scale_and_softcap(inputs, monkeypatch, elements):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
-def test_a_frozen_head_and_frozen_hidden_states_get_no_gradient(inputs):
+def test_a_frozen_head_and_frozen_hidden_states_get_no_gradient(inputs: Any) -> None:
     hidden, head, targets, banned = inputs
     token_logprobs(hidden, Head(head.detach()), targets, 1.0, banned).logprobs.sum().backward()
     assert hidden.grad is not None and head.grad is None
@@ -71,7 +75,9 @@ def test_a_frozen_head_and_frozen_hidden_states_get_no_gradient(inputs):
 
 
 @pytest.mark.parametrize("elements", [2**24, VOCABULARY * 5])
-def test_no_matrix_of_all_tokens_logits_is_kept_or_made(inputs, monkeypatch, elements):
+def test_no_matrix_of_all_tokens_logits_is_kept_or_made(
+    inputs: Any, monkeypatch: pytest.MonkeyPatch, elements: Any
+) -> None:
     """Only a single chunk waits for the backward pass, and it may be run again."""
     hidden, head, targets, banned = inputs
     monkeypatch.setitem(logprobs_module.CHUNK_ELEMENTS, "cpu", elements)
@@ -84,6 +90,6 @@ def test_no_matrix_of_all_tokens_logits_is_kept_or_made(inputs, monkeypatch, ele
     assert torch.equal(first, second)
 
 
-def test_entropy():
+def test_entropy() -> None:
     scores = sampler_logits(torch.tensor([[0.0, 0.0, 5.0], [0.0, 100.0, 0.0]]), 1.0, torch.tensor([False, False, True]))
     assert entropy(scores).tolist() == pytest.approx([0.6931472, 0.0], abs=1e-6)

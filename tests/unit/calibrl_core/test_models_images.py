@@ -4,12 +4,14 @@ images are of any size, LLaVA and Gemma 3. Prompts with no image, one and two st
 import copy
 import dataclasses
 import io
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
-from calibrl_core.data.schema import DataError
+from calibrl_core.data.schema import DataError, Example
 from calibrl_core.models.policy import Policy
 from calibrl_core.rollout.base import SamplingRequest
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
@@ -27,7 +29,7 @@ class QwenProcessor:
 
     chat_template, image_token, video_token = TEMPLATE, *MARKS[:2]
 
-    def __init__(self, tokenizer):
+    def __init__(self, tokenizer: Any) -> None:
         from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
         self.tokenizer = tokenizer
@@ -35,10 +37,10 @@ class QwenProcessor:
             patch_size=14, merge_size=2, size={"shortest_edge": 28 * 28, "longest_edge": 28 * 28 * 16}
         )
 
-    def apply_chat_template(self, messages, **options):
+    def apply_chat_template(self, messages: Any, **options: Any) -> Any:
         return self.tokenizer.apply_chat_template(messages, chat_template=TEMPLATE, **options)
 
-    def __call__(self, text, images=None, **options):
+    def __call__(self, text: str, images: Any = None, **options: Any) -> Any:
         found, pieces = {}, text[0].split("<|image_pad|>")
         if images:
             found = dict(self.image_processor(images[0], return_tensors="pt"))
@@ -54,7 +56,7 @@ class QwenProcessor:
 class PlainProcessor:
     """As LLaVA's and Gemma 3's: each image becomes so many marks, and one square picture."""
 
-    def __init__(self, tokenizer, size, marks, image_token, typed):
+    def __init__(self, tokenizer: Any, size: Any, marks: Any, image_token: Any, typed: Any) -> None:
         from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
         self.tokenizer, self._marks, self._image_token, self._typed = tokenizer, marks, image_token, typed
@@ -62,10 +64,10 @@ class PlainProcessor:
         self.image_processor = CLIPImageProcessorPil(size=square, do_center_crop=False)
         self.chat_template = TEMPLATE
 
-    def apply_chat_template(self, messages, **options):
+    def apply_chat_template(self, messages: Any, **options: Any) -> Any:
         return self.tokenizer.apply_chat_template(messages, chat_template=TEMPLATE, **options)
 
-    def __call__(self, text, images=None, **options):
+    def __call__(self, text: str, images: Any = None, **options: Any) -> Any:
         found = dict(self.tokenizer([text[0].replace("<|image_pad|>", "<|image_pad|>" * self._marks)], **options))
         if images:
             found["pixel_values"] = self.image_processor(images[0], return_tensors="pt")["pixel_values"]
@@ -75,14 +77,14 @@ class PlainProcessor:
 
 
 @pytest.fixture(scope="module")
-def tokenizer(policy):
+def tokenizer(policy: Policy) -> Any:
     tokenizer = copy.deepcopy(policy.tokenizer)
     tokenizer.add_tokens(MARKS, special_tokens=True)
     return tokenizer
 
 
 @pytest.fixture(scope="module")
-def text(tokenizer):
+def text(tokenizer: Any) -> Any:
     """Settings of a tiny language model."""
     return {
         "hidden_size": 32,
@@ -103,7 +105,7 @@ VISION = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "n
 VISION |= {"image_size": 56, "patch_size": 14, "initializer_range": 0.2}  # 16 patches
 
 
-def policy_of(model_class, config, processor):
+def policy_of(model_class: Any, config: Any, processor: Any) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = model_class(config)
@@ -112,7 +114,7 @@ def policy_of(model_class, config, processor):
 
 
 @pytest.fixture(scope="module")
-def qwen_policy(tokenizer, text):
+def qwen_policy(tokenizer: Any, text: str) -> Any:
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
     names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
@@ -137,7 +139,7 @@ def qwen_policy(tokenizer, text):
 
 
 @pytest.fixture(scope="module")
-def llava_policy(tokenizer, text):
+def llava_policy(tokenizer: Any, text: str) -> Any:
     from transformers import LlavaConfig, LlavaForConditionalGeneration
 
     mark = tokenizer.convert_tokens_to_ids(MARKS[0])
@@ -151,7 +153,7 @@ def llava_policy(tokenizer, text):
 
 
 @pytest.fixture(scope="module")
-def gemma_policy(tokenizer, text):
+def gemma_policy(tokenizer: Any, text: str) -> Any:
     """Its image tokens see one another both ways, and every other layer has a window."""
     from transformers import Gemma3Config, Gemma3ForConditionalGeneration
 
@@ -171,11 +173,11 @@ def gemma_policy(tokenizer, text):
 
 
 @pytest.fixture(params=["idefics3", "qwen", "llava", "gemma"])
-def model(request, policy):
+def model(request: pytest.FixtureRequest, policy: Policy) -> Any:
     return policy if request.param == "idefics3" else request.getfixturevalue(f"{request.param}_policy")
 
 
-def picture(seed, width=56, height=56):
+def picture(seed: int, width: int = 56, height: int = 56) -> Any:
     generator = torch.Generator().manual_seed(seed)
     pixels = torch.randint(0, 255, (height, width, 3), generator=generator, dtype=torch.uint8)
     with io.BytesIO() as file:
@@ -184,7 +186,7 @@ def picture(seed, width=56, height=56):
 
 
 @pytest.fixture(scope="module")
-def mixed(examples):
+def mixed(examples: list[Example]) -> Any:
     """No image, one, two of different sizes, and one whose question does not say where it stands."""
     ask = dataclasses.replace(examples[0], images=(), question="What is 3 + 4?")
     one, wide, two = picture(1), picture(2, width=112, height=28), picture(3, width=84)
@@ -196,12 +198,12 @@ def mixed(examples):
     ]
 
 
-def sampled(model, examples, **changed):
+def sampled(model: Any, examples: list[Example], **changed: Any) -> Any:
     settings = {"group_size": 3, "temperature": 1.0, "max_tokens": 7, "seed": [4], **changed}
     return SharedPrefillEngine(model).generate(examples, SamplingRequest(**settings))
 
 
-def test_batching_does_not_change_prompts_with_no_one_or_two_images(model, mixed):
+def test_batching_does_not_change_prompts_with_no_one_or_two_images(model: Any, mixed: list[Example]) -> None:
     rollouts = sampled(model, mixed)
     for index, example in enumerate(mixed):
         rows = slice(3 * index, 3 * index + 3)
@@ -220,7 +222,7 @@ def test_batching_does_not_change_prompts_with_no_one_or_two_images(model, mixed
     torch.testing.assert_close(other_order.flip(0), together, rtol=0, atol=2e-5)
 
 
-def plain(model, example, tokens):
+def plain(model: Any, example: Example, tokens: Tensor) -> Any:
     """One forward pass of prompt and completion, left to the model itself: positions, masks, logits."""
     encoded = dict(model.encoder._encode(example))
     for name in ("position_ids", "attention_mask"):
@@ -235,7 +237,9 @@ def plain(model, example, tokens):
 
 
 @pytest.mark.parametrize("shares", [True, False])
-def test_log_probabilities_and_gradients_are_those_of_plain_rows(model, mixed, shares, monkeypatch):
+def test_log_probabilities_and_gradients_are_those_of_plain_rows(
+    model: Any, mixed: list[Example], shares: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if shares and not model.shares_prompts:
         pytest.skip("its completions can't share a prompt")
     monkeypatch.setattr(model, "shares_prompts", shares)
@@ -258,14 +262,16 @@ def test_log_probabilities_and_gradients_are_those_of_plain_rows(model, mixed, s
 
 
 @pytest.mark.parametrize("shares", [True, False])
-def test_images_run_once_a_prompt(model, mixed, shares, monkeypatch):
+def test_images_run_once_a_prompt(
+    model: Any, mixed: list[Example], shares: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if shares and not model.shares_prompts:
         pytest.skip("its completions can't share a prompt")
     monkeypatch.setattr(model, "shares_prompts", shares)
     seen = []
     original = model.decoder.get_image_features
 
-    def counting(pixel_values, *rest, **options):
+    def counting(pixel_values: Any, *rest: Any, **options: Any) -> Any:
         seen.append(tuple(pixel_values.shape))
         return original(pixel_values, *rest, **options)
 
@@ -281,7 +287,7 @@ def test_images_run_once_a_prompt(model, mixed, shares, monkeypatch):
 
 
 @pytest.mark.parametrize("which", [1, 3], ids=["placed by a tag", "without a tag"])
-def test_another_picture_gives_other_logprobs(model, mixed, which):
+def test_another_picture_gives_other_logprobs(model: Any, mixed: list[Example], which: int) -> None:
     example = mixed[which]
     changed = dataclasses.replace(example, images=(picture(99),))
     bare = dataclasses.replace(example, images=())
@@ -292,7 +298,7 @@ def test_another_picture_gives_other_logprobs(model, mixed, which):
     assert (seen - blind).abs().max() > 1e-4
 
 
-def test_the_order_of_two_pictures_counts(model, mixed):
+def test_the_order_of_two_pictures_counts(model: Any, mixed: list[Example]) -> None:
     swapped = dataclasses.replace(mixed[2], images=mixed[2].images[::-1])
     tokens, mask = torch.tensor([[70, 71, 72]]), torch.ones(1, 3, dtype=torch.bool)
     with torch.no_grad():
@@ -300,7 +306,7 @@ def test_the_order_of_two_pictures_counts(model, mixed):
     assert (seen - other).abs().max() > 1e-4
 
 
-def test_no_mark_of_an_image_or_a_video_is_ever_sampled(qwen_policy, mixed):
+def test_no_mark_of_an_image_or_a_video_is_ever_sampled(qwen_policy: Policy, mixed: list[Example]) -> None:
     marks = qwen_policy.tokenizer.convert_tokens_to_ids(MARKS[:2])
     assert qwen_policy.banned[marks].all()
     assert qwen_policy.banned[len(qwen_policy.tokenizer) :].all()
@@ -309,13 +315,17 @@ def test_no_mark_of_an_image_or_a_video_is_ever_sampled(qwen_policy, mixed):
 
 
 @pytest.mark.parametrize("mark", MARKS[:2])
-def test_a_text_that_contains_the_models_own_marks_is_refused(qwen_policy, mixed, mark):
+def test_a_text_that_contains_the_models_own_marks_is_refused(
+    qwen_policy: Policy, mixed: list[Example], mark: Any
+) -> None:
     spoilt = dataclasses.replace(mixed[1], question=f"What is {mark}?")
     with pytest.raises(DataError, match=r"contains <\|(image|video)_pad\|>, which the model reserves for images"):
         qwen_policy.encode([spoilt])
 
 
-def test_which_models_completions_share_a_prompt(policy, qwen_policy, llava_policy, gemma_policy):
+def test_which_models_completions_share_a_prompt(
+    policy: Policy, qwen_policy: Policy, llava_policy: Policy, gemma_policy: Policy
+) -> None:
     assert [one.shares_prompts for one in (policy, qwen_policy, llava_policy, gemma_policy)] == [
         True,
         True,
@@ -324,7 +334,7 @@ def test_which_models_completions_share_a_prompt(policy, qwen_policy, llava_poli
     ]
 
 
-def test_greedy_completions_with_images_are_those_of_generate(model, mixed):
+def test_greedy_completions_with_images_are_those_of_generate(model: Any, mixed: list[Example]) -> None:
     ours = sampled(model, mixed, group_size=1, temperature=0, max_tokens=10)
     for row, example in enumerate(mixed):
         encoded = {k: v for k, v in model.encoder._encode(example).items() if k != "position_ids"}
@@ -338,14 +348,16 @@ def test_greedy_completions_with_images_are_those_of_generate(model, mixed):
         assert ours.tokens[row][ours.mask[row]].tolist() == theirs[: int(ours.mask[row].sum())].tolist()
 
 
-def test_images_that_were_sampled_from_do_not_run_again_for_the_experts(model, mixed, monkeypatch):
+def test_images_that_were_sampled_from_do_not_run_again_for_the_experts(
+    model: Any, mixed: list[Example], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Within `kept` they run once, one at a time or together, and give what they gave without it."""
     if "mm_encoder_outputs" not in model._takes:
         pytest.skip("the model takes pixels only")
     seen = []
     original = model.decoder.get_image_features
 
-    def counting(pixel_values, *rest, **options):
+    def counting(pixel_values: Any, *rest: Any, **options: Any) -> Any:
         seen.append(pixel_values.shape)
         return original(pixel_values, *rest, **options)
 

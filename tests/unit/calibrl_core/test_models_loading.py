@@ -1,6 +1,9 @@
 """Models whose files do not hold exactly the tensors of their config."""
 
 import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,28 +21,28 @@ UP = "model.layers.1.mlp.up_proj.weight"
 
 
 @pytest.fixture
-def saved(text_policy, tmp_path):
+def saved(text_policy: Callable[..., Any], tmp_path: Path) -> Any:
     """Makes the folder of a tiny saved model (21 tensors, unless said otherwise)."""
 
-    def make(config_class=LlamaConfig, name="model", **settings):
+    def make(config_class: Any = LlamaConfig, name: str = "model", **settings: Any) -> Any:
         text_policy(config_class, **settings).save(tmp_path / name)
         return tmp_path / name
 
     return make
 
 
-def change(folder, tensors=dict, **config):
+def change(folder: Path, tensors: Any = dict, **config: Any) -> None:
     """Rewrite the tensors of a saved model, and fields of its config."""
     save_file(tensors(load_file(folder / FILE)), folder / FILE, metadata={"format": "pt"})
     settings = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(settings | config))
 
 
-def without(*names):
+def without(*names: Any) -> Callable[..., Any]:
     return lambda tensors: {name: tensor for name, tensor in tensors.items() if name not in names}
 
 
-def refusal(folder, **options):
+def refusal(folder: Path, **options: Any) -> Any:
     with pytest.raises(ModelError) as caught:
         load_policy(PathModel(path=str(folder), **options))
     message = str(caught.value)
@@ -49,7 +52,7 @@ def refusal(folder, **options):
 
 
 @pytest.mark.parametrize("prefix", ["base_model.model.", "module.", "_orig_mod.", "model.module."])
-def test_a_prefix_of_all_names_is_refused_and_named(saved, prefix):
+def test_a_prefix_of_all_names_is_refused_and_named(saved: Any, prefix: str) -> None:
     folder = saved()
     change(folder, lambda tensors: {prefix + name: tensor for name, tensor in tensors.items()})
     message = refusal(folder)
@@ -74,13 +77,15 @@ def test_a_prefix_of_all_names_is_refused_and_named(saved, prefix):
         (lambda all: {**all, "value.weight": torch.ones(1)}, {}, "unexpected: value.weight; get"),
     ],
 )
-def test_other_tensors_than_the_config_asks_for_are_refused(saved, tensors, config, found):
+def test_other_tensors_than_the_config_asks_for_are_refused(
+    saved: Any, tensors: Any, config: dict[str, Any], found: str
+) -> None:
     folder = saved()
     change(folder, tensors, **config)
     assert found in refusal(folder)
 
 
-def test_a_missing_tensor_of_one_expert_is_refused(saved):
+def test_a_missing_tensor_of_one_expert_is_refused(saved: Any) -> None:
     folder = saved(Qwen3MoeConfig, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16, head_dim=8)
     whole = load_file(folder / FILE)
     expert = "model.layers.1.mlp.experts.2."
@@ -91,7 +96,7 @@ def test_a_missing_tensor_of_one_expert_is_refused(saved):
     assert "of another shape: model.layers.1.mlp.experts.down_proj (3, " in refusal(folder)
 
 
-def test_a_shard_that_lacks_what_its_index_names_is_refused(saved, text_policy):
+def test_a_shard_that_lacks_what_its_index_names_is_refused(saved: Any, text_policy: Callable[..., Any]) -> None:
     folder = saved()
     text_policy(LlamaConfig).model.save_pretrained(folder, max_shard_size="20KB")
     (folder / FILE).unlink(missing_ok=True)
@@ -102,7 +107,7 @@ def test_a_shard_that_lacks_what_its_index_names_is_refused(saved, text_policy):
     assert shard.name in refusal(folder)
 
 
-def test_a_damaged_or_absent_weights_file_is_refused(saved):
+def test_a_damaged_or_absent_weights_file_is_refused(saved: Any) -> None:
     folder = saved()
     half = (folder / FILE).read_bytes()[:5000]
     (folder / FILE).write_bytes(half)
@@ -111,7 +116,7 @@ def test_a_damaged_or_absent_weights_file_is_refused(saved):
     assert FILE in refusal(folder)
 
 
-def test_a_checkpoint_and_the_base_of_an_adapter_are_checked_too(saved):
+def test_a_checkpoint_and_the_base_of_an_adapter_are_checked_too(saved: Any) -> None:
     base, checkpoint = saved(), saved(name="checkpoint")
     change(checkpoint, without(UP))
     with pytest.raises(ModelError, match=f"{checkpoint}: .*missing: {UP}"):
@@ -125,7 +130,7 @@ def test_a_checkpoint_and_the_base_of_an_adapter_are_checked_too(saved):
             load_policy(PathModel(path=str(base), lora=LoraSettings()), checkpoint=saved_run)
 
 
-def test_what_does_no_harm_is_accepted(saved):
+def test_what_does_no_harm_is_accepted(saved: Any) -> None:
     rotary = {f"model.layers.{layer}.self_attn.rotary_emb.inv_freq": torch.ones(4) for layer in range(2)}
     llama = saved()
     change(llama, lambda tensors: tensors | rotary)
@@ -141,7 +146,7 @@ def test_what_does_no_harm_is_accepted(saved):
     load_policy(PathModel(path=str(gpt2)))
 
 
-def write_gguf(path, layers, absent=()):
+def write_gguf(path: Any, layers: Any, absent: Any = ()) -> Any:
     """A Llama of two layers, whose metadata count `layers`."""
     writer = GGUFWriter(path, "llama")
     writer.add_name("tiny")
@@ -169,7 +174,7 @@ def write_gguf(path, layers, absent=()):
     return path
 
 
-def test_a_gguf_file_that_lacks_tensors_or_has_more_is_refused(tmp_path):
+def test_a_gguf_file_that_lacks_tensors_or_has_more_is_refused(tmp_path: Path) -> None:
     lacking = write_gguf(tmp_path / "lacking.gguf", 2, absent=["blk.1.ffn_up"])
     assert f"missing: {UP}; get" in refusal(lacking)
     assert "missing: model.layers.2." in refusal(write_gguf(tmp_path / "more.gguf", 3))

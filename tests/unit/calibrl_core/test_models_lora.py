@@ -2,21 +2,25 @@
 
 import copy
 import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from calibrl_core.config import BuiltinModel, CheckpointSettings, LoraSettings, PathModel
+from calibrl_core.data.schema import Example
 from calibrl_core.models.policy import Policy, load_policy, make_reference
-from calibrl_core.rollout.base import SamplingRequest
+from calibrl_core.rollout.base import Rollouts, SamplingRequest
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 from calibrl_core.run.checkpoint import Checkpoints, TrainerState
 
 LORA = BuiltinModel(builtin="tiny-vlm", lora=LoraSettings(rank=4, alpha=16))
 
 
-def adapted(source=LORA, precision="auto", seed=0):
+def adapted(source: Any = LORA, precision: str = "auto", seed: int = 0) -> Any:
     """A policy whose adapters do something: fresh ones are 0."""
     policy = load_policy(source, precision)
     generator = torch.Generator().manual_seed(seed)
@@ -28,21 +32,21 @@ def adapted(source=LORA, precision="auto", seed=0):
 
 
 @pytest.fixture(scope="module")
-def lora_policy():
+def lora_policy() -> Any:
     """Tests must leave its weights as they are."""
     return adapted()
 
 
-def sampled(policy, examples):
+def sampled(policy: Policy, examples: list[Example]) -> Any:
     engine = SharedPrefillEngine(policy)
     return engine.generate(examples[:2], SamplingRequest(group_size=3, temperature=1.0, max_tokens=8, seed=[4]))
 
 
-def logprobs(policy, examples, rollouts):
+def logprobs(policy: Policy, examples: list[Example], rollouts: Rollouts) -> Any:
     return policy.logprobs(examples[:2], [row // 3 for row in range(6)], rollouts.tokens, rollouts.mask, 1.0)
 
 
-def test_fresh_adapters_change_nothing_and_only_they_are_trained(policy, examples):
+def test_fresh_adapters_change_nothing_and_only_they_are_trained(policy: Policy, examples: list[Example]) -> None:
     fresh = load_policy(LORA)
     assert sampled(fresh, examples).texts == sampled(policy, examples).texts
     trained = {name for name, parameter in fresh.model.named_parameters() if parameter.requires_grad}
@@ -54,7 +58,9 @@ def test_fresh_adapters_change_nothing_and_only_they_are_trained(policy, example
     assert all(torch.equal(tensor, again[name]) for name, tensor in fresh.model.state_dict().items())
 
 
-def test_the_sampler_samples_from_the_adapted_weights(policy, lora_policy, examples):
+def test_the_sampler_samples_from_the_adapted_weights(
+    policy: Policy, lora_policy: Policy, examples: list[Example]
+) -> None:
     rollouts = sampled(lora_policy, examples)
     assert rollouts.texts != sampled(policy, examples).texts
     with torch.no_grad():
@@ -62,7 +68,7 @@ def test_the_sampler_samples_from_the_adapted_weights(policy, lora_policy, examp
         assert (logprobs(policy, examples, rollouts) - rollouts.logprobs).abs().max() > 0.01
 
 
-def test_gradients_reach_every_adapter_and_nothing_else(lora_policy, examples):
+def test_gradients_reach_every_adapter_and_nothing_else(lora_policy: Policy, examples: list[Example]) -> None:
     lora_policy.model.train()
     logprobs(lora_policy, examples, sampled(lora_policy, examples)).sum().backward()
     for name, parameter in lora_policy.model.named_parameters():
@@ -70,7 +76,7 @@ def test_gradients_reach_every_adapter_and_nothing_else(lora_policy, examples):
         parameter.grad = None
 
 
-def test_only_the_named_layers_get_adapters():
+def test_only_the_named_layers_get_adapters() -> None:
     source = LORA.model_copy(
         update={"lora": LoraSettings(targets=("text_model.layers.0.self_attn.q_proj", "gate_proj"))}
     )
@@ -83,12 +89,14 @@ def test_only_the_named_layers_get_adapters():
     ("target", "message"),
     [("q_prog", "no linear layer is called q_prog; there are .*q_proj"), ("lm_head", "lm_head is the output layer")],
 )
-def test_a_target_that_is_none_is_refused(target, message):
+def test_a_target_that_is_none_is_refused(target: str, message: str) -> None:
     with pytest.raises(ValueError, match=f"lora.targets: {message}"):
         load_policy(LORA.model_copy(update={"lora": LoraSettings(targets=(target,))}))
 
 
-def test_the_reference_is_the_policy_without_its_adapters(policy, lora_policy, examples):
+def test_the_reference_is_the_policy_without_its_adapters(
+    policy: Policy, lora_policy: Policy, examples: list[Example]
+) -> None:
     rollouts = sampled(lora_policy, examples)
     reference = make_reference(lora_policy, LORA)
     with torch.no_grad():
@@ -99,7 +107,7 @@ def test_the_reference_is_the_policy_without_its_adapters(policy, lora_policy, e
     assert trained and all(".lora_" in name for name in trained)
 
 
-def test_without_adapters_the_reference_is_a_frozen_copy_of_the_start(policy, examples):
+def test_without_adapters_the_reference_is_a_frozen_copy_of_the_start(policy: Policy, examples: list[Example]) -> None:
     source = BuiltinModel(builtin="tiny-vlm")
     moved = Policy(copy.deepcopy(policy.model), policy.processor, policy.device)
     with torch.no_grad():
@@ -112,12 +120,14 @@ def test_without_adapters_the_reference_is_a_frozen_copy_of_the_start(policy, ex
         assert torch.equal(found, logprobs(policy, examples, rollouts))
 
 
-def save(policy, tmp_path):
+def save(policy: Policy, tmp_path: Path) -> Any:
     optimizer = torch.optim.AdamW([one for one in policy.model.parameters() if one.requires_grad])
     return Checkpoints(tmp_path, CheckpointSettings()).save(policy, optimizer, TrainerState(step=3))
 
 
-def test_a_checkpoint_is_a_plain_model_that_does_the_same(lora_policy, examples, tmp_path):
+def test_a_checkpoint_is_a_plain_model_that_does_the_same(
+    lora_policy: Policy, examples: list[Example], tmp_path: Path
+) -> None:
     folder = save(lora_policy, tmp_path)
     merged = load_policy(PathModel(path=str(folder)))
     assert not any("lora" in name for name, _ in merged.model.named_parameters())
@@ -127,7 +137,7 @@ def test_a_checkpoint_is_a_plain_model_that_does_the_same(lora_policy, examples,
     torch.testing.assert_close(again, rollouts.logprobs, rtol=0, atol=5e-5)
 
 
-def test_saving_changes_no_weight(lora_policy, tmp_path):
+def test_saving_changes_no_weight(lora_policy: Policy, tmp_path: Path) -> None:
     before = {name: tensor.clone() for name, tensor in lora_policy.model.state_dict().items()}
     save(lora_policy, tmp_path)
     after = lora_policy.model.state_dict()
@@ -135,7 +145,7 @@ def test_saving_changes_no_weight(lora_policy, tmp_path):
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
 
 
-def test_a_run_goes_on_bit_for_bit(lora_policy, examples, tmp_path):
+def test_a_run_goes_on_bit_for_bit(lora_policy: Policy, examples: list[Example], tmp_path: Path) -> None:
     resumed = load_policy(LORA, checkpoint=save(lora_policy, tmp_path))
     expected = lora_policy.model.state_dict()
     found = resumed.model.state_dict()
@@ -145,7 +155,9 @@ def test_a_run_goes_on_bit_for_bit(lora_policy, examples, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft's own business
-def test_the_adapter_is_read_by_peft_itself(policy, lora_policy, examples, tmp_path):
+def test_the_adapter_is_read_by_peft_itself(
+    policy: Policy, lora_policy: Policy, examples: list[Example], tmp_path: Path
+) -> None:
     from peft import PeftModel
 
     folder = save(lora_policy, tmp_path)
@@ -156,7 +168,7 @@ def test_the_adapter_is_read_by_peft_itself(policy, lora_policy, examples, tmp_p
         assert torch.equal(theirs(**inputs).logits, lora_policy.model(**inputs).logits)
 
 
-def test_another_runs_adapter_is_refused(lora_policy, tmp_path):
+def test_another_runs_adapter_is_refused(lora_policy: Policy, tmp_path: Path) -> None:
     folder = save(lora_policy, tmp_path)
     fewer = LORA.model_copy(update={"lora": LoraSettings(rank=4, targets=("layers.0.mlp.up_proj",))})
     with pytest.raises(ValueError, match=r"layers that model.lora does not select"):
@@ -165,7 +177,7 @@ def test_another_runs_adapter_is_refused(lora_policy, tmp_path):
         load_policy(LORA.model_copy(update={"lora": LoraSettings(rank=8)}), checkpoint=folder)
 
 
-def test_without_adapters_a_run_goes_on_from_the_checkpoint(policy, tmp_path):
+def test_without_adapters_a_run_goes_on_from_the_checkpoint(policy: Policy, tmp_path: Path) -> None:
     moved = Policy(copy.deepcopy(policy.model), policy.processor, policy.device)
     with torch.no_grad():
         moved.model.get_output_embeddings().weight.neg_()
@@ -175,7 +187,7 @@ def test_without_adapters_a_run_goes_on_from_the_checkpoint(policy, tmp_path):
     assert not all(parameter.requires_grad for parameter in resumed.model.parameters())
 
 
-def test_a_frozen_vision_tower_gets_no_gradient(examples):
+def test_a_frozen_vision_tower_gets_no_gradient(examples: list[Example]) -> None:
     policy = load_policy(BuiltinModel(builtin="tiny-vlm", freeze_vision=True))
     frozen = {name for name, parameter in policy.model.named_parameters() if not parameter.requires_grad}
     assert {name.split(".")[1] for name in frozen} == {"vision_model", "connector"}
@@ -184,7 +196,7 @@ def test_a_frozen_vision_tower_gets_no_gradient(examples):
         assert (parameter.grad is None) == (name in frozen), name
 
 
-def test_a_text_model_has_no_vision_to_freeze(text_policy, tmp_path):
+def test_a_text_model_has_no_vision_to_freeze(text_policy: Callable[..., Any], tmp_path: Path) -> None:
     from transformers import LlamaConfig
 
     text_policy(LlamaConfig).save(tmp_path)
@@ -194,7 +206,9 @@ def test_a_text_model_has_no_vision_to_freeze(text_policy, tmp_path):
 
 @pytest.mark.parametrize("lora", [None, LORA.lora], ids=["all weights", "lora"])
 @pytest.mark.parametrize("shares", [True, False], ids=["packed", "rows"])
-def test_gradient_checkpointing_changes_no_gradient(policy, examples, lora, shares, monkeypatch):
+def test_gradient_checkpointing_changes_no_gradient(
+    policy: Policy, examples: list[Example], lora: Any, shares: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = {"builtin": "tiny-vlm", "lora": lora, "freeze_vision": lora is None}
     rollouts = sampled(policy, examples)
     found = []
@@ -218,7 +232,9 @@ def test_gradient_checkpointing_changes_no_gradient(policy, examples, lora, shar
             torch.testing.assert_close(checkpointed[name], gradient)
 
 
-def test_a_tied_head_is_saved_and_stays_tied(text_policy, text_examples, tmp_path):
+def test_a_tied_head_is_saved_and_stays_tied(
+    text_policy: Callable[..., Any], text_examples: list[Example], tmp_path: Path
+) -> None:
     """A checkpoint's merged model of tied weights, which have two names and are stored once."""
     from transformers import Qwen2Config
 
@@ -234,7 +250,9 @@ def test_a_tied_head_is_saved_and_stays_tied(text_policy, text_examples, tmp_pat
     torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-5)
 
 
-def test_in_bfloat16_frozen_layers_are_kept_so_and_compute_the_same(examples, monkeypatch):
+def test_in_bfloat16_frozen_layers_are_kept_so_and_compute_the_same(
+    examples: list[Example], monkeypatch: pytest.MonkeyPatch
+) -> None:
     half = adapted(precision="bfloat16")
     assert {p.dtype for name, p in half.model.named_parameters() if ".lora_" in name} == {torch.float32}
     layer = half.model.get_decoder().layers[0].self_attn.q_proj.base_layer
@@ -247,7 +265,7 @@ def test_in_bfloat16_frozen_layers_are_kept_so_and_compute_the_same(examples, mo
         assert torch.equal(logprobs(half, examples, rollouts), logprobs(whole, examples, rollouts))
 
 
-def test_a_checkpoint_in_bfloat16_is_in_float32_and_bit_for_bit(examples, tmp_path):
+def test_a_checkpoint_in_bfloat16_is_in_float32_and_bit_for_bit(examples: list[Example], tmp_path: Path) -> None:
     policy = adapted(precision="bfloat16")
     folder = save(policy, tmp_path)
     merged = load_file(folder / "model.safetensors")

@@ -1,21 +1,23 @@
 """Which rows share a pack and which a micro-batch, and what a pack looks like, token by token."""
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from calibrl_core.models import packing
 from calibrl_core.models.encoding import PromptRows
 from calibrl_core.models.packing import micro_batches, pack_inputs, pack_rows
 
 
-def shape(packs):
+def shape(packs: Any) -> Any:
     return [(pack.prompt, pack.rows, pack.tokens) for pack in packs]
 
 
-def test_neighbours_of_one_prompt_share_a_pack():
+def test_neighbours_of_one_prompt_share_a_pack() -> None:
     assert shape(pack_rows([0, 0, 1, 0], [3, 2, 5, 1], [10, 10, 7, 10])) == [
         (0, [0, 1], 15),
         (1, [2], 12),
@@ -24,20 +26,20 @@ def test_neighbours_of_one_prompt_share_a_pack():
     assert [pack.rows for pack in pack_rows([0, 0], [3, 2], [10, 10], shared=False)] == [[0], [1]]
 
 
-def test_a_pack_ends_where_it_would_waste_more_than_it_saves():
+def test_a_pack_ends_where_it_would_waste_more_than_it_saves() -> None:
     # 1,000 tokens behind 2,000 others are 2,000,000 masked pairs: too many for a prompt of 600 tokens, fine for 700.
     lengths = [1000, 1000, 1000]
     assert [pack.rows for pack in pack_rows([0] * 3, lengths, [600] * 3)] == [[0, 1], [2]]
     assert [pack.rows for pack in pack_rows([0] * 3, lengths, [700] * 3)] == [[0, 1, 2]]
 
 
-def test_a_pack_keeps_within_the_masks_size(monkeypatch):
+def test_a_pack_keeps_within_the_masks_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packing, "PACK_TOKENS", 20)
     assert [pack.rows for pack in pack_rows([0] * 4, [4, 4, 4, 4], [10] * 4)] == [[0, 1], [2, 3]]
     assert [pack.rows for pack in pack_rows([0, 0], [30, 1], [10, 10])] == [[0], [1]]
 
 
-def test_micro_batches_by_hand():
+def test_micro_batches_by_hand() -> None:
     # Packs: prompt 0 (10 + 2 + 2 = 14), prompt 1 (10 + 9 = 19), prompt 2 (10 + 3 = 13).
     rows = ([0, 0, 1, 2], [2, 2, 9, 3], [10] * 4)
     assert micro_batches(*rows, 1000) == [[2, 0, 1, 3]]  # largest first
@@ -49,7 +51,7 @@ def test_micro_batches_by_hand():
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_micro_batches_keep_every_row_and_the_budget(seed):
+def test_micro_batches_keep_every_row_and_the_budget(seed: int) -> None:
     draw = np.random.default_rng(seed)
     owners = sorted(draw.integers(0, 9, 40).tolist())
     lengths = draw.integers(0, 60, 40).tolist()
@@ -64,7 +66,7 @@ def test_micro_batches_keep_every_row_and_the_budget(seed):
         assert most is None or len(part) <= most
 
 
-def prompts_of(tokens, lengths):
+def prompts_of(tokens: Tensor, lengths: list[int]) -> PromptRows:
     width = max(lengths)
     mask = torch.tensor([[0] * (width - length) + [1] * length for length in lengths])
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
@@ -75,7 +77,7 @@ PROMPTS = prompts_of(torch.tensor([[0, 11, 12], [21, 22, 23]]), [2, 3])
 COMPLETIONS = torch.tensor([[31, 32], [41, 0], [51, 52]])
 
 
-def test_a_pack_token_by_token():
+def test_a_pack_token_by_token() -> None:
     packs = pack_rows([0, 0, 1], [2, 1, 2], [2, 2, 3])
     inputs = pack_inputs(packs, PROMPTS, COMPLETIONS, [2, 1, 2], pad_id=9)
     assert inputs.input_ids.tolist() == [[11, 12, 31, 32, 41], [21, 22, 23, 51, 52]]
@@ -86,7 +88,7 @@ def test_a_pack_token_by_token():
     assert seen[1] == torch.ones(5, 5).tril().int().tolist()
 
 
-def test_lone_completions_need_no_mask():
+def test_lone_completions_need_no_mask() -> None:
     packs = pack_rows([0, 1, 1], [2, 0, 2], [2, 3, 3], shared=False)
     inputs = pack_inputs(packs, PROMPTS, COMPLETIONS, [2, 0, 2], pad_id=9)
     assert inputs.attention_mask is None
@@ -95,7 +97,7 @@ def test_lone_completions_need_no_mask():
     assert inputs.predictors.tolist() == [1, 2, 10 + 2, 10 + 3]
 
 
-def test_positions_with_three_axes_go_on_from_the_prompts():
+def test_positions_with_three_axes_go_on_from_the_prompts() -> None:
     """As with an image of 2 x 2 patches: the completion begins behind the largest position, on all axes."""
     positions = torch.tensor([[[0, 0, 1, 1, 1, 1, 3]], [[0, 0, 1, 1, 2, 2, 3]], [[0, 0, 1, 2, 1, 2, 3]]])
     prompt = PromptRows(torch.arange(7)[None], torch.ones(1, 7).long(), positions, torch.tensor([4]), None, {})

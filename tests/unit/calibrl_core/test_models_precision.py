@@ -2,22 +2,24 @@
 for sampler and trainer."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
 
+from calibrl_core.data.schema import Example
 from calibrl_core.models.policy import Policy
-from calibrl_core.rollout.base import SamplingRequest
+from calibrl_core.rollout.base import Rollouts, SamplingRequest
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 
 
 @pytest.fixture(scope="module")
-def half_policy(policy):
+def half_policy(policy: Policy) -> Any:
     return Policy(copy.deepcopy(policy.model), policy.processor, policy.device, "bfloat16")
 
 
 @pytest.fixture(scope="module")
-def rollouts(half_policy, examples):
+def rollouts(half_policy: Policy, examples: list[Example]) -> Any:
     engine = SharedPrefillEngine(half_policy)
     return engine.generate(examples, SamplingRequest(group_size=4, temperature=1.0, max_tokens=12, seed=[1]))
 
@@ -25,11 +27,13 @@ def rollouts(half_policy, examples):
 OWNERS = [row // 4 for row in range(24)]
 
 
-def test_auto_is_float32_on_a_cpu(policy):
+def test_auto_is_float32_on_a_cpu(policy: Policy) -> None:
     assert not policy.bfloat16
 
 
-def test_layers_run_in_bfloat16_and_the_head_does_not(half_policy, examples, rollouts):
+def test_layers_run_in_bfloat16_and_the_head_does_not(
+    half_policy: Policy, examples: list[Example], rollouts: Rollouts
+) -> None:
     seen = {}
     layer = half_policy.model.get_decoder().layers[0].self_attn.q_proj
     handle = layer.register_forward_hook(lambda module, given, result: seen.update(layer=result.dtype))
@@ -47,7 +51,9 @@ def test_layers_run_in_bfloat16_and_the_head_does_not(half_policy, examples, rol
         assert half_policy.head.logits(torch.ones(1, 128, dtype=torch.bfloat16)).dtype == torch.float32
 
 
-def test_gradients_are_float32_and_near_those_of_float32(policy, half_policy, examples, rollouts):
+def test_gradients_are_float32_and_near_those_of_float32(
+    policy: Policy, half_policy: Policy, examples: list[Example], rollouts: Rollouts
+) -> None:
     gradients = []
     for one in (policy, half_policy):
         found = one.logprobs(examples, OWNERS, rollouts.tokens, rollouts.mask, 1.0)
@@ -59,7 +65,9 @@ def test_gradients_are_float32_and_near_those_of_float32(policy, half_policy, ex
     assert not torch.equal(*gradients)
 
 
-def test_sampler_and_trainer_agree_as_well_as_bfloat16_lets_them(policy, half_policy, examples, rollouts):
+def test_sampler_and_trainer_agree_as_well_as_bfloat16_lets_them(
+    policy: Policy, half_policy: Policy, examples: list[Example], rollouts: Rollouts
+) -> None:
     """Packed and one token at a time, sums come in another order; each rounds to 8 bits."""
     with torch.no_grad():
         again = half_policy.logprobs(examples, OWNERS, rollouts.tokens, rollouts.mask, 1.0)
@@ -70,7 +78,9 @@ def test_sampler_and_trainer_agree_as_well_as_bfloat16_lets_them(policy, half_po
     assert 1e-5 < (exact - rollouts.logprobs)[rollouts.mask].abs().mean() < 0.02
 
 
-def test_an_update_smaller_than_bfloat16_can_hold_is_kept(half_policy, examples, rollouts):
+def test_an_update_smaller_than_bfloat16_can_hold_is_kept(
+    half_policy: Policy, examples: list[Example], rollouts: Rollouts
+) -> None:
     """The paper's rate of 1e-6 vanishes in bfloat16 weights."""
     twin = Policy(copy.deepcopy(half_policy.model), half_policy.processor, half_policy.device, "bfloat16")
     optimizer = torch.optim.AdamW(twin.model.parameters(), lr=1e-6)

@@ -24,7 +24,7 @@ def weights() -> Path:
 
 
 @pytest.mark.slow
-def test_from_a_quantised_file_to_a_trained_checkpoint(tmp_path, monkeypatch):
+def test_from_a_quantised_file_to_a_trained_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # transformers reads the file three times, seconds each: for the config, the weights and the tokenizer.
     monkeypatch.setattr(gguf, "GGUFReader", functools.cache(gguf.GGUFReader))
     policy = load_policy(PathModel(path=str(weights())))

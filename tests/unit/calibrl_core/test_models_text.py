@@ -1,9 +1,13 @@
 """Text models of several kinds, tiny and random: whatever is shared between completions changes none of them."""
 
 import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from transformers import (
     AutoTokenizer,
     CohereConfig,
@@ -19,8 +23,8 @@ from transformers import (
 )
 
 from calibrl_core.config import PathModel
-from calibrl_core.data.schema import DataError
-from calibrl_core.models.policy import _check_head, load_policy
+from calibrl_core.data.schema import DataError, Example
+from calibrl_core.models.policy import Policy, _check_head, load_policy
 from calibrl_core.rollout.base import SamplingRequest
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 
@@ -41,12 +45,12 @@ KINDS = {
 
 
 @pytest.fixture(params=KINDS, scope="module")
-def kind(request, text_policy):
+def kind(request: pytest.FixtureRequest, text_policy: Callable[..., Any]) -> Any:
     config_class, settings, shares = KINDS[request.param]
     return text_policy(config_class, **settings), shares
 
 
-def rows_of(policy, examples):
+def rows_of(policy: Policy, examples: list[Example]) -> Any:
     """Six completions: three, one and two to a prompt, of different lengths; and one of no tokens at all."""
     engine = SharedPrefillEngine(policy)
     rollouts = engine.generate(examples, SamplingRequest(group_size=3, temperature=1.0, max_tokens=9, seed=[4]))
@@ -57,7 +61,9 @@ def rows_of(policy, examples):
     return [row // 3 for row in kept], tokens, mask, rollouts.logprobs[kept]
 
 
-def plain(policy, examples, owners, tokens, mask, temperature):
+def plain(
+    policy: Policy, examples: list[Example], owners: Any, tokens: Tensor, mask: Tensor, temperature: float
+) -> Any:
     """One forward pass a row with the model's own logits: no padding, no packing, no chunks."""
     found = torch.zeros(tokens.shape)
     for row, owner in enumerate(owners):
@@ -69,7 +75,7 @@ def plain(policy, examples, owners, tokens, mask, temperature):
     return found
 
 
-def test_log_probabilities_and_gradients_are_those_of_plain_rows(kind, text_examples):
+def test_log_probabilities_and_gradients_are_those_of_plain_rows(kind: Any, text_examples: list[Example]) -> None:
     policy, shares = kind
     assert policy.shares_prompts == shares
     owners, tokens, mask, sampled = rows_of(policy, text_examples)
@@ -87,7 +93,7 @@ def test_log_probabilities_and_gradients_are_those_of_plain_rows(kind, text_exam
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
 
 
-def test_greedy_completions_are_those_of_generate(kind, text_examples):
+def test_greedy_completions_are_those_of_generate(kind: Any, text_examples: list[Example]) -> None:
     policy, _ = kind
     ours = SharedPrefillEngine(policy).generate(
         text_examples, SamplingRequest(group_size=1, temperature=0, max_tokens=12, seed=[0])
@@ -104,11 +110,11 @@ def test_greedy_completions_are_those_of_generate(kind, text_examples):
     assert torch.equal(ours.tokens[ours.mask], theirs[:, : ours.tokens.shape[1]][ours.mask])
 
 
-def test_the_head_is_the_models_own(kind):
+def test_the_head_is_the_models_own(kind: Any) -> None:
     _check_head(kind[0])
 
 
-def test_a_model_with_logits_of_its_own_making_is_refused(text_policy):
+def test_a_model_with_logits_of_its_own_making_is_refused(text_policy: Callable[..., Any]) -> None:
     policy = text_policy(CohereConfig, logit_scale=0.5)
     policy.model.config.logit_scale = 1.0  # the model has read 0.5 already
     with pytest.raises(ValueError, match="does not know how cohere computes its logits"):
@@ -122,7 +128,9 @@ def test_a_model_with_logits_of_its_own_making_is_refused(text_policy):
         (Qwen2Config, {"attention_dropout": 0.5}),
     ],
 )
-def test_the_update_meets_the_distribution_that_was_sampled_from(text_policy, text_examples, config_class, rates):
+def test_the_update_meets_the_distribution_that_was_sampled_from(
+    text_policy: Callable[..., Any], text_examples: list[Example], config_class: Any, rates: dict[str, Any]
+) -> None:
     """Also in models that are trained with dropout elsewhere: the first update's ratios are 1."""
     policy = text_policy(config_class, **rates)
     owners, tokens, mask, sampled = rows_of(policy, text_examples)
@@ -131,7 +139,9 @@ def test_the_update_meets_the_distribution_that_was_sampled_from(text_policy, te
     torch.testing.assert_close(found, sampled * mask, rtol=0, atol=2e-5)
 
 
-def test_saved_and_loaded_a_text_model_is_the_same(text_policy, text_examples, tmp_path):
+def test_saved_and_loaded_a_text_model_is_the_same(
+    text_policy: Callable[..., Any], text_examples: list[Example], tmp_path: Path
+) -> None:
     policy = text_policy(Qwen2Config)
     policy.save(tmp_path)
     loaded = load_policy(PathModel(path=str(tmp_path)))
@@ -142,7 +152,9 @@ def test_saved_and_loaded_a_text_model_is_the_same(text_policy, text_examples, t
         assert torch.equal(loaded.logprobs(text_examples, owners, tokens, mask, 1.0), expected)
 
 
-def test_without_a_chat_template_a_prompt_is_plain_text(text_policy, text_examples):
+def test_without_a_chat_template_a_prompt_is_plain_text(
+    text_policy: Callable[..., Any], text_examples: list[Example]
+) -> None:
     policy = text_policy(LlamaConfig)
     rows = policy.encode(text_examples[1:2])
     text = policy.tokenizer.decode(rows.input_ids[0])
@@ -150,7 +162,9 @@ def test_without_a_chat_template_a_prompt_is_plain_text(text_policy, text_exampl
     assert text.endswith("\nAssistant:")
 
 
-def test_a_chat_template_of_text_models_gets_text(text_policy, text_examples):
+def test_a_chat_template_of_text_models_gets_text(
+    text_policy: Callable[..., Any], text_examples: list[Example]
+) -> None:
     policy = text_policy(LlamaConfig)
     policy.processor.chat_template = "{{ messages[0]['content'] + '!' }}"
     text = policy.tokenizer.decode(policy.encode(text_examples[1:2]).input_ids[0])
@@ -158,7 +172,9 @@ def test_a_chat_template_of_text_models_gets_text(text_policy, text_examples):
     assert text.endswith("</answer>.!")
 
 
-def test_special_tokens_are_the_templates_alone(policy, text_policy, text_examples):
+def test_special_tokens_are_the_templates_alone(
+    policy: Policy, text_policy: Callable[..., Any], text_examples: list[Example]
+) -> None:
     """A tokenizer that puts a first token before any text would put a second one before a template's."""
     from tokenizers.processors import TemplateProcessing
 
@@ -172,24 +188,24 @@ def test_special_tokens_are_the_templates_alone(policy, text_policy, text_exampl
     assert text.encode(text_examples).input_ids.eq(mark).sum(-1).tolist() == [1, 1, 1]
 
 
-def test_images_for_a_text_model_are_refused(text_policy, examples):
+def test_images_for_a_text_model_are_refused(text_policy: Callable[..., Any], examples: list[Example]) -> None:
     with pytest.raises(DataError, match="has images, but this model takes none"):
         text_policy(LlamaConfig).encode(examples[:1])
 
 
-def test_padding_that_is_the_stop_token_may_be_sampled(text_policy):
+def test_padding_that_is_the_stop_token_may_be_sampled(text_policy: Callable[..., Any]) -> None:
     policy = text_policy(LlamaConfig)
     assert policy.pad_id == policy.tokenizer.eos_token_id in policy.stop_ids
     assert not policy.banned[policy.pad_id]
 
 
-def test_a_model_that_is_neither_text_nor_image_text_is_refused(tmp_path, policy):
+def test_a_model_that_is_neither_text_nor_image_text_is_refused(tmp_path: Path, policy: Policy) -> None:
     T5Config().save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="t5 is neither"):
         load_policy(PathModel(path=str(tmp_path)))
 
 
-def test_a_tokenizer_without_an_end_is_refused(text_policy, tmp_path):
+def test_a_tokenizer_without_an_end_is_refused(text_policy: Callable[..., Any], tmp_path: Path) -> None:
     policy = text_policy(LlamaConfig)
     policy.save(tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
@@ -199,7 +215,9 @@ def test_a_tokenizer_without_an_end_is_refused(text_policy, tmp_path):
         load_policy(PathModel(path=str(tmp_path)))
 
 
-def test_lengths_are_those_of_the_encoded_prompts(policy, examples, text_examples):
+def test_lengths_are_those_of_the_encoded_prompts(
+    policy: Policy, examples: list[Example], text_examples: list[Example]
+) -> None:
     both = [examples[0], text_examples[0]]
     assert policy.prompt_lengths(both) == policy.encode(both).attention_mask.sum(-1).tolist()
     assert policy.prompt_lengths([dataclasses.replace(examples[0], images=())]) < policy.prompt_lengths(examples[:1])

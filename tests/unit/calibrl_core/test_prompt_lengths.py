@@ -1,20 +1,24 @@
 """Prompts that are too long: refused with rows and lengths, dropped, or cut in their question's text, with counts."""
 
+from typing import Any
+
 import pytest
+from torch import Tensor
 
 from calibrl_core.config import PromptSettings
 from calibrl_core.data.prompts import messages
 from calibrl_core.data.schema import DataError, Example, Turn
+from calibrl_core.models.policy import Policy
 from calibrl_core.run.prompt_lengths import LengthReport, fit_prompts
 
 IMAGE = 10  # tokens
 
 
-def example(question, images=0, **fields):
+def example(question: str, images: int = 0, **fields: Any) -> Example:
     return Example(id=f"x/{question[:3]}", question=question, answer="", images=(b"",) * images, **fields)
 
 
-def length(example):
+def length(example: Example) -> int:
     """A token a character, ten an image, over all messages and what they add."""
     parts = [part for message in messages(example) for part in message["content"]]
     return sum(IMAGE if part["type"] == "image" else len(part["text"]) for part in parts)
@@ -24,20 +28,20 @@ BARE = length(example(""))  # what every prompt has: the instruction
 SHORT, LONG, LONGER = example("abc"), example("def" * 10), example("ghi" * 20)
 
 
-def settings(tokens, too_long="error"):
+def settings(tokens: Tensor, too_long: str = "error") -> Any:
     return PromptSettings(max_tokens=BARE + tokens, too_long=too_long)
 
 
-def test_without_a_limit_nothing_is_counted():
+def test_without_a_limit_nothing_is_counted() -> None:
     assert fit_prompts([LONG], PromptSettings(), lambda _: 1 / 0) == ([LONG], LengthReport())
 
 
 @pytest.mark.parametrize("too_long", ["error", "drop", "truncate"])
-def test_what_fits_to_the_token_stays(too_long):
+def test_what_fits_to_the_token_stays(too_long: str) -> None:
     assert fit_prompts([SHORT, LONG], settings(30, too_long), length) == ([SHORT, LONG], LengthReport())
 
 
-def test_all_that_are_too_long_are_named_with_their_lengths():
+def test_all_that_are_too_long_are_named_with_their_lengths() -> None:
     with pytest.raises(DataError) as caught:
         fit_prompts([SHORT, LONG, LONGER], settings(29), length)
     assert str(caught.value) == (
@@ -46,13 +50,13 @@ def test_all_that_are_too_long_are_named_with_their_lengths():
     )
 
 
-def test_dropped_rows_are_counted():
+def test_dropped_rows_are_counted() -> None:
     assert fit_prompts([LONGER, SHORT, LONG], settings(29, "drop"), length) == ([SHORT], LengthReport(dropped=2))
     with pytest.raises(DataError, match="every prompt has more than"):
         fit_prompts([LONGER, LONG], settings(29, "drop"), length)
 
 
-def test_a_question_is_cut_to_the_longest_beginning_that_fits():
+def test_a_question_is_cut_to_the_longest_beginning_that_fits() -> None:
     (short, cut), report = fit_prompts([SHORT, LONGER], settings(29, "truncate"), length)
     assert (short, report) == (SHORT, LengthReport(truncated=1))
     assert cut.question == LONGER.question[:29]
@@ -60,7 +64,7 @@ def test_a_question_is_cut_to_the_longest_beginning_that_fits():
     assert (cut.id, cut.answer) == (LONGER.id, LONGER.answer)
 
 
-def test_images_earlier_turns_and_the_instruction_stay_whole():
+def test_images_earlier_turns_and_the_instruction_stay_whole() -> None:
     question = "abcde <image>\nfghij <image>klm"
     long = example(question, images=3, earlier=(Turn("system", "<image>be brief"),))
     whole = length(long)
@@ -77,17 +81,17 @@ def test_images_earlier_turns_and_the_instruction_stay_whole():
         assert (cut.images, cut.earlier) == (long.images, long.earlier)
 
 
-def test_what_no_cutting_makes_fit_is_named():
+def test_what_no_cutting_makes_fit_is_named() -> None:
     with pytest.raises(DataError, match=r"x/two has \d+, and exceeds the limit even without its question's text"):
         fit_prompts([SHORT, example("two", images=2)], settings(19, "truncate"), length)
     with pytest.raises(DataError, match="even without"):
         fit_prompts([example("", images=2)], settings(19, "truncate"), length)
 
 
-def test_few_counts_do():
+def test_few_counts_do() -> None:
     counted = []
 
-    def count(example):
+    def count(example: Example) -> Any:
         counted.append(example)
         return length(example)
 
@@ -95,8 +99,8 @@ def test_few_counts_do():
     assert len(counted) <= 11
 
 
-def test_the_real_tokenizer_and_image_tokens_are_counted(policy, examples):
-    def tokens(example):
+def test_the_real_tokenizer_and_image_tokens_are_counted(policy: Policy, examples: list[Example]) -> None:
+    def tokens(example: Example) -> Any:
         return policy.encode([example]).input_ids.shape[1]
 
     (cut,), report = fit_prompts(

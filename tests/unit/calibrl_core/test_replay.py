@@ -4,12 +4,15 @@ by hand. The two share the model's weights and the prompts' encoding, and nothin
 import copy
 import dataclasses
 import math
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from calibrl_core.config import TrainConfig
+from calibrl_core.data.schema import Example
 from calibrl_core.diagnostics.base import StepBatch
 from calibrl_core.models.policy import Policy
 from calibrl_core.rollout.base import Rollouts
@@ -58,7 +61,7 @@ CASES = {
 }
 
 
-def make_config(case):
+def make_config(case: Any) -> Any:
     return TrainConfig.model_validate(
         {
             "model": {"builtin": "tiny-vlm"},
@@ -73,7 +76,7 @@ def make_config(case):
 
 
 @pytest.fixture(scope="module")
-def prompts(examples):
+def prompts(examples: list[Example]) -> Any:
     """Five prompts: one without an expert, one with an expert of a single word."""
     chosen = list(examples[:PROMPTS])
     chosen[1] = dataclasses.replace(chosen[1], expert=None)
@@ -81,7 +84,7 @@ def prompts(examples):
     return chosen
 
 
-def made_up_batch(policy, prompts, config, step):
+def made_up_batch(policy: Policy, prompts: Any, config: Any, step: int) -> Any:
     """Rollouts of every length, one group with equal rewards, and old log-probabilities that clip on both sides."""
     generator = torch.Generator().manual_seed(step)
     rows = PROMPTS * GROUP
@@ -120,7 +123,7 @@ def made_up_batch(policy, prompts, config, step):
 class PlainLoop:
     """The same steps, written down as the formulas say them."""
 
-    def __init__(self, policy, config):
+    def __init__(self, policy: Policy, config: Any) -> None:
         self.policy, self.config, self.algorithm = policy, config, config.algorithm
         self.model = copy.deepcopy(policy.model)
         self.start = copy.deepcopy(policy.model)
@@ -128,7 +131,7 @@ class PlainLoop:
         self.moments = [(torch.zeros_like(one), torch.zeros_like(one)) for one in self.parameters]
         self.updates = 0
 
-    def scores(self, model, example, tokens):
+    def scores(self, model: Any, example: Example, tokens: Tensor) -> Any:
         """Log-probabilities and entropies `[n]` of `tokens` `[n]` after the example's prompt."""
         prompt = self.policy.encode([example])
         ids = torch.cat([prompt.input_ids, tokens[None]], dim=1)
@@ -138,7 +141,7 @@ class PlainLoop:
         entropies = -(logprobs.exp() * logprobs.masked_fill(self.policy.banned, 0.0)).sum(-1)
         return logprobs.gather(-1, tokens[:, None])[:, 0], entropies
 
-    def experts(self, prompts):
+    def experts(self, prompts: Any) -> Any:
         found = []
         for example in prompts:
             if example.expert is None:
@@ -148,7 +151,7 @@ class PlainLoop:
                 found.append(self.scores(self.model, example, self.expert_tokens(example))[0])
         return found
 
-    def step(self, batch):
+    def step(self, batch: Any) -> None:
         experts = self.experts(batch.examples)
         advantages: list[float] = []
         self.expert_advantages = []
@@ -163,7 +166,7 @@ class PlainLoop:
             loss = self.loss(batch, places, advantages, experts)
             self.update(torch.autograd.grad(loss, self.parameters, allow_unused=True))
 
-    def mini_batches(self):
+    def mini_batches(self) -> Any:
         groups = [[*range(p * GROUP, (p + 1) * GROUP)] for p in range(PROMPTS)]
         if self.algorithm.mini_batch_rows is None:
             count = self.algorithm.mini_batches
@@ -174,7 +177,7 @@ class PlainLoop:
         size = self.algorithm.mini_batch_rows
         return [places[start : start + size] for start in range(0, len(places), size)]
 
-    def loss(self, batch, places, advantages, experts):
+    def loss(self, batch: Any, places: Any, advantages: Any, experts: Any) -> Any:
         if not self.algorithm.micro_batch_mean:
             return self.mean([row for row in places if row is not None], batch, advantages, experts)
         size = self.config.micro_batch_rows
@@ -183,7 +186,7 @@ class PlainLoop:
         means = [self.mean(part, batch, advantages, experts) for part in kept if part]
         return sum(means) / (self.algorithm.mini_batch_rows // size)
 
-    def mean(self, rows, batch, advantages, experts):
+    def mean(self, rows: Any, batch: Any, advantages: Any, experts: Any) -> Any:
         losses = [
             self.row(row, batch, advantages[row], experts[row // GROUP]) if row >= 0 else self.expert_row(~row, batch)
             for row in rows
@@ -193,7 +196,7 @@ class PlainLoop:
         tokens = [token for row in losses for token in row]
         return sum(tokens) / len(tokens)
 
-    def row(self, row, batch, advantage, expert):
+    def row(self, row: Any, batch: Any, advantage: Any, expert: Any) -> Any:
         """The loss of each token of a rollout, a list of scalars."""
         example = batch.examples[row // GROUP]
         length = int(batch.rollouts.mask[row].sum())
@@ -212,23 +215,23 @@ class PlainLoop:
             losses.append(loss - self.algorithm.entropy_coef * entropies[t])
         return losses
 
-    def reference(self, example, tokens):
+    def reference(self, example: Example, tokens: Tensor) -> Any:
         """What the policy that the run began with gives each token, where the loss asks."""
         if self.algorithm.kl_coef == 0:
             return None
         with torch.no_grad():
             return self.scores(self.start, example, tokens)[0]
 
-    def expert_row(self, prompt, batch):
+    def expert_row(self, prompt: Any, batch: Any) -> Any:
         tokens = self.expert_tokens(batch.examples[prompt])
         probabilities = self.scores(self.model, batch.examples[prompt], tokens)[0].exp()
         return [-self.expert_advantages[prompt] * one / (one + 0.1) for one in probabilities]
 
-    def expert_tokens(self, example):
+    def expert_tokens(self, example: Example) -> Any:
         words = self.policy.tokenizer(example.expert, add_special_tokens=False).input_ids
         return torch.tensor([*words, self.policy.tokenizer.eos_token_id][:12])
 
-    def policy_loss(self, logprob, old, advantage):
+    def policy_loss(self, logprob: Any, old: Any, advantage: Any) -> Any:
         ratio = (logprob - old).exp()
         low, high = 1 - self.algorithm.clip_low, 1 + self.algorithm.clip_high
         clipped = min(max(ratio.item(), low), high)
@@ -239,7 +242,7 @@ class PlainLoop:
             loss = logprob.new_tensor(-self.algorithm.dual_clip * advantage)
         return loss
 
-    def guidance(self, logprobs, t, advantage, passed, expert):
+    def guidance(self, logprobs: Any, t: Any, advantage: Any, passed: Any, expert: Any) -> Any:
         if self.algorithm.expert_gap == "sequence_mean":
             gap = logprobs.mean() - expert.mean()
         elif t < len(expert):
@@ -252,7 +255,7 @@ class PlainLoop:
         damped = push if push.item() > 0 else self.algorithm.negative_slope * push
         return (abs(advantage) if self.algorithm.rareness_weighting else 1.0) * damped
 
-    def update(self, gradients):
+    def update(self, gradients: Any) -> None:
         settings = self.config.optimizer
         self.updates += 1
         norm = math.sqrt(sum((one**2).sum().item() for one in gradients if one is not None))
@@ -270,23 +273,23 @@ class PlainLoop:
 
 
 @pytest.fixture(autouse=True)
-def norms_in_float64(monkeypatch):
+def norms_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
     """transformers' Llama normalises in float32 whatever it is given."""
 
-    def forward(self, hidden):
+    def forward(self: Any, hidden: Any) -> Any:
         return self.weight * hidden * (hidden.square().mean(-1, keepdim=True) + self.variance_epsilon).rsqrt()
 
     monkeypatch.setattr(LlamaRMSNorm, "forward", forward)
 
 
-def in_float64(policy):
+def in_float64(policy: Policy) -> Any:
     twin = Policy(copy.deepcopy(policy.model), policy.processor, policy.device)
     twin.model.double()
     return twin
 
 
 @pytest.mark.parametrize("case", ["calibrl", *(pytest.param(one, marks=pytest.mark.slow) for one in list(CASES)[1:])])
-def test_steps_end_with_the_weights_of_a_plain_loop(policy, prompts, case):
+def test_steps_end_with_the_weights_of_a_plain_loop(policy: Policy, prompts: Any, case: Any) -> None:
     config = make_config(case)
     ours = in_float64(policy)
     plain = PlainLoop(ours, config)

@@ -4,24 +4,26 @@ import errno
 import json
 import math
 import os
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from calibrl_core.report import EventFile, is_disk_full
 
 
-def lines(folder):
+def lines(folder: Path) -> Any:
     return (folder / "events.jsonl").read_text().splitlines()
 
 
-def test_numbers_that_json_cannot_say(tmp_path):
+def test_numbers_that_json_cannot_say(tmp_path: Path) -> None:
     EventFile(tmp_path).emit("metrics", step=1, values={"a": math.nan, "b": -math.inf, "c": [math.inf, 1.5]})
     event = json.loads(lines(tmp_path)[0])
     assert event["values"] == {"a": "NaN", "b": "-Infinity", "c": ["Infinity", 1.5]}
     assert event["type"] == "metrics"
 
 
-def test_half_a_line_left_by_a_killed_run_spoils_only_itself(tmp_path):
+def test_half_a_line_left_by_a_killed_run_spoils_only_itself(tmp_path: Path) -> None:
     first = EventFile(tmp_path)
     first.emit("start", step=0)
     first.close()
@@ -34,14 +36,14 @@ def test_half_a_line_left_by_a_killed_run_spoils_only_itself(tmp_path):
     assert len(lines(tmp_path)) == 3
 
 
-def test_an_image_is_kept_once(tmp_path):
+def test_an_image_is_kept_once(tmp_path: Path) -> None:
     report = EventFile(tmp_path)
     assert report.save_image(b"png") == report.save_image(b"png")
     (path,) = (tmp_path / "images").iterdir()
     assert path.read_bytes() == b"png"
 
 
-def test_on_a_full_disk_each_line_is_there_whole_or_not_at_all(small_disk):
+def test_on_a_full_disk_each_line_is_there_whole_or_not_at_all(small_disk: Any) -> None:
     disk = small_disk(64)
     report = EventFile(disk)
     told = 0
@@ -55,7 +57,7 @@ def test_on_a_full_disk_each_line_is_there_whole_or_not_at_all(small_disk):
     assert [json.loads(line)["type"] for line in lines(disk)] == ["log"] * told + ["error"]
 
 
-def test_on_a_full_disk_nothing_is_left_of_an_image(small_disk):
+def test_on_a_full_disk_nothing_is_left_of_an_image(small_disk: Any) -> None:
     disk = small_disk(64)
     report = EventFile(disk)
     with pytest.raises(OSError, match="No space left"):
@@ -63,7 +65,7 @@ def test_on_a_full_disk_nothing_is_left_of_an_image(small_disk):
     assert list((disk / "images").iterdir()) == []
 
 
-def raised_from(cause):
+def raised_from(cause: Any) -> Any:
     error = ValueError("a model can't be written")
     error.__cause__ = cause
     return error
@@ -80,5 +82,5 @@ def raised_from(cause):
         (raised_from(KeyError("28")), False),
     ],
 )
-def test_errors_that_say_that_the_disk_is_full(error, full):
+def test_errors_that_say_that_the_disk_is_full(error: Any, full: bool) -> None:
     assert is_disk_full(error) is full

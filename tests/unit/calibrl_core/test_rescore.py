@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 from calibrl_core.rescore import AT_ONCE, rescore
 from calibrl_core.verifiers import ExactReward, NumericReward, PluginReward
@@ -11,17 +12,17 @@ from tests.support.waiting import LIMIT_SECONDS
 RIGHT, WRONG = ("<answer>7</answer>", "7"), ("<answer>8</answer>", "7")
 
 
-def test_a_batch_is_told_before_the_next_is_scored():
+def test_a_batch_is_told_before_the_next_is_scored() -> None:
     batches = rescore([ExactReward()], [RIGHT] * AT_ONCE + [(None, "7")])  # the last one can't be scored at all
     assert [line["passed"] for line in next(batches)] == [True] * AT_ONCE
 
 
-def test_a_verifier_that_is_missing_is_told():
+def test_a_verifier_that_is_missing_is_told() -> None:
     ((line,),) = rescore([PluginReward(name="none")], [RIGHT])
     assert "no verifier 'none' is installed" in line["fault"]
 
 
-def test_the_command(tmp_path):
+def test_the_command(tmp_path: Path) -> None:
     given = {"rewards": [NumericReward().model_dump(mode="json")], "completions": [RIGHT, WRONG] * AT_ONCE}
     (tmp_path / "given.json").write_text(json.dumps(given))
     command = [

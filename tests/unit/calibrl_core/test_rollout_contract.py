@@ -4,12 +4,16 @@ vLLM has an environment of its own: `make test-vllm`. Elsewhere its part is skip
 """
 
 import dataclasses
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
+from typing import Any
 
 import pytest
 import torch
 
 from calibrl_core.config import OptimizerSettings
+from calibrl_core.data.schema import Example
+from calibrl_core.models.policy import Policy
 from calibrl_core.rollout.base import SamplingRequest
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 from calibrl_core.rollout.vllm import VLLMEngine
@@ -21,13 +25,13 @@ MAX_TOKENS = 16
 
 
 @pytest.fixture(params=ENGINES, scope="module")
-def make_engine(request):
+def make_engine(request: pytest.FixtureRequest) -> Iterator[Any]:
     """Makes an engine: policy, and how many tokens it may decode together. The same one for the same arguments."""
     if request.param == "vllm" and find_spec("vllm") is None:
         pytest.skip("vllm is not installed here: make test-vllm")
     made = {}
 
-    def make(*given):
+    def make(*given: Any) -> Any:
         if given not in made:
             made[given] = ENGINES[request.param](*given)
         return made[given]
@@ -39,7 +43,7 @@ def make_engine(request):
 
 
 @pytest.fixture(scope="module")
-def prompts(examples):
+def prompts(examples: list[Example]) -> Any:
     """Of different lengths, so that some are padded."""
     return [
         dataclasses.replace(examples[0], question="And now, once more: " + examples[0].question),
@@ -49,15 +53,17 @@ def prompts(examples):
 
 
 @pytest.fixture
-def sample(make_engine, policy, prompts):
-    def run(*, batch_tokens=PLENTY, which=slice(None), **changed):
+def sample(make_engine: Callable[..., Any], policy: Policy, prompts: Any) -> Any:
+    def run(*, batch_tokens: int = PLENTY, which: Any = slice(None), **changed: Any) -> Any:
         settings = {"group_size": 4, "temperature": 1.0, "max_tokens": MAX_TOKENS, "seed": [3], **changed}
         return make_engine(policy, batch_tokens).generate(prompts[which], SamplingRequest(**settings))
 
     return run
 
 
-def test_a_group_stands_together_in_the_order_of_the_prompts(sample, policy, prompts):
+def test_a_group_stands_together_in_the_order_of_the_prompts(
+    sample: Callable[..., Any], policy: Policy, prompts: Any
+) -> None:
     rollouts = sample()
     assert rollouts.group_size == 4
     assert len(rollouts.texts) == len(rollouts.tokens) == 4 * len(prompts)
@@ -68,14 +74,14 @@ def test_a_group_stands_together_in_the_order_of_the_prompts(sample, policy, pro
     assert (right - rollouts.logprobs).abs().max() < 1e-4 < (wrong - rollouts.logprobs).abs().max()
 
 
-def test_the_same_seed_gives_the_same_completions_and_another_does_not(sample):
+def test_the_same_seed_gives_the_same_completions_and_another_does_not(sample: Callable[..., Any]) -> None:
     first, again, other = (sample(seed=[*seed]) for seed in ([0, 7], [0, 7], [0, 8]))
     assert first.texts == again.texts != other.texts
     assert torch.equal(first.logprobs, again.logprobs)
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 130, 400], ids=["one row", "part of a group", "a group or two"])
-def test_batches_change_no_completion(sample, batch_tokens):
+def test_batches_change_no_completion(sample: Callable[..., Any], batch_tokens: int) -> None:
     whole, cut = sample(), sample(batch_tokens=batch_tokens)
     assert torch.equal(whole.tokens, cut.tokens)
     assert torch.equal(whole.mask, cut.mask)
@@ -84,14 +90,16 @@ def test_batches_change_no_completion(sample, batch_tokens):
     torch.testing.assert_close(cut.entropies, whole.entropies, rtol=0, atol=2e-5)
 
 
-def test_a_rows_completion_depends_on_its_number_alone(sample):
+def test_a_rows_completion_depends_on_its_number_alone(sample: Callable[..., Any]) -> None:
     """So two processes that share the prompts sample what one would have."""
     whole, rest = sample(), sample(which=slice(1, None), first_row=4)
     assert rest.texts == whole.texts[4:]
     assert sample(which=slice(1, None)).texts != rest.texts
 
 
-def test_every_stop_token_ends_a_completion(sample, policy, monkeypatch):
+def test_every_stop_token_ends_a_completion(
+    sample: Callable[..., Any], policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # With one token in three a stop token, rows finish all the time.
     stops = frozenset(range(0, 384, 3))
     monkeypatch.setattr(policy, "stop_ids", stops)
@@ -108,13 +116,15 @@ def test_every_stop_token_ends_a_completion(sample, policy, monkeypatch):
         assert text == policy.tokenizer.decode([token for token in counted if token not in stops])
 
 
-def test_truncated_is_what_the_limit_cut(sample):
+def test_truncated_is_what_the_limit_cut(sample: Callable[..., Any]) -> None:
     short = sample(max_tokens=2)
     assert short.tokens.shape[1] == 2
     assert short.truncated.all()
 
 
-def test_what_is_masked_is_padding_and_counts_nothing(sample, policy, monkeypatch):
+def test_what_is_masked_is_padding_and_counts_nothing(
+    sample: Callable[..., Any], policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(policy, "stop_ids", frozenset(range(0, 384, 3)))
     rollouts = sample()
     assert (rollouts.tokens[~rollouts.mask] == policy.pad_id).all()
@@ -122,7 +132,9 @@ def test_what_is_masked_is_padding_and_counts_nothing(sample, policy, monkeypatc
     assert (rollouts.entropies[~rollouts.mask] == 0).all()
 
 
-def test_no_banned_token_is_sampled(sample, policy, monkeypatch):
+def test_no_banned_token_is_sampled(
+    sample: Callable[..., Any], policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     banned = torch.ones_like(policy.banned)
     banned[[70, 71, 72]] = False
     monkeypatch.setattr(policy, "banned", banned)
@@ -130,7 +142,7 @@ def test_no_banned_token_is_sampled(sample, policy, monkeypatch):
     assert set(rollouts.tokens[rollouts.mask].tolist()) == {70, 71, 72}
 
 
-def test_logprobs_and_entropies_are_the_trainers(sample, policy, prompts):
+def test_logprobs_and_entropies_are_the_trainers(sample: Callable[..., Any], policy: Policy, prompts: Any) -> None:
     rollouts = sample(temperature=0.7)
     owners = [row // 4 for row in range(4 * len(prompts))]
     with torch.no_grad():
@@ -140,7 +152,7 @@ def test_logprobs_and_entropies_are_the_trainers(sample, policy, prompts):
     assert (rollouts.entropies[rollouts.mask] > 0).all()
 
 
-def test_greedy_completions_are_those_of_generate(sample, policy, prompts):
+def test_greedy_completions_are_those_of_generate(sample: Callable[..., Any], policy: Policy, prompts: Any) -> None:
     ours = sample(group_size=1, temperature=0)
     rows = policy.encode(prompts)
     theirs = policy.model.generate(
@@ -155,7 +167,9 @@ def test_greedy_completions_are_those_of_generate(sample, policy, prompts):
     assert torch.equal(ours.tokens[ours.mask], theirs[:, : ours.tokens.shape[1]][ours.mask])
 
 
-def test_frequencies_are_the_policys(make_engine, policy, prompts, monkeypatch):
+def test_frequencies_are_the_policys(
+    make_engine: Callable[..., Any], policy: Policy, prompts: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """2,000 first tokens out of four: a share errs by 0.011 (one standard deviation) at most."""
     banned = torch.ones_like(policy.banned)
     banned[[70, 71, 72, 73]] = False
@@ -170,7 +184,7 @@ def test_frequencies_are_the_policys(make_engine, policy, prompts, monkeypatch):
     assert rollouts.logprobs[:, 0].unique().exp().sum().item() == pytest.approx(1, abs=1e-4)
 
 
-def test_the_weights_of_the_moment_are_sampled_from(sample, policy):
+def test_the_weights_of_the_moment_are_sampled_from(sample: Callable[..., Any], policy: Policy) -> None:
     before = sample().texts
     weight = policy.model.get_output_embeddings().weight
     kept = weight.detach().clone()
@@ -182,7 +196,9 @@ def test_the_weights_of_the_moment_are_sampled_from(sample, policy):
     assert sample().texts == before
 
 
-def test_the_weights_that_an_optimizer_has_just_written_are_sampled_from(sample, policy, prompts):
+def test_the_weights_that_an_optimizer_has_just_written_are_sampled_from(
+    sample: Callable[..., Any], policy: Policy, prompts: Any
+) -> None:
     """A fused optimizer writes them unseen: not even torch's count of changes tells."""
     kept = {name: tensor.clone() for name, tensor in policy.model.state_dict().items()}
     before = sample()

@@ -7,7 +7,10 @@ in test_rollout_contract.py.
 import dataclasses
 import json
 import zlib
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,9 +18,10 @@ from safetensors.torch import load_file
 from transformers import LlamaConfig, Qwen2Config
 
 from calibrl_core.config import BuiltinModel, LoraSettings, TrainConfig
+from calibrl_core.data.schema import Example
 from calibrl_core.distributed.ranks import LaunchError, Ranks
 from calibrl_core.models.errors import ModelError
-from calibrl_core.models.policy import load_policy
+from calibrl_core.models.policy import Policy, load_policy
 from calibrl_core.report import EventFile
 from calibrl_core.rollout.base import SamplingRequest
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
@@ -32,11 +36,11 @@ installed = pytest.mark.skipif(find_spec("vllm") is None, reason="vllm is not in
 
 
 @pytest.fixture
-def start():
+def start() -> Iterator[Any]:
     """Starts engines, and closes them."""
     started = []
 
-    def run(*given):
+    def run(*given: Any) -> Any:
         started.append(VLLMEngine(*given))
         return started[-1]
 
@@ -45,18 +49,20 @@ def start():
         engine.close()
 
 
-def assert_agree(vllm, own):
+def assert_agree(vllm: Any, own: Any) -> None:
     assert torch.equal(vllm.tokens, own.tokens)
     torch.testing.assert_close(vllm.logprobs, own.logprobs, rtol=0, atol=2e-5)
 
 
-def asked(engine, examples, **changed):
+def asked(engine: SharedPrefillEngine, examples: list[Example], **changed: Any) -> Any:
     settings = {"group_size": 4, "temperature": 1.0, "max_tokens": 12, "seed": [5], **changed}
     return engine.generate(examples, SamplingRequest(**settings))
 
 
 @installed
-def test_weights_that_did_not_arrive_are_refused(start, policy, examples, monkeypatch):
+def test_weights_that_did_not_arrive_are_refused(
+    start: Any, policy: Policy, examples: list[Example], monkeypatch: pytest.MonkeyPatch
+) -> None:
     engine = start(policy, PLENTY)
     asked(engine, examples)
     monkeypatch.setattr("calibrl_core.rollout.vllm._load", lambda *_: None)
@@ -65,14 +71,14 @@ def test_weights_that_did_not_arrive_are_refused(start, policy, examples, monkey
 
 
 @installed
-def test_rows_that_memory_has_no_room_for_are_begun_anew(start, policy, examples):
+def test_rows_that_memory_has_no_room_for_are_begun_anew(start: Any, policy: Policy, examples: list[Example]) -> None:
     """Room for one row of 512 tokens, so that most of 16 rows of 200 must wait or are thrown out half-way."""
     from vllm.v1.core.sched.scheduler import Scheduler
 
     thrown = []
     plain = Scheduler._preempt_request
 
-    def counting(self, request, *rest, **named):
+    def counting(self: Any, request: pytest.FixtureRequest, *rest: Any, **named: Any) -> Any:
         thrown.append(request)
         return plain(self, request, *rest, **named)
 
@@ -91,7 +97,13 @@ def test_rows_that_memory_has_no_room_for_are_begun_anew(start, policy, examples
     [(LlamaConfig, {}), (Qwen2Config, {"tie_word_embeddings": True})],
     ids=["llama", "qwen2, tied"],
 )
-def test_text_models(start, text_policy, text_examples, config_class, settings):
+def test_text_models(
+    start: Any,
+    text_policy: Callable[..., Any],
+    text_examples: list[Example],
+    config_class: Any,
+    settings: dict[str, Any],
+) -> None:
     policy = text_policy(config_class, **WIDE, **settings)
     engine, own = start(policy, PLENTY), SharedPrefillEngine(policy)
     assert_agree(asked(engine, text_examples), asked(own, text_examples))
@@ -102,7 +114,7 @@ def test_text_models(start, text_policy, text_examples, config_class, settings):
 
 
 @installed
-def test_adapters_are_sampled_from(start, examples):
+def test_adapters_are_sampled_from(start: Any, examples: list[Example]) -> None:
     policy = load_policy(BuiltinModel(builtin="tiny-vlm", lora=LoraSettings(rank=4, alpha=16)))
     engine, own = start(policy, PLENTY), SharedPrefillEngine(policy)
     fresh = asked(engine, examples)
@@ -116,7 +128,7 @@ def test_adapters_are_sampled_from(start, examples):
 
 
 @installed
-def test_another_image_is_seen(start, policy, examples):
+def test_another_image_is_seen(start: Any, policy: Policy, examples: list[Example]) -> None:
     engine = start(policy, PLENTY)
     other = [dataclasses.replace(examples[0], images=examples[1].images)]
     assert examples[0].images != examples[1].images
@@ -126,12 +138,12 @@ def test_another_image_is_seen(start, policy, examples):
 
 
 @installed
-def test_more_memory_than_there_is_is_refused(policy):
+def test_more_memory_than_there_is_is_refused(policy: Policy) -> None:
     with pytest.raises(ModelError, match=r"rollout\.batch_tokens"):
         VLLMEngine(policy, 10**12)
 
 
-def config(**changes):
+def config(**changes: Any) -> Any:
     given = {
         "model": {"builtin": "tiny-vlm"},
         "data": {"builtin": "digits", "split": "train", "rows": 6},
@@ -147,17 +159,17 @@ def config(**changes):
 
 
 @pytest.fixture
-def rewarding(monkeypatch):
+def rewarding(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fresh model never answers right, so that nothing could be learned: here the text's hash decides."""
 
-    def by_hash(self, completions, truths):
+    def by_hash(self: Any, completions: Any, truths: Any) -> Any:
         right = [zlib.crc32(text.encode()) % 2 == 1 for text in completions]
         return [Score({"math": float(one), "format": 0.0}, float(one), one, one) for one in right]
 
     monkeypatch.setattr(Scorer, "score_all", by_hash)
 
 
-def trained(folder, settings, stop_after=None):
+def trained(folder: Path, settings: Any, stop_after: Any = None) -> Any:
     report = EventFile(folder)
     steps = iter(range(100))
     result = train(settings, report, lambda: stop_after is not None and next(steps) >= stop_after)
@@ -168,7 +180,7 @@ def trained(folder, settings, stop_after=None):
 
 
 @installed
-def test_training_samples_from_every_steps_weights_and_resumes(tmp_path, rewarding):
+def test_training_samples_from_every_steps_weights_and_resumes(tmp_path: Path, rewarding: Any) -> None:
     """Were a step's weights not handed over, the divergence would be that of an update at this rate: 0.3 nats."""
     whole, metrics = trained(tmp_path / "whole", config())
     assert len(metrics) == 3
@@ -186,7 +198,7 @@ def test_training_samples_from_every_steps_weights_and_resumes(tmp_path, rewardi
     assert all(torch.equal(resumed[name], tensor) for name, tensor in whole.items())
 
 
-def test_several_processes_are_refused(tmp_path):
+def test_several_processes_are_refused(tmp_path: Path) -> None:
     class Two(Ranks):
         world = 2
 
@@ -197,6 +209,6 @@ def test_several_processes_are_refused(tmp_path):
 
 
 @pytest.mark.skipif(find_spec("vllm") is not None, reason="vllm is installed here")
-def test_without_vllm_the_message_says_what_to_install(policy):
+def test_without_vllm_the_message_says_what_to_install(policy: Policy) -> None:
     with pytest.raises(ModelError, match=r"pip install 'calibrl\[vllm\]'"):
         VLLMEngine(policy, PLENTY)

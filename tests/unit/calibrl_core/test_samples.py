@@ -2,12 +2,15 @@
 
 import dataclasses
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from calibrl_core.data.schema import Example
 from calibrl_core.diagnostics.base import Experts, StepBatch
+from calibrl_core.models.policy import Policy
 from calibrl_core.report import EventFile
 from calibrl_core.rollout.base import Rollouts
 from calibrl_core.run import samples
@@ -48,12 +51,14 @@ def batch() -> StepBatch:
     )
 
 
-def reported(folder, policy, batch, count=1):
+def reported(folder: Path, policy: Policy, batch: Any, count: int = 1) -> Any:
     report_groups(EventFile(folder), 3, policy, batch, count)
     return [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
 
 
-def test_the_group_that_divides_the_most_comes_first_with_all_its_numbers(tmp_path, policy, batch):
+def test_the_group_that_divides_the_most_comes_first_with_all_its_numbers(
+    tmp_path: Path, policy: Policy, batch: Any
+) -> None:
     first, second = reported(tmp_path, policy, batch, count=2)
     assert [first["group"]["prompt_id"], second["group"]["prompt_id"]] == ["telling", "dull"]
     passed, failed = first["group"]["completions"]
@@ -68,7 +73,7 @@ def test_the_group_that_divides_the_most_comes_first_with_all_its_numbers(tmp_pa
     assert second["group"]["completions"][0]["gaps"] == [None] * LENGTH
 
 
-def test_each_token_has_its_ratio_where_the_update_met_it(tmp_path, policy, batch):
+def test_each_token_has_its_ratio_where_the_update_met_it(tmp_path: Path, policy: Policy, batch: Any) -> None:
     before = reported(tmp_path, policy, batch)[0]["group"]["completions"]
     assert before[1]["ratios"] == [None, None]
     ratios = 1 + torch.arange(4)[:, None] * 0.1 + torch.arange(LENGTH) * 0.01
@@ -78,7 +83,9 @@ def test_each_token_has_its_ratio_where_the_update_met_it(tmp_path, policy, batc
     assert kept[1]["ratios"] == [None, None]
 
 
-def test_what_is_too_long_loses_its_middle(tmp_path, policy, batch, monkeypatch):
+def test_what_is_too_long_loses_its_middle(
+    tmp_path: Path, policy: Policy, batch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(samples, "TOKENS", 10)  # five a completion
     monkeypatch.setattr(samples, "CHARACTERS", 27)  # thirteen a completion's text
     (event,) = reported(tmp_path, policy, batch)
@@ -91,7 +98,7 @@ def test_what_is_too_long_loses_its_middle(tmp_path, policy, batch, monkeypatch)
     assert event["group"]["prompt"] == "q"
 
 
-def test_an_event_is_bounded_however_long_the_completions(tmp_path, policy, batch):
+def test_an_event_is_bounded_however_long_the_completions(tmp_path: Path, policy: Policy, batch: Any) -> None:
     rows, tokens = 64, 4096
     wide = dataclasses.replace(
         batch,

@@ -6,6 +6,9 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,7 +69,13 @@ VERIFIERS = """
 NAMES = [line.split("(")[0].split()[1] for line in VERIFIERS.splitlines() if line.strip().startswith("def ")]
 
 
-def install(folder, name="org-verifiers", version="1.2", code=VERIFIERS, names=(*NAMES, "not_callable")):
+def install(
+    folder: Path,
+    name: str = "org-verifiers",
+    version: str = "1.2",
+    code: Any = VERIFIERS,
+    names: Any = (*NAMES, "not_callable"),
+) -> None:
     """A distribution as pip would leave it."""
     module = name.replace("-", "_")
     info = folder / f"{module}-{version}.dist-info"
@@ -78,23 +87,23 @@ def install(folder, name="org-verifiers", version="1.2", code=VERIFIERS, names=(
 
 
 @pytest.fixture
-def installed(tmp_path, monkeypatch):
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     install(tmp_path / "site")
     monkeypatch.syspath_prepend(tmp_path / "site")
     return tmp_path / "site"
 
 
-def plugin(name, **settings):
+def plugin(name: str, **settings: Any) -> Any:
     return PluginReward(name=name, **{"time_limit_seconds": 60.0, **settings})
 
 
-def one(scorer, completion, truth=""):
+def one(scorer: Scorer, completion: str, truth: str = "") -> Any:
     (score,) = scorer.score_all([completion], [truth])
     return score
 
 
 @pytest.fixture(scope="module")
-def scorer():
+def scorer() -> Iterator[Any]:
     with Scorer([MathReward(), FormatReward(weight=0.1)], workers=1) as scorer:
         yield scorer
 
@@ -116,7 +125,7 @@ def scorer():
         ("\ud800<answer>\\sqrt{49} \ud800</answer>", "7", False, False),  # no character at all
     ],
 )
-def test_scores(scorer, completion, truth, passed, strict):
+def test_scores(scorer: Scorer, completion: str, truth: str, passed: bool, strict: bool) -> None:
     found = one(scorer, completion, truth)
     assert (found.passed, found.strict, found.failure) == (passed, strict, None)
     assert isinstance(found.passed, bool)
@@ -124,14 +133,14 @@ def test_scores(scorer, completion, truth, passed, strict):
     assert found.by_verifier == {"math": float(passed), "format": float(follows_format(completion))}
 
 
-def test_a_batch_keeps_its_order(scorer):
+def test_a_batch_keeps_its_order(scorer: Scorer) -> None:
     completions = [f"<answer>\\sqrt{{{n}^2}}</answer>" for n in range(20)]
     scores = scorer.score_all(completions, [str(n if n % 3 else 99) for n in range(20)])
     assert [score.passed for score in scores] == [n % 3 > 0 for n in range(20)]
     assert scorer.score_all([], []) == []
 
 
-def test_what_plain_text_settles_starts_no_process():
+def test_what_plain_text_settles_starts_no_process() -> None:
     with Scorer([MathReward(), ExactReward(), FormatReward()]) as scorer:
         answers = ["7", "07", "8", "7 cm", "50%", "\\frac{1}{2}", "yes", ""]
         scorer.score_all([f"<answer>{text}</answer>" for text in answers], ["7"] * len(answers))
@@ -148,7 +157,7 @@ HOSTILE = (
 )
 
 
-def test_hostile_answers_cost_their_own_verdicts_only():
+def test_hostile_answers_cost_their_own_verdicts_only() -> None:
     """Some of these are judged in time, some are not, as the machine is: none passes, hangs, or spoils the next."""
     with Scorer([MathReward(time_limit_seconds=1.0)], workers=2) as scorer:
         answers = [one for hostile in HOSTILE for one in (hostile, f"\\sqrt{{{len(hostile)}^2}}")]
@@ -158,7 +167,7 @@ def test_hostile_answers_cost_their_own_verdicts_only():
     assert [score.failure for score in scores[1::2]] == [None] * len(HOSTILE)
 
 
-def test_overruns_are_counted():
+def test_overruns_are_counted() -> None:
     with Scorer([MathReward(time_limit_seconds=0.5)], workers=1) as scorer:
         assert one(scorer, "<answer>(x+y+z+w)^{500}</answer>", "8x").failure == "math: no verdict within 0.5 seconds"
 
@@ -176,7 +185,7 @@ def test_overruns_are_counted():
         ("says_nan", 60, "plugin-says_nan: ValueError: returned nan; it must return a number from 0 to 1"),
     ],
 )
-def test_a_verifier_that_fails_scores_0_and_says_why(name, limit, failure):
+def test_a_verifier_that_fails_scores_0_and_says_why(name: str, limit: float, failure: Any) -> None:
     with Scorer([plugin(name, time_limit_seconds=limit), plugin("length", weight=2.0)], workers=1) as scorer:
         found = one(scorer, "exit" + "a" * 100 + "!")
     assert found.failure == failure
@@ -185,7 +194,7 @@ def test_a_verifier_that_fails_scores_0_and_says_why(name, limit, failure):
 
 
 @pytest.mark.usefixtures("installed")
-def test_a_worker_that_dies_takes_no_other_verdict_with_it():
+def test_a_worker_that_dies_takes_no_other_verdict_with_it() -> None:
     with Scorer([plugin("exits")], workers=2) as scorer:
         scores = scorer.score_all([f"{n} exit" if n % 3 == 0 else f"{n}" for n in range(9)], [""] * 9)
     assert [score.passed for score in scores] == [n % 3 > 0 for n in range(9)]
@@ -193,7 +202,7 @@ def test_a_worker_that_dies_takes_no_other_verdict_with_it():
 
 
 @pytest.mark.usefixtures("installed")
-def test_a_child_that_a_verifier_forks_gives_no_verdict():
+def test_a_child_that_a_verifier_forks_gives_no_verdict() -> None:
     wanted = [0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875]
     with Scorer([plugin("forks")], workers=1) as scorer:
         scores = scorer.score_all([str(value) for value in wanted], [""] * 8)
@@ -216,7 +225,7 @@ def test_a_child_that_a_verifier_forks_gives_no_verdict():
         b"[" * (pool.LONGEST_ANSWER + 1),  # no line at all
     ],
 )
-def test_a_wrong_line_costs_its_question_and_its_worker_only(sent):
+def test_a_wrong_line_costs_its_question_and_its_worker_only(sent: Any) -> None:
     with Scorer([plugin("sends")], workers=1) as scorer:
         scores = scorer.score_all(["a", "send", "b"], [repr(sent)] * 3)
     assert [score.passed for score in scores] == [True, False, True]
@@ -225,7 +234,7 @@ def test_a_wrong_line_costs_its_question_and_its_worker_only(sent):
 
 
 @pytest.mark.usefixtures("installed")
-def test_the_children_of_a_verifier_end_with_its_worker(tmp_path):
+def test_the_children_of_a_verifier_end_with_its_worker(tmp_path: Path) -> None:
     with Scorer([plugin("starts_a_child")], workers=1) as scorer:
         assert one(scorer, "", str(tmp_path / "pids")).passed
         child = os.pidfd_open(int((tmp_path / "pids").read_text()))
@@ -233,7 +242,7 @@ def test_the_children_of_a_verifier_end_with_its_worker(tmp_path):
 
 
 @pytest.mark.usefixtures("installed")
-def test_a_batch_that_fails_throughout_is_given_up(monkeypatch):
+def test_a_batch_that_fails_throughout_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "MIN_LOSSES", 1)
     with Scorer([plugin("exits")], workers=1) as scorer:
         failures = [score.failure for score in scorer.score_all([f"exit {n}" for n in range(9)], [""] * 9)]
@@ -243,13 +252,13 @@ def test_a_batch_that_fails_throughout_is_given_up(monkeypatch):
 
 
 @pytest.mark.usefixtures("installed")
-def test_workers_know_no_torch_and_may_print():
+def test_workers_know_no_torch_and_may_print() -> None:
     with Scorer([plugin("loads_torch"), plugin("prints")], workers=1) as scorer:
         assert one(scorer, "").by_verifier == {"plugin-loads_torch": 0.0, "plugin-prints": 1.0}
 
 
 @pytest.mark.usefixtures("installed")
-def test_equal_questions_are_asked_once(tmp_path):
+def test_equal_questions_are_asked_once(tmp_path: Path) -> None:
     with Scorer([plugin("counts")], workers=1) as scorer:
         scores = scorer.score_all(["a", "b", "a", "a"], [str(tmp_path / "asked")] * 4)
     assert all(score.passed for score in scores)
@@ -257,7 +266,7 @@ def test_equal_questions_are_asked_once(tmp_path):
 
 
 @pytest.mark.usefixtures("installed")
-def test_time_without_a_cpu_does_not_count_against_a_verifier():
+def test_time_without_a_cpu_does_not_count_against_a_verifier() -> None:
     """Its 0.2 s take over a second beside a process that gets ten times its share of the same CPU."""
     cpu = min(os.sched_getaffinity(0))
     with subprocess.Popen([sys.executable, "-S", "-c", "while True: pass"]) as busy:
@@ -269,7 +278,7 @@ def test_time_without_a_cpu_does_not_count_against_a_verifier():
 
 
 @pytest.mark.usefixtures("installed")
-def test_a_worker_killed_between_two_batches_costs_nothing():
+def test_a_worker_killed_between_two_batches_costs_nothing() -> None:
     with Scorer([plugin("length")], workers=1) as scorer:
         one(scorer, "a")
         (worker,) = scorer._pool._workers
@@ -280,7 +289,7 @@ def test_a_worker_killed_between_two_batches_costs_nothing():
         assert one(scorer, "a" * 10).passed  # and after closing, too
 
 
-def test_processes_that_never_start_are_an_error(monkeypatch):
+def test_processes_that_never_start_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with WorkerPool([MathReward()], 1) as workers, pytest.raises(RuntimeError, match="end before they can judge"):
         workers.judge([pool.VerdictRequest(0, "x", "y")])
@@ -300,7 +309,7 @@ TRAINER = """
 """
 
 
-def trainer(site, *arguments):
+def trainer(site: Path, *arguments: Any) -> Any:
     """A trainer in a session of its own, as the supervisor starts it."""
     return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(TRAINER), *arguments],
@@ -311,19 +320,19 @@ def trainer(site, *arguments):
     )
 
 
-def test_a_verifier_that_signals_its_group_does_not_reach_the_trainer(installed):
+def test_a_verifier_that_signals_its_group_does_not_reach_the_trainer(installed: Path) -> None:
     with trainer(installed, "signals_its_group", "") as process:
         told, _ = process.communicate(timeout=LIMIT_SECONDS)
     assert told.strip() == "[True, True] []"
 
 
-def test_a_signal_to_the_trainers_group_lets_the_step_finish(installed):
+def test_a_signal_to_the_trainers_group_lets_the_step_finish(installed: Path) -> None:
     with trainer(installed, "signals_the_trainers_group", "") as process:
         told, _ = process.communicate(timeout=LIMIT_SECONDS)
     assert told.strip() == f"[True, True] [{signal.SIGINT:d}, {signal.SIGTERM:d}]"
 
 
-def assert_ends(process):
+def assert_ends(process: Any) -> None:
     """`process`: a pidfd."""
     poll = select.poll()
     poll.register(process, select.POLLIN)
@@ -331,7 +340,7 @@ def assert_ends(process):
     os.close(process)
 
 
-def test_a_killed_trainer_leaves_no_worker(installed, tmp_path):
+def test_a_killed_trainer_leaves_no_worker(installed: Path, tmp_path: Path) -> None:
     """The workers are in the midst of a verdict, where only the kernel can end them."""
     (installed / "hang_and_tell.py").write_text(
         "import os, pathlib, time\n"
@@ -351,7 +360,7 @@ def test_a_killed_trainer_leaves_no_worker(installed, tmp_path):
             assert_ends(worker)
 
 
-def test_a_killed_trainer_leaves_no_child_of_a_verifier(installed, tmp_path):
+def test_a_killed_trainer_leaves_no_child_of_a_verifier(installed: Path, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pids")
     with trainer(installed, "starts_a_child", str(tmp_path / "pids")) as process:
         with (tmp_path / "pids").open() as pids:
@@ -360,7 +369,7 @@ def test_a_killed_trainer_leaves_no_child_of_a_verifier(installed, tmp_path):
         assert_ends(child)
 
 
-def test_plugins_are_found_among_what_is_installed(installed):
+def test_plugins_are_found_among_what_is_installed(installed: Path) -> None:
     verifiers = [MathReward(), plugin("length"), plugin("exits", version="1.2")]
     assert plugin_versions(verifiers) == {"plugin-length": "1.2", "plugin-exits": "1.2"}
     assert Scorer(verifiers).versions == plugin_versions(verifiers)
@@ -377,12 +386,12 @@ def test_plugins_are_found_among_what_is_installed(installed):
 
 @pytest.mark.usefixtures("installed")
 @pytest.mark.parametrize(("name", "why"), [("missing", "ModuleNotFoundError"), ("not_callable", "must be a function")])
-def test_a_plugin_that_cannot_be_loaded_is_an_error(name, why):
+def test_a_plugin_that_cannot_be_loaded_is_an_error(name: str, why: str) -> None:
     with Scorer([plugin(name)], workers=1) as scorer, pytest.raises(PluginError, match=why):
         one(scorer, "a")
 
 
-def test_two_verifiers_of_one_name_are_refused():
+def test_two_verifiers_of_one_name_are_refused() -> None:
     settings = {"model": {"builtin": "tiny-vlm"}, "data": {"builtin": "digits"}, "steps": 1}
     two = [{"type": "plugin", "name": name} for name in ("a", "b")]
     assert len(TrainConfig.model_validate({**settings, "rewards": two}).rewards) == 2
@@ -390,7 +399,7 @@ def test_two_verifiers_of_one_name_are_refused():
         TrainConfig.model_validate({**settings, "rewards": [*two, two[0]]})
 
 
-def test_a_spec_names_no_path():
+def test_a_spec_names_no_path() -> None:
     for name in ("../verify", "/tmp/verify.py", "os:system", "a b", ""):
         with pytest.raises(ValueError, match="name"):
             PluginReward(name=name)

@@ -7,6 +7,9 @@ import signal
 import subprocess
 import sys
 import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,7 +29,7 @@ from tests.support.waiting import LIMIT_SECONDS
 DIGITS = {"builtin": "digits", "split": "train", "rows": 6}
 
 
-def config(**changes):
+def config(**changes: Any) -> Any:
     return TrainConfig.model_validate(
         {
             "model": {"builtin": "tiny-vlm"},
@@ -44,10 +47,10 @@ def config(**changes):
 
 
 @pytest.fixture
-def rewarding(monkeypatch):
+def rewarding(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fresh model never answers right, so that nothing could be learned: here the text's hash decides."""
 
-    def by_hash(self, completions, truths):
+    def by_hash(self: Any, completions: Any, truths: Any) -> Any:
         scores = []
         for text in completions:
             right = zlib.crc32(text.encode()) % 2 == 1
@@ -60,20 +63,20 @@ def rewarding(monkeypatch):
 SFT = {"algorithm": {"type": "sft"}, "rollout": {"max_completion_tokens": 32}}
 
 
-def events(run_dir):
+def events(run_dir: Path) -> Any:
     return [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
 
 
-def of_type(run_dir, wanted):
+def of_type(run_dir: Path, wanted: Any) -> Any:
     return [event for event in events(run_dir) if event["type"] == wanted]
 
 
-def run(tmp_path, name, settings, stop_after=None):
+def run(tmp_path: Path, name: str, settings: Any, stop_after: Any = None) -> Any:
     """Train in `tmp_path/name`, stopping after some steps if asked; the run's folder and result."""
     report = EventFile(tmp_path / name)
     began = len(of_type(report.run_dir, "metrics"))
 
-    def should_stop():
+    def should_stop() -> Any:
         return stop_after is not None and len(of_type(report.run_dir, "metrics")) - began >= stop_after
 
     result = train(settings, report, should_stop)
@@ -82,7 +85,7 @@ def run(tmp_path, name, settings, stop_after=None):
 
 
 @pytest.mark.usefixtures("rewarding")
-def test_what_a_reinforcement_run_reports(tmp_path):
+def test_what_a_reinforcement_run_reports(tmp_path: Path) -> None:
     folder, result = run(tmp_path, "run", config())
     assert result["status"] == "succeeded"
     assert [event["step"] for event in of_type(folder, "metrics")] == [1, 2, 3, 4]
@@ -122,7 +125,7 @@ def test_what_a_reinforcement_run_reports(tmp_path):
 
 @pytest.mark.usefixtures("rewarding")
 @pytest.mark.parametrize("changes", [{}, SFT], ids=["calibrl", "sft"])
-def test_stop_and_resume_is_bit_for_bit_one_run(tmp_path, changes):
+def test_stop_and_resume_is_bit_for_bit_one_run(tmp_path: Path, changes: Any) -> None:
     whole, _ = run(tmp_path, "whole", config(**changes))
     halves, stopped = run(tmp_path, "halves", config(**changes), stop_after=1)
     assert (stopped["status"], stopped["step"]) == ("stopped", 1)
@@ -147,7 +150,7 @@ def test_stop_and_resume_is_bit_for_bit_one_run(tmp_path, changes):
     assert [event["step"] for event in of_type(halves, "start")] == [0, 1]
 
 
-def test_a_run_that_learns_nothing_says_so_once(tmp_path):
+def test_a_run_that_learns_nothing_says_so_once(tmp_path: Path) -> None:
     """A fresh model is never right: all rewards are 0."""
     folder, _ = run(
         tmp_path, "run", config(steps=12, prompts_per_step=1, algorithm={"type": "calibrl", "mini_batches": 1})
@@ -156,14 +159,14 @@ def test_a_run_that_learns_nothing_says_so_once(tmp_path):
     assert (alert["state"], "no learning signal" in alert["message"]) == ("fired", True)
 
 
-def test_training_changes_weights_and_sft_lowers_its_loss(tmp_path):
+def test_training_changes_weights_and_sft_lowers_its_loss(tmp_path: Path) -> None:
     settings = config(**SFT, steps=12, prompts_per_step=6)
     folder, _ = run(tmp_path, "sft", settings)
     losses = [event["values"]["loss/total"] for event in of_type(folder, "metrics")]
     assert losses[-1] < losses[0] / 2
 
 
-def test_validation_keeps_the_best_and_ends_the_run(tmp_path, monkeypatch):
+def test_validation_keeps_the_best_and_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     accuracies = iter([0.1, 0.3, 0.2, 0.5])
     real = __import__("calibrl_core.evaluation.accuracy", fromlist=["summarise"]).summarise
     monkeypatch.setattr(
@@ -183,7 +186,7 @@ def test_validation_keeps_the_best_and_ends_the_run(tmp_path, monkeypatch):
     assert (result["status"], result["step"]) == ("succeeded", 8)
 
 
-def test_pruning_keeps_the_newest_and_the_best(tmp_path):
+def test_pruning_keeps_the_newest_and_the_best(tmp_path: Path) -> None:
     for step in (1, 2, 3, 4):
         folder = tmp_path / "checkpoints" / f"step-{step:06d}"
         folder.mkdir(parents=True)
@@ -208,7 +211,9 @@ def test_pruning_keeps_the_newest_and_the_best(tmp_path):
         (5, 1e-6, [1, 2, 3, 4], True),
     ],
 )
-def test_pruning_within_a_quota_keeps_the_newest_and_the_best(tmp_path, best, gigabytes, surplus, kept_within):
+def test_pruning_within_a_quota_keeps_the_newest_and_the_best(
+    tmp_path: Path, best: int | None, gigabytes: float, surplus: list[Any], kept_within: bool
+) -> None:
     for step in range(1, 6):
         folder = tmp_path / "checkpoints" / f"step-{step:06d}" / "adapter"
         folder.mkdir(parents=True)
@@ -225,7 +230,7 @@ def test_pruning_within_a_quota_keeps_the_newest_and_the_best(tmp_path, best, gi
             checkpoints.check_quota()
 
 
-def test_a_run_keeps_as_many_checkpoints_as_its_quota_holds(tmp_path):
+def test_a_run_keeps_as_many_checkpoints_as_its_quota_holds(tmp_path: Path) -> None:
     """Each is 16.4 MB."""
     checkpoints = {"every_steps": 1, "keep_last": 4, "max_gigabytes": 0.04}
     folder, result = run(tmp_path, "run", config(steps=4, checkpoints=checkpoints))
@@ -236,7 +241,7 @@ def test_a_run_keeps_as_many_checkpoints_as_its_quota_holds(tmp_path):
     assert removed == [[], [], ["000001"], ["000002"]]
 
 
-def test_a_checkpoint_larger_than_the_quota_ends_the_run_and_stays(tmp_path):
+def test_a_checkpoint_larger_than_the_quota_ends_the_run_and_stays(tmp_path: Path) -> None:
     checkpoints = {"every_steps": 1, "max_gigabytes": 0.01}
     with pytest.raises(QuotaError, match=r"need 0.0164 GB; raise checkpoints.max_gigabytes \(0.01\)"):
         run(tmp_path, "run", config(checkpoints=checkpoints))
@@ -244,7 +249,7 @@ def test_a_checkpoint_larger_than_the_quota_ends_the_run_and_stays(tmp_path):
     assert (tmp_path / "run" / "checkpoints" / "step-000001").is_dir() and event["step"] == 1
 
 
-def test_checkpoints_stand_in_the_order_of_their_steps(tmp_path):
+def test_checkpoints_stand_in_the_order_of_their_steps(tmp_path: Path) -> None:
     for step in (999_950, 1_000_000):
         folder = tmp_path / "checkpoints" / f"step-{step:06d}"
         folder.mkdir(parents=True)
@@ -252,7 +257,7 @@ def test_checkpoints_stand_in_the_order_of_their_steps(tmp_path):
     assert Checkpoints(tmp_path, CheckpointSettings()).all()[-1].name == "step-1000000"
 
 
-def test_a_target_ends_the_run_though_the_best_is_not_kept(tmp_path, monkeypatch):
+def test_a_target_ends_the_run_though_the_best_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("calibrl_core.evaluation.validation.summarise", lambda answers, seed: {"accuracy": 0.5})
     validation = {"data": DIGITS, "every_steps": 1, "samples": 1, "stop_at_accuracy": 0.45}
     checkpoints = {"every_steps": 100, "keep_best": None}
@@ -260,7 +265,7 @@ def test_a_target_ends_the_run_though_the_best_is_not_kept(tmp_path, monkeypatch
     assert (result["status"], result["step"]) == ("succeeded", 1)
 
 
-def test_a_resumed_run_tells_of_its_checkpoints_again(tmp_path):
+def test_a_resumed_run_tells_of_its_checkpoints_again(tmp_path: Path) -> None:
     """A kill may have come between writing one and telling of it."""
     folder, _ = run(tmp_path, "run", config(**SFT))
     told = len(of_type(folder, "checkpoint"))
@@ -268,7 +273,7 @@ def test_a_resumed_run_tells_of_its_checkpoints_again(tmp_path):
     assert [event["step"] for event in of_type(folder, "checkpoint")[told:]] == [2, 4]
 
 
-def test_no_expert_no_calibrl(tmp_path):
+def test_no_expert_no_calibrl(tmp_path: Path) -> None:
     (tmp_path / "own.jsonl").write_text('{"question": "q", "answer": "1"}\n')
     settings = config(data={"path": str(tmp_path / "own.jsonl")})
     with pytest.raises(DataError, match="needs experts"):
@@ -278,7 +283,7 @@ def test_no_expert_no_calibrl(tmp_path):
     assert not any(name.startswith("expert/") for name in metrics)
 
 
-def test_evaluation(tmp_path):
+def test_evaluation(tmp_path: Path) -> None:
     report = EventFile(tmp_path)
     settings = EvaluateConfig.model_validate(
         {
@@ -300,13 +305,13 @@ def test_evaluation(tmp_path):
     assert stopped["status"] == "stopped"
 
 
-def start(tmp_path, settings, module="train"):
+def start(tmp_path: Path, settings: Any, module: str = "train") -> Any:
     (tmp_path / "config.json").write_text(json.dumps(settings))
     command = [sys.executable, "-m", f"calibrl_core.{module}", str(tmp_path / "config.json"), "--run-dir"]
     return subprocess.Popen([*command, str(tmp_path / "run")], stderr=subprocess.PIPE, text=True)
 
 
-def test_the_process_saves_and_exits_on_sigterm(tmp_path):
+def test_the_process_saves_and_exits_on_sigterm(tmp_path: Path) -> None:
     process = start(tmp_path, config(steps=100_000).model_dump(mode="json"))
     for line in process.stderr:
         if line.startswith("step 2"):
@@ -320,11 +325,11 @@ def test_the_process_saves_and_exits_on_sigterm(tmp_path):
 
 
 @pytest.fixture
-def as_process(tmp_path, monkeypatch):
+def as_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Runs what a trainer's process runs, in this one, with such a config file or none; its exit status."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
-    def run_with(config, *options):
+    def run_with(config: Any, *options: Any) -> Any:
         path = tmp_path / "config.json"
         if config is not None:
             path.write_text(json.dumps(config))
@@ -338,7 +343,9 @@ def as_process(tmp_path, monkeypatch):
         signal.signal(number, handler)
 
 
-def test_the_process_refuses_a_model_with_a_link_out_of_its_root(tmp_path, as_process):
+def test_the_process_refuses_a_model_with_a_link_out_of_its_root(
+    tmp_path: Path, as_process: Callable[..., Any]
+) -> None:
     model = tmp_path / "allowed" / "model"
     model.mkdir(parents=True)
     (model / "config.json").write_text("{}")
@@ -349,7 +356,7 @@ def test_the_process_refuses_a_model_with_a_link_out_of_its_root(tmp_path, as_pr
     assert (last["type"], last["reason"]) == ("error", "bad_spec") and "leads out of" in last["message"]
 
 
-def test_the_process_explains_what_went_wrong(tmp_path):
+def test_the_process_explains_what_went_wrong(tmp_path: Path) -> None:
     process = start(tmp_path, {"model": {"builtin": "tiny-vlm"}, "data": DIGITS, "steps": -1})
     _, told = process.communicate(timeout=LIMIT_SECONDS)
     assert process.returncode == 1
@@ -367,7 +374,13 @@ def test_the_process_explains_what_went_wrong(tmp_path):
         (None, "config.json can't be read"),
     ],
 )
-def test_what_cant_be_used_is_a_bad_spec_in_a_sentence(tmp_path, as_process, capfd, changes, told):
+def test_what_cant_be_used_is_a_bad_spec_in_a_sentence(
+    tmp_path: Path,
+    as_process: Callable[..., Any],
+    capfd: pytest.CaptureFixture[str],
+    changes: dict[str, Any] | None,
+    told: str,
+) -> None:
     status = as_process(None if changes is None else {"data": DIGITS, "steps": 1, **changes})
     last = events(tmp_path / "run")[-1]
     assert (status, last["type"], last["reason"]) == (1, "error", "bad_spec")
@@ -377,10 +390,12 @@ def test_what_cant_be_used_is_a_bad_spec_in_a_sentence(tmp_path, as_process, cap
     assert "Traceback" not in shown
 
 
-def test_ten_non_finite_updates_in_a_row_end_the_job_and_are_counted(tmp_path, as_process, monkeypatch):
+def test_ten_non_finite_updates_in_a_row_end_the_job_and_are_counted(
+    tmp_path: Path, as_process: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two a step, so that the fifth step does not come to its end."""
 
-    def nothing_known(self, completions, truths):
+    def nothing_known(self: Any, completions: Any, truths: Any) -> Any:
         return [Score({"math": 0.0, "format": 0.0}, math.nan, False, False) for _ in completions]
 
     monkeypatch.setattr(Scorer, "score_all", nothing_known)

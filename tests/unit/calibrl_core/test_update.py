@@ -2,16 +2,19 @@
 
 import copy
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
 
 from calibrl_core.algorithms import GRPO, CalibRL
 from calibrl_core.config import TrainConfig
+from calibrl_core.data.schema import Example
 from calibrl_core.diagnostics.base import Experts, StepBatch
 from calibrl_core.distributed.ranks import Ranks
 from calibrl_core.models.policy import Policy
 from calibrl_core.rollout.base import SamplingRequest
+from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 from calibrl_core.step.advantages import group_advantages
 from calibrl_core.step.mini_batches import mini_batches, update_rows
 from calibrl_core.step.optimizer import MOST_SKIPPED, GradientStep, NonFiniteError
@@ -23,7 +26,7 @@ GROUP = 3
 
 
 @pytest.fixture
-def batch(engine, examples):
+def batch(engine: SharedPrefillEngine, examples: list[Example]) -> Any:
     """Six groups of three: in four of them one rollout passes, in two none does."""
     rollouts = engine.generate(examples, SamplingRequest(group_size=GROUP, temperature=1.0, max_tokens=10, seed=[2]))
     passed = torch.tensor([[True, False, False]] * 4 + [[False] * 3] * 2)
@@ -46,12 +49,12 @@ def batch(engine, examples):
 
 
 @pytest.fixture
-def rows_run(monkeypatch):
+def rows_run(monkeypatch: pytest.MonkeyPatch) -> Any:
     """How many rows each forward pass of an update had."""
     counts = []
     plain = Policy.token_logprobs
 
-    def counting(self, examples, owners, *rest, **named):
+    def counting(self: Any, examples: list[Example], owners: Any, *rest: Any, **named: Any) -> Any:
         counts.append(len(owners))
         return plain(self, examples, owners, *rest, **named)
 
@@ -59,12 +62,12 @@ def rows_run(monkeypatch):
     return counts
 
 
-def config(algorithm, **changes):
+def config(algorithm: Any, **changes: Any) -> Any:
     required = {"model": {"builtin": "tiny-vlm"}, "data": {"builtin": "digits"}, "steps": 1}
     return TrainConfig.model_validate({**required, "algorithm": algorithm, **changes})
 
 
-def gradients(policy, batch, algorithm, micro_batch_rows=None, step=0):
+def gradients(policy: Policy, batch: Any, algorithm: Any, micro_batch_rows: Any = None, step: int = 0) -> Any:
     """The gradient that a step ends with (one mini-batch, nothing clipped), and its metrics."""
     twin = Policy(copy.deepcopy(policy.model), policy.processor, policy.device)
     settings = config(algorithm, micro_batch_rows=micro_batch_rows, optimizer={"max_grad_norm": 1e9})
@@ -73,7 +76,7 @@ def gradients(policy, batch, algorithm, micro_batch_rows=None, step=0):
     return {name: parameter.grad for name, parameter in twin.model.named_parameters()}, metrics
 
 
-def group_slice(batch, first, last):
+def group_slice(batch: Any, first: Any, last: Any) -> Any:
     """The batch of some of the groups."""
     rows = slice(first * GROUP, last * GROUP)
     rollouts = dataclasses.replace(
@@ -91,7 +94,7 @@ def group_slice(batch, first, last):
     )
 
 
-def assert_same(one, other):
+def assert_same(one: Any, other: Any) -> None:
     assert one.keys() == other.keys()
     for name, gradient in one.items():
         if gradient is None or other[name] is None:
@@ -105,7 +108,7 @@ def assert_same(one, other):
     [*(CalibRL(mini_batches=1, expert_gap=gap) for gap in ("token", "sequence_mean", "sequence_sum")), GRPO()],
     ids=["token", "sequence_mean", "sequence_sum", "grpo"],
 )
-def test_micro_batches_change_nothing(policy, examples, batch, algorithm):
+def test_micro_batches_change_nothing(policy: Policy, examples: list[Example], batch: Any, algorithm: Any) -> None:
     whole, metrics = gradients(policy, batch, algorithm)
     parts, again = gradients(policy, batch, algorithm, micro_batch_rows=4)
     assert_same(whole, parts)
@@ -113,7 +116,9 @@ def test_micro_batches_change_nothing(policy, examples, batch, algorithm):
     assert metrics["loss/grad_norm"] > 0
 
 
-def test_rows_without_advantage_are_left_out_and_nothing_changes(policy, examples, batch, rows_run, monkeypatch):
+def test_rows_without_advantage_are_left_out_and_nothing_changes(
+    policy: Policy, examples: list[Example], batch: Any, rows_run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     algorithm = CalibRL(mini_batches=1)
     left_out, metrics = gradients(policy, batch, algorithm)
     monkeypatch.setattr(CalibRL, "needs_all_rows", lambda self, step: True)
@@ -123,14 +128,18 @@ def test_rows_without_advantage_are_left_out_and_nothing_changes(policy, example
     assert metrics["loss/total"] == pytest.approx(again["loss/total"], abs=1e-6)
 
 
-def test_a_mini_batch_with_nothing_to_learn_has_a_gradient_of_zero(policy, examples, batch):
+def test_a_mini_batch_with_nothing_to_learn_has_a_gradient_of_zero(
+    policy: Policy, examples: list[Example], batch: Any
+) -> None:
     """As in a plain loop, so that momentum and weight decay go on."""
     found, metrics = gradients(policy, group_slice(batch, 4, 6), GRPO(mini_batches=1))
     assert metrics["loss/grad_norm"] == 0
     assert all(gradient is not None and not gradient.any() for gradient in found.values())
 
 
-def test_unweighted_guidance_keeps_every_row(policy, examples, batch, rows_run):
+def test_unweighted_guidance_keeps_every_row(
+    policy: Policy, examples: list[Example], batch: Any, rows_run: Any
+) -> None:
     algorithm = CalibRL(mini_batches=1, rareness_weighting=False)
     with_guidance, _ = gradients(policy, batch, algorithm, step=0)
     assert rows_run == [18]
@@ -142,10 +151,10 @@ def test_unweighted_guidance_keeps_every_row(policy, examples, batch, rows_run):
     assert difference.abs().max() > 1e-4
 
 
-def test_mini_batches_hold_whole_groups(batch):
+def test_mini_batches_hold_whole_groups(batch: Any) -> None:
     """A group goes where its number says, counted over all processes."""
 
-    def dealt(first_prompt):
+    def dealt(first_prompt: Any) -> Any:
         settings = {"max_tokens": 10, "micro_rows": None, "ranks": Ranks()}
         found = mini_batches(update_rows(batch), GRPO(mini_batches=4), first_prompt=first_prompt, **settings)
         return [mini_batch.rows.tolist() for mini_batch in found]
@@ -154,7 +163,9 @@ def test_mini_batches_hold_whole_groups(batch):
     assert dealt(3) == [[3, 4, 5, 15, 16, 17], [6, 7, 8], [9, 10, 11], [0, 1, 2, 12, 13, 14]]
 
 
-def test_a_non_finite_gradient_changes_no_weight_and_finally_ends_the_run(policy, examples, batch):
+def test_a_non_finite_gradient_changes_no_weight_and_finally_ends_the_run(
+    policy: Policy, examples: list[Example], batch: Any
+) -> None:
     twin = Policy(copy.deepcopy(policy.model), policy.processor, policy.device)
     before = twin.model.state_dict()["lm_head.weight"].clone()
     settings = config(GRPO(mini_batches=1))
@@ -169,10 +180,10 @@ def test_a_non_finite_gradient_changes_no_weight_and_finally_ends_the_run(policy
         updater.update(batch, 0)
 
 
-def test_a_tokens_ratio_is_that_of_the_policy_that_its_mini_batch_met(policy, batch):
+def test_a_tokens_ratio_is_that_of_the_policy_that_its_mini_batch_met(policy: Policy, batch: Any) -> None:
     """1 in the first mini-batch; in the second, what the first one's update made of it; none where A is 0."""
 
-    def updated(batch):
+    def updated(batch: Any) -> Any:
         twin = Policy(copy.deepcopy(policy.model), policy.processor, policy.device)
         settings = config(GRPO(mini_batches=2))
         gradient = GradientStep(twin, torch.optim.SGD(twin.model.parameters(), lr=0.5), settings.optimizer)
@@ -196,7 +207,9 @@ def test_a_tokens_ratio_is_that_of_the_policy_that_its_mini_batch_met(policy, ba
 
 
 @pytest.mark.parametrize(("slope", "cosine_is_one"), [(1.0, True), (0.0, False)])
-def test_on_policy_guidance_is_the_policy_gradient_again(policy, batch, slope, cosine_is_one):
+def test_on_policy_guidance_is_the_policy_gradient_again(
+    policy: Policy, batch: Any, slope: float, cosine_is_one: bool
+) -> None:
     """With s of A's sign, beside an expert who is sure of every token: right rollouts are pushed in full, wrong ones by
     the slope. Looking at it changes no weight and leaves no gradient."""
     twin = Policy(copy.deepcopy(policy.model), policy.processor, policy.device)

@@ -1,5 +1,7 @@
 """What each verifier takes for right, by pairs written by hand; `math` is asked in this process, without a pool."""
 
+from typing import Any
+
 import pytest
 
 from calibrl_core.verifiers import ChoiceReward, ExactReward, FormatReward, MathReward, NumericReward
@@ -7,7 +9,7 @@ from calibrl_core.verifiers.base import NeedsWorker, extract_answer, final_answe
 from calibrl_core.verifiers.units import canonical_unit
 
 
-def verdict(verifier, answer, truth):
+def verdict(verifier: Any, answer: str, truth: str) -> Any:
     found = verifier.score(f"<answer>{answer}</answer>", truth)
     return verifier.judge(found.text, found.truth) if isinstance(found, NeedsWorker) else found
 
@@ -183,12 +185,12 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("answer", "truth"), RIGHT)
-def test_math_right(answer, truth):
+def test_math_right(answer: str, truth: str) -> None:
     assert verdict(MathReward(), answer, truth) == 1.0
 
 
 @pytest.mark.parametrize(("answer", "truth"), WRONG)
-def test_math_wrong(answer, truth):
+def test_math_wrong(answer: str, truth: str) -> None:
     assert verdict(MathReward(), answer, truth) == 0.0
 
 
@@ -226,11 +228,11 @@ def test_math_wrong(answer, truth):
         ("", "7", False),
     ],
 )
-def test_numeric(answer, truth, right):
+def test_numeric(answer: str, truth: str, right: bool) -> None:
     assert verdict(NumericReward(), answer, truth) == float(right)
 
 
-def test_the_tolerances_of_numeric():
+def test_the_tolerances_of_numeric() -> None:
     assert verdict(NumericReward(relative_tolerance=0, absolute_tolerance=0.5), "7.5", "7") == 1.0
     assert verdict(NumericReward(relative_tolerance=0, absolute_tolerance=0.5), "7.51", "7") == 0.0
     assert verdict(NumericReward(relative_tolerance=0), "7.0", "7") == 1.0
@@ -269,11 +271,11 @@ def test_the_tolerances_of_numeric():
         ("", "", False),
     ],
 )
-def test_choice(answer, truth, right):
+def test_choice(answer: str, truth: str, right: Any) -> None:
     assert verdict(ChoiceReward(), answer, truth) == float(right)
 
 
-def test_exact():
+def test_exact() -> None:
     assert verdict(ExactReward(), " Ab c ", "Ab c\n") == 1.0
     assert verdict(ExactReward(), r"\boxed{Ab}", "Ab") == 1.0
     assert verdict(ExactReward(), "ab c", "Ab c") == 0.0
@@ -298,12 +300,12 @@ def test_exact():
         ("<answer>7</answer><think>a</think>", False),
     ],
 )
-def test_format(completion, follows):
+def test_format(completion: str, follows: bool) -> None:
     assert follows_format(completion) is follows
     assert FormatReward().score(completion, "any") == float(follows)
 
 
-def test_where_the_answer_stands():
+def test_where_the_answer_stands() -> None:
     assert extract_answer("<answer>6</answer> no, <answer> 7 </answer>") == "7"
     assert extract_answer("<answer>6</answer> or <answer>7</answer></answer> or <answer>8") == "7"
     assert extract_answer("<answer>7") is extract_answer("7</answer>") is extract_answer("</answer><answer>") is None
@@ -328,14 +330,14 @@ def test_where_the_answer_stands():
         "<answer>" + "(A) " * 120 + "</answer>",
     ],
 )
-def test_hostile_text_is_read_in_linear_time(text):
+def test_hostile_text_is_read_in_linear_time(text: str) -> None:
     """A regular expression that went over the text once for each of its tags would run for minutes: pytest's limit."""
     for verifier in (MathReward(), ChoiceReward(), ExactReward(), NumericReward(), FormatReward()):
         for truth in ("B", "7", r"\frac{1}{2}"):
             assert verifier.score(text, truth) != 1.0
 
 
-def test_units():
+def test_units() -> None:
     assert canonical_unit("square centimetres") == canonical_unit("cm^2") == canonical_unit("sq. cm") == "cm^2"
     assert canonical_unit("meters per second") == canonical_unit("m/s") == "m/s"
     assert canonical_unit("units") == canonical_unit("square units") == ""
