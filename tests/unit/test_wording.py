@@ -5,9 +5,13 @@ To check more texts, add them to `TEXTS` (banned words) or `DESCRIPTIONS` (also 
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import pytest
 
+from api.main import app
+from calibrl.schemas import job_spec_adapter
+from jobs.settings import Settings
 from tests.support import documents
 
 # Old, poetic or ambiguous words, each with its replacement.
@@ -54,10 +58,37 @@ def pages() -> Mapping[str, str]:
     return {path: documents.prose(text) for path, text in documents.written().items()}
 
 
+def described(node: Any, place: str) -> Iterator[tuple[str, str]]:
+    """Yield each description of a JSON document with its place."""
+    if isinstance(node, dict):
+        if isinstance(text := node.get("description"), str):
+            yield place, text
+        for key, value in node.items():
+            yield from described(value, f"{place}/{key}")
+    elif isinstance(node, list):
+        for index, value in enumerate(node):
+            yield from described(value, f"{place}/{index}")
+
+
+def openapi() -> Mapping[str, str]:
+    """Return all descriptions of the API: endpoints, parameters, schemas and fields."""
+    return dict(described(app.openapi(), "openapi"))
+
+
+def specs() -> Mapping[str, str]:
+    """Return all descriptions of the JSON Schema of specs."""
+    return dict(described(job_spec_adapter.json_schema(), "spec"))
+
+
+def settings() -> Mapping[str, str]:
+    """Return the descriptions of the service's settings."""
+    return {f"settings/{name}": field.description or "" for name, field in Settings.model_fields.items()}
+
+
 # Sources of texts: each returns texts by their place.
 Texts = Callable[[], Mapping[str, str]]
 TEXTS: list[Texts] = [pages]
-DESCRIPTIONS: list[Texts] = []
+DESCRIPTIONS: list[Texts] = [openapi, specs, settings]
 
 
 def test_no_text_has_a_banned_word() -> None:
@@ -82,6 +113,10 @@ def test_banned_words_are_found(text: str) -> None:
 @pytest.mark.parametrize("text", ["mean entropy in nats per token", "stand-in for torch", "an amendment", "a token"])
 def test_other_words_are_not_found(text: str) -> None:
     assert not list(faults(text))
+
+
+def test_every_setting_is_described() -> None:
+    assert [place for place, text in settings().items() if not text.endswith(".")] == []
 
 
 def test_banned_openings_are_found() -> None:
