@@ -306,5 +306,5 @@ def test_what_can_not_be_shared_is_refused(tmp_path: Path) -> None:
 
 
 def test_shares_are_neighbours_and_as_even_as_they_go() -> None:
-    assert Second().share(3) == range(1, 3)
+    assert Second().my_slice(3) == range(1, 3)
     assert list(Ranks().my_slice(3)) == [0, 1, 2]
