@@ -50,7 +50,7 @@ class Conflict(ServiceError):
 
 
 class RequestInProgress(Conflict):
-    """The same request is being processed: repeat it later."""
+    """A request with the same key is being processed: repeat it later."""
 
     code = "in-flight"
     title = "Request in progress"

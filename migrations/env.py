@@ -1,4 +1,4 @@
-"""Runs migrations on the database that the settings name; two at once take turns."""
+"""Runs migrations on the database of the settings. A lock makes concurrent runs wait for each other."""
 
 from alembic import context
 from sqlalchemy import create_engine, pool, text
@@ -6,7 +6,7 @@ from sqlalchemy import create_engine, pool, text
 from jobs.models import Base
 from jobs.settings import get_settings
 
-_LOCK = 0x63616C69  # any number that all migrations agree on
+_LOCK = 0x63616C69  # arbitrary, the same for all migrations
 
 
 def run() -> None:

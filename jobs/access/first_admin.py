@@ -13,6 +13,7 @@ from jobs.db import session_scope
 
 
 def main() -> None:
+    """Run the command of the module."""
     parser = argparse.ArgumentParser(
         prog="python -m jobs.access.first_admin", description=(__doc__ or "").partition(": ")[2]
     )

@@ -33,6 +33,7 @@ class _Sizes:
         return 2 if self.bfloat16 else 4
 
     def linear(self, *, trained_vision: bool = True) -> int:
+        """Return the number of parameters in linear layers, optionally without the vision tower."""
         return sum(prod(shape) for name, shape in self.shape.linear.items() if trained_vision or not is_vision(name))
 
 

@@ -56,6 +56,7 @@ class ModelShape:
 
 
 def is_vision(name: str) -> bool:
+    """Return True if a tensor belongs to the vision tower or its projection."""
     return bool(VISION & {*name.split(".")})
 
 

@@ -177,6 +177,7 @@ class _Project:
         return self.used / self.share.weight
 
     def hold_back(self, job: QueuedJob) -> WaitReason | None:
+        """Return why a job must not start or reserve now, or None."""
         if self._exceeds(self.gpus, job):
             return WaitReason.PROJECT_LIMIT
         if (self.share.left is not None and self.share.left <= 0) or self.share.left_by_user.get(job.user, inf) <= 0:
@@ -249,6 +250,7 @@ class _Board:
         return found
 
     def place(self, job: QueuedJob, position: int) -> Placement:
+        """Place a job: start it, reserve a start, or return why neither is possible."""
         project = self.projects[job.project]
         if reason := project.hold_back(job):
             if reason is WaitReason.PROJECT_LIMIT and self.fitting(_shape(job)):
@@ -311,6 +313,7 @@ class _Demand:
         self._placed: set[int] = set()
 
     def can_be_met(self) -> bool:
+        """Return True if an unplaced job could still start now."""
         while self._open:
             slots, jobs, timelines = self._open[-1]
             while jobs and jobs[0][1] in self._placed:
@@ -323,6 +326,7 @@ class _Demand:
         return False
 
     def remove(self, job: QueuedJob) -> None:
+        """Record that a job was placed."""
         self._placed.add(job.id.int)
 
 

@@ -35,6 +35,7 @@ class Timeline:
         self._change(slots, at, inf)
 
     def reserve(self, job: UUID, slots: int, start: float, seconds: float) -> None:
+        """Reserve slots for a job from `start` for `seconds`."""
         self._change(-slots, start, start + seconds)
         self._reserved.append((job, start, start + seconds))
 

@@ -49,6 +49,7 @@ class Message:
 
     @classmethod
     def of(cls, delivery: Delivery, webhook: Webhook) -> Self:
+        """Return the message of a delivery."""
         content = {"type": delivery.type, "timestamp": delivery.created_at.isoformat(), "data": delivery.data}
         return cls(delivery.id, webhook.id, webhook.url, webhook.secret, content, delivery.attempts)
 

@@ -1,4 +1,4 @@
-"""The first tables, and the project that every job is in unless it says otherwise."""
+"""Create the first tables, and the default project."""
 
 from typing import Any
 

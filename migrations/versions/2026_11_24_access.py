@@ -1,4 +1,4 @@
-"""Users, their roles in projects, their keys, and what they changed."""
+"""Add users, their roles in projects, their keys, and the audit log."""
 
 import sqlalchemy as sa
 from alembic import op

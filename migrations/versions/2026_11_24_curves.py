@@ -1,4 +1,4 @@
-"""Blocks of 32 steps of each metric beside the rows, so that a long curve reads quickly."""
+"""Add blocks of 32 steps per metric, so that a long curve reads quickly."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Data sets: files that were uploaded, names on the hub, and which jobs use them."""
+"""Add datasets: uploaded files, names on the hub, and the jobs that use them."""
 
 import sqlalchemy as sa
 from alembic import op

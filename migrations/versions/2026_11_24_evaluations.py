@@ -1,4 +1,4 @@
-"""What evaluations found prompt by prompt."""
+"""Add the accuracy per prompt of evaluations."""
 
 import sqlalchemy as sa
 from alembic import op

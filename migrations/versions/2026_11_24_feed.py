@@ -1,4 +1,4 @@
-"""The feed: what changed in a job, a row a transaction; what jobs already have is put in it in pieces."""
+"""Add the feed: changes of jobs, one row per transaction. Existing data of jobs is added in pieces."""
 
 import sqlalchemy as sa
 from alembic import op

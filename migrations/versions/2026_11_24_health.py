@@ -1,4 +1,4 @@
-"""A reason more: a health rule ended the run."""
+"""Add a reason: a health rule paused or ended the run."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Jobs in lists: an index for each sort and filter, notes, lineage; and the answers to requests that are sent again."""
+"""Add an index per sort key and filter of job lists, notes, lineage, and stored responses to repeated requests."""
 
 import sqlalchemy as sa
 from alembic import op

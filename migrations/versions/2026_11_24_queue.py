@@ -1,4 +1,4 @@
-"""The queue: machines with GPUs in place of slots, pausing, limits and shares of projects, offsets by attempt."""
+"""Add the queue: machines with GPUs instead of slots, pausing, limits and shares of projects, offsets per attempt."""
 
 import sqlalchemy as sa
 from alembic import op

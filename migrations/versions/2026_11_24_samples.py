@@ -1,4 +1,4 @@
-"""What lists of a job's groups show beside the mean reward: mean entropy, rareness, and gap to the expert."""
+"""Add the mean entropy, rareness and gap of groups, shown in lists beside the mean reward."""
 
 import sqlalchemy as sa
 from alembic import op

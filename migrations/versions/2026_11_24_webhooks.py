@@ -1,4 +1,4 @@
-"""Webhooks, and the messages that are to reach them."""
+"""Add webhooks and their messages."""
 
 import sqlalchemy as sa
 from alembic import op
