@@ -1,4 +1,4 @@
-"""What the trainer's benchmark trains: a model, its prompts, and how many completions of which length."""
+"""Cases of the trainer's benchmark: a model, its prompts, and the number and length of completions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CANVAS = 448  # pixels a side of the image case: 448 / 14 / 2 = 16, so 256 image
 
 @dataclass(frozen=True)
 class Case:
-    """One row of the comparison. Every completion has exactly `tokens` tokens: see `NO_STOP`."""
+    """A row of the comparison. Every completion has exactly `tokens` tokens: see `NO_STOP`."""
 
     name: str
     about: str

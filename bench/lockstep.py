@@ -1,6 +1,6 @@
-"""Training loops that take turns: each in a process of its own, each one step when told to, all others at rest.
+"""Training loops that take turns: one process per arm, one step at a time while all others wait.
 
-Taking turns, A B A B ..., puts whatever else the machine does on all arms alike.
+Alternation (A B A B ...) spreads the machine's other load evenly over all arms.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ LIMIT = 1800.0  # seconds that a start or a step may take
 
 @dataclass(frozen=True)
 class Orders:
-    """What is asked of the next step."""
+    """Parameters of the next step."""
 
     equal_rewards: bool = False  # see `bench.rewards`
 
@@ -28,7 +28,7 @@ class Step:
 
     seconds: float  # all of it: data, rollouts, rewards, update, and what the loop itself needs
     tokens: int  # generated
-    phases: dict[str, float] = field(default_factory=dict)  # seconds by phase, where the arm knows them
+    phases: dict[str, float] = field(default_factory=dict)  # seconds by phase, if the arm reports them
 
 
 class Gate:

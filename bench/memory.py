@@ -2,12 +2,12 @@
 
     python -m bench.memory
 
-One update on 8 x 1024 completion tokens and a vocabulary of 151,936 (Qwen's), from its start to its end, by the same
-model, loss and optimizer: ours in chunks from hidden states; the plain one as transformers offers it, a forward pass
-with logits, log_softmax, gather. Each in a process of its own, after a small update that sets up the optimizer's state.
-What counts is how far the process grew beyond where it stood before: resident memory on a processor, torch's own count
-on a GPU. The model is small (hidden size 256, 4 layers), so that logits and what is computed from them outweigh its
-activations, as they do in large models under gradient checkpointing, and all fits into 24 GB.
+Each arm runs one update on 8 x 1024 completion tokens with a vocabulary of 151,936 (Qwen's), with the same model, loss
+and optimizer. Our arm computes log-probabilities in chunks from hidden states. The plain arm uses transformers'
+interface: a forward pass with logits, log_softmax, gather. Each arm runs in a separate process, after a small update
+that creates the optimizer's state. The measure is the growth of the process beyond its previous size: resident memory
+on a CPU, torch's own count on a GPU. The model is small (hidden size 256, 4 layers), so that logits dominate its
+activations, as in large models under gradient checkpointing, and everything fits into 24 GB.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ EXAMPLE = Example(id="memory", question="1 2 3", answer="6")
 
 @dataclass(frozen=True)
 class Size:
-    """Of the benchmark; the tests take a smaller one."""
+    """Sizes of the benchmark; the tests use smaller ones."""
 
     vocabulary: int = 151_936
     tokens: int = 1024  # a completion
@@ -51,7 +51,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Use:
-    """What an update used."""
+    """Memory used by one update."""
 
     peak_bytes: int  # beyond where it began
     seconds: float
@@ -161,7 +161,7 @@ def make_policy(size: Size) -> Policy:
 
 
 def make_batch(policy: Policy, config: TrainConfig, tokens: int, vocabulary: int) -> StepBatch:
-    """One prompt with made-up rollouts, of which every one has an advantage."""
+    """Make one prompt with synthetic rollouts, each with a non-zero advantage."""
     drawn = torch.randint(2, vocabulary, (ROWS, tokens), generator=torch.Generator().manual_seed(1))
     shape = drawn.shape
     near = torch.full(shape, -float(torch.tensor(vocabulary).log()), device=policy.device)  # a random model's
@@ -219,7 +219,7 @@ def _restart_gpu() -> int:
 
 
 def _restart() -> int:
-    Path("/proc/self/clear_refs").write_text("5")  # the kernel's record of the most resident memory begins anew
+    Path("/proc/self/clear_refs").write_text("5")  # reset the kernel's record of peak resident memory
     return _memory("VmRSS")
 
 

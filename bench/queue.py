@@ -105,7 +105,7 @@ def _first_step(client: Client) -> float:
 
 
 def soak(jobs: int, projects: int, slots: int, console: Console) -> list[report.Row]:
-    """Many short jobs of many projects: each exactly once, how long slots stood idle, and how fair it was."""
+    """Run many short jobs of many projects: each exactly once; measure idle slots and fairness."""
     settings = FAKE | {"CALIBRL_WORKER_CPU_SLOTS": str(slots)}
     with tempfile.TemporaryDirectory() as folder, stack(Path(folder), settings) as client:
         names = [f"project-{index:02d}" for index in range(projects)]
@@ -121,7 +121,7 @@ def soak(jobs: int, projects: int, slots: int, console: Console) -> list[report.
 
 
 def soak_rows(spans: list[Span], slots: int) -> list[report.Row]:
-    """What the soak's jobs tell."""
+    """Return the report's rows of the soak."""
     jobs, once = len(spans), sum(span.once for span in spans)
     idle, unfair = idle_seconds(spans, slots), unfairness(spans)
     length = mean(span.ended - span.claimed for span in spans)
@@ -137,7 +137,7 @@ def soak_rows(spans: list[Span], slots: int) -> list[report.Row]:
 
 
 def idle_seconds(spans: list[Span], slots: int) -> float:
-    """How long a slot had no job between two of them, on average, while jobs were waiting."""
+    """Return the mean time between two jobs of a slot while jobs were waiting, in seconds."""
     until = max(span.claimed for span in spans)  # then nothing waits any more
     begin = min(span.claimed for span in spans)
     busy = sum(min(span.ended, until) - span.claimed for span in spans)

@@ -1,4 +1,4 @@
-"""What a benchmark leaves: a table to read, and `results/<name>.json` for programs."""
+"""Output of a benchmark: a table to read, and `results/<name>.json` for programs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RESULTS = Path(__file__).parent / "results"
 
 @dataclass(frozen=True)
 class Row:
-    """One measure."""
+    """A measure with its figures and goal."""
 
     measure: str
     ours: float
@@ -41,7 +41,7 @@ def at_most(measure: str, ours: float, peer: float, unit: str, share: float) -> 
 
 
 def within(measure: str, ours: float, unit: str, goal: float) -> Row:
-    """Ours should be no more than a figure, which stands where a peer's would."""
+    """Return a row whose goal is an upper limit; the limit takes the place of a peer's figure."""
     return Row(measure, ours, goal, ours / goal, unit, f"<= {goal:g} {unit}", ours <= goal)
 
 
@@ -80,7 +80,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def circumstances(packages: Sequence[str]) -> str:
-    """When, on what machine and with which versions: figures mean nothing without."""
+    """Return date, machine and versions: figures mean nothing without them."""
     versions = ", ".join(f"{name} {version(name)}" for name in packages)
     return f"{datetime.now(UTC):%Y-%m-%d}, {machine()}, Python {platform.python_version()}, {versions}"
 

@@ -19,7 +19,7 @@ OURS = ("PYTHONPATH", "VIRTUAL_ENV")  # variables that would lead a peer to our 
 def serving(
     command: Sequence[str], url: str, health: str, name: str, folder: Path, settings: Mapping[str, str] | None = None
 ) -> Iterator[str]:
-    """A server in a folder of its own, from when it answers under `health` to stopped; its address."""
+    """Run a server in a folder until the block ends; yield its address once `health` answers."""
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "log.txt"
     env = {name: value for name, value in os.environ.items() if name not in OURS} | dict(settings or {})

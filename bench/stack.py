@@ -1,5 +1,6 @@
-"""The whole service in a process of its own, with the settings that a benchmark wants; its database at hand, where the
-benchmark writes into it: `python -m bench.stack DATA [--dashboard]`."""
+"""The whole service in a separate process, with the settings of a benchmark. Its database is reachable, so that the
+benchmark can write into it: `python -m bench.stack DATA [--dashboard]`.
+"""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def measure(case: Case, steps: int, seed: int, console: Console) -> list[report.Row]:
-    """All arms in turn on one case."""
+    """Measure all arms in turn on one case."""
     console.rule(f"{case.name}: {case.about}; {case.prompts} x {case.group_size} completions of {case.tokens} tokens")
     equal_steps = max(2, steps // 3) if case.prompts > 1 else 0  # with one prompt there is no second group
     total = WARM_UP + steps + equal_steps

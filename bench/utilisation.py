@@ -1,6 +1,6 @@
-"""How much of the machine our step uses, on a text model: the update by arithmetic, decoding by memory bandwidth.
+"""Utilisation of the machine by one step on a text model: update by arithmetic, decoding by memory bandwidth.
 
-Both limits are measured here and now, a large matrix product and a large copy, so that no table of cards is needed.
+Both limits are measured in the same run, by a large matrix product and a large copy. No table of GPUs is needed.
 """
 
 from __future__ import annotations

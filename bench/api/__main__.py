@@ -28,7 +28,7 @@ SETTINGS = {
     "CALIBRL_REQUESTS_PER_SECOND": "100000",  # one key asks for everybody here
     "CALIBRL_REQUESTS_AT_ONCE": "100000",
     "CALIBRL_HEARTBEAT_SECONDS": "5",
-    "CALIBRL_LEASE_SECONDS": "3600",  # nobody renews the leases of jobs that stand still between two measures
+    "CALIBRL_LEASE_SECONDS": "3600",  # no worker renews the leases between two measures
     "CALIBRL_QUICK_STARTS": "false",
 }
 
@@ -60,7 +60,7 @@ def _services(folder: Path, mlflow: Path) -> Iterator[tuple[Mapping[str, str], s
             mlflow_server.running(mlflow, second, folder / "mlflow") as mlflow_url,
             stack(folder / "data", settings) as client,
         ):
-            client.drain(client.workers()[0].name)  # the measures bring a machine of their own
+            client.drain(client.workers()[0].name)  # the measures register their own machine
             yield settings | {"CALIBRL_API_URL": client.url}, mlflow_url
 
 

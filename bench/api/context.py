@@ -1,4 +1,4 @@
-"""What every measure gets: how much of everything, the services, a machine of the queue, and where to show progress."""
+"""The context of every measure: its sizes, the services, a machine of the queue, and progress output."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from jobs.settings import get_settings
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much of everything."""
+    """Sizes of all measures."""
 
     metrics: int = 60  # that a job reports a step
     ingest_steps: int = 6000  # shared by those who write at once
@@ -60,7 +60,7 @@ QUICK = Sizes(
 
 @dataclass
 class Bench:
-    """What a measure has at hand."""
+    """Services and output shared by the measures."""
 
     sizes: Sizes
     folder: Path  # for event files
@@ -99,5 +99,5 @@ class Part:
     bar: Any
 
     def advance(self, by: float = 1) -> None:
-        """That much more is done."""
+        """Advance the progress bar by `by` steps."""
         self.progress.advance(self.bar, by)

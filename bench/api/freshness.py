@@ -1,4 +1,4 @@
-"""How soon a point that a trainer writes, and what is asked of the API, is at those who watch; while many jobs run."""
+"""Delay from a point written by a trainer, and from an API request, to the clients that follow, while many jobs run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from worker.shipper import Shipper
 from worker.supervisor import SHIP_SECONDS
 
 POINT_GOAL, EVENT_GOAL = 1.0, 0.1  # seconds, p95
-PROCESSES = 5  # that the shippers are threads of; on a worker each has one of its own
+PROCESSES = 5  # processes whose threads are the shippers; on a worker each shipper has its own process
 WAIT_SECONDS = 60.0
 EVENT_PAUSE = 0.1  # between two requests
 SETTLE_SECONDS = 2.0
@@ -74,7 +74,7 @@ def _rows(measure: str, seconds: Sequence[float], goal: float) -> list[Row]:
 
 
 class Trainers:
-    """Every job reports once a second, each at a moment of its own: metrics, and a sample with an image."""
+    """Trainers of all jobs. Each reports once per second, at its own offset: metrics, and a sample with an image."""
 
     def __init__(self, bench: Bench, claims: Sequence[Claim]) -> None:
         self._sizes = bench.sizes
@@ -136,8 +136,10 @@ class Viewers:
 
 
 class Requests:
-    """One after another, jobs get another priority; how long until those who follow the job, or all jobs, hear of it,
-    from before the request was sent."""
+    """Requests that change one job's priority after the other.
+
+    Measures the delay from before the request was sent until the followers of the job, or of all jobs, see the event.
+    """
 
     def __init__(self, bench: Bench, viewers: Viewers, job_ids: Sequence[UUID]) -> None:
         self.to_job: list[float] = []
@@ -209,7 +211,7 @@ def _ship_all(claims: Sequence[Claim], folder: Path, ready: Barrier, stop: Flag)
 def _ship(claim: Claim, folder: Path, ended: threading.Event) -> None:
     shipper, more = Shipper(claim, folder / str(claim.job_id), MACHINE), False
     pause = next_beat = 0.0
-    ended.wait(random.uniform(0, SHIP_SECONDS))  # supervisors look at moments of their own
+    ended.wait(random.uniform(0, SHIP_SECONDS))  # supervisors do not poll in step
     while not ended.wait(pause):
         more = shipper.ship()
         pause = 0.0 if more else SHIP_SECONDS

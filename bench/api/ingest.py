@@ -36,7 +36,7 @@ def measure(bench: Bench) -> list[Row]:
 
 
 def _ours(bench: Bench, writers: int) -> float:
-    """Points a second of so many trainers, each with its shipper in a process of its own, as on a worker."""
+    """Points per second of `writers` trainers. Each has a shipper in a separate process, as on a worker."""
     steps, count = bench.sizes.ingest_steps // writers, bench.sizes.metrics
     claims = bench.machine.hold(writers)
     context = multiprocessing.get_context("spawn")
@@ -73,7 +73,7 @@ def _report_and_ship(claim: Claim, folder: Path, steps: int, count: int, barrier
 
 
 def _mlflow(bench: Bench, clients: int) -> float:
-    """Points a second of so many clients, each with a run of its own; their requests are made beforehand."""
+    """Points per second of `clients` MLflow clients, one run each; request bodies are made beforehand."""
     calls = max(1, bench.sizes.mlflow_calls // clients)
     work = [bodies(bench.mlflow.create_run(), _points(calls * 1000, bench.sizes.metrics)) for _ in range(clients)]
     barrier, spans = threading.Barrier(clients), list[tuple[float, float]]()

@@ -1,4 +1,4 @@
-"""MLflow's tracking server, from an environment of its own, and what is asked of it over its REST API."""
+"""MLflow's tracking server from a separate environment, and the REST requests that the benchmark sends to it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bench.serving import serving
 from calibrl.stack.services import free_port
 
 Point = tuple[int, str, float]  # step, name, value
-DRIVER = "psycopg2"  # of the environment; what SQLAlchemy takes unless told depends on its version
+DRIVER = "psycopg2"  # driver of the environment; SQLAlchemy's default depends on its version
 BATCH = 1000  # metrics, as many as log-batch takes
 CREATORS = 4  # clients that make runs at once
 SECONDS = 120.0  # that one answer may take
@@ -25,7 +25,11 @@ QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION
 
 
 def version(environment: Path) -> str:
-    """Of the MLflow in an environment. Raises SystemExit where there is none."""
+    """Return the version of MLflow in an environment.
+
+    Raises:
+        SystemExit: MLflow is not installed there.
+    """
     python = environment / "bin" / "python"
     if not python.exists():
         raise SystemExit(f"no MLflow in {environment}: make bench-api installs it")
@@ -53,25 +57,25 @@ class MLflow:
         return str(answer["run"]["info"]["run_id"])
 
     def create_runs(self, count: int) -> None:
-        """So many new runs."""
+        """Create `count` runs."""
         with ThreadPoolExecutor(CREATORS) as pool:
             list(pool.map(lambda _: self.create_run(), range(count)))
 
     def log(self, body: bytes) -> None:
-        """One of `bodies`."""
+        """Send one of `bodies`."""
         self._post("runs/log-batch", body)
 
     def history(self, run_id: str, name: str) -> bytes:
-        """All values of a metric."""
+        """Return all values of a metric."""
         return self._get("metrics/get-history", {"run_id": run_id, "metric_key": name})
 
     def interval(self, run_id: str, name: str, points: int) -> bytes:
-        """So many of a metric's values, as its own pages draw them."""
+        """Return a sample of a metric's values, as MLflow's own pages draw them."""
         given = {"run_ids": run_id, "metric_key": name, "max_results": points}
         return self._get("metrics/get-history-bulk-interval", given)
 
     def page(self, limit: int, token: str | None) -> tuple[int, str | None]:
-        """How many runs a page of the list of all has, newest first, and what leads to the next one."""
+        """Return the number of runs on a page of the run list, newest first, and the token of the next page."""
         given = {"experiment_ids": [EXPERIMENT], "max_results": limit} | ({"page_token": token} if token else {})
         answer = self._post("runs/search", json.dumps(given).encode())
         return len(answer.get("runs", [])), answer.get("next_page_token")

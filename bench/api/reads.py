@@ -23,7 +23,7 @@ PAGE = 100
 
 
 def curve(bench: Bench) -> list[Row]:
-    """One metric of a long run, at so many points."""
+    """Measure the read of one metric of a long run at a given number of points."""
     name = trainer.names(bench.sizes.run_metrics)[0]
     job_id, run_id = _long_run(bench), _long_mlflow_run(bench, name)
     with bench.part("reading one metric", total=3 * bench.sizes.reads) as part:
@@ -71,7 +71,7 @@ def _long_run(bench: Bench) -> str:
 
 
 def _long_mlflow_run(bench: Bench, name: str) -> str:
-    """The same for MLflow, with the one metric that is read; its run's id."""
+    """Fill MLflow with the same run, only the metric that is read; return the run's id."""
     run_id = bench.mlflow.create_run()
     count = bench.sizes.run_metrics
     batches = bodies(run_id, [(s, name, trainer.values(s, count)[name]) for s in range(1, bench.sizes.run_steps + 1)])
@@ -82,7 +82,7 @@ def _long_mlflow_run(bench: Bench, name: str) -> str:
 
 
 def listing(bench: Bench) -> list[Row]:
-    """All jobs, in pages; MLflow's runs beside them."""
+    """Measure the read of all jobs in pages, beside MLflow's runs."""
     count = bench.sizes.listed
     add_jobs(count)
     known = sum(_mlflow_pages(bench)[1])

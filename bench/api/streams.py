@@ -1,4 +1,4 @@
-"""A thousand streams of one process: what memory they take, and how soon all of them hear of something."""
+"""A thousand streams of one process: their memory, and the delay until all have received an event."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Stream:
 
     @classmethod
     async def open(cls, bench: Bench, path: str) -> Stream:
-        """Of an address of the API, from its first frame on."""
+        """Open a stream at an address of the API; return after its first frame."""
         address = urlsplit(bench.url)
         reader, writer = await asyncio.open_connection(address.hostname, address.port)
         lines = (f"GET {path} HTTP/1.1", f"Host: {address.netloc}", f"Authorization: Bearer {bench.key}", "", "")
@@ -76,7 +76,7 @@ class Stream:
         return stream
 
     async def hears(self, text: bytes) -> float:
-        """When that comes."""
+        """Return the time at which the event arrives."""
         await asyncio.wait_for(self._reader.readuntil(text), WAIT_SECONDS)
         return time.time()
 

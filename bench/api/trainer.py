@@ -1,4 +1,4 @@
-"""What a trainer writes: metrics that never repeat, and sampled groups with an image."""
+"""Output of an imitated trainer: metrics that never repeat, and sampled groups with an image."""
 
 from __future__ import annotations
 

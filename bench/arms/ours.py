@@ -26,7 +26,7 @@ PHASES = ("rollout", "reward", "expert", "update")
 
 
 class _Hashed(Scorer):
-    """Stands in for the verifiers, as a plain function stands in for them in the other arm."""
+    """Replacement of the verifiers, like the plain function of the other arm."""
 
     equal = False
 

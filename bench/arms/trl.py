@@ -31,7 +31,7 @@ class _Turns(TrainerCallback):
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
         self.orders = Orders()
-        self.tokens = 0  # of the step at hand
+        self.tokens = 0  # of the current step
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._wait(control)
@@ -48,7 +48,7 @@ class _Turns(TrainerCallback):
     def rewards(
         self, completions: list[Any], completion_ids: list[list[int]], row: list[int], **kwargs: Any
     ) -> list[float | None]:
-        """As GRPOTrainer calls a reward function: everything by completion, `row` from the data set."""
+        """Reward function in the form that GRPOTrainer calls: lists by completion, `row` from the dataset."""
         self.tokens = sum(map(len, completion_ids))
         texts = [completion[0]["content"] for completion in completions]
         return [reward(text, of, equal=self.orders.equal_rewards) for text, of in zip(texts, row, strict=True)]

@@ -25,7 +25,7 @@ PACKAGES = ("streamlit", "plotly", "fastapi", "sqlalchemy")
 SETTINGS = {
     "CALIBRL_REQUESTS_PER_SECOND": "100000",  # one key asks for everybody here
     "CALIBRL_REQUESTS_AT_ONCE": "100000",
-    "CALIBRL_LEASE_SECONDS": "7200",  # nobody renews the lease of the job that is looked at
+    "CALIBRL_LEASE_SECONDS": "7200",  # no worker renews the lease of the viewed job
     "CALIBRL_QUICK_STARTS": "false",
 }
 
@@ -48,7 +48,7 @@ def main() -> None:
         settings = SETTINGS | found
         data = Path(settings["CALIBRL_DATA_DIR"])
         with stack(data, settings, dashboard=True) as client:
-            client.drain(client.workers()[0].name)  # the measures bring a machine of their own
+            client.drain(client.workers()[0].name)  # the measures register their own machine
             running = read_stack(data)
             assert running is not None and running.dashboard_url is not None
             arguments += ["--dashboard-url", running.dashboard_url]

@@ -33,7 +33,7 @@ PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much of everything."""
+    """Sizes of all measures."""
 
     steps: int = 100_000
     jobs: int = 10_000
@@ -47,7 +47,7 @@ QUICK = Sizes(steps=2000, jobs=200, openings=1, minutes=0.3, sample_seconds=1.0)
 
 
 class Measures:
-    """One run of all measures."""
+    """A run of all measures."""
 
     def __init__(self, sizes: Sizes, dashboard_url: str, tensorboard: Path, progress: Progress, folder: Path) -> None:
         self._sizes, self._environment = sizes, tensorboard
@@ -57,7 +57,7 @@ class Measures:
         self._client = Client()
 
     def rows(self) -> list[Row]:
-        """All of them, in the order in which they are taken."""
+        """Return all measures in the order in which they are taken."""
         run = LongRun(self._folder / "runs")
         bar = self._progress.add_task(f"{self._sizes.steps:,} steps of {METRICS} metrics", total=self._sizes.steps)
         run.fill(self._sizes.steps, lambda by: self._progress.advance(bar, by))

@@ -1,4 +1,4 @@
-"""How long pages take in headless Chromium until what they are opened for is drawn."""
+"""Time until headless Chromium has drawn the main content of a page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands beside the dashboard: a Streamlit page that is all but empty, and TensorBoard."""
+"""Servers compared with the dashboard: an almost empty Streamlit page, and TensorBoard."""
 
 from __future__ import annotations
 
@@ -30,7 +30,11 @@ def tensorboard(environment: Path, logdir: Path, folder: Path) -> AbstractContex
 
 
 def tensorboard_version(environment: Path) -> str:
-    """Of the TensorBoard in an environment. Raises SystemExit where there is none."""
+    """Return the version of TensorBoard in an environment.
+
+    Raises:
+        SystemExit: TensorBoard is not installed there.
+    """
     python = environment / "bin" / "python"
     code = "from importlib.metadata import version; print(version('tensorboard'))"
     found = (

@@ -1,4 +1,4 @@
-"""Those who watch a page without a browser: they speak Streamlit's own messages, and ask for each tick as it does."""
+"""Viewers without a browser: they speak Streamlit's protocol and request each tick as the browser does."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ IDLE_SECONDS = 0.2  # longest wait for a message before it is looked whether to 
 
 
 class Viewer(threading.Thread):
-    """One tab. `ticks`: when each answer to a tick was there (`time.monotonic`), and the seconds that it took."""
+    """A browser tab. `ticks`: per tick, the time of its answer (`time.monotonic`) and its duration in seconds."""
 
     def __init__(self, dashboard_url: str, page: str, query: str, key: str) -> None:
         super().__init__(daemon=True)
@@ -91,7 +91,7 @@ class Viewer(threading.Thread):
 
 
 class Crowd:
-    """So many viewers of one page, from when each has seen it whole to when all have left."""
+    """Several viewers of one page: entered when each has received the whole page, left when all are closed."""
 
     def __init__(self, count: int, dashboard_url: str, page: str, query: str, key: str) -> None:
         self._viewers = [Viewer(dashboard_url, page, query, key) for _ in range(count)]

@@ -1,8 +1,8 @@
-"""The proof of the queue: faults in the middle of things, on the real stack, and no job lost, no step doubled.
+"""Proof of the queue: faults at any moment on the real stack, with no lost job and no repeated step.
 
     python -m tests.chaos [--seconds N] [--seed S] [--short]
 
-A round puts one job into every state that a job can be in (`tableau`), hits one fault against some or all of them
-(`faults`), drives every job to its end, and checks it against a run that nobody disturbed (`verify`). `cells` says
-which faults and states go together; a cell that makes no sense has its reason there.
+A round puts one job into every possible state (`tableau`), applies one fault to some or all of them (`faults`), runs
+every job to its end, and compares it with a run without faults (`verify`). `cells` lists the pairs of fault and state
+that make sense; each excluded pair has its reason there.
 """

@@ -59,7 +59,7 @@ def main() -> None:
 
 
 class Suite:
-    """All rounds, one stack after the other, and what they found."""
+    """All rounds, one stack after the other, and their findings."""
 
     def __init__(self, folder: Path, seed: int, lease: float, faults: list[Fault]) -> None:
         self.console = Console(width=max(120, Console().width))
@@ -114,7 +114,7 @@ class Suite:
             yield fault, min(states, key=lambda state: struck[fault.name, state]), random.Random(rng.random())
 
     def _look(self, stack: Stack) -> None:
-        """What this machine does not permit."""
+        """List the faults that this machine does not permit."""
         self._without |= stack.without
         if machine.FAKETIME is None:
             self._without["clock jumps"] = "no libfaketime: apt-get install faketime"
@@ -135,7 +135,7 @@ class Suite:
         self.found.words += [f"process {pid} is left at the end: {pids.command(pid)}" for pid in left]
 
     def report(self, *, short: bool) -> bool:
-        """Print what there is to tell; whether all is well."""
+        """Print the findings; return True if all is well."""
         names = [fault.name for fault in self._faults]
         print_table(self.console, names, self.hits)
         possible = [name for name in names if name not in self._without]

@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class State(StrEnum):
-    """Where a job is when the fault comes."""
+    """State of a job at the moment of the fault."""
 
     QUEUED = "queued"
     WAITING = "waiting"
@@ -38,7 +38,7 @@ REASONS: dict[str, dict[State, str]] = {
 
 
 def applies(fault: str, state: State) -> bool:
-    """Whether a job in this state can be hit by this fault."""
+    """Return True if the fault can affect a job in this state."""
     return state not in REASONS.get(fault, {})
 
 

@@ -9,7 +9,11 @@ CHUNK = 4096
 
 
 def mount(folder: Path, megabytes: int = 4) -> None:
-    """Put a small disk of its own at this folder. Raises CalledProcessError where that isn't permitted."""
+    """Mount a small separate disk at this folder.
+
+    Raises:
+        CalledProcessError: mounting is not permitted.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     options = f"size={megabytes}m"
     command = ["mount", "-t", "tmpfs", "-o", options, "chaos", str(folder)]

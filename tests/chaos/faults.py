@@ -1,4 +1,4 @@
-"""The faults. Each strikes in the middle of things, lets the trainers go on, and mends what it broke."""
+"""The faults. Each acts at any moment, lets the trainers continue, and repairs its damage."""
 
 import signal
 import threading
@@ -161,7 +161,7 @@ def wakes_doubled(scene: Scene) -> None:
 
 
 def wakes_lost(scene: Scene) -> None:
-    """Somebody takes every wake-up from the broker, for two seconds."""
+    """Remove every wake-up from the broker for two seconds."""
     scene.strike()
 
     def take(client: redis.Redis) -> None:
@@ -200,7 +200,7 @@ def paused(scene: Scene) -> None:
 
 
 def _await_told(scene: Scene) -> None:
-    """Until the trainers that wait between two steps have been told to end: let go at once, they might finish first."""
+    """Wait until the trainers held between two steps have the stop order; released earlier, they could finish."""
     told = {subject.id for subject in scene.victims if subject.state in (State.BEFORE, State.AFTER)}
     deadline = time.monotonic() + FULL_SECONDS
     while told and time.monotonic() < deadline:
@@ -209,7 +209,7 @@ def _await_told(scene: Scene) -> None:
 
 
 def disk_full(scene: Scene) -> None:
-    """Not a byte is free where the job writes, until it has ended."""
+    """Leave no free byte on the job's disk until it has ended."""
     scene.strike(lambda: [disk.fill(subject.folder) for subject in scene.victims])
     deadline = time.monotonic() + FULL_SECONDS
     waiting = {subject.id for subject in scene.victims}

@@ -1,4 +1,4 @@
-"""A client that follows a job's curve as the dashboard does: by cursor, whatever becomes of the API."""
+"""A client that follows a job's curve by cursor, as the dashboard does, through all failures of the API."""
 
 import threading
 import time
@@ -33,7 +33,7 @@ class Follower(threading.Thread):
             time.sleep(POLL_SECONDS)
 
     def result(self, steps: int) -> list[str]:
-        """What is wrong with what it got; waits until the job has ended."""
+        """Return the faults of the received data; waits until the job has ended."""
         self.join(FOLLOW_SECONDS)
         self._client.close()
         if not self._ended:

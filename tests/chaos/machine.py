@@ -29,13 +29,13 @@ class Machine:
 
     @property
     def pid(self) -> int:
-        """Of the worker's main process."""
+        """Return the id of the worker's main process."""
         assert self._process is not None
         return self._process.pid
 
     @property
     def slots(self) -> list[int]:
-        """Of its slots' processes."""
+        """Return the ids of the slots' processes."""
         return pids.children(self.pid)
 
     def start(self, **environment: str) -> None:
@@ -60,7 +60,7 @@ class Machine:
         )
 
     def set_clock(self, offset: str) -> None:
-        """How far its clock is off: `+1h`, `-1h`, `+0`."""
+        """Set the offset of the machine's clock: `+1h`, `-1h`, `+0`."""
         partial = self._clock.with_suffix(".partial")
         partial.write_text(offset)
         partial.replace(self._clock)
@@ -85,7 +85,7 @@ class Machine:
             pids.send([self.pid, *self.slots], signal.SIGCONT)
 
     def alive(self) -> bool:
-        """Whether its main process runs."""
+        """Return True if the main process runs."""
         return self._process is not None and not children.ended(self._process)
 
     def await_slots(self, count: int) -> None:

@@ -13,7 +13,10 @@ def _ip(*arguments: str) -> None:
 
 
 class Namespace:
-    """Made on entry, gone on exit. `host`: this machine's address on the cable. `index` tells this process's apart."""
+    """A network namespace, created on entry and removed on exit.
+
+    `host`: this machine's address on the virtual cable. `index`: distinguishes the namespaces of this process.
+    """
 
     def __init__(self, index: int = 0) -> None:
         number = os.getpid() % 32_768
@@ -24,7 +27,7 @@ class Namespace:
 
     @property
     def command(self) -> list[str]:
-        """What to put before a command so that it runs inside; `ip netns exec` would give it mounts of its own, too."""
+        """Return a prefix that runs a command inside; `ip netns exec` would also change the mounts."""
         return ["nsenter", f"--net=/run/netns/{self.name}"]
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""What a person, or the harness, does to jobs: each in a transaction of its own, again until the database is there."""
+"""Orders of a user, or of the harness, to jobs: one transaction each, repeated until the database answers."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -21,7 +21,7 @@ OUTAGE_SECONDS = 40.0
 
 @retry(retry=retry_if_exception_type(AWAY), stop=stop_after_delay(OUTAGE_SECONDS), wait=wait_fixed(0.1), reraise=True)
 def asked(action: Callable[[Session], T]) -> T:
-    """What the action finds, or does, in a session."""
+    """Return the result of an action in a session."""
     with session_scope() as session:
         return action(session)
 
@@ -47,10 +47,10 @@ def ordered(order: Callable[..., models.Job], job_id: UUID) -> bool:
 
 
 def job(job_id: UUID) -> models.Job:
-    """As it is."""
+    """Return the job."""
     return asked(lambda session: jobs.get(session, job_id))
 
 
 def history(job_id: UUID) -> list[models.Event]:
-    """All that happened to it."""
+    """Return all events of the job."""
     return asked(lambda session: events.page(session, job_id, after=0, limit=10_000))

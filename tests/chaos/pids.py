@@ -1,4 +1,4 @@
-"""Which processes belong to what, found by looking at all of them."""
+"""Processes by owner, found in the list of all processes."""
 
 import os
 import signal
@@ -35,7 +35,7 @@ def parent(pid: int) -> int:
 
 
 def children(pid: int) -> list[int]:
-    """Its children that belong to the service: of a worker, its slots."""
+    """Return the children that belong to the service: of a worker, its slots."""
     return [child for child in _all() if parent(child) == pid and SECRET in _read(child, "environ")]
 
 
@@ -70,5 +70,5 @@ def _mentions(pid: int, marker: bytes) -> bool:
 
 
 def command(pid: int) -> str:
-    """Its command line."""
+    """Return the command line of a process."""
     return _read(pid, "cmdline").replace(b"\0", b" ").decode(errors="replace").strip()

@@ -60,7 +60,7 @@ def _one(stack: Stack, blow: Callable[[Stack, models.Job], None], step: int, und
 
 
 def _drive(job_id: UUID) -> None:
-    """To its end; what was paused is resumed, what crashed is tried again."""
+    """Run the job to its end: resume it if paused, retry it if crashed."""
     deadline = time.monotonic() + END_SECONDS
     while (job := orders.job(job_id)).status is not JobStatus.SUCCEEDED and time.monotonic() < deadline:
         if job.status is JobStatus.PAUSED:

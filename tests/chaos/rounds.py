@@ -1,4 +1,4 @@
-"""One round: jobs in every state, one fault, every job driven to its end and checked."""
+"""A round: jobs in every state, one fault, every job run to its end and checked."""
 
 import random
 import time
@@ -40,7 +40,7 @@ class Hit:
 
 @dataclass
 class Result:
-    """Of a round: `strokes`: how many faults there were."""
+    """Result of a round; `strokes`: the number of faults."""
 
     strokes: int = 0
     hits: list[Hit] = field(default_factory=list)
@@ -138,7 +138,7 @@ class Round:
         return subject in scene.victims and job.reason is expected
 
     def _wanted(self, scene: Scene, subject: Subject) -> set[JobStatus]:
-        """How a job may end."""
+        """Return the permitted final statuses of a job."""
         if subject.state is State.CANCELLING:
             return {JobStatus.CANCELLED}
         if self._fault.name == "cancelled":
@@ -162,7 +162,7 @@ class Round:
         self._take(verify.check_stack(self._stack.data_dir))
 
     def _check_way(self, scene: Scene, subject: Subject, job: models.Job, found: Found) -> None:
-        """Not only how a job ended, but how it came there."""
+        """Check the path of a job through its statuses, not only its end."""
         hit, way = subject in scene.victims, way_since(subject, scene.struck)
         ordered = self._fault.name == "paused" and subject.state in scene.accepted
         paused = subject.state is State.PAUSING or (ordered and subject.state not in (State.SAVING, State.FINISHING))

@@ -1,4 +1,4 @@
-"""What a fault works on: the stack, the jobs, and those of them that it is to hit."""
+"""The target of a fault: the stack, the jobs, and the jobs that it must affect."""
 
 import random
 import time
@@ -68,6 +68,6 @@ class Scene:
 
 
 def taken(subject: Subject) -> bool:
-    """Whether the job has left the attempt that it was in: another one has it, or it waits or has ended."""
+    """Return True if the job has left its attempt: another attempt runs, or the job waits or has ended."""
     job = orders.job(subject.id)
     return job.attempt > subject.attempt or job.lease_token is None

@@ -1,4 +1,4 @@
-"""The stack that is hit: PostgreSQL, Valkey, the API, and two worker machines, each in a network of its own."""
+"""The stack under test: PostgreSQL, Valkey, the API, and two worker machines, each in a separate network."""
 
 import os
 import secrets
@@ -42,7 +42,7 @@ TIMES = {
 
 
 class OpenPostgres(Postgres):
-    """One that the other ends of cables reach, too."""
+    """A PostgreSQL that is reachable from the other namespaces."""
 
     hosts: Sequence[str] = ()
 
@@ -63,7 +63,7 @@ class OpenPostgres(Postgres):
 
 
 class OpenValkey(Valkey):
-    """The same; the addresses are given once the server runs."""
+    """A Valkey that is reachable from the other namespaces; its addresses are set once it runs."""
 
     hosts: Sequence[str] = ()
 

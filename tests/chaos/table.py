@@ -1,4 +1,4 @@
-"""What the suite prints: the table of faults by states, and the last line."""
+"""Output of the suite: the table of faults by states, and the last line."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ def print_table(console: Console, faults: Sequence[str], hits: Sequence[Hit]) ->
 
 
 def print_gaps(console: Console, faults: Sequence[str], hits: Sequence[Hit], without: dict[str, str]) -> list[str]:
-    """What is not covered, and why; the cells that should be."""
+    """Print the excluded cells with their reasons, and the missing cells."""
     done = {(hit.fault, hit.state) for hit in hits}
     missing = [f"{fault} x {state}" for fault, state in cells(list(faults)) if (fault, state) not in done]
     senseless = [f"{fault} x {', '.join(states)}: {next(iter(states.values()))}" for fault, states in REASONS.items()]

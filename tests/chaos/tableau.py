@@ -1,4 +1,4 @@
-"""One job in every state at once: trainers that are held at the right point, and jobs that never got so far."""
+"""A job in every state at the same time: held trainers, and jobs that have not started."""
 
 import random
 from collections.abc import Collection
@@ -54,11 +54,11 @@ class Subject:
 
     @property
     def folder(self) -> Path:
-        """Of all its attempts."""
+        """Return the folder of all attempts of a job."""
         return get_settings().job_dir(self.id)
 
     def wait_held(self, point: str) -> None:
-        """Until its trainer has come there."""
+        """Wait until the trainer is held at its point."""
         eventually((self.folder / f"held-{point}").exists, SET_UP_SECONDS)
 
     def release(self) -> None:
@@ -68,7 +68,7 @@ class Subject:
 
 
 def spec(name: str, seed: int, **more: Any) -> dict[str, Any]:
-    """Of a job for the fake trainer."""
+    """Return a spec for the fake trainer."""
     return {
         "kind": "train",
         "name": name,
@@ -83,7 +83,7 @@ def spec(name: str, seed: int, **more: Any) -> dict[str, Any]:
 
 
 class Tableau:
-    """Jobs in every state. `small_disks`: states whose job gets a small disk of its own."""
+    """Jobs in every state. `small_disks`: states whose job gets a small separate disk."""
 
     def __init__(self, rng: random.Random, small_disks: Collection[State] = ()) -> None:
         self._rng = rng

@@ -1,4 +1,4 @@
-"""What a job tells when nobody disturbs it: its own config, run by itself. Made once for each different run."""
+"""Reports of a job without faults: the same config, run alone. Made once per distinct config."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""What must hold of a job, and of the stack, once a fault is over."""
+"""Conditions that must hold for a job, and for the stack, after a fault."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -21,8 +21,9 @@ GONE_SECONDS = 10.0
 
 @dataclass
 class Found:
-    """What is wrong: jobs lost, steps doubled or not as in an undisturbed run, processes left, promises
-    broken (claimed late, begun again without need, a pause lost), and each in words."""
+    """Findings: lost jobs, steps that are repeated or differ from a run without faults, leftover processes, and broken
+    promises (late claim, unneeded restart, lost pause), each also in words.
+    """
 
     lost: int = 0
     doubled: int = 0
@@ -40,7 +41,7 @@ class Found:
 
 
 def told(session: Session, job_id: UUID, names: set[str]) -> Told:
-    """What the database has of a run."""
+    """Return the reports of a run that are in the database."""
     found = Told()
     for step, _, values in metrics.page(session, job_id, names=None, after_step=-1, limit=ALL):
         found.metrics[step] = comparable(values)
@@ -52,8 +53,9 @@ def told(session: Session, job_id: UUID, names: set[str]) -> Told:
 
 
 def check_job(job_id: UUID, wanted: JobStatus, undisturbed: Undisturbed) -> Found:
-    """The job has ended so, and what it has told is what an undisturbed run tells: all of it, or (cancelled, failed)
-    its beginning."""
+    """Check the final status, and that the reports equal those of a run without faults: all of them, or, if the job was
+    cancelled or failed, the first ones.
+    """
     job = orders.job(job_id)
     found = Found()
     if job.status is not wanted:
@@ -110,7 +112,7 @@ def newest_attempt(job_id: UUID) -> Path:
 
 
 def check_stack(data_dir: Path) -> Found:
-    """No trainer runs, no lease is held, no GPU belongs to a job."""
+    """Check that no trainer runs, no lease is held, and no GPU belongs to a job."""
     found = Found()
     left = pids.trainers_of_any(data_dir)
     if left:

@@ -20,7 +20,7 @@ Known = dict[str, dict[str, list[str]]]
 
 @dataclass(frozen=True)
 class Ran:
-    """How a run of schemathesis went: whether anything failed, of how many cases, and all that it said."""
+    """Result of a schemathesis run: success, number of cases, output."""
 
     failed: bool
     cases: int

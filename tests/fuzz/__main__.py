@@ -16,7 +16,7 @@ ENVIRONMENT = {
     "CALIBRL_WORKER_GPUS": "none",
     "CALIBRL_QUICK_STARTS": "false",
     "CALIBRL_TRAINER": "tests.support.fake_trainer",
-    "CALIBRL_WEBHOOKS_TO_PRIVATE": "true",  # to where nobody listens
+    "CALIBRL_WEBHOOKS_TO_PRIVATE": "true",  # to an address where no server listens
     "CALIBRL_REQUESTS_PER_SECOND": "100000",
     "CALIBRL_REQUESTS_AT_ONCE": "100000",
 }

@@ -1,6 +1,6 @@
-"""What schemathesis does before each request: it never guesses an id that exists, so every other id becomes one.
+"""Hook before each request of schemathesis: it replaces some random ids by existing ones.
 
-Loaded by its command line, where `SCHEMATHESIS_HOOKS` names this module; `FUZZ_KNOWN` is what `known.fill` has made.
+Loaded by schemathesis's command line through `SCHEMATHESIS_HOOKS`; `FUZZ_KNOWN` names the ids made by `known.fill`.
 """
 
 import json
@@ -17,7 +17,7 @@ _chance = random.Random(1)
 
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: Any) -> None:
-    """Put ids that exist in the place of made-up ones; what is there stays there, so nothing of it is deleted."""
+    """Replace made-up ids by existing ones, but never in a DELETE: the known content must stay."""
     if case.method.upper() == "DELETE" or _chance.random() > SHARE:
         return
     places = max((path for path in KNOWN if case.operation.path.startswith(path)), key=len, default="")

@@ -1,4 +1,4 @@
-"""What the fuzzed service holds: jobs that have run, with all that jobs leave, and one of everything else."""
+"""Content of the fuzzed service: finished jobs with all their output, and one of everything else."""
 
 from pathlib import Path
 
