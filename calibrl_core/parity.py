@@ -116,10 +116,10 @@ def load(path: Path) -> list[Case]:
             raise FormatError("it is no .npz file")
     with np.load(path, allow_pickle=False) as file:
         try:
-            told = TypeAdapter(list[CaseSettings]).validate_python(json.loads(str(file["cases"])))
-            if not told:
+            given = TypeAdapter(list[CaseSettings]).validate_python(json.loads(str(file["cases"])))
+            if not given:
                 raise FormatError("cases is empty")
-            return [Case(settings, _arrays(file, index, settings)) for index, settings in enumerate(told)]
+            return [Case(settings, _arrays(file, index, settings)) for index, settings in enumerate(given)]
         except KeyError as error:
             raise FormatError(f"an array is missing: {error.args[0]}") from error
         except json.JSONDecodeError as error:
@@ -242,8 +242,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         errors = largest_errors(case)
         worst = max(errors, key=errors.__getitem__)
         failed += (wrong := errors[worst] > TOLERANCE)
-        told = (str(index), case.settings.method, case.settings.loss_aggregation, f"{errors[worst]:.1e}", worst)
-        table.add_row(*told, "differs" if wrong else "agrees", style="bold red" if wrong else None)
+        given = (str(index), case.settings.method, case.settings.loss_aggregation, f"{errors[worst]:.1e}", worst)
+        table.add_row(*given, "differs" if wrong else "agrees", style="bold red" if wrong else None)
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
     console.print(table)
     console.print(f"{len(cases) - failed} of {len(cases)} cases agree to {TOLERANCE:g}")

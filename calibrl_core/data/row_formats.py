@@ -46,7 +46,7 @@ def detect_format(found: Collection[str], columns: Columns) -> RowFormat:
         missing = [repr(name) for name in form.needs if name not in found]
         if missing:
             named = " and ".join(missing)
-            raise DataError(f"has no column {named}, which `columns` names; it has {_listed(found)}: correct `columns`")
+            raise DataError(f"has no column {named}, which `columns` names; it has {_listed(found)}")
         return form
     for form in FORMATS:
         if set(form.needs) <= set(found):

@@ -4,13 +4,10 @@ The launcher gives each process a session of its own, so a kill of the launcher 
 them. They would train on, in parallel with the processes that take over the job.
 """
 
-import ctypes
-import os
-import signal
-import sys
 from pathlib import Path
 
-PR_SET_PDEATHSIG = 1
+from calibrl_core.parent_death import end_with_parent
+
 SELF = Path("/proc/self")
 
 
@@ -24,12 +21,17 @@ def end_with_launcher() -> None:
     """
     if not _launched(SELF):
         return
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    parent = Path(f"/proc/{os.getppid()}")
-    # The launcher runs the same Python. A program between the two, such as a profiler, has the launcher's mark in its
-    # environment. A process that adopts orphans has neither.
-    if not (_same_program(parent) or _launched(parent)):
-        sys.exit("the launcher that started this process is gone")
+    end_with_parent(_belongs_to_launcher, "the launcher that started this process is gone")
+
+
+def _belongs_to_launcher(process: int) -> bool:
+    """Return if a process is the launcher, or a program between the launcher and this process.
+
+    The launcher runs the same Python. A program in between, such as a profiler, has the launcher's mark in its
+    environment. A process that adopts orphans has neither.
+    """
+    folder = Path(f"/proc/{process}")
+    return _same_program(folder) or _launched(folder)
 
 
 def _launched(process: Path) -> bool:

@@ -20,9 +20,12 @@ BUCKET_ELEMENTS = 2**25  # gradients that are summed together: 128 MB
 
 @contextmanager
 def join_process_group() -> Iterator[Ranks]:
-    """The processes that a launcher started, this one among them; this one alone where there was no launcher.
+    """Join the processes that a launcher started; without a launcher, yield this process alone.
 
-    On GPUs, the n-th process of a machine takes its n-th GPU. Raises LaunchError where a machine has fewer.
+    On GPUs, process n of a machine takes GPU n.
+
+    Raises:
+        LaunchError: a machine has fewer GPUs than processes.
     """
     if not distributed.is_available() or not distributed.is_torchelastic_launched():
         yield Ranks()

@@ -1,8 +1,8 @@
-"""The processes that train one policy together. One process alone is the common case, and costs nothing.
+"""Processes that train one policy together. A single process is the common case and has no overhead.
 
-Several run the same loop: each samples and learns from its share of a step's prompts, and gradients are summed, so that
-together they do what one would do (`docs/explanation/distributed.md`). What the loop decides on must be the same in all
-of them, or they wait for each other in vain: see `any_process` and `from_first`.
+Several processes run the same loop. Each samples and learns from its slice of a step's prompts, and gradients are
+summed, so that together they compute the same as one process (`docs/explanation/distributed.md`). All must take the
+same decisions in the loop, or they wait for each other forever: see `any_process` and `from_first`.
 """
 
 from __future__ import annotations
@@ -34,19 +34,21 @@ class Ranks:
         return self.rank == 0
 
     def my_slice(self, count: int) -> range:
-        """Which of `count` prompts are this process's: one block each, as even as they go."""
+        """Return the range of this process among `count` prompts: one block per process, of sizes as equal
+        as possible.
+        """
         return range(count * self.rank // self.world, count * (self.rank + 1) // self.world)
 
     def sum_over(self, values: Sequence[float]) -> list[float]:
-        """Each value summed over the processes."""
+        """Return each value summed over the processes."""
         return list(values)
 
     def max_over(self, values: Sequence[float]) -> list[float]:
-        """Each value's maximum over the processes."""
+        """Return the maximum of each value over the processes."""
         return list(values)
 
     def any_process(self, flag: bool) -> bool:
-        """Whether it is so in any process."""
+        """Return if `flag` is true in any process."""
         return flag
 
     def from_first(self, value: T) -> T:

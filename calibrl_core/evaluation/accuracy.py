@@ -107,7 +107,9 @@ def sample_answers(
 
 
 def concatenate(parts: Sequence[Answers]) -> Answers:
-    """The answers to the prompts of all parts, in order; equally many completions a prompt."""
+    """Return the answers to the prompts of all parts, in order. All parts have the same number of completions per
+    prompt.
+    """
     return Answers(
         examples=[example for part in parts for example in part.examples],
         texts=[texts for part in parts for texts in part.texts],

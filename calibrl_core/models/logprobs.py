@@ -42,7 +42,7 @@ class Head:
 
 @dataclass(frozen=True)
 class TokenLogprobs:
-    """What a policy thinks of given tokens. Both carry the gradient where one is wanted."""
+    """Log-probabilities and entropies of given tokens under a policy. Both carry the gradient if one is needed."""
 
     logprobs: Tensor  # float32, nats
     entropies: Tensor | None  # float32, nats, of the distribution of each token; None: not requested
@@ -51,12 +51,17 @@ class TokenLogprobs:
 def token_logprobs(
     hidden: Tensor, head: Head, targets: Tensor, temperature: float, banned: Tensor, *, with_entropy: bool = False
 ) -> TokenLogprobs:
-    """Log-probability of `targets` and, if asked, the entropy of the distribution that each comes from, `[N]` each.
+    """Return the log-probability `[N]` of `targets` and, with `with_entropy`, the entropy `[N]` of their distributions.
 
-    hidden `[N, D]`, targets `[N]` long, banned `[V]` bool. The distribution is the sampler's: softmax of
-    logits / temperature over the tokens that are not banned, in float32. For the gradient each chunk's logits are
-    computed a second time in the backward pass instead of being kept, unless there is only one, and the head's is
-    summed up in place.
+    Args:
+        hidden: `[N, D]`.
+        targets: `[N]` long.
+        temperature: of the sampler.
+        banned: `[V]` bool, tokens that are never sampled.
+
+    The distribution is the sampler's: softmax of logits / temperature over the tokens that are not banned, in float32.
+    For the gradient, the backward pass computes the logits of each chunk a second time instead of storing them, unless
+    there is only one chunk. The gradient of the head is summed up in place.
     """
     logprobs, entropies = _TokenLogprobs.apply(  # type: ignore[no-untyped-call]
         hidden, head.weight, head.bias, head, targets, temperature, banned, with_entropy
@@ -65,7 +70,8 @@ def token_logprobs(
 
 
 class _TokenLogprobs(torch.autograd.Function):
-    """With p = softmax(scores), H = -sum p log p, and e the target's unit vector:
+    """Autograd function of `token_logprobs`. With p = softmax(scores), H = -sum p log p, and e the target's unit
+    vector:
 
     d logprob / d scores = e - p,   d H / d scores = -p (log p + H).
     """

@@ -26,7 +26,7 @@ PACK_TOKENS = 4096  # of prompt and completions: the mask grows with the square,
 
 @dataclass(frozen=True)
 class Pack:
-    """One prompt and the rows of its completions."""
+    """A prompt and the rows of its completions."""
 
     prompt: int
     rows: list[int]

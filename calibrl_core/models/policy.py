@@ -202,7 +202,7 @@ class Policy:
         completion_mask: Tensor,
         temperature: float,
     ) -> Tensor:
-        """The log-probabilities alone of `token_logprobs`, `[R, T]` float32."""
+        """Return the log-probabilities of `token_logprobs`, `[R, T]` float32."""
         return self.token_logprobs(examples, owners, completions, completion_mask, temperature).logprobs
 
     def token_logprobs(
@@ -215,12 +215,12 @@ class Policy:
         *,
         with_entropy: bool = False,
     ) -> TokenLogprobs:
-        """Log-probability (nats) of each completion token under the sampler's distribution, `[R, T]` float32, and, if
-        asked, the entropy of that distribution where the token stands, `[R, T]`.
+        """Return the log-probability (nats) of each completion token under the sampler's distribution, `[R, T]`
+        float32, and with `with_entropy` the entropy of that distribution, `[R, T]`.
 
-        Row r of `completions` `[R, T]` answers `examples[owners[r]]`; rows of one prompt should stand side by side,
-        since neighbours share one run of the prompt; images run once a prompt in any case. Both carry the gradient
-        where one is wanted. Masked positions hold 0.
+        Row r of `completions` `[R, T]` answers `examples[owners[r]]`; `completion_mask` `[R, T]` bool. Rows of one
+        prompt should be adjacent, since neighbours share one run of the prompt. Images run once per prompt in any
+        order. Both results carry the gradient if one is needed. Masked positions hold 0.
         """
         lengths = completion_mask.sum(-1).tolist()
         used = {owner: place for place, owner in enumerate(dict.fromkeys(owners))}

@@ -1,9 +1,9 @@
-"""FSDP2: each process keeps a part of every weight, of its gradient and of the optimizer's moments (`fully_shard`).
+"""FSDP2 (`fully_shard`): each process holds a shard of every weight, of its gradient and of the optimizer's moments.
 
-The decoder's layers are gathered one by one as a pass comes to them; all else (embeddings, vision tower, head) stands
-outside of them and is gathered together, for the whole pass. So a vision tower may run as often as it likes, or not at
-all where a micro-batch has no images, without the processes falling out of step; but every process must run equally
-many passes (`calibrl_core.step.token_logprobs.padded_to_equal_passes`).
+The decoder's layers are gathered one by one as a pass reaches them. All other weights (embeddings, vision tower, head)
+are outside the layers and gathered together for the whole pass. So a vision tower can run any number of times, also not
+at all if a micro-batch has no images, without the processes losing step. But every process must run the same number of
+passes (`calibrl_core.step.token_logprobs.padded_to_equal_passes`).
 """
 
 from __future__ import annotations

@@ -12,7 +12,6 @@ a verifier can stop every thread of the judge, so only another process can end t
 keeper kills the session's process group if the parent ends.
 """
 
-import ctypes
 import json
 import os
 import resource
@@ -25,9 +24,9 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from calibrl_core.parent_death import end_with_parent
 from calibrl_core.verifiers import Reward
 
-PR_SET_PDEATHSIG = 1
 MEMORY_BYTES = 2 * 2**30  # of data; beyond, an allocation fails
 LONGEST_ERROR = 500  # characters
 
@@ -43,9 +42,7 @@ def main(parent: int) -> None:
     if judge:
         _keep(judge, watched)
     os.close(watched)
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != keeper:
-        sys.exit("the process that keeps this one is gone")
+    end_with_parent(lambda parent: parent == keeper, "the process that keeps this one is gone")
     _judge()
 
 

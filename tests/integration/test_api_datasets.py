@@ -164,7 +164,7 @@ def test_all_bad_rows_are_named_and_nothing_is_kept(client: httpx.Client, tmp_pa
     messages = [error["message"] for error in problem["errors"]]
     assert "column 'answer'" in messages[0]
     assert "paths are not read here" in messages[1] and "paths are not read here" in messages[2]
-    assert "can't be read" in messages[3]
+    assert "cannot be read" in messages[3]
     assert "not JSON" in messages[4]
     many = refused(upload(client, jsonl(*(row(answer=None) for _ in range(200)))), 422)
     assert len(many["errors"]) == 50
@@ -183,9 +183,9 @@ def truncated() -> bytes:
     [
         (jsonl(row(images=[coded(bomb())])), "rows.1", "pixels"),
         (jsonl(row(images=[coded(bomb(8000, 8000))])), "rows.1", "8000 x 8000 pixels"),
-        (jsonl(row(images=[coded(truncated())])), "rows.1", "can't be read"),
-        (jsonl(row(images=[coded(b"GIF89a" + bytes(100))])), "rows.1", "can't be read"),
-        (jsonl(row(images=[coded(b"%!PS-Adobe-3.0 EPSF-3.0\n")])), "rows.1", "can't be read"),
+        (jsonl(row(images=[coded(truncated())])), "rows.1", "cannot be read"),
+        (jsonl(row(images=[coded(b"GIF89a" + bytes(100))])), "rows.1", "cannot be read"),
+        (jsonl(row(images=[coded(b"%!PS-Adobe-3.0 EPSF-3.0\n")])), "rows.1", "cannot be read"),
         (jsonl(row(images=[{"path": "/etc/passwd"}])), "rows.1", "paths are not read here"),
         (jsonl(row(images=["mine.jsonl"])), "rows.1", "paths are not read here"),
         (b'{"question": "q", "answer": "a", "x": ' + b"[" * 100_000, "rows.1", "not JSON"),

@@ -205,7 +205,7 @@ def test_a_file_that_can_not_be_read_is_refused_in_a_sentence(tmp_path: Path) ->
     path = tmp_path / "x.jsonl"
     path.symlink_to("/proc/self/mem")  # no one can read its beginning, not even root
     (problem,) = check_source(FileData(path=str(path)), needs_experts=False)
-    assert problem.startswith(f"{path} can't be read: ")
+    assert problem.startswith(f"{path} cannot be read: ")
 
 
 def test_a_submission_waits_for_the_first_rows_only(

@@ -371,7 +371,7 @@ def test_the_process_explains_what_went_wrong(tmp_path: Path) -> None:
     [
         ({"model": {"path": "/nowhere/at/all"}}, "model.path: /nowhere/at/all"),
         ({"model": {"builtin": "tiny-vlm", "lora": {"targets": ["nope"]}}}, "lora.targets"),
-        (None, "config.json can't be read"),
+        (None, "config.json cannot be read"),
     ],
 )
 def test_what_cant_be_used_is_a_bad_spec_in_a_sentence(

@@ -34,7 +34,7 @@ def test_a_file_that_takes_all_memory_ends_only_the_process_that_reads_it(
     except Invalid as refused:
         (fault,) = refused.errors
     assert fault.field == "file"
-    assert "more than 900 s or" in fault.message or "can't be read" in fault.message
+    assert "more than 900 s or" in fault.message or "cannot be read" in fault.message
     assert list(tmp_path.iterdir()) == [path]
 
 
