@@ -1,7 +1,8 @@
-"""HTML of our own around text that others wrote. Every such text is escaped; nothing here is Markdown."""
+"""HTML around text of users, models and datasets. Every such text is escaped."""
 
 import base64
 import html
+import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from uuid import UUID
@@ -12,7 +13,7 @@ import streamlit as st
 from calibrl.schemas import GIB, Gpu, JobStatus, JobSummary
 from dashboard.palette import CORRECT, NEUTRAL, POLICY, RARENESS, WRONG, faded
 
-STATUS = {  # colour and sign; the sign tells them apart without colour
+STATUS = {  # colour and sign; the sign distinguishes them without colour
     JobStatus.QUEUED: (NEUTRAL, "○"),
     JobStatus.WAITING: (NEUTRAL, "◷"),
     JobStatus.RUNNING: (POLICY, "▶"),
@@ -24,6 +25,8 @@ STATUS = {  # colour and sign; the sign tells them apart without colour
     JobStatus.CANCELLED: (NEUTRAL, "⊘"),
 }
 
+MARKDOWN = str.maketrans({character: f"\\{character}" for character in r"\`*_{}[]()<>#+-.!|~$:"})
+CODE = re.compile(r"`([^`]+)`")
 TABLE_STYLE = """<style>
 .rows{width:100%;border-collapse:collapse;font-size:0.92rem}
 .rows th{text-align:left;font-weight:600;font-size:0.8rem;opacity:.75;padding:.4rem .8rem .4rem 0;border:0;
@@ -42,19 +45,26 @@ TABLE_STYLE = """<style>
 
 
 def escape(text: object) -> str:
+    """Return text as HTML that shows it unchanged."""
     return html.escape(str(text), quote=True)
 
 
+def as_markdown(text: str) -> str:
+    """Return text as Markdown that shows it unchanged."""
+    return text.translate(MARKDOWN)
+
+
 def heading(title: str, hint: str) -> str:
-    """A card's title, and under it what to look for."""
+    """Return a card's title with its hint below. Text between backticks becomes code."""
+    text = CODE.sub(r"<code>\1</code>", escape(hint))
     return (
         f'<h3 style="font-size:1rem;font-weight:600;margin:0;padding:0">{escape(title)}</h3>'
-        f'<div style="font-size:0.85rem;line-height:1.35;opacity:0.8;margin-top:0.15rem">{escape(hint)}</div>'
+        f'<div style="font-size:0.85rem;line-height:1.35;opacity:0.8;margin-top:0.15rem">{text}</div>'
     )
 
 
 def chip(text: str, colour: str) -> str:
-    """A small label: coloured outline, text in the page's own colour."""
+    """Return a small label: coloured outline, text in the page's colour."""
     return (
         f'<span style="display:inline-block;padding:0.05rem 0.55rem;border-radius:1rem;white-space:nowrap;'
         f"border:1px solid {faded(colour, 0.7)};background:{faded(colour, 0.14)};font-size:0.8rem;line-height:1.35rem"
@@ -63,12 +73,13 @@ def chip(text: str, colour: str) -> str:
 
 
 def status_chip(status: JobStatus) -> str:
+    """Return the label of a status."""
     colour, sign = STATUS[status]
     return chip(f"{sign} {status.value}", colour)
 
 
 def progress_bar(share: float, colour: str, label: str) -> str:
-    """A bar filled to a share from 0 to 1, named for screen readers."""
+    """Return a bar filled to a share from 0 to 1; screen readers read the label."""
     percent = round(100 * min(max(share, 0.0), 1.0), 1)
     return (
         f'<div role="progressbar" aria-valuemin="0" aria-valuemax="100" aria-valuenow="{percent}" '
@@ -79,7 +90,7 @@ def progress_bar(share: float, colour: str, label: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: 42 s, 3 min 05 s, 2 h 10 min, 3 d 4 h."""
+    """Return seconds as text: 42 s, 3 min 05 s, 2 h 10 min, 3 d 4 h."""
     whole = max(int(seconds), 0)
     if whole < 60:
         return f"{whole} s"
@@ -91,41 +102,46 @@ def duration(seconds: float) -> str:
 
 
 def elapsed(job: JobSummary) -> float | None:
-    """Seconds since a running job began, or from an ended one's beginning to its end; None for any other."""
+    """Return the seconds that a job has run (running) or ran (ended); None for a job in another status."""
     if job.started_at is None or not (job.status.held or job.status.final):
         return None
     return ((job.finished_at or datetime.now(UTC)) - job.started_at).total_seconds()
 
 
 def moment(at: datetime) -> str:
-    """A time to the minute, by the clock of the reader's browser."""
+    """Return a time to the minute, in the time zone of the reader's browser."""
     return at.astimezone(ZoneInfo(st.context.timezone or "UTC")).strftime("%d %b %Y, %H:%M")
 
 
+def clock(at: datetime) -> str:
+    """Return the time of day to the second, in the time zone of the reader's browser."""
+    return f"{at.astimezone(ZoneInfo(st.context.timezone or 'UTC')):%H:%M:%S}"
+
+
 def table(titles: Sequence[str], rows: Iterable[str]) -> str:
-    """A table of rows that are HTML already; on a phone each row becomes a card."""
+    """Return a table of rows of HTML; on a phone each row becomes a card."""
     head = "".join(f'<th scope="col">{escape(title)}</th>' for title in titles)
     return f'{TABLE_STYLE}<table class="rows"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
 
 
 def job_link(job_id: UUID, name: str) -> str:
-    """A link to a job's page."""
+    """Return a link to a job's page."""
     return f'<a href="job?id={job_id}" target="_self" style="color:inherit;font-weight:600">{escape(name)}</a>'
 
 
 def group_link(job_id: UUID, step: int, number: int, text: str) -> str:
-    """A link to a sampled group: the `number`-th of its step, from 1."""
+    """Return a link to a sampled group: number `number` of its step, from 1."""
     address = f"job?id={job_id}&panel=Rollouts&step={step}&group={number}"
     return f'<a href="{escape(address)}" target="_self">{escape(text)}</a>'
 
 
 def file_link(address: str, text: str) -> str:
-    """A link that downloads a file, in place of showing it."""
+    """Return a link that downloads a file instead of opening it."""
     return f'<a href="{escape(address)}" download style="color:inherit;font-weight:600">{escape(text)}</a>'
 
 
 def size(count: float) -> str:
-    """Bytes as people say them: 12 kB, 3.4 MB, 1.2 GB."""
+    """Return a number of bytes as text: 12 kB, 3.4 MB, 1.2 GB."""
     for unit in ("B", "kB", "MB"):
         if count < 1000:
             return f"{count:.3g} {unit}"
@@ -134,14 +150,14 @@ def size(count: float) -> str:
 
 
 def gpu_table(gpus: Sequence[Gpu]) -> str:
-    """A machine's GPUs: who holds each, and how it does."""
-    return table(("GPU", "Card", "Held by", "Utilisation", "Memory"), map(_gpu_row, gpus))
+    """Return a table of a machine's GPUs: holder, utilization and memory."""
+    return table(("GPU", "Card", "Held by", "Utilization", "Memory"), map(_gpu_row, gpus))
 
 
 def _gpu_row(gpu: Gpu) -> str:
     memory = progress_bar(gpu.memory_used / max(gpu.memory_total, 1), NEUTRAL, f"memory of GPU {gpu.index}")
-    use = progress_bar(gpu.utilisation / 100, POLICY, f"utilisation of GPU {gpu.index}")
-    holder = "free" if gpu.clean else "its memory is not free yet"
+    use = progress_bar(gpu.utilisation / 100, POLICY, f"utilization of GPU {gpu.index}")
+    holder = "free" if gpu.clean else "memory not released yet"
     if gpu.job_id:
         holder = job_link(gpu.job_id, str(gpu.job_id)[:8])
     return (
@@ -153,7 +169,7 @@ def _gpu_row(gpu: Gpu) -> str:
 
 
 def sparkline(values: Sequence[float | None], colour: str, label: str, *, top: float | None = None) -> str:
-    """A curve as small as a word, from 0 to `top`, or to its own greatest value. `label` tells it to screen readers."""
+    """Return a small curve from 0 to `top` or to its own maximum; screen readers read the label."""
     known = [(place, value) for place, value in enumerate(values) if value is not None]
     if len(known) < 2:
         return ""
@@ -166,7 +182,7 @@ def sparkline(values: Sequence[float | None], colour: str, label: str, *, top: f
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 80 22" width="80" height="22"><polyline fill="none" '
         f'points="{points}" stroke="{colour}" stroke-width="1.8" stroke-linejoin="round" stroke-linecap="round"/></svg>'
     )
-    content = base64.b64encode(drawn.encode()).decode()  # as an image: Streamlit lets no SVG into its HTML
+    content = base64.b64encode(drawn.encode()).decode()  # an image, because Streamlit removes SVG from HTML
     return (
         f'<img src="data:image/svg+xml;base64,{content}" alt="{escape(label)}" width="80" height="22" '
         'style="vertical-align:middle">'

@@ -1,20 +1,20 @@
-"""Navigation, and what every page shares. To add a page: a file in `app_pages/` and a line here."""
+"""Navigation and page settings. To add a page: a file in `app_pages/` and a line here."""
 
 from pathlib import Path
 
 import streamlit as st
 
-from dashboard.forms.schema_form import keep_filled_in
+from dashboard.forms.schema_form import keep_form_values
 
 HERE = Path(__file__).parent
-# What is chosen stands out by frame and ground: in dark the colour that Streamlit gives to its text is too faint.
-CHOSEN = (
+# Selected items differ by frame and background: in the dark theme Streamlit's text colour has too little contrast.
+SELECTED = (
     "button[data-selected='true'],button[data-selected='true'] *,[role=tab][aria-selected='true'] *,"
     "[data-testid='stSlider'] *"
 )
 
 st.set_page_config(page_title="CalibRL", page_icon=str(HERE / "icon.svg"), layout="wide")
-st.html(f"<style>{CHOSEN}{{color:inherit!important}}</style>")
+st.html(f"<style>{SELECTED}{{color:inherit!important}}</style>")
 st.logo(str(HERE / "logo.svg"))
 page = st.navigation(
     [
@@ -24,10 +24,10 @@ page = st.navigation(
         st.Page("app_pages/compare.py", title="Compare", icon=":material/compare_arrows:", url_path="compare"),
         st.Page("app_pages/queue.py", title="Queue", icon=":material/format_list_numbered:", url_path="queue"),
         st.Page("app_pages/evaluations.py", title="Evaluations", icon=":material/grading:", url_path="evaluations"),
-        st.Page("app_pages/datasets.py", title="Data sets", icon=":material/database:", url_path="data"),
+        st.Page("app_pages/datasets.py", title="Datasets", icon=":material/database:", url_path="data"),
         st.Page("app_pages/settings.py", title="Settings", icon=":material/settings:", url_path="settings"),
     ],
     position="top",
 )
-keep_filled_in()
+keep_form_values()
 page.run()

@@ -1,5 +1,4 @@
-"""Lists, a page at a time. Each has a key of its own, under which the session keeps the last id of each page before the
-one on show."""
+"""Paged lists. The session keeps, under the key of a list, the last id of each page before the current one."""
 
 from uuid import UUID
 
@@ -8,13 +7,13 @@ import streamlit as st
 from calibrl.schemas import Dataset, JobSummary, Page
 
 
-def begin(key: str) -> None:
-    """Show the first page again: another list is asked for."""
+def reset(key: str) -> None:
+    """Show the first page: the filters have changed."""
     st.session_state[key] = []
 
 
 def after(key: str) -> UUID | None:
-    """The id that the page on show comes after; None for the first page."""
+    """Return the id after which the current page begins; None for the first page."""
     before: list[UUID] = st.session_state.setdefault(key, [])
     return before[-1] if before else None
 
@@ -23,11 +22,11 @@ def _back(before: list[UUID]) -> None:
     before.pop()
 
 
-def buttons(key: str, shown: Page[JobSummary] | Page[Dataset], *, back: str = "Newer", on: str = "Older") -> None:
-    """Ways to the pages around this one, as far as there are some."""
+def buttons(key: str, page: Page[JobSummary] | Page[Dataset], *, back: str = "Newer", on: str = "Older") -> None:
+    """Draw the buttons of the previous and the next page, if there are any."""
     before: list[UUID] = st.session_state[key]
     with st.container(horizontal=True):
         if before:
             st.button(back, icon=":material/arrow_back:", on_click=_back, args=(before,))
-        if shown.has_more:
-            st.button(on, icon=":material/arrow_forward:", on_click=before.append, args=(shown.data[-1].id,))
+        if page.has_more:
+            st.button(on, icon=":material/arrow_forward:", on_click=before.append, args=(page.data[-1].id,))

@@ -21,7 +21,7 @@ from calibrl.settings import ClientSettings
 COOKIE = "calibrl_key"
 PATH, OUT = "/signin", "/signout"
 COOKIE_SECONDS = 30 * 86_400
-MOST_BYTES = 4096  # of the form
+MAX_BYTES = 4096  # of the form
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; "
     "frame-ancestors 'none'",
@@ -31,11 +31,11 @@ HEADERS = {
 
 
 class SignedOut(Exception):
-    """Nobody has signed in here."""
+    """The viewer has no API key."""
 
 
 def key() -> str:
-    """The viewer's API key.
+    """Return the viewer's API key.
 
     Raises:
         SignedOut: there is none.
@@ -61,13 +61,13 @@ def sent_cookies() -> dict[str, str]:
 
 
 def own() -> str:
-    """The key that this service's settings name, such as a local stack's; empty where they name none."""
-    known = ClientSettings.read().api_key
-    return known.get_secret_value() if known else ""
+    """Return the key in the service's settings, such as that of a local stack; empty if there is none."""
+    configured = ClientSettings.read().api_key
+    return configured.get_secret_value() if configured else ""
 
 
 def by_cookie() -> bool:
-    """Whether the viewer has signed in here, and so can sign out."""
+    """Return true if the viewer has signed in here, and so can sign out."""
     return COOKIE in sent_cookies()
 
 
@@ -77,8 +77,8 @@ async def _show(request: Request) -> Response:
         return HTMLResponse(_page(to), headers=HEADERS)
     expected = ClientSettings.read().dashboard_token
     if expected is None or not compare_digest(given.encode(), expected.get_secret_value().encode()):
-        wrong = "This link is not valid, or no longer. Open the address that `calibrl up` printed last."
-        return HTMLResponse(_page(to, wrong), 401, headers=HEADERS)
+        error = "Invalid or expired link. Open the address that calibrl up printed last."
+        return HTMLResponse(_page(to, error), 401, headers=HEADERS)
     return _signed_in(request, own(), to)
 
 
@@ -91,8 +91,9 @@ def _signed_in(request: Request, key: str, to: str) -> Response:
 
 async def _sign_in(request: Request) -> Response:
     if not _same_origin(request):
-        return HTMLResponse(_page("/", "The form came from another site."), 403, headers=HEADERS)
-    form = await request.form(max_files=0, max_fields=4, max_part_size=MOST_BYTES)
+        error = "The form was sent from another site. Open the sign-in page again."
+        return HTMLResponse(_page("/", error), 403, headers=HEADERS)
+    form = await request.form(max_files=0, max_fields=4, max_part_size=MAX_BYTES)
     given, to = str(form.get("key") or "").strip(), _next(str(form.get("next") or "/"))
     refused = await run_in_threadpool(_refusal, given)
     if refused:
@@ -115,14 +116,14 @@ routes = [
 
 
 def _refusal(given: str) -> str | None:
-    """Why a key can't be used; None where it can."""
+    """Return why a key is refused; None if it is valid."""
     if not given:
-        return "Give a key."
+        return "Enter an API key."
     try:
         with Client(api_key=given) as client:
             client.me()
     except CalibrlError as error:
-        return "The service does not know this key, or no longer." if error.status == 401 else str(error)
+        return "Invalid, revoked or expired API key" if error.status == 401 else str(error)
     return None
 
 
@@ -132,13 +133,13 @@ def _same_origin(request: Request) -> bool:
 
 
 def _next(given: str | None) -> str:
-    """Where to go on, on this very site."""
+    """The page to open after sign-in: a path of this site."""
     return given if given and given.startswith("/") and given[1:2] not in ("/", "\\") else "/"
 
 
-def _page(to: str, wrong: str | None = None) -> str:
-    told = f'<p class="wrong" role="alert">{escape(wrong)}</p>' if wrong else ""
-    return PAGE.replace("{told}", told).replace("{next}", escape(to, quote=True))
+def _page(to: str, error: str | None = None) -> str:
+    message = f'<p class="wrong" role="alert">{escape(error)}</p>' if error else ""
+    return PAGE.replace("{message}", message).replace("{next}", escape(to, quote=True))
 
 
 PAGE = """<!doctype html>
@@ -158,7 +159,7 @@ button{margin-top:1rem;width:100%;padding:.6rem;font:inherit;font-weight:600;bor
 button:focus-visible,input:focus-visible{outline:3px solid light-dark(#1f5fbf,#8ab4f8);outline-offset:2px}
 .wrong{color:light-dark(#a3261c,#ff8a80);opacity:1}
 </style></head><body><main><h1>Sign in to CalibRL</h1>
-<p>With an API key: <code>calibrl keys create NAME</code> makes one, or your admin.</p>{told}
+<p>Sign in with an API key. Ask your admin, or run <code>calibrl keys create NAME</code>.</p>{message}
 <form method="post" action="/signin"><input type="hidden" name="next" value="{next}">
 <label for="key">API key</label><input id="key" name="key" type="password" autocomplete="current-password" required
   autofocus spellcheck="false"><button type="submit">Sign in</button></form></main></body></html>"""

@@ -1,7 +1,8 @@
-"""What a page shows when there is nothing to show: empty, and what went wrong with what mends it."""
+"""Empty pages and errors, each with its remedy."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from urllib.parse import urlencode, urlsplit
 
 import streamlit as st
@@ -10,20 +11,21 @@ from calibrl.client import CalibrlError
 from calibrl.schemas import Job
 from calibrl.settings import SettingsError
 from dashboard import signin
-from dashboard.markup import escape
-from dashboard.reads import data
+from dashboard.markup import clock, escape
+from dashboard.reads import service
 
-REFUSED = {  # statuses of what the service refused, and what mends it
-    409: "Something stands in the way, as things are now.",
-    413: "It is larger than the service takes.",
-    422: "Something in it is not as the service needs it.",
-    429: "Too much was asked in too short a time: wait a moment, then try again.",
+REFUSED = {  # by status: title, remedy
+    409: ("Conflict", "The request does not fit the current state."),
+    413: ("Too large", "The request exceeds the size limit of the service."),
+    422: ("Invalid input", "Correct the fields below."),
+    429: ("Too many requests", "Wait a moment, then try again."),
 }
-ENDED = (401, 403, 404)  # statuses of what the viewer may not see, or no longer
+READ_AT = "read-at"  # session key: time of the last live read without an error
+NO_ACCESS = (401, 403, 404)  # statuses of what the viewer cannot see, or can no longer see
 
 
 def _sign_in() -> str:
-    """A link of ours, as Streamlit's own buttons open another tab: after signing in the same address is shown."""
+    """A link that returns to the current page after sign-in. Streamlit's link buttons would open a new tab."""
     here = urlsplit(st.context.url or "/").path or "/"
     if query := urlencode(st.query_params.to_dict()):
         here += f"?{query}"
@@ -35,7 +37,7 @@ def _sign_in() -> str:
 
 
 def empty(title: str, text: str) -> None:
-    """Nothing here, and why. `title` and `text` are our own; they are escaped all the same."""
+    """Draw an empty state: a title, and the reason or the next action. Both are escaped."""
     st.html(
         '<div style="text-align:center;padding:2.5rem 1rem;opacity:0.85">'
         f'<div style="font-size:1.15rem;font-weight:600;margin-bottom:0.4rem">{escape(title)}</div>'
@@ -45,21 +47,24 @@ def empty(title: str, text: str) -> None:
 
 def _advice(error: CalibrlError) -> tuple[str, str]:
     if error.status == 401:
-        return "Your key is no longer accepted", "It was revoked, or has expired: sign in with another one."
+        return "API key revoked or expired", "Sign in with another key."
     if error.status == 403:
-        return "You may not do this", "Your role in the project does not allow it; its admins can change that."
+        return (
+            "Permission denied",
+            "Your role in the project does not allow this. An admin of the project can change it.",
+        )
     if error.status == 404:
-        return "There is no such thing here, or it is not yours", "The address may be mistyped, or it was deleted."
+        return "Not found, or you have no access", "The URL may be wrong, or it was deleted."
     if error.status in REFUSED:
-        return "The service refused this", REFUSED[error.status]
+        return REFUSED[error.status]
     if error.status is None:
-        return "The API does not answer", "It may still be starting. Try again in a moment."
-    return "The API could not answer", "Its log says more."
+        return "API unreachable", "It may still be starting. Try again in a moment."
+    return "API error", "See the log of the API."
 
 
 def trouble(error: CalibrlError | SettingsError, key: str = "trouble") -> None:
-    """An error, what it means and what mends it; the message is shown as plain text."""
-    title, advice = _advice(error) if isinstance(error, CalibrlError) else ("A setting is wrong", "")
+    """Draw an error with its meaning and its remedy. The message is shown as plain text."""
+    title, advice = _advice(error) if isinstance(error, CalibrlError) else ("Invalid setting", "")
     with st.container(border=True, key=key):
         st.subheader(title, anchor=False)
         if advice:
@@ -73,15 +78,17 @@ def trouble(error: CalibrlError | SettingsError, key: str = "trouble") -> None:
 
 
 def signed_out() -> None:
-    """Nobody has signed in."""
-    empty("Signed out", "The jobs of your projects are shown once you have signed in with an API key.")
+    """Draw the page of a viewer without a key."""
+    empty("Signed out", "Sign in with an API key to see the jobs of your projects.")
     st.html(f'<div style="text-align:center">{_sign_in()}</div>')
 
 
 @contextmanager
 def explained(key: str = "trouble") -> Iterator[None]:
-    """Shows an error of the API, or that nobody has signed in, in the place of a page, or of a part of one with a key
-    of its own, instead of a stack trace."""
+    """Draw an error of the API, or the sign-in link, in place of a page or of a part of a page.
+
+    Each part needs a key of its own.
+    """
     try:
         yield
     except signin.SignedOut:
@@ -91,26 +98,35 @@ def explained(key: str = "trouble") -> Iterator[None]:
 
 
 def reread(job: Job) -> Job:
-    """A job as it now stands, for a run of a fragment of its page: what is shared between viewers is shown to none who
-    may not see the job. Once the viewer may not, the whole page is run anew, and says so."""
+    """Return the current state of a job, for a run of a fragment of its page.
+
+    This checks access before shared data is drawn. Without access the whole page runs again and shows the reason.
+    """
     try:
-        return data.job(str(job.id))
+        return service.job(str(job.id))
     except signin.SignedOut:
         st.rerun()
     except CalibrlError as error:
-        if error.status in ENDED:
+        if error.status in NO_ACCESS:
             st.rerun()
         raise
 
 
 @contextmanager
 def tolerated() -> Iterator[None]:
-    """For a live read: an error is one line above what was read before, and the next tick tries again. That the viewer
-    may not see it, or no longer, is no such error."""
+    """Draw an error of a live read as one line above the older data; the next tick tries again.
+
+    Missing access is not tolerated: the error is raised.
+    """
     try:
         yield
     except CalibrlError as error:
-        if error.status in ENDED:
+        if error.status in NO_ACCESS:
             raise
-        st.warning("No answer from the API just now: what you see may be old. Trying again.", icon=":material/sync:")
+        problem = "API unreachable" if error.status is None else "API error"
+        read_at: datetime | None = st.session_state.get(READ_AT)
+        state = f"Data from {clock(read_at)}; retrying…" if read_at else "Retrying…"
+        st.warning(f"{problem}. {state}", icon=":material/sync:")
         st.text(str(error))
+    else:
+        st.session_state[READ_AT] = datetime.now(UTC)

@@ -1,5 +1,5 @@
-"""What `streamlit run` serves: the pages of `navigation.py`, and beside them the sign-in, files to download, and
-Plotly's script for `live_chart.js`."""
+"""The app of `streamlit run`: the pages of `navigation.py`, sign-in, downloads, and Plotly's script for
+`live_chart.js`."""
 
 from pathlib import Path
 

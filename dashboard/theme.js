@@ -1,5 +1,5 @@
-// Streamlit keeps a theme in the browser for each page by its path, and reads it when that page loads. It has no call to
-// set it, so this writes what its own menu would, for every page.
+// Streamlit stores a theme in the browser per page path and reads it when the page loads. It has no call to set the
+// theme, so this writes the entries of its own menu, for every page.
 
 const kept = (path) => `stActiveTheme-${new URL(path, document.baseURI).pathname}-v2`;
 

@@ -1,4 +1,4 @@
-"""A choice of theme, in the place of the one in Streamlit's own menu, which is hidden."""
+"""Choice of the theme, in place of Streamlit's own menu, which is hidden."""
 
 from pathlib import Path
 
@@ -9,8 +9,8 @@ PATHS = ("./", "job", "new", "compare", "queue", "evaluations", "data", "setting
 _mount = st.components.v2.component(
     "theme",
     html="""<label class="theme">Theme <select>
-<option value="System">as the system has it</option><option value="Light">light</option>
-<option value="Dark">dark</option></select></label>""",
+<option value="System">System default</option><option value="Light">Light</option>
+<option value="Dark">Dark</option></select></label>""",
     css=""".theme select{margin-left:.5rem;padding:.35rem .6rem;border:1px solid var(--st-border-color);
 border-radius:.5rem;background:var(--st-secondary-background-color);color:var(--st-text-color);font:inherit}""",
     js=Path(__file__).with_suffix(".js").read_text(),
@@ -19,5 +19,5 @@ border-radius:.5rem;background:var(--st-secondary-background-color);color:var(--
 
 
 def choice() -> None:
-    """A choice that this browser keeps."""
+    """Draw the choice of the theme; the browser stores it."""
     _mount(data={"paths": PATHS}, key="theme")

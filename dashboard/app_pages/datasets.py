@@ -1,4 +1,4 @@
-"""Data sets: the list, one with its first rows, uploads, and names on the hub."""
+"""Datasets: the list, a preview, uploads, and references to the Hugging Face hub."""
 
 import html
 import re
@@ -14,17 +14,17 @@ from calibrl.schemas import Dataset, PreviewRow
 from dashboard import paging, states
 from dashboard.markup import chip, escape, file_link, moment, table
 from dashboard.palette import EXPERT, NEUTRAL, WRONG
-from dashboard.reads import catalogue, data
+from dashboard.reads import catalogue, service
 from dashboard.reads.downloads import dataset_address
 from dashboard.views import completions
 from dashboard.views.plan_summary import size
 
 ALL = "all"
-BEFORE = "data-before"  # the list's pages
+PAGES = "data-before"  # key of the list's pages
 LIST, UPLOAD, REGISTER = "List", "Upload a file", "From the hub"
-MOST_MEGABYTES = 200  # of a file that passes through the dashboard's memory
+MAX_MEGABYTES = 200  # of an uploaded file: it passes through the memory of the dashboard
 IMAGE = re.compile(r"data:image/png;base64,[A-Za-z0-9+/=]+")
-TITLES = ("Data set", "Project", "Kind", "Rows", "Size", "Experts", "Added", "By")
+TITLES = ("Dataset", "Project", "Format", "Rows", "Size", "Experts", "Added", "By")
 COLUMNS = ("question", "images", "answer", "expert")
 
 
@@ -50,57 +50,59 @@ def _list() -> None:
     chosen = ALL
     if len(projects) > 1:
         chosen = st.selectbox(
-            "Project", [ALL, *projects], key="data-project", on_change=paging.begin, args=(BEFORE,), width=300
+            "Project", [ALL, *projects], key="data-project", on_change=paging.reset, args=(PAGES,), width=300
         )
-    shown = catalogue.datasets(None if chosen == ALL else chosen, paging.after(BEFORE), catalogue.PAGE)
+    shown = catalogue.datasets(None if chosen == ALL else chosen, paging.after(PAGES), catalogue.PAGE)
     if shown.data:
         st.html(table(TITLES, map(_row, shown.data)))
     else:
-        states.empty("No data set yet", "Upload a JSONL or Parquet file, or give the name of one on the hub.")
-    paging.buttons(BEFORE, shown)
+        states.empty(
+            "No datasets yet", "Upload a JSONL or Parquet file, or register a dataset of the Hugging Face hub."
+        )
+    paging.buttons(PAGES, shown)
 
 
 def _added(dataset: Dataset) -> None:
-    catalogue.changed()
+    catalogue.clear_dataset_caches()
     st.query_params.from_dict({"id": str(dataset.id)})
     st.rerun()
 
 
-def _fault(error: dict[str, Any]) -> str:
+def _error_row(error: dict[str, Any]) -> str:
     field = str(error.get("field", ""))
     place = f"row {field.removeprefix('rows.')}" if field.startswith("rows.") else field
     return f"<tr><td>{escape(place)}</td><td>{escape(error.get('message', ''))}</td></tr>"
 
 
 def _refused(error: CalibrlError) -> None:
-    """Why a file was not taken, row by row; or what else went wrong."""
+    """Draw the errors of a rejected upload, row by row, or another error."""
     if not error.errors:
         states.trouble(error)
         return
     with st.container(border=True, key="faults"):
-        st.html(chip("✕ nothing was kept", WRONG))
+        st.html(chip("✕ Upload rejected", WRONG))
         st.text(error.detail or error.title)
-        st.html(table(("Where", "What is wrong"), [_fault(dict(one)) for one in error.errors]))
+        st.html(table(("Field", "Error"), [_error_row(dict(fault)) for fault in error.errors]))
 
 
 def _upload(projects: list[str]) -> None:
     with st.container(border=True):
         file = st.file_uploader(
-            "A JSONL or Parquet file, with its images in the rows",
+            "JSONL or Parquet file, with images in the rows",
             type=["jsonl", "parquet"],
-            max_upload_size=MOST_MEGABYTES,
+            max_upload_size=MAX_MEGABYTES,
         )
-        name = st.text_input("Name", placeholder="The file's own", max_chars=120)
+        name = st.text_input("Display name", placeholder="Default: file name", max_chars=120)
         project = st.selectbox("Project", projects)
-        with st.expander("Columns under other names"):
+        with st.expander("Column mapping"):
             columns = {column: st.text_input(f"Column with the {column}", max_chars=200) for column in COLUMNS}
-        st.caption(f"Every row is checked before anything is kept. Above {MOST_MEGABYTES} MB: `calibrl data upload`.")
-        pressed = st.button("Check and keep it", type="primary", disabled=file is None)
+        st.caption(f"All rows are validated first. Files above {MAX_MEGABYTES} MB: `calibrl data upload`.")
+        pressed = st.button("Validate and upload", type="primary", disabled=file is None)
     if file is None or not pressed:
         return
     try:
-        with st.spinner("Every row is being checked …"):
-            dataset = data.client().upload(
+        with st.spinner("Validating rows…"):
+            dataset = service.client().upload(
                 file,
                 name.strip() or Path(file.name).stem,
                 project,
@@ -114,20 +116,20 @@ def _upload(projects: list[str]) -> None:
 
 def _register(projects: list[str]) -> None:
     with st.form("register"):
-        hub = st.text_input("Name on the Hugging Face hub", placeholder="hiyouga/geometry3k", max_chars=200)
+        hub = st.text_input("Repository on the Hugging Face hub", placeholder="hiyouga/geometry3k", max_chars=200)
         split = st.text_input("Split", "train", max_chars=100)
-        revision = st.text_input("Revision", placeholder="newest", max_chars=100)
-        name = st.text_input("Name here", placeholder="The hub's own", max_chars=120)
+        revision = st.text_input("Revision", placeholder="Default: latest", max_chars=100)
+        name = st.text_input("Display name", placeholder="Default: repository name", max_chars=120)
         project = st.selectbox("Project", projects)
-        st.caption("Only the name is noted: workers download the rows when a job wants them.")
-        if not st.form_submit_button("Note it", type="primary"):
+        st.caption("Only a reference is stored. Workers download the rows when a job needs them.")
+        if not st.form_submit_button("Register", type="primary"):
             return
     try:
         given = {"split": split.strip(), "revision": revision.strip() or None}
-        dataset = data.client().register(name.strip() or hub.rpartition("/")[2], hub.strip(), project, **given)
+        dataset = service.client().register(name.strip() or hub.rpartition("/")[2], hub.strip(), project, **given)
     except ValidationError as error:
-        faults = [{"field": ".".join(map(str, one["loc"])), "message": one["msg"]} for one in error.errors()]
-        st.html(table(("Where", "What is wrong"), map(_fault, faults)))
+        faults = [{"field": ".".join(map(str, fault["loc"])), "message": fault["msg"]} for fault in error.errors()]
+        st.html(table(("Field", "Error"), map(_error_row, faults)))
         return
     except CalibrlError as error:
         _refused(error)
@@ -136,13 +138,13 @@ def _register(projects: list[str]) -> None:
 
 
 def _picture(address: str) -> str:
-    """A small image that the service has made; nothing else is put into an address."""
+    """A preview image as a PNG data URL of the service; any other URL is dropped."""
     if not IMAGE.fullmatch(address):
         return ""
-    return f'<img src="{html.escape(address)}" alt="An image of the row" style="max-width:100%;border-radius:.4rem">'
+    return f'<img src="{html.escape(address)}" alt="Image of the row" style="max-width:100%;border-radius:.4rem">'
 
 
-def _said(title: str, text: str, colour: str | None = None) -> str:
+def _text(title: str, text: str, colour: str | None = None) -> str:
     edge = f"border-left:3px solid {colour};padding-left:.7rem" if colour else ""
     head = f'<div style="font-size:.75rem;opacity:.75;margin-top:.5rem">{title}</div>'
     return f'{head}<div style="{edge}">{completions.plain_box(text)}</div>'
@@ -154,31 +156,33 @@ def _preview_row(row: PreviewRow) -> None:
         left, right = st.columns([1, 4]) if pictures else (None, st.container())
         if left is not None:
             left.html(f'<div style="display:flex;flex-wrap:wrap;gap:.4rem">{pictures}</div>')
-        texts = [_said("Before the question", earlier) for earlier in row.earlier]
-        texts += [_said(f"Question of row {row.row}", row.question), _said("Answer", row.answer)]
+        texts = [_text("Earlier turn", earlier) for earlier in row.earlier]
+        texts += [_text(f"Question, row {row.row}", row.question), _text("Answer", row.answer)]
         if row.expert is not None:
-            texts.append(_said("Expert", row.expert, EXPERT))
+            texts.append(_text("Expert", row.expert, EXPERT))
         if row.data_source is not None:
-            texts.append(_said("Source", row.data_source))
+            texts.append(_text("Source", row.data_source))
         right.html("".join(texts))
         if row.image_count > len(row.images):
-            st.caption(f"{row.image_count} images; the first {len(row.images)} are shown.")
+            st.caption(f"First {len(row.images)} of {row.image_count} images")
 
 
 def _actions(dataset: Dataset) -> None:
     if dataset.format:
         st.html(file_link(dataset_address(dataset.id), f"Download, {dataset.format}"))
-    if not data.me().may_change(dataset.project):
+    if not service.me().may_change(dataset.project):
         return
     with st.popover("Delete", icon=":material/delete:"):
-        st.write("The file goes for good. What jobs have learned from it stays; one that is yet to end prevents it.")
-        if st.button("Yes, delete it", type="primary"):
+        st.write(
+            "Deletes the file permanently. Jobs that used it keep their checkpoints; active jobs prevent deletion."
+        )
+        if st.button("Delete dataset", type="primary"):
             try:
-                data.client().delete_dataset(dataset.id)
+                service.client().delete_dataset(dataset.id)
             except CalibrlError as error:
                 st.text(error.detail or str(error))
                 return
-            catalogue.changed()
+            catalogue.clear_dataset_caches()
             st.query_params.clear()
             st.session_state["show"] = LIST
             st.rerun()
@@ -195,18 +199,18 @@ def _facts(dataset: Dataset) -> str:
     return f'<div style="display:flex;flex-wrap:wrap;gap:.35rem">{"".join(facts)}</div>'
 
 
-def _one(id: str) -> None:
+def _detail(id: str) -> None:
     try:
-        dataset = data.client().dataset(UUID(id))
+        dataset = service.client().dataset(UUID(id))
     except ValueError:
         dataset = None
     except CalibrlError as error:
         if error.status != 404:
             raise
         dataset = None
-    st.html('<a href="data" target="_self" style="color:inherit">← All data sets</a>')
+    st.html('<a href="data" target="_self" style="color:inherit">← All datasets</a>')
     if dataset is None:
-        states.empty("There is no such data set", "It was deleted, or belongs to a project that is not yours.")
+        states.empty("Dataset not found", "It was deleted, or you have no access to its project.")
         return
     title, action = st.columns([3, 2], vertical_alignment="center")
     title.html(f'<h1 style="overflow-wrap:anywhere;padding:0">{escape(dataset.name)}</h1>{_facts(dataset)}')
@@ -215,19 +219,22 @@ def _one(id: str) -> None:
     st.caption("In a job's spec:")
     st.code(f"data: {{dataset: {dataset.id}}}", language=None, wrap_lines=True)
     if dataset.hub:
-        states.empty("Only a name here", "Its rows are on the hub; the worker of a job downloads them.")
+        states.empty(
+            "Registered reference", "The rows are on the Hugging Face hub. The worker of a job downloads them."
+        )
         return
     for row in catalogue.preview(dataset.id):
         _preview_row(row)
     if (dataset.rows or 0) > 8:
-        st.caption("The first rows are shown, as a job would read them; long texts are cut.")
+        st.caption("First rows, in the form that a job reads. Long texts are cut.")
 
 
 def page() -> None:
+    """Draw the page."""
     if "id" in st.query_params:
-        _one(st.query_params["id"])
+        _detail(st.query_params["id"])
         return
-    st.title("Data sets", anchor=False)
+    st.title("Datasets", anchor=False)
     projects = catalogue.own_projects()
     views = [LIST, UPLOAD, REGISTER] if projects else [LIST]
     view = st.segmented_control(

@@ -1,4 +1,4 @@
-"""Evaluations: the list, several beside one another, and stored completions scored again."""
+"""Evaluations: the list, a comparison, and re-scoring of stored completions."""
 
 import streamlit as st
 
@@ -10,28 +10,28 @@ from dashboard.reads import catalogue
 from dashboard.views import evaluation_table, verifier_replay
 
 ALL = "all"
-BEFORE = "evaluations-before"  # the list's pages
-LIST, COMPARE, REPLAY = "List", "Compare", "Score again"
-TITLES = ("Evaluation", "Status", "Project", "Accuracy", "On", "Submitted")
+PAGES = "evaluations-before"  # key of the list's pages
+LIST, COMPARE, REPLAY = "List", "Compare", "Re-score"
+TITLES = ("Evaluation", "Status", "Project", "Accuracy", "Dataset", "Submitted")
 
 
 def _row(job: JobSummary) -> str:
-    accuracy, split = catalogue.reached(job)
+    accuracy, split = catalogue.accuracies(job)
     return (
         f"<tr><td>{job_link(job.id, job.name)}</td><td>{status_chip(job.status)}</td>"
         f'<td data-label="Project">{escape(job.project)}</td><td data-label="Accuracy">{accuracy}</td>'
-        f'<td data-label="On">{escape(split)}</td>'
+        f'<td data-label="Dataset">{escape(split)}</td>'
         f'<td data-label="Submitted">{escape(moment(job.created_at))}</td></tr>'
     )
 
 
 def _first_page() -> None:
-    paging.begin(BEFORE)
+    paging.reset(PAGES)
 
 
 def _list() -> None:
     text, project, status = st.columns([2, 1, 1])
-    words = text.text_input("Find", placeholder="Part of a name or note", key="evaluations-text", on_change=_first_page)
+    words = text.text_input("Search", placeholder="Search name or notes", key="evaluations-text", on_change=_first_page)
     chosen = project.selectbox(
         "Project", [ALL, *catalogue.projects()], key="evaluations-project", on_change=_first_page
     )
@@ -40,15 +40,15 @@ def _list() -> None:
         None if chosen == ALL else chosen,
         None if state == ALL else JobStatus(state),
         words.strip(),
-        paging.after(BEFORE),
+        paging.after(PAGES),
     )
     if shown.data:
         st.html(table(TITLES, map(_row, shown.data)))
     elif words or chosen != ALL or state != ALL:
-        states.empty("None like that", "Loosen what you look for to see the others.")
+        states.empty("No evaluations match", "Change the search or the filters.")
     else:
-        states.empty("No evaluation yet", "An evaluation measures models on data sets, so that they can be compared.")
-    paging.buttons(BEFORE, shown)
+        states.empty("No evaluations yet", "An evaluation measures models on datasets and compares them.")
+    paging.buttons(PAGES, shown)
 
 
 def _has_succeeded(job: Job) -> bool:
@@ -56,23 +56,24 @@ def _has_succeeded(job: Job) -> bool:
 
 
 def _compare() -> None:
-    jobs = job_picker.several(
+    jobs = job_picker.pick_jobs(
         "Evaluations",
-        catalogue.newest(None, "evaluate", JobStatus.SUCCEEDED),
+        catalogue.latest(None, "evaluate", JobStatus.SUCCEEDED),
         key="compared",
-        placeholder="Choose two or more",
+        placeholder="Select evaluations",
         fits=_has_succeeded,
     )
     if not jobs:
         states.empty(
-            "Choose evaluations",
-            "Two or more, or one with several models. Models are compared over the same prompts, data set by data set.",
+            "Select evaluations",
+            "Two or more, or one with several models. Models are compared on the same prompts of each dataset.",
         )
         return
-    evaluation_table.side_by_side(jobs)
+    evaluation_table.draw(jobs)
 
 
 def page() -> None:
+    """Draw the page."""
     title, action = st.columns([3, 1], vertical_alignment="center")
     title.title("Evaluations", anchor=False)
     with action, st.container(horizontal=True, horizontal_alignment="right"):

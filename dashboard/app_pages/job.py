@@ -1,5 +1,6 @@
-"""A job, at an address that can be shared: /job?id=..., with the panel and what it shows in the address too."""
+"""Page of a job: /job?id=... The URL also names the panel and its state, so that it can be shared."""
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from uuid import UUID
@@ -7,16 +8,18 @@ from uuid import UUID
 import streamlit as st
 
 from calibrl.client import CalibrlError
-from calibrl.schemas import Job, JobStatus
+from calibrl.schemas import Job, JobStatus, Reason
 from dashboard import states
 from dashboard.forms import fork_dialog
-from dashboard.markup import duration, elapsed, escape, job_link, moment, progress_bar, status_chip
+from dashboard.markup import as_markdown, duration, elapsed, escape, job_link, moment, progress_bar, status_chip
 from dashboard.palette import NEUTRAL, POLICY
 from dashboard.panels import evaluation, expert, exploration, files, health, map, overview, records, rollouts, system
+from dashboard.panels.common import has_rollouts
 from dashboard.panels.installed import installed_panels
-from dashboard.reads import data, live
+from dashboard.reads import live, service
 
 Panel = Callable[[Job], None]
+EXCEPTION = re.compile(r"^(?:\w+\.)*\w*(?:Error|Exception): .*$", re.MULTILINE)
 PAUSABLE = (JobStatus.QUEUED, JobStatus.WAITING, JobStatus.RUNNING)
 RECORDS: dict[str, Panel] = {
     "Log": records.log,
@@ -24,17 +27,21 @@ RECORDS: dict[str, Panel] = {
     "Events": records.events,
     "Spec": records.spec,
 }
-TRAIN: dict[str, Panel] = {
-    "Overview": overview.draw,
+ROLLOUTS: dict[str, Panel] = {
     "Exploration": exploration.draw,
     "Expert mismatch": expert.draw,
     "Map": map.draw,
     "Rollouts": rollouts.draw,
-    "Health": health.draw,
-    "System": system.draw,
-    **RECORDS,
 }
-EVALUATE: dict[str, Panel] = {"Results": evaluation.draw, **RECORDS}
+
+
+def _panels(job: Job) -> dict[str, Panel]:
+    """The panels of a job, by title; those of rollouts only if the algorithm samples any."""
+    if job.kind == "evaluate":
+        return {"Results": evaluation.draw, **RECORDS}
+    with_rollouts = ROLLOUTS if has_rollouts(job) else {}
+    built_in = {"Overview": overview.draw, **with_rollouts, "Health": health.draw, "System": system.draw, **RECORDS}
+    return built_in | {title: draw for title, draw in installed_panels().items() if title not in built_in}
 
 
 def _requested() -> UUID | None:
@@ -51,7 +58,7 @@ def _facts(job: Job) -> str:
         f"submitted {moment(job.created_at)}",
     ]
     if (seconds := elapsed(job)) is not None:
-        facts.append(f"{'ran' if job.finished_at else 'running for'} {duration(seconds)}")
+        facts.append(f"{'duration' if job.finished_at else 'running for'} {duration(seconds)}")
     if job.attempt > 1:
         facts.append(f"attempt {job.attempt}")
     facts += [f"{name}: {value}" for name, value in job.labels.items()]
@@ -73,121 +80,139 @@ def _time_left(job: Job) -> str:
         return ""
     history = live.history(job.id, job.attempt, ("perf/step_seconds",))
     history.refresh()
-    pace = history.seconds_a_step("perf/step_seconds")
+    pace = history.seconds_per_step("perf/step_seconds")
     return "" if pace is None else f", about {duration(pace * (job.steps_total - job.step))} left"
 
 
 def _progress(job: Job) -> str:
     if job.steps_total is None:
         return ""
-    words = f"{job.step} of {job.steps_total} {'steps' if job.kind == 'train' else 'batches'}{_time_left(job)}"
+    text = f"{job.step} of {job.steps_total} {'steps' if job.kind == 'train' else 'batches'}{_time_left(job)}"
     colour = POLICY if job.status.held else NEUTRAL
     bar = progress_bar(job.step / max(job.steps_total, 1), colour, "progress")
-    return f'<div style="margin-top:0.6rem">{bar}<div style="font-size:0.85rem;margin-top:0.25rem">{words}</div></div>'
+    return f'<div style="margin-top:0.6rem">{bar}<div style="font-size:0.85rem;margin-top:0.25rem">{text}</div></div>'
 
 
 def _dependencies(job: Job) -> str:
-    if job.attempt or job.status.final or not job.depends_on:  # then the overview's lineage tells where it comes from
+    if job.attempt or job.status.final or not job.depends_on:  # later the overview shows the lineage
         return ""
     links = ", ".join(_dependency(id) for id in job.depends_on)
-    return f'<div style="font-size:0.9rem;margin-top:0.3rem">Waits for {links}</div>'
+    return f'<div style="font-size:0.9rem;margin-top:0.3rem">Depends on {links}</div>'
 
 
 def _dependency(id: UUID) -> str:
     try:
-        return job_link(id, data.job(str(id)).name)
-    except CalibrlError:  # deleted, or of a project that is not the viewer's
-        return f"{escape(str(id)[:8])} (out of sight)"
+        return job_link(id, service.job(str(id)).name)
+    except CalibrlError:  # deleted, or in a project without access
+        return f"{escape(str(id)[:8])} (no access)"
 
 
-def _in_line(job: Job) -> str:
-    """Why a queued job does not start now, and when it may."""
-    entry = data.queue(job.project).get(job.id) if job.status == JobStatus.QUEUED else None
+def _queue_place(job: Job) -> str:
+    """The queue position of a queued job, the reason why it waits, and its estimated start."""
+    entry = service.queue(job.project).get(job.id) if job.status == JobStatus.QUEUED else None
     if entry is None:
         return ""
-    words = f"Position {entry.position} in the queue: {entry.explanation}."
+    facts = [f"Queue position {entry.position}", entry.explanation]
     if entry.reason and entry.estimated_start:
         seconds = (entry.estimated_start - datetime.now(UTC)).total_seconds()
-        words += f" It may start in about {duration(seconds)}."
-    return f'<div style="font-size:0.9rem;margin-top:0.3rem">{escape(words)}</div>'
+        facts.append(f"estimated start in {duration(seconds)}")
+    return f'<div style="font-size:0.9rem;margin-top:0.3rem">{escape(" · ".join(facts))}</div>'
 
 
 def _header(shown: Job) -> None:
-    """The live head of the page. A change of status redraws the whole page, which starts or stops its timers."""
+    """Draw the live head of the page. A new status reruns the whole page, which starts or stops its timers."""
     job = shown
     with states.explained("trouble-head"), states.tolerated():
         job = states.reread(shown)
-        st.html(_title(job) + _dependencies(job) + _in_line(job) + _progress(job))
+        st.html(_title(job) + _dependencies(job) + _queue_place(job) + _progress(job))
     if (job.status, job.attempt) != (shown.status, shown.attempt):
         st.rerun()
 
 
-def _why(job: Job) -> None:
-    """Why a job stands where it does, where that is not plain; a crash with the end of its log, as plain text."""
+def _reason(job: Job) -> None:
+    """Draw why a job failed, was paused or was cancelled. The message can hold the end of a log: plain text."""
     reason = job.reason.value.replace("_", " ") if job.reason else "no reason given"
     if job.status == JobStatus.FAILED:
-        st.error(f"The job failed: {reason}.", icon=":material/error:")
+        st.error(f"Failed: {as_markdown(_cause(job) or reason)}", icon=":material/error:")
         if job.message:
             st.code(job.message, language=None, wrap_lines=True)
+    elif job.status == JobStatus.PAUSED and job.reason == Reason.HEALTH:
+        st.warning(as_markdown(_paused_by(job)), icon=":material/pause:")
     elif job.message and job.status != JobStatus.SUCCEEDED:
         st.text(job.message if job.reason is None else f"{job.message} ({reason})")
 
 
-def _ask(job: Job, ask: Callable[[UUID], Job]) -> None:
-    """Ask the service for something, and show the job as it then stands; or why it would not."""
+def _cause(job: Job) -> str | None:
+    """The last line of the job's message that names an exception, such as `RuntimeError: out of range`."""
+    lines = EXCEPTION.findall(job.message or "")
+    return lines[-1] if lines else None
+
+
+def _paused_by(job: Job) -> str:
+    """The health rule that paused a job; its message begins with the rule's name."""
+    rule = (job.message or "").partition(" ")[0]
+    title = health.RULES.get(rule, (rule or "unknown", ""))[0]
+    return f"Paused by health rule {title}; checkpoint saved at step {job.step}"
+
+
+def _request(job: Job, change: Callable[[UUID], Job]) -> None:
+    """Request a change of a job and run the page again, or show the error."""
     try:
-        ask(job.id)
+        change(job.id)
     except CalibrlError as error:
         st.text(str(error))
         return
-    data.changed()
+    service.clear_job_caches()
     st.rerun()
 
 
 def _actions(job: Job) -> None:
-    """What can be asked of a job as it stands, by those who may."""
-    if not data.me().may_change(job.project):
+    """Draw the buttons that the job's status and the viewer's role allow."""
+    if not service.me().may_change(job.project):
         return
-    client = data.client()
+    client = service.client()
     if job.status in PAUSABLE and st.button(
         "Pause", icon=":material/pause:", key="pause", help="A running job saves a checkpoint and frees its slot."
     ):
-        _ask(job, client.pause)
+        _request(job, client.pause)
     if job.status == JobStatus.PAUSED and st.button("Resume", icon=":material/play_arrow:", key="resume"):
-        _ask(job, client.resume)
+        _request(job, client.resume)
     if job.status in (JobStatus.FAILED, JobStatus.CANCELLED) and st.button(
-        "Retry", icon=":material/replay:", key="retry", help="It goes on from its last checkpoint, if it left one."
+        "Retry", icon=":material/replay:", key="retry", help="Continues from the last checkpoint, if there is one."
     ):
-        _ask(job, client.retry)
-    if st.button("Fork", icon=":material/fork_right:", key="fork", help="A new job from a checkpoint, with changes."):
+        _request(job, client.retry)
+    if st.button(
+        "Fork", icon=":material/fork_right:", key="fork", help="Start a new job from a checkpoint, with changes."
+    ):
         fork_dialog.dialog(job)
     if not job.status.final and job.status != JobStatus.CANCELLING:
-        with st.popover("Cancel job", icon=":material/stop_circle:"):
-            st.write("The trainer saves a checkpoint and stops. Jobs that wait for this one will fail.")
-            if st.button("Yes, cancel it", type="primary", key="cancel"):
-                _ask(job, client.cancel)
+        with st.popover("Cancel", icon=":material/stop_circle:"):
+            st.write("The trainer saves a checkpoint and stops. Jobs that depend on this job will fail.")
+            if st.button("Cancel job", type="primary", key="cancel"):
+                _request(job, client.cancel)
 
 
 def page() -> None:
+    """Draw the page."""
     st.page_link("app_pages/jobs.py", label="All jobs", icon=":material/arrow_back:")
     job_id = _requested()
     if job_id is None:
-        states.empty("No such job", "The address names no job. Choose one from the list of jobs.")
+        states.empty("No job selected", "The URL has no valid job ID. Choose a job from the list.")
         return
     try:
-        job = data.job(str(job_id))
+        job = service.job(str(job_id))
     except CalibrlError as error:
         if error.status != 404:
             raise
-        states.empty("There is no such job", "The address may be mistyped, or it belongs to a project not yours.")
+        states.empty("Job not found", "The URL may be wrong, or you have no access to its project.")
         return
     head, action = st.columns([3, 1], vertical_alignment="top")
     with head:
-        st.fragment(_header, run_every=None if job.status.final else data.TICK)(job)
+        st.fragment(_header, run_every=None if job.status.final else service.TICK)(job)
     with action, st.container(horizontal=True, horizontal_alignment="right"):
         _actions(job)
-    _why(job)
-    panels = {**TRAIN, **installed_panels(), **TRAIN} if job.kind == "train" else EVALUATE
+    _reason(job)
+    panels = _panels(job)
     chosen = st.segmented_control(
         "Panel",
         list(panels),
@@ -197,7 +222,7 @@ def page() -> None:
         bind="query-params",
         label_visibility="collapsed",
     )
-    panels.get(chosen or "", next(iter(panels.values())))(job)
+    panels.get(chosen or "", overview.draw if job.kind == "train" else evaluation.draw)(job)
 
 
 with states.explained():

@@ -1,4 +1,4 @@
-"""All jobs: searched, sorted, with small curves, a page at a time."""
+"""The list of jobs: search, filters, small curves, pages."""
 
 from typing import Any
 from uuid import UUID
@@ -19,27 +19,27 @@ from dashboard.markup import (
     status_chip,
     table,
 )
-from dashboard.palette import ENTROPY, HELD_OUT, NEUTRAL, POLICY
-from dashboard.reads import catalogue, data
+from dashboard.palette import ENTROPY, NEUTRAL, POLICY, VALIDATION
+from dashboard.reads import catalogue, service
 
-ALL = "all"  # of a status or a project: every job
-BEFORE = "before"  # the list's pages
-PAGE = 30  # jobs shown at once: curves come of at most 32 jobs a call
-MOST_LABELS = 4  # shown of a job in its row
-MOST_COMPARED = 8
-NEWEST = "newest"
+ALL = "all"  # no filter by status or project
+PAGES = "before"  # key of the list's pages
+PAGE = 30  # jobs shown at once: one call returns curves of at most 32 jobs
+MAX_LABELS = 4  # shown per row
+MAX_COMPARED = 8
+LATEST = "newest"
 SORTS: dict[str, JobSort] = {
-    NEWEST: "-created",
+    LATEST: "-created",
     "oldest": "created",
     "name": "name",
     "status": "status",
-    "ended last": "-finished",
+    "last finished": "-finished",
 }
-TITLES = ("Job", "Status", "Kind", "Progress", "Accuracy", "Entropy", "Submitted", "Ran for")
-PROJECT = "Project"  # one more column, for a viewer of several
-HELD_OUT_ACCURACY, TRAINING_ACCURACY = "validation/accuracy", "reward/answer_accuracy"
+TITLES = ("Job", "Status", "Type", "Progress", "Accuracy", "Entropy", "Submitted", "Duration")
+PROJECT = "Project"  # an extra column, for a viewer with several projects
+VALIDATION_ACCURACY, TRAIN_ACCURACY = "validation/accuracy", "reward/answer_accuracy"
 ENTROPY_MEAN = "exploration/entropy"
-NAMES = (HELD_OUT_ACCURACY, TRAINING_ACCURACY, ENTROPY_MEAN)
+METRICS = (VALIDATION_ACCURACY, TRAIN_ACCURACY, ENTROPY_MEAN)
 Curves = dict[tuple[UUID, str], Series]
 EMPTY = """kind: train
 name: my-first-job
@@ -51,19 +51,22 @@ steps: 200"""
 
 
 def _curves(jobs: list[JobSummary]) -> Curves:
-    """Small curves of all jobs that have some. Jobs of about as many steps are asked for together: buckets are as wide
-    for all, and next to a long run a short one would be a point."""
-    alike: dict[int, list[tuple[UUID, int, int]]] = {}
+    """Return the small curves of all jobs that have any.
+
+    One call has one bucket width, in which a short job beside a long one would be a single point. So jobs with a
+    similar number of steps share a call.
+    """
+    groups: dict[int, list[tuple[UUID, int, int]]] = {}
     for job in jobs:
         if job.kind == "train" and job.step:
-            alike.setdefault(job.step.bit_length() // 3, []).append((job.id, job.attempt, job.step))
-    found: Curves = {}
-    for some in alike.values():
-        found |= data.few_points(tuple(some), NAMES)
-    return found
+            groups.setdefault(job.step.bit_length() // 3, []).append((job.id, job.attempt, job.step))
+    curves: Curves = {}
+    for group in groups.values():
+        curves |= service.few_points(tuple(group), METRICS)
+    return curves
 
 
-def _newest(curve: Series | None) -> float | None:
+def _latest(curve: Series | None) -> float | None:
     values = [] if curve is None else [value for value in curve.last if value is not None]
     return values[-1] if values else None
 
@@ -73,19 +76,19 @@ def _small(curve: Series | None, colour: str, label: str, top: float | None = No
 
 
 def _accuracy(job: JobSummary, curves: Curves) -> str:
-    """The newest accuracy, held out before training; an evaluation's from its first to its last model."""
+    """The latest accuracy, validation if there is one, else train; the accuracies of an evaluation's models."""
     if job.kind == "evaluate":
-        return catalogue.reached(job)[0]
-    for name, said, colour in ((HELD_OUT_ACCURACY, "held out", HELD_OUT), (TRAINING_ACCURACY, "in training", POLICY)):
-        curve = curves.get((job.id, name))
-        if (value := _newest(curve)) is not None:
-            return f"{_small(curve, colour, f'accuracy of {job.name}', 1.0)} {value:.0%} {chip(said, colour)}"
+        return catalogue.accuracies(job)[0]
+    for metric, text, colour in ((VALIDATION_ACCURACY, "val", VALIDATION), (TRAIN_ACCURACY, "train", POLICY)):
+        curve = curves.get((job.id, metric))
+        if (value := _latest(curve)) is not None:
+            return f"{_small(curve, colour, f'accuracy of {job.name}', 1.0)} {value:.0%} {chip(text, colour)}"
     return "–"
 
 
 def _entropy(job: JobSummary, curves: Curves) -> str:
     curve = curves.get((job.id, ENTROPY_MEAN))
-    value = _newest(curve)
+    value = _latest(curve)
     return "–" if value is None else f"{_small(curve, ENTROPY, f'entropy of {job.name}')} {value:.2f}"
 
 
@@ -103,23 +106,26 @@ def _progress(job: JobSummary) -> str:
 
 def _row(job: JobSummary, curves: Curves, with_project: bool) -> str:
     seconds = elapsed(job)
-    ran = "–" if seconds is None else duration(seconds)
-    labels = "".join(f" {chip(f'{name}: {value}', NEUTRAL)}" for name, value in list(job.labels.items())[:MOST_LABELS])
+    lasted = "–" if seconds is None else duration(seconds)
+    kind = "Training" if job.kind == "train" else "Evaluation"
+    labels = "".join(f" {chip(f'{name}: {value}', NEUTRAL)}" for name, value in list(job.labels.items())[:MAX_LABELS])
     project = f'<td data-label="{PROJECT}">{escape(job.project)}</td>' if with_project else ""
     return (
         f"<tr><td>{job_link(job.id, job.name)}<div>{labels}</div></td>{project}"
-        f"<td>{status_chip(job.status)}</td><td>{escape(job.kind)}</td><td>{_progress(job)}</td>"
+        f"<td>{status_chip(job.status)}</td><td>{kind}</td><td>{_progress(job)}</td>"
         f'<td data-label="Accuracy">{_accuracy(job, curves)}</td>'
         f'<td data-label="Entropy">{_entropy(job, curves)}</td>'
-        f'<td data-label="Submitted">{escape(moment(job.created_at))}</td><td data-label="Ran">{ran}</td></tr>'
+        f'<td data-label="Submitted">{escape(moment(job.created_at))}</td><td data-label="Duration">{lasted}</td></tr>'
     )
 
 
-def _nothing(filtered: bool) -> None:
+def _show_empty(filtered: bool) -> None:
     if filtered:
-        states.empty("No such jobs", "Choose another status, or take back some of the search, to see others.")
+        states.empty("No jobs match these filters", "Change the search or the filters.")
+        with st.container(horizontal=True, horizontal_alignment="center"):
+            st.button("Clear filters", icon=":material/filter_alt_off:", on_click=_clear_filters)
         return
-    states.empty("No jobs yet", "Fill in a form, or write a spec like this one and submit it from a terminal:")
+    states.empty("No jobs yet", "Create a job with the form, or submit a spec like this one from a terminal:")
     with st.columns([1, 2, 1])[1]:
         if catalogue.own_projects():
             st.page_link("app_pages/new_job.py", label="New job", icon=":material/add:")
@@ -127,46 +133,54 @@ def _nothing(filtered: bool) -> None:
         st.code("calibrl submit my-first-job.yaml", language=None)
 
 
+def _clear_filters() -> None:
+    """Show all jobs again."""
+    st.session_state.update(status=ALL, q="", label="")
+    if "project" in st.session_state:
+        st.session_state["project"] = ALL
+    _first_page()
+
+
 def _labels() -> dict[str, str]:
-    """Labels as they were typed, key:value with commas between."""
+    """The labels of the filter, typed as key:value, separated by commas."""
     pairs = (text.partition(":") for text in st.session_state.get("label", "").split(","))
     return {name.strip(): value.strip() for name, colon, value in pairs if colon and name.strip()}
 
 
-def _wanted() -> dict[str, Any]:
-    """What the list is to show, as the API is asked for it."""
+def _query() -> dict[str, Any]:
+    """The filters and the order of the list, as arguments of `Client.jobs`."""
     status = st.session_state.get("status", ALL)
-    wanted: dict[str, Any] = {"sort": SORTS[st.session_state.get("sort", NEWEST)]}
+    query: dict[str, Any] = {"sort": SORTS[st.session_state.get("sort", LATEST)]}
     if status != ALL:
-        wanted["status"] = JobStatus(status)
+        query["status"] = JobStatus(status)
     if (project := st.session_state.get("project", ALL)) != ALL:
-        wanted["project"] = project
+        query["project"] = project
     if text := st.session_state.get("q", "").strip():
-        wanted["q"] = text
+        query["q"] = text
     if labels := _labels():
-        wanted["labels"] = labels
-    return wanted
+        query["labels"] = labels
+    return query
 
 
 def _jobs() -> bool:
-    """Draw the list; whether a job on it is yet to end."""
-    wanted = _wanted()
-    shown = data.jobs(**wanted, after=paging.after(BEFORE), limit=PAGE)
-    if shown.data:
-        curves = _curves(shown.data)
+    """Draw the list. Return true if a job on it has not ended."""
+    query = _query()
+    page = service.jobs(**query, after=paging.after(PAGES), limit=PAGE)
+    if page.data:
+        curves = _curves(page.data)
         several = len(catalogue.projects()) > 1
         titles = (TITLES[0], PROJECT, *TITLES[1:]) if several else TITLES
-        st.html(table(titles, (_row(job, curves, several) for job in shown.data)))
+        st.html(table(titles, (_row(job, curves, several) for job in page.data)))
     else:
-        _nothing(len(wanted) > 1)
-    by_age = wanted["sort"] == SORTS[NEWEST]
-    paging.buttons(BEFORE, shown, back="Newer" if by_age else "Back", on="Older" if by_age else "More")
-    _compare(shown.data)
-    return not all(job.status.final for job in shown.data)
+        _show_empty(len(query) > 1)
+    by_age = query["sort"] == SORTS[LATEST]
+    paging.buttons(PAGES, page, back="Newer" if by_age else "Back", on="Older" if by_age else "More")
+    _compare(page.data)
+    return not all(job.status.final for job in page.data)
 
 
 def _compare(shown: list[JobSummary]) -> None:
-    """Choose several of the jobs on show, and of those chosen before, to see over one another."""
+    """Draw a selection of jobs to compare: those shown, and those selected before."""
     offered: dict[UUID, str] = st.session_state.setdefault("offered", {})
     chosen: list[UUID] = st.session_state.get("compare", [])
     names = {job.id: job.name for job in shown if job.kind == "train"}
@@ -175,18 +189,18 @@ def _compare(shown: list[JobSummary]) -> None:
         return
     with st.container(horizontal=True, vertical_alignment="bottom"):
         ids = st.multiselect(
-            "Compare", list(offered), key="compare", placeholder="Choose two jobs or more",
-            max_selections=MOST_COMPARED, format_func=lambda id: f"{offered[id]} ({str(id)[:8]})",
+            "Compare", list(offered), key="compare", placeholder="Select two or more jobs",
+            max_selections=MAX_COMPARED, format_func=lambda id: f"{offered[id]} ({str(id)[:8]})",
         )  # fmt: skip
         if len(ids) > 1:
             st.page_link(
-                "app_pages/compare.py", label="Compare them", icon=":material/compare_arrows:",
+                "app_pages/compare.py", label=f"Compare selected ({len(ids)})", icon=":material/compare_arrows:",
                 query_params={"jobs": ",".join(map(str, ids))},
             )  # fmt: skip
 
 
 def _first_page() -> None:
-    paging.begin(BEFORE)
+    paging.reset(PAGES)
 
 
 def _filters() -> None:
@@ -206,7 +220,7 @@ def _filters() -> None:
     for column in project:
         column.selectbox(PROJECT, [ALL, *projects], key="project", bind="query-params", on_change=_first_page)
     search.text_input(
-        "Search", key="q", bind="query-params", on_change=_first_page, placeholder="Name, notes, or how the id begins",
+        "Search", key="q", bind="query-params", on_change=_first_page, placeholder="Search name, notes or ID prefix",
         max_chars=200,
     )  # fmt: skip
     labels.text_input(
@@ -217,6 +231,7 @@ def _filters() -> None:
 
 
 def page() -> None:
+    """Draw the page."""
     title, action = st.columns([3, 1], vertical_alignment="center")
     title.title("Jobs", anchor=False)
     with action, st.container(horizontal=True, horizontal_alignment="right"):
@@ -224,11 +239,11 @@ def page() -> None:
             st.switch_page("app_pages/new_job.py")
     _filters()
     active = st.session_state.get("active", True)
-    st.fragment(_live, run_every=data.LIST_TICK if active else data.IDLE_TICK)(active)
+    st.fragment(_live, run_every=service.LIST_TICK if active else service.IDLE_TICK)(active)
 
 
 def _live(shown_as_active: bool) -> None:
-    """The list at every tick. Once all jobs have ended, or one begins, the page is run anew for another pace."""
+    """Draw the list at every tick. The page runs again if the pace changes: all jobs have ended, or one is active."""
     active = shown_as_active
     with states.explained():
         active = _jobs()

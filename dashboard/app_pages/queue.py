@@ -1,4 +1,4 @@
-"""The queue: who waits for what and why, what runs, and how the machines and their GPUs do."""
+"""The queue: waiting jobs with their reasons, running jobs, and machines with their GPUs."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -12,11 +12,15 @@ from calibrl.schemas import JobStatus, JobSummary, Me, Priority, QueueEntry, Wor
 from dashboard import states
 from dashboard.markup import chip, duration, elapsed, escape, gpu_table, job_link, progress_bar, status_chip, table
 from dashboard.palette import CORRECT, NEUTRAL, POLICY, RARENESS, WRONG
-from dashboard.reads import data
+from dashboard.reads import service
 
-MOST = 200  # jobs that are shown waiting, or running
-WAITING_TITLES = ("Place", "Job", "Project", "User", "Class", "Needs", "Why it waits", "Starts")
-RUNNING_TITLES = ("Job", "Status", "Project", "User", "Takes", "Progress", "Running for")
+MAX_SHOWN = 200  # waiting jobs, and running jobs
+WAITING_TITLES = ("#", "Job", "Project", "User", "Priority", "Resources", "Reason", "Est. start")
+RUNNING_TITLES = ("Job", "Status", "Project", "User", "Resources", "Progress", "Running for")
+FAIR_SHARE = (
+    "Order: priority first. Within a priority, fair share: the project with the lowest recent use, relative to its "
+    "weight. Within a project, the oldest job. A job can start earlier if it does not delay a job before it."
+)
 MACHINE_COLOURS = {
     WorkerStatus.ONLINE: CORRECT,
     WorkerStatus.DRAINING: RARENESS,
@@ -27,7 +31,7 @@ MACHINE_COLOURS = {
 
 
 def _slots(gpus: int) -> str:
-    return f"{gpus} GPU{'s' if gpus > 1 else ''}" if gpus else "a CPU slot"
+    return f"{gpus} GPU{'s' if gpus > 1 else ''}" if gpus else "1 CPU slot"
 
 
 def _starts(entry: QueueEntry) -> str:
@@ -40,10 +44,10 @@ def _starts(entry: QueueEntry) -> str:
 def _waiting_row(entry: QueueEntry) -> str:
     place = str(entry.position) if entry.position else "–"
     return (
-        f'<tr><td data-label="Place">{place}</td><td>{job_link(entry.job_id, entry.name)}</td>'
+        f'<tr><td data-label="#">{place}</td><td>{job_link(entry.job_id, entry.name)}</td>'
         f'<td data-label="Project">{escape(entry.project)}</td><td data-label="User">{escape(entry.user)}</td>'
-        f'<td data-label="Class">{escape(entry.priority)}</td><td data-label="Needs">{_slots(entry.gpus)}</td>'
-        f'<td>{escape(entry.explanation)}</td><td data-label="Starts">{_starts(entry)}</td></tr>'
+        f'<td data-label="Priority">{escape(entry.priority)}</td><td data-label="Resources">{_slots(entry.gpus)}</td>'
+        f'<td>{escape(entry.explanation)}</td><td data-label="Est. start">{_starts(entry)}</td></tr>'
     )
 
 
@@ -56,38 +60,38 @@ def _running_row(job: JobSummary) -> str:
     return (
         f"<tr><td>{job_link(job.id, job.name)}</td><td>{status_chip(job.status)}</td>"
         f'<td data-label="Project">{escape(job.project)}</td><td data-label="User">{escape(job.user)}</td>'
-        f'<td data-label="Takes">{_slots(job.gpus)}</td><td>{progress}</td>'
-        f'<td data-label="For">{"–" if seconds is None else duration(seconds)}</td></tr>'
+        f'<td data-label="Resources">{_slots(job.gpus)}</td><td>{progress}</td>'
+        f'<td data-label="Running for">{"–" if seconds is None else duration(seconds)}</td></tr>'
     )
 
 
 def _jobs() -> bool:
-    """Draw who runs and who waits; whether there are any."""
-    waiting = data.whole_queue()
-    running = data.jobs(status=[status for status in JobStatus if status.held], limit=MOST).data
+    """Draw the running and the waiting jobs. Return true if there are any."""
+    waiting = service.whole_queue()
+    running = service.jobs(status=[status for status in JobStatus if status.held], limit=MAX_SHOWN).data
     st.subheader(f"Running ({len(running)})", anchor=False)
     if running:
         st.html(table(RUNNING_TITLES, map(_running_row, running)))
     else:
-        st.caption("Nothing runs just now.")
+        st.caption("No running jobs")
     st.subheader(f"Waiting ({len(waiting)})", anchor=False)
     if waiting:
-        st.html(table(WAITING_TITLES, map(_waiting_row, waiting[:MOST])))
-        if len(waiting) > MOST:
-            st.caption(f"The first {MOST} are shown; the command calibrl queue lists all.")
+        st.html(table(WAITING_TITLES, map(_waiting_row, waiting[:MAX_SHOWN])))
+        if len(waiting) > MAX_SHOWN:
+            st.caption(f"First {MAX_SHOWN} of {len(waiting)}. `calibrl queue` lists all.")
     else:
-        st.caption("Nobody waits: the next job starts at once.")
+        st.caption("Queue is empty")
     return bool(running or waiting)
 
 
 def _machine(worker: Worker) -> str:
-    heard = (datetime.now(UTC) - worker.heartbeat_at).total_seconds()
+    silent = (datetime.now(UTC) - worker.heartbeat_at).total_seconds()
     on_gpus = {gpu.job_id for gpu in worker.gpus}
     on_cpu = [id for id in worker.jobs if id not in on_gpus]
-    facts = [f"{worker.cpu_slots} CPU slot{'s' if worker.cpu_slots != 1 else ''}, {len(on_cpu)} taken"]
+    facts = [f"{worker.cpu_slots} CPU slot{'s' if worker.cpu_slots != 1 else ''}, {len(on_cpu)} in use"]
     facts += [f"{name}: {value}" for name, value in worker.labels.items()]
     if worker.status in (WorkerStatus.LOST, WorkerStatus.OFFLINE):
-        facts.append(f"last heard of {duration(heard)} ago")
+        facts.append(f"last heartbeat {duration(silent)} ago")
     head = (
         '<div style="display:flex;flex-wrap:wrap;gap:.4rem .9rem;align-items:center">'
         f'<h3 style="font-size:1.05rem;margin:0;padding:0;overflow-wrap:anywhere">{escape(worker.name)}</h3>'
@@ -101,16 +105,16 @@ def _machine(worker: Worker) -> str:
 
 def _machines() -> None:
     st.subheader("Machines", anchor=False)
-    machines = data.workers()
+    machines = service.workers()
     if not machines:
-        states.empty("No machine yet", "Start a worker: it registers by itself, and takes jobs from then on.")
+        states.empty("No machines yet", "Start a worker. It registers itself and then takes jobs.")
     for worker in machines:
         with st.container(border=True):
             st.html(_machine(worker))
 
 
 def _live(shown_as_active: bool) -> None:
-    """The queue at every tick. Once it is empty, or is no longer, the page is run anew for another pace."""
+    """Draw the queue at every tick. The page runs again if the pace changes: the queue is empty, or no longer empty."""
     active = shown_as_active
     with states.explained("trouble-live"), states.tolerated():
         active = _jobs()
@@ -120,13 +124,14 @@ def _live(shown_as_active: bool) -> None:
         st.rerun()
 
 
-def _ask(act: Callable[[], object]) -> None:
+def _request(change: Callable[[], object]) -> None:
+    """Request a change and run the page again, or show the error."""
     try:
-        act()
+        change()
     except CalibrlError as error:
         st.text(str(error))
         return
-    data.changed()
+    service.clear_job_caches()
     st.rerun()
 
 
@@ -134,31 +139,31 @@ def _drain(machines: list[Worker]) -> None:
     with st.form("drain", border=False):
         st.write("**Drain a machine**")
         name = st.selectbox("Machine", [worker.name for worker in machines])
-        now = st.checkbox("Now: give back what it runs, from a checkpoint")
+        now = st.checkbox("Also evict running jobs (checkpoint and requeue)")
         drain, again = st.columns(2)
         if drain.form_submit_button("Drain", width="stretch"):
-            _ask(lambda: data.client().drain(name, now=now))
-        if again.form_submit_button("Take jobs again", width="stretch"):
-            _ask(lambda: data.client().undrain(name))
+            _request(lambda: service.client().drain(name, now=now))
+        if again.form_submit_button("Undrain", width="stretch"):
+            _request(lambda: service.client().undrain(name))
 
 
 def _prioritise(waiting: list[QueueEntry]) -> None:
     with st.form("priority", border=False):
-        st.write("**Change a waiting job's class**")
+        st.write("**Change priority**")
         names = {entry.job_id: f"{entry.name} ({entry.priority})" for entry in waiting}
         chosen: UUID = st.selectbox("Job", list(names), format_func=lambda id: names[id])
-        priority: Priority = st.selectbox("Class", get_args(Priority), index=1)
+        priority: Priority = st.selectbox("Priority", get_args(Priority), index=1)
         if st.form_submit_button("Change", width="stretch"):
-            _ask(lambda: data.client().prioritise(chosen, priority))
+            _request(lambda: service.client().prioritise(chosen, priority))
 
 
 def _actions(me: Me) -> None:
-    """For those who may; what others may not do is not offered."""
-    waiting = [entry for entry in data.whole_queue() if me.may_change(entry.project)]
-    machines = data.workers() if me.admin and me.scope == "write" else []
+    """Draw the actions that the viewer is allowed."""
+    waiting = [entry for entry in service.whole_queue() if me.may_change(entry.project)]
+    machines = service.workers() if me.admin and me.scope == "write" else []
     if not waiting and not machines:
         return
-    with st.popover("Change something", icon=":material/tune:"):
+    with st.popover("Manage", icon=":material/tune:"):
         if waiting:
             _prioritise(waiting)
         if machines:
@@ -166,13 +171,15 @@ def _actions(me: Me) -> None:
 
 
 def page() -> None:
-    me = data.me()
+    """Draw the page."""
+    me = service.me()
     title, action = st.columns([3, 1], vertical_alignment="center")
     title.title("Queue", anchor=False)
     with action, st.container(horizontal=True, horizontal_alignment="right"):
         _actions(me)
+    st.caption(FAIR_SHARE)
     active = st.session_state.get("queue-active", True)
-    st.fragment(_live, run_every=data.LIST_TICK if active else data.IDLE_TICK)(active)
+    st.fragment(_live, run_every=service.LIST_TICK if active else service.IDLE_TICK)(active)
 
 
 with states.explained():

@@ -1,7 +1,6 @@
-"""Data in, Plotly figure out. A figure is the plain JSON that Plotly draws: building it is too frequent to validate.
+"""Plotly figures, as the plain JSON that Plotly draws. They are built too often to validate them.
 
-Whoever looks at the same curves gets the same figure, made once. Colours that depend on the light or dark theme are
-left out here; `live_chart.js` fills them in.
+A figure is cached: viewers of the same curves share it. `live_chart.js` adds the colours of the light or dark theme.
 """
 
 import html
@@ -15,32 +14,33 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from dashboard.charts.series import HistogramColumns, Series, smoothed, spikes
+from dashboard.charts.series import HistogramColumns, StepSeries, smoothed, spikes
 from dashboard.palette import CORRECT, MODELS, NEUTRAL, WRONG, faded
 
 Trace = dict[str, Any]
 
 HEIGHT = 270  # pixels
-MARKED = 60  # points from which a sparse curve goes without a mark at each
-SMOOTH_FROM = 24  # points from which a curve is shown smoothed, with the raw line behind it
-KEPT = 256  # figures of each kind that are kept, for whoever looks next
+MARKED = 60  # points from which a sparse curve has no mark at each point
+SMOOTH_FROM = 24  # points from which a curve is smoothed, with the raw line behind it
+KEPT = 256  # cached figures of each kind
 
 Share = Literal["of_all", "small"]
 
 
 @dataclass(frozen=True, eq=False)
-class Figure:
-    """What Plotly draws; no one may change it, as viewers share it."""
+class ChartFigure:
+    """A figure for Plotly. Viewers share it, so it must not be changed."""
 
     data: list[Trace]
     layout: dict[str, Any]
 
     @cached_property
     def json(self) -> str:
+        """The figure as JSON text."""
         return json.dumps({"data": self.data, "layout": self.layout}, allow_nan=False, separators=(",", ":"))
 
 
-NOTHING = Figure([], {})
+NOTHING = ChartFigure([], {})
 
 
 @dataclass(frozen=True)
@@ -48,21 +48,21 @@ class Curve:
     """One line of a chart."""
 
     name: str
-    series: Series
+    series: StepSeries
     colour: str
     dash: str = "solid"
-    sparse: bool = False  # measured now and then: drawn with a mark at every point, and not smoothed
+    sparse: bool = False  # measured at some steps only: a mark at every point, not smoothed
     raw: bool = True  # a smoothed curve has the raw line behind it
-    band: bool = False  # from `low` to `high` of the series is filled
+    band: bool = False  # the area from `low` to `high` of the series is filled
 
 
 def plain(text: str) -> str:
-    """Text that Plotly shows as it is: it takes a few HTML tags for markup."""
+    """Return text that Plotly shows unchanged: it interprets some HTML tags."""
     return html.escape(text, quote=False)
 
 
 def numbers(values: NDArray[np.float64]) -> list[float | None]:
-    """Values as JSON can say them, to five digits; one that is not finite is a gap."""
+    """Return values for JSON with five digits; a non-finite value is None, a gap."""
     return [float(f"{value:.5g}") if math.isfinite(value) else None for value in values.tolist()]
 
 
@@ -70,7 +70,7 @@ def _layout(y_title: str, x_title: str = "step", **more: Any) -> dict[str, Any]:
     return {
         "height": HEIGHT,
         "margin": {"l": 52, "r": 12, "t": 8, "b": 40},
-        "uirevision": "kept",  # zoom and hidden lines survive a redraw
+        "uirevision": "kept",  # keeps zoom and hidden lines after a redraw
         "hovermode": "x unified",
         "showlegend": True,
         "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "xanchor": "left"},
@@ -81,17 +81,17 @@ def _layout(y_title: str, x_title: str = "step", **more: Any) -> dict[str, Any]:
 
 
 def _area(curve: Curve) -> list[Trace]:
-    """The band of a curve that has one."""
+    """The traces of a curve's band, if it has one."""
     if not curve.band:
         return []
     steps, series = curve.series.steps.tolist(), curve.series
     edge = {"type": "scatter", "mode": "lines", "legendgroup": plain(curve.name), "x": steps, "hoverinfo": "skip"}
     edge |= {"showlegend": False, "line": {"width": 0, "color": curve.colour}}
     return [
-        {**edge, "name": f"{plain(curve.name)} (least)", "y": numbers(series.low)},
+        {**edge, "name": f"{plain(curve.name)} (min)", "y": numbers(series.low)},
         {
             **edge,
-            "name": f"{plain(curve.name)} (greatest)",
+            "name": f"{plain(curve.name)} (max)",
             "y": numbers(series.high),
             "fill": "tonexty",
             "fillcolor": faded(curve.colour, 0.2),
@@ -152,41 +152,47 @@ def curves(
     share: Share | None = None,
     zero_line: bool = False,
     value_format: str = ".3f",
-) -> Figure:
-    """Lines over steps. `share`: values from 0 to 1 as percentages, on an axis to 100 % or, if small, to their top."""
+) -> ChartFigure:
+    """Return lines over steps.
+
+    `share`: values from 0 to 1 as percentages, on an axis to 100 % (`of_all`) or to their maximum (`small`).
+    """
     return _curves(tuple(lines), unit, x_title, share, zero_line, value_format)
 
 
 @lru_cache(KEPT)
 def _curves(
     lines: tuple[Curve, ...], unit: str, x_title: str, share: Share | None, zero_line: bool, value_format: str
-) -> Figure:
+) -> ChartFigure:
     yaxis: dict[str, Any] = {"zeroline": zero_line, "exponentformat": "power"}
     if share:
         value_format = ".1%"
         top = 1.03 if share == "of_all" else max([0.05, *(1.1 * _top(curve.series) for curve in lines)])
         yaxis |= {"tickformat": ".0%", "range": [-0.03 * top, top]}
     traces = [trace for curve in lines if len(curve.series) for trace in (*_area(curve), *_line(curve, value_format))]
-    return Figure(traces, _layout(unit, x_title, yaxis=yaxis))
+    return ChartFigure(traces, _layout(unit, x_title, yaxis=yaxis))
 
 
-def _top(series: Series) -> float:
+def _top(series: StepSeries) -> float:
     finite = series.values[np.isfinite(series.values)]
     return float(finite.max()) if len(finite) else 0.0
 
 
-def _calm(series: Series) -> Series:
-    """Smoothed where there is enough of it: in a stack, the spikes of one part look like those of all above it."""
+def _calm(series: StepSeries) -> StepSeries:
+    """Smooth a long series: in a stack, spikes of one part would look like spikes of all parts above it."""
     return series if len(series) < SMOOTH_FROM else smoothed(series)
 
 
-def stacked(parts: Sequence[tuple[str, Series, str]], *, unit: str, shares: bool) -> Figure:
-    """Parts of a whole over steps: (name, series, fill colour), from the bottom up. `shares`: of 1, as percentages."""
+def stacked(parts: Sequence[tuple[str, StepSeries, str]], *, unit: str, shares: bool) -> ChartFigure:
+    """Return parts of a whole over steps: (name, series, fill colour), from the bottom up.
+
+    `shares`: parts of 1, as percentages.
+    """
     return _stacked(tuple(parts), unit, shares)
 
 
 @lru_cache(KEPT)
-def _stacked(parts: tuple[tuple[str, Series, str], ...], unit: str, shares: bool) -> Figure:
+def _stacked(parts: tuple[tuple[str, StepSeries, str], ...], unit: str, shares: bool) -> ChartFigure:
     traces = [
         {
             "type": "scatter",
@@ -202,7 +208,7 @@ def _stacked(parts: tuple[tuple[str, Series, str], ...], unit: str, shares: bool
         for name, series, colour in ((name, _calm(series), colour) for name, series, colour in parts)
     ]
     yaxis = {"tickformat": ".0%", "range": [0, 1]} if shares else {"rangemode": "tozero"}
-    return Figure(traces, _layout(unit, yaxis=yaxis))
+    return ChartFigure(traces, _layout(unit, yaxis=yaxis))
 
 
 @dataclass(frozen=True)
@@ -212,12 +218,12 @@ class Dot:
     entropy: float
     rareness: float
     reward: float
-    words: str  # on hover
-    opens: list[int]  # step, and the group's place in it
+    text: str  # on hover
+    opens: list[int]  # step, and number of the group in the step
 
 
-def dots(shown: Sequence[Dot], others: Sequence[Dot], *, low: float, high: float) -> Figure:
-    """Groups as points, entropy against rareness, coloured by their reward from `low` to `high`; `others` are faint."""
+def dots(shown: Sequence[Dot], others: Sequence[Dot], *, low: float, high: float) -> ChartFigure:
+    """Return groups as points: entropy against mean |A|, coloured by reward from `low` to `high`; `others`: faint."""
     colours = {
         "colorscale": [[0, WRONG], [0.5, NEUTRAL], [1, CORRECT]],
         "cmin": low,
@@ -232,9 +238,9 @@ def dots(shown: Sequence[Dot], others: Sequence[Dot], *, low: float, high: float
             "x": [dot.entropy for dot in groups],
             "y": [dot.rareness for dot in groups],
             "customdata": [dot.opens for dot in groups],
-            "text": [plain(dot.words) for dot in groups],
+            "text": [plain(dot.text) for dot in groups],
             "hovertemplate": "%{text}<br>entropy %{x:.3f}, |A| %{y:.3f}<extra></extra>",
-            "cliponaxis": False,  # a dot on the axis is whole
+            "cliponaxis": False,  # shows the whole dot on an axis
             "marker": {
                 **colours,
                 "color": [dot.reward for dot in groups],
@@ -247,15 +253,15 @@ def dots(shown: Sequence[Dot], others: Sequence[Dot], *, low: float, high: float
         for name, groups, size, opacity in (("other steps", others, 8, 0.55), ("this step", shown, 16, 1))
         if groups
     ]
-    layout = _layout("rareness weight |A|", "entropy (nats a token)", hovermode="closest", showlegend=False)
+    layout = _layout("mean |A| (learning signal)", "entropy (nats/token)", hovermode="closest", showlegend=False)
     layout["height"] = 420
     layout["yaxis"] |= {"rangemode": "tozero"}
-    return Figure(traces, layout)
+    return ChartFigure(traces, layout)
 
 
 @lru_cache(KEPT)
-def heat_map(columns: HistogramColumns, *, colour: str, unit: str) -> Figure:
-    """A histogram's history: steps to the right, values upward, stronger where more of a step's values lie."""
+def heat_map(columns: HistogramColumns, *, colour: str, unit: str) -> ChartFigure:
+    """Return a histogram over steps (x) and values (y); the stronger the colour, the larger the share of the step."""
     steps, shares = columns.shares()
     edges = np.asarray(columns.edges)
     borders = [*(steps - columns.width / 2).tolist(), float(steps[-1] + columns.width / 2)]
@@ -271,11 +277,11 @@ def heat_map(columns: HistogramColumns, *, colour: str, unit: str) -> Figure:
         "hoverongaps": False,
     }
     layout = _layout(unit, hovermode="closest", showlegend=False, yaxis={"range": _filled(edges, shares)})
-    return Figure([trace], layout)
+    return ChartFigure([trace], layout)
 
 
 def _filled(edges: NDArray[np.float64], shares: NDArray[np.float64]) -> list[float]:
-    """The range of values with something to see: bins that once held a hundredth of a column's values, and room."""
+    """The range of bins that held at least 1 % of a column, with a margin of one bin."""
     filled = np.flatnonzero(np.nanmax(shares, axis=1, initial=0.0) >= 0.01)
     if not len(filled):
         return [float(edges[0]), float(edges[-1])]
@@ -283,8 +289,11 @@ def _filled(edges: NDArray[np.float64], shares: NDArray[np.float64]) -> list[flo
     return [float(edges[low]), float(edges[high])]
 
 
-def intervals(metrics: Sequence[str], results: Sequence[Mapping[str, Any]]) -> Figure:
-    """Evaluated models as dots with their interval, one row a metric. `results`: {model, metrics} of one split."""
+def intervals(metrics: Sequence[str], results: Sequence[Mapping[str, Any]], labels: Mapping[str, str]) -> ChartFigure:
+    """Return evaluated models as dots with their intervals, one row per metric.
+
+    `results`: {model, metrics} of one split. `labels`: of the metrics.
+    """
     traces = []
     rows = len(metrics)
     for index, result in enumerate(results):
@@ -321,12 +330,12 @@ def intervals(metrics: Sequence[str], results: Sequence[Mapping[str, Any]]) -> F
         )
     layout = _layout("", hovermode="closest")
     layout["height"] = 90 + 52 * rows + 14 * len(results)
-    layout["xaxis"] = {"title": {"text": "share of prompts"}, "tickformat": ".0%", "range": [-0.02, 1.02]}
+    layout["xaxis"] = {"title": {"text": "accuracy"}, "tickformat": ".0%", "range": [-0.02, 1.02]}
     layout["yaxis"] = {
         "tickvals": list(range(rows)),
-        "ticktext": [plain(name.replace("_", " ").replace(" at k", "@k")) for name in metrics],
+        "ticktext": [plain(labels[name]) for name in metrics],
         "range": [rows - 0.5, -0.5],
         "automargin": True,
         "zeroline": False,
     }
-    return Figure(traces, layout)
+    return ChartFigure(traces, layout)

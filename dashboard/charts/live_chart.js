@@ -1,5 +1,5 @@
 // Draws a Plotly figure in the page's theme, and redraws it in place: zoom, hidden lines and hover survive new data.
-// Text in the figure was escaped in charts.py.
+// figures.py has escaped all text in the figure.
 
 function plotly() {
   window.calibrlPlotly ??= new Promise((resolve, reject) => {
@@ -41,14 +41,14 @@ const config = {
 
 const unescaped = (text) => new DOMParser().parseFromString(text, "text/html").documentElement.textContent;
 
-// Text that a spreadsheet would take for a formula gets an apostrophe, as in the service's own tables.
+// Text that a spreadsheet would read as a formula gets an apostrophe, as in the tables of the service.
 function cell(value) {
   if (typeof value !== "string") return value ?? "";
   const text = unescaped(value).replace(/^(?=[=+\-@\t\r\n])/, "'");
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
-// What a trace tells of its points beside x and y, by column.
+// Further columns of a trace's points beside x and y.
 const extras = {
   low: ({ x, error_x }) => error_x && x.map((value, index) => value - error_x.arrayminus[index]),
   high: ({ x, error_x }) => error_x && x.map((value, index) => value + error_x.array[index]),
@@ -56,7 +56,7 @@ const extras = {
   point: ({ text }) => text,
 };
 
-// What is drawn, as a table: a row a point; of a heat map a row a cell, at its lower left corner. Where ticks have
+// The figure as a table: one row per point; for a heat map one row per cell, at its lower left corner. If ticks have
 // names, a point has the name of its row.
 export function table({ data, layout }) {
   const title = (axis, other) => layout[axis]?.title?.text || other;
@@ -85,7 +85,7 @@ function save(name, content) {
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }
 
-// The chart as a picture of its own: under its title, on the theme's background.
+// The chart as a picture: below its title, on the background of the theme.
 async function picture(host) {
   const { name, title, figure } = host.newest;
   const library = await plotly();
@@ -107,7 +107,7 @@ function button(text, label, act) {
   return made;
 }
 
-// Below the chart rather than in Plotly's bar, which no key and no finger reaches.
+// Below the chart, because keyboards and touch screens cannot reach Plotly's bar.
 function saving(host) {
   const bar = document.createElement("div");
   bar.className = "live-chart-save";
@@ -120,14 +120,14 @@ function saving(host) {
   return bar;
 }
 
-export default function ({ data: told, parentElement, setTriggerValue }) {
-  const data = { ...told, figure: JSON.parse(told.figure) };
+export default function ({ data: input, parentElement, setTriggerValue }) {
+  const data = { ...input, figure: JSON.parse(input.figure) };
   const host = parentElement.querySelector(".live-chart");
   host.setAttribute("role", "figure");
   host.setAttribute("aria-label", data.alt);
   host.style.minHeight = `${data.figure.layout.height}px`;
   if (!host.newest) host.textContent = "Drawing…";
-  host.newest = data; // what counts, should the library arrive after more data has
+  host.newest = data; // to draw if the library arrives after newer data
   host.bar ??= saving(host);
   plotly().then(
     (library) => {
@@ -143,10 +143,10 @@ export default function ({ data: told, parentElement, setTriggerValue }) {
         if (point.customdata !== undefined) setTriggerValue("picked", point.customdata);
       });
     },
-    (error) => (host.textContent = `This chart can't be drawn: ${error.message}. Reload the page to try again.`),
+    (error) => (host.textContent = `Chart not available: ${error.message}. Reload the page to try again.`),
   );
   return () => {
-    if (host.isConnected) return; // called for a draw that another one overtook, too
+    if (host.isConnected) return; // also called for a draw that a newer one replaced
     host.observer?.disconnect();
     window.Plotly?.purge(host);
   };

@@ -1,8 +1,8 @@
 """A chart that redraws in place.
 
-`st.plotly_chart` makes a new chart whenever its data changes (its identity hashes the figure), which flickers and
-throws the reader's zoom away at every tick. This small component hands the figure to `Plotly.react` instead. Plotly's
-own script is served from the installed package by `streamlit_app.py`.
+`st.plotly_chart` makes a new chart when its data changes, because its identity is a hash of the figure. The chart would
+flicker and lose the reader's zoom at every tick. This component passes the figure to `Plotly.react` instead.
+`streamlit_app.py` serves Plotly's script from the installed package.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from typing import Any
 
 import streamlit as st
 
-from dashboard.charts.figures import Figure
+from dashboard.charts.figures import ChartFigure
 from dashboard.markup import heading
 
 _mount = st.components.v2.component(
@@ -23,15 +23,29 @@ _mount = st.components.v2.component(
 )
 
 
-def card(title: str, hint: str, figure: Figure, *, key: str, on_pick: Callable[[Any], None] | None = None) -> None:
-    """A chart under a plain title and a sentence on what to look for. `on_pick` gets the `customdata` of a point that
-    was clicked, before the page is run anew."""
+NO_DATA = "No data yet"
+NOT_REPORTED = "Not reported by this run"
+
+
+def card(
+    title: str,
+    hint: str,
+    figure: ChartFigure,
+    *,
+    key: str,
+    empty: str = NO_DATA,
+    on_pick: Callable[[Any], None] | None = None,
+) -> None:
+    """Draw a chart below its title and a hint. `empty`: the text in place of a figure without data.
+
+    `on_pick` is called with the `customdata` of a clicked point, before the page runs again.
+    """
     with st.container(border=True, height="stretch", key=f"card-{key}"):
         st.html(heading(title, hint))
         if not figure.data:
-            st.caption("Not measured in this run so far.")
+            st.caption(empty)
             return
-        data = {"figure": figure.json, "alt": f"{title}. {hint}", "name": key, "title": title}
+        data = {"figure": figure.json, "alt": f"{title}. {hint.replace('`', '')}", "name": key, "title": title}
         if on_pick is None:
             _mount(data=data, key=key)
         else:

@@ -1,4 +1,4 @@
-"""Several jobs to choose, in an address that can be shared: ?jobs=ID,ID."""
+"""Selection of several jobs, kept in the URL: ?jobs=ID,ID."""
 
 from collections.abc import Callable, Sequence
 from uuid import UUID
@@ -6,42 +6,43 @@ from uuid import UUID
 import streamlit as st
 
 from calibrl.schemas import Job, JobSummary
-from dashboard.reads import data
+from dashboard.reads import service
 
-MOST = 8  # at once: as many as there are colours that can be told apart
+MAX_JOBS = 8  # as many as there are distinguishable colours
 
 
-def _asked() -> list[Job]:
-    """The jobs that the address names."""
-    found = []
+def _jobs_in_url() -> list[Job]:
+    ids = []
     for text in st.query_params.get("jobs", "").split(","):
         try:
-            found.append(UUID(text))
+            ids.append(UUID(text))
         except ValueError:
             continue
-    return [data.job(str(id)) for id in dict.fromkeys(found)][:MOST]
+    return [service.job(str(id)) for id in dict.fromkeys(ids)][:MAX_JOBS]
 
 
-def several(
+def pick_jobs(
     title: str,
-    newest: Sequence[JobSummary],
+    latest: Sequence[JobSummary],
     *,
     key: str,
     placeholder: str,
     fits: Callable[[Job], bool] = lambda _: True,
 ) -> list[Job]:
-    """Those of the address that fit at first, and then what is chosen among them and the newest, which the address
-    follows."""
-    asked = [job for job in _asked() if fits(job)]
-    offered: dict[UUID, str] = {job.id: job.name for job in [*newest, *asked]}
-    st.session_state.setdefault(key, [job.id for job in asked])
+    """Draw a selection of jobs and return the selected ones. The URL names the initial selection and follows it.
+
+    The options are the jobs in the URL that fit, and `latest`.
+    """
+    initial = [job for job in _jobs_in_url() if fits(job)]
+    names: dict[UUID, str] = {job.id: job.name for job in [*latest, *initial]}
+    st.session_state.setdefault(key, [job.id for job in initial])
     ids: list[UUID] = st.multiselect(
         title,
-        list(offered),
-        format_func=lambda id: f"{offered[id]} ({str(id)[:8]})",
-        max_selections=MOST,
+        list(names),
+        format_func=lambda id: f"{names[id]} ({str(id)[:8]})",
+        max_selections=MAX_JOBS,
         placeholder=placeholder,
         key=key,
     )
     st.query_params["jobs"] = ",".join(map(str, ids))
-    return [data.job(str(id)) for id in ids]
+    return [service.job(str(id)) for id in ids]

@@ -1,4 +1,4 @@
-"""A pydantic JSON schema as forms need it: references followed, variants told apart, defaults left out."""
+"""A pydantic JSON schema for forms: references resolved, variants by name, labels, defaults left out."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,31 +12,75 @@ WORDS = {
     "kl": "KL",
     "lora": "LoRA",
     "lr": "learning rate",
-    "min": "least",
-    "max": "most",
-    "std": "standard deviation",
+    "std": "std",
+    "utilisation": "utilization",
+    "normalise": "normalize",
+    "vllm": "vLLM",
+}
+# Labels of fields whose name alone does not say enough, by the end of their path.
+LABELS = {
+    "validation.every_steps": "Validate every N steps",
+    "checkpoints.every_steps": "Save every N steps",
+    "samples.every_steps": "Log samples every N steps",
+    "samples.groups": "Groups per sample",
+    "validation.samples": "Samples per prompt",
+    "rollout.samples": "Samples per prompt",
+    "validation.stop_at_accuracy": "Early-stop accuracy",
+    "checkpoints.keep_last": "Keep last N checkpoints",
+    "checkpoints.keep_best": "Keep best by metric",
+    "checkpoints.max_gigabytes": "Checkpoint storage limit (GB)",
+    "samples.max_megabytes": "Sample storage limit (MB)",
+    "prompts.max_tokens": "Max prompt tokens",
+    "prompts.too_long": "Over-length prompts",
+    "max_grad_norm": "Max gradient norm",
+    "max_resamples": "Max resampling rounds",
+    "prompts_per_step": "Prompts per step",
+    "rows": "Max rows",
+    "resources.labels": "Required machine labels",
+    "labels": "Job labels",
+    "timeout_seconds": "Timeout (s)",
+    "time_limit_seconds": "Time limit (s)",
+    "no_progress_seconds": "No-progress timeout (s)",
+    "min_gpu_utilisation": "Min GPU utilization (%)",
+    "gpu_idle_seconds": "GPU utilization window (s)",
+    "health.entropy_steps": "Entropy window (steps)",
+    "health.entropy_low": "Collapse threshold (nats/token)",
+    "health.entropy_fall": "Collapse threshold (share of initial)",
+    "health.entropy_high": "Explosion threshold (nats/token)",
+    "health.entropy_rise": "Explosion threshold (× initial)",
+    "health.truncated_steps": "Truncation window (steps)",
+    "health.truncated_share": "Truncation threshold (share)",
+    "health.idle_steps": "No-advantage window (steps)",
+    "health.drift_steps": "Reward-hacking window (steps)",
+    "health.drift_reward": "Reward-hacking reward rise (std)",
+    "health.drift_accuracy": "Reward-hacking accuracy drop",
+    "first_step": "First step",
+    "limit": "Max completions",
+    "from_job": "Training job",
+    "hub": "Repository on the Hugging Face hub",
+    "depends_on": "Depends on",
+    "warmup_steps": "Warm-up steps",
 }
 
 
-def words(name: str) -> str:
-    """What people call a field: `max_completion_tokens` is "most completion tokens"."""
-    return " ".join(WORDS.get(word, word) for word in name.split("_"))
-
-
-def label(name: str) -> str:
-    """The same as the title of a widget."""
-    text = words(name)
+def label(path: str) -> str:
+    """Return the label of a field by its dotted path: `rollout.max_completion_tokens` is "Max completion tokens"."""
+    names = [name for name in path.split(".") if not name.isdigit()]
+    for end in (".".join(names[-2:]), names[-1]):
+        if end in LABELS:
+            return LABELS[end]
+    text = " ".join(WORDS.get(word, word) for word in names[-1].split("_"))
     return text[:1].upper() + text[1:]
 
 
 class Schema:
-    """The schema of one model, and of all that it is made of."""
+    """The JSON schema of a model with all its parts."""
 
     def __init__(self, root: Node) -> None:
         self.root = root
 
     def optional(self, node: Node) -> tuple[Node, bool]:
-        """What a field holds where it holds something, and whether it may hold nothing."""
+        """Return a field's schema without null, and true if the field can be null."""
         node = self._resolved(node)
         kinds = node.get("anyOf", ())
         others = [kind for kind in kinds if kind.get("type") != "null"]
@@ -52,7 +96,7 @@ class Schema:
         return node
 
     def variants(self, node: Node) -> dict[str, Node]:
-        """The members of a union by name: the value of what tells them apart, or else the field that only one has."""
+        """Return the members of a union by name: the value of the discriminator, or else the first required field."""
         members = [self._resolved(member) for member in node["oneOf"]]
         marker = node.get("discriminator", {}).get("propertyName")
         return {
@@ -60,11 +104,11 @@ class Schema:
         }
 
     def titles(self, field: str) -> dict[str, str]:
-        """Return what people call the variants of a field, by their names: the titles of their schemas."""
+        """Return the titles of a field's variants by name."""
         return {name: str(member["title"]) for name, member in self.variants(self.root["properties"][field]).items()}
 
     def variant(self, node: Node, value: Mapping[str, Any]) -> str:
-        """Which member of a union a value is; the first one for a value that says nothing."""
+        """Return the name of the union member that a value is; the first member if the value is empty."""
         names = list(self.variants(node))
         marker = node.get("discriminator", {}).get("propertyName")
         if marker:
@@ -72,7 +116,7 @@ class Schema:
         return next((name for name in names if name in value), names[0])
 
     def trimmed(self, node: Node, value: Any) -> Any:
-        """A value without what stands there anyway. What has to be said, and what tells variants apart, stays."""
+        """Return a value without its defaults. Required fields and discriminators stay."""
         node, _ = self.optional(node)
         if "oneOf" in node and isinstance(value, dict):
             node = self.variants(node)[self.variant(node, value)]
@@ -82,9 +126,9 @@ class Schema:
             return value
         kept = {}
         for name, item in value.items():
-            part, less = node["properties"][name], self.trimmed(node["properties"][name], item)
-            # What a factory makes has no default in the schema: it is said anyway where nothing is left of it.
-            said_anyway = item == part["default"] if "default" in part else less in ({}, [], None)
-            if name in node.get("required", ()) or isinstance(part.get("const"), str) or not said_anyway:
-                kept[name] = less
+            part, shorter = node["properties"][name], self.trimmed(node["properties"][name], item)
+            # A default factory leaves no default in the schema: an empty remainder is the default.
+            is_default = item == part["default"] if "default" in part else shorter in ({}, [], None)
+            if name in node.get("required", ()) or isinstance(part.get("const"), str) or not is_default:
+                kept[name] = shorter
         return kept

@@ -12,46 +12,49 @@ from typing import Any
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from dashboard.forms.schema import Node, Schema, label, words
-from dashboard.markup import escape
+from dashboard.forms.schema import Node, Schema, label
+from dashboard.markup import as_markdown, escape
 from dashboard.palette import WRONG
 
-CELL = 150  # pixels that a widget needs
-FORM = "new-"  # begins the key of every form
-EMPTY = re.compile(r"None: ([^.;]+)")  # what a description says of no value
-MARKDOWN = str.maketrans({character: f"\\{character}" for character in r"\`*_{}[]()<>#+-.!|~$:"})
+CELL = 150  # minimum width of a widget, pixels
+FORM = "new-"  # prefix of the key of every form
+EMPTY = re.compile(r"(?:None|[Ee]mpty|[Nn]ull): ([^.;)]+)")  # the meaning of no value, in a description
 
 
-def keep_filled_in() -> None:
-    """Have what was filled in be there again: Streamlit forgets a widget that is not drawn, such as those of another
-    variant, or of another page. To be called on every page."""
+def keep_form_values() -> None:
+    """Keep the values of all forms. Call it on every page.
+
+    Streamlit forgets the value of a widget that is not drawn, such as one of another variant or page.
+    """
     for key, value in st.session_state.items():
-        if str(key).startswith(FORM) and "#" not in str(key):  # that is in the names of buttons, which have no state
+        if str(key).startswith(FORM) and "#" not in str(key):  # keys of buttons, which have no state
             st.session_state[key] = value
 
 
 def _help(node: Node, path: str) -> str | None:
-    """A field's description for a tooltip, which takes Markdown."""
-    text = str(node.get("description", "")).split("\n\n")[0].replace("\n", " ")
-    return f"{text.translate(MARKDOWN)} (`{path}`)" if text else None
+    """A field's description as a tooltip (Markdown), with its path."""
+    text = str(node.get("description", "")).split("\n\n")[0].replace("\n", " ").replace("None:", "Empty:")
+    return f"{as_markdown(text)} (`{path}`)" if text else None
 
 
 def _empty(node: Node) -> str:
-    """What to show where there is no value."""
-    found = EMPTY.search(node.get("description", ""))
-    return found[1] if found else "none"
+    """The placeholder of an empty field."""
+    meaning = EMPTY.search(node.get("description", ""))
+    return meaning[1] if meaning else "none"
 
 
 def _step(value: float) -> float:
-    """What one press of a number's plus adds: about a tenth of it."""
+    """The step of a number's plus button: about a tenth of the number."""
     return 10.0 ** (math.floor(math.log10(abs(value))) - 1) if value else 0.01
 
 
-class Form:
-    """The widgets of one schema. Another `key` is another form, which begins anew with its `start`.
+class SpecForm:
+    """The widgets of one schema. A new `key` is a new form, which starts with the values of `start`.
 
-    `offered`: by a field's name, the values that it may have and what to call each. `named`: what to call variants.
-    `common`: fields of variants that are open at first; those that must be said always are.
+    Args:
+        offered: the options of a field by its name, each with its label.
+        named: labels of variants.
+        common: fields of variants that are unfolded at first; required fields always are.
     """
 
     def __init__(
@@ -66,17 +69,17 @@ class Form:
     ) -> None:
         self.offered = dict(offered)
         self.value: dict[str, Any] = {}
-        self.missing: list[str] = []  # fields that must be said and are not
+        self.missing: list[str] = []  # required fields without a value
         self._schema, self._start, self._key, self._named = schema, start, key, named
         self._common = frozenset(common)
         self._slots: dict[str, DeltaGenerator] = {}
         self._seen: set[str] = set()
 
     def fields(self, *paths: str) -> None:
-        """Widgets for these fields, such as `optimizer.lr`; those of sections side by side."""
-        found = [(path, *self._find(path)) for path in paths if path not in self._seen]
+        """Draw widgets for these fields, such as `optimizer.lr`."""
+        nodes = [(path, *self._find(path)) for path in paths if path not in self._seen]
         self._seen.update(paths)
-        for path, value in self._grid([(path, path, node, start) for path, node, start in found], frozenset()).items():
+        for path, value in self._grid([(path, path, node, start) for path, node, start in nodes], frozenset()).items():
             *above, name = path.split(".")
             place = self.value
             for part in above:
@@ -84,7 +87,7 @@ class Form:
             place[name] = value
 
     def rest(self, *sections: str) -> None:
-        """Widgets for what `fields` has not shown of these sections; one of them may be a single field."""
+        """Draw the fields of these sections that `fields` has not drawn; a section can be a single field."""
         paths = []
         for section in sections:
             node, optional = self._schema.optional(self._find(section)[0])
@@ -93,7 +96,7 @@ class Form:
         self.fields(*paths)
 
     def blame(self, errors: Iterable[Mapping[str, str]]) -> None:
-        """Put each error ({field, message}) beside the widget of its field, or of what the field is a part of."""
+        """Show each error ({field, message}) at the widget of its field, or at the nearest section around it."""
         at: dict[str, list[str]] = {}
         for error in errors:
             field = error.get("field", "")
@@ -109,7 +112,7 @@ class Form:
                 )
 
     def _find(self, path: str) -> tuple[Node, Any]:
-        """A field's schema, and what it begins with (None: its default)."""
+        """A field's schema and its initial value (None: the default)."""
         node: Node = self._schema.root
         start: Any = self._start
         for name in path.split("."):
@@ -118,7 +121,7 @@ class Form:
         return node, start
 
     def _grid(self, cells: list[tuple[str, str, Node, Any]], folded: frozenset[str]) -> dict[str, Any]:
-        """Widgets for (path, key, schema, start): small ones side by side, large ones below, `folded` ones last."""
+        """Draw (path, key, schema, start): small widgets side by side, large ones below, `folded` ones last."""
         values: dict[str, Any] = {}
         shown = [cell for cell in cells if cell[0] not in folded]
         small = [cell for cell in shown if not self._is_large(cell[2])]
@@ -132,8 +135,7 @@ class Form:
                 values[path] = self._draw(path, key, node, start)
         hidden = [cell for cell in cells if cell[0] in folded]
         if hidden:
-            titles = ", ".join(words(cell[0].rpartition(".")[2]) for cell in hidden[:4])
-            with st.expander(f"{len(hidden)} more: {titles}{', …' if len(hidden) > 4 else ''}"):
+            with st.expander(f"Advanced ({len(hidden)})"):
                 values |= self._grid(hidden, frozenset())
         return {cell[0]: values[cell[0]] for cell in cells}
 
@@ -161,7 +163,7 @@ class Form:
         return value
 
     def _section(self, path: str, key: str, node: Node, start: Any, *, optional: bool) -> Any:
-        name = label(path.rpartition(".")[2])
+        name = label(path)
         if optional and not st.toggle(name, start is not None, key=f"{self._key}:{key}", help=_help(node, path)):
             return None
         if not optional:
@@ -195,14 +197,14 @@ class Form:
         return self._members(path, f"{key}:{chosen}", variants[chosen], kept, folds=True)
 
     def _title(self, path: str, node: Node) -> str:
-        """What the choice of a variant is called: with a kind to name it is that, else where something comes from."""
+        """The label of the choice of a variant."""
         *_, last = path.rpartition(".")
         if "discriminator" not in node:
-            return "Where it comes from"
-        return f"{label(path.split('.')[-2]).rstrip('s')} {int(last) + 1}" if last.isdigit() else label(last)
+            return "Source"
+        return f"{label(path).rstrip('s')} {int(last) + 1}" if last.isdigit() else label(path)
 
     def _list(self, path: str, key: str, node: Node, start: list[Any]) -> list[Any]:
-        """Entries to add to and take from; the state holds a number for each, by which its widgets are kept."""
+        """Draw a list with buttons to add and remove entries. The session keeps a number per entry for its widgets."""
         state = f"{self._key}:{key}#"
         numbers: list[int] = st.session_state.setdefault(state, list(range(len(start) or 1)))
         name = label(path).rstrip("s")
@@ -210,90 +212,94 @@ class Form:
         def add() -> None:
             st.session_state[state] = [*numbers, max(numbers, default=-1) + 1]
 
-        def take_away(number: int) -> None:
-            st.session_state[state] = [each for each in numbers if each != number]
+        def remove(number: int) -> None:
+            st.session_state[state] = [other for other in numbers if other != number]
 
-        # Another model most often comes from where the last one does; two rewards of one kind are refused.
+        # A further model mostly has the source of the last one; two rewards of one type are refused.
         fresh = start[-1] if start and "discriminator" not in node["items"] else {}
         values = []
         for place, number in enumerate(numbers):
             with st.container(border=True):
-                given = start[number] if number < len(start) else fresh
-                values.append(self._draw(f"{path}.{place}", f"{key}.{number}", node["items"], given))
+                initial = start[number] if number < len(start) else fresh
+                values.append(self._draw(f"{path}.{place}", f"{key}.{number}", node["items"], initial))
                 if len(numbers) > node.get("minItems", 0):
-                    said = f"Take {name.lower()} {place + 1} away"
-                    st.button(said, key=f"{state}{number}", on_click=take_away, args=(number,), type="tertiary")
+                    st.button(
+                        f"Remove {name.lower()} {place + 1}",
+                        key=f"{state}{number}",
+                        on_click=remove,
+                        args=(number,),
+                        type="tertiary",
+                    )
         if len(numbers) < node.get("maxItems", 100):
-            st.button(f"Add another: {name.lower()}", key=f"{state}add", on_click=add, icon=":material/add:")
+            st.button(f"Add {name.lower()}", key=f"{state}add", on_click=add, icon=":material/add:")
         return values
 
     def _widget(self, path: str, key: str, node: Node, start: Any, *, optional: bool) -> Any:
-        """The widget of a field that holds one thing, or several of one kind; what it says."""
+        """Draw the widget of a field without parts. Return its value."""
         name = path.rpartition(".")[2]
-        said: dict[str, Any] = {"label": label(name), "key": key, "help": _help(node, path)}
+        common: dict[str, Any] = {"label": label(path), "key": key, "help": _help(node, path)}
         if name in self.offered:
-            return self._choice(node, start, self.offered[name], said)
-        if "anyOf" in node:  # words or a number: best, last or a step
-            given = [str(word) for kind in node["anyOf"] for word in kind.get("enum", ())]
-            options = list(dict.fromkeys([*given, str(start)]))
-            picked = st.selectbox(**said, options=options, index=options.index(str(start)), accept_new_options=True)
+            return self._choice(node, start, self.offered[name], common)
+        if "anyOf" in node:  # a word or a number: best, last or a step
+            words = [str(word) for kind in node["anyOf"] for word in kind.get("enum", ())]
+            options = list(dict.fromkeys([*words, str(start)]))
+            picked = st.selectbox(**common, options=options, index=options.index(str(start)), accept_new_options=True)
             return int(picked) if picked and picked.isdecimal() else picked
         if "enum" in node or "const" in node:
             values: list[Any] = [*node.get("enum", [node.get("const")]), *([None] if optional else [])]
             place = values.index(start) if start in values else 0
-            return st.selectbox(**said, options=values, index=place, format_func=_said)
+            return st.selectbox(**common, options=values, index=place, format_func=_text)
         if node["type"] == "boolean":
-            return st.checkbox(**said, value=bool(start))
+            return st.checkbox(**common, value=bool(start))
         if node["type"] == "integer":
-            return _whole(node, start, said)
+            return _integer(node, start, common)
         if node["type"] == "number":
-            return _decimal(node, start, said)
+            return _number(node, start, common)
         if node["type"] in ("array", "object"):
-            return _several(node, start or [], said)
+            return _list_of_words(node, start or [], common)
         text = st.text_input(
-            **said,
+            **common,
             value=start or "",
             max_chars=node.get("maxLength"),
             placeholder=_empty(node) if optional else None,
         )
         return text.strip() or None
 
-    def _choice(self, node: Node, start: Any, offered: Mapping[str, str], said: dict[str, Any]) -> Any:
-        options = list(offered)
+    def _choice(self, node: Node, start: Any, options: Mapping[str, str], common: dict[str, Any]) -> Any:
         if node.get("type") == "array":
-            return st.multiselect(**said, options=options, default=start or [], format_func=offered.__getitem__)
+            return st.multiselect(**common, options=list(options), default=start or [], format_func=options.__getitem__)
         return st.selectbox(
-            **said,
-            options=options,
-            index=options.index(start) if start in offered else 0 if options else None,
-            format_func=offered.__getitem__,
-            placeholder="There is none yet" if not options else "Choose one",
+            **common,
+            options=list(options),
+            index=list(options).index(start) if start in options else 0 if options else None,
+            format_func=options.__getitem__,
+            placeholder="Select" if options else "No options",
             disabled=not options,
         )
 
 
-def _said(value: object) -> str:
+def _text(value: object) -> str:
     return "none" if value is None else str(value)
 
 
-def _whole(node: Node, start: int | None, said: dict[str, Any]) -> int | None:
+def _integer(node: Node, start: int | None, common: dict[str, Any]) -> int | None:
     above = node.get("exclusiveMaximum")
-    given: int | None = st.number_input(
-        **said,
+    value: int | None = st.number_input(
+        **common,
         value=start,
         min_value=node.get("minimum"),
         max_value=node.get("maximum") if above is None else above - 1,
         step=1,
         placeholder=_empty(node),
     )
-    return given
+    return value
 
 
-def _decimal(node: Node, start: float | None, said: dict[str, Any]) -> float | None:
-    """PathBounds that are not in the range themselves are left to the service."""
+def _number(node: Node, start: float | None, common: dict[str, Any]) -> float | None:
+    """A number; the service checks exclusive bounds."""
     low, high = (node.get(name, node.get(f"exclusive{name.capitalize()}")) for name in ("minimum", "maximum"))
-    given: float | None = st.number_input(
-        **said,
+    value: float | None = st.number_input(
+        **common,
         value=None if start is None else float(start),
         min_value=None if low is None else float(low),
         max_value=None if high is None else float(high),
@@ -301,22 +307,22 @@ def _decimal(node: Node, start: float | None, said: dict[str, Any]) -> float | N
         format="%g",
         placeholder=_empty(node),
     )
-    return given
+    return value
 
 
-def _several(node: Node, start: Any, said: dict[str, Any]) -> Any:
-    """Words out of a list, words of one's own, or pairs written as key:value."""
+def _list_of_words(node: Node, start: Any, common: dict[str, Any]) -> Any:
+    """Words from a list, free words, or pairs written as key:value."""
     if node["type"] == "object":
         pairs = [f"{name}:{value}" for name, value in dict(start).items()]
-        given = st.multiselect(
-            **said, options=pairs, default=pairs, accept_new_options=True, placeholder="key:value, then Enter"
+        words = st.multiselect(
+            **common, options=pairs, default=pairs, accept_new_options=True, placeholder="key:value, then Enter"
         )
-        return {name.strip(): value.strip() for name, _, value in (pair.partition(":") for pair in given)}
-    words = node["items"].get("enum")
+        return {name.strip(): value.strip() for name, _, value in (word.partition(":") for word in words)}
+    options = node["items"].get("enum")
     return st.multiselect(
-        **said,
-        options=words or list(start),
+        **common,
+        options=options or list(start),
         default=list(start),
-        accept_new_options=words is None,
-        placeholder="Choose any" if words else "Type one, then Enter",
+        accept_new_options=options is None,
+        placeholder="Select" if options else "Type a value, then Enter",
     )

@@ -1,79 +1,116 @@
-"""What the panels share: reading metrics at a tick, and laying charts out."""
+"""Shared by the panels: reading metrics at each tick, and drawing cards."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 import streamlit as st
 
 from calibrl.client import CalibrlError
-from calibrl.schemas import Job
+from calibrl.schemas import Job, find_algorithm
 from dashboard import states
 from dashboard.charts import figures, live_chart
-from dashboard.charts.series import Series
-from dashboard.reads import data, live
+from dashboard.charts.cards import Card, Curves, HeatCard, StackCard, metrics_of
+from dashboard.reads import live, service
 
-NEWEST = "newest"  # in place of a step: the last one that was sampled, whichever that is
+LATEST = "Latest"  # in place of a step: the last sampled step
+PanelCard = Card | StackCard | HeatCard | Callable[[Job], None]
 
 
 def draw_live(job: Job, draw: Callable[[Job], None]) -> None:
-    """Draw now, and again at every tick until the job ends, for as long as the viewer may see the job."""
-    st.fragment(_drawn, run_every=None if job.status.final else data.TICK)(job, draw)
+    """Draw a panel now and at every tick until the job ends, while the viewer is allowed to see the job."""
+    st.fragment(_draw_once, run_every=None if job.status.final else service.TICK)(job, draw)
 
 
-def _drawn(job: Job, draw: Callable[[Job], None]) -> None:
-    with suppress(CalibrlError):  # no answer: the header says so
+def _draw_once(job: Job, draw: Callable[[Job], None]) -> None:
+    with suppress(CalibrlError):  # the header reports an API that does not answer
         states.reread(job)
     with states.explained("trouble-panel"):
         draw(job)
 
 
-def read(job: Job, names: Sequence[str]) -> dict[str, Series]:
-    """Curves of these metrics, with what is new."""
-    history = live.history(job.id, job.attempt, tuple(names))
+def chart_panel(cards: Sequence[PanelCard]) -> Callable[[Job], None]:
+    """Return the function that draws a panel of these cards, with live curves."""
+
+    def draw_panel(job: Job) -> None:
+        curves = read(job, metrics_of(cards))
+        if not show_if_empty(job, curves):
+            draw_cards(job, cards, curves)
+
+    def draw(job: Job) -> None:
+        if not show_if_not_started(job):
+            draw_live(job, draw_panel)
+
+    return draw
+
+
+def read(job: Job, metrics: Sequence[str]) -> Curves:
+    """Return the curves of these metrics, with the latest points."""
+    history = live.history(job.id, job.attempt, tuple(dict.fromkeys(metrics)))
     with states.tolerated():
         history.refresh()
-    return {name: history.series(name) for name in names}
+    return {metric: history.series(metric) for metric in metrics}
 
 
-def nothing(job: Job, of: dict[str, Series]) -> bool:
-    """Whether a job ended without having measured any of these; says so in that case."""
-    if job.status.final and not any(map(len, of.values())):
-        states.empty("Nothing was measured", "The job ended before its first step. Its log and events say more.")
-        return True
-    return False
-
-
-def grid(cards: Sequence[Callable[[], None]]) -> None:
-    """Cards in two columns, which a phone shows as one."""
+def draw_cards(job: Job, cards: Sequence[PanelCard], curves: Curves) -> None:
+    """Draw cards in two columns, one column on a phone."""
+    empty = live_chart.NOT_REPORTED if job.status.final else live_chart.NO_DATA
     with st.grid(2, min_column_width=400):
         for card in cards:
-            card()
+            if isinstance(card, Card | StackCard):
+                live_chart.card(card.title, card.text, card.figure(curves), key=card.key, empty=empty)
+            elif isinstance(card, HeatCard):
+                heat_map_card(job, card)
+            else:
+                card(job)
 
 
-def heat(job: Job, names: dict[str, str], *, title: str, hint: str, colour: str, unit: str) -> None:
-    """A card with a histogram's history: of all, or by outcome. `names`: the histogram of each choice."""
-    key = "-".join(["heat", *next(iter(names.values())).split("/")])
+def heat_map_card(job: Job, card: HeatCard) -> None:
+    """Draw the history of a histogram, with a choice of the outcome."""
     with st.container(height="stretch", gap="small"):
-        chosen = st.segmented_control(
-            f"{title}: of", list(names), default=next(iter(names)), required=True, key=f"{key}-of",
+        names = list(card.histograms)
+        outcome = st.segmented_control(
+            f"{card.title}: of", names, default=names[0], required=True, key=f"{card.key}-of",
             format_func=str.capitalize, label_visibility="collapsed",
         )  # fmt: skip
-        history = live.histogram(job.id, job.attempt, names[chosen or next(iter(names))])
+        history = live.histogram(job.id, job.attempt, card.histograms[outcome or names[0]])
         with states.tolerated():
             history.refresh()
         columns = history.columns()
-        figure = figures.heat_map(columns, colour=colour, unit=unit) if len(columns) else figures.NOTHING
-        live_chart.card(title, hint, figure, key=key)
+        figure = figures.heat_map(columns, colour=card.colour, unit=card.unit) if len(columns) else figures.NOTHING
+        live_chart.card(card.title, card.hint, figure, key=card.key)
 
 
-def waiting(job: Job) -> bool:
-    """Whether nothing can have been measured yet; says so in that case."""
-    if job.attempt == 0 and not job.status.final:
-        states.empty("Not started yet", "Curves appear here as soon as the job's first step is done.")
+def show_if_empty(job: Job, curves: Curves) -> bool:
+    """Return true, and say so on the page, if a job ended without any of these metrics."""
+    if job.status.final and not any(map(len, curves.values())):
+        states.empty("No metrics", "The job ended before its first step. See its log and its events.")
         return True
     return False
 
 
+def show_if_not_started(job: Job) -> bool:
+    """Return true, and say so on the page, if the job has not started, so that no metric can exist yet."""
+    if job.attempt == 0 and not job.status.final:
+        states.empty("Not started yet", "Charts appear here after the job's first step.")
+        return True
+    return False
+
+
+def show_if_no_sample(job: Job, steps: Mapping[int, object]) -> bool:
+    """Return true, and say so on the page, if the job has not saved a sample of its rollouts yet."""
+    if not steps:
+        every = (job.spec.get("samples") or {}).get("every_steps")
+        when = f"Samples are saved every {every} steps." if every else "Samples are saved every few steps."
+        states.empty("No rollouts yet", when)
+    return not steps
+
+
+def has_rollouts(job: Job) -> bool:
+    """Return true if the job samples completions while it trains; supervised fine-tuning does not."""
+    settings = find_algorithm(algorithm(job))
+    return job.kind == "train" and (settings is None or settings.samples)
+
+
 def algorithm(job: Job) -> str:
-    """The job's algorithm by its type, such as calibrl; evaluations have none."""
+    """Return the type of the job's algorithm, such as calibrl; empty for an evaluation."""
     return str((job.spec.get("algorithm") or {}).get("type", ""))

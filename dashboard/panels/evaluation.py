@@ -1,4 +1,4 @@
-"""Results of an evaluation job: each model on each split, with intervals, and whether two can be told apart."""
+"""Results of an evaluation job: each model on each split, with intervals and paired differences."""
 
 from calibrl.schemas import Job
 from dashboard import states
@@ -6,9 +6,10 @@ from dashboard.views import evaluation_table
 
 
 def draw(job: Job) -> None:
+    """Draw the panel."""
     if (job.result or {}).get("results"):
-        evaluation_table.side_by_side([job])
+        evaluation_table.draw([job])
     elif job.status.final:
         states.empty("No results", "The job ended without results.")
     else:
-        states.empty("Not measured yet", "Results appear here when the evaluation is done.")
+        states.empty("No results yet", "Results appear here when the evaluation ends.")

@@ -36,7 +36,7 @@ def _accept(point: EntryPoint) -> Panel:
             draw(job)
         except Exception as error:  # of code that is not ours: any may come
             log.exception("The package %s: panel %r failed", package(point), point.name)
-            text = f"The package {package(point)} could not draw it: {type(error).__name__}: {error}"
-            states.empty("This panel failed", text)
+            text = f"Error in the package {package(point)}: {type(error).__name__}: {error}"
+            states.empty("Panel failed", text)
 
     return draw_or_explain

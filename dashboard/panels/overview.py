@@ -1,180 +1,150 @@
-"""Is it learning? Reward, accuracy and losses, under four numbers that answer at a glance."""
+"""Is it learning? Reward, accuracy and losses, below four numbers."""
+
+from dataclasses import dataclass
 
 import streamlit as st
 
 from calibrl.schemas import Job
-from dashboard.charts import figures, live_chart
-from dashboard.charts.figures import Curve
-from dashboard.charts.series import Series, averaged, smoothed
-from dashboard.palette import EXPERT, HELD_OUT, NEUTRAL, POLICY
+from dashboard.charts.cards import Card, Curves, Line, metrics_of
+from dashboard.charts.series import averaged, smoothed
+from dashboard.palette import EXPERT, NEUTRAL, POLICY, VALIDATION
 from dashboard.panels import lineage
-from dashboard.panels.common import algorithm, draw_live, grid, nothing, read, waiting
+from dashboard.panels.common import draw_cards, draw_live, has_rollouts, read, show_if_empty, show_if_not_started
 
-NAMES = (
-    "reward/mean",
-    "reward/answer_accuracy",
-    "reward/strict_accuracy",
-    "validation/accuracy",
-    "validation/strict_accuracy",
-    "exploration/entropy",
-    "expert/gap_mean",
-    "expert/nll",
-    "loss/policy",
-    "loss/guidance",
-    "loss/total",
-    "loss/grad_norm",
-    "perf/tokens_per_second",
-)
 SPARKLINE = 60  # points
 
 
+@dataclass(frozen=True)
+class Tile:
+    """A number, its change since the start, and its curve in small."""
+
+    label: str
+    metric: str
+    value_format: str
+    help: str
+    smooth: bool = True
+    rising_is_good: bool = False  # colours the change; else it stays grey
+
+
+TILES = (
+    Tile(
+        "Validation accuracy",
+        "validation/accuracy",
+        ".1%",
+        "Share of sampled completions with a correct answer on validation data, which training never uses.",
+        smooth=False,
+        rising_is_good=True,
+    ),
+    Tile(
+        "Train accuracy",
+        "reward/answer_accuracy",
+        ".1%",
+        "Share of a step's completions with a correct answer, averaged over the last steps.",
+        rising_is_good=True,
+    ),
+    Tile("Entropy", "exploration/entropy", ".3f", "nats/token. Near 0 the policy no longer explores."),
+    Tile(
+        "Gap to the expert",
+        "expert/gap_mean",
+        ".2f",
+        "nats/token. Above 0 the policy finds its own tokens more likely than the expert's.",
+    ),
+)
+ACCURACY = Card(
+    "accuracy",
+    "Accuracy",
+    (
+        Line("val", "validation/accuracy", VALIDATION, sparse=True),
+        Line("val (strict)", "validation/strict_accuracy", VALIDATION, dash="dot", sparse=True),
+        Line("train", "reward/answer_accuracy", POLICY),
+        Line("train (strict)", "reward/strict_accuracy", POLICY, dash="dot"),
+    ),
+    hint="Validation accuracy should rise with train accuracy. If only train accuracy rises, it overfits. Strict: the "
+    "completion must also have the requested format.",
+    unit="accuracy",
+    share="of_all",
+)
+GRADIENT_NORM = Card("grad-norm", "Gradient norm", (Line("gradient norm", "loss/grad_norm"),))
+REINFORCEMENT = (
+    ACCURACY,
+    Card("reward", "Reward", (Line("mean reward", "reward/mean", POLICY),), unit="mean reward"),
+    Card(
+        "losses",
+        "Losses",
+        (
+            Line("policy", "loss/policy", POLICY),
+            Line("guidance", "loss/guidance", EXPERT),
+            Line("total", "loss/total", NEUTRAL),
+        ),
+        hint="A policy loss near 0 is normal. Guidance is shown before guidance_coef. Look for sudden jumps.",
+        zero_line=True,
+        value_format=".4f",
+    ),
+    GRADIENT_NORM,
+)
+SUPERVISED = (
+    ACCURACY,
+    Card(
+        "nll",
+        "Expert negative log-likelihood",
+        (Line("expert NLL", "expert/nll", EXPERT),),
+        hint="The loss of supervised fine-tuning. It should fall from the first steps on.",
+    ),
+    GRADIENT_NORM,
+    Card(
+        "speed",
+        "Throughput",
+        (Line("tokens", "perf/tokens_per_second"),),
+        value_format=",.0f",
+    ),
+)
+
+
 def draw(job: Job) -> None:
-    if not waiting(job):
-        draw_live(job, _sft if algorithm(job) == "sft" else _reinforcement)
+    """Draw the panel, with the job's lineage below."""
+    if not show_if_not_started(job):
+        draw_live(job, _reinforcement if has_rollouts(job) else _supervised)
     lineage.draw(job)
 
 
-def _tile(label: str, series: Series, value_format: str, *, smooth: bool, help: str, judged: bool = False) -> None:
-    """A number, its change since the start, and its curve in small. `judged`: rising is good."""
-    curve = smoothed(series) if smooth else series
+def _tile(tile: Tile, curves: Curves) -> None:
+    series = curves[tile.metric]
+    curve = smoothed(series) if tile.smooth else series
     if curve.last is None:
-        st.metric(label, "–", help=help, border=True, height="stretch")
+        st.metric(tile.label, "–", help=tile.help, border=True, height="stretch")
         return
     change = curve.last - float(curve.values[0])
     st.metric(
-        label,
-        format(curve.last, value_format),
-        delta=_signed(change, value_format) if len(curve) > 1 else None,
-        delta_color="normal" if judged else "off",
+        tile.label,
+        format(curve.last, tile.value_format),
+        delta=_signed(change, tile.value_format) if len(curve) > 1 else None,
+        delta_color="normal" if tile.rising_is_good else "off",
         delta_description="since start" if len(curve) > 1 else None,
         chart_data=averaged(curve, SPARKLINE).values.tolist() if len(curve) > 2 else None,
-        help=help,
+        help=tile.help,
         border=True,
         height="stretch",
     )
 
 
 def _signed(change: float, value_format: str) -> str:
+    """A change with its sign; of a share in percentage points (pp)."""
     if value_format.endswith("%"):
-        return f"{100 * change:+.1f} points"
+        return f"{100 * change:+.1f} pp"
     return format(change, f"+{value_format}")
 
 
-def _accuracy_tile(series: Series) -> None:
-    _tile(
-        "Held-out accuracy",
-        series,
-        ".1%",
-        smooth=False,
-        judged=True,
-        help="Share of sampled completions that are right on validation data, which training never sees.",
-    )
-
-
-def _tiles(of: dict[str, Series]) -> None:
-    with st.grid(4, min_column_width=150):
-        _accuracy_tile(of["validation/accuracy"])
-        _tile(
-            "Accuracy in training",
-            of["reward/answer_accuracy"],
-            ".1%",
-            smooth=True,
-            judged=True,
-            help="Share of this step's completions that are right, averaged over the last steps.",
-        )
-        _tile(
-            "Entropy",
-            of["exploration/entropy"],
-            ".3f",
-            smooth=True,
-            help="Nats a token: how undecided the policy is. Near 0 it no longer explores.",
-        )
-        _tile(
-            "Gap to the expert",
-            of["expert/gap_mean"],
-            ".2f",
-            smooth=True,
-            help="Nats a token: above 0, the policy trusts its own tokens more than the expert's.",
-        )
-
-
-def _accuracy(of: dict[str, Series]) -> None:
-    lines = [
-        Curve("held out", of["validation/accuracy"], HELD_OUT, sparse=True),
-        Curve("held out, strict", of["validation/strict_accuracy"], HELD_OUT, dash="dot", sparse=True),
-        Curve("in training", of["reward/answer_accuracy"], POLICY),
-        Curve("in training, strict", of["reward/strict_accuracy"], POLICY, dash="dot"),
-    ]
-    live_chart.card(
-        "Accuracy",
-        "Held-out accuracy should rise with accuracy in training; training alone rising is memorising. "
-        "Strict also asks for the right format.",
-        figures.curves(lines, unit="completions that are right", share="of_all"),
-        key="accuracy",
-    )
-
-
-def _loss(of: dict[str, Series]) -> None:
-    lines = [
-        Curve("policy", of["loss/policy"], POLICY),
-        Curve("guidance", of["loss/guidance"], EXPERT),
-        Curve("total", of["loss/total"], NEUTRAL),
-    ]
-    live_chart.card(
-        "Losses",
-        "A policy loss near 0 is normal; guidance is shown before guidance_coef. Look for sudden jumps.",
-        figures.curves(lines, unit="loss", zero_line=True, value_format=".4f"),
-        key="losses",
-    )
-
-
-def _grad_norm(of: dict[str, Series]) -> None:
-    live_chart.card(
-        "Gradient norm",
-        "Before clipping. Spikes that keep coming back ask for a lower learning rate.",
-        figures.curves([Curve("gradient norm", of["loss/grad_norm"], NEUTRAL)], unit="2-norm"),
-        key="grad-norm",
-    )
-
-
-def _reward(of: dict[str, Series]) -> None:
-    live_chart.card(
-        "Reward",
-        "It should rise and then level off. Reward rising without accuracy is a verifier being gamed.",
-        figures.curves([Curve("mean reward", of["reward/mean"], POLICY)], unit="reward a completion"),
-        key="reward",
-    )
-
-
 def _reinforcement(job: Job) -> None:
-    of = read(job, NAMES)
-    if nothing(job, of):
+    curves = read(job, (*metrics_of(REINFORCEMENT), *(tile.metric for tile in TILES)))
+    if show_if_empty(job, curves):
         return
-    _tiles(of)
-    grid([lambda: _accuracy(of), lambda: _reward(of), lambda: _loss(of), lambda: _grad_norm(of)])
+    with st.grid(4, min_column_width=150):
+        for tile in TILES:
+            _tile(tile, curves)
+    draw_cards(job, REINFORCEMENT, curves)
 
 
-def _expert_nll(of: dict[str, Series]) -> None:
-    live_chart.card(
-        "Expert negative log-likelihood",
-        "The loss: how surprised the model is by the expert's tokens. It should fall from the first steps on.",
-        figures.curves([Curve("negative log-likelihood", of["expert/nll"], EXPERT)], unit="nats a token"),
-        key="nll",
-    )
-
-
-def _speed(of: dict[str, Series]) -> None:
-    live_chart.card(
-        "Speed",
-        "It should be steady. A lasting fall means that something else uses the machine.",
-        figures.curves(
-            [Curve("tokens", of["perf/tokens_per_second"], NEUTRAL)], unit="tokens a second", value_format=",.0f"
-        ),
-        key="speed",
-    )
-
-
-def _sft(job: Job) -> None:
-    of = read(job, NAMES)
-    if not nothing(job, of):
-        grid([lambda: _accuracy(of), lambda: _expert_nll(of), lambda: _grad_norm(of), lambda: _speed(of)])
+def _supervised(job: Job) -> None:
+    curves = read(job, metrics_of(SUPERVISED))
+    if not show_if_empty(job, curves):
+        draw_cards(job, SUPERVISED, curves)

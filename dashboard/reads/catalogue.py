@@ -1,6 +1,6 @@
-"""What there is to choose among and to begin with: projects, evaluations, data sets, and plans of jobs to come.
+"""Cached reads of projects, evaluations, datasets and plans.
 
-As in `data.py`, a read is shared for a moment by those who ask with the same key.
+As in `service.py`, reads are cached for a moment per API key.
 """
 
 import json
@@ -13,51 +13,55 @@ import streamlit as st
 from calibrl.client import CalibrlError
 from calibrl.schemas import Comparison, Dataset, Evaluation, JobPlan, JobStatus, JobSummary, Page, PreviewRow
 from dashboard import signin
-from dashboard.reads import data
-from dashboard.reads.data import FRESH
+from dashboard.reads import service
+from dashboard.reads.service import FRESH
 
-OFFERED = 100  # newest jobs to choose among
-PAGE = 25  # evaluations, or data sets, shown at once
+MAX_OPTIONS = 100  # latest jobs, or datasets, to select from
+PAGE = 25  # evaluations, or datasets, per page
 
 
 def projects() -> list[str]:
-    """The projects that the viewer sees, by name."""
+    """Return the slugs of the viewer's projects."""
     return _projects(signin.key())
 
 
 @st.cache_resource(ttl=30.0, max_entries=256, show_spinner=False)
 def _projects(key: str) -> list[str]:
-    return [project.slug for project in data.client().projects()]
+    return [project.slug for project in service.client().projects()]
 
 
 def own_projects() -> list[str]:
-    """Those in which the viewer may submit jobs and upload data."""
-    me = data.me()
+    """Return the projects in which the viewer can submit jobs and upload data."""
+    me = service.me()
     return [slug for slug in projects() if me.may_change(slug)]
 
 
 def plan(spec: Mapping[str, Any]) -> JobPlan:
-    """What would become of a spec. Raises CalibrlError, which names the fields at fault."""
+    """Return the plan of a spec.
+
+    Raises:
+        CalibrlError: the spec is invalid; `errors` names the fields.
+    """
     return _plan(signin.key(), json.dumps(spec))
 
 
 @st.cache_resource(ttl=10.0, max_entries=64, show_spinner=False)
 def _plan(key: str, spec: str) -> JobPlan:
-    return data.client().plan(json.loads(spec))
+    return service.client().plan(json.loads(spec))
 
 
-def newest(project: str | None, kind: str | None, status: JobStatus | None = None) -> list[JobSummary]:
-    """The newest jobs, of one project or of all that the viewer sees."""
-    return _newest(signin.key(), project, kind, status)
+def latest(project: str | None, kind: str | None, status: JobStatus | None = None) -> list[JobSummary]:
+    """Return the latest jobs of one project, or of all projects of the viewer."""
+    return _latest(signin.key(), project, kind, status)
 
 
 @st.cache_resource(ttl=FRESH * 4, max_entries=64, show_spinner=False)
-def _newest(key: str, project: str | None, kind: str | None, status: JobStatus | None) -> list[JobSummary]:
-    return data.client().jobs(project=project, kind=kind, status=status, limit=OFFERED).data
+def _latest(key: str, project: str | None, kind: str | None, status: JobStatus | None) -> list[JobSummary]:
+    return service.client().jobs(project=project, kind=kind, status=status, limit=MAX_OPTIONS).data
 
 
 def evaluations(project: str | None, status: JobStatus | None, text: str, after: UUID | None) -> Page[JobSummary]:
-    """A page of the viewer's evaluations, newest first."""
+    """Return a page of the viewer's evaluations, newest first."""
     return _evaluations(signin.key(), project, status, text, after)
 
 
@@ -65,71 +69,80 @@ def evaluations(project: str | None, status: JobStatus | None, text: str, after:
 def _evaluations(
     key: str, project: str | None, status: JobStatus | None, text: str, after: UUID | None
 ) -> Page[JobSummary]:
-    return data.client().jobs(kind="evaluate", project=project, status=status, q=text or None, after=after, limit=PAGE)
+    return service.client().jobs(
+        kind="evaluate", project=project, status=status, q=text or None, after=after, limit=PAGE
+    )
 
 
 def evaluation(job_id: UUID) -> Evaluation:
-    """What an evaluation that has succeeded found, if the viewer may see it. It never changes."""
+    """Return the results of a succeeded evaluation; they never change."""
     return _evaluation(signin.key(), job_id)
 
 
-def tried(job_id: UUID) -> Evaluation | CalibrlError:
-    """What an evaluation found, or why that can't be read: the others beside it are shown all the same."""
+def try_read(job_id: UUID) -> Evaluation | CalibrlError:
+    """Return the results of an evaluation, or the error, so that others are still shown."""
     try:
         return evaluation(job_id)
     except CalibrlError as error:
-        if error.status == 401:  # none of the others can be read either
+        if error.status == 401:  # no other one can be read either
             raise
         return error
 
 
-def reached(job: JobSummary) -> tuple[str, str]:
-    """For a row: the accuracies of an evaluation's models on its first data set, and that one's name with the number of
-    others; dashes where there are no such figures."""
-    found = tried(job.id) if job.status is JobStatus.SUCCEEDED else None
-    if not isinstance(found, Evaluation) or not found.results:
+def accuracies(job: JobSummary) -> tuple[str, str]:
+    """Return the accuracies of an evaluation's models on its first dataset, and the name of that dataset.
+
+    The name has the number of further datasets. Both are dashes if there are no results.
+    """
+    evaluation = try_read(job.id) if job.status is JobStatus.SUCCEEDED else None
+    if not isinstance(evaluation, Evaluation) or not evaluation.results:
         return "–", "–"
-    first, *others = dict.fromkeys(result.split for result in found.results)
-    measured = [result.metrics.get("accuracy") for result in found.results if result.split == first]
-    shares = [f"{one.value:.0%}" for one in measured if one is not None and one.value is not None]
-    return " → ".join(shares) or "–", f"{first} and {len(others)} more" if others else first
+    first, *others = dict.fromkeys(result.split for result in evaluation.results)
+    measured = [result.metrics.get("accuracy") for result in evaluation.results if result.split == first]
+    values = [f"{metric.value:.0%}" for metric in measured if metric is not None and metric.value is not None]
+    models = f" ({len(values)} models)" if len(values) > 1 else ""
+    return " / ".join(values) + models or "–", f"{first} and {len(others)} more" if others else first
 
 
 @st.cache_resource(max_entries=500, show_spinner=False)
 def _evaluation(key: str, job_id: UUID) -> Evaluation:
-    return data.client().evaluation(job_id)
+    return service.client().evaluation(job_id)
 
 
 def comparison(ids: tuple[UUID, ...]) -> list[Comparison]:
-    """How the models of these evaluations compare, by data set. Raises CalibrlError (409) where they can't be."""
+    """Return the paired differences of the models of these evaluations, by dataset.
+
+    Raises:
+        CalibrlError: status 409 if they cannot be compared.
+    """
     return _comparison(signin.key(), ids)
 
 
 @st.cache_resource(ttl=600.0, max_entries=64, show_spinner=False)
 def _comparison(key: str, ids: tuple[UUID, ...]) -> list[Comparison]:
-    return data.client().compare_evaluations(*ids)
+    return service.client().compare_evaluations(*ids)
 
 
-def datasets(project: str | None, after: UUID | None = None, limit: int = OFFERED) -> Page[Dataset]:
-    """A page of the viewer's data sets, newest first."""
+def datasets(project: str | None, after: UUID | None = None, limit: int = MAX_OPTIONS) -> Page[Dataset]:
+    """Return a page of the viewer's datasets, newest first."""
     return _datasets(signin.key(), project, after, limit)
 
 
 @st.cache_resource(ttl=FRESH, max_entries=64, show_spinner=False)
 def _datasets(key: str, project: str | None, after: UUID | None, limit: int) -> Page[Dataset]:
-    return data.client().datasets(project, after=after, limit=limit)
+    return service.client().datasets(project, after=after, limit=limit)
 
 
 def preview(dataset_id: UUID) -> list[PreviewRow]:
-    """The first rows of an uploaded file, if the viewer may see them."""
+    """Return the first rows of an uploaded file."""
     return _preview(signin.key(), dataset_id)
 
 
 @st.cache_resource(ttl=60.0, max_entries=32, show_spinner=False)
 def _preview(key: str, dataset_id: UUID) -> list[PreviewRow]:
-    return data.client().preview(dataset_id)
+    return service.client().preview(dataset_id)
 
 
-def changed() -> None:
-    """Read data sets anew: somebody here has just added one, or deleted one."""
+def clear_dataset_caches() -> None:
+    """Read datasets again: a viewer has just added or deleted one."""
     _datasets.clear()

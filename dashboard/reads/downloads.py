@@ -1,6 +1,6 @@
-"""Files of jobs and data sets, passed on from the API piece by piece with the viewer's key.
+"""Downloads of files of jobs and datasets, streamed from the API with the viewer's key.
 
-A browser can't send that key itself, and Streamlit's own downloads lie in the server's memory: a checkpoint may be
+A browser cannot send the key itself. Streamlit's own downloads need the whole file in memory, but a checkpoint can be
 larger than that.
 """
 
@@ -19,35 +19,38 @@ from dashboard import signin
 
 CHECKPOINT = re.compile(r"checkpoint-(\d{1,10})\.tar")
 RESULT = re.compile(r"result/(.+)")
-File = tuple[str, Iterator[bytes]]  # what to save it as, and what is in it
+File = tuple[str, Iterator[bytes]]  # file name, content
 
 
 def address(job_id: UUID, file: str) -> str:
-    """Where a job's metrics.csv, metrics.parquet, tensorboard, log.txt, checkpoint-STEP.tar or result/NAME is."""
+    """Return the URL of a file of a job.
+
+    `file`: metrics.csv, metrics.parquet, tensorboard, log.txt, checkpoint-STEP.tar or result/NAME.
+    """
     return f"files/{job_id}/{file}"
 
 
 def dataset_address(id: UUID) -> str:
-    """Where a data set's file is."""
+    """Return the URL of a dataset's file."""
     return f"files/dataset/{id}"
 
 
 async def _send_dataset(request: Request) -> Response:
     id: UUID = request.path_params["id"]
-    return await _passed_on(request, lambda client: _dataset(client, id))
+    return await _stream(request, lambda client: _dataset(client, id))
 
 
 async def _send(request: Request) -> Response:
     job_id, file = request.path_params["job_id"], request.path_params["file"]
     name = f"events.out.tfevents.{job_id}" if file == "tensorboard" else f"{job_id}-{file.rpartition('/')[2]}"
-    return await _passed_on(request, lambda client: (name, _file(client, job_id, file)))
+    return await _stream(request, lambda client: (name, _file(client, job_id, file)))
 
 
-async def _passed_on(request: Request, read: Callable[[Client], File]) -> Response:
+async def _stream(request: Request, read: Callable[[Client], File]) -> Response:
     try:
         pieces = _pieces(signin.key_of(request.cookies), read)
         name = (await run_in_threadpool(next, pieces)).decode()
-        first = await run_in_threadpool(next, pieces, b"")  # an error of the API comes with it
+        first = await run_in_threadpool(next, pieces, b"")  # raises an error of the API, if there is one
     except signin.SignedOut:
         return PlainTextResponse("Sign in first.", 401)
     except CalibrlError as error:
@@ -62,7 +65,7 @@ async def _passed_on(request: Request, read: Callable[[Client], File]) -> Respon
 
 
 def _pieces(key: str, read: Callable[[Client], File]) -> Iterator[bytes]:
-    """A file's name, and then what is in it."""
+    """Yield a file's name, then its content."""
     with Client(api_key=key) as client:
         name, content = read(client)
         yield name.encode()
@@ -88,7 +91,7 @@ def _file(client: Client, job_id: UUID, file: str) -> Iterator[bytes]:
             return client.exported(job_id, "tensorboard")
         case "log.txt":
             return client.whole_log(job_id)
-    raise CalibrlError(f"there is no file {file!r} of a job", status=404)
+    raise CalibrlError(f"no file {file!r} of a job", status=404)
 
 
 routes = [

@@ -1,4 +1,4 @@
-"""What is read piece by piece as a job goes on, shared by everyone who looks: a tick asks only for what is new."""
+"""Incremental reads while a job runs, shared by all viewers: a tick reads only what is new."""
 
 import math
 import time
@@ -15,40 +15,44 @@ from calibrl import schemas
 from calibrl.client import Client
 from calibrl.schemas import Event, Job, SampleSummary
 from dashboard import signin
-from dashboard.charts.series import BUCKETS, COLUMNS, HistogramColumns, Series
-from dashboard.reads.data import FRESH, client
+from dashboard.charts.series import BUCKETS, COLUMNS, HistogramColumns, StepSeries
+from dashboard.reads.service import FRESH, client
 
-LOG_TAIL = 50_000  # characters of a log that are shown
-LOG_KEPT = 4_000_000  # characters of its end that a search looks through
-PAGES_A_TICK = 200  # pages read in one go at most; what is left follows at the next tick
-PACE_STEPS = 30  # over which a job's pace is taken
+LOG_TAIL = 50_000  # characters of a log on the page
+LOG_KEPT = 4_000_000  # characters of a log's end that a search covers
+PAGES_PER_TICK = 200  # the next tick reads the rest
+PACE_STEPS = 30  # steps over which the seconds per step are averaged
 
 
 class _Reader:
-    """Something read piece by piece by a cursor, by one viewer at a time, and not more often than FRESH."""
+    """Reads pages by a cursor, by one viewer at a time, at most once per FRESH seconds."""
 
     def __init__(self) -> None:
         self._lock = Lock()
         self._read_at = -math.inf
 
     def refresh(self) -> None:
-        """Fetch what is new. Raises CalibrlError; what was read before stays."""
+        """Read what is new.
+
+        Raises:
+            CalibrlError: older data stays.
+        """
         with self._lock:
             if time.monotonic() - self._read_at < FRESH:
                 return
-            for _ in range(PAGES_A_TICK):
+            for _ in range(PAGES_PER_TICK):
                 if not self._read_page():
                     break
             self._read_at = time.monotonic()
 
     def _read_page(self) -> bool:
-        """Read one page; whether there is more."""
+        """Read one page. Return true if there is more."""
         raise NotImplementedError
 
 
 @dataclass
-class Bucketed:
-    """A metric's buckets so far."""
+class Buckets:
+    """The buckets of one metric so far."""
 
     start: list[int] = field(default_factory=list)
     last_step: list[int] = field(default_factory=list)
@@ -58,8 +62,8 @@ class Bucketed:
     max: list[float | None] = field(default_factory=list)
     mean: list[float | None] = field(default_factory=list)
 
-    def take(self, new: schemas.Series) -> bool:
-        """Put buckets in the place of what begins where they do or later; whether that changed anything."""
+    def replace_from(self, new: schemas.Series) -> bool:
+        """Replace the buckets from the first new one on. Return true if that changed a value."""
         kept = bisect_left(self.start, new.start[0]) if new.start else len(self.start)
         changed = False
         for name in self.__dataclass_fields__:
@@ -68,13 +72,13 @@ class Bucketed:
             mine[kept:] = theirs
         return changed
 
-    def copy(self) -> "Bucketed":
-        """The same buckets, which later ones are not put into."""
-        return Bucketed(**{name: list(getattr(self, name)) for name in self.__dataclass_fields__})
+    def copy(self) -> "Buckets":
+        """Return a copy that later reads do not change."""
+        return Buckets(**{name: list(getattr(self, name)) for name in self.__dataclass_fields__})
 
 
 class History(_Reader):
-    """Some of a job's metrics over its steps, in at most BUCKETS buckets: a long run shows as soon as a short one."""
+    """Metrics of one job over its steps, in at most BUCKETS buckets: a long run loads as fast as a short one."""
 
     def __init__(self, job_id: UUID, names: Sequence[str]) -> None:
         super().__init__()
@@ -84,33 +88,33 @@ class History(_Reader):
     def _clear(self) -> None:
         self._width: int | None = None
         self._last_step = 0
-        self._curves = {name: Bucketed() for name in self._names}
-        self._drawn: dict[str, Series] = {}  # the same until there is more: figures are made once for all viewers
+        self._curves = {name: Buckets() for name in self._names}
+        self._drawn: dict[str, StepSeries] = {}  # the same objects until new data, for cached figures
 
     def _read_page(self) -> bool:
         start = self._last_step // self._width * self._width if self._width else 0
-        found = client().series(self._job_id, self._names, points=BUCKETS, from_step=start, width=self._width)
-        last = found.last_step
+        curves = client().series(self._job_id, self._names, points=BUCKETS, from_step=start, width=self._width)
+        last = curves.last_step
         if self._width and (last is None or last < self._last_step or last // self._width >= BUCKETS):
-            self._clear()  # an attempt went on from an earlier checkpoint, or buckets are twice as wide from now on
+            self._clear()  # a new attempt continued from an earlier checkpoint, or the buckets are now twice as wide
             return True
         if last is not None:
-            self._width, self._last_step = found.width, last
-        for series in found.series:
-            if self._curves[series.name].take(series):
+            self._width, self._last_step = curves.width, last
+        for series in curves.series:
+            if self._curves[series.name].replace_from(series):
                 self._drawn.pop(series.name, None)
         return False
 
-    def series(self, name: str) -> Series:
-        """A metric's curve so far; empty where the job does not report it."""
+    def series(self, name: str) -> StepSeries:
+        """Return the curve of a metric so far; empty if the job does not report it."""
         with self._lock:
             if name not in self._drawn:
                 curve = self._curves[name]
-                self._drawn[name] = Series.of(curve.last_step, curve.mean, curve.min, curve.max)
+                self._drawn[name] = StepSeries.of(curve.last_step, curve.mean, curve.min, curve.max)
             return self._drawn[name]
 
-    def seconds_a_step(self, name: str) -> float | None:
-        """Mean over the last steps that reported a metric, by their times; None before there are two."""
+    def seconds_per_step(self, name: str) -> float | None:
+        """Return the mean time between the last steps that reported a metric; None before there are two."""
         with self._lock:
             steps, times = self._curves[name].last_step, self._curves[name].ts
             if len(steps) < 2:
@@ -119,9 +123,8 @@ class History(_Reader):
             return (times[-1] - times[first]).total_seconds() / (steps[-1] - steps[first])
 
 
-class Comparison(_Reader):
-    """Some metrics of several jobs in buckets of the same steps, as one viewer may see them. `live`: those jobs that
-    may report more."""
+class ComparedCurves(_Reader):
+    """Metrics of several jobs in buckets of the same steps, for one viewer. `live`: the jobs that have not ended."""
 
     def __init__(self, api: Client, ids: Sequence[UUID], names: Sequence[str], live: Collection[UUID]) -> None:
         super().__init__()
@@ -130,37 +133,37 @@ class Comparison(_Reader):
 
     def _clear(self) -> None:
         self._width: int | None = None
-        self._curves: dict[tuple[UUID, str], Bucketed] = {}
+        self._curves: dict[tuple[UUID, str], Buckets] = {}
 
-    def curves(self) -> dict[tuple[UUID, str], Bucketed]:
-        """The curves so far, by job and metric; those that no one has reported are left out."""
+    def curves(self) -> dict[tuple[UUID, str], Buckets]:
+        """Return the curves so far, by job and metric, without metrics that a job has not reported."""
         with self._lock:
             return {key: curve.copy() for key, curve in self._curves.items()}
 
-    def _newest(self) -> dict[UUID, int]:
-        """The last step known of each job that goes on."""
-        newest = dict.fromkeys(self._live, 0)
+    def _latest(self) -> dict[UUID, int]:
+        """The last step of each live job so far."""
+        latest = dict.fromkeys(self._live, 0)
         for (job, _), curve in self._curves.items():
-            if job in newest and curve.last_step:
-                newest[job] = max(newest[job], curve.last_step[-1])
-        return newest
+            if job in latest and curve.last_step:
+                latest[job] = max(latest[job], curve.last_step[-1])
+        return latest
 
     def _read_page(self) -> bool:
-        known = self._newest()
-        if self._width and not known:
+        before = self._latest()
+        if self._width and not before:
             return False
-        start = min(known.values()) // self._width * self._width if self._width else 0
-        found = self._api.series(self._ids, self._names, points=BUCKETS, from_step=start, width=self._width)
-        last = dict.fromkeys(known, 0)
-        for series in found.series:
-            self._curves.setdefault((series.job_id, series.name), Bucketed()).take(series)
+        start = min(before.values()) // self._width * self._width if self._width else 0
+        curves = self._api.series(self._ids, self._names, points=BUCKETS, from_step=start, width=self._width)
+        last = dict.fromkeys(before, 0)
+        for series in curves.series:
+            self._curves.setdefault((series.job_id, series.name), Buckets()).replace_from(series)
             if series.job_id in last and series.last_step:
                 last[series.job_id] = max(last[series.job_id], series.last_step[-1])
-        too_many = self._width is not None and (found.last_step or 0) // self._width >= BUCKETS
-        if too_many or any(last[job] < step for job, step in known.items()):
-            self._clear()  # as for a single job
+        too_many = self._width is not None and (curves.last_step or 0) // self._width >= BUCKETS
+        if too_many or any(last[job] < step for job, step in before.items()):
+            self._clear()  # for the reasons of a single job
             return True
-        self._width = found.width
+        self._width = curves.width
         return False
 
 
@@ -170,12 +173,12 @@ class HistogramHistory(_Reader):
     def __init__(self, job_id: UUID, name: str) -> None:
         super().__init__()
         self._job_id, self._name = job_id, name
-        self._last: int | None = None  # where the last column begins
+        self._last: int | None = None  # first step of the last column
         self._columns = HistogramColumns()
         self._drawn: HistogramColumns | None = None
 
     def columns(self) -> HistogramColumns:
-        """The columns so far; another viewer's refresh does not change them, and until one the same are returned."""
+        """Return the columns so far: the same object until a refresh, which does not change it."""
         with self._lock:
             if self._drawn is None:
                 self._drawn = self._columns.copy()
@@ -183,10 +186,10 @@ class HistogramHistory(_Reader):
 
     def _read_page(self) -> bool:
         width = None if self._last is None else self._columns.width
-        found = client().histograms(
+        page = client().histograms(
             self._job_id, self._name, after_step=(self._last or 0) - 1, points=COLUMNS, width=width
         )
-        rows = found.data
+        rows = page.data
         if self._last is not None and (
             not rows or rows[0].step != self._last or rows[-1].step // self._columns.width >= COLUMNS
         ):
@@ -202,7 +205,7 @@ class HistogramHistory(_Reader):
 
 
 class Samples(_Reader):
-    """Which groups a job has kept whole."""
+    """Summaries of the sampled groups of a job."""
 
     def __init__(self, job_id: UUID) -> None:
         super().__init__()
@@ -215,7 +218,7 @@ class Samples(_Reader):
         return page.has_more
 
     def by_step(self) -> dict[int, list[SampleSummary]]:
-        """The groups of every sampled step, newest step first."""
+        """Return the groups by sampled step, latest step first."""
         steps: dict[int, dict[int, SampleSummary]] = {}
         for summary in self.summaries:
             steps.setdefault(summary.step, {})[summary.id] = summary
@@ -223,7 +226,7 @@ class Samples(_Reader):
 
 
 class Events(_Reader):
-    """What happened to a job."""
+    """Events of a job."""
 
     def __init__(self, job_id: UUID) -> None:
         super().__init__()
@@ -236,8 +239,8 @@ class Events(_Reader):
         return page.has_more
 
 
-class Log(_Reader):
-    """The end of a job's log: `text` is searched, `shown` is what a page holds of it."""
+class LogTail(_Reader):
+    """The end of a job's log: `text` is searched, `shown` is on the page."""
 
     def __init__(self, job_id: UUID) -> None:
         super().__init__()
@@ -246,11 +249,12 @@ class Log(_Reader):
 
     @property
     def shown(self) -> str:
+        """The end of the log, at most LOG_TAIL characters."""
         return self.text[-LOG_TAIL:]
 
     @property
     def cut(self) -> bool:
-        """Whether the log's beginning is not shown."""
+        """True if the beginning of the log is not shown."""
         return self._dropped or len(self.text) > LOG_TAIL
 
     def _read_page(self) -> bool:
@@ -264,38 +268,42 @@ class Log(_Reader):
 
 @st.cache_resource(max_entries=128, show_spinner=False)
 def history(job_id: UUID, attempt: int, names: tuple[str, ...]) -> History:
-    """The shared history of these metrics; a new attempt begins a new one, as it may take steps back."""
+    """Return the shared history of these metrics; a new attempt has a new one, because it can repeat steps."""
     return History(job_id, names)
 
 
-def comparison(jobs: Sequence[Job], names: Sequence[str]) -> Comparison:
-    """What the viewer follows of several jobs: other viewers' rights may be others. A new attempt begins a new one."""
+def compared_curves(jobs: Sequence[Job], names: Sequence[str]) -> ComparedCurves:
+    """Return the curves of several jobs, cached per API key and attempt: viewers have different access rights."""
     live = frozenset(job.id for job in jobs if not job.status.final)
-    return _comparison(signin.key(), tuple((job.id, job.attempt) for job in jobs), tuple(names), live)
+    return _compared_curves(signin.key(), tuple((job.id, job.attempt) for job in jobs), tuple(names), live)
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
-def _comparison(
+def _compared_curves(
     key: str, attempts: tuple[tuple[UUID, int], ...], names: tuple[str, ...], live: frozenset[UUID]
-) -> Comparison:
-    return Comparison(client(), [id for id, _ in attempts], names, live)
+) -> ComparedCurves:
+    return ComparedCurves(client(), [id for id, _ in attempts], names, live)
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
 def histogram(job_id: UUID, attempt: int, name: str) -> HistogramHistory:
+    """Return the shared history of a histogram."""
     return HistogramHistory(job_id, name)
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
 def samples(job_id: UUID, attempt: int) -> Samples:
+    """Return the shared summaries of sampled groups."""
     return Samples(job_id)
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
 def events(job_id: UUID) -> Events:
+    """Return the shared events of a job."""
     return Events(job_id)
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
-def log(job_id: UUID) -> Log:
-    return Log(job_id)
+def log(job_id: UUID) -> LogTail:
+    """Return the shared end of a job's log."""
+    return LogTail(job_id)

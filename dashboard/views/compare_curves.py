@@ -1,4 +1,4 @@
-"""Several jobs' curves over one another: where their points lie on an axis, and seeds of one recipe as one line."""
+"""Curves of several jobs in one chart: places on the x axis, and seeds of one config as one line."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,77 +11,78 @@ from numpy.typing import NDArray
 
 from calibrl.schemas import Job
 from dashboard.charts.figures import Curve
-from dashboard.charts.series import Series
-from dashboard.reads.live import Bucketed
+from dashboard.charts.series import StepSeries
+from dashboard.reads.live import Buckets
 from dashboard.views.spec_diff import flat
 
 Axis = Literal["step", "tokens", "time"]
 AXES: dict[Axis, str] = {
     "step": "step",
     "tokens": "completion tokens so far",
-    "time": "seconds since the job began",
+    "time": "seconds since the start of the job",
 }
-# A step's completion tokens are what it made a second, times its seconds.
+# Completion tokens of a step: its tokens per second, multiplied by its seconds.
 RATE, SECONDS = "perf/tokens_per_second", "perf/step_seconds"
 
-Found = Mapping[tuple[UUID, str], Bucketed]  # by job and metric
+JobCurves = Mapping[tuple[UUID, str], Buckets]  # by job and metric
 
 
 @dataclass(frozen=True)
-class Line:
-    """What is drawn as one line: a job, or several that differ in their seeds only."""
+class JobLine:
+    """One line of a chart: a job, or several jobs that differ in their seeds only."""
 
     name: str
     colour: str
     jobs: tuple[Job, ...]
 
 
-def recipe(job: Job) -> frozenset[tuple[str, str]]:
-    """What a job's spec asks for, its seeds and names left out."""
-    fields = flat(job.spec).items()
-    named = ("name", "labels", "notes")
+def config(job: Job) -> frozenset[tuple[str, str]]:
+    """Return the fields of a job's spec with their values, without seeds, name, labels and notes."""
+    naming = ("name", "labels", "notes")
     return frozenset(
-        (at, value) for at, value in fields if at.split(".")[-1] != "seed" and at.split(".")[0] not in named
+        (field, value)
+        for field, value in flat(job.spec).items()
+        if field.split(".")[-1] != "seed" and field.split(".")[0] not in naming
     )
 
 
-def grouped(jobs: Sequence[Job]) -> list[tuple[Job, ...]]:
-    """Jobs of one recipe together, in the order of their first ones."""
+def same_config(jobs: Sequence[Job]) -> list[tuple[Job, ...]]:
+    """Group jobs by config, in the order of the first job of each group."""
     groups: dict[frozenset[tuple[str, str]], list[Job]] = {}
     for job in jobs:
-        groups.setdefault(recipe(job), []).append(job)
+        groups.setdefault(config(job), []).append(job)
     return [tuple(group) for group in groups.values()]
 
 
-def curves(lines: Sequence[Line], found: Found, metric: str, axis: Axis) -> Iterator[Curve]:
-    """The lines of one metric; of several seeds their mean, with a band from the least to the greatest of them."""
+def job_lines(lines: Sequence[JobLine], curves: JobCurves, metric: str, axis: Axis) -> Iterator[Curve]:
+    """Yield the lines of one metric; for several seeds the mean, with a band from min to max."""
     sparse = metric.startswith("validation/")
     for line in lines:
-        known = [(job, series) for job in line.jobs if (series := found.get((job.id, metric))) is not None]
-        placed = [(series, at) for job, series in known if (at := _places(job, series, found, axis))]
+        measured = [(job, series) for job in line.jobs if (series := curves.get((job.id, metric))) is not None]
+        placed = [(series, places) for job, series in measured if (places := _places(job, series, curves, axis))]
         if not placed:
             continue
         if len(line.jobs) > 1:
             yield Curve(line.name, _band(placed), line.colour, sparse=sparse, band=True)
         else:
             [(series, places)] = placed
-            drawn = Series.of(places, series.mean, series.min, series.max)
+            drawn = StepSeries.of(places, series.mean, series.min, series.max)
             yield Curve(line.name, drawn, line.colour, sparse=sparse)
 
 
-def _places(job: Job, series: Bucketed, found: Found, axis: Axis) -> list[int]:
-    """Where a series' buckets end on an axis."""
+def _places(job: Job, series: Buckets, curves: JobCurves, axis: Axis) -> list[int]:
+    """The end of each bucket on the axis."""
     if axis == "time" and job.started_at is not None:
         return [int((at - job.started_at).total_seconds()) for at in series.ts]
     if axis == "tokens":
-        steps, tokens = _tokens(job, found)
+        steps, tokens = _tokens(job, curves)
         return [int(at) for at in np.interp(series.last_step, steps, tokens)] if steps else []
     return series.last_step
 
 
-def _tokens(job: Job, found: Found) -> tuple[list[int], list[float]]:
-    """Steps, and the completion tokens that were made until their ends."""
-    rate, seconds = found.get((job.id, RATE)), found.get((job.id, SECONDS))
+def _tokens(job: Job, curves: JobCurves) -> tuple[list[int], list[float]]:
+    """Steps, and the completion tokens until the end of each."""
+    rate, seconds = curves.get((job.id, RATE)), curves.get((job.id, SECONDS))
     if rate is None or seconds is None:
         return [], []
     lasted = dict(zip(seconds.start, seconds.mean, strict=True))
@@ -92,8 +93,8 @@ def _tokens(job: Job, found: Found) -> tuple[list[int], list[float]]:
     return rate.last_step, list(accumulate(made))
 
 
-def _band(placed: Sequence[tuple[Bucketed, list[int]]]) -> Series:
-    """The mean of several jobs in each bucket that any of them has, at the mean of their places."""
+def _band(placed: Sequence[tuple[Buckets, list[int]]]) -> StepSeries:
+    """The mean, min and max of several jobs per bucket, at the mean of their places."""
     starts = sorted({start for series, _ in placed for start in series.start})
     at = {start: number for number, start in enumerate(starts)}
     values: NDArray[np.float64] = np.full((len(placed), len(starts)), np.nan)  # [jobs, buckets]
@@ -105,4 +106,4 @@ def _band(placed: Sequence[tuple[Bucketed, list[int]]]) -> Series:
     known = np.isfinite(values).any(axis=0)
     values, where = values[:, known], where[:, known]
     means, low, high = (measure(values, axis=0).tolist() for measure in (np.nanmean, np.nanmin, np.nanmax))
-    return Series.of(np.nanmean(where, axis=0).astype(int).tolist(), means, low, high)
+    return StepSeries.of(np.nanmean(where, axis=0).astype(int).tolist(), means, low, high)

@@ -1,6 +1,6 @@
-"""A sampled group as HTML: completions token by token, each beside the expert.
+"""A sampled group as HTML: coloured tokens of each completion beside the expert.
 
-Every word of it came from a model or a data set, so every word is escaped: it is text, never HTML, Markdown or LaTeX.
+All text comes from a model or a dataset, so all text is escaped: it is never HTML, Markdown or LaTeX.
 """
 
 import base64
@@ -16,9 +16,9 @@ from calibrl.schemas import find_algorithm
 from dashboard.markup import chip, escape
 from dashboard.palette import CORRECT, ENTROPY, EXPERT, NEUTRAL, POLICY, RARENESS, WRONG, faded
 
-TOKENS = 2000  # tokens of a completion that are coloured; the rest is shown plain
-SMALL = 160  # pixels; smaller images are enlarged, pixel by pixel
-LARGE = 1024  # pixels; larger images are made smaller
+TOKENS = 2000  # coloured tokens of a completion; further ones are plain text
+SMALL = 160  # pixels; smaller images are enlarged without blur
+LARGE = 1024  # pixels; larger images are scaled down
 TOKEN_STYLE = """<style>
 .tokens label:has(:focus-visible){outline:2px solid;outline-offset:1px}
 .tokens input{position:absolute;opacity:0;width:1px;height:1px;margin:0;pointer-events:none}
@@ -33,20 +33,20 @@ BOX = (
 
 @dataclass(frozen=True)
 class Tint:
-    """A way to colour tokens: which numbers, their unit, and where the colour is fullest."""
+    """A way to colour tokens by one number per token."""
 
     label: str
-    field: str  # of `SampleCompletion`, one number a token
+    field: str  # of `SampleCompletion`: one number per token
     unit: str
-    full: float
+    full: float  # distance from `middle` with the strongest colour
     above: str  # colour of values above 0
     below: str  # colour of values below 0
     hint: str
-    scale: tuple[tuple[float, str], ...]  # values of the legend, and how it says them
+    scale: tuple[tuple[float, str], ...]  # values of the legend with their labels
     middle: float = 0.0  # the value without colour
 
 
-TINTS = {  # by label, which also stands in the address
+TINTS = {  # by label, which is also in the URL
     tint.label: tint
     for tint in (
         Tint(
@@ -56,7 +56,7 @@ TINTS = {  # by label, which also stands in the address
             6.0,
             POLICY,
             EXPERT,
-            "Blue: the policy was surer of this token than of the expert's there. Pink: it was less sure.",
+            "Blue: log π(token) > log π(expert's token at this position). Pink: less.",
             ((-6, "−6 nats or less"), (-3, "−3"), (0, "0"), (3, "+3"), (6, "+6 nats or more")),
         ),
         Tint(
@@ -66,7 +66,7 @@ TINTS = {  # by label, which also stands in the address
             2.0,
             ENTROPY,
             ENTROPY,
-            "Stronger: more undecided at this token.",
+            "Stronger colour: higher entropy at this token.",
             ((0, "0 nats"), (1, "1"), (2, "2 nats or more")),
         ),
         Tint(
@@ -76,48 +76,48 @@ TINTS = {  # by label, which also stands in the address
             4.0,
             NEUTRAL,
             NEUTRAL,
-            "Stronger: a less likely token.",
+            "Stronger colour: less likely token.",
             ((0, "0 nats"), (-2, "−2"), (-4, "−4 nats or less")),
         ),
         Tint(
             "Ratio",
             "ratios",
-            "times as likely as when it was sampled",
+            "π_new / π_old",
             0.2,
             CORRECT,
             EXPERT,
-            "As the update met the token. Green: likelier than when it was sampled. Pink: less likely.",
-            ((0.8, "0.8 times or less"), (0.9, "0.9"), (1, "1"), (1.1, "1.1"), (1.2, "1.2 times or more")),
+            "π_new / π_old when the update used the token. Green: more likely than at sampling. Pink: less likely.",
+            ((0.8, "0.8 or less"), (0.9, "0.9"), (1, "1"), (1.1, "1.1"), (1.2, "1.2 or more")),
             middle=1.0,
         ),
         Tint(
             "Clipping",
             "clipping",
-            "(1: held back above the range, -1: below it)",
+            "(1: clipped high, −1: clipped low)",
             1.0,
             RARENESS,
             EXPERT,
-            "Yellow and pink: the clip stopped this token's gradient, above and below its range.",
-            ((-1, "held back below the range"), (0, "not held back"), (1, "held back above it")),
+            "The clip stopped the gradient of a coloured token. Yellow: ratio too high. Pink: ratio too low.",
+            ((-1, "clipped (low)"), (0, "not clipped"), (1, "clipped (high)")),
         ),
     )
 }
 
 
 def clipping(completion: dict[str, Any], settings: Mapping[str, Any]) -> list[float | None]:
-    """Return for each token if the clip stopped its gradient: 1 above the range, -1 below it, 0 not; None: no ratio.
+    """Return per token: 1 clipped high, -1 clipped low, 0 not clipped, None without a ratio.
 
-    `settings`: the job's algorithm. An algorithm that `clips_sequences` clips a completion as a whole, by the geometric
-    mean of its ratios.
+    `settings`: the job's algorithm. An algorithm that `clips_sequences` clips whole completions, by the geometric mean
+    of their ratios.
     """
     advantage = _value(completion["advantage"]) or 0.0
     ratios = [_value(ratio) for ratio in completion.get("ratios") or [None] * len(completion["tokens"])]
     algorithm = find_algorithm(settings["type"])
     if algorithm is not None and algorithm.clips_sequences:
-        known = [ratio for ratio in ratios if ratio]
-        if len(known) < len(ratios) or _left_out(completion) or not known:
+        positive = [ratio for ratio in ratios if ratio]
+        if len(positive) < len(ratios) or _left_out(completion) or not positive:
             return [None] * len(ratios)
-        ratios = [math.exp(math.fsum(map(math.log, known)) / len(known))] * len(ratios)
+        ratios = [math.exp(math.fsum(map(math.log, positive)) / len(positive))] * len(ratios)
     return [None if ratio is None else _clip(ratio, advantage, settings) for ratio in ratios]
 
 
@@ -130,7 +130,7 @@ def _clip(ratio: float, advantage: float, settings: Mapping[str, Any]) -> float:
 
 
 def _value(value: Any) -> float | None:
-    """A number of a group's JSON, where not finite ones are strings; None where there is none."""
+    """A number of a group's JSON, in which non-finite numbers are strings; None if there is none."""
     return None if value is None else float(value)
 
 
@@ -141,52 +141,52 @@ def _colour(value: float, tint: Tint) -> str:
 
 
 def legend(tint: Tint) -> str:
-    """Which colour means which value; it brings the style of the tokens below it, too."""
+    """Return the legend of a tint, with the style sheet of the tokens below it."""
     swatch = '<span style="{};padding:0 .45rem;border-radius:.2rem">{}</span>'
     swatches = [swatch.format(f"background:{_colour(value, tint)}", text) for value, text in tint.scale]
     return (
         f'{TOKEN_STYLE}<div style="display:flex;flex-wrap:wrap;gap:.25rem .4rem;font-size:.8rem">'
-        f"<span>{escape(tint.label)}:</span>{''.join(swatches)}{swatch.format('opacity:0.75', 'faint: no value')}</div>"
+        f"<span>{escape(tint.label)}:</span>{''.join(swatches)}{swatch.format('opacity:0.75', 'grey: n/a')}</div>"
     )
 
 
 def _token(text: str, value: float | None, tint: Tint, name: str) -> str:
     if value is None:
-        said, style = f"no {tint.label.lower()} here", "opacity:0.75"
+        title, style = f"no {tint.label.lower()} here", "opacity:0.75"
     else:
-        said, style = (
+        title, style = (
             f"{tint.label} {value:+.3f} {tint.unit}",
             f"background:{_colour(value, tint)};border-radius:0.2rem",
         )
-    blank = "" if text.strip() else f' aria-label="blank, {escape(said)}"'
+    blank = "" if text.strip() else f' aria-label="blank, {escape(title)}"'
     button = f'<input type="radio" name="{name}"{blank}>'
-    return f'<label title="{escape(said)}" style="{style}">{button}{escape(text)}</label>'
+    return f'<label title="{escape(title)}" style="{style}">{button}{escape(text)}</label>'
 
 
 def coloured(completion: dict[str, Any], tint: Tint, number: int) -> str:
-    """The tokens of the completion with this number. Each has its value on hover, and beside it once it is chosen.
+    """Return the tokens of completion `number`. Each shows its value on hover, and beside it if it is selected.
 
-    They are radio buttons in all but looks: without a script a tap chooses one, arrow keys go from one to the next, and
-    all of them are a single stop of the tab key.
+    They are styled radio buttons, so that no script is needed: a tap selects one, arrow keys move between them, and all
+    of them are a single tab stop.
     """
     tokens: Sequence[str] = completion["tokens"]
-    values = completion.get(tint.field) or [None] * len(tokens)  # samples of former versions have no ratios
+    values = completion.get(tint.field) or [None] * len(tokens)  # samples of older versions have no ratios
     name = f"token-{number}"
     spans = [_token(token, _value(value), tint, name) for token, value in zip(tokens[:TOKENS], values, strict=False)]
     spans += map(escape, tokens[TOKENS:])
     if left_out := _left_out(completion):
-        spans.insert((len(tokens) + 1) // 2, f"<b> [... {left_out:,} tokens left out ...] </b>")
-    told = f'role="radiogroup" aria-label="Tokens of completion {number + 1}"'
-    return f'<div class="tokens" {told} style="{BOX}">{"".join(spans)}</div>'
+        spans.insert((len(tokens) + 1) // 2, f"<b> [... {left_out:,} tokens omitted ...] </b>")
+    role = f'role="radiogroup" aria-label="Tokens of completion {number + 1}"'
+    return f'<div class="tokens" {role} style="{BOX}">{"".join(spans)}</div>'
 
 
 def _left_out(completion: dict[str, Any]) -> int:
-    """Tokens that are not kept; samples of former versions don't say."""
+    """Number of tokens that are not stored; samples of older versions do not have it."""
     return int(completion.get("left_out", 0))
 
 
 def plain_box(text: str) -> str:
-    """Text of a model or data set, as it is."""
+    """Return text of a model or dataset, unchanged."""
     return f'<div style="{BOX}">{escape(text)}</div>'
 
 
@@ -198,12 +198,12 @@ def _facts(completion: dict[str, Any]) -> str:
     chips += [chip(f"{name} {_value(value):g}", NEUTRAL) for name, value in completion["rewards"].items()]
     chips.append(chip(f"{len(completion['tokens']) + _left_out(completion)} tokens", NEUTRAL))
     if completion["truncated"]:
-        chips.append(chip("cut at the limit", WRONG))
+        chips.append(chip("truncated", WRONG))
     return f'<div style="display:flex;flex-wrap:wrap;gap:0.35rem;margin-bottom:0.5rem">{"".join(chips)}</div>'
 
 
 def completion_html(completion: dict[str, Any], expert: str | None, tint: Tint, number: int) -> str:
-    """A completion with its rewards and advantage, and the expert beside it (below it on a phone)."""
+    """Return a completion with rewards and advantage, and the expert beside it (below it on a phone)."""
     heading = "font-size:0.75rem;opacity:0.75;margin-bottom:0.2rem"
     beside = (
         ""
@@ -220,7 +220,7 @@ def completion_html(completion: dict[str, Any], expert: str | None, tint: Tint, 
 
 
 def legible(png: bytes) -> bytes:
-    """A small image enlarged without blur, so that its pixels can be seen; a huge one made smaller."""
+    """Return a PNG image at a legible size: small ones enlarged without blur, large ones scaled down."""
     picture = Image.open(io.BytesIO(png))
     longest = max(picture.size)
     factor = (2 * SMALL) // longest if longest < SMALL else min(LARGE / longest, 1)
@@ -234,10 +234,12 @@ def legible(png: bytes) -> bytes:
 
 
 def picture_html(png: bytes) -> str:
-    """An image within the page itself: Streamlit's own image files are gone before a browser gets them, when a live
-    panel redraws at a bad moment."""
+    """Return an image embedded in the page.
+
+    Streamlit deletes its own image files when a live panel redraws, sometimes before the browser has loaded them.
+    """
     content = base64.b64encode(legible(png)).decode()
     return (
-        f'<img src="data:image/png;base64,{content}" alt="The prompt\'s image" '
+        f'<img src="data:image/png;base64,{content}" alt="Image of the prompt" '
         'style="max-width:100%;border-radius:0.4rem;display:block">'
     )

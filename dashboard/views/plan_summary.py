@@ -1,12 +1,12 @@
-"""What would become of a spec: rows, memory, the queue, and what may not be meant."""
+"""Plan of a spec: queue, warnings, data and memory."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 import streamlit as st
 
-from calibrl.schemas import DataFacts, JobPlan, MemoryPart, MemoryPlan, QueuePlan
-from dashboard.markup import GIB, chip, duration, escape, table
+from calibrl.schemas import GIB, DataFacts, JobPlan, MemoryPart, MemoryPlan, QueuePlan
+from dashboard.markup import chip, duration, escape, table
 from dashboard.palette import CORRECT, NEUTRAL, POLICY, RARENESS, WRONG
 
 PHASES = {"always": NEUTRAL, "rollout": POLICY, "update": RARENESS}
@@ -14,62 +14,60 @@ NOTE = "border-left:3px solid {};padding-left:.6rem;margin:.45rem 0;font-size:.9
 
 
 def size(count: int) -> str:
-    """Bytes as people say them."""
+    """Return a number of bytes as text, in binary units."""
     for unit, factor in (("GiB", GIB), ("MiB", 2**20), ("KiB", 2**10)):
         if count >= factor:
             return f"{count / factor:.1f} {unit}"
     return f"{count} bytes"
 
 
-def notes(said: Sequence[Mapping[str, str]], colour: str) -> str:
-    """Sentences about fields, one below the other."""
+def notes(messages: Sequence[Mapping[str, str]], colour: str) -> str:
+    """Return messages ({field, message}), one below the other."""
     style = NOTE.format(colour)
     return "".join(
-        f'<div style="{style}"><code>{escape(one["field"])}</code> {escape(one["message"])}</div>' for one in said
+        f'<div style="{style}"><code>{escape(note["field"])}</code> {escape(note["message"])}</div>'
+        for note in messages
     )
 
 
 def draw(plan: JobPlan) -> None:
-    """A plan, from when it starts to what it takes."""
+    """Draw a plan: start, warnings, data, memory."""
     st.html(_start(plan.queue))
     if plan.warnings:
-        st.html(
-            f"{chip('! works, but may not be meant', RARENESS)}"
-            + notes([warning.model_dump() for warning in plan.warnings], RARENESS)
-        )
+        st.html(chip("! Warnings", RARENESS) + notes([warning.model_dump() for warning in plan.warnings], RARENESS))
     st.html(table(("Data", "Rows", "With expert", "With image"), map(_data_row, plan.data)))
     if plan.memory:
         _memory(plan.memory)
     else:
-        st.caption("How much memory it takes can't be told: the service does not know the model's size.")
+        st.caption("Memory unknown: the service does not know the size of the model.")
 
 
-def refused(errors: Sequence[Mapping[str, str]]) -> None:
-    """Why a spec would not be taken."""
-    st.html(chip("✕ would be refused", WRONG) + notes(errors, WRONG))
+def draw_errors(errors: Sequence[Mapping[str, str]]) -> None:
+    """Draw the errors of an invalid spec."""
+    st.html(chip("✕ Invalid config", WRONG) + notes(errors, WRONG))
 
 
 def _start(queue: QueuePlan) -> str:
     if queue.reason is None:
-        head = chip("✓ starts at once", CORRECT)
+        head = chip("✓ Starts now", CORRECT)
     else:
-        head = chip(f"◷ waits: position {queue.position}" if queue.position else "◷ waits", NEUTRAL)
+        head = chip(f"◷ Queued, position {queue.position}" if queue.position else "◷ Queued", NEUTRAL)
     facts = [queue.explanation]
     if queue.reason and queue.estimated_start:
         seconds = (queue.estimated_start - datetime.now(UTC)).total_seconds()
-        facts.append(f"may start in about {duration(seconds)}")
+        facts.append(f"estimated start in {duration(seconds)}")
     if queue.expected_seconds:
-        facts.append(f"such jobs took about {duration(queue.expected_seconds)}")
-    text = "; ".join(fact for fact in facts if fact)
+        facts.append(f"similar jobs took about {duration(queue.expected_seconds)}")
+    text = " · ".join(fact for fact in facts if fact)
     return f'{head}<div style="font-size:.9rem;margin-top:.35rem">{escape(text)}</div>'
 
 
 def _data_row(facts: DataFacts) -> str:
     counts = []
     for title, count in (("with expert", facts.with_expert), ("with image", facts.with_images)):
-        said = "–" if count is None else f"{count:,}" if count == facts.checked else f"{count:,} of {facts.checked:,}"
-        counts.append(f'<td data-label="{title}">{said}</td>')
-    rows = "only the worker can tell" if facts.rows is None else f"{facts.rows:,}"
+        text = "–" if count is None else f"{count:,}" if count == facts.checked else f"{count:,} of {facts.checked:,}"
+        counts.append(f'<td data-label="{title}">{text}</td>')
+    rows = "unknown until the worker reads it" if facts.rows is None else f"{facts.rows:,}"
     return f'<tr><td>{escape(facts.name)}</td><td data-label="rows">{rows}</td>{"".join(counts)}</tr>'
 
 
@@ -81,16 +79,16 @@ def _part_row(part: MemoryPart) -> str:
 
 
 def _memory(memory: MemoryPlan) -> None:
-    facts = f"{memory.parameters:,} parameters, {memory.trained:,} of them trained"
+    facts = f"{memory.parameters:,} parameters, {memory.trained:,} trainable"
     if memory.on == "GPU":
         facts += f"; {memory.explanation}"
-    where = "GPU" if memory.on == "GPU" else "the machine's memory"
-    fits = {True: chip("✓ fits", CORRECT), False: chip("✕ fits nowhere", WRONG), None: ""}[memory.fits]
+    kind = "GPU memory" if memory.on == "GPU" else "memory"
+    fits = {True: chip("✓ Fits", CORRECT), False: chip("✕ Does not fit on any machine", WRONG), None: ""}[memory.fits]
     st.html(
-        f'<div style="display:flex;flex-wrap:wrap;gap:.5rem;align-items:center"><b>{size(memory.bytes)}</b> '
-        f"of {where} for each process at its peak {fits}</div>"
+        '<div style="display:flex;flex-wrap:wrap;gap:.5rem;align-items:center">'
+        f"Peak {kind} per process: <b>{size(memory.bytes)}</b> {fits}</div>"
         f'<div style="font-size:.85rem;opacity:.8">{escape(facts)}</div>'
     )
-    with st.expander("Memory, part by part"):
-        st.html(table(("Part", "When", "Bytes"), map(_part_row, memory.parts)))
-        st.caption("Rollouts and updates take turns: the peak is what is there always, and the larger of the two.")
+    with st.expander("Memory breakdown"):
+        st.html(table(("Part", "Phase", "Size"), map(_part_row, memory.parts)))
+        st.caption("Rollout and update alternate. Peak: “always” plus the larger phase.")

@@ -1,4 +1,4 @@
-"""What a job's spec says that the defaults do not."""
+"""Differences between a job's spec and the defaults."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -8,12 +8,12 @@ from pydantic import ValidationError
 from calibrl.schemas import EvaluateSpec, TrainSpec
 
 KINDS: dict[str, type[TrainSpec | EvaluateSpec]] = {"train": TrainSpec, "evaluate": EvaluateSpec}
-NAMING = ("kind", "name", "project", "labels")  # what a job's page shows elsewhere
-UNSAID = ("none", "False")  # in what has no default as a whole, such as `model`: nobody chose these
+NAMING = ("kind", "name", "project", "labels")  # shown elsewhere on the page
+UNSET = ("none", "False")  # values that mean "not set" in a section without a default, such as `model`
 
 
-class Chosen(NamedTuple):
-    """A field, what a job has there, and what it would have had; None where there is no default."""
+class ChangedField(NamedTuple):
+    """A field with its value and its default; None if it has no default."""
 
     field: str
     value: str
@@ -25,63 +25,65 @@ def _leaves(value: Any, at: str = "") -> Iterator[tuple[str, str]]:
         for name, item in value.items():
             yield from _leaves(item, f"{at}.{name}" if at else name)
     else:
-        yield at, _said(value)
+        yield at, _text(value)
 
 
-def _said(value: Any) -> str:
+def _text(value: Any) -> str:
     if isinstance(value, list):
-        return ", ".join(map(_said, value)) or "none"
+        return ", ".join(map(_text, value)) or "none"
     if isinstance(value, dict):
-        return " ".join(f"{name}={_said(item)}" for name, item in value.items()) or "none"
+        return " ".join(f"{name}={_text(item)}" for name, item in value.items()) or "none"
     return "none" if value is None else str(value)
 
 
 def flat(spec: dict[str, Any]) -> dict[str, str]:
-    """A spec's values by their dotted names."""
+    """Return the values of a spec by dotted name."""
     return dict(_leaves(spec))
 
 
 def ordered(spec: dict[str, Any]) -> dict[str, Any]:
-    """A spec in the order of its model's fields, as people write it; the database keeps none. One that this version
-    does not know any more stays as it is."""
+    """Return a spec in the field order of its model. The database keeps no order.
+
+    A spec that this version no longer accepts is returned unchanged.
+    """
     try:
-        known = KINDS[spec["kind"]].model_validate(spec).model_dump(mode="json")
+        valid = KINDS[spec["kind"]].model_validate(spec).model_dump(mode="json")
     except (ValidationError, KeyError):
         return spec
-    return dict(_like(spec, known))
+    return dict(_like(spec, valid))
 
 
-def _like(value: Any, known: Any) -> Any:
-    """The value with its keys in the order of `known`, those that it does not have last."""
-    if isinstance(value, dict) and isinstance(known, dict):
-        names = [*(name for name in known if name in value), *(name for name in value if name not in known)]
-        return {name: _like(value[name], known.get(name)) for name in names}
-    if isinstance(value, list) and isinstance(known, list) and len(value) == len(known):
-        return [_like(one, other) for one, other in zip(value, known, strict=True)]
+def _like(value: Any, template: Any) -> Any:
+    """The value with its keys in the order of `template`; other keys come last."""
+    if isinstance(value, dict) and isinstance(template, dict):
+        names = [*(name for name in template if name in value), *(name for name in value if name not in template)]
+        return {name: _like(value[name], template.get(name)) for name in names}
+    if isinstance(value, list) and isinstance(template, list) and len(value) == len(template):
+        return [_like(item, other) for item, other in zip(value, template, strict=True)]
     return value
 
 
-def chosen(spec: dict[str, Any]) -> list[Chosen]:
-    """Where a spec, which has every default filled in, differs from the defaults of its kind and algorithm."""
+def changed_fields(spec: dict[str, Any]) -> list[ChangedField]:
+    """Return the fields of a complete spec that differ from the defaults of its kind and algorithm."""
     defaults = _defaults(spec)
-    different = [Chosen(field, value, defaults.get(field)) for field, value in flat(ordered(spec)).items()]
+    different = [ChangedField(field, value, defaults.get(field)) for field, value in flat(ordered(spec)).items()]
     return [
         row
         for row in different
         if row.field.partition(".")[0] not in NAMING
         and row.value != row.default
-        and not (row.default is None and row.value in UNSAID)
+        and not (row.default is None and row.value in UNSET)
     ]
 
 
 def _defaults(spec: dict[str, Any]) -> dict[str, str]:
-    """The defaults of specs like this one; none where this version knows no such specs any more."""
+    """The defaults of specs like this one; none if this version no longer accepts the spec."""
     required = [name for name, field in KINDS[spec["kind"]].model_fields.items() if field.is_required()]
-    least = {name: spec[name] for name in required if name in spec}
-    if "algorithm" in least:
-        least["algorithm"] = {"type": spec["algorithm"].get("type")}
+    minimal = {name: spec[name] for name in required if name in spec}
+    if "algorithm" in minimal:
+        minimal["algorithm"] = {"type": spec["algorithm"].get("type")}
     try:
-        filled = KINDS[spec["kind"]].model_validate(least).model_dump(mode="json")
+        filled = KINDS[spec["kind"]].model_validate(minimal).model_dump(mode="json")
     except ValidationError:
         return {}
     return flat({name: value for name, value in filled.items() if name not in required or name == "algorithm"})

@@ -1,4 +1,4 @@
-"""A training's stored completions, scored again with other verifiers: which verdicts flip?"""
+"""Re-scoring of a training job's stored completions with other verifiers."""
 
 from uuid import UUID
 
@@ -8,90 +8,93 @@ from calibrl.client import CalibrlError
 from calibrl.schemas import Replay, ReplayRequest, Rescored
 from dashboard import states
 from dashboard.forms.schema import Schema
-from dashboard.forms.schema_form import Form
+from dashboard.forms.schema_form import SpecForm
 from dashboard.markup import chip, escape, table
 from dashboard.palette import CORRECT, NEUTRAL, WRONG
-from dashboard.reads import catalogue, data
+from dashboard.reads import catalogue, service
 
 SCHEMA = Schema(ReplayRequest.model_json_schema())
 START = {"rewards": [{"type": "numeric"}]}
-COMMON = ("weight", "relative_tolerance", "absolute_tolerance", "ignore_case")  # what verdicts depend on
-SHOWN = 200  # completions that are listed
-TITLES = ("Completion", "Verdict", "Reward", "By verifier")
+COMMON = ("weight", "relative_tolerance", "absolute_tolerance", "ignore_case")  # unfolded fields
+MAX_SHOWN = 200  # completions
+TITLES = ("Completion", "Result", "Reward", "Verifier scores")
 
 
 def draw() -> None:
-    """Choose a training and verifiers, score, and see what changed."""
+    """Draw the form, re-score on request, and show what changed."""
     st.caption(
-        "Would another verifier have said the same? The completions that a training has kept are scored again; "
-        "nothing of the job changes."
+        "Score the stored completions of a training job with other verifiers and see which results change. The job "
+        "itself does not change."
     )
-    trainings = {job.id: f"{job.name} ({str(job.id)[:8]})" for job in catalogue.newest(None, "train")}
+    trainings = {job.id: f"{job.name} ({str(job.id)[:8]})" for job in catalogue.latest(None, "train")}
     if not trainings:
-        states.empty("No training yet", "Once one has kept some of its completions, they can be scored again here.")
+        states.empty("No training jobs yet", "Stored completions of a training job can be re-scored here.")
         return
     job_id: UUID = st.selectbox("Training job", list(trainings), format_func=trainings.__getitem__, key="replay-job")
-    form = Form(SCHEMA, START, key="replay", offered={}, named={}, common=COMMON)
+    form = SpecForm(SCHEMA, START, key="replay", offered={}, named={}, common=COMMON)
     form.fields("rewards", "first_step", "last_step", "limit")
-    if st.button("Score again", type="primary", icon=":material/replay:", disabled=bool(form.missing)):
+    if st.button("Re-score", type="primary", icon=":material/replay:", disabled=bool(form.missing)):
         _score(job_id, form)
-    kept: tuple[UUID, Replay] | None = st.session_state.get("replayed")
-    if kept and kept[0] == job_id:
-        _found(kept[1])
+    last: tuple[UUID, Replay] | None = st.session_state.get("replayed")
+    if last and last[0] == job_id:
+        _results(last[1])
 
 
-def _score(job_id: UUID, form: Form) -> None:
+def _score(job_id: UUID, form: SpecForm) -> None:
     st.session_state.pop("replayed", None)
-    asked = form.value
+    request = form.value
     try:
-        with st.spinner("Scoring: a minute at most …"):
-            found = data.client().replay(
+        with st.spinner("Scoring, up to one minute…"):
+            replay = service.client().replay(
                 job_id,
-                asked["rewards"],
-                first_step=asked["first_step"],
-                last_step=asked["last_step"],
-                limit=asked["limit"],
+                request["rewards"],
+                first_step=request["first_step"],
+                last_step=request["last_step"],
+                limit=request["limit"],
             )
     except CalibrlError as error:
         form.blame(error.errors)
         states.trouble(error)
         return
-    st.session_state["replayed"] = (job_id, found)
+    st.session_state["replayed"] = (job_id, replay)
 
 
-def _found(found: Replay) -> None:
+def _results(replay: Replay) -> None:
     with st.grid(4, min_column_width=150):
-        st.metric("Scored", f"{found.scored:,} of {found.completions:,}", border=True, height="stretch")
-        change = found.passed_after - found.passed_before
+        st.metric("Scored", f"{replay.scored:,} of {replay.completions:,}", border=True, height="stretch")
+        change = replay.passed_after - replay.passed_before
         st.metric(
-            "Passed", f"{found.passed_after:,}", delta=f"{change:+,}", delta_color="off", border=True, height="stretch"
+            "Passed", f"{replay.passed_after:,}", delta=f"{change:+,}", delta_color="off", border=True, height="stretch"
         )
-        st.metric("Pass now and did not", f"{found.now_passed:,}", border=True, height="stretch")
-        st.metric("Passed and do not now", f"{found.now_failed:,}", border=True, height="stretch")
-    if found.stopped:
-        st.caption("Not all were scored:")
-        st.text(found.stopped)
-    if not found.completions:
-        states.empty("Nothing was kept", "The job has no stored completions of these steps.")
-    elif not found.data:
-        states.empty("No verdict flips", f"The verifiers agree on all {found.scored:,} completions.")
+        st.metric("Newly passing", f"{replay.now_passed:,}", border=True, height="stretch")
+        st.metric("Newly failing", f"{replay.now_failed:,}", border=True, height="stretch")
+    if replay.stopped:
+        st.caption("Not all completions were scored:")
+        st.text(replay.stopped)
+    if not replay.completions:
+        states.empty("No completions", "The job has no stored completions for these steps.")
+    elif not replay.data:
+        states.empty("No changes", f"Same result for all {replay.scored:,} completions.")
     else:
-        st.html(table(TITLES, [_row(found.job_id, one) for one in found.data[:SHOWN]]))
-    if len(found.data) > SHOWN:
-        st.caption(f"The first {SHOWN} of {len(found.data):,} are shown; `calibrl replay` lists all.")
+        st.html(table(TITLES, [_row(replay.job_id, completion) for completion in replay.data[:MAX_SHOWN]]))
+    if len(replay.data) > MAX_SHOWN:
+        st.caption(f"First {MAX_SHOWN} of {len(replay.data):,} completions. `calibrl replay` lists all.")
 
 
 def _mark(passed: bool) -> str:
     return chip("✓ correct", CORRECT) if passed else chip("✕ wrong", WRONG)
 
 
-def _row(job_id: UUID, one: Rescored) -> str:
-    where = f"job?id={job_id}&panel=Rollouts&step={one.step}"
-    before = "–" if one.reward_before is None else f"{one.reward_before:.2f}"
-    verdicts = " ".join(chip(f"{name} {value:g}", NEUTRAL) for name, value in one.by_verifier.items())
-    failure = f'<div style="font-size:.85rem">No verdict: {escape(one.failure)}</div>' if one.failure else ""
+def _row(job_id: UUID, completion: Rescored) -> str:
+    change = f"{_mark(completion.passed_before)} → {_mark(completion.passed_after)}"
+    where = f"job?id={job_id}&panel=Rollouts&step={completion.step}"
+    before = "–" if completion.reward_before is None else f"{completion.reward_before:.2f}"
+    scores = " ".join(chip(f"{name} {value:g}", NEUTRAL) for name, value in completion.by_verifier.items())
+    failure = (
+        f'<div style="font-size:.85rem">No score: {escape(completion.failure)}</div>' if completion.failure else ""
+    )
     return (
-        f'<tr><td><a href="{where}" target="_self">step {one.step}</a>, {escape(one.prompt_id)}, '
-        f"no. {one.completion + 1}</td><td>{_mark(one.passed_before)} → {_mark(one.passed_after)}</td>"
-        f'<td data-label="Reward">{before} → {one.reward_after:.2f}</td><td>{verdicts}{failure}</td></tr>'
+        f'<tr><td><a href="{where}" target="_self">step {completion.step}</a>, {escape(completion.prompt_id)}, '
+        f"no. {completion.completion + 1}</td><td>{change}</td>"
+        f'<td data-label="Reward">{before} → {completion.reward_after:.2f}</td><td>{scores}{failure}</td></tr>'
     )

@@ -48,7 +48,7 @@ def pages(client: Client) -> Iterator[tuple[str, str]]:
     for page in ("new", "queue", "evaluations", "data", "settings", "signin"):
         yield {"new": "new-job", "data": "data-sets"}.get(page, page), page
     yield "evaluations-compare", f"evaluations?view=Compare&jobs={ids['digits-before-after']}"
-    yield "evaluations-replay", "evaluations?view=Score+again"
+    yield "evaluations-replay", "evaluations?view=Re-score"
     for dataset in client.datasets().data[:1]:
         yield "data-set", f"data?id={dataset.id}"
 

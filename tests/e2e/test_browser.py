@@ -75,10 +75,10 @@ def test_a_running_job_is_watched_from_the_list_to_its_end(page: Page, client: C
     assert x_range(page, "reward") == chosen
     assert page.evaluate("window.notReloaded")
 
+    page.get_by_role("button", name="Cancel", exact=True).click()
     page.get_by_role("button", name="Cancel job").click()
-    page.get_by_role("button", name="Yes, cancel it").click()
     expect(page.get_by_text("⊘ cancelled")).to_be_visible()
-    expect(page.get_by_role("button", name="Cancel job")).to_have_count(0)
+    expect(page.get_by_role("button", name="Cancel", exact=True)).to_have_count(0)
     assert client.job(job.id).status == JobStatus.CANCELLED
     sent.clear()
     page.wait_for_timeout(3000)  # two ticks and more: nothing may ask for anything any longer
@@ -130,7 +130,7 @@ def test_a_job_is_paused_for_the_next_in_line_and_resumed(page: Page, client: Cl
     following = submit(client, "next-in-line")
     try:
         page.goto(f"/job?id={following.id}")
-        expect(page.get_by_text("Position 1 in the queue: waits for a CPU slot")).to_be_visible()
+        expect(page.get_by_text("Queue position 1 · ")).to_be_visible()
         page.goto(f"/job?id={job.id}")
         more_points(page, "reward", 0)
         page.get_by_role("button", name="Pause").click()

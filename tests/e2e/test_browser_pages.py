@@ -27,7 +27,7 @@ def id_in(page: Page) -> UUID:
 def test_a_job_is_submitted_from_the_form_and_cancelled(page: Page, client: Client) -> None:
     page.goto("/")
     page.get_by_role("button", name="New job").click()
-    expect(page.get_by_text("✓ starts at once")).to_be_visible()
+    expect(page.get_by_text("✓ Starts now")).to_be_visible()
 
     page.get_by_label("Name", exact=True).fill("from the form")
     page.get_by_label("Name", exact=True).press("Tab")
@@ -38,20 +38,20 @@ def test_a_job_is_submitted_from_the_form_and_cancelled(page: Page, client: Clie
 
     page.get_by_label("Name", exact=True).fill("no/name")
     page.get_by_label("Name", exact=True).press("Enter")
-    expect(page.get_by_text("✕ would be refused")).to_be_visible()
+    expect(page.get_by_text("✕ Invalid config")).to_be_visible()
     expect(page.get_by_role("alert").filter(has_text="String should match pattern")).to_be_visible()  # at the field
-    expect(page.get_by_role("button", name="Submit the job")).to_be_disabled()
+    expect(page.get_by_role("button", name="Submit job")).to_be_disabled()
 
     page.get_by_label("Name", exact=True).fill("from the form")
     page.get_by_label("Name", exact=True).press("Enter")
-    expect(page.get_by_text("✕ would be refused")).to_have_count(0)
-    page.get_by_role("button", name="Submit the job").click()
+    expect(page.get_by_text("✕ Invalid config")).to_have_count(0)
+    page.get_by_role("button", name="Submit job").click()
     expect(page.get_by_role("heading", name="from the form")).to_be_visible()
     job = client.job(id_in(page))
     assert (job.spec["prompts_per_step"], job.spec["algorithm"]["type"]) == (65000, "calibrl")
 
+    page.get_by_role("button", name="Cancel", exact=True).click()
     page.get_by_role("button", name="Cancel job").click()
-    page.get_by_role("button", name="Yes, cancel it").click()
     expect(page.get_by_text("⊘ cancelled")).to_be_visible()
     assert client.job(job.id).status is JobStatus.CANCELLED
 
@@ -70,13 +70,13 @@ def written(path: Path, *rows: dict[str, object]) -> Path:
 def test_a_file_is_uploaded_previewed_and_deleted(page: Page, client: Client, tmp_path: Path) -> None:
     good = {"question": f"<image> {HOSTILE}", "answer": "7", "expert": HOSTILE, "images": [picture()]}
     page.goto("/data")
-    expect(page.get_by_text("No data set yet")).to_be_visible()
+    expect(page.get_by_text("No datasets yet")).to_be_visible()
     page.get_by_role("radio", name="Upload a file").or_(page.get_by_role("button", name="Upload a file")).first.click()
     file = page.locator("input[type=file]")
     file.set_input_files(
         written(tmp_path / "faulty.jsonl", good, {"question": "What?"}, {"question": "x", "answer": []})
     )
-    page.get_by_role("button", name="Check and keep it").click()
+    page.get_by_role("button", name="Validate and upload").click()
     faults = page.locator(".st-key-faults")
     expect(faults.get_by_role("cell", name="row 2")).to_be_visible()
     expect(faults.get_by_role("cell", name="row 3")).to_be_visible()
@@ -84,7 +84,7 @@ def test_a_file_is_uploaded_previewed_and_deleted(page: Page, client: Client, tm
 
     page.reload()
     file.set_input_files(written(tmp_path / "figures.jsonl", good))
-    page.get_by_role("button", name="Check and keep it").click()
+    page.get_by_role("button", name="Validate and upload").click()
     row = page.locator(".st-key-row-1")
     expect(row).to_contain_text(HOSTILE)
     page.wait_for_function("document.querySelector('.st-key-row-1 img')?.naturalWidth > 0")
@@ -98,8 +98,8 @@ def test_a_file_is_uploaded_previewed_and_deleted(page: Page, client: Client, tm
     assert Path(download.value.path()).read_bytes() == (tmp_path / "figures.jsonl").read_bytes()
 
     page.get_by_role("button", name="Delete").click()
-    page.get_by_role("button", name="Yes, delete it").click()
-    expect(page.get_by_text("No data set yet")).to_be_visible()
+    page.get_by_role("button", name="Delete dataset").click()
+    expect(page.get_by_text("No datasets yet")).to_be_visible()
     assert client.datasets().data == []
 
 
@@ -113,11 +113,11 @@ def test_evaluations_are_compared(page: Page, client: Client) -> None:
     for name in ("the-better", "the-same-twice"):
         choice.fill(name)
         page.get_by_role("option", name=name).click()
-    expect(page.get_by_text("≈ not distinguishable")).to_be_visible()
+    expect(page.get_by_text("not significant")).to_be_visible()
     expect(page.get_by_text("tiny-vlm, seed 4 is better")).to_have_count(2)
     expect(page.locator(".st-key-accuracy-0 .js-plotly-plot .legendtext")).to_have_count(3)
     page.reload()  # the address says it all
-    expect(page.get_by_text("≈ not distinguishable")).to_be_visible()
+    expect(page.get_by_text("not significant")).to_be_visible()
 
 
 def test_stored_completions_are_scored_again(page: Page, client: Client) -> None:
@@ -135,12 +135,12 @@ def test_stored_completions_are_scored_again(page: Page, client: Client) -> None
     job = client.submit(spec).wait(LIMIT_SECONDS)
     eventually(lambda: client.samples(job.id).data)
     page.goto("/evaluations?view=Score+again")
-    page.get_by_role("button", name="Score again").last.click()
-    expect(page.get_by_text("No verdict flips")).to_be_visible()
+    page.get_by_role("button", name="Re-score").last.click()
+    expect(page.get_by_text("No changes")).to_be_visible()
     tolerance = page.get_by_role("spinbutton", name="Relative tolerance")
     tolerance.fill("0.2")  # where 7 is right, 8 is near enough
     tolerance.press("Enter")
-    page.get_by_role("button", name="Score again").last.click()
+    page.get_by_role("button", name="Re-score").last.click()
     page.get_by_role("link", name="step 1", exact=True).first.click()
     expect(page.get_by_text("Step 1:")).to_be_visible()
     assert UUID(page.url.partition("id=")[2].partition("&")[0]) == job.id

@@ -81,7 +81,7 @@ def test_what_starts_a_service_asks_none(file: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_stack_s_processes_ask_the_stack(file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A dashboard that asks as dashboard/reads/data.py does, in a shell where a profile is chosen."""
+    """A dashboard that asks as dashboard/reads/service.py does, in a shell where a profile is chosen."""
     monkeypatch.setenv("CALIBRL_PROFILE", "lab")
     stack = LocalStack(tmp_path)
     (tmp_path / "logs").mkdir()

@@ -14,21 +14,22 @@ import pytest
 
 from dashboard import palette
 from dashboard.charts import figures
-from dashboard.charts.figures import Curve, Dot, Figure
-from dashboard.charts.series import BUCKETS, POINTS, HistogramColumns, Series
+from dashboard.charts.figures import ChartFigure, Curve, Dot
+from dashboard.charts.series import BUCKETS, POINTS, HistogramColumns, StepSeries
 from tests.support.waiting import LIMIT_SECONDS
 
+LABELS = {"accuracy": "Accuracy"}
 NODE = shutil.which("node")
 HOSTILE = '<b>x</b><a href="javascript:alert(1)">y</a>'
 
 
-def valid(figure: Figure) -> go.Figure:
+def valid(figure: ChartFigure) -> go.Figure:
     """The figure, once Plotly accepts it and JSON can say it."""
     return go.Figure(json.loads(figure.json))
 
 
-def series(count: int) -> Series:
-    return Series.of(range(1, count + 1), [math.sin(step) for step in range(count)])
+def series(count: int) -> StepSeries:
+    return StepSeries.of(range(1, count + 1), [math.sin(step) for step in range(count)])
 
 
 def test_a_long_curve_is_drawn_smoothed_over_its_raw_line() -> None:
@@ -45,7 +46,7 @@ def test_a_long_curve_is_drawn_smoothed_over_its_raw_line() -> None:
 def test_a_bucketed_curve_keeps_its_spikes_in_the_raw_line() -> None:
     means = [0.0] * BUCKETS
     high = [9.0 if bucket == 77 else 0.0 for bucket in range(BUCKETS)]
-    curve = Curve("loss", Series.of(range(BUCKETS), means, means, high), palette.POLICY)
+    curve = Curve("loss", StepSeries.of(range(BUCKETS), means, means, high), palette.POLICY)
     raw, smooth = valid(figures.curves([curve], unit="loss")).data
     assert max(raw.y) == 9.0
     assert max(smooth.y) == 0.0
@@ -54,7 +55,7 @@ def test_a_bucketed_curve_keeps_its_spikes_in_the_raw_line() -> None:
 
 def test_sparse_measurements_get_a_mark_each_and_are_not_smoothed() -> None:
     figure = valid(
-        figures.curves([Curve("held out", series(30), palette.HELD_OUT, sparse=True)], unit="x", share="of_all")
+        figures.curves([Curve("held out", series(30), palette.VALIDATION, sparse=True)], unit="x", share="of_all")
     )
     (trace,) = figure.data
     assert trace.mode == "lines+markers"
@@ -64,12 +65,14 @@ def test_sparse_measurements_get_a_mark_each_and_are_not_smoothed() -> None:
 
 
 def test_a_value_that_is_not_finite_is_a_gap() -> None:
-    figure = valid(figures.curves([Curve("loss", Series.of([1, 2, 3], [1.0, math.nan, 3.0]), "#000000")], unit="loss"))
+    figure = valid(
+        figures.curves([Curve("loss", StepSeries.of([1, 2, 3], [1.0, math.nan, 3.0]), "#000000")], unit="loss")
+    )
     assert list(figure.data[0].y) == [1.0, None, 3.0]
 
 
 def test_a_curve_without_values_is_left_out() -> None:
-    assert figures.curves([Curve("nothing", Series.of([], []), "#000000")], unit="x").data == []
+    assert figures.curves([Curve("nothing", StepSeries.of([], []), "#000000")], unit="x").data == []
 
 
 def test_stacked_parts_meet_at_the_same_steps() -> None:
@@ -104,8 +107,8 @@ def test_a_heat_map_has_a_border_around_every_cell() -> None:
 
 
 def test_small_shares_get_an_axis_of_their_size() -> None:
-    none = figures.curves([Curve("cut", Series.of([1, 2], [0.0, 0.0]), "#000000")], unit="x", share="small")
-    some = figures.curves([Curve("cut", Series.of([1, 2], [0.0, 0.2]), "#000000")], unit="x", share="small")
+    none = figures.curves([Curve("cut", StepSeries.of([1, 2], [0.0, 0.0]), "#000000")], unit="x", share="small")
+    some = figures.curves([Curve("cut", StepSeries.of([1, 2], [0.0, 0.2]), "#000000")], unit="x", share="small")
     assert valid(none).layout.yaxis.range[1] == pytest.approx(0.05)
     assert valid(some).layout.yaxis.range[1] == pytest.approx(0.22)
 
@@ -125,7 +128,7 @@ def result(model: str, **metrics: float) -> dict[str, Any]:
 
 def test_evaluated_models_are_dots_with_their_interval() -> None:
     results = [result("before", accuracy=0.4, accuracy_low=0.35, accuracy_high=0.47), result("after", accuracy=0.7)]
-    before, after = valid(figures.intervals(["accuracy"], results)).data
+    before, after = valid(figures.intervals(["accuracy"], results, LABELS)).data
     assert list(before.error_x.array) == pytest.approx([0.07])
     assert list(before.error_x.arrayminus) == pytest.approx([0.05])
     assert list(after.error_x.array) == [0.0]
@@ -135,7 +138,7 @@ def test_evaluated_models_are_dots_with_their_interval() -> None:
 def test_names_are_text_and_not_markup() -> None:
     drawn = (
         figures.curves([Curve(HOSTILE, series(3), "#000000")], unit=HOSTILE).json
-        + figures.intervals(["accuracy"], [result(HOSTILE, accuracy=0.5)]).json
+        + figures.intervals(["accuracy"], [result(HOSTILE, accuracy=0.5)], {"accuracy": HOSTILE}).json
     )
     assert "<b>" not in drawn
     assert "<a " not in drawn
@@ -167,7 +170,7 @@ def contrast(one: str, other: str) -> float:
     return (lighter + 0.05) / (darker + 0.05)
 
 
-def as_csv(figure: Figure) -> list[str]:
+def as_csv(figure: ChartFigure) -> list[str]:
     """What the browser saves of a figure."""
     script = Path(figures.__file__).with_name("live_chart.js")
     program = (
@@ -184,9 +187,9 @@ def as_csv(figure: Figure) -> list[str]:
 @pytest.mark.skipif(NODE is None, reason="needs node")
 def test_the_csv_of_evaluations_names_metrics_and_intervals() -> None:
     found = [result("a", accuracy=0.5, accuracy_low=0.25, accuracy_high=0.75), result("b", accuracy=0.75)]
-    figure = figures.intervals(["accuracy"], found)
+    figure = figures.intervals(["accuracy"], found, LABELS)
     figure.layout["xaxis"]["title"]["text"] = "share"
-    assert as_csv(figure) == ["series,share,metric,low,high", "a,0.5,accuracy,0.25,0.75", "b,0.75,accuracy,0.75,0.75"]
+    assert as_csv(figure) == ["series,share,metric,low,high", "a,0.5,Accuracy,0.25,0.75", "b,0.75,Accuracy,0.75,0.75"]
 
 
 @pytest.mark.skipif(NODE is None, reason="needs node")

@@ -8,7 +8,7 @@ import pytest
 
 from calibrl.schemas import Job
 from calibrl.schemas import Series as Bucketed
-from dashboard.views.compare_curves import RATE, SECONDS, Found, Line, curves, grouped, recipe
+from dashboard.views.compare_curves import RATE, SECONDS, JobCurves, JobLine, config, job_lines, same_config
 
 from .conftest import World
 
@@ -24,7 +24,7 @@ def bucketed(job: Job, name: str, values: list[float | None], *, first: int = 1,
     )  # fmt: skip
 
 
-def together(*series: Bucketed) -> Found:
+def together(*series: Bucketed) -> JobCurves:
     return {(one.job_id, one.name): one for one in series}
 
 
@@ -36,19 +36,19 @@ def seeds(world: World, *numbers: int, **changes: Any) -> tuple[Job, ...]:
     )
 
 
-def test_jobs_that_differ_in_seeds_and_names_only_are_one_recipe(world: World) -> None:
+def test_jobs_that_differ_in_seeds_and_names_only_are_one_config(world: World) -> None:
     first, second = seeds(world, 1, 2)
     (other,) = seeds(world, 1, algorithm={"type": "calibrl"})
-    assert recipe(first) == recipe(second) != recipe(other)
-    assert grouped([first, other, second]) == [(first, second), (other,)]
+    assert config(first) == config(second) != config(other)
+    assert same_config([first, other, second]) == [(first, second), (other,)]
 
 
-def test_seeds_are_their_mean_within_the_least_and_the_greatest(world: World) -> None:
+def test_seeds_are_drawn_as_their_mean_between_min_and_max(world: World) -> None:
     first, second = seeds(world, 1, 2)
     found = together(
         bucketed(first, "reward/mean", [0.0, 1.0, None]), bucketed(second, "reward/mean", [0.5, 0.2, 0.4, 0.6])
     )
-    [curve] = curves([Line("both", "#000000", (first, second))], found, "reward/mean", "step")
+    [curve] = job_lines([JobLine("both", "#000000", (first, second))], found, "reward/mean", "step")
     assert curve.band
     assert curve.series.steps.tolist() == [1, 2, 3, 4]
     assert curve.series.values.tolist() == pytest.approx([0.25, 0.6, 0.4, 0.6])
@@ -56,29 +56,29 @@ def test_seeds_are_their_mean_within_the_least_and_the_greatest(world: World) ->
     assert curve.series.high.tolist() == [0.5, 1.0, 0.4, 0.6]
 
 
-def test_places_by_time_and_by_tokens(world: World) -> None:
+def test_places_by_step_time_and_tokens(world: World) -> None:
     (job,) = seeds(world, 1)
-    line = [Line("one", "#000000", (job,))]
+    line = [JobLine("one", "#000000", (job,))]
     found = together(
         bucketed(job, "reward/mean", [0.1, 0.2, 0.3]),
         bucketed(job, RATE, [100.0, 100.0, 50.0]),
         bucketed(job, SECONDS, [2.0, 1.0, 4.0]),
     )
     by = {
-        axis: next(curves(line, found, "reward/mean", axis)).series.steps.tolist()
+        axis: next(job_lines(line, found, "reward/mean", axis)).series.steps.tolist()
         for axis in ("step", "time", "tokens")
     }  # type: ignore[arg-type]
     assert by == {"step": [1, 2, 3], "time": [10, 20, 30], "tokens": [200, 300, 500]}
 
 
-def test_a_job_that_tells_no_pace_has_no_line_by_tokens(world: World) -> None:
+def test_a_job_without_throughput_has_no_line_by_tokens(world: World) -> None:
     (job,) = seeds(world, 1)
     found = together(bucketed(job, "reward/mean", [0.1, 0.2]))
-    assert [*curves([Line("one", "#000000", (job,))], found, "reward/mean", "tokens")] == []
+    assert [*job_lines([JobLine("one", "#000000", (job,))], found, "reward/mean", "tokens")] == []
 
 
-def test_what_only_some_report_is_drawn_of_those(world: World) -> None:
+def test_a_metric_of_some_seeds_is_drawn_from_these_seeds(world: World) -> None:
     first, second = seeds(world, 1, 2)
     found = together(bucketed(first, "expert/gap_mean", [1.0, 2.0]))
-    [curve] = curves([Line("both", "#000000", (first, second))], found, "expert/gap_mean", "step")
+    [curve] = job_lines([JobLine("both", "#000000", (first, second))], found, "expert/gap_mean", "step")
     assert np.array_equal(curve.series.low, curve.series.high)

@@ -19,7 +19,7 @@ def compare_page(*jobs: object) -> AppTest:
 
 def test_one_job_is_nothing_to_compare(world: World) -> None:
     job = world.add()
-    assert "Choose two jobs or more" in html(compare_page(job.id))
+    assert "Select two or more jobs" in html(compare_page(job.id))
 
 
 def test_two_jobs_and_what_differs(world: World) -> None:
@@ -43,7 +43,7 @@ def test_names_and_specs_are_inert(world: World) -> None:
     assert "<script>" not in text and "&lt;script&gt;" in text
 
 
-def test_seeds_of_one_recipe_are_one_line_unless_told_apart(world: World) -> None:
+def test_seeds_of_one_config_are_one_line_or_one_line_each(world: World) -> None:
     spec = {"kind": "train", "algorithm": {"type": "grpo"}}
     jobs = [world.add(name="grpo", spec=spec | {"seed": seed}) for seed in (1, 2)]
     jobs.append(world.add(name="calibrl", spec={"kind": "train", "algorithm": {"type": "calibrl"}, "seed": 1}))
@@ -56,8 +56,8 @@ def test_seeds_of_one_recipe_are_one_line_unless_told_apart(world: World) -> Non
     assert len({colour for colour in MODELS if f"color:{colour}" in html(finished(toggle.set_value(False).run()))}) == 3
 
 
-def test_jobs_of_different_recipes_offer_no_seeds(world: World) -> None:
+def test_jobs_of_different_configs_cannot_be_grouped(world: World) -> None:
     jobs = [world.add(spec={"kind": "train", "steps": steps}) for steps in (1, 2)]
     app = compare_page(*(job.id for job in jobs))
     assert not app.toggle
-    assert "None of them was evaluated yet" in " ".join(caption.value for caption in app.caption)
+    assert "No evaluations yet" in " ".join(caption.value for caption in app.caption)

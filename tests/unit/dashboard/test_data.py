@@ -12,7 +12,7 @@ from calibrl.schemas import JobStatus
 from dashboard.charts import figures
 from dashboard.charts.series import BUCKETS, COLUMNS
 from dashboard.palette import NEUTRAL
-from dashboard.reads import data, live
+from dashboard.reads import live, service
 
 if TYPE_CHECKING:
     from tests.unit.dashboard.conftest import World
@@ -139,7 +139,7 @@ def test_a_comparison_asks_for_what_is_new_of_the_jobs_that_go_on(world: World) 
     ended, running = world.add(status=JobStatus.SUCCEEDED), world.add()
     world.measure(ended, range(1, 51), {"reward/mean": 1.0})
     world.measure(running, range(1, 101), {"reward/mean": 1.0})
-    comparison = live.comparison([ended, running], NAMES)
+    comparison = live.compared_curves([ended, running], NAMES)
     comparison.refresh()
     world.requests.clear()
     world.measure(running, range(101, 103), {"reward/mean": 2.0})
@@ -154,7 +154,7 @@ def test_a_comparison_forgets_steps_that_a_job_took_back(world: World) -> None:
     first, second = world.add(), world.add()
     world.measure(first, range(1, 11), {"reward/mean": 1.0})
     world.measure(second, range(1, 101), {"reward/mean": 1.0})
-    comparison = live.comparison([first, second], NAMES)
+    comparison = live.compared_curves([first, second], NAMES)
     comparison.refresh()
     world.metrics[first.id] = world.metrics[first.id][:4]
     comparison.refresh()
@@ -166,10 +166,10 @@ def test_a_comparison_begins_anew_with_another_attempt(world: World) -> None:
     jobs = [world.add(status=JobStatus.SUCCEEDED) for _ in range(2)]
     for job in jobs:
         world.measure(job, range(1, 11), {"reward/mean": 1.0})
-    live.comparison(jobs, NAMES).refresh()
+    live.compared_curves(jobs, NAMES).refresh()
     world.measure(jobs[0], range(11, 21), {"reward/mean": 2.0})
     world.change(jobs[0], attempt=2)
-    again = live.comparison([world.jobs[job.id] for job in jobs], NAMES)
+    again = live.compared_curves([world.jobs[job.id] for job in jobs], NAMES)
     again.refresh()
     assert again.curves()[jobs[0].id, "reward/mean"].last_step[-1] == 20
 
@@ -179,7 +179,7 @@ def test_a_comparison_of_ended_jobs_is_read_once(world: World) -> None:
     for job in jobs:
         world.measure(job, range(1, 11), {"reward/mean": 1.0})
     for _ in range(3):
-        live.comparison(jobs, NAMES).refresh()
+        live.compared_curves(jobs, NAMES).refresh()
     assert len(world.requests) == 1
 
 
@@ -197,10 +197,10 @@ def test_a_failed_read_keeps_what_was_read_before(world: World) -> None:
 def test_pace_comes_from_the_last_steps(world: World) -> None:
     job = world.add()
     history = live.history(job.id, 1, NAMES)
-    assert history.seconds_a_step("reward/mean") is None
+    assert history.seconds_per_step("reward/mean") is None
     world.measure(job, range(1, 101))
     history.refresh()
-    assert history.seconds_a_step("reward/mean") == 1.0
+    assert history.seconds_per_step("reward/mean") == 1.0
 
 
 def test_only_the_end_of_a_log_is_kept(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,7 +214,7 @@ def test_only_the_end_of_a_log_is_kept(world: World, monkeypatch: pytest.MonkeyP
     world.logs[job.id] += b"more\n"
     log.refresh()
     assert (log.shown, log.text) == ("line\nmore\n", " line\nlast line\nmore\n")
-    assert b"".join(data.client().whole_log(job.id)) == b"first line\nlast line\nmore\n"
+    assert b"".join(service.client().whole_log(job.id)) == b"first line\nlast line\nmore\n"
 
 
 def test_groups_are_listed_newest_step_first(world: World) -> None:

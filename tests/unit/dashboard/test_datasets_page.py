@@ -88,7 +88,7 @@ def test_the_list_shows_files_and_names_on_the_hub(world: World) -> None:
 
 
 def test_an_empty_list_says_what_to_do(world: World) -> None:
-    assert "No data set yet" in html(data_page())
+    assert "No datasets yet" in html(data_page())
 
 
 def test_those_who_may_only_look_can_add_nothing(world: World) -> None:
@@ -97,7 +97,7 @@ def test_those_who_may_only_look_can_add_nothing(world: World) -> None:
     previewed(world, dataset)
     assert data_page().button_group(key="show").options == ["List"]
     app = data_page(id=str(dataset.id))
-    assert not any(button.label == "Yes, delete it" for button in app.button)
+    assert not any(button.label == "Delete dataset" for button in app.button)
     assert "What is it?" in html(app)
 
 
@@ -120,19 +120,19 @@ def test_no_other_address_is_taken_for_an_image(world: World, address: str) -> N
 
 def test_a_name_on_the_hub_has_no_rows_here(world: World) -> None:
     text = html(data_page(id=str(on_the_hub(world).id)))
-    assert "Only a name here" in text and "hiyouga/geometry3k on the hub" in text
+    assert "Registered reference" in text and "hiyouga/geometry3k on the hub" in text
 
 
 @pytest.mark.parametrize("id", ["nonsense", str(UUID(int=7))])
 def test_an_unknown_data_set_is_explained(world: World, id: str) -> None:
-    assert "There is no such data set" in html(data_page(id=id))
+    assert "Dataset not found" in html(data_page(id=id))
 
 
 def test_deleting_asks_first_and_says_why_not(world: World) -> None:
     dataset = a_dataset(world)
     previewed(world, dataset)
     world.answers[f"DELETE /v1/datasets/{dataset.id}"] = lambda body: Refusal(409, "job 123 uses it")
-    app = press(data_page(id=str(dataset.id)), "Yes, delete it")
+    app = press(data_page(id=str(dataset.id)), "Delete dataset")
     assert any(text.value == "job 123 uses it" for text in app.text)
 
     def delete(body: Any) -> Any:
@@ -140,7 +140,7 @@ def test_deleting_asks_first_and_says_why_not(world: World) -> None:
         return {}
 
     world.answers[f"DELETE /v1/datasets/{dataset.id}"] = delete
-    assert "No data set yet" in html(press(app, "Yes, delete it"))
+    assert "No datasets yet" in html(press(app, "Delete dataset"))
 
 
 def test_an_upload_leads_to_its_preview(world: World) -> None:
@@ -155,7 +155,7 @@ def test_an_upload_leads_to_its_preview(world: World) -> None:
     world.answers["POST /v1/datasets/upload"] = upload
     app = data_page("Upload a file")
     app.file_uploader[0].set_value(("mine.jsonl", b'{"question": "x", "answer": "1"}', "application/jsonl")).run()
-    app = press(app, "Check and keep it")
+    app = press(app, "Validate and upload")
     assert sent == [b'{"question": "x", "answer": "1"}']
     assert "name=mine" in next(path for path in world.requests if "upload" in path)
     assert "What is it?" in html(app)
@@ -166,14 +166,14 @@ def test_a_refused_upload_is_told_row_by_row(world: World) -> None:
     world.answers["POST /v1/datasets/upload"] = lambda body: Refusal(422, "2 rows can't be used.", errors)
     app = data_page("Upload a file")
     app.file_uploader[0].set_value(("mine.jsonl", b"{}", "application/jsonl")).run()
-    text = html(press(app, "Check and keep it"))
+    text = html(press(app, "Validate and upload"))
     assert "<td>row 17</td>" in text and "has no answer" in text and "<td>file</td>" in text
     assert "<script>" not in text
 
 
 def test_nothing_can_be_kept_without_a_file(world: World) -> None:
     app = data_page("Upload a file")
-    assert next(button for button in app.button if button.label == "Check and keep it").disabled
+    assert next(button for button in app.button if button.label == "Validate and upload").disabled
 
 
 def test_a_name_on_the_hub_is_noted(world: World) -> None:
@@ -194,7 +194,7 @@ def test_a_name_on_the_hub_is_noted(world: World) -> None:
         "split": "train",
         "revision": None,
     }
-    assert "Only a name here" in html(app)
+    assert "Registered reference" in html(app)
 
 
 def test_a_name_that_is_none_is_refused_here(world: World) -> None:

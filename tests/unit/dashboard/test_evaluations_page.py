@@ -73,7 +73,7 @@ def test_the_list_shows_evaluations_and_what_they_found(world: World) -> None:
     world.add(name="a-training")
     world.add(kind="evaluate", name="on-its-way", status=JobStatus.RUNNING)
     text = html(evaluations_page())
-    assert f'href="job?id={job.id}"' in text and "42% → 71%" in text
+    assert f'href="job?id={job.id}"' in text and "42% / 71% (2 models)" in text
     assert "on-its-way" in text and "a-training" not in text
 
 
@@ -86,7 +86,7 @@ def test_the_list_is_asked_for_with_its_filters(world: World) -> None:
     asked = [path for path in world.requests if path.startswith("/v1/jobs?")][-1]
     for part in ("kind=evaluate", "q=digits", "status=failed", "project=default"):
         assert part in asked
-    assert "None like that" in html(finished(app))
+    assert "No evaluations match" in html(finished(app))
 
 
 def test_the_list_goes_on_after_the_last_one_shown(world: World) -> None:
@@ -99,9 +99,9 @@ def test_the_list_goes_on_after_the_last_one_shown(world: World) -> None:
 
 
 def test_nothing_there_yet(world: World) -> None:
-    assert "No evaluation yet" in html(evaluations_page())
-    assert "Choose evaluations" in html(evaluations_page("Compare"))
-    assert "No training yet" in html(evaluations_page("Score again"))
+    assert "No evaluations yet" in html(evaluations_page())
+    assert "Select evaluations" in html(evaluations_page("Compare"))
+    assert "No training jobs yet" in html(evaluations_page("Re-score"))
 
 
 def test_a_new_evaluation_is_offered_to_those_who_may(world: World) -> None:
@@ -119,8 +119,8 @@ def test_two_evaluations_side_by_side(world: World) -> None:
     app = evaluations_page("Compare", jobs=f"{first.id},{second.id}")
     text = html(app)
     assert "42.0%" in text and "(32.0% to 52.0%)" in text and "28.0" in text
-    assert "+19.0 points" in text and "+10.0 to +28.0" in text
-    assert "after: tiny-vlm, seed 0 is better" in text  # two of one name are told apart by their evaluations
+    assert "+19.0 pp" in text and "+10.0 to +28.0 pp" in text
+    assert "after: tiny-vlm, seed 0 is better (95 %)" in text  # equal names get the name of the evaluation
     (figure,) = charts(app).values()
     assert [trace["x"] for trace in figure["data"]] == [[0.42], [0.61]]
     assert any("differ in rewards" in warning.value for warning in app.warning)
@@ -131,7 +131,7 @@ def test_a_jobs_own_results_have_the_same_figures_and_verdict(world: World) -> N
     world.change(job, result={"results": [{}]})
     compared(world, (job, 0), (job, 1), pairs=[pair(0.02, -0.02, 0.06)])
     text = html(job_page(job.id))
-    assert "50.0%" in text and "≈ not distinguishable" in text and "overlap widely" not in text
+    assert "50.0%" in text and "not significant" in text and "overlap widely" not in text
 
 
 def test_results_of_a_job_that_is_out_of_sight_are_shown(world: World) -> None:
@@ -146,15 +146,15 @@ def test_results_of_a_job_that_is_out_of_sight_are_shown(world: World) -> None:
 def test_a_difference_whose_interval_covers_zero_tells_nothing(world: World) -> None:
     job = evaluated(world, "one", 0.5, 0.52)
     compared(world, (job, 0), (job, 1), pairs=[pair(0.02, -0.02, 0.06)])
-    assert "≈ not distinguishable" in html(evaluations_page("Compare", jobs=str(job.id)))
+    assert "not significant" in html(evaluations_page("Compare", jobs=str(job.id)))
 
 
 def test_verdicts_name_the_better_one() -> None:
     def said(difference: float, low: float, high: float) -> str:
         return verdict(PairedDifference.model_validate(pair(difference, low, high)), "a", "b")
 
-    assert (said(0.1, 0.05, 0.2), said(-0.1, -0.2, -0.05)) == ("b is better", "a is better")
-    assert said(0.1, -0.01, 0.2) == "not distinguishable"
+    assert (said(0.1, 0.05, 0.2), said(-0.1, -0.2, -0.05)) == ("b is better (95 %)", "a is better (95 %)")
+    assert said(0.1, -0.01, 0.2) == "not significant"
 
 
 def test_other_prompts_are_explained_and_the_figures_stay(world: World) -> None:
@@ -171,7 +171,7 @@ def test_an_evaluation_without_figures_is_left_out(world: World) -> None:
     world.answers[f"GET /v1/jobs/{bad.id}/evaluation"] = lambda body: Refusal(409, "of another form")
     app = evaluations_page("Compare", jobs=f"{good.id},{bad.id}")
     assert "42.0%" in html(app)
-    assert [text.value for text in app.text] == ["bad is left out: of another form"]
+    assert [text.value for text in app.text] == ["bad is not shown: of another form"]
 
 
 def replayed(job_id: UUID, **changes: Any) -> dict[str, Any]:
@@ -200,8 +200,8 @@ def score(world: World, **changes: Any) -> tuple[AppTest, list[Any]]:
         return replayed(job.id, **changes)
 
     world.answers[f"POST /v1/jobs/{job.id}/replay"] = replay
-    app = evaluations_page("Score again")
-    next(button for button in app.button if button.label == "Score again").click()
+    app = evaluations_page("Re-score")
+    next(button for button in app.button if button.label == "Re-score").click()
     return finished(app.run()), sent
 
 
@@ -209,24 +209,24 @@ def test_flips_are_listed_after_scoring_again(world: World) -> None:
     app, (sent,) = score(world)
     assert sent["rewards"][0]["type"] == "numeric"
     assert (sent["first_step"], sent["last_step"], sent["limit"]) == (0, None, 1000)
-    assert {tile.label: tile.value for tile in app.metric}["Passed and do not now"] == "1"
+    assert {tile.label: tile.value for tile in app.metric}["Newly failing"] == "1"
     text = html(app)
     assert "panel=Rollouts&step=40" in text and "no. 3" in text and "1.10 → 0.10" in text
-    assert "No verdict: took too long" in text
+    assert "No score: took too long" in text
     assert "<script>" not in text and "&lt;script&gt;" in text
 
 
 def test_agreement_and_nothing_kept_are_said(world: World) -> None:
     app, _ = score(world, data=[], now_failed=0, stopped="the limit")
-    assert "No verdict flips" in html(app) and any(text.value == "the limit" for text in app.text)
+    assert "No changes" in html(app) and any(text.value == "the limit" for text in app.text)
     from .conftest import forget
 
     forget()
     world.jobs.clear()
     app, _ = score(world, data=[], completions=0, scored=0)
-    assert "Nothing was kept" in html(app)
+    assert "No completions" in html(app)
 
 
 def test_an_unknown_job_in_the_address_is_explained(world: World) -> None:
     app = evaluations_page("Compare", jobs=f"nonsense,{uuid4()}")
-    assert any("There is no such thing here" in header.value for header in app.subheader)
+    assert any("Not found, or you have no access" in header.value for header in app.subheader)

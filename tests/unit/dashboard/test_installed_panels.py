@@ -47,7 +47,7 @@ def test_a_panel_that_fails_names_its_package(world: World, tmp_path: Path) -> N
     install(tmp_path, files, {"name": "org-odd", "version": "3", "entry-points": points})
     job = world.add()
     text = html(job_page(job.id, "Odd"))
-    assert "The package org-odd 3 could not draw it: LookupError: &lt;b&gt;nothing" in text
+    assert "Error in the package org-odd 3: LookupError: &lt;b&gt;nothing" in text
 
 
 def test_an_entry_point_without_a_function_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

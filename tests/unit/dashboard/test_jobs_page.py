@@ -48,7 +48,7 @@ def test_the_viewer_of_several_projects_sees_each_jobs_and_chooses_one(world: Wo
     app.selectbox(key="project").set_value("vision").run()
     assert "one-of-vision" in html(finished(app)) and "one-of-mine" not in html(app)
     app.text_input(key="q").set_value("nothing like it").run()
-    assert "No such jobs" in html(finished(app))
+    assert "No jobs match these filters" in html(finished(app))
 
 
 def test_the_viewer_of_one_project_is_not_told_of_it(world: World) -> None:
@@ -67,7 +67,7 @@ def test_an_empty_list_leads_those_to_the_form_who_may_submit(world: World) -> N
 
 def test_an_evaluation_is_listed_with_its_accuracies(world: World) -> None:
     evaluated(world, "one", 0.42, 0.71)
-    assert "42% → 71%" in html(jobs_page())
+    assert "42% / 71% (2 models)" in html(jobs_page())
 
 
 @pytest.mark.parametrize("refusal", [Refusal(409, "of another form"), Refusal(500, "broken"), Refusal(404, "gone")])

@@ -58,14 +58,14 @@ def new_page() -> AppTest:
 
 
 def submit_button(app: AppTest) -> Any:
-    return next(button for button in app.button if button.label == "Submit the job")
+    return next(button for button in app.button if button.label == "Submit job")
 
 
 def test_the_plan_of_the_preset_is_shown(planned: list[dict[str, Any]]) -> None:
     app = new_page()
     assert job_spec_adapter.validate_python(planned[-1]).name == "digits-calibrl"
     text = html(app)
-    assert "waits: position 2" in text and "waits for a &lt;CPU&gt; slot" in text and "2 min 05 s" in text
+    assert "Queued, position 2" in text and "waits for a &lt;CPU&gt; slot" in text and "2 min 05 s" in text
     assert ">4,096<" in text and "7 of 4,096" in text and "2.0 GiB" in text
     assert "40 epochs over 64 rows" in text
     assert not submit_button(app).disabled
@@ -131,7 +131,7 @@ def test_a_field_that_is_empty_is_named_without_asking(planned: list[dict[str, A
     asked = len(planned)
     app.text_input(key="new-calibrl:name").set_value("")
     text = html(finished(app.run()))
-    assert text.count("Choose one, or fill this in") == 2
+    assert text.count("Required") == 2
     assert len(planned) == asked
 
 
@@ -161,7 +161,7 @@ def test_an_evaluation_of_the_newest_training(world: World, planned: list[dict[s
     spec = planned[-1]
     assert (spec["kind"], spec["models"]) == ("evaluate", [{"from_job": str(job.id)}])
     assert spec["data"] == [{"builtin": "digits", "split": "test"}]
-    next(button for button in app.button if button.label == "Add another: model").click()
+    next(button for button in app.button if button.label == "Add model").click()
     finished(app.run())
     assert [UUID(model["from_job"]) for model in planned[-1]["models"]] == [job.id, job.id]
 
@@ -176,7 +176,7 @@ def test_only_projects_of_members_are_offered(world: World, planned: list[dict[s
 def test_those_who_may_only_look_get_no_form(world: World, scope: Any, role: Role) -> None:
     world.me = Me(user="ann", admin=False, scope=scope, projects={"default": role})
     app = new_page()
-    assert "You may only look" in html(app)
+    assert "Read-only" in html(app)
     assert not app.number_input
     assert not any(button.label == "New job" for button in jobs_page_buttons())
 

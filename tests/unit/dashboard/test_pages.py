@@ -70,7 +70,7 @@ def test_the_jobs_list_shows_each_job_with_a_link_to_it(world: World) -> None:
     assert f'href="job?id={job.id}"' in text
     assert "▶ running" in text
     assert "40 / 280" in text
-    assert "held out" in text
+    assert ">val<" in text
 
 
 def test_the_jobs_list_filters_by_status(world: World) -> None:
@@ -98,7 +98,7 @@ def test_a_service_that_does_not_answer_is_explained(world: World, monkeypatch: 
 
     get_settings.cache_clear()
     app = jobs_page()
-    assert app.subheader[0].value == "The API does not answer"
+    assert app.subheader[0].value == "API unreachable"
     assert "http://127.0.0.1:9" in app.code[0].value
 
 
@@ -107,7 +107,7 @@ def test_a_wrong_key_is_explained(world: World, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setenv("CALIBRL_API_KEY", "another-key")
     get_settings.cache_clear()
-    assert jobs_page().subheader[0].value == "Your key is no longer accepted"
+    assert jobs_page().subheader[0].value == "API key revoked or expired"
 
 
 def test_without_a_key_there_is_a_way_to_sign_in(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,22 +121,25 @@ def test_without_a_key_there_is_a_way_to_sign_in(world: World, monkeypatch: pyte
     assert world.requests == []
 
 
-@pytest.mark.parametrize("status", [409, 413, 422, 429])
-def test_what_the_service_refuses_is_told_as_that(world: World, status: int) -> None:
+@pytest.mark.parametrize(
+    ("status", "title"),
+    [(409, "Conflict"), (413, "Too large"), (422, "Invalid input"), (429, "Too many requests")],
+)
+def test_a_refusal_of_the_service_has_a_title_by_its_status(world: World, status: int, title: str) -> None:
     world.answers["GET /v1/jobs"] = lambda body: Refusal(status, "because <b>so</b>")
     app = jobs_page()
-    assert app.subheader[0].value == "The service refused this"
+    assert app.subheader[0].value == title
     assert "because <b>so</b>" in app.code[0].value
 
 
 @pytest.mark.parametrize("address", ["", "not-an-id"])
 def test_an_address_that_names_no_job_is_explained(world: World, address: str) -> None:
-    assert "No such job" in html(job_page(address))
+    assert "No job selected" in html(job_page(address))
 
 
 def test_a_job_that_does_not_exist_is_explained(world: World) -> None:
     app = job_page("00000000-0000-0000-0000-000000000000")
-    assert "There is no such job" in html(app)
+    assert "Job not found" in html(app)
 
 
 @pytest.fixture
@@ -151,17 +154,17 @@ def test_the_overview_draws_accuracy_reward_and_losses(world: World, measured: J
     figures = charts(app)
     assert figures.keys() == {"accuracy", "reward", "losses", "grad-norm"}
     assert [trace["name"] for trace in figures["accuracy"]["data"] if trace.get("showlegend", True)] == [
-        "held out",
-        "held out, strict",
-        "in training",
-        "in training, strict",
+        "val",
+        "val (strict)",
+        "train",
+        "train (strict)",
     ]
     assert figures["reward"]["data"][0]["x"][-1] == 100
     assert "100 of 280 steps" in html(app)
     assert "left" in html(app)
     assert [tile.label for tile in app.metric] == [
-        "Held-out accuracy",
-        "Accuracy in training",
+        "Validation accuracy",
+        "Train accuracy",
         "Entropy",
         "Gap to the expert",
     ]
@@ -197,8 +200,8 @@ def test_a_panel_draws_its_charts(world: World, measured: Job, panel: str, names
 
 def test_no_sentence_claims_what_may_not_be(world: World, measured: Job) -> None:
     text = html(job_page(measured.id, "Expert mismatch")) + html(job_page(measured.id, "Exploration"))
-    assert "Two bands" not in text and "every 20 steps" not in text and "after its updates" not in text
-    assert "with one mini-batch a step it stays at 1" in text
+    assert "Two bands" not in text and "after its updates" not in text
+    assert "With one mini-batch per step it stays at 1" in text
 
 
 def test_lines_that_look_alike_to_some_have_a_dash_each(world: World, measured: Job) -> None:
@@ -221,7 +224,7 @@ def test_groups_with_an_advantage_are_not_called_solved(world: World, measured: 
     """An unsolved group whose completions differ in their format has one as well."""
     traces = charts(job_page(measured.id, "Exploration"))["active-groups"]["data"]
     names = [trace["name"] for trace in traces if trace.get("showlegend", True)]
-    assert names == ["with advantage"]
+    assert names == ["non-zero advantage"]
 
 
 def test_only_the_panel_on_show_asks_for_data(world: World, measured: Job) -> None:

@@ -10,9 +10,9 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from calibrl.schemas import Checkpoint, Event, Gpu, Job, JobStatus, Me, Role, TrainSpec
-from dashboard.panels.health import alerts
-from dashboard.reads import data
-from dashboard.views.spec_diff import Chosen, chosen, ordered
+from dashboard.panels.health import rule_changes
+from dashboard.reads import service
+from dashboard.views.spec_diff import ChangedField, changed_fields, ordered
 from tests.support.waiting import LIMIT_SECONDS
 
 from .conftest import BEGAN, HOSTILE, KEY
@@ -49,21 +49,24 @@ def test_a_rule_that_fires_is_told_first_with_what_to_do(world: World, measured:
     world.events[measured.id] = [event(1, FIRED), event(2, HOSTILE, "warning")]
     app = job_page(measured.id, "Health")
     text = html(app)
-    assert "✕ fires" in text
+    assert "✕ Firing" in text
     assert "Fired at step 30" in text
     assert "The entropy was" not in text
     assert "Over the last 10 steps the entropy was 0.01 nats per token; the run began with 0.5 (limit 0.05)." in text
     assert "Lower optimizer.lr" in text
     assert text.index("Entropy collapse") < text.index("No advantage")
-    assert text.count("✓ quiet") == 4
+    assert text.count("✓ OK") == 4
     assert "<script>" not in text
-    assert app.caption[0].value.startswith("Just now one rule fires.")
+    assert app.caption[0].value.startswith("1 active alert.")
 
 
 def test_a_rule_that_cleared_is_quiet_again(world: World, measured: Job) -> None:
     world.events[measured.id] = [event(1, FIRED), event(2, CLEARED), event(3, "words of another form")]
-    assert "✓ cleared" in html(job_page(measured.id, "Health"))
-    assert [(alert.fired, alert.step) for alert in alerts(world.events[measured.id])] == [(True, "30"), (False, "45")]
+    assert "✓ Resolved" in html(job_page(measured.id, "Health"))
+    assert [(alert.fired, alert.step) for alert in rule_changes(world.events[measured.id])] == [
+        (True, "30"),
+        (False, "45"),
+    ]
 
 
 def test_the_system_panel_shows_the_gpus_that_the_job_holds(world: World, measured: Job) -> None:
@@ -97,7 +100,7 @@ def test_a_log_is_searched(world: World, measured: Job) -> None:
     app = job_page(measured.id, "Log")
     app.text_input(key="log_search").set_value("warning").run()
     assert finished(app).code[0].value == "WARNING: <b>odd</b>"
-    assert "1 line with this text." in html(app)
+    assert "1 matching line" in html(app)
 
 
 def fork_form(job_id: str) -> AppTest:
@@ -107,19 +110,21 @@ def fork_form(job_id: str) -> AppTest:
         import streamlit as st
 
         from dashboard.forms import fork_dialog
-        from dashboard.reads import data
+        from dashboard.reads import service
 
         st.query_params.setdefault("id", job_id)
-        fork_dialog.form(data.job(job_id))
+        fork_dialog.form(service.job(job_id))
 
     return finished(AppTest.from_function(script, args=(job_id,), default_timeout=LIMIT_SECONDS).run())
 
 
 def test_a_fork_begins_at_a_checkpoint_and_opens(world: World, measured: Job) -> None:
     world.checkpoints[measured.id] = [checkpoint(50, best=True)]
-    assert job_page(measured.id, "Spec").button(key="fork").click().run().text_area[0].label.startswith("Changes")
+    assert (
+        job_page(measured.id, "Spec").button(key="fork").click().run().text_area[0].label.startswith("Config overrides")
+    )
     app = fork_form(str(measured.id))
-    assert app.selectbox[0].options == ["The best", "The newest", "Step 50"]
+    assert app.selectbox[0].options == ["Best", "Latest", "Step 50"]
     app.text_input[0].set_value("slower")
     app.text_area[0].set_value("optimizer: {lr: 1.0e-5}")
     app.button(key="fork-submit").click().run()
@@ -138,7 +143,7 @@ def test_what_is_wrong_with_a_fork_stands_at_its_field(world: World, measured: J
     app.button(key="fork-submit").click().run()
     assert "steps" in [block.value for block in finished(app).code]
     assert "<b>at least 1</b>" in [text.value for text in app.text]
-    for text, said in (("[**bold**", "This is no YAML"), ("- the __bold__", "Write fields of the spec")):
+    for text, said in (("[**bold**", "Invalid YAML"), ("- the __bold__", "Write fields of the config")):
         app.text_area[0].set_value(text)
         app.button(key="fork-submit").click().run()
         assert finished(app).code[0].value.startswith(said)
@@ -175,8 +180,8 @@ def test_what_differs_from_the_defaults_is_marked(world: World) -> None:
         "steps": 20,
     }
     spec = TrainSpec.model_validate(given).model_dump(mode="json")
-    found = {row.field: row for row in chosen(spec)}
-    assert found["algorithm.negative_slope"] == Chosen("algorithm.negative_slope", "0.25", "0.5")
+    found = {row.field: row for row in changed_fields(spec)}
+    assert found["algorithm.negative_slope"] == ChangedField("algorithm.negative_slope", "0.25", "0.5")
     assert found["model.builtin"].default is None
     assert not {"optimizer.lr", "name", "algorithm.type"} & found.keys()
     text = html(job_page(world.add(spec=spec).id, "Spec"))
@@ -194,7 +199,7 @@ def test_the_list_is_searched_sorted_and_filtered_by_label(world: World) -> None
     app.text_input(key="label").set_value("team:vision").run()
     assert "aardvark" not in html(finished(app))
     app.text_input(key="q").set_value("nothing like it").run()
-    assert "No such jobs" in html(finished(app))
+    assert "No jobs match these filters" in html(finished(app))
 
 
 def test_rows_have_small_curves_in_one_call(world: World) -> None:
@@ -222,7 +227,7 @@ def test_a_spec_is_shown_in_the_order_of_its_model() -> None:
     shuffled["algorithm"] = {name: spec["algorithm"][name] for name in sorted(spec["algorithm"])}
     assert list(ordered(shuffled)) == list(spec) != list(shuffled)
     assert list(ordered(shuffled)["algorithm"]) == list(spec["algorithm"])
-    assert chosen(shuffled) == chosen(spec)
+    assert changed_fields(shuffled) == changed_fields(spec)
     assert ordered({"kind": "train", "b": 1, "a": 2}) == {"kind": "train", "b": 1, "a": 2}
 
 
@@ -235,15 +240,15 @@ def panel_alone(job: Job) -> AppTest:
         from calibrl.schemas import Job
         from dashboard import states
         from dashboard.panels import common, rollouts
-        from dashboard.reads import data
+        from dashboard.reads import service
 
         job = Job.model_validate_json(record)
 
         with states.explained("page"):
             if st.session_state.get("ran"):
-                data.job(str(job.id))
+                service.job(str(job.id))
             st.session_state["ran"] = True
-            common.live(job, rollouts._panel)
+            common.draw_live(job, rollouts._panel)
 
     return finished(AppTest.from_function(script, args=(job.model_dump_json(),), default_timeout=LIMIT_SECONDS).run())
 
@@ -262,10 +267,10 @@ def test_a_panel_shows_nothing_that_others_read_once_the_right_has_ended(
     get_settings.cache_clear()
     assert "secr" in html(panel_alone(world.jobs[measured.id]))
     world.keys.remove("another")
-    time.sleep(data.FRESH + 0.1)
+    time.sleep(service.FRESH + 0.1)
     app = panel_alone(world.jobs[measured.id])
     assert "secr" not in html(app)
-    assert [header.value for header in app.subheader] == ["Your key is no longer accepted"]
+    assert [header.value for header in app.subheader] == ["API key revoked or expired"]
     monkeypatch.setenv("CALIBRL_API_KEY", KEY)
     get_settings.cache_clear()
     assert "secr" in html(panel_alone(world.jobs[measured.id]))
@@ -275,10 +280,10 @@ def test_a_service_in_trouble_leaves_what_was_read_on_the_page(world: World, mea
     world.keep_sample(measured, 10, "secr")
     panel_alone(measured)
     world.fails = True
-    time.sleep(data.FRESH + 0.1)
+    time.sleep(service.FRESH + 0.1)
     app = panel_alone(measured)
     assert "secr" in html(app)
-    assert app.warning[0].value.startswith("No answer from the API just now")
+    assert app.warning[0].value.startswith("API unreachable")
 
 
 def test_weights_are_shown_by_outcome(world: World, measured: Job) -> None:

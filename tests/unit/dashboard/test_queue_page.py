@@ -45,7 +45,7 @@ def test_who_waits_for_what_and_what_runs(world: World) -> None:
     text = html(queue_page())
     assert f'href="job?id={running.id}"' in text and f'href="job?id={waiting.id}"' in text
     assert "all suitable slots are occupied" in text
-    assert "2 CPU slots, 1 taken" in text and "gpu: h100" in text
+    assert "2 CPU slots, 1 in use" in text and "gpu: h100" in text
     assert "20.0 of 80 GiB" in text and "40 %" in text
 
 
@@ -65,17 +65,17 @@ def test_nothing_is_offered_to_those_who_may_only_look(world: World) -> None:
 def test_members_change_classes_and_admins_drain(world: World) -> None:
     world.wait(world.add(status=JobStatus.QUEUED, started_at=None), position=1)
     world.workers.append(machine())
-    assert [box.label for box in queue_page().selectbox] == ["Job", "Class"]
+    assert [box.label for box in queue_page().selectbox] == ["Job", "Priority"]
     world.me = Me(user="root", admin=True, scope="write", projects={})
     from .conftest import forget
 
     forget()
-    assert [box.label for box in queue_page().selectbox] == ["Job", "Class", "Machine"]
+    assert [box.label for box in queue_page().selectbox] == ["Job", "Priority", "Machine"]
 
 
 def test_nobody_and_nothing(world: World) -> None:
     text = html(queue_page())
-    assert "No machine yet" in text
+    assert "No machines yet" in text
 
 
 def test_an_empty_queue_is_read_at_an_idle_pace(world: World) -> None:

@@ -156,7 +156,7 @@ def test_a_huge_image_is_made_smaller() -> None:
 def test_a_shortened_completion_says_where_text_is_missing() -> None:
     long = completion("a", "b", "y", "z", left_out=1234)
     parsed = Parsed(completion_html(long, None, TINTS["Entropy"], 0))
-    assert "ab [... 1,234 tokens left out ...] yz" in parsed.text
+    assert "ab [... 1,234 tokens omitted ...] yz" in parsed.text
     assert "1238 tokens" in parsed.text
     whole = Parsed(completion_html(completion("a", "b"), None, TINTS["Entropy"], 0))
-    assert "left out" not in whole.text
+    assert "omitted" not in whole.text

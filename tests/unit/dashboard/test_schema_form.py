@@ -16,11 +16,20 @@ EVALUATE = Schema(EvaluateSpec.model_json_schema())
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
-    [("max_completion_tokens", "Most completion tokens"), ("lr", "Learning rate"), ("kl_coef", "KL coefficient")],
+    ("path", "text"),
+    [
+        ("rollout.max_completion_tokens", "Max completion tokens"),
+        ("optimizer.lr", "Learning rate"),
+        ("algorithm.kl_coef", "KL coefficient"),
+        ("validation.every_steps", "Validate every N steps"),
+        ("checkpoints.every_steps", "Save every N steps"),
+        ("resources.labels", "Required machine labels"),
+        ("labels", "Job labels"),
+        ("data.0.rows", "Max rows"),
+    ],
 )
-def test_fields_are_called_what_people_call_them(name: str, said: str) -> None:
-    assert label(name) == said
+def test_labels_name_the_field_with_its_unit(path: str, text: str) -> None:
+    assert label(path) == text
 
 
 @pytest.mark.parametrize("name", presets.names())
@@ -48,12 +57,12 @@ def form_of_everything(start: dict) -> None:  # type: ignore[type-arg]  # it is 
 
     from calibrl.schemas import TrainSpec
     from dashboard.forms.schema import Schema
-    from dashboard.forms.schema_form import Form
+    from dashboard.forms.schema_form import SpecForm
 
     schema = Schema(TrainSpec.model_json_schema())
     jobs = {"5b1d0c0e-6c5a-4f0e-9a43-000000000001": "a job"}
     offered = {"project": {"default": "default"}, "from_job": jobs, "depends_on": jobs, "dataset": {}}
-    form = Form(schema, start, key="all", offered=offered, named={}, common=("weight",))
+    form = SpecForm(schema, start, key="all", offered=offered, named={}, common=("weight",))
     form.value["kind"] = "train"
     form.rest(*(name for name in schema.root["properties"] if name != "kind"))
     form.blame(st.session_state.get("errors", []))
@@ -115,11 +124,11 @@ def test_a_step_may_stand_where_words_are_offered(checkpoint: object) -> None:
 
 def test_entries_are_added_and_taken_away() -> None:
     app = everything(preset())
-    next(button for button in app.button if button.label == "Add another: reward").click()
+    next(button for button in app.button if button.label == "Add reward").click()
     run(app)
     app.selectbox(key="all:rewards.2").set_value("exact")
     assert [one["type"] for one in run(app).session_state["value"]["rewards"]] == ["math", "format", "exact"]
-    next(button for button in app.button if button.label == "Take reward 1 away").click()
+    next(button for button in app.button if button.label == "Remove reward 1").click()
     assert [one["type"] for one in run(app).session_state["value"]["rewards"]] == ["format", "exact"]
 
 

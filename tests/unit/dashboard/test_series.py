@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from dashboard.charts.series import HistogramColumns, Series, averaged, smoothed, spikes
+from dashboard.charts.series import HistogramColumns, StepSeries, averaged, smoothed, spikes
 
 
-def curve(values: list[float]) -> Series:
-    return Series.of(range(1, len(values) + 1), values)
+def curve(values: list[float]) -> StepSeries:
+    return StepSeries.of(range(1, len(values) + 1), values)
 
 
 def test_a_short_curve_stays_as_it_is() -> None:
@@ -15,19 +15,19 @@ def test_a_short_curve_stays_as_it_is() -> None:
 
 
 def test_buckets_are_drawn_through_their_extremes() -> None:
-    shown = spikes(Series.of([8, 16], [1.0, None], [0.0, None], [9.0, None]))
+    shown = spikes(StepSeries.of([8, 16], [1.0, None], [0.0, None], [9.0, None]))
     assert shown.steps.tolist() == [8, 8, 16, 16]
     assert shown.values[:2].tolist() == [0.0, 9.0]
     assert np.isnan(shown.values[2:]).all()
 
 
 def test_the_last_finite_value_is_told() -> None:
-    assert Series.of([1, 2, 3], [np.nan, 1.0, None]).last == 1.0
-    assert Series.of([], []).last is None
+    assert StepSeries.of([1, 2, 3], [np.nan, 1.0, None]).last == 1.0
+    assert StepSeries.of([], []).last is None
 
 
 def test_averages_are_bounded_and_keep_the_mean() -> None:
-    shown = averaged(Series.of(range(4_096), [float(step % 2) for step in range(4_096)]), limit=100)
+    shown = averaged(StepSeries.of(range(4_096), [float(step % 2) for step in range(4_096)]), limit=100)
     assert len(shown) <= 100
     np.testing.assert_allclose(shown.values, 0.5)
 

@@ -27,9 +27,9 @@ def test_revoking_is_asked_and_the_key_in_use_is_marked(world: World) -> None:
     app = AppTest.from_file(NAVIGATION, default_timeout=LIMIT_SECONDS)
     app.switch_page("app_pages/settings.py")
     texts = [each.value for each in finished(app.run()).markdown]
-    assert [text for text in texts if text.startswith("valid")] == ["valid, in use here", "valid"]
-    assert [text.value[:17] for text in app.caption if "local stack" in text.value] == ["The service's own"]
-    assert "Yes, revoke it" in [button.label for button in app.button]
+    assert [text for text in texts if text.startswith("valid")] == ["valid, current", "valid"]
+    assert [text.value[:17] for text in app.caption if "local service" in text.value] == ["Key of the local "]
+    assert "Revoke key" in [button.label for button in app.button]
     assert "Revoke" not in [button.label for button in app.button]
 
 

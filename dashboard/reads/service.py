@@ -1,4 +1,4 @@
-"""Reads from the API, shared by everyone who looks; `following.py` has those that grow as a job goes on."""
+"""Cached reads from the API. `live.py` has the reads that grow while a job runs."""
 
 from typing import Any
 from uuid import UUID
@@ -10,13 +10,13 @@ from calibrl.schemas import Checkpoint, Job, JobSummary, Me, Page, QueueEntry, S
 from calibrl.schemas import Series as CurveRecord
 from dashboard import signin
 
-TICK = 1.0  # seconds between a live panel's reads
-LIST_TICK = 2.0  # seconds between the jobs list's reads while a job on it is yet to end
-IDLE_TICK = 10.0  # seconds between them when all have ended: a new job shows by itself
-FRESH = 0.5  # seconds for which a read serves every viewer
-DERIVED = 50  # jobs that are shown of those that come of one
-FEW_POINTS = 32  # of a curve in a list's row
-QUEUE_FRESH = 5.0  # the same for the queue, for which the service makes a whole plan
+TICK = 1.0  # seconds between two reads of a live panel
+LIST_TICK = 2.0  # seconds between two reads of the list of jobs while one of them is active
+IDLE_TICK = 10.0  # the same if all have ended, so that a new job appears
+FRESH = 0.5  # seconds for which a read is cached
+MAX_DERIVED = 50  # derived jobs shown of one job
+FEW_POINTS = 32  # of a curve in a row of a list
+QUEUE_FRESH = 5.0  # the same for the queue, which costs the service a whole plan
 
 
 @st.cache_resource(max_entries=256, show_spinner=False)
@@ -25,26 +25,26 @@ def _client(key: str) -> Client:
 
 
 def client() -> Client:
-    """The API client of who looks: the service sees to it that nobody reads more than they may.
+    """Return the API client with the viewer's key: the service checks the access rights.
 
-    What is shared between viewers below goes by a job's id: a page, and each run of a fragment of it, reads the job
-    itself first, with the viewer's own key (`states.reread`).
+    Some reads below are shared between viewers, by job id. So a page, and each run of one of its fragments, first reads
+    the job with the viewer's key (`states.reread`).
     """
     return _client(signin.key())
 
 
-def jobs(**wanted: Any) -> Page[JobSummary]:
-    """A page of the viewer's jobs, as `Client.jobs` chooses and sorts them."""
-    return _jobs(signin.key(), wanted)
+def jobs(**query: Any) -> Page[JobSummary]:
+    """Return a page of the viewer's jobs; the arguments are those of `Client.jobs`."""
+    return _jobs(signin.key(), query)
 
 
 @st.cache_resource(ttl=FRESH, max_entries=256, show_spinner=False)
-def _jobs(key: str, wanted: dict[str, Any]) -> Page[JobSummary]:
-    return _client(key).jobs(**wanted)
+def _jobs(key: str, query: dict[str, Any]) -> Page[JobSummary]:
+    return _client(key).jobs(**query)
 
 
 def job(job_id: str) -> Job:
-    """A job as it stands, if the viewer may see it."""
+    """Return the current state of a job, if the viewer has access."""
     return _job(signin.key(), job_id)
 
 
@@ -53,14 +53,14 @@ def _job(key: str, job_id: str) -> Job:
     return _client(key).job(job_id)
 
 
-def changed() -> None:
-    """Read jobs anew: somebody here has just asked something of one."""
+def clear_job_caches() -> None:
+    """Read jobs again: a viewer has just changed one."""
     for cached in (_job, _jobs, _queue, _whole_queue, _workers):
         cached.clear()
 
 
 def queue(project: str) -> dict[UUID, QueueEntry]:
-    """A project's jobs that have not started, by id."""
+    """Return the jobs of a project that have not started, by id."""
     return _queue(signin.key(), project)
 
 
@@ -70,7 +70,7 @@ def _queue(key: str, project: str) -> dict[UUID, QueueEntry]:
 
 
 def whole_queue() -> list[QueueEntry]:
-    """The viewer's jobs that have not started, those in line first."""
+    """Return the viewer's jobs that have not started, in queue order."""
     return _whole_queue(signin.key())
 
 
@@ -80,7 +80,7 @@ def _whole_queue(key: str) -> list[QueueEntry]:
 
 
 def workers() -> list[Worker]:
-    """The machines that run jobs."""
+    """Return the machines that run jobs."""
     return _workers(signin.key())
 
 
@@ -90,7 +90,7 @@ def _workers(key: str) -> list[Worker]:
 
 
 def me() -> Me:
-    """Who looks, and what they may do."""
+    """Return the viewer with roles and scope."""
     return _me(signin.key())
 
 
@@ -101,18 +101,19 @@ def _me(key: str) -> Me:
 
 @st.cache_resource(ttl=FRESH, max_entries=64, show_spinner=False)
 def checkpoints(job_id: UUID) -> list[Checkpoint]:
+    """Return the checkpoints of a job."""
     return client().checkpoints(job_id)
 
 
 @st.cache_resource(max_entries=128, show_spinner=False)
 def sample(job_id: UUID, sample_id: int) -> Sample:
-    """A sampled group, which never changes once it is there."""
+    """Return a sampled group; it never changes."""
     return client().sample(job_id, sample_id)
 
 
 @st.cache_resource(ttl=30.0, max_entries=1024, show_spinner=False)
 def checkpoint_bytes(job_id: UUID, step: int) -> int | None:
-    """How large a checkpoint is; None where the API can't reach its files."""
+    """Return the size of a checkpoint in bytes; None if the API server cannot read its files."""
     try:
         return sum(file.bytes for file in client().checkpoint(job_id, step).files)
     except CalibrlError:
@@ -121,22 +122,22 @@ def checkpoint_bytes(job_id: UUID, step: int) -> int | None:
 
 @st.cache_resource(max_entries=256, show_spinner=False)
 def result_files(job_id: UUID, attempt: int) -> list[StoredFile]:
-    """The files with the results of an evaluation that has succeeded."""
+    """Return the result files of a succeeded evaluation."""
     return client().results(job_id)
 
 
 def derived(job_id: UUID) -> list[JobSummary]:
-    """The viewer's jobs that come of a job, oldest first: forks, what begins with its checkpoints or judges them."""
+    """Return the jobs derived from a job, oldest first: forks, and jobs that start from or evaluate its checkpoints."""
     return _derived(signin.key(), job_id)
 
 
 @st.cache_resource(ttl=10.0, max_entries=256, show_spinner=False)
 def _derived(key: str, job_id: UUID) -> list[JobSummary]:
-    return _client(key).jobs(derived_from=job_id, sort="created", limit=DERIVED).data
+    return _client(key).jobs(derived_from=job_id, sort="created", limit=MAX_DERIVED).data
 
 
 @st.cache_resource(ttl=LIST_TICK, max_entries=512, show_spinner=False)
 def few_points(jobs: tuple[tuple[UUID, int, int], ...], names: tuple[str, ...]) -> dict[tuple[UUID, str], CurveRecord]:
-    """Curves in a few points of jobs with about as many steps as one another, each given as (id, attempt, step)."""
-    found = client().series([id for id, *_ in jobs], names, points=FEW_POINTS)
-    return {(series.job_id, series.name): series for series in found.series}
+    """Return curves with few points of jobs with a similar number of steps, each given as (id, attempt, step)."""
+    curves = client().series([id for id, *_ in jobs], names, points=FEW_POINTS)
+    return {(series.job_id, series.name): series for series in curves.series}
