@@ -3,6 +3,7 @@
 To check more texts, add them to `TEXTS` (banned words) or `DESCRIPTIONS` (also banned openings).
 """
 
+import ast
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from api.main import app
 from calibrl.schemas import job_spec_adapter
+from calibrl_core.metrics import FAMILIES, HISTOGRAMS
 from jobs.settings import Settings
 from tests.support import documents
 
@@ -37,12 +39,31 @@ BANNED = {
     r"(?:nats|seconds|bytes|tokens|rows|prompts|rollouts|completions|answers|updates|points|images|requests|hours)"
     r" an? (?:token|step|second|prompt|group|image|row|key|file|job|user|month|day|line|process)": "per",
 }
+# Terms that the dashboard has another word for.
+OTHER_TERMS = {
+    r"held[- ]out": "validation",
+    r"data sets?": "dataset",
+    r"in training": "train",
+    r"commonest": "most common",
+    r"tokens? a second": "tokens/s",
+    r"surer|surprise": "log-probability, NLL",
+    r"the newest": "latest",
+    r"out of sight": "no access",
+    r"most (?:completion|prompt|tokens|gigabytes|attempts)": "max",
+}
 BAD_OPENING = re.compile(r"(?:What|Whether|That|Of|As|Where|Those|Whoever)\b(?! is a | are )")
 
 
 def faults(text: str) -> Iterator[str]:
     """Yield each banned word of a text with its replacement."""
     for pattern, instead in BANNED.items():
+        for found in re.finditer(rf"\b(?:{pattern})\b", text, re.IGNORECASE):
+            yield f"{found[0]!r}: write {instead}"
+
+
+def term_faults(text: str) -> Iterator[str]:
+    """Yield each word of a text for which the dashboard has another term."""
+    for pattern, instead in OTHER_TERMS.items():
         for found in re.finditer(rf"\b(?:{pattern})\b", text, re.IGNORECASE):
             yield f"{found[0]!r}: write {instead}"
 
@@ -85,16 +106,39 @@ def settings() -> Mapping[str, str]:
     return {f"settings/{name}": field.description or "" for name, field in Settings.model_fields.items()}
 
 
+def dashboard() -> Mapping[str, str]:
+    """Return the texts in the dashboard's code by file and line: labels, titles, hints, messages and docstrings."""
+    found = {}
+    for path in sorted((documents.ROOT / "dashboard").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
+                found[f"{path.relative_to(documents.ROOT)}:{node.lineno}:{node.col_offset}"] = node.value
+    return found
+
+
+def registry() -> Mapping[str, str]:
+    """Return the texts of the registry of metrics by name."""
+    metrics = [*HISTOGRAMS, *(metric for family in FAMILIES for metric in family.metrics)]
+    texts = {f"{metric.name} ({metric.unit})": metric.hint for metric in metrics}
+    return texts | {family.title: family.about for family in FAMILIES}
+
+
 # Sources of texts: each returns texts by their place.
 Texts = Callable[[], Mapping[str, str]]
-TEXTS: list[Texts] = [pages]
-DESCRIPTIONS: list[Texts] = [openapi, specs, settings]
+TEXTS: list[Texts] = [pages, dashboard]
+DESCRIPTIONS: list[Texts] = [openapi, specs, settings, registry]
 
 
 def test_no_text_has_a_banned_word() -> None:
     texts = [item for source in (*TEXTS, *DESCRIPTIONS) for item in source().items()]
     assert len(texts) > 50
     assert [f"{place}: {fault}" for place, text in texts for fault in faults(text)] == []
+
+
+def test_the_dashboard_has_one_term_for_each_thing() -> None:
+    texts = [*dashboard().items(), *registry().items()]
+    assert len(texts) > 500
+    assert [f"{place}: {fault}" for place, text in texts for fault in term_faults(text)] == []
 
 
 def test_no_description_has_a_banned_opening() -> None:
@@ -117,6 +161,15 @@ def test_other_words_are_not_found(text: str) -> None:
 
 def test_every_setting_is_described() -> None:
     assert [place for place, text in settings().items() if not text.endswith(".")] == []
+
+
+def test_other_terms_are_found() -> None:
+    assert [*map(str, term_faults("Held-out accuracy of the newest data set"))] == [
+        "'Held-out': write validation",
+        "'data set': write dataset",
+        "'the newest': write latest",
+    ]
+    assert not list(term_faults("Validation accuracy of the latest dataset"))
 
 
 def test_banned_openings_are_found() -> None:
