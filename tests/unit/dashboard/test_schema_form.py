@@ -96,7 +96,7 @@ def test_types_and_bounds_become_widgets() -> None:
     app = everything(preset())
     steps = app.number_input(key="all:steps")
     assert (steps.min, steps.max, steps.value) == (1, 10_000_000, 280)
-    assert steps.help == "steps of the run (`steps`)"
+    assert steps.help == "Number of steps of the run\\. (`steps`)"
     rate = app.number_input(key="all:optimizer.lr")
     assert (rate.value, rate.proto.format, rate.step) == (1e-4, "%g", pytest.approx(1e-5))
     assert app.selectbox(key="all:precision").options == ["auto", "float32", "bfloat16"]
