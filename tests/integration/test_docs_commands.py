@@ -1,0 +1,221 @@
+"""Every `calibrl` command and Python example of README and docs runs against a stack that `calibrl up` starts.
+
+The trainer is the one that needs no torch. Each command gets what it names: `JOB` is a finished job, `ID` fits the
+command, files exist. `tests/unit/test_docs.py` checks the command lines that cannot run here.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from io import StringIO
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from typer.testing import CliRunner
+
+from calibrl import cli
+from calibrl.client import CalibrlError, Client, Stack, read_stack
+from jobs import presets
+from jobs.schemas import JobStatus
+from jobs.settings import get_settings
+from tests.conftest import ROOT, eventually
+from tests.fake_trainer.run import png
+from tests.integration.test_cli import start
+from tests.support import documents
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+
+# `up` is what the fixture runs; the demo has its own test (tests/e2e/test_demo.py); MLflow needs a server.
+NOT_RUN = (["calibrl", "up"], ["calibrl", "demo"], ["calibrl", "export", "mlflow"])
+ROW = {"question": "What is the sum?", "image": "images/0001.png", "answer": "7", "expert": "<answer>7</answer>"}
+TINY: dict[str, Any] = {"model": {"builtin": "tiny-vlm"}, "data": {"builtin": "digits"}}
+LONG = 100_000  # steps that no test waits for
+
+
+def write_files(folder: Path) -> None:
+    """Write every file that an example names."""
+    shutil.copytree(documents.DOCS / "examples", folder / "docs/examples")
+    (folder / "images").mkdir()
+    (folder / "images/0001.png").write_bytes(png(80))
+    for name in ("train.jsonl", "held-out.jsonl", "test.jsonl"):
+        (folder / name).write_text(json.dumps(ROW) + "\n")
+    rows = pyarrow.Table.from_pylist([{"question": "1+1?", "answer": "2", "expert": "<answer>2</answer>"}])
+    pyarrow.parquet.write_table(rows, folder / "train.parquet")
+    (folder / "my.yaml").write_text(presets.text("calibrl"))
+
+
+class Reader:
+    """Somebody who types the commands of the docs, one page after another."""
+
+    def __init__(self, client: Client, stack: Stack, folder: Path) -> None:
+        self.client, self.stack, self.folder = client, stack, folder
+        self.users = 0
+        self.running: list[UUID] = []
+        (self.machine,) = [worker.name for worker in client.workers()]
+        client.put_project("vision", {})
+        splits = [{"builtin": "digits", "split": "test"}]
+        models = [{"builtin": "tiny-vlm"}, {"builtin": "tiny-vlm", "seed": 3}]
+        evaluation = {"kind": "evaluate", "models": models, "data": splits}
+        self.evaluation, self.other = (self.finished({**evaluation, "name": f"evaluation-{n}"}) for n in (1, 2))
+        training = {"algorithm": {"type": "grpo", "mini_batches": 1}, "prompts_per_step": 4, "steps": 200}
+        kept = {"checkpoints": {"every_steps": 100}, "samples": {"every_steps": 50}}
+        self.training = self.finished({"kind": "train", "name": "training", **TINY, **training, **kept})
+
+    def finished(self, spec: dict[str, Any]) -> UUID:
+        job = self.client.submit(spec)
+        assert self.client.wait(job.id, 120).status is JobStatus.SUCCEEDED
+        return job.id
+
+    def long_job(self, wanted: JobStatus | None = None) -> UUID:
+        """Submit a job that does not end by itself, and bring it into a status."""
+        for id in self.running:
+            with suppress(CalibrlError):
+                self.client.cancel(id)
+        spec = {"algorithm": {"type": "grpo", "mini_batches": 1}, "prompts_per_step": 20, "steps": LONG}
+        id = self.client.submit({"kind": "train", "name": "long", **TINY, **spec}).id
+        self.running.append(id)
+        if wanted is not None:
+            (self.client.pause if wanted is JobStatus.PAUSED else self.client.cancel)(id)
+            eventually(lambda: self.client.job(id).status is wanted)
+        return id
+
+    def job_for(self, verb: str) -> UUID:
+        """Return a job for which the command makes sense."""
+        match verb:
+            case "pause" | "cancel" | "priority":
+                return self.long_job()
+            case "resume":
+                return self.long_job(JobStatus.PAUSED)
+            case "retry":
+                return self.long_job(JobStatus.CANCELLED)
+            case "evals" | "compare":
+                return self.evaluation
+        return self.training
+
+    def id_for(self, words: list[str]) -> str:
+        match words[1:3]:
+            case ["data", _]:
+                return str(self.client.upload(self.folder / "train.parquet").id)
+            case ["keys", _]:
+                return str(json.loads(self.run(["calibrl", "keys", "create", "spare", "--json"]))["id"])
+        return str(self.training)
+
+    def filled(self, words: list[str]) -> list[str]:
+        """Replace the placeholders of a command."""
+        found: dict[str, Callable[[], str]] = {
+            "JOB": lambda: str(self.job_for(words[1])),
+            "OTHER": lambda: str(self.other),
+            "ID1": lambda: str(self.training),
+            "ID2": lambda: str(self.training),
+            "ID": lambda: self.id_for(words),
+            "NAME": lambda: self.machine,
+            "FILE": lambda: "out.data",
+            "DIR": lambda: "logs",
+            "grace": lambda: f"grace{self.users}",
+            "https://calibrl.example.com": lambda: self.stack.api_url,
+        }
+        if words[1:3] == ["users", "add"]:
+            self.users += 1
+        if words[1] == "pause" and "latest" in words:
+            self.long_job()
+        return [self._filled(word, found) for word in words]
+
+    def _filled(self, word: str, found: dict[str, Callable[[], str]]) -> str:
+        head, separator, tail = word.partition("=") if "=" in word else word.partition(":")
+        if head in found and separator == ":" and tail.isdigit():
+            return f"{found[head]()}:{tail}"
+        if tail in found and separator == "=":
+            return f"{head}={found[tail]()}"
+        return found[word]() if word in found else word.replace("/path/", f"{self.folder}/")
+
+    def run(self, words: list[str]) -> str:
+        """Run a command to its end and return its output."""
+        given = self.filled(words)
+        if given[-1:] and "docs/examples/warmup.yaml" in given:
+            given += ["--set", "steps=20"]  # milliseconds instead of half a minute
+        with asked_by_profile(given):
+            result = CliRunner().invoke(cli.app, given[1:], input=f"{self.stack.api_key}\n")
+        assert result.exit_code == 0, f"{' '.join(given)}: {result.stderr or result.stdout}"
+        return result.stdout
+
+
+@contextmanager
+def asked_by_profile(words: list[str]) -> Iterator[None]:
+    """Leave out the address in the environment for commands about profiles: the two contradict each other."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "--profile" in words or "profiles" in words:
+            patch.delenv("CALIBRL_API_URL")
+            patch.delenv("CALIBRL_API_KEY")
+            get_settings.cache_clear()
+        yield
+    get_settings.cache_clear()
+
+
+@pytest.fixture
+def reader(tmp_path: Path) -> Iterator[Reader]:
+    """A reader of the docs with a running stack and all files, in a folder of their own."""
+    home, folder = tmp_path / "home", tmp_path / "work"
+    folder.mkdir()
+    write_files(folder)
+    up = start(home)
+    try:
+        stack = read_stack(home)
+        assert stack is not None
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("CALIBRL_API_URL", stack.api_url)
+            patch.setenv("CALIBRL_API_KEY", stack.api_key)
+            patch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+            patch.chdir(folder)
+            get_settings.cache_clear()
+            with Client() as client:
+                eventually(client.workers, 60)
+                yield Reader(client, stack, folder)
+    finally:
+        get_settings.cache_clear()
+        up.terminate()
+        up.communicate(timeout=60)
+
+
+def run_program(text: str, reader: Reader) -> None:
+    """Run a Python example as a program."""
+    text = text.replace("http://127.0.0.1:8000", reader.stack.api_url).replace("calibrl_...", reader.stack.api_key)
+    with suppress_output():
+        exec(compile(text, "example.py", "exec"), {"__name__": "__main__"})
+
+
+@contextmanager
+def suppress_output() -> Iterator[None]:
+    from contextlib import redirect_stdout
+
+    with redirect_stdout(StringIO()):
+        yield
+
+
+def test_every_command_and_program_in_the_docs_runs(reader: Reader) -> None:
+    failed = []
+    for block in documents.blocks("python"):
+        if "Client(" not in block.text and "OpenAI(" not in block.text:
+            continue
+        try:
+            run_program(block.text, reader)
+        except Exception as error:
+            failed.append(f"{block.path}:{block.line}: {type(error).__name__}: {error}")
+    count = 0
+    for block in documents.blocks("sh"):
+        for words in documents.commands(block):
+            words[0] = words[0].removeprefix(".venv/bin/")
+            if words[0] != "calibrl" or any(words[: len(left)] == left for left in NOT_RUN):
+                continue
+            count += 1
+            try:
+                reader.run(words)
+            except Exception as error:
+                failed.append(f"{block.path}:{block.line}: {type(error).__name__}: {error}")
+    assert failed == []
+    assert count > 60
+    assert (ROOT / "README.md").exists()
