@@ -13,7 +13,6 @@ import typer
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # mkdocs loads this file alone
 
-
 from api.main import app as api_app
 from calibrl import presets
 from calibrl.cli import app as cli_app
@@ -145,7 +144,7 @@ def settings() -> str:
     properties = Settings.model_json_schema(by_alias=False)["properties"]
     intro = (
         "Each process reads its settings from environment variables, once, when it starts. Durations are in\n"
-        "seconds. An empty variable counts as not set. Only `jobs/settings.py` and `calibrl/settings.py` read the\n"
+        "seconds. An empty variable counts as not set. `jobs/settings.py` is the only file that reads the\n"
         "environment."
     )
     rows = [_setting(name, schema) for name, schema in properties.items()]
