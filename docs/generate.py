@@ -1,4 +1,5 @@
-"""Write the generated pages of the reference: spec, settings, command line, REST routes, presets.
+"""Write the generated pages of the reference: spec, settings, command line, REST routes, metrics,
+presets.
 
 mkdocs runs this file as a hook. `pages()` returns the same pages without mkdocs, for tests.
 """
@@ -17,6 +18,7 @@ from api.main import app as api_app
 from calibrl import presets
 from calibrl.cli import app as cli_app
 from calibrl.schemas import job_spec_adapter
+from calibrl_core.metrics import FAMILIES, HISTOGRAMS, Metric
 from jobs.settings import Settings
 
 Schema = dict[str, Any]
@@ -255,6 +257,43 @@ def rest() -> str:
     return _page("REST", intro, *parts)
 
 
+# ---- Metrics
+
+
+def _metric(metric: Metric) -> list[str]:
+    interval = " Also `_low` and `_high`: its 95 % interval over prompts." if metric.interval else ""
+    return [
+        f"`{metric.name}`",
+        metric.unit,
+        metric.meaning + interval,
+        metric.how_to_read,
+        "" if metric.direction == "none" else metric.direction,
+    ]
+
+
+def metric_page() -> str:
+    """Return the page of every metric and histogram in the registry."""
+    intro = (
+        "Each step of a training job reports metrics by name, `family/name`. A metric without a value at a step is\n"
+        "absent, for example the gap if no prompt has an expert. Shares are from 0 to 1. Entropies, gaps and\n"
+        "log-probabilities are in nats and belong to the distribution that was sampled from (logits / temperature,\n"
+        "without banned tokens). Unless noted otherwise, a metric describes the rollouts of the step as sampled,\n"
+        "before the first update of the step. With dynamic sampling (`dapo`) these are the groups that were kept:\n"
+        "their accuracy stays near the middle whatever the policy learns. Then use `sampled/` and `validation/`.\n\n"
+        "*Good* is the direction of a good run, if there is one. [Health rules](health-rules.md) watch some metrics."
+    )
+    head = ("Name", "Unit", "Meaning", "How to read it", "Good")
+    parts = [
+        f"## {_prose(family.title)}\n\n{_prose(family.about)}\n\n{_table(head, map(_metric, family.metrics))}"
+        for family in FAMILIES
+    ]
+    about = (
+        "Distributions over the values of a step. The bins stay the same during a run; outliers count in the end bins."
+    )
+    rows = [[f"`{metric.name}`", metric.unit, metric.meaning] for metric in HISTOGRAMS]
+    return _page("Metrics", intro, *parts, "## Histograms", about, _table(head[:3], rows))
+
+
 # ---- Presets
 
 
@@ -273,6 +312,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "reference/settings.md": settings,
     "reference/cli.md": cli,
     "reference/rest.md": rest,
+    "reference/metrics.md": metric_page,
     "reference/presets.md": preset_page,
 }
 

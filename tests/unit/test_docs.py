@@ -15,6 +15,8 @@ import yaml
 
 from calibrl.cli import app as cli_app
 from calibrl.schemas import job_spec_adapter
+from calibrl_core.health import RULES
+from calibrl_core.metrics import FAMILIES, HISTOGRAMS
 from jobs.settings import Settings
 from tests.support import documents
 from tests.support.documents import Block
@@ -109,6 +111,30 @@ def test_spec_page_has_every_field() -> None:
     for name, definition in job_spec_adapter.json_schema()["$defs"].items():
         assert f"\n## {name}\n" in page
         assert [field for field in definition.get("properties", ()) if f"| `{field}` |" not in page] == []
+
+
+def test_metrics_page_has_every_metric_and_histogram() -> None:
+    page = documents.pages()["docs/reference/metrics.md"]
+    metrics = [metric for family in FAMILIES for metric in family.metrics]
+    assert len(metrics) > 60
+    assert [metric.name for metric in (*metrics, *HISTOGRAMS) if f"| `{metric.name}` |" not in page] == []
+
+
+def test_page_on_health_rules_has_every_rule() -> None:
+    page = documents.pages()["docs/reference/health-rules.md"]
+    assert [rule.name for rule in RULES if f"| `{rule.name}` |" not in page] == []
+
+
+def test_files_and_folders_that_the_docs_name_exist() -> None:
+    packages = "calibrl_core|calibrl|jobs|api|worker|dashboard|migrations|bench|tests|docs"
+    named = re.compile(rf"`((?:{packages})/[a-z0-9_./-]*)`")
+    missing = [
+        f"{path}: {name}"
+        for path, text in documents.written().items()
+        for name in named.findall(text)
+        if not (documents.ROOT / name).exists()
+    ]
+    assert missing == []
 
 
 # ---- Examples
