@@ -29,10 +29,11 @@ from tests.support.documents import Block
 from tests.support.fake_trainer.run import png
 from tests.support.waiting import LIMIT_SECONDS, eventually
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(900)]
 
-# The fixture runs `up`. The demo and the page on extensions have their own tests. MLflow needs a server.
-NOT_RUN = (["calibrl", "up"], ["calibrl", "demo"], ["calibrl", "export", "mlflow"])
+# Completion changes files of the shell. The fixture runs `up`. The demo and the page on extensions have their own
+# tests. MLflow needs a server.
+NOT_RUN = (["calibrl", "--install-completion"], ["calibrl", "up"], ["calibrl", "demo"], ["calibrl", "export", "mlflow"])
 IMAGE = f"data:image/png;base64,{base64.b64encode(png(80)).decode()}"
 ROW = {"question": "What is the sum?", "image": IMAGE, "answer": "7", "expert": "<answer>7</answer>"}
 TINY: dict[str, Any] = {"model": {"builtin": "tiny-vlm"}, "data": {"builtin": "digits"}}
@@ -191,11 +192,14 @@ def run_program(block: Block, reader: Reader) -> str | None:
     """Run a Python example as a program; return its failure."""
     text = block.text.replace("http://127.0.0.1:8000", reader.stack.api_url)
     text = text.replace("calibrl_...", reader.stack.api_key)
+    names: dict[str, Any] = {"__name__": "__main__"}
     try:
         with redirect_stdout(StringIO()):
-            exec(compile(text, block.path, "exec"), {"__name__": "__main__"})
+            exec(compile(text, block.path, "exec"), names)
     except Exception as error:
         return f"{block.path}:{block.line}: {type(error).__name__}: {error}"
+    finally:
+        names["client"].close()  # the process of an example ends with it
     return None
 
 

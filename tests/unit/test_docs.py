@@ -209,7 +209,7 @@ def check_calibrl(words: list[str]) -> None:
         rest = rest[1:]
     missing = [parameter.name for parameter in command.params if parameter.required and not values.get(parameter.name)]
     assert (missing, rest) == ([], [])
-    assert not inner or command.invoke_without_command
+    assert not inner or command.invoke_without_command or any(values.values()), "a command is missing"
 
 
 def check_make(words: list[str]) -> None:
