@@ -1,15 +1,12 @@
-"""Who may import whom, who reads the environment, who speaks SQL, and that the service runs without torch."""
+"""Who may import whom, who reads the environment, who speaks SQL, and that unit tests start no process."""
 
 import ast
 import re
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
-from tests.support.waiting import LIMIT_SECONDS
 
 ROOT = Path(__file__).parents[2]
 
@@ -185,6 +182,18 @@ def test_only_the_settings_read_the_environment() -> None:
     assert faults(paths, environment_reads) == []
 
 
+def test_unit_tests_start_no_process() -> None:
+    """Those that do are in tests/process."""
+    starts = ("subprocess", "multiprocessing", "pty", "calibrl.processes.children", "jobs.processes.sandbox")
+    found = [
+        f"{path.relative_to(ROOT)}, line {line}: {module}"
+        for path in sources("tests/unit")
+        for line, module in imports(path, ast.parse(path.read_text()))
+        if within(module, starts)
+    ]
+    assert found == []
+
+
 def test_names_of_tests_have_at_most_70_characters() -> None:
     functions = (
         (path, node)
@@ -241,12 +250,3 @@ def test_only_the_algorithms_know_single_algorithms() -> None:
 )
 def test_the_checks_see_what_they_look_for(check: Check, package: str, code: str, found: int) -> None:
     assert len(list(check(ROOT / package / "module.py", ast.parse(code)))) == found
-
-
-@pytest.mark.parametrize(
-    "module", ["api.main", "calibrl.schemas", "jobs.lifecycle", "worker.tasks", "calibrl.cli", "calibrl.commands.demo"]
-)
-def test_the_service_runs_without_torch(module: str) -> None:
-    code = f"import sys, {module}; print(*sorted({{'torch', 'transformers'}} & set(sys.modules)))"
-    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_SECONDS)
-    assert (run.returncode, run.stdout.strip(), run.stderr) == (0, "", "")

@@ -1,9 +1,5 @@
 """Profiles: services asked by name, whose keys nobody else can read and nothing shows."""
 
-import os
-import pty
-import subprocess
-import sys
 from pathlib import Path
 from threading import Thread
 
@@ -14,7 +10,6 @@ from typer.testing import CliRunner, Result
 from calibrl import cli
 from calibrl.client import CalibrlError, Client, profiles
 from calibrl.stack.local import LocalStack
-from tests.support import ROOT
 from tests.support.waiting import LIMIT_SECONDS
 
 from .conftest import KEY, Service, calibrl, fault
@@ -164,27 +159,6 @@ def test_a_link_to_the_file_stays_one(file: Path, tmp_path: Path) -> None:
     add("lab", "http://x")
     assert file.is_symlink() and "[lab]" in kept.read_text()
     assert kept.stat().st_mode & 0o777 == 0o600
-
-
-def test_a_key_is_typed_without_being_shown(file: Path, tmp_path: Path) -> None:
-    """On a terminal of its own."""
-    ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "calibrl.cli", "profiles", "add", "lab", "--url", "http://x"]
-    env = {"PATH": os.defpath, "XDG_CONFIG_HOME": str(file.parents[1]), "HOME": str(tmp_path)}
-    typing = subprocess.Popen(
-        command, cwd=ROOT, env=env, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
-    )
-    os.close(theirs)
-    said = b""
-    while b"Key: " not in said:
-        said += os.read(ours, 1000)
-    os.write(ours, f"{SECRET}\n".encode())
-    while b"added lab" not in said:
-        said += os.read(ours, 1000)
-    assert typing.wait(LIMIT_SECONDS) == 0
-    os.close(ours)
-    assert SECRET.encode() not in said
-    assert profiles.named("lab").api_key.get_secret_value() == SECRET
 
 
 def test_no_profile_is_one_line_with_the_fix(file: Path) -> None:

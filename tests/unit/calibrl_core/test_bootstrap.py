@@ -1,7 +1,5 @@
 """Paired differences, by numbers worked out by hand."""
 
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
@@ -9,7 +7,6 @@ import pytest
 from numpy.typing import NDArray
 
 from calibrl_core.bootstrap import paired_differences
-from tests.support.waiting import LIMIT_SECONDS
 
 
 def right(*shares: Any) -> NDArray[Any]:
@@ -54,10 +51,3 @@ def test_every_two_and_the_same_seed_the_same_numbers() -> None:
     assert paired_differences(models[:1], seed=0) == []
     (same,) = paired_differences([models[0], models[0]], seed=0)
     assert (same.low, same.high, same.distinguishable) == (0.0, 0.0, False)
-
-
-@pytest.mark.parametrize("module", ["bootstrap", "rescore"])
-def test_no_torch_is_loaded(module: str) -> None:
-    code = f"import sys, calibrl_core.{module}; print('torch' in sys.modules)"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=LIMIT_SECONDS)
-    assert (run.stdout.strip(), run.stderr) == ("False", "")

@@ -2,9 +2,7 @@
 
 import json
 import math
-import os
 import signal
-import subprocess
 import sys
 import zlib
 from collections.abc import Callable, Iterator
@@ -24,7 +22,6 @@ from calibrl_core.run.checkpoint import Checkpoints, QuotaError
 from calibrl_core.run.process import run_process
 from calibrl_core.train import train
 from calibrl_core.verifiers.scorer import Score, Scorer
-from tests.support.waiting import LIMIT_SECONDS
 
 DIGITS = {"builtin": "digits", "split": "train", "rows": 6}
 
@@ -305,25 +302,6 @@ def test_evaluation(tmp_path: Path) -> None:
     assert stopped["status"] == "stopped"
 
 
-def start(tmp_path: Path, settings: Any, module: str = "train") -> Any:
-    (tmp_path / "config.json").write_text(json.dumps(settings))
-    command = [sys.executable, "-m", f"calibrl_core.{module}", str(tmp_path / "config.json"), "--run-dir"]
-    return subprocess.Popen([*command, str(tmp_path / "run")], stderr=subprocess.PIPE, text=True)
-
-
-def test_the_process_saves_and_exits_on_sigterm(tmp_path: Path) -> None:
-    process = start(tmp_path, config(steps=100_000).model_dump(mode="json"))
-    for line in process.stderr:
-        if line.startswith("step 2"):
-            break
-    os.kill(process.pid, signal.SIGTERM)
-    process.communicate(timeout=LIMIT_SECONDS)
-    assert process.returncode == 0
-    last = events(tmp_path / "run")[-1]
-    assert (last["type"], last["status"]) == ("finish", "stopped")
-    assert (tmp_path / "run" / "checkpoints" / f"step-{last['step']:06d}").is_dir()
-
-
 @pytest.fixture
 def as_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Runs what a trainer's process runs, in this one, with such a config file or none; its exit status."""
@@ -354,16 +332,6 @@ def test_the_process_refuses_a_model_with_a_link_out_of_its_root(
     assert as_process(spec, f"--root={tmp_path / 'allowed'}") == 1
     last = events(tmp_path / "run")[-1]
     assert (last["type"], last["reason"]) == ("error", "bad_spec") and "leads out of" in last["message"]
-
-
-def test_the_process_explains_what_went_wrong(tmp_path: Path) -> None:
-    process = start(tmp_path, {"model": {"builtin": "tiny-vlm"}, "data": DIGITS, "steps": -1})
-    _, told = process.communicate(timeout=LIMIT_SECONDS)
-    assert process.returncode == 1
-    last = events(tmp_path / "run")[-1]
-    assert (last["type"], last["reason"]) == ("error", "bad_spec")
-    assert "steps" in last["message"]
-    assert "Traceback" not in told
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,7 @@
 
 import json
 import math
-import shutil
-import subprocess
 import tomllib
-from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +13,8 @@ from dashboard import palette
 from dashboard.charts import figures
 from dashboard.charts.figures import ChartFigure, Curve, Dot
 from dashboard.charts.series import BUCKETS, POINTS, HistogramColumns, StepSeries
-from tests.support.waiting import LIMIT_SECONDS
 
 LABELS = {"accuracy": "Accuracy"}
-NODE = shutil.which("node")
 HOSTILE = '<b>x</b><a href="javascript:alert(1)">y</a>'
 
 
@@ -168,34 +163,6 @@ def test_buttons_and_links_are_legible_in_both_themes() -> None:
 def contrast(one: str, other: str) -> float:
     darker, lighter = sorted((luminance(one), luminance(other)))
     return (lighter + 0.05) / (darker + 0.05)
-
-
-def as_csv(figure: ChartFigure) -> list[str]:
-    """What the browser saves of a figure."""
-    script = Path(figures.__file__).with_name("live_chart.js")
-    program = (
-        "globalThis.matchMedia = () => ({ matches: false });"
-        "globalThis.DOMParser = class {"
-        "  parseFromString(textContent) { return { documentElement: { textContent } }; } };"
-        f"const {{ table }} = await import('data:text/javascript;base64,{b64encode(script.read_bytes()).decode()}');"
-        f"console.log(table({figure.json}));"
-    )
-    run = [NODE or "node", "--input-type=module", "-e", program]
-    return subprocess.run(run, capture_output=True, text=True, check=True, timeout=LIMIT_SECONDS).stdout.split()
-
-
-@pytest.mark.skipif(NODE is None, reason="needs node")
-def test_the_csv_of_evaluations_names_metrics_and_intervals() -> None:
-    found = [result("a", accuracy=0.5, accuracy_low=0.25, accuracy_high=0.75), result("b", accuracy=0.75)]
-    figure = figures.intervals(["accuracy"], found, LABELS)
-    figure.layout["xaxis"]["title"]["text"] = "share"
-    assert as_csv(figure) == ["series,share,metric,low,high", "a,0.5,Accuracy,0.25,0.75", "b,0.75,Accuracy,0.75,0.75"]
-
-
-@pytest.mark.skipif(NODE is None, reason="needs node")
-def test_the_csv_of_the_map_has_the_rewards() -> None:
-    (row,) = as_csv(figures.dots([Dot(0.5, 0.25, 1.5, "p", [1, 1])], [], low=0, high=2))[-1:]
-    assert row.endswith("0.5,0.25,1.5,p")
 
 
 def test_a_curve_without_its_raw_line_is_one_line() -> None:

@@ -1,16 +1,11 @@
 """Readings of cards, through a fake NVML at the library's boundary."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from calibrl.schemas import GpuReading
-from tests.support import ROOT
-from tests.support.fake_nvml import GIBIBYTE, Card, environment, pynvml, write
-from tests.support.waiting import LIMIT_SECONDS
+from tests.support.fake_nvml import GIBIBYTE, Card, pynvml, write
 from worker import gpus
 from worker.gpus import chosen, is_free, read, visible
 
@@ -80,14 +75,6 @@ def test_the_setting_names_cards(setting: str, indices: object) -> None:
 def test_a_job_sees_its_cards_and_no_other() -> None:
     assert visible([])["CUDA_VISIBLE_DEVICES"] == ""
     assert visible([0, 3]) == {"CUDA_VISIBLE_DEVICES": "0,3", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-
-
-def test_processes_can_be_shown_made_up_cards(tmp_path: Path) -> None:
-    write(tmp_path / "cards.json", [Card(), Card()])
-    shown = environment(tmp_path / "cards.json", dict(os.environ))
-    command = [sys.executable, "-m", "worker.gpus"]
-    run = subprocess.run(command, cwd=ROOT, env=shown, capture_output=True, text=True, timeout=LIMIT_SECONDS)
-    assert (run.returncode, run.stdout, run.stderr) == (0, "2\n", "")
 
 
 def test_of_the_real_library_all_that_is_asked_is_there() -> None:

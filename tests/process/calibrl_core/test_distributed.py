@@ -25,9 +25,9 @@ from calibrl_core.rollout.base import SamplingRequest
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 from calibrl_core.train import train
 from calibrl_core.verifiers.scorer import Scorer
+from tests.process.calibrl_core import run_ranks
 from tests.support.processes import processes_with
 from tests.support.waiting import LIMIT_SECONDS, eventually
-from tests.unit.calibrl_core import run_ranks
 
 SCRIPT = Path(run_ranks.__file__)
 ROOT = Path(__file__).parents[3]

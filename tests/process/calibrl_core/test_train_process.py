@@ -1,0 +1,39 @@
+"""The trainer's process: how it ends on a signal, and on a config that is wrong."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+from tests.support.waiting import LIMIT_SECONDS
+from tests.unit.calibrl_core.test_train import DIGITS, config, events
+
+
+def start(tmp_path, settings, module="train"):
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    command = [sys.executable, "-m", f"calibrl_core.{module}", str(tmp_path / "config.json"), "--run-dir"]
+    return subprocess.Popen([*command, str(tmp_path / "run")], stderr=subprocess.PIPE, text=True)
+
+
+def test_the_process_saves_and_exits_on_sigterm(tmp_path):
+    process = start(tmp_path, config(steps=100_000).model_dump(mode="json"))
+    for line in process.stderr:
+        if line.startswith("step 2"):
+            break
+    os.kill(process.pid, signal.SIGTERM)
+    process.communicate(timeout=LIMIT_SECONDS)
+    assert process.returncode == 0
+    last = events(tmp_path / "run")[-1]
+    assert (last["type"], last["status"]) == ("finish", "stopped")
+    assert (tmp_path / "run" / "checkpoints" / f"step-{last['step']:06d}").is_dir()
+
+
+def test_the_process_explains_what_went_wrong(tmp_path):
+    process = start(tmp_path, {"model": {"builtin": "tiny-vlm"}, "data": DIGITS, "steps": -1})
+    _, told = process.communicate(timeout=LIMIT_SECONDS)
+    assert process.returncode == 1
+    last = events(tmp_path / "run")[-1]
+    assert (last["type"], last["reason"]) == ("error", "bad_spec")
+    assert "steps" in last["message"]
+    assert "Traceback" not in told
