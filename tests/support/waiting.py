@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
-LIMIT_SECONDS = 240.0  # only a condition that never comes true takes this long, even with far too few CPUs
+LIMIT_SECONDS = 600.0  # only a condition that never comes true takes this long, even with far too few CPUs
 
 
 def eventually(found: Callable[[], T]) -> T:

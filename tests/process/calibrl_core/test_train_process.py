@@ -5,19 +5,22 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 from tests.support.waiting import LIMIT_SECONDS
 from tests.unit.calibrl_core.test_train import DIGITS, config, events
 
 
-def start(tmp_path, settings, module="train"):
+def start(tmp_path: Path, settings: Any, module: str = "train") -> subprocess.Popen[str]:
     (tmp_path / "config.json").write_text(json.dumps(settings))
     command = [sys.executable, "-m", f"calibrl_core.{module}", str(tmp_path / "config.json"), "--run-dir"]
     return subprocess.Popen([*command, str(tmp_path / "run")], stderr=subprocess.PIPE, text=True)
 
 
-def test_the_process_saves_and_exits_on_sigterm(tmp_path):
+def test_the_process_saves_and_exits_on_sigterm(tmp_path: Path) -> None:
     process = start(tmp_path, config(steps=100_000).model_dump(mode="json"))
+    assert process.stderr is not None
     for line in process.stderr:
         if line.startswith("step 2"):
             break
@@ -29,7 +32,7 @@ def test_the_process_saves_and_exits_on_sigterm(tmp_path):
     assert (tmp_path / "run" / "checkpoints" / f"step-{last['step']:06d}").is_dir()
 
 
-def test_the_process_explains_what_went_wrong(tmp_path):
+def test_the_process_explains_what_went_wrong(tmp_path: Path) -> None:
     process = start(tmp_path, {"model": {"builtin": "tiny-vlm"}, "data": DIGITS, "steps": -1})
     _, told = process.communicate(timeout=LIMIT_SECONDS)
     assert process.returncode == 1
