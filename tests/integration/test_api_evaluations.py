@@ -89,7 +89,7 @@ def test_what_is_no_ended_evaluation_has_none(http: httpx.Client) -> None:
     assert "has not ended: it is queued" in refused(http.get(f"/v1/jobs/{evaluating}/evaluation"), 409)["detail"]
     assert "has not ended" in refused(compare(http, evaluating), 409)["detail"]
     life.finish(life.claim(), JobStatus.SUCCEEDED, result={"something": "else"})
-    assert "of another form" in refused(http.get(f"/v1/jobs/{evaluating}/evaluation"), 409)["detail"]
+    assert "format that this version" in refused(http.get(f"/v1/jobs/{evaluating}/evaluation"), 409)["detail"]
     refused(http.get(f"/v1/jobs/{uuid4()}/evaluation"), 404)
 
 
@@ -140,7 +140,7 @@ def test_one_evaluation_s_own_models_are_compared_too(client: Client) -> None:
 
 def test_what_can_t_be_compared_says_why(http: httpx.Client) -> None:
     first, shorter = evaluation({"test": right(20)}), evaluation({"test": right(20)[:30]})
-    assert "of which 30 pair" in refused(compare(http, first, shorter), 409)["detail"]
+    assert "of which 30 are the same" in refused(compare(http, first, shorter), 409)["detail"]
     elsewhere = evaluation({"test-noise": right(20)})
     assert "The models share no dataset" in refused(compare(http, first, elsewhere), 409)["detail"]
     assert named(compare(http, first, elsewhere, split="test")) == ["split"]
@@ -235,7 +235,7 @@ def test_what_can_t_be_replayed_says_why(http: httpx.Client, client: Client) -> 
         ({"rewards": [{"type": "math"}], "limit": 5001}, "limit"),
     ):
         assert named(http.post(path, json=body)) == [field]
-    with pytest.raises(CalibrlError, match="keeps no completions of these steps"):
+    with pytest.raises(CalibrlError, match="has no stored completions in these steps"):
         client.replay(job_id, [{"type": "math"}], first_step=2)
     refused(http.post(f"/v1/jobs/{uuid4()}/replay", json={"rewards": [{"type": "math"}]}), 404)
 

@@ -145,7 +145,7 @@ def test_memory_is_held_against_the_gpus_of_machines(client: httpx.Client, tmp_p
 def test_a_model_whose_size_can_not_be_told_is_said(client: httpx.Client, tmp_path: Path) -> None:
     plan = planned(client, model={"path": folder(tmp_path / "odd", model_type="odd")})
     assert plan["memory"] is None
-    assert "config.json alone does not tell for odd" in plan["warnings"][-1]["message"]
+    assert "config.json is not sufficient for odd" in plan["warnings"][-1]["message"]
     (tmp_path / "odd" / "model.safetensors").write_bytes(b"\xff" * 64)
     assert "memory unknown" in planned(client, model={"path": str(tmp_path / "odd")})["warnings"][-1]["message"]
 

@@ -161,7 +161,7 @@ def test_supervised_fine_tuning_is_a_job_like_any_other(client: OpenAI, api: htt
     ours = api.get(f"/v1/jobs/{uuid(job)}").json()
     assert (ours["name"], ours["spec"]["algorithm"]["type"], ours["spec"]["steps"]) == ("sums", "sft", 3)
     assert ours["labels"] == {"Team_A": "v", "x.y": ""}
-    with pytest.raises(openai.BadRequestError, match="is used by jobs"):
+    with pytest.raises(openai.BadRequestError, match="is used by unfinished jobs"):
         client.files.delete(held_out.id)
 
 

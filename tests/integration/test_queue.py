@@ -139,7 +139,7 @@ def test_a_worker_lost_while_pausing_leaves_the_job_paused() -> None:
 
 def test_pause_resume_and_retry_are_refused_where_they_make_no_sense() -> None:
     id = submit()
-    with pytest.raises(Conflict, match="not paused: it is queued"):
+    with pytest.raises(Conflict, match="is queued, not paused"):
         resume(id)
     with pytest.raises(Conflict, match="is queued: only a failed or cancelled"):
         retry(id)

@@ -61,7 +61,7 @@ def test_a_place_is_read_as_it_was_written(text: str, numbers: int) -> None:
     [("", 1), ("-1", 1), ("1.", 1), (".1", 1), ("1-2", 1), ("1", 2), ("1-2-3", 2), ("²", 1), ("1\n", 1), ("9" * 19, 1)],
 )
 def test_what_is_no_place_is_refused(text: str, numbers: int) -> None:
-    with pytest.raises(ValueError, match="no id of a frame"):
+    with pytest.raises(ValueError, match="not the id of a frame"):
         StreamPosition.parse(text, numbers)
 
 
