@@ -1,4 +1,4 @@
-"""The front door: the Python client, the command line, and the whole service on one machine."""
+"""The Python client, the command line, and the local stack."""
 
 from calibrl.client import CalibrlError, Client
 

@@ -1,4 +1,4 @@
-"""`calibrl`: the service's command line. Every error is one line on stderr; 2: the input is at fault, 1: a failure."""
+"""The command line `calibrl`. Each error is one line on stderr. Exit code 2: invalid input, 1: a failure."""
 
 import shlex
 import signal
@@ -38,11 +38,11 @@ from calibrl.specfile import SpecError
 from calibrl.views import terminal
 
 POLL_SECONDS = 1.0
-BAD_INPUT = frozenset({400, 404, 413, 422})  # HTTP statuses that mean: what was asked for is at fault
+BAD_INPUT = frozenset({400, 404, 413, 422})  # HTTP statuses of an invalid request
 
 
 class _CommandLine(TyperGroup):
-    """The process's edge: turns whatever a command raises into one line and an exit code."""
+    """Turns each exception of a command into one line on stderr and an exit code."""
 
     def main(
         self,
@@ -65,8 +65,8 @@ class _CommandLine(TyperGroup):
             code = _complain(2 if error.status in BAD_INPUT else 1, str(error))
         except Exception as error:
             frame = traceback.extract_tb(error.__traceback__)[-1]
-            what = f"{type(error).__name__}: {error} (at {frame.filename}:{frame.lineno})"
-            code = _complain(1, f"internal error, {what}")
+            message = f"{type(error).__name__}: {error} (at {frame.filename}:{frame.lineno})"
+            code = _complain(1, f"internal error, {message}")
         sys.exit(code)
 
 
@@ -78,25 +78,25 @@ def _complain(code: int, message: str) -> int:
 app = typer.Typer(
     cls=_CommandLine,
     pretty_exceptions_enable=False,
-    help="Train vision-language models with CalibRL: submit jobs, watch them, or run the whole service here.",
-    epilog="JOB is an id, the beginning of one, or `latest`. --profile or CALIBRL_PROFILE names the service, or "
-    "CALIBRL_API_URL and CALIBRL_API_KEY do; without them, the stack that `calibrl up` runs on this machine is asked.",
+    help="Train vision-language models with CalibRL: submit and watch jobs, or run the service here.",
+    epilog="JOB is an id, a prefix of an id, or `latest`. Select the service with --profile or CALIBRL_PROFILE, or "
+    "with CALIBRL_API_URL and CALIBRL_API_KEY. Default: the local stack, `calibrl up`, on this machine.",
 )
 DataFolder = Annotated[
-    Path | None, typer.Option("--data", metavar="DIR", help="Where all data is kept.", show_default="~/.calibrl")
+    Path | None, typer.Option("--data", metavar="DIR", help="Folder of all data.", show_default="~/.calibrl")
 ]
 Port = Annotated[
-    int | None, typer.Option("--port", min=1, max=65535, help="The API's port.", show_default="a free one")
+    int | None, typer.Option("--port", min=1, max=65535, help="Port of the API.", show_default="a free port")
 ]
 DashboardPort = Annotated[
     int | None,
-    typer.Option("--dashboard-port", min=1, max=65535, help="The dashboard's port.", show_default="a free one"),
+    typer.Option("--dashboard-port", min=1, max=65535, help="Port of the dashboard.", show_default="a free port"),
 ]
 
 
 @app.command(rich_help_panel=HERE)
 def up(data: DataFolder = None, port: Port = None, dashboard_port: DashboardPort = None) -> None:
-    """Run the whole service until Ctrl-C: database, queue, API, a worker and the dashboard."""
+    """Run the service on this machine until Ctrl-C: database, queue, API, a worker and the dashboard."""
     require("local", "calibrl up")
     from calibrl.stack.local import LocalStack, StackError
 
@@ -116,21 +116,23 @@ def up(data: DataFolder = None, port: Port = None, dashboard_port: DashboardPort
     except StackError as error:
         raise typer.Exit(_complain(1, str(error))) from error
     except KeyboardInterrupt:
-        pass  # while it started, or a second time
-    typer.echo("Stopped; nothing is left running.")
+        pass  # during the start, or a second Ctrl-C
+    typer.echo("Stopped. No process is left.")
 
 
 @app.command(rich_help_panel=HERE)
 def demo(
-    exit: Annotated[bool, typer.Option("--exit", help="Stop everything when the jobs are done.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the results as one JSON object, last.")] = False,
-    compare: Annotated[bool, typer.Option("--compare", help="Also train with GRPO, and compare.")] = False,
-    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of weights, data order and sampling.")] = 0,
+    exit: Annotated[bool, typer.Option("--exit", help="Stop the service when the jobs are done.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as one JSON object.")] = False,
+    compare: Annotated[bool, typer.Option("--compare", help="Also train with GRPO and compare both.")] = False,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**31 - 1, help="Random seed of weights, data order and sampling.")
+    ] = 0,
     data: DataFolder = None,
     port: Port = None,
     dashboard_port: DashboardPort = None,
 ) -> None:
-    """Train a tiny vision-language model with CalibRL from start to finish, and show it live."""
+    """Train a tiny vision-language model with CalibRL from start to finish, live in the dashboard."""
     require("local", "calibrl demo")
     from calibrl.commands.demo import run
 
@@ -150,10 +152,10 @@ def demo(
 @app.command("presets", rich_help_panel=JOBS)
 def show_presets(
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="Print this one, as YAML.", show_default=False)
+        str | None, typer.Argument(metavar="NAME", help="Preset to print as YAML.", show_default=False)
     ] = None,
 ) -> None:
-    """List specs to begin with, or print one: `calibrl presets calibrl > my.yaml; calibrl submit my.yaml`."""
+    """List the preset specs, or print one: `calibrl presets calibrl > my.yaml; calibrl submit my.yaml`."""
     if name is None:
         width = max(map(len, presets.names()))
         typer.echo("\n".join(f"{one:<{width}}  {presets.summary(one)}" for one in presets.names()))
@@ -171,7 +173,7 @@ def show_schema() -> None:
 
 @app.command(rich_help_panel=JOBS)
 def show(job: JobArgument, as_json: AsJson = False, data: StackFolder = None) -> None:
-    """Show a job: status, history, checkpoints, result and spec."""
+    """Show a job: status, events, checkpoints, result and spec."""
     with Client(data_dir=data) as client:
         found = client.job(find(client, job).id)
         if as_json:
@@ -187,18 +189,18 @@ def show(job: JobArgument, as_json: AsJson = False, data: StackFolder = None) ->
 
 @app.command(rich_help_panel=JOBS)
 def watch(job: JobArgument, data: StackFolder = None) -> None:
-    """Follow a job's progress and metrics to its end; exit code 0 where it succeeded, else 1."""
+    """Show the progress and metrics of a job until it ends. Exit code 0 if it succeeded, else 1."""
     with Client(data_dir=data) as client:
         found = find(client, job)
         screen = console()
-        told = None
+        shown = None
         with Live(console=screen, auto_refresh=False) as live:
             for now, rows, happened in follow_job.follow(client, found.id):
                 for warning in filter(None, map(terminal.warning, happened)):
                     screen.print(warning, soft_wrap=True)  # stays above what is drawn live
                 if screen.is_terminal:
                     live.update(terminal.live_view(now, rows), refresh=True)
-                elif told != (told := (now.status, 10 * now.step // (now.steps_total or 1))):
+                elif shown != (shown := (now.status, 10 * now.step // (now.steps_total or 1))):
                     typer.echo(terminal.headline(now))
     raise typer.Exit(0 if now.status is JobStatus.SUCCEEDED else 1)
 
@@ -206,10 +208,10 @@ def watch(job: JobArgument, data: StackFolder = None) -> None:
 @app.command(rich_help_panel=JOBS)
 def logs(
     job: JobArgument,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue until the job ends.")] = False,
     data: StackFolder = None,
 ) -> None:
-    """Print a job's log."""
+    """Print the log of a job."""
     with Client(data_dir=data) as client:
         id = find(client, job).id
         for text in follow_job.log_text(client, id) if follow else follow_job.Log(client, id).rest():
@@ -230,7 +232,7 @@ def _data_dir(given: Path | None) -> Path:
 
 
 def _end_like_ctrl_c(*numbers: signal.Signals) -> None:
-    """Let these signals end the command as Ctrl-C does, so that every `with` block is left in order."""
+    """Make these signals end the command as Ctrl-C does: each `with` block then cleans up."""
     for number in numbers:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
             signal.signal(number, signal.default_int_handler)
@@ -238,7 +240,7 @@ def _end_like_ctrl_c(*numbers: signal.Signals) -> None:
 
 def _addresses(dashboard_url: str | None, api_url: str, folder: Path, options: str) -> Table:
     table = Table.grid(padding=(0, 2))
-    for what, where in {
+    for label, value in {
         "Dashboard": dashboard_url or "none",
         "API": f"{api_url}/docs",
         "Data": str(folder),
@@ -246,12 +248,12 @@ def _addresses(dashboard_url: str | None, api_url: str, folder: Path, options: s
         "Submit a job": f"calibrl submit FILE.yaml{options}",
         "Stop": "Ctrl-C",
     }.items():
-        table.add_row(what, Text(where, style="bold"))
+        table.add_row(label, Text(value, style="bold"))
     return table
 
 
 def main() -> None:
-    """The entry point of the command `calibrl`."""
+    """Run the command `calibrl`."""
     app()
 
 

@@ -1,4 +1,4 @@
-"""The lock on a data folder: the process that holds it runs what is in there, and lets go of it however it ends."""
+"""Lock of a data folder. The stack that runs on the folder holds it; the kernel releases it when the process ends."""
 
 from pathlib import Path
 
@@ -6,12 +6,16 @@ from filelock import FileLock, Timeout
 
 
 def folder_lock(folder: Path) -> FileLock:
-    """The folder's lock, not yet acquired."""
+    """Return the lock of a folder, not yet acquired."""
     return FileLock(folder / "lock")
 
 
 def is_held(folder: Path) -> bool:
-    """Whether a process, this one or another, holds the folder. Raises OSError where its lock can't be opened."""
+    """Return whether any process holds the folder.
+
+    Raises:
+        OSError: the lock file cannot be opened.
+    """
     lock = folder_lock(folder)
     try:
         lock.acquire(timeout=0)

@@ -1,7 +1,7 @@
-"""A job as a run of MLflow: its spec as parameters, its metrics by step, its end. Needs the extra `mlflow`.
+"""Copies a job to an MLflow run: spec as parameters, metrics per step, end. Needs the extra `mlflow`.
 
-What the run holds is noted in its own tags, after every batch, so that another call goes on where the last one ended.
-MLflow takes no metric back: where the job has gone back to an earlier checkpoint, the run is deleted and begun anew.
+Tags of the run record after each batch what it contains, so that the next call continues there. MLflow cannot delete
+metrics: if the job went back to an earlier checkpoint, the run is deleted and created again.
 """
 
 import re
@@ -15,15 +15,15 @@ from calibrl.extras import require
 from calibrl.schemas import Job, JobStatus, MetricRow
 
 JOB, STEP, TIME = "calibrl.job", "calibrl.last_step", "calibrl.last_ts"  # tags
-BATCH = 1000  # metrics of one request: the most that MLflow takes
-PARAMETERS = 100  # the same for parameters
-LONGEST = 250, 6000  # characters of a parameter's name, and of its value
+BATCH = 1000  # maximum number of metrics per request to MLflow
+PARAMETERS = 100  # maximum number of parameters per request
+LONGEST = 250, 6000  # characters of the name and of the value of a parameter
 ENDS = {JobStatus.SUCCEEDED: "FINISHED", JobStatus.FAILED: "FAILED", JobStatus.CANCELLED: "KILLED"}
 _NO_NAME = re.compile(r"[^\w. /:\-]", re.ASCII)
 
 
 class Mirror:
-    """Keeps one run of an MLflow experiment like a job. Raises CalibrlError where MLflow refuses or is not there."""
+    """Keeps an MLflow run equal to a job. Raises CalibrlError if MLflow refuses or cannot be reached."""
 
     def __init__(self, client: Client, job_id: UUID, uri: str, experiment: str) -> None:
         require("mlflow", "calibrl export mlflow")
@@ -34,8 +34,8 @@ class Mirror:
             self._mlflow = MlflowClient(tracking_uri=uri)
 
     def update(self) -> tuple[str, int, bool]:
-        """Bring the run up to date: its id, the steps that were new to it, and whether the job has ended."""
-        job = self._client.job(self._job_id)  # read first: what it tells last is then read too
+        """Update the run. Return its id, the number of new steps, and whether the job has ended."""
+        job = self._client.job(self._job_id)  # read first: the last metrics are then read as well
         with _explained(self._experiment):
             run = self._run(job)
             rows = self._new_rows(run)
@@ -46,7 +46,7 @@ class Mirror:
             steps = self._log(run.info.run_id, rows)
             if job.status.final:
                 self._mlflow.set_terminated(run.info.run_id, ENDS[job.status])
-            elif run.info.status != "RUNNING":  # a job that was tried again
+            elif run.info.status != "RUNNING":  # the job was retried
                 self._mlflow.update_run(run.info.run_id, status="RUNNING")
         return run.info.run_id, steps, job.status.final
 
@@ -67,7 +67,7 @@ class Mirror:
         return run
 
     def _new_rows(self, run: Any) -> Iterator[MetricRow] | None:
-        """What the run does not hold yet; None where it holds steps that the job has taken back."""
+        """Return the rows that the run does not have; None if the run has steps that the job took back."""
         tags = run.data.tags
         if STEP not in tags:
             return iter(self._client.all_metrics(self._job_id))
@@ -98,7 +98,7 @@ class Mirror:
     def _send(self, run_id: str, metrics: list[Any], last: list[Any]) -> None:
         for some in _parts(metrics, BATCH):
             self._mlflow.log_batch(run_id, metrics=some)
-        self._mlflow.log_batch(run_id, tags=last)  # after them: what was sent, and not noted, is sent again
+        self._mlflow.log_batch(run_id, tags=last)  # last: a batch that was sent without the tags is sent again
 
 
 @contextmanager
@@ -108,7 +108,7 @@ def _explained(what: str) -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
-        raise CalibrlError(f"MLflow can't do this ({what}): {error}") from error
+        raise CalibrlError(f"MLflow refused the request ({what}): {error}") from error
 
 
 def _parts(items: list[Any], size: int) -> Iterator[list[Any]]:
@@ -116,12 +116,12 @@ def _parts(items: list[Any], size: int) -> Iterator[list[Any]]:
 
 
 def _name(name: str) -> str:
-    """A metric's name of the characters that MLflow takes."""
+    """Return the name of a metric with the characters that MLflow allows."""
     return _NO_NAME.sub("_", name)[: LONGEST[0]]
 
 
 def _parameters(spec: dict[str, Any]) -> Iterator[Any]:
-    """A spec's fields by their paths: `algorithm.clip_low`."""
+    """Yield the fields of a spec by path: `algorithm.clip_low`."""
     from mlflow.entities import Param
 
     def walk(value: Any, path: str) -> Iterator[tuple[str, Any]]:

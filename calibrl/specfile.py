@@ -1,4 +1,4 @@
-"""Reads a job's spec from a YAML or JSON file, with overrides from the command line."""
+"""Reads the spec of a job from a YAML or JSON file, with overrides from the command line."""
 
 import json
 import re
@@ -10,18 +10,21 @@ import yaml
 
 
 class SpecError(ValueError):
-    """A spec file or an override that can't be used: one line that says where, and what would mend it."""
+    """A spec file or an override is invalid. The message is one line with place and remedy."""
 
 
 def read_spec(path: Path, overrides: list[str]) -> dict[str, Any]:
-    """The spec in the file, with each `key.path=value` set over it. Raises `SpecError`.
+    """Return the spec of a file with each `key.path=value` applied.
 
-    Relative paths of models and data become absolute: those in the file from the file's folder, those given as
-    overrides from the current folder, as a shell's user expects.
+    Relative paths of models and data become absolute: paths in the file from the folder of the file, paths in
+    overrides from the current folder.
+
+    Raises:
+        SpecError: the file or an override is invalid.
     """
     spec = _load(path)
     if not isinstance(spec, dict):
-        raise SpecError(f"{path}: a job's spec is a mapping that begins with `kind: train` or `kind: evaluate`")
+        raise SpecError(f"{path}: the spec of a job is a mapping that begins with `kind: train` or `kind: evaluate`")
     _make_paths_absolute(spec, path.resolve().parent)
     _override_all(spec, overrides)
     _make_paths_absolute(spec, Path.cwd())
@@ -29,7 +32,11 @@ def read_spec(path: Path, overrides: list[str]) -> dict[str, Any]:
 
 
 def read_changes(overrides: list[str]) -> dict[str, Any]:
-    """A merge patch that sets each `key.path=value`; relative paths become absolute. Raises `SpecError`."""
+    """Return a merge patch that sets each `key.path=value`. Relative paths become absolute.
+
+    Raises:
+        SpecError: an override is invalid.
+    """
     changes: dict[str, Any] = {}
     _override_all(changes, overrides)
     _make_paths_absolute(changes, Path.cwd())
@@ -37,7 +44,11 @@ def read_changes(overrides: list[str]) -> dict[str, Any]:
 
 
 def read_settings(text: str, option: str) -> dict[str, Any]:
-    """`key=value,key=value` as an option gives it, each value read as YAML. Raises `SpecError`."""
+    """Parse `key=value,key=value` of an option, each value as YAML.
+
+    Raises:
+        SpecError: the text is invalid.
+    """
     pairs = [part.partition("=") for part in text.split(",")]
     if not all(key and equals for key, equals, _ in pairs):
         raise SpecError(f"{option} {text!r}: write it as key=value,key=value")
@@ -45,7 +56,7 @@ def read_settings(text: str, option: str) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe subset without three of its traps: keys given twice, dates, and 1e-4 read as text."""
+    """Safe YAML with three changes: repeated keys are errors, dates are text, and 1e-4 is a number."""
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
@@ -107,8 +118,8 @@ def _load(path: Path) -> Any:
     return _json(text, path) if path.suffix == ".json" else _yaml(text, str(path))
 
 
-SOURCES = ("builtin", "path", "hub", "dataset", "from_job")  # where a model or data set comes from: one of them
-# What only some sources have, and which: it goes with the source that it belonged to.
+SOURCES = ("builtin", "path", "hub", "dataset", "from_job")  # a model or data set has exactly one of these
+# Fields of some sources only. They are removed together with their source.
 OF_SOURCES = {
     "split": ("builtin", "hub"),
     "experts": ("builtin",),
@@ -121,13 +132,13 @@ OF_SOURCES = {
 
 
 def _override_all(spec: dict[str, Any], overrides: list[str]) -> None:
-    """Set all of them; first the sources, so that none takes away what stands beside it here."""
+    """Apply all overrides, sources first: a new source removes fields of the old one."""
     for override in sorted(overrides, key=lambda text: text.partition("=")[0].rpartition(".")[2] not in SOURCES):
         _override(spec, override)
 
 
 def _override(spec: dict[str, Any], override: str) -> None:
-    """Set `a.b.0.c=value`; the value is read as YAML, and mappings on the way are made where they are missing."""
+    """Set `a.b.0.c=value`. The value is parsed as YAML; missing mappings are created."""
     path, equals, text = override.partition("=")
     keys = path.split(".")
     if not equals or not all(keys):
@@ -137,7 +148,7 @@ def _override(spec: dict[str, Any], override: str) -> None:
         place = place.setdefault(key, {}) if isinstance(place, dict) else _item(place, key, override)
     value = _yaml(text, f"--set {path}")
     if isinstance(place, dict):
-        if keys[-1] in SOURCES:  # `model.path=...` where the file says `{builtin: ...}`: another source, not one more
+        if keys[-1] in SOURCES:  # `model.path=...` replaces `{builtin: ...}` of the file
             others = [field for field, sources in OF_SOURCES.items() if keys[-1] not in sources]
             for other in (*SOURCES, *others):
                 place.pop(other, None)
@@ -149,14 +160,14 @@ def _override(spec: dict[str, Any], override: str) -> None:
 
 def _item(place: Any, key: str, override: str) -> Any:
     if not isinstance(place, list):
-        raise SpecError(f"--set {override!r}: what stands before {key!r} in the spec is no mapping or list")
+        raise SpecError(f"--set {override!r}: the value before {key!r} in the spec is not a mapping or a list")
     if not key.isdecimal() or int(key) >= len(place):
-        raise SpecError(f"--set {override!r}: {key!r} is no place in a list of {len(place)} (counted from 0)")
+        raise SpecError(f"--set {override!r}: {key!r} is not an index of a list of {len(place)} items (from 0)")
     return place[int(key)]
 
 
 def _sources(spec: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Every model and data set that the spec names, where it stands."""
+    """Yield each model and data set of the spec."""
     validation = spec.get("validation")
     named = [spec.get("model"), spec.get("data"), validation.get("data") if isinstance(validation, dict) else None]
     named += [item for field in ("models", "data") if isinstance(spec.get(field), list) for item in spec[field]]

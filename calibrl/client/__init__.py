@@ -28,14 +28,14 @@ __all__ = ["STACK_FILE", "CalibrlError", "Client", "Job", "Live", "Metrics", "St
 
 
 class Client(Jobs, Runs, Curves, Streams, Evaluations, Data, Queue, Projects, Access, Webhooks):
-    """The service's REST API. Every method raises `CalibrlError` where it can't do what it says.
+    """Client of the REST API of the service. Each method raises `CalibrlError` if the request fails.
 
-    `url` and `api_key` default to those of the profile that CALIBRL_PROFILE names, else to CALIBRL_API_URL and
-    CALIBRL_API_KEY, and those to the running local stack's; with `data_dir`, to the stack that runs on that folder.
+    Defaults of `url` and `api_key`: the profile that CALIBRL_PROFILE names, else CALIBRL_API_URL and CALIBRL_API_KEY,
+    else the running local stack. With `data_dir`: the local stack that runs on that folder.
     """
 
     def ready(self) -> Health:
-        """Whether the service reaches what it needs; `ok` False is an answer, not an error."""
+        """Return the health of the service. `ok` is False if its database or broker is unreachable."""
         response = self._once("GET", "/readyz")
         if response.status_code == httpx.codes.SERVICE_UNAVAILABLE:
             return self._parsed(Health, response)

@@ -1,4 +1,4 @@
-"""Where the service is, and with which key it is asked."""
+"""URL and key of the service."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ STACK_FILE = "stack.json"  # in the data folder of a running local stack
 
 
 class Stack(BaseModel):
-    """What a running local stack says of itself."""
+    """Content of the file that a running local stack writes."""
 
     api_url: str
     dashboard_url: str | None = None
@@ -22,9 +22,12 @@ class Stack(BaseModel):
 
 
 def read_stack(data_dir: Path) -> Stack | None:
-    """The local stack on that folder, None where none runs. Raises CalibrlError for a file that can't be read.
+    """Return the local stack on a folder; None if none is running.
 
-    A killed stack leaves its file behind, and somebody else may listen at its port by now: only its lock tells.
+    A killed stack leaves its file, and another process can use its port by now: only the lock shows whether it runs.
+
+    Raises:
+        CalibrlError: the file cannot be read.
     """
     path = data_dir / STACK_FILE
     try:
@@ -37,28 +40,39 @@ def read_stack(data_dir: Path) -> Stack | None:
 
 
 def http_address(url: str) -> httpx.URL:
-    """An address as text, read. Raises CalibrlError where no service can be there."""
+    """Parse the URL of a service.
+
+    Raises:
+        CalibrlError: the URL cannot be that of a service.
+    """
     try:
         address = httpx.URL(url)
     except httpx.InvalidURL:
         address = httpx.URL()
     if address.scheme not in ("http", "https") or not address.host:
-        raise CalibrlError(f"{url!r} is no address of a service: give one like http://127.0.0.1:8000")
-    if address.userinfo:  # it would be sent in the key's place; not shown, as it may be a password
-        raise CalibrlError("the service's address has a login in it: leave that out, the API key is all that is asked")
+        raise CalibrlError(f"{url!r} is not the URL of a service: use one like http://127.0.0.1:8000")
+    if address.userinfo:  # httpx would send it instead of the key; not shown: it can be a password
+        raise CalibrlError("the URL of the service has a login in it: remove the login, the API key is enough")
     return address
 
 
 def checked_key(key: str, fix: str) -> str:
-    """The key. Raises CalibrlError, with what is to be done, where no HTTP header can carry it."""
+    """Return the key. `fix` names the remedy in the error message.
+
+    Raises:
+        CalibrlError: the key has characters that an HTTP header cannot contain.
+    """
     if not (key.isascii() and key.isprintable()):
-        raise CalibrlError(f"the key has characters that no HTTP header can carry: {fix}")
+        raise CalibrlError(f"the key has characters that an HTTP header cannot contain: {fix}")
     return key
 
 
 def address_and_key(url: str | None, api_key: str | None, data_dir: Path | None) -> tuple[str, str]:
-    """Where to send requests and with which key: what was given, else the chosen profile's, else the environment's,
-    else the local stack's."""
+    """Return URL and key: the given ones, else those of the chosen profile, of the environment, or of the local stack.
+
+    Raises:
+        CalibrlError: there is no URL or no key, or two services are named.
+    """
     if url is None and (profile := profiles.selected(data_dir)) is not None:
         return profile.url, api_key or profile.api_key.get_secret_value()
     settings = ClientSettings.read()

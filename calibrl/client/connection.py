@@ -1,4 +1,4 @@
-"""How requests are sent, tried again, and their answers read."""
+"""Sends requests, repeats them after failures, and parses answers."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -22,25 +22,28 @@ from tenacity import (
 from calibrl.client.address import address_and_key, checked_key, http_address
 from calibrl.client.errors import CalibrlError, TimedOut, Unreachable
 
-MOST = 1000  # items of a page that the service gives at most
+MOST = 1000  # maximum number of items per page
 TIMEOUT = httpx.Timeout(15.0, connect=3.0)
 STREAM_TIMEOUT = httpx.Timeout(60.0, connect=3.0)
 RETRIED = frozenset({502, 503, 504})
-GETS, POSTS = 3, 6  # attempts; over 0.3 s, and over 2.5 s: what a killed service began may have to be rolled back first
+GETS, POSTS = (
+    3,
+    6,
+)  # attempts, within 0.3 s and 2.5 s: a killed service may first have to roll back
 BACKOFF = wait_exponential(multiplier=0.1, max=1)
-LONGEST_WAIT = 10.0  # seconds that a request waits in all, where the service says how long (429)
-PATIENCE = 180.0  # seconds from its beginning after which a request that got no answer in time is not sent again
+LONGEST_WAIT = 10.0  # total seconds that a request waits after answers 429
+PATIENCE = 180.0  # seconds after its first attempt during which a request that timed out is sent again
 IDEMPOTENCY_KEY = "Idempotency-Key"
-IN_FLIGHT = '"urn:calibrl:in-flight"'  # the type of the problem that says: what was sent before is still being done
-SHOWN_ONCE = "(it was shown once)"  # what a repeated answer has in a secret's place
-UNDONE = {"key": "revoke", "secret": "remove webhook"}  # fields with secrets, and how what they belong to goes
+IN_FLIGHT = '"urn:calibrl:in-flight"'  # problem type: the first request is still in progress
+SHOWN_ONCE = "(it was shown once)"  # replaces a secret in a repeated answer
+UNDONE = {"key": "revoke", "secret": "remove webhook"}  # fields with secrets, and the request that removes their object
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 Model = TypeVar("Model", bound=BaseModel)
 JobId = UUID | str
 
 
 class Connection:
-    """To one service, with one key: each resource's methods build on it."""
+    """Connection to one service with one key. The methods of each resource use it."""
 
     def __init__(
         self,
@@ -56,7 +59,7 @@ class Connection:
             base_url=address,
             headers={"Authorization": f"Bearer {checked_key(key, 'check CALIBRL_API_KEY')}"},
             timeout=timeout,
-            trust_env=address.host not in LOOPBACK,  # no HTTP_PROXY for this very machine
+            trust_env=address.host not in LOOPBACK,  # no HTTP_PROXY for this machine
         )
 
     def __enter__(self) -> Self:
@@ -68,15 +71,14 @@ class Connection:
         self.close()
 
     def close(self) -> None:
-        """Drop the connections."""
+        """Close the connections."""
         self._http.close()
 
     def _get(self, model: type[Model], path: str, **params: object) -> Model:
         return self._parsed(model, self._fetch(path, **params))
 
     def _fetch(self, path: str, **params: object) -> httpx.Response:
-        """A GET, tried again where the connection or a proxy in between broke, no answer came in time, or too much was
-        asked (429): reading twice does no harm."""
+        """Send a GET. Repeat it after a broken connection, a failed proxy, a timeout or 429: reading twice is safe."""
         given = {
             name: [str(one) for one in value] if isinstance(value, list | tuple) else str(value)
             for name, value in params.items()
@@ -88,7 +90,7 @@ class Connection:
         return self._parsed(model, checked(self._post(path)))
 
     def _post(self, path: str, *, headers: Mapping[str, str] | None = None, **options: Any) -> httpx.Response:
-        """A POST, tried again like a GET: by its key the service knows that it is the same, and does it once."""
+        """Send a POST. Repeat it like a GET: the service recognises the idempotency key and acts once."""
         keyed = {**(headers or {}), IDEMPOTENCY_KEY: uuid4().hex}
         return self._again(POSTS, lambda: self._once("POST", path, headers=keyed, **options))
 
@@ -109,7 +111,7 @@ class Connection:
         try:
             body = json.dumps(content, allow_nan=False)
         except (TypeError, ValueError) as error:
-            raise CalibrlError(f"the request holds something that JSON can't say: {error}") from error
+            raise CalibrlError(f"the request contains a value that JSON cannot express: {error}") from error
         headers = {"Content-Type": "application/json"}
         send = self._post if method == "POST" else partial(self._once, method)
         answer = send(path, content=body, headers=headers, **options)
@@ -119,7 +121,7 @@ class Connection:
         return checked(self._once("DELETE", path))
 
     def _streamed(self, path: str, params: Mapping[str, str] | None = None) -> Iterator[bytes]:
-        """A GET whose answer is read piece by piece, so that it may be of any size."""
+        """Send a GET and yield its answer in pieces, for answers of any size."""
         try:
             with self._http.stream("GET", path, params=params, timeout=STREAM_TIMEOUT) as response:
                 if not response.is_success:
@@ -155,25 +157,25 @@ class Connection:
 
 def _passing_trouble(response: httpx.Response) -> bool:
     in_flight = response.status_code == httpx.codes.CONFLICT and IN_FLIGHT in response.text
-    return in_flight or response.status_code in RETRIED or _told_to_wait(response) is not None
+    return in_flight or response.status_code in RETRIED or _requested_wait(response) is not None
 
 
-def _told_to_wait(response: httpx.Response) -> float | None:
-    """Seconds after which the service wants to be asked again by a key that has asked too often."""
+def _requested_wait(response: httpx.Response) -> float | None:
+    """Return the seconds that the service asks a client to wait after 429."""
     after = response.headers.get("Retry-After", "")
-    told = response.status_code == httpx.codes.TOO_MANY_REQUESTS and after.isascii() and after.isdecimal()
-    return float(after) if told else None
+    requested = response.status_code == httpx.codes.TOO_MANY_REQUESTS and after.isascii() and after.isdecimal()
+    return float(after) if requested else None
 
 
 def _pause(state: RetryCallState) -> float:
-    """Seconds before the next attempt."""
+    """Return the seconds before the next attempt."""
     assert state.outcome is not None
-    told = None if state.outcome.failed else _told_to_wait(state.outcome.result())
-    return BACKOFF(state) if told is None else told
+    requested = None if state.outcome.failed else _requested_wait(state.outcome.result())
+    return BACKOFF(state) if requested is None else requested
 
 
 def _takes_too_long(state: RetryCallState) -> bool:
-    """Whether one more attempt would keep its caller for longer than they may want."""
+    """Return whether one more attempt would exceed the time limit of the caller."""
     assert state.outcome is not None
     if isinstance(state.outcome.exception(), TimedOut):
         return (state.seconds_since_start or 0) > PATIENCE

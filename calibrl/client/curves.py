@@ -1,4 +1,4 @@
-"""Curves: metrics step by step or within a budget of points, histograms, and what can be taken elsewhere."""
+"""Metrics per step or as curves with a limited number of points, histograms, and exports."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,21 +18,21 @@ PAGE = 5000  # steps
 
 
 class Curves(Connection):
-    """Curves: metrics step by step or within a budget of points, histograms, and what can be taken elsewhere."""
+    """Metrics per step or as curves with a limited number of points, histograms, and exports."""
 
     def metrics(
         self, id: JobId, *, names: list[str] | None = None, after_step: int = -1, limit: int = 1000
     ) -> Page[MetricRow]:
-        """Metrics of the steps past `after_step`, ascending; all names, or those given."""
+        """Return metrics of steps after `after_step`, ascending; all names, or the given ones."""
         wanted = ",".join(names) if names is not None else None
         return self._get(Page[MetricRow], job_path(id, "metrics"), names=wanted, after_step=after_step, limit=limit)
 
     def all_metrics(self, id: JobId, names: list[str] | None = None, *, after_step: int = -1) -> "Metrics":
-        """Metrics of all steps past `after_step`, read when they are asked for; all names, or those given."""
+        """Return metrics of all steps after `after_step`, read on demand; all names, or the given ones."""
         return Metrics(self, id, names, after_step)
 
     def metric_names(self, id: JobId) -> list[MetricName]:
-        """The metrics that a job has reported, by name, with the last value of each."""
+        """Return the names of the metrics of a job with the last value of each."""
         return self._get(Page[MetricName], job_path(id, "metrics", "names")).data
 
     def series(
@@ -70,7 +70,7 @@ class Curves(Connection):
         return self._get(Page[Histogram], job_path(id, "histograms"), name=name, **bounds)
 
     def exported(self, id: JobId, format: ExportFormat) -> Iterator[bytes]:
-        """What `export` writes, piece by piece."""
+        """Yield the content that `export` writes, in pieces."""
         if format == "tensorboard":
             return self._streamed(job_path(id, "exports", "tensorboard"))
         return self._streamed(job_path(id, "metrics"), {"format": format})
@@ -91,7 +91,7 @@ class Curves(Connection):
 
 
 class Metrics:
-    """A job's metrics, step by step. Iterating reads page after page; `rows` and `to_pandas` read all."""
+    """Metrics of a job per step. Iteration reads one page at a time; `rows` and `to_pandas` read all."""
 
     def __init__(self, client: Curves, job: JobId, names: list[str] | None, after_step: int) -> None:
         self._client, self._job, self._names, self._after = client, job, names, after_step
@@ -106,7 +106,7 @@ class Metrics:
 
     @property
     def rows(self) -> list[MetricRow]:
-        """All steps, ascending."""
+        """All steps in ascending order."""
         return list(self)
 
     def to_pandas(self) -> "pandas.DataFrame":

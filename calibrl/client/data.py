@@ -1,4 +1,4 @@
-"""Data sets, and the files that jobs leave."""
+"""Data sets, checkpoints and result files."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ Progress = Callable[[int, int | None], object]  # bytes so far, and in all where
 
 
 class Data(Connection):
-    """Data sets, and the files that jobs leave. `progress` is told bytes so far and in all."""
+    """Data sets, checkpoints and result files. `progress` is called with transferred and total bytes."""
 
     def upload(
         self,
@@ -33,11 +33,13 @@ class Data(Connection):
         columns: dict[str, str] | None = None,
         progress: Progress | None = None,
     ) -> Dataset:
-        """Upload a Parquet or JSONL file; the same content again gives the same data set.
+        """Upload a Parquet or JSONL file. The same content gives the same data set.
 
-        `name` is the file's own by default; `columns` says which column holds what, where the rows are of the plain
-        form under other names. A file that is refused is told row by row. Where the connection or a proxy in between
-        breaks it is sent again from its beginning, if it is one that can be read again, as those on a disk.
+        `name` defaults to the name of the file. `columns` maps fields of the plain format to columns with other names.
+        After a broken connection the file is sent again from its beginning, if it can be read again.
+
+        Raises:
+            CalibrlError: the file was refused; the message names each bad row.
         """
         if isinstance(file, Path | str):
             try:
@@ -76,11 +78,11 @@ class Data(Connection):
         return self._get(Page[Dataset], "/v1/datasets", project=project, after=after, limit=limit)
 
     def dataset(self, id: UUID | str) -> Dataset:
-        """One data set."""
+        """Return a data set."""
         return self._get(Dataset, path_of("datasets", str(id)))
 
     def preview(self, id: UUID | str) -> list[PreviewRow]:
-        """The first rows of a file that was uploaded."""
+        """Return the first rows of an uploaded file."""
         return self._get(Page[PreviewRow], path_of("datasets", str(id), "preview")).data
 
     def download_dataset(self, id: UUID | str, target: Path | str, *, progress: Progress | None = None) -> Path:
@@ -102,19 +104,19 @@ class Data(Connection):
         return path
 
     def dataset_content(self, id: UUID | str) -> Iterator[bytes]:
-        """A data set's file as it was uploaded, piece by piece."""
+        """Yield the uploaded file of a data set in pieces."""
         return self._streamed(path_of("datasets", str(id), "content"))
 
     def delete_dataset(self, id: UUID | str) -> None:
-        """Delete a data set; one that a job uses which has not ended is refused (409)."""
+        """Delete a data set. Refused (409) while a job that has not ended uses it."""
         checked(self._once("DELETE", path_of("datasets", str(id))))
 
     def checkpoint(self, id: JobId, step: int) -> CheckpointFiles:
-        """One checkpoint of a job, and its files."""
+        """Return a checkpoint of a job with its files."""
         return self._get(CheckpointFiles, job_path(id, "checkpoints", str(step)))
 
     def results(self, id: JobId) -> list[StoredFile]:
-        """The files with an evaluation's results."""
+        """Return the result files of an evaluation."""
         return self._get(Page[StoredFile], job_path(id, "results")).data
 
     def download_checkpoint(
@@ -128,15 +130,15 @@ class Data(Connection):
         return self._download(files, job_path(id, "checkpoints", str(step), "files"), Path(folder), progress)
 
     def download_results(self, id: JobId, folder: Path | str, *, progress: Progress | None = None) -> list[Path]:
-        """Have an evaluation's results in a folder, as `download_checkpoint` does."""
+        """Download the results of an evaluation into a folder, as `download_checkpoint` does."""
         return self._download(self.results(id), job_path(id, "results"), Path(folder), progress)
 
     def archive(self, id: JobId, step: int) -> Iterator[bytes]:
-        """All files of a checkpoint as one tar file, piece by piece."""
+        """Yield all files of a checkpoint as one tar file, in pieces."""
         return self._streamed(job_path(id, "checkpoints", str(step), "archive"))
 
     def result(self, id: JobId, name: str) -> Iterator[bytes]:
-        """A file with an evaluation's results, piece by piece."""
+        """Yield a result file of an evaluation in pieces."""
         return self._streamed(_below(job_path(id, "results"), name))
 
     def _download(self, files: list[StoredFile], source: str, folder: Path, progress: Progress | None) -> list[Path]:
@@ -180,7 +182,7 @@ class Data(Connection):
         mark.write_text(file.etag)
 
     def _continue(self, file: StoredFile, source: str, partial: Path, tell: Callable[[int], None]) -> None:
-        """Fetch what is missing of a file."""
+        """Download the missing part of a file."""
         with partial.open("ab") as copy:
             have = copy.tell()
             if have >= file.bytes:
@@ -201,17 +203,17 @@ class Data(Connection):
 
 
 def _mark(target: Path) -> Path:
-    """Says of which content a file is, until all of the folder's are there."""
+    """Return the mark that names the content of a partial file until all files of the folder are complete."""
     return target.with_name(f".{target.name}.etag")
 
 
 def _below(source: str, name: str) -> str:
-    """The address of a file, its folders' names kept apart."""
+    """Return the path of a file in a URL, with each folder name quoted."""
     return "/".join([source, *(quote(part, safe="") for part in name.split("/"))])
 
 
 def _safe(name: str) -> PurePosixPath:
-    """A file's name, as far as it stays in the folder: a service can't be trusted with that."""
+    """Return the local path of a file name from the service, which must stay in the folder: the name is not trusted."""
     path = PurePosixPath(name)
     if path.is_absolute() or not path.parts or {"..", "."} & set(path.parts) or "\\" in name or not name.isprintable():
         raise CalibrlError(f"the service names a file {name!r}, which would not lie in the folder")
@@ -219,7 +221,7 @@ def _safe(name: str) -> PurePosixPath:
 
 
 def _size(file: BinaryIO) -> int | None:
-    """Bytes from where the file stands to its end, where it knows its end."""
+    """Return the bytes from the current position of a file to its end, if known."""
     try:
         here = file.tell()
         size = file.seek(0, os.SEEK_END) - here

@@ -1,10 +1,10 @@
-"""What a request that did not work raises."""
+"""Errors of failed requests."""
 
 from collections.abc import Mapping
 
 
 class CalibrlError(Exception):
-    """A request that did not work. `str()` is one line: what went wrong, in which field, and what mends it.
+    """A failed request. `str()` is one line: the cause, the field and the remedy.
 
     `status` is the HTTP status, None where no answer came; `errors` are {field, message} of a problem document.
     """
@@ -23,8 +23,8 @@ class CalibrlError(Exception):
 
 
 class Unreachable(CalibrlError):
-    """No connection: worth another try for a request that only reads, or that the service knows again."""
+    """No connection. Requests that only read, or have an idempotency key, can be repeated."""
 
 
 class TimedOut(Unreachable):
-    """A connection, and no answer in time."""
+    """Connected, but no answer in time."""

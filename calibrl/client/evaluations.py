@@ -1,4 +1,4 @@
-"""What evaluations found, how their models compare, and stored completions scored again."""
+"""Results of evaluations, comparison of models, and replay of stored completions."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,10 +14,10 @@ Compared = JobId | tuple[JobId, int]  # an evaluation, or one of its models by i
 
 
 class Evaluations(Connection):
-    """What evaluations found, how their models compare, and stored completions scored again."""
+    """Results of evaluations, comparison of models, and replay of stored completions."""
 
     def evaluation(self, id: JobId) -> Evaluation:
-        """What an evaluation found; one that has not ended is refused (409)."""
+        """Return the results of an evaluation. Refused (409) until it has ended."""
         return self._get(Evaluation, job_path(id, "evaluation"))
 
     def compare_evaluations(self, *models: Compared, split: str | None = None, seed: int = 0) -> list[Comparison]:

@@ -1,4 +1,4 @@
-"""A job that knows the client that it came from: `job.wait()`, `job.metrics().to_pandas()`."""
+"""Job with a reference to its client: `job.wait()`, `job.metrics().to_pandas()`."""
 
 from typing import TYPE_CHECKING, Any, Self
 
@@ -13,35 +13,39 @@ if TYPE_CHECKING:
 
 
 class Job(schemas.Job):
-    """A job as it stood when it was read. Its methods raise `CalibrlError` where they can't do what they say."""
+    """State of a job when it was read. Methods raise `CalibrlError` if the request fails."""
 
     _client: "Client | None" = PrivateAttr(None)
 
     def model_post_init(self, context: Any) -> None:
-        """Keep the client that has parsed this."""
+        """Store the client that parsed this job."""
         self._client = context
 
     @property
     def client(self) -> "Client":
-        """The client that it came from. Raises CalibrlError for a job that was not read through one."""
+        """Client that read this job.
+
+        Raises:
+            CalibrlError: the job was not read through a client.
+        """
         if self._client is None:
             raise CalibrlError("this job was not read through a client: ask one for it with `client.job(id)`")
         return self._client
 
     def refresh(self) -> Self:
-        """Read it again; this very object then says how it stands now."""
+        """Read the job again and update this object."""
         return self._take(self.client.job(self.id))
 
     def cancel(self) -> Self:
-        """Ask it to stop; one that has ended is refused (status 409)."""
+        """Cancel the job. Refused (409) if it has ended."""
         return self._take(self.client.cancel(self.id))
 
     def wait(self, timeout: float | None = None) -> Self:
-        """Wait for its end, at most `timeout` seconds (then CalibrlError); None: as long as it takes."""
+        """Wait until the job ends, at most `timeout` seconds (then CalibrlError); None: without limit."""
         return self._take(self.client.wait(self.id, timeout))
 
     def metrics(self, names: list[str] | None = None) -> "Metrics":
-        """Its metrics by step, read when they are asked for; all names, or those given."""
+        """Return metrics per step, read on demand; all names, or the given ones."""
         return self.client.all_metrics(self.id, names)
 
     def _take(self, now: schemas.Job) -> Self:

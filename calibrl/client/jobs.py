@@ -1,4 +1,4 @@
-"""What people ask of jobs."""
+"""Submit, find and change jobs."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -25,14 +25,14 @@ SUBMIT_TIMEOUT = httpx.Timeout(120.0, connect=3.0)  # the service looks into the
 
 
 class Jobs(Connection):
-    """What people ask of jobs."""
+    """Submit, find and change jobs."""
 
     def submit(self, spec: Mapping[str, Any] | TrainSpec | EvaluateSpec) -> Job:
-        """Post a job; a refused spec's error names each field."""
+        """Submit a job. The error for a refused spec names each field."""
         return self._send("POST", Job, "/v1/jobs", spec, timeout=SUBMIT_TIMEOUT)
 
     def plan(self, spec: Mapping[str, Any] | TrainSpec | EvaluateSpec) -> JobPlan:
-        """What would become of a spec: defaults, data, memory, queue, warnings. Refused as `submit` would be."""
+        """Dry run of a spec: defaults, data, memory, queue, warnings. Refused like `submit`."""
         return self._send("POST", JobPlan, "/v1/jobs:plan", spec, timeout=SUBMIT_TIMEOUT)
 
     def fork(
@@ -43,7 +43,7 @@ class Jobs(Connection):
         changes: Mapping[str, Any] | None = None,
         name: str | None = None,
     ) -> Job:
-        """Add a job that takes up another one's spec, with a merge patch of changes, from a checkpoint of it."""
+        """Submit the spec of a job again, with a merge patch of changes, from one of its checkpoints."""
         given = {"checkpoint": checkpoint, "changes": dict(changes or {}), "name": name}
         return self._send("POST", Job, job_path(id, "fork"), given, timeout=SUBMIT_TIMEOUT)
 
@@ -55,13 +55,13 @@ class Jobs(Connection):
         labels: Mapping[str, str | None] | None = None,
         notes: str | None = None,
     ) -> Job:
-        """Change what a job is called, its labels (None removes one, the others stay) or its notes."""
+        """Change the name, the labels (None removes one, the others stay) or the notes of a job."""
         given = {"name": name, "labels": labels, "notes": notes}
         changes = {field: value for field, value in given.items() if value is not None}
         return self._send("PATCH", Job, job_path(id), changes)
 
     def job(self, id: JobId) -> Job:
-        """One job, as it stands."""
+        """Return the current state of a job."""
         return self._get(Job, job_path(id))
 
     def jobs(
@@ -103,25 +103,25 @@ class Jobs(Connection):
         )
 
     def cancel(self, id: JobId) -> Job:
-        """Ask a job to stop; a job that has ended is refused (status 409)."""
+        """Cancel a job. Refused (409) if it has ended."""
         return self._ask(Job, job_path(id, "cancel"))
 
     def pause(self, id: JobId) -> Job:
-        """Hold a job; one that runs writes a checkpoint first (`pausing`). One that has ended is refused (409)."""
+        """Pause a job. A running job saves a checkpoint first (`pausing`). Refused (409) if it has ended."""
         return self._ask(Job, job_path(id, "pause"))
 
     def resume(self, id: JobId) -> Job:
-        """Put a paused job back in line, to go on from its last checkpoint; any other is refused (409)."""
+        """Queue a paused job again; it continues from its last checkpoint. Refused (409) if it is not paused."""
         return self._ask(Job, job_path(id, "resume"))
 
     def retry(self, id: JobId) -> Job:
-        """Run a failed or cancelled job again, from its last checkpoint; any other is refused (409)."""
+        """Run a failed or cancelled job again, from its last checkpoint. Refused (409) for any other status."""
         return self._ask(Job, job_path(id, "retry"))
 
     def prioritise(self, id: JobId, priority: Priority) -> Job:
-        """Give a job another priority class; a job that has ended is refused (409)."""
+        """Change the priority class of a job. Refused (409) if it has ended."""
         return self._send("PATCH", Job, job_path(id), {"priority": priority})
 
     def events(self, id: JobId, *, after: int = 0, limit: int = 100) -> Page[Event]:
-        """What happened to the job, in ascending id."""
+        """Return the events of a job, by ascending id."""
         return self._get(Page[Event], job_path(id, "events"), after=after, limit=limit)

@@ -1,4 +1,4 @@
-"""Following jobs live, over server-sent events."""
+"""Live streams of jobs, over server-sent events."""
 
 import math
 import time
@@ -31,12 +31,12 @@ class Live:
 
 
 class Streams(Connection):
-    """Following jobs live, over server-sent events."""
+    """Live streams of jobs, over server-sent events."""
 
     def stream(self, id: JobId, *, after: str | None = None, patience: float = PATIENCE_SECONDS) -> Iterator[Live]:
-        """What happens to a job, as it happens, up to its end (`event` "end").
+        """Yield the events of a job live, up to its end (`event` "end").
 
-        It begins with the job as it stands (`event` "status"); with `after`, behind the frame of that id; with "0", at
+        It begins with the current job (`event` "status"); with `after`, behind the frame of that id; with "0", at
         the very beginning. A connection that breaks is made again, and goes on where it broke. Raises CalibrlError once
         nothing has answered for `patience` seconds.
         """
@@ -45,13 +45,17 @@ class Streams(Connection):
                 yield live
 
     def stream_all(self, *, after: str | None = None, patience: float = PATIENCE_SECONDS) -> Iterator[Live]:
-        """How all jobs stand, and their events, as they happen; without end."""
+        """Yield status and events of all jobs live, without end."""
         for live in self._follow("/v1/stream", after, patience):
             if live is not None:
                 yield live
 
     def wait(self, id: JobId, timeout: float | None = None) -> Job:
-        """The job, once it has ended. Raises CalibrlError where that takes longer than `timeout` seconds."""
+        """Return the job when it has ended.
+
+        Raises:
+            CalibrlError: it has not ended after `timeout` seconds.
+        """
         until = None if timeout is None else time.monotonic() + timeout
         for live in self._follow(job_path(id, "stream"), None, PATIENCE_SECONDS, until):
             if live is not None and isinstance(live.data, Ended):
@@ -61,7 +65,7 @@ class Streams(Connection):
     def _follow(
         self, path: str, after: str | None, patience: float, until: float | None = None
     ) -> Iterator[Live | None]:
-        """Frames up to an `end`, over as many connections as it takes; None for a sign of life without one."""
+        """Yield frames up to an `end`, with new connections where needed; None for a keep-alive comment."""
         wait, answered, opened = FIRST_WAIT, time.monotonic(), False
         while until is None or time.monotonic() < until:
             why = "the stream breaks off"
@@ -83,7 +87,11 @@ class Streams(Connection):
             wait = min(2 * wait, LONGEST_WAIT)
 
     def _frames(self, path: str, after: str | None, until: float | None, silence: float) -> Iterator[Live | None]:
-        """One connection's frames. Raises Unreachable for what another try may mend."""
+        """Yield the frames of one connection.
+
+        Raises:
+            Unreachable: another attempt can succeed.
+        """
         left = LONGEST_STREAM if until is None else min(LONGEST_STREAM, max(0.1, until - time.monotonic()))
         headers = {"Accept": "text/event-stream"} | ({} if after is None else {"Last-Event-ID": after})
         timeout = httpx.Timeout(silence, connect=3.0)
@@ -101,7 +109,7 @@ class Streams(Connection):
             raise Unreachable(f"{path} broke off: {error}") from error
 
     def _live(self, text: bytes) -> Live | None:
-        """A message as a record; None where it carries none."""
+        """Parse a message into a record; None if it has no data."""
         fields = dict(line.split(b": ", 1) for line in text.split(b"\n") if b": " in line and line[:1] != b":")
         event, id = fields.get(b"event", b"").decode(), fields.get(b"id")
         record = LIVE.get(event)
@@ -115,7 +123,7 @@ class Streams(Connection):
 
 
 def _messages(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """Server-sent events from the pieces that they come in; what is cut off at the end is none."""
+    """Yield server-sent events from received pieces. A truncated last event is dropped."""
     rest = b""
     for piece in pieces:
         *whole, rest = (rest + piece).split(b"\n\n")

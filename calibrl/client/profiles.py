@@ -1,4 +1,4 @@
-"""Services that a person asks by name: their addresses and keys, in a file that nobody else can read."""
+"""Named services: their URLs and keys, in a file that only its owner can read."""
 
 import json
 import os
@@ -17,15 +17,15 @@ from calibrl.settings import ClientSettings
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"  # a key of TOML without quotes
 LOCK_SECONDS = 10.0
-OTHERS = 0o077  # the bits of a file's mode that let others than its owner do anything
-HEADER = "# Written by `calibrl profiles`. It holds keys: only you may read it.\n"
+OTHERS = 0o077  # mode bits of group and others
+HEADER = "# Written by `calibrl profiles`. Contains keys: keep it readable by you only.\n"
 
-# The one that the command line's option names, which goes before the environment's.
+# Profile of the option --profile. It has precedence over the environment.
 chosen: ContextVar[str | None] = ContextVar("chosen", default=None)
 
 
 class Profile(BaseModel):
-    """A service and the key it is asked with."""
+    """URL and key of a service."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -37,24 +37,28 @@ _FILE = TypeAdapter(dict[Annotated[str, StringConstraints(pattern=NAME)], Profil
 
 
 def path() -> Path:
-    """The file of all profiles."""
+    """Return the path of the file with all profiles."""
     return ClientSettings.read().config_home.expanduser() / "calibrl" / "profiles.toml"
 
 
 def read_all() -> dict[str, Profile]:
-    """All profiles, by name. Raises CalibrlError for a file that can't be used, or that others can read."""
+    """Return all profiles by name.
+
+    Raises:
+        CalibrlError: the file is invalid, or others can read it.
+    """
     file = path()
     try:
         with file.open("rb") as opened:
             status = os.fstat(opened.fileno())
             if status.st_uid != os.geteuid():
-                raise CalibrlError(f"{file} is somebody else's, who could lead your requests elsewhere: remove it")
+                raise CalibrlError(f"{file} belongs to another user, who could redirect your requests: remove it")
             if status.st_mode & OTHERS:
-                raise CalibrlError(f"{file} holds keys, and others can read it: run `chmod 600 '{file}'`")
+                raise CalibrlError(f"{file} contains keys and others can read it: run `chmod 600 '{file}'`")
             return _FILE.validate_python(tomllib.load(opened))
     except FileNotFoundError:
         return {}
-    except ValidationError as error:  # whose own text would show what it was given: keys
+    except ValidationError as error:  # its own text would show the input: keys
         where = ".".join(map(str, error.errors()[0]["loc"]))
         raise CalibrlError(f"{file} can't be used: {where}: {error.errors()[0]['msg']}") from None
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -62,7 +66,11 @@ def read_all() -> dict[str, Profile]:
 
 
 def named(name: str) -> Profile:
-    """One profile. Raises CalibrlError where there is none of that name."""
+    """Return a profile.
+
+    Raises:
+        CalibrlError: there is no profile of that name.
+    """
     profiles = read_all()
     if name not in profiles:
         known = f"there are {', '.join(sorted(profiles))}" if profiles else "there are none yet"
@@ -72,7 +80,7 @@ def named(name: str) -> Profile:
 
 @contextmanager
 def changing() -> Iterator[dict[str, Profile]]:
-    """All profiles, to change: what they are at the end is kept. Whoever changes them at the same time comes after.
+    """Yield all profiles for changes, which are written at the end. A file lock serialises concurrent changes.
 
     Raises:
         CalibrlError: the file can't be read or written.
@@ -94,7 +102,7 @@ def _write(profiles: dict[str, Profile]) -> None:
         f"\n[{name}]\nurl = {_quoted(one.url)}\napi_key = {_quoted(one.api_key.get_secret_value())}\n"
         for name, one in sorted(profiles.items())
     ]
-    file = path().resolve()  # a link to it, as in a folder of dot files, stays one
+    file = path().resolve()  # keeps a symbolic link to the file
     partial = file.with_suffix(".partial")
     try:
         partial.unlink(missing_ok=True)
@@ -108,11 +116,11 @@ def _write(profiles: dict[str, Profile]) -> None:
 
 
 def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)  # JSON's strings are TOML's, where none is escaped as a pair
+    return json.dumps(text, ensure_ascii=False)  # JSON strings without surrogate escapes are valid TOML
 
 
 def selected(data_dir: Path | None) -> Profile | None:
-    """The profile that the command line or the environment names, if one does and no stack's folder is named.
+    """Return the profile that the command line or the environment names; None without one, or with `data_dir`.
 
     Raises:
         CalibrlError: there is none of that name, or something else names a service as well.
@@ -120,7 +128,7 @@ def selected(data_dir: Path | None) -> Profile | None:
     name = chosen.get()
     settings = ClientSettings.read()
     if name is not None and data_dir is not None:
-        raise CalibrlError("--profile and --data name two services: leave one out")
+        raise CalibrlError("--profile and --data name two services: remove one")
     if name is None and settings.profile is not None and data_dir is None:
         name = settings.profile
         if "api_url" in settings.model_fields_set:

@@ -1,4 +1,4 @@
-"""Projects: what each may use."""
+"""Projects and their limits."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,20 +8,20 @@ from calibrl.schemas import Page, Project, ProjectSettings, Usage
 
 
 class Projects(Connection):
-    """Projects: what each may use."""
+    """Projects and their limits."""
 
     def projects(self) -> list[Project]:
-        """Projects and what each may use, by name, at most a thousand."""
+        """Return up to 1000 projects with their limits, by name."""
         return self._get(Page[Project], "/v1/projects", limit=MOST).data
 
     def project(self, slug: str) -> Project:
-        """One project."""
+        """Return a project."""
         return self._get(Project, path_of("projects", slug))
 
     def put_project(self, slug: str, settings: Mapping[str, Any] | ProjectSettings) -> Project:
-        """Add a project, or change what it may use: what is left out is set to its default."""
+        """Create a project, or replace its limits. A limit that is not given gets its default."""
         return self._send("PUT", Project, path_of("projects", slug), settings)
 
     def usage(self) -> list[Usage]:
-        """This calendar month's slot-hours (UTC), by project and user."""
+        """Return the slot-hours of this calendar month (UTC), per project and user."""
         return self._get(Page[Usage], "/v1/usage").data

@@ -1,24 +1,24 @@
-"""Who waits and why, and the machines."""
+"""Waiting jobs and machines."""
 
 from calibrl.client.connection import MOST, Connection, path_of
 from calibrl.schemas import Page, QueueEntry, Worker
 
 
 class Queue(Connection):
-    """Who waits and why, and the machines."""
+    """Waiting jobs and machines."""
 
     def queue(self, project: str | None = None) -> list[QueueEntry]:
-        """The jobs that have not started, those in line first: why each waits, and when it may start."""
+        """Return the jobs that have not started, queued ones first, with reason and expected start."""
         return self._get(Page[QueueEntry], "/v1/queue", project=project).data
 
     def workers(self) -> list[Worker]:
-        """The machines that run jobs, by name, at most a thousand."""
+        """Return up to 1000 machines, by name."""
         return self._get(Page[Worker], "/v1/workers", limit=MOST).data
 
     def drain(self, name: str, *, now: bool = False) -> Worker:
-        """Have a machine take no more jobs; with `now`, also give back what it runs, from a checkpoint."""
+        """Let a machine start no new jobs. With `now`, also requeue its running jobs, from a checkpoint."""
         return self._send("POST", Worker, path_of("workers", name, "drain"), {"now": now})
 
     def undrain(self, name: str) -> Worker:
-        """Have a drained machine take jobs again; one that is not drained is refused (409)."""
+        """Let a drained machine start jobs again. Refused (409) if it is not drained."""
         return self._ask(Worker, path_of("workers", name, "undrain"))

@@ -1,4 +1,4 @@
-"""What a run tells: samples, checkpoints, log."""
+"""Samples, checkpoints and log of a run."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,7 @@ from calibrl.schemas import Checkpoint, LogChunk, Page, Sample, SampleSummary
 
 
 class Runs(Connection):
-    """What a run tells: samples, checkpoints, log."""
+    """Samples, checkpoints and log of a run."""
 
     def samples(
         self,
@@ -20,8 +20,10 @@ class Runs(Connection):
         after: int = 0,
         limit: int = 100,
     ) -> Page[SampleSummary]:
-        """Sampled groups in ascending id, without their contents: those with `q` in prompt, answer, expert or a
-        completion, and with a mean reward within bounds. A search that takes too long is refused (status 422)."""
+        """Return sampled groups by ascending id, without contents, filtered by text and mean reward.
+
+        `q` is searched in prompt, answer, expert and completions. A search that takes too long is refused (422).
+        """
         return self._get(
             Page[SampleSummary],
             job_path(id, "samples"),
@@ -34,24 +36,24 @@ class Runs(Connection):
         )
 
     def sample(self, id: JobId, sample_id: int) -> Sample:
-        """One sampled group, whole."""
+        """Return a sampled group with its contents."""
         return self._get(Sample, job_path(id, "samples", str(sample_id)))
 
     def image(self, id: JobId, sha256: str) -> bytes:
-        """A sample's image: PNG bytes."""
+        """Return an image of a sample as PNG bytes."""
         return self._fetch(job_path(id, "images", sha256)).content
 
     def log(self, id: JobId, *, after: int = 0) -> LogChunk:
-        """The job's log from byte `after` on; ask again with `after=chunk.next`."""
+        """Return the log from byte `after`. The next call passes `after=chunk.next`."""
         return self._get(LogChunk, job_path(id, "log"), after=after)
 
     def whole_log(self, id: JobId) -> Iterator[bytes]:
-        """The job's log from its first byte to its last so far, piece by piece."""
+        """Yield the log from its first byte to its current end, in pieces."""
         after = 0
         while (chunk := self.log(id, after=after)).next > after:
             yield chunk.text.encode()
             after = chunk.next
 
     def checkpoints(self, id: JobId) -> list[Checkpoint]:
-        """The checkpoints that the job has kept."""
+        """Return the checkpoints of a job."""
         return self._get(Page[Checkpoint], job_path(id, "checkpoints")).data

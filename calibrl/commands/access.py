@@ -1,4 +1,4 @@
-"""The commands about who may do what: me, keys, users, members."""
+"""Commands of access: me, keys, users, members."""
 
 from typing import Annotated
 
@@ -9,16 +9,16 @@ from calibrl.commands.arguments import ACCESS, AsJson, StackFolder, print_json, 
 from calibrl.schemas import NewKey, Role, Scope
 from calibrl.views import terminal
 
-keys = typer.Typer(help="Keys: list, make, revoke.", no_args_is_help=True)
-users = typer.Typer(help="Users, for admins: list, add, change.", no_args_is_help=True)
-members = typer.Typer(help="Who belongs to a project: list, put, remove.", no_args_is_help=True)
+keys = typer.Typer(help="API keys: list, create, revoke.", no_args_is_help=True)
+users = typer.Typer(help="Users: list, add, change. Requires an admin.", no_args_is_help=True)
+members = typer.Typer(help="Members of a project: list, put, remove.", no_args_is_help=True)
 
 Project = Annotated[str, typer.Argument(metavar="PROJECT")]
 UserName = Annotated[str, typer.Argument(metavar="USER")]
 
 
 def install(app: typer.Typer) -> None:
-    """Add them to the command line."""
+    """Add the commands to the command line."""
     app.command("me", rich_help_panel=ACCESS)(me)
     app.add_typer(keys, name="keys", rich_help_panel=ACCESS)
     app.add_typer(users, name="users", rich_help_panel=ACCESS)
@@ -26,24 +26,24 @@ def install(app: typer.Typer) -> None:
 
 
 def me(data: StackFolder = None, as_json: AsJson = False) -> None:
-    """Whose key is used, and what it may do."""
+    """Show the user of the key and its permissions."""
     with Client(data_dir=data) as client:
         found = client.me()
     if as_json:
         print_json(found)
         return
-    roles = ", ".join(f"{role} of {project}" for project, role in found.projects.items()) or "no project's member"
-    may = "an admin of the service" if found.admin else roles
-    print_rich(f"{found.user}: {may}; this key may {found.scope}")
+    roles = ", ".join(f"{role} of {project}" for project, role in found.projects.items()) or "member of no project"
+    rights = "an admin of the service" if found.admin else roles
+    print_rich(f"{found.user}: {rights}; scope of this key: {found.scope}")
 
 
 @keys.command("list")
 def list_keys(
-    user: Annotated[str | None, typer.Option(help="Another user's, for admins.")] = None,
+    user: Annotated[str | None, typer.Option(help="Keys of another user. Requires an admin.")] = None,
     data: StackFolder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Your keys, newest first."""
+    """List your keys, newest first."""
     with Client(data_dir=data) as client:
         found = client.keys(user)
     print_json(found) if as_json else print_rich(terminal.keys_table(found))
@@ -51,16 +51,16 @@ def list_keys(
 
 @keys.command("create")
 def create_key(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="What it is for.")],
-    scope: Annotated[str, typer.Option(metavar="read|write", help="read: it changes nothing.")] = "write",
-    days: Annotated[float | None, typer.Option(help="After which it is refused.", show_default="never")] = None,
-    user: Annotated[str | None, typer.Option(help="For another user, for admins.")] = None,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Purpose of the key.")],
+    scope: Annotated[str, typer.Option(metavar="read|write", help="read: the key cannot change anything.")] = "write",
+    days: Annotated[float | None, typer.Option(help="Days until the key expires.", show_default="never")] = None,
+    user: Annotated[str | None, typer.Option(help="Create the key for another user. Requires an admin.")] = None,
     data: StackFolder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a key. It is printed this once."""
+    """Create a key and print it. It cannot be shown again."""
     if scope not in ("read", "write"):
-        raise typer.BadParameter("read or write", param_hint="--scope")
+        raise typer.BadParameter("must be read or write", param_hint="--scope")
     chosen: Scope = "read" if scope == "read" else "write"
     with Client(data_dir=data) as client:
         made = client.create_key(NewKey(name=name, scope=chosen, expires_days=days, user=user))
@@ -69,10 +69,10 @@ def create_key(
 
 @keys.command("revoke")
 def revoke_key(
-    key: Annotated[str, typer.Argument(metavar="KEY", help="Its id, from `calibrl keys list`.")],
+    key: Annotated[str, typer.Argument(metavar="KEY", help="Id of the key, from `calibrl keys list`.")],
     data: StackFolder = None,
 ) -> None:
-    """Have a key be refused from now on."""
+    """Revoke a key. The service refuses it from now on."""
     with Client(data_dir=data) as client:
         gone = client.revoke_key(key)
     print_rich(f"revoked {gone.name} of {gone.user}")
@@ -80,7 +80,7 @@ def revoke_key(
 
 @users.command("list")
 def list_users(data: StackFolder = None, as_json: AsJson = False) -> None:
-    """Everybody who has been added."""
+    """List all users."""
     with Client(data_dir=data) as client:
         found = client.users()
     print_json(found) if as_json else print_rich(terminal.users_table(found))
@@ -89,10 +89,12 @@ def list_users(data: StackFolder = None, as_json: AsJson = False) -> None:
 @users.command("add")
 def add_user(
     name: UserName,
-    admin: Annotated[bool, typer.Option("--admin", help="Of the service: may do everything.")] = False,
+    admin: Annotated[
+        bool, typer.Option("--admin", help="Make the user an admin of the service, with all permissions.")
+    ] = False,
     data: StackFolder = None,
 ) -> None:
-    """Add a user, with a first key, which is printed this once."""
+    """Add a user with a first key and print the key. It cannot be shown again."""
     with Client(data_dir=data) as client:
         client.add_user(name, admin=admin)
         typer.echo(client.create_key(NewKey(name="first key", user=name)).key)
@@ -102,10 +104,12 @@ def add_user(
 def change_user(
     name: UserName,
     admin: Annotated[bool | None, typer.Option("--admin/--no-admin")] = None,
-    active: Annotated[bool | None, typer.Option("--active/--inactive", help="Inactive: no key is accepted.")] = None,
+    active: Annotated[
+        bool | None, typer.Option("--active/--inactive", help="The service refuses all keys of an inactive user.")
+    ] = None,
     data: StackFolder = None,
 ) -> None:
-    """Make a user an admin or not, active or not."""
+    """Change whether a user is an admin or active."""
     with Client(data_dir=data) as client:
         user = client.change_user(name, admin=admin, active=active)
     print_rich(f"{user.name}: {'admin' if user.admin else 'no admin'}, {'active' if user.active else 'inactive'}")
@@ -113,7 +117,7 @@ def change_user(
 
 @members.command("list")
 def list_members(project: Project, data: StackFolder = None, as_json: AsJson = False) -> None:
-    """Who belongs to a project, and as what."""
+    """List the members of a project with their roles."""
     with Client(data_dir=data) as client:
         found = client.members(project)
     print_json(found) if as_json else print_rich(terminal.members_table(found))
@@ -134,7 +138,7 @@ def put_member(
 
 @members.command("remove")
 def remove_member(project: Project, user: UserName, data: StackFolder = None) -> None:
-    """Take a user out of a project."""
+    """Remove a user from a project."""
     with Client(data_dir=data) as client:
         client.remove_member(project, user)
     print_rich(f"{user} no longer belongs to {project}")

@@ -1,4 +1,4 @@
-"""What the commands share: their arguments and options, how a job is found, and how things are printed."""
+"""Arguments and options that commands share, lookup of a job, and printing."""
 
 import sys
 from collections.abc import Iterator
@@ -14,33 +14,39 @@ from calibrl.client import Client
 from calibrl.commands import completion
 from calibrl.schemas import JobSummary, Page
 
-SEARCHED_PAGES = 20  # of 100 jobs, of those that match, in which an id's beginning is looked for
-HERE, JOBS, QUEUE, ACCESS = "On this machine", "Jobs", "The queue", "Who may do what"  # the parts of the help text
+SEARCHED_PAGES = 20  # pages of 100 matching jobs that are searched for an id prefix
+HERE, JOBS, QUEUE, ACCESS = "On this machine", "Jobs", "Queue", "Access"  # sections of the help text
 
 JobArgument = Annotated[
     str,
-    typer.Argument(metavar="JOB", help="An id, the beginning of one, or `latest`.", autocompletion=completion.job_ids),
+    typer.Argument(
+        metavar="JOB", help="Id of a job, a prefix of the id, or `latest`.", autocompletion=completion.job_ids
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 StackFolder = Annotated[
-    Path | None, typer.Option("--data", metavar="DIR", help="Ask the local stack that runs on this folder.")
+    Path | None, typer.Option("--data", metavar="DIR", help="Use the local stack that runs on this folder.")
 ]
 
 
 def find(client: Client, job: str) -> JobSummary:
-    """The job that an argument means: `latest`, an id, or the beginning of exactly one."""
+    """Return the job that an argument names: `latest`, an id, or a prefix of exactly one id.
+
+    Raises:
+        typer.BadParameter: no job, or more than one, matches.
+    """
     if job == "latest":
         newest = client.jobs(limit=1).data
         if not newest:
             raise typer.BadParameter("there are no jobs yet", param_hint="JOB")
         return newest[0]
     if not job or set(job.lower()) - set("0123456789abcdef-"):
-        raise typer.BadParameter(f"{job!r} is no id, beginning of an id, or `latest`", param_hint="JOB")
+        raise typer.BadParameter(f"{job!r} is not an id, a prefix of an id, or `latest`", param_hint="JOB")
     if len(job) == len(str(UUID(int=0))):
         return client.job(job)
     found = [one for page in _pages(client, job) for one in page.data if str(one.id).startswith(job.lower())]
     if len(found) != 1:
-        fault = "the ids of several jobs begin with" if found else "no job's id begins with"
+        fault = "more than one job id begins with" if found else "no job id begins with"
         raise typer.BadParameter(f"{fault} {job!r}; `calibrl jobs` lists them", param_hint="JOB")
     return found[0]
 
@@ -56,15 +62,15 @@ def _pages(client: Client, q: str) -> Iterator[Page[JobSummary]]:
 
 
 def console() -> Console:
-    """Standard output; piped, its lines are long enough for another program to read a table's row as one."""
+    """Return a console for standard output. In a pipe its lines are long, so that each table row stays one line."""
     return Console(width=None if sys.stdout.isatty() else 200, highlight=False)
 
 
-def print_rich(what: Any) -> None:
-    """Print text or something that rich draws."""
-    console().print(what)
+def print_rich(content: Any) -> None:
+    """Print text or a rich renderable."""
+    console().print(content)
 
 
-def print_json(what: Any) -> None:
-    """Print a record, or a list of them, as JSON."""
-    typer.echo(to_json(what, indent=2).decode())
+def print_json(content: Any) -> None:
+    """Print a record or a list of records as JSON."""
+    typer.echo(to_json(content, indent=2).decode())

@@ -1,4 +1,4 @@
-"""The commands about files: data sets that are uploaded, and what jobs leave."""
+"""Commands of files: uploaded data sets, checkpoints and results."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,19 +10,19 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from calibrl.client import Client
-from calibrl.client.data import Progress as Tell
+from calibrl.client.data import Progress as OnProgress
 from calibrl.commands.arguments import JOBS, AsJson, JobArgument, StackFolder, find, print_json, print_rich
 from calibrl.views import datasets
 
-DATA = "Data"  # a part of the help text
+DATA = "Data"  # section of the help text
 app = typer.Typer()
-data_app = typer.Typer(help="Data sets of your own: upload, list, show, delete.", no_args_is_help=True)
+data_app = typer.Typer(help="Your data sets: upload, list, show, delete.", no_args_is_help=True)
 app.add_typer(data_app, name="data", rich_help_panel=DATA)
 
-DatasetArgument = Annotated[str, typer.Argument(metavar="ID", help="A data set's id, as `calibrl data list` shows it.")]
+DatasetArgument = Annotated[str, typer.Argument(metavar="ID", help="Id of a data set, from `calibrl data list`.")]
 Column = Annotated[
     list[str] | None,
-    typer.Option("--column", metavar="WHAT=NAME", help="Which column holds what: answer=result", show_default=False),
+    typer.Option("--column", metavar="FIELD=NAME", help="Column of a field: answer=result", show_default=False),
 ]
 
 
@@ -31,17 +31,17 @@ def upload(
     file: Annotated[
         Path, typer.Argument(metavar="FILE", help="A .parquet or .jsonl file.", exists=True, dir_okay=False)
     ],
-    name: Annotated[str | None, typer.Option(help="What it is called.", show_default="the file's name")] = None,
-    project: Annotated[str, typer.Option(metavar="SLUG", help="The project that may use it.")] = "default",
+    name: Annotated[str | None, typer.Option(help="Name of the data set.", show_default="the name of the file")] = None,
+    project: Annotated[str, typer.Option(metavar="SLUG", help="Project of the data set.")] = "default",
     column: Column = None,
     as_json: AsJson = False,
     data: StackFolder = None,
 ) -> None:
-    """Upload a data set and print its id, for `data: {dataset: ID}` in a spec. Every row is checked."""
+    """Upload a data set and print its id, for `data: {dataset: ID}` in a spec. The service checks each row."""
     pairs = [one.partition("=") for one in column or []]
-    if not all(what and name for what, _, name in pairs):
+    if not all(field and name for field, _, name in pairs):
         raise typer.BadParameter("write it as answer=result", param_hint="--column")
-    columns = {what: name for what, _, name in pairs}
+    columns = {field: name for field, _, name in pairs}
     with Client(data_dir=data) as client, _bar(f"Uploading {file.name}") as progress:
         dataset = client.upload(file, name, project, columns=columns, progress=progress)
     print_json(dataset) if as_json else typer.echo(str(dataset.id))
@@ -49,7 +49,9 @@ def upload(
 
 @data_app.command("list")
 def list_datasets(
-    project: Annotated[str | None, typer.Option("--project", metavar="SLUG", help="Only this project's.")] = None,
+    project: Annotated[
+        str | None, typer.Option("--project", metavar="SLUG", help="Only data sets of this project.")
+    ] = None,
     as_json: AsJson = False,
     data: StackFolder = None,
 ) -> None:
@@ -64,7 +66,7 @@ def list_datasets(
 
 @data_app.command()
 def show(id: DatasetArgument, as_json: AsJson = False, data: StackFolder = None) -> None:
-    """Show a data set: what is known of it, and its first rows."""
+    """Show a data set and its first rows."""
     with Client(data_dir=data) as client:
         dataset = client.dataset(id)
         rows = client.preview(id) if dataset.hub is None else []
@@ -73,14 +75,14 @@ def show(id: DatasetArgument, as_json: AsJson = False, data: StackFolder = None)
 
 @data_app.command()
 def delete(id: DatasetArgument, data: StackFolder = None) -> None:
-    """Delete a data set that no job uses which has not ended."""
+    """Delete a data set. Refused while a job that has not ended uses it."""
     with Client(data_dir=data) as client:
         client.delete_dataset(id)
 
 
 @app.command(rich_help_panel=JOBS)
 def checkpoints(job: JobArgument, as_json: AsJson = False, data: StackFolder = None) -> None:
-    """List the checkpoints that a job keeps."""
+    """List the checkpoints of a job."""
     with Client(data_dir=data) as client:
         found = client.checkpoints(find(client, job).id)
     if as_json:
@@ -92,12 +94,14 @@ def checkpoints(job: JobArgument, as_json: AsJson = False, data: StackFolder = N
 @app.command(rich_help_panel=JOBS)
 def download(
     job: JobArgument,
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to; made if it is not there.", file_okay=False)],
-    step: Annotated[int | None, typer.Option(min=0, help="Which checkpoint.", show_default="the best")] = None,
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Target folder. It is created if it does not exist.", file_okay=False)
+    ],
+    step: Annotated[int | None, typer.Option(min=0, help="Step of the checkpoint.", show_default="the best")] = None,
     as_json: AsJson = False,
     data: StackFolder = None,
 ) -> None:
-    """Fetch a job's checkpoint, or an evaluation's results. Begun again, it goes on where it was cut off."""
+    """Download a checkpoint of a job, or the results of an evaluation. A repeated call resumes the download."""
     with Client(data_dir=data) as client:
         found = find(client, job)
         with _bar("Downloading") as progress:
@@ -113,18 +117,18 @@ def download(
 
 
 def _chosen(client: Client, job_id: str) -> int:
-    """The step of the best checkpoint, or of the newest where none is the best."""
+    """Return the step of the best checkpoint, or of the newest if none is marked as best."""
     found = client.checkpoints(job_id)
     if not found:
-        raise typer.BadParameter("the job keeps no checkpoint", param_hint="JOB")
+        raise typer.BadParameter("the job has no checkpoint", param_hint="JOB")
     return max(found, key=lambda one: (one.best, one.step)).step
 
 
 @contextmanager
-def _bar(what: str) -> Iterator[Tell]:
-    """A progress bar on stderr, where that is a terminal."""
+def _bar(title: str) -> Iterator[OnProgress]:
+    """Show a progress bar on stderr if stderr is a terminal."""
     screen = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=screen, disable=not screen.is_terminal) as bar:
-        task = bar.add_task(what, total=None)
+        task = bar.add_task(title, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

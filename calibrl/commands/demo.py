@@ -1,6 +1,6 @@
-"""The demo: a warm-up, a CalibRL run from it and an evaluation of both, submitted as any user would submit them.
+"""The demo: a warm-up, a CalibRL run from it and an evaluation of both, submitted like the jobs of any user.
 
-Settings were chosen on the validation split only; the test splits are read by the evaluation job and nothing else.
+Settings were chosen on the validation split only. Only the evaluation job reads the test splits.
 """
 
 import hashlib
@@ -24,21 +24,25 @@ from calibrl.stack.local import LocalStack, StackError
 from calibrl.views.terminal import headline, plain
 
 POLL_SECONDS = 0.5
-LONGEST_SECONDS = 3600.0  # for all jobs together; on two cores they take minutes
+LONGEST_SECONDS = 3600.0  # for all jobs together; they take minutes on two cores
 CONFLICT = 409  # HTTP
-INTERRUPTED = 130  # the exit code of a command that Ctrl-C ended
+INTERRUPTED = 130  # exit code of a command that Ctrl-C ended
 SAMPLES = 8
-STACK = "stack"  # label: whose demo it is, since a database may serve several
+STACK = "stack"  # label: stack of the demo; several can share a database
 MAX_TOKENS = 32
 SHOWN = {"validation/accuracy": "validation", "reward/answer_accuracy": "accuracy", "exploration/entropy": "entropy"}
 
-STAGES = {"before": "warmup", "after": "calibrl", "grpo": "grpo"}  # in the figures' names: which job's checkpoint
+STAGES = {
+    "before": "warmup",
+    "after": "calibrl",
+    "grpo": "grpo",
+}  # names in the results: job of the checkpoint
 
 Spec = dict[str, Any]
 
 
 def warmup_spec(seed: int, stack: str) -> Spec:
-    """Supervised fine-tuning on terse traces, ended by its measured validation accuracy."""
+    """Return the spec of fine-tuning on terse traces, which ends at a validation accuracy."""
     return {
         "kind": "train",
         "name": "digits-warmup",
@@ -62,7 +66,7 @@ def warmup_spec(seed: int, stack: str) -> Spec:
 
 
 def reinforcement_spec(warmup: Job, algorithm: str) -> Spec:
-    """Reinforcement learning from the warm-up's checkpoint; between two algorithms nothing else differs."""
+    """Return the spec of reinforcement learning from the warm-up. Only the algorithm differs between runs."""
     return {
         "kind": "train",
         "name": f"digits-{algorithm}",
@@ -86,7 +90,7 @@ def reinforcement_spec(warmup: Job, algorithm: str) -> Spec:
 
 
 def evaluation_spec(trained: list[Job]) -> Spec:
-    """Every run's checkpoint on images that no training or validation job saw."""
+    """Return the spec of an evaluation of each run on images that no training or validation job read."""
     return {
         "kind": "evaluate",
         "name": "digits-before-after",
@@ -98,7 +102,7 @@ def evaluation_spec(trained: list[Job]) -> Spec:
 
 
 class DemoError(Exception):
-    """A job that did not succeed; the message is its headline."""
+    """A job did not succeed. The message is its headline."""
 
 
 def run(
@@ -111,7 +115,7 @@ def run(
     api_port: int | None,
     dashboard_port: int | None,
 ) -> int:
-    """Run the demo; return the process's exit code. Progress goes to stderr, results to stdout."""
+    """Run the demo and return the exit code. Progress goes to stderr, results to stdout."""
     began = time.monotonic()
     console = Console(stderr=True, highlight=False)
     console.print("Starting the database, the queue, the API, a worker and the dashboard ...")
@@ -124,7 +128,7 @@ def run(
                     return INTERRUPTED
                 summary = _summary(jobs, client.job(jobs["evaluation"].id).result or {})
             summary |= {"seconds": round(time.monotonic() - began, 1), "dashboard_url": stack.dashboard_url}
-            _tell(summary, as_json)
+            _print_summary(summary, as_json)
             if not exit_when_done:
                 _wait_for_ctrl_c(stack, console)
     except (StackError, DemoError) as error:
@@ -136,8 +140,10 @@ def run(
 def _run_jobs(
     client: Client, stack: LocalStack, console: Console, *, seed: int, compare: bool
 ) -> dict[str, Job] | None:
-    """Submit and follow the jobs; None where Ctrl-C came first. Jobs that this demo or an earlier one leaves
-    unfinished are cancelled: nobody waits for them."""
+    """Submit and follow the jobs; return None if Ctrl-C came first.
+
+    Unfinished jobs of this demo and of earlier ones are cancelled.
+    """
     owner = _name_of(stack)
     _cancel_unfinished(client, owner)
     try:
@@ -216,7 +222,7 @@ def _latest(client: Client, job: Job) -> str:
 
 @contextmanager
 def _bars(console: Console, jobs: list[Job]) -> Iterator[Any]:
-    """A progress bar a job; on something that is no terminal, a line whenever a job's status changes."""
+    """Show one progress bar per job; if the output is not a terminal, one line per change of a status."""
     columns = (
         TextColumn("{task.fields[job]:<20}"),
         TextColumn("{task.fields[status]:<10}"),
@@ -229,12 +235,12 @@ def _bars(console: Console, jobs: list[Job]) -> Iterator[Any]:
     tasks: dict[Any, TaskID] = {
         job.id: progress.add_task("", total=None, start=False, job=job.name, status=job.status.value) for job in jobs
     }
-    told: dict[Any, JobStatus] = {}
+    shown: dict[Any, JobStatus] = {}
 
     def show(job: Job, latest: str) -> None:
-        if told.get(job.id) is not job.status and not console.is_terminal:
+        if shown.get(job.id) is not job.status and not console.is_terminal:
             console.print(Text(headline(job)), soft_wrap=True)
-        told[job.id] = job.status
+        shown[job.id] = job.status
         if job.started_at is not None and progress.tasks[tasks[job.id]].start_time is None:
             progress.start_task(tasks[job.id])
         progress.update(
@@ -252,7 +258,7 @@ def _bars(console: Console, jobs: list[Job]) -> Iterator[Any]:
 
 
 def _summary(jobs: Mapping[str, Job], result: Mapping[str, Any]) -> dict[str, Any]:
-    """The figures of the `test` split by the names that the README explains."""
+    """Return the results of the `test` split by the names that the README explains."""
     models = [name for name in jobs if name != "evaluation"]
     on_test = [row for row in result["results"] if row["split"] == "test"]
     metrics = {models[row["model_index"]]: row["metrics"] for row in on_test}
@@ -270,7 +276,7 @@ def _summary(jobs: Mapping[str, Job], result: Mapping[str, Any]) -> dict[str, An
 
 
 def _comparison(result: Mapping[str, Any], calibrl: int, grpo: int) -> dict[str, Any]:
-    """CalibRL minus GRPO on the same prompts, and what may honestly be said of it."""
+    """Return CalibRL minus GRPO on the same prompts, with the conclusion that the interval supports."""
     (row,) = (
         row
         for row in result["comparisons"]
@@ -286,7 +292,7 @@ def _comparison(result: Mapping[str, Any], calibrl: int, grpo: int) -> dict[str,
     return {"difference": difference, "low": low, "high": high, "verdict": verdict}
 
 
-def _tell(summary: Mapping[str, Any], as_json: bool) -> None:
+def _print_summary(summary: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
         sys.stdout.write(json.dumps(summary) + "\n")
         sys.stdout.flush()
@@ -312,4 +318,4 @@ def _tell(summary: Mapping[str, Any], as_json: bool) -> None:
         found = summary["calibrl_against_grpo"]
         interval = f"{found['difference']:+.3f} (95 % interval {found['low']:+.3f} to {found['high']:+.3f})"
         console.print(f"CalibRL - GRPO: {interval}; {found['verdict']}.", soft_wrap=True)
-    console.print(f"All of it took {summary['seconds']:.0f} s.")
+    console.print(f"Total time: {summary['seconds']:.0f} s.")

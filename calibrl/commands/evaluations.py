@@ -1,4 +1,4 @@
-"""The commands about evaluations: what they found, how models compare, and completions scored again."""
+"""Commands of evaluations: results, comparison of models, and replay of stored completions."""
 
 from typing import Annotated
 
@@ -12,13 +12,13 @@ from calibrl.commands.arguments import AsJson, JobArgument, StackFolder, find, p
 from calibrl.specfile import read_settings
 from calibrl.views import evaluations
 
-EVALUATIONS = "Evaluations"  # a part of the help text
+EVALUATIONS = "Evaluations"  # section of the help text
 app = typer.Typer()
 
 
 @app.command("evals", rich_help_panel=EVALUATIONS)
 def show_evaluation(job: JobArgument, as_json: AsJson = False, data: StackFolder = None) -> None:
-    """Show what an evaluation found: every model on every data set, with 95 % intervals."""
+    """Show the results of an evaluation: each model on each data set, with 95 % intervals."""
     with Client(data_dir=data) as client:
         found = client.evaluation(find(client, job).id)
     print_json(found) if as_json else print_rich(evaluations.evaluation_page(found))
@@ -29,17 +29,18 @@ def compare(
     jobs: Annotated[
         list[str],
         typer.Argument(
-            metavar="JOB[:MODEL]...", help="Evaluations, each with all its models or one: its place, from 0."
+            metavar="JOB[:MODEL]...",
+            help="Evaluations, each with all its models, or with one model by its index from 0.",
         ),
     ],
     split: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Only this data set.", show_default="all they share")
+        str | None, typer.Option(metavar="NAME", help="Only this data set.", show_default="all shared data sets")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Random seed of the bootstrap.")] = 0,
     as_json: AsJson = False,
     data: StackFolder = None,
 ) -> None:
-    """Compare models over the same prompts: differences with 95 % intervals, and whether they can be told apart."""
+    """Compare models on the same prompts: differences with 95 % intervals, and which are significant."""
     with Client(data_dir=data) as client:
         models = [_model(client, one) for one in jobs]
         found = client.compare_evaluations(*models, split=split, seed=seed)
@@ -57,17 +58,17 @@ def replay(
         list[str],
         typer.Option(
             metavar="type=NAME[,KEY=VALUE...]",
-            help="A verifier to score with, as in a spec's rewards: type=numeric,relative_tolerance=0.01",
+            help="Verifier to score with, as in the rewards of a spec: type=numeric,relative_tolerance=0.01",
             show_default=False,
         ),
     ],
-    first_step: Annotated[int, typer.Option(min=0, help="Only from this step on.")] = 0,
-    last_step: Annotated[int | None, typer.Option(min=0, help="Only up to this step.", show_default=False)] = None,
-    limit: Annotated[int, typer.Option(min=1, max=5000, help="Most completions to score.")] = 1000,
+    first_step: Annotated[int, typer.Option(min=0, help="First step.")] = 0,
+    last_step: Annotated[int | None, typer.Option(min=0, help="Last step.", show_default=False)] = None,
+    limit: Annotated[int, typer.Option(min=1, max=5000, help="Maximum number of completions.")] = 1000,
     as_json: AsJson = False,
     data: StackFolder = None,
 ) -> None:
-    """Score a training's stored completions again with other verifiers, and list which flip. Changes nothing."""
+    """Score the stored completions of a training with other verifiers and list changed verdicts. Changes nothing."""
     rewards = [read_settings(one, "--reward") for one in reward]
     with Client(data_dir=data) as client:
         id = find(client, job).id
@@ -78,6 +79,6 @@ def replay(
 def _model(client: Client, argument: str) -> Compared:
     job, colon, index = argument.partition(":")
     if colon and not index.isdecimal():
-        raise typer.BadParameter(f"{argument!r}: behind the colon stands a model's place, from 0", param_hint="JOB")
+        raise typer.BadParameter(f"{argument!r}: write the index of a model, from 0, after the colon", param_hint="JOB")
     id = find(client, job).id
     return (id, int(index)) if colon else id

@@ -1,4 +1,4 @@
-"""`calibrl export`: a job's metrics as a file, for TensorBoard, or as a run of MLflow."""
+"""`calibrl export`: metrics of a job as a file, for TensorBoard, or as an MLflow run."""
 
 import re
 import time
@@ -13,31 +13,31 @@ from calibrl.commands.arguments import JOBS, JobArgument, StackFolder, find
 
 POLL_SECONDS = 2.0
 app = typer.Typer()
-export_app = typer.Typer(help="Take a job's metrics elsewhere: CSV, Parquet, TensorBoard, MLflow.")
+export_app = typer.Typer(help="Export the metrics of a job: CSV, Parquet, TensorBoard, MLflow.")
 app.add_typer(export_app, name="export", rich_help_panel=JOBS)
 
-File = Annotated[Path, typer.Argument(metavar="FILE", help="What to write; one that is there is replaced.")]
+File = Annotated[Path, typer.Argument(metavar="FILE", help="File to write. An existing file is replaced.")]
 
 
 @export_app.command()
 def csv(job: JobArgument, file: File, data: StackFolder = None) -> None:
-    """Write a row a step and a column a metric as CSV."""
+    """Write CSV with one row per step and one column per metric."""
     _export(job, "csv", file, data)
 
 
 @export_app.command()
 def parquet(job: JobArgument, file: File, data: StackFolder = None) -> None:
-    """Write a row a step and a column a metric as Parquet."""
+    """Write Parquet with one row per step and one column per metric."""
     _export(job, "parquet", file, data)
 
 
 @export_app.command()
 def tensorboard(
     job: JobArgument,
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A log folder of TensorBoard: the job gets its own.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Log folder of TensorBoard. The job gets a subfolder.")],
     data: StackFolder = None,
 ) -> None:
-    """Write the metrics as an event file, for `tensorboard --logdir DIR`; called again, it takes the file's place."""
+    """Write an event file for `tensorboard --logdir DIR`. A repeated call replaces the file."""
     with Client(data_dir=data) as client:
         found = find(client, job)
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", found.name)
@@ -45,7 +45,7 @@ def tensorboard(
         try:
             own.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise CalibrlError(f"{own} can't be made: {error.strerror or error}") from error
+            raise CalibrlError(f"{own} cannot be created: {error.strerror or error}") from error
         began = int(found.created_at.timestamp())
         typer.echo(str(client.export(found.id, "tensorboard", own / f"events.out.tfevents.{began}.{found.id}")))
 
@@ -53,9 +53,9 @@ def tensorboard(
 @export_app.command()
 def mlflow(
     job: JobArgument,
-    to: Annotated[str, typer.Option("--to", metavar="URI", help="MLflow's tracking server: http://host:5000")],
-    experiment: Annotated[str, typer.Option(help="The experiment that the run belongs to.")] = "calibrl",
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
+    to: Annotated[str, typer.Option("--to", metavar="URI", help="URI of the MLflow tracking server: http://host:5000")],
+    experiment: Annotated[str, typer.Option(help="Experiment of the run.")] = "calibrl",
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue until the job ends.")] = False,
     data: StackFolder = None,
 ) -> None:
     """Mirror the job as a run of MLflow; run it again to add new steps. Needs the extra mlflow."""

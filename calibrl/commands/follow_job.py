@@ -1,4 +1,4 @@
-"""A job followed to its end, for `watch` and `logs -f`: by its live stream or, where there is none, by asking."""
+"""Follows a job to its end, for `watch` and `logs -f`: by its live stream, or by polling if there is no stream."""
 
 import time
 from collections.abc import Iterator
@@ -9,14 +9,14 @@ from calibrl.schemas import Event, Job, LogPiece, MetricRow, RecordBatch, Rewoun
 from calibrl.views import terminal
 
 POLL_SECONDS = 1.0
-HISTORY = 400  # steps of metrics that are kept
+HISTORY = 400  # steps of metrics in memory
 NOT_FOUND = 404  # HTTP
 
 Rows = dict[int, dict[str, float | str]]
 
 
 def follow(client: Client, id: UUID) -> Iterator[tuple[Job, Rows, list[Event]]]:
-    """A job, its latest metrics by step and what has happened since, time and again until it has ended."""
+    """Yield a job, its latest metrics by step and its new events, repeatedly until the job has ended."""
     stream = _stream(client, id)
     if stream is None:
         yield from _follow_by_polling(client, id)
@@ -44,7 +44,7 @@ def follow(client: Client, id: UUID) -> Iterator[tuple[Job, Rows, list[Event]]]:
 
 
 def log_text(client: Client, id: UUID) -> Iterator[str]:
-    """A job's log, as it is written, until the job has ended."""
+    """Yield the log of a job as it is written, until the job has ended."""
     stream = _stream(client, id)
     log = Log(client, id)
     yield from log.rest()
@@ -56,11 +56,11 @@ def log_text(client: Client, id: UUID) -> Iterator[str]:
         for live in stream:
             if isinstance(live.data, LogPiece):
                 yield from log.piece(live.data)
-    yield from log.rest()  # what it wrote last
+    yield from log.rest()  # the last lines
 
 
 class Log:
-    """A job's log, read from its beginning on."""
+    """Reader of the log of a job, from its first byte."""
 
     def __init__(self, client: Client, id: UUID) -> None:
         self._client = client
@@ -68,22 +68,22 @@ class Log:
         self._place = 0  # bytes read so far
 
     def rest(self) -> Iterator[str]:
-        """What has not been read yet."""
+        """Yield the text that was not read yet."""
         while (chunk := self._client.log(self._id, after=self._place)).next > self._place:
             self._place = chunk.next
             yield chunk.text
 
     def piece(self, piece: LogPiece) -> Iterator[str]:
-        """What of a piece has not been read yet."""
+        """Yield the part of a piece that was not read yet."""
         if piece.start == self._place:
             self._place = piece.next
             yield piece.text
-        elif piece.next > self._place:  # it was asked for a little further than where the stream began
+        elif piece.next > self._place:  # the log was read beyond the beginning of the stream
             yield from self.rest()
 
 
 def history(client: Client, id: UUID, after: int = 0) -> list[Event]:
-    """All that has happened to a job since the event with id `after`."""
+    """Return all events of a job after the event with id `after`."""
     events: list[Event] = []
     more = True
     while more:
@@ -94,8 +94,10 @@ def history(client: Client, id: UUID, after: int = 0) -> list[Event]:
 
 
 def _stream(client: Client, id: UUID) -> Iterator[Live] | None:
-    """The job's stream behind its first frame, so that what is asked for from now on misses nothing of it; None where
-    none comes: the service has no streams, or something in between keeps answers until they are whole."""
+    """Return the stream of a job behind its first frame: a later request then misses nothing of it.
+
+    None if no stream comes: the service has none, or a proxy holds answers back until they are complete.
+    """
     stream = client.stream(id)
     try:
         next(stream)
@@ -121,9 +123,9 @@ def _follow_by_polling(client: Client, id: UUID) -> Iterator[tuple[Job, Rows, li
 
 
 def _latest(client: Client, job: Job, known: Rows) -> Rows:
-    """The job's latest metrics, of which some are known."""
+    """Return the latest metrics of a job, by step; `known` has those of earlier calls."""
     first = job.step - HISTORY
-    rows = {step: row for step, row in known.items() if first < step <= job.step}  # one that resumes steps back
+    rows = {step: row for step, row in known.items() if first < step <= job.step}  # a resumed job goes back some steps
     page = client.metrics(job.id, names=list(terminal.WATCHED), after_step=max([first, -1, *rows]))
     return rows | {row.step: row.values for row in page.data}
 

@@ -1,4 +1,4 @@
-"""The commands that make, find and change jobs: submit, plan, fork, list, label, note."""
+"""Commands that create, find and change jobs: submit, plan, fork, list, label, note."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,20 +14,20 @@ from calibrl.views import plan_summary, terminal
 
 app = typer.Typer()
 
-SpecFile = Annotated[Path, typer.Argument(metavar="FILE", help="A job's spec: .yaml or .json.")]
+SpecFile = Annotated[Path, typer.Argument(metavar="FILE", help="Spec of a job: .yaml or .json.")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a field: algorithm.negative_slope=0.3"),
+    typer.Option("--set", metavar="KEY=VALUE", help="Set a field of the spec: algorithm.negative_slope=0.3"),
 ]
 Moment = datetime | None
 
 
 def _moment(text: str) -> datetime:
-    """A date or time as ISO 8601 has it; here and now where it names no zone."""
+    """Parse an ISO 8601 date or time; without a time zone it is local time."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is no date: write it as 2026-11-24 or 2026-11-24T18:00") from None
+        raise typer.BadParameter(f"{text!r} is not a date: write it as 2026-11-24 or 2026-11-24T18:00") from None
     return moment.astimezone(UTC)
 
 
@@ -42,7 +42,7 @@ def _checkpoint(text: str) -> CheckpointChoice:
     if text in ("best", "last"):
         return text  # type: ignore[return-value]
     if not text.isdecimal():
-        raise typer.BadParameter(f"{text!r} is neither best, last nor a step")
+        raise typer.BadParameter(f"{text!r} is not best, last or a step")
     return int(text)
 
 
@@ -57,7 +57,7 @@ def submit(file: SpecFile, overrides: Overrides = None, as_json: AsJson = False,
 
 @app.command(rich_help_panel=JOBS)
 def plan(file: SpecFile, overrides: Overrides = None, as_json: AsJson = False, data: StackFolder = None) -> None:
-    """Show what would become of a job: data, memory, when it would start, what is risky. Nothing is submitted."""
+    """Dry run: show data, memory, expected start and warnings of a job. No job is submitted."""
     spec = read_spec(file, overrides or [])
     with Client(data_dir=data) as client:
         found = client.plan(spec)
@@ -68,14 +68,14 @@ def plan(file: SpecFile, overrides: Overrides = None, as_json: AsJson = False, d
 def fork(
     job: JobArgument,
     checkpoint: Annotated[
-        str, typer.Option(metavar="best|last|STEP", help="Of a training job: where the new one begins.")
+        str, typer.Option(metavar="best|last|STEP", help="Checkpoint of a training job from which the new job starts.")
     ] = "best",
     overrides: Overrides = None,
-    name: Annotated[str | None, typer.Option(help="Of the new job.", show_default="NAME-fork")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the new job.", show_default="NAME-fork")] = None,
     as_json: AsJson = False,
     data: StackFolder = None,
 ) -> None:
-    """Submit a job's spec again, from one of its checkpoints and with changes; print the new id."""
+    """Submit the spec of a job again, from one of its checkpoints and with changes. Print the new id."""
     begins, changes = _checkpoint(checkpoint), read_changes(overrides or [])
     with Client(data_dir=data) as client:
         made = client.fork(find(client, job).id, checkpoint=begins, changes=changes, name=name)
@@ -84,32 +84,38 @@ def fork(
 
 @app.command("jobs", rich_help_panel=JOBS)
 def list_jobs(
-    status: Annotated[list[JobStatus] | None, typer.Option(help="Only those that stand so; may be repeated.")] = None,
-    kind: Annotated[str | None, typer.Option(metavar="train|evaluate", help="Only those of this kind.")] = None,
-    project: Annotated[str | None, typer.Option(metavar="SLUG", help="Only this project's.")] = None,
-    user: Annotated[str | None, typer.Option(help="Only those that this user submitted.")] = None,
+    status: Annotated[list[JobStatus] | None, typer.Option(help="Only jobs with this status. Can be repeated.")] = None,
+    kind: Annotated[str | None, typer.Option(metavar="train|evaluate", help="Only jobs of this kind.")] = None,
+    project: Annotated[str | None, typer.Option(metavar="SLUG", help="Only jobs of this project.")] = None,
+    user: Annotated[str | None, typer.Option(help="Only jobs that this user submitted.")] = None,
     labels: Annotated[
-        list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="Only with this label; may be repeated.")
+        list[str] | None,
+        typer.Option("--label", metavar="KEY=VALUE", help="Only jobs with this label. Can be repeated."),
     ] = None,
     text: Annotated[
-        str | None, typer.Option("--search", "-q", metavar="TEXT", help="Text in the name or the notes.")
+        str | None,
+        typer.Option("--search", "-q", metavar="TEXT", help="Only jobs with this text in the name or the notes."),
     ] = None,
-    since: Annotated[Moment, typer.Option(parser=_moment, metavar="TIME", help="Submitted then or later.")] = None,
-    until: Annotated[Moment, typer.Option(parser=_moment, metavar="TIME", help="Submitted before that.")] = None,
-    sort: Annotated[JobSort, typer.Option(help="By what; with - from the greatest on.")] = "-created",
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")] = 100,
+    since: Annotated[
+        Moment, typer.Option(parser=_moment, metavar="TIME", help="Only jobs submitted at this time or later.")
+    ] = None,
+    until: Annotated[
+        Moment, typer.Option(parser=_moment, metavar="TIME", help="Only jobs submitted before this time.")
+    ] = None,
+    sort: Annotated[JobSort, typer.Option(help="Sort key. Prefix with - for descending.")] = "-created",
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Maximum number of jobs.")] = 100,
     as_json: AsJson = False,
     data: StackFolder = None,
 ) -> None:
     """List jobs, newest first."""
-    wanted = dict(map(_label, labels or []))
+    filter = dict(map(_label, labels or []))
     with Client(data_dir=data) as client:
         page = client.jobs(
             status=status,
             kind=kind,
             project=project,
             user=user,
-            labels=wanted,
+            labels=filter,
             created_after=since,
             created_before=until,
             q=text,
@@ -121,7 +127,7 @@ def list_jobs(
         return
     print_rich(terminal.job_table(page.data) if page.data else "No jobs.")
     if page.has_more:
-        typer.echo(f"There are more than these {limit}; --limit shows up to 1000.", err=True)
+        typer.echo("More jobs match. Use --limit to show up to 1000.", err=True)
 
 
 @app.command(rich_help_panel=JOBS)
@@ -130,15 +136,17 @@ def label(
     labels: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Labels to set.", show_default=False)
     ] = None,
-    remove: Annotated[list[str] | None, typer.Option(metavar="KEY", help="A label to remove; may be repeated.")] = None,
+    remove: Annotated[
+        list[str] | None, typer.Option(metavar="KEY", help="Key of a label to remove. Can be repeated.")
+    ] = None,
     as_json: AsJson = False,
     data: StackFolder = None,
 ) -> None:
-    """Set or remove a job's labels, and print those it has then."""
+    """Set or remove labels of a job. Print the resulting labels."""
     changes: dict[str, str | None] = dict.fromkeys(remove or [])
     changes |= dict(map(_label, labels or []))
     if not changes:
-        raise typer.BadParameter("name labels to set, or to --remove", param_hint="KEY=VALUE")
+        raise typer.BadParameter("give labels to set, or --remove", param_hint="KEY=VALUE")
     with Client(data_dir=data) as client:
         changed = client.edit(find(client, job).id, labels=changes)
     if as_json:
@@ -150,11 +158,11 @@ def label(
 @app.command(rich_help_panel=JOBS)
 def note(
     job: JobArgument,
-    text: Annotated[str, typer.Argument(metavar="TEXT", help="Takes the place of what was noted; '' removes it.")],
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="Replaces the notes of the job; '' removes them.")],
     as_json: AsJson = False,
     data: StackFolder = None,
 ) -> None:
-    """Note something about a job, for people."""
+    """Set the notes of a job."""
     with Client(data_dir=data) as client:
         changed = client.edit(find(client, job).id, notes=text)
     print_json(changed) if as_json else typer.echo(terminal.headline(changed))

@@ -1,4 +1,4 @@
-"""The commands about profiles: services that are asked by a name."""
+"""Commands of profiles: named services."""
 
 import getpass
 import re
@@ -14,8 +14,8 @@ from calibrl.client import profiles
 from calibrl.client.address import checked_key, http_address
 from calibrl.commands.arguments import HERE, AsJson, print_json, print_rich
 
-app = typer.Typer(help="Services that you ask by name: list, add, remove.", invoke_without_command=True)
-STARTERS = frozenset({"up", "demo"})  # commands that ask no service that is there already
+app = typer.Typer(help="Named services: list, add, remove.", invoke_without_command=True)
+STARTERS = frozenset({"up", "demo"})  # commands that start a service
 Name = Annotated[str, typer.Argument(metavar="NAME")]
 
 
@@ -34,7 +34,7 @@ def _print_version(wanted: bool) -> None:
 def choose(
     context: typer.Context,
     profile: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Ask this service, one of `calibrl profiles`.")
+        str | None, typer.Option(metavar="NAME", help="Use this service, one of `calibrl profiles`.")
     ] = None,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
@@ -42,7 +42,7 @@ def choose(
 ) -> None:
     if profile is not None and context.invoked_subcommand in STARTERS:
         raise typer.BadParameter(
-            f"`calibrl {context.invoked_subcommand}` starts a service of its own: leave the option out",
+            f"`calibrl {context.invoked_subcommand}` starts its own service: remove the option",
             param_hint="--profile",
         )
     token = profiles.chosen.set(profile)
@@ -51,7 +51,7 @@ def choose(
 
 @app.callback()
 def list_profiles(context: typer.Context, as_json: AsJson = False) -> None:
-    """Services that you ask by name: list, add, remove. Their keys are never shown."""
+    """Named services: list, add, remove. Keys are never shown."""
     if context.invoked_subcommand is not None:
         return
     found = {name: profile.url for name, profile in sorted(profiles.read_all().items())}
@@ -61,33 +61,33 @@ def list_profiles(context: typer.Context, as_json: AsJson = False) -> None:
     table = Table.grid(padding=(0, 2))
     for name, url in found.items():
         table.add_row(name, url)
-    print_rich(table if found else "There are no profiles yet: `calibrl profiles add NAME --url URL` makes one.")
+    print_rich(table if found else "There are no profiles yet. Create one: `calibrl profiles add NAME --url URL`.")
 
 
 @app.command()
 def add(
     name: Name,
-    url: Annotated[str, typer.Option(metavar="URL", help="Where the service is: https://calibrl.example.com")],
+    url: Annotated[str, typer.Option(metavar="URL", help="URL of the service: https://calibrl.example.com")],
 ) -> None:
-    """Keep a service's address and your key for it; the key is asked for, or read from standard input."""
+    """Save the URL of a service and your key. The key is typed at a prompt, or read from standard input."""
     if not re.fullmatch(profiles.NAME, name):
         raise typer.BadParameter("letters, digits, - and _; at most 63", param_hint="NAME")
     address = str(http_address(url)).rstrip("/")
     profiles.read_all()  # before anything is asked
     key = getpass.getpass("Key: ") if sys.stdin.isatty() else sys.stdin.readline()
     if not key.strip():
-        raise typer.BadParameter("no key was given: pipe it in, or type it when asked", param_hint="key")
+        raise typer.BadParameter("no key was given: pipe it in, or type it at the prompt", param_hint="key")
     one = profiles.Profile(url=address, api_key=SecretStr(checked_key(key.strip(), "give it as it was shown")))
     with profiles.changing() as known:
         done = "changed" if name in known else "added"
         known[name] = one
-    print_rich(f"{done} {name}: `calibrl --profile {name} me` asks {address}")
+    print_rich(f"{done} {name}: `calibrl --profile {name} me` uses {address}")
 
 
 @app.command()
 def remove(name: Name) -> None:
-    """Forget a service and the key for it."""
+    """Remove a service and its key from the profiles."""
     profiles.named(name)
     with profiles.changing() as known:
         known.pop(name, None)
-    print_rich(f"removed {name}; its key is valid until somebody revokes it")
+    print_rich(f"removed {name}; its key stays valid until it is revoked")

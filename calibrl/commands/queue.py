@@ -1,4 +1,4 @@
-"""The commands about the queue: who waits and why, the machines, what projects may use, and what is asked of a job."""
+"""Commands of the queue: waiting jobs, machines, projects, and requests to jobs."""
 
 from collections.abc import Callable
 from math import inf, isfinite, nan
@@ -17,13 +17,13 @@ app = typer.Typer()
 projects_app = typer.Typer(invoke_without_command=True)
 app.add_typer(projects_app, name="projects", rich_help_panel=QUEUE)
 
-MachineArgument = Annotated[str, typer.Argument(metavar="NAME", help="A machine, as `calibrl workers` names it.")]
-OneProject = Annotated[str | None, typer.Option("--project", metavar="SLUG", help="Only this project's.")]
-Limit = float | None  # infinity: none
+MachineArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of a machine, as in `calibrl workers`.")]
+OneProject = Annotated[str | None, typer.Option("--project", metavar="SLUG", help="Show only this project.")]
+Limit = float | None  # infinity: no limit
 
 
 def _number(text: str) -> float:
-    """A number, or infinity for `none`."""
+    """Parse a number; `none` gives infinity."""
     if text == "none":
         return inf
     try:
@@ -31,7 +31,7 @@ def _number(text: str) -> float:
     except ValueError:
         number = nan
     if not isfinite(number):
-        raise typer.BadParameter(f"{text!r} is neither a number nor `none`")
+        raise typer.BadParameter(f"{text!r} is not a number or `none`")
     return int(number) if number.is_integer() else number
 
 
@@ -60,31 +60,31 @@ for _name, (_request, _help) in VERBS.items():
 
 
 @app.command("priority", rich_help_panel=JOBS)
-def prioritise(
+def set_priority(
     job: JobArgument,
-    priority: Annotated[Priority, typer.Argument(help="Its class; a higher one goes first.")],
+    priority: Annotated[Priority, typer.Argument(help="Priority class. Jobs of a higher class start first.")],
     as_json: AsJson = False,
     data: StackFolder = None,
 ) -> None:
-    """Give a job another priority class."""
+    """Change the priority class of a job."""
     with Client(data_dir=data) as client:
         _print_job(client.prioritise(find(client, job).id, priority), as_json)
 
 
 @app.command("queue", rich_help_panel=QUEUE)
 def show_queue(project: OneProject = None, as_json: AsJson = False, data: StackFolder = None) -> None:
-    """List the jobs that have not started: position, when each may start, and why it waits."""
+    """List the jobs that have not started, with position, expected start and reason."""
     with Client(data_dir=data) as client:
         entries = client.queue(project)
     if as_json:
         print_json(entries)
     else:
-        print_rich(terminal.queue_table(entries) if entries else "Nobody waits.")
+        print_rich(terminal.queue_table(entries) if entries else "No job is waiting.")
 
 
 @app.command("workers", rich_help_panel=QUEUE)
 def list_workers(as_json: AsJson = False, data: StackFolder = None) -> None:
-    """List the machines that run jobs: their slots, how busy their GPUs are, and with what."""
+    """List the machines with their slots, GPU utilisation and running jobs."""
     with Client(data_dir=data) as client:
         machines = client.workers()
     if as_json:
@@ -96,11 +96,13 @@ def list_workers(as_json: AsJson = False, data: StackFolder = None) -> None:
 @app.command(rich_help_panel=QUEUE)
 def drain(
     name: MachineArgument,
-    now: Annotated[bool, typer.Option("--now", help="Give back what it runs, from a checkpoint.")] = False,
+    now: Annotated[
+        bool, typer.Option("--now", help="Also requeue its running jobs, which continue from a checkpoint.")
+    ] = False,
     as_json: AsJson = False,
     data: StackFolder = None,
 ) -> None:
-    """Have a machine finish what it runs and take no more."""
+    """Let a machine finish its running jobs and start no new ones."""
     with Client(data_dir=data) as client:
         machine = client.drain(name, now=now)
     print_json(machine) if as_json else typer.echo(terminal.machine_line(machine))
@@ -108,7 +110,7 @@ def drain(
 
 @app.command(rich_help_panel=QUEUE)
 def undrain(name: MachineArgument, as_json: AsJson = False, data: StackFolder = None) -> None:
-    """Have a drained machine take jobs again."""
+    """Let a drained machine start jobs again."""
     with Client(data_dir=data) as client:
         machine = client.undrain(name)
     print_json(machine) if as_json else typer.echo(terminal.machine_line(machine))
@@ -116,10 +118,10 @@ def undrain(name: MachineArgument, as_json: AsJson = False, data: StackFolder = 
 
 @projects_app.callback()
 def list_projects(context: typer.Context, as_json: AsJson = False, data: StackFolder = None) -> None:
-    """List the projects and what each may use; `projects set` changes it."""
+    """List the projects and their limits. `projects set` changes them."""
     if context.invoked_subcommand is not None:
         if as_json or data:
-            raise typer.BadParameter(f"options go after `{context.invoked_subcommand}`")
+            raise typer.BadParameter(f"put options after `{context.invoked_subcommand}`")
         return
     with Client(data_dir=data) as client:
         found = client.projects()
@@ -128,17 +130,27 @@ def list_projects(context: typer.Context, as_json: AsJson = False, data: StackFo
 
 @projects_app.command("set")
 def set_project(
-    slug: Annotated[str, typer.Argument(metavar="SLUG", help="The project; it is added if there is none.")],
-    weight: Annotated[float | None, typer.Option(help="Its share beside other projects'.", show_default=False)] = None,
-    max_gpus: Annotated[Limit, _limit("--max-gpus", "GPUs that its jobs may hold at once.")] = None,
-    max_queued: Annotated[Limit, _limit("--max-queued", "Jobs that may wait at once.")] = None,
-    budget_hours: Annotated[Limit, _limit("--budget-hours", "Slot-hours a calendar month.")] = None,
-    user_budget_hours: Annotated[Limit, _limit("--user-budget-hours", "The same, for each user.")] = None,
-    retention_days: Annotated[Limit, _limit("--retention-days", "How long ended jobs are kept.")] = None,
+    slug: Annotated[
+        str, typer.Argument(metavar="SLUG", help="Name of the project. It is created if it does not exist.")
+    ],
+    weight: Annotated[
+        float | None, typer.Option(help="Fair-share weight relative to other projects.", show_default=False)
+    ] = None,
+    max_gpus: Annotated[
+        Limit, _limit("--max-gpus", "Maximum number of GPUs that its jobs use at the same time.")
+    ] = None,
+    max_queued: Annotated[Limit, _limit("--max-queued", "Maximum number of waiting jobs.")] = None,
+    budget_hours: Annotated[Limit, _limit("--budget-hours", "Slot-hours per calendar month.")] = None,
+    user_budget_hours: Annotated[
+        Limit, _limit("--user-budget-hours", "Slot-hours per calendar month and user.")
+    ] = None,
+    retention_days: Annotated[
+        Limit, _limit("--retention-days", "Days until the data of ended jobs is deleted.")
+    ] = None,
     as_json: AsJson = False,
     data: StackFolder = None,
 ) -> None:
-    """Add a project, or change what it may use; what is not given stays as it is."""
+    """Create a project, or change its limits. Limits that are not given stay the same."""
     given = {
         "weight": weight,
         "max_gpus": max_gpus,
@@ -155,17 +167,17 @@ def set_project(
 
 @app.command("usage", rich_help_panel=QUEUE)
 def show_usage(as_json: AsJson = False, data: StackFolder = None) -> None:
-    """List the slot-hours of this month, by project and user."""
+    """List the slot-hours of this month per project and user."""
     with Client(data_dir=data) as client:
         found = client.usage()
     if as_json:
         print_json(found)
     else:
-        print_rich(terminal.usage_table(found) if found else "Nothing was used this month.")
+        print_rich(terminal.usage_table(found) if found else "No slot-hours were used this month.")
 
 
 def _settings(client: Client, slug: str) -> dict[str, Any]:
-    """What a project may use now; nothing where there is no such project yet."""
+    """Return the current limits of a project; empty if the project does not exist."""
     try:
         return client.project(slug).model_dump(include={*ProjectSettings.model_fields})
     except CalibrlError as error:

@@ -1,4 +1,4 @@
-"""Child processes that can't be left behind: each leads its own group, and dies when its starter does."""
+"""Child processes that end with their parent. Each child leads its own process group."""
 
 import os
 import select
@@ -9,15 +9,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-SECRETS = ("DATABASE_URL", "REDIS_URL", "CALIBRL_", "AWS_")  # how the names of variables with the service's own begin
+SECRETS = ("DATABASE_URL", "REDIS_URL", "CALIBRL_", "AWS_")  # prefixes of variables with secrets of the service
 LAUNCHER = Path(__file__).with_name("launch.py")
-REAP_SECONDS = 30.0  # a killed process that still hasn't ended is stuck in the kernel
+REAP_SECONDS = 30.0  # a killed process that has not ended by then is stuck in the kernel
 
 Process = subprocess.Popen[bytes]
 
 
 def environment_without_secrets() -> dict[str, str]:
-    """This process's environment, for a child that runs what users sent, or a model made."""
+    """Return the environment without secrets, for a child that runs code of users or output of models."""
     return {name: value for name, value in os.environ.items() if not name.startswith(SECRETS)}
 
 
@@ -33,8 +33,8 @@ def start(
 ) -> Process:
     """Start a command in its own session, its output appended to `log` and its input empty (or a pipe, as Popen's).
 
-    It gets `death_signal` when the *thread* that calls this ends: call from one that lives as long as the child should.
-    `user`: see `calibrl.processes.launch`. A command that can't be run ends at once with its reason in the log.
+    The child gets `death_signal` when the calling *thread* ends: call from a thread that lives as long as the child.
+    `user`: see `calibrl.processes.launch`. A command that cannot run ends at once with its reason in the log.
     """
     launch = [sys.executable, "-I", "-S", str(LAUNCHER), str(os.getpid()), str(int(death_signal)), user]
     with log.open("ab") as output:
@@ -50,7 +50,7 @@ def start(
 
 
 def ended(process: Process, timeout: float = 0) -> bool:
-    """Whether the process has ended, after at most `timeout` seconds. Doesn't reap: its group id stays its own."""
+    """Return whether the process has ended, after at most `timeout` seconds. Does not reap it."""
     if process.returncode is not None:
         return True
     watch = os.pidfd_open(process.pid)
@@ -63,22 +63,25 @@ def ended(process: Process, timeout: float = 0) -> bool:
 
 
 def ask(process: Process, number: signal.Signals = signal.SIGTERM) -> None:
-    """Send a signal to the process alone: it knows best what to do with those that it has started."""
+    """Send a signal to the process only, which handles its own children."""
     if not ended(process):
         process.send_signal(number)
 
 
 def kill_group(process: Process) -> None:
-    """Kill the process, if it still runs, and all that is left of its group. Nothing once it has been reaped."""
+    """Kill the process and its group. Does nothing after it has been reaped."""
     if process.returncode is None:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
 
 
 def stop(process: Process, grace: float, first: signal.Signals = signal.SIGTERM) -> int:
-    """End a process: `first` to it alone, KILL to its whole group once it has ended, or after `grace` seconds.
+    """End a process: send `first` to it, then KILL to its group when it has ended or after `grace` seconds.
 
-    Returns the exit status. Raises subprocess.TimeoutExpired if the kernel doesn't let go of it.
+    Returns the exit status.
+
+    Raises:
+        subprocess.TimeoutExpired: the kernel does not end the process.
     """
     ask(process, first)
     ended(process, grace)

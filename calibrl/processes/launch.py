@@ -1,7 +1,7 @@
-"""Run as a script: become a command that dies with the process that started it.
+"""Script: become a command that ends with the process that started it.
 
-Arguments: the starter's pid, the signal that the command gets when the starter dies, who it runs as (`self`,
-`mapped` or a user id), and the command. A script of its own because `preexec_fn` is unsafe in a process with threads.
+Arguments: pid of the starter, signal for the command when the starter ends, user (`self`, `mapped` or a user id), and
+the command. It is a separate script because `preexec_fn` is unsafe in a process with threads.
 """
 
 import ctypes
@@ -12,11 +12,11 @@ from pathlib import Path
 
 CLONE_NEWUSER = 0x10000000
 PR_SET_PDEATHSIG = 1  # not imported from calibrl_core.parent_death: with -I -S this script has no packages
-MAPPED_ID = 65534  # nobody: an id that has a name everywhere, which initdb asks for
+MAPPED_ID = 65534  # user `nobody`: it has a name on every system, which initdb requires
 
 
 def map_user(libc: ctypes.CDLL) -> None:
-    """Enter a user namespace in which this user, root maybe, has an ordinary id; on disk nothing changes hands."""
+    """Enter a user namespace in which this user, such as root, has an ordinary id. Owners of files do not change."""
     uid, gid = os.geteuid(), os.getegid()
     if libc.unshare(CLONE_NEWUSER):
         raise OSError(ctypes.get_errno(), "no user namespace")
@@ -36,7 +36,7 @@ def main(starter: str, death_signal: str, user: str, *command: str) -> None:
     # Only now: the kernel forgets the death signal when credentials change.
     libc.prctl(PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0)
     if os.getppid() != int(starter):
-        sys.exit("the process that started this one is gone")
+        sys.exit("the process that started this one has ended")
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and the command would inherit that
     os.execvp(command[0], command)
 

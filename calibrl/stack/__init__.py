@@ -1,1 +1,1 @@
-"""The whole service on one machine."""
+"""The service on one machine."""

@@ -1,4 +1,4 @@
-"""The whole service on this machine, as children of this process: database, queue, API, workers and dashboard."""
+"""The service on this machine as child processes: database, queue, API, worker and dashboard."""
 
 import json
 import os
@@ -24,15 +24,19 @@ __all__ = ["LocalStack", "StackError"]
 
 MIGRATION_SECONDS = 120.0
 STOP_SECONDS = 10.0
-OF_ANOTHER_SERVICE = "CALIBRL_PROFILE"  # beside the address of the stack's own, which its processes are told
+OF_ANOTHER_SERVICE = "CALIBRL_PROFILE"  # names another service; the processes get the URL of this stack
 CELERY_FLAGS = ("--without-gossip", "--without-mingle", "--without-heartbeat", "--loglevel", "INFO")
-# The database is next door and people watch: a cancelled job should stop soon, and a killed stack's job go on soon.
+# The database is local: short times let a cancelled job stop soon, and the job of a killed stack continue soon.
 # Jobs may read what the user who starts the stack may: only that user gets its key, by file or by the printed address.
 LOCAL_SETTINGS = {"heartbeat_seconds": "1", "lease_seconds": "15", "allowed_roots": "/"}
 
 
 def chosen_port(port: int | None) -> int:
-    """The port, or a free one. Raises StackError if somebody listens there already."""
+    """Return the port, or a free one if it is None.
+
+    Raises:
+        StackError: the port cannot be used.
+    """
     if port is None:
         return free_port()
     with socket.socket() as probe:
@@ -45,11 +49,11 @@ def chosen_port(port: int | None) -> int:
 
 
 class LocalStack:
-    """A context manager: inside it, everything runs; after it, nothing does. Enter it from the main thread.
+    """Context manager: all processes run inside it, and none after it. Enter it from the main thread.
 
-    Data and every process's log stay in `data_dir`, which one stack at a time may use. DATABASE_URL and REDIS_URL,
-    where set, are used in place of embedded servers. If this process is killed, so are its children, by the kernel.
-    Raises StackError, one line, if something does not start.
+    Data and logs are in `data_dir`, which one stack at a time can use. DATABASE_URL and REDIS_URL, if set, replace the
+    embedded servers. If this process is killed, the kernel kills its children. Raises StackError, one line, if a
+    process does not start.
     """
 
     def __init__(
@@ -87,13 +91,17 @@ class LocalStack:
         self._exit.close()
 
     def check(self) -> None:
-        """Raises StackError if one of the processes has ended."""
+        """Check that all processes run.
+
+        Raises:
+            StackError: a process has ended.
+        """
         for name, process in self._running.items():
             if children.ended(process):
                 raise StackError(f"{name} has ended: {last_line(self._log(name))} (see {self._log(name)})")
 
     def _start(self) -> None:
-        """In an order whose reverse is a good one to stop in."""
+        """Start all processes. They stop in reverse order."""
         self._exit.callback(lock_folder(self.data_dir).release)
         self._logs.mkdir(exist_ok=True)
         self.api_url = f"http://127.0.0.1:{chosen_port(self._api_port)}"
@@ -101,7 +109,7 @@ class LocalStack:
         private = public | {"CALIBRL_DATA_DIR": str(self.data_dir)}
         dashboard_ready = self._start_dashboard(public) if self._with_dashboard else None
         private |= self._start_services() | self._local_settings()
-        api_ready = self._start_api(private)  # takes longer to load than the migrations to run
+        api_ready = self._start_api(private)  # its imports take longer than the migrations
         self._migrate(private)
         self._start_worker(private)
         self._wait(api_ready, "api")
@@ -110,7 +118,7 @@ class LocalStack:
         self._write_stack_file()
 
     def _start_services(self) -> dict[str, str]:
-        """Start what the environment doesn't name; the addresses of both."""
+        """Start the servers that the environment does not name. Return the URLs of both."""
         valkey = None if self._settings.redis_url else Valkey(self.data_dir / "valkey", self._log("valkey"))
         postgres = None if self._settings.database_url else Postgres(self.data_dir / "postgres", self._log("postgres"))
         services = [service for service in (valkey, postgres) if service]
@@ -155,14 +163,14 @@ class LocalStack:
         return lambda: _answers(f"{url}/_stcore/health")
 
     def _start_worker(self, env: dict[str, str]) -> None:
-        """One, with a slot for each GPU of this machine and for jobs that need none."""
+        """Start a worker with a slot per GPU of this machine, and slots for jobs without a GPU."""
         grace = self._settings.stop_grace_seconds + self._settings.heartbeat_seconds + STOP_SECONDS
         name = self._settings.worker_name
         command = ["celery", "-A", "worker.tasks", "worker", "-n", f"{name}@%h", *CELERY_FLAGS]
         self._keep("worker", command, env | {"CALIBRL_WORKER_NAME": name}, grace)
 
     def _keep(self, name: str, command: Sequence[str], env: dict[str, str], grace: float = STOP_SECONDS) -> Process:
-        """Start something that should run until the stack stops."""
+        """Start a process that runs until the stack stops."""
         process = self._running[name] = self._run(name, command, env)
         self._exit.callback(children.stop, process, grace)
         return process

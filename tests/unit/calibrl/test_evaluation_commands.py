@@ -83,7 +83,7 @@ def test_models_are_compared_in_words(service: Service) -> None:
     ]
     assert len(json.loads(calibrl("compare", JOB_ID, OTHER_ID, "--split", "test", "--json").stdout)) == 2
     assert service.requests[-1].query["split"] == "test"
-    assert "stands a model's place" in fault(calibrl("compare", f"{JOB_ID}:x"), 2)
+    assert "write the index of a model" in fault(calibrl("compare", f"{JOB_ID}:x"), 2)
     service.on("GET", "/v1/evaluations/compare", problem(409, "Conflict", detail="3 pair."))
     assert fault(calibrl("compare", JOB_ID, OTHER_ID), 1) == "calibrl: Conflict: 3 pair.\n"
 

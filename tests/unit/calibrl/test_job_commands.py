@@ -88,7 +88,7 @@ def test_a_fork_sends_what_changes(service: Service) -> None:
         "name": None,
     }
     assert json.loads(calibrl("fork", str(JOB_ID), "--json").stdout)["forked_step"] == 50
-    assert "'first' is neither best, last nor a step" in fault(calibrl("fork", str(JOB_ID), "--checkpoint", "first"), 2)
+    assert "'first' is not best, last or a step" in fault(calibrl("fork", str(JOB_ID), "--checkpoint", "first"), 2)
     assert "--set 'steps': write it as key=value" in fault(calibrl("fork", str(JOB_ID), "--set", "steps"), 2)
 
 
@@ -112,7 +112,7 @@ def test_jobs_are_filtered_and_sorted(service: Service) -> None:
     result = calibrl("jobs", *options, *dates)
     assert result.exit_code == 0
     assert "digits" in result.stdout
-    assert result.stderr == "There are more than these 1; --limit shows up to 1000.\n"
+    assert result.stderr == "More jobs match. Use --limit to show up to 1000.\n"
     assert service.requests[-1].query == {
         "status": "failed",
         "kind": "train",
@@ -130,7 +130,7 @@ def test_jobs_are_filtered_and_sorted(service: Service) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--since", "yesterday"], "'yesterday' is no date: write it as 2026-11-24"),
+        (["--since", "yesterday"], "'yesterday' is not a date: write it as 2026-11-24"),
         (["--label", "team"], "'team': write it as KEY=VALUE"),
         (["--sort", "spec"], "--sort"),
         (["--limit", "0"], "--limit"),
@@ -147,7 +147,7 @@ def test_labels_and_notes(service: Service) -> None:
     result = calibrl("label", str(JOB_ID), "team=vision", "--remove", "old")
     assert (result.exit_code, result.stdout) == (0, "team=vision\n")
     assert service.requests[-1].body == {"labels": {"old": None, "team": "vision"}}
-    assert "name labels to set, or to --remove" in fault(calibrl("label", str(JOB_ID)), 2)
+    assert "give labels to set, or --remove" in fault(calibrl("label", str(JOB_ID)), 2)
     assert calibrl("note", str(JOB_ID), "why").stdout == f"{JOB_ID} digits: running, step 3/10\n"
     assert service.requests[-1].body == {"notes": "why"}
     assert json.loads(calibrl("note", str(JOB_ID), "", "--json").stdout)["notes"] == "why"

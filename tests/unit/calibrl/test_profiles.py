@@ -72,7 +72,7 @@ def test_the_environment_names_one_and_the_option_goes_before_it(
 def test_what_starts_a_service_asks_none(file: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
     monkeypatch.setattr(LocalStack, "__enter__", lambda stack: pytest.fail("it was started"))
     said = fault(calibrl("--profile", "lab", command), 2)
-    assert f"`calibrl {command}` starts a service of its own" in said
+    assert f"`calibrl {command}` starts its own service" in said
 
 
 def test_a_stack_s_processes_ask_the_stack(file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_a_stack_s_processes_ask_the_stack(file: Path, monkeypatch: pytest.Monke
 
 def test_a_stack_s_folder_is_no_profile(service: Service, file: Path, tmp_path: Path) -> None:
     add("lab", service.url)
-    assert "leave one out" in fault(calibrl("--profile", "lab", "me", "--data", tmp_path), 1)
+    assert "remove one" in fault(calibrl("--profile", "lab", "me", "--data", tmp_path), 1)
 
 
 def test_a_file_that_others_can_read_is_refused(service: Service, file: Path) -> None:
@@ -119,10 +119,10 @@ def test_a_file_that_is_none_is_one_line_without_its_keys(file: Path, text: str)
     [
         ("a b", "http://x", SECRET, "letters, digits"),
         ("[x]", "http://x", SECRET, "letters, digits"),
-        ("lab", "x", SECRET, "'x' is no address of a service"),
-        ("lab", "ftp://x", SECRET, "is no address of a service"),
+        ("lab", "x", SECRET, "'x' is not the URL of a service"),
+        ("lab", "ftp://x", SECRET, "is not the URL of a service"),
         ("lab", "http://x", "", "no key was given"),
-        ("lab", "http://x", "kéy", "no HTTP header can carry"),
+        ("lab", "http://x", "kéy", "an HTTP header cannot contain"),
     ],
 )
 def test_what_no_profile_can_be_made_of(file: Path, name: str, url: str, key: str, says: str) -> None:

@@ -46,7 +46,7 @@ def test_the_queue_as_a_table_and_as_json(service: Service) -> None:
     assert [(one["position"], one["reason"]) for one in found] == [(1, "busy"), (None, "paused")]
     assert service.requests[-1].query == {"project": "vision"}
     service.on("GET", "/v1/queue", page())
-    assert calibrl("queue").stdout == "Nobody waits.\n"
+    assert calibrl("queue").stdout == "No job is waiting.\n"
 
 
 def test_machines_are_listed_drained_and_undrained(service: Service) -> None:
@@ -91,9 +91,9 @@ def test_a_new_project_has_what_is_given(service: Service) -> None:
     [
         (["projects", "nope"], "No such command 'nope'"),
         (["projects", "set"], "Missing argument 'SLUG'"),
-        (["projects", "set", "x", "--max-gpus", "many"], "'many' is neither a number nor `none`"),
-        (["projects", "set", "x", "--max-gpus", "nan"], "'nan' is neither a number nor `none`"),
-        (["projects", "--json", "set", "x"], "options go after `set`"),
+        (["projects", "set", "x", "--max-gpus", "many"], "'many' is not a number or `none`"),
+        (["projects", "set", "x", "--max-gpus", "nan"], "'nan' is not a number or `none`"),
+        (["projects", "--json", "set", "x"], "put options after `set`"),
     ],
 )
 def test_bad_usage_of_projects_is_one_line(service: Service, arguments: list[str], says: str) -> None:
@@ -119,4 +119,4 @@ def test_projects_and_usage_as_tables_and_as_json(service: Service) -> None:
     assert json.loads(calibrl("projects", "--json").stdout)[0]["slug"] == "vision"
     assert calibrl("usage").stdout.splitlines()[1].split() == ["vision", "ann", "1.50", "0.00", "10"]
     assert json.loads(calibrl("usage", "--json").stdout)[0]["slot_hours"] == 1.5
-    assert calibrl("usage").stdout == "Nothing was used this month.\n"
+    assert calibrl("usage").stdout == "No slot-hours were used this month.\n"

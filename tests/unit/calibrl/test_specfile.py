@@ -106,8 +106,8 @@ def test_overrides_reach_into_mappings_and_lists(tmp_path: Path) -> None:
         ("a: 1\n---\nb: 2", "line 2, column 1: expected a single document"),
         ("a: !!python/object:os.system 1", "line 1, column 4: could not determine a constructor"),
         ("a: \x01", "unacceptable character"),
-        ("", "a job's spec is a mapping"),
-        ("- a", "a job's spec is a mapping"),
+        ("", "the spec of a job is a mapping"),
+        ("- a", "the spec of a job is a mapping"),
     ],
 )
 def test_a_yaml_fault_is_one_line_with_its_place(tmp_path: Path, text: str, fault: str) -> None:
@@ -144,10 +144,10 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         ("steps", "write it as key=value"),
         ("=1", "write it as key=value"),
         ("a..b=1", "write it as key=value"),
-        ("steps.x=1", "no mapping or list"),
-        ("models.1=x", "'1' is no place in a list of 1"),
-        ("models.-1=x", "'-1' is no place"),
-        ("models.one.path=x", "'one' is no place"),
+        ("steps.x=1", "not a mapping or a list"),
+        ("models.1=x", "'1' is not an index of a list of 1"),
+        ("models.-1=x", "'-1' is not an index"),
+        ("models.one.path=x", "'one' is not an index"),
         ("steps=[1", "--set steps, line 1, column 3"),
     ],
 )

@@ -102,7 +102,7 @@ def test_every_status_has_a_colour() -> None:
 )
 def test_a_start_in_words(seconds: float, words: str) -> None:
     assert terminal.until(datetime.now(UTC) + timedelta(seconds=seconds)) == words
-    assert terminal.until(None) == "can't be told"
+    assert terminal.until(None) == "unknown"
 
 
 @pytest.mark.parametrize(("share", "bar"), [(0, "░" * 10), (0.5, "█████░░░░░"), (1, "█" * 10), (7, "█" * 10)])
@@ -133,7 +133,7 @@ def test_machines_show_who_holds_what() -> None:
     assert all(part in cleaning for part in ("GPU 1", "0 %", "memory not free yet"))
     assert terminal.machine_line(machine) == "gpu-1: online, runs 2 jobs"
     lost = machine.model_copy(update={"status": WorkerStatus.LOST, "heartbeat_at": datetime.now(UTC), "jobs": []})
-    assert terminal.machine_line(lost) == "gpu-1: lost (heard 0s ago), runs 0 jobs"
+    assert terminal.machine_line(lost) == "gpu-1: lost (last heartbeat 0s ago), runs 0 jobs"
 
 
 def test_projects_and_usage() -> None:
