@@ -1,4 +1,4 @@
-"""The rollout engine: each prompt and its images run once for their whole group, and finished rows leave the batch.
+"""The rollout engine: each prompt and its images run once per group, and finished rows leave the batch.
 
 `[R]`: rows that are being decoded. `[B, T]`: all rows, completion tokens.
 """
@@ -19,14 +19,14 @@ from calibrl_core.rollout.cache import with_spare_capacity
 from calibrl_core.rollout.sampling import BLOCK, Uniforms, batches, draw
 from calibrl_core.rollout.token_buffers import TokenBuffers
 
-BATCH_TOKENS = 131_072  # prompt and longest completion of every row that is decoded at once
-DROP_BELOW = 0.75  # finished rows are dropped once fewer than this share are still alive: dropping copies the cache
-# Tokens between looks at which rows have finished. A GPU would have to wait for the answer; a CPU has it at hand.
+BATCH_TOKENS = 131_072  # prompt and longest completion of all rows decoded at the same time
+DROP_BELOW = 0.75  # finished rows are dropped if fewer than this share are alive: a drop copies the cache
+# Tokens between checks for finished rows. The check makes a GPU wait; on a CPU it is free.
 LOOK_EVERY = {"cpu": 1, "cuda": 8}
 
 
 class SharedPrefillEngine:
-    """Prefill once a prompt, repeat the cache for the group, decode token by token."""
+    """Prefill once per prompt, repeat the cache for the group, decode token by token."""
 
     def __init__(self, policy: Policy, batch_tokens: int = BATCH_TOKENS) -> None:
         self._policy = policy
@@ -52,7 +52,7 @@ class SharedPrefillEngine:
         return self._collect(parts, len(examples) * group_size, group_size)
 
     def _collect(self, parts: Sequence[tuple[list[int], TokenBuffers]], count: int, group_size: int) -> Rollouts:
-        """The batches' rows in their order."""
+        """Return the rows of all batches in their original order."""
         policy = self._policy
         longest = max(int(buffers.mask.sum(-1).max()) for _, buffers in parts)
         whole = TokenBuffers.empty(count, longest, policy)
@@ -65,7 +65,7 @@ class SharedPrefillEngine:
 
 
 class _Decoding:
-    """One batch of rows, from prefill to the last token."""
+    """Decoding of a batch of rows, from prefill to the last token."""
 
     def __init__(self, policy: Policy, prompts: PromptRows, uniforms: Uniforms, count: int, max_tokens: int) -> None:
         self._policy, self._uniforms = policy, uniforms
@@ -75,15 +75,15 @@ class _Decoding:
         repeats = count // len(prompts.input_ids)
         self._prefill(prompts, repeats)
         self._positions = prompts.next_positions.repeat_interleave(repeats)  # [R]
-        self._axes = prompts.position_ids.shape[:-2]  # of positions: none, or 3
+        self._axes = prompts.position_ids.shape[:-2]  # leading axes of positions: none, or 3
         seen = prompts.attention_mask.bool().repeat_interleave(repeats, dim=0)  # [R, L]
         self._seen = torch.cat([seen, seen.new_ones((count, max_tokens))], dim=1)
         self._padded = not bool(seen.all())
-        self._rows = torch.arange(count, device=policy.device)  # those still in the batch
-        self._alive = torch.ones(count, dtype=torch.bool, device=policy.device)  # of those, not finished
+        self._rows = torch.arange(count, device=policy.device)  # rows still in the batch
+        self._alive = torch.ones(count, dtype=torch.bool, device=policy.device)  # of these rows: not finished
 
     def _prefill(self, prompts: PromptRows, repeats: int) -> None:
-        """Fill the cache, and find what predicts the first tokens."""
+        """Fill the cache, and compute the hidden states of the first tokens."""
         policy = self._policy
         output = policy.decoder(
             input_ids=prompts.input_ids,
@@ -120,7 +120,7 @@ class _Decoding:
         return buffers
 
     def _drop_finished_rows(self) -> Tensor | None:
-        """Drop finished rows if there are enough of them; return the places of those that stay, None if all do."""
+        """Drop finished rows if there are enough of them; return the remaining rows, None if all remain."""
         kept = self._alive.nonzero().squeeze(-1)
         if len(kept) and len(kept) >= DROP_BELOW * len(self._alive):
             return None
@@ -136,7 +136,7 @@ class _Decoding:
         policy = self._policy
         seen = self._seen[:, : self._width + step + 1]
         mask: Tensor | None = seen.long()
-        if policy.shares_prompts:  # ready for use: transformers would look into it, and a GPU be waited for
+        if policy.shares_prompts:  # a prepared mask: otherwise transformers inspects it, and the GPU must be awaited
             mask = policy.attention_mask(seen[:, None, None]) if self._padded else None
         positions = (self._positions + step)[:, None].expand(*self._axes, -1, 1)
         output = policy.decoder(

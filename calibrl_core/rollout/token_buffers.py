@@ -1,4 +1,4 @@
-"""What any rollout engine keeps of the tokens that it samples, and how that becomes `Rollouts`."""
+"""Buffers of sampled tokens, shared by the rollout engines, and their conversion to `Rollouts`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from calibrl_core.rollout.base import Rollouts
 
 @dataclass(frozen=True)
 class TokenBuffers:
-    """What is known of each token: see `Rollouts`. `[R, T]` each."""
+    """Per-token values, `[R, T]` each; see `Rollouts`."""
 
     tokens: Tensor
     mask: Tensor
@@ -22,7 +22,7 @@ class TokenBuffers:
 
     @classmethod
     def empty(cls, rows: int, width: int, policy: Policy) -> TokenBuffers:
-        """Padding, on the policy's device."""
+        """Return buffers filled with padding, on the policy's device."""
         return cls(
             torch.full((rows, width), policy.pad_id, device=policy.device),
             torch.zeros((rows, width), dtype=torch.bool, device=policy.device),
@@ -31,12 +31,12 @@ class TokenBuffers:
         )
 
     def cut(self) -> TokenBuffers:
-        """As wide as the longest row."""
+        """Return the buffers cut to the length of the longest row."""
         longest = int(self.mask.sum(-1).max())
         return TokenBuffers(*(values[:, :longest] for values in vars(self).values()))
 
     def rollouts(self, policy: Policy, group_size: int) -> Rollouts:
-        """With what can be told from the tokens: which rows were cut, and the texts."""
+        """Return `Rollouts`, with the truncated rows and the texts derived from the tokens."""
         ended = torch.isin(self.tokens, torch.tensor(sorted(policy.stop_ids), device=policy.device)) & self.mask
         lengths = (self.mask & ~ended).sum(-1).tolist()
         words = [row[:length] for row, length in zip(self.tokens.tolist(), lengths, strict=True)]

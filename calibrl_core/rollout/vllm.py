@@ -1,13 +1,13 @@
-"""The rollout engine on vLLM (extra `vllm`): vLLM runs the model, with continuous batching and paged memory; we draw.
+"""The rollout engine on vLLM (extra `vllm`).
 
-vLLM's sampler is not used: a logits processor draws every token as the other engine does (`sampling.draw`), notes what
-is known of it, and leaves vLLM no other choice. So banned tokens, temperatures, seeds, log-probabilities and entropies
-are ours to the letter; what may differ is the logits, since vLLM's kernels are not the trainer's. The learner corrects
-for that (`calibrl_core.step.importance`).
+vLLM runs the model with continuous batching and paged memory. A logits processor draws every token, as the other engine
+does (`sampling.draw`), records its values, and leaves vLLM no other choice. Banned tokens, temperatures, seeds,
+log-probabilities and entropies are therefore exactly CalibRL's. Only the logits can differ, because vLLM uses other
+kernels than the trainer; the learner corrects for the difference (`calibrl_core.step.importance`).
 
-vLLM keeps weights of its own. They are replaced before every sampling, under a version number that vLLM's side must
-name afterwards. Always, since torch does not tell whether they have changed: the fused AdamW leaves no trace in
-`Tensor._version`.
+vLLM keeps a copy of the weights. The copy is replaced before every sampling, with a version number that vLLM's side
+must report afterwards. It is always replaced: torch does not show changed weights, since the fused AdamW does
+not change `Tensor._version`.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from calibrl_core.rollout.base import Rollouts, SamplingRequest
 from calibrl_core.rollout.sampling import Uniforms, draw
 from calibrl_core.rollout.token_buffers import TokenBuffers
 
-BLOCK_TOKENS = 32  # of vLLM's memory, for keys and values; attention on a CPU wants a multiple of 32
-MOST_ROWS = 256  # decoded at once
-ROW = "calibrl_row"  # a request's number among those of one `generate`
+BLOCK_TOKENS = 32  # block size of vLLM's key-value memory; attention on a CPU needs a multiple of 32
+MAX_ROWS = 256  # decoded at the same time
+ROW = "calibrl_row"  # key of a request's number within one `generate`
 
 
 class StaleWeightsError(RuntimeError):
@@ -39,12 +39,13 @@ class StaleWeightsError(RuntimeError):
 
 
 class VLLMEngine:
-    """One vLLM engine in this process, beside the trainer."""
+    """A vLLM engine in the trainer's process."""
 
     def __init__(self, policy: Policy, batch_tokens: int) -> None:
-        """`batch_tokens` sizes vLLM's memory for keys and values; one row of the model's greatest length fits always.
+        """Start vLLM. `batch_tokens` sizes its key-value memory; one row of the model's maximum length always fits.
 
-        Raises ModelError where vLLM is not installed, or takes neither the model nor a memory of that size.
+        Raises:
+            ModelError: vLLM is not installed, or supports neither the model nor a memory of that size.
         """
         self._policy = policy
         self._drawing = _Drawing(policy)
@@ -53,8 +54,8 @@ class VLLMEngine:
         policy.save(self._folder)
         self._llm = _start(self._folder, policy, batch_tokens, self._drawing)
         for file in self._folder.glob("*.safetensors"):
-            file.unlink()  # weights come from memory from now on; the processor's files are still read
-        self._version = 0  # of the weights that were handed over last
+            file.unlink()  # later weights come from memory; the processor's files are still needed
+        self._version = 0  # version of the weights passed last
 
     @torch.no_grad()
     def generate(self, examples: Sequence[Example], request: SamplingRequest) -> Rollouts:
@@ -72,7 +73,7 @@ class VLLMEngine:
         stops = sorted(self._policy.stop_ids)
         params = [
             SamplingParams(
-                temperature=0.0,  # the only token that is left
+                temperature=0.0,  # the processor leaves a single token
                 max_tokens=request.max_tokens,
                 stop_token_ids=stops,
                 ignore_eos=True,
@@ -87,7 +88,7 @@ class VLLMEngine:
         return self._drawing.buffers.cut().rollouts(self._policy, group_size)
 
     def close(self) -> None:
-        """Give the memory back. The engine can't be used any more."""
+        """Free the memory. The engine cannot be used afterwards."""
         self._llm.llm_engine.engine_core.shutdown()
         self._tidy()
 
@@ -96,7 +97,7 @@ class VLLMEngine:
         return {"prompt_token_ids": tokens, **({"multi_modal_data": {"image": images}} if images else {})}
 
     def _sync(self) -> None:
-        """Hand the policy's weights over, and forget all that was computed with others."""
+        """Pass the policy's weights to vLLM, and clear everything computed with earlier ones."""
         self._version += 1
         self._llm.collective_rpc(_load, args=(self._policy.saved_tensors(), self._version))
         self._llm.reset_prefix_cache()
@@ -118,8 +119,8 @@ class VLLMEngine:
 
 
 def _load(worker: Any, tensors: dict[str, Tensor], version: int) -> None:
-    """Runs at vLLM's side."""
-    worker.calibrl_weights = None  # should loading fail half-way
+    """Load the weights; runs on vLLM's side."""
+    worker.calibrl_weights = None  # in case loading fails
     worker.model_runner.reload_weights(weights_iterator=iter(tensors.items()))
     worker.calibrl_weights = version
 
@@ -137,12 +138,12 @@ def _start(folder: Path, policy: Policy, batch_tokens: int, drawing: _Drawing) -
         raise ModelError(
             f"rollout.engine: vllm can't be imported ({error}); pip install 'calibrl[vllm]', or use shared_prefill"
         ) from error
-    envs.VLLM_ENABLE_V1_MULTIPROCESSING = False  # in this process, where weights and draws are handed over in memory
-    envs.VLLM_USE_V2_MODEL_RUNNER = False  # its logits processors are of another kind
+    envs.VLLM_ENABLE_V1_MULTIPROCESSING = False  # same process: weights and draws are passed in memory
+    envs.VLLM_USE_V2_MODEL_RUNNER = False  # it has another kind of logits processors
     config = policy.model.config.get_text_config()
     dtype = torch.bfloat16 if policy.bfloat16 else torch.float32
     longest: int = config.max_position_embeddings
-    blocks = -(-max(batch_tokens, longest) // BLOCK_TOKENS) + 1  # vLLM keeps one for itself
+    blocks = -(-max(batch_tokens, longest) // BLOCK_TOKENS) + 1  # vLLM reserves one
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     try:
@@ -150,12 +151,12 @@ def _start(folder: Path, policy: Policy, batch_tokens: int, drawing: _Drawing) -
             str(folder),
             dtype=dtype,
             enforce_eager=policy.device.type == "cpu",  # compilation there takes minutes
-            distributed_executor_backend=UniProcExecutor,  # by its name, vLLM would not have it on a CPU
-            async_scheduling=False,  # a draw must know how many tokens came before
+            distributed_executor_backend=UniProcExecutor,  # given by name, vLLM refuses it on a CPU
+            async_scheduling=False,  # a draw needs the number of earlier tokens
             block_size=BLOCK_TOKENS,
             kv_cache_memory_bytes=2 * config.num_hidden_layers * heads * width * dtype.itemsize * BLOCK_TOKENS * blocks,
             max_model_len=longest,
-            max_num_seqs=max(1, min(MOST_ROWS, batch_tokens // BLOCK_TOKENS)),
+            max_num_seqs=max(1, min(MAX_ROWS, batch_tokens // BLOCK_TOKENS)),
             logits_processors=[_processor(drawing)],
         )
     except ValueError as error:
@@ -163,7 +164,7 @@ def _start(folder: Path, policy: Policy, batch_tokens: int, drawing: _Drawing) -
 
 
 class _Drawing:
-    """Draws the tokens of one `generate`."""
+    """Token draws of one `generate`."""
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
@@ -174,12 +175,14 @@ class _Drawing:
         self._request = request
 
     def uniforms(self, row: int) -> Tensor:
-        """The row's random numbers, `[max_tokens]` float64."""
+        """Return the row's random numbers, `[max_tokens]` float64."""
         return Uniforms(self._request.seed, [self._request.first_row + row]).block(self.buffers.tokens.shape[1])[:, 0]
 
     def draw(self, logits: Tensor, rows: Sequence[int], steps: Sequence[int], uniforms: Tensor) -> Tensor:
-        """Draw from logits `[R, V]` the token that is number `steps` of each of `rows`. `[R, V]`: logits that leave no
-        other choice. A row whose prompt vLLM has only begun to read is drawn again, from the same number."""
+        """Draw token number `steps` of each of `rows` from logits `[R, V]`; return logits `[R, V]` that permit only it.
+
+        A row whose prompt vLLM has read only in part is drawn again later, from the same random number.
+        """
         device, buffers = logits.device, self.buffers
         chosen, logprobs, entropies = draw(logits, self._request.temperature, self._policy.banned, uniforms.to(device))
         place = (torch.tensor(rows, device=device), torch.tensor(steps, device=device))
@@ -189,11 +192,11 @@ class _Drawing:
 
 
 def _processor(drawing: _Drawing) -> type:
-    """The class that vLLM makes its logits processor of."""
+    """Return the class of vLLM's logits processor."""
     from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor, process_dict_updates
 
     class Draws(LogitsProcessor):  # type: ignore[misc,unused-ignore]
-        """Knows which row of `drawing` stands at which place of vLLM's batch."""
+        """Maps each place of vLLM's batch to a row of `drawing`."""
 
         def __init__(self, *_: Any) -> None:
             self._rows: dict[int, tuple[int, list[int], Tensor]] = {}  # number, tokens so far, random numbers
@@ -209,7 +212,7 @@ def _processor(drawing: _Drawing) -> type:
             process_dict_updates(self._rows, batch_update, row)
 
         def apply(self, logits: Tensor) -> Tensor:
-            if not self._rows:  # a rehearsal of vLLM's
+            if not self._rows:  # vLLM's warm-up run
                 return logits
             rows = [self._rows[place] for place in range(len(logits))]
             steps = [len(output) for _, output, _ in rows]
