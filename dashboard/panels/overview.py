@@ -42,12 +42,12 @@ TILES = (
         "Share of a step's completions with a correct answer, averaged over the last steps.",
         rising_is_good=True,
     ),
-    Tile("Entropy", "exploration/entropy", ".3f", "nats/token. Near 0 the policy no longer explores."),
+    Tile("Entropy (nats/token)", "exploration/entropy", ".3f", "Near 0 the policy no longer explores."),
     Tile(
-        "Gap to the expert",
+        "Gap to the expert (nats/token)",
         "expert/gap_mean",
         ".2f",
-        "nats/token. Above 0 the policy finds its own tokens more likely than the expert's.",
+        "Above 0 the policy finds its own tokens more likely than the expert's.",
     ),
 )
 ACCURACY = Card(

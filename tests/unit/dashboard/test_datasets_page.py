@@ -186,7 +186,7 @@ def test_a_name_on_the_hub_is_noted(world: World) -> None:
     world.answers["POST /v1/datasets"] = register
     app = data_page("From the hub")
     app.text_input[0].set_value("hiyouga/geometry3k")
-    app = press(app, "Note it")
+    app = press(app, "Register")
     assert sent[0] | {"revision": None} == {
         "name": "geometry3k",
         "hub": "hiyouga/geometry3k",
@@ -200,5 +200,5 @@ def test_a_name_on_the_hub_is_noted(world: World) -> None:
 def test_a_name_that_is_none_is_refused_here(world: World) -> None:
     app = data_page("From the hub")
     app.text_input[0].set_value("<b>nonsense</b>")
-    text = html(press(app, "Note it"))
+    text = html(press(app, "Register"))
     assert "<td>hub</td>" in text and "<b>nonsense" not in text

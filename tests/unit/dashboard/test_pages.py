@@ -165,8 +165,8 @@ def test_the_overview_draws_accuracy_reward_and_losses(world: World, measured: J
     assert [tile.label for tile in app.metric] == [
         "Validation accuracy",
         "Train accuracy",
-        "Entropy",
-        "Gap to the expert",
+        "Entropy (nats/token)",
+        "Gap to the expert (nats/token)",
     ]
 
 
