@@ -299,7 +299,7 @@ def test_a_failed_job_shows_why_with_the_end_of_its_log(world: World) -> None:
     message = "Traceback\nRuntimeError: <b>boom</b>"
     job = world.add(status=JobStatus.FAILED, reason=Reason.OUT_OF_MEMORY, message=message)
     app = job_page(job.id)
-    assert app.error[0].value == "Failed: RuntimeError: \\<b\\>boom\\</b\\>"
+    assert app.error[0].value == "Failed: RuntimeError\\: \\<b\\>boom\\</b\\>"
     assert app.code[0].value == message
     assert "No metrics" in html(app)
     assert {button.key for button in app.button} == {"retry", "fork"}  # nothing is left to cancel

@@ -283,7 +283,7 @@ def test_a_service_in_trouble_leaves_what_was_read_on_the_page(world: World, mea
     time.sleep(service.FRESH + 0.1)
     app = panel_alone(measured)
     assert "secr" in html(app)
-    assert app.warning[0].value.startswith("API error. Data from ")
+    assert app.warning[0].value.startswith("API error. Retrying")
 
 
 def test_weights_are_shown_by_outcome(world: World, measured: Job) -> None:
