@@ -1,8 +1,6 @@
 """The API over real HTTP, against real Postgres and Valkey."""
 
 import json
-import time
-from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,60 +20,46 @@ from jobs.repository import checkpoints, histograms, images, jobs, logs, metrics
 from jobs.settings import get_settings
 from tests.support import life
 from tests.support.rest import named, refused, serving, submitted
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.integration
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
-@pytest.fixture
-def client(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
-    monkeypatch.setenv("CALIBRL_SWEEP_SECONDS", "3600")
-    get_settings.cache_clear()
-    with serving() as client:
-        yield client
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
-
-
-def test_submit_read_list_and_cancel(client: httpx.Client) -> None:
-    answer = client.post("/v1/jobs", json=TRAIN)
+def test_submit_read_list_and_cancel(http: httpx.Client) -> None:
+    answer = http.post("/v1/jobs", json=TRAIN)
     job = answer.json()
     assert answer.status_code == 201
     assert answer.headers["location"] == f"/v1/jobs/{job['id']}"
     assert (job["status"], job["name"], job["project"]) == ("queued", "digits-calibrl", "default")
     assert job["spec"]["algorithm"]["clip_low"] == 0.2  # every default filled in
-    assert client.get(answer.headers["location"]).json() == job
+    assert http.get(answer.headers["location"]).json() == job
 
-    evaluation = client.post("/v1/jobs", json={**EVALUATE, "models": [{"from_job": job["id"]}]}).json()
+    evaluation = http.post("/v1/jobs", json={**EVALUATE, "models": [{"from_job": job["id"]}]}).json()
     assert (evaluation["status"], evaluation["depends_on"]) == ("waiting", [job["id"]])
-    listed = client.get("/v1/jobs").json()
+    listed = http.get("/v1/jobs").json()
     assert [each["id"] for each in listed["data"]] == [evaluation["id"], job["id"]]
     assert not listed["has_more"]
 
-    cancelled = client.post(f"/v1/jobs/{job['id']}/cancel").json()
+    cancelled = http.post(f"/v1/jobs/{job['id']}/cancel").json()
     assert (cancelled["status"], cancelled["reason"]) == ("cancelled", "user")
-    assert client.get(f"/v1/jobs/{evaluation['id']}").json()["reason"] == "dependency_failed"
-    refused(client.post(f"/v1/jobs/{job['id']}/cancel"), 409)
-    events = client.get(f"/v1/jobs/{job['id']}/events").json()["data"]
+    assert http.get(f"/v1/jobs/{evaluation['id']}").json()["reason"] == "dependency_failed"
+    refused(http.post(f"/v1/jobs/{job['id']}/cancel"), 409)
+    events = http.get(f"/v1/jobs/{job['id']}/events").json()["data"]
     assert [event["type"] for event in events] == ["submitted", "cancelled"]
 
 
-def test_lists_come_in_pages(client: httpx.Client) -> None:
-    ids = [submitted(client)["id"] for _ in range(3)]
-    first = client.get("/v1/jobs", params={"limit": 2}).json()
+def test_lists_come_in_pages(http: httpx.Client) -> None:
+    ids = [submitted(http)["id"] for _ in range(3)]
+    first = http.get("/v1/jobs", params={"limit": 2}).json()
     assert ([job["id"] for job in first["data"]], first["has_more"]) == ([ids[2], ids[1]], True)
-    rest = client.get("/v1/jobs", params={"limit": 2, "after": ids[1]}).json()
+    rest = http.get("/v1/jobs", params={"limit": 2, "after": ids[1]}).json()
     assert ([job["id"] for job in rest["data"]], rest["has_more"]) == ([ids[0]], False)
-    assert client.get("/v1/jobs", params={"status": "running"}).json()["data"] == []
+    assert http.get("/v1/jobs", params={"status": "running"}).json()["data"] == []
 
 
-def test_what_a_run_has_left_can_be_read(client: httpx.Client) -> None:
-    job = submitted(client)["id"]
+def test_what_a_run_has_left_can_be_read(http: httpx.Client) -> None:
+    job = submitted(http)["id"]
     id, sha = UUID(job), "c" * 64
     group = {"prompt_id": "p", "completions": [{"text": "<b>7</b>", "reward": 1.0, "passed": True}], "images": [sha]}
     life.machine("w")
@@ -91,42 +75,42 @@ def test_what_a_run_has_left_can_be_read(client: httpx.Client) -> None:
         lifecycle.finish(session, claim, Outcome(JobStatus.FAILED, Reason.CRASHED, "boom", None))
 
     run = f"/v1/jobs/{job}"
-    rows = client.get(f"{run}/metrics", params={"after_step": -1, "limit": 2}).json()
+    rows = http.get(f"{run}/metrics", params={"after_step": -1, "limit": 2}).json()
     assert [(row["step"], row["values"]) for row in rows["data"]] == [
         (0, {"a": "NaN", "b": 0}),
         (1, {"a": "NaN", "b": 1}),
     ]
     assert rows["has_more"]
-    assert client.get(f"{run}/metrics", params={"names": "b"}).json()["data"][-1]["values"] == {"b": 2}
-    (histogram,) = client.get(f"{run}/histograms", params={"name": "rareness"}).json()["data"]
+    assert http.get(f"{run}/metrics", params={"names": "b"}).json()["data"][-1]["values"] == {"b": 2}
+    (histogram,) = http.get(f"{run}/histograms", params={"name": "rareness"}).json()["data"]
     kept = {"step": 1, "name": "rareness", "edges": [0.0, 0.5, 1.0], "counts": [2, 3]}
     assert histogram == {**kept, "width": 1, "merged": 1, "left_out": 0}
-    (summary,) = client.get(f"{run}/samples", params={"step": 1}).json()["data"]
+    (summary,) = http.get(f"{run}/samples", params={"step": 1}).json()["data"]
     assert (summary["passed"], summary["size"], summary["mean_reward"]) == (1, 1, 1.0)
     for sought, count in (({"q": "<B>7"}, 1), ({"q": "8"}, 0), ({"min_reward": 1}, 1), ({"max_reward": 0.9}, 0)):
-        assert len(client.get(f"{run}/samples", params=sought).json()["data"]) == count
-    refused(client.get(f"{run}/samples", params={"min_reward": "nan"}), 422)
-    assert client.get(f"{run}/samples/{summary['id']}").json()["group"] == group
-    image = client.get(f"{run}/images/{sha}")
+        assert len(http.get(f"{run}/samples", params=sought).json()["data"]) == count
+    refused(http.get(f"{run}/samples", params={"min_reward": "nan"}), 422)
+    assert http.get(f"{run}/samples/{summary['id']}").json()["group"] == group
+    image = http.get(f"{run}/images/{sha}")
     assert (image.headers["content-type"], image.content) == ("image/png", b"\x89PNG")
-    (checkpoint,) = client.get(f"{run}/checkpoints").json()["data"]
+    (checkpoint,) = http.get(f"{run}/checkpoints").json()["data"]
     assert (checkpoint["step"], checkpoint["path"], checkpoint["best"]) == (2, "/c/2", True)
-    assert client.get(f"{run}/log").json() == {"text": "naïve\n", "next": 7}
-    assert client.get(f"{run}/log", params={"after": 7}).json() == {"text": "", "next": 7}
-    (worker,) = client.get("/v1/workers").json()["data"]
+    assert http.get(f"{run}/log").json() == {"text": "naïve\n", "next": 7}
+    assert http.get(f"{run}/log", params={"after": 7}).json() == {"text": "", "next": 7}
+    (worker,) = http.get("/v1/workers").json()["data"]
     assert (worker["name"], worker["status"], worker["jobs"]) == ("w", "online", [])
-    read = client.get(run).json()
+    read = http.get(run).json()
     assert (read["status"], read["reason"], read["message"], read["attempt"]) == ("failed", "crashed", "boom", 1)
 
 
-def test_a_character_cut_in_two_by_the_log_is_put_together(client: httpx.Client) -> None:
-    job = submitted(client)["id"]
+def test_a_character_cut_in_two_by_the_log_is_put_together(http: httpx.Client) -> None:
+    job = submitted(http)["id"]
     encoded = ("é" * 30).encode()
     with session_scope() as session:
         logs.append(session, jobs.lock(session, UUID(job)), encoded[:31])
         logs.append(session, jobs.lock(session, UUID(job)), encoded[31:])
     seen, after = "", 0
-    while chunk := client.get(f"/v1/jobs/{job}/log", params={"after": after, "limit_bytes": 17}).json():
+    while chunk := http.get(f"/v1/jobs/{job}/log", params={"after": after, "limit_bytes": 17}).json():
         seen += chunk["text"]
         if chunk["next"] == after:
             break
@@ -134,35 +118,35 @@ def test_a_character_cut_in_two_by_the_log_is_put_together(client: httpx.Client)
     assert seen == "é" * 30
 
 
-def test_a_job_that_is_not_there(client: httpx.Client) -> None:
+def test_a_job_that_is_not_there(http: httpx.Client) -> None:
     for path in ("", "/metrics", "/histograms?name=x", "/samples", "/samples/1", "/events", "/log", "/checkpoints"):
-        assert "no job" in refused(client.get(f"/v1/jobs/{uuid4()}{path}"), 404)["detail"]
+        assert "no job" in refused(http.get(f"/v1/jobs/{uuid4()}{path}"), 404)["detail"]
 
 
-def test_what_is_not_there_of_a_job(client: httpx.Client) -> None:
-    job = submitted(client)["id"]
-    refused(client.get(f"/v1/jobs/{job}/samples/1"), 404)
-    refused(client.get(f"/v1/jobs/{job}/images/{'0' * 64}"), 404)
-    refused(client.get(f"/v1/jobs/{job}/nothing"), 404)
-    refused(client.post(f"/v1/jobs/{uuid4()}/cancel"), 404)
+def test_what_is_not_there_of_a_job(http: httpx.Client) -> None:
+    job = submitted(http)["id"]
+    refused(http.get(f"/v1/jobs/{job}/samples/1"), 404)
+    refused(http.get(f"/v1/jobs/{job}/images/{'0' * 64}"), 404)
+    refused(http.get(f"/v1/jobs/{job}/nothing"), 404)
+    refused(http.post(f"/v1/jobs/{uuid4()}/cancel"), 404)
 
 
-def test_addresses_and_methods_that_do_not_exist(client: httpx.Client) -> None:
-    refused(client.get("/nothing"), 404)
-    refused(client.get("/v1/nothing"), 404)
-    refused(client.put("/v1/jobs"), 405)
+def test_addresses_and_methods_that_do_not_exist(http: httpx.Client) -> None:
+    refused(http.get("/nothing"), 404)
+    refused(http.get("/v1/nothing"), 404)
+    refused(http.put("/v1/jobs"), 405)
 
 
-def test_the_key_is_wanted_before_anything_is_read(client: httpx.Client) -> None:
-    client.headers.pop("authorization")
+def test_the_key_is_wanted_before_anything_is_read(http: httpx.Client) -> None:
+    http.headers.pop("authorization")
     for header in (None, "", "Bearer", "Bearer wrong", "Basic a-key-for-tests", "Bearer é"):
         headers = {} if header is None else {"Authorization": header.encode()}
         for path in ("/v1/jobs", "/v1/workers", "/v1/nothing", "/v1"):
-            answer = client.post(path, content="{", headers=headers)  # type: ignore[arg-type]
+            answer = http.post(path, content="{", headers=headers)  # type: ignore[arg-type]
             refused(answer, 401)
             assert answer.headers["www-authenticate"] == "Bearer"
     for path in ("/healthz", "/readyz", "/openapi.json", "/schemas/job-spec.json"):
-        assert client.get(path).status_code == 200
+        assert http.get(path).status_code == 200
 
 
 BAD_SPECS: list[tuple[dict[str, Any], list[str]]] = [
@@ -185,29 +169,29 @@ BAD_SPECS: list[tuple[dict[str, Any], list[str]]] = [
 ]
 
 
-def test_bad_specs_are_refused_by_field(client: httpx.Client) -> None:
+def test_bad_specs_are_refused_by_field(http: httpx.Client) -> None:
     for changes, fields in BAD_SPECS:
         body = json.dumps({**TRAIN, **changes})
-        answer = client.post("/v1/jobs", content=body, headers={"Content-Type": "application/json"})
+        answer = http.post("/v1/jobs", content=body, headers={"Content-Type": "application/json"})
         assert named(answer) == fields, changes
-    assert client.get("/v1/jobs").json()["data"] == []
+    assert http.get("/v1/jobs").json()["data"] == []
 
 
-def test_a_file_that_can_not_be_trained_on(client: httpx.Client, tmp_path: Path) -> None:
+def test_a_file_that_can_not_be_trained_on(http: httpx.Client, tmp_path: Path) -> None:
     bare = tmp_path / "bare.jsonl"
     bare.write_text('{"question": "1+1?", "answer": "2"}\n')
     data = {"path": str(bare)}
-    assert named(client.post("/v1/jobs", json={**TRAIN, "data": data})) == ["data.path"]
-    submitted(client, data=data, algorithm={"type": "grpo"})
+    assert named(http.post("/v1/jobs", json={**TRAIN, "data": data})) == ["data.path"]
+    submitted(http, data=data, algorithm={"type": "grpo"})
 
 
-def test_an_evaluation_is_no_origin(client: httpx.Client) -> None:
-    evaluation = client.post("/v1/jobs", json=EVALUATE).json()["id"]
-    answer = client.post("/v1/jobs", json={**TRAIN, "model": {"from_job": evaluation}})
+def test_an_evaluation_is_no_origin(http: httpx.Client) -> None:
+    evaluation = http.post("/v1/jobs", json=EVALUATE).json()["id"]
+    answer = http.post("/v1/jobs", json={**TRAIN, "model": {"from_job": evaluation}})
     assert named(answer) == ["model.from_job"]
 
 
-def test_bodies_that_are_no_specs(client: httpx.Client) -> None:
+def test_bodies_that_are_no_specs(http: httpx.Client) -> None:
     bodies = [
         (b"{", 400),
         (b"", 422),
@@ -222,17 +206,17 @@ def test_bodies_that_are_no_specs(client: httpx.Client) -> None:
         (b'"' + b"x" * 1_100_000 + b'"', 413),
     ]
     for body, status in bodies:
-        refused(client.post("/v1/jobs", content=body, headers={"Content-Type": "application/json"}), status)
+        refused(http.post("/v1/jobs", content=body, headers={"Content-Type": "application/json"}), status)
 
 
-def test_a_body_must_say_that_it_is_json_and_may_not_grow_without_end(client: httpx.Client) -> None:
-    refused(client.post("/v1/jobs", content=json.dumps(TRAIN), headers={"Content-Type": "text/plain"}), 415)
+def test_a_body_must_say_that_it_is_json_and_may_not_grow_without_end(http: httpx.Client) -> None:
+    refused(http.post("/v1/jobs", content=json.dumps(TRAIN), headers={"Content-Type": "text/plain"}), 415)
     endless = (b"x" * 100_000 for _ in range(20))  # no Content-Length
-    refused(client.post("/v1/jobs", content=endless, headers={"Content-Type": "application/json"}), 413)
+    refused(http.post("/v1/jobs", content=endless, headers={"Content-Type": "application/json"}), 413)
 
 
-def test_bad_queries_are_refused_by_name(client: httpx.Client) -> None:
-    run = f"/v1/jobs/{submitted(client)['id']}"
+def test_bad_queries_are_refused_by_name(http: httpx.Client) -> None:
+    run = f"/v1/jobs/{submitted(http)['id']}"
     queries = [
         ("/v1/jobs/not-a-uuid", ["job_id"]),
         ("/v1/jobs?limit=0", ["limit"]),
@@ -255,28 +239,28 @@ def test_bad_queries_are_refused_by_name(client: httpx.Client) -> None:
         (f"{run}/log?limit_bytes=1", ["limit_bytes"]),
     ]
     for path, fields in queries:
-        assert named(client.get(path)) == fields, path
+        assert named(http.get(path)) == fields, path
 
 
-def test_no_address_holds_a_nul(client: httpx.Client) -> None:
-    refused(client.get("/v1/workers?after=%00"), 400)
-    refused(client.get(f"/v1/jobs/{submitted(client)['id']}/metrics?names=a%00"), 400)
-    assert client.get("/v1/jobs/%00").status_code == 400
+def test_no_address_holds_a_nul(http: httpx.Client) -> None:
+    refused(http.get("/v1/workers?after=%00"), 400)
+    refused(http.get(f"/v1/jobs/{submitted(http)['id']}/metrics?names=a%00"), 400)
+    assert http.get("/v1/jobs/%00").status_code == 400
 
 
-def test_every_answer_has_the_request_id(client: httpx.Client) -> None:
-    assert client.get("/healthz", headers={"X-Request-ID": "mine-1"}).headers["x-request-id"] == "mine-1"
-    made = client.get("/v1/jobs", headers={"X-Request-ID": "not one; {}" + "x" * 99}).headers["x-request-id"]
+def test_every_answer_has_the_request_id(http: httpx.Client) -> None:
+    assert http.get("/healthz", headers={"X-Request-ID": "mine-1"}).headers["x-request-id"] == "mine-1"
+    made = http.get("/v1/jobs", headers={"X-Request-ID": "not one; {}" + "x" * 99}).headers["x-request-id"]
     assert len(made) == 32
 
 
 @pytest.mark.usefixtures("database")
 def test_a_crash_is_a_problem_document_and_a_log_line(capfd: pytest.CaptureFixture[str]) -> None:
-    with serving() as client:
-        path = f"/v1/jobs/{submitted(client)['id']}/metrics"
+    with serving() as http:
+        path = f"/v1/jobs/{submitted(http)['id']}/metrics"
         with session_scope() as session:
             session.execute(text("ALTER TABLE metrics RENAME TO gone"))
-        answer = client.get(path)
+        answer = http.get(path)
     assert "gone" not in refused(answer, 500)["detail"]
     lines = [json.loads(line) for line in capfd.readouterr().err.splitlines() if line.startswith("{")]
     mine = [line for line in lines if line.get("request_id") == answer.headers["x-request-id"]]
@@ -285,46 +269,46 @@ def test_a_crash_is_a_problem_document_and_a_log_line(capfd: pytest.CaptureFixtu
     assert (mine[1]["method"], mine[1]["path"], mine[1]["status"]) == ("GET", path, 500)
 
 
-def test_nobody_holds_a_201_for_a_job_that_was_not_committed(client: httpx.Client) -> None:
+def test_nobody_holds_a_201_for_a_job_that_was_not_committed(http: httpx.Client) -> None:
     with session_scope() as session:
         session.execute(text("CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''no''; END'"))
         trigger = "CREATE CONSTRAINT TRIGGER late AFTER INSERT ON jobs DEFERRABLE INITIALLY DEFERRED"
         session.execute(text(f"{trigger} FOR EACH ROW EXECUTE FUNCTION refuse()"))
-    refused(client.post("/v1/jobs", json=TRAIN), 500)
-    assert client.get("/v1/jobs").json()["data"] == []
+    refused(http.post("/v1/jobs", json=TRAIN), 500)
+    assert http.get("/v1/jobs").json()["data"] == []
 
 
-def test_a_broker_that_is_away_stops_no_submission(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broker_that_is_away_stops_no_submission(http: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_URL", f"redis://127.0.0.1:{free_port()}/0")
     get_settings.cache_clear()
     life.machine("w")
-    assert submitted(client)["status"] == "queued"  # its wake-up comes with the sweep
-    answer = client.get("/readyz")
+    assert submitted(http)["status"] == "queued"  # its wake-up comes with the sweep
+    answer = http.get("/readyz")
     assert answer.status_code == 503
     assert answer.json() == {"ok": False, "checks": {"database": "ok", "broker": "unreachable"}}
 
 
-def test_a_database_that_is_away_is_said_and_survived(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_that_is_away_is_said_and_survived(http: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     url = get_settings().need("database_url")
     monkeypatch.setenv("DATABASE_URL", f"postgresql://nobody:hush@127.0.0.1:{free_port()}/none")
     get_settings.cache_clear()
-    answer = client.get("/v1/jobs")
+    answer = http.get("/v1/jobs")
     refused(answer, 503)
     assert answer.headers["retry-after"]
     assert "hush" not in answer.text
-    assert client.get("/readyz").json()["checks"] == {"database": "unreachable", "broker": "ok"}
-    assert client.get("/healthz").status_code == 200
+    assert http.get("/readyz").json()["checks"] == {"database": "unreachable", "broker": "ok"}
+    assert http.get("/healthz").status_code == 200
     monkeypatch.setenv("DATABASE_URL", url)
     get_settings.cache_clear()
-    assert client.get("/readyz").json() == {"ok": True, "checks": {"database": "ok", "broker": "ok"}}
+    assert http.get("/readyz").json() == {"ok": True, "checks": {"database": "ok", "broker": "ok"}}
 
 
 def test_a_database_without_tables_is_not_ready(
-    client: httpx.Client, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+    http: httpx.Client, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", postgres_url)
     get_settings.cache_clear()
-    assert "alembic upgrade head" in client.get("/readyz").json()["checks"]["database"]
+    assert "alembic upgrade head" in http.get("/readyz").json()["checks"]["database"]
 
 
 def test_the_sweep_runs_and_outlives_an_outage(
@@ -333,12 +317,12 @@ def test_the_sweep_runs_and_outlives_an_outage(
     monkeypatch.setenv("CALIBRL_SWEEP_SECONDS", "0.05")
     monkeypatch.setenv("DATABASE_URL", f"postgresql://127.0.0.1:{free_port()}/none")
     get_settings.cache_clear()
-    with serving() as client:
-        wait_for(lambda: "sweeper failed" in capfd.readouterr().err)
+    with serving() as http:
+        eventually(lambda: "sweeper failed" in capfd.readouterr().err)
         monkeypatch.setenv("DATABASE_URL", database)
         get_settings.cache_clear()
-        job = submitted(client)["id"]
+        job = submitted(http)["id"]
         life.claim("gone")
         with session_scope() as session:
             session.execute(text("UPDATE jobs SET lease_expires_at = now() - interval '1 second'"))
-        wait_for(lambda: client.get(f"/v1/jobs/{job}").json()["reason"] == "lost_worker")
+        eventually(lambda: http.get(f"/v1/jobs/{job}").json()["reason"] == "lost_worker")

@@ -27,12 +27,6 @@ pytestmark = pytest.mark.integration
 UPLOAD = "/v1/datasets/upload"
 
 
-@pytest.fixture
-def client(database: str) -> Iterator[httpx.Client]:
-    with serving() as client:
-        yield client
-
-
 def png(colour: str = "red", size: int = 32) -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (size, size), colour).save(buffer, "PNG")
@@ -73,12 +67,12 @@ def parquet_file(rows: list[dict[str, Any]], **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def upload(client: httpx.Client, content: bytes, **params: str) -> httpx.Response:
-    return client.post(UPLOAD, content=content, params={"name": "mine", **params})
+def upload(http: httpx.Client, content: bytes, **params: str) -> httpx.Response:
+    return http.post(UPLOAD, content=content, params={"name": "mine", **params})
 
 
-def uploaded(client: httpx.Client, content: bytes | None = None, **params: str) -> dict[str, Any]:
-    answer = upload(client, jsonl(row(), row(question="And?", images=[], expert=None)) if content is None else content)
+def uploaded(http: httpx.Client, content: bytes | None = None, **params: str) -> dict[str, Any]:
+    answer = upload(http, jsonl(row(), row(question="And?", images=[], expert=None)) if content is None else content)
     assert answer.status_code == 201, answer.text
     dataset: dict[str, Any] = answer.json()
     return dataset
@@ -90,9 +84,9 @@ def kept(folder: Path) -> list[str]:
     return sorted(path.name for place in places for path in place.rglob("*") if path.is_file())
 
 
-def test_a_file_is_kept_described_and_given_back(client: httpx.Client, tmp_path: Path) -> None:
+def test_a_file_is_kept_described_and_given_back(http: httpx.Client, tmp_path: Path) -> None:
     content = jsonl(row(), row(question="And?", images=[], expert=None))
-    answer = upload(client, content)
+    answer = upload(http, content)
     assert answer.status_code == 201, answer.text
     dataset = answer.json()
     assert answer.headers["location"] == f"/v1/datasets/{dataset['id']}"
@@ -100,22 +94,22 @@ def test_a_file_is_kept_described_and_given_back(client: httpx.Client, tmp_path:
     told |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest(), "hub": None}
     assert told.items() <= dataset.items()
     assert dataset["has_columns"] == ["answer", "expert", "images", "question"]
-    assert client.get(answer.headers["location"]).json() == dataset
-    assert client.get("/v1/datasets").json() == {"data": [dataset], "has_more": False}
-    whole = client.get(f"{answer.headers['location']}/content")
+    assert http.get(answer.headers["location"]).json() == dataset
+    assert http.get("/v1/datasets").json() == {"data": [dataset], "has_more": False}
+    whole = http.get(f"{answer.headers['location']}/content")
     assert whole.content == content
     assert whole.headers["content-disposition"] == "attachment; filename*=UTF-8''mine.jsonl"
     assert kept(tmp_path) == [f"{dataset['id']}.jsonl"]
 
 
-def test_parquet_with_images_and_columns_under_other_names(client: httpx.Client) -> None:
+def test_parquet_with_images_and_columns_under_other_names(http: httpx.Client) -> None:
     rows = [{"problem": "<image>q", "image": {"bytes": png("blue", 500), "path": None}, "result": 3}]
     given = {"question": "problem", "images": "image", "answer": "result"}
-    dataset = upload(client, parquet_file(rows), **given).json()
+    dataset = upload(http, parquet_file(rows), **given).json()
     assert dataset["format"] == "parquet"
     assert dataset["columns"] == {**given, "expert": "expert"}
     assert not dataset["has_experts"]
-    preview = client.get(f"/v1/datasets/{dataset['id']}/preview").json()
+    preview = http.get(f"/v1/datasets/{dataset['id']}/preview").json()
     (shown,) = preview["data"]
     assert (shown["row"], shown["question"], shown["answer"], shown["image_count"]) == (1, "<image>q", "3", 1)
     (address,) = shown["images"]
@@ -123,55 +117,55 @@ def test_parquet_with_images_and_columns_under_other_names(client: httpx.Client)
         assert (small.format, small.size, small.getpixel((0, 0))) == ("PNG", (192, 192), (0, 0, 255))
 
 
-def test_a_form_carries_a_file_and_its_name(client: httpx.Client, tmp_path: Path) -> None:
+def test_a_form_carries_a_file_and_its_name(http: httpx.Client, tmp_path: Path) -> None:
     content = jsonl(*(row(answer=str(number)) for number in range(500)))
-    answer = client.post(UPLOAD, files={"file": ("../../etc/My set (1).jsonl", content)})
+    answer = http.post(UPLOAD, files={"file": ("../../etc/My set (1).jsonl", content)})
     assert answer.status_code == 201, answer.text
     dataset = answer.json()
     assert (dataset["name"], dataset["rows"]) == ("My set -1-", 500)
     assert dataset["sha256"] == hashlib.sha256(content).hexdigest()
     assert kept(tmp_path) == [f"{dataset['id']}.jsonl"]
-    assert client.get(f"/v1/datasets/{dataset['id']}/content").content == content
-    assert named(client.post(UPLOAD, files={"other": ("x.jsonl", content)})) == ["other"]
-    assert named(client.post(UPLOAD, files=[("file", ("x", content)), ("file", ("y", content))])) == ["file"]
-    assert named(client.post(UPLOAD, data={"name": "x"}, files={"file": ("x", content)})) == ["name"]
+    assert http.get(f"/v1/datasets/{dataset['id']}/content").content == content
+    assert named(http.post(UPLOAD, files={"other": ("x.jsonl", content)})) == ["other"]
+    assert named(http.post(UPLOAD, files=[("file", ("x", content)), ("file", ("y", content))])) == ["file"]
+    assert named(http.post(UPLOAD, data={"name": "x"}, files={"file": ("x", content)})) == ["name"]
     kind = {"Content-Type": "multipart/form-data; boundary=abc"}
-    refused(client.post(UPLOAD, content=b"no form at all", headers=kind), 400)
-    refused(client.post(UPLOAD, content=b"--abc\r\n", headers=kind), 400)
-    refused(client.post(UPLOAD, content=b"", headers={"Content-Type": "multipart/form-data"}), 400)
+    refused(http.post(UPLOAD, content=b"no form at all", headers=kind), 400)
+    refused(http.post(UPLOAD, content=b"--abc\r\n", headers=kind), 400)
+    refused(http.post(UPLOAD, content=b"", headers={"Content-Type": "multipart/form-data"}), 400)
     assert kept(tmp_path) == [f"{dataset['id']}.jsonl"]
 
 
-def test_the_same_content_is_the_same_data_set(client: httpx.Client, tmp_path: Path) -> None:
+def test_the_same_content_is_the_same_data_set(http: httpx.Client, tmp_path: Path) -> None:
     content = jsonl(row())
-    first, again = upload(client, content), upload(client, content, name="other")
+    first, again = upload(http, content), upload(http, content, name="other")
     assert (first.status_code, again.status_code) == (201, 200)
     assert again.json() == first.json()
-    assert client.put("/v1/projects/other", json={}).status_code == 200
-    elsewhere = upload(client, content, project="other")
+    assert http.put("/v1/projects/other", json={}).status_code == 200
+    elsewhere = upload(http, content, project="other")
     assert elsewhere.status_code == 201
     assert elsewhere.json()["id"] != first.json()["id"]
-    assert upload(client, content, question="question", expert="answer").status_code == 201  # read otherwise
+    assert upload(http, content, question="question", expert="answer").status_code == 201  # read otherwise
     assert len(kept(tmp_path)) == 3
 
 
-def test_all_bad_rows_are_named_and_nothing_is_kept(client: httpx.Client, tmp_path: Path) -> None:
+def test_all_bad_rows_are_named_and_nothing_is_kept(http: httpx.Client, tmp_path: Path) -> None:
     bad = [row(answer=None), row(images="figures/1.png"), row(images="/etc/passwd"), row(images=[coded(b"no image")])]
     good = row()
     lines = jsonl(good, *bad, good) + b"{broken\n" + jsonl(good)
-    problem = refused(upload(client, lines), 422)
+    problem = refused(upload(http, lines), 422)
     assert [error["field"] for error in problem["errors"]] == [f"rows.{number}" for number in (2, 3, 4, 5, 7)]
     messages = [error["message"] for error in problem["errors"]]
     assert "column 'answer'" in messages[0]
     assert "paths are not read here" in messages[1] and "paths are not read here" in messages[2]
     assert "cannot be read" in messages[3]
     assert "not JSON" in messages[4]
-    many = refused(upload(client, jsonl(*(row(answer=None) for _ in range(200)))), 422)
+    many = refused(upload(http, jsonl(*(row(answer=None) for _ in range(200)))), 422)
     assert len(many["errors"]) == 50
     assert many["detail"] == "The file has 200 errors; the first 50 are listed."
     assert str(tmp_path) not in json.dumps([problem, many])
     assert kept(tmp_path) == []
-    assert client.get("/v1/datasets").json()["data"] == []
+    assert http.get("/v1/datasets").json()["data"] == []
 
 
 def truncated() -> bytes:
@@ -200,9 +194,9 @@ def truncated() -> bytes:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_what_can_not_be_trained_on_is_refused(
-    client: httpx.Client, tmp_path: Path, content: bytes, field: str, says: str
+    http: httpx.Client, tmp_path: Path, content: bytes, field: str, says: str
 ) -> None:
-    problem = refused(upload(client, content), 422)
+    problem = refused(upload(http, content), 422)
     assert problem["errors"][0]["field"] == field
     assert says in problem["errors"][0]["message"]
     assert kept(tmp_path) == []
@@ -211,58 +205,58 @@ def test_what_can_not_be_trained_on_is_refused(
 def test_too_long_a_body_is_refused_as_it_comes(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CALIBRL_MAX_UPLOAD_BYTES", "3000000")
     get_settings.cache_clear()
-    with serving() as client:
+    with serving() as http:
         big = jsonl(*(row(question="q" * 1_000_000, images=[]) for _ in range(2)))
-        assert upload(client, big).status_code == 201  # more than any JSON may be
-        refused(client.post(UPLOAD, content=b"x" * 3_000_001, params={"name": "x"}), 413)
+        assert upload(http, big).status_code == 201  # more than any JSON may be
+        refused(http.post(UPLOAD, content=b"x" * 3_000_001, params={"name": "x"}), 413)
         pieces = (b"x" * 100_000 for _ in range(31))
-        refused(client.post(UPLOAD, content=pieces, params={"name": "x"}), 413)  # whose length no header told
-        refused(client.post("/v1/datasets", content=b'{"name": "' + b"x" * 1_000_001), 413)
+        refused(http.post(UPLOAD, content=pieces, params={"name": "x"}), 413)  # whose length no header told
+        refused(http.post("/v1/datasets", content=b'{"name": "' + b"x" * 1_000_001), 413)
         assert len(kept(tmp_path)) == 1
 
 
-def test_wrong_parameters_are_named(client: httpx.Client) -> None:
-    assert named(upload(client, jsonl(row()), name="../x")) == ["name"]
-    assert named(client.post(UPLOAD, content=jsonl(row()))) == ["name"]
-    assert named(upload(client, jsonl(row()), project="none")) == ["project"]
-    assert named(upload(client, jsonl(row()), what="ever")) == ["what"]
-    assert named(client.post("/v1/datasets", json={"name": "x", "hub": "no-slash"})) == ["hub"]
-    assert named(client.post("/v1/datasets", json={"name": "x", "hub": "a/b", "project": "none"})) == ["project"]
+def test_wrong_parameters_are_named(http: httpx.Client) -> None:
+    assert named(upload(http, jsonl(row()), name="../x")) == ["name"]
+    assert named(http.post(UPLOAD, content=jsonl(row()))) == ["name"]
+    assert named(upload(http, jsonl(row()), project="none")) == ["project"]
+    assert named(upload(http, jsonl(row()), what="ever")) == ["what"]
+    assert named(http.post("/v1/datasets", json={"name": "x", "hub": "no-slash"})) == ["hub"]
+    assert named(http.post("/v1/datasets", json={"name": "x", "hub": "a/b", "project": "none"})) == ["project"]
 
 
-def test_names_on_the_hub_are_noted_unseen(client: httpx.Client) -> None:
+def test_names_on_the_hub_are_noted_unseen(http: httpx.Client) -> None:
     given = {"name": "geometry", "hub": "hiyouga/geometry3k", "split": "train", "revision": "main"}
-    first, again = client.post("/v1/datasets", json=given), client.post("/v1/datasets", json=given)
+    first, again = http.post("/v1/datasets", json=given), http.post("/v1/datasets", json=given)
     assert (first.status_code, again.status_code) == (201, 200)
     dataset = first.json()
     assert dataset == again.json()
     assert dataset["hub"]["hub"] == "hiyouga/geometry3k"
     assert dataset["rows"] is dataset["sha256"] is dataset["format"] is None
     for part in ("preview", "content"):
-        assert "huggingface.co" in refused(client.get(f"/v1/datasets/{dataset['id']}/{part}"), 409)["detail"]
-    assert client.delete(f"/v1/datasets/{dataset['id']}").status_code == 204
+        assert "huggingface.co" in refused(http.get(f"/v1/datasets/{dataset['id']}/{part}"), 409)["detail"]
+    assert http.delete(f"/v1/datasets/{dataset['id']}").status_code == 204
 
 
-def test_pages_go_from_new_to_old(client: httpx.Client) -> None:
-    assert client.put("/v1/projects/other", json={}).status_code == 200
-    ids = [upload(client, jsonl(row(answer=str(number)))).json()["id"] for number in range(3)]
-    other = upload(client, jsonl(row()), project="other").json()["id"]
-    first = client.get("/v1/datasets", params={"limit": 3}).json()
+def test_pages_go_from_new_to_old(http: httpx.Client) -> None:
+    assert http.put("/v1/projects/other", json={}).status_code == 200
+    ids = [upload(http, jsonl(row(answer=str(number)))).json()["id"] for number in range(3)]
+    other = upload(http, jsonl(row()), project="other").json()["id"]
+    first = http.get("/v1/datasets", params={"limit": 3}).json()
     assert [one["id"] for one in first["data"]] == [other, ids[2], ids[1]]
     assert first["has_more"]
-    rest = client.get("/v1/datasets", params={"limit": 3, "after": ids[1]}).json()
+    rest = http.get("/v1/datasets", params={"limit": 3, "after": ids[1]}).json()
     assert ([one["id"] for one in rest["data"]], rest["has_more"]) == ([ids[0]], False)
-    assert [one["id"] for one in client.get("/v1/datasets?project=other").json()["data"]] == [other]
-    assert named(client.get(f"/v1/datasets?after={'0' * 8}-0000-0000-0000-{'0' * 12}")) == ["after"]
+    assert [one["id"] for one in http.get("/v1/datasets?project=other").json()["data"]] == [other]
+    assert named(http.get(f"/v1/datasets?after={'0' * 8}-0000-0000-0000-{'0' * 12}")) == ["after"]
 
 
-def test_ranges_of_the_content(client: httpx.Client) -> None:
+def test_ranges_of_the_content(http: httpx.Client) -> None:
     content = jsonl(*(row(answer=str(number)) for number in range(30)))
-    dataset = upload(client, content).json()
+    dataset = upload(http, content).json()
     path, size = f"/v1/datasets/{dataset['id']}/content", len(content)
 
     def asked(range_: str, **headers: str) -> httpx.Response:
-        return client.get(path, headers={"Range": range_, **headers})
+        return http.get(path, headers={"Range": range_, **headers})
 
     for text, start, end in (("0-0", 0, 1), ("5-99", 5, 100), ("100-", 100, size), ("-7", size - 7, size)):
         part = asked(f"bytes={text}")
@@ -275,37 +269,37 @@ def test_ranges_of_the_content(client: httpx.Client) -> None:
         beyond = asked(text)
         refused(beyond, 416)
         assert beyond.headers["content-range"] == f"bytes */{size}"
-    tag = client.head(path).headers["etag"]
+    tag = http.head(path).headers["etag"]
     assert tag == f'"{dataset["sha256"]}"'
     assert asked("bytes=0-3", **{"If-Range": tag}).status_code == 206
     assert asked("bytes=0-3", **{"If-Range": '"other"'}).status_code == 200
-    assert client.get(path, headers={"If-None-Match": tag}).status_code == 304
-    head = client.head(path, headers={"Range": "bytes=0-3"})
+    assert http.get(path, headers={"If-None-Match": tag}).status_code == 304
+    head = http.head(path, headers={"Range": "bytes=0-3"})
     assert (head.status_code, head.headers["content-length"], head.content) == (206, "4", b"")
 
 
-def test_a_data_set_in_use_stays(client: httpx.Client, tmp_path: Path) -> None:
-    dataset = uploaded(client)
+def test_a_data_set_in_use_stays(http: httpx.Client, tmp_path: Path) -> None:
+    dataset = uploaded(http)
     job = life.submit(data={"dataset": dataset["id"]})
-    assert str(job) in refused(client.delete(f"/v1/datasets/{dataset['id']}"), 409)["detail"]
+    assert str(job) in refused(http.delete(f"/v1/datasets/{dataset['id']}"), 409)["detail"]
     life.cancel(job)
-    assert client.delete(f"/v1/datasets/{dataset['id']}").status_code == 204
-    refused(client.get(f"/v1/datasets/{dataset['id']}"), 404)
-    refused(client.delete(f"/v1/datasets/{dataset['id']}"), 404)
+    assert http.delete(f"/v1/datasets/{dataset['id']}").status_code == 204
+    refused(http.get(f"/v1/datasets/{dataset['id']}"), 404)
+    refused(http.delete(f"/v1/datasets/{dataset['id']}"), 404)
     eventually(lambda: kept(tmp_path) == [])  # once it is answered
     assert life.status(job) == "cancelled"
 
 
-def test_jobs_name_only_what_their_project_has(client: httpx.Client) -> None:
-    assert client.put("/v1/projects/other", json={}).status_code == 200
-    dataset = uploaded(client)
-    no_experts = upload(client, jsonl(row(expert=None))).json()
+def test_jobs_name_only_what_their_project_has(http: httpx.Client) -> None:
+    assert http.put("/v1/projects/other", json={}).status_code == 200
+    dataset = uploaded(http)
+    no_experts = upload(http, jsonl(row(expert=None))).json()
     spec = {"kind": "train", "name": "x", "model": {"builtin": "tiny-vlm"}, "steps": 1}
     missing = {"dataset": "00000000-0000-0000-0000-000000000000"}
     mine = {"dataset": dataset["id"]}
 
     def fields(**changes: Any) -> list[str]:
-        return named(client.post("/v1/jobs", json=spec | changes))
+        return named(http.post("/v1/jobs", json=spec | changes))
 
     assert fields(data=missing, validation={"data": missing}) == ["data.dataset", "validation.data.dataset"]
     assert fields(data=mine, project="other") == ["data.dataset"]
@@ -313,9 +307,9 @@ def test_jobs_name_only_what_their_project_has(client: httpx.Client) -> None:
     assert fields(data={"dataset": "x"}) == ["data.dataset"]
     assert fields(data=mine | {"split": "train"}) == ["data.split"]
     evaluate = {"kind": "evaluate", "name": "x", "models": [{"builtin": "tiny-vlm"}], "data": [mine, missing]}
-    assert named(client.post("/v1/jobs", json=evaluate)) == ["data.1.dataset"]
-    assert named(client.post("/v1/jobs", json=evaluate | {"data": [mine, mine]})) == ["data.1"]
-    answer = client.post("/v1/jobs", json=spec | {"data": mine, "validation": {"data": mine, "samples": 1}})
+    assert named(http.post("/v1/jobs", json=evaluate)) == ["data.1.dataset"]
+    assert named(http.post("/v1/jobs", json=evaluate | {"data": [mine, mine]})) == ["data.1"]
+    answer = http.post("/v1/jobs", json=spec | {"data": mine, "validation": {"data": mine, "samples": 1}})
     assert answer.status_code == 201, answer.text
     assert answer.json()["spec"]["data"] == {"dataset": dataset["id"], "answer": None, "rows": None}
 
@@ -324,18 +318,18 @@ def test_storage_that_is_no_folder(database: str, tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("CALIBRL_STORAGE", "memory://bucket/prefix")
     get_settings.cache_clear()
     memory = fsspec.filesystem("memory")
-    with serving() as client:
+    with serving() as http:
         content = jsonl(row())
-        dataset = upload(client, content).json()
+        dataset = upload(http, content).json()
         assert memory.find("/bucket") == [f"/bucket/prefix/datasets/{dataset['id']}.jsonl"]
         assert kept(tmp_path) == []
-        part = client.get(f"/v1/datasets/{dataset['id']}/content", headers={"Range": "bytes=3-9"})
+        part = http.get(f"/v1/datasets/{dataset['id']}/content", headers={"Range": "bytes=3-9"})
         assert part.content == content[3:10]
-        assert client.delete(f"/v1/datasets/{dataset['id']}").status_code == 204
+        assert http.delete(f"/v1/datasets/{dataset['id']}").status_code == 204
         eventually(lambda: memory.find("/bucket") == [])  # once it is answered
 
 
-def test_nothing_of_the_database_waits_for_an_upload(client: httpx.Client, tmp_path: Path) -> None:
+def test_nothing_of_the_database_waits_for_an_upload(http: httpx.Client, tmp_path: Path) -> None:
     """Its transaction begins when all has come: the database ends one in which nothing happens, and few may be open."""
     content = jsonl(row())
 
@@ -347,5 +341,5 @@ def test_nothing_of_the_database_waits_for_an_upload(client: httpx.Client, tmp_p
         yield content[10:]
 
     for status in (201, 200):
-        answer = client.post(UPLOAD, params={"name": "slow"}, content=slow(), headers={"Idempotency-Key": "once"})
+        answer = http.post(UPLOAD, params={"name": "slow"}, content=slow(), headers={"Idempotency-Key": "once"})
         assert answer.status_code == status, answer.text

@@ -1,6 +1,5 @@
 """Lists of jobs, what may be changed of one, and forks, over real HTTP."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -17,7 +16,7 @@ from jobs.janitor import find
 from jobs.repository import checkpoints, jobs
 from jobs.settings import get_settings
 from tests.support import life
-from tests.support.rest import named, refused, serving, submitted
+from tests.support.rest import named, refused, submitted
 
 pytestmark = pytest.mark.integration
 S = JobStatus
@@ -41,141 +40,133 @@ HOSTILE = [
 ]
 
 
-@pytest.fixture
-def client(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
-    monkeypatch.setenv("CALIBRL_SWEEP_SECONDS", "3600")
-    get_settings.cache_clear()
-    with serving() as client:
-        yield client
-
-
-def listed(client: httpx.Client, **params: Any) -> list[str]:
-    answer = client.get("/v1/jobs", params=params)
+def listed(http: httpx.Client, **params: Any) -> list[str]:
+    answer = http.get("/v1/jobs", params=params)
     assert answer.status_code == 200, answer.text
     return [job["name"] for job in answer.json()["data"]]
 
 
-def test_a_list_leaves_out_what_may_be_long(client: httpx.Client) -> None:
-    job = submitted(client)
-    (item,) = client.get("/v1/jobs").json()["data"]
+def test_a_list_leaves_out_what_may_be_long(http: httpx.Client) -> None:
+    job = submitted(http)
+    (item,) = http.get("/v1/jobs").json()["data"]
     assert set(job) - set(item) == {"spec", "result", "notes"}
     assert {field: job[field] for field in item} == item
 
 
-def test_jobs_are_found_by_what_they_are(client: httpx.Client) -> None:
-    client.put("/v1/projects/vision", json={})
-    submitted(client, name="a", labels={"team": "vision", "stage": "one:two"})
-    submitted(client, name="b", labels={"team": "vision"}, project="vision")
-    submitted(client, name="c")
-    client.post("/v1/jobs", json={**EVALUATE, "name": "d"})
+def test_jobs_are_found_by_what_they_are(http: httpx.Client) -> None:
+    http.put("/v1/projects/vision", json={})
+    submitted(http, name="a", labels={"team": "vision", "stage": "one:two"})
+    submitted(http, name="b", labels={"team": "vision"}, project="vision")
+    submitted(http, name="c")
+    http.post("/v1/jobs", json={**EVALUATE, "name": "d"})
     life.run("UPDATE jobs SET status = 'failed', \"user\" = 'ann' WHERE name = 'a'")
     life.run("UPDATE jobs SET created_at = '2026-01-01' WHERE name = 'b'")
 
-    assert listed(client, label="team:vision") == ["a", "b"]
-    assert listed(client, label=["team:vision", "stage:one:two"]) == ["a"]
-    assert listed(client, label=["team:vision", "team:text"]) == []
-    assert listed(client, status="failed") == ["a"]
-    assert listed(client, status=["failed", "queued"], project="default") == ["d", "c", "a"]
-    assert listed(client, kind="evaluate") == ["d"]
-    assert listed(client, user="ann") == ["a"]
-    assert listed(client, created_before="2026-06-01T00:00:00Z") == ["b"]
-    assert listed(client, created_after="2026-01-01T00:00:00Z", created_before="2026-01-01T00:00:01Z") == ["b"]
-    assert listed(client, created_after="2026-01-01T00:00:01+00:00", sort="name") == ["a", "c", "d"]
+    assert listed(http, label="team:vision") == ["a", "b"]
+    assert listed(http, label=["team:vision", "stage:one:two"]) == ["a"]
+    assert listed(http, label=["team:vision", "team:text"]) == []
+    assert listed(http, status="failed") == ["a"]
+    assert listed(http, status=["failed", "queued"], project="default") == ["d", "c", "a"]
+    assert listed(http, kind="evaluate") == ["d"]
+    assert listed(http, user="ann") == ["a"]
+    assert listed(http, created_before="2026-06-01T00:00:00Z") == ["b"]
+    assert listed(http, created_after="2026-01-01T00:00:00Z", created_before="2026-01-01T00:00:01Z") == ["b"]
+    assert listed(http, created_after="2026-01-01T00:00:01+00:00", sort="name") == ["a", "c", "d"]
     with session_scope() as session:
         seen = jobs.page(session, JobFilter(), frozenset({"vision"}))
         assert [job.name for job in seen] == ["b"]
         assert jobs.page(session, JobFilter(), frozenset()) == []
-    (hidden,) = client.get("/v1/jobs", params={"q": "a", "status": "failed"}).json()["data"]
+    (hidden,) = http.get("/v1/jobs", params={"q": "a", "status": "failed"}).json()["data"]
     with session_scope() as session, pytest.raises(Exception, match="does not exist"):
         jobs.page(session, JobFilter(after=hidden["id"]), frozenset({"vision"}))
 
 
-def test_text_is_looked_for_as_it_is_written(client: httpx.Client) -> None:
-    plain = submitted(client, name="plain")["id"]
+def test_text_is_looked_for_as_it_is_written(http: httpx.Client) -> None:
+    plain = submitted(http, name="plain")["id"]
     for number, text in enumerate(HOSTILE):
-        id = submitted(client, name=f"number {number}")["id"]
-        assert client.patch(f"/v1/jobs/{id}", json={"notes": f"before {text} behind"}).status_code == 200
+        id = submitted(http, name=f"number {number}")["id"]
+        assert http.patch(f"/v1/jobs/{id}", json={"notes": f"before {text} behind"}).status_code == 200
     for number, text in enumerate(HOSTILE):
-        found = listed(client, q=text)
+        found = listed(http, q=text)
         expected = [other for other, notes in enumerate(HOSTILE) if text.lower() in notes.lower()]
         assert sorted(found) == sorted(f"number {other}" for other in expected), text
         assert f"number {number}" in found
-    assert listed(client, q="PLAIN") == ["plain"]
+    assert listed(http, q="PLAIN") == ["plain"]
     for length in (1, 8, 9, 13, 36):
-        assert "plain" in listed(client, q=plain[:length].upper())
-    assert listed(client, q=plain[:9] + "-") == []
-    assert listed(client, q=plain[:-1] + ("0" if plain[-1] != "0" else "1")) == []
+        assert "plain" in listed(http, q=plain[:length].upper())
+    assert listed(http, q=plain[:9] + "-") == []
+    assert listed(http, q=plain[:-1] + ("0" if plain[-1] != "0" else "1")) == []
 
 
 @pytest.mark.parametrize("sort", ["created", "-created", "name", "-name", "status", "-status", "finished", "-finished"])
-def test_pages_neither_skip_nor_repeat_while_jobs_are_added(client: httpx.Client, sort: str) -> None:
+def test_pages_neither_skip_nor_repeat_while_jobs_are_added(http: httpx.Client, sort: str) -> None:
     ends = ["NULL", "'2026-02-01'", "'2026-01-01'"]
     known = []
     for number in range(9):
-        id = submitted(client, name="bab"[number % 3] + str(number % 2))["id"]
+        id = submitted(http, name="bab"[number % 3] + str(number % 2))["id"]
         known.append(id)
         status = ("queued", "failed", "succeeded")[number % 3]
         life.run(f"UPDATE jobs SET status = '{status}', finished_at = {ends[number % 3]} WHERE id = :id", id=id)
-    whole = [job["id"] for job in client.get("/v1/jobs", params={"sort": sort}).json()["data"]]
+    whole = [job["id"] for job in http.get("/v1/jobs", params={"sort": sort}).json()["data"]]
     assert sorted(whole) == sorted(known)
     seen, after = [], {}
     for number in range(20):
-        page = client.get("/v1/jobs", params={"sort": sort, "limit": 2, **after}).json()
+        page = http.get("/v1/jobs", params={"sort": sort, "limit": 2, **after}).json()
         seen += [job["id"] for job in page["data"]]
         if not page["has_more"]:
             break
         after = {"after": page["data"][-1]["id"]}
-        submitted(client, name=f"added-{number}") if number < 4 else None
+        submitted(http, name=f"added-{number}") if number < 4 else None
     assert [id for id in seen if id in known] == whole
     assert len(set(seen)) == len(seen)
 
 
-def test_sorts_order_by_what_they_say(client: httpx.Client) -> None:
+def test_sorts_order_by_what_they_say(http: httpx.Client) -> None:
     for name, status, end in [
         ("b", "failed", "'2026-02-01'"),
         ("a", "succeeded", "'2026-01-01'"),
         ("c", "queued", "NULL"),
     ]:
-        id = submitted(client, name=name)["id"]
+        id = submitted(http, name=name)["id"]
         life.run(f"UPDATE jobs SET status = '{status}', finished_at = {end} WHERE id = :id", id=id)
-    assert listed(client) == ["c", "a", "b"]
-    assert listed(client, sort="created") == ["b", "a", "c"]
-    assert listed(client, sort="-name") == ["c", "b", "a"]
-    assert listed(client, sort="status") == ["b", "c", "a"]  # failed, queued, succeeded
-    assert listed(client, sort="finished") == ["a", "b", "c"]
-    assert listed(client, sort="-finished", status=["failed", "succeeded"]) == ["b", "a"]
+    assert listed(http) == ["c", "a", "b"]
+    assert listed(http, sort="created") == ["b", "a", "c"]
+    assert listed(http, sort="-name") == ["c", "b", "a"]
+    assert listed(http, sort="status") == ["b", "c", "a"]  # failed, queued, succeeded
+    assert listed(http, sort="finished") == ["a", "b", "c"]
+    assert listed(http, sort="-finished", status=["failed", "succeeded"]) == ["b", "a"]
 
 
-def test_name_labels_and_notes_are_changed_also_after_the_end(client: httpx.Client) -> None:
-    job = submitted(client, labels={"team": "vision", "old": "x"})
+def test_name_labels_and_notes_are_changed_also_after_the_end(http: httpx.Client) -> None:
+    job = submitted(http, labels={"team": "vision", "old": "x"})
     path = f"/v1/jobs/{job['id']}"
-    client.post(f"{path}/cancel")
+    http.post(f"{path}/cancel")
     changes = {"labels": {"old": None, "new": "y"}, "notes": "a <b>note</b>", "name": "renamed"}
-    changed = client.patch(path, json=changes).json()
+    changed = http.patch(path, json=changes).json()
     assert (changed["name"], changed["labels"]) == ("renamed", {"team": "vision", "new": "y"})
     assert (changed["notes"], changed["spec"]["name"]) == ("a <b>note</b>", "renamed")
     assert changed["spec"]["labels"] == changed["labels"]
-    assert client.patch(path, json=changes).json() == changed  # nothing more happened
-    events = client.get(f"{path}/events").json()["data"]
+    assert http.patch(path, json=changes).json() == changed  # nothing more happened
+    events = http.get(f"{path}/events").json()["data"]
     assert [(event["type"], event["message"]) for event in events[2:]] == [
         ("name", "digits-calibrl is now renamed"),
         ("labels", "team=vision, new=y"),
         ("notes", None),
     ]
-    refused(client.patch(path, json={"priority": "high", "notes": "not kept"}), 409)
-    assert client.get(path).json() == changed
+    refused(http.patch(path, json={"priority": "high", "notes": "not kept"}), 409)
+    assert http.get(path).json() == changed
     many = {f"key-{number}": "x" for number in range(31)}
-    assert named(client.patch(path, json={"labels": many})) == ["labels"]  # 33 they would be
+    assert named(http.patch(path, json={"labels": many})) == ["labels"]  # 33 they would be
 
 
-def test_a_fork_begins_at_a_checkpoint_that_its_parent_may_remove(client: httpx.Client) -> None:
+def test_a_fork_begins_at_a_checkpoint_that_its_parent_may_remove(http: httpx.Client) -> None:
     life.machine("w")
-    parent = UUID(submitted(client, labels={"team": "x"})["id"])
+    parent = UUID(submitted(http, labels={"team": "x"})["id"])
     claimed = life.claim()
     life.checkpoint(parent, 10, best=True)
     path = life.checkpoint(parent, 20)
     changes = {"optimizer": {"lr": 1e-5}, "algorithm": {"type": "grpo"}, "validation": None}
-    answer = client.post(f"/v1/jobs/{parent}/fork", json={"checkpoint": 20, "changes": changes})
+    answer = http.post(f"/v1/jobs/{parent}/fork", json={"checkpoint": 20, "changes": changes})
     fork = answer.json()
     assert (answer.status_code, answer.headers["location"]) == (201, f"/v1/jobs/{fork['id']}")
     assert (fork["forked_from"], fork["forked_step"], fork["name"]) == (str(parent), 20, "digits-calibrl-fork")
@@ -194,48 +185,48 @@ def test_a_fork_begins_at_a_checkpoint_that_its_parent_may_remove(client: httpx.
     assert begins == pinned_checkpoints.find_pinned(UUID(fork["id"]), parent, 20)
     assert find(get_settings()) == []
     life.finish(claimed, S.FAILED)
-    best = client.post(f"/v1/jobs/{parent}/fork", json={"name": "again"}).json()
+    best = http.post(f"/v1/jobs/{parent}/fork", json={"name": "again"}).json()
     assert (best["name"], best["forked_step"], best["status"]) == ("again", 10, "queued")
 
 
-def test_repeated_fork_request_returns_first_fork_after_checkpoint_removal(client: httpx.Client) -> None:
-    parent = submitted(client)["id"]
+def test_repeated_fork_request_returns_first_fork_after_checkpoint_removal(http: httpx.Client) -> None:
+    parent = submitted(http)["id"]
     life.checkpoint(UUID(parent), 10)
     path, headers = f"/v1/jobs/{parent}/fork", {"Idempotency-Key": "a-fork"}
-    first = client.post(path, json={"checkpoint": 10}, headers=headers)
+    first = http.post(path, json={"checkpoint": 10}, headers=headers)
     life.run("DELETE FROM checkpoints")
-    again = client.post(path, json={"checkpoint": 10}, headers=headers)
+    again = http.post(path, json={"checkpoint": 10}, headers=headers)
     assert (first.status_code, again.status_code, again.content) == (201, 201, first.content)
     assert again.headers["idempotent-replayed"] == "true"
-    refused(client.post(path, json={"checkpoint": 10}), 422)
+    refused(http.post(path, json={"checkpoint": 10}), 422)
 
 
-def test_what_comes_of_a_job_is_listed(client: httpx.Client) -> None:
-    parent = submitted(client)["id"]
+def test_what_comes_of_a_job_is_listed(http: httpx.Client) -> None:
+    parent = submitted(http)["id"]
     life.checkpoint(UUID(parent), 10)
-    fork = client.post(f"/v1/jobs/{parent}/fork", json={"name": "fork"}).json()
+    fork = http.post(f"/v1/jobs/{parent}/fork", json={"name": "fork"}).json()
     step = EVALUATE | {"name": "of-a-step", "models": [{"from_job": parent, "checkpoint": 10}]}
     best = EVALUATE | {"name": "of-the-best", "models": [{"from_job": parent}]}
     for spec in (step, best, EVALUATE | {"name": "of-another"}):
-        assert client.post("/v1/jobs", json=spec).status_code == 201
-    assert sorted(listed(client, derived_from=parent)) == ["fork", "of-a-step", "of-the-best"]
-    assert listed(client, derived_from=fork["id"]) == []
+        assert http.post("/v1/jobs", json=spec).status_code == 201
+    assert sorted(listed(http, derived_from=parent)) == ["fork", "of-a-step", "of-the-best"]
+    assert listed(http, derived_from=fork["id"]) == []
 
 
-def test_a_fork_of_an_evaluation_changes_no_model(client: httpx.Client) -> None:
-    first = client.post("/v1/jobs", json=EVALUATE).json()
-    fork = client.post(f"/v1/jobs/{first['id']}/fork", json={"changes": {"rollout": {"samples": 2}}}).json()
+def test_a_fork_of_an_evaluation_changes_no_model(http: httpx.Client) -> None:
+    first = http.post("/v1/jobs", json=EVALUATE).json()
+    fork = http.post(f"/v1/jobs/{first['id']}/fork", json={"changes": {"rollout": {"samples": 2}}}).json()
     assert (fork["forked_from"], fork["forked_step"]) == (first["id"], None)
     assert fork["spec"]["models"] == first["spec"]["models"]
     assert fork["spec"]["rollout"]["samples"] == 2
 
 
-def test_forks_that_can_not_be(client: httpx.Client) -> None:
-    parent = UUID(submitted(client)["id"])
+def test_forks_that_can_not_be(http: httpx.Client) -> None:
+    parent = UUID(submitted(http)["id"])
     fork = f"/v1/jobs/{parent}/fork"
-    assert "it has no checkpoint" in refused(client.post(fork, json={}), 422)["errors"][0]["message"]
+    assert "it has no checkpoint" in refused(http.post(fork, json={}), 422)["errors"][0]["message"]
     life.checkpoint(parent, 10)
-    problem = refused(client.post(fork, json={"checkpoint": 15}), 422)
+    problem = refused(http.post(fork, json={"checkpoint": 15}), 422)
     assert problem["errors"] == [
         {"field": "checkpoint", "message": f"job {parent} has no checkpoint of step 15: available steps: 10"}
     ]
@@ -250,27 +241,27 @@ def test_forks_that_can_not_be(client: httpx.Client) -> None:
         ({"step": 10}, ["step"]),
     ]
     for body, fields in bad:
-        assert named(client.post(fork, json=body)) == fields, body
-    refused(client.post(f"/v1/jobs/{uuid4()}/fork", json={}), 404)
-    assert len(client.get("/v1/jobs").json()["data"]) == 1
+        assert named(http.post(fork, json=body)) == fields, body
+    refused(http.post(f"/v1/jobs/{uuid4()}/fork", json={}), 404)
+    assert len(http.get("/v1/jobs").json()["data"]) == 1
     for example in FORKS.values():
         Fork.model_validate(example["value"])
 
 
-def test_a_spec_may_name_a_step_that_is_there(client: httpx.Client) -> None:
-    parent = UUID(submitted(client)["id"])
+def test_a_spec_may_name_a_step_that_is_there(http: httpx.Client) -> None:
+    parent = UUID(submitted(http)["id"])
     life.checkpoint(parent, 10)
-    client.post(f"/v1/jobs/{parent}/cancel")
-    made = submitted(client, model={"from_job": str(parent), "checkpoint": 10})
+    http.post(f"/v1/jobs/{parent}/cancel")
+    made = submitted(http, model={"from_job": str(parent), "checkpoint": 10})
     assert (made["status"], made["depends_on"], made["forked_from"]) == ("queued", [], None)
     body = {**EVALUATE, "models": [{"from_job": str(parent), "checkpoint": step} for step in (10, 11)]}
-    assert named(client.post("/v1/jobs", json=body)) == ["models.1.checkpoint"]
+    assert named(http.post("/v1/jobs", json=body)) == ["models.1.checkpoint"]
     body["models"] = [{"from_job": str(parent), "checkpoint": 10}, {"from_job": str(uuid4()), "checkpoint": 1}]
-    assert named(client.post("/v1/jobs", json=body)) == ["models.1.from_job"]
+    assert named(http.post("/v1/jobs", json=body)) == ["models.1.from_job"]
 
 
-def test_ten_thousand_jobs_are_listed_by_index(client: httpx.Client) -> None:
-    template = submitted(client)["id"]
+def test_ten_thousand_jobs_are_listed_by_index(http: httpx.Client) -> None:
+    template = submitted(http)["id"]
     life.run(
         """
         INSERT INTO jobs SELECT made.* FROM jobs, generate_series(1, 10000) n,
@@ -283,7 +274,7 @@ def test_ten_thousand_jobs_are_listed_by_index(client: httpx.Client) -> None:
         id=template,
     )
     life.run("ANALYZE jobs")
-    middle = client.get("/v1/jobs", params={"q": "job 5000"}).json()["data"][0]["id"]
+    middle = http.get("/v1/jobs", params={"q": "job 5000"}).json()["data"][0]["id"]
     for sort, index in {"created": "newest", "name": "by_name", "status": "by_status", "finished": "by_end"}.items():
         for sign in ("", "-"):
             plan = explained(JobFilter(sort=sign + sort, after=middle))

@@ -1,7 +1,6 @@
 """Plans of jobs over real HTTP: they answer as a submission would, and add nothing."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,23 +9,14 @@ import pytest
 
 from api.examples import EVALUATE, TRAIN
 from calibrl_core.data import files
-from jobs.settings import get_settings
 from tests.support import life
-from tests.support.rest import named, refused, serving, submitted
+from tests.support.rest import named, refused, submitted
 
 pytestmark = pytest.mark.integration
 
 
-@pytest.fixture
-def client(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
-    monkeypatch.setenv("CALIBRL_SWEEP_SECONDS", "3600")
-    get_settings.cache_clear()
-    with serving() as client:
-        yield client
-
-
-def planned(client: httpx.Client, **changes: Any) -> dict[str, Any]:
-    answer = client.post("/v1/jobs:plan", json={**TRAIN, **changes})
+def planned(http: httpx.Client, **changes: Any) -> dict[str, Any]:
+    answer = http.post("/v1/jobs:plan", json={**TRAIN, **changes})
     assert answer.status_code == 200, answer.text
     plan: dict[str, Any] = answer.json()
     return plan
@@ -47,17 +37,17 @@ def folder(path: Path, **config: Any) -> str:
     return str(path)
 
 
-def test_a_plan_has_the_defaults_of_a_submission_and_adds_nothing(client: httpx.Client) -> None:
+def test_a_plan_has_the_defaults_of_a_submission_and_adds_nothing(http: httpx.Client) -> None:
     for body in (TRAIN, EVALUATE):
-        plan = client.post("/v1/jobs:plan", json=body).json()
-        assert client.get("/v1/jobs").json()["data"] == [] or body is EVALUATE
-        assert plan["spec"] == client.post("/v1/jobs", json=body).json()["spec"]
+        plan = http.post("/v1/jobs:plan", json=body).json()
+        assert http.get("/v1/jobs").json()["data"] == [] or body is EVALUATE
+        assert plan["spec"] == http.post("/v1/jobs", json=body).json()["spec"]
     assert life.run_count("SELECT count(*) FROM events") == 2
     assert life.run_count("SELECT count(*) FROM jobs") == 2
 
 
-def test_a_plan_is_refused_where_a_submission_is(client: httpx.Client, tmp_path: Path) -> None:
-    client.put("/v1/projects/small", json={"max_queued": 0})
+def test_a_plan_is_refused_where_a_submission_is(http: httpx.Client, tmp_path: Path) -> None:
+    http.put("/v1/projects/small", json={"max_queued": 0})
     bad: list[dict[str, Any]] = [
         {"steps": 0},
         {"steps": 0, "model": {"builtin": "huge"}, "colour": "red"},
@@ -70,22 +60,22 @@ def test_a_plan_is_refused_where_a_submission_is(client: httpx.Client, tmp_path:
         {"project": "small"},
     ]
     for changes in bad:
-        plan, submission = (client.post(path, json={**TRAIN, **changes}) for path in ("/v1/jobs:plan", "/v1/jobs"))
+        plan, submission = (http.post(path, json={**TRAIN, **changes}) for path in ("/v1/jobs:plan", "/v1/jobs"))
         status = 409 if changes == {"project": "small"} else 422
         told = [refused(answer, status) for answer in (plan, submission)]
         assert told[0]["errors"] == told[1]["errors"], changes
-    assert client.get("/v1/jobs").json()["data"] == []
+    assert http.get("/v1/jobs").json()["data"] == []
 
 
 def test_data_is_counted_and_looked_into_once(
-    client: httpx.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    http: httpx.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = []
     survey = files.survey
     monkeypatch.setattr(files, "survey", lambda source: read.append(source) or survey(source))
     path = rows(tmp_path / "d.jsonl", 40, 30)
     data = {"path": str(path)}
-    (facts, held_out) = planned(client, data=data)["data"]
+    (facts, held_out) = planned(http, data=data)["data"]
     assert facts == {
         "field": "data",
         "name": "d",
@@ -95,38 +85,38 @@ def test_data_is_counted_and_looked_into_once(
         "with_images": 0,
     }
     assert (held_out["field"], held_out["rows"]) == ("validation.data", 50)
-    submitted(client, data=data)
+    submitted(http, data=data)
     assert len(read) == 1
     rows(path, 50, 30)
-    assert planned(client, data=data)["data"][0]["rows"] == 50
+    assert planned(http, data=data)["data"][0]["rows"] == 50
     assert len(read) == 2
-    notices = planned(client, data=data)["warnings"]
+    notices = planned(http, data=data)["warnings"]
     assert {"field": "data", "message": "40% of the checked rows have no expert and get no guidance"} in notices
-    assert planned(client, data={"hub": "a/b"})["data"][0]["rows"] is None
+    assert planned(http, data={"hub": "a/b"})["data"][0]["rows"] is None
 
 
-def test_the_queue_as_it_would_be(client: httpx.Client) -> None:
-    assert planned(client)["queue"]["reason"] == "no_machine"
+def test_the_queue_as_it_would_be(http: httpx.Client) -> None:
+    assert planned(http)["queue"]["reason"] == "no_machine"
     life.machine("w", cpu_slots=1)
-    queue = planned(client)["queue"]
+    queue = planned(http)["queue"]
     assert (queue["position"], queue["reason"], queue["explanation"]) == (1, None, "starts on w now")
     assert (queue["slots"], queue["expected_seconds"]) == (1, None)
-    first = submitted(client, limits={"timeout_seconds": 600})
+    first = submitted(http, limits={"timeout_seconds": 600})
     life.claim()
-    submitted(client, limits={"timeout_seconds": 600})
-    queue = planned(client, limits={"timeout_seconds": 60})["queue"]
+    submitted(http, limits={"timeout_seconds": 600})
+    queue = planned(http, limits={"timeout_seconds": 60})["queue"]
     assert (queue["position"], queue["reason"], queue["expected_seconds"]) == (2, "busy", 60)
-    assert planned(client, priority="high")["queue"]["position"] == 1
-    waiting = planned(client, model={"from_job": first["id"]})["queue"]
+    assert planned(http, priority="high")["queue"]["position"] == 1
+    waiting = planned(http, model={"from_job": first["id"]})["queue"]
     assert (waiting["position"], waiting["reason"]) == (None, "waiting")
-    assert [entry["position"] for entry in client.get("/v1/queue").json()["data"]] == [1]  # as it is
+    assert [entry["position"] for entry in http.get("/v1/queue").json()["data"]] == [1]  # as it is
 
 
-def test_memory_is_held_against_the_gpus_of_machines(client: httpx.Client, tmp_path: Path) -> None:
+def test_memory_is_held_against_the_gpus_of_machines(http: httpx.Client, tmp_path: Path) -> None:
     life.machine("w", gpus=2)  # of 80 GB
     whole = {"path": folder(tmp_path / "qwen")}
     resources = {"gpus": 1}
-    plan = planned(client, model=whole, resources=resources)
+    plan = planned(http, model=whole, resources=resources)
     memory = plan["memory"]
     parts = {part["name"]: part["bytes"] for part in memory["parts"]}
     assert memory["parameters"] == memory["trained"] == 7_615_616_512  # as Qwen2.5-7B's model card has it, 7.61 B
@@ -134,25 +124,25 @@ def test_memory_is_held_against_the_gpus_of_machines(client: httpx.Client, tmp_p
     assert parts["optimizer"] == 8 * memory["parameters"]
     assert memory["fits"] is False
     assert any("each process takes about" in notice["message"] for notice in plan["warnings"])
-    small = planned(client, model=whole | {"lora": {"rank": 8}}, resources=resources, micro_batch_tokens=2048)["memory"]
+    small = planned(http, model=whole | {"lora": {"rank": 8}}, resources=resources, micro_batch_tokens=2048)["memory"]
     assert (small["fits"], small["on"]) == (True, "GPU")
     assert small["trained"] == 8 * 28 * (2 * (3584 + 3584) + 2 * (3584 + 512) + 3 * (3584 + 18944))
-    on_cpu = planned(client, model=whole)
+    on_cpu = planned(http, model=whole)
     assert (on_cpu["memory"]["fits"], on_cpu["memory"]["on"]) == (None, "host")
     assert "resources.gpus" in [notice["field"] for notice in on_cpu["warnings"]]
 
 
-def test_a_model_whose_size_can_not_be_told_is_said(client: httpx.Client, tmp_path: Path) -> None:
-    plan = planned(client, model={"path": folder(tmp_path / "odd", model_type="odd")})
+def test_a_model_whose_size_can_not_be_told_is_said(http: httpx.Client, tmp_path: Path) -> None:
+    plan = planned(http, model={"path": folder(tmp_path / "odd", model_type="odd")})
     assert plan["memory"] is None
     assert "config.json is not sufficient for odd" in plan["warnings"][-1]["message"]
     (tmp_path / "odd" / "model.safetensors").write_bytes(b"\xff" * 64)
-    assert "memory unknown" in planned(client, model={"path": str(tmp_path / "odd")})["warnings"][-1]["message"]
+    assert "memory unknown" in planned(http, model={"path": str(tmp_path / "odd")})["warnings"][-1]["message"]
 
 
-def test_what_is_risky_is_said_by_field(client: httpx.Client) -> None:
+def test_what_is_risky_is_said_by_field(http: httpx.Client) -> None:
     def fields(**changes: Any) -> list[str]:
-        return sorted(notice["field"] for notice in planned(client, **changes)["warnings"])
+        return sorted(notice["field"] for notice in planned(http, **changes)["warnings"])
 
     assert fields() == []
     assert fields(validation=None) == ["validation"]
@@ -164,17 +154,17 @@ def test_what_is_risky_is_said_by_field(client: httpx.Client) -> None:
     assert fields(steps=10) == ["validation.every_steps"]
 
 
-def test_unknown_routes_beside_the_plan(client: httpx.Client) -> None:
-    refused(client.get("/v1/jobs:plan"), 405)
-    assert named(client.post("/v1/jobs:plan", json={})) == ["kind"]
+def test_unknown_routes_beside_the_plan(http: httpx.Client) -> None:
+    refused(http.get("/v1/jobs:plan"), 405)
+    assert named(http.post("/v1/jobs:plan", json={})) == ["kind"]
 
 
-def test_a_large_plan_full_of_errors_gets_a_small_answer(client: httpx.Client) -> None:
+def test_a_large_plan_full_of_errors_gets_a_small_answer(http: httpx.Client) -> None:
     spec = {"kind": "train", "name": "x", "data": {"builtin": "digits"}, "steps": 1}
     spec |= {"model": {"builtin": "tiny-vlm", "lora": {"targets": [1] * 80_000}}}
-    answer = client.post("/v1/jobs:plan", json=spec)
+    answer = http.post("/v1/jobs:plan", json=spec)
     assert answer.status_code == 422 and len(answer.content) < 1_000
     spec["model"]["lora"]["targets"] = [1] * 3_000  # within the limit on values
-    answer = client.post("/v1/jobs:plan", json=spec)
+    answer = http.post("/v1/jobs:plan", json=spec)
     assert answer.status_code == 422 and len(answer.content) < 20_000
     assert len(answer.json()["errors"]) == 100 and answer.json()["detail"].startswith("3000 fields")

@@ -11,9 +11,8 @@ import pytest
 from api.examples import CHANGES, DRAINS, PROJECTS, TRAIN
 from api.main import create_app
 from calibrl.schemas import Drain, JobChanges, JobStatus, ProjectSettings
-from jobs.settings import get_settings
 from tests.support import life
-from tests.support.rest import named, refused, serving, submitted
+from tests.support.rest import named, refused, submitted
 
 pytestmark = pytest.mark.integration
 S = JobStatus
@@ -22,25 +21,17 @@ JSON = {"Content-Type": "application/json"}
 
 
 @pytest.fixture
-def client(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
-    monkeypatch.setenv("CALIBRL_SWEEP_SECONDS", "3600")
-    get_settings.cache_clear()
-    with serving() as client:
-        yield client
-
-
-@pytest.fixture
-def unchanged(client: httpx.Client) -> Iterator[Callable[[], None]]:
+def unchanged(http: httpx.Client) -> Iterator[Callable[[], None]]:
     """Call it once all is set up: from then to the test's end nothing that the API tells may change."""
     before: list[dict[str, Any]] = []
-    yield lambda: before.append(everything(client))
-    assert before and everything(client) == before[0]
+    yield lambda: before.append(everything(http))
+    assert before and everything(http) == before[0]
 
 
-def everything(client: httpx.Client) -> dict[str, Any]:
+def everything(http: httpx.Client) -> dict[str, Any]:
     """All that there is to read of jobs, their events, machines and projects, but for moments that are estimates."""
-    found = {path: client.get(f"/v1/{path}").json()["data"] for path in ("jobs", "queue", "workers", "projects")}
-    found["events"] = [client.get(f"/v1/jobs/{job['id']}/events").json()["data"] for job in found["jobs"]]
+    found = {path: http.get(f"/v1/{path}").json()["data"] for path in ("jobs", "queue", "workers", "projects")}
+    found["events"] = [http.get(f"/v1/jobs/{job['id']}/events").json()["data"] for job in found["jobs"]]
     for entry in found["queue"]:
         del entry["estimated_start"]
     return found
@@ -50,55 +41,55 @@ def spec(**changes: Any) -> dict[str, Any]:
     return {**TRAIN, **changes}
 
 
-def ask(client: httpx.Client, job_id: str, verb: str) -> str:
-    answer = client.post(f"/v1/jobs/{job_id}/{verb}")
+def ask(http: httpx.Client, job_id: str, verb: str) -> str:
+    answer = http.post(f"/v1/jobs/{job_id}/{verb}")
     assert answer.status_code == 200, answer.text
     return str(answer.json()["status"])
 
 
-def test_a_job_is_paused_resumed_cancelled_and_retried(client: httpx.Client) -> None:
-    id = submitted(client)["id"]
-    course = [ask(client, id, verb) for verb in ("pause", "resume", "cancel", "retry")]
+def test_a_job_is_paused_resumed_cancelled_and_retried(http: httpx.Client) -> None:
+    id = submitted(http)["id"]
+    course = [ask(http, id, verb) for verb in ("pause", "resume", "cancel", "retry")]
     assert course == ["paused", "queued", "cancelled", "queued"]
     claimed = life.claim()
-    assert ask(client, id, "pause") == "pausing"
+    assert ask(http, id, "pause") == "pausing"
     life.finish(claimed, S.PAUSED)
-    assert client.get(f"/v1/jobs/{id}").json()["status"] == "paused"
-    events = client.get(f"/v1/jobs/{id}/events").json()["data"]
+    assert http.get(f"/v1/jobs/{id}").json()["status"] == "paused"
+    events = http.get(f"/v1/jobs/{id}/events").json()["data"]
     steps = ["submitted", "paused", "resumed", "cancelled", "retried", "claimed", "pausing", "paused"]
     assert [event["type"] for event in events] == steps
 
 
-def test_another_priority_goes_first(client: httpx.Client) -> None:
+def test_another_priority_goes_first(http: httpx.Client) -> None:
     life.machine("w", cpu_slots=1)
-    first, second = submitted(client)["id"], submitted(client)["id"]
-    changed = client.patch(f"/v1/jobs/{second}", json={"priority": "high"}).json()
+    first, second = submitted(http)["id"], submitted(http)["id"]
+    changed = http.patch(f"/v1/jobs/{second}", json={"priority": "high"}).json()
     assert (changed["priority"], changed["spec"]["priority"]) == ("high", "high")
-    line = client.get("/v1/queue").json()["data"]
+    line = http.get("/v1/queue").json()["data"]
     assert [(entry["job_id"], entry["position"]) for entry in line] == [(second, 1), (first, 2)]
 
 
-def test_the_queue_says_who_waits_for_what(client: httpx.Client) -> None:
+def test_the_queue_says_who_waits_for_what(http: httpx.Client) -> None:
     life.machine("w", cpu_slots=1)
-    first = submitted(client)["id"]
-    second = submitted(client, depends_on=[first])["id"]
-    third = submitted(client)["id"]
-    ask(client, third, "pause")
-    client.put("/v1/projects/other", json={})
-    other = submitted(client, project="other", limits={"timeout_seconds": 60})["id"]
-    found = {entry["job_id"]: entry for entry in client.get("/v1/queue").json()["data"]}
+    first = submitted(http)["id"]
+    second = submitted(http, depends_on=[first])["id"]
+    third = submitted(http)["id"]
+    ask(http, third, "pause")
+    http.put("/v1/projects/other", json={})
+    other = submitted(http, project="other", limits={"timeout_seconds": 60})["id"]
+    found = {entry["job_id"]: entry for entry in http.get("/v1/queue").json()["data"]}
     told = {id: (entry["position"], entry["reason"]) for id, entry in found.items()}
     assert told == {first: (1, None), other: (2, "busy"), second: (None, "waiting"), third: (None, "paused")}
     assert found[first]["explanation"] == "starts on w now"
     assert found[other]["explanation"] == "waits for a CPU slot: all suitable slots are occupied"
     assert found[third]["explanation"] == "is paused; resume it to put it back in the queue"
-    assert [entry["job_id"] for entry in client.get("/v1/queue?project=other").json()["data"]] == [other]
-    assert client.get("/v1/queue?project=nobodys").json() == {"data": [], "has_more": False}
+    assert [entry["job_id"] for entry in http.get("/v1/queue?project=other").json()["data"]] == [other]
+    assert http.get("/v1/queue?project=nobodys").json() == {"data": [], "has_more": False}
 
 
-def test_a_machine_is_drained_with_a_body_or_without(client: httpx.Client) -> None:
+def test_a_machine_is_drained_with_a_body_or_without(http: httpx.Client) -> None:
     life.machine("gpu 1", gpus=1, labels={"site": "b"})
-    (machine,) = client.get("/v1/workers").json()["data"]
+    (machine,) = http.get("/v1/workers").json()["data"]
     assert (machine["status"], machine["cpu_slots"], machine["labels"]) == ("online", 20, {"site": "b"})
     assert [(gpu["index"], gpu["clean"], gpu["job_id"]) for gpu in machine["gpus"]] == [(0, True, None)]
     drained: list[tuple[dict[str, Any], str]] = [
@@ -108,37 +99,37 @@ def test_a_machine_is_drained_with_a_body_or_without(client: httpx.Client) -> No
         ({"content": b'{"now": true}', "headers": JSON}, "stopping"),
     ]
     for body, status in drained:
-        assert client.post("/v1/workers/gpu%201/drain", **body).json()["status"] == status
-    assert client.post("/v1/workers/gpu%201/undrain").json()["status"] == "online"
+        assert http.post("/v1/workers/gpu%201/drain", **body).json()["status"] == status
+    assert http.post("/v1/workers/gpu%201/undrain").json()["status"] == "online"
 
 
-def test_projects_are_added_changed_and_read(client: httpx.Client) -> None:
+def test_projects_are_added_changed_and_read(http: httpx.Client) -> None:
     nothing = dict.fromkeys(("max_gpus", "max_queued", "budget_slot_hours", "user_budget_slot_hours", "retention_days"))
-    added = client.put("/v1/projects/vision", json={"weight": 2, "max_gpus": 4}).json()
+    added = http.put("/v1/projects/vision", json={"weight": 2, "max_gpus": 4}).json()
     assert {name: added[name] for name in ("slug", "weight", *nothing)} == {
         "slug": "vision",
         "weight": 2,
         **nothing,
         "max_gpus": 4,
     }
-    changed = client.put("/v1/projects/vision", json={"retention_days": 30}).json()
+    changed = http.put("/v1/projects/vision", json={"retention_days": 30}).json()
     assert (changed["weight"], changed["max_gpus"], changed["retention_days"]) == (1, None, 30)
-    assert client.get("/v1/projects/vision").json() == changed
-    assert [one["slug"] for one in client.get("/v1/projects").json()["data"]] == ["default", "vision"]
-    first = client.get("/v1/projects", params={"limit": 1}).json()
+    assert http.get("/v1/projects/vision").json() == changed
+    assert [one["slug"] for one in http.get("/v1/projects").json()["data"]] == ["default", "vision"]
+    first = http.get("/v1/projects", params={"limit": 1}).json()
     assert ([one["slug"] for one in first["data"]], first["has_more"]) == (["default"], True)
-    assert client.get("/v1/projects?after=default").json()["data"] == [changed]
+    assert http.get("/v1/projects?after=default").json()["data"] == [changed]
 
 
-def test_usage_is_told_by_project_and_user(client: httpx.Client) -> None:
-    assert client.get("/v1/usage").json() == {"data": [], "has_more": False}
-    client.put("/v1/projects/default", json={"budget_slot_hours": 10})
-    submitted(client)
+def test_usage_is_told_by_project_and_user(http: httpx.Client) -> None:
+    assert http.get("/v1/usage").json() == {"data": [], "has_more": False}
+    http.put("/v1/projects/default", json={"budget_slot_hours": 10})
+    submitted(http)
     claimed = life.claim()
     life.finish(claimed, S.SUCCEEDED)
     half_an_hour = "UPDATE attempts SET started_at = date_trunc('month', now()), finished_at = "
     life.run(f"{half_an_hour} date_trunc('month', now()) + interval '30 minutes'")
-    (used,) = client.get("/v1/usage").json()["data"]
+    (used,) = http.get("/v1/usage").json()["data"]
     assert used == {
         "project": "default",
         "user": "admin",
@@ -148,50 +139,50 @@ def test_usage_is_told_by_project_and_user(client: httpx.Client) -> None:
     }
 
 
-def test_more_gpus_than_any_machine_has(client: httpx.Client, unchanged: Unchanged) -> None:
+def test_more_gpus_than_any_machine_has(http: httpx.Client, unchanged: Unchanged) -> None:
     life.machine("w", gpus=2)
     unchanged()
-    answer = client.post("/v1/jobs", json=spec(resources={"gpus": 3}))
+    answer = http.post("/v1/jobs", json=spec(resources={"gpus": 3}))
     assert refused(answer, 422)["errors"] == [
         {"field": "resources.gpus", "message": "no machine has 3 GPUs: the largest has 2"}
     ]
 
 
-def test_dependencies_that_do_not_exist_or_will_never_succeed(client: httpx.Client, unchanged: Unchanged) -> None:
-    ended = submitted(client)["id"]
-    ask(client, ended, "cancel")
+def test_dependencies_that_do_not_exist_or_will_never_succeed(http: httpx.Client, unchanged: Unchanged) -> None:
+    ended = submitted(http)["id"]
+    ask(http, ended, "cancel")
     unchanged()
     unknown = str(uuid4())
-    answer = client.post("/v1/jobs", json=spec(depends_on=[unknown, ended]))
+    answer = http.post("/v1/jobs", json=spec(depends_on=[unknown, ended]))
     assert refused(answer, 422)["errors"] == [
         {"field": "depends_on.0", "message": f"job {unknown} does not exist"},
         {"field": "depends_on.1", "message": f"job {ended} is cancelled and cannot succeed any more"},
     ]
 
 
-def test_no_request_can_make_a_cycle(client: httpx.Client, unchanged: Unchanged) -> None:
+def test_no_request_can_make_a_cycle(http: httpx.Client, unchanged: Unchanged) -> None:
     """A job names jobs that exist, and what it names is never changed: all that comes near a cycle is refused."""
-    first = submitted(client)["id"]
-    second = submitted(client, depends_on=[first])["id"]
+    first = submitted(http)["id"]
+    second = submitted(http, depends_on=[first])["id"]
     unchanged()
     mine = str(uuid4())
-    assert named(client.post("/v1/jobs", json=spec(id=mine, depends_on=[mine]))) == ["id"]  # no id of one's own
-    assert named(client.post("/v1/jobs", json=spec(depends_on=[mine]))) == ["depends_on.0"]  # nor a guess at it
+    assert named(http.post("/v1/jobs", json=spec(id=mine, depends_on=[mine]))) == ["id"]  # no id of one's own
+    assert named(http.post("/v1/jobs", json=spec(depends_on=[mine]))) == ["depends_on.0"]  # nor a guess at it
     for changes in ({"depends_on": [second]}, {"priority": "high", "depends_on": [second]}):
-        assert "depends_on" in named(client.patch(f"/v1/jobs/{first}", json=changes))
-    refused(client.put(f"/v1/jobs/{first}", json=spec(depends_on=[second])), 405)
+        assert "depends_on" in named(http.patch(f"/v1/jobs/{first}", json=changes))
+    refused(http.put(f"/v1/jobs/{first}", json=spec(depends_on=[second])), 405)
 
 
-def test_nothing_more_is_asked_of_a_job_that_has_ended(client: httpx.Client, unchanged: Unchanged) -> None:
-    id = submitted(client)["id"]
+def test_nothing_more_is_asked_of_a_job_that_has_ended(http: httpx.Client, unchanged: Unchanged) -> None:
+    id = submitted(http)["id"]
     life.finish(life.claim(), S.SUCCEEDED)
     unchanged()
     for verb in ("resume", "pause", "cancel"):
-        detail = refused(client.post(f"/v1/jobs/{id}/{verb}"), 409)["detail"]
+        detail = refused(http.post(f"/v1/jobs/{id}/{verb}"), 409)["detail"]
         assert detail == f"Job {id} has already ended: it is succeeded."
-    detail = refused(client.post(f"/v1/jobs/{id}/retry"), 409)["detail"]
+    detail = refused(http.post(f"/v1/jobs/{id}/retry"), 409)["detail"]
     assert detail == f"Job {id} is succeeded: only a failed or cancelled job can be retried."
-    refused(client.patch(f"/v1/jobs/{id}", json={"priority": "high"}), 409)
+    refused(http.patch(f"/v1/jobs/{id}", json={"priority": "high"}), 409)
 
 
 @pytest.mark.parametrize(
@@ -203,49 +194,49 @@ def test_nothing_more_is_asked_of_a_job_that_has_ended(client: httpx.Client, unc
         ("pause", True, "is already pausing"),
     ],
 )
-def test_asking_twice(client: httpx.Client, unchanged: Unchanged, verb: str, running: bool, says: str) -> None:
-    id = submitted(client)["id"]
+def test_asking_twice(http: httpx.Client, unchanged: Unchanged, verb: str, running: bool, says: str) -> None:
+    id = submitted(http)["id"]
     if running:
         life.claim()
-    ask(client, id, verb)
+    ask(http, id, verb)
     unchanged()
-    assert says in refused(client.post(f"/v1/jobs/{id}/{verb}"), 409)["detail"]
+    assert says in refused(http.post(f"/v1/jobs/{id}/{verb}"), 409)["detail"]
 
 
-def test_resume_and_retry_of_jobs_that_need_neither(client: httpx.Client, unchanged: Unchanged) -> None:
-    queued, running = submitted(client)["id"], submitted(client)["id"]
+def test_resume_and_retry_of_jobs_that_need_neither(http: httpx.Client, unchanged: Unchanged) -> None:
+    queued, running = submitted(http)["id"], submitted(http)["id"]
     life.run("UPDATE jobs SET priority = 'high' WHERE id = :id", id=UUID(running))
     assert str(life.claim().job_id) == running
     unchanged()
-    assert "is queued, not paused" in refused(client.post(f"/v1/jobs/{queued}/resume"), 409)["detail"]
-    assert "is running, not paused" in refused(client.post(f"/v1/jobs/{running}/resume"), 409)["detail"]
-    assert "is running: only a failed" in refused(client.post(f"/v1/jobs/{running}/retry"), 409)["detail"]
+    assert "is queued, not paused" in refused(http.post(f"/v1/jobs/{queued}/resume"), 409)["detail"]
+    assert "is running, not paused" in refused(http.post(f"/v1/jobs/{running}/resume"), 409)["detail"]
+    assert "is running: only a failed" in refused(http.post(f"/v1/jobs/{running}/retry"), 409)["detail"]
 
 
-def test_a_retry_before_that_of_what_it_depends_on(client: httpx.Client, unchanged: Unchanged) -> None:
-    first = submitted(client)["id"]
-    second = submitted(client, depends_on=[first])["id"]
-    ask(client, first, "cancel")
+def test_a_retry_before_that_of_what_it_depends_on(http: httpx.Client, unchanged: Unchanged) -> None:
+    first = submitted(http)["id"]
+    second = submitted(http, depends_on=[first])["id"]
+    ask(http, first, "cancel")
     unchanged()
-    assert "retry that job first" in refused(client.post(f"/v1/jobs/{second}/retry"), 409)["detail"]
+    assert "retry that job first" in refused(http.post(f"/v1/jobs/{second}/retry"), 409)["detail"]
 
 
-def test_machines_that_are_not_there_or_are_so_already(client: httpx.Client, unchanged: Unchanged) -> None:
+def test_machines_that_are_not_there_or_are_so_already(http: httpx.Client, unchanged: Unchanged) -> None:
     for name in ("draining", "gone", "online"):
         life.machine(name)
-    client.post("/v1/workers/draining/drain")
+    http.post("/v1/workers/draining/drain")
     life.run("UPDATE workers SET status = 'offline' WHERE name = 'gone'")
     unchanged()
     for verb in ("drain", "undrain"):
-        assert refused(client.post(f"/v1/workers/nobody/{verb}"), 404)["detail"] == "There is no worker nobody."
-    assert refused(client.post("/v1/workers/draining/drain"), 409)["detail"] == "Worker draining is already draining."
-    assert refused(client.post("/v1/workers/gone/drain"), 409)["detail"] == "Worker gone is already offline."
-    assert "is online, not drained" in refused(client.post("/v1/workers/online/undrain"), 409)["detail"]
-    assert named(client.post("/v1/workers/online/drain", json={"now": "soon"})) == ["now"]
-    assert named(client.post("/v1/workers/online/drain", json={"later": True})) == ["later"]
-    assert named(client.post("/v1/workers/online/drain", json=[])) == ["body"]
-    assert named(client.post(f"/v1/workers/{'x' * 201}/drain")) == ["name"]
-    assert client.post("/v1/workers/a%00b/drain").status_code == 400
+        assert refused(http.post(f"/v1/workers/nobody/{verb}"), 404)["detail"] == "There is no worker nobody."
+    assert refused(http.post("/v1/workers/draining/drain"), 409)["detail"] == "Worker draining is already draining."
+    assert refused(http.post("/v1/workers/gone/drain"), 409)["detail"] == "Worker gone is already offline."
+    assert "is online, not drained" in refused(http.post("/v1/workers/online/undrain"), 409)["detail"]
+    assert named(http.post("/v1/workers/online/drain", json={"now": "soon"})) == ["now"]
+    assert named(http.post("/v1/workers/online/drain", json={"later": True})) == ["later"]
+    assert named(http.post("/v1/workers/online/drain", json=[])) == ["body"]
+    assert named(http.post(f"/v1/workers/{'x' * 201}/drain")) == ["name"]
+    assert http.post("/v1/workers/a%00b/drain").status_code == 400
 
 
 BAD_PROJECTS: list[tuple[str, list[str]]] = [
@@ -265,19 +256,19 @@ BAD_PROJECTS: list[tuple[str, list[str]]] = [
 ]
 
 
-def test_projects_with_impossible_limits(client: httpx.Client, unchanged: Unchanged) -> None:
+def test_projects_with_impossible_limits(http: httpx.Client, unchanged: Unchanged) -> None:
     unchanged()
     for body, fields in BAD_PROJECTS:
-        answer = client.put("/v1/projects/default", content=body, headers=JSON)
+        answer = http.put("/v1/projects/default", content=body, headers=JSON)
         assert sorted(named(answer)) == sorted(fields), body
     for slug in ("No%20Slug", "-x", "x" * 64):
-        assert named(client.put(f"/v1/projects/{slug}", json={})) == ["slug"]
-    assert "no project nobodys" in refused(client.get("/v1/projects/nobodys"), 404)["detail"]
-    assert named(client.get("/v1/queue?project=No%20Slug")) == ["project"]
+        assert named(http.put(f"/v1/projects/{slug}", json={})) == ["slug"]
+    assert "no project nobodys" in refused(http.get("/v1/projects/nobodys"), 404)["detail"]
+    assert named(http.get("/v1/queue?project=No%20Slug")) == ["project"]
 
 
-def test_changes_that_a_job_does_not_take(client: httpx.Client, unchanged: Unchanged) -> None:
-    path = f"/v1/jobs/{submitted(client)['id']}"
+def test_changes_that_a_job_does_not_take(http: httpx.Client, unchanged: Unchanged) -> None:
+    path = f"/v1/jobs/{submitted(http)['id']}"
     unchanged()
     bad: list[tuple[Any, list[str]]] = [
         ({}, ["body"]),
@@ -292,16 +283,16 @@ def test_changes_that_a_job_does_not_take(client: httpx.Client, unchanged: Uncha
         ([], ["body"]),
     ]
     for changes, fields in bad:
-        assert sorted(named(client.patch(path, content=json.dumps(changes), headers=JSON))) == fields, changes
-    refused(client.patch(f"/v1/jobs/{uuid4()}", json={"priority": "high"}), 404)
+        assert sorted(named(http.patch(path, content=json.dumps(changes), headers=JSON))) == fields, changes
+    refused(http.patch(f"/v1/jobs/{uuid4()}", json={"priority": "high"}), 404)
     for verb in ("pause", "resume", "retry"):
-        refused(client.post(f"/v1/jobs/{uuid4()}/{verb}"), 404)
+        refused(http.post(f"/v1/jobs/{uuid4()}/{verb}"), 404)
 
 
-def test_a_full_queue_is_said(client: httpx.Client, unchanged: Unchanged) -> None:
-    client.put("/v1/projects/small", json={"max_queued": 0})
+def test_a_full_queue_is_said(http: httpx.Client, unchanged: Unchanged) -> None:
+    http.put("/v1/projects/small", json={"max_queued": 0})
     unchanged()
-    problem = refused(client.post("/v1/jobs", json=spec(project="small")), 409)
+    problem = refused(http.post("/v1/jobs", json=spec(project="small")), 409)
     assert (problem["title"], problem["type"]) == ("Quota exceeded", "urn:calibrl:quota-exceeded")
 
 

@@ -21,9 +21,8 @@ from calibrl.schemas import job_spec_adapter
 from jobs import lifecycle
 from jobs.db import session_scope
 from jobs.repository import curves, histograms, jobs, metrics
-from jobs.settings import get_settings
 from tests.support import API_KEY
-from tests.support.rest import named, refused, serving, submitted
+from tests.support.rest import named, refused, submitted
 
 pytestmark = pytest.mark.integration
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -57,16 +56,8 @@ def buckets(session: Session, job: UUID, width: int, first: int = 0, last: int =
 
 
 @pytest.fixture
-def client(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
-    monkeypatch.setenv("CALIBRL_SWEEP_SECONDS", "3600")
-    get_settings.cache_clear()
-    with serving() as client:
-        yield client
-
-
-@pytest.fixture
-def ours(client: httpx.Client) -> Iterator[Client]:
-    with Client(str(client.base_url), API_KEY) as ours:
+def ours(http: httpx.Client) -> Iterator[Client]:
+    with Client(str(http.base_url), API_KEY) as ours:
         yield ours
 
 
@@ -189,27 +180,27 @@ def test_buckets_are_those_of_plain_python(values: dict[int, float], power: int,
     assert [tuple(row[name] for name in order) for row in got] == expected
 
 
-def test_the_width_doubles_and_otherwise_buckets_stay(client: httpx.Client) -> None:
-    job = submitted(client)["id"]
+def test_the_width_doubles_and_otherwise_buckets_stay(http: httpx.Client) -> None:
+    job = submitted(http)["id"]
     query = {"jobs": job, "names": "a", "points": 4}
     write(UUID(job), {step: {"a": float(step)} for step in range(8)})
-    first = client.get("/v1/metrics", params=query).json()
+    first = http.get("/v1/metrics", params=query).json()
     assert (first["width"], first["last_step"]) == (2, 7)
     (series,) = first["series"]
     assert (series["start"], series["max"], series["mean"]) == ([0, 2, 4, 6], [1, 3, 5, 7], [0.5, 2.5, 4.5, 6.5])
     write(UUID(job), {8: {"a": 8.0}})
-    second = client.get("/v1/metrics", params=query).json()
+    second = http.get("/v1/metrics", params=query).json()
     assert (second["width"], second["series"][0]["start"]) == (4, [0, 4, 8])
-    new = client.get("/v1/metrics", params={**query, "from_step": 6, "width": 2}).json()
+    new = http.get("/v1/metrics", params={**query, "from_step": 6, "width": 2}).json()
     assert (new["width"], new["last_step"], new["series"][0]["start"]) == (2, 8, [6, 8])
     assert new["last_step"] // new["width"] >= 4  # and so all is to be asked for anew
-    cut = client.get("/v1/metrics", params={**query, "from_step": 3, "to_step": 5, "width": 4}).json()
+    cut = http.get("/v1/metrics", params={**query, "from_step": 3, "to_step": 5, "width": 4}).json()
     assert cut["series"][0]["count"] == [4, 4]  # buckets are whole, whatever is asked for
-    assert client.get("/v1/metrics", params={**query, "names": "none"}).json()["series"] == []
+    assert http.get("/v1/metrics", params={**query, "names": "none"}).json()["series"] == []
 
 
-def test_several_jobs_and_families(client: httpx.Client, ours: Client) -> None:
-    ids = [UUID(submitted(client)["id"]) for _ in range(2)]
+def test_several_jobs_and_families(http: httpx.Client, ours: Client) -> None:
+    ids = [UUID(submitted(http)["id"]) for _ in range(2)]
     write(ids[0], {step: {"reward/mean": 1.0, "reward/std": 2.0, "loss/total": 3.0} for step in range(40)})
     write(ids[1], {step: {"reward/mean": 5.0} for step in range(3)})
     found = ours.series(ids, ["reward/*", "loss/total"], points=10)
@@ -226,12 +217,12 @@ def test_several_jobs_and_families(client: httpx.Client, ours: Client) -> None:
         ("reward/std", 39, 2.0),
     ]
     other = uuid4()
-    problem = refused(client.get("/v1/metrics", params={"jobs": f"{ids[0]},{other}", "names": "a"}), 404)
+    problem = refused(http.get("/v1/metrics", params={"jobs": f"{ids[0]},{other}", "names": "a"}), 404)
     assert str(other) in problem["detail"]
 
 
-def test_jobs_of_other_projects_are_not_there(client: httpx.Client) -> None:
-    id = UUID(submitted(client)["id"])
+def test_jobs_of_other_projects_are_not_there(http: httpx.Client) -> None:
+    id = UUID(submitted(http)["id"])
     with session_scope() as session:
         assert jobs.require_visible(session, [id], frozenset({"default"})) == [id]
         with pytest.raises(jobs.NotFound, match=str(id)):
@@ -256,25 +247,25 @@ def test_jobs_of_other_projects_are_not_there(client: httpx.Client) -> None:
         ("format", {"format": "xml"}),
     ],
 )
-def test_limits_name_the_field(client: httpx.Client, field: str, query: dict[str, Any]) -> None:
-    job = submitted(client)["id"]
+def test_limits_name_the_field(http: httpx.Client, field: str, query: dict[str, Any]) -> None:
+    job = submitted(http)["id"]
     good = {"jobs": job, "names": "a", "to_step": 1_000_000}
-    assert named(client.get("/v1/metrics", params={**good, **query})) == [field]
+    assert named(http.get("/v1/metrics", params={**good, **query})) == [field]
 
 
 HOSTILE = {"=1+2": 1.0, "@sum(a)": -0.5, 'a"b,c\n': 2.0, "-x": NAN, "ts": 7.0, "late": 0.0}
 
 
-def hostile_job(client: httpx.Client) -> str:
-    job: str = submitted(client)["id"]
+def hostile_job(http: httpx.Client) -> str:
+    job: str = submitted(http)["id"]
     rows = {step: {name: value for name, value in HOSTILE.items() if name != "late"} for step in range(50)}
     write(UUID(job), {**rows, 50: {"late": INF}})
     return job
 
 
-def test_rows_as_csv_are_whole_and_inert(client: httpx.Client) -> None:
-    job = hostile_job(client)
-    answer = client.get(f"/v1/jobs/{job}/metrics", headers={"Accept": "text/csv"})
+def test_rows_as_csv_are_whole_and_inert(http: httpx.Client) -> None:
+    job = hostile_job(http)
+    answer = http.get(f"/v1/jobs/{job}/metrics", headers={"Accept": "text/csv"})
     assert answer.headers["content-type"] == "text/csv; charset=utf-8"
     assert answer.headers["content-disposition"] == f'attachment; filename="{job}-metrics.csv"'
     rows = list(csv.reader(io.StringIO(answer.text, newline="")))
@@ -282,41 +273,41 @@ def test_rows_as_csv_are_whole_and_inert(client: httpx.Client) -> None:
     assert rows[1] == ["0", "2026-01-02T03:04:05+00:00", "NaN", "1.0", "-0.5", "2.0", "", "7.0"]
     assert rows[51][-2:] == ["Infinity", ""]
     assert len(rows) == 52
-    some = client.get(f"/v1/jobs/{job}/metrics", params={"format": "csv", "names": "late", "after_step": 3}).text
+    some = http.get(f"/v1/jobs/{job}/metrics", params={"format": "csv", "names": "late", "after_step": 3}).text
     assert some == "step,ts,late\r\n50,2026-01-02T03:04:55+00:00,Infinity\r\n"
-    empty = client.get(f"/v1/jobs/{submitted(client)['id']}/metrics", params={"format": "csv"})
+    empty = http.get(f"/v1/jobs/{submitted(http)['id']}/metrics", params={"format": "csv"})
     assert empty.text == "step,ts\r\n"
 
 
-def test_rows_as_parquet(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_as_parquet(http: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("api.metric_pages.PAGE", 20)  # three pages
-    job = hostile_job(client)
-    answer = client.get(f"/v1/jobs/{job}/metrics", params={"format": "parquet"})
+    job = hostile_job(http)
+    answer = http.get(f"/v1/jobs/{job}/metrics", params={"format": "parquet"})
     table = parquet.read_table(io.BytesIO(answer.content))
     assert table.column_names == ["step", "ts", "-x", "=1+2", "@sum(a)", 'a"b,c\n', "late", "metric/ts"]
     assert table["step"].to_pylist() == list(range(51))
     assert table["ts"].to_pylist()[50] == at(50)
     assert table["late"].to_pylist()[49:] == [None, INF]
     assert math.isnan(table["-x"].to_pylist()[0])
-    empty = client.get(f"/v1/jobs/{submitted(client)['id']}/metrics", params={"format": "parquet"})
+    empty = http.get(f"/v1/jobs/{submitted(http)['id']}/metrics", params={"format": "parquet"})
     assert parquet.read_table(io.BytesIO(empty.content)).num_rows == 0
 
 
-def test_buckets_as_csv_and_parquet(client: httpx.Client) -> None:
-    job = hostile_job(client)
+def test_buckets_as_csv_and_parquet(http: httpx.Client) -> None:
+    job = hostile_job(http)
     query: dict[str, Any] = {"jobs": job, "names": "=1+2,-x", "points": 1}
-    text = client.get("/v1/metrics", params={**query, "format": "csv"}).text
+    text = http.get("/v1/metrics", params={**query, "format": "csv"}).text
     assert list(csv.reader(io.StringIO(text, newline="")))[1:] == [
         [job, "'-x", "0", "0", "49", at(49).isoformat(), "0", "50", "", "", "", ""],
         [job, "'=1+2", "0", "0", "49", at(49).isoformat(), "50", "0", "1.0", "1.0", "1.0", "1.0"],
     ]
     media = {"Accept": "application/vnd.apache.parquet"}
-    table = parquet.read_table(io.BytesIO(client.get("/v1/metrics", params=query, headers=media).content))
+    table = parquet.read_table(io.BytesIO(http.get("/v1/metrics", params=query, headers=media).content))
     assert (table["name"].to_pylist(), table["mean"].to_pylist()) == (["-x", "=1+2"], [None, 1.0])
 
 
-def test_histograms_within_a_budget(client: httpx.Client) -> None:
-    job = submitted(client)["id"]
+def test_histograms_within_a_budget(http: httpx.Client) -> None:
+    job = submitted(http)["id"]
     edges = [0.0, 0.5, 1.0]
     with session_scope() as session:
         rows = [(step, "h", edges, [step, 1]) for step in range(1, 10)]
@@ -324,7 +315,7 @@ def test_histograms_within_a_budget(client: httpx.Client) -> None:
             session, UUID(job), [*rows, (5, "h", [0.0, 2.0, 4.0], [100, 100]), (3, "other", edges, [9, 9])]
         )
     query = {"name": "h", "points": 3}
-    found = client.get(f"/v1/jobs/{job}/histograms", params=query).json()
+    found = http.get(f"/v1/jobs/{job}/histograms", params=query).json()
     shared = {"name": "h", "edges": edges, "width": 4}
     assert found == {
         "data": [
@@ -334,15 +325,15 @@ def test_histograms_within_a_budget(client: httpx.Client) -> None:
         ],
         "has_more": False,
     }
-    late = client.get(f"/v1/jobs/{job}/histograms", params={**query, "after_step": 7, "width": 4}).json()
+    late = http.get(f"/v1/jobs/{job}/histograms", params={**query, "after_step": 7, "width": 4}).json()
     assert late["data"] == found["data"][2:]
-    assert named(client.get(f"/v1/jobs/{job}/histograms", params={**query, "width": 6})) == ["width"]
-    assert client.get(f"/v1/jobs/{job}/histograms", params={**query, "name": "none"}).json()["data"] == []
+    assert named(http.get(f"/v1/jobs/{job}/histograms", params={**query, "width": 6})) == ["width"]
+    assert http.get(f"/v1/jobs/{job}/histograms", params={**query, "name": "none"}).json()["data"] == []
 
 
-def test_tensorboard_reads_the_event_file(client: httpx.Client, ours: Client, tmp_path: Path) -> None:
+def test_tensorboard_reads_the_event_file(http: httpx.Client, ours: Client, tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    job = submitted(client)["id"]
+    job = submitted(http)["id"]
     write(UUID(job), {step: {"reward/mean": step / 8, "näme": NAN, "huge": 1e300} for step in range(300)})
     path = ours.export(job, "tensorboard", tmp_path / "events.out.tfevents.1.test")
     events = accumulator.EventAccumulator(str(tmp_path), size_guidance={accumulator.SCALARS: 0})
@@ -355,9 +346,9 @@ def test_tensorboard_reads_the_event_file(client: httpx.Client, ours: Client, tm
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
-def test_a_job_knows_its_client(client: httpx.Client, ours: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_knows_its_client(http: httpx.Client, ours: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("calibrl.client.curves.PAGE", 2)
-    job = ours.job(submitted(client)["id"])
+    job = ours.job(submitted(http)["id"])
     write(job.id, {1: {"a": 1.0}, 2: {"a": 2.0, "b": NAN}, 5: {"a": INF}})
     frame = job.metrics().to_pandas()
     assert list(frame.columns) == ["ts", "a", "b"]

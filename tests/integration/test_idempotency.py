@@ -3,7 +3,6 @@
 import json
 import socket
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,76 +16,67 @@ from calibrl.client import Client
 from jobs import lifecycle
 from jobs.db import session_scope
 from jobs.repository import idempotency
-from jobs.settings import get_settings
 from tests.support import API_KEY, life
-from tests.support.rest import named, refused, serving
+from tests.support.rest import named, refused
 from tests.support.waiting import LIMIT_SECONDS
 
 pytestmark = pytest.mark.integration
 
 
-@pytest.fixture
-def client(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Client]:
-    monkeypatch.setenv("CALIBRL_SWEEP_SECONDS", "3600")
-    get_settings.cache_clear()
-    with serving() as client:
-        yield client
-
-
-def post(client: httpx.Client, key: str, path: str = "/v1/jobs", body: Any = TRAIN) -> httpx.Response:
-    return client.post(path, json=body, headers={"Idempotency-Key": key})
+def post(http: httpx.Client, key: str, path: str = "/v1/jobs", body: Any = TRAIN) -> httpx.Response:
+    return http.post(path, json=body, headers={"Idempotency-Key": key})
 
 
 def count() -> int:
     return life.run_count("SELECT count(*) FROM jobs")
 
 
-def test_the_same_request_gets_the_same_answer(client: httpx.Client) -> None:
-    first = post(client, "one")
+def test_the_same_request_gets_the_same_answer(http: httpx.Client) -> None:
+    first = post(http, "one")
     life.run("UPDATE jobs SET name = 'changed meanwhile'")
-    again = post(client, "one")
+    again = post(http, "one")
     assert (again.status_code, again.content) == (201, first.content)
     for header in ("location", "content-type"):
         assert again.headers[header] == first.headers[header]
     assert (again.headers["idempotent-replayed"], "idempotent-replayed" in first.headers) == ("true", False)
     assert again.headers["x-request-id"] != first.headers["x-request-id"]
-    assert post(client, "two").json()["id"] != first.json()["id"]
+    assert post(http, "two").json()["id"] != first.json()["id"]
     assert count() == 2
 
 
-def test_a_post_without_a_body_too(client: httpx.Client) -> None:
-    path = post(client, "job").headers["location"]
-    first = post(client, "cancel", f"{path}/cancel", None)
-    assert post(client, "cancel", f"{path}/cancel", None).json() == first.json()
-    refused(client.post(f"{path}/cancel"), 409)
+def test_a_post_without_a_body_too(http: httpx.Client) -> None:
+    path = post(http, "job").headers["location"]
+    first = post(http, "cancel", f"{path}/cancel", None)
+    assert post(http, "cancel", f"{path}/cancel", None).json() == first.json()
+    refused(http.post(f"{path}/cancel"), 409)
 
 
-def test_a_key_is_good_for_one_request(client: httpx.Client) -> None:
-    post(client, "one")
-    assert named(post(client, "one", body=TRAIN | {"name": "another"})) == ["Idempotency-Key"]
-    assert named(post(client, "one", "/v1/jobs:plan")) == ["Idempotency-Key"]
+def test_a_key_is_good_for_one_request(http: httpx.Client) -> None:
+    post(http, "one")
+    assert named(post(http, "one", body=TRAIN | {"name": "another"})) == ["Idempotency-Key"]
+    assert named(post(http, "one", "/v1/jobs:plan")) == ["Idempotency-Key"]
     assert count() == 1
 
 
 @pytest.mark.parametrize("key", ["", "a b", "x" * 256, "é".encode()])
-def test_keys_that_can_not_be_used(client: httpx.Client, key: str | bytes) -> None:
-    answer = client.post("/v1/jobs", json=TRAIN, headers={"Idempotency-Key": key})
+def test_keys_that_can_not_be_used(http: httpx.Client, key: str | bytes) -> None:
+    answer = http.post("/v1/jobs", json=TRAIN, headers={"Idempotency-Key": key})
     assert named(answer) == ["Idempotency-Key"]
-    assert post(client, "!" * 255).status_code == 201
+    assert post(http, "!" * 255).status_code == 201
 
 
-def test_what_was_refused_or_crashed_is_not_remembered(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert named(post(client, "one", body=TRAIN | {"project": "new"})) == ["project"]
-    assert named(post(client, "one", body=TRAIN | {"steps": 0})) == ["steps"]
+def test_what_was_refused_or_crashed_is_not_remembered(http: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert named(post(http, "one", body=TRAIN | {"project": "new"})) == ["project"]
+    assert named(post(http, "one", body=TRAIN | {"steps": 0})) == ["steps"]
     with monkeypatch.context() as patch:
         patch.setattr(lifecycle, "submit", lambda *args, **options: 1 / 0)
-        refused(post(client, "one"), 500)
+        refused(post(http, "one"), 500)
     assert life.run_count("SELECT count(*) FROM idempotency_keys") == 0
-    client.put("/v1/projects/new", json={})
-    assert post(client, "one", body=TRAIN | {"project": "new"}).status_code == 201
+    http.put("/v1/projects/new", json={})
+    assert post(http, "one", body=TRAIN | {"project": "new"}).status_code == 201
 
 
-def test_a_request_that_is_being_answered_is_in_flight(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_that_is_being_answered_is_in_flight(http: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     submit, began, go_on = lifecycle.submit, threading.Event(), threading.Event()
 
     def slow(*args: Any, **options: Any) -> Any:
@@ -96,27 +86,27 @@ def test_a_request_that_is_being_answered_is_in_flight(client: httpx.Client, mon
 
     monkeypatch.setattr(lifecycle, "submit", slow)
     with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(post, client, "one")
+        first = pool.submit(post, http, "one")
         assert began.wait(LIMIT_SECONDS)
-        problem = refused(post(client, "one"), 409)
+        problem = refused(post(http, "one"), 409)
         assert problem["type"] == "urn:calibrl:in-flight"
         go_on.set()
         assert first.result(LIMIT_SECONDS).status_code == 201
-    assert post(client, "one").content == first.result().content
+    assert post(http, "one").content == first.result().content
     assert count() == 1
 
 
-def test_many_at_once_make_one_job(client: httpx.Client) -> None:
+def test_many_at_once_make_one_job(http: httpx.Client) -> None:
     with ThreadPoolExecutor(16) as pool:
-        answers = list(pool.map(lambda _: post(client, "one"), range(32)))
+        answers = list(pool.map(lambda _: post(http, "one"), range(32)))
     assert {answer.status_code for answer in answers} <= {201, 409}
     assert len({answer.content for answer in answers if answer.status_code == 201}) == 1
     assert count() == 1
 
 
-def test_no_answer_is_lost_between_the_commit_and_the_client(client: httpx.Client) -> None:
+def test_no_answer_is_lost_between_the_commit_and_the_client(http: httpx.Client) -> None:
     """The connection is cut once the request is sent; the job may be there or not. Sent again, it is there once."""
-    url = client.base_url
+    url = http.base_url
     body = json.dumps(TRAIN).encode()
     head = [
         "POST /v1/jobs HTTP/1.1",
@@ -135,7 +125,7 @@ def test_no_answer_is_lost_between_the_commit_and_the_client(client: httpx.Clien
     assert count() == 1
 
 
-def test_a_commit_that_fails_keeps_no_answer(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_commit_that_fails_keeps_no_answer(http: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     store = door._Key.store
 
     def broken(key: Any, response: Any) -> None:
@@ -144,9 +134,9 @@ def test_a_commit_that_fails_keeps_no_answer(client: httpx.Client, monkeypatch: 
 
     with monkeypatch.context() as patch:
         patch.setattr(door._Key, "store", broken)
-        refused(post(client, "one"), 500)
+        refused(post(http, "one"), 500)
     assert (count(), life.run_count("SELECT count(*) FROM idempotency_keys")) == (0, 0)
-    assert post(client, "one").status_code == 201
+    assert post(http, "one").status_code == 201
 
 
 def test_a_key_is_its_callers_own(database: str) -> None:
@@ -157,12 +147,12 @@ def test_a_key_is_its_callers_own(database: str) -> None:
         assert idempotency.find(session, b"ann", "one") is not None
 
 
-def test_after_a_day_a_key_is_free_again(client: httpx.Client) -> None:
-    first = post(client, "one")
+def test_after_a_day_a_key_is_free_again(http: httpx.Client) -> None:
+    first = post(http, "one")
     life.run("UPDATE idempotency_keys SET created_at = now() - interval '25 hours'")
-    assert post(client, "one").json()["id"] != first.json()["id"]  # also before the sweep has removed it
+    assert post(http, "one").json()["id"] != first.json()["id"]  # also before the sweep has removed it
     life.run("UPDATE idempotency_keys SET created_at = now() - interval '25 hours'")
-    post(client, "two")
+    post(http, "two")
     life.sweep()
     assert life.run_count("SELECT count(*) FROM idempotency_keys") == 1
 
