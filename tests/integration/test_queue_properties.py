@@ -392,7 +392,7 @@ def explore(connection: psycopg.Connection[Any], **settings: Any) -> None:
 
 
 def test_whatever_happens_the_queue_keeps_its_promises(connection: psycopg.Connection[Any]) -> None:
-    explore(connection, max_examples=8, stateful_step_count=40, derandomize=True, database=None)
+    explore(connection, max_examples=6, stateful_step_count=40, derandomize=True, database=None)
 
 
 @pytest.mark.slow

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support import ROOT
 from tests.support.waiting import LIMIT_SECONDS
 from tests.unit.calibrl_core.test_train import config
@@ -42,6 +44,7 @@ def told(run_dir: Path) -> list[dict]:
     return json.loads(json.dumps(events).replace(str(run_dir), "DIR"))
 
 
+@pytest.mark.slow
 def test_a_run_is_bit_for_bit_the_one_of_a_cold_start(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(config(steps=2).model_dump_json())
     cold, quick = tmp_path / "cold", tmp_path / "quick"
