@@ -274,7 +274,7 @@ def test_a_project_may_have_only_so_many_jobs_waiting() -> None:
     project("small", max_queued=2)
     for _ in range(2):
         submit(project="small")
-    with pytest.raises(QuotaExceeded, match="may have 2 jobs waiting"):
+    with pytest.raises(QuotaExceeded, match="has reached its limit of 2 waiting jobs"):
         submit(project="small")
     claim()
     submit(project="small")  # one of them runs now
