@@ -66,6 +66,15 @@ lint: $(INSTALLED)  ## style and types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
+release: $(INSTALLED)  ## wheel and sdist of the tagged commit in dist/, checked in a fresh environment
+	@git describe --exact-match --match 'v*' >/dev/null 2>&1 && git diff --quiet HEAD \
+		|| { echo "make: tag a clean commit first: git tag v1.2.3" >&2; exit 1; }
+	@rm -rf dist
+	@$(BIN)/python -m hatchling build -d dist
+	@$(BIN)/python -m pip install -q -c constraints.txt twine
+	@$(BIN)/python -m twine check --strict dist/*
+	@$(RUN) -m pytest -m slow tests/integration/test_wheel.py
+
 dev: $(INSTALLED)  ## the stack on a seeded database, without training; API and dashboard reload on a change
 	@$(RUN) -m tests.support.dev
 
@@ -136,4 +145,4 @@ $(MLFLOW):
 	@.venv-mlflow/bin/python -m pip install 'mlflow>=3,<4' psycopg2-binary tensorboard 'setuptools<81' | $(PROGRESS)
 	@touch $@
 
-.PHONY: help demo dev test test-all unit fuzz-queue fuzz-api test-postgres test-vllm chaos chaos-short lint docs bench bench-trainer bench-memory bench-queue bench-api bench-dashboard clean
+.PHONY: help demo dev release test test-all unit fuzz-queue fuzz-api test-postgres test-vllm chaos chaos-short lint docs bench bench-trainer bench-memory bench-queue bench-api bench-dashboard clean
