@@ -79,7 +79,7 @@ dev: $(INSTALLED)  ## the stack on a seeded database, without training; API and 
 	@$(RUN) -m tests.support.dev
 
 docs: $(DOCS)  ## the docs as a site in build/docs; a broken link is an error
-	@$(BIN)/python -m mkdocs build --strict --quiet --site-dir build/docs
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --site-dir build/docs
 
 bench: bench-trainer bench-memory bench-queue bench-api bench-dashboard  ## all benchmarks, two hours; leave the machine alone meanwhile
 

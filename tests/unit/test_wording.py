@@ -77,8 +77,8 @@ def opening_faults(text: str) -> Iterator[str]:
 
 
 def pages() -> Mapping[str, str]:
-    """Return README and docs by path, without code."""
-    return {path: documents.prose(text) for path, text in documents.written().items()}
+    """Return README and docs by path, without code; with the generated pages, so with every spec field and command."""
+    return {path: documents.prose(text) for path, text in documents.pages().items()}
 
 
 def described(node: Any, place: str) -> Iterator[tuple[str, str]]:
