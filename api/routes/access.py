@@ -1,4 +1,4 @@
-"""Users and keys."""
+"""API keys, users and the audit log."""
 
 from typing import Annotated
 from uuid import UUID
@@ -33,7 +33,7 @@ Named = Annotated[UserName, Path(description="Name of the user.")]
 
 @router.get("/me")
 def read_me(caller: CurrentCaller) -> Me:
-    """Whose key this is, and what it may do."""
+    """Return the owner and the permissions of this key."""
     return Me(user=caller.user, admin=caller.admin, scope=caller.scope, projects=dict(caller.roles))
 
 
@@ -44,38 +44,40 @@ def list_users(
     after: Annotated[str, Query(max_length=63, description="Name of the last user of the previous page.")] = "",
     limit: Limit = 100,
 ) -> Page[User]:
-    """Users by name; for admins."""
+    """List users by name; for admins."""
     return page(rows.users(session, after=after, limit=limit + 1), limit, User)
 
 
 @router.post("/users", status_code=201)
 def add_user(new: Annotated[NewUser, Body(openapi_examples=USERS)], session: Db, caller: Admin) -> User:
-    """Add a user; for admins. It has no key yet, and belongs to no project."""
+    """Add a user; for admins. A new user has no key and belongs to no project."""
     return User.model_validate(callers.add_user(session, new))
 
 
 @router.patch("/users/{name}")
 def change_user(name: Named, changes: UserChanges, session: Db, caller: Admin) -> User:
-    """Make a user an admin or not, active or not; for admins. The last active admin stays one."""
+    """Set whether a user is an admin and is active; for admins. The last active admin cannot be changed."""
     return User.model_validate(callers.change_user(session, name, changes))
 
 
 @router.get("/keys")
 def list_keys(session: Db, caller: CurrentCaller, user: UserName | None = None) -> Page[ApiKey]:
-    """Your keys, newest first; an admin may ask for another user's."""
+    """List your API keys, newest first; an admin can list another user's."""
     return Page(data=[ApiKey.model_validate(row) for row in rows.keys(session, _whose(caller, user))], has_more=False)
 
 
 @router.post("/keys", status_code=201)
 def create_key(new: Annotated[NewKey, Body(openapi_examples=KEYS)], session: Db, caller: CurrentCaller) -> CreatedKey:
-    """Make a key. It is shown in this answer and never again, and ends when the key that made it does, if not before.
-    For another user: admins only."""
+    """Create an API key. It is shown only in this answer. It expires no later than the key that created it.
+
+    Only admins can create a key for another user.
+    """
     return callers.create_key(session, _whose(caller, new.user), new, caller.key_id)
 
 
 @router.delete("/keys/{key_id}")
 def revoke_key(key_id: UUID, session: Db, caller: CurrentCaller) -> ApiKey:
-    """Have a key be refused from now on. Yours, or as an admin anybody's."""
+    """Revoke an API key. You can revoke your own keys; an admin can revoke any key."""
     key = rows.key(session, key_id)
     if key is None or not (caller.admin or key.user == caller.user):
         raise NotFound(f"There is no key {key_id}.")

@@ -1,4 +1,4 @@
-"""Curves of one or more jobs within a budget of points."""
+"""Curves of one or several jobs, with at most a given number of points."""
 
 import json
 from collections.abc import Sequence
@@ -61,11 +61,11 @@ def compare_metrics(
     to_step: ToStep = None,
     width: Width = None,
 ) -> Response:
-    """Curves in buckets that no spike is lost in: the least, the greatest, the mean and the last value of each.
+    """Return curves in buckets, each with minimum, maximum, mean and last value, so that no spike is lost.
 
-    A bucket is as many steps wide as keeps all within `points`, a power of two, and begins at a multiple of that: it
-    only changes when the width doubles, or when a job goes back to an earlier step. JSON has lists a curve; CSV and
-    Parquet a row a bucket.
+    The width of a bucket is the smallest power of two that gives at most `points` buckets. Each bucket starts at a
+    multiple of the width. Buckets therefore change only if the width doubles, or if a job returns to an earlier step.
+    JSON has lists per curve; CSV and Parquet have a row per bucket.
     """
     ids = _job_ids(session, jobs, caller.projects)
     chosen = _chosen_names(session, ids, names)

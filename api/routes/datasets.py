@@ -1,4 +1,4 @@
-"""Data sets: upload, register, look into, download, delete."""
+"""Datasets: upload, register, preview, download, delete."""
 
 from typing import Annotated, Any
 from uuid import UUID
@@ -41,7 +41,7 @@ def register_dataset(
     caller: CurrentCaller,
     response: Response,
 ) -> Dataset:
-    """Note a data set of the Hugging Face hub by its name. Nothing is downloaded; the worker of a job does that."""
+    """Register a dataset of the Hugging Face hub by its name. A worker downloads it when it runs a job."""
     caller.need_if_visible(given.project, Role.MEMBER)
     return _answer(*datasets.register(session, given, user=caller.user, visible_projects=caller.projects), response)
 
@@ -80,7 +80,7 @@ def list_datasets(
     after: Annotated[UUID | None, Query(description="Id of the last dataset of the previous page.")] = None,
     limit: Limit = 100,
 ) -> Page[Dataset]:
-    """The data sets of your projects, newest first."""
+    """List the datasets of your projects, newest first."""
     return page(
         rows.page(session, projects=caller.projects, project=project, after=after, limit=limit + 1), limit, Dataset
     )
@@ -94,7 +94,7 @@ def read_dataset(dataset: ExistingDataset) -> Dataset:
 
 @router.get("/{dataset_id}/preview")
 def read_preview(session: Db, dataset: ExistingDataset) -> Page[PreviewRow]:
-    """The first rows of a file that was uploaded, with small copies of their images."""
+    """Return the first rows of an uploaded file, with small copies of their images."""
     _must_be_file(dataset)
     found = [PreviewRow.model_validate(row) for row in rows.preview(session, dataset.id)]
     return Page(data=found, has_more=(dataset.rows or 0) > len(found))
@@ -103,7 +103,7 @@ def read_preview(session: Db, dataset: ExistingDataset) -> Page[PreviewRow]:
 @router.head("/{dataset_id}/content", include_in_schema=False)
 @router.get("/{dataset_id}/content", response_class=Response, responses=RESPONSES)
 async def download_dataset(request: Request, dataset_id: UUID, caller: CurrentCaller) -> Response:
-    """The file as it was uploaded; ranges may be asked for."""
+    """Download the file as it was uploaded; byte ranges are supported."""
     dataset = await read(request, lambda session: rows.get(session, dataset_id, caller.projects))
     _must_be_file(dataset)
     file = await run_in_threadpool(datasets.open_content, dataset)
@@ -113,7 +113,7 @@ async def download_dataset(request: Request, dataset_id: UUID, caller: CurrentCa
 
 @router.delete("/{dataset_id}", status_code=204)
 def delete_dataset(dataset: ExistingDataset, session: Db, caller: CurrentCaller, after: BackgroundTasks) -> None:
-    """Delete a data set that no job uses which has not ended. What jobs have learned from it stays."""
+    """Delete a dataset. Refused while an unfinished job uses it. Trained models stay."""
     caller.need(dataset.project, Role.MEMBER)
     key = datasets.remove(session, dataset.id)
     if key is not None:

@@ -47,9 +47,9 @@ async def compare_evaluations(
     ] = None,
     seed: Annotated[int, Query(ge=0, le=MAX_STEP, description="Seed of the bootstrap.")] = 0,
 ) -> Page[Comparison]:
-    """Compare models over the same prompts, pair by pair, on each data set: the difference of their sampled accuracies
-    with its 95 % interval. Where that covers 0, the two are not distinguishable. Only answers to the same prompts can
-    be compared."""
+    """Compare models on the same prompts, in pairs, per dataset: the difference of their sampled accuracies with its
+    95 % interval. An interval that includes 0 means not distinguishable. Only the same prompts can be compared.
+    """
 
     def found(session: Session) -> compare.StoredAccuracies:
         entries = [Selection(existing_job(id, session, caller), index) for id, index in _entries(jobs)]

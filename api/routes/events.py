@@ -11,5 +11,5 @@ router = APIRouter(prefix="/jobs/{job_id}/events", tags=["jobs"])
 
 @router.get("")
 def list_events(session: Db, job: ExistingJob, after: AfterId = 0, limit: Limit = 100) -> Page[Event]:
-    """Events in order."""
+    """List the events of a job in order."""
     return page(events.page(session, job.id, after=after, limit=limit + 1), limit, Event)

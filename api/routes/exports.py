@@ -1,4 +1,4 @@
-"""A job's metrics as other tools keep them."""
+"""Exports of a job's metrics for other tools."""
 
 from collections.abc import Iterator
 

@@ -18,13 +18,13 @@ log = structlog.get_logger()
 
 @router.get("/healthz")
 async def live() -> Health:
-    """The process answers."""
+    """Confirm that the process answers."""
     return Health(ok=True)
 
 
 @router.get("/readyz", responses={503: {"model": Health}})
 def ready(response: Response) -> Health:
-    """Database and broker can be reached, each within seconds."""
+    """Confirm that the database and the broker answer within seconds."""
     checks = {"database": _database(), "broker": _broker()}
     ok = all(check == "ok" for check in checks.values())
     response.status_code = 200 if ok else 503
@@ -33,7 +33,7 @@ def ready(response: Response) -> Health:
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 def read_measures(request: Request, session: Db, caller: Admin) -> Response:
-    """The service in numbers, for Prometheus: with the key of an admin."""
+    """Return the metrics of the service for Prometheus. Needs an admin's key."""
     return Response(prometheus.render(session, request.app.state.hub.streams), media_type=CONTENT_TYPE_LATEST)
 
 

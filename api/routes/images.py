@@ -16,7 +16,7 @@ router = APIRouter(prefix="/jobs/{job_id}/images", tags=["runs"])
     responses={200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}}},
 )
 def read_image(session: Db, job: ExistingJob, sha256: Annotated[str, Path(pattern="^[0-9a-f]{64}$")]) -> Response:
-    """An image, as PNG, by the hash that a sample names."""
+    """Return an image as PNG, by the hash in a sample."""
     png = images.get(session, job.id, sha256)
     headers = {"Cache-Control": "private, max-age=31536000, immutable", "X-Content-Type-Options": "nosniff"}
     return Response(png, media_type="image/png", headers=headers)

@@ -1,4 +1,4 @@
-"""Jobs: submit, plan, list, read, change, fork, and what may be asked of one."""
+"""Jobs: submit, plan, list, read, change, fork, cancel, pause, resume, retry."""
 
 from typing import Annotated, Any
 from uuid import UUID
@@ -51,7 +51,7 @@ def _counted(spec: Spec) -> TrainSpec | EvaluateSpec:
 
 @router.post("", status_code=201)
 def submit_job(spec: Spec, session: Db, caller: CurrentCaller, response: Response) -> Job:
-    """Add a job. It is queued, or waits for the jobs that it depends on."""
+    """Submit a job. It is queued, or waits for its dependencies."""
     caller.need_if_visible(spec.project, Role.MEMBER)
     return _added(lifecycle.submit(session, spec, actor=caller.user, visible_projects=caller.projects), response)
 
@@ -68,7 +68,7 @@ def plan_job(
 
 @router.get("")
 def list_jobs(session: Db, caller: CurrentCaller, filters: Annotated[JobFilter, Query()]) -> Page[JobSummary]:
-    """The jobs of your projects, newest first unless sorted otherwise, without their specs, results and notes."""
+    """List the jobs of your projects, newest first by default, without specs, results and notes."""
     found = jobs.page(session, filters, caller.projects)
     data = [JobSummary.model_validate(job) for job in found[: filters.limit]]
     return Page(data=data, has_more=len(found) > filters.limit)
@@ -82,7 +82,7 @@ def read_job(job: ExistingJob) -> Job:
 
 @router.post("/{job_id}/cancel")
 def cancel_job(job_id: WritableJob, session: Db, caller: CurrentCaller) -> Job:
-    """End a job before its time. One that runs is `cancelling` until its worker has stopped it."""
+    """Cancel a job. A running job is `cancelling` until its worker has stopped it."""
     return Job.model_validate(lifecycle.cancel(session, job_id, actor=caller.user))
 
 
@@ -93,7 +93,7 @@ def change_job(
     session: Db,
     caller: CurrentCaller,
 ) -> Job:
-    """Change a job's name, labels and notes, also after its end; its priority class, before it."""
+    """Change a job's name, labels and notes at any time, or its priority before its end."""
     return Job.model_validate(lifecycle.edit(session, job_id, changes, actor=caller.user))
 
 
@@ -116,8 +116,9 @@ def fork_job(
     caller: CurrentCaller,
     response: Response,
 ) -> Job:
-    """Add a job that takes up another one's spec, with changes. A training job begins with a checkpoint that the other
-    has now, which is kept for it; an evaluation is made again."""
+    """Create a job from another job's spec, with changes. A training job starts from an existing checkpoint of the
+    other job, which is kept for it; an evaluation runs again.
+    """
     spec, step = forked
     caller.need_if_visible(spec.project, Role.MEMBER)
     added = lifecycle.submit(
@@ -128,13 +129,13 @@ def fork_job(
 
 @router.post("/{job_id}/pause")
 def pause_job(job_id: WritableJob, session: Db, caller: CurrentCaller) -> Job:
-    """Hold a job. One that runs is `pausing` until its worker has had it write a checkpoint; then its slot is free."""
+    """Pause a job. A running job is `pausing` until it has saved a checkpoint and freed its slot."""
     return Job.model_validate(lifecycle.pause(session, job_id, actor=caller.user))
 
 
 @router.post("/{job_id}/resume")
 def resume_job(job_id: WritableJob, session: Db, caller: CurrentCaller) -> Job:
-    """Put a paused job back in line; it goes on from its last checkpoint."""
+    """Return a paused job to the queue; it resumes from its last checkpoint."""
     return Job.model_validate(lifecycle.resume(session, job_id, actor=caller.user))
 
 

@@ -1,4 +1,4 @@
-"""Live streams: what happens to a job, or to all, as server-sent events."""
+"""Live streams of one job, or of all jobs, as server-sent events."""
 
 from typing import Annotated, Any
 

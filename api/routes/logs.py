@@ -21,7 +21,7 @@ def read_log(
         int, Query(ge=16, le=1_000_000, description="Maximum number of bytes in the response.")
     ] = 65_536,
 ) -> LogChunk:
-    """A piece of the log. `next` stays where it is when there is nothing new."""
+    """Return a part of the log. `next` does not change if nothing was added."""
     data = logs.read(session, job.id, after=after, limit=limit_bytes)
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     text = decoder.decode(data)

@@ -36,9 +36,9 @@ def list_metrics(
     after_step: After = -1,
     limit: Most = None,
 ) -> Page[MetricRow] | StreamingResponse:
-    """Metrics by step, ascending: pages as JSON, or all steps as a table of CSV or Parquet with a column a metric.
+    """Return metrics by step, ascending: pages as JSON, or all steps as CSV or Parquet with a column per metric.
 
-    With `names`, only steps that have at least one of them. Long curves read best at `/v1/metrics`.
+    With `names`, only steps that have at least one of these metrics. For long curves, use `/v1/metrics`.
     """
     chosen = [name.strip() for name in names.split(",")] if names is not None else None
     if format != "json":
@@ -61,5 +61,5 @@ def _table(
 
 @router.get("/names")
 def list_names(session: Db, job: ExistingJob) -> Page[MetricName]:
-    """The metrics that the job has reported so far, by name, with the last value of each."""
+    """List the names of the metrics reported so far, each with its last value."""
     return Page(data=[MetricName.model_validate(row) for row in curves.names(session, job.id)], has_more=False)

@@ -1,4 +1,4 @@
-"""Data sets as OpenAI's client uploads, lists and reads them: its files."""
+"""Datasets in the form of OpenAI's files API."""
 
 from typing import Annotated, Any, Literal
 
@@ -84,7 +84,7 @@ def list_files(
     order: Literal["asc", "desc"] = "desc",
     purpose: Annotated[str | None, Query(description=f"Purpose of the files. All files have {PURPOSE}.")] = None,
 ) -> OpenAIList[FileObject]:
-    """The files of your projects, or of the one that the header names."""
+    """List the files of your projects, or of the project in the header."""
     slug = openai.visible(caller, project)
     found = rows.page(
         session,
@@ -107,7 +107,7 @@ def read_file(file: ExistingFile) -> FileObject:
 
 @router.delete("/{file_id}")
 def delete_file(file: ExistingFile, session: Db, caller: CurrentCaller, after: BackgroundTasks) -> FileDeleted:
-    """Delete a file that no job uses which has not ended."""
+    """Delete a file. Refused while an unfinished job uses it."""
     caller.need(file.project, Role.MEMBER)
     gone = FileDeleted(id=file_object(file).id)
     if (key := datasets.remove(session, file.id)) is not None:
@@ -117,7 +117,7 @@ def delete_file(file: ExistingFile, session: Db, caller: CurrentCaller, after: B
 
 @router.get("/{file_id}/content", response_class=Response, responses=RESPONSES)
 async def download_file(request: Request, file_id: str, caller: CurrentCaller) -> Response:
-    """The file as it was uploaded; ranges may be asked for."""
+    """Download the file as it was uploaded; byte ranges are supported."""
     file = await read(request, lambda session: _found(session, file_id, caller))
     content = await run_in_threadpool(datasets.open_content, file)
     name = file_object(file).filename

@@ -1,4 +1,4 @@
-"""Training jobs as OpenAI's client creates, follows and steers them: its fine-tuning jobs."""
+"""Training jobs in the form of OpenAI's fine-tuning API."""
 
 import re
 from collections.abc import Sequence
@@ -66,15 +66,16 @@ def create_fine_tuning_job(
     caller: CurrentCaller,
     project: openai.Project = None,
 ) -> FineTuningJob:
-    """Fine-tune a model: `supervised` learns from the assistant's last messages, `reinforcement` by trial, from what
-    the grader says of sampled answers and, where rows end with the assistant's message, guided by that (CalibRL)."""
+    """Fine-tune a model. `supervised` learns from the assistant's last messages. `reinforcement` learns from the
+    grader's scores of sampled answers; if a row ends with an assistant message, that message is the expert (CalibRL).
+    """
     openai.visible(caller, project)
     training = _file(session, caller, "training_file", new.training_file)
     validation = _file(session, caller, "validation_file", new.validation_file) if new.validation_file else None
     caller.need(training.project, Role.MEMBER)
     if project not in (None, training.project):
         raise _refused(FieldError("training_file", f"there is no file {new.training_file!r} in project {project}"))
-    spec = requests.spec_of(new, training, validation, _begins_with(session, caller, new.model))
+    spec = requests.spec_of(new, training, validation, _parent_spec(session, caller, new.model))
     try:
         parsed = TrainSpec.model_validate(spec)
         job = lifecycle.submit(session, parsed, actor=caller.user, visible_projects=caller.projects)
@@ -95,7 +96,7 @@ def list_fine_tuning_jobs(
     after: After = None,
     limit: Limit = 20,
 ) -> OpenAIList[FineTuningJob]:
-    """The training jobs of your projects, or of the one that the header names, newest first."""
+    """List the training jobs of your projects, or of the project in the header, newest first."""
     slug = openai.visible(caller, project)
     labels, unlabelled = _labels(request)
     found = openai_jobs.page(
@@ -118,19 +119,19 @@ def read_fine_tuning_job(session: Db, job: ExistingJob) -> FineTuningJob:
 
 @router.post("/{fine_tuning_job_id}/cancel")
 def cancel_fine_tuning_job(session: Db, job: WritableJob, caller: CurrentCaller) -> FineTuningJob:
-    """End a job before its time."""
+    """Cancel a job."""
     return _shown(session, [lifecycle.cancel(session, job.id, actor=caller.user)])[0]
 
 
 @router.post("/{fine_tuning_job_id}/pause")
 def pause_fine_tuning_job(session: Db, job: WritableJob, caller: CurrentCaller) -> FineTuningJob:
-    """Hold a job; one that runs writes a checkpoint first."""
+    """Pause a job; a running job saves a checkpoint first."""
     return _shown(session, [lifecycle.pause(session, job.id, actor=caller.user)])[0]
 
 
 @router.post("/{fine_tuning_job_id}/resume")
 def resume_fine_tuning_job(session: Db, job: WritableJob, caller: CurrentCaller) -> FineTuningJob:
-    """Put a paused job back in line."""
+    """Return a paused job to the queue."""
     return _shown(session, [lifecycle.resume(session, job.id, actor=caller.user)])[0]
 
 
@@ -147,7 +148,7 @@ def list_fine_tuning_events(
 def list_fine_tuning_checkpoints(
     session: Db, job: ExistingJob, after: After = None, limit: Limit = 10
 ) -> OpenAIList[FineTuningCheckpoint]:
-    """The checkpoints that a job keeps, newest first."""
+    """List the checkpoints that a job keeps, newest first."""
     kept = [objects.checkpoint_object(job, one) for one in reversed(checkpoints.of_job(session, job.id))]
     begin = 0
     if after is not None:
@@ -176,8 +177,8 @@ def _file(session: Session, caller: Caller, field: Literal["training_file", "val
     return found
 
 
-def _begins_with(session: Session, caller: Caller, model: str) -> dict[str, Any] | None:
-    """The spec of the job that a model is of; None: it is no job's."""
+def _parent_spec(session: Session, caller: Caller, model: str) -> dict[str, Any] | None:
+    """Return the spec of the job that trained the model; None if no job did."""
     named = origin(model)
     if named is None:
         return None
@@ -195,7 +196,7 @@ def _begins_with(session: Session, caller: Caller, model: str) -> dict[str, Any]
 
 
 def _labels(request: Request) -> tuple[dict[str, str], bool]:
-    """The labels that `metadata[key]=value` asks for, and whether `metadata=null` asks for none."""
+    """Return the labels in the `metadata[key]` parameters, and True if `metadata=null` asks for jobs without labels."""
     labels, unlabelled = dict[str, str](), False
     for name, value in request.query_params.multi_items():
         if name == "metadata" and value == "null":

@@ -1,4 +1,4 @@
-"""Projects: what each may use, what it has used, and who belongs to it."""
+"""Projects: limits, usage and members."""
 
 from typing import Annotated
 
@@ -25,7 +25,7 @@ def list_projects(
     after: Annotated[str, Query(max_length=63, description="Slug of the last project of the previous page.")] = "",
     limit: Limit = 100,
 ) -> Page[Project]:
-    """The projects that you belong to, by name; for admins, all."""
+    """List the projects that you belong to, by name; for admins, all."""
     return page(projects.page(session, visible_projects=caller.projects, after=after, limit=limit + 1), limit, Project)
 
 
@@ -40,7 +40,7 @@ def read_project(slug: Named, session: Db, caller: CurrentCaller) -> Project:
 def put_project(
     slug: Named, settings: Annotated[ProjectSettings, Body(openapi_examples=PROJECTS)], session: Db, caller: Admin
 ) -> Project:
-    """Add a project, or change what it may use: what is left out is set to its default. For admins."""
+    """Add a project, or change its limits; omitted fields get their defaults. For admins."""
     caller.need(slug, Role.ADMIN)
     return Project.model_validate(projects.put(session, slug, settings.model_dump()))
 
@@ -69,12 +69,12 @@ def put_member(
 
 @router.delete("/projects/{slug}/members/{user}", status_code=204)
 def remove_member(slug: Named, user: NamedUser, session: Db, caller: CurrentCaller) -> None:
-    """Take a user out of a project; for the project's admins."""
+    """Remove a user from a project; for the project's admins."""
     caller.need(slug, Role.ADMIN)
     callers.remove_member(session, slug, user)
 
 
 @router.get("/usage")
 def read_usage(session: Db, caller: CurrentCaller) -> Page[Usage]:
-    """Slot-hours of this calendar month (UTC), by project and user, in the projects that you see."""
+    """Return the slot-hours of this calendar month (UTC), by project and user, in your projects."""
     return Page(data=[used for used in accounting.month(session) if caller.sees(used.project)], has_more=False)

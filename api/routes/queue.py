@@ -1,4 +1,4 @@
-"""The queue: who waits, for what, and how long."""
+"""The queue: waiting jobs, their reasons and estimated starts."""
 
 from fastapi import APIRouter
 
@@ -11,7 +11,8 @@ router = APIRouter(prefix="/queue", tags=["queue"])
 
 @router.get("")
 def read_queue(session: Db, caller: CurrentCaller, project: Slug | None = None) -> Page[QueueEntry]:
-    """The jobs of your projects that have not started, those in line first: position among everybody's, why each
-    waits, and when it may start."""
+    """List the jobs of your projects that have not started, in queue order. Each has its position among the jobs of all
+    projects, the reason for its wait, and its estimated start.
+    """
     found = [entry for entry in lifecycle.queue_entries(session, project) if caller.sees(entry.project)]
     return Page(data=found, has_more=False)

@@ -15,7 +15,7 @@ router = APIRouter(prefix="/jobs/{job_id}/results", tags=["runs"])
 
 @router.get("")
 def list_results(job: ExistingJob) -> Page[StoredFile]:
-    """The files with a job's results: of an evaluation its answers, of a training none."""
+    """List the result files of a job: the answers of an evaluation; a training job has none."""
     folder = artifacts.results_folder(job)
     return Page(data=artifacts.results(folder) if folder else [], has_more=False)
 

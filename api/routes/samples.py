@@ -1,4 +1,4 @@
-"""The groups that a job keeps for people to read."""
+"""The sampled groups that a job keeps for reading."""
 
 from typing import Annotated
 
@@ -29,7 +29,7 @@ def list_samples(
     after: AfterId = 0,
     limit: Limit = 100,
 ) -> Page[SampleSummary]:
-    """Sampled groups in the order they came in, without their contents."""
+    """List sampled groups in the order of their arrival, without their contents."""
     found = samples.page(
         session,
         job.id,

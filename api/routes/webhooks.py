@@ -32,7 +32,7 @@ def _looked_up(
 
 @router.get("")
 def list_webhooks(slug: Named, session: Db, caller: CurrentCaller) -> Page[Webhook]:
-    """A project's webhooks; for its admins, as all that concerns them."""
+    """List the webhooks of a project. All webhook routes need an admin of the project."""
     caller.need(slug, Role.ADMIN)
     projects.get(session, slug)
     return Page(data=[Webhook.model_validate(row) for row in rows.of_project(session, slug)], has_more=False)
@@ -74,7 +74,7 @@ def ping_webhook(slug: Named, webhook_id: UUID, session: Db, caller: CurrentCall
 def list_deliveries(
     slug: Named, webhook_id: UUID, session: Db, caller: CurrentCaller, limit: Limit = 100
 ) -> Page[Delivery]:
-    """The newest messages to an address, and how each went."""
+    """List the newest messages to an address, with the result of each."""
     caller.need(slug, Role.ADMIN)
     found = rows.deliveries(session, rows.get(session, slug, webhook_id), limit + 1)
     return Page(data=[Delivery.model_validate(row) for row in found[:limit]], has_more=len(found) > limit)

@@ -21,8 +21,9 @@ def list_workers(
     after: Annotated[str, Query(max_length=1000, description="Name of the last worker of the previous page.")] = "",
     limit: Limit = 100,
 ) -> Page[Worker]:
-    """Machines by name: whether they take jobs, what they run, and how their GPUs do. A slot that another project's
-    job takes shows that job's id, which opens nothing."""
+    """List machines by name: status, running jobs, and the state of their GPUs. A slot used by another project shows
+    the job's id, but you cannot read that job.
+    """
     found = machines.page(session, after=after, limit=limit + 1)
     return Page(data=found[:limit], has_more=len(found) > limit)
 
@@ -31,12 +32,13 @@ def list_workers(
 def drain_worker(
     name: Name, session: Db, caller: Admin, drain: Annotated[Drain, Body(openapi_examples=DRAINS)] = GRACEFULLY
 ) -> Worker:
-    """Have a machine finish what it runs and take no more jobs. With `now`, what it runs is given back, from a
-    checkpoint, to go on elsewhere. For admins."""
+    """Drain a machine: it finishes its running jobs and takes no more. With `now`, they save a checkpoint and return
+    to the queue, and another machine can continue them. For admins.
+    """
     return machines.drain(session, name, now=drain.now)
 
 
 @router.post("/{name}/undrain")
 def undrain_worker(name: Name, session: Db, caller: Admin) -> Worker:
-    """Have a drained machine take jobs again; for admins."""
+    """End the drain of a machine: it takes jobs again. For admins."""
     return machines.undrain(session, name)

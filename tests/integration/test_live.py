@@ -187,7 +187,7 @@ def read_to(stream: Iterator[Message], event: str) -> list[Message]:
     raise AssertionError(f"no {event} among {[each[0] for each in found]}")
 
 
-def test_a_stream_begins_with_the_job_and_goes_on_with_what_happens(service: httpx.Client) -> None:
+def test_a_stream_parent_spec_the_job_and_goes_on_with_what_happens(service: httpx.Client) -> None:
     run = Run()
     run.ship(3)
     with streaming(service, stream_of(run.id), max_seconds=30) as stream:

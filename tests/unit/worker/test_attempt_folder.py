@@ -31,7 +31,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
 
 
-def test_an_attempt_begins_with_links_to_what_the_database_knows(tmp_path: Path) -> None:
+def test_an_attempt_parent_spec_links_to_what_the_database_knows(tmp_path: Path) -> None:
     first, second = tmp_path / "attempt-1", tmp_path / "attempt-2"
     old, new = checkpoint(first, 10), checkpoint(first, 20)
     attempt_folder.begin(second, known(old))
