@@ -157,12 +157,12 @@ def _run_jobs(
 
 
 def _name_of(stack: LocalStack) -> str:
-    """The same for every demo on one data folder of one machine, and for no other."""
+    """Return the owner name of the demo: it depends on the data folder and the machine."""
     return hashlib.sha256(f"{platform.node()}:{stack.data_dir}".encode()).hexdigest()[:8]
 
 
 def _cancel_unfinished(client: Client, owner: str) -> None:
-    """Newest first: a job that waits for another is cancelled before that other is."""
+    """Cancel the newest jobs first, so that a dependent job is cancelled before its dependency."""
     for job in client.jobs().data:
         if "demo" in job.labels and job.labels.get(STACK) == owner and not job.status.final:
             try:

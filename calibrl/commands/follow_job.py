@@ -94,7 +94,7 @@ def history(client: Client, id: UUID, after: int = 0) -> list[Event]:
 
 
 def _stream(client: Client, id: UUID) -> Iterator[Live] | None:
-    """Return the stream of a job behind its first frame: a later request then misses nothing of it.
+    """Return the stream of a job after its first frame. A request made after that frame misses no change.
 
     None if no stream comes: the service has none, or a proxy holds answers back until they are complete.
     """

@@ -45,8 +45,8 @@ def choose_experts(
 ) -> list[int]:
     """Return the indices of the examples whose expert joins the update of `step`, as the algorithm chooses.
 
-    `first_prompt`: the number of this process's first prompt among those of all processes. A prompt's random number
-    depends on its number only, so that several processes choose what one would.
+    `first_prompt`: the index of this process's first prompt among those of all processes. A prompt's random number
+    depends on its index only, so that any number of processes makes the same choice.
     """
     chances = np.random.default_rng([seed, _MIX, step]).random(first_prompt + len(examples))[first_prompt:]  # [P]
     return algorithm.choose_experts(examples, chances)

@@ -6,7 +6,7 @@ before the step's first update and q the engine's, the policy loss of each token
     min(p(token) / q(token), cap)
 
 The cap limits the weight of a token that the engine was very unlikely to sample. The clipped ratio compares with p,
-which the trainer computes itself: q has no part in it.
+which the trainer computes itself: the clipped ratio does not use q.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ GRADIENT_STEPS = 20  # between two comparisons of the policy's and the guidance'
 
 @dataclass(frozen=True)
 class StepResult:
-    """Results of a step. The first process has those of all processes; the others leave out what needs all."""
+    """Results of a step. The first process has those of all processes; the others lack values that need all."""
 
     metrics: dict[str, float]
     histograms: dict[str, Histogram] = field(default_factory=dict)

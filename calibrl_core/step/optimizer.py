@@ -33,12 +33,14 @@ class GradientStep:
         self._skipped_in_a_row = 0
 
     def clear(self) -> None:
-        """Forget the last gradient."""
+        """Clear the gradients."""
         self._optimizer.zero_grad(set_to_none=True)
 
     def gradients(self) -> list[torch.Tensor]:
-        """A copy of what this process keeps of the processes' summed gradient, parameter by parameter; 0 where there is
-        none. In the host's memory: a GPU that trains has none to spare."""
+        """Return a CPU copy of this process's part of the summed gradient, per parameter (0 if it has none).
+
+        On the CPU, because GPU memory is full during training.
+        """
         self._weights.sum_gradients(self._parameters, self._ranks)
         return [
             torch.zeros(self._weights.local_shard(one).shape)
@@ -48,9 +50,15 @@ class GradientStep:
         ]
 
     def apply(self) -> tuple[float, bool]:
-        """The gradient's 2-norm before clipping, and whether it was applied. Raises NonFiniteError after ten in a row
-        that were not. Where no row had a gradient to give, it counts as 0: momentum and weight decay go on, as in a
-        plain loop. Every process must call it equally often; norm and verdict are the same in all."""
+        """Apply the gradient; return its L2 norm before clipping, and True if it was applied.
+
+        A gradient that is not finite is skipped. If no row has a gradient, the gradient is 0: momentum and weight
+        decay still apply, as in a plain loop. Every process must call this equally often; the result is the same in
+        all processes.
+
+        Raises:
+            NonFiniteError: ten gradients in a row were not finite.
+        """
         self._weights.sum_gradients(self._parameters, self._ranks)
         if all(parameter.grad is None for parameter in self._parameters):
             for parameter in self._parameters:

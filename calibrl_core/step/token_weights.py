@@ -18,8 +18,9 @@ def token_weights(
 ) -> Tensor:
     """Return weights `[B, T]` such that loss = sum(weights * token losses). mask `[B, T]` bool, of a whole mini-batch.
 
-    A row without a token is no sequence. The denominators are those of the whole mini-batch, so that neither the number
-    of micro-batches nor rows left out of the forward pass change them; `sum_over` sums counts over the processes.
+    Rows without tokens are not counted as sequences. The denominators count the whole mini-batch, so that neither
+    the number of micro-batches nor rows left out of the forward pass change them. `sum_over` sums counts over the
+    processes.
 
     - token-mean: every token of the mini-batch has the same weight.
     - seq-mean-token-mean, seq-mean-token-sum: the mean over sequences of each one's mean, or sum.

@@ -110,8 +110,8 @@ class Updater:
         Returns their norms, and the cosine between them. The micro-batch is the first of the first mini-batch that has
         one; with several processes each takes its own, and the sums are compared. Changes no weight.
 
-        On-policy and with s of A's sign, guidance is per token a positive multiple of the policy gradient; the cosine
-        shows when guidance pushes in a direction of its own.
+        If the rollouts are on-policy and s has the sign of A, the guidance gradient of each token is a positive
+        multiple of its policy gradient. A cosine below 1 then shows another direction.
         """
         if self.algorithm.guidance_weight(step) == 0:
             return {}

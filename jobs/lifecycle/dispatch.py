@@ -1,4 +1,4 @@
-"""Dispatch: the plan of the scheduler for the state of the database, and the wake-ups that follow from it."""
+"""Runs the scheduler on the jobs in the database, and wakes the workers that can start a job."""
 
 from collections.abc import Sequence, Set
 from datetime import UTC, datetime, timedelta

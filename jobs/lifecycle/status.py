@@ -61,8 +61,8 @@ def change(
 
 
 def release_or_fail_dependent(session: Session, job: models.Job) -> None:
-    """Queue a waiting job if all its dependencies have succeeded. Fail a waiting or paused job if one of them
-    cannot."""
+    """Queue a waiting job if all its dependencies have succeeded. Fail a waiting or paused job if one of its
+    dependencies failed or was cancelled."""
     statuses = jobs.statuses_of_dependencies(session, job.id)
     lost = [(id, status) for id, status in statuses.items() if status in (_FAILED, _CANCELLED)]
     if lost:

@@ -31,8 +31,8 @@ class Swept:
 class Recovery:
     """Decides whether a process that sweeps may take jobs from workers whose leases have expired.
 
-    A process that could not reach the database, or did not run for a while (no free CPU, a suspended machine), expects
-    the same of all workers: they get one lease to renew.
+    A process that could not reach the database, or did not run for a while (no free CPU, a suspended machine), assumes
+    that all workers had the same problem. It waits for the length of one lease, so that they can renew theirs.
     """
 
     def __init__(self) -> None:
