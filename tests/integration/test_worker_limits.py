@@ -179,7 +179,7 @@ def test_cards_that_idle_are_warned_of_and_then_taken_away(worker: Callable[...,
     with session_scope() as session:
         warned = [one.message for one in events.page(session, job_id, after=0, limit=100) if one.type == "warning"]
     assert len(warned) == 1
-    assert "if it stays so, the job is ended" in str(warned[0])
+    assert "if this continues, the job is ended" in str(warned[0])
 
 
 @pytest.mark.slow
