@@ -40,7 +40,7 @@ class Sent:
 
     @property
     def name(self) -> str | None:
-        """The file's name, as a data set may be named; None: nothing of it can be."""
+        """The file's name, as a dataset may be named; None: nothing of it can be."""
         stem = PurePath(self.file_name or "").stem
         return re.sub(r"[^A-Za-z0-9 ._\-]+", "-", stem).lstrip(" ._-")[:120] or None
 
@@ -72,7 +72,7 @@ async def keep(
     name: str,
     options: UploadOptions,
 ) -> tuple[models.Dataset, bool]:
-    """Look into a file that has come, and keep it: its data set, and whether that is new. The transaction begins when
+    """Look into a file that has come, and keep it: its dataset, and whether that is new. The transaction begins when
     all that may last is done.
 
     Raises:

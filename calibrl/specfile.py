@@ -118,7 +118,7 @@ def _load(path: Path) -> Any:
     return _json(text, path) if path.suffix == ".json" else _yaml(text, str(path))
 
 
-SOURCES = ("builtin", "path", "hub", "dataset", "from_job")  # a model or data set has exactly one of these
+SOURCES = ("builtin", "path", "hub", "dataset", "from_job")  # a model or dataset has exactly one of these
 # Fields of some sources only. They are removed together with their source.
 OF_SOURCES = {
     "split": ("builtin", "hub"),
@@ -167,7 +167,7 @@ def _item(place: Any, key: str, override: str) -> Any:
 
 
 def _sources(spec: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield each model and data set of the spec."""
+    """Yield each model and dataset of the spec."""
     validation = spec.get("validation")
     named = [spec.get("model"), spec.get("data"), validation.get("data") if isinstance(validation, dict) else None]
     named += [item for field in ("models", "data") if isinstance(spec.get(field), list) for item in spec[field]]

@@ -129,4 +129,4 @@ def _answer(dataset: models.Dataset, new: bool, response: Response) -> Dataset:
 def _must_be_file(dataset: models.Dataset) -> None:
     if dataset.hub is not None:
         where = f"https://huggingface.co/datasets/{dataset.hub['hub']}"
-        raise Conflict(f"Data set {dataset.id} is only a name here: its rows are at {where}.")
+        raise Conflict(f"Dataset {dataset.id} is only a name here: its rows are at {where}.")

@@ -173,7 +173,7 @@ def _file(session: Session, caller: Caller, field: Literal["training_file", "val
     except NotFound:
         raise _refused(FieldError(field, f"there is no file {name!r}")) from None
     if found.hub is not None:
-        raise _refused(FieldError(field, f"{name!r} is a data set's name on the hub: upload a file"))
+        raise _refused(FieldError(field, f"{name!r} is a dataset's name on the hub: upload a file"))
     return found
 
 

@@ -1,4 +1,4 @@
-"""Data sets, checkpoints and result files."""
+"""Datasets, checkpoints and result files."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ Progress = Callable[[int, int | None], object]  # bytes so far, and in all where
 
 
 class Data(Connection):
-    """Data sets, checkpoints and result files. `progress` is called with transferred and total bytes."""
+    """Datasets, checkpoints and result files. `progress` is called with transferred and total bytes."""
 
     def upload(
         self,
@@ -33,7 +33,7 @@ class Data(Connection):
         columns: dict[str, str] | None = None,
         progress: Progress | None = None,
     ) -> Dataset:
-        """Upload a Parquet or JSONL file. The same content gives the same data set.
+        """Upload a Parquet or JSONL file. The same content gives the same dataset.
 
         `name` defaults to the name of the file. `columns` maps fields of the plain format to columns with other names.
         After a broken connection the file is sent again from its beginning, if it can be read again.
@@ -67,18 +67,18 @@ class Data(Connection):
         return self._parsed(Dataset, checked(self._again(1 if begin is None else POSTS, send)))
 
     def register(self, name: str, hub: str, project: str = "default", **where: object) -> Dataset:
-        """Note a data set of the Hugging Face hub by its name; `where`: `split`, `revision`, `columns`."""
+        """Note a dataset of the Hugging Face hub by its name; `where`: `split`, `revision`, `columns`."""
         given = HubDataset.model_validate({"name": name, "hub": hub, "project": project, **where})
         return self._send("POST", Dataset, "/v1/datasets", given)
 
     def datasets(
         self, project: str | None = None, *, after: UUID | str | None = None, limit: int = 100
     ) -> Page[Dataset]:
-        """Data sets, newest first; `after` is the id of the last one seen."""
+        """Datasets, newest first; `after` is the id of the last one seen."""
         return self._get(Page[Dataset], "/v1/datasets", project=project, after=after, limit=limit)
 
     def dataset(self, id: UUID | str) -> Dataset:
-        """Return a data set."""
+        """Return a dataset."""
         return self._get(Dataset, path_of("datasets", str(id)))
 
     def preview(self, id: UUID | str) -> list[PreviewRow]:
@@ -86,10 +86,10 @@ class Data(Connection):
         return self._get(Page[PreviewRow], path_of("datasets", str(id), "preview")).data
 
     def download_dataset(self, id: UUID | str, target: Path | str, *, progress: Progress | None = None) -> Path:
-        """Have a data set's file at `target`, as it was uploaded; begun again, it goes on where it was cut off."""
+        """Have a dataset's file at `target`, as it was uploaded; begun again, it goes on where it was cut off."""
         dataset, path = self.dataset(id), Path(target)
         if dataset.sha256 is None or dataset.bytes is None:
-            raise CalibrlError(f"data set {id} is only a name here: its rows are on the hub")
+            raise CalibrlError(f"dataset {id} is only a name here: its rows are on the hub")
         file = StoredFile(name=path.name, bytes=dataset.bytes, etag=dataset.sha256)
 
         def tell(count: int) -> None:
@@ -104,11 +104,11 @@ class Data(Connection):
         return path
 
     def dataset_content(self, id: UUID | str) -> Iterator[bytes]:
-        """Yield the uploaded file of a data set in pieces."""
+        """Yield the uploaded file of a dataset in pieces."""
         return self._streamed(path_of("datasets", str(id), "content"))
 
     def delete_dataset(self, id: UUID | str) -> None:
-        """Delete a data set. Refused (409) while a job that has not ended uses it."""
+        """Delete a dataset. Refused (409) while a job that has not ended uses it."""
         checked(self._once("DELETE", path_of("datasets", str(id))))
 
     def checkpoint(self, id: JobId, step: int) -> CheckpointFiles:

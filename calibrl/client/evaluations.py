@@ -21,7 +21,7 @@ class Evaluations(Connection):
         return self._get(Evaluation, job_path(id, "evaluation"))
 
     def compare_evaluations(self, *models: Compared, split: str | None = None, seed: int = 0) -> list[Comparison]:
-        """Compare models over the same prompts, on one data set or on all that they share; `seed` is the bootstrap's.
+        """Compare models over the same prompts, on one dataset or on all that they share; `seed` is the bootstrap's.
 
         Each is an evaluation's id, which means all its models, or `(id, model_index)`. Evaluations of other prompts are
         refused (409).

@@ -1,4 +1,4 @@
-"""Commands of files: uploaded data sets, checkpoints and results."""
+"""Commands of files: uploaded datasets, checkpoints and results."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,10 +16,10 @@ from calibrl.views import datasets
 
 DATA = "Data"  # section of the help text
 app = typer.Typer()
-data_app = typer.Typer(help="Your data sets: upload, list, show, delete.", no_args_is_help=True)
+data_app = typer.Typer(help="Your datasets: upload, list, show, delete.", no_args_is_help=True)
 app.add_typer(data_app, name="data", rich_help_panel=DATA)
 
-DatasetArgument = Annotated[str, typer.Argument(metavar="ID", help="Id of a data set, from `calibrl data list`.")]
+DatasetArgument = Annotated[str, typer.Argument(metavar="ID", help="Id of a dataset, from `calibrl data list`.")]
 Column = Annotated[
     list[str] | None,
     typer.Option("--column", metavar="FIELD=NAME", help="Column of a field: answer=result", show_default=False),
@@ -31,13 +31,13 @@ def upload(
     file: Annotated[
         Path, typer.Argument(metavar="FILE", help="A .parquet or .jsonl file.", exists=True, dir_okay=False)
     ],
-    name: Annotated[str | None, typer.Option(help="Name of the data set.", show_default="the name of the file")] = None,
-    project: Annotated[str, typer.Option(metavar="SLUG", help="Project of the data set.")] = "default",
+    name: Annotated[str | None, typer.Option(help="Name of the dataset.", show_default="the name of the file")] = None,
+    project: Annotated[str, typer.Option(metavar="SLUG", help="Project of the dataset.")] = "default",
     column: Column = None,
     as_json: AsJson = False,
     data: StackFolder = None,
 ) -> None:
-    """Upload a data set and print its id, for `data: {dataset: ID}` in a spec. The service checks each row."""
+    """Upload a dataset and print its id, for `data: {dataset: ID}` in a spec. The service checks each row."""
     pairs = [one.partition("=") for one in column or []]
     if not all(field and name for field, _, name in pairs):
         raise typer.BadParameter("write it as answer=result", param_hint="--column")
@@ -50,23 +50,23 @@ def upload(
 @data_app.command("list")
 def list_datasets(
     project: Annotated[
-        str | None, typer.Option("--project", metavar="SLUG", help="Only data sets of this project.")
+        str | None, typer.Option("--project", metavar="SLUG", help="Only datasets of this project.")
     ] = None,
     as_json: AsJson = False,
     data: StackFolder = None,
 ) -> None:
-    """List the newest 100 data sets."""
+    """List the newest 100 datasets."""
     with Client(data_dir=data) as client:
         found = client.datasets(project).data
     if as_json:
         print_json(found)
     else:
-        print_rich(datasets.dataset_table(found) if found else "No data sets.")
+        print_rich(datasets.dataset_table(found) if found else "No datasets.")
 
 
 @data_app.command()
 def show(id: DatasetArgument, as_json: AsJson = False, data: StackFolder = None) -> None:
-    """Show a data set and its first rows."""
+    """Show a dataset and its first rows."""
     with Client(data_dir=data) as client:
         dataset = client.dataset(id)
         rows = client.preview(id) if dataset.hub is None else []
@@ -75,7 +75,7 @@ def show(id: DatasetArgument, as_json: AsJson = False, data: StackFolder = None)
 
 @data_app.command()
 def delete(id: DatasetArgument, data: StackFolder = None) -> None:
-    """Delete a data set. Refused while a job that has not ended uses it."""
+    """Delete a dataset. Refused while a job that has not ended uses it."""
     with Client(data_dir=data) as client:
         client.delete_dataset(id)
 

@@ -18,7 +18,7 @@ app = typer.Typer()
 
 @app.command("evals", rich_help_panel=EVALUATIONS)
 def show_evaluation(job: JobArgument, as_json: AsJson = False, data: StackFolder = None) -> None:
-    """Show the results of an evaluation: each model on each data set, with 95 % intervals."""
+    """Show the results of an evaluation: each model on each dataset, with 95 % intervals."""
     with Client(data_dir=data) as client:
         found = client.evaluation(find(client, job).id)
     print_json(found) if as_json else print_rich(evaluations.evaluation_page(found))
@@ -34,7 +34,7 @@ def compare(
         ),
     ],
     split: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Only this data set.", show_default="all shared data sets")
+        str | None, typer.Option(metavar="NAME", help="Only this dataset.", show_default="all shared datasets")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Random seed of the bootstrap.")] = 0,
     as_json: AsJson = False,

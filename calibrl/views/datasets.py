@@ -14,7 +14,7 @@ NONE = "–"
 
 
 def dataset_table(datasets: Sequence[Dataset]) -> Table:
-    """Return data sets as a table, in the given order."""
+    """Return datasets as a table, in the given order."""
     table = _table("ID", "NAME", "PROJECT", "FROM", ">ROWS", ">SIZE", "EXPERTS", "ADDED")
     for one in datasets:
         rows = NONE if one.rows is None else f"{one.rows:,}"
@@ -26,7 +26,7 @@ def dataset_table(datasets: Sequence[Dataset]) -> Table:
 
 
 def dataset_page(dataset: Dataset, rows: Sequence[PreviewRow]) -> RenderableType:
-    """Return the properties of a data set and its first rows."""
+    """Return the properties of a dataset and its first rows."""
     facts = Table.grid(padding=(0, 2))
     values = {
         "id": str(dataset.id),

@@ -21,7 +21,7 @@ SHOWN = {  # of an evaluation's metrics, where it has them
 
 
 def evaluation_page(found: Evaluation) -> RenderableType:
-    """Return each model on each data set with intervals, and the comparison of the models."""
+    """Return each model on each dataset with intervals, and the comparison of the models."""
     shown = {name: title for name, title in SHOWN.items() if any(name in row.metrics for row in found.results)}
     table = table_of("SPLIT", ">#", "MODEL~", ">PROMPTS", *(f">{title}" for title in shown.values()))
     for row in found.results:
@@ -37,7 +37,7 @@ def evaluation_page(found: Evaluation) -> RenderableType:
 
 
 def comparison_page(found: Comparison) -> RenderableType:
-    """Return the models on a data set and the difference of each pair."""
+    """Return the models on a dataset and the difference of each pair."""
     head = f"{plain(found.split)}: {found.prompts} prompts"
     if found.settings_differ:
         head += f"; the evaluations differ in {' and '.join(found.settings_differ)}, too"

@@ -1,4 +1,4 @@
-"""New job, evaluations and data sets in headless Chromium, on the whole stack."""
+"""New job, evaluations and datasets in headless Chromium, on the whole stack."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""Data sets over real HTTP: uploading, refusing, looking into, downloading, deleting."""
+"""Datasets over real HTTP: uploading, refusing, looking into, downloading, deleting."""
 
 import base64
 import gzip

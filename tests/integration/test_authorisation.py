@@ -17,7 +17,7 @@ from tests.support.people import People
 from tests.support.rest import serving, submitted
 
 pytestmark = pytest.mark.integration
-HIDDEN = tuple(f"There is no {what}" for what in ("job", "project", "data set", "file", "fine-tuning job"))
+HIDDEN = tuple(f"There is no {what}" for what in ("job", "project", "dataset", "file", "fine-tuning job"))
 METHODS = {"get", "post", "put", "patch", "delete", "head"}
 OWN, SHA = "own", "0" * 64
 ANYBODY, ADMIN = "anybody with a key", "an admin of the service"

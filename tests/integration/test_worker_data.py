@@ -1,4 +1,4 @@
-"""Jobs on uploaded data sets, from the upload to the trainer's config; the trainer is the fake one."""
+"""Jobs on uploaded datasets, from the upload to the trainer's config; the trainer is the fake one."""
 
 import json
 from collections.abc import Iterator

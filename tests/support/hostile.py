@@ -82,7 +82,7 @@ def specs() -> Iterator[Attack]:
     yield _submit("a model that runs code", model={"path": "/allowed/model", "trust_remote_code": True})
     yield _submit("after a job of another project", depends_on=["{other}"])
     yield _submit("from a job of another project", model={"from_job": "{other}"})
-    yield _submit("on a data set that is not there", data={"dataset": str(uuid4())})
+    yield _submit("on a dataset that is not there", data={"dataset": str(uuid4())})
 
 
 def bodies() -> Iterator[Attack]:
@@ -202,7 +202,7 @@ def doors() -> Iterator[Attack]:
 
 
 def uploads() -> Iterator[Attack]:
-    """Files that are no data sets."""
+    """Files that are no datasets."""
     for name, body in {
         "nothing": b"",
         "a zip": b"PK\x03\x04" + b"\x00" * 100,
@@ -228,14 +228,14 @@ def uploads() -> Iterator[Attack]:
         )
     for name in ("../x", "a/b", "<b>", ""):
         yield Attack(
-            f"a data set named {name!r}",
+            f"a dataset named {name!r}",
             "POST",
             "/v1/datasets/upload",
             b'{"question": "q", "answer": "a"}\n',
             params={"name": name, "project": "mine"},
         )
     yield Attack(
-        "a data set of another project",
+        "a dataset of another project",
         "POST",
         "/v1/datasets/upload",
         b'{"question": "q", "answer": "a"}\n',

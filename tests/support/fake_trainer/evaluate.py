@@ -1,6 +1,6 @@
 """`python -m tests.support.fake_trainer.evaluate CONFIG --run-dir DIR`: progress, and results of the real one's form.
 
-A built-in model's `seed` says how good it is: each adds a tenth to what it has right of a data set's hundred prompts.
+A built-in model's `seed` says how good it is: each adds a tenth to what it has right of a dataset's hundred prompts.
 """
 
 import random
@@ -43,7 +43,7 @@ def evaluate() -> None:
 def evaluate_models(
     config: EvaluateConfig, report: EventFile, stop: threading.Event, seconds: float = 0.05
 ) -> dict[str, Any] | None:
-    """Report every model on every data set, `seconds` apart; return the result, or None once `stop` is set."""
+    """Report every model on every dataset, `seconds` apart; return the result, or None once `stop` is set."""
     total = len(config.models) * len(config.data)
     report.emit("start", steps_total=total, step=0, versions={"fake": "1"}, parameters=1_200_000)
     results: list[dict[str, Any]] = []

@@ -16,7 +16,7 @@ ID = "99999999-2222-3333-4444-555555555555"
 
 
 def dataset(**changes: Any) -> dict[str, Any]:
-    """A data set as the API writes it."""
+    """A dataset as the API writes it."""
     return {
         "id": ID,
         "project": "default",

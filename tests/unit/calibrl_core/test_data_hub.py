@@ -28,7 +28,7 @@ def png() -> bytes:
 
 @pytest.fixture
 def folder(tmp_path: Path, png: bytes, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A data set's files as the hub has them: features of images, described in the Parquet file's own metadata."""
+    """A dataset's files as the hub has them: features of images, described in the Parquet file's own metadata."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.setattr(datasets.config, "HF_CACHE_HOME", tmp_path)
     image = {"bytes": png, "path": None}

@@ -1,4 +1,4 @@
-"""A whole evaluation: figures by data set and by source, comparisons, and every answer kept."""
+"""A whole evaluation: figures by dataset and by source, comparisons, and every answer kept."""
 
 import json
 import re

@@ -38,7 +38,7 @@ def test_a_denominator_spans_processes_and_an_empty_row_is_no_sequence() -> None
     elsewhere = (3, 2)  # tokens, sequences of the other process
     for name, expected in (("token-mean", 2 / 5), ("seq-mean-token-sum", 2 / 3), ("seq-mean-token-mean", 1 / 3)):
         weights = token_weights(
-            mask, name, max_tokens=4, total=lambda own: [a + b for a, b in zip(own, elsewhere, strict=True)]
+            mask, name, max_tokens=4, sum_over=lambda own: [a + b for a, b in zip(own, elsewhere, strict=True)]
         )
         assert weights.sum().item() == pytest.approx(expected)
         assert not weights[1].any()

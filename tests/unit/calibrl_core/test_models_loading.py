@@ -65,8 +65,8 @@ def test_a_prefix_of_all_names_is_refused_and_named(saved: Any, prefix: str) -> 
 @pytest.mark.parametrize(
     ("tensors", "config", "found"),
     [
-        (without("lm_head.weight"), {}, "missing: lm_head.weight; get"),
-        (without(UP), {}, f"missing: {UP}; get"),
+        (without("lm_head.weight"), {}, "missing: lm_head.weight; download"),
+        (without(UP), {}, f"missing: {UP}; download"),
         (dict, {"num_hidden_layers": 3}, "missing: model.layers.2.input_layernorm.weight, "),
         (dict, {"num_hidden_layers": 1}, "unexpected: model.layers.1.input_layernorm.weight, "),
         (
@@ -74,7 +74,7 @@ def test_a_prefix_of_all_names_is_refused_and_named(saved: Any, prefix: str) -> 
             {"intermediate_size": 48},
             "shape: model.layers.0.mlp.down_proj.weight (32, 64) for (32, 48), ",
         ),
-        (lambda all: {**all, "value.weight": torch.ones(1)}, {}, "unexpected: value.weight; get"),
+        (lambda all: {**all, "value.weight": torch.ones(1)}, {}, "unexpected: value.weight; download"),
     ],
 )
 def test_other_tensors_than_the_config_asks_for_are_refused(
@@ -102,7 +102,7 @@ def test_a_shard_that_lacks_what_its_index_names_is_refused(saved: Any, text_pol
     (folder / FILE).unlink(missing_ok=True)
     shard = folder / json.loads((folder / f"{FILE}.index.json").read_text())["weight_map"][UP]
     save_file(without(UP)(load_file(shard)), shard, metadata={"format": "pt"})
-    assert f"missing: {UP}; get" in refusal(folder)
+    assert f"missing: {UP}; download" in refusal(folder)
     shard.unlink()
     assert shard.name in refusal(folder)
 
@@ -176,6 +176,6 @@ def write_gguf(path: Any, layers: Any, absent: Any = ()) -> Any:
 
 def test_a_gguf_file_that_lacks_tensors_or_has_more_is_refused(tmp_path: Path) -> None:
     lacking = write_gguf(tmp_path / "lacking.gguf", 2, absent=["blk.1.ffn_up"])
-    assert f"missing: {UP}; get" in refusal(lacking)
+    assert f"missing: {UP}; download" in refusal(lacking)
     assert "missing: model.layers.2." in refusal(write_gguf(tmp_path / "more.gguf", 3))
     assert "unexpected: blk.1.attn_k.weight, " in refusal(write_gguf(tmp_path / "fewer.gguf", 1))

@@ -87,7 +87,7 @@ def test_only_the_named_layers_get_adapters() -> None:
 
 @pytest.mark.parametrize(
     ("target", "message"),
-    [("q_prog", "no linear layer is called q_prog; there are .*q_proj"), ("lm_head", "lm_head is the output layer")],
+    [("q_prog", "no linear layer is called q_prog; choose from .*q_proj"), ("lm_head", "lm_head is the output layer")],
 )
 def test_a_target_that_is_none_is_refused(target: str, message: str) -> None:
     with pytest.raises(ValueError, match=f"lora.targets: {message}"):

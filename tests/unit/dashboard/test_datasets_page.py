@@ -1,4 +1,4 @@
-"""The data sets page: the list, one with its rows, uploads, and names on the hub."""
+"""The datasets page: the list, one with its rows, uploads, and names on the hub."""
 
 from typing import Any
 from uuid import UUID, uuid4

@@ -51,7 +51,7 @@ def nowhere(model: JobModel) -> Path:
 
 
 def no_data(choice: KnownData) -> FileData:
-    raise AssertionError("no data set to find")
+    raise AssertionError("no dataset to find")
 
 
 def dependencies(given: TrainSpec | EvaluateSpec) -> frozenset[UUID]:
