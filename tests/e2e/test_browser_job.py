@@ -79,7 +79,7 @@ def test_a_fork_begins_at_a_checkpoint(page: Page, client: Client, ended: Job) -
         end(client, client.job(new.id))
 
 
-def test_files_come_down_with_the_viewers_key(page: Page, ended: Job) -> None:
+def test_files_are_downloaded_with_the_viewers_key(page: Page, ended: Job) -> None:
     page.goto(f"/job?id={ended.id}&panel=Files")
     with page.expect_download() as table:
         page.get_by_role("link", name="CSV").click()
@@ -133,7 +133,7 @@ def test_two_jobs_are_compared(page: Page, client: Client, ended: Job) -> None:
     assert page.locator(chart.format("tokens")).evaluate("plot => plot.data[0].x.at(-1)") > other.step
 
 
-def test_who_signs_in_sees_their_own_projects_until_they_sign_out(page: Page, client: Client, ended: Job) -> None:
+def test_a_signed_in_user_sees_own_projects_until_sign_out(page: Page, client: Client, ended: Job) -> None:
     client.add_user("ann")
     key = client.create_key(NewKey(name="browser", user="ann")).key
     address = f"/job?id={ended.id}"

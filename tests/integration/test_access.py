@@ -179,7 +179,7 @@ def test_the_services_own_key_can_be_replaced_and_revoked(database: str, monkeyp
         refused(client.get("/v1/me"), 401)
 
 
-def test_the_first_admin_comes_from_the_command_line(admin: httpx.Client, people: People) -> None:
+def test_the_command_line_creates_the_first_admin(admin: httpx.Client, people: People) -> None:
     made = subprocess.run(
         [sys.executable, "-m", "jobs.access.first_admin", "ada"],
         cwd=ROOT,

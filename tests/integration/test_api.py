@@ -49,7 +49,7 @@ def test_submit_read_list_and_cancel(http: httpx.Client) -> None:
     assert [event["type"] for event in events] == ["submitted", "cancelled"]
 
 
-def test_lists_come_in_pages(http: httpx.Client) -> None:
+def test_lists_are_paged(http: httpx.Client) -> None:
     ids = [submitted(http)["id"] for _ in range(3)]
     first = http.get("/v1/jobs", params={"limit": 2}).json()
     assert ([job["id"] for job in first["data"]], first["has_more"]) == ([ids[2], ids[1]], True)
@@ -58,7 +58,7 @@ def test_lists_come_in_pages(http: httpx.Client) -> None:
     assert http.get("/v1/jobs", params={"status": "running"}).json()["data"] == []
 
 
-def test_what_a_run_has_left_can_be_read(http: httpx.Client) -> None:
+def test_a_runs_records_can_be_read(http: httpx.Client) -> None:
     job = submitted(http)["id"]
     id, sha = UUID(job), "c" * 64
     group = {"prompt_id": "p", "completions": [{"text": "<b>7</b>", "reward": 1.0, "passed": True}], "images": [sha]}
@@ -123,7 +123,7 @@ def test_a_job_that_is_not_there(http: httpx.Client) -> None:
         assert "no job" in refused(http.get(f"/v1/jobs/{uuid4()}{path}"), 404)["detail"]
 
 
-def test_what_is_not_there_of_a_job(http: httpx.Client) -> None:
+def test_missing_parts_of_a_job_are_a_404(http: httpx.Client) -> None:
     job = submitted(http)["id"]
     refused(http.get(f"/v1/jobs/{job}/samples/1"), 404)
     refused(http.get(f"/v1/jobs/{job}/images/{'0' * 64}"), 404)
@@ -269,7 +269,7 @@ def test_a_crash_is_a_problem_document_and_a_log_line(capfd: pytest.CaptureFixtu
     assert (mine[1]["method"], mine[1]["path"], mine[1]["status"]) == ("GET", path, 500)
 
 
-def test_nobody_holds_a_201_for_a_job_that_was_not_committed(http: httpx.Client) -> None:
+def test_no_client_gets_a_201_for_an_uncommitted_job(http: httpx.Client) -> None:
     with session_scope() as session:
         session.execute(text("CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''no''; END'"))
         trigger = "CREATE CONSTRAINT TRIGGER late AFTER INSERT ON jobs DEFERRABLE INITIALLY DEFERRED"

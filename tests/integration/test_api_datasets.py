@@ -193,7 +193,7 @@ def truncated() -> bytes:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_can_not_be_trained_on_is_refused(
+def test_a_dataset_unusable_for_training_is_refused(
     http: httpx.Client, tmp_path: Path, content: bytes, field: str, says: str
 ) -> None:
     problem = refused(upload(http, content), 422)
@@ -202,7 +202,9 @@ def test_what_can_not_be_trained_on_is_refused(
     assert kept(tmp_path) == []
 
 
-def test_too_long_a_body_is_refused_as_it_comes(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_too_long_body_is_refused_while_it_is_read(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("CALIBRL_MAX_UPLOAD_BYTES", "3000000")
     get_settings.cache_clear()
     with serving() as http:
@@ -290,7 +292,7 @@ def test_a_data_set_in_use_stays(http: httpx.Client, tmp_path: Path) -> None:
     assert life.status(job) == "cancelled"
 
 
-def test_jobs_name_only_what_their_project_has(http: httpx.Client) -> None:
+def test_jobs_use_only_datasets_of_their_project(http: httpx.Client) -> None:
     assert http.put("/v1/projects/other", json={}).status_code == 200
     dataset = uploaded(http)
     no_experts = upload(http, jsonl(row(expert=None))).json()

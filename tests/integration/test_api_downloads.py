@@ -161,7 +161,7 @@ def test_the_client_goes_on_where_it_was_cut_off(client: Client, tmp_path: Path,
     assert [done for done, _ in told] == sorted(done for done, _ in told)
 
 
-def test_a_data_set_comes_as_it_was_uploaded(client: Client, tmp_path: Path) -> None:
+def test_a_dataset_downloads_as_it_was_uploaded(client: Client, tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text('{"question": "1 + 2?", "answer": "3"}\n')
     dataset = client.upload(file)

@@ -79,7 +79,7 @@ def test_an_evaluation_s_results_are_typed(http: httpx.Client, client: Client) -
     assert [(pair.first, pair.second, pair.distinguishable) for pair in found.comparisons] == [(0, 1, False)]
 
 
-def test_what_is_no_ended_evaluation_has_none(http: httpx.Client) -> None:
+def test_only_a_finished_evaluation_has_a_comparison(http: httpx.Client) -> None:
     training = life.submit()
     assert "is a training" in refused(http.get(f"/v1/jobs/{training}/evaluation"), 409)["detail"]
     life.cancel(training)
@@ -117,7 +117,7 @@ def test_two_evaluations_are_compared_prompt_by_prompt(client: Client) -> None:
     assert (other.pairs[0].difference, other.seed) == (gained.difference, 7)
 
 
-def test_prompts_pair_by_what_they_are_and_not_by_their_order(client: Client) -> None:
+def test_prompts_pair_by_content_not_by_order(client: Client) -> None:
     first, second = evaluation({"test": right(20)}), evaluation({"test": right(60)})
     (found,) = client.compare_evaluations(first, second)
     with session_scope() as session:
@@ -138,7 +138,7 @@ def test_one_evaluation_s_own_models_are_compared_too(client: Client) -> None:
     assert chosen.pairs[0].difference == pytest.approx(0.4)
 
 
-def test_what_can_t_be_compared_says_why(http: httpx.Client) -> None:
+def test_a_refused_comparison_gives_the_reason(http: httpx.Client) -> None:
     first, shorter = evaluation({"test": right(20)}), evaluation({"test": right(20)[:30]})
     assert "of which 30 are the same" in refused(compare(http, first, shorter), 409)["detail"]
     elsewhere = evaluation({"test-noise": right(20)})
@@ -221,7 +221,7 @@ def test_a_replay_ends_in_time_and_leaves_no_process(client: Client, monkeypatch
     eventually(lambda: not processes_with(marker))
 
 
-def test_what_can_t_be_replayed_says_why(http: httpx.Client, client: Client) -> None:
+def test_a_refused_replay_gives_the_reason(http: httpx.Client, client: Client) -> None:
     job_id = trained((1, [completion("7", passed=True, reward=1.0)]))
     path = f"/v1/jobs/{job_id}/replay"
     for body, field in (

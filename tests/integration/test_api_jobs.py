@@ -46,14 +46,14 @@ def listed(http: httpx.Client, **params: Any) -> list[str]:
     return [job["name"] for job in answer.json()["data"]]
 
 
-def test_a_list_leaves_out_what_may_be_long(http: httpx.Client) -> None:
+def test_a_list_leaves_out_long_fields(http: httpx.Client) -> None:
     job = submitted(http)
     (item,) = http.get("/v1/jobs").json()["data"]
     assert set(job) - set(item) == {"spec", "result", "notes"}
     assert {field: job[field] for field in item} == item
 
 
-def test_jobs_are_found_by_what_they_are(http: httpx.Client) -> None:
+def test_jobs_are_filtered_by_their_properties(http: httpx.Client) -> None:
     http.put("/v1/projects/vision", json={})
     submitted(http, name="a", labels={"team": "vision", "stage": "one:two"})
     submitted(http, name="b", labels={"team": "vision"}, project="vision")
@@ -121,7 +121,7 @@ def test_pages_neither_skip_nor_repeat_while_jobs_are_added(http: httpx.Client, 
     assert len(set(seen)) == len(seen)
 
 
-def test_sorts_order_by_what_they_say(http: httpx.Client) -> None:
+def test_each_sort_uses_its_named_field(http: httpx.Client) -> None:
     for name, status, end in [
         ("b", "failed", "'2026-02-01'"),
         ("a", "succeeded", "'2026-01-01'"),
@@ -201,7 +201,7 @@ def test_repeated_fork_request_returns_first_fork_after_checkpoint_removal(http:
     refused(http.post(path, json={"checkpoint": 10}), 422)
 
 
-def test_what_comes_of_a_job_is_listed(http: httpx.Client) -> None:
+def test_jobs_derived_from_a_job_are_listed(http: httpx.Client) -> None:
     parent = submitted(http)["id"]
     life.checkpoint(UUID(parent), 10)
     fork = http.post(f"/v1/jobs/{parent}/fork", json={"name": "fork"}).json()
@@ -221,7 +221,7 @@ def test_a_fork_of_an_evaluation_changes_no_model(http: httpx.Client) -> None:
     assert fork["spec"]["rollout"]["samples"] == 2
 
 
-def test_forks_that_can_not_be(http: httpx.Client) -> None:
+def test_invalid_forks_are_refused(http: httpx.Client) -> None:
     parent = UUID(submitted(http)["id"])
     fork = f"/v1/jobs/{parent}/fork"
     assert "it has no checkpoint" in refused(http.post(fork, json={}), 422)["errors"][0]["message"]

@@ -132,7 +132,7 @@ def test_memory_is_held_against_the_gpus_of_machines(http: httpx.Client, tmp_pat
     assert "resources.gpus" in [notice["field"] for notice in on_cpu["warnings"]]
 
 
-def test_a_model_whose_size_can_not_be_told_is_said(http: httpx.Client, tmp_path: Path) -> None:
+def test_an_unknown_model_size_is_reported(http: httpx.Client, tmp_path: Path) -> None:
     plan = planned(http, model={"path": folder(tmp_path / "odd", model_type="odd")})
     assert plan["memory"] is None
     assert "config.json is not sufficient for odd" in plan["warnings"][-1]["message"]
@@ -140,7 +140,7 @@ def test_a_model_whose_size_can_not_be_told_is_said(http: httpx.Client, tmp_path
     assert "memory unknown" in planned(http, model={"path": str(tmp_path / "odd")})["warnings"][-1]["message"]
 
 
-def test_what_is_risky_is_said_by_field(http: httpx.Client) -> None:
+def test_risks_are_reported_per_field(http: httpx.Client) -> None:
     def fields(**changes: Any) -> list[str]:
         return sorted(notice["field"] for notice in planned(http, **changes)["warnings"])
 

@@ -60,7 +60,7 @@ def test_a_job_is_paused_resumed_cancelled_and_retried(http: httpx.Client) -> No
     assert [event["type"] for event in events] == steps
 
 
-def test_another_priority_goes_first(http: httpx.Client) -> None:
+def test_a_higher_priority_is_first(http: httpx.Client) -> None:
     life.machine("w", cpu_slots=1)
     first, second = submitted(http)["id"], submitted(http)["id"]
     changed = http.patch(f"/v1/jobs/{second}", json={"priority": "high"}).json()
@@ -69,7 +69,7 @@ def test_another_priority_goes_first(http: httpx.Client) -> None:
     assert [(entry["job_id"], entry["position"]) for entry in line] == [(second, 1), (first, 2)]
 
 
-def test_the_queue_says_who_waits_for_what(http: httpx.Client) -> None:
+def test_the_queue_gives_each_waiting_jobs_reason(http: httpx.Client) -> None:
     life.machine("w", cpu_slots=1)
     first = submitted(http)["id"]
     second = submitted(http, depends_on=[first])["id"]
@@ -121,7 +121,7 @@ def test_projects_are_added_changed_and_read(http: httpx.Client) -> None:
     assert http.get("/v1/projects?after=default").json()["data"] == [changed]
 
 
-def test_usage_is_told_by_project_and_user(http: httpx.Client) -> None:
+def test_usage_is_reported_per_project_and_user(http: httpx.Client) -> None:
     assert http.get("/v1/usage").json() == {"data": [], "has_more": False}
     http.put("/v1/projects/default", json={"budget_slot_hours": 10})
     submitted(http)
@@ -213,7 +213,7 @@ def test_resume_and_retry_of_jobs_that_need_neither(http: httpx.Client, unchange
     assert "is running: only a failed" in refused(http.post(f"/v1/jobs/{running}/retry"), 409)["detail"]
 
 
-def test_a_retry_before_that_of_what_it_depends_on(http: httpx.Client, unchanged: Unchanged) -> None:
+def test_a_retry_before_its_dependencys_retry_is_refused(http: httpx.Client, unchanged: Unchanged) -> None:
     first = submitted(http)["id"]
     second = submitted(http, depends_on=[first])["id"]
     ask(http, first, "cancel")
@@ -221,7 +221,7 @@ def test_a_retry_before_that_of_what_it_depends_on(http: httpx.Client, unchanged
     assert "retry that job first" in refused(http.post(f"/v1/jobs/{second}/retry"), 409)["detail"]
 
 
-def test_machines_that_are_not_there_or_are_so_already(http: httpx.Client, unchanged: Unchanged) -> None:
+def test_unknown_and_already_drained_machines_are_refused(http: httpx.Client, unchanged: Unchanged) -> None:
     for name in ("draining", "gone", "online"):
         life.machine(name)
     http.post("/v1/workers/draining/drain")
@@ -296,7 +296,7 @@ def test_a_full_queue_is_said(http: httpx.Client, unchanged: Unchanged) -> None:
     assert (problem["title"], problem["type"]) == ("Quota exceeded", "urn:calibrl:quota-exceeded")
 
 
-def test_the_openapi_document_tells_of_each() -> None:
+def test_the_openapi_document_describes_each_endpoint() -> None:
     document = create_app().openapi()
     for example in CHANGES.values():
         JobChanges.model_validate(example["value"])

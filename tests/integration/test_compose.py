@@ -52,7 +52,7 @@ def test_compose_accepts_the_file(tmp_path: Path, profile: list[str]) -> None:
     assert (answer.returncode, answer.stderr) == (0, "")
 
 
-def test_the_gpu_worker_is_there_when_asked_for(tmp_path: Path) -> None:
+def test_the_gpu_worker_is_in_its_profile(tmp_path: Path) -> None:
     plain = compose(tmp_path, "config", "--services").stdout.split()
     with_gpu = compose(tmp_path, "--profile", "gpu", "config", "--services").stdout.split()
     assert set(with_gpu) - set(plain) == {"worker-gpu"}
@@ -85,7 +85,7 @@ def test_the_gpu_worker_is_the_worker_with_a_device(config: dict[str, Any]) -> N
     assert worker["environment"]["CALIBRL_WORKER_GPUS"] == "none"
 
 
-def test_what_the_env_file_says_of_the_queue_reaches_who_reads_it(tmp_path: Path) -> None:
+def test_queue_settings_in_the_env_file_reach_their_services(tmp_path: Path) -> None:
     """As a file, where Compose reads quotes and braces, and through the settings that read the variables at last."""
     chosen = {
         "CALIBRL_WORKER_CPU_SLOTS": "3",
@@ -128,7 +128,7 @@ def _settings(environment: dict[str, str]) -> Settings:
         return Settings.read()
 
 
-def test_storage_s_keys_reach_who_reads_files_and_nobody_else(config: dict[str, Any], tmp_path: Path) -> None:
+def test_storage_keys_reach_only_the_services_that_read_files(config: dict[str, Any], tmp_path: Path) -> None:
     """As a file; what it leaves out does not reach them as something empty, which AWS's library would take as given."""
     chosen = {"CALIBRL_STORAGE": "s3://bucket/x", "AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret"}
     file = tmp_path / ".env"

@@ -126,7 +126,7 @@ def test_a_metric_that_is_never_finite() -> None:
 
 
 @pytest.mark.usefixtures("database")
-def test_values_that_come_late_are_in_their_bucket() -> None:
+def test_late_values_are_in_their_bucket() -> None:
     job = add_job()
     write(job, {step: {"a": 1.0} for step in range(100)})
     write(job, {10: {"a": 5.0}, 99: {"b": 1.0}})
@@ -137,7 +137,7 @@ def test_values_that_come_late_are_in_their_bucket() -> None:
 
 @pytest.mark.usefixtures("database")
 @pytest.mark.parametrize("to_step", [0, 31, 32, 63, 64, 70, 95, 99])
-def test_a_job_that_goes_back(to_step: int) -> None:
+def test_a_job_that_rewinds(to_step: int) -> None:
     job = add_job()
     write(job, {step: {"a": float(step)} for step in range(100)})
     with session_scope() as session:
@@ -346,7 +346,7 @@ def test_tensorboard_reads_the_event_file(http: httpx.Client, ours: Client, tmp_
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
-def test_a_job_knows_its_client(http: httpx.Client, ours: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_object_uses_its_client(http: httpx.Client, ours: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("calibrl.client.curves.PAGE", 2)
     job = ours.job(submitted(http)["id"])
     write(job.id, {1: {"a": 1.0}, 2: {"a": 2.0, "b": NAN}, 5: {"a": INF}})

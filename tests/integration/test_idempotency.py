@@ -59,13 +59,13 @@ def test_a_key_is_good_for_one_request(http: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("key", ["", "a b", "x" * 256, "é".encode()])
-def test_keys_that_can_not_be_used(http: httpx.Client, key: str | bytes) -> None:
+def test_unusable_idempotency_keys_are_refused(http: httpx.Client, key: str | bytes) -> None:
     answer = http.post("/v1/jobs", json=TRAIN, headers={"Idempotency-Key": key})
     assert named(answer) == ["Idempotency-Key"]
     assert post(http, "!" * 255).status_code == 201
 
 
-def test_what_was_refused_or_crashed_is_not_remembered(http: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_and_crashed_requests_are_not_stored(http: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     assert named(post(http, "one", body=TRAIN | {"project": "new"})) == ["project"]
     assert named(post(http, "one", body=TRAIN | {"steps": 0})) == ["steps"]
     with monkeypatch.context() as patch:
@@ -157,7 +157,7 @@ def test_after_a_day_a_key_is_free_again(http: httpx.Client) -> None:
     assert life.run_count("SELECT count(*) FROM idempotency_keys") == 1
 
 
-def test_every_post_heeds_its_key() -> None:
+def test_every_post_uses_its_idempotency_key() -> None:
     paths = create_app().openapi()["paths"]
     posts = {path: each["post"] for path, each in paths.items() if "post" in each and path.startswith("/v1/")}
     assert len(posts) > 5

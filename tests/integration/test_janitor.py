@@ -107,7 +107,7 @@ def test_an_expired_lease_is_given_to_the_sweep() -> None:
     assert (status(id), find()) == (S.QUEUED, [])
 
 
-def test_a_folder_that_no_job_knows_goes_after_a_day() -> None:
+def test_a_folder_of_no_job_is_removed_after_a_day() -> None:
     old_database()
     lost, young, foreign = uuid4(), uuid4(), get_settings().data_dir / "runs" / "my-notes"
     checkpoint(lost, 1, size=5000)
@@ -190,7 +190,7 @@ def test_unreferenced_checkpoints_of_ended_attempts_are_removed() -> None:
     assert clean() == []
 
 
-def test_a_supervisors_links_go_with_what_they_keep() -> None:
+def test_a_supervisors_links_are_removed_with_their_files() -> None:
     id = submit()
     claimed = claim()
     note(id, 4, checkpoint(id, 4))
@@ -295,7 +295,7 @@ def test_a_folder_alone_goes_too_and_rows_alone_as_well() -> None:
 
 
 @pytest.mark.parametrize("holder", ["queued", "waiting", "paused", "running"])
-def test_what_a_job_that_has_not_ended_needs_is_kept(holder: str) -> None:
+def test_files_of_unfinished_jobs_are_kept(holder: str) -> None:
     project("default", retention_days=1)
     id = ended_job()
     dependent = submit(*([submit()] if holder == "waiting" else []), model={"from_job": str(id)})
@@ -390,7 +390,7 @@ def test_two_at_once_do_no_harm() -> None:
     assert all([event.type for event in history(id)].count("forgotten") == 1 for id in ids)
 
 
-def test_the_command_shows_first_and_removes_when_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_lists_by_default_and_removes_on_request(capsys: pytest.CaptureFixture[str]) -> None:
     id = submit()
     claimed = claim()
     stale = checkpoint(id, 2, size=2_000_000)

@@ -65,7 +65,7 @@ def test_a_job_from_submission_to_success() -> None:
     ("before", "to"),
     [(S.RUNNING, S.CANCELLED), (S.RUNNING, S.WAITING)],
 )
-def test_what_the_table_does_not_have_is_refused(before: JobStatus, to: Any) -> None:
+def test_transitions_not_in_the_table_are_refused(before: JobStatus, to: Any) -> None:
     id = submit()
     claimed = claim()
     with pytest.raises(IllegalTransition, match=f"is {before} and cannot become {to}"):
@@ -135,7 +135,7 @@ def test_claims_take_turns() -> None:
     assert run_count("SELECT count(*) FROM jobs WHERE status = 'running'") == 2
 
 
-def test_a_job_that_somebody_is_changing_is_passed_over() -> None:
+def test_a_locked_job_is_skipped() -> None:
     first, second = submit(), submit()
     machine("w")
     with session_scope() as session:
@@ -182,7 +182,7 @@ def test_the_fence_keeps_others_out_until_its_transaction_ends() -> None:
     assert sweep().requeued == 1
 
 
-def test_an_expired_lease_that_nobody_swept_is_renewed() -> None:
+def test_an_expired_lease_is_renewed_before_the_sweep() -> None:
     id = submit()
     claimed = claim()
     expire(id)
@@ -214,7 +214,7 @@ def test_a_job_given_back_goes_on_and_does_not_count_as_lost() -> None:
     assert sweep().requeued == 1
 
 
-def test_a_stopping_worker_hears_so() -> None:
+def test_a_stopping_workers_heartbeat_says_so() -> None:
     submit()
     claimed = claim("w")
     with session_scope() as session:
@@ -244,7 +244,7 @@ def test_a_dependent_starts_when_all_it_needs_has_succeeded() -> None:
 
 
 @pytest.mark.parametrize("how", ["fail", "cancel", "lose"])
-def test_dependents_fail_with_what_they_need(how: str) -> None:
+def test_dependents_fail_with_their_dependency(how: str) -> None:
     root = submit()
     child = submit(root)
     other = submit()
@@ -267,7 +267,7 @@ def test_dependents_fail_with_what_they_need(how: str) -> None:
     assert status(other) is S.QUEUED
 
 
-def test_two_dependencies_that_end_together_leave_nobody_waiting() -> None:
+def test_two_dependencies_that_end_together_release_the_job() -> None:
     for _ in range(5):
         claims = [submit(), submit()]
         dependent = submit(*claims)
@@ -328,7 +328,7 @@ def test_cancel_of_a_job_whose_worker_is_gone_is_done_by_the_sweep() -> None:
 
 
 @pytest.mark.parametrize("end", [S.SUCCEEDED, S.FAILED])
-def test_what_has_ended_can_not_be_cancelled(end: JobStatus) -> None:
+def test_an_ended_job_cannot_be_cancelled(end: JobStatus) -> None:
     id = submit()
     finish(claim(), end)
     with pytest.raises(Conflict, match=end):

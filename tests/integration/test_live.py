@@ -187,7 +187,7 @@ def read_to(stream: Iterator[Message], event: str) -> list[Message]:
     raise AssertionError(f"no {event} among {[each[0] for each in found]}")
 
 
-def test_a_stream_parent_spec_the_job_and_goes_on_with_what_happens(service: httpx.Client) -> None:
+def test_a_stream_begins_with_the_job_and_continues_with_events(service: httpx.Client) -> None:
     run = Run()
     run.ship(3)
     with streaming(service, stream_of(run.id), max_seconds=30) as stream:
@@ -224,7 +224,7 @@ def test_max_seconds_ends_a_stream(service: httpx.Client) -> None:
         assert [event for event, _, _ in stream] == ["status"]
 
 
-def test_what_can_not_be_streamed_is_refused(service: httpx.Client) -> None:
+def test_unknown_jobs_and_invalid_positions_are_refused(service: httpx.Client) -> None:
     run = Run()
     unknown = UUID(int=7)
     refused(service.get(stream_of(unknown)), 404)
@@ -252,7 +252,7 @@ def test_every_id_goes_on_behind_its_frame(service: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_client_that_is_cut_off_again_and_again_has_what_rest_says(service: httpx.Client, seed: int) -> None:
+def test_a_client_cut_off_repeatedly_has_the_same_records_as_rest(service: httpx.Client, seed: int) -> None:
     """Random shipping, going back to checkpoints and forgetting, a reader that is cut off anywhere; each step once."""
     chance = random.Random(seed)
     run = Run(seed)
@@ -316,7 +316,7 @@ def test_writers_at_once_lose_and_repeat_nothing(service: httpx.Client) -> None:
     assert told == known
 
 
-def test_what_is_forgotten_is_forgotten_by_readers_too(service: httpx.Client) -> None:
+def test_readers_drop_deleted_records_too(service: httpx.Client) -> None:
     run = Run(1)
     run.ship(30, b"some text\n")
     run.finish()
@@ -446,7 +446,7 @@ def request_of(run: Run) -> bytes:
     return f"GET {stream_of(run.id)} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {API_KEY}\r\n\r\n".encode()
 
 
-def test_a_process_that_is_told_to_end_ends_its_streams(database: str) -> None:
+def test_a_stopping_process_ends_its_streams(database: str) -> None:
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", "api.main:app", "--port", str(port), "--log-level", "warning"]
     run = Run()
@@ -465,7 +465,7 @@ def test_a_process_that_is_told_to_end_ends_its_streams(database: str) -> None:
         process.wait(LIMIT_SECONDS)
 
 
-def test_the_client_comes_back_where_it_was(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_client_reconnects_at_its_last_position(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every connection ends after a moment; each step is told once, in order, and `wait` ends with the job."""
     monkeypatch.setattr("calibrl.client.live.LONGEST_STREAM", 0.2)
     run = Run()

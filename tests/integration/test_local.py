@@ -104,7 +104,7 @@ def test_a_job_outlives_a_killed_stack_and_ctrl_c_leaves_nothing(folder: Path) -
     assert [json.loads(line)["type"] for line in lines[-2:]] == ["checkpoint", "finish"]
 
 
-def test_what_it_says_while_it_runs_and_what_it_refuses(folder: Path) -> None:
+def test_the_stack_prints_its_state_and_refuses_bad_calls(folder: Path) -> None:
     with LocalStack(folder) as stack:
         stack.check()
         assert (folder / "stack.json").stat().st_mode & 0o077 == 0
@@ -125,7 +125,7 @@ def test_what_it_says_while_it_runs_and_what_it_refuses(folder: Path) -> None:
     assert processes_with(folder) == []
 
 
-def test_a_port_in_use_is_one_line_that_names_it(folder: Path) -> None:
+def test_a_used_port_is_named_in_one_line(folder: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -103,7 +103,7 @@ def test_blocks_are_made_of_the_metrics_that_are_there(empty: str) -> None:
     assert [row[0] for row in found] == [0, 32, 64]
 
 
-def test_the_feed_parent_spec_what_jobs_already_have(empty: str) -> None:
+def test_the_feed_begins_with_the_records_of_existing_jobs(empty: str) -> None:
     command.upgrade(CONFIG, "2026_11_24_queue")
     with psycopg.connect(empty, autocommit=True) as connection:
         job, bare = (

@@ -220,7 +220,7 @@ def test_a_job_is_paused_resumed_and_cancelled(client: OpenAI) -> None:
         client.fine_tuning.jobs.cancel(waiting.id)
 
 
-def test_a_failure_is_told(client: OpenAI) -> None:
+def test_a_failed_jobs_error_is_returned(client: OpenAI) -> None:
     job = create(client)
     life.finish(life.claim(), JobStatus.FAILED, reason=Reason.OUT_OF_MEMORY, message="The GPU was full.")
     failed = client.fine_tuning.jobs.retrieve(job.id)
@@ -298,7 +298,7 @@ def test_a_checkpoint_is_a_model_for_another_job(client: OpenAI, api: httpx.Clie
         ({"method": by_trial(compute_multiplier=0.1)}, "method.reinforcement.grader.reference"),
     ],
 )
-def test_what_can_not_be_is_a_bad_request_with_its_field(client: OpenAI, options: dict[str, Any], param: str) -> None:
+def test_an_unsupported_request_is_a_400_with_its_field(client: OpenAI, options: dict[str, Any], param: str) -> None:
     with pytest.raises(openai.BadRequestError) as error:
         create(client, **options)
     assert error.value.param == param
@@ -341,7 +341,7 @@ def test_errors_are_those_of_openais_client(api: httpx.Client, client_of: Client
     refused(api.get("/v1/jobs/x"), 422)  # elsewhere nothing has changed
 
 
-def test_who_asks_too_often_or_sends_too_much_is_told_so(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_requests_and_too_long_bodies_are_refused(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CALIBRL_REQUESTS_AT_ONCE", "2")
     monkeypatch.setenv("CALIBRL_REQUESTS_PER_SECOND", "0.001")
     monkeypatch.setenv("CALIBRL_MAX_UPLOAD_BYTES", "100")

@@ -108,7 +108,7 @@ def test_a_running_job_is_paused_at_a_checkpoint_and_goes_on_from_it() -> None:
 
 
 @pytest.mark.parametrize(("ends", "to"), [(S.QUEUED, S.PAUSED), (S.SUCCEEDED, S.SUCCEEDED), (S.FAILED, S.FAILED)])
-def test_what_a_run_comes_to_while_it_is_being_paused(ends: JobStatus, to: JobStatus) -> None:
+def test_a_pausing_run_can_still_end_otherwise(ends: JobStatus, to: JobStatus) -> None:
     id = submit()
     claimed = claim()
     pause(id)
@@ -158,7 +158,7 @@ def test_pause_resume_and_retry_are_refused_where_they_make_no_sense() -> None:
     assert status(id) is S.SUCCEEDED
 
 
-def test_a_paused_job_fails_with_what_it_depends_on() -> None:
+def test_a_paused_job_fails_with_its_dependency() -> None:
     first = submit()
     second = submit(first)
     pause(second)
@@ -181,7 +181,7 @@ def test_a_retry_forgives_lost_workers_and_keeps_the_checkpoints() -> None:
     assert sweep().failed == 1  # its one attempt is gone again
 
 
-def test_a_dependent_can_be_retried_only_after_what_it_depends_on() -> None:
+def test_a_dependent_can_be_retried_only_after_its_dependency() -> None:
     first = submit()
     second = submit(first)
     cancel(first)
@@ -258,7 +258,7 @@ def test_more_gpus_than_any_machine_has_are_refused() -> None:
     assert (error.field, error.message) == ("resources.gpus", "no machine has 3 GPUs: the largest has 2")
 
 
-def test_what_would_do_nothing_for_a_job_is_refused() -> None:
+def test_actions_without_effect_on_a_job_are_refused() -> None:
     machine("w", gpus=2)
     evaluation = {"kind": "evaluate", "name": "e", "models": [{"builtin": "tiny-vlm"}], "data": [{"builtin": "digits"}]}
     spec = job_spec_adapter.validate_python(evaluation | {"resources": {"gpus": 2}})
@@ -308,7 +308,7 @@ def test_a_project_that_has_used_its_budget_waits_for_the_next_month(budget: str
     assert used.slot_hours == pytest.approx(61 / 60, rel=1e-2)
 
 
-def test_projects_take_turns_by_what_they_have_used() -> None:
+def test_projects_take_turns_by_their_usage() -> None:
     project("a")
     project("b")
     machine("w", cpu_slots=1)

@@ -391,7 +391,7 @@ def explore(connection: psycopg.Connection[Any], **settings: Any) -> None:
     run_state_machine_as_test(lambda: Queue(connection), settings=chosen)  # type: ignore[no-untyped-call]
 
 
-def test_whatever_happens_the_queue_keeps_its_promises(connection: psycopg.Connection[Any]) -> None:
+def test_the_queue_keeps_its_invariants_in_random_runs(connection: psycopg.Connection[Any]) -> None:
     explore(connection, max_examples=6, stateful_step_count=40, derandomize=True, database=None)
 
 
@@ -403,6 +403,6 @@ def test_the_queue_keeps_its_promises_in_many_runs(connection: psycopg.Connectio
 
 @pytest.mark.fuzz
 @pytest.mark.timeout(4 * 3600)
-def test_whatever_happens_for_an_hour_or_so(connection: psycopg.Connection[Any]) -> None:
+def test_the_queue_keeps_its_invariants_in_an_hour_of_runs(connection: psycopg.Connection[Any]) -> None:
     """`make fuzz-queue`: other examples each time, longer ones; those that failed are remembered in .hypothesis."""
     explore(connection, max_examples=1500, stateful_step_count=80)

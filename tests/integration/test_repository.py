@@ -67,7 +67,7 @@ def test_metrics_of_a_step_are_merged_and_never_doubled(session: Session, job: U
     assert read_metrics(session, job) == [(1, {"a": 1}), (2, {"a": 3.0, "b": 2, "c": "NaN"})]
 
 
-def test_metrics_take_what_is_not_finite_and_what_postgres_refuses(session: Session, job: UUID) -> None:
+def test_metrics_keep_non_finite_values_and_text_postgres_refuses(session: Session, job: UUID) -> None:
     metrics.upsert(session, job, [(1, NOW, {"up": INF, "down": -INF, "nan": NAN, "x\x00": 1})])
     assert read_metrics(session, job) == [(1, {"up": "Infinity", "down": "-Infinity", "nan": "NaN", "x\ufffd": 1})]
 
@@ -175,7 +175,7 @@ def test_an_image_is_stored_once_and_shown_by_its_jobs_only(session: Session, jo
     assert images.get(session, other, sha) == b"png"
 
 
-def test_checkpoints_move_the_best_mark_and_forget_what_is_gone(session: Session, job: UUID) -> None:
+def test_checkpoints_move_the_best_mark_and_drop_removed_files(session: Session, job: UUID) -> None:
     checkpoints.record(session, job, 1, "/c/1", True, {"validation/accuracy": 0.1}, [])
     checkpoints.record(session, job, 2, "/c/2", True, {"validation/accuracy": 0.2}, [])
     checkpoints.record(session, job, 3, "/c/3", False, {"validation/accuracy": NAN}, ["/c/1"])
@@ -198,7 +198,7 @@ def test_the_log_is_read_in_any_pieces(session: Session, job: UUID) -> None:
     assert logs.read(session, job, after=50, limit=100) == b"past a gap"
 
 
-def test_a_rewind_forgets_what_a_resumed_run_makes_again(session: Session, job: UUID) -> None:
+def test_a_rewind_deletes_the_steps_a_resumed_run_repeats(session: Session, job: UUID) -> None:
     other = add_job(session)
     for each in (job, other):
         metrics.upsert(session, each, [(step, NOW, {"a": 1}) for step in (1, 2, 3)])
@@ -214,7 +214,7 @@ def test_a_rewind_forgets_what_a_resumed_run_makes_again(session: Session, job: 
         assert [row.step for row in checkpoints.of_job(session, each)] == steps
 
 
-def test_what_is_shipped_and_how_far_a_run_has_come(session: Session, job: UUID) -> None:
+def test_the_shipped_position_and_the_last_step_are_stored(session: Session, job: UUID) -> None:
     for number in (1, 2):
         jobs.lease(session, jobs.get(session, job), uuid4(), "w", 30)
         session.flush()
@@ -307,7 +307,7 @@ def test_a_gpu_is_given_out_only_when_its_memory_was_seen_to_be_free(session: Se
     assert [gpu.index for gpu in workers.get(session, "w").gpus] == [1]
 
 
-def test_a_slot_that_runs_what_is_no_longer_its_workers_is_stuck(session: Session, job: UUID) -> None:
+def test_a_slot_with_a_job_its_worker_lost_is_stuck(session: Session, job: UUID) -> None:
     workers.register(session, "w", host="h", labels={}, versions={}, cpu_slots=3)
     found = jobs.lock(session, job)
     jobs.lease(session, found, uuid4(), "w", 30)

@@ -66,7 +66,7 @@ def test_data_outlives_a_killed_server(folder: Path) -> None:
             assert client.get("answer") == b"42"
 
 
-def test_nobody_comes_in_without_the_password(postgres: Postgres, valkey: Valkey) -> None:
+def test_no_connection_is_accepted_without_the_password(postgres: Postgres, valkey: Valkey) -> None:
     for user in ("calibrl", "postgres", "root"):
         with pytest.raises(psycopg.OperationalError, match=r"no password supplied|authentication failed"):
             psycopg.connect(host="127.0.0.1", port=postgres.port, user=user, dbname="calibrl", connect_timeout=5)
@@ -122,7 +122,7 @@ def test_a_killed_owner_leaves_no_server_and_the_next_one_starts_at_once(folder:
 
 
 @pytest.mark.parametrize("make", [postgres_in, valkey_in])
-def test_a_start_waits_for_what_is_left_of_a_killed_server(folder: Path, make: Callable[[Path], Valkey]) -> None:
+def test_a_start_waits_for_processes_of_a_killed_server(folder: Path, make: Callable[[Path], Valkey]) -> None:
     with make(folder) as server:
         data = server.folder / "data"
     left = subprocess.Popen(["sleep", "600"], cwd=data)
@@ -145,14 +145,14 @@ def test_a_server_that_can_not_start_says_so_in_one_line(folder: Path) -> None:
     assert processes_with(folder) == []
 
 
-def test_a_half_made_data_folder_is_made_anew(folder: Path) -> None:
+def test_a_half_made_data_folder_is_made_again(folder: Path) -> None:
     (folder / "postgres" / "partial").mkdir(parents=True)
     (folder / "postgres" / "partial" / "PG_VERSION").write_text("1")
     with postgres_in(folder) as postgres:
         sql(postgres.url, "SELECT 1")
 
 
-def test_stop_kills_what_ignores_term_and_its_group(tmp_path: Path) -> None:
+def test_stop_kills_a_process_that_ignores_term_and_its_group(tmp_path: Path) -> None:
     ignore = (
         "import signal, subprocess, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('on', flush=1); "
     )

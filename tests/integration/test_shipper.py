@@ -115,7 +115,7 @@ def test_a_resumed_run_starts_over_from_its_checkpoint(claim: Claim, run_dir: Pa
     assert shipper.error is None
 
 
-def test_an_evaluation_that_begins_anew_replaces_what_it_told(claim: Claim, run_dir: Path) -> None:
+def test_a_restarted_evaluation_replaces_its_earlier_results(claim: Claim, run_dir: Path) -> None:
     report = EventFile(run_dir)
     old, new = ["0" * 16, "1" * 16], ["2" * 16]
     for prompts, values in ((old, [0.25, 1.0]), (new, [0.5])):

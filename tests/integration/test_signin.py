@@ -43,7 +43,7 @@ def test_other_keys_are_refused_and_not_repeated(door: TestClient) -> None:
 
 
 @pytest.mark.parametrize("to", ["https://evil.example", "//evil.example", "/\\evil.example", "javascript:alert(1)"])
-def test_nobody_is_sent_to_another_site(door: TestClient, to: str) -> None:
+def test_no_redirect_leads_to_another_site(door: TestClient, to: str) -> None:
     assert door.post("/signin", data={"key": API_KEY, "next": to}).headers["location"] == "/"
     assert 'name="next" value="/"' in door.get("/signin", params={"next": to}).text
 
@@ -62,7 +62,7 @@ def test_the_token_of_the_printed_address_signs_in_with_the_stacks_key(door: Tes
 
 
 @pytest.mark.parametrize("token", ["", "another", TOKEN[:-1], f"{TOKEN}x"])
-def test_another_token_signs_nobody_in(door: TestClient, token: str) -> None:
+def test_another_token_does_not_sign_in(door: TestClient, token: str) -> None:
     answer = door.get("/signin", params={"token": token})
     assert answer.status_code == 401 and "set-cookie" not in answer.headers
 

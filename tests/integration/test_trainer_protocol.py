@@ -137,7 +137,7 @@ def rows(events: list[RunEvent]) -> dict[Any, Any]:
     return kept
 
 
-def test_a_whole_run_starts_at_nought_tells_every_step_once_and_finishes(undisturbed: Path) -> None:
+def test_a_whole_run_starts_at_0_reports_each_step_once_and_finishes(undisturbed: Path) -> None:
     events = lines(undisturbed)
     start, end = events[0], finish(undisturbed)
     assert isinstance(start, Start) and (start.step, start.steps_total) == (0, STEPS)
@@ -155,7 +155,7 @@ def test_the_checkpoints_reported_of_and_not_removed_are_those_on_disk(undisturb
     assert {20, 24} <= set(whole_checkpoints(undisturbed))
 
 
-def test_term_saves_where_the_run_stands_and_exits_0(resumed: tuple[Path, int]) -> None:
+def test_term_saves_a_checkpoint_and_exits_0(resumed: tuple[Path, int]) -> None:
     folder, done = resumed
     events = lines(folder)
     ends = [event for event in events if isinstance(event, Finish)]
@@ -179,5 +179,5 @@ def test_each_start_resumes_from_the_newest_checkpoint(resumed: tuple[Path, int]
     assert [step for step, _ in starts][:2] == [0, done] and len(starts) == 3
 
 
-def test_a_disturbed_run_tells_the_same_as_an_undisturbed_one(resumed: tuple[Path, int], undisturbed: Path) -> None:
+def test_a_disturbed_run_reports_the_same_as_an_undisturbed_one(resumed: tuple[Path, int], undisturbed: Path) -> None:
     assert rows(lines(resumed[0])) == rows(lines(undisturbed))

@@ -111,7 +111,7 @@ def deliveries(client: httpx.Client, hook: dict[str, Any]) -> list[dict[str, Any
     return found
 
 
-def test_what_happens_to_a_job_is_told_and_signed(client: httpx.Client, listener: Listener) -> None:
+def test_status_changes_are_sent_and_signed(client: httpx.Client, listener: Listener) -> None:
     hook = client.post(HOOKS, json={"url": listener.url, "events": ["job.queued", "job.failed"]}).json()
     assert hook["secret"].startswith("whsec_")
     job = submitted(client)
@@ -157,7 +157,7 @@ def test_after_the_last_try_a_message_is_given_up(client: httpx.Client, listener
     assert deliveries(client, hook)[0]["next_at"] is None
 
 
-def test_a_change_that_is_undone_is_not_told(client: httpx.Client, listener: Listener) -> None:
+def test_a_rolled_back_change_is_not_sent(client: httpx.Client, listener: Listener) -> None:
     hook = client.post(HOOKS, json={"url": listener.url, "events": ["job.queued"]}).json()
     refused(client.post("/v1/jobs", json=submitted(client)["spec"] | {"resources": {"gpus": 9}}), 422)
     assert [each["type"] for each in deliveries(client, hook)] == ["job.queued"]  # of the one that was accepted
@@ -238,7 +238,7 @@ def test_a_slow_receiver_holds_no_other(client: httpx.Client, listener: Listener
     assert dripping.asked == sender.MAX_SENDING_PER_WEBHOOK  # and no more of the slow one's were begun meanwhile
 
 
-def test_what_nobody_thought_of_is_a_failed_try_of_one_message(
+def test_an_unexpected_error_fails_one_delivery_only(
     client: httpx.Client, listener: Listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hooks = [client.post(HOOKS, json={"url": f"{listener.url}/{name}"}).json() for name in ("broken", "whole")]

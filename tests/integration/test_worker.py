@@ -208,7 +208,7 @@ def test_the_trainer_gets_no_secrets_and_only_its_device(in_background: Callable
     run.result(LIMIT_SECONDS)
 
 
-def test_cancel_kills_a_trainer_that_ignores_term_and_what_it_started(
+def test_cancel_kills_a_trainer_that_ignores_term_and_its_children(
     in_background: Callable[[], Future[None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CALIBRL_STOP_GRACE_SECONDS", "0.5")
@@ -274,7 +274,7 @@ def test_lines_that_are_no_events_are_skipped_with_a_warning() -> None:
     assert steps(job_id) == [1, 2, 3, 4]
 
 
-def test_what_a_trainer_leaves_running_is_killed() -> None:
+def test_a_trainers_remaining_children_are_killed() -> None:
     job_id = submit(Behaviour.STRAGGLER, steps=4)
     wake()
     assert job(job_id).status is JobStatus.SUCCEEDED

@@ -75,7 +75,7 @@ def config(job_id: UUID) -> str:
     return (get_settings().run_dir(job_id, 1) / "config.json").read_text()
 
 
-def test_a_job_trains_on_what_was_uploaded(api: httpx.Client) -> None:
+def test_a_job_trains_on_the_uploaded_dataset(api: httpx.Client) -> None:
     dataset = uploaded(api)
     job_id = train(dataset)
     other = uploaded(api, CONTENT[:-1], "other")

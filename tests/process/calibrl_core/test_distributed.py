@@ -168,7 +168,7 @@ def assert_same_weights(found: Path, expected: Path, start: Any) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ALIKE)
-def test_two_processes_learn_what_one_does(folder: Path, name: str) -> None:
+def test_two_processes_compute_the_same_update_as_one(folder: Path, name: str) -> None:
     one, two = folder / "one" / name, folder / "two" / name
     told, expected = metrics(two), metrics(one)
     assert len(told) == 2
@@ -194,7 +194,7 @@ def test_gradients_are_compared_over_all_processes(folder: Path, name: str) -> N
 
 
 @pytest.mark.slow
-def test_a_checkpoint_does_not_tell_how_many_processes_wrote_it(folder: Path) -> None:
+def test_a_checkpoint_does_not_depend_on_the_number_of_processes(folder: Path) -> None:
     one, two = (folder / number / "fsdp" / LAST for number in ("one", "two"))
     assert {path.name for path in two.iterdir()} == {path.name for path in one.iterdir()}
     moments, expected = (load_file(path / "optimizer.safetensors") for path in (two, one))
@@ -294,7 +294,7 @@ class Second(Ranks):
     rank, world = 1, 2
 
 
-def test_what_can_not_be_shared_is_refused(tmp_path: Path) -> None:
+def test_runs_that_cannot_be_split_are_refused(tmp_path: Path) -> None:
     config = TrainConfig.model_validate(
         BASE | {"prompts_per_step": 1, "algorithm": {"type": "calibrl", "mini_batches": 1}}
     )

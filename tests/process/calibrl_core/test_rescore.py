@@ -12,12 +12,12 @@ from tests.support.waiting import LIMIT_SECONDS
 RIGHT, WRONG = ("<answer>7</answer>", "7"), ("<answer>8</answer>", "7")
 
 
-def test_a_batch_is_told_before_the_next_is_scored() -> None:
+def test_a_batch_is_reported_before_the_next_is_scored() -> None:
     batches = rescore([ExactReward()], [RIGHT] * AT_ONCE + [(None, "7")])  # the last one can't be scored at all
     assert [line["passed"] for line in next(batches)] == [True] * AT_ONCE
 
 
-def test_a_verifier_that_is_missing_is_told() -> None:
+def test_a_missing_verifier_is_reported() -> None:
     ((line,),) = rescore([PluginReward(name="none")], [RIGHT])
     assert "no verifier 'none' is installed" in line["fault"]
 

@@ -140,7 +140,7 @@ def test_a_batch_keeps_its_order(scorer: Scorer) -> None:
     assert scorer.score_all([], []) == []
 
 
-def test_what_plain_text_settles_starts_no_process() -> None:
+def test_answers_compared_as_text_start_no_process() -> None:
     with Scorer([MathReward(), ExactReward(), FormatReward()]) as scorer:
         answers = ["7", "07", "8", "7 cm", "50%", "\\frac{1}{2}", "yes", ""]
         scorer.score_all([f"<answer>{text}</answer>" for text in answers], ["7"] * len(answers))
@@ -252,7 +252,7 @@ def test_a_batch_that_fails_throughout_is_given_up(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.usefixtures("installed")
-def test_workers_know_no_torch_and_may_print() -> None:
+def test_workers_do_not_import_torch_and_can_print() -> None:
     with Scorer([plugin("loads_torch"), plugin("prints")], workers=1) as scorer:
         assert one(scorer, "").by_verifier == {"plugin-loads_torch": 0.0, "plugin-prints": 1.0}
 
@@ -369,7 +369,7 @@ def test_a_killed_trainer_leaves_no_child_of_a_verifier(installed: Path, tmp_pat
         assert_ends(child)
 
 
-def test_plugins_are_found_among_what_is_installed(installed: Path) -> None:
+def test_installed_plugins_are_found(installed: Path) -> None:
     verifiers = [MathReward(), plugin("length"), plugin("exits", version="1.2")]
     assert plugin_versions(verifiers) == {"plugin-length": "1.2", "plugin-exits": "1.2"}
     assert Scorer(verifiers).versions == plugin_versions(verifiers)

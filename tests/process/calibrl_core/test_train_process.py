@@ -32,7 +32,7 @@ def test_the_process_saves_and_exits_on_sigterm(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "checkpoints" / f"step-{last['step']:06d}").is_dir()
 
 
-def test_the_process_explains_what_went_wrong(tmp_path: Path) -> None:
+def test_the_process_reports_the_error(tmp_path: Path) -> None:
     process = start(tmp_path, {"model": {"builtin": "tiny-vlm"}, "data": DIGITS, "steps": -1})
     _, told = process.communicate(timeout=LIMIT_SECONDS)
     assert process.returncode == 1

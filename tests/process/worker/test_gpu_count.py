@@ -10,7 +10,7 @@ from tests.support.fake_nvml import Card, environment, write
 from tests.support.waiting import LIMIT_SECONDS
 
 
-def test_processes_can_be_shown_made_up_cards(tmp_path: Path) -> None:
+def test_processes_see_fake_gpus(tmp_path: Path) -> None:
     write(tmp_path / "cards.json", [Card(), Card()])
     shown = environment(tmp_path / "cards.json", dict(os.environ))
     command = [sys.executable, "-m", "worker.gpus"]

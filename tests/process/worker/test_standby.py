@@ -88,7 +88,7 @@ def run(standby: Standby, tmp_path: Path, env: dict[str, str], module: str = "to
     return process, lines
 
 
-def test_a_waiting_trainer_becomes_what_a_cold_start_is(
+def test_a_waiting_trainer_runs_like_a_cold_start(
     tmp_path: Path, environment: dict[str, str], standby: Standby
 ) -> None:
     env = environment | gpus.visible([1, 2])
@@ -152,7 +152,7 @@ def test_a_job_starts_cold_where_the_waiting_trainer_has_died(
     eventually(lambda: len(waiting(tmp_path)) == 1)
 
 
-def test_a_job_starts_cold_where_its_environment_came_too_late(
+def test_a_job_with_a_late_environment_starts_cold(
     tmp_path: Path, environment: dict[str, str], standby: Standby
 ) -> None:
     standby.prepare()
@@ -162,9 +162,7 @@ def test_a_job_starts_cold_where_its_environment_came_too_late(
     assert waiting(tmp_path) == [first]  # it goes on waiting for one that it fits
 
 
-def test_an_import_that_fails_is_told_in_the_log_of_the_job(
-    tmp_path: Path, environment: dict[str, str], standby: Standby
-) -> None:
+def test_a_failed_import_is_in_the_jobs_log(tmp_path: Path, environment: dict[str, str], standby: Standby) -> None:
     standby.prepare()
     ready(tmp_path)
     process, lines = run(standby, tmp_path, environment, "told.evaluate")

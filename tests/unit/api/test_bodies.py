@@ -61,7 +61,7 @@ def test_every_field_of_every_json_body_has_a_limit() -> None:
     assert found == []
 
 
-def test_the_walk_finds_what_has_no_limit() -> None:
+def test_the_walk_finds_fields_without_a_limit() -> None:
     class Inner(BaseModel):
         text: str
         fine: str = Field(max_length=3)
@@ -148,7 +148,7 @@ def test_a_large_body_is_checked_in_another_thread(client: TestClient, threads: 
         assert (checked != loop) is elsewhere
 
 
-def test_what_is_wrong_with_a_large_body_is_named_as_in_a_small_one(client: TestClient) -> None:
+def test_errors_in_a_large_body_are_named_as_in_a_small_one(client: TestClient) -> None:
     small = client.post("/numbers", json={"numbers": ["x"]}).json()
     text = json.dumps({"numbers": ["x"]}) + " " * bodies.SMALL_BYTES
     large = client.post("/numbers", content=text, headers={"Content-Type": "application/json"}).json()

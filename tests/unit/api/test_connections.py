@@ -6,7 +6,7 @@ from jobs import db
 IN_THE_BACKGROUND = 5  # the sweep, messages to webhooks, and what else works beside the requests
 
 
-def test_all_who_share_the_connections_find_one() -> None:
+def test_all_users_of_the_pool_get_a_connection() -> None:
     assert (
         deps.SESSIONS + middleware.LOOKUPS + live.READERS + metric_pages.READERS + IN_THE_BACKGROUND <= db.CONNECTIONS
     )

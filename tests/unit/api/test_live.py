@@ -62,7 +62,7 @@ def test_a_frame_on_the_wire() -> None:
     assert encode(Frame(id="9-1", event=None, data=None)) == b"id: 9-1\n\n"
 
 
-def test_all_at_one_place_share_a_read_and_hear_of_the_next_change() -> None:
+def test_readers_at_one_position_share_a_read_and_get_the_next_change() -> None:
     feed = Feed()
 
     async def act(topic: Topic) -> None:
@@ -99,7 +99,7 @@ def test_a_change_while_others_read_is_not_missed() -> None:
     assert page is not None and page.place == StreamPosition((1,))
 
 
-def test_what_is_held_back_is_looked_at_again_without_a_wake_up() -> None:
+def test_held_back_rows_are_read_again_without_a_wake_up() -> None:
     feed = Feed()
     feed.held = True
 
@@ -112,7 +112,7 @@ def test_what_is_held_back_is_looked_at_again_without_a_wake_up() -> None:
     assert len(feed.reads) == 2
 
 
-def test_pages_are_kept_for_those_who_come_later_but_not_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pages_are_kept_for_later_readers_within_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     feed = Feed()
 
     async def act(topic: Topic) -> None:
@@ -148,7 +148,7 @@ def test_a_read_that_fails_while_the_database_is_away_is_tried_again(monkeypatch
     assert page is not None and page.place == StreamPosition((1,))
 
 
-def test_there_are_no_more_streams_than_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_streams_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api_live, "MOST_STREAMS", 1)
     hub = Hub()
     hub.check_room()

@@ -66,7 +66,7 @@ def test_fields_are_named_as_written(changes: dict[str, Any], named: list[str]) 
     assert fields({**TRAIN, **changes}) == named
 
 
-def test_what_is_missing_is_named() -> None:
+def test_missing_fields_are_named() -> None:
     assert fields({"kind": "train"}) == ["steps", "name", "model", "data"]
     assert fields({}) == ["kind"]
     assert fields(5) == ["body"]

@@ -21,21 +21,21 @@ def fail(gate: Gate) -> None:
     os._exit(3)
 
 
-def test_a_loop_takes_a_step_when_told_to() -> None:
+def test_a_loop_takes_a_step_on_command() -> None:
     arm = Arm("count", count, os.sched_getaffinity(0))
     taken = [arm.step(Orders(equal)).tokens for equal in (False, False, True)]
     arm.close()
     assert taken == [1, 2, -3]
 
 
-def test_a_loop_that_dies_is_told_of_by_name() -> None:
+def test_a_dead_loop_is_reported_by_name() -> None:
     arm = Arm("fail", fail, os.sched_getaffinity(0))
     with pytest.raises(RuntimeError, match="the arm fail ended early"):
         arm.step(Orders())
     arm.close()
 
 
-def test_rewards_differ_within_a_group_and_come_back_the_same() -> None:
+def test_rewards_differ_within_a_group_and_are_reproducible() -> None:
     texts = ["one", "two", "three"]
     values = [reward(text, 0, equal=False) for text in texts]
     assert len(set(values)) == 3

@@ -9,7 +9,7 @@ def spans(*rows: tuple[str, float, float]) -> list[Span]:
     return [Span(project, claimed, ended, True) for project, claimed, ended in rows]
 
 
-def test_idle_time_is_what_slots_had_no_job_while_some_waited() -> None:
+def test_idle_time_counts_free_slots_while_jobs_wait() -> None:
     # One slot: 0-2, 3-5, 5.5-8. Until the last claim at 5.5 it worked 4 s of 5.5, in two gaps.
     assert idle_seconds(spans(("a", 0, 2), ("a", 3, 5), ("a", 5.5, 8)), 1) == pytest.approx(1.5 / 2)
 

@@ -124,7 +124,7 @@ def test_a_bad_setting_is_named(service: Service, monkeypatch: pytest.MonkeyPatc
     assert "CALIBRL_LEASE_SECONDS" in fault(calibrl("up"), 2)
 
 
-def test_what_nobody_thought_of_is_one_line_too(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_error_is_one_line_too(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("two\nlines")
 
@@ -180,7 +180,7 @@ def test_cancel_of_an_ended_job_is_a_failure(service: Service) -> None:
     assert "Conflict: the job has succeeded" in fault(calibrl("cancel", str(JOB_ID)), 1)
 
 
-def test_show_tells_why_a_job_waits(service: Service) -> None:
+def test_show_prints_why_a_job_waits(service: Service) -> None:
     service.on("GET", JOB_PATH, job(status="queued"))
     service.on("GET", "/v1/queue", page(entry(OTHER_ID), entry(position=2)))
     service.on("GET", f"{JOB_PATH}/events", page())
@@ -189,7 +189,7 @@ def test_show_tells_why_a_job_waits(service: Service) -> None:
     assert "position 2: waits for a CPU slot: all suitable slots are occupied; starts: unknown" in shown
 
 
-def test_show_tells_all(service: Service) -> None:
+def test_show_prints_all_fields(service: Service) -> None:
     event = {
         "id": 1,
         "ts": "2026-01-01T00:00:00Z",
@@ -214,7 +214,7 @@ def log_chunk(text: str, next: int) -> dict[str, Any]:
     return {"text": text, "next": next}
 
 
-def test_logs_without_follow_end_with_what_there_is(service: Service) -> None:
+def test_logs_without_follow_end_at_the_last_line(service: Service) -> None:
     service.on("GET", JOB_PATH, job())
     service.on("GET", f"{JOB_PATH}/log", log_chunk("one\n", 4), log_chunk("two \x1b[1m\n", 9), log_chunk("", 9))
     result = calibrl("logs", str(JOB_ID))
@@ -287,7 +287,7 @@ def event(id: int, type: str, message: str) -> dict[str, Any]:
     return of | {"status": None, "reason": None}
 
 
-def test_watch_tells_each_warning_once(service: Service) -> None:
+def test_watch_prints_each_warning_once(service: Service) -> None:
     service.on("GET", JOB_PATH, job(), job(), job(), job(step=10, status="succeeded"))
     service.on("GET", f"{JOB_PATH}/metrics", page())
     long = "no_advantage fired at step 9: " + "nothing is learned " * 20

@@ -84,7 +84,7 @@ def test_a_job_id_stays_one_part_of_the_path(service: Service) -> None:
     assert service.requests[0].path == "/v1/jobs/..%2Fworkers%3Fx%3D"
 
 
-def test_what_is_asked_of_a_job(service: Service) -> None:
+def test_actions_on_a_job_are_posted(service: Service) -> None:
     for verb in ("cancel", "pause", "resume", "retry"):
         service.on("POST", f"{JOB_PATH}/{verb}", job(status="queued"))
     service.on("PATCH", JOB_PATH, job(priority="high"))
@@ -121,13 +121,13 @@ def test_queue_machines_projects_and_usage(service: Service) -> None:
         assert client.usage()[0].slot_hours == 1.5
 
 
-def test_image_bytes_come_as_they_are(service: Service) -> None:
+def test_image_bytes_are_returned_unchanged(service: Service) -> None:
     service.on("GET", f"{JOB_PATH}/images/ab", b"\x89PNG")
     with Client() as client:
         assert client.image(JOB_ID, "ab") == b"\x89PNG"
 
 
-def test_an_error_names_what_the_field_and_the_fix_in_one_line(service: Service) -> None:
+def test_an_error_names_the_cause_field_and_fix_in_one_line(service: Service) -> None:
     errors = [{"field": "steps", "message": "must be at least 1"}, {"field": "seed", "message": "must be\na number"}]
     service.on("POST", "/v1/jobs", problem(422, "Invalid job spec", detail="2 fields", errors=errors))
     with Client() as client, pytest.raises(CalibrlError) as caught:
@@ -181,7 +181,7 @@ def test_a_post_is_sent_again_under_its_key(service: Service) -> None:
     assert [keys.count(key) for key in dict.fromkeys(keys)] == [4, 2, connection.POSTS]
 
 
-def test_what_is_not_answered_in_time_is_asked_again(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_without_a_timely_answer_is_sent_again(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "TIMEOUT", 0.2)
     late = Event()
     service.on("GET", JOB_PATH, lambda: (200, job(name="late")) if late.wait(LIMIT_SECONDS) else None, job())
@@ -280,7 +280,7 @@ def test_a_secret_whose_answer_was_lost_is_no_secret(service: Service) -> None:
         assert client.submit(SPEC).id == JOB_ID  # which has no secret
 
 
-def test_what_was_refused_is_not_sent_again(service: Service) -> None:
+def test_a_refused_request_is_not_sent_again(service: Service) -> None:
     service.on("POST", f"{JOB_PATH}/cancel", problem(409, "Conflict", detail="the job has ended"))
     service.on("PATCH", JOB_PATH, (503, b""))
     with Client() as client:
@@ -298,7 +298,7 @@ def test_unready_is_an_answer(service: Service) -> None:
     assert (health.ok, health.checks) == (False, {"broker": "refused"})
 
 
-def test_nobody_listening_names_the_address_and_the_fix(service: Service) -> None:
+def test_a_refused_connection_names_the_address_and_the_fix(service: Service) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     with Client(url, "k") as client, pytest.raises(CalibrlError) as caught:
         client.jobs()
@@ -333,14 +333,14 @@ def test_a_job_whose_data_is_being_checked_is_waited_for(service: Service, monke
         assert submitted.result(LIMIT_SECONDS).id == JOB_ID
 
 
-def test_what_json_cannot_say_is_refused_before_it_is_sent(service: Service) -> None:
+def test_values_json_cannot_hold_are_refused_before_sending(service: Service) -> None:
     with Client() as client, pytest.raises(CalibrlError, match="JSON cannot express"):
         client.submit(SPEC | {"seed": float("nan")})
     assert service.requests == []
 
 
 @pytest.mark.parametrize("url", ["localhost:8000", "", "http://", "ftp://host", "http://host:port"])
-def test_an_address_that_is_none(service: Service, url: str) -> None:
+def test_an_invalid_address_is_refused(service: Service, url: str) -> None:
     with pytest.raises(CalibrlError, match="is not the URL of a service: use one like http://127"):
         Client(url, "k")
 
@@ -393,7 +393,7 @@ def test_a_broken_stack_file_is_one_line(service: Service, tmp_path: Path, conte
         Client(data_dir=tmp_path)
 
 
-def test_what_a_killed_stack_left_behind_is_no_stack(service: Service, tmp_path: Path) -> None:
+def test_the_file_of_a_killed_stack_is_ignored(service: Service, tmp_path: Path) -> None:
     """Somebody else may listen at its port by now, and must not be sent its key."""
     with running_stack(tmp_path, stack_file(service.url)):
         assert read_stack(tmp_path) is not None

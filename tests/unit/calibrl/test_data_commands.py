@@ -67,7 +67,7 @@ def test_an_upload_that_breaks_off_is_sent_again_whole(service: Service, tmp_pat
     assert [one.body for one in service.requests[5:]] == [{"question": "q"}] * 2
 
 
-def test_what_can_be_read_only_once_is_sent_only_once(service: Service) -> None:
+def test_a_stream_readable_once_is_sent_once(service: Service) -> None:
     reading, writing = os.pipe()
     os.write(writing, b"{}")
     os.close(writing)
@@ -77,7 +77,7 @@ def test_what_can_be_read_only_once_is_sent_only_once(service: Service) -> None:
     assert len(service.requests) == 1
 
 
-def test_a_refused_file_is_told_by_row(service: Service, tmp_path: Path) -> None:
+def test_a_refused_file_is_reported_per_row(service: Service, tmp_path: Path) -> None:
     path = tmp_path / "mine.jsonl"
     path.write_text("{}")
     errors = [{"field": "rows.3", "message": "column 'answer' is missing"}]
@@ -113,7 +113,7 @@ def test_the_best_checkpoint_is_downloaded(service: Service, tmp_path: Path) -> 
     assert service.requests[-1].headers["If-Range"] == '"1-4"'
 
 
-def test_a_file_that_comes_with_another_size_is_not_kept(service: Service, tmp_path: Path) -> None:
+def test_a_download_with_another_size_is_not_kept(service: Service, tmp_path: Path) -> None:
     path = f"/v1/jobs/{JOB_ID}"
     service.on("GET", path, job())
     files = [{"name": "b.json", "bytes": 5, "etag": "1-5"}]

@@ -88,7 +88,7 @@ def test_models_are_compared_in_words(service: Service) -> None:
     assert fault(calibrl("compare", JOB_ID, OTHER_ID), 1) == "calibrl: Conflict: 3 pair.\n"
 
 
-def test_a_replay_says_what_flips(service: Service) -> None:
+def test_a_replay_lists_the_changed_verdicts(service: Service) -> None:
     service.on("GET", f"/v1/jobs/{JOB_ID}", job())
     service.on("POST", REPLAY_PATH, replayed())
     rewards = ("--reward", "type=numeric,relative_tolerance=1e-2", "--reward", "type=format")

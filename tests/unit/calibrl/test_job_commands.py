@@ -74,7 +74,7 @@ def test_a_plan_as_tables_and_as_json(service: Service, tmp_path: Path) -> None:
     assert fault(calibrl("plan", spec_file(tmp_path)), 2) == "calibrl: Invalid request: steps: is missing\n"
 
 
-def test_a_fork_sends_what_changes(service: Service) -> None:
+def test_a_fork_sends_the_changed_fields(service: Service) -> None:
     service.on("GET", JOB_PATH, job())
     service.on("POST", f"{JOB_PATH}/fork", (201, job(forked_from=str(JOB_ID), forked_step=50)))
     result = calibrl("fork", str(JOB_ID), "--checkpoint", "50", "--set", "optimizer.lr=1e-5", "--name", "slower")
@@ -136,7 +136,7 @@ def test_jobs_are_filtered_and_sorted(service: Service) -> None:
         (["--limit", "0"], "--limit"),
     ],
 )
-def test_filters_that_are_none(service: Service, options: list[str], says: str) -> None:
+def test_unknown_filters_are_refused(service: Service, options: list[str], says: str) -> None:
     assert says in fault(calibrl("jobs", *options), 2)
     assert service.requests == []
 

@@ -32,7 +32,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_stream, "LONGEST_WAIT", 0.001)
 
 
-def test_messages_come_whole_wherever_they_are_cut() -> None:
+def test_messages_are_whole_wherever_the_stream_is_cut() -> None:
     whole = b": ping\n\n" + frame("status", "1", {"text": "a\u2028b"}) + b"id: 2\n\n" + b"event: half"
     expected = whole.split(b"\n\n")[:-1]
     for size in (1, 2, 7, len(whole)):
@@ -40,7 +40,7 @@ def test_messages_come_whole_wherever_they_are_cut() -> None:
         assert list(_messages(pieces)) == expected
 
 
-def test_frames_are_typed_and_what_is_unknown_is_passed_over(service: Service) -> None:
+def test_frames_are_typed_and_unknown_ones_are_skipped(service: Service) -> None:
     newer = frame("weather", "3", {"sun": True})
     service.on("GET", PATH, b": ping\n\n" + frame("status", "1", job()) + rewound(4, "2.1") + newer + END)
     with Client() as client:
@@ -50,7 +50,7 @@ def test_frames_are_typed_and_what_is_unknown_is_passed_over(service: Service) -
     assert found[1].data == Rewound(job_id=JOB_ID, to_step=4)
 
 
-def test_it_comes_back_behind_the_last_whole_frame(service: Service) -> None:
+def test_it_reconnects_after_the_last_whole_frame(service: Service) -> None:
     service.on("GET", PATH, rewound(1, "1") + rewound(2, "2")[:-5], (503, {}), rewound(2, "2") + b"id: 5\n\n", END)
     with Client() as client:
         found = list(client.stream(JOB_ID, after="0"))
@@ -69,7 +69,7 @@ def test_it_gives_up_where_nothing_answers(service: Service) -> None:
         next(client.stream(JOB_ID, patience=0.05))
 
 
-def test_a_refusal_and_nonsense_are_told_at_once(service: Service) -> None:
+def test_a_refusal_and_invalid_data_raise_at_once(service: Service) -> None:
     with Client() as client:
         service.on("GET", PATH, problem(422, "The stream can't go on from there."))
         with pytest.raises(CalibrlError, match="can't go on from there"):

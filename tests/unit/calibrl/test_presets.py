@@ -41,7 +41,7 @@ def test_there_are_no_others() -> None:
 
 
 @pytest.mark.parametrize("name", presets.names())
-def test_each_parent_spec_what_it_is_for(name: str) -> None:
+def test_each_preset_begins_with_its_purpose(name: str) -> None:
     first, second, *_ = presets.text(name).splitlines()
     assert first == f"# {presets.summary(name)}"
     assert first.endswith(".")

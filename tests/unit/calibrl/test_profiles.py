@@ -69,7 +69,9 @@ def test_the_environment_names_one_and_the_option_goes_before_it(
 
 
 @pytest.mark.parametrize("command", ["up", "demo"])
-def test_what_starts_a_service_asks_none(file: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+def test_commands_that_start_a_service_refuse_a_profile(
+    file: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
     monkeypatch.setattr(LocalStack, "__enter__", lambda stack: pytest.fail("it was started"))
     said = fault(calibrl("--profile", "lab", command), 2)
     assert f"`calibrl {command}` starts its own service" in said
@@ -125,18 +127,18 @@ def test_a_file_that_is_none_is_one_line_without_its_keys(file: Path, text: str)
         ("lab", "http://x", "kéy", "an HTTP header cannot contain"),
     ],
 )
-def test_what_no_profile_can_be_made_of(file: Path, name: str, url: str, key: str, says: str) -> None:
+def test_invalid_profiles_are_refused(file: Path, name: str, url: str, key: str, says: str) -> None:
     result = add(name, url, key)
     assert result.exit_code != 0 and says in result.stderr and result.stderr.count("\n") == 1
     assert not file.exists()
 
 
-def test_a_folder_that_can_t_be_written_is_told(file: Path) -> None:
+def test_an_unwritable_folder_is_reported(file: Path) -> None:
     file.parent.parent.write_text("a file")
     assert "can't be" in fault(add("lab", "http://x"), 1)
 
 
-def test_whoever_adds_at_the_same_time_loses_nothing(file: Path) -> None:
+def test_profiles_added_at_the_same_time_are_all_kept(file: Path) -> None:
     def keep(name: str) -> None:
         with profiles.changing() as known:
             known[name] = profiles.Profile(url=f"http://{name}", api_key=SecretStr(SECRET))

@@ -14,7 +14,7 @@ JOB_PATH = f"/v1/jobs/{JOB_ID}"
     ("command", "status"),
     [("cancel", "cancelling"), ("pause", "pausing"), ("resume", "queued"), ("retry", "queued")],
 )
-def test_what_is_asked_of_a_job_tells_where_it_stands(service: Service, command: str, status: str) -> None:
+def test_actions_on_a_job_print_its_status(service: Service, command: str, status: str) -> None:
     service.on("GET", JOB_PATH, job())
     service.on("POST", f"{JOB_PATH}/{command}", job(status=status))
     result = calibrl(command, str(JOB_ID))
@@ -64,7 +64,7 @@ def test_machines_are_listed_drained_and_undrained(service: Service) -> None:
     assert "There is no worker nobody." in fault(calibrl("drain", "nobody"), 2)
 
 
-def test_a_project_keeps_what_is_not_given(service: Service) -> None:
+def test_a_project_keeps_fields_that_are_not_given(service: Service) -> None:
     service.on("GET", "/v1/projects/vision", project(max_gpus=4, retention_days=30))
     service.on("PUT", "/v1/projects/vision", project(weight=2.0, retention_days=30))
     result = calibrl("projects", "set", "vision", "--weight", "2", "--max-gpus", "none", "--budget-hours", "0.5")
@@ -79,7 +79,7 @@ def test_a_project_keeps_what_is_not_given(service: Service) -> None:
     }
 
 
-def test_a_new_project_has_what_is_given(service: Service) -> None:
+def test_a_new_project_has_the_given_fields(service: Service) -> None:
     service.on("GET", "/v1/projects/new", problem(404, "Not found"))
     service.on("PUT", "/v1/projects/new", project(slug="new"))
     assert calibrl("projects", "set", "new", "--max-queued", "3").exit_code == 0

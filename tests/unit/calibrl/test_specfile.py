@@ -26,7 +26,7 @@ def test_yaml_and_json_say_the_same(tmp_path: Path) -> None:
     ("text", "value"),
     [("1e-4", 1e-4), ("-2E+3", -2000.0), ("2026-01-01", "2026-01-01"), ("1e", "1e"), ("true", True), ("7", 7)],
 )
-def test_scalars_are_what_they_look_like(tmp_path: Path, text: str, value: Any) -> None:
+def test_scalars_are_parsed_by_their_form(tmp_path: Path, text: str, value: Any) -> None:
     assert read_spec(write(tmp_path, f"x: {text}"), []) == {"x": value}
 
 
@@ -76,7 +76,7 @@ def test_another_source_replaces_the_one_in_the_file(tmp_path: Path) -> None:
     }
 
 
-def test_another_source_takes_what_belonged_to_the_one_before(tmp_path: Path) -> None:
+def test_another_source_removes_the_fields_of_the_previous_one(tmp_path: Path) -> None:
     file = write(
         tmp_path, "model: {from_job: a, checkpoint: best}\ndata: {path: /a.jsonl, columns: {answer: x}, rows: 5}"
     )
@@ -128,7 +128,7 @@ def test_a_json_fault_is_one_line_with_its_place(tmp_path: Path, text: str, faul
         read_spec(write(tmp_path, text, "spec.json"), [])
 
 
-def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+def test_unreadable_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes(b"name: \xe9")
     with pytest.raises(SpecError, match=r"nothing\.yaml: No such file or directory"):
         read_spec(tmp_path / "nothing.yaml", [])

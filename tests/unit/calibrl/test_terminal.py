@@ -57,7 +57,7 @@ def test_markup_in_a_name_is_text() -> None:
     assert "[red]x[/red]" in drawn(terminal.job_table([a_job(name="[red]x[/red]")]))
 
 
-def test_live_view_shows_the_latest_values_of_what_the_job_reports() -> None:
+def test_live_view_shows_the_latest_reported_values() -> None:
     rows = {2: {"reward/mean": 0.25, "loss/other": 777777.0}, 1: {"reward/mean": 0.5, "exploration/entropy": "NaN"}}
     text = drawn(terminal.live_view(a_job(message="waiting for \x1b memory"), rows))
     assert "3/10" in text
@@ -68,7 +68,7 @@ def test_live_view_shows_the_latest_values_of_what_the_job_reports() -> None:
     assert "\x1b" not in text
 
 
-def test_a_jobs_page_leaves_out_what_it_has_not() -> None:
+def test_a_jobs_page_leaves_out_empty_fields() -> None:
     text = drawn(terminal.job_page(a_job(labels={"team": "vision"}), None, [], []))
     assert "team=vision" in text
     assert "Checkpoints" not in text
@@ -110,7 +110,7 @@ def test_meter(share: float, bar: str) -> None:
     assert terminal.meter(share) == bar
 
 
-def test_the_queue_tells_position_start_needs_and_why() -> None:
+def test_the_queue_shows_position_start_needs_and_reason() -> None:
     soon = (datetime.now(UTC) + timedelta(seconds=180)).isoformat()
     first = QueueEntry.model_validate(entry_json(gpus=2, position=1, estimated_start=soon))
     paused = QueueEntry.model_validate(entry_json(status="paused", position=None, reason="paused", explanation="held"))
@@ -123,7 +123,7 @@ def test_the_queue_tells_position_start_needs_and_why() -> None:
     assert terminal.waits_text(paused) == "held"
 
 
-def test_machines_show_who_holds_what() -> None:
+def test_machines_show_the_job_of_each_slot() -> None:
     machine = Worker.model_validate(machine_json())
     text = drawn(terminal.worker_table([machine]))
     cpu, busy, cleaning = text.splitlines()[1:]

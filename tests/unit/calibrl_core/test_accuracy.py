@@ -50,7 +50,7 @@ def test_summary() -> None:
     assert all({f"{name}_low", f"{name}_high"} <= set(found) for name in bare)
 
 
-def test_strict_figures_stand_beside_the_plain_ones() -> None:
+def test_strict_figures_are_beside_the_plain_ones() -> None:
     texts = [["1", "1</answer>", "2"], ["1", "1", "1"]]
     found = summarise(answers(texts, form="<think>a</think><answer>{}</answer>"), seed=0)
     assert (found["accuracy"], found["strict_accuracy"]) == pytest.approx((5 / 6, 4 / 6))

@@ -261,7 +261,7 @@ def test_the_range_of_pass_ratios_is_a_range() -> None:
         LUFFY(mix_ratio=1.5)
 
 
-def test_an_experts_advantage_knows_the_rollouts_only() -> None:
+def test_an_experts_advantage_uses_the_rollouts_only() -> None:
     # Rollouts 0, 0, 1, 1: mean 0.5, unbiased std sqrt(1/3). An expert with 1.1 has 0.6; theirs stay -0.5, 0.5.
     rewards = numbers([[0, 0, 1, 1]])
     assert group_advantages(rewards, normalise_by_std=False).tolist() == [[-0.5, -0.5, 0.5, 0.5]]

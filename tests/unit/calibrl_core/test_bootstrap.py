@@ -33,7 +33,7 @@ def test_a_difference_that_is_not() -> None:
     assert not found.distinguishable
 
 
-def test_pairing_tells_apart_what_two_intervals_would_not() -> None:
+def test_pairing_separates_models_whose_intervals_overlap() -> None:
     """Prompts differ much, models little but everywhere: each accuracy's own interval is far wider than 0.1."""
     first = right((0.0, 50), (0.9, 50))
     (found,) = paired_differences([first, first + 0.1], seed=0)

@@ -35,7 +35,7 @@ def write(path: Path, rows: list[Any]) -> FileData:
     return FileData(path=str(path))
 
 
-def test_files_give_the_same_rows_whatever_holds_the_image(tmp_path: Path, png: bytes) -> None:
+def test_files_give_the_same_rows_for_paths_bytes_and_base64(tmp_path: Path, png: bytes) -> None:
     (tmp_path / "a.png").write_bytes(png)
     encoded = base64.b64encode(png).decode()
     rows = [
@@ -88,7 +88,7 @@ def test_every_bad_row_is_named_at_once(tmp_path: Path) -> None:
     assert "row 2:" not in str(caught.value)
 
 
-def test_a_wrong_name_is_told_once_with_the_columns_that_there_are(tmp_path: Path) -> None:
+def test_a_wrong_name_is_reported_once_with_the_existing_columns(tmp_path: Path) -> None:
     source = write(tmp_path / "own.jsonl", [{"frage": "q", "answer": "1"}] * 30)
     (problem,) = check_source(source, needs_experts=False)
     assert problem.count("own.jsonl") == 1 and "'answer', 'frage'" in problem and "row" not in problem.split("rows")[0]
@@ -250,7 +250,7 @@ def test_a_file_that_is_no_jsonl_is_refused_in_a_sentence(tmp_path: Path, conten
     assert "x.jsonl" in problem
 
 
-def test_what_keeps_a_file_from_training(tmp_path: Path) -> None:
+def test_faults_that_keep_a_file_from_training(tmp_path: Path) -> None:
     plain = write(tmp_path / "plain.jsonl", [{"question": "q", "answer": "1"}])
     assert check_source(plain, needs_experts=False) == []
     assert "expert" in check_source(plain, needs_experts=True)[0]

@@ -55,7 +55,7 @@ def test_mathvista_free_form(tmp_path: Path, png: bytes) -> None:
     assert (example.id, example.data_source) == ("testmini/1:12", "figure qa")
 
 
-def test_mathvista_images_stand_in_the_parquet_itself(tmp_path: Path, png: bytes) -> None:
+def test_mathvista_images_are_in_the_parquet_itself(tmp_path: Path, png: bytes) -> None:
     row = MATHVISTA | {"decoded_image": {"bytes": png, "path": "12.png"}, "image": "images/elsewhere.png"}
     path = tmp_path / "testmini.parquet"
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row, CHOICE | {"decoded_image": None}]), path)
@@ -74,7 +74,7 @@ def test_mathvista_images_stand_in_the_parquet_itself(tmp_path: Path, png: bytes
         ({"answer_type": "text"}, "What is the gap?"),
     ],
 )
-def test_mathvista_says_what_form_the_answer_has(
+def test_mathvista_gives_the_form_of_the_answer(
     tmp_path: Path, png: bytes, changes: dict[str, Any], question: str
 ) -> None:
     assert load(tmp_path / "a.jsonl", MATHVISTA | changes)[0].question == question
@@ -129,7 +129,7 @@ INTERGPS = {
 }
 
 
-def test_geometry3k_as_inter_gps_has_it(tmp_path: Path, png: bytes) -> None:
+def test_geometry3k_rows_match_inter_gps(tmp_path: Path, png: bytes) -> None:
     (example,) = load(tmp_path / "a.jsonl", INTERGPS)
     assert example.question == (
         "Find y.\nChoices:\n(A) 8.0\n(B) 13.5\n(C) 16.0\n(D) A\nAnswer with the letter of the right choice."

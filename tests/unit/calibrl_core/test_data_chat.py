@@ -45,7 +45,7 @@ def only(tmp_path: Path, row: dict[str, Any], **options: Any) -> Example:
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
-def test_the_assistants_last_message_is_the_expert_and_tells_the_answer(tmp_path: Path, suffix: str) -> None:
+def test_the_assistants_last_message_is_the_expert_and_the_answer(tmp_path: Path, suffix: str) -> None:
     first = {"role": "developer", "content": "Be brief."}
     row = {"messages": [first, {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hi!"}, ASK, TELL]}
     example = only(tmp_path, row, suffix=suffix)
@@ -63,7 +63,7 @@ def test_who_learns_plain_chat_is_not_asked_for_an_answer_in_tags(tmp_path: Path
     assert messages(graded)[-1]["content"][-1]["text"] == f"\n{INSTRUCTION}"
 
 
-def test_images_stand_where_the_messages_have_them(tmp_path: Path) -> None:
+def test_images_are_where_the_messages_have_them(tmp_path: Path) -> None:
     parts = [{"type": "text", "text": "first "}, picture(png()), {"type": "text", "text": " then "}, picture(png())]
     row = {
         "messages": [{"role": "system", "content": "s"}, {"role": "user", "content": parts}],
@@ -89,7 +89,7 @@ def test_a_row_without_an_answer_waits_for_one_at_upload_only(tmp_path: Path) ->
         data.load(made)
 
 
-def test_what_has_no_weight_is_not_learned_from(tmp_path: Path) -> None:
+def test_messages_with_weight_0_are_not_trained_on(tmp_path: Path) -> None:
     example = only(tmp_path, {"messages": [ASK, TELL | {"weight": 0}], "answer": "3"})
     assert example.expert is None
 
@@ -118,7 +118,7 @@ def test_what_has_no_weight_is_not_learned_from(tmp_path: Path) -> None:
         ({"messages": [ASK], "answer": ["a"]}, "column 'answer' must hold the answer"),
     ],
 )
-def test_what_is_refused_is_named(tmp_path: Path, row: dict[str, Any], text: str) -> None:
+def test_refused_rows_are_named(tmp_path: Path, row: dict[str, Any], text: str) -> None:
     with pytest.raises(DataError, match=text) as refused:
         only(tmp_path, row)
     assert "row 1:" in str(refused.value)

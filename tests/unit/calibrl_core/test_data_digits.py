@@ -82,7 +82,7 @@ def test_a_split_is_the_same_every_time_and_its_experts_right(split: str) -> Non
 
 
 @pytest.mark.parametrize("split", [*DIGITS_IN_DOMAIN, "test-noise"])
-def test_what_is_drawn_adds_up(split: str) -> None:
+def test_the_drawn_digits_add_up(split: str) -> None:
     for example in load(split):
         left, right = shown(example)
         assert left + right == int(example.answer)
@@ -92,7 +92,7 @@ def test_what_is_drawn_adds_up(split: str) -> None:
         assert split != "test-same-digit" or left == right
 
 
-def test_slices_differ_from_the_whole_in_what_they_keep_only() -> None:
+def test_slices_differ_from_the_whole_in_the_kept_rows_only() -> None:
     answers = {split: {int(example.answer) for example in load(split, None)} for split in DIGITS_IN_DOMAIN}
     assert answers["test"] == set(range(19))
     assert answers["test-small-sums"] == set(range(10))

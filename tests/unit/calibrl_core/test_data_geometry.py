@@ -105,7 +105,7 @@ def measured(problem: Problem, figure: Figure) -> float:
 
 
 @pytest.mark.parametrize("split", SPLITS["geometry"])
-def test_every_answer_is_what_the_drawing_measures(split: str) -> None:
+def test_every_answer_is_the_measure_in_the_drawing(split: str) -> None:
     kinds = set()
     for row in range(ROWS):
         problem, figure = geometry.draw_problem(split, row)
@@ -144,7 +144,7 @@ def test_labels_are_drawn_and_lie_apart(split: str) -> None:
     assert text_size("8")[1] >= 11
 
 
-def test_labels_know_what_they_touch() -> None:
+def test_labels_detect_overlaps_and_touching_lines() -> None:
     label = Label("x", 10 + 10j, 4, 2)
     assert label.overlaps(Label("y", 13 + 11j, 4, 2))
     assert not label.overlaps(Label("y", 15 + 10j, 4, 2)) and not label.overlaps(Label("y", 10 + 13j, 4, 2))
@@ -187,7 +187,7 @@ def test_experts_reason_rightly_in_two_styles(split: str) -> None:
     assert all(len(one.expert) <= len(other.expert) for one, other in zip(terse, examples, strict=True))
 
 
-def test_numbers_stand_in_the_picture_only() -> None:
+def test_numbers_are_in_the_picture_only() -> None:
     assert not any(re.search(r"\d", example.question) for split in SPLITS["geometry"] for example in load(split, 28))
 
 
@@ -204,7 +204,7 @@ def test_the_parts_share_no_problem() -> None:
     assert len(asked["train"]) > 250
 
 
-def test_a_row_is_the_same_every_time_whatever_else_is_drawn() -> None:
+def test_a_row_is_the_same_every_time_in_any_subset() -> None:
     first = load("test", 10)
     assert first == load("test", 10)
     assert first[:3] == load("test", 3)
@@ -224,7 +224,7 @@ def test_a_split_of_the_other_data_set_is_refused() -> None:
 
 
 @pytest.mark.parametrize(("builtin", "parts"), [("digits", digits.PARTS), ("geometry", geometry.PARTS)])
-def test_settings_know_how_many_rows_there_are(builtin: str, parts: dict[str, Any]) -> None:
+def test_settings_give_the_number_of_rows(builtin: str, parts: dict[str, Any]) -> None:
     for split, part in parts.items():
         source = BuiltinData.model_validate({"builtin": builtin, "split": split})
         assert source.row_count == part.rows

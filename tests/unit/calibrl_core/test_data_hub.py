@@ -62,7 +62,7 @@ def test_a_data_set_is_loaded_with_its_images_as_they_are_stored(folder: Path, p
     assert [example.question for example in named] == ["Find x.", "Find y."]
 
 
-def test_what_is_wrong_is_told_with_the_data_sets_name(folder: Path) -> None:
+def test_errors_name_the_dataset(folder: Path) -> None:
     with pytest.raises(DataError, match=r"set \(nothing\) cannot be loaded: .*'train'"):
         data.load(local(folder, split="nothing"))
     with pytest.raises(DataError, match=r"set \(train\) has no column 'frage'.*; it has 'answer', 'images', 'problem'"):

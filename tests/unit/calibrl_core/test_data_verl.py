@@ -117,7 +117,7 @@ def test_a_ground_truth_of_each_shape(tmp_path: Path, png: bytes, truth: Any, an
     assert data.load(write(tmp_path / "a.jsonl", row))[0].answer == answer
 
 
-def test_columns_that_may_be_absent(tmp_path: Path) -> None:
+def test_optional_columns_can_be_absent(tmp_path: Path) -> None:
     row = {"prompt": [{"role": "user", "content": "1+1?"}], "reward_model": {"ground_truth": 2}}
     (example,) = data.load(write(tmp_path / "a.jsonl", row))
     assert (example.images, example.expert, example.data_source, example.pass_ratio) == ((), None, None, None)

@@ -136,7 +136,7 @@ def test_answers_that_mean_the_same_are_one(batch: StepBatch) -> None:
     assert found["exploration/common_wrong_share"] == pytest.approx((2 + 2) / 5)
 
 
-def test_one_wrong_completion_has_nobody_to_agree_with(batch: StepBatch) -> None:
+def test_one_wrong_completion_has_no_agreement(batch: StepBatch) -> None:
     passed = torch.tensor([[True, False, True], [True, True, True]])
     found = diagnose(dataclasses.replace(batch, passed=passed))
     assert "exploration/common_wrong_share" not in found
@@ -192,7 +192,7 @@ def test_guidance_opposes_where_the_sign_of_a_is_not_the_outcomes(batch: StepBat
     assert found["expert/opposing_share"] == pytest.approx(3 / 5)
 
 
-def test_without_experts_what_needs_one_is_absent() -> None:
+def test_without_experts_their_metrics_are_absent() -> None:
     found = diagnose(make_batch(experts=False))
     assert not [name for name in found if name.startswith("expert/")]
     assert "exploration/entropy_published" not in found

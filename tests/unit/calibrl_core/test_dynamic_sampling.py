@@ -59,7 +59,7 @@ def test_groups_that_agree_give_way_to_others() -> None:
     assert [score.passed for score in found.scores] == [True, False, False, True, True, False]
 
 
-def test_what_cant_be_replaced_stays_in_its_order() -> None:
+def test_groups_without_a_replacement_stay_in_order() -> None:
     asked = []
 
     def draw(attempt: Any, count: int) -> Any:

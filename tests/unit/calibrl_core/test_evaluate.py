@@ -63,7 +63,7 @@ def test_evaluation(tmp_path: Path, settings: Any) -> None:
     assert {"eval/sums/greedy_accuracy", "eval/test/pass_at_k"} <= set(metrics[1]["values"])
 
 
-def test_every_prompt_s_accuracy_is_told(tmp_path: Path, settings: Any) -> None:
+def test_every_prompts_accuracy_is_reported(tmp_path: Path, settings: Any) -> None:
     _, events = run(tmp_path / "run", settings)
     told = [event for event in events if event["type"] == "accuracies"]
     assert [(event["model_index"], event["split"], event["values"]) for event in told] == [
@@ -74,7 +74,7 @@ def test_every_prompt_s_accuracy_is_told(tmp_path: Path, settings: Any) -> None:
     assert all(re.fullmatch("[0-9a-f]{16}", prompt) for prompt in told[0]["prompts"])
 
 
-def test_a_prompt_is_what_a_model_is_shown_and_what_is_right() -> None:
+def test_a_prompt_is_identified_by_its_input_and_truth() -> None:
     example = Example(id="a", question="q", answer="1", images=(b"x",), earlier=(Turn("system", "s"),))
     same = replace(example, id="b", expert="e", data_source="d", pass_ratio=0.5)
     others = [{"question": "r"}, {"answer": "2"}, {"images": (b"y",)}, {"images": ()}, {"earlier": ()}]
@@ -93,7 +93,7 @@ def test_every_answer_is_kept(tmp_path: Path, settings: Any) -> None:
         assert {len(row[name]) for name in ("texts", "passed", "strict", "lengths", "truncated", "failures")} == {count}
 
 
-def test_an_evaluation_that_is_asked_to_stop(tmp_path: Path, settings: Any) -> None:
+def test_an_evaluation_stops_on_request(tmp_path: Path, settings: Any) -> None:
     ended, events = run(tmp_path / "run", settings, should_stop=lambda: True)
     assert (ended["status"], ended["result"]) == ("stopped", {})
     assert [event["type"] for event in events] == ["start", "progress"]

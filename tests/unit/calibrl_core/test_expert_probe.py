@@ -53,7 +53,7 @@ def test_without_experts_there_is_nothing_to_measure() -> None:
     assert ExpertProbe([example(0, None)], CONFIG).measure(None, np.zeros((1, 2))) == {}
 
 
-def test_an_undecided_model_finds_expert_and_own_words_alike(policy: Policy, examples: list[Example]) -> None:
+def test_a_uniform_model_gives_expert_and_own_tokens_equal_log_probs(policy: Policy, examples: list[Example]) -> None:
     """A head of zeros makes every allowed token equally likely: 1 / allowed, whatever the temperature."""
     head = policy.model.get_output_embeddings().weight
     kept, head.data = head.data, torch.zeros_like(head.data)

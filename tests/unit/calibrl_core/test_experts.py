@@ -36,7 +36,7 @@ def test_an_expert_is_tokens_one_stop_and_the_policys_own_logprobs(policy: Polic
     assert policy.tokenizer.eos_token_id not in cut.tokens[1]
 
 
-def test_micro_batches_do_not_change_what_the_policy_thinks_of_experts(policy: Policy, examples: list[Example]) -> None:
+def test_micro_batches_do_not_change_the_experts_log_probs(policy: Policy, examples: list[Example]) -> None:
     whole, parts = (find_experts(policy, examples, config(micro_batch_rows=rows)) for rows in (None, 1))
     torch.testing.assert_close(whole.logprobs, parts.logprobs, rtol=0, atol=1e-5)
     torch.testing.assert_close(whole.entropies, parts.entropies, rtol=0, atol=1e-5)

@@ -75,7 +75,7 @@ def test_entropy_between_the_limit_and_well_above_it_changes_nothing() -> None:
     assert told((20, {}), collapsed, between, collapsed) == [(30, "entropy_collapse", "fired")]
 
 
-def test_a_run_that_begins_collapsed_is_told_so() -> None:
+def test_a_run_that_begins_collapsed_fires_the_rule() -> None:
     assert told((10, {"exploration/entropy": 0.01})) == [(10, "entropy_collapse", "fired")]
     assert told((100, {"exploration/entropy": 0.03})) == []  # low, and as it was from the start
 
@@ -113,7 +113,7 @@ def test_no_advantage() -> None:
     ]
 
 
-def test_no_advantage_says_what_to_do() -> None:
+def test_no_advantage_gives_a_remedy() -> None:
     monitor = HealthMonitor(HealthSettings())
     idle = WELL | {"exploration/active_groups": 0.0, "reward/mean": 0.0}
     (alert,) = [alert for step in range(1, 11) for alert in monitor.observe(step, idle)]
@@ -170,7 +170,7 @@ def test_gaming_is_measured_from_where_accuracy_was_best() -> None:
         ("reward_not_accuracy", GAMED),
     ],
 )
-def test_what_was_sampled_is_judged_not_what_was_kept_of_it(rule: str, ill: Any) -> None:
+def test_rules_use_sampled_not_kept_rollouts(rule: str, ill: Any) -> None:
     """With dynamic sampling; the steps before have no more than any run has."""
     sampled = {f"sampled/{name}": value for name, value in (WELL | ill).items()}
     assert [alert[1:] for alert in told((20, {}), (30, sampled))] == [(rule, "fired")]
@@ -178,7 +178,7 @@ def test_what_was_sampled_is_judged_not_what_was_kept_of_it(rule: str, ill: Any)
     assert told((20, {}), (30, kept)) == []
 
 
-def test_a_run_tells_of_all_that_it_sampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_reports_all_sampled_rollouts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """DAPO keeps the groups that divide; those that do not are in `sampled/` alone."""
 
     def first_group_divides(self: Any, completions: Any, truths: Any) -> Any:

@@ -84,7 +84,7 @@ def test_a_metric_that_is_not_in_the_registry_is_found() -> None:
         describe("loss/new")
 
 
-def test_a_full_name_comes_before_a_placeholder() -> None:
+def test_a_full_name_precedes_a_placeholder() -> None:
     assert describe("reward/mean").name == "reward/mean"
     assert describe("reward/math").name == "reward/<verifier>"
     assert describe("eval/test/pass_at_8").name == "eval/<split>/pass_at_<n>"

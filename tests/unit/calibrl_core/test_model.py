@@ -112,7 +112,7 @@ def test_prompts_of_one_id_are_not_mixed_up(policy: Policy, examples: list[Examp
     assert not torch.equal(first.images["pixel_values"], second.images["pixel_values"])
 
 
-def test_what_no_sampler_could_say_is_left_out_of_an_expert(policy: Policy, examples: list[Example]) -> None:
+def test_tokens_that_cannot_be_sampled_are_left_out_of_an_expert(policy: Policy, examples: list[Example]) -> None:
     strange = dataclasses.replace(examples[0], expert="<image>" + examples[0].expert)
     assert torch.equal(*(policy.tokenize_experts([one], limit=99)[0] for one in (strange, examples[0])))
 

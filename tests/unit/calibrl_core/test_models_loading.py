@@ -96,7 +96,7 @@ def test_a_missing_tensor_of_one_expert_is_refused(saved: Any) -> None:
     assert "of another shape: model.layers.1.mlp.experts.down_proj (3, " in refusal(folder)
 
 
-def test_a_shard_that_lacks_what_its_index_names_is_refused(saved: Any, text_policy: Callable[..., Any]) -> None:
+def test_a_shard_without_a_tensor_of_its_index_is_refused(saved: Any, text_policy: Callable[..., Any]) -> None:
     folder = saved()
     text_policy(LlamaConfig).model.save_pretrained(folder, max_shard_size="20KB")
     (folder / FILE).unlink(missing_ok=True)
@@ -130,7 +130,7 @@ def test_a_checkpoint_and_the_base_of_an_adapter_are_checked_too(saved: Any) -> 
             load_policy(PathModel(path=str(base), lora=LoraSettings()), checkpoint=saved_run)
 
 
-def test_what_does_no_harm_is_accepted(saved: Any) -> None:
+def test_harmless_differences_are_accepted(saved: Any) -> None:
     rotary = {f"model.layers.{layer}.self_attn.rotary_emb.inv_freq": torch.ones(4) for layer in range(2)}
     llama = saved()
     change(llama, lambda tensors: tensors | rotary)

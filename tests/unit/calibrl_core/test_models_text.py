@@ -114,7 +114,7 @@ def test_the_head_is_the_models_own(kind: Any) -> None:
     _check_head(kind[0])
 
 
-def test_a_model_with_logits_of_its_own_making_is_refused(text_policy: Callable[..., Any]) -> None:
+def test_a_model_with_unknown_logit_computation_is_refused(text_policy: Callable[..., Any]) -> None:
     policy = text_policy(CohereConfig, logit_scale=0.5)
     policy.model.config.logit_scale = 1.0  # the model has read 0.5 already
     with pytest.raises(ValueError, match="does not know how cohere computes its logits"):

@@ -65,7 +65,7 @@ def test_a_snapshot_of_the_hub_cache_may_link_to_its_blobs(root: Path) -> None:
     assert "leads out of" in (PathBounds((snapshot,)).model_problem(snapshot) or "")
 
 
-def test_what_is_no_file_is_refused(root: Path) -> None:
+def test_a_path_that_is_no_file_is_refused(root: Path) -> None:
     os.mkfifo(root / "model" / "vocab.txt")  # whoever opened it would wait for ever
     assert "neither a file nor a folder" in problem(root)
 
@@ -83,7 +83,7 @@ def test_a_config_file_that_names_a_path_outside_is_refused(root: Path, name: st
     assert f"{name} names" in problem(root)
 
 
-def test_a_note_on_where_a_model_came_from_is_no_path(root: Path) -> None:
+def test_a_note_on_a_models_origin_is_no_path(root: Path) -> None:
     note = {"_name_or_path": str(root.parent / "secret"), "special": "a/b", "absent": "/nowhere/at/all"}
     (root / "model" / "config.json").write_text(json.dumps(note))
     assert problem(root) == ""
@@ -97,7 +97,7 @@ def test_files_beside_a_gguf_file_are_checked(root: Path) -> None:
     assert "tokenizer_config.json leads out" in (bounds(root).model_problem(file) or "")
 
 
-def test_what_the_service_keeps_is_refused_by_path_also_within_a_root(root: Path) -> None:
+def test_paths_of_the_services_own_files_are_refused_within_a_root(root: Path) -> None:
     refused = bounds(root).problem(root / "runs" / "job" / "model.safetensors")
     assert refused is not None and "model.from_job" in refused
     assert bounds(root).problem(root / "model") is None

@@ -37,7 +37,7 @@ def test_without_a_limit_nothing_is_counted() -> None:
 
 
 @pytest.mark.parametrize("too_long", ["error", "drop", "truncate"])
-def test_what_fits_to_the_token_stays(too_long: str) -> None:
+def test_a_prompt_of_exactly_the_limit_is_kept(too_long: str) -> None:
     assert fit_prompts([SHORT, LONG], settings(30, too_long), length) == ([SHORT, LONG], LengthReport())
 
 
@@ -81,7 +81,7 @@ def test_images_earlier_turns_and_the_instruction_stay_whole() -> None:
         assert (cut.images, cut.earlier) == (long.images, long.earlier)
 
 
-def test_what_no_cutting_makes_fit_is_named() -> None:
+def test_a_prompt_too_long_even_when_cut_is_named() -> None:
     with pytest.raises(DataError, match=r"x/two has \d+, and exceeds the limit even without its question's text"):
         fit_prompts([SHORT, example("two", images=2)], settings(19, "truncate"), length)
     with pytest.raises(DataError, match="even without"):

@@ -82,5 +82,5 @@ def raised_from(cause: Any) -> Any:
         (raised_from(KeyError("28")), False),
     ],
 )
-def test_errors_that_say_that_the_disk_is_full(error: Any, full: bool) -> None:
+def test_disk_full_errors_are_recognised(error: Any, full: bool) -> None:
     assert is_disk_full(error) is full

@@ -61,7 +61,7 @@ def sample(make_engine: Callable[..., Any], policy: Policy, prompts: Any) -> Any
     return run
 
 
-def test_a_group_stands_together_in_the_order_of_the_prompts(
+def test_a_group_is_contiguous_in_the_order_of_the_prompts(
     sample: Callable[..., Any], policy: Policy, prompts: Any
 ) -> None:
     rollouts = sample()
@@ -116,13 +116,13 @@ def test_every_stop_token_ends_a_completion(
         assert text == policy.tokenizer.decode([token for token in counted if token not in stops])
 
 
-def test_truncated_is_what_the_limit_cut(sample: Callable[..., Any]) -> None:
+def test_completions_cut_by_the_limit_are_truncated(sample: Callable[..., Any]) -> None:
     short = sample(max_tokens=2)
     assert short.tokens.shape[1] == 2
     assert short.truncated.all()
 
 
-def test_what_is_masked_is_padding_and_counts_nothing(
+def test_masked_tokens_are_padding_and_have_no_effect(
     sample: Callable[..., Any], policy: Policy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(policy, "stop_ids", frozenset(range(0, 384, 3)))

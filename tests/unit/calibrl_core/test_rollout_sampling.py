@@ -35,7 +35,7 @@ def test_a_draw_inverts_the_cumulative_distribution() -> None:
     assert entropies.tolist() == pytest.approx([1.0296530] * 5)  # -0.2 ln 0.2 - 0.3 ln 0.3 - 0.5 ln 0.5
 
 
-def test_a_draw_never_takes_what_is_impossible() -> None:
+def test_a_draw_never_takes_a_token_of_probability_0() -> None:
     banned = torch.tensor([True, False, True, False, True])
     uniforms = torch.tensor([0.0, 0.4999, 0.5, 1 - 2**-53], dtype=torch.float64)
     chosen, logprobs, entropies = draw(torch.zeros(4, 5), 1.0, banned, uniforms)
@@ -79,7 +79,7 @@ def test_batches_keep_within_the_budget() -> None:
     assert batches([10], 4, 6, 1) == [([0], 1)]
 
 
-def test_the_growing_cache_holds_what_transformers_does() -> None:
+def test_the_growing_cache_equals_that_of_transformers() -> None:
     generator = torch.Generator().manual_seed(0)
     theirs = DynamicLayer()
     theirs.update(*torch.randn(2, 3, 2, 5, 4, generator=generator))

@@ -71,7 +71,7 @@ def test_weights_that_did_not_arrive_are_refused(
 
 
 @installed
-def test_rows_that_memory_has_no_room_for_are_begun_anew(start: Any, policy: Policy, examples: list[Example]) -> None:
+def test_rows_that_do_not_fit_in_memory_are_started_again(start: Any, policy: Policy, examples: list[Example]) -> None:
     """Room for one row of 512 tokens, so that most of 16 rows of 200 must wait or are thrown out half-way."""
     from vllm.v1.core.sched.scheduler import Scheduler
 
@@ -209,6 +209,6 @@ def test_several_processes_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(find_spec("vllm") is not None, reason="vllm is installed here")
-def test_without_vllm_the_message_says_what_to_install(policy: Policy) -> None:
+def test_without_vllm_the_message_names_the_package(policy: Policy) -> None:
     with pytest.raises(ModelError, match=r"pip install 'calibrl\[vllm\]'"):
         VLLMEngine(policy, PLENTY)

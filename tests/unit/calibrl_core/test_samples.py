@@ -56,9 +56,7 @@ def reported(folder: Path, policy: Policy, batch: Any, count: int = 1) -> Any:
     return [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
 
 
-def test_the_group_that_divides_the_most_comes_first_with_all_its_numbers(
-    tmp_path: Path, policy: Policy, batch: Any
-) -> None:
+def test_the_group_with_most_spread_is_first_with_all_its_numbers(tmp_path: Path, policy: Policy, batch: Any) -> None:
     first, second = reported(tmp_path, policy, batch, count=2)
     assert [first["group"]["prompt_id"], second["group"]["prompt_id"]] == ["telling", "dull"]
     passed, failed = first["group"]["completions"]
@@ -83,7 +81,7 @@ def test_each_token_has_its_ratio_where_the_update_met_it(tmp_path: Path, policy
     assert kept[1]["ratios"] == [None, None]
 
 
-def test_what_is_too_long_loses_its_middle(
+def test_too_long_text_loses_its_middle(
     tmp_path: Path, policy: Policy, batch: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(samples, "TOKENS", 10)  # five a completion

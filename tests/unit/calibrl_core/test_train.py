@@ -82,7 +82,7 @@ def run(tmp_path: Path, name: str, settings: Any, stop_after: Any = None) -> Any
 
 
 @pytest.mark.usefixtures("rewarding")
-def test_what_a_reinforcement_run_reports(tmp_path: Path) -> None:
+def test_a_reinforcement_run_reports_its_metrics(tmp_path: Path) -> None:
     folder, result = run(tmp_path, "run", config())
     assert result["status"] == "succeeded"
     assert [event["step"] for event in of_type(folder, "metrics")] == [1, 2, 3, 4]
@@ -246,7 +246,7 @@ def test_a_checkpoint_larger_than_the_quota_ends_the_run_and_stays(tmp_path: Pat
     assert (tmp_path / "run" / "checkpoints" / "step-000001").is_dir() and event["step"] == 1
 
 
-def test_checkpoints_stand_in_the_order_of_their_steps(tmp_path: Path) -> None:
+def test_checkpoints_are_in_the_order_of_their_steps(tmp_path: Path) -> None:
     for step in (999_950, 1_000_000):
         folder = tmp_path / "checkpoints" / f"step-{step:06d}"
         folder.mkdir(parents=True)
@@ -262,7 +262,7 @@ def test_a_target_ends_the_run_though_the_best_is_not_kept(tmp_path: Path, monke
     assert (result["status"], result["step"]) == ("succeeded", 1)
 
 
-def test_a_resumed_run_tells_of_its_checkpoints_again(tmp_path: Path) -> None:
+def test_a_resumed_run_reports_its_checkpoints_again(tmp_path: Path) -> None:
     """A kill may have come between writing one and telling of it."""
     folder, _ = run(tmp_path, "run", config(**SFT))
     told = len(of_type(folder, "checkpoint"))
@@ -342,7 +342,7 @@ def test_the_process_refuses_a_model_with_a_link_out_of_its_root(
         (None, "config.json cannot be read"),
     ],
 )
-def test_what_cant_be_used_is_a_bad_spec_in_a_sentence(
+def test_unusable_settings_are_a_bad_spec_in_a_sentence(
     tmp_path: Path,
     as_process: Callable[..., Any],
     capfd: pytest.CaptureFixture[str],

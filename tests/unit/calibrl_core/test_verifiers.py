@@ -305,7 +305,7 @@ def test_format(completion: str, follows: bool) -> None:
     assert FormatReward().score(completion, "any") == float(follows)
 
 
-def test_where_the_answer_stands() -> None:
+def test_the_last_complete_answer_is_extracted() -> None:
     assert extract_answer("<answer>6</answer> no, <answer> 7 </answer>") == "7"
     assert extract_answer("<answer>6</answer> or <answer>7</answer></answer> or <answer>8") == "7"
     assert extract_answer("<answer>7") is extract_answer("7</answer>") is extract_answer("</answer><answer>") is None

@@ -80,7 +80,7 @@ def test_stacked_parts_meet_at_the_same_steps() -> None:
     assert seconds.layout.yaxis.tickformat is None
 
 
-def test_groups_are_points_that_know_what_they_open() -> None:
+def test_groups_are_points_with_the_address_they_open() -> None:
     shown = [Dot(0.5, 0.9, 0.1, f"train-1 {HOSTILE}", [10, 1]), Dot(0.6, 0.0, 0.5, "train-2", [10, 2])]
     others = [Dot(0.7, 0.8, 1.1, "train-3", [1, 1])]
     figure = figures.dots(shown, others, low=0.1, high=1.1)
@@ -148,7 +148,7 @@ def luminance(colour: str) -> float:
 
 @pytest.mark.parametrize("colour", palette.MODELS)
 @pytest.mark.parametrize("background", ["#FFFFFF", "#12161B"])
-def test_every_colour_stands_out_in_light_and_dark(colour: str, background: str) -> None:
+def test_every_colour_has_contrast_in_light_and_dark(colour: str, background: str) -> None:
     darker, lighter = sorted((luminance(colour), luminance(background)))
     assert (lighter + 0.05) / (darker + 0.05) >= 3.0
 

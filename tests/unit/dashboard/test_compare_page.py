@@ -22,7 +22,7 @@ def test_one_job_is_nothing_to_compare(world: World) -> None:
     assert "Select two or more jobs" in html(compare_page(job.id))
 
 
-def test_two_jobs_and_what_differs(world: World) -> None:
+def test_two_jobs_and_their_differences_are_shown(world: World) -> None:
     first = world.add(name="one", spec={"kind": "train", "algorithm": {"type": "calibrl", "negative_slope": 0.5}})
     second = world.add(name="two", spec={"kind": "train", "algorithm": {"type": "grpo"}})
     for job in (first, second):

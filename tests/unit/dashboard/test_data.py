@@ -54,7 +54,7 @@ def test_a_long_history_is_read_in_buckets_that_lose_no_spike(world: World) -> N
     assert len(world.requests) == 1
 
 
-def test_buckets_that_become_too_many_are_read_anew(world: World) -> None:
+def test_too_many_buckets_are_read_again(world: World) -> None:
     job = world.add()
     world.measure(job, range(1, BUCKETS), {"reward/mean": 1.0})
     history = live.history(job.id, 1, NAMES)
@@ -135,7 +135,7 @@ def test_viewers_share_a_figure_until_there_is_more(world: World) -> None:
     assert third[0].data[-1]["x"][-1] == 101
 
 
-def test_a_comparison_asks_for_what_is_new_of_the_jobs_that_go_on(world: World) -> None:
+def test_a_comparison_reads_new_values_of_running_jobs_only(world: World) -> None:
     ended, running = world.add(status=JobStatus.SUCCEEDED), world.add()
     world.measure(ended, range(1, 51), {"reward/mean": 1.0})
     world.measure(running, range(1, 101), {"reward/mean": 1.0})
@@ -162,7 +162,7 @@ def test_a_comparison_forgets_steps_that_a_job_took_back(world: World) -> None:
     assert steps == {first.id: 4, second.id: 100}
 
 
-def test_a_comparison_begins_anew_with_another_attempt(world: World) -> None:
+def test_a_comparison_restarts_with_another_attempt(world: World) -> None:
     jobs = [world.add(status=JobStatus.SUCCEEDED) for _ in range(2)]
     for job in jobs:
         world.measure(job, range(1, 11), {"reward/mean": 1.0})
@@ -183,7 +183,7 @@ def test_a_comparison_of_ended_jobs_is_read_once(world: World) -> None:
     assert len(world.requests) == 1
 
 
-def test_a_failed_read_keeps_what_was_read_before(world: World) -> None:
+def test_a_failed_read_keeps_earlier_values(world: World) -> None:
     job = world.add()
     world.measure(job, range(1, 4))
     history = live.history(job.id, 1, NAMES)
@@ -194,7 +194,7 @@ def test_a_failed_read_keeps_what_was_read_before(world: World) -> None:
     assert len(history.series("reward/mean")) == 3
 
 
-def test_pace_comes_from_the_last_steps(world: World) -> None:
+def test_pace_is_computed_from_the_last_steps(world: World) -> None:
     job = world.add()
     history = live.history(job.id, 1, NAMES)
     assert history.seconds_per_step("reward/mean") is None

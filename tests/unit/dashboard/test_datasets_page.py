@@ -87,7 +87,7 @@ def test_the_list_shows_files_and_names_on_the_hub(world: World) -> None:
     assert "12 bytes" in text and ">yes<" in text and ">hub<" in text
 
 
-def test_an_empty_list_says_what_to_do(world: World) -> None:
+def test_an_empty_list_gives_the_next_step(world: World) -> None:
     assert "No datasets yet" in html(data_page())
 
 
@@ -161,7 +161,7 @@ def test_an_upload_leads_to_its_preview(world: World) -> None:
     assert "What is it?" in html(app)
 
 
-def test_a_refused_upload_is_told_row_by_row(world: World) -> None:
+def test_a_refused_upload_is_reported_per_row(world: World) -> None:
     errors = ({"field": "rows.17", "message": f"has no answer {HOSTILE}"}, {"field": "file", "message": "is odd"})
     world.answers["POST /v1/datasets/upload"] = lambda body: Refusal(422, "2 rows can't be used.", errors)
     app = data_page("Upload a file")

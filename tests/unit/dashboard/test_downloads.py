@@ -49,7 +49,7 @@ def test_without_a_cookie_nothing_is_given(world: World, browser: TestClient) ->
     assert world.requests == []
 
 
-def test_what_is_of_another_project_is_not_there(world: World, browser: TestClient) -> None:
+def test_inaccessible_files_are_a_404(world: World, browser: TestClient) -> None:
     assert browser.get(f"/files/dataset/{uuid4()}").status_code == 404
     assert browser.get(f"/files/{uuid4()}/log.txt").status_code == 404
 

@@ -68,7 +68,7 @@ def pair(difference: float, low: float, high: float, first: int = 0, second: int
     return record | {"distinguishable": not low <= 0 <= high}
 
 
-def test_the_list_shows_evaluations_and_what_they_found(world: World) -> None:
+def test_the_list_shows_evaluations_and_their_results(world: World) -> None:
     job = evaluated(world, "before-and-after", 0.42, 0.71)
     world.add(name="a-training")
     world.add(kind="evaluate", name="on-its-way", status=JobStatus.RUNNING)
@@ -143,7 +143,7 @@ def test_results_of_a_job_that_is_out_of_sight_are_shown(world: World) -> None:
     assert f"job {str(gone)[:8]} (best)" in html(job_page(job.id))
 
 
-def test_a_difference_whose_interval_covers_zero_tells_nothing(world: World) -> None:
+def test_a_difference_whose_interval_covers_0_is_inconclusive(world: World) -> None:
     job = evaluated(world, "one", 0.5, 0.52)
     compared(world, (job, 0), (job, 1), pairs=[pair(0.02, -0.02, 0.06)])
     assert "not significant" in html(evaluations_page("Compare", jobs=str(job.id)))

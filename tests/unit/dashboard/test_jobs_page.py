@@ -51,7 +51,7 @@ def test_the_viewer_of_several_projects_sees_each_jobs_and_chooses_one(world: Wo
     assert "No jobs match these filters" in html(finished(app))
 
 
-def test_the_viewer_of_one_project_is_not_told_of_it(world: World) -> None:
+def test_the_viewer_of_one_project_sees_no_project_name(world: World) -> None:
     world.add()
     app = jobs_page()
     assert ">Project</th>" not in html(app)

@@ -82,7 +82,7 @@ def test_the_plan_follows_the_form_and_both_texts_say_the_same(planned: list[dic
     assert "temperature" not in as_yaml  # a default
 
 
-def test_another_preset_begins_anew(planned: list[dict[str, Any]]) -> None:
+def test_another_preset_resets_the_form(planned: list[dict[str, Any]]) -> None:
     app = new_page()
     app.number_input(key="new-calibrl:steps").set_value(17)
     app.run()
@@ -91,7 +91,7 @@ def test_another_preset_begins_anew(planned: list[dict[str, Any]]) -> None:
     assert (planned[-1]["name"], planned[-1]["steps"]) == ("digits-warm-up", 800)
 
 
-def test_what_was_filled_in_is_there_again(planned: list[dict[str, Any]]) -> None:
+def test_earlier_input_is_restored(planned: list[dict[str, Any]]) -> None:
     """After a look at an evaluation, at another algorithm, at a section that was left out, and at another page."""
     app = new_page()
     app.number_input(key="new-calibrl:steps").set_value(17)
@@ -116,7 +116,7 @@ def test_what_was_filled_in_is_there_again(planned: list[dict[str, Any]]) -> Non
     assert not app.warning
 
 
-def test_a_refusal_stands_at_its_field_and_nothing_can_be_submitted(world: World) -> None:
+def test_a_refusal_is_at_its_field_and_blocks_the_submission(world: World) -> None:
     errors = ({"field": "optimizer.lr", "message": f"is too large {HOSTILE}"},)
     world.answers["POST /v1/jobs:plan"] = lambda spec: Refusal(422, "1 field can't be accepted.", errors)
     app = new_page()

@@ -198,13 +198,13 @@ def test_a_panel_draws_its_charts(world: World, measured: Job, panel: str, names
     assert all(figure["data"] for figure in figures.values())
 
 
-def test_no_sentence_claims_what_may_not_be(world: World, measured: Job) -> None:
+def test_no_sentence_claims_an_uncertain_fact(world: World, measured: Job) -> None:
     text = html(job_page(measured.id, "Expert mismatch")) + html(job_page(measured.id, "Exploration"))
     assert "Two bands" not in text and "after its updates" not in text
     assert "With one mini-batch per step it stays at 1" in text
 
 
-def test_lines_that_look_alike_to_some_have_a_dash_each(world: World, measured: Job) -> None:
+def test_lines_of_similar_colours_have_different_dashes(world: World, measured: Job) -> None:
     figures = charts(job_page(measured.id, "Exploration"))
     for name in ("rareness", "clip", "ratio"):
         lines = [trace["line"] for trace in figures[name]["data"] if trace.get("showlegend", True)]
@@ -327,7 +327,7 @@ def test_a_running_job_can_be_cancelled(world: World) -> None:
         (JobStatus.CANCELLED, {"retry"}),
     ],
 )
-def test_what_is_offered_is_what_makes_sense(world: World, status: JobStatus, offered: set[str]) -> None:
+def test_only_applicable_actions_are_offered(world: World, status: JobStatus, offered: set[str]) -> None:
     job = world.add(status=status)
     app = job_page(job.id, "Spec")
     assert {button.key for button in app.button} == {*offered, "fork"}
@@ -343,7 +343,7 @@ def test_what_is_offered_is_what_makes_sense(world: World, status: JobStatus, of
         (JobStatus.FAILED, "retry", JobStatus.QUEUED),
     ],
 )
-def test_what_is_asked_of_a_job_shows_at_once(world: World, status: JobStatus, action: str, to: JobStatus) -> None:
+def test_a_requested_action_shows_at_once(world: World, status: JobStatus, action: str, to: JobStatus) -> None:
     job = world.add(status=status)
     app = job_page(job.id, "Spec")
     app.button(key=action).click().run()
@@ -371,7 +371,7 @@ def test_a_paused_job_keeps_its_progress_and_does_not_run(world: World) -> None:
     assert charts(app)["reward"]["data"]
 
 
-def test_a_waiting_job_names_what_it_waits_for(world: World) -> None:
+def test_a_waiting_job_names_its_dependency(world: World) -> None:
     first = world.add(name="the-warm-up")
     job = world.add(status=JobStatus.WAITING, attempt=0, steps_total=None, depends_on=[first.id])
     text = html(job_page(job.id))
@@ -381,7 +381,7 @@ def test_a_waiting_job_names_what_it_waits_for(world: World) -> None:
     assert "Not started yet" in text
 
 
-def test_supervised_fine_tuning_shows_what_it_has(world: World) -> None:
+def test_supervised_fine_tuning_shows_its_own_charts(world: World) -> None:
     job = world.add(spec={"kind": "train", "algorithm": {"type": "sft"}})
     world.measure(job, range(1, 31), {"expert/nll": 2.0, "loss/grad_norm": 1.0})
     figures = charts(job_page(job.id))

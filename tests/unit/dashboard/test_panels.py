@@ -45,7 +45,7 @@ def checkpoint(step: int, *, best: bool = False) -> Checkpoint:
     return Checkpoint(step=step, path=f"/runs/step-{step}", best=best, metrics=metrics, created_at=BEGAN)
 
 
-def test_a_rule_that_fires_is_told_first_with_what_to_do(world: World, measured: Job) -> None:
+def test_a_firing_rule_is_shown_first_with_its_remedy(world: World, measured: Job) -> None:
     world.events[measured.id] = [event(1, FIRED), event(2, HOSTILE, "warning")]
     app = job_page(measured.id, "Health")
     text = html(app)
@@ -136,7 +136,7 @@ def test_without_a_checkpoint_there_is_nothing_to_begin_with(world: World, measu
     assert "no checkpoint yet" in fork_form(str(measured.id)).markdown[0].value
 
 
-def test_what_is_wrong_with_a_fork_stands_at_its_field(world: World, measured: Job) -> None:
+def test_an_error_of_a_fork_is_at_its_field(world: World, measured: Job) -> None:
     world.checkpoints[measured.id] = [checkpoint(50)]
     app = fork_form(str(measured.id))
     app.text_area[0].set_value("steps: 0")
@@ -155,7 +155,7 @@ def test_a_fork_is_not_offered_to_those_who_may_only_look(world: World, measured
     assert not [button for button in job_page(measured.id, "Spec").button if button.key == "fork"]
 
 
-def test_the_overview_tells_where_a_job_comes_from_and_what_came_of_it(world: World) -> None:
+def test_the_overview_shows_a_jobs_parents_and_children(world: World) -> None:
     warm_up = world.add(
         name="the-warm-up", status=JobStatus.SUCCEEDED, spec={"kind": "train", "model": {"builtin": "tiny-vlm"}}
     )
@@ -169,7 +169,7 @@ def test_the_overview_tells_where_a_job_comes_from_and_what_came_of_it(world: Wo
     assert f'href="job?id={fork.id}"' in text
 
 
-def test_what_differs_from_the_defaults_is_marked(world: World) -> None:
+def test_values_other_than_defaults_are_marked(world: World) -> None:
     given = {
         "kind": "train",
         "name": "x",
@@ -276,7 +276,7 @@ def test_a_panel_shows_nothing_that_others_read_once_the_right_has_ended(
     assert "secr" in html(panel_alone(world.jobs[measured.id]))
 
 
-def test_a_service_in_trouble_leaves_what_was_read_on_the_page(world: World, measured: Job) -> None:
+def test_a_failing_service_leaves_earlier_data_on_the_page(world: World, measured: Job) -> None:
     world.keep_sample(measured, 10, "secr")
     panel_alone(measured)
     world.fails = True

@@ -37,7 +37,7 @@ def machine(**changes: object) -> Worker:
     return Worker.model_validate(record | changes)
 
 
-def test_who_waits_for_what_and_what_runs(world: World) -> None:
+def test_waiting_and_running_jobs_are_shown(world: World) -> None:
     running = world.add(name="the running one")
     waiting = world.add(name="the waiting one", status=JobStatus.QUEUED, started_at=None)
     world.wait(waiting, position=1)
@@ -73,7 +73,7 @@ def test_members_change_classes_and_admins_drain(world: World) -> None:
     assert [box.label for box in queue_page().selectbox] == ["Job", "Priority", "Machine"]
 
 
-def test_nobody_and_nothing(world: World) -> None:
+def test_an_empty_queue_without_machines_is_shown(world: World) -> None:
     text = html(queue_page())
     assert "No machines yet" in text
 

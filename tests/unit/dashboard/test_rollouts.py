@@ -67,7 +67,7 @@ def test_every_word_is_shown_as_it_is_and_does_nothing(tint: Any, hostile: str) 
     assert parsed.text.count(hostile) >= 3  # a token, the expert and a verifier's name
 
 
-def test_a_token_tells_its_value_and_one_without_says_so() -> None:
+def test_a_token_shows_its_value_or_that_it_has_none() -> None:
     parsed = Parsed(completion_html(completion("a", "b", gaps=[-2.0, None]), None, TINTS["Gap to the expert"], 0))
     assert parsed.titles == ["Gap to the expert -2.000 nats", "no gap to the expert here"]
 

@@ -40,7 +40,7 @@ def test_a_whole_spec_without_its_defaults_means_the_same(name: str) -> None:
     assert len(str(short)) < len(str(spec.model_dump(mode="json"))) / 2
 
 
-def test_what_tells_variants_apart_is_always_said() -> None:
+def test_the_discriminator_of_a_variant_is_always_set() -> None:
     spec = {
         "kind": "evaluate",
         "name": "x",
@@ -80,7 +80,7 @@ def run(app: AppTest) -> AppTest:
 
 
 @pytest.mark.parametrize("name", presets.names())
-def test_an_untouched_form_says_what_it_began_with(name: str) -> None:
+def test_an_untouched_form_returns_its_initial_spec(name: str) -> None:
     start = yaml.safe_load(presets.text(name))
     app = everything(start)
     assert app.session_state["missing"] == []
@@ -117,7 +117,7 @@ def test_another_variant_brings_its_own_fields() -> None:
 
 
 @pytest.mark.parametrize("checkpoint", ["last", 40])
-def test_a_step_may_stand_where_words_are_offered(checkpoint: object) -> None:
+def test_a_step_can_be_typed_in_a_field_of_words(checkpoint: object) -> None:
     app = everything(preset(model={"from_job": "5b1d0c0e-6c5a-4f0e-9a43-000000000001", "checkpoint": checkpoint}))
     assert app.session_state["value"]["model"]["checkpoint"] == checkpoint
 
@@ -145,13 +145,13 @@ def test_labels_are_pairs() -> None:
     assert app.session_state["value"]["labels"] == {"team": "vision"}
 
 
-def test_what_must_be_said_and_is_not_is_known() -> None:
+def test_missing_required_fields_are_found() -> None:
     app = everything(preset(data={"dataset": None}))
     app.text_input(key="all:name").set_value(" ")
     assert run(app).session_state["missing"] == ["name", "data.dataset"]
 
 
-def test_errors_stand_beside_their_fields_and_are_inert() -> None:
+def test_errors_are_beside_their_fields_and_inert() -> None:
     app = everything(preset())
     app.session_state["errors"] = [
         {"field": "steps", "message": "is <b>too</b> many"},

@@ -21,7 +21,7 @@ def test_buckets_are_drawn_through_their_extremes() -> None:
     assert np.isnan(shown.values[2:]).all()
 
 
-def test_the_last_finite_value_is_told() -> None:
+def test_the_last_finite_value_is_returned() -> None:
     assert StepSeries.of([1, 2, 3], [np.nan, 1.0, None]).last == 1.0
     assert StepSeries.of([], []).last is None
 
@@ -59,7 +59,7 @@ def test_a_stretch_without_histograms_is_a_gap() -> None:
     assert np.isnan(shares).tolist() == [[False, True, True, False]]
 
 
-def test_new_edges_begin_the_history_anew() -> None:
+def test_new_edges_restart_the_history() -> None:
     columns = HistogramColumns()
     columns.put(1, [0.0, 1.0], [5])
     columns.put(2, [0.0, 2.0], [7])

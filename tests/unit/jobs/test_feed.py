@@ -11,7 +11,7 @@ def test_nothing_but_the_job_itself_has_no_parts() -> None:
     assert Changes().parts() == []
 
 
-def test_the_parts_stand_in_an_order_that_can_be_applied() -> None:
+def test_the_parts_are_in_an_order_that_can_be_applied() -> None:
     changes = Changes()
     changes.checkpoints = True
     changes.samples |= {9, 7}
@@ -46,7 +46,7 @@ def test_no_part_spans_more_than_a_hundred_steps_or_64_kib_of_log() -> None:
     ]
 
 
-def test_what_is_forgotten_leaves_all_its_events() -> None:
+def test_a_deleted_job_leaves_all_its_events() -> None:
     changes = Changes(rewound=-1, log=(0, 0), checkpoints=True, forgotten=True, events=[Event(id=70)])
     assert changes.parts() == [["rewound", -1], ["events", 0, 70], ["checkpoints"], ["log", 0, 0]]
 
@@ -60,7 +60,7 @@ def test_a_place_is_read_as_it_was_written(text: str, numbers: int) -> None:
     ("text", "numbers"),
     [("", 1), ("-1", 1), ("1.", 1), (".1", 1), ("1-2", 1), ("1", 2), ("1-2-3", 2), ("²", 1), ("1\n", 1), ("9" * 19, 1)],
 )
-def test_what_is_no_place_is_refused(text: str, numbers: int) -> None:
+def test_an_invalid_position_is_refused(text: str, numbers: int) -> None:
     with pytest.raises(ValueError, match="not the id of a frame"):
         StreamPosition.parse(text, numbers)
 
@@ -70,7 +70,7 @@ def test_zero_is_the_beginning_of_every_stream() -> None:
     assert StreamPosition.parse("0", 2).next_row == (0, 1)
 
 
-def test_what_is_left_behind_a_place() -> None:
+def test_parts_after_a_position() -> None:
     parts = [["events", 1, 2], ["metrics", 1, 1], ["checkpoints"]]
     assert StreamPosition((7,)).next_row == (8,)
     assert StreamPosition((7,), 2).next_row == (7,)

@@ -34,14 +34,14 @@ def test_lowest_class_first_then_the_youngest() -> None:
     assert victims(queued(9, 1, priority="low"), now, machines) is None
 
 
-def test_only_as_many_as_are_needed_beside_what_is_free() -> None:
+def test_only_as_many_as_needed_beside_free_slots() -> None:
     now = [running(1, "m", 2, priority="low"), running(2, "m", 1, priority="low")]
     assert victims(queued(9, 2), now, [machine("m", 4, 1)]) == ("m", [UUID(int=2)])
     assert victims(queued(9, 3), now, [machine("m", 4, 1)]) == ("m", [UUID(int=1)])  # 2 would go for nothing
     assert victims(queued(9, 4), now, [machine("m", 4, 1)]) == ("m", [UUID(int=2), UUID(int=1)])
 
 
-def test_none_has_to_where_enough_is_leaving_or_being_cleaned() -> None:
+def test_no_job_is_preempted_if_enough_is_leaving_or_in_cleaning() -> None:
     leaving = [running(1, "m", 2, priority="low", leaving=True), running(2, "m", 2, priority="low")]
     assert victims(queued(9, 2), leaving, [machine("m", 4, 0)]) == ("m", [])
     assert victims(queued(9, 4), leaving, [machine("m", 4, 0)]) == ("m", [UUID(int=2)])

@@ -38,9 +38,7 @@ def test_a_file_that_takes_all_memory_ends_only_the_process_that_reads_it(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_parquet_file_whose_index_tells_of_too_much_is_not_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_parquet_file_with_a_too_large_index_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "x.parquet", 10, pyarrow.array(["e" * 1000] * 10), use_dictionary=False, row_group_size=5)
     monkeypatch.setattr(inspection, "read_examples", lambda *_: pytest.fail("it was read"))
     for limit in ("MOST_IN_GROUP", "MOST_UNPACKED", "MOST_ROWS"):
@@ -50,7 +48,7 @@ def test_a_parquet_file_whose_index_tells_of_too_much_is_not_read(
             assert (found.rows, found.fault_count, found.faults[0].field) == (0, 1, "file")
 
 
-def test_rows_and_what_they_unpack_to_are_counted_as_they_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_and_unpacked_bytes_are_counted_while_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "x.jsonl"
     path.write_text('{"question": "q", "answer": "a"}\n' * 100)
     monkeypatch.setattr(inspection, "MAX_ROWS", 20)

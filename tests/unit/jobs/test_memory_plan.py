@@ -92,7 +92,7 @@ def test_the_built_in_model_is_as_it_is_made(tmp_path: Path) -> None:
     "options",
     [{}, {"freeze_vision": True}, {"lora": {"rank": 4}}, {"lora": {"rank": 4, "targets": ["q_proj", "down_proj"]}}],
 )
-def test_what_is_trained_is_what_the_trainer_trains(options: dict[str, Any], tmp_path: Path) -> None:
+def test_the_planned_parameters_are_those_the_trainer_trains(options: dict[str, Any], tmp_path: Path) -> None:
     model, _ = build_tiny_vlm(0)
     model.save_pretrained(tmp_path)
     source = BuiltinModel(builtin="tiny-vlm", **options)
@@ -148,7 +148,7 @@ def test_rollouts_and_updates_take_turns() -> None:
         ({"config.json": b'{"model_type": "llama"}'}, "hidden_size"),
     ],
 )
-def test_what_is_no_model_is_said(files: dict[str, bytes], says: str, tmp_path: Path) -> None:
+def test_an_unreadable_model_folder_is_reported(files: dict[str, bytes], says: str, tmp_path: Path) -> None:
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
     with pytest.raises(UnknownShape, match=says):

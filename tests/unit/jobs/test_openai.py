@@ -163,7 +163,7 @@ def test_models_of_other_jobs() -> None:
         ),
     ],
 )
-def test_what_contradicts_itself_is_refused(changes: dict[str, Any], field: str, text: str) -> None:
+def test_contradictory_requests_are_refused(changes: dict[str, Any], field: str, text: str) -> None:
     fault = refused(request(**changes))
     assert fault.field == field
     assert text in fault.message
@@ -185,14 +185,14 @@ def test_what_contradicts_itself_is_refused(changes: dict[str, Any], field: str,
         ({"epochs": 1}, "epochs"),
     ],
 )
-def test_what_jobs_here_can_not_do_is_refused(changes: dict[str, Any], at: str) -> None:
+def test_unsupported_options_are_refused(changes: dict[str, Any], at: str) -> None:
     with pytest.raises(ValidationError) as refused:
         request(**changes)
     (fault,) = refused.value.errors()
     assert ".".join(map(str, fault["loc"])) == at
 
 
-def test_what_is_wrong_with_a_spec_is_told_in_the_requests_fields() -> None:
+def test_spec_errors_are_reported_in_the_requests_fields() -> None:
     new = request(method=reinforcement())
     specs = ("name", "labels.a b", "model.path", "data.dataset", "data.answer", "optimizer.lr", "rollout.group_size")
     found = in_request(new, [FieldError(field, "x") for field in (*specs, "validation.data.dataset", "limits")])
@@ -215,7 +215,7 @@ def job(made: TrainSpec, status: JobStatus = JobStatus.QUEUED, **changes: Any) -
     return models.Job(**given | {"status": status, "spec": made.model_dump(mode="json")} | changes)
 
 
-def test_a_job_shows_what_was_asked_for() -> None:
+def test_a_job_shows_the_requested_values() -> None:
     made = spec(request(method=reinforcement(n_epochs=2, batch_size=30), metadata={"a": "b"}, suffix="x"))
     shown = objects.job_object(job(made), {FILE: 100}, None)
     assert (shown.id, shown.model, shown.training_file) == (f"ftjob-{JOB.hex}", "tiny-vlm", id_of("file", FILE))

@@ -10,13 +10,13 @@ anything = st.recursive(
 
 
 @given(anything)
-def test_what_is_storable_encodes_and_stays_as_it_is(value: object) -> None:
+def test_storable_text_encodes_and_stays_unchanged(value: object) -> None:
     once = storable(value)
     assert "\x00" not in str(once)
     str(once).encode()
     assert storable(once) == once
 
 
-def test_only_what_can_not_be_stored_changes() -> None:
+def test_only_unstorable_characters_change() -> None:
     assert storable({"a": ["x\x00y", "é", 1, None]}) == {"a": ["x\ufffdy", "é", 1, None]}
     assert storable("half \ud83d") == "half ?"

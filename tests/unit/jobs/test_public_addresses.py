@@ -46,12 +46,12 @@ def public_only(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "ff0e::1",
     ],
 )
-def test_what_leads_inwards_is_not_public(address: str) -> None:
+def test_internal_addresses_are_not_public(address: str) -> None:
     assert not public_addresses.is_public(address)
 
 
 @pytest.mark.parametrize("address", ["8.8.8.8", "2001:4860:4860::8888", "64:ff9b::808:808", "2002:808:808::1"])
-def test_what_is_of_the_internet_is_public(address: str) -> None:
+def test_internet_addresses_are_public(address: str) -> None:
     assert public_addresses.is_public(address)
 
 

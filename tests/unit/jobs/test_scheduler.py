@@ -76,7 +76,7 @@ def test_classes_first_then_age() -> None:
     assert order(plan(jobs, [], [], {})) == [3, 5, 2, 4, 1]
 
 
-def test_a_project_that_used_less_for_its_weight_comes_first() -> None:
+def test_the_project_with_less_usage_per_weight_is_first() -> None:
     jobs = [queued(1, project="a"), queued(2, project="b"), queued(3, project="new")]
     shares = {"a": share(weight=1, recent=100), "b": share(weight=4, recent=200)}  # 100, 50; new: 0
     assert order(plan(jobs, [], [], shares)) == [3, 2, 1]
@@ -98,7 +98,7 @@ def test_a_job_of_unknown_length_counts_for_600_seconds_a_slot() -> None:
     assert order(plan(jobs, [], [machine("m", 9, 9)], {})) == [1, 3, 4, 5, 2, 6]  # a: 600; b: 250, 500, 750
 
 
-def test_what_runs_counts_with_what_it_will_still_use() -> None:
+def test_running_jobs_count_with_their_remaining_usage() -> None:
     jobs = [queued(1, project="a"), queued(2, project="b"), queued(3, project="c")]
     now = [running(8, "m", 2, 100, project="a"), running(9, "m", 1, None, project="b")]  # 200, 600
     assert order(plan(jobs, now, [machine("m", 3, 0)], {})) == [3, 1, 2]
@@ -111,12 +111,12 @@ def test_free_slots_of_one_moment_do_not_all_go_to_one_project() -> None:
     assert [*starts(plan(jobs, [], [machine("m", 4, 4)], {}))] == [1, 5, 2, 6]
 
 
-def test_what_waits_for_a_machine_counts_for_its_project() -> None:
+def test_jobs_that_wait_for_a_machine_count_for_their_project() -> None:
     jobs = [*(queued(n, 1, 100, project="a") for n in (1, 2, 3)), *(queued(n, 1, 100, project="b") for n in (4, 5, 6))]
     assert order(plan(jobs, [running(11, "m", 1, 50)], [machine("m", 1, 0)], {})) == [1, 4, 2, 5, 3, 6]
 
 
-def test_what_can_not_run_does_not_count_for_its_project() -> None:
+def test_jobs_that_cannot_run_do_not_count_for_their_project() -> None:
     jobs = [queued(1, user="out"), queued(2, labels={"no": "such"}), queued(3), queued(4, project="b")]
     shares = {"p": share(left_by_user={"out": 0.0})}
     assert starts(plan(jobs, [], [machine("m", 1, 1)], shares)) == {3: "m"}
@@ -167,7 +167,7 @@ def test_a_job_starts_when_enough_have_ended() -> None:
     assert place.starts_in == 150
 
 
-def test_backfill_only_what_ends_before_the_reservation() -> None:
+def test_backfill_only_jobs_that_end_before_the_reservation() -> None:
     now = [running(11, "m", 2, 100)]
     machines = [machine("m", 4, 2)]
     big = queued(1, 4, 500)
@@ -178,7 +178,7 @@ def test_backfill_only_what_ends_before_the_reservation() -> None:
     assert placements[4] == Placement(UUID(int=4), 4, None, 600.0, RESERVED, behind=UUID(int=1))
 
 
-def test_a_job_of_unknown_length_may_use_what_the_reservation_leaves() -> None:
+def test_a_job_of_unknown_length_can_use_unreserved_slots() -> None:
     now = [running(11, "m", 2, 100)]
     placements = by_number(plan([queued(1, 3), queued(2), queued(3)], now, [machine("m", 4, 2)], {}))
     assert placements[1].starts_in == 100
@@ -197,7 +197,7 @@ def test_every_blocked_job_has_a_reservation() -> None:
     assert placements[3].worker == "a"  # 60 is too long for b
 
 
-def test_reservations_come_one_after_another() -> None:
+def test_reservations_follow_one_another() -> None:
     now = [running(11, "m", 2, 100)]
     placements = by_number(plan([queued(n, 2, 10 * n) for n in (1, 2, 3)], now, [machine("m", 2, 0)], {}))
     assert [placements[n].starts_in for n in (1, 2, 3)] == [100, 110, 130]
@@ -209,7 +209,7 @@ def test_a_small_job_finds_a_gap_between_reservations() -> None:
     assert [placements[n].starts_in for n in (1, 2, 3)] == [200, 100, 250]
 
 
-def test_where_nothing_can_be_told_the_machine_with_most_room_is_kept() -> None:
+def test_without_known_ends_the_machine_with_most_room_is_kept() -> None:
     now = [running(11, "a", 3), running(12, "c", 2), running(13, "b", 1), running(14, "b", 1)]
     machines = [machine("a", 4, 1), machine("b", 4, 2, cpus=1, free_cpus=1), machine("c", 4, 2, cpus=1, free_cpus=1)]
     jobs = [queued(1, 4), queued(2, 2, 1), queued(3, 2), queued(4, 0), queued(5, 0)]
@@ -219,7 +219,7 @@ def test_where_nothing_can_be_told_the_machine_with_most_room_is_kept() -> None:
     assert placements[3] == Placement(UUID(int=3), 3, None, 1.0, RESERVED, behind=UUID(int=1))  # on b, after 2
 
 
-def test_what_starts_in_this_plan_runs_too() -> None:
+def test_jobs_started_in_this_plan_count_as_running() -> None:
     now = [running(11, "a", 1), running(12, "b", 2)]
     machines = [at("a", machine("a", 4, 3)), machine("b", 4, 2)]
     # 1 takes one of a; then a and b have 2 left each, but two run on a, so 2 keeps b.
@@ -260,7 +260,7 @@ def test_behind_names_the_reservation_that_is_in_the_way() -> None:
     assert last.behind == UUID(int=2)
 
 
-def test_a_known_end_elsewhere_is_better_than_room_that_nobody_knows_of() -> None:
+def test_a_known_end_elsewhere_is_better_than_an_unknown_end() -> None:
     now = [running(11, "a", 1), running(12, "b", 4, 5000)]
     placements = by_number(plan([queued(1, 4), queued(2, 3)], now, [machine("a", 4, 3), machine("b", 4, 0)], {}))
     assert placements[1].starts_in == 5000
@@ -274,7 +274,7 @@ def test_an_undated_reservation_holds_one_machine_only() -> None:
     assert (placements[3].reason, placements[3].behind) == (RESERVED, UUID(int=2))  # b, the better fit, is kept too
 
 
-def test_a_short_job_may_go_before_two_that_nobody_knows_the_end_of() -> None:
+def test_a_short_job_can_start_before_two_jobs_with_unknown_ends() -> None:
     now = [running(11, "m", 1, 100)]
     placements = by_number(
         plan([queued(1, 2), queued(2, 2), queued(3, 1, 101), queued(4, 1, 100)], now, [machine("m", 2, 1)], {})
@@ -283,7 +283,7 @@ def test_a_short_job_may_go_before_two_that_nobody_knows_the_end_of() -> None:
     assert placements[3].behind == UUID(int=1)
 
 
-def test_who_is_told_to_leave_and_what_is_being_cleaned_is_free_soon() -> None:
+def test_slots_of_leaving_jobs_and_in_cleaning_are_free_soon() -> None:
     machines = [machine("a", 2, 0), machine("b", 2, 0)]
     now = [running(11, "b", 2, 40), running(12, "a", 1, 9000, leaving=True)]  # the other GPU of a is dirty
     placements = by_number(plan([queued(1, 2), queued(2, 2)], now, machines, {}))
@@ -292,7 +292,7 @@ def test_who_is_told_to_leave_and_what_is_being_cleaned_is_free_soon() -> None:
     assert by_number(plan([queued(1, 2)], sooner, machines, {}))[1].starts_in == 7
 
 
-def test_what_a_high_job_freed_is_not_taken_by_a_lower_one() -> None:
+def test_slots_freed_for_a_high_job_are_not_taken_by_a_lower_one() -> None:
     now = [running(11, "m", 1, None, leaving=True)]
     jobs = [queued(1, 2, priority="high"), queued(2, 1, 31), queued(3, 1, 29)]
     placements = by_number(plan(jobs, now, [machine("m", 2, 1)], {}))

@@ -78,7 +78,7 @@ def fits(job: QueuedJob, machine: Machine) -> bool:
 
 @given(situations())
 @unhurried
-def test_each_job_is_placed_once_whatever_the_order_of_the_queue(situation: Situation) -> None:
+def test_each_job_is_placed_once_in_any_order_of_the_queue(situation: Situation) -> None:
     queued, running, machines, shares = situation
     placements = plan(queued, running, machines, shares)
     assert {place.job_id for place in placements} == {job.id for job in queued}
@@ -94,7 +94,7 @@ def test_each_job_is_placed_once_whatever_the_order_of_the_queue(situation: Situ
 
 @given(situations())
 @unhurried
-def test_what_starts_has_room_labels_and_leave(situation: Situation) -> None:
+def test_started_jobs_have_room_labels_and_quota(situation: Situation) -> None:
     queued, running, machines, shares = situation
     jobs, by_name = {job.id: job for job in queued}, {machine.name: machine for machine in machines}
     gpus: Counter[str] = Counter()
@@ -117,7 +117,7 @@ def test_what_starts_has_room_labels_and_leave(situation: Situation) -> None:
 
 @given(situations())
 @unhurried
-def test_nobody_waits_for_slots_that_one_behind_takes_and_it_could_use(situation: Situation) -> None:
+def test_no_job_waits_for_usable_slots_that_a_later_job_takes(situation: Situation) -> None:
     queued, running, machines, shares = situation
     jobs, by_name = {job.id: job for job in queued}, {machine.name: machine for machine in machines}
     free = {(one.name, False): one.free_cpu_slots for one in machines}
@@ -257,7 +257,7 @@ def test_small_jobs_that_keep_coming_do_not_starve_a_big_one(seed: int) -> None:
     raise AssertionError("the big job never started")
 
 
-def test_projects_get_what_they_weigh() -> None:
+def test_projects_get_shares_by_their_weights() -> None:
     """8 slots, 5 projects that always want more: after three half-lives each had its part, within a tenth."""
     weights = {"a": 1.0, "b": 1.0, "c": 2.0, "d": 4.0, "e": 8.0}
     half_life, length = 600.0, 10.0

@@ -22,7 +22,7 @@ def test_a_client_needs_no_addresses() -> None:
 @pytest.mark.parametrize(
     ("name", "variable"), [("database_url", "DATABASE_URL"), ("redis_url", "REDIS_URL"), ("api_key", "CALIBRL_API_KEY")]
 )
-def test_what_a_process_needs_is_named(name: str, variable: str) -> None:
+def test_missing_settings_of_a_process_are_named(name: str, variable: str) -> None:
     with pytest.raises(SettingsError, match=f"^{variable} is not set$"):
         Settings.read().need(name)  # type: ignore[arg-type]
 
@@ -43,7 +43,7 @@ def test_a_bad_value_names_its_variable(monkeypatch: pytest.MonkeyPatch, variabl
         Settings.read()
 
 
-def test_secrets_stay_out_of_what_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secrets_are_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://me:hush@host/base")
     monkeypatch.setenv("REDIS_URL", "redis://:hush@host/0")
     monkeypatch.setenv("CALIBRL_API_KEY", "hush")

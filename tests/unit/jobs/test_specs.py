@@ -116,7 +116,7 @@ def test_files_that_are_there_are_fine(tmp_path: Path) -> None:
         ({"validation": {"data": {"path": "/no.parquet"}}}, "validation.data.path", "no file"),
     ],
 )
-def test_files_that_can_not_be_used(changes: dict[str, Any], field: str, message: str) -> None:
+def test_unusable_files_are_refused(changes: dict[str, Any], field: str, message: str) -> None:
     (problem,) = file_problems(spec(**changes))
     assert problem.field == field
     assert message in problem.message
@@ -129,7 +129,7 @@ def test_every_file_of_an_evaluation_is_looked_at(tmp_path: Path) -> None:
     assert [problem.field for problem in found] == ["models.0.path", "models.2.path", "data.1.path"]
 
 
-def test_an_algorithm_that_needs_experts_wants_them_in_its_data_only(tmp_path: Path) -> None:
+def test_experts_are_required_only_in_the_train_data(tmp_path: Path) -> None:
     bare = {"path": str(rows(tmp_path / "bare.jsonl", {"question": "1+1?", "answer": "2"}))}
     (problem,) = file_problems(spec(data=bare, validation={"data": bare}))
     assert problem.field == "data.path"
@@ -158,7 +158,7 @@ def test_text_that_postgres_can_not_keep() -> None:
     assert checks.text_problems(spec(labels={"team": "ab"})) == []
 
 
-def test_jobs_that_can_not_be_built_on() -> None:
+def test_jobs_that_cannot_be_parents_are_refused() -> None:
     trained, evaluation, failed, unknown = uuid4(), uuid4(), uuid4(), uuid4()
     known = {
         trained: Job(id=trained, kind="train", status=JobStatus.RUNNING),

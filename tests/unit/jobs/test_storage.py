@@ -47,9 +47,7 @@ def test_a_file_is_kept_read_and_deleted(storage: Storage, file: Path) -> None:
         storage.open(KEY)
 
 
-def test_what_could_not_be_written_leaves_nothing(
-    storage: Storage, file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_write_leaves_no_file(storage: Storage, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise OSError("broken")
 
@@ -75,7 +73,7 @@ def test_a_copy_is_whole_and_right_or_not_there(storage: Storage, file: Path, tm
     assert list(target.parent.iterdir()) == []
 
 
-def test_a_place_that_there_is_not_says_so(tmp_path: Path, file: Path) -> None:
+def test_an_unusable_storage_location_is_reported(tmp_path: Path, file: Path) -> None:
     with pytest.raises(StorageUnavailable, match="can't be used"):
         Storage("nothing://there")
     with pytest.raises(StorageUnavailable, match="can't be used"):

@@ -31,7 +31,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
 
 
-def test_an_attempt_parent_spec_links_to_what_the_database_knows(tmp_path: Path) -> None:
+def test_an_attempt_begins_with_links_to_recorded_checkpoints(tmp_path: Path) -> None:
     first, second = tmp_path / "attempt-1", tmp_path / "attempt-2"
     old, new = checkpoint(first, 10), checkpoint(first, 20)
     attempt_folder.begin(second, known(old))
@@ -43,7 +43,7 @@ def test_an_attempt_parent_spec_links_to_what_the_database_knows(tmp_path: Path)
     assert names(second / "checkpoints") == ["step-000010", "step-000020"]
 
 
-def test_links_keep_what_a_trainer_past_its_lease_removes(tmp_path: Path) -> None:
+def test_links_keep_files_removed_by_a_trainer_past_its_lease(tmp_path: Path) -> None:
     first, second = tmp_path / "attempt-1", tmp_path / "attempt-2"
     old = checkpoint(first, 10)
     expected = content(old)
@@ -53,7 +53,7 @@ def test_links_keep_what_a_trainer_past_its_lease_removes(tmp_path: Path) -> Non
     assert content(second / "checkpoints" / "step-000010") == expected
 
 
-def test_links_are_kept_to_what_the_database_knows_and_to_no_more(tmp_path: Path) -> None:
+def test_links_are_kept_to_recorded_checkpoints_only(tmp_path: Path) -> None:
     first = tmp_path / "attempt-1"
     old, new = checkpoint(first, 10), checkpoint(first, 20)
     elsewhere = checkpoint(tmp_path / "attempt-0", 5)

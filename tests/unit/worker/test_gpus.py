@@ -77,7 +77,7 @@ def test_a_job_sees_its_cards_and_no_other() -> None:
     assert visible([0, 3]) == {"CUDA_VISIBLE_DEVICES": "0,3", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 
 
-def test_of_the_real_library_all_that_is_asked_is_there() -> None:
+def test_the_real_library_has_all_used_functions() -> None:
     import importlib.util
 
     spec = importlib.util.find_spec("pynvml")

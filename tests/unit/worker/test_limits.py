@@ -48,7 +48,7 @@ def test_only_a_new_step_is_progress() -> None:
     )
 
 
-def test_a_first_step_that_never_comes_is_no_progress_either() -> None:
+def test_a_missing_first_step_is_no_progress_either() -> None:
     found = watch(no_progress_seconds=10)
     assert found.check(START + 9.9, None, []) is None
     end = found.check(START + 10, None, [])
@@ -88,7 +88,7 @@ def test_a_window_without_readings_says_nothing() -> None:
     assert isinstance(found.check(START + 300, 1, cards(0)), LimitWarning)
 
 
-def test_the_end_comes_before_a_warning() -> None:
+def test_the_run_ends_before_a_warning() -> None:
     found = watch(min_gpu_utilisation=20, gpu_idle_seconds=100, timeout_seconds=100, no_progress_seconds=100)
     end = found.check(START + 100, None, cards(0))
     assert isinstance(end, LimitExceeded) and end.reason is Reason.TIMED_OUT

@@ -96,7 +96,7 @@ def test_memory_kills_can_be_counted_here() -> None:
     assert out_of_memory_kills() >= 0
 
 
-def test_slots_tell_what_they_run() -> None:
+def test_slots_report_their_jobs() -> None:
     slots, first, second = Slots(2), uuid4(), uuid4()
     assert (slots.running(), slots.gpus()) == ([], set())
     slots.put(0, first, (0, 63))
