@@ -18,7 +18,7 @@ from typer.core import TyperGroup
 
 from calibrl import presets
 from calibrl.client import CalibrlError, Client
-from calibrl.commands import access, datasets, evaluations, export, follow_job, jobs, profiles, queue
+from calibrl.commands import access, datasets, evaluations, export, follow_job, jobs, metrics, profiles, queue
 from calibrl.commands.arguments import (
     HERE,
     JOBS,
@@ -223,6 +223,7 @@ app.add_typer(datasets.app)
 app.add_typer(jobs.app)
 app.add_typer(queue.app)
 app.add_typer(export.app)
+app.add_typer(metrics.app)
 access.install(app)
 profiles.install(app)
 

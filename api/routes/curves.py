@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from api.bucket_width import Width, chosen_width, refusal
 from api.deps import CurrentCaller, Db
+from api.metric_names import KNOWN_NAMES
 from api.tables import CONTENT, ChosenFormat, streamed
 from calibrl.schemas import MAX_STEP, Curves
 from jobs.repository import curves, jobs
@@ -37,7 +38,8 @@ Names = Annotated[
     str,
     Query(
         max_length=8000,
-        description=f"Names, separated by commas; at most {MOST_NAMES}. A name that ends in * matches as a prefix.",
+        description=f"Names, separated by commas; at most {MOST_NAMES}. A name that ends in * matches as a prefix. "
+        f"{KNOWN_NAMES}",
         examples=["reward/*,loss/total"],
     ),
 ]

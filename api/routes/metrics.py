@@ -10,6 +10,7 @@ from fastapi.responses import StreamingResponse
 
 from api import metric_pages
 from api.deps import Db, ExistingJob
+from api.metric_names import KNOWN_NAMES
 from api.tables import CONTENT, ChosenFormat, Rows, streamed
 from calibrl.schemas import MAX_STEP, MetricName, MetricRow, Page
 from jobs.repository import curves, metrics
@@ -18,7 +19,11 @@ PAGE = 1000  # steps, where nothing is said
 router = APIRouter(prefix="/jobs/{job_id}/metrics", tags=["runs"])
 Names = Annotated[
     str | None,
-    Query(max_length=8000, description="Names of metrics, separated by commas. None: all.", examples=["reward/mean"]),
+    Query(
+        max_length=8000,
+        description=f"Names of metrics, separated by commas. None: all. {KNOWN_NAMES}",
+        examples=["reward/mean"],
+    ),
 ]
 After = Annotated[int, Query(ge=-1, le=MAX_STEP, description="Only steps after this one. -1: all.")]
 Most = Annotated[

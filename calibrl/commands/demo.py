@@ -22,6 +22,7 @@ from calibrl.client import CalibrlError, Client
 from calibrl.schemas import Job, JobStatus
 from calibrl.stack.local import LocalStack, StackError
 from calibrl.views.terminal import headline, plain
+from calibrl_core.metrics import describe
 
 POLL_SECONDS = 0.5
 LONGEST_SECONDS = 3600.0  # for all jobs together; they take minutes on two cores
@@ -30,7 +31,7 @@ INTERRUPTED = 130  # exit code of a command that Ctrl-C ended
 SAMPLES = 8
 STACK = "stack"  # label: stack of the demo; several can share a database
 MAX_TOKENS = 32
-SHOWN = {"validation/accuracy": "validation", "reward/answer_accuracy": "accuracy", "exploration/entropy": "entropy"}
+SHOWN = ("validation/accuracy", "reward/answer_accuracy", "exploration/entropy")
 
 STAGES = {
     "before": "warmup",
@@ -217,7 +218,7 @@ def _latest(client: Client, job: Job) -> str:
         return ""
     rows = client.metrics(job.id, names=list(SHOWN), after_step=max(0, job.step - 50)).data
     newest: dict[str, float | str] = {name: value for row in rows for name, value in row.values.items()}
-    return "  ".join(f"{label} {float(newest[name]):.2f}" for name, label in SHOWN.items() if name in newest)
+    return "  ".join(f"{describe(name).label} {float(newest[name]):.2f}" for name in SHOWN if name in newest)
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from calibrl.schemas import (
     Worker,
     WorkerStatus,
 )
+from calibrl_core.metrics import describe
 
 BARS = "▁▂▃▄▅▆▇█"
 SPARK_WIDTH = 40  # characters
@@ -50,16 +51,16 @@ MACHINE_STYLES = {
 }
 METER_WIDTH = 10  # characters
 SOON_SECONDS = 2.0  # a start within this time is shown as `now`
-WATCHED = {  # shown while a job runs, in this order, if the job reports them
-    "reward/mean": "reward",
-    "reward/answer_accuracy": "accuracy",
-    "validation/accuracy": "validation accuracy",
-    "exploration/entropy": "entropy (nats)",
-    "rareness/mean": "rareness weight",
-    "expert/gap_mean": "expert gap (nats)",
-    "loss/total": "loss",
-    "perf/step_seconds": "seconds per step",
-}
+WATCHED = (  # shown while a job runs, in this order, if the job reports them
+    "reward/mean",
+    "reward/answer_accuracy",
+    "validation/accuracy",
+    "exploration/entropy",
+    "rareness/mean",
+    "expert/gap_mean",
+    "loss/total",
+    "perf/step_seconds",
+)
 
 
 def plain(text: str) -> str:
@@ -154,15 +155,18 @@ def job_table(jobs: Sequence[JobSummary]) -> Table:
 
 
 def live_view(job: Job, rows: Mapping[int, Mapping[str, float | str]]) -> RenderableType:
-    """Return a running job: status, progress bar, and the latest value and sparkline of each watched metric."""
+    """Return a running job: status, progress bar, and the latest value, sparkline and unit of each watched
+    metric."""
     head = Table.grid(padding=(0, 1))
     bar = ProgressBar(total=job.steps_total or 1, completed=job.step, width=SPARK_WIDTH, pulse=job.steps_total is None)
     head.add_row(Text(job.name, style="bold"), status_text(job), bar, progress_text(job), run_time(job))
     metrics = Table.grid(padding=(0, 2))
-    for name, label in WATCHED.items():
+    for name in WATCHED:
         values = [float(row[name]) for _, row in sorted(rows.items()) if name in row]
         if values:
-            metrics.add_row(Text(label, style="dim"), f"{values[-1]:.4g}", sparkline(values))
+            metric = describe(name)
+            label, unit = Text(metric.label, style="dim"), Text(metric.unit, style="dim")
+            metrics.add_row(label, f"{values[-1]:.4g}", sparkline(values), unit)
     message = [Text(plain(job.message), style="dim")] if job.message else []
     return Group(head, metrics, *message)
 

@@ -1,7 +1,8 @@
 """Metric families of other installed packages: entry points of the group `calibrl.metrics`.
 
 An entry point's name is the family's name, its value a function `(batch: StepBatch) -> dict[str, float]`. The family
-`letters` returns metrics named `letters/...`. It runs in the trainer, once per step, in the first process.
+`letters` returns metrics named `letters/...`. It runs in the trainer, once per step, in the first process. Their
+descriptions, if there are any: `calibrl_core.metrics.installed`.
 """
 
 import logging
@@ -11,9 +12,9 @@ from functools import cache
 from importlib.metadata import EntryPoint
 
 from calibrl_core.diagnostics.base import StepBatch
+from calibrl_core.metrics.installed import GROUP
 from calibrl_core.plugins import ExtensionError, load, package
 
-GROUP = "calibrl.metrics"
 NAME = re.compile(r"[A-Za-z0-9_]{1,50}/[A-Za-z0-9_/.-]{1,100}")  # of a metric
 
 log = logging.getLogger(__name__)

@@ -7,10 +7,11 @@ dashboard, the CLI and the API take their texts from the registry. To add a metr
 from calibrl_core.metrics.accuracy import EVALUATION, VALIDATION
 from calibrl_core.metrics.base import Direction, Metric, MetricFamily, find
 from calibrl_core.metrics.expert import EXPERT
+from calibrl_core.metrics.installed import installed_descriptions
 from calibrl_core.metrics.sampling import EXPLORATION, LENGTH, RARENESS, REWARD, SAMPLED
 from calibrl_core.metrics.update import LOSS, PERF, RATIO
 
-__all__ = ["FAMILIES", "HISTOGRAMS", "Direction", "Metric", "MetricFamily", "describe", "find"]
+__all__ = ["FAMILIES", "HISTOGRAMS", "Direction", "Metric", "MetricFamily", "describe", "find", "look_up"]
 
 FAMILIES = (
     REWARD,
@@ -48,3 +49,10 @@ def describe(name: str) -> Metric:
     if metric is None:
         raise KeyError(f"{name!r} is not in the registry: add a Metric to a family in calibrl_core/metrics")
     return metric
+
+
+def look_up(name: str) -> Metric | None:
+    """Return the description of a metric from the registry, or from the package that reports it; None if neither has
+    one.
+    """
+    return find(name, FAMILIES) or find(name, installed_descriptions())

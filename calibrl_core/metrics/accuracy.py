@@ -44,7 +44,11 @@ _GREEDY = tuple(
 
 
 def _under(prefix: str, metrics: tuple[Metric, ...]) -> tuple[Metric, ...]:
-    return tuple(replace(metric, name=prefix + metric.name) for metric in metrics)
+    return tuple(replace(metric, name=prefix + metric.name, label=_label(prefix + metric.name)) for metric in metrics)
+
+
+def _label(name: str) -> str:
+    return name.replace("/", " ").replace("_", " ")
 
 
 VALIDATION = MetricFamily(

@@ -21,6 +21,7 @@ class Metric:
     meaning: str  # sentences, the first one a noun phrase
     how_to_read: str = ""  # sentences; empty: the meaning says enough
     direction: Direction = "none"  # where a good run goes; none: no direction is good in itself
+    label: str = ""  # short name for narrow places; empty: the name
     interval: bool = False  # also reported as NAME_low and NAME_high, the bounds of its 95 % interval over prompts
 
     @cached_property

@@ -12,6 +12,7 @@ EXPERT = MetricFamily(
             "nats/token",
             "Mean gap: log π(token) − log π(expert's token at this position).",
             "Many nats above 0 everywhere: the expert is out of distribution for this policy.",
+            label="expert gap",
         ),
         Metric(
             "expert/gap_correct",

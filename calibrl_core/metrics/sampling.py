@@ -11,6 +11,7 @@ REWARD = MetricFamily(
             "Mean reward: the weighted sum of all verifier scores.",
             "It should rise and then level off. A rise without accuracy is reward hacking.",
             "up",
+            label="reward",
         ),
         Metric(
             "reward/std",
@@ -24,6 +25,7 @@ REWARD = MetricFamily(
             "Share of completions with a correct answer, in any format.",
             "The main curve of a run: it should rise.",
             "up",
+            label="accuracy",
         ),
         Metric(
             "reward/strict_accuracy",
@@ -58,6 +60,7 @@ EXPLORATION = MetricFamily(
             "Policy entropy over rollout tokens.",
             "Look for a slow fall. A drop towards 0 is entropy collapse: the policy no longer explores. A rise with "
             "falling accuracy is noise.",
+            label="entropy",
         ),
         Metric(
             "exploration/entropy_top20",
@@ -198,6 +201,7 @@ RARENESS = MetricFamily(
             "reward",
             "Mean rareness weight |A|: the weight of guidance for a rollout, by how rare its outcome is in its group.",
             "It falls as groups agree. At 0 nothing is learned.",
+            label="rareness weight",
         ),
         Metric(
             "rareness/correct",

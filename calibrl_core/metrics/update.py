@@ -30,6 +30,7 @@ LOSS = MetricFamily(
             "loss",
             "The minimised loss. With `sft`: nats/token.",
             "The level says little. Look for spikes.",
+            label="loss",
         ),
         Metric(
             "loss/grad_norm",
@@ -146,6 +147,7 @@ PERF = MetricFamily(
             "Step time: the sum of the phases below. Without diagnostics, validation, checkpoints and samples.",
             "Lower is faster. Spikes: long completions, or a busy machine.",
             "down",
+            label="step time",
         ),
         Metric("perf/rollout_seconds", "s", "Time for sampling.", "", "down"),
         Metric(

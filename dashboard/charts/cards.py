@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from calibrl_core.metrics import FAMILIES, find
+from calibrl_core.metrics import look_up
 from dashboard.charts import figures
 from dashboard.charts.figures import ChartFigure, Curve, Share
 from dashboard.charts.series import StepSeries, scaled
@@ -40,14 +40,14 @@ class Card:
 
     @property
     def text(self) -> str:
-        """The hint, or the registry's; empty for a metric of another package."""
-        entry = find(self.lines[0].metric, FAMILIES)
+        """The hint, or the registry's; empty for a metric without a description."""
+        entry = look_up(self.lines[0].metric)
         return self.hint or (entry.hint if entry else "")
 
     @property
     def unit_text(self) -> str:
-        """The unit, or the registry's; empty for a metric of another package."""
-        entry = find(self.lines[0].metric, FAMILIES)
+        """The unit, or the registry's; empty for a metric without a description."""
+        entry = look_up(self.lines[0].metric)
         return self.unit or (entry.unit if entry else "")
 
     def figure(self, curves: Curves) -> ChartFigure:

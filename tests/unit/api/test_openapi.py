@@ -5,6 +5,7 @@ from api.errors import Problem
 from api.examples import JOB_SPECS
 from api.main import app
 from calibrl.schemas import job_spec_adapter
+from calibrl_core.metrics import FAMILIES
 
 
 @pytest.mark.parametrize("name", ["train", "evaluate"])
@@ -24,3 +25,10 @@ def test_every_endpoint_documents_its_errors_and_its_key() -> None:
             content = operation["responses"]["default"]["content"]
             assert content == (of_openai if openai.speaks(path) else problem)
             assert ("security" in operation) == path.startswith("/v1/")
+
+
+@pytest.mark.parametrize("path", ["/v1/jobs/{job_id}/metrics", "/v1/metrics"])
+def test_the_names_of_metrics_are_documented_by_the_registry(path: str) -> None:
+    parameters = app.openapi()["paths"][path]["get"]["parameters"]
+    (text,) = [parameter["description"] for parameter in parameters if parameter["name"] == "names"]
+    assert [family.title for family in FAMILIES if family.title not in text] == []

@@ -99,6 +99,19 @@ def test_a_preset_is_listed_printed_and_submitted(service: Service, tmp_path: Pa
     assert job_spec_adapter.validate_python(service.requests[0].body).name == "digits-calibrl"
 
 
+def test_metrics_are_listed_and_explained_without_a_service() -> None:
+    listed = calibrl("metrics").stdout
+    assert "exploration/entropy " in listed
+    assert "validation/accuracy " in listed
+    assert {line.split("/")[0] for line in calibrl("metrics", "ratio/").stdout.splitlines()[1:]} == {"ratio"}
+    explained = calibrl("metrics", "validation/accuracy_low").stdout
+    for text in ("share", "Share of completions with a correct answer.", "higher is better", "95 % interval"):
+        assert text in explained
+    histogram = calibrl("metrics", "expert/gap").stdout
+    assert "Gap of every token that has one. Unit: nats." in histogram
+    assert "there is no metric 'nope'" in fault(calibrl("metrics", "nope"), 2)
+
+
 def test_submit_as_json(service: Service, tmp_path: Path) -> None:
     service.on("POST", "/v1/jobs", (201, job()))
     assert json.loads(calibrl("submit", spec_file(tmp_path), "--json").stdout)["id"] == str(JOB_ID)

@@ -8,6 +8,7 @@ from rich.console import Console, RenderableType
 
 from calibrl.schemas import Job, JobStatus, Project, QueueEntry, Usage, Worker, WorkerStatus
 from calibrl.views import terminal
+from calibrl_core.metrics import describe
 
 from .conftest import entry as entry_json
 from .conftest import job as job_json
@@ -65,7 +66,12 @@ def test_live_view_shows_the_latest_reported_values() -> None:
     assert "█▁" in text
     assert "nan" in text
     assert "777777" not in text
+    assert "nats/token" in text
     assert "\x1b" not in text
+
+
+def test_every_watched_metric_has_a_short_name() -> None:
+    assert [name for name in terminal.WATCHED if not describe(name).label] == []
 
 
 def test_a_jobs_page_leaves_out_empty_fields() -> None:

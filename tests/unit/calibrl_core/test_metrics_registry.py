@@ -10,9 +10,11 @@ from calibrl_core.algorithms.registry import BUILT_IN
 from calibrl_core.config import TrainConfig
 from calibrl_core.diagnostics.gradients import compare_gradients
 from calibrl_core.health import RULES
-from calibrl_core.metrics import FAMILIES, HISTOGRAMS, describe, find
+from calibrl_core.metrics import FAMILIES, HISTOGRAMS, describe, find, look_up
+from calibrl_core.metrics.installed import installed_descriptions
 from calibrl_core.report import EventFile
 from calibrl_core.train import train
+from tests.support.packages import install
 
 VERIFIERS = ("math", "format")
 METRICS = [metric for family in FAMILIES for metric in family.metrics]
@@ -88,6 +90,23 @@ def test_a_full_name_precedes_a_placeholder() -> None:
     assert describe("reward/mean").name == "reward/mean"
     assert describe("reward/math").name == "reward/<verifier>"
     assert describe("eval/test/pass_at_8").name == "eval/<split>/pass_at_<n>"
+
+
+def test_descriptions_of_other_packages_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = "from calibrl_core.metrics import Metric\nMETRICS = (Metric('{}', 'odd unit', 'Odd.'),)\n"
+    points = {"odd": "odd_metrics:f", "wrong": "wrong_metrics:f"}
+    files = {"odd_metrics.py": line.format("odd/mean"), "wrong_metrics.py": line.format("reward/mean")}
+    install(tmp_path, files, {"name": "org-odd", "version": "1", "entry-points": {"calibrl.metrics": points}})
+    monkeypatch.syspath_prepend(tmp_path)
+    installed_descriptions.cache_clear()
+    try:
+        found = look_up("odd/mean")
+        assert found is not None
+        assert found.unit == "odd unit"
+        assert look_up("odd/other") is None
+        assert [family.title for family in installed_descriptions()] == ["odd/"]
+    finally:
+        installed_descriptions.cache_clear()
 
 
 def test_names_are_unique_and_texts_are_sentences() -> None:

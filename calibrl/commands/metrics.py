@@ -1,0 +1,31 @@
+"""The command `calibrl metrics`: what the metrics of a run mean. It needs no service."""
+
+from typing import Annotated
+
+import typer
+
+from calibrl.commands.arguments import JOBS, print_rich
+from calibrl.views.metrics import metric_page, metric_table
+from calibrl_core.metrics import FAMILIES, HISTOGRAMS, look_up
+
+app = typer.Typer()
+ALL = tuple(metric for family in FAMILIES for metric in family.metrics)
+
+
+@app.command("metrics", rich_help_panel=JOBS)
+def show_metrics(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="NAME", help="Metric to explain, or a prefix such as reward/.", show_default=False),
+    ] = None,
+) -> None:
+    """List the metrics that runs report, or explain one: unit, meaning, how to read it, good direction."""
+    listed = [metric for metric in ALL if name is None or (name.endswith("/") and metric.name.startswith(name))]
+    if listed:
+        print_rich(metric_table(listed))
+        return
+    found = next((metric for metric in ALL if metric.name == name), None) or look_up(name or "")
+    histogram = next((each for each in HISTOGRAMS if each.name == name), None)
+    if found is None and histogram is None:
+        raise typer.BadParameter(f"there is no metric {name!r}; `calibrl metrics` lists them", param_hint="NAME")
+    print_rich(metric_page(name or "", found, histogram))
