@@ -9,7 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCau
 
 from calibrl.schemas import MemoryPart, MemoryPlan, job_spec_adapter
 from calibrl_core.config import BuiltinModel, LoraSettings
-from calibrl_core.models.adapters import prepare
+from calibrl_core.models.adapters import prepare_model
 from calibrl_core.models.tiny import build_tiny_vlm
 from jobs.planning.memory import estimate, peak
 from jobs.planning.model_shapes import ModelShape, UnknownShape, of_folder, tiny_vlm
@@ -97,7 +97,7 @@ def test_the_planned_parameters_are_those_the_trainer_trains(options: dict[str, 
     model.save_pretrained(tmp_path)
     source = BuiltinModel(builtin="tiny-vlm", **options)
     assert source.lora is None or isinstance(source.lora, LoraSettings)
-    prepare(model, source)
+    prepare_model(model, source)
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     found = plan(of_folder(tmp_path), options)
     assert found.trained == trained
