@@ -37,6 +37,7 @@ class AlgorithmSettings(StrictSettings):
     samples: ClassVar[bool]  # True: learns from sampled rollouts; False: learns from the data's experts only
     needs_experts: ClassVar[bool] = False  # data without any expert is refused
     clips_sequences: ClassVar[bool] = False  # True: one ratio per rollout is clipped; False: one per token
+    has_guidance: ClassVar[bool] = False  # `token_losses` returns a second loss beside the policy's
 
     type: str
 
@@ -87,7 +88,6 @@ class PolicyGradientSettings(AlgorithmSettings):
     """
 
     samples: ClassVar[bool] = True
-    has_guidance: ClassVar[bool] = False  # `token_losses` returns a second loss beside the policy's
     learns_from_experts: ClassVar[bool] = False  # expert rows are in the update, beside the rollouts
 
     clip_low: float = Field(0.2, ge=0, lt=1, description="The gradient stops once the ratio falls below 1 - clip_low.")

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import streamlit as st
 
-from calibrl.schemas import Job
+from calibrl.schemas import Job, find_algorithm
 from dashboard import states
 from dashboard.charts.cards import Card, HeatCard, Line, StackCard, metrics_of
 from dashboard.markup import escape, group_link, heading, table
@@ -61,9 +61,11 @@ QUADRANTS = (
 
 def _strength(job: Job, full: bool) -> str:
     settings = job.spec["algorithm"]
-    if settings["type"] != "calibrl":
+    known = find_algorithm(settings["type"])
+    if known is None or not known.has_guidance:
         return f"not at all: {settings['type']} has no guidance"
-    return "at full strength" if full else f"at {settings['negative_slope']:g} × full strength"
+    slope = 1.0 if full else settings.get("negative_slope", 1.0)
+    return "at full strength" if slope == 1 else f"at {slope:g} × full strength"
 
 
 def _legend(job: Job) -> None:

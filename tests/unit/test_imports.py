@@ -4,6 +4,7 @@ import ast
 import re
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,7 @@ def sql(path: Path, tree: ast.AST) -> Iterator[str]:
 ALGORITHM_KINDS = frozenset({"AlgorithmSettings", "PolicyGradientSettings", "SupervisedSettings"})
 
 
+@cache
 def algorithm_classes() -> frozenset[str]:
     """Return the names of the classes of single algorithms, and of the families among them."""
     trees = [ast.parse(path.read_text()) for path in (ROOT / "calibrl_core" / "algorithms").glob("*.py")]
@@ -135,6 +137,36 @@ def algorithm_classes() -> frozenset[str]:
     }:
         found |= more
     return frozenset(found - ALGORITHM_KINDS)
+
+
+@cache
+def algorithm_types() -> frozenset[str]:
+    """Return the names of the built-in algorithms in specs."""
+    trees = [ast.parse(path.read_text()) for path in (ROOT / "calibrl_core" / "algorithms").glob("*.py")]
+    fields = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.AnnAssign)]
+    return frozenset(
+        str(field.value.value)
+        for field in fields
+        if isinstance(field.target, ast.Name) and field.target.id == "type" and isinstance(field.value, ast.Constant)
+    )
+
+
+def comparisons_with_algorithm_types(path: Path, tree: ast.AST) -> Iterator[str]:
+    """`==`, `!=`, `in` and `match` with the name of one algorithm."""
+    types = algorithm_types()
+    for node in ast.walk(tree):
+        match node:
+            case ast.Compare(left=left, comparators=comparators):
+                compared = [left, *comparators]
+            case ast.MatchValue(value=value):
+                compared = [value]
+            case _:
+                continue
+        collections = [each for each in compared if isinstance(each, ast.Tuple | ast.List | ast.Set)]
+        values = [*compared, *(element for collection in collections for element in collection.elts)]
+        names = {each.value for each in values if isinstance(each, ast.Constant) and isinstance(each.value, str)}
+        if found := names & types:
+            yield f"line {node.lineno}: compares with {', '.join(sorted(found))}; give the algorithms a hook instead"
 
 
 def branches_on_algorithms(path: Path, tree: ast.AST) -> Iterator[str]:
@@ -216,7 +248,15 @@ def test_sql_stands_only_in_the_repository() -> None:
 def test_only_the_algorithms_know_single_algorithms() -> None:
     assert {"CalibRL", "SFT", "LearnsFromExperts", "RLPlus"} <= algorithm_classes()
     own = ROOT / "calibrl_core" / "algorithms"
-    assert faults([path for path in sources(*ALLOWED) if own not in path.parents], branches_on_algorithms) == []
+    paths = [path for path in sources(*ALLOWED) if own not in path.parents]
+    assert faults(paths, branches_on_algorithms) == []
+    named = {
+        ROOT / "calibrl_core" / "parity.py",  # methods of the reference's file, by the names in that file
+        ROOT / "calibrl" / "commands" / "demo.py",  # its own runs, which are named after their algorithms
+        ROOT / "bench" / "arms" / "ours.py",  # its own cases
+    }
+    assert {"calibrl", "sft", "grpo"} <= algorithm_types()
+    assert faults([path for path in paths if path not in named], comparisons_with_algorithm_types) == []
 
 
 @pytest.mark.parametrize(
@@ -246,6 +286,10 @@ def test_only_the_algorithms_know_single_algorithms() -> None:
         (branches_on_algorithms, "jobs", "isinstance(x, int | dapo.DAPO)", 1),
         (branches_on_algorithms, "jobs", "match x:\n    case CalibRL():\n        pass", 1),
         (branches_on_algorithms, "jobs", "isinstance(x, PolicyGradientSettings)", 0),
+        (comparisons_with_algorithm_types, "jobs", "x['type'] != 'calibrl'", 1),
+        (comparisons_with_algorithm_types, "jobs", "x in ('sft', 'other')", 1),
+        (comparisons_with_algorithm_types, "jobs", "match x:\n    case 'grpo':\n        pass", 1),
+        (comparisons_with_algorithm_types, "jobs", "spec = {'type': 'sft'}", 0),
     ],
 )
 def test_the_checks_see_what_they_look_for(check: Check, package: str, code: str, found: int) -> None:
