@@ -22,7 +22,7 @@ from tests.support.waiting import eventually
 
 @pytest.fixture(autouse=True)
 def own_logs() -> Iterator[None]:
-    """How a test has logs written ends with it, as the standard error does that they go to."""
+    """Reset a test's log configuration at its end, because it writes to the captured stderr of that test."""
     yield
     structlog.reset_defaults()
 

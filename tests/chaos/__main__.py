@@ -59,7 +59,7 @@ def main() -> None:
 
 
 class Suite:
-    """All rounds, one stack after the other, and their findings."""
+    """Run all rounds, one stack after the other, and collect their findings."""
 
     def __init__(self, folder: Path, seed: int, lease: float, faults: list[Fault]) -> None:
         self.console = Console(width=max(120, Console().width))

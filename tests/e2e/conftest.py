@@ -38,7 +38,7 @@ SETTLED = """() => document.querySelector('[data-test-script-state=notRunning]')
 
 @pytest.fixture(scope="session")
 def chromium() -> str:
-    """Where Debian's Chromium is; without it the tests fail in CI, and are skipped elsewhere."""
+    """Return the path of Debian's Chromium. Without it the tests fail in CI and are skipped elsewhere."""
     path = shutil.which("chromium")
     if path is None:
         say = "Chromium is missing: apt-get install chromium"
@@ -84,7 +84,7 @@ def browser(playwright: Playwright, chromium: str) -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser, stack: LocalStack) -> Iterator[Page]:
-    """A tab on the dashboard; at its end, nothing may stand in its console as an error."""
+    """Yield a tab on the dashboard and check at its end that its console has no error."""
     context = browser.new_context(base_url=stack.dashboard_url, viewport={"width": 1300, "height": 900})
     context.set_default_timeout(PATIENCE)
     page = context.new_page()

@@ -39,7 +39,7 @@ def far_experts(client: Client, folder: Path) -> Dataset:
 
 
 def submit(client: Client, folder: Path) -> list[Job]:
-    """All of them, from one warm-up."""
+    """Submit all runs, each from the same warm-up."""
     warmup = client.submit(warmup_spec(0, "guide"))
 
     def run(algorithm: str, **changes: Any) -> Job:

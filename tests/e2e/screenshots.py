@@ -54,7 +54,7 @@ def pages(client: Client) -> Iterator[tuple[str, str]]:
 
 
 def taken(page: Page, url: str, path: Path, width: int) -> None:
-    """One picture, once all of the page is drawn."""
+    """Take one picture when the page is fully drawn."""
     page.set_viewport_size({"width": width, "height": 900})
     page.goto(url)
     for _ in range(2):  # what comes into sight by the first time may be higher than its place was
@@ -66,7 +66,7 @@ def taken(page: Page, url: str, path: Path, width: int) -> None:
 
 
 def take_all(browser: Browser, address: str, shown: list[tuple[str, str]], folder: Path) -> None:
-    """All pictures in both themes; of a job's overview and the list one on a phone, too."""
+    """Take all pictures in both themes; a job's overview and the list of jobs also at phone size."""
     for theme in ("light", "dark"):
         context = browser.new_context(base_url=address, color_scheme=theme)  # type: ignore[arg-type]
         page = context.new_page()

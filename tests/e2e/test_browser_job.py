@@ -157,7 +157,7 @@ WITHIN_STREAMLIT = {"exclude": [["[data-testid=stMetricChart]"]]}
 
 
 def violations(page: Page) -> list[str]:
-    """What axe-core finds serious or critical, as rule, place and reason."""
+    """Return axe-core's serious and critical findings as rule, place and reason."""
     found = Axe().run(page, context=WITHIN_STREAMLIT, options={"resultTypes": ["violations"]}).response["violations"]
     return [
         f"{rule['id']} {node['target']} {node['html'][:200]} {node.get('failureSummary', '')[:300]}"

@@ -22,6 +22,6 @@ def http(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[httpx.Clien
 
 @pytest.fixture
 def client(http: httpx.Client) -> Iterator[Client]:
-    """The Python client of that API; files that speak HTTP themselves have a fixture of this name of their own."""
+    """Return the Python client of that API. Files that send HTTP themselves define their own fixture of this name."""
     with Client(str(http.base_url), API_KEY) as client:
         yield client

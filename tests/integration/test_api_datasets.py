@@ -79,7 +79,7 @@ def uploaded(http: httpx.Client, content: bytes | None = None, **params: str) ->
 
 
 def kept(folder: Path) -> list[str]:
-    """All files of uploads that the server has on disk."""
+    """Return all files of uploads that the server has on disk."""
     places = (folder / "storage", folder / "uploads")
     return sorted(path.name for place in places for path in place.rglob("*") if path.is_file())
 
@@ -332,7 +332,7 @@ def test_storage_that_is_no_folder(database: str, tmp_path: Path, monkeypatch: p
 
 
 def test_nothing_of_the_database_waits_for_an_upload(http: httpx.Client, tmp_path: Path) -> None:
-    """Its transaction begins when all has come: the database ends one in which nothing happens, and few may be open."""
+    """The transaction begins after the last byte: the database ends idle transactions and limits connections."""
     content = jsonl(row())
 
     def slow() -> Iterator[bytes]:

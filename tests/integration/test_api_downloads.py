@@ -22,7 +22,7 @@ FILES = {"config.json": b"{}", "model.safetensors": bytes(range(256)) * 5000, "a
 
 
 def written(job_id: UUID, step: int = 5, folder: Path | None = None) -> Path:
-    """A checkpoint on disk that the database knows."""
+    """Write a checkpoint to disk and record it in the database."""
     folder = folder or get_settings().run_dir(job_id, 1) / "checkpoints" / f"step-{step:06d}"
     for name, content in FILES.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -94,8 +94,9 @@ def test_only_a_finished_evaluation_has_a_comparison(http: httpx.Client) -> None
 
 
 def test_two_evaluations_are_compared_prompt_by_prompt(client: Client) -> None:
-    """Of 100 prompts the one has 20 right, the other these and 40 more; on the noisy ones 49 against 51, of which 48
-    are common: 3 gained, 1 lost."""
+    """On `test`, 20 of 100 prompts are right, then the same 20 and 40 more. On the noisy split 49, then 51, with 48
+    in common: 3 gained, 1 lost.
+    """
     noisy = [*right(48)[:48], 0.0, 1.0, 1.0, 1.0, *right(0)[52:]]
     first = evaluation({"test": right(20), "test-noise": right(49)})
     second = evaluation({"test": right(60), "test-noise": noisy}, rewards=[{"type": "exact"}])

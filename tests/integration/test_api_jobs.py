@@ -285,7 +285,7 @@ def test_ten_thousand_jobs_are_listed_by_index(http: httpx.Client) -> None:
 
 
 def explained(wanted: JobFilter) -> str:
-    """How the database finds a page."""
+    """Return the database's query plan for a page."""
     statements: list[tuple[str, Any]] = []
     with session_scope() as session:
         connection = session.connection()

@@ -22,14 +22,14 @@ JSON = {"Content-Type": "application/json"}
 
 @pytest.fixture
 def unchanged(http: httpx.Client) -> Iterator[Callable[[], None]]:
-    """Call it once all is set up: from then to the test's end nothing that the API tells may change."""
+    """Yield a function to call after the setup: from then to the test's end, no answer of the API may change."""
     before: list[dict[str, Any]] = []
     yield lambda: before.append(everything(http))
     assert before and everything(http) == before[0]
 
 
 def everything(http: httpx.Client) -> dict[str, Any]:
-    """All that there is to read of jobs, their events, machines and projects, but for moments that are estimates."""
+    """Return all jobs, their events, the queue, machines and projects, without estimated start times."""
     found = {path: http.get(f"/v1/{path}").json()["data"] for path in ("jobs", "queue", "workers", "projects")}
     found["events"] = [http.get(f"/v1/jobs/{job['id']}/events").json()["data"] for job in found["jobs"]]
     for entry in found["queue"]:

@@ -141,7 +141,7 @@ def routes() -> set[str]:
 
 @pytest.fixture
 def stage(database: str) -> Iterator[tuple[People, dict[str, str], dict[str, str]]]:
-    """Who asks, everybody's key, and what stands in the paths' braces."""
+    """Yield the users, the key of each user, and the values of the path parameters."""
     with serving() as admin, People(admin) as people:
         admin.put(f"/v1/projects/{OWN}", json={})
         admin.put("/v1/projects/other", json={})
@@ -217,7 +217,7 @@ def test_every_route_for_every_role(stage: tuple[People, dict[str, str], dict[st
 
 
 def _order(route: str) -> tuple[bool, str]:
-    """What takes a role away comes last."""
+    """Sort DELETE routes last, because they remove roles."""
     return route.startswith("DELETE"), route
 
 
@@ -238,7 +238,7 @@ def _as_expected(need: Need, who: str, answer: httpx.Response) -> bool:
 
 
 def _let_in(answer: httpx.Response) -> bool:
-    """Whatever else was wrong: a file that a machine has, say, is not where this test runs."""
+    """Return True unless access was refused. Other errors are allowed: a worker's file is not on this machine."""
     hidden = answer.status_code == 404 and _detail(answer).startswith(HIDDEN)
     return answer.status_code not in (401, 403, 405) and answer.status_code < 500 and not hidden
 

@@ -86,7 +86,7 @@ def test_the_gpu_worker_is_the_worker_with_a_device(config: dict[str, Any]) -> N
 
 
 def test_queue_settings_in_the_env_file_reach_their_services(tmp_path: Path) -> None:
-    """As a file, where Compose reads quotes and braces, and through the settings that read the variables at last."""
+    """Values pass through Compose, which parses quotes and braces, and through the settings that read the variables."""
     chosen = {
         "CALIBRL_WORKER_CPU_SLOTS": "3",
         "CALIBRL_WORKER_GPUS": "0,2",
@@ -112,7 +112,7 @@ def test_queue_settings_in_the_env_file_reach_their_services(tmp_path: Path) -> 
 
 
 def test_the_example_file_changes_nothing_of_the_queue(config: dict[str, Any], tmp_path: Path) -> None:
-    """What it suggests is what holds without it."""
+    """The values in the example file are the defaults."""
     example = ROOT / ".env.example"
     answer = compose(tmp_path, "--env-file", str(example), "--profile", "gpu", "config", "--format", "json")
     assert answer.returncode == 0, answer.stderr
@@ -129,7 +129,7 @@ def _settings(environment: dict[str, str]) -> Settings:
 
 
 def test_storage_keys_reach_only_the_services_that_read_files(config: dict[str, Any], tmp_path: Path) -> None:
-    """As a file; what it leaves out does not reach them as something empty, which AWS's library would take as given."""
+    """A variable missing in the file is not passed as an empty one: AWS's library would use the empty value."""
     chosen = {"CALIBRL_STORAGE": "s3://bucket/x", "AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret"}
     file = tmp_path / ".env"
     file.write_text("".join(f"{name}={value}\n" for name, value in (SECRETS | chosen).items()))
@@ -157,7 +157,7 @@ def test_nothing_listens_beyond_this_machine_by_default(config: dict[str, Any]) 
 
 
 def test_opening_the_api_does_not_open_the_dashboard(tmp_path: Path) -> None:
-    """It has no sign-in of its own."""
+    """The dashboard has no sign-in of its own."""
     answer = compose(tmp_path, "config", "--format", "json", env=SECRETS | {"BIND_ADDRESS": "0.0.0.0"})
     services = json.loads(answer.stdout)["services"]
     assert [services[name]["ports"][0]["host_ip"] for name in ("api", "dashboard")] == ["0.0.0.0", "127.0.0.1"]

@@ -51,7 +51,7 @@ def write_files(folder: Path) -> None:
 
 
 class Reader:
-    """Somebody who types the commands of the docs, one page after another."""
+    """Runs the commands of the docs, one page after another."""
 
     def __init__(self, client: Client, stack: Stack, folder: Path) -> None:
         self.client, self.stack, self.folder = client, stack, folder
@@ -163,7 +163,7 @@ def asked_by_profile(words: list[str]) -> Iterator[None]:
 
 @pytest.fixture
 def reader(tmp_path: Path) -> Iterator[Reader]:
-    """A reader of the docs with a running stack and all files, in a folder of their own."""
+    """Yield a reader of the docs with a running stack and all files, in a separate folder."""
     home, folder = tmp_path / "home", tmp_path / "work"
     folder.mkdir()
     write_files(folder)

@@ -1,4 +1,4 @@
-"""`Idempotency-Key` over real HTTP: whatever breaks in between, a request is done once."""
+"""`Idempotency-Key` over real HTTP: a request is done once, also if the connection or a process fails."""
 
 import json
 import socket

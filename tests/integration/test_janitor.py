@@ -265,7 +265,7 @@ def test_an_image_that_another_job_shows_stays() -> None:
 
 
 def test_a_run_that_shows_an_image_while_the_janitor_forgets_it_keeps_it() -> None:
-    """Whoever comes second waits for the first, and sees what it did."""
+    """The second transaction waits for the first and sees its result."""
     project("default", retention_days=1)
     ended_job()
     other = submit()

@@ -1,4 +1,4 @@
-"""A job's life on a real database: what may follow what, who holds a job, and what the sweep mends."""
+"""A job's life on a real database: allowed transitions, the holder of a job, and the repairs of the sweep."""
 
 import threading
 from collections.abc import Callable
@@ -122,7 +122,7 @@ def test_no_two_workers_ever_take_the_same_job() -> None:
 
 
 def test_claims_take_turns() -> None:
-    """So that what is free, who has how much and who is next are the same for all that decide by it."""
+    """Claims run one at a time, so that free slots, usage and order are the same for each decision."""
     submit()
     submit()
     machine("w")

@@ -1,4 +1,4 @@
-"""Live streams over real HTTP and a real database: no gap, no repeat, whatever breaks; and what a client then has."""
+"""Live streams over real HTTP and a real database: no gap and no repeat after any fault; and the client's copy."""
 
 import contextlib
 import json
@@ -80,7 +80,7 @@ class Run:
             jobs.set_progress(session, self.id, self.step, 1000)
 
     def rewind(self, to_step: int, again: int = 0) -> None:
-        """As a resumed trainer's `start`, in one transaction with some of the steps that it makes again."""
+        """Rewind like a resumed trainer's `start`, in one transaction with some of the repeated steps."""
         with session_scope() as session:
             lifecycle.fence(session, self.claim)
             jobs.rewind(session, self.id, to_step)
@@ -139,7 +139,7 @@ class Mirror:
 
 
 def rest(service: httpx.Client, id: UUID) -> dict[str, Any]:
-    """The same, as the other routes say it."""
+    """Return the same records from the REST routes."""
     url = f"/v1/jobs/{id}"
     known = {kind: service.get(f"{url}/{kind}?limit=1000").json()["data"] for kind in ("events", "samples")}
     known["checkpoints"] = service.get(f"{url}/checkpoints").json()["data"]
@@ -394,7 +394,7 @@ def test_a_listener_that_is_killed_is_replaced(service: httpx.Client, database: 
 
 
 def test_many_streams_hold_no_database_connection(service: httpx.Client, database: str) -> None:
-    """200 streams over raw sockets: one listener, and what the pool keeps; all hear of a change by one read."""
+    """200 streams over raw sockets share one listener and the pool; one read serves a change to all of them."""
     run = Run()
     with contextlib.ExitStack() as open_:
         sockets = [
@@ -466,7 +466,7 @@ def test_a_stopping_process_ends_its_streams(database: str) -> None:
 
 
 def test_the_client_reconnects_at_its_last_position(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every connection ends after a moment; each step is told once, in order, and `wait` ends with the job."""
+    """Every connection ends after 0.2 s; each step arrives once, in order, and `wait` ends with the job."""
     monkeypatch.setattr("calibrl.client.live.LONGEST_STREAM", 0.2)
     run = Run()
     waiting: list[Job] = []

@@ -1,4 +1,4 @@
-"""The local stack as a whole, in a process of its own that gets interrupted and killed."""
+"""The local stack as a whole, in a separate process that is interrupted and killed."""
 
 import json
 import os

@@ -364,7 +364,7 @@ def test_a_database_that_is_away_is_an_error_of_the_servers(client: OpenAI, monk
 
 
 def wake() -> None:
-    """What a wake-up makes a worker's process do, here and now."""
+    """Run the task of a wake-up in this process."""
     from worker.tasks import wake as task  # reads the settings
 
     task()

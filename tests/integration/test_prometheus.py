@@ -1,4 +1,4 @@
-"""What Prometheus reads."""
+"""Metrics of the endpoint that Prometheus reads."""
 
 import httpx
 import pytest

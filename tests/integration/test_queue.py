@@ -1,4 +1,4 @@
-"""The queue on a real database: pausing, retries, several GPUs, limits of projects, giving way, and saying why."""
+"""The queue on a real database: pausing, retries, several GPUs, limits of projects, preemption, and reasons."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any

@@ -23,7 +23,7 @@ S = JobStatus
 
 
 def crowd(seed: int, ids: list[UUID], claims: list[Claim]) -> None:
-    """One of several that ask things of the same jobs at once: some of it is refused, and nothing else may go wrong."""
+    """Act on the same jobs as one of several threads: a request may be refused, and must not fail in another way."""
     asking = [lifecycle.cancel, lifecycle.pause, lifecycle.resume, lifecycle.resume, lifecycle.retry]
     dice = random.Random(seed)
     for _ in range(40):

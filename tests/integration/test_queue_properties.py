@@ -80,7 +80,7 @@ MOVES = st.one_of(
 
 @pytest.fixture
 def connection(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[psycopg.Connection[Any]]:
-    """To the database, for looking at it; leases there do not expire by themselves: time is moved by hand."""
+    """Yield a connection that reads the database. Leases do not expire by themselves: the test moves the time."""
     monkeypatch.setenv("CALIBRL_LEASE_SECONDS", str(LEASE))
     get_settings.cache_clear()
     with looking_at(database) as opened:
@@ -102,7 +102,7 @@ def preemption(wanted: bool) -> Iterator[None]:
 
 
 def ask(action: Callable[..., Any], job_id: UUID, *arguments: Any) -> bool:
-    """Whether what a person asks of a job is done; it may be refused."""
+    """Return True if a person's action on a job is done, False if it is refused."""
     try:
         with session_scope() as session:
             action(session, job_id, *arguments, actor="user")
@@ -192,7 +192,7 @@ class Queue(RuleBasedStateMachine):
             setattr(self.model.projects[name], key, settings.get(key))
 
     def look(self) -> None:
-        """What the queue says of itself: everybody who has not started, in line without a gap, each with a reason."""
+        """Check the queue's entries: every job that has not started, positions without a gap, each with a reason."""
         with session_scope() as session:
             entries = {entry.job_id: entry for entry in lifecycle.queue_entries(session)}
         unstarted = {id: job for id, job in self.model.jobs.items() if job.status in ("queued", "waiting", "paused")}
@@ -241,7 +241,7 @@ class Queue(RuleBasedStateMachine):
         return job.held and job.attempt == claim.attempt
 
     def work(self, pick: int, stale: bool, does: str, how: str) -> None:
-        """What a worker does with a claim, be it still its own or not."""
+        """Act as a worker with a claim, current or lost."""
         if not self.claims:
             return
         lost = [claim for claim in self.claims if not self._holds(claim)]
@@ -273,7 +273,7 @@ class Queue(RuleBasedStateMachine):
             assert holds
 
     def pass_time(self, seconds: float, silent: list[str]) -> None:
-        """All that is written happened so much longer ago; machines that are not silent have been heard of since."""
+        """Move all stored times back by `seconds`; machines that are not silent have sent a heartbeat since."""
         self.model.now += seconds
         columns = {
             "jobs": ("created_at", "started_at", "finished_at"),
@@ -302,7 +302,7 @@ class Queue(RuleBasedStateMachine):
             job.preempted = True
 
     def start_machine(self, name: str) -> None:
-        """Register it, as after a restart of its worker, and find what nobody holds free."""
+        """Register the machine, as after a restart of its worker, and report its unheld GPUs as free."""
         machine = self.model.machines[name]
         life.machine(name, cpu_slots=machine.cpu_slots, gpus=machine.gpus, labels=machine.labels)
         machine.heard = self.model.now
@@ -357,10 +357,10 @@ class Queue(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if sys.exc_info()[0] is None:
-            self._everybody_ends()
+            self._all_jobs_end()
 
-    def _everybody_ends(self) -> None:
-        """With all machines back, and nothing limited: nobody waits for ever."""
+    def _all_jobs_end(self) -> None:
+        """Check that every job ends once all machines are online and no limit is set."""
         for name in self.model.projects:
             self._put_project(name)
         for name in self.model.machines:

@@ -1,4 +1,4 @@
-"""What a run leaves in the database: written once, read in pages, and within its limits."""
+"""A run's rows in the database: written once, read in pages, and within their limits."""
 
 import math
 from collections.abc import Iterator

@@ -34,7 +34,7 @@ with Postgres(root / "postgres", root / "postgres.log", durable=False), Valkey(r
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """One whose name needs quoting everywhere."""
+    """Return a folder whose name must be quoted everywhere."""
     return tmp_path / "a \"folder\" with 'spaces'"
 
 

@@ -1,4 +1,4 @@
-"""The shipper on a real database: every byte once, whatever breaks in between."""
+"""The shipper on a real database: every byte once, also after a fault."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What every trainer must do, so that the fake one stands for the real one: event file, checkpoints, signals, exits."""
+"""The protocol of every trainer, so that the fake one can replace the real one: events, checkpoints, signals, exits."""
 
 import json
 import signal
@@ -33,7 +33,7 @@ CONFIG: dict[str, Any] = {
 
 
 class Runs:
-    """Starts one trainer in folders of its own."""
+    """Starts one trainer in its own folders."""
 
     def __init__(self, module: str, folder: Path) -> None:
         self._module, self._folder = module, folder
@@ -79,7 +79,7 @@ def undisturbed(runs: Runs) -> Path:
 
 @pytest.fixture(scope="module")
 def stopped(runs: Runs) -> Path:
-    """A run that was told to stop between two checkpoints, ..."""
+    """Return the folder of a run that got SIGTERM between two checkpoints, ..."""
     run_dir = runs.folder("disturbed")
     with runs.process(run_dir) as run:
         eventually(lambda: last_step(run_dir) > EVERY)

@@ -31,7 +31,7 @@ HOOKS = "/v1/projects/default/webhooks"
 
 
 class Listener:
-    """Notes what it is sent, and answers as it is told to."""
+    """Records each request and sends the configured answer."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[dict[str, str], bytes]] = []
@@ -263,7 +263,7 @@ def test_a_message_is_whose_it_is_for_longer_than_sending_takes() -> None:
 
 
 def test_names_that_hang_hold_no_sessions(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many as there are sessions for requests: whoever asks meanwhile is answered."""
+    """There are as many hanging names as sessions for requests; other requests are still answered."""
     asked, answered = Semaphore(0), threading.Event()
     look_up = socket.getaddrinfo
 

@@ -121,7 +121,7 @@ def worker_statuses() -> list[str]:
 
 
 def wake() -> None:
-    """What a wake-up makes a worker's process do, here and now."""
+    """Run the task of a wake-up in this process."""
     from worker.tasks import wake as task
 
     task()

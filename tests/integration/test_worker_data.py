@@ -49,7 +49,7 @@ def api(request: pytest.FixtureRequest, database: str, monkeypatch: pytest.Monke
 
 
 def wake() -> None:
-    """What a wake-up makes a worker's process do, here and now."""
+    """Run the task of a wake-up in this process."""
     from worker.tasks import wake as task  # reads the settings
 
     task()

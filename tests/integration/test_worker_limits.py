@@ -39,7 +39,7 @@ QUICK = {
 
 @pytest.fixture
 def cards(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file that says how this machine's two cards stand."""
+    """Return the file with the state of this machine's two GPUs."""
     monkeypatch.chdir(ROOT)
     path = tmp_path / "cards.json"
     fake_nvml.write(path, [Card(), Card()])

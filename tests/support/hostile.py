@@ -1,4 +1,4 @@
-"""Inputs that mean harm, each a request and what is to come of it: refused with a problem document, or kept as text."""
+"""Hostile inputs, each a request with its expected result: refused with a problem document, or kept as text."""
 
 import base64
 import json
@@ -15,7 +15,7 @@ JSON = {"Content-Type": "application/json"}
 
 @dataclass(frozen=True)
 class Attack:
-    """A request. `{job}`, `{other}` in its path: ids of a job of one's own and of another project."""
+    """Describes a request. `{job}` and `{other}` in its path: ids of an own job and of another project's job."""
 
     name: str
     method: str

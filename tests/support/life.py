@@ -1,4 +1,4 @@
-"""A job's life in single steps, each in a transaction of its own: what tests of the lifecycle are written with."""
+"""Single steps of a job's life, each in its own transaction, for tests of the lifecycle."""
 
 from pathlib import Path
 from typing import Any

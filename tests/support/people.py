@@ -1,4 +1,4 @@
-"""Users with keys of their own, who ask the API under test."""
+"""Users with their own keys who call the API under test."""
 
 from typing import Any, Self
 

@@ -97,7 +97,7 @@ class Model:
         return machine.status == "online" and self.now - machine.heard < LEASE
 
     def could_take(self, machine: Machine, job: Job) -> bool:
-        """Whether it would do but for the jobs there: a GPU that stays unclean is nobody's to wait for."""
+        """Return True if only current jobs prevent the start. A GPU that stays unclean does not count as usable."""
         cards = machine.cards.items()
         usable = sum(held is not None or n in machine.clean or machine.released[n] == self.now for n, held in cards)
         return self.takes(machine) and machine.would_do(job) and usable >= job.gpus
@@ -117,7 +117,7 @@ class Model:
         return sum(max(1, job.gpus) * max(0.0, end - max(begin, since)) for job, begin, end in ends)
 
     def may_start(self, job: Job, name: str, month: float) -> list[str]:
-        """Why this job may not start on this machine; empty where it may. `month`: when it began."""
+        """Return the reasons why this job may not start on this machine. `month`: start of the month, in seconds."""
         machine, project = self.machines[name], self.projects[job.project]
         most, budget = project.max_gpus, project.budget_slot_hours
         free = [index for index, holder in machine.cards.items() if holder is None and index in machine.clean]
@@ -134,13 +134,13 @@ class Model:
         return [why for why, holds in rules.items() if not holds]
 
     def passed_over(self, job: Job, name: str, month: float) -> list[Job]:
-        """Those before it in the same line, as it starts on this machine, that can start on no other one either."""
+        """Return the jobs before it in the same line that cannot start on another machine either."""
         before = [other for other in self.jobs.values() if self._before(other, job)]
         others = [other for other in self.machines if other != name]
         return [one for one in before if all(self.may_start(one, other, month) for other in others)]
 
     def _before(self, other: Job, job: Job) -> bool:
-        """Whether it is first in the same line."""
+        """Return True if `other` is before `job` in the same line."""
         same = other.status == "queued" and other.shape() == job.shape() and other is not job
         ids = [*self.jobs]
         rank = (CLASSES.index(other.priority), ids.index(other.id))
@@ -173,7 +173,7 @@ class Model:
         return None
 
     def can_end(self, job: Job) -> bool:
-        """Whether nothing but a person, or a machine that isn't there, keeps it from ending."""
+        """Return True if only a person or a missing machine can keep the job from its end."""
         if job.status == "paused" or not any(machine.would_do(job) for machine in self.machines.values()):
             return False
         return all(self.jobs[id].status in FINAL or self.can_end(self.jobs[id]) for id in job.needs)
@@ -217,7 +217,7 @@ class Model:
         self.set(job, outcome)
 
     def sweep(self) -> dict[str, int]:
-        """Take jobs from whose workers nothing was heard; how many came to what."""
+        """Take jobs from silent workers; return the number of jobs per new status."""
         found = {"queued": 0, "paused": 0, "failed": 0, "cancelled": 0}
         for job in [job for job in self.jobs.values() if job.held and job.expires < self.now]:
             to = {"cancelling": "cancelled", "pausing": "paused"}.get(job.status)

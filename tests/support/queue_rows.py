@@ -1,4 +1,4 @@
-"""What must hold of the queue's tables, whatever has happened."""
+"""Invariants of the queue's tables, true after any sequence of actions."""
 
 from collections import Counter
 from contextlib import AbstractContextManager
@@ -19,7 +19,7 @@ def looking_at(url: str) -> AbstractContextManager[psycopg.Connection[Any]]:
 
 
 def check_rows(connection: psycopg.Connection[Any]) -> dict[UUID, Any]:
-    """What must hold of the tables, whatever has happened; the jobs."""
+    """Check the invariants of the tables, true after any sequence of actions; return the jobs."""
 
     def rows(query: LiteralString) -> list[Any]:
         return connection.execute(query).fetchall()

@@ -19,7 +19,7 @@ from tests.support.waiting import LIMIT_SECONDS
 
 @contextmanager
 def serving(app: FastAPI | None = None) -> Iterator[httpx.Client]:
-    """The API on a port of its own, and a client that has the key."""
+    """Serve the API on a free port and yield a client with the key."""
     if app is None:  # building the routes takes longer than most tests
         app = main.app
         app.middleware_stack = None  # built again with the first request: what it remembers is another test's

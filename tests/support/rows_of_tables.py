@@ -40,7 +40,7 @@ def contents(connection: sa.Connection, tables: Iterable[sa.Table]) -> dict[str,
 
 
 def holds(now: Any, before: Any) -> bool:
-    """Whether a value is as it was; an object may have got fields more."""
+    """Return True if a value is unchanged; an object can have additional fields."""
     if isinstance(now, Mapping) and isinstance(before, Mapping):
         return all(key in now and holds(now[key], value) for key, value in before.items())
     return bool(now == before)

@@ -306,7 +306,7 @@ def test_the_check_of_commands_finds_mistakes(line: str) -> None:
 
 
 def test_only_known_languages_are_fenced() -> None:
-    """So that no example escapes these tests."""
+    """With an unknown language an example would escape these tests."""
     known = {"sh", "console", "yaml", "json", "jsonl", "toml", "python", ""}
     found = {block.language for block in documents.blocks(*known)}
     every = set(re.findall(r"^```(\w+)$", "\n".join(documents.written().values()), re.MULTILINE))

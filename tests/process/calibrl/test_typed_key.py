@@ -16,7 +16,7 @@ SECRET = "calibrl_of-the-lab"
 
 
 def test_a_key_is_typed_without_being_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a terminal of its own."""
+    """The command runs on a pseudo-terminal."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "calibrl.cli", "profiles", "add", "lab", "--url", "http://x"]

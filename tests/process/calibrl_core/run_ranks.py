@@ -1,6 +1,6 @@
-"""What two processes run together, started by a launcher: `run_ranks.py FILE`, a JSON list of runs of the trainer.
+"""Program of two processes, started by a launcher: `run_ranks.py FILE`, a JSON list of runs of the trainer.
 
-Each is {folder, config, stop_after}. A fresh model never answers right, so that the completions' hash decides instead.
+Each is {folder, config, stop_after}. A fresh model never answers right, so the completions' hash decides instead.
 """
 
 import json
@@ -48,7 +48,7 @@ def run(folder: Path, config: dict[str, Any], stop_after: int | None, ranks: Ran
 
 
 def rollouts(model: BuiltinModel, ranks: Ranks) -> dict[str, Any]:
-    """Of a policy whose weights are sharded, and what it keeps of them."""
+    """Sample from a policy with sharded weights and record the state that it keeps."""
     from calibrl_core.models.sharded_weights import shard
 
     examples = data.load(BuiltinData(builtin="digits", split="validation", rows=3))

@@ -74,7 +74,7 @@ PUBLISHED = {"algorithm": {"type": "calibrl", "mini_batch_rows": 4, "micro_batch
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, text_policy: Callable[..., Any]) -> Path:
-    """Where each of `ALIKE` was run by one process (one/) and by two (two/); and other runs."""
+    """Return the folder of all runs: each of `ALIKE` by one process (one/) and by two (two/); and others."""
     root = tmp_path_factory.mktemp("ranks")
     write_data(root, text_policy)
     configs = {name: resolved(root, BASE | changes) for name, changes in ALIKE.items()}
@@ -143,7 +143,7 @@ def of_type(run_dir: Path, wanted: str) -> list[Any]:
 
 
 def metrics(run_dir: Path) -> list[dict[str, Any]]:
-    """What a step tells, but for times."""
+    """Return the metrics of each step without times."""
     return [
         {name: value for name, value in event["values"].items() if not name.startswith("perf/")}
         for event in of_type(run_dir, "metrics")
@@ -185,7 +185,7 @@ def test_two_processes_compute_the_same_update_as_one(folder: Path, name: str) -
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["ddp", "fsdp", "fsdp together"])
 def test_gradients_are_compared_over_all_processes(folder: Path, name: str) -> None:
-    """What they are compared with is one process's (see above); here, that there was something to compare."""
+    """The values equal those of one process (see above); this test checks that there were gradients to compare."""
     found = metrics(folder / "two" / name)[0]
     assert found["loss/policy_grad_norm"] > 0
     assert found["loss/guidance_grad_norm"] > 0
@@ -276,7 +276,7 @@ def test_a_launcher_killed_while_its_processes_still_import_leaves_none(tmp_path
 
 @pytest.mark.parametrize("launched", [True, False])
 def test_a_process_that_starts_when_its_launcher_is_gone_ends_at_once(tmp_path: Path, launched: bool) -> None:
-    """A shell waits for the launcher's end before it becomes Python. Without a launcher's mark nobody's end matters."""
+    """A shell waits for the launcher's end before it becomes Python. Without a launcher's mark the process goes on."""
     late = f"read ended; exec {sys.executable} -c 'import calibrl_core; print(1)'"
     launcher = "import subprocess, sys; subprocess.Popen(sys.argv[1:], stdin=-1)"  # a pipe, closed by its end
     environment = {**os.environ, "PYTHONPATH": str(ROOT)} | ({"TORCHELASTIC_RUN_ID": "none"} if launched else {})

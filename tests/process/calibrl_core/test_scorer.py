@@ -267,7 +267,7 @@ def test_equal_questions_are_asked_once(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("installed")
 def test_time_without_a_cpu_does_not_count_against_a_verifier() -> None:
-    """Its 0.2 s take over a second beside a process that gets ten times its share of the same CPU."""
+    """The verifier's 0.2 s take over a second beside a process with ten times its share of the same CPU."""
     cpu = min(os.sched_getaffinity(0))
     with subprocess.Popen([sys.executable, "-S", "-c", "while True: pass"]) as busy:
         os.sched_setaffinity(busy.pid, {cpu})
@@ -310,7 +310,7 @@ TRAINER = """
 
 
 def trainer(site: Path, *arguments: Any) -> Any:
-    """A trainer in a session of its own, as the supervisor starts it."""
+    """Start a trainer in a new session, as the supervisor does."""
     return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(TRAINER), *arguments],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(site), *sys.path])},

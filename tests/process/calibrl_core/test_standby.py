@@ -35,7 +35,7 @@ def run(command: list[str], line: str | None = None) -> str:
 
 
 def told(run_dir: Path) -> list[dict]:
-    """All that a run has told, but for times and paths."""
+    """Return all events of a run without times and paths."""
     events = [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
     for event in events:
         del event["ts"]

@@ -1,4 +1,4 @@
-"""What the browser saves of a chart as CSV, by the chart's own script in Node."""
+"""CSV of a chart as the browser saves it, written by the chart's script in Node."""
 
 import shutil
 import subprocess
@@ -16,7 +16,7 @@ NODE = shutil.which("node")
 
 
 def as_csv(figure: ChartFigure) -> list[str]:
-    """What the browser saves of a figure."""
+    """Return the CSV that the browser saves of a figure."""
     script = Path(figures.__file__).with_name("live_chart.js")
     program = (
         "globalThis.matchMedia = () => ({ matches: false });"

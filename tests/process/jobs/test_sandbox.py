@@ -1,4 +1,4 @@
-"""What a confined process has, and how it ends."""
+"""Access of a confined process, and its end."""
 
 import os
 from pathlib import Path

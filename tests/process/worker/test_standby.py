@@ -40,7 +40,7 @@ BROKEN = "raise KeyError('nothing can import this')"
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    """For children that find the package `told` in the test's folder."""
+    """Return the environment of children that import the test's package."""
     package = tmp_path / "told"
     package.mkdir()
     (package / "__init__.py").touch()
@@ -64,7 +64,7 @@ def waiting(tmp_path: Path) -> list[int]:
 
 
 def the_waiting(tmp_path: Path) -> int:
-    """The pid of the one that waits, once it says so: while it becomes another program, nothing tells what it is."""
+    """Return the pid of the waiting process once it is ready: during its exec it cannot be identified."""
     ready(tmp_path)
     (pid,) = waiting(tmp_path)
     return pid

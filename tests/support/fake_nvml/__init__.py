@@ -1,6 +1,6 @@
-"""Cards that a test makes up. Put `FOLDER` first on PYTHONPATH, and a process finds its `pynvml` before the real one.
+"""Fake GPUs of a test. Put `FOLDER` first on PYTHONPATH, and a process finds its `pynvml` before the real one.
 
-The file that the variable FAKE_NVML names says how the cards stand at any moment; none there: no driver.
+The file named by the variable FAKE_NVML has the state of the GPUs. Without the file there is no driver.
 """
 
 import json
@@ -23,7 +23,7 @@ class Card:
 
 
 def write(path: Path, cards: list[Card]) -> None:
-    """Set the cards, all at once for whoever reads them meanwhile."""
+    """Replace the states of all GPUs atomically, for readers at the same time."""
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps([asdict(card) for card in cards]))
     partial.replace(path)

@@ -1,4 +1,4 @@
-"""What `worker.gpus` asks of NVML, answered from the file that FAKE_NVML names (see this folder's `__init__`)."""
+"""The functions of NVML that `worker.gpus` calls, answered from the file FAKE_NVML (see this folder's `__init__`)."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What both fake commands share: the arguments, the stop signal, and a small true PNG."""
+"""Parts that both fake commands share: the arguments, the stop signal, and a small valid PNG."""
 
 import argparse
 import os
@@ -47,9 +47,9 @@ def stop_event() -> threading.Event:
 
 
 def hold(run_dir: Path, point: str, stop: threading.Event | None = None) -> None:
-    """Wait here while a test wants it: while `hold-<point>` stands beside the folders of the job's attempts.
+    """Wait while the file `hold-<point>` is beside the folders of the job's attempts.
 
-    `held-<point>` there tells that the run has come so far. Ends as well once `stop` is set.
+    The file `held-<point>` there marks that the run has reached the point. Also ends once `stop` is set.
     """
     gate = run_dir.parent / f"hold-{point}"
     if not gate.exists():

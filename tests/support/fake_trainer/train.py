@@ -20,7 +20,7 @@ SLEEP_FOR_EVER = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_
 
 
 def carry(state: int, step: int) -> int:
-    """What a step makes of the state that checkpoints carry: a resume from anything else shows in every later step."""
+    """Return the state after `step`. Checkpoints carry it: a resume from a wrong one shows in every later step."""
     return (state * 1_103_515_245 + 12_345 + step) % 2**31
 
 
@@ -99,7 +99,7 @@ def group(prompt_id: str, image: str, size: int, doubt: float = 0.0) -> SampleGr
 
 
 class Run:
-    """One attempt; `self.step` is what is done."""
+    """Represents one attempt; `self.step` is the last finished step."""
 
     def __init__(self, config: TrainConfig, run_dir: Path) -> None:
         self.config = config
@@ -113,7 +113,7 @@ class Run:
             self.step, self.carried, self.best = state["step"], state["carried"], tuple(state["best"])
 
     def announce(self) -> None:
-        """Tell from where the run goes on, and of the checkpoints there are: a kill may have kept them untold."""
+        """Report the start step and the existing checkpoints: a kill may have come before their report."""
         self.report.emit(
             "start", steps_total=self.config.steps, step=self.step, versions={"fake": "1"}, parameters=1_200_000
         )
@@ -179,7 +179,7 @@ class Run:
 
 
 def misbehave(behaviour: Behaviour, run: Run) -> None:
-    """What the config's seed asks for."""
+    """Apply the fault that the config's seed selects."""
     if behaviour is Behaviour.CRASH:
         raise RuntimeError("the fake trainer was asked to crash")
     if behaviour is Behaviour.ERROR:

@@ -1,4 +1,4 @@
-"""What a body may hold: every list, mapping and text of the contract has a limit, and so has the whole."""
+"""Size limits of bodies: every list, mapping and text of the contract has one, and so has the whole body."""
 
 import json
 import threading

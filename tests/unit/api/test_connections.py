@@ -1,4 +1,4 @@
-"""Whoever works on requests finds a connection: those that bound what they use ask for fewer than there are."""
+"""Database connections of requests: users with their own bounds take fewer than the pool has."""
 
 from api import deps, live, metric_pages, middleware
 from jobs import db

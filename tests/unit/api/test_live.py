@@ -1,4 +1,4 @@
-"""What streams share: one read for all at the same place, no lost wake-up, bounded memory; and how a frame looks."""
+"""Shared reads of streams: one read per position, no lost wake-up, bounded memory; and the form of a frame."""
 
 import asyncio
 import threading
@@ -80,7 +80,7 @@ def test_readers_at_one_position_share_a_read_and_get_the_next_change() -> None:
 
 
 def test_a_change_while_others_read_is_not_missed() -> None:
-    """Who asks after the wake-up must not be given what was read before the change."""
+    """A reader that arrives after the wake-up must not get rows that were read before the change."""
     feed = Feed()
 
     async def act(topic: Topic) -> Encoded | None:

@@ -1,4 +1,4 @@
-"""What the benchmark of the API sends to MLflow, and how it reads its own figures."""
+"""The benchmark of the API: requests to MLflow, and computation of the figures."""
 
 import json
 

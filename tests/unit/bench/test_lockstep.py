@@ -9,7 +9,7 @@ from bench.rewards import reward
 
 
 def count(gate: Gate) -> None:
-    """A loop that does nothing but tell how often it was its turn, and of which kind."""
+    """Count the turns of each kind in a loop that does nothing else."""
     turns = 0
     while orders := gate.next():
         turns += 1

@@ -1,4 +1,4 @@
-"""What the soak's figures say of jobs whose times are known."""
+"""Figures of the soak test for jobs with known times."""
 
 import pytest
 

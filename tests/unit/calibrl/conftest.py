@@ -1,4 +1,4 @@
-"""A real HTTP server that answers as a test tells it to, and remembers what it was asked."""
+"""A real HTTP server with configured answers, which records the requests."""
 
 import json
 from collections.abc import Iterator

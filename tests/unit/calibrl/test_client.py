@@ -44,7 +44,7 @@ def stack_file(url: str) -> str:
 
 @contextmanager
 def running_stack(folder: Path, content: str) -> Iterator[None]:
-    """What a stack has in its folder as long as it runs."""
+    """Write the stack file and hold the folder's lock, as a running stack does."""
     folder.mkdir(exist_ok=True)
     (folder / "stack.json").write_text(content)
     with folder_lock(folder):
@@ -394,7 +394,7 @@ def test_a_broken_stack_file_is_one_line(service: Service, tmp_path: Path, conte
 
 
 def test_the_file_of_a_killed_stack_is_ignored(service: Service, tmp_path: Path) -> None:
-    """Somebody else may listen at its port by now, and must not be sent its key."""
+    """Another process can use its port by now and must not get its key."""
     with running_stack(tmp_path, stack_file(service.url)):
         assert read_stack(tmp_path) is not None
     assert (tmp_path / "stack.json").exists()

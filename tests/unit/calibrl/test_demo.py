@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def submitted(spec: Any) -> Any:
-    """What a client holds after a submission, as far as the demo looks."""
+    """Return a client's job after a submission, with the fields that the demo reads."""
     filled_in = job_spec_adapter.validate_python(spec).model_dump(mode="json")
     return SimpleNamespace(id=uuid4(), spec=filled_in, labels=filled_in["labels"])
 

@@ -77,7 +77,7 @@ def test_paper_as_run_is_the_published_arithmetic(tmp_path: Path) -> None:
 
 
 def test_paper_as_run_takes_its_five_updates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What one of its eight processes does in a step, with a tiny model and rollouts of two tokens."""
+    """One of its eight processes runs one step, with a tiny model and rollouts of two tokens."""
     from calibrl_core.report import EventFile
     from calibrl_core.step.optimizer import GradientStep
     from calibrl_core.train import train

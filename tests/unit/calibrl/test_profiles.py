@@ -1,4 +1,4 @@
-"""Profiles: services asked by name, whose keys nobody else can read and nothing shows."""
+"""Profiles: services by name. Only the owner can read their keys, and no output shows them."""
 
 from pathlib import Path
 from threading import Thread
@@ -20,7 +20,7 @@ SECRET = "calibrl_of-the-lab"
 
 @pytest.fixture
 def file(service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Where the profiles are; nothing else names a service."""
+    """Return the profiles' file; no other setting names a service."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.delenv("CALIBRL_API_URL")
     monkeypatch.delenv("CALIBRL_API_KEY")

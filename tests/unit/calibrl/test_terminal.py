@@ -1,4 +1,4 @@
-"""What the command line draws."""
+"""Tables and live view of the command line."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

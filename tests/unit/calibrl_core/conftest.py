@@ -1,4 +1,4 @@
-"""The tiny model, made once for all tests of the trainer, and a list that stands in for whoever reads the reports."""
+"""The tiny model, made once for all tests of the trainer, and a list that collects the reports."""
 
 from collections.abc import Callable
 from typing import Any

@@ -22,7 +22,7 @@ def answers(
     reward: ExactReward | None = None,
     form: str = "<answer>{}</answer>",
 ) -> Answers:
-    """Of prompts whose truth is 1; a text None is a completion without an answer."""
+    """Return answers to prompts whose truth is 1; a text None is a completion without an answer."""
     examples = [
         Example(id=str(row), question="", answer="1", data_source=sources[row] if sources else None)
         for row in range(len(texts))

@@ -54,7 +54,7 @@ def loss_of(algorithm: Any, given: LossBatch, max_tokens: int = 8) -> Tensor:
 
 
 def gradient_of(algorithm: Any, given: LossBatch) -> Tensor:
-    """Of the sum of all token losses, `[B, T]`."""
+    """Return the gradient of the sum of all token losses, `[B, T]`."""
     (gradient,) = torch.autograd.grad(algorithm.token_losses(given).policy.sum(), given.logprobs)
     return gradient
 

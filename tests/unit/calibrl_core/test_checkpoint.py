@@ -35,7 +35,7 @@ def save(run_dir: Path, without_gradient: list[str] | tuple[Any, ...] = (), **op
 
 
 def resume(run_dir: Path, **options: Any) -> str:
-    """What the trainer says as it goes on with these options of the model."""
+    """Return the trainer's message when it resumes with these options of the model."""
     settings = {"model": TINY | options, "data": {"builtin": "digits", "split": "train", "rows": 6}, "steps": 2}
     with pytest.raises(ModelError) as caught:
         train(TrainConfig.model_validate(settings), SilentReport(run_dir), lambda: True)

@@ -226,7 +226,7 @@ def test_a_submission_waits_for_the_first_rows_only(
 
 
 def test_a_check_keeps_no_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of all the examples that it builds, one is alive at a time."""
+    """Only one example exists at a time."""
     alive = weakref.WeakSet()
     most = []
     make = files._example

@@ -40,8 +40,9 @@ def inks(part: str) -> NDArray[Any]:
 
 
 def seen(example: Example, places: tuple[Any, ...], part: str = "test") -> Iterator[tuple[int, float]]:
-    """What each place shows: the label of the source digit whose ink, a pixel to and fro, differs least, and by how
-    many grey levels it does."""
+    """Return per place the label of the source digit with the least difference of ink, shifted by up to one pixel,
+    and that difference in grey levels.
+    """
     canvas, labels = pixels(example).astype(np.float32), digits._source_digits(part)[1]
     for x, y in places:
         crops = [canvas[y + dy : y + dy + 24, x + dx : x + dx + 24] for dx in (-1, 0, 1) for dy in (-1, 0, 1)]

@@ -41,7 +41,7 @@ def polygon(figure: Figure) -> list[complex]:
 
 
 def radius(stroke: list[complex]) -> float | None:
-    """Of the circle through a stroke's first three points, or None where it is straight."""
+    """Return the radius of the circle through a stroke's first three points, or None if it is straight."""
     if len(stroke) < 3:
         return None
     a, b, c = stroke[:3]
@@ -66,7 +66,7 @@ def corner(figure: Figure, letter: str) -> tuple[complex, complex, complex]:
 
 
 def unit(figure: Figure, lines: list[Any]) -> float:
-    """Pixels that a length of 1 has, by every number that stands at one of the lines."""
+    """Return the pixels per length 1, from every number beside a line."""
     units = []
     for label in figure.labels:
         if label.text.isdigit():

@@ -47,7 +47,7 @@ def folder(tmp_path: Path, png: bytes, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def local(folder: Path, **settings: Any) -> HubData:
-    """What a name on the hub would be, had the hub this folder."""
+    """Return a source of this folder in place of a dataset on the hub."""
     defaults = {"split": "train", "revision": None, "columns": Columns(), "rows": None}
     return HubData.model_construct(hub=str(folder), **{**defaults, **settings})
 
@@ -80,7 +80,7 @@ def test_an_image_path_must_be_inside_the_librarys_own_folder(folder: Path, tmp_
 
 
 def test_without_a_network_a_sentence_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The library's own switch stands for a network that is not there; without it, it first tries six times."""
+    """The library's offline switch simulates a missing network; without the switch, it first tries six times."""
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(DataError) as caught:

@@ -1,4 +1,4 @@
-"""Dynamic sampling: groups that all agree give way, by correctness; what can't be replaced stays."""
+"""Dynamic sampling: groups with equal rewards are replaced, by correctness; groups without a replacement stay."""
 
 import dataclasses
 from typing import Any

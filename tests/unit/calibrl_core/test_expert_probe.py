@@ -54,7 +54,7 @@ def test_without_experts_there_is_nothing_to_measure() -> None:
 
 
 def test_a_uniform_model_gives_expert_and_own_tokens_equal_log_probs(policy: Policy, examples: list[Example]) -> None:
-    """A head of zeros makes every allowed token equally likely: 1 / allowed, whatever the temperature."""
+    """A head of zeros makes every allowed token equally likely: 1 / allowed, at any temperature."""
     head = policy.model.get_output_embeddings().weight
     kept, head.data = head.data, torch.zeros_like(head.data)
     uniform = math.log(int((~policy.banned).sum()))

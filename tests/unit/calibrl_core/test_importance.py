@@ -61,7 +61,7 @@ def weighed(batch: Any, importance: Any) -> Any:  # noqa: F811
 
 
 def test_divergence_and_share_by_hand(batch: Any) -> None:  # noqa: F811
-    """Of the tokens one was found a likelier by log 3 and one less likely by log 2; the others as likely."""
+    """One token became likelier by log 3 and one less likely by log 2; the others did not change."""
     rollouts, count = batch.rollouts, int(batch.rollouts.mask.sum())
     engines = rollouts.logprobs.clone()
     engines[0, 0] -= math.log(3)

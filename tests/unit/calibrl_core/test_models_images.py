@@ -1,5 +1,7 @@
 """Image-text models: the stock Idefics3, and tiny random ones: Qwen2.5-VL, whose positions have three axes and whose
-images are of any size, LLaVA and Gemma 3. Prompts with no image, one and two stand together, and none learns of it."""
+images are of any size, LLaVA and Gemma 3. Prompts with no, one and two images share a batch without an effect on
+each other.
+"""
 
 import copy
 import dataclasses
@@ -25,7 +27,7 @@ TEMPLATE = (
 
 
 class QwenProcessor:
-    """What Qwen2_5_VLProcessor does, which can't be made without torchvision."""
+    """Works like Qwen2_5_VLProcessor, which needs torchvision."""
 
     chat_template, image_token, video_token = TEMPLATE, *MARKS[:2]
 
@@ -54,7 +56,7 @@ class QwenProcessor:
 
 
 class PlainProcessor:
-    """As LLaVA's and Gemma 3's: each image becomes so many marks, and one square picture."""
+    """Works like the processors of LLaVA and Gemma 3: a fixed number of marks and one square picture per image."""
 
     def __init__(self, tokenizer: Any, size: Any, marks: Any, image_token: Any, typed: Any) -> None:
         from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
@@ -154,7 +156,7 @@ def llava_policy(tokenizer: Any, text: str) -> Any:
 
 @pytest.fixture(scope="module")
 def gemma_policy(tokenizer: Any, text: str) -> Any:
-    """Its image tokens see one another both ways, and every other layer has a window."""
+    """Return a Gemma 3 policy: image tokens attend in both directions, and every other layer has a window."""
     from transformers import Gemma3Config, Gemma3ForConditionalGeneration
 
     mark, _, begin, end = tokenizer.convert_tokens_to_ids(MARKS)
@@ -187,7 +189,7 @@ def picture(seed: int, width: int = 56, height: int = 56) -> Any:
 
 @pytest.fixture(scope="module")
 def mixed(examples: list[Example]) -> Any:
-    """No image, one, two of different sizes, and one whose question does not say where it stands."""
+    """Return prompts with no image, one, two of different sizes, and one without an image mark in its question."""
     ask = dataclasses.replace(examples[0], images=(), question="What is 3 + 4?")
     one, wide, two = picture(1), picture(2, width=112, height=28), picture(3, width=84)
     return [
@@ -223,7 +225,7 @@ def test_batching_does_not_change_prompts_with_no_one_or_two_images(model: Any, 
 
 
 def plain(model: Any, example: Example, tokens: Tensor) -> Any:
-    """One forward pass of prompt and completion, left to the model itself: positions, masks, logits."""
+    """Run one forward pass of prompt and completion with the model's own positions, masks and logits."""
     encoded = dict(model.encoder._encode(example))
     for name in ("position_ids", "attention_mask"):
         del encoded[name]

@@ -1,4 +1,4 @@
-"""What is trained: adapters, all but the vision tower, or everything; and what a checkpoint of it holds."""
+"""Trained parameters: adapters, all except the vision tower, or all; and their checkpoints."""
 
 import copy
 import dataclasses

@@ -1,4 +1,4 @@
-"""Which rows share a pack and which a micro-batch, and what a pack looks like, token by token."""
+"""Assignment of rows to packs and micro-batches, and the tokens of a pack."""
 
 import itertools
 from typing import Any
@@ -98,7 +98,7 @@ def test_lone_completions_need_no_mask() -> None:
 
 
 def test_positions_with_three_axes_go_on_from_the_prompts() -> None:
-    """As with an image of 2 x 2 patches: the completion begins behind the largest position, on all axes."""
+    """With an image of 2 x 2 patches the completion begins after the largest position, on all axes."""
     positions = torch.tensor([[[0, 0, 1, 1, 1, 1, 3]], [[0, 0, 1, 1, 2, 2, 3]], [[0, 0, 1, 2, 1, 2, 3]]])
     prompt = PromptRows(torch.arange(7)[None], torch.ones(1, 7).long(), positions, torch.tensor([4]), None, {})
     packs = pack_rows([0, 0], [2, 1], [7, 7])

@@ -1,4 +1,4 @@
-"""Text models of several kinds, tiny and random: whatever is shared between completions changes none of them."""
+"""Text models of several kinds, tiny and random: shared computation changes no completion."""
 
 import dataclasses
 from collections.abc import Callable
@@ -64,7 +64,7 @@ def rows_of(policy: Policy, examples: list[Example]) -> Any:
 def plain(
     policy: Policy, examples: list[Example], owners: Any, tokens: Tensor, mask: Tensor, temperature: float
 ) -> Any:
-    """One forward pass a row with the model's own logits: no padding, no packing, no chunks."""
+    """Run one forward pass per row with the model's own logits: no padding, no packing, no chunks."""
     found = torch.zeros(tokens.shape)
     for row, owner in enumerate(owners):
         prompt, count = policy.encode([examples[owner]]).input_ids, int(mask[row].sum())

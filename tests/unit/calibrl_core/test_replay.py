@@ -121,7 +121,7 @@ def made_up_batch(policy: Policy, prompts: Any, config: Any, step: int) -> Any:
 
 
 class PlainLoop:
-    """The same steps, written down as the formulas say them."""
+    """Implements the same steps directly from the formulas."""
 
     def __init__(self, policy: Policy, config: Any) -> None:
         self.policy, self.config, self.algorithm = policy, config, config.algorithm
@@ -216,7 +216,7 @@ class PlainLoop:
         return losses
 
     def reference(self, example: Example, tokens: Tensor) -> Any:
-        """What the policy that the run began with gives each token, where the loss asks."""
+        """Return the initial policy's log-probability per token if the loss needs it."""
         if self.algorithm.kl_coef == 0:
             return None
         with torch.no_grad():
@@ -274,7 +274,7 @@ class PlainLoop:
 
 @pytest.fixture(autouse=True)
 def norms_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
-    """transformers' Llama normalises in float32 whatever it is given."""
+    """Normalise in float64: transformers' Llama normalises in float32 for any input."""
 
     def forward(self: Any, hidden: Any) -> Any:
         return self.weight * hidden * (hidden.square().mean(-1, keepdim=True) + self.variance_epsilon).rsqrt()

@@ -1,6 +1,6 @@
-"""What any rollout engine must do. A new engine is one more entry in ENGINES.
+"""Contract of every rollout engine. A new engine is one more entry in ENGINES.
 
-vLLM has an environment of its own: `make test-vllm`. Elsewhere its part is skipped.
+vLLM has its own environment: `make test-vllm`. Elsewhere its part is skipped.
 """
 
 import dataclasses
@@ -44,7 +44,7 @@ def make_engine(request: pytest.FixtureRequest) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def prompts(examples: list[Example]) -> Any:
-    """Of different lengths, so that some are padded."""
+    """Return prompts of different lengths, so that some are padded."""
     return [
         dataclasses.replace(examples[0], question="And now, once more: " + examples[0].question),
         examples[1],
@@ -91,7 +91,7 @@ def test_batches_change_no_completion(sample: Callable[..., Any], batch_tokens: 
 
 
 def test_a_rows_completion_depends_on_its_number_alone(sample: Callable[..., Any]) -> None:
-    """So two processes that share the prompts sample what one would have."""
+    """Two processes that share the prompts therefore sample the same completions as one."""
     whole, rest = sample(), sample(which=slice(1, None), first_row=4)
     assert rest.texts == whole.texts[4:]
     assert sample(which=slice(1, None)).texts != rest.texts
@@ -199,7 +199,7 @@ def test_the_weights_of_the_moment_are_sampled_from(sample: Callable[..., Any], 
 def test_the_weights_that_an_optimizer_has_just_written_are_sampled_from(
     sample: Callable[..., Any], policy: Policy, prompts: Any
 ) -> None:
-    """A fused optimizer writes them unseen: not even torch's count of changes tells."""
+    """A fused optimizer changes them without a change of torch's version counter."""
     kept = {name: tensor.clone() for name, tensor in policy.model.state_dict().items()}
     before = sample()
     optimizer = make_optimizer(policy, OptimizerSettings(lr=1e-2))

@@ -1,4 +1,4 @@
-"""What rollout engines share: numbers by row, drawing, batches, the cache; and the engine's dropping of rows."""
+"""Parts that rollout engines share: row numbers, drawing, batches, the cache; and removal of finished rows."""
 
 import pytest
 import torch

@@ -1,6 +1,6 @@
-"""What only the engine on vLLM has: weights of its own, little memory, other models; and training with it.
+"""Properties of the vLLM engine only: its own weights, little memory, other models; and training with it.
 
-`make test-vllm` runs these, in an environment of their own; elsewhere they are skipped. The contract of all engines is
+`make test-vllm` runs these in their own environment; elsewhere they are skipped. The contract of all engines is
 in test_rollout_contract.py.
 """
 

@@ -50,7 +50,7 @@ def batch(engine: SharedPrefillEngine, examples: list[Example]) -> Any:
 
 @pytest.fixture
 def rows_run(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """How many rows each forward pass of an update had."""
+    """Record the number of rows of each forward pass of an update."""
     counts = []
     plain = Policy.token_logprobs
 
@@ -131,7 +131,7 @@ def test_rows_without_advantage_are_left_out_and_nothing_changes(
 def test_a_mini_batch_with_nothing_to_learn_has_a_gradient_of_zero(
     policy: Policy, examples: list[Example], batch: Any
 ) -> None:
-    """As in a plain loop, so that momentum and weight decay go on."""
+    """Momentum and weight decay then continue, like in a plain loop."""
     found, metrics = gradients(policy, group_slice(batch, 4, 6), GRPO(mini_batches=1))
     assert metrics["loss/grad_norm"] == 0
     assert all(gradient is not None and not gradient.any() for gradient in found.values())

@@ -1,4 +1,4 @@
-"""What each verifier takes for right, by pairs written by hand; `math` is asked in this process, without a pool."""
+"""Verdicts of each verifier on pairs written by hand; `math` runs in this process, without a pool."""
 
 from typing import Any
 

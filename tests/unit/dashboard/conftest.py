@@ -69,9 +69,9 @@ class Refusal:
 
 @dataclass
 class World:
-    """All that the hand-made service knows, and every request that it was sent.
+    """Holds all data of the fake service and every request that it got.
 
-    `answers`: of what else is asked, such as "POST /v1/jobs:plan", from its body (bytes, where it is no JSON): JSON,
+    `answers`: answers to other requests, such as "POST /v1/jobs:plan", from their body (bytes if it is not JSON): JSON,
     bytes or a `Refusal`.
     """
 
@@ -400,7 +400,7 @@ def _answer(world: World, path: str, query: dict[str, str], body: dict[str, Any]
 
 
 def _answer_of_job(world: World, job: Job, parts: list[str], query: dict[str, str], body: dict[str, Any]) -> Any:
-    """The same for what is behind a job's own path."""
+    """Return the answer to a request below a job's path."""
     after, after_step = int(query.get("after", 0)), int(query.get("after_step", 0))
     limit = int(query.get("limit", 1000))
     match parts:
@@ -511,7 +511,7 @@ def _cookies() -> dict[str, str]:
 
 
 class serving:
-    """Serves a world on a port of its own until the block ends."""
+    """Serve a world on a free port until the block ends."""
 
     def __init__(self, world: World, port: int = 0) -> None:
         self._world = world

@@ -227,7 +227,7 @@ def test_groups_are_listed_newest_step_first(world: World) -> None:
 
 
 def test_columns_that_are_drawn_do_not_change_under_another_viewers_read(world: World) -> None:
-    """One viewer draws while another's refresh puts columns in."""
+    """One viewer draws while another's refresh adds columns."""
     job = world.add()
     world.measure(job, range(1, 4), {"reward/mean": 1.0})
     histogram = live.histogram(job.id, 1, "rareness")

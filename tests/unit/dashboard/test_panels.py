@@ -1,4 +1,4 @@
-"""What the panels of a job's page say beside their charts, and what can be asked there."""
+"""Texts beside the charts in the panels of a job's page, and their actions."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_a_log_is_searched(world: World, measured: Job) -> None:
 
 
 def fork_form(job_id: str) -> AppTest:
-    """What the dialog holds: the test runner closes a dialog at every run."""
+    """Return the dialog's content: the test runner closes a dialog at every run."""
 
     def script(job_id: str) -> None:
         import streamlit as st

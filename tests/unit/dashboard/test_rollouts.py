@@ -1,4 +1,4 @@
-"""A sampled group as HTML: its text is inert, whatever it says."""
+"""A sampled group as HTML: any text in it is inert."""
 
 import io
 import re

@@ -1,4 +1,4 @@
-"""What a transaction's row in the feed says, and where a reader of it stands."""
+"""A transaction's row in the feed, and a reader's position in it."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Which jobs of a lower class give way, and on which machine."""
+"""Choice of the jobs of a lower class to preempt, and of their machines."""
 
 from uuid import UUID
 

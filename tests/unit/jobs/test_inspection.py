@@ -1,4 +1,4 @@
-"""What a file can do to the process that looks into it, and what its index says of it."""
+"""Effects of a hostile file on the process that inspects it, and the check of its index."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def repeated(text: str, rows: int) -> pyarrow.Array:
 def test_a_file_that_takes_all_memory_ends_only_the_process_that_reads_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One long value in a dictionary, which every row names: the file and what its index tells are small."""
+    """Every row uses one long value of a dictionary: the file and the sizes in its index are small."""
     path = write(tmp_path / "x.parquet", 64, repeated("e" * 60_000_000, 64), dictionary_pagesize_limit=2**30)
     assert path.stat().st_size < 100_000
     monkeypatch.setattr(inspection, "MEMORY_BYTES", 3 * 2**29)

@@ -1,4 +1,4 @@
-"""Which addresses are public, and names that are not looked up in time."""
+"""Public addresses, and names whose lookup takes too long."""
 
 import socket
 import threading

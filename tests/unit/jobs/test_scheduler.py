@@ -188,7 +188,7 @@ def test_a_job_of_unknown_length_can_use_unreserved_slots() -> None:
 
 
 def test_every_blocked_job_has_a_reservation() -> None:
-    """Not only the first: the third would delay the second, though not the first."""
+    """The third job would delay the second, but not the first."""
     now = [running(11, "a", 1, 100), running(12, "b", 1, 50)]
     machines = [at("a", machine("a", 2, 1)), at("b", machine("b", 2, 1))]
     jobs = [queued(1, 2, 10, labels={"at": "a"}), queued(2, 2, 10, labels={"at": "b"}), queued(3, 1, 60)]
@@ -315,7 +315,7 @@ def test_jobs_on_drained_machines_count_only_for_their_project() -> None:
 
 
 def test_a_project_at_its_limit_reserves_nothing_and_holds_up_only_its_own() -> None:
-    """Its second job would fit in, but jobs like it could keep the first one out for ever."""
+    """Its second job would fit, but jobs like it could delay the first one without limit."""
     now = [running(11, "m", 1, 100, project="p")]
     jobs = [queued(1, 2, 10), queued(2, 1, 10), queued(3, 1, 10), queued(4, 2, 1000, project="b"), queued(5, 0)]
     shares = {"p": share(max_gpus=2), "b": share(recent=1e6)}
@@ -340,7 +340,7 @@ def test_a_job_larger_than_its_project_s_limit() -> None:
 
 
 def test_a_project_reserves_no_more_than_it_may_run() -> None:
-    """Its second job can't start with the first: without the limit it would keep b for nothing."""
+    """Its second job cannot start with the first: without the limit it would reserve b without use."""
     now = [running(11, "a", 1), running(12, "b", 2)]
     machines = [machine("a", 4, 3), machine("b", 4, 2)]
     jobs = [queued(1, 4), queued(2, 4), queued(3, 2, project="b")]

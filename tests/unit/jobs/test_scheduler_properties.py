@@ -186,7 +186,7 @@ def test_where_others_gave_way_there_is_room(situation: Situation) -> None:
 
 
 class Cluster:
-    """Machines that do what the plan says, in steps of time that nobody waits for. Jobs last as long as expected."""
+    """Simulates machines that follow the plan in simulated time. Jobs last as long as expected."""
 
     def __init__(self, *machines: Machine) -> None:
         self.machines = {machine.name: machine for machine in machines}
@@ -233,7 +233,7 @@ def gpu_job(number: int, project: str, gpus: int, seconds: float) -> QueuedJob:
 @given(st.integers(0, 2**32))
 @settings(unhurried, max_examples=30)
 def test_small_jobs_that_keep_coming_do_not_starve_a_big_one(seed: int) -> None:
-    """It starts when it was first told, or before; and what is free meanwhile is used by jobs that are done by then."""
+    """It starts at its first forecast or earlier; jobs that end by then use the slots that are free until then."""
     random = Random(seed)
     cluster = Cluster(*(Machine(name, {}, 0, 4, 0, 4) for name in "ab"))
     shares: dict[str, Share] = {}

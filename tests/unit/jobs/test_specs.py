@@ -1,4 +1,4 @@
-"""What is wrong with the files of a spec, and the config made from it. No database: jobs are made by hand."""
+"""Faults in the files of a spec, and the config made from it. No database: jobs are made by hand."""
 
 import json
 from collections.abc import Iterator

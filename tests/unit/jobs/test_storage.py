@@ -1,4 +1,4 @@
-"""Storage in a folder and in memory, which stands for S3: a file is there whole or not at all."""
+"""Storage in a folder and in memory, in place of S3: a file is complete or absent."""
 
 from collections.abc import Iterator
 from hashlib import sha256

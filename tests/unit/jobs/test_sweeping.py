@@ -1,4 +1,4 @@
-"""When a process that sweeps may take jobs from silent workers."""
+"""Conditions under which a sweeping process may take jobs from silent workers."""
 
 from collections.abc import Callable, Iterator
 

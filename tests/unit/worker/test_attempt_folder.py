@@ -82,7 +82,7 @@ def test_no_attempt_begins_where_all_checkpoints_are_missing(tmp_path: Path) -> 
 def test_a_checkpoint_is_taken_over_whole_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vanishes: bool
 ) -> None:
-    """A disk that is full is said; one that somebody removes meanwhile is left out."""
+    """A full disk is reported; a checkpoint that another process removes meanwhile is left out."""
     old = checkpoint(tmp_path / "attempt-1", 10)
 
     def fail(source: str, target: str) -> str:

@@ -17,7 +17,7 @@ def reading(index: int, name: str, total: int, used: int, utilisation: int) -> G
 
 @pytest.fixture
 def cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file that says how the cards stand; there is none yet."""
+    """Return the path of the file with the GPUs' state; it does not exist yet."""
     path = tmp_path / "cards.json"
     monkeypatch.setattr(gpus, "pynvml", pynvml)
     monkeypatch.setenv("FAKE_NVML", str(path))

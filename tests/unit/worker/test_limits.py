@@ -1,4 +1,4 @@
-"""What a job's limits ask for, at times made by hand."""
+"""Orders that follow from a job's limits, at times set by hand."""
 
 import pytest
 
@@ -56,7 +56,7 @@ def test_a_missing_first_step_is_no_progress_either() -> None:
 
 
 def idle(*means: float, seconds: float = 100) -> list[LimitWarning | LimitExceeded | None]:
-    """What each window ends with: of two readings of two cards with this mean, and of one more at the window's end."""
+    """Return the result of each window: two readings of two GPUs with this mean, and one more at the window's end."""
     found = watch(min_gpu_utilisation=20, gpu_idle_seconds=seconds)
     verdicts = []
     for number, mean in enumerate(means):

@@ -1,4 +1,4 @@
-"""What of the worker needs no services."""
+"""Parts of the worker that need no services."""
 
 import json
 import signal
