@@ -41,21 +41,21 @@ test-all: $(INSTALLED)  ## what `make test` leaves out: several processes, brows
 unit: $(INSTALLED)  ## the tests that need no services, in seconds
 	@$(RUN) -m pytest tests/unit
 
-fuzz-queue: $(INSTALLED)  ## random operations on the queue beside a model of it, other ones each time; an hour or so
+fuzz-queue: $(INSTALLED)  ## random operations on the queue, compared with a model of it; about an hour
 	@$(RUN) -m pytest -m fuzz tests/integration/test_queue_properties.py
 
-fuzz-api: $(INSTALLED)  ## every operation of the API by schemathesis, with a key and without: 20,000 cases and more, some 10 minutes
+fuzz-api: $(INSTALLED)  ## every operation of the API by schemathesis, with and without a key: 20,000 cases or more, about 10 minutes
 	@$(RUN) -m tests.fuzz
 
 test-postgres: $(INSTALLED)  ## the tests of SQL on another PostgreSQL: make test-postgres PROGRAMS=/usr/lib/postgresql/15/bin
 	@test -x "$(PROGRAMS)/initdb" || { echo "make: name the folder of its programs: PROGRAMS=/usr/lib/postgresql/15/bin" >&2; exit 1; }
 	@export TEST_POSTGRES_PROGRAMS="$(PROGRAMS)"; $(RUN) -m pytest $(OF_SQL)
 
-test-vllm: $(VLLM)  ## the rollout engine on vLLM, in an environment of its own: 1.5 GB, some minutes
+test-vllm: $(VLLM)  ## the rollout engine on vLLM, in its own environment: 1.5 GB, a few minutes
 	@.venv-vllm/bin/python -m pytest -W default --confcutdir=tests/unit/calibrl_core \
 		tests/unit/calibrl_core/test_rollout_contract.py tests/unit/calibrl_core/test_rollout_vllm.py
 
-chaos: $(INSTALLED)  ## faults against the queue on the real stack, some 40 minutes: nothing lost, nothing doubled
+chaos: $(INSTALLED)  ## faults against the queue on the real stack, about 40 minutes; checks that no job is lost or run twice
 	@$(RUN) -m tests.chaos
 
 chaos-short: $(INSTALLED)  ## the same in three minutes
@@ -81,21 +81,21 @@ dev: $(INSTALLED)  ## the stack on a seeded database, without training; API and 
 docs: $(DOCS)  ## the docs as a site in build/docs; a broken link is an error
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --site-dir build/docs
 
-bench: bench-trainer bench-memory bench-queue bench-api bench-dashboard  ## all benchmarks, two hours; leave the machine alone meanwhile
+bench: bench-trainer bench-memory bench-queue bench-api bench-dashboard  ## all benchmarks, two hours, on an otherwise idle machine
 
 bench-trainer: $(BENCH)  ## a training step against TRL's GRPOTrainer, in turn, on three models
 	@$(RUN) -m bench.trainer
 
-bench-memory: $(INSTALLED)  ## peak memory of an update over a large vocabulary; wants 20 GB
+bench-memory: $(INSTALLED)  ## peak memory of an update over a large vocabulary; needs 20 GB of memory
 	@$(RUN) -m bench.memory
 
-bench-queue: $(INSTALLED)  ## how soon jobs start, and a soak of 2,000 short jobs from 20 projects
+bench-queue: $(INSTALLED)  ## start latency of jobs, and a soak of 2,000 short jobs from 20 projects
 	@$(RUN) -m bench.queue
 
-bench-api: $(INSTALLED) $(MLFLOW)  ## the API beside MLflow's tracking server: points in and out, freshness, streams; 10 minutes
+bench-api: $(INSTALLED) $(MLFLOW)  ## the API compared with MLflow's tracking server: points in and out, freshness, streams; 10 minutes
 	@$(RUN) -m bench.api
 
-bench-dashboard: $(INSTALLED) $(MLFLOW)  ## the dashboard on a long run with 20 viewers, beside TensorBoard; 40 minutes
+bench-dashboard: $(INSTALLED) $(MLFLOW)  ## the dashboard on a long run with 20 viewers, compared with TensorBoard; 40 minutes
 	@$(RUN) -m bench.dashboard
 
 clean:  ## remove what was built and installed here; data folders stay
@@ -127,8 +127,8 @@ $(DOCS): $(INSTALLED)
 	@$(BIN)/python -m pip install -c constraints.txt --no-build-isolation -e '.[docs]' | $(PROGRESS)
 	@touch $@
 
-# vLLM for CPUs wants an older transformers, and the torch for CPUs: pip must be told where that is (PIP_FIND_LINKS or
-# PIP_EXTRA_INDEX_URL). What it would bring for images and sound is of another torch: it does without.
+# vLLM for CPUs wants an older transformers, and the torch for CPUs: pass their place to pip (PIP_FIND_LINKS or
+# PIP_EXTRA_INDEX_URL). Its packages for images and sound belong to another torch and are left out.
 $(VLLM): pyproject.toml
 	@echo "Installing into .venv-vllm (once; some minutes, 4 GB of disk)"
 	@"$(PYTHON)" -m venv --clear .venv-vllm

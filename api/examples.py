@@ -55,7 +55,7 @@ DRAINS: Any = {
 
 PROJECTS: Any = {
     "limits": {
-        "summary": "Twice the share of others, at most 4 GPUs at once and 500 slot-hours a month",
+        "summary": "Twice the share of others, at most 4 GPUs at once and 500 slot-hours per month",
         "value": {"weight": 2, "max_gpus": 4, "budget_slot_hours": 500},
     },
     "none": {"summary": "No limits", "value": {}},

@@ -52,7 +52,7 @@ class _State(Collector):
             workers.add_metric([status], count)
         yield workers
         rows = gauges.metric_rows(self._session)
-        yield CounterMetricFamily("calibrl_metric_rows_shipped", "Rows of metrics written, one a step.", value=rows)
+        yield CounterMetricFamily("calibrl_metric_rows_shipped", "Rows of metrics written, one per step.", value=rows)
 
     def _jobs(self) -> Metric:
         found = gauges.jobs_by_status(self._session)
@@ -64,7 +64,7 @@ class _State(Collector):
     def _queue(self) -> Iterator[Metric]:
         depth = GaugeMetricFamily("calibrl_queue_depth", "Queued jobs by project.", labels=["project"])
         oldest = GaugeMetricFamily(
-            "calibrl_queue_oldest_seconds", "How long the first queued job of a project waits.", labels=["project"]
+            "calibrl_queue_oldest_seconds", "Waiting time of the first queued job of a project.", labels=["project"]
         )
         for row in gauges.queue_by_project(self._session):
             depth.add_metric([row.project], row.depth)
@@ -73,9 +73,11 @@ class _State(Collector):
 
     def _gpus(self) -> Iterator[Metric]:
         labels = ["worker", "index"]
-        held = GaugeMetricFamily("calibrl_gpu_held", "1 where a job holds the GPU.", labels=labels)
-        use = GaugeMetricFamily("calibrl_gpu_utilisation_ratio", "As the machine last told.", labels=labels)
-        memory = GaugeMetricFamily("calibrl_gpu_memory_used_bytes", "As the machine last told.", labels=labels)
+        held = GaugeMetricFamily("calibrl_gpu_held", "1 if a job holds the GPU, else 0.", labels=labels)
+        use = GaugeMetricFamily(
+            "calibrl_gpu_utilisation_ratio", "Utilisation (0 to 1) in the last heartbeat.", labels=labels
+        )
+        memory = GaugeMetricFamily("calibrl_gpu_memory_used_bytes", "Used memory in the last heartbeat.", labels=labels)
         for row in gauges.gpus(self._session):
             where = [row.worker, str(row.index)]
             held.add_metric(where, float(row.held))

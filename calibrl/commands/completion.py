@@ -20,4 +20,4 @@ def job_ids(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
     except Exception:
         return []
     ids = [(str(job.id), f"{job.name}, {job.status}") for job in found]
-    return [pair for pair in [("latest", "the newest job"), *ids] if pair[0].startswith(incomplete)]
+    return [pair for pair in [("latest", "the latest job"), *ids] if pair[0].startswith(incomplete)]

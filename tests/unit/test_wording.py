@@ -5,7 +5,8 @@ To check more texts, add them to `TEXTS` (banned words) or `DESCRIPTIONS` (also 
 
 import ast
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -53,6 +54,13 @@ OTHER_TERMS = {
     r"out of sight": "no access",
     r"most (?:completion|prompt|tokens|gigabytes|attempts)": "max",
 }
+# Calls whose texts a client gets as an error.
+REFUSALS = frozenset(
+    {
+        *("FieldError", "Invalid", "Conflict", "NotFound", "Forbidden", "QuotaExceeded", "StorageUnavailable"),
+        *("Busy", "RequestInProgress", "refusal"),
+    }
+)
 BAD_OPENING = re.compile(r"(?:What|Whether|That|Of|As|Where|Those|Whoever)\b(?! is a | are )")
 
 
@@ -81,21 +89,25 @@ def pages() -> Mapping[str, str]:
     return {path: documents.prose(text) for path, text in documents.pages().items()}
 
 
-def described(node: Any, place: str) -> Iterator[tuple[str, str]]:
-    """Yield each description of a JSON document with its place."""
+def described(node: Any, place: str, keys: tuple[str, ...] = ("description",)) -> Iterator[tuple[str, str]]:
+    """Yield each description (or the texts of other `keys`) of a JSON document with its place."""
     if isinstance(node, dict):
-        if isinstance(text := node.get("description"), str):
-            yield place, text
+        yield from ((f"{place}/{key}", text) for key in keys if isinstance(text := node.get(key), str))
         for key, value in node.items():
-            yield from described(value, f"{place}/{key}")
+            yield from described(value, f"{place}/{key}", keys)
     elif isinstance(node, list):
         for index, value in enumerate(node):
-            yield from described(value, f"{place}/{index}")
+            yield from described(value, f"{place}/{index}", keys)
 
 
 def openapi() -> Mapping[str, str]:
     """Return all descriptions of the API: endpoints, parameters, schemas and fields."""
     return dict(described(app.openapi(), "openapi"))
+
+
+def openapi_titles() -> Mapping[str, str]:
+    """Return the titles and summaries of the API."""
+    return dict(described(app.openapi(), "openapi", ("title", "summary")))
 
 
 def specs() -> Mapping[str, str]:
@@ -108,14 +120,53 @@ def settings() -> Mapping[str, str]:
     return {f"settings/{name}": field.description or "" for name, field in Settings.model_fields.items()}
 
 
+def literals(path: Path, tree: ast.AST) -> Iterator[tuple[str, str]]:
+    """Yield each text with a space in a syntax tree, by file and line."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
+            yield f"{path.relative_to(documents.ROOT)}:{node.lineno}:{node.col_offset}", node.value
+
+
+def in_files(paths: Iterable[Path]) -> Mapping[str, str]:
+    """Return all texts in Python files: messages, labels and docstrings."""
+    return {place: text for path in paths for place, text in literals(path, ast.parse(path.read_text()))}
+
+
+def in_folder(name: str) -> list[Path]:
+    """Return the Python files below a folder of the repository."""
+    return sorted((documents.ROOT / name).rglob("*.py"))
+
+
 def dashboard() -> Mapping[str, str]:
     """Return the texts in the dashboard's code by file and line: labels, titles, hints, messages and docstrings."""
+    return in_files(in_folder("dashboard"))
+
+
+def refusals() -> Mapping[str, str]:
+    """Return the messages of refused requests: the texts in the arguments of the errors of jobs/ and api/."""
     found = {}
-    for path in sorted((documents.ROOT / "dashboard").rglob("*.py")):
+    for path in (*in_folder("jobs"), *in_folder("api")):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
-                found[f"{path.relative_to(documents.ROOT)}:{node.lineno}:{node.col_offset}"] = node.value
+            name = ast.unparse(node.func).rpartition(".")[2] if isinstance(node, ast.Call) else ""
+            if name in REFUSALS:
+                found |= dict(literals(path, node))
     return found
+
+
+def other_messages() -> Mapping[str, str]:
+    """Return titles of errors, advice of health rules, output of the CLI and help of the Prometheus metrics."""
+    files = ("jobs/errors.py", "calibrl_core/health.py", "api/prometheus.py", "worker/supervisor.py")
+    paths = [documents.ROOT / file for file in files]
+    return in_files([*paths, *in_folder("calibrl/views"), *in_folder("calibrl/commands"), *in_folder("jobs/lifecycle")])
+
+
+def build_files() -> Mapping[str, str]:
+    """Return the lines of the Makefile and of docker-compose.yml: help, messages and comments."""
+    return {
+        f"{name}:{number}": line
+        for name in ("Makefile", "docker-compose.yml")
+        for number, line in enumerate((documents.ROOT / name).read_text().splitlines(), 1)
+    }
 
 
 def registry() -> Mapping[str, str]:
@@ -140,7 +191,7 @@ def command_line() -> Mapping[str, str]:
 
 # Sources of texts: each returns texts by their place.
 Texts = Callable[[], Mapping[str, str]]
-TEXTS: list[Texts] = [pages, dashboard]
+TEXTS: list[Texts] = [pages, dashboard, refusals, other_messages, openapi_titles, build_files]
 DESCRIPTIONS: list[Texts] = [command_line, openapi, specs, settings, registry]
 
 
@@ -172,6 +223,10 @@ def test_banned_words_are_found(text: str) -> None:
 @pytest.mark.parametrize("text", ["mean entropy in nats per token", "stand-in for torch", "an amendment", "a token"])
 def test_other_words_are_not_found(text: str) -> None:
     assert not list(faults(text))
+
+
+def test_each_source_has_texts() -> None:
+    assert [source.__name__ for source in (*TEXTS, *DESCRIPTIONS) if len(source()) < 10] == []
 
 
 def test_every_setting_is_described() -> None:
