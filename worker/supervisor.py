@@ -262,7 +262,7 @@ class Supervisor:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(self._log_start, size - LOG_TAIL_BYTES))
             text = file.read().decode(errors="replace")
-        return "\n".join(["; its log ends:", *text.splitlines()[-LOG_TAIL_LINES:]])
+        return "\n".join(["", "Last log lines:", *text.splitlines()[-LOG_TAIL_LINES:]])
 
     def _contact(self, action: Callable[[], T]) -> T | None:
         """Run a database action; return None if the database is unreachable or the lease is lost."""
@@ -291,8 +291,8 @@ def child_environment(indices: Sequence[int]) -> dict[str, str]:
 def describe_exit(status: int) -> str:
     """Describe a child's exit status."""
     if status >= 0:
-        return f"the trainer ended without a result (exit status {status})"
-    return f"the trainer was killed by {signal.Signals(-status).name}"
+        return f"Trainer exited with code {status}"
+    return f"Trainer was killed by {signal.Signals(-status).name}"
 
 
 def out_of_memory_kills() -> int:

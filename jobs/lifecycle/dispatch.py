@@ -165,7 +165,8 @@ def _entry(job: models.Job, place: Placement | None) -> QueueEntry:
 
 def explain(job: models.Job, place: Placement | None, reason: WaitReason | None) -> str:
     """Explain in one sentence why a job has not started."""
-    needs = f"{job.gpus} GPU{'s' if job.gpus > 1 else ''}" if job.gpus else "a CPU slot"
+    gpus = "GPUs" if job.gpus > 1 else "GPU"
+    needs = f"{job.gpus} {gpus}" if job.gpus else "a CPU slot"
     labels = job.spec["resources"]["labels"]
     where = f" labelled {', '.join(f'{key}={value}' for key, value in labels.items())}" if labels else ""
     match reason:
@@ -174,7 +175,7 @@ def explain(job: models.Job, place: Placement | None, reason: WaitReason | None)
         case WaitReason.NO_MACHINE:
             return f"no online machine{where} has {needs}"
         case WaitReason.BUSY:
-            return f"waits for {needs}: all suitable slots are occupied"
+            return f"waiting for {f'{job.gpus} free {gpus}' if job.gpus else 'a free CPU slot'}"
         case WaitReason.RESERVED:
             behind = place.behind if place else None
             return f"the free slots are reserved for job {behind}, which is ahead in the queue"
@@ -183,7 +184,7 @@ def explain(job: models.Job, place: Placement | None, reason: WaitReason | None)
         case WaitReason.BUDGET:
             return f"project {job.project}, or {job.user} in it, has used up its slot-hours of this month"
         case WaitReason.WAITING:
-            return "waits for its dependencies"
+            return "waiting for its dependencies"
         case WaitReason.PAUSED:
             return "is paused; resume it to put it back in the queue"
 

@@ -134,7 +134,7 @@ def submit(
     pinned_checkpoints.pin(job.id, checked.checkpoints)
     session.add(job)
     waits = checked.open_dependencies
-    message = f"waits for {waits} job{'s' if waits > 1 else ''}" if waits else None
+    message = f"waiting for {waits} {'dependencies' if waits > 1 else 'dependency'}" if waits else None
     to = JobStatus.WAITING if waits else JobStatus.QUEUED
     change(session, job, to, type="submitted", actor=actor, message=message)
     wake_for_free_slots(session)

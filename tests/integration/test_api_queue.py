@@ -81,7 +81,7 @@ def test_the_queue_gives_each_waiting_jobs_reason(http: httpx.Client) -> None:
     told = {id: (entry["position"], entry["reason"]) for id, entry in found.items()}
     assert told == {first: (1, None), other: (2, "busy"), second: (None, "waiting"), third: (None, "paused")}
     assert found[first]["explanation"] == "starts on w now"
-    assert found[other]["explanation"] == "waits for a CPU slot: all suitable slots are occupied"
+    assert found[other]["explanation"] == "waiting for a free CPU slot"
     assert found[third]["explanation"] == "is paused; resume it to put it back in the queue"
     assert [entry["job_id"] for entry in http.get("/v1/queue?project=other").json()["data"]] == [other]
     assert http.get("/v1/queue?project=nobodys").json() == {"data": [], "has_more": False}

@@ -116,7 +116,7 @@ def test_the_queue_is_seen_paused_and_drained(folder: Path, spec: Path) -> None:
         eventually(lambda: client.job(first).step > 0)
         (entry,) = json.loads(calibrl(folder, "queue", "--json").stdout)
         assert (entry["job_id"], entry["position"], entry["reason"]) == (second, 1, "busy")
-        assert "position 1: waits for a CPU slot" in calibrl(folder, "show", second).stdout
+        assert "position 1: waiting for a free CPU slot" in calibrl(folder, "show", second).stdout
 
         (machine,) = json.loads(calibrl(folder, "workers", "--json").stdout)
         assert (machine["status"], machine["jobs"]) == ("online", [first])

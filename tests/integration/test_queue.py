@@ -358,7 +358,7 @@ def test_the_queue_says_when_and_why() -> None:
     waiting = submit(queued)
     found = entry(queued)
     assert (found.position, found.reason) == (1, WaitReason.BUSY)
-    assert found.explanation == "waits for a CPU slot: all suitable slots are occupied"
+    assert found.explanation == "waiting for a free CPU slot"
     assert found.estimated_start is not None
     assert (found.estimated_start - found.queued_at).total_seconds() == pytest.approx(200, abs=10)  # 20 steps of 10 s
     assert (entry(waiting).position, entry(waiting).reason) == (None, WaitReason.WAITING)

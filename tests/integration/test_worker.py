@@ -228,7 +228,11 @@ def test_cancel_kills_a_trainer_that_ignores_term_and_its_children(
 @pytest.mark.parametrize(
     ("behaviour", "reason", "words"),
     [
-        (Behaviour.CRASH, Reason.CRASHED, ("exit status 1", "RuntimeError: the fake trainer was asked to crash")),
+        (
+            Behaviour.CRASH,
+            Reason.CRASHED,
+            ("Trainer exited with code 1\nLast log lines:", "RuntimeError: the fake trainer was asked to crash"),
+        ),
         (Behaviour.ERROR, Reason.NON_FINITE, ("loss/total was NaN at step 5",)),
         (Behaviour.CAUGHT, Reason.CRASHED, ("KeyError: 'digits'", "step 2")),
         (Behaviour.KILLED, Reason.CRASHED, ("killed by SIGKILL", "step 2")),

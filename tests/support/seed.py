@@ -32,7 +32,7 @@ DATA = {"builtin": "digits", "split": "train"}
 VALIDATION = {"data": {"builtin": "digits", "split": "validation", "rows": 50}, "every_steps": 20}
 REWARDS = [{"type": "math", "weight": 1.0}, {"type": "format", "weight": 0.1}]
 SUCCEEDED = Outcome(JobStatus.SUCCEEDED)
-CRASH = "the trainer ended with exit status 1; its log ends:\nRuntimeError: loss is not finite"
+CRASH = "Trainer exited with code 1\nLast log lines:\nRuntimeError: loss is not finite"
 
 
 def seed() -> dict[str, UUID]:

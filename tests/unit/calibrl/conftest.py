@@ -59,7 +59,7 @@ def entry(id: UUID = JOB_ID, **changes: Any) -> dict[str, Any]:
         "status": "queued",
         "position": 1,
         "reason": "busy",
-        "explanation": "waits for a CPU slot: all suitable slots are occupied",
+        "explanation": "waiting for a free CPU slot",
         "estimated_start": None,
         "queued_at": "2026-01-01T00:00:00Z",
     } | changes

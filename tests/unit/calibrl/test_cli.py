@@ -199,7 +199,7 @@ def test_show_prints_why_a_job_waits(service: Service) -> None:
     service.on("GET", f"{JOB_PATH}/events", page())
     service.on("GET", f"{JOB_PATH}/checkpoints", page())
     shown = calibrl("show", str(JOB_ID)).stdout
-    assert "position 2: waits for a CPU slot: all suitable slots are occupied; starts: unknown" in shown
+    assert "position 2: waiting for a free CPU slot; starts: unknown" in shown
 
 
 def test_show_prints_all_fields(service: Service) -> None:

@@ -37,7 +37,7 @@ def plan(**changes: Any) -> dict[str, Any]:
         "queue": {
             "position": 3,
             "reason": "busy",
-            "explanation": "waits for 1 GPU: all suitable slots are occupied",
+            "explanation": "waiting for 1 free GPU",
             "estimated_start": None,
             "expected_seconds": 7200.0,
             "slots": 2,
@@ -60,7 +60,7 @@ def test_a_plan_as_tables_and_as_json(service: Service, tmp_path: Path) -> None:
     for part in ("4,096", "?", "2.00 GiB", "1.0 MiB", "3.00 GiB", "4 bytes x 512", "have 1.0 GiB"):
         assert part in result.stdout
     for part in (
-        "all suitable slots are occupied",
+        "waiting for 1 free GPU",
         "about 2h00m",
         "about 4.00 slot-hours",
         "optimizer.lr: 0.1 is large",

@@ -41,7 +41,7 @@ def test_the_queue_as_a_table_and_as_json(service: Service) -> None:
     service.on("GET", "/v1/queue", page(entry(), held))
     lines = calibrl("queue").stdout.splitlines()
     assert [line.split()[0] for line in lines] == ["POS", "1", "–"]
-    assert "all suitable slots are occupied" in lines[1]
+    assert "waiting for a free CPU slot" in lines[1]
     found = json.loads(calibrl("queue", "--project", "vision", "--json").stdout)
     assert [(one["position"], one["reason"]) for one in found] == [(1, "busy"), (None, "paused")]
     assert service.requests[-1].query == {"project": "vision"}

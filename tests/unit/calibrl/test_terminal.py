@@ -121,11 +121,9 @@ def test_the_queue_shows_position_start_needs_and_reason() -> None:
     first = QueueEntry.model_validate(entry_json(gpus=2, position=1, estimated_start=soon))
     paused = QueueEntry.model_validate(entry_json(status="paused", position=None, reason="paused", explanation="held"))
     lines = drawn(terminal.queue_table([first, paused])).splitlines()
-    assert all(part in lines[1] for part in ("1 ", "2 GPUs", "in about 3 min", "all suitable slots are occupied"))
+    assert all(part in lines[1] for part in ("1 ", "2 GPUs", "in about 3 min", "waiting for a free CPU slot"))
     assert all(part in lines[2] for part in ("– ", "CPU slot", "held"))
-    assert terminal.waits_text(first).startswith(
-        "position 1: waits for a CPU slot: all suitable slots are occupied; starts"
-    )
+    assert terminal.waits_text(first).startswith("position 1: waiting for a free CPU slot; starts")
     assert terminal.waits_text(paused) == "held"
 
 

@@ -129,7 +129,7 @@ class World:
             "job_id": job.id,
             "position": 2,
             "reason": WaitReason.BUSY,
-            "explanation": "waits for a <CPU> slot: all suitable slots are occupied",
+            "explanation": "waiting for a free <CPU> slot",
             "estimated_start": None,
             "queued_at": job.created_at,
         } | changes

@@ -28,7 +28,7 @@ PLAN = {
     "queue": {
         "position": 2,
         "reason": "busy",
-        "explanation": "waits for a <CPU> slot",
+        "explanation": "waiting for a free <CPU> slot",
         "estimated_start": None,
         "expected_seconds": 125.0,
         "slots": 1,
@@ -65,7 +65,7 @@ def test_the_plan_of_the_preset_is_shown(planned: list[dict[str, Any]]) -> None:
     app = new_page()
     assert job_spec_adapter.validate_python(planned[-1]).name == "digits-calibrl"
     text = html(app)
-    assert "Queued, position 2" in text and "waits for a &lt;CPU&gt; slot" in text and "2 min 05 s" in text
+    assert "Queued, position 2" in text and "waiting for a free &lt;CPU&gt; slot" in text and "2 min 05 s" in text
     assert ">4,096<" in text and "7 of 4,096" in text and "2.0 GiB" in text
     assert "40 epochs over 64 rows" in text
     assert not submit_button(app).disabled

@@ -355,7 +355,7 @@ def test_a_queued_job_says_why_it_waits_and_for_how_long(world: World) -> None:
     job = world.add(status=JobStatus.QUEUED, attempt=0, steps_total=None)
     world.wait(job, estimated_start=datetime.now(UTC) + timedelta(hours=2, minutes=30, seconds=30))
     text = html(job_page(job.id))
-    assert "Queue position 2 · waits for a &lt;CPU&gt; slot: all suitable slots are occupied" in text
+    assert "Queue position 2 · waiting for a free &lt;CPU&gt; slot" in text
     assert "estimated start in 2 h 30 min" in text
     assert "Not started yet" in text
 

@@ -44,7 +44,7 @@ def test_waiting_and_running_jobs_are_shown(world: World) -> None:
     world.workers.append(machine())
     text = html(queue_page())
     assert f'href="job?id={running.id}"' in text and f'href="job?id={waiting.id}"' in text
-    assert "all suitable slots are occupied" in text
+    assert "waiting for a free &lt;CPU&gt; slot" in text
     assert "2 CPU slots, 1 in use" in text and "gpu: h100" in text
     assert "20.0 of 80 GiB" in text and "40 %" in text
 

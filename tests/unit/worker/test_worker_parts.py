@@ -88,8 +88,8 @@ def test_a_trainer_inherits_the_environment_but_for_secrets_and_settings(monkeyp
 
 
 def test_an_exit_in_words() -> None:
-    assert describe_exit(1) == "the trainer ended without a result (exit status 1)"
-    assert describe_exit(-signal.SIGSEGV) == "the trainer was killed by SIGSEGV"
+    assert describe_exit(1) == "Trainer exited with code 1"
+    assert describe_exit(-signal.SIGSEGV) == "Trainer was killed by SIGSEGV"
 
 
 def test_memory_kills_can_be_counted_here() -> None:
