@@ -187,9 +187,9 @@ def truncated() -> bytes:
         (jsonl({"prompt": "q", "reply": "a"}), "file", "no known form"),
         (gzip.compress(jsonl(row())), "rows.1", "not JSON"),
         (b"", "file", "has no rows"),
-        (b"PAR1", "file", "not a Parquet file"),
-        (b"PAR1" + bytes(1000) + b"\xff\xff\xff\x7fPAR1", "file", "not a Parquet file"),
-        (parquet_file([row()])[:-20] + b"PAR1", "file", "not a Parquet file"),
+        (b"PAR1", "file", "not a readable Parquet file"),
+        (b"PAR1" + bytes(1000) + b"\xff\xff\xff\x7fPAR1", "file", "not a readable Parquet file"),
+        (parquet_file([row()])[:-20] + b"PAR1", "file", "not a readable Parquet file"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -123,7 +123,7 @@ def test_results_of_an_evaluation(http: httpx.Client, client: Client, tmp_path: 
     job_id = evaluation()
     assert client.results(job_id) == []
     life.claim()
-    assert "worker's disk" in refused(http.get(f"/v1/jobs/{job_id}/results"), 409)["detail"]
+    assert "The API cannot read the results" in refused(http.get(f"/v1/jobs/{job_id}/results"), 409)["detail"]
     folder = get_settings().run_dir(job_id, 1)
     folder.mkdir(parents=True)
     (folder / "events.jsonl").write_text("{}")

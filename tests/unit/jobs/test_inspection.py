@@ -41,7 +41,7 @@ def test_a_file_that_takes_all_memory_ends_only_the_process_that_reads_it(
 def test_a_parquet_file_with_a_too_large_index_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "x.parquet", 10, pyarrow.array(["e" * 1000] * 10), use_dictionary=False, row_group_size=5)
     monkeypatch.setattr(inspection, "read_examples", lambda *_: pytest.fail("it was read"))
-    for limit in ("MOST_IN_GROUP", "MOST_UNPACKED", "MOST_ROWS"):
+    for limit in ("MAX_ROW_GROUP_BYTES", "MAX_UNCOMPRESSED_BYTES", "MAX_ROWS"):
         with monkeypatch.context() as patch:
             patch.setattr(inspection, limit, 5)
             found = inspection.look_into(FileData(path=str(path)))
