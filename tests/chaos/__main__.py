@@ -43,7 +43,7 @@ def main() -> None:
         "--fault", action="append", choices=[fault.name for fault in FAULTS], help="only these, and no real training"
     )
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(f"told to end; seed {options.seed}"))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(f"stopped by SIGTERM; seed {options.seed}"))
     seconds = options.seconds or (SHORT_SECONDS if options.short else SECONDS)
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     faults = [fault for fault in FAULTS if not options.fault or fault.name in options.fault]

@@ -199,12 +199,12 @@ def paused(scene: Scene) -> None:
     _order_all(scene, lifecycle.pause, {State.PAUSING, State.PAUSED, State.CANCELLING})
 
 
-def _await_told(scene: Scene) -> None:
+def _await_stop_orders(scene: Scene) -> None:
     """Wait until the trainers held between two steps have the stop order; released earlier, they could finish."""
-    told = {subject.id for subject in scene.victims if subject.state in (State.BEFORE, State.AFTER)}
+    unstopped = {subject.id for subject in scene.victims if subject.state in (State.BEFORE, State.AFTER)}
     deadline = time.monotonic() + FULL_SECONDS
-    while told and time.monotonic() < deadline:
-        told -= {job_id for job_id in told if _rests(orders.job(job_id))}
+    while unstopped and time.monotonic() < deadline:
+        unstopped -= {job_id for job_id in unstopped if _rests(orders.job(job_id))}
         time.sleep(0.05)
 
 
@@ -254,7 +254,7 @@ def _order_all(scene: Scene, order: Callable[..., models.Job], refused: set[Stat
                 time.sleep(scene.rng.uniform(0, FINISH_SECONDS))
             if orders.ordered(order, subject.id):
                 scene.accepted.add(subject.state)
-        _await_told(scene)
+        _await_stop_orders(scene)
 
     scene.strike(give)
     hit = {subject.state for subject in scene.victims}

@@ -171,7 +171,7 @@ class Round:
             found.broken += 1
         again = subject.state in (*IDLE, State.PAUSING)  # resumed, or only now claimed
         if (not hit or self._fault.name in UNFELT) and job.attempt > subject.attempt + again:
-            found.words.append(f"begun again without need: {job.attempt} attempts; {told(subject)}")
+            found.words.append(f"begun again without need: {job.attempt} attempts; {events_text(subject)}")
             found.broken += 1
         if hit:
             self._measure(scene, subject, way, found)
@@ -184,7 +184,7 @@ class Round:
         limit = LEASES * self._stack.lease_seconds + (IDLE_SECONDS if self._fault.holds else 0)
         if must and (hit.claimed is None or hit.claimed > limit):
             took = "never" if hit.claimed is None else f"after {hit.claimed:.1f} s"
-            found.words.append(f"claimed again {took}, not within {limit:.0f} s; {told(subject)}")
+            found.words.append(f"claimed again {took}, not within {limit:.0f} s; {events_text(subject)}")
             found.broken += 1
         if not must:
             hit.claimed = None
@@ -217,7 +217,7 @@ def way_since(subject: Subject, since: float) -> list[str]:
     return [f"{event.status}{f' ({event.reason})' if event.reason else ''}" for event in changes]
 
 
-def told(subject: Subject) -> str:
+def events_text(subject: Subject) -> str:
     """The job's events in short, for a finding, with their times."""
     events = [event for event in orders.history(subject.id) if event.type not in ("checkpoint", "submitted", "started")]
     return " > ".join(f"{e.ts:%H:%M:%S.%f}"[:-4] + f" {e.type} {e.reason or ''} by {e.actor}" for e in events)

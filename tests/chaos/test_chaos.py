@@ -17,7 +17,7 @@ def test_no_fault_loses_or_doubles_a_job() -> None:
     environment = dict(os.environ, PYTHONPATH=str(ROOT))
     run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=580)
     # Not its exit status, which also says whether all was claimed again in time: other work may slow the machine down.
-    told = run.stdout[-10_000:] + run.stderr[-5_000:]
+    output = run.stdout[-10_000:] + run.stderr[-5_000:]
     last = run.stdout.splitlines()[-1] if run.stdout else ""
     counted = re.fullmatch(r"(\d+) faults, 0 jobs lost, 0 steps doubled, 0 processes left", last)
-    assert counted and int(counted[1]) >= 10, told
+    assert counted and int(counted[1]) >= 10, output

@@ -15,7 +15,7 @@ Values = dict[int, dict[str, Any]]
 
 
 @dataclass
-class Told:
+class Reports:
     """A run's metrics (without perf/*) and histograms by step and name, and how many groups were sampled at a step."""
 
     metrics: Values = field(default_factory=dict)
@@ -28,9 +28,9 @@ class Undisturbed:
 
     def __init__(self, folder: Path, trainer: str) -> None:
         self._folder, self._trainer = folder, trainer
-        self._known: dict[str, Told] = {}
+        self._known: dict[str, Reports] = {}
 
-    def of(self, config_file: Path) -> Told:
+    def of(self, config_file: Path) -> Reports:
         """The run of this config."""
         config = json.loads(config_file.read_text())
         if self._trainer == "tests.support.fake_trainer":
@@ -40,22 +40,22 @@ class Undisturbed:
             self._known[text] = self._run(text, self._folder / str(len(self._known)) / "attempt-1")
         return self._known[text]
 
-    def _run(self, text: str, run_dir: Path) -> Told:
+    def _run(self, text: str, run_dir: Path) -> Reports:
         run_dir.mkdir(parents=True)
         (run_dir / "config.json").write_text(text)
         command = [sys.executable, "-m", f"{self._trainer}.train", run_dir / "config.json", "--run-dir", run_dir]
         subprocess.run(command, cwd=ROOT, check=True, timeout=RUN_SECONDS, capture_output=True)
-        told = Told()
+        reports = Reports()
         for line in (run_dir / "events.jsonl").read_text().splitlines():
             event = json.loads(line)
             match event["type"]:
                 case "metrics":
-                    told.metrics[event["step"]] = comparable(event["values"])
+                    reports.metrics[event["step"]] = comparable(event["values"])
                 case "histogram":
-                    told.histograms[event["step"], event["name"]] = (event["edges"], event["counts"])
+                    reports.histograms[event["step"], event["name"]] = (event["edges"], event["counts"])
                 case "sample":
-                    told.samples[event["step"]] += 1
-        return told
+                    reports.samples[event["step"]] += 1
+        return reports
 
 
 def comparable(values: dict[str, Any]) -> dict[str, Any]:

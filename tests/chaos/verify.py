@@ -13,7 +13,7 @@ from jobs.lifecycle import machines
 from jobs.repository import checkpoints, histograms, jobs, metrics, samples
 from jobs.settings import get_settings
 from tests.chaos import orders, pids
-from tests.chaos.undisturbed import Told, Undisturbed, comparable
+from tests.chaos.undisturbed import Reports, Undisturbed, comparable
 
 ALL = 1_000_000
 GONE_SECONDS = 10.0
@@ -40,9 +40,9 @@ class Found:
         self.words += other.words
 
 
-def told(session: Session, job_id: UUID, names: set[str]) -> Told:
+def reported(session: Session, job_id: UUID, names: set[str]) -> Reports:
     """Return the reports of a run that are in the database."""
-    found = Told()
+    found = Reports()
     for step, _, values in metrics.page(session, job_id, names=None, after_step=-1, limit=ALL):
         found.metrics[step] = comparable(values)
     for name in names:
@@ -72,7 +72,7 @@ def _compare(job: models.Job, undisturbed: Undisturbed, found: Found) -> None:
     config = newest_attempt(job.id) / "config.json"
     reference = undisturbed.of(config)
     names = {name for _, name in reference.histograms}
-    has = orders.asked(lambda session: told(session, job.id, names))
+    has = orders.asked(lambda session: reported(session, job.id, names))
     whole = job.status is JobStatus.SUCCEEDED
     last = max(reference.metrics) if whole else max(has.metrics, default=0)
     missing = sorted(set(range(1, last + 1)) - has.metrics.keys())

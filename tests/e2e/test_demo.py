@@ -43,12 +43,12 @@ def test_the_demo_ends_by_itself_with_one_json_object(tmp_path: Path, capsys: py
         api_port=None,
         dashboard_port=None,
     )
-    told = capsys.readouterr()
-    assert code == 0, told.err
-    found = json.loads(told.out.splitlines()[-1])
+    output = capsys.readouterr()
+    assert code == 0, output.err
+    found = json.loads(output.out.splitlines()[-1])
     figures = {f"{name}_{stage}" for name in ("accuracy", "greedy", "pass_at_8") for stage in demo.STAGES}
     assert found.keys() >= figures | {"seconds", "dashboard_url", "jobs", "calibrl_against_grpo"}
     assert found["jobs"].keys() == {"warmup", "calibrl", "grpo", "evaluation"}
     assert found["calibrl_against_grpo"]["verdict"]
-    assert found["dashboard_url"] in told.err
+    assert found["dashboard_url"] in output.err
     assert processes_with(tmp_path) == []

@@ -90,9 +90,16 @@ def test_a_file_is_kept_described_and_given_back(http: httpx.Client, tmp_path: P
     assert answer.status_code == 201, answer.text
     dataset = answer.json()
     assert answer.headers["location"] == f"/v1/datasets/{dataset['id']}"
-    told = {"project": "default", "user": "admin", "name": "mine", "format": "jsonl", "rows": 2, "has_experts": True}
-    told |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest(), "hub": None}
-    assert told.items() <= dataset.items()
+    described = {
+        "project": "default",
+        "user": "admin",
+        "name": "mine",
+        "format": "jsonl",
+        "rows": 2,
+        "has_experts": True,
+    }
+    described |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest(), "hub": None}
+    assert described.items() <= dataset.items()
     assert dataset["has_columns"] == ["answer", "expert", "images", "question"]
     assert http.get(answer.headers["location"]).json() == dataset
     assert http.get("/v1/datasets").json() == {"data": [dataset], "has_more": False}
@@ -212,7 +219,7 @@ def test_a_too_long_body_is_refused_while_it_is_read(
         assert upload(http, big).status_code == 201  # more than any JSON may be
         refused(http.post(UPLOAD, content=b"x" * 3_000_001, params={"name": "x"}), 413)
         pieces = (b"x" * 100_000 for _ in range(31))
-        refused(http.post(UPLOAD, content=pieces, params={"name": "x"}), 413)  # whose length no header told
+        refused(http.post(UPLOAD, content=pieces, params={"name": "x"}), 413)  # without a Content-Length header
         refused(http.post("/v1/datasets", content=b'{"name": "' + b"x" * 1_000_001), 413)
         assert len(kept(tmp_path)) == 1
 

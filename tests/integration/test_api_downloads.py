@@ -139,7 +139,7 @@ def test_results_of_an_evaluation(http: httpx.Client, client: Client, tmp_path: 
 def test_the_client_goes_on_where_it_was_cut_off(client: Client, tmp_path: Path, monkeypatch: Any) -> None:
     job_id, target = life.submit(), tmp_path / "here"
     written(job_id)
-    told: list[tuple[int, int | None]] = []
+    calls: list[tuple[int, int | None]] = []
     file = next(one for one in client.checkpoint(job_id, 5).files if one.name == "model.safetensors")
     target.mkdir()
     half = target / f".model.safetensors.{file.etag}.partial"
@@ -152,13 +152,13 @@ def test_the_client_goes_on_where_it_was_cut_off(client: Client, tmp_path: Path,
         return stream(*arguments, **options)
 
     monkeypatch.setattr(client._http, "stream", watched)
-    paths = client.download_checkpoint(job_id, 5, target, progress=lambda done, total: told.append((done, total)))
+    paths = client.download_checkpoint(job_id, 5, target, progress=lambda done, total: calls.append((done, total)))
     assert "bytes=1000000-" in asked
     assert {str(one.relative_to(target)): one.read_bytes() for one in paths} == FILES
     assert sorted(one.name for one in target.rglob("*") if one.is_file()) == sorted(Path(name).name for name in FILES)
     total = sum(map(len, FILES.values()))
-    assert told[-1] == (total, total)
-    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert calls[-1] == (total, total)
+    assert [done for done, _ in calls] == sorted(done for done, _ in calls)
 
 
 def test_a_dataset_downloads_as_it_was_uploaded(client: Client, tmp_path: Path) -> None:

@@ -203,9 +203,9 @@ def test_hostile_completions_cost_their_own_verdicts_only(client: Client) -> Non
     job_id = trained((1, [hostile, completion("\\sqrt{49}", passed=False, reward=0.0)]))
     found = client.replay(job_id, [{"type": "math", "time_limit_seconds": 1.0}])
     assert (found.scored, found.failures, found.stopped) == (2, 1, None)
-    slow, mended = found.data
+    slow, fixed = found.data
     assert (slow.completion, slow.passed_after, slow.failure) == (0, False, "math: no verdict within 1 seconds")
-    assert (mended.completion, mended.passed_after, mended.failure) == (1, True, None)
+    assert (fixed.completion, fixed.passed_after, fixed.failure) == (1, True, None)
 
 
 def test_a_replay_ends_in_time_and_leaves_no_process(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,8 +62,8 @@ def test_a_plan_is_refused_where_a_submission_is(http: httpx.Client, tmp_path: P
     for changes in bad:
         plan, submission = (http.post(path, json={**TRAIN, **changes}) for path in ("/v1/jobs:plan", "/v1/jobs"))
         status = 409 if changes == {"project": "small"} else 422
-        told = [refused(answer, status) for answer in (plan, submission)]
-        assert told[0]["errors"] == told[1]["errors"], changes
+        problems = [refused(answer, status) for answer in (plan, submission)]
+        assert problems[0]["errors"] == problems[1]["errors"], changes
     assert http.get("/v1/jobs").json()["data"] == []
 
 

@@ -78,8 +78,8 @@ def test_the_queue_gives_each_waiting_jobs_reason(http: httpx.Client) -> None:
     http.put("/v1/projects/other", json={})
     other = submitted(http, project="other", limits={"timeout_seconds": 60})["id"]
     found = {entry["job_id"]: entry for entry in http.get("/v1/queue").json()["data"]}
-    told = {id: (entry["position"], entry["reason"]) for id, entry in found.items()}
-    assert told == {first: (1, None), other: (2, "busy"), second: (None, "waiting"), third: (None, "paused")}
+    shown = {id: (entry["position"], entry["reason"]) for id, entry in found.items()}
+    assert shown == {first: (1, None), other: (2, "busy"), second: (None, "waiting"), third: (None, "paused")}
     assert found[first]["explanation"] == "starts on w now"
     assert found[other]["explanation"] == "waiting for a free CPU slot"
     assert found[third]["explanation"] == "is paused; resume it to put it back in the queue"
@@ -166,7 +166,7 @@ def test_no_request_can_make_a_cycle(http: httpx.Client, unchanged: Unchanged) -
     second = submitted(http, depends_on=[first])["id"]
     unchanged()
     mine = str(uuid4())
-    assert named(http.post("/v1/jobs", json=spec(id=mine, depends_on=[mine]))) == ["id"]  # no id of one's own
+    assert named(http.post("/v1/jobs", json=spec(id=mine, depends_on=[mine]))) == ["id"]  # a client cannot set the id
     assert named(http.post("/v1/jobs", json=spec(depends_on=[mine]))) == ["depends_on.0"]  # nor a guess at it
     for changes in ({"depends_on": [second]}, {"priority": "high", "depends_on": [second]}):
         assert "depends_on" in named(http.patch(f"/v1/jobs/{first}", json=changes))

@@ -20,12 +20,12 @@ pytestmark = pytest.mark.integration
 HIDDEN = tuple(f"There is no {what}" for what in ("job", "project", "dataset", "file", "fine-tuning job"))
 METHODS = {"get", "post", "put", "patch", "delete", "head"}
 OWN, SHA = "own", "0" * 64
-ANYBODY, ADMIN = "anybody with a key", "an admin of the service"
+ANY_KEY, ADMIN = "any key", "an admin of the service"
 Need = Role | str
 
 # What each route asks of the caller: a role in the project of what it names, or one of the two above.
 NEEDS: dict[str, Need] = {
-    "GET /v1/jobs": ANYBODY,
+    "GET /v1/jobs": ANY_KEY,
     "POST /v1/jobs": Role.MEMBER,
     "POST /v1/jobs:plan": Role.MEMBER,
     "POST /v1/jobs/{job_id}/fork": Role.MEMBER,
@@ -54,7 +54,7 @@ NEEDS: dict[str, Need] = {
     "GET /v1/jobs/{job_id}/evaluation": Role.VIEWER,
     "POST /v1/jobs/{job_id}/replay": Role.VIEWER,  # changes nothing
     "GET /v1/evaluations/compare": Role.VIEWER,
-    "GET /v1/datasets": ANYBODY,
+    "GET /v1/datasets": ANY_KEY,
     "POST /v1/datasets": Role.MEMBER,
     "POST /v1/datasets/upload": Role.MEMBER,
     "GET /v1/datasets/{dataset_id}": Role.VIEWER,
@@ -62,13 +62,13 @@ NEEDS: dict[str, Need] = {
     "GET /v1/datasets/{dataset_id}/content": Role.VIEWER,
     "DELETE /v1/datasets/{dataset_id}": Role.MEMBER,
     "GET /v1/jobs/{job_id}/stream": Role.VIEWER,
-    "GET /v1/stream": ANYBODY,
-    "GET /v1/files": ANYBODY,
+    "GET /v1/stream": ANY_KEY,
+    "GET /v1/files": ANY_KEY,
     "POST /v1/files": Role.MEMBER,
     "GET /v1/files/{file_id}": Role.VIEWER,
     "GET /v1/files/{file_id}/content": Role.VIEWER,
     "DELETE /v1/files/{file_id}": Role.MEMBER,
-    "GET /v1/fine_tuning/jobs": ANYBODY,
+    "GET /v1/fine_tuning/jobs": ANY_KEY,
     "POST /v1/fine_tuning/jobs": Role.MEMBER,
     "GET /v1/fine_tuning/jobs/{fine_tuning_job_id}": Role.VIEWER,
     "POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/cancel": Role.MEMBER,
@@ -76,11 +76,11 @@ NEEDS: dict[str, Need] = {
     "POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/resume": Role.MEMBER,
     "GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/events": Role.VIEWER,
     "GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/checkpoints": Role.VIEWER,
-    "GET /v1/queue": ANYBODY,
-    "GET /v1/workers": ANYBODY,
+    "GET /v1/queue": ANY_KEY,
+    "GET /v1/workers": ANY_KEY,
     "POST /v1/workers/{name}/drain": ADMIN,
     "POST /v1/workers/{name}/undrain": ADMIN,
-    "GET /v1/projects": ANYBODY,
+    "GET /v1/projects": ANY_KEY,
     "GET /v1/projects/{slug}": Role.VIEWER,
     "PUT /v1/projects/{slug}": ADMIN,
     "GET /v1/projects/{slug}/members": Role.VIEWER,
@@ -91,14 +91,14 @@ NEEDS: dict[str, Need] = {
     "DELETE /v1/projects/{slug}/webhooks/{webhook_id}": Role.ADMIN,
     "POST /v1/projects/{slug}/webhooks/{webhook_id}/ping": Role.ADMIN,
     "GET /v1/projects/{slug}/webhooks/{webhook_id}/deliveries": Role.ADMIN,
-    "GET /v1/usage": ANYBODY,
-    "GET /v1/me": ANYBODY,
+    "GET /v1/usage": ANY_KEY,
+    "GET /v1/me": ANY_KEY,
     "GET /v1/users": ADMIN,
     "POST /v1/users": ADMIN,
     "PATCH /v1/users/{name}": ADMIN,
-    "GET /v1/keys": ANYBODY,
-    "POST /v1/keys": ANYBODY,
-    "DELETE /v1/keys/{key_id}": ANYBODY,  # one's own; of others: test_access
+    "GET /v1/keys": ANY_KEY,
+    "POST /v1/keys": ANY_KEY,
+    "DELETE /v1/keys/{key_id}": ANY_KEY,  # one's own; of others: test_access
     "GET /v1/audit": ADMIN,  # with a project, its admins: test_access
 }
 BODIES: dict[str, Any] = {
@@ -145,7 +145,7 @@ def stage(database: str) -> Iterator[tuple[People, dict[str, str], dict[str, str
     with serving() as admin, People(admin) as people:
         admin.put(f"/v1/projects/{OWN}", json={})
         admin.put("/v1/projects/other", json={})
-        keys = {"nobody": "", "outsider": people.add("outsider", {"other": "admin"})}
+        keys = {"anonymous": "", "outsider": people.add("outsider", {"other": "admin"})}
         keys |= {f"own {role}": people.add(f"own-{role}", {OWN: role.value}) for role in Role}
         keys |= {"service admin": people.add("root", {}, admin=True)}
         people.add("leaver", {OWN: "viewer"})
@@ -223,9 +223,9 @@ def _order(route: str) -> tuple[bool, str]:
 
 def _as_expected(need: Need, who: str, answer: httpx.Response) -> bool:
     status = answer.status_code
-    if who == "nobody":
+    if who == "anonymous":
         return status == 401
-    if who == "service admin" or need == ANYBODY:
+    if who == "service admin" or need == ANY_KEY:
         return _let_in(answer)
     if need == ADMIN:
         return status == 403
@@ -244,5 +244,5 @@ def _let_in(answer: httpx.Response) -> bool:
 
 
 def _detail(answer: httpx.Response) -> str:
-    told: dict[str, Any] = answer.json()
-    return str(told["error"]["message"] if "error" in told else told["detail"])
+    content: dict[str, Any] = answer.json()
+    return str(content["error"]["message"] if "error" in content else content["detail"])

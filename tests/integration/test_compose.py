@@ -157,7 +157,7 @@ def test_nothing_listens_beyond_this_machine_by_default(config: dict[str, Any]) 
 
 
 def test_opening_the_api_does_not_open_the_dashboard(tmp_path: Path) -> None:
-    """The dashboard has no sign-in of its own."""
+    """The dashboard itself has no sign-in."""
     answer = compose(tmp_path, "config", "--format", "json", env=SECRETS | {"BIND_ADDRESS": "0.0.0.0"})
     services = json.loads(answer.stdout)["services"]
     assert [services[name]["ports"][0]["host_ip"] for name in ("api", "dashboard")] == ["0.0.0.0", "127.0.0.1"]

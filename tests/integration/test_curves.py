@@ -193,9 +193,9 @@ def test_the_width_doubles_and_otherwise_buckets_stay(http: httpx.Client) -> Non
     assert (second["width"], second["series"][0]["start"]) == (4, [0, 4, 8])
     new = http.get("/v1/metrics", params={**query, "from_step": 6, "width": 2}).json()
     assert (new["width"], new["last_step"], new["series"][0]["start"]) == (2, 8, [6, 8])
-    assert new["last_step"] // new["width"] >= 4  # and so all is to be asked for anew
+    assert new["last_step"] // new["width"] >= 4  # the client must therefore read all values again
     cut = http.get("/v1/metrics", params={**query, "from_step": 3, "to_step": 5, "width": 4}).json()
-    assert cut["series"][0]["count"] == [4, 4]  # buckets are whole, whatever is asked for
+    assert cut["series"][0]["count"] == [4, 4]  # buckets are whole for any range
     assert http.get("/v1/metrics", params={**query, "names": "none"}).json()["series"] == []
 
 

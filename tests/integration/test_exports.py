@@ -88,7 +88,7 @@ def test_a_run_of_mlflow_is_kept_like_the_job(job: UUID, tmp_path: Path, monkeyp
     assert (run.info.run_name, run.data.params["algorithm.type"]) == ("my job", "calibrl")
     assert math.isnan(run.data.metrics["strange_name"])
 
-    with session_scope() as session:  # back to a checkpoint: the run is begun anew
+    with session_scope() as session:  # the run restarts from a checkpoint
         jobs.rewind(session, job, 2)
     write(job, {3: {"loss/total": -3.0}})
     with session_scope() as session:

@@ -290,7 +290,7 @@ def test_two_dependencies_that_end_together_release_the_job() -> None:
 def test_the_sweep_releases_who_waits_for_nothing() -> None:
     good, bad = submit(), submit()
     after_good, after_bad = submit(good), submit(bad)
-    run("UPDATE jobs SET status = 'succeeded' WHERE id = :id", id=good)  # as if nobody had told the dependents
+    run("UPDATE jobs SET status = 'succeeded' WHERE id = :id", id=good)  # without a release of its dependents
     run("UPDATE jobs SET status = 'cancelled' WHERE id = :id", id=bad)
     assert sweep().released == 2
     assert (status(after_good), status(after_bad)) == (S.QUEUED, S.FAILED)

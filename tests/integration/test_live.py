@@ -100,7 +100,7 @@ class Run:
         life.finish(self.claim, status)
 
 
-KEYS: dict[str, Any] = {  # what tells one record from another
+KEYS: dict[str, Any] = {  # key of a record per kind
     "events": lambda record: record["id"],
     "metrics": lambda record: record["step"],
     "histograms": lambda record: (record["step"], record["name"]),
@@ -296,7 +296,7 @@ def test_writers_at_once_lose_and_repeat_nothing(service: httpx.Client) -> None:
                 lifecycle.fence(session, run.claim)
                 events.add(session, run.id, "info", actor="w", message=f"{writer}:{number}")
 
-    told: list[int] = []
+    received: list[int] = []
     place = "0"
     with ThreadPoolExecutor(writers) as pool:
         done = [pool.submit(write, writer) for writer in range(writers)]
@@ -305,7 +305,7 @@ def test_writers_at_once_lose_and_repeat_nothing(service: httpx.Client) -> None:
             with streaming(service, stream_of(run.id), after=place, max_seconds=0.3) as stream:
                 for count, (event, id, data) in enumerate(stream):
                     place = str(id)
-                    told += [row["id"] for row in data["data"]] if event == "events" else []
+                    received += [row["id"] for row in data["data"]] if event == "events" else []
                     if not over and count == 7:
                         break
             if over:
@@ -313,7 +313,7 @@ def test_writers_at_once_lose_and_repeat_nothing(service: httpx.Client) -> None:
         assert [one.result() for one in done] == [None] * writers
     known = [row["id"] for row in service.get(f"/v1/jobs/{run.id}/events?limit=1000").json()["data"]]
     assert len(known) > each * writers
-    assert told == known
+    assert received == known
 
 
 def test_readers_drop_deleted_records_too(service: httpx.Client) -> None:
@@ -356,8 +356,8 @@ def test_the_stream_of_all_jobs_skips_nothing_that_commits_late(service: httpx.C
             row = "INSERT INTO feed (job_id, cursor, parts) SELECT id, feed, '[]' FROM jobs WHERE id = %s"
             slow.execute(row, [second.id])
         found = [next(stream) for _ in range(3)]
-    told = [(event, data.get("id") or data["job_id"]) for event, _, data in found]
-    assert told == [("status", str(second.id)), ("events", str(first.id)), ("status", str(first.id))]
+    received = [(event, data.get("id") or data["job_id"]) for event, _, data in found]
+    assert received == [("status", str(second.id)), ("events", str(first.id)), ("status", str(first.id))]
     for place, (_, id, _) in enumerate(found):  # and each id goes on behind its frame
         with streaming(service, "/v1/stream", after=id, max_seconds=0.3) as stream:
             assert list(stream) == found[place + 1 :]
@@ -472,9 +472,9 @@ def test_the_client_reconnects_at_its_last_position(client: Client, monkeypatch:
     waiting: list[Job] = []
     waiter = threading.Thread(target=lambda: waiting.append(client.wait(run.id)))
     waiter.start()
-    told: list[Live] = []
+    received: list[Live] = []
     for live_ in client.stream(run.id, after="0"):
-        told.append(live_)
+        received.append(live_)
         if live_.event == "status" and run.step < 12:
             run.ship(log=b"line\n")
         elif live_.event == "status" and run.step == 12 and not live_.data.status.final:
@@ -484,12 +484,12 @@ def test_the_client_reconnects_at_its_last_position(client: Client, monkeypatch:
             run.finish()
     waiter.join(LIMIT_SECONDS)
     assert waiting[0].status is JobStatus.SUCCEEDED
-    steps = [row.step for each in told if each.event == "metrics" for row in each.data.data]
+    steps = [row.step for each in received if each.event == "metrics" for row in each.data.data]
     assert steps == [*range(1, 13), 9, 10, 11, 12]
-    assert [each.data.to_step for each in told if isinstance(each.data, Rewound)] == [8]
-    assert "".join(each.data.text for each in told if isinstance(each.data, LogPiece)) == "line\n" * 12
-    assert isinstance(told[-1].data, Ended)
-    assert all(isinstance(each.data, RecordBatch) for each in told if each.event == "checkpoints")
+    assert [each.data.to_step for each in received if isinstance(each.data, Rewound)] == [8]
+    assert "".join(each.data.text for each in received if isinstance(each.data, LogPiece)) == "line\n" * 12
+    assert isinstance(received[-1].data, Ended)
+    assert all(isinstance(each.data, RecordBatch) for each in received if each.event == "checkpoints")
 
 
 def test_waiting_has_a_limit(client: Client) -> None:

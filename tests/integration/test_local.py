@@ -99,7 +99,7 @@ def test_a_job_outlives_a_killed_stack_and_ctrl_c_leaves_nothing(folder: Path) -
     assert again.returncode == 0
     assert processes_with(folder) == []
     assert not (folder / "stack.json").exists()
-    # The trainer was asked first, and wrote a checkpoint where it stood.
+    # The trainer got a stop signal first and wrote a checkpoint.
     lines = (folder / "runs" / str(unfinished.id) / "attempt-1" / "events.jsonl").read_text().splitlines()
     assert [json.loads(line)["type"] for line in lines[-2:]] == ["checkpoint", "finish"]
 

@@ -61,10 +61,10 @@ def picture() -> dict[str, Any]:
     return {"type": "image_url", "image_url": {"url": url, "detail": "low"}}
 
 
-def chat(number: int, *, told: bool = True, **columns: Any) -> dict[str, Any]:
+def chat(number: int, *, answered: bool = True, **columns: Any) -> dict[str, Any]:
     question = {"role": "user", "content": [picture(), {"type": "text", "text": f"What is {number} + 1?"}]}
     answer = {"role": "assistant", "content": f"It is {number + 1}."}
-    return {"messages": [{"role": "system", "content": "Add."}, question, *([answer] if told else [])]} | columns
+    return {"messages": [{"role": "system", "content": "Add."}, question, *([answer] if answered else [])]} | columns
 
 
 def jsonl(rows: list[dict[str, Any]]) -> bytes:
@@ -72,7 +72,7 @@ def jsonl(rows: list[dict[str, Any]]) -> bytes:
 
 
 CHATS = jsonl([chat(number) for number in range(8)])
-GRADED = jsonl([chat(number, told=number > 3, reference_answer=str(number + 1)) for number in range(8)])
+GRADED = jsonl([chat(number, answered=number > 3, reference_answer=str(number + 1)) for number in range(8)])
 GRADER: dict[str, Any] = {
     "type": "string_check",
     "name": "equal",
@@ -237,15 +237,15 @@ def test_events_and_metrics_are_one_list_from_new_to_old(client: OpenAI) -> None
         rows = [(step, submission.ts, {"loss/total": step / 8, "x/y": "NaN"}) for step in (1, 2, 3)]
         metrics.upsert(session, uuid(job), rows)
     client.fine_tuning.jobs.pause(job.id)
-    told = list(client.fine_tuning.jobs.list_events(job.id, limit=1))  # page by page
-    assert [event.id for event in told[2:]] == ["ftmetrics-3", "ftmetrics-2", "ftmetrics-1"]
-    assert [(event.type, event.message) for event in told[:3]] == [
+    listed = list(client.fine_tuning.jobs.list_events(job.id, limit=1))  # page by page
+    assert [event.id for event in listed[2:]] == ["ftmetrics-3", "ftmetrics-2", "ftmetrics-1"]
+    assert [(event.type, event.message) for event in listed[:3]] == [
         ("message", "Paused"),
         ("message", "Submitted"),
         ("metrics", "Step 3: loss/total=0.375"),
     ]
-    assert told[2].data == {"step": 3, "total_steps": None, "loss/total": 0.375, "x/y": "NaN"}
-    assert told == client.fine_tuning.jobs.list_events(job.id, limit=100).data
+    assert listed[2].data == {"step": 3, "total_steps": None, "loss/total": 0.375, "x/y": "NaN"}
+    assert listed == client.fine_tuning.jobs.list_events(job.id, limit=100).data
     for after in ("x", "ftevent-99999999", "ftmetrics-9", "ftmetrics-99999999999"):
         with pytest.raises(openai.BadRequestError) as error:
             client.fine_tuning.jobs.list_events(job.id, after=after)
@@ -384,10 +384,10 @@ def test_the_client_follows_a_run_to_its_end(database: str, monkeypatch: pytest.
         done = client.fine_tuning.jobs.retrieve(job.id)
         assert done.status == "succeeded" and done.finished_at is not None
         assert done.fine_tuned_model == f"ft:tiny-vlm:x:{uuid(job).hex}"
-        told = list(client.fine_tuning.jobs.list_events(job.id))
-        assert told[0].message == "Succeeded" and told[-1].message == "Submitted"
-        assert [event.data["step"] for event in told if event.type == "metrics"] == [6, 5, 4, 3, 2, 1]  # type: ignore[index]
-        assert any(event.message.startswith("Step 6/6: ") for event in told)
+        listed = list(client.fine_tuning.jobs.list_events(job.id))
+        assert listed[0].message == "Succeeded" and listed[-1].message == "Submitted"
+        assert [event.data["step"] for event in listed if event.type == "metrics"] == [6, 5, 4, 3, 2, 1]  # type: ignore[index]
+        assert any(event.message.startswith("Step 6/6: ") for event in listed)
         kept = client.fine_tuning.jobs.checkpoints.list(job.id).data
         assert [one.step_number for one in kept] == [6, 4, 2]  # the ends of the epochs
         again = create(client, training_file=file.id, model=str(done.fine_tuned_model))

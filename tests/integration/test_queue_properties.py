@@ -293,8 +293,8 @@ class Queue(RuleBasedStateMachine):
         with preemption(preempts):
             swept = life.sweep()
         assert (swept.requeued, swept.paused, swept.failed, swept.cancelled, swept.released) == (*expected.values(), 0)
-        told = [self.model.jobs[row.id] for row in self.connection.execute("SELECT id FROM jobs WHERE preempted")]
-        new = [job for job in told if not job.preempted]
+        marked = [self.model.jobs[row.id] for row in self.connection.execute("SELECT id FROM jobs WHERE preempted")]
+        new = [job for job in marked if not job.preempted]
         assert len(new) == swept.preempted and (preempts or not new)
         classes = [PRIORITIES.index(job.priority) for job in self.model.jobs.values() if job.status == "queued"]
         for job in new:

@@ -124,8 +124,8 @@ def test_samples_are_listed_without_contents_and_read_whole(session: Session, jo
 
 
 def test_samples_are_found_by_text_and_reward(session: Session, job: UUID, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = {"answer": "100 %", "expert": "Carry the One.", "prompt": "Add <b>these</b>"}
-    assert samples.insert(session, job, 1, {**group("p1", (1.0, 0.0)), **told}, 10_000)
+    texts = {"answer": "100 %", "expert": "Carry the One.", "prompt": "Add <b>these</b>"}
+    assert samples.insert(session, job, 1, {**group("p1", (1.0, 0.0)), **texts}, 10_000)
     said = [{"text": "I say a_b\\c", "reward": 0.2}, {"text": "forty-two", "reward": "NaN"}]
     assert samples.insert(session, job, 2, {"prompt_id": "p2", "completions": said}, 10_000)
     assert samples.insert(session, job, 2, group("p3", (0.25,)), 10_000)
@@ -155,7 +155,7 @@ def test_samples_past_the_limit_are_dropped_and_that_is_said_once(session: Sessi
     assert len(samples.page(session, job, step=None, after=0, limit=10)) == 1
     warnings = [event for event in events.page(session, job, after=0, limit=10) if event.type == "warning"]
     assert ["step 2" in str(event.message) for event in warnings] == [True]
-    assert samples.insert(session, add_job(session), 1, group(), 400)  # each job has a limit of its own
+    assert samples.insert(session, add_job(session), 1, group(), 400)  # each job has its own limit
 
 
 def test_images_about_to_be_added_count_too(session: Session, job: UUID) -> None:
@@ -291,7 +291,7 @@ def test_a_machine_from_start_to_end(session: Session, job: UUID) -> None:
 def test_a_gpu_is_given_out_only_when_its_memory_was_seen_to_be_free(session: Session, job: UUID) -> None:
     workers.register(session, "w", host="h", labels={}, versions={}, cpu_slots=1)
     workers.beat(session, "w", [card(0), card(1)], [])
-    assert workers.take_gpus(session, "w", job, 1) is None  # nobody has looked at them yet
+    assert workers.take_gpus(session, "w", job, 1) is None  # their memory is not yet read
     assert workers.unclean_gpus(session, "w") == {0, 1}
     workers.mark_clean(session, "w", {0, 1})
     assert workers.take_gpus(session, "w", job, 3) is None

@@ -55,7 +55,7 @@ def test_data_outlives_a_killed_server(folder: Path) -> None:
         os.kill(postgres.process.pid, signal.SIGKILL)
         os.kill(valkey.process.pid, signal.SIGKILL)
     assert (folder / "postgres" / "data" / "postmaster.pid").exists()
-    # As after a restart of the machine: the pid in the file is a living process of somebody else's.
+    # As after a restart of the machine: the pid in the file belongs to another living process.
     pid_file = folder / "postgres" / "data" / "postmaster.pid"
     lines = pid_file.read_text().splitlines()
     pid_file.write_text("\n".join([str(os.getppid()), *lines[1:]]) + "\n")

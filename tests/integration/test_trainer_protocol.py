@@ -146,12 +146,14 @@ def test_a_whole_run_starts_at_0_reports_each_step_once_and_finishes(undisturbed
 
 
 def test_the_checkpoints_reported_of_and_not_removed_are_those_on_disk(undisturbed: Path) -> None:
-    told: set[str] = set()
+    recorded: set[str] = set()
     for event in lines(undisturbed):
         if isinstance(event, Checkpoint):
             assert Path(event.path).name == f"step-{event.step:06d}"
-            told = (told | {event.path}) - set(event.removed)
-    assert told == {str(undisturbed / "checkpoints" / f"step-{step:06d}") for step in whole_checkpoints(undisturbed)}
+            recorded = (recorded | {event.path}) - set(event.removed)
+    assert recorded == {
+        str(undisturbed / "checkpoints" / f"step-{step:06d}") for step in whole_checkpoints(undisturbed)
+    }
     assert {20, 24} <= set(whole_checkpoints(undisturbed))
 
 

@@ -144,7 +144,7 @@ def test_a_refused_message_is_retried_and_redirects_are_not_followed(
     life.run("UPDATE deliveries SET next_at = now()")
     eventually(lambda: deliveries(client, hook)[0]["status"] == "delivered")
     ids = {headers["webhook-id"] for headers, _ in listener.seen}
-    assert len(listener.seen) == 2 and len(ids) == 1  # the same message: who got it twice can tell
+    assert len(listener.seen) == 2 and len(ids) == 1  # the same message: a receiver can detect a repeat
 
 
 def test_after_the_last_try_a_message_is_given_up(client: httpx.Client, listener: Listener) -> None:

@@ -327,7 +327,7 @@ def test_a_worker_on_stop_signal_gives_its_job_back_and_another_goes_on(
     celery_worker()
     assert ended(job_id).attempt == 2
     assert_whole(job_id, 60)
-    # The checkpoint was written on being told to stop, so that nothing was done twice.
+    # The checkpoint was written at the stop signal, so no step was repeated.
     assert Counter(log_text(job_id).splitlines()) == {f"step {step}": 1 for step in range(1, 61)}
 
 
@@ -349,7 +349,7 @@ def test_a_killed_pool_process_takes_its_trainer_along_and_the_job_goes_on(
         reasons = [event.reason for event in events.page(session, job_id, after=0, limit=100) if event.reason]
     assert reasons == [Reason.LOST_WORKER]
     assert not children.ended(worker)
-    # The first trainer died before it was done: with no checkpoint yet, the second one began anew.
+    # The first trainer died before it was done: without a checkpoint, the second one began at step 0.
     count = Counter(log_text(job_id).splitlines())
     assert (count["step 1"], count["step 30"]) == (2, 1)
 
@@ -358,7 +358,7 @@ def test_a_killed_worker_takes_all_its_processes_along(celery_worker: Callable[[
     job_id = submit(steps=1000, milliseconds=50)
     worker = celery_worker()
     running_at(job_id, 1)
-    assert len(processes_with(database)) == 2  # the worker and its pool process; the trainer doesn't know the database
+    assert len(processes_with(database)) == 2  # the worker and its pool process; the trainer has no connection
     worker.kill()
     eventually(lambda: processes_with(database) == trainers(job_id) == [])
 

@@ -77,7 +77,7 @@ def test_a_full_disk_ends_the_run_and_the_last_whole_checkpoint_loads(
 def test_a_full_disk_ends_the_fake_trainer_as_it_does_the_real_one(
     small_disk: Callable[[int], Path], tmp_path: Path
 ) -> None:
-    """Its log is on that disk too. When started again, it finds no space and damages no file."""
+    """Its log is on that disk too. After a restart it finds no space and damages no file."""
     disk = small_disk(64)
     config = written(tmp_path / "config.json", steps=1000, prompts_per_step=1, checkpoints={"every_steps": 3})
     for _ in range(2):

@@ -23,7 +23,7 @@ class Attack:
     body: bytes | None = None
     headers: dict[str, str] = field(default_factory=dict)
     params: dict[str, str] = field(default_factory=dict)
-    harmless: bool = False  # it may be answered, as nothing comes of it
+    harmless: bool = False  # a success is allowed, because the request has no effect
 
 
 def spec(**changes: Any) -> bytes:

@@ -46,12 +46,14 @@ def check_rows(connection: psycopg.Connection[Any]) -> dict[UUID, Any]:
         assert [one.number for one in own] == [*range(1, row.attempt + 1)]
         assert [one.number for one in own if one.finished_at is None] == ([row.attempt] if id in held else [])
 
-    told: dict[UUID, list[str]] = {id: [] for id in found}
+    statuses: dict[UUID, list[str]] = {id: [] for id in found}
     for event in rows("SELECT job_id, status FROM events WHERE status IS NOT NULL ORDER BY id"):
-        told[event.job_id].append(event.status)
+        statuses[event.job_id].append(event.status)
     for id, row in found.items():
-        assert told[id][-1] == row.status
-        assert all(after in TABLE[before].split() for before, after in zip([None, *told[id]], told[id], strict=False))
+        assert statuses[id][-1] == row.status
+        assert all(
+            after in TABLE[before].split() for before, after in zip([None, *statuses[id]], statuses[id], strict=False)
+        )
 
     for row in rows("SELECT job_id, array_agg(depends_on_id) AS needs FROM job_dependencies GROUP BY job_id"):
         status, needed = found[row.job_id].status, {found[id].status for id in row.needs}

@@ -38,7 +38,7 @@ def run(folder: Path, config: dict[str, Any], stop_after: int | None, ranks: Ran
 
     def should_stop() -> bool:
         nonlocal asked
-        asked += 1  # the last process alone is told to stop
+        asked += 1  # only the last process gets the stop order
         return stop_after is not None and asked > stop_after and ranks.rank == ranks.world - 1
 
     report = EventFile(folder) if ranks.first else SilentReport(folder)

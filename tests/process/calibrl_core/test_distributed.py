@@ -38,7 +38,7 @@ LAST = "checkpoints/step-000002"
 TINY = {"builtin": "tiny-vlm"}
 LUFFY = {"type": "luffy", "mini_batches": 2, "mix_ratio": 0.5, "kl_coef": 0.1}
 TIED = {"model": {"path": "tied"}, "data": {"path": "no-images.jsonl"}}
-# Of three prompts, one process takes one and the other two; each stands in a mini-batch of its own, of which the other
+# Of three prompts, one process takes one and the other two; each is in its own mini-batch, of which the other
 # process has no row.
 BASE = {
     "model": TINY,
@@ -150,9 +150,9 @@ def metrics(run_dir: Path) -> list[dict[str, Any]]:
     ]
 
 
-def assert_same_metrics(told: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
+def assert_same_metrics(actual: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
     share = "loss/guidance_opposing_share"  # of elements, some of which are so near 0 that rounding decides their sign
-    for found, wanted in zip(told, expected, strict=True):
+    for found, wanted in zip(actual, expected, strict=True):
         assert found.pop(share, None) == pytest.approx(wanted.pop(share, None), abs=1e-3)
         assert found == pytest.approx(wanted, rel=1e-4, abs=1e-5)
 
@@ -170,10 +170,10 @@ def assert_same_weights(found: Path, expected: Path, start: Any) -> None:
 @pytest.mark.parametrize("name", ALIKE)
 def test_two_processes_compute_the_same_update_as_one(folder: Path, name: str) -> None:
     one, two = folder / "one" / name, folder / "two" / name
-    told, expected = metrics(two), metrics(one)
-    assert len(told) == 2
-    assert any(values["loss/grad_norm"] > 0 for values in told)
-    assert_same_metrics(told, expected)
+    actual, expected = metrics(two), metrics(one)
+    assert len(actual) == 2
+    assert any(values["loss/grad_norm"] > 0 for values in actual)
+    assert_same_metrics(actual, expected)
     config = TrainConfig.model_validate(resolved(folder, BASE | ALIKE[name]))
     start = load_policy(config.model.model_copy(update={"lora": None})).model.state_dict()
     assert_same_weights(two, one, start)

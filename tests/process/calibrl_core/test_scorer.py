@@ -322,14 +322,14 @@ def trainer(site: Path, *arguments: Any) -> Any:
 
 def test_a_verifier_that_signals_its_group_does_not_reach_the_trainer(installed: Path) -> None:
     with trainer(installed, "signals_its_group", "") as process:
-        told, _ = process.communicate(timeout=LIMIT_SECONDS)
-    assert told.strip() == "[True, True] []"
+        output, _ = process.communicate(timeout=LIMIT_SECONDS)
+    assert output.strip() == "[True, True] []"
 
 
 def test_a_signal_to_the_trainers_group_lets_the_step_finish(installed: Path) -> None:
     with trainer(installed, "signals_the_trainers_group", "") as process:
-        told, _ = process.communicate(timeout=LIMIT_SECONDS)
-    assert told.strip() == f"[True, True] [{signal.SIGINT:d}, {signal.SIGTERM:d}]"
+        output, _ = process.communicate(timeout=LIMIT_SECONDS)
+    assert output.strip() == f"[True, True] [{signal.SIGINT:d}, {signal.SIGTERM:d}]"
 
 
 def assert_ends(process: Any) -> None:

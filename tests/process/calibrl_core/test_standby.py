@@ -15,7 +15,7 @@ from tests.unit.calibrl_core.test_train import config
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 NOT_RUN = ("perf/", "memory/")  # metrics of the machine
 
-# Whatever asks CUDA for its devices fixes which ones this process will ever see.
+# The first call that asks CUDA for its devices fixes which ones this process will ever see.
 NO_CUDA = """
 import torch
 asked = []
@@ -34,7 +34,7 @@ def run(command: list[str], line: str | None = None) -> str:
     return found.stdout
 
 
-def told(run_dir: Path) -> list[dict]:
+def reported(run_dir: Path) -> list[dict]:
     """Return all events of a run without times and paths."""
     events = [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
     for event in events:
@@ -53,8 +53,8 @@ def test_a_run_is_bit_for_bit_the_one_of_a_cold_start(tmp_path: Path) -> None:
     job = {"module": "calibrl_core.train", "arguments": [*arguments, str(quick)], "environment": {}}
     line = json.dumps({**job, "log": str(tmp_path / "log.txt"), "directory": str(tmp_path)})
     assert run([sys.executable, "-m", "calibrl_core.run.standby", "calibrl_core.preload"], line) == "ready\n"
-    assert told(quick) == told(cold)
-    assert [event["type"] for event in told(quick)].count("metrics") == 2
+    assert reported(quick) == reported(cold)
+    assert [event["type"] for event in reported(quick)].count("metrics") == 2
     assert "step 2" in (tmp_path / "log.txt").read_text()
     for name in ("model.safetensors", "optimizer.safetensors"):
         first, second = (folder / "checkpoints" / "step-000002" / name for folder in (cold, quick))

@@ -34,9 +34,9 @@ def test_the_process_saves_and_exits_on_sigterm(tmp_path: Path) -> None:
 
 def test_the_process_reports_the_error(tmp_path: Path) -> None:
     process = start(tmp_path, {"model": {"builtin": "tiny-vlm"}, "data": DIGITS, "steps": -1})
-    _, told = process.communicate(timeout=LIMIT_SECONDS)
+    _, errors = process.communicate(timeout=LIMIT_SECONDS)
     assert process.returncode == 1
     last = events(tmp_path / "run")[-1]
     assert (last["type"], last["reason"]) == ("error", "bad_spec")
     assert "steps" in last["message"]
-    assert "Traceback" not in told
+    assert "Traceback" not in errors

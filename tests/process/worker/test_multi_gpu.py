@@ -74,7 +74,7 @@ def test_two_jobs_run_side_by_side_and_the_one_that_is_asked_to_stop_does(tmp_pa
     (finish,) = of_type(long / "run", "finish")
     steps = [event["step"] for event in of_type(long / "run", "metrics")]
     assert (finish["status"], steps) == ("stopped", list(range(1, finish["step"] + 1)))
-    assert status == 1  # the launcher's: it calls it a failure to be told to end
+    assert status == 1  # the launcher's: it counts a stop signal as a failure
     assert processes_with(tmp_path) == []
 
 

@@ -11,9 +11,9 @@ from bench.dashboard.viewers import Viewer
 
 def test_a_viewer_requests_each_fragment_on_time_and_waits_for_answers() -> None:
     viewer = Viewer("http://127.0.0.1:1", "job", "id=1", "a-key")
-    told = ForwardMsg()
-    told.auto_rerun.interval, told.auto_rerun.fragment_id = 0.0, "reward"
-    viewer._take(told)
+    message = ForwardMsg()
+    message.auto_rerun.interval, message.auto_rerun.fragment_id = 0.0, "reward"
+    viewer._take(message)
     assert viewer._to_ask() == ["reward"]
     assert viewer._to_ask() == []  # no second question before the first one's answer
     done = ForwardMsg()

@@ -261,8 +261,8 @@ def test_watch_ends_with_the_job_and_its_exit_code(service: Service, status: str
     service.on("GET", f"{JOB_PATH}/events", page())
     result = calibrl("watch", str(JOB_ID))
     assert result.exit_code == code
-    told = [line.split(": ", 1)[1] for line in result.stdout.splitlines()]
-    assert told == ["running, step 3/10", f"{status}, step 10/10: the end"]
+    shown_statuses = [line.split(": ", 1)[1] for line in result.stdout.splitlines()]
+    assert shown_statuses == ["running, step 3/10", f"{status}, step 10/10: the end"]
 
 
 def test_watch_goes_on_while_a_job_is_paused(service: Service) -> None:
@@ -273,8 +273,8 @@ def test_watch_goes_on_while_a_job_is_paused(service: Service) -> None:
     service.on("GET", f"{JOB_PATH}/metrics", page())
     service.on("GET", f"{JOB_PATH}/events", page())
     result = calibrl("watch", str(JOB_ID))
-    told = [line.split(": ", 1)[1].partition(",")[0] for line in result.stdout.splitlines()]
-    assert (result.exit_code, told) == (0, ["running", "pausing", "paused", "queued", "running", "succeeded"])
+    shown_statuses = [line.split(": ", 1)[1].partition(",")[0] for line in result.stdout.splitlines()]
+    assert (result.exit_code, shown_statuses) == (0, ["running", "pausing", "paused", "queued", "running", "succeeded"])
 
 
 def test_watch_asks_for_new_metrics_only_and_starts_over_after_a_step_back(service: Service) -> None:

@@ -71,8 +71,8 @@ def test_a_paused_job_is_followed_until_it_has_gone_on(service: Any, monkeypatch
     console = Console(file=io.StringIO(), width=200)
     with Client() as client:
         demo._follow(client, SimpleNamespace(check=lambda: None), [Job.model_validate(job_json())], console)
-    told = [line.split(": ")[1].split(",")[0] for line in console.file.getvalue().splitlines()]
-    assert told == ["running", "pausing", "paused", "queued", "running", "succeeded"]
+    shown_statuses = [line.split(": ")[1].split(",")[0] for line in console.file.getvalue().splitlines()]
+    assert shown_statuses == ["running", "pausing", "paused", "queued", "running", "succeeded"]
 
 
 def test_the_figures_are_those_of_the_test_images() -> None:

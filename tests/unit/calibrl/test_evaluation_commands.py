@@ -56,8 +56,8 @@ def replayed(**changes: Any) -> dict[str, Any]:
 def test_an_evaluation_is_shown_with_intervals_sources_and_verdicts(service: Service) -> None:
     service.on("GET", f"/v1/jobs/{JOB_ID}", job(kind="evaluate"))
     found = [pair(0.1, distinguishable=True) | {"split": "test"}]
-    told = {"job_id": str(JOB_ID), "results": [result(0, 0.5), result(1, 0.6)], "comparisons": found}
-    service.on("GET", EVALUATION_PATH, told)
+    answer = {"job_id": str(JOB_ID), "results": [result(0, 0.5), result(1, 0.6)], "comparisons": found}
+    service.on("GET", EVALUATION_PATH, answer)
     shown = calibrl("evals", JOB_ID)
     assert (shown.exit_code, shown.stderr) == (0, "")
     for part in ("50.0% (45.0% to 55.0%)", "11111111 (best)", "models/big", "odd", "25.0%", "#1 is better"):

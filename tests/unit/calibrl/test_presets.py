@@ -109,9 +109,9 @@ def test_paper_as_run_takes_its_five_updates(tmp_path: Path, monkeypatch: pytest
     assert len(updates) == 5
     assert all(applied and norm > 0 for norm, applied in updates)
     events = map(json.loads, (tmp_path / "run" / "events.jsonl").read_text().splitlines())
-    (told,) = [event["values"] for event in events if event["type"] == "metrics"]
-    assert told["loss/guidance"] > 0
-    assert all(math.isfinite(value) for value in told.values())
+    (reported,) = [event["values"] for event in events if event["type"] == "metrics"]
+    assert reported["loss/guidance"] > 0
+    assert all(math.isfinite(value) for value in reported.values())
 
 
 def test_paper_as_run_differs_from_the_defaults_in_its_accidents_only(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_run_time_ends_with_the_job() -> None:
     assert terminal.run_time(a_job(finished_at="2026-01-01T00:01:10Z")) == "1m05s"
     assert terminal.run_time(a_job(started_at=None)) == ""
     assert terminal.run_time(a_job(started_at=datetime.now(UTC).isoformat())) == "0s"
-    assert terminal.run_time(a_job(status="paused")) == ""  # nobody runs it
+    assert terminal.run_time(a_job(status="paused")) == ""  # no worker runs it
     assert terminal.run_time(a_job(status="queued", attempt=1)) == ""
 
 

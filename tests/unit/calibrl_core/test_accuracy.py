@@ -79,7 +79,7 @@ def test_the_sizes_of_pass_at_k() -> None:
     ("texts", "passes"),
     [
         (["2", "1", "1.0"], True),  # one number, written twice
-        (["2", "1 cm", "1"], False),  # the unit tells them apart: three answers
+        (["2", "1 cm", "1"], False),  # the unit makes them different: three answers
         (["2", "\\boxed{1}", "$1$"], True),
         (["Two", "two", "1"], False),
         (["2", "2", "1", "1", "1"], True),

@@ -61,7 +61,7 @@ def test_parquet_carries_images_as_bytes_or_paths_several_a_prompt(tmp_path: Pat
     (example,) = data.load(write(tmp_path / "b.parquet", raw))
     assert example.images == (png, png, png)
     kinds = [part["type"] for part in messages(example)[0]["content"]]
-    assert kinds[:4] == ["image", "image", "image", "text"]  # two tags were missing, and stand before the text
+    assert kinds[:4] == ["image", "image", "image", "text"]  # two tags were missing, and are before the text
 
 
 def test_earlier_messages_and_content_in_parts(tmp_path: Path, png: bytes) -> None:

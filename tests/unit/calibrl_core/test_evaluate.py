@@ -65,13 +65,13 @@ def test_evaluation(tmp_path: Path, settings: Any) -> None:
 
 def test_every_prompts_accuracy_is_reported(tmp_path: Path, settings: Any) -> None:
     _, events = run(tmp_path / "run", settings)
-    told = [event for event in events if event["type"] == "accuracies"]
-    assert [(event["model_index"], event["split"], event["values"]) for event in told] == [
+    reported = [event for event in events if event["type"] == "accuracies"]
+    assert [(event["model_index"], event["split"], event["values"]) for event in reported] == [
         (model, split, [0.0] * prompts) for model in (0, 1) for split, prompts in (("sums", 5), ("test", 2))
     ]
-    assert told[0]["prompts"] == told[2]["prompts"]
-    assert len({*told[0]["prompts"], *told[1]["prompts"]}) == 7
-    assert all(re.fullmatch("[0-9a-f]{16}", prompt) for prompt in told[0]["prompts"])
+    assert reported[0]["prompts"] == reported[2]["prompts"]
+    assert len({*reported[0]["prompts"], *reported[1]["prompts"]}) == 7
+    assert all(re.fullmatch("[0-9a-f]{16}", prompt) for prompt in reported[0]["prompts"])
 
 
 def test_a_prompt_is_identified_by_its_input_and_truth() -> None:

@@ -25,7 +25,7 @@ WELL = {
 }
 
 
-def told(*curves: Any, monitor: Any = None, first_step: int = 1, **settings: Any) -> Any:
+def alert_changes(*curves: Any, monitor: Any = None, first_step: int = 1, **settings: Any) -> Any:
     """Alerts as (step, rule, state). `curves`: (number of steps, what differs from a healthy step there)."""
     monitor = monitor or HealthMonitor(HealthSettings(**settings))
     steps = [WELL | changes for number, changes in curves for _ in range(number)]
@@ -37,7 +37,7 @@ def told(*curves: Any, monitor: Any = None, first_step: int = 1, **settings: Any
 
 
 def test_nothing_is_said_of_a_healthy_run() -> None:
-    assert told((500, {})) == []
+    assert alert_changes((500, {})) == []
 
 
 def test_nothing_is_said_of_noise() -> None:
@@ -61,7 +61,7 @@ def test_entropy_collapse() -> None:
     # It starts at 0.5, so the limit is 0.05. Nine steps at 0.01 and one at 0.5 have a mean of 0.059; ten of 0.01: at
     # step 20 + 10.
     # Back above 1.5 * 0.05 = 0.075 with two steps at 0.5: (8 * 0.01 + 2 * 0.5) / 10 = 0.108, at step 40 + 2.
-    assert told((20, {}), (20, {"exploration/entropy": 0.01}), (20, {})) == [
+    assert alert_changes((20, {}), (20, {"exploration/entropy": 0.01}), (20, {})) == [
         (30, "entropy_collapse", "fired"),
         (42, "entropy_collapse", "cleared"),
     ]
@@ -71,42 +71,42 @@ def test_entropy_between_the_limit_and_well_above_it_changes_nothing() -> None:
     """0.06 is above the limit of 0.05, and below 0.075."""
     between = (50, {"exploration/entropy": 0.06})
     collapsed = (20, {"exploration/entropy": 0.01})
-    assert told((20, {}), between) == []
-    assert told((20, {}), collapsed, between, collapsed) == [(30, "entropy_collapse", "fired")]
+    assert alert_changes((20, {}), between) == []
+    assert alert_changes((20, {}), collapsed, between, collapsed) == [(30, "entropy_collapse", "fired")]
 
 
 def test_a_run_that_begins_collapsed_fires_the_rule() -> None:
-    assert told((10, {"exploration/entropy": 0.01})) == [(10, "entropy_collapse", "fired")]
-    assert told((100, {"exploration/entropy": 0.03})) == []  # low, and as it was from the start
+    assert alert_changes((10, {"exploration/entropy": 0.01})) == [(10, "entropy_collapse", "fired")]
+    assert alert_changes((100, {"exploration/entropy": 0.03})) == []  # low, and as it was from the start
 
 
 def test_entropy_explosion() -> None:
     # limit 3 * 0.5 = 1.5; the mean of ten passes it with k steps at 4.0: (0.5 * (10 - k) + 4 k) / 10 > 1.5 at k = 3;
     # it clears below 1.0: (4 (10 - k) + 0.5 k) / 10 < 1.0 at k = 9
-    assert told((20, {}), (20, {"exploration/entropy": 4.0}), (20, {})) == [
+    assert alert_changes((20, {}), (20, {"exploration/entropy": 4.0}), (20, {})) == [
         (23, "entropy_explosion", "fired"),
         (49, "entropy_explosion", "cleared"),
     ]
 
 
 def test_little_entropy_that_becomes_some_is_no_explosion() -> None:
-    assert told((20, {"exploration/entropy": 0.1}), (50, {"exploration/entropy": 0.9})) == []
+    assert alert_changes((20, {"exploration/entropy": 0.1}), (50, {"exploration/entropy": 0.9})) == []
 
 
 def test_all_truncated() -> None:
     # 0.95 over five steps: only when all five are at 1.0. Back below 0.95 / 1.5 = 0.63 with two of five at 0.05: 0.62
-    assert told((10, {}), (10, {"length/truncated_share": 1.0}), (10, {})) == [
+    assert alert_changes((10, {}), (10, {"length/truncated_share": 1.0}), (10, {})) == [
         (15, "all_truncated", "fired"),
         (22, "all_truncated", "cleared"),
     ]
-    assert told((50, {"length/truncated_share": 0.9})) == []
+    assert alert_changes((50, {"length/truncated_share": 0.9})) == []
 
 
 def test_no_advantage() -> None:
     idle = {"exploration/active_groups": 0.0}
-    assert told((9, idle), (1, {}), (9, idle), (1, {})) == []
+    assert alert_changes((9, idle), (1, {}), (9, idle), (1, {})) == []
     # one active step now and then is no recovery; six of ten are
-    assert told((10, idle), (5, {}), (10, idle), (6, {}), (10, idle)) == [
+    assert alert_changes((10, idle), (5, {}), (10, idle), (6, {}), (10, idle)) == [
         (10, "no_advantage", "fired"),
         (31, "no_advantage", "cleared"),
         (41, "no_advantage", "fired"),
@@ -130,7 +130,7 @@ def test_reward_up_while_strict_accuracy_falls() -> None:
     # From reward 0.5, accuracy 0.45: with k of twenty steps gamed the reward is up by 0.01 k, accuracy down by
     # 0.0055 k. Fires when up by more than 0.1 * 0.5 and down by more than 0.05: k = 10. It clears when one of them is
     # within the limit by a factor of 1.5: down by less than 0.0333 at k = 6, up by less than 0.0333 at k = 3.
-    assert told((20, {}), (100, GAMED), (20, {})) == [
+    assert alert_changes((20, {}), (100, GAMED), (20, {})) == [
         (30, "reward_not_accuracy", "fired"),
         (134, "reward_not_accuracy", "cleared"),
     ]
@@ -146,7 +146,7 @@ def test_reward_up_while_strict_accuracy_falls() -> None:
     ],
 )
 def test_other_courses_of_the_reward_are_no_gaming(changes: dict[str, Any]) -> None:
-    assert told((20, {}), (100, changes)) == []
+    assert alert_changes((20, {}), (100, changes)) == []
 
 
 def test_gaming_is_measured_from_where_accuracy_was_best() -> None:
@@ -173,9 +173,9 @@ def test_gaming_is_measured_from_where_accuracy_was_best() -> None:
 def test_rules_use_sampled_not_kept_rollouts(rule: str, ill: Any) -> None:
     """With dynamic sampling; the steps before have no more than any run has."""
     sampled = {f"sampled/{name}": value for name, value in (WELL | ill).items()}
-    assert [alert[1:] for alert in told((20, {}), (30, sampled))] == [(rule, "fired")]
+    assert [alert[1:] for alert in alert_changes((20, {}), (30, sampled))] == [(rule, "fired")]
     kept = ill | {f"sampled/{name}": value for name, value in WELL.items()}
-    assert told((20, {}), (30, kept)) == []
+    assert alert_changes((20, {}), (30, kept)) == []
 
 
 def test_a_run_reports_all_sampled_rollouts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,7 +199,7 @@ def test_a_run_reports_all_sampled_rollouts(tmp_path: Path, monkeypatch: pytest.
     report.close()
     lines = map(json.loads, (tmp_path / "events.jsonl").read_text().splitlines())
     (found,) = [line["values"] for line in lines if line["type"] == "metrics"]
-    # Two prompts, of which the second fails and gives way to a third, whose first rollout is right.
+    # Two prompts, of which the second fails and is replaced by a third, whose first rollout is right.
     assert found["exploration/sampled_prompts"] == 3
     assert (found["reward/answer_accuracy"], found["exploration/active_groups"]) == (0.5, 1.0)
     assert found["sampled/reward/answer_accuracy"] == found["sampled/reward/strict_accuracy"] == pytest.approx(2 / 6)
@@ -208,7 +208,7 @@ def test_a_run_reports_all_sampled_rollouts(tmp_path: Path, monkeypatch: pytest.
 
 def test_steps_that_lack_a_metric_or_hold_no_number_are_passed_over() -> None:
     collapsed, nan = {"exploration/entropy": 0.01}, {"exploration/entropy": math.nan}
-    assert told((20, {}), (9, collapsed), (100, nan), (1, collapsed)) == [(130, "entropy_collapse", "fired")]
+    assert alert_changes((20, {}), (9, collapsed), (100, nan), (1, collapsed)) == [(130, "entropy_collapse", "fired")]
     monitor = HealthMonitor(HealthSettings())
     assert [monitor.observe(step, {"loss/total": 1.0}) for step in range(1, 50)] == [[]] * 49
 

@@ -81,7 +81,7 @@ def test_packed_completions_match_separate_rows_in_logprobs_and_gradients(
 
     packed = policy.logprobs(longer, owners, tokens, mask, 1.0)
     (gradient,) = torch.autograd.grad(packed.square().sum(), weight)
-    monkeypatch.setattr(policy, "shares_prompts", False)  # each row in a pack of its own
+    monkeypatch.setattr(policy, "shares_prompts", False)  # one row per pack
     single = policy.logprobs(longer, owners, tokens, mask, 1.0)
     torch.testing.assert_close(packed, single, rtol=0, atol=2e-5)
 

@@ -93,7 +93,7 @@ def test_lone_completions_need_no_mask() -> None:
     inputs = pack_inputs(packs, PROMPTS, COMPLETIONS, [2, 0, 2], pad_id=9)
     assert inputs.attention_mask is None
     assert inputs.input_ids.tolist() == [[11, 12, 31, 32, 9], [21, 22, 23, 9, 9], [21, 22, 23, 51, 52]]
-    assert inputs.position_ids.tolist() == [[0, 1, 2, 3, 4]] * 3  # through the padding, which nobody looks at
+    assert inputs.position_ids.tolist() == [[0, 1, 2, 3, 4]] * 3  # through the padding, which has no effect
     assert inputs.predictors.tolist() == [1, 2, 10 + 2, 10 + 3]
 
 

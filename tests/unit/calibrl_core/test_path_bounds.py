@@ -66,7 +66,7 @@ def test_a_snapshot_of_the_hub_cache_may_link_to_its_blobs(root: Path) -> None:
 
 
 def test_a_path_that_is_no_file_is_refused(root: Path) -> None:
-    os.mkfifo(root / "model" / "vocab.txt")  # whoever opened it would wait for ever
+    os.mkfifo(root / "model" / "vocab.txt")  # a process that opens it waits without limit
     assert "neither a file nor a folder" in problem(root)
 
 

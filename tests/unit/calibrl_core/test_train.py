@@ -139,11 +139,11 @@ def test_stop_and_resume_is_bit_for_bit_one_run(tmp_path: Path, changes: Any) ->
         load_file(whole / "checkpoints" / "step-000004" / "model.safetensors")["lm_head.weight"],
         fresh["lm_head.weight"],
     )
-    told = [
+    reported = [
         [{k: v for k, v in event["values"].items() if not k.startswith("perf/")} for event in of_type(one, "metrics")]
         for one in (whole, halves)
     ]
-    assert told[0] == told[1]
+    assert reported[0] == reported[1]
     assert [event["step"] for event in of_type(halves, "start")] == [0, 1]
 
 
@@ -265,9 +265,9 @@ def test_a_target_ends_the_run_though_the_best_is_not_kept(tmp_path: Path, monke
 def test_a_resumed_run_reports_its_checkpoints_again(tmp_path: Path) -> None:
     """A kill may have come between writing one and telling of it."""
     folder, _ = run(tmp_path, "run", config(**SFT))
-    told = len(of_type(folder, "checkpoint"))
+    reported = len(of_type(folder, "checkpoint"))
     run(tmp_path, "run", config(**SFT))
-    assert [event["step"] for event in of_type(folder, "checkpoint")[told:]] == [2, 4]
+    assert [event["step"] for event in of_type(folder, "checkpoint")[reported:]] == [2, 4]
 
 
 def test_no_expert_no_calibrl(tmp_path: Path) -> None:
@@ -335,7 +335,7 @@ def test_the_process_refuses_a_model_with_a_link_out_of_its_root(
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "reported"),
     [
         ({"model": {"path": "/nowhere/at/all"}}, "model.path: /nowhere/at/all"),
         ({"model": {"builtin": "tiny-vlm", "lora": {"targets": ["nope"]}}}, "lora.targets"),
@@ -347,14 +347,14 @@ def test_unusable_settings_are_a_bad_spec_in_a_sentence(
     as_process: Callable[..., Any],
     capfd: pytest.CaptureFixture[str],
     changes: dict[str, Any] | None,
-    told: str,
+    reported: str,
 ) -> None:
     status = as_process(None if changes is None else {"data": DIGITS, "steps": 1, **changes})
     last = events(tmp_path / "run")[-1]
     assert (status, last["type"], last["reason"]) == (1, "error", "bad_spec")
-    assert told in last["message"]
+    assert reported in last["message"]
     shown = capfd.readouterr().err
-    assert told in " ".join(shown.split())
+    assert reported in " ".join(shown.split())
     assert "Traceback" not in shown
 
 
@@ -371,5 +371,5 @@ def test_ten_non_finite_updates_in_a_row_end_the_job_and_are_counted(
     last = events(tmp_path / "run")[-1]
     assert (last["type"], last["reason"]) == ("error", "non_finite")
     assert "10 updates in a row; lower optimizer.lr" in last["message"]
-    told = [event["values"] for event in of_type(tmp_path / "run", "metrics")]
-    assert [(values["loss/skipped_updates"], values["loss/total"]) for values in told] == [(2.0, "NaN")] * 4
+    reported = [event["values"] for event in of_type(tmp_path / "run", "metrics")]
+    assert [(values["loss/skipped_updates"], values["loss/total"]) for values in reported] == [(2.0, "NaN")] * 4

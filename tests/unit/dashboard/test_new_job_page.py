@@ -52,7 +52,7 @@ def planned(world: World) -> list[dict[str, Any]]:
 
 def new_page() -> AppTest:
     app = AppTest.from_file(NAVIGATION, default_timeout=LIMIT_SECONDS)
-    app.run()  # only then is a page known by an address of its own
+    app.run()  # only then does a page have its own address
     app.switch_page("app_pages/new_job.py")
     return finished(app.run())
 

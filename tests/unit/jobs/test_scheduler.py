@@ -102,8 +102,8 @@ def test_running_jobs_count_with_their_remaining_usage() -> None:
     jobs = [queued(1, project="a"), queued(2, project="b"), queued(3, project="c")]
     now = [running(8, "m", 2, 100, project="a"), running(9, "m", 1, None, project="b")]  # 200, 600
     assert order(plan(jobs, now, [machine("m", 3, 0)], {})) == [3, 1, 2]
-    told_to_leave = [now[0], running(9, "m", 1, None, project="b", leaving=True)]  # 200, 30
-    assert order(plan(jobs, told_to_leave, [machine("m", 3, 0)], {})) == [3, 2, 1]
+    with_leaving = [now[0], running(9, "m", 1, None, project="b", leaving=True)]  # 200, 30
+    assert order(plan(jobs, with_leaving, [machine("m", 3, 0)], {})) == [3, 2, 1]
 
 
 def test_free_slots_of_one_moment_do_not_all_go_to_one_project() -> None:
@@ -184,7 +184,7 @@ def test_a_job_of_unknown_length_can_use_unreserved_slots() -> None:
     assert placements[1].starts_in == 100
     assert placements[2].worker == "m"
     assert (placements[3].reason, placements[3].behind) == (RESERVED, UUID(int=1))
-    assert placements[3].starts_in is None  # nobody knows when the first two end
+    assert placements[3].starts_in is None  # the ends of the first two are unknown
 
 
 def test_every_blocked_job_has_a_reservation() -> None:

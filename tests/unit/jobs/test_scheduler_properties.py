@@ -239,7 +239,7 @@ def test_small_jobs_that_keep_coming_do_not_starve_a_big_one(seed: int) -> None:
     shares: dict[str, Share] = {}
     numbers = iter(range(1, 10_000))
     big = gpu_job(10_000, "p", 4, 50.0)
-    told: float | None = None
+    forecast: float | None = None
     for second in range(400):
         cluster.advance(float(second))
         while len(cluster.queue) < 6:
@@ -248,11 +248,11 @@ def test_small_jobs_that_keep_coming_do_not_starve_a_big_one(seed: int) -> None:
             cluster.submit(big)
         placements = cluster.plan(shares)
         for place in placements:
-            if place.job_id == big.id and told is None:
+            if place.job_id == big.id and forecast is None:
                 assert place.starts_in is not None
-                told = cluster.now + place.starts_in
+                forecast = cluster.now + place.starts_in
         if big in cluster.start(placements):
-            assert told is not None and cluster.now <= told
+            assert forecast is not None and cluster.now <= forecast
             return
     raise AssertionError("the big job never started")
 

@@ -35,7 +35,7 @@ def test_an_attempt_begins_with_links_to_recorded_checkpoints(tmp_path: Path) ->
     first, second = tmp_path / "attempt-1", tmp_path / "attempt-2"
     old, new = checkpoint(first, 10), checkpoint(first, 20)
     attempt_folder.begin(second, known(old))
-    assert names(second / "checkpoints") == ["step-000010"]  # not the other one: the database has not heard of it
+    assert names(second / "checkpoints") == ["step-000010"]  # not the other one: it is not in the database
     taken = second / "checkpoints" / "step-000010"
     assert content(taken) == content(old)
     assert (taken / "model.safetensors").samefile(old / "model.safetensors")
