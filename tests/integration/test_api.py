@@ -209,7 +209,7 @@ def test_bodies_that_are_no_specs(http: httpx.Client) -> None:
         refused(http.post("/v1/jobs", content=body, headers={"Content-Type": "application/json"}), status)
 
 
-def test_a_body_must_say_that_it_is_json_and_may_not_grow_without_end(http: httpx.Client) -> None:
+def test_a_body_must_be_declared_json_and_has_a_size_limit(http: httpx.Client) -> None:
     refused(http.post("/v1/jobs", content=json.dumps(TRAIN), headers={"Content-Type": "text/plain"}), 415)
     endless = (b"x" * 100_000 for _ in range(20))  # no Content-Length
     refused(http.post("/v1/jobs", content=endless, headers={"Content-Type": "application/json"}), 413)
@@ -288,7 +288,7 @@ def test_a_broker_that_is_away_stops_no_submission(http: httpx.Client, monkeypat
     assert answer.json() == {"ok": False, "checks": {"database": "ok", "broker": "unreachable"}}
 
 
-def test_a_database_that_is_away_is_said_and_survived(http: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_database_is_reported_and_survived(http: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     url = get_settings().need("database_url")
     monkeypatch.setenv("DATABASE_URL", f"postgresql://nobody:hush@127.0.0.1:{free_port()}/none")
     get_settings.cache_clear()

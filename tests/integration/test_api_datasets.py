@@ -78,7 +78,7 @@ def uploaded(http: httpx.Client, content: bytes | None = None, **params: str) ->
     return dataset
 
 
-def kept(folder: Path) -> list[str]:
+def kept_files(folder: Path) -> list[str]:
     """Return all files of uploads that the server has on disk."""
     places = (folder / "storage", folder / "uploads")
     return sorted(path.name for place in places for path in place.rglob("*") if path.is_file())
@@ -106,7 +106,7 @@ def test_a_file_is_kept_described_and_given_back(http: httpx.Client, tmp_path: P
     whole = http.get(f"{answer.headers['location']}/content")
     assert whole.content == content
     assert whole.headers["content-disposition"] == "attachment; filename*=UTF-8''mine.jsonl"
-    assert kept(tmp_path) == [f"{dataset['id']}.jsonl"]
+    assert kept_files(tmp_path) == [f"{dataset['id']}.jsonl"]
 
 
 def test_parquet_with_images_and_columns_under_other_names(http: httpx.Client) -> None:
@@ -131,7 +131,7 @@ def test_a_form_carries_a_file_and_its_name(http: httpx.Client, tmp_path: Path) 
     dataset = answer.json()
     assert (dataset["name"], dataset["rows"]) == ("My set -1-", 500)
     assert dataset["sha256"] == hashlib.sha256(content).hexdigest()
-    assert kept(tmp_path) == [f"{dataset['id']}.jsonl"]
+    assert kept_files(tmp_path) == [f"{dataset['id']}.jsonl"]
     assert http.get(f"/v1/datasets/{dataset['id']}/content").content == content
     assert named(http.post(UPLOAD, files={"other": ("x.jsonl", content)})) == ["other"]
     assert named(http.post(UPLOAD, files=[("file", ("x", content)), ("file", ("y", content))])) == ["file"]
@@ -140,7 +140,7 @@ def test_a_form_carries_a_file_and_its_name(http: httpx.Client, tmp_path: Path) 
     refused(http.post(UPLOAD, content=b"no form at all", headers=kind), 400)
     refused(http.post(UPLOAD, content=b"--abc\r\n", headers=kind), 400)
     refused(http.post(UPLOAD, content=b"", headers={"Content-Type": "multipart/form-data"}), 400)
-    assert kept(tmp_path) == [f"{dataset['id']}.jsonl"]
+    assert kept_files(tmp_path) == [f"{dataset['id']}.jsonl"]
 
 
 def test_the_same_content_is_the_same_data_set(http: httpx.Client, tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_the_same_content_is_the_same_data_set(http: httpx.Client, tmp_path: Pat
     assert elsewhere.status_code == 201
     assert elsewhere.json()["id"] != first.json()["id"]
     assert upload(http, content, question="question", expert="answer").status_code == 201  # read otherwise
-    assert len(kept(tmp_path)) == 3
+    assert len(kept_files(tmp_path)) == 3
 
 
 def test_all_bad_rows_are_named_and_nothing_is_kept(http: httpx.Client, tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_all_bad_rows_are_named_and_nothing_is_kept(http: httpx.Client, tmp_path
     assert len(many["errors"]) == 50
     assert many["detail"] == "The file has 200 errors; the first 50 are listed."
     assert str(tmp_path) not in json.dumps([problem, many])
-    assert kept(tmp_path) == []
+    assert kept_files(tmp_path) == []
     assert http.get("/v1/datasets").json()["data"] == []
 
 
@@ -206,7 +206,7 @@ def test_a_dataset_unusable_for_training_is_refused(
     problem = refused(upload(http, content), 422)
     assert problem["errors"][0]["field"] == field
     assert says in problem["errors"][0]["message"]
-    assert kept(tmp_path) == []
+    assert kept_files(tmp_path) == []
 
 
 def test_a_too_long_body_is_refused_while_it_is_read(
@@ -221,7 +221,7 @@ def test_a_too_long_body_is_refused_while_it_is_read(
         pieces = (b"x" * 100_000 for _ in range(31))
         refused(http.post(UPLOAD, content=pieces, params={"name": "x"}), 413)  # without a Content-Length header
         refused(http.post("/v1/datasets", content=b'{"name": "' + b"x" * 1_000_001), 413)
-        assert len(kept(tmp_path)) == 1
+        assert len(kept_files(tmp_path)) == 1
 
 
 def test_wrong_parameters_are_named(http: httpx.Client) -> None:
@@ -295,7 +295,7 @@ def test_a_data_set_in_use_stays(http: httpx.Client, tmp_path: Path) -> None:
     assert http.delete(f"/v1/datasets/{dataset['id']}").status_code == 204
     refused(http.get(f"/v1/datasets/{dataset['id']}"), 404)
     refused(http.delete(f"/v1/datasets/{dataset['id']}"), 404)
-    eventually(lambda: kept(tmp_path) == [])  # once it is answered
+    eventually(lambda: kept_files(tmp_path) == [])  # once it is answered
     assert life.status(job) == "cancelled"
 
 
@@ -331,7 +331,7 @@ def test_storage_that_is_no_folder(database: str, tmp_path: Path, monkeypatch: p
         content = jsonl(row())
         dataset = upload(http, content).json()
         assert memory.find("/bucket") == [f"/bucket/prefix/datasets/{dataset['id']}.jsonl"]
-        assert kept(tmp_path) == []
+        assert kept_files(tmp_path) == []
         part = http.get(f"/v1/datasets/{dataset['id']}/content", headers={"Range": "bytes=3-9"})
         assert part.content == content[3:10]
         assert http.delete(f"/v1/datasets/{dataset['id']}").status_code == 204

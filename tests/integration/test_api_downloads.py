@@ -21,7 +21,7 @@ pytestmark = pytest.mark.integration
 FILES = {"config.json": b"{}", "model.safetensors": bytes(range(256)) * 5000, "adapter/a.json": b"[1]", "empty": b""}
 
 
-def written(job_id: UUID, step: int = 5, folder: Path | None = None) -> Path:
+def write_checkpoint(job_id: UUID, step: int = 5, folder: Path | None = None) -> Path:
     """Write a checkpoint to disk and record it in the database."""
     folder = folder or get_settings().run_dir(job_id, 1) / "checkpoints" / f"step-{step:06d}"
     for name, content in FILES.items():
@@ -38,7 +38,7 @@ def path(job_id: UUID, *rest: str, step: int = 5) -> str:
 
 def test_a_checkpoint_s_files_are_listed_and_given_out(http: httpx.Client) -> None:
     job_id = life.submit()
-    written(job_id)
+    write_checkpoint(job_id)
     found = http.get(path(job_id)).json()
     assert {file["name"]: file["bytes"] for file in found["files"]} == {n: len(c) for n, c in FILES.items()}
     assert (found["step"], found["best"]) == (5, True)
@@ -56,7 +56,7 @@ def test_a_checkpoint_s_files_are_listed_and_given_out(http: httpx.Client) -> No
 
 def test_the_archive_is_a_tar_of_all(http: httpx.Client) -> None:
     job_id = life.submit()
-    written(job_id)
+    write_checkpoint(job_id)
     answer = http.get(path(job_id, "archive"))
     assert answer.headers["content-type"] == "application/x-tar"
     assert int(answer.headers["content-length"]) == len(answer.content)
@@ -85,7 +85,7 @@ def test_the_archive_is_a_tar_of_all(http: httpx.Client) -> None:
 )
 def test_nothing_but_the_checkpoint_s_own_files_is_given_out(http: httpx.Client, tmp_path: Path, name: str) -> None:
     job_id = life.submit()
-    folder = written(job_id)
+    folder = write_checkpoint(job_id)
     (tmp_path / "secret").write_text("secret")
     (folder / "link").symlink_to(tmp_path / "secret")
     (folder / "folder-link").symlink_to(tmp_path)
@@ -106,7 +106,7 @@ def test_a_checkpoint_that_lies_elsewhere_says_so(http: httpx.Client, tmp_path: 
     linked.symlink_to(places[1])
     hidden = get_settings().job_dir(job_id) / ".." / str(other)
     for place in (*places, linked, hidden):
-        written(job_id, folder=place)
+        write_checkpoint(job_id, folder=place)
         for rest in ([], ["archive"], ["files", "config.json"]):
             assert "worker's disk" in refused(http.get(path(job_id, *rest)), 409)["detail"]
     with session_scope() as session:
@@ -138,7 +138,7 @@ def test_results_of_an_evaluation(http: httpx.Client, client: Client, tmp_path: 
 
 def test_the_client_goes_on_where_it_was_cut_off(client: Client, tmp_path: Path, monkeypatch: Any) -> None:
     job_id, target = life.submit(), tmp_path / "here"
-    written(job_id)
+    write_checkpoint(job_id)
     calls: list[tuple[int, int | None]] = []
     file = next(one for one in client.checkpoint(job_id, 5).files if one.name == "model.safetensors")
     target.mkdir()
@@ -175,7 +175,7 @@ def test_a_dataset_downloads_as_it_was_uploaded(client: Client, tmp_path: Path) 
 
 def test_a_service_that_names_other_places_is_not_followed(client: Client, tmp_path: Path, monkeypatch: Any) -> None:
     job_id = life.submit()
-    written(job_id)
+    write_checkpoint(job_id)
     found = client.checkpoint(job_id, 5)
     for name in ("../x", "/etc/x", "a/../../x", "..", "a\\..\\x", "x\n"):
         evil = found.model_copy(update={"files": [found.files[0].model_copy(update={"name": name})]})

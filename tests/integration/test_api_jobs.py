@@ -277,14 +277,14 @@ def test_ten_thousand_jobs_are_listed_by_index(http: httpx.Client) -> None:
     middle = http.get("/v1/jobs", params={"q": "job 5000"}).json()["data"][0]["id"]
     for sort, index in {"created": "newest", "name": "by_name", "status": "by_status", "finished": "by_end"}.items():
         for sign in ("", "-"):
-            plan = explained(JobFilter(sort=sign + sort, after=middle))
+            plan = query_plan(JobFilter(sort=sign + sort, after=middle))
             assert f"Scan using ix_jobs_{index} on jobs" in plan or f"Backward using ix_jobs_{index}" in plan, plan
             assert "Sort" not in plan
-    assert "ix_jobs_by_label" in explained(JobFilter(label=["n:77"]))
-    assert "ix_jobs_by_status" in explained(JobFilter(status=[S.CANCELLED]))
+    assert "ix_jobs_by_label" in query_plan(JobFilter(label=["n:77"]))
+    assert "ix_jobs_by_status" in query_plan(JobFilter(status=[S.CANCELLED]))
 
 
-def explained(wanted: JobFilter) -> str:
+def query_plan(wanted: JobFilter) -> str:
     """Return the database's query plan for a page."""
     statements: list[tuple[str, Any]] = []
     with session_scope() as session:

@@ -289,7 +289,7 @@ def test_changes_that_a_job_does_not_take(http: httpx.Client, unchanged: Unchang
         refused(http.post(f"/v1/jobs/{uuid4()}/{verb}"), 404)
 
 
-def test_a_full_queue_is_said(http: httpx.Client, unchanged: Unchanged) -> None:
+def test_a_full_queue_is_reported(http: httpx.Client, unchanged: Unchanged) -> None:
     http.put("/v1/projects/small", json={"max_queued": 0})
     unchanged()
     problem = refused(http.post("/v1/jobs", json=spec(project="small")), 409)

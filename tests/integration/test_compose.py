@@ -163,7 +163,7 @@ def test_opening_the_api_does_not_open_the_dashboard(tmp_path: Path) -> None:
     assert [services[name]["ports"][0]["host_ip"] for name in ("api", "dashboard")] == ["0.0.0.0", "127.0.0.1"]
 
 
-def test_only_those_who_need_them_get_the_databases_password(config: dict[str, Any]) -> None:
+def test_only_services_that_need_it_get_the_database_password(config: dict[str, Any]) -> None:
     assert set(config["services"]["dashboard"]["environment"]) == {"CALIBRL_API_URL"}
 
 

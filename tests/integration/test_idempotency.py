@@ -139,7 +139,7 @@ def test_a_commit_that_fails_keeps_no_answer(http: httpx.Client, monkeypatch: py
     assert post(http, "one").status_code == 201
 
 
-def test_a_key_is_its_callers_own(database: str) -> None:
+def test_a_key_belongs_to_its_caller(database: str) -> None:
     with session_scope() as session:
         answer: dict[str, Any] = {"status": 200, "location": None, "media_type": None, "body": b"1"}
         idempotency.store(session, b"ann", "one", request=b"r", **answer)

@@ -287,7 +287,7 @@ def test_two_dependencies_that_end_together_release_the_job() -> None:
         finish(claim(), S.SUCCEEDED)
 
 
-def test_the_sweep_releases_who_waits_for_nothing() -> None:
+def test_the_sweep_releases_jobs_with_ended_dependencies() -> None:
     good, bad = submit(), submit()
     after_good, after_bad = submit(good), submit(bad)
     run("UPDATE jobs SET status = 'succeeded' WHERE id = :id", id=good)  # without a release of its dependents
@@ -348,7 +348,7 @@ def test_a_claim_finds_the_checkpoint_that_was_asked_for(which: str, expected: i
     assert claim().config["model"]["path"] == str(paths[expected])
 
 
-def test_best_is_the_newest_where_none_is_marked() -> None:
+def test_best_is_the_latest_if_none_is_marked() -> None:
     origin = submit()
     _, newest = (checkpoint(origin, step) for step in (1, 2))
     finish(claim(), S.SUCCEEDED)
@@ -393,7 +393,7 @@ def test_wake_ups_follow_the_commit(redis_url: str) -> None:
     assert waiting_wakes(redis_url, "a", "b")["b"] == 1
 
 
-def test_the_sweep_wakes_who_has_room(redis_url: str) -> None:
+def test_the_sweep_wakes_workers_with_room(redis_url: str) -> None:
     for _ in range(3):
         submit()
     assert sweep().woken == 0

@@ -324,7 +324,7 @@ def test_projects_take_turns_by_their_usage() -> None:
     assert order == [first[0], second[0], first[1], second[1]]
 
 
-def test_a_lower_class_gives_way_where_the_service_is_set_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lower_class_is_preempted_if_the_service_allows_it(monkeypatch: pytest.MonkeyPatch) -> None:
     machine("w", cpu_slots=1)
     low = submit(priority="low")
     claimed = claim()

@@ -69,7 +69,7 @@ MOVES = st.one_of(
     move("work", PICK, st.just(False), st.just("finish"), HOW),
     move("work", PICK, st.just(False), st.sampled_from(["finish", "heartbeat", "checkpoint", "start"]), HOW),
     move("machine", MACHINES, st.sampled_from(["started", "online", "online", "draining", "stopping"])),
-    move("hear_machines", st.lists(MACHINES, max_size=1)),
+    move("beat_machines", st.lists(MACHINES, max_size=1)),
     move("pass_time", st.sampled_from(LEAPS), st.lists(MACHINES, max_size=1)),
     move("take_over"),
     move("sweep", st.sampled_from([True, True, False])),
@@ -286,7 +286,7 @@ class Queue(RuleBasedStateMachine):
             self.connection.execute(f"UPDATE {table} SET {moved}".encode())
         lease = f"greatest(lease_expires_at - interval '{seconds} seconds', now() - interval '1 second')"
         self.connection.execute(f"UPDATE jobs SET lease_expires_at = {lease} WHERE lease_token IS NOT NULL".encode())
-        self.hear_machines(silent)
+        self.beat_machines(silent)
 
     def sweep(self, preempts: bool) -> None:
         expected = self.model.sweep()
@@ -310,7 +310,7 @@ class Queue(RuleBasedStateMachine):
         machine.cards = {index: machine.cards.get(index) for index in range(machine.gpus)}
         machine.clean |= {index for index, holder in machine.cards.items() if holder is None}
 
-    def hear_machines(self, silent: list[str]) -> None:
+    def beat_machines(self, silent: list[str]) -> None:
         """A round of every keeper but these."""
         with session_scope() as session:
             for name in self.model.machines.keys() - silent:
@@ -332,7 +332,7 @@ class Queue(RuleBasedStateMachine):
         """Every worker is silent for too long, and what it ran is claimed again."""
         self.pass_time(LEAPS[-1], [])
         self.sweep(False)
-        self.hear_machines([])
+        self.beat_machines([])
         self.claim([*self.model.machines] * 2)
 
     def drain(self, name: str, to: str) -> None:
@@ -370,7 +370,7 @@ class Queue(RuleBasedStateMachine):
         for _ in range(len(unended) + 2):
             for claim in held:
                 self._end(claim)
-            self.hear_machines([])
+            self.beat_machines([])
             held = [claim for name in self.model.machines for claim in iter(lambda name=name: self._claim(name), None)]
             if not held:
                 break

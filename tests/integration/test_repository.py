@@ -147,7 +147,7 @@ def test_samples_are_found_by_text_and_reward(session: Session, job: UUID, monke
     assert [error.field for error in refused.value.errors] == ["q"]
 
 
-def test_samples_past_the_limit_are_dropped_and_that_is_said_once(session: Session, job: UUID) -> None:
+def test_samples_past_the_limit_are_dropped_and_reported_once(session: Session, job: UUID) -> None:
     assert samples.insert(session, job, 1, group(), 400)
     images.put(session, job, "a" * 64, b"x" * 300)
     assert not samples.insert(session, job, 2, group(), 400)

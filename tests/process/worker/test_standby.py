@@ -63,7 +63,7 @@ def waiting(tmp_path: Path) -> list[int]:
     return [pid for pid in processes_with(tmp_path) if b"calibrl_core.run.standby" in cmdline(pid)]
 
 
-def the_waiting(tmp_path: Path) -> int:
+def waiting_pid(tmp_path: Path) -> int:
     """Return the pid of the waiting process once it is ready: during its exec it cannot be identified."""
     ready(tmp_path)
     (pid,) = waiting(tmp_path)
@@ -96,7 +96,7 @@ def test_a_waiting_trainer_runs_like_a_cold_start(
     env = environment | gpus.visible([1, 2])
     cold, expected = run(standby, tmp_path, env)
     standby.prepare()
-    pid = the_waiting(tmp_path)
+    pid = waiting_pid(tmp_path)
     quick, found = run(standby, tmp_path, env)
     assert (quick.pid, quick.returncode, cold.returncode) == (pid, 3, 3)
     assert found[1:] == expected[1:] == ["to stderr"]
@@ -132,7 +132,7 @@ def test_a_trainer_that_still_imports_is_given_the_job_too(
 
 def test_one_waits_and_another_once_it_has_a_job(tmp_path: Path, environment: dict[str, str], standby: Standby) -> None:
     standby.prepare()
-    first = the_waiting(tmp_path)
+    first = waiting_pid(tmp_path)
     standby.prepare()
     assert waiting(tmp_path) == [first]
     process, _ = run(standby, tmp_path, environment)
@@ -145,7 +145,7 @@ def test_a_job_starts_cold_where_the_waiting_trainer_has_died(
     tmp_path: Path, environment: dict[str, str], standby: Standby
 ) -> None:
     standby.prepare()
-    pid = the_waiting(tmp_path)
+    pid = waiting_pid(tmp_path)
     os.kill(pid, 9)
     eventually(lambda: waiting(tmp_path) == [])
     process, lines = run(standby, tmp_path, environment)
@@ -158,7 +158,7 @@ def test_a_job_with_a_late_environment_starts_cold(
     tmp_path: Path, environment: dict[str, str], standby: Standby
 ) -> None:
     standby.prepare()
-    first = the_waiting(tmp_path)
+    first = waiting_pid(tmp_path)
     _, lines = run(standby, tmp_path, environment | {"HF_HOME": "/models"})
     assert json.loads(lines[0])["environment"]["HF_HOME"] == "/models"
     assert waiting(tmp_path) == [first]  # it goes on waiting for one that it fits

@@ -108,7 +108,7 @@ def test_a_file_that_others_can_read_is_refused(service: Service, file: Path) ->
     "text",
     ["[lab", "lab = 1", f'[lab]\nurl = "x"\napi_kee = "{SECRET}"', f'["a b"]\nurl = "x"\napi_key = "{SECRET}"'],
 )
-def test_a_file_that_is_none_is_one_line_without_its_keys(file: Path, text: str) -> None:
+def test_an_invalid_file_is_one_line_without_its_keys(file: Path, text: str) -> None:
     file.parent.mkdir(parents=True)
     file.touch(mode=0o600)
     file.write_text(text)

@@ -39,7 +39,7 @@ def inks(part: str) -> NDArray[Any]:
     )
 
 
-def seen(example: Example, places: tuple[Any, ...], part: str = "test") -> Iterator[tuple[int, float]]:
+def nearest_digits(example: Example, places: tuple[Any, ...], part: str = "test") -> Iterator[tuple[int, float]]:
     """Return per place the label of the source digit with the least difference of ink, shifted by up to one pixel,
     and that difference in grey levels.
     """
@@ -50,8 +50,8 @@ def seen(example: Example, places: tuple[Any, ...], part: str = "test") -> Itera
         yield int(labels[errors.argmin()]), float(errors.min())
 
 
-def shown(example: Example, places: tuple[Any, ...] = digits.PLACES) -> list[int]:
-    return [label for label, _ in seen(example, places)]
+def drawn_labels(example: Example, places: tuple[Any, ...] = digits.PLACES) -> list[int]:
+    return [label for label, _ in nearest_digits(example, places)]
 
 
 def test_the_parts_share_no_source_digit() -> None:
@@ -85,7 +85,7 @@ def test_a_split_is_the_same_every_time_and_its_experts_right(split: str) -> Non
 @pytest.mark.parametrize("split", [*DIGITS_IN_DOMAIN, "test-noise"])
 def test_the_drawn_digits_add_up(split: str) -> None:
     for example in load(split):
-        left, right = shown(example)
+        left, right = drawn_labels(example)
         assert left + right == int(example.answer)
         assert example.question == digits.QUESTION
         assert split != "test-small-sums" or left + right <= 9
@@ -105,13 +105,13 @@ def test_slices_differ_from_the_whole_in_the_kept_rows_only() -> None:
 def test_test_pictures_show_ink_of_the_test_part(split: str) -> None:
     for example in load(split, 6):
         places = digits.THREE_PLACES if "three" in split else digits.PLACES
-        assert all(error == 0 for _, error in seen(example, places, "test"))  # exactly that source digit
-        assert all(error > 1 for _, error in seen(example, places, "train"))
+        assert all(error == 0 for _, error in nearest_digits(example, places, "test"))  # exactly that source digit
+        assert all(error > 1 for _, error in nearest_digits(example, places, "train"))
 
 
 def test_three_digits_are_drawn_and_asked_for() -> None:
     for example in load("test-three-digits"):
-        assert sum(shown(example, digits.THREE_PLACES)) == int(example.answer)
+        assert sum(drawn_labels(example, digits.THREE_PLACES)) == int(example.answer)
         assert example.question == "What is the sum of the three digits?"
     assert max(int(example.answer) for example in load("test-three-digits", None)) > 18
 
@@ -120,7 +120,7 @@ def test_the_difference_is_asked_of_the_same_pictures() -> None:
     plain, other = load("test"), load("test-difference")
     assert [example.images for example in plain] == [example.images for example in other]
     for example in other:
-        left, right = shown(example)
+        left, right = drawn_labels(example)
         assert abs(left - right) == int(example.answer)
         assert "difference" in example.question
     assert [example.answer for example in plain] != [example.answer for example in other]

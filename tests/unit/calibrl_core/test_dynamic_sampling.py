@@ -43,7 +43,7 @@ def names(found: Any) -> Any:
     return [example.id for example in found.examples]
 
 
-def test_groups_that_agree_give_way_to_others() -> None:
+def test_groups_with_equal_rewards_are_replaced() -> None:
     asked = []
 
     def draw(attempt: Any, count: int) -> Any:

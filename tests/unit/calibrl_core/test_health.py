@@ -36,11 +36,11 @@ def alert_changes(*curves: Any, monitor: Any = None, first_step: int = 1, **sett
     ]
 
 
-def test_nothing_is_said_of_a_healthy_run() -> None:
+def test_a_healthy_run_fires_no_rule() -> None:
     assert alert_changes((500, {})) == []
 
 
-def test_nothing_is_said_of_noise() -> None:
+def test_noise_fires_no_rule() -> None:
     """Every metric jumps about as it does with 64 rollouts a step; single steps are far beyond every limit."""
     chance = random.Random(0)
     monitor = HealthMonitor(HealthSettings())

@@ -89,7 +89,7 @@ def test_only_the_named_layers_get_adapters() -> None:
     ("target", "message"),
     [("q_prog", "no linear layer is called q_prog; choose from .*q_proj"), ("lm_head", "lm_head is the output layer")],
 )
-def test_a_target_that_is_none_is_refused(target: str, message: str) -> None:
+def test_an_unknown_target_is_refused(target: str, message: str) -> None:
     with pytest.raises(ValueError, match=f"lora.targets: {message}"):
         load_policy(LORA.model_copy(update={"lora": LoraSettings(targets=(target,))}))
 

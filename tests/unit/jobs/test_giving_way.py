@@ -49,7 +49,7 @@ def test_no_job_is_preempted_if_enough_is_leaving_or_in_cleaning() -> None:
     assert victims(queued(9, 2), dirty, [machine("m", 4, 0)]) == ("m", [])
 
 
-def test_the_machine_where_the_fewest_and_lowest_give_way() -> None:
+def test_the_machine_with_fewest_and_lowest_jobs_to_preempt_is_taken() -> None:
     now = [
         running(1, "a", 1, priority="low"),
         running(2, "a", 1, priority="low"),
