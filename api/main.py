@@ -12,7 +12,7 @@ from api import errors
 from api.background import repeating
 from api.deps import SESSIONS
 from api.live import Hub, on_stop_signal
-from api.middleware import Gate, RequestLog
+from api.middleware import RequestChecks, RequestLog
 from api.routes import (
     access,
     checkpoints,
@@ -99,7 +99,7 @@ def create_app() -> FastAPI:
     app.include_router(health.router)
     app.include_router(schemas.router)
     errors.install(app)
-    app.add_middleware(Gate, max_body_bytes=MAX_BODY_BYTES)
+    app.add_middleware(RequestChecks, max_body_bytes=MAX_BODY_BYTES)
     app.add_middleware(RequestLog)  # outermost: the last one added
     return app
 

@@ -97,7 +97,7 @@ def _add_headers(headers: MutableHeaders, path: str, request_id: str) -> None:
     headers.setdefault("Cache-Control", "no-store")
 
 
-class Gate:
+class RequestChecks:
     """Refuse a request before its body is read: no valid key, over the rate limit, or too large."""
 
     def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:

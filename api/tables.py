@@ -52,8 +52,8 @@ def attachment(name: str, media_type: str, content: Iterator[bytes]) -> Streamin
     return StreamingResponse(content, media_type=media_type, headers=headers)
 
 
-def inert(text: str) -> str:
-    """The text as a cell of CSV that no spreadsheet takes for a formula."""
+def escape_formula(text: str) -> str:
+    """Return a text as a cell of CSV that no spreadsheet reads as a formula."""
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 
@@ -69,13 +69,13 @@ def _cell(value: Any) -> str:
             return value.isoformat()
         case int():
             return str(value)
-    return inert(str(value))
+    return escape_formula(str(value))
 
 
 def _csv(columns: Mapping[str, type], pages: Iterable[Rows]) -> Iterator[bytes]:
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow(map(inert, columns))
+    writer.writerow(map(escape_formula, columns))
     for rows in pages:
         writer.writerows(map(_cell, row) for row in rows)
         yield text.getvalue().encode()

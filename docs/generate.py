@@ -146,8 +146,8 @@ def settings() -> str:
     properties = Settings.model_json_schema(by_alias=False)["properties"]
     intro = (
         "Each process reads its settings from environment variables, once, when it starts. Durations are in\n"
-        "seconds. An empty variable counts as not set. `jobs/settings.py` is the only file that reads the\n"
-        "environment."
+        "seconds. An empty variable counts as not set. `jobs/settings.py` reads those of the service,\n"
+        "`calibrl/settings.py` those of the command line and the client."
     )
     rows = [_setting(name, schema) for name, schema in properties.items()]
     return _page("Settings", intro, _table(("Variable", "Default", "Meaning and limits"), rows))

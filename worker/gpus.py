@@ -23,7 +23,7 @@ def read(indices: Sequence[int] | None = None) -> list[GpuReading]:
     return [gpu for gpu in map(_read_one, wanted) if gpu]
 
 
-def chosen(setting: str) -> Sequence[int] | None:
+def gpu_indices(setting: str) -> Sequence[int] | None:
     """Return the GPU indices of the setting `worker_gpus` ("all", "none" or "0,2"); None means all."""
     if setting == "all":
         return None

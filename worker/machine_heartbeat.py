@@ -118,13 +118,13 @@ class MachineHeartbeat(threading.Thread):
         name = self._settings.worker_name
         with session_scope() as session:
             unclean = workers.unclean_gpus(session, name)
-        readings = gpus.read(gpus.chosen(self._settings.worker_gpus))
+        readings = gpus.read(gpus.gpu_indices(self._settings.worker_gpus))
         clean = {gpu.index for gpu in readings if gpus.is_free(gpu)} - self._slots.gpus()
         with session_scope() as session:
             if not self._registered:
                 self._register(session)
             try:
-                workers.beat(session, name, readings, self._slots.running())
+                workers.record_heartbeat(session, name, readings, self._slots.running())
             except NotFound:  # the machine was removed by a user
                 self._registered = False
                 return

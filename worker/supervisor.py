@@ -12,6 +12,7 @@ from pydantic_core import to_json
 
 from calibrl.processes import children
 from calibrl.schemas import GpuReading, JobStatus, Reason
+from calibrl_core.process_limits import REAP_SECONDS
 from calibrl_core.report import DISK_FULL_STATUS
 from jobs import lifecycle
 from jobs.db import session_scope
@@ -77,7 +78,7 @@ class Supervisor:
             self._watch(process)
         finally:
             children.kill_group(process)
-            status = process.wait(children.REAP_SECONDS)
+            status = process.wait(REAP_SECONDS)
         if self.order is not Order.ABANDON:
             self._settle(status, out_of_memory_kills() > kills_before)
             attempt_folder.forget_kept(self._run_dir)

@@ -29,7 +29,7 @@ standbys: list[Standby] = []  # in a slot's process: one, from its start
 
 def _slot_count() -> int:
     settings = get_settings()
-    return max(1, settings.worker_cpu_slots + len(gpus.read(gpus.chosen(settings.worker_gpus))))
+    return max(1, settings.worker_cpu_slots + len(gpus.read(gpus.gpu_indices(settings.worker_gpus))))
 
 
 slots = Slots(_slot_count())

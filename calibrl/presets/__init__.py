@@ -2,6 +2,8 @@
 
 from importlib import resources
 
+__all__ = ["names", "summary", "text"]
+
 _FILES = resources.files(__package__)
 
 

@@ -23,6 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Self
 
+from calibrl_core.process_limits import REAP_SECONDS
 from calibrl_core.verifiers import Reward
 from calibrl_core.verifiers.plugin import PluginError
 
@@ -32,7 +33,6 @@ MAX_FAILED_STARTS = 3  # workers lost in a row before their first request
 SEND_SECONDS = 10.0  # an idle worker reads at once, unless it is stopped by a signal
 EXIT_SECONDS = 5.0  # from a worker's closed socket to its end, which gives the exit status
 MOST_STARVED_SECONDS = 120.0  # maximum extension of a verdict's limit on a machine with too few CPUs
-REAP_SECONDS = 30.0  # a killed process that has not ended by then is stuck in the kernel
 LONGEST_ANSWER = 2**16  # bytes
 MIN_LOSSES = 32  # workers that a batch may lose, or one per 20 requests; then the rest is not judged
 BLOCKED_SIGNALS = {signal.SIGINT, signal.SIGTERM}  # a verifier may signal its process group

@@ -32,7 +32,7 @@ def register(
     session.execute(statement.on_conflict_do_update(index_elements=[Worker.name], set_=values | {"status": still}))
 
 
-def beat(session: Session, name: str, gpus: Sequence[GpuReading], running: Sequence[UUID]) -> None:
+def record_heartbeat(session: Session, name: str, gpus: Sequence[GpuReading], running: Sequence[UUID]) -> None:
     """Record a heartbeat of a worker with its running jobs and GPU readings. A GPU without a reading is left out.
 
     A slot is stuck if it still runs a job that this worker has lost, or that now runs in another slot. A stuck slot

@@ -8,6 +8,7 @@ from pathlib import Path
 from calibrl.processes import children
 from calibrl.processes.children import Process
 from calibrl.stack.local import CELERY_FLAGS
+from calibrl_core.process_limits import REAP_SECONDS
 from tests.chaos import pids
 from tests.chaos.network import Namespace
 from tests.support import ROOT
@@ -69,7 +70,7 @@ class Machine:
         """SIGKILL of the main process; the kernel ends its slots."""
         if self._process:
             self._process.kill()
-            self._process.wait(children.REAP_SECONDS)
+            self._process.wait(REAP_SECONDS)
             self._process = None
 
     def stop(self) -> None:

@@ -35,7 +35,7 @@ def test_the_state_of_the_service_in_numbers(database: str) -> None:
         submitted(client)
         submitted(client, resources={"gpus": 1})
         with session_scope() as session:
-            workers.beat(session, "w", [life.card(0).model_copy(update={"utilisation": 50.0})], [])
+            workers.record_heartbeat(session, "w", [life.card(0).model_copy(update={"utilisation": 50.0})], [])
         client.get("/v1/made-up/address")
         client.request("BREW", "/v1/jobs")
         found = read(client)

@@ -395,7 +395,7 @@ def test_a_silent_machine_is_lost_and_gets_nothing() -> None:
         assert (found.status, len(found.gpus)) == (WorkerStatus.LOST, 1)
         assert lifecycle.claim(session, worker="w") is None
     with session_scope() as session:
-        workers.beat(session, "w", [card(0)], [])
+        workers.record_heartbeat(session, "w", [card(0)], [])
     assert claim().job_id == id
 
 

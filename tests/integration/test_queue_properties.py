@@ -317,7 +317,7 @@ class Queue(RuleBasedStateMachine):
                 machine = self.model.machines[name]
                 unclean = workers.unclean_gpus(session, name)
                 assert unclean == {index for index, job_id in machine.cards.items() if job_id is None} - machine.clean
-                workers.beat(session, name, [life.card(index) for index in machine.cards], [])
+                workers.record_heartbeat(session, name, [life.card(index) for index in machine.cards], [])
                 workers.mark_clean(session, name, unclean)
                 machine.heard = self.model.now
                 machine.clean |= unclean

@@ -268,9 +268,9 @@ def test_jobs_are_filtered(session: Session) -> None:
 
 def test_a_machine_from_start_to_end(session: Session, job: UUID) -> None:
     with pytest.raises(NotFound):
-        workers.beat(session, "w", [], [])
+        workers.record_heartbeat(session, "w", [], [])
     workers.register(session, "w", host="h", labels={"a": "b"}, versions={}, cpu_slots=1)
-    workers.beat(session, "w", [card(0), card(1)], [])
+    workers.record_heartbeat(session, "w", [card(0), card(1)], [])
     assert workers.get(session, "w").status is WorkerStatus.ONLINE
     workers.set_status(session, "w", WorkerStatus.DRAINING, drained=True)
     workers.register(session, "w", host="h", labels={}, versions={}, cpu_slots=2)  # started again: still drained
@@ -290,7 +290,7 @@ def test_a_machine_from_start_to_end(session: Session, job: UUID) -> None:
 
 def test_a_gpu_is_given_out_only_when_its_memory_was_seen_to_be_free(session: Session, job: UUID) -> None:
     workers.register(session, "w", host="h", labels={}, versions={}, cpu_slots=1)
-    workers.beat(session, "w", [card(0), card(1)], [])
+    workers.record_heartbeat(session, "w", [card(0), card(1)], [])
     assert workers.take_gpus(session, "w", job, 1) is None  # their memory is not yet read
     assert workers.unclean_gpus(session, "w") == {0, 1}
     workers.mark_clean(session, "w", {0, 1})
@@ -302,7 +302,7 @@ def test_a_gpu_is_given_out_only_when_its_memory_was_seen_to_be_free(session: Se
     assert workers.unclean_gpus(session, "w") == {0, 1}
     workers.mark_clean(session, "w", {1})
     assert workers.take_gpus(session, "w", job, 1) == (1,)
-    workers.beat(session, "w", [], [])  # both fell off the bus: the one that a job holds stays known
+    workers.record_heartbeat(session, "w", [], [])  # both fell off the bus: the one that a job holds stays known
     session.expire_all()
     assert [gpu.index for gpu in workers.get(session, "w").gpus] == [1]
 
@@ -313,7 +313,7 @@ def test_a_slot_with_a_job_its_worker_lost_is_stuck(session: Session, job: UUID)
     jobs.lease(session, found, uuid4(), "w", 30)
     found.status = JobStatus.RUNNING
     session.flush()
-    workers.beat(session, "w", [], [job, uuid4()])
+    workers.record_heartbeat(session, "w", [], [job, uuid4()])
     (machine,) = queue.machines(session, 30)
     assert (machine.cpu_slots, machine.free_cpu_slots) == (2, 1)
 

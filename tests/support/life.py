@@ -53,7 +53,7 @@ def machine(name: str = "w", *, cpu_slots: int = 20, gpus: int = 0, labels: dict
     """A machine that takes jobs; its GPUs are free."""
     with session_scope() as session:
         workers.register(session, name, host="h", labels=labels or {}, versions={}, cpu_slots=cpu_slots)
-        workers.beat(session, name, [card(index) for index in range(gpus)], [])
+        workers.record_heartbeat(session, name, [card(index) for index in range(gpus)], [])
         workers.mark_clean(session, name, set(range(gpus)))
 
 

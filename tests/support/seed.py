@@ -77,7 +77,7 @@ def _machine() -> None:
     ]
     with session_scope() as session:
         workers.register(session, MACHINE, host=MACHINE, labels={"gpu": "h100"}, versions={}, cpu_slots=1)
-        workers.beat(session, MACHINE, cards, [])
+        workers.record_heartbeat(session, MACHINE, cards, [])
         workers.mark_clean(session, MACHINE, {0, 1})
 
 

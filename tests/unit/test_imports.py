@@ -24,6 +24,7 @@ CONTRACT = tuple(
         "data.schema",
         "metrics",
         "plugins",
+        "process_limits",
         "report",
         "verifiers",
     )

@@ -7,7 +7,7 @@ import pytest
 from calibrl.schemas import GpuReading
 from tests.support.fake_nvml import GIBIBYTE, Card, pynvml, write
 from worker import gpus
-from worker.gpus import chosen, is_free, read, visible
+from worker.gpus import gpu_indices, is_free, read, visible
 
 
 def reading(index: int, name: str, total: int, used: int, utilisation: int) -> GpuReading:
@@ -69,7 +69,7 @@ def test_a_card_is_free_with_hardly_any_of_its_memory_in_use(
 
 @pytest.mark.parametrize(("setting", "indices"), [("all", None), ("none", ()), ("1", [1]), ("0,2", [0, 2])])
 def test_the_setting_names_cards(setting: str, indices: object) -> None:
-    assert chosen(setting) == indices
+    assert gpu_indices(setting) == indices
 
 
 def test_a_job_sees_its_cards_and_no_other() -> None:
