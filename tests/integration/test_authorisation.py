@@ -239,7 +239,7 @@ def _as_expected(need: Need, who: str, answer: httpx.Response) -> bool:
 
 def _let_in(answer: httpx.Response) -> bool:
     """Return True unless access was refused. Other errors are allowed: a worker's file is not on this machine."""
-    hidden = answer.status_code == 404 and _detail(answer).startswith(HIDDEN)
+    hidden = answer.status_code == 404 and _detail(answer).startswith(HIDDEN) and "Available:" not in _detail(answer)
     return answer.status_code not in (401, 403, 405) and answer.status_code < 500 and not hidden
 
 

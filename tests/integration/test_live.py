@@ -508,7 +508,7 @@ def test_the_stream_of_all_jobs_through_the_client(client: Client) -> None:
 
 
 def test_watching_and_reading_the_log_by_stream(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(follow_job, "_course_by_asking")  # it does not fall back
+    monkeypatch.delattr(follow_job, "_follow_by_polling")  # it does not fall back
     run = Run()
     run.ship(5, "wé".encode()[:2])
     course = follow_job.follow(client, run.id)
