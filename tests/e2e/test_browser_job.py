@@ -95,7 +95,7 @@ def test_a_charts_data_is_saved_as_csv(page: Page, ended: Job) -> None:
     with page.expect_download() as saved:
         page.get_by_role("button", name="Save the data of Reward as CSV").click()
     lines = saved.value.path().read_text().splitlines()
-    assert lines[0] == "series,step,reward a completion"
+    assert lines[0] == "series,step,mean reward"
     assert lines[1].startswith("mean reward")
 
 
