@@ -5,16 +5,17 @@ import torch
 from rich.console import Console
 
 from bench import memory
+from calibrl_core.models.policy import Policy
 
 SMALL = memory.Size(vocabulary=20_000, tokens=64)  # logits of all tokens: 41 MB
 
 
 @pytest.fixture(scope="module")
-def policy() -> memory.Policy:
+def policy() -> Policy:
     return memory.make_policy(SMALL)
 
 
-def test_both_paths_compute_the_same_log_probabilities(policy: memory.Policy) -> None:
+def test_both_paths_compute_the_same_log_probabilities(policy: Policy) -> None:
     policy.banned.zero_()  # the plain path's softmax runs over all tokens
     batch = memory.make_batch(policy, memory._config(SMALL), 16, SMALL.vocabulary)
     rollouts = batch.rollouts

@@ -115,7 +115,7 @@ def test_viewers_share_a_figure_until_there_is_more(world: World) -> None:
     job = world.add()
     world.measure(job, range(1, 101), {"reward/mean": 1.0, "loss/grad_norm": 2.0})
 
-    def drawn() -> list[figures.Figure]:
+    def drawn() -> list[figures.ChartFigure]:
         history, histogram = live.history(job.id, 1, NAMES), live.histogram(job.id, 1, "rareness")
         history.refresh()
         histogram.refresh()
