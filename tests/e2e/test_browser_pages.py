@@ -113,11 +113,11 @@ def test_evaluations_are_compared(page: Page, client: Client) -> None:
     for name in ("the-better", "the-same-twice"):
         choice.fill(name)
         page.get_by_role("option", name=name).click()
-    expect(page.get_by_text("not significant")).to_be_visible()
+    expect(page.get_by_text("not significant", exact=True)).to_be_visible()
     expect(page.get_by_text("tiny-vlm, seed 4 is better")).to_have_count(2)
     expect(page.locator(".st-key-accuracy-0 .js-plotly-plot .legendtext")).to_have_count(3)
     page.reload()  # the address says it all
-    expect(page.get_by_text("not significant")).to_be_visible()
+    expect(page.get_by_text("not significant", exact=True)).to_be_visible()
 
 
 def test_stored_completions_are_scored_again(page: Page, client: Client) -> None:
