@@ -134,7 +134,7 @@ def test_stored_completions_are_scored_again(page: Page, client: Client) -> None
     }
     job = client.submit(spec).wait(LIMIT_SECONDS)
     eventually(lambda: client.samples(job.id).data)
-    page.goto("/evaluations?view=Score+again")
+    page.goto("/evaluations?view=Re-score")
     page.get_by_role("button", name="Re-score").last.click()
     expect(page.get_by_text("No changes")).to_be_visible()
     tolerance = page.get_by_role("spinbutton", name="Relative tolerance")
