@@ -74,9 +74,9 @@ def test_a_copy_is_whole_and_right_or_not_there(storage: Storage, file: Path, tm
 
 
 def test_an_unusable_storage_location_is_reported(tmp_path: Path, file: Path) -> None:
-    with pytest.raises(StorageUnavailable, match="can't be used"):
+    with pytest.raises(StorageUnavailable, match="cannot be used"):
         Storage("nothing://there")
-    with pytest.raises(StorageUnavailable, match="can't be used"):
+    with pytest.raises(StorageUnavailable, match="cannot be used"):
         Storage(str(file)).put(KEY, file)
 
 
