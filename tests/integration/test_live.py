@@ -37,6 +37,12 @@ pytestmark = pytest.mark.integration
 NOW = datetime.now(UTC)
 
 
+@pytest.fixture(autouse=True)
+def long_leases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leases that a test process without a CPU does not lose."""
+    monkeypatch.setenv("CALIBRL_LEASE_SECONDS", "600")
+
+
 @pytest.fixture
 def service(database: str) -> Iterator[httpx.Client]:
     with serving() as client:
