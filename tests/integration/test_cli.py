@@ -68,7 +68,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     up.terminate()
     out, err = up.communicate(timeout=LIMIT_SECONDS)
     assert (up.returncode, err) == (0, "")
-    for part in ("http://127.0.0.1:", str(folder / "logs"), f"--data '{folder}'", "Stopped; No process is left."):
+    for part in ("http://127.0.0.1:", str(folder / "logs"), f"--data '{folder}'", "Stopped. No process is left."):
         assert part in out
     assert processes_with(folder) == []
 
