@@ -222,9 +222,11 @@ def test_no_attempt_begins_after_minutes_without_an_answer(service: Service, mon
         with Client(url, "k", timeout=0.2) as client, pytest.raises(CalibrlError, match="in time"):
             client.cancel(JOB_ID)
         silent.setblocking(False)
-        silent.accept()
-        with pytest.raises(BlockingIOError):  # a single attempt: no second connection waits
-            silent.accept()
+        attempts = 0
+        with pytest.raises(BlockingIOError):  # no further connection waits
+            while silent.accept():
+                attempts += 1
+    assert 1 <= attempts < connection.POSTS
 
 
 def test_too_many_requests_are_waited_for_as_the_service_says(service: Service) -> None:
