@@ -260,8 +260,8 @@ def _read(line: bytes, number: int) -> Verdict | None:
     such answer.
     """
     try:
-        told, value, failure = json.loads(line)
-        valid = line.endswith(b"\n") and line.count(b"\n") == 1 and told == number and 0 <= value <= 1
+        answered, value, failure = json.loads(line)
+        valid = line.endswith(b"\n") and line.count(b"\n") == 1 and answered == number and 0 <= value <= 1
     except (ValueError, TypeError, RecursionError):
         return None
     return Verdict(float(value), failure) if valid and isinstance(failure, str | None) else None
