@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 import threading
 from collections.abc import Callable
 from functools import cache
@@ -11,20 +10,20 @@ from pathlib import Path
 from uuid import UUID
 
 from bench.machine import MACHINE, Machine
+from calibrl_core.metrics import FAMILIES
 from calibrl_core.report import EventFile
 from worker.shipper import BATCH_LINES, Shipper
 
 METRICS = 60
 SECONDS_A_STEP = 1.0
-DOCUMENTED = Path(__file__).parents[2] / "docs" / "metrics.md"
 
 
 @cache
 def names() -> list[str]:
     """Names of metrics that trainers report."""
-    found = re.findall(r"^\| `([a-z_]+/[a-z0-9_]+)` \|", DOCUMENTED.read_text(), re.MULTILINE)
-    assert len(found) >= METRICS
-    return found[:METRICS]
+    registered = [metric.name for family in FAMILIES for metric in family.metrics if "<" not in metric.name]
+    assert len(registered) >= METRICS
+    return registered[:METRICS]
 
 
 def _values(step: int) -> dict[str, float]:
