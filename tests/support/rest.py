@@ -1,5 +1,6 @@
 """The API over real HTTP, as tests speak to it."""
 
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,6 @@ from fastapi import FastAPI
 
 from api import main
 from api.examples import TRAIN
-from calibrl.stack.services import free_port
 from jobs.settings import get_settings
 from tests.support.waiting import LIMIT_SECONDS
 
@@ -23,17 +23,16 @@ def serving(app: FastAPI | None = None) -> Iterator[httpx.Client]:
     if app is None:  # building the routes takes longer than most tests
         app = main.app
         app.middleware_stack = None  # built again with the first request: what it remembers is another test's
-    port = free_port()
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning", timeout_graceful_shutdown=3))
-    thread = threading.Thread(target=server.run)
+    listener = socket.create_server(("127.0.0.1", 0))  # clients connect at once, and wait until the server accepts
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3))
+    thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     key = get_settings().need("api_key")
-    transport = httpx.HTTPTransport(retries=8, verify=False)  # until it listens
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     try:
         headers = {"Authorization": f"Bearer {key}"}
-        with httpx.Client(
-            base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=LIMIT_SECONDS, transport=transport
-        ) as client:
+        transport = httpx.HTTPTransport(verify=False)  # without TLS certificates, which take 80 ms to read
+        with httpx.Client(base_url=url, headers=headers, timeout=LIMIT_SECONDS, transport=transport) as client:
             yield client
     finally:
         server.should_exit = True
