@@ -46,10 +46,10 @@ def chromium() -> str:
     return path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stack(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
-    """The whole service, with a trainer that needs no torch; started once, as that takes long. Its settings are in the
-    environment of its processes only: tests of other folders run in between."""
+    """The whole service, with a trainer that needs no torch; started once for this folder, because a start takes 15 CPU
+    seconds. Its settings are in the environment of its processes only: the folder's other tests start stacks too."""
     with ExitStack() as held:
         with pytest.MonkeyPatch.context() as patch:
             for name in ("DATABASE_URL", "REDIS_URL", "CALIBRL_API_KEY", "CALIBRL_API_URL"):
@@ -62,7 +62,7 @@ def stack(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[L
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def client(stack: LocalStack) -> Iterator[Client]:
     with Client(stack.api_url, stack.api_key) as client:
         yield client

@@ -12,7 +12,7 @@ from calibrl.stack.local import LocalStack
 from tests.e2e.conftest import end, submit
 from tests.support.waiting import eventually
 
-pytestmark = [pytest.mark.e2e, pytest.mark.browser]
+pytestmark = [pytest.mark.e2e, pytest.mark.browser, pytest.mark.slow]
 
 HOSTILE = (
     "<script>window.pwned = 1</script>",

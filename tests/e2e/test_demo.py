@@ -10,7 +10,7 @@ from calibrl.commands import demo
 from jobs.settings import get_settings
 from tests.support.processes import processes_with
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 
 @pytest.fixture
