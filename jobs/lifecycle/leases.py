@@ -17,6 +17,7 @@ from jobs.lifecycle.dispatch import startable, wake_for_free_slots
 from jobs.lifecycle.status import SCHEDULER, change
 from jobs.repository import checkpoints, events, jobs, queue, workers
 from jobs.repository import datasets as known_datasets
+from jobs.scheduling.gpus import choose_gpus
 from jobs.settings import get_settings
 from jobs.specs.trainer_config import SpecNoLongerValid, trainer_config
 
@@ -104,7 +105,7 @@ def _take(session: Session, job: models.Job, worker: str) -> Claim | None:
     except SpecNoLongerValid as error:
         change(session, job, JobStatus.FAILED, actor=SCHEDULER, reason=error.reason, message=str(error))
         return None
-    gpus = workers.take_gpus(session, worker, job.id, job.gpus)
+    gpus = _take_gpus(session, job, worker)
     if gpus is None:
         return None
     token = uuid4()
@@ -124,6 +125,16 @@ def _take(session: Session, job: models.Job, worker: str) -> Claim | None:
         limits=Limits.model_validate(job.spec["limits"]),
         seconds_run=jobs.seconds_run(session, job),
     )
+
+
+def _take_gpus(session: Session, job: models.Job, worker: str) -> tuple[int, ...] | None:
+    """Assign free GPUs of a machine to a job and return their indices, or None if there are too few."""
+    if job.gpus == 0:
+        return ()
+    gpus = choose_gpus(workers.lock_free_gpus(session, worker), job.gpus)
+    if gpus:
+        workers.assign_gpus(session, worker, job.id, gpus)
+    return gpus
 
 
 def fence(session: Session, claim: Claim) -> models.Job:

@@ -68,15 +68,15 @@ def mark_clean(session: Session, name: str, indices: set[int]) -> None:
     session.execute(update(Gpu).where(*waiting).values(clean=True))
 
 
-def take_gpus(session: Session, name: str, job_id: UUID, count: int) -> tuple[int, ...] | None:
-    """Assign `count` free GPUs of a worker to a job, lowest indices first, or return None if there are fewer."""
-    free = select(Gpu).where(Gpu.worker == name, Gpu.job_id.is_(None), Gpu.clean).order_by(Gpu.index)
-    found = list(session.scalars(free.limit(count).with_for_update().execution_options(populate_existing=True)))
-    if len(found) < count:
-        return None
-    for gpu in found:
-        gpu.job_id = job_id
-    return tuple(gpu.index for gpu in found)
+def lock_free_gpus(session: Session, name: str) -> list[int]:
+    """Lock the GPUs of a worker that no job holds and whose memory is free. Return their indices, ascending."""
+    free = select(Gpu.index).where(Gpu.worker == name, Gpu.job_id.is_(None), Gpu.clean).order_by(Gpu.index)
+    return list(session.scalars(free.with_for_update()))
+
+
+def assign_gpus(session: Session, name: str, job_id: UUID, indices: Sequence[int]) -> None:
+    """Assign GPUs of a worker to a job. The caller has locked them."""
+    session.execute(update(Gpu).where(Gpu.worker == name, Gpu.index.in_(indices)).values(job_id=job_id))
 
 
 def release_gpus(session: Session, job_id: UUID) -> None:

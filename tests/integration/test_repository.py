@@ -291,17 +291,19 @@ def test_a_machine_from_start_to_end(session: Session, job: UUID) -> None:
 def test_a_gpu_is_given_out_only_when_its_memory_was_seen_to_be_free(session: Session, job: UUID) -> None:
     workers.register(session, "w", host="h", labels={}, versions={}, cpu_slots=1)
     workers.record_heartbeat(session, "w", [card(0), card(1)], [])
-    assert workers.take_gpus(session, "w", job, 1) is None  # their memory is not yet read
+    assert workers.lock_free_gpus(session, "w") == []  # their memory is not yet read
     assert workers.unclean_gpus(session, "w") == {0, 1}
     workers.mark_clean(session, "w", {0, 1})
-    assert workers.take_gpus(session, "w", job, 3) is None
-    assert workers.take_gpus(session, "w", job, 2) == (0, 1)
+    assert workers.lock_free_gpus(session, "w") == [0, 1]
+    workers.assign_gpus(session, "w", job, [0, 1])
+    assert workers.lock_free_gpus(session, "w") == []
     workers.mark_clean(session, "w", {0, 1})  # of no effect on what is held
     session.expire_all()
     workers.release_gpus(session, job)
     assert workers.unclean_gpus(session, "w") == {0, 1}
     workers.mark_clean(session, "w", {1})
-    assert workers.take_gpus(session, "w", job, 1) == (1,)
+    assert workers.lock_free_gpus(session, "w") == [1]
+    workers.assign_gpus(session, "w", job, [1])
     workers.record_heartbeat(session, "w", [], [])  # both fell off the bus: the one that a job holds stays known
     session.expire_all()
     assert [gpu.index for gpu in workers.get(session, "w").gpus] == [1]
