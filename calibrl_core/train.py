@@ -100,7 +100,7 @@ class _Run:
         self.scorer = scorer
         self.order = DataOrder(self._training_examples(), config.seed, config.prompts_per_step)
         self.validator = self._make_validator()
-        self.learner = self._make_learner()
+        self.learner = config.algorithm.make_learner(self)
         self.solved = SolvedPrompts(self.state.solved)
         self.health = HealthMonitor(config.health, self.state.health)
         self.paused_by: Alert | None = None
@@ -118,17 +118,21 @@ class _Run:
         closing.callback(engine.close)
         return engine
 
-    def _make_learner(self) -> Learner:
-        config, gradient = self.config, GradientStep(self.policy, self.optimizer, self.config.optimizer, self.ranks)
-        algorithm = config.algorithm
-        if isinstance(algorithm, SupervisedSettings):
-            return SupervisedLearner(config, algorithm, self.policy, gradient, self.ranks)
-        assert isinstance(algorithm, PolicyGradientSettings)
+    def supervised(self, algorithm: SupervisedSettings) -> Learner:
+        """Return the learner of an algorithm that samples nothing: see `LearnerFactory`."""
+        return SupervisedLearner(self.config, algorithm, self.policy, self._gradient_step(), self.ranks)
+
+    def reinforcement(self, algorithm: PolicyGradientSettings) -> Learner:
+        """Return the learner of an algorithm that samples: see `LearnerFactory`."""
+        config = self.config
         reference = make_reference(self.policy, config.model, config.precision) if algorithm.needs_reference else None
-        updater = Updater(self.policy, gradient, config, reference, self.ranks)
+        updater = Updater(self.policy, self._gradient_step(), config, reference, self.ranks)
         return ReinforcementLearner(
             config, algorithm, self.policy, self.engine, updater, self.scorer, self.order, self.ranks
         )
+
+    def _gradient_step(self) -> GradientStep:
+        return GradientStep(self.policy, self.optimizer, self.config.optimizer, self.ranks)
 
     def _make_validator(self) -> Validator | None:
         if self.config.validation is None:

@@ -7,7 +7,7 @@ Hooks with tensors run in the trainer only; import torch inside them, because th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from pydantic import Field
 
@@ -23,8 +23,19 @@ if TYPE_CHECKING:
     from calibrl_core.config import TrainSettings
     from calibrl_core.data.schema import Example
     from calibrl_core.rollout.base import Rollouts
+    from calibrl_core.step.learners import Learner
 
 Aggregation = Literal["token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "seq-mean-token-sum-norm"]
+
+
+class LearnerFactory(Protocol):
+    """Builds the learner of a run: one method per kind of algorithm. The trainer provides it."""
+
+    def supervised(self, algorithm: SupervisedSettings) -> Learner:
+        """Return a learner that imitates the data's experts."""
+
+    def reinforcement(self, algorithm: PolicyGradientSettings) -> Learner:
+        """Return a learner that samples rollouts and scores them."""
 
 
 class AlgorithmSettings(StrictSettings):
@@ -50,6 +61,10 @@ class AlgorithmSettings(StrictSettings):
             ValueError: what does not fit; the message names the field and the remedy.
         """
 
+    def make_learner(self, factory: LearnerFactory) -> Learner:
+        """Return the learner of a run with this algorithm. The two kinds of algorithms define it."""
+        raise NotImplementedError
+
     @property
     def needs_reference(self) -> bool:
         """True if the loss uses a frozen copy of the policy that the run began with. Default: False.
@@ -71,6 +86,10 @@ class SupervisedSettings(AlgorithmSettings):
 
     samples: ClassVar[bool] = False
     needs_experts: ClassVar[bool] = True
+
+    def make_learner(self, factory: LearnerFactory) -> Learner:
+        """Return a supervised learner."""
+        return factory.supervised(self)
 
     def loss(self, logprobs: Tensor, mask: Tensor, *, count: int) -> Tensor:
         """Return the share of a micro-batch in the loss of its batch, a scalar with gradient.
@@ -134,6 +153,10 @@ class PolicyGradientSettings(AlgorithmSettings):
                 f"algorithm.mini_batch_rows ({self.mini_batch_rows}) must be a multiple of micro_batch_rows "
                 f"({config.micro_batch_rows}), or a mini-batch has no whole number of micro-batches to average"
             )
+
+    def make_learner(self, factory: LearnerFactory) -> Learner:
+        """Return a reinforcement learner."""
+        return factory.reinforcement(self)
 
     @property
     def needs_reference(self) -> bool:
