@@ -1,10 +1,12 @@
-"""Who may import whom, who reads the environment, who speaks SQL, and that unit tests start no process."""
+"""Checks of the structure: imports, class names, reads of the environment, SQL, and processes in unit tests."""
 
 import ast
 import re
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -46,6 +48,40 @@ ALLOWED = {
     "migrations": ("jobs.models", "jobs.settings"),
     # It stands in for trainers and for workers: it ships what it writes, and fills tables through repositories.
     "bench": ("calibrl_core", "calibrl", "jobs", "worker"),
+}
+# Folders of each package, from the bottom up: a folder may import those before it.
+FOLDERS = {
+    "calibrl_core": (
+        "distributed",
+        "verifiers",
+        "data",
+        "algorithms",
+        "models",
+        "rollout",
+        "metrics",
+        "diagnostics",
+        "step",
+        "evaluation",
+        "run",
+    ),
+    "jobs": (
+        "models",
+        "repository",
+        "access",
+        "processes",
+        "files",
+        "specs",
+        "evaluations",
+        "scheduling",
+        "lifecycle",
+        "openai",
+        "planning",
+        "webhooks",
+    ),
+    "api": ("routes",),
+    "worker": (),
+    "calibrl": ("schemas", "presets", "processes", "client", "views", "stack", "commands"),
+    "dashboard": ("charts", "reads", "forms", "views", "panels", "app_pages"),
 }
 BASE = {"filelock", "httpx", "pydantic", "pydantic_core", "pydantic_settings", "rich", "tenacity", "typer", "yaml"}
 WITH_TORCH = ("calibrl_core", "bench")
@@ -94,6 +130,43 @@ def forbidden_imports(path: Path, tree: ast.AST) -> Iterator[str]:
             yield f"line {line}: only {' and '.join(WITH_TORCH)} may import {module}"
 
 
+def room(package: str, module: str) -> str:
+    """Return the folder or root module of a package that a module belongs to; "" for the package itself."""
+    return ".".join(module.split(".")[1:2]) if within(module, (package,)) else ""
+
+
+def room_imports(package: str) -> dict[str, set[str]]:
+    """Return the rooms of a package that each of its rooms imports. Imports for type checkers only do not count."""
+    arrows: dict[str, set[str]] = {}
+    for path in sources(package):
+        tree = ast.parse(path.read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+                node.body = []
+        own = path.relative_to(ROOT / package).with_suffix("").parts[0]
+        if own == "__init__":
+            continue
+        named = {room(package, module) for _, module in imports(path, tree)}
+        arrows.setdefault(own, set()).update(named - {own, ""})
+    return arrows
+
+
+def duplicate_classes(paths: list[Path]) -> dict[str, list[str]]:
+    """Return the names of classes that several modules define for different things, with the modules.
+
+    Of the same thing are: a table and the REST record of its resource (`jobs/models/x.py`, `calibrl/schemas/x.py`), and
+    a class and its base of the same name.
+    """
+    modules = defaultdict[str, list[str]](list)
+    for path in paths:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef) and node.name not in [ast.unparse(b).split(".")[-1] for b in node.bases]:
+                modules[node.name].append(str(path.relative_to(ROOT)))
+    resources = [f"{path.stem}.py" for path in paths]
+    pairs = [[f"calibrl/schemas/{name}", f"jobs/models/{name}"] for name in resources]
+    return {name: where for name, where in modules.items() if len(where) > 1 and sorted(where) not in pairs}
+
+
 def environment_reads(path: Path, tree: ast.AST) -> Iterator[str]:
     """Variables read by name. Handing the whole environment on to a child process is no reading of settings."""
     for node in ast.walk(tree):
@@ -121,23 +194,19 @@ def sql(path: Path, tree: ast.AST) -> Iterator[str]:
                 yield f"line {node.lineno}: the statement {text.strip()[:30]!r}"
 
 
-# Base classes of the algorithms: others may ask if an algorithm is of one of these kinds, never which one it is.
-ALGORITHM_KINDS = frozenset({"AlgorithmSettings", "PolicyGradientSettings", "SupervisedSettings"})
-
-
 @cache
 def algorithm_classes() -> frozenset[str]:
-    """Return the names of the classes of single algorithms, and of the families among them."""
+    """Return the names of the algorithms' classes: bases, families and single algorithms."""
     trees = [ast.parse(path.read_text()) for path in (ROOT / "calibrl_core" / "algorithms").glob("*.py")]
     classes = {node.name: node for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)}
-    found = set(ALGORITHM_KINDS)
+    names = {"AlgorithmSettings"}
     while more := {
         name
         for name, node in classes.items()
-        if name not in found and any(isinstance(base, ast.Name) and base.id in found for base in node.bases)
+        if name not in names and any(isinstance(base, ast.Name) and base.id in names for base in node.bases)
     }:
-        found |= more
-    return frozenset(found - ALGORITHM_KINDS)
+        names |= more
+    return frozenset(names)
 
 
 @cache
@@ -171,17 +240,18 @@ def comparisons_with_algorithm_types(path: Path, tree: ast.AST) -> Iterator[str]
 
 
 def branches_on_algorithms(path: Path, tree: ast.AST) -> Iterator[str]:
-    """`isinstance`, `issubclass` and `match` on the class of one algorithm."""
-    single = algorithm_classes()
+    """`isinstance`, `issubclass` and `match` on a class of algorithms. An `assert` does not branch."""
+    classes = algorithm_classes()
+    asserted = {id(part) for node in ast.walk(tree) if isinstance(node, ast.Assert) for part in ast.walk(node)}
     for node in ast.walk(tree):
         match node:
-            case ast.Call(func=ast.Name(id="isinstance" | "issubclass"), args=[_, kinds]):
+            case ast.Call(func=ast.Name(id="isinstance" | "issubclass"), args=[_, kinds]) if id(node) not in asserted:
                 named = [part for part in ast.walk(kinds) if isinstance(part, ast.Name | ast.Attribute)]
             case ast.MatchClass(cls=kind):
                 named = [part for part in ast.walk(kind) if isinstance(part, ast.Name | ast.Attribute)]
             case _:
                 continue
-        names = {part.id if isinstance(part, ast.Name) else part.attr for part in named} & single
+        names = {part.id if isinstance(part, ast.Name) else part.attr for part in named} & classes
         if names:
             yield f"line {node.lineno}: branches on {', '.join(sorted(names))}; give the algorithms a hook instead"
 
@@ -197,6 +267,25 @@ def faults(paths: list[Path], check: Check) -> list[str]:
 
 def test_each_package_imports_only_what_it_may() -> None:
     assert faults(sources(*ALLOWED), forbidden_imports) == []
+
+
+@pytest.mark.parametrize("package", FOLDERS)
+def test_the_folders_of_a_package_import_only_downwards(package: str) -> None:
+    order = FOLDERS[package]
+    assert sorted(order) == sorted({path.parent.name for path in (ROOT / package).glob("*/*.py")})
+    arrows = room_imports(package)
+    upwards = [
+        f"{package}/{low} imports {package}/{high}"
+        for index, low in enumerate(order)
+        for high in order[index + 1 :]
+        if high in arrows.get(low, ())
+    ]
+    assert upwards == []
+    TopologicalSorter(arrows).prepare()  # raises CycleError: also modules at the root import each other in no circle
+
+
+def test_no_class_name_means_two_things() -> None:
+    assert duplicate_classes(sources(*FOLDERS)) == {}
 
 
 def test_the_client_needs_only_the_base_installation() -> None:
@@ -247,7 +336,7 @@ def test_sql_stands_only_in_the_repository() -> None:
 
 
 def test_only_the_algorithms_know_single_algorithms() -> None:
-    assert {"CalibRL", "SFT", "LearnsFromExperts", "RLPlus"} <= algorithm_classes()
+    assert {"CalibRL", "SFT", "LearnsFromExperts", "RLPlus", "PolicyGradientSettings"} <= algorithm_classes()
     own = ROOT / "calibrl_core" / "algorithms"
     paths = [path for path in sources(*ALLOWED) if own not in path.parents]
     assert faults(paths, branches_on_algorithms) == []
@@ -286,7 +375,8 @@ def test_only_the_algorithms_know_single_algorithms() -> None:
         (branches_on_algorithms, "jobs", "isinstance(x, SFT)", 1),
         (branches_on_algorithms, "jobs", "isinstance(x, int | dapo.DAPO)", 1),
         (branches_on_algorithms, "jobs", "match x:\n    case CalibRL():\n        pass", 1),
-        (branches_on_algorithms, "jobs", "isinstance(x, PolicyGradientSettings)", 0),
+        (branches_on_algorithms, "jobs", "isinstance(x, PolicyGradientSettings)", 1),
+        (branches_on_algorithms, "jobs", "assert isinstance(x, PolicyGradientSettings)", 0),
         (comparisons_with_algorithm_types, "jobs", "x['type'] != 'calibrl'", 1),
         (comparisons_with_algorithm_types, "jobs", "x in ('sft', 'other')", 1),
         (comparisons_with_algorithm_types, "jobs", "match x:\n    case 'grpo':\n        pass", 1),
