@@ -18,7 +18,19 @@ from typer.core import TyperGroup
 
 from calibrl import presets
 from calibrl.client import CalibrlError, Client
-from calibrl.commands import access, datasets, evaluations, export, follow_job, jobs, metrics, profiles, queue
+from calibrl.commands import (
+    access,
+    datasets,
+    evaluations,
+    export,
+    follow_job,
+    jobs,
+    metrics,
+    profiles,
+    projects,
+    queue,
+    workers,
+)
 from calibrl.commands.arguments import (
     HERE,
     JOBS,
@@ -214,7 +226,7 @@ def logs(
     """Print the log of a job."""
     with Client(data_dir=data) as client:
         id = find(client, job).id
-        for text in follow_job.log_text(client, id) if follow else follow_job.Log(client, id).rest():
+        for text in follow_job.log_text(client, id) if follow else follow_job.LogReader(client, id).rest():
             typer.echo(terminal.plain(text), nl=False)
 
 
@@ -222,6 +234,8 @@ app.add_typer(evaluations.app)
 app.add_typer(datasets.app)
 app.add_typer(jobs.app)
 app.add_typer(queue.app)
+app.add_typer(workers.app)
+app.add_typer(projects.app)
 app.add_typer(export.app)
 app.add_typer(metrics.app)
 access.install(app)

@@ -219,7 +219,7 @@ class _Content:
         return _events(self._session, [(self._job_id, part) for part in self._parts])
 
     @cached_property
-    def _metrics(self) -> list[models.Metric]:
+    def _metrics(self) -> list[models.StepMetrics]:
         return feed.metrics(self._session, self._job_id, self._ranges("metrics"))
 
     @cached_property

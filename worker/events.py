@@ -16,19 +16,19 @@ class EventLine(BaseModel):
     ts: float = Field(ge=0, lt=10**11, description="seconds since 1970, UTC")
 
 
-class Start(EventLine):
+class StartLine(EventLine):
     type: Literal["start"]
     step: Step
     steps_total: Step
 
 
-class Metrics(EventLine):
+class MetricsLine(EventLine):
     type: Literal["metrics"]
     step: Step
     values: dict[str, Number]
 
 
-class Histogram(EventLine):
+class HistogramLine(EventLine):
     type: Literal["histogram"]
     step: Step
     name: str
@@ -44,13 +44,13 @@ class Group(BaseModel, extra="allow"):
     completions: list[dict[str, Any]]
 
 
-class Sample(EventLine):
+class SampleLine(EventLine):
     type: Literal["sample"]
     step: Step
     group: Group
 
 
-class Accuracies(EventLine):
+class AccuraciesLine(EventLine):
     type: Literal["accuracies"]
     model_index: Annotated[int, Field(ge=0, lt=2**31)]
     split: Annotated[str, Field(max_length=500)]
@@ -64,7 +64,7 @@ class Accuracies(EventLine):
         return self
 
 
-class Checkpoint(EventLine):
+class CheckpointLine(EventLine):
     type: Literal["checkpoint"]
     step: Step
     path: str
@@ -73,19 +73,19 @@ class Checkpoint(EventLine):
     removed: list[str]
 
 
-class Progress(EventLine):
+class ProgressLine(EventLine):
     type: Literal["progress"]
     step: Step
     steps_total: Step
 
 
-class Log(EventLine):
+class LogLine(EventLine):
     type: Literal["log"]
     level: Literal["info", "warning"]
     message: str
 
 
-class Health(EventLine):
+class HealthLine(EventLine):
     type: Literal["health"]
     step: Step
     rule: str
@@ -94,7 +94,7 @@ class Health(EventLine):
     suggestion: str
 
 
-class Error(EventLine):
+class ErrorLine(EventLine):
     type: Literal["error"]
     reason: Literal[
         Reason.CRASHED, Reason.OUT_OF_MEMORY, Reason.NON_FINITE, Reason.BAD_SPEC, Reason.DISK_FULL, Reason.QUOTA
@@ -102,7 +102,7 @@ class Error(EventLine):
     message: str
 
 
-class Finish(EventLine):
+class FinishLine(EventLine):
     type: Literal["finish"]
     status: Literal["succeeded", "stopped"]
     step: Step
@@ -112,7 +112,17 @@ class Finish(EventLine):
 
 
 RunEvent = Annotated[
-    Start | Metrics | Histogram | Sample | Accuracies | Checkpoint | Progress | Log | Health | Error | Finish,
+    StartLine
+    | MetricsLine
+    | HistogramLine
+    | SampleLine
+    | AccuraciesLine
+    | CheckpointLine
+    | ProgressLine
+    | LogLine
+    | HealthLine
+    | ErrorLine
+    | FinishLine,
     Field(discriminator="type"),
 ]
 run_event_adapter: TypeAdapter[RunEvent] = TypeAdapter(RunEvent)

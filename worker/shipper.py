@@ -18,18 +18,18 @@ from jobs.lifecycle import Claim
 from jobs.models import Job
 from jobs.repository import accuracies, checkpoints, events, histograms, images, jobs, logs, metrics, samples
 from worker.events import (
-    Accuracies,
-    Checkpoint,
-    Error,
-    Finish,
-    Health,
-    Histogram,
-    Log,
-    Metrics,
-    Progress,
+    AccuraciesLine,
+    CheckpointLine,
+    ErrorLine,
+    FinishLine,
+    HealthLine,
+    HistogramLine,
+    LogLine,
+    MetricsLine,
+    ProgressLine,
     RunEvent,
-    Sample,
-    Start,
+    SampleLine,
+    StartLine,
     run_event_adapter,
 )
 
@@ -90,8 +90,8 @@ class Shipper:
         self.step: int | None = None  # highest step of this attempt; an evaluation counts models
         self.checkpoints_reported = False  # since the supervisor last reset it
         self.stepped = False  # the trainer has passed its start, where it reports the checkpoints it found
-        self.finish: Finish | None = None
-        self.error: Error | None = None
+        self.finish: FinishLine | None = None
+        self.error: ErrorLine | None = None
 
     def ship(self) -> bool:
         """Ship one batch of each file in one transaction; return True if anything was shipped.
@@ -144,35 +144,35 @@ class Shipper:
         histogram_rows: list[tuple[int, str, list[float], list[int]]] = []
         for event in run:
             match event:
-                case Start():
+                case StartLine():
                     self.finish = self.error = None
                     jobs.rewind(session, job_id, event.step)
                     jobs.set_first_step(session, job_id, self._claim.attempt, event.step)
                     self.step, total = event.step, event.steps_total
-                case Metrics():
+                case MetricsLine():
                     metric_rows.append((event.step, datetime.fromtimestamp(event.ts, UTC), dict(event.values)))
                     self.step, self.stepped = max(self.step or 0, event.step), True
-                case Histogram():
+                case HistogramLine():
                     histogram_rows.append((event.step, event.name, event.edges, event.counts))
-                case Progress():
+                case ProgressLine():
                     self.step, total = max(self.step or 0, event.step), event.steps_total
-                case Sample():
+                case SampleLine():
                     self._write_sample(session, event)
-                case Accuracies(model_index=index, split=split, prompts=prompts, values=values):
+                case AccuraciesLine(model_index=index, split=split, prompts=prompts, values=values):
                     accuracies.put(session, job_id, index, split, prompts, values)
-                case Checkpoint():
+                case CheckpointLine():
                     self.checkpoints_reported = True
                     checkpoints.record(
                         session, job_id, event.step, event.path, event.best, dict(event.metrics), event.removed
                     )
                     self._note(session, "checkpoint", f"step {event.step}{', the best so far' if event.best else ''}")
-                case Log():
+                case LogLine():
                     self._note(session, event.level, event.message)
-                case Health():
+                case HealthLine():
                     self._note(session, "health", health_sentence(event.model_dump()))
-                case Error():
+                case ErrorLine():
                     self.error = self.error or event  # later errors of other processes follow from the first
-                case Finish():
+                case FinishLine():
                     self.finish = event
                     self.step, self.stepped = event.step, True
         metrics.upsert(session, job_id, metric_rows)
@@ -180,7 +180,7 @@ class Shipper:
         if self.step is not None:
             jobs.set_progress(session, job_id, self.step, total)
 
-    def _write_sample(self, session: Session, sample: Sample) -> None:
+    def _write_sample(self, session: Session, sample: SampleLine) -> None:
         limit = int(SampleSettings.model_validate(self._claim.config.get("samples", {})).max_megabytes * MEGABYTE)
         job_id = self._claim.job_id
         paths = [self._run_dir / IMAGE_FOLDER / f"{digest}.png" for digest in dict.fromkeys(sample.group.images)]
@@ -193,7 +193,7 @@ class Shipper:
 
 def _runs(batch: list[RunEvent]) -> Iterator[list[RunEvent]]:
     """Split the events before each `start`: later events must be written after its rewind."""
-    cuts = [0, *(index for index, event in enumerate(batch) if index and isinstance(event, Start)), len(batch)]
+    cuts = [0, *(index for index, event in enumerate(batch) if index and isinstance(event, StartLine)), len(batch)]
     return (batch[begin:end] for begin, end in pairwise(cuts) if end > begin)
 
 

@@ -46,7 +46,7 @@ def follow(client: Client, id: UUID) -> Iterator[tuple[Job, Rows, list[Event]]]:
 def log_text(client: Client, id: UUID) -> Iterator[str]:
     """Yield the log of a job as it is written, until the job has ended."""
     stream = _stream(client, id)
-    log = Log(client, id)
+    log = LogReader(client, id)
     yield from log.rest()
     if stream is None:
         while not client.job(id).status.final:
@@ -59,7 +59,7 @@ def log_text(client: Client, id: UUID) -> Iterator[str]:
     yield from log.rest()  # the last lines
 
 
-class Log:
+class LogReader:
     """Reader of the log of a job, from its first byte."""
 
     def __init__(self, client: Client, id: UUID) -> None:

@@ -13,7 +13,7 @@ from jobs.models.idempotency import IdempotencyKey
 from jobs.models.images import Image, JobImage
 from jobs.models.jobs import Job, JobDependency
 from jobs.models.logs import LogChunk
-from jobs.models.metrics import Metric, MetricBlock
+from jobs.models.metrics import MetricBlock, StepMetrics
 from jobs.models.projects import Project
 from jobs.models.samples import Sample
 from jobs.models.webhooks import Delivery, Webhook
@@ -40,10 +40,10 @@ __all__ = [
     "JobImage",
     "LogChunk",
     "Membership",
-    "Metric",
     "MetricBlock",
     "Project",
     "Sample",
+    "StepMetrics",
     "User",
     "Webhook",
     "Worker",

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from jobs.models.base import Base, JobKey, Timestamp
 
 
-class Metric(Base):
+class StepMetrics(Base):
     __tablename__ = "metrics"
 
     job_id: Mapped[JobKey]

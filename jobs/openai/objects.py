@@ -65,9 +65,9 @@ def job_object(job: models.Job, rows: Mapping[UUID, int], seconds_left: float | 
     )
 
 
-def event_object(event: models.Event | models.Metric, steps_total: int | None) -> FineTuningEvent:
+def event_object(event: models.Event | models.StepMetrics, steps_total: int | None) -> FineTuningEvent:
     """Return an event of a job, or the metrics of a step."""
-    if isinstance(event, models.Metric):
+    if isinstance(event, models.StepMetrics):
         values = ", ".join(f"{name}={_short(event.values[name])}" for name in MESSAGE_METRICS if name in event.values)
         of = f"/{steps_total}" if steps_total else ""
         return FineTuningEvent(

@@ -35,7 +35,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, Insert, array, insert
 from sqlalchemy.orm import Session
 
-from jobs.models import Metric, MetricBlock
+from jobs.models import MetricBlock, StepMetrics
 
 BLOCK = 32  # steps; a migration has written blocks of this size
 MAX_FINITE = 1e295  # larger numbers count as not finite, so that no sum overflows
@@ -49,7 +49,7 @@ _MASK, _FIRST, _LAST, _TAIL, _RAGGED = (
 
 def last_step(session: Session, job_id: UUID) -> int | None:
     """Return the highest step of the metrics of a job, or None."""
-    return session.scalar(select(func.max(Metric.step)).where(Metric.job_id == job_id))
+    return session.scalar(select(func.max(StepMetrics.step)).where(StepMetrics.job_id == job_id))
 
 
 def summarise(session: Session, job_id: UUID, steps: Collection[int], last_before: int | None) -> None:
@@ -69,7 +69,7 @@ def _block_made() -> Insert:
     """Build the statement that writes the block of job `:of_job` that begins at `:from_step`, once, because it runs
     often."""
     job_id, start = bindparam("of_job", type_=Uuid()), bindparam("from_step", type_=Integer())
-    points = _points(job_id, Metric.step.between(start, start + (BLOCK - 1)))
+    points = _points(job_id, StepMetrics.step.between(start, start + (BLOCK - 1)))
     made = _measured(points, points.c.step.bitwise_and(-BLOCK).label("start"))
     columns = [*(column.name for column in _KEY), "first_step", "last_step", "ts", *_MEASURES]
     table = MetricBlock.metadata.tables[MetricBlock.__tablename__]  # the class would treat the parameters as a row
@@ -154,7 +154,7 @@ def names(session: Session, job_id: UUID) -> list[Row[Any]]:
         .lateral()
     )
     blocks = select(known.c.name, block.c.last_step, block.c.last).select_from(known.join(block, true()))
-    points = _points(job_id, Metric.step >= tail)
+    points = _points(job_id, StepMetrics.step >= tail)
     rows = select(points.c.name, func.max(points.c.step), _last(points.c.step, points.c.value)).group_by(points.c.name)
     parts = union_all(blocks, rows).subquery()
     last = _last(parts.c.last_step, parts.c.last).label("last")
@@ -178,9 +178,11 @@ def _names_of_blocks(job_id: UUID) -> CTE:
 
 def _points(job_id: UUID | ColumnElement[UUID], within: ColumnElement[bool]) -> FromClause:
     """Return each value of these steps: `job_id`, `step`, `ts`, `name`, `value`."""
-    each = func.jsonb_each_text(Metric.values).table_valued(column("key", Text), column("value", Text))
-    pairs = select(Metric.job_id, Metric.step, Metric.ts, each.c.key.label("name"), _number(each.c.value))
-    return _once(pairs.join(each, true()).where(Metric.job_id == job_id, within))
+    each = func.jsonb_each_text(StepMetrics.values).table_valued(column("key", Text), column("value", Text))
+    pairs = select(
+        StepMetrics.job_id, StepMetrics.step, StepMetrics.ts, each.c.key.label("name"), _number(each.c.value)
+    )
+    return _once(pairs.join(each, true()).where(StepMetrics.job_id == job_id, within))
 
 
 def _from_blocks(first: ColumnElement[int], last: ColumnElement[int]) -> Select[Any]:
@@ -193,9 +195,9 @@ def _from_blocks(first: ColumnElement[int], last: ColumnElement[int]) -> Select[
 
 def _from_rows(first: ColumnElement[int]) -> Select[Any]:
     # `#> '{}'` is the whole value, unpacked once; otherwise PostgreSQL would unpack it again for each name.
-    whole = Metric.values.op("#>", return_type=JSONB())(cast([], ARRAY(Text))).label("values")
-    query = select(Metric.job_id, Metric.step, Metric.ts, whole)
-    query = query.where(Metric.job_id == _JOB, Metric.step.between(first, _LAST))
+    whole = StepMetrics.values.op("#>", return_type=JSONB())(cast([], ARRAY(Text))).label("values")
+    query = select(StepMetrics.job_id, StepMetrics.step, StepMetrics.ts, whole)
+    query = query.where(StepMetrics.job_id == _JOB, StepMetrics.step.between(first, _LAST))
     rows = _once(query)
     wanted = func.unnest(_NAMES).table_valued(column("name", Text)).render_derived()
     value = _number(rows.c["values"].op("->>", return_type=Text())(wanted.c.name))

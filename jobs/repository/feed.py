@@ -34,7 +34,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import InstrumentedAttribute, Session
 from sqlalchemy.sql.dml import ReturningInsert
 
-from jobs.models import Event, Feed, Histogram, Job, Metric, Sample
+from jobs.models import Event, Feed, Histogram, Job, Sample, StepMetrics
 
 CHANNEL = "calibrl"
 MAX_PART_LENGTH = 100  # maximum steps or ids per part
@@ -154,9 +154,13 @@ def events(session: Session, ranges: Mapping[UUID, Collection[Range]]) -> list[E
     return list(session.scalars(select(Event).where(or_(*wanted)).order_by(Event.id))) if wanted else []
 
 
-def metrics(session: Session, job_id: UUID, ranges: Collection[Range]) -> list[Metric]:
+def metrics(session: Session, job_id: UUID, ranges: Collection[Range]) -> list[StepMetrics]:
     """Return metrics by ranges of steps."""
-    query = select(Metric).where(Metric.job_id == job_id, _within(Metric.step, ranges)).order_by(Metric.step)
+    query = (
+        select(StepMetrics)
+        .where(StepMetrics.job_id == job_id, _within(StepMetrics.step, ranges))
+        .order_by(StepMetrics.step)
+    )
     return list(session.scalars(query)) if ranges else []
 
 

@@ -19,16 +19,16 @@ from jobs.models import (
     JobDependency,
     JobImage,
     LogChunk,
-    Metric,
     MetricBlock,
     Project,
     Sample,
+    StepMetrics,
 )
 from jobs.repository import feed, jobs
 from jobs.repository.jobs import LEASED
 
 MAX_JOBS_PER_RUN = 500  # jobs per run, oldest end first: the computation of their sizes takes time
-_RUN_TABLES = (Metric, MetricBlock, Histogram, Sample, LogChunk, Checkpoint, Accuracies)
+_RUN_TABLES = (StepMetrics, MetricBlock, Histogram, Sample, LogChunk, Checkpoint, Accuracies)
 
 
 def expired(session: Session, lease_seconds: float) -> list[Row[Any]]:
@@ -113,7 +113,7 @@ def _kept_bytes() -> ColumnElement[int]:
     shared = exists().where(other.sha256 == JobImage.sha256, other.job_id != Job.id)
     images = select(func.sum(func.length(Image.png))).join(JobImage).where(JobImage.job_id == Job.id, ~shared)
     sizes = (
-        _sum(Metric, func.pg_column_size(Metric.values)),
+        _sum(StepMetrics, func.pg_column_size(StepMetrics.values)),
         _sum(Histogram, func.pg_column_size(Histogram.edges) + func.pg_column_size(Histogram.counts)),
         _sum(Sample, Sample.bytes),
         _sum(LogChunk, func.length(LogChunk.data)),

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session, aliased, defer
 
 from calibrl.schemas import JobFilter, JobStatus, Reason
 from jobs.errors import FieldError, Invalid, NotFound
-from jobs.models import Attempt, Checkpoint, Histogram, Job, JobDependency, Metric, MetricBlock, Sample
+from jobs.models import Attempt, Checkpoint, Histogram, Job, JobDependency, MetricBlock, Sample, StepMetrics
 from jobs.repository import feed
 
 LEASED = JobStatus.held_ones()
@@ -292,7 +292,7 @@ def set_progress(session: Session, job_id: UUID, step: int, steps_total: int | N
 
 def rewind(session: Session, job_id: UUID, to_step: int) -> None:
     """Delete metrics, histograms, samples and checkpoints after a step; a resumed run writes them again."""
-    for table in (Metric, Histogram, Sample, Checkpoint):
+    for table in (StepMetrics, Histogram, Sample, Checkpoint):
         session.execute(delete(table).where(table.job_id == job_id, table.step > to_step))
     session.execute(delete(MetricBlock).where(MetricBlock.job_id == job_id, MetricBlock.last_step > to_step))
     feed.changes(session, job_id).rewind(to_step)

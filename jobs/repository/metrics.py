@@ -8,7 +8,7 @@ from sqlalchemy import Text, any_, cast, column, func, select
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.orm import Session
 
-from jobs.models import Metric
+from jobs.models import StepMetrics
 from jobs.repository import curves, feed
 
 
@@ -24,10 +24,10 @@ def upsert(session: Session, job_id: UUID, rows: list[tuple[int, datetime, dict[
     if not merged:
         return
     last_before = curves.last_step(session, job_id)
-    statement = insert(Metric)
+    statement = insert(StepMetrics)
     statement = statement.on_conflict_do_update(
-        index_elements=[Metric.job_id, Metric.step],
-        set_={"ts": statement.excluded.ts, "values": Metric.values.op("||")(statement.excluded["values"])},
+        index_elements=[StepMetrics.job_id, StepMetrics.step],
+        set_={"ts": statement.excluded.ts, "values": StepMetrics.values.op("||")(statement.excluded["values"])},
     )
     session.execute(statement, list(merged.values()))
     curves.summarise(session, job_id, merged, last_before)
@@ -39,12 +39,14 @@ def page(
 ) -> list[tuple[int, datetime, dict[str, Any]]]:
     """Return rows of (step, time, values) after a step, ascending. With `names`, only these metrics and only rows
     with at least one of them."""
-    query = select(Metric.step, Metric.ts, Metric.values)
+    query = select(StepMetrics.step, StepMetrics.ts, StepMetrics.values)
     if names is not None:
         wanted = cast(names, ARRAY(Text))
-        each = func.jsonb_each(Metric.values).table_valued("key", "value")
+        each = func.jsonb_each(StepMetrics.values).table_valued("key", "value")
         chosen = select(func.jsonb_object_agg(column("key"), column("value"))).select_from(each)
         picked = chosen.where(column("key") == any_(wanted)).scalar_subquery()
-        query = select(Metric.step, Metric.ts, picked).where(Metric.values.op("?|")(wanted))
-    query = query.where(Metric.job_id == job_id, Metric.step > after_step).order_by(Metric.step).limit(limit)
+        query = select(StepMetrics.step, StepMetrics.ts, picked).where(StepMetrics.values.op("?|")(wanted))
+    query = (
+        query.where(StepMetrics.job_id == job_id, StepMetrics.step > after_step).order_by(StepMetrics.step).limit(limit)
+    )
     return list(session.execute(query))

@@ -11,7 +11,7 @@ from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Session
 
 from jobs.errors import FieldError, Invalid
-from jobs.models import Event, Job, Metric
+from jobs.models import Event, Job, StepMetrics
 
 TRAIN = "train"
 
@@ -55,7 +55,7 @@ def page(
 
 def events_and_metrics(
     session: Session, job_id: UUID, *, after: tuple[Literal["event", "step"], int] | None, limit: int
-) -> list[Event | Metric]:
+) -> list[Event | StepMetrics]:
     """Return the events of a job and the metrics of its steps from new to old, starting after `after` (the id of an
     event, or a step).
 
@@ -63,26 +63,26 @@ def events_and_metrics(
         Invalid: `after` names nothing.
     """
     events = select(Event).where(Event.job_id == job_id).order_by(Event.id.desc()).limit(limit)
-    steps = select(Metric).where(Metric.job_id == job_id).order_by(Metric.step.desc()).limit(limit)
+    steps = select(StepMetrics).where(StepMetrics.job_id == job_id).order_by(StepMetrics.step.desc()).limit(limit)
     if after is not None:
         kind, number = after
         if kind == "event":
             at = _time(session, job_id, session.get(Event, number))
-            events, steps = events.where(Event.id < number), steps.where(Metric.ts <= at)
+            events, steps = events.where(Event.id < number), steps.where(StepMetrics.ts <= at)
         else:
-            at = _time(session, job_id, session.get(Metric, (job_id, number)))
-            events, steps = events.where(Event.ts < at), steps.where(Metric.step < number)
+            at = _time(session, job_id, session.get(StepMetrics, (job_id, number)))
+            events, steps = events.where(Event.ts < at), steps.where(StepMetrics.step < number)
     # At equal times the event comes first, consistent with the conditions above.
-    both: tuple[Iterable[Event | Metric], ...] = (session.scalars(events), session.scalars(steps))
+    both: tuple[Iterable[Event | StepMetrics], ...] = (session.scalars(events), session.scalars(steps))
     merged = heapq.merge(*both, key=_ts, reverse=True)
     return list(islice(merged, limit))
 
 
-def _ts(row: Event | Metric) -> datetime:
+def _ts(row: Event | StepMetrics) -> datetime:
     return row.ts
 
 
-def _time(session: Session, job_id: UUID, row: Event | Metric | None) -> datetime:
+def _time(session: Session, job_id: UUID, row: Event | StepMetrics | None) -> datetime:
     if row is None or row.job_id != job_id:
         raise _no_start("the event does not exist")
     return row.ts

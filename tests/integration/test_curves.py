@@ -347,7 +347,7 @@ def test_tensorboard_reads_the_event_file(http: httpx.Client, ours: Client, tmp_
 
 
 def test_a_job_object_uses_its_client(http: httpx.Client, ours: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("calibrl.client.curves.PAGE", 2)
+    monkeypatch.setattr("calibrl.client.metrics.PAGE", 2)
     job = ours.job(submitted(http)["id"])
     write(job.id, {1: {"a": 1.0}, 2: {"a": 2.0, "b": NAN}, 5: {"a": INF}})
     frame = job.metrics().to_pandas()

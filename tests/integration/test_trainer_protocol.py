@@ -14,7 +14,7 @@ import pytest
 from calibrl_core.report import EVENT_FILE
 from tests.support import ROOT
 from tests.support.waiting import LIMIT_SECONDS, eventually
-from worker.events import Checkpoint, Finish, Histogram, Metrics, RunEvent, Start, run_event_adapter
+from worker.events import CheckpointLine, FinishLine, HistogramLine, MetricsLine, RunEvent, StartLine, run_event_adapter
 
 pytestmark = pytest.mark.integration
 
@@ -108,12 +108,12 @@ def lines(run_dir: Path) -> list[RunEvent]:
 
 
 def last_step(run_dir: Path) -> int:
-    return max((event.step for event in lines(run_dir) if isinstance(event, Metrics)), default=0)
+    return max((event.step for event in lines(run_dir) if isinstance(event, MetricsLine)), default=0)
 
 
-def finish(run_dir: Path) -> Finish:
+def finish(run_dir: Path) -> FinishLine:
     event = lines(run_dir)[-1]
-    assert isinstance(event, Finish)
+    assert isinstance(event, FinishLine)
     return event
 
 
@@ -128,11 +128,11 @@ def rows(events: list[RunEvent]) -> dict[Any, Any]:
     kept: dict[Any, Any] = {}
     for event in events:
         match event:
-            case Start():
+            case StartLine():
                 kept = {key: value for key, value in kept.items() if key[0] <= event.step}
-            case Metrics():
+            case MetricsLine():
                 kept[event.step, ""] = {k: v for k, v in event.values.items() if not k.startswith("perf/")}
-            case Histogram():
+            case HistogramLine():
                 kept[event.step, event.name] = (event.edges, event.counts)
     return kept
 
@@ -140,15 +140,15 @@ def rows(events: list[RunEvent]) -> dict[Any, Any]:
 def test_a_whole_run_starts_at_0_reports_each_step_once_and_finishes(undisturbed: Path) -> None:
     events = lines(undisturbed)
     start, end = events[0], finish(undisturbed)
-    assert isinstance(start, Start) and (start.step, start.steps_total) == (0, STEPS)
-    assert [event.step for event in events if isinstance(event, Metrics)] == list(range(1, STEPS + 1))
+    assert isinstance(start, StartLine) and (start.step, start.steps_total) == (0, STEPS)
+    assert [event.step for event in events if isinstance(event, MetricsLine)] == list(range(1, STEPS + 1))
     assert (end.status, end.step, end.reason) == ("succeeded", STEPS, None)
 
 
 def test_the_checkpoints_reported_of_and_not_removed_are_those_on_disk(undisturbed: Path) -> None:
     recorded: set[str] = set()
     for event in lines(undisturbed):
-        if isinstance(event, Checkpoint):
+        if isinstance(event, CheckpointLine):
             assert Path(event.path).name == f"step-{event.step:06d}"
             recorded = (recorded | {event.path}) - set(event.removed)
     assert recorded == {
@@ -160,12 +160,12 @@ def test_the_checkpoints_reported_of_and_not_removed_are_those_on_disk(undisturb
 def test_term_saves_a_checkpoint_and_exits_0(resumed: tuple[Path, int]) -> None:
     folder, done = resumed
     events = lines(folder)
-    ends = [event for event in events if isinstance(event, Finish)]
+    ends = [event for event in events if isinstance(event, FinishLine)]
     assert [(event.status, event.step) for event in ends] == [("stopped", done), ("succeeded", STEPS)]
     before = events[: events.index(ends[0])]
     assert EVERY < done < STEPS
-    assert [event.step for event in before if isinstance(event, Checkpoint)][-1] == done
-    assert max(event.step for event in before if isinstance(event, Metrics)) == done
+    assert [event.step for event in before if isinstance(event, CheckpointLine)][-1] == done
+    assert max(event.step for event in before if isinstance(event, MetricsLine)) == done
 
 
 def test_each_start_resumes_from_the_newest_checkpoint(resumed: tuple[Path, int]) -> None:
@@ -173,9 +173,9 @@ def test_each_start_resumes_from_the_newest_checkpoint(resumed: tuple[Path, int]
     folder, done = resumed
     starts, saved = [], 0
     for event in lines(folder):
-        if isinstance(event, Start):
+        if isinstance(event, StartLine):
             starts.append((event.step, saved))
-        elif isinstance(event, Checkpoint):
+        elif isinstance(event, CheckpointLine):
             saved = max(saved, event.step)
     assert [step for step, _ in starts] == [newest for _, newest in starts]
     assert [step for step, _ in starts][:2] == [0, done] and len(starts) == 3

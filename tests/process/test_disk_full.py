@@ -14,7 +14,7 @@ from calibrl_core.config import TrainConfig
 from calibrl_core.report import DISK_FULL_STATUS
 from tests.support import ROOT
 from tests.support.waiting import LIMIT_SECONDS
-from worker.events import Error, Metrics, RunEvent, Start
+from worker.events import ErrorLine, MetricsLine, RunEvent, StartLine
 from worker.shipper import read_batch
 
 CONFIG = {
@@ -65,13 +65,13 @@ def test_a_full_disk_ends_the_run_and_the_last_whole_checkpoint_loads(
     assert train(REAL, run_dir, config, log) == DISK_FULL_STATUS
     assert checkpoints(run_dir) == ["step-000001"]
     error = events(run_dir)[-1]
-    assert isinstance(error, Error) and error.reason is Reason.DISK_FULL
+    assert isinstance(error, ErrorLine) and error.reason is Reason.DISK_FULL
     assert error.message.startswith("the disk is full: ")
     (disk / "ballast").unlink()
     assert train(REAL, run_dir, config, log) == 0, log.read_text()
     assert checkpoints(run_dir) == ["step-000003"]
-    assert [event.step for event in events(run_dir) if isinstance(event, Start)] == [0, 1]
-    assert [event.step for event in events(run_dir) if isinstance(event, Metrics)][-2:] == [2, 3]
+    assert [event.step for event in events(run_dir) if isinstance(event, StartLine)] == [0, 1]
+    assert [event.step for event in events(run_dir) if isinstance(event, MetricsLine)][-2:] == [2, 3]
 
 
 def test_a_full_disk_ends_the_fake_trainer_as_it_does_the_real_one(
@@ -84,7 +84,7 @@ def test_a_full_disk_ends_the_fake_trainer_as_it_does_the_real_one(
         assert train(FAKE, disk / "run", config, disk / "log.txt") == DISK_FULL_STATUS
         names = checkpoints(disk / "run")
         assert names and all((disk / "run" / "checkpoints" / name / "state.json").read_text() for name in names)
-        assert [event for event in events(disk / "run") if isinstance(event, Metrics)]
+        assert [event for event in events(disk / "run") if isinstance(event, MetricsLine)]
 
 
 @pytest.mark.parametrize("module", [REAL, FAKE])
@@ -99,5 +99,5 @@ def test_a_quota_that_one_checkpoint_exceeds_ends_the_run_with_that_reason(tmp_p
     config = written(tmp_path / "config.json", checkpoints={"every_steps": 1, "max_gigabytes": 0.01})
     assert train(REAL, tmp_path / "run", config, tmp_path / "log.txt") == 1
     error = events(tmp_path / "run")[-1]
-    assert isinstance(error, Error) and error.reason is Reason.QUOTA
+    assert isinstance(error, ErrorLine) and error.reason is Reason.QUOTA
     assert checkpoints(tmp_path / "run") == ["step-000001"]

@@ -13,7 +13,7 @@ import numpy as np
 
 from calibrl_core.data.builtin import hard_problems, problems
 from calibrl_core.data.builtin.figures import Figure
-from calibrl_core.data.builtin.problems import Problem, Rng
+from calibrl_core.data.builtin.problems import GeometryProblem, Rng
 from calibrl_core.data.schema import BuiltinData, Example, Split
 
 SEED = 20197
@@ -42,7 +42,7 @@ class GeometrySplit:
 
     seed: int
     rows: int
-    kinds: tuple[Callable[[Rng], Problem], ...] = KINDS
+    kinds: tuple[Callable[[Rng], GeometryProblem], ...] = KINDS
 
 
 PARTS: dict[Split, GeometrySplit] = {
@@ -59,7 +59,7 @@ def load(source: BuiltinData) -> list[Example]:
     return [_example(source, row) for row in range(min(source.rows or part.rows, part.rows))]
 
 
-def draw_problem(split: Split, row: int) -> tuple[Problem, Figure]:
+def draw_problem(split: Split, row: int) -> tuple[GeometryProblem, Figure]:
     """Return the problem of a row with its figure; a function of both arguments alone."""
     part = PARTS[split]
     rng = np.random.default_rng([SEED, part.seed, row])
@@ -75,7 +75,7 @@ def draw_problem(split: Split, row: int) -> tuple[Problem, Figure]:
                 return problem, figure
 
 
-def split_of(problem: Problem) -> str:
+def split_of(problem: GeometryProblem) -> str:
     """Return the split that a problem of KINDS belongs to."""
     place = zlib.crc32(f"{problem.kind} {problem.numbers}".encode()) % 100
     for part, share in SHARES.items():

@@ -5,7 +5,7 @@ import math
 
 from calibrl_core.data.builtin.figures import Figure
 from calibrl_core.data.builtin.problems import (
-    Problem,
+    GeometryProblem,
     Rng,
     centroid,
     named_triangle,
@@ -18,7 +18,7 @@ from calibrl_core.data.builtin.problems import (
 )
 
 
-def triangle_area(rng: Rng) -> Problem:
+def triangle_area(rng: Rng) -> GeometryProblem:
     """Return a problem that gives the hypotenuse and a leg of a right triangle and asks for its area."""
     (given, other), hypotenuse = right_sides(rng)
     answer = given * other // 2
@@ -31,7 +31,7 @@ def triangle_area(rng: Rng) -> Problem:
         figure.beside(str(given), corners[0], corners[1], centroid(corners))
         figure.beside(str(hypotenuse), corners[1], corners[2], centroid(corners))
 
-    return Problem(
+    return GeometryProblem(
         "area of a right triangle",
         (given, hypotenuse),
         f"What is the area of triangle {a}{b}{c}?",
@@ -43,7 +43,7 @@ def triangle_area(rng: Rng) -> Problem:
     )
 
 
-def rectangle_diagonal(rng: Rng) -> Problem:
+def rectangle_diagonal(rng: Rng) -> GeometryProblem:
     """Return a problem that gives a side and the diagonal of a rectangle and asks for its perimeter."""
     (given, other), diagonal = right_sides(rng)
     if min(given, other) < 0.5 * max(given, other):  # too narrow to see which line the label inside belongs to
@@ -56,7 +56,7 @@ def rectangle_diagonal(rng: Rng) -> Problem:
         figure.beside(str(given), corners[0], corners[1], centroid(corners))
         figure.beside(str(diagonal), corners[0], corners[2], corners[1])
 
-    return Problem(
+    return GeometryProblem(
         "diagonal of a rectangle",
         (given, diagonal),
         "What is the perimeter of the rectangle?",
@@ -68,7 +68,7 @@ def rectangle_diagonal(rng: Rng) -> Problem:
     )
 
 
-def exterior_angle(rng: Rng) -> Problem:
+def exterior_angle(rng: Rng) -> GeometryProblem:
     """Return a problem that gives the apex of an isosceles triangle and asks for the angle outside a base corner."""
     base = random_integer(rng, 40, 72)
     apex = 180 - 2 * base
@@ -83,7 +83,7 @@ def exterior_angle(rng: Rng) -> Problem:
         figure.angle(corners[2], corners[0], corners[1], f"{apex}°")
         figure.angle(corners[1], beyond, corners[2], "x")
 
-    return Problem(
+    return GeometryProblem(
         "exterior angle",
         (apex,),
         "The marked sides of the triangle are equal, and one side is drawn on beyond a corner. What is x, in degrees?",
@@ -95,7 +95,7 @@ def exterior_angle(rng: Rng) -> Problem:
     )
 
 
-def semicircle(rng: Rng) -> Problem:
+def semicircle(rng: Rng) -> GeometryProblem:
     """Return a problem with a triangle over a diameter (Thales) that gives one angle at the diameter and asks for the
     other.
     """
@@ -115,7 +115,7 @@ def semicircle(rng: Rng) -> Problem:
             figure.name(letter, corner, away_from=center)
         figure.angle(corners[0], corners[1], corners[2], f"{given}°")
 
-    return Problem(
+    return GeometryProblem(
         "angle in a semicircle",
         (given,),
         f"{a}{b} is a diameter of the circle. What is the size of the angle at {b}, in degrees?",

@@ -19,7 +19,7 @@ TRIPLES = ((3, 4, 5), (5, 12, 13), (8, 15, 17), (20, 21, 29))  # sides of right 
 
 
 @dataclass(frozen=True)
-class Problem:
+class GeometryProblem:
     """One problem, and how to draw it: each call of `draw` chooses another position and orientation."""
 
     kind: str
@@ -31,7 +31,7 @@ class Problem:
     draw: Callable[[Figure, Rng], None]
 
 
-def triangle_angle(rng: Rng) -> Problem:
+def triangle_angle(rng: Rng) -> GeometryProblem:
     """Return a problem that gives two angles of a triangle and asks for the third."""
     first, second = random_integer(rng, 35, 90), random_integer(rng, 35, 90)
     third = 180 - first - second
@@ -45,7 +45,7 @@ def triangle_angle(rng: Rng) -> Problem:
         figure.angle(corners[0], corners[1], corners[2], f"{first}°")
         figure.angle(corners[1], corners[0], corners[2], f"{second}°")
 
-    return Problem(
+    return GeometryProblem(
         "triangle angle",
         (first, second),
         f"In triangle {a}{b}{c}, what is the size of the angle at {c}, in degrees?",
@@ -57,7 +57,7 @@ def triangle_angle(rng: Rng) -> Problem:
     )
 
 
-def right_triangle(rng: Rng) -> Problem:
+def right_triangle(rng: Rng) -> GeometryProblem:
     """Return a problem that gives two sides of a right triangle and asks for the third."""
     legs, hypotenuse = right_sides(rng)
     a, b, c = names = random_names(rng)  # the right angle is at the first
@@ -76,7 +76,7 @@ def right_triangle(rng: Rng) -> Problem:
             if index != asked:
                 figure.beside(str(sides[index]), corners[start], corners[end], centroid(corners))
 
-    return Problem(
+    return GeometryProblem(
         "right triangle",
         (one, other, asked),
         f"In triangle {a}{b}{c}, what is the length of side {(a + b, a + c, b + c)[asked]}?",
@@ -88,7 +88,7 @@ def right_triangle(rng: Rng) -> Problem:
     )
 
 
-def rectangle(rng: Rng) -> Problem:
+def rectangle(rng: Rng) -> GeometryProblem:
     """Return a problem that gives two sides of a rectangle and asks for its area or its perimeter."""
     width, height = random_integer(rng, 4, 30), random_integer(rng, 3, 20)
     if not 0.4 <= height / width <= 0.95:
@@ -101,7 +101,7 @@ def rectangle(rng: Rng) -> Problem:
         figure.beside(str(width), corners[0], corners[1], centroid(corners))
         figure.beside(str(height), corners[1], corners[2], centroid(corners))
 
-    return Problem(
+    return GeometryProblem(
         "rectangle",
         (width, height, area),
         f"What is the {'area' if area else 'perimeter'} of the rectangle?",
@@ -117,7 +117,7 @@ def rectangle(rng: Rng) -> Problem:
     )
 
 
-def straight_line(rng: Rng) -> Problem:
+def straight_line(rng: Rng) -> GeometryProblem:
     """Return a problem with a ray that divides a straight angle: one part is given, the other is asked for."""
     given = random_integer(rng, 40, 140)
     answer = 180 - given
@@ -132,7 +132,7 @@ def straight_line(rng: Rng) -> Problem:
         figure.angle(vertex, right, end, f"{given}°")
         figure.angle(vertex, left, end, "x")
 
-    return Problem(
+    return GeometryProblem(
         "straight line",
         (given,),
         "A ray stands on a straight line. What is x, in degrees?",
@@ -143,7 +143,7 @@ def straight_line(rng: Rng) -> Problem:
     )
 
 
-def parallel_lines(rng: Rng) -> Problem:
+def parallel_lines(rng: Rng) -> GeometryProblem:
     """Return a problem with a line across two parallel lines: one angle is given, one at the other crossing is asked
     for.
     """
@@ -165,7 +165,7 @@ def parallel_lines(rng: Rng) -> Problem:
         figure.angle(low, ends[3 if equal else 2], high, "x")
 
     reason = "They are corresponding angles" if equal else "Its neighbour is the corresponding angle"
-    return Problem(
+    return GeometryProblem(
         "parallel lines",
         (given, equal),
         "The lines with arrows are parallel. What is x, in degrees?",
@@ -177,7 +177,7 @@ def parallel_lines(rng: Rng) -> Problem:
     )
 
 
-def circle(rng: Rng) -> Problem:
+def circle(rng: Rng) -> GeometryProblem:
     """Return a problem that gives the radius of a circle and asks for its diameter, or the reverse."""
     radius = random_integer(rng, 2, 60)
     from_radius = random_integer(rng, 0, 1)
@@ -194,7 +194,7 @@ def circle(rng: Rng) -> Problem:
         figure.beside(str(given), start, end, away_from=start + 1j * out)
 
     asked = "diameter" if from_radius else "radius"
-    return Problem(
+    return GeometryProblem(
         "circle",
         (given, from_radius),
         f"The dot is the centre of the circle. What is the {asked} of the circle?",
@@ -206,7 +206,7 @@ def circle(rng: Rng) -> Problem:
     )
 
 
-def isosceles(rng: Rng) -> Problem:
+def isosceles(rng: Rng) -> GeometryProblem:
     """Return a problem that gives one angle of an isosceles triangle and asks for another."""
     base = random_integer(rng, 36, 72)
     apex = 180 - 2 * base
@@ -222,7 +222,7 @@ def isosceles(rng: Rng) -> Problem:
         vertex, *others = corners if from_base else (corners[2], *corners[:2])
         figure.angle(vertex, others[0], others[1], f"{given}°")
 
-    return Problem(
+    return GeometryProblem(
         "isosceles triangle",
         (given, from_base),
         f"In triangle {a}{b}{c}, the marked sides are equal. What is the size of the angle at {c if from_base else b}, "

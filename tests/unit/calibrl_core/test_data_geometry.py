@@ -15,7 +15,7 @@ from PIL import Image
 from calibrl_core import data
 from calibrl_core.data.builtin import digits, geometry
 from calibrl_core.data.builtin.figures import ARC, SIDE, Figure, Label, text_size
-from calibrl_core.data.builtin.problems import Problem
+from calibrl_core.data.builtin.problems import GeometryProblem
 from calibrl_core.data.schema import SPLITS, BuiltinData, Example
 from calibrl_core.verifiers.base import extract_answer, follows_format
 
@@ -76,7 +76,7 @@ def unit(figure: Figure, lines: list[Any]) -> float:
     return units[0]
 
 
-def measured(problem: Problem, figure: Figure) -> float:
+def measured(problem: GeometryProblem, figure: Figure) -> float:
     """The answer, read off the drawing with ruler and protractor."""
     question = problem.question
     if "What is x" in question:

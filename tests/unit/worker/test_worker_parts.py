@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 
 from calibrl.schemas import Reason
-from worker.events import Error, Finish, Metrics, run_event_adapter
+from worker.events import ErrorLine, FinishLine, MetricsLine, run_event_adapter
 from worker.machine_heartbeat import Slots
 from worker.shipper import BATCH_BYTES, BATCH_LINES, read_batch
 from worker.supervisor import child_environment, describe_exit, out_of_memory_kills
@@ -24,7 +24,7 @@ def test_a_batch_ends_before_a_line_that_is_still_being_written(tmp_path: Path) 
     path.write_bytes(whole + whole[:-1])
     batch = read_batch(path, 0)
     assert (len(batch.events), batch.offset, batch.skipped) == (1, len(whole), [])
-    assert isinstance(batch.events[0], Metrics)
+    assert isinstance(batch.events[0], MetricsLine)
     assert batch.events[0].values == {"a": "NaN", "b": 2.0}
     assert read_batch(path, batch.offset).offset == batch.offset
 
@@ -61,21 +61,21 @@ def test_a_bad_line_is_skipped_and_the_next_one_read(tmp_path: Path, bad: bytes)
     path.write_bytes(bad + line(type="finish", status="succeeded", step=3, result={"a": [1]}))
     batch = read_batch(path, 0)
     assert len(batch.skipped) == 1 and "\n" not in batch.skipped[0]
-    assert [type(event) for event in batch.events] == [Finish]
+    assert [type(event) for event in batch.events] == [FinishLine]
     assert batch.offset == path.stat().st_size
 
 
 @pytest.mark.parametrize("reason", [Reason.OUT_OF_MEMORY, Reason.DISK_FULL, Reason.QUOTA])
 def test_an_error_keeps_its_reason(reason: Reason) -> None:
     event = run_event_adapter.validate_json(line(type="error", reason=reason, message="a tensor"))
-    assert isinstance(event, Error) and event.reason is reason
+    assert isinstance(event, ErrorLine) and event.reason is reason
 
 
 def test_a_finish_keeps_why_a_run_was_stopped() -> None:
     event = run_event_adapter.validate_json(
         line(type="finish", status="stopped", step=3, result={}, reason="health", message="no_advantage fired")
     )
-    assert isinstance(event, Finish) and (event.reason, event.message) == (Reason.HEALTH, "no_advantage fired")
+    assert isinstance(event, FinishLine) and (event.reason, event.message) == (Reason.HEALTH, "no_advantage fired")
 
 
 def test_a_trainer_inherits_the_environment_but_for_secrets_and_settings(monkeypatch: pytest.MonkeyPatch) -> None:
