@@ -8,26 +8,45 @@ with Client() as client:                       # CALIBRL_API_URL and CALIBRL_API
 
 import httpx
 
-from calibrl.client.access import Access
+from calibrl.client.access import AccessRequests
 from calibrl.client.address import STACK_FILE, Stack, read_stack
+from calibrl.client.checkpoints import CheckpointRequests
 from calibrl.client.connection import checked
-from calibrl.client.curves import Curves, Metrics
-from calibrl.client.data import Data
+from calibrl.client.datasets import DatasetRequests
 from calibrl.client.errors import CalibrlError
-from calibrl.client.evaluations import Evaluations
+from calibrl.client.evaluations import EvaluationRequests
 from calibrl.client.job import Job
-from calibrl.client.jobs import Jobs
-from calibrl.client.live import Live, Streams
-from calibrl.client.projects import Projects
-from calibrl.client.queue import Queue
-from calibrl.client.runs import Runs
-from calibrl.client.webhooks import Webhooks
+from calibrl.client.jobs import JobRequests
+from calibrl.client.live import Live, StreamRequests
+from calibrl.client.logs import LogRequests
+from calibrl.client.metrics import MetricRequests, Metrics
+from calibrl.client.projects import ProjectRequests
+from calibrl.client.queue import QueueRequests
+from calibrl.client.results import ResultRequests
+from calibrl.client.samples import SampleRequests
+from calibrl.client.webhooks import WebhookRequests
+from calibrl.client.workers import WorkerRequests
 from calibrl.schemas import Health
 
 __all__ = ["STACK_FILE", "CalibrlError", "Client", "Job", "Live", "Metrics", "Stack", "read_stack"]
 
 
-class Client(Jobs, Runs, Curves, Streams, Evaluations, Data, Queue, Projects, Access, Webhooks):
+class Client(
+    JobRequests,
+    MetricRequests,
+    SampleRequests,
+    LogRequests,
+    CheckpointRequests,
+    ResultRequests,
+    StreamRequests,
+    EvaluationRequests,
+    DatasetRequests,
+    QueueRequests,
+    WorkerRequests,
+    ProjectRequests,
+    AccessRequests,
+    WebhookRequests,
+):
     """Client of the REST API of the service. Each method raises `CalibrlError` if the request fails.
 
     Defaults of `url` and `api_key`: the profile that CALIBRL_PROFILE names, else CALIBRL_API_URL and CALIBRL_API_KEY,

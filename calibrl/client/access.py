@@ -6,7 +6,7 @@ from calibrl.client.connection import MOST, Connection, path_of
 from calibrl.schemas import ApiKey, AuditEntry, CreatedKey, Me, Member, NewKey, NewUser, Page, Role, User, UserChanges
 
 
-class Access(Connection):
+class AccessRequests(Connection):
     """Users, roles, keys and the audit log."""
 
     def me(self) -> Me:

@@ -13,7 +13,7 @@ TIMEOUT = httpx.Timeout(150.0, connect=3.0)  # longer than the service takes at 
 Compared = JobId | tuple[JobId, int]  # an evaluation, or one of its models by its place in the spec
 
 
-class Evaluations(Connection):
+class EvaluationRequests(Connection):
     """Results of evaluations, comparison of models, and replay of stored completions."""
 
     def evaluation(self, id: JobId) -> Evaluation:

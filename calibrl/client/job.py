@@ -9,7 +9,7 @@ from calibrl.client.errors import CalibrlError
 
 if TYPE_CHECKING:
     from calibrl.client import Client
-    from calibrl.client.curves import Metrics
+    from calibrl.client.metrics import Metrics
 
 
 class Job(schemas.Job):

@@ -24,7 +24,7 @@ from calibrl.schemas import (
 SUBMIT_TIMEOUT = httpx.Timeout(120.0, connect=3.0)  # the service looks into the spec's data files first
 
 
-class Jobs(Connection):
+class JobRequests(Connection):
     """Submit, find and change jobs."""
 
     def submit(self, spec: Mapping[str, Any] | TrainSpec | EvaluateSpec) -> Job:

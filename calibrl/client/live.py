@@ -30,7 +30,7 @@ class Live:
     id: str | None
 
 
-class Streams(Connection):
+class StreamRequests(Connection):
     """Live streams of jobs, over server-sent events."""
 
     def stream(self, id: JobId, *, after: str | None = None, patience: float = PATIENCE_SECONDS) -> Iterator[Live]:

@@ -7,7 +7,7 @@ from calibrl.client.connection import MOST, Connection, path_of
 from calibrl.schemas import Page, Project, ProjectSettings, Usage
 
 
-class Projects(Connection):
+class ProjectRequests(Connection):
     """Projects and their limits."""
 
     def projects(self) -> list[Project]:

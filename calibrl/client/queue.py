@@ -1,24 +1,12 @@
-"""Waiting jobs and machines."""
+"""Waiting jobs."""
 
-from calibrl.client.connection import MOST, Connection, path_of
-from calibrl.schemas import Page, QueueEntry, Worker
+from calibrl.client.connection import Connection
+from calibrl.schemas import Page, QueueEntry
 
 
-class Queue(Connection):
-    """Waiting jobs and machines."""
+class QueueRequests(Connection):
+    """Requests for waiting jobs."""
 
     def queue(self, project: str | None = None) -> list[QueueEntry]:
         """Return the jobs that have not started, queued ones first, with reason and expected start."""
         return self._get(Page[QueueEntry], "/v1/queue", project=project).data
-
-    def workers(self) -> list[Worker]:
-        """Return up to 1000 machines, by name."""
-        return self._get(Page[Worker], "/v1/workers", limit=MOST).data
-
-    def drain(self, name: str, *, now: bool = False) -> Worker:
-        """Let a machine start no new jobs. With `now`, also requeue its running jobs, from a checkpoint."""
-        return self._send("POST", Worker, path_of("workers", name, "drain"), {"now": now})
-
-    def undrain(self, name: str) -> Worker:
-        """Let a drained machine start jobs again. Refused (409) if it is not drained."""
-        return self._ask(Worker, path_of("workers", name, "undrain"))

@@ -6,7 +6,7 @@ from calibrl.client.connection import Connection, path_of
 from calibrl.schemas import CreatedWebhook, Delivery, NewWebhook, Page, Webhook
 
 
-class Webhooks(Connection):
+class WebhookRequests(Connection):
     """Webhooks of a project. For admins of the project."""
 
     def webhooks(self, project: str) -> list[Webhook]:

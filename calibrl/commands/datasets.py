@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from calibrl.client import Client
-from calibrl.client.data import Progress as OnProgress
+from calibrl.client.file_transfer import Progress as OnProgress
 from calibrl.commands.arguments import JOBS, AsJson, JobArgument, StackFolder, find, print_json, print_rich
 from calibrl.views import datasets
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from calibrl.client import CalibrlError, Client
-from calibrl.client.curves import ExportFormat
+from calibrl.client.metrics import ExportFormat
 from calibrl.commands.arguments import JOBS, JobArgument, StackFolder, find
 
 POLL_SECONDS = 2.0

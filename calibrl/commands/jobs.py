@@ -1,14 +1,16 @@
-"""Commands that create, find and change jobs: submit, plan, fork, list, label, note."""
+"""Commands of jobs: submit, plan, fork, list, label, note, cancel, pause, resume, retry, priority."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
+from uuid import UUID
 
 import typer
 
 from calibrl.client import Client
 from calibrl.commands.arguments import JOBS, AsJson, JobArgument, StackFolder, find, print_json, print_rich
-from calibrl.schemas import CheckpointChoice, JobSort, JobStatus
+from calibrl.schemas import CheckpointChoice, Job, JobSort, JobStatus, Priority
 from calibrl.specfile import read_changes, read_spec
 from calibrl.views import plan_summary, terminal
 
@@ -166,3 +168,39 @@ def note(
     with Client(data_dir=data) as client:
         changed = client.edit(find(client, job).id, notes=text)
     print_json(changed) if as_json else typer.echo(terminal.headline(changed))
+
+
+VERBS: dict[str, tuple[Callable[[Client, UUID], Job], str]] = {
+    "cancel": (Client.cancel, "Cancel a job. A running job stops within seconds."),
+    "pause": (Client.pause, "Pause a job. A running job saves a checkpoint and frees its slot."),
+    "resume": (Client.resume, "Queue a paused job again. It continues from its last checkpoint."),
+    "retry": (Client.retry, "Run a failed or cancelled job again, from its last checkpoint."),
+}
+
+
+def _add_verb(name: str, request: Callable[[Client, UUID], Job], help: str) -> None:
+    def command(job: JobArgument, as_json: AsJson = False, data: StackFolder = None) -> None:
+        with Client(data_dir=data) as client:
+            _print_job(request(client, find(client, job).id), as_json)
+
+    app.command(name, rich_help_panel=JOBS, help=help)(command)
+
+
+for _name, (_request, _help) in VERBS.items():
+    _add_verb(_name, _request, _help)
+
+
+@app.command("priority", rich_help_panel=JOBS)
+def set_priority(
+    job: JobArgument,
+    priority: Annotated[Priority, typer.Argument(help="Priority class. Jobs of a higher class start first.")],
+    as_json: AsJson = False,
+    data: StackFolder = None,
+) -> None:
+    """Change the priority class of a job."""
+    with Client(data_dir=data) as client:
+        _print_job(client.prioritise(find(client, job).id, priority), as_json)
+
+
+def _print_job(job: Job, as_json: bool) -> None:
+    print_json(job) if as_json else typer.echo(terminal.headline(job))

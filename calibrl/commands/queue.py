@@ -1,74 +1,16 @@
-"""Commands of the queue: waiting jobs, machines, projects, and requests to jobs."""
+"""Command of the queue: waiting jobs."""
 
-from collections.abc import Callable
-from math import inf, isfinite, nan
-from typing import Annotated, Any
-from uuid import UUID
+from typing import Annotated
 
 import typer
 
-from calibrl.client import CalibrlError, Client
-from calibrl.commands.arguments import JOBS, QUEUE, AsJson, JobArgument, StackFolder, find, print_json, print_rich
-from calibrl.schemas import Job, Priority, ProjectSettings
+from calibrl.client import Client
+from calibrl.commands.arguments import QUEUE, AsJson, StackFolder, print_json, print_rich
 from calibrl.views import terminal
 
-NOT_FOUND = 404  # HTTP
 app = typer.Typer()
-projects_app = typer.Typer(invoke_without_command=True)
-app.add_typer(projects_app, name="projects", rich_help_panel=QUEUE)
 
-MachineArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name of a machine, as in `calibrl workers`.")]
 OneProject = Annotated[str | None, typer.Option("--project", metavar="SLUG", help="Show only this project.")]
-Limit = float | None  # infinity: no limit
-
-
-def _number(text: str) -> float:
-    """Parse a number; `none` gives infinity."""
-    if text == "none":
-        return inf
-    try:
-        number = float(text)
-    except ValueError:
-        number = nan
-    if not isfinite(number):
-        raise typer.BadParameter(f"{text!r} is not a number or `none`")
-    return int(number) if number.is_integer() else number
-
-
-def _limit(name: str, help: str) -> Any:
-    return typer.Option(name, parser=_number, metavar="N|none", help=help, show_default=False)
-
-
-VERBS: dict[str, tuple[Callable[[Client, UUID], Job], str]] = {
-    "cancel": (Client.cancel, "Cancel a job. A running job stops within seconds."),
-    "pause": (Client.pause, "Pause a job. A running job saves a checkpoint and frees its slot."),
-    "resume": (Client.resume, "Queue a paused job again. It continues from its last checkpoint."),
-    "retry": (Client.retry, "Run a failed or cancelled job again, from its last checkpoint."),
-}
-
-
-def _add_verb(name: str, request: Callable[[Client, UUID], Job], help: str) -> None:
-    def command(job: JobArgument, as_json: AsJson = False, data: StackFolder = None) -> None:
-        with Client(data_dir=data) as client:
-            _print_job(request(client, find(client, job).id), as_json)
-
-    app.command(name, rich_help_panel=JOBS, help=help)(command)
-
-
-for _name, (_request, _help) in VERBS.items():
-    _add_verb(_name, _request, _help)
-
-
-@app.command("priority", rich_help_panel=JOBS)
-def set_priority(
-    job: JobArgument,
-    priority: Annotated[Priority, typer.Argument(help="Priority class. Jobs of a higher class start first.")],
-    as_json: AsJson = False,
-    data: StackFolder = None,
-) -> None:
-    """Change the priority class of a job."""
-    with Client(data_dir=data) as client:
-        _print_job(client.prioritise(find(client, job).id, priority), as_json)
 
 
 @app.command("queue", rich_help_panel=QUEUE)
@@ -80,111 +22,3 @@ def show_queue(project: OneProject = None, as_json: AsJson = False, data: StackF
         print_json(entries)
     else:
         print_rich(terminal.queue_table(entries) if entries else "No job is waiting.")
-
-
-@app.command("workers", rich_help_panel=QUEUE)
-def list_workers(as_json: AsJson = False, data: StackFolder = None) -> None:
-    """List the machines with their slots, GPU utilisation and running jobs."""
-    with Client(data_dir=data) as client:
-        machines = client.workers()
-    if as_json:
-        print_json(machines)
-    else:
-        print_rich(terminal.worker_table(machines) if machines else "No machines yet.")
-
-
-@app.command(rich_help_panel=QUEUE)
-def drain(
-    name: MachineArgument,
-    now: Annotated[
-        bool, typer.Option("--now", help="Also requeue its running jobs, which continue from a checkpoint.")
-    ] = False,
-    as_json: AsJson = False,
-    data: StackFolder = None,
-) -> None:
-    """Let a machine finish its running jobs and start no new ones."""
-    with Client(data_dir=data) as client:
-        machine = client.drain(name, now=now)
-    print_json(machine) if as_json else typer.echo(terminal.machine_line(machine))
-
-
-@app.command(rich_help_panel=QUEUE)
-def undrain(name: MachineArgument, as_json: AsJson = False, data: StackFolder = None) -> None:
-    """Let a drained machine start jobs again."""
-    with Client(data_dir=data) as client:
-        machine = client.undrain(name)
-    print_json(machine) if as_json else typer.echo(terminal.machine_line(machine))
-
-
-@projects_app.callback()
-def list_projects(context: typer.Context, as_json: AsJson = False, data: StackFolder = None) -> None:
-    """List the projects and their limits. `projects set` changes them."""
-    if context.invoked_subcommand is not None:
-        if as_json or data:
-            raise typer.BadParameter(f"put options after `{context.invoked_subcommand}`")
-        return
-    with Client(data_dir=data) as client:
-        found = client.projects()
-    print_json(found) if as_json else print_rich(terminal.project_table(found))
-
-
-@projects_app.command("set")
-def set_project(
-    slug: Annotated[
-        str, typer.Argument(metavar="SLUG", help="Name of the project. It is created if it does not exist.")
-    ],
-    weight: Annotated[
-        float | None, typer.Option(help="Fair-share weight relative to other projects.", show_default=False)
-    ] = None,
-    max_gpus: Annotated[
-        Limit, _limit("--max-gpus", "Maximum number of GPUs that its jobs use at the same time.")
-    ] = None,
-    max_queued: Annotated[Limit, _limit("--max-queued", "Maximum number of waiting jobs.")] = None,
-    budget_hours: Annotated[Limit, _limit("--budget-hours", "Slot-hours per calendar month.")] = None,
-    user_budget_hours: Annotated[
-        Limit, _limit("--user-budget-hours", "Slot-hours per calendar month and user.")
-    ] = None,
-    retention_days: Annotated[
-        Limit, _limit("--retention-days", "Days until the data of ended jobs is deleted.")
-    ] = None,
-    as_json: AsJson = False,
-    data: StackFolder = None,
-) -> None:
-    """Create a project, or change its limits. Limits that are not given stay the same."""
-    given = {
-        "weight": weight,
-        "max_gpus": max_gpus,
-        "max_queued": max_queued,
-        "budget_slot_hours": budget_hours,
-        "user_budget_slot_hours": user_budget_hours,
-        "retention_days": retention_days,
-    }
-    changes = {name: None if value == inf else value for name, value in given.items() if value is not None}
-    with Client(data_dir=data) as client:
-        project = client.put_project(slug, _settings(client, slug) | changes)
-    print_json(project) if as_json else print_rich(terminal.project_table([project]))
-
-
-@app.command("usage", rich_help_panel=QUEUE)
-def show_usage(as_json: AsJson = False, data: StackFolder = None) -> None:
-    """List the slot-hours of this month per project and user."""
-    with Client(data_dir=data) as client:
-        found = client.usage()
-    if as_json:
-        print_json(found)
-    else:
-        print_rich(terminal.usage_table(found) if found else "No slot-hours were used this month.")
-
-
-def _settings(client: Client, slug: str) -> dict[str, Any]:
-    """Return the current limits of a project; empty if the project does not exist."""
-    try:
-        return client.project(slug).model_dump(include={*ProjectSettings.model_fields})
-    except CalibrlError as error:
-        if error.status != NOT_FOUND:
-            raise
-        return {}
-
-
-def _print_job(job: Job, as_json: bool) -> None:
-    print_json(job) if as_json else typer.echo(terminal.headline(job))

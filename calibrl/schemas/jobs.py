@@ -138,18 +138,3 @@ class Job(JobSummary):
     result: dict[str, Any] | None = Field(
         description="Result that the trainer reported at its end, as `calibrl_core.report` documents."
     )
-
-
-class Event(Record):
-    """One event in the history of a job."""
-
-    id: int
-    ts: datetime
-    type: str = Field(
-        description="Type of the event: submitted, queued, claimed, started, checkpoint, cancelling, warning, "
-        "health and others."
-    )
-    status: JobStatus | None = Field(description="New status, if the event changed the status.")
-    reason: Reason | None
-    actor: str = Field(description="`user`, `scheduler`, or the name of a worker.")
-    message: str | None

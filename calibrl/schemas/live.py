@@ -6,8 +6,13 @@ from uuid import UUID
 from pydantic import Field
 
 from calibrl.schemas.base import Record
-from calibrl.schemas.jobs import Event, Job
-from calibrl.schemas.runs import Checkpoint, Histogram, LogChunk, MetricRow, SampleSummary
+from calibrl.schemas.checkpoints import Checkpoint
+from calibrl.schemas.events import Event
+from calibrl.schemas.histograms import Histogram
+from calibrl.schemas.jobs import Job
+from calibrl.schemas.logs import LogChunk
+from calibrl.schemas.metrics import MetricRow
+from calibrl.schemas.samples import SampleSummary
 from calibrl.schemas.status import JobStatus
 
 T = TypeVar("T")

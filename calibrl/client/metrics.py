@@ -7,8 +7,7 @@ from uuid import UUID
 
 from calibrl.client.connection import Connection, JobId, job_path
 from calibrl.client.errors import CalibrlError
-from calibrl.schemas import Curves as CurvesRecord
-from calibrl.schemas import Histogram, Job, MetricName, MetricRow, Page
+from calibrl.schemas import Curves, Histogram, Job, MetricName, MetricRow, Page
 
 if TYPE_CHECKING:
     import pandas
@@ -17,7 +16,7 @@ ExportFormat = Literal["csv", "parquet", "tensorboard"]
 PAGE = 5000  # steps
 
 
-class Curves(Connection):
+class MetricRequests(Connection):
     """Metrics per step or as curves with a limited number of points, histograms, and exports."""
 
     def metrics(
@@ -44,7 +43,7 @@ class Curves(Connection):
         from_step: int = 0,
         to_step: int | None = None,
         width: int | None = None,
-    ) -> CurvesRecord:
+    ) -> Curves:
         """Curves of at most 32 jobs and 64 metrics (`reward/*`: a family) within so many points each; no spike is lost.
 
         `width` gives the steps a bucket, a power of two, in place of what `points` leads to: see `Curves`.
@@ -53,7 +52,7 @@ class Curves(Connection):
         ids = ",".join(str(job.id if isinstance(job, Job) else job) for job in several)
         wanted = names if isinstance(names, str) else ",".join(names)
         limits = {"points": points, "from_step": from_step, "to_step": to_step, "width": width}
-        return self._get(CurvesRecord, "/v1/metrics", jobs=ids, names=wanted, **limits)
+        return self._get(Curves, "/v1/metrics", jobs=ids, names=wanted, **limits)
 
     def histograms(
         self,
@@ -93,7 +92,7 @@ class Curves(Connection):
 class Metrics:
     """Metrics of a job per step. Iteration reads one page at a time; `rows` and `to_pandas` read all."""
 
-    def __init__(self, client: Curves, job: JobId, names: list[str] | None, after_step: int) -> None:
+    def __init__(self, client: MetricRequests, job: JobId, names: list[str] | None, after_step: int) -> None:
         self._client, self._job, self._names, self._after = client, job, names, after_step
 
     def __iter__(self) -> Iterator[MetricRow]:

@@ -1,4 +1,4 @@
-"""Curves with a limited number of points: buckets of steps."""
+"""Metrics of jobs: per step, or as curves with a limited number of points (buckets of steps)."""
 
 from datetime import datetime
 from uuid import UUID
@@ -6,6 +6,15 @@ from uuid import UUID
 from pydantic import Field
 
 from calibrl.schemas.base import Record
+
+
+class MetricRow(Record):
+    """All metrics of one step, by `family/name`. Values that are not finite are the strings NaN, Infinity,
+    -Infinity."""
+
+    step: int
+    ts: datetime
+    values: dict[str, float | str]
 
 
 class MetricName(Record):

@@ -1,13 +1,11 @@
-"""Samples, checkpoints and log of a run."""
-
-from collections.abc import Iterator
+"""Sampled groups of jobs and their images."""
 
 from calibrl.client.connection import Connection, JobId, job_path
-from calibrl.schemas import Checkpoint, LogChunk, Page, Sample, SampleSummary
+from calibrl.schemas import Page, Sample, SampleSummary
 
 
-class Runs(Connection):
-    """Samples, checkpoints and log of a run."""
+class SampleRequests(Connection):
+    """Requests for sampled groups of jobs."""
 
     def samples(
         self,
@@ -42,18 +40,3 @@ class Runs(Connection):
     def image(self, id: JobId, sha256: str) -> bytes:
         """Return an image of a sample as PNG bytes."""
         return self._fetch(job_path(id, "images", sha256)).content
-
-    def log(self, id: JobId, *, after: int = 0) -> LogChunk:
-        """Return the log from byte `after`. The next call passes `after=chunk.next`."""
-        return self._get(LogChunk, job_path(id, "log"), after=after)
-
-    def whole_log(self, id: JobId) -> Iterator[bytes]:
-        """Yield the log from its first byte to its current end, in pieces."""
-        after = 0
-        while (chunk := self.log(id, after=after)).next > after:
-            yield chunk.text.encode()
-            after = chunk.next
-
-    def checkpoints(self, id: JobId) -> list[Checkpoint]:
-        """Return the checkpoints of a job."""
-        return self._get(Page[Checkpoint], job_path(id, "checkpoints")).data

@@ -1,0 +1,34 @@
+"""Checkpoints of jobs and their files."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from calibrl.client.connection import JobId, job_path
+from calibrl.client.file_transfer import FileTransfer, Progress
+from calibrl.schemas import Checkpoint, CheckpointFiles, Page
+
+
+class CheckpointRequests(FileTransfer):
+    """Requests for checkpoints of jobs."""
+
+    def checkpoints(self, id: JobId) -> list[Checkpoint]:
+        """Return the checkpoints of a job."""
+        return self._get(Page[Checkpoint], job_path(id, "checkpoints")).data
+
+    def checkpoint(self, id: JobId, step: int) -> CheckpointFiles:
+        """Return a checkpoint of a job with its files."""
+        return self._get(CheckpointFiles, job_path(id, "checkpoints", str(step)))
+
+    def download_checkpoint(
+        self, id: JobId, step: int, folder: Path | str, *, progress: Progress | None = None
+    ) -> list[Path]:
+        """Have all files of a checkpoint in a folder, each of which appears there once it is whole.
+
+        Called again after a failure it goes on where it was cut off.
+        """
+        files = self.checkpoint(id, step).files
+        return self._download(files, job_path(id, "checkpoints", str(step), "files"), Path(folder), progress)
+
+    def archive(self, id: JobId, step: int) -> Iterator[bytes]:
+        """Yield all files of a checkpoint as one tar file, in pieces."""
+        return self._streamed(job_path(id, "checkpoints", str(step), "archive"))

@@ -1,0 +1,127 @@
+"""Datasets: upload, registration, preview and download."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+from uuid import UUID
+
+import httpx
+
+from calibrl.client.connection import POSTS, checked, path_of
+from calibrl.client.errors import CalibrlError
+from calibrl.client.file_transfer import CHUNK_BYTES, FileTransfer, Progress, mark_of
+from calibrl.schemas import Dataset, HubDataset, Page, PreviewRow, StoredFile
+
+UPLOAD_TIMEOUT = httpx.Timeout(60.0, read=1800.0, connect=3.0)  # the service reads every row before it answers
+
+
+class DatasetRequests(FileTransfer):
+    """Requests for datasets."""
+
+    def upload(
+        self,
+        file: Path | str | BinaryIO,
+        name: str | None = None,
+        project: str = "default",
+        *,
+        columns: dict[str, str] | None = None,
+        progress: Progress | None = None,
+    ) -> Dataset:
+        """Upload a Parquet or JSONL file. The same content gives the same dataset.
+
+        `name` defaults to the name of the file. `columns` maps fields of the plain format to columns with other names.
+        After a broken connection the file is sent again from its beginning, if it can be read again.
+
+        Raises:
+            CalibrlError: the file was refused; the message names each bad row.
+        """
+        if isinstance(file, Path | str):
+            try:
+                with Path(file).open("rb") as opened:
+                    return self.upload(opened, name or Path(file).stem, project, columns=columns, progress=progress)
+            except OSError as error:
+                raise CalibrlError(f"{file} can't be read: {error.strerror}") from error
+        size = _size(file)
+        begin = None if size is None else file.tell()
+        headers = {"Content-Type": "application/octet-stream"} | ({"Content-Length": str(size)} if size else {})
+        params = {"name": name, "project": project, **(columns or {})}
+
+        def send() -> httpx.Response:
+            if begin is not None:
+                file.seek(begin)
+            return self._once(
+                "POST",
+                "/v1/datasets/upload",
+                params={key: value for key, value in params.items() if value is not None},
+                content=_pieces(file, size, progress),
+                headers=headers,
+                timeout=UPLOAD_TIMEOUT,
+            )
+
+        return self._parsed(Dataset, checked(self._again(1 if begin is None else POSTS, send)))
+
+    def register(self, name: str, hub: str, project: str = "default", **where: object) -> Dataset:
+        """Note a dataset of the Hugging Face hub by its name; `where`: `split`, `revision`, `columns`."""
+        given = HubDataset.model_validate({"name": name, "hub": hub, "project": project, **where})
+        return self._send("POST", Dataset, "/v1/datasets", given)
+
+    def datasets(
+        self, project: str | None = None, *, after: UUID | str | None = None, limit: int = 100
+    ) -> Page[Dataset]:
+        """Datasets, newest first; `after` is the id of the last one seen."""
+        return self._get(Page[Dataset], "/v1/datasets", project=project, after=after, limit=limit)
+
+    def dataset(self, id: UUID | str) -> Dataset:
+        """Return a dataset."""
+        return self._get(Dataset, path_of("datasets", str(id)))
+
+    def preview(self, id: UUID | str) -> list[PreviewRow]:
+        """Return the first rows of an uploaded file."""
+        return self._get(Page[PreviewRow], path_of("datasets", str(id), "preview")).data
+
+    def download_dataset(self, id: UUID | str, target: Path | str, *, progress: Progress | None = None) -> Path:
+        """Have a dataset's file at `target`, as it was uploaded; begun again, it goes on where it was cut off."""
+        dataset, path = self.dataset(id), Path(target)
+        if dataset.sha256 is None or dataset.bytes is None:
+            raise CalibrlError(f"dataset {id} is only a name here: its rows are on the hub")
+        file = StoredFile(name=path.name, bytes=dataset.bytes, etag=dataset.sha256)
+
+        def tell(count: int) -> None:
+            if progress:
+                progress(count, file.bytes)
+
+        try:
+            self._fetch_file(file, path_of("datasets", str(id), "content"), path, tell)
+        except OSError as error:
+            raise CalibrlError(f"{path} can't be written: {error.strerror}") from error
+        mark_of(path).unlink(missing_ok=True)
+        return path
+
+    def dataset_content(self, id: UUID | str) -> Iterator[bytes]:
+        """Yield the uploaded file of a dataset in pieces."""
+        return self._streamed(path_of("datasets", str(id), "content"))
+
+    def delete_dataset(self, id: UUID | str) -> None:
+        """Delete a dataset. Refused (409) while a job that has not ended uses it."""
+        checked(self._once("DELETE", path_of("datasets", str(id))))
+
+
+def _size(file: BinaryIO) -> int | None:
+    """Return the bytes from the current position of a file to its end, if known."""
+    try:
+        here = file.tell()
+        size = file.seek(0, os.SEEK_END) - here
+        file.seek(here)
+    except (OSError, AttributeError):
+        return None
+    return size
+
+
+def _pieces(file: BinaryIO, size: int | None, progress: Progress | None) -> Iterator[bytes]:
+    sent = 0
+    while chunk := file.read(CHUNK_BYTES):
+        yield chunk
+        sent += len(chunk)
+        if progress:
+            progress(sent, size)

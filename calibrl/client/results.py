@@ -1,0 +1,24 @@
+"""Result files of evaluations."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from calibrl.client.connection import JobId, job_path
+from calibrl.client.file_transfer import FileTransfer, Progress, file_path
+from calibrl.schemas import Page, StoredFile
+
+
+class ResultRequests(FileTransfer):
+    """Requests for result files of evaluations."""
+
+    def results(self, id: JobId) -> list[StoredFile]:
+        """Return the result files of an evaluation."""
+        return self._get(Page[StoredFile], job_path(id, "results")).data
+
+    def download_results(self, id: JobId, folder: Path | str, *, progress: Progress | None = None) -> list[Path]:
+        """Download the results of an evaluation into a folder, as `download_checkpoint` does."""
+        return self._download(self.results(id), job_path(id, "results"), Path(folder), progress)
+
+    def result(self, id: JobId, name: str) -> Iterator[bytes]:
+        """Yield a result file of an evaluation in pieces."""
+        return self._streamed(file_path(job_path(id, "results"), name))
