@@ -57,10 +57,10 @@ async def _session_later(request: Request) -> AsyncIterator[Callable[[], Awaitab
         yield lambda: stack.enter_async_context(_transaction(request))
 
 
-async def read(request: Request, found: Callable[[Session], T]) -> T:
+async def read(request: Request, query: Callable[[Session], T]) -> T:
     """Run one read in a short session, for an endpoint that must not hold a session during its later work."""
     async with request.app.state.sessions, contextmanager_in_threadpool(session_scope()) as session:
-        return await run_in_threadpool(found, session)
+        return await run_in_threadpool(query, session)
 
 
 def _note(session: Session, request: Request, caller: Caller) -> None:

@@ -39,13 +39,13 @@ class RateLimit:
         self._per_second, self._burst, self._clock = per_second, float(burst), clock
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # tokens, and when there were so many
 
-    def wait(self, who: str) -> float:
+    def wait(self, client: str) -> float:
         """Take a token: 0 where there was one, else the seconds until there is."""
         now = self._clock()
-        tokens, at = self._buckets.pop(who, (self._burst, now))
+        tokens, at = self._buckets.pop(client, (self._burst, now))
         tokens = min(self._burst, tokens + (now - at) * self._per_second)
         taken = tokens >= 1
-        self._buckets[who] = (tokens - 1 if taken else tokens, now)
+        self._buckets[client] = (tokens - 1 if taken else tokens, now)
         if len(self._buckets) > REMEMBERED:
             self._buckets.popitem(last=False)
         return 0.0 if taken else (1 - tokens) / self._per_second

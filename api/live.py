@@ -53,7 +53,7 @@ log = structlog.get_logger()
 class Encoded:
     """A page as it goes over the wire: a text for each frame, with the project of its job."""
 
-    place: StreamPosition
+    position: StreamPosition
     frames: tuple[tuple[str, bytes], ...]
     ended: bool
     held: bool
@@ -61,7 +61,7 @@ class Encoded:
     @classmethod
     def of(cls, page: StreamPage) -> Self:
         frames = tuple((shown.project, encode(shown.frame)) for shown in page.shown)
-        return cls(page.place, frames, page.ended, page.held)
+        return cls(page.position, frames, page.ended, page.held)
 
     def visible_to(self, projects: Projects) -> bytes:
         """Return the frames that a client can see; a frame without a project is visible to all."""
@@ -106,15 +106,15 @@ class Topic:
         for task in self._reading.values():
             task.cancel()
 
-    async def follow(self, place: StreamPosition) -> Encoded | None:
-        """The page after a place; None where there is none yet, and something has happened since it was asked for."""
-        if place in self._recent:
-            return self._recent[place]
-        woken, key = self._woken, (place, self._version)
+    async def follow(self, position: StreamPosition) -> Encoded | None:
+        """Return the page after a position; None if there is none yet but something has happened since the request."""
+        if position in self._recent:
+            return self._recent[position]
+        woken, key = self._woken, (position, self._version)
         if key not in self._reading:
             self._reading[key] = asyncio.create_task(self._fetch(key))
         page = await asyncio.shield(self._reading[key])
-        if page.place != place or page.ended:
+        if page.position != position or page.ended:
             return page
         try:
             async with asyncio.timeout(HELD_SECONDS if page.held else None):
@@ -126,29 +126,29 @@ class Topic:
 
     async def _fetch(self, key: tuple[StreamPosition, int]) -> Encoded:
         loop = asyncio.get_running_loop()
-        place = key[0]
+        position = key[0]
         try:
             await asyncio.sleep(self._read_at + self._pace - loop.time())
             self._read_at = loop.time()
-            page = await loop.run_in_executor(self._pool, partial(_read_encoded, self._read, place))
+            page = await loop.run_in_executor(self._pool, partial(_read_encoded, self._read, position))
         except AWAY as error:
             log.warning("streams wait for the database", error=str(error).partition("\n")[0])
             await asyncio.sleep(RETRY_SECONDS)
-            page = Encoded(place, (), ended=False, held=True)
+            page = Encoded(position, (), ended=False, held=True)
         finally:
             del self._reading[key]
-        if page.place != place and not page.ended:  # an ended job may be tried again
-            self._keep(place, page)
+        if page.position != position and not page.ended:  # an ended job may be tried again
+            self._keep(position, page)
         return page
 
-    def _keep(self, place: StreamPosition, page: Encoded) -> None:
-        self._recent[place] = page
+    def _keep(self, position: StreamPosition, page: Encoded) -> None:
+        self._recent[position] = page
         while sum(each.size for each in self._recent.values()) > RECENT_BYTES:
             self._recent.popitem(last=False)
 
 
-def _read_encoded(read: Callable[[StreamPosition], StreamPage], place: StreamPosition) -> Encoded:
-    return Encoded.of(read(place))
+def _read_encoded(read: Callable[[StreamPosition], StreamPage], position: StreamPosition) -> Encoded:
+    return Encoded.of(read(position))
 
 
 class Hub:
@@ -183,21 +183,21 @@ class Hub:
         self._closed = True
         self._wake_all()
 
-    async def read(self, what: Callable[[Session], StreamPage]) -> Encoded:
+    async def read(self, query: Callable[[Session], StreamPage]) -> Encoded:
         """A page, read in one of the hub's threads."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, partial(_in_session, what))
+        return await loop.run_in_executor(self._pool, partial(_in_session, query))
 
     async def stream(
         self, job: Job | None, start: StreamPosition | Encoded, *, seconds: float, caller: Caller
     ) -> AsyncGenerator[bytes, None]:
-        """Server-sent events of a job, or with None of all, from a place or a page on, for so long at most, and no
+        """Server-sent events of a job, or with None of all, from a position or a page on, for so long at most, and no
         longer than the caller may see them."""
         clock = asyncio.get_running_loop().time
         until = clock() + seconds
         async with self._topic(job.id if job else None) as topic:
             page: Encoded | None = start if isinstance(start, Encoded) else None
-            place = start.place if isinstance(start, Encoded) else start
+            position = start.position if isinstance(start, Encoded) else start
             if page is None:
                 yield PING  # confirms the connection at once, since the first data can take long
             while not self._closed:
@@ -209,13 +209,13 @@ class Hub:
                         yield data
                     if page.ended:
                         return
-                    place = page.place
+                    position = page.position
                 left = until - clock()
                 if left <= 0:
                     return
                 try:
                     async with asyncio.timeout(min(KEEP_ALIVE_SECONDS, left)):
-                        page = await _next(topic, place, lambda: self._closed)
+                        page = await _next(topic, position, lambda: self._closed)
                 except TimeoutError:
                     page = None
                     yield PING
@@ -265,21 +265,21 @@ class Hub:
             topic.wake()
 
 
-async def _next(topic: Topic, place: StreamPosition, closed: Callable[[], bool]) -> Encoded | None:
+async def _next(topic: Topic, position: StreamPosition, closed: Callable[[], bool]) -> Encoded | None:
     page = None
     while page is None and not closed():
-        page = await topic.follow(place)
+        page = await topic.follow(position)
     return page
 
 
-def _in_session(what: Callable[[Session], StreamPage]) -> Encoded:
+def _in_session(query: Callable[[Session], StreamPage]) -> Encoded:
     with session_scope() as session:
-        return Encoded.of(what(session))
+        return Encoded.of(query(session))
 
 
-def _page_of(job_id: UUID | None, place: StreamPosition) -> StreamPage:
+def _page_of(job_id: UUID | None, position: StreamPosition) -> StreamPage:
     with session_scope() as session:
-        return live.next_job_page(session, job_id, place) if job_id else live.next_page(session, place)
+        return live.next_job_page(session, job_id, position) if job_id else live.next_page(session, position)
 
 
 class EventStream(StreamingResponse):

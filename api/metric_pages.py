@@ -15,20 +15,20 @@ Step = tuple[int, datetime, dict[str, float]]
 
 
 def pages(
-    job_id: UUID, names: list[str] | None = None, after_step: int = -1, most: int | None = None
+    job_id: UUID, names: list[str] | None = None, after_step: int = -1, max_steps: int | None = None
 ) -> Iterator[list[Step]]:
     """Yield pages of (step, time, values) after a step, ascending, up to a total number of steps.
 
     Each page uses a short session: a slow client holds no database connection. Rows written meanwhile are included.
     """
-    left = most
+    left = max_steps
     while left is None or left > 0:
         limit = PAGE if left is None else min(PAGE, left)
         with _reading, session_scope() as session:
-            found = metrics.page(session, job_id, names=names, after_step=after_step, limit=limit)
-        if found:
-            yield [(step, ts, {name: float(value) for name, value in values.items()}) for step, ts, values in found]
-            after_step = found[-1][0]
-        if len(found) < limit:
+            rows = metrics.page(session, job_id, names=names, after_step=after_step, limit=limit)
+        if rows:
+            yield [(step, ts, {name: float(value) for name, value in values.items()}) for step, ts, values in rows]
+            after_step = rows[-1][0]
+        if len(rows) < limit:
             return
-        left = None if left is None else left - len(found)
+        left = None if left is None else left - len(rows)

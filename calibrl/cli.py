@@ -187,15 +187,15 @@ def show_schema() -> None:
 def show(job: JobArgument, as_json: AsJson = False, data: StackFolder = None) -> None:
     """Show a job: status, events, checkpoints, result and spec."""
     with Client(data_dir=data) as client:
-        found = client.job(find(client, job).id)
+        shown = client.job(find(client, job).id)
         if as_json:
-            print_json(found)
+            print_json(shown)
         else:
             waits = None
-            if not (found.status.held or found.status.final):
-                waits = next((entry for entry in client.queue(found.project) if entry.job_id == found.id), None)
+            if not (shown.status.held or shown.status.final):
+                waits = next((entry for entry in client.queue(shown.project) if entry.job_id == shown.id), None)
             print_rich(
-                terminal.job_page(found, waits, follow_job.history(client, found.id), client.checkpoints(found.id))
+                terminal.job_page(shown, waits, follow_job.history(client, shown.id), client.checkpoints(shown.id))
             )
 
 
@@ -242,8 +242,8 @@ access.install(app)
 profiles.install(app)
 
 
-def _data_dir(given: Path | None) -> Path:
-    return given.expanduser().absolute() if given else ClientSettings.read().data_dir
+def _data_dir(folder: Path | None) -> Path:
+    return folder.expanduser().absolute() if folder else ClientSettings.read().data_dir
 
 
 def _end_like_ctrl_c(*numbers: signal.Signals) -> None:

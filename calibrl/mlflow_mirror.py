@@ -102,13 +102,13 @@ class Mirror:
 
 
 @contextmanager
-def _explained(what: str) -> Iterator[None]:
+def _explained(request: str) -> Iterator[None]:
     from mlflow.exceptions import MlflowException
 
     try:
         yield
     except MlflowException as error:
-        raise CalibrlError(f"MLflow refused the request ({what}): {error}") from error
+        raise CalibrlError(f"MLflow refused the request ({request}): {error}") from error
 
 
 def _parts(items: list[Any], size: int) -> Iterator[list[Any]]:

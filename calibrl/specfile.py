@@ -78,16 +78,16 @@ _Loader.add_constructor("tag:yaml.org,2002:timestamp", _text)
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
 
 
-def _yaml(text: str, where: str) -> Any:
+def _yaml(text: str, source: str) -> Any:
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        place = f"{where}, line {mark.line + 1}, column {mark.column + 1}" if mark else where
+        place = f"{source}, line {mark.line + 1}, column {mark.column + 1}" if mark else source
         what = ", ".join(part for part in (error.context, error.problem) if part)
         raise SpecError(f"{place}: {what}") from error
     except yaml.YAMLError as error:
-        raise SpecError(f"{where}: {' '.join(str(error).split())}") from error
+        raise SpecError(f"{source}: {' '.join(str(error).split())}") from error
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -158,12 +158,12 @@ def _override(spec: dict[str, Any], override: str) -> None:
         place[int(keys[-1])] = value
 
 
-def _item(place: Any, key: str, override: str) -> Any:
-    if not isinstance(place, list):
+def _item(container: Any, key: str, override: str) -> Any:
+    if not isinstance(container, list):
         raise SpecError(f"--set {override!r}: the value before {key!r} in the spec is not a mapping or a list")
-    if not key.isdecimal() or int(key) >= len(place):
-        raise SpecError(f"--set {override!r}: {key!r} is not an index of a list of {len(place)} items (from 0)")
-    return place[int(key)]
+    if not key.isdecimal() or int(key) >= len(container):
+        raise SpecError(f"--set {override!r}: {key!r} is not an index of a list of {len(container)} items (from 0)")
+    return container[int(key)]
 
 
 def _sources(spec: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -112,17 +112,17 @@ class _Rule(ABC):
             return Alert(self.name, step, state, found.message, self.suggestion if self._firing else "")
         return None
 
-    def _compare_with(self, before: list[float] | None, now: list[float]) -> list[float]:
+    def _compare_with(self, before: list[float] | None, means: list[float]) -> list[float]:
         """Return the reference means. Default: the first means of the run."""
-        return now if before is None else before
+        return means if before is None else before
 
     @abstractmethod
     def _window(self) -> int:
         """Return the number of steps that are judged together."""
 
     @abstractmethod
-    def _judge(self, now: Sequence[float], reference: Sequence[float]) -> _Finding:
-        """Judge the means over a window, `now` and `reference`, in the order of `reads`."""
+    def _judge(self, means: Sequence[float], reference: Sequence[float]) -> _Finding:
+        """Judge the means over a window, `means` and `reference`, in the order of `reads`."""
 
 
 class EntropyCollapse(_Rule):
@@ -135,9 +135,11 @@ class EntropyCollapse(_Rule):
     def _window(self) -> int:
         return self._settings.entropy_steps
 
-    def _judge(self, now: Sequence[float], reference: Sequence[float]) -> _Finding:
+    def _judge(self, means: Sequence[float], reference: Sequence[float]) -> _Finding:
         limit = max(self._settings.entropy_low, self._settings.entropy_fall * reference[0])
-        return _Finding(now[0] < limit, now[0] > BACK * limit, _entropy(now[0], reference[0], self._window(), limit))
+        return _Finding(
+            means[0] < limit, means[0] > BACK * limit, _entropy(means[0], reference[0], self._window(), limit)
+        )
 
 
 class EntropyExplosion(_Rule):
@@ -150,14 +152,16 @@ class EntropyExplosion(_Rule):
     def _window(self) -> int:
         return self._settings.entropy_steps
 
-    def _judge(self, now: Sequence[float], reference: Sequence[float]) -> _Finding:
+    def _judge(self, means: Sequence[float], reference: Sequence[float]) -> _Finding:
         limit = max(self._settings.entropy_high, self._settings.entropy_rise * reference[0])
-        return _Finding(now[0] > limit, now[0] < limit / BACK, _entropy(now[0], reference[0], self._window(), limit))
+        return _Finding(
+            means[0] > limit, means[0] < limit / BACK, _entropy(means[0], reference[0], self._window(), limit)
+        )
 
 
-def _entropy(now: float, first: float, steps: int, limit: float) -> str:
+def _entropy(current: float, first: float, steps: int, limit: float) -> str:
     return (
-        f"mean entropy of the last {steps} steps: {now:.3g} nats per token; start of the run: {first:.3g} "
+        f"mean entropy of the last {steps} steps: {current:.3g} nats per token; start of the run: {first:.3g} "
         f"(limit {limit:.3g})"
     )
 
@@ -175,10 +179,10 @@ class AllTruncated(_Rule):
     def _window(self) -> int:
         return self._settings.truncated_steps
 
-    def _judge(self, now: Sequence[float], reference: Sequence[float]) -> _Finding:
+    def _judge(self, means: Sequence[float], reference: Sequence[float]) -> _Finding:
         limit = self._settings.truncated_share
-        message = f"over the last {self._window()} steps {now[0]:.0%} of completions were truncated"
-        return _Finding(now[0] >= limit, now[0] < limit / BACK, message)
+        message = f"over the last {self._window()} steps {means[0]:.0%} of completions were truncated"
+        return _Finding(means[0] >= limit, means[0] < limit / BACK, message)
 
 
 class NoAdvantage(_Rule):
@@ -194,13 +198,14 @@ class NoAdvantage(_Rule):
     def _window(self) -> int:
         return self._settings.idle_steps
 
-    def _judge(self, now: Sequence[float], reference: Sequence[float]) -> _Finding:
+    def _judge(self, means: Sequence[float], reference: Sequence[float]) -> _Finding:
         active = sum(share > 0 for share, _ in self._recent)
         message = (
-            f"rewards differed within a group in {active} of the last {self._window()} steps (mean reward {now[1]:.3g})"
+            f"rewards differed within a group in {active} of the last {self._window()} steps "
+            f"(mean reward {means[1]:.3g})"
             if active
             else f"no learning signal: rewards were equal within each group for {self._window()} steps "
-            f"(mean {now[1]:.3g})"
+            f"(mean {means[1]:.3g})"
         )
         return _Finding(active == 0, active > self._window() / 2, message)
 
@@ -219,14 +224,14 @@ class RewardNotAccuracy(_Rule):
     def _window(self) -> int:
         return self._settings.drift_steps
 
-    def _compare_with(self, before: list[float] | None, now: list[float]) -> list[float]:
-        return now if before is None or now[2] >= before[2] else before
+    def _compare_with(self, before: list[float] | None, means: list[float]) -> list[float]:
+        return means if before is None or means[2] >= before[2] else before
 
-    def _judge(self, now: Sequence[float], reference: Sequence[float]) -> _Finding:
-        rise, fall = now[0] - reference[0], reference[2] - now[2]
+    def _judge(self, means: Sequence[float], reference: Sequence[float]) -> _Finding:
+        rise, fall = means[0] - reference[0], reference[2] - means[2]
         enough_rise, enough_fall = self._settings.drift_reward * reference[1], self._settings.drift_accuracy
         message = (
-            f"means of the last {self._window()} steps: strict accuracy {now[2]:.3g}, reward {now[0]:.3g}; "
+            f"means of the last {self._window()} steps: strict accuracy {means[2]:.3g}, reward {means[0]:.3g}; "
             f"when strict accuracy was best: {reference[2]:.3g} and {reference[0]:.3g}"
         )
         return _Finding(

@@ -15,17 +15,17 @@ class StrictSettings(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _numbers_are_numbers(cls, given: Any) -> Any:
+    def _numbers_are_numbers(cls, values: Any) -> Any:
         """Refuse `steps: "5"` and `steps: true`, which pydantic would convert to numbers."""
         numbers = _number_fields(cls)
         wrong = [
             InitErrorDetails(type="int_type" if numbers[name] is int else "float_type", loc=(name,), input=value)
-            for name, value in (given.items() if isinstance(given, dict) else ())
+            for name, value in (values.items() if isinstance(values, dict) else ())
             if name in numbers and isinstance(value, bool | str)
         ]
         if wrong:
             raise ValidationError.from_exception_data(cls.__name__, wrong)
-        return given
+        return values
 
 
 @cache

@@ -115,12 +115,12 @@ routes = [
 ]
 
 
-def _refusal(given: str) -> str | None:
+def _refusal(key: str) -> str | None:
     """Return why a key is refused; None if it is valid."""
-    if not given:
+    if not key:
         return "Enter an API key."
     try:
-        with Client(api_key=given) as client:
+        with Client(api_key=key) as client:
             client.me()
     except CalibrlError as error:
         return "Invalid, revoked or expired API key" if error.status == 401 else str(error)
@@ -132,9 +132,9 @@ def _same_origin(request: Request) -> bool:
     return origin is None or urlsplit(origin).netloc == request.headers.get("host")
 
 
-def _next(given: str | None) -> str:
+def _next(path: str | None) -> str:
     """The page to open after sign-in: a path of this site."""
-    return given if given and given.startswith("/") and given[1:2] not in ("/", "\\") else "/"
+    return path if path and path.startswith("/") and path[1:2] not in ("/", "\\") else "/"
 
 
 def _page(to: str, error: str | None = None) -> str:

@@ -96,7 +96,7 @@ def remove(findings: Sequence[Finding]) -> list[Finding]:
     return done
 
 
-def _forget(found: Finding) -> Path | None:
+def _forget(finding: Finding) -> Path | None:
     """Delete the data of a job in the database and rename its folder. Return the new path of the folder.
 
     Raises:
@@ -104,14 +104,14 @@ def _forget(found: Finding) -> Path | None:
     """
     aside = None
     with session_scope() as session:
-        jobs.lock(session, found.job_id)  # so that it cannot be retried or become a dependency
-        if not _due(session, [found.job_id], only=True):
+        jobs.lock(session, finding.job_id)  # so that it cannot be retried or become a dependency
+        if not _due(session, [finding.job_id], only=True):
             raise NotDue
-        if janitor.forget(session, found.job_id):
+        if janitor.forget(session, finding.job_id):
             message = "curves, samples, log and checkpoints were deleted after the retention of the project"
-            events.add(session, found.job_id, "forgotten", actor="janitor", message=message)
-        if found.path and found.path.exists():  # renamed because removing takes longer than a lock may be held
-            aside = found.path.rename(found.path.with_name(REMOVED + found.path.name))
+            events.add(session, finding.job_id, "forgotten", actor="janitor", message=message)
+        if finding.path and finding.path.exists():  # renamed because removing takes longer than a lock may be held
+            aside = finding.path.rename(finding.path.with_name(REMOVED + finding.path.name))
     return aside
 
 

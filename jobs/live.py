@@ -91,7 +91,7 @@ class StreamPage:
     """The next frames and the position after them. `ended`: no frame follows. `held`: further rows exist but cannot
     be sent yet."""
 
-    place: StreamPosition
+    position: StreamPosition
     shown: list[ProjectFrame] = field(default_factory=list)
     ended: bool = False
     held: bool = False
@@ -102,35 +102,35 @@ def first_job_page(job: models.Job) -> StreamPage:
     return _closed(job, StreamPosition((job.feed,)), [_status(job, StreamPosition((job.feed,)))])
 
 
-def next_job_page(session: Session, job_id: UUID, place: StreamPosition) -> StreamPage:
+def next_job_page(session: Session, job_id: UUID, position: StreamPosition) -> StreamPage:
     """Return the page after a position in the stream of a job; empty if there is nothing new."""
     job = jobs.find(session, job_id)
     if job is None:
-        return StreamPage(place, ended=True)
-    rows = feed.of_job(session, job_id, first=place.next_row[0], last=job.feed, limit=MAX_PAGE_ROWS)
+        return StreamPage(position, ended=True)
+    rows = feed.of_job(session, job_id, first=position.next_row[0], last=job.feed, limit=MAX_PAGE_ROWS)
     chosen = list(_bounded(rows))
     content = _Content(session, job_id, [part for row in chosen for part in row.parts])
     shown = [
         ProjectFrame(Frame(id=str(behind), event=part[0], data=data), job.project)
         for row in chosen
-        for behind, part in place.left_of((row.cursor,), row.parts)
+        for behind, part in position.left_of((row.cursor,), row.parts)
         if (data := content.of(part)) is not None
     ]
     if chosen:
-        place = StreamPosition((chosen[-1].cursor,))
-        shown.append(_status(job, place))
-    return _closed(job, place, shown)
+        position = StreamPosition((chosen[-1].cursor,))
+        shown.append(_status(job, position))
+    return _closed(job, position, shown)
 
 
 def first_page(session: Session) -> StreamPage:
     """Return the first page of the stream of all jobs: only the position."""
-    place = StreamPosition(feed.newest(session))
-    return StreamPage(place, [ProjectFrame(Frame(id=str(place), event=None, data=None), "")])
+    position = StreamPosition(feed.newest(session))
+    return StreamPage(position, [ProjectFrame(Frame(id=str(position), event=None, data=None), "")])
 
 
-def next_page(session: Session, place: StreamPosition) -> StreamPage:
+def next_page(session: Session, position: StreamPosition) -> StreamPage:
     """Return the page after a position in the stream of all jobs: events, and the state of each job."""
-    xid, id = place.next_row
+    xid, id = position.next_row
     rows = feed.of_all(session, first=(xid, id), limit=MAX_PAGE_ROWS)
     happened = _events(session, [(row.job_id, part) for row in rows for part in row.parts])
     known = {job.id: job for job in jobs.existing(session, {row.job_id for row in rows})}
@@ -138,26 +138,26 @@ def next_page(session: Session, place: StreamPosition) -> StreamPage:
     shown = []
     for row in rows:
         at = (row.xid, row.id)
-        for behind, part in place.left_of(at, row.parts):
+        for behind, part in position.left_of(at, row.parts):
             if part[0] == "events" and (data := happened(row.job_id, part)):
                 shown.append(ProjectFrame(Frame(id=str(behind), event="events", data=data), row.project))
         if last[row.job_id] == row.id and row.job_id in known:
             shown.append(_status(known[row.job_id], StreamPosition(at)))
-    place = StreamPosition((rows[-1].xid, rows[-1].id)) if rows else place
-    return StreamPage(place, shown, held=not rows and feed.are_held(session))
+    position = StreamPosition((rows[-1].xid, rows[-1].id)) if rows else position
+    return StreamPage(position, shown, held=not rows and feed.are_held(session))
 
 
-def _status(job: models.Job, place: StreamPosition) -> ProjectFrame:
-    return ProjectFrame(Frame(id=str(place), event="status", data=Job.model_validate(job)), job.project)
+def _status(job: models.Job, position: StreamPosition) -> ProjectFrame:
+    return ProjectFrame(Frame(id=str(position), event="status", data=Job.model_validate(job)), job.project)
 
 
-def _closed(job: models.Job, place: StreamPosition, shown: list[ProjectFrame]) -> StreamPage:
+def _closed(job: models.Job, position: StreamPosition, shown: list[ProjectFrame]) -> StreamPage:
     """Return the page, with an `end` frame if the job has ended and this is everything."""
-    ended = job.status.final and place == StreamPosition((job.feed,))
+    ended = job.status.final and position == StreamPosition((job.feed,))
     if ended:
         end = Ended(job_id=job.id, status=job.status)
-        shown.append(ProjectFrame(Frame(id=str(place), event="end", data=end), job.project))
-    return StreamPage(place, shown, ended=ended)
+        shown.append(ProjectFrame(Frame(id=str(position), event="end", data=end), job.project))
+    return StreamPage(position, shown, ended=ended)
 
 
 def _bounded(rows: list[models.Feed]) -> Iterator[models.Feed]:

@@ -89,9 +89,9 @@ def compare_metrics(
     return streamed(format, "curves", COLUMNS, [[(str(row.job_id), *row[1:]) for row in found]])
 
 
-def _job_ids(session: Session, given: str, projects: frozenset[str] | None) -> list[UUID]:
+def _job_ids(session: Session, value: str, projects: frozenset[str] | None) -> list[UUID]:
     ids = []
-    for text in _listed(given):
+    for text in _listed(value):
         try:
             ids.append(UUID(text))
         except ValueError:
@@ -101,17 +101,17 @@ def _job_ids(session: Session, given: str, projects: frozenset[str] | None) -> l
     return jobs.require_visible(session, ids, projects)
 
 
-def _chosen_names(session: Session, ids: Sequence[UUID], given: str) -> list[str]:
-    wanted = _listed(given)
-    families = tuple(name[:-1] for name in wanted if name.endswith("*"))
-    chosen = {name for name in wanted if not name.endswith("*")}
+def _chosen_names(session: Session, ids: Sequence[UUID], value: str) -> list[str]:
+    names = _listed(value)
+    families = tuple(name[:-1] for name in names if name.endswith("*"))
+    chosen = {name for name in names if not name.endswith("*")}
     if families:
         known = (row.name for id in ids for row in curves.names(session, id))
         chosen |= {name for name in known if name.startswith(families)}
-    if len(chosen) > MOST_NAMES or not wanted:
+    if len(chosen) > MOST_NAMES or not names:
         raise refusal("names", f"stands for {len(chosen)} metrics; give 1 to {MOST_NAMES}")
     return sorted(chosen)
 
 
-def _listed(given: str) -> list[str]:
-    return list(dict.fromkeys(filter(None, (part.strip() for part in given.split(",")))))
+def _listed(value: str) -> list[str]:
+    return list(dict.fromkeys(filter(None, (part.strip() for part in value.split(",")))))

@@ -36,14 +36,14 @@ ExistingDataset = Annotated[models.Dataset, Depends(_existing_dataset, scope="fu
 
 @router.post("", status_code=201, responses=_SAME)
 def register_dataset(
-    given: Annotated[HubDataset, Body(openapi_examples=HUB_DATASETS)],
+    dataset: Annotated[HubDataset, Body(openapi_examples=HUB_DATASETS)],
     session: Db,
     caller: CurrentCaller,
     response: Response,
 ) -> Dataset:
     """Register a dataset of the Hugging Face hub by its name. A worker downloads it when it runs a job."""
-    caller.need_if_visible(given.project, Role.MEMBER)
-    return _answer(*datasets.register(session, given, user=caller.user, visible_projects=caller.projects), response)
+    caller.need_if_visible(dataset.project, Role.MEMBER)
+    return _answer(*datasets.register(session, dataset, user=caller.user, visible_projects=caller.projects), response)
 
 
 @router.post("/upload", status_code=201, responses=_SAME, openapi_extra={"requestBody": _BODY})

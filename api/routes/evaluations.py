@@ -62,7 +62,7 @@ async def compare_evaluations(
 @router.post("/jobs/{job_id}/replay")
 async def replay_rewards(
     job_id: UUID,
-    given: Annotated[ReplayRequest, Body(openapi_examples=REPLAYS)],
+    replay_request: Annotated[ReplayRequest, Body(openapi_examples=REPLAYS)],
     request: Request,
     caller: CurrentCaller,
 ) -> Replay:
@@ -72,11 +72,11 @@ async def replay_rewards(
 
     def found(session: Session) -> replay.StoredCompletions:
         job = existing_job(job_id, session, caller)
-        replay.check(given)
-        return replay.load_completions(session, job.id, given)
+        replay.check(replay_request)
+        return replay.load_completions(session, job.id, replay_request)
 
     with REPLAYING.one():
-        return await to_thread.run_sync(replay.replay, await read(request, found), given)
+        return await to_thread.run_sync(replay.replay, await read(request, found), replay_request)
 
 
 def _entries(text: str) -> list[tuple[UUID, int | None]]:

@@ -145,8 +145,8 @@ def retry_job(job_id: WritableJob, session: Db, caller: CurrentCaller) -> Job:
     return Job.model_validate(lifecycle.retry(session, job_id, actor=caller.user))
 
 
-def _added(found: models.Job, response: Response) -> Job:
-    job = Job.model_validate(found)
+def _added(row: models.Job, response: Response) -> Job:
+    job = Job.model_validate(row)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return job
 

@@ -50,11 +50,11 @@ Streams = Annotated[Hub, Depends(_hub)]
 
 @router.get("/jobs/{job_id}/stream", response_class=StreamingResponse, responses=DOCUMENTED)
 async def stream_job(
-    job: ExistingJob, hub: Streams, caller: CurrentCaller, seen: Seen = None, max_seconds: Seconds = HOUR
+    job: ExistingJob, hub: Streams, caller: CurrentCaller, last_id: Seen = None, max_seconds: Seconds = HOUR
 ) -> EventStream:
     """Stream the changes of a job until it has ended. Without an id the stream starts with the job's current state; the
     other routes return the earlier history."""
-    start = _place(seen, 1) if seen else Encoded.of(live.first_job_page(job))
+    start = _position(last_id, 1) if last_id else Encoded.of(live.first_job_page(job))
     if isinstance(start, StreamPosition) and start.row > (job.feed,):
         raise _unusable(f"the job's stream is only at {job.feed}")
     return EventStream(hub.stream(job, start, seconds=max_seconds, caller=caller))
@@ -62,14 +62,14 @@ async def stream_job(
 
 @router.get("/stream", response_class=StreamingResponse, responses=DOCUMENTED)
 async def stream_all(
-    hub: Streams, caller: CurrentCaller, seen: Seen = None, max_seconds: Seconds = HOUR
+    hub: Streams, caller: CurrentCaller, last_id: Seen = None, max_seconds: Seconds = HOUR
 ) -> EventStream:
     """Stream the states and events of the jobs of your projects in commit order, from now or from an id."""
-    start = _place(seen, 2) if seen else await hub.read(live.first_page)
+    start = _position(last_id, 2) if last_id else await hub.read(live.first_page)
     return EventStream(hub.stream(None, start, seconds=max_seconds, caller=caller))
 
 
-def _place(text: str, numbers: int) -> StreamPosition:
+def _position(text: str, numbers: int) -> StreamPosition:
     try:
         return StreamPosition.parse(text, numbers)
     except ValueError as error:

@@ -58,9 +58,9 @@ def list_metrics(
 
 
 def _table(
-    job_id: UUID, columns: list[str], names: list[str] | None, after_step: int, most: int | None
+    job_id: UUID, columns: list[str], names: list[str] | None, after_step: int, max_steps: int | None
 ) -> Iterator[Rows]:
-    for page in metric_pages.pages(job_id, names, after_step, most):
+    for page in metric_pages.pages(job_id, names, after_step, max_steps):
         yield [(step, ts, *map(values.get, columns)) for step, ts, values in page]
 
 

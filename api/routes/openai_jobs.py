@@ -158,13 +158,13 @@ def list_fine_tuning_checkpoints(
     return listed(kept[begin : begin + limit], len(kept) > begin + limit)
 
 
-def _shown(session: Session, found: Sequence[models.Job]) -> list[FineTuningJob]:
+def _shown(session: Session, job_rows: Sequence[models.Job]) -> list[FineTuningJob]:
     session.flush()
-    named = {one for job in found for one in objects.dataset_ids(job)}
+    named = {id for job in job_rows for id in objects.dataset_ids(job)}
     rows = datasets.row_counts(session, named) if named else {}
-    running = any(job.status is JobStatus.RUNNING for job in found)
+    running = any(job.status is JobStatus.RUNNING for job in job_rows)
     left = queue.seconds_left(session) if running else {}
-    return [objects.job_object(job, rows, left.get(job.id)) for job in found]
+    return [objects.job_object(job, rows, left.get(job.id)) for job in job_rows]
 
 
 def _file(session: Session, caller: Caller, field: Literal["training_file", "validation_file"], name: str) -> Dataset:

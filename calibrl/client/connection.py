@@ -105,9 +105,9 @@ class Connection:
         return response
 
     def _send(
-        self, method: str, model: type[Model], path: str, given: Mapping[str, Any] | BaseModel, **options: Any
+        self, method: str, model: type[Model], path: str, payload: Mapping[str, Any] | BaseModel, **options: Any
     ) -> Model:
-        content = given.model_dump(mode="json", exclude_unset=True) if isinstance(given, BaseModel) else given
+        content = payload.model_dump(mode="json", exclude_unset=True) if isinstance(payload, BaseModel) else payload
         try:
             body = json.dumps(content, allow_nan=False)
         except (TypeError, ValueError) as error:

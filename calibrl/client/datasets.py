@@ -63,8 +63,8 @@ class DatasetRequests(FileTransfer):
 
     def register(self, name: str, hub: str, project: str = "default", **where: object) -> Dataset:
         """Note a dataset of the Hugging Face hub by its name; `where`: `split`, `revision`, `columns`."""
-        given = HubDataset.model_validate({"name": name, "hub": hub, "project": project, **where})
-        return self._send("POST", Dataset, "/v1/datasets", given)
+        dataset = HubDataset.model_validate({"name": name, "hub": hub, "project": project, **where})
+        return self._send("POST", Dataset, "/v1/datasets", dataset)
 
     def datasets(
         self, project: str | None = None, *, after: UUID | str | None = None, limit: int = 100

@@ -40,16 +40,16 @@ class FileTransfer(Connection):
             mark_of(target).unlink(missing_ok=True)
         return paths
 
-    def _fetch_file(self, file: StoredFile, source: str, target: Path, tell: Callable[[int], None]) -> None:
+    def _fetch_file(self, file: StoredFile, source: str, target: Path, report: Callable[[int], None]) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f".{target.name}.{file.etag}.partial")  # of this content, and no other
         mark = mark_of(target)
         if target.is_file() and mark.is_file() and mark.read_text() == file.etag:
-            tell(file.bytes)
+            report(file.bytes)
             return
         for attempt in range(TRIES):
             try:
-                self._continue(file, source, partial, tell)
+                self._continue(file, source, partial, report)
                 break
             except Unreachable:
                 if attempt == TRIES - 1:
@@ -60,7 +60,7 @@ class FileTransfer(Connection):
         partial.replace(target)
         mark.write_text(file.etag)
 
-    def _continue(self, file: StoredFile, source: str, partial: Path, tell: Callable[[int], None]) -> None:
+    def _continue(self, file: StoredFile, source: str, partial: Path, report: Callable[[int], None]) -> None:
         """Download the missing part of a file."""
         with partial.open("ab") as copy:
             have = copy.tell()
@@ -76,7 +76,7 @@ class FileTransfer(Connection):
                         raise CalibrlError(f"{file.name} has changed meanwhile; ask for it again")
                     for chunk in answer.iter_bytes(CHUNK_BYTES):
                         copy.write(chunk)
-                        tell(copy.tell())
+                        report(copy.tell())
             except httpx.HTTPError as error:
                 raise Unreachable(f"{self.url} broke off while {file.name} was fetched: {error}") from error
 

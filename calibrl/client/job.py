@@ -48,7 +48,7 @@ class Job(schemas.Job):
         """Return metrics per step, read on demand; all names, or the given ones."""
         return self.client.all_metrics(self.id, names)
 
-    def _take(self, now: schemas.Job) -> Self:
+    def _take(self, state: schemas.Job) -> Self:
         for name in schemas.Job.model_fields:
-            setattr(self, name, getattr(now, name))
+            setattr(self, name, getattr(state, name))
         return self

@@ -23,8 +23,8 @@ class MetricRequests(Connection):
         self, id: JobId, *, names: list[str] | None = None, after_step: int = -1, limit: int = 1000
     ) -> Page[MetricRow]:
         """Return metrics of steps after `after_step`, ascending; all names, or the given ones."""
-        wanted = ",".join(names) if names is not None else None
-        return self._get(Page[MetricRow], job_path(id, "metrics"), names=wanted, after_step=after_step, limit=limit)
+        joined = ",".join(names) if names is not None else None
+        return self._get(Page[MetricRow], job_path(id, "metrics"), names=joined, after_step=after_step, limit=limit)
 
     def all_metrics(self, id: JobId, names: list[str] | None = None, *, after_step: int = -1) -> "Metrics":
         """Return metrics of all steps after `after_step`, read on demand; all names, or the given ones."""
@@ -48,11 +48,11 @@ class MetricRequests(Connection):
 
         `width` gives the steps a bucket, a power of two, in place of what `points` leads to: see `Curves`.
         """
-        several = [jobs] if isinstance(jobs, UUID | str | Job) else jobs
-        ids = ",".join(str(job.id if isinstance(job, Job) else job) for job in several)
-        wanted = names if isinstance(names, str) else ",".join(names)
+        job_list = [jobs] if isinstance(jobs, UUID | str | Job) else jobs
+        ids = ",".join(str(job.id if isinstance(job, Job) else job) for job in job_list)
+        joined = names if isinstance(names, str) else ",".join(names)
         limits = {"points": points, "from_step": from_step, "to_step": to_step, "width": width}
-        return self._get(Curves, "/v1/metrics", jobs=ids, names=wanted, **limits)
+        return self._get(Curves, "/v1/metrics", jobs=ids, names=joined, **limits)
 
     def histograms(
         self,

@@ -44,11 +44,11 @@ def find(client: Client, job: str) -> JobSummary:
         raise typer.BadParameter(f"{job!r} is not an id, a prefix of an id, or `latest`", param_hint="JOB")
     if len(job) == len(str(UUID(int=0))):
         return client.job(job)
-    found = [one for page in _pages(client, job) for one in page.data if str(one.id).startswith(job.lower())]
-    if len(found) != 1:
-        fault = "more than one job id begins with" if found else "no job id begins with"
+    matches = [row for page in _pages(client, job) for row in page.data if str(row.id).startswith(job.lower())]
+    if len(matches) != 1:
+        fault = "more than one job id begins with" if matches else "no job id begins with"
         raise typer.BadParameter(f"{fault} {job!r}; `calibrl jobs` lists them", param_hint="JOB")
-    return found[0]
+    return matches[0]
 
 
 def _pages(client: Client, q: str) -> Iterator[Page[JobSummary]]:

@@ -122,10 +122,11 @@ def _follow_by_polling(client: Client, id: UUID) -> Iterator[tuple[Job, Rows, li
         time.sleep(POLL_SECONDS)
 
 
-def _latest(client: Client, job: Job, known: Rows) -> Rows:
-    """Return the latest metrics of a job, by step; `known` has those of earlier calls."""
+def _latest(client: Client, job: Job, earlier: Rows) -> Rows:
+    """Return the latest metrics of a job, by step; `earlier` has those of earlier calls."""
     first = job.step - HISTORY
-    rows = {step: row for step, row in known.items() if first < step <= job.step}  # a resumed job goes back some steps
+    # A resumed job goes back some steps.
+    rows = {step: row for step, row in earlier.items() if first < step <= job.step}
     page = client.metrics(job.id, names=list(terminal.WATCHED), after_step=max([first, -1, *rows]))
     return rows | {row.step: row.values for row in page.data}
 

@@ -62,8 +62,8 @@ def plan(file: SpecFile, overrides: Overrides = None, as_json: AsJson = False, d
     """Dry run: show data, memory, expected start and warnings of a job. No job is submitted."""
     spec = read_spec(file, overrides or [])
     with Client(data_dir=data) as client:
-        found = client.plan(spec)
-    print_json(found) if as_json else print_rich(plan_summary.plan_page(found))
+        job_plan = client.plan(spec)
+    print_json(job_plan) if as_json else print_rich(plan_summary.plan_page(job_plan))
 
 
 @app.command(rich_help_panel=JOBS)

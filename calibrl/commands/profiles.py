@@ -25,8 +25,8 @@ def install(parent: typer.Typer) -> None:
     parent.add_typer(app, name="profiles", rich_help_panel=HERE)
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"calibrl {version_of('calibrl')}")
         raise typer.Exit
 

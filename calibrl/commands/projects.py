@@ -43,8 +43,8 @@ def list_projects(context: typer.Context, as_json: AsJson = False, data: StackFo
             raise typer.BadParameter(f"put options after `{context.invoked_subcommand}`")
         return
     with Client(data_dir=data) as client:
-        found = client.projects()
-    print_json(found) if as_json else print_rich(terminal.project_table(found))
+        projects = client.projects()
+    print_json(projects) if as_json else print_rich(terminal.project_table(projects))
 
 
 @projects_app.command("set")
@@ -70,7 +70,7 @@ def set_project(
     data: StackFolder = None,
 ) -> None:
     """Create a project, or change its limits. Limits that are not given stay the same."""
-    given = {
+    limits = {
         "weight": weight,
         "max_gpus": max_gpus,
         "max_queued": max_queued,
@@ -78,7 +78,7 @@ def set_project(
         "user_budget_slot_hours": user_budget_hours,
         "retention_days": retention_days,
     }
-    changes = {name: None if value == inf else value for name, value in given.items() if value is not None}
+    changes = {name: None if value == inf else value for name, value in limits.items() if value is not None}
     with Client(data_dir=data) as client:
         project = client.put_project(slug, _settings(client, slug) | changes)
     print_json(project) if as_json else print_rich(terminal.project_table([project]))
@@ -88,11 +88,11 @@ def set_project(
 def show_usage(as_json: AsJson = False, data: StackFolder = None) -> None:
     """List the slot-hours of this month per project and user."""
     with Client(data_dir=data) as client:
-        found = client.usage()
+        usage = client.usage()
     if as_json:
-        print_json(found)
+        print_json(usage)
     else:
-        print_rich(terminal.usage_table(found) if found else "No slot-hours were used this month.")
+        print_rich(terminal.usage_table(usage) if usage else "No slot-hours were used this month.")
 
 
 def _settings(client: Client, slug: str) -> dict[str, Any]:

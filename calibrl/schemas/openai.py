@@ -104,10 +104,10 @@ class ReinforcementMethod(StrictSettings):
 
     @field_validator("grader", mode="before")
     @classmethod
-    def _known(cls, given: Any) -> Any:
-        if isinstance(given, dict) and (kind := given.get("type", "string_check")) != "string_check":
+    def _known(cls, values: Any) -> Any:
+        if isinstance(values, dict) and (kind := values.get("type", "string_check")) != "string_check":
             raise ValueError(f"only string_check graders can be used here, not {kind!r}; POST /v1/jobs knows others")
-        return given
+        return values
 
 
 class Method(StrictSettings):

@@ -20,63 +20,69 @@ SHOWN = {  # of an evaluation's metrics, where it has them
 }
 
 
-def evaluation_page(found: Evaluation) -> RenderableType:
+def evaluation_page(evaluation: Evaluation) -> RenderableType:
     """Return each model on each dataset with intervals, and the comparison of the models."""
-    shown = {name: title for name, title in SHOWN.items() if any(name in row.metrics for row in found.results)}
+    shown = {name: title for name, title in SHOWN.items() if any(name in row.metrics for row in evaluation.results)}
     table = table_of("SPLIT", ">#", "MODEL~", ">PROMPTS", *(f">{title}" for title in shown.values()))
-    for row in found.results:
+    for row in evaluation.results:
         places = (str(row.model_index), Text(model_name(row.chosen)), str(row.prompts))
         table.add_row(Text(plain(row.split)), *places, *(measured(row.metrics.get(name)) for name in shown))
         for source, part in row.sources.items():
             cells = (measured(part.metrics.get(name)) for name in shown)
             table.add_row(Text(f"  {plain(source)}", style="dim"), "", "", str(part.prompts), *cells)
     pairs = table_of("SPLIT", "COMPARED~", ">DIFFERENCE", "VERDICT")
-    for pair in found.comparisons:
+    for pair in evaluation.comparisons:
         pairs.add_row(Text(plain(pair.split)), f"#{pair.second} against #{pair.first}", points(pair), verdict(pair))
-    return Group(table, Text(), pairs) if found.comparisons else table
+    return Group(table, Text(), pairs) if evaluation.comparisons else table
 
 
-def comparison_page(found: Comparison) -> RenderableType:
+def comparison_page(comparison: Comparison) -> RenderableType:
     """Return the models on a dataset and the difference of each pair."""
-    head = f"{plain(found.split)}: {found.prompts} prompts"
-    if found.settings_differ:
-        head += f"; the evaluations differ in {' and '.join(found.settings_differ)}, too"
+    head = f"{plain(comparison.split)}: {comparison.prompts} prompts"
+    if comparison.settings_differ:
+        head += f"; the evaluations differ in {' and '.join(comparison.settings_differ)}, too"
     models = table_of(">#", "EVALUATION", "NAME~", "MODEL~", ">ACCURACY")
-    for place, one in enumerate(found.models):
+    for place, compared in enumerate(comparison.models):
         job, name, model = (
-            f"{str(one.job_id)[:8]}:{one.model_index}",
-            Text(plain(one.job)),
-            Text(model_name(one.chosen)),
+            f"{str(compared.job_id)[:8]}:{compared.model_index}",
+            Text(plain(compared.job)),
+            Text(model_name(compared.chosen)),
         )
-        models.add_row(str(place), job, name, model, f"{one.accuracy:.1%}")
+        models.add_row(str(place), job, name, model, f"{compared.accuracy:.1%}")
     pairs = table_of("COMPARED", ">DIFFERENCE", "VERDICT")
-    for pair in found.pairs:
+    for pair in comparison.pairs:
         pairs.add_row(f"#{pair.second} against #{pair.first}", points(pair), verdict(pair))
     return Group(Text(head, style="bold"), models, Text(), pairs)
 
 
-def replay_page(found: Replay) -> RenderableType:
+def replay_page(replay: Replay) -> RenderableType:
     """Return the changed verdicts."""
+    stopped = replay.stopped
     lines = [
-        f"{found.scored} of {found.completions} completions scored" + (f": {found.stopped}" if found.stopped else ""),
-        f"passed before {found.passed_before}, now {found.passed_after}: {found.now_passed} pass that did not, "
-        f"{found.now_failed} do not that did",
-        f"rewards changed: {found.rewards_changed}; without a verdict: {found.failures}",
+        f"{replay.scored} of {replay.completions} completions scored" + (f": {stopped}" if stopped else ""),
+        f"passed before {replay.passed_before}, now {replay.passed_after}: {replay.now_passed} pass that did not, "
+        f"{replay.now_failed} do not that did",
+        f"rewards changed: {replay.rewards_changed}; without a verdict: {replay.failures}",
     ]
     table = table_of(">SAMPLE", ">STEP", ">COMPLETION", "PROMPT~", ">REWARD BEFORE", ">NOW", "VERDICT~")
-    for one in found.data:
-        before = NONE if one.reward_before is None else f"{one.reward_before:.4g}"
-        places = (str(one.sample_id), str(one.step), str(one.completion), Text(plain(one.prompt_id)))
-        table.add_row(*places, before, f"{one.reward_after:.4g}", Text(_flip(one)))
+    for rescored in replay.data:
+        before = NONE if rescored.reward_before is None else f"{rescored.reward_before:.4g}"
+        places = (
+            str(rescored.sample_id),
+            str(rescored.step),
+            str(rescored.completion),
+            Text(plain(rescored.prompt_id)),
+        )
+        table.add_row(*places, before, f"{rescored.reward_after:.4g}", Text(_flip(rescored)))
     text = Text("\n".join(map(plain, lines)))
-    return Group(text, Text(), table) if found.data else text
+    return Group(text, Text(), table) if replay.data else text
 
 
-def model_name(chosen: Mapping[str, Any]) -> str:
+def model_name(model: Mapping[str, Any]) -> str:
     """Return a short name of a model of a spec."""
-    if "from_job" in chosen:
-        return plain(f"{str(chosen['from_job'])[:8]} ({chosen.get('checkpoint', 'best')})")
-    return plain("/".join(PurePath(str(chosen.get("path") or chosen.get("builtin", NONE))).parts[-2:]))
+    if "from_job" in model:
+        return plain(f"{str(model['from_job'])[:8]} ({model.get('checkpoint', 'best')})")
+    return plain("/".join(PurePath(str(model.get("path") or model.get("builtin", NONE))).parts[-2:]))
 
 
 def measured(metric: Measured | None) -> str:
@@ -100,7 +106,7 @@ def verdict(pair: PairedDifference) -> str:
     return f"#{better} is better"
 
 
-def _flip(one: Rescored) -> str:
+def _flip(rescored: Rescored) -> str:
     words = {(False, True): "now passes", (True, False): "no longer passes"}
-    change = words.get((one.passed_before, one.passed_after), "")
-    return "; ".join(filter(None, (change, plain(one.failure or ""))))
+    change = words.get((rescored.passed_before, rescored.passed_after), "")
+    return "; ".join(filter(None, (change, plain(rescored.failure or ""))))

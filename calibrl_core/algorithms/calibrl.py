@@ -53,7 +53,7 @@ class CalibRL(PolicyGradientSettings):
 
     @model_validator(mode="before")
     @classmethod
-    def _no_expert_rows(cls, given: Any) -> Any:
+    def _no_expert_rows(cls, values: Any) -> Any:
         """Refuse settings that the published script passes to CalibRL too, although they change nothing there."""
         reason = PydanticCustomError(
             "no_expert_rows",
@@ -61,13 +61,13 @@ class CalibRL(PolicyGradientSettings):
             "expert rows to choose; remove this field, or use the algorithm luffy or rl_plus",
         )
         refused = [
-            InitErrorDetails(type=reason, loc=(name,), input=given[name])
+            InitErrorDetails(type=reason, loc=(name,), input=values[name])
             for name in EXPERT_ROW_FIELDS
-            if isinstance(given, dict) and name in given
+            if isinstance(values, dict) and name in values
         ]
         if refused:
             raise ValidationError.from_exception_data(cls.__name__, refused)
-        return given
+        return values
 
     def guidance_weight(self, step: int) -> float:
         """Return guidance_coef from guidance_start_step on, 0 before."""

@@ -90,13 +90,13 @@ def survey(source: FileData) -> Survey:
     return Survey(rows, True, experts, with_images, tuple(problems))
 
 
-def survey_problems(source: FileData, found: Survey, *, needs_experts: bool) -> list[str]:
+def survey_problems(source: FileData, survey: Survey, *, needs_experts: bool) -> list[str]:
     """Return the problems in a survey that prevent training, as sentences."""
-    if found.problems:
-        return [join_problems(found.problems)]
-    if not found.rows:
+    if survey.problems:
+        return [join_problems(survey.problems)]
+    if not survey.rows:
         return [f"{source.label} has no rows"]
-    if needs_experts and found.whole and not found.with_expert:  # if not whole, a later row can have one
+    if needs_experts and survey.whole and not survey.with_expert:  # if not whole, a later row can have one
         return [
             f"no row of {source.label} has an expert in column {source.columns.expert!r} (in verl's format: "
             "`solution`, with a pass_ratio above 0; in a chat: a last message of the assistant), and this algorithm "
@@ -115,12 +115,12 @@ def count_rows(source: FileData) -> int:
     return rows if source.rows is None else min(rows, source.rows)
 
 
-def format_problem(found: Collection[str], columns: Columns) -> str | None:
-    """Return why rows with the columns `found` have no known format, given the named columns, or None if
+def format_problem(names: Collection[str], columns: Columns) -> str | None:
+    """Return why rows with the columns `names` have no known format, given the named columns, or None if
     they have one.
     """
     try:
-        detect_format(found, columns)
+        detect_format(names, columns)
     except DataError as problem:
         return str(problem)
     return None
@@ -133,15 +133,15 @@ def join_problems(problems: Sequence[str]) -> str:
 
 
 def read_examples(
-    source: FileData | HubData, seen: set[str] | None = None, *, answers_later: bool = False
+    source: FileData | HubData, column_names: set[str] | None = None, *, answers_later: bool = False
 ) -> Iterator[Example | RowProblem]:
     """Yield each row's example or its problem, and problems of the whole source.
 
     Args:
-        seen: receives the names of all columns.
+        column_names: receives the names of all columns.
         answers_later: a chat may lack its answer, because the user of the dataset will name the column.
     """
-    rows, seen = read_rows(source), set() if seen is None else seen
+    rows, column_names = read_rows(source), set() if column_names is None else column_names
     try:
         head = list(islice(rows, BATCH))
         form = _format(source, head)
@@ -149,12 +149,12 @@ def read_examples(
         for number, raw in enumerate(islice(chain(head, rows), source.rows), start=1):
             try:
                 row = Row(f"{source.name}/{number}", parse_row(raw), source.columns, folder)
-                seen.update(row.values)
+                column_names.update(row.values)
                 yield _example(form, row, answers_later)
             except DataError as problem:
                 yield RowProblem(source.label, number, str(problem))
-        if seen:
-            yield from (RowProblem(source.label, None, text) for text in _unseen(source, seen))
+        if column_names:
+            yield from (RowProblem(source.label, None, text) for text in _unseen(source, column_names))
     except DataError as problem:
         yield RowProblem(source.label, None, str(problem))
 
@@ -180,12 +180,12 @@ def _columns(raw: RawRow) -> list[str]:
     return []
 
 
-def _unseen(source: FileData | HubData, seen: set[str]) -> Iterator[str]:
+def _unseen(source: FileData | HubData, column_names: set[str]) -> Iterator[str]:
     """Yield problems of columns that are named but absent from all rows. Their cells may be empty in any row."""
     for field in ("images", "expert"):
         name = getattr(source.columns, field)
-        if name != getattr(Columns(), field) and name not in seen:
-            has = ", ".join(map(repr, sorted(seen)))
+        if name != getattr(Columns(), field) and name not in column_names:
+            has = ", ".join(map(repr, sorted(column_names)))
             yield f"{source.label} has no column {name!r}, which columns.{field} names; it has {has}"
 
 

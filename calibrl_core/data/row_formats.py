@@ -33,43 +33,43 @@ FORMATS = (
 )
 
 
-def detect_format(found: Collection[str], columns: Columns) -> RowFormat:
+def detect_format(names: Collection[str], columns: Columns) -> RowFormat:
     """Return the format of rows with these columns.
 
     Raises:
         DataError: the columns fit no format; the message names them.
     """
     if columns != Columns():
-        if set(CHAT.needs) <= set(found) and columns == Columns(answer=columns.answer):
+        if set(CHAT.needs) <= set(names) and columns == Columns(answer=columns.answer):
             return CHAT
         form = RowFormat("the plain format", (columns.question, columns.answer), plain_format.read)
-        missing = [repr(name) for name in form.needs if name not in found]
+        missing = [repr(name) for name in form.needs if name not in names]
         if missing:
             named = " and ".join(missing)
-            raise DataError(f"has no column {named}, which `columns` names; it has {_listed(found)}")
+            raise DataError(f"has no column {named}, which `columns` names; it has {_listed(names)}")
         return form
     for form in FORMATS:
-        if set(form.needs) <= set(found):
+        if set(form.needs) <= set(names):
             return form
     known = "; ".join(f"{form.name} ({', '.join(form.needs)})" for form in FORMATS)
     raise DataError(
-        f"has the columns {_listed(found)}, which fit no known format: {known}. Name the columns: "
+        f"has the columns {_listed(names)}, which fit no known format: {known}. Name the columns: "
         "columns: {question: ..., answer: ...}"
     )
 
 
-def check_format(form: RowFormat, found: Collection[str]) -> None:
+def check_format(form: RowFormat, names: Collection[str]) -> None:
     """Check that a row has the columns of the format.
 
     Raises:
         DataError: a column is missing.
     """
-    missing = [name for name in form.needs if name not in found]
+    missing = [name for name in form.needs if name not in names]
     if missing:
-        other = next((other for other in FORMATS if set(other.needs) <= set(found)), None)
+        other = next((other for other in FORMATS if set(other.needs) <= set(names)), None)
         hint = f": it has {other.name}, the first rows {form.name}; put them into two files" if other else ""
         raise DataError(f"column {missing[0]!r} is missing{hint}")
 
 
-def _listed(found: Collection[str]) -> str:
-    return ", ".join(sorted(map(repr, found)))
+def _listed(names: Collection[str]) -> str:
+    return ", ".join(sorted(map(repr, names)))

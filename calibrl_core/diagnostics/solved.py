@@ -8,9 +8,9 @@ MAX_PROMPTS = 200_000  # prompts remembered; the least recent ones are dropped f
 class SolvedPrompts:
     """Remembers which prompts were solved at their last visit. `state()` is JSON, for the checkpoint."""
 
-    def __init__(self, state: Iterable[str] = (), most: int = MAX_PROMPTS) -> None:
+    def __init__(self, state: Iterable[str] = (), limit: int = MAX_PROMPTS) -> None:
         self._solved = dict.fromkeys(state)  # ids, the most recent last
-        self._most = most
+        self._limit = limit
 
     def observe(self, ids: Sequence[str], solved: Sequence[bool]) -> dict[str, float]:
         """Add the prompts of a step, of all processes (`solved`: any rollout passed).
@@ -23,7 +23,7 @@ class SolvedPrompts:
             self._solved.pop(id, None)
             if now:
                 self._solved[id] = None
-        while len(self._solved) > self._most:
+        while len(self._solved) > self._limit:
             del self._solved[next(iter(self._solved))]
         return {"exploration/solved_then_lost": before.count(False) / len(before)} if before else {}
 

@@ -67,19 +67,19 @@ def _add_lora(model: Any, settings: LoraSettings) -> None:
         inject_adapter_in_model(config, model)
 
 
-def _targets(model: Any, wanted: tuple[str, ...]) -> list[str]:
+def _targets(model: Any, targets: tuple[str, ...]) -> list[str]:
     """Return full names of the linear layers that get an adapter: those with the given names, or all of the language
     model.
     """
     head, language = model.get_output_embeddings(), set(model.get_decoder().modules())
     linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    if not wanted:
+    if not targets:
         chosen = [name for name, module in linear.items() if module in language and module is not head]
         if not chosen:
             raise ModelError("lora: this model's language part has no linear layers (torch.nn.Linear) to adapt")
         return chosen
     chosen = []
-    for target in wanted:
+    for target in targets:
         called = [name for name in linear if f".{name}".endswith(f".{target}")]
         if not called:
             known = sorted({name.rpartition(".")[2] for name in linear})

@@ -166,13 +166,13 @@ class Policy:
         """Return those of `given` that are not None and that this model's forward pass accepts."""
         return {name: value for name, value in given.items() if name in self._takes and value is not None}
 
-    def attention_mask(self, seen: Tensor) -> Tensor:
-        """Convert the mask `seen` `[R, 1, queries, keys]` bool to the form that the model's attention expects, same
+    def attention_mask(self, visible: Tensor) -> Tensor:
+        """Convert the mask `visible` `[R, 1, queries, keys]` bool to the form that the model's attention expects, same
         shape.
         """
         if self.model.config.get_text_config()._attn_implementation == "sdpa":
-            return seen
-        return torch.zeros(seen.shape, device=seen.device).masked_fill(~seen, torch.finfo(torch.float32).min)
+            return visible
+        return torch.zeros(visible.shape, device=visible.device).masked_fill(~visible, torch.finfo(torch.float32).min)
 
     def tokenize_experts(self, examples: Sequence[Example], limit: int) -> tuple[Tensor, Tensor]:
         """Return the experts' tokens `[R, T]` long, right-padded, and their mask `[R, T]` bool.

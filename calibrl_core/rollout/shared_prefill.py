@@ -131,8 +131,8 @@ class _Decoding:
             self._positions, self._seen = self._positions[kept], self._seen[kept]
         return kept
 
-    def _advance(self, chosen: Tensor, step: int) -> None:
-        """Run the tokens `chosen` `[R]` of `step`."""
+    def _advance(self, tokens: Tensor, step: int) -> None:
+        """Run the tokens `tokens` `[R]` of `step`."""
         policy = self._policy
         seen = self._seen[:, : self._width + step + 1]
         mask: Tensor | None = seen.long()
@@ -140,7 +140,7 @@ class _Decoding:
             mask = policy.attention_mask(seen[:, None, None]) if self._padded else None
         positions = (self._positions + step)[:, None].expand(*self._axes, -1, 1)
         output = policy.decoder(
-            input_ids=chosen[:, None],
+            input_ids=tokens[:, None],
             attention_mask=mask,
             past_key_values=self._cache,
             use_cache=True,

@@ -191,16 +191,16 @@ def _check_trained(path: Path, saved: dict[str, tuple[int, ...]], parameters: Ma
     raise ModelError(f"{path}: its run trained other tensors than this one; {found}; {_advice(saved, here)}")
 
 
-def _advice(saved: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+def _advice(saved: Mapping[str, Any], current: Mapping[str, Any]) -> str:
     """Return the remedy for the settings that were probably changed since the checkpoint was saved."""
-    before, now = (any(".lora_" in name for name in names) for names in (saved, here))
+    before, now = (any(".lora_" in name for name in names) for names in (saved, current))
     if before != now:
         return "restore model.lora" if before else "remove model.lora: the run started without it"
     if before:
         return "restore model.lora.targets and model.lora.rank"
-    if saved.keys() < here.keys():
+    if saved.keys() < current.keys():
         return "set model.freeze_vision to true again"
-    if saved.keys() > here.keys():
+    if saved.keys() > current.keys():
         return "set model.freeze_vision to false again"
     return "restore the fields of model"
 

@@ -79,12 +79,12 @@ def _truncated(example: Example, limit: int, length: Length) -> Example | None:
     return best
 
 
-def _cut(question: str, kept: int) -> str:
-    """Return the question with only its first `kept` characters of text, and every image tag."""
+def _cut(question: str, characters: int) -> str:
+    """Return the question with only its first `characters` characters of text, and every image tag."""
     pieces: list[str] = []
     start = 0
     for tag in IMAGE_TAG.finditer(question):
-        pieces += [question[start : tag.start()][:kept], tag.group()]
-        kept -= len(pieces[-2])
+        pieces += [question[start : tag.start()][:characters], tag.group()]
+        characters -= len(pieces[-2])
         start = tag.end()
-    return "".join([*pieces, question[start:][:kept]])
+    return "".join([*pieces, question[start:][:characters]])

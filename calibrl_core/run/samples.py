@@ -64,11 +64,11 @@ def _rounded(values: Tensor) -> list[float]:
     return [round(value, 5) for value in values.tolist()]
 
 
-def _shortened(text: str, most: int) -> str:
+def _shortened(text: str, limit: int) -> str:
     """Return the beginning and the end of a text; the answer is usually at the end."""
-    if len(text) <= most:
+    if len(text) <= limit:
         return text
-    half = (most - len(CUT)) // 2
+    half = (limit - len(CUT)) // 2
     return text[:half] + CUT + text[-half:]
 
 

@@ -14,14 +14,14 @@ def group_advantages(rewards: Tensor, *, normalise_by_std: bool) -> Tensor:
     return advantages.masked_fill(_equal(rewards), 0.0)
 
 
-def expert_advantages(own: Tensor, rewards: Tensor, *, normalise_by_std: bool) -> Tensor:
+def expert_advantages(expert_rewards: Tensor, rewards: Tensor, *, normalise_by_std: bool) -> Tensor:
     """Return each expert's reward minus the mean of its group's rollouts, optionally divided by their std.
 
-    own `[P]` (the experts' rewards), rewards `[P, G]` (the rollouts'), result `[P]`, all float. If the rollouts'
+    expert_rewards `[P]`, rewards `[P, G]` (the rollouts'), result `[P]`, all float. If the rollouts'
     rewards are all equal, A is not divided: the published code divides by 1e-6 there, so that one expert dominates the
     batch.
     """
-    advantages = own - rewards.mean(-1)
+    advantages = expert_rewards - rewards.mean(-1)
     if normalise_by_std:
         advantages = advantages / _spread(rewards).masked_fill(_equal(rewards), 1.0).squeeze(-1)
     return advantages

@@ -54,21 +54,21 @@ def choose_experts(
 
 def with_chosen_experts(
     experts: Experts,
-    chosen: Sequence[int],
+    indices: Sequence[int],
     examples: Sequence[Example],
     rewards: Tensor,
     scorer: Scorer,
     *,
     normalise_by_std: bool,
 ) -> Experts:
-    """Return `experts` with those `chosen` (indices) in the update, scored and compared with their groups.
+    """Return `experts` with those `indices` (indices) in the update, scored and compared with their groups.
 
     rewards `[P, G]` float64, of the rollouts.
     """
-    scores = scorer.score_all([examples[i].expert or "" for i in chosen], [examples[i].answer for i in chosen])
+    scores = scorer.score_all([examples[i].expert or "" for i in indices], [examples[i].answer for i in indices])
     joins = torch.zeros(len(examples), dtype=torch.bool, device=rewards.device)  # [P]
-    own = torch.zeros(len(examples), dtype=torch.float64, device=rewards.device)  # [P]
-    for index, score in zip(chosen, scores, strict=True):
-        joins[index], own[index] = True, score.reward
-    advantages = expert_advantages(own, rewards, normalise_by_std=normalise_by_std)
+    expert_rewards = torch.zeros(len(examples), dtype=torch.float64, device=rewards.device)  # [P]
+    for index, score in zip(indices, scores, strict=True):
+        joins[index], expert_rewards[index] = True, score.reward
+    advantages = expert_advantages(expert_rewards, rewards, normalise_by_std=normalise_by_std)
     return replace(experts, joins=joins, advantages=advantages.masked_fill(~joins, 0.0))

@@ -19,19 +19,19 @@ T = TypeVar("T")
 CPU = torch.device("cpu")
 
 
-def gather_sampled(own: ScoredRollouts | None, ranks: Ranks, device: torch.device) -> ScoredRollouts:
-    """Return the groups of all processes, in every process. `own` is None if this process has no prompt."""
-    if ranks.world == 1 and own is not None:
-        return own
-    parts = ranks.gather_everywhere(to_device(own, CPU))
+def gather_sampled(groups: ScoredRollouts | None, ranks: Ranks, device: torch.device) -> ScoredRollouts:
+    """Return the groups of all processes, in every process. `groups` is None if this process has no prompt."""
+    if ranks.world == 1 and groups is not None:
+        return groups
+    parts = ranks.gather_everywhere(to_device(groups, CPU))
     return to_device(reduce(concatenate, [part for part in parts if part is not None]), device)
 
 
-def gather_batch(own: StepBatch, ranks: Ranks, device: torch.device) -> StepBatch | None:
+def gather_batch(batch: StepBatch, ranks: Ranks, device: torch.device) -> StepBatch | None:
     """Return the step's batch of all processes in the first process, None in the others."""
     if ranks.world == 1:
-        return own
-    parts = ranks.gather(to_device(own, CPU))
+        return batch
+    parts = ranks.gather(to_device(batch, CPU))
     return None if parts is None else to_device(_concatenate_batches(parts), device)
 
 

@@ -119,8 +119,8 @@ class ReinforcementLearner:
         """
         seen = SampledGroups()
 
-        def gathered(own: ScoredRollouts | None) -> ScoredRollouts:
-            whole = gather_sampled(own, self._ranks, self._policy.device)
+        def gathered(groups: ScoredRollouts | None) -> ScoredRollouts:
+            whole = gather_sampled(groups, self._ranks, self._policy.device)
             seen.add(self._rewards(whole), whole.rollouts, whole.scores)
             return whole
 

@@ -91,15 +91,15 @@ class Updater:
             NonFiniteError: see `GradientStep`.
         """
         rows = update_rows(batch)
-        given = _StepInput(batch, rows, step, self._reference_logprobs(batch, rows))
+        inputs = _StepInput(batch, rows, step, self._reference_logprobs(batch, rows))
         self._policy.model.train()
         tally = Tally(self._loss_names, self._ranks, batch.rollouts.mask)
         for mini_batch in self._mini_batches(rows, first_prompt):
             self._gradient.clear()
-            parts = self._micro_batches(given, mini_batch)
+            parts = self._micro_batches(inputs, mini_batch)
             with padded_to_equal_passes(self._policy, self._ranks, len(parts)):
                 for part in parts:
-                    self._backward(given, part, tally)
+                    self._backward(inputs, part, tally)
             norm, applied = self._gradient.apply()
             tally.add_mini_batch(mini_batch.tokens, norm, applied)
         return tally.metrics(), tally.ratios
@@ -116,9 +116,9 @@ class Updater:
         if self.algorithm.guidance_weight(step) == 0:
             return {}
         rows = update_rows(batch)
-        given = _StepInput(batch, rows, step)
+        inputs = _StepInput(batch, rows, step)
         for mini_batch in self._mini_batches(rows, first_prompt):
-            first = self._micro_batches(given, mini_batch)[:1]
+            first = self._micro_batches(inputs, mini_batch)[:1]
             if self._ranks.any_process(bool(first)):
                 break
         else:
@@ -129,7 +129,7 @@ class Updater:
             self._gradient.clear()
             with padded_to_equal_passes(self._policy, self._ranks, len(first)):
                 for part in first:
-                    losses = self._losses(given, part)[0]
+                    losses = self._losses(inputs, part)[0]
                     (losses.guidance if guidance and losses.guidance is not None else losses.policy).backward()
             gradients.append(self._gradient.gradients())
         self._gradient.clear()
@@ -148,40 +148,40 @@ class Updater:
             ranks=self._ranks,
         )
 
-    def _micro_batches(self, given: _StepInput, mini_batch: MiniBatch) -> list[_MicroBatch]:
+    def _micro_batches(self, inputs: _StepInput, mini_batch: MiniBatch) -> list[_MicroBatch]:
         """Divide a mini-batch into micro-batches that fit in memory.
 
         With A = 0 the policy loss is flat, and so is guidance weighted by |A|: such rows skip the forward pass unless
         the algorithm says that they can move a weight. Their tokens stay in the denominator.
         """
-        rows = given.rows
+        rows = inputs.rows
         positions = torch.arange(len(mini_batch.rows))  # [N], into the mini-batch's rows
-        if not self.algorithm.needs_all_rows(given.step):
+        if not self.algorithm.needs_all_rows(inputs.step):
             positions = (rows.advantages[mini_batch.rows] != 0).nonzero().squeeze(-1).cpu()
-        parts = self._cut(given.batch, rows, mini_batch.rows[positions])
+        parts = self._cut(inputs.batch, rows, mini_batch.rows[positions])
         return [_MicroBatch(mini_batch.rows[positions[part]], mini_batch.weights[positions[part]]) for part in parts]
 
-    def _cut(self, batch: StepBatch, rows: UpdateRows, chosen: Tensor) -> list[Tensor]:
-        """Divide the rows `chosen` `[N]` into micro-batches, each a list of positions in `chosen`."""
-        owners, lengths = rows.prompts[chosen].tolist(), rows.mask[chosen].sum(-1).tolist()
+    def _cut(self, batch: StepBatch, rows: UpdateRows, indices: Tensor) -> list[Tensor]:
+        """Divide the rows `indices` `[N]` into micro-batches, each a list of positions in `indices`."""
+        owners, lengths = rows.prompts[indices].tolist(), rows.mask[indices].sum(-1).tolist()
         return micro_batches(self._policy, batch.examples, owners, lengths, self._config)
 
-    def _backward(self, given: _StepInput, part: _MicroBatch, tally: Tally) -> None:
+    def _backward(self, inputs: _StepInput, part: _MicroBatch, tally: Tally) -> None:
         """Add a micro-batch's gradient to the parameters, and its figures to `tally`."""
-        losses, tokens, found = self._losses(given, part)
+        losses, tokens, output = self._losses(inputs, part)
         # A loss that is not finite can have a finite gradient: make it NaN too, so that the update is skipped.
         losses.total.backward(losses.total.detach() * 0 + 1)
         for name in self._loss_names:
             tally.add_loss(name, getattr(losses, name).item())
-        tally.add_rollouts(tokens, found.logprobs.detach(), given.rows, part.rows)
+        tally.add_rollouts(tokens, output.logprobs.detach(), inputs.rows, part.rows)
 
-    def _losses(self, given: _StepInput, part: _MicroBatch) -> tuple[_Losses, TokenLosses, TokenLogprobs]:
+    def _losses(self, inputs: _StepInput, part: _MicroBatch) -> tuple[_Losses, TokenLosses, TokenLogprobs]:
         """Run the forward pass of a micro-batch. T: its longest row."""
-        rows, index, algorithm = given.rows, part.rows, self.algorithm
+        rows, index, algorithm = inputs.rows, part.rows, self.algorithm
         temperature, with_entropy = self._config.rollout.temperature, algorithm.entropy_coef > 0
-        found = row_logprobs(self._policy, given.batch.examples, rows, index, temperature, with_entropy=with_entropy)
-        width = found.logprobs.shape[1]
-        tokens = algorithm.token_losses(self._loss_batch(given, index, found))
+        output = row_logprobs(self._policy, inputs.batch.examples, rows, index, temperature, with_entropy=with_entropy)
+        width = output.logprobs.shape[1]
+        tokens = algorithm.token_losses(self._loss_batch(inputs, index, output))
         weight = part.weights[:, :width]  # [B, T]
         rollout_weight = weight.masked_fill(rows.is_expert[index][:, None], 0.0)  # KL and entropy: not on expert rows
         weighed = tokens.policy if rows.importance is None else tokens.policy * rows.importance[index, :width]
@@ -189,20 +189,20 @@ class Updater:
         guidance = kl = entropy = None
         if tokens.guidance is not None:
             guidance = (tokens.guidance * weight).sum()
-            total = total + algorithm.guidance_weight(given.step) * guidance
-        if given.reference is not None:
-            old, reference = rows.old_logprobs[index, :width], given.reference[index, :width]
-            kl = (KL[algorithm.kl_estimator](found.logprobs, reference, old) * rollout_weight).sum()
+            total = total + algorithm.guidance_weight(inputs.step) * guidance
+        if inputs.reference is not None:
+            old, reference = rows.old_logprobs[index, :width], inputs.reference[index, :width]
+            kl = (KL[algorithm.kl_estimator](output.logprobs, reference, old) * rollout_weight).sum()
             total = total + algorithm.kl_coef * kl
-        if found.entropies is not None:
-            entropy = (found.entropies * rollout_weight).sum()
+        if output.entropies is not None:
+            entropy = (output.entropies * rollout_weight).sum()
             total = total - algorithm.entropy_coef * entropy
-        return _Losses(policy, guidance, kl, entropy, total), tokens, found
+        return _Losses(policy, guidance, kl, entropy, total), tokens, output
 
-    def _loss_batch(self, given: _StepInput, index: Tensor, found: TokenLogprobs) -> LossBatch:
-        rows, width, experts = given.rows, found.logprobs.shape[1], given.batch.experts
+    def _loss_batch(self, inputs: _StepInput, index: Tensor, output: TokenLogprobs) -> LossBatch:
+        rows, width, experts = inputs.rows, output.logprobs.shape[1], inputs.batch.experts
         return LossBatch(
-            logprobs=found.logprobs,
+            logprobs=output.logprobs,
             old_logprobs=rows.old_logprobs[index, :width],
             advantages=rows.advantages[index],
             completion_mask=rows.mask[index, :width],
@@ -221,6 +221,6 @@ class Updater:
         temperature = self._config.rollout.temperature
         with self._reference.weights.gathered():
             for part in self._cut(batch, rows, torch.arange(len(rows.prompts))):
-                found = row_logprobs(self._reference, batch.examples, rows, part, temperature).logprobs
-                logprobs[part, : found.shape[1]] = found
+                output = row_logprobs(self._reference, batch.examples, rows, part, temperature).logprobs
+                logprobs[part, : output.shape[1]] = output
         return logprobs

@@ -112,11 +112,11 @@ def _whole_text() -> list[Any]:
     return [LatexExtractionConfig(boxed_match_priority=-1, normalization_config=rules)]
 
 
-def _same_size(one: Any, other: Any) -> bool:
+def _same_size(first: Any, second: Any) -> bool:
     """Return if two small numbers agree in their first digits, which six decimal places do not show. True
     for others.
     """
-    numbers = [value for each in (one, other) if (value := _number(each)) is not None]
+    numbers = [value for each in (first, second) if (value := _number(each)) is not None]
     return len(numbers) < 2 or _within(2e-6, *numbers)
 
 
@@ -132,5 +132,5 @@ def _number(expression: Any) -> Any:
     return expression.evalf() if getattr(expression, "is_number", False) and expression.is_real else None
 
 
-def _within(share: float, one: Any, other: Any) -> bool:
-    return bool(abs(one - other) <= share * abs(other))
+def _within(share: float, value: Any, reference: Any) -> bool:
+    return bool(abs(value - reference) <= share * abs(reference))

@@ -134,9 +134,9 @@ def canonical_answer(answer: str) -> Quantity | str:
     return read_quantity(text) or text.casefold()
 
 
-def units_agree(one: str, other: str) -> bool:
+def units_agree(first: str, second: str) -> bool:
     """Return if two units do not contradict each other: a unit can be missing."""
-    return one == other or "" in (one, other)
+    return first == second or "" in (first, second)
 
 
 def quantities_agree(answer: Quantity, truth: Quantity, near: Callable[[Fraction, Fraction], bool]) -> bool:

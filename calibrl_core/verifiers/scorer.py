@@ -61,9 +61,9 @@ class Scorer:
             for completion, row in zip(completions, verdicts, strict=True)
         ]
 
-    def _settle(self, place: int, completion: str, truth: str) -> Verdict | VerdictRequest:
-        found = self._rewards[place].score(completion, truth)
-        return VerdictRequest(place, found.text, found.truth) if isinstance(found, NeedsWorker) else Verdict(found)
+    def _settle(self, index: int, completion: str, truth: str) -> Verdict | VerdictRequest:
+        score = self._rewards[index].score(completion, truth)
+        return VerdictRequest(index, score.text, score.truth) if isinstance(score, NeedsWorker) else Verdict(score)
 
     def _score(self, completion: str, verdicts: Sequence[Verdict]) -> Score:
         pairs = [(verifier, verdict.value) for verifier, verdict in zip(self._rewards, verdicts, strict=True)]

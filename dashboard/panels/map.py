@@ -86,10 +86,10 @@ def _map(job: Job, steps: Steps, step: int) -> None:
     )
 
 
-def _open(picked: Any) -> None:
+def _open(group: Any) -> None:
     """Open a picked group (step and number within the step) in the panel Rollouts."""
-    if picked:
-        st.session_state.update(panel="Rollouts", opened=picked)
+    if group:
+        st.session_state.update(panel="Rollouts", opened=group)
 
 
 def _number(value: float | None) -> str:

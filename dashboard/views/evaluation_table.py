@@ -39,16 +39,16 @@ class ResultRow:
     result: EvaluationResult
 
 
-def model_name(chosen: Mapping[str, Any], loaded: str) -> str:
+def model_name(model: Mapping[str, Any], loaded: str) -> str:
     """Return a model's name: its job and checkpoint, the built-in model with its seed, or the end of its path."""
-    if "from_job" in chosen:
+    if "from_job" in model:
         try:
-            name = service.job(str(chosen["from_job"])).name
+            name = service.job(str(model["from_job"])).name
         except CalibrlError:  # deleted, or in a project without access
-            name = f"job {str(chosen['from_job'])[:8]}"
-        return f"{name} ({chosen.get('checkpoint', 'best')})"
-    if "builtin" in chosen:
-        return f"{chosen['builtin']}, seed {chosen.get('seed', 0)}"
+            name = f"job {str(model['from_job'])[:8]}"
+        return f"{name} ({model.get('checkpoint', 'best')})"
+    if "builtin" in model:
+        return f"{model['builtin']}, seed {model.get('seed', 0)}"
     return "/".join(Path(loaded).parts[-2:])
 
 

@@ -90,11 +90,11 @@ def reidentify(session: Session, caller: Caller) -> Caller | None:
     return _caller(access.still_valid(session, caller.key_id))
 
 
-def _caller(found: Row[Any] | None) -> Caller | None:
-    if found is None:
+def _caller(row: Row[Any] | None) -> Caller | None:
+    if row is None:
         return None
-    roles = {project: Role(role) for project, role in found.roles.items()}
-    return Caller(found.user, found.id, found.admin, found.scope, roles)
+    roles = {project: Role(role) for project, role in row.roles.items()}
+    return Caller(row.user, row.id, row.admin, row.scope, roles)
 
 
 def keep_service_key(session: Session, key: str, request_id: str) -> None:

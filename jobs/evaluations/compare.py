@@ -131,67 +131,71 @@ def _measured_models(session: Session, jobs: Mapping[UUID, models.Job]) -> dict[
     return found
 
 
-def _splits(chosen: Sequence[MeasuredModel], split: str | None) -> list[str]:
+def _splits(contenders: Sequence[MeasuredModel], split: str | None) -> list[str]:
     """Return this split, or all splits on which each model was measured."""
-    for one in chosen:
-        if split is not None and split not in one.sizes:
-            raise _refused("split", f"{one} was not measured on this dataset, only on {', '.join(one.sizes)}")
-    common = [name for name in chosen[0].sizes if all(name in one.sizes for one in chosen)]
+    for contender in contenders:
+        if split is not None and split not in contender.sizes:
+            sizes = ", ".join(contender.sizes)
+            raise _refused("split", f"{contender} was not measured on this dataset, only on {sizes}")
+    common = [name for name in contenders[0].sizes if all(name in contender.sizes for contender in contenders)]
     if not common:
-        measured = "; ".join(f"{one} on {', '.join(one.sizes)}" for one in chosen)
+        measured = "; ".join(f"{contender} on {', '.join(contender.sizes)}" for contender in contenders)
         raise Conflict(f"The models share no dataset: {measured}.")
-    wanted = common if split is None else [split]
-    prompts = max(sum(one.sizes[name] for name in wanted) for one in chosen)
+    splits = common if split is None else [split]
+    prompts = max(sum(contender.sizes[name] for name in splits) for contender in contenders)
     if prompts > MAX_PROMPTS:
-        more = ": compare one dataset at a time" if len(wanted) > 1 else ""
+        more = ": compare one dataset at a time" if len(splits) > 1 else ""
         raise _refused("split", f"{prompts} prompts; a comparison can have at most {MAX_PROMPTS}{more}")
-    return wanted
+    return splits
 
 
-def _of_split(session: Session, chosen: Sequence[MeasuredModel], split: str) -> list[PromptAccuracies]:
-    rows = accuracies.load(session, [(one.job.id, one.model_index, split) for one in chosen])
-    found = []
-    for one in chosen:
-        row = rows.get((one.job.id, one.model_index, split))
+def _of_split(session: Session, contenders: Sequence[MeasuredModel], split: str) -> list[PromptAccuracies]:
+    rows = accuracies.load(session, [(contender.job.id, contender.model_index, split) for contender in contenders])
+    measured = []
+    for contender in contenders:
+        row = rows.get((contender.job.id, contender.model_index, split))
         if row is None:  # the janitor has deleted it
-            raise _nothing_kept(one.job.id)
-        found.append(PromptAccuracies(row.prompts, np.array(row.values, dtype=np.float64)))
-    return found
+            raise _nothing_kept(contender.job.id)
+        measured.append(PromptAccuracies(row.prompts, np.array(row.values, dtype=np.float64)))
+    return measured
 
 
-def compare(found: StoredAccuracies, seed: int) -> list[Comparison]:
+def compare(stored: StoredAccuracies, seed: int) -> list[Comparison]:
     """Compare models prompt by prompt, on each dataset.
 
     Raises:
         Conflict: the models were not measured on the same prompts; the message has the number of pairs.
     """
-    return [_compare(found.contenders, split, asked, seed) for split, asked in found.splits.items()]
+    return [_compare(stored.contenders, split, measured, seed) for split, measured in stored.splits.items()]
 
 
-def _compare(chosen: Sequence[MeasuredModel], split: str, found: Sequence[PromptAccuracies], seed: int) -> Comparison:
-    first = found[0]
-    for one, other in zip(chosen[1:], found[1:], strict=True):
+def _compare(
+    contenders: Sequence[MeasuredModel], split: str, measured: Sequence[PromptAccuracies], seed: int
+) -> Comparison:
+    first = measured[0]
+    for contender, other in zip(contenders[1:], measured[1:], strict=True):
         common = (Counter(first.prompts) & Counter(other.prompts)).total()
         if not common == len(first.prompts) == len(other.prompts):
             raise Conflict(
-                f"On {split!r} {chosen[0]} has {len(first.prompts)} prompts and {one} has {len(other.prompts)}, "
-                f"of which {common} are the same. Only answers to the same prompts can be compared."
+                f"On {split!r} {contenders[0]} has {len(first.prompts)} prompts and {contender} has "
+                f"{len(other.prompts)}, of which {common} are the same. Only answers to the same prompts can be "
+                "compared."
             )
-    paired = [other.in_order_of(first) for other in found]
+    paired = [other.in_order_of(first) for other in measured]
     return Comparison(
         split=split,
         prompts=len(first.prompts),
         seed=seed,
         models=[
             ComparedModel(
-                job_id=one.job.id,
-                job=one.job.name,
-                model_index=one.model_index,
-                model=one.model,
-                chosen=one.chosen,
+                job_id=contender.job.id,
+                job=contender.job.name,
+                model_index=contender.model_index,
+                model=contender.model,
+                chosen=contender.chosen,
                 accuracy=float(values.mean()),
             )
-            for one, values in zip(chosen, paired, strict=True)
+            for contender, values in zip(contenders, paired, strict=True)
         ],
         pairs=[
             PairedDifference(**asdict(pair), distinguishable=pair.distinguishable)
@@ -200,7 +204,7 @@ def _compare(chosen: Sequence[MeasuredModel], split: str, found: Sequence[Prompt
         settings_differ=[
             name
             for name in COMPARED_SETTINGS
-            if any(one.job.spec.get(name) != chosen[0].job.spec.get(name) for one in chosen)
+            if any(contender.job.spec.get(name) != contenders[0].job.spec.get(name) for contender in contenders)
         ],
     )
 

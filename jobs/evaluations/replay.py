@@ -66,38 +66,38 @@ def check(request: ReplayRequest) -> None:
         raise Invalid("The replay was not accepted.", tuple(problems))
 
 
-def replay(found: StoredCompletions, request: ReplayRequest) -> Replay:
+def replay(stored: StoredCompletions, request: ReplayRequest) -> Replay:
     """Score completions. Takes at most SECONDS, plus the start and the end of a process.
 
     Raises:
         Invalid: a verifier cannot be loaded.
     """
-    lines, stopped = _score(found, request)
-    pairs = [_rescored(row, line) for row, line in zip(found.rows, lines, strict=False)]
-    flips = [one for one in pairs if one.passed_before != one.passed_after]
+    lines, stopped = _score(stored, request)
+    pairs = [_rescored(row, line) for row, line in zip(stored.rows, lines, strict=False)]
+    flips = [result for result in pairs if result.passed_before != result.passed_after]
     return Replay(
-        job_id=found.job_id,
-        completions=found.total,
+        job_id=stored.job_id,
+        completions=stored.total,
         scored=len(pairs),
-        stopped=stopped or found.left_out,
-        passed_before=sum(one.passed_before for one in pairs),
-        passed_after=sum(one.passed_after for one in pairs),
-        now_passed=sum(one.passed_after for one in flips),
-        now_failed=sum(one.passed_before for one in flips),
-        rewards_changed=sum(_differ(one.reward_before, one.reward_after) for one in pairs),
-        failures=sum(one.failure is not None for one in pairs),
+        stopped=stopped or stored.left_out,
+        passed_before=sum(result.passed_before for result in pairs),
+        passed_after=sum(result.passed_after for result in pairs),
+        now_passed=sum(result.passed_after for result in flips),
+        now_failed=sum(result.passed_before for result in flips),
+        rewards_changed=sum(_differ(result.reward_before, result.reward_after) for result in pairs),
+        failures=sum(result.failure is not None for result in pairs),
         versions=plugin_versions(request.rewards),
-        data=[one for one in pairs if one.passed_before != one.passed_after or one.failure],
+        data=[result for result in pairs if result.passed_before != result.passed_after or result.failure],
     )
 
 
-def _score(found: StoredCompletions, request: ReplayRequest) -> tuple[list[dict[str, Any]], str | None]:
+def _score(stored: StoredCompletions, request: ReplayRequest) -> tuple[list[dict[str, Any]], str | None]:
     """Return one line of `calibrl_core.rescore` per scored completion, and the reason if not all were scored."""
     rewards = [reward.model_dump(mode="json") for reward in request.rewards]
-    given = {"rewards": rewards, "completions": [(row.text, row.answer) for row in found.rows]}
+    payload = {"rewards": rewards, "completions": [(row.text, row.answer) for row in stored.rows]}
     with tempfile.TemporaryDirectory(prefix="calibrl-replay-") as folder:
         file, report, log = (Path(folder, name) for name in ("completions.json", "report.jsonl", "log.txt"))
-        file.write_text(json.dumps(given))
+        file.write_text(json.dumps(payload))
         report.touch()
         status = sandbox.run(MODULE, str(file), str(report), log=log, memory=MEMORY_BYTES, seconds=LIMIT_SECONDS)
         lines = _whole_lines(report)

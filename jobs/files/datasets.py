@@ -156,7 +156,7 @@ def put_into_storage(incoming: IncomingFile) -> Iterator[PendingDataset]:
 
 
 def save(
-    session: Session, file: PendingDataset, found: Inspection, *, name: str, options: UploadOptions, user: str
+    session: Session, file: PendingDataset, inspection: Inspection, *, name: str, options: UploadOptions, user: str
 ) -> tuple[models.Dataset, bool]:
     """Record a stored file as a dataset, unless the project has one with the same content. Return it, and True if it
     is new."""
@@ -169,25 +169,25 @@ def save(
         "sha256": file.incoming.sha256,
         "bytes": file.incoming.bytes,
         "columns": options.columns.model_dump(),
-        **found.model_dump(mode="json", include={"rows", "has_columns", "has_experts", "preview"}),
+        **inspection.model_dump(mode="json", include={"rows", "has_columns", "has_experts", "preview"}),
     }
     dataset, file.saved = datasets.add(session, row)
     return dataset, file.saved
 
 
 def register(
-    session: Session, given: HubDataset, *, user: str, visible_projects: frozenset[str] | None
+    session: Session, request: HubDataset, *, user: str, visible_projects: frozenset[str] | None
 ) -> tuple[models.Dataset, bool]:
     """Record a dataset of the hub by its name, without loading it. Return it, and True if it is new.
 
     Raises:
         Invalid: the project does not exist, or jobs cannot load this dataset.
     """
-    _check_project(session, given.project, visible_projects)
-    if refused := hub_problem(given.hub):
+    _check_project(session, request.project, visible_projects)
+    if refused := hub_problem(request.hub):
         raise Invalid("The dataset was not accepted.", (FieldError("hub", refused),))
-    hub = given.model_dump(include={*HubSource.model_fields})
-    row = {"project": given.project, "user": user, "name": given.name, "columns": hub["columns"], "hub": hub}
+    hub = request.model_dump(include={*HubSource.model_fields})
+    row = {"project": request.project, "user": user, "name": request.name, "columns": hub["columns"], "hub": hub}
     return datasets.add(session, row | {"preview": []})
 
 
@@ -234,12 +234,12 @@ def columns_of(dataset: models.Dataset, choice: KnownData) -> Columns:
     return Columns.model_validate(dataset.columns | ({"answer": choice.answer} if choice.answer else {}))
 
 
-def files(known: Mapping[UUID, models.Dataset]) -> tuple[LocalFile, ...]:
+def files(rows: Mapping[UUID, models.Dataset]) -> tuple[LocalFile, ...]:
     """Return the files that must be on this machine before a trainer reads these datasets."""
     return tuple(
-        LocalFile(key_of(one), str(_local_path(one)), str(one.sha256), one.id)
-        for one in known.values()
-        if one.hub is None
+        LocalFile(key_of(row), str(_local_path(row)), str(row.sha256), row.id)
+        for row in rows.values()
+        if row.hub is None
     )
 
 

@@ -15,15 +15,17 @@ from jobs.settings import get_settings
 log = structlog.get_logger()
 
 
-def pin(job_id: UUID, found: Iterable[Checkpoint]) -> None:
+def pin(job_id: UUID, checkpoints: Iterable[Checkpoint]) -> None:
     """Link checkpoints into the folder of a job. If a link is not possible, for example without a shared disk, the
     original is used as long as it exists."""
-    for checkpoint in found:
+    for checkpoint in checkpoints:
         folder, path = _folder(job_id, checkpoint.job_id), checkpoint_path(checkpoint)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            held = path.parent.parent / "kept" / path.name  # by the supervisor, if the trainer has just removed its own
-            link_tree(path, folder, or_copy=False) or link_tree(held, folder, or_copy=False)
+            backup = (
+                path.parent.parent / "kept" / path.name
+            )  # by the supervisor, if the trainer has just removed its own
+            link_tree(path, folder, or_copy=False) or link_tree(backup, folder, or_copy=False)
         except OSError as error:
             log.warning("checkpoint not kept", job_id=str(job_id), path=str(path), error=str(error))
 

@@ -139,14 +139,14 @@ def queue_forecast(session: Session, job: models.Job, *, waits: bool) -> QueuePl
     )
 
 
-def _start(place: Placement | None) -> datetime | None:
-    if place is None or place.starts_in is None:
+def _start(placement: Placement | None) -> datetime | None:
+    if placement is None or placement.starts_in is None:
         return None
-    return datetime.now(UTC) + timedelta(seconds=place.starts_in)
+    return datetime.now(UTC) + timedelta(seconds=placement.starts_in)
 
 
-def _entry(job: models.Job, place: Placement | None) -> QueueEntry:
-    reason = place.reason if place else WaitReason(job.status) if job.status is not JobStatus.QUEUED else None
+def _entry(job: models.Job, placement: Placement | None) -> QueueEntry:
+    reason = placement.reason if placement else WaitReason(job.status) if job.status is not JobStatus.QUEUED else None
     return QueueEntry(
         job_id=job.id,
         name=job.name,
@@ -155,15 +155,15 @@ def _entry(job: models.Job, place: Placement | None) -> QueueEntry:
         priority=_priority(job),
         gpus=job.gpus,
         status=job.status,
-        position=place.position if place else None,
+        position=placement.position if placement else None,
         reason=reason,
-        explanation=explain(job, place, reason),
-        estimated_start=_start(place),
+        explanation=explain(job, placement, reason),
+        estimated_start=_start(placement),
         queued_at=job.created_at,
     )
 
 
-def explain(job: models.Job, place: Placement | None, reason: WaitReason | None) -> str:
+def explain(job: models.Job, placement: Placement | None, reason: WaitReason | None) -> str:
     """Explain in one sentence why a job has not started."""
     gpus = "GPUs" if job.gpus > 1 else "GPU"
     needs = f"{job.gpus} {gpus}" if job.gpus else "a CPU slot"
@@ -171,13 +171,13 @@ def explain(job: models.Job, place: Placement | None, reason: WaitReason | None)
     where = f" labelled {', '.join(f'{key}={value}' for key, value in labels.items())}" if labels else ""
     match reason:
         case None:
-            return f"starts on {place.worker} now" if place else "is about to start"
+            return f"starts on {placement.worker} now" if placement else "is about to start"
         case WaitReason.NO_MACHINE:
             return f"no online machine{where} has {needs}"
         case WaitReason.BUSY:
             return f"waiting for {f'{job.gpus} free {gpus}' if job.gpus else 'a free CPU slot'}"
         case WaitReason.RESERVED:
-            behind = place.behind if place else None
+            behind = placement.behind if placement else None
             return f"the free slots are reserved for job {behind}, which is ahead in the queue"
         case WaitReason.PROJECT_LIMIT:
             return f"project {job.project} has reached its limit of GPUs"

@@ -88,19 +88,19 @@ def claim(session: Session, *, worker: str) -> Claim | None:
         if mine is None:
             return None
         job = jobs.lock_queued(session, mine)
-        found = _take(session, job, worker) if job else None
-        if found is not None:
-            return found
+        lease = _take(session, job, worker) if job else None
+        if lease is not None:
+            return lease
         gone |= {mine}
 
 
 def _take(session: Session, job: models.Job, worker: str) -> Claim | None:
     """Lease a locked job. Return None if its GPUs are not available, or if the job failed because its spec is not
     valid any more."""
-    known = known_datasets.lock_shared(session, [row.dataset_id for row in job.datasets])
+    dataset_rows = known_datasets.lock_shared(session, [row.dataset_id for row in job.datasets])
     try:
         config = trainer_config(
-            job.spec, lambda model: _checkpoint(session, job.id, model), lambda choice: _data(known, choice)
+            job.spec, lambda model: _checkpoint(session, job.id, model), lambda choice: _data(dataset_rows, choice)
         )
     except SpecNoLongerValid as error:
         change(session, job, JobStatus.FAILED, actor=SCHEDULER, reason=error.reason, message=str(error))
@@ -121,7 +121,7 @@ def _take(session: Session, job: models.Job, worker: str) -> Claim | None:
         checkpoints=tuple(
             KnownCheckpoint(row.step, artifacts.checkpoint_path(row)) for row in checkpoints.of_job(session, job.id)
         ),
-        files=datasets.files(known),
+        files=datasets.files(dataset_rows),
         limits=Limits.model_validate(job.spec["limits"]),
         seconds_run=jobs.seconds_run(session, job),
     )
@@ -211,10 +211,10 @@ def _checkpoint(session: Session, job_id: UUID, model: JobModel) -> Path:
     raise SpecNoLongerValid(Reason.DEPENDENCY_FAILED, f"job {model.from_job}: {missing}")
 
 
-def _data(known: Mapping[UUID, models.Dataset], choice: KnownData) -> FileData | HubData:
-    if choice.dataset not in known:
+def _data(rows: Mapping[UUID, models.Dataset], choice: KnownData) -> FileData | HubData:
+    if choice.dataset not in rows:
         raise SpecNoLongerValid(Reason.BAD_SPEC, f"dataset {choice.dataset} was deleted")
-    return datasets.source(known[choice.dataset], choice)
+    return datasets.source(rows[choice.dataset], choice)
 
 
 def _names(gpus: tuple[int, ...]) -> str | None:

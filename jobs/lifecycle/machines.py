@@ -54,7 +54,7 @@ def _read(session: Session, name: str) -> Worker:
     return _record(*found)
 
 
-def _record(worker: models.Worker, silent: bool, held: list[UUID]) -> Worker:
+def _record(worker: models.Worker, silent: bool, job_ids: list[UUID]) -> Worker:
     ended = worker.status is WorkerStatus.OFFLINE
     return Worker(
         name=worker.name,
@@ -64,6 +64,6 @@ def _record(worker: models.Worker, silent: bool, held: list[UUID]) -> Worker:
         status=WorkerStatus.LOST if silent and not ended else worker.status,
         cpu_slots=worker.cpu_slots,
         gpus=worker.gpus,
-        jobs=held,
+        jobs=job_ids,
         heartbeat_at=worker.heartbeat_at,
     )

@@ -71,23 +71,23 @@ def check(session: Session, spec: TrainSpec | EvaluateSpec, visible_projects: fr
 
 
 def _fixed_checkpoints(
-    session: Session, references: References, known: Mapping[UUID, models.Job]
+    session: Session, references: References, existing: Mapping[UUID, models.Job]
 ) -> tuple[list[models.Checkpoint], list[FieldError]]:
     """Return the checkpoints of fixed steps that a spec names, and the errors of those that are missing."""
     named = {
-        model.from_job: {one.step: one for one in checkpoints.of_job(session, model.from_job)}
+        model.from_job: {checkpoint.step: checkpoint for checkpoint in checkpoints.of_job(session, model.from_job)}
         for _, model in references.job_models
-        if model.from_job in known and known[model.from_job].kind == "train"
+        if model.from_job in existing and existing[model.from_job].kind == "train"
     }
     problems = checks.checkpoint_problems(references, named)
-    found = []
+    rows = []
     for field, model in references.job_models:
         if isinstance(model.checkpoint, int) and (row := named.get(model.from_job, {}).get(model.checkpoint)):
-            found.append(row)
+            rows.append(row)
             if artifacts.find_checkpoint(row) is None:
                 text = artifacts.missing_checkpoints([row.step], [artifacts.checkpoint_path(row)])
                 problems.append(FieldError(f"{field}.checkpoint", text))
-    return found, problems
+    return rows, problems
 
 
 def new_job(checked: Checked, *, actor: str) -> models.Job:

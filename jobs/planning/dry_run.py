@@ -128,14 +128,14 @@ def _origin(session: Session, job_id: UUID) -> ModelChoice:
 
 
 def _with_machines(
-    plan: MemoryPlan, spec: TrainSpec | EvaluateSpec, known: Sequence[tuple[models.Worker, bool, list[UUID]]]
+    plan: MemoryPlan, spec: TrainSpec | EvaluateSpec, machines: Sequence[tuple[models.Worker, bool, list[UUID]]]
 ) -> MemoryPlan:
     """Set `fits`: True if a machine with the labels has enough GPUs of that size."""
     if plan.on == "host":
         fits, text = None, f"about {plan.bytes / GIB:.1f} GiB of host memory; the memory of the machines is unknown"
     else:
-        wanted = spec.resources
-        most = max(_sizes(known, wanted.labels, wanted.gpus), default=0)
+        resources = spec.resources
+        most = max(_sizes(machines, resources.labels, resources.gpus), default=0)
         fits = plan.bytes <= most
         takes = f"each process takes about {plan.bytes / GIB:.1f} GiB"
         text = f"{takes}; the available GPUs have {most / GIB:.1f} GiB"
@@ -143,11 +143,11 @@ def _with_machines(
 
 
 def _sizes(
-    known: Sequence[tuple[models.Worker, bool, list[UUID]]], labels: dict[str, str], count: int
+    machines: Sequence[tuple[models.Worker, bool, list[UUID]]], labels: dict[str, str], count: int
 ) -> Iterator[int]:
     """Yield, for each machine with the labels and enough GPUs, the bytes of the smallest of its `count` largest
     GPUs."""
-    for worker, _, _ in known:
+    for worker, _, _ in machines:
         sizes = sorted((gpu.memory_total for gpu in worker.gpus), reverse=True)
         if len(sizes) >= count and all(worker.labels.get(key) == value for key, value in labels.items()):
             yield sizes[count - 1]

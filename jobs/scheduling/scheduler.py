@@ -352,8 +352,8 @@ def _free_now(timeline: Timeline) -> int:
     return timeline.free[0]
 
 
-def _shares_slots(one: RunningJob, job: QueuedJob, machine: Machine) -> bool:
-    return one.worker == machine.name and (one.gpus > 0) == (job.gpus > 0)
+def _shares_slots(running: RunningJob, job: QueuedJob, machine: Machine) -> bool:
+    return running.worker == machine.name and (running.gpus > 0) == (job.gpus > 0)
 
 
 def _fits(gpus: int, labels: Mapping[str, str], machine: Machine) -> bool:

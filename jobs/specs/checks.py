@@ -68,14 +68,14 @@ def plugin_problems(spec: TrainSpec | EvaluateSpec | ReplayRequest) -> list[Fiel
     return found
 
 
-def job_problems(references: References, known: Mapping[UUID, Job]) -> list[FieldError]:
-    """Return errors in the jobs that a spec names. `known`: those of them that exist."""
-    found = []
+def job_problems(references: References, existing: Mapping[UUID, Job]) -> list[FieldError]:
+    """Return errors in the jobs that a spec names. `existing`: those of them that exist."""
+    problems = []
     for index, id in enumerate(references.depends_on):
-        found += [FieldError(f"depends_on.{index}", text) for text in _dependency_problems(id, known)]
+        problems += [FieldError(f"depends_on.{index}", text) for text in _dependency_problems(id, existing)]
     for field, model in references.job_models:
-        found += [FieldError(f"{field}.from_job", text) for text in _origin_problems(model, known)]
-    return found
+        problems += [FieldError(f"{field}.from_job", text) for text in _origin_problems(model, existing)]
+    return problems
 
 
 def checkpoint_problems(references: References, steps: Mapping[UUID, Collection[int]]) -> list[FieldError]:
@@ -96,35 +96,35 @@ def no_checkpoint(model: JobModel, have: Collection[int]) -> str:
 
 
 def data_problems(
-    spec: TrainSpec | EvaluateSpec, references: References, known: Mapping[UUID, Dataset]
+    spec: TrainSpec | EvaluateSpec, references: References, existing: Mapping[UUID, Dataset]
 ) -> list[FieldError]:
-    """Return errors in the datasets that a spec names. `known`: those of the service that exist."""
-    found, names = [], set[str]()
-    for one in references.data:
+    """Return errors in the datasets that a spec names. `existing`: those of the service that exist."""
+    problems, names = [], set[str]()
+    for named in references.data:
         source: DataSource
-        if isinstance(one.source, KnownData):
-            dataset = known.get(one.source.dataset)
+        if isinstance(named.source, KnownData):
+            dataset = existing.get(named.source.dataset)
             if dataset is None or dataset.project != spec.project:
-                text = f"dataset {one.source.dataset} does not exist in project {spec.project!r}"
-                found.append(FieldError(f"{one.field}.dataset", text))
+                text = f"dataset {named.source.dataset} does not exist in project {spec.project!r}"
+                problems.append(FieldError(f"{named.field}.dataset", text))
                 continue
-            found += _dataset_problems(one, one.source, dataset)
-            source = datasets.source(dataset, one.source)
+            problems += _dataset_problems(named, named.source, dataset)
+            source = datasets.source(dataset, named.source)
         else:
-            source = one.source
+            source = named.source
         if isinstance(spec, EvaluateSpec) and source.name in names:
             text = f"another dataset is also named {source.name!r}, but results are stored by name"
-            found.append(FieldError(one.field, text))
+            problems.append(FieldError(named.field, text))
         names.add(source.name)
-    return found
+    return problems
 
 
-def _dataset_problems(one: NamedData, choice: KnownData, dataset: Dataset) -> Iterator[FieldError]:
-    if one.needs_experts and dataset.has_experts is False:
+def _dataset_problems(named: NamedData, choice: KnownData, dataset: Dataset) -> Iterator[FieldError]:
+    if named.needs_experts and dataset.has_experts is False:
         text = "no row has an expert, but the algorithm needs experts; use {type: grpo}, or other data"
-        yield FieldError(f"{one.field}.dataset", text)
+        yield FieldError(f"{named.field}.dataset", text)
     if choice.answer is not None and (problem := _answer_problem(dataset, choice)):
-        yield FieldError(f"{one.field}.answer", problem)
+        yield FieldError(f"{named.field}.answer", problem)
 
 
 def _answer_problem(dataset: Dataset, choice: KnownData) -> str | None:
@@ -146,8 +146,8 @@ def _texts(at: tuple[str, ...], value: Any) -> Iterator[tuple[str, str]]:
             yield from _texts((*at, str(key)), item)
 
 
-def _dependency_problems(id: UUID, known: Mapping[UUID, Job]) -> list[str]:
-    job = known.get(id)
+def _dependency_problems(id: UUID, existing: Mapping[UUID, Job]) -> list[str]:
+    job = existing.get(id)
     if job is None:
         return [f"job {id} does not exist"]
     if job.status in (JobStatus.FAILED, JobStatus.CANCELLED):
@@ -155,13 +155,13 @@ def _dependency_problems(id: UUID, known: Mapping[UUID, Job]) -> list[str]:
     return []
 
 
-def _origin_problems(model: JobModel, known: Mapping[UUID, Job]) -> list[str]:
+def _origin_problems(model: JobModel, existing: Mapping[UUID, Job]) -> list[str]:
     id = model.from_job
-    if id in known and known[id].kind != "train":
+    if id in existing and existing[id].kind != "train":
         return [f"job {id} is an evaluation, which writes no checkpoints"]
-    if id in known and isinstance(model.checkpoint, int):
+    if id in existing and isinstance(model.checkpoint, int):
         return []  # `checkpoint_problems` checks that it exists
-    return _dependency_problems(id, known)
+    return _dependency_problems(id, existing)
 
 
 def _model_problems(path: Path) -> list[str]:

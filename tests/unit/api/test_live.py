@@ -73,7 +73,7 @@ def test_readers_at_one_position_share_a_read_and_get_the_next_change() -> None:
         topic.wake()
         assert await asyncio.gather(*waiting) == [None] * 100  # look again
         pages = await asyncio.gather(*(topic.follow(StreamPosition((0,))) for _ in range(100)))
-        assert len({id(page) for page in pages}) == 1 and pages[0] and pages[0].place == StreamPosition((2,))
+        assert len({id(page) for page in pages}) == 1 and pages[0] and pages[0].position == StreamPosition((2,))
 
     with_topic(feed, act)
     assert feed.reads == [0, 0]
@@ -96,7 +96,7 @@ def test_a_change_while_others_read_is_not_missed() -> None:
         return await late
 
     page = with_topic(feed, act)
-    assert page is not None and page.place == StreamPosition((1,))
+    assert page is not None and page.position == StreamPosition((1,))
 
 
 def test_held_back_rows_are_read_again_without_a_wake_up() -> None:
@@ -145,7 +145,7 @@ def test_a_read_that_fails_while_the_database_is_away_is_tried_again(monkeypatch
         return await topic.follow(StreamPosition((0,)))
 
     page = with_topic(Away(), act)
-    assert page is not None and page.place == StreamPosition((1,))
+    assert page is not None and page.position == StreamPosition((1,))
 
 
 def test_the_number_of_streams_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -342,10 +342,10 @@ def test_solved_then_lost() -> None:
 
 
 def test_solved_prompts_survive_json_and_are_bounded() -> None:
-    prompts = SolvedPrompts(most=2)
+    prompts = SolvedPrompts(limit=2)
     prompts.observe(["a", "b"], [True, True])
     prompts.observe(["a", "c"], [True, True])  # a was met later than b, which is forgotten
-    restored = SolvedPrompts(json.loads(json.dumps(prompts.state())), most=2)
+    restored = SolvedPrompts(json.loads(json.dumps(prompts.state())), limit=2)
     assert restored.state() == ["a", "c"]
     assert copy.deepcopy(restored).observe(["b"], [False]) == {}
     assert restored.observe(["a", "c"], [False, True]) == {"exploration/solved_then_lost": 0.5}
