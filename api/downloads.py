@@ -91,10 +91,10 @@ def archive(folder: Path, files: Sequence[StoredFile], name: str) -> Response:
 
 def _range(request: Request, tag: str, size: int) -> tuple[int, int] | None:
     """First byte and the one past the last; None: no range that counts. Raises HTTPException for one outside."""
-    found = _RANGE.fullmatch(request.headers.get("Range", ""))
-    if found is None or request.headers.get("If-Range", tag) != tag:
+    match = _RANGE.fullmatch(request.headers.get("Range", ""))
+    if match is None or request.headers.get("If-Range", tag) != tag:
         return None
-    first, last = found.groups()
+    first, last = match.groups()
     if first:
         start, end = int(first), min(int(last) + 1, size) if last else size
         if last and int(last) < start:

@@ -119,11 +119,11 @@ def _validation_error(request: Request, error: Exception) -> JSONResponse:
         return problem(request.scope, 400, detail)
     if isinstance(error.body, bytes):
         return problem(request.scope, 415, "Send the body as JSON, with Content-Type: application/json.")
-    found = field_errors(faults[:MOST_ERRORS], error.body)
+    errors = field_errors(faults[:MOST_ERRORS], error.body)
     more = len(faults) - MOST_ERRORS
-    count = f"{len(found) + max(more, 0)} field{'s' if len(found) > 1 else ''}"
-    named = f"; the first {len(found)} are listed" if more > 0 else ""
-    return _answer(request, Invalid(f"{count} can't be accepted{named}.", tuple(found)))
+    count = f"{len(errors) + max(more, 0)} field{'s' if len(errors) > 1 else ''}"
+    named = f"; the first {len(errors)} are listed" if more > 0 else ""
+    return _answer(request, Invalid(f"{count} can't be accepted{named}.", tuple(errors)))
 
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:

@@ -69,14 +69,14 @@ class _Key:
             Invalid: it was another request's.
             _Replay: the request was answered before.
         """
-        found = idempotency.find(session, self._caller, self._text)
-        if found is None:
+        stored = idempotency.find(session, self._caller, self._text)
+        if stored is None:
             return
-        if found.request != self._request:
+        if stored.request != self._request:
             fault = FieldError(HEADER, "was the key of another request: take a new one")
             raise Invalid("The key was used before.", (fault,))
-        headers = {REPLAYED: "true"} | ({"Location": found.location} if found.location else {})
-        raise _Replay(Response(found.body, found.status, headers, found.media_type))
+        headers = {REPLAYED: "true"} | ({"Location": stored.location} if stored.location else {})
+        raise _Replay(Response(stored.body, stored.status, headers, stored.media_type))
 
     def store(self, response: Response) -> None:
         """Keep an answer in the session's transaction, which is yet to be committed."""

@@ -56,8 +56,8 @@ class RequestLog:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get(REQUEST_ID, "")
-        request_id = given if _ACCEPTED_ID.fullmatch(given) else uuid4().hex
+        header = Headers(scope=scope).get(REQUEST_ID, "")
+        request_id = header if _ACCEPTED_ID.fullmatch(header) else uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
         status = 0
 

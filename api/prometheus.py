@@ -55,10 +55,10 @@ class _State(Collector):
         yield CounterMetricFamily("calibrl_metric_rows_shipped", "Rows of metrics written, one per step.", value=rows)
 
     def _jobs(self) -> Metric:
-        found = gauges.jobs_by_status(self._session)
+        counts = gauges.jobs_by_status(self._session)
         family = GaugeMetricFamily("calibrl_jobs", "Jobs by status.", labels=["status"])
         for status in JobStatus:
-            family.add_metric([status], found.get(status, 0))
+            family.add_metric([status], counts.get(status, 0))
         return family
 
     def _queue(self) -> Iterator[Metric]:

@@ -29,9 +29,9 @@ def _chosen(
 ) -> Format:
     if format is not None:
         return format
-    given = [each.partition(";")[0].strip().lower() for each in accept.split(",")]
+    types = [each.partition(";")[0].strip().lower() for each in accept.split(",")]
     known: dict[str, Format] = {"application/json": "json", **{media: name for name, media in MEDIA_TYPES.items()}}
-    return next((known[media] for media in given if media in known), "json")
+    return next((known[media] for media in types if media in known), "json")
 
 
 ChosenFormat = Annotated[Format, Depends(_chosen)]

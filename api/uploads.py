@@ -81,10 +81,10 @@ async def keep(
     same = await read(request, lambda session: datasets.find_same(session, incoming, options))
     if same is not None:
         return same, False
-    found = await to_thread.run_sync(datasets.inspect_upload, incoming, name, options.columns, limiter=CHECKS)
+    inspection = await to_thread.run_sync(datasets.inspect_upload, incoming, name, options.columns, limiter=CHECKS)
     async with contextmanager_in_threadpool(datasets.put_into_storage(incoming)) as stored:
         note = partial(
-            datasets.save, await begin(), stored, found, name=name, options=options, user=request.state.caller.user
+            datasets.save, await begin(), stored, inspection, name=name, options=options, user=request.state.caller.user
         )
         return await run_in_threadpool(note)
 
@@ -128,9 +128,9 @@ class _Form:
             self._parser.write(chunk)
         except FormParserError as error:
             raise HTTPException(400, f"The form can't be read: {error}") from error
-        found = bytes(self._body)
+        body = bytes(self._body)
         self._body.clear()
-        return found
+        return body
 
     def sent(self) -> Sent:
         """Return the form's fields other than the file, once the whole body was read."""

@@ -65,9 +65,9 @@ class _CommandLine(TyperGroup):
         windows_expand_args: bool = True,
         **extra: Any,
     ) -> NoReturn:
-        given = list(sys.argv[1:] if args is None else args) or ["--help"]
+        arguments = list(sys.argv[1:] if args is None else args) or ["--help"]
         try:
-            code = super().main(given, prog_name, complete_var, False, windows_expand_args, **extra)
+            code = super().main(arguments, prog_name, complete_var, False, windows_expand_args, **extra)
         except typer.TyperException as error:
             command = getattr(getattr(error, "ctx", None), "command_path", "calibrl")
             code = _complain(2, f"{error.format_message()} (see `{command} --help`)")
@@ -203,11 +203,11 @@ def show(job: JobArgument, as_json: AsJson = False, data: StackFolder = None) ->
 def watch(job: JobArgument, data: StackFolder = None) -> None:
     """Show the progress and metrics of a job until it ends. Exit code 0 if it succeeded, else 1."""
     with Client(data_dir=data) as client:
-        found = find(client, job)
+        summary = find(client, job)
         screen = console()
         shown = None
         with Live(console=screen, auto_refresh=False) as live:
-            for now, rows, happened in follow_job.follow(client, found.id):
+            for now, rows, happened in follow_job.follow(client, summary.id):
                 for warning in filter(None, map(terminal.warning, happened)):
                     screen.print(warning, soft_wrap=True)  # stays above what is drawn live
                 if screen.is_terminal:

@@ -54,16 +54,16 @@ class Mirror:
         experiment = self._mlflow.get_experiment_by_name(self._experiment)
         if experiment is None:
             return self._begun(job)
-        found = self._mlflow.search_runs([experiment.experiment_id], f"tags.`{JOB}` = '{job.id}'", max_results=1)
-        return found[0] if found else self._begun(job)
+        runs = self._mlflow.search_runs([experiment.experiment_id], f"tags.`{JOB}` = '{job.id}'", max_results=1)
+        return runs[0] if runs else self._begun(job)
 
     def _begun(self, job: Job) -> Any:
         experiment = self._mlflow.get_experiment_by_name(self._experiment)
         id = experiment.experiment_id if experiment else self._mlflow.create_experiment(self._experiment)
         tags = {JOB: str(job.id), "calibrl.project": job.project, "mlflow.user": job.user}
         run = self._mlflow.create_run(id, tags=tags, run_name=job.name)
-        for some in _parts(list(_parameters(job.spec)), PARAMETERS):
-            self._mlflow.log_batch(run.info.run_id, params=some)
+        for part in _parts(list(_parameters(job.spec)), PARAMETERS):
+            self._mlflow.log_batch(run.info.run_id, params=part)
         return run
 
     def _new_rows(self, run: Any) -> Iterator[MetricRow] | None:
@@ -96,8 +96,8 @@ class Mirror:
         return steps
 
     def _send(self, run_id: str, metrics: list[Any], last: list[Any]) -> None:
-        for some in _parts(metrics, BATCH):
-            self._mlflow.log_batch(run_id, metrics=some)
+        for part in _parts(metrics, BATCH):
+            self._mlflow.log_batch(run_id, metrics=part)
         self._mlflow.log_batch(run_id, tags=last)  # last: a batch that was sent without the tags is sent again
 
 

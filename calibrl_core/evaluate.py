@@ -104,9 +104,9 @@ class _Evaluation:
     def comparisons(self) -> list[dict[str, Any]]:
         """Return the second model minus the first, for every two models, over the same prompts."""
         return [
-            {"split": split, **asdict(found), "distinguishable": found.distinguishable}
+            {"split": split, **asdict(difference), "distinguishable": difference.distinguishable}
             for split, accuracies in self.per_prompt.items()
-            for found in paired_differences(accuracies, self.config.seed)
+            for difference in paired_differences(accuracies, self.config.seed)
         ]
 
     def _measure(self, engine: SharedPrefillEngine, index: int, split: str, examples: list[Example]) -> dict[str, Any]:

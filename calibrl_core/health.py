@@ -105,11 +105,11 @@ class _Rule(ABC):
             return None
         now = [sum(column) / len(column) for column in zip(*self._recent, strict=True)]
         self._reference = self._compare_with(self._reference, now)
-        found = self._judge(now, self._reference)
-        if found.good if self._firing else found.bad:
+        finding = self._judge(now, self._reference)
+        if finding.good if self._firing else finding.bad:
             self._firing = not self._firing
             state: Literal["fired", "cleared"] = "fired" if self._firing else "cleared"
-            return Alert(self.name, step, state, found.message, self.suggestion if self._firing else "")
+            return Alert(self.name, step, state, finding.message, self.suggestion if self._firing else "")
         return None
 
     def _compare_with(self, before: list[float] | None, means: list[float]) -> list[float]:

@@ -84,7 +84,7 @@ class CaseSettings(BaseModel):
 
     def algorithm(self) -> PolicyGradientSettings:
         """Return this project's algorithm with the settings of the case."""
-        given: dict[str, Any] = {
+        fields: dict[str, Any] = {
             "clip_low": self.clip_low,
             "clip_high": self.clip_high,
             "dual_clip": self.dual_clip,
@@ -92,8 +92,8 @@ class CaseSettings(BaseModel):
             "aggregation": self.loss_aggregation,
         }
         if self.method == "calibrl":
-            given |= {"negative_slope": self.negative_slope, "guidance_coef": self.guidance_coefficient}
-        return ALGORITHMS[self.method].model_validate(given)
+            fields |= {"negative_slope": self.negative_slope, "guidance_coef": self.guidance_coefficient}
+        return ALGORITHMS[self.method].model_validate(fields)
 
 
 @dataclass(frozen=True)
@@ -116,10 +116,10 @@ def load(path: Path) -> list[Case]:
             raise FormatError("it is no .npz file")
     with np.load(path, allow_pickle=False) as file:
         try:
-            given = TypeAdapter(list[CaseSettings]).validate_python(json.loads(str(file["cases"])))
-            if not given:
+            case_settings = TypeAdapter(list[CaseSettings]).validate_python(json.loads(str(file["cases"])))
+            if not case_settings:
                 raise FormatError("cases is empty")
-            return [Case(settings, _arrays(file, index, settings)) for index, settings in enumerate(given)]
+            return [Case(settings, _arrays(file, index, settings)) for index, settings in enumerate(case_settings)]
         except KeyError as error:
             raise FormatError(f"an array is missing: {error.args[0]}") from error
         except json.JSONDecodeError as error:
@@ -130,12 +130,12 @@ def load(path: Path) -> list[Case]:
 
 
 def _arrays(file: Any, index: int, settings: CaseSettings) -> dict[str, Tensor]:
-    wanted = {**INPUTS, **{name: ("f", axes) for name, axes in RESULTS.items()}}
+    expected = {**INPUTS, **{name: ("f", axes) for name, axes in RESULTS.items()}}
     if settings.method == "calibrl":
-        wanted |= {"expert_logprobs_rows": ("f", "BT"), "guided_loss": ("f", "")}
+        expected |= {"expert_logprobs_rows": ("f", "BT"), "guided_loss": ("f", "")}
     sizes: dict[str, int] = {}
     arrays = {}
-    for name, (kind, axes) in wanted.items():
+    for name, (kind, axes) in expected.items():
         array = np.asarray(file[f"{index:02d}/{name}"])
         shape = tuple(sizes.setdefault(axis, size) for axis, size in zip(axes, array.shape, strict=False))
         if array.dtype.kind != kind or array.ndim != len(axes) or array.shape != shape:
@@ -152,10 +152,10 @@ def _arrays(file: Any, index: int, settings: CaseSettings) -> dict[str, Tensor]:
 
 def largest_errors(case: Case) -> dict[str, float]:
     """Return the largest absolute error of each result; a number that is not finite counts as infinite."""
-    found = _results(case)
+    results = _results(case)
     return {
         name: (value - case.arrays[name]).abs().nan_to_num(nan=torch.inf, posinf=torch.inf).max().item()
-        for name, value in found.items()
+        for name, value in results.items()
     }
 
 
@@ -242,8 +242,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         errors = largest_errors(case)
         worst = max(errors, key=errors.__getitem__)
         failed += (wrong := errors[worst] > TOLERANCE)
-        given = (str(index), case.settings.method, case.settings.loss_aggregation, f"{errors[worst]:.1e}", worst)
-        table.add_row(*given, "differs" if wrong else "agrees", style="bold red" if wrong else None)
+        row = (str(index), case.settings.method, case.settings.loss_aggregation, f"{errors[worst]:.1e}", worst)
+        table.add_row(*row, "differs" if wrong else "agrees", style="bold red" if wrong else None)
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
     console.print(table)
     console.print(f"{len(cases) - failed} of {len(cases)} cases agree to {TOLERANCE:g}")

@@ -49,8 +49,8 @@ class PathBounds:
 
     def model_problem(self, path: Path) -> str | None:
         """Return why a run may not load a model folder or a GGUF file (a file of it is outside), or None if it may."""
-        if found := self.problem(path):
-            return found
+        if problem := self.problem(path):
+            return problem
         return self._stray(path, self._zone(path.resolve()))
 
     def own_problem(self, path: Path) -> str | None:
@@ -63,8 +63,8 @@ class PathBounds:
 
     def check(self, config: BaseModel) -> list[str]:
         """Return the problems of all paths that a run's config names."""
-        found = (self._check(*named) for named in _named(config))
-        return [problem for problem in found if problem]
+        problems = (self._check(*named) for named in _named(config))
+        return [problem for problem in problems if problem]
 
     def _check(self, path: Path, is_model: bool) -> str | None:
         if any(path.is_relative_to(folder) for folder in self.closed):  # as named: users' paths there are refused

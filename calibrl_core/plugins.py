@@ -26,13 +26,13 @@ def load(group: str, accept: Callable[[EntryPoint], T], *, light: bool = False) 
     An entry point that `accept` refuses (by any exception) and a name that is installed twice are left out.
     `light`: also log a sentence if loading imports torch or transformers into a process that did without.
     """
-    found: dict[str, T] = {}
+    extensions: dict[str, T] = {}
     for name, point, twin in _installed(group):
         before = {module for module in HEAVY if module in sys.modules}
         try:
             if twin is not None:
                 raise ExtensionError(f"{package(twin)} has one of the same name; uninstall one of the two")
-            found[name] = accept(point)
+            extensions[name] = accept(point)
         except Exception as error:  # of code that is not ours: any may come
             reason = str(error) if isinstance(error, ExtensionError) else f"{type(error).__name__}: {error}"
             log.error("The package %s: %s %r cannot be used: %s", package(point), group, name, reason)
@@ -42,7 +42,7 @@ def load(group: str, accept: Callable[[EntryPoint], T], *, light: bool = False) 
                 "The package %s: %s %r imports %s when loaded, which slows the service: import it in functions",
                 package(point), group, name, " and ".join(heavy),
             )  # fmt: skip
-    return found
+    return extensions
 
 
 def package(point: EntryPoint) -> str:

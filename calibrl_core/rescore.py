@@ -37,10 +37,10 @@ def rescore(rewards: Sequence[Reward], completions: Sequence[tuple[str, str]]) -
 
 def main() -> None:
     """Run the command that the module's docstring describes."""
-    given = json.loads(Path(sys.argv[1]).read_text())
-    rewards = TypeAdapter(list[Reward]).validate_python(given["rewards"])
+    request = json.loads(Path(sys.argv[1]).read_text())
+    rewards = TypeAdapter(list[Reward]).validate_python(request["rewards"])
     with Path(sys.argv[2]).open("w") as report:
-        for batch in rescore(rewards, given["completions"]):
+        for batch in rescore(rewards, request["completions"]):
             report.writelines(json.dumps(line) + "\n" for line in batch)
             report.flush()
 

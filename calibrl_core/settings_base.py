@@ -31,8 +31,8 @@ class StrictSettings(BaseModel):
 @cache
 def _number_fields(model: type[BaseModel]) -> dict[str, type]:
     """Return the numeric fields of a model, by name, with their type."""
-    found = ((name, _number_type(field.annotation)) for name, field in model.model_fields.items())
-    return {name: number for name, number in found if number}
+    types = ((name, _number_type(field.annotation)) for name, field in model.model_fields.items())
+    return {name: number for name, number in types if number}
 
 
 def _number_type(annotation: Any) -> type | None:

@@ -153,8 +153,8 @@ class _Run:
         def length(example: Example) -> int:
             return self.policy.prompt_lengths([example])[0]
 
-        examples, found = fit_prompts(data.load(source), self.config.prompts, length)
-        for count, what in ((found.dropped, "dropped"), (found.truncated, "truncated")):
+        examples, counts = fit_prompts(data.load(source), self.config.prompts, length)
+        for count, what in ((counts.dropped, "dropped"), (counts.truncated, "truncated")):
             if count:
                 limit = self.config.prompts.max_tokens
                 self._log("warning", f"{field}: {count} prompts of more than {limit} tokens were {what}")
@@ -257,7 +257,7 @@ class _Run:
             path=str(path),
             best=self.state.best_step == state.step,
             metrics=state.metrics,
-            removed=[str(gone) for gone in removed],
+            removed=[str(removed_path) for removed_path in removed],
         )
 
     def save_if_new(self) -> None:

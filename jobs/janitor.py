@@ -77,22 +77,22 @@ def find(settings: Settings) -> list[Finding]:
 
 def remove(findings: Sequence[Finding]) -> list[Finding]:
     """Remove findings. Return those that are gone. A failure is logged and tried again at the next run."""
-    if any(found.kind is Kind.LEASE for found in findings):
+    if any(finding.kind is Kind.LEASE for finding in findings):
         with session_scope() as session:
             lifecycle.sweep(session)
     done = []
-    for found in findings:
+    for finding in findings:
         try:
-            path = _forget(found) if found.kind is Kind.RETENTION else found.path
+            path = _forget(finding) if finding.kind is Kind.RETENTION else finding.path
             if path:
                 with suppress(FileNotFoundError):  # removed by another machine that shares the disk
                     shutil.rmtree(path)
         except NotDue:
             continue
         except OSError as error:  # one failure must not keep all other folders
-            log.warning("not removed", kind=found.kind, path=str(found.path), error=str(error))
+            log.warning("not removed", kind=finding.kind, path=str(finding.path), error=str(error))
             continue
-        done.append(found)
+        done.append(finding)
     return done
 
 

@@ -58,10 +58,10 @@ class StreamPosition(NamedTuple):
         """
         if text == "0":
             return cls((0,) * numbers)
-        found = re.fullmatch(rf"([0-9]{{1,18}}(?:-[0-9]{{1,18}}){{{numbers - 1}}})(?:\.([0-9]{{1,6}}))?", text)
-        if found is None:
+        match = re.fullmatch(rf"([0-9]{{1,18}}(?:-[0-9]{{1,18}}){{{numbers - 1}}})(?:\.([0-9]{{1,6}}))?", text)
+        if match is None:
             raise ValueError(f"{text!r} is not the id of a frame of this stream")
-        return cls(tuple(map(int, found[1].split("-"))), int(found[2]) if found[2] else None)
+        return cls(tuple(map(int, match[1].split("-"))), int(match[2]) if match[2] else None)
 
     def __str__(self) -> str:
         row = "-".join(map(str, self.row))
@@ -210,8 +210,8 @@ class _Content:
         last: int,
         key: Callable[[Any], int] = lambda row: row.step,
     ) -> Record | None:
-        found = rows[bisect_left(rows, first, key=key) : bisect_right(rows, last, key=key)]
-        data = [record.model_validate(row) for row in found]
+        part = rows[bisect_left(rows, first, key=key) : bisect_right(rows, last, key=key)]
+        data = [record.model_validate(row) for row in part]
         return RecordBatch[Any](job_id=self._job_id, data=data) if data else None
 
     @cached_property

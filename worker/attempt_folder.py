@@ -38,9 +38,9 @@ def begin(run_dir: Path, checkpoints: Sequence[KnownCheckpoint]) -> None:
     if places and not any(place.is_dir() for each in places for place in each):
         raise CheckpointsMissing(missing)
     folder.mkdir(parents=True, exist_ok=True)
-    for own, source, kept in places:
+    for own, source, target in places:
         if not own.exists() and not link_tree(source, folder):
-            link_tree(kept, folder)
+            link_tree(target, folder)
     if places and not any(own.is_dir() for own, _, _ in places):  # removed meanwhile
         raise CheckpointsMissing(missing)
 

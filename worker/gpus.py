@@ -19,8 +19,8 @@ def read(indices: Sequence[int] | None = None) -> list[GpuReading]:
         count = pynvml.nvmlDeviceGetCount()
     except pynvml.NVMLError:
         return []
-    wanted = range(count) if indices is None else sorted(set(indices))
-    return [gpu for gpu in map(_read_one, wanted) if gpu]
+    chosen = range(count) if indices is None else sorted(set(indices))
+    return [gpu for gpu in map(_read_one, chosen) if gpu]
 
 
 def gpu_indices(setting: str) -> Sequence[int] | None:

@@ -44,19 +44,25 @@ class Janitor(threading.Thread):
             except Exception as error:  # the next round tries again
                 log.warning("janitor failed", error=str(error).partition("\n")[0])
                 continue
-            for found in done:
-                log.info("removed", kind=found.kind, job=str(found.job_id), path=str(found.path), why=found.why)
+            for finding in done:
+                log.info("removed", kind=finding.kind, job=str(finding.job_id), path=str(finding.path), why=finding.why)
 
 
 def table(findings: Sequence[Finding]) -> Table:
     """Return a table of the findings with their sizes and the total."""
     drawn = Table("kind", "job", "folder", Column("size", justify="right"), "why", show_footer=True)
-    for found in findings:
+    for finding in findings:
         # Text objects: Rich must not read markup in a name.
-        cells = (found.kind, str(found.job_id), str(found.path or ""), filesize.decimal(found.bytes), found.why)
+        cells = (
+            finding.kind,
+            str(finding.job_id),
+            str(finding.path or ""),
+            filesize.decimal(finding.bytes),
+            finding.why,
+        )
         drawn.add_row(*map(Text, cells))
     drawn.columns[0].footer = f"{len(findings)} in all"
-    drawn.columns[3].footer = filesize.decimal(sum(found.bytes for found in findings))
+    drawn.columns[3].footer = filesize.decimal(sum(finding.bytes for finding in findings))
     return drawn
 
 

@@ -17,8 +17,8 @@ Step = Annotated[int, Path(ge=0, le=MAX_STEP, description="Step of the checkpoin
 @router.get("")
 def list_checkpoints(session: Db, job: ExistingJob) -> Page[Checkpoint]:
     """List all checkpoints by step; the job's `checkpoints` settings bound their number."""
-    found = checkpoints.of_job(session, job.id)
-    return Page(data=[Checkpoint.model_validate(row) for row in found], has_more=False)
+    rows = checkpoints.of_job(session, job.id)
+    return Page(data=[Checkpoint.model_validate(row) for row in rows], has_more=False)
 
 
 @router.get("/{step}")

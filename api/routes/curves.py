@@ -80,13 +80,13 @@ def compare_metrics(
     if (last // width - from_step // width + 1) * len(ids) * len(chosen) > MOST_BUCKETS:
         of_width = f"{len(chosen)} metrics of {len(ids)} jobs in so many buckets are more than {MOST_BUCKETS} in all"
         raise refusal("points", f"{of_width}: ask for fewer points, names or jobs, or a greater width")
-    asked = {"width": width, "first": from_step, "last": last}
+    span = {"width": width, "first": from_step, "last": last}
     if format == "json":
-        series = [text for id in ids for text in curves.buckets_json(session, id, chosen, newest=of_each[id], **asked)]
+        series = [text for id in ids for text in curves.buckets_json(session, id, chosen, newest=of_each[id], **span)]
         body = f'{{"width":{width},"last_step":{json.dumps(newest)},"series":[{",".join(series)}]}}'
         return Response(body, media_type="application/json")
-    found = [row for id in ids for row in curves.buckets(session, id, chosen, newest=of_each[id], **asked)]
-    return streamed(format, "curves", COLUMNS, [[(str(row.job_id), *row[1:]) for row in found]])
+    rows = [row for id in ids for row in curves.buckets(session, id, chosen, newest=of_each[id], **span)]
+    return streamed(format, "curves", COLUMNS, [[(str(row.job_id), *row[1:]) for row in rows]])
 
 
 def _job_ids(session: Session, value: str, projects: frozenset[str] | None) -> list[UUID]:

@@ -96,8 +96,8 @@ def read_dataset(dataset: ExistingDataset) -> Dataset:
 def read_preview(session: Db, dataset: ExistingDataset) -> Page[PreviewRow]:
     """Return the first rows of an uploaded file, with small copies of their images."""
     _must_be_file(dataset)
-    found = [PreviewRow.model_validate(row) for row in rows.preview(session, dataset.id)]
-    return Page(data=found, has_more=(dataset.rows or 0) > len(found))
+    preview = [PreviewRow.model_validate(row) for row in rows.preview(session, dataset.id)]
+    return Page(data=preview, has_more=(dataset.rows or 0) > len(preview))
 
 
 @router.head("/{dataset_id}/content", include_in_schema=False)

@@ -51,11 +51,11 @@ async def compare_evaluations(
     95 % interval. An interval that includes 0 means not distinguishable. Only the same prompts can be compared.
     """
 
-    def found(session: Session) -> compare.StoredAccuracies:
+    def load(session: Session) -> compare.StoredAccuracies:
         entries = [Selection(existing_job(id, session, caller), index) for id, index in _entries(jobs)]
         return compare.load_accuracies(session, entries, split)
 
-    data = await to_thread.run_sync(compare.compare, await read(request, found), seed, limiter=COMPARING)
+    data = await to_thread.run_sync(compare.compare, await read(request, load), seed, limiter=COMPARING)
     return Page(data=data, has_more=False)
 
 
@@ -70,13 +70,13 @@ async def replay_rewards(
     ones. Changes nothing. A hostile completion loses only its own verdict. At most two replays run at the same time,
     each for at most one minute; the answer covers the completions scored by then."""
 
-    def found(session: Session) -> replay.StoredCompletions:
+    def load(session: Session) -> replay.StoredCompletions:
         job = existing_job(job_id, session, caller)
         replay.check(replay_request)
         return replay.load_completions(session, job.id, replay_request)
 
     with REPLAYING.one():
-        return await to_thread.run_sync(replay.replay, await read(request, found), replay_request)
+        return await to_thread.run_sync(replay.replay, await read(request, load), replay_request)
 
 
 def _entries(text: str) -> list[tuple[UUID, int | None]]:

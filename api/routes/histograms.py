@@ -35,12 +35,12 @@ def list_histograms(
     """
     if points is not None:
         return _merged(session, job.id, name, after_step + 1, points, width)
-    found = histograms.page(session, job.id, name=name, after_step=after_step, limit=limit + 1)
-    return page(found, limit, Histogram)
+    rows = histograms.page(session, job.id, name=name, after_step=after_step, limit=limit + 1)
+    return page(rows, limit, Histogram)
 
 
 def _merged(session: Session, job_id: UUID, name: str, first: int, points: int, width: int | None) -> Page[Histogram]:
     last = max(histograms.last_step(session, job_id, name) or 0, first)
     width = chosen_width(width, first, last, points)
-    found = histograms.merged(session, job_id, name, width=width, first=first, last=last)
-    return Page(data=[Histogram(name=name, width=width, **row._mapping) for row in found], has_more=False)
+    rows = histograms.merged(session, job_id, name, width=width, first=first, last=last)
+    return Page(data=[Histogram(name=name, width=width, **row._mapping) for row in rows], has_more=False)

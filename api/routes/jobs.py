@@ -69,9 +69,9 @@ def plan_job(
 @router.get("")
 def list_jobs(session: Db, caller: CurrentCaller, filters: Annotated[JobFilter, Query()]) -> Page[JobSummary]:
     """List the jobs of your projects, newest first by default, without specs, results and notes."""
-    found = jobs.page(session, filters, caller.projects)
-    data = [JobSummary.model_validate(job) for job in found[: filters.limit]]
-    return Page(data=data, has_more=len(found) > filters.limit)
+    rows = jobs.page(session, filters, caller.projects)
+    data = [JobSummary.model_validate(job) for job in rows[: filters.limit]]
+    return Page(data=data, has_more=len(rows) > filters.limit)
 
 
 @router.get("/{job_id}")
@@ -104,8 +104,8 @@ async def _forked(
         look(request, session)
         return lifecycle.fork_spec(session, existing_job(job_id, session, caller).id, fork)
 
-    given, step = await read(request, parent)
-    return await run_in_threadpool(lambda: _looked_into(_checked(given))), step
+    parent_spec, step = await read(request, parent)
+    return await run_in_threadpool(lambda: _looked_into(_checked(parent_spec))), step
 
 
 @router.post("/{job_id}/fork", status_code=201)

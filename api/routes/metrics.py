@@ -52,9 +52,9 @@ def list_metrics(
         table = _table(job.id, columns, chosen, after_step, limit)
         return streamed(format, f"{job.id}-metrics", {"step": int, "ts": datetime, **shown}, table)
     most = PAGE if limit is None else limit
-    found = metrics.page(session, job.id, names=chosen, after_step=after_step, limit=most + 1)
-    rows = [MetricRow(step=step, ts=ts, values=values) for step, ts, values in found[:most]]
-    return Page(data=rows, has_more=len(found) > most)
+    steps = metrics.page(session, job.id, names=chosen, after_step=after_step, limit=most + 1)
+    rows = [MetricRow(step=step, ts=ts, values=values) for step, ts, values in steps[:most]]
+    return Page(data=rows, has_more=len(steps) > most)
 
 
 def _table(

@@ -41,12 +41,12 @@ def _existing_file(file_id: str, session: Db, caller: CurrentCaller) -> models.D
 
 def _found(session: Session, file_id: str, caller: Caller) -> models.Dataset:
     try:
-        found = rows.get(session, uuid_of("file", file_id), caller.projects)
+        row = rows.get(session, uuid_of("file", file_id), caller.projects)
     except NotFound:
         raise not_found("file", file_id) from None
-    if found.hub is not None:
+    if row.hub is not None:
         raise not_found("file", file_id)
-    return found
+    return row
 
 
 ExistingFile = Annotated[models.Dataset, Depends(_existing_file, scope="function")]
@@ -86,7 +86,7 @@ def list_files(
 ) -> OpenAIList[FileObject]:
     """List the files of your projects, or of the project in the header."""
     slug = openai.visible(caller, project)
-    found = rows.page(
+    page = rows.page(
         session,
         projects=caller.projects,
         project=slug,
@@ -95,8 +95,8 @@ def list_files(
         files=True,
         oldest_first=order == "asc",
     )
-    shown = found[:limit] if purpose in (None, "", PURPOSE) else []
-    return listed([file_object(one) for one in shown], bool(shown) and len(found) > limit)
+    shown = page[:limit] if purpose in (None, "", PURPOSE) else []
+    return listed([file_object(one) for one in shown], bool(shown) and len(page) > limit)
 
 
 @router.get("/{file_id}")
@@ -109,10 +109,10 @@ def read_file(file: ExistingFile) -> FileObject:
 def delete_file(file: ExistingFile, session: Db, caller: CurrentCaller, after: BackgroundTasks) -> FileDeleted:
     """Delete a file. Refused while an unfinished job uses it."""
     caller.need(file.project, Role.MEMBER)
-    gone = FileDeleted(id=file_object(file).id)
+    deleted = FileDeleted(id=file_object(file).id)
     if (key := datasets.remove(session, file.id)) is not None:
         after.add_task(datasets.storage().delete, key)  # once it is committed: a row never names what is gone
-    return gone
+    return deleted
 
 
 @router.get("/{file_id}/content", response_class=Response, responses=RESPONSES)

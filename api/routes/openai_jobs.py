@@ -99,7 +99,7 @@ def list_fine_tuning_jobs(
     """List the training jobs of your projects, or of the project in the header, newest first."""
     slug = openai.visible(caller, project)
     labels, unlabelled = _labels(request)
-    found = openai_jobs.page(
+    job_rows = openai_jobs.page(
         session,
         visible_projects=caller.projects,
         project=slug,
@@ -108,7 +108,7 @@ def list_fine_tuning_jobs(
         after=after_id("ftjob", after),
         limit=limit + 1,
     )
-    return listed(_shown(session, found[:limit]), len(found) > limit)
+    return listed(_shown(session, job_rows[:limit]), len(job_rows) > limit)
 
 
 @router.get("/{fine_tuning_job_id}")
@@ -140,8 +140,8 @@ def list_fine_tuning_events(
     session: Db, job: ExistingJob, after: After = None, limit: Limit = 20
 ) -> OpenAIList[FineTuningEvent]:
     """List the events of a job and the metrics of its steps, newest first."""
-    found = openai_jobs.events_and_metrics(session, job.id, after=_event(after), limit=limit + 1)
-    return listed([objects.event_object(one, job.steps_total) for one in found[:limit]], len(found) > limit)
+    rows = openai_jobs.events_and_metrics(session, job.id, after=_event(after), limit=limit + 1)
+    return listed([objects.event_object(one, job.steps_total) for one in rows[:limit]], len(rows) > limit)
 
 
 @router.get("/{fine_tuning_job_id}/checkpoints")
@@ -169,12 +169,12 @@ def _shown(session: Session, job_rows: Sequence[models.Job]) -> list[FineTuningJ
 
 def _file(session: Session, caller: Caller, field: Literal["training_file", "validation_file"], name: str) -> Dataset:
     try:
-        found = Dataset.model_validate(datasets.get(session, uuid_of("file", name), caller.projects))
+        dataset = Dataset.model_validate(datasets.get(session, uuid_of("file", name), caller.projects))
     except NotFound:
         raise _refused(FieldError(field, f"there is no file {name!r}")) from None
-    if found.hub is not None:
+    if dataset.hub is not None:
         raise _refused(FieldError(field, f"{name!r} is a dataset's name on the hub: upload a file"))
-    return found
+    return dataset
 
 
 def _parent_spec(session: Session, caller: Caller, model: str) -> dict[str, Any] | None:
@@ -201,8 +201,8 @@ def _labels(request: Request) -> tuple[dict[str, str], bool]:
     for name, value in request.query_params.multi_items():
         if name == "metadata" and value == "null":
             unlabelled = True
-        elif found := _FILTER.fullmatch(name):
-            labels[found[1]] = value
+        elif match := _FILTER.fullmatch(name):
+            labels[match[1]] = value
         elif name.startswith("metadata"):
             raise _refused(FieldError("metadata", "must be metadata[key]=value, or metadata=null"))
     if labels and unlabelled:
@@ -213,11 +213,11 @@ def _labels(request: Request) -> tuple[dict[str, str], bool]:
 def _event(after: str | None) -> tuple[Literal["event", "step"], int] | None:
     if after is None:
         return None
-    found = _TOLD.fullmatch(after)
-    if found is None:
+    match = _TOLD.fullmatch(after)
+    if match is None:
         raise no_start(f"there is no event {after!r}")
-    number = int(found[2])
-    if found[1] == "event":
+    number = int(match[2])
+    if match[1] == "event":
         return "event", min(number, MAX_ID)
     return "step", min(number, MAX_STEP)
 

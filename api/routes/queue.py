@@ -14,5 +14,5 @@ def read_queue(session: Db, caller: CurrentCaller, project: Slug | None = None) 
     """List the jobs of your projects that have not started, in queue order. Each has its position among the jobs of all
     projects, the reason for its wait, and its estimated start.
     """
-    found = [entry for entry in lifecycle.queue_entries(session, project) if caller.sees(entry.project)]
-    return Page(data=found, has_more=False)
+    entries = [entry for entry in lifecycle.queue_entries(session, project) if caller.sees(entry.project)]
+    return Page(data=entries, has_more=False)

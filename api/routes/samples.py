@@ -30,7 +30,7 @@ def list_samples(
     limit: Limit = 100,
 ) -> Page[SampleSummary]:
     """List sampled groups in the order of their arrival, without their contents."""
-    found = samples.page(
+    rows = samples.page(
         session,
         job.id,
         step=step,
@@ -40,7 +40,7 @@ def list_samples(
         min_reward=min_reward,
         max_reward=max_reward,
     )
-    return page(found, limit, SampleSummary)
+    return page(rows, limit, SampleSummary)
 
 
 @router.get("/{sample_id}")

@@ -76,5 +76,5 @@ def list_deliveries(
 ) -> Page[Delivery]:
     """List the newest messages to an address, with the result of each."""
     caller.need(slug, Role.ADMIN)
-    found = rows.deliveries(session, rows.get(session, slug, webhook_id), limit + 1)
-    return Page(data=[Delivery.model_validate(row) for row in found[:limit]], has_more=len(found) > limit)
+    deliveries = rows.deliveries(session, rows.get(session, slug, webhook_id), limit + 1)
+    return Page(data=[Delivery.model_validate(row) for row in deliveries[:limit]], has_more=len(deliveries) > limit)

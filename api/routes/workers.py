@@ -24,8 +24,8 @@ def list_workers(
     """List machines by name: status, running jobs, and the state of their GPUs. A slot used by another project shows
     the job's id, but you cannot read that job.
     """
-    found = machines.page(session, after=after, limit=limit + 1)
-    return Page(data=found[:limit], has_more=len(found) > limit)
+    rows = machines.page(session, after=after, limit=limit + 1)
+    return Page(data=rows[:limit], has_more=len(rows) > limit)
 
 
 @router.post("/{name}/drain")

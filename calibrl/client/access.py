@@ -35,8 +35,8 @@ class AccessRequests(Connection):
 
     def change_user(self, name: str, *, admin: bool | None = None, active: bool | None = None) -> User:
         """Change whether a user is an admin or active. For admins."""
-        given = {"admin": admin, "active": active}
-        changes = UserChanges(**{field: value for field, value in given.items() if value is not None})
+        fields = {"admin": admin, "active": active}
+        changes = UserChanges(**{field: value for field, value in fields.items() if value is not None})
         return self._send("PATCH", User, path_of("users", name), changes)
 
     def members(self, project: str) -> list[Member]:

@@ -44,5 +44,5 @@ class EvaluationRequests(Connection):
 
         The service scores for a minute at most: `stopped` says why it has not come to the last one.
         """
-        given = {"rewards": [*rewards], "first_step": first_step, "last_step": last_step, "limit": limit}
-        return self._send("POST", Replay, job_path(id, "replay"), given, timeout=TIMEOUT)
+        payload = {"rewards": [*rewards], "first_step": first_step, "last_step": last_step, "limit": limit}
+        return self._send("POST", Replay, job_path(id, "replay"), payload, timeout=TIMEOUT)

@@ -44,8 +44,8 @@ class JobRequests(Connection):
         name: str | None = None,
     ) -> Job:
         """Submit the spec of a job again, with a merge patch of changes, from one of its checkpoints."""
-        given = {"checkpoint": checkpoint, "changes": dict(changes or {}), "name": name}
-        return self._send("POST", Job, job_path(id, "fork"), given, timeout=SUBMIT_TIMEOUT)
+        payload = {"checkpoint": checkpoint, "changes": dict(changes or {}), "name": name}
+        return self._send("POST", Job, job_path(id, "fork"), payload, timeout=SUBMIT_TIMEOUT)
 
     def edit(
         self,
@@ -56,8 +56,8 @@ class JobRequests(Connection):
         notes: str | None = None,
     ) -> Job:
         """Change the name, the labels (None removes one, the others stay) or the notes of a job."""
-        given = {"name": name, "labels": labels, "notes": notes}
-        changes = {field: value for field, value in given.items() if value is not None}
+        fields = {"name": name, "labels": labels, "notes": notes}
+        changes = {field: value for field, value in fields.items() if value is not None}
         return self._send("PATCH", Job, job_path(id), changes)
 
     def job(self, id: JobId) -> Job:

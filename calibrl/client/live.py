@@ -95,9 +95,9 @@ class StreamRequests(Connection):
         left = LONGEST_STREAM if until is None else min(LONGEST_STREAM, max(0.1, until - time.monotonic()))
         headers = {"Accept": "text/event-stream"} | ({} if after is None else {"Last-Event-ID": after})
         timeout = httpx.Timeout(silence, connect=3.0)
-        given = {"max_seconds": str(math.ceil(left * 10) / 10)}
+        params = {"max_seconds": str(math.ceil(left * 10) / 10)}
         try:
-            with self._http.stream("GET", path, params=given, headers=headers, timeout=timeout) as response:
+            with self._http.stream("GET", path, params=params, headers=headers, timeout=timeout) as response:
                 if response.status_code in RETRIED:
                     raise Unreachable(f"{path} answered {response.status_code}")
                 if not response.is_success:

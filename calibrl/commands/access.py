@@ -28,13 +28,13 @@ def install(app: typer.Typer) -> None:
 def me(data: StackFolder = None, as_json: AsJson = False) -> None:
     """Show the user of the key and its permissions."""
     with Client(data_dir=data) as client:
-        found = client.me()
+        caller = client.me()
     if as_json:
-        print_json(found)
+        print_json(caller)
         return
-    roles = ", ".join(f"{role} of {project}" for project, role in found.projects.items()) or "member of no project"
-    rights = "an admin of the service" if found.admin else roles
-    print_rich(f"{found.user}: {rights}; scope of this key: {found.scope}")
+    roles = ", ".join(f"{role} of {project}" for project, role in caller.projects.items()) or "member of no project"
+    rights = "an admin of the service" if caller.admin else roles
+    print_rich(f"{caller.user}: {rights}; scope of this key: {caller.scope}")
 
 
 @keys.command("list")
@@ -45,8 +45,8 @@ def list_keys(
 ) -> None:
     """List your keys, newest first."""
     with Client(data_dir=data) as client:
-        found = client.keys(user)
-    print_json(found) if as_json else print_rich(terminal.keys_table(found))
+        key_rows = client.keys(user)
+    print_json(key_rows) if as_json else print_rich(terminal.keys_table(key_rows))
 
 
 @keys.command("create")
@@ -63,8 +63,8 @@ def create_key(
         raise typer.BadParameter("must be read or write", param_hint="--scope")
     chosen: Scope = "read" if scope == "read" else "write"
     with Client(data_dir=data) as client:
-        made = client.create_key(NewKey(name=name, scope=chosen, expires_days=days, user=user))
-    print_json(made) if as_json else typer.echo(made.key)
+        key = client.create_key(NewKey(name=name, scope=chosen, expires_days=days, user=user))
+    print_json(key) if as_json else typer.echo(key.key)
 
 
 @keys.command("revoke")
@@ -74,16 +74,16 @@ def revoke_key(
 ) -> None:
     """Revoke a key. The service refuses it from now on."""
     with Client(data_dir=data) as client:
-        gone = client.revoke_key(key)
-    print_rich(f"revoked {gone.name} of {gone.user}")
+        revoked = client.revoke_key(key)
+    print_rich(f"revoked {revoked.name} of {revoked.user}")
 
 
 @users.command("list")
 def list_users(data: StackFolder = None, as_json: AsJson = False) -> None:
     """List all users."""
     with Client(data_dir=data) as client:
-        found = client.users()
-    print_json(found) if as_json else print_rich(terminal.users_table(found))
+        user_rows = client.users()
+    print_json(user_rows) if as_json else print_rich(terminal.users_table(user_rows))
 
 
 @users.command("add")
@@ -119,8 +119,8 @@ def change_user(
 def list_members(project: Project, data: StackFolder = None, as_json: AsJson = False) -> None:
     """List the members of a project with their roles."""
     with Client(data_dir=data) as client:
-        found = client.members(project)
-    print_json(found) if as_json else print_rich(terminal.members_table(found))
+        member_rows = client.members(project)
+    print_json(member_rows) if as_json else print_rich(terminal.members_table(member_rows))
 
 
 @members.command("put")

@@ -16,8 +16,8 @@ def job_ids(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
     profiles.chosen.set(context.find_root().params.get("profile"))
     try:
         with Client(data_dir=context.params.get("data"), timeout=TIMEOUT_SECONDS) as client:
-            found = client.jobs(q=incomplete or None, limit=SHOWN).data
+            jobs = client.jobs(q=incomplete or None, limit=SHOWN).data
     except Exception:
         return []
-    ids = [(str(job.id), f"{job.name}, {job.status}") for job in found]
+    ids = [(str(job.id), f"{job.name}, {job.status}") for job in jobs]
     return [pair for pair in [("latest", "the latest job"), *ids] if pair[0].startswith(incomplete)]

@@ -57,11 +57,11 @@ def list_datasets(
 ) -> None:
     """List the newest 100 datasets."""
     with Client(data_dir=data) as client:
-        found = client.datasets(project).data
+        dataset_rows = client.datasets(project).data
     if as_json:
-        print_json(found)
+        print_json(dataset_rows)
     else:
-        print_rich(datasets.dataset_table(found) if found else "No datasets.")
+        print_rich(datasets.dataset_table(dataset_rows) if dataset_rows else "No datasets.")
 
 
 @data_app.command()
@@ -84,11 +84,11 @@ def delete(id: DatasetArgument, data: StackFolder = None) -> None:
 def checkpoints(job: JobArgument, as_json: AsJson = False, data: StackFolder = None) -> None:
     """List the checkpoints of a job."""
     with Client(data_dir=data) as client:
-        found = client.checkpoints(find(client, job).id)
+        rows = client.checkpoints(find(client, job).id)
     if as_json:
-        print_json(found)
+        print_json(rows)
     else:
-        print_rich(datasets.checkpoint_table(found) if found else "No checkpoints.")
+        print_rich(datasets.checkpoint_table(rows) if rows else "No checkpoints.")
 
 
 @app.command(rich_help_panel=JOBS)
@@ -103,13 +103,13 @@ def download(
 ) -> None:
     """Download a checkpoint of a job, or the results of an evaluation. A repeated call resumes the download."""
     with Client(data_dir=data) as client:
-        found = find(client, job)
+        summary = find(client, job)
         with _bar("Downloading") as progress:
-            if found.kind == "evaluate":
-                paths = client.download_results(found.id, folder, progress=progress)
+            if summary.kind == "evaluate":
+                paths = client.download_results(summary.id, folder, progress=progress)
             else:
-                chosen = _chosen(client, str(found.id)) if step is None else step
-                paths = client.download_checkpoint(found.id, chosen, folder, progress=progress)
+                chosen = _chosen(client, str(summary.id)) if step is None else step
+                paths = client.download_checkpoint(summary.id, chosen, folder, progress=progress)
     if as_json:
         print_json([str(path) for path in paths])
     else:
@@ -118,10 +118,10 @@ def download(
 
 def _chosen(client: Client, job_id: str) -> int:
     """Return the step of the best checkpoint, or of the newest if none is marked as best."""
-    found = client.checkpoints(job_id)
-    if not found:
+    checkpoints = client.checkpoints(job_id)
+    if not checkpoints:
         raise typer.BadParameter("the job has no checkpoint", param_hint="JOB")
-    return max(found, key=lambda one: (one.best, one.step)).step
+    return max(checkpoints, key=lambda one: (one.best, one.step)).step
 
 
 @contextmanager

@@ -316,7 +316,9 @@ def _print_summary(summary: Mapping[str, Any], as_json: bool) -> None:
     console = Console(highlight=False)
     console.print(table)
     if compared:
-        found = summary["calibrl_against_grpo"]
-        interval = f"{found['difference']:+.3f} (95 % interval {found['low']:+.3f} to {found['high']:+.3f})"
-        console.print(f"CalibRL - GRPO: {interval}; {found['verdict']}.", soft_wrap=True)
+        comparison = summary["calibrl_against_grpo"]
+        interval = (
+            f"{comparison['difference']:+.3f} (95 % interval {comparison['low']:+.3f} to {comparison['high']:+.3f})"
+        )
+        console.print(f"CalibRL - GRPO: {interval}; {comparison['verdict']}.", soft_wrap=True)
     console.print(f"Total time: {summary['seconds']:.0f} s.")

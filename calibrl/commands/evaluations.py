@@ -20,8 +20,8 @@ app = typer.Typer()
 def show_evaluation(job: JobArgument, as_json: AsJson = False, data: StackFolder = None) -> None:
     """Show the results of an evaluation: each model on each dataset, with 95 % intervals."""
     with Client(data_dir=data) as client:
-        found = client.evaluation(find(client, job).id)
-    print_json(found) if as_json else print_rich(evaluations.evaluation_page(found))
+        evaluation = client.evaluation(find(client, job).id)
+    print_json(evaluation) if as_json else print_rich(evaluations.evaluation_page(evaluation))
 
 
 @app.command(rich_help_panel=EVALUATIONS)
@@ -43,11 +43,11 @@ def compare(
     """Compare models on the same prompts: differences with 95 % intervals, and which are significant."""
     with Client(data_dir=data) as client:
         models = [_model(client, one) for one in jobs]
-        found = client.compare_evaluations(*models, split=split, seed=seed)
+        comparisons = client.compare_evaluations(*models, split=split, seed=seed)
     if as_json:
-        print_json(found)
+        print_json(comparisons)
         return
-    pages = [part for one in found for part in (Text(), evaluations.comparison_page(one))]
+    pages = [part for one in comparisons for part in (Text(), evaluations.comparison_page(one))]
     print_rich(Group(*pages[1:]))
 
 
@@ -72,8 +72,8 @@ def replay(
     rewards = [read_settings(one, "--reward") for one in reward]
     with Client(data_dir=data) as client:
         id = find(client, job).id
-        found = client.replay(id, rewards, first_step=first_step, last_step=last_step, limit=limit)
-    print_json(found) if as_json else print_rich(evaluations.replay_page(found))
+        result = client.replay(id, rewards, first_step=first_step, last_step=last_step, limit=limit)
+    print_json(result) if as_json else print_rich(evaluations.replay_page(result))
 
 
 def _model(client: Client, argument: str) -> Compared:

@@ -39,15 +39,15 @@ def tensorboard(
 ) -> None:
     """Write an event file for `tensorboard --logdir DIR`. A repeated call replaces the file."""
     with Client(data_dir=data) as client:
-        found = find(client, job)
-        name = re.sub(r"[^A-Za-z0-9._-]+", "-", found.name)
-        own = folder / f"{name}-{str(found.id)[:8]}"
+        summary = find(client, job)
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", summary.name)
+        own = folder / f"{name}-{str(summary.id)[:8]}"
         try:
             own.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise CalibrlError(f"{own} cannot be created: {error.strerror or error}") from error
-        began = int(found.created_at.timestamp())
-        typer.echo(str(client.export(found.id, "tensorboard", own / f"events.out.tfevents.{began}.{found.id}")))
+        began = int(summary.created_at.timestamp())
+        typer.echo(str(client.export(summary.id, "tensorboard", own / f"events.out.tfevents.{began}.{summary.id}")))
 
 
 @export_app.command()

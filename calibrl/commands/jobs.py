@@ -80,8 +80,8 @@ def fork(
     """Submit the spec of a job again, from one of its checkpoints and with changes. Print the new id."""
     begins, changes = _checkpoint(checkpoint), read_changes(overrides or [])
     with Client(data_dir=data) as client:
-        made = client.fork(find(client, job).id, checkpoint=begins, changes=changes, name=name)
-    print_json(made) if as_json else typer.echo(str(made.id))
+        new_job = client.fork(find(client, job).id, checkpoint=begins, changes=changes, name=name)
+    print_json(new_job) if as_json else typer.echo(str(new_job.id))
 
 
 @app.command("jobs", rich_help_panel=JOBS)

@@ -24,8 +24,8 @@ def show_metrics(
     if listed:
         print_rich(metric_table(listed))
         return
-    found = next((metric for metric in ALL if metric.name == name), None) or look_up(name or "")
+    description = next((metric for metric in ALL if metric.name == name), None) or look_up(name or "")
     histogram = next((each for each in HISTOGRAMS if each.name == name), None)
-    if found is None and histogram is None:
+    if description is None and histogram is None:
         raise typer.BadParameter(f"there is no metric {name!r}; `calibrl metrics` lists them", param_hint="NAME")
-    print_rich(metric_page(name or "", found, histogram))
+    print_rich(metric_page(name or "", description, histogram))

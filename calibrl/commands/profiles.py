@@ -54,14 +54,14 @@ def list_profiles(context: typer.Context, as_json: AsJson = False) -> None:
     """Named services: list, add, remove. Keys are never shown."""
     if context.invoked_subcommand is not None:
         return
-    found = {name: profile.url for name, profile in sorted(profiles.read_all().items())}
+    addresses = {name: profile.url for name, profile in sorted(profiles.read_all().items())}
     if as_json:
-        print_json(found)
+        print_json(addresses)
         return
     table = Table.grid(padding=(0, 2))
-    for name, url in found.items():
+    for name, url in addresses.items():
         table.add_row(name, url)
-    print_rich(table if found else "There are no profiles yet. Create one: `calibrl profiles add NAME --url URL`.")
+    print_rich(table if addresses else "There are no profiles yet. Create one: `calibrl profiles add NAME --url URL`.")
 
 
 @app.command()

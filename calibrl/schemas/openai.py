@@ -85,9 +85,9 @@ class StringCheckGrader(StrictSettings):
     @property
     def column(self) -> str:
         """Name of the column with the reference answer."""
-        found = ITEM.fullmatch(self.reference.strip())
-        assert found is not None
-        return found[1]
+        match = ITEM.fullmatch(self.reference.strip())
+        assert match is not None
+        return match[1]
 
 
 class SupervisedMethod(StrictSettings):

@@ -132,10 +132,10 @@ class LocalStack:
         return {"DATABASE_URL": database_url, "REDIS_URL": redis_url}
 
     def _local_settings(self) -> dict[str, str]:
-        given = self._settings.model_fields_set
-        values = {name: value for name, value in LOCAL_SETTINGS.items() if name not in given}
+        fields = self._settings.model_fields_set
+        values = {name: value for name, value in LOCAL_SETTINGS.items() if name not in fields}
         # Absolute by now: a relative path counts from the current folder of this process, not of its children.
-        values |= {name: getattr(self._settings, name) for name in ("allowed_roots", "storage") if name in given}
+        values |= {name: getattr(self._settings, name) for name in ("allowed_roots", "storage") if name in fields}
         return {f"CALIBRL_{name.upper()}": value for name, value in values.items()}
 
     def _migrate(self, env: dict[str, str]) -> None:
@@ -177,9 +177,9 @@ class LocalStack:
 
     def _run(self, name: str, command: Sequence[str], env: dict[str, str]) -> Process:
         passed_on = {name: value for name, value in os.environ.items() if name.upper() != OF_ANOTHER_SERVICE}
-        given = [str(Path(entry).absolute()) for entry in passed_on.get("PYTHONPATH", "").split(os.pathsep) if entry]
+        paths = [str(Path(entry).absolute()) for entry in passed_on.get("PYTHONPATH", "").split(os.pathsep) if entry]
         # The processes that these start inherit it.
-        path = os.pathsep.join([str(self._code), *given])
+        path = os.pathsep.join([str(self._code), *paths])
         everything = passed_on | env | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": path}
         # Celery and uvicorn put the current folder first on the import path: a `worker.py` there would be imported.
         return children.start([sys.executable, "-m", *command], log=self._log(name), env=everything, cwd=self._code)

@@ -18,15 +18,15 @@ BUILT_IN: tuple[type[AlgorithmSettings], ...] = (CalibRL, GRPO, DrGRPO, DAPO, GS
 
 
 def _accept(point: EntryPoint) -> type[AlgorithmSettings]:
-    found = point.load()
-    if not (isinstance(found, type) and issubclass(found, PolicyGradientSettings | SupervisedSettings)):
+    algorithm = point.load()
+    if not (isinstance(algorithm, type) and issubclass(algorithm, PolicyGradientSettings | SupervisedSettings)):
         raise ExtensionError(f"{point.value} must be a subclass of PolicyGradientSettings or SupervisedSettings")
-    if found.model_fields["type"].default != point.name:
+    if algorithm.model_fields["type"].default != point.name:
         raise ExtensionError(f"its class must say type: Literal[{point.name!r}] = {point.name!r}")
     if point.name in {kind.model_fields["type"].default for kind in BUILT_IN}:
         raise ExtensionError("an algorithm of CalibRL has this name; choose another one")
-    found.model_json_schema()  # raises if a form or the API could not describe its settings
-    return found
+    algorithm.model_json_schema()  # raises if a form or the API could not describe its settings
+    return algorithm
 
 
 ALGORITHMS: dict[str, type[AlgorithmSettings]] = {  # by `type`

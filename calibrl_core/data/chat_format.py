@@ -85,8 +85,8 @@ def _answer(row: Row) -> str:
     named = row.columns.answer
     if named != Columns().answer:
         return answer_text(row.values.get(named), named)
-    found = next((name for name in ANSWERS if row.values.get(name) is not None), None)
-    return answer_text(row.values[found], found) if found else ""
+    column = next((name for name in ANSWERS if row.values.get(name) is not None), None)
+    return answer_text(row.values[column], column) if column else ""
 
 
 def _of_expert(expert: str | None) -> str:

@@ -39,11 +39,11 @@ def load(source: FileData | HubData) -> list[Example]:
     """
     examples: list[Example] = []
     problems: list[str] = []
-    for found in read_examples(source):
-        if isinstance(found, Example):
-            examples.append(found)
+    for item in read_examples(source):
+        if isinstance(item, Example):
+            examples.append(item)
         else:
-            problems.append(str(found))
+            problems.append(str(item))
     if problems:
         raise DataError(join_problems(problems))
     if not examples:
@@ -77,16 +77,16 @@ def survey(source: FileData) -> Survey:
         return Survey(problems=(f"{source.path} {missing}",))
     problems: list[str] = []
     rows = image_bytes = experts = with_images = 0
-    for found in read_examples(source):
+    for item in read_examples(source):
         if rows >= CHECKED_ROWS or image_bytes >= CHECKED_IMAGE_BYTES:
             return Survey(rows, False, experts, with_images, tuple(problems))
         rows += 1
-        if isinstance(found, Example):
-            image_bytes += sum(map(len, found.images))
-            experts += bool(found.expert)
-            with_images += bool(found.images)
+        if isinstance(item, Example):
+            image_bytes += sum(map(len, item.images))
+            experts += bool(item.expert)
+            with_images += bool(item.images)
         else:
-            problems.append(str(found))
+            problems.append(str(item))
     return Survey(rows, True, experts, with_images, tuple(problems))
 
 

@@ -20,16 +20,16 @@ def messages(example: Example) -> list[dict[str, Any]]:
     turns = [*((turn.role, turn.text) for turn in example.earlier), ("user", example.question)]
     images = len(example.images)
     tags = sum(len(IMAGE_TAG.findall(text)) for _, text in turns)
-    found: list[dict[str, Any]] = []
+    parts: list[dict[str, Any]] = []
     for role, text in turns:
         placed = min(len(IMAGE_TAG.findall(text)), images)
         images -= placed
-        found.append({"role": role, "content": list(_content(text, placed))})
-    question = found[-1]["content"]
+        parts.append({"role": role, "content": list(_content(text, placed))})
+    question = parts[-1]["content"]
     question[:0] = [{"type": "image"} for _ in range(len(example.images) - tags)]
     if example.asks_for_answer and not any("<answer>" in text for _, text in turns):
         question.append({"type": "text", "text": f"\n{INSTRUCTION}"})
-    return found
+    return parts
 
 
 def _content(text: str, images: int) -> Iterator[dict[str, str]]:

@@ -109,7 +109,7 @@ def hub_rows(source: HubData) -> Iterator[dict[str, Any]]:
     import datasets
 
     try:
-        found = datasets.load_dataset(source.hub, split=source.split, revision=source.revision)
+        dataset = datasets.load_dataset(source.hub, split=source.split, revision=source.revision)
     except ConnectionError as error:
         raise DataError(
             f"{source.label} cannot be loaded: the Hugging Face hub is not reachable, and the cache has no copy. "
@@ -117,5 +117,5 @@ def hub_rows(source: HubData) -> Iterator[dict[str, Any]]:
         ) from error
     except Exception as error:  # the hub, its permissions and many file formats raise many kinds of errors
         raise DataError(f"{source.label} cannot be loaded: {type(error).__name__}: {error}") from error
-    for batch in found.with_format("arrow").iter(BATCH):
+    for batch in dataset.with_format("arrow").iter(BATCH):
         yield from batch.to_pylist()

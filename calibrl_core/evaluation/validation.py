@@ -48,9 +48,9 @@ class Validator:
             own = self._sample(step, self._examples[place.start : place.stop], place.start)
             parts = self._ranks.gather(own)
             values = None if parts is None else self._measure(concatenate(parts))
-        found = self._ranks.from_first(values)
-        assert found is not None
-        return found
+        metrics = self._ranks.from_first(values)
+        assert metrics is not None
+        return metrics
 
     def _sample(self, step: int, examples: Sequence[Example], first: int) -> Answers:
         rollout = self._config.rollout

@@ -96,16 +96,16 @@ class PromptEncoder:
 
     def _encode(self, example: Example) -> dict[str, Tensor]:
         key = _key(example)
-        found = self._encoded.pop(key, None)
-        if found is None:
-            found = self._encode_new(example)
-            self._lengths[hash(key)] = found["input_ids"].shape[1]
-            self._encoded_bytes += sum(tensor.nbytes for tensor in found.values())
-        self._encoded[key] = found
+        encoded = self._encoded.pop(key, None)
+        if encoded is None:
+            encoded = self._encode_new(example)
+            self._lengths[hash(key)] = encoded["input_ids"].shape[1]
+            self._encoded_bytes += sum(tensor.nbytes for tensor in encoded.values())
+        self._encoded[key] = encoded
         while self._encoded_bytes > ENCODED_MEGABYTES * 2**20 and len(self._encoded) > 1:
             _, oldest = self._encoded.popitem(last=False)
             self._encoded_bytes -= sum(tensor.nbytes for tensor in oldest.values())
-        return found
+        return encoded
 
     def unexpanded(self, example: Example) -> tuple[list[int], list[Image.Image]]:
         """Return the prompt's tokens with one placeholder per image, and its images: input of an engine with its own
@@ -121,9 +121,9 @@ class PromptEncoder:
         text = self._text(example)
         images = {"images": [[_picture(data) for data in example.images]]} if example.images else {}
         # The chat template contains the special tokens already.
-        found = dict(self.processor(text=[text], **images, add_special_tokens=False, return_tensors="pt"))
-        found["position_ids"] = self._position_ids(found)
-        return found
+        encoded = dict(self.processor(text=[text], **images, add_special_tokens=False, return_tensors="pt"))
+        encoded["position_ids"] = self._position_ids(encoded)
+        return encoded
 
     def _text(self, example: Example) -> str:
         messages = prompts.messages(example)

@@ -78,12 +78,13 @@ class ImageInputs:
         if not missing:
             return
         rows = prompts if len(missing) == len(examples) else self._encode(missing)
-        found = self._decoder.get_image_features(**rows.images, return_dict=True)
-        pooled = found.pooler_output  # a list with [tokens, D] per image or per prompt, or a tensor [images, tokens, D]
+        output = self._decoder.get_image_features(**rows.images, return_dict=True)
+        # a list with [tokens, D] per image or per prompt, or a tensor [images, tokens, D]
+        pooled = output.pooler_output
         flat = pooled.flatten(0, -2) if isinstance(pooled, Tensor) else torch.cat(list(pooled))
         sizes = self._image_tokens(rows.input_ids).sum(-1).tolist()
         features.by_images |= {one.images: own for one, own in zip(missing, flat.split(sizes), strict=True)}
-        features.output = features.output or found
+        features.output = features.output or output
 
     def _image_tokens(self, tokens: Tensor) -> Tensor:
         config = self._decoder.config

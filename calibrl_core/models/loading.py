@@ -114,7 +114,7 @@ def _check_loaded(path: str | Path, info: dict[str, Any]) -> None:
         ModelError: some tensors are missing, unexpected or of another shape.
     """
     missing, unexpected = info["missing_keys"], {one for one in info["unexpected_keys"] if not _COMPUTED.search(one)}
-    shapes = {f"{name} {tuple(found)} for {tuple(wanted)}" for name, found, wanted in info["mismatched_keys"]}
+    shapes = {f"{name} {tuple(saved)} for {tuple(expected)}" for name, saved, expected in info["mismatched_keys"]}
     kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
     problems = [f"{kind}: {first_names(names)}" for kind, names in kinds if names]
     if not problems:

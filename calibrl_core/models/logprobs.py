@@ -32,12 +32,12 @@ class Head:
         """Return logits `[N, V]` float32 of hidden `[N, D]`."""
         with torch.autocast(hidden.device.type, enabled=False):
             exact = _exact(hidden.dtype)
-            found = hidden.to(exact) @ self.weight.to(exact).T
+            logits = hidden.to(exact) @ self.weight.to(exact).T
         if self.bias is not None:
-            found += self.bias
+            logits += self.bias
         if self.scale != 1.0:
-            found *= self.scale
-        return found if self.softcap is None else found.div_(self.softcap).tanh_().mul_(self.softcap)
+            logits *= self.scale
+        return logits if self.softcap is None else logits.div_(self.softcap).tanh_().mul_(self.softcap)
 
 
 @dataclass(frozen=True)
@@ -110,10 +110,10 @@ class _TokenLogprobs(torch.autograd.Function):
     def backward(ctx: Any, of_logprobs: Tensor, of_entropies: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, targets, banned, normalisers, entropies, kept = ctx.saved_tensors
         head = Head(weight, bias, ctx.scale, ctx.softcap)
-        wanted = ctx.needs_input_grad
-        of_hidden = torch.empty_like(hidden) if wanted[0] else None
-        of_weight = torch.zeros_like(weight) if wanted[1] else None
-        of_bias = torch.zeros_like(bias) if wanted[2] else None
+        needs_grad = ctx.needs_input_grad
+        of_hidden = torch.empty_like(hidden) if needs_grad[0] else None
+        of_weight = torch.zeros_like(weight) if needs_grad[1] else None
+        of_bias = torch.zeros_like(bias) if needs_grad[2] else None
         for part in _parts(hidden, weight):
             logs = kept
             if logs is None:

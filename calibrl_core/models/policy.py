@@ -96,13 +96,13 @@ class Policy:
     def _stop_ids(self) -> frozenset[int]:
         configured = self.model.generation_config.eos_token_id
         listed = configured if isinstance(configured, list) else [configured]
-        found = frozenset(token for token in (*listed, self.tokenizer.eos_token_id) if token is not None)
+        stop_ids = frozenset(token for token in (*listed, self.tokenizer.eos_token_id) if token is not None)
         if self.tokenizer.eos_token_id is None:
             raise ModelError(
                 "model: its tokenizer has no end-of-sequence token (eos_token), so no completion would end; "
                 "set eos_token in tokenizer_config.json"
             )
-        return found
+        return stop_ids
 
     def _banned(self) -> Tensor:
         """Return `[V]` bool: tokens that are never sampled. An image placeholder breaks the next forward pass; padding
@@ -251,8 +251,8 @@ class Policy:
         if token_types is not None:
             of_prompt = inputs.prompt_tokens >= 0
             token_types = token_types.flatten()[inputs.prompt_tokens.clamp(min=0)].where(of_prompt, 0)
-        given = self.accepted_inputs(position_ids=inputs.position_ids, token_type_ids=token_types)
-        output = self.decoder(input_ids=inputs.input_ids, attention_mask=mask, use_cache=False, **given, **images)
+        arguments = self.accepted_inputs(position_ids=inputs.position_ids, token_type_ids=token_types)
+        output = self.decoder(input_ids=inputs.input_ids, attention_mask=mask, use_cache=False, **arguments, **images)
         hidden: Tensor = output.last_hidden_state
         return hidden
 

@@ -43,10 +43,10 @@ def shard(policy: Policy) -> None:
 
 def _layers(decoder: nn.Module) -> list[nn.Module]:
     """Return the members of the outermost module lists: the layers that a decoder calls one after the other."""
-    found: list[nn.Module] = []
+    layers: list[nn.Module] = []
     for child in decoder.children():
-        found += child if isinstance(child, nn.ModuleList) else _layers(child)
-    return found
+        layers += child if isinstance(child, nn.ModuleList) else _layers(child)
+    return layers
 
 
 class _Pass(nn.Module):
@@ -89,12 +89,12 @@ class ShardedWeights(Weights):
         """Register hooks that record which weights outside the layers get a gradient; return their names. These weights
         are gathered at this moment.
         """
-        found = set()
+        watched = set()
         for name, parameter in cast(nn.Module, self._root).named_parameters():
             if parameter.requires_grad and not isinstance(parameter, DTensor):
                 parameter.register_post_accumulate_grad_hook(lambda _, name=name: self._touched.add(name))
-                found.add(name)
-        return found
+                watched.add(name)
+        return watched
 
     def run(self, function: Callable[[], T]) -> T:
         return cast(T, cast(nn.Module, self._root)(function))

@@ -112,24 +112,24 @@ class _Decoding:
             self._alive = self._alive & ~torch.isin(chosen, self._stops)
             if step + 1 == max_tokens:
                 break
-            if step % look == 0 and (kept := self._drop_finished_rows()) is not None:
-                if not len(kept):
+            if step % look == 0 and (rows := self._drop_finished_rows()) is not None:
+                if not len(rows):
                     break
-                chosen, block = chosen[kept], block[:, kept]
+                chosen, block = chosen[rows], block[:, rows]
             self._advance(chosen, step)
         return buffers
 
     def _drop_finished_rows(self) -> Tensor | None:
         """Drop finished rows if there are enough of them; return the remaining rows, None if all remain."""
-        kept = self._alive.nonzero().squeeze(-1)
-        if len(kept) and len(kept) >= DROP_BELOW * len(self._alive):
+        rows = self._alive.nonzero().squeeze(-1)
+        if len(rows) and len(rows) >= DROP_BELOW * len(self._alive):
             return None
-        if len(kept):
-            self._cache.batch_select_indices(kept)
-            self._uniforms.keep(kept.tolist())
-            self._rows, self._alive = self._rows[kept], self._alive[kept]
-            self._positions, self._seen = self._positions[kept], self._seen[kept]
-        return kept
+        if len(rows):
+            self._cache.batch_select_indices(rows)
+            self._uniforms.keep(rows.tolist())
+            self._rows, self._alive = self._rows[rows], self._alive[rows]
+            self._positions, self._seen = self._positions[rows], self._seen[rows]
+        return rows
 
     def _advance(self, tokens: Tensor, step: int) -> None:
         """Run the tokens `tokens` `[R]` of `step`."""

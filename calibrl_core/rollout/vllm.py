@@ -107,8 +107,8 @@ class VLLMEngine:
         versions = self._llm.collective_rpc(_version)
         if versions != [self._version]:
             raise StaleWeightsError(f"vLLM sampled with weights {versions}, not with the policy's ({self._version})")
-        said = torch.tensor([token for output in outputs for token in output.outputs[0].token_ids])
-        if not torch.equal(said, self._drawing.buffers.tokens[self._drawing.buffers.mask].cpu()):
+        tokens = torch.tensor([token for output in outputs for token in output.outputs[0].token_ids])
+        if not torch.equal(tokens, self._drawing.buffers.tokens[self._drawing.buffers.mask].cpu()):
             raise RuntimeError("vLLM did not say the tokens that were drawn for it: is it another version?")
         for example, output in zip(examples, outputs[:: len(outputs) // len(examples)], strict=True):
             if list(output.prompt_token_ids) != self._policy.encode([example]).input_ids[0].tolist():
@@ -126,8 +126,8 @@ def _load(worker: Any, tensors: dict[str, Tensor], version: int) -> None:
 
 
 def _version(worker: Any) -> int | None:
-    found: int | None = getattr(worker, "calibrl_weights", None)
-    return found
+    version: int | None = getattr(worker, "calibrl_weights", None)
+    return version
 
 
 def _start(folder: Path, policy: Policy, batch_tokens: int, drawing: _Drawing) -> Any:

@@ -122,9 +122,9 @@ class Checkpoints:
     def remove(self, paths: list[Path]) -> None:
         """Delete checkpoints. Each disappears atomically for readers."""
         for path in paths:
-            gone = path.with_name(f".removed-{path.name}")
-            path.rename(gone)
-            shutil.rmtree(gone)
+            removed = path.with_name(f".removed-{path.name}")
+            path.rename(removed)
+            shutil.rmtree(removed)
 
 
 def read_state(checkpoint: Path) -> TrainerState:
@@ -185,10 +185,10 @@ def _check_trained(path: Path, saved: dict[str, tuple[int, ...]], parameters: Ma
         return
     both = saved.keys() & here.keys()
     shapes = [f"{name} {saved[name]} for {here[name]}" for name in both if saved[name] != here[name]]
-    gone, new = saved.keys() - both, here.keys() - both
-    kinds = (("no longer trained", gone), ("not trained before", new), ("of another shape", shapes))
-    found = "; ".join(f"{kind}: {first_names(names)}" for kind, names in kinds if names)
-    raise ModelError(f"{path}: its run trained other tensors than this one; {found}; {_advice(saved, here)}")
+    missing, new = saved.keys() - both, here.keys() - both
+    kinds = (("no longer trained", missing), ("not trained before", new), ("of another shape", shapes))
+    difference = "; ".join(f"{kind}: {first_names(names)}" for kind, names in kinds if names)
+    raise ModelError(f"{path}: its run trained other tensors than this one; {difference}; {_advice(saved, here)}")
 
 
 def _advice(saved: Mapping[str, Any], current: Mapping[str, Any]) -> str:

@@ -38,10 +38,10 @@ def _group(report: Report, policy: Policy, batch: StepBatch, index: int) -> Samp
 
 def _completion(policy: Policy, batch: StepBatch, row: int) -> SampleCompletion:
     rollouts, score = batch.rollouts, batch.scores[row]
-    length, kept = int(rollouts.mask[row].sum()), TOKENS // rollouts.group_size
+    length, limit = int(rollouts.mask[row].sum()), TOKENS // rollouts.group_size
     places = torch.arange(length)
-    if length > kept:
-        places = torch.cat([places[: kept - kept // 2], places[length - kept // 2 :]])
+    if length > limit:
+        places = torch.cat([places[: limit - limit // 2], places[length - limit // 2 :]])
     ratios = None if batch.ratios is None else batch.ratios[row, places].tolist()
     gaps, has_gap = batch.gaps[row, places].tolist(), batch.gap_mask[row, places].tolist()
     return SampleCompletion(

@@ -96,9 +96,9 @@ def logprobs_in_parts(
     for part in micro_batches(policy, examples, owners, mask.sum(-1).tolist(), config):
         width = int(mask[part].sum(-1).max())
         own = [owners[row] for row in part.tolist()]
-        found = policy.token_logprobs(
+        output = policy.token_logprobs(
             examples, own, tokens[part, :width], mask[part, :width], config.rollout.temperature, with_entropy=True
         )
-        assert found.entropies is not None
-        logprobs[part, :width], entropies[part, :width] = found.logprobs, found.entropies
+        assert output.entropies is not None
+        logprobs[part, :width], entropies[part, :width] = output.logprobs, output.entropies
     return logprobs, entropies

@@ -56,8 +56,8 @@ def follows_format(completion: str) -> bool:
     if not (text.startswith(tags[0]) and text.endswith(tags[3]) and all(text.count(tag) == 1 for tag in tags)):
         return False
     thought, _, rest = text.removeprefix(tags[0]).removesuffix(tags[3]).partition(tags[1])
-    between, found, answer = rest.partition(tags[2])
-    return bool(thought and found and answer and not between.strip())
+    between, answer_tag, answer = rest.partition(tags[2])
+    return bool(thought and answer_tag and answer and not between.strip())
 
 
 def extract_answer(completion: str) -> str | None:

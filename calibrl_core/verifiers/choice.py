@@ -42,8 +42,8 @@ def same_choice(answer: str, truth: str) -> bool:
 def _read(text: str) -> tuple[str | None, str]:
     """Return the option's letter in upper case or None, and its text or an empty one."""
     text = _CALLED.sub("", strip_decoration(text)).strip()
-    if found := _LETTER.fullmatch(text):
-        return found[1].upper(), ""
-    if found := _WITH_TEXT.fullmatch(text):
-        return (found[1] or found[2]).upper(), found[3].strip()
+    if match := _LETTER.fullmatch(text):
+        return match[1].upper(), ""
+    if match := _WITH_TEXT.fullmatch(text):
+        return (match[1] or match[2]).upper(), match[3].strip()
     return None, text

@@ -50,9 +50,9 @@ class MathReward(Verifier):
             return 1.0
         if only_words(answer) or only_words(truth):
             return float(only_words(answer) == only_words(truth))
-        found, wanted = read_quantity(answer), read_quantity(truth)
-        if found and wanted:
-            return float(quantities_agree(found, wanted, _near))
+        quantity, expected = read_quantity(answer), read_quantity(truth)
+        if quantity and expected:
+            return float(quantities_agree(quantity, expected, _near))
         contradicts = len({*_BASE.findall(answer), *_BASE.findall(truth)}) > 1
         return 0.0 if not answer or contradicts or _APART.search(answer) else NeedsWorker(answer, truth)
 
@@ -90,18 +90,18 @@ def _equivalent(answer: str, truth: str) -> bool:
 def _equal(answer: str, truth: str) -> bool:
     from math_verify import verify
 
-    gold, found = _parse(truth), _parse(answer)
+    gold, parsed = _parse(truth), _parse(answer)
     # The library's time limit is an alarm that its own `except` clauses can swallow. The pool kills the process.
-    same = verify(gold, found, timeout_seconds=None, allow_set_relation_comp=True)
-    return bool(same) and _same_size(found[0], gold[0])
+    same = verify(gold, parsed, timeout_seconds=None, allow_set_relation_comp=True)
+    return bool(same) and _same_size(parsed[0], gold[0])
 
 
 def _parse(text: str) -> list[Any]:
     """Return the expression of the whole text, or nothing: never of a part, so that `7 or 8` is two values."""
     from math_verify import parse
 
-    found: list[Any] = parse(f"${text}$", _whole_text(), fallback_mode="no_fallback", parsing_timeout=None)
-    return found
+    parsed: list[Any] = parse(f"${text}$", _whole_text(), fallback_mode="no_fallback", parsing_timeout=None)
+    return parsed
 
 
 @cache

@@ -91,11 +91,11 @@ def split_unit(text: str) -> tuple[str, str]:
     """Return an undecorated text's value and the canonical name of its unit; without a unit, the text and an empty
     name.
     """
-    found = _WITH_UNIT.fullmatch(text)
-    if found is None:
+    match = _WITH_UNIT.fullmatch(text)
+    if match is None:
         return text, ""
-    unit = canonical_unit(found["unit"].strip(), attached=not found["gap"])
-    return (text, "") if unit is None else (found["value"].strip(), unit)
+    unit = canonical_unit(match["unit"].strip(), attached=not match["gap"])
+    return (text, "") if unit is None else (match["value"].strip(), unit)
 
 
 @lru_cache(maxsize=4096)
@@ -104,17 +104,17 @@ def read_quantity(text: str) -> Quantity | None:
     unit).
     """
     text, unit = split_unit(text)
-    if found := _FRACTION.fullmatch(text):
-        return _quantity(found["sign"], Fraction(int(found["over"])), found["under"], unit)
-    found = _NUMBER.fullmatch(text)
-    if found is None or not any(letter.isdigit() for letter in found["number"]):
+    if match := _FRACTION.fullmatch(text):
+        return _quantity(match["sign"], Fraction(int(match["over"])), match["under"], unit)
+    match = _NUMBER.fullmatch(text)
+    if match is None or not any(letter.isdigit() for letter in match["number"]):
         return None
-    value = Fraction(found["number"].translate({44: None, 32: None}).rstrip("."))
-    value *= Fraction(10) ** int(found["power"] or found["exponent"] or 0)
-    if found["whole"]:
-        value, under = value + int(found["whole"]) * int(found["under"] or 1), found["under"]
-        return _quantity(found["sign"], value, under, unit)
-    return _quantity(found["sign"], value, found["under"], unit)
+    value = Fraction(match["number"].translate({44: None, 32: None}).rstrip("."))
+    value *= Fraction(10) ** int(match["power"] or match["exponent"] or 0)
+    if match["whole"]:
+        value, under = value + int(match["whole"]) * int(match["under"] or 1), match["under"]
+        return _quantity(match["sign"], value, under, unit)
+    return _quantity(match["sign"], value, match["under"], unit)
 
 
 def _quantity(sign: str, over: Fraction, under: str | None, unit: str) -> Quantity | None:

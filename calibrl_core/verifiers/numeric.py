@@ -32,8 +32,8 @@ class NumericReward(Verifier):
         answer = final_answer(completion)
         if answer is None or max(len(answer), len(truth)) > LONGEST:
             return 0.0
-        found, wanted = (read_quantity(_NAMED.sub("", strip_decoration(text))) for text in (answer, truth))
-        return float(found is not None and wanted is not None and quantities_agree(found, wanted, self._near))
+        quantity, expected = (read_quantity(_NAMED.sub("", strip_decoration(text))) for text in (answer, truth))
+        return float(quantity is not None and expected is not None and quantities_agree(quantity, expected, self._near))
 
     def _near(self, answer: Fraction, truth: Fraction) -> bool:
         difference = abs(answer - truth)

@@ -79,9 +79,9 @@ def _version(point: EntryPoint) -> str:
 
 @cache
 def _load(name: str, version: str | None) -> Callable[[str, str], float]:
-    found = _find(name, version).load()
-    if not callable(found):
+    verifier = _find(name, version).load()
+    if not callable(verifier):
         raise PluginError(
             f"the verifier {name!r} must be a function (completion, truth); its entry point is not callable"
         )
-    return found  # type: ignore[no-any-return]
+    return verifier  # type: ignore[no-any-return]

@@ -218,10 +218,10 @@ class _Worker:
         self._received += data
         if self.dead:
             return None
-        asked = not self._ready or self.request is not None
-        if asked and b"\n" not in self._received and len(self._received) <= LONGEST_ANSWER:
+        expected = not self._ready or self.request is not None
+        if expected and b"\n" not in self._received and len(self._received) <= LONGEST_ANSWER:
             return None
-        verdict = _read(self._received, self.asked) if asked else None
+        verdict = _read(self._received, self.asked) if expected else None
         if verdict is None:
             self.dead, self.wrong = True, "its worker process sent a line that does not answer this request"
             return None

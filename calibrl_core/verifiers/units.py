@@ -77,15 +77,15 @@ def canonical_unit(text: str, *, attached: bool = False) -> str | None:
 def _factor(text: str, attached: bool) -> str | None:
     if text in ("degree C", "degree F"):
         return text
-    found = _FACTOR.fullmatch(text)
-    if found is None:
+    match = _FACTOR.fullmatch(text)
+    if match is None:
         return None
-    base = found["base"]
+    base = match["base"]
     name = _CANONICAL.get(base, _CANONICAL.get(base.lower()) if len(base) > 1 else None)
     if attached and len(base) == 1 and base not in "%€£":
         return None
     if name is None:
         is_thing = not attached and len(base) >= _LETTERS_OF_A_THING and base.lower() not in _NO_THINGS
         name = base.lower().removesuffix("s") if is_thing else None
-    exponent = found["exponent"] or _POWERS.get(found["power"] or "", "1")
+    exponent = match["exponent"] or _POWERS.get(match["power"] or "", "1")
     return f"{name}^{exponent}" if name and exponent != "1" else name

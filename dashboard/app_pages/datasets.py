@@ -125,8 +125,8 @@ def _register(projects: list[str]) -> None:
         if not st.form_submit_button("Register", type="primary"):
             return
     try:
-        given = {"split": split.strip(), "revision": revision.strip() or None}
-        dataset = service.client().register(name.strip() or hub.rpartition("/")[2], hub.strip(), project, **given)
+        options = {"split": split.strip(), "revision": revision.strip() or None}
+        dataset = service.client().register(name.strip() or hub.rpartition("/")[2], hub.strip(), project, **options)
     except ValidationError as error:
         faults = [{"field": ".".join(map(str, fault["loc"])), "message": fault["msg"]} for fault in error.errors()]
         st.html(table(("Field", "Error"), map(_error_row, faults)))

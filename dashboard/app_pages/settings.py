@@ -73,12 +73,12 @@ def _new_key() -> None:
             return
     try:
         new = NewKey(name=name or "unnamed", scope="read" if scope == "read" else "write", expires_days=days or None)
-        made = service.client().create_key(new)
+        created = service.client().create_key(new)
     except CalibrlError as error:
         states.trouble(error)
         return
     st.success("Copy the key now. It is not shown again.")
-    st.code(made.key, language=None)
+    st.code(created.key, language=None)
 
 
 with states.explained():

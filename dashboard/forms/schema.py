@@ -124,11 +124,11 @@ class Schema:
             return [self.trimmed(node["items"], item) for item in value]
         if not isinstance(value, dict) or "properties" not in node:
             return value
-        kept = {}
+        content = {}
         for name, item in value.items():
             part, shorter = node["properties"][name], self.trimmed(node["properties"][name], item)
             # A default factory leaves no default in the schema: an empty remainder is the default.
             is_default = item == part["default"] if "default" in part else shorter in ({}, [], None)
             if name in node.get("required", ()) or isinstance(part.get("const"), str) or not is_default:
-                kept[name] = shorter
-        return kept
+                content[name] = shorter
+        return content

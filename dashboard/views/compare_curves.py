@@ -86,11 +86,11 @@ def _tokens(job: Job, curves: JobCurves) -> tuple[list[int], list[float]]:
     if rate is None or seconds is None:
         return [], []
     lasted = dict(zip(seconds.start, seconds.mean, strict=True))
-    made = [
+    tokens = [
         (a or 0.0) * (lasted.get(start) or 0.0) * count
         for a, start, count in zip(rate.mean, rate.start, rate.count, strict=True)
     ]
-    return rate.last_step, list(accumulate(made))
+    return rate.last_step, list(accumulate(tokens))
 
 
 def _band(placed: Sequence[tuple[Buckets, list[int]]]) -> StepSeries:

@@ -101,13 +101,13 @@ def keep_service_key(session: Session, key: str, request_id: str) -> None:
     """Store the key of the service's settings as a key of an admin, and revoke the previous one. A revoked key stays
     revoked."""
     access.add_user(session, SERVICE_ADMIN, admin=True)
-    kept = _keep(session, SERVICE_ADMIN, key, NewKey(name=SERVICE_KEY))
-    if kept is None:
+    stored = _keep(session, SERVICE_ADMIN, key, NewKey(name=SERVICE_KEY))
+    if stored is None:
         return
     for other in access.keys(session, SERVICE_ADMIN):
-        if other.name == SERVICE_KEY and other.id != kept.id:
+        if other.name == SERVICE_KEY and other.id != stored.id:
             access.revoke(session, other)
-    _note(session, SERVICE_ADMIN, "keep the service's key", request_id, key_id=kept.id)
+    _note(session, SERVICE_ADMIN, "keep the service's key", request_id, key_id=stored.id)
 
 
 def first_admin(session: Session, name: str) -> str:
@@ -115,9 +115,9 @@ def first_admin(session: Session, name: str) -> str:
     user = access.add_user(session, name, admin=True) or access.user(session, name)
     user.admin = user.active = True
     session.flush()
-    made = create_key(session, user.name, NewKey(name="made on the command line"))
-    _note(session, user.name, "python -m jobs.access.first_admin", request_id="", key_id=made.id)
-    return made.key
+    key = create_key(session, user.name, NewKey(name="made on the command line"))
+    _note(session, user.name, "python -m jobs.access.first_admin", request_id="", key_id=key.id)
+    return key.key
 
 
 def add_user(session: Session, new: NewUser) -> models.User:

@@ -73,10 +73,10 @@ def evaluation(job: models.Job) -> Evaluation:
     if job.status is not JobStatus.SUCCEEDED:
         why = "ended without results" if job.status.final else "has not ended"
         raise Conflict(f"Job {job.id} {why}: it is {job.status}.")
-    found = job.result or {}
+    result = job.result or {}
     try:
-        results = [EvaluationResult.model_validate(_result(job, row)) for row in found["results"]]
-        return Evaluation.model_validate({"job_id": job.id, "results": results, "comparisons": found["comparisons"]})
+        results = [EvaluationResult.model_validate(_result(job, row)) for row in result["results"]]
+        return Evaluation.model_validate({"job_id": job.id, "results": results, "comparisons": result["comparisons"]})
     except (LookupError, ValidationError) as error:
         raise Conflict(f"Job {job.id} has results in a format that this version does not know.") from error
 
@@ -104,31 +104,33 @@ def load_accuracies(session: Session, entries: Sequence[Selection], split: str |
 
 def _selected_models(session: Session, entries: Sequence[Selection]) -> list[MeasuredModel]:
     measured = _measured_models(session, {entry.job.id: entry.job for entry in entries})
-    found: dict[tuple[UUID, int], MeasuredModel] = {}
+    models_by_key: dict[tuple[UUID, int], MeasuredModel] = {}
     for job, index in ((entry.job, entry.model_index) for entry in entries):
         known = {key: one for key, one in measured.items() if key[0] == job.id and index in (None, key[1])}
         if not known:
             raise _refused("jobs", f"job {job.id} has no model {index}; the first index is 0")
         if not all(one.sizes for one in known.values()):
             raise _nothing_kept(job.id)
-        found |= known
-    if not 2 <= len(found) <= MAX_MODELS:
-        text = f"names {len(found)} models; a comparison needs 2 to {MAX_MODELS}, from one or several evaluations"
+        models_by_key |= known
+    if not 2 <= len(models_by_key) <= MAX_MODELS:
+        text = (
+            f"names {len(models_by_key)} models; a comparison needs 2 to {MAX_MODELS}, from one or several evaluations"
+        )
         raise _refused("jobs", text)
-    return list(found.values())
+    return list(models_by_key.values())
 
 
 def _measured_models(session: Session, jobs: Mapping[UUID, models.Job]) -> dict[tuple[UUID, int], MeasuredModel]:
     """Return all models of some evaluations, by job and index."""
     sizes = accuracies.sizes(session, jobs.keys())
-    found: dict[tuple[UUID, int], MeasuredModel] = {}
+    models_by_key: dict[tuple[UUID, int], MeasuredModel] = {}
     for job in jobs.values():
         for row in evaluation(job).results:
             key = job.id, row.model_index
-            one = found.setdefault(key, MeasuredModel(job, row.model_index, row.model, {}))
+            one = models_by_key.setdefault(key, MeasuredModel(job, row.model_index, row.model, {}))
             if (*key, row.split) in sizes:
                 one.sizes[row.split] = sizes[*key, row.split]
-    return found
+    return models_by_key
 
 
 def _splits(contenders: Sequence[MeasuredModel], split: str | None) -> list[str]:

@@ -44,16 +44,16 @@ def load_completions(session: Session, job_id: UUID, request: ReplayRequest) -> 
     total = samples.count_completions(session, job_id, first_step=first, last_step=last)
     if not total:
         raise Conflict(f"Job {job_id} has no stored completions in these steps. Only training jobs store samples.")
-    found, characters = StoredCompletions(job_id, total), 0
+    stored, characters = StoredCompletions(job_id, total), 0
     for row in samples.completions(session, job_id, first_step=first, last_step=last, limit=request.limit):
         characters += len(row.text) + len(row.answer)
         if characters > MAX_CHARACTERS:
-            found.left_out = f"the completions have more than {MAX_CHARACTERS} characters"
-            return found
-        found.rows.append(row)
-    if len(found.rows) < total:
-        found.left_out = f"the limit is {request.limit}"
-    return found
+            stored.left_out = f"the completions have more than {MAX_CHARACTERS} characters"
+            return stored
+        stored.rows.append(row)
+    if len(stored.rows) < total:
+        stored.left_out = f"the limit is {request.limit}"
+    return stored
 
 
 def check(request: ReplayRequest) -> None:

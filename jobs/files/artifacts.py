@@ -26,10 +26,10 @@ def checkpoint_path(checkpoint: models.Checkpoint) -> Path:
     The stored path gives only the attempt and the name: the data folder may have moved since it was written.
     """
     job_dir = get_settings().job_dir(checkpoint.job_id)
-    found = _TAIL.search(checkpoint.path)
-    if found is None or found[2] in (".", ".."):
+    match = _TAIL.search(checkpoint.path)
+    if match is None or match[2] in (".", ".."):
         return job_dir / "checkpoints" / f"step-{checkpoint.step:06d}"
-    return job_dir / (found[1] or "") / "checkpoints" / found[2]
+    return job_dir / (match[1] or "") / "checkpoints" / match[2]
 
 
 def find_checkpoint(checkpoint: models.Checkpoint) -> Path | None:
@@ -88,7 +88,7 @@ def results_folder(job: models.Job) -> Path | None:
 
 def listing(folder: Path) -> list[StoredFile]:
     """Return the regular files below a folder by name, without links."""
-    found = []
+    files = []
     for parent, folders, names in os.walk(folder):
         folders.sort()
         for name in names:
@@ -98,8 +98,8 @@ def listing(folder: Path) -> list[StoredFile]:
             except FileNotFoundError:
                 continue  # removed meanwhile
             if stat.S_ISREG(status.st_mode):
-                found.append(_described(path.relative_to(folder).as_posix(), status))
-    return sorted(found, key=lambda file: file.name)
+                files.append(_described(path.relative_to(folder).as_posix(), status))
+    return sorted(files, key=lambda file: file.name)
 
 
 def results(folder: Path) -> list[StoredFile]:

@@ -128,12 +128,14 @@ def inspect_upload(incoming: IncomingFile, name: str, columns: Columns) -> Inspe
     Raises:
         Invalid: rows cannot be used. The first faults are listed, all are counted.
     """
-    found = inspect(incoming.path, name, columns)
-    if found.fault_count:
-        more = found.fault_count - len(found.faults)
-        count = f"The file has {found.fault_count} error{'s' if found.fault_count > 1 else ''}"
-        raise Invalid(f"{count}{f'; the first {len(found.faults)} are listed' if more else ''}.", tuple(found.faults))
-    return found
+    inspection = inspect(incoming.path, name, columns)
+    if inspection.fault_count:
+        more = inspection.fault_count - len(inspection.faults)
+        count = f"The file has {inspection.fault_count} error{'s' if inspection.fault_count > 1 else ''}"
+        raise Invalid(
+            f"{count}{f'; the first {len(inspection.faults)} are listed' if more else ''}.", tuple(inspection.faults)
+        )
+    return inspection
 
 
 def find_same(session: Session, incoming: IncomingFile, options: UploadOptions) -> models.Dataset | None:
@@ -146,13 +148,13 @@ def put_into_storage(incoming: IncomingFile) -> Iterator[PendingDataset]:
     """Put a file into storage. At the end of the context the file is deleted again, unless `note` recorded it as a
     dataset."""
     file = PendingDataset(uuid4(), incoming)
-    key, kept = key_of(models.Dataset(id=file.id, format=incoming.format)), storage()
-    kept.put(key, incoming.path)
+    key, store = key_of(models.Dataset(id=file.id, format=incoming.format)), storage()
+    store.put(key, incoming.path)
     try:
         yield file
     finally:
         if not file.saved:
-            kept.delete(key)
+            store.delete(key)
 
 
 def save(
@@ -249,8 +251,8 @@ def fetch_to_machine(file: LocalFile) -> Iterator[None]:
     Raises:
         StorageUnavailable: the file is not available.
     """
-    path, kept = Path(file.path), storage()
-    if kept.path(file.key):
+    path, store = Path(file.path), storage()
+    if store.path(file.key):
         if not path.is_file():
             raise _missing_file(file.dataset_id)
         return
@@ -260,7 +262,7 @@ def fetch_to_machine(file: LocalFile) -> Iterator[None]:
     with suppress(FileNotFoundError):
         _remove_old(path.parent, UNUSED_SECONDS)
     try:
-        yield from kept.fetch(file.key, path, file.sha256)
+        yield from store.fetch(file.key, path, file.sha256)
     except FileNotFoundError as error:
         raise _missing_file(file.dataset_id) from error
 

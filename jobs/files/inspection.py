@@ -74,33 +74,33 @@ def inspect(path: Path, title: str, columns: Columns) -> Inspection:
 
 def look_into(source: FileData) -> Inspection:
     """Inspect a file in this process."""
-    found, seen = Inspection(), set[str]()
+    inspection, seen = Inspection(), set[str]()
     unpacked = 0
     for text in _parquet_faults(source):
-        found.blame("file", text)
-    if found.faults:
-        return found
+        inspection.blame("file", text)
+    if inspection.faults:
+        return inspection
     for each in read_examples(source, seen, answers_later=True):
         if isinstance(each, RowProblem) and each.row is None:
-            found.blame("file", each.text)
+            inspection.blame("file", each.text)
             continue
-        found.rows += 1
+        inspection.rows += 1
         if isinstance(each, RowProblem):
-            found.blame(f"rows.{each.row}", each.text)
+            inspection.blame(f"rows.{each.row}", each.text)
             continue
         unpacked += _size(each)
-        found.has_experts |= each.expert is not None
-        if len(found.preview) < PREVIEW_ROWS:
-            found.preview.append(_preview(found.rows, each))
-        if found.rows > MAX_ROWS or unpacked > MAX_UNCOMPRESSED_BYTES:
-            found.blame(
+        inspection.has_experts |= each.expert is not None
+        if len(inspection.preview) < PREVIEW_ROWS:
+            inspection.preview.append(_preview(inspection.rows, each))
+        if inspection.rows > MAX_ROWS or unpacked > MAX_UNCOMPRESSED_BYTES:
+            inspection.blame(
                 "file", f"has more than {MAX_ROWS} rows, or more than {MAX_UNCOMPRESSED_BYTES // 10**9} GB uncompressed"
             )
             break
-    if not found.rows and not found.faults:
-        found.blame("file", "has no rows")
-    found.has_columns = sorted(seen)
-    return found
+    if not inspection.rows and not inspection.faults:
+        inspection.blame("file", "has no rows")
+    inspection.has_columns = sorted(seen)
+    return inspection
 
 
 def _parquet_faults(source: FileData) -> Iterator[str]:
@@ -161,9 +161,9 @@ def _thumbnail(data: bytes) -> str:
 def main() -> None:
     """Run the command of the module."""
     path, report, options = sys.argv[1:]
-    given: dict[str, Any] = json.loads(options)
-    found = look_into(FileData(path=path, image_files=False, **given))
-    Path(report).write_text(json.dumps(storable(found.model_dump(mode="json"))))
+    fields: dict[str, Any] = json.loads(options)
+    inspection = look_into(FileData(path=path, image_files=False, **fields))
+    Path(report).write_text(json.dumps(storable(inspection.model_dump(mode="json"))))
 
 
 if __name__ == "__main__":

@@ -87,9 +87,9 @@ class SchedulerInput:
         by_id = {job.id: job for job in self.queued}
         blocked = [place for place in self.placements() if place.reason in (WaitReason.BUSY, WaitReason.RESERVED)]
         for place in blocked[:_MAX_PREEMPTING_JOBS]:
-            found = victims(by_id[place.job_id], self.running, self.machines)
-            if found is not None and found[1]:
-                return found[1]  # for one job at a time: the next plan knows the slots that they free
+            preempted = victims(by_id[place.job_id], self.running, self.machines)
+            if preempted is not None and preempted[1]:
+                return preempted[1]  # for one job at a time: the next plan knows the slots that they free
         return []
 
 
@@ -120,8 +120,8 @@ def wake_for_free_slots(session: Session, *, awake: str | None = None) -> int:
 def queue_entries(session: Session, project: str | None = None) -> list[QueueEntry]:
     """Return every job that has not started, first in line first, with reason, position and estimated start."""
     places = {place.job_id: place for place in SchedulerInput(session).placements()}
-    found = [_entry(job, places.get(job.id)) for job in queue.unstarted(session, project)]
-    return sorted(found, key=lambda entry: (entry.position is None, entry.position or 0, entry.queued_at))
+    entries = [_entry(job, places.get(job.id)) for job in queue.unstarted(session, project)]
+    return sorted(entries, key=lambda entry: (entry.position is None, entry.position or 0, entry.queued_at))
 
 
 def queue_forecast(session: Session, job: models.Job, *, waits: bool) -> QueuePlan:

@@ -81,9 +81,9 @@ class Outcome:
 def claim(session: Session, *, worker: str) -> Claim | None:
     """Claim the job that can start on this worker now, or return None."""
     queue.lock(session)
-    gone: frozenset[UUID] = frozenset()  # locked by another transaction at this moment
+    locked: frozenset[UUID] = frozenset()  # locked by another transaction at this moment
     while True:
-        places = startable(session, gone)
+        places = startable(session, locked)
         mine = next((place.job_id for place in places if place.worker == worker), None)
         if mine is None:
             return None
@@ -91,7 +91,7 @@ def claim(session: Session, *, worker: str) -> Claim | None:
         lease = _take(session, job, worker) if job else None
         if lease is not None:
             return lease
-        gone |= {mine}
+        locked |= {mine}
 
 
 def _take(session: Session, job: models.Job, worker: str) -> Claim | None:
@@ -205,8 +205,8 @@ def _checkpoint(session: Session, job_id: UUID, model: JobModel) -> Path:
     if checkpoint is None:
         of_step = "" if step is None else f" of step {step}"
         raise SpecNoLongerValid(Reason.DEPENDENCY_FAILED, f"job {model.from_job} has no checkpoint{of_step}")
-    if found := artifacts.find_checkpoint(checkpoint):
-        return found
+    if path := artifacts.find_checkpoint(checkpoint):
+        return path
     missing = artifacts.missing_checkpoints([checkpoint.step], [artifacts.checkpoint_path(checkpoint)])
     raise SpecNoLongerValid(Reason.DEPENDENCY_FAILED, f"job {model.from_job}: {missing}")
 

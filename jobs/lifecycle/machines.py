@@ -15,8 +15,8 @@ _TAKING_NONE = (WorkerStatus.DRAINING, WorkerStatus.STOPPING)
 
 def page(session: Session, *, after: str, limit: int) -> list[Worker]:
     """Return machines by name, starting after `after`."""
-    found = workers.page(session, after=after, limit=limit, silent_seconds=get_settings().lease_seconds)
-    return [_record(worker, silent, held) for worker, silent, held in found]
+    rows = workers.page(session, after=after, limit=limit, silent_seconds=get_settings().lease_seconds)
+    return [_record(worker, silent, held) for worker, silent, held in rows]
 
 
 def drain(session: Session, name: str, *, now: bool) -> Worker:

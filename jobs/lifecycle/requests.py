@@ -51,21 +51,21 @@ def check(session: Session, spec: TrainSpec | EvaluateSpec, visible_projects: fr
         QuotaExceeded: the project has reached its limit of waiting jobs.
     """
     references = References.of(spec)
-    found = checks.text_problems(spec) or [*checks.file_problems(references), *checks.plugin_problems(spec)]
+    problems = checks.text_problems(spec) or [*checks.file_problems(references), *checks.plugin_problems(spec)]
     held = jobs.lock_shared(session, references.jobs)
     known = {id: job for id, job in held.items() if visible_projects is None or job.project in visible_projects}
     data = datasets.lock_shared(session, references.datasets)
-    found += [*checks.resource_problems(spec), *checks.data_problems(spec, references, data)]
-    found += [*checks.job_problems(references, known), *_gpu_problems(session, spec.resources.gpus)]
+    problems += [*checks.resource_problems(spec), *checks.data_problems(spec, references, data)]
+    problems += [*checks.job_problems(references, known), *_gpu_problems(session, spec.resources.gpus)]
     pinned, missing = _fixed_checkpoints(session, references, known)
-    found += missing
+    problems += missing
     project = (
         projects.lock(session, spec.project) if visible_projects is None or spec.project in visible_projects else None
     )
     if project is None:
-        found.append(FieldError("project", f"project {spec.project!r} does not exist"))
-    if found or project is None:
-        raise Invalid("The job was not accepted.", tuple(found))
+        problems.append(FieldError("project", f"project {spec.project!r} does not exist"))
+    if problems or project is None:
+        raise Invalid("The job was not accepted.", tuple(problems))
     _check_room(session, project)
     return Checked(spec, references, known, data, pinned)
 
@@ -153,12 +153,12 @@ def fork_spec(session: Session, job_id: UUID, fork: Fork) -> tuple[dict[str, Any
     spec, step = dict(job.spec), None
     if job.kind == "train":
         model = JobModel(from_job=job_id, checkpoint=fork.checkpoint)
-        found = checkpoints.choose(session, job_id, fork.checkpoint)
-        if found is None:
+        row = checkpoints.choose(session, job_id, fork.checkpoint)
+        if row is None:
             have = [one.step for one in checkpoints.of_job(session, job_id)]
             fault = FieldError("checkpoint", checks.no_checkpoint(model, have))
             raise Invalid("The job cannot be forked at this checkpoint.", (fault,))
-        step = found.step
+        step = row.step
         options = {name: value for name, value in job.spec["model"].items() if name in ModelOptions.model_fields}
         spec["model"] = {"from_job": str(job_id), "checkpoint": step, **options}
         spec["depends_on"] = []  # the dependencies have succeeded, since there is a checkpoint
@@ -279,10 +279,10 @@ def _put_in_line(session: Session, job: models.Job, needed: list[models.Job], *,
     lost = [one for one in needed if one.status in (JobStatus.FAILED, JobStatus.CANCELLED)]
     if lost:
         raise Conflict(f"Job {job.id} depends on job {lost[0].id}, which is {lost[0].status}: retry that job first.")
-    kept = checkpoints.of_job(session, job.id)
-    if kept and not any(map(artifacts.find_checkpoint, kept)):
-        folders = [artifacts.checkpoint_path(one).parent for one in kept]
-        raise Conflict(artifacts.missing_checkpoints([one.step for one in kept], folders))
+    rows = checkpoints.of_job(session, job.id)
+    if rows and not any(map(artifacts.find_checkpoint, rows)):
+        folders = [artifacts.checkpoint_path(one).parent for one in rows]
+        raise Conflict(artifacts.missing_checkpoints([one.step for one in rows], folders))
     waits = any(one.status is not JobStatus.SUCCEEDED for one in needed)
     change(session, job, JobStatus.WAITING if waits else JobStatus.QUEUED, type=type, actor=actor)
     wake_for_free_slots(session)

@@ -42,14 +42,14 @@ def fine_tuned(model: dict[str, Any], suffix: str, job_id: UUID, step: int | Non
 
 def origin(name: str) -> tuple[UUID, CheckpointChoice] | None:
     """Return the job and the checkpoint that the name of a model refers to, or None for other names."""
-    found = _FINE_TUNED.fullmatch(name)
-    if found is None:
+    match = _FINE_TUNED.fullmatch(name)
+    if match is None:
         return None
     try:
-        job_id = UUID(found[1])
+        job_id = UUID(match[1])
     except ValueError:
         return None
-    return job_id, "best" if found[2] is None else int(found[2])
+    return job_id, "best" if match[2] is None else int(match[2])
 
 
 def model_name(model: dict[str, Any]) -> str:

@@ -148,11 +148,11 @@ def _method(new: NewFineTuningJob) -> ReinforcementMethod | None:
 def _settings(new: NewFineTuningJob) -> ReinforcementHyperparameters:
     """Return the hyperparameters from the place where the request has them."""
     method = new.method
-    given: Hyperparameters | None = new.hyperparameters
+    hyperparameters: Hyperparameters | None = new.hyperparameters
     if method is not None:
         part = method.supervised if method.type == "supervised" else method.reinforcement
-        given = part.hyperparameters if part is not None else None
-    return ReinforcementHyperparameters(**({} if given is None else given.model_dump()))
+        hyperparameters = part.hyperparameters if part is not None else None
+    return ReinforcementHyperparameters(**({} if hyperparameters is None else hyperparameters.model_dump()))
 
 
 def _place(new: NewFineTuningJob) -> str:
@@ -176,8 +176,8 @@ def _algorithm(new: NewFineTuningJob, training: Dataset) -> str:
 
 
 def _model(name: str) -> dict[str, Any]:
-    if (found := origin(name)) is not None:
-        return {"from_job": str(found[0]), "checkpoint": found[1]}
+    if (source := origin(name)) is not None:
+        return {"from_job": str(source[0]), "checkpoint": source[1]}
     if name in BUILTIN:
         return {"builtin": name}
     if name.startswith("/"):
@@ -226,8 +226,8 @@ def _validation(
     dataset: Dataset | None,
     learning: ReinforcementMethod | None,
 ) -> dict[str, Any]:
-    given = {"every_steps": settings.eval_interval, "samples": settings.eval_samples}
-    chosen = {name: value for name, value in given.items() if value is not None}
+    fields = {"every_steps": settings.eval_interval, "samples": settings.eval_samples}
+    chosen = {name: value for name, value in fields.items() if value is not None}
     if dataset is not None:
         return {"validation": {"data": _data(dataset, learning, "validation_file"), **chosen}}
     for name in chosen:

@@ -77,7 +77,7 @@ def _facts(field: str, source: DataChoice, datasets: Mapping[UUID, models.Datase
         return DataFacts(field=field, name=source.name, rows=rows, checked=rows, with_expert=rows, with_images=rows)
     if not isinstance(source, FileData):
         return DataFacts(field=field, name=source.name, rows=None, checked=0, with_expert=None, with_images=None)
-    found = file_surveys.survey(source)
+    survey = file_surveys.survey(source)
     try:
         rows = file_surveys.count_rows(source)
     except DataError as error:  # it was readable a moment ago
@@ -86,9 +86,9 @@ def _facts(field: str, source: DataChoice, datasets: Mapping[UUID, models.Datase
         field=field,
         name=source.name,
         rows=rows,
-        checked=found.rows,
-        with_expert=found.with_expert,
-        with_images=found.with_images,
+        checked=survey.rows,
+        with_expert=survey.with_expert,
+        with_images=survey.with_images,
     )
 
 
@@ -113,8 +113,8 @@ def _shape(session: Session, model: ModelChoice) -> ModelShape:
             return model_shapes.tiny_vlm()
         if isinstance(model, PathModel):
             return model_shapes.of_folder(Path(model.path))
-        found = checkpoints.choose(session, model.from_job, model.checkpoint)
-        folder = artifacts.find_checkpoint(found) if found else None
+        row = checkpoints.choose(session, model.from_job, model.checkpoint)
+        folder = artifacts.find_checkpoint(row) if row else None
         if folder and (folder / "config.json").is_file():
             return model_shapes.of_folder(folder)
         model = _origin(session, model.from_job)  # no checkpoint yet, but it will have the same shape

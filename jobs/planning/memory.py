@@ -99,11 +99,11 @@ def _weights(sizes: _Sizes, options: ModelOptions, trained: int, added: int) -> 
         halved = 4 * (count - linear) + 2 * linear + 4 * added
         formula = f"{counted}; the {linear:,} of frozen linear layers 2 bytes, others and {added:,} of adapters 4"
         return [_part("weights", halved // shards, "always", formula + by)]
-    found = [_part("weights", 4 * (count + added) // shards, "always", f"4 bytes (float32 masters) x {counted}{by}")]
+    parts = [_part("weights", 4 * (count + added) // shards, "always", f"4 bytes (float32 masters) x {counted}{by}")]
     if sizes.bfloat16 and trained:
         cast = sizes.linear(trained_vision=not options.freeze_vision)
-        found.append(_part("weights in bfloat16", 2 * cast // shards, "always", f"2 bytes x {cast:,} of linear layers"))
-    return found
+        parts.append(_part("weights in bfloat16", 2 * cast // shards, "always", f"2 bytes x {cast:,} of linear layers"))
+    return parts
 
 
 def _training(spec: TrainSpec, sizes: _Sizes, options: ModelOptions, trained: int) -> list[MemoryPart]:
@@ -151,15 +151,15 @@ def _rollouts(
     together = min(rows, max(1, batch_tokens // row)) if rows else 0
     cached = together * row
     formula = f"{together:,} rows x {row:,} tokens x {shape.layers} layers x 2 x {shape.kv_width} x {width} bytes"
-    found = [
+    parts = [
         _part("keys and values", cached * shape.layers * 2 * shape.kv_width * width, "rollout", formula),
         _part("next tokens", 8 * together * shape.vocabulary, "rollout", "2 copies x 4 bytes x rows x vocabulary"),
     ]
     if spec and spec.rollout.engine == "vllm":
         copy = shape.parameters * width
-        found.append(_part("vLLM's weights", copy, "always", f"{width} bytes x {shape.parameters:,}: the engine's own"))
-        found = [part.model_copy(update={"when": "always"}) for part in found]  # vLLM keeps this memory reserved
-    return found
+        parts.append(_part("vLLM's weights", copy, "always", f"{width} bytes x {shape.parameters:,}: the engine's own"))
+        parts = [part.model_copy(update={"when": "always"}) for part in parts]  # vLLM keeps this memory reserved
+    return parts
 
 
 def _row_tokens(spec: TrainSpec, shape: ModelShape) -> int:

@@ -116,10 +116,10 @@ def _weight_files(folder: Path) -> list[Path]:
 def _json(text: bytes) -> dict[str, Any]:
     if len(text) > MAX_HEADER_BYTES:
         raise ValueError("the file is too large")
-    found = json.loads(text)
-    if not isinstance(found, dict):
+    content = json.loads(text)
+    if not isinstance(content, dict):
         raise ValueError("the file is not a JSON object")
-    return found
+    return content
 
 
 def _header(path: Path) -> Shapes:

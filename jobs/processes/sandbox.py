@@ -33,8 +33,8 @@ def run(module: str, *arguments: str, log: Path, memory: int, seconds: int) -> i
     finally:
         status = children.stop(process, 0)
     if not in_time or status != 0:
-        said = log.read_bytes()[-LOG_BYTES:].decode(errors="replace")
-        logger.warning("confined process failed", module=module, status=status, in_time=in_time, log=said)
+        output = log.read_bytes()[-LOG_BYTES:].decode(errors="replace")
+        logger.warning("confined process failed", module=module, status=status, in_time=in_time, log=output)
     return status if in_time else None
 
 

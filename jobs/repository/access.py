@@ -22,10 +22,10 @@ def user(session: Session, name: str) -> User:
     Raises:
         NotFound: no user has this name.
     """
-    found = session.get(User, name)
-    if found is None:
+    row = session.get(User, name)
+    if row is None:
         raise NotFound(f"There is no user {name}.")
-    return found
+    return row
 
 
 def users(session: Session, *, after: str, limit: int) -> list[User]:
@@ -61,17 +61,19 @@ def put_member(session: Session, project: str, user: str, role: Role) -> None:
 
 def remove_member(session: Session, project: str, user: str) -> bool:
     """Remove the role of a user in a project. Return False if there was none."""
-    gone = delete(Membership).where(Membership.project == project, Membership.user == user).returning(Membership.user)
-    return session.scalar(gone) is not None
+    removed = (
+        delete(Membership).where(Membership.project == project, Membership.user == user).returning(Membership.user)
+    )
+    return session.scalar(removed) is not None
 
 
 def valid_key(session: Session, sha256: bytes) -> Row[Any] | None:
     """Return a usable key: its `id` and `scope`, its `user`, whether the user is an `admin`, and the `roles` of the
     user by project. Records the use of the key, at most once per minute."""
-    found = session.execute(_usable(), {"sha256": sha256, "id": None}).one_or_none()
-    if found is not None and not found.noted:
-        session.execute(update(ApiKey).where(ApiKey.id == found.id).values(last_used_at=func.now()))
-    return found
+    row = session.execute(_usable(), {"sha256": sha256, "id": None}).one_or_none()
+    if row is not None and not row.noted:
+        session.execute(update(ApiKey).where(ApiKey.id == row.id).values(last_used_at=func.now()))
+    return row
 
 
 def still_valid(session: Session, key_id: UUID) -> Row[Any] | None:
@@ -82,7 +84,9 @@ def still_valid(session: Session, key_id: UUID) -> Row[Any] | None:
 @cache
 def _usable() -> Select[*tuple[Any, ...]]:
     """Build the query for a key by `:sha256` or by `:id`, once, because every request runs it."""
-    wanted = or_(ApiKey.sha256 == bindparam("sha256", type_=LargeBinary()), ApiKey.id == bindparam("id", type_=Uuid()))
+    same_key = or_(
+        ApiKey.sha256 == bindparam("sha256", type_=LargeBinary()), ApiKey.id == bindparam("id", type_=Uuid())
+    )
     in_time = ApiKey.expires_at.is_(None) | (ApiKey.expires_at > func.now())
     roles = select(func.jsonb_object_agg(Membership.project, Membership.role)).where(Membership.user == User.name)
     query = select(
@@ -93,7 +97,7 @@ def _usable() -> Select[*tuple[Any, ...]]:
         func.coalesce(roles.scalar_subquery(), cast({}, JSONB)).label("roles"),
         (ApiKey.last_used_at > func.now() - USED_AGAIN).is_(True).label("noted"),
     )
-    return query.join(User, User.name == ApiKey.user).where(wanted, ApiKey.revoked_at.is_(None), User.active, in_time)
+    return query.join(User, User.name == ApiKey.user).where(same_key, ApiKey.revoked_at.is_(None), User.active, in_time)
 
 
 def add_key(

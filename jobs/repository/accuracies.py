@@ -18,9 +18,9 @@ def put(session: Session, job_id: UUID, model_index: int, split: str, prompts: l
     statement = insert(Accuracies).values(
         job_id=job_id, model_index=model_index, split=split, prompts=prompts, values=values
     )
-    kept = {"prompts": statement.excluded.prompts, "values": statement.excluded["values"]}
+    columns = {"prompts": statement.excluded.prompts, "values": statement.excluded["values"]}
     key = [Accuracies.job_id, Accuracies.model_index, Accuracies.split]
-    session.execute(statement.on_conflict_do_update(index_elements=key, set_=kept))
+    session.execute(statement.on_conflict_do_update(index_elements=key, set_=columns))
 
 
 def sizes(session: Session, job_ids: Collection[UUID]) -> dict[Key, int]:

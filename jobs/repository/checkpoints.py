@@ -45,10 +45,10 @@ def get(session: Session, job_id: UUID, step: int) -> Checkpoint:
     Raises:
         NotFound: the job keeps no checkpoint of this step.
     """
-    found = session.get(Checkpoint, (job_id, step))
-    if found is None:
+    row = session.get(Checkpoint, (job_id, step))
+    if row is None:
         raise NotFound(f"Job {job_id} keeps no checkpoint of step {step}.")
-    return found
+    return row
 
 
 def choose(session: Session, job_id: UUID, which: CheckpointChoice) -> Checkpoint | None:

@@ -70,10 +70,10 @@ def _block_made() -> Insert:
     often."""
     job_id, start = bindparam("of_job", type_=Uuid()), bindparam("from_step", type_=Integer())
     points = _points(job_id, StepMetrics.step.between(start, start + (BLOCK - 1)))
-    made = _measured(points, points.c.step.bitwise_and(-BLOCK).label("start"))
+    block = _measured(points, points.c.step.bitwise_and(-BLOCK).label("start"))
     columns = [*(column.name for column in _KEY), "first_step", "last_step", "ts", *_MEASURES]
     table = MetricBlock.metadata.tables[MetricBlock.__tablename__]  # the class would treat the parameters as a row
-    statement = insert(table).from_select(columns, made)
+    statement = insert(table).from_select(columns, block)
     changed = {name: statement.excluded[name] for name in columns[len(_KEY) :]}
     return statement.on_conflict_do_update(index_elements=_KEY, set_=changed)
 
@@ -130,15 +130,15 @@ def _of_blocks() -> Select[Any]:
 
 @cache
 def _json_of(width: int) -> Select[str]:
-    found = _buckets(width).subquery()  # its order is the order of the lists
+    buckets = _buckets(width).subquery()  # its order is the order of the lists
     lists: list[ColumnElement[Any]] = []
-    for each in list(found.c)[2:]:
+    for each in list(buckets.c)[2:]:
         values: ColumnElement[Any] = func.json_agg(each)
         if each.name == "ts":  # UTC is written as Z, as in all other responses
             values = cast(func.replace(cast(values, Text), '+00:00"', 'Z"'), JSON)
         lists += [literal_column(f"'{each.name}'"), values]
-    made = func.json_build_object("job_id", found.c.job_id, "name", found.c.name, *lists)
-    return select(cast(made, Text)).group_by(found.c.job_id, found.c.name).order_by(found.c.name)
+    series = func.json_build_object("job_id", buckets.c.job_id, "name", buckets.c.name, *lists)
+    return select(cast(series, Text)).group_by(buckets.c.job_id, buckets.c.name).order_by(buckets.c.name)
 
 
 def names(session: Session, job_id: UUID) -> list[Row[Any]]:
@@ -158,8 +158,8 @@ def names(session: Session, job_id: UUID) -> list[Row[Any]]:
     rows = select(points.c.name, func.max(points.c.step), _last(points.c.step, points.c.value)).group_by(points.c.name)
     parts = union_all(blocks, rows).subquery()
     last = _last(parts.c.last_step, parts.c.last).label("last")
-    found = select(parts.c.name, func.max(parts.c.last_step).label("last_step"), last)
-    return list(session.execute(found.group_by(parts.c.name).order_by(parts.c.name)))
+    query = select(parts.c.name, func.max(parts.c.last_step).label("last_step"), last)
+    return list(session.execute(query.group_by(parts.c.name).order_by(parts.c.name)))
 
 
 def _tail(newest: int | None) -> int:
@@ -199,9 +199,9 @@ def _from_rows(first: ColumnElement[int]) -> Select[Any]:
     query = select(StepMetrics.job_id, StepMetrics.step, StepMetrics.ts, whole)
     query = query.where(StepMetrics.job_id == _JOB, StepMetrics.step.between(first, _LAST))
     rows = _once(query)
-    wanted = func.unnest(_NAMES).table_valued(column("name", Text)).render_derived()
-    value = _number(rows.c["values"].op("->>", return_type=Text())(wanted.c.name))
-    pairs = select(rows.c.job_id, rows.c.step, rows.c.ts, wanted.c.name, value).join(wanted, true())
+    requested = func.unnest(_NAMES).table_valued(column("name", Text)).render_derived()
+    value = _number(rows.c["values"].op("->>", return_type=Text())(requested.c.name))
+    pairs = select(rows.c.job_id, rows.c.step, rows.c.ts, requested.c.name, value).join(requested, true())
     points = _once(pairs)
     return _measured(points, points.c.step.bitwise_and(_MASK).label("start"))
 

@@ -94,8 +94,8 @@ def write(session: Session) -> None:
     if not collected:
         return
     session.flush()
-    given = {str(job_id): each.parts() for job_id, each in collected.items()}
-    session.connection().execute(_written(), {"given": given}).all()
+    parts = {str(job_id): each.parts() for job_id, each in collected.items()}
+    session.connection().execute(_written(), {"given": parts}).all()
 
 
 @cache
@@ -117,9 +117,9 @@ def _written() -> ReturningInsert[Any]:
 def forget(session: Session, job_id: UUID) -> None:
     """Delete the feed of a locked job except for its events. The changes of this session replace it."""
     session.execute(delete(Feed).where(Feed.job_id == job_id))
-    gone = changes(session, job_id)
-    gone.rewind(-1)
-    gone.log, gone.checkpoints, gone.forgotten = (0, 0), True, True
+    collected = changes(session, job_id)
+    collected.rewind(-1)
+    collected.log, collected.checkpoints, collected.forgotten = (0, 0), True, True
 
 
 def of_job(session: Session, job_id: UUID, *, first: int, last: int, limit: int) -> list[Feed]:
@@ -150,8 +150,8 @@ def are_held(session: Session) -> bool:
 
 def events(session: Session, ranges: Mapping[UUID, Collection[Range]]) -> list[Event]:
     """Return events of jobs by ranges of ids, in order."""
-    wanted = [and_(Event.job_id == job_id, _within(Event.id, of)) for job_id, of in ranges.items() if of]
-    return list(session.scalars(select(Event).where(or_(*wanted)).order_by(Event.id))) if wanted else []
+    conditions = [and_(Event.job_id == job_id, _within(Event.id, of)) for job_id, of in ranges.items() if of]
+    return list(session.scalars(select(Event).where(or_(*conditions)).order_by(Event.id))) if conditions else []
 
 
 def metrics(session: Session, job_id: UUID, ranges: Collection[Range]) -> list[StepMetrics]:

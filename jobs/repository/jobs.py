@@ -54,9 +54,9 @@ def require_visible(session: Session, ids: Sequence[UUID], projects: frozenset[s
     query = select(Job.id).where(Job.id.in_(ids))
     if projects is not None:
         query = query.where(Job.project.in_(projects))
-    found = set(session.scalars(query))
+    visible = set(session.scalars(query))
     for id in ids:
-        if id not in found:
+        if id not in visible:
             raise no_such(id)
     return list(ids)
 

@@ -25,10 +25,10 @@ def read(session: Session, job_id: UUID, *, after: int, limit: int) -> bytes:
     first = func.coalesce(before.scalar_subquery(), after)
     inside = LogChunk.start.between(first, min(after + limit - 1, MAX_OFFSET))
     query = select(LogChunk.start, LogChunk.data).where(LogChunk.job_id == job_id, inside).order_by(LogChunk.start)
-    found = bytearray()
+    content = bytearray()
     for start, data in session.execute(query):
-        at = after + len(found)
+        at = after + len(content)
         if start > at:
             break
-        found += data[at - start : at - start + limit - len(found)]
-    return bytes(found)
+        content += data[at - start : at - start + limit - len(content)]
+    return bytes(content)

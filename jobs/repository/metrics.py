@@ -41,11 +41,11 @@ def page(
     with at least one of them."""
     query = select(StepMetrics.step, StepMetrics.ts, StepMetrics.values)
     if names is not None:
-        wanted = cast(names, ARRAY(Text))
+        requested = cast(names, ARRAY(Text))
         each = func.jsonb_each(StepMetrics.values).table_valued("key", "value")
         chosen = select(func.jsonb_object_agg(column("key"), column("value"))).select_from(each)
-        picked = chosen.where(column("key") == any_(wanted)).scalar_subquery()
-        query = select(StepMetrics.step, StepMetrics.ts, picked).where(StepMetrics.values.op("?|")(wanted))
+        picked = chosen.where(column("key") == any_(requested)).scalar_subquery()
+        query = select(StepMetrics.step, StepMetrics.ts, picked).where(StepMetrics.values.op("?|")(requested))
     query = (
         query.where(StepMetrics.job_id == job_id, StepMetrics.step > after_step).order_by(StepMetrics.step).limit(limit)
     )

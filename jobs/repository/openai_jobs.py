@@ -35,21 +35,21 @@ def page(
     Raises:
         Invalid: the job `after` does not exist.
     """
-    wanted = [Job.kind == TRAIN]
+    conditions = [Job.kind == TRAIN]
     if visible_projects is not None:
-        wanted.append(Job.project.in_(visible_projects))
+        conditions.append(Job.project.in_(visible_projects))
     if project is not None:
-        wanted.append(Job.project == project)
+        conditions.append(Job.project == project)
     if after is not None:
         last = session.get(Job, after)
         if last is None or not (visible_projects is None or last.project in visible_projects):
             raise _no_start(f"job {after} does not exist")
-        wanted.append(tuple_(Job.created_at, Job.id) < tuple_(last.created_at, last.id))
+        conditions.append(tuple_(Job.created_at, Job.id) < tuple_(last.created_at, last.id))
     if labels:
-        wanted.append(Job.labels.contains(dict(labels)))
+        conditions.append(Job.labels.contains(dict(labels)))
     if unlabelled:
-        wanted.append(Job.labels == {})
-    query = select(Job).where(*wanted).order_by(Job.created_at.desc(), Job.id.desc())
+        conditions.append(Job.labels == {})
+    query = select(Job).where(*conditions).order_by(Job.created_at.desc(), Job.id.desc())
     return list(session.scalars(query.limit(limit)))
 
 

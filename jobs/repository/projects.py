@@ -28,10 +28,10 @@ def get(session: Session, slug: str) -> Project:
     Raises:
         NotFound: no project has this name.
     """
-    found = session.get(Project, slug)
-    if found is None:
+    row = session.get(Project, slug)
+    if row is None:
         raise NotFound(f"There is no project {slug}.")
-    return found
+    return row
 
 
 def lock(session: Session, slug: str) -> Project | None:

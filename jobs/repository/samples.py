@@ -107,8 +107,8 @@ def _says(text: str) -> ColumnElement[bool]:
     elements = func.jsonb_array_elements(Sample.group["completions"])
     each = elements.table_valued(column("value", JSONB), name="each").render_derived()
     completions = select(true()).select_from(each).where(each.c.value["text"].astext.icontains(text, autoescape=True))
-    said = [Sample.group[name].astext.icontains(text, autoescape=True) for name in ("prompt", "answer", "expert")]
-    return or_(Sample.prompt_id.icontains(text, autoescape=True), *said, completions.exists())
+    texts = [Sample.group[name].astext.icontains(text, autoescape=True) for name in ("prompt", "answer", "expert")]
+    return or_(Sample.prompt_id.icontains(text, autoescape=True), *texts, completions.exists())
 
 
 def get(session: Session, job_id: UUID, sample_id: int) -> Sample:

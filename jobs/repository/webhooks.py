@@ -34,10 +34,10 @@ def get(session: Session, project: str, id: UUID) -> Webhook:
     Raises:
         NotFound: the project has no webhook of this id.
     """
-    found = session.get(Webhook, id)
-    if found is None or found.project != project:
+    row = session.get(Webhook, id)
+    if row is None or row.project != project:
         raise NotFound(f"Project {project} has no webhook {id}.")
-    return found
+    return row
 
 
 def of_project(session: Session, project: str) -> list[Webhook]:
@@ -59,13 +59,13 @@ def enqueue_deliveries(session: Session, job_id: UUID, type: str, data: dict[str
 def _enqueue_statement() -> Insert:
     """Build the statement that queues messages of type `:event` with the data `:content` on the job `:of_job`, once."""
     job_id, event = bindparam("of_job", type_=Uuid()), bindparam("event", type_=Text())
-    wanted = (
+    subscribed = (
         select(Webhook.id, event, Job.id, bindparam("content", type_=JSONB()))
         .join(Job, Job.project == Webhook.project)
         .where(Job.id == job_id, event == func.any(Webhook.events))
     )
     table = Delivery.metadata.tables[Delivery.__tablename__]  # the class would treat the parameters as a row
-    return insert(table).from_select(["webhook_id", "type", "job_id", "data"], wanted, include_defaults=False)
+    return insert(table).from_select(["webhook_id", "type", "job_id", "data"], subscribed, include_defaults=False)
 
 
 def ping(session: Session, webhook: Webhook) -> Delivery:
@@ -103,10 +103,10 @@ def take_due(session: Session, limit: int, *, of_one: int, busy: Mapping[UUID, i
         .limit(limit)
         .with_for_update(skip_locked=True, of=Delivery)
     )
-    found = [(delivery, webhook) for delivery, webhook in session.execute(query)]
-    ids = [delivery.id for delivery, _ in found]
+    rows = [(delivery, webhook) for delivery, webhook in session.execute(query)]
+    ids = [delivery.id for delivery, _ in rows]
     session.execute(update(Delivery).where(Delivery.id.in_(ids)).values(next_at=func.now() + SENDING_TIME))
-    return found
+    return rows
 
 
 def record_attempt(session: Session, id: UUID, *, delivered: bool, response: str, again_in: float | None) -> None:

@@ -43,17 +43,17 @@ def record_heartbeat(session: Session, name: str, gpus: Sequence[GpuReading], ru
     """
     held = select(func.count()).where(Job.id.in_(running), Job.worker == name, Job.status.in_(LEASED))
     stuck = len(running) - (session.scalar(held) or 0)
-    heard = {"heartbeat_at": func.clock_timestamp(), "stuck_slots": stuck}
-    beaten = update(Worker).where(Worker.name == name).values(heard)
-    if session.scalar(beaten.returning(Worker.name)) is None:
+    values = {"heartbeat_at": func.clock_timestamp(), "stuck_slots": stuck}
+    worker_row = update(Worker).where(Worker.name == name).values(values)
+    if session.scalar(worker_row.returning(Worker.name)) is None:
         raise NotFound(f"There is no worker {name}.")
     _lock_gpus(session, name)
     for gpu in gpus:
         reading = gpu.model_dump(exclude={"index"})
         statement = insert(Gpu).values(worker=name, index=gpu.index, clean=False, **reading)
         session.execute(statement.on_conflict_do_update(index_elements=[Gpu.worker, Gpu.index], set_=reading))
-    gone = Gpu.index.not_in([gpu.index for gpu in gpus])
-    session.execute(delete(Gpu).where(Gpu.worker == name, gone, Gpu.job_id.is_(None)))
+    missing = Gpu.index.not_in([gpu.index for gpu in gpus])
+    session.execute(delete(Gpu).where(Gpu.worker == name, missing, Gpu.job_id.is_(None)))
 
 
 def unclean_gpus(session: Session, name: str) -> set[int]:
@@ -110,10 +110,10 @@ def get(session: Session, name: str) -> Worker:
     Raises:
         NotFound: no worker has this name.
     """
-    found = session.get(Worker, name, populate_existing=True)
-    if found is None:
+    row = session.get(Worker, name, populate_existing=True)
+    if row is None:
         raise NotFound(f"There is no worker {name}.")
-    return found
+    return row
 
 
 def status(session: Session, name: str) -> WorkerStatus | None:
@@ -142,5 +142,5 @@ def page(
         .order_by(Worker.name)
         .limit(limit)
     )
-    found = session.execute(query.execution_options(populate_existing=True))
-    return [(worker, silent, held or []) for worker, silent, held in found]
+    rows = session.execute(query.execution_options(populate_existing=True))
+    return [(worker, silent, held or []) for worker, silent, held in rows]

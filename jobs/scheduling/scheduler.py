@@ -130,7 +130,7 @@ def victims(
 
     On a machine the lowest class is preempted first, then the last of `running`, which must be in the order of start.
     """
-    found = []
+    candidates = []
     for machine in machines:
         if not _fits(job.gpus, job.labels, machine):
             continue
@@ -139,10 +139,10 @@ def victims(
         lack = _slots(job) - size + sum(_slots(one) for one in staying)
         chosen = _choose_victims(lack, [one for one in staying if _class(one) > _class(job)])
         if chosen is not None:
-            found.append((len(chosen), sorted(-_class(one) for one in chosen)[::-1], machine.name, chosen))
-    if not found:
+            candidates.append((len(chosen), sorted(-_class(one) for one in chosen)[::-1], machine.name, chosen))
+    if not candidates:
         return None
-    _, _, name, chosen = min(found, key=lambda one: one[:3])
+    _, _, name, chosen = min(candidates, key=lambda one: one[:3])
     return name, [one.id for one in chosen]
 
 
@@ -245,9 +245,9 @@ class _Board:
     def free(self, shape: Shape) -> list[Timeline]:
         """Return those of `fitting` with enough free slots now, reserved or not."""
         slots = max(1, shape[0])
-        found = [one for one in self._free.get(shape, self.fitting(shape)) if one.free[0] >= slots]
-        self._free[shape] = found
-        return found
+        timelines = [one for one in self._free.get(shape, self.fitting(shape)) if one.free[0] >= slots]
+        self._free[shape] = timelines
+        return timelines
 
     def place(self, job: QueuedJob, position: int) -> Placement:
         """Place a job: start it, reserve a start, or return why neither is possible."""
@@ -283,9 +283,9 @@ class _Board:
         timelines, slots, seconds = self.fitting(_shape(job)), _slots(job), _seconds(job)
         best, place = (inf, 0), None
         for timeline in timelines:
-            found = timeline.earliest(slots, seconds, latest=best[0])
-            if found < best:
-                best, place = found, timeline
+            earliest = timeline.earliest(slots, seconds, latest=best[0])
+            if earliest < best:
+                best, place = earliest, timeline
         if place:
             place.reserve(job.id, slots, best[0], seconds)
             return best[0]

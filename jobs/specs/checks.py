@@ -34,38 +34,40 @@ def text_problems(spec: TrainSpec | EvaluateSpec) -> list[FieldError]:
 
 def resource_problems(spec: TrainSpec | EvaluateSpec) -> list[FieldError]:
     """Return requested resources that have no effect."""
-    found = []
+    problems = []
     if isinstance(spec, EvaluateSpec) and spec.resources.gpus > 1:
-        found.append(FieldError("resources.gpus", "an evaluation runs in one process: use at most 1"))
+        problems.append(FieldError("resources.gpus", "an evaluation runs in one process: use at most 1"))
     if spec.limits.min_gpu_utilisation is not None and not spec.resources.gpus:
-        found.append(
+        problems.append(
             FieldError("limits.min_gpu_utilisation", "the job has no GPU: remove this limit, or set resources.gpus")
         )
-    return found
+    return problems
 
 
 def file_problems(references: References) -> list[FieldError]:
     """Return errors in the files that a spec names. Reads the files, which can take a while: hold no lock meanwhile."""
-    found = []
+    problems = []
     for field, model in references.path_models:
-        found += [FieldError(f"{field}.path", text) for text in _model_problems(Path(model.path))]
+        problems += [FieldError(f"{field}.path", text) for text in _model_problems(Path(model.path))]
     for one in references.data:
         if isinstance(one.source, FileData):
-            found += [FieldError(f"{one.field}.path", text) for text in _file_problems(one.source, one.needs_experts)]
+            problems += [
+                FieldError(f"{one.field}.path", text) for text in _file_problems(one.source, one.needs_experts)
+            ]
         if isinstance(one.source, HubData) and (text := hub_problem(one.source.hub)):
-            found.append(FieldError(f"{one.field}.hub", text))
-    return found
+            problems.append(FieldError(f"{one.field}.hub", text))
+    return problems
 
 
 def plugin_problems(spec: TrainSpec | EvaluateSpec | ReplayRequest) -> list[FieldError]:
     """Return the verifiers that are not installed here. Reads package metadata only and runs no code of them."""
-    found = []
+    problems = []
     for index, reward in enumerate(spec.rewards):
         try:
             plugin_versions([reward])
         except PluginError as error:
-            found.append(FieldError(f"rewards.{index}", str(error)))
-    return found
+            problems.append(FieldError(f"rewards.{index}", str(error)))
+    return problems
 
 
 def job_problems(references: References, existing: Mapping[UUID, Job]) -> list[FieldError]:
@@ -80,12 +82,12 @@ def job_problems(references: References, existing: Mapping[UUID, Job]) -> list[F
 
 def checkpoint_problems(references: References, steps: Mapping[UUID, Collection[int]]) -> list[FieldError]:
     """Return the models that name a missing checkpoint. `steps`: steps with a checkpoint, by training job."""
-    found = []
+    problems = []
     for field, model in references.job_models:
         have = steps.get(model.from_job)
         if isinstance(model.checkpoint, int) and have is not None and model.checkpoint not in have:
-            found.append(FieldError(f"{field}.checkpoint", no_checkpoint(model, have)))
-    return found
+            problems.append(FieldError(f"{field}.checkpoint", no_checkpoint(model, have)))
+    return problems
 
 
 def no_checkpoint(model: JobModel, have: Collection[int]) -> str:

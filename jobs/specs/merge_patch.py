@@ -18,8 +18,8 @@ def merged(target: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any
             result.pop(key, None)
         elif isinstance(value, Mapping):
             before = result.get(key)
-            kept = before if isinstance(before, Mapping) and not _is_another(before, value) else {}
-            result[key] = merged(kept, value)
+            base = before if isinstance(before, Mapping) and not _is_another(before, value) else {}
+            result[key] = merged(base, value)
         else:
             result[key] = value
     return result

@@ -73,8 +73,8 @@ def trainer_config(
 def _check_paths(spec: TrainSpec | EvaluateSpec) -> None:
     """Check the paths again on the machine that reads them: a link can have a new target."""
     references = References.of(spec)
-    found = [model_problem(Path(model.path)) for _, model in references.path_models]
-    found += [path_problem(Path(source.path)) for source in references.files]
-    for problem in found:
+    problems = [model_problem(Path(model.path)) for _, model in references.path_models]
+    problems += [path_problem(Path(source.path)) for source in references.files]
+    for problem in problems:
         if problem:
             raise SpecNoLongerValid(Reason.BAD_SPEC, problem)

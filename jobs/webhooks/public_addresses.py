@@ -92,8 +92,8 @@ def _look_up(host: str, port: int, seconds: float) -> list[str]:
 
 def _resolve(answer: Future[list[str]], host: str, port: int) -> None:
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        answer.set_result([str(entry[4][0]) for entry in found])
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        answer.set_result([str(entry[4][0]) for entry in addresses])
     except Exception as error:  # end of a thread: the waiting thread gets the error
         answer.set_exception(error)
     finally:
