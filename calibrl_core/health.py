@@ -103,9 +103,9 @@ class _Rule(ABC):
         self._recent = [*self._recent, values][-self._window() :]
         if len(self._recent) < self._window():
             return None
-        now = [sum(column) / len(column) for column in zip(*self._recent, strict=True)]
-        self._reference = self._compare_with(self._reference, now)
-        finding = self._judge(now, self._reference)
+        means = [sum(column) / len(column) for column in zip(*self._recent, strict=True)]
+        self._reference = self._compare_with(self._reference, means)
+        finding = self._judge(means, self._reference)
         if finding.good if self._firing else finding.bad:
             self._firing = not self._firing
             state: Literal["fired", "cleared"] = "fired" if self._firing else "cleared"

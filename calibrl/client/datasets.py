@@ -87,12 +87,12 @@ class DatasetRequests(FileTransfer):
             raise CalibrlError(f"dataset {id} is only a name here: its rows are on the hub")
         file = StoredFile(name=path.name, bytes=dataset.bytes, etag=dataset.sha256)
 
-        def tell(count: int) -> None:
+        def report(count: int) -> None:
             if progress:
                 progress(count, file.bytes)
 
         try:
-            self._fetch_file(file, path_of("datasets", str(id), "content"), path, tell)
+            self._fetch_file(file, path_of("datasets", str(id), "content"), path, report)
         except OSError as error:
             raise CalibrlError(f"{path} can't be written: {error.strerror}") from error
         mark_of(path).unlink(missing_ok=True)

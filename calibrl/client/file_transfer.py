@@ -26,12 +26,12 @@ class FileTransfer(Connection):
             target = folder / _safe(file.name)
             before = done
 
-            def tell(count: int, before: int = before) -> None:
+            def report(count: int, before: int = before) -> None:
                 if progress:
                     progress(before + count, total)
 
             try:
-                self._fetch_file(file, file_path(source, file.name), target, tell)
+                self._fetch_file(file, file_path(source, file.name), target, report)
             except OSError as error:
                 raise CalibrlError(f"{target} can't be written: {error.strerror}") from error
             done += file.bytes

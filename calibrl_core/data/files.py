@@ -53,10 +53,10 @@ def load(source: FileData | HubData) -> list[Example]:
 
 @dataclass(frozen=True)
 class Survey:
-    """Counts and problems of a file's first rows. `whole`: the file has no other rows."""
+    """Counts and problems of a file's first rows. `complete`: the file has no other rows."""
 
     rows: int = 0
-    whole: bool = True
+    complete: bool = True
     with_expert: int = 0
     with_images: int = 0
     problems: tuple[str, ...] = ()
@@ -96,7 +96,7 @@ def survey_problems(source: FileData, survey: Survey, *, needs_experts: bool) ->
         return [join_problems(survey.problems)]
     if not survey.rows:
         return [f"{source.label} has no rows"]
-    if needs_experts and survey.whole and not survey.with_expert:  # if not whole, a later row can have one
+    if needs_experts and survey.complete and not survey.with_expert:  # if not complete, a later row can have one
         return [
             f"no row of {source.label} has an expert in column {source.columns.expert!r} (in verl's format: "
             "`solution`, with a pass_ratio above 0; in a chat: a last message of the assistant), and this algorithm "

@@ -85,9 +85,11 @@ class SchedulerInput:
     def to_preempt(self) -> list[UUID]:
         """Return the running jobs to preempt for jobs of a higher class."""
         by_id = {job.id: job for job in self.queued}
-        blocked = [place for place in self.placements() if place.reason in (WaitReason.BUSY, WaitReason.RESERVED)]
-        for place in blocked[:_MAX_PREEMPTING_JOBS]:
-            preempted = victims(by_id[place.job_id], self.running, self.machines)
+        blocked = [
+            placement for placement in self.placements() if placement.reason in (WaitReason.BUSY, WaitReason.RESERVED)
+        ]
+        for placement in blocked[:_MAX_PREEMPTING_JOBS]:
+            preempted = victims(by_id[placement.job_id], self.running, self.machines)
             if preempted is not None and preempted[1]:
                 return preempted[1]  # for one job at a time: the next plan knows the slots that they free
         return []
@@ -99,7 +101,9 @@ def startable(session: Session, without: frozenset[UUID] = frozenset()) -> list[
     if not any(machine.free_cpu_slots > 0 or machine.free_gpus > 0 for machine in machines):
         return []
     return [
-        place for place in SchedulerInput(session).placements(until_full=True, without=without) if place.starts_in == 0
+        placement
+        for placement in SchedulerInput(session).placements(until_full=True, without=without)
+        if placement.starts_in == 0
     ]
 
 
@@ -109,7 +113,7 @@ def wake_for_free_slots(session: Session, *, awake: str | None = None) -> int:
     The worker `awake` looks for its next job by itself, so one of its slots is skipped.
     """
     session.flush()
-    workers = [place.worker for place in startable(session) if place.worker]
+    workers = [placement.worker for placement in startable(session) if placement.worker]
     if awake in workers:
         workers.remove(awake)
     for worker in workers:
@@ -119,21 +123,21 @@ def wake_for_free_slots(session: Session, *, awake: str | None = None) -> int:
 
 def queue_entries(session: Session, project: str | None = None) -> list[QueueEntry]:
     """Return every job that has not started, first in line first, with reason, position and estimated start."""
-    places = {place.job_id: place for place in SchedulerInput(session).placements()}
-    entries = [_entry(job, places.get(job.id)) for job in queue.unstarted(session, project)]
+    placements = {placement.job_id: placement for placement in SchedulerInput(session).placements()}
+    entries = [_entry(job, placements.get(job.id)) for job in queue.unstarted(session, project)]
     return sorted(entries, key=lambda entry: (entry.position is None, entry.position or 0, entry.queued_at))
 
 
 def queue_forecast(session: Session, job: models.Job, *, waits: bool) -> QueuePlan:
     """Return the place in the queue that a job outside the database would have. `waits`: it has open dependencies."""
     situation = SchedulerInput(session, job)
-    place = None if waits else next(one for one in situation.placements() if one.job_id == job.id)
-    reason = place.reason if place else WaitReason.WAITING
+    placement = None if waits else next(one for one in situation.placements() if one.job_id == job.id)
+    reason = placement.reason if placement else WaitReason.WAITING
     return QueuePlan(
-        position=place.position if place else None,
+        position=placement.position if placement else None,
         reason=reason,
-        explanation=explain(job, place, reason),
-        estimated_start=_start(place),
+        explanation=explain(job, placement, reason),
+        estimated_start=_start(placement),
         expected_seconds=situation.expected_seconds(job.project, job.kind, job.spec["limits"]["timeout_seconds"]),
         slots=max(1, job.gpus),
     )
@@ -211,6 +215,6 @@ def _share(project: models.Project, used: Sequence[Row[Any]], users: Set[str]) -
         weight=project.weight,
         recent=sum(row.recent for row in own),
         max_gpus=project.max_gpus,
-        left=None if budget is None else budget * HOUR - sum(row.month for row in own),
+        budget_left=None if budget is None else budget * HOUR - sum(row.month for row in own),
         left_by_user=left_by_user,
     )

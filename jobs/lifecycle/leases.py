@@ -83,15 +83,15 @@ def claim(session: Session, *, worker: str) -> Claim | None:
     queue.lock(session)
     locked: frozenset[UUID] = frozenset()  # locked by another transaction at this moment
     while True:
-        places = startable(session, locked)
-        mine = next((place.job_id for place in places if place.worker == worker), None)
-        if mine is None:
+        placements = startable(session, locked)
+        job_id = next((placement.job_id for placement in placements if placement.worker == worker), None)
+        if job_id is None:
             return None
-        job = jobs.lock_queued(session, mine)
+        job = jobs.lock_queued(session, job_id)
         lease = _take(session, job, worker) if job else None
         if lease is not None:
             return lease
-        locked |= {mine}
+        locked |= {job_id}
 
 
 def _take(session: Session, job: models.Job, worker: str) -> Claim | None:

@@ -67,12 +67,12 @@ class Machine:
 
 @dataclass(frozen=True)
 class Share:
-    """Share of a project. `recent`: used slot-seconds, decayed; `left`: slot-seconds left of this month's budget."""
+    """Share of a project. `recent`: used slot-seconds, decayed; `budget_left`: slot-seconds that remain this month."""
 
     weight: float
     recent: float
     max_gpus: int | None
-    left: float | None
+    budget_left: float | None
     left_by_user: Mapping[str, float]  # only users with a budget
 
 
@@ -180,7 +180,9 @@ class _Project:
         """Return why a job must not start or reserve now, or None."""
         if self._exceeds(self.gpus, job):
             return WaitReason.PROJECT_LIMIT
-        if (self.share.left is not None and self.share.left <= 0) or self.share.left_by_user.get(job.user, inf) <= 0:
+        if (self.share.budget_left is not None and self.share.budget_left <= 0) or self.share.left_by_user.get(
+            job.user, inf
+        ) <= 0:
             return WaitReason.BUDGET
         return None
 

@@ -49,10 +49,10 @@ def share(
     weight: float = 1.0,
     recent: float = 0.0,
     max_gpus: int | None = None,
-    left: float | None = None,
+    budget_left: float | None = None,
     left_by_user: Mapping[str, float] | None = None,
 ) -> Share:
-    return Share(weight, recent, max_gpus, left, left_by_user or {})
+    return Share(weight, recent, max_gpus, budget_left, left_by_user or {})
 
 
 def by_number(placements: list[Placement]) -> dict[int, Placement]:
@@ -359,12 +359,12 @@ def test_a_limit_of_gpus_is_none_of_cpu_slots() -> None:
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        (share(left=0.0), BUDGET),
-        (share(left=-1.0), BUDGET),
-        (share(left=0.1), None),
-        (share(left=None), None),
-        (share(left=9.0, left_by_user={"u": 0.0}), BUDGET),
-        (share(left=9.0, left_by_user={"u": 0.1, "v": 0.0}), None),
+        (share(budget_left=0.0), BUDGET),
+        (share(budget_left=-1.0), BUDGET),
+        (share(budget_left=0.1), None),
+        (share(budget_left=None), None),
+        (share(budget_left=9.0, left_by_user={"u": 0.0}), BUDGET),
+        (share(budget_left=9.0, left_by_user={"u": 0.1, "v": 0.0}), None),
     ],
 )
 def test_budgets(settings: Share, reason: WaitReason | None) -> None:

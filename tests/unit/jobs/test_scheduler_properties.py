@@ -111,7 +111,7 @@ def test_started_jobs_have_room_labels_and_quota(situation: Situation) -> None:
         share = shares.get(job.project)
         if share is not None:
             assert job.gpus == 0 or share.max_gpus is None or of_project[job.project] <= share.max_gpus
-            assert share.left is None or share.left > 0
+            assert share.budget_left is None or share.budget_left > 0
     assert all(gpus[one.name] <= one.free_gpus and cpus[one.name] <= one.free_cpu_slots for one in machines)
 
 
