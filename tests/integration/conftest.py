@@ -1,6 +1,9 @@
 """Fixtures that several files here share."""
 
-from collections.abc import Iterator
+import os
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -8,7 +11,9 @@ import pytest
 from calibrl.client import Client
 from jobs.settings import get_settings
 from tests.support import API_KEY
+from tests.support.processes import processes_with
 from tests.support.rest import serving
+from tests.support.worker import wake
 
 
 @pytest.fixture
@@ -25,3 +30,12 @@ def client(http: httpx.Client) -> Iterator[Client]:
     """Return the Python client of that API. Files that send HTTP themselves define their own fixture of this name."""
     with Client(str(http.base_url), API_KEY) as client:
         yield client
+
+
+@pytest.fixture
+def in_background(database: str) -> Iterator[Callable[[], Future[None]]]:
+    """Yield a function that runs `wake` in a thread; its trainers end with the test."""
+    with ThreadPoolExecutor(1) as pool:
+        yield lambda: pool.submit(wake)
+        for pid in processes_with(get_settings().data_dir / "runs"):
+            os.kill(pid, signal.SIGKILL)

@@ -4,10 +4,9 @@ import os
 import re
 import signal
 import sys
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -30,6 +29,7 @@ from tests.support.databases import sql
 from tests.support.fake_trainer import Behaviour
 from tests.support.processes import processes_with
 from tests.support.waiting import LIMIT_SECONDS, eventually
+from tests.support.worker import wake
 from worker.machine_heartbeat import MachineHeartbeat, Slots
 
 pytestmark = pytest.mark.integration
@@ -68,15 +68,6 @@ def celery_worker(tmp_path: Path) -> Iterator[Callable[[], Process]]:
     yield start
     for process in started:
         children.stop(process, 0)
-
-
-@pytest.fixture
-def in_background() -> Iterator[Callable[[], Future[None]]]:
-    """Starts `wake` in a thread, which doesn't outlive the test either."""
-    with ThreadPoolExecutor(1) as pool:
-        yield lambda: pool.submit(wake)
-        for pid in processes_with(get_settings().data_dir / "runs"):
-            os.kill(pid, signal.SIGKILL)
 
 
 def submit(behaviour: Behaviour = Behaviour.NORMAL, *, steps: int = 20, milliseconds: int = 10, **more: Any) -> UUID:
@@ -118,13 +109,6 @@ def log_text(job_id: UUID) -> str:
 def worker_statuses() -> list[str]:
     with session_scope() as session:
         return [worker.status for worker in machines.page(session, after="", limit=10)]
-
-
-def wake() -> None:
-    """Run the task of a wake-up in this process."""
-    from worker.tasks import wake as task
-
-    task()
 
 
 def running_at(job_id: UUID, step: int) -> models.Job:
@@ -196,7 +180,7 @@ def test_one_wake_up_runs_all_that_is_queued_dependents_too() -> None:
 
 
 def test_the_trainer_gets_no_secrets_and_only_its_device(in_background: Callable[[], Future[None]]) -> None:
-    job_id = submit(Behaviour.STUBBORN, steps=2)
+    job_id = submit(steps=1000, milliseconds=50)
     run = in_background()
     running_at(job_id, 1)
     pid = int(trainers(job_id)[0])
@@ -313,13 +297,24 @@ def test_a_lost_lease_kills_the_trainer_and_writes_nothing_more(in_background: C
     assert taken is not None and found.lease_token == taken.token
 
 
+def listed() -> tuple[WorkerStatus, list[UUID]]:
+    """Return the worker's status and its jobs as its heartbeats report them."""
+    with session_scope() as session:
+        (found,) = machines.page(session, after="", limit=10)
+    assert (found.name, found.cpu_slots, found.gpus) == ("tester", 1, [])
+    assert {"python", "torch", "calibrl"} <= set(found.versions) or not found.versions
+    return found.status, found.jobs
+
+
 def test_a_worker_on_stop_signal_gives_its_job_back_and_another_goes_on(
     celery_worker: Callable[[], Process],
 ) -> None:
     job_id = submit(steps=60, milliseconds=50)
     first = celery_worker()
     running_at(job_id, 7)
+    eventually(lambda: listed() == (WorkerStatus.ONLINE, [job_id]))
     assert children.stop(first, LIMIT_SECONDS) == 0
+    assert listed() == (WorkerStatus.OFFLINE, [])
     found = job(job_id)
     assert (found.status, found.reason) == (JobStatus.QUEUED, Reason.WORKER_STOPPED)
     done = found.step
@@ -363,7 +358,7 @@ def test_a_killed_worker_takes_all_its_processes_along(celery_worker: Callable[[
     eventually(lambda: processes_with(database) == trainers(job_id) == [])
 
 
-@pytest.mark.parametrize("stop_signal", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("stop_signal", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGKILL])
 def test_a_database_that_restarts_costs_nothing(
     celery_worker: Callable[[], Process],
     postgres: Postgres,
@@ -384,37 +379,22 @@ def test_a_database_that_restarts_costs_nothing(
     assert_whole(job_id, 80)
 
 
-def test_the_worker_is_listed_from_its_start_to_its_end(celery_worker: Callable[[], Process]) -> None:
-    def listed() -> tuple[WorkerStatus, list[UUID]]:
-        with session_scope() as session:
-            (found,) = machines.page(session, after="", limit=10)
-            assert (found.name, found.cpu_slots, found.gpus) == ("tester", 1, [])
-            assert {"python", "torch", "calibrl"} <= set(found.versions) or not found.versions
-            return found.status, found.jobs
-
-    process = celery_worker()
-    job_id = submit(steps=1000, milliseconds=50)
-    eventually(lambda: listed() == (WorkerStatus.ONLINE, [job_id]))
-    stopping = threading.Thread(target=children.stop, args=(process, LIMIT_SECONDS))
-    stopping.start()
-    eventually(lambda: listed() == (WorkerStatus.OFFLINE, []))
-    stopping.join(LIMIT_SECONDS)
-    assert job(job_id).status is JobStatus.QUEUED
-
-
-def test_a_job_is_paused_at_a_checkpoint_and_goes_on_from_it_elsewhere(celery_worker: Callable[[], Process]) -> None:
+def test_a_job_is_paused_at_a_checkpoint_and_goes_on_from_it(in_background: Callable[[], Future[None]]) -> None:
     job_id = submit(steps=60, milliseconds=50, checkpoints={"every_steps": 1000})
-    celery_worker()
+    run = in_background()
     running_at(job_id, 7)
     with session_scope() as session:
         assert lifecycle.pause(session, job_id, actor="user").status is JobStatus.PAUSING
-    eventually(lambda: job(job_id).status is JobStatus.PAUSED)
+    run.result(LIMIT_SECONDS)
+    assert job(job_id).status is JobStatus.PAUSED
     assert trainers(job_id) == []
     other = submit(steps=2)  # the slot is free
-    assert ended(other).status is JobStatus.SUCCEEDED
+    wake()
+    assert job(other).status is JobStatus.SUCCEEDED
     with session_scope() as session:
         lifecycle.resume(session, job_id, actor="user")
-    assert ended(job_id).attempt == 2
+    wake()
+    assert job(job_id).attempt == 2
     assert_whole(job_id, 60)
     assert Counter(log_text(job_id).splitlines()) == {f"step {step}": 1 for step in range(1, 61)}
     # Nothing of the first attempt's checkpoints is left, and what the second one keeps is on disk.

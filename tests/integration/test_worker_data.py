@@ -23,6 +23,7 @@ from jobs.repository import jobs
 from jobs.settings import get_settings
 from tests.support import ROOT, life
 from tests.support.rest import serving
+from tests.support.worker import wake
 from worker.standby import Standby
 from worker.supervisor import Supervisor, child_environment
 
@@ -46,13 +47,6 @@ def api(request: pytest.FixtureRequest, database: str, monkeypatch: pytest.Monke
     with serving() as client:
         yield client
     fsspec.filesystem("memory").store.clear()
-
-
-def wake() -> None:
-    """Run the task of a wake-up in this process."""
-    from worker.tasks import wake as task  # reads the settings
-
-    task()
 
 
 def uploaded(api: httpx.Client, content: bytes = CONTENT, name: str = "my-set") -> str:

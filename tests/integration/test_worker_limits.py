@@ -3,7 +3,9 @@
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -149,16 +151,48 @@ def test_jobs_get_separate_gpus_which_are_reused_once_their_memory_is_free(
     assert ended(third)[0] is JobStatus.SUCCEEDED
 
 
-def test_a_job_that_is_past_its_time_ends_with_its_last_checkpoint(worker: Callable[..., Process]) -> None:
-    worker()
-    job_id = submit(steps=1000, milliseconds=50, limits={"timeout_seconds": 20})
-    assert ended(job_id)[:2] == (JobStatus.FAILED, Reason.TIMED_OUT)
-    assert "limits.timeout_seconds is 20" in status(job_id)[2]
+class Clock:
+    """The module `time` with a monotonic clock that a test can put forward."""
+
+    ahead = 0.0  # seconds
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.ahead
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(time, name)
+
+
+@pytest.fixture
+def clock(database: str, monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Return the clock of the supervisors that run in this process; the machine here has one CPU slot."""
+    monkeypatch.chdir(ROOT)
+    for name, value in (QUICK | {"CALIBRL_WORKER_NAME": "tester"}).items():
+        monkeypatch.setenv(name, value)
+    get_settings.cache_clear()
+    life.machine("tester", cpu_slots=1)  # no heartbeat thread renews it
+    life.run("UPDATE workers SET heartbeat_at = now() + interval '1 hour'")
+    found = Clock()
+    monkeypatch.setattr("worker.supervisor.time", found)
+    return found
+
+
+def test_a_job_that_is_past_its_time_ends_with_its_last_checkpoint(
+    clock: Clock, in_background: Callable[[], Future[None]]
+) -> None:
+    job_id = submit(steps=1000, milliseconds=50, limits={"timeout_seconds": 3600})
+    run = in_background()
+    eventually(lambda: steps(job_id))
+    clock.ahead = 3600
+    run.result(LIMIT_SECONDS)
+    assert status(job_id)[:2] == (JobStatus.FAILED, Reason.TIMED_OUT)
+    assert "limits.timeout_seconds is 3600" in status(job_id)[2]
     with session_scope() as session:
         *_, kept = checkpoints.of_job(session, job_id)
         assert kept.step == jobs.get(session, job_id).step > 0
 
 
+@pytest.mark.slow
 def test_a_job_that_hangs_is_ended_with_all_that_it_started(
     worker: Callable[..., Process], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,6 +238,7 @@ def test_a_two_gpu_job_trains_in_two_processes_and_resumes_after_a_stop(
         assert jobs.get(session, job_id).attempt == 2
 
 
+@pytest.mark.slow
 def test_a_stopped_slot_gets_no_job_and_its_own_job_resumes_elsewhere(
     worker: Callable[..., Process],
 ) -> None:

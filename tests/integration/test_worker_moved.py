@@ -17,6 +17,7 @@ from jobs.settings import get_settings
 from tests.support import ROOT, life
 from tests.support.fake_trainer import Behaviour
 from tests.support.rest import refused
+from tests.support.worker import wake
 
 pytestmark = pytest.mark.integration
 
@@ -34,13 +35,6 @@ def worker(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     get_settings.cache_clear()
     life.machine("tester", cpu_slots=1)
     life.run("UPDATE workers SET heartbeat_at = now() + interval '1 hour'")
-
-
-def wake() -> None:
-    """Run what is queued, here and now."""
-    from worker.tasks import wake as task
-
-    task()
 
 
 def paused_at_4() -> UUID:
