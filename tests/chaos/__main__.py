@@ -16,7 +16,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from tests.chaos import disk, machine, pids, real, verify
+from tests.chaos import disk, machine, pids, real
 from tests.chaos.cells import State, applies
 from tests.chaos.faults import FAULTS, Fault
 from tests.chaos.rounds import Hit, Round
@@ -25,6 +25,7 @@ from tests.chaos.table import last_line, print_gaps, print_table
 from tests.chaos.undisturbed import Undisturbed
 from tests.chaos.verify import Found
 from tests.support.processes import processes_with
+from tests.support.waiting import LIMIT_SECONDS
 
 SECONDS, SHORT_SECONDS = 2000.0, 100.0
 FAULTS_WANTED = 200
@@ -128,7 +129,7 @@ class Suite:
             self.console.print(f"  {what}: {words}", soft_wrap=True, markup=False, highlight=False)
 
     def _check_nothing_left(self) -> None:
-        deadline = time.monotonic() + verify.GONE_SECONDS
+        deadline = time.monotonic() + LIMIT_SECONDS
         while (left := processes_with(self.folder)) and time.monotonic() < deadline:
             time.sleep(0.1)
         self.found.left += len(left)

@@ -4,6 +4,8 @@ import errno
 import subprocess
 from pathlib import Path
 
+from tests.support.waiting import LIMIT_SECONDS
+
 FILLER = "filler"
 CHUNK = 4096
 
@@ -17,7 +19,7 @@ def mount(folder: Path, megabytes: int = 4) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     options = f"size={megabytes}m"
     command = ["mount", "-t", "tmpfs", "-o", options, "chaos", str(folder)]
-    subprocess.run(command, check=True, capture_output=True, text=True, timeout=10)
+    subprocess.run(command, check=True, capture_output=True, text=True, timeout=LIMIT_SECONDS)
 
 
 def fill(folder: Path) -> None:
@@ -38,7 +40,7 @@ def free(folder: Path) -> None:
 
 def unmount(folder: Path) -> None:
     """Take the disk away, and what is on it."""
-    subprocess.run(["umount", "--lazy", str(folder)], check=False, capture_output=True, timeout=10)
+    subprocess.run(["umount", "--lazy", str(folder)], check=False, capture_output=True, timeout=LIMIT_SECONDS)
 
 
 def possible(folder: Path) -> str | None:

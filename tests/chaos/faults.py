@@ -19,12 +19,10 @@ from tests.chaos.follower import Follower
 from tests.chaos.scene import Scene
 from tests.chaos.tableau import STEPS
 from tests.support.databases import sql
+from tests.support.waiting import LIMIT_SECONDS
 
 OUTAGE_SECONDS = 1.0
-THAW_SECONDS = 10.0
-CUT_THAW_SECONDS = 45.0  # TCP tries again by itself, at ever longer intervals
 FLURRY_SECONDS = 2.0
-FULL_SECONDS = 30.0
 FINISH_SECONDS = 0.8  # from letting a run finish to its job's end, about
 DUPLICATES = 20
 
@@ -58,7 +56,7 @@ def supervisor_frozen(scene: Scene) -> None:
     scene.strike(lambda: pids.send(frozen, signal.SIGSTOP))
     scene.until_taken()
     pids.send(frozen, signal.SIGCONT)
-    scene.until_stale_gone(THAW_SECONDS)
+    scene.until_stale_gone()
 
 
 def worker_killed(scene: Scene) -> None:
@@ -75,7 +73,7 @@ def worker_frozen(scene: Scene) -> None:
     scene.strike(lambda: pids.send(frozen, signal.SIGSTOP))
     scene.until_taken()
     pids.send(frozen, signal.SIGCONT)
-    scene.until_stale_gone(THAW_SECONDS)
+    scene.until_stale_gone()
 
 
 def worker_cut_off(scene: Scene) -> None:
@@ -85,7 +83,7 @@ def worker_cut_off(scene: Scene) -> None:
     scene.strike(cable.cut)
     scene.until_taken()
     cable.join()
-    scene.until_stale_gone(CUT_THAW_SECONDS)
+    scene.until_stale_gone()
 
 
 def clock_jumps(scene: Scene) -> None:
@@ -202,7 +200,7 @@ def paused(scene: Scene) -> None:
 def _await_stop_orders(scene: Scene) -> None:
     """Wait until the trainers held between two steps have the stop order; released earlier, they could finish."""
     unstopped = {subject.id for subject in scene.victims if subject.state in (State.BEFORE, State.AFTER)}
-    deadline = time.monotonic() + FULL_SECONDS
+    deadline = time.monotonic() + LIMIT_SECONDS
     while unstopped and time.monotonic() < deadline:
         unstopped -= {job_id for job_id in unstopped if _rests(orders.job(job_id))}
         time.sleep(0.05)
@@ -211,7 +209,7 @@ def _await_stop_orders(scene: Scene) -> None:
 def disk_full(scene: Scene) -> None:
     """Leave no free byte on the job's disk until it has ended."""
     scene.strike(lambda: [disk.fill(subject.folder) for subject in scene.victims])
-    deadline = time.monotonic() + FULL_SECONDS
+    deadline = time.monotonic() + LIMIT_SECONDS
     waiting = {subject.id for subject in scene.victims}
     while waiting and time.monotonic() < deadline:
         waiting -= {job_id for job_id in waiting if _rests(orders.job(job_id))}

@@ -5,8 +5,8 @@ import time
 from uuid import UUID
 
 from calibrl.client import CalibrlError, Client
+from tests.support.waiting import LIMIT_SECONDS
 
-FOLLOW_SECONDS = 60.0
 POLL_SECONDS = 0.05
 
 
@@ -21,7 +21,7 @@ class Follower(threading.Thread):
         self._ended = False
 
     def run(self) -> None:
-        deadline = time.monotonic() + FOLLOW_SECONDS
+        deadline = time.monotonic() + LIMIT_SECONDS
         while time.monotonic() < deadline and not self._ended:
             try:
                 final = self._client.job(self._id).status.final  # asked first: what comes later is there by then
@@ -34,7 +34,7 @@ class Follower(threading.Thread):
 
     def result(self, steps: int) -> list[str]:
         """Return the faults of the received data; waits until the job has ended."""
-        self.join(FOLLOW_SECONDS)
+        self.join(LIMIT_SECONDS)
         self._client.close()
         if not self._ended:
             return ["the follower did not get to the job's end"]

@@ -5,11 +5,13 @@ import subprocess
 from types import TracebackType
 from typing import Self
 
+from tests.support.waiting import LIMIT_SECONDS
+
 INSIDE, OUTSIDE = "{net}.2", "{net}.1"
 
 
 def _ip(*arguments: str) -> None:
-    subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True, timeout=10)
+    subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True, timeout=LIMIT_SECONDS)
 
 
 class Namespace:
@@ -49,7 +51,7 @@ class Namespace:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for command in (["link", "del", self._cable], ["netns", "del", self.name]):
-            subprocess.run(["ip", *command], check=False, capture_output=True, timeout=10)
+            subprocess.run(["ip", *command], check=False, capture_output=True, timeout=LIMIT_SECONDS)
 
     def cut(self) -> None:
         """Pull the cable: what is sent either way is lost without a word."""

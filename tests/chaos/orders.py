@@ -12,14 +12,14 @@ from jobs import lifecycle, models
 from jobs.db import session_scope
 from jobs.errors import Conflict
 from jobs.repository import events, jobs
+from tests.support.waiting import LIMIT_SECONDS
 from worker.database_errors import AWAY
 
 T = TypeVar("T")
 USER = "user"
-OUTAGE_SECONDS = 40.0
 
 
-@retry(retry=retry_if_exception_type(AWAY), stop=stop_after_delay(OUTAGE_SECONDS), wait=wait_fixed(0.1), reraise=True)
+@retry(retry=retry_if_exception_type(AWAY), stop=stop_after_delay(LIMIT_SECONDS), wait=wait_fixed(0.1), reraise=True)
 def asked(action: Callable[[Session], T]) -> T:
     """Return the result of an action in a session."""
     with session_scope() as session:

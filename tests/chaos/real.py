@@ -13,10 +13,9 @@ from tests.chaos import orders, pids, verify
 from tests.chaos.stack import Stack
 from tests.chaos.undisturbed import Undisturbed
 from tests.chaos.verify import Found
-from tests.support.waiting import eventually
+from tests.support.waiting import LIMIT_SECONDS, eventually
 
 STEPS, EVERY = 60, 10
-END_SECONDS = 240.0
 SPEC = {
     "kind": "train",
     "name": "real training",
@@ -47,7 +46,7 @@ def play(folder: Path, seed: int, *, short: bool) -> tuple[int, Found]:
 
 def _one(stack: Stack, blow: Callable[[Stack, models.Job], None], step: int, undisturbed: Undisturbed) -> Found:
     job_id = orders.submit(SPEC)
-    eventually(lambda: orders.job(job_id).step >= step, END_SECONDS)
+    eventually(lambda: orders.job(job_id).step >= step)
     before = orders.job(job_id)
     blow(stack, before)
     _drive(job_id)
@@ -61,7 +60,7 @@ def _one(stack: Stack, blow: Callable[[Stack, models.Job], None], step: int, und
 
 def _drive(job_id: UUID) -> None:
     """Run the job to its end: resume it if paused, retry it if crashed."""
-    deadline = time.monotonic() + END_SECONDS
+    deadline = time.monotonic() + LIMIT_SECONDS
     while (job := orders.job(job_id)).status is not JobStatus.SUCCEEDED and time.monotonic() < deadline:
         if job.status is JobStatus.PAUSED:
             orders.ordered(lifecycle.resume, job_id)

@@ -20,8 +20,8 @@ from tests.chaos.stack import Stack
 from tests.chaos.tableau import Subject, Tableau
 from tests.chaos.undisturbed import Undisturbed
 from tests.chaos.verify import Found
+from tests.support.waiting import LIMIT_SECONDS
 
-END_SECONDS = 90.0
 LEASES = 2  # within so many periods a job whose worker is gone must be claimed again
 RUNNING = (State.BEFORE, State.AFTER, State.SAVING, State.FINISHING)
 UNFELT = [fault.name for fault in FAULTS if fault.reach == "all"] + ["clock jumps"]  # a run goes on through these
@@ -118,7 +118,7 @@ class Round:
 
     def _drive(self, scene: Scene) -> None:
         """Do what a person would until every job has ended: resume, retry."""
-        deadline = time.monotonic() + END_SECONDS
+        deadline = time.monotonic() + LIMIT_SECONDS
         waiting = dict(self._tableau.subjects)
         while waiting and time.monotonic() < deadline:
             for state, subject in list(waiting.items()):
@@ -225,7 +225,7 @@ def events_text(subject: Subject) -> str:
 
 def eventually_gone(stack: Stack) -> None:
     """Give the last trainers the time to go."""
-    deadline = time.monotonic() + verify.GONE_SECONDS
+    deadline = time.monotonic() + LIMIT_SECONDS
     while pids.trainers_of_any(stack.data_dir) and time.monotonic() < deadline:
         time.sleep(0.1)
 

@@ -10,9 +10,9 @@ from tests.chaos.cells import HELD, State
 from tests.chaos.machine import Machine
 from tests.chaos.stack import Stack
 from tests.chaos.tableau import Subject, Tableau
+from tests.support.waiting import LIMIT_SECONDS
 
 PHASE_SECONDS = 0.6  # between two looks of a supervisor at its trainer
-PATIENCE_SECONDS = 60.0  # how long a fault waits for that before it goes on, and the round finds it missing
 
 
 @dataclass
@@ -43,19 +43,19 @@ class Scene:
 
     def until_taken(self) -> None:
         """Wait until the victims' jobs have been taken from their workers."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + LIMIT_SECONDS
         waiting = list(self.victims)
         while waiting and time.monotonic() < deadline:
             waiting = [subject for subject in waiting if not taken(subject)]
             time.sleep(0.05)
 
-    def until_stale_gone(self, seconds: float) -> None:
+    def until_stale_gone(self) -> None:
         """Wait until no trainer of the victims' first attempts is left; note those that stay."""
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + LIMIT_SECONDS
         while (left := self._stale()) and time.monotonic() < deadline:
             time.sleep(0.05)
         self.notes += [
-            f"{state}: the stale attempt's trainer {pid} still runs after {seconds:.0f} s" for state, pid in left
+            f"{state}: the stale attempt's trainer {pid} still runs after {LIMIT_SECONDS:.0f} s" for state, pid in left
         ]
 
     def _stale(self) -> list[tuple[State, int]]:

@@ -19,7 +19,6 @@ from tests.support.waiting import eventually
 STEPS, EVERY = 40, 10
 MILLISECONDS = 15
 SEEDS = 4  # different runs, each of which is also made undisturbed
-SET_UP_SECONDS = 120.0
 
 # Where a job's trainer is held, until the fault has come.
 HOLDS: dict[State, tuple[str, ...]] = {
@@ -59,7 +58,7 @@ class Subject:
 
     def wait_held(self, point: str) -> None:
         """Wait until the trainer is held at its point."""
-        eventually((self.folder / f"held-{point}").exists, SET_UP_SECONDS)
+        eventually((self.folder / f"held-{point}").exists)
 
     def release(self) -> None:
         """Let its trainer, and those that come after it, go on."""
@@ -142,14 +141,13 @@ class Tableau:
             lambda: (
                 orders.asked(lambda session: checkpoints.of_job(session, subject.id))
                 and orders.job(subject.id).step >= 14
-            ),
-            SET_UP_SECONDS,
+            )
         )
 
     def _await_status(self, subject: Subject) -> None:
         wanted = STATUSES.get(subject.state, JobStatus.RUNNING)
         with suppress(AssertionError):
-            eventually(lambda: orders.job(subject.id).status is wanted, SET_UP_SECONDS)
+            eventually(lambda: orders.job(subject.id).status is wanted)
         job = orders.job(subject.id)
         assert job.status is wanted, f"the job to be {subject.state} is {job.status}: {job.message}"
         subject.attempt, subject.worker, subject.step = job.attempt, job.worker, job.step

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.support import ROOT
+from tests.support.waiting import LIMIT_SECONDS
 
-RUN_SECONDS = 120.0
 Values = dict[int, dict[str, Any]]
 
 
@@ -44,7 +44,7 @@ class Undisturbed:
         run_dir.mkdir(parents=True)
         (run_dir / "config.json").write_text(text)
         command = [sys.executable, "-m", f"{self._trainer}.train", run_dir / "config.json", "--run-dir", run_dir]
-        subprocess.run(command, cwd=ROOT, check=True, timeout=RUN_SECONDS, capture_output=True)
+        subprocess.run(command, cwd=ROOT, check=True, timeout=LIMIT_SECONDS, capture_output=True)
         reports = Reports()
         for line in (run_dir / "events.jsonl").read_text().splitlines():
             event = json.loads(line)

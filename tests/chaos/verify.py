@@ -16,7 +16,6 @@ from tests.chaos import orders, pids
 from tests.chaos.undisturbed import Reports, Undisturbed, comparable
 
 ALL = 1_000_000
-GONE_SECONDS = 10.0
 
 
 @dataclass

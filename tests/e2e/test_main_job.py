@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,10 +14,10 @@ from calibrl.commands import demo
 from calibrl.schemas import Job, JobStatus
 from calibrl.stack.local import LocalStack
 from jobs.settings import get_settings
+from tests.support.waiting import LIMIT_SECONDS
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
-SECONDS = 200.0  # for a job of a few steps, on a busy machine
 STARRED = {
     *("reward/mean", "reward/std", "reward/answer_accuracy", "reward/strict_accuracy"),
     *("exploration/entropy", "exploration/active_groups", "rareness/mean"),
@@ -44,10 +43,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
 
 
 def ended(client: Client, job: Job) -> Job:
-    deadline = time.monotonic() + SECONDS
-    while not (now := client.job(job.id)).status.final:
-        assert time.monotonic() < deadline, f"{now.name} is {now.status} at step {now.step}"
-        time.sleep(0.2)
+    now = client.wait(job.id, LIMIT_SECONDS)
     assert now.status is JobStatus.SUCCEEDED, now.message
     return now
 
@@ -97,10 +93,7 @@ def test_a_run_that_cannot_start_says_why(client: Client, tmp_path: Path) -> Non
     (tmp_path / "config.json").write_text('{"model_type": "no such model"}')
     spec = demo.warmup_spec(seed=0, stack="test") | {"model": {"path": str(tmp_path)}, "steps": 1}
     job = client.submit(spec)
-    deadline = time.monotonic() + SECONDS
-    while not (now := client.job(job.id)).status.final:
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    now = client.wait(job.id, LIMIT_SECONDS)
     assert (now.status, now.reason) == (JobStatus.FAILED, "crashed")
     assert now.message is not None
     assert "no such model" in now.message

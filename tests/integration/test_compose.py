@@ -22,7 +22,6 @@ pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 SECRETS = {"POSTGRES_PASSWORD": "p", "REDIS_PASSWORD": "r", "CALIBRL_API_KEY": "k"}
-READY_SECONDS = 60.0
 
 
 def compose(home: Path, *arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -229,7 +228,7 @@ def test_a_service_starts_by_hand_and_becomes_healthy(
     log = tmp_path / "log.txt"
     process = children.start(service.command, log=log, env=service.env, cwd=ROOT)
     try:
-        deadline = time.monotonic() + READY_SECONDS
+        deadline = time.monotonic() + LIMIT_SECONDS
         while not service.healthy():
             assert not children.ended(process, 0.2), log.read_text()
             assert time.monotonic() < deadline, log.read_text()

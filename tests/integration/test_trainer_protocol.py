@@ -13,6 +13,7 @@ import pytest
 
 from calibrl_core.report import EVENT_FILE
 from tests.support import ROOT
+from tests.support.processes import has_stopped
 from tests.support.waiting import LIMIT_SECONDS, eventually
 from worker.events import CheckpointLine, FinishLine, HistogramLine, MetricsLine, RunEvent, StartLine, run_event_adapter
 
@@ -46,8 +47,11 @@ class Runs:
         return path
 
     @contextmanager
-    def process(self, run_dir: Path) -> Iterator[subprocess.Popen[bytes]]:
-        command = [sys.executable, "-m", f"{self._module}.train", str(run_dir / "config.json"), "--run-dir", run_dir]
+    def process(self, run_dir: Path, stop_after: int | None = None) -> Iterator[subprocess.Popen[bytes]]:
+        """Run the trainer; with `stop_after`, it stops itself (SIGSTOP) once it has reported that step."""
+        trainer = [f"{self._module}.train", str(run_dir / "config.json"), "--run-dir", str(run_dir)]
+        stopping = [] if stop_after is None else ["tests.support.stopping", str(stop_after)]
+        command = [sys.executable, "-m", *stopping, *trainer]
         with (
             (run_dir / "log.txt").open("ab") as log,
             subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log) as run,
@@ -81,9 +85,10 @@ def undisturbed(runs: Runs) -> Path:
 def stopped(runs: Runs) -> Path:
     """Return the folder of a run that got SIGTERM between two checkpoints, ..."""
     run_dir = runs.folder("disturbed")
-    with runs.process(run_dir) as run:
-        eventually(lambda: last_step(run_dir) > EVERY)
+    with runs.process(run_dir, stop_after=EVERY + 1) as run:
+        eventually(lambda: has_stopped(run.pid))
         run.send_signal(signal.SIGTERM)
+        run.send_signal(signal.SIGCONT)
         assert run.wait(LIMIT_SECONDS) == 0
     return run_dir
 
@@ -92,8 +97,8 @@ def stopped(runs: Runs) -> Path:
 def resumed(runs: Runs, stopped: Path) -> tuple[Path, int]:
     """... went on, was killed, and went on to its end; and the step it had stopped at."""
     done = finish(stopped).step
-    with runs.process(stopped) as run:
-        eventually(lambda: last_step(stopped) >= done + 2)
+    with runs.process(stopped, stop_after=done + 2) as run:
+        eventually(lambda: has_stopped(run.pid))
         run.kill()
         run.wait(LIMIT_SECONDS)
     runs.to_the_end(stopped)
@@ -105,10 +110,6 @@ def lines(run_dir: Path) -> list[RunEvent]:
     path = run_dir / EVENT_FILE
     whole = path.read_bytes().rpartition(b"\n")[0].splitlines() if path.exists() else []
     return [run_event_adapter.validate_json(line) for line in whole]
-
-
-def last_step(run_dir: Path) -> int:
-    return max((event.step for event in lines(run_dir) if isinstance(event, MetricsLine)), default=0)
 
 
 def finish(run_dir: Path) -> FinishLine:

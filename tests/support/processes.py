@@ -19,3 +19,8 @@ def _words(process: Path) -> bytes:
         return words + os.fsencode((process / "cwd").readlink())
     except OSError:
         return b""
+
+
+def has_stopped(pid: int) -> bool:
+    """Return if a process is stopped, as SIGSTOP stops it."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"

@@ -100,7 +100,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, text_policy: Callable[..., 
 @contextmanager
 def started(command: list[str], log: Path) -> Iterator[Any]:
     """A command, killed at the end if it still runs; so are its processes, which die with it."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "100"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(int(LIMIT_SECONDS))}
     with log.open("w") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, env=environment, cwd=ROOT)
     try:
@@ -285,7 +285,7 @@ def test_a_process_that_starts_when_its_launcher_is_gone_ends_at_once(tmp_path: 
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=LIMIT_SECONDS,
     )
     assert (found.stdout, "is gone" in found.stderr) == (("", True) if launched else ("1\n", False))
 

@@ -41,7 +41,8 @@ def started(folder: Path, **changes: Any) -> Iterator[Process]:
     (folder / "config.json").write_text(TrainConfig.model_validate(CONFIG | changes).model_dump_json())
     arguments = [str(folder / "config.json"), "--run-dir", str(folder / "run")]
     command = multi_gpu.command("calibrl_core.train", arguments, 2)
-    environment = {**os.environ, "HF_HOME": str(home.parent), "PYTHONPATH": str(ROOT), **multi_gpu.environment(20)}
+    environment = {**os.environ, "HF_HOME": str(home.parent), "PYTHONPATH": str(ROOT)}
+    environment |= multi_gpu.environment(LIMIT_SECONDS)
     process = children.start(command, log=folder / "log.txt", env=environment, cwd=ROOT)
     try:
         yield process

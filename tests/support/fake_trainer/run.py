@@ -13,7 +13,7 @@ from pathlib import Path
 
 from calibrl_core.report import DISK_FULL_STATUS, EventFile, is_disk_full
 
-HOLD_SECONDS = 120.0  # for so long a test may hold a run
+HOLD_SECONDS = 1800.0  # for so long a test may hold a run
 
 
 def arguments() -> tuple[str, Path]:
