@@ -11,9 +11,11 @@ from urllib.parse import parse_qs, urlsplit
 from uuid import UUID
 
 import pytest
+from tenacity import wait_none
 from typer.testing import CliRunner, Result
 
 from calibrl import cli
+from calibrl.client import connection
 from tests.support.waiting import LIMIT_SECONDS
 
 KEY = "key-of-the-test"
@@ -190,7 +192,9 @@ def _handler(service: Service) -> type[BaseHTTPRequestHandler]:
 
 @pytest.fixture
 def service(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Service]:
-    """A server that the settings name as the API; no local stack runs on the data folder."""
+    """A server that the settings name as the API; no local stack runs on the data folder. A repeated request is sent
+    without a pause, unless the server's answer asks for one."""
+    monkeypatch.setattr(connection, "BACKOFF", wait_none())
     service = Service("")
     with ThreadingHTTPServer(("127.0.0.1", 0), _handler(service)) as server:
         service.url = f"http://127.0.0.1:{server.server_port}"

@@ -181,22 +181,22 @@ def test_a_post_is_sent_again_under_its_key(service: Service) -> None:
     assert [keys.count(key) for key in dict.fromkeys(keys)] == [4, 2, connection.POSTS]
 
 
-def test_a_request_without_a_timely_answer_is_sent_again(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "TIMEOUT", 0.2)
-    late = Event()
-    service.on("GET", JOB_PATH, lambda: (200, job(name="late")) if late.wait(LIMIT_SECONDS) else None, job())
-    service.on(
-        "POST",
-        f"{JOB_PATH}/cancel",
-        lambda: (200, job()) if late.wait(LIMIT_SECONDS) else None,
-        job(status="cancelled"),
-    )
+def test_a_request_without_a_timely_answer_is_sent_again(service: Service) -> None:
+    sent: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        sent.append(request)
+        if len(sent) % 2:
+            raise httpx.ReadTimeout("", request=request)
+        return httpx.Response(200, json=job(status="cancelled"))
+
     with Client() as client:
-        assert client.job(JOB_ID).name == "digits"
+        client._http = httpx.Client(base_url=service.url, transport=httpx.MockTransport(answer))
+        assert client.job(JOB_ID).id == JOB_ID
         assert client.cancel(JOB_ID).status is JobStatus.CANCELLED
-    first, again = [one.headers["Idempotency-Key"] for one in service.requests if one.method == "POST"]
+    assert [one.method for one in sent] == ["GET", "GET", "POST", "POST"]
+    first, again = [one.headers["Idempotency-Key"] for one in sent[2:]]
     assert first == again
-    late.set()
 
 
 def test_a_connection_that_is_not_made_in_time_is_tried_again(service: Service) -> None:
@@ -309,24 +309,22 @@ def test_a_refused_connection_names_the_address_and_the_fix(service: Service) ->
     assert str(caught.value) == f"nothing answers at {url}: start the service with `calibrl up`"
 
 
-def test_a_silent_server_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "TIMEOUT", 0.2)
+def test_a_silent_server_is_not_waited_for() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:  # the kernel accepts; no process answers
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        with Client(url, "k") as client, pytest.raises(CalibrlError, match="did not answer GET /v1/jobs in time"):
+        with Client(url, "k", timeout=0.1) as client, pytest.raises(CalibrlError, match="did not answer GET /v1/jobs in time"):
             client.jobs()
 
 
-def test_a_job_whose_data_is_being_checked_is_waited_for(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_whose_data_is_being_checked_is_waited_for(service: Service) -> None:
     checked = Event()
     service.on(
         "POST", "/v1/jobs", lambda: (201, job()) if checked.wait(LIMIT_SECONDS) else problem(500, "Not asked to go on")
     )
-    monkeypatch.setattr(connection, "TIMEOUT", 0.2)
     with (
         socket.create_server(("127.0.0.1", 0)) as silent,
-        Client() as client,
-        Client(f"http://127.0.0.1:{silent.getsockname()[1]}", "k") as other,
+        Client(timeout=0.1) as client,
+        Client(f"http://127.0.0.1:{silent.getsockname()[1]}", "k", timeout=0.1) as other,
         ThreadPoolExecutor(1) as pool,
     ):
         submitted = pool.submit(client.submit, SPEC)
