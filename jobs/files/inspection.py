@@ -15,7 +15,6 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from calibrl.schemas import PreviewRow
 from calibrl_core.data.files import RowProblem, read_examples
 from calibrl_core.data.schema import Columns, Example, FileData
 from jobs.errors import FieldError, Invalid
@@ -32,12 +31,13 @@ PREVIEW_ROWS, PREVIEW_TEXT, PREVIEW_IMAGES, THUMBNAIL = 8, 2000, 4, 192  # rows;
 
 
 class Inspection(BaseModel):
-    """Content of a file, and its first faults."""
+    """Content of a file, and its first faults. A row of `preview` holds the fields of `calibrl.schemas.PreviewRow`,
+    whose import would take the process that inspects a file longer than the file."""
 
     rows: int = 0
     has_columns: list[str] = []
     has_experts: bool = False
-    preview: list[PreviewRow] = []
+    preview: list[dict[str, Any]] = []
     faults: list[FieldError] = []
     fault_count: int = 0
 
@@ -129,17 +129,17 @@ def _size(example: Example) -> int:
     return sum(map(len, texts)) + sum(map(len, example.images))
 
 
-def _preview(row: int, example: Example) -> PreviewRow:
-    return PreviewRow(
-        row=row,
-        earlier=[_cut(f"{turn.role}: {turn.text}") for turn in example.earlier[:PREVIEW_IMAGES]],
-        question=_cut(example.question),
-        answer=_cut(example.answer),
-        expert=None if example.expert is None else _cut(example.expert),
-        data_source=None if example.data_source is None else _cut(example.data_source),
-        images=[_thumbnail(image) for image in example.images[:PREVIEW_IMAGES]],
-        image_count=len(example.images),
-    )
+def _preview(row: int, example: Example) -> dict[str, Any]:
+    return {
+        "row": row,
+        "earlier": [_cut(f"{turn.role}: {turn.text}") for turn in example.earlier[:PREVIEW_IMAGES]],
+        "question": _cut(example.question),
+        "answer": _cut(example.answer),
+        "expert": None if example.expert is None else _cut(example.expert),
+        "data_source": None if example.data_source is None else _cut(example.data_source),
+        "images": [_thumbnail(image) for image in example.images[:PREVIEW_IMAGES]],
+        "image_count": len(example.images),
+    }
 
 
 def _cut(text: str) -> str:

@@ -8,13 +8,9 @@ import runpy
 import sys
 from pathlib import Path
 
-import structlog
-
 from calibrl.processes import children
 
 LOG_BYTES = 2_000
-
-logger = structlog.get_logger()
 
 
 def run(module: str, *arguments: str, log: Path, memory: int, seconds: int) -> int | None:
@@ -33,8 +29,12 @@ def run(module: str, *arguments: str, log: Path, memory: int, seconds: int) -> i
     finally:
         status = children.stop(process, 0)
     if not in_time or status != 0:
+        import structlog  # here, because the restricted process imports this module too, and starts in half the time
+
         output = log.read_bytes()[-LOG_BYTES:].decode(errors="replace")
-        logger.warning("confined process failed", module=module, status=status, in_time=in_time, log=output)
+        structlog.get_logger().warning(
+            "confined process failed", module=module, status=status, in_time=in_time, log=output
+        )
     return status if in_time else None
 
 

@@ -65,4 +65,4 @@ def test_only_the_first_faults_are_kept_and_long_texts_are_cut(tmp_path: Path) -
     found = inspection.inspect(path, "mine", Columns())
     assert (found.fault_count, len(found.faults), found.rows) == (70, 50, 71)
     assert found.faults[0] == FieldError("rows.2", found.faults[0].message)
-    assert found.preview[0].question == "q" * 2000 + " …"
+    assert found.preview[0]["question"] == "q" * 2000 + " …"
