@@ -23,6 +23,7 @@ def test_both_paths_compute_the_same_log_probabilities(policy: Policy) -> None:
     torch.testing.assert_close(ours, memory.plain_logprobs(policy, rollouts.tokens), atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 def test_the_plain_path_holds_all_logits_and_more() -> None:
     """Logits, their softmax and its gradient: at the peak at least two of them, each the size of all logits."""
     peak, _ = memory.measure(SMALL, Console(quiet=True))
