@@ -97,6 +97,11 @@ def sources(*packages: str) -> list[Path]:
     return [path for package in packages for path in sorted((ROOT / package).rglob("*.py"))]
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def is_module(name: str) -> bool:
     path = ROOT.joinpath(*name.split("."))
     return path.is_dir() or path.with_suffix(".py").is_file()
@@ -139,7 +144,7 @@ def room_imports(package: str) -> dict[str, set[str]]:
     """Return the rooms of a package that each of its rooms imports. Imports for type checkers only do not count."""
     arrows: dict[str, set[str]] = {}
     for path in sources(package):
-        tree = ast.parse(path.read_text())
+        tree = parsed(path)
         for node in ast.walk(tree):
             if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
                 node.body = []
@@ -159,7 +164,7 @@ def duplicate_classes(paths: list[Path]) -> dict[str, list[str]]:
     """
     modules = defaultdict[str, list[str]](list)
     for path in paths:
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.ClassDef) and node.name not in [ast.unparse(b).split(".")[-1] for b in node.bases]:
                 modules[node.name].append(str(path.relative_to(ROOT)))
     resources = [f"{path.stem}.py" for path in paths]
@@ -197,7 +202,7 @@ def sql(path: Path, tree: ast.AST) -> Iterator[str]:
 @cache
 def algorithm_classes() -> frozenset[str]:
     """Return the names of the algorithms' classes: bases, families and single algorithms."""
-    trees = [ast.parse(path.read_text()) for path in (ROOT / "calibrl_core" / "algorithms").glob("*.py")]
+    trees = [parsed(path) for path in (ROOT / "calibrl_core" / "algorithms").glob("*.py")]
     classes = {node.name: node for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)}
     names = {"AlgorithmSettings"}
     while more := {
@@ -212,7 +217,7 @@ def algorithm_classes() -> frozenset[str]:
 @cache
 def algorithm_types() -> frozenset[str]:
     """Return the names of the built-in algorithms in specs."""
-    trees = [ast.parse(path.read_text()) for path in (ROOT / "calibrl_core" / "algorithms").glob("*.py")]
+    trees = [parsed(path) for path in (ROOT / "calibrl_core" / "algorithms").glob("*.py")]
     fields = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.AnnAssign)]
     return frozenset(
         str(field.value.value)
@@ -260,9 +265,7 @@ Check = Callable[[Path, ast.AST], Iterator[str]]
 
 
 def faults(paths: list[Path], check: Check) -> list[str]:
-    return [
-        f"{path.relative_to(ROOT)}, {fault}" for path in paths for fault in check(path, ast.parse(path.read_text()))
-    ]
+    return [f"{path.relative_to(ROOT)}, {fault}" for path in paths for fault in check(path, parsed(path))]
 
 
 def test_each_package_imports_only_what_it_may() -> None:
@@ -292,7 +295,7 @@ def test_the_client_needs_only_the_base_installation() -> None:
     # Extras: `calibrl up` needs `local`; pandas and MLflow are imported by the functions that use them.
     extras = (ROOT / "calibrl" / "stack", ROOT / "calibrl" / "mlflow_mirror.py")
     paths = [path for path in sources("calibrl") if not set(extras) & {path, *path.parents}]
-    roots = {module.split(".")[0] for path in paths for _, module in imports(path, ast.parse(path.read_text()))}
+    roots = {module.split(".")[0] for path in paths for _, module in imports(path, parsed(path))}
     assert roots - {*sys.stdlib_module_names, "calibrl", "calibrl_core", "pandas"} == BASE
 
 
@@ -310,7 +313,7 @@ def test_unit_tests_start_no_process() -> None:
     found = [
         f"{path.relative_to(ROOT)}, line {line}: {module}"
         for path in sources("tests/unit")
-        for line, module in imports(path, ast.parse(path.read_text()))
+        for line, module in imports(path, parsed(path))
         if within(module, starts)
     ]
     assert found == []
@@ -320,7 +323,7 @@ def test_names_of_tests_have_at_most_70_characters() -> None:
     functions = (
         (path, node)
         for path in sources("tests")
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(parsed(path))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     )
     tests = [f"{path}: {node.name}" for path, node in functions if node.name.startswith("test_")]

@@ -312,7 +312,10 @@ def test_a_refused_connection_names_the_address_and_the_fix(service: Service) ->
 def test_a_silent_server_is_not_waited_for() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:  # the kernel accepts; no process answers
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        with Client(url, "k", timeout=0.1) as client, pytest.raises(CalibrlError, match="did not answer GET /v1/jobs in time"):
+        with (
+            Client(url, "k", timeout=0.1) as client,
+            pytest.raises(CalibrlError, match="did not answer GET /v1/jobs in time"),
+        ):
             client.jobs()
 
 
