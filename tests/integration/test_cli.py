@@ -45,12 +45,11 @@ def calibrl(folder: Path, *arguments: str) -> Result:
     return CliRunner().invoke(cli.app, [*arguments, "--data", str(folder)])
 
 
-def start(folder: Path) -> subprocess.Popen[str]:
-    """`calibrl up`, once it is up."""
+def start(folder: Path, **variables: str) -> subprocess.Popen[str]:
+    """Start `calibrl up` with these additional variables; return it when it is up."""
     command = [sys.executable, "-m", "calibrl.cli", "up", "--data", str(folder)]
-    up = subprocess.Popen(
-        command, cwd=ROOT, env=environment(folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    env = environment(folder) | variables
+    up = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         eventually(lambda: (folder / STACK_FILE).exists() or up.poll() is not None)
     except BaseException:

@@ -80,9 +80,19 @@ def links(text: str) -> list[str]:
     return re.findall(r"\]\(([^)\s]+)\)", prose(text))
 
 
+def command_lines() -> list[tuple[Block, list[str]]]:
+    """Return the words of each command in the shell and console blocks of all written pages, with its block."""
+    return [(block, words) for block in blocks("sh", "console") for words in commands(block)]
+
+
 def commands(block: Block) -> list[list[str]]:
-    """Return the words of each command in a shell block, without comments, `VARIABLE=value` and redirections."""
+    """Return the words of each command in a block, without comments, `VARIABLE=value` and redirections.
+
+    In a console block, commands are the lines that begin with `$ `.
+    """
     text = re.sub(r" > \S+", "", block.text.replace("\\\n", " "))
+    if block.language == "console":
+        text = "\n".join(line.removeprefix("$ ") for line in text.splitlines() if line.startswith("$ "))
     found: list[list[str]] = []
     for line in text.splitlines():
         lexer = shlex.shlex(line, posix=True, punctuation_chars=";&|")

@@ -18,7 +18,7 @@ from calibrl.schemas import job_spec_adapter
 from calibrl_core.health import RULES
 from calibrl_core.metrics import FAMILIES, HISTOGRAMS
 from jobs.settings import Settings
-from tests.support import documents
+from tests.support import documents, programs
 from tests.support.documents import Block
 
 SOME_ID = "00000000-0000-0000-0000-000000000001"
@@ -191,6 +191,7 @@ def test_example_files_are_specs(path: Path) -> None:
 def test_shell_blocks_become_commands() -> None:
     block = Block("x.md", 1, "sh", "A=1 calibrl jobs; calibrl show ID  # a comment\ncd x && make \\\n  test\n")
     assert documents.commands(block) == [["calibrl", "jobs"], ["calibrl", "show", "ID"], ["cd", "x"], ["make", "test"]]
+    assert documents.commands(Block("x.md", 1, "console", "$ make test\nits output\n")) == [["make", "test"]]
 
 
 def check_calibrl(words: list[str]) -> None:
@@ -285,11 +286,8 @@ CHECKS: dict[str, Callable[[list[str]], None]] = {
 
 @per_block("sh", "console")
 def test_every_command_exists_with_its_options(block: Block) -> None:
-    if block.language == "console":
-        lines = "\n".join(line.removeprefix("$ ") for line in block.text.splitlines() if line.startswith("$ "))
-        block = Block(block.path, block.line, "sh", lines)
     for words in documents.commands(block):
-        program = words[0].removeprefix(".venv/bin/")
+        program = programs.named(words)[0]
         assert program in CHECKS, f"no check for {' '.join(words)}"
         if program == "python" and words[1:3] == ["-m", "pip"]:
             program = "pip"
@@ -303,6 +301,21 @@ def test_every_command_exists_with_its_options(block: Block) -> None:
 def test_the_check_of_commands_finds_mistakes(line: str) -> None:
     with pytest.raises(Exception, match=r".+"):
         test_every_command_exists_with_its_options(Block("x.md", 1, "sh", line))
+
+
+@per_block("sh", "console")
+def test_every_command_has_a_way_to_run_or_a_reason_why_not(block: Block) -> None:
+    """tests/integration/test_docs_commands.py runs the commands."""
+    for words in documents.commands(block):
+        way = programs.match(programs.WAYS, words) is not None or programs.named(words)[0] == "calibrl"
+        reason = programs.match(programs.NOT_RUN, words)
+        assert way or reason, f"tests/support/programs.py knows no way to run {' '.join(words)}"
+
+
+def test_the_docs_have_every_command_that_no_test_runs() -> None:
+    lines = [words for _, words in documents.command_lines()]
+    unused = [key for key in programs.NOT_RUN if not any(programs.match({key: key}, words) for words in lines)]
+    assert unused == []
 
 
 def test_only_known_languages_are_fenced() -> None:
