@@ -67,7 +67,7 @@ lint: $(INSTALLED)  ## style and types
 	@$(BIN)/mypy
 
 release: $(INSTALLED)  ## wheel and sdist of the tagged commit in dist/, checked in a fresh environment
-	@git describe --exact-match --match 'v*' >/dev/null 2>&1 && git diff --quiet HEAD \
+	@git describe --tags --exact-match --match 'v*' >/dev/null 2>&1 && git diff --quiet HEAD \
 		|| { echo "make: tag a clean commit first: git tag v1.2.3" >&2; exit 1; }
 	@rm -rf dist
 	@$(BIN)/python -m hatchling build -d dist

@@ -5,6 +5,7 @@ Dependencies are those of this environment: the tests need no network.
 
 import importlib.metadata
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -132,6 +133,25 @@ def test_a_command_names_its_missing_extra(base: Path, tmp_path: Path, command: 
     result = run(base / command[0], *command[1:], cwd=tmp_path)
     assert (result.returncode, result.stdout, result.stderr.count("\n")) == (2, "", 1)
     assert result.stderr.endswith(f": pip install 'calibrl[{extra}]'\n")
+
+
+def test_make_release_accepts_a_tag_that_git_tag_makes(tmp_path: Path) -> None:
+    """Only the check before the build runs: this checkout has no environment that could build."""
+    git = ("git", "-c", "user.name=a", "-c", "user.email=a@example.com")
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    for name in ("pyproject.toml", "constraints.txt", ".gitignore"):
+        shutil.copy(ROOT / name, tmp_path)
+    output("git", "init", "--quiet", cwd=tmp_path)
+    output("git", "add", ".", cwd=tmp_path)
+    output(*git, "commit", "--quiet", "--message", "a", cwd=tmp_path)
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / ".installed").touch()
+    refusal = "make: tag a clean commit first"
+    assert refusal in run("make", "release", cwd=tmp_path).stderr
+    output("git", "tag", "v1.2.3", cwd=tmp_path)
+    assert refusal not in run("make", "release", cwd=tmp_path).stderr
+    (tmp_path / "Makefile").open("a").write("# changed\n")
+    assert refusal in run("make", "release", cwd=tmp_path).stderr
 
 
 @pytest.mark.timeout(4 * LIMIT_SECONDS)
