@@ -150,7 +150,7 @@ def test_make_release_accepts_a_tag_that_git_tag_makes(tmp_path: Path) -> None:
     assert refusal in run("make", "release", cwd=tmp_path).stderr
     output("git", "tag", "v1.2.3", cwd=tmp_path)
     assert refusal not in run("make", "release", cwd=tmp_path).stderr
-    (tmp_path / "Makefile").open("a").write("# changed\n")
+    (tmp_path / "constraints.txt").write_text("")
     assert refusal in run("make", "release", cwd=tmp_path).stderr
 
 
