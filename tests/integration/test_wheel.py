@@ -141,6 +141,7 @@ def test_make_release_accepts_a_tag_that_git_tag_makes(tmp_path: Path) -> None:
     shutil.copy(ROOT / "Makefile", tmp_path)
     for name in ("pyproject.toml", "constraints.txt", ".gitignore"):
         shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "a.txt").touch()
     output("git", "init", "--quiet", cwd=tmp_path)
     output("git", "add", ".", cwd=tmp_path)
     output(*git, "commit", "--quiet", "--message", "a", cwd=tmp_path)
@@ -150,7 +151,7 @@ def test_make_release_accepts_a_tag_that_git_tag_makes(tmp_path: Path) -> None:
     assert refusal in run("make", "release", cwd=tmp_path).stderr
     output("git", "tag", "v1.2.3", cwd=tmp_path)
     assert refusal not in run("make", "release", cwd=tmp_path).stderr
-    (tmp_path / "constraints.txt").write_text("")
+    (tmp_path / "a.txt").write_text("changed")
     assert refusal in run("make", "release", cwd=tmp_path).stderr
 
 
