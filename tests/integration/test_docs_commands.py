@@ -169,7 +169,7 @@ def reader(tmp_path: Path, database: str, redis_url: str) -> Iterator[Reader]:
     home, folder = tmp_path / "home", tmp_path / "work"
     folder.mkdir()
     write_files(folder)
-    up = start(home, DATABASE_URL=database, REDIS_URL=redis_url)
+    up = start(home, DATABASE_URL=database, REDIS_URL=redis_url, CALIBRL_WEBHOOKS_TO_PRIVATE="true")
     try:
         stack = read_stack(home)
         assert stack is not None
