@@ -71,6 +71,11 @@ def usable_rewards(rewards: tuple[Reward, ...]) -> None:
         raise ValueError(f"rewards: two entries share a name ({', '.join(labels)}); metrics are kept by name")
 
 
+ImportanceCorrection = Literal[
+    "token_truncate", "token_mask", "sequence_truncate", "sequence_mask", "geometric_mask", "off"
+]
+
+
 class RolloutSettings(StrictSettings):
     """Sampling of completions in training."""
 
@@ -90,10 +95,19 @@ class RolloutSettings(StrictSettings):
         "shared_prefill",
         description="shared_prefill: the trainer's own engine. vllm: vLLM, if it is installed.",
     )
+    importance_correction: ImportanceCorrection = Field(
+        "token_truncate",
+        description="Weight of the policy loss that corrects the difference between sampler and trainer. r: the "
+        "probability of a token under the trainer / under the sampler. token_truncate: r, at most importance_cap. "
+        "token_mask: r, and 0 above importance_cap. sequence_truncate, sequence_mask: the same with the product of r "
+        "over the completion. geometric_mask: 1, and 0 for a completion whose geometric mean of r is outside "
+        "1 / importance_cap to importance_cap. off: 1. Used in bfloat16 and with the engine vllm; in float32 the "
+        "engine shared_prefill needs no correction.",
+    )
     importance_cap: float = Field(
         2.0,
         ge=1,
-        description="Maximum importance weight (trainer / sampler) per token. Only used with the engine vllm.",
+        description="Limit of importance_correction. With geometric_mask use a value near 1, such as 1.001.",
     )
 
 

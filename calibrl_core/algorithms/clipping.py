@@ -2,7 +2,7 @@
 
     policy_t = max(-A * rho_t, -A * clip(rho_t, 1 - clip_low, 1 + clip_high)),  rho_t = exp(logprob_t - old_logprob_t)
 
-and, for A < 0, min(policy_t, -dual_clip * A).
+and, for A < 0, min(policy_t, -dual_clip * A). The log-ratio is limited to -20 .. 20.
 """
 
 from __future__ import annotations
@@ -15,6 +15,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from calibrl_core.algorithms.base import PolicyGradientSettings
+
+
+MAX_LOG_RATIO = 20.0  # nats, as verl; without a limit exp overflows above 88, and the gradient of a clipped inf is NaN
+
+
+def limited_log_ratios(log_ratios: Tensor) -> Tensor:
+    """Return log-ratios (any shape, nats) limited to -20 .. 20; beyond the limits the gradient is 0."""
+    return log_ratios.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
+
+
+def probability_ratios(log_ratios: Tensor) -> Tensor:
+    """Return exp of `limited_log_ratios`."""
+    return limited_log_ratios(log_ratios).exp()
 
 
 def clipped_surrogate(settings: PolicyGradientSettings, ratio: Tensor, advantages: Tensor) -> TokenLosses:
@@ -37,4 +50,4 @@ def clipped_surrogate(settings: PolicyGradientSettings, ratio: Tensor, advantage
 
 def clipped_policy_loss(settings: PolicyGradientSettings, batch: LossBatch) -> TokenLosses:
     """Return the clipped loss with each token's own ratio."""
-    return clipped_surrogate(settings, (batch.logprobs - batch.old_logprobs).exp(), batch.advantages)
+    return clipped_surrogate(settings, probability_ratios(batch.logprobs - batch.old_logprobs), batch.advantages)

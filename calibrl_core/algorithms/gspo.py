@@ -18,7 +18,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from calibrl_core.algorithms.base import Aggregation, PolicyGradientSettings
-from calibrl_core.algorithms.clipping import clipped_surrogate
+from calibrl_core.algorithms.clipping import clipped_surrogate, probability_ratios
 from calibrl_core.algorithms.loss_batch import LossBatch, TokenLosses
 
 
@@ -45,4 +45,4 @@ class GSPO(PolicyGradientSettings):
         log_ratio = (batch.logprobs.detach() - batch.old_logprobs).masked_fill(~mask, 0.0)
         sequence = log_ratio.sum(-1, keepdim=True) / mask.sum(-1, keepdim=True).clamp(min=1)  # [B, 1]
         own_gradient = batch.logprobs - batch.logprobs.detach()  # 0, with the token's gradient
-        return clipped_surrogate(self, (sequence + own_gradient).exp(), batch.advantages)
+        return clipped_surrogate(self, probability_ratios(sequence + own_gradient), batch.advantages)

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from calibrl_core.algorithms.clipping import limited_log_ratios, probability_ratios
+
 if TYPE_CHECKING:
     from torch import Tensor
+
+MAX_K3 = 10.0  # nats per token, as verl: a single token must not decide the direction of a clipped gradient
 
 
 def kl_k1(logprobs: Tensor, ref_logprobs: Tensor, old_logprobs: Tensor) -> Tensor:
@@ -18,14 +22,15 @@ def kl_k1(logprobs: Tensor, ref_logprobs: Tensor, old_logprobs: Tensor) -> Tenso
     Without rho the value would be right and the gradient useless: the expectation of the gradient of logprob is 0, so
     `logprob - ref_logprob` as a loss pulls nowhere and only adds noise.
     """
-    return (logprobs - old_logprobs).exp() * (logprobs - ref_logprobs)
+    return probability_ratios(logprobs - old_logprobs) * (logprobs - ref_logprobs)
 
 
 def kl_k3(logprobs: Tensor, ref_logprobs: Tensor, old_logprobs: Tensor) -> Tensor:
     """exp(d) - d - 1 with d = ref_logprob - logprob, as GRPO (arXiv 2402.03300, equation 4). `old_logprobs`: not used.
 
     On tokens of the current policy its value is unbiased, never negative and of low variance; its gradient is that of
-    KL(reference || policy), the other direction, which has the same minimum.
+    KL(reference || policy), the other direction, which has the same minimum. d is limited to -20 .. 20 and the result
+    to 10, where the gradient is 0.
     """
-    d = ref_logprobs - logprobs
-    return d.exp() - d - 1
+    d = limited_log_ratios(ref_logprobs - logprobs)
+    return (d.exp() - d - 1).clamp(max=MAX_K3)

@@ -17,8 +17,7 @@ class LossBatch:
     """
 
     logprobs: Tensor  # [B, T] float, nats, current policy, carries the gradient
-    # [B, T] float, nats: the policy that sampled; for an expert row, the policy before the step's first update.
-    old_logprobs: Tensor
+    old_logprobs: Tensor  # [B, T] float, nats, the policy before the step's first update
     advantages: Tensor  # [B] float, one per row
     completion_mask: Tensor  # [B, T] bool, True = the token counts
     passed: Tensor  # [B] bool, the answer is correct; format rewards do not count

@@ -75,9 +75,10 @@ class LearnsFromExperts(PolicyGradientSettings):
     def token_losses(self, batch: LossBatch) -> TokenLosses:
         """Return policy losses per token, `[B, T]`: GRPO's on rollouts, `expert_losses` on expert rows.
 
-        The clip masks cover expert rows too, as the published statistics do.
+        GRPO's loss gets a ratio of 1 on expert rows: its value there is not used, and its gradient stays finite.
         """
-        clipped = super().token_losses(batch)
+        old = batch.logprobs.detach().where(batch.is_expert[:, None], batch.old_logprobs)
+        clipped = super().token_losses(replace(batch, old_logprobs=old))
         return replace(clipped, policy=self.expert_losses(batch).where(batch.is_expert[:, None], clipped.policy))
 
     def expert_losses(self, batch: LossBatch) -> Tensor:

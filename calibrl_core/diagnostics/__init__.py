@@ -14,10 +14,9 @@ from calibrl_core.diagnostics.installed import installed_families
 from calibrl_core.diagnostics.length import length
 from calibrl_core.diagnostics.rareness import highest_rareness, rareness, rareness_histograms
 from calibrl_core.diagnostics.reward import reward
-from calibrl_core.diagnostics.sampler import sampler
 
 Family = Callable[[StepBatch], dict[str, float]]
-FAMILIES: tuple[Family, ...] = (reward, exploration, length, rareness, expert_mismatch, sampler)
+FAMILIES: tuple[Family, ...] = (reward, exploration, length, rareness, expert_mismatch)
 
 
 def diagnose(batch: StepBatch) -> dict[str, float]:

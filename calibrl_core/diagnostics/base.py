@@ -47,9 +47,6 @@ class StepBatch:
     passed: Tensor  # [P, G] bool
     advantages: Tensor  # [P, G] float64
     experts: Experts
-    # Set if the engine's distribution is not the trainer's; `rollouts.logprobs` are then the trainer's.
-    sampler_logprobs: Tensor | None = None  # [B, T] float, nats; 0 where masked
-    importance: Tensor | None = None  # [B, T] float, weights of the policy loss: see `calibrl_core.step.importance`
     ratios: Tensor | None = None  # [B, T] float; NaN for a token without a ratio
 
     @property

@@ -119,16 +119,17 @@ RATIO = MetricFamily(
         Metric(
             "kl/sampler",
             "nats/token",
-            "With the engine vllm: divergence between vLLM's and the trainer's log-probabilities for the same weights, "
-            "estimated as k3.",
-            "About 1e-12 in float32, small and steady in bfloat16. A jump: vLLM computes this model differently than "
-            "the trainer.",
+            "Divergence between the sampler's and the trainer's log-probabilities for the same weights, estimated as "
+            "k3 from the tokens of the step's first update.",
+            "About 1e-12 in float32, small and steady in bfloat16. A jump: the engine computes this model differently "
+            "than the trainer.",
             "down",
         ),
         Metric(
             "clip/sampler_share",
             "share of tokens",
-            "With the engine vllm: tokens with an importance weight cut at `rollout.importance_cap`.",
+            "Tokens with an importance weight that `rollout.importance_cap` truncates or masks. Reported in bfloat16 "
+            "and with the engine vllm, unless `rollout.importance_correction` is off.",
             "Above 0.01 the correction is biased.",
             "down",
         ),
@@ -153,7 +154,8 @@ PERF = MetricFamily(
         Metric(
             "perf/rescore_seconds",
             "s",
-            "With the engine vllm: time for the trainer's own log-probabilities of the rollouts.",
+            "Time for the trainer's own log-probabilities of the rollouts. Reported in bfloat16 and with the engine "
+            "vllm, if a step has several updates.",
             "",
             "down",
         ),

@@ -1,40 +1,59 @@
-"""Truncated importance sampling, for rollouts of an engine whose distribution differs slightly from the trainer's.
+"""Importance weights, for rollouts whose sampler differs slightly from the trainer.
 
-Another engine's kernels give other logits, so a policy gradient from its samples is biased. With p the trainer's policy
-before the step's first update and q the engine's, the policy loss of each token is multiplied by
+Another engine, or another order of sums in bfloat16, gives other logits, so a policy gradient from its samples is
+biased. With p the trainer's policy before the step's first update, q the sampler's, and r = p(token) / q(token), the
+policy loss of each token is multiplied by a weight w:
 
-    min(p(token) / q(token), cap)
+    token_truncate       min(r, cap)
+    token_mask           r, or 0 if r > cap
+    sequence_truncate    min(s, cap),           s = product of r over the completion
+    sequence_mask        s, or 0 if s > cap
+    geometric_mask       1, or 0 unless 1 / cap <= s^(1 / tokens) <= cap
 
-The cap limits the weight of a token that the engine was very unlikely to sample. The clipped ratio compares with p,
-which the trainer computes itself: the clipped ratio does not use q.
+Truncation (E. Ionides, Truncated Importance Sampling, 2008) limits the weight of tokens that the sampler was unlikely
+to draw; a mask removes them. TRL has the first four, verl also the last (rejection by the mean log-ratio). The clipped
+ratio compares with p, so it does not use q.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from calibrl_core.config import TrainConfig
-from calibrl_core.data.schema import Example
-from calibrl_core.models.policy import Policy
-from calibrl_core.rollout.base import Rollouts
-from calibrl_core.step.token_logprobs import logprobs_in_parts
+from calibrl_core.algorithms.clipping import probability_ratios
+from calibrl_core.config import ImportanceCorrection
+
+
+@dataclass(frozen=True)
+class ImportanceWeights:
+    """Weights of the policy loss, and the tokens on which the cap took effect."""
+
+    values: Tensor  # [B, T] float
+    limited: Tensor  # [B, T] bool
 
 
 @torch.no_grad()
-def with_trainer_logprobs(
-    policy: Policy, examples: Sequence[Example], rollouts: Rollouts, config: TrainConfig
-) -> Rollouts:
-    """Return the rollouts with log-probabilities and entropies `[B, T]` computed by the trainer."""
-    policy.model.eval()
-    owners = [row // rollouts.group_size for row in range(len(rollouts.tokens))]
-    logprobs, entropies = logprobs_in_parts(policy, examples, owners, rollouts.tokens, rollouts.mask, config)
-    return replace(rollouts, logprobs=logprobs, entropies=entropies)
+def importance_weights(
+    logprobs: Tensor, sampler_logprobs: Tensor, mask: Tensor, correction: ImportanceCorrection, cap: float
+) -> ImportanceWeights:
+    """Return the weights of a micro-batch from log p and log q, each `[B, T]` nats.
 
-
-def importance_weights(logprobs: Tensor, sampler_logprobs: Tensor, cap: float) -> Tensor:
-    """Return min(p / q, cap), `[B, T]`, from log p and log q `[B, T]` (nats); 1 where both are 0, as under the mask."""
-    return (logprobs - sampler_logprobs).exp().clamp(max=cap)
+    mask: `[B, T]` bool, True = the token counts; `cap`: at least 1.
+    """
+    log_ratios = (logprobs - sampler_logprobs).masked_fill(~mask, 0.0)  # [B, T]
+    if not correction.startswith("token"):
+        log_ratios = log_ratios.sum(-1, keepdim=True).expand_as(log_ratios)
+    if correction == "geometric_mask":
+        log_ratios = log_ratios / mask.sum(-1, keepdim=True).clamp(min=1)
+    ratios = probability_ratios(log_ratios)
+    limited = ratios > cap
+    if correction == "geometric_mask":
+        limited |= ratios < 1 / cap
+        return ImportanceWeights((~limited).to(ratios.dtype), limited)
+    if correction in ("token_mask", "sequence_mask"):
+        return ImportanceWeights(ratios.masked_fill(limited, 0.0), limited)
+    if correction in ("token_truncate", "sequence_truncate"):
+        return ImportanceWeights(ratios.clamp(max=cap), limited)
+    return ImportanceWeights(torch.ones_like(ratios), torch.zeros_like(limited))

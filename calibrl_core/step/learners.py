@@ -26,7 +26,6 @@ from calibrl_core.step.advantages import group_advantages
 from calibrl_core.step.dynamic_sampling import ScoredRollouts, replace_groups
 from calibrl_core.step.experts import choose_experts, find_experts, with_chosen_experts
 from calibrl_core.step.gather import gather_batch, gather_sampled
-from calibrl_core.step.importance import importance_weights, with_trainer_logprobs
 from calibrl_core.step.optimizer import GradientStep
 from calibrl_core.step.token_logprobs import micro_batches, padded_to_equal_passes
 from calibrl_core.step.update import Updater
@@ -101,8 +100,12 @@ class ReinforcementLearner:
             batch = self._batch(step, first_prompt, groups, clock)
         if step % GRADIENT_STEPS == 0:  # diagnostic only, so outside the clock: not in perf/step_seconds
             extra |= self._updater.compare_gradients(batch, step, first_prompt)
+        old_logprobs = None
+        if self._updater.rescores:
+            with clock("rescore"):
+                old_logprobs = self._updater.rescore(batch, step, first_prompt)
         with clock("update"):
-            metrics, ratios = self._updater.update(batch, step, first_prompt)
+            metrics, ratios = self._updater.update(batch, step, first_prompt, old_logprobs)
         (tokens,) = self._ranks.sum_over([int(batch.rollouts.mask.sum())])
         metrics |= {**extra, **clock.metrics(tokens)}
         whole = gather_batch(replace(batch, ratios=ratios), self._ranks, self._policy.device)
@@ -164,13 +167,6 @@ class ReinforcementLearner:
     def _batch(self, step: int, first_prompt: int, groups: ScoredRollouts, clock: _Clock) -> StepBatch:
         """Add advantages and experts, all under the policy before the step's first update."""
         examples, rewards, algorithm = groups.examples, self._rewards(groups), self._algorithm
-        rollouts = groups.rollouts
-        sampler_logprobs = importance = None
-        if self._config.rollout.engine == "vllm":
-            sampler_logprobs = rollouts.logprobs  # [B, T]
-            with clock("rescore"):
-                rollouts = with_trainer_logprobs(self._policy, examples, rollouts, self._config)
-            importance = importance_weights(rollouts.logprobs, sampler_logprobs, self._config.rollout.importance_cap)
         with clock("expert"):
             experts = find_experts(self._policy, examples, self._config)
             if algorithm.learns_from_experts:
@@ -182,14 +178,12 @@ class ReinforcementLearner:
                 )
         return StepBatch(
             examples=examples,
-            rollouts=rollouts,
+            rollouts=groups.rollouts,
             scores=groups.scores,
             rewards=rewards,
             passed=groups.passed,
             advantages=group_advantages(rewards, normalise_by_std=algorithm.normalise_by_std),  # [P, G]
             experts=experts,
-            sampler_logprobs=sampler_logprobs,
-            importance=importance,
         )
 
 

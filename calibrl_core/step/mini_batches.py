@@ -25,12 +25,12 @@ class UpdateRows:
 
     tokens: Tensor  # [R, T] long
     mask: Tensor  # [R, T] bool, True = the token counts
-    old_logprobs: Tensor  # [R, T] float, nats, before the step's first update
+    sampler_logprobs: Tensor  # [R, T] float, nats, of the rollouts' sampler; of an expert: the policy's
+    old_logprobs: Tensor  # [R, T] float, nats, before the step's first update; until rescored: sampler_logprobs
     advantages: Tensor  # [R] float
     passed: Tensor  # [R] bool
     is_expert: Tensor  # [R] bool
     prompts: Tensor  # [R] long, each row's prompt, an index into the step's examples
-    importance: Tensor | None  # [R, T] float, of the policy loss; None: 1 everywhere
 
 
 def update_rows(batch: StepBatch) -> UpdateRows:
@@ -49,15 +49,16 @@ def update_rows(batch: StepBatch) -> UpdateRows:
         torch.zeros(len(batch.examples), device=device) if experts.advantages is None else experts.advantages
     )
     own = torch.arange(len(batch.examples), device=device).repeat_interleave(rollouts.group_size)
+    logprobs = beside(rollouts.logprobs, experts.logprobs)
     return UpdateRows(
         tokens=beside(rollouts.tokens, experts.tokens),
         mask=beside(rollouts.mask, experts.mask),
-        old_logprobs=beside(rollouts.logprobs, experts.logprobs),
+        sampler_logprobs=logprobs,
+        old_logprobs=logprobs,
         advantages=torch.cat([batch.advantages.flatten(), expert_advantages[joining]]).to(rollouts.logprobs.dtype),
         passed=torch.cat([batch.passed.flatten(), torch.ones_like(joining, dtype=torch.bool)]),
         is_expert=torch.arange(len(own) + len(joining), device=device) >= len(own),
         prompts=torch.cat([own, joining]),
-        importance=None if batch.importance is None else beside(batch.importance, torch.ones_like(experts.logprobs)),
     )
 
 

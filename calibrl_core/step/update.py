@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from calibrl_core.diagnostics.gradients import compare_gradients
 from calibrl_core.distributed.ranks import ALONE, Ranks
 from calibrl_core.models.logprobs import TokenLogprobs
 from calibrl_core.models.policy import Policy
+from calibrl_core.step.importance import ImportanceWeights, importance_weights
 from calibrl_core.step.mini_batches import MiniBatch, UpdateRows, mini_batches, update_rows
 from calibrl_core.step.optimizer import GradientStep
 from calibrl_core.step.token_logprobs import micro_batches, padded_to_equal_passes, row_logprobs
@@ -31,6 +32,8 @@ class _StepInput:
     batch: StepBatch
     rows: UpdateRows  # R rows
     step: int  # from 0
+    # True: no update precedes these passes, so each pass gives its own old log-probabilities. False: those of `rows`.
+    before_updates: bool
     reference: Tensor | None = None  # [R, T] float, nats, under the policy that the run began with
 
 
@@ -53,6 +56,16 @@ class _Losses:
     total: Tensor
 
 
+@dataclass(frozen=True)
+class _Evaluated:
+    """One micro-batch after its forward pass."""
+
+    losses: _Losses
+    batch: LossBatch
+    tokens: TokenLosses
+    importance: ImportanceWeights | None  # of the policy loss; None: not corrected
+
+
 class Updater:
     """Applies one policy-gradient algorithm to a policy."""
 
@@ -70,6 +83,9 @@ class Updater:
         self._policy, self._gradient, self._config = policy, gradient, config
         self._reference = reference
         self._ranks = ranks
+        # In float32 the trainer's engine and the update agree within 2e-5 nats: its log-probabilities are the old ones.
+        self._sampler_is_exact = config.rollout.engine == "shared_prefill" and not policy.bfloat16
+        self._single_update = self.algorithm.mini_batches == 1 and self.algorithm.mini_batch_rows is None
         optional = {
             "guidance": self.algorithm.has_guidance,
             "kl": self.algorithm.kl_coef > 0,
@@ -77,13 +93,41 @@ class Updater:
         }
         self._loss_names = ["policy", *(name for name, used in optional.items() if used), "total"]
 
-    def update(self, batch: StepBatch, step: int, first_prompt: int = 0) -> tuple[dict[str, float], Tensor]:
+    @property
+    def rescores(self) -> bool:
+        """Return if `update` needs the result of `rescore`: the sampler is not exact, and updates follow the first."""
+        return not (self._sampler_is_exact or self._single_update)
+
+    @torch.no_grad()
+    def rescore(self, batch: StepBatch, step: int, first_prompt: int = 0) -> Tensor:
+        """Return the policy's own log-probabilities of the update's rows, `[R, T]` float, nats; arguments as `update`.
+
+        The passes are those of the update, row by row and pack by pack, so that in any precision the ratios of the
+        first mini-batch are exactly 1. Rows without a pass keep the log-probabilities of the sampler.
+        """
+        rows = update_rows(batch)
+        inputs = _StepInput(batch, rows, step, before_updates=True)
+        logprobs = rows.sampler_logprobs.clone()
+        self._policy.model.train()
+        with self._policy.weights.gathered():
+            for mini_batch in self._mini_batches(rows, first_prompt):
+                for part in self._micro_batches(inputs, mini_batch):
+                    output = row_logprobs(
+                        self._policy, batch.examples, rows, part.rows, self._config.rollout.temperature
+                    ).logprobs
+                    logprobs[part.rows, : output.shape[1]] = output
+        return logprobs
+
+    def update(
+        self, batch: StepBatch, step: int, first_prompt: int = 0, old_logprobs: Tensor | None = None
+    ) -> tuple[dict[str, float], Tensor]:
         """Take the step's updates; return loss/, clip/, ratio/ and kl/ metrics, and `StepBatch.ratios` `[B, T]`.
 
         Args:
             batch: this process's rollouts of the step.
             step: from 0.
             first_prompt: the number of this process's first prompt among those of all processes.
+            old_logprobs: `[R, T]` float, nats, the result of `rescore` if `rescores`.
 
         loss/skipped_updates counts mini-batches whose loss or gradient was not finite: they change no weight.
 
@@ -91,15 +135,18 @@ class Updater:
             NonFiniteError: see `GradientStep`.
         """
         rows = update_rows(batch)
-        inputs = _StepInput(batch, rows, step, self._reference_logprobs(batch, rows))
+        if old_logprobs is not None:
+            rows = replace(rows, old_logprobs=old_logprobs)
+        own = self._single_update and not self._sampler_is_exact
+        inputs = _StepInput(batch, rows, step, own, self._reference_logprobs(batch, rows))
         self._policy.model.train()
         tally = Tally(self._loss_names, self._ranks, batch.rollouts.mask)
-        for mini_batch in self._mini_batches(rows, first_prompt):
+        for number, mini_batch in enumerate(self._mini_batches(rows, first_prompt)):
             self._gradient.clear()
             parts = self._micro_batches(inputs, mini_batch)
             with padded_to_equal_passes(self._policy, self._ranks, len(parts)):
                 for part in parts:
-                    self._backward(inputs, part, tally)
+                    self._backward(inputs, part, tally, first=number == 0)
             norm, applied = self._gradient.apply()
             tally.add_mini_batch(mini_batch.tokens, norm, applied)
         return tally.metrics(), tally.ratios
@@ -116,7 +163,7 @@ class Updater:
         if self.algorithm.guidance_weight(step) == 0:
             return {}
         rows = update_rows(batch)
-        inputs = _StepInput(batch, rows, step)
+        inputs = _StepInput(batch, rows, step, before_updates=not self._sampler_is_exact)
         for mini_batch in self._mini_batches(rows, first_prompt):
             first = self._micro_batches(inputs, mini_batch)[:1]
             if self._ranks.any_process(bool(first)):
@@ -129,7 +176,7 @@ class Updater:
             self._gradient.clear()
             with padded_to_equal_passes(self._policy, self._ranks, len(first)):
                 for part in first:
-                    losses = self._losses(inputs, part)[0]
+                    losses = self._evaluate(inputs, part).losses
                     (losses.guidance if guidance and losses.guidance is not None else losses.policy).backward()
             gradients.append(self._gradient.gradients())
         self._gradient.clear()
@@ -166,44 +213,60 @@ class Updater:
         owners, lengths = rows.prompts[indices].tolist(), rows.mask[indices].sum(-1).tolist()
         return micro_batches(self._policy, batch.examples, owners, lengths, self._config)
 
-    def _backward(self, inputs: _StepInput, part: _MicroBatch, tally: Tally) -> None:
-        """Add a micro-batch's gradient to the parameters, and its figures to `tally`."""
-        losses, tokens, output = self._losses(inputs, part)
+    def _backward(self, inputs: _StepInput, part: _MicroBatch, tally: Tally, *, first: bool) -> None:
+        """Add a micro-batch's gradient to the parameters, and its figures to `tally`. `first`: of the first update."""
+        evaluated = self._evaluate(inputs, part)
+        losses = evaluated.losses
         # A loss that is not finite can have a finite gradient: make it NaN too, so that the update is skipped.
         losses.total.backward(losses.total.detach() * 0 + 1)
         for name in self._loss_names:
             tally.add_loss(name, getattr(losses, name).item())
-        tally.add_rollouts(tokens, output.logprobs.detach(), inputs.rows, part.rows)
+        tally.add_rollouts(evaluated.tokens, evaluated.batch, part.rows)
+        sampler_logprobs = inputs.rows.sampler_logprobs[part.rows, : evaluated.batch.logprobs.shape[1]]
+        tally.add_sampler(evaluated.batch, sampler_logprobs, evaluated.importance, first=first)
 
-    def _losses(self, inputs: _StepInput, part: _MicroBatch) -> tuple[_Losses, TokenLosses, TokenLogprobs]:
+    def _evaluate(self, inputs: _StepInput, part: _MicroBatch) -> _Evaluated:
         """Run the forward pass of a micro-batch. T: its longest row."""
         rows, index, algorithm = inputs.rows, part.rows, self.algorithm
         temperature, with_entropy = self._config.rollout.temperature, algorithm.entropy_coef > 0
         output = row_logprobs(self._policy, inputs.batch.examples, rows, index, temperature, with_entropy=with_entropy)
         width = output.logprobs.shape[1]
-        tokens = algorithm.token_losses(self._loss_batch(inputs, index, output))
+        batch = self._loss_batch(inputs, index, output)
+        tokens = algorithm.token_losses(batch)
+        importance = self._importance(batch, rows.sampler_logprobs[index, :width])
         weight = part.weights[:, :width]  # [B, T]
         rollout_weight = weight.masked_fill(rows.is_expert[index][:, None], 0.0)  # KL and entropy: not on expert rows
-        weighed = tokens.policy if rows.importance is None else tokens.policy * rows.importance[index, :width]
+        weighed = tokens.policy if importance is None else tokens.policy * importance.values
         policy = total = (weighed * weight).sum()
         guidance = kl = entropy = None
         if tokens.guidance is not None:
             guidance = (tokens.guidance * weight).sum()
             total = total + algorithm.guidance_weight(inputs.step) * guidance
         if inputs.reference is not None:
-            old, reference = rows.old_logprobs[index, :width], inputs.reference[index, :width]
-            kl = (KL[algorithm.kl_estimator](output.logprobs, reference, old) * rollout_weight).sum()
+            reference = inputs.reference[index, :width]
+            kl = (KL[algorithm.kl_estimator](output.logprobs, reference, batch.old_logprobs) * rollout_weight).sum()
             total = total + algorithm.kl_coef * kl
         if output.entropies is not None:
             entropy = (output.entropies * rollout_weight).sum()
             total = total - algorithm.entropy_coef * entropy
-        return _Losses(policy, guidance, kl, entropy, total), tokens, output
+        return _Evaluated(_Losses(policy, guidance, kl, entropy, total), batch, tokens, importance)
+
+    def _importance(self, batch: LossBatch, sampler_logprobs: Tensor) -> ImportanceWeights | None:
+        """Return the importance weights of a micro-batch, 1 on expert rows. sampler_logprobs: `[B, T]` nats."""
+        settings = self._config.rollout
+        if self._sampler_is_exact or settings.importance_correction == "off":
+            return None
+        sampled = batch.completion_mask & ~batch.is_expert[:, None]
+        weights = importance_weights(
+            batch.old_logprobs, sampler_logprobs, sampled, settings.importance_correction, settings.importance_cap
+        )
+        return replace(weights, values=weights.values.masked_fill(batch.is_expert[:, None], 1.0))
 
     def _loss_batch(self, inputs: _StepInput, index: Tensor, output: TokenLogprobs) -> LossBatch:
         rows, width, experts = inputs.rows, output.logprobs.shape[1], inputs.batch.experts
         return LossBatch(
             logprobs=output.logprobs,
-            old_logprobs=rows.old_logprobs[index, :width],
+            old_logprobs=output.logprobs.detach() if inputs.before_updates else rows.old_logprobs[index, :width],
             advantages=rows.advantages[index],
             completion_mask=rows.mask[index, :width],
             passed=rows.passed[index],

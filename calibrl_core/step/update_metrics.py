@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from calibrl_core.algorithms.loss_batch import TokenLosses
+from calibrl_core.algorithms.clipping import limited_log_ratios, probability_ratios
+from calibrl_core.algorithms.loss_batch import LossBatch, TokenLosses
 from calibrl_core.distributed.ranks import Ranks
-from calibrl_core.step.mini_batches import UpdateRows
+from calibrl_core.step.importance import ImportanceWeights
 
 CLIPS = ("low", "high", "dual")
 
@@ -33,6 +34,8 @@ class Tally:
         self._clipped = dict.fromkeys(CLIPS, 0.0)
         self._excess = self._squares = self._kl = 0.0  # of ratio - 1, of ratio^2 - 1, of -log ratio
         self._highest = 1.0
+        # Of the sampler: divergence and its tokens; tokens with an importance weight, and those where the cap acted.
+        self._sampler = dict.fromkeys(("divergence", "compared", "weighted", "limited"), 0.0)
 
     def add_mini_batch(self, tokens: int, grad_norm: float, applied: bool) -> None:
         """Count a mini-batch. `tokens`: its rollout tokens, skipped rows included; `grad_norm`: of all processes."""
@@ -45,20 +48,35 @@ class Tally:
         """Add a micro-batch's share of a loss."""
         self._losses[name] += value
 
-    def add_rollouts(self, losses: TokenLosses, logprobs: Tensor, rows: UpdateRows, index: Tensor) -> None:
-        """Add a micro-batch: its token losses and current logprobs `[B, T]`; `index` `[B]` long: its rows."""
-        width = logprobs.shape[1]
-        mask = rows.mask[index, :width] & ~rows.is_expert[index][:, None]
+    def add_rollouts(self, losses: TokenLosses, batch: LossBatch, index: Tensor) -> None:
+        """Add a micro-batch: its input, its token losses, and its rows `index` `[B]` long."""
+        mask = batch.completion_mask & ~batch.is_expert[:, None]  # [B, T]
         for name, clipped in zip(CLIPS, (losses.clipped_low, losses.clipped_high, losses.clipped_dual), strict=True):
             self._clipped[name] += float(clipped[mask].sum())
-        log_ratios = logprobs - rows.old_logprobs[index, :width]
-        self._keep_ratios(log_ratios.exp(), rows.is_expert[index], index)
+        log_ratios = batch.logprobs.detach() - batch.old_logprobs
+        self._keep_ratios(probability_ratios(log_ratios), batch.is_expert, index)
         log_ratio = log_ratios[mask]
-        ratio = log_ratio.exp()
+        ratio = probability_ratios(log_ratio)
         self._excess += (ratio - 1).sum().item()
         self._squares += (ratio * ratio - 1).sum().item()
         self._kl -= log_ratio.sum().item()
         self._highest = max([self._highest, *([ratio.max().item()] if len(ratio) else [])])
+
+    def add_sampler(
+        self, batch: LossBatch, sampler_logprobs: Tensor, importance: ImportanceWeights | None, *, first: bool
+    ) -> None:
+        """Add the difference between sampler and trainer. sampler_logprobs: `[B, T]` nats, of the same tokens.
+
+        The divergence compares one policy computed in two ways, so only micro-batches of the `first` update count.
+        """
+        mask = batch.completion_mask & ~batch.is_expert[:, None]  # [B, T]
+        if first:
+            log_ratio = limited_log_ratios(batch.logprobs.detach() - sampler_logprobs)[mask].double()
+            self._sampler["divergence"] += (log_ratio.expm1() - log_ratio).sum().item()
+            self._sampler["compared"] += len(log_ratio)
+        if importance is not None:
+            self._sampler["weighted"] += int(mask.sum())
+            self._sampler["limited"] += int((importance.limited & mask).sum())
 
     def _keep_ratios(self, ratios: Tensor, is_expert: Tensor, index: Tensor) -> None:
         width = min(ratios.shape[1], self.ratios.shape[1])  # an expert's row may be longer than any rollout
@@ -69,10 +87,14 @@ class Tally:
         names = [*self._losses]
         sums = [self._losses[name] for name in names]
         sums += [float(self._tokens), self._excess, self._squares, self._kl, *self._clipped.values()]
-        totals = self._ranks.sum_over(sums)
+        totals = self._ranks.sum_over([*sums, *self._sampler.values()])
         (highest,) = self._ranks.max_over([self._highest])
-        tokens, excess, squares, kl, *clips = totals[len(names) :]
+        tokens, excess, squares, kl, *clips = totals[len(names) : len(sums)]
+        divergence, compared, weighted, limited = totals[len(sums) :]
+        sampler = {"kl/sampler": divergence / compared} if compared else {}
+        sampler |= {"clip/sampler_share": limited / weighted} if weighted else {}
         return {
+            **sampler,
             **{f"loss/{name}": value / self._updates for name, value in zip(names, totals, strict=False)},
             "loss/grad_norm": self._grad_norm / self._updates,
             "loss/skipped_updates": float(self._updates - self._applied),

@@ -270,6 +270,55 @@ def test_an_experts_advantage_uses_the_rollouts_only() -> None:
     assert normalised == pytest.approx(0.6 / (math.sqrt(1 / 3) + 1e-6))
 
 
+# Limits of log-ratios
+
+
+@pytest.mark.parametrize("algorithm", EVERY)
+@pytest.mark.parametrize("advantage", [1.0, -1.0])
+@pytest.mark.parametrize("distance", [800.0, -800.0])
+def test_a_log_ratio_out_of_range_leaves_the_gradient_finite(
+    algorithm: type[Any], advantage: float, distance: float
+) -> None:
+    """In float64 exp overflows at 710 nats. The second row is an expert's where the algorithm learns from them."""
+    experts = [False, algorithm in (LUFFY, RLPlus)]
+    given = batch(probabilities=[[0.5, 0.5]] * 2, advantages=[advantage] * 2, experts=experts)
+    old = given.old_logprobs + numbers([[-distance, 0.0]] * 2)
+    far = LossBatch(**{**given.__dict__, "old_logprobs": old})
+    assert algorithm().token_losses(far).policy.isfinite().all()
+    assert gradient_of(algorithm(), far).isfinite().all()
+
+
+def test_limits_by_hand() -> None:
+    # A = -1, ratio e^30: limited to e^20, and the dual clip cuts at 3. Without a clip above: A = 1, clip_high = 1e9.
+    far = batch(probabilities=[[1.0]], old=[[math.exp(-30)]], advantages=[-1.0])
+    assert GRPO().token_losses(far).policy.item() == pytest.approx(3.0)
+    free = GRPO(clip_high=1e9).token_losses(batch(probabilities=[[1.0]], old=[[math.exp(-30)]], advantages=[1.0]))
+    assert free.policy.item() == pytest.approx(-math.exp(20))
+    near = GRPO(clip_high=1e9).token_losses(batch(probabilities=[[1.0]], old=[[math.exp(-19)]], advantages=[1.0]))
+    assert near.policy.item() == pytest.approx(-math.exp(19))
+
+
+@pytest.mark.parametrize(("distance", "value", "slope"), [(2.0, math.exp(2) - 3, 1 - math.exp(2)), (40.0, 10.0, 0.0)])
+def test_k3_is_at_most_10_nats(distance: float, value: float, slope: float) -> None:
+    logprobs = numbers([[-1.0]]).requires_grad_()
+    loss = kl_k3(logprobs, logprobs.detach() + distance, logprobs.detach())
+    assert loss.item() == pytest.approx(value)
+    assert torch.autograd.grad(loss.sum(), logprobs)[0].item() == pytest.approx(slope)
+
+
+def test_k1_limits_its_ratio() -> None:
+    # rho = e^20 in place of e^50, times logprob - reference = 2.
+    logprobs = numbers([[-1.0]]).requires_grad_()
+    loss = kl_k1(logprobs, numbers([[-3.0]]), numbers([[-51.0]]))
+    assert loss.item() == pytest.approx(2 * math.exp(20))
+    assert torch.autograd.grad(loss.sum(), logprobs)[0].item() == pytest.approx(math.exp(20))
+
+
+def test_expert_rows_have_no_clipped_ratio() -> None:
+    given = batch(probabilities=[[0.9], [0.9]], old=[[0.1], [0.1]], advantages=[1.0, 1.0], experts=[False, True])
+    assert LUFFY().token_losses(given).clipped_high.tolist() == [[True], [False]]
+
+
 # The KL divergence
 
 

@@ -1,5 +1,6 @@
-"""The correction for an engine whose distribution is not the trainer's."""
+"""The correction for a sampler whose distribution is not exactly the trainer's."""
 
+import copy
 import dataclasses
 import math
 from typing import Any
@@ -8,70 +9,106 @@ import pytest
 import torch
 
 from calibrl_core.algorithms import GRPO, CalibRL
-from calibrl_core.data.schema import Example
-from calibrl_core.diagnostics.sampler import sampler
+from calibrl_core.config import ImportanceCorrection
 from calibrl_core.metrics import describe
 from calibrl_core.models.policy import Policy
-from calibrl_core.rollout.base import SamplingRequest
-from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
-from calibrl_core.step.importance import importance_weights, with_trainer_logprobs
-from tests.unit.calibrl_core.test_update import batch, config, gradients  # noqa: F401
+from calibrl_core.step.importance import importance_weights
+from calibrl_core.step.optimizer import GradientStep
+from calibrl_core.step.update import Updater
+from tests.unit.calibrl_core.test_update import batch, config  # noqa: F401
+
+# Two completions of three and two tokens, r = trainer / sampler: 1.25, 4, 0.5 (product 2.5) and 0.8, 0.25 (product
+# 0.2); under the mask r would be 100.
+TRAINER = torch.tensor([[0.5, 0.8, 0.2], [0.4, 0.1, 1.0]], dtype=torch.float64).log()
+SAMPLER = torch.tensor([[0.4, 0.2, 0.4], [0.5, 0.4, 0.01]], dtype=torch.float64).log()
+MASK = torch.tensor([[True, True, True], [True, True, False]])
 
 
-def test_weights_are_the_ratio_cut_at_the_cap() -> None:
-    trainer = torch.tensor([[math.log(0.5), math.log(0.9), math.log(0.2), 0.0]])
-    engine = torch.tensor([[math.log(0.4), math.log(0.3), math.log(0.4), 0.0]])
-    weights = importance_weights(trainer, engine, cap=2.0)
-    torch.testing.assert_close(weights, torch.tensor([[1.25, 2.0, 0.5, 1.0]]))
-
-
-def test_the_trainer_finds_its_own_log_probabilities(
-    engine: SharedPrefillEngine, policy: Policy, examples: list[Example]
+@pytest.mark.parametrize(
+    ("correction", "cap", "first", "second", "limited"),
+    [
+        ("token_truncate", 2.0, [1.25, 2.0, 0.5], [0.8, 0.25], [[False, True, False], [False, False]]),
+        ("token_mask", 2.0, [1.25, 0.0, 0.5], [0.8, 0.25], [[False, True, False], [False, False]]),
+        ("sequence_truncate", 2.0, [2.0] * 3, [0.2] * 2, [[True] * 3, [False] * 2]),
+        ("sequence_mask", 2.0, [0.0] * 3, [0.2] * 2, [[True] * 3, [False] * 2]),
+        ("sequence_mask", 3.0, [2.5] * 3, [0.2] * 2, [[False] * 3, [False] * 2]),
+        # Geometric means: cube root of 2.5 = 1.357, square root of 0.2 = 0.447.
+        ("geometric_mask", 1.36, [1.0] * 3, [0.0] * 2, [[False] * 3, [True] * 2]),
+        ("geometric_mask", 1.35, [0.0] * 3, [0.0] * 2, [[True] * 3, [True] * 2]),
+        ("geometric_mask", 2.25, [1.0] * 3, [1.0] * 2, [[False] * 3, [False] * 2]),
+        ("off", 2.0, [1.0] * 3, [1.0] * 2, [[False] * 3, [False] * 2]),
+    ],
+)
+def test_weights_of_each_correction_by_hand(
+    correction: ImportanceCorrection, cap: float, first: list[float], second: list[float], limited: list[list[bool]]
 ) -> None:
-    plain = engine.generate(examples, SamplingRequest(group_size=3, temperature=0.7, max_tokens=8, seed=[2]))
-    off = dataclasses.replace(plain, logprobs=plain.logprobs - 0.3, entropies=plain.entropies + 1)
-    settings = config(GRPO(), rollout={"temperature": 0.7}, micro_batch_rows=4)
-    again = with_trainer_logprobs(policy, examples, off, settings)
-    torch.testing.assert_close(again.logprobs, plain.logprobs, rtol=0, atol=2e-5)
-    torch.testing.assert_close(again.entropies, plain.entropies, rtol=0, atol=2e-5)
+    found = importance_weights(TRAINER, SAMPLER, MASK, correction, cap)
+    assert found.values[0].tolist() == pytest.approx(first)
+    assert found.values[1, :2].tolist() == pytest.approx(second)
+    assert [found.limited[0].tolist(), found.limited[1, :2].tolist()] == limited
 
 
-def test_the_policy_loss_of_a_token_is_weighed_and_guidance_is_not(policy: Policy, batch: Any) -> None:  # noqa: F811
-    """A weight of 2 everywhere doubles the gradient; one of 0 leaves guidance alone."""
+def test_a_sequence_weight_of_very_unlikely_tokens_is_finite() -> None:
+    """A product of 400 ratios of e would be e^400."""
+    weights = importance_weights(
+        torch.zeros(1, 400), torch.full((1, 400), -1.0), torch.ones(1, 400).bool(), "sequence_truncate", 1e30
+    )
+    torch.testing.assert_close(weights.values, torch.full((1, 400), math.exp(20.0)))
+
+
+def updated(policy: Policy, batch: Any, algorithm: Any, **rollout: Any) -> Any:  # noqa: F811
+    """The gradient of a step in float32 whose sampler is another engine, and the step's metrics."""
+    twin = Policy(copy.deepcopy(policy.model), policy.processor, policy.device)
+    settings = config(
+        algorithm, rollout={"engine": "vllm", **rollout}, optimizer={"max_grad_norm": 1e9}, micro_batch_rows=4
+    )
+    gradient = GradientStep(twin, torch.optim.SGD(twin.model.parameters(), lr=0.0), settings.optimizer)
+    updater = Updater(twin, gradient, settings)
+    old = updater.rescore(batch, 0) if updater.rescores else None
+    metrics, _ = updater.update(batch, 0, old_logprobs=old)
+    return {name: parameter.grad for name, parameter in twin.model.named_parameters()}, metrics
+
+
+@pytest.fixture
+def halved(batch: Any) -> Any:  # noqa: F811
+    """The batch, from a sampler under which every token was half as likely as under the trainer."""
     mask = batch.rollouts.mask
-    plain, losses = gradients(policy, batch, GRPO(mini_batches=1))
-    twice, doubled = gradients(policy, weighed(batch, 2 * mask), GRPO(mini_batches=1), micro_batch_rows=4)
-    assert doubled["loss/policy"] == pytest.approx(2 * losses["loss/policy"], abs=1e-6)
-    moved = 0
+    rollouts = dataclasses.replace(batch.rollouts, logprobs=(batch.rollouts.logprobs - math.log(2)) * mask)
+    return dataclasses.replace(batch, rollouts=rollouts)
+
+
+def test_the_policy_loss_is_weighed_by_trainer_over_sampler(policy: Policy, halved: Any) -> None:
+    """Every ratio is 2, and no clip acts: it judges the trainer's own ratio."""
+    plain, losses = updated(policy, halved, GRPO(mini_batches=1), importance_correction="off")
+    twice, doubled = updated(policy, halved, GRPO(mini_batches=1), importance_cap=4.0)
+    cut, limited = updated(policy, halved, GRPO(mini_batches=1), importance_cap=1.5)
+    assert doubled["loss/policy"] == pytest.approx(2 * losses["loss/policy"], rel=1e-4)
+    assert limited["loss/policy"] == pytest.approx(1.5 * losses["loss/policy"], rel=1e-4)
+    assert sum(one.abs().sum().item() for one in plain.values() if one is not None) > 0
     for name, gradient in plain.items():
         if gradient is not None:
             torch.testing.assert_close(twice[name], 2 * gradient, rtol=1e-3, atol=1e-6)
-            moved += gradient.abs().sum().item()
-    assert moved > 0
-
-    _, before = gradients(policy, batch, CalibRL(mini_batches=1))
-    _, after = gradients(policy, weighed(batch, 0 * mask), CalibRL(mini_batches=1))
-    assert after["loss/policy"] == 0
-    assert after["loss/guidance"] == pytest.approx(before["loss/guidance"], rel=1e-6)
-    assert before["loss/guidance"] != 0
-
-
-def weighed(batch: Any, importance: Any) -> Any:  # noqa: F811
-    return dataclasses.replace(batch, sampler_logprobs=batch.rollouts.logprobs, importance=importance.float())
+            torch.testing.assert_close(cut[name], 1.5 * gradient, rtol=1e-3, atol=1e-6)
+    assert "clip/sampler_share" not in losses
+    assert (doubled["clip/sampler_share"], limited["clip/sampler_share"]) == (0.0, 1.0)
+    for metrics in (losses, doubled, limited):
+        assert metrics["ratio/max"] == 1
+        assert metrics["clip/high_share"] + metrics["clip/low_share"] == 0
+        assert metrics["kl/sampler"] == pytest.approx(2 - 1 - math.log(2), rel=1e-4)
+    assert describe("kl/sampler").unit == "nats/token"
+    assert describe("clip/sampler_share").unit == "share of tokens"
 
 
-def test_divergence_and_share_by_hand(batch: Any) -> None:  # noqa: F811
-    """One token became likelier by log 3 and one less likely by log 2; the others did not change."""
-    rollouts, count = batch.rollouts, int(batch.rollouts.mask.sum())
-    engines = rollouts.logprobs.clone()
-    engines[0, 0] -= math.log(3)
-    engines[1, 0] += math.log(2)
-    importance = importance_weights(rollouts.logprobs, engines, cap=2.0)
-    found = sampler(dataclasses.replace(batch, sampler_logprobs=engines, importance=importance))
-    expected = ((3 - 1 - math.log(3)) + (0.5 - 1 + math.log(2))) / count
-    assert found == {
-        "kl/sampler": pytest.approx(expected, rel=1e-5),
-        "clip/sampler_share": pytest.approx(1 / count),
-    }
-    assert all(map(describe, found))
-    assert sampler(batch) == {}
+def test_guidance_is_not_weighed(policy: Policy, halved: Any) -> None:
+    _, plain = updated(policy, halved, CalibRL(mini_batches=1), importance_correction="off")
+    _, masked = updated(policy, halved, CalibRL(mini_batches=1), importance_correction="token_mask", importance_cap=1.5)
+    assert masked["loss/policy"] == 0
+    assert masked["loss/guidance"] == pytest.approx(plain["loss/guidance"], rel=1e-6)
+    assert plain["loss/guidance"] != 0
+
+
+def test_the_divergence_is_that_of_the_first_update(policy: Policy, halved: Any) -> None:
+    """The later mini-batches have moved away from the sampler for another reason."""
+    _, metrics = updated(policy, halved, GRPO(mini_batches=2), importance_cap=4.0)
+    assert metrics["kl/sampler"] == pytest.approx(1 - math.log(2), rel=1e-4)
+    assert metrics["ratio/max"] == 1  # rescored: the old log-probabilities are the trainer's

@@ -190,7 +190,7 @@ def test_training_samples_from_every_steps_weights_and_resumes(tmp_path: Path, r
     assert metrics[-1]["perf/rescore_seconds"] > 0
     rollout = {**config().rollout.model_dump(), "engine": "shared_prefill"}
     own, of_own = trained(tmp_path / "own", config(rollout=rollout))
-    assert "kl/sampler" not in of_own[0]
+    assert "clip/sampler_share" not in of_own[0]
     for name, tensor in own.items():
         torch.testing.assert_close(whole[name], tensor, rtol=0, atol=1e-4)
     trained(tmp_path / "parts", config(), stop_after=2)
