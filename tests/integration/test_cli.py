@@ -3,13 +3,19 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from uuid import UUID
 
+import httpx
 import pytest
 from typer.testing import CliRunner, Result
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from calibrl import cli
 from calibrl.client import STACK_FILE, Client
@@ -158,6 +164,37 @@ def test_a_second_stack_on_the_folder_is_refused(folder: Path) -> None:
     )
 
 
+def test_the_stack_admits_its_owner_only(folder: Path) -> None:
+    file = folder / STACK_FILE
+    assert file.stat().st_mode & 0o077 == 0
+    stack = json.loads(file.read_text())
+    assert stack.keys() == {"api_url", "dashboard_url", "api_key"}
+    assert httpx.get(f"{stack['api_url']}/v1/jobs", trust_env=False).status_code == 401
+    _check_door(stack["dashboard_url"])
+    token = stack["dashboard_url"].rpartition("=")[2]
+    assert token not in (folder / "logs" / "dashboard.log").read_text()
+    names = {path.stem for path in (folder / "logs").iterdir()}
+    assert {"api", "worker", "dashboard", "postgres", "valkey", "migrations"} <= names
+
+
+def _check_door(address: str) -> None:
+    """The printed address signs in; the bare port, and another host's name, do not."""
+    origin = address.partition("/signin")[0]
+    with httpx.Client(trust_env=False) as stranger:
+        assert stranger.get(f"{origin}/files/{UUID(int=1)}/log.txt").status_code == 401
+        assert stranger.get(f"{origin}/signin?token=guessed").status_code == 401
+    with httpx.Client(trust_env=False) as owner:
+        assert owner.get(address).status_code == 303 and "calibrl_key" in owner.cookies
+        assert owner.get(f"{origin}/files/{UUID(int=1)}/log.txt").status_code == 404  # signed in; there is no such job
+    port = int(origin.rpartition(":")[2])
+    for name, allowed in (("127.0.0.1", True), ("evil.example", False)):  # a name that was led to this address
+        with nullcontext() if allowed else pytest.raises(InvalidStatus, match="403"):
+            stream = socket.create_connection(("127.0.0.1", port), 30)
+            with connect(f"ws://{name}:{port}/_stcore/stream", sock=stream, subprotocols=["streamlit"]):
+                pass
+
+
+@pytest.mark.slow
 def test_up_ends_when_one_of_its_processes_does(tmp_path: Path) -> None:
     up = start(tmp_path)
     api = next(pid for pid in processes_with(tmp_path) if b"uvicorn" in Path(f"/proc/{pid}/cmdline").read_bytes())

@@ -41,6 +41,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return install_page(tmp_path_factory.mktemp("site"))
 
 
+@pytest.mark.slow
 def test_the_page_trains(package: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(SPEC))
     done = run(package, "-m", "calibrl_core.train", str(tmp_path / "config.json"), "--run-dir", str(tmp_path / "run"))
@@ -131,7 +132,8 @@ def test_a_broken_algorithm_costs_one_sentence(why: str, tmp_path: Path) -> None
 
 def test_an_algorithm_that_imports_torch_is_named(tmp_path: Path) -> None:
     own = "from typing import Literal\nimport torch\nfrom calibrl_core.algorithms import GRPO\n"
-    files = {"heavy.py": own + "class Heavy(GRPO):\n    type: Literal['heavy'] = 'heavy'\n"}
+    # An empty `torch` in its place costs no seconds.
+    files = {"torch.py": "", "heavy.py": own + "class Heavy(GRPO):\n    type: Literal['heavy'] = 'heavy'\n"}
     points = {"calibrl.algorithms": {"heavy": "heavy:Heavy"}}
     folder = install(tmp_path, files, {"name": "org-heavy", "version": "2", "entry-points": points})
     done = run(folder, "-c", "from calibrl_core.algorithms.registry import ALGORITHMS; print('heavy' in ALGORITHMS)")
@@ -159,15 +161,12 @@ FAMILY = """
 """
 
 
-@pytest.mark.parametrize(
-    ("body", "reason"),
-    [("1 / 0", "ZeroDivisionError: division by zero"), ("return {'reward/mean': 1.0}", "must be named odd/")],
-)
-def test_a_broken_metric_family_costs_its_metrics_only(body: str, reason: str, tmp_path: Path) -> None:
-    points = {"calibrl.metrics": {"odd": "odd:odd"}}
-    files = {"odd.py": f"def odd(batch):\n    {body}\n"}
+def test_a_broken_metric_family_costs_its_metrics_only(tmp_path: Path) -> None:
+    points = {"calibrl.metrics": {"odd": "odd:odd", "even": "odd:even"}}
+    files = {"odd.py": "def odd(batch):\n    1 / 0\n\ndef even(batch):\n    return {'reward/mean': 1.0}\n"}
     folder = install(tmp_path, files, {"name": "org-odd", "version": "3", "entry-points": points})
     done = run(folder, "-c", "\n".join(line.strip() for line in FAMILY.splitlines()))
-    assert done.stdout.strip() == "[{}, {}]"
-    assert reason in done.stderr
-    assert done.stderr.count("The package org-odd 3: metric family 'odd' failed") == 1
+    assert done.stdout.strip() == "[{}, {}, {}, {}]"
+    for name, reason in (("odd", "ZeroDivisionError: division by zero"), ("even", "must be named even/")):
+        (line,) = [line for line in done.stderr.splitlines() if f"metric family '{name}' failed" in line]
+        assert line.startswith("The package org-odd 3: ") and reason in line

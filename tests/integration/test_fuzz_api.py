@@ -9,7 +9,7 @@ from tests.fuzz import run
 from tests.support import API_KEY
 from tests.support.rest import serving
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 OPERATIONS = re.compile(r"Operations: +(\d+) selected / (\d+) total")
 
 

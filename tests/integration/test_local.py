@@ -7,14 +7,9 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
-from uuid import UUID
 
-import httpx
 import pytest
-from websockets.exceptions import InvalidStatus
-from websockets.sync.client import connect
 
 from calibrl.client import Client
 from calibrl.schemas import JobStatus
@@ -73,6 +68,7 @@ def start(folder: Path) -> subprocess.Popen[bytes]:
     return owner
 
 
+@pytest.mark.slow
 def test_a_job_outlives_a_killed_stack_and_ctrl_c_leaves_nothing(folder: Path) -> None:
     killed = start(folder)
     with Client(data_dir=folder) as client:
@@ -104,18 +100,12 @@ def test_a_job_outlives_a_killed_stack_and_ctrl_c_leaves_nothing(folder: Path) -
     assert [json.loads(line)["type"] for line in lines[-2:]] == ["checkpoint", "finish"]
 
 
-def test_the_stack_prints_its_state_and_refuses_bad_calls(folder: Path) -> None:
+@pytest.mark.slow
+def test_a_stack_whose_worker_has_ended_is_an_error(folder: Path) -> None:
     with LocalStack(folder) as stack:
         stack.check()
-        assert (folder / "stack.json").stat().st_mode & 0o077 == 0
         said = json.loads((folder / "stack.json").read_text())
         assert said == {"api_url": stack.api_url, "dashboard_url": stack.dashboard_url, "api_key": stack.api_key}
-        assert httpx.get(f"{stack.api_url}/v1/jobs", trust_env=False).status_code == 401
-        _check_door(str(stack.dashboard_url))
-        token = str(stack.dashboard_url).rpartition("=")[2]
-        assert token not in (folder / "logs" / "dashboard.log").read_text()
-        names = {path.stem for path in (folder / "logs").iterdir()}
-        assert {"api", "worker", "dashboard", "postgres", "valkey", "migrations"} <= names
         with pytest.raises(StackError, match="in use by another running stack"), LocalStack(folder):
             pass
         worker = next(pid for pid in processes_with(folder) if _command(pid)[1:4] == ["-m", "celery", "-A"])
@@ -137,6 +127,7 @@ def test_a_used_port_is_named_in_one_line(folder: Path) -> None:
     assert processes_with(folder) == []
 
 
+@pytest.mark.slow
 def test_addresses_in_the_environment_replace_the_embedded_servers(
     folder: Path, database: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,23 +140,6 @@ def test_addresses_in_the_environment_replace_the_embedded_servers(
         job = client.submit(SPEC | {"steps": 2})
         eventually(lambda: client.job(job.id).status is JobStatus.SUCCEEDED)
     assert not (folder / "postgres").exists() and not (folder / "valkey").exists()
-
-
-def _check_door(address: str) -> None:
-    """The printed address signs in; the bare port, and another host's name, do not."""
-    origin = address.partition("/signin")[0]
-    with httpx.Client(trust_env=False) as stranger:
-        assert stranger.get(f"{origin}/files/{UUID(int=1)}/log.txt").status_code == 401
-        assert stranger.get(f"{origin}/signin?token=guessed").status_code == 401
-    with httpx.Client(trust_env=False) as owner:
-        assert owner.get(address).status_code == 303 and "calibrl_key" in owner.cookies
-        assert owner.get(f"{origin}/files/{UUID(int=1)}/log.txt").status_code == 404  # signed in; there is no such job
-    port = int(origin.rpartition(":")[2])
-    for name, allowed in (("127.0.0.1", True), ("evil.example", False)):  # a name that was led to this address
-        with nullcontext() if allowed else pytest.raises(InvalidStatus, match="403"):
-            stream = socket.create_connection(("127.0.0.1", port), 30)
-            with connect(f"ws://{name}:{port}/_stcore/stream", sock=stream, subprotocols=["streamlit"]):
-                pass
 
 
 def _command(pid: int) -> list[str]:

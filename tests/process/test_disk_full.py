@@ -54,6 +54,7 @@ def events(run_dir: Path) -> list[RunEvent]:
     return batch.events
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_the_run_and_the_last_whole_checkpoint_loads(
     small_disk: Callable[[int], Path], tmp_path: Path
 ) -> None:
@@ -95,6 +96,7 @@ def test_a_disk_without_room_for_a_folder(small_disk: Callable[[int], Path], tmp
     assert train(module, disk / "run", written(tmp_path / "config.json"), log) == DISK_FULL_STATUS
 
 
+@pytest.mark.slow
 def test_a_quota_that_one_checkpoint_exceeds_ends_the_run_with_that_reason(tmp_path: Path) -> None:
     config = written(tmp_path / "config.json", checkpoints={"every_steps": 1, "max_gigabytes": 0.01})
     assert train(REAL, tmp_path / "run", config, tmp_path / "log.txt") == 1

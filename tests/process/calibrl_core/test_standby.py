@@ -61,5 +61,6 @@ def test_a_run_is_bit_for_bit_the_one_of_a_cold_start(tmp_path: Path) -> None:
         assert first.read_bytes() == second.read_bytes()
 
 
+@pytest.mark.slow
 def test_no_import_asks_for_gpus() -> None:
     assert run([sys.executable, "-c", NO_CUDA]) == "[] False\n"
