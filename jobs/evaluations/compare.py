@@ -77,7 +77,7 @@ def evaluation(job: models.Job) -> Evaluation:
     try:
         results = [EvaluationResult.model_validate(_result(job, row)) for row in result["results"]]
         return Evaluation.model_validate({"job_id": job.id, "results": results, "comparisons": result["comparisons"]})
-    except (LookupError, ValidationError) as error:
+    except (LookupError, TypeError, AttributeError, ValidationError) as error:
         raise Conflict(f"Job {job.id} has results in a format that this version does not know.") from error
 
 
