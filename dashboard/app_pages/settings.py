@@ -51,7 +51,7 @@ def _keys(me: Me) -> None:
         name.html(f"<b>{escape(key.name)}</b> <span style='opacity:.75'>{escape(key.prefix)}… {key.scope}</span>")
         is_current = bool(key.prefix) and signin.key().startswith(key.prefix)
         if key.prefix and signin.own().startswith(key.prefix):
-            name.caption("Key of the local service, used by viewers who have not signed in.")
+            name.caption("Key of the local service. The link that calibrl up prints signs in with it.")
         state.write(f"{_state(key)}, current" if is_current else _state(key))
         used.write(f"used {moment(key.last_used_at)}" if key.last_used_at else "never used")
         usable = me.scope == "write" and key.revoked_at is None
