@@ -71,9 +71,7 @@ def _results(replay: Replay) -> None:
     if replay.stopped:
         st.caption("Not all completions were scored:")
         st.text(replay.stopped)
-    if not replay.completions:
-        states.empty("No completions", "The job has no stored completions for these steps.")
-    elif not replay.data:
+    if not replay.data:
         states.empty("No changes", f"Same result for all {replay.scored:,} completions.")
     else:
         st.html(table(TITLES, [_row(replay.job_id, completion) for completion in replay.data[:MAX_SHOWN]]))

@@ -10,6 +10,7 @@ import httpx
 import structlog
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from api import main
 from api.examples import TRAIN
@@ -17,14 +18,17 @@ from jobs.settings import get_settings
 from tests.support.waiting import LIMIT_SECONDS
 
 
+def fresh_app() -> FastAPI:
+    """Return the API, without what its middleware remembers of another test."""
+    main.app.middleware_stack = None  # built with the next request; building the routes takes longer than most tests
+    return main.app
+
+
 @contextmanager
-def serving(app: FastAPI | None = None) -> Iterator[httpx.Client]:
+def serving(app: ASGIApp | None = None) -> Iterator[httpx.Client]:
     """Serve the API on a free port and yield a client with the key."""
-    if app is None:  # building the routes takes longer than most tests
-        app = main.app
-        app.middleware_stack = None  # built again with the first request: what it remembers is another test's
     listener = socket.create_server(("127.0.0.1", 0))  # clients connect at once, and wait until the server accepts
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3))
+    server = uvicorn.Server(uvicorn.Config(app or fresh_app(), log_level="warning", timeout_graceful_shutdown=3))
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     key = get_settings().need("api_key")

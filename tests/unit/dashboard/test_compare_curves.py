@@ -2,15 +2,14 @@
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import pytest
 
-from calibrl.schemas import Job
+from calibrl.schemas import Job, JobStatus
 from calibrl.schemas import Series as Bucketed
 from dashboard.views.compare_curves import RATE, SECONDS, JobCurves, JobLine, config, job_lines, same_config
-
-from .conftest import World
 
 BEGAN = datetime(2026, 11, 1, tzinfo=UTC)
 
@@ -28,23 +27,29 @@ def together(*series: Bucketed) -> JobCurves:
     return {(one.job_id, one.name): one for one in series}
 
 
-def seeds(world: World, *numbers: int, **changes: Any) -> tuple[Job, ...]:
+def seeds(*numbers: int, **changes: Any) -> tuple[Job, ...]:
+    """Return running jobs that differ in their seeds and names."""
     spec = {"kind": "train", "algorithm": {"type": "grpo"}, "labels": {}, "model": {"builtin": "tiny-vlm"}} | changes
     return tuple(
-        world.add(name=f"run-{seed}", started_at=BEGAN, spec=spec | {"name": f"run-{seed}", "seed": seed})
+        Job(
+            id=uuid4(), name=f"run-{seed}", kind="train", project="default", user="user", priority="normal", labels={},
+            gpus=0, status=JobStatus.RUNNING, reason=None, message=None, step=0, steps_total=280, attempt=1,
+            depends_on=[], created_at=BEGAN, started_at=BEGAN, finished_at=None,
+            spec=spec | {"name": f"run-{seed}", "seed": seed}, result=None,
+        )
         for seed in numbers
-    )
+    )  # fmt: skip
 
 
-def test_jobs_that_differ_in_seeds_and_names_only_are_one_config(world: World) -> None:
-    first, second = seeds(world, 1, 2)
-    (other,) = seeds(world, 1, algorithm={"type": "calibrl"})
+def test_jobs_that_differ_in_seeds_and_names_only_are_one_config() -> None:
+    first, second = seeds(1, 2)
+    (other,) = seeds(1, algorithm={"type": "calibrl"})
     assert config(first) == config(second) != config(other)
     assert same_config([first, other, second]) == [(first, second), (other,)]
 
 
-def test_seeds_are_drawn_as_their_mean_between_min_and_max(world: World) -> None:
-    first, second = seeds(world, 1, 2)
+def test_seeds_are_drawn_as_their_mean_between_min_and_max() -> None:
+    first, second = seeds(1, 2)
     found = together(
         bucketed(first, "reward/mean", [0.0, 1.0, None]), bucketed(second, "reward/mean", [0.5, 0.2, 0.4, 0.6])
     )
@@ -56,8 +61,8 @@ def test_seeds_are_drawn_as_their_mean_between_min_and_max(world: World) -> None
     assert curve.series.high.tolist() == [0.5, 1.0, 0.4, 0.6]
 
 
-def test_places_by_step_time_and_tokens(world: World) -> None:
-    (job,) = seeds(world, 1)
+def test_places_by_step_time_and_tokens() -> None:
+    (job,) = seeds(1)
     line = [JobLine("one", "#000000", (job,))]
     found = together(
         bucketed(job, "reward/mean", [0.1, 0.2, 0.3]),
@@ -71,14 +76,14 @@ def test_places_by_step_time_and_tokens(world: World) -> None:
     assert by == {"step": [1, 2, 3], "time": [10, 20, 30], "tokens": [200, 300, 500]}
 
 
-def test_a_job_without_throughput_has_no_line_by_tokens(world: World) -> None:
-    (job,) = seeds(world, 1)
+def test_a_job_without_throughput_has_no_line_by_tokens() -> None:
+    (job,) = seeds(1)
     found = together(bucketed(job, "reward/mean", [0.1, 0.2]))
     assert [*job_lines([JobLine("one", "#000000", (job,))], found, "reward/mean", "tokens")] == []
 
 
-def test_a_metric_of_some_seeds_is_drawn_from_these_seeds(world: World) -> None:
-    first, second = seeds(world, 1, 2)
+def test_a_metric_of_some_seeds_is_drawn_from_these_seeds() -> None:
+    first, second = seeds(1, 2)
     found = together(bucketed(first, "expert/gap_mean", [1.0, 2.0]))
     [curve] = job_lines([JobLine("both", "#000000", (first, second))], found, "expert/gap_mean", "step")
     assert np.array_equal(curve.series.low, curve.series.high)

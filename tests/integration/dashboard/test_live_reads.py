@@ -1,8 +1,4 @@
-"""Reads that fetch only what is new, against a service made by hand."""
-
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+"""Reads that fetch only what is new from the API."""
 
 import numpy as np
 import pytest
@@ -13,9 +9,9 @@ from dashboard.charts import figures
 from dashboard.charts.series import BUCKETS, COLUMNS
 from dashboard.palette import NEUTRAL
 from dashboard.reads import live, service
+from tests.support.dashboard.world import World
 
-if TYPE_CHECKING:
-    from tests.unit.dashboard.conftest import World
+pytestmark = pytest.mark.integration
 
 NAMES = ("reward/mean", "loss/grad_norm")
 
@@ -78,11 +74,13 @@ def test_values_that_are_not_finite_are_gaps(world: World) -> None:
 def test_steps_that_an_attempt_took_back_are_forgotten(world: World) -> None:
     job = world.add()
     world.measure(job, range(1, 31), {"reward/mean": 1.0})
+    world.spread(job, range(1, 31))
     history, histogram = live.history(job.id, 1, NAMES), live.histogram(job.id, 1, "rareness")
     history.refresh()
     histogram.refresh()
-    del world.metrics[job.id][20:], world.histograms[job.id][60:]
+    world.rewind(job, 20)
     world.measure(job, range(21, 24), {"reward/mean": 2.0})
+    world.spread(job, range(21, 24))
     history.refresh()
     histogram.refresh()
     series = history.series("reward/mean")
@@ -93,11 +91,11 @@ def test_steps_that_an_attempt_took_back_are_forgotten(world: World) -> None:
 
 def test_a_histogram_is_followed_in_bounded_columns(world: World) -> None:
     job = world.add()
-    world.measure(job, range(1, COLUMNS), {"reward/mean": 1.0})
+    world.spread(job, range(1, COLUMNS))
     histogram = live.histogram(job.id, 1, "rareness")
     histogram.refresh()
     assert (histogram.columns().width, len(histogram.columns())) == (1, COLUMNS - 1)
-    world.measure(job, range(COLUMNS, COLUMNS + 4), {"reward/mean": 1.0})
+    world.spread(job, range(COLUMNS, COLUMNS + 4))
     histogram.refresh()
     assert (histogram.columns().width, len(histogram.columns())) == (2, COLUMNS // 2 + 2)
 
@@ -114,6 +112,7 @@ def test_viewers_share_a_read(world: World, monkeypatch: pytest.MonkeyPatch) -> 
 def test_viewers_share_a_figure_until_there_is_more(world: World) -> None:
     job = world.add()
     world.measure(job, range(1, 101), {"reward/mean": 1.0, "loss/grad_norm": 2.0})
+    world.spread(job, range(1, 101))
 
     def drawn() -> list[figures.ChartFigure]:
         history, histogram = live.history(job.id, 1, NAMES), live.histogram(job.id, 1, "rareness")
@@ -129,6 +128,7 @@ def test_viewers_share_a_figure_until_there_is_more(world: World) -> None:
     first, second = drawn(), drawn()
     assert all(one is other for one, other in zip(first, second, strict=True))
     world.measure(job, range(101, 102), {"reward/mean": 1.0})
+    world.spread(job, range(101, 102))
     third = drawn()
     changed = [one is not other for one, other in zip(second, third, strict=True)]
     assert changed == [True, False, True, True]
@@ -156,7 +156,7 @@ def test_a_comparison_forgets_steps_that_a_job_took_back(world: World) -> None:
     world.measure(second, range(1, 101), {"reward/mean": 1.0})
     comparison = live.compared_curves([first, second], NAMES)
     comparison.refresh()
-    world.metrics[first.id] = world.metrics[first.id][:4]
+    world.rewind(first, 4)
     comparison.refresh()
     steps = {job: curve.last_step[-1] for (job, name), curve in comparison.curves().items() if name == "reward/mean"}
     assert steps == {first.id: 4, second.id: 100}
@@ -168,8 +168,7 @@ def test_a_comparison_restarts_with_another_attempt(world: World) -> None:
         world.measure(job, range(1, 11), {"reward/mean": 1.0})
     live.compared_curves(jobs, NAMES).refresh()
     world.measure(jobs[0], range(11, 21), {"reward/mean": 2.0})
-    world.change(jobs[0], attempt=2)
-    again = live.compared_curves([world.jobs[job.id] for job in jobs], NAMES)
+    again = live.compared_curves([world.change(jobs[0], attempt=2), jobs[1]], NAMES)
     again.refresh()
     assert again.curves()[jobs[0].id, "reward/mean"].last_step[-1] == 20
 
@@ -207,11 +206,11 @@ def test_only_the_end_of_a_log_is_kept(world: World, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(live, "LOG_TAIL", 10)
     monkeypatch.setattr(live, "LOG_KEPT", 21)
     job = world.add()
-    world.logs[job.id] = b"first line\nlast line\n"
+    world.log(job, b"first line\nlast line\n")
     log = live.log(job.id)
     log.refresh()
     assert (log.shown, log.text, log.cut) == ("last line\n", "first line\nlast line\n", True)
-    world.logs[job.id] += b"more\n"
+    world.log(job, b"more\n")
     log.refresh()
     assert (log.shown, log.text) == ("line\nmore\n", " line\nlast line\nmore\n")
     assert b"".join(service.client().whole_log(job.id)) == b"first line\nlast line\nmore\n"
@@ -229,11 +228,11 @@ def test_groups_are_listed_newest_step_first(world: World) -> None:
 def test_columns_that_are_drawn_do_not_change_under_another_viewers_read(world: World) -> None:
     """One viewer draws while another's refresh adds columns."""
     job = world.add()
-    world.measure(job, range(1, 4), {"reward/mean": 1.0})
+    world.spread(job, range(1, 4))
     histogram = live.histogram(job.id, 1, "rareness")
     histogram.refresh()
     drawn = histogram.columns()
-    world.measure(job, range(4, 8), {"reward/mean": 1.0})
+    world.spread(job, range(4, 8))
     histogram.refresh()
     assert (len(drawn), len(histogram.columns())) == (3, 7)
     assert drawn.shares()[0].tolist() == [1, 2, 3]

@@ -1,20 +1,17 @@
 """The compare page: several jobs' curves and what differs between their specs."""
 
+import pytest
 from streamlit.testing.v1 import AppTest
 
 from dashboard.palette import MODELS
-from tests.support.waiting import LIMIT_SECONDS
+from tests.support.dashboard.pages import finished, html, open_page
+from tests.support.dashboard.world import HOSTILE, World
 
-from .conftest import HOSTILE, World
-from .test_pages import NAVIGATION, finished, html
+pytestmark = pytest.mark.integration
 
 
 def compare_page(*jobs: object) -> AppTest:
-    app = AppTest.from_file(NAVIGATION, default_timeout=LIMIT_SECONDS)
-    app.switch_page("app_pages/compare.py")
-    if jobs:
-        app.query_params["jobs"] = ",".join(map(str, jobs))
-    return finished(app.run())
+    return open_page("compare", jobs=",".join(map(str, jobs)))
 
 
 def test_one_job_is_nothing_to_compare(world: World) -> None:
@@ -23,8 +20,8 @@ def test_one_job_is_nothing_to_compare(world: World) -> None:
 
 
 def test_two_jobs_and_their_differences_are_shown(world: World) -> None:
-    first = world.add(name="one", spec={"kind": "train", "algorithm": {"type": "calibrl", "negative_slope": 0.5}})
-    second = world.add(name="two", spec={"kind": "train", "algorithm": {"type": "grpo"}})
+    first = world.add(name="one", spec={"algorithm": {"type": "calibrl"}})
+    second = world.add(name="two", spec={"algorithm": {"type": "grpo"}})
     for job in (first, second):
         world.measure(job, range(1, 41))
     app = compare_page(first.id, second.id)
@@ -37,16 +34,16 @@ def test_two_jobs_and_their_differences_are_shown(world: World) -> None:
 
 
 def test_names_and_specs_are_inert(world: World) -> None:
-    first = world.add(name="a", spec={"note": HOSTILE})
-    second = world.add(name="b", spec={"note": "x"})
+    first = world.add(name="a", spec={"labels": {"note": HOSTILE}})
+    second = world.add(name="b", spec={"labels": {"note": "x"}})
     text = html(compare_page(first.id, second.id))
     assert "<script>" not in text and "&lt;script&gt;" in text
 
 
 def test_seeds_of_one_config_are_one_line_or_one_line_each(world: World) -> None:
-    spec = {"kind": "train", "algorithm": {"type": "grpo"}}
+    spec = {"algorithm": {"type": "grpo"}}
     jobs = [world.add(name="grpo", spec=spec | {"seed": seed}) for seed in (1, 2)]
-    jobs.append(world.add(name="calibrl", spec={"kind": "train", "algorithm": {"type": "calibrl"}, "seed": 1}))
+    jobs.append(world.add(name="calibrl", spec={"algorithm": {"type": "calibrl"}, "seed": 1}))
     for job in jobs:
         world.measure(job, range(1, 41))
     app = compare_page(*(job.id for job in jobs))
@@ -57,7 +54,7 @@ def test_seeds_of_one_config_are_one_line_or_one_line_each(world: World) -> None
 
 
 def test_jobs_of_different_configs_cannot_be_grouped(world: World) -> None:
-    jobs = [world.add(spec={"kind": "train", "steps": steps}) for steps in (1, 2)]
+    jobs = [world.add(spec={"steps": steps}) for steps in (1, 2)]
     app = compare_page(*(job.id for job in jobs))
     assert not app.toggle
     assert "No evaluations yet" in " ".join(caption.value for caption in app.caption)

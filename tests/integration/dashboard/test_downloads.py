@@ -1,5 +1,6 @@
 """Files that pass through the dashboard: with whose key, and what is refused."""
 
+from collections.abc import Iterator
 from uuid import uuid4
 
 import pytest
@@ -8,14 +9,15 @@ from starlette.testclient import TestClient
 
 from dashboard import signin
 from dashboard.reads import downloads
+from tests.support.dashboard.world import World
 
-from .conftest import KEY, Refusal, World
-from .test_datasets_page import a_dataset, on_the_hub
+pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-def browser(world: World) -> TestClient:
-    return TestClient(Starlette(routes=downloads.routes), cookies={signin.COOKIE: KEY})
+def browser(world: World) -> Iterator[TestClient]:
+    with TestClient(Starlette(routes=downloads.routes), cookies={signin.COOKIE: world.key}) as client:
+        yield client
 
 
 @pytest.mark.parametrize(
@@ -29,17 +31,23 @@ def browser(world: World) -> TestClient:
 def test_a_data_set_is_saved_under_its_name(
     world: World, browser: TestClient, name: str, format: str, file: str
 ) -> None:
-    id = a_dataset(world, name=name, format=format).id
-    world.answers[f"GET /v1/datasets/{id}/content"] = lambda body: b"rows"
+    id = world.add_dataset(b"rows", name=name, format=format, bytes=4).id
     answer = browser.get(f"/{downloads.dataset_address(id)}")
     assert answer.content == b"rows"
     assert answer.headers["content-disposition"] == f'attachment; filename="{file}"'
 
 
 def test_a_data_set_that_is_only_a_name_has_no_file(world: World, browser: TestClient) -> None:
-    id = on_the_hub(world).id
-    world.answers[f"GET /v1/datasets/{id}/content"] = lambda body: Refusal(409, "only a name")
+    id = world.add_hub_dataset().id
     assert browser.get(f"/{downloads.dataset_address(id)}").status_code == 409
+
+
+def test_files_of_a_job_are_saved_under_its_id(world: World, browser: TestClient) -> None:
+    job = world.add()
+    world.log(job, b"step 1 fine\n")
+    answer = browser.get(f"/{downloads.address(job.id, 'log.txt')}")
+    assert answer.content == b"step 1 fine\n"
+    assert answer.headers["content-disposition"] == f'attachment; filename="{job.id}-log.txt"'
 
 
 def test_without_a_cookie_nothing_is_given(world: World, browser: TestClient) -> None:

@@ -1,21 +1,17 @@
 """Panels of other packages, on the page of a job."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from dashboard.panels.installed import installed_panels
+from tests.support.dashboard.pages import charts, html, job_page
+from tests.support.dashboard.world import World
 from tests.support.packages import install, install_page
 
-from .test_pages import charts, html, job_page
-
-if TYPE_CHECKING:
-    from .conftest import World
+pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(autouse=True)

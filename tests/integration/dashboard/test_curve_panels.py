@@ -1,0 +1,131 @@
+"""Panels of curves on a job's page: overview, exploration, expert mismatch, system."""
+
+import pytest
+
+from calibrl.schemas import Job
+from dashboard.palette import WRONG
+from tests.support.dashboard.pages import charts, finished, html, job_page, paths
+from tests.support.dashboard.world import World
+
+pytestmark = pytest.mark.integration
+
+EXPLORATION = {
+    "entropy", "pass-at-k", "groups-solved", "active-groups", "rareness", "heat-rareness", "distinct-answers",
+    "common-wrong", "solved-then-lost", "covariance", "reward-spread", "length", "truncated", "clip", "ratio", "kl",
+}  # fmt: skip
+
+
+def test_the_overview_draws_accuracy_reward_and_losses(world: World, measured: Job) -> None:
+    app = job_page(measured.id)
+    figures = charts(app)
+    assert figures.keys() == {"accuracy", "reward", "losses", "grad-norm"}
+    assert [trace["name"] for trace in figures["accuracy"]["data"] if trace.get("showlegend", True)] == [
+        "val",
+        "val (strict)",
+        "train",
+        "train (strict)",
+    ]
+    assert figures["reward"]["data"][0]["x"][-1] == 100
+    assert "100 of 280 steps" in html(app)
+    assert "left" in html(app)
+    assert [tile.label for tile in app.metric] == [
+        "Validation accuracy",
+        "Train accuracy",
+        "Entropy (nats/token)",
+        "Gap to the expert (nats/token)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("panel", "names"),
+    [
+        ("Exploration", EXPLORATION),
+        ("System", {"phases", "speed", "memory", "step-seconds"}),
+        (
+            "Expert mismatch",
+            {
+                "gap",
+                "damped",
+                "probe-gap",
+                "probe-nll",
+                "expert-gradients",
+                "expert-agreement",
+                "heat-expert-gap",
+                "quadrants",
+                "expert-nll",
+                "expert-losses",
+            },
+        ),
+    ],
+)
+def test_a_panel_draws_its_charts(world: World, measured: Job, panel: str, names: set[str]) -> None:
+    figures = charts(job_page(measured.id, panel))
+    assert names <= figures.keys()
+    assert all(figure["data"] for figure in figures.values())
+
+
+def test_no_sentence_claims_an_uncertain_fact(world: World, measured: Job) -> None:
+    text = html(job_page(measured.id, "Expert mismatch")) + html(job_page(measured.id, "Exploration"))
+    assert "Two bands" not in text and "after its updates" not in text
+    assert "With one mini-batch per step it stays at 1" in text
+
+
+def test_lines_of_similar_colours_have_different_dashes(world: World, measured: Job) -> None:
+    figures = charts(job_page(measured.id, "Exploration"))
+    for name in ("rareness", "clip", "ratio"):
+        lines = [trace["line"] for trace in figures[name]["data"] if trace.get("showlegend", True)]
+        assert len({line["dash"] for line in lines}) == 3
+    assert WRONG not in [trace["line"]["color"] for name in ("clip", "ratio") for trace in figures[name]["data"]]
+
+
+def test_groups_with_an_advantage_are_not_called_solved(world: World, measured: Job) -> None:
+    """An unsolved group whose completions differ in their format has one as well."""
+    traces = charts(job_page(measured.id, "Exploration"))["active-groups"]["data"]
+    names = [trace["name"] for trace in traces if trace.get("showlegend", True)]
+    assert names == ["non-zero advantage"]
+
+
+def test_only_the_panel_on_show_asks_for_data(world: World, measured: Job) -> None:
+    world.keep_sample(measured, 10, "text")
+    job_page(measured.id, "Log")
+    asked = paths(world.requests)
+    assert "log" in asked
+    assert not asked & {"histograms", "samples", "checkpoints", "events"}
+    metrics = [request for request in world.requests if "/metrics" in request]
+    assert all("names=perf%2Fstep_seconds&" in request for request in metrics)  # the header's time left
+
+
+def test_calibrated_quadrants_say_how_hard_they_are_pushed(world: World, measured: Job) -> None:
+    text = html(job_page(measured.id, "Expert mismatch"))
+    assert "Pushed down at full strength." in text
+    assert "Pushed up at 0.5 × full strength." in text
+
+
+def test_supervised_fine_tuning_shows_its_own_charts(world: World) -> None:
+    job = world.add(spec={"algorithm": {"type": "sft"}})
+    world.measure(job, range(1, 31), {"expert/nll": 2.0, "loss/grad_norm": 1.0})
+    figures = charts(job_page(job.id))
+    assert figures.keys() == {"nll", "grad-norm"}  # the others have nothing to draw
+    (panels,) = [group for group in job_page(job.id).button_group if group.key == "panel"]
+    assert panels.options[:3] == ["Overview", "Health", "System"]
+
+
+def test_the_system_panel_shows_the_gpus_that_the_job_holds(world: World, measured: Job) -> None:
+    machine = world.machine(gpus=[93.0, 40.0])
+    world.hold(measured, machine, gpus=1)
+    text = html(job_page(measured.id, "System"))
+    assert "Runs on machine-1" in text
+    assert "93 %" in text and "40 %" not in text
+    assert text.count("20.0 of 80 GiB") == 1
+
+
+def test_weights_are_shown_by_outcome(world: World, measured: Job) -> None:
+    app = job_page(measured.id, "Exploration")
+    of_all = charts(app)["heat-rareness"]["data"]
+    world.requests.clear()
+    app.button_group(key="heat-rareness-of").set_value("wrong").run()
+    assert any("name=rareness%2Fwrong" in request for request in world.requests)
+    assert charts(finished(app))["heat-rareness"]["data"] != of_all
+    app = job_page(measured.id, "Expert mismatch")
+    app.button_group(key="heat-expert-gap-of").set_value("correct").run()
+    assert any("name=expert%2Fgap_correct" in request for request in world.requests)

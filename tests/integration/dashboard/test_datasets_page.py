@@ -1,0 +1,129 @@
+"""The datasets page: the list, one with its rows, uploads, and names on the hub."""
+
+import json
+from typing import Any
+from uuid import UUID
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from calibrl.schemas import JobStatus, Role
+from tests.support.dashboard.pages import html, open_page, press
+from tests.support.dashboard.world import HOSTILE, PREVIEW, World
+
+pytestmark = pytest.mark.integration
+ROW = {"question": "What is it?", "answer": "7"}
+
+
+def data_page(view: str | None = None, **query: str) -> AppTest:
+    return open_page("datasets", show=view, **query)
+
+
+def upload(*rows: dict[str, Any]) -> AppTest:
+    """Upload a JSONL file with these rows in the form."""
+    app = data_page("Upload a file")
+    content = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    app.file_uploader[0].set_value(("mine.jsonl", content, "application/jsonl")).run()
+    return press(app, "Validate and upload")
+
+
+def test_the_list_goes_on_after_the_last_one_shown(world: World) -> None:
+    kept = [world.add_dataset(name=f"no-{number:02d}") for number in range(26)]
+    text = html(press(data_page(), "Older"))
+    assert "no-00" in text and "no-01" not in text
+    assert any(f"after={kept[1].id}" in path for path in world.requests)
+
+
+def test_the_list_shows_files_and_names_on_the_hub(world: World) -> None:
+    file, named = world.add_dataset(), world.add_hub_dataset()
+    text = html(data_page())
+    assert f'href="data?id={file.id}"' in text and f'href="data?id={named.id}"' in text
+    assert "12 bytes" in text and ">yes<" in text and ">hub<" in text
+
+
+def test_an_empty_list_gives_the_next_step(world: World) -> None:
+    assert "No datasets yet" in html(data_page())
+
+
+def test_those_who_may_only_look_can_add_nothing(world: World) -> None:
+    world.sign_in("eve", {"default": Role.VIEWER})
+    dataset = world.add_dataset()
+    assert data_page().button_group(key="show").options == ["List"]
+    app = data_page(id=str(dataset.id))
+    assert not any(button.label == "Delete dataset" for button in app.button)
+    assert "What is it?" in html(app)
+
+
+def test_rows_are_previewed_with_images_and_inert_texts(world: World) -> None:
+    texts = dict.fromkeys(("question", "answer", "expert", "data_source"), HOSTILE)
+    dataset = world.add_dataset(preview=texts | {"earlier": [HOSTILE]})
+    text = html(data_page(id=str(dataset.id)))
+    assert text.count("&lt;script&gt;") == 5 and "<script>" not in text
+    assert f'src="{PREVIEW["images"][0]}"' in text
+
+
+@pytest.mark.parametrize(
+    "address", ['x" onerror="alert(1)', "https://example.com/spy.png", "data:text/html;base64,AA=="]
+)
+def test_no_other_address_is_taken_for_an_image(world: World, address: str) -> None:
+    dataset = world.add_dataset(preview={"images": [address]})
+    assert "<img" not in html(data_page(id=str(dataset.id)))
+
+
+def test_a_name_on_the_hub_has_no_rows_here(world: World) -> None:
+    text = html(data_page(id=str(world.add_hub_dataset().id)))
+    assert "Registered reference" in text and "hiyouga/geometry3k on the hub" in text
+
+
+@pytest.mark.parametrize("id", ["nonsense", str(UUID(int=7))])
+def test_an_unknown_data_set_is_explained(world: World, id: str) -> None:
+    assert "Dataset not found" in html(data_page(id=id))
+
+
+def test_deleting_asks_first_and_says_why_not(world: World) -> None:
+    dataset = world.add_dataset(b"rows")
+    user = world.add(spec={"data": {"dataset": str(dataset.id)}}, datasets=[dataset.id])
+    app = press(data_page(id=str(dataset.id)), "Delete dataset")
+    assert any(str(user.id) in text.value for text in app.text)
+    world.change(user, status=JobStatus.SUCCEEDED)
+    assert "No datasets yet" in html(press(app, "Delete dataset"))
+
+
+def test_an_upload_leads_to_its_preview(world: World) -> None:
+    app = upload(ROW)
+    assert world.asked("POST /v1/datasets/upload") == [ROW]
+    assert "name=mine" in next(path for path in world.requests if "upload" in path)
+    assert "What is it?" in html(app)
+
+
+def test_a_refused_upload_is_reported_per_row(world: World) -> None:
+    text = html(upload(ROW, {"question": HOSTILE}))
+    assert "<td>row 2</td>" in text
+    assert "<script>" not in text
+
+
+def test_nothing_can_be_kept_without_a_file(world: World) -> None:
+    app = data_page("Upload a file")
+    assert next(button for button in app.button if button.label == "Validate and upload").disabled
+
+
+def test_a_name_on_the_hub_is_noted(world: World) -> None:
+    app = data_page("From the hub")
+    app.text_input[0].set_value("hiyouga/geometry3k")
+    app = press(app, "Register")
+    (sent,) = world.asked("POST /v1/datasets")
+    assert sent | {"revision": None} == {
+        "name": "geometry3k",
+        "hub": "hiyouga/geometry3k",
+        "project": "default",
+        "split": "train",
+        "revision": None,
+    }
+    assert "Registered reference" in html(app)
+
+
+def test_a_name_that_is_none_is_refused_here(world: World) -> None:
+    app = data_page("From the hub")
+    app.text_input[0].set_value("<b>nonsense</b>")
+    text = html(press(app, "Register"))
+    assert "<td>hub</td>" in text and "<b>nonsense" not in text

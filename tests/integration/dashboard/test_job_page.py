@@ -1,0 +1,112 @@
+"""Head of a job's page: its status, progress, queue position, dependencies and actions."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from calibrl.schemas import JobStatus, Reason
+from tests.support.dashboard.pages import charts, finished, html, job_page, jobs_page
+from tests.support.dashboard.world import World
+
+pytestmark = pytest.mark.integration
+
+
+def test_a_failed_job_shows_why_with_the_end_of_its_log(world: World) -> None:
+    message = "Traceback\nRuntimeError: <b>boom</b>"
+    job = world.add(status=JobStatus.FAILED, reason=Reason.OUT_OF_MEMORY, message=message)
+    app = job_page(job.id)
+    assert app.error[0].value == "Failed: RuntimeError\\: \\<b\\>boom\\</b\\>"
+    assert app.code[0].value == message
+    assert "No metrics" in html(app)
+    assert {button.key for button in app.button} == {"retry", "fork"}  # nothing is left to cancel
+
+
+def test_a_running_job_can_be_cancelled(world: World) -> None:
+    job = world.add()
+    app = job_page(job.id)
+    app.button(key="cancel").click().run()
+    assert world.job(job.id).status == JobStatus.CANCELLING
+    assert "cancelling" in html(finished(app))
+
+
+@pytest.mark.parametrize(
+    ("status", "offered"),
+    [
+        (JobStatus.QUEUED, {"pause", "cancel"}),
+        (JobStatus.WAITING, {"pause", "cancel"}),
+        (JobStatus.RUNNING, {"pause", "cancel"}),
+        (JobStatus.PAUSING, {"cancel"}),
+        (JobStatus.PAUSED, {"resume", "cancel"}),
+        (JobStatus.CANCELLING, set()),
+        (JobStatus.SUCCEEDED, set()),
+        (JobStatus.FAILED, {"retry"}),
+        (JobStatus.CANCELLED, {"retry"}),
+    ],
+)
+def test_only_applicable_actions_are_offered(world: World, status: JobStatus, offered: set[str]) -> None:
+    job = world.add(status=status)
+    app = job_page(job.id, "Spec")
+    assert {button.key for button in app.button} == {*offered, "fork"}
+    assert f"{status.value}</span>" in html(app)
+    assert f"{status.value}</span>" in html(jobs_page())
+
+
+@pytest.mark.parametrize(
+    ("status", "action", "to"),
+    [
+        (JobStatus.RUNNING, "pause", JobStatus.PAUSING),
+        (JobStatus.PAUSED, "resume", JobStatus.QUEUED),
+        (JobStatus.FAILED, "retry", JobStatus.QUEUED),
+    ],
+)
+def test_a_requested_action_shows_at_once(world: World, status: JobStatus, action: str, to: JobStatus) -> None:
+    job = world.add(status=status)
+    app = job_page(job.id, "Spec")
+    app.button(key=action).click().run()
+    assert world.job(job.id).status == to
+    assert f"{to.value}</span>" in html(finished(app))
+
+
+def test_a_queued_job_says_why_it_waits_and_for_how_long(world: World) -> None:
+    """The only slot is held by a job that needed 36,180 s for 280 of 350 steps: 9045 s are left."""
+    running = world.add(started_at=datetime.now(UTC) - timedelta(seconds=36_180), step=280, steps_total=350)
+    world.hold(running, world.machine(cpu_slots=1))
+    job = world.add(status=JobStatus.QUEUED)
+    text = html(job_page(job.id))
+    assert "Queue position 1 · waiting for a free CPU slot" in text
+    assert "estimated start in 2 h 30 min" in text
+    assert "Not started yet" in text
+
+
+def test_the_reason_of_a_wait_is_escaped(world: World) -> None:
+    job = world.add(status=JobStatus.QUEUED, spec={"resources": {"labels": {"gpu": "<b>"}}})
+    assert "no online machine labelled gpu=&lt;b&gt; has a CPU slot" in html(job_page(job.id))
+
+
+def test_a_paused_job_keeps_its_progress_and_does_not_run(world: World) -> None:
+    job = world.add(status=JobStatus.PAUSED)
+    world.measure(job, range(1, 41))
+    app = job_page(job.id)
+    text = html(app)
+    assert "40 of 280 steps" in text
+    assert "running for" not in text
+    assert " left" not in text
+    assert charts(app)["reward"]["data"]
+
+
+def test_a_waiting_job_names_its_dependency(world: World) -> None:
+    first = world.add(name="the-warm-up")
+    job = world.add(status=JobStatus.WAITING, depends_on=[first.id])
+    text = html(job_page(job.id))
+    assert "Depends on" in text
+    assert f"job?id={first.id}" in text
+    assert "the-warm-up" in text
+    assert "Not started yet" in text
+
+
+def test_names_and_labels_are_escaped(world: World) -> None:
+    job = world.add(name="<i>x</i>", labels={"team": "<b>y</b>"})
+    for text in (html(job_page(job.id)), html(jobs_page())):
+        assert "<i>" not in text
+        assert "&lt;i&gt;x&lt;/i&gt;" in text
+    assert "&lt;b&gt;y&lt;/b&gt;" in html(job_page(job.id))

@@ -1,0 +1,150 @@
+"""The new job page: the form, what would become of it, and what is sent."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+import yaml
+from streamlit.testing.v1 import AppTest
+
+from calibrl.schemas import JobStatus, Role, job_spec_adapter
+from calibrl.schemas import Scope as KeyScope
+from tests.support.dashboard.pages import finished, html, jobs_page, open_page, press
+from tests.support.dashboard.world import HOSTILE, World
+
+pytestmark = pytest.mark.integration
+PLAN = "POST /v1/jobs:plan"
+
+
+def new_page() -> AppTest:
+    return open_page("new_job")
+
+
+def submit_button(app: AppTest) -> Any:
+    return next(button for button in app.button if button.label == "Submit job")
+
+
+def test_the_plan_of_the_preset_is_shown(world: World) -> None:
+    """The only slot is held, another job waits, and a job of the project took 125 s."""
+    ended = datetime.now(UTC)
+    world.add(status=JobStatus.SUCCEEDED, started_at=ended - timedelta(seconds=125), finished_at=ended)
+    world.hold(world.add(), world.machine(cpu_slots=1))
+    world.add(status=JobStatus.QUEUED)
+    app = new_page()
+    assert job_spec_adapter.validate_python(world.asked(PLAN)[-1]).name == "digits-calibrl"
+    text = html(app)
+    assert "Queued, position 2" in text and "waiting for a free CPU slot" in text and "2 min 05 s" in text
+    assert text.count(">4,096<") == 3  # all rows have an expert and an image
+    assert not submit_button(app).disabled
+
+
+def test_the_plan_follows_the_form_and_both_texts_say_the_same(world: World) -> None:
+    """20,000 steps of 8 prompts are 39.06 epochs over 4096 rows."""
+    app = new_page()
+    app.number_input(key="new-calibrl:steps").set_value(20_000)
+    finished(app.run())
+    sent = world.asked(PLAN)[-1]
+    assert sent["steps"] == 20_000
+    assert "39 epochs over 4096 rows" in html(app)
+    as_yaml, as_curl = (block.value for block in app.code)
+    assert yaml.safe_load(as_yaml) == sent
+    assert '"steps": 20000' in as_curl and "$CALIBRL_API_URL/v1/jobs" in as_curl
+    assert "temperature" not in as_yaml  # a default
+
+
+def test_another_preset_resets_the_form(world: World) -> None:
+    app = new_page()
+    app.number_input(key="new-calibrl:steps").set_value(17)
+    app.run()
+    app.selectbox(key="preset").set_value("sft")
+    finished(app.run())
+    assert (world.asked(PLAN)[-1]["name"], world.asked(PLAN)[-1]["steps"]) == ("digits-warm-up", 800)
+
+
+def test_earlier_input_is_restored(world: World) -> None:
+    """After a look at an evaluation, at another algorithm, at a section that was left out, and at another page."""
+    app = new_page()
+    app.number_input(key="new-calibrl:steps").set_value(17)
+    app.number_input(key="new-calibrl:algorithm:calibrl.guidance_coef").set_value(0.25)
+    finished(app.run())
+    app.segmented_control(key="kind").set_value("Evaluation")
+    finished(app.run())
+    assert app.text_input(key="new-evaluate:name").value == "my-evaluation"
+    app.segmented_control(key="kind").set_value("Training")
+    finished(app.run())
+    app.selectbox(key="new-calibrl:algorithm").set_value("grpo")
+    finished(app.run())
+    assert world.asked(PLAN)[-1]["algorithm"]["type"] == "grpo"
+    app.selectbox(key="new-calibrl:algorithm").set_value("calibrl")
+    finished(app.run())
+    app.switch_page("app_pages/queue.py")
+    app.run()
+    app.switch_page("app_pages/new_job.py")
+    finished(app.run())
+    spec = yaml.safe_load(app.code[0].value)
+    assert (spec["steps"], spec["algorithm"]) == (17, {"type": "calibrl", "mini_batches": 1, "guidance_coef": 0.25})
+    assert not app.warning
+
+
+def test_a_refusal_is_at_its_field_and_blocks_the_submission(world: World) -> None:
+    app = new_page()
+    app.selectbox(key="new-calibrl:data").set_value("path")
+    app.run()
+    app.text_input(key="new-calibrl:data:path.path").set_value(f"/{HOSTILE}")
+    text = html(finished(app.run()))
+    assert text.count("there is no file") == 2  # at the field, and where the plan would be
+    assert "<script>" not in text and "&lt;script&gt;" in text
+    assert submit_button(app).disabled
+
+
+def test_a_field_that_is_empty_is_named_without_asking(world: World) -> None:
+    app = new_page()
+    asked = len(world.asked(PLAN))
+    app.text_input(key="new-calibrl:name").set_value("")
+    text = html(finished(app.run()))
+    assert text.count("Required") == 2
+    assert len(world.asked(PLAN)) == asked
+
+
+def test_submitting_leads_to_the_job(world: World) -> None:
+    app = new_page()
+    app.text_input(key="new-calibrl:name").set_value("my own")
+    app.run()
+    submit_button(app).click()
+    app.run()
+    (sent,) = world.asked("POST /v1/jobs")
+    assert sent["name"] == "my own"
+    assert sent == world.asked(PLAN)[-1]
+    assert app.query_params["id"] == str(world.named("my own").id)
+
+
+def test_an_evaluation_of_the_newest_training(world: World) -> None:
+    job = world.add(name="trained", status=JobStatus.SUCCEEDED)
+    app = new_page()
+    app.button_group(key="kind").set_value("Evaluation")
+    finished(app.run())
+    spec = world.asked(PLAN)[-1]
+    assert (spec["kind"], spec["models"]) == ("evaluate", [{"from_job": str(job.id)}])
+    assert spec["data"] == [{"builtin": "digits", "split": "test"}]
+    press(app, "Add model")
+    assert [UUID(model["from_job"]) for model in world.asked(PLAN)[-1]["models"]] == [job.id, job.id]
+
+
+def test_only_projects_of_members_are_offered(world: World) -> None:
+    roles = {"looked-at": Role.VIEWER, "worked-in": Role.MEMBER}
+    world.sign_in("eve", roles)
+    assert new_page().selectbox(key="new-calibrl:project").options == ["worked-in"]
+
+
+@pytest.mark.parametrize(("scope", "role"), [("read", Role.ADMIN), ("write", Role.VIEWER)])
+def test_those_who_may_only_look_get_no_form(world: World, scope: KeyScope, role: Role) -> None:
+    world.sign_in("eve", {"default": role}, scope=scope)
+    app = new_page()
+    assert "Read-only" in html(app)
+    assert not app.number_input
+    assert not any(button.label == "New job" for button in jobs_page().button)
+
+
+def test_the_jobs_list_leads_here(world: World) -> None:
+    assert any(button.label == "New job" for button in jobs_page().button)

@@ -1,0 +1,96 @@
+"""Panels of records on a job's page: health, log, files, events, spec, and the lineage on the overview."""
+
+import pytest
+
+from calibrl.schemas import Job, JobStatus
+from dashboard.panels.health import rule_changes
+from dashboard.reads import live
+from dashboard.views.spec_diff import ChangedField, changed_fields
+from tests.support.dashboard.pages import finished, html, job_page
+from tests.support.dashboard.world import HOSTILE, World
+
+pytestmark = pytest.mark.integration
+
+FIRED = (
+    "entropy_collapse fired at step 30: over the last 10 steps the entropy was 0.01 nats per token; the run began with "
+    "0.5 (limit 0.05). Lower optimizer.lr, raise algorithm.clip_high, or set algorithm.entropy_coef."
+)
+CLEARED = "entropy_collapse cleared at step 45: over the last 10 steps the entropy was 0.2 nats per token."
+
+
+def test_a_firing_rule_is_shown_first_with_its_remedy(world: World, measured: Job) -> None:
+    world.note(measured, FIRED)
+    world.note(measured, HOSTILE, "warning")
+    app = job_page(measured.id, "Health")
+    text = html(app)
+    assert "✕ Firing" in text
+    assert "Fired at step 30" in text
+    assert "The entropy was" not in text
+    assert "Over the last 10 steps the entropy was 0.01 nats per token; the run began with 0.5 (limit 0.05)." in text
+    assert "Lower optimizer.lr" in text
+    assert text.index("Entropy collapse") < text.index("No advantage")
+    assert text.count("✓ OK") == 4
+    assert "<script>" not in text
+    assert app.caption[0].value.startswith("1 active alert.")
+
+
+def test_a_rule_that_cleared_is_quiet_again(world: World, measured: Job) -> None:
+    for message in (FIRED, CLEARED, "words of another form"):
+        world.note(measured, message)
+    assert "✓ Resolved" in html(job_page(measured.id, "Health"))
+    found = rule_changes(live.events(measured.id).events)
+    assert [(change.fired, change.step) for change in found] == [(True, "30"), (False, "45")]
+
+
+def test_files_are_links_with_their_sizes(world: World, measured: Job) -> None:
+    world.keep_checkpoint(measured, 50, best=True)
+    world.keep_checkpoint(measured, 100)
+    judged = world.add(name="judges-it", kind="evaluate", depends_on=[measured.id])
+    text = html(job_page(measured.id, "Files"))
+    assert f'href="files/{measured.id}/checkpoint-50.tar"' in text
+    assert "Download, 6.4 MB" in text
+    assert text.index("Step 100") < text.index("Step 50")
+    assert "accuracy 60.0%" in text
+    assert f'href="job?id={judged.id}"' in text
+    for file in ("metrics.csv", "metrics.parquet", "tensorboard", "log.txt"):
+        assert f'href="files/{measured.id}/{file}" download' in text
+
+
+def test_a_log_is_searched(world: World, measured: Job) -> None:
+    world.log(measured, b"step 1 fine\nWARNING: <b>odd</b>\nstep 2 fine\n")
+    app = job_page(measured.id, "Log")
+    app.text_input(key="log_search").set_value("warning").run()
+    assert finished(app).code[0].value == "WARNING: <b>odd</b>"
+    assert "1 matching line" in html(app)
+
+
+def test_log_events_and_spec_are_plain_text(world: World, measured: Job) -> None:
+    hostile = "<script>alert(1)</script>"
+    world.log(measured, hostile.encode())
+    world.note(measured, hostile, "warning", actor=hostile)
+    assert job_page(measured.id, "Log").code[0].value == hostile
+    events = html(job_page(measured.id, "Events"))
+    assert hostile not in events
+    assert events.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 2
+    assert "negative_slope: 0.5" in job_page(measured.id, "Spec").code[0].value
+
+
+def test_the_overview_shows_a_jobs_parents_and_children(world: World) -> None:
+    warm_up = world.add(name="the-warm-up", status=JobStatus.SUCCEEDED)
+    start = {"from_job": str(warm_up.id), "checkpoint": "best"}
+    job = world.add(name="the-run", spec={"model": start}, depends_on=[warm_up.id])
+    fork = world.add(name="the-fork", forked_from=job.id, forked_step=50)
+    text = html(job_page(job.id))
+    places = [text.index(name) for name in ("tiny-vlm", "the-warm-up", "the-run</b>", "the-fork")]
+    assert places == sorted(places)
+    assert f'href="job?id={warm_up.id}"' in text
+    assert f'href="job?id={fork.id}"' in text
+
+
+def test_values_other_than_defaults_are_marked(world: World) -> None:
+    job = world.add(spec={"algorithm": {"type": "calibrl", "negative_slope": 0.25}})
+    found = {row.field: row for row in changed_fields(job.spec)}
+    assert found["algorithm.negative_slope"] == ChangedField("algorithm.negative_slope", "0.25", "0.5")
+    assert found["model.builtin"].default is None
+    assert not {"optimizer.lr", "name", "algorithm.type"} & found.keys()
+    assert "<code>algorithm.negative_slope</code>" in html(job_page(job.id, "Spec"))

@@ -1,0 +1,1 @@
+"""Helpers for tests of the dashboard: its pages in Streamlit's test runner, on the real API and a database."""
