@@ -27,7 +27,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-PATIENCE = 240_000  # milliseconds until something on the page must have happened
+PATIENCE = LIMIT_SECONDS * 1000  # milliseconds
 # For a deep link, Streamlit's own page first asks under its path where the server is; the answer is 404.
 PROBE = re.compile(r"/\w+/_stcore/(health|host-config)$")
 # A page's script has ended, and all its charts are drawn.

@@ -266,12 +266,11 @@ def test_a_process_that_fails_ends_the_others_and_says_why(tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_a_launcher_killed_while_its_processes_still_import_leaves_none(tmp_path: Path) -> None:
-    with running(tmp_path, ACCELERATE, "-m", "calibrl_core.train") as launcher:
+    with running(tmp_path, ACCELERATE, str(SCRIPT.with_name("run_importing.py"))) as launcher:
         eventually(lambda: len(processes_with(tmp_path)) >= 3)  # the launcher and its two
         launcher.kill()
         launcher.wait(LIMIT_SECONDS)
         eventually(lambda: processes_with(tmp_path) == [])
-    assert not (tmp_path / "run" / "events.jsonl").exists()  # neither had come so far
 
 
 @pytest.mark.parametrize("launched", [True, False])

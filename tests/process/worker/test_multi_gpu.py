@@ -33,14 +33,14 @@ AT_HOME = {"distributed_type": "DEEPSPEED", "num_machines": 2, "machine_rank": 1
 
 
 @contextmanager
-def started(folder: Path, **changes: Any) -> Iterator[Process]:
+def started(folder: Path, module: str = "calibrl_core.train", **changes: Any) -> Iterator[Process]:
     """Two processes that train into `folder/run`; what is left of them at the end is killed."""
     home = folder / "home" / "accelerate"
     home.mkdir(parents=True)
     (home / "default_config.yaml").write_text(yaml.safe_dump(AT_HOME | {"compute_environment": "LOCAL_MACHINE"}))
     (folder / "config.json").write_text(TrainConfig.model_validate(CONFIG | changes).model_dump_json())
     arguments = [str(folder / "config.json"), "--run-dir", str(folder / "run")]
-    command = multi_gpu.command("calibrl_core.train", arguments, 2)
+    command = multi_gpu.command(module, arguments, 2)
     environment = {**os.environ, "HF_HOME": str(home.parent), "PYTHONPATH": str(ROOT)}
     environment |= multi_gpu.environment(LIMIT_SECONDS)
     process = children.start(command, log=folder / "log.txt", env=environment, cwd=ROOT)
@@ -81,8 +81,7 @@ def test_two_jobs_run_side_by_side_and_the_one_that_is_asked_to_stop_does(tmp_pa
 
 @pytest.mark.slow
 def test_trainers_die_with_a_launcher_that_is_killed_while_they_import(tmp_path: Path) -> None:
-    with started(tmp_path) as process:
+    with started(tmp_path, "tests.process.calibrl_core.run_importing") as process:
         eventually(lambda: len(trainers(tmp_path, process)) == 2)
         children.kill_group(process)
         eventually(lambda: trainers(tmp_path, process) == [])
-    assert not (tmp_path / "run").exists()
