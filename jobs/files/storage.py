@@ -4,7 +4,7 @@ The service creates the keys, never its users. A file exists whole or not at all
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
@@ -63,7 +63,7 @@ class Storage:
         with self._reached(), suppress(FileNotFoundError):
             self._fs.rm_file(self._at(key))
 
-    def fetch(self, key: str, target: Path, expected: str) -> Iterator[None]:
+    def fetch(self, key: str, target: Path, expected: str) -> Generator[None]:
         """Copy a file to this machine, one chunk between two yields: complete and with the expected SHA-256, or not at
         all.
 

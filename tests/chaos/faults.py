@@ -42,7 +42,12 @@ class Fault:
 
 def trainer_killed(scene: Scene) -> None:
     """SIGKILL of the trainer and all it has started."""
-    scene.strike(lambda: [pids.send(pids.trainers(subject.id), signal.SIGKILL) for subject in scene.victims])
+
+    def kill() -> None:
+        for subject in scene.victims:
+            pids.send(pids.trainers(subject.id), signal.SIGKILL)
+
+    scene.strike(kill)
 
 
 def supervisor_killed(scene: Scene) -> None:
@@ -182,7 +187,12 @@ def sweeps_doubled(scene: Scene) -> None:
                 lifecycle.sweep(session)
 
     threads = [threading.Thread(target=sweep) for _ in range(2)]
-    scene.strike(lambda: [thread.start() for thread in threads])
+
+    def start() -> None:
+        for thread in threads:
+            thread.start()
+
+    scene.strike(start)
     for thread in threads:
         thread.join()
 
@@ -208,7 +218,12 @@ def _await_stop_orders(scene: Scene) -> None:
 
 def disk_full(scene: Scene) -> None:
     """Leave no free byte on the job's disk until it has ended."""
-    scene.strike(lambda: [disk.fill(subject.folder) for subject in scene.victims])
+
+    def fill() -> None:
+        for subject in scene.victims:
+            disk.fill(subject.folder)
+
+    scene.strike(fill)
     deadline = time.monotonic() + LIMIT_SECONDS
     waiting = {subject.id for subject in scene.victims}
     while waiting and time.monotonic() < deadline:

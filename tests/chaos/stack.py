@@ -132,7 +132,13 @@ class Stack:
 
     def _set_environment(self) -> None:
         before = dict(os.environ)
-        self._exit.callback(lambda: (os.environ.clear(), os.environ.update(before), get_settings.cache_clear()))
+
+        def restore() -> None:
+            os.environ.clear()
+            os.environ.update(before)
+            get_settings.cache_clear()
+
+        self._exit.callback(restore)
         os.environ.update(
             TIMES,
             CALIBRL_LEASE_SECONDS=str(self.lease_seconds),

@@ -1,7 +1,7 @@
 """Output of the suite: the table of faults by states, and the last line."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import median
 
 from rich.console import Console
@@ -48,8 +48,8 @@ def last_line(strokes: int, found: Found) -> str:
     return f"{strokes} faults, {found.lost} jobs lost, {found.doubled} steps doubled, {found.left} processes left"
 
 
-def _most(words: Sequence[str] | object) -> str:
-    counted = Counter(words)  # type: ignore[call-overload]
+def _most(words: Iterable[str]) -> str:
+    counted = Counter(words)
     return "\n".join(f"{text}{f' ({count})' if len(counted) > 1 else ''}" for text, count in counted.most_common(3))
 
 

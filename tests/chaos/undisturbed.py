@@ -43,7 +43,8 @@ class Undisturbed:
     def _run(self, text: str, run_dir: Path) -> Reports:
         run_dir.mkdir(parents=True)
         (run_dir / "config.json").write_text(text)
-        command = [sys.executable, "-m", f"{self._trainer}.train", run_dir / "config.json", "--run-dir", run_dir]
+        command: list[str | Path] = [sys.executable, "-m", f"{self._trainer}.train"]
+        command += [run_dir / "config.json", "--run-dir", run_dir]
         subprocess.run(command, cwd=ROOT, check=True, timeout=LIMIT_SECONDS, capture_output=True)
         reports = Reports()
         for line in (run_dir / "events.jsonl").read_text().splitlines():

@@ -1,8 +1,10 @@
 """Conditions that must hold for a job, and for the stack, after a fault."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy.orm import Session
@@ -85,10 +87,11 @@ def _compare(job: models.Job, undisturbed: Undisturbed, found: Found) -> None:
         )
         found.doubled += len(differing)
         found.words.append(f"steps {differing} are not as undisturbed ({', '.join(names_[:5])})")
-    for what, mine, other in (
+    kinds: list[tuple[str, Mapping[Any, Any], Mapping[Any, Any]]] = [
         ("histograms", has.histograms, {k: v for k, v in reference.histograms.items() if k[0] <= last}),
         ("samples", has.samples, Counter({k: v for k, v in reference.samples.items() if k <= last})),
-    ):
+    ]
+    for what, mine, other in kinds:
         if mine != other:
             wrong = sorted(key for key in mine.keys() | other.keys() if mine.get(key) != other.get(key))
             more = [key for key in wrong if what == "samples" and mine.get(key, 0) > other.get(key, 0)]

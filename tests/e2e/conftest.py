@@ -42,7 +42,9 @@ def chromium() -> str:
     path = shutil.which("chromium")
     if path is None:
         say = "Chromium is missing: apt-get install chromium"
-        pytest.fail(say, pytrace=False) if os.environ.get("CI") == "true" else pytest.skip(say)
+        if os.environ.get("CI") == "true":
+            pytest.fail(say, pytrace=False)
+        pytest.skip(say)
     return path
 
 

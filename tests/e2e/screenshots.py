@@ -11,6 +11,7 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 from shutil import which
+from typing import Literal
 
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
@@ -67,8 +68,9 @@ def taken(page: Page, url: str, path: Path, width: int) -> None:
 
 def take_all(browser: Browser, address: str, shown: list[tuple[str, str]], folder: Path) -> None:
     """Take all pictures in both themes; a job's overview and the list of jobs also at phone size."""
-    for theme in ("light", "dark"):
-        context = browser.new_context(base_url=address, color_scheme=theme)  # type: ignore[arg-type]
+    themes: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+    for theme in themes:
+        context = browser.new_context(base_url=address, color_scheme=theme)
         page = context.new_page()
         page.goto(f"{address}&next=/signin")
         origin = address.partition("/signin")[0]

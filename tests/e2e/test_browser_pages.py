@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from uuid import UUID
 
@@ -62,7 +63,7 @@ def picture() -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def written(path: Path, *rows: dict[str, object]) -> Path:
+def written(path: Path, *rows: Mapping[str, object]) -> Path:
     path.write_text("\n".join(map(json.dumps, rows)))
     return path
 

@@ -60,9 +60,9 @@ def test_warm_up_then_calibrl_then_evaluation(client: Client) -> None:
     assert [trained.status, evaluation.status] == [JobStatus.WAITING] * 2
     assert trained.depends_on == [warmup.id]
 
-    warmup, trained, evaluation = (ended(client, job) for job in (warmup, trained, evaluation))
+    warmed_up, finished, evaluated = (ended(client, job) for job in (warmup, trained, evaluation))
 
-    assert (warmup.step, trained.step) == (4, 3)
+    assert (warmed_up.step, finished.step) == (4, 3)
     rows = client.metrics(trained.id).data
     assert [row.step for row in rows] == [1, 2, 3]
     assert all(row.values.keys() >= STARRED for row in rows)
@@ -80,9 +80,9 @@ def test_warm_up_then_calibrl_then_evaluation(client: Client) -> None:
 
     (checkpoint,) = [one for one in client.checkpoints(trained.id) if one.step == 3]
     assert (Path(checkpoint.path) / "model.safetensors").is_file()
-    assert evaluation.result is not None
-    assert [row["model_index"] for row in evaluation.result["results"]] == [0, 1]
-    assert evaluation.result["comparisons"][0]["split"] == "test"
+    assert evaluated.result is not None
+    assert [row["model_index"] for row in evaluated.result["results"]] == [0, 1]
+    assert evaluated.result["comparisons"][0]["split"] == "test"
     assert "eval/test/pass_at_k" in client.metrics(evaluation.id).data[-1].values
     started_from = json.loads((Path(checkpoint.path).parents[1] / "config.json").read_text())["model"]["path"]
     assert str(warmup.id) in started_from

@@ -109,7 +109,8 @@ def test_pages_neither_skip_nor_repeat_while_jobs_are_added(http: httpx.Client, 
         life.run(f"UPDATE jobs SET status = '{status}', finished_at = {ends[number % 3]} WHERE id = :id", id=id)
     whole = [job["id"] for job in http.get("/v1/jobs", params={"sort": sort}).json()["data"]]
     assert sorted(whole) == sorted(known)
-    seen, after = [], {}
+    seen: list[str] = []
+    after: dict[str, str] = {}
     for number in range(20):
         page = http.get("/v1/jobs", params={"sort": sort, "limit": 2, **after}).json()
         seen += [job["id"] for job in page["data"]]

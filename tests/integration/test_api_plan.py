@@ -70,9 +70,14 @@ def test_a_plan_is_refused_where_a_submission_is(http: httpx.Client, tmp_path: P
 def test_data_is_counted_and_looked_into_once(
     http: httpx.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = []
+    read: list[Any] = []
     survey = files.survey
-    monkeypatch.setattr(files, "survey", lambda source: read.append(source) or survey(source))
+
+    def counted(source: Any) -> Any:
+        read.append(source)
+        return survey(source)
+
+    monkeypatch.setattr(files, "survey", counted)
     path = rows(tmp_path / "d.jsonl", 40, 30)
     data = {"path": str(path)}
     (facts, held_out) = planned(http, data=data)["data"]
@@ -160,7 +165,7 @@ def test_unknown_routes_beside_the_plan(http: httpx.Client) -> None:
 
 
 def test_a_large_plan_full_of_errors_gets_a_small_answer(http: httpx.Client) -> None:
-    spec = {"kind": "train", "name": "x", "data": {"builtin": "digits"}, "steps": 1}
+    spec: dict[str, Any] = {"kind": "train", "name": "x", "data": {"builtin": "digits"}, "steps": 1}
     spec |= {"model": {"builtin": "tiny-vlm", "lora": {"targets": [1] * 80_000}}}
     answer = http.post("/v1/jobs:plan", json=spec)
     assert answer.status_code == 422 and len(answer.content) < 1_000

@@ -179,8 +179,12 @@ def _names(admin: httpx.Client) -> dict[str, str]:
 
 def _file(admin: httpx.Client) -> str:
     row = b'{"messages": [{"role": "user", "content": "a?"}, {"role": "assistant", "content": "a!"}]}'
-    form = {"files": {"file": ("a.jsonl", row)}, "data": {"purpose": "fine-tune"}}
-    answer = admin.post("/v1/files", headers={"OpenAI-Project": OWN}, **form)
+    answer = admin.post(
+        "/v1/files",
+        headers={"OpenAI-Project": OWN},
+        files={"file": ("a.jsonl", row)},
+        data={"purpose": "fine-tune"},
+    )
     assert answer.status_code == 200, answer.text
     return str(answer.json()["id"])
 

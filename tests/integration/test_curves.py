@@ -20,6 +20,7 @@ from calibrl.client import CalibrlError, Client
 from calibrl.schemas import job_spec_adapter
 from jobs import lifecycle
 from jobs.db import session_scope
+from jobs.errors import NotFound
 from jobs.repository import curves, histograms, jobs, metrics
 from tests.support import API_KEY
 from tests.support.rest import named, refused, submitted
@@ -225,7 +226,7 @@ def test_jobs_of_other_projects_are_not_there(http: httpx.Client) -> None:
     id = UUID(submitted(http)["id"])
     with session_scope() as session:
         assert jobs.require_visible(session, [id], frozenset({"default"})) == [id]
-        with pytest.raises(jobs.NotFound, match=str(id)):
+        with pytest.raises(NotFound, match=str(id)):
             jobs.require_visible(session, [id], frozenset({"other"}))
 
 
@@ -314,7 +315,7 @@ def test_histograms_within_a_budget(http: httpx.Client) -> None:
         histograms.upsert(
             session, UUID(job), [*rows, (5, "h", [0.0, 2.0, 4.0], [100, 100]), (3, "other", edges, [9, 9])]
         )
-    query = {"name": "h", "points": 3}
+    query: dict[str, str | int] = {"name": "h", "points": 3}
     found = http.get(f"/v1/jobs/{job}/histograms", params=query).json()
     shared = {"name": "h", "edges": edges, "width": 4}
     assert found == {

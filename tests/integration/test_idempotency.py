@@ -58,9 +58,9 @@ def test_a_key_is_good_for_one_request(http: httpx.Client) -> None:
     assert count() == 1
 
 
-@pytest.mark.parametrize("key", ["", "a b", "x" * 256, "é".encode()])
-def test_unusable_idempotency_keys_are_refused(http: httpx.Client, key: str | bytes) -> None:
-    answer = http.post("/v1/jobs", json=TRAIN, headers={"Idempotency-Key": key})
+@pytest.mark.parametrize("key", [b"", b"a b", b"x" * 256, "é".encode()])
+def test_unusable_idempotency_keys_are_refused(http: httpx.Client, key: bytes) -> None:
+    answer = http.post("/v1/jobs", json=TRAIN, headers={b"Idempotency-Key": key})
     assert named(answer) == ["Idempotency-Key"]
     assert post(http, "!" * 255).status_code == 201
 

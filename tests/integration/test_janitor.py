@@ -9,10 +9,10 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from calibrl.schemas import JobStatus
+from calibrl.schemas import DAY, JobStatus
 from jobs import janitor
 from jobs.db import session_scope
-from jobs.janitor import DAY, Finding, Kind
+from jobs.janitor import Finding, Kind
 from jobs.repository import checkpoints, histograms, images, jobs, logs, metrics, samples
 from jobs.settings import get_settings
 from tests.integration.test_queue import pause, project, retry

@@ -116,7 +116,7 @@ def test_the_feed_begins_with_the_records_of_existing_jobs(empty: str) -> None:
                 RETURNING id
                 """,
                 [log],
-            ).fetchone()[0]
+            ).fetchall()[0][0]
             for log in (70_000, 0)
         )
         connection.execute(

@@ -13,6 +13,7 @@ import pytest
 from openai import OpenAI
 from openai.types import FileObject
 from openai.types.fine_tuning import FineTuningJob
+from openai.types.graders import StringCheckGraderParam
 from PIL import Image
 
 from calibrl.schemas import JobStatus, Reason
@@ -73,7 +74,7 @@ def jsonl(rows: list[dict[str, Any]]) -> bytes:
 
 CHATS = jsonl([chat(number) for number in range(8)])
 GRADED = jsonl([chat(number, answered=number > 3, reference_answer=str(number + 1)) for number in range(8)])
-GRADER: dict[str, Any] = {
+GRADER: StringCheckGraderParam = {
     "type": "string_check",
     "name": "equal",
     "input": "{{ sample.output_text }}",
@@ -100,7 +101,7 @@ def uuid(job: FineTuningJob) -> UUID:
 
 
 def fault(error: openai.APIStatusError) -> tuple[str | None, str | None]:
-    assert set(error.body or ()) == {"message", "type", "param", "code"}
+    assert isinstance(error.body, dict) and error.body.keys() == {"message", "type", "param", "code"}
     assert error.request_id == error.response.headers["x-request-id"]
     return error.param, error.code
 
@@ -139,8 +140,9 @@ def test_files_that_can_not_be_used_are_refused(client: OpenAI, api: httpx.Clien
         expires: Any = {"anchor": "created_at", "seconds": 3600}
         client.files.create(file=("a.jsonl", CHATS), purpose="fine-tune", expires_after=expires)
     assert fault(error.value) == ("expires_after[anchor]", "invalid")
-    for body in ({"data": {"purpose": "fine-tune"}}, {"content": CHATS}, {"files": {"file": b""}}):
-        answer = api.post("/v1/files", **body)  # type: ignore[arg-type]
+    bodies: list[dict[str, Any]] = [{"data": {"purpose": "fine-tune"}}, {"content": CHATS}, {"files": {"file": b""}}]
+    for body in bodies:
+        answer = api.post("/v1/files", **body)
         assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request_error")
     long = api.post("/v1/files", files={"file": CHATS}, data={"purpose": "x" * 2000})
     assert "too long" in long.json()["error"]["message"]
@@ -169,7 +171,7 @@ def test_reinforcement_compares_with_the_column_that_the_grader_names(client: Op
     file = upload(client, GRADED)
     job = create(client, training_file=file.id, method=by_trial(n_epochs=2, batch_size=4, compute_multiplier=0.2))
     assert job.method is not None and job.method.reinforcement is not None
-    assert job.method.reinforcement.grader.model_dump() == GRADER | {"name": "exact"}
+    assert job.method.reinforcement.grader.model_dump() == {**GRADER, "name": "exact"}
     spec = api.get(f"/v1/jobs/{uuid(job)}").json()["spec"]
     assert spec["algorithm"]["type"] == "calibrl"  # some rows have an expert
     assert (spec["steps"], spec["rollout"]["group_size"]) == (4, 2)

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import hypothesis
@@ -232,8 +232,8 @@ class Queue(RuleBasedStateMachine):
     def _fail_those_without_checkpoint(self) -> None:
         for job in self.model.jobs.values():
             if job.status == "queued" and job.origin and not self.model.jobs[job.origin].checkpoints:
-                (status,) = self.connection.execute("SELECT status FROM jobs WHERE id = %s", [job.id]).fetchone() or ()
-                if status == "failed":
+                row = self.connection.execute("SELECT status FROM jobs WHERE id = %s", [job.id]).fetchone()
+                if row == ("failed",):
                     self.model.set(job, "failed")
 
     def _holds(self, claim: Claim) -> bool:
@@ -371,7 +371,10 @@ class Queue(RuleBasedStateMachine):
             for claim in held:
                 self._end(claim)
             self.beat_machines([])
-            held = [claim for name in self.model.machines for claim in iter(lambda name=name: self._claim(name), None)]
+            held = []
+            for name in self.model.machines:
+                while claim := self._claim(name):
+                    held.append(claim)
             if not held:
                 break
         assert not held
@@ -388,7 +391,11 @@ class Queue(RuleBasedStateMachine):
 def explore(connection: psycopg.Connection[Any], **settings: Any) -> None:
     checks = [*hypothesis.HealthCheck]
     chosen = hypothesis.settings(deadline=None, suppress_health_check=checks, print_blob=True, **settings)
-    run_state_machine_as_test(lambda: Queue(connection), settings=chosen)  # type: ignore[no-untyped-call]
+
+    def make() -> Queue:
+        return Queue(connection)
+
+    run_state_machine_as_test(cast(type[Queue], make), settings=chosen)  # any callable that makes one will do
 
 
 def test_the_queue_keeps_its_invariants_in_random_runs(connection: psycopg.Connection[Any]) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
@@ -80,6 +79,6 @@ def test_the_services_own_key_is_no_substitute_for_a_cookie(door: TestClient) ->
 
 
 def test_the_form_runs_nothing(door: TestClient) -> None:
-    page: httpx.Response = door.get("/signin")
+    page = door.get("/signin")
     assert "default-src 'none'" in page.headers["content-security-policy"]
     assert "<script" not in page.text

@@ -16,6 +16,7 @@ from calibrl_core import data
 from calibrl_core.config import EvaluateConfig, TrainConfig
 from jobs import lifecycle
 from jobs.db import session_scope
+from jobs.errors import StorageUnavailable
 from jobs.files import datasets
 from jobs.files.storage import Storage
 from jobs.lifecycle import Claim, Order
@@ -117,7 +118,7 @@ def test_a_copy_is_checked_kept_and_used_again(api: httpx.Client, tmp_path: Path
     (file,) = claimed(train(dataset)).files
     assert file.path == str(tmp_path / "cache" / "datasets" / f"{sha256(CONTENT).hexdigest()}.jsonl")
     storage.put(file.key, tmp_path / "evil")
-    with pytest.raises(datasets.StorageUnavailable, match="damaged"):
+    with pytest.raises(StorageUnavailable, match="damaged"):
         list(datasets.fetch_to_machine(file))
     assert not Path(file.path).exists()
     (tmp_path / "right").write_bytes(CONTENT)

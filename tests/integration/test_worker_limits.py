@@ -223,7 +223,7 @@ def test_a_two_gpu_job_trains_in_two_processes_and_resumes_after_a_stop(
     """The real trainer, on the CPU."""
     monkeypatch.setenv("CALIBRL_TRAINER", "calibrl_core")
     first = worker("first")
-    tiny = {"rollout": {"group_size": 2, "max_completion_tokens": 6}, "prompts_per_step": 2}
+    tiny: dict[str, Any] = {"rollout": {"group_size": 2, "max_completion_tokens": 6}, "prompts_per_step": 2}
     job_id = submit(steps=40, resources={"gpus": 2}, **tiny)
     eventually(lambda: steps(job_id))
     assert children.stop(first, LIMIT_SECONDS) == 0

@@ -70,7 +70,8 @@ def specs() -> Iterator[Attack]:
         yield _submit(f"labelled {str(label)[:30]}", labels=label)
     for extra in ("__class__", "trust_remote_code", "command", "env", "image", "user"):
         yield _submit(f"with the field {extra}", **{extra: "x"})
-    for steps in (-1, 0, 10**12, 1.5, "1; id", None, [], True, float("1e308")):
+    wrong_steps: list[Any] = [-1, 0, 10**12, 1.5, "1; id", None, [], True, float("1e308")]
+    for steps in wrong_steps:
         yield _submit(f"of {steps!r} steps", steps=steps)
     for gpus in (-1, 65, 10**9, "all"):
         yield _submit(f"with {gpus} GPUs", resources={"gpus": gpus})

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
+from calibrl.schemas import Priority
+
 LEASE = 1800.0
 HOUR = 3600.0
-CLASSES = ("high", "normal", "low")
+CLASSES: tuple[Priority, ...] = ("high", "normal", "low")
 FINAL = ("succeeded", "failed", "cancelled")
 LOST = ("failed", "cancelled")
 LEASED = ("running", "pausing", "cancelling")
@@ -57,7 +59,7 @@ class Machine:
 class Job:
     id: UUID
     project: str
-    priority: str
+    priority: Priority
     gpus: int
     labels: dict[str, str]
     needs: tuple[UUID, ...]

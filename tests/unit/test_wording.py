@@ -144,7 +144,7 @@ def dashboard() -> Mapping[str, str]:
 
 def refusals() -> Mapping[str, str]:
     """Return the messages of refused requests: the texts in the arguments of the errors of jobs/ and api/."""
-    found = {}
+    found: dict[str, str] = {}
     for path in (*in_folder("jobs"), *in_folder("api")):
         for node in ast.walk(ast.parse(path.read_text())):
             name = ast.unparse(node.func).rpartition(".")[2] if isinstance(node, ast.Call) else ""

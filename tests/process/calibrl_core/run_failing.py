@@ -1,5 +1,7 @@
 """The trainer, of which the second process runs out of memory in its second step."""
 
+from collections.abc import Sequence
+
 from torch import distributed
 
 from calibrl_core.config import TrainConfig
@@ -10,7 +12,7 @@ from calibrl_core.verifiers.scorer import Score, Scorer
 scored = 0
 
 
-def score(self: Scorer, completions: list[str], truths: list[str]) -> list[Score]:
+def score(self: Scorer, completions: Sequence[str], truths: Sequence[str]) -> list[Score]:
     global scored
     scored += 1
     if scored == 2 and distributed.get_rank() == 1:

@@ -6,6 +6,7 @@ Each is {folder, config, stop_after}. A fresh model never answers right, so the 
 import json
 import sys
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from calibrl_core.train import train
 from calibrl_core.verifiers.scorer import Score, Scorer
 
 
-def score_by_hash(self: Scorer, completions: list[str], truths: list[str]) -> list[Score]:
+def score_by_hash(self: Scorer, completions: Sequence[str], truths: Sequence[str]) -> list[Score]:
     scores = []
     for text in completions:
         right = zlib.crc32(text.encode()) % 2 == 1

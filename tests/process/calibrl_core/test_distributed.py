@@ -40,7 +40,7 @@ LUFFY = {"type": "luffy", "mini_batches": 2, "mix_ratio": 0.5, "kl_coef": 0.1}
 TIED = {"model": {"path": "tied"}, "data": {"path": "no-images.jsonl"}}
 # Of three prompts, one process takes one and the other two; each is in its own mini-batch, of which the other
 # process has no row.
-BASE = {
+BASE: dict[str, Any] = {
     "model": TINY,
     "data": {"builtin": "digits", "split": "train", "rows": 6},
     "validation": {"data": {"builtin": "digits", "split": "validation", "rows": 5}, "every_steps": 2, "samples": 2},
@@ -55,7 +55,7 @@ BASE = {
 # Both processes have rows in the one mini-batch, and what they compare gradients on makes one process's micro-batch.
 TOGETHER = {"algorithm": {"type": "calibrl", "mini_batches": 1}, "micro_batch_rows": None}
 EACH_STEP = {**BASE["validation"], "every_steps": 1}
-ALIKE = {
+ALIKE: dict[str, dict[str, Any]] = {
     "ddp": TOGETHER,
     "fsdp together": {**TOGETHER, "parallel": "fsdp"},
     "fsdp": {"parallel": "fsdp", "data": {"path": "some-images.jsonl"}, "micro_batch_rows": 1},
@@ -79,7 +79,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, text_policy: Callable[..., 
     write_data(root, text_policy)
     configs = {name: resolved(root, BASE | changes) for name, changes in ALIKE.items()}
     sharded = configs["fsdp"]
-    runs = [{"folder": f"two/{name}", "config": config} for name, config in configs.items()]
+    runs: list[dict[str, Any]] = [{"folder": f"two/{name}", "config": config} for name, config in configs.items()]
     runs.append({"folder": "published", "config": BASE | PUBLISHED})
     runs.append({"folder": "two-then-one", "config": sharded, "stop_after": 1})
     runs.append({"folder": "one-then-two", "config": sharded})

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from calibrl_core.rescore import AT_ONCE, rescore
 from calibrl_core.verifiers import ExactReward, NumericReward, PluginReward
@@ -13,7 +14,8 @@ RIGHT, WRONG = ("<answer>7</answer>", "7"), ("<answer>8</answer>", "7")
 
 
 def test_a_batch_is_reported_before_the_next_is_scored() -> None:
-    batches = rescore([ExactReward()], [RIGHT] * AT_ONCE + [(None, "7")])  # the last one can't be scored at all
+    unscorable: Any = (None, "7")
+    batches = rescore([ExactReward()], [RIGHT] * AT_ONCE + [unscorable])
     assert [line["passed"] for line in next(batches)] == [True] * AT_ONCE
 
 

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,7 +35,7 @@ def run(command: list[str], line: str | None = None) -> str:
     return found.stdout
 
 
-def reported(run_dir: Path) -> list[dict]:
+def reported(run_dir: Path) -> Any:
     """Return all events of a run without times and paths."""
     events = [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
     for event in events:

@@ -15,9 +15,10 @@ class NVMLError(Exception):
 
 def _cards() -> list[dict[str, Any]]:
     try:
-        return json.loads(Path(os.environ["FAKE_NVML"]).read_text())
+        cards: list[dict[str, Any]] = json.loads(Path(os.environ["FAKE_NVML"]).read_text())
     except (KeyError, FileNotFoundError):
         raise NVMLError("NVML Shared Library Not Found") from None
+    return cards
 
 
 def _card(index: int) -> dict[str, Any]:
@@ -43,7 +44,7 @@ def nvmlDeviceGetHandleByIndex(index: int) -> int:
 
 
 def nvmlDeviceGetName(handle: int) -> str:
-    return _card(handle)["name"]
+    return str(_card(handle)["name"])
 
 
 def nvmlDeviceGetUUID(handle: int) -> str:

@@ -80,6 +80,7 @@ def group(prompt_id: str, image: str, size: int, doubt: float = 0.0) -> SampleGr
             "logprobs": [-0.1 * (position % 7) for position in range(len(words))],
             "entropies": [doubt + 0.2 * (position % 5) for position in range(len(words))],
             "gaps": [0.5 * position - 2 if position < 10 else None for position in range(len(words))],
+            "ratios": [1.0 + 0.1 * (position % 3) for position in range(len(words))],
             "left_out": 0,
             "rewards": {"math": float(passed), "format": 1.0},
             "reward": float(passed) + 0.1,

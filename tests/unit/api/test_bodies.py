@@ -49,7 +49,7 @@ def without_limit(schema: Schema, known: Schema, at: str, seen: set[str]) -> Ite
 
 def test_every_field_of_every_json_body_has_a_limit() -> None:
     document = app.openapi()
-    found, seen, bodies_seen = [], set[str](), 0
+    found, seen, bodies_seen = list[str](), set[str](), 0
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             for kind, content in operation.get("requestBody", {}).get("content", {}).items():

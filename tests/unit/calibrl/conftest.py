@@ -114,7 +114,7 @@ def problem(status: int, title: str, **more: Any) -> tuple[int, dict[str, Any]]:
     return status, {"type": "about:blank", "title": title, "status": status} | more
 
 
-def calibrl(*arguments: str | Path) -> Result:
+def calibrl(*arguments: str | Path | UUID) -> Result:
     return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
 
 

@@ -68,15 +68,16 @@ def test_a_paused_job_is_followed_until_it_has_gone_on(service: Any, monkeypatch
     statuses = ("running", "pausing", "paused", "paused", "queued", "running", "succeeded")
     service.on("GET", f"/v1/jobs/{JOB_ID}", *(job_json(status=status) for status in statuses))
     service.on("GET", f"/v1/jobs/{JOB_ID}/metrics", page())
-    console = Console(file=io.StringIO(), width=200)
+    output = io.StringIO()
+    stack: Any = SimpleNamespace(check=lambda: None)
     with Client() as client:
-        demo._follow(client, SimpleNamespace(check=lambda: None), [Job.model_validate(job_json())], console)
-    shown_statuses = [line.split(": ")[1].split(",")[0] for line in console.file.getvalue().splitlines()]
+        demo._follow(client, stack, [Job.model_validate(job_json())], Console(file=output, width=200))
+    shown_statuses = [line.split(": ")[1].split(",")[0] for line in output.getvalue().splitlines()]
     assert shown_statuses == ["running", "pausing", "paused", "queued", "running", "succeeded"]
 
 
 def test_the_figures_are_those_of_the_test_images() -> None:
-    jobs = {name: SimpleNamespace(id=name) for name in ("warmup", "calibrl", "evaluation")}
+    jobs: dict[str, Any] = {name: SimpleNamespace(id=name) for name in ("warmup", "calibrl", "evaluation")}
     results = [
         {"model_index": index, "split": split, "metrics": dict.fromkeys(METRICS, value)}
         for index, split, value in ((0, "test", 0.4), (0, "test-noise", 0.0), (1, "test", 0.7), (1, "test-noise", 0.1))

@@ -10,6 +10,7 @@ from calibrl import presets
 from calibrl.schemas import TrainSpec, job_spec_adapter
 from calibrl.specfile import read_spec
 from calibrl_core.algorithms import SFT, CalibRL
+from calibrl_core.algorithms.base import AlgorithmSettings
 from calibrl_core.algorithms.registry import BUILT_IN
 from calibrl_core.config import BuiltinModel, TrainConfig, TrainSettings
 from calibrl_core.data.schema import BuiltinData
@@ -25,17 +26,18 @@ def spec(name: str, folder: Path, overrides: tuple[str, ...] = ()) -> TrainSpec:
 
 
 @pytest.mark.parametrize("algorithm", BUILT_IN)
-def test_every_algorithm_has_a_preset_for_the_digits(algorithm: type[CalibRL], tmp_path: Path) -> None:
-    found = spec(algorithm().type, tmp_path)
+def test_every_algorithm_has_a_preset_for_the_digits(algorithm: type[AlgorithmSettings], tmp_path: Path) -> None:
+    name = algorithm.model_fields["type"].default
+    found = spec(name, tmp_path)
     assert isinstance(found.algorithm, algorithm)
     assert isinstance(found.model, BuiltinModel)
     assert isinstance(found.data, BuiltinData)
     assert found.resources.gpus == 0
-    assert presets.summary(algorithm().type) in presets.text(algorithm().type).splitlines()[0]
+    assert presets.summary(name) in presets.text(name).splitlines()[0]
 
 
 def test_there_are_no_others() -> None:
-    assert {*presets.names()} == {algorithm().type for algorithm in BUILT_IN} | {"paper_as_run"}
+    assert {*presets.names()} == {algorithm.model_fields["type"].default for algorithm in BUILT_IN} | {"paper_as_run"}
     with pytest.raises(KeyError):
         presets.text("../presets/grpo")
 

@@ -59,7 +59,10 @@ def test_markup_in_a_name_is_text() -> None:
 
 
 def test_live_view_shows_the_latest_reported_values() -> None:
-    rows = {2: {"reward/mean": 0.25, "loss/other": 777777.0}, 1: {"reward/mean": 0.5, "exploration/entropy": "NaN"}}
+    rows: dict[int, dict[str, float | str]] = {
+        2: {"reward/mean": 0.25, "loss/other": 777777.0},
+        1: {"reward/mean": 0.5, "exploration/entropy": "NaN"},
+    }
     text = drawn(terminal.live_view(a_job(message="waiting for \x1b memory"), rows))
     assert "3/10" in text
     assert "0.25" in text  # step 2's, whichever came first

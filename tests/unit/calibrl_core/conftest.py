@@ -8,7 +8,7 @@ import pytest
 from calibrl_core import data
 from calibrl_core.config import BuiltinModel
 from calibrl_core.data.schema import BuiltinData, Example
-from calibrl_core.models.policy import Policy, load_policy
+from calibrl_core.models.policy import Policy, Precision, load_policy
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 
 
@@ -37,7 +37,7 @@ def text_policy(policy: Policy) -> Callable[..., Any]:
     import torch
     from transformers import AutoModelForCausalLM
 
-    def make(config_class: type[Any], precision: str = "auto", **changed: Any) -> Policy:
+    def make(config_class: type[Any], precision: Precision = "auto", **changed: Any) -> Policy:
         tokenizer = copy.deepcopy(policy.tokenizer)
         tokenizer.pad_token = None
         sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}

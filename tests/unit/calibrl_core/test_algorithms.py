@@ -50,7 +50,8 @@ def batch(
 
 def loss_of(algorithm: Any, given: LossBatch, max_tokens: int = 8) -> Tensor:
     weights = token_weights(given.completion_mask, algorithm.aggregation, max_tokens=max_tokens, dtype=torch.float64)
-    return (algorithm.token_losses(given).policy * weights).sum()
+    losses: Tensor = algorithm.token_losses(given).policy
+    return (losses * weights).sum()
 
 
 def gradient_of(algorithm: Any, given: LossBatch) -> Tensor:
@@ -91,7 +92,7 @@ def test_the_first_update_of_a_rollout_is_the_policy_gradient(algorithm: type[An
 
 @pytest.mark.parametrize("algorithm", [LUFFY, RLPlus])
 def test_rollouts_beside_experts_have_the_loss_of_grpo(algorithm: type[Any]) -> None:
-    rows = {"probabilities": [[0.5, 0.1]], "old": [[0.2, 0.9]], "advantages": [-2.0]}
+    rows: dict[str, Any] = {"probabilities": [[0.5, 0.1]], "old": [[0.2, 0.9]], "advantages": [-2.0]}
     torch.testing.assert_close(
         algorithm().token_losses(batch(**rows)).policy, GRPO().token_losses(batch(**rows)).policy
     )
@@ -140,7 +141,11 @@ def test_overlong_penalty() -> None:
 
 def test_gspo_clips_a_sequence_whole() -> None:
     # Ratios 2 and 8 of the counted tokens; the padding's ratio of 100 does not count: s = sqrt(2 x 8) = 4.
-    ratios = {"probabilities": [[0.2, 0.8, 1.0]], "old": [[0.1, 0.1, 0.01]], "mask": [[True, True, False]]}
+    ratios: dict[str, Any] = {
+        "probabilities": [[0.2, 0.8, 1.0]],
+        "old": [[0.1, 0.1, 0.01]],
+        "mask": [[True, True, False]],
+    }
     wide = GSPO(clip_high=5.0)
     given = batch(**ratios, advantages=[0.5])
     losses = wide.token_losses(given)

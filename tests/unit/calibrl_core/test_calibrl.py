@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
+from torch import Tensor
 
 from calibrl_core.algorithms import GRPO, CalibRL
 from calibrl_core.algorithms.loss_batch import LossBatch
@@ -12,7 +13,7 @@ from calibrl_core.algorithms.loss_batch import LossBatch
 
 def batch(
     *,
-    logprobs: list[Any],
+    logprobs: list[list[float]],
     expert: list[Any],
     advantages: list[float],
     passed: list[bool],
@@ -20,11 +21,11 @@ def batch(
     expert_mask: list[Any] | None = None,
     old_logprobs: list[Any] | None = None,
 ) -> LossBatch:
-    logprobs = torch.tensor(logprobs, dtype=torch.float64, requires_grad=True)
-    full = torch.ones(logprobs.shape, dtype=torch.bool)
+    current = torch.tensor(logprobs, dtype=torch.float64, requires_grad=True)
+    full = torch.ones(current.shape, dtype=torch.bool)
     return LossBatch(
-        logprobs=logprobs,
-        old_logprobs=logprobs.detach() if old_logprobs is None else torch.tensor(old_logprobs, dtype=torch.float64),
+        logprobs=current,
+        old_logprobs=current.detach() if old_logprobs is None else torch.tensor(old_logprobs, dtype=torch.float64),
         advantages=torch.tensor(advantages, dtype=torch.float64),
         completion_mask=full if mask is None else torch.tensor(mask),
         passed=torch.tensor(passed),
@@ -32,6 +33,12 @@ def batch(
         expert_logprobs=torch.tensor(expert, dtype=torch.float64),
         expert_mask=full if expert_mask is None else torch.tensor(expert_mask),
     )
+
+
+def guidance_of(algorithm: CalibRL, given: LossBatch) -> Tensor:
+    guidance = algorithm.token_losses(given).guidance
+    assert guidance is not None
+    return guidance
 
 
 @pytest.mark.parametrize(
@@ -45,16 +52,17 @@ def batch(
 )
 def test_quadrants(passed: bool, gap: float, expected: float, gradient: float) -> None:
     given = batch(logprobs=[[-3.0]], expert=[[-3.0 - gap]], advantages=[0.75 if passed else -0.75], passed=[passed])
-    guidance = CalibRL().token_losses(given).guidance
+    guidance = guidance_of(CalibRL(), given)
     assert guidance.item() == pytest.approx(expected)
     guidance.sum().backward()
+    assert given.logprobs.grad is not None
     assert given.logprobs.grad.item() == pytest.approx(gradient)
 
 
 def test_rareness_is_the_size_of_the_advantage_not_its_sign() -> None:
     given = batch(logprobs=[[-1.0], [-1.0]], expert=[[-2.0], [-2.0]], advantages=[-0.25, 0.25], passed=[False, False])
-    assert CalibRL().token_losses(given).guidance.flatten().tolist() == pytest.approx([0.25, 0.25])
-    unweighted = CalibRL(rareness_weighting=False).token_losses(given).guidance
+    assert guidance_of(CalibRL(), given).flatten().tolist() == pytest.approx([0.25, 0.25])
+    unweighted = guidance_of(CalibRL(rareness_weighting=False), given)
     assert unweighted.flatten().tolist() == pytest.approx([1.0, 1.0])
 
 
@@ -62,9 +70,9 @@ def test_past_the_experts_end() -> None:
     given = batch(
         logprobs=[[-1.0, -1.0]], expert=[[-2.0, -9.0]], advantages=[1.0], passed=[False], expert_mask=[[True, False]]
     )
-    assert CalibRL().token_losses(given).guidance[0].tolist() == pytest.approx([1.0, 0.0])
+    assert guidance_of(CalibRL(), given)[0].tolist() == pytest.approx([1.0, 0.0])
     # As published: the missing token counts as log-probability 0, so gap = -1 and the humble side is damped.
-    assert CalibRL(expert_tail="zero").token_losses(given).guidance[0].tolist() == pytest.approx([1.0, -0.5])
+    assert guidance_of(CalibRL(expert_tail="zero"), given)[0].tolist() == pytest.approx([1.0, -0.5])
 
 
 @pytest.mark.parametrize("gap", ["token", "sequence_mean", "sequence_sum"])
@@ -73,9 +81,9 @@ def test_no_expert_no_guidance(gap: str, tail: str) -> None:
     given = batch(
         logprobs=[[-1.0, -2.0]], expert=[[-7.0, -7.0]], advantages=[1.0], passed=[False], expert_mask=[[False, False]]
     )
-    losses = CalibRL(expert_gap=gap, expert_tail=tail).token_losses(given)
-    assert losses.guidance.tolist() == [[0.0, 0.0]]
-    torch.testing.assert_close(losses.policy, GRPO().token_losses(given).policy)
+    algorithm = CalibRL(expert_gap=gap, expert_tail=tail)
+    assert guidance_of(algorithm, given).tolist() == [[0.0, 0.0]]
+    torch.testing.assert_close(algorithm.token_losses(given).policy, GRPO().token_losses(given).policy)
 
 
 def test_sequence_gaps_are_the_same_for_every_token() -> None:
@@ -88,8 +96,8 @@ def test_sequence_gaps_are_the_same_for_every_token() -> None:
         expert_mask=[[True, True, False]],
     )
     # rollout: sum -3, mean -1.5; expert: sum -8, mean -4; the masked third token counts nowhere
-    assert CalibRL(expert_gap="sequence_sum").token_losses(given).guidance[0].tolist() == pytest.approx([5, 5, 0])
-    assert CalibRL(expert_gap="sequence_mean").token_losses(given).guidance[0].tolist() == pytest.approx([2.5, 2.5, 0])
+    assert guidance_of(CalibRL(expert_gap="sequence_sum"), given)[0].tolist() == pytest.approx([5, 5, 0])
+    assert guidance_of(CalibRL(expert_gap="sequence_mean"), given)[0].tolist() == pytest.approx([2.5, 2.5, 0])
 
 
 def test_clips() -> None:

@@ -17,8 +17,8 @@ from calibrl_core.step.optimizer import make_optimizer
 from calibrl_core.train import train
 
 TINY = {"builtin": "tiny-vlm"}
-LORA = {"lora": {"rank": 2}}
-FROZEN = {"freeze_vision": True}
+LORA: dict[str, Any] = {"lora": {"rank": 2}}
+FROZEN: dict[str, Any] = {"freeze_vision": True}
 FILE = "optimizer.safetensors"
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from calibrl_core.algorithms import CalibRL
 from calibrl_core.config import EvaluateConfig, TrainConfig
 
 GOOD = {"model": {"builtin": "tiny-vlm"}, "data": {"builtin": "digits"}, "steps": 3}
@@ -49,6 +50,7 @@ def test_results_are_kept_by_name_so_names_differ() -> None:
 def test_the_defaults_are_the_papers_run() -> None:
     config = TrainConfig.model_validate(GOOD)
     algorithm = config.algorithm
+    assert isinstance(algorithm, CalibRL)
     assert (algorithm.type, algorithm.negative_slope, algorithm.guidance_coef) == ("calibrl", 0.5, 0.1)
     assert (algorithm.clip_low, algorithm.clip_high, algorithm.dual_clip) == (0.2, 0.2, 3.0)
     assert (config.prompts_per_step, config.rollout.group_size, algorithm.mini_batches) == (480, 10, 4)

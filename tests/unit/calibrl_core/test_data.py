@@ -227,8 +227,8 @@ def test_a_submission_waits_for_the_first_rows_only(
 
 def test_a_check_keeps_no_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only one example exists at a time."""
-    alive = weakref.WeakSet()
-    most = []
+    alive = weakref.WeakSet[Example]()
+    most: list[int] = []
     make = files._example
 
     def watched(*arguments: Any) -> Example:

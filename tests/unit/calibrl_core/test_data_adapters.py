@@ -43,7 +43,7 @@ def png(tmp_path: Path) -> bytes:
     return buffer.getvalue()
 
 
-def load(path: Path, *rows: Any, columns: Columns | None = None) -> list[Example] | None:
+def load(path: Path, *rows: Any, columns: Columns | None = None) -> list[Example]:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return data.load(FileData(path=str(path), columns=columns or Columns()))
 

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -158,7 +159,7 @@ def test_likely_tokens_that_fared_well_have_a_positive_covariance(batch: StepBat
 
 def test_length(batch: StepBatch) -> None:
     found = diagnose(batch)
-    assert (found["length/mean"], found["length/max"]) == (pytest.approx(10 / 6), 3.0)
+    assert (found["length/mean"], found["length/max"]) == pytest.approx((10 / 6, 3.0))
     assert found["length/truncated_share"] == pytest.approx(1 / 6)
 
 
@@ -317,10 +318,15 @@ def test_gradients_are_compared_over_all_parameters() -> None:
 
 def test_gradients_in_parts_are_compared_as_wholes() -> None:
     """Two processes, each with a half of (3, 4) and (3, -4): every sum is taken over both before anything else."""
-    sums = []
+    sums: list[list[float]] = []
+
+    def record(values: Sequence[float]) -> list[float]:
+        sums.append([*values])
+        return sums[-1]
+
     halves = [([torch.tensor([3.0])], [torch.tensor([3.0])]), ([torch.tensor([4.0])], [torch.tensor([-4.0])])]
     for half in halves:
-        compare_gradients(*half, total=lambda values: sums.append(values) or values)
+        compare_gradients(*half, total=record)
     found = compare_gradients(*halves[0], total=lambda values: [sum(both) for both in zip(*sums, strict=True)])
     assert found["loss/policy_grad_norm"] == found["loss/guidance_grad_norm"] == 5.0
     assert found["loss/guidance_cosine"] == pytest.approx(-7 / 25)

@@ -72,7 +72,10 @@ def test_groups_without_a_replacement_stay_in_order() -> None:
 
 
 def test_a_full_batch_draws_nothing() -> None:
+    def draw(attempt: int, count: int) -> Any:
+        raise AssertionError("no group is replaced")
+
     batch = sampled("10", "01")
-    found = replace_groups(batch, mixed, lambda attempt, count: 1 / 0, attempts=3)
+    found = replace_groups(batch, mixed, draw, attempts=3)
     assert names(found) == ["10", "01"]
     assert dataclasses.asdict(found.scores[0]) == dataclasses.asdict(batch.scores[0])

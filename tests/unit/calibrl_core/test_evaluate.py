@@ -77,7 +77,13 @@ def test_every_prompts_accuracy_is_reported(tmp_path: Path, settings: Any) -> No
 def test_a_prompt_is_identified_by_its_input_and_truth() -> None:
     example = Example(id="a", question="q", answer="1", images=(b"x",), earlier=(Turn("system", "s"),))
     same = replace(example, id="b", expert="e", data_source="d", pass_ratio=0.5)
-    others = [{"question": "r"}, {"answer": "2"}, {"images": (b"y",)}, {"images": ()}, {"earlier": ()}]
+    others: list[dict[str, Any]] = [
+        {"question": "r"},
+        {"answer": "2"},
+        {"images": (b"y",)},
+        {"images": ()},
+        {"earlier": ()},
+    ]
     assert prompt_digest(example) == prompt_digest(same)
     assert len({prompt_digest(one) for one in (example, *(replace(example, **change) for change in others))}) == 6
 

@@ -2,6 +2,7 @@
 
 import math
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ def test_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     mask = torch.tensor([[True, True], [True, False]])
     logprobs = torch.tensor([[-1.0, -2.0], [-6.0, 0.0]])
     monkeypatch.setattr(expert_probe, "logprobs_in_parts", lambda *given: (logprobs, torch.zeros(2, 2)))
-    policy = SimpleNamespace(
+    policy: Any = SimpleNamespace(
         model=torch.nn.Linear(1, 1).train(), tokenize_experts=lambda examples, limit: (mask.long(), mask)
     )
     own = np.array([[-0.5, -1.5], [math.nan, math.nan], [-2.0, -4.0]])
@@ -50,7 +51,8 @@ def test_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_experts_there_is_nothing_to_measure() -> None:
-    assert ExpertProbe([example(0, None)], CONFIG).measure(None, np.zeros((1, 2))) == {}
+    no_policy: Any = None
+    assert ExpertProbe([example(0, None)], CONFIG).measure(no_policy, np.zeros((1, 2))) == {}
 
 
 def test_a_uniform_model_gives_expert_and_own_tokens_equal_log_probs(policy: Policy, examples: list[Example]) -> None:

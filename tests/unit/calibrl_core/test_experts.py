@@ -71,6 +71,7 @@ def test_an_expert_is_compared_with_its_groups_rollouts(examples: list[Example])
     with Scorer(config().rewards) as scorer:
         found = with_chosen_experts(experts, [0, 1], examples[:3], rewards, scorer, normalise_by_std=False)
         divided = with_chosen_experts(experts, [0, 1], examples[:3], rewards, scorer, normalise_by_std=True)
+    assert found.joins is not None and found.advantages is not None and divided.advantages is not None
     assert found.joins.tolist() == [True, True, False]
     assert found.advantages.tolist() == pytest.approx([1.1 - 0.6, 1.1, 0.0])
     spread = 0.5 * 2**0.5  # unbiased, of 1.1 and 0.1

@@ -1,8 +1,11 @@
 """Advantages, aggregation, data order, learning rate: small functions with hand-derived answers."""
 
+from typing import get_args
+
 import pytest
 import torch
 
+from calibrl_core.algorithms.base import Aggregation
 from calibrl_core.config import OptimizerSettings
 from calibrl_core.data.order import DataOrder, step_indices
 from calibrl_core.data.schema import Example
@@ -28,7 +31,8 @@ def test_equal_rewards_have_no_advantage_however_the_mean_rounds() -> None:
 def test_aggregation() -> None:
     mask = torch.tensor([[True, True, True], [True, False, False]])
     losses = torch.tensor([[1.0, 2.0, 3.0], [10.0, 99.0, 99.0]])
-    names = ("token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "seq-mean-token-sum-norm")
+    names = get_args(Aggregation)
+    assert names == ("token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "seq-mean-token-sum-norm")
     total = {name: (token_weights(mask, name, max_tokens=4) * losses).sum().item() for name in names}
     assert total == pytest.approx(dict(zip(names, (4.0, 6.0, 8.0, 2.0), strict=True)))
 
@@ -36,7 +40,12 @@ def test_aggregation() -> None:
 def test_a_denominator_spans_processes_and_an_empty_row_is_no_sequence() -> None:
     mask = torch.tensor([[True, True, False], [False, False, False]])
     elsewhere = (3, 2)  # tokens, sequences of the other process
-    for name, expected in (("token-mean", 2 / 5), ("seq-mean-token-sum", 2 / 3), ("seq-mean-token-mean", 1 / 3)):
+    totals: dict[Aggregation, float] = {
+        "token-mean": 2 / 5,
+        "seq-mean-token-sum": 2 / 3,
+        "seq-mean-token-mean": 1 / 3,
+    }
+    for name, expected in totals.items():
         weights = token_weights(
             mask, name, max_tokens=4, sum_over=lambda own: [a + b for a, b in zip(own, elsewhere, strict=True)]
         )

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from calibrl_core.models import logprobs as logprobs_module
 from calibrl_core.models.logprobs import Head, entropy, sampler_logits, token_logprobs
@@ -39,6 +40,7 @@ def test_values_and_gradients_are_those_of_the_plain_path(
     logprobs, entropies = plain(hidden, head, targets, 0.5, banned)
     torch.testing.assert_close(found.logprobs, logprobs)
     if with_entropy:
+        assert found.entropies is not None
         torch.testing.assert_close(found.entropies, entropies)
         ours, theirs = found.logprobs.square() + 3 * found.entropies, logprobs.square() + 3 * entropies
     else:
@@ -59,6 +61,7 @@ def test_a_head_with_bias_scale_and_softcap(inputs: Any, monkeypatch: pytest.Mon
     logs = (logits / 0.7)[:, ~banned].log_softmax(-1)
     logprobs, entropies = logs.gather(-1, targets[:, None] - 2).squeeze(-1), -(logs.exp() * logs).sum(-1)
     torch.testing.assert_close(found.logprobs, logprobs)
+    assert found.entropies is not None
     torch.testing.assert_close(found.entropies, entropies)
     weights = torch.linspace(0.1, 2, TOKENS)
     ours = torch.autograd.grad((weights * (found.logprobs + 3 * found.entropies)).sum(), [hidden, head, bias])
@@ -81,8 +84,13 @@ def test_no_matrix_of_all_tokens_logits_is_kept_or_made(
     """Only a single chunk waits for the backward pass, and it may be run again."""
     hidden, head, targets, banned = inputs
     monkeypatch.setitem(logprobs_module.CHUNK_ELEMENTS, "cpu", elements)
-    kept = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda one: kept.append(one) or one, lambda one: one):
+    kept: list[Tensor] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda one: one):
         found = token_logprobs(hidden, Head(head), targets, 1.0, banned).logprobs.sum()
     assert (max(one.numel() for one in kept) == TOKENS * VOCABULARY) == (elements == 2**24)
     (first,) = torch.autograd.grad(found, [head], retain_graph=True)

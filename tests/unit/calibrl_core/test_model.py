@@ -113,7 +113,7 @@ def test_prompts_of_one_id_are_not_mixed_up(policy: Policy, examples: list[Examp
 
 
 def test_tokens_that_cannot_be_sampled_are_left_out_of_an_expert(policy: Policy, examples: list[Example]) -> None:
-    strange = dataclasses.replace(examples[0], expert="<image>" + examples[0].expert)
+    strange = dataclasses.replace(examples[0], expert=f"<image>{examples[0].expert}")
     assert torch.equal(*(policy.tokenize_experts([one], limit=99)[0] for one in (strange, examples[0])))
 
 

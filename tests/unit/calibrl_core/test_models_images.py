@@ -86,7 +86,7 @@ def tokenizer(policy: Policy) -> Any:
 
 
 @pytest.fixture(scope="module")
-def text(tokenizer: Any) -> Any:
+def text(tokenizer: Any) -> dict[str, Any]:
     """Settings of a tiny language model."""
     return {
         "hidden_size": 32,
@@ -103,7 +103,7 @@ def text(tokenizer: Any) -> Any:
     }
 
 
-VISION = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+VISION: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 VISION |= {"image_size": 56, "patch_size": 14, "initializer_range": 0.2}  # 16 patches
 
 
@@ -116,7 +116,7 @@ def policy_of(model_class: Any, config: Any, processor: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def qwen_policy(tokenizer: Any, text: str) -> Any:
+def qwen_policy(tokenizer: Any, text: dict[str, Any]) -> Any:
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
     names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
@@ -141,7 +141,7 @@ def qwen_policy(tokenizer: Any, text: str) -> Any:
 
 
 @pytest.fixture(scope="module")
-def llava_policy(tokenizer: Any, text: str) -> Any:
+def llava_policy(tokenizer: Any, text: dict[str, Any]) -> Any:
     from transformers import LlavaConfig, LlavaForConditionalGeneration
 
     mark = tokenizer.convert_tokens_to_ids(MARKS[0])
@@ -155,7 +155,7 @@ def llava_policy(tokenizer: Any, text: str) -> Any:
 
 
 @pytest.fixture(scope="module")
-def gemma_policy(tokenizer: Any, text: str) -> Any:
+def gemma_policy(tokenizer: Any, text: dict[str, Any]) -> Any:
     """Return a Gemma 3 policy: image tokens attend in both directions, and every other layer has a window."""
     from transformers import Gemma3Config, Gemma3ForConditionalGeneration
 
@@ -164,7 +164,7 @@ def gemma_policy(tokenizer: Any, text: str) -> Any:
         text_config={**text, "sliding_window": 6, "layer_types": ["sliding_attention", "full_attention"]},
         vision_config=VISION,
         mm_tokens_per_image=4,
-        image_token_id=mark,
+        image_token_id=mark,  # its declared fields have the older name
         boi_token_index=begin,
         eoi_token_index=end,
     )

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from calibrl_core.config import BuiltinModel, CheckpointSettings, LoraSettings, PathModel
 from calibrl_core.data.schema import Example
-from calibrl_core.models.policy import Policy, load_policy, make_reference
+from calibrl_core.models.policy import Policy, Precision, load_policy, make_reference
 from calibrl_core.rollout.base import Rollouts, SamplingRequest
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 from calibrl_core.run.checkpoint import Checkpoints, TrainerState
@@ -20,7 +21,7 @@ from calibrl_core.run.checkpoint import Checkpoints, TrainerState
 LORA = BuiltinModel(builtin="tiny-vlm", lora=LoraSettings(rank=4, alpha=16))
 
 
-def adapted(source: Any = LORA, precision: str = "auto", seed: int = 0) -> Any:
+def adapted(source: Any = LORA, precision: Precision = "auto", seed: int = 0) -> Any:
     """A policy whose adapters do something: fresh ones are 0."""
     policy = load_policy(source, precision)
     generator = torch.Generator().manual_seed(seed)
@@ -216,13 +217,16 @@ def test_gradient_checkpointing_changes_no_gradient(
         one = adapted(BuiltinModel(**settings, gradient_checkpointing=checkpointing))
         monkeypatch.setattr(one, "shares_prompts", shares)
         one.model.train()
-        kept = []
-        with torch.autograd.graph.saved_tensors_hooks(
-            lambda tensor, kept=kept: kept.append(tensor) or tensor, lambda x: x
-        ):
+        kept: list[int] = []
+
+        def keep(tensor: Tensor, kept: list[int] = kept) -> Tensor:
+            kept.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             logprobs(one, examples, rollouts).square().sum().backward()
         gradients = {name: parameter.grad for name, parameter in one.model.named_parameters()}
-        found.append((gradients, sum(tensor.numel() for tensor in kept)))
+        found.append((gradients, sum(kept)))
     (plain, all_kept), (checkpointed, few_kept) = found
     assert few_kept < all_kept / 2  # activations that wait for the backward pass
     for name, gradient in plain.items():

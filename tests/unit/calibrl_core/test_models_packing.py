@@ -83,6 +83,7 @@ def test_a_pack_token_by_token() -> None:
     assert inputs.input_ids.tolist() == [[11, 12, 31, 32, 41], [21, 22, 23, 51, 52]]
     assert inputs.position_ids.tolist() == [[0, 1, 2, 3, 2], [0, 1, 2, 3, 4]]
     assert inputs.predictors.tolist() == [1, 2, 1, 5 + 2, 5 + 3]
+    assert inputs.attention_mask is not None
     seen = inputs.attention_mask[:, 0].int().tolist()
     assert seen[0] == [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 0, 0, 1]]
     assert seen[1] == torch.ones(5, 5).tril().int().tolist()

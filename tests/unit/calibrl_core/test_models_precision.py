@@ -34,7 +34,7 @@ def test_auto_is_float32_on_a_cpu(policy: Policy) -> None:
 def test_layers_run_in_bfloat16_and_the_head_does_not(
     half_policy: Policy, examples: list[Example], rollouts: Rollouts
 ) -> None:
-    seen = {}
+    seen: dict[str, torch.dtype] = {}
     layer = half_policy.model.get_decoder().layers[0].self_attn.q_proj
     handle = layer.register_forward_hook(lambda module, given, result: seen.update(layer=result.dtype))
     scores = half_policy.token_logprobs(examples, OWNERS, rollouts.tokens, rollouts.mask, 1.0, with_entropy=True)
@@ -45,6 +45,7 @@ def test_layers_run_in_bfloat16_and_the_head_does_not(
     )
     handle.remove()
     assert seen == {"layer": torch.bfloat16}
+    assert scores.entropies is not None
     assert scores.logprobs.dtype == scores.entropies.dtype == rollouts.logprobs.dtype == torch.float32
     assert {parameter.dtype for parameter in half_policy.model.parameters()} == {torch.float32}
     with torch.autocast("cpu", torch.bfloat16):
@@ -61,8 +62,9 @@ def test_gradients_are_float32_and_near_those_of_float32(
         (gradient,) = torch.autograd.grad(found.sum(), weight)
         assert gradient.dtype == torch.float32
         gradients.append(gradient.flatten())
-    assert torch.cosine_similarity(*gradients, dim=0) > 0.99
-    assert not torch.equal(*gradients)
+    first, second = gradients
+    assert torch.cosine_similarity(first, second, dim=0) > 0.99
+    assert not torch.equal(first, second)
 
 
 def test_sampler_and_trainer_agree_as_well_as_bfloat16_lets_them(

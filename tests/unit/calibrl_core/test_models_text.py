@@ -30,7 +30,7 @@ from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 
 SLIDING = {"sliding_window": 6, "num_hidden_layers": 2}
 # Kind: config class, what it needs, and whether completions may share a copy of their prompt.
-KINDS = {
+KINDS: dict[str, tuple[Any, dict[str, Any], bool]] = {
     "llama": (LlamaConfig, {}, True),
     "qwen2": (Qwen2Config, {"tie_word_embeddings": True}, True),
     "qwen3": (Qwen3Config, {"head_dim": 16}, True),

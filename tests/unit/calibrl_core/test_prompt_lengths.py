@@ -3,7 +3,6 @@
 from typing import Any
 
 import pytest
-from torch import Tensor
 
 from calibrl_core.config import PromptSettings
 from calibrl_core.data.prompts import messages
@@ -28,12 +27,15 @@ BARE = length(example(""))  # what every prompt has: the instruction
 SHORT, LONG, LONGER = example("abc"), example("def" * 10), example("ghi" * 20)
 
 
-def settings(tokens: Tensor, too_long: str = "error") -> Any:
-    return PromptSettings(max_tokens=BARE + tokens, too_long=too_long)
+def settings(tokens: int, too_long: str = "error") -> PromptSettings:
+    return PromptSettings.model_validate({"max_tokens": BARE + tokens, "too_long": too_long})
 
 
 def test_without_a_limit_nothing_is_counted() -> None:
-    assert fit_prompts([LONG], PromptSettings(), lambda _: 1 / 0) == ([LONG], LengthReport())
+    def count(example: Example) -> int:
+        raise AssertionError("no prompt is counted")
+
+    assert fit_prompts([LONG], PromptSettings(), count) == ([LONG], LengthReport())
 
 
 @pytest.mark.parametrize("too_long", ["error", "drop", "truncate"])

@@ -142,7 +142,7 @@ class PlainLoop:
         return logprobs.gather(-1, tokens[:, None])[:, 0], entropies
 
     def experts(self, prompts: Any) -> Any:
-        found = []
+        found: list[Tensor | None] = []
         for example in prompts:
             if example.expert is None:
                 found.append(None)

@@ -84,6 +84,7 @@ def test_the_growing_cache_equals_that_of_transformers() -> None:
     theirs = DynamicLayer()
     theirs.update(*torch.randn(2, 3, 2, 5, 4, generator=generator))
     new_tokens = 2 * SPARE_TOKENS + 9
+    assert theirs.keys is not None and theirs.values is not None
     ours = GrowingLayer(theirs.keys.clone(), theirs.values.clone(), limit=5 + new_tokens)
     for step in range(new_tokens):
         new = torch.randn(2, len(theirs.keys), 2, 1, 4, generator=generator)

@@ -115,7 +115,9 @@ def test_an_event_is_bounded_however_long_the_completions(tmp_path: Path, policy
         passed=torch.zeros((1, rows), dtype=torch.bool),
         advantages=torch.zeros((1, rows)),
         experts=Experts(
-            *(one[1:] for one in (batch.experts.tokens, batch.experts.mask, batch.experts.logprobs)),
+            tokens=batch.experts.tokens[1:],
+            mask=batch.experts.mask[1:],
+            logprobs=batch.experts.logprobs[1:],
             entropies=batch.experts.entropies[1:],
         ),
     )

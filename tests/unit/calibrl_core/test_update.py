@@ -155,8 +155,14 @@ def test_mini_batches_hold_whole_groups(batch: Any) -> None:
     """A group goes where its number says, counted over all processes."""
 
     def dealt(first_prompt: Any) -> Any:
-        settings = {"max_tokens": 10, "micro_rows": None, "ranks": Ranks()}
-        found = mini_batches(update_rows(batch), GRPO(mini_batches=4), first_prompt=first_prompt, **settings)
+        found = mini_batches(
+            update_rows(batch),
+            GRPO(mini_batches=4),
+            first_prompt=first_prompt,
+            max_tokens=10,
+            micro_rows=None,
+            ranks=Ranks(),
+        )
         return [mini_batch.rows.tolist() for mini_batch in found]
 
     assert dealt(0) == [[0, 1, 2, 12, 13, 14], [3, 4, 5, 15, 16, 17], [6, 7, 8], [9, 10, 11]]

@@ -1,5 +1,7 @@
 """A transaction's row in the feed, and a reader's position in it."""
 
+from typing import Any
+
 import pytest
 
 from jobs.live import StreamPosition
@@ -71,7 +73,7 @@ def test_zero_is_the_beginning_of_every_stream() -> None:
 
 
 def test_parts_after_a_position() -> None:
-    parts = [["events", 1, 2], ["metrics", 1, 1], ["checkpoints"]]
+    parts: list[list[Any]] = [["events", 1, 2], ["metrics", 1, 1], ["checkpoints"]]
     assert StreamPosition((7,)).next_row == (8,)
     assert StreamPosition((7,), 2).next_row == (7,)
     assert [(str(behind), part[0]) for behind, part in StreamPosition((7,), 2).left_of((7,), parts)] == [

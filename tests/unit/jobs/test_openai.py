@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from calibrl.schemas import Dataset, JobStatus, TrainSpec
 from calibrl.schemas.openai import NewFineTuningJob
+from calibrl_core.algorithms import CalibRL
 from jobs import models
 from jobs.errors import FieldError, Invalid, NotFound
 from jobs.openai import objects
@@ -92,7 +93,7 @@ def test_hyperparameters_become_steps() -> None:
 def test_reinforcement_uses_the_graders_column_and_calibrl_with_experts() -> None:
     method = reinforcement(batch_size=2, compute_multiplier=0.4, eval_interval=5, eval_samples=3)
     made = spec(request(method=method, validation_file="v", seed=7), validation=dataset(HELD_OUT))
-    assert made.algorithm.type == "calibrl" and made.algorithm.mini_batches == 2
+    assert isinstance(made.algorithm, CalibRL) and made.algorithm.mini_batches == 2
     assert made.model_dump(mode="json")["data"]["answer"] == "reference_answer"
     assert [reward.type for reward in made.rewards] == ["exact"]
     assert (made.rollout.group_size, made.optimizer.lr, made.seed) == (4, 1e-6, 7)

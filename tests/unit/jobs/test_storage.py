@@ -1,5 +1,6 @@
 """Storage in a folder and in memory, in place of S3: a file is complete or absent."""
 
+import contextlib
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -65,9 +66,8 @@ def test_a_copy_is_whole_and_right_or_not_there(storage: Storage, file: Path, tm
     target.unlink()
     with pytest.raises(StorageUnavailable, match="damaged"):
         list(storage.fetch(KEY, target, "0" * 64))
-    half = storage.fetch(KEY, target, "0" * 64)
-    next(half)
-    half.close()
+    with contextlib.closing(storage.fetch(KEY, target, "0" * 64)) as half:
+        next(half)
     with pytest.raises(FileNotFoundError):
         list(storage.fetch("datasets/none", target, "0" * 64))
     assert list(target.parent.iterdir()) == []

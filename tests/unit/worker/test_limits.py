@@ -1,5 +1,7 @@
 """Orders that follow from a job's limits, at times set by hand."""
 
+from typing import Any
+
 import pytest
 
 from calibrl.schemas import GpuReading, Limits, Reason
@@ -8,8 +10,8 @@ from worker.limits import LimitExceeded, LimitWarning, LimitWatch
 START = 1000.0
 
 
-def watch(ran_before: float = 0.0, **limits: float) -> LimitWatch:
-    return LimitWatch(Limits(**limits), START, ran_before)  # type: ignore[arg-type]
+def watch(ran_before: float = 0.0, **limits: Any) -> LimitWatch:
+    return LimitWatch(Limits(**limits), START, ran_before)
 
 
 def cards(*utilisation: float) -> list[GpuReading]:
