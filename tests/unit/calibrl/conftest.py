@@ -21,6 +21,15 @@ from tests.support.waiting import LIMIT_SECONDS
 KEY = "key-of-the-test"
 JOB_ID = UUID("11111111-2222-3333-4444-555555555555")
 OTHER_ID = UUID("11111111-0000-0000-0000-000000000000")
+JOB_PATH = f"/v1/jobs/{JOB_ID}"
+SPEC = {
+    "kind": "train",
+    "name": "digits",
+    "model": {"builtin": "tiny-vlm"},
+    "data": {"builtin": "digits"},
+    "prompts_per_step": 8,
+    "steps": 10,
+}
 
 
 def job(id: UUID = JOB_ID, **changes: Any) -> dict[str, Any]:
