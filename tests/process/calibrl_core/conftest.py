@@ -1,5 +1,18 @@
-"""The tiny model, made once: the fixtures of the unit tests."""
+"""The tiny model, made once, as in the unit tests; and a package of verifiers."""
 
+from pathlib import Path
+
+import pytest
+
+from tests.support.verifier_package import install
 from tests.unit.calibrl_core.conftest import engine, examples, policy, text_policy
 
 __all__ = ["engine", "examples", "policy", "text_policy"]
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder into which the package of verifiers is installed for this test."""
+    install(tmp_path / "site")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    return tmp_path / "site"

@@ -10,9 +10,7 @@ from calibrl import cli, presets
 from calibrl.commands import follow_job
 from calibrl.schemas import job_spec_adapter
 
-from .conftest import JOB_ID, OTHER_ID, Service, calibrl, entry, fault, job, page, problem
-
-JOB_PATH = f"/v1/jobs/{JOB_ID}"
+from .conftest import JOB_ID, JOB_PATH, OTHER_ID, Service, calibrl, entry, fault, job, page, problem
 
 
 @pytest.fixture(autouse=True)

@@ -8,9 +8,7 @@ import pytest
 
 from calibrl.schemas import JobSummary
 
-from .conftest import JOB_ID, Service, calibrl, fault, job, page, problem
-
-JOB_PATH = f"/v1/jobs/{JOB_ID}"
+from .conftest import JOB_ID, JOB_PATH, Service, calibrl, fault, job, page, problem
 
 
 def summary(**changes: Any) -> dict[str, Any]:

@@ -5,9 +5,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import JOB_ID, OTHER_ID, Service, calibrl, entry, fault, job, machine, page, problem, project
-
-JOB_PATH = f"/v1/jobs/{JOB_ID}"
+from .conftest import JOB_ID, JOB_PATH, OTHER_ID, Service, calibrl, entry, fault, job, machine, page, problem, project
 
 
 @pytest.mark.parametrize(
