@@ -82,9 +82,8 @@ def test_hostile_answers_cost_their_own_verdicts_only() -> None:
 
 def test_overruns_are_counted() -> None:
     with Scorer([MathReward(time_limit_seconds=0.5)], workers=1) as scorer:
-        assert (
-            score_of(scorer, "<answer>(x+y+z+w)^{500}</answer>", "8x").failure == "math: no verdict within 0.5 seconds"
-        )
+        score = score_of(scorer, "<answer>(x+y+z+w)^{500}</answer>", "8x")
+    assert score.failure == "math: no verdict within 0.5 seconds"
 
 
 @pytest.mark.usefixtures("installed")
