@@ -13,7 +13,7 @@ VLLM := .venv-vllm/.installed
 MLFLOW := .venv-mlflow/.installed
 
 # What speaks SQL that PostgreSQL's versions might take differently.
-OF_SQL := $(addprefix tests/integration/test_,migrations.py repository.py lifecycle.py queue.py curves.py live.py api_jobs.py)
+OF_SQL := $(addprefix tests/integration/test_,migrations.py repository.py lifecycle.py dependencies.py queue.py curves.py live.py api_jobs.py)
 
 # Of all that pip says, the lines that show it is at work; its errors go to stderr, and pass.
 PROGRESS := sed -u -n -E -e 's/^ *(Downloading|Using cached|Processing) ([^ ]*\/)?([^ ]+).*\(([0-9.]+ [MG]B)\).*/    \3 (\4)/p' \

@@ -15,9 +15,12 @@ from alembic import command
 from alembic.config import Config
 
 from calibrl.stack.services import Postgres, Valkey
-from tests.support import API_KEY, ROOT
-from tests.support.databases import database_of, sql
-from tests.support.waiting import eventually
+
+pytest.register_assert_rewrite("tests.support")  # so that its assertions show their values, too
+
+from tests.support import API_KEY, ROOT  # noqa: E402
+from tests.support.databases import database_of, sql  # noqa: E402
+from tests.support.waiting import eventually  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,6 @@ import pytest
 from calibrl.schemas import (
     JobChanges,
     JobStatus,
-    ProjectSettings,
     QueueEntry,
     Reason,
     WaitReason,
@@ -21,7 +20,7 @@ from jobs.db import session_scope
 from jobs.errors import Conflict, Invalid, QuotaExceeded
 from jobs.lifecycle import Order, Outcome, machines
 from jobs.models import Job
-from jobs.repository import jobs, projects, workers
+from jobs.repository import jobs, workers
 from jobs.scheduling import accounting
 from jobs.settings import get_settings
 from tests.support.life import (
@@ -35,6 +34,10 @@ from tests.support.life import (
     history,
     machine,
     nothing_to_claim,
+    pause,
+    project,
+    resume,
+    retry,
     run,
     run_count,
     status,
@@ -45,26 +48,6 @@ from tests.support.waiting import LIMIT_SECONDS, eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("database")]
 S = JobStatus
-
-
-def pause(job_id: UUID) -> JobStatus:
-    with session_scope() as session:
-        return lifecycle.pause(session, job_id, actor="user").status
-
-
-def resume(job_id: UUID) -> JobStatus:
-    with session_scope() as session:
-        return lifecycle.resume(session, job_id, actor="user").status
-
-
-def retry(job_id: UUID) -> JobStatus:
-    with session_scope() as session:
-        return lifecycle.retry(session, job_id, actor="user").status
-
-
-def project(slug: str, **settings: Any) -> None:
-    with session_scope() as session:
-        projects.put(session, slug, ProjectSettings(**settings).model_dump())
 
 
 def entry(job_id: UUID) -> QueueEntry:

@@ -7,11 +7,11 @@ from uuid import UUID
 import redis
 from sqlalchemy import text
 
-from calibrl.schemas import Event, GpuReading, JobStatus, job_spec_adapter
+from calibrl.schemas import Event, GpuReading, JobStatus, ProjectSettings, job_spec_adapter
 from jobs import lifecycle, queue
 from jobs.db import session_scope
 from jobs.lifecycle import Claim, Order, Outcome, Swept
-from jobs.repository import checkpoints, events, jobs, workers
+from jobs.repository import checkpoints, events, jobs, projects, workers
 from jobs.settings import get_settings
 
 
@@ -57,6 +57,11 @@ def machine(name: str = "w", *, cpu_slots: int = 20, gpus: int = 0, labels: dict
         workers.mark_clean(session, name, set(range(gpus)))
 
 
+def project(slug: str, **settings: Any) -> None:
+    with session_scope() as session:
+        projects.put(session, slug, ProjectSettings(**settings).model_dump())
+
+
 def the_only(name: str) -> None:
     """Have no other machine take jobs, and this one some: what is claimed is then claimed here."""
     run("UPDATE workers SET status = 'draining' WHERE name != :name", name=name)
@@ -90,6 +95,21 @@ def finish(claimed: Claim, status: Any, **outcome: Any) -> None:
 def cancel(job_id: UUID) -> JobStatus:
     with session_scope() as session:
         return lifecycle.cancel(session, job_id, actor="user").status
+
+
+def pause(job_id: UUID) -> JobStatus:
+    with session_scope() as session:
+        return lifecycle.pause(session, job_id, actor="user").status
+
+
+def resume(job_id: UUID) -> JobStatus:
+    with session_scope() as session:
+        return lifecycle.resume(session, job_id, actor="user").status
+
+
+def retry(job_id: UUID) -> JobStatus:
+    with session_scope() as session:
+        return lifecycle.retry(session, job_id, actor="user").status
 
 
 def heartbeat(claimed: Claim) -> Order:
