@@ -10,10 +10,11 @@ import pytest
 
 from calibrl.client import Client
 from jobs.settings import get_settings
-from tests.support import API_KEY
+from tests.support import API_KEY, ROOT, life
 from tests.support.processes import processes_with
 from tests.support.rest import serving
 from tests.support.worker import wake
+from tests.support.worker_jobs import QUICK
 
 
 @pytest.fixture
@@ -39,3 +40,14 @@ def in_background(database: str) -> Iterator[Callable[[], Future[None]]]:
         yield lambda: pool.submit(wake)
         for pid in processes_with(get_settings().data_dir / "runs"):
             os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def quick_worker(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set short times and the fake trainer for the workers of a test, and register the machine `tester`."""
+    monkeypatch.chdir(ROOT)
+    for name, value in QUICK.items():
+        monkeypatch.setenv(name, value)
+    get_settings.cache_clear()
+    life.machine("tester", cpu_slots=1)  # for what runs in the test's own process; no heartbeat thread renews it
+    life.run("UPDATE workers SET heartbeat_at = now() + interval '1 hour'")
