@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from calibrl_core.config import TrainConfig
-from calibrl_core.verifiers import ExactReward, FormatReward, MathReward, PluginReward
+from calibrl_core.verifiers import ExactReward, FormatReward, MathReward, PluginReward, Reward
 from calibrl_core.verifiers.base import follows_format
 from calibrl_core.verifiers.plugin import PluginError, plugin_versions
 from calibrl_core.verifiers.scorer import Scorer
@@ -101,7 +101,7 @@ def test_equal_questions_are_asked_once(tmp_path: Path) -> None:
 
 
 def test_installed_plugins_are_found(installed: Path) -> None:
-    verifiers = [MathReward(), plugin("length"), plugin("exits", version="1.2")]
+    verifiers: list[Reward] = [MathReward(), plugin("length"), plugin("exits", version="1.2")]
     assert plugin_versions(verifiers) == {"plugin-length": "1.2", "plugin-exits": "1.2"}
     assert Scorer(verifiers).versions == plugin_versions(verifiers)
     assert "org_verifiers" not in sys.modules
