@@ -72,7 +72,7 @@ def corner(figure: Figure, letter: str) -> tuple[complex, complex, complex]:
 
 def unit(figure: Figure, lines: Sequence[Any]) -> float:
     """Return the pixels per length 1, from every number beside a line."""
-    units = []
+    units: list[float] = []
     for label in figure.labels:
         if label.text.isdigit():
             start, end = min(lines, key=lambda line: abs((line[0] + line[1]) / 2 - label.center))
