@@ -350,8 +350,8 @@ class Queue(RuleBasedStateMachine):
             self.beat_machines([])
             held = []
             for name in self.model.machines:
-                while claim := self._claim(name):
-                    held.append(claim)
+                while taken := self._claim(name):
+                    held.append(taken)
             if not held:
                 break
         assert not held

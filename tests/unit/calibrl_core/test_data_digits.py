@@ -69,7 +69,7 @@ def test_there_are_eight_evaluation_splits_four_in_domain_and_four_out() -> None
 
 
 @pytest.mark.parametrize("split", SPLITS["digits"])
-def test_a_split_is_the_same_every_time_and_its_experts_right(split: str) -> None:
+def test_a_split_is_the_same_every_time_and_its_experts_right(split: Split) -> None:
     first = load(split)
     assert first == load(split)
     assert len({example.id for example in first}) == len(first) == 20
@@ -84,7 +84,7 @@ def test_a_split_is_the_same_every_time_and_its_experts_right(split: str) -> Non
 
 
 @pytest.mark.parametrize("split", [*DIGITS_IN_DOMAIN, "test-noise"])
-def test_the_drawn_digits_add_up(split: str) -> None:
+def test_the_drawn_digits_add_up(split: Split) -> None:
     for example in load(split):
         left, right = drawn_labels(example)
         assert left + right == int(example.answer)
@@ -103,7 +103,7 @@ def test_slices_differ_from_the_whole_in_the_kept_rows_only() -> None:
 
 
 @pytest.mark.parametrize("split", ["test", "test-same-digit", "test-three-digits"])
-def test_test_pictures_show_ink_of_the_test_part(split: str) -> None:
+def test_test_pictures_show_ink_of_the_test_part(split: Split) -> None:
     for example in load(split, 6):
         places = digits.THREE_PLACES if "three" in split else digits.PLACES
         assert all(error == 0 for _, error in nearest_digits(example, places, "test"))  # exactly that source digit

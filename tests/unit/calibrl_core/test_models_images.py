@@ -164,7 +164,7 @@ def gemma_policy(tokenizer: Any, text: dict[str, Any]) -> Any:
         text_config={**text, "sliding_window": 6, "layer_types": ["sliding_attention", "full_attention"]},
         vision_config=VISION,
         mm_tokens_per_image=4,
-        image_token_id=mark,  # its declared fields have the older name
+        image_token_index=mark,
         boi_token_index=begin,
         eoi_token_index=end,
     )
