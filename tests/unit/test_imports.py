@@ -320,17 +320,6 @@ def test_unit_tests_import_nothing_that_starts_processes() -> None:
     assert found == []
 
 
-def test_names_of_tests_have_at_most_70_characters() -> None:
-    functions = (
-        (path, node)
-        for path in sources("tests")
-        for node in ast.walk(parsed(path))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    )
-    tests = [f"{path}: {node.name}" for path, node in functions if node.name.startswith("test_")]
-    assert [test for test in tests if len(test.rpartition(" ")[2]) > 70] == []
-
-
 def test_sql_stands_only_in_the_repository() -> None:
     """Tables (jobs/models) name SQL functions as defaults; migrations, the set-up of a server and a connection's own
     settings are no queries."""
