@@ -132,17 +132,15 @@ def test_writers_at_once_lose_and_repeat_nothing(http: httpx.Client) -> None:
     place = "0"
     with ThreadPoolExecutor(writers) as pool:
         done = [pool.submit(write, writer) for writer in range(writers)]
-        while True:
-            over = all(one.done() for one in done)
+        while not all(future.done() for future in done):
             with streaming(http, stream_of(run.id), after=place, max_seconds=0.3) as stream:
-                for count, (event, id, data) in enumerate(stream):
+                for _, (event, id, data) in zip(range(8), stream, strict=False):
                     place = str(id)
                     received += [row["id"] for row in data["data"]] if event == "events" else []
-                    if not over and count == 7:
-                        break
-            if over:
-                break
-        assert [one.result() for one in done] == [None] * writers
+        assert [future.result() for future in done] == [None] * writers
+    run.finish()
+    with streaming(http, stream_of(run.id), after=place) as stream:
+        received += [row["id"] for event, _, data in stream if event == "events" for row in data["data"]]
     known = [row["id"] for row in http.get(f"/v1/jobs/{run.id}/events?limit=1000").json()["data"]]
     assert len(known) > each * writers
     assert received == known

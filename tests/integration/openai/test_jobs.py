@@ -13,7 +13,7 @@ from calibrl_core.config import TrainConfig
 from jobs.db import session_scope
 from jobs.repository import checkpoints, metrics
 from jobs.settings import get_settings
-from tests.support import API_KEY, ROOT, life
+from tests.support import API_KEY, life
 from tests.support.openai_requests import GRADED, GRADER, by_trial, create, fault, upload, uuid
 from tests.support.rest import serving, submitted
 from tests.support.worker import wake
@@ -148,13 +148,10 @@ def test_a_checkpoint_is_a_model_for_another_job(client: OpenAI, api: httpx.Clie
     assert error.value.param == "after"
 
 
-def test_the_client_follows_a_run_to_its_end(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setenv("CALIBRL_TRAINER", "tests.support.fake_trainer")
+@pytest.mark.usefixtures("quick_worker")
+def test_the_client_follows_a_run_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CALIBRL_QUICK_STARTS", "false")
-    monkeypatch.setenv("CALIBRL_WORKER_NAME", "tester")
     get_settings.cache_clear()
-    life.machine("tester", cpu_slots=1)
     with serving() as api, OpenAI(base_url=f"{api.base_url}/v1", api_key=API_KEY, max_retries=0) as client:
         file = upload(client, GRADED)
         job = create(client, training_file=file.id, validation_file=file.id, method=by_trial(batch_size=4), suffix="x")
