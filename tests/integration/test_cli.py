@@ -16,6 +16,7 @@ import pytest
 from typer.testing import CliRunner, Result
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
+from websockets.typing import Subprotocol
 
 from calibrl import cli
 from calibrl.client import STACK_FILE, Client
@@ -190,7 +191,7 @@ def _check_door(address: str) -> None:
     for name, allowed in (("127.0.0.1", True), ("evil.example", False)):  # a name that was led to this address
         with nullcontext() if allowed else pytest.raises(InvalidStatus, match="403"):
             stream = socket.create_connection(("127.0.0.1", port), 30)
-            with connect(f"ws://{name}:{port}/_stcore/stream", sock=stream, subprotocols=["streamlit"]):
+            with connect(f"ws://{name}:{port}/_stcore/stream", sock=stream, subprotocols=[Subprotocol("streamlit")]):
                 pass
 
 
