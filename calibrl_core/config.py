@@ -183,6 +183,23 @@ class SampleSettings(StrictSettings):
     )
 
 
+class DiagnosticsSettings(StrictSettings):
+    """Intervals of measurements that take extra passes and change no weight."""
+
+    gradients_every: int | None = Field(
+        20,
+        ge=1,
+        description="Steps between comparisons of the gradients of policy loss and guidance: two passes of one "
+        "micro-batch, and memory for a second gradient. Only algorithms with guidance. None: never.",
+    )
+    experts_every: int | None = Field(
+        1,
+        ge=1,
+        description="Steps between measurements of the experts (family expert/) if the algorithm does not use "
+        "experts: one forward pass over the experts of the step. None: never.",
+    )
+
+
 class TrainSettings(StrictSettings):
     """A training run, without its model and data."""
 
@@ -212,6 +229,7 @@ class TrainSettings(StrictSettings):
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of the data order and of sampling.")
     checkpoints: CheckpointSettings = Field(default_factory=CheckpointSettings)
     samples: SampleSettings = Field(default_factory=SampleSettings)
+    diagnostics: DiagnosticsSettings = Field(default_factory=DiagnosticsSettings)
     health: HealthSettings = Field(default_factory=HealthSettings)
 
     @model_validator(mode="after")

@@ -5,35 +5,37 @@ With one on-policy update and s of the sign of A, guidance is per token a positi
 means that guidance adds another direction.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+CHUNK = 2**22  # elements compared at a time: temporary tensors stay small beside the gradients
+
 
 def compare_gradients(
-    policy: Sequence[Tensor],
-    guidance: Sequence[Tensor],
+    policy: Sequence[Tensor | None],
+    guidance: Sequence[Tensor | None],
     total: Callable[[Sequence[float]], list[float]] = list,
 ) -> dict[str, float]:
     """Return the 2-norms of two losses' gradients, their cosine, and the share of elements with opposite signs among
     those that are not 0 in both.
 
+    The sums are computed where the gradients are; only five numbers are copied to the host.
+
     Args:
-        policy: gradients of the policy loss, per parameter, any shapes.
+        policy: gradients of the policy loss, per parameter, any shapes; None is a gradient of 0.
         guidance: gradients of the guidance loss before its weight, same parameters, shapes and order.
         total: sums over the processes, if each process holds a shard of every gradient.
     """
-    pairs = list(zip(policy, guidance, strict=True))
-    policy_square, guidance_square, product, moved, opposing = total(
-        [
-            _sum(one.square() for one in policy),
-            _sum(other.square() for other in guidance),
-            _sum(one * other for one, other in pairs),
-            _sum((one != 0) & (other != 0) for one, other in pairs),
-            _sum(one.sign() * other.sign() < 0 for one, other in pairs),
-        ]
-    )
+    sums = [
+        _sums(one, other)
+        for pair in zip(policy, guidance, strict=True)
+        if any(gradient is not None for gradient in pair)
+        for one, other in _chunks(*pair)
+    ]
+    own = torch.stack(sums).sum(0).tolist() if sums else [0.0] * 5
+    policy_square, guidance_square, product, moved, opposing = total(own)
     policy_norm, guidance_norm = policy_square**0.5, guidance_square**0.5
     values = {"loss/policy_grad_norm": policy_norm, "loss/guidance_grad_norm": guidance_norm}
     if policy_norm > 0 and guidance_norm > 0:
@@ -43,5 +45,22 @@ def compare_gradients(
     return values
 
 
-def _sum(tensors: Iterable[Tensor]) -> float:
-    return float(sum(tensor.sum(dtype=torch.float64).item() for tensor in tensors))
+def _chunks(one: Tensor | None, other: Tensor | None) -> list[tuple[Tensor, Tensor]]:
+    """Return both gradients of a parameter, one of them not None, as pairs of chunks `[<= CHUNK]`."""
+    flat = [None if gradient is None else gradient.flatten() for gradient in (one, other)]
+    known = next(gradient for gradient in flat if gradient is not None)
+    zeros = known.new_zeros(1).expand(known.numel())  # takes no memory
+    first, second = ((zeros if gradient is None else gradient).split(CHUNK) for gradient in flat)
+    return list(zip(first, second, strict=True))
+
+
+def _sums(one: Tensor, other: Tensor) -> Tensor:
+    """Return `[5]` float64: both squared norms, the product, and the numbers of common and of opposed elements."""
+    terms = (
+        one.square(),
+        other.square(),
+        one * other,
+        (one != 0) & (other != 0),
+        one.sign() * other.sign() < 0,
+    )
+    return torch.stack([term.sum(dtype=torch.float64) for term in terms])

@@ -48,27 +48,27 @@ LOSS = MetricFamily(
         Metric(
             "loss/policy_grad_norm",
             "gradient norm (L2)",
-            "Gradient norm of the policy loss alone. Measured every 20 steps on one micro-batch per process, summed "
-            "over the processes as in the update.",
+            "Gradient norm of the policy loss alone. Measured every `diagnostics.gradients_every` steps on one "
+            "micro-batch per process, summed over the processes as in the update.",
         ),
         Metric(
             "loss/guidance_grad_norm",
             "gradient norm (L2)",
-            "Gradient norm of guidance alone, before `guidance_coef`. Measured every 20 steps.",
+            "Gradient norm of guidance alone, before its weight. Measured as `loss/policy_grad_norm`.",
             "Multiplied by `guidance_coef`, it is the share of guidance in the update.",
         ),
         Metric(
             "loss/guidance_cosine",
             "cosine, −1 to 1",
-            "Cosine between the gradients of policy loss and guidance. Measured every 20 steps.",
+            "Cosine between the gradients of policy loss and guidance. Measured as `loss/policy_grad_norm`.",
             "Near 1 guidance only lengthens the step. Lower: guidance adds a direction of its own. Below 0: the two "
             "gradients conflict.",
         ),
         Metric(
             "loss/guidance_opposing_share",
             "share of elements",
-            "Share of the gradient elements, of those non-zero in both gradients, with opposite signs. Measured every "
-            "20 steps.",
+            "Share of the gradient elements, of those non-zero in both gradients, with opposite signs. Measured as "
+            "`loss/policy_grad_norm`.",
             "0.5 means that the two gradients are uncorrelated.",
         ),
     ),

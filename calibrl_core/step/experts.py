@@ -26,8 +26,7 @@ def find_experts(policy: Policy, examples: Sequence[Example], config: TrainConfi
     """Return the experts of `examples` under the current policy, before the step's first update."""
     with_expert = [index for index, example in enumerate(examples) if example.expert]
     if not with_expert:
-        nothing = torch.zeros((len(examples), 0), device=policy.device)
-        return Experts(nothing.long(), nothing.bool(), nothing, nothing)
+        return no_experts(examples, policy.device)
     policy.model.eval()
     limit = config.rollout.max_completion_tokens
     tokens, mask = policy.tokenize_experts([examples[index] for index in with_expert], limit)
@@ -38,6 +37,12 @@ def find_experts(policy: Policy, examples: Sequence[Example], config: TrainConfi
         return rows.new_zeros((len(examples), rows.shape[1])).index_copy(0, prompts, rows)  # [P, E]
 
     return Experts(by_prompt(tokens), by_prompt(mask), by_prompt(logprobs), by_prompt(entropies))
+
+
+def no_experts(examples: Sequence[Example], device: torch.device) -> Experts:
+    """Return experts `[P, 0]` for examples of which none has an expert, or whose experts are not measured."""
+    nothing = torch.zeros((len(examples), 0), device=device)
+    return Experts(nothing.long(), nothing.bool(), nothing, nothing)
 
 
 def choose_experts(

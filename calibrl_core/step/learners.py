@@ -24,14 +24,12 @@ from calibrl_core.models.policy import Policy
 from calibrl_core.rollout.base import RolloutEngine, SamplingRequest
 from calibrl_core.step.advantages import group_advantages
 from calibrl_core.step.dynamic_sampling import ScoredRollouts, replace_groups
-from calibrl_core.step.experts import choose_experts, find_experts, with_chosen_experts
+from calibrl_core.step.experts import choose_experts, find_experts, no_experts, with_chosen_experts
 from calibrl_core.step.gather import gather_batch, gather_sampled
 from calibrl_core.step.optimizer import GradientStep
 from calibrl_core.step.token_logprobs import micro_batches, padded_to_equal_passes
 from calibrl_core.step.update import Updater
 from calibrl_core.verifiers.scorer import Scorer
-
-GRADIENT_STEPS = 20  # between two comparisons of the policy's and the guidance's gradients
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,7 @@ class ReinforcementLearner:
                 groups, extra = self._resample(step, groups, attempts, clock)
             assert groups is not None  # a step has a prompt for each process
             batch = self._batch(step, first_prompt, groups, clock)
-        if step % GRADIENT_STEPS == 0:  # diagnostic only, so outside the clock: not in perf/step_seconds
+        if _due(step, self._config.diagnostics.gradients_every):  # outside the clock: not in perf/step_seconds
             extra |= self._updater.compare_gradients(batch, step, first_prompt)
         old_logprobs = None
         if self._updater.rescores:
@@ -168,7 +166,11 @@ class ReinforcementLearner:
         """Add advantages and experts, all under the policy before the step's first update."""
         examples, rewards, algorithm = groups.examples, self._rewards(groups), self._algorithm
         with clock("expert"):
-            experts = find_experts(self._policy, examples, self._config)
+            uses = algorithm.needs_experts or algorithm.has_guidance or algorithm.learns_from_experts
+            measured = uses or _due(step, self._config.diagnostics.experts_every)
+            experts = (
+                find_experts(self._policy, examples, self._config) if measured else no_experts(examples, rewards.device)
+            )
             if algorithm.learns_from_experts:
                 chosen = choose_experts(
                     algorithm, examples, seed=self._config.seed, step=step, first_prompt=first_prompt
@@ -185,6 +187,11 @@ class ReinforcementLearner:
             advantages=group_advantages(rewards, normalise_by_std=algorithm.normalise_by_std),  # [P, G]
             experts=experts,
         )
+
+
+def _due(step: int, every: int | None) -> bool:
+    """Return true if a measurement every so many steps includes `step` (from 0)."""
+    return every is not None and step % every == 0
 
 
 class SupervisedLearner:

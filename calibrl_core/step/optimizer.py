@@ -36,18 +36,15 @@ class GradientStep:
         """Clear the gradients."""
         self._optimizer.zero_grad(set_to_none=True)
 
-    def gradients(self) -> list[torch.Tensor]:
-        """Return a CPU copy of this process's part of the summed gradient, per parameter (0 if it has none).
+    def take_gradients(self) -> list[torch.Tensor | None]:
+        """Return this process's part of the summed gradient per parameter (None if it has none), and clear it.
 
-        On the CPU, because GPU memory is full during training.
+        The tensors are not copied: they stay on the device, beside the next gradient.
         """
         self._weights.sum_gradients(self._parameters, self._ranks)
-        return [
-            torch.zeros(self._weights.local_shard(one).shape)
-            if one.grad is None
-            else self._weights.local_shard(one.grad).to("cpu", copy=True)
-            for one in self._parameters
-        ]
+        taken = [None if one.grad is None else self._weights.local_shard(one.grad) for one in self._parameters]
+        self.clear()
+        return taken
 
     def apply(self) -> tuple[float, bool]:
         """Apply the gradient; return its L2 norm before clipping, and True if it was applied.

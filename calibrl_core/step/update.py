@@ -178,8 +178,7 @@ class Updater:
                 for part in first:
                     losses = self._evaluate(inputs, part).losses
                     (losses.guidance if guidance and losses.guidance is not None else losses.policy).backward()
-            gradients.append(self._gradient.gradients())
-        self._gradient.clear()
+            gradients.append(self._gradient.take_gradients())
         of_policy, of_guidance = gradients
         return compare_gradients(
             of_policy, of_guidance, lambda sums: self._policy.weights.sum_over_shards(sums, self._ranks)

@@ -156,7 +156,7 @@ CARDS: tuple[PanelCard, ...] = (
             Line("policy", "loss/policy_grad_norm", POLICY, sparse=True),
             Line("guidance", "loss/guidance_grad_norm", EXPERT, sparse=True),
         ),
-        hint="Measured every 20 steps. Guidance × guidance_coef is its share of the update.",
+        hint="Measured every gradients_every steps. Guidance × guidance_coef is its share of the update.",
     ),
     Card(
         "expert-agreement",

@@ -113,6 +113,9 @@ def _training(spec: TrainSpec, sizes: _Sizes, options: ModelOptions, trained: in
         _part("optimizer", 8 * trained // shards, "always", f"8 bytes (AdamW's two moments) x {trained:,} trained{by}"),
         _part("gradients", 4 * trained // shards, "always", f"4 bytes x {trained:,} trained{by}"),
     ]
+    if spec.algorithm.has_guidance and spec.diagnostics.gradients_every is not None:
+        formula = f"4 bytes x {trained:,} trained{by}, in steps that compare gradients"
+        parts.append(_part("second gradient", 4 * trained // shards, "update", formula))
     if spec.algorithm.needs_reference and options.lora is None:
         linear = sizes.linear()
         each = 4 * shape.parameters - (2 * linear if sizes.bfloat16 else 0)
