@@ -77,18 +77,6 @@ def test_commands_that_start_a_service_refuse_a_profile(
     assert f"`calibrl {command}` starts its own service" in said
 
 
-def test_a_stack_s_processes_ask_the_stack(file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A dashboard that asks as dashboard/reads/service.py does, in a shell where a profile is chosen."""
-    monkeypatch.setenv("CALIBRL_PROFILE", "lab")
-    stack = LocalStack(tmp_path)
-    (tmp_path / "logs").mkdir()
-    code = "from calibrl.client import Client; print(Client(api_key='k').url)"
-    command = ["timeit", "-n", "1", "-r", "1", code]  # a module that runs what it is given
-    process = stack._run("asking", command, {"CALIBRL_API_URL": "http://127.0.0.1:1", "CALIBRL_API_KEY": "k"})
-    assert process.wait(LIMIT_SECONDS) == 0, (tmp_path / "logs" / "asking.log").read_text()
-    assert "http://127.0.0.1:1" in (tmp_path / "logs" / "asking.log").read_text()
-
-
 def test_a_stack_s_folder_is_no_profile(service: Service, file: Path, tmp_path: Path) -> None:
     add("lab", service.url)
     assert "remove one" in fault(calibrl("--profile", "lab", "me", "--data", tmp_path), 1)
