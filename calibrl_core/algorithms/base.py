@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from calibrl_core.rollout.base import Rollouts
     from calibrl_core.step.learners import Learner
 
+Advantages = Literal["group", "leave_one_out", "batch", "group_batch"]
 Aggregation = Literal["token-mean", "seq-mean-token-mean", "seq-mean-token-sum", "seq-mean-token-sum-norm"]
 
 
@@ -108,10 +109,24 @@ class PolicyGradientSettings(AlgorithmSettings):
 
     samples: ClassVar[bool] = True
     learns_from_experts: ClassVar[bool] = False  # expert rows are in the update, beside the rollouts
+    averages_experts_apart: ClassVar[bool] = (
+        False  # True: `aggregation` reduces rollouts and expert rows each by itself
+    )
 
-    clip_low: float = Field(0.2, ge=0, lt=1, description="The gradient stops once the ratio falls below 1 - clip_low.")
+    clip_low: float = Field(
+        0.2, ge=0, le=1, description="The gradient stops once the ratio falls below 1 - clip_low. 1: no limit."
+    )
     clip_high: float = Field(0.2, ge=0, description="The gradient stops once the ratio rises above 1 + clip_high.")
-    dual_clip: float = Field(3.0, gt=1, description="For a negative advantage A the loss never exceeds -dual_clip * A.")
+    dual_clip: float | None = Field(
+        3.0, gt=1, description="For a negative advantage A the loss never exceeds -dual_clip * A. None: no limit."
+    )
+    advantages: Advantages = Field(
+        "group",
+        description="Advantage of a rollout from its reward r. group: r - mean of its group (GRPO). leave_one_out: "
+        "r - mean of the other rollouts of its group (RLOO). batch: (r - mean of the step) / standard deviation of "
+        "the step (REINFORCE++). group_batch: (r - mean of its group) / standard deviation of these differences in "
+        "the step (REINFORCE++-baseline). With batch and group_batch normalise_by_std has no effect.",
+    )
     normalise_by_std: bool = Field(
         False, description="Divide advantages by the group's unbiased standard deviation + 1e-6."
     )
@@ -121,7 +136,23 @@ class PolicyGradientSettings(AlgorithmSettings):
     entropy_coef: float = Field(
         0.0, ge=0, description="Weight of the entropy (nats), which is subtracted from the loss."
     )
-    mini_batches: int = Field(4, ge=1, description="Optimizer updates per step. Each mini-batch contains whole groups.")
+    mask_truncated: bool = Field(
+        False,
+        description="Leave completions that reached rollout.max_completion_tokens out of the loss. Their rewards "
+        "still count in the advantages of their group.",
+    )
+    epochs_per_step: int = Field(
+        1,
+        ge=1,
+        le=100,
+        description="Passes over the rollouts of a step. Each pass makes the updates of all mini-batches; the ratios "
+        "compare with the policy before the first.",
+    )
+    mini_batches: int = Field(
+        4,
+        ge=1,
+        description="Optimizer updates per pass over the step's rollouts. Each mini-batch contains whole groups.",
+    )
     mini_batch_rows: int | None = Field(
         None,
         ge=1,
@@ -164,8 +195,11 @@ class PolicyGradientSettings(AlgorithmSettings):
         return self.kl_coef > 0
 
     def max_abs_advantage(self, group_size: int, reward_span: float) -> float:
-        """Return `reward_span`, or with `normalise_by_std` the |A| of one rollout against all others."""
-        if self.normalise_by_std:
+        """Return `reward_span`, or with a division by the standard deviation the |A| of one rollout against all others.
+
+        With the standard deviation of the whole step, rarer outcomes have a larger |A|.
+        """
+        if self.normalise_by_std or self.advantages in ("batch", "group_batch"):
             return float((group_size - 1) / group_size**0.5)  # by the unbiased standard deviation
         return reward_span
 
@@ -200,6 +234,10 @@ class PolicyGradientSettings(AlgorithmSettings):
         depends on seed, step and the example's place only. An example without an expert must not be chosen.
         """
         return []
+
+    def policy_weight(self, step: int) -> float:
+        """Return the factor of `TokenLosses.policy` in the loss of `step` (from 0). Default: 1."""
+        return 1.0
 
     def guidance_weight(self, step: int) -> float:
         """Return the factor of `TokenLosses.guidance` in the loss of `step` (from 0). Default: 0."""

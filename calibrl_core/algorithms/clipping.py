@@ -36,15 +36,20 @@ def clipped_surrogate(settings: PolicyGradientSettings, ratio: Tensor, advantage
     unclipped = -advantage * ratio
     clipped = -advantage * ratio.clamp(1 - settings.clip_low, 1 + settings.clip_high)
     worst = unclipped.maximum(clipped)
-    ceiling = -settings.dual_clip * advantage
     negative = advantage < 0
     took_over = clipped > unclipped
+    dual = took_over & False
+    policy = worst
+    if settings.dual_clip is not None:
+        ceiling = -settings.dual_clip * advantage
+        dual = (worst > ceiling) & negative
+        policy = worst.minimum(ceiling).where(negative, worst)
     return TokenLosses(
-        policy=worst.minimum(ceiling).where(negative, worst),
+        policy=policy,
         guidance=None,
         clipped_low=took_over & negative,
         clipped_high=took_over & ~negative,
-        clipped_dual=(worst > ceiling) & negative,
+        clipped_dual=dual,
     )
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from calibrl_core.config import TrainSettings
     from calibrl_core.data.schema import Example
 
 SHAPING = 0.1  # gamma of the paper
@@ -52,6 +53,19 @@ class LearnsFromExperts(PolicyGradientSettings):
         le=1,
         description="Maximum pass_ratio of a row whose expert joins the update. Rows without a pass_ratio also join.",
     )
+
+    def check(self, config: TrainSettings) -> None:
+        """Check that the experts' advantages have the scale of the rollouts'.
+
+        Raises:
+            ValueError: the rollouts' advantages are not relative to their group.
+        """
+        super().check(config)
+        if self.advantages != "group":
+            raise ValueError(
+                f"algorithm.advantages ({self.advantages}) must be group: an expert's advantage is relative to the "
+                "rollouts of its group"
+            )
 
     @model_validator(mode="after")
     def _range(self) -> Self:

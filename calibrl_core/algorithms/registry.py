@@ -9,12 +9,24 @@ from typing import TYPE_CHECKING, Annotated, Union
 
 from pydantic import Field
 
-from calibrl_core.algorithms import DAPO, GRPO, GSPO, LUFFY, SFT, CalibRL, DrGRPO, RLPlus
+from calibrl_core.algorithms import CHORD, CISPO, DAPO, GRPO, GSPO, LUFFY, SAPO, SFT, CalibRL, DrGRPO, RLPlus
 from calibrl_core.algorithms.base import AlgorithmSettings, PolicyGradientSettings, SupervisedSettings
 from calibrl_core.plugins import ExtensionError, load
 
 GROUP = "calibrl.algorithms"
-BUILT_IN: tuple[type[AlgorithmSettings], ...] = (CalibRL, GRPO, DrGRPO, DAPO, GSPO, LUFFY, RLPlus, SFT)
+BUILT_IN: tuple[type[AlgorithmSettings], ...] = (
+    CalibRL,
+    GRPO,
+    DrGRPO,
+    DAPO,
+    GSPO,
+    CISPO,
+    SAPO,
+    LUFFY,
+    RLPlus,
+    CHORD,
+    SFT,
+)
 
 
 def _accept(point: EntryPoint) -> type[AlgorithmSettings]:

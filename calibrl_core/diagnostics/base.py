@@ -36,8 +36,9 @@ class StepBatch:
     """The rollouts of a step, with all data computed before the first update. `B = P * G` rows, T tokens.
 
     After the update there are also `ratios`: p(token) under the policy that the token's mini-batch was evaluated with,
-    divided by p(token) under the policy that sampled it. The clip judges this ratio. A rollout is in one mini-batch of
-    its step; a rollout that was left out of the forward pass (see `Updater`) has no ratio.
+    divided by p(token) under the policy before the first update. The clip judges this ratio. A rollout is in one
+    mini-batch of each pass over the step's rollouts; the last pass counts. A rollout that was left out of the forward
+    pass (see `Updater`) has no ratio.
     """
 
     examples: Sequence[Example]  # P

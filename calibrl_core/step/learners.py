@@ -22,7 +22,7 @@ from calibrl_core.diagnostics.sampled import SampledGroups
 from calibrl_core.distributed.ranks import Ranks
 from calibrl_core.models.policy import Policy
 from calibrl_core.rollout.base import RolloutEngine, SamplingRequest
-from calibrl_core.step.advantages import group_advantages
+from calibrl_core.step.advantages import step_advantages
 from calibrl_core.step.dynamic_sampling import ScoredRollouts, replace_groups
 from calibrl_core.step.experts import choose_experts, find_experts, no_experts, with_chosen_experts
 from calibrl_core.step.gather import gather_batch, gather_sampled
@@ -184,7 +184,12 @@ class ReinforcementLearner:
             scores=groups.scores,
             rewards=rewards,
             passed=groups.passed,
-            advantages=group_advantages(rewards, normalise_by_std=algorithm.normalise_by_std),  # [P, G]
+            advantages=step_advantages(
+                rewards,
+                algorithm.advantages,
+                normalise_by_std=algorithm.normalise_by_std,
+                sum_over=self._ranks.sum_over,
+            ),
             experts=experts,
         )
 

@@ -33,9 +33,13 @@ class UpdateRows:
     prompts: Tensor  # [R] long, each row's prompt, an index into the step's examples
 
 
-def update_rows(batch: StepBatch) -> UpdateRows:
-    """Return the rollouts of a step and the experts that join them as rows."""
+def update_rows(batch: StepBatch, *, mask_truncated: bool = False) -> UpdateRows:
+    """Return the rollouts of a step and the experts that join them as rows.
+
+    With `mask_truncated`, no token of a truncated rollout counts.
+    """
     rollouts, experts = batch.rollouts, batch.experts
+    mask = rollouts.mask & ~rollouts.truncated[:, None] if mask_truncated else rollouts.mask
     device = rollouts.mask.device
     joining = torch.zeros(0, dtype=torch.long, device=device)
     if experts.joins is not None:
@@ -52,7 +56,7 @@ def update_rows(batch: StepBatch) -> UpdateRows:
     logprobs = beside(rollouts.logprobs, experts.logprobs)
     return UpdateRows(
         tokens=beside(rollouts.tokens, experts.tokens),
-        mask=beside(rollouts.mask, experts.mask),
+        mask=beside(mask, experts.mask),
         sampler_logprobs=logprobs,
         old_logprobs=logprobs,
         advantages=torch.cat([batch.advantages.flatten(), expert_advantages[joining]]).to(rollouts.logprobs.dtype),
@@ -134,7 +138,13 @@ def _weights(
     mask = rows.mask[places.clamp(min=0)] & (places >= 0)[:, None]
     dtype = rows.old_logprobs.dtype
     if not settings.micro_batch_mean:
-        return token_weights(mask, settings.aggregation, max_tokens=max_tokens, sum_over=ranks.sum_over, dtype=dtype)
+        is_expert = rows.is_expert[places.clamp(min=0)][:, None]
+        apart = [mask & ~is_expert, mask & is_expert] if settings.averages_experts_apart else [mask]
+        weights = [
+            token_weights(part, settings.aggregation, max_tokens=max_tokens, sum_over=ranks.sum_over, dtype=dtype)
+            for part in apart
+        ]
+        return torch.stack(weights).sum(0)
     assert micro_rows is not None
     # The published script divides by the micro-batches of a full mini-batch, so that the short last one counts less;
     # its processes then average their gradients.

@@ -85,7 +85,8 @@ class Updater:
         self._ranks = ranks
         # In float32 the trainer's engine and the update agree within 2e-5 nats: its log-probabilities are the old ones.
         self._sampler_is_exact = config.rollout.engine == "shared_prefill" and not policy.bfloat16
-        self._single_update = self.algorithm.mini_batches == 1 and self.algorithm.mini_batch_rows is None
+        passes, rows = self.algorithm.epochs_per_step, self.algorithm.mini_batch_rows
+        self._single_update = self.algorithm.mini_batches == passes == 1 and rows is None
         optional = {
             "guidance": self.algorithm.has_guidance,
             "kl": self.algorithm.kl_coef > 0,
@@ -105,7 +106,7 @@ class Updater:
         The passes are those of the update, row by row and pack by pack, so that in any precision the ratios of the
         first mini-batch are exactly 1. Rows without a pass keep the log-probabilities of the sampler.
         """
-        rows = update_rows(batch)
+        rows = update_rows(batch, mask_truncated=self.algorithm.mask_truncated)
         inputs = _StepInput(batch, rows, step, before_updates=True)
         logprobs = rows.sampler_logprobs.clone()
         self._policy.model.train()
@@ -134,14 +135,14 @@ class Updater:
         Raises:
             NonFiniteError: see `GradientStep`.
         """
-        rows = update_rows(batch)
+        rows = update_rows(batch, mask_truncated=self.algorithm.mask_truncated)
         if old_logprobs is not None:
             rows = replace(rows, old_logprobs=old_logprobs)
         own = self._single_update and not self._sampler_is_exact
         inputs = _StepInput(batch, rows, step, own, self._reference_logprobs(batch, rows))
         self._policy.model.train()
         tally = Tally(self._loss_names, self._ranks, batch.rollouts.mask)
-        for number, mini_batch in enumerate(self._mini_batches(rows, first_prompt)):
+        for number, mini_batch in enumerate(self._mini_batches(rows, first_prompt) * self.algorithm.epochs_per_step):
             self._gradient.clear()
             parts = self._micro_batches(inputs, mini_batch)
             with padded_to_equal_passes(self._policy, self._ranks, len(parts)):
@@ -162,7 +163,7 @@ class Updater:
         """
         if self.algorithm.guidance_weight(step) == 0:
             return {}
-        rows = update_rows(batch)
+        rows = update_rows(batch, mask_truncated=self.algorithm.mask_truncated)
         inputs = _StepInput(batch, rows, step, before_updates=not self._sampler_is_exact)
         for mini_batch in self._mini_batches(rows, first_prompt):
             first = self._micro_batches(inputs, mini_batch)[:1]
@@ -198,12 +199,14 @@ class Updater:
         """Divide a mini-batch into micro-batches that fit in memory.
 
         With A = 0 the policy loss is flat, and so is guidance weighted by |A|: such rows skip the forward pass unless
-        the algorithm says that they can move a weight. Their tokens stay in the denominator.
+        the algorithm says that they can move a weight. Their tokens stay in the denominator. Rows without a token that
+        counts skip it too.
         """
         rows = inputs.rows
-        positions = torch.arange(len(mini_batch.rows))  # [N], into the mini-batch's rows
+        moving = rows.mask[mini_batch.rows].any(-1)  # [N]
         if not self.algorithm.needs_all_rows(inputs.step):
-            positions = (rows.advantages[mini_batch.rows] != 0).nonzero().squeeze(-1).cpu()
+            moving &= rows.advantages[mini_batch.rows] != 0
+        positions = moving.nonzero().squeeze(-1).cpu()  # into the mini-batch's rows
         parts = self._cut(inputs.batch, rows, mini_batch.rows[positions])
         return [_MicroBatch(mini_batch.rows[positions[part]], mini_batch.weights[positions[part]]) for part in parts]
 
@@ -236,7 +239,8 @@ class Updater:
         weight = part.weights[:, :width]  # [B, T]
         rollout_weight = weight.masked_fill(rows.is_expert[index][:, None], 0.0)  # KL and entropy: not on expert rows
         weighed = tokens.policy if importance is None else tokens.policy * importance.values
-        policy = total = (weighed * weight).sum()
+        policy = (weighed * weight).sum()
+        total = algorithm.policy_weight(inputs.step) * policy
         guidance = kl = entropy = None
         if tokens.guidance is not None:
             guidance = (tokens.guidance * weight).sum()
@@ -282,7 +286,9 @@ class Updater:
         logprobs = torch.zeros_like(rows.old_logprobs)
         temperature = self._config.rollout.temperature
         with self._reference.weights.gathered():
-            for part in self._cut(batch, rows, torch.arange(len(rows.prompts))):
-                output = row_logprobs(self._reference, batch.examples, rows, part, temperature).logprobs
-                logprobs[part, : output.shape[1]] = output
+            counted = rows.mask.any(-1).nonzero().squeeze(-1).cpu()
+            for part in self._cut(batch, rows, counted):
+                index = counted[part]
+                output = row_logprobs(self._reference, batch.examples, rows, index, temperature).logprobs
+                logprobs[index, : output.shape[1]] = output
         return logprobs

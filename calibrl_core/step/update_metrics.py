@@ -90,6 +90,7 @@ class Tally:
         totals = self._ranks.sum_over([*sums, *self._sampler.values()])
         (highest,) = self._ranks.max_over([self._highest])
         tokens, excess, squares, kl, *clips = totals[len(names) : len(sums)]
+        tokens = max(1.0, tokens)  # 0 if every rollout is truncated and masked
         divergence, compared, weighted, limited = totals[len(sums) :]
         sampler = {"kl/sampler": divergence / compared} if compared else {}
         sampler |= {"clip/sampler_share": limited / weighted} if weighted else {}
