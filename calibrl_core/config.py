@@ -72,7 +72,7 @@ def usable_rewards(rewards: tuple[Reward, ...]) -> None:
 
 
 ImportanceCorrection = Literal[
-    "token_truncate", "token_mask", "sequence_truncate", "sequence_mask", "geometric_mask", "off"
+    "token_truncate", "token_mask", "sequence_truncate", "sequence_mask", "geometric_mask", "none"
 ]
 
 
@@ -101,7 +101,7 @@ class RolloutSettings(StrictSettings):
         "probability of a token under the trainer / under the sampler. token_truncate: r, at most importance_cap. "
         "token_mask: r, and 0 above importance_cap. sequence_truncate, sequence_mask: the same with the product of r "
         "over the completion. geometric_mask: 1, and 0 for a completion whose geometric mean of r is outside "
-        "1 / importance_cap to importance_cap. off: 1. Used in bfloat16 and with the engine vllm; in float32 the "
+        "1 / importance_cap to importance_cap. none: 1. Used in bfloat16 and with the engine vllm; in float32 the "
         "engine shared_prefill needs no correction.",
     )
     importance_cap: float = Field(
@@ -227,6 +227,7 @@ class TrainSettings(StrictSettings):
     )
     steps: int = Field(ge=1, le=10_000_000, description="Number of steps of the run.")
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of the data order and of sampling.")
+    shuffle_data: bool = Field(True, description="Shuffle the rows in each epoch. False: keep the order of the data.")
     checkpoints: CheckpointSettings = Field(default_factory=CheckpointSettings)
     samples: SampleSettings = Field(default_factory=SampleSettings)
     diagnostics: DiagnosticsSettings = Field(default_factory=DiagnosticsSettings)

@@ -98,7 +98,9 @@ class _Run:
             restore_optimizer(saved, self.optimizer, self.policy)
         self.engine = self._make_engine(closing)
         self.scorer = scorer
-        self.order = DataOrder(self._training_examples(), config.seed, config.prompts_per_step)
+        self.order = DataOrder(
+            self._training_examples(), config.seed, config.prompts_per_step, shuffle=config.shuffle_data
+        )
         self.validator = self._make_validator()
         self.learner = config.algorithm.make_learner(self)
         self.solved = SolvedPrompts(self.state.solved)

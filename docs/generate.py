@@ -301,7 +301,7 @@ def preset_page() -> str:
     """Return the page of the presets, whole."""
     intro = (
         "A preset is a complete spec. `calibrl presets` lists them, `calibrl presets NAME` prints one as YAML.\n"
-        "There is one preset per algorithm, and the run of the paper."
+        "There is one preset per algorithm, the run of the paper, and the defaults of other projects."
     )
     parts = [f"## {name}\n\n{presets.summary(name)}\n\n```yaml\n{presets.text(name)}```" for name in presets.names()]
     return _page("Presets", intro, *parts)

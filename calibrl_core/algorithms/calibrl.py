@@ -43,10 +43,11 @@ class CalibRL(PolicyGradientSettings):
         "per rollout, as in the paper's text, from the mean or sum of the log-probabilities on each "
         "side.",
     )
-    expert_tail: Literal["none", "zero"] = Field(
+    expert_tail: Literal["none", "zero", "zero_for_all"] = Field(
         "none",
         description="Rollout tokens after the end of the expert. none: no guidance. zero: compare with a "
-        "log-probability of 0, as in the published code.",
+        "log-probability of 0. zero_for_all: also every token of a rollout without an expert, as in the published "
+        "code, with expert_gap token.",
     )
     rareness_weighting: bool = Field(True, description="Weight the guidance by |A|. False: weight every rollout by 1.")
     guidance_start_step: int = Field(0, ge=0, description="First step (from 0) whose loss contains the guidance.")
@@ -93,6 +94,7 @@ class CalibRL(PolicyGradientSettings):
         if self.expert_gap == "token":
             width = batch.logprobs.shape[1]
             aligned = to_width(batch.expert_mask, width) if self.expert_tail == "none" else has_expert
+            aligned = aligned | (self.expert_tail == "zero_for_all")
             return batch.logprobs - to_width(expert, width), batch.completion_mask & aligned
         rollout_sum = (batch.logprobs * batch.completion_mask).sum(-1, keepdim=True)  # [B, 1]
         expert_sum = expert.sum(-1, keepdim=True)

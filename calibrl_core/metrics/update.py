@@ -129,7 +129,7 @@ RATIO = MetricFamily(
             "clip/sampler_share",
             "share of tokens",
             "Tokens with an importance weight that `rollout.importance_cap` truncates or masks. Reported in bfloat16 "
-            "and with the engine vllm, unless `rollout.importance_correction` is off.",
+            "and with the engine vllm, unless `rollout.importance_correction` is none.",
             "Above 0.01 the correction is biased.",
             "down",
         ),

@@ -257,7 +257,7 @@ class Updater:
     def _importance(self, batch: LossBatch, sampler_logprobs: Tensor) -> ImportanceWeights | None:
         """Return the importance weights of a micro-batch, 1 on expert rows. sampler_logprobs: `[B, T]` nats."""
         settings = self._config.rollout
-        if self._sampler_is_exact or settings.importance_correction == "off":
+        if self._sampler_is_exact or settings.importance_correction == "none":
             return None
         sampled = batch.completion_mask & ~batch.is_expert[:, None]
         weights = importance_weights(

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,13 @@ import pytest
 from calibrl import presets
 from calibrl.schemas import TrainSpec, job_spec_adapter
 from calibrl.specfile import read_spec
-from calibrl_core.algorithms import SFT, CalibRL
+from calibrl_core.algorithms import GRPO, LUFFY, SFT, CalibRL
 from calibrl_core.algorithms.base import AlgorithmSettings
 from calibrl_core.algorithms.registry import BUILT_IN
 from calibrl_core.config import BuiltinModel, TrainConfig, TrainSettings
 from calibrl_core.data.schema import BuiltinData
+
+ELSEWHERE = {"grpo_trl": "TRL", "grpo_verl": "verl", "luffy_published": "published"}  # as another project runs it
 
 
 def spec(name: str, folder: Path, overrides: tuple[str, ...] = ()) -> TrainSpec:
@@ -37,7 +40,8 @@ def test_every_algorithm_has_a_preset_for_the_digits(algorithm: type[AlgorithmSe
 
 
 def test_there_are_no_others() -> None:
-    assert {*presets.names()} == {algorithm.model_fields["type"].default for algorithm in BUILT_IN} | {"paper_as_run"}
+    builtin = {algorithm.model_fields["type"].default for algorithm in BUILT_IN}
+    assert {*presets.names()} == builtin | {"paper_as_run", *ELSEWHERE}
     with pytest.raises(KeyError):
         presets.text("../presets/grpo")
 
@@ -51,9 +55,37 @@ def test_each_preset_begins_with_its_purpose(name: str) -> None:
 
 
 def test_between_digits_presets_only_the_algorithm_differs(tmp_path: Path) -> None:
-    names = [name for name in presets.names() if name not in ("sft", "paper_as_run")]
+    names = [name for name in presets.names() if name not in ("sft", "paper_as_run", *ELSEWHERE)]
     found = [spec(name, tmp_path).model_dump(exclude={"name", "algorithm"}) for name in names]
     assert all(one == found[0] for one in found)
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_each_deviation_from_a_default_has_its_source(name: str, tmp_path: Path) -> None:
+    """In the comment of its line: the project that sets it so, and the name of the setting there."""
+    found, lines = spec(name, tmp_path), presets.text(name).splitlines()
+    for part in (found.algorithm, found.rollout, found.optimizer):
+        changed = [field for field, value in part if value != type(part).model_fields[field].default]
+        for field in changed:
+            (line,) = [line for line in lines if re.search(rf"\b{field}: ", line.split("#")[0])]
+            assert f"# {ELSEWHERE[name]}: " in line, line
+
+
+def test_grpo_of_trl_and_verl(tmp_path: Path) -> None:
+    trl, verl = (spec(name, tmp_path) for name in ("grpo_trl", "grpo_verl"))
+    assert isinstance(trl.algorithm, GRPO)
+    assert isinstance(verl.algorithm, GRPO)
+    assert (trl.algorithm.dual_clip, verl.algorithm.dual_clip) == (None, 3.0)
+    assert (trl.algorithm.kl_coef, verl.algorithm.kl_coef) == (0.0, 0.001)
+    assert (trl.rollout.importance_correction, trl.rollout.importance_cap) == ("sequence_mask", 3.0)
+    assert verl.rollout.importance_correction == "none"
+
+
+def test_luffy_as_published_never_clips(tmp_path: Path) -> None:
+    algorithm = spec("luffy_published", tmp_path).algorithm
+    assert isinstance(algorithm, LUFFY)
+    assert (algorithm.clip_low, algorithm.dual_clip) == (1.0, None)
+    assert 1 + algorithm.clip_high > math.exp(20)  # beyond the largest ratio
 
 
 def test_they_begin_from_a_warm_up(tmp_path: Path) -> None:
@@ -73,7 +105,9 @@ def test_paper_as_run_is_the_published_arithmetic(tmp_path: Path) -> None:
     assert algorithm.mini_batch_rows == 150
     updates, left = divmod(rows, algorithm.mini_batch_rows)
     assert (updates + 1, left) == (5, 60)
-    assert (found.micro_batch_rows, algorithm.micro_batch_mean, algorithm.expert_tail) == (6, True, "zero")
+    assert (found.micro_batch_rows, algorithm.micro_batch_mean, algorithm.expert_tail) == (6, True, "zero_for_all")
+    assert not found.shuffle_data
+    assert found.rollout.importance_correction == "none"
     assert found.precision == "bfloat16"
     assert presets.text("paper_as_run").count("PLACEHOLDER") == 3
 
@@ -120,7 +154,8 @@ def test_paper_as_run_differs_from_the_defaults_in_its_accidents_only(tmp_path: 
     found = spec("paper_as_run", tmp_path)
     default = TrainSettings(steps=found.steps)
     given, usual = found.model_dump(), default.model_dump()
-    differing = {"algorithm", "micro_batch_rows", "precision", "parallel"}
+    differing = {"algorithm", "rollout", "shuffle_data", "micro_batch_rows", "precision", "parallel"}
     assert {name for name in usual if given[name] != usual[name]} == differing
     accidents = {"expert_tail", "mini_batch_rows", "micro_batch_mean"}
     assert {name for name, value in usual["algorithm"].items() if given["algorithm"][name] != value} == accidents
+    assert usual["rollout"] | {"importance_correction": "none"} == given["rollout"]

@@ -72,7 +72,23 @@ def test_past_the_experts_end() -> None:
     )
     assert guidance_of(CalibRL(), given)[0].tolist() == pytest.approx([1.0, 0.0])
     # As published: the missing token counts as log-probability 0, so gap = -1 and the humble side is damped.
-    assert guidance_of(CalibRL(expert_tail="zero"), given)[0].tolist() == pytest.approx([1.0, -0.5])
+    tails: tuple[Literal["zero", "zero_for_all"], ...] = ("zero", "zero_for_all")
+    for tail in tails:
+        assert guidance_of(CalibRL(expert_tail=tail), given)[0].tolist() == pytest.approx([1.0, -0.5])
+
+
+def test_without_an_expert_the_published_code_compares_with_0() -> None:
+    # A failed, gaps -1 and -2: damped, -0.5 and -1; the third token is masked.
+    given = batch(
+        logprobs=[[-1.0, -2.0, -3.0]],
+        expert=[[-7.0]],
+        advantages=[1.0],
+        passed=[False],
+        mask=[[True, True, False]],
+        expert_mask=[[False]],
+    )
+    assert guidance_of(CalibRL(expert_tail="zero_for_all"), given)[0].tolist() == [-0.5, -1.0, 0.0]
+    assert guidance_of(CalibRL(expert_tail="zero"), given)[0].tolist() == [0.0, 0.0, 0.0]
 
 
 @pytest.mark.parametrize("gap", ["token", "sequence_mean", "sequence_sum"])

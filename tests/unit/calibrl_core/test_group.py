@@ -62,6 +62,13 @@ def test_an_epoch_takes_each_example_once_given_only_seed_and_step() -> None:
     assert step_indices(seed=4, step=0, rows=10, per_step=4) != steps[0]
 
 
+def test_without_shuffling_every_epoch_has_the_order_of_the_data(examples: list[Example]) -> None:
+    order = DataOrder(examples, seed=3, per_step=4, shuffle=False)
+    rows = [examples.index(example) for step in range(3) for example in order.examples(step)]
+    assert rows == [0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 4, 5]
+    assert {examples.index(example) for example in order.extra_examples(1, 1, 2)} == {2, 3}  # not the step's own
+
+
 def test_more_examples_are_others_while_there_are_enough(examples: list[Example]) -> None:
     order = DataOrder(examples, seed=0, per_step=2)
     for step in range(3):

@@ -36,7 +36,7 @@ MASK = torch.tensor([[True, True, True], [True, True, False]])
         ("geometric_mask", 1.36, [1.0] * 3, [0.0] * 2, [[False] * 3, [True] * 2]),
         ("geometric_mask", 1.35, [0.0] * 3, [0.0] * 2, [[True] * 3, [True] * 2]),
         ("geometric_mask", 2.25, [1.0] * 3, [1.0] * 2, [[False] * 3, [False] * 2]),
-        ("off", 2.0, [1.0] * 3, [1.0] * 2, [[False] * 3, [False] * 2]),
+        ("none", 2.0, [1.0] * 3, [1.0] * 2, [[False] * 3, [False] * 2]),
     ],
 )
 def test_weights_of_each_correction_by_hand(
@@ -79,7 +79,7 @@ def halved(batch: Any) -> Any:  # noqa: F811
 
 def test_the_policy_loss_is_weighed_by_trainer_over_sampler(policy: Policy, halved: Any) -> None:
     """Every ratio is 2, and no clip acts: it judges the trainer's own ratio."""
-    plain, losses = updated(policy, halved, GRPO(mini_batches=1), importance_correction="off")
+    plain, losses = updated(policy, halved, GRPO(mini_batches=1), importance_correction="none")
     twice, doubled = updated(policy, halved, GRPO(mini_batches=1), importance_cap=4.0)
     cut, limited = updated(policy, halved, GRPO(mini_batches=1), importance_cap=1.5)
     assert doubled["loss/policy"] == pytest.approx(2 * losses["loss/policy"], rel=1e-4)
@@ -100,7 +100,7 @@ def test_the_policy_loss_is_weighed_by_trainer_over_sampler(policy: Policy, halv
 
 
 def test_guidance_is_not_weighed(policy: Policy, halved: Any) -> None:
-    _, plain = updated(policy, halved, CalibRL(mini_batches=1), importance_correction="off")
+    _, plain = updated(policy, halved, CalibRL(mini_batches=1), importance_correction="none")
     _, masked = updated(policy, halved, CalibRL(mini_batches=1), importance_correction="token_mask", importance_cap=1.5)
     assert masked["loss/policy"] == 0
     assert masked["loss/guidance"] == pytest.approx(plain["loss/guidance"], rel=1e-6)
