@@ -1,6 +1,6 @@
 """CalibRL's guidance, by numbers worked out by hand."""
 
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
