@@ -73,7 +73,7 @@ def run(words: list[str], scene: Scene) -> str | None:
     assert way is not None, f"no way to run {' '.join(words)}"
     command = way(named(words), scene)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "CALIBRL_"))}
-    variables = inherited | {"PATH": f"{BIN}{os.pathsep}{os.defpath}", "PYTHONPATH": str(ROOT)} | scene.variables
+    variables = inherited | {"PATH": f"{BIN}{os.pathsep}{os.defpath}", "PYTHONPATH": str(ROOT), **scene.variables}
     try:
         done = subprocess.run(
             command.words, cwd=command.folder, env=variables, capture_output=True, text=True, timeout=LIMIT_SECONDS

@@ -8,8 +8,6 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("api", "bench", "calibrl", "calibrl_core", "dashboard", "jobs", "tests", "worker")
 LONGEST_FUNCTION, LONGEST_FILE = 50, 400  # lines
 LONGEST_NAME = 70  # characters
-# Their tests move to tests/integration/dashboard.
-MOVING = ROOT / "tests" / "unit" / "dashboard"
 
 
 def sources(*packages: str) -> list[Path]:
@@ -33,7 +31,7 @@ def test_functions_have_at_most_50_lines() -> None:
 
 
 def test_files_have_at_most_400_lines() -> None:
-    lengths = {path: len(path.read_text().splitlines()) for path in sources(*PACKAGES) if MOVING not in path.parents}
+    lengths = {path: len(path.read_text().splitlines()) for path in sources(*PACKAGES)}
     assert {path: lines for path, lines in lengths.items() if lines > LONGEST_FILE} == {}
 
 

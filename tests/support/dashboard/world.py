@@ -296,7 +296,7 @@ class World:
         return self.add_dataset(name="geometry", hub=hub, **unknown)
 
 
-PREVIEW = {
+PREVIEW: dict[str, Any] = {
     "row": 1,
     "earlier": ["system: be brief"],
     "question": "What is it?",

@@ -8,23 +8,20 @@ import numpy as np
 import pytest
 
 from calibrl.schemas import Job, JobStatus
-from calibrl.schemas import Series as Bucketed
+from dashboard.reads.live import Buckets
 from dashboard.views.compare_curves import RATE, SECONDS, JobCurves, JobLine, config, job_lines, same_config
 
 BEGAN = datetime(2026, 11, 1, tzinfo=UTC)
 
 
-def bucketed(job: Job, name: str, values: list[float | None], *, first: int = 1, count: int = 1) -> Bucketed:
+def bucketed(job: Job, name: str, values: list[float | None], *, first: int = 1, count: int = 1) -> JobCurves:
     steps = list(range(first, first + len(values)))
-    return Bucketed(
-        job_id=job.id, name=name, start=steps, first_step=steps, last_step=steps,
-        ts=[BEGAN + timedelta(seconds=10 * step) for step in steps], count=[count] * len(values),
-        non_finite=[0] * len(values), min=values, max=values, mean=values, last=values,
-    )  # fmt: skip
+    times = [BEGAN + timedelta(seconds=10 * step) for step in steps]
+    return {(job.id, name): Buckets(steps, steps, times, [count] * len(values), values, values, values)}
 
 
-def together(*series: Bucketed) -> JobCurves:
-    return {(one.job_id, one.name): one for one in series}
+def together(*curves: JobCurves) -> JobCurves:
+    return {key: buckets for each in curves for key, buckets in each.items()}
 
 
 def seeds(*numbers: int, **changes: Any) -> tuple[Job, ...]:
@@ -72,7 +69,7 @@ def test_places_by_step_time_and_tokens() -> None:
     by = {
         axis: next(job_lines(line, found, "reward/mean", axis)).series.steps.tolist()
         for axis in ("step", "time", "tokens")
-    }  # type: ignore[arg-type]
+    }
     assert by == {"step": [1, 2, 3], "time": [10, 20, 30], "tokens": [200, 300, 500]}
 
 
