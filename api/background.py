@@ -25,5 +25,5 @@ def _repeat(stop: threading.Event, name: str, seconds: float, act: Callable[[], 
     while not stop.wait(seconds):
         try:
             act()
-        except Exception as error:  # the thread outlives every outage; the next round tries again
+        except Exception as error:  # the thread survives every outage; the next round tries again
             log.warning(f"{name} failed", error=str(error).partition("\n")[0])

@@ -42,11 +42,11 @@ class BoundedRoute(APIRoute):
         return handled
 
     def _check(self, body: bytes) -> None:
-        """Validate a body before the endpoint does, which then finds no fault.
+        """Validate a body before the endpoint does; the endpoint then finds no errors.
 
         Raises:
-            Invalid: it holds too many values.
-            RequestValidationError: fields of it can't be accepted.
+            Invalid: the body has too many values.
+            RequestValidationError: fields of the body are invalid.
         """
         value = _count_values(body)
         if value is not None and self.body_field is not None:
@@ -56,22 +56,22 @@ class BoundedRoute(APIRoute):
 
 
 async def read_body(request: Request) -> bytes:
-    """Return the whole body; it is read once, and kept.
+    """Return the whole body, which is read once and cached.
 
     Raises:
-        HTTPException: the client left in the middle of it (400).
+        HTTPException: the client disconnected before the end of the body (400).
     """
     try:
         return await request.body()
     except ClientDisconnect:
-        raise HTTPException(400, "The body was cut off.") from None
+        raise HTTPException(400, "The body is incomplete: the client disconnected.") from None
 
 
 def _count_values(body: bytes) -> Any:
-    """Return the value of a JSON body; None where it is no JSON, which the endpoint's own reading of it reports.
+    """Return the value of a JSON body; None if the body is not JSON: the endpoint then reports the error.
 
     Raises:
-        Invalid: it holds more than MOST_VALUES values.
+        Invalid: the body has more than MOST_VALUES values.
     """
     try:
         value = json.loads(body)

@@ -16,7 +16,7 @@ def chosen_width(requested: int | None, first: int, last: int, points: int) -> i
     The buckets range from the one with step `first` to the one with step `last`.
 
     Raises:
-        Invalid: the requested width is no power of two, or makes more than `MOST` buckets.
+        Invalid: the requested width is not a power of two, or gives more than `MOST` buckets.
     """
     if requested is None:
         width = 1
@@ -24,9 +24,9 @@ def chosen_width(requested: int | None, first: int, last: int, points: int) -> i
             width *= 2
         return width
     if requested & (requested - 1):
-        raise refusal("width", f"{requested} is no power of two")
+        raise refusal("width", f"{requested} is not a power of two; use 1, 2, 4, ...")
     if last // requested - first // requested >= MOST:
-        raise refusal("width", f"makes more than {MOST} buckets of this range; leave it out, and all will fit `points`")
+        raise refusal("width", f"gives more than {MOST} buckets in this range; use a greater width, or `points`")
     return requested
 
 

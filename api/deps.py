@@ -19,17 +19,17 @@ from jobs.repository import audit, jobs
 
 R = TypeVar("R", bound=Record)
 T = TypeVar("T")
-V1 = "/v1"  # what a route's own path leaves out
+V1 = "/v1"  # prefix that the path of a route does not contain
 MAX_ID = 2**63 - 1
 
 
-# Of the engine's connections, what requests may hold at once. With more, the threads of those that wait for one would
-# be those that its holders need to finish.
+# Maximum number of the engine's connections that requests hold at the same time. With more, requests that wait for a
+# connection would occupy the threads that the requests with a connection need to finish.
 SESSIONS = 14
 
 
 async def _caller(request: Request) -> Caller:
-    caller: Caller = request.state.caller  # the gate has put it there
+    caller: Caller = request.state.caller  # set by `RequestChecks`
     return caller
 
 
@@ -75,14 +75,18 @@ def _note(session: Session, request: Request, caller: Caller) -> None:
     )
 
 
-# scope="function": the commit comes before the answer, so that no client holds a 201 for a job that never was.
+# scope="function": the commit comes before the answer, so that no client gets a 201 for a job that was not committed.
 Db = Annotated[Session, Depends(_session, scope="function")]
-# The same, begun by the endpoint's call: for one that first takes in what may be slow to come.
+# The same, but the endpoint opens the transaction: for endpoints that first receive an upload, which can be slow.
 DbLater = Annotated[Callable[[], Awaitable[Session]], Depends(_session_later, scope="function")]
 
 
 def existing_job(job_id: UUID, session: Db, caller: CurrentCaller) -> models.Job:
-    """A job that the caller sees. Raises NotFound where there is none."""
+    """Return a job that the caller can see.
+
+    Raises:
+        NotFound: there is no such job, or the caller cannot see it.
+    """
     job = jobs.get(session, job_id)
     if not caller.sees(job.project):
         raise jobs.no_such(job_id)
@@ -113,5 +117,5 @@ AfterStep = Annotated[int, Query(ge=-1, le=MAX_STEP, description="Only steps aft
 
 
 def page(rows: Sequence[Any], limit: int, record: type[R]) -> Page[R]:
-    """A page of records from its rows and, where there is more, one row beyond."""
+    """Return a page of records. `rows` has one row more than `limit` if there are more pages."""
     return Page(data=[record.model_validate(row) for row in rows[:limit]], has_more=len(rows) > limit)

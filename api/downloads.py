@@ -1,4 +1,4 @@
-"""Files as answers: whole, or the range that is asked for, or many as one archive, none of them held in memory."""
+"""Files as answers: one whole file, a byte range, or several files as one archive; streamed from disk."""
 
 import re
 import tarfile
@@ -33,7 +33,7 @@ ARCHIVE: dict[int | str, dict[str, Any]] = {
 
 
 class _Streamed(StreamingResponse):
-    """Closes its file also where a client leaves before the first byte."""
+    """A response that closes its file, also if the client disconnects before the first byte."""
 
     def __init__(self, file: BinaryIO, content: Iterator[bytes], status_code: int, headers: dict[str, str]) -> None:
         super().__init__(content, status_code, headers, "application/octet-stream")
@@ -47,9 +47,9 @@ class _Streamed(StreamingResponse):
 
 
 def send(request: Request, file: BinaryIO, *, name: str, size: int, etag: str) -> Response:
-    """The file, or of it the one range that the request asks for. The file is closed with the answer.
+    """Return the file, or the byte range in the request. The file is closed with the answer.
 
-    A range counts only of the content that If-Range names, where it names one; several ranges get the whole (RFC 9110).
+    The range is ignored if If-Range names other content, or if there are several ranges (RFC 9110).
     """
     tag = f'"{etag}"'
     headers = {
@@ -79,7 +79,7 @@ def send(request: Request, file: BinaryIO, *, name: str, size: int, etag: str) -
 
 
 def archive(folder: Path, files: Sequence[StoredFile], name: str) -> Response:
-    """Files of a folder as a tar file, each with the name it has there."""
+    """Return files of a folder as a tar file, each with its name in the folder."""
     headers = [_tar_header(file) for file in files]
     size = sum(len(header) + _padded(file.bytes) for header, file in zip(headers, files, strict=True)) + 2 * BLOCK
     return StreamingResponse(
@@ -90,7 +90,11 @@ def archive(folder: Path, files: Sequence[StoredFile], name: str) -> Response:
 
 
 def _range(request: Request, tag: str, size: int) -> tuple[int, int] | None:
-    """First byte and the one past the last; None: no range that counts. Raises HTTPException for one outside."""
+    """Return the first byte of the requested range and the one after the last; None: send the whole file.
+
+    Raises:
+        HTTPException: the range is outside the file (416).
+    """
     match = _RANGE.fullmatch(request.headers.get("Range", ""))
     if match is None or request.headers.get("If-Range", tag) != tag:
         return None
@@ -113,7 +117,7 @@ def _read(file: BinaryIO, start: int, end: int) -> Iterator[bytes]:
     while start < end:
         chunk = file.read(min(CHUNK_BYTES, end - start))
         if not chunk:
-            raise OSError("the file became shorter while it was sent")
+            raise OSError("the file was truncated while it was sent")
         start += len(chunk)
         yield chunk
 

@@ -21,9 +21,9 @@ from jobs.postgres_text import storable
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = "5"
-MOST_ERRORS = 100  # fields at fault that an answer names; the others are counted
+MOST_ERRORS = 100  # maximum number of invalid fields listed in an answer; the others are counted
 
-# What SQLAlchemy raises while the database can't be reached.
+# Errors that SQLAlchemy raises while the database is unreachable.
 AWAY: tuple[type[Exception], ...] = (OperationalError, InterfaceError, InternalError, PoolTimeout)
 
 log = structlog.get_logger()
@@ -81,7 +81,7 @@ def problem(
 
 
 def install(app: FastAPI) -> None:
-    """Have the app render its errors, and put their shape, which `RESPONSES` names, into its OpenAPI document."""
+    """Register the error handlers of the app, and add the schemas in `RESPONSES` to its OpenAPI document."""
     describe = app.openapi
 
     def with_problem() -> dict[str, Any]:
@@ -110,7 +110,7 @@ def _answer(request: Request, error: ServiceError) -> JSONResponse:
 
 
 def _validation_error(request: Request, error: Exception) -> JSONResponse:
-    # Not async: it runs in a thread, since a body may have thousands of faults.
+    # Not async: it runs in a thread, because a body can have thousands of errors.
     assert isinstance(error, RequestValidationError)
     faults = error.errors()
     first: dict[str, Any] = faults[0]
@@ -129,7 +129,7 @@ def _validation_error(request: Request, error: Exception) -> JSONResponse:
 async def _http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     details = {
-        404: f"There is nothing at {request.url.path}.",
+        404: f"Not found: {request.url.path}.",
         405: f"{request.url.path} does not take {request.method}.",
     }
     detail = details.get(error.status_code, str(error.detail))
@@ -141,7 +141,7 @@ async def _database_away(request: Request, error: Exception) -> JSONResponse:
 
 
 def database_away(scope: Scope, error: Exception) -> JSONResponse:
-    """The answer while PostgreSQL can't be reached."""
+    """Return the answer while PostgreSQL is unreachable."""
     log.warning("database away", error=str(error).splitlines()[0])
-    detail = "The database can't be reached just now; try again."
+    detail = "The database is unreachable; try again."
     return problem(scope, 503, detail, headers={"Retry-After": RETRY_SECONDS})

@@ -1,4 +1,4 @@
-"""Requests that work, for the OpenAPI document. The specs take digits that the package makes, and the tiny model."""
+"""Example requests for the OpenAPI document. The specs use generated digits and the tiny model, both in the package."""
 
 from typing import Any
 
@@ -33,50 +33,53 @@ HUB_DATASETS: Any = {
     "hub": {"summary": "Geometry3K", "value": {"name": "geometry3k", "hub": "hiyouga/geometry3k", "split": "train"}},
 }
 
-PRIORITIES: Any = {"high": {"summary": "Before those of other classes", "value": {"priority": "high"}}}
+PRIORITIES: Any = {"high": {"summary": "High priority", "value": {"priority": "high"}}}
 CHANGES: Any = {
-    "priority": {"summary": "Before those of other classes", "value": {"priority": "high"}},
-    "labels": {"summary": "Set a label; the others stay", "value": {"labels": {"team": "vision"}}},
-    "notes": {"summary": "What people should know", "value": {"name": "baseline", "notes": "the run of the paper"}},
+    "priority": {"summary": "High priority", "value": {"priority": "high"}},
+    "labels": {"summary": "Set a label; keep the others", "value": {"labels": {"team": "vision"}}},
+    "notes": {"summary": "Set name and notes", "value": {"name": "baseline", "notes": "the run of the paper"}},
 }
 
 FORKS: Any = {
-    "best": {"summary": "From the best checkpoint, more slowly", "value": {"changes": {"optimizer": {"lr": 1e-5}}}},
+    "best": {
+        "summary": "From the best checkpoint, with a lower learning rate",
+        "value": {"changes": {"optimizer": {"lr": 1e-5}}},
+    },
     "step": {
-        "summary": "From a step, with another algorithm",
+        "summary": "From a given step, with another algorithm",
         "value": {"checkpoint": 100, "changes": {"algorithm": {"type": "grpo"}}},
     },
 }
 
 DRAINS: Any = {
-    "drain": {"summary": "Finish what runs, take no more", "value": {}},
-    "now": {"summary": "Give back what runs, from a checkpoint", "value": {"now": True}},
+    "drain": {"summary": "Finish the running jobs, take no new ones", "value": {}},
+    "now": {"summary": "Return the running jobs to the queue, from a checkpoint", "value": {"now": True}},
 }
 
 PROJECTS: Any = {
     "limits": {
-        "summary": "Twice the share of others, at most 4 GPUs at once and 500 slot-hours per month",
+        "summary": "Double share, at most 4 GPUs at once and 500 slot-hours per month",
         "value": {"weight": 2, "max_gpus": 4, "budget_slot_hours": 500},
     },
     "none": {"summary": "No limits", "value": {}},
 }
 
 WEBHOOKS: Any = {
-    "end": {"summary": "When a job has ended, or a health rule fires", "value": {"url": "https://example.com/hooks"}}
+    "end": {"summary": "When a job ends or a health rule fires", "value": {"url": "https://example.com/hooks"}}
 }
 
-USERS: Any = {"user": {"summary": "Somebody new", "value": {"name": "ada"}}}
+USERS: Any = {"user": {"summary": "New user", "value": {"name": "ada"}}}
 
 KEYS: Any = {
-    "write": {"summary": "All that you may do, for 90 days", "value": {"name": "laptop", "expires_days": 90}},
-    "read": {"summary": "Only to read", "value": {"name": "a screen in the corridor", "scope": "read"}},
+    "write": {"summary": "Read and write, for 90 days", "value": {"name": "laptop", "expires_days": 90}},
+    "read": {"summary": "Read only", "value": {"name": "a screen in the corridor", "scope": "read"}},
 }
 
-MEMBERS: Any = {"member": {"summary": "May submit jobs and steer them", "value": {"role": "member"}}}
+MEMBERS: Any = {"member": {"summary": "Can submit and change jobs", "value": {"role": "member"}}}
 
 FINE_TUNING_JOBS: Any = {
     "reinforcement": {
-        "summary": "Learn by trial: an answer counts that equals the row's",
+        "summary": "Reinforcement learning: an answer that equals the row's answer is correct",
         "value": {
             "model": "tiny-vlm",
             "training_file": "file-0c4f2b1e00000000000000000000000a",
@@ -104,7 +107,7 @@ FINE_TUNING_JOBS: Any = {
 REPLAYS: Any = {
     "numeric": {"summary": "By another verifier", "value": {"rewards": [{"type": "numeric"}]}},
     "steps": {
-        "summary": "Only of some steps",
+        "summary": "Only some steps",
         "value": {"rewards": [{"type": "exact", "ignore_case": True}], "first_step": 50, "last_step": 100},
     },
 }

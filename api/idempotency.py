@@ -27,7 +27,8 @@ _PARAMETER = {
     "name": HEADER,
     "in": "header",
     "required": False,
-    "description": "sent again within 24 hours with the same body, it is answered as before and not done twice",
+    "description": "A request repeated within 24 hours with the same key and body gets the first answer again and is "
+    "not executed twice.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
 }
 
@@ -48,38 +49,38 @@ class _Key:
         self._text, self._caller, self._request = text, caller, request
 
     def claim(self, session: Session) -> None:
-        """Have the key for as long as the session's transaction lasts.
+        """Lock the key until the end of the session's transaction.
 
         Raises:
-            RequestInProgress: another request has it just now.
-            Invalid: it was another request's.
+            RequestInProgress: another request holds the key.
+            Invalid: the key was used for another request.
             _Replay: the request was answered before.
         """
         digest = sha256(self._caller + self._text.encode()).digest()
         numbers = [int.from_bytes(digest[at : at + 4], signed=True) for at in (0, 4)]
         if not idempotency.try_lock(session, (numbers[0], numbers[1])):
-            raise RequestInProgress("A request with this Idempotency-Key is being answered at this moment; ask again.")
+            raise RequestInProgress("A request with this Idempotency-Key is in progress; try again.")
         self.look(session)
         self.session = session
 
     def look(self, session: Session) -> None:
-        """Go on unless there is an answer.
+        """Check that the key has no stored answer.
 
         Raises:
-            Invalid: it was another request's.
+            Invalid: the key was used for another request.
             _Replay: the request was answered before.
         """
         stored = idempotency.find(session, self._caller, self._text)
         if stored is None:
             return
         if stored.request != self._request:
-            fault = FieldError(HEADER, "was the key of another request: take a new one")
+            fault = FieldError(HEADER, "was used for another request: use a new key")
             raise Invalid("The key was used before.", (fault,))
         headers = {REPLAYED: "true"} | ({"Location": stored.location} if stored.location else {})
         raise _Replay(Response(stored.body, stored.status, headers, stored.media_type))
 
     def store(self, response: Response) -> None:
-        """Keep an answer in the session's transaction, which is yet to be committed."""
+        """Store an answer in the session's transaction, before its commit."""
         assert self.session is not None
         idempotency.store(
             self.session,
@@ -102,9 +103,9 @@ class IdempotentRoute(BoundedRoute):
         super().__init__(path, endpoint, **options)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The endpoint, between the look at the key and the keeping of the answer, which precedes the commit."""
+        """Return the endpoint with the check of the key before it; the answer is stored before the commit."""
         handle = super().get_route_handler()
-        streamed = self.body_field is None  # what the endpoint itself takes in is not read here: it may be large
+        streamed = self.body_field is None  # then the endpoint reads the body, which can be large
 
         async def handled(request: Request) -> Response:
             key = await _key_of(request, streamed)
@@ -121,7 +122,7 @@ class IdempotentRoute(BoundedRoute):
 
 
 def _without_secrets(body: bytes) -> bytes:
-    """An answer as it is kept: new keys and secrets are shown once, and kept nowhere as they are."""
+    """Return an answer without new keys and secrets: they are shown once, and never stored in clear text."""
     try:
         content = json.loads(body)
     except ValueError:
@@ -137,13 +138,18 @@ def has_key(request: Request) -> bool:
 
 
 def claim(request: Request, session: Session) -> None:
-    """Have a request's key as long as the session's transaction lasts; before anything else in it."""
+    """Lock a request's key until the end of the session's transaction, which must begin with this call."""
     key: _Key = request.state.idempotency_key
     key.claim(session)
 
 
 def look(request: Request, session: Session) -> None:
-    """Answer a request that was answered before, if it has a key; for what lasts before the key can be had."""
+    """Replay the answer of a request that was answered before, if it has a key; for use before slow work.
+
+    Raises:
+        Invalid: the key was used for another request.
+        _Replay: the request was answered before.
+    """
     if has_key(request):
         key: _Key = request.state.idempotency_key
         key.look(session)

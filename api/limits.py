@@ -25,7 +25,7 @@ class ConcurrencyLimit:
             Busy: all places are taken.
         """
         if not self._turns.acquire(blocking=False):
-            raise Busy("The service does as much of this as it can; try again in a minute.")
+            raise Busy("The service already runs the maximum number of these requests; try again in a minute.")
         try:
             yield
         finally:
@@ -33,14 +33,14 @@ class ConcurrencyLimit:
 
 
 class RateLimit:
-    """A bucket of tokens for each who asks: `burst` at once, then `per_second`."""
+    """A token bucket per client: it allows `burst` requests at once, then `per_second`."""
 
     def __init__(self, per_second: float, burst: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._per_second, self._burst, self._clock = per_second, float(burst), clock
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # tokens, and when there were so many
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # tokens and the time of their count
 
     def wait(self, client: str) -> float:
-        """Take a token: 0 where there was one, else the seconds until there is."""
+        """Take a token and return 0, or return the seconds until a token is available."""
         now = self._clock()
         tokens, at = self._buckets.pop(client, (self._burst, now))
         tokens = min(self._burst, tokens + (now - at) * self._per_second)

@@ -37,21 +37,21 @@ from jobs.models import Job
 READERS = 4  # threads, and so connections, that read for all streams together
 MOST_STREAMS = 2000  # of one process
 KEEP_ALIVE_SECONDS = 15.0
-SEND_SECONDS = 20.0  # a client that has not taken a page by then is cut off
-RETRY_SECONDS = 1.0  # between two tries at a database that is away
-HELD_SECONDS = 0.1  # between two looks at what a running transaction holds back
-PACE_SECONDS = 0.05  # between two reads for the stream of all jobs: many transactions are then one page
-RECENT_BYTES = 1_000_000  # of pages that a topic keeps for those who come a little later
+SEND_SECONDS = 20.0  # limit for sending one page; a slower client is disconnected
+RETRY_SECONDS = 1.0  # between two attempts while the database is unreachable
+HELD_SECONDS = 0.1  # between two reads while a running transaction holds rows back
+PACE_SECONDS = 0.05  # between two reads for the stream of all jobs: one page then covers many transactions
+RECENT_BYTES = 1_000_000  # of pages that a topic keeps for streams that are slightly behind
 PING = b": still here\n\n"
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
-Projects = frozenset[str] | None  # those whose jobs a client may see; None: all
+Projects = frozenset[str] | None  # projects whose jobs a client can see; None: all
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """A page as it goes over the wire: a text for each frame, with the project of its job."""
+    """A page in the format of the stream: the bytes of each frame, with the project of its job."""
 
     position: StreamPosition
     frames: tuple[tuple[str, bytes], ...]
@@ -74,7 +74,7 @@ class Encoded:
 
 
 def encode(frame: Frame) -> bytes:
-    """A frame as a server-sent event."""
+    """Return a frame as a server-sent event."""
     data = None if frame.event is None else to_json(frame.data, inf_nan_mode="null").decode()
     return format_sse_event(event=frame.event, id=frame.id, data_str=data)
 
@@ -102,7 +102,7 @@ class Topic:
         self._woken = asyncio.Event()
 
     def close(self) -> None:
-        """Give up what is being read."""
+        """Cancel the reads in progress."""
         for task in self._reading.values():
             task.cancel()
 
@@ -120,7 +120,7 @@ class Topic:
             async with asyncio.timeout(HELD_SECONDS if page.held else None):
                 await woken.wait()
         except TimeoutError:
-            if woken is self._woken:  # the first of those who wait
+            if woken is self._woken:  # the first of the waiting streams
                 self.wake()
         return None
 
@@ -137,7 +137,7 @@ class Topic:
             page = Encoded(position, (), ended=False, held=True)
         finally:
             del self._reading[key]
-        if page.position != position and not page.ended:  # an ended job may be tried again
+        if page.position != position and not page.ended:  # an ended job can be retried
             self._keep(position, page)
         return page
 
@@ -159,7 +159,7 @@ class Hub:
         self._closed = False
         self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="live")
         self._permissions = StreamPermissions(self._pool)
-        self._topics: dict[str | None, Topic] = {}  # by the job's id, as notifications name it; None: of all
+        self._topics: dict[str | None, Topic] = {}  # by job id, as in notifications; None: all jobs
 
     async def __aenter__(self) -> Self:
         self._listener = asyncio.create_task(self._listen())
@@ -174,25 +174,31 @@ class Hub:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def check_room(self) -> None:
-        """Raises Busy where there are as many streams as there may be."""
+        """Check that this process can open one more stream.
+
+        Raises:
+            Busy: the process has the maximum number of streams.
+        """
         if self.streams >= MOST_STREAMS:
-            raise Busy(f"This process has {self.streams} streams, as many as it may.")
+            raise Busy(f"This process has {self.streams} streams, the maximum; close one, or try again later.")
 
     def close(self) -> None:
-        """End all streams, now; their clients come back with the id that they saw last."""
+        """End all streams immediately; their clients reconnect with the id of the last frame that they received."""
         self._closed = True
         self._wake_all()
 
     async def read(self, query: Callable[[Session], StreamPage]) -> Encoded:
-        """A page, read in one of the hub's threads."""
+        """Read a page in one of the hub's threads."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, partial(_in_session, query))
 
     async def stream(
         self, job: Job | None, start: StreamPosition | Encoded, *, seconds: float, caller: Caller
     ) -> AsyncGenerator[bytes, None]:
-        """Server-sent events of a job, or with None of all, from a position or a page on, for so long at most, and no
-        longer than the caller may see them."""
+        """Yield server-sent events of a job (None: of all jobs), from a position or a page on.
+
+        The stream ends after `seconds`, or when the caller loses access.
+        """
         clock = asyncio.get_running_loop().time
         until = clock() + seconds
         async with self._topic(job.id if job else None) as topic:
@@ -242,8 +248,8 @@ class Hub:
         wait = 0.1
         while True:
             try:
-                async with aclosing(db.notifications()) as told:
-                    async for payload in told:
+                async with aclosing(db.notifications()) as payloads:
+                    async for payload in payloads:
                         wait = 0.1
                         if payload is None:
                             self._wake_all()
@@ -283,8 +289,10 @@ def _page_of(job_id: UUID | None, position: StreamPosition) -> StreamPage:
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events from a generator, which is closed with the connection; a client that does not read is cut
-    off."""
+    """Server-sent events from a generator, which is closed with the connection.
+
+    A client that does not read is disconnected.
+    """
 
     def __init__(self, events: AsyncGenerator[bytes, None]) -> None:
         super().__init__(events, headers=HEADERS, media_type="text/event-stream")

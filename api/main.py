@@ -44,14 +44,14 @@ from jobs.logs import configure_logs
 from jobs.settings import get_settings
 from jobs.webhooks.sender import Sender
 
-SEND_SECONDS = 1.0  # between two looks for messages to webhooks
+SEND_SECONDS = 1.0  # between two polls for webhook messages
 MAX_BODY_BYTES = 1_000_000
 DESCRIPTION = "Train vision-language models with reinforcement learning, and watch how they explore."
 
 
 def _log_as_json() -> None:
     configure_logs("uvicorn")
-    # Every request has its line from us already.
+    # `RequestLog` already writes a line per request.
     logging.getLogger("uvicorn.access").disabled = True
 
 
@@ -74,7 +74,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 def _v1() -> APIRouter:
-    # The gate has checked the key by now; this puts it into the OpenAPI document.
+    # `RequestChecks` has already checked the key; this adds it to the OpenAPI document.
     router = APIRouter(prefix="/v1", dependencies=[Security(HTTPBearer(auto_error=False))])
     of_curves = (metrics, curves, exports, histograms, samples, images)
     of_runs = (events, *of_curves, logs, checkpoints, results, evaluations, live)
@@ -86,13 +86,13 @@ def _v1() -> APIRouter:
 
 
 def create_app() -> FastAPI:
-    """The whole service."""
+    """Return the REST API as an ASGI application."""
     app = FastAPI(
         title="CalibRL",
         description=DESCRIPTION,
         version="1",
         lifespan=_lifespan,
-        redirect_slashes=False,  # an address is one address; a redirect of what is hostile is an answer to it
+        redirect_slashes=False,  # each path has one form; a redirect would repeat hostile input in the answer
         responses=errors.RESPONSES,
     )
     app.include_router(_v1())
@@ -104,5 +104,5 @@ def create_app() -> FastAPI:
     return app
 
 
-_log_as_json()  # uvicorn has set its own form by now, and says some things before the application begins
+_log_as_json()  # at import: uvicorn has set its own format by now, and logs before the application starts
 app = create_app()

@@ -1,4 +1,4 @@
-"""The metrics that a client can ask for, in words, from the registry of metrics."""
+"""Description of the metrics that a client can request, from the registry of metrics."""
 
 from calibrl_core.metrics import FAMILIES
 

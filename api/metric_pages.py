@@ -9,7 +9,7 @@ from jobs.db import session_scope
 from jobs.repository import metrics
 
 PAGE = 2000  # steps
-READERS = 3  # that read a page at once: each takes a connection beside those of `api.deps.SESSIONS`
+READERS = 3  # concurrent reads of pages: each takes a connection in addition to `api.deps.SESSIONS`
 _reading = BoundedSemaphore(READERS)
 Step = tuple[int, datetime, dict[str, float]]
 

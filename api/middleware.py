@@ -21,13 +21,13 @@ from jobs.db import session_scope
 from jobs.settings import get_settings
 
 REQUEST_ID = "X-Request-ID"
-UPLOADS = frozenset({"/v1/datasets/upload", "/v1/files"})  # whose bodies go to disk, not into memory
-FORM_BYTES = 10_000  # of a form around a file
+UPLOADS = frozenset({"/v1/datasets/upload", "/v1/files"})  # paths whose bodies are written to disk, not held in memory
+FORM_BYTES = 10_000  # overhead of a form around its file
 _ACCEPTED_ID = re.compile(r"[A-Za-z0-9._\-]{1,64}")
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
-DRY_RUNS = re.compile(r"/v1/jobs:plan|/v1/jobs/[^/]+/replay")  # change nothing, though they are posted
-LOOKUPS = 4  # of keys, at once: each takes a connection beside those of `api.deps.SESSIONS`
-STRANGERS_PER_SECOND, STRANGERS_AT_ONCE = 5.0, 50  # requests without a valid key, from one address
+DRY_RUNS = re.compile(r"/v1/jobs:plan|/v1/jobs/[^/]+/replay")  # POST requests that change nothing
+LOOKUPS = 4  # concurrent checks of keys: each takes a connection in addition to `api.deps.SESSIONS`
+STRANGERS_PER_SECOND, STRANGERS_AT_ONCE = 5.0, 50  # limit for requests without a valid key, per address
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -74,7 +74,7 @@ class RequestLog:
                 await self._app(scope, receive, send_with_id)
             except Exception:
                 log.exception("request crashed")
-                if status:  # half an answer is out; cutting the connection is all that is left
+                if status:  # a part of the answer was already sent, so the connection must be closed
                     raise
                 await problem(scope, 500, "The service failed; its log has the request's id.")(
                     scope, receive, send_with_id
@@ -137,7 +137,7 @@ class RequestChecks:
         return None
 
     def _limit(self, scope: Scope) -> int:
-        """Bytes that a body may have."""
+        """Return the maximum number of bytes of a body."""
         if scope["path"] in UPLOADS:
             return get_settings().max_upload_bytes + FORM_BYTES
         return self._max_body_bytes

@@ -18,7 +18,7 @@ from jobs.postgres_text import storable
 PATHS = ("/v1/files", "/v1/fine_tuning")
 PROJECT = "OpenAI-Project"
 DEFAULT_PROJECT = "default"
-# Its client repeats what is answered with 409, which helps only where the same request is being answered already.
+# OpenAI's client repeats requests after 409. This helps only while the same request is in progress.
 STATUS = {409: 400, 422: 400}
 IN_FLIGHT = "in_flight"
 CODES = {401: "invalid_api_key", 403: "insufficient_permissions", 404: "not_found", 429: "rate_limit_exceeded"}
@@ -42,7 +42,7 @@ class OpenAIFault(BaseModel):
 
 
 class OpenAIError(BaseModel):
-    """An error, as OpenAI's API answers it."""
+    """An error in the format of OpenAI's API."""
 
     error: OpenAIFault
 
@@ -61,7 +61,7 @@ def speaks(path: str) -> bool:
 def error(
     status: int, detail: str, *, code: str | None, errors: Sequence[FieldError], headers: Mapping[str, str] | None
 ) -> JSONResponse:
-    """An error in OpenAI's shape. Its message names every field, since there is room for one `param` only."""
+    """Return an error in OpenAI's format. Its message names every field, because `param` has room for one only."""
     faults = "; ".join(f"{fault.field}: {fault.message}" for fault in errors)
     kind = "server_error" if status >= 500 else "requests" if status == 429 else "invalid_request_error"
     fault = OpenAIFault(
@@ -79,13 +79,13 @@ def error(
 
 
 def listed(data: list[T], has_more: bool) -> OpenAIList[T]:
-    """A page of a list."""
+    """Return a page of a list."""
     first, last = (data[0].id, data[-1].id) if data else (None, None)
     return OpenAIList(data=data, has_more=has_more, first_id=first, last_id=last)
 
 
 def visible(caller: Caller, project: str | None) -> str | None:
-    """The project that the header names, if it names one.
+    """Return the project in the header, if the header is present.
 
     Raises:
         NotFound: the caller does not see it.
@@ -96,7 +96,7 @@ def visible(caller: Caller, project: str | None) -> str | None:
 
 
 def chosen(caller: Caller, project: str | None) -> str:
-    """The project for something new: the header's, else `default`, else the caller's only one.
+    """Return the project for a new object: from the header, else `default`, else the caller's only project.
 
     Raises:
         NotFound: the caller does not see it.
@@ -112,7 +112,7 @@ def chosen(caller: Caller, project: str | None) -> str:
 
 
 def after_id(kind: Kind, text: str | None) -> UUID | None:
-    """Return the id that a page starts after.
+    """Return the id after which a page starts.
 
     Raises:
         Invalid: `after` is not an id.
@@ -124,5 +124,5 @@ def after_id(kind: Kind, text: str | None) -> UUID | None:
 
 
 def no_start(text: str) -> Invalid:
-    """The error that there is nothing that the page could begin after."""
+    """Return the error for a page that starts after an unknown id."""
     return Invalid("The start of the page does not exist.", (FieldError("after", text),))

@@ -12,7 +12,7 @@ from jobs.repository import gauges
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-OTHER = "other"  # methods and addresses that no route has: anybody can make up any number of them
+OTHER = "other"  # label of unknown methods and paths: a client could otherwise create any number of series
 
 _requests = CollectorRegistry()
 _latency = Histogram(
@@ -31,7 +31,7 @@ def answered(method: str, route: str, status: int, seconds: float) -> None:
 
 
 def render(session: Session, streams: int) -> bytes:
-    """Everything, in Prometheus's text format; `streams`: those that are open in this process."""
+    """Return all metrics in Prometheus's text format. `streams`: number of open streams of this process."""
     state = CollectorRegistry()
     state.register(_State(session, streams))
     return generate_latest(_requests) + generate_latest(state)

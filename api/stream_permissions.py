@@ -10,7 +10,7 @@ from jobs.access import callers
 from jobs.access.callers import Caller
 from jobs.db import session_scope
 
-AGAIN_SECONDS = 10.0  # for which what was found counts
+AGAIN_SECONDS = 10.0  # during which a result is used again
 
 
 class StreamPermissions:
@@ -21,7 +21,7 @@ class StreamPermissions:
         self._found: dict[UUID, tuple[float, asyncio.Task[Caller | None]]] = {}
 
     async def now(self, caller: Caller) -> Caller | None:
-        """The caller with the roles that it has now; None: its key is no longer good."""
+        """Return the caller with its current roles; None if its key is no longer valid."""
         time = asyncio.get_running_loop().time()
         at, task = self._found.get(caller.key_id, (time - AGAIN_SECONDS, None))
         if task is None or time - at >= AGAIN_SECONDS:
@@ -35,7 +35,7 @@ class StreamPermissions:
     async def _look(self, caller: Caller) -> Caller | None:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._pool, partial(_still, caller))
-        except AWAY:  # nothing new can be read either
+        except AWAY:  # without the database the stream sends no new data either
             return caller
 
 

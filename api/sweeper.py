@@ -1,4 +1,4 @@
-"""The sweep, as every API process does it: the sweep's own lock sees to it that one works at a time."""
+"""The sweep in every API process; a lock ensures that only one process sweeps at a time."""
 
 from dataclasses import asdict
 
@@ -11,7 +11,7 @@ log = structlog.get_logger()
 
 
 class Sweeper:
-    """Sweeps, each time it is called; after an outage it first gives workers time to renew their leases."""
+    """Sweeps on each call; after an outage, it first gives workers time to renew their leases."""
 
     def __init__(self) -> None:
         self._recovery = lifecycle.Recovery()

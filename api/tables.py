@@ -1,7 +1,7 @@
 """Tables as JSON, CSV or Parquet, as a client chooses by `?format=` or by its Accept header.
 
-In CSV a text that a spreadsheet would take for a formula (one that begins with = + - @, a tab or a line break) has an
-apostrophe before it: names of metrics are what a trainer says, and must stay data. Parquet has them as they are.
+In CSV, a text that a spreadsheet would read as a formula (it begins with = + - @, a tab or a line break) gets an
+apostrophe in front: a trainer chooses the names of metrics, and they must stay data. Parquet has the texts unchanged.
 """
 
 import csv
@@ -47,13 +47,13 @@ def streamed(format: Format, name: str, columns: Mapping[str, type], pages: Iter
 
 
 def attachment(name: str, media_type: str, content: Iterator[bytes]) -> StreamingResponse:
-    """A file to keep, sent as its content comes. The name has no characters but letters, digits, dots and dashes."""
+    """Return a response that streams a file to save. `name` can only have letters, digits, dots and dashes."""
     headers = {"Content-Disposition": f'attachment; filename="{name}"', "X-Content-Type-Options": "nosniff"}
     return StreamingResponse(content, media_type=media_type, headers=headers)
 
 
 def escape_formula(text: str) -> str:
-    """Return a text as a cell of CSV that no spreadsheet reads as a formula."""
+    """Return a text as a CSV cell that no spreadsheet reads as a formula."""
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 
@@ -85,7 +85,7 @@ def _csv(columns: Mapping[str, type], pages: Iterable[Rows]) -> Iterator[bytes]:
 
 
 class _Outlet(io.RawIOBase):
-    """A file to write to, whose content is taken away in pieces."""
+    """A writable file whose content is read and removed in pieces."""
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
@@ -109,7 +109,7 @@ class _Outlet(io.RawIOBase):
 
 
 def _parquet(columns: Mapping[str, type], pages: Iterable[Rows]) -> Iterator[bytes]:
-    import pyarrow  # not at the top: 40 MB that only this needs
+    import pyarrow  # not at the top: 40 MB that only Parquet needs
     from pyarrow import parquet
 
     kinds = {

@@ -11,7 +11,7 @@ from math import inf
 
 import google_crc32c
 
-_BIGGEST = struct.unpack("<f", b"\xff\xff\x7f\x7f")[0]  # of the floats of 32 bits that scalars are
+_BIGGEST = struct.unpack("<f", b"\xff\xff\x7f\x7f")[0]  # largest 32-bit float, the type of scalars
 
 
 def header(ts: datetime) -> bytes:
@@ -20,7 +20,7 @@ def header(ts: datetime) -> bytes:
 
 
 def step(number: int, ts: datetime, values: Mapping[str, float]) -> bytes:
-    """The metrics of one step."""
+    """Return the record of one step's metrics."""
     found = b"".join(_bytes(1, _bytes(1, name.encode()) + _float(2, value)) for name, value in values.items())
     return _record(_double(1, ts.timestamp()) + _number(2, number) + _bytes(5, found))
 

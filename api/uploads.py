@@ -1,4 +1,4 @@
-"""A file in a request's body, alone or as a form's part, written to disk as it comes."""
+"""Uploads: a file as the body or as a part of a form, written to disk while it is received."""
 
 import asyncio
 import re
@@ -25,10 +25,10 @@ from jobs.errors import FieldError, Invalid
 from jobs.files import datasets
 from jobs.files.datasets import IncomingFile
 
-WRITE_BYTES = 2**20  # written at once
-IDLE_SECONDS = 60.0  # after which a client that sends nothing is given up
-FIELD_BYTES = 1_000  # of a form's fields together, beside its file
-CHECKS = CapacityLimiter(2)  # files that are looked into at once
+WRITE_BYTES = 2**20  # per write
+IDLE_SECONDS = 60.0  # limit for a client that sends nothing
+FIELD_BYTES = 1_000  # of all fields of a form except its file
+CHECKS = CapacityLimiter(2)  # files inspected at the same time
 
 
 @dataclass(frozen=True)
@@ -40,15 +40,17 @@ class Sent:
 
     @property
     def name(self) -> str | None:
-        """The file's name, as a dataset may be named; None: nothing of it can be."""
+        """Name for the dataset, from the file name; None if no character of the file name is allowed."""
         stem = PurePath(self.file_name or "").stem
         return re.sub(r"[^A-Za-z0-9 ._\-]+", "-", stem).lstrip(" ._-")[:120] or None
 
 
 async def receive(request: Request, incoming: IncomingFile, limit: int, fields: Collection[str] = ()) -> Sent:
-    """Take in the request's file, and of a form these fields too. The gate counts the bytes that come.
+    """Receive the file of a request, and `fields` of a form. `RequestChecks` counts the received bytes.
 
-    Raises HTTPException (a body that is too long, stops coming, or is no form) and Invalid (a form without its file).
+    Raises:
+        HTTPException: the body is too long or incomplete, is not a form, or the client sends nothing.
+        Invalid: the form has no file, or has other fields.
     """
     if int(request.headers.get("Content-Length", 0)) > limit:
         raise HTTPException(413, f"The body is longer than {limit} bytes.")
@@ -72,8 +74,9 @@ async def keep(
     name: str,
     options: UploadOptions,
 ) -> tuple[models.Dataset, bool]:
-    """Look into a file that has come, and keep it: its dataset, and whether that is new. The transaction begins when
-    all that may last is done.
+    """Inspect and store a received file. Return its dataset, and True if the dataset is new.
+
+    The transaction begins after all slow work.
 
     Raises:
         Invalid: rows can't be used.
@@ -98,14 +101,14 @@ async def _chunks(request: Request) -> AsyncIterator[bytes]:
         except StopAsyncIteration:
             return
         except TimeoutError:
-            raise HTTPException(408, f"Nothing came for {IDLE_SECONDS:.0f} s.") from None
+            raise HTTPException(408, f"No data received for {IDLE_SECONDS:.0f} s; send the file again.") from None
         except ClientDisconnect:
-            raise HTTPException(400, "The body was cut off.") from None
+            raise HTTPException(400, "The body is incomplete: the client disconnected.") from None
         yield chunk
 
 
 class _Form:
-    """The parts of a form: one, named `file`, is wanted; some others, which are short, are taken."""
+    """Parser of a form: the part `file` is required; some other short fields are accepted."""
 
     def __init__(self, content_type: str, fields: Collection[str]) -> None:
         boundary = _header(content_type).get_param("boundary", "")
@@ -123,7 +126,7 @@ class _Form:
         self._whole = False
 
     def take(self, chunk: bytes) -> bytes:
-        """Read on; the bytes of the file that came."""
+        """Parse the next bytes of the form; return the bytes of the file among them."""
         try:
             self._parser.write(chunk)
         except FormParserError as error:
@@ -135,7 +138,7 @@ class _Form:
     def sent(self) -> Sent:
         """Return the form's fields other than the file, once the whole body was read."""
         if not self._whole:
-            raise HTTPException(400, "The form was cut off.")
+            raise HTTPException(400, "The form is incomplete: its last boundary is missing.")
         if not self._files:
             raise Invalid("The form has no file.", (FieldError("file", "Field required"),))
         fields = {name: value.decode("utf-8", "replace") for name, value in self._fields.items()}
@@ -167,9 +170,9 @@ class _Form:
             self._files.append(named.get("filename", ""))
         else:
             known = (
-                f"there are file, {', '.join(self._wanted)}"
+                f"the fields are file, {', '.join(self._wanted)}"
                 if self._wanted
-                else "all but the file goes into the address"
+                else "send all options except the file as query parameters"
             )
             raise _refused(part or "form", f"Unknown field: {known}")
 
@@ -179,7 +182,7 @@ class _Form:
             return
         self._fields[self._part] += data[start:end]
         if sum(map(len, self._fields.values())) > FIELD_BYTES:
-            raise _refused(self._part, f"Is too long: {FIELD_BYTES} bytes at most")
+            raise _refused(self._part, f"Too long: at most {FIELD_BYTES} bytes")
 
     def _end(self) -> None:
         self._whole = True

@@ -1,16 +1,16 @@
-"""Pydantic's errors, with each field named as a user wrote it."""
+"""Conversion of Pydantic's errors: each field has the name that the user wrote."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jobs.errors import FieldError
 
-LONGEST = 1_000  # characters of a field's name, and of what is wrong with it
+LONGEST = 1_000  # maximum characters of a field's name and of its message
 Location = tuple[int | str, ...]
 
 
 def field_errors(errors: Sequence[Mapping[str, Any]], body: Any) -> list[FieldError]:
-    """The errors of a request: `("body", "train", "steps")` becomes `steps`, `("query", "limit")` `limit`."""
+    """Return the errors of a request: `("body", "train", "steps")` becomes `steps`, `("query", "limit")` `limit`."""
     return [_field_error(error, body) for error in errors if not _follows_from_items(error, errors)]
 
 
@@ -33,11 +33,11 @@ def _field_error(error: Mapping[str, Any], body: Any) -> FieldError:
         location += (context["discriminator"].strip("'"),)
         message = f"Must be one of {context['expected_tags']}" if "expected_tags" in context else "Field required"
     field = ".".join(str(part) for part in location) or str(source)
-    return FieldError(field[:LONGEST], message[:LONGEST])  # both may repeat what was sent
+    return FieldError(field[:LONGEST], message[:LONGEST])  # both can contain input
 
 
 def _without_tags(location: Location, value: Any, *, last_is_missing: bool) -> Location:
-    """The location without the tags that pydantic puts in for the chosen member of a union.
+    """Return the location without the tags that pydantic inserts for the chosen member of a union.
 
     A tag may look like a field ({builtin: digits} is chosen by its field `builtin`), so of all readings the one that
     finds most parts in the body wins, and of those the one that takes the earliest part for a tag.

@@ -23,7 +23,11 @@ _NO_NAME = re.compile(r"[^\w. /:\-]", re.ASCII)
 
 
 class Mirror:
-    """Keeps an MLflow run equal to a job. Raises CalibrlError if MLflow refuses or cannot be reached."""
+    """Keeps an MLflow run equal to a job.
+
+    Raises:
+        CalibrlError: MLflow refuses a request or is unreachable.
+    """
 
     def __init__(self, client: Client, job_id: UUID, uri: str, experiment: str) -> None:
         require("mlflow", "calibrl export mlflow")

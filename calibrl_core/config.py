@@ -63,7 +63,11 @@ DEFAULT_REWARDS: tuple[Reward, ...] = (MathReward(), FormatReward())
 
 
 def usable_rewards(rewards: tuple[Reward, ...]) -> None:
-    """Raises ValueError where no verifier judges the answer, or two have one name."""
+    """Check the verifiers of a run.
+
+    Raises:
+        ValueError: no verifier judges the answer, or two verifiers have the same name.
+    """
     if not any(reward.judges_answer for reward in rewards):
         raise ValueError("name at least one verifier that judges the answer, such as {type: math}")
     labels = [reward.label for reward in rewards]
@@ -273,7 +277,11 @@ class EvaluateSettings(StrictSettings):
 
 
 def distinct_names(data: Sequence[DataSource]) -> None:
-    """Raises ValueError where two of an evaluation's datasets have one name."""
+    """Check the names of an evaluation's datasets.
+
+    Raises:
+        ValueError: two datasets have the same name.
+    """
     names = [source.name for source in data]
     if len(set(names)) < len(names):
         raise ValueError(f"data: two entries share a name ({', '.join(names)}); results are kept by name")

@@ -17,7 +17,7 @@ from calibrl.schemas import MAX_STEP, Curves
 from jobs.repository import curves, jobs
 
 MOST_JOBS, MOST_NAMES = 32, 64
-MOST_BUCKETS = 250_000  # of one answer: some 30 MB of JSON
+MOST_BUCKETS = 250_000  # per answer: about 30 MB of JSON
 COLUMNS = {
     "job_id": str,
     "name": str,
@@ -95,7 +95,7 @@ def _job_ids(session: Session, value: str, projects: frozenset[str] | None) -> l
         try:
             ids.append(UUID(text))
         except ValueError:
-            raise refusal("jobs", f"{text[:50]!r} is no id of a job") from None
+            raise refusal("jobs", f"{text[:50]!r} is not a job id") from None
     if not 0 < len(ids) <= MOST_JOBS:
         raise refusal("jobs", f"names {len(ids)} jobs; give 1 to {MOST_JOBS}")
     return jobs.require_visible(session, ids, projects)
@@ -109,7 +109,7 @@ def _chosen_names(session: Session, ids: Sequence[UUID], value: str) -> list[str
         known = (row.name for id in ids for row in curves.names(session, id))
         chosen |= {name for name in known if name.startswith(families)}
     if len(chosen) > MOST_NAMES or not names:
-        raise refusal("names", f"stands for {len(chosen)} metrics; give 1 to {MOST_NAMES}")
+        raise refusal("names", f"matches {len(chosen)} metrics; give 1 to {MOST_NAMES}")
     return sorted(chosen)
 
 

@@ -117,7 +117,7 @@ def delete_dataset(dataset: ExistingDataset, session: Db, caller: CurrentCaller,
     caller.need(dataset.project, Role.MEMBER)
     key = datasets.remove(session, dataset.id)
     if key is not None:
-        after.add_task(datasets.storage().delete, key)  # once it is committed: a row never names what is gone
+        after.add_task(datasets.storage().delete, key)  # after the commit: a row never names a deleted file
 
 
 def _answer(dataset: models.Dataset, new: bool, response: Response) -> Dataset:
@@ -129,4 +129,4 @@ def _answer(dataset: models.Dataset, new: bool, response: Response) -> Dataset:
 def _must_be_file(dataset: models.Dataset) -> None:
     if dataset.hub is not None:
         where = f"https://huggingface.co/datasets/{dataset.hub['hub']}"
-        raise Conflict(f"Dataset {dataset.id} is only a name here: its rows are at {where}.")
+        raise Conflict(f"Dataset {dataset.id} has no file in the service: its rows are at {where}.")

@@ -36,7 +36,7 @@ router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=IdempotentRoute)
 
 
 def _looked_into(spec: Annotated[JobSpec, Body(openapi_examples=JOB_SPECS)]) -> TrainSpec | EvaluateSpec:
-    # Before there is a transaction: its files are read, which may take a while, and found again when they are checked.
+    # Before the transaction: the files of the spec are read, which can be slow; the later check uses the cached result.
     checks.file_problems(References.of(spec))
     return spec
 
@@ -154,6 +154,6 @@ def _added(row: models.Job, response: Response) -> Job:
 def _checked(spec: dict[str, Any]) -> TrainSpec | EvaluateSpec:
     try:
         return job_spec_adapter.validate_python(spec)
-    except ValidationError as error:  # named as in a spec that was posted
+    except ValidationError as error:  # location as in a posted spec
         faults = [{**fault, "loc": ("body", *fault["loc"])} for fault in error.errors()]
         raise RequestValidationError(faults, body=spec) from error

@@ -30,7 +30,7 @@ async def _seen(
         Header(max_length=64, description="Id of the last frame that was received. Takes precedence over `after`."),
     ] = None,
 ) -> str | None:
-    return last_event_id or after  # a browser that connects again sends the header, and its old address
+    return last_event_id or after  # a browser that reconnects sends the header, with the old URL
 
 
 Seen = Annotated[str | None, Depends(_seen)]

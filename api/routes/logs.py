@@ -25,5 +25,5 @@ def read_log(
     data = logs.read(session, job.id, after=after, limit=limit_bytes)
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     text = decoder.decode(data)
-    unfinished = len(decoder.getstate()[0])  # bytes of a character whose end is in the next piece
+    unfinished = len(decoder.getstate()[0])  # bytes of a character that ends in the next piece
     return LogChunk(text=text, next=after + len(data) - unfinished)

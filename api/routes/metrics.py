@@ -15,7 +15,7 @@ from api.tables import CONTENT, ChosenFormat, Rows, streamed
 from calibrl.schemas import MAX_STEP, MetricName, MetricRow, Page
 from jobs.repository import curves, metrics
 
-PAGE = 1000  # steps, where nothing is said
+PAGE = 1000  # default number of steps
 router = APIRouter(prefix="/jobs/{job_id}/metrics", tags=["runs"])
 Names = Annotated[
     str | None,

@@ -111,7 +111,7 @@ def delete_file(file: ExistingFile, session: Db, caller: CurrentCaller, after: B
     caller.need(file.project, Role.MEMBER)
     deleted = FileDeleted(id=file_object(file).id)
     if (key := datasets.remove(session, file.id)) is not None:
-        after.add_task(datasets.storage().delete, key)  # once it is committed: a row never names what is gone
+        after.add_task(datasets.storage().delete, key)  # after the commit: a row never names a deleted file
     return deleted
 
 

@@ -26,6 +26,6 @@ def download_result(request: Request, job: ExistingJob, name: Annotated[str, Pat
     """Download one result file; byte ranges are supported."""
     folder = artifacts.results_folder(job)
     if folder is None:
-        raise NotFound(f"Job {job.id} has left no results.")
+        raise NotFound(f"Job {job.id} has no results.")
     file = artifacts.pick(artifacts.results(folder), name)
     return send(request, artifacts.open_file(folder, file), name=file.name, size=file.bytes, etag=file.etag)

@@ -22,9 +22,9 @@ class CheckpointRequests(FileTransfer):
     def download_checkpoint(
         self, id: JobId, step: int, folder: Path | str, *, progress: Progress | None = None
     ) -> list[Path]:
-        """Have all files of a checkpoint in a folder, each of which appears there once it is whole.
+        """Download all files of a checkpoint into a folder. Each file gets its name when it is complete.
 
-        Called again after a failure it goes on where it was cut off.
+        Called again after a failure, it continues where the first download stopped.
         """
         files = self.checkpoint(id, step).files
         return self._download(files, job_path(id, "checkpoints", str(step), "files"), Path(folder), progress)

@@ -131,7 +131,7 @@ class Connection:
                     response.read()
                 yield from checked(response).iter_bytes()
         except httpx.HTTPError as error:
-            raise CalibrlError(f"{self.url} broke off {path}: {error}") from error
+            raise CalibrlError(f"{self.url} closed the connection during {path}: {error}") from error
 
     def _once(self, method: str, path: str, **options: Any) -> httpx.Response:
         try:
@@ -141,20 +141,20 @@ class Connection:
         except httpx.TimeoutException as error:
             raise TimedOut(f"{self.url} did not answer {method} {path} in time; is it overloaded?") from error
         except (httpx.RemoteProtocolError, httpx.NetworkError) as error:
-            raise Unreachable(f"{self.url} broke off the connection: {error}") from error
+            raise Unreachable(f"{self.url} closed the connection: {error}") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise CalibrlError(f"{self.url} can't be asked for {path}: {error}") from error
+            raise CalibrlError(f"the request for {path} to {self.url} failed: {error}") from error
 
     def _parsed(self, model: type[Model], response: httpx.Response) -> Model:
         try:
-            return model.model_validate_json(response.content, context=self)  # which a `Job` keeps
+            return model.model_validate_json(response.content, context=self)  # a `Job` stores its client
         except ValidationError as error:
             fault = error.errors()[0]
             where = ".".join(str(part) for part in fault["loc"]) or "body"
             raise CalibrlError(
-                f"{response.url} answered with something that is no {model.__name__}",
+                f"{response.url} gave an answer that is not a valid {model.__name__}",
                 status=response.status_code,
-                detail=f"{where}: {fault['msg']}; is this the API, and of this version?",
+                detail=f"{where}: {fault['msg']}; check the URL and the version of the API",
             ) from error
 
 
@@ -178,7 +178,7 @@ def _pause(state: RetryCallState) -> float:
 
 
 def _takes_too_long(state: RetryCallState) -> bool:
-    """Return whether one more attempt would exceed the time limit of the caller."""
+    """Return True if one more attempt would exceed the time limit of the caller."""
     assert state.outcome is not None
     if isinstance(state.outcome.exception(), TimedOut):
         return (state.seconds_since_start or 0) > PATIENCE
@@ -186,8 +186,11 @@ def _takes_too_long(state: RetryCallState) -> bool:
 
 
 def _with_its_secret(response: httpx.Response) -> httpx.Response:
-    """The answer to a POST. Raises CalibrlError where it came in the place of a first one, which was lost with the
-    secret in it: the service keeps none and can't show it again."""
+    """Return the answer to a POST, if it has all its secrets.
+
+    Raises:
+        CalibrlError: the first answer was lost, and this repeated one has no secret: the service does not store it.
+    """
     if response.headers.get("Idempotent-Replayed") != "true":
         return response
     content = response.json()
@@ -195,8 +198,8 @@ def _with_its_secret(response: httpx.Response) -> httpx.Response:
     if lost is None:
         return response
     raise CalibrlError(
-        f"the {lost} was made, but the answer that showed it was lost on the way: "
-        f"{UNDONE[lost]} {content.get('id')} and make another",
+        f"the {lost} was created, but the answer that contains it was lost: "
+        f"{UNDONE[lost]} {content.get('id')} and create another",
         status=response.status_code,
     )
 
@@ -210,7 +213,11 @@ def job_path(id: JobId, *rest: str) -> str:
 
 
 def checked(response: httpx.Response) -> httpx.Response:
-    """The response, or its problem document (RFC 9457) as an error."""
+    """Return a successful response.
+
+    Raises:
+        CalibrlError: the response is an error, usually a problem document (RFC 9457).
+    """
     if response.is_success:
         return response
     try:

@@ -62,14 +62,14 @@ class DatasetRequests(FileTransfer):
         return self._parsed(Dataset, checked(self._again(1 if begin is None else POSTS, send)))
 
     def register(self, name: str, hub: str, project: str = "default", **where: object) -> Dataset:
-        """Note a dataset of the Hugging Face hub by its name; `where`: `split`, `revision`, `columns`."""
+        """Register a dataset of the Hugging Face hub by its name. `where` has `split`, `revision` and `columns`."""
         dataset = HubDataset.model_validate({"name": name, "hub": hub, "project": project, **where})
         return self._send("POST", Dataset, "/v1/datasets", dataset)
 
     def datasets(
         self, project: str | None = None, *, after: UUID | str | None = None, limit: int = 100
     ) -> Page[Dataset]:
-        """Datasets, newest first; `after` is the id of the last one seen."""
+        """Return datasets, newest first. `after` is the id of the last dataset of the previous page."""
         return self._get(Page[Dataset], "/v1/datasets", project=project, after=after, limit=limit)
 
     def dataset(self, id: UUID | str) -> Dataset:
@@ -81,10 +81,13 @@ class DatasetRequests(FileTransfer):
         return self._get(Page[PreviewRow], path_of("datasets", str(id), "preview")).data
 
     def download_dataset(self, id: UUID | str, target: Path | str, *, progress: Progress | None = None) -> Path:
-        """Have a dataset's file at `target`, as it was uploaded; begun again, it goes on where it was cut off."""
+        """Download the uploaded file of a dataset to `target`.
+
+        Called again after a failure, it continues where the first download stopped.
+        """
         dataset, path = self.dataset(id), Path(target)
         if dataset.sha256 is None or dataset.bytes is None:
-            raise CalibrlError(f"dataset {id} is only a name here: its rows are on the hub")
+            raise CalibrlError(f"dataset {id} has no file in the service: its rows are on the hub")
         file = StoredFile(name=path.name, bytes=dataset.bytes, etag=dataset.sha256)
 
         def report(count: int) -> None:

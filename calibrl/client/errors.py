@@ -23,7 +23,7 @@ class CalibrlError(Exception):
 
 
 class Unreachable(CalibrlError):
-    """No connection. Requests that only read, or have an idempotency key, can be repeated."""
+    """No connection. It is safe to repeat requests that only read or have an idempotency key."""
 
 
 class TimedOut(Unreachable):

@@ -12,9 +12,9 @@ from calibrl.schemas import StoredFile
 
 CHUNK_BYTES = 2**20
 DOWNLOAD_TIMEOUT = httpx.Timeout(60.0, connect=3.0)
-TRIES = 4  # of a file, each from where the one before came to
+TRIES = 4  # per file; each continues where the previous one stopped
 
-Progress = Callable[[int, int | None], object]  # bytes so far, and in all where that is known
+Progress = Callable[[int, int | None], object]  # transferred bytes, and total bytes if known
 
 
 class FileTransfer(Connection):
@@ -42,7 +42,7 @@ class FileTransfer(Connection):
 
     def _fetch_file(self, file: StoredFile, source: str, target: Path, report: Callable[[int], None]) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.{file.etag}.partial")  # of this content, and no other
+        partial = target.with_name(f".{target.name}.{file.etag}.partial")  # only of this content
         mark = mark_of(target)
         if target.is_file() and mark.is_file() and mark.read_text() == file.etag:
             report(file.bytes)
@@ -56,7 +56,7 @@ class FileTransfer(Connection):
                     raise
         if partial.stat().st_size != file.bytes:
             partial.unlink()
-            raise CalibrlError(f"{file.name} came with another size than its {file.bytes} bytes; try again")
+            raise CalibrlError(f"{file.name} was received with a size other than its {file.bytes} bytes; try again")
         partial.replace(target)
         mark.write_text(file.etag)
 
@@ -73,12 +73,14 @@ class FileTransfer(Connection):
                         answer.read()
                     checked(answer)
                     if answer.status_code != httpx.codes.PARTIAL_CONTENT:
-                        raise CalibrlError(f"{file.name} has changed meanwhile; ask for it again")
+                        raise CalibrlError(f"{file.name} has changed during the download; download it again")
                     for chunk in answer.iter_bytes(CHUNK_BYTES):
                         copy.write(chunk)
                         report(copy.tell())
             except httpx.HTTPError as error:
-                raise Unreachable(f"{self.url} broke off while {file.name} was fetched: {error}") from error
+                raise Unreachable(
+                    f"{self.url} closed the connection during the download of {file.name}: {error}"
+                ) from error
 
 
 def mark_of(target: Path) -> Path:

@@ -21,7 +21,7 @@ from calibrl.schemas import (
     TrainSpec,
 )
 
-SUBMIT_TIMEOUT = httpx.Timeout(120.0, connect=3.0)  # the service looks into the spec's data files first
+SUBMIT_TIMEOUT = httpx.Timeout(120.0, connect=3.0)  # the service reads the spec's data files first
 
 
 class JobRequests(Connection):
@@ -80,10 +80,10 @@ class JobRequests(Connection):
         after: JobId | None = None,
         limit: int = 100,
     ) -> Page[JobSummary]:
-        """Jobs, newest first unless sorted otherwise; `after` is the id of the last one seen.
+        """Return jobs, by default newest first. `after` is the id of the last job of the previous page.
 
-        Those of any of the statuses, with all of the labels, with `q` in name or notes or as their id's beginning, and
-        that come of the job `derived_from`.
+        Filters: any of the statuses, all of the labels, `q` in name or notes or at the start of the id, and jobs that
+        derive from the job `derived_from`.
         """
         return self._get(
             Page[JobSummary],

@@ -13,17 +13,19 @@ from calibrl.client.connection import RETRIED, Connection, JobId, checked, job_p
 from calibrl.client.errors import CalibrlError, Unreachable
 from calibrl.schemas import LIVE, Ended, Job
 
-SILENCE_SECONDS = 45.0  # three times what the service lets pass without a sign of life
+SILENCE_SECONDS = 45.0  # three keep-alive intervals of the service
 PATIENCE_SECONDS = 60.0
-OPENING_SECONDS = 10.0  # the first frame comes at once, or there is no stream
-FIRST_WAIT, LONGEST_WAIT = 0.1, 2.0  # seconds between two tries
+OPENING_SECONDS = 10.0  # the service sends the first frame immediately
+FIRST_WAIT, LONGEST_WAIT = 0.1, 2.0  # seconds between two attempts
 LONGEST_STREAM = 86_400.0
 
 
 @dataclass(frozen=True)
 class Live:
-    """Something that has happened. `data` is of the type that `calibrl.schemas.LIVE` names for `event`; `id` is what to
-    give as `after` to go on behind it."""
+    """A frame of a live stream. `calibrl.schemas.LIVE` has the type of `data` per `event`.
+
+    A stream with `after=id` continues after this frame.
+    """
 
     event: str
     data: Any
@@ -36,9 +38,11 @@ class StreamRequests(Connection):
     def stream(self, id: JobId, *, after: str | None = None, patience: float = PATIENCE_SECONDS) -> Iterator[Live]:
         """Yield the events of a job live, up to its end (`event` "end").
 
-        It begins with the current job (`event` "status"); with `after`, behind the frame of that id; with "0", at
-        the very beginning. A connection that breaks is made again, and goes on where it broke. Raises CalibrlError once
-        nothing has answered for `patience` seconds.
+        It begins with the current job (`event` "status"); with `after`, after the frame with that id; with "0", at
+        the first event. A broken connection is opened again, and the stream continues without a gap.
+
+        Raises:
+            CalibrlError: the service has sent nothing for `patience` seconds.
         """
         for live in self._follow(job_path(id, "stream"), after, patience):
             if live is not None:
@@ -68,7 +72,7 @@ class StreamRequests(Connection):
         """Yield frames up to an `end`, with new connections where needed; None for a keep-alive comment."""
         wait, answered, opened = FIRST_WAIT, time.monotonic(), False
         while until is None or time.monotonic() < until:
-            why = "the stream breaks off"
+            why = "the stream ended"
             try:
                 for live in self._frames(path, after, until, SILENCE_SECONDS if opened else OPENING_SECONDS):
                     wait, answered, opened = FIRST_WAIT, time.monotonic(), True
@@ -106,7 +110,7 @@ class StreamRequests(Connection):
                 for text in _messages(response.iter_bytes()):
                     yield self._live(text)
         except httpx.TransportError as error:
-            raise Unreachable(f"{path} broke off: {error}") from error
+            raise Unreachable(f"the stream {path} was interrupted: {error}") from error
 
     def _live(self, text: bytes) -> Live | None:
         """Parse a message into a record; None if it has no data."""
@@ -118,7 +122,7 @@ class StreamRequests(Connection):
         try:
             data = record.model_validate_json(fields.get(b"data", b"")) if record else None
         except ValidationError as error:
-            raise CalibrlError(f"{self.url} sent a frame {event!r} that is none; is it of this version?") from error
+            raise CalibrlError(f"{self.url} sent an invalid frame {event!r}; check its version") from error
         return Live(event if record else "", data, id.decode() if id else None)
 
 

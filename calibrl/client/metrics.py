@@ -44,9 +44,10 @@ class MetricRequests(Connection):
         to_step: int | None = None,
         width: int | None = None,
     ) -> Curves:
-        """Curves of at most 32 jobs and 64 metrics (`reward/*`: a family) within so many points each; no spike is lost.
+        """Return curves of at most 32 jobs and 64 metrics (`reward/*`: a family), each with at most `points` buckets.
 
-        `width` gives the steps a bucket, a power of two, in place of what `points` leads to: see `Curves`.
+        A bucket has minimum and maximum, so no spike is lost. `width`: steps per bucket, a power of two; it replaces
+        `points` (see `Curves`).
         """
         job_list = [jobs] if isinstance(jobs, UUID | str | Job) else jobs
         ids = ",".join(str(job.id if isinstance(job, Job) else job) for job in job_list)
@@ -64,7 +65,10 @@ class MetricRequests(Connection):
         points: int | None = None,
         width: int | None = None,
     ) -> Page[Histogram]:
-        """One histogram's history past `after_step`, ascending; with `points`, all of it in at most as many sums."""
+        """Return one histogram per step after `after_step`, ascending.
+
+        With `points`, neighbouring histograms are added up, so that at most `points` cover all these steps.
+        """
         bounds = {"after_step": after_step, "limit": limit, "points": points, "width": width}
         return self._get(Page[Histogram], job_path(id, "histograms"), name=name, **bounds)
 
@@ -75,7 +79,7 @@ class MetricRequests(Connection):
         return self._streamed(job_path(id, "metrics"), {"format": format})
 
     def export(self, id: JobId, format: ExportFormat, path: Path) -> Path:
-        """Write a job's metrics into a file, which is there only once it is whole; `tensorboard`: an event file."""
+        """Write a job's metrics to a file, which gets its name when it is complete; `tensorboard`: an event file."""
         part = path.with_name(f"{path.name}.part")
         try:
             with part.open("wb") as file:
@@ -105,13 +109,14 @@ class Metrics:
 
     @property
     def rows(self) -> list[MetricRow]:
-        """All steps in ascending order."""
+        """Metrics of all steps, in ascending order."""
         return list(self)
 
     def to_pandas(self) -> "pandas.DataFrame":
-        """A frame with a row a step (its index) and the columns `ts` and, by name, one a metric; NaN where it has none.
+        """Return a frame with a row per step (the index), a column `ts` and a column per metric; NaN: no value.
 
-        Raises CalibrlError where pandas is not installed.
+        Raises:
+            CalibrlError: pandas is not installed.
         """
         try:
             import pandas

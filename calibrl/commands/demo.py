@@ -184,7 +184,7 @@ def _wait_for_ctrl_c(stack: LocalStack, console: Console) -> None:
 
 
 def _submit(client: Client, seed: int, owner: str, compare: bool) -> dict[str, Job]:
-    """All jobs at once: each waits for those that it depends on."""
+    """Submit all jobs at once; each waits for its dependencies."""
     warmup = client.submit(warmup_spec(seed, owner))
     jobs: dict[str, Job] = {"warmup": warmup}
     for algorithm in ("calibrl", "grpo") if compare else ("calibrl",):
@@ -194,8 +194,12 @@ def _submit(client: Client, seed: int, owner: str, compare: bool) -> dict[str, J
 
 
 def _follow(client: Client, stack: LocalStack, jobs: list[Job], console: Console) -> None:
-    """Draw every job's progress until the last has ended. Raises DemoError when one fails, StackError when a process
-    of the stack dies."""
+    """Draw every job's progress until the last has ended.
+
+    Raises:
+        DemoError: a job failed, or the time limit has passed.
+        StackError: a process of the stack has died.
+    """
     deadline = time.monotonic() + LONGEST_SECONDS
     with _bars(console, jobs) as show:
         running = list(jobs)

@@ -5,7 +5,7 @@
 The first mean and the second have their own denominators. phi_t = p_t * (1 - p_t), without a gradient, with p_t =
 exp(logprob_t), is the paper's token weight (CHORD-phi): it leaves out tokens that the policy is sure of,
 and tokens so unlikely that they would change its own patterns. mu follows a cosine from `mu` to `mu_end` over
-`mu_decay_steps` (CHORD-mu). The paper draws the experts from a data set of their own; here they are those
+`mu_decay_steps` (CHORD-mu). The paper draws the experts from a separate dataset; here they are those
 of the step's prompts.
 """
 

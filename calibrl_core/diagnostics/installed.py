@@ -24,7 +24,11 @@ class InstalledFamily:
     """A family from another package. Its mistakes never end a run: they are logged once and leave its metrics out."""
 
     def __init__(self, point: EntryPoint) -> None:
-        """Load the function. Raises ExtensionError if the entry point names something else."""
+        """Load the function.
+
+        Raises:
+            ExtensionError: the entry point does not name a function.
+        """
         self._function: Callable[[StepBatch], dict[str, float]] = point.load()
         if not callable(self._function):
             raise ExtensionError(f"{point.value} must be a function of one StepBatch")

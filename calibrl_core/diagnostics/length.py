@@ -4,7 +4,7 @@ from calibrl_core.diagnostics.base import StepBatch
 
 
 def length(batch: StepBatch) -> dict[str, float]:
-    """Return tokens per completion, and the share of completions that were cut at the limit."""
+    """Return tokens per completion, and the share of truncated completions."""
     lengths = batch.rollouts.mask.sum(-1).double()
     return {
         "length/mean": lengths.mean().item(),

@@ -29,7 +29,7 @@ class Answers:
     texts: list[list[str]]  # N x K
     scores: list[list[Score]]  # N x K
     lengths: NDArray[np.int64]  # [N, K] tokens
-    truncated: NDArray[np.bool_]  # [N, K] cut at the limit
+    truncated: NDArray[np.bool_]  # [N, K] truncated at the token limit
     logprobs: NDArray[np.float64]  # [N, K] nats per token: the completion's mean log-probability when sampled
 
     def passed(self) -> NDArray[np.bool_]:

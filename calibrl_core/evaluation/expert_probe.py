@@ -1,7 +1,8 @@
-"""expert/probe_nll and expert/probe_gap: the policy's view of fixed held-out experts, measured at every validation.
+"""expert/probe_nll and expert/probe_gap: log-probability of fixed validation experts under the policy.
 
-expert/nll and expert/gap_mean depend on the prompts of a step, and gaps compare tokens at the same position that need
-not mean the same. The probe uses the same prompts at every validation, and compares whole completions. For a prompt x
+expert/nll and expert/gap_mean depend on the prompts of a step, and gaps compare tokens at the same position, which can
+have different meanings. The probe runs at every validation, always on the same prompts, and compares whole
+completions. For a prompt x
 with expert e and sampled completions o of the policy,
 
     gap(x) = mean over o of log pi(o | x) / |o|  -  log pi(e | x) / |e|        (nats per token)

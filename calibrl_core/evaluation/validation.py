@@ -1,4 +1,4 @@
-"""Sampled accuracy on held-out data during training, and the policy's view of held-out experts."""
+"""Sampled accuracy on validation data during training, and log-probability of validation experts under the policy."""
 
 from __future__ import annotations
 

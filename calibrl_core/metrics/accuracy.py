@@ -16,7 +16,7 @@ _COMPLETIONS = (
     ),
     Metric("format_rate", "share", "Share of completions in the requested format.", "", "up", interval=True),
     Metric("length_mean", "tokens", "Mean length of a completion.", interval=True),
-    Metric("truncated_share", "share", "Share of completions cut at the limit.", "", "down", interval=True),
+    Metric("truncated_share", "share", "Share of completions truncated at the token limit.", "", "down", interval=True),
 )
 _GROUPS = tuple(
     Metric(f"{prefix}{name}", "share", f"{meaning}{strict}.", "", "up", interval=True)

@@ -19,7 +19,7 @@ class Rollouts:
     mask: Tensor  # [B, T] bool, True = the token counts
     logprobs: Tensor  # [B, T] float, nats, under the distribution that was sampled from; 0 where masked
     entropies: Tensor  # [B, T] float, nats, of that distribution; 0 where masked
-    truncated: Tensor  # [B] bool: cut at the limit, no stop token
+    truncated: Tensor  # [B] bool: reached the token limit without a stop token
     texts: list[str]  # without the stop token
     group_size: int
 

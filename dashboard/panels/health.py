@@ -22,7 +22,10 @@ RULES = {  # name: title, what it detects
         "Entropy explosion",
         "The policy drifts into noise: entropy is a multiple of its initial value.",
     ),
-    "all_truncated": ("All truncated", "Nearly all completions are cut at the limit, so that few give an answer."),
+    "all_truncated": (
+        "All truncated",
+        "Nearly all completions are truncated at the token limit, so few give an answer.",
+    ),
     "no_advantage": ("No advantage", "In every group all rewards are equal: no gradient, no learning."),
     "reward_not_accuracy": (
         "Reward without accuracy",

@@ -44,7 +44,7 @@ LONG = 100_000  # steps that no test waits for
 def write_files(folder: Path) -> None:
     """Write every file that an example names."""
     shutil.copytree(documents.DOCS / "examples", folder / "docs/examples")
-    for name in ("train.jsonl", "held-out.jsonl", "test.jsonl"):
+    for name in ("train.jsonl", "validation.jsonl", "test.jsonl"):
         (folder / name).write_text(json.dumps(ROW | {"reference_answer": "7"}) + "\n")
     rows = pyarrow.Table.from_pylist([{"question": "1+1?", "answer": "2", "expert": "<answer>2</answer>"}])
     pyarrow.parquet.write_table(rows, folder / "train.parquet")

@@ -1,4 +1,4 @@
-"""The new job page: the form, what would become of it, and what is sent."""
+"""The new job page: the form, its plan, and the submitted spec."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

@@ -101,8 +101,8 @@ def test_an_error_names_the_cause_field_and_fix_in_one_line(service: Service) ->
         (problem(409, "Conflict", detail="the job has ended"), "Conflict: the job has ended"),
         ((500, b"<html>oops</html>"), "{url}" + f"{JOB_PATH} answered 500"),
         ((302, b""), "{url}" + f"{JOB_PATH} answered 302"),
-        ((200, b"<html>hello</html>"), "{url}" + f"{JOB_PATH} answered with something that is no Job: body: "),
-        ((200, {}), "{url}" + f"{JOB_PATH} answered with something that is no Job: id: Field required"),
+        ((200, b"<html>hello</html>"), "{url}" + f"{JOB_PATH} gave an answer that is not a valid Job: body: "),
+        ((200, {}), "{url}" + f"{JOB_PATH} gave an answer that is not a valid Job: id: Field required"),
     ],
 )
 def test_every_bad_answer_is_one_line(service: Service, answer: Any, line: str) -> None:

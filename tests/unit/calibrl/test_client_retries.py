@@ -137,7 +137,7 @@ def test_a_secret_whose_answer_was_lost_is_no_secret(service: Service) -> None:
     )
     service.on("POST", "/v1/projects/vision/webhooks", None, (201, hook, replayed))
     service.on("POST", "/v1/jobs", None, (201, job(), replayed))
-    lost = f"the key was made, but the answer that showed it was lost on the way: revoke {JOB_ID} and make another"
+    lost = f"the key was created, but the answer that contains it was lost: revoke {JOB_ID} and create another"
     assert lost in fault(calibrl("keys", "create", "laptop"), 1)
     assert lost in fault(calibrl("users", "add", "ada"), 1)
     with Client() as client:

@@ -63,7 +63,7 @@ def test_it_gives_up_where_nothing_answers(service: Service) -> None:
     with Client() as client, pytest.raises(CalibrlError, match=r"has sent nothing for 0\.05 s: .* answered 503"):
         next(client.stream(JOB_ID, patience=0.05))
     service.on("GET", PATH, b"")
-    with Client() as client, pytest.raises(CalibrlError, match="the stream breaks off"):
+    with Client() as client, pytest.raises(CalibrlError, match="the stream ended"):
         next(client.stream(JOB_ID, patience=0.05))
     with Client("http://127.0.0.1:1", "key") as client, pytest.raises(CalibrlError, match="has sent nothing"):
         next(client.stream(JOB_ID, patience=0.05))

@@ -1,4 +1,4 @@
-"""The probe: the same held-out experts at every validation."""
+"""The expert probe: the same validation experts at every validation."""
 
 import math
 from types import SimpleNamespace

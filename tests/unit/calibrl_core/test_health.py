@@ -253,7 +253,7 @@ def test_settings_are_closed_and_name_real_rules() -> None:
 
 
 def test_a_rule_ends_a_run_with_a_checkpoint_and_a_resumed_run_goes_on(tmp_path: Path) -> None:
-    """A fresh model never stops by itself: every completion is cut at the limit."""
+    """A fresh model never stops by itself: every completion is truncated."""
     given = {
         "model": {"builtin": "tiny-vlm"},
         "data": {"builtin": "digits", "rows": 2},

@@ -50,7 +50,7 @@ def test_a_bucketed_curve_keeps_its_spikes_in_the_raw_line() -> None:
 
 def test_sparse_measurements_get_a_mark_each_and_are_not_smoothed() -> None:
     figure = valid(
-        figures.curves([Curve("held out", series(30), palette.VALIDATION, sparse=True)], unit="x", share="of_all")
+        figures.curves([Curve("validation", series(30), palette.VALIDATION, sparse=True)], unit="x", share="of_all")
     )
     (trace,) = figure.data
     assert trace.mode == "lines+markers"
