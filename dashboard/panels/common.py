@@ -28,6 +28,16 @@ def _draw_once(job: Job, draw: Callable[[Job], None]) -> None:
         draw(job)
 
 
+def live_panel(draw_started: Callable[[Job], None]) -> Callable[[Job], None]:
+    """Return the function that draws a panel live, or a notice while the job has not started."""
+
+    def draw(job: Job) -> None:
+        if not show_if_not_started(job):
+            draw_live(job, draw_started)
+
+    return draw
+
+
 def chart_panel(cards: Sequence[PanelCard]) -> Callable[[Job], None]:
     """Return the function that draws a panel of these cards, with live curves."""
 
@@ -36,11 +46,7 @@ def chart_panel(cards: Sequence[PanelCard]) -> Callable[[Job], None]:
         if not show_if_empty(job, curves):
             draw_cards(job, cards, curves)
 
-    def draw(job: Job) -> None:
-        if not show_if_not_started(job):
-            draw_live(job, draw_panel)
-
-    return draw
+    return live_panel(draw_panel)
 
 
 def read(job: Job, metrics: Sequence[str]) -> Curves:

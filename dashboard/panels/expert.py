@@ -9,7 +9,7 @@ from dashboard import states
 from dashboard.charts.cards import Card, HeatCard, Line, StackCard, metrics_of
 from dashboard.markup import escape, group_link, heading, table
 from dashboard.palette import CORRECT, EXPERT, NEUTRAL, POLICY, VALIDATION, WRONG, faded
-from dashboard.panels.common import PanelCard, algorithm, draw_cards, draw_live, read, show_if_not_started
+from dashboard.panels.common import PanelCard, algorithm, draw_cards, live_panel, read
 from dashboard.reads import live
 
 MOST_LISTED = 8  # groups
@@ -173,12 +173,6 @@ CARDS: tuple[PanelCard, ...] = (
 )
 
 
-def draw(job: Job) -> None:
-    """Draw the panel."""
-    if not show_if_not_started(job):
-        draw_live(job, _panel)
-
-
 def _largest_gaps(job: Job) -> None:
     """The sampled groups of the last steps with the largest gaps, as links."""
     samples = live.samples(job.id, job.attempt)
@@ -214,3 +208,6 @@ def _panel(job: Job) -> None:
     st.caption(INTRODUCTION)
     draw_cards(job, CARDS, curves)
     _largest_gaps(job)
+
+
+draw = live_panel(_panel)

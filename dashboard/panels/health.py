@@ -10,7 +10,7 @@ from calibrl.schemas import Event, Job
 from dashboard import states
 from dashboard.markup import chip, escape, heading, moment
 from dashboard.palette import CORRECT, RARENESS, WRONG
-from dashboard.panels.common import draw_live, has_rollouts, show_if_not_started
+from dashboard.panels.common import has_rollouts, live_panel
 from dashboard.reads import live
 
 RULES = {  # name: title, what it detects
@@ -59,12 +59,6 @@ def rule_changes(events: Iterable[Event]) -> list[RuleChange]:
                 RuleChange(event, match["rule"], fired, match["step"], match["values"], match["advice"] or "")
             )
     return changes
-
-
-def draw(job: Job) -> None:
-    """Draw the panel."""
-    if not show_if_not_started(job):
-        draw_live(job, _panel)
 
 
 def _history(change: RuleChange) -> str:
@@ -134,3 +128,6 @@ def _warnings(events: list[Event]) -> None:
             for event in reversed(events)
         )
         st.html(heading("Other warnings", "Reported by the service") + rows)
+
+
+draw = live_panel(_panel)

@@ -9,7 +9,7 @@ from dashboard import states
 from dashboard.charts import figures, live_chart
 from dashboard.charts.figures import Dot
 from dashboard.markup import group_link, table
-from dashboard.panels.common import LATEST, draw_live, show_if_no_sample, show_if_not_started
+from dashboard.panels.common import LATEST, live_panel, show_if_no_sample
 from dashboard.reads import live
 
 MOST_OTHERS = 600  # groups of other steps: the latest ones
@@ -20,12 +20,6 @@ INTRODUCTION = (
 )
 TITLES = ("Prompt", "Correct", "Mean reward", "Entropy (nats/token)", "Mean |A|")
 Steps = dict[int, list[SampleSummary]]
-
-
-def draw(job: Job) -> None:
-    """Draw the panel."""
-    if not show_if_not_started(job):
-        draw_live(job, _panel)
 
 
 def _panel(job: Job) -> None:
@@ -107,3 +101,6 @@ def _list(job: Job, steps: Steps, step: int) -> None:
         for number, summary in enumerate(steps[step], 1)
     )
     st.html(table(TITLES, rows))
+
+
+draw = live_panel(_panel)

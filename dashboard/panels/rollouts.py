@@ -10,15 +10,9 @@ from calibrl.client import CalibrlError
 from calibrl.schemas import Job, Sample, SampleSummary
 from dashboard import signin, states
 from dashboard.markup import group_link, table
-from dashboard.panels.common import LATEST, draw_live, show_if_no_sample, show_if_not_started
+from dashboard.panels.common import LATEST, live_panel, show_if_no_sample
 from dashboard.reads import live, service
 from dashboard.views import completions
-
-
-def draw(job: Job) -> None:
-    """Draw the panel."""
-    if not show_if_not_started(job):
-        draw_live(job, _panel)
 
 
 def _choose(steps: dict[int, list[SampleSummary]]) -> SampleSummary:
@@ -142,3 +136,6 @@ def _panel(job: Job) -> None:
         return
     _search(job, steps)
     _group(job, _choose(steps))
+
+
+draw = live_panel(_panel)

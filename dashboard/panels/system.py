@@ -7,7 +7,7 @@ from dashboard import states
 from dashboard.charts.cards import Card, Line, StackCard, metrics_of
 from dashboard.markup import gpu_table, heading
 from dashboard.palette import EXPERT, NEUTRAL, POLICY, RARENESS, faded
-from dashboard.panels.common import draw_cards, draw_live, read, show_if_empty, show_if_not_started
+from dashboard.panels.common import draw_cards, live_panel, read, show_if_empty
 from dashboard.reads import service
 
 CARDS = (
@@ -43,12 +43,6 @@ CARDS = (
 )
 
 
-def draw(job: Job) -> None:
-    """Draw the panel."""
-    if not show_if_not_started(job):
-        draw_live(job, _panel)
-
-
 def _machines(job: Job) -> None:
     """The machines that run the job now, and its GPUs there."""
     machines = []
@@ -67,3 +61,6 @@ def _panel(job: Job) -> None:
         _machines(job)
     if not show_if_empty(job, curves):
         draw_cards(job, CARDS, curves)
+
+
+draw = live_panel(_panel)
