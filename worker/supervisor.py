@@ -296,12 +296,14 @@ def describe_exit(status: int) -> str:
     return f"Trainer was killed by {signal.Signals(-status).name}"
 
 
-def out_of_memory_kills() -> int:
-    """Return how many processes of this control group (or machine) the kernel has killed for lack of memory."""
-    group = next(
-        (line[3:] for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::")), "/"
-    )
-    counters = Path(f"/sys/fs/cgroup{group}/memory.events")
-    counters = counters if counters.exists() else Path("/proc/vmstat")
+def out_of_memory_kills(root: Path = Path("/")) -> int:
+    """Return how many processes of this control group (or machine) the kernel has killed for lack of memory.
+
+    `root`: the folder that holds proc and sys.
+    """
+    groups = (root / "proc/self/cgroup").read_text().splitlines()
+    group = next((line[3:] for line in groups if line.startswith("0::")), "/")
+    counters = root / "sys/fs/cgroup" / group.lstrip("/") / "memory.events"
+    counters = counters if counters.exists() else root / "proc/vmstat"
     rows = (line.split() for line in counters.read_text().splitlines())
     return next((int(count) for name, count in rows if name == "oom_kill"), 0)

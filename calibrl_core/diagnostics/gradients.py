@@ -29,10 +29,10 @@ def compare_gradients(
         total: sums over the processes, if each process holds a shard of every gradient.
     """
     sums = [
-        _sums(one, other)
+        _sums(*chunk)
         for pair in zip(policy, guidance, strict=True)
         if any(gradient is not None for gradient in pair)
-        for one, other in _chunks(*pair)
+        for chunk in _chunks(*pair)
     ]
     own = torch.stack(sums).sum(0).tolist() if sums else [0.0] * 5
     policy_square, guidance_square, product, moved, opposing = total(own)
@@ -45,22 +45,22 @@ def compare_gradients(
     return values
 
 
-def _chunks(one: Tensor | None, other: Tensor | None) -> list[tuple[Tensor, Tensor]]:
+def _chunks(policy: Tensor | None, guidance: Tensor | None) -> list[tuple[Tensor, Tensor]]:
     """Return both gradients of a parameter, one of them not None, as pairs of chunks `[<= CHUNK]`."""
-    flat = [None if gradient is None else gradient.flatten() for gradient in (one, other)]
+    flat = [None if gradient is None else gradient.flatten() for gradient in (policy, guidance)]
     known = next(gradient for gradient in flat if gradient is not None)
     zeros = known.new_zeros(1).expand(known.numel())  # takes no memory
-    first, second = ((zeros if gradient is None else gradient).split(CHUNK) for gradient in flat)
-    return list(zip(first, second, strict=True))
+    policy_chunks, guidance_chunks = ((zeros if gradient is None else gradient).split(CHUNK) for gradient in flat)
+    return list(zip(policy_chunks, guidance_chunks, strict=True))
 
 
-def _sums(one: Tensor, other: Tensor) -> Tensor:
+def _sums(policy: Tensor, guidance: Tensor) -> Tensor:
     """Return `[5]` float64: both squared norms, the product, and the numbers of common and of opposed elements."""
     terms = (
-        one.square(),
-        other.square(),
-        one * other,
-        (one != 0) & (other != 0),
-        one.sign() * other.sign() < 0,
+        policy.square(),
+        guidance.square(),
+        policy * guidance,
+        (policy != 0) & (guidance != 0),
+        policy.sign() * guidance.sign() < 0,
     )
     return torch.stack([term.sum(dtype=torch.float64) for term in terms])

@@ -70,10 +70,10 @@ def token_logprobs(
 
 
 class _TokenLogprobs(torch.autograd.Function):
-    """Autograd function of `token_logprobs`. With p = softmax(scores), H = -sum p log p, and e the target's unit
+    """Autograd function of `token_logprobs`. With p = softmax(logits), H = -sum p log p, and e the target's unit
     vector:
 
-    d logprob / d scores = e - p,   d H / d scores = -p (log p + H).
+    d logprob / d logits = e - p,   d H / d logits = -p (log p + H).
     """
 
     @staticmethod
@@ -92,13 +92,13 @@ class _TokenLogprobs(torch.autograd.Function):
         normalisers, entropies = torch.empty_like(logprobs), torch.zeros_like(logprobs)
         parts, kept = _parts(hidden, weight), None
         for part in parts:
-            scores = sampler_logits(head.logits(hidden[part]), temperature, banned)
-            normalisers[part] = scores.logsumexp(-1)
-            logprobs[part] = scores.gather(-1, targets[part, None]).squeeze(-1) - normalisers[part]
+            logits = sampler_logits(head.logits(hidden[part]), temperature, banned)
+            normalisers[part] = logits.logsumexp(-1)
+            logprobs[part] = logits.gather(-1, targets[part, None]).squeeze(-1) - normalisers[part]
             if with_entropy:
-                entropies[part] = entropy(scores)
+                entropies[part] = entropy(logits)
             if len(parts) == 1 and head.softcap is None:
-                kept = scores.sub_(normalisers[:, None])
+                kept = logits.sub_(normalisers[:, None])
         ctx.save_for_backward(hidden, weight, bias, targets, banned, normalisers, entropies, kept)
         ctx.scale, ctx.softcap = head.scale, head.softcap
         ctx.temperature, ctx.with_entropy = temperature, with_entropy
@@ -155,8 +155,8 @@ def sampler_logits(logits: Tensor, temperature: float, banned: Tensor) -> Tensor
     return (logits.to(_exact(logits.dtype)) / temperature).masked_fill_(banned, -torch.inf)
 
 
-def entropy(scores: Tensor) -> Tensor:
-    """Return the entropy (nats) of softmax(scores), `[...]` from scores `[..., V]`; -inf scores have probability 0."""
-    logprobs = scores.log_softmax(-1)
+def entropy(logits: Tensor) -> Tensor:
+    """Return the entropy (nats) of softmax(logits), `[...]` from logits `[..., V]`; -inf logits have probability 0."""
+    logprobs = logits.log_softmax(-1)
     probabilities = logprobs.exp()
     return -(probabilities * logprobs.masked_fill(probabilities == 0, 0.0)).sum(-1)

@@ -231,7 +231,7 @@ class Policy:
         packs = pack_rows(places, lengths, [sizes[place] for place in places], shared=self.shares_prompts)
         inputs = pack_inputs(packs, prompts, completions, lengths, self.pad_id)
 
-        def scores() -> tuple[Tensor, Tensor | None]:
+        def of_tokens() -> tuple[Tensor, Tensor | None]:
             with self.forward_context():
                 images = self.images.inputs_for(asked, prompts, [pack.prompt for pack in packs])
                 hidden = self._hidden(inputs, prompts.token_types, images).flatten(0, 1)[inputs.predictors]
@@ -242,7 +242,7 @@ class Policy:
         def placed(values: Tensor) -> Tensor:
             return values.new_zeros(completions.shape).masked_scatter(completion_mask, values)
 
-        logprobs, entropies = self.weights.run(scores)
+        logprobs, entropies = self.weights.run(of_tokens)
         return TokenLogprobs(placed(logprobs), placed(entropies) if entropies is not None else None)
 
     def _hidden(self, inputs: PackedInputs, token_types: Tensor | None, images: Mapping[str, Any]) -> Tensor:

@@ -99,9 +99,9 @@ class ReinforcementLearner:
         if _due(step, self._config.diagnostics.gradients_every):  # outside the clock: not in perf/step_seconds
             extra |= self._updater.compare_gradients(batch, step, first_prompt)
         old_logprobs = None
-        if self._updater.rescores:
+        if self._updater.recomputes_logprobs:
             with clock("rescore"):
-                old_logprobs = self._updater.rescore(batch, step, first_prompt)
+                old_logprobs = self._updater.recompute_logprobs(batch, step, first_prompt)
         with clock("update"):
             metrics, ratios = self._updater.update(batch, step, first_prompt, old_logprobs)
         (tokens,) = self._ranks.sum_over([int(batch.rollouts.mask.sum())])

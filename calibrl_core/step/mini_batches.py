@@ -26,7 +26,7 @@ class UpdateRows:
     tokens: Tensor  # [R, T] long
     mask: Tensor  # [R, T] bool, True = the token counts
     sampler_logprobs: Tensor  # [R, T] float, nats, of the rollouts' sampler; of an expert: the policy's
-    old_logprobs: Tensor  # [R, T] float, nats, before the step's first update; until rescored: sampler_logprobs
+    old_logprobs: Tensor  # [R, T] float, nats, before the step's first update; until recomputed: sampler_logprobs
     advantages: Tensor  # [R] float
     passed: Tensor  # [R] bool
     is_expert: Tensor  # [R] bool

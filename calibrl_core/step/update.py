@@ -95,12 +95,14 @@ class Updater:
         self._loss_names = ["policy", *(name for name, used in optional.items() if used), "total"]
 
     @property
-    def rescores(self) -> bool:
-        """Return if `update` needs the result of `rescore`: the sampler is not exact, and updates follow the first."""
+    def recomputes_logprobs(self) -> bool:
+        """Return if `update` needs the result of `recompute_logprobs`: the sampler is not exact, and updates follow
+        the first.
+        """
         return not (self._sampler_is_exact or self._single_update)
 
     @torch.no_grad()
-    def rescore(self, batch: StepBatch, step: int, first_prompt: int = 0) -> Tensor:
+    def recompute_logprobs(self, batch: StepBatch, step: int, first_prompt: int = 0) -> Tensor:
         """Return the policy's own log-probabilities of the update's rows, `[R, T]` float, nats; arguments as `update`.
 
         The passes are those of the update, row by row and pack by pack, so that in any precision the ratios of the
@@ -128,7 +130,7 @@ class Updater:
             batch: this process's rollouts of the step.
             step: from 0.
             first_prompt: the number of this process's first prompt among those of all processes.
-            old_logprobs: `[R, T]` float, nats, the result of `rescore` if `rescores`.
+            old_logprobs: `[R, T]` float, nats, the result of `recompute_logprobs` if `recomputes_logprobs`.
 
         loss/skipped_updates counts mini-batches whose loss or gradient was not finite: they change no weight.
 

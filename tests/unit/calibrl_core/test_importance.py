@@ -64,7 +64,7 @@ def updated(policy: Policy, batch: Any, algorithm: Any, **rollout: Any) -> Any: 
     )
     gradient = GradientStep(twin, torch.optim.SGD(twin.model.parameters(), lr=0.0), settings.optimizer)
     updater = Updater(twin, gradient, settings)
-    old = updater.rescore(batch, 0) if updater.rescores else None
+    old = updater.recompute_logprobs(batch, 0) if updater.recomputes_logprobs else None
     metrics, _ = updater.update(batch, 0, old_logprobs=old)
     return {name: parameter.grad for name, parameter in twin.model.named_parameters()}, metrics
 
@@ -111,4 +111,4 @@ def test_the_divergence_is_that_of_the_first_update(policy: Policy, halved: Any)
     """The later mini-batches have moved away from the sampler for another reason."""
     _, metrics = updated(policy, halved, GRPO(mini_batches=2), importance_cap=4.0)
     assert metrics["kl/sampler"] == pytest.approx(1 - math.log(2), rel=1e-4)
-    assert metrics["ratio/max"] == 1  # rescored: the old log-probabilities are the trainer's
+    assert metrics["ratio/max"] == 1  # recomputed: the old log-probabilities are the trainer's

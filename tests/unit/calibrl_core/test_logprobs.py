@@ -24,8 +24,8 @@ def inputs() -> Any:
 
 
 def plain(hidden: Any, head: Any, targets: Any, temperature: float, banned: Any) -> Any:
-    scores = (hidden @ head.T)[:, ~banned] / temperature  # the banned are gone, not masked
-    logs = scores.log_softmax(-1)
+    logits = (hidden @ head.T)[:, ~banned] / temperature  # the banned are gone, not masked
+    logs = logits.log_softmax(-1)
     return logs.gather(-1, targets[:, None] - 2).squeeze(-1), -(logs.exp() * logs).sum(-1)
 
 
@@ -99,5 +99,5 @@ def test_no_matrix_of_all_tokens_logits_is_kept_or_made(
 
 
 def test_entropy() -> None:
-    scores = sampler_logits(torch.tensor([[0.0, 0.0, 5.0], [0.0, 100.0, 0.0]]), 1.0, torch.tensor([False, False, True]))
-    assert entropy(scores).tolist() == pytest.approx([0.6931472, 0.0], abs=1e-6)
+    logits = sampler_logits(torch.tensor([[0.0, 0.0, 5.0], [0.0, 100.0, 0.0]]), 1.0, torch.tensor([False, False, True]))
+    assert entropy(logits).tolist() == pytest.approx([0.6931472, 0.0], abs=1e-6)

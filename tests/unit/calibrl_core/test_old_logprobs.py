@@ -35,8 +35,8 @@ def updated(policy: Policy, batch: Any, algorithm: Any, lr: float = 0.0) -> Any:
     settings = config(algorithm, precision="bfloat16", micro_batch_rows=4)
     gradient = GradientStep(twin, torch.optim.SGD(twin.model.parameters(), lr=lr), settings.optimizer)
     updater = Updater(twin, gradient, settings)
-    old = updater.rescore(batch, 0) if updater.rescores else None
-    return *updater.update(batch, 0, old_logprobs=old), updater.rescores
+    old = updater.recompute_logprobs(batch, 0) if updater.recomputes_logprobs else None
+    return *updater.update(batch, 0, old_logprobs=old), updater.recomputes_logprobs
 
 
 @pytest.mark.parametrize("algorithm", [GRPO, GSPO, CalibRL])
@@ -45,8 +45,8 @@ def test_in_bfloat16_every_ratio_is_1_before_an_update(
     half_policy: Policy, half_batch: Any, algorithm: Any, mini_batches: int
 ) -> None:
     """One update: its own pass gives them. Two: a pass before, packed as the updates are."""
-    metrics, ratios, rescores = updated(half_policy, half_batch, algorithm(mini_batches=mini_batches))
-    assert rescores == (mini_batches == 2)
+    metrics, ratios, recomputed = updated(half_policy, half_batch, algorithm(mini_batches=mini_batches))
+    assert recomputed == (mini_batches == 2)
     evaluated = half_batch.rollouts.mask & ~ratios.isnan()
     assert evaluated.sum() > 20
     assert (ratios[evaluated] == 1).all()

@@ -92,8 +92,14 @@ def test_an_exit_in_words() -> None:
     assert describe_exit(-signal.SIGSEGV) == "Trainer was killed by SIGSEGV"
 
 
-def test_memory_kills_can_be_counted_here() -> None:
-    assert out_of_memory_kills() >= 0
+def test_memory_kills_are_those_of_the_control_group_or_the_machine(tmp_path: Path) -> None:
+    for folder in ("proc/self", "sys/fs/cgroup/jobs"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text("1:cpu:/other\n0::/jobs\n")
+    (tmp_path / "proc/vmstat").write_text("nr_free_pages 5\noom_kill 7\n")
+    assert out_of_memory_kills(tmp_path) == 7
+    (tmp_path / "sys/fs/cgroup/jobs/memory.events").write_text("oom 9\noom_kill 3\n")
+    assert out_of_memory_kills(tmp_path) == 3
 
 
 def test_slots_report_their_jobs() -> None:
