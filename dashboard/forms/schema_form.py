@@ -17,6 +17,7 @@ from dashboard.markup import as_markdown, escape
 from dashboard.palette import WRONG
 
 CELL = 150  # minimum width of a widget, pixels
+DEFAULT = object()  # the initial value of a field that the form's start does not name; None is a value
 FORM = "new-"  # prefix of the key of every form
 EMPTY = re.compile(r"(?:None|[Ee]mpty|[Nn]ull): ([^.;)]+)")  # the meaning of no value, in a description
 
@@ -112,12 +113,12 @@ class SpecForm:
                 )
 
     def _find(self, path: str) -> tuple[Node, Any]:
-        """A field's schema and its initial value (None: the default)."""
+        """Return a field's schema and its initial value."""
         node: Node = self._schema.root
         start: Any = self._start
         for name in path.split("."):
             node = self._schema.optional(node)[0]["properties"][name]
-            start = start.get(name) if isinstance(start, Mapping) else None
+            start = start.get(name, DEFAULT) if isinstance(start, Mapping) else DEFAULT
         return node, start
 
     def _grid(self, cells: list[tuple[str, str, Node, Any]], folded: frozenset[str]) -> dict[str, Any]:
@@ -148,7 +149,7 @@ class SpecForm:
         node, optional = self._schema.optional(node)
         if "const" in node and not optional:
             return node["const"]
-        start = node.get("default") if start is None else start
+        start = node.get("default") if start is DEFAULT else start
         if "properties" in node:
             value = self._section(path, key, node, start, optional=optional)
         elif "oneOf" in node:
@@ -172,7 +173,7 @@ class SpecForm:
 
     def _members(self, path: str, key: str, node: Node, start: Mapping[str, Any], *, folds: bool = False) -> Any:
         cells = [
-            (f"{path}.{name}", f"{key}.{name}", part, start.get(name))
+            (f"{path}.{name}", f"{key}.{name}", part, start.get(name, DEFAULT))
             for name, part in node["properties"].items()
             if "const" not in part
         ]

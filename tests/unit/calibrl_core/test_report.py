@@ -3,7 +3,6 @@
 import errno
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -41,28 +40,6 @@ def test_an_image_is_kept_once(tmp_path: Path) -> None:
     assert report.save_image(b"png") == report.save_image(b"png")
     (path,) = (tmp_path / "images").iterdir()
     assert path.read_bytes() == b"png"
-
-
-def test_on_a_full_disk_each_line_is_there_whole_or_not_at_all(small_disk: Any) -> None:
-    disk = small_disk(64)
-    report = EventFile(disk)
-    written = 0
-    with pytest.raises(OSError) as full:
-        while True:
-            report.emit("log", level="info", message="x" * 1500)
-            written += 1
-    assert is_disk_full(full.value)
-    assert len(lines(disk)) == written > 20
-    report.emit("error", reason="disk_full", message="short")  # the page that the last line began has room for it
-    assert [json.loads(line)["type"] for line in lines(disk)] == ["log"] * written + ["error"]
-
-
-def test_on_a_full_disk_nothing_is_left_of_an_image(small_disk: Any) -> None:
-    disk = small_disk(64)
-    report = EventFile(disk)
-    with pytest.raises(OSError, match="No space left"):
-        report.save_image(os.urandom(100_000))
-    assert list((disk / "images").iterdir()) == []
 
 
 def raised_from(cause: Any) -> Any:
