@@ -19,6 +19,7 @@ REFUSED = {  # by status: title, remedy
     413: ("Too large", "The request exceeds the size limit of the service."),
     422: ("Invalid input", "Correct the fields below."),
     429: ("Too many requests", "Wait a moment, then try again."),
+    503: ("Service busy", "Try again in a moment."),
 }
 READ_AT = "read-at"  # session key: time of the last live read without an error
 NO_ACCESS = (401, 403, 404)  # statuses of what the viewer cannot see, or can no longer see
@@ -123,7 +124,7 @@ def tolerated() -> Iterator[None]:
     except CalibrlError as error:
         if error.status in NO_ACCESS:
             raise
-        problem = "API unreachable" if error.status is None else "API error"
+        problem, _ = _advice(error)
         read_at: datetime | None = st.session_state.get(READ_AT)
         state = f"Data from {clock(read_at)}; retrying…" if read_at else "Retrying…"
         st.warning(f"{problem}. {state}", icon=":material/sync:")

@@ -31,7 +31,7 @@ def test_without_a_key_there_is_a_way_to_sign_in(world: World) -> None:
 
 @pytest.mark.parametrize(
     ("status", "title"),
-    [(409, "Conflict"), (413, "Too large"), (422, "Invalid input"), (429, "Too many requests")],
+    [(409, "Conflict"), (413, "Too large"), (422, "Invalid input"), (429, "Too many requests"), (503, "Service busy")],
 )
 def test_a_refusal_of_the_service_has_a_title_by_its_status(world: World, status: int, title: str) -> None:
     world.refusals["GET /v1/jobs"] = Refusal(status, "because <b>so</b>")
