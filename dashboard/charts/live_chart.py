@@ -42,11 +42,24 @@ def card(
     """
     with st.container(border=True, height="stretch", key=f"card-{key}"):
         st.html(heading(title, hint))
-        if not figure.data:
-            st.caption(empty)
-            return
-        data = {"figure": figure.json, "alt": f"{title}. {hint.replace('`', '')}", "name": key, "title": title}
-        if on_pick is None:
-            _mount(data=data, key=key)
-        else:
-            _mount(data=data, key=key, on_picked_change=lambda: on_pick(st.session_state[key]["picked"]))
+        chart(title, hint, figure, key=key, empty=empty, on_pick=on_pick)
+
+
+def chart(
+    title: str,
+    hint: str,
+    figure: ChartFigure,
+    *,
+    key: str,
+    empty: str = NO_DATA,
+    on_pick: Callable[[Any], None] | None = None,
+) -> None:
+    """Draw the chart of a card. Screen readers read the title and the hint; `empty` and `on_pick` are as in `card`."""
+    if not figure.data:
+        st.caption(empty)
+        return
+    data = {"figure": figure.json, "alt": f"{title}. {hint.replace('`', '')}", "name": key, "title": title}
+    if on_pick is None:
+        _mount(data=data, key=key)
+    else:
+        _mount(data=data, key=key, on_picked_change=lambda: on_pick(st.session_state[key]["picked"]))

@@ -10,6 +10,7 @@ from calibrl.schemas import Job, find_algorithm
 from dashboard import states
 from dashboard.charts import figures, live_chart
 from dashboard.charts.cards import Card, Curves, HeatCard, StackCard, metrics_of
+from dashboard.markup import heading
 from dashboard.reads import live, service
 
 LATEST = "Latest"  # in place of a step: the last sampled step
@@ -65,14 +66,15 @@ def draw_cards(job: Job, cards: Sequence[PanelCard], curves: Curves) -> None:
             if isinstance(card, Card | StackCard):
                 live_chart.card(card.title, card.text, card.figure(curves), key=card.key, empty=empty)
             elif isinstance(card, HeatCard):
-                heat_map_card(job, card)
+                heat_map_card(job, card, empty)
             else:
                 card(job)
 
 
-def heat_map_card(job: Job, card: HeatCard) -> None:
-    """Draw the history of a histogram, with a choice of the outcome."""
-    with st.container(height="stretch", gap="small"):
+def heat_map_card(job: Job, card: HeatCard, empty: str) -> None:
+    """Draw the history of a histogram, with a choice of the outcome. `empty`: the text if there is no data."""
+    with st.container(border=True, height="stretch", key=f"card-{card.key}"):
+        st.html(heading(card.title, card.hint))
         names = list(card.histograms)
         outcome = st.segmented_control(
             f"{card.title}: of", names, default=names[0], required=True, key=f"{card.key}-of",
@@ -83,7 +85,7 @@ def heat_map_card(job: Job, card: HeatCard) -> None:
             history.refresh()
         columns = history.columns()
         figure = figures.heat_map(columns, colour=card.colour, unit=card.unit) if len(columns) else figures.NOTHING
-        live_chart.card(card.title, card.hint, figure, key=card.key)
+        live_chart.chart(card.title, card.hint, figure, key=card.key, empty=empty)
 
 
 def show_if_empty(job: Job, curves: Curves) -> bool:
