@@ -169,6 +169,8 @@ def _curves(
         value_format = ".1%"
         top = 1.03 if share == "of_all" else max([0.05, *(1.1 * _top(curve.series) for curve in lines)])
         yaxis |= {"tickformat": ".0%", "range": [-0.03 * top, top]}
+    elif all(_lowest(curve.series) >= 0 for curve in lines):
+        yaxis["rangemode"] = "nonnegative"  # a constant has no negative seconds below it
     traces = [trace for curve in lines if len(curve.series) for trace in (*_area(curve), *_line(curve, value_format))]
     return ChartFigure(traces, _layout(unit, x_title, yaxis=yaxis))
 
@@ -176,6 +178,11 @@ def _curves(
 def _top(series: StepSeries) -> float:
     finite = series.values[np.isfinite(series.values)]
     return float(finite.max()) if len(finite) else 0.0
+
+
+def _lowest(series: StepSeries) -> float:
+    finite = series.values[np.isfinite(series.values)]
+    return float(finite.min()) if len(finite) else 0.0
 
 
 def _calm(series: StepSeries) -> StepSeries:

@@ -66,6 +66,12 @@ def test_a_value_that_is_not_finite_is_a_gap() -> None:
     assert list(figure.data[0].y) == [1.0, None, 3.0]
 
 
+@pytest.mark.parametrize(("values", "mode"), [([0.4, 0.4], "nonnegative"), ([0.4, -0.1], None)])
+def test_the_axis_of_curves_without_negative_values_begins_at_0_or_above(values: list[float], mode: str | None) -> None:
+    curve = Curve("step", StepSeries.of([1, 2], values), "#000000")
+    assert valid(figures.curves([curve], unit="s")).layout.yaxis.rangemode == mode
+
+
 def test_a_curve_without_values_is_left_out() -> None:
     assert figures.curves([Curve("nothing", StepSeries.of([], []), "#000000")], unit="x").data == []
 
