@@ -74,8 +74,19 @@ def _lineage(job: Job) -> str:
 def overrides(job: Job) -> str:
     """Return a table of the fields of a job's spec that differ from the defaults."""
     rows = (
-        f'<tr><td><code>{escape(field)}</code></td><td style="overflow-wrap:anywhere"><b>{escape(value)}</b></td>'
+        f"<tr><td><code>{escape(field)}</code></td>"
+        f'<td style="overflow-wrap:anywhere"><b>{_shown(field, value)}</b></td>'
         f'<td data-label="Default">{DASH if default is None else escape(default)}</td></tr>'
         for field, value, default in changed_fields(job.spec)
     )
     return table(("Field", "Value", "Default"), rows)
+
+
+def _shown(field: str, value: str) -> str:
+    """A value as HTML: a job's ID as a link with the job's name, if the viewer has access."""
+    if field != "model.from_job":
+        return escape(value)
+    try:
+        return job_link(UUID(value), service.job(value).name)
+    except CalibrlError:  # deleted, or in a project without access
+        return escape(value)

@@ -85,6 +85,7 @@ def test_the_overview_shows_a_jobs_parents_and_children(world: World) -> None:
     assert places == sorted(places)
     assert f'href="job?id={warm_up.id}"' in text
     assert f'href="job?id={fork.id}"' in text
+    assert ">the-warm-up</a>" in html(job_page(job.id, "Spec"))
 
 
 def test_values_other_than_defaults_are_marked(world: World) -> None:
