@@ -145,7 +145,7 @@ PERF = MetricFamily(
         Metric(
             "perf/step_seconds",
             "s",
-            "Step time: the sum of the phases below. Without diagnostics, validation, checkpoints and samples.",
+            "Step time: the sum of all phases. Without diagnostics, validation, checkpoints and samples.",
             "Lower is faster. Spikes: long completions, or a busy machine.",
             "down",
             label="step time",

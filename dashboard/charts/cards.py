@@ -40,9 +40,10 @@ class Card:
 
     @property
     def text(self) -> str:
-        """The hint, or the registry's; empty for a metric without a description."""
+        """The hint, or the registry's without a repeated title; empty for a metric without a description."""
         entry = look_up(self.lines[0].metric)
-        return self.hint or (entry.hint if entry else "")
+        text = (self.hint or (entry.hint if entry else "")).removeprefix(f"{self.title}: ")
+        return text[:1].upper() + text[1:]
 
     @property
     def unit_text(self) -> str:

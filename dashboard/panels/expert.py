@@ -120,7 +120,7 @@ CARDS: tuple[PanelCard, ...] = (
             Line("damped", "expert/damped_share", NEUTRAL),
             Line("opposed to the policy gradient", "expert/opposing_share", WRONG),
         ),
-        hint="Damped: guidance at negative_slope only; near 1 the slope decides how strong guidance is. Opposed: "
+        hint="Damped: guidance at `negative_slope` only; near 1 the slope decides how strong guidance is. Opposed: "
         "advantage and outcome differ in sign.",
         share="of_all",
     ),
@@ -144,7 +144,7 @@ CARDS: tuple[PanelCard, ...] = (
         "expert-losses",
         "Policy loss vs guidance loss",
         (Line("policy", "loss/policy", POLICY), Line("guidance", "loss/guidance", EXPERT)),
-        hint="Guidance is shown before guidance_coef. Falling guidance loss: the policy follows the calibration by "
+        hint="Guidance is shown before `guidance_coef`. Falling guidance loss: the policy follows the calibration by "
         "the expert.",
         zero_line=True,
         value_format=".4f",
@@ -156,7 +156,8 @@ CARDS: tuple[PanelCard, ...] = (
             Line("policy", "loss/policy_grad_norm", POLICY, sparse=True),
             Line("guidance", "loss/guidance_grad_norm", EXPERT, sparse=True),
         ),
-        hint="Measured every gradients_every steps. Guidance × guidance_coef is its share of the update.",
+        hint="Measured every `diagnostics.gradients_every` steps. Guidance × `guidance_coef` is its share of the "
+        "update.",
     ),
     Card(
         "expert-agreement",

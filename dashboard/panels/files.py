@@ -13,7 +13,7 @@ from dashboard.reads.downloads import address
 ACCURACIES = {"accuracy": "accuracy", "strict_accuracy": "strict", "pass_at_k": "pass@k"}
 EXPORTS = (  # file, title, purpose
     ("metrics.csv", "CSV", "every step and metric, for spreadsheets"),
-    ("metrics.parquet", "Parquet", "the same, for pandas, Polars"),
+    ("metrics.parquet", "Parquet", "the same, for pandas or Polars"),
     ("tensorboard", "TensorBoard", "an event file: tensorboard --logdir FOLDER"),
     ("log.txt", "Log", "output of the trainer"),
 )

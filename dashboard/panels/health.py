@@ -111,7 +111,7 @@ def _summary(job: Job, firing: int) -> str:
         return "The rules check rollouts. Supervised fine-tuning has none."
     alerts = f"{firing or 'No'} active alert{'s' if firing != 1 else ''}"
     when = " at the end" if job.status.final else ""
-    limits = "Set the limits under health in the spec. A rule in health.pause_on also pauses the job."
+    limits = "Set the limits under `health` in the spec. A rule in `health.pause_on` also pauses the job."
     return f"{alerts}{when}. {limits}"
 
 

@@ -76,7 +76,7 @@ REINFORCEMENT = (
             Line("guidance", "loss/guidance", EXPERT),
             Line("total", "loss/total", NEUTRAL),
         ),
-        hint="A policy loss near 0 is normal. Guidance is shown before guidance_coef. Look for sudden jumps.",
+        hint="A policy loss near 0 is normal. Guidance is shown before `guidance_coef`. Look for sudden jumps.",
         zero_line=True,
         value_format=".4f",
     ),

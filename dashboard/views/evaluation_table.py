@@ -121,7 +121,7 @@ def _comparisons(jobs: Sequence[Job], models: int) -> dict[str, Comparison]:
     if models < 2:
         return {}
     try:
-        with st.spinner("Comparing prompt by prompt …"):
+        with st.spinner("Comparing prompt by prompt…"):
             comparisons = catalogue.comparison(tuple(job.id for job in jobs))
     except CalibrlError as error:
         if error.status != 409:
