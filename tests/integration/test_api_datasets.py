@@ -20,17 +20,12 @@ from PIL import Image
 
 from jobs.settings import get_settings
 from tests.support import life
+from tests.support.pictures import png
 from tests.support.rest import named, refused, serving
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.integration
 UPLOAD = "/v1/datasets/upload"
-
-
-def png(colour: str = "red", size: int = 32) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (size, size), colour).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def coded(data: bytes) -> str:

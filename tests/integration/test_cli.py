@@ -4,8 +4,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -21,7 +19,7 @@ from websockets.typing import Subprotocol
 from calibrl import cli
 from calibrl.client import STACK_FILE, Client
 from calibrl.schemas import JobStatus
-from tests.support import ROOT
+from tests.support.local_stack import start
 from tests.support.processes import processes_with
 from tests.support.waiting import LIMIT_SECONDS, eventually
 
@@ -38,31 +36,9 @@ steps: 40
 """
 
 
-def environment(folder: Path) -> dict[str, str]:
-    return {
-        "PATH": os.defpath,
-        "HOME": str(folder),
-        "CALIBRL_TRAINER": "tests.support.fake_trainer",
-        "CALIBRL_SWEEP_SECONDS": "1",
-    }
-
-
 def calibrl(folder: Path, *arguments: str) -> Result:
     """Run a command to its end, asking the stack on `folder`."""
     return CliRunner().invoke(cli.app, [*arguments, "--data", str(folder)])
-
-
-def start(folder: Path, **variables: str) -> subprocess.Popen[str]:
-    """Start `calibrl up` with these additional variables; return it when it is up."""
-    command = [sys.executable, "-m", "calibrl.cli", "up", "--data", str(folder)]
-    env = environment(folder) | variables
-    up = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        eventually(lambda: (folder / STACK_FILE).exists() or up.poll() is not None)
-    except BaseException:
-        up.kill()
-        raise
-    return up
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ import csv
 import io
 import math
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -21,30 +20,19 @@ from calibrl.schemas import job_spec_adapter
 from jobs import lifecycle
 from jobs.db import session_scope
 from jobs.errors import NotFound
-from jobs.repository import curves, histograms, jobs, metrics
+from jobs.repository import curves, histograms, jobs
 from tests.support import API_KEY
+from tests.support.curves import at, write
 from tests.support.rest import named, refused, submitted
 
 pytestmark = pytest.mark.integration
-NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 NAN, INF = math.nan, math.inf
 SPEC = {"kind": "train", "name": "a job", "model": {"builtin": "tiny-vlm"}, "data": {"builtin": "digits"}, "steps": 1}
-
-
-def at(step: int) -> datetime:
-    return NOW + timedelta(seconds=step)
 
 
 def add_job() -> UUID:
     with session_scope() as session:
         return lifecycle.submit(session, job_spec_adapter.validate_python(SPEC), actor="user").id
-
-
-def write(job: UUID, values: dict[int, dict[str, float]], batch: int = 12) -> None:
-    rows = [(step, at(step), each) for step, each in values.items()]
-    for first in range(0, len(rows), batch):
-        with session_scope() as session:
-            metrics.upsert(session, job, rows[first : first + batch])
 
 
 def buckets(session: Session, job: UUID, width: int, first: int = 0, last: int = 10_000) -> list[dict[str, Any]]:

@@ -25,10 +25,10 @@ from typer.testing import CliRunner
 from calibrl import cli, presets
 from calibrl.client import CalibrlError, Client, Stack, read_stack
 from calibrl.schemas import JobStatus
-from tests.integration.test_cli import start
 from tests.support import documents, programs
 from tests.support.documents import Block
 from tests.support.fake_trainer.run import png
+from tests.support.local_stack import start
 from tests.support.programs import Scene
 from tests.support.waiting import LIMIT_SECONDS, eventually
 

@@ -15,7 +15,7 @@ from jobs import lifecycle
 from jobs.db import session_scope
 from jobs.repository import jobs
 from jobs.settings import get_settings
-from tests.integration.test_curves import at, write
+from tests.support.curves import at, write
 from tests.support.rest import serving, submitted
 
 pytestmark = pytest.mark.integration

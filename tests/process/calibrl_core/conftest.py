@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.tiny_model import engine, examples, policy, text_policy
 from tests.support.verifier_package import install
-from tests.unit.calibrl_core.conftest import engine, examples, policy, text_policy
 
 __all__ = ["engine", "examples", "policy", "text_policy"]
 

@@ -5,8 +5,6 @@ Each is {folder, config, stop_after}. A fresh model never answers right, so the 
 
 import json
 import sys
-import zlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +21,8 @@ from calibrl_core.report import EventFile, SilentReport
 from calibrl_core.rollout.base import SamplingRequest
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 from calibrl_core.train import train
-from calibrl_core.verifiers.scorer import Score, Scorer
-
-
-def score_by_hash(self: Scorer, completions: Sequence[str], truths: Sequence[str]) -> list[Score]:
-    scores = []
-    for text in completions:
-        right = zlib.crc32(text.encode()) % 2 == 1
-        scores.append(Score({"math": float(right), "format": 0.0}, float(right), right, right))
-    return scores
+from calibrl_core.verifiers.scorer import Scorer
+from tests.support.training import score_by_hash
 
 
 def run(folder: Path, config: dict[str, Any], stop_after: int | None, ranks: Ranks) -> None:

@@ -27,6 +27,7 @@ from calibrl_core.train import train
 from calibrl_core.verifiers.scorer import Scorer
 from tests.process.calibrl_core import run_ranks
 from tests.support.processes import processes_with
+from tests.support.training import of_type, score_by_hash
 from tests.support.waiting import LIMIT_SECONDS, eventually
 
 SCRIPT = Path(run_ranks.__file__)
@@ -87,7 +88,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, text_policy: Callable[..., 
         run["folder"] = str(root / run["folder"])
     (root / "runs.json").write_text(json.dumps(runs))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Scorer, "score_all", run_ranks.score_by_hash)
+        patch.setattr(Scorer, "score_all", score_by_hash)
         run_ranks.run(root / "one-then-two", sharded, 1, ALONE)
         with started([*TORCHRUN, str(SCRIPT), str(root / "runs.json")], root / "log.txt") as processes:
             for name, config in configs.items():
@@ -134,12 +135,6 @@ def resolved(root: Path, config: dict[str, Any]) -> dict[str, Any]:
     return config | {
         field: {"path": str(root / config[field]["path"])} for field in ("model", "data") if "path" in config[field]
     }
-
-
-def of_type(run_dir: Path, wanted: str) -> list[Any]:
-    file = run_dir / "events.jsonl"
-    whole = file.read_text().rpartition("\n")[0] if file.exists() else ""  # the last line may be half written
-    return [event for event in map(json.loads, whole.splitlines()) if event["type"] == wanted]
 
 
 def metrics(run_dir: Path) -> list[dict[str, Any]]:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from tests.support import ROOT
+from tests.support.training import config
 from tests.support.waiting import LIMIT_SECONDS
-from tests.unit.calibrl_core.test_train import config
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 NOT_RUN = ("perf/", "memory/")  # metrics of the machine

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.support.training import DIGITS, config, events
 from tests.support.waiting import LIMIT_SECONDS
-from tests.unit.calibrl_core.test_train import DIGITS, config, events
 
 
 def start(tmp_path: Path, settings: Any, module: str = "train") -> subprocess.Popen[str]:

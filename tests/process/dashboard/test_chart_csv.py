@@ -9,8 +9,8 @@ import pytest
 
 from dashboard.charts import figures
 from dashboard.charts.figures import ChartFigure, Dot
+from tests.support.charts import LABELS, result
 from tests.support.waiting import LIMIT_SECONDS
-from tests.unit.dashboard.test_charts import LABELS, result
 
 NODE = shutil.which("node")
 

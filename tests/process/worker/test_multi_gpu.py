@@ -1,6 +1,5 @@
 """The command of a job of several processes, run for real: two on the CPU, and two such jobs at once."""
 
-import json
 import os
 import signal
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from calibrl.processes.children import Process
 from calibrl_core.config import TrainConfig
 from tests.support import ROOT
 from tests.support.processes import processes_with
+from tests.support.training import of_type
 from tests.support.waiting import LIMIT_SECONDS, eventually
 from worker import multi_gpu
 
@@ -49,12 +49,6 @@ def started(folder: Path, module: str = "calibrl_core.train", **changes: Any) ->
     finally:
         children.kill_group(process)
         process.wait(LIMIT_SECONDS)
-
-
-def of_type(run_dir: Path, wanted: str) -> list[dict[str, Any]]:
-    file = run_dir / "events.jsonl"
-    whole = file.read_text().rpartition("\n")[0] if file.exists() else ""
-    return [event for event in map(json.loads, whole.splitlines()) if event["type"] == wanted]
 
 
 def trainers(folder: Path, launcher: Process) -> list[int]:

@@ -1,68 +1,76 @@
-"""The tiny model, made once for all tests of the trainer, and a list that collects the reports."""
+"""The tiny model, a step's batch, rewards that vary, and a small image."""
 
-from collections.abc import Callable
+import dataclasses
 from typing import Any
 
 import pytest
+import torch
 
-from calibrl_core import data
-from calibrl_core.config import BuiltinModel
-from calibrl_core.data.schema import BuiltinData, Example
-from calibrl_core.models.policy import Policy, Precision, load_policy
+from calibrl_core.data.schema import Example
+from calibrl_core.diagnostics.base import Experts, StepBatch
+from calibrl_core.models.policy import Policy
+from calibrl_core.rollout.base import SamplingRequest
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
+from calibrl_core.step.advantages import group_advantages
+from calibrl_core.verifiers.scorer import Score, Scorer
+from tests.support import pictures
+from tests.support.tiny_model import engine, examples, policy, text_policy
+from tests.support.training import score_by_hash
+from tests.support.updates import GROUP
 
-
-@pytest.fixture(scope="session")
-def policy() -> Policy:
-    """A fresh tiny model; tests must leave its weights as they are."""
-    return load_policy(BuiltinModel(builtin="tiny-vlm"))
-
-
-@pytest.fixture(scope="session")
-def engine(policy: Policy) -> SharedPrefillEngine:
-    return SharedPrefillEngine(policy)
-
-
-@pytest.fixture(scope="session")
-def examples() -> list[Example]:
-    return data.load(BuiltinData(builtin="digits", split="validation", rows=6))
-
-
-@pytest.fixture(scope="session")
-def text_policy(policy: Policy) -> Callable[..., Any]:
-    """Makes a tiny text model with random weights: config class of transformers, and what differs from a tiny Llama's
-    usual sizes. Its tokenizer brings no chat template and no padding token."""
-    import copy
-
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    def make(config_class: type[Any], precision: Precision = "auto", **changed: Any) -> Policy:
-        tokenizer = copy.deepcopy(policy.tokenizer)
-        tokenizer.pad_token = None
-        sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-        settings = {
-            **sizes,
-            "num_key_value_heads": 2,
-            "vocab_size": len(tokenizer),
-            "initializer_range": 0.2,
-            "bos_token_id": None,
-            "eos_token_id": tokenizer.eos_token_id,
-            "pad_token_id": None,
-            **changed,
-        }
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            model = AutoModelForCausalLM.from_config(config_class(**settings))
-        return Policy(model, tokenizer, torch.device("cpu"), precision)
-
-    return make
+__all__ = ["engine", "examples", "policy", "text_policy"]
 
 
 @pytest.fixture(scope="session")
 def text_examples(examples: list[Example]) -> Any:
     """Without images, of different lengths."""
-    import dataclasses
-
     longer = "What is 3 + 4? Think about it, and take your time."
     return [dataclasses.replace(examples[0], images=(), question=text) for text in (longer, "2 + 2?", "And 9?")]
+
+
+@pytest.fixture
+def png() -> bytes:
+    return pictures.png(size=4)
+
+
+@pytest.fixture
+def rewarding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the hash of each completion decide: a fresh model is never right, so that nothing could be learned."""
+    monkeypatch.setattr(Scorer, "score_all", score_by_hash)
+
+
+@pytest.fixture
+def batch(engine: SharedPrefillEngine, examples: list[Example]) -> Any:
+    """Six groups of three: in four of them one rollout passes, in two none does."""
+    rollouts = engine.generate(examples, SamplingRequest(group_size=GROUP, temperature=1.0, max_tokens=10, seed=[2]))
+    passed = torch.tensor([[True, False, False]] * 4 + [[False] * 3] * 2)
+    rewards = passed.double()
+    generator = torch.Generator().manual_seed(0)
+    longest = rollouts.mask.shape[1] + 3  # half of the experts are longer than every rollout
+    expert_mask = torch.ones((len(examples), longest), dtype=torch.bool)
+    expert_mask[::2, 7:] = False
+    logprobs = -5 * torch.rand(expert_mask.shape, generator=generator) * expert_mask
+    tokens = torch.zeros(expert_mask.shape, dtype=torch.long)
+    return StepBatch(
+        examples=examples,
+        rollouts=rollouts,
+        scores=[Score({"math": float(one)}, float(one), bool(one), bool(one)) for one in passed.flatten()],
+        rewards=rewards,
+        passed=passed,
+        advantages=group_advantages(rewards, normalise_by_std=False),
+        experts=Experts(tokens, expert_mask, logprobs, torch.zeros_like(logprobs)),
+    )
+
+
+@pytest.fixture
+def rows_run(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Record the number of rows of each forward pass of an update."""
+    counts = []
+    plain = Policy.token_logprobs
+
+    def counting(self: Any, examples: list[Example], owners: Any, *rest: Any, **named: Any) -> Any:
+        counts.append(len(owners))
+        return plain(self, examples, owners, *rest, **named)
+
+    monkeypatch.setattr(Policy, "token_logprobs", counting)
+    return counts

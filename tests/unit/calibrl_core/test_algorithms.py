@@ -16,48 +16,15 @@ from calibrl_core.algorithms.loss_batch import LossBatch
 from calibrl_core.algorithms.registry import Algorithm
 from calibrl_core.step.advantages import expert_advantages, group_advantages
 from calibrl_core.step.token_weights import token_weights
+from tests.support.updates import gradient_of, loss_batch, numbers
 
 EVERY = (CalibRL, GRPO, DrGRPO, DAPO, GSPO, LUFFY, RLPlus)
-
-
-def numbers(values: list[Any]) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64)
-
-
-def batch(
-    *,
-    probabilities: list[Any],
-    old: list[Any] | None = None,
-    advantages: list[float],
-    mask: list[Any] | None = None,
-    experts: list[bool] | None = None,
-) -> LossBatch:
-    """Rows of token probabilities under the current and the old policy (as current where None); no guidance."""
-    logprobs = numbers(probabilities).log().requires_grad_()
-    rows = logprobs.shape[0]
-    full = torch.ones(logprobs.shape, dtype=torch.bool)
-    return LossBatch(
-        logprobs=logprobs,
-        old_logprobs=logprobs.detach() if old is None else numbers(old).log(),
-        advantages=numbers(advantages),
-        completion_mask=full if mask is None else torch.tensor(mask),
-        passed=torch.zeros(rows, dtype=torch.bool),
-        is_expert=torch.zeros(rows, dtype=torch.bool) if experts is None else torch.tensor(experts),
-        expert_logprobs=torch.zeros((rows, 0), dtype=torch.float64),
-        expert_mask=torch.zeros((rows, 0), dtype=torch.bool),
-    )
 
 
 def loss_of(algorithm: Any, given: LossBatch, max_tokens: int = 8) -> Tensor:
     weights = token_weights(given.completion_mask, algorithm.aggregation, max_tokens=max_tokens, dtype=torch.float64)
     losses: Tensor = algorithm.token_losses(given).policy
     return (losses * weights).sum()
-
-
-def gradient_of(algorithm: Any, given: LossBatch) -> Tensor:
-    """Return the gradient of the sum of all token losses, `[B, T]`."""
-    (gradient,) = torch.autograd.grad(algorithm.token_losses(given).policy.sum(), given.logprobs)
-    return gradient
 
 
 # Every algorithm
@@ -71,7 +38,7 @@ def test_a_type_names_each(algorithm: type[Any]) -> None:
 
 @pytest.mark.parametrize("algorithm", EVERY)
 def test_without_advantage_nothing_moves(algorithm: type[Any]) -> None:
-    given = batch(
+    given = loss_batch(
         probabilities=[[0.3, 0.6]], old=[[0.2, 0.9]], advantages=[0.0], experts=[algorithm in (LUFFY, RLPlus)]
     )
     assert algorithm().token_losses(given).policy.abs().max() == 0
@@ -82,7 +49,7 @@ def test_without_advantage_nothing_moves(algorithm: type[Any]) -> None:
 @pytest.mark.parametrize("advantage", [0.5, -0.5])
 def test_the_first_update_of_a_rollout_is_the_policy_gradient(algorithm: type[Any], advantage: float) -> None:
     """On-policy every ratio is 1 and no clip acts: the loss is -A a token, and so is its gradient."""
-    given = batch(probabilities=[[0.3, 0.6]], advantages=[advantage])
+    given = loss_batch(probabilities=[[0.3, 0.6]], advantages=[advantage])
     losses = algorithm().token_losses(given)
     torch.testing.assert_close(losses.policy, numbers([[-advantage, -advantage]]))
     torch.testing.assert_close(gradient_of(algorithm(), given), numbers([[-advantage, -advantage]]))
@@ -94,7 +61,7 @@ def test_the_first_update_of_a_rollout_is_the_policy_gradient(algorithm: type[An
 def test_rollouts_beside_experts_have_the_loss_of_grpo(algorithm: type[Any]) -> None:
     rows: dict[str, Any] = {"probabilities": [[0.5, 0.1]], "old": [[0.2, 0.9]], "advantages": [-2.0]}
     torch.testing.assert_close(
-        algorithm().token_losses(batch(**rows)).policy, GRPO().token_losses(batch(**rows)).policy
+        algorithm().token_losses(loss_batch(**rows)).policy, GRPO().token_losses(loss_batch(**rows)).policy
     )
 
 
@@ -104,9 +71,9 @@ def test_rollouts_beside_experts_have_the_loss_of_grpo(algorithm: type[Any]) -> 
 def test_dr_grpo_divides_by_a_constant() -> None:
     # Lengths 2 and 1 of at most 8 tokens, A = 1 and -2: (-1 -1 + 2) / (2 x 8) = 0, and with A = 1, -1: -1 / 16.
     mask = [[True, True], [True, False]]
-    even = batch(probabilities=[[0.5, 0.5], [0.5, 1.0]], advantages=[1.0, -2.0], mask=mask)
+    even = loss_batch(probabilities=[[0.5, 0.5], [0.5, 1.0]], advantages=[1.0, -2.0], mask=mask)
     assert loss_of(DrGRPO(), even).item() == pytest.approx(0)
-    odd = batch(probabilities=[[0.5, 0.5], [0.5, 1.0]], advantages=[1.0, -1.0], mask=mask)
+    odd = loss_batch(probabilities=[[0.5, 0.5], [0.5, 1.0]], advantages=[1.0, -1.0], mask=mask)
     assert loss_of(DrGRPO(), odd).item() == pytest.approx(-1 / 16)
     assert loss_of(GRPO(), odd).item() == pytest.approx(-1 / 3)
 
@@ -121,12 +88,12 @@ def test_dr_grpo_never_divides_by_std() -> None:
 
 def test_dapo_lets_unlikely_tokens_rise_further() -> None:
     # Ratios 1.25, 1.5, 0.7 with A = 1: 1.25 is within 1.28, 1.5 is cut there; a fall is not cut where A > 0.
-    given = batch(probabilities=[[0.25, 0.3, 0.14]], old=[[0.2, 0.2, 0.2]], advantages=[1.0])
+    given = loss_batch(probabilities=[[0.25, 0.3, 0.14]], old=[[0.2, 0.2, 0.2]], advantages=[1.0])
     losses = DAPO().token_losses(given)
     torch.testing.assert_close(losses.policy, numbers([[-1.25, -1.28, -0.7]]))
     assert losses.clipped_high.tolist() == [[False, True, False]]
     # With A = -1 a fall is cut at 0.8, not at 0.72: the range is not symmetric.
-    given = batch(probabilities=[[0.14]], old=[[0.2]], advantages=[-1.0])
+    given = loss_batch(probabilities=[[0.14]], old=[[0.2]], advantages=[-1.0])
     torch.testing.assert_close(DAPO().token_losses(given).policy, numbers([[0.8]]))
 
 
@@ -147,7 +114,7 @@ def test_gspo_clips_a_sequence_whole() -> None:
         "mask": [[True, True, False]],
     }
     wide = GSPO(clip_high=5.0)
-    given = batch(**ratios, advantages=[0.5])
+    given = loss_batch(**ratios, advantages=[0.5])
     losses = wide.token_losses(given)
     torch.testing.assert_close(losses.policy[:, :2], numbers([[-2.0, -2.0]]))
     # With the default clip every counted token of the sequence is clipped at 1 + 4e-4, and has no gradient.
@@ -156,12 +123,12 @@ def test_gspo_clips_a_sequence_whole() -> None:
     assert losses.clipped_high[:, :2].all()
     assert gradient_of(GSPO(), given)[:, :2].abs().max() == 0
     # A falling sequence with A < 0: s = 1/4, clipped at 1 - 3e-4.
-    falling = batch(probabilities=[[0.1, 0.1]], old=[[0.2, 0.8]], advantages=[-0.5])
+    falling = loss_batch(probabilities=[[0.1, 0.1]], old=[[0.2, 0.8]], advantages=[-0.5])
     losses = GSPO().token_losses(falling)
     torch.testing.assert_close(losses.policy, numbers([[0.49985, 0.49985]]))
     assert losses.clipped_low.all()
     # A token far up and one far down may leave the sequence where it was: nothing is clipped.
-    level = batch(probabilities=[[0.8, 0.1]], old=[[0.1, 0.8]], advantages=[-0.5])
+    level = loss_batch(probabilities=[[0.8, 0.1]], old=[[0.1, 0.8]], advantages=[-0.5])
     losses = GSPO().token_losses(level)
     torch.testing.assert_close(losses.policy, numbers([[0.5, 0.5]]))
     assert not (losses.clipped_low | losses.clipped_high | losses.clipped_dual).any()
@@ -175,7 +142,7 @@ def test_gspo_token_form_has_the_gradient_of_the_sequence_form() -> None:
     free = GSPO(clip_low=0.9, clip_high=9.0)
 
     def loss(logprobs: Tensor) -> Tensor:
-        given = batch(probabilities=logprobs.exp().tolist(), advantages=advantages.tolist(), mask=mask.tolist())
+        given = loss_batch(probabilities=logprobs.exp().tolist(), advantages=advantages.tolist(), mask=mask.tolist())
         return loss_of(free, LossBatch(**{**given.__dict__, "logprobs": logprobs, "old_logprobs": old}))
 
     logprobs = (old + numbers([[0.3, -0.2, 0.1], [-0.4, 0.2, 0.7]])).requires_grad_()
@@ -191,7 +158,7 @@ def test_gspo_token_form_has_the_gradient_of_the_sequence_form() -> None:
 
 def test_luffy_by_hand() -> None:
     # p = 0.4: 0.4 / 0.5 = 0.8, times -A = -2; p = 0.1: 0.5. No ratio: the old policy changes nothing.
-    given = batch(probabilities=[[0.4, 0.1]], old=[[0.01, 0.99]], advantages=[2.0], experts=[True])
+    given = loss_batch(probabilities=[[0.4, 0.1]], old=[[0.01, 0.99]], advantages=[2.0], experts=[True])
     torch.testing.assert_close(LUFFY().token_losses(given).policy, numbers([[-1.6, -1.0]]))
     # d/dlogp of -A p / (p + 0.1) = -A 0.1 p / (p + 0.1)^2: 2 x 0.04 / 0.25 and 2 x 0.01 / 0.04
     torch.testing.assert_close(gradient_of(LUFFY(), given), numbers([[-0.32, -0.5]]))
@@ -200,7 +167,7 @@ def test_luffy_by_hand() -> None:
 def test_rl_plus_by_hand() -> None:
     # p = 0.36, p_old = 0.2: sqrt(0.64) x 0.72 / (0.2 + 0.6) = 0.72, times -A = -2. The root carries no gradient, and
     # dp/dlogp = p, so the gradient is the loss itself.
-    given = batch(probabilities=[[0.36]], old=[[0.2]], advantages=[2.0], experts=[True])
+    given = loss_batch(probabilities=[[0.36]], old=[[0.2]], advantages=[2.0], experts=[True])
     torch.testing.assert_close(RLPlus().token_losses(given).policy, numbers([[-1.44]]))
     torch.testing.assert_close(gradient_of(RLPlus(), given), numbers([[-1.44]]))
 
@@ -208,22 +175,22 @@ def test_rl_plus_by_hand() -> None:
 @pytest.mark.parametrize("algorithm", [LUFFY, RLPlus])
 @pytest.mark.parametrize("advantage", [1.0, -1.0])
 def test_expert_rows_are_never_clipped(algorithm: type[Any], advantage: float) -> None:
-    far = batch(probabilities=[[0.9, 0.001]], old=[[0.001, 0.9]], advantages=[advantage], experts=[True])
+    far = loss_batch(probabilities=[[0.9, 0.001]], old=[[0.001, 0.9]], advantages=[advantage], experts=[True])
     assert (gradient_of(algorithm(), far) * advantage < 0).all()
 
 
 @pytest.mark.parametrize("algorithm", [LUFFY, RLPlus])
 def test_each_row_has_its_own_loss(algorithm: type[Any]) -> None:
     """An expert shorter than the rollout beside it; the padding of neither matters."""
-    together = batch(
+    together = loss_batch(
         probabilities=[[0.5, 0.4, 0.3], [0.36, 0.7, 0.5]],
         old=[[0.2, 0.4, 0.3], [0.2, 0.6, 0.5]],
         advantages=[-0.5, 2.0],
         mask=[[True, True, True], [True, False, False]],
         experts=[False, True],
     )
-    alone = batch(probabilities=[[0.36]], old=[[0.2]], advantages=[2.0], experts=[True])
-    rollout = batch(probabilities=[[0.5, 0.4, 0.3]], old=[[0.2, 0.4, 0.3]], advantages=[-0.5])
+    alone = loss_batch(probabilities=[[0.36]], old=[[0.2]], advantages=[2.0], experts=[True])
+    rollout = loss_batch(probabilities=[[0.5, 0.4, 0.3]], old=[[0.2, 0.4, 0.3]], advantages=[-0.5])
     expected = (GRPO().token_losses(rollout).policy.sum() + algorithm().token_losses(alone).policy.sum()) / 4
     torch.testing.assert_close(loss_of(algorithm(), together), expected)
 
@@ -231,7 +198,7 @@ def test_each_row_has_its_own_loss(algorithm: type[Any]) -> None:
 @pytest.mark.parametrize("algorithm", [LUFFY, RLPlus])
 def test_a_sure_token_is_finite(algorithm: type[Any]) -> None:
     """Rounding may put a log-probability above 0; a batch of expert rows only, half of it padding, is no NaN."""
-    given = batch(
+    given = loss_batch(
         probabilities=[[1.0 + 1e-6, 1.0], [1.0, 1.0]],
         advantages=[1.0, 1.0],
         mask=[[True, True], [False, False]],
@@ -246,7 +213,7 @@ def test_gradients_of_expert_rows_by_finite_differences() -> None:
     at = numbers([[0.3, 0.5], [0.1, 0.8]]).log()
 
     def losses(algorithm: LUFFY | RLPlus, logprobs: Tensor) -> Tensor:
-        given = batch(probabilities=[[1.0, 1.0]] * 2, advantages=advantages.tolist(), experts=[True, True])
+        given = loss_batch(probabilities=[[1.0, 1.0]] * 2, advantages=advantages.tolist(), experts=[True, True])
         return algorithm.token_losses(LossBatch(**{**given.__dict__, "logprobs": logprobs, "old_logprobs": old})).policy
 
     assert torch.autograd.gradcheck(lambda logprobs: losses(LUFFY(), logprobs), (at.clone().requires_grad_(),))
@@ -286,7 +253,7 @@ def test_a_log_ratio_out_of_range_leaves_the_gradient_finite(
 ) -> None:
     """In float64 exp overflows at 710 nats. The second row is an expert's where the algorithm learns from them."""
     experts = [False, algorithm in (LUFFY, RLPlus)]
-    given = batch(probabilities=[[0.5, 0.5]] * 2, advantages=[advantage] * 2, experts=experts)
+    given = loss_batch(probabilities=[[0.5, 0.5]] * 2, advantages=[advantage] * 2, experts=experts)
     old = given.old_logprobs + numbers([[-distance, 0.0]] * 2)
     far = LossBatch(**{**given.__dict__, "old_logprobs": old})
     assert algorithm().token_losses(far).policy.isfinite().all()
@@ -295,11 +262,11 @@ def test_a_log_ratio_out_of_range_leaves_the_gradient_finite(
 
 def test_limits_by_hand() -> None:
     # A = -1, ratio e^30: limited to e^20, and the dual clip cuts at 3. Without a clip above: A = 1, clip_high = 1e9.
-    far = batch(probabilities=[[1.0]], old=[[math.exp(-30)]], advantages=[-1.0])
+    far = loss_batch(probabilities=[[1.0]], old=[[math.exp(-30)]], advantages=[-1.0])
     assert GRPO().token_losses(far).policy.item() == pytest.approx(3.0)
-    free = GRPO(clip_high=1e9).token_losses(batch(probabilities=[[1.0]], old=[[math.exp(-30)]], advantages=[1.0]))
+    free = GRPO(clip_high=1e9).token_losses(loss_batch(probabilities=[[1.0]], old=[[math.exp(-30)]], advantages=[1.0]))
     assert free.policy.item() == pytest.approx(-math.exp(20))
-    near = GRPO(clip_high=1e9).token_losses(batch(probabilities=[[1.0]], old=[[math.exp(-19)]], advantages=[1.0]))
+    near = GRPO(clip_high=1e9).token_losses(loss_batch(probabilities=[[1.0]], old=[[math.exp(-19)]], advantages=[1.0]))
     assert near.policy.item() == pytest.approx(-math.exp(19))
 
 
@@ -320,7 +287,7 @@ def test_k1_limits_its_ratio() -> None:
 
 
 def test_expert_rows_have_no_clipped_ratio() -> None:
-    given = batch(probabilities=[[0.9], [0.9]], old=[[0.1], [0.1]], advantages=[1.0, 1.0], experts=[False, True])
+    given = loss_batch(probabilities=[[0.9], [0.9]], old=[[0.1], [0.1]], advantages=[1.0, 1.0], experts=[False, True])
     assert LUFFY().token_losses(given).clipped_high.tolist() == [[True], [False]]
 
 

@@ -9,13 +9,12 @@ from pydantic import ValidationError
 from calibrl_core.algorithms import CHORD, GRPO
 from calibrl_core.distributed.ranks import Ranks
 from calibrl_core.step.mini_batches import UpdateRows, mini_batches
-from tests.unit.calibrl_core.test_algorithms import batch, numbers
-from tests.unit.calibrl_core.test_update import config
+from tests.support.updates import config, loss_batch, numbers
 
 
 def test_an_experts_token_by_hand() -> None:
     # p = 0.5: phi = 0.25, loss -0.25 ln 0.5; p = 0.1: phi = 0.09, loss -0.09 ln 0.1. phi has no gradient.
-    given = batch(
+    given = loss_batch(
         probabilities=[[0.5, 0.1], [0.5, 0.1]], old=[[0.2, 0.9]] * 2, advantages=[-2.0, 3.0], experts=[False, True]
     )
     losses = CHORD().token_losses(given)
@@ -26,7 +25,7 @@ def test_an_experts_token_by_hand() -> None:
     plain = CHORD(token_weighting=False).token_losses(given).guidance
     assert plain is not None
     torch.testing.assert_close(plain[1], numbers([-math.log(0.5), -math.log(0.1)]))
-    rollout = batch(probabilities=[[0.5, 0.1]], old=[[0.2, 0.9]], advantages=[-2.0])
+    rollout = loss_batch(probabilities=[[0.5, 0.1]], old=[[0.2, 0.9]], advantages=[-2.0])
     torch.testing.assert_close(losses.policy[0], GRPO().token_losses(rollout).policy[0])
     assert losses.policy[1].tolist() == [0, 0]
 

@@ -23,13 +23,6 @@ from calibrl_core.data.prompts import INSTRUCTION, messages
 from calibrl_core.data.schema import Columns, DataError, Example, FileData, Turn
 
 
-@pytest.fixture
-def png() -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (4, 4), "red").save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
 def write(path: Path, rows: list[Any]) -> FileData:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return FileData(path=str(path))

@@ -1,6 +1,5 @@
 """MathVista- and Geometry3K-like files: small ones with the same columns."""
 
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,6 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
-from PIL import Image
 
 from calibrl_core import data
 from calibrl_core.data.schema import Columns, DataError, Example, FileData
@@ -35,12 +33,10 @@ CHOICE = MATHVISTA | {
 
 
 @pytest.fixture
-def png(tmp_path: Path) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (4, 4), "red").save(buffer, format="PNG")
+def png(tmp_path: Path, png: bytes) -> bytes:
     (tmp_path / "images").mkdir()
-    (tmp_path / "images/12.png").write_bytes(buffer.getvalue())
-    return buffer.getvalue()
+    (tmp_path / "images/12.png").write_bytes(png)
+    return png
 
 
 def load(path: Path, *rows: Any, columns: Columns | None = None) -> list[Example]:

@@ -1,7 +1,6 @@
 """OpenAI's chat form: what becomes of messages, images, experts and answers, and what is refused."""
 
 import base64
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -9,21 +8,16 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
-from PIL import Image
 
 from calibrl_core import data
 from calibrl_core.data.files import read_examples
 from calibrl_core.data.prompts import INSTRUCTION, messages
 from calibrl_core.data.schema import Columns, DataError, Example, FileData, Turn
+from tests.support.pictures import png
 
 ASK = {"role": "user", "content": "What is 1 + 2?"}
+PNG = png(size=4)
 TELL = {"role": "assistant", "content": "<think>1+2</think><answer>3</answer>"}
-
-
-def png() -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (4, 4), "red").save(buffer, format="PNG")
-    return buffer.getvalue()
 
 
 def picture(data: bytes) -> dict[str, object]:
@@ -64,13 +58,13 @@ def test_who_learns_plain_chat_is_not_asked_for_an_answer_in_tags(tmp_path: Path
 
 
 def test_images_are_where_the_messages_have_them(tmp_path: Path) -> None:
-    parts = [{"type": "text", "text": "first "}, picture(png()), {"type": "text", "text": " then "}, picture(png())]
+    parts = [{"type": "text", "text": "first "}, picture(PNG), {"type": "text", "text": " then "}, picture(PNG)]
     row = {
         "messages": [{"role": "system", "content": "s"}, {"role": "user", "content": parts}],
         "reference_answer": "a",
     }
     example = only(tmp_path, row)
-    assert (example.question, example.images) == ("first <image> then <image>", (png(), png()))
+    assert (example.question, example.images) == ("first <image> then <image>", (PNG, PNG))
     assert example.expert is None
 
 

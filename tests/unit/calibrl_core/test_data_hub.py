@@ -1,6 +1,5 @@
 """Hub names, without a network: the same call loads a local folder, and a sentence says what can't be reached."""
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,6 @@ import huggingface_hub
 import pyarrow
 import pyarrow.parquet
 import pytest
-from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
 from calibrl.schemas import job_spec_adapter
@@ -17,13 +15,6 @@ from calibrl_core import data
 from calibrl_core.data.schema import Columns, DataError, DataSource, HubData
 from jobs.specs import checks
 from jobs.specs.references import References
-
-
-@pytest.fixture
-def png() -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (4, 4), "red").save(buffer, format="PNG")
-    return buffer.getvalue()
 
 
 @pytest.fixture

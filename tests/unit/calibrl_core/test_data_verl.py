@@ -1,7 +1,6 @@
 """verl's schema, from JSONL and Parquet alike: every shape of its columns, what is wrong with others, mixed files."""
 
 import base64
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,6 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
-from PIL import Image
 
 from calibrl_core import data
 from calibrl_core.data.files import check_source
@@ -28,11 +26,9 @@ ROW = {
 
 
 @pytest.fixture
-def png(tmp_path: Path) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (4, 4), "red").save(buffer, format="PNG")
-    (tmp_path / "a.png").write_bytes(buffer.getvalue())
-    return buffer.getvalue()
+def png(tmp_path: Path, png: bytes) -> bytes:
+    (tmp_path / "a.png").write_bytes(png)
+    return png
 
 
 def write(path: Path, *rows: Any) -> FileData:

@@ -15,7 +15,7 @@ from calibrl_core.models.policy import Policy
 from calibrl_core.step.importance import importance_weights
 from calibrl_core.step.optimizer import GradientStep
 from calibrl_core.step.update import Updater
-from tests.unit.calibrl_core.test_update import batch, config  # noqa: F401
+from tests.support.updates import config
 
 # Two completions of three and two tokens, r = trainer / sampler: 1.25, 4, 0.5 (product 2.5) and 0.8, 0.25 (product
 # 0.2); under the mask r would be 100.
@@ -56,7 +56,7 @@ def test_a_sequence_weight_of_very_unlikely_tokens_is_finite() -> None:
     torch.testing.assert_close(weights.values, torch.full((1, 400), math.exp(20.0)))
 
 
-def updated(policy: Policy, batch: Any, algorithm: Any, **rollout: Any) -> Any:  # noqa: F811
+def updated(policy: Policy, batch: Any, algorithm: Any, **rollout: Any) -> Any:
     """The gradient of a step in float32 whose sampler is another engine, and the step's metrics."""
     twin = Policy(copy.deepcopy(policy.model), policy.processor, policy.device)
     settings = config(
@@ -70,7 +70,7 @@ def updated(policy: Policy, batch: Any, algorithm: Any, **rollout: Any) -> Any: 
 
 
 @pytest.fixture
-def halved(batch: Any) -> Any:  # noqa: F811
+def halved(batch: Any) -> Any:
     """The batch, from a sampler under which every token was half as likely as under the trainer."""
     mask = batch.rollouts.mask
     rollouts = dataclasses.replace(batch.rollouts, logprobs=(batch.rollouts.logprobs - math.log(2)) * mask)

@@ -14,7 +14,7 @@ from calibrl_core.rollout.base import SamplingRequest
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 from calibrl_core.step.optimizer import GradientStep
 from calibrl_core.step.update import Updater
-from tests.unit.calibrl_core.test_update import GROUP, batch, config  # noqa: F401
+from tests.support.updates import GROUP, config
 
 
 @pytest.fixture(scope="module")
@@ -23,13 +23,13 @@ def half_policy(policy: Policy) -> Policy:
 
 
 @pytest.fixture
-def half_batch(half_policy: Policy, examples: list[Example], batch: Any) -> Any:  # noqa: F811
+def half_batch(half_policy: Policy, examples: list[Example], batch: Any) -> Any:
     """The batch, but sampled in bfloat16."""
     request = SamplingRequest(group_size=GROUP, temperature=1.0, max_tokens=10, seed=[2])
     return dataclasses.replace(batch, rollouts=SharedPrefillEngine(half_policy).generate(examples, request))
 
 
-def updated(policy: Policy, batch: Any, algorithm: Any, lr: float = 0.0) -> Any:  # noqa: F811
+def updated(policy: Policy, batch: Any, algorithm: Any, lr: float = 0.0) -> Any:
     """Metrics and ratios `[B, T]` of a step, and whether it needed a pass of its own for the old log-probabilities."""
     twin = Policy(copy.deepcopy(policy.model), policy.processor, policy.device, "bfloat16")
     settings = config(algorithm, precision="bfloat16", micro_batch_rows=4)

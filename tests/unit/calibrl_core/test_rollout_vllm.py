@@ -6,7 +6,6 @@ in test_rollout_contract.py.
 
 import dataclasses
 import json
-import zlib
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,7 +26,6 @@ from calibrl_core.rollout.base import SamplingRequest
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 from calibrl_core.rollout.vllm import StaleWeightsError, VLLMEngine
 from calibrl_core.train import train
-from calibrl_core.verifiers.scorer import Score, Scorer
 
 PLENTY = 10_000
 # Heads of 32; and not too wide a range of logits, which float32 would round more coarsely, in either engine.
@@ -156,17 +154,6 @@ def config(**changes: Any) -> Any:
         "checkpoints": {"every_steps": 2},
     }
     return TrainConfig.model_validate(given | changes)
-
-
-@pytest.fixture
-def rewarding(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fresh model never answers right, so that nothing could be learned: here the text's hash decides."""
-
-    def by_hash(self: Any, completions: Any, truths: Any) -> Any:
-        right = [zlib.crc32(text.encode()) % 2 == 1 for text in completions]
-        return [Score({"math": float(one), "format": 0.0}, float(one), one, one) for one in right]
-
-    monkeypatch.setattr(Scorer, "score_all", by_hash)
 
 
 def trained(folder: Path, settings: Any, stop_after: Any = None) -> Any:

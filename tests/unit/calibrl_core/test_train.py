@@ -4,7 +4,6 @@ import json
 import math
 import signal
 import sys
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,50 +21,9 @@ from calibrl_core.run.checkpoint import Checkpoints, QuotaError
 from calibrl_core.run.process import run_process
 from calibrl_core.train import train
 from calibrl_core.verifiers.scorer import Score, Scorer
-
-DIGITS = {"builtin": "digits", "split": "train", "rows": 6}
-
-
-def config(**changes: Any) -> Any:
-    return TrainConfig.model_validate(
-        {
-            "model": {"builtin": "tiny-vlm"},
-            "data": DIGITS,
-            "algorithm": {"type": "calibrl", "mini_batches": 2},
-            "rollout": {"group_size": 2, "max_completion_tokens": 6},
-            "optimizer": {"lr": 1e-3},
-            "prompts_per_step": 2,
-            "steps": 4,
-            "samples": {"every_steps": 2, "groups": 1},
-            "checkpoints": {"every_steps": 2},
-        }
-        | changes
-    )
-
-
-@pytest.fixture
-def rewarding(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fresh model never answers right, so that nothing could be learned: here the text's hash decides."""
-
-    def by_hash(self: Any, completions: Any, truths: Any) -> Any:
-        scores = []
-        for text in completions:
-            right = zlib.crc32(text.encode()) % 2 == 1
-            scores.append(Score({"math": float(right), "format": 0.0}, float(right), right, right))
-        return scores
-
-    monkeypatch.setattr(Scorer, "score_all", by_hash)
-
+from tests.support.training import DIGITS, config, events, of_type
 
 SFT = {"algorithm": {"type": "sft"}, "rollout": {"max_completion_tokens": 32}}
-
-
-def events(run_dir: Path) -> Any:
-    return [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
-
-
-def of_type(run_dir: Path, wanted: Any) -> Any:
-    return [event for event in events(run_dir) if event["type"] == wanted]
 
 
 def run(tmp_path: Path, name: str, settings: Any, stop_after: Any = None) -> Any:

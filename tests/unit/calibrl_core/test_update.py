@@ -8,72 +8,15 @@ import pytest
 import torch
 
 from calibrl_core.algorithms import GRPO, CalibRL
-from calibrl_core.config import TrainConfig
 from calibrl_core.data.schema import Example
-from calibrl_core.diagnostics.base import Experts, StepBatch
+from calibrl_core.diagnostics.base import Experts
 from calibrl_core.distributed.ranks import Ranks
 from calibrl_core.models.policy import Policy
-from calibrl_core.rollout.base import SamplingRequest
-from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
-from calibrl_core.step.advantages import group_advantages
 from calibrl_core.step.mini_batches import mini_batches, update_rows
 from calibrl_core.step.optimizer import MOST_SKIPPED, GradientStep, NonFiniteError
 from calibrl_core.step.token_logprobs import row_logprobs
 from calibrl_core.step.update import Updater
-from calibrl_core.verifiers.scorer import Score
-
-GROUP = 3
-
-
-@pytest.fixture
-def batch(engine: SharedPrefillEngine, examples: list[Example]) -> Any:
-    """Six groups of three: in four of them one rollout passes, in two none does."""
-    rollouts = engine.generate(examples, SamplingRequest(group_size=GROUP, temperature=1.0, max_tokens=10, seed=[2]))
-    passed = torch.tensor([[True, False, False]] * 4 + [[False] * 3] * 2)
-    rewards = passed.double()
-    generator = torch.Generator().manual_seed(0)
-    longest = rollouts.mask.shape[1] + 3  # half of the experts are longer than every rollout
-    expert_mask = torch.ones((len(examples), longest), dtype=torch.bool)
-    expert_mask[::2, 7:] = False
-    logprobs = -5 * torch.rand(expert_mask.shape, generator=generator) * expert_mask
-    tokens = torch.zeros(expert_mask.shape, dtype=torch.long)
-    return StepBatch(
-        examples=examples,
-        rollouts=rollouts,
-        scores=[Score({"math": float(one)}, float(one), bool(one), bool(one)) for one in passed.flatten()],
-        rewards=rewards,
-        passed=passed,
-        advantages=group_advantages(rewards, normalise_by_std=False),
-        experts=Experts(tokens, expert_mask, logprobs, torch.zeros_like(logprobs)),
-    )
-
-
-@pytest.fixture
-def rows_run(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Record the number of rows of each forward pass of an update."""
-    counts = []
-    plain = Policy.token_logprobs
-
-    def counting(self: Any, examples: list[Example], owners: Any, *rest: Any, **named: Any) -> Any:
-        counts.append(len(owners))
-        return plain(self, examples, owners, *rest, **named)
-
-    monkeypatch.setattr(Policy, "token_logprobs", counting)
-    return counts
-
-
-def config(algorithm: Any, **changes: Any) -> Any:
-    required = {"model": {"builtin": "tiny-vlm"}, "data": {"builtin": "digits"}, "steps": 1}
-    return TrainConfig.model_validate({**required, "algorithm": algorithm, **changes})
-
-
-def gradients(policy: Policy, batch: Any, algorithm: Any, micro_batch_rows: Any = None, step: int = 0) -> Any:
-    """The gradient that a step ends with (one mini-batch, nothing clipped), and its metrics."""
-    twin = Policy(copy.deepcopy(policy.model), policy.processor, policy.device)
-    settings = config(algorithm, micro_batch_rows=micro_batch_rows, optimizer={"max_grad_norm": 1e9})
-    gradient = GradientStep(twin, torch.optim.SGD(twin.model.parameters(), lr=0.0), settings.optimizer)
-    metrics, _ = Updater(twin, gradient, settings).update(batch, step)
-    return {name: parameter.grad for name, parameter in twin.model.named_parameters()}, metrics
+from tests.support.updates import GROUP, config, gradients
 
 
 def group_slice(batch: Any, first: Any, last: Any) -> Any:

@@ -13,19 +13,19 @@ from calibrl_core.step.mini_batches import update_rows
 from calibrl_core.step.optimizer import GradientStep
 from calibrl_core.step.token_logprobs import row_logprobs
 from calibrl_core.step.update import Updater
-from tests.unit.calibrl_core.test_update import GROUP, batch, config, gradients, rows_run  # noqa: F401
+from tests.support.updates import GROUP, config, gradients
 
 ROWS = range(12)  # of the four groups with an advantage
 
 
-def updated(policy: Policy, batch: Any, algorithm: Any) -> Any:  # noqa: F811
+def updated(policy: Policy, batch: Any, algorithm: Any) -> Any:
     twin = Policy(copy.deepcopy(policy.model), policy.processor, policy.device)
     settings = config(algorithm)
     gradient = GradientStep(twin, torch.optim.SGD(twin.model.parameters(), lr=0.5), settings.optimizer)
     return twin, *Updater(twin, gradient, settings).update(batch, 0)
 
 
-def test_ratios_of_later_passes_compare_with_the_policy_before_the_first(policy: Policy, batch: Any) -> None:  # noqa: F811
+def test_ratios_of_later_passes_compare_with_the_policy_before_the_first(policy: Policy, batch: Any) -> None:
     """The ratios of a second pass are those of the policy that one pass leaves."""
     after_one, _, _ = updated(policy, batch, GRPO(mini_batches=1))
     rows = update_rows(batch)
@@ -40,18 +40,18 @@ def test_ratios_of_later_passes_compare_with_the_policy_before_the_first(policy:
     assert metrics["loss/skipped_updates"] == 0
 
 
-def test_each_pass_updates_every_mini_batch(policy: Policy, batch: Any, rows_run: Any) -> None:  # noqa: F811
+def test_each_pass_updates_every_mini_batch(policy: Policy, batch: Any, rows_run: Any) -> None:
     updated(policy, batch, GRPO(mini_batches=2, epochs_per_step=3))
     assert rows_run == [6, 6] * 3
 
 
-def truncated(batch: Any, rows: list[int]) -> Any:  # noqa: F811
+def truncated(batch: Any, rows: list[int]) -> Any:
     cut = torch.zeros(len(batch.rollouts.truncated), dtype=torch.bool)
     cut[rows] = True
     return dataclasses.replace(batch, rollouts=dataclasses.replace(batch.rollouts, truncated=cut))
 
 
-def test_truncated_completions_give_no_loss_and_no_denominator(policy: Policy, batch: Any, rows_run: Any) -> None:  # noqa: F811
+def test_truncated_completions_give_no_loss_and_no_denominator(policy: Policy, batch: Any, rows_run: Any) -> None:
     """As if these rows had A = 0 and the mean ran over the tokens of the others."""
     some = truncated(batch, [0, 4, 17])
     masked, metrics = gradients(policy, some, GRPO(mini_batches=1, mask_truncated=True))
@@ -70,7 +70,7 @@ def test_truncated_completions_give_no_loss_and_no_denominator(policy: Policy, b
 
 
 @pytest.mark.parametrize("algorithm", [GRPO, CalibRL])
-def test_a_step_of_truncated_completions_only_changes_nothing(policy: Policy, batch: Any, algorithm: Any) -> None:  # noqa: F811
+def test_a_step_of_truncated_completions_only_changes_nothing(policy: Policy, batch: Any, algorithm: Any) -> None:
     every = truncated(batch, [*range(6 * GROUP)])
     _, metrics = gradients(policy, every, algorithm(mini_batches=1, mask_truncated=True, entropy_coef=0.1))
     assert metrics["loss/grad_norm"] == 0

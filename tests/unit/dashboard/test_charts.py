@@ -4,7 +4,6 @@ import json
 import math
 import tomllib
 from pathlib import Path
-from typing import Any
 
 import plotly.graph_objects as go
 import pytest
@@ -13,8 +12,8 @@ from dashboard import palette
 from dashboard.charts import figures
 from dashboard.charts.figures import ChartFigure, Curve, Dot
 from dashboard.charts.series import BUCKETS, POINTS, HistogramColumns, StepSeries
+from tests.support.charts import LABELS, result
 
-LABELS = {"accuracy": "Accuracy"}
 HOSTILE = '<b>x</b><a href="javascript:alert(1)">y</a>'
 
 
@@ -121,10 +120,6 @@ def test_a_heat_map_shows_the_values_that_occur_and_leaves_out_strays() -> None:
     counts[0] = 2  # a stray
     columns.put(1, [float(edge) for edge in range(-10, 11)], counts)
     assert figures.heat_map(columns, colour=palette.EXPERT, unit="nats").layout["yaxis"]["range"] == [-2.0, 2.0]
-
-
-def result(model: str, **metrics: float) -> dict[str, Any]:
-    return {"model": model, "metrics": metrics}
 
 
 def test_evaluated_models_are_dots_with_their_interval() -> None:

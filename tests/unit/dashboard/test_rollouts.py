@@ -132,25 +132,25 @@ def test_a_very_long_completion_keeps_its_text_but_not_its_colours() -> None:
     assert len(parsed.titles) == TOKENS
 
 
-def png(width: int, height: int) -> bytes:
+def gradient_png(width: int, height: int) -> bytes:
     buffer = io.BytesIO()
     Image.linear_gradient("L").resize((width, height)).save(buffer, format="PNG")
     return buffer.getvalue()
 
 
 def test_a_small_image_is_enlarged_by_whole_pixels() -> None:
-    small = png(56, 28)
+    small = gradient_png(56, 28)
     large = Image.open(io.BytesIO(legible(small)))
     assert large.size == (280, 140)
     assert large.getpixel((4, 4)) == Image.open(io.BytesIO(small)).getpixel((0, 0))
 
 
 def test_an_image_of_middling_size_stays_as_it_is() -> None:
-    assert legible(png(400, 300)) == png(400, 300)
+    assert legible(gradient_png(400, 300)) == gradient_png(400, 300)
 
 
 def test_a_huge_image_is_made_smaller() -> None:
-    assert Image.open(io.BytesIO(legible(png(4096, 2)))).size == (1024, 1)
+    assert Image.open(io.BytesIO(legible(gradient_png(4096, 2)))).size == (1024, 1)
 
 
 def test_a_shortened_completion_says_where_text_is_missing() -> None:
