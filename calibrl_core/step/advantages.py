@@ -10,6 +10,7 @@ their numerators over all rollouts of the step. REINFORCE++ adds a KL term to th
 (`kl_coef`).
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 from torch import Tensor
@@ -43,7 +44,7 @@ def step_advantages(
     else:
         centred = group_advantages(rewards, normalise_by_std=False)
     (squares,) = sum_over([centred.square().sum().item()])
-    return centred / ((squares / max(1.0, count - 1)) ** 0.5 + EPSILON)
+    return centred / (math.sqrt(squares / max(1.0, count - 1)) + EPSILON)
 
 
 def group_advantages(rewards: Tensor, *, normalise_by_std: bool) -> Tensor:

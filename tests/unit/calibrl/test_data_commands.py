@@ -119,7 +119,7 @@ def test_a_download_with_another_size_is_not_kept(service: Service, tmp_path: Pa
     files = [{"name": "b.json", "bytes": 5, "etag": "1-5"}]
     service.on("GET", f"{path}/checkpoints/5", checkpoint(5, True) | {"files": files})
     service.on("GET", f"{path}/checkpoints/5/files/b.json", (206, b"12345678"))
-    assert "another size" in fault(calibrl("download", str(JOB_ID), tmp_path / "out", "--step", "5"), 1)
+    assert "other than its 5 bytes" in fault(calibrl("download", str(JOB_ID), tmp_path / "out", "--step", "5"), 1)
     service.on("GET", f"{path}/checkpoints/5/files/b.json", (200, b"12345"))
     assert "has changed" in fault(calibrl("download", str(JOB_ID), tmp_path / "out", "--step", "5"), 1)
     assert list((tmp_path / "out").rglob("b.json")) == []

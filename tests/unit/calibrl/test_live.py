@@ -75,7 +75,7 @@ def test_a_refusal_and_invalid_data_raise_at_once(service: Service) -> None:
         with pytest.raises(CalibrlError, match="can't go on from there"):
             next(client.stream(JOB_ID, after="x"))
         service.on("GET", PATH, frame("rewound", "1", {"to_step": "no"}))
-        with pytest.raises(CalibrlError, match="a frame 'rewound' that is none"):
+        with pytest.raises(CalibrlError, match="an invalid frame 'rewound'"):
             next(client.stream(JOB_ID))
 
 
