@@ -141,7 +141,7 @@ def test_a_secret_whose_answer_was_lost_is_no_secret(service: Service) -> None:
     assert lost in fault(calibrl("keys", "create", "laptop"), 1)
     assert lost in fault(calibrl("users", "add", "ada"), 1)
     with Client() as client:
-        with pytest.raises(CalibrlError, match=f"remove webhook {JOB_ID} and make another"):
+        with pytest.raises(CalibrlError, match=f"remove webhook {JOB_ID} and create another"):
             client.add_webhook("vision", NewWebhook(url="https://example.com"))
         assert client.submit(SPEC).id == JOB_ID  # which has no secret
 
