@@ -59,7 +59,7 @@ def test_a_key_whose_answer_was_lost_is_not_taken_for_one(admin: httpx.Client, m
     monkeypatch.setattr("calibrl.client.connection.uuid4", lambda: type("Key", (), {"hex": "lost"}))
     with Client(str(admin.base_url), API_KEY) as client:
         made = client.create_key(NewKey(name="laptop"))
-        with pytest.raises(CalibrlError, match=f"revoke {made.id} and make another"):
+        with pytest.raises(CalibrlError, match=f"revoke {made.id} and create another"):
             client.create_key(NewKey(name="laptop"))
 
 

@@ -52,5 +52,5 @@ def test_files_that_can_not_be_used_are_refused(client: OpenAI, api: httpx.Clien
         answer = api.post("/v1/files", **body)
         assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request_error")
     long = api.post("/v1/files", files={"file": CHATS}, data={"purpose": "x" * 2000})
-    assert "too long" in long.json()["error"]["message"]
+    assert "Too long" in long.json()["error"]["message"]
     assert client.files.list().data == []
