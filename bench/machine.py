@@ -1,4 +1,4 @@
-"""A machine of the queue that a benchmark itself is, and jobs that fill the list."""
+"""A machine of the queue that a benchmark simulates, and jobs that fill the list."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jobs.db import session_scope
 from jobs.lifecycle import Claim, Outcome
 from jobs.repository import workers
 
-AT_ONCE = 1000  # rows of jobs a transaction
+AT_ONCE = 1000  # rows of jobs per transaction
 MACHINE = "bench"
 SPEC: dict[str, Any] = {
     "kind": "train",
@@ -27,13 +27,13 @@ SPEC: dict[str, Any] = {
 
 
 class Machine:
-    """A machine of the queue whose jobs are held by this process. None of its slots is ever free, so none is woken."""
+    """A machine of the queue whose jobs this process holds. It never has a free slot, so it gets no wake-ups."""
 
     def __init__(self) -> None:
         self._held = 0
 
     def hold(self, count: int) -> list[Claim]:
-        """New jobs, running here. Nothing else may be queued."""
+        """Add and claim jobs, which then run on this machine. The queue must have no other jobs."""
         for _ in range(count):
             with session_scope() as session:
                 lifecycle.submit(session, job_spec_adapter.validate_python(SPEC), actor=MACHINE)
@@ -47,7 +47,7 @@ class Machine:
         return claims
 
     def finish(self, claims: Sequence[Claim]) -> None:
-        """End jobs that were held."""
+        """End held jobs."""
         for claim in claims:
             with session_scope() as session:
                 lifecycle.finish(session, claim, Outcome(JobStatus.SUCCEEDED))
@@ -60,7 +60,7 @@ class Machine:
 
 
 def add_jobs(count: int) -> None:
-    """Jobs that have ended, straight into the table: only the list is of interest."""
+    """Insert ended jobs directly into the table: the benchmark only lists them."""
     spec = job_spec_adapter.validate_python(SPEC).model_dump(mode="json")
     now = datetime.now(UTC)
     for first in range(0, count, AT_ONCE):

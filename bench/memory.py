@@ -36,8 +36,8 @@ from calibrl_core.step.optimizer import GradientStep, make_optimizer
 from calibrl_core.step.update import Updater
 
 ROWS = 8
-GOAL = 0.25  # of the plain path's peak
-LIMIT = 1800.0  # seconds that one path may take
+GOAL = 0.25  # goal: share of the plain path's peak
+LIMIT = 1800.0  # seconds per path
 EXAMPLE = Example(id="memory", question="1 2 3", answer="6")
 
 
@@ -46,14 +46,14 @@ class Size:
     """Sizes of the benchmark; the tests use smaller ones."""
 
     vocabulary: int = 151_936
-    tokens: int = 1024  # a completion
+    tokens: int = 1024  # per completion
 
 
 @dataclass(frozen=True)
 class Use:
     """Memory used by one update."""
 
-    peak_bytes: int  # beyond where it began
+    peak_bytes: int  # growth from the initial size
     seconds: float
 
 
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def measure(size: Size, console: Console) -> list[report.Row]:
-    """Both paths, one after the other."""
+    """Measure both paths, one after the other."""
     with console.status("our update"):
         ours = alone(our_update, size)
     with console.status("the plain path's update"):
@@ -82,19 +82,23 @@ def measure(size: Size, console: Console) -> list[report.Row]:
 
 
 def alone(path: Callable[[Size], Use], size: Size) -> Use:
-    """The path in a fresh process. Raises MemoryError where the system had to end it."""
+    """Run the path in a fresh process.
+
+    Raises:
+        MemoryError: the system killed the process.
+    """
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, context) as pool:
         try:
             return pool.submit(path, size).result(LIMIT)
         except BrokenProcessPool as error:
             raise MemoryError(
-                f"{path.__name__} was killed, as a process is that wants more memory than there is"
+                f"{path.__name__} was killed, probably because the machine has too little memory"
             ) from error
 
 
 def our_update(size: Size) -> Use:
-    """The trainer's own update."""
+    """Run the trainer's own update."""
     policy, config = make_policy(size), _config(size)
     gradient = GradientStep(policy, make_optimizer(policy, config.optimizer), config.optimizer)
     updater = Updater(policy, gradient, config)
@@ -106,7 +110,7 @@ def our_update(size: Size) -> Use:
 
 
 def plain_update(size: Size) -> Use:
-    """A forward pass with logits, log_softmax, gather, the clipped loss, backward, AdamW."""
+    """Run a forward pass with logits, log_softmax, gather, the clipped loss, backward and AdamW."""
     policy, config = make_policy(size), _config(size)
     optimizer = make_optimizer(policy, config.optimizer)
 
@@ -123,7 +127,7 @@ def plain_update(size: Size) -> Use:
 
 
 def plain_logprobs(policy: Policy, completions: Tensor) -> Tensor:
-    """Log-probabilities of completions `[B, T]` of the one prompt, all logits at once."""
+    """Return log-probabilities of completions `[B, T]` of one prompt, from all logits at once."""
     prompt = policy.encode([EXAMPLE]).input_ids.expand(len(completions), -1)
     input_ids = torch.cat([prompt, completions], dim=1)
     with policy.forward_context():
@@ -134,7 +138,7 @@ def plain_logprobs(policy: Policy, completions: Tensor) -> Tensor:
 
 
 def make_policy(size: Size) -> Policy:
-    """A small Llama of that vocabulary, random weights, tied embeddings."""
+    """Return a small Llama with that vocabulary, random weights and tied embeddings."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -164,7 +168,9 @@ def make_batch(policy: Policy, config: TrainConfig, tokens: int, vocabulary: int
     """Make one prompt with synthetic rollouts, each with a non-zero advantage."""
     drawn = torch.randint(2, vocabulary, (ROWS, tokens), generator=torch.Generator().manual_seed(1))
     shape = drawn.shape
-    near = torch.full(shape, -float(torch.tensor(vocabulary).log()), device=policy.device)  # a random model's
+    near = torch.full(
+        shape, -float(torch.tensor(vocabulary).log()), device=policy.device
+    )  # log-probability under a random model
     advantages = torch.linspace(-1, 1, ROWS, dtype=torch.float64, device=policy.device)[None]
     return StepBatch(
         examples=[EXAMPLE],
@@ -224,7 +230,7 @@ def _restart() -> int:
 
 
 def _memory(name: str) -> int:
-    """Bytes of this process, as the kernel counts them."""
+    """Return the memory of this process in bytes, as counted by the kernel."""
     lines = Path("/proc/self/status").read_text().splitlines()
     (kilobytes,) = [line.split()[1] for line in lines if line.startswith(f"{name}:")]
     return int(kilobytes) * 1024

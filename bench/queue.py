@@ -1,10 +1,10 @@
-"""The queue: how soon a job starts on an idle one, what quick starts save, and a soak of many short jobs.
+"""The queue: time to start on an idle queue, time saved by quick starts, and a soak test with many short jobs.
 
     python -m bench.queue --jobs 2000 --projects 20 --slots 8
 
-Runs the whole service as `calibrl up` does, with one worker machine. The soak's trainer is the tests' torch-free one:
-what is measured is the queue. All its jobs are there before the first may start, each project has as many, and no
-project may weigh more than another.
+Runs the whole service like `calibrl up`, with one worker machine. The soak test uses the tests' trainer without torch,
+so that it measures the queue. All its jobs are submitted before the first starts. All projects have the same number of
+jobs and the same weight.
 """
 
 from __future__ import annotations
@@ -46,16 +46,18 @@ class Span:
     project: str
     claimed: float
     ended: float
-    once: bool  # it succeeded, in one attempt, and has each of its steps
+    once: bool  # the job succeeded in one attempt and has all its steps
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--jobs", type=int, default=2000, help="of the soak")
-    parser.add_argument("--projects", type=int, default=20, help="that they belong to")
-    parser.add_argument("--slots", type=int, default=8, help="that they run in")
-    parser.add_argument("--starts", type=int, default=30, help="jobs on an idle queue")
-    parser.add_argument("--first-steps", type=int, default=5, help="real trainings, with and without quick starts")
+    parser.add_argument("--jobs", type=int, default=2000, help="number of jobs of the soak test")
+    parser.add_argument("--projects", type=int, default=20, help="number of their projects")
+    parser.add_argument("--slots", type=int, default=8, help="number of CPU slots")
+    parser.add_argument("--starts", type=int, default=30, help="number of jobs on an idle queue")
+    parser.add_argument(
+        "--first-steps", type=int, default=5, help="number of real trainings, with and without quick starts each"
+    )
     parser.add_argument("--results", type=Path, default=report.RESULTS, help="folder of the JSON file")
     options = parser.parse_args()
     console = Console()
@@ -69,9 +71,9 @@ def main() -> None:
 
 
 def starts(count: int, console: Console) -> report.Row:
-    """From submission to the trainer's start, on an idle queue."""
+    """Measure from submission to the trainer's start, on an idle queue."""
     with tempfile.TemporaryDirectory() as folder, stack(Path(folder), FAKE) as client:
-        seconds = [_start(client) for _ in range(count + 1)][1:]  # the first one also opens connections
+        seconds = [_start(client) for _ in range(count + 1)][1:]  # the first job also opens connections
     console.print(f"starts: {_spread(seconds)}")
     return report.within("idle queue: submission to trainer started, p50", median(seconds), "s", START_GOAL)
 
@@ -80,12 +82,12 @@ def _start(client: Client) -> float:
     begin = time.time()
     job = client.submit({**SPEC, "name": "start"})
     _ended(client, job.id)
-    time.sleep(1.0)  # the slot's next trainer gets ready
+    time.sleep(1.0)  # the slot's next trainer starts and imports
     return _event(client, job.id, "started") - begin
 
 
 def first_steps(count: int, console: Console) -> report.Row:
-    """From submission to the first optimiser step of a real tiny training, with quick starts and (peer) without."""
+    """Measure from submission to the first optimiser step of a real tiny training, with and without quick starts."""
     seconds: dict[str, list[float]] = {}
     for quick in ("true", "false"):
         settings = {"CALIBRL_QUICK_STARTS": quick}
@@ -97,7 +99,7 @@ def first_steps(count: int, console: Console) -> report.Row:
 
 
 def _first_step(client: Client) -> float:
-    time.sleep(15.0)  # the slot's next trainer has imported everything by then
+    time.sleep(15.0)  # until the slot's next trainer has imported everything
     begin = time.time()
     job = client.submit({**SPEC, "name": "first step"})
     _ended(client, job.id)
@@ -138,15 +140,17 @@ def soak_rows(spans: list[Span], slots: int) -> list[report.Row]:
 
 def idle_seconds(spans: list[Span], slots: int) -> float:
     """Return the mean time between two jobs of a slot while jobs were waiting, in seconds."""
-    until = max(span.claimed for span in spans)  # then nothing waits any more
+    until = max(span.claimed for span in spans)  # from then on no job waits
     begin = min(span.claimed for span in spans)
     busy = sum(min(span.ended, until) - span.claimed for span in spans)
     return (slots * (until - begin) - busy) / max(1, len(spans) - slots)
 
 
 def unfairness(spans: list[Span]) -> float:
-    """The most that a project was ever ahead of, or behind, an equal share of all slot time used so far, in jobs of
-    average length; while every project had jobs waiting."""
+    """Return the largest deviation of a project from an equal share of the used slot time, in jobs of average length.
+
+    Only times at which every project had waiting jobs count.
+    """
     until = min(max(s.claimed for s in spans if s.project == name) for name in {s.project for s in spans})
     length = mean(span.ended - span.claimed for span in spans)
     used = {span.project: 0.0 for span in spans}
@@ -184,7 +188,7 @@ def _watch(client: Client, jobs: int, console: Console) -> None:
 
 
 def _count(client: Client, status: str) -> int:
-    """Jobs of this status."""
+    """Return the number of jobs with this status."""
     found, after = 0, None
     while True:
         page = client.jobs(status=status, after=after, limit=1000)

@@ -22,20 +22,20 @@ class Row:
     measure: str
     ours: float
     peer: float
-    ratio: float  # what `goal` names; peer / ours where there is no goal
+    ratio: float  # the ratio in `goal`; without a goal peer / ours
     unit: str  # of ours and peer
     goal: str | None
     met: bool | None
 
 
 def at_least(measure: str, ours: float, peer: float, unit: str, times: float) -> Row:
-    """Ours should fit into the peer's so many times."""
+    """Return a row with the goal that the peer takes at least `times` times as long as ours."""
     ratio = peer / ours
     return Row(measure, ours, peer, ratio, unit, f"peer / ours >= {times:g}", ratio >= times)
 
 
 def at_most(measure: str, ours: float, peer: float, unit: str, share: float) -> Row:
-    """Ours should be no more than this share of the peer's."""
+    """Return a row with the goal that ours is at most this share of the peer's."""
     ratio = ours / peer
     return Row(measure, ours, peer, ratio, unit, f"ours / peer <= {share:g}", ratio <= share)
 
@@ -46,17 +46,17 @@ def within(measure: str, ours: float, unit: str, goal: float) -> Row:
 
 
 def no_goal(measure: str, ours: float, peer: float, unit: str) -> Row:
-    """For the picture."""
+    """Return a row without a goal."""
     return Row(measure, ours, peer, peer / ours, unit, None, None)
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The least value that at least this share of all are no greater than."""
+    """Return the smallest of the values that is greater than or equal to at least this share of them."""
     return sorted(values)[max(0, ceil(share * len(values)) - 1)]
 
 
 def write(name: str, rows: Sequence[Row], folder: Path = RESULTS) -> Path:
-    """`folder/<name>.json`: a list of {measure, ours, peer, ratio, unit, goal, met}."""
+    """Write `folder/<name>.json`: a list of {measure, ours, peer, ratio, unit, goal, met}."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
     path.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
@@ -64,7 +64,7 @@ def write(name: str, rows: Sequence[Row], folder: Path = RESULTS) -> Path:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows in Markdown."""
+    """Return the rows as a Markdown table."""
     cells = [["Measure", "Ours", "Peer", "Unit", "Ratio", "Goal", "Met"]]
     for row in rows:
         met = {True: "yes", False: "**no**", None: ""}[row.met]
@@ -80,13 +80,13 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def circumstances(packages: Sequence[str]) -> str:
-    """Return date, machine and versions: figures mean nothing without them."""
+    """Return date, machine and versions, without which figures cannot be interpreted."""
     versions = ", ".join(f"{name} {version(name)}" for name in packages)
     return f"{datetime.now(UTC):%Y-%m-%d}, {machine()}, Python {platform.python_version()}, {versions}"
 
 
 def machine() -> str:
-    """The graphics card if there is one, the processor, its cores and the memory."""
+    """Return the GPU if there is one, the processor, its cores and the memory."""
     import torch
 
     card = f"{torch.cuda.get_device_name()}, " if torch.cuda.is_available() else ""
@@ -102,7 +102,7 @@ def _processor() -> str:
 
 
 def load_warning() -> str | None:
-    """A line to show if something else keeps the machine busy: times taken then are too long, and not alike."""
+    """Return a warning if other processes keep the machine busy: times are then too long and vary."""
     busy = os.getloadavg()[0]
     return (
         f"The load average is {busy:.1f}: other work runs here, and will disturb the figures." if busy > 0.5 else None

@@ -1,4 +1,4 @@
-"""A peer's server, started and stopped."""
+"""Start and stop of a peer's server."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import httpx
 from calibrl.processes import children
 from calibrl.stack.services import wait_until
 
-OURS = ("PYTHONPATH", "VIRTUAL_ENV")  # variables that would lead a peer to our packages
+OURS = ("PYTHONPATH", "VIRTUAL_ENV")  # variables through which a peer would import our packages
 
 
 @contextmanager

@@ -1,5 +1,5 @@
-"""The whole service in a separate process, with the settings of a benchmark. Its database is reachable, so that the
-benchmark can write into it: `python -m bench.stack DATA [--dashboard]`.
+"""The whole service in a separate process, with the settings of a benchmark, which can write to its database:
+`python -m bench.stack DATA [--dashboard]`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ READY = "ready"
 
 @contextmanager
 def stack(data_dir: Path, settings: Mapping[str, str], *, dashboard: bool = False) -> Iterator[Client]:
-    """The service on this folder, from ready to stopped; and a client of it."""
+    """Run the service on this folder until the block ends; yield a client when it is ready."""
     environment = {**os.environ, **settings}
     command = [sys.executable, "-m", "bench.stack", str(data_dir), *(["--dashboard"] if dashboard else [])]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
@@ -43,8 +43,10 @@ def stack(data_dir: Path, settings: Mapping[str, str], *, dashboard: bool = Fals
 
 @contextmanager
 def services(folder: Path) -> Iterator[dict[str, str]]:
-    """A database and a broker, from ready to stopped: settings with which `stack` and this process's children use
-    them, and a key."""
+    """Run a database and a broker until the block ends.
+
+    Yields the settings with which `stack` and child processes use them, with a new API key.
+    """
     logs = folder / "logs"
     with (
         Postgres(folder / "postgres", logs / "postgres.log") as postgres,
@@ -59,8 +61,10 @@ def services(folder: Path) -> Iterator[dict[str, str]]:
 
 
 def run_with(settings: Mapping[str, str], module: str, arguments: Sequence[str]) -> int:
-    """Run a module that finds the services in its environment, in a process that ends with this one; its exit
-    status."""
+    """Run a module in a child process with these settings in its environment; return its exit status.
+
+    The child process ends if this process ends.
+    """
     tied = [sys.executable, "-I", "-S", str(children.LAUNCHER), str(os.getpid()), "15", "self"]
     command = [*tied, sys.executable, "-m", module, *arguments]
     return subprocess.run(command, env={**os.environ, **settings}).returncode
@@ -70,7 +74,7 @@ def _await_worker(client: Client) -> None:
     deadline = time.monotonic() + START_SECONDS
     while not client.workers():
         if time.monotonic() > deadline:
-            raise RuntimeError(f"no worker has come up within {START_SECONDS:.0f} s")
+            raise RuntimeError(f"no worker has started within {START_SECONDS:.0f} s")
         time.sleep(0.1)
 
 

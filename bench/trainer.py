@@ -2,10 +2,10 @@
 
     python -m bench.trainer --case tiny --case image --case text --steps 20 --seed 0
 
-Each arm is a process that takes one step at a time, in turn (see `bench.lockstep`). What is alike: the weights they
-start from, the prompts of each step and their tokens, temperature 1, `tokens` tokens a completion in every row, a
-reward that costs nothing and differs between the completions of a group, one AdamW update a step (fused) with the same
-rate, decay and clipping, float32 on a processor and bfloat16 autocast on a GPU. The first steps are not counted.
+Each arm is a process that runs one step at a time, in turn (see `bench.lockstep`). All arms have the same initial
+weights, the same prompts and prompt tokens per step, temperature 1, exactly `tokens` tokens per completion, a cheap
+reward that differs between the completions of a group, and one fused AdamW update per step with the same learning rate,
+weight decay and clipping; float32 on a CPU and bfloat16 autocast on a GPU. The first steps are not counted.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from bench.cases import CASES, Case
 from bench.lockstep import Arm, Gate, Orders, Step
 from bench.utilisation import utilisation
 
-STEPS = {"tiny": 30, "image": 20, "text": 5}  # timed, an arm
+STEPS = {"tiny": 30, "image": 20, "text": 5}  # timed steps per arm
 WARM_UP = 2
-CALIBRL_GOAL = 1.10  # CalibRL's step in steps of our GRPO
+CALIBRL_GOAL = 1.10  # goal: CalibRL's step time / GRPO's step time
 PACKAGES = ("trl", "transformers", "torch")
 
 Times = dict[str, list[Step]]
@@ -37,9 +37,11 @@ Times = dict[str, list[Step]]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--case", choices=list(CASES), action="append", help="which; may be repeated; default: all")
-    parser.add_argument("--steps", type=int, help="timed steps an arm; default: by case")
-    parser.add_argument("--seed", type=int, default=0, help="of sampling")
+    parser.add_argument(
+        "--case", choices=list(CASES), action="append", help="case to run; repeat for several; default: all"
+    )
+    parser.add_argument("--steps", type=int, help="timed steps per arm; default: by case")
+    parser.add_argument("--seed", type=int, default=0, help="seed of sampling")
     parser.add_argument("--results", type=Path, default=report.RESULTS, help="folder of the JSON files")
     arguments = parser.parse_args()
     console = Console()
@@ -55,7 +57,7 @@ def main() -> None:
 def measure(case: Case, steps: int, seed: int, console: Console) -> list[report.Row]:
     """Measure all arms in turn on one case."""
     console.rule(f"{case.name}: {case.about}; {case.prompts} x {case.group_size} completions of {case.tokens} tokens")
-    equal_steps = max(2, steps // 3) if case.prompts > 1 else 0  # with one prompt there is no second group
+    equal_steps = max(2, steps // 3) if case.prompts > 1 else 0  # equal rewards need a second group
     total = WARM_UP + steps + equal_steps
     cores = set(sorted(os.sched_getaffinity(0))[-case.threads :])
     arms = [Arm(name, loop, cores) for name, loop in _loops(case, total, seed).items()]
@@ -87,13 +89,13 @@ def _loops(case: Case, steps: int, seed: int) -> dict[str, Callable[[Gate], None
         "grpo": partial(ours.run, case, steps, seed, "grpo"),
         "calibrl": partial(ours.run, case, steps, seed, "calibrl"),
     }
-    if case.text_only and torch.cuda.is_available():  # on a processor its cache takes half of the machine's memory
+    if case.text_only and torch.cuda.is_available():  # on a CPU its cache takes half of the machine's memory
         loops["trl, continuous batching"] = partial(trl.run, case, steps, seed, True)
     return loops
 
 
 def _turns(arms: list[Arm], orders: Orders, steps: int, shown: Callable[[str, Step], None]) -> Times:
-    """A B C A B C ..."""
+    """Run the arms in turn: A B C A B C ..."""
     taken: Times = {arm.name: [] for arm in arms}
     for _ in range(steps):
         for arm in arms:
@@ -137,7 +139,7 @@ def _rows(case: Case, mixed: Times, equal: Times) -> list[report.Row]:
 
 
 def _show_times(times: Times, console: Console) -> None:
-    """Each arm's median, fastest and slowest step, its rate, and where our own time goes."""
+    """Print each arm's median, fastest and slowest step, its rate, and our time per phase."""
     for name, steps in times.items():
         seconds = [step.seconds for step in steps]
         middle, low, high = median(seconds), min(seconds), max(seconds)

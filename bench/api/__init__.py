@@ -1,1 +1,1 @@
-"""The API and its way in, beside MLflow's tracking server: `python -m bench.api`."""
+"""Benchmark of the API and of its ingestion against MLflow's tracking server: `python -m bench.api`."""

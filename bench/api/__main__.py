@@ -1,10 +1,10 @@
-"""The API beside MLflow's tracking server, on one PostgreSQL: points in, points out, how fresh, how many.
+"""The API against MLflow's tracking server, on one PostgreSQL: writes, reads, delays and number of streams.
 
     python -m bench.api
-    python -m bench.api --quick      # a minute; to see that it works, its figures mean nothing
+    python -m bench.api --quick      # a smoke test of one minute; do not use its figures
 
-This process starts the services; `bench.api.measures`, its child, takes the measures with their addresses in its
-environment, as a worker has them.
+This process starts the services. Its child process `bench.api.measures` runs the measures; like a worker, it has the
+addresses of the services in its environment.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from bench.stack import run_with, services, stack
 
 PACKAGES = ("fastapi", "uvicorn", "sqlalchemy", "psycopg")
 SETTINGS = {
-    "CALIBRL_REQUESTS_PER_SECOND": "100000",  # one key asks for everybody here
+    "CALIBRL_REQUESTS_PER_SECOND": "100000",  # all clients share one key
     "CALIBRL_REQUESTS_AT_ONCE": "100000",
     "CALIBRL_HEARTBEAT_SECONDS": "5",
-    "CALIBRL_LEASE_SECONDS": "3600",  # no worker renews the leases between two measures
+    "CALIBRL_LEASE_SECONDS": "3600",  # no worker renews the leases
     "CALIBRL_QUICK_STARTS": "false",
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="a smoke run; keeps no results unless told where")
-    parser.add_argument("--mlflow", type=Path, default=Path(".venv-mlflow"), help="the environment that MLflow is in")
+    parser.add_argument("--quick", action="store_true", help="smoke test; writes results only with --results")
+    parser.add_argument("--mlflow", type=Path, default=Path(".venv-mlflow"), help="environment with MLflow")
     parser.add_argument("--results", type=Path, help="folder of the JSON file")
     options = parser.parse_args()
     results = options.results or (None if options.quick else report.RESULTS)
@@ -52,7 +52,7 @@ def main() -> None:
 
 @contextmanager
 def _services(folder: Path, mlflow: Path) -> Iterator[tuple[Mapping[str, str], str]]:
-    """Everything that is measured, from ready to stopped: settings that lead to it, and MLflow's address."""
+    """Run all measured services until the block ends; yield their settings and MLflow's address when they are ready."""
     with services(folder) as found:
         settings = SETTINGS | found
         second = _second_database(settings["DATABASE_URL"], "mlflow")
@@ -65,7 +65,7 @@ def _services(folder: Path, mlflow: Path) -> Iterator[tuple[Mapping[str, str], s
 
 
 def _second_database(url: str, name: str) -> str:
-    """A new database on the server of this address; its own address, as MLflow takes it."""
+    """Create a second database on the same server; return its address in MLflow's form."""
     plain = url.replace("+psycopg", "", 1)
     with psycopg.connect(plain, autocommit=True, connect_timeout=10) as connection:
         connection.execute(f"CREATE DATABASE {name}".encode())

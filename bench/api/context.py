@@ -21,17 +21,17 @@ from jobs.settings import get_settings
 class Sizes:
     """Sizes of all measures."""
 
-    metrics: int = 60  # that a job reports a step
-    ingest_steps: int = 6000  # shared by those who write at once
-    writers: tuple[int, ...] = (1, 2, 4)  # trainers with their shippers; the best number counts
-    mlflow_calls: int = 40  # of 1,000 points, shared by the clients
-    mlflow_clients: tuple[int, ...] = (1, 2, 4, 8)  # the best number counts
+    metrics: int = 60  # metrics per step of a job
+    ingest_steps: int = 6000  # total of all concurrent writers
+    writers: tuple[int, ...] = (1, 2, 4)  # numbers of trainers with shippers; the best one counts
+    mlflow_calls: int = 40  # of 1,000 points each, total of all clients
+    mlflow_clients: tuple[int, ...] = (1, 2, 4, 8)  # numbers of clients; the best one counts
     jobs: int = 50
     viewers: int = 20
     fresh_seconds: int = 60
     quiet_events: int = 100
     run_steps: int = 100_000
-    run_metrics: int = 20  # of ours; MLflow's run has only the one that is read
+    run_metrics: int = 20  # metrics of our run; MLflow's run has only the metric that is read
     reads: int = 20
     listed: int = 10_000
     submit_seconds: int = 10
@@ -76,14 +76,14 @@ class Bench:
         self.http = httpx.Client(base_url=self.url, headers=headers, timeout=60, trust_env=False)
 
     def get(self, path: str, **params: Any) -> bytes:
-        """The body of an answer of ours, not looked into."""
+        """Return the unparsed body of an answer of our API."""
         answer = self.http.get(path, params=params)
         answer.raise_for_status()
         return answer.content
 
     @contextmanager
     def part(self, name: str, total: float | None = None) -> Iterator[Part]:
-        """A part of a measure, shown while it lasts."""
+        """Show a progress bar for a part of a measure during the block."""
         bar = self.progress.add_task(name, total=total)
         try:
             yield Part(self.progress, bar)
@@ -93,7 +93,7 @@ class Bench:
 
 @dataclass(frozen=True)
 class Part:
-    """A bar."""
+    """A progress bar."""
 
     progress: Progress
     bar: Any

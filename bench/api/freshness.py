@@ -31,7 +31,7 @@ from worker.supervisor import SHIP_SECONDS
 POINT_GOAL, EVENT_GOAL = 1.0, 0.1  # seconds, p95
 PROCESSES = 5  # processes whose threads are the shippers; on a worker each shipper has its own process
 WAIT_SECONDS = 60.0
-EVENT_PAUSE = 0.1  # between two requests
+EVENT_PAUSE = 0.1  # seconds between two requests, on average
 SETTLE_SECONDS = 2.0
 
 
@@ -82,7 +82,7 @@ class Trainers:
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def start(self, advance: Callable[[], None]) -> None:
-        """Have them report."""
+        """Start all trainers."""
         self._advance = advance
         self._thread.start()
 
@@ -102,7 +102,7 @@ class Trainers:
 
 
 class Viewers:
-    """Clients that follow a job each, and one that follows all. `ages`: how old each step was when it arrived."""
+    """Clients that follow one job each, and one that follows all jobs. `ages`: age of each step at its arrival."""
 
     def __init__(self, bench: Bench, job_ids: Sequence[UUID]) -> None:
         self.ages: list[float] = []
@@ -147,20 +147,20 @@ class Requests:
         self._client, self._viewers, self._job_ids = bench.client, viewers, job_ids
 
     def until(self, done: Callable[[], bool]) -> Requests:
-        """Ask until something is done."""
+        """Send requests until `done` returns True."""
         while not done():
             self._ask()
         return self
 
     def so_many(self, count: int, advance: Callable[[], None]) -> Requests:
-        """Ask so often."""
+        """Send `count` requests."""
         for _ in range(count):
             self._ask()
             advance()
         return self
 
     def _ask(self) -> None:
-        time.sleep(EVENT_PAUSE * random.uniform(0.5, 1.5))  # in step with nothing
+        time.sleep(EVENT_PAUSE * random.uniform(0.5, 1.5))  # not synchronous with any other process
         job_id = self._job_ids[len(self.to_job) % len(self._job_ids)]
         other: Priority = "low" if self._client.job(job_id).priority == "high" else "high"
         begin = time.time()
@@ -172,7 +172,7 @@ class Requests:
 
 
 class _Shippers:
-    """A shipper for each job, as its supervisor would run it; a context manager."""
+    """A shipper per job, as its supervisor runs it; a context manager."""
 
     def __init__(self, claims: Sequence[Claim], folder: Path) -> None:
         context = multiprocessing.get_context("spawn")
@@ -211,7 +211,7 @@ def _ship_all(claims: Sequence[Claim], folder: Path, ready: Barrier, stop: Flag)
 def _ship(claim: Claim, folder: Path, ended: threading.Event) -> None:
     shipper, more = Shipper(claim, folder / str(claim.job_id), MACHINE), False
     pause = next_beat = 0.0
-    ended.wait(random.uniform(0, SHIP_SECONDS))  # supervisors do not poll in step
+    ended.wait(random.uniform(0, SHIP_SECONDS))  # supervisors do not poll at the same time
     while not ended.wait(pause):
         more = shipper.ship()
         pause = 0.0 if more else SHIP_SECONDS

@@ -1,4 +1,4 @@
-"""Points ingested a second, end to end: of ours from the trainer's call to the committed row, blocks and feed too."""
+"""Points ingested per second, end to end: for us from the trainer's call to the commit, with blocks and feed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from jobs import db
 from jobs.lifecycle import Claim
 from worker.shipper import Shipper
 
-TIMES = 20.0  # that ours should be faster
+TIMES = 20.0  # goal: ours is that many times faster
 WAIT_SECONDS = 300.0
 
 
@@ -36,7 +36,7 @@ def measure(bench: Bench) -> list[Row]:
 
 
 def _ours(bench: Bench, writers: int) -> float:
-    """Points per second of `writers` trainers. Each has a shipper in a separate process, as on a worker."""
+    """Return points per second of `writers` trainers. Each has a shipper in a separate process, as on a worker."""
     steps, count = bench.sizes.ingest_steps // writers, bench.sizes.metrics
     claims = bench.machine.hold(writers)
     context = multiprocessing.get_context("spawn")
@@ -73,7 +73,7 @@ def _report_and_ship(claim: Claim, folder: Path, steps: int, count: int, barrier
 
 
 def _mlflow(bench: Bench, clients: int) -> float:
-    """Points per second of `clients` MLflow clients, one run each; request bodies are made beforehand."""
+    """Return points per second of `clients` MLflow clients, one run each; request bodies are made beforehand."""
     calls = max(1, bench.sizes.mlflow_calls // clients)
     work = [bodies(bench.mlflow.create_run(), _points(calls * 1000, bench.sizes.metrics)) for _ in range(clients)]
     barrier, spans = threading.Barrier(clients), list[tuple[float, float]]()

@@ -1,4 +1,4 @@
-"""Takes the measures, with the services' addresses in its environment; `bench.api` starts it."""
+"""All measures of the API: a process started by `bench.api`, with the services' addresses in its environment."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bench.api.context import FULL, QUICK, Bench
 from bench.api.mlflow_server import MLflow
 from bench.report import Row
 
-# Submitting comes last: what it leaves queued would be claimed by the others.
+# Submitting is last: other measures would claim the jobs that it leaves in the queue.
 MEASURES: tuple[Callable[[Bench], list[Row]], ...] = (
     ingest.measure,
     reads.curve,

@@ -17,10 +17,10 @@ from calibrl.stack.services import free_port
 
 Point = tuple[int, str, float]  # step, name, value
 DRIVER = "psycopg2"  # driver of the environment; SQLAlchemy's default depends on its version
-BATCH = 1000  # metrics, as many as log-batch takes
-CREATORS = 4  # clients that make runs at once
-SECONDS = 120.0  # that one answer may take
-EXPERIMENT = "0"  # which every server has
+BATCH = 1000  # maximum number of metrics per log-batch request
+CREATORS = 4  # clients that create runs at the same time
+SECONDS = 120.0  # seconds per answer
+EXPERIMENT = "0"  # exists on every server
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 
@@ -38,7 +38,7 @@ def version(environment: Path) -> str:
 
 
 def running(environment: Path, database_url: str, folder: Path) -> AbstractContextManager[str]:
-    """The server with its defaults on a database, from ready to stopped; its address."""
+    """Run the server with its defaults on a database until the block ends; yield its address when it is ready."""
     port = free_port()
     settings = {"MLFLOW_BACKEND_STORE_URI": database_url, "MLFLOW_ARTIFACTS_DESTINATION": str(folder / "artifacts")}
     command = [str(environment.absolute() / "bin" / "mlflow"), "server", "--host", "127.0.0.1", "--port", str(port)]
@@ -46,13 +46,13 @@ def running(environment: Path, database_url: str, folder: Path) -> AbstractConte
 
 
 class MLflow:
-    """A client that does as little as it can: what is measured is the server."""
+    """A minimal client, so that the benchmark measures the server."""
 
     def __init__(self, url: str) -> None:
         self._http = httpx.Client(base_url=f"{url}/api/2.0/mlflow/", timeout=SECONDS, trust_env=False)
 
     def create_run(self) -> str:
-        """A new run's id."""
+        """Create a run; return its id."""
         answer = self._post("runs/create", json.dumps({"experiment_id": EXPERIMENT, "start_time": 0}).encode())
         return str(answer["run"]["info"]["run_id"])
 
@@ -70,7 +70,7 @@ class MLflow:
         return self._get("metrics/get-history", {"run_id": run_id, "metric_key": name})
 
     def interval(self, run_id: str, name: str, points: int) -> bytes:
-        """Return a sample of a metric's values, as MLflow's own pages draw them."""
+        """Return a sample of a metric's values, as MLflow's UI draws them."""
         given = {"run_ids": run_id, "metric_key": name, "max_results": points}
         return self._get("metrics/get-history-bulk-interval", given)
 
@@ -92,7 +92,7 @@ class MLflow:
 
 
 def bodies(run_id: str, points: Iterable[Point]) -> list[bytes]:
-    """Points as the bodies of log-batch, as many a call as it takes."""
+    """Return points as bodies of log-batch requests with the maximum number of points each."""
     metrics = [{"key": name, "value": value, "timestamp": step, "step": step} for step, name, value in points]
     batches = (metrics[first : first + BATCH] for first in range(0, len(metrics), BATCH))
     return [json.dumps({"run_id": run_id, "metrics": batch}).encode() for batch in batches]

@@ -1,4 +1,4 @@
-"""Reading one metric of a long run, and listing all jobs."""
+"""Measures of reads: one metric of a long run, and the list of all jobs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from calibrl_core.report import EventFile
 from worker.shipper import BATCH_LINES, Shipper
 
 POINTS = 1000
-SHARE = 0.1  # of MLflow's time that ours should take at most
+SHARE = 0.1  # goal: largest share of MLflow's time
 PAGE = 100
 
 
@@ -53,7 +53,7 @@ def _seconds(act: Callable[[], object], advance: Callable[[], None]) -> float:
 
 
 def _long_run(bench: Bench) -> str:
-    """A run of ours, written and shipped as any other; its job's id."""
+    """Write and ship a long run of ours; return its job's id."""
     steps, count = bench.sizes.run_steps, bench.sizes.run_metrics
     [claim] = bench.machine.hold(1)
     run_dir = bench.folder / str(claim.job_id)
@@ -101,7 +101,7 @@ def listing(bench: Bench) -> list[Row]:
 
 
 def _pages(bench: Bench) -> tuple[list[float], list[int]]:
-    """Seconds and jobs of each page."""
+    """Yield seconds and number of jobs of each page."""
     seconds, found, after = list[float](), list[int](), None
     while True:
         begin = time.perf_counter()

@@ -1,4 +1,4 @@
-"""A thousand streams of one process: their memory, and the delay until all have received an event."""
+"""A thousand streams of one API process: memory, and the delay until all have received an event."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bench.api.context import Bench
 from bench.report import Row, percentile
 
 OPENED_AT_ONCE = 20
-OF_ALL = 10  # every so manieth stream is of all jobs
+OF_ALL = 10  # one of that many streams is of all jobs
 WAIT_SECONDS = 60.0
 SETTLE_SECONDS = 2.0
 MEGABYTE = 1e6
@@ -36,7 +36,7 @@ def measure(bench: Bench) -> list[Row]:
 
 
 async def _many(bench: Bench, job_ids: Sequence[UUID], pid: int) -> tuple[float, list[float]]:
-    """Megabytes with all streams open, and each stream's delay of an event of its job."""
+    """Return megabytes with all streams open, and each stream's delay of an event of its job."""
     room = asyncio.Semaphore(OPENED_AT_ONCE)
 
     async def opened(number: int) -> tuple[UUID | None, Stream]:
@@ -59,7 +59,7 @@ async def _many(bench: Bench, job_ids: Sequence[UUID], pid: int) -> tuple[float,
 
 
 class Stream:
-    """An open stream: a socket, and no more, so that a thousand cost this process little."""
+    """An open stream: only a socket, so that a thousand streams need few resources in this process."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
@@ -85,7 +85,7 @@ class Stream:
 
 
 def _api_process(url: str) -> int:
-    """The pid of the API that listens there."""
+    """Return the pid of the API that listens at this address."""
     wanted = {b"api.main:app", str(urlsplit(url).port).encode()}
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -97,7 +97,7 @@ def _api_process(url: str) -> int:
 
 
 def _resident(pid: int) -> float:
-    """Megabytes of memory that a process has."""
+    """Return the resident memory of a process in megabytes."""
     status = Path(f"/proc/{pid}/status").read_text()
     kilobytes = next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS"))
     return int(kilobytes) * 1024 / MEGABYTE

@@ -1,4 +1,4 @@
-"""Submitting so many jobs a second: how long each takes, from when it was due."""
+"""Submission of jobs at a fixed rate: the time of each, from its scheduled start to its answer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bench.machine import SPEC
 from bench.report import Row, percentile
 
 GOAL = 0.025  # seconds, p95
-CLIENTS = 16  # so that one that waits holds no other up
+CLIENTS = 16  # enough that no request waits for another
 WARM_UP = 10  # requests
 
 
@@ -36,7 +36,7 @@ def measure(bench: Bench) -> list[Row]:
 
 
 def _at_rate(bench: Bench, name: str, act: Callable[[], object]) -> list[float]:
-    """Seconds from when each was due to its answer; who is late gets no later turn for it."""
+    """Return the seconds from each scheduled start to the answer; a late request does not delay the schedule."""
     rate, count = bench.sizes.submit_rate, bench.sizes.submit_rate * bench.sizes.submit_seconds
     with bench.part(name, total=count) as part, ThreadPoolExecutor(CLIENTS) as pool:
         list(pool.map(lambda _: act(), range(WARM_UP)))

@@ -22,13 +22,13 @@ def names(count: int) -> list[str]:
 
 
 def values(step: int, count: int) -> dict[str, float]:
-    """A step's metrics."""
+    """Return a step's metrics."""
     made = random.Random(step)
     return {name: made.gauss(0.5, 0.2) for name in names(count)}
 
 
 def emit_sample(report: EventFile, step: int, seed: int) -> None:
-    """A group of completions with the values of their tokens, and an image that no other has."""
+    """Report a group of completions with per-token values and a unique image."""
     made = random.Random(seed)
     numbers = [made.random() for _ in range(TOKENS)]
     completion = SampleCompletion(

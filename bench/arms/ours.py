@@ -1,4 +1,4 @@
-"""CalibRL's trainer: GRPO, to compare with TRL's, and CalibRL itself, to see what its guidance costs."""
+"""Arms with CalibRL's trainer: GRPO, to compare with TRL, and CalibRL, to measure the cost of its guidance."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ class _Hashed(Scorer):
     equal = False
 
     def score_all(self, completions: Sequence[str], truths: Sequence[str]) -> list[Score]:
-        """The truth of a prompt is its number: see `Case.examples`."""
+        """Return the reward of each completion. The truth of a prompt is its number: see `Case.examples`."""
         values = [reward(text, int(number), equal=self.equal) for text, number in zip(completions, truths, strict=True)]
         return [Score(by_verifier={"hash": value}, reward=value, passed=value > 0.5, strict=False) for value in values]
 
 
 def run(case: Case, steps: int, seed: int, algorithm: Literal["grpo", "calibrl"], gate: Gate) -> None:
-    """Train until the gate says stop; `steps` at most, for so many are there prompts."""
+    """Train until the gate stops the loop; there are prompts for `steps` steps."""
     config = _config(case, steps, seed, algorithm)
     policy = case.load()
     policy.stop_ids = frozenset({NO_STOP})
     torch.set_num_threads(case.threads)
     examples = case.examples(case.prompts * steps)
-    if algorithm == "grpo":  # it would look at experts too, for the log; TRL's arm has none to look at
+    if algorithm == "grpo":  # the trainer would measure experts for its log; TRL's arm has no experts
         examples = [replace(example, expert=None) for example in examples]
     gradient = GradientStep(policy, make_optimizer(policy, config.optimizer), config.optimizer)
     order = DataOrder(examples, seed, case.prompts)
@@ -65,7 +65,7 @@ def run(case: Case, steps: int, seed: int, algorithm: Literal["grpo", "calibrl"]
                 return
             scorer.equal = orders.equal_rewards
             torch.manual_seed(step)
-            # One after the other, as TRL's arm takes them, and never twice: encoded prompts are kept.
+            # In order, as in TRL's arm, and never twice, because encoded prompts are cached.
             result = learner.step(step, examples[step * case.prompts : (step + 1) * case.prompts])
             assert result.batch is not None
             seconds = {phase: result.metrics.get(f"perf/{phase}_seconds", 0.0) for phase in PHASES}
@@ -75,8 +75,8 @@ def run(case: Case, steps: int, seed: int, algorithm: Literal["grpo", "calibrl"]
 def _config(case: Case, steps: int, seed: int, algorithm: str) -> TrainConfig:
     return TrainConfig.model_validate(
         {
-            "model": {"builtin": "tiny-vlm"},  # not read here: the policy is the case's own
-            "data": {"builtin": "digits"},  # nor is this
+            "model": {"builtin": "tiny-vlm"},  # not read: the policy comes from the case
+            "data": {"builtin": "digits"},  # not read
             "algorithm": {"type": algorithm, "mini_batches": 1},
             "rewards": [ExactReward()],
             "rollout": {"group_size": case.group_size, "max_completion_tokens": case.tokens},

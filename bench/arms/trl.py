@@ -1,7 +1,7 @@
-"""TRL's GRPOTrainer, set for speed: no KL and so no reference model, no checkpointing of activations, no logging,
-fused AdamW, one generation and one update a step, and log-probabilities in chunks, as it does by itself.
+"""TRL's GRPOTrainer, configured for speed: no KL and so no reference model, no activation checkpointing, no logging,
+fused AdamW, one generation and one update per step, and log-probabilities in chunks (its default).
 
-It offers two ways to generate on one device, `generate` and continuous batching (text only); each is an arm.
+It has two ways to generate on one device, `generate` and continuous batching (text only); each is an arm.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from calibrl_core.models.policy import Policy
 
 
 class _Turns(TrainerCallback):
-    """Holds the loop at the gate between two steps."""
+    """Callback that stops the loop at the gate between two steps."""
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
@@ -48,15 +48,15 @@ class _Turns(TrainerCallback):
     def rewards(
         self, completions: list[Any], completion_ids: list[list[int]], row: list[int], **kwargs: Any
     ) -> list[float | None]:
-        """Reward function in the form that GRPOTrainer calls: lists by completion, `row` from the dataset."""
+        """Return the rewards, as GRPOTrainer expects: one entry per completion; `row` is a column of the dataset."""
         self.tokens = sum(map(len, completion_ids))
         texts = [completion[0]["content"] for completion in completions]
         return [reward(text, of, equal=self.orders.equal_rewards) for text, of in zip(texts, row, strict=True)]
 
 
 def run(case: Case, steps: int, seed: int, continuous_batching: bool, gate: Gate) -> None:
-    """Train until the gate says stop; `steps` at most, for so many are there prompts."""
-    warnings.filterwarnings("ignore", category=FutureWarning)  # TRL's own calls of what transformers renames
+    """Train until the gate stops the loop; there are prompts for `steps` steps."""
+    warnings.filterwarnings("ignore", category=FutureWarning)  # TRL calls functions that transformers renames
     policy = case.load()
     torch.set_num_threads(case.threads)
     examples = case.examples(case.prompts * steps)
@@ -109,7 +109,7 @@ def _settings(case: Case, steps: int, seed: int, continuous_batching: bool, fold
 
 
 def dataset(examples: list[Example]) -> Dataset:
-    """The examples as GRPOTrainer reads them."""
+    """Return the examples in the format of GRPOTrainer."""
     messages = Features({"role": Value("string"), "content": Value("string")})
     features = Features({"prompt": List(messages), "row": Value("int64")})
     rows: list[dict[str, Any]] = [
@@ -124,7 +124,11 @@ def dataset(examples: list[Example]) -> Dataset:
 
 
 def require_same_prompt(policy: Policy, row: dict[str, Any], example: Example) -> None:
-    """Raise ValueError unless both arms make the same tokens of an example."""
+    """Check that both arms encode an example to the same tokens.
+
+    Raises:
+        ValueError: the tokens differ.
+    """
     prompt = prepare_multimodal_messages(row["prompt"], row["images"]) if example.images else row["prompt"]
     theirs = policy.processor.apply_chat_template(
         [prompt], add_generation_prompt=True, tokenize=True, return_dict=True

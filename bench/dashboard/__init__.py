@@ -1,1 +1,1 @@
-"""The dashboard beside an empty Streamlit page and TensorBoard: `python -m bench.dashboard`."""
+"""Benchmark of the dashboard against an empty Streamlit page and TensorBoard: `python -m bench.dashboard`."""

@@ -1,10 +1,10 @@
-"""The dashboard on a long run, with twenty viewers: its first chart, its ticks, its memory.
+"""The dashboard on a long run with twenty viewers: time to the first chart, time per tick, memory.
 
     python -m bench.dashboard
-    python -m bench.dashboard --quick      # a minute or two; to see that it works, its figures mean nothing
+    python -m bench.dashboard --quick      # a smoke test of two minutes; do not use its figures
 
-This process starts the services; `bench.dashboard.measures`, its child, takes the measures with their addresses in its
-environment.
+This process starts the services. Its child process `bench.dashboard.measures` runs the measures; it has the addresses
+of the services in its environment.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from calibrl.client.address import read_stack
 
 PACKAGES = ("streamlit", "plotly", "fastapi", "sqlalchemy")
 SETTINGS = {
-    "CALIBRL_REQUESTS_PER_SECOND": "100000",  # one key asks for everybody here
+    "CALIBRL_REQUESTS_PER_SECOND": "100000",  # all clients share one key
     "CALIBRL_REQUESTS_AT_ONCE": "100000",
     "CALIBRL_LEASE_SECONDS": "7200",  # no worker renews the lease of the viewed job
     "CALIBRL_QUICK_STARTS": "false",
@@ -32,8 +32,8 @@ SETTINGS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="a smoke run; keeps no results unless told where")
-    parser.add_argument("--tensorboard", type=Path, default=Path(".venv-mlflow"), help="the environment it is in")
+    parser.add_argument("--quick", action="store_true", help="smoke test; writes results only with --results")
+    parser.add_argument("--tensorboard", type=Path, default=Path(".venv-mlflow"), help="environment with TensorBoard")
     parser.add_argument("--results", type=Path, help="folder of the JSON file")
     options = parser.parse_args()
     results = options.results or (None if options.quick else report.RESULTS)

@@ -1,4 +1,4 @@
-"""A Streamlit page with one chart of made-up points, and nothing else: what any page of Streamlit takes."""
+"""A Streamlit page with only one chart of synthetic points: the minimum cost of any Streamlit page."""
 
 import plotly.graph_objects as go
 import streamlit as st

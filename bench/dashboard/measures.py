@@ -1,4 +1,5 @@
-"""Takes the measures, with the services' addresses in its environment; `bench.dashboard` starts it."""
+"""All measures of the dashboard: a process started by `bench.dashboard`, with the services' addresses in its
+environment."""
 
 from __future__ import annotations
 
@@ -25,7 +26,11 @@ from bench.report import Row, percentile
 from calibrl.client import Client
 from jobs.settings import get_settings
 
-FIRST_CHART, TICK, MEMORY = 1.5, 0.3, 1.05  # goals: times an empty page's, seconds, times the memory at first
+FIRST_CHART, TICK, MEMORY = (
+    1.5,
+    0.3,
+    1.05,
+)  # goals: multiple of an empty page's time, seconds, multiple of the initial memory
 VIEWERS = 19
 LISTED_ROW = "table a[href*='job?id=']"
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -39,7 +44,7 @@ class Sizes:
     jobs: int = 10_000
     openings: int = 5
     minutes: float = 30.0
-    sample_seconds: float = 10.0  # between two looks at the memory
+    sample_seconds: float = 10.0  # between two measurements of memory
 
 
 FULL = Sizes()
@@ -101,7 +106,7 @@ class Measures:
         ]
 
     def _watching(self, crowd: Crowd) -> list[Row]:
-        """For minutes, how long the server takes for a tick, and what memory it has."""
+        """Measure the server's time per tick and its memory for minutes."""
         pid = _pid_of(self._dashboard)
         begin, cpu = time.monotonic(), _cpu_seconds(pid)
         wanted = max(10, round(self._sizes.minutes * 60 / self._sizes.sample_seconds))
@@ -129,7 +134,7 @@ def _tick_rows(ticks: Sequence[float], cpu: float) -> list[Row]:
 
 
 def _memory_rows(memory: Sequence[int], minutes: float) -> list[Row]:
-    """The second and the last fifth of the time compared: in the first, caches fill."""
+    """Compare memory in the second and in the last fifth of the time: in the first, caches fill."""
     fifth = len(memory) // 5
     first, last = median(memory[fifth : 2 * fifth]) / 2**20, median(memory[-fifth:]) / 2**20
     return [
@@ -147,7 +152,7 @@ def _pid_of(dashboard_url: str) -> int:
 
 
 def _memory(pid: int) -> int:
-    """Bytes that are resident."""
+    """Return the resident memory in bytes."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_BYTES
 
 

@@ -18,7 +18,11 @@ TENSORBOARD = "line-chart svg path, line-chart canvas"
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """Debian's Chromium. Raises SystemExit where there is none."""
+    """Run Debian's Chromium during the block.
+
+    Raises:
+        SystemExit: Chromium is not installed.
+    """
     path = shutil.which("chromium")
     if path is None:
         raise SystemExit("Chromium is missing: apt-get install chromium")
@@ -36,7 +40,7 @@ def signed_in(browser: Browser, dashboard: str, key: str) -> BrowserContext:
 
 
 def opened(context: BrowserContext, url: str, shows: str) -> float:
-    """Seconds from a context's first request until an element is there. Closes the context."""
+    """Return the seconds from a context's first request until an element exists. Closes the context."""
     try:
         page = context.new_page()
         begin = time.perf_counter()
@@ -50,8 +54,10 @@ def opened(context: BrowserContext, url: str, shows: str) -> float:
 def in_turn(
     fresh: Callable[[], BrowserContext], pages: dict[str, tuple[str, str]], times: int, done: Callable[[], None]
 ) -> dict[str, float]:
-    """Pages (an address, and what it shows) opened one after the other, so many times; each one's median of seconds.
-    The first turn warms up the servers and does not count."""
+    """Open pages (address, selector of an element) in turn, `times` times; return the median seconds of each page.
+
+    An additional first turn warms up the servers and does not count.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in pages}
     for _ in range(times + 1):
         for name, (url, shows) in pages.items():

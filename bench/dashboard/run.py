@@ -1,4 +1,4 @@
-"""The job that is looked at: a long history, and a step more every second."""
+"""The viewed job: a long history, and one new step per second."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _values(step: int) -> dict[str, float]:
 
 
 class LongRun:
-    """A running job, held by the benchmark's machine; as a context, it goes on."""
+    """A running job, held by the benchmark's machine; during its block, it reports a step per second."""
 
     def __init__(self, folder: Path) -> None:
         [claim] = Machine().hold(1)
@@ -44,7 +44,7 @@ class LongRun:
         self._thread = threading.Thread(target=self._go_on, daemon=True)
 
     def fill(self, steps: int, advance: Callable[[float], None]) -> None:
-        """Report and ship so many steps."""
+        """Report and ship a number of steps."""
         for _ in range(steps):
             self._report()
             if self._step % BATCH_LINES == 0:

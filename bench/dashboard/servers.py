@@ -15,14 +15,14 @@ STREAMLIT = [sys.executable, "-m", "streamlit", "run", str(EMPTY), "--server.hea
 
 
 def empty_page(folder: Path) -> AbstractContextManager[str]:
-    """The address of a Streamlit page with one chart."""
+    """Run a Streamlit page with one chart during the block; yield its address."""
     port = free_port()
     command = [*STREAMLIT, "--server.address", "127.0.0.1", "--server.port", str(port)]
     return serving(command, f"http://127.0.0.1:{port}", "/_stcore/health", "the empty page", folder)
 
 
 def tensorboard(environment: Path, logdir: Path, folder: Path) -> AbstractContextManager[str]:
-    """The address of TensorBoard on a folder of event files."""
+    """Run TensorBoard on a folder of event files during the block; yield its address."""
     port = free_port()
     program = str(environment.absolute() / "bin" / "tensorboard")
     command = [program, "--logdir", str(logdir), "--host", "127.0.0.1", "--port", str(port)]

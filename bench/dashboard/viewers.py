@@ -12,7 +12,7 @@ from websockets.sync.client import connect
 
 OPEN_SECONDS = 30.0
 READY_SECONDS = 120.0
-IDLE_SECONDS = 0.2  # longest wait for a message before it is looked whether to stop
+IDLE_SECONDS = 0.2  # seconds to wait for a message between two checks of the stop flag
 
 
 class Viewer(threading.Thread):
@@ -80,7 +80,7 @@ class Viewer(threading.Thread):
             self._asked.clear()
 
     def _to_ask(self) -> list[str]:
-        """The fragments whose tick has come; not those whose last one was not answered yet."""
+        """Return the fragments whose tick is due and whose last request was answered."""
         now = time.monotonic()
         due = [fragment for fragment, at in self._due.items() if at <= now]
         for fragment in due:
@@ -97,7 +97,7 @@ class Crowd:
         self._viewers = [Viewer(dashboard_url, page, query, key) for _ in range(count)]
 
     def __enter__(self) -> Crowd:
-        for viewer in self._viewers:  # one by one, as people come: all at once, their ticks would fall together
+        for viewer in self._viewers:  # one by one, like real users: otherwise all ticks would be at the same time
             viewer.start()
             if not viewer.ready.wait(READY_SECONDS):
                 raise RuntimeError("a viewer was shown nothing")
@@ -108,5 +108,5 @@ class Crowd:
             viewer.stop()
 
     def ticks_since(self, begin: float) -> Sequence[float]:
-        """Seconds of every tick that was answered after `begin` (`time.monotonic`)."""
+        """Return the seconds of every tick that was answered after `begin` (`time.monotonic`)."""
         return [seconds for viewer in self._viewers for at, seconds in list(viewer.ticks) if at >= begin]
