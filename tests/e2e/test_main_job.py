@@ -100,7 +100,7 @@ def test_a_run_that_cannot_start_says_why(client: Client, tmp_path: Path) -> Non
     assert "Traceback" in client.log(job.id).text
 
 
-def test_training_on_an_uploaded_data_set(client: Client, tmp_path: Path) -> None:
+def test_training_on_an_uploaded_dataset(client: Client, tmp_path: Path) -> None:
     image = io.BytesIO()
     Image.new("L", (56, 56), 255).save(image, "PNG")
     encoded = base64.b64encode(image.getvalue()).decode()

@@ -112,7 +112,7 @@ def test_the_last_admin_stays_one(admin: httpx.Client) -> None:
     refused(admin.get("/v1/users"), 403)
 
 
-def test_another_projects_things_do_not_exist(admin: httpx.Client, people: People) -> None:
+def test_objects_of_another_project_are_not_found(admin: httpx.Client, people: People) -> None:
     admin.put("/v1/projects/theirs", json={})
     ann = people.add("ann", {"default": "member"})
     mine, theirs = submitted(admin), submitted(admin, project="theirs")

@@ -137,7 +137,7 @@ def test_addresses_and_methods_that_do_not_exist(http: httpx.Client) -> None:
     refused(http.put("/v1/jobs"), 405)
 
 
-def test_the_key_is_wanted_before_anything_is_read(http: httpx.Client) -> None:
+def test_the_key_is_checked_before_anything_else(http: httpx.Client) -> None:
     http.headers.pop("authorization")
     for header in (None, "", "Bearer", "Bearer wrong", "Basic a-key-for-tests", "Bearer é"):
         headers = {} if header is None else {"Authorization": header.encode()}
@@ -185,13 +185,13 @@ def test_a_file_that_can_not_be_trained_on(http: httpx.Client, tmp_path: Path) -
     submitted(http, data=data, algorithm={"type": "grpo"})
 
 
-def test_an_evaluation_is_no_origin(http: httpx.Client) -> None:
+def test_an_evaluation_is_not_a_model_source(http: httpx.Client) -> None:
     evaluation = http.post("/v1/jobs", json=EVALUATE).json()["id"]
     answer = http.post("/v1/jobs", json={**TRAIN, "model": {"from_job": evaluation}})
     assert named(answer) == ["model.from_job"]
 
 
-def test_bodies_that_are_no_specs(http: httpx.Client) -> None:
+def test_bodies_that_are_not_specs_are_refused(http: httpx.Client) -> None:
     bodies = [
         (b"{", 400),
         (b"", 422),

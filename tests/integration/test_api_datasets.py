@@ -138,7 +138,7 @@ def test_a_form_carries_a_file_and_its_name(http: httpx.Client, tmp_path: Path) 
     assert kept_files(tmp_path) == [f"{dataset['id']}.jsonl"]
 
 
-def test_the_same_content_is_the_same_data_set(http: httpx.Client, tmp_path: Path) -> None:
+def test_the_same_content_is_the_same_dataset(http: httpx.Client, tmp_path: Path) -> None:
     content = jsonl(row())
     first, again = upload(http, content), upload(http, content, name="other")
     assert (first.status_code, again.status_code) == (201, 200)
@@ -228,7 +228,7 @@ def test_wrong_parameters_are_named(http: httpx.Client) -> None:
     assert named(http.post("/v1/datasets", json={"name": "x", "hub": "a/b", "project": "none"})) == ["project"]
 
 
-def test_names_on_the_hub_are_noted_unseen(http: httpx.Client) -> None:
+def test_hub_datasets_are_registered_without_a_download(http: httpx.Client) -> None:
     given = {"name": "geometry", "hub": "hiyouga/geometry3k", "split": "train", "revision": "main"}
     first, again = http.post("/v1/datasets", json=given), http.post("/v1/datasets", json=given)
     assert (first.status_code, again.status_code) == (201, 200)
@@ -282,7 +282,7 @@ def test_ranges_of_the_content(http: httpx.Client) -> None:
     assert (head.status_code, head.headers["content-length"], head.content) == (206, "4", b"")
 
 
-def test_a_data_set_in_use_stays(http: httpx.Client, tmp_path: Path) -> None:
+def test_a_dataset_in_use_is_not_deleted(http: httpx.Client, tmp_path: Path) -> None:
     dataset = uploaded(http)
     job = life.submit(data={"dataset": dataset["id"]})
     assert str(job) in refused(http.delete(f"/v1/datasets/{dataset['id']}"), 409)["detail"]
@@ -318,7 +318,9 @@ def test_jobs_use_only_datasets_of_their_project(http: httpx.Client) -> None:
     assert answer.json()["spec"]["data"] == {"dataset": dataset["id"], "answer": None, "rows": None}
 
 
-def test_storage_that_is_no_folder(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_datasets_can_be_kept_in_storage_other_than_a_folder(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("CALIBRL_STORAGE", "memory://bucket/prefix")
     get_settings.cache_clear()
     memory = fsspec.filesystem("memory")
@@ -333,7 +335,7 @@ def test_storage_that_is_no_folder(database: str, tmp_path: Path, monkeypatch: p
         eventually(lambda: memory.find("/bucket") == [])  # once it is answered
 
 
-def test_nothing_of_the_database_waits_for_an_upload(http: httpx.Client, tmp_path: Path) -> None:
+def test_an_upload_holds_no_open_transaction(http: httpx.Client, tmp_path: Path) -> None:
     """The transaction begins after the last byte: the database ends idle transactions and limits connections."""
     content = jsonl(row())
 

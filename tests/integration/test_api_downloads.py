@@ -136,7 +136,7 @@ def test_results_of_an_evaluation(http: httpx.Client, client: Client, tmp_path: 
     assert client.results(life.submit()) == []
 
 
-def test_the_client_goes_on_where_it_was_cut_off(client: Client, tmp_path: Path, monkeypatch: Any) -> None:
+def test_the_client_continues_where_it_was_disconnected(client: Client, tmp_path: Path, monkeypatch: Any) -> None:
     job_id, target = life.submit(), tmp_path / "here"
     write_checkpoint(job_id)
     calls: list[tuple[int, int | None]] = []

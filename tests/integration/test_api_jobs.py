@@ -81,7 +81,7 @@ def test_jobs_are_filtered_by_their_properties(http: httpx.Client) -> None:
         jobs.page(session, JobFilter(after=hidden["id"]), frozenset({"vision"}))
 
 
-def test_text_is_looked_for_as_it_is_written(http: httpx.Client) -> None:
+def test_text_is_searched_literally(http: httpx.Client) -> None:
     plain = submitted(http, name="plain")["id"]
     for number, text in enumerate(HOSTILE):
         id = submitted(http, name=f"number {number}")["id"]
@@ -160,7 +160,7 @@ def test_name_labels_and_notes_are_changed_also_after_the_end(http: httpx.Client
     assert named(http.patch(path, json={"labels": many})) == ["labels"]  # 33 they would be
 
 
-def test_a_fork_begins_at_a_checkpoint_that_its_parent_may_remove(http: httpx.Client) -> None:
+def test_a_fork_starts_from_a_checkpoint_that_its_parent_can_remove(http: httpx.Client) -> None:
     life.machine("w")
     parent = UUID(submitted(http, labels={"team": "x"})["id"])
     claimed = life.claim()

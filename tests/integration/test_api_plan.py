@@ -100,7 +100,7 @@ def test_data_is_counted_and_looked_into_once(
     assert planned(http, data={"hub": "a/b"})["data"][0]["rows"] is None
 
 
-def test_the_queue_as_it_would_be(http: httpx.Client) -> None:
+def test_the_plan_shows_the_queue_with_the_new_job(http: httpx.Client) -> None:
     assert planned(http)["queue"]["reason"] == "no_machine"
     life.machine("w", cpu_slots=1)
     queue = planned(http)["queue"]

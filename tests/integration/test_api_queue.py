@@ -173,7 +173,7 @@ def test_no_request_can_make_a_cycle(http: httpx.Client, unchanged: Unchanged) -
     refused(http.put(f"/v1/jobs/{first}", json=spec(depends_on=[second])), 405)
 
 
-def test_nothing_more_is_asked_of_a_job_that_has_ended(http: httpx.Client, unchanged: Unchanged) -> None:
+def test_actions_on_an_ended_job_are_refused(http: httpx.Client, unchanged: Unchanged) -> None:
     id = submitted(http)["id"]
     life.finish(life.claim(), S.SUCCEEDED)
     unchanged()
@@ -267,7 +267,7 @@ def test_projects_with_impossible_limits(http: httpx.Client, unchanged: Unchange
     assert named(http.get("/v1/queue?project=No%20Slug")) == ["project"]
 
 
-def test_changes_that_a_job_does_not_take(http: httpx.Client, unchanged: Unchanged) -> None:
+def test_invalid_changes_of_a_job_are_refused(http: httpx.Client, unchanged: Unchanged) -> None:
     path = f"/v1/jobs/{submitted(http)['id']}"
     unchanged()
     bad: list[tuple[Any, list[str]]] = [

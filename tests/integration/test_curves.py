@@ -210,7 +210,7 @@ def test_several_jobs_and_families(http: httpx.Client, ours: Client) -> None:
     assert str(other) in problem["detail"]
 
 
-def test_jobs_of_other_projects_are_not_there(http: httpx.Client) -> None:
+def test_jobs_of_other_projects_are_not_found(http: httpx.Client) -> None:
     id = UUID(submitted(http)["id"])
     with session_scope() as session:
         assert jobs.require_visible(session, [id], frozenset({"default"})) == [id]

@@ -121,7 +121,7 @@ def test_a_job_that_can_not_be_made_ready_fails_and_the_next_one_is_taken() -> N
     assert history(outdated)[-1].reason is Reason.BAD_SPEC
 
 
-def test_submission_names_every_job_and_project_that_is_not_there(tmp_path: Path) -> None:
+def test_submission_names_every_missing_job_and_project(tmp_path: Path) -> None:
     with pytest.raises(Invalid) as caught:
         submit(uuid4(), model={"from_job": str(uuid4())}, project="nope")
     assert [error.field for error in caught.value.errors] == ["depends_on.0", "model.from_job", "project"]

@@ -118,7 +118,7 @@ BROKEN: dict[str, Broken] = {
 
 
 @pytest.mark.parametrize("why", BROKEN)
-def test_a_broken_algorithm_costs_one_sentence(why: str, tmp_path: Path) -> None:
+def test_a_broken_algorithm_is_reported_in_one_sentence(why: str, tmp_path: Path) -> None:
     files, target, reason = BROKEN[why]
     points = {"calibrl.algorithms": {"bad": target}}
     folder = install(tmp_path, files, {"name": "org-bad", "version": "2", "entry-points": points})
@@ -161,7 +161,7 @@ FAMILY = """
 """
 
 
-def test_a_broken_metric_family_costs_its_metrics_only(tmp_path: Path) -> None:
+def test_a_broken_metric_family_loses_only_its_own_metrics(tmp_path: Path) -> None:
     points = {"calibrl.metrics": {"odd": "odd:odd", "even": "odd:even"}}
     files = {"odd.py": "def odd(batch):\n    1 / 0\n\ndef even(batch):\n    return {'reward/mean': 1.0}\n"}
     folder = install(tmp_path, files, {"name": "org-odd", "version": "3", "entry-points": points})

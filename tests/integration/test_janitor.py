@@ -72,7 +72,7 @@ def test_only_a_jobs_id_as_the_service_writes_it_names_a_run(name: str) -> None:
     assert find() == []
 
 
-def test_a_database_younger_than_a_folder_says_nothing_about_it() -> None:
+def test_folders_older_than_the_database_are_kept() -> None:
     folder(uuid4())
     age(get_settings().data_dir, days=9)
     assert find() == []
@@ -152,7 +152,7 @@ def test_a_file_that_also_lies_elsewhere_frees_nothing() -> None:
     assert (found.path, found.bytes) == (stale, 1)
 
 
-def test_an_attempt_that_has_begun_since_is_not_one_that_has_ended() -> None:
+def test_a_newer_running_attempt_is_not_taken_for_an_ended_one() -> None:
     id = submit()
     finish(claim(), S.QUEUED)
     begun = checkpoint(id, 4, attempt=2)  # linked before the janitor looks at folders, and after it asked the database
@@ -178,7 +178,7 @@ def test_a_removal_that_was_cut_short_is_finished() -> None:
     assert not left.exists()
 
 
-def test_one_folder_that_can_not_be_removed_keeps_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_removed_does_not_block_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     old_database()
     first, second = sorted((uuid4(), uuid4()))
     for id in (first, second):

@@ -161,7 +161,7 @@ def test_a_lost_lease_writes_nothing_more() -> None:
     assert status(id) is S.RUNNING
 
 
-def test_a_finished_job_is_nobodys() -> None:
+def test_a_finished_job_has_no_worker() -> None:
     submit()
     claimed = claim()
     finish(claimed, S.SUCCEEDED)
@@ -199,7 +199,7 @@ def test_lost_workers_requeue_a_job_until_it_has_had_enough() -> None:
     assert (last.status, last.reason, last.actor) == (S.FAILED, Reason.LOST_WORKER, "scheduler")
 
 
-def test_a_job_given_back_goes_on_and_does_not_count_as_lost() -> None:
+def test_a_requeued_job_resumes_and_does_not_count_as_lost() -> None:
     id = submit()
     for _ in range(get_settings().max_attempts + 1):
         finish(claim(), S.QUEUED, reason=Reason.WORKER_STOPPED)

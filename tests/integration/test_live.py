@@ -67,7 +67,7 @@ def test_unknown_jobs_and_invalid_positions_are_refused(http: httpx.Client) -> N
     assert named(http.get("/v1/stream", params={"max_seconds": 0})) == ["max_seconds"]
 
 
-def test_every_id_goes_on_behind_its_frame(http: httpx.Client) -> None:
+def test_a_stream_continues_after_any_frame_id(http: httpx.Client) -> None:
     """Also in the middle of a transaction's frames: each frame comes exactly once, wherever the connection broke."""
     run = Run(3)
     run.ship(250, "é".encode() * 40_000)

@@ -142,7 +142,7 @@ def test_the_feed_begins_with_the_records_of_existing_jobs(empty: str) -> None:
         command.downgrade(CONFIG, "2026_11_24_queue")
 
 
-def test_groups_that_are_there_get_their_means(empty: str) -> None:
+def test_existing_groups_get_their_means(empty: str) -> None:
     command.upgrade(CONFIG, "2026_11_24_evaluations")
     with psycopg.connect(empty, autocommit=True) as connection:
         connection.execute(

@@ -29,7 +29,7 @@ def labels(**given: str) -> Labels:
     return frozenset(given.items())
 
 
-def test_the_state_of_the_service_in_numbers(database: str) -> None:
+def test_prometheus_metrics_show_the_state_of_the_service(database: str) -> None:
     with serving() as client:
         life.machine("w", gpus=2)
         submitted(client)

@@ -75,7 +75,7 @@ def test_pause_before_a_job_runs_holds_it_at_once() -> None:
     assert status(second) is S.QUEUED
 
 
-def test_a_running_job_is_paused_at_a_checkpoint_and_goes_on_from_it() -> None:
+def test_a_running_job_is_paused_at_a_checkpoint_and_resumes_from_it() -> None:
     id = submit()
     claimed = claim()
     assert pause(id) is S.PAUSING
@@ -220,7 +220,7 @@ def test_a_released_gpu_waits_for_its_memory() -> None:
     assert claim().job_id == waiting
 
 
-def test_only_machines_with_the_labels_will_do() -> None:
+def test_only_machines_with_the_labels_are_used() -> None:
     machine("plain")
     picky = submit(resources={"labels": {"site": "b"}})
     assert nothing_to_claim("plain")

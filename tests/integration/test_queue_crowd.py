@@ -43,7 +43,7 @@ def crowd(seed: int, ids: list[UUID], claims: list[Claim]) -> None:
                     life.sweep()
 
 
-def test_a_crowd_at_once_breaks_nothing(database: str) -> None:
+def test_concurrent_requests_break_nothing(database: str) -> None:
     life.machine("cpu", cpu_slots=3)
     life.machine("gpu", cpu_slots=0, gpus=6)
     with session_scope() as session:

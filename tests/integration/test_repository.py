@@ -320,7 +320,7 @@ def test_a_slot_with_a_job_its_worker_lost_is_stuck(session: Session, job: UUID)
     assert (machine.cpu_slots, machine.free_cpu_slots) == (2, 1)
 
 
-def test_use_decays_and_the_month_counts_whole(session: Session, job: UUID) -> None:
+def test_usage_decays_but_the_monthly_budget_counts_it_in_full(session: Session, job: UUID) -> None:
     """An hour's run that ended a half-life ago counts half of what it would count now."""
     found = jobs.get(session, job)
     jobs.lease(session, found, uuid4(), "w", 30)

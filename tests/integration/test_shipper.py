@@ -76,7 +76,7 @@ def test_a_line_counts_once_it_is_whole(claim: Claim, run_dir: Path) -> None:
     assert rows(claim) == {1: {"a": 1}}
 
 
-def test_a_backlog_goes_in_batches_and_a_second_shipper_goes_on_after_it(claim: Claim, run_dir: Path) -> None:
+def test_a_backlog_is_sent_in_batches_and_a_second_shipper_continues_it(claim: Claim, run_dir: Path) -> None:
     report = EventFile(run_dir)
     for step in range(1, 2 * BATCH_LINES + 2):
         report.emit("metrics", step=step, values={"a": step})
@@ -90,7 +90,7 @@ def test_a_backlog_goes_in_batches_and_a_second_shipper_goes_on_after_it(claim: 
     assert progress(claim) == (2 * BATCH_LINES + 1, None)
 
 
-def test_a_resumed_run_starts_over_from_its_checkpoint(claim: Claim, run_dir: Path) -> None:
+def test_a_resumed_run_starts_from_its_checkpoint(claim: Claim, run_dir: Path) -> None:
     """In one batch: rows written before the `start` go, those after it stay."""
     report = EventFile(run_dir)
 

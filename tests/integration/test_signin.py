@@ -47,7 +47,7 @@ def test_no_redirect_leads_to_another_site(door: TestClient, to: str) -> None:
     assert 'name="next" value="/"' in door.get("/signin", params={"next": to}).text
 
 
-def test_forms_of_other_sites_do_nothing(door: TestClient) -> None:
+def test_forms_of_other_sites_have_no_effect(door: TestClient) -> None:
     evil = {"Origin": "https://evil.example"}
     assert door.post("/signin", data={"key": API_KEY}, headers=evil).status_code == 403
     assert "set-cookie" not in door.post("/signout", headers=evil).headers
@@ -72,7 +72,7 @@ def test_without_a_token_in_the_settings_none_is_accepted(door: TestClient, monk
     assert door.get("/signin", params={"token": ""}).status_code == 401
 
 
-def test_the_services_own_key_is_no_substitute_for_a_cookie(door: TestClient) -> None:
+def test_the_services_own_key_does_not_replace_a_cookie(door: TestClient) -> None:
     assert signin.own() == API_KEY
     with pytest.raises(signin.SignedOut):
         signin.key_of({})

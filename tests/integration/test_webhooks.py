@@ -147,7 +147,7 @@ def test_a_refused_message_is_retried_and_redirects_are_not_followed(
     assert len(listener.seen) == 2 and len(ids) == 1  # the same message: a receiver can detect a repeat
 
 
-def test_after_the_last_try_a_message_is_given_up(client: httpx.Client, listener: Listener) -> None:
+def test_a_message_is_dropped_after_the_last_attempt(client: httpx.Client, listener: Listener) -> None:
     listener.status = 500
     hook = client.post(HOOKS, json={"url": listener.url}).json()
     client.post(f"{HOOKS}/{hook['id']}/ping")
@@ -205,7 +205,7 @@ def test_an_address_that_has_become_private_gets_nothing(
     assert "https" in tried["response"] and listener.seen == []
 
 
-def test_hooks_are_for_the_projects_admins(client: httpx.Client, listener: Listener) -> None:
+def test_webhooks_are_for_the_projects_admins(client: httpx.Client, listener: Listener) -> None:
     hook = client.post(HOOKS, json={"url": listener.url}).json()
     client.put("/v1/projects/theirs", json={})
     with People(client) as people:
@@ -257,12 +257,12 @@ def test_an_unexpected_error_fails_one_delivery_only(
     eventually(lambda: deliveries(client, hooks[1])[0]["status"] == "delivered")
 
 
-def test_a_message_is_whose_it_is_for_longer_than_sending_takes() -> None:
+def test_a_message_is_claimed_for_longer_than_sending_takes() -> None:
     """A connection is waited for 10 s, a statement 30 s."""
     assert rows.SENDING_TIME.total_seconds() >= 1.5 * (sender.DEADLINE + sender.WAIT_SECONDS + 10 + 30)
 
 
-def test_names_that_hang_hold_no_sessions(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hanging_name_lookups_hold_no_sessions(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """There are as many hanging names as sessions for requests; other requests are still answered."""
     asked, answered = Semaphore(0), threading.Event()
     look_up = socket.getaddrinfo

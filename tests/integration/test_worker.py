@@ -132,7 +132,7 @@ def test_a_run_that_a_health_rule_ended_is_paused_and_says_why() -> None:
     assert steps(job_id) == [1, 2]
 
 
-def test_lines_that_are_no_events_are_skipped_with_a_warning() -> None:
+def test_invalid_event_lines_are_skipped_with_a_warning() -> None:
     job_id = submit(Behaviour.BAD_LINES, steps=4)
     wake()
     assert job(job_id).status is JobStatus.SUCCEEDED
@@ -181,7 +181,7 @@ def test_a_lost_lease_kills_the_trainer_and_writes_nothing_more(in_background: C
     assert taken is not None and found.lease_token == taken.token
 
 
-def test_a_job_is_paused_at_a_checkpoint_and_goes_on_from_it(in_background: Callable[[], Future[None]]) -> None:
+def test_a_job_is_paused_at_a_checkpoint_and_resumes_from_it(in_background: Callable[[], Future[None]]) -> None:
     job_id = submit(steps=60, milliseconds=50, checkpoints={"every_steps": 1000})
     run = in_background()
     running_at(job_id, 7)

@@ -150,7 +150,7 @@ def test_a_job_can_be_ended_while_its_data_is_fetched(api: httpx.Client) -> None
 
 
 @pytest.mark.parametrize("api", ["folder"], indirect=True)
-def test_a_data_set_that_was_deleted_fails_a_retry_with_a_sentence(api: httpx.Client) -> None:
+def test_a_retry_with_a_deleted_dataset_fails_with_a_sentence(api: httpx.Client) -> None:
     dataset = uploaded(api)
     job_id = train(dataset)
     life.cancel(job_id)

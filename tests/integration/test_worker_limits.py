@@ -205,7 +205,7 @@ def test_a_job_that_hangs_is_ended_with_all_that_it_started(
     eventually(lambda: processes_with(get_settings().job_dir(job_id)) == [])
 
 
-def test_cards_that_idle_are_warned_of_and_then_taken_away(worker: Callable[..., Process]) -> None:
+def test_idle_gpus_give_a_warning_and_then_end_the_job(worker: Callable[..., Process]) -> None:
     worker()
     limits = {"min_gpu_utilisation": 20, "gpu_idle_seconds": 1}
     job_id = submit(steps=1000, milliseconds=50, resources={"gpus": 1}, limits=limits)

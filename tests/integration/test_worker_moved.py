@@ -75,7 +75,7 @@ def first_steps(job_id: UUID) -> list[int | None]:
         return [*session.scalars(query.order_by(models.Attempt.number))]
 
 
-def test_a_job_goes_on_from_its_checkpoint_in_a_moved_data_folder(
+def test_a_job_resumes_from_its_checkpoint_in_a_moved_data_folder(
     http: httpx.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id = paused_at_4()

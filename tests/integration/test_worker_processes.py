@@ -67,7 +67,7 @@ def listed() -> tuple[WorkerStatus, list[UUID]]:
     return found.status, found.jobs
 
 
-def test_a_worker_on_stop_signal_gives_its_job_back_and_another_goes_on(
+def test_a_stopping_worker_requeues_its_job_and_another_resumes_it(
     celery_worker: Callable[[], Process],
 ) -> None:
     job_id = submit(steps=60, milliseconds=50)
@@ -87,7 +87,7 @@ def test_a_worker_on_stop_signal_gives_its_job_back_and_another_goes_on(
     assert Counter(log_text(job_id).splitlines()) == {f"step {step}": 1 for step in range(1, 61)}
 
 
-def test_a_killed_pool_process_takes_its_trainer_along_and_the_job_goes_on(
+def test_a_killed_slot_process_ends_its_trainer_and_the_job_resumes(
     celery_worker: Callable[[], Process],
 ) -> None:
     job_id = submit(steps=30, milliseconds=50, checkpoints={"every_steps": 1000})
@@ -110,7 +110,7 @@ def test_a_killed_pool_process_takes_its_trainer_along_and_the_job_goes_on(
     assert (count["step 1"], count["step 30"]) == (2, 1)
 
 
-def test_a_killed_worker_takes_all_its_processes_along(celery_worker: Callable[[], Process], database: str) -> None:
+def test_a_killed_worker_ends_all_its_processes(celery_worker: Callable[[], Process], database: str) -> None:
     job_id = submit(steps=1000, milliseconds=50)
     worker = celery_worker()
     running_at(job_id, 1)
@@ -120,7 +120,7 @@ def test_a_killed_worker_takes_all_its_processes_along(celery_worker: Callable[[
 
 
 @pytest.mark.parametrize("stop_signal", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGKILL])
-def test_a_database_that_restarts_costs_nothing(
+def test_a_restart_of_the_database_loses_nothing(
     celery_worker: Callable[[], Process],
     postgres: Postgres,
     stop_signal: signal.Signals,

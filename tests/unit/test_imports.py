@@ -320,7 +320,7 @@ def test_unit_tests_import_nothing_that_starts_processes() -> None:
     assert found == []
 
 
-def test_sql_stands_only_in_the_repository() -> None:
+def test_only_the_repository_contains_sql() -> None:
     """Tables (jobs/models) name SQL functions as defaults; migrations, the set-up of a server and a connection's own
     settings are no queries."""
     allowed = (ROOT / "jobs" / "repository", ROOT / "jobs" / "models", ROOT / "jobs" / "db.py")

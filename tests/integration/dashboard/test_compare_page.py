@@ -14,7 +14,7 @@ def compare_page(*jobs: object) -> AppTest:
     return open_page("compare", jobs=",".join(map(str, jobs)))
 
 
-def test_one_job_is_nothing_to_compare(world: World) -> None:
+def test_a_comparison_needs_two_jobs(world: World) -> None:
     job = world.add()
     assert "Select two or more jobs" in html(compare_page(job.id))
 

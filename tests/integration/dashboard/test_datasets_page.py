@@ -27,7 +27,7 @@ def upload(*rows: dict[str, Any]) -> AppTest:
     return press(app, "Validate and upload")
 
 
-def test_the_list_goes_on_after_the_last_one_shown(world: World) -> None:
+def test_the_next_page_starts_after_the_last_item_shown(world: World) -> None:
     kept = [world.add_dataset(name=f"no-{number:02d}") for number in range(26)]
     text = html(press(data_page(), "Older"))
     assert "no-00" in text and "no-01" not in text
@@ -45,7 +45,7 @@ def test_an_empty_list_gives_the_next_step(world: World) -> None:
     assert "No datasets yet" in html(data_page())
 
 
-def test_those_who_may_only_look_can_add_nothing(world: World) -> None:
+def test_viewers_cannot_add_datasets(world: World) -> None:
     world.sign_in("eve", {"default": Role.VIEWER})
     dataset = world.add_dataset()
     assert data_page().button_group(key="show").options == ["List"]
@@ -65,18 +65,18 @@ def test_rows_are_previewed_with_images_and_inert_texts(world: World) -> None:
 @pytest.mark.parametrize(
     "address", ['x" onerror="alert(1)', "https://example.com/spy.png", "data:text/html;base64,AA=="]
 )
-def test_no_other_address_is_taken_for_an_image(world: World, address: str) -> None:
+def test_other_urls_are_not_shown_as_images(world: World, address: str) -> None:
     dataset = world.add_dataset(preview={"images": [address]})
     assert "<img" not in html(data_page(id=str(dataset.id)))
 
 
-def test_a_name_on_the_hub_has_no_rows_here(world: World) -> None:
+def test_a_hub_dataset_has_no_preview(world: World) -> None:
     text = html(data_page(id=str(world.add_hub_dataset().id)))
     assert "Registered reference" in text and "hiyouga/geometry3k on the hub" in text
 
 
 @pytest.mark.parametrize("id", ["nonsense", str(UUID(int=7))])
-def test_an_unknown_data_set_is_explained(world: World, id: str) -> None:
+def test_an_unknown_dataset_is_explained(world: World, id: str) -> None:
     assert "Dataset not found" in html(data_page(id=id))
 
 
@@ -107,7 +107,7 @@ def test_nothing_can_be_kept_without_a_file(world: World) -> None:
     assert next(button for button in app.button if button.label == "Validate and upload").disabled
 
 
-def test_a_name_on_the_hub_is_noted(world: World) -> None:
+def test_a_hub_dataset_is_registered_by_name(world: World) -> None:
     app = data_page("From the hub")
     app.text_input[0].set_value("hiyouga/geometry3k")
     app = press(app, "Register")
@@ -122,7 +122,7 @@ def test_a_name_on_the_hub_is_noted(world: World) -> None:
     assert "Registered reference" in html(app)
 
 
-def test_a_name_that_is_none_is_refused_here(world: World) -> None:
+def test_an_invalid_hub_name_is_refused_with_its_field(world: World) -> None:
     app = data_page("From the hub")
     app.text_input[0].set_value("<b>nonsense</b>")
     text = html(press(app, "Register"))

@@ -28,7 +28,7 @@ def browser(world: World) -> Iterator[TestClient]:
         ('../"é;\r\nX: 1', "jsonl", "..______X__1.jsonl"),
     ],
 )
-def test_a_data_set_is_saved_under_its_name(
+def test_a_dataset_is_saved_under_its_name(
     world: World, browser: TestClient, name: str, format: str, file: str
 ) -> None:
     id = world.add_dataset(b"rows", name=name, format=format, bytes=4).id
@@ -37,7 +37,7 @@ def test_a_data_set_is_saved_under_its_name(
     assert answer.headers["content-disposition"] == f'attachment; filename="{file}"'
 
 
-def test_a_data_set_that_is_only_a_name_has_no_file(world: World, browser: TestClient) -> None:
+def test_a_registered_hub_dataset_has_no_file(world: World, browser: TestClient) -> None:
     id = world.add_hub_dataset().id
     assert browser.get(f"/{downloads.dataset_address(id)}").status_code == 409
 
@@ -50,7 +50,7 @@ def test_files_of_a_job_are_saved_under_its_id(world: World, browser: TestClient
     assert answer.headers["content-disposition"] == f'attachment; filename="{job.id}-log.txt"'
 
 
-def test_without_a_cookie_nothing_is_given(world: World, browser: TestClient) -> None:
+def test_without_a_cookie_no_data_is_sent(world: World, browser: TestClient) -> None:
     browser.cookies.clear()
     assert browser.get(f"/files/dataset/{uuid4()}").status_code == 401
     assert browser.get(f"/files/{uuid4()}/log.txt").status_code == 401
@@ -63,6 +63,6 @@ def test_inaccessible_files_are_a_404(world: World, browser: TestClient) -> None
 
 
 @pytest.mark.parametrize("name", ["secrets.txt", "checkpoint-x.tar", "result/"])
-def test_a_bad_name_is_no_file(world: World, browser: TestClient, name: str) -> None:
+def test_an_invalid_name_is_not_found(world: World, browser: TestClient, name: str) -> None:
     assert browser.get(f"/files/{world.add().id}/{name}").status_code == 404
     assert browser.get("/files/dataset/none").status_code == 404

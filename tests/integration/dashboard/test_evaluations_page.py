@@ -40,20 +40,20 @@ def test_the_list_is_asked_for_with_its_filters(world: World) -> None:
     assert "No evaluations match" in html(finished(app))
 
 
-def test_the_list_goes_on_after_the_last_one_shown(world: World) -> None:
+def test_the_next_page_starts_after_the_last_item_shown(world: World) -> None:
     jobs = [world.add(kind="evaluate", name=f"no-{number:02d}") for number in range(26)]
     app = press(evaluations_page(), "Older")
     assert "no-00" in html(app) and "no-01" not in html(app)
     assert f"after={jobs[1].id}" in world.requests[-1]
 
 
-def test_nothing_there_yet(world: World) -> None:
+def test_empty_evaluation_pages_say_that_there_is_no_data_yet(world: World) -> None:
     assert "No evaluations yet" in html(evaluations_page())
     assert "Select evaluations" in html(evaluations_page("Compare"))
     assert "No training jobs yet" in html(evaluations_page("Re-score"))
 
 
-def test_a_new_evaluation_is_offered_to_those_who_may(world: World) -> None:
+def test_a_new_evaluation_is_offered_to_members(world: World) -> None:
     assert [button.label for button in evaluations_page().button] == ["New evaluation"]
     world.sign_in("eve", {"default": Role.VIEWER})
     assert not evaluations_page().button
@@ -79,7 +79,7 @@ def test_a_jobs_own_results_have_the_same_figures_and_verdict(world: World) -> N
     assert "50.0%" in text and "not significant" in text and "overlap widely" not in text
 
 
-def test_results_of_a_job_that_is_out_of_sight_are_shown(world: World) -> None:
+def test_results_of_a_job_without_access_are_shown(world: World) -> None:
     gone = uuid4()
     job = evaluated(world, "one", 0.5, spec={"models": [{"from_job": str(gone)}]})
     assert f"job {str(gone)[:8]} (best)" in html(job_page(job.id))

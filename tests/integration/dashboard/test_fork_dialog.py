@@ -40,7 +40,7 @@ def test_a_fork_begins_at_a_checkpoint_and_opens(world: World, measured: Job) ->
     assert finished(app).query_params["id"] == str(new.id)
 
 
-def test_without_a_checkpoint_there_is_nothing_to_begin_with(world: World, measured: Job) -> None:
+def test_a_fork_needs_a_checkpoint(world: World, measured: Job) -> None:
     assert "no checkpoint yet" in fork_form(str(measured.id)).markdown[0].value
 
 
@@ -58,6 +58,6 @@ def test_an_error_of_a_fork_is_at_its_field(world: World, measured: Job) -> None
         assert not app.error and not any("bold" in each.value for each in app.markdown)
 
 
-def test_a_fork_is_not_offered_to_those_who_may_only_look(world: World, measured: Job) -> None:
+def test_a_fork_is_not_offered_to_viewers(world: World, measured: Job) -> None:
     world.sign_in("eve", {"default": Role.VIEWER})
     assert not [button for button in job_page(measured.id, "Spec").button if button.key == "fork"]

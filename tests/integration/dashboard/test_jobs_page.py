@@ -77,7 +77,7 @@ def test_several_jobs_are_picked_to_compare(world: World) -> None:
 
 
 @pytest.mark.parametrize(("sort", "back", "on"), [("newest", "Newer", "Older"), ("name", "Back", "More")])
-def test_the_list_goes_on_and_back_a_page(world: World, sort: str, back: str, on: str) -> None:
+def test_the_list_moves_to_the_next_and_previous_page(world: World, sort: str, back: str, on: str) -> None:
     names = [f"job-{number:02d}" for number in range(2 * PAGE + 1)]
     for name in names:
         world.add(name=name)
@@ -119,7 +119,7 @@ def test_the_viewer_of_one_project_sees_no_project_name(world: World) -> None:
     assert "Project" not in [box.label for box in app.selectbox]
 
 
-def test_an_empty_list_leads_those_to_the_form_who_may_submit(world: World) -> None:
+def test_an_empty_list_links_members_to_the_form(world: World) -> None:
     assert [link.proto.label for link in jobs_page().get("page_link")] == ["New job"]
     world.sign_in("eve", {"default": Role.VIEWER})
     assert not jobs_page().get("page_link")

@@ -138,7 +138,7 @@ def test_only_projects_of_members_are_offered(world: World) -> None:
 
 
 @pytest.mark.parametrize(("scope", "role"), [("read", Role.ADMIN), ("write", Role.VIEWER)])
-def test_those_who_may_only_look_get_no_form(world: World, scope: KeyScope, role: Role) -> None:
+def test_viewers_get_no_form(world: World, scope: KeyScope, role: Role) -> None:
     world.sign_in("eve", {"default": role}, scope=scope)
     app = new_page()
     assert "Read-only" in html(app)

@@ -34,7 +34,7 @@ def test_names_are_inert(world: World) -> None:
     assert "<script>" not in text and "&lt;script&gt;" in text
 
 
-def test_nothing_is_offered_to_those_who_may_only_look(world: World) -> None:
+def test_viewers_are_offered_no_queue_actions(world: World) -> None:
     world.add(status=JobStatus.QUEUED)
     world.machine()
     world.sign_in("eve", {"default": Role.VIEWER})

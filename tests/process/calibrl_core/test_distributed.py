@@ -201,7 +201,7 @@ def test_a_checkpoint_does_not_depend_on_the_number_of_processes(folder: Path) -
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["one-then-two", "two-then-one"])
-def test_a_run_goes_on_with_another_number_of_processes(folder: Path, name: str) -> None:
+def test_a_run_resumes_with_another_number_of_processes(folder: Path, name: str) -> None:
     assert [event["step"] for event in of_type(folder / name, "start")] == [0, 1]
     first, last = of_type(folder / name, "finish")
     assert (first["status"], first["step"], last["status"]) == ("stopped", 1, "succeeded")

@@ -40,7 +40,7 @@ def test_a_verifier_that_fails_scores_0_and_says_why(name: str, limit: float, fa
 
 
 @pytest.mark.usefixtures("installed")
-def test_a_worker_that_dies_takes_no_other_verdict_with_it() -> None:
+def test_a_worker_that_dies_loses_no_other_verdict() -> None:
     with Scorer([plugin("exits")], workers=2) as scorer:
         scores = scorer.score_all([f"{n} exit" if n % 3 == 0 else f"{n}" for n in range(9)], [""] * 9)
     assert [score.passed for score in scores] == [n % 3 > 0 for n in range(9)]
@@ -71,7 +71,7 @@ def test_a_child_that_a_verifier_forks_gives_no_verdict() -> None:
         b"[" * (pool.LONGEST_ANSWER + 1),  # no line at all
     ],
 )
-def test_a_wrong_line_costs_its_question_and_its_worker_only(sent: Any) -> None:
+def test_an_invalid_line_ends_only_its_question_and_its_worker(sent: Any) -> None:
     with Scorer([plugin("sends")], workers=1) as scorer:
         scores = scorer.score_all(["a", "send", "b"], [repr(sent)] * 3)
     assert [score.passed for score in scores] == [True, False, True]
@@ -88,7 +88,7 @@ def test_the_children_of_a_verifier_end_with_its_worker(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("installed")
-def test_a_batch_that_fails_throughout_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_that_always_fails_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "MIN_LOSSES", 1)
     with Scorer([plugin("exits")], workers=1) as scorer:
         failures = [score.failure for score in scorer.score_all([f"exit {n}" for n in range(9)], [""] * 9)]
@@ -110,7 +110,7 @@ def test_time_without_a_cpu_does_not_count_against_a_verifier() -> None:
 
 
 @pytest.mark.usefixtures("installed")
-def test_a_worker_killed_between_two_batches_costs_nothing() -> None:
+def test_a_worker_killed_between_two_batches_loses_nothing() -> None:
     with Scorer([plugin("length")], workers=1) as scorer:
         score_of(scorer, "a")
         (worker,) = scorer._pool._workers

@@ -46,13 +46,13 @@ def logged(program: str, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]
     return [json.loads(line) for line in done.stderr.splitlines()]
 
 
-def test_of_a_worker_and_of_celery(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loggers_of_the_worker_and_of_celery(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs, broken = logged(WORKER, monkeypatch)
     assert (ours["event"], ours["job"], ours["level"]) == ("ours", "j", "info") and ours["timestamp"]
     assert (theirs["event"], theirs["logger"], theirs["level"]) == ("theirs 1", "celery.worker", "info")
     assert theirs["timestamp"] and "OSError: disk" in broken["exception"]
 
 
-def test_of_uvicorn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loggers_of_uvicorn(monkeypatch: pytest.MonkeyPatch) -> None:
     (line,) = logged(UVICORN, monkeypatch)
     assert (line["event"], line["logger"], line["level"]) == ("Started server process [7]", "uvicorn.error", "info")

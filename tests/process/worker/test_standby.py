@@ -130,7 +130,9 @@ def test_a_trainer_that_still_imports_is_given_the_job_too(
     assert (process.pid, log.read_text().splitlines()[1]) == (pid, "to stderr")
 
 
-def test_one_waits_and_another_once_it_has_a_job(tmp_path: Path, environment: dict[str, str], standby: Standby) -> None:
+def test_one_trainer_waits_and_another_starts_once_it_has_a_job(
+    tmp_path: Path, environment: dict[str, str], standby: Standby
+) -> None:
     standby.prepare()
     first = waiting_pid(tmp_path)
     standby.prepare()

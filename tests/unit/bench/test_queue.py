@@ -24,7 +24,7 @@ def test_unfairness_is_the_worst_distance_from_an_equal_share_in_jobs() -> None:
     assert unfairness(mine) == pytest.approx(1.5)  # at 6: a's last job was claimed then, and a has no more waiting
 
 
-def test_taking_turns_is_never_further_off_than_half_a_job() -> None:
+def test_alternating_projects_deviate_by_at_most_half_a_job() -> None:
     turns = spans(*(("ab"[n % 2], 2 * n, 2 * n + 2) for n in range(8)))
     assert unfairness(turns) == pytest.approx(0.5)
 

@@ -168,7 +168,7 @@ def test_a_job_is_found_by_latest_prefix_and_id(service: Service) -> None:
         assert (result.exit_code, result.stdout) == (0, f"{JOB_ID} digits: cancelling, step 3/10\n")
 
 
-def test_a_prefix_is_looked_for_on_every_page(service: Service) -> None:
+def test_a_prefix_is_searched_on_every_page(service: Service) -> None:
     service.on("GET", "/v1/jobs", page(job(OTHER_ID), has_more=True), page(job()))
     service.on("POST", f"{JOB_PATH}/cancel", job(status="cancelling"))
     assert calibrl("cancel", "11111111-2").exit_code == 0
@@ -263,7 +263,7 @@ def test_watch_ends_with_the_job_and_its_exit_code(service: Service, status: str
     assert shown_statuses == ["running, step 3/10", f"{status}, step 10/10: the end"]
 
 
-def test_watch_goes_on_while_a_job_is_paused(service: Service) -> None:
+def test_watch_continues_while_a_job_is_paused(service: Service) -> None:
     course = [
         job(status=status) for status in ("running", "running", "pausing", "paused", "paused", "queued", "running")
     ]
@@ -275,7 +275,7 @@ def test_watch_goes_on_while_a_job_is_paused(service: Service) -> None:
     assert (result.exit_code, shown_statuses) == (0, ["running", "pausing", "paused", "queued", "running", "succeeded"])
 
 
-def test_watch_asks_for_new_metrics_only_and_starts_over_after_a_step_back(service: Service) -> None:
+def test_watch_reads_only_new_metrics_and_all_again_after_a_rewind(service: Service) -> None:
     steps = [5, 7, 2, 3]
     statuses = [job(step=5), *(job(step=step) for step in steps), job(step=3, status="succeeded")]
     service.on("GET", JOB_PATH, *statuses)

@@ -113,7 +113,7 @@ def test_every_bad_answer_is_one_line(service: Service, answer: Any, line: str) 
     assert "\n" not in str(caught.value)
 
 
-def test_unready_is_an_answer(service: Service) -> None:
+def test_an_unready_service_is_a_result_and_not_an_error(service: Service) -> None:
     service.on("GET", "/readyz", (503, {"ok": False, "checks": {"broker": "refused"}}))
     with Client() as client:
         health = client.ready()

@@ -16,14 +16,14 @@ from tests.support.waiting import LIMIT_SECONDS, eventually
 from .conftest import JOB_ID, JOB_PATH, SPEC, Service, calibrl, fault, job, problem
 
 
-def test_a_read_is_tried_again_when_a_proxy_hiccups(service: Service) -> None:
+def test_a_read_is_repeated_after_an_error_of_a_proxy(service: Service) -> None:
     service.on("GET", JOB_PATH, (503, b""), (504, b""), job())
     with Client() as client:
         assert client.job(JOB_ID).id == JOB_ID
     assert len(service.requests) == 3
 
 
-def test_a_read_that_keeps_failing_is_given_up(service: Service) -> None:
+def test_a_read_stops_after_repeated_failures(service: Service) -> None:
     service.on("GET", JOB_PATH, (503, b""))
     with Client() as client, pytest.raises(CalibrlError, match="answered 503"):
         client.job(JOB_ID)
@@ -108,7 +108,7 @@ def test_too_many_requests_are_waited_for_as_the_service_says(service: Service) 
     assert len(service.requests) == 6
 
 
-def test_a_secret_whose_answer_was_lost_is_no_secret(service: Service) -> None:
+def test_a_secret_in_a_lost_answer_is_an_error(service: Service) -> None:
     key = {
         "id": str(JOB_ID),
         "user": "ada",

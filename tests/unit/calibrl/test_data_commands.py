@@ -85,7 +85,7 @@ def test_a_refused_file_is_reported_per_row(service: Service, tmp_path: Path) ->
     assert "rows.3: column 'answer' is missing" in fault(calibrl("data", "upload", path), 2)
 
 
-def test_data_sets_as_a_table_and_one_with_its_rows(service: Service) -> None:
+def test_datasets_as_a_table_and_one_with_its_rows(service: Service) -> None:
     hub: dict[str, Any] = {"hub": "a/b", "split": "train", "revision": None, "columns": {}}
     named = dataset(format=None, bytes=None, rows=None, has_columns=None, has_experts=None, hub=hub)
     service.on("GET", "/v1/datasets", page(dataset(), named))

@@ -63,7 +63,7 @@ def test_the_verdict_follows_the_interval(difference: float, low: float, high: f
     assert (found["difference"], found["low"], found["high"]) == (-difference, -high, -low)
 
 
-def test_a_paused_job_is_followed_until_it_has_gone_on(service: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_paused_job_is_followed_until_it_has_resumed(service: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "POLL_SECONDS", 0.01)
     statuses = ("running", "pausing", "paused", "paused", "queued", "running", "succeeded")
     service.on("GET", f"/v1/jobs/{JOB_ID}", *(job_json(status=status) for status in statuses))

@@ -152,7 +152,7 @@ def test_labels_and_notes(service: Service) -> None:
     assert service.requests[-1].body == {"notes": ""}
 
 
-def test_an_ids_beginning_is_looked_for_by_the_service(service: Service) -> None:
+def test_the_service_searches_for_a_prefix_of_an_id(service: Service) -> None:
     service.on("GET", "/v1/jobs", page(summary()))
     service.on("PATCH", JOB_PATH, job())
     assert calibrl("note", "1111", "x").exit_code == 0

@@ -58,7 +58,7 @@ def test_it_reconnects_after_the_last_whole_frame(service: Service) -> None:
     assert [request.headers["Last-Event-ID"] for request in service.requests] == ["0", "1", "1", "5"]
 
 
-def test_it_gives_up_where_nothing_answers(service: Service) -> None:
+def test_following_ends_with_an_error_if_nothing_answers(service: Service) -> None:
     service.on("GET", PATH, (503, {}))
     with Client() as client, pytest.raises(CalibrlError, match=r"has sent nothing for 0\.05 s: .* answered 503"):
         next(client.stream(JOB_ID, patience=0.05))
@@ -106,9 +106,7 @@ def test_watch_and_logs_follow_the_stream(service: Service) -> None:
     assert calibrl("logs", "-f", str(JOB_ID)).stdout == "a\nb\n"
 
 
-def test_where_answers_are_kept_until_they_are_whole_it_asks_instead(
-    service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_client_polls_behind_a_buffering_proxy(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_stream, "OPENING_SECONDS", 0.05)
     service.on("GET", PATH, b"")
     service.on("GET", f"/v1/jobs/{JOB_ID}", job(status="failed"))

@@ -39,7 +39,7 @@ def test_every_algorithm_has_a_preset_for_the_digits(algorithm: type[AlgorithmSe
     assert presets.summary(name) in presets.text(name).splitlines()[0]
 
 
-def test_there_are_no_others() -> None:
+def test_the_presets_are_exactly_the_expected_ones() -> None:
     builtin = {algorithm.model_fields["type"].default for algorithm in BUILT_IN}
     assert {*presets.names()} == builtin | {"paper_as_run", *ELSEWHERE}
     with pytest.raises(KeyError):
@@ -88,7 +88,7 @@ def test_luffy_as_published_never_clips(tmp_path: Path) -> None:
     assert 1 + algorithm.clip_high > math.exp(20)  # beyond the largest ratio
 
 
-def test_they_begin_from_a_warm_up(tmp_path: Path) -> None:
+def test_a_preset_can_start_from_a_warm_up_job(tmp_path: Path) -> None:
     id = "00000000-0000-0000-0000-000000000001"
     found = spec("calibrl", tmp_path, (f"model.from_job={id}",))
     assert found.model.model_dump()["from_job"].hex == id.replace("-", "")

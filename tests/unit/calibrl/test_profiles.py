@@ -77,7 +77,7 @@ def test_commands_that_start_a_service_refuse_a_profile(
     assert f"`calibrl {command}` starts its own service" in said
 
 
-def test_a_stack_s_folder_is_no_profile(service: Service, file: Path, tmp_path: Path) -> None:
+def test_a_stacks_folder_is_not_a_profile(service: Service, file: Path, tmp_path: Path) -> None:
     add("lab", service.url)
     assert "remove one" in fault(calibrl("--profile", "lab", "me", "--data", tmp_path), 1)
 

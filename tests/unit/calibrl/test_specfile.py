@@ -52,7 +52,7 @@ other: {path: untouched}
     assert spec["other"] == {"path": "untouched"}
 
 
-def test_a_list_of_data_sets_has_its_paths_made_absolute_too(tmp_path: Path) -> None:
+def test_the_paths_in_a_list_of_datasets_are_made_absolute_too(tmp_path: Path) -> None:
     assert read_spec(write(tmp_path, "data: [{path: d.jsonl}]"), []) == {"data": [{"path": str(tmp_path / "d.jsonl")}]}
 
 

@@ -37,7 +37,7 @@ def test_a_type_names_each(algorithm: type[Any]) -> None:
 
 
 @pytest.mark.parametrize("algorithm", EVERY)
-def test_without_advantage_nothing_moves(algorithm: type[Any]) -> None:
+def test_without_advantage_loss_and_gradient_are_zero(algorithm: type[Any]) -> None:
     given = loss_batch(
         probabilities=[[0.3, 0.6]], old=[[0.2, 0.9]], advantages=[0.0], experts=[algorithm in (LUFFY, RLPlus)]
     )
@@ -196,7 +196,7 @@ def test_each_row_has_its_own_loss(algorithm: type[Any]) -> None:
 
 
 @pytest.mark.parametrize("algorithm", [LUFFY, RLPlus])
-def test_a_sure_token_is_finite(algorithm: type[Any]) -> None:
+def test_a_token_of_probability_1_is_finite(algorithm: type[Any]) -> None:
     """Rounding may put a log-probability above 0; a batch of expert rows only, half of it padding, is no NaN."""
     given = loss_batch(
         probabilities=[[1.0 + 1e-6, 1.0], [1.0, 1.0]],

@@ -183,7 +183,7 @@ def test_the_most_pixels_are_allowed(tmp_path: Path, png: bytes, monkeypatch: py
     assert "4 x 4 pixels" in check_source(source, needs_experts=False)[0]
 
 
-def test_lines_that_are_no_rows_are_named_with_the_other_bad_ones(tmp_path: Path) -> None:
+def test_invalid_lines_are_named_with_the_other_bad_rows(tmp_path: Path) -> None:
     good = b'{"question": "q", "answer": "1"}\n'
     (tmp_path / "x.jsonl").write_bytes(b"{not json}\n" + good + b'"text"\n{"question": ""}\n' + good)
     source = FileData(path=str(tmp_path / "x.jsonl"))
@@ -237,7 +237,7 @@ def test_a_check_keeps_no_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("content", [b"", b"{not json}\n", b'"text"\n', b"\xff\xfe\n"])
-def test_a_file_that_is_no_jsonl_is_refused_in_a_sentence(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_jsonl_is_refused_in_a_sentence(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.jsonl").write_bytes(content)
     (problem,) = check_source(FileData(path=str(tmp_path / "x.jsonl")), needs_experts=False)
     assert "x.jsonl" in problem

@@ -135,6 +135,6 @@ def test_geometry3k_rows_match_inter_gps(tmp_path: Path, png: bytes) -> None:
 
 
 @pytest.mark.parametrize("answer", ["E", "16.0", ""])
-def test_an_inter_gps_answer_that_is_no_letter_is_a_rows_problem(tmp_path: Path, png: bytes, answer: str) -> None:
+def test_an_inter_gps_answer_must_be_a_letter(tmp_path: Path, png: bytes, answer: str) -> None:
     with pytest.raises(DataError, match="row 1: column 'answer'"):
         load(tmp_path / "a.jsonl", INTERGPS | {"answer": answer})

@@ -48,7 +48,7 @@ def test_the_assistants_last_message_is_the_expert_and_the_answer(tmp_path: Path
     assert messages(example)[-1]["content"][-1]["text"].endswith(INSTRUCTION)
 
 
-def test_who_learns_plain_chat_is_not_asked_for_an_answer_in_tags(tmp_path: Path) -> None:
+def test_plain_chat_data_adds_no_request_for_answer_tags(tmp_path: Path) -> None:
     example = only(tmp_path, {"messages": [ASK, {"role": "assistant", "content": " Three. "}]})
     assert (example.expert, example.answer) == (" Three. ", "Three.")
     assert messages(example)[-1]["content"] == [{"type": "text", "text": "What is 1 + 2?"}]

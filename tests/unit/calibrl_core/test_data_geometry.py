@@ -221,7 +221,7 @@ def test_a_row_is_the_same_every_time_in_any_subset() -> None:
     assert BuiltinData(builtin="geometry", split="test").name == "geometry-test"  # not that of the digits
 
 
-def test_a_split_of_the_other_data_set_is_refused() -> None:
+def test_a_split_of_the_other_dataset_is_refused() -> None:
     with pytest.raises(
         ValueError, match="geometry has no such split; choose one of train, validation, test, test-hard"
     ):

@@ -43,7 +43,7 @@ def local(folder: Path, **settings: Any) -> HubData:
     return HubData.model_construct(hub=str(folder), **{**defaults, **settings})
 
 
-def test_a_data_set_is_loaded_with_its_images_as_they_are_stored(folder: Path, png: bytes) -> None:
+def test_a_dataset_is_loaded_with_its_images_as_they_are_stored(folder: Path, png: bytes) -> None:
     first, second = data.load(local(folder))
     assert (first.question, first.answer, first.images) == ("Find x.", "3", (png,))
     assert second.images == (png, png)
@@ -70,7 +70,7 @@ def test_an_image_path_must_be_inside_the_librarys_own_folder(folder: Path, tmp_
         data.load(local(folder))
 
 
-def test_without_a_network_a_sentence_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_network_is_reported_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     """The library's offline switch simulates a missing network; without the switch, it first tries six times."""
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
@@ -82,7 +82,7 @@ def test_without_a_network_a_sentence_says_so(monkeypatch: pytest.MonkeyPatch) -
     )
 
 
-def test_only_names_of_data_sets_are_taken() -> None:
+def test_only_names_of_datasets_are_accepted() -> None:
     adapter = TypeAdapter(DataSource)
     source = adapter.validate_python({"hub": "hiyouga/geometry3k", "split": "test", "revision": "main"})
     assert isinstance(source, HubData) and source.name == "geometry3k-test"

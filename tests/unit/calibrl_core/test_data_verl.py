@@ -163,14 +163,14 @@ def test_a_row_that_lacks_a_column_and_one_of_another_form(tmp_path: Path, png: 
     )
 
 
-def test_a_form_is_known_by_columns_that_name_nothing_else(tmp_path: Path, png: bytes) -> None:
+def test_a_format_is_detected_by_columns_that_no_other_format_has(tmp_path: Path, png: bytes) -> None:
     extra = ROW | {"question": "Find x.", "answer": "3", "problem": "Find x."}
     assert data.load(write(tmp_path / "a.jsonl", extra))[0].data_source == "geometry3k"
     (problem,) = check_source(write(tmp_path / "b.jsonl", {"prompt": ROW["prompt"]}), needs_experts=False)
     assert "has the columns 'prompt', which fit no known format: verl's format (prompt, reward_model)" in problem
 
 
-def test_experts_that_a_pass_ratio_drops_are_none_to_train_on(tmp_path: Path, png: bytes) -> None:
+def test_experts_dropped_by_their_pass_ratio_are_not_trained_on(tmp_path: Path, png: bytes) -> None:
     assert check_source(write(tmp_path / "a.jsonl", ROW), needs_experts=True) == []
     (problem,) = check_source(write(tmp_path / "b.jsonl", ROW | {"pass_ratio": 0}), needs_experts=True)
     assert "`solution`, with a pass_ratio above 0" in problem

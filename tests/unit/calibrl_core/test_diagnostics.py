@@ -149,7 +149,7 @@ def test_covariance_of_logprob_and_advantage(batch: StepBatch) -> None:
     assert diagnose(batch)["exploration/logprob_advantage_cov"] == pytest.approx(0.0651 - -1.05 * 0.01)
 
 
-def test_likely_tokens_that_fared_well_have_a_positive_covariance(batch: StepBatch) -> None:
+def test_likely_tokens_with_high_rewards_have_positive_covariance(batch: StepBatch) -> None:
     logprobs = torch.tensor([[-0.1] * 3, [-5.0] * 3, [-5.0] * 3, [-1.0] * 3, [-1.0] * 3, [-1.0] * 3])
     rollouts = dataclasses.replace(batch.rollouts, logprobs=logprobs)
     assert diagnose(dataclasses.replace(batch, rollouts=rollouts))["exploration/logprob_advantage_cov"] > 0.3

@@ -34,7 +34,7 @@ def test_it_takes_examples_with_an_expert_spread_over_the_data() -> None:
     assert rows == list(range(0, 10 * MAX_EXPERTS, 10))
 
 
-def test_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_probe_metrics_match_values_computed_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two experts: of two tokens, -1.0 and -2.0, and of one token, -6.0; the example between them has none."""
     mask = torch.tensor([[True, True], [True, False]])
     logprobs = torch.tensor([[-1.0, -2.0], [-6.0, 0.0]])

@@ -89,7 +89,7 @@ def test_entropy_explosion() -> None:
     ]
 
 
-def test_little_entropy_that_becomes_some_is_no_explosion() -> None:
+def test_a_rise_from_little_entropy_is_not_an_explosion() -> None:
     assert alert_changes((20, {"exploration/entropy": 0.1}), (50, {"exploration/entropy": 0.9})) == []
 
 
@@ -145,11 +145,11 @@ def test_reward_up_while_strict_accuracy_falls() -> None:
         {"reward/mean": 0.54, "reward/strict_accuracy": 0.35},  # less than a tenth of a standard deviation
     ],
 )
-def test_other_courses_of_the_reward_are_no_gaming(changes: dict[str, Any]) -> None:
+def test_other_changes_of_the_reward_are_not_reward_hacking(changes: dict[str, Any]) -> None:
     assert alert_changes((20, {}), (100, changes)) == []
 
 
-def test_gaming_is_measured_from_where_accuracy_was_best() -> None:
+def test_reward_hacking_is_measured_from_the_best_accuracy() -> None:
     """Slowly: no twenty steps differ much from the twenty before."""
     monitor = HealthMonitor(HealthSettings())
     alerts = []
@@ -213,7 +213,7 @@ def test_steps_that_lack_a_metric_or_hold_no_number_are_passed_over() -> None:
     assert [monitor.observe(step, {"loss/total": 1.0}) for step in range(1, 50)] == [[]] * 49
 
 
-def test_a_resumed_run_goes_on_where_it_was() -> None:
+def test_a_resumed_run_continues_at_its_step() -> None:
     """At every step: as JSON, into a new monitor."""
     curves = [
         *[WELL] * 20,
@@ -252,7 +252,7 @@ def test_settings_are_closed_and_name_real_rules() -> None:
     assert len(HealthSettings(pause_on=tuple(rule.name for rule in RULES)).pause_on) == len(RULES) == 5
 
 
-def test_a_rule_ends_a_run_with_a_checkpoint_and_a_resumed_run_goes_on(tmp_path: Path) -> None:
+def test_a_rule_ends_a_run_with_a_checkpoint_and_a_resume_continues(tmp_path: Path) -> None:
     """A fresh model never stops by itself: every completion is truncated."""
     given = {
         "model": {"builtin": "tiny-vlm"},

@@ -99,7 +99,7 @@ def test_the_policy_loss_is_weighed_by_trainer_over_sampler(policy: Policy, halv
     assert describe("clip/sampler_share").unit == "share of tokens"
 
 
-def test_guidance_is_not_weighed(policy: Policy, halved: Any) -> None:
+def test_guidance_is_not_weighted(policy: Policy, halved: Any) -> None:
     _, plain = updated(policy, halved, CalibRL(mini_batches=1), importance_correction="none")
     _, masked = updated(policy, halved, CalibRL(mini_batches=1), importance_correction="token_mask", importance_cap=1.5)
     assert masked["loss/policy"] == 0

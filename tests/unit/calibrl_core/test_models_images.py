@@ -325,7 +325,7 @@ def test_a_text_that_contains_the_models_own_marks_is_refused(
         qwen_policy.encode([spoilt])
 
 
-def test_which_models_completions_share_a_prompt(
+def test_models_whose_completions_share_a_prompt(
     policy: Policy, qwen_policy: Policy, llava_policy: Policy, gemma_policy: Policy
 ) -> None:
     assert [one.shares_prompts for one in (policy, qwen_policy, llava_policy, gemma_policy)] == [

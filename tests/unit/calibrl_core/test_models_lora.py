@@ -146,7 +146,7 @@ def test_saving_changes_no_weight(lora_policy: Policy, tmp_path: Path) -> None:
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
 
 
-def test_a_run_goes_on_bit_for_bit(lora_policy: Policy, examples: list[Example], tmp_path: Path) -> None:
+def test_a_resumed_run_is_equal_bit_for_bit(lora_policy: Policy, examples: list[Example], tmp_path: Path) -> None:
     resumed = load_policy(LORA, checkpoint=save(lora_policy, tmp_path))
     expected = lora_policy.model.state_dict()
     found = resumed.model.state_dict()
@@ -178,7 +178,7 @@ def test_another_runs_adapter_is_refused(lora_policy: Policy, tmp_path: Path) ->
         load_policy(LORA.model_copy(update={"lora": LoraSettings(rank=8)}), checkpoint=folder)
 
 
-def test_without_adapters_a_run_goes_on_from_the_checkpoint(policy: Policy, tmp_path: Path) -> None:
+def test_without_adapters_a_run_resumes_from_the_checkpoint(policy: Policy, tmp_path: Path) -> None:
     moved = Policy(copy.deepcopy(policy.model), policy.processor, policy.device)
     with torch.no_grad():
         moved.model.get_output_embeddings().weight.neg_()

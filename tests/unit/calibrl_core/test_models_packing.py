@@ -98,7 +98,7 @@ def test_lone_completions_need_no_mask() -> None:
     assert inputs.predictors.tolist() == [1, 2, 10 + 2, 10 + 3]
 
 
-def test_positions_with_three_axes_go_on_from_the_prompts() -> None:
+def test_positions_with_three_axes_continue_those_of_the_prompt() -> None:
     """With an image of 2 x 2 patches the completion begins after the largest position, on all axes."""
     positions = torch.tensor([[[0, 0, 1, 1, 1, 1, 3]], [[0, 0, 1, 1, 2, 2, 3]], [[0, 0, 1, 2, 1, 2, 3]]])
     prompt = PromptRows(torch.arange(7)[None], torch.ones(1, 7).long(), positions, torch.tensor([4]), None, {})

@@ -127,7 +127,7 @@ def test_a_file_out_of_the_format(
     assert printed.count("\n") == 1
 
 
-def test_a_file_that_is_no_npz(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_is_not_npz_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "text.npz"
     path.write_text("not a zip file")
     assert parity.main([str(path)]) == 2

@@ -65,7 +65,7 @@ def test_a_snapshot_of_the_hub_cache_may_link_to_its_blobs(root: Path) -> None:
     assert "leads out of" in (PathBounds((snapshot,)).model_problem(snapshot) or "")
 
 
-def test_a_path_that_is_no_file_is_refused(root: Path) -> None:
+def test_a_path_that_is_not_a_file_is_refused(root: Path) -> None:
     os.mkfifo(root / "model" / "vocab.txt")  # a process that opens it waits without limit
     assert "neither a file nor a folder" in problem(root)
 
@@ -83,7 +83,7 @@ def test_a_config_file_that_names_a_path_outside_is_refused(root: Path, name: st
     assert f"{name} names" in problem(root)
 
 
-def test_a_note_on_a_models_origin_is_no_path(root: Path) -> None:
+def test_a_note_on_a_models_origin_is_not_a_path(root: Path) -> None:
     note = {"_name_or_path": str(root.parent / "secret"), "special": "a/b", "absent": "/nowhere/at/all"}
     (root / "model" / "config.json").write_text(json.dumps(note))
     assert problem(root) == ""

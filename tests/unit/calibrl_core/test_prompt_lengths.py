@@ -90,7 +90,7 @@ def test_a_prompt_too_long_even_when_cut_is_named() -> None:
         fit_prompts([example("", images=2)], settings(19, "truncate"), length)
 
 
-def test_few_counts_do() -> None:
+def test_truncation_counts_a_prompt_at_most_11_times() -> None:
     counted = []
 
     def count(example: Example) -> Any:

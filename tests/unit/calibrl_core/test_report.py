@@ -15,7 +15,7 @@ def lines(folder: Path) -> Any:
     return (folder / "events.jsonl").read_text().splitlines()
 
 
-def test_numbers_that_json_cannot_say(tmp_path: Path) -> None:
+def test_numbers_that_json_cannot_express(tmp_path: Path) -> None:
     EventFile(tmp_path).emit("metrics", step=1, values={"a": math.nan, "b": -math.inf, "c": [math.inf, 1.5]})
     event = json.loads(lines(tmp_path)[0])
     assert event["values"] == {"a": "NaN", "b": "-Infinity", "c": ["Infinity", 1.5]}

@@ -126,7 +126,7 @@ def test_adapters_are_sampled_from(start: Any, examples: list[Example]) -> None:
 
 
 @installed
-def test_another_image_is_seen(start: Any, policy: Policy, examples: list[Example]) -> None:
+def test_another_image_changes_the_logprobs(start: Any, policy: Policy, examples: list[Example]) -> None:
     engine = start(policy, PLENTY)
     other = [dataclasses.replace(examples[0], images=examples[1].images)]
     assert examples[0].images != examples[1].images

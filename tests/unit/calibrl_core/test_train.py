@@ -228,7 +228,7 @@ def test_a_resumed_run_reports_its_checkpoints_again(tmp_path: Path) -> None:
     assert [event["step"] for event in of_type(folder, "checkpoint")[reported:]] == [2, 4]
 
 
-def test_no_expert_no_calibrl(tmp_path: Path) -> None:
+def test_calibrl_needs_experts(tmp_path: Path) -> None:
     (tmp_path / "own.jsonl").write_text('{"question": "q", "answer": "1"}\n')
     settings = config(data={"path": str(tmp_path / "own.jsonl")})
     with pytest.raises(DataError, match="needs experts"):

@@ -58,7 +58,7 @@ def test_seeds_are_drawn_as_their_mean_between_min_and_max() -> None:
     assert curve.series.high.tolist() == [0.5, 1.0, 0.4, 0.6]
 
 
-def test_places_by_step_time_and_tokens() -> None:
+def test_x_positions_by_step_time_and_tokens() -> None:
     (job,) = seeds(1)
     line = [JobLine("one", "#000000", (job,))]
     found = together(

@@ -59,7 +59,7 @@ def completion(*tokens: str, **changes: Any) -> dict[str, Any]:
         "&lt;b&gt; &amp;",
     ],
 )
-def test_every_word_is_shown_as_it_is_and_does_nothing(tint: Any, hostile: str) -> None:
+def test_every_text_is_shown_literally_and_is_inert(tint: Any, hostile: str) -> None:
     group = completion("<", hostile, hostile[:5], rewards={hostile: 1.0})
     parsed = Parsed(completion_html(group, hostile, tint, 0))
     assert parsed.tags == {"div", "span", "label", "input"}

@@ -67,7 +67,7 @@ def test_an_invalid_position_is_refused(text: str, numbers: int) -> None:
         StreamPosition.parse(text, numbers)
 
 
-def test_zero_is_the_beginning_of_every_stream() -> None:
+def test_id_0_is_the_beginning_of_every_stream() -> None:
     assert StreamPosition.parse("0", 1).next_row == (1,)
     assert StreamPosition.parse("0", 2).next_row == (0, 1)
 

@@ -41,7 +41,7 @@ def test_only_as_many_as_needed_beside_free_slots() -> None:
     assert victims(queued(9, 4), now, [machine("m", 4, 1)]) == ("m", [UUID(int=2), UUID(int=1)])
 
 
-def test_no_job_is_preempted_if_enough_is_leaving_or_in_cleaning() -> None:
+def test_no_job_is_preempted_if_enough_slots_become_free_soon() -> None:
     leaving = [running(1, "m", 2, priority="low", leaving=True), running(2, "m", 2, priority="low")]
     assert victims(queued(9, 2), leaving, [machine("m", 4, 0)]) == ("m", [])
     assert victims(queued(9, 4), leaving, [machine("m", 4, 0)]) == ("m", [UUID(int=2)])
@@ -49,7 +49,7 @@ def test_no_job_is_preempted_if_enough_is_leaving_or_in_cleaning() -> None:
     assert victims(queued(9, 2), dirty, [machine("m", 4, 0)]) == ("m", [])
 
 
-def test_the_machine_with_fewest_and_lowest_jobs_to_preempt_is_taken() -> None:
+def test_the_machine_with_fewest_and_lowest_jobs_to_preempt_is_used() -> None:
     now = [
         running(1, "a", 1, priority="low"),
         running(2, "a", 1, priority="low"),

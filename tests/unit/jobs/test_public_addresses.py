@@ -80,7 +80,7 @@ def test_a_name_that_is_not_found_in_time_is_refused(hanging: list[str]) -> None
     assert problem is not None and "no answer" in problem and time.monotonic() - began < 5
 
 
-def test_names_that_hang_are_not_without_number(hanging: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_hanging_name_lookups_is_limited(hanging: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(public_addresses, "_free", threading.BoundedSemaphore(1))
     problems = [public_addresses.problem(f"https://{name}.example/") for name in ("one", "two")]
     assert hanging == ["one.example"] and "too many" in str(problems[1])

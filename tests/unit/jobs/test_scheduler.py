@@ -86,7 +86,7 @@ def test_best_fit_then_name() -> None:
     assert starts(plan([queued(1, 3)], [], machines, {})) == {1: "a"}
 
 
-def test_labels_must_be_there() -> None:
+def test_a_job_without_a_machine_with_its_labels_does_not_start() -> None:
     machines = [machine("a", 2, 2, gpu="h100"), machine("b", 2, 2, gpu="a100")]
     assert starts(plan([queued(1, labels={"gpu": "a100"})], [], machines, {})) == {1: "b"}
     for labels in ({"gpu": "t4"}, {"gpu": "a100", "room": "2"}):
@@ -156,7 +156,7 @@ def test_a_project_reserves_no_more_than_it_may_run() -> None:
     assert placements[3].worker == "b"
 
 
-def test_a_limit_of_gpus_is_none_of_cpu_slots() -> None:
+def test_a_limit_of_gpus_does_not_limit_cpu_slots() -> None:
     now = [running(11, "m", 3, 100, project="p")]  # more than it may since the limit was lowered
     one = machine("m", 4, 1, cpus=1, free_cpus=1)
     assert starts(plan([queued(1), queued(2, 0)], now, [one], {"p": share(max_gpus=2)})) == {2: "m"}

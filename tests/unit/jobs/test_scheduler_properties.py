@@ -166,7 +166,7 @@ def test_until_full_leaves_out_only_those_that_can_not_start(situation: Situatio
 
 @given(situations())
 @unhurried
-def test_where_others_gave_way_there_is_room(situation: Situation) -> None:
+def test_preempting_the_victims_frees_enough_slots(situation: Situation) -> None:
     queued, running, machines, _ = situation
     by_id, by_name = {one.id: one for one in running}, {machine.name: machine for machine in machines}
     for job in queued:

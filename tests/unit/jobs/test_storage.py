@@ -80,7 +80,7 @@ def test_an_unusable_storage_location_is_reported(tmp_path: Path, file: Path) ->
         Storage(str(file)).put(KEY, file)
 
 
-def test_a_bucket_that_there_is_not_is_no_file_that_there_is_not(
+def test_a_missing_bucket_is_not_reported_as_a_missing_file(
     storage: Storage, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def put_file(*_: object) -> None:

@@ -35,7 +35,7 @@ def test_cards_are_read_by_index(cards: Path) -> None:
     assert read([]) == []
 
 
-def test_without_a_driver_there_are_none_and_later_there_may_be(cards: Path) -> None:
+def test_without_a_driver_there_are_no_gpus_until_it_is_loaded(cards: Path) -> None:
     assert read() == read([0]) == []
     write(cards, [Card()])
     assert [gpu.index for gpu in read()] == [0]

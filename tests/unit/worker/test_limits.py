@@ -21,7 +21,7 @@ def cards(*utilisation: float) -> list[GpuReading]:
     ]
 
 
-def test_without_limits_nothing_ever_happens() -> None:
+def test_without_limits_no_warning_appears() -> None:
     free = watch()
     assert [free.check(START + 1e7 * n, None, cards(0, 0)) for n in range(5)] == [None] * 5
 
@@ -79,11 +79,11 @@ def test_idle_gpus_are_warned_of_and_in_the_next_window_end_the_job() -> None:
     )
 
 
-def test_a_busy_window_forgives_the_one_before() -> None:
+def test_a_busy_window_resets_the_warning_of_an_idle_one() -> None:
     assert [type(one) for one in idle(5, 50, 5, 5)] == [LimitWarning, type(None), LimitWarning, LimitExceeded]
 
 
-def test_a_window_without_readings_says_nothing() -> None:
+def test_a_window_without_readings_gives_no_warning() -> None:
     found = watch(min_gpu_utilisation=20, gpu_idle_seconds=100)
     assert isinstance(found.check(START + 100, 1, cards(0)), LimitWarning)
     assert found.check(START + 200, 1, []) is None
