@@ -1,4 +1,4 @@
-"""Fixtures that several folders share: real PostgreSQL and Valkey, started once, and a fresh database a test."""
+"""Fixtures that several folders share: real PostgreSQL and Valkey, started once, and a fresh database per test."""
 
 import os
 import subprocess
@@ -32,8 +32,11 @@ def own_logs() -> Iterator[None]:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
-    """Makes a file system of so many KiB; it is gone after the test. It is mounted where only a process of ours and
-    the path through that see it, which needs no rights but those to a user namespace."""
+    """Return a function that creates a file system with a number of KiB; it is removed after the test.
+
+    The file system is mounted in the namespace of a helper process and reached through `/proc/PID/root`, which needs
+    only the right to create a user namespace.
+    """
     folder = tmp_path / "small"
     folder.mkdir()
     with ExitStack() as holders:
@@ -43,7 +46,7 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
             command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount]
             pipe = subprocess.PIPE
             holder = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
-            holders.enter_context(holder)  # whose end closes its input, and waits
+            holders.enter_context(holder)  # at its exit closes the input and waits
             assert holder.stdout is not None and holder.stderr is not None
             if holder.stdout.readline() != "mounted\n":
                 pytest.skip(f"no small file system can be mounted here: {holder.stderr.read().strip()}")

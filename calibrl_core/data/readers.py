@@ -30,7 +30,7 @@ def read_rows(source: FileData | HubData) -> Iterator[RawRow]:
 
 
 def read_count(path: str) -> int:
-    """Return how many rows a file has: from the footer of a Parquet file, or the number of lines of JSONL.
+    """Return the number of rows of a file: from the footer of a Parquet file, or the number of lines of JSONL.
 
     Raises:
         DataError: the file cannot be read.

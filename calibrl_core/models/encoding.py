@@ -170,7 +170,7 @@ def _picture(data: bytes) -> Image.Image:
 def _stacked(tensors: Sequence[Tensor]) -> Tensor:
     """Concatenate tensors along the first dimension, each padded with 0 to the largest size of the others.
 
-    Models that give images a second dimension, or pixels a mask, treat entries that are all 0 as padding.
+    Models whose images have a second dimension, or whose pixels have a mask, treat entries of only 0 as padding.
     """
     sizes = torch.tensor([tensor.shape[1:] for tensor in tensors]).amax(0).tolist()
     filled = []

@@ -1,4 +1,4 @@
-"""Where the time goes: step phases, throughput, memory, and the GPUs that the job holds."""
+"""Time per step phase, throughput, memory, and the GPUs that the job holds."""
 
 import streamlit as st
 

@@ -1,6 +1,9 @@
-"""`python -m tests.chaos`: rounds until the time is up, then the table and the last line; exit status 1 if it is not
-`0 jobs lost, 0 steps doubled, 0 processes left`, or a promise was broken (claimed again within two lease periods, not
-begun again without need, no pause lost), or (but for --short) a cell is missing."""
+"""`python -m tests.chaos`: run rounds for a time, then print the table and the last line.
+
+The exit status is 1 if the last line is not `0 jobs lost, 0 steps doubled, 0 processes left`; if a guarantee was broken
+(jobs are claimed again within two lease periods, no run restarts without need, no pause is lost); or, without --short,
+if a cell is missing.
+"""
 
 import argparse
 import random
@@ -19,10 +22,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from tests.chaos import disk, machine, pids, real
 from tests.chaos.cells import State, applies
 from tests.chaos.faults import FAULTS, Fault
+from tests.chaos.reference_runs import ReferenceRuns
 from tests.chaos.rounds import Hit, Round
 from tests.chaos.stack import LEASE_SECONDS, Stack
 from tests.chaos.table import last_line, print_gaps, print_table
-from tests.chaos.undisturbed import Undisturbed
 from tests.chaos.verify import Found
 from tests.support.processes import processes_with
 from tests.support.waiting import LIMIT_SECONDS
@@ -35,13 +38,14 @@ Shown = Callable[[str], None]
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description="Faults against the queue.")
     parser.add_argument("--seconds", type=float, help="time for rounds; default: 2000, short 100")
-    parser.add_argument("--seed", type=int, default=0, help="of which faults hit which jobs, in what order")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the order of faults and of the jobs that they hit")
+    parser.add_argument("--lease", type=float, default=LEASE_SECONDS, help="seconds; a busy machine needs more")
+    parser.add_argument("--short", action="store_true", help="about one round per fault, in three minutes")
     parser.add_argument(
-        "--lease", type=float, default=LEASE_SECONDS, help="seconds; a machine with other work needs more"
-    )
-    parser.add_argument("--short", action="store_true", help="each fault about once, in three minutes")
-    parser.add_argument(
-        "--fault", action="append", choices=[fault.name for fault in FAULTS], help="only these, and no real training"
+        "--fault",
+        action="append",
+        choices=[fault.name for fault in FAULTS],
+        help="only this fault (repeat for several), without real training",
     )
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(f"stopped by SIGTERM; seed {options.seed}"))
@@ -54,7 +58,7 @@ def main() -> None:
     if whole:
         shutil.rmtree(folder, ignore_errors=True)
     else:
-        suite.console.print(f"logs, and all that the jobs left: {folder}")
+        suite.console.print(f"logs and all output of the jobs: {folder}")
     print(last_line(suite.strokes, suite.found), flush=True)
     sys.exit(not whole)
 
@@ -69,7 +73,7 @@ class Suite:
         self._without: dict[str, str] = {}
 
     def run(self, seconds: float, *, short: bool) -> None:
-        """The rounds against the torch-free trainer, then those against the real one."""
+        """Run the rounds against the trainer without torch, then those against the real one."""
         started = time.monotonic()
         columns = (BarColumn(), TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
         with Progress(*columns, console=self.console, disable=not self.console.is_terminal) as progress:
@@ -91,17 +95,17 @@ class Suite:
 
     def _play(self, stack: Stack, until: float, shown: Shown) -> None:
         self._look(stack)
-        undisturbed = Undisturbed(self.folder / "undisturbed", "tests.support.fake_trainer")
+        references = ReferenceRuns(self.folder / "references", "tests.support.fake_trainer")
         for number, (fault, aim, rng) in enumerate(self._plan(), 1):
             if time.monotonic() > until:
                 break
-            result = Round(stack, fault, aim, rng, undisturbed).play()
+            result = Round(stack, fault, aim, rng, references).play()
             self.strokes += result.strokes
             self.hits += result.hits
             self._add(f"round {number}, {self.strokes} faults: {fault.name} x {aim}", result.found, shown)
 
     def _plan(self) -> Iterator[tuple[Fault, State, random.Random]]:
-        """For ever: the fault that has had the fewest rounds, at the state where it has struck least."""
+        """Yield, without end, the fault with the fewest rounds, at the state that it has hit least."""
         rng = random.Random(self._seed)
         rounds: Counter[str] = Counter()
         while True:

@@ -1,4 +1,4 @@
-"""The table that is to be covered: every fault against a job in every state."""
+"""The cells that the suite must cover: every fault against a job in every state."""
 
 from enum import StrEnum
 
@@ -20,9 +20,9 @@ class State(StrEnum):
 HELD = (State.BEFORE, State.AFTER, State.SAVING, State.PAUSING, State.CANCELLING, State.FINISHING)
 IDLE = (State.QUEUED, State.WAITING, State.PAUSED)
 
-_NO_PROCESS = "no process runs for it: there is nothing to hit"
-_NO_MACHINE = "no machine holds it: the fault can't reach it"
-_NO_DISK = "it writes nothing; what it starts to write later is the queued job's cell"
+_NO_PROCESS = "the job has no process to hit"
+_NO_MACHINE = "no machine holds the job: the fault can't reach it"
+_NO_DISK = "the job writes nothing yet; its later writes belong to the cell of the queued job"
 
 REASONS: dict[str, dict[State, str]] = {
     "trainer killed": dict.fromkeys(IDLE, _NO_PROCESS),
@@ -43,5 +43,5 @@ def applies(fault: str, state: State) -> bool:
 
 
 def cells(faults: list[str]) -> list[tuple[str, State]]:
-    """Every cell that makes sense."""
+    """Return every cell that makes sense."""
     return [(fault, state) for fault in faults for state in State if applies(fault, state)]

@@ -1,4 +1,4 @@
-"""A small disk for one job's run folder, that can be filled and freed."""
+"""A small disk for one job's run folder, which a fault can fill and free."""
 
 import errno
 import subprocess
@@ -23,7 +23,7 @@ def mount(folder: Path, megabytes: int = 4) -> None:
 
 
 def fill(folder: Path) -> None:
-    """Leave not a byte free."""
+    """Fill the disk completely."""
     with (folder / FILLER).open("ab", buffering=0) as file:
         try:
             while True:
@@ -34,17 +34,17 @@ def fill(folder: Path) -> None:
 
 
 def free(folder: Path) -> None:
-    """Take the filler away."""
+    """Remove the file that fills the disk."""
     (folder / FILLER).unlink(missing_ok=True)
 
 
 def unmount(folder: Path) -> None:
-    """Take the disk away, and what is on it."""
+    """Unmount the disk; its content is lost."""
     subprocess.run(["umount", "--lazy", str(folder)], check=False, capture_output=True, timeout=LIMIT_SECONDS)
 
 
 def possible(folder: Path) -> str | None:
-    """None where small disks can be made here, else why not."""
+    """Return None if this machine permits small disks, else the reason why not."""
     try:
         mount(folder)
     except (FileNotFoundError, subprocess.CalledProcessError) as error:

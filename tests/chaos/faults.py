@@ -1,4 +1,4 @@
-"""The faults. Each acts at any moment, lets the trainers continue, and repairs its damage."""
+"""The faults. Each can act at any moment, lets the trainers continue, and repairs its damage."""
 
 import signal
 import threading
@@ -16,21 +16,23 @@ from jobs.db import session_scope
 from tests.chaos import disk, orders, pids
 from tests.chaos.cells import State
 from tests.chaos.follower import Follower
+from tests.chaos.held_jobs import STEPS
 from tests.chaos.scene import Scene
-from tests.chaos.tableau import STEPS
 from tests.support.databases import sql
 from tests.support.waiting import LIMIT_SECONDS
 
 OUTAGE_SECONDS = 1.0
 FLURRY_SECONDS = 2.0
-FINISH_SECONDS = 0.8  # from letting a run finish to its job's end, about
+FINISH_SECONDS = 0.8  # about the time from a run's last step to its job's end
 DUPLICATES = 20
 
 
 @dataclass(frozen=True)
 class Fault:
-    """`reach`: whom one stroke hits. `loses`: the worker is gone, so that its jobs have to be claimed again.
-    `holds`: it may be within a transaction, whose locks then last until the server ends it.
+    """A fault.
+
+    `reach`: the jobs that one occurrence hits. `loses`: the worker is gone, so its jobs must be claimed again. `holds`:
+    the fault can interrupt a transaction, whose locks then last until the server ends it.
     """
 
     name: str
@@ -41,7 +43,7 @@ class Fault:
 
 
 def trainer_killed(scene: Scene) -> None:
-    """SIGKILL of the trainer and all it has started."""
+    """Kill the trainer and all its child processes."""
 
     def kill() -> None:
         for subject in scene.victims:
@@ -51,12 +53,12 @@ def trainer_killed(scene: Scene) -> None:
 
 
 def supervisor_killed(scene: Scene) -> None:
-    """SIGKILL of the worker's process that runs the job."""
+    """Kill the worker's process that runs the job."""
     scene.strike(lambda: pids.send(_supervisors(scene), signal.SIGKILL))
 
 
 def supervisor_frozen(scene: Scene) -> None:
-    """SIGSTOP of that process until another one has the job; then it goes on, and must find itself fenced."""
+    """Stop that process (SIGSTOP) until another one has the job; then it continues, with an invalid fencing token."""
     frozen = _supervisors(scene)
     scene.strike(lambda: pids.send(frozen, signal.SIGSTOP))
     scene.until_taken()
@@ -65,14 +67,14 @@ def supervisor_frozen(scene: Scene) -> None:
 
 
 def worker_killed(scene: Scene) -> None:
-    """SIGKILL of a worker's main process; a service manager starts it again."""
+    """Kill a worker's main process; a service manager starts it again."""
     machine = scene.machine
     scene.strike(machine.kill)
     machine.start()
 
 
 def worker_frozen(scene: Scene) -> None:
-    """SIGSTOP of all processes of a worker until others have its jobs; then they go on."""
+    """Stop all processes of a worker (SIGSTOP) until others have its jobs; then they continue."""
     machine = scene.machine
     frozen = [machine.pid, *machine.slots]
     scene.strike(lambda: pids.send(frozen, signal.SIGSTOP))
@@ -82,7 +84,7 @@ def worker_frozen(scene: Scene) -> None:
 
 
 def worker_cut_off(scene: Scene) -> None:
-    """A worker's network is gone until others have its jobs; then it is there again."""
+    """Disconnect a worker's network until others have its jobs."""
     cable = scene.machine.cable
     assert cable is not None
     scene.strike(cable.cut)
@@ -92,7 +94,7 @@ def worker_cut_off(scene: Scene) -> None:
 
 
 def clock_jumps(scene: Scene) -> None:
-    """A worker's clock is an hour ahead, then an hour behind, then right."""
+    """Set a worker's clock an hour ahead, then an hour behind, then right."""
     machine = scene.machine
     scene.strike(lambda: machine.set_clock("+1h"))
     time.sleep(OUTAGE_SECONDS)
@@ -102,33 +104,33 @@ def clock_jumps(scene: Scene) -> None:
 
 
 def valkey_killed(scene: Scene) -> None:
-    """SIGKILL of Valkey, which is away for a second."""
+    """Kill Valkey and start it again after a second."""
     scene.strike(lambda: _restart(scene.stack.valkey, signal.SIGKILL))
 
 
 def valkey_restarted(scene: Scene) -> None:
-    """Valkey stops in order and starts again."""
+    """Restart Valkey cleanly."""
     scene.strike(lambda: _restart(scene.stack.valkey, signal.SIGTERM))
 
 
 def valkey_wiped(scene: Scene) -> None:
-    """FLUSHALL: what was on its way is lost."""
+    """Delete all messages in the broker (FLUSHALL)."""
     scene.strike(lambda: _broker(scene, lambda client: client.flushall()))
 
 
 def postgres_killed(scene: Scene) -> None:
-    """SIGKILL of PostgreSQL, which is away for longer than a lease and then recovers: runs must go on through that."""
+    """Kill PostgreSQL and start it again after more than a lease period: runs must continue during the outage."""
     away = scene.stack.lease_seconds + OUTAGE_SECONDS
     scene.strike(lambda: _restart(scene.stack.postgres, signal.SIGKILL, away))
 
 
 def postgres_restarted(scene: Scene) -> None:
-    """PostgreSQL stops at once (immediate shutdown) and starts again."""
+    """Restart PostgreSQL with an immediate shutdown."""
     scene.strike(lambda: _restart(scene.stack.postgres, signal.SIGQUIT))
 
 
 def valkey_cut(scene: Scene) -> None:
-    """CLIENT KILL: every connection to Valkey breaks."""
+    """Close every connection to Valkey (CLIENT KILL)."""
 
     def cut(client: redis.Redis) -> None:
         for kind in ("normal", "pubsub"):
@@ -138,7 +140,7 @@ def valkey_cut(scene: Scene) -> None:
 
 
 def postgres_cut(scene: Scene) -> None:
-    """pg_terminate_backend: every connection to PostgreSQL breaks."""
+    """Close every connection to PostgreSQL (pg_terminate_backend)."""
     statement = (
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname IS NOT NULL"
     )
@@ -146,8 +148,8 @@ def postgres_cut(scene: Scene) -> None:
 
 
 def api_restarted(scene: Scene) -> None:
-    """The API is killed while a client follows a job's curve; the client must get every step once."""
-    follower = Follower(scene.stack.client(), scene.tableau.subjects[State.AFTER].id)
+    """Kill the API while a client follows a job's curve; the client must get every step once."""
+    follower = Follower(scene.stack.client(), scene.held.subjects[State.AFTER].id)
     follower.start()
     scene.strike(lambda: scene.stack.stop_api(signal.SIGKILL))
     scene.stack.start_api()
@@ -155,7 +157,7 @@ def api_restarted(scene: Scene) -> None:
 
 
 def wakes_doubled(scene: Scene) -> None:
-    """Every machine gets twenty wake-ups too many."""
+    """Send every machine twenty additional wake-ups."""
 
     def send() -> None:
         queue.wake({machine.name: DUPLICATES for machine in scene.stack.machines})
@@ -178,7 +180,7 @@ def wakes_lost(scene: Scene) -> None:
 
 
 def sweeps_doubled(scene: Scene) -> None:
-    """Two more sweep at once, again and again, beside the API's and the workers' own."""
+    """Run two more sweeps at the same time, repeatedly, in addition to those of the API and the workers."""
     until = time.monotonic() + FLURRY_SECONDS
 
     def sweep() -> None:
@@ -198,12 +200,12 @@ def sweeps_doubled(scene: Scene) -> None:
 
 
 def cancelled(scene: Scene) -> None:
-    """A person cancels."""
+    """Cancel the jobs, as a user does."""
     _order_all(scene, lifecycle.cancel, {State.CANCELLING})
 
 
 def paused(scene: Scene) -> None:
-    """A person pauses."""
+    """Pause the jobs, as a user does."""
     _order_all(scene, lifecycle.pause, {State.PAUSING, State.PAUSED, State.CANCELLING})
 
 
@@ -239,7 +241,7 @@ def _rests(job: models.Job) -> bool:
 
 def _supervisors(scene: Scene) -> list[int]:
     found = [pids.supervisor(subject.id) for subject in scene.victims]
-    assert None not in found, "a job that runs has no supervisor"
+    assert None not in found, "a running job has no supervisor"
     return [pid for pid in found if pid is not None]
 
 
@@ -258,7 +260,7 @@ def _broker(scene: Scene, action: Callable[[redis.Redis], object]) -> None:
 
 
 def _order_all(scene: Scene, order: Callable[..., models.Job], refused: set[State]) -> None:
-    """Give every victim this order, one that finishes at any moment around its end; twice is refused (409)."""
+    """Give every victim this order, at random moments around the end of a run; the second order is refused (409)."""
 
     def give() -> None:
         for subject in scene.victims:
@@ -271,7 +273,7 @@ def _order_all(scene: Scene, order: Callable[..., models.Job], refused: set[Stat
 
     scene.strike(give)
     hit = {subject.state for subject in scene.victims}
-    scene.notes += [f"{state}: ordered twice, and not refused" for state in hit & refused & scene.accepted]
+    scene.notes += [f"{state}: the second order was not refused" for state in hit & refused & scene.accepted]
     scene.notes += [f"{state}: refused" for state in hit - refused - scene.accepted - {State.FINISHING}]
 
 

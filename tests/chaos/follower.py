@@ -24,7 +24,9 @@ class Follower(threading.Thread):
         deadline = time.monotonic() + LIMIT_SECONDS
         while time.monotonic() < deadline and not self._ended:
             try:
-                final = self._client.job(self._id).status.final  # asked first: what comes later is there by then
+                final = self._client.job(
+                    self._id
+                ).status.final  # read first: the curve read afterwards is then complete
                 rows = self._client.metrics(self._id, after_step=self._steps[-1] if self._steps else 0).data
                 self._steps += [row.step for row in rows]
                 self._ended = final and not rows
@@ -39,5 +41,5 @@ class Follower(threading.Thread):
         if not self._ended:
             return ["the follower did not get to the job's end"]
         if not self._broken:
-            return ["the API was never away: the follower was not disturbed"]
+            return ["the API was always reachable: the fault did not affect the follower"]
         return [] if self._steps == list(range(1, steps + 1)) else [f"the follower got steps {self._steps}"]

@@ -1,4 +1,4 @@
-"""A worker machine: `celery -A worker.tasks worker` under a name, started again as a service manager would."""
+"""A worker machine: `celery -A worker.tasks worker` under a name; the harness restarts it like a service manager."""
 
 import signal
 import sys
@@ -40,7 +40,7 @@ class Machine:
         return pids.children(self.pid)
 
     def start(self, **environment: str) -> None:
-        """Start it; what runs of it is killed first."""
+        """Start the worker; kill its old processes first."""
         self.kill()
         worker = ["-m", "celery", "-A", "worker.tasks", "worker", "-n", f"{self.name}@%h", *CELERY_FLAGS]
         everything = self._environment | environment
@@ -48,7 +48,7 @@ class Machine:
         self._process = children.start(command, log=self._log, env=everything, cwd=ROOT)
 
     def start_with_clock(self) -> None:
-        """Start it with a clock that `set_clock` can turn; only time of day is, as on a machine."""
+        """Start the worker with a wall clock that `set_clock` can change; the monotonic clock stays right."""
         assert FAKETIME is not None
         self.set_clock("+0")
         self.start(
@@ -67,21 +67,21 @@ class Machine:
         partial.replace(self._clock)
 
     def kill(self) -> None:
-        """SIGKILL of the main process; the kernel ends its slots."""
+        """Kill the main process; the kernel then ends its slots."""
         if self._process:
             self._process.kill()
             self._process.wait(REAP_SECONDS)
             self._process = None
 
     def stop(self) -> None:
-        """Ask it to end, and see that it does."""
+        """Stop the worker and wait for its end."""
         if self._process:
             self.thaw()
             children.stop(self._process, STOP_SECONDS)
             self._process = None
 
     def thaw(self) -> None:
-        """Let all its processes go on."""
+        """Let all processes of the worker continue (SIGCONT)."""
         if self._process:
             pids.send([self.pid, *self.slots], signal.SIGCONT)
 
@@ -90,5 +90,5 @@ class Machine:
         return self._process is not None and not children.ended(self._process)
 
     def await_slots(self, count: int) -> None:
-        """Wait until so many slots' processes are there."""
+        """Wait until this number of slot processes exists."""
         eventually(lambda: len(self.slots) >= count)

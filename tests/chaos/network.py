@@ -1,4 +1,4 @@
-"""A network namespace of a worker's own, joined to this machine by one cable that can be pulled."""
+"""A separate network namespace for a worker, connected to this machine by one virtual cable that a fault can cut."""
 
 import os
 import subprocess
@@ -54,16 +54,16 @@ class Namespace:
             subprocess.run(["ip", *command], check=False, capture_output=True, timeout=LIMIT_SECONDS)
 
     def cut(self) -> None:
-        """Pull the cable: what is sent either way is lost without a word."""
+        """Cut the cable: packets in both directions are lost silently."""
         _ip("link", "set", self._cable, "down")
 
     def join(self) -> None:
-        """Put it back."""
+        """Connect the cable again."""
         _ip("link", "set", self._cable, "up")
 
 
 def possible() -> str | None:
-    """None where namespaces can be made here, else why not."""
+    """Return None if this machine permits namespaces, else the reason why not."""
     try:
         with Namespace():
             return None

@@ -38,7 +38,7 @@ def submit(spec: dict[str, Any], before: Callable[[UUID], None] = lambda _: None
 
 
 def ordered(order: Callable[..., models.Job], job_id: UUID) -> bool:
-    """Pause, resume, cancel or retry a job; False where its status doesn't allow that (a 409)."""
+    """Pause, resume, cancel or retry a job; return False if its status does not allow that (409)."""
     try:
         asked(lambda session: order(session, job_id, actor=USER))
     except Conflict:

@@ -7,28 +7,28 @@ from contextlib import suppress
 from pathlib import Path
 from uuid import UUID
 
-SECRET = b"DATABASE_URL="  # who has it in its environment belongs to the service; a trainer never has
+SECRET = b"DATABASE_URL="  # processes with it in their environment belong to the service; a trainer never has it
 
 
 def trainers(job_id: UUID, attempt: int | None = None) -> list[int]:
-    """Processes of a job's run (of one attempt): by command line, environment, working folder or an open file."""
+    """Return processes of a job's run (of one attempt): by command line, environment, working folder or open file."""
     marker = f"runs/{job_id}" + (f"/attempt-{attempt}/" if attempt else "")
     return [pid for pid in _all() if _mentions(pid, marker.encode())]
 
 
 def trainers_of_any(data_dir: Path) -> list[int]:
-    """Processes of any run below this folder."""
+    """Return processes of any run below this folder."""
     return [pid for pid in _all() if _mentions(pid, os.fsencode(data_dir / "runs"))]
 
 
 def supervisor(job_id: UUID) -> int | None:
-    """The worker's process that runs the job."""
+    """Return the worker's process that runs the job."""
     parents = {parent(pid) for pid in trainers(job_id)} - set(trainers(job_id))
     return next(iter(parents & set(_all())), None)
 
 
 def parent(pid: int) -> int:
-    """The pid of its parent; 0 once it has gone."""
+    """Return the parent's pid; 0 if the process has ended."""
     with suppress(OSError):
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     return 0
@@ -40,7 +40,7 @@ def children(pid: int) -> list[int]:
 
 
 def send(pids: Iterable[int], number: signal.Signals) -> None:
-    """Signal those that still live."""
+    """Send a signal to those processes that still exist."""
     for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, number)
@@ -61,7 +61,7 @@ def _mentions(pid: int, marker: bytes) -> bool:
     if SECRET in environment:
         return False
     words = [_read(pid, "cmdline") + b"/", environment]
-    with suppress(OSError):  # a zombie has none
+    with suppress(OSError):  # a zombie has no environment
         words.append(os.fsencode(Path(f"/proc/{pid}/cwd").readlink()) + b"/")
         for path in Path(f"/proc/{pid}/fd").iterdir():
             with suppress(OSError):

@@ -1,4 +1,4 @@
-"""Faults against real training of the tiny model: its metrics must equal an undisturbed run's bit for bit."""
+"""Faults against real training of the tiny model: its metrics must equal those of a run without faults, bit for bit."""
 
 import random
 import signal
@@ -10,8 +10,8 @@ from uuid import UUID
 from calibrl.schemas import JobStatus, Reason
 from jobs import lifecycle, models
 from tests.chaos import orders, pids, verify
+from tests.chaos.reference_runs import ReferenceRuns
 from tests.chaos.stack import Stack
-from tests.chaos.undisturbed import Undisturbed
 from tests.chaos.verify import Found
 from tests.support.waiting import LIMIT_SECONDS, eventually
 
@@ -21,7 +21,7 @@ SPEC = {
     "name": "real training",
     "model": {"builtin": "tiny-vlm"},
     "data": {"builtin": "digits", "split": "train", "rows": 40},
-    "algorithm": {"type": "sft"},  # an untrained model never answers right, and would learn nothing from rewards
+    "algorithm": {"type": "sft"},  # an untrained model never gives a correct answer, so rewards would teach it nothing
     "rollout": {"max_completion_tokens": 32},
     "optimizer": {"lr": 1e-3},
     "prompts_per_step": 2,
@@ -32,25 +32,25 @@ SPEC = {
 
 
 def play(folder: Path, seed: int, *, short: bool) -> tuple[int, Found]:
-    """A job for each fault, one after the other; how many faults there were, and what was found."""
+    """Run a job per fault, one after the other; return the number of faults and the findings."""
     rng, found = random.Random(seed), Found()
-    undisturbed = Undisturbed(folder / "undisturbed", "calibrl_core")
+    references = ReferenceRuns(folder / "references", "calibrl_core")
     blows = [worker_killed] if short else [worker_killed, trainer_killed, paused]
     with Stack(folder / "stack", trainer="calibrl_core", slots=(1, 0), lease_seconds=6) as stack:
         for blow in blows:
-            here = _one(stack, blow, rng.randint(EVERY + 1, STEPS - EVERY), undisturbed)
+            here = _one(stack, blow, rng.randint(EVERY + 1, STEPS - EVERY), references)
             here.words = [f"real training, {blow.__name__}: {words}" for words in here.words]
             found.add(here)
     return len(blows), found
 
 
-def _one(stack: Stack, blow: Callable[[Stack, models.Job], None], step: int, undisturbed: Undisturbed) -> Found:
+def _one(stack: Stack, blow: Callable[[Stack, models.Job], None], step: int, references: ReferenceRuns) -> Found:
     job_id = orders.submit(SPEC)
     eventually(lambda: orders.job(job_id).step >= step)
     before = orders.job(job_id)
     blow(stack, before)
     _drive(job_id)
-    found = verify.check_job(job_id, JobStatus.SUCCEEDED, undisturbed)
+    found = verify.check_job(job_id, JobStatus.SUCCEEDED, references)
     if orders.job(job_id).attempt == before.attempt:
         found.words.append("the run had ended before the fault")
         found.lost += 1
@@ -70,16 +70,16 @@ def _drive(job_id: UUID) -> None:
 
 
 def worker_killed(stack: Stack, job: models.Job) -> None:
-    """The worker's main process is killed, and started again."""
+    """Kill the worker's main process and start it again."""
     assert job.worker is not None
     stack.machine(job.worker).start()
 
 
 def trainer_killed(stack: Stack, job: models.Job) -> None:
-    """The trainer is killed."""
+    """Kill the trainer."""
     pids.send(pids.trainers(job.id), signal.SIGKILL)
 
 
 def paused(stack: Stack, job: models.Job) -> None:
-    """A person pauses, and resumes."""
+    """Pause and resume the job, as a user does."""
     orders.ordered(lifecycle.pause, job.id)

@@ -1,4 +1,4 @@
-"""A round: jobs in every state, one fault, every job run to its end and checked."""
+"""A round: jobs in every state, one fault; every job is then run to its end and checked."""
 
 import random
 import time
@@ -14,22 +14,24 @@ from jobs.repository import metrics
 from tests.chaos import disk, orders, pids, verify
 from tests.chaos.cells import IDLE, State, applies
 from tests.chaos.faults import FAULTS, Fault
+from tests.chaos.held_jobs import HeldJobs, Subject
 from tests.chaos.machine import Machine
+from tests.chaos.reference_runs import ReferenceRuns
 from tests.chaos.scene import Scene
 from tests.chaos.stack import Stack
-from tests.chaos.tableau import Subject, Tableau
-from tests.chaos.undisturbed import Undisturbed
 from tests.chaos.verify import Found
 from tests.support.waiting import LIMIT_SECONDS
 
-LEASES = 2  # within so many periods a job whose worker is gone must be claimed again
+LEASES = 2  # lease periods within which a job whose worker is gone must be claimed again
 RUNNING = (State.BEFORE, State.AFTER, State.SAVING, State.FINISHING)
-UNFELT = [fault.name for fault in FAULTS if fault.reach == "all"] + ["clock jumps"]  # a run goes on through these
+UNFELT = [fault.name for fault in FAULTS if fault.reach == "all"] + [
+    "clock jumps"
+]  # faults during which a run continues
 
 
 @dataclass
 class Hit:
-    """A fault on one job: what became of it, and how soon it went on."""
+    """A fault on one job: its effect, and the times until the job was claimed again and reported a new step."""
 
     fault: str
     state: State
@@ -48,30 +50,30 @@ class Result:
 
 
 class Round:
-    """`aim`: the state that the fault is to hit, beside others where it reaches them."""
+    """A round. `aim`: the state that the fault must hit; it can hit others too."""
 
-    def __init__(self, stack: Stack, fault: Fault, aim: State, rng: random.Random, undisturbed: Undisturbed) -> None:
+    def __init__(self, stack: Stack, fault: Fault, aim: State, rng: random.Random, references: ReferenceRuns) -> None:
         self._stack, self._fault, self._aim, self._rng = stack, fault, aim, rng
-        self._undisturbed = undisturbed
+        self._references = references
         self._aims = self._choose_aims()
-        self._tableau = Tableau(rng, self._aims if fault.name == "disk full" else ())
+        self._held = HeldJobs(rng, self._aims if fault.name == "disk full" else ())
         self._result = Result()
 
     def play(self) -> Result:
-        """The whole round; what goes wrong in it is a finding, and the next round starts clean."""
+        """Run the whole round. An error in the round is a finding; the next round starts clean."""
         try:
             self._prepare()
-            self._tableau.set_up()
+            self._held.set_up()
             scene = self._strike()
             self._drive(scene)
             self._check(scene)
-        except Exception as error:  # the suite's edge: one broken round must not end the others
+        except Exception as error:  # outermost handler: one broken round must not end the others
             self._complain(f"the round broke: {type(error).__name__}: {error}", lost=1)
             self._result.found.words.append(traceback.format_exc())
             self._clean_up()
         finally:
-            self._tableau.release()
-            self._tableau.clear()
+            self._held.release()
+            self._held.clear()
             self._restore()
         return self._result
 
@@ -99,7 +101,7 @@ class Round:
             start(machine)
 
     def _victims(self) -> list[Subject]:
-        subjects = self._tableau.subjects
+        subjects = self._held.subjects
         if self._fault.reach == "job":
             return [subjects[state] for state in self._aims]
         held = [subject for subject in subjects.values() if applies(self._fault.name, subject.state)]
@@ -108,7 +110,7 @@ class Round:
         return [subject for subject in held if subject.worker == subjects[self._aim].worker]
 
     def _strike(self) -> Scene:
-        scene = Scene(self._stack, self._tableau, self._rng, self._victims())
+        scene = Scene(self._stack, self._held, self._rng, self._victims())
         assert scene.victims, "the machine to be hit holds no job"
         self._result.strokes = len(scene.victims) if self._fault.reach == "job" else 1
         self._fault.strike(scene)
@@ -117,23 +119,23 @@ class Round:
         return scene
 
     def _drive(self, scene: Scene) -> None:
-        """Do what a person would until every job has ended: resume, retry."""
+        """Resume and retry jobs, like a user, until every job has ended."""
         deadline = time.monotonic() + LIMIT_SECONDS
-        waiting = dict(self._tableau.subjects)
+        waiting = dict(self._held.subjects)
         while waiting and time.monotonic() < deadline:
             for state, subject in list(waiting.items()):
                 job = orders.job(subject.id)
                 if job.status is JobStatus.PAUSED:
                     orders.ordered(lifecycle.resume, subject.id)
                 elif job.status is JobStatus.FAILED and self._may_retry(scene, subject, job):
-                    orders.ordered(lifecycle.retry, subject.id)  # refused while a job that it depends on has failed
+                    orders.ordered(lifecycle.retry, subject.id)  # refused while one of its dependencies has failed
                 elif job.status.final:
                     del waiting[state]
             time.sleep(0.05)
 
     def _may_retry(self, scene: Scene, subject: Subject, job: models.Job) -> bool:
         if job.reason is Reason.DEPENDENCY_FAILED:
-            return self._wanted(scene, self._tableau.subjects[State.BEFORE]) == {JobStatus.SUCCEEDED}
+            return self._wanted(scene, self._held.subjects[State.BEFORE]) == {JobStatus.SUCCEEDED}
         expected = {"trainer killed": Reason.CRASHED, "disk full": Reason.DISK_FULL}.get(self._fault.name)
         return subject in scene.victims and job.reason is expected
 
@@ -150,11 +152,11 @@ class Round:
         return {JobStatus.SUCCEEDED}
 
     def _check(self, scene: Scene) -> None:
-        for subject in self._tableau.subjects.values():
+        for subject in self._held.subjects.values():
             job = orders.job(subject.id)
             allowed = self._wanted(scene, subject)
             wanted = job.status if job.status in allowed else min(allowed)
-            found = verify.check_job(subject.id, wanted, self._undisturbed)
+            found = verify.check_job(subject.id, wanted, self._references)
             self._check_way(scene, subject, job, found)
             found.words = [f"the job that was {subject.state} ({subject.id}): {words}" for words in found.words]
             self._take(found)
@@ -169,9 +171,9 @@ class Round:
         if paused and job.status is JobStatus.SUCCEEDED and not any(w.startswith(("paused", "failed")) for w in way):
             found.words.append(f"its pause was lost: {' > '.join(way)}")
             found.broken += 1
-        again = subject.state in (*IDLE, State.PAUSING)  # resumed, or only now claimed
+        again = subject.state in (*IDLE, State.PAUSING)  # resumed, or claimed after the fault
         if (not hit or self._fault.name in UNFELT) and job.attempt > subject.attempt + again:
-            found.words.append(f"begun again without need: {job.attempt} attempts; {events_text(subject)}")
+            found.words.append(f"restarted without need: {job.attempt} attempts; {events_text(subject)}")
             found.broken += 1
         if hit:
             self._measure(scene, subject, way, found)
@@ -193,12 +195,12 @@ class Round:
         self._result.hits.append(hit)
 
     def _clean_up(self) -> None:
-        self._tableau.release()
+        self._held.release()
         for machine in self._stack.machines:
             machine.thaw()
             if machine.cable:
                 machine.cable.join()
-        for subject in self._tableau.subjects.values():
+        for subject in self._held.subjects.values():
             if subject.on_small_disk:
                 disk.free(subject.folder)
             orders.ordered(lifecycle.cancel, subject.id)
@@ -212,25 +214,25 @@ class Round:
 
 
 def way_since(subject: Subject, since: float) -> list[str]:
-    """The statuses that the job has come to from then on, with their reasons."""
+    """Return the statuses of the job since a time, with their reasons."""
     changes = [event for event in orders.history(subject.id) if event.status and event.ts.timestamp() >= since]
     return [f"{event.status}{f' ({event.reason})' if event.reason else ''}" for event in changes]
 
 
 def events_text(subject: Subject) -> str:
-    """The job's events in short, for a finding, with their times."""
+    """Return a summary of the job's events with their times, for a finding."""
     events = [event for event in orders.history(subject.id) if event.type not in ("checkpoint", "submitted", "started")]
     return " > ".join(f"{e.ts:%H:%M:%S.%f}"[:-4] + f" {e.type} {e.reason or ''} by {e.actor}" for e in events)
 
 
 def eventually_gone(stack: Stack) -> None:
-    """Give the last trainers the time to go."""
+    """Wait for the end of the last trainers."""
     deadline = time.monotonic() + LIMIT_SECONDS
     while pids.trainers_of_any(stack.data_dir) and time.monotonic() < deadline:
         time.sleep(0.1)
 
 
 def first_step(job_id: UUID, since: float) -> float | None:
-    """Seconds from then on to the first step that is newer."""
+    """Return the seconds from a time to the first newer step."""
     rows = orders.asked(lambda session: metrics.page(session, job_id, names=None, after_step=-1, limit=verify.ALL))
     return min((ts.timestamp() - since for _, ts, _ in rows if ts.timestamp() > since), default=None)

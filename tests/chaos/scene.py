@@ -7,20 +7,24 @@ from dataclasses import dataclass, field
 
 from tests.chaos import orders, pids
 from tests.chaos.cells import HELD, State
+from tests.chaos.held_jobs import HeldJobs, Subject
 from tests.chaos.machine import Machine
 from tests.chaos.stack import Stack
-from tests.chaos.tableau import Subject, Tableau
 from tests.support.waiting import LIMIT_SECONDS
 
-PHASE_SECONDS = 0.6  # between two looks of a supervisor at its trainer
+PHASE_SECONDS = 0.6  # between two polls of a supervisor
 
 
 @dataclass
 class Scene:
-    """`victims`: what is hit. `struck`: when, by this machine's clock. `accepted`: whose order was not refused."""
+    """The target of a fault.
+
+    `victims`: the jobs to hit. `struck`: time of the fault by this machine's clock. `accepted`: states of the victims
+    whose order was accepted.
+    """
 
     stack: Stack
-    tableau: Tableau
+    held: HeldJobs
     rng: random.Random
     victims: list[Subject]
     struck: float = 0.0
@@ -29,17 +33,17 @@ class Scene:
 
     @property
     def machine(self) -> Machine:
-        """The one that holds the first victim, and all others."""
+        """Machine that holds all victims."""
         name = self.victims[0].worker
         assert name is not None
         return self.stack.machine(name)
 
     def strike(self, blow: Callable[[], object] = lambda: None) -> None:
-        """Now it happens, wherever the supervisors are in their rounds; and at once every trainer may go on."""
+        """Apply the fault at a random moment of the supervisors' polls; then let every trainer continue immediately."""
         time.sleep(self.rng.uniform(0, PHASE_SECONDS))
         self.struck = time.time()
         blow()
-        self.tableau.release()
+        self.held.release()
 
     def until_taken(self) -> None:
         """Wait until the victims' jobs have been taken from their workers."""

@@ -42,7 +42,7 @@ TIMES = {
 
 
 class OpenPostgres(Postgres):
-    """A PostgreSQL that is reachable from the other namespaces."""
+    """A PostgreSQL server that is reachable from the other namespaces."""
 
     hosts: Sequence[str] = ()
 
@@ -52,7 +52,7 @@ class OpenPostgres(Postgres):
         access = self.folder / "data" / "pg_hba.conf"
         lines = [f"host all all {host}/24 scram-sha-256\n" for host in self.hosts]
         with access.open("a") as file:
-            file.writelines(lines)  # again at each start; the first one counts
+            file.writelines(lines)  # added at each start; the first line has precedence
         settings = (
             "listen_addresses=*",
             "log_lock_waits=on",
@@ -63,7 +63,7 @@ class OpenPostgres(Postgres):
 
 
 class OpenValkey(Valkey):
-    """A Valkey that is reachable from the other namespaces; its addresses are set once it runs."""
+    """A Valkey server that is reachable from the other namespaces; its addresses are set once it runs."""
 
     hosts: Sequence[str] = ()
 
@@ -158,7 +158,7 @@ class Stack:
         self.await_slots()
 
     def await_slots(self) -> None:
-        """Wait until every machine has all its slots' processes, and takes jobs."""
+        """Wait until every machine has all its slot processes and accepts jobs."""
         for machine in self.machines:
             machine.await_slots(sum(self._slots))
         eventually(self._all_online)
@@ -180,22 +180,22 @@ class Stack:
         return machine
 
     def machine(self, name: str) -> Machine:
-        """The machine of that name."""
+        """Return the machine with this name."""
         return next(machine for machine in self.machines if machine.name == name)
 
     def client(self) -> Client:
-        """For this stack's API."""
+        """Return a client of this stack's API."""
         return Client(f"http://127.0.0.1:{self._api_port}", self._key)
 
     def start_api(self) -> None:
-        """Start it and wait until it answers."""
+        """Start the API and wait until it answers."""
         address = ["--host", "127.0.0.1", "--port", str(self._api_port)]
         api = [sys.executable, "-m", "uvicorn", "api.main:app", *address, "--timeout-graceful-shutdown", "1"]
         self.api = children.start(api, log=self._logs / "api.log", env=dict(os.environ), cwd=ROOT)
         eventually(self._api_answers)
 
     def stop_api(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """End it."""
+        """Stop the API."""
         if self.api:
             children.stop(self.api, 10, number)
             self.api = None

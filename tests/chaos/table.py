@@ -13,7 +13,7 @@ from tests.chaos.verify import Found
 
 
 def print_table(console: Console, faults: Sequence[str], hits: Sequence[Hit]) -> None:
-    """A line a cell: times, what happened, seconds to claimed again and to the first new step (median, longest)."""
+    """Print a line per cell: count, results, seconds to the next claim and to the first new step (median, longest)."""
     table = Table("fault", "job", "times", "what happened", "claimed again, s", "first new step, s", pad_edge=False)
     for fault in faults:
         for state in State:
@@ -44,7 +44,7 @@ def print_gaps(console: Console, faults: Sequence[str], hits: Sequence[Hit], wit
 
 
 def last_line(strokes: int, found: Found) -> str:
-    """`N faults, L jobs lost, D steps doubled, G processes left`."""
+    """Return `N faults, L jobs lost, D steps doubled, G processes left`."""
     return f"{strokes} faults, {found.lost} jobs lost, {found.doubled} steps doubled, {found.left} processes left"
 
 

@@ -18,7 +18,7 @@ def test_no_fault_loses_or_doubles_a_job() -> None:
     command = [sys.executable, "-m", "tests.chaos", "--short"]
     environment = dict(os.environ, PYTHONPATH=str(ROOT))
     run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=6 * LIMIT_SECONDS)
-    # Not its exit status, which also says whether all was claimed again in time: other work may slow the machine down.
+    # Not the exit status, which also depends on the time of the next claims: other work can slow the machine down.
     output = run.stdout[-10_000:] + run.stderr[-5_000:]
     last = run.stdout.splitlines()[-1] if run.stdout else ""
     counted = re.fullmatch(r"(\d+) faults, 0 jobs lost, 0 steps doubled, 0 processes left", last)

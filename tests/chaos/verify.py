@@ -15,7 +15,7 @@ from jobs.lifecycle import machines
 from jobs.repository import checkpoints, histograms, jobs, metrics, samples
 from jobs.settings import get_settings
 from tests.chaos import orders, pids
-from tests.chaos.undisturbed import Reports, Undisturbed, comparable
+from tests.chaos.reference_runs import ReferenceRuns, Reports, comparable
 
 ALL = 1_000_000
 
@@ -33,7 +33,7 @@ class Found:
     words: list[str] = field(default_factory=list)
 
     def add(self, other: "Found") -> None:
-        """Take over another's."""
+        """Add other findings."""
         self.lost += other.lost
         self.doubled += other.doubled
         self.left += other.left
@@ -53,7 +53,7 @@ def reported(session: Session, job_id: UUID, names: set[str]) -> Reports:
     return found
 
 
-def check_job(job_id: UUID, wanted: JobStatus, undisturbed: Undisturbed) -> Found:
+def check_job(job_id: UUID, wanted: JobStatus, references: ReferenceRuns) -> Found:
     """Check the final status, and that the reports equal those of a run without faults: all of them, or, if the job was
     cancelled or failed, the first ones.
     """
@@ -64,14 +64,14 @@ def check_job(job_id: UUID, wanted: JobStatus, undisturbed: Undisturbed) -> Foun
         found.words.append(f"{job.status} ({job.reason}: {job.message}), not {wanted}; step {job.step}")
         return found
     if job.attempt:
-        _compare(job, undisturbed, found)
+        _compare(job, references, found)
         _check_checkpoints(job, found)
     return found
 
 
-def _compare(job: models.Job, undisturbed: Undisturbed, found: Found) -> None:
+def _compare(job: models.Job, references: ReferenceRuns, found: Found) -> None:
     config = newest_attempt(job.id) / "config.json"
-    reference = undisturbed.of(config)
+    reference = references.of(config)
     names = {name for _, name in reference.histograms}
     has = orders.asked(lambda session: reported(session, job.id, names))
     whole = job.status is JobStatus.SUCCEEDED
@@ -86,7 +86,7 @@ def _compare(job: models.Job, undisturbed: Undisturbed, found: Found) -> None:
             n for n, v in has.metrics[differing[0]].items() if v != reference.metrics.get(differing[0], {}).get(n)
         )
         found.doubled += len(differing)
-        found.words.append(f"steps {differing} are not as undisturbed ({', '.join(names_[:5])})")
+        found.words.append(f"steps {differing} differ from a run without faults ({', '.join(names_[:5])})")
     kinds: list[tuple[str, Mapping[Any, Any], Mapping[Any, Any]]] = [
         ("histograms", has.histograms, {k: v for k, v in reference.histograms.items() if k[0] <= last}),
         ("samples", has.samples, Counter({k: v for k, v in reference.samples.items() if k <= last})),
@@ -96,19 +96,19 @@ def _compare(job: models.Job, undisturbed: Undisturbed, found: Found) -> None:
             wrong = sorted(key for key in mine.keys() | other.keys() if mine.get(key) != other.get(key))
             more = [key for key in wrong if what == "samples" and mine.get(key, 0) > other.get(key, 0)]
             found.doubled += len(more) or len(wrong)
-            found.words.append(f"{what} are not as undisturbed: {wrong[:10]}")
+            found.words.append(f"{what} differ from a run without faults: {wrong[:10]}")
 
 
 def _check_checkpoints(job: models.Job, found: Found) -> None:
     kept = orders.asked(lambda session: checkpoints.of_job(session, job.id))
     gone = [row.path for row in kept if not Path(row.path).is_dir()]
     if gone:
-        found.words.append(f"checkpoints that the database knows are not on disk: {gone}")
+        found.words.append(f"checkpoints in the database are not on disk: {gone}")
         found.lost += 1
 
 
 def newest_attempt(job_id: UUID) -> Path:
-    """The folder of the job's newest attempt."""
+    """Return the folder of the job's newest attempt."""
     folders = get_settings().job_dir(job_id).glob("attempt-*")
     return max(folders, key=lambda path: int(path.name.removeprefix("attempt-")))
 

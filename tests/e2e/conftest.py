@@ -50,8 +50,10 @@ def chromium() -> str:
 
 @pytest.fixture(scope="package")
 def stack(chromium: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
-    """The whole service, with a trainer that needs no torch; started once for this folder, because a start takes 15 CPU
-    seconds. Its settings are in the environment of its processes only: the folder's other tests start stacks too."""
+    """Run the whole service with a trainer without torch, once for this folder, because a start takes 15 CPU seconds.
+
+    Its settings are only in the environment of its processes: other tests of the folder start stacks too.
+    """
     with ExitStack() as held:
         with pytest.MonkeyPatch.context() as patch:
             for name in ("DATABASE_URL", "REDIS_URL", "CALIBRL_API_KEY", "CALIBRL_API_URL"):
@@ -106,7 +108,7 @@ def _is_error(message: Any) -> bool:
 
 
 def submit(client: Client, name: str) -> Job:
-    """A job that runs for minutes unless it is stopped: a step lasts a tenth of a second."""
+    """Submit a job that runs for minutes unless it is stopped: a step takes a tenth of a second."""
     return client.submit(
         {
             "kind": "train",
@@ -129,7 +131,7 @@ def end(client: Client, job: Job) -> None:
 
 
 def evaluated(client: Client, name: str, *seeds: int) -> Job:
-    """An evaluation that has ended; the models' seeds say how good they are."""
+    """Run an evaluation to its end; the models' seeds determine their accuracies."""
     spec = {
         "kind": "evaluate",
         "name": name,
@@ -141,7 +143,7 @@ def evaluated(client: Client, name: str, *seeds: int) -> Job:
 
 @pytest.fixture
 def job(client: Client) -> Iterator[Job]:
-    """A job that runs for minutes, and is ended with the test."""
+    """Run a job for minutes; cancel it at the end of the test."""
     job = submit(client, "watched-job")
     yield job
     end(client, job)

@@ -19,11 +19,11 @@ from calibrl.schemas import Dataset, Job
 from calibrl_core.data.builtin.digits import load
 from calibrl_core.data.schema import BuiltinData
 
-FAR = "In answer to the question, one observes that adding them up yields the value {}."  # no words of the policy's
+FAR = "In answer to the question, one observes that adding them up yields the value {}."  # a style unlike the policy's
 
 
 def far_experts(client: Client, folder: Path) -> Dataset:
-    """The digits, with every expert in words that the policy would never write."""
+    """Write the digits with experts in a style that the policy would never use."""
     rows = [
         {
             "question": example.question if "<image>" in example.question else f"<image>{example.question}",
@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("data_dir", type=Path)
     running = read_stack(parser.parse_args().data_dir)
     if running is None:
-        raise SystemExit("no stack runs there")
+        raise SystemExit("no stack runs on this folder")
     with Client(running.api_url, running.api_key) as client, tempfile.TemporaryDirectory() as folder:
         for job in submit(client, Path(folder)):
             print(job.id, job.name)

@@ -1,7 +1,7 @@
-"""Pictures of every page, in light and dark, for docs/screenshots, of the jobs that a running stack has.
+"""Screenshots of every page with the jobs of a running stack, in light and dark, for docs/screenshots.
 
 calibrl up --data DATA &
-python -m tests.e2e.guide_runs DATA       # once: the runs that are pictured; wait for their end
+python -m tests.e2e.guide_runs DATA       # once: the runs on the screenshots; wait for their end
 python -m tests.e2e.screenshots DATA
 """
 
@@ -23,16 +23,16 @@ from tests.e2e.conftest import FLAGS, SETTLED
 
 FOLDER = Path(__file__).parents[2] / "docs" / "screenshots"
 WIDE, PHONE = 1300, 390  # pixels
-# The page of signing in is no page of Streamlit.
+# The sign-in page is not a Streamlit page.
 READY = f"() => document.querySelector('main h1') && !document.querySelector('[data-testid=stApp]') || ({SETTLED})()"
-# The window grows to all that the page has, so that one picture holds it whole.
+# The window is made as high as the page, so that one screenshot shows all of it.
 WHOLE = "() => (document.querySelector('[data-testid=stMain]') || document.documentElement).scrollHeight"
 HIGHEST = 2400  # pixels
-README_HEIGHT = 1060  # pixels of the README's picture, the upper part of one
+README_HEIGHT = 1060  # pixels of the README's picture, the upper part of a screenshot
 
 
 def pages(client: Client) -> Iterator[tuple[str, str]]:
-    """Every picture's name, and what it is of."""
+    """Return name and page of every screenshot."""
     ids = {job.name: job.id for job in reversed(client.jobs(limit=100).data)}
     run = f"job?id={ids['digits-calibrl']}"
     for panel in ("Overview", "Exploration", "Map", "Rollouts", "Health", "System", "Log", "Files", "Spec"):
@@ -55,10 +55,10 @@ def pages(client: Client) -> Iterator[tuple[str, str]]:
 
 
 def taken(page: Page, url: str, path: Path, width: int) -> None:
-    """Take one picture when the page is fully drawn."""
+    """Take one screenshot when the page is fully drawn."""
     page.set_viewport_size({"width": width, "height": 900})
     page.goto(url)
-    for _ in range(2):  # what comes into sight by the first time may be higher than its place was
+    for _ in range(2):  # an element that becomes visible for the first time can be higher than its placeholder
         page.wait_for_function(READY, timeout=60_000)
         page.wait_for_timeout(1000)  # Plotly's own transitions have no event
         page.set_viewport_size({"width": width, "height": min(max(page.evaluate(WHOLE), 500), HIGHEST)})
@@ -67,7 +67,7 @@ def taken(page: Page, url: str, path: Path, width: int) -> None:
 
 
 def take_all(browser: Browser, address: str, shown: list[tuple[str, str]], folder: Path) -> None:
-    """Take all pictures in both themes; a job's overview and the list of jobs also at phone size."""
+    """Take all screenshots in both themes; a job's overview and the list of jobs also at phone size."""
     themes: tuple[Literal["light", "dark"], ...] = ("light", "dark")
     for theme in themes:
         context = browser.new_context(base_url=address, color_scheme=theme)

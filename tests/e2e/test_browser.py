@@ -22,14 +22,14 @@ HOSTILE = (
 
 
 def points(page: Page, chart: str) -> int:
-    """Points of a chart's longest line, as Plotly has them."""
+    """Return the number of points of a chart's longest line in Plotly."""
     longest = "element => Math.max(...element.data.map(trace => trace.x.length))"
     count: int = page.locator(f".st-key-{chart} .js-plotly-plot").evaluate(longest)
     return count
 
 
 def more_points(page: Page, chart: str, than: int) -> int:
-    """Wait until a chart has more points than it had; how many it has then."""
+    """Wait until a chart has more points than before; return their number."""
     page.wait_for_function(
         "([selector, than]) => document.querySelector(selector)?.data?.some(trace => trace.x.length > than)",
         arg=[f".st-key-{chart} .js-plotly-plot", than],
@@ -82,12 +82,12 @@ def test_a_running_job_is_watched_from_the_list_to_its_end(page: Page, client: C
     expect(page.get_by_role("button", name="Cancel", exact=True)).to_have_count(0)
     assert client.job(job.id).status == JobStatus.CANCELLED
     sent.clear()
-    page.wait_for_timeout(3000)  # two ticks and more: nothing may ask for anything any longer
+    page.wait_for_timeout(3000)  # more than two ticks: the page must send no more requests
     assert sent == []
 
 
 def append_sample(stack: LocalStack, job: Job) -> None:
-    """Let the trainer report one more group, whose texts try to do harm. It comes after all others: step 600."""
+    """Let the trainer report one more group with hostile texts, after all others: step 600."""
     folder = stack.data_dir / "runs" / str(job.id) / "attempt-1"
     kept = next(line for line in (folder / "events.jsonl").read_text().splitlines() if '"sample"' in line)
     event = json.loads(kept)
@@ -115,7 +115,7 @@ def test_a_sampled_group_is_shown_and_hostile_text_is_inert(page: Page, stack: L
     for index, text in enumerate(HOSTILE):
         card = page.locator(f".st-key-card-completion-{index}")
         expect(card.locator("label[title]")).to_have_text(text)
-        expect(card).to_contain_text("".join(HOSTILE))  # the expert, beside it
+        expect(card).to_contain_text("".join(HOSTILE))  # the expert next to it
         assert card.locator("script, img, b, strong, a, .katex").count() == 0
     assert page.evaluate("window.pwned") is None
 

@@ -1,4 +1,4 @@
-"""A job's page in headless Chromium, on the whole stack: the map, a fork, downloads, and what axe-core says."""
+"""A job's page in headless Chromium, on the whole stack: the map, a fork, downloads, and the findings of axe-core."""
 
 import re
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ ADDRESSES = (
 
 
 def ended_job(client: Client, name: str) -> Job:
-    """A job that has run for a while and was ended, with groups and a checkpoint."""
+    """Run a job for a while and cancel it; it has groups and a checkpoint."""
     job = submit(client, name)
     eventually(lambda: client.job(job.id).step >= 12)
     client.pause(job.id)
@@ -107,7 +107,7 @@ def test_a_chart_is_saved_as_a_picture(page: Page, ended: Job) -> None:
     assert saved.value.suggested_filename == "reward.png"
     with Image.open(saved.value.path()) as picture:
         assert picture.format == "PNG"
-        assert len(picture.convert("RGB").getcolors(1 << 24) or ()) > 50  # axes, text and a line, not an empty field
+        assert len(picture.convert("RGB").getcolors(1 << 24) or ()) > 50  # axes, text and a line: not an empty picture
 
 
 def test_jobs_are_searched_and_compared(page: Page, ended: Job) -> None:
@@ -121,7 +121,7 @@ def test_jobs_are_searched_and_compared(page: Page, ended: Job) -> None:
 
 
 def test_two_jobs_are_compared(page: Page, client: Client, ended: Job) -> None:
-    other = ended_job(client, "other-job")  # the same but for its name, as another seed would be
+    other = ended_job(client, "other-job")  # equal except for its name, like a run with another seed
     page.goto(f"/compare?jobs={ended.id},{other.id}")
     chart = ".st-key-compare-{}-exploration-entropy .js-plotly-plot"
     drawn = "([chart, line]) => document.querySelector(chart)?.data?.some(trace => trace.name === line)"
@@ -145,7 +145,7 @@ def test_a_signed_in_user_sees_own_projects_until_sign_out(page: Page, client: C
     client.put_member("default", "ann", "viewer")
     page.reload()
     expect(page.get_by_role("heading", name="ended-job")).to_be_visible()
-    expect(page.get_by_role("button", name="Fork")).to_have_count(0)  # a viewer only looks
+    expect(page.get_by_role("button", name="Fork")).to_have_count(0)  # a viewer can only read
     page.goto("/settings")
     page.get_by_role("button", name="Sign out").click()
     page.wait_for_url(re.compile("/signin"))
@@ -168,7 +168,7 @@ def violations(page: Page) -> list[str]:
 
 
 def looked_at(page: Page, job: Job, evaluation: Job) -> Iterator[str]:
-    """Every page and every panel, one after the other, once it is drawn."""
+    """Yield every page and every panel, one after the other, when it is drawn."""
     page.goto(f"/job?id={job.id}")
     for panel in PANELS:
         page.get_by_role("radio", name=panel, exact=True).click()

@@ -117,7 +117,7 @@ def test_evaluations_are_compared(page: Page, client: Client) -> None:
     expect(page.get_by_text("not significant", exact=True)).to_be_visible()
     expect(page.get_by_text("tiny-vlm, seed 4 is better")).to_have_count(2)
     expect(page.locator(".st-key-accuracy-0 .js-plotly-plot .legendtext")).to_have_count(3)
-    page.reload()  # the address says it all
+    page.reload()  # the URL has the whole selection
     expect(page.get_by_text("not significant", exact=True)).to_be_visible()
 
 
@@ -139,7 +139,7 @@ def test_stored_completions_are_scored_again(page: Page, client: Client) -> None
     page.get_by_role("button", name="Re-score").last.click()
     expect(page.get_by_text("No changes")).to_be_visible()
     tolerance = page.get_by_role("spinbutton", name="Relative tolerance")
-    tolerance.fill("0.2")  # where 7 is right, 8 is near enough
+    tolerance.fill("0.2")  # if 7 is correct, 8 is within the tolerance
     tolerance.press("Enter")
     page.get_by_role("button", name="Re-score").last.click()
     page.get_by_role("link", name="step 1", exact=True).first.click()

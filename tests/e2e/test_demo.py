@@ -1,4 +1,4 @@
-"""`calibrl demo --exit --json --compare`, with every job cut to a few steps."""
+"""`calibrl demo --exit --json --compare`, with only a few steps per job."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The demo's specs, but for how long they take."""
+    """Shorten the jobs in the demo's specs."""
     validation = {"data": {"builtin": "digits", "split": "validation", "rows": 4}, "every_steps": 2, "samples": 2}
     training = {"steps": 2, "prompts_per_step": 2, "validation": validation}
     held_out = {"data": [{"builtin": "digits", "split": "test", "rows": 4}]}

@@ -89,7 +89,7 @@ def test_warm_up_then_calibrl_then_evaluation(client: Client) -> None:
 
 
 def test_a_run_that_cannot_start_says_why(client: Client, tmp_path: Path) -> None:
-    """A model folder that only looks like one: the job fails with its reason and the log's last lines."""
+    """The model folder is invalid: the job fails with the reason and the log's last lines."""
     (tmp_path / "config.json").write_text('{"model_type": "no such model"}')
     spec = demo.warmup_spec(seed=0, stack="test") | {"model": {"path": str(tmp_path)}, "steps": 1}
     job = client.submit(spec)

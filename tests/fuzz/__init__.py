@@ -1,4 +1,4 @@
-"""The whole API, asked for everything that its own document allows, and for what it does not."""
+"""Fuzzing of the whole API: requests that its OpenAPI document allows, and requests that it does not allow."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from tests.support.waiting import LIMIT_SECONDS
 
 CASES = re.compile(r"(\d[\d,]*) (?:test cases )?generated")
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
-# Answers that never end, so that there is nothing to wait for.
+# Routes whose answers never end.
 ENDLESS = "/stream$"
 SETTINGS = Path(__file__).with_name("schemathesis.toml")
 PHASES = "examples,coverage,fuzzing"
@@ -41,7 +41,7 @@ def run(
     known: Known | None = None,
     phases: str = PHASES,
 ) -> Ran:
-    """Have schemathesis ask every operation of the service there, or those whose path `only` matches."""
+    """Run schemathesis against every operation of the service at `url`, or only paths that match `only`."""
     command = [
         sys.executable, "-m", "schemathesis.cli", "--config-file", str(SETTINGS), "run", "--url", url,
         "--checks", CHECKS, "--max-examples", str(examples), "--seed", str(seed), "--exclude-path-regex", ENDLESS,
@@ -54,7 +54,9 @@ def run(
         command += ["--header", f"Authorization: Bearer {key}"]
     env = {**os.environ, "SCHEMATHESIS_HOOKS": "tests.fuzz.hooks", "FUZZ_KNOWN": json.dumps(known or {})}
     with tempfile.TemporaryDirectory() as folder:
-        schema = Path(folder) / "openapi.json"  # read here: schemathesis gives the service 10 seconds for it
+        schema = (
+            Path(folder) / "openapi.json"
+        )  # downloaded here, because schemathesis limits the download to 10 seconds
         schema.write_bytes(httpx.get(f"{url}/openapi.json", timeout=LIMIT_SECONDS, trust_env=False).content)
         ran = subprocess.run([*command, str(schema)], capture_output=True, text=True, timeout=3 * 3600, env=env)
     cases = sum(int(found.replace(",", "")) for found in CASES.findall(ran.stdout))

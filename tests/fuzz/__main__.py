@@ -25,9 +25,11 @@ ANSWERED = re.compile(r'"status": (\d{3})')
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=(__doc__ or "").partition(": ")[2])
-    parser.add_argument("--examples", type=int, default=60, help="of each operation, beside those of its limits")
+    parser.add_argument(
+        "--examples", type=int, default=60, help="random cases per operation, in addition to boundary cases"
+    )
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", metavar="REGEX", help="the paths that are asked")
+    parser.add_argument("--only", metavar="REGEX", help="only paths that match")
     options = parser.parse_args()
     os.environ.update(ENVIRONMENT)
     from calibrl.client import Client

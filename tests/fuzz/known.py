@@ -14,7 +14,7 @@ RUN = {
     "steps": 40,
     "prompts_per_step": 8,
     "checkpoints": {"every_steps": 10, "keep_last": 3},
-    # Few completions: a replay whose every verdict takes too long is then over in seconds.
+    # Few completions: a replay in which every verdict times out then ends within seconds.
     "rollout": {"group_size": 2},
     "samples": {"groups": 1, "every_steps": 20},
 }
@@ -22,7 +22,7 @@ ROWS = '{"question": "2 + 2?", "answer": "4"}\n{"question": "1 + 1?", "answer": 
 
 
 def fill(client: Client, folder: Path) -> Known:
-    """Have the service hold something of everything; by the beginning of a path, its parameters' values."""
+    """Create at least one object of each kind; return the values of path parameters by the start of the path."""
     ran = [
         client.submit({**RUN, "name": f"run {seed.name}", "seed": seed})
         for seed in (Behaviour.NORMAL, Behaviour.BAD_LINES)
@@ -30,7 +30,7 @@ def fill(client: Client, folder: Path) -> Known:
     evaluated = client.submit({**EVALUATE, "models": [{"from_job": str(ran[0].id)}, {"builtin": "tiny-vlm"}]})
     jobs = [*ran, evaluated]
     eventually(lambda: all(client.job(job.id).status.final for job in jobs))
-    client.drain(client.workers()[0].name)  # what the cases submit stays in line
+    client.drain(client.workers()[0].name)  # jobs that the cases submit stay in the queue
     waiting = [client.submit({**TRAIN, "name": f"waiting {number}"}) for number in range(3)]
     client.put_project("fuzz", {})
     client.add_user("somebody")

@@ -308,7 +308,7 @@ def test_only_the_settings_read_the_environment() -> None:
 
 
 def test_unit_tests_import_nothing_that_starts_processes() -> None:
-    """Those that do are in tests/process. tests/unit/conftest.py, which refuses every start, names what it refuses."""
+    """Tests that start a process are in tests/process; tests/unit/conftest.py refuses every start."""
     starts = ("subprocess", "multiprocessing", "pty", "calibrl.processes.children", "jobs.processes.sandbox")
     found = [
         f"{path.relative_to(ROOT)}, line {line}: {module}"

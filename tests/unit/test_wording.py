@@ -54,6 +54,8 @@ OTHER_TERMS = {
     r"out of sight": "no access",
     r"most (?:completion|prompt|tokens|gigabytes|attempts)": "max",
 }
+# Folders whose docstrings and test names are read.
+FOLDERS = ("api", "bench", "calibrl", "calibrl_core", "dashboard", "docs", "jobs", "migrations", "tests", "worker")
 # Calls whose texts a client gets as an error.
 REFUSALS = frozenset(
     {
@@ -169,6 +171,21 @@ def build_files() -> Mapping[str, str]:
     }
 
 
+def docstrings_and_test_names() -> Mapping[str, str]:
+    """Return the docstrings of all packages and tests, and the names of the tests in words, without this file."""
+    found: dict[str, str] = {}
+    for path in (path for folder in FOLDERS for path in in_folder(folder) if path != Path(__file__).resolve()):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            name = getattr(node, "name", "")
+            place = f"{path.relative_to(documents.ROOT)}:{getattr(node, 'lineno', 1)}"
+            found[place] = ast.get_docstring(node) or ""
+            if name.startswith("test_"):
+                found[f"{place}, name"] = name.replace("_", " ")
+    return found
+
+
 def registry() -> Mapping[str, str]:
     """Return the texts of the registry of metrics by name."""
     metrics = [*HISTOGRAMS, *(metric for family in FAMILIES for metric in family.metrics)]
@@ -192,7 +209,7 @@ def command_line() -> Mapping[str, str]:
 # Sources of texts: each returns texts by their place.
 Texts = Callable[[], Mapping[str, str]]
 TEXTS: list[Texts] = [pages, dashboard, refusals, other_messages, openapi_titles, build_files]
-DESCRIPTIONS: list[Texts] = [command_line, openapi, specs, settings, registry]
+DESCRIPTIONS: list[Texts] = [command_line, openapi, specs, settings, registry, docstrings_and_test_names]
 
 
 def test_no_text_has_a_banned_word() -> None:

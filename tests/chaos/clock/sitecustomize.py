@@ -1,4 +1,7 @@
-"""First on the PYTHONPATH of a process under libfaketime, which refuses what `time.sleep` of Python 3.11 asks of it."""
+"""Replacement of `time.sleep` for processes under libfaketime, which refuses the system call of Python 3.11's own.
+
+This folder is first on their PYTHONPATH.
+"""
 
 import select
 import time

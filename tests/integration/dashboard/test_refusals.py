@@ -1,4 +1,4 @@
-"""What a viewer sees if the API refuses the key or a request, or cannot be reached."""
+"""Pages of the dashboard if the API refuses the key or a request, or is unreachable."""
 
 import pytest
 

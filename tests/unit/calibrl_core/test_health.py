@@ -41,7 +41,7 @@ def test_a_healthy_run_fires_no_rule() -> None:
 
 
 def test_noise_fires_no_rule() -> None:
-    """Every metric jumps about as it does with 64 rollouts a step; single steps are far beyond every limit."""
+    """Every metric jumps about as it does with 64 rollouts per step; single steps are far beyond every limit."""
     chance = random.Random(0)
     monitor = HealthMonitor(HealthSettings())
     for step in range(1, 2001):

@@ -52,7 +52,7 @@ def truncated(batch: Any, rows: list[int]) -> Any:
 
 
 def test_truncated_completions_give_no_loss_and_no_denominator(policy: Policy, batch: Any, rows_run: Any) -> None:
-    """As if these rows had A = 0 and the mean ran over the tokens of the others."""
+    """The loss is the same as if these rows had A = 0 and the mean were over the tokens of the others."""
     some = truncated(batch, [0, 4, 17])
     masked, metrics = gradients(policy, some, GRPO(mini_batches=1, mask_truncated=True))
     assert rows_run == [10]

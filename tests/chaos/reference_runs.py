@@ -1,4 +1,4 @@
-"""Reports of a job without faults: the same config, run alone. Made once per distinct config."""
+"""Reference runs without faults: the same config, run alone, once per distinct config."""
 
 import json
 import subprocess
@@ -16,25 +16,25 @@ Values = dict[int, dict[str, Any]]
 
 @dataclass
 class Reports:
-    """A run's metrics (without perf/*) and histograms by step and name, and how many groups were sampled at a step."""
+    """A run's metrics (without perf/*) and histograms by step and name, and the number of sampled groups per step."""
 
     metrics: Values = field(default_factory=dict)
     histograms: dict[tuple[int, str], tuple[list[float], list[int]]] = field(default_factory=dict)
     samples: Counter[int] = field(default_factory=Counter)
 
 
-class Undisturbed:
-    """Runs, kept by what makes them differ."""
+class ReferenceRuns:
+    """Cache of reference runs by config."""
 
     def __init__(self, folder: Path, trainer: str) -> None:
         self._folder, self._trainer = folder, trainer
         self._known: dict[str, Reports] = {}
 
     def of(self, config_file: Path) -> Reports:
-        """The run of this config."""
+        """Return the reports of a run with this config."""
         config = json.loads(config_file.read_text())
         if self._trainer == "tests.support.fake_trainer":
-            config["prompts_per_step"] = 1  # its milliseconds
+            config["prompts_per_step"] = 1  # milliseconds per step
         text = json.dumps(config, sort_keys=True)
         if text not in self._known:
             self._known[text] = self._run(text, self._folder / str(len(self._known)) / "attempt-1")
@@ -60,5 +60,5 @@ class Undisturbed:
 
 
 def comparable(values: dict[str, Any]) -> dict[str, Any]:
-    """A step's values without those that measure time and memory."""
+    """Return a step's values without those that measure time and memory."""
     return {name: value for name, value in values.items() if not name.startswith("perf/")}

@@ -18,9 +18,9 @@ from tests.support.waiting import eventually
 
 STEPS, EVERY = 40, 10
 MILLISECONDS = 15
-SEEDS = 4  # different runs, each of which is also made undisturbed
+SEEDS = 4  # different runs, each of which is also run once without faults
 
-# Where a job's trainer is held, until the fault has come.
+# Points at which a job's trainer is held until the fault.
 HOLDS: dict[State, tuple[str, ...]] = {
     State.PAUSED: ("step-14",),
     State.PAUSING: ("step-14", "stopping"),
@@ -37,12 +37,12 @@ STATUSES = {
     State.PAUSING: JobStatus.PAUSING,
     State.PAUSED: JobStatus.PAUSED,
     State.CANCELLING: JobStatus.CANCELLING,
-}  # the others run
+}  # jobs in the other states run
 
 
 @dataclass
 class Subject:
-    """A job of the tableau, as it was before the fault."""
+    """A job, as it was before the fault."""
 
     state: State
     id: UUID
@@ -61,7 +61,7 @@ class Subject:
         eventually((self.folder / f"held-{point}").exists)
 
     def release(self) -> None:
-        """Let its trainer, and those that come after it, go on."""
+        """Let the trainer of the job, and its successors, continue."""
         for gate in self.folder.glob("hold-*"):
             gate.unlink(missing_ok=True)
 
@@ -81,7 +81,7 @@ def spec(name: str, seed: int, **more: Any) -> dict[str, Any]:
     } | more
 
 
-class Tableau:
+class HeldJobs:
     """Jobs in every state. `small_disks`: states whose job gets a small separate disk."""
 
     def __init__(self, rng: random.Random, small_disks: Collection[State] = ()) -> None:
@@ -90,7 +90,7 @@ class Tableau:
         self.subjects: dict[State, Subject] = {}
 
     def set_up(self) -> None:
-        """Submit the jobs and have each come into its state."""
+        """Submit the jobs and bring each into its state."""
         for state in HOLDS:
             self._submit(state)
         for state in (State.PAUSED, State.PAUSING, State.CANCELLING, State.AFTER):
@@ -106,12 +106,12 @@ class Tableau:
             self._await_status(subject)
 
     def release(self) -> None:
-        """Let every trainer go on."""
+        """Let every trainer continue."""
         for subject in self.subjects.values():
             subject.release()
 
     def clear(self) -> None:
-        """Take the small disks away."""
+        """Unmount the small disks."""
         for subject in self.subjects.values():
             if subject.on_small_disk:
                 disk.unmount(subject.folder)
