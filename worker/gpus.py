@@ -4,9 +4,7 @@ from collections.abc import Sequence
 
 import pynvml
 
-from calibrl.schemas import GpuReading
-
-GIBIBYTE = 2**30
+from calibrl.schemas import GIB, GpuReading
 
 
 def read(indices: Sequence[int] | None = None) -> list[GpuReading]:
@@ -57,7 +55,7 @@ def is_free(gpu: GpuReading) -> bool:
     The limit leaves room for the driver's reserve (up to about 600 MiB) and a display. A job that is still ending or
     an open notebook uses more: a second job beside it would run out of memory.
     """
-    return gpu.memory_used <= max(GIBIBYTE, 0.05 * gpu.memory_total)
+    return gpu.memory_used <= max(GIB, 0.05 * gpu.memory_total)
 
 
 if __name__ == "__main__":

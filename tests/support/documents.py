@@ -58,10 +58,14 @@ def _blocks(path: str, text: str) -> Iterator[Block]:
         yield Block(path, text.count("\n", 0, found.start()) + 1, found[1], found[2])
 
 
+def without_blocks(text: str) -> str:
+    """Return a page without fenced blocks; the number of lines stays."""
+    return re.sub(r"^```.*?^```$", lambda found: "\n" * found[0].count("\n"), text, flags=re.MULTILINE | re.DOTALL)
+
+
 def prose(text: str) -> str:
     """Return a page without fenced blocks and code spans; the number of lines stays."""
-    text = re.sub(r"^```.*?^```$", lambda found: "\n" * found[0].count("\n"), text, flags=re.MULTILINE | re.DOTALL)
-    return re.sub(r"`[^`]*`", lambda found: "\n" * found[0].count("\n"), text)
+    return re.sub(r"`[^`]*`", lambda found: "\n" * found[0].count("\n"), without_blocks(text))
 
 
 def anchors(text: str) -> set[str]:

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
-from calibrl.schemas import Priority
+from calibrl.schemas import HOUR, Priority
 
 LEASE = 1800.0
-HOUR = 3600.0
 CLASSES: tuple[Priority, ...] = ("high", "normal", "low")
 FINAL = ("succeeded", "failed", "cancelled")
 LOST = ("failed", "cancelled")

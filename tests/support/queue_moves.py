@@ -12,7 +12,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from calibrl.schemas import JobChanges, JobStatus, Priority, ProjectSettings, WaitReason
+from calibrl.schemas import HOUR, JobChanges, JobStatus, Priority, ProjectSettings, WaitReason
 from jobs import lifecycle
 from jobs.db import session_scope
 from jobs.errors import Conflict, Invalid, QuotaExceeded
@@ -20,7 +20,7 @@ from jobs.lifecycle import Claim, LeaseLost, machines
 from jobs.repository import projects, workers
 from jobs.settings import get_settings
 from tests.support import life
-from tests.support.queue_model import FINAL, HOUR, LEASE, LOST, Job, Model
+from tests.support.queue_model import FINAL, LEASE, LOST, Job, Model
 from tests.support.queue_rows import check_rows
 
 S = JobStatus

@@ -56,7 +56,7 @@ def test_lines_of_text_have_at_most_100_characters() -> None:
     long = [
         f"{path}:{number}"
         for path, text in documents.written().items()
-        for number, line in enumerate(documents.prose(text).splitlines(), 1)
+        for number, line in enumerate(documents.without_blocks(text).splitlines(), 1)
         if len(line) > LONGEST_LINE and not line.startswith("|")
     ]
     assert long == []

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from calibrl.schemas import GIB
 from jobs.processes import sandbox
 
-GIBIBYTE = 2**30
 MODULE = """
 import os, resource, sys, time
 print(sorted(os.environ), sys.argv[1:], resource.getrlimit(resource.RLIMIT_CORE), flush=True)
@@ -28,7 +28,7 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(log: Path, what: str, seconds: int = 60) -> int | None:
-    return sandbox.run("some_module", what, "b", log=log, memory=GIBIBYTE, seconds=seconds)
+    return sandbox.run("some_module", what, "b", log=log, memory=GIB, seconds=seconds)
 
 
 def test_it_has_its_arguments_and_no_secrets(log: Path) -> None:

@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from calibrl.schemas import Dataset, GpuReading, Job, JobFilter, JobStatus, NewKey, NewUser, Role, job_spec_adapter
+from calibrl.schemas import GIB, Dataset, GpuReading, Job, JobFilter, JobStatus, NewKey, NewUser, Role, job_spec_adapter
 from calibrl.schemas import Scope as KeyScope
 from jobs import models
 from jobs.access import callers
@@ -39,7 +39,6 @@ from tests.support.dashboard.records import completion, histograms_of, metrics_o
 BEGAN = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
 CHECKPOINT_BYTES = 6_400_000
 SAMPLE_BYTES = 10**9  # limit that no test reaches
-GIB = 2**30
 NOT_STARTED = (JobStatus.QUEUED, JobStatus.WAITING)
 SPECS: dict[str, dict[str, Any]] = {
     "train": {

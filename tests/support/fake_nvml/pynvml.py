@@ -6,7 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-GIBIBYTE = 2**30
+from calibrl.schemas import GIB
 
 
 class NVMLError(Exception):
@@ -54,7 +54,7 @@ def nvmlDeviceGetUUID(handle: int) -> str:
 
 def nvmlDeviceGetMemoryInfo(handle: int) -> SimpleNamespace:
     card = _card(handle)
-    total, used = (int(card[name] * GIBIBYTE) for name in ("total", "used"))
+    total, used = (int(card[name] * GIB) for name in ("total", "used"))
     return SimpleNamespace(total=total, used=used, free=total - used)
 
 

@@ -1,13 +1,11 @@
-"""The demo's specs and what it says of its figures; the examples of the docs."""
+"""The demo's specs and its figures."""
 
 import io
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
 import pytest
-import yaml
 from rich.console import Console
 
 from calibrl.client import Client
@@ -18,7 +16,6 @@ from .conftest import JOB_ID, page
 from .conftest import job as job_json
 
 METRICS = ("accuracy", "accuracy_low", "accuracy_high", "greedy_accuracy", "pass_at_k")
-ROOT = Path(__file__).parents[3]
 
 
 def submitted(spec: Any) -> Any:
@@ -94,8 +91,3 @@ def test_the_figures_are_those_of_the_test_images() -> None:
         "interval_after": [0.7, 0.7],
         "jobs": {"warmup": "warmup", "calibrl": "calibrl", "evaluation": "evaluation"},
     }
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "docs" / "examples").glob("*.yaml")), ids=lambda path: path.name)
-def test_the_examples_of_the_docs_are_valid(path: Any) -> None:
-    job_spec_adapter.validate_python(yaml.safe_load(path.read_text()))

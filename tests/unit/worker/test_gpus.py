@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from calibrl.schemas import GpuReading
-from tests.support.fake_nvml import GIBIBYTE, Card, pynvml, write
+from calibrl.schemas import GIB, GpuReading
+from tests.support.fake_nvml import Card, pynvml, write
 from worker import gpus
 from worker.gpus import gpu_indices, is_free, read, visible
 
@@ -26,9 +26,9 @@ def cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_cards_are_read_by_index(cards: Path) -> None:
     write(cards, [Card(used=0.5), Card(name="NVIDIA A10", total=24, used=12, utilisation=97)])
-    half = GIBIBYTE // 2
-    first = reading(0, "NVIDIA H100 80GB HBM3", 80 * GIBIBYTE, half, 0)
-    second = reading(1, "NVIDIA A10", 24 * GIBIBYTE, 12 * GIBIBYTE, 97)
+    half = GIB // 2
+    first = reading(0, "NVIDIA H100 80GB HBM3", 80 * GIB, half, 0)
+    second = reading(1, "NVIDIA A10", 24 * GIB, 12 * GIB, 97)
     assert read() == [first, second]
     assert read([1]) == [second]
     assert read([1, 0, 1]) == [first, second]
