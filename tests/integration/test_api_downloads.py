@@ -169,7 +169,7 @@ def test_a_dataset_downloads_as_it_was_uploaded(client: Client, tmp_path: Path) 
     assert client.download_dataset(dataset.id, target).read_bytes() == file.read_bytes()
     assert [one.name for one in target.parent.iterdir()] == ["copy.jsonl"]
     noted = client.register("named", "hiyouga/geometry3k")
-    with pytest.raises(CalibrlError, match="only a name here"):
+    with pytest.raises(CalibrlError, match="has no file in the service"):
         client.download_dataset(noted.id, target)
 
 
