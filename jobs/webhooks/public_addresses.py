@@ -58,12 +58,12 @@ def public_address(url: httpx.URL, seconds: float) -> str:
 
 def is_public(address: str) -> bool:
     """Return True for an address of the public internet. An address that embeds an IPv4 address is as public as that
-    one."""
+    one: versions of Python disagree on whether the outer address is global."""
     parsed = ipaddress.ip_address(address.partition("%")[0])
     if any(parsed in network for network in _HIDDEN):
         return False
     inner = _embedded(parsed)
-    return parsed.is_global and not parsed.is_multicast and (inner is None or is_public(str(inner)))
+    return is_public(str(inner)) if inner is not None else parsed.is_global and not parsed.is_multicast
 
 
 def _embedded(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:

@@ -271,7 +271,7 @@ def test_a_launcher_killed_while_its_processes_still_import_leaves_none(tmp_path
 @pytest.mark.parametrize("launched", [True, False])
 def test_a_process_that_starts_when_its_launcher_is_gone_ends_at_once(tmp_path: Path, launched: bool) -> None:
     """A shell waits for the launcher's end before it becomes Python. Without a launcher's mark the process goes on."""
-    late = f"read ended; exec {sys.executable} -c 'import calibrl_core; print(1)'"
+    late = f"read ended; exec '{sys.executable}' -c 'import calibrl_core; print(1)'"
     launcher = "import subprocess, sys; subprocess.Popen(sys.argv[1:], stdin=-1)"  # a pipe, closed by its end
     environment = {**os.environ, "PYTHONPATH": str(ROOT)} | ({"TORCHELASTIC_RUN_ID": "none"} if launched else {})
     found = subprocess.run(
