@@ -31,10 +31,10 @@ help:  ## list the targets
 demo: $(INSTALLED)  ## train a tiny vision-language model with CalibRL from start to finish, live in the dashboard
 	@$(RUN) -m calibrl.cli demo
 
-test: $(INSTALLED)  ## the tests that every change must pass: 10 minutes on two cores
+test: $(INSTALLED)  ## the tests that every change must pass: about 10 minutes on two cores
 	@$(RUN) -m pytest -n $(TESTERS) --dist worksteal
 
-test-all: $(INSTALLED)  ## what `make test` leaves out: several processes, browser pages, chaos, fuzz; 50 minutes more
+test-all: $(INSTALLED)  ## what `make test` leaves out: several processes, browser pages, chaos, fuzz; up to 50 minutes more
 	@$(RUN) -m pytest -m slow -n 2 --dist worksteal
 	@$(RUN) -m tests.fuzz --examples 10
 
