@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -28,6 +29,13 @@ def own_logs() -> Iterator[None]:
     """Reset a test's log configuration at its end, because it writes to the captured stderr of that test."""
     yield
     structlog.reset_defaults()
+
+
+@pytest.fixture(autouse=True)
+def own_main_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Restore `__main__` after a test: Streamlit's AppTest leaves its script there, and a process that multiprocessing
+    starts later would run that script."""
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
 
 
 @pytest.fixture
