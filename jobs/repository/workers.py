@@ -44,8 +44,8 @@ def record_heartbeat(session: Session, name: str, gpus: Sequence[GpuReading], ru
     held = select(func.count()).where(Job.id.in_(running), Job.worker == name, Job.status.in_(LEASED))
     stuck = len(running) - (session.scalar(held) or 0)
     values = {"heartbeat_at": func.clock_timestamp(), "stuck_slots": stuck}
-    statement = update(Worker).where(Worker.name == name).values(values)
-    if session.scalar(statement.returning(Worker.name)) is None:
+    worker_row = update(Worker).where(Worker.name == name).values(values)
+    if session.scalar(worker_row.returning(Worker.name)) is None:
         raise NotFound(f"There is no worker {name}.")
     _lock_gpus(session, name)
     for gpu in gpus:
