@@ -25,6 +25,9 @@ RUN = exec $(BIN)/python calibrl/processes/launch.py $$PPID 15 self $(BIN)/pytho
 # Tests run in parallel and start other processes: one thread per process takes half the time of several threads.
 test test-all: export OMP_NUM_THREADS := 1
 
+# The tests start hundreds of Python processes. Without stored bytecode, each compiles the sources again.
+unexport PYTHONDONTWRITEBYTECODE
+
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
