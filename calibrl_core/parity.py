@@ -113,7 +113,7 @@ def load(path: Path) -> list[Case]:
     """
     if not zipfile.is_zipfile(path):
         with path.open("rb"):  # raises the OSError of a file that is missing or not readable
-            raise FormatError("it is no .npz file")
+            raise FormatError("not an .npz file")
     with np.load(path, allow_pickle=False) as file:
         try:
             case_settings = TypeAdapter(list[CaseSettings]).validate_python(json.loads(str(file["cases"])))

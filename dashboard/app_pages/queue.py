@@ -139,7 +139,7 @@ def _drain(machines: list[Worker]) -> None:
     with st.form("drain", border=False):
         st.write("**Drain a machine**")
         name = st.selectbox("Machine", [worker.name for worker in machines])
-        now = st.checkbox("Also evict running jobs (checkpoint and requeue)")
+        now = st.checkbox("Also stop running jobs at a checkpoint and requeue them")
         drain, again = st.columns(2)
         if drain.form_submit_button("Drain", width="stretch"):
             _request(lambda: service.client().drain(name, now=now))

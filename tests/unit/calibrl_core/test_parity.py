@@ -133,7 +133,7 @@ def test_a_file_that_is_not_npz_is_refused(tmp_path: Path, capsys: pytest.Captur
     assert parity.main([str(path)]) == 2
     assert parity.main([str(tmp_path / "absent.npz")]) == 2
     assert capsys.readouterr().err.splitlines() == [
-        f"{path}: it is no .npz file",
+        f"{path}: not an .npz file",
         f"{tmp_path / 'absent.npz'}: No such file or directory",
     ]
     path.write_bytes(FILE.read_bytes()[:5000])
