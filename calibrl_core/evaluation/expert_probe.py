@@ -51,7 +51,6 @@ class ExpertProbe:
         """
         if not self.rows:
             return {}
-        policy.model.eval()
         limit = self._config.rollout.max_completion_tokens
         tokens, mask = policy.tokenize_experts(self._examples, limit)
         logprobs, _ = logprobs_in_parts(policy, self._examples, range(len(self.rows)), tokens, mask, self._config)

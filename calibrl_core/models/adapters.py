@@ -4,14 +4,16 @@ tower, or all.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from calibrl_core.config import LoraSettings, ModelOptions
 from calibrl_core.models.errors import ModelError
@@ -37,8 +39,27 @@ def prepare_model(model: Any, options: ModelOptions) -> None:
     if options.lora is not None:
         _add_lora(model, options.lora)
     if options.gradient_checkpointing:
-        model.activation_checkpointing_enable({"use_reentrant": False})
-        model.disable_input_require_grads()  # only the reentrant kind needs a gradient of frozen embeddings
+        _recompute_layers(model)
+
+
+def _recompute_layers(model: nn.Module) -> None:
+    """Let the layers recompute their activations in the backward pass.
+
+    transformers recomputes in train mode only, and a policy stays in eval mode.
+    """
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    if not layers:
+        raise ModelError("gradient_checkpointing: this model has no layers that can recompute; leave the field out")
+    for layer in layers:
+        layer.forward = partial(_forward_recomputed, layer.forward)
+
+
+def _forward_recomputed(forward: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    if not torch.is_grad_enabled():
+        return forward(*arguments, **named)
+    return checkpoint(forward, *arguments, use_reentrant=False, **named)
 
 
 def _freeze_vision(model: Any) -> None:

@@ -45,8 +45,9 @@ class Policy:
         Raises:
             ModelError: the tokenizer has no end-of-sequence token.
         """
-        self.model: Any = model.to(device=device, dtype=torch.float32)
-        _switch_dropout_off(self.model)
+        # The update must run the distribution that was sampled from. Train mode only adds what differs from it:
+        # dropout, jitter of routers, statistics of batches. So the model stays in eval mode, in the update too.
+        self.model: Any = model.to(device=device, dtype=torch.float32).eval()
         self.weights = Weights()
         self.processor = processor
         self.device = device
@@ -310,23 +311,10 @@ def make_reference(policy: Policy, source: ModelSource, precision: Precision = "
         return policy.without_adapters()
     bare = source.model_copy(update={"freeze_vision": False, "gradient_checkpointing": False})
     reference = load_policy(bare, precision)
-    reference.model.requires_grad_(False).eval()
+    reference.model.requires_grad_(False)
     if reference.bfloat16:
         adapters.store_frozen_in_bfloat16(reference.model)
     return reference
-
-
-def _switch_dropout_off(model: nn.Module) -> None:
-    """Set all dropout rates to 0, for training too: the sampler's log-probabilities are the old ones, so the update
-    must use exactly the distribution that was sampled from.
-
-    transformers stores rates in attributes of modules; the config does not change.
-    """
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-        for name in [name for name, value in vars(module).items() if "drop" in name and isinstance(value, float)]:
-            setattr(module, name, 0.0)
 
 
 @torch.no_grad()
@@ -337,7 +325,6 @@ def _check_head(policy: Policy) -> None:
         ModelError: the model computes its logits in another way.
     """
     tokens = torch.tensor([[policy.tokenizer.eos_token_id] * 2], device=policy.device)
-    policy.model.eval()
     with policy.forward_context():
         hidden = policy.decoder(input_ids=tokens).last_hidden_state[0]
         expected = policy.model(input_ids=tokens).logits[0].float()

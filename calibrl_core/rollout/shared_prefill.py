@@ -36,7 +36,6 @@ class SharedPrefillEngine:
     def generate(self, examples: Sequence[Example], request: SamplingRequest) -> Rollouts:
         """Sample: see `RolloutEngine.generate`."""
         policy, group_size, max_tokens = self._policy, request.group_size, request.max_tokens
-        policy.model.eval()
         parts: list[tuple[list[int], TokenBuffers]] = []
         for prompts, share in batches(policy.prompt_lengths(examples), group_size, max_tokens, self._batch_tokens):
             asked = [examples[prompt] for prompt in prompts]

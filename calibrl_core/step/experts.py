@@ -27,7 +27,6 @@ def find_experts(policy: Policy, examples: Sequence[Example], config: TrainConfi
     with_expert = [index for index, example in enumerate(examples) if example.expert]
     if not with_expert:
         return no_experts(examples, policy.device)
-    policy.model.eval()
     limit = config.rollout.max_completion_tokens
     tokens, mask = policy.tokenize_experts([examples[index] for index in with_expert], limit)
     logprobs, entropies = logprobs_in_parts(policy, examples, with_expert, tokens, mask, config)

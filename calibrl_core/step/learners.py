@@ -224,7 +224,6 @@ class SupervisedLearner:
     def _update(self, examples: Sequence[Example]) -> tuple[dict[str, float], float]:
         """Update on this process's examples; return metrics and the number of tokens, both over all processes."""
         policy, config = self._policy, self._config
-        policy.model.train()
         tokens, mask = policy.tokenize_experts(examples, config.rollout.max_completion_tokens)  # [P, E]
         count, prompts = self._ranks.sum_over([int(mask.sum()), len(examples)])
         self._gradient.clear()

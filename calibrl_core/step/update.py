@@ -111,7 +111,6 @@ class Updater:
         rows = update_rows(batch, mask_truncated=self.algorithm.mask_truncated)
         inputs = _StepInput(batch, rows, step, before_updates=True)
         logprobs = rows.sampler_logprobs.clone()
-        self._policy.model.train()
         with self._policy.weights.gathered():
             for mini_batch in self._mini_batches(rows, first_prompt):
                 for part in self._micro_batches(inputs, mini_batch):
@@ -142,7 +141,6 @@ class Updater:
             rows = replace(rows, old_logprobs=old_logprobs)
         own = self._single_update and not self._sampler_is_exact
         inputs = _StepInput(batch, rows, step, own, self._reference_logprobs(batch, rows))
-        self._policy.model.train()
         tally = Tally(self._loss_names, self._ranks, batch.rollouts.mask)
         for number, mini_batch in enumerate(self._mini_batches(rows, first_prompt) * self.algorithm.epochs_per_step):
             self._gradient.clear()
@@ -173,7 +171,6 @@ class Updater:
                 break
         else:
             return {}
-        self._policy.model.train()
         gradients = []
         for guidance in (False, True):
             self._gradient.clear()

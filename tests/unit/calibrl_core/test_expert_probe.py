@@ -39,15 +39,12 @@ def test_probe_metrics_match_values_computed_by_hand(monkeypatch: pytest.MonkeyP
     mask = torch.tensor([[True, True], [True, False]])
     logprobs = torch.tensor([[-1.0, -2.0], [-6.0, 0.0]])
     monkeypatch.setattr(expert_probe, "logprobs_in_parts", lambda *given: (logprobs, torch.zeros(2, 2)))
-    policy: Any = SimpleNamespace(
-        model=torch.nn.Linear(1, 1).train(), tokenize_experts=lambda examples, limit: (mask.long(), mask)
-    )
+    policy: Any = SimpleNamespace(tokenize_experts=lambda examples, limit: (mask.long(), mask))
     own = np.array([[-0.5, -1.5], [math.nan, math.nan], [-2.0, -4.0]])
     found = ExpertProbe([example(0), example(1, None), example(2)], CONFIG).measure(policy, own)
     assert found["expert/probe_nll"] == pytest.approx(9.0 / 3)  # a token is a token
     # (-1.0 - -1.5) and (-3.0 - -6.0): a prompt is a prompt
     assert found["expert/probe_gap"] == pytest.approx((0.5 + 3.0) / 2)
-    assert not policy.model.training
 
 
 def test_without_experts_there_is_nothing_to_measure() -> None:

@@ -70,7 +70,6 @@ def test_the_sampler_samples_from_the_adapted_weights(
 
 
 def test_gradients_reach_every_adapter_and_nothing_else(lora_policy: Policy, examples: list[Example]) -> None:
-    lora_policy.model.train()
     logprobs(lora_policy, examples, sampled(lora_policy, examples)).sum().backward()
     for name, parameter in lora_policy.model.named_parameters():
         assert (parameter.grad is not None and parameter.grad.any()) == (".lora_" in name), name
@@ -216,7 +215,6 @@ def test_gradient_checkpointing_changes_no_gradient(
     for checkpointing in (False, True):
         one = adapted(BuiltinModel(**settings, gradient_checkpointing=checkpointing))
         monkeypatch.setattr(one, "shares_prompts", shares)
-        one.model.train()
         kept: list[int] = []
 
         def keep(tensor: Tensor, kept: list[int] = kept) -> Tensor:

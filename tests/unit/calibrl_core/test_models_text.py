@@ -121,24 +121,6 @@ def test_a_model_with_unknown_logit_computation_is_refused(text_policy: Callable
         _check_head(policy)
 
 
-@pytest.mark.parametrize(
-    ("config_class", "rates"),
-    [
-        (GPT2Config, {"n_embd": 32, "n_layer": 2, "n_head": 4, "resid_pdrop": 0.5, "attn_pdrop": 0.5}),
-        (Qwen2Config, {"attention_dropout": 0.5}),
-    ],
-)
-def test_the_update_meets_the_distribution_that_was_sampled_from(
-    text_policy: Callable[..., Any], text_examples: list[Example], config_class: Any, rates: dict[str, Any]
-) -> None:
-    """Also in models that are trained with dropout elsewhere: the first update's ratios are 1."""
-    policy = text_policy(config_class, **rates)
-    owners, tokens, mask, sampled = rows_of(policy, text_examples)
-    policy.model.train()
-    found = policy.logprobs(text_examples, owners, tokens, mask, temperature=1.0)
-    torch.testing.assert_close(found, sampled * mask, rtol=0, atol=2e-5)
-
-
 def test_saved_and_loaded_a_text_model_is_the_same(
     text_policy: Callable[..., Any], text_examples: list[Example], tmp_path: Path
 ) -> None:
