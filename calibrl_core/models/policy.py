@@ -43,7 +43,7 @@ class Policy:
         `precision` is that of forward and backward passes; auto: bfloat16 on a GPU.
 
         Raises:
-            ModelError: the tokenizer has no end-of-sequence token.
+            ModelError: the tokenizer has no end-of-sequence token, or the model has no row for it or for padding.
         """
         # The update must run the distribution that was sampled from. Train mode only adds what differs from it:
         # dropout, jitter of routers, statistics of batches. So the model stays in eval mode, in the update too.
@@ -59,6 +59,7 @@ class Policy:
         self.pad_id: int = self.tokenizer.pad_token_id
         self.stop_ids = self._stop_ids()
         self.banned = self._banned().to(device)  # [V] bool
+        self._check_ids()
         self.encoder = PromptEncoder(processor, getattr(self.decoder, "get_rope_index", None))
         self._takes = frozenset(inspect.signature(self.decoder.forward).parameters)
         self.shares_prompts = self._shares_prompts()
@@ -106,16 +107,27 @@ class Policy:
         return stop_ids
 
     def _banned(self) -> Tensor:
-        """Return `[V]` bool: tokens that are never sampled. An image placeholder breaks the next forward pass; padding
-        has no meaning.
+        """Return `[V]` bool: ids that are never sampled. An image placeholder breaks the next forward pass; padding has
+        no meaning; an id without a token has no text. A stop id is never banned, or no completion would end.
         """
-        banned = torch.zeros(self.model.get_output_embeddings().weight.shape[0], dtype=torch.bool)
-        vocabulary = self.tokenizer.get_vocab()
+        vocabulary = self.tokenizer.get_vocab()  # the ids can have gaps, and the matrix more rows
         marks = {vocabulary[mark] for mark in NEVER_SAMPLED if mark in vocabulary} | {self.pad_id}
-        marks |= {getattr(self.model.config, name, None) for name in MEDIA_TOKENS} - {None}
-        banned[sorted(marks - self.stop_ids)] = True
-        banned[len(self.tokenizer) :] = True  # rows that pad the matrix to a round size
+        marks |= {getattr(self.model.config, name, None) for name in MEDIA_TOKENS}
+        sampled = ({*vocabulary.values()} - marks) | self.stop_ids
+        rows = self.model.get_output_embeddings().weight.shape[0]
+        banned = torch.ones(rows, dtype=torch.bool)
+        banned[[token for token in sampled if 0 <= token < rows]] = False
         return banned
+
+    def _check_ids(self) -> None:
+        rows = len(self.banned)
+        for name in ("eos_token", "pad_token"):
+            token: int = getattr(self.tokenizer, f"{name}_id")
+            if token >= rows:
+                raise ModelError(
+                    f"model: {name} of its tokenizer has the id {token}, but the model has only {rows} rows of "
+                    f"embeddings; set {name} in tokenizer_config.json to a token with a lower id"
+                )
 
     def _shares_prompts(self) -> bool:
         """Return if completions can be packed behind one prompt: every layer attends to all earlier tokens, by a mask
