@@ -25,6 +25,7 @@ from calibrl_core.models.errors import ModelError
 from calibrl_core.path_bounds import PathBounds
 from calibrl_core.report import DISK_FULL_STATUS, EventFile, Report, SilentReport, health_sentence, is_disk_full
 from calibrl_core.run.checkpoint import QuotaError
+from calibrl_core.run.folder_lock import FolderInUseError, FolderLock
 from calibrl_core.step.optimizer import NonFiniteError
 from calibrl_core.verifiers.plugin import PluginError
 
@@ -75,7 +76,7 @@ def run_process(
     """Parse arguments, run, report `finish` or `error`, and exit.
 
     Exit status: 0 success, 1 error, 2 unusable arguments, 28 disk full. Of several processes the first one reports
-    events; each reports its own error.
+    events; each reports its own error. A run folder that another run writes to stays as it is.
     """
     parser = argparse.ArgumentParser(description=(sys.modules[run.__module__].__doc__ or "").split("\n")[0])
     parser.add_argument("config", type=Path, help=f"a JSON file of {config_class.__name__}")
@@ -86,11 +87,13 @@ def run_process(
     )
     arguments = parser.parse_args()
     report: ProgressReport | SilentReport = SilentReport(arguments.run_dir)
+    lock = FolderLock(arguments.run_dir)
     stopping = _stop_on_signals()
     transformers_logging.disable_progress_bar()  # one progress bar is enough, and a log file needs none
     try:
         arguments.run_dir.mkdir(parents=True, exist_ok=True)
         with join_process_group() as ranks:
+            lock.hold(ranks)
             if ranks.first:
                 report = ProgressReport(arguments.run_dir)
             config = config_class.model_validate(_read(arguments.config))
@@ -98,11 +101,15 @@ def run_process(
             outcome = run(config, report, stopping, ranks)
         report.emit("finish", **outcome)
         status = 0
+    except FolderInUseError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        status = 1
     except Exception as error:
         status = _report_error(report, *_explain(error))
     if status == DISK_FULL_STATUS:
         _drop_output()
     report.close()
+    lock.release()
     sys.exit(status)
 
 
