@@ -25,6 +25,7 @@ from calibrl_core.models.features import ImageInputs
 from calibrl_core.models.loading import load_model, model_from_state
 from calibrl_core.models.logprobs import Head, TokenLogprobs, token_logprobs
 from calibrl_core.models.packing import PackedInputs, pack_inputs, pack_rows
+from calibrl_core.models.turn_end import turn_end
 from calibrl_core.models.weights import Weights
 
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -57,10 +58,12 @@ class Policy:
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token  # masks mark the padding
         self.pad_id: int = self.tokenizer.pad_token_id
-        self.stop_ids = self._stop_ids()
+        self.encoder = PromptEncoder(processor, getattr(self.decoder, "get_rope_index", None))
+        listed = self._listed_stop_ids()
+        self.turn_end = turn_end(processor, self.tokenizer, listed, takes_images=self.encoder.takes_images)
+        self.stop_ids = listed | {self.turn_end[-1]}
         self.banned = self._banned().to(device)  # [V] bool
         self._check_ids()
-        self.encoder = PromptEncoder(processor, getattr(self.decoder, "get_rope_index", None))
         self._takes = frozenset(inspect.signature(self.decoder.forward).parameters)
         self.shares_prompts = self._shares_prompts()
         self.images = ImageInputs(self.decoder, self.encode, "mm_encoder_outputs" in self._takes)
@@ -95,7 +98,7 @@ class Policy:
         """Return the parameters that the optimizer updates, by name, in its order."""
         return {name: one for name, one in self.model.named_parameters() if one.requires_grad}
 
-    def _stop_ids(self) -> frozenset[int]:
+    def _listed_stop_ids(self) -> frozenset[int]:
         configured = self.model.generation_config.eos_token_id
         listed = configured if isinstance(configured, list) else [configured]
         stop_ids = frozenset(token for token in (*listed, self.tokenizer.eos_token_id) if token is not None)
@@ -190,13 +193,12 @@ class Policy:
     def tokenize_experts(self, examples: Sequence[Example], limit: int) -> tuple[Tensor, Tensor]:
         """Return the experts' tokens `[R, T]` long, right-padded, and their mask `[R, T]` bool.
 
-        No special tokens, except one stop token at the end unless the expert is cut at `limit` tokens.
+        No special tokens, except those that end a turn, unless the expert is cut at `limit` tokens.
         """
-        stop = self.tokenizer.eos_token_id
         texts = [example.expert or "" for example in examples]
         banned = set(self.banned.nonzero().flatten().tolist())  # such as `<image>` in the text, which is never sampled
         sequences = [
-            [*(token for token in tokens if token not in banned), stop][:limit]
+            [*(token for token in tokens if token not in banned), *self.turn_end][:limit]
             for tokens in self.tokenizer(texts, add_special_tokens=False).input_ids
         ]
         longest = max(len(sequence) for sequence in sequences)
