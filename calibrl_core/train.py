@@ -37,6 +37,7 @@ from calibrl_core.report import Report, health_sentence
 from calibrl_core.rollout.base import RolloutEngine
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 from calibrl_core.run.checkpoint import Checkpoints, TrainerState, read_state, restore_optimizer
+from calibrl_core.run.identity import RunIdentity
 from calibrl_core.run.process import run_process
 from calibrl_core.run.prompt_lengths import fit_prompts
 from calibrl_core.run.samples import report_groups
@@ -55,6 +56,7 @@ def train(config: TrainConfig, report: Report, should_stop: Callable[[], bool], 
         LaunchError: a step has fewer prompts than there are processes.
         NonFiniteError: too many updates in a row are not finite.
         QuotaError: the checkpoints that must be kept need too much disk.
+        ResumeError: the checkpoint in the run folder is of a run with other data, base model or fixed settings.
         OSError: files.
         torch.OutOfMemoryError: memory.
     """
@@ -88,6 +90,7 @@ class _Run:
         saved = ranks.from_first(next(reversed(self.checkpoints.all()), None))
         self.state = read_state(saved) if saved else TrainerState()
         self.saved_step = self.state.step
+        self.identity = RunIdentity(config, self.state.identity if saved else None, ranks)
         self.policy = load_policy(config.model, config.precision, saved)
         if config.parallel == "fsdp" and ranks.world > 1:
             from calibrl_core.models.sharded_weights import shard
@@ -160,6 +163,7 @@ class _Run:
             if count:
                 limit = self.config.prompts.max_tokens
                 self._log("warning", f"{field}: {count} prompts of more than {limit} tokens were {what}")
+        self.identity.add_data(field, examples)
         return examples
 
     def _log(self, level: str, message: str) -> None:
@@ -179,6 +183,8 @@ class _Run:
             parameters=self.policy.parameter_count,
             versions={"torch": torch.__version__, **self.scorer.versions},
         )
+        for note in self.identity.notes:
+            self._log("info", note)
         for path in self.checkpoints.all():
             self._report_checkpoint(path, read_state(path), [])
 
@@ -242,6 +248,7 @@ class _Run:
     def _save(self, metrics: dict[str, float]) -> None:
         self.state.metrics = {name: value for name, value in metrics.items() if name.startswith("validation/")}
         self.state.solved, self.state.health = self.solved.state(), self.health.state()
+        self.state.identity = self.identity.values
         path = self.checkpoints.save(self.policy, self.optimizer, self.state)
         self.saved_step = self.state.step
         if not self.ranks.first:

@@ -44,6 +44,7 @@ class TrainerState:
     metrics: dict[str, float] = field(default_factory=dict)  # validation/ metrics of this step, if it has any
     solved: list[str] = field(default_factory=list)  # see `diagnostics.solved`
     health: dict[str, Any] = field(default_factory=dict)  # see `health`
+    identity: dict[str, Any] = field(default_factory=dict)  # see `identity`; empty in checkpoints of earlier versions
 
 
 class QuotaError(Exception):

@@ -26,6 +26,7 @@ from calibrl_core.path_bounds import PathBounds
 from calibrl_core.report import DISK_FULL_STATUS, EventFile, Report, SilentReport, health_sentence, is_disk_full
 from calibrl_core.run.checkpoint import QuotaError
 from calibrl_core.run.folder_lock import FolderInUseError, FolderLock
+from calibrl_core.run.identity import ResumeError
 from calibrl_core.step.optimizer import NonFiniteError
 from calibrl_core.verifiers.plugin import PluginError
 
@@ -172,7 +173,7 @@ def _explain(error: Exception) -> tuple[str, str]:
     if isinstance(error, ValidationError):
         fields = (f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors())
         return "bad_spec", "; ".join(fields)
-    if isinstance(error, DataError | ModelError | PluginError | LaunchError):
+    if isinstance(error, DataError | ModelError | PluginError | LaunchError | ResumeError):
         return "bad_spec", str(error)
     if isinstance(error, NonFiniteError):
         return "non_finite", str(error)
