@@ -7,6 +7,7 @@ from pydantic import Field, Tag, model_validator
 
 from calibrl_core.algorithms import CalibRL
 from calibrl_core.algorithms.registry import Algorithm
+from calibrl_core.data.prompts import PromptFormat
 from calibrl_core.data.schema import DataSource
 from calibrl_core.health import HealthSettings
 from calibrl_core.settings_base import StrictSettings, one_of
@@ -115,14 +116,15 @@ class RolloutSettings(StrictSettings):
     )
 
 
-class PromptSettings(StrictSettings):
-    """Handling of prompts that are too long. Images count as their tokens."""
+class PromptSettings(PromptFormat):
+    """What the model receives of a row, and which rows are refused. Images count as their tokens."""
 
     max_tokens: int | None = Field(None, ge=1, description="Maximum tokens per prompt. None: no limit.")
+    max_images: int | None = Field(None, ge=0, description="Maximum images per prompt. None: no limit.")
     too_long: Literal["error", "drop", "truncate"] = Field(
         "error",
-        description="Handling of longer prompts. error: refuse the data. drop: leave the rows out. truncate: cut "
-        "the text of the question.",
+        description="Handling of prompts with more tokens or images. error: refuse the data. drop: leave the rows out. "
+        "truncate: cut the text of the question; a prompt with too many images is refused.",
     )
 
 
@@ -267,6 +269,7 @@ class EvaluateSettings(StrictSettings):
     """An evaluation, without its models and data."""
 
     rewards: tuple[Reward, ...] = Field(DEFAULT_REWARDS, min_length=1, max_length=16)
+    prompts: PromptFormat = Field(default_factory=PromptFormat)
     rollout: EvaluateRollout = Field(default_factory=EvaluateRollout)
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of sampling and of the bootstrap.")
 

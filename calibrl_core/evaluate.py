@@ -87,7 +87,7 @@ class _Evaluation:
     def run(self) -> Iterator[dict[str, Any]]:
         """Yield the results, model by model."""
         for index, source in enumerate(self.config.models):
-            engine = SharedPrefillEngine(load_policy(source))
+            engine = SharedPrefillEngine(load_policy(source, form=self.config.prompts))
             values: dict[str, float] = {}
             for split, examples in self.sets:
                 measured = self._measure(engine, index, split, examples)

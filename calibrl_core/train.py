@@ -91,7 +91,7 @@ class _Run:
         self.state = read_state(saved) if saved else TrainerState()
         self.saved_step = self.state.step
         self.identity = RunIdentity(config, self.state.identity if saved else None, ranks)
-        self.policy = load_policy(config.model, config.precision, saved)
+        self.policy = load_policy(config.model, config.precision, saved, config.prompts)
         if config.parallel == "fsdp" and ranks.world > 1:
             from calibrl_core.models.sharded_weights import shard
 
@@ -158,11 +158,15 @@ class _Run:
         def length(example: Example) -> int:
             return self.policy.prompt_lengths([example])[0]
 
-        examples, counts = fit_prompts(data.load(source), self.config.prompts, length)
-        for count, what in ((counts.dropped, "dropped"), (counts.truncated, "truncated")):
+        prompts = self.config.prompts
+        examples, counts = fit_prompts(data.load(source), prompts, length)
+        for count, what in (
+            (counts.dropped_for_images, f"{prompts.max_images} images were dropped"),
+            (counts.dropped, f"{prompts.max_tokens} tokens were dropped"),
+            (counts.truncated, f"{prompts.max_tokens} tokens were truncated"),
+        ):
             if count:
-                limit = self.config.prompts.max_tokens
-                self._log("warning", f"{field}: {count} prompts of more than {limit} tokens were {what}")
+                self._log("warning", f"{field}: {count} prompts of more than {what}")
         self.identity.add_data(field, examples)
         return examples
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import pad
 
-from calibrl_core.data import prompts
+from calibrl_core.data.prompts import DEFAULT_FORMAT, PromptFormat, messages
 from calibrl_core.data.schema import DataError, Example
 
 ENCODED_MEGABYTES = 1024  # of encoded prompts in memory; older ones are encoded again
@@ -46,18 +47,25 @@ class PromptRows:
 class PromptEncoder:
     """Encodes examples, with a cache of the most recent ones."""
 
-    def __init__(self, processor: Any, positions: Callable[..., tuple[Tensor, Tensor]] | None) -> None:
+    def __init__(
+        self,
+        processor: Any,
+        positions: Callable[..., tuple[Tensor, Tensor]] | None,
+        form: PromptFormat = DEFAULT_FORMAT,
+    ) -> None:
         """Prepare the processor. `positions`: the model's `get_rope_index` if its positions have three
         axes, else None.
         """
-        self.processor = processor
+        self.processor, self.form = processor, form
         self.tokenizer = getattr(processor, "tokenizer", processor)
         self.takes_images = hasattr(processor, "image_processor")
         self._positions = positions
         self._encoded: OrderedDict[tuple[str, tuple[bytes, ...]], dict[str, Tensor]] = OrderedDict()
         self._encoded_bytes = 0
         self._lengths: dict[int, int] = {}  # of all prompts ever encoded, by the hash of their key
-        if not getattr(processor, "chat_template", None):
+        if form.chat_template:
+            processor.chat_template = form.chat_template
+        elif not getattr(processor, "chat_template", None):
             plain = PLAIN_TEMPLATE.replace("IMAGE_TOKEN", getattr(processor, "image_token", ""))
             processor.chat_template = getattr(self.tokenizer, "chat_template", None) or plain
 
@@ -66,7 +74,7 @@ class PromptEncoder:
         return [self._length(example) for example in examples]
 
     def _length(self, example: Example) -> int:
-        length = self._lengths.get(hash(_key(example)))
+        length = self._lengths.get(hash(self._key(example)))
         return self._encode(example)["input_ids"].shape[1] if length is None else length
 
     def encode(self, examples: Sequence[Example], pad_id: int) -> PromptRows:
@@ -94,8 +102,12 @@ class PromptEncoder:
         last = position_ids.amax(-1) if position_ids.ndim == 2 else position_ids.amax((0, -1))
         return PromptRows(rows("input_ids", pad_id), rows("attention_mask", 0), position_ids, last + 1, types, images)
 
+    def _key(self, example: Example) -> tuple[str, tuple[bytes, ...]]:
+        """Return everything that a prompt is made of. Not the id: two files can give their rows the same ids."""
+        return repr(messages(example, self.form)), example.images
+
     def _encode(self, example: Example) -> dict[str, Tensor]:
-        key = _key(example)
+        key = self._key(example)
         encoded = self._encoded.pop(key, None)
         if encoded is None:
             encoded = self._encode_new(example)
@@ -115,27 +127,35 @@ class PromptEncoder:
             DataError: as `encode`.
         """
         text = self._text(example)
-        return self.tokenizer(text, add_special_tokens=False).input_ids, [_picture(data) for data in example.images]
+        return self.tokenizer(text, add_special_tokens=False).input_ids, [_picture(data, self.form) for data in example.images]
 
     def _encode_new(self, example: Example) -> dict[str, Tensor]:
         text = self._text(example)
-        images = {"images": [[_picture(data) for data in example.images]]} if example.images else {}
+        images = {"images": [[_picture(data, self.form) for data in example.images]]} if example.images else {}
         # The chat template contains the special tokens already.
         encoded = dict(self.processor(text=[text], **images, add_special_tokens=False, return_tensors="pt"))
         encoded["position_ids"] = self._position_ids(encoded)
         return encoded
 
     def _text(self, example: Example) -> str:
-        messages = prompts.messages(example)
-        self._refuse_marks(messages, example)
+        return self._render(self._messages(example))
+
+    def _messages(self, example: Example) -> list[dict[str, Any]]:
+        found = messages(example, self.form)
+        self._refuse_marks(found, example)
         if example.images and not self.takes_images:
             raise DataError(f"{example.id} has images, but this model takes none: choose an image-text model")
+        return found
+
+    def _render(self, turns: list[dict[str, Any]]) -> str:
         if not self.takes_images:  # templates of text models expect text, not parts
-            messages = [{**one, "content": "".join(part["text"] for part in one["content"])} for one in messages]
-        text: str = self.processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+            turns = [{**turn, "content": "".join(part["text"] for part in turn["content"])} for turn in turns]
+        text: str = self.processor.apply_chat_template(
+            turns, add_generation_prompt=True, tokenize=False, **self.form.chat_template_kwargs
+        )
         return text
 
-    def _refuse_marks(self, messages: list[dict[str, Any]], example: Example) -> None:
+    def _refuse_marks(self, turns: list[dict[str, Any]], example: Example) -> None:
         """Refuse text with the model's own image token, which would make a training step fail.
 
         Raises:
@@ -143,7 +163,7 @@ class PromptEncoder:
         """
         for name in ("image_token", "video_token"):
             mark = getattr(self.processor, name, None)
-            if mark and any(mark in part.get("text", "") for one in messages for part in one["content"]):
+            if mark and any(mark in part.get("text", "") for one in turns for part in one["content"]):
                 raise DataError(
                     f"the text of {example.id} contains {mark}, which the model reserves for images: remove it"
                 )
@@ -158,13 +178,24 @@ class PromptEncoder:
         return self._positions(encoded["input_ids"], mm_token_type_ids=encoded["mm_token_type_ids"], **grids)[0]
 
 
-def _key(example: Example) -> tuple[str, tuple[bytes, ...]]:
-    """Return everything that a prompt is made of. Not the id: two files can give their rows the same ids."""
-    return repr(prompts.messages(example)), example.images
+def _picture(data: bytes, form: PromptFormat) -> Image.Image:
+    picture = Image.open(io.BytesIO(data)).convert("RGB")
+    size = _size_within(picture.width, picture.height, form)
+    return picture if size == picture.size else picture.resize(size, Image.Resampling.BICUBIC)
 
 
-def _picture(data: bytes) -> Image.Image:
-    return Image.open(io.BytesIO(data)).convert("RGB")
+def _size_within(width: int, height: int, form: PromptFormat) -> tuple[int, int]:
+    """Return the size of an image within `min_pixels` and `max_pixels`: both sides by the same factor, rounded to whole
+    pixels towards the range. `max_pixels` always holds.
+    """
+    if form.min_pixels and width * height < form.min_pixels:
+        factor = math.sqrt(form.min_pixels / (width * height))
+        width, height = math.ceil(width * factor), math.ceil(height * factor)
+    if form.max_pixels and width * height > form.max_pixels:
+        factor = math.sqrt(form.max_pixels / (width * height))
+        sides = (max(1, int(width * factor)), max(1, int(height * factor)))
+        width, height = (min(side, form.max_pixels) for side in sides)  # beside a side of 1 pixel
+    return width, height
 
 
 def _stacked(tensors: Sequence[Tensor]) -> Tensor:

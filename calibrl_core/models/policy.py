@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from calibrl_core.config import ModelSource, PathModel
+from calibrl_core.data.prompts import DEFAULT_FORMAT, PromptFormat
 from calibrl_core.data.schema import Example
 from calibrl_core.models import adapters
 from calibrl_core.models.encoding import PromptEncoder, PromptRows
@@ -38,7 +39,14 @@ MEDIA_TOKENS = ("image_token_id", "image_token_index", "video_token_id", "video_
 class Policy:
     """A causal text or image-text model of transformers, with its processor (of a text model: its tokenizer)."""
 
-    def __init__(self, model: nn.Module, processor: Any, device: torch.device, precision: Precision = "auto") -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        processor: Any,
+        device: torch.device,
+        precision: Precision = "auto",
+        form: PromptFormat = DEFAULT_FORMAT,
+    ) -> None:
         """Move `model` to `device`, with weights in float32: the optimizer's masters.
 
         `precision` is that of forward and backward passes; auto: bfloat16 on a GPU.
@@ -58,7 +66,7 @@ class Policy:
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token  # masks mark the padding
         self.pad_id: int = self.tokenizer.pad_token_id
-        self.encoder = PromptEncoder(processor, getattr(self.decoder, "get_rope_index", None))
+        self.encoder = PromptEncoder(processor, getattr(self.decoder, "get_rope_index", None), form)
         listed = self._listed_stop_ids()
         self.turn_end = turn_end(processor, self.tokenizer, listed, takes_images=self.encoder.takes_images)
         self.stop_ids = listed | {self.turn_end[-1]}
@@ -295,7 +303,12 @@ class Policy:
         self.processor.save_pretrained(folder)
 
 
-def load_policy(source: ModelSource, precision: Precision = "auto", checkpoint: Path | None = None) -> Policy:
+def load_policy(
+    source: ModelSource,
+    precision: Precision = "auto",
+    checkpoint: Path | None = None,
+    form: PromptFormat = DEFAULT_FORMAT,
+) -> Policy:
     """Return the policy that a config names, on the GPU if there is one, set up for training.
 
     With `checkpoint`, the policy is bit for bit the one that the run which started from `source` wrote there. Never
@@ -311,7 +324,7 @@ def load_policy(source: ModelSource, precision: Precision = "auto", checkpoint: 
     adapters.prepare_model(model, source)
     if checkpoint is not None and source.lora:
         adapters.load_adapter(checkpoint / adapters.FOLDER, model)
-    policy = Policy(model, processor, torch.device("cuda" if torch.cuda.is_available() else "cpu"), precision)
+    policy = Policy(model, processor, torch.device("cuda" if torch.cuda.is_available() else "cpu"), precision, form)
     _check_head(policy)
     return policy
 
@@ -324,7 +337,7 @@ def make_reference(policy: Policy, source: ModelSource, precision: Precision = "
     if source.lora:
         return policy.without_adapters()
     bare = source.model_copy(update={"freeze_vision": False, "gradient_checkpointing": False})
-    reference = load_policy(bare, precision)
+    reference = load_policy(bare, precision, form=policy.encoder.form)
     reference.model.requires_grad_(False)
     if reference.bfloat16:
         adapters.store_frozen_in_bfloat16(reference.model)

@@ -1,4 +1,4 @@
-"""Prompts that are too long: refuse, drop or truncate them, by `config.PromptSettings`.
+"""Prompts with too many tokens or images: refuse, drop or truncate them, by `config.PromptSettings`.
 
 The caller provides the length of a prompt, with images and chat template: this module has no tokenizer.
 """
@@ -20,6 +20,7 @@ class LengthReport:
 
     dropped: int = 0
     truncated: int = 0
+    dropped_for_images: int = 0
 
 
 def fit_prompts(
@@ -30,13 +31,35 @@ def fit_prompts(
     Counts every prompt once, and a prompt that is truncated about ten times more.
 
     Raises:
-        DataError: with rows and lengths, if a prompt is too long and `too_long` is `error`, if truncation cannot
-            make it
-        fit, or if no prompt is left.
+        DataError: with rows and numbers, if a prompt has too many tokens or images and `too_long` is not `drop`, if
+            truncation cannot make it fit, or if no prompt is left.
     """
+    few = _with_few_images(examples, settings)
+    fitting, report = _with_few_tokens(few, settings, length)
+    return fitting, replace(report, dropped_for_images=len(examples) - len(few))
+
+
+def _with_few_images(examples: Sequence[Example], settings: PromptSettings) -> list[Example]:
+    limit = settings.max_images
+    if limit is None:
+        return list(examples)
+    if settings.too_long != "drop":
+        problems = [f"{one.id} has {len(one.images)}" for one in examples if len(one.images) > limit]
+        if problems:
+            hint = "raise prompts.max_images, remove images, or choose prompts.too_long: drop"
+            raise DataError(f"prompts of more than {limit} images: {join_problems(problems)}; {hint}")
+    few = [one for one in examples if len(one.images) <= limit]
+    if examples and not few:
+        raise DataError(f"every prompt has more than {limit} images, so all were dropped: raise prompts.max_images")
+    return few
+
+
+def _with_few_tokens(
+    examples: list[Example], settings: PromptSettings, length: Length
+) -> tuple[list[Example], LengthReport]:
     limit = settings.max_tokens
     if limit is None:
-        return list(examples), LengthReport()
+        return examples, LengthReport()
     fitting: list[Example] = []
     problems: list[str] = []
     dropped = truncated = 0
