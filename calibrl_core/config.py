@@ -117,7 +117,7 @@ class RolloutSettings(StrictSettings):
 
 
 class PromptSettings(PromptFormat):
-    """What the model receives of a row, and which rows are refused. Images count as their tokens."""
+    """Form of the prompts, and handling of prompts that are too long. Images count as their tokens."""
 
     max_tokens: int | None = Field(None, ge=1, description="Maximum tokens per prompt. None: no limit.")
     max_images: int | None = Field(None, ge=0, description="Maximum images per prompt. None: no limit.")

@@ -96,7 +96,7 @@ class Comparison(Record):
         description="Comparison of each pair of models. `first` and `second` are indices in `models`."
     )
     settings_differ: list[str] = Field(
-        description="Settings that differ between the evaluations besides the model: rewards, rollout."
+        description="Settings that differ between the evaluations besides the model: rewards, prompts, rollout."
     )
 
 

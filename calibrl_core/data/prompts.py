@@ -14,9 +14,27 @@ IMAGE_TAG = re.compile(r"<image>\s*")
 _REQUESTS = ("<answer>", "\\boxed")  # a prompt that contains one requests an answer in this form
 # Arguments of `apply_chat_template` and variables of every template, which the trainer sets itself.
 _RESERVED = frozenset(
-    "add_generation_prompt chat_template continue_final_message conversation conversations documents "
-    "load_audio_from_video max_length messages padding processor_kwargs return_assistant_tokens_mask return_dict "
-    "return_tensors sanitize_control_tokens tokenize tokenizer_kwargs tools truncation".split()
+    [
+        "add_generation_prompt",
+        "chat_template",
+        "continue_final_message",
+        "conversation",
+        "conversations",
+        "documents",
+        "load_audio_from_video",
+        "max_length",
+        "messages",
+        "padding",
+        "processor_kwargs",
+        "return_assistant_tokens_mask",
+        "return_dict",
+        "return_tensors",
+        "sanitize_control_tokens",
+        "tokenize",
+        "tokenizer_kwargs",
+        "tools",
+        "truncation",
+    ]
 )
 
 TemplateVariable = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=100)]
@@ -24,7 +42,7 @@ TemplateValue = bool | int | float | Annotated[str, Field(max_length=1000)]
 
 
 class PromptFormat(StrictSettings):
-    """What the model receives of a row."""
+    """Form of the prompts: messages, chat template and size of the images."""
 
     system: str | None = Field(
         None,

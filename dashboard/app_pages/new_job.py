@@ -74,7 +74,7 @@ FOLDED = {  # sections that are folded at first
         "Queue, labels and limits": ("priority", "labels", "depends_on", "resources", "limits"),
     },
     "evaluate": {
-        "Sampling": ("rollout", "seed"),
+        "Sampling and prompts": ("rollout", "prompts", "seed"),
         "Queue, labels and limits": ("priority", "labels", "depends_on", "resources", "limits"),
     },
 }

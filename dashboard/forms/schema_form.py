@@ -4,9 +4,10 @@ Widgets in the order in which a page asks for them (`fields`), then whatever is 
 what they say; `blame` puts a service's objections beside the widgets that they are about.
 """
 
+import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import streamlit as st
@@ -17,6 +18,7 @@ from dashboard.markup import as_markdown, escape
 from dashboard.palette import WRONG
 
 CELL = 150  # minimum width of a widget, pixels
+LINE = 4096  # characters; a field that can hold more gets several lines
 DEFAULT = object()  # the initial value of a field that the form's start does not name; None is a value
 FORM = "new-"  # prefix of the key of every form
 EMPTY = re.compile(r"(?:None|[Ee]mpty|[Nn]ull): ([^.;)]+)")  # the meaning of no value, in a description
@@ -258,6 +260,9 @@ class SpecForm:
             return _number(node, start, common)
         if node["type"] in ("array", "object"):
             return _list_of_words(node, start or [], common)
+        if node.get("maxLength", 0) > LINE:
+            long = st.text_area(**common, value=start or "", max_chars=node["maxLength"], placeholder=_empty(node))
+            return long if long and long.strip() else None  # white space at its ends can matter, as in a chat template
         text = st.text_input(
             **common,
             value=start or "",
@@ -314,11 +319,12 @@ def _number(node: Node, start: float | None, common: dict[str, Any]) -> float | 
 def _list_of_words(node: Node, start: Any, common: dict[str, Any]) -> Any:
     """Words from a list, free words, or pairs written as key:value."""
     if node["type"] == "object":
-        pairs = [f"{name}:{value}" for name, value in dict(start).items()]
+        read, write = _pair_values(node)
+        pairs = [f"{name}:{write(value)}" for name, value in dict(start).items()]
         words = st.multiselect(
             **common, options=pairs, default=pairs, accept_new_options=True, placeholder="key:value, then Enter"
         )
-        return {name.strip(): value.strip() for name, _, value in (word.partition(":") for word in words)}
+        return {name.strip(): read(value.strip()) for name, _, value in (word.partition(":") for word in words)}
     options = node["items"].get("enum")
     return st.multiselect(
         **common,
@@ -327,3 +333,22 @@ def _list_of_words(node: Node, start: Any, common: dict[str, Any]) -> Any:
         accept_new_options=options is None,
         placeholder="Select" if options else "Type a value, then Enter",
     )
+
+
+def _pair_values(node: Node) -> tuple[Callable[[str], Any], Callable[[Any], str]]:
+    """Return how the values of an object's fields are read and written: as text, or as JSON if they can be other
+    scalars, where a text that is no JSON needs no quotes.
+    """
+    if all(value.get("type") == "string" for value in node.get("patternProperties", {}).values()):
+        return str, str
+
+    def read(text: str) -> Any:
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text
+
+    def write(value: Any) -> str:
+        return value if isinstance(value, str) and read(value) == value else json.dumps(value)
+
+    return read, write

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from calibrl.schemas import ComparedModel, Comparison, Evaluation, EvaluationResult, JobStatus, PairedDifference
 from calibrl_core.bootstrap import paired_differences
+from calibrl_core.config import EvaluateSettings
 from jobs import models
 from jobs.errors import Conflict, FieldError, Invalid
 from jobs.repository import accuracies
@@ -20,7 +21,8 @@ from jobs.repository import accuracies
 MAX_MODELS = 16  # maximum models per comparison
 MAX_PROMPTS = 50_000  # maximum prompts per comparison, over all datasets: about 20 seconds
 BOUNDS = ("_low", "_high")
-COMPARED_SETTINGS = ("rewards", "rollout")  # fields of a spec that accuracies depend on, besides models and data
+# Fields of a spec that accuracies depend on, besides models and data.
+COMPARED_SETTINGS = ("rewards", "prompts", "rollout")
 
 
 @dataclass(frozen=True)
@@ -184,6 +186,7 @@ def _compare(
                 "compared."
             )
     paired = [other.in_order_of(first) for other in measured]
+    settings = [_compared_settings(contender.job.spec) for contender in contenders]
     return Comparison(
         split=split,
         prompts=len(first.prompts),
@@ -204,11 +207,18 @@ def _compare(
             for pair in paired_differences(paired, seed)
         ],
         settings_differ=[
-            name
-            for name in COMPARED_SETTINGS
-            if any(contender.job.spec.get(name) != contenders[0].job.spec.get(name) for contender in contenders)
+            name for name in COMPARED_SETTINGS if any(other.get(name) != settings[0].get(name) for other in settings)
         ],
     )
+
+
+def _compared_settings(spec: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return COMPARED_SETTINGS with their defaults, which a spec of an earlier version can lack."""
+    given = {name: spec[name] for name in COMPARED_SETTINGS if name in spec}
+    try:
+        return EvaluateSettings.model_validate(given).model_dump(include=set(COMPARED_SETTINGS))
+    except ValidationError:  # a spec that this version does not accept any more
+        return given
 
 
 def _result(job: models.Job, row: Mapping[str, Any]) -> dict[str, Any]:

@@ -146,6 +146,17 @@ def test_labels_are_pairs() -> None:
     assert app.session_state["value"]["labels"] == {"team": "vision"}
 
 
+def test_variables_of_a_template_keep_their_type_and_texts_their_lines() -> None:
+    given = {"enable_thinking": False, "tries": 3, "style": "short", "quoted": "3"}
+    prompts = {"chat_template_kwargs": given, "chat_template": "{{ messages }}\n", "instruction": None}
+    app = everything(preset(prompts=prompts))
+    value = app.session_state["value"]["prompts"]
+    assert value["chat_template_kwargs"] == given and value["chat_template_kwargs"]["enable_thinking"] is False
+    assert (value["chat_template"], value["instruction"]) == ("{{ messages }}\n", None)
+    app.text_area(key="all:prompts.instruction").set_value("Be brief.")
+    assert run(app).session_state["value"]["prompts"]["instruction"] == "Be brief."
+
+
 def test_missing_required_fields_are_found() -> None:
     app = everything(preset(data={"dataset": None}))
     app.text_input(key="all:name").set_value(" ")
