@@ -33,6 +33,7 @@ from calibrl_core.report import Report
 from calibrl_core.rollout.base import SamplingRequest
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 from calibrl_core.run.process import run_process
+from calibrl_core.run.template_check import check_template
 from calibrl_core.verifiers.scorer import Scorer
 
 ANSWERS_FILE = "answers.jsonl"
@@ -87,7 +88,10 @@ class _Evaluation:
     def run(self) -> Iterator[dict[str, Any]]:
         """Yield the results, model by model."""
         for index, source in enumerate(self.config.models):
-            engine = SharedPrefillEngine(load_policy(source, form=self.config.prompts))
+            policy = load_policy(source, form=self.config.prompts)
+            for place, (dataset, (_, examples)) in enumerate(zip(self.config.data, self.sets, strict=True)):
+                check_template(f"models.{index}, data.{place}", dataset, examples, policy.encoder.refusal)
+            engine = SharedPrefillEngine(policy)
             values: dict[str, float] = {}
             for split, examples in self.sets:
                 measured = self._measure(engine, index, split, examples)

@@ -41,6 +41,7 @@ from calibrl_core.run.identity import RunIdentity
 from calibrl_core.run.process import run_process
 from calibrl_core.run.prompt_lengths import fit_prompts
 from calibrl_core.run.samples import report_groups
+from calibrl_core.run.template_check import check_template
 from calibrl_core.step.learners import Learner, ReinforcementLearner, StepResult, SupervisedLearner
 from calibrl_core.step.optimizer import GradientStep, learning_rate, make_optimizer
 from calibrl_core.step.update import Updater
@@ -158,8 +159,9 @@ class _Run:
         def length(example: Example) -> int:
             return self.policy.prompt_lengths([example])[0]
 
-        prompts = self.config.prompts
-        examples, counts = fit_prompts(data.load(source), prompts, length)
+        prompts, rows = self.config.prompts, data.load(source)
+        check_template(field, source, rows, self.policy.encoder.refusal)
+        examples, counts = fit_prompts(rows, prompts, length)
         for count, what in (
             (counts.dropped_for_images, f"{prompts.max_images} images were dropped"),
             (counts.dropped, f"{prompts.max_tokens} tokens were dropped"),

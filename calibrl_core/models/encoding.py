@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import pad
@@ -28,6 +29,7 @@ PLAIN_TEMPLATE = (
     "{% if part['type'] == 'image' %}IMAGE_TOKEN{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}"
     "{{ '\n' }}{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
 )
+Shape = tuple[tuple[str, tuple[str, ...]], ...]  # of messages: role and kinds of parts
 # Outputs of the processor that are not image tensors.
 PER_TOKEN = ("input_ids", "attention_mask", "position_ids", "mm_token_type_ids", "token_type_ids")
 
@@ -63,6 +65,7 @@ class PromptEncoder:
         self._encoded: OrderedDict[tuple[str, tuple[bytes, ...]], dict[str, Tensor]] = OrderedDict()
         self._encoded_bytes = 0
         self._lengths: dict[int, int] = {}  # of all prompts ever encoded, by the hash of their key
+        self._refusals: dict[Shape, str | None] = {}
         if form.chat_template:
             processor.chat_template = form.chat_template
         elif not getattr(processor, "chat_template", None):
@@ -127,7 +130,9 @@ class PromptEncoder:
             DataError: as `encode`.
         """
         text = self._text(example)
-        return self.tokenizer(text, add_special_tokens=False).input_ids, [_picture(data, self.form) for data in example.images]
+        return self.tokenizer(text, add_special_tokens=False).input_ids, [
+            _picture(data, self.form) for data in example.images
+        ]
 
     def _encode_new(self, example: Example) -> dict[str, Tensor]:
         text = self._text(example)
@@ -139,6 +144,24 @@ class PromptEncoder:
 
     def _text(self, example: Example) -> str:
         return self._render(self._messages(example))
+
+    def refusal(self, example: Example) -> str | None:
+        """Return why the chat template refuses the example's messages, or None. Renders text only, and only once per
+        order of roles: templates refuse roles, not words.
+
+        Raises:
+            DataError: as `encode`.
+        """
+        turns = self._messages(example)
+        shape = tuple((turn["role"], tuple(part["type"] for part in turn["content"])) for turn in turns)
+        if shape not in self._refusals:
+            self._refusals[shape] = None
+            try:
+                self._render(turns)
+            except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
+                roles = ", ".join(turn["role"] for turn in turns)
+                self._refusals[shape] = f"the chat template refuses the roles {roles} ({_one_line(error)})"
+        return self._refusals[shape]
 
     def _messages(self, example: Example) -> list[dict[str, Any]]:
         found = messages(example, self.form)
@@ -176,6 +199,10 @@ class PromptEncoder:
             return running.expand(3, -1, -1)
         grids = {name: tensor for name, tensor in encoded.items() if name.endswith("_grid_thw")}
         return self._positions(encoded["input_ids"], mm_token_type_ids=encoded["mm_token_type_ids"], **grids)[0]
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _picture(data: bytes, form: PromptFormat) -> Image.Image:
