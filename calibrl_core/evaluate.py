@@ -34,7 +34,7 @@ from calibrl_core.rollout.base import SamplingRequest
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 from calibrl_core.run.process import run_process
 from calibrl_core.run.template_check import check_template
-from calibrl_core.verifiers.scorer import Scorer
+from calibrl_core.verifiers.scorer import Scorer, check_verdicts
 
 ANSWERS_FILE = "answers.jsonl"
 GREEDY = ("accuracy", "strict_accuracy", "format_rate", "length_mean", "truncated_share")  # others need samples
@@ -57,6 +57,7 @@ def evaluate(
     Raises:
         DataError: rows are invalid.
         LaunchError: several processes were started.
+        NoVerdictError: a verifier gave no verdict on any completion of a model and dataset.
         PluginError: a verifier is missing or cannot be loaded.
         OSError: files.
         torch.OutOfMemoryError: memory.
@@ -118,6 +119,7 @@ class _Evaluation:
         rollout = self.config.rollout
         sampled = self._sample(engine, examples, rollout.samples, rollout.temperature)
         self._save_answers(index, split, "sampled", sampled)
+        check_verdicts([score for row in sampled.scores for score in row])
         self._report_accuracies(index, split, sampled)
         greedy = None
         if rollout.greedy:

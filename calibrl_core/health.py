@@ -2,7 +2,8 @@
 
 A rule judges the last few steps together, so that a single outlier has no effect. It fires once when its measure passes
 the limit. It clears once when the measure is back within the limit by the factor `BACK`. Between the two its state does
-not change, so that it does not flicker. Alerts are advice; only the rules in `pause_on` pause the job.
+not change, so that it does not flicker. Alerts are advice; only the rules in `pause_on` and those that always pause
+(`NoVerdicts`) pause the job.
 
 To add a rule: add a class here, its name in `RuleName`, and the class in `RULES`.
 """
@@ -17,7 +18,15 @@ from pydantic import Field
 
 from calibrl_core.settings_base import StrictSettings
 
-RuleName = Literal["entropy_collapse", "entropy_explosion", "all_truncated", "no_advantage", "reward_not_accuracy"]
+RuleName = Literal[
+    "entropy_collapse",
+    "entropy_explosion",
+    "all_truncated",
+    "no_advantage",
+    "reward_not_accuracy",
+    "verifier_failures",
+    "no_verdicts",
+]
 
 BACK = 1.5  # factor within the limit at which a rule clears
 
@@ -54,6 +63,16 @@ class HealthSettings(StrictSettings):
         lt=1,
         description="Fall of strict accuracy below its best value at which the rule can fire, as a share.",
     )
+    failure_steps: int = Field(
+        2,
+        ge=1,
+        le=1000,
+        description="Steps over which failed scores of a verifier are counted. If all fail in each of these steps, "
+        "the job pauses.",
+    )
+    failure_share: float = Field(
+        0.1, gt=0, le=1, description="Share of failed scores of a verifier at which the rule fires."
+    )
 
 
 @dataclass(frozen=True)
@@ -84,6 +103,7 @@ class _Rule(ABC):
     name: ClassVar[RuleName]
     reads: ClassVar[tuple[str, ...]]
     suggestion: ClassVar[str]
+    always_pauses: ClassVar[bool] = False  # also if `pause_on` does not name the rule
 
     def __init__(self, settings: HealthSettings, state: Mapping[str, Any]) -> None:
         self._settings = settings
@@ -241,14 +261,53 @@ class RewardNotAccuracy(_Rule):
         )
 
 
-RULES: tuple[type[_Rule], ...] = (EntropyCollapse, EntropyExplosion, AllTruncated, NoAdvantage, RewardNotAccuracy)
+class VerifierFailures(_Rule):
+    """A verifier often gives no score. A missing score counts as 0, so right answers are punished."""
+
+    name = "verifier_failures"
+    reads = ("reward/verifier_failure_share",)
+    suggestion = "Read the reason in the log. Raise the verifier's time_limit_seconds, or fix it."
+
+    def _window(self) -> int:
+        return self._settings.failure_steps
+
+    def _judge(self, means: Sequence[float], reference: Sequence[float]) -> _Finding:
+        limit = self._settings.failure_share
+        message = f"over the last {self._window()} steps a verifier gave no score for {means[0]:.0%} of completions"
+        return _Finding(means[0] >= limit, means[0] < limit / BACK, message)
+
+
+class NoVerdicts(_Rule):
+    """A verifier gives no score at all: the rewards say nothing, so the job pauses in any case."""
+
+    name = "no_verdicts"
+    reads = ("reward/verifier_failure_share",)
+    suggestion = "Fix the verifier or remove it from rewards: the reason is in the log."
+    always_pauses = True
+
+    def state(self) -> dict[str, Any]:
+        """Return the state as if the rule had not fired: a job that resumes with the same verifier pauses again."""
+        return super().state() | {"firing": False}
+
+    def _window(self) -> int:
+        return self._settings.failure_steps
+
+    def _judge(self, means: Sequence[float], reference: Sequence[float]) -> _Finding:
+        message = f"a verifier gave no score for any completion in {self._window()} steps in a row"
+        return _Finding(means[0] == 1, means[0] < 1, message)
+
+
+RULES: tuple[type[_Rule], ...] = (
+    *(EntropyCollapse, EntropyExplosion, AllTruncated, NoAdvantage, RewardNotAccuracy),
+    *(VerifierFailures, NoVerdicts),
+)
 
 
 class HealthMonitor:
     """All rules for one run. `state()` is JSON, stored in checkpoints, so that a resumed run repeats no alert."""
 
     def __init__(self, settings: HealthSettings, state: Mapping[str, Any] | None = None) -> None:
-        self._pause_on = settings.pause_on
+        self._pause_on = {*settings.pause_on, *(rule.name for rule in RULES if rule.always_pauses)}
         self._rules = [rule(settings, (state or {}).get(rule.name, {})) for rule in RULES]
 
     def observe(self, step: int, metrics: Mapping[str, float]) -> list[Alert]:

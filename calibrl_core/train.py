@@ -72,7 +72,7 @@ def train(config: TrainConfig, report: Report, should_stop: Callable[[], bool], 
         run.save_if_new()
     outcome = {"status": "succeeded" if ended else "stopped", "step": run.state.step, "result": run.result()}
     if run.paused_by and not ended:
-        outcome |= {"reason": "health", "message": health_sentence(asdict(run.paused_by))}
+        outcome |= {"reason": "health", "message": run.pause_message(run.paused_by)}
     return outcome
 
 
@@ -110,7 +110,7 @@ class _Run:
         self.solved = SolvedPrompts(self.state.solved)
         self.health = HealthMonitor(config.health, self.state.health)
         self.paused_by: Alert | None = None
-        self.failure_reported = False
+        self.failures: dict[str, str] = {}  # first reason of each verifier that gave no verdict, by label
 
     def _make_engine(self, closing: ExitStack) -> RolloutEngine:
         rollout = self.config.rollout
@@ -221,17 +221,23 @@ class _Run:
         for name, (edges, counts) in result.histograms.items():
             self.report.emit("histogram", step=step, name=name, edges=edges, counts=counts)
         if result.batch is not None:
-            self._report_failure(result.batch.scores)
+            self._report_failures(result.batch.scores)
         if result.batch is not None and (step == 1 or last or step % samples.every_steps == 0):
             report_groups(self.report, step, self.policy, result.batch, samples.groups)
         self.report.emit("metrics", step=step, values=metrics)
 
-    def _report_failure(self, scores: Sequence[Score]) -> None:
-        """Report the reason of the first verdict that failed. Later ones are only counted."""
-        why = next((score.failure for score in scores if score.failure), None)
-        if why and not self.failure_reported:
-            self.failure_reported = True
-            self._log("warning", f"a verdict failed and counts as 0 (reward/verifier_failures counts them): {why}")
+    def _report_failures(self, scores: Sequence[Score]) -> None:
+        """Report the reason of the first verdict of each verifier that failed. Later ones are only counted."""
+        for score in scores:
+            if score.failure and score.failed[0] not in self.failures:
+                self.failures[score.failed[0]] = score.failure
+                what = "a verdict failed and counts as 0 (reward/verifier_failures counts them)"
+                self._log("warning", f"{what}: {score.failure}")
+
+    def pause_message(self, alert: Alert) -> str:
+        """Return why the run pauses, with the reasons of failed verdicts if these are the cause."""
+        reasons = self.failures.values() if alert.rule == "no_verdicts" else ()
+        return " ".join([health_sentence(asdict(alert)), *reasons])
 
     def _watch_health(self, metrics: dict[str, float]) -> None:
         alerts = self.health.observe(self.state.step, metrics)

@@ -1,11 +1,12 @@
 """Family reward/: rewards of the rollouts."""
 
 from calibrl_core.diagnostics.base import StepBatch
+from calibrl_core.verifiers.scorer import failure_counts
 
 
 def reward(batch: StepBatch) -> dict[str, float]:
-    """Return mean and standard deviation of the reward over all rollouts, accuracies, the number of failed verdicts,
-    and the mean score per verifier.
+    """Return mean and standard deviation of the reward over all rollouts, accuracies, the number of failed verdicts
+    and their share, and the mean score per verifier.
     """
     count = len(batch.scores)
     values = {
@@ -14,6 +15,7 @@ def reward(batch: StepBatch) -> dict[str, float]:
         "reward/answer_accuracy": sum(score.passed for score in batch.scores) / count,
         "reward/strict_accuracy": sum(score.strict for score in batch.scores) / count,
         "reward/verifier_failures": float(sum(score.failure is not None for score in batch.scores)),
+        "reward/verifier_failure_share": max(failure_counts(batch.scores).values(), default=0) / count,
     }
     for name in batch.scores[0].by_verifier:
         values[f"reward/{name}"] = sum(score.by_verifier[name] for score in batch.scores) / count

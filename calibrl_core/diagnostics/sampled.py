@@ -4,13 +4,14 @@ The groups that a step learns from are selected to differ in correctness: they a
 of their rollouts are right. So the health rules read the metrics of this family if they exist.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from calibrl_core.rollout.base import Rollouts
-from calibrl_core.verifiers.scorer import Score
+from calibrl_core.verifiers.scorer import Score, failure_counts
 
 
 class SampledGroups:
@@ -20,12 +21,14 @@ class SampledGroups:
         self._rewards: list[Tensor] = []
         self._right = self._strict = self._truncated = self._tokens = 0
         self._entropy = 0.0
+        self._failures: Counter[str] = Counter()
 
     def add(self, rewards: Tensor, rollouts: Rollouts, scores: Sequence[Score]) -> None:
         """Add groups. rewards: `[P, G]`, those that advantages are computed from. scores: one per rollout."""
         self._rewards.append(rewards)
         self._right += sum(score.passed for score in scores)
         self._strict += sum(score.strict for score in scores)
+        self._failures += failure_counts(scores)
         self._truncated += int(rollouts.truncated.sum())
         self._tokens += int(rollouts.mask.sum())
         self._entropy += rollouts.entropies[rollouts.mask].sum(dtype=torch.float64).item()
@@ -42,6 +45,7 @@ class SampledGroups:
             "sampled/reward/std": rewards.std(unbiased=False).item(),
             "sampled/reward/answer_accuracy": self._right / rollouts,
             "sampled/reward/strict_accuracy": self._strict / rollouts,
+            "sampled/reward/verifier_failure_share": max(self._failures.values(), default=0) / rollouts,
             "sampled/exploration/entropy": self._entropy / self._tokens,
             "sampled/exploration/active_groups": (rewards != rewards[:, :1]).any(-1).double().mean().item(),
             "sampled/length/truncated_share": self._truncated / rollouts,

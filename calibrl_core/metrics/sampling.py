@@ -42,6 +42,14 @@ REWARD = MetricFamily(
             "down",
         ),
         Metric(
+            "reward/verifier_failure_share",
+            "share",
+            "Share of completions for which a verifier gave no score. With several verifiers: of the one that failed "
+            "most often.",
+            "At 1 the verifier never gives a score: the run pauses (health rule `no_verdicts`).",
+            "down",
+        ),
+        Metric(
             "reward/<verifier>",
             "score, 0 to 1",
             "Mean score of one verifier, before its weight.",
@@ -168,6 +176,13 @@ SAMPLED = MetricFamily(
             "`reward/strict_accuracy` over all sampled groups.",
             "It should rise. The accuracy of the kept groups cannot: they are mixed by selection.",
             "up",
+        ),
+        Metric(
+            "sampled/reward/verifier_failure_share",
+            "share",
+            "`reward/verifier_failure_share` over all sampled groups.",
+            "At 1 the verifier never gives a score.",
+            "down",
         ),
         Metric(
             "sampled/exploration/entropy",

@@ -1,4 +1,4 @@
-"""What a run must keep when it resumes: the settings, data and base model that decide its meaning.
+"""Settings, data and base model that a run must keep when it resumes: those that decide its meaning.
 
 Each checkpoint holds the settings of its run and digests of its data and base model. A resume with other data, or from
 another base model, or with another value of a setting in `FIXED`, is refused. Other settings can change, such as steps
@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from calibrl_core.config import BuiltinModel, ModelSource, TrainConfig
+from calibrl_core.data.prompts import PromptFormat
 from calibrl_core.data.schema import Example
 from calibrl_core.distributed.ranks import Ranks
 
 FIXED = (
     *("algorithm.type", "prompts_per_step", "seed", "shuffle_data", "model.freeze_vision"),
     *("model.lora.rank", "model.lora.alpha", "model.lora.targets"),
+    *(f"prompts.{name}" for name in PromptFormat.model_fields),
 )
 _BY_DIGEST = ("model.builtin", "model.seed", "model.path", "data.", "validation.data.")
 _WEIGHTS = ("*.safetensors", "*.gguf", "config.json")

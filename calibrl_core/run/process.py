@@ -29,6 +29,7 @@ from calibrl_core.run.folder_lock import FolderInUseError, FolderLock
 from calibrl_core.run.identity import ResumeError
 from calibrl_core.step.optimizer import NonFiniteError
 from calibrl_core.verifiers.plugin import PluginError
+from calibrl_core.verifiers.scorer import NoVerdictError
 
 Config = TypeVar("Config", bound=BaseModel)
 SHOWN = ("reward/mean", "reward/answer_accuracy", "exploration/entropy", "loss/total", "validation/accuracy")
@@ -173,7 +174,7 @@ def _explain(error: Exception) -> tuple[str, str]:
     if isinstance(error, ValidationError):
         fields = (f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors())
         return "bad_spec", "; ".join(fields)
-    if isinstance(error, DataError | ModelError | PluginError | LaunchError | ResumeError):
+    if isinstance(error, DataError | ModelError | PluginError | LaunchError | ResumeError | NoVerdictError):
         return "bad_spec", str(error)
     if isinstance(error, NonFiniteError):
         return "non_finite", str(error)

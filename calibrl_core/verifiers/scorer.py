@@ -1,6 +1,7 @@
 """Scores completions: the verdicts of all verifiers, their weighted sum, and whether the answer passed."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -19,6 +20,31 @@ class Score:
     passed: bool  # every verifier that judges the answer accepts it; the format has no effect
     strict: bool  # passed, and in the required format
     failure: str | None = None  # reason why a verifier gave no verdict (too slow, died), which counts as 0
+    failed: tuple[str, ...] = ()  # labels of the verifiers that gave no verdict
+
+
+def failure_counts(scores: Iterable[Score]) -> Counter[str]:
+    """Return how many verdicts each verifier failed to give, by its label."""
+    return Counter(label for score in scores for label in score.failed)
+
+
+class NoVerdictError(Exception):
+    """A verifier gave no verdict on any completion: the scores say nothing. The message has its reason."""
+
+
+def check_verdicts(scores: Sequence[Score]) -> None:
+    """Check that each verifier gave a verdict on at least one completion.
+
+    Raises:
+        NoVerdictError: one gave none.
+    """
+    for label, count in failure_counts(scores).items():
+        if count == len(scores):
+            reason = next((score.failure for score in scores if score.failed[0] == label), "the log has the reason")
+            raise NoVerdictError(
+                f"rewards: {label} gave no verdict on any of {count} completions ({reason}); "
+                "fix or remove this verifier"
+            )
 
 
 class Scorer:
@@ -74,4 +100,7 @@ class Scorer:
             passed=passed,
             strict=passed and follows_format(completion),
             failure=next((verdict.failure for verdict in verdicts if verdict.failure), None),
+            failed=tuple(
+                verifier.label for verifier, verdict in zip(self._rewards, verdicts, strict=True) if verdict.failure
+            ),
         )

@@ -31,6 +31,11 @@ RULES = {  # name: title, what it detects
         "Reward without accuracy",
         "The reward rises while accuracy falls: reward hacking of one of its terms.",
     ),
+    "verifier_failures": (
+        "Verifier failures",
+        "A verifier often gives no score. A missing score counts as 0, so right answers are punished.",
+    ),
+    "no_verdicts": ("No scores", "A verifier gives no score at all. The job pauses."),
 }
 SENTENCE = re.compile(
     r"(?P<rule>\w+) (?P<state>fired|cleared) at step (?P<step>\d+): (?P<values>.*?)\.(?: (?P<advice>.*))?", re.DOTALL
@@ -111,7 +116,9 @@ def _summary(job: Job, firing: int) -> str:
         return "The rules check rollouts. Supervised fine-tuning has none."
     alerts = f"{firing or 'No'} active alert{'s' if firing != 1 else ''}"
     when = " at the end" if job.status.final else ""
-    limits = "Set the limits under `health` in the spec. A rule in `health.pause_on` also pauses the job."
+    limits = (
+        "The limits are under `health` in the spec. `no_verdicts` and the rules in `health.pause_on` pause the job."
+    )
     return f"{alerts}{when}. {limits}"
 
 

@@ -43,4 +43,5 @@ def test_the_command(tmp_path: Path) -> None:
         "passed": True,
         "strict": False,
         "failure": None,
+        "failed": [],
     }

@@ -34,7 +34,7 @@ from tests.support.waiting import LIMIT_SECONDS
 def test_a_verifier_that_fails_scores_0_and_says_why(name: str, limit: float, failure: Any) -> None:
     with Scorer([plugin(name, time_limit_seconds=limit), plugin("length", weight=2.0)], workers=1) as scorer:
         found = score_of(scorer, "exit" + "a" * 100 + "!")
-    assert found.failure == failure
+    assert (found.failure, found.failed) == (failure, (f"plugin-{name}",))
     assert found.by_verifier == {f"plugin-{name}": 0.0, "plugin-length": 1.0}
     assert (found.reward, found.passed) == (2.0, False)
 

@@ -102,9 +102,15 @@ def test_reward(batch: StepBatch) -> None:
 
 
 def test_verdicts_that_failed_are_counted(batch: StepBatch) -> None:
-    assert diagnose(batch)["reward/verifier_failures"] == 0.0
-    scores = [*batch.scores[:4], *(dataclasses.replace(one, failure="too slow") for one in batch.scores[4:])]
-    assert diagnose(dataclasses.replace(batch, scores=scores))["reward/verifier_failures"] == 2.0
+    names = ("reward/verifier_failures", "reward/verifier_failure_share")
+    assert [diagnose(batch)[name] for name in names] == [0.0, 0.0]
+    failed = [("math",), ("math", "format"), ("format",), ("math",), (), ()]
+    scores = [
+        dataclasses.replace(one, failure="too slow" if labels else None, failed=labels)
+        for one, labels in zip(batch.scores, failed, strict=True)
+    ]
+    found = diagnose(dataclasses.replace(batch, scores=scores))
+    assert [found[name] for name in names] == [4.0, 3 / 6]  # math failed in 3 of 6, format in 2
 
 
 def test_entropy(batch: StepBatch) -> None:
@@ -241,7 +247,8 @@ def counts(found: dict[str, Any], name: str) -> dict[Any, Any]:
 def test_all_sampled_groups_are_summed_draw_by_draw(batch: StepBatch) -> None:
     """The batch, and once more its second prompt, which earned nothing: as one draw each."""
     groups = SampledGroups()
-    groups.add(batch.rewards, batch.rollouts, batch.scores)
+    scores = [dataclasses.replace(batch.scores[0], failed=("math",)), *batch.scores[1:]]
+    groups.add(batch.rewards, batch.rollouts, scores)
     rows = slice(3, 6)
     of = batch.rollouts
     again = dataclasses.replace(
@@ -256,6 +263,7 @@ def test_all_sampled_groups_are_summed_draw_by_draw(batch: StepBatch) -> None:
         "sampled/reward/answer_accuracy": pytest.approx(1 / 9),
         "sampled/reward/strict_accuracy": pytest.approx(1 / 9),
         # 0.4 + 0.8 + 1.0 + 2.0 + 0.0 + 0.6, then twice 0.2 + 0.2 + 0.4 + 0.4, over 6 + 4 + 4 tokens
+        "sampled/reward/verifier_failure_share": pytest.approx(1 / 9),
         "sampled/exploration/entropy": pytest.approx((4.8 + 2 * 1.2) / 14),
         "sampled/exploration/active_groups": pytest.approx(1 / 3),
         "sampled/length/truncated_share": pytest.approx(2 / 9),

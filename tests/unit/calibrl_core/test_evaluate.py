@@ -12,6 +12,7 @@ from calibrl_core.config import EvaluateConfig
 from calibrl_core.data.schema import Example, Turn
 from calibrl_core.evaluate import evaluate, prompt_digest
 from calibrl_core.report import EventFile
+from calibrl_core.verifiers.scorer import NoVerdictError, Score, Scorer
 
 
 @pytest.fixture
@@ -86,6 +87,19 @@ def test_a_prompt_is_identified_by_its_input_and_truth() -> None:
     ]
     assert prompt_digest(example) == prompt_digest(same)
     assert len({prompt_digest(one) for one in (example, *(replace(example, **change) for change in others))}) == 6
+
+
+def test_an_evaluation_without_a_verdict_ends_with_the_reason(
+    tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(self: Any, completions: Any, truths: Any) -> Any:
+        return [Score({"exact": 0.0}, 0.0, False, False, "exact: ValueError", ("exact",)) for _ in completions]
+
+    monkeypatch.setattr(Scorer, "score_all", failing)
+    expected = "rewards: exact gave no verdict on any of 10 completions (exact: ValueError); fix or remove"
+    with pytest.raises(NoVerdictError, match=re.escape(expected)):
+        run(tmp_path / "run", settings)
+    assert len((tmp_path / "run" / "answers.jsonl").read_text().splitlines()) == 5
 
 
 def test_every_answer_is_kept(tmp_path: Path, settings: Any) -> None:

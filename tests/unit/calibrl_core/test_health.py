@@ -14,6 +14,7 @@ from calibrl_core.health import RULES, HealthMonitor, HealthSettings
 from calibrl_core.report import EventFile
 from calibrl_core.train import train
 from calibrl_core.verifiers.scorer import Score, Scorer
+from tests.support.training import config, of_type
 
 WELL = {
     "exploration/entropy": 0.5,
@@ -246,10 +247,50 @@ def test_only_the_rules_that_were_named_end_a_run() -> None:
     assert not any(ending.pausing(ending.observe(step, WELL)) for step in range(11, 31))  # clearing is no alarm
 
 
+def test_a_verifier_without_verdicts_pauses_in_any_case() -> None:
+    monitor, share = HealthMonitor(HealthSettings()), "reward/verifier_failure_share"
+
+    def observe(step: int, value: float) -> Any:
+        alerts = monitor.observe(step, WELL | {share: value})
+        return [(one.rule, one.state) for one in alerts], monitor.pausing(alerts) is not None
+
+    assert observe(1, 0.0) == ([], False)
+    assert observe(2, 0.18) == ([], False)  # mean 0.09, limit 0.1
+    assert observe(3, 1.0) == ([("verifier_failures", "fired")], False)  # mean 0.59
+    assert observe(4, 1.0) == ([("no_verdicts", "fired")], True)
+    assert observe(5, 1.0) == ([], False)
+    monitor = HealthMonitor(HealthSettings(), json.loads(json.dumps(monitor.state())))  # resumed, not fixed
+    assert observe(6, 1.0) == ([("no_verdicts", "fired")], True)
+    assert observe(7, 0.0) == ([("no_verdicts", "cleared")], False)
+    assert observe(8, 0.0) == ([("verifier_failures", "cleared")], False)
+
+
+def test_a_run_whose_verifier_gives_no_verdict_pauses_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(self: Any, completions: Any, truths: Any) -> Any:
+        failed = Score({"math": 0.0, "format": 1.0}, 1.0, False, False, "math: KeyError: 'x'", ("math",))
+        return [failed for _ in completions]
+
+    monkeypatch.setattr(Scorer, "score_all", failing)
+    report = EventFile(tmp_path)
+    result = train(config(), report, lambda: False)
+    report.close()
+    assert (result["status"], result["reason"], result["step"]) == ("stopped", "health", 2)
+    assert result["message"] == (
+        "no_verdicts fired at step 2: a verifier gave no score for any completion in 2 steps in a row. "
+        "Fix the verifier or remove it from rewards: the reason is in the log. math: KeyError: 'x'"
+    )
+    found = [(event["rule"], event["state"]) for event in of_type(tmp_path, "health")]
+    assert found == [("verifier_failures", "fired"), ("no_verdicts", "fired")]
+    (warning,) = of_type(tmp_path, "log")
+    assert warning["message"].endswith("math: KeyError: 'x'")
+
+
 def test_settings_are_closed_and_name_real_rules() -> None:
     with pytest.raises(ValidationError, match="pause_on"):
         HealthSettings(pause_on=("nonsense",))
-    assert len(HealthSettings(pause_on=tuple(rule.name for rule in RULES)).pause_on) == len(RULES) == 5
+    assert len(HealthSettings(pause_on=tuple(rule.name for rule in RULES)).pause_on) == len(RULES) == 7
 
 
 def test_a_rule_ends_a_run_with_a_checkpoint_and_a_resume_continues(tmp_path: Path) -> None:

@@ -71,6 +71,7 @@ def identity(saved: Any = None, ranks: Ranks = ALONE, **changes: Any) -> RunIden
             {"model": {**LORA, "lora": {"rank": 2, "alpha": 64}}},
             "model.lora.alpha is 64.0, but the run started with 4.0",
         ),
+        ({}, {"prompts": {"system": "Be brief."}}, 'prompts.system is "Be brief.", but the run started with null'),
         ({}, {"model": LORA}, "model.lora.rank is 2, but the run started with null"),
     ],
 )
