@@ -28,7 +28,8 @@ from calibrl_core.config import BuiltinModel, EvaluateConfig, ModelSource
 from calibrl_core.data.schema import Example
 from calibrl_core.distributed.ranks import ALONE, LaunchError, Ranks
 from calibrl_core.evaluation.accuracy import Answers, batch_count, sample_answers, summarise
-from calibrl_core.models.policy import load_policy
+from calibrl_core.models.policy import Policy, load_policy
+from calibrl_core.models.positions import check_positions
 from calibrl_core.report import Report
 from calibrl_core.rollout.base import SamplingRequest
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
@@ -57,6 +58,7 @@ def evaluate(
     Raises:
         DataError: rows are invalid.
         LaunchError: several processes were started.
+        ModelError: a model cannot be evaluated as configured.
         NoVerdictError: a verifier gave no verdict on any completion of a model and dataset.
         PluginError: a verifier is missing or cannot be loaded.
         OSError: files.
@@ -92,6 +94,7 @@ class _Evaluation:
             policy = load_policy(source, form=self.config.prompts)
             for place, (dataset, (_, examples)) in enumerate(zip(self.config.data, self.sets, strict=True)):
                 check_template(f"models.{index}, data.{place}", dataset, examples, policy.encoder.refusal)
+            self._check_positions(policy)
             engine = SharedPrefillEngine(policy)
             values: dict[str, float] = {}
             for split, examples in self.sets:
@@ -105,6 +108,12 @@ class _Evaluation:
                     **measured,
                 }
             self.report.emit("metrics", step=index + 1, values=values)
+
+    def _check_positions(self, policy: Policy) -> None:
+        for split, examples in self.sets:
+            limit = self.config.rollout.max_completion_tokens
+            if warning := check_positions(policy, f"data {split}", examples, limit):
+                self.report.emit("log", level="warning", message=warning)
 
     def comparisons(self) -> list[dict[str, Any]]:
         """Return the second model minus the first, for every two models, over the same prompts."""

@@ -33,6 +33,7 @@ from calibrl_core.distributed.ranks import ALONE, LaunchError, Ranks
 from calibrl_core.evaluation.validation import Validator
 from calibrl_core.health import Alert, HealthMonitor
 from calibrl_core.models.policy import load_policy, make_reference
+from calibrl_core.models.positions import check_positions
 from calibrl_core.report import Report, health_sentence
 from calibrl_core.rollout.base import RolloutEngine
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
@@ -55,6 +56,7 @@ def train(config: TrainConfig, report: Report, should_stop: Callable[[], bool], 
     Raises:
         DataError: rows are invalid, or there are no experts.
         LaunchError: a step has fewer prompts than there are processes.
+        ModelError: the model cannot be trained as configured.
         NonFiniteError: too many updates in a row are not finite.
         QuotaError: the checkpoints that must be kept need too much disk.
         ResumeError: the checkpoint in the run folder is of a run with other data, base model or fixed settings.
@@ -170,6 +172,8 @@ class _Run:
             if count:
                 self._log("warning", f"{field}: {count} prompts of more than {what}")
         self.identity.add_data(field, examples)
+        if warning := check_positions(self.policy, field, examples, self.config.rollout.max_completion_tokens):
+            self._log("warning", warning)
         return examples
 
     def _log(self, level: str, message: str) -> None:
