@@ -37,7 +37,7 @@ def prepare_model(model: Any, options: ModelOptions) -> None:
     if options.freeze_vision:
         _freeze_vision(model)
     if options.lora is not None:
-        _add_lora(model, options.lora)
+        _add_lora(model, options.lora, language_only=options.freeze_vision)
     if options.gradient_checkpointing:
         _recompute_layers(model)
 
@@ -72,14 +72,16 @@ def _freeze_vision(model: Any) -> None:
         parameter.requires_grad_(False)
 
 
-def _add_lora(model: Any, settings: LoraSettings) -> None:
+def _add_lora(model: Any, settings: LoraSettings, *, language_only: bool) -> None:
     from peft import LoraConfig, inject_adapter_in_model
 
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,  # type: ignore[arg-type]  # peft accepts floats: it only divides by the rank
         lora_dropout=0.0,
-        target_modules=_targets(model, settings.targets),
+        target_modules=_targets(model, settings.targets, language_only=language_only),
+        base_model_name_or_path=model.name_or_path or None,
+        **_class_for_peft(model),
     )
     model.requires_grad_(False)
     with torch.random.fork_rng(devices=[]):
@@ -88,9 +90,20 @@ def _add_lora(model: Any, settings: LoraSettings) -> None:
         inject_adapter_in_model(config, model)
 
 
-def _targets(model: Any, targets: tuple[str, ...]) -> list[str]:
+def _class_for_peft(model: Any) -> dict[str, Any]:
+    """Return the fields by which peft finds the class of the base model: `AutoPeftModelForCausalLM` reads a task,
+    `AutoPeftModel` a class. No task of peft means image and text.
+    """
+    from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+
+    if type(model.config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        return {"task_type": "CAUSAL_LM"}
+    return {"auto_mapping": {"base_model_class": type(model).__name__, "parent_library": type(model).__module__}}
+
+
+def _targets(model: Any, targets: tuple[str, ...], *, language_only: bool) -> list[str]:
     """Return full names of the linear layers that get an adapter: those with the given names, or all of the language
-    model.
+    model. `language_only`: of the layers with the given names only those of the language model.
     """
     head, language = model.get_output_embeddings(), set(model.get_decoder().modules())
     linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
@@ -107,6 +120,13 @@ def _targets(model: Any, targets: tuple[str, ...]) -> list[str]:
             raise ModelError(f"lora.targets: no linear layer is called {target}; choose from {', '.join(known)}")
         if any(linear[name] is head for name in called):
             raise ModelError(f"lora.targets: {target} is the output layer, which cannot have an adapter; remove it")
+        if language_only:
+            called = [name for name in called if linear[name] in language]
+        if not called:
+            raise ModelError(
+                f"lora.targets: {target} is a layer of the vision tower or its projection, which freeze_vision keeps "
+                "as they are; remove it, or remove freeze_vision"
+            )
         chosen += called
     return chosen
 

@@ -85,6 +85,21 @@ def test_only_the_named_layers_get_adapters() -> None:
     assert sum(".gate_proj." in name for name in trained) == 8
 
 
+def test_a_frozen_vision_tower_gets_no_adapter() -> None:
+    """q_proj is the name of 4 layers of the language model and of 2 of the vision tower."""
+    lora = LoraSettings(targets=("q_proj",))
+    counts = []
+    for frozen in (False, True):
+        policy = load_policy(LORA.model_copy(update={"lora": lora, "freeze_vision": frozen}))
+        counts.append(len(policy.trained))
+    assert counts == [2 * (4 + 2), 2 * 4]
+    assert all(".text_model.layers." in name for name in policy.trained)
+    for target in ("vision_model.encoder.layers.0.self_attn.q_proj", "modality_projection.proj"):
+        update = {"lora": LoraSettings(targets=("q_proj", target)), "freeze_vision": True}
+        with pytest.raises(ValueError, match=f"lora.targets: {target} is a layer of the vision tower .*freeze_vision"):
+            load_policy(LORA.model_copy(update=update))
+
+
 @pytest.mark.parametrize(
     ("target", "message"),
     [("q_prog", "no linear layer is called q_prog; choose from .*q_proj"), ("lm_head", "lm_head is the output layer")],
@@ -166,6 +181,27 @@ def test_the_adapter_is_read_by_peft_itself(
     with torch.no_grad():
         inputs = {"input_ids": rows.input_ids, "attention_mask": rows.attention_mask, **rows.images}
         assert torch.equal(theirs(**inputs).logits, lora_policy.model(**inputs).logits)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft's own business
+@pytest.mark.parametrize("kind", ["text", "image-text"])
+def test_the_adapter_names_its_base_for_autopeft(
+    kind: str, policy: Policy, text_policy: Callable[..., Any], text_examples: list[Example], tmp_path: Path
+) -> None:
+    from peft import AutoPeftModel, AutoPeftModelForCausalLM
+    from transformers import LlamaConfig
+
+    start = text_policy(LlamaConfig) if kind == "text" else policy
+    start.save(tmp_path / "start")
+    trained = adapted(PathModel(path=str(tmp_path / "start"), lora=LoraSettings(rank=2)))
+    folder = save(trained, tmp_path) / "adapter"
+    loader = AutoPeftModelForCausalLM if kind == "text" else AutoPeftModel
+    theirs = loader.from_pretrained(folder)
+    tokens = trained.encode(text_examples[:1]).input_ids
+    with torch.no_grad():
+        found, before = (model(input_ids=tokens).logits for model in (theirs, start.model))
+        assert torch.equal(found, trained.model(input_ids=tokens).logits)
+    assert not torch.equal(found, before)
 
 
 def test_another_runs_adapter_is_refused(lora_policy: Policy, tmp_path: Path) -> None:
