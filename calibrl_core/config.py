@@ -12,6 +12,7 @@ from calibrl_core.data.schema import DataSource
 from calibrl_core.health import HealthSettings
 from calibrl_core.settings_base import StrictSettings, one_of
 from calibrl_core.verifiers import FormatReward, MathReward, Reward
+from calibrl_core.verifiers.base import AnswerVerifier
 
 
 class LoraSettings(StrictSettings):
@@ -67,13 +68,18 @@ def usable_rewards(rewards: tuple[Reward, ...]) -> None:
     """Check the verifiers of a run.
 
     Raises:
-        ValueError: no verifier judges the answer, or two verifiers have the same name.
+        ValueError: no verifier judges the answer, two verifiers have the same name, or they look for the answer in
+            different places.
     """
     if not any(reward.judges_answer for reward in rewards):
         raise ValueError("name at least one verifier that judges the answer, such as {type: math}")
     labels = [reward.label for reward in rewards]
     if len(set(labels)) < len(labels):
         raise ValueError(f"rewards: two entries share a name ({', '.join(labels)}); metrics are kept by name")
+    places = {reward.label: reward.answer_in for reward in rewards if isinstance(reward, AnswerVerifier)}
+    if len({*places.values()}) > 1:
+        named = ", ".join(f"{label} in {place}" for label, place in places.items())
+        raise ValueError(f"rewards: the verifiers look for the answer in different places ({named}); set one answer_in")
 
 
 ImportanceCorrection = Literal[

@@ -35,6 +35,7 @@ from calibrl_core.rollout.base import SamplingRequest
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 from calibrl_core.run.process import run_process
 from calibrl_core.run.template_check import check_template
+from calibrl_core.verifiers.base import answer_form
 from calibrl_core.verifiers.scorer import Scorer, check_verdicts
 
 ANSWERS_FILE = "answers.jsonl"
@@ -142,9 +143,10 @@ class _Evaluation:
         return {"prompts": len(examples), "metrics": self._metrics(sampled, greedy), "sources": sources}
 
     def _metrics(self, sampled: Answers, greedy: Answers | None) -> dict[str, float]:
-        metrics = summarise(sampled, self.config.seed)
+        form = answer_form(self.config.rewards)
+        metrics = summarise(sampled, self.config.seed, form)
         if greedy is not None:
-            values = summarise(greedy, self.config.seed)
+            values = summarise(greedy, self.config.seed, form)
             names = [f"{name}{bound}" for name in GREEDY for bound in ("", "_low", "_high")]
             metrics |= {f"greedy_{name}": values[name] for name in names}
             metrics["verifier_failures"] += values["verifier_failures"]

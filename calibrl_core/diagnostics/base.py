@@ -8,6 +8,7 @@ from torch import Tensor
 from calibrl_core.algorithms.loss_batch import to_width
 from calibrl_core.data.schema import Example
 from calibrl_core.rollout.base import Rollouts
+from calibrl_core.verifiers.base import AnswerForm
 from calibrl_core.verifiers.scorer import Score
 
 
@@ -49,6 +50,7 @@ class StepBatch:
     advantages: Tensor  # [P, G] float64
     experts: Experts
     ratios: Tensor | None = None  # [B, T] float; NaN for a token without a ratio
+    form: AnswerForm = "answer"  # where the answers are in the texts
 
     @property
     def gap_mask(self) -> Tensor:

@@ -58,7 +58,8 @@ def _answers(batch: StepBatch) -> dict[str, float]:
     least two wrong completions in a group.
     """
     size = batch.rollouts.group_size
-    answers = [None if text is None else canonical_answer(text) for text in map(final_answer, batch.rollouts.texts)]
+    found = [final_answer(text, batch.form) for text in batch.rollouts.texts]
+    answers = [None if text is None else canonical_answer(text) for text in found]
     distinct = agreeing = wrong = 0
     for prompt, passed in enumerate(batch.passed.tolist()):
         group = answers[prompt * size : (prompt + 1) * size]

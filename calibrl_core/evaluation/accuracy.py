@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from calibrl_core.bootstrap import intervals
 from calibrl_core.data.schema import Example
 from calibrl_core.rollout.base import RolloutEngine, SamplingRequest
-from calibrl_core.verifiers.base import final_answer, follows_format
+from calibrl_core.verifiers.base import AnswerForm, final_answer, follows_format
 from calibrl_core.verifiers.notation import canonical_answer
 from calibrl_core.verifiers.scorer import Score, Scorer
 
@@ -129,16 +129,16 @@ def _rows(flat: Sequence[T], width: int) -> list[list[T]]:
     return [list(flat[start : start + width]) for start in range(0, len(flat), width)]
 
 
-def summarise(answers: Answers, seed: int) -> dict[str, float]:
+def summarise(answers: Answers, seed: int, form: AnswerForm = "answer") -> dict[str, float]:
     """Return means over prompts, each with the bounds of its 95 % interval over resampled prompts as `_low` and
-    `_high`, and the number of failed verdicts.
+    `_high`, and the number of failed verdicts. `form`: where the answers are.
 
     Each share of right answers has a `strict_` counterpart: right answers in the required format.
     """
     measures = {
-        **_shares("", answers, answers.passed()),
-        **_shares("strict_", answers, answers.strict()),
-        "format_rate": np.array([[follows_format(text) for text in row] for row in answers.texts]).mean(1),
+        **_shares("", answers, answers.passed(), form),
+        **_shares("strict_", answers, answers.strict(), form),
+        "format_rate": np.array([[follows_format(text, form) for text in row] for row in answers.texts]).mean(1),
         "length_mean": answers.lengths.mean(1),
         "truncated_share": answers.truncated.mean(1),
     }
@@ -150,16 +150,19 @@ def summarise(answers: Answers, seed: int) -> dict[str, float]:
     return values
 
 
-def _shares(prefix: str, answers: Answers, right: NDArray[np.bool_]) -> dict[str, NDArray[np.float64]]:
+def _shares(
+    prefix: str, answers: Answers, right: NDArray[np.bool_], form: AnswerForm
+) -> dict[str, NDArray[np.float64]]:
     """Return metrics `[N]` of `right` `[N, K]` bool."""
     samples = right.shape[1]
     count = right.sum(1)
+    majority = [_majority(row, form) for row in answers.texts]
     sizes = [2**power for power in range(samples.bit_length())]
     return {
         f"{prefix}accuracy": right.mean(1),
         f"{prefix}pass_at_k": pass_at(samples, samples, count),
         **{f"{prefix}pass_at_{size}": pass_at(size, samples, count) for size in sorted({*sizes, samples})},
-        f"{prefix}majority_at_k": right[np.arange(len(right)), [_majority(row) for row in answers.texts]].astype(float),
+        f"{prefix}majority_at_k": right[np.arange(len(right)), majority].astype(float),
     }
 
 
@@ -172,9 +175,10 @@ def pass_at(k: int, samples: int, right: NDArray[np.int64]) -> NDArray[np.float6
     return chances[right]
 
 
-def _majority(texts: Sequence[str]) -> int:
+def _majority(texts: Sequence[str], form: AnswerForm) -> int:
     """Return the index of the first completion with the most common answer. On a tie the answer given first wins; a
     missing answer counts as an answer.
     """
-    answers = [None if answer is None else canonical_answer(answer) for answer in map(final_answer, texts)]
+    found = [final_answer(text, form) for text in texts]
+    answers = [None if answer is None else canonical_answer(answer) for answer in found]
     return answers.index(Counter(answers).most_common(1)[0][0])

@@ -11,6 +11,7 @@ from calibrl_core.evaluation.accuracy import Answers, concatenate, sample_answer
 from calibrl_core.evaluation.expert_probe import ExpertProbe
 from calibrl_core.models.policy import Policy
 from calibrl_core.rollout.base import RolloutEngine, SamplingRequest
+from calibrl_core.verifiers.base import answer_form
 from calibrl_core.verifiers.scorer import Scorer
 
 _SEED = 2**32 - 1  # at the place of training's step in the seed, so that validation draws other numbers
@@ -64,7 +65,7 @@ class Validator:
         return sample_answers(self._engine, examples, self._scorer, request)
 
     def _measure(self, answers: Answers) -> dict[str, float]:
-        summary = summarise(answers, self._config.seed)
+        summary = summarise(answers, self._config.seed, answer_form(self._config.rewards))
         return {
             **{f"validation/{name}": value for name, value in summary.items()},
             **self._probe.measure(self._policy, answers.logprobs),

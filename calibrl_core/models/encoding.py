@@ -10,6 +10,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -29,6 +30,8 @@ PLAIN_TEMPLATE = (
     "{% if part['type'] == 'image' %}IMAGE_TOKEN{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}"
     "{{ '\n' }}{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
 )
+REFUSALS = (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError)  # of a template
+_PROBE = "What is 6 * 7?"
 Shape = tuple[tuple[str, tuple[str, ...]], ...]  # of messages: role and kinds of parts
 # Outputs of the processor that are not image tensors.
 PER_TOKEN = ("input_ids", "attention_mask", "position_ids", "mm_token_type_ids", "token_type_ids")
@@ -145,6 +148,24 @@ class PromptEncoder:
     def _text(self, example: Example) -> str:
         return self._render(self._messages(example))
 
+    @cached_property
+    def opening(self) -> str:
+        """Return what the chat template opens of each completion, from `<think>` on; an empty text if it opens nothing.
+
+        Templates of thinking models end the prompt with `<think>`, so that completions begin inside the element.
+        """
+        try:
+            text = self._render([{"role": "user", "content": [{"type": "text", "text": _PROBE}]}])
+        except REFUSALS:
+            return ""
+        tail = text.rpartition(_PROBE)[2]
+        return tail[tail.find("<think>") :] if "<think>" in tail else ""
+
+    def continued(self, expert: str) -> str:
+        """Return an expert without what the chat template opens of it already."""
+        opened = self.opening.strip()
+        return expert.lstrip().removeprefix(opened) if opened and expert.lstrip().startswith(opened) else expert
+
     def refusal(self, example: Example) -> str | None:
         """Return why the chat template refuses the example's messages, or None. Renders text only, and only once per
         order of roles: templates refuse roles, not words.
@@ -158,7 +179,7 @@ class PromptEncoder:
             self._refusals[shape] = None
             try:
                 self._render(turns)
-            except (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
+            except REFUSALS as error:
                 roles = ", ".join(turn["role"] for turn in turns)
                 self._refusals[shape] = f"the chat template refuses the roles {roles} ({_one_line(error)})"
         return self._refusals[shape]

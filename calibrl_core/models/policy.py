@@ -201,9 +201,10 @@ class Policy:
     def tokenize_experts(self, examples: Sequence[Example], limit: int) -> tuple[Tensor, Tensor]:
         """Return the experts' tokens `[R, T]` long, right-padded, and their mask `[R, T]` bool.
 
-        No special tokens, except those that end a turn, unless the expert is cut at `limit` tokens.
+        No special tokens, except those that end a turn, unless the expert is cut at `limit` tokens. Without the
+        `<think>` that the prompt opens.
         """
-        texts = [example.expert or "" for example in examples]
+        texts = [self.encoder.continued(example.expert or "") for example in examples]
         banned = set(self.banned.nonzero().flatten().tolist())  # such as `<image>` in the text, which is never sampled
         sequences = [
             [*(token for token in tokens if token not in banned), *self.turn_end][:limit]

@@ -20,7 +20,7 @@ class Rollouts:
     logprobs: Tensor  # [B, T] float, nats, under the distribution that was sampled from; 0 where masked
     entropies: Tensor  # [B, T] float, nats, of that distribution; 0 where masked
     truncated: Tensor  # [B] bool: reached the token limit without a stop token
-    texts: list[str]  # without the stop token
+    texts: list[str]  # without the stop token; with what the prompt opens of it (`PromptEncoder.opening`)
     group_size: int
 
 

@@ -40,9 +40,10 @@ class TokenBuffers:
         ended = torch.isin(self.tokens, torch.tensor(sorted(policy.stop_ids), device=policy.device)) & self.mask
         lengths = (self.mask & ~ended).sum(-1).tolist()
         words = [row[:length] for row, length in zip(self.tokens.tolist(), lengths, strict=True)]
+        texts = policy.tokenizer.batch_decode(words, skip_special_tokens=False)
         return Rollouts(
             **vars(self),
             truncated=~ended.any(-1),
-            texts=policy.tokenizer.batch_decode(words, skip_special_tokens=False),
+            texts=[policy.encoder.opening + text for text in texts],
             group_size=group_size,
         )

@@ -58,6 +58,7 @@ def _concatenate_batches(parts: Sequence[StepBatch]) -> StepBatch:
         advantages=torch.cat([part.advantages for part in parts]),
         experts=_concatenate_experts([part.experts for part in parts]),
         ratios=torch.cat(ratios) if ratios else None,
+        form=parts[0].form,
     )
 
 

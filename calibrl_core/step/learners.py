@@ -29,6 +29,7 @@ from calibrl_core.step.gather import gather_batch, gather_sampled
 from calibrl_core.step.optimizer import GradientStep
 from calibrl_core.step.token_logprobs import micro_batches, padded_to_equal_passes
 from calibrl_core.step.update import Updater
+from calibrl_core.verifiers.base import answer_form
 from calibrl_core.verifiers.scorer import Scorer
 
 
@@ -191,6 +192,7 @@ class ReinforcementLearner:
                 sum_over=self._ranks.sum_over,
             ),
             experts=experts,
+            form=answer_form(self._config.rewards),
         )
 
 

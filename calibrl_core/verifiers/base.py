@@ -2,11 +2,17 @@
 1.0.
 """
 
-from typing import ClassVar, NamedTuple
+import re
+from collections.abc import Iterable
+from typing import ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
 from calibrl_core.settings_base import StrictSettings
+
+AnswerForm = Literal["answer", "boxed", "last"]
+# 7   -3.5   1,200   3/4   50%; a minus between two terms is none of the number
+_NUMBER = re.compile(r"(?:(?<![\w)}.])[-\u2212])?(?:\d+(?:,\d{3}(?!\d))*(?:\.\d+)?|\.\d+)(?:/\d+)?(?: ?%)?")
 
 
 class NeedsWorker(NamedTuple):
@@ -49,15 +55,36 @@ class Verifier(StrictSettings):
         """Load everything that is slow to load. Called once in each worker process, before its first `judge`."""
 
 
-def follows_format(completion: str) -> bool:
-    """Return if the completion is exactly `<think>reasoning</think><answer>answer</answer>`, each tag once."""
+class AnswerVerifier(Verifier):
+    """Settings of a reward term that looks for the answer in the completion."""
+
+    answer_in: AnswerForm = Field(
+        "answer",
+        description="Place of the answer. answer: the last <answer> element. boxed: the last \\boxed{}. last: the last "
+        "number of the completion. The same for all verifiers of a job.",
+    )
+
+
+def answer_form(rewards: Iterable[Verifier]) -> AnswerForm:
+    """Return where the verifiers of a run look for the answer."""
+    return next((reward.answer_in for reward in rewards if isinstance(reward, AnswerVerifier)), "answer")
+
+
+def follows_format(completion: str, form: AnswerForm = "answer") -> bool:
+    """Return if the completion reasons in `<think>`, and then answers.
+
+    The form `answer` requires exactly `<think>reasoning</think><answer>answer</answer>`, each tag once. The others
+    require `<think>reasoning</think>`, each tag once, and an answer of their form in the text behind it.
+    """
     text = completion.strip()
-    tags = ("<think>", "</think>", "<answer>", "</answer>")
-    if not (text.startswith(tags[0]) and text.endswith(tags[3]) and all(text.count(tag) == 1 for tag in tags)):
+    tags = ("<think>", "</think>", "<answer>", "</answer>")[: 4 if form == "answer" else 2]
+    if not (text.startswith(tags[0]) and all(text.count(tag) == 1 for tag in tags)):
         return False
-    thought, _, rest = text.removeprefix(tags[0]).removesuffix(tags[3]).partition(tags[1])
-    between, answer_tag, answer = rest.partition(tags[2])
-    return bool(thought and answer_tag and answer and not between.strip())
+    thought, _, rest = text.removeprefix(tags[0]).partition(tags[1])
+    if form != "answer":
+        return bool(thought and final_answer(rest, form))
+    between, answer_tag, answer = rest.removesuffix(tags[3]).partition(tags[2])
+    return bool(text.endswith(tags[3]) and thought and answer_tag and answer and not between.strip())
 
 
 def extract_answer(completion: str) -> str | None:
@@ -66,21 +93,36 @@ def extract_answer(completion: str) -> str | None:
     return completion[start + len("<answer>") :].partition("</answer>")[0].strip() if start >= 0 else None
 
 
-def final_answer(completion: str) -> str | None:
-    """Return the answer without `\\boxed{}` around it; if the answer contains some, the content of the last one."""
+def final_answer(completion: str, form: AnswerForm = "answer") -> str | None:
+    """Return the answer, or None without one.
+
+    `answer`: the text of the last `<answer>` element; if it contains `\\boxed{}`, the content of the last one.
+    `boxed`: the content of the last `\\boxed{}` of the completion. `last`: its last number.
+    """
+    if form == "boxed":
+        return last_boxed(completion)
+    if form == "last":
+        numbers = _NUMBER.findall(completion)
+        return numbers[-1] if numbers else None
     answer = extract_answer(completion)
     return None if answer is None else strip_boxed(answer)
 
 
-def strip_boxed(text: str) -> str:
-    """Return the content of the last `\\boxed{}` with balanced braces; without one, the stripped text."""
+def last_boxed(text: str) -> str | None:
+    """Return the content of the last `\\boxed{}`, or None if there is none or its braces are not balanced."""
     start = text.rfind("\\boxed{")
     if start < 0:
-        return text.strip()
+        return None
     start += len("\\boxed{")
     depth = 1
     for place in range(start, len(text)):
         depth += {"{": 1, "}": -1}.get(text[place], 0)
         if depth == 0:
             return text[start:place].strip()
-    return text.strip()
+    return None
+
+
+def strip_boxed(text: str) -> str:
+    """Return the content of the last `\\boxed{}` with balanced braces; without one, the stripped text."""
+    boxed = last_boxed(text)
+    return text.strip() if boxed is None else boxed

@@ -3,7 +3,9 @@
 import re
 from typing import Literal
 
-from calibrl_core.verifiers.base import Verifier, final_answer
+from pydantic import field_validator
+
+from calibrl_core.verifiers.base import AnswerForm, AnswerVerifier, final_answer
 from calibrl_core.verifiers.notation import LONGEST, strip_decoration
 
 _LETTER = re.compile(r"[(\[{ ]*([A-Za-z])[)\]}.: ]*")  # A   (A)   A.   [A]
@@ -14,7 +16,7 @@ _ANOTHER = re.compile(
 )
 
 
-class ChoiceReward(Verifier):
+class ChoiceReward(AnswerVerifier):
     r"""1.0 if the answer names the option that the truth names, else 0.0.
 
     The truth is a letter (`B`, `(B)`), or a letter with its option's text (`B. 12 cm`); then the text alone is right,
@@ -24,8 +26,15 @@ class ChoiceReward(Verifier):
 
     type: Literal["choice"] = "choice"
 
+    @field_validator("answer_in")
+    @classmethod
+    def _names_an_option(cls, form: AnswerForm) -> AnswerForm:
+        if form == "last":
+            raise ValueError("a number names no option: use answer or boxed")
+        return form
+
     def score(self, completion: str, truth: str) -> float:
-        answer = final_answer(completion)
+        answer = final_answer(completion, self.answer_in)
         if answer is None or max(len(answer), len(truth)) > LONGEST:
             return 0.0
         return float(same_choice(answer, truth))

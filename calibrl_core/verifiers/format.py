@@ -1,13 +1,13 @@
-"""Format reward: the completion reasons in `<think>` and answers in `<answer>`, as the paper's prompt requires."""
+"""Format reward: the completion reasons in `<think>` and then answers, by default in `<answer>`."""
 
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from calibrl_core.verifiers.base import Verifier, follows_format
+from calibrl_core.verifiers.base import AnswerVerifier, follows_format
 
 
-class FormatReward(Verifier):
+class FormatReward(AnswerVerifier):
     """1.0 if the completion follows the format, for any answer."""
 
     judges_answer: ClassVar[bool] = False
@@ -16,4 +16,4 @@ class FormatReward(Verifier):
     weight: float = Field(0.1, ge=0, le=100, description="Factor of this score in the summed reward.")
 
     def score(self, completion: str, truth: str) -> float:
-        return float(follows_format(completion))
+        return float(follows_format(completion, self.answer_in))

@@ -6,7 +6,7 @@ from fractions import Fraction
 from functools import cache
 from typing import Any, Literal
 
-from calibrl_core.verifiers.base import NeedsWorker, Verifier, final_answer
+from calibrl_core.verifiers.base import AnswerVerifier, NeedsWorker, final_answer
 from calibrl_core.verifiers.choice import same_choice
 from calibrl_core.verifiers.notation import (
     LONGEST,
@@ -24,7 +24,7 @@ _APART = re.compile(r"(?<!_\d)(?<=\d) (?=\d)")  # two adjacent numbers, which La
 _BASE = re.compile(r"(?<=\d)_ ?\{? ?(\d+)")  # 101_2, which math-verify reads as 101
 
 
-class MathReward(Verifier):
+class MathReward(AnswerVerifier):
     """1.0 if the answer is equivalent to the truth, else 0.0.
 
     It knows fractions, roots, powers, sets, intervals, inequalities, tuples, matrices, equations, and percentages: 50%
@@ -36,7 +36,7 @@ class MathReward(Verifier):
     type: Literal["math"] = "math"
 
     def score(self, completion: str, truth: str) -> float | NeedsWorker:
-        answer = final_answer(completion)
+        answer = final_answer(completion, self.answer_in)
         if not answer or len(answer) > LONGEST:
             return 0.0
         if answer == truth:

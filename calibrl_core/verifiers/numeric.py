@@ -6,13 +6,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from calibrl_core.verifiers.base import Verifier, final_answer
+from calibrl_core.verifiers.base import AnswerVerifier, final_answer
 from calibrl_core.verifiers.notation import LONGEST, quantities_agree, read_quantity, strip_decoration
 
 _NAMED = re.compile(r"\A[A-Za-z\\][\w\\{}]* ?(?:=|\\approx) ?")  # x =, at the start
 
 
-class NumericReward(Verifier):
+class NumericReward(AnswerVerifier):
     """1.0 if |answer - truth| <= absolute_tolerance, or <= relative_tolerance * |truth|; else 0.0.
 
     Accepts thousands separators, fractions, powers of ten, a leading `x =` and a unit. A unit may be missing on one
@@ -29,7 +29,7 @@ class NumericReward(Verifier):
     )
 
     def score(self, completion: str, truth: str) -> float:
-        answer = final_answer(completion)
+        answer = final_answer(completion, self.answer_in)
         if answer is None or max(len(answer), len(truth)) > LONGEST:
             return 0.0
         quantity, expected = (read_quantity(_NAMED.sub("", strip_decoration(text))) for text in (answer, truth))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from calibrl_core.verifiers import Reward
-from calibrl_core.verifiers.base import NeedsWorker, follows_format
+from calibrl_core.verifiers.base import NeedsWorker, answer_form, follows_format
 from calibrl_core.verifiers.plugin import plugin_versions
 from calibrl_core.verifiers.pool import Verdict, VerdictRequest, WorkerPool
 
@@ -58,6 +58,7 @@ class Scorer:
     def __init__(self, rewards: Sequence[Reward], workers: int | None = None) -> None:
         self.versions = plugin_versions(rewards)  # of each plugin, by label
         self._rewards = rewards
+        self._form = answer_form(rewards)
         self._pool = WorkerPool(rewards, workers)
 
     def __enter__(self) -> Self:
@@ -98,7 +99,7 @@ class Scorer:
             by_verifier={verifier.label: value for verifier, value in pairs},
             reward=sum(verifier.weight * value for verifier, value in pairs),
             passed=passed,
-            strict=passed and follows_format(completion),
+            strict=passed and follows_format(completion, self._form),
             failure=next((verdict.failure for verdict in verdicts if verdict.failure), None),
             failed=tuple(
                 verifier.label for verifier, verdict in zip(self._rewards, verdicts, strict=True) if verdict.failure

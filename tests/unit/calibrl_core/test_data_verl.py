@@ -2,17 +2,21 @@
 
 import base64
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pyarrow
 import pyarrow.parquet
 import pytest
+import yaml
 
 from calibrl_core import data
+from calibrl_core.config import TrainSettings
 from calibrl_core.data.files import check_source
 from calibrl_core.data.prompts import messages
 from calibrl_core.data.schema import DataError, FileData, Turn
+from calibrl_core.verifiers.scorer import Scorer
 
 ROW = {
     "data_source": "geometry3k",
@@ -174,3 +178,19 @@ def test_experts_dropped_by_their_pass_ratio_are_not_trained_on(tmp_path: Path, 
     assert check_source(write(tmp_path / "a.jsonl", ROW), needs_experts=True) == []
     (problem,) = check_source(write(tmp_path / "b.jsonl", ROW | {"pass_ratio": 0}), needs_experts=True)
     assert "`solution`, with a pass_ratio above 0" in problem
+
+
+def test_a_prompt_for_boxed_answers_stays_as_the_guide_says(tmp_path: Path, png: bytes) -> None:
+    guide = (Path(__file__).parents[3] / "docs/how-to/data-formats.md").read_text()
+    (shown,) = [
+        yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL) if "boxed," in block
+    ]
+    settings = TrainSettings.model_validate({"steps": 1, **shown})
+    asks = "<image>Find x. Reason within <think> </think> tags. The final answer MUST BE put in \\boxed{}."
+    prompt = [{"role": "user", "content": asks}]
+    (example,) = data.load(write(tmp_path / "geo3k.jsonl", ROW | {"prompt": prompt}))
+    (turn,) = messages(example, settings.prompts)
+    assert turn["content"] == [{"type": "image"}, {"type": "text", "text": asks.removeprefix("<image>")}]
+    with Scorer(settings.rewards) as scorer:
+        right, bare = scorer.score_all([r"<think>1+2.</think> So \boxed{3}.", r"\boxed{3}"], [example.answer] * 2)
+    assert (right.reward, right.strict, bare.reward, bare.strict) == (1.1, True, 1.0, False)
