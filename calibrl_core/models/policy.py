@@ -68,7 +68,7 @@ class Policy:
         self.pad_id: int = self.tokenizer.pad_token_id
         self.encoder = PromptEncoder(processor, getattr(self.decoder, "get_rope_index", None), form)
         listed = self._listed_stop_ids()
-        self.turn_end = turn_end(processor, self.tokenizer, listed, takes_images=self.encoder.takes_images)
+        self.turn_end = turn_end(self.encoder, listed)
         self.stop_ids = listed | {self.turn_end[-1]}
         self.banned = self._banned().to(device)  # [V] bool
         self._check_ids()

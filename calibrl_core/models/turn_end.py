@@ -7,35 +7,39 @@ from typing import Any
 
 from jinja2 import TemplateError
 
+from calibrl_core.models.encoding import PromptEncoder
+
 _ANSWER = "42 it is"  # its place in the rendered text shows where the end of the turn begins
 
 
-def turn_end(processor: Any, tokenizer: Any, stop_ids: Collection[int], *, takes_images: bool) -> list[int]:
+def turn_end(encoder: PromptEncoder, stop_ids: Collection[int]) -> list[int]:
     """Return the tokens that the chat template writes behind an answer, up to the one that stops; the last one is a
     stop token.
 
     Without a stop token among them, the first special token stops, although the model's files do not list it. Without
     a special token either, or if the template refuses an assistant's message: the end-of-sequence token alone.
     """
-    tokens = _behind_answer(processor, tokenizer, takes_images=takes_images)
-    special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
+    tokens = _behind_answer(encoder)
+    special = {token for token, added in encoder.tokenizer.added_tokens_decoder.items() if added.special}
     for stops in (stop_ids, special):
         for place, token in enumerate(tokens):
             if token in stops:
                 return tokens[: place + 1]
-    return [tokenizer.eos_token_id]
+    return [encoder.tokenizer.eos_token_id]
 
 
-def _behind_answer(processor: Any, tokenizer: Any, *, takes_images: bool) -> list[int]:
+def _behind_answer(encoder: PromptEncoder) -> list[int]:
     """Return the tokens behind an answer in a rendered conversation."""
 
     def message(role: str, text: str) -> dict[str, Any]:
-        return {"role": role, "content": [{"type": "text", "text": text}] if takes_images else text}
+        return {"role": role, "content": [{"type": "text", "text": text}] if encoder.takes_images else text}
 
     messages = [message("user", "What is 6 * 7?"), message("assistant", _ANSWER)]
     try:
-        rendered: str = processor.apply_chat_template(messages, tokenize=False)
+        rendered: str = encoder.processor.apply_chat_template(
+            messages, tokenize=False, **encoder.form.chat_template_kwargs
+        )
     except (TemplateError, TypeError):  # TypeError: the template expects another form of content
         return []
     _, found, end = rendered.rpartition(_ANSWER)
-    return list(tokenizer(end, add_special_tokens=False).input_ids) if found else []
+    return list(encoder.tokenizer(end, add_special_tokens=False).input_ids) if found else []
