@@ -36,6 +36,7 @@ from calibrl_core.models.policy import load_policy, make_reference
 from calibrl_core.models.positions import check_positions
 from calibrl_core.report import Report, health_sentence
 from calibrl_core.rollout.base import RolloutEngine
+from calibrl_core.rollout.self_check import check_model
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 from calibrl_core.run.checkpoint import Checkpoints, TrainerState, read_state, restore_optimizer
 from calibrl_core.run.identity import RunIdentity
@@ -95,6 +96,8 @@ class _Run:
         self.saved_step = self.state.step
         self.identity = RunIdentity(config, self.state.identity if saved else None, ranks)
         self.policy = load_policy(config.model, config.precision, saved, config.prompts)
+        examples = self._training_examples()
+        check_model(self.policy, examples)  # before the weights are divided: each process checks its whole model
         if config.parallel == "fsdp" and ranks.world > 1:
             from calibrl_core.models.sharded_weights import shard
 
@@ -104,9 +107,7 @@ class _Run:
             restore_optimizer(saved, self.optimizer, self.policy)
         self.engine = self._make_engine(closing)
         self.scorer = scorer
-        self.order = DataOrder(
-            self._training_examples(), config.seed, config.prompts_per_step, shuffle=config.shuffle_data
-        )
+        self.order = DataOrder(examples, config.seed, config.prompts_per_step, shuffle=config.shuffle_data)
         self.validator = self._make_validator()
         self.learner = config.algorithm.make_learner(self)
         self.solved = SolvedPrompts(self.state.solved)

@@ -137,11 +137,19 @@ class PromptEncoder:
             _picture(data, self.form) for data in example.images
         ]
 
-    def _encode_new(self, example: Example) -> dict[str, Tensor]:
+    def processed(self, example: Example) -> dict[str, Tensor]:
+        """Return what the processor makes of a prompt: the arguments of the model's forward pass, each `[1, ...]`.
+
+        Raises:
+            DataError: as `encode`.
+        """
         text = self._text(example)
         images = {"images": [[_picture(data, self.form) for data in example.images]]} if example.images else {}
         # The chat template contains the special tokens already.
-        encoded = dict(self.processor(text=[text], **images, add_special_tokens=False, return_tensors="pt"))
+        return dict(self.processor(text=[text], **images, add_special_tokens=False, return_tensors="pt"))
+
+    def _encode_new(self, example: Example) -> dict[str, Tensor]:
+        encoded = self.processed(example)
         encoded["position_ids"] = self._position_ids(encoded)
         return encoded
 

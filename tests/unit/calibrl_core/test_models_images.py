@@ -16,6 +16,7 @@ from torch import Tensor
 from calibrl_core.data.schema import DataError, Example
 from calibrl_core.models.policy import Policy
 from calibrl_core.rollout.base import SamplingRequest
+from calibrl_core.rollout.self_check import check_model
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 
 MARKS = ["<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"]
@@ -380,3 +381,7 @@ def test_images_that_were_sampled_from_do_not_run_again_for_the_experts(
     torch.testing.assert_close(found, expected, rtol=0, atol=2e-5)
     assert torch.equal(found, again)
     torch.testing.assert_close(changed[0], expected[1], rtol=0, atol=2e-5)
+
+
+def test_the_check_at_load_accepts_the_model(model: Any, mixed: list[Example]) -> None:
+    check_model(model, mixed)

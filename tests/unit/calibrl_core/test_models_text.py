@@ -26,6 +26,7 @@ from calibrl_core.config import PathModel
 from calibrl_core.data.schema import DataError, Example
 from calibrl_core.models.policy import Policy, _check_head, load_policy
 from calibrl_core.rollout.base import SamplingRequest
+from calibrl_core.rollout.self_check import check_model
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 
 SLIDING = {"sliding_window": 6, "num_hidden_layers": 2}
@@ -110,8 +111,9 @@ def test_greedy_completions_are_those_of_generate(kind: Any, text_examples: list
     assert torch.equal(ours.tokens[ours.mask], theirs[:, : ours.tokens.shape[1]][ours.mask])
 
 
-def test_the_head_is_the_models_own(kind: Any) -> None:
+def test_the_checks_at_load_accept_the_model(kind: Any, text_examples: list[Example]) -> None:
     _check_head(kind[0])
+    check_model(kind[0], text_examples[:1])
 
 
 def test_a_model_with_unknown_logit_computation_is_refused(text_policy: Callable[..., Any]) -> None:

@@ -1,0 +1,126 @@
+"""Check of a loaded model: sampler, update and transformers compute the same log-probabilities.
+
+A model whose attention or inputs the trainer handles wrongly would otherwise train without notice, or fail in the first
+update. The check samples a few tokens for a prompt without images, one with an image and one with several, as far as
+the data have them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from calibrl_core.data.schema import DataError, Example
+from calibrl_core.models.errors import ModelError
+from calibrl_core.models.policy import Policy
+from calibrl_core.rollout.base import Rollouts, SamplingRequest
+from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
+
+COMPLETIONS = 2  # per prompt: two completions of a prompt are packed in the update
+TOKENS = 8  # per completion
+LARGEST_DIFFERENCE = 1e-3  # nats, per token, in float32; correct models differ by at most 1e-5
+LARGEST_MEAN_DIFFERENCE = 16 * 2**-8  # nats, mean of the tokens, in bfloat16, whose steps are 2**-8; correct: 0.02
+
+
+@torch.no_grad()
+def check_model(policy: Policy, examples: Iterable[Example]) -> None:
+    """Sample for one example per number of images (none, one, several), and compare the log-probabilities (nats) of the
+    sampler, of the update with rows packed and one by one, and of transformers' own forward pass.
+
+    Raises:
+        ModelError: the log-probabilities differ, or the model fails; the message names the model's kind.
+        DataError: an example cannot be encoded.
+        torch.OutOfMemoryError: memory.
+    """
+    kind = policy.model.config.model_type
+    for example in _one_per_kind(examples):
+        try:
+            found = _log_probabilities(policy, example)
+        except (DataError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # third-party code: a model can fail in any way
+            problem = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            raise ModelError(
+                f"model: the trainer cannot run {kind} on {example.id} ({_images(example)}): {problem}; "
+                "choose a model of another kind"
+            ) from error
+        expected = found.pop("transformers")
+        for name, actual in found.items():
+            difference = (actual - expected).abs()
+            largest, limit = (
+                (float(difference.mean()), LARGEST_MEAN_DIFFERENCE)
+                if policy.bfloat16
+                else (float(difference.max()), LARGEST_DIFFERENCE)
+            )
+            if not largest <= limit:  # NaN is refused too
+                raise ModelError(
+                    f"model: log-probabilities of {name} differ from those of transformers by {largest:.2g} for {kind} "
+                    f"on {example.id} ({_images(example)}; at most {limit:.2g}): the trainer does not support this kind "
+                    "of model; choose a model of another kind"
+                )
+
+
+def _one_per_kind(examples: Iterable[Example]) -> Iterator[Example]:
+    """Yield the first example without images, with one, and with several."""
+    seen = set()
+    for example in examples:
+        images = min(len(example.images), 2)
+        if images not in seen:
+            seen.add(images)
+            yield example
+        if len(seen) == 3:
+            return
+
+
+def _images(example: Example) -> str:
+    count = len(example.images)
+    return f"{count} image{'' if count == 1 else 's'}"
+
+
+def _log_probabilities(policy: Policy, example: Example) -> dict[str, Tensor]:
+    """Return the log-probabilities of the same sampled tokens, `[N]` float32, by the part that computed them."""
+    request = SamplingRequest(group_size=COMPLETIONS, temperature=1.0, max_tokens=TOKENS, seed=[0])
+    rollouts = SharedPrefillEngine(policy).generate([example], request)
+    owners = [0] * COMPLETIONS
+    packed = policy.logprobs([example], owners, rollouts.tokens, rollouts.mask, 1.0)
+    alone = [
+        policy.logprobs([example], [0], rollouts.tokens[[row]], rollouts.mask[[row]], 1.0) for row in range(COMPLETIONS)
+    ]
+    return {
+        "the sampler": rollouts.logprobs[rollouts.mask],
+        "the update": packed[rollouts.mask],
+        "the update without packing": torch.cat(alone)[rollouts.mask],
+        "transformers": _by_transformers(policy, example, rollouts),
+    }
+
+
+def _by_transformers(policy: Policy, example: Example, rollouts: Rollouts) -> Tensor:
+    """Return the log-probabilities `[N]` by the model's own forward pass of what its processor returns."""
+    prompt = {name: value.to(policy.device) for name, value in policy.encoder.processed(example).items()}
+    found = []
+    for tokens, mask in zip(rollouts.tokens, rollouts.mask, strict=True):
+        completion = tokens[mask]  # [T]
+        inputs = {name: _with_completion(name, value, completion) for name, value in prompt.items()}
+        with policy.forward_context():
+            output = policy.model(**inputs, use_cache=False)
+        logits = output.logits[0, -len(completion) - 1 : -1].float()  # [T, V]
+        logits = logits.masked_fill(policy.banned, -torch.inf)
+        found.append(logits.log_softmax(-1).gather(-1, completion[:, None]).squeeze(-1))
+    return torch.cat(found)
+
+
+def _with_completion(name: str, value: Tensor, completion: Tensor) -> Tensor:
+    """Extend an input of the prompt by the completion `[T]`. Inputs of images stay as they are."""
+    added = {
+        "input_ids": completion,
+        "attention_mask": torch.ones_like(completion),
+        "token_type_ids": torch.zeros_like(completion),
+        "mm_token_type_ids": torch.zeros_like(completion),
+    }
+    if name == "cross_attention_mask":  # [1, L, images, tiles]: each token attends to the images of the prompt
+        return torch.cat([value, value[:, -1:].expand(-1, len(completion), -1, -1)], dim=1)
+    if name not in added:
+        return value
+    return torch.cat([value, added[name][None].to(value.dtype)], dim=-1)
