@@ -73,6 +73,7 @@ class Policy:
         self.banned = self._banned().to(device)  # [V] bool
         self._check_ids()
         self._takes = frozenset(inspect.signature(self.decoder.forward).parameters)
+        self.cache_name = "cache_params" if "cache_params" in self._takes else "past_key_values"  # Mamba: the first
         self.shares_prompts = self._shares_prompts()
         self.images = ImageInputs(self.decoder, self.encode, "mm_encoder_outputs" in self._takes)
         self._lora = adapters.lora_layers(self.model)
@@ -87,7 +88,9 @@ class Policy:
     @property
     def decoder(self) -> Any:
         """Return the model without its head: its output are hidden states."""
-        return self.model.base_model
+        base = self.model.base_model
+        # A class whose prefix names no attribute, such as Llama 4's text model, returns itself.
+        return base if base is not self.model else self.model.model
 
     @property
     def head(self) -> Head:

@@ -38,10 +38,10 @@ class GrowingLayer(DynamicLayer):
         self._set_length(end)
         return self.keys, self.values
 
-    def batch_select_indices(self, indices: Tensor) -> None:
+    def reorder_cache(self, beam_idx: Tensor) -> None:
         """Keep only these rows."""
         length = self.keys.shape[-2]
-        self._buffers = [buffer[indices] for buffer in self._buffers]
+        self._buffers = [buffer[beam_idx] for buffer in self._buffers]
         self._set_length(length)
 
 
@@ -50,9 +50,10 @@ def _extend(shown: Tensor, tokens: int) -> Tensor:
     return torch.cat([shown, shown.new_empty((rows, heads, tokens, size))], dim=-2)
 
 
-def with_spare_capacity(cache: Cache, repeats: int, new_tokens: int) -> Cache:
-    """Return `cache` with each row repeated `repeats` times, with capacity for up to `new_tokens` more tokens."""
-    cache.batch_repeat_interleave(repeats)
+def with_spare_capacity(cache: Cache, rows: Tensor, new_tokens: int) -> Cache:
+    """Return `cache` with its rows `rows` `[R]`, which can repeat, and with capacity for up to `new_tokens` more."""
+    # Layers of linear attention have no other method that repeats or selects the rows of their states.
+    cache.reorder_cache(rows)
     for index, layer in enumerate(cache.layers):
         if type(layer) is DynamicLayer and layer.keys is not None and layer.values is not None:
             cache.layers[index] = GrowingLayer(layer.keys, layer.values, layer.keys.shape[-2] + new_tokens)

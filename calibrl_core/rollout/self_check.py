@@ -48,18 +48,21 @@ def check_model(policy: Policy, examples: Iterable[Example]) -> None:
             ) from error
         expected = found.pop("transformers")
         for name, actual in found.items():
-            difference = (actual - expected).abs()
-            largest, limit = (
-                (float(difference.mean()), LARGEST_MEAN_DIFFERENCE)
-                if policy.bfloat16
-                else (float(difference.max()), LARGEST_DIFFERENCE)
-            )
+            largest, limit = _difference(actual, expected, policy.bfloat16)
             if not largest <= limit:  # NaN is refused too
                 raise ModelError(
                     f"model: log-probabilities of {name} differ from those of transformers by {largest:.2g} for {kind} "
-                    f"on {example.id} ({_images(example)}; at most {limit:.2g}): the trainer does not support this kind "
-                    "of model; choose a model of another kind"
+                    f"on {example.id} ({_images(example)}; at most {limit:.2g}): the trainer does not support this "
+                    "kind of model; choose a model of another kind"
                 )
+
+
+def _difference(actual: Tensor, expected: Tensor, bfloat16: bool) -> tuple[float, float]:
+    """Return how much log-probabilities `[N]` differ (nats), and the limit for this precision."""
+    differences = (actual - expected).abs()
+    if bfloat16:
+        return float(differences.mean()), LARGEST_MEAN_DIFFERENCE
+    return float(differences.max()), LARGEST_DIFFERENCE
 
 
 def _one_per_kind(examples: Iterable[Example]) -> Iterator[Example]:

@@ -91,7 +91,8 @@ class _Decoding:
             **policy.accepted_inputs(position_ids=prompts.position_ids, token_type_ids=prompts.token_types),
             **prompts.images,
         )
-        self._cache = with_spare_capacity(output.past_key_values, repeats, self._buffers.tokens.shape[1])
+        rows = torch.arange(len(prompts.input_ids), device=policy.device).repeat_interleave(repeats)  # [R]
+        self._cache = with_spare_capacity(output[policy.cache_name], rows, self._buffers.tokens.shape[1])
         self._hidden: Tensor = output.last_hidden_state[:, -1].repeat_interleave(repeats, dim=0)  # [R, D]
 
     def run(self, temperature: float) -> TokenBuffers:
@@ -124,7 +125,7 @@ class _Decoding:
         if len(rows) and len(rows) >= DROP_BELOW * len(self._alive):
             return None
         if len(rows):
-            self._cache.batch_select_indices(rows)
+            self._cache.reorder_cache(rows)
             self._uniforms.keep(rows.tolist())
             self._rows, self._alive = self._rows[rows], self._alive[rows]
             self._positions, self._seen = self._positions[rows], self._seen[rows]
@@ -141,8 +142,8 @@ class _Decoding:
         output = policy.decoder(
             input_ids=tokens[:, None],
             attention_mask=mask,
-            past_key_values=self._cache,
             use_cache=True,
+            **{policy.cache_name: self._cache},
             **policy.accepted_inputs(position_ids=positions),
         )
         self._hidden = output.last_hidden_state[:, -1]
