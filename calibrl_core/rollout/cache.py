@@ -52,9 +52,14 @@ def _extend(shown: Tensor, tokens: int) -> Tensor:
 
 def with_spare_capacity(cache: Cache, rows: Tensor, new_tokens: int) -> Cache:
     """Return `cache` with its rows `rows` `[R]`, which can repeat, and with capacity for up to `new_tokens` more."""
-    # Layers of linear attention have no other method that repeats or selects the rows of their states.
-    cache.reorder_cache(rows)
+    select_rows(cache, rows)
     for index, layer in enumerate(cache.layers):
         if type(layer) is DynamicLayer and layer.keys is not None and layer.values is not None:
             cache.layers[index] = GrowingLayer(layer.keys, layer.values, layer.keys.shape[-2] + new_tokens)
     return cache
+
+
+def select_rows(cache: Cache, rows: Tensor) -> None:
+    """Replace the rows of `cache` by its rows `rows` `[R]` long, which can repeat."""
+    # Layers of linear attention have no other method that repeats or selects the rows of their states.
+    cache.reorder_cache(rows)  # type: ignore[arg-type]  # the hint names a class that no tensor has

@@ -15,7 +15,7 @@ from calibrl_core.data.schema import Example
 from calibrl_core.models.encoding import PromptRows
 from calibrl_core.models.policy import Policy
 from calibrl_core.rollout.base import Rollouts, SamplingRequest
-from calibrl_core.rollout.cache import with_spare_capacity
+from calibrl_core.rollout.cache import select_rows, with_spare_capacity
 from calibrl_core.rollout.sampling import BLOCK, Uniforms, batches, draw
 from calibrl_core.rollout.token_buffers import TokenBuffers
 
@@ -125,7 +125,7 @@ class _Decoding:
         if len(rows) and len(rows) >= DROP_BELOW * len(self._alive):
             return None
         if len(rows):
-            self._cache.reorder_cache(rows)
+            select_rows(self._cache, rows)
             self._uniforms.keep(rows.tolist())
             self._rows, self._alive = self._rows[rows], self._alive[rows]
             self._positions, self._seen = self._positions[rows], self._seen[rows]
