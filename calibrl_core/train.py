@@ -107,7 +107,8 @@ class _Run:
             restore_optimizer(saved, self.optimizer, self.policy)
         self.engine = self._make_engine(closing)
         self.scorer = scorer
-        self.order = DataOrder(examples, config.seed, config.prompts_per_step, shuffle=config.shuffle_data)
+        place = self.state.order or {"position": self.state.step * config.prompts_per_step, "waiting": []}
+        self.order = DataOrder(examples, config.seed, config.prompts_per_step, shuffle=config.shuffle_data, state=place)
         self.validator = self._make_validator()
         self.learner = config.algorithm.make_learner(self)
         self.solved = SolvedPrompts(self.state.solved)
@@ -205,7 +206,7 @@ class _Run:
         step = self.state.step  # from 0; reported from 1: metrics of step n describe the n-th update
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(config.optimizer, step, config.steps)
-        result = self.learner.step(step, self.order.examples(step))
+        result = self.learner.step(step, self.order.next_step())
         metrics = {**result.metrics, **memory_bytes(self.policy.device)}
         self.state.step += 1
         last = self.state.step == config.steps
@@ -265,7 +266,7 @@ class _Run:
     def _save(self, metrics: dict[str, float]) -> None:
         self.state.metrics = {name: value for name, value in metrics.items() if name.startswith("validation/")}
         self.state.solved, self.state.health = self.solved.state(), self.health.state()
-        self.state.identity = self.identity.values
+        self.state.identity, self.state.order = self.identity.values, self.order.state()
         path = self.checkpoints.save(self.policy, self.optimizer, self.state)
         self.saved_step = self.state.step
         if not self.ranks.first:

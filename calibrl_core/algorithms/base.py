@@ -223,7 +223,8 @@ class PolicyGradientSettings(AlgorithmSettings):
         """Return which groups the step learns from, `[P]` bool. Default: all.
 
         passed `[P, G]` bool, rewards `[P, G]` float64 (with `extra_reward`). Called after each sampling. Refused
-        groups are replaced by groups of other prompts, up to `resample_limit` times; then refused groups fill up.
+        groups are replaced by groups of other prompts, up to `resample_limit` times; then refused groups fill up. If
+        more groups than needed are kept, the step learns from all of them.
         """
         return passed.new_ones(len(passed))
 

@@ -3,7 +3,8 @@
 - Clip-higher (section 3.1): 1 - clip_low .. 1 + clip_high is not symmetric, so that unlikely tokens may rise.
 - Dynamic sampling (3.2, equation 11): groups that are all right or all wrong are replaced by groups of other prompts.
   The criterion is correctness, not the shaped reward: a format term or a length penalty would keep groups that teach
-  nothing about the answer. The paper samples until the batch is full; here the number of tries is limited.
+  nothing about the answer. The paper samples until the batch is full; here the number of tries is limited. A try
+  samples as many prompts as are probably needed, so a step can learn from some groups more than prompts_per_step.
 - Token-level loss (3.3): aggregation token-mean, the default of every algorithm here.
 - Soft overlong penalty (3.4, equation 13): see `overlong_penalty`.
 

@@ -1,52 +1,82 @@
-"""Order of the examples: a function of seed and step alone, so that a resumed run neither repeats nor
-skips an example.
+"""Order of the examples: shuffled epochs, one after another, and a place in them that a checkpoint keeps, so that a
+resumed run neither repeats nor skips an example.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from calibrl_core.data.schema import Example
 
-_EXTRA = 1  # part of the seed of the examples that a step draws in addition to its own
-
 
 class DataOrder:
-    """A new shuffle of all examples per epoch, or always the order of the data; a step can span epochs."""
+    """A new shuffle of all examples per epoch, or always the order of the data.
 
-    def __init__(self, examples: Sequence[Example], seed: int, per_step: int, *, shuffle: bool = True) -> None:
+    A step takes no example twice. Where it would, at the end of an epoch, the example waits for the next step. Only a
+    step of more examples than the data has repeats some.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        seed: int,
+        per_step: int,
+        *,
+        shuffle: bool = True,
+        state: Mapping[str, Any] | None = None,
+    ) -> None:
+        """`state`: as `state()` returned it. None: start at the first epoch."""
         self._examples, self._seed, self._per_step, self._shuffle = examples, seed, per_step, shuffle
+        self._position: int = state["position"] if state else 0  # in all epochs together
+        self._waiting: list[int] = list(state["waiting"]) if state else []  # indices for the next step
+        self._taken: set[int] = set()  # by the current step
+        self._epoch = -1
+        self._indices: list[int] = []  # of that epoch
 
-    def examples(self, step: int) -> list[Example]:
-        """Return the examples of `step` (from 0)."""
-        return [self._examples[index] for index in self._indices(step)]
+    def state(self) -> dict[str, Any]:
+        """Return the state to continue with after the current step, as JSON values."""
+        return {"position": self._position, "waiting": self._waiting}
 
-    def extra_examples(self, step: int, attempt: int, count: int) -> list[Example]:
-        """Return `count` other examples for `step`, for groups without a gradient; `attempt` counts from 1.
+    def next_step(self) -> list[Example]:
+        """Begin the next step; return its examples."""
+        self._taken = set()
+        indices: list[int] = []
+        while (missing := self._per_step - len(indices)) > 0:
+            indices += self._take(missing, set(indices[len(indices) // self._rows * self._rows :]))
+        self._taken = set(indices)
+        return [self._examples[index] for index in indices]
 
-        If the data has fewer than `count` other examples, the step's own are among them.
-        """
-        rng = np.random.default_rng([self._seed, _EXTRA, step, attempt])
-        rows = len(self._examples)
-        own = self._indices(step)
-        others = np.setdiff1d(np.arange(rows), own)
-        pool = others if len(others) >= count else np.arange(rows)
-        return [self._examples[index] for index in rng.choice(pool, size=count, replace=count > len(pool))]
+    def more_examples(self, count: int) -> list[Example]:
+        """Return the next `count` examples that the current step has not taken yet; fewer if the data has fewer."""
+        indices = self._take(count, self._taken)
+        self._taken |= set(indices)
+        return [self._examples[index] for index in indices]
 
-    def _indices(self, step: int) -> list[int]:
-        return step_indices(self._seed, step, len(self._examples), self._per_step, shuffle=self._shuffle)
+    @property
+    def _rows(self) -> int:
+        return len(self._examples)
 
+    def _take(self, count: int, taken: set[int]) -> list[int]:
+        """Return up to `count` different indices that are not in `taken`; those in it wait for the next step."""
+        found: list[int] = []
+        taken = set(taken)
+        waiting, self._waiting = self._waiting, []
+        while len(found) < count and len(taken) < self._rows:
+            index = waiting.pop(0) if waiting else self._next_index()
+            if index in taken:
+                self._waiting.append(index)
+            else:
+                found.append(index)
+                taken.add(index)
+        self._waiting += waiting
+        return found
 
-def step_indices(seed: int, step: int, rows: int, per_step: int, *, shuffle: bool = True) -> list[int]:
-    """Return the indices, below `rows`, of the `per_step` examples of `step` (from 0)."""
-    first = step * per_step
-    orders: dict[int, list[int]] = {}
-    indices = []
-    for position in range(first, first + per_step):
-        epoch, offset = divmod(position, rows)
-        if epoch not in orders:
-            orders[epoch] = (
-                np.random.default_rng([seed, epoch]).permutation(rows).tolist() if shuffle else list(range(rows))
-            )
-        indices.append(orders[epoch][offset])
-    return indices
+    def _next_index(self) -> int:
+        epoch, offset = divmod(self._position, self._rows)
+        if epoch != self._epoch:
+            rng = np.random.default_rng([self._seed, epoch])
+            self._indices = rng.permutation(self._rows).tolist() if self._shuffle else list(range(self._rows))
+            self._epoch = epoch
+        self._position += 1
+        return self._indices[offset]

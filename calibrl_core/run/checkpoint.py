@@ -2,8 +2,9 @@
 
     checkpoints/step-000050/   model and processor, optimizer.safetensors, trainer.json; adapter/ with LoRA
 
-A checkpoint is written under another name and renamed when complete, so that an incomplete one is never used. Data
-order, sampling and learning rate are functions of the seed and the step: there is no generator to save.
+A checkpoint is written under another name and renamed when complete, so that an incomplete one is never used. Order of
+the epochs, sampling and learning rate are functions of the seed and the step: there is no generator to save, only the
+place in the data.
 
 With LoRA the model in the folder is the merged one, readable as any other model. A resume uses the model that the run
 started with, and the adapter. The number of processes and the sharding of the weights leave no trace in a checkpoint.
@@ -44,6 +45,7 @@ class TrainerState:
     metrics: dict[str, float] = field(default_factory=dict)  # validation/ metrics of this step, if it has any
     solved: list[str] = field(default_factory=list)  # see `diagnostics.solved`
     health: dict[str, Any] = field(default_factory=dict)  # see `health`
+    order: dict[str, Any] = field(default_factory=dict)  # see `data.order`; empty in checkpoints of earlier versions
     identity: dict[str, Any] = field(default_factory=dict)  # see `identity`; empty in checkpoints of earlier versions
 
 

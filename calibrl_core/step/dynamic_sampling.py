@@ -52,28 +52,37 @@ class ScoredRollouts:
 def replace_groups(
     first: ScoredRollouts,
     keeps: Callable[[ScoredRollouts], Tensor],
-    draw: Callable[[int, int], ScoredRollouts],
+    draw: Callable[[int, int], ScoredRollouts | None],
     attempts: int,
 ) -> ScoredRollouts:
-    """Return as many groups as `first` has: those that `keeps` accepts, then refused groups of `first` if too few.
+    """Return at least as many groups as `first` has: all that `keeps` accepts, then refused groups of `first` if too
+    few.
+
+    Each call of `draw` asks for as many prompts as are probably needed, by the share of groups accepted so far.
 
     Args:
         first: the groups that the step sampled.
         keeps: which groups to keep, `[P]` bool.
-        draw: `draw(attempt, count)` samples `count` other prompts; attempts count from 1.
+        draw: `draw(attempt, count)` samples at most `count` other prompts; attempts count from 1. None: no prompt is
+            left.
         attempts: the largest number of calls of `draw`.
     """
-    size = len(first.examples)
+    size = sampled = len(first.examples)
     kept_prompts = _kept(first, keeps)
     kept = first.groups(kept_prompts)
     refused = first.groups(sorted({*range(size)} - {*kept_prompts}))
     for attempt in range(1, attempts + 1):
         missing = size - len(kept.examples)
-        if not missing:
+        if missing <= 0 or (more := draw(attempt, _needed(missing, len(kept.examples), sampled, size))) is None:
             break
-        more = draw(attempt, missing)
+        sampled += len(more.examples)
         kept = concatenate(kept, more.groups(_kept(more, keeps)))
     return concatenate(kept, refused.groups(range(size - len(kept.examples))))
+
+
+def _needed(missing: int, accepted: int, sampled: int, most: int) -> int:
+    """Return how many prompts to sample for `missing` groups if `accepted` of `sampled` were; at most `most`."""
+    return most if accepted == 0 else min(most, -(-missing * sampled // accepted))
 
 
 def _kept(groups: ScoredRollouts, keeps: Callable[[ScoredRollouts], Tensor]) -> list[int]:

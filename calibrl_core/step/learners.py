@@ -94,7 +94,7 @@ class ReinforcementLearner:
         with self._policy.weights.gathered(), self._policy.images.cached():
             groups = self._sample(step, 0, examples, clock)
             if attempts := self._algorithm.resample_limit():
-                groups, extra = self._resample(step, groups, attempts, clock)
+                groups, first_prompt, extra = self._resample(step, groups, attempts, clock)
             assert groups is not None  # a step has a prompt for each process
             batch = self._batch(step, first_prompt, groups, clock)
         if _due(step, self._config.diagnostics.gradients_every):  # outside the clock: not in perf/step_seconds
@@ -114,8 +114,9 @@ class ReinforcementLearner:
 
     def _resample(
         self, step: int, first: ScoredRollouts | None, attempts: int, clock: _Clock
-    ) -> tuple[ScoredRollouts, dict[str, float]]:
-        """Replace refused groups of all processes; return this process's share and metrics of all sampled groups.
+    ) -> tuple[ScoredRollouts, int, dict[str, float]]:
+        """Replace refused groups of all processes; return this process's share, the global number of its first prompt,
+        and metrics of all sampled groups.
 
         Every process gathers all groups and decides alike, so that all sample the same number of times.
         """
@@ -126,14 +127,16 @@ class ReinforcementLearner:
             seen.add(self._rewards(whole), whole.rollouts, whole.scores)
             return whole
 
-        def draw(attempt: int, count: int) -> ScoredRollouts:
-            return gathered(self._sample(step, attempt, self._order.extra_examples(step, attempt, count), clock))
+        def draw(attempt: int, count: int) -> ScoredRollouts | None:
+            examples = self._order.more_examples(count)
+            return gathered(self._sample(step, attempt, examples, clock)) if examples else None
 
         def keeps(groups: ScoredRollouts) -> Tensor:
             return self._algorithm.keeps_groups(groups.passed, self._rewards(groups))
 
         whole = replace_groups(gathered(first), keeps, draw, attempts)
-        return whole.groups(self._ranks.my_slice(len(whole.examples))), seen.metrics()
+        mine = self._ranks.my_slice(len(whole.examples))
+        return whole.groups(mine), mine.start, seen.metrics()
 
     def _sample(self, step: int, attempt: int, examples: Sequence[Example], clock: _Clock) -> ScoredRollouts | None:
         """Sample and score this process's share of `examples`; None if its share is empty."""

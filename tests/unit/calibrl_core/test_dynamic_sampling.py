@@ -52,7 +52,8 @@ def test_groups_with_equal_rewards_are_replaced() -> None:
 
     found = replace_groups(sampled("10", "11", "00"), mixed, draw, attempts=9)
     assert names(found) == ["10", "01", "10"]
-    assert asked == [(1, 2), (2, 1)]
+    # 2 missing at 1 of 3 accepted: 6, at most 3; then 1 missing at 2 of 5: 2.5, so 3
+    assert asked == [(1, 3), (2, 3)]
     assert found.rollouts.texts == ["101", "100", "010", "011", "101", "100"]
     assert found.rollouts.tokens.shape == (6, 5)
     assert found.rollouts.mask.sum(-1).tolist() == [2, 2, 5, 5, 1, 1]
@@ -68,7 +69,29 @@ def test_groups_without_a_replacement_stay_in_order() -> None:
 
     found = replace_groups(sampled("11", "10", "00"), mixed, draw, attempts=2)
     assert names(found) == ["10", "11", "00"]
-    assert asked == [(1, 2), (2, 2)]
+    assert asked == [(1, 3), (2, 3)]
+
+
+def test_a_draw_asks_by_the_share_accepted_so_far_and_keeps_all() -> None:
+    asked = []
+
+    def draw(attempt: Any, count: int) -> Any:
+        asked.append(count)
+        return sampled("01", "10", "01")
+
+    found = replace_groups(sampled("10", "11", "10", "10", "00", "01"), mixed, draw, attempts=9)
+    assert asked == [3]  # 2 missing at 4 of 6 accepted
+    assert names(found) == ["10", "10", "10", "01", "01", "10", "01"]  # one more than the step needs
+
+
+def test_a_first_draw_without_a_kept_group_asks_for_a_whole_step() -> None:
+    asked = []
+
+    def draw(attempt: Any, count: int) -> Any:
+        asked.append(count)  # the data has no other prompt
+
+    found = replace_groups(sampled("11", "00"), mixed, draw, attempts=9)
+    assert (names(found), asked) == (["11", "00"], [2])
 
 
 def test_a_full_batch_draws_nothing() -> None:

@@ -7,8 +7,6 @@ import torch
 
 from calibrl_core.algorithms.base import Aggregation
 from calibrl_core.config import OptimizerSettings
-from calibrl_core.data.order import DataOrder, step_indices
-from calibrl_core.data.schema import Example
 from calibrl_core.step.advantages import group_advantages
 from calibrl_core.step.optimizer import learning_rate
 from calibrl_core.step.token_weights import token_weights
@@ -51,33 +49,6 @@ def test_a_denominator_spans_processes_and_an_empty_row_is_no_sequence() -> None
         )
         assert weights.sum().item() == pytest.approx(expected)
         assert not weights[1].any()
-
-
-def test_an_epoch_takes_each_example_once_given_only_seed_and_step() -> None:
-    steps = [step_indices(seed=3, step=step, rows=10, per_step=4) for step in range(5)]
-    flat = [index for step in steps for index in step]
-    assert sorted(flat[:10]) == sorted(flat[10:]) == list(range(10))
-    assert flat[:10] != flat[10:]
-    assert step_indices(seed=3, step=2, rows=10, per_step=4) == steps[2]
-    assert step_indices(seed=4, step=0, rows=10, per_step=4) != steps[0]
-
-
-def test_without_shuffling_every_epoch_has_the_order_of_the_data(examples: list[Example]) -> None:
-    order = DataOrder(examples, seed=3, per_step=4, shuffle=False)
-    rows = [examples.index(example) for step in range(3) for example in order.examples(step)]
-    assert rows == [0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 4, 5]
-    assert {examples.index(example) for example in order.extra_examples(1, 1, 2)} == {2, 3}  # not the step's own
-
-
-def test_more_examples_are_others_while_there_are_enough(examples: list[Example]) -> None:
-    order = DataOrder(examples, seed=0, per_step=2)
-    for step in range(3):
-        own = {one.id for one in order.examples(step)}
-        more = order.extra_examples(step, 1, 4)
-        assert {one.id for one in more} == {one.id for one in examples} - own
-        assert more == order.extra_examples(step, 1, 4)
-    assert order.extra_examples(0, 1, 3) != order.extra_examples(0, 2, 3)
-    assert len(order.extra_examples(0, 1, 20)) == 20
 
 
 def test_learning_rate() -> None:

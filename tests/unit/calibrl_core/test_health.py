@@ -200,11 +200,11 @@ def test_a_run_reports_all_sampled_rollouts(tmp_path: Path, monkeypatch: pytest.
     report.close()
     lines = map(json.loads, (tmp_path / "events.jsonl").read_text().splitlines())
     (found,) = [line["values"] for line in lines if line["type"] == "metrics"]
-    # Two prompts, of which the second fails and is replaced by a third, whose first rollout is right.
-    assert found["exploration/sampled_prompts"] == 3
+    # Two prompts, of which one is refused: two more for the one missing, of which the first has a right rollout.
+    assert found["exploration/sampled_prompts"] == 4
     assert (found["reward/answer_accuracy"], found["exploration/active_groups"]) == (0.5, 1.0)
-    assert found["sampled/reward/answer_accuracy"] == found["sampled/reward/strict_accuracy"] == pytest.approx(2 / 6)
-    assert found["sampled/exploration/active_groups"] == pytest.approx(2 / 3)
+    assert found["sampled/reward/answer_accuracy"] == found["sampled/reward/strict_accuracy"] == 2 / 8
+    assert found["sampled/exploration/active_groups"] == 2 / 4
 
 
 def test_steps_that_lack_a_metric_or_hold_no_number_are_passed_over() -> None:

@@ -24,6 +24,7 @@ from calibrl_core.verifiers.scorer import Score, Scorer
 from tests.support.training import DIGITS, config, events, of_type
 
 SFT = {"algorithm": {"type": "sft"}, "rollout": {"max_completion_tokens": 32}}
+DAPO = {"algorithm": {"type": "dapo", "mini_batches": 1, "max_resamples": 2}}
 
 
 def run(tmp_path: Path, name: str, settings: Any, stop_after: Any = None) -> Any:
@@ -79,7 +80,7 @@ def test_a_reinforcement_run_reports_its_metrics(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("rewarding")
-@pytest.mark.parametrize("changes", [{}, SFT], ids=["calibrl", "sft"])
+@pytest.mark.parametrize("changes", [{}, SFT, DAPO], ids=["calibrl", "sft", "dapo"])
 def test_stop_and_resume_is_bit_for_bit_one_run(tmp_path: Path, changes: Any) -> None:
     whole, _ = run(tmp_path, "whole", config(**changes))
     halves, stopped = run(tmp_path, "halves", config(**changes), stop_after=1)
