@@ -10,6 +10,7 @@ paired difference of sampled accuracy with its 95 % interval. `metrics` are thos
 metrics}` per `data_source` of the examples. All answers are stored in DIR/answers.jsonl.
 """
 
+import gc
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -90,25 +91,34 @@ class _Evaluation:
         (report.run_dir / ANSWERS_FILE).unlink(missing_ok=True)
 
     def run(self) -> Iterator[dict[str, Any]]:
-        """Yield the results, model by model."""
-        for index, source in enumerate(self.config.models):
-            policy = load_policy(source, form=self.config.prompts)
-            for place, (dataset, (_, examples)) in enumerate(zip(self.config.data, self.sets, strict=True)):
-                check_template(f"models.{index}, data.{place}", dataset, examples, policy.encoder.refusal)
-            self._check_positions(policy)
-            engine = SharedPrefillEngine(policy)
-            values: dict[str, float] = {}
-            for split, examples in self.sets:
-                measured = self._measure(engine, index, split, examples)
-                values |= {f"eval/{split}/{name}": value for name, value in measured["metrics"].items()}
-                yield {
+        """Yield the results, model by model. Only one model is in memory."""
+        for index in range(len(self.config.models)):
+            yield from self._results(index)
+            gc.collect()  # a model is part of reference cycles: without this call it stays while the next one loads
+
+    def _results(self, index: int) -> list[dict[str, Any]]:
+        source = self.config.models[index]
+        policy = load_policy(source, form=self.config.prompts)
+        for place, (dataset, (_, examples)) in enumerate(zip(self.config.data, self.sets, strict=True)):
+            check_template(f"models.{index}, data.{place}", dataset, examples, policy.encoder.refusal)
+        self._check_positions(policy)
+        engine = SharedPrefillEngine(policy)
+        values: dict[str, float] = {}
+        results = []
+        for split, examples in self.sets:
+            measured = self._measure(engine, index, split, examples)
+            values |= {f"eval/{split}/{name}": value for name, value in measured["metrics"].items()}
+            results.append(
+                {
                     "model": _label(source),
                     "model_index": index,
                     "split": split,
                     "samples": self.config.rollout.samples,
                     **measured,
                 }
-            self.report.emit("metrics", step=index + 1, values=values)
+            )
+        self.report.emit("metrics", step=index + 1, values=values)
+        return results
 
     def _check_positions(self, policy: Policy) -> None:
         for split, examples in self.sets:

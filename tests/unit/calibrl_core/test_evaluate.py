@@ -2,6 +2,7 @@
 
 import json
 import re
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from calibrl_core.config import EvaluateConfig
 from calibrl_core.data.schema import Example, Turn
 from calibrl_core.evaluate import evaluate, prompt_digest
+from calibrl_core.models.policy import load_policy
 from calibrl_core.report import EventFile
 from calibrl_core.verifiers.scorer import NoVerdictError, Score, Scorer
 
@@ -111,6 +113,23 @@ def test_every_answer_is_kept(tmp_path: Path, settings: Any) -> None:
     for row in rows:
         count = 2 if row["how"] == "sampled" else 1
         assert {len(row[name]) for name in ("texts", "passed", "strict", "lengths", "truncated", "failures")} == {count}
+
+
+def test_a_model_is_freed_before_the_next_one_loads(
+    tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[weakref.ref[Any]] = []
+    alive = []
+
+    def load(*given: Any, **named: Any) -> Any:
+        alive.append(sum(one() is not None for one in loaded))
+        policy = load_policy(*given, **named)
+        loaded.append(weakref.ref(policy.model))
+        return policy
+
+    monkeypatch.setattr("calibrl_core.evaluate.load_policy", load)
+    run(tmp_path / "run", {**settings, "data": settings["data"][1:]})
+    assert alive == [0, 0]
 
 
 def test_an_evaluation_stops_on_request(tmp_path: Path, settings: Any) -> None:
