@@ -1,8 +1,7 @@
-"""Both paths of the memory benchmark at a size that a test can afford."""
+"""Both paths of the memory benchmark compute the same, at a size that a test can afford."""
 
 import pytest
 import torch
-from rich.console import Console
 
 from bench import memory
 from calibrl_core.models.policy import Policy
@@ -21,12 +20,3 @@ def test_both_paths_compute_the_same_log_probabilities(policy: Policy) -> None:
     rollouts = batch.rollouts
     ours = policy.logprobs([memory.EXAMPLE], [0] * memory.ROWS, rollouts.tokens, rollouts.mask, 1.0)
     torch.testing.assert_close(ours, memory.plain_logprobs(policy, rollouts.tokens), atol=1e-4, rtol=0)
-
-
-@pytest.mark.slow
-def test_the_plain_path_holds_all_logits_and_more() -> None:
-    """Logits, their softmax and its gradient: at the peak at least two of them, each the size of all logits."""
-    peak, _ = memory.measure(SMALL, Console(quiet=True))
-    logits = 4 * memory.ROWS * SMALL.tokens * SMALL.vocabulary / 1e9
-    assert peak.peer > 2 * logits
-    assert 0 < peak.ours < peak.peer
