@@ -34,10 +34,10 @@ help:  ## list the targets
 demo: $(INSTALLED)  ## train a tiny vision-language model with CalibRL from start to finish, live in the dashboard
 	@$(RUN) -m calibrl.cli demo
 
-test: $(INSTALLED)  ## the tests that every change must pass: about 10 minutes on two cores
+test: $(INSTALLED)  ## the tests that every change must pass: about 11 minutes on two cores
 	@$(RUN) -m pytest -n $(TESTERS) --dist worksteal
 
-test-all: $(INSTALLED)  ## what `make test` leaves out: several processes, browser pages, chaos, fuzz; up to 50 minutes more
+test-all: $(INSTALLED)  ## what `make test` leaves out: several processes, browser pages, chaos, fuzz; about 30 minutes more
 	@$(RUN) -m pytest -m slow -n 2 --dist worksteal
 	@$(RUN) -m tests.fuzz --examples 10
 
@@ -61,7 +61,7 @@ test-vllm: $(VLLM)  ## the rollout engine on vLLM, in its own environment: 1.5 G
 chaos: $(INSTALLED)  ## faults against the queue on the real stack, about 40 minutes; checks that no job is lost or run twice
 	@$(RUN) -m tests.chaos
 
-chaos-short: $(INSTALLED)  ## the same in three minutes
+chaos-short: $(INSTALLED)  ## at least ten faults, in three minutes or more
 	@$(RUN) -m tests.chaos --short
 
 lint: $(INSTALLED)  ## style and types

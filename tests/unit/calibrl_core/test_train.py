@@ -127,7 +127,7 @@ def test_validation_keeps_the_best_and_ends_the_run(tmp_path: Path, monkeypatch:
     real = __import__("calibrl_core.evaluation.accuracy", fromlist=["summarise"]).summarise
     monkeypatch.setattr(
         "calibrl_core.evaluation.validation.summarise",
-        lambda answers, seed: real(answers, seed) | {"accuracy": next(accuracies)},
+        lambda *arguments: real(*arguments) | {"accuracy": next(accuracies)},
     )
     validation = {"data": DIGITS, "every_steps": 2, "samples": 1, "stop_at_accuracy": 0.45}
     checkpoints = {"every_steps": 100, "keep_last": 1}
@@ -214,7 +214,7 @@ def test_checkpoints_are_in_the_order_of_their_steps(tmp_path: Path) -> None:
 
 
 def test_a_target_ends_the_run_though_the_best_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("calibrl_core.evaluation.validation.summarise", lambda answers, seed: {"accuracy": 0.5})
+    monkeypatch.setattr("calibrl_core.evaluation.validation.summarise", lambda *arguments: {"accuracy": 0.5})
     validation = {"data": DIGITS, "every_steps": 1, "samples": 1, "stop_at_accuracy": 0.45}
     checkpoints = {"every_steps": 100, "keep_best": None}
     _, result = run(tmp_path, "run", config(**SFT, steps=20, validation=validation, checkpoints=checkpoints))
