@@ -92,8 +92,8 @@ def test_the_growing_cache_equals_that_of_transformers() -> None:
             assert torch.equal(one, other)
         assert ours.get_mask_sizes(1) == theirs.get_mask_sizes(1)
         if step == 70:
-            ours.reorder_cache(torch.tensor([0, 2]))
-            theirs.reorder_cache(torch.tensor([0, 2]))
+            for layer in (ours, theirs):
+                layer.reorder_cache(torch.tensor([0, 2]))  # type: ignore[arg-type]
     assert torch.equal(ours.keys, theirs.keys)
     assert ours.keys.untyped_storage().nbytes() == theirs.keys.untyped_storage().nbytes()  # filled to the limit
 

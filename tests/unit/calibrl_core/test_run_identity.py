@@ -115,7 +115,13 @@ def test_the_model_digest_covers_content_and_not_location(tmp_path: Path) -> Non
 
 def test_the_data_digest_covers_what_is_learned_and_its_order(examples: list[Example]) -> None:
     first, second = examples[:2]
-    changed = [{"question": "?"}, {"answer": "?"}, {"expert": "?"}, {"images": ()}, {"data_source": "?"}]
+    changed: list[dict[str, Any]] = [
+        {"question": "?"},
+        {"answer": "?"},
+        {"expert": "?"},
+        {"images": ()},
+        {"data_source": "?"},
+    ]
     digests = [data_digest([replace(first, **change), second]) for change in changed]
     assert len({data_digest([first, second]), data_digest([second, first]), *digests}) == 7
     assert data_digest([replace(first, id="moved")]) == data_digest([first])
