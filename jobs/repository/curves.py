@@ -24,6 +24,7 @@ from sqlalchemy import (
     Uuid,
     any_,
     bindparam,
+    case,
     cast,
     column,
     func,
@@ -39,6 +40,7 @@ from jobs.models import MetricBlock, StepMetrics
 
 BLOCK = 32  # steps; a migration has written blocks of this size
 MAX_FINITE = 1e295  # larger numbers count as not finite, so that no sum overflows
+MIN_SUM = 1e-290  # the mean of values with a smaller sum is 0
 _MEASURES = ("count", "non_finite", "min", "max", "sum", "last")
 _KEY = (MetricBlock.job_id, MetricBlock.name, MetricBlock.start)
 _JOB, _NAMES = bindparam("of_job", type_=Uuid()), cast(bindparam("names", type_=ARRAY(Text)), ARRAY(Text))
@@ -245,7 +247,9 @@ def _measured(points: FromClause, start: ColumnElement[int]) -> Select[Any]:
 def _joined(parts: FromClause) -> Select[Any]:
     """Merge parts of buckets."""
     c = parts.c
-    count = cast(func.sum(c.count), BigInteger)
+    count, total = cast(func.sum(c.count), BigInteger), func.sum(c.sum)
+    # PostgreSQL refuses a division whose result is too small for a number.
+    mean = case((func.abs(total) < MIN_SUM, 0.0), else_=total / func.nullif(count, 0))
     return select(
         c.job_id,
         c.name,
@@ -257,6 +261,6 @@ def _joined(parts: FromClause) -> Select[Any]:
         cast(func.sum(c.non_finite), BigInteger).label("non_finite"),
         func.min(c.min).label("min"),
         func.max(c.max).label("max"),
-        (func.sum(c.sum) / func.nullif(count, 0)).label("mean"),
+        mean.label("mean"),
         _last(c.last_step, c.last).label("last"),
     ).group_by(c.job_id, c.name, c.start)

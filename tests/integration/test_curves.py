@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 from sqlalchemy.orm import Session
@@ -151,6 +151,7 @@ number = st.floats(-1e6, 1e6) | st.sampled_from([NAN, INF, -INF, 0.0])
     st.integers(1, 50),
     st.tuples(st.integers(0, 450), st.integers(0, 450)).map(sorted),
 )
+@example({0: 5e-324, 1: 0.0}, 1, 1, [0, 1])  # the smallest number divided by 2
 def test_buckets_are_those_of_plain_python(values: dict[int, float], power: int, batch: int, bounds: list[int]) -> None:
     width, (first, last) = 2**power, bounds
     job = add_job()
