@@ -31,7 +31,7 @@ PLAIN_TEMPLATE = (
     "{{ '\n' }}{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
 )
 REFUSALS = (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError)  # of a template
-_PROBE = "What is 6 * 7?"
+PROBE = "What is 6 * 7?"
 Shape = tuple[tuple[str, tuple[str, ...]], ...]  # of messages: role and kinds of parts
 # Outputs of the processor that are not image tensors.
 PER_TOKEN = ("input_ids", "attention_mask", "position_ids", "mm_token_type_ids", "token_type_ids")
@@ -154,7 +154,7 @@ class PromptEncoder:
         return encoded
 
     def _text(self, example: Example) -> str:
-        return self._render(self._messages(example))
+        return self.render(self._messages(example))
 
     @cached_property
     def opening(self) -> str:
@@ -163,10 +163,10 @@ class PromptEncoder:
         Templates of thinking models end the prompt with `<think>`, so that completions begin inside the element.
         """
         try:
-            text = self._render([{"role": "user", "content": [{"type": "text", "text": _PROBE}]}])
+            text = self.render([text_message("user", PROBE)])
         except REFUSALS:
             return ""
-        tail = text.rpartition(_PROBE)[2]
+        tail = text.rpartition(PROBE)[2]
         return tail[tail.find("<think>") :] if "<think>" in tail else ""
 
     def continued(self, expert: str) -> str:
@@ -186,7 +186,7 @@ class PromptEncoder:
         if shape not in self._refusals:
             self._refusals[shape] = None
             try:
-                self._render(turns)
+                self.render(turns)
             except REFUSALS as error:
                 roles = ", ".join(turn["role"] for turn in turns)
                 self._refusals[shape] = f"the chat template refuses the roles {roles} ({_one_line(error)})"
@@ -199,11 +199,12 @@ class PromptEncoder:
             raise DataError(f"{example.id} has images, but this model takes none: choose an image-text model")
         return found
 
-    def _render(self, turns: list[dict[str, Any]]) -> str:
+    def render(self, turns: list[dict[str, Any]], *, add_generation_prompt: bool = True) -> str:
+        """Return messages as the chat template writes them. Raises the errors of the template: `REFUSALS`."""
         if not self.takes_images:  # templates of text models expect text, not parts
             turns = [{**turn, "content": "".join(part["text"] for part in turn["content"])} for turn in turns]
         text: str = self.processor.apply_chat_template(
-            turns, add_generation_prompt=True, tokenize=False, **self.form.chat_template_kwargs
+            turns, add_generation_prompt=add_generation_prompt, tokenize=False, **self.form.chat_template_kwargs
         )
         return text
 
@@ -228,6 +229,11 @@ class PromptEncoder:
             return running.expand(3, -1, -1)
         grids = {name: tensor for name, tensor in encoded.items() if name.endswith("_grid_thw")}
         return self._positions(encoded["input_ids"], mm_token_type_ids=encoded["mm_token_type_ids"], **grids)[0]
+
+
+def text_message(role: str, text: str) -> dict[str, Any]:
+    """Return a message without images, in the format of `render`."""
+    return {"role": role, "content": [{"type": "text", "text": text}]}
 
 
 def _one_line(error: Exception) -> str:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
 
-from jinja2 import TemplateError
-
-from calibrl_core.models.encoding import PromptEncoder
+from calibrl_core.models.encoding import PROBE, REFUSALS, PromptEncoder, text_message
 
 _ANSWER = "42 it is"  # its place in the rendered text shows where the end of the turn begins
 
@@ -30,16 +27,10 @@ def turn_end(encoder: PromptEncoder, stop_ids: Collection[int]) -> list[int]:
 
 def _behind_answer(encoder: PromptEncoder) -> list[int]:
     """Return the tokens behind an answer in a rendered conversation."""
-
-    def message(role: str, text: str) -> dict[str, Any]:
-        return {"role": role, "content": [{"type": "text", "text": text}] if encoder.takes_images else text}
-
-    messages = [message("user", "What is 6 * 7?"), message("assistant", _ANSWER)]
+    messages = [text_message("user", PROBE), text_message("assistant", _ANSWER)]
     try:
-        rendered: str = encoder.processor.apply_chat_template(
-            messages, tokenize=False, **encoder.form.chat_template_kwargs
-        )
-    except (TemplateError, TypeError):  # TypeError: the template expects another form of content
+        rendered = encoder.render(messages, add_generation_prompt=False)
+    except REFUSALS:
         return []
     _, found, end = rendered.rpartition(_ANSWER)
     return list(encoder.tokenizer(end, add_special_tokens=False).input_ids) if found else []

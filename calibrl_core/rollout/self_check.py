@@ -7,6 +7,7 @@ the data have them.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Iterator
 
 import torch
@@ -102,12 +103,15 @@ def _log_probabilities(policy: Policy, example: Example) -> dict[str, Tensor]:
 def _by_transformers(policy: Policy, example: Example, rollouts: Rollouts) -> Tensor:
     """Return the log-probabilities `[N]` by the model's own forward pass of what its processor returns."""
     prompt = {name: value.to(policy.device) for name, value in policy.encoder.processed(example).items()}
+    limits_logits = "logits_to_keep" in inspect.signature(policy.model.forward).parameters
     found = []
     for tokens, mask in zip(rollouts.tokens, rollouts.mask, strict=True):
         completion = tokens[mask]  # [T]
         inputs = {name: _with_completion(name, value, completion) for name, value in prompt.items()}
+        # Logits of a long prompt would need gigabytes.
+        limit = {"logits_to_keep": len(completion) + 1} if limits_logits else {}
         with policy.forward_context():
-            output = policy.model(**inputs, use_cache=False)
+            output = policy.model(**inputs, **limit, use_cache=False)
         logits = output.logits[0, -len(completion) - 1 : -1].float()  # [T, V]
         logits = logits.masked_fill(policy.banned, -torch.inf)
         found.append(logits.log_softmax(-1).gather(-1, completion[:, None]).squeeze(-1))
