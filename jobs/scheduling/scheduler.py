@@ -208,7 +208,7 @@ class _Board:
     def __init__(self, running: Sequence[RunningJob], machines: Sequence[Machine], shares: Mapping[str, Share]) -> None:
         self.projects: defaultdict[str, _Project] = defaultdict(lambda: _Project(Share(1.0, 0.0, None, None, {})))
         self.projects.update((name, _Project(share)) for name, share in shares.items())
-        self._machines = sorted(machines, key=lambda machine: machine.name)
+        self._machines = sorted(machines, key=lambda one: (one.gpus, one.cpu_slots, one.name))
         self._gpus = {one.name: Timeline(one.name, one.free_gpus) for one in machines}
         self._cpu_slots = {one.name: Timeline(one.name, one.free_cpu_slots) for one in machines}
         self._fitting: dict[Shape, list[Timeline]] = {}
@@ -237,7 +237,11 @@ class _Board:
         return self._gpus if gpus else self._cpu_slots
 
     def fitting(self, shape: Shape) -> list[Timeline]:
-        """Return the timelines of the machines that are large enough and have the labels, by name."""
+        """Return the timelines of the machines that are large enough and have the labels, small machines first.
+
+        A job takes the first of those with the earliest start. The order must not depend on the free slots: a job of
+        lower rank that starts changes them, and a reservation that moved to another machine could delay the next.
+        """
         if shape not in self._fitting:
             gpus, labels = shape
             timelines = self._timelines(gpus)
@@ -263,7 +267,7 @@ class _Board:
             return Placement(job.id, position, None, None, WaitReason.NO_MACHINE)
         free = self.free(shape)
         if ready := [one for one in free if one.window(slots) >= seconds]:
-            timeline = min(ready, key=_free_now)
+            timeline = ready[0]
             timeline.hold(slots, seconds)
             project.gpus += job.gpus
             project.used += _use(job)
@@ -272,7 +276,7 @@ class _Board:
             return Placement(job.id, position, None, None, WaitReason.PROJECT_LIMIT)
         project.used += _use(job)
         project.reserved_gpus += job.gpus
-        behind = min(free, key=_free_now).kept_for(slots) if free else None
+        behind = free[0].kept_for(slots) if free else None
         reason = WaitReason.RESERVED if free else WaitReason.BUSY
         return Placement(job.id, position, None, self._reserve(job), reason, behind)
 
@@ -283,14 +287,14 @@ class _Board:
         if self._blocked > MAX_RESERVATIONS:
             return None
         timelines, slots, seconds = self.fitting(_shape(job)), _slots(job), _seconds(job)
-        best, place = (inf, 0), None
+        best, place = inf, None
         for timeline in timelines:
-            earliest = timeline.earliest(slots, seconds, latest=best[0])
+            earliest = timeline.earliest(slots, seconds, before=best)
             if earliest < best:
                 best, place = earliest, timeline
         if place:
-            place.reserve(job.id, slots, best[0], seconds)
-            return best[0]
+            place.reserve(job.id, slots, best, seconds)
+            return best
         if unclosed := [one for one in timelines if not one.closed]:
             min(unclosed, key=lambda one: (-one.free[0], one.jobs)).close(job.id)
         return None
@@ -348,10 +352,6 @@ def _ranked(queued: Sequence[QueuedJob], projects: Mapping[str, _Project]) -> It
             yield lines[name].pop()
             if line := lines[name]:
                 heappush(heads, (projects[name].load, _seniority(line[-1]), name))
-
-
-def _free_now(timeline: Timeline) -> int:
-    return timeline.free[0]
 
 
 def _shares_slots(running: RunningJob, job: QueuedJob, machine: Machine) -> bool:

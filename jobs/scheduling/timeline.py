@@ -49,9 +49,8 @@ class Timeline:
         """Return for how many seconds from now `slots` are free without a break."""
         return min(self._first_lack(slots), self._closed_from)
 
-    def earliest(self, slots: int, seconds: float, latest: float) -> tuple[float, int]:
-        """Return the first time at which `slots` are free for `seconds`, and the number of further free slots then.
-        The time is `inf` if it is after `latest`."""
+    def earliest(self, slots: int, seconds: float, before: float) -> float:
+        """Return the first time at which `slots` are free for `seconds`, or `inf` if there is none before `before`."""
         times, frees = self.times, self.free
         since = None
         for i, free in enumerate(frees):
@@ -60,12 +59,12 @@ class Timeline:
                     break
                 since = None
             elif since is None:
-                if times[i] > latest:
+                if times[i] >= before:
                     break
                 since = i
         if since is None or times[since] + seconds > self._closed_from:
-            return inf, 0
-        return times[since], frees[since] - slots
+            return inf
+        return times[since]
 
     def kept_for(self, slots: int) -> UUID | None:
         """Return the job of the highest rank whose reservation prevents `slots` from being free without end, or

@@ -80,10 +80,10 @@ def test_jobs_that_cannot_run_do_not_count_for_their_project() -> None:
 # Places
 
 
-def test_best_fit_then_name() -> None:
-    machines = [machine("c", 4, 2), machine("b", 4, 2), machine("a", 4, 4)]
+def test_the_smallest_machine_with_room_is_used_then_the_first_by_name() -> None:
+    machines = [machine("a", 8, 8), machine("c", 4, 2), machine("b", 4, 4)]
     assert starts(plan([queued(1)], [], machines, {})) == {1: "b"}
-    assert starts(plan([queued(1, 3)], [], machines, {})) == {1: "a"}
+    assert starts(plan([queued(1, 4), queued(2, 2), queued(3, 2)], [], machines, {})) == {1: "b", 2: "c", 3: "a"}
 
 
 def test_a_job_without_a_machine_with_its_labels_does_not_start() -> None:

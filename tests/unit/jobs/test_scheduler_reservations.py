@@ -123,7 +123,7 @@ def test_an_undated_reservation_holds_one_machine_only() -> None:
     now = [running(11, "a", 1), running(12, "b", 2)]
     jobs = [queued(1, 4), queued(2, 4), queued(3, 1, 1)]
     placements = by_number(plan(jobs, now, [machine("a", 4, 3), machine("b", 4, 2)], {}))
-    assert (placements[3].reason, placements[3].behind) == (RESERVED, UUID(int=2))  # b, the better fit, is kept too
+    assert (placements[3].reason, placements[3].behind) == (RESERVED, UUID(int=1))  # a; b is kept for job 2
 
 
 def test_a_short_job_can_start_before_two_jobs_with_unknown_ends() -> None:
