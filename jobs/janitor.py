@@ -33,6 +33,8 @@ log = structlog.get_logger()
 
 
 class Kind(StrEnum):
+    """Kinds of things that the janitor removes or ends."""
+
     LEASE = "lease"  # expired: the sweep gives the job to another worker, or ends it
     ORPHAN_RUN = "orphan_run"  # folder of a run without a job in the database
     ORPHAN_CHECKPOINT = "orphan_checkpoint"  # checkpoint of an ended attempt without a row

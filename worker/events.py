@@ -17,18 +17,24 @@ class EventLine(BaseModel):
 
 
 class StartLine(EventLine):
+    """The training loop begins. `step`: number of steps that are already done, above 0 after a resume."""
+
     type: Literal["start"]
     step: Step
     steps_total: Step
 
 
 class MetricsLine(EventLine):
+    """Values of metrics at a step, by metric name."""
+
     type: Literal["metrics"]
     step: Step
     values: dict[str, Number]
 
 
 class HistogramLine(EventLine):
+    """Histogram of a token quantity at a step: `counts` has one item fewer than `edges`."""
+
     type: Literal["histogram"]
     step: Step
     name: str
@@ -45,12 +51,16 @@ class Group(BaseModel, extra="allow"):
 
 
 class SampleLine(EventLine):
+    """A group of completions that the dashboard shows."""
+
     type: Literal["sample"]
     step: Step
     group: Group
 
 
 class AccuraciesLine(EventLine):
+    """Accuracy of each prompt of a split under one of the compared models; `prompts` are hashes."""
+
     type: Literal["accuracies"]
     model_index: Annotated[int, Field(ge=0, lt=2**31)]
     split: Annotated[str, Field(max_length=500)]
@@ -65,6 +75,8 @@ class AccuraciesLine(EventLine):
 
 
 class CheckpointLine(EventLine):
+    """A checkpoint is complete; `removed` are paths of older checkpoints that it replaces."""
+
     type: Literal["checkpoint"]
     step: Step
     path: str
@@ -74,18 +86,24 @@ class CheckpointLine(EventLine):
 
 
 class ProgressLine(EventLine):
+    """Number of steps that are done, between two lines of metrics."""
+
     type: Literal["progress"]
     step: Step
     steps_total: Step
 
 
 class LogLine(EventLine):
+    """A message for the job's log."""
+
     type: Literal["log"]
     level: Literal["info", "warning"]
     message: str
 
 
 class HealthLine(EventLine):
+    """A health rule fired or cleared."""
+
     type: Literal["health"]
     step: Step
     rule: str
@@ -95,6 +113,8 @@ class HealthLine(EventLine):
 
 
 class ErrorLine(EventLine):
+    """The run failed. The last line of its file."""
+
     type: Literal["error"]
     reason: Literal[
         Reason.CRASHED, Reason.OUT_OF_MEMORY, Reason.NON_FINITE, Reason.BAD_SPEC, Reason.DISK_FULL, Reason.QUOTA
@@ -103,6 +123,8 @@ class ErrorLine(EventLine):
 
 
 class FinishLine(EventLine):
+    """The run ended without an error: it succeeded, or it stopped as requested. The last line of its file."""
+
     type: Literal["finish"]
     status: Literal["succeeded", "stopped"]
     step: Step

@@ -205,10 +205,12 @@ def _with_its_secret(response: httpx.Response) -> httpx.Response:
 
 
 def path_of(*parts: str) -> str:
+    """Return the path of a resource of the API, each part quoted."""
     return "/".join(["/v1", *(quote(part, safe="") for part in parts)])
 
 
 def job_path(id: JobId, *rest: str) -> str:
+    """Return the path of a job, or of something below it."""
     return path_of("jobs", str(id), *rest)
 
 

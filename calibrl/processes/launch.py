@@ -26,6 +26,7 @@ def map_user(libc: ctypes.CDLL) -> None:
 
 
 def main(starter: str, death_signal: str, user: str, *command: str) -> None:
+    """Run `command` in place of this process, as `user`; it gets `death_signal` when `starter` ends."""
     libc = ctypes.CDLL(None, use_errno=True)
     if user == "mapped":
         map_user(libc)

@@ -72,6 +72,7 @@ class GradientStep:
 
 
 def make_optimizer(policy: Policy, settings: OptimizerSettings) -> torch.optim.AdamW:
+    """Return AdamW over the trained weights. Moments have the dtype of the weights."""
     return torch.optim.AdamW(policy.trained.values(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
 
 

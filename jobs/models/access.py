@@ -11,6 +11,8 @@ from jobs.models.base import Base, CreatedAt, SafeText, Serial, Timestamp
 
 
 class User(Base):
+    """A person or a service account; `admin` can do everything."""
+
     __tablename__ = "users"
 
     name: Mapped[str] = mapped_column(primary_key=True)
@@ -20,6 +22,8 @@ class User(Base):
 
 
 class Membership(Base):
+    """Role of a user in a project."""
+
     __tablename__ = "memberships"
 
     user: Mapped[str] = mapped_column(ForeignKey("users.name", ondelete="CASCADE"), primary_key=True)

@@ -8,6 +8,8 @@ from jobs.models.base import Base, CreatedAt, JobKey
 
 
 class Checkpoint(Base):
+    """A complete checkpoint, and the metrics of its step."""
+
     __tablename__ = "checkpoints"
 
     job_id: Mapped[JobKey]

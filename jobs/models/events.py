@@ -8,6 +8,8 @@ from jobs.models.base import Base, CreatedAt, JobRef, Serial
 
 
 class Event(Base):
+    """One event. `actor`: the user or the part of the service that caused it."""
+
     __tablename__ = "events"
     __table_args__ = (Index(None, "job_id", "id"),)
 

@@ -7,6 +7,8 @@ from jobs.models.base import Base, JobKey
 
 
 class Image(Base):
+    """Content of an image."""
+
     __tablename__ = "images"
 
     sha256: Mapped[str] = mapped_column(primary_key=True)

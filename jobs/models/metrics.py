@@ -8,6 +8,8 @@ from jobs.models.base import Base, JobKey, Timestamp
 
 
 class StepMetrics(Base):
+    """All metrics of one step of a job."""
+
     __tablename__ = "metrics"
 
     job_id: Mapped[JobKey]
