@@ -10,7 +10,7 @@ import pytest
 
 from calibrl.client import Client
 from jobs.settings import get_settings
-from tests.support import API_KEY, ROOT, life
+from tests.support import API_KEY, ROOT, job_steps
 from tests.support.processes import processes_with
 from tests.support.rest import serving
 from tests.support.worker import wake
@@ -49,5 +49,5 @@ def quick_worker(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in QUICK.items():
         monkeypatch.setenv(name, value)
     get_settings.cache_clear()
-    life.machine("tester", cpu_slots=1)  # for what runs in the test's own process; no heartbeat thread renews it
-    life.run("UPDATE workers SET heartbeat_at = now() + interval '1 hour'")
+    job_steps.machine("tester", cpu_slots=1)  # for what runs in the test's own process; no heartbeat thread renews it
+    job_steps.run("UPDATE workers SET heartbeat_at = now() + interval '1 hour'")

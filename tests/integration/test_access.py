@@ -13,8 +13,8 @@ from calibrl.schemas import NewKey
 from jobs.db import session_scope
 from jobs.models import ApiKey
 from tests.support import API_KEY, ROOT
-from tests.support.life import run, run_count
-from tests.support.people import People
+from tests.support.api_users import ApiUsers
+from tests.support.job_steps import run, run_count
 from tests.support.rest import named, refused, serving, submitted
 from tests.support.waiting import LIMIT_SECONDS
 
@@ -28,18 +28,18 @@ def admin(database: str) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture
-def people(admin: httpx.Client) -> Iterator[People]:
-    with People(admin) as people:
-        yield people
+def users(admin: httpx.Client) -> Iterator[ApiUsers]:
+    with ApiUsers(admin) as users:
+        yield users
 
 
-def test_a_key_is_shown_once_and_kept_as_its_hash(admin: httpx.Client, people: People) -> None:
+def test_a_key_is_shown_once_and_kept_as_its_hash(admin: httpx.Client, users: ApiUsers) -> None:
     made = admin.post("/v1/keys", json={"name": "laptop"}).json()
     assert made["key"].startswith("calibrl_") and len(made["key"]) == len("calibrl_") + 43
     assert made["key"].startswith(made["prefix"]) and len(made["prefix"]) == 14
     (listed,) = [key for key in admin.get("/v1/keys").json()["data"] if key["id"] == made["id"]]
     assert "key" not in listed and listed["last_used_at"] is None
-    assert people.get(made["key"], "/v1/me").json()["user"] == "admin"
+    assert users.get(made["key"], "/v1/me").json()["user"] == "admin"
     assert admin.get("/v1/keys").json()["data"][0]["last_used_at"] is not None
     with session_scope() as session:
         kept = session.get_one(ApiKey, made["id"])
@@ -63,44 +63,44 @@ def test_a_key_whose_answer_was_lost_is_not_taken_for_one(admin: httpx.Client, m
             client.create_key(NewKey(name="laptop"))
 
 
-def test_revoked_expired_and_inactive_keys_are_refused_from_then_on(admin: httpx.Client, people: People) -> None:
-    revoked, expired, inactive = (people.add(name, {}) for name in ("ann", "bob", "cem"))
+def test_revoked_expired_and_inactive_keys_are_refused_from_then_on(admin: httpx.Client, users: ApiUsers) -> None:
+    revoked, expired, inactive = (users.add(name, {}) for name in ("ann", "bob", "cem"))
     for key in (revoked, expired, inactive):
-        assert people.get(key, "/v1/me").status_code == 200
+        assert users.get(key, "/v1/me").status_code == 200
     (row,) = admin.get("/v1/keys", params={"user": "ann"}).json()["data"]
     assert admin.delete(f"/v1/keys/{row['id']}").json()["revoked_at"] is not None
     run("UPDATE api_keys SET expires_at = now() WHERE \"user\" = 'bob'")
     assert admin.patch("/v1/users/cem", json={"active": False}).json()["active"] is False
     for key in (revoked, expired, inactive, "calibrl_" + "x" * 43, ""):
-        refused(people.get(key, "/v1/me"), 401)
+        refused(users.get(key, "/v1/me"), 401)
 
 
-def test_no_key_outlives_the_one_that_made_it(admin: httpx.Client, people: People) -> None:
+def test_no_key_outlives_the_one_that_made_it(admin: httpx.Client, users: ApiUsers) -> None:
     short = admin.post("/v1/keys", json={"name": "short", "expires_days": 1}).json()
     ends = short["expires_at"]
     for days, expected in ((None, ends), (30, ends)):
-        made = people.post(short["key"], "/v1/keys", {"name": "child", "expires_days": days}).json()
+        made = users.post(short["key"], "/v1/keys", {"name": "child", "expires_days": days}).json()
         assert made["expires_at"] == expected
-    sooner = people.post(short["key"], "/v1/keys", {"name": "child", "expires_days": 0.1}).json()
+    sooner = users.post(short["key"], "/v1/keys", {"name": "child", "expires_days": 0.1}).json()
     assert sooner["expires_at"] < ends
     assert admin.post("/v1/keys", json={"name": "of an eternal one"}).json()["expires_at"] is None
 
 
-def test_a_key_that_may_only_read_changes_nothing(admin: httpx.Client, people: People) -> None:
-    people.add("ann", {"default": "member"})
+def test_a_key_that_may_only_read_changes_nothing(admin: httpx.Client, users: ApiUsers) -> None:
+    users.add("ann", {"default": "member"})
     key = admin.post("/v1/keys", json={"name": "screen", "scope": "read", "user": "ann"}).json()["key"]
-    assert people.get(key, "/v1/jobs").status_code == 200
-    assert "only read" in refused(people.post(key, "/v1/jobs", {}), 403)["detail"]
-    assert "only read" in refused(people.post(key, "/v1/keys", {"name": "more"}), 403)["detail"]
+    assert users.get(key, "/v1/jobs").status_code == 200
+    assert "only read" in refused(users.post(key, "/v1/jobs", {}), 403)["detail"]
+    assert "only read" in refused(users.post(key, "/v1/keys", {"name": "more"}), 403)["detail"]
 
 
-def test_keys_of_others_are_for_admins(admin: httpx.Client, people: People) -> None:
-    ann, bob = people.add("ann", {}), people.add("bob", {})
-    (of_bob,) = people.get(bob, "/v1/keys").json()["data"]
-    refused(people.get(ann, "/v1/keys?user=bob"), 403)
-    refused(people.post(ann, "/v1/keys", {"name": "his", "user": "bob"}), 403)
-    refused(people.delete(ann, f"/v1/keys/{of_bob['id']}"), 404)
-    assert people.delete(bob, f"/v1/keys/{of_bob['id']}").status_code == 200
+def test_keys_of_others_are_for_admins(admin: httpx.Client, users: ApiUsers) -> None:
+    ann, bob = users.add("ann", {}), users.add("bob", {})
+    (of_bob,) = users.get(bob, "/v1/keys").json()["data"]
+    refused(users.get(ann, "/v1/keys?user=bob"), 403)
+    refused(users.post(ann, "/v1/keys", {"name": "his", "user": "bob"}), 403)
+    refused(users.delete(ann, f"/v1/keys/{of_bob['id']}"), 404)
+    assert users.delete(bob, f"/v1/keys/{of_bob['id']}").status_code == 200
     assert named(admin.post("/v1/keys", json={"name": "x", "user": "nobody"})) == ["user"]
 
 
@@ -112,33 +112,33 @@ def test_the_last_admin_stays_one(admin: httpx.Client) -> None:
     refused(admin.get("/v1/users"), 403)
 
 
-def test_objects_of_another_project_are_not_found(admin: httpx.Client, people: People) -> None:
+def test_objects_of_another_project_are_not_found(admin: httpx.Client, users: ApiUsers) -> None:
     admin.put("/v1/projects/theirs", json={})
-    ann = people.add("ann", {"default": "member"})
+    ann = users.add("ann", {"default": "member"})
     mine, theirs = submitted(admin), submitted(admin, project="theirs")
-    assert [job["id"] for job in people.get(ann, "/v1/jobs").json()["data"]] == [mine["id"]]
-    assert people.get(ann, "/v1/jobs?project=theirs").json()["data"] == []
-    assert [entry["job_id"] for entry in people.get(ann, "/v1/queue").json()["data"]] == [mine["id"]]
-    assert [project["slug"] for project in people.get(ann, "/v1/projects").json()["data"]] == ["default"]
+    assert [job["id"] for job in users.get(ann, "/v1/jobs").json()["data"]] == [mine["id"]]
+    assert users.get(ann, "/v1/jobs?project=theirs").json()["data"] == []
+    assert [entry["job_id"] for entry in users.get(ann, "/v1/queue").json()["data"]] == [mine["id"]]
+    assert [project["slug"] for project in users.get(ann, "/v1/projects").json()["data"]] == ["default"]
     spec = mine["spec"] | {"depends_on": [theirs["id"]]}
-    assert named(people.post(ann, "/v1/jobs", spec)) == ["depends_on.0"]
+    assert named(users.post(ann, "/v1/jobs", spec)) == ["depends_on.0"]
     spec = mine["spec"] | {"model": {"from_job": theirs["id"]}}
-    assert named(people.post(ann, "/v1/jobs", spec)) == ["model.from_job"]
-    assert named(people.post(ann, "/v1/jobs", mine["spec"] | {"project": "theirs"})) == ["project"]
-    assert named(people.get(ann, f"/v1/jobs?after={theirs['id']}")) == ["after"]
+    assert named(users.post(ann, "/v1/jobs", spec)) == ["model.from_job"]
+    assert named(users.post(ann, "/v1/jobs", mine["spec"] | {"project": "theirs"})) == ["project"]
+    assert named(users.get(ann, f"/v1/jobs?after={theirs['id']}")) == ["after"]
 
 
-def test_changes_are_in_the_audit_log_and_refused_ones_are_not(admin: httpx.Client, people: People) -> None:
-    ann = people.add("ann", {"default": "member"})
-    job = people.post(ann, "/v1/jobs", submitted(admin)["spec"]).json()
-    answer = people.post(ann, f"/v1/jobs/{job['id']}/cancel")
-    refused(people.post(ann, f"/v1/jobs/{job['id']}/cancel"), 409)
+def test_changes_are_in_the_audit_log_and_refused_ones_are_not(admin: httpx.Client, users: ApiUsers) -> None:
+    ann = users.add("ann", {"default": "member"})
+    job = users.post(ann, "/v1/jobs", submitted(admin)["spec"]).json()
+    answer = users.post(ann, f"/v1/jobs/{job['id']}/cancel")
+    refused(users.post(ann, f"/v1/jobs/{job['id']}/cancel"), 409)
     (entry, *_) = admin.get("/v1/audit", params={"user": "ann"}).json()["data"]
     assert (entry["action"], entry["path"]) == ("POST /v1/jobs/{job_id}/cancel", f"/v1/jobs/{job['id']}/cancel")
     assert (entry["project"], entry["request_id"]) == ("default", answer.headers["x-request-id"])
     assert len(admin.get("/v1/audit", params={"user": "ann"}).json()["data"]) == 2  # submitted, cancelled
-    refused(people.get(ann, "/v1/audit"), 403)
-    refused(people.get(ann, "/v1/audit?project=default"), 403)
+    refused(users.get(ann, "/v1/audit"), 403)
+    refused(users.get(ann, "/v1/audit?project=default"), 403)
 
 
 def test_asking_too_often(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,7 +179,7 @@ def test_the_services_own_key_can_be_replaced_and_revoked(database: str, monkeyp
         refused(client.get("/v1/me"), 401)
 
 
-def test_the_command_line_creates_the_first_admin(admin: httpx.Client, people: People) -> None:
+def test_the_command_line_creates_the_first_admin(admin: httpx.Client, users: ApiUsers) -> None:
     made = subprocess.run(
         [sys.executable, "-m", "jobs.access.first_admin", "ada"],
         cwd=ROOT,
@@ -188,9 +188,9 @@ def test_the_command_line_creates_the_first_admin(admin: httpx.Client, people: P
         timeout=LIMIT_SECONDS,
     )
     assert made.returncode == 0, made.stderr
-    assert people.get(made.stdout.strip(), "/v1/me").json()["user"] == "ada"
+    assert users.get(made.stdout.strip(), "/v1/me").json()["user"] == "ada"
     (entry,) = admin.get("/v1/audit", params={"user": "ada"}).json()["data"]
-    (key,) = people.get(made.stdout.strip(), "/v1/keys").json()["data"]
+    (key,) = users.get(made.stdout.strip(), "/v1/keys").json()["data"]
     assert (entry["action"], entry["key_id"]) == ("python -m jobs.access.first_admin", key["id"])
     wrong = subprocess.run(
         [sys.executable, "-m", "jobs.access.first_admin", "A da"],

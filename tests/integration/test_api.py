@@ -18,7 +18,7 @@ from jobs.db import session_scope
 from jobs.lifecycle import Outcome
 from jobs.repository import checkpoints, histograms, images, jobs, logs, metrics, samples
 from jobs.settings import get_settings
-from tests.support import life
+from tests.support import job_steps
 from tests.support.rest import named, refused, serving, submitted
 from tests.support.waiting import eventually
 
@@ -62,7 +62,7 @@ def test_a_runs_records_can_be_read(http: httpx.Client) -> None:
     job = submitted(http)["id"]
     id, sha = UUID(job), "c" * 64
     group = {"prompt_id": "p", "completions": [{"text": "<b>7</b>", "reward": 1.0, "passed": True}], "images": [sha]}
-    life.machine("w")
+    job_steps.machine("w")
     with session_scope() as session:
         claim = lifecycle.claim(session, worker="w")
         assert claim is not None
@@ -281,7 +281,7 @@ def test_no_client_gets_a_201_for_an_uncommitted_job(http: httpx.Client) -> None
 def test_a_broker_that_is_away_stops_no_submission(http: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_URL", f"redis://127.0.0.1:{free_port()}/0")
     get_settings.cache_clear()
-    life.machine("w")
+    job_steps.machine("w")
     assert submitted(http)["status"] == "queued"  # its wake-up comes with the sweep
     answer = http.get("/readyz")
     assert answer.status_code == 503
@@ -322,7 +322,7 @@ def test_the_sweep_runs_and_outlives_an_outage(
         monkeypatch.setenv("DATABASE_URL", database)
         get_settings.cache_clear()
         job = submitted(http)["id"]
-        life.claim("gone")
+        job_steps.claim("gone")
         with session_scope() as session:
             session.execute(text("UPDATE jobs SET lease_expires_at = now() - interval '1 second'"))
         eventually(lambda: http.get(f"/v1/jobs/{job}").json()["reason"] == "lost_worker")

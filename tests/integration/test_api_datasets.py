@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from jobs.settings import get_settings
-from tests.support import life
+from tests.support import job_steps
 from tests.support.pictures import png
 from tests.support.rest import named, refused, serving
 from tests.support.waiting import eventually
@@ -284,14 +284,14 @@ def test_ranges_of_the_content(http: httpx.Client) -> None:
 
 def test_a_dataset_in_use_is_not_deleted(http: httpx.Client, tmp_path: Path) -> None:
     dataset = uploaded(http)
-    job = life.submit(data={"dataset": dataset["id"]})
+    job = job_steps.submit(data={"dataset": dataset["id"]})
     assert str(job) in refused(http.delete(f"/v1/datasets/{dataset['id']}"), 409)["detail"]
-    life.cancel(job)
+    job_steps.cancel(job)
     assert http.delete(f"/v1/datasets/{dataset['id']}").status_code == 204
     refused(http.get(f"/v1/datasets/{dataset['id']}"), 404)
     refused(http.delete(f"/v1/datasets/{dataset['id']}"), 404)
     eventually(lambda: kept_files(tmp_path) == [])  # once it is answered
-    assert life.status(job) == "cancelled"
+    assert job_steps.status(job) == "cancelled"
 
 
 def test_jobs_use_only_datasets_of_their_project(http: httpx.Client) -> None:
@@ -343,7 +343,7 @@ def test_an_upload_holds_no_open_transaction(http: httpx.Client, tmp_path: Path)
         yield content[:10]
         eventually(lambda: list(tmp_path.rglob("*.partial")))
         others = "datname = current_database() AND pid <> pg_backend_pid() AND state LIKE 'idle in%'"
-        assert life.run_count(f"SELECT count(*) FROM pg_stat_activity WHERE {others}") == 0
+        assert job_steps.run_count(f"SELECT count(*) FROM pg_stat_activity WHERE {others}") == 0
         yield content[10:]
 
     for status in (201, 200):

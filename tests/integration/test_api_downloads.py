@@ -14,7 +14,7 @@ from calibrl.client import CalibrlError, Client
 from jobs.db import session_scope
 from jobs.repository import checkpoints
 from jobs.settings import get_settings
-from tests.support import life
+from tests.support import job_steps
 from tests.support.rest import refused
 
 pytestmark = pytest.mark.integration
@@ -37,7 +37,7 @@ def path(job_id: UUID, *rest: str, step: int = 5) -> str:
 
 
 def test_a_checkpoint_s_files_are_listed_and_given_out(http: httpx.Client) -> None:
-    job_id = life.submit()
+    job_id = job_steps.submit()
     write_checkpoint(job_id)
     found = http.get(path(job_id)).json()
     assert {file["name"]: file["bytes"] for file in found["files"]} == {n: len(c) for n, c in FILES.items()}
@@ -55,7 +55,7 @@ def test_a_checkpoint_s_files_are_listed_and_given_out(http: httpx.Client) -> No
 
 
 def test_the_archive_is_a_tar_of_all(http: httpx.Client) -> None:
-    job_id = life.submit()
+    job_id = job_steps.submit()
     write_checkpoint(job_id)
     answer = http.get(path(job_id, "archive"))
     assert answer.headers["content-type"] == "application/x-tar"
@@ -84,7 +84,7 @@ def test_the_archive_is_a_tar_of_all(http: httpx.Client) -> None:
     ],
 )
 def test_nothing_but_the_checkpoint_s_own_files_is_given_out(http: httpx.Client, tmp_path: Path, name: str) -> None:
-    job_id = life.submit()
+    job_id = job_steps.submit()
     folder = write_checkpoint(job_id)
     (tmp_path / "secret").write_text("secret")
     (folder / "link").symlink_to(tmp_path / "secret")
@@ -98,7 +98,7 @@ def test_nothing_but_the_checkpoint_s_own_files_is_given_out(http: httpx.Client,
 
 
 def test_a_checkpoint_that_lies_elsewhere_says_so(http: httpx.Client, tmp_path: Path) -> None:
-    job_id, other = life.submit(), life.submit()
+    job_id, other = job_steps.submit(), job_steps.submit()
     (tmp_path / "runs" / str(job_id)).mkdir(parents=True)
     places = [tmp_path / "elsewhere", get_settings().run_dir(other, 1) / "checkpoints" / "step-000005"]
     linked = get_settings().run_dir(job_id, 2) / "checkpoints" / "step-000005"
@@ -116,13 +116,13 @@ def test_a_checkpoint_that_lies_elsewhere_says_so(http: httpx.Client, tmp_path: 
 
 def evaluation() -> UUID:
     model, data = {"builtin": "tiny-vlm"}, {"builtin": "digits", "split": "test"}
-    return life.submit_spec({"kind": "evaluate", "name": "x", "models": [model], "data": [data]})
+    return job_steps.submit_spec({"kind": "evaluate", "name": "x", "models": [model], "data": [data]})
 
 
 def test_results_of_an_evaluation(http: httpx.Client, client: Client, tmp_path: Path) -> None:
     job_id = evaluation()
     assert client.results(job_id) == []
-    life.claim()
+    job_steps.claim()
     assert "The API cannot read the results" in refused(http.get(f"/v1/jobs/{job_id}/results"), 409)["detail"]
     folder = get_settings().run_dir(job_id, 1)
     folder.mkdir(parents=True)
@@ -133,11 +133,11 @@ def test_results_of_an_evaluation(http: httpx.Client, client: Client, tmp_path: 
     refused(http.get(f"/v1/jobs/{job_id}/results/events.jsonl"), 404)
     (found,) = client.download_results(job_id, tmp_path / "here")
     assert found.read_text() == '{"passed": [true]}\n'
-    assert client.results(life.submit()) == []
+    assert client.results(job_steps.submit()) == []
 
 
 def test_the_client_continues_where_it_was_disconnected(client: Client, tmp_path: Path, monkeypatch: Any) -> None:
-    job_id, target = life.submit(), tmp_path / "here"
+    job_id, target = job_steps.submit(), tmp_path / "here"
     write_checkpoint(job_id)
     calls: list[tuple[int, int | None]] = []
     file = next(one for one in client.checkpoint(job_id, 5).files if one.name == "model.safetensors")
@@ -174,7 +174,7 @@ def test_a_dataset_downloads_as_it_was_uploaded(client: Client, tmp_path: Path) 
 
 
 def test_a_service_that_names_other_places_is_not_followed(client: Client, tmp_path: Path, monkeypatch: Any) -> None:
-    job_id = life.submit()
+    job_id = job_steps.submit()
     write_checkpoint(job_id)
     found = client.checkpoint(job_id, 5)
     for name in ("../x", "/etc/x", "a/../../x", "..", "a\\..\\x", "x\n"):

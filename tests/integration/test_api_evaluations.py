@@ -12,7 +12,7 @@ from calibrl.schemas import JobStatus
 from jobs.db import session_scope
 from jobs.evaluations import replay
 from jobs.repository import accuracies, samples
-from tests.support import life
+from tests.support import job_steps
 from tests.support.processes import processes_with
 from tests.support.rest import named, refused
 from tests.support.waiting import eventually
@@ -43,8 +43,8 @@ def evaluation(*models: dict[str, list[float]], kept: bool = True, **changes: An
         "models": [{"builtin": "tiny-vlm", "seed": n} for n in range(len(models))],
     }
     data = [{"builtin": "digits", "split": split} for split in models[0]]
-    job_id = life.submit_spec({**spec, "data": data, **changes})
-    claim = life.claim()
+    job_id = job_steps.submit_spec({**spec, "data": data, **changes})
+    claim = job_steps.claim()
     assert claim.job_id == job_id
     results = []
     with session_scope() as session:
@@ -55,7 +55,7 @@ def evaluation(*models: dict[str, list[float]], kept: bool = True, **changes: An
                     accuracies.put(session, job_id, index, split, PROMPTS[: len(values)], values)
     between = {"split": "test", "first": 0, "second": 1, "difference": 0.1, "low": 0.0, "high": 0.2}
     comparisons = [{**between, "distinguishable": False}] if len(models) > 1 else []
-    life.finish(claim, JobStatus.SUCCEEDED, result={"results": results, "comparisons": comparisons})
+    job_steps.finish(claim, JobStatus.SUCCEEDED, result={"results": results, "comparisons": comparisons})
     return job_id
 
 
@@ -80,15 +80,15 @@ def test_an_evaluation_s_results_are_typed(http: httpx.Client, client: Client) -
 
 
 def test_only_a_finished_evaluation_has_a_comparison(http: httpx.Client) -> None:
-    training = life.submit()
+    training = job_steps.submit()
     assert "is a training" in refused(http.get(f"/v1/jobs/{training}/evaluation"), 409)["detail"]
-    life.cancel(training)
-    evaluating = life.submit_spec(
+    job_steps.cancel(training)
+    evaluating = job_steps.submit_spec(
         {"kind": "evaluate", "name": "x", "models": [{"builtin": "tiny-vlm"}], "data": [{"builtin": "digits"}]}
     )
     assert "has not ended: it is queued" in refused(http.get(f"/v1/jobs/{evaluating}/evaluation"), 409)["detail"]
     assert "has not ended" in refused(compare(http, evaluating), 409)["detail"]
-    life.finish(life.claim(), JobStatus.SUCCEEDED, result={"something": "else"})
+    job_steps.finish(job_steps.claim(), JobStatus.SUCCEEDED, result={"something": "else"})
     assert "format that this version" in refused(http.get(f"/v1/jobs/{evaluating}/evaluation"), 409)["detail"]
     refused(http.get(f"/v1/jobs/{uuid4()}/evaluation"), 404)
 
@@ -164,7 +164,7 @@ def completion(answer: str, *, passed: bool, reward: float | str) -> dict[str, A
 
 def trained(*groups: tuple[int, list[dict[str, Any]]]) -> UUID:
     """A training with these completions by step; the truth is 7 each time."""
-    job_id = life.submit()
+    job_id = job_steps.submit()
     with session_scope() as session:
         for step, completions in groups:
             group = {"prompt_id": f"p{step}", "answer": "7", "images": [], "completions": completions}

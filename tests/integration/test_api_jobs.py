@@ -15,7 +15,7 @@ from jobs.files import pinned_checkpoints
 from jobs.janitor import find
 from jobs.repository import checkpoints, jobs
 from jobs.settings import get_settings
-from tests.support import life
+from tests.support import job_steps
 from tests.support.rest import named, refused, submitted
 
 pytestmark = pytest.mark.integration
@@ -59,8 +59,8 @@ def test_jobs_are_filtered_by_their_properties(http: httpx.Client) -> None:
     submitted(http, name="b", labels={"team": "vision"}, project="vision")
     submitted(http, name="c")
     http.post("/v1/jobs", json={**EVALUATE, "name": "d"})
-    life.run("UPDATE jobs SET status = 'failed', \"user\" = 'ann' WHERE name = 'a'")
-    life.run("UPDATE jobs SET created_at = '2026-01-01' WHERE name = 'b'")
+    job_steps.run("UPDATE jobs SET status = 'failed', \"user\" = 'ann' WHERE name = 'a'")
+    job_steps.run("UPDATE jobs SET created_at = '2026-01-01' WHERE name = 'b'")
 
     assert listed(http, label="team:vision") == ["a", "b"]
     assert listed(http, label=["team:vision", "stage:one:two"]) == ["a"]
@@ -106,7 +106,7 @@ def test_pages_neither_skip_nor_repeat_while_jobs_are_added(http: httpx.Client, 
         id = submitted(http, name="bab"[number % 3] + str(number % 2))["id"]
         known.append(id)
         status = ("queued", "failed", "succeeded")[number % 3]
-        life.run(f"UPDATE jobs SET status = '{status}', finished_at = {ends[number % 3]} WHERE id = :id", id=id)
+        job_steps.run(f"UPDATE jobs SET status = '{status}', finished_at = {ends[number % 3]} WHERE id = :id", id=id)
     whole = [job["id"] for job in http.get("/v1/jobs", params={"sort": sort}).json()["data"]]
     assert sorted(whole) == sorted(known)
     seen: list[str] = []
@@ -129,7 +129,7 @@ def test_each_sort_uses_its_named_field(http: httpx.Client) -> None:
         ("c", "queued", "NULL"),
     ]:
         id = submitted(http, name=name)["id"]
-        life.run(f"UPDATE jobs SET status = '{status}', finished_at = {end} WHERE id = :id", id=id)
+        job_steps.run(f"UPDATE jobs SET status = '{status}', finished_at = {end} WHERE id = :id", id=id)
     assert listed(http) == ["c", "a", "b"]
     assert listed(http, sort="created") == ["b", "a", "c"]
     assert listed(http, sort="-name") == ["c", "b", "a"]
@@ -161,11 +161,11 @@ def test_name_labels_and_notes_are_changed_also_after_the_end(http: httpx.Client
 
 
 def test_a_fork_starts_from_a_checkpoint_that_its_parent_can_remove(http: httpx.Client) -> None:
-    life.machine("w")
+    job_steps.machine("w")
     parent = UUID(submitted(http, labels={"team": "x"})["id"])
-    claimed = life.claim()
-    life.checkpoint(parent, 10, best=True)
-    path = life.checkpoint(parent, 20)
+    claimed = job_steps.claim()
+    job_steps.checkpoint(parent, 10, best=True)
+    path = job_steps.checkpoint(parent, 20)
     changes = {"optimizer": {"lr": 1e-5}, "algorithm": {"type": "grpo"}, "validation": None}
     answer = http.post(f"/v1/jobs/{parent}/fork", json={"checkpoint": 20, "changes": changes})
     fork = answer.json()
@@ -181,21 +181,21 @@ def test_a_fork_starts_from_a_checkpoint_that_its_parent_can_remove(http: httpx.
     path.rmdir()
     with session_scope() as session:
         checkpoints.record(session, parent, 30, str(path.with_name("step-000030")), False, {}, [str(path)])
-    begins = Path(life.claim().config["model"]["path"])
+    begins = Path(job_steps.claim().config["model"]["path"])
     assert (begins / "model.safetensors").read_text() == "weights"
     assert begins == pinned_checkpoints.find_pinned(UUID(fork["id"]), parent, 20)
     assert find(get_settings()) == []
-    life.finish(claimed, S.FAILED)
+    job_steps.finish(claimed, S.FAILED)
     best = http.post(f"/v1/jobs/{parent}/fork", json={"name": "again"}).json()
     assert (best["name"], best["forked_step"], best["status"]) == ("again", 10, "queued")
 
 
 def test_repeated_fork_request_returns_first_fork_after_checkpoint_removal(http: httpx.Client) -> None:
     parent = submitted(http)["id"]
-    life.checkpoint(UUID(parent), 10)
+    job_steps.checkpoint(UUID(parent), 10)
     path, headers = f"/v1/jobs/{parent}/fork", {"Idempotency-Key": "a-fork"}
     first = http.post(path, json={"checkpoint": 10}, headers=headers)
-    life.run("DELETE FROM checkpoints")
+    job_steps.run("DELETE FROM checkpoints")
     again = http.post(path, json={"checkpoint": 10}, headers=headers)
     assert (first.status_code, again.status_code, again.content) == (201, 201, first.content)
     assert again.headers["idempotent-replayed"] == "true"
@@ -204,7 +204,7 @@ def test_repeated_fork_request_returns_first_fork_after_checkpoint_removal(http:
 
 def test_jobs_derived_from_a_job_are_listed(http: httpx.Client) -> None:
     parent = submitted(http)["id"]
-    life.checkpoint(UUID(parent), 10)
+    job_steps.checkpoint(UUID(parent), 10)
     fork = http.post(f"/v1/jobs/{parent}/fork", json={"name": "fork"}).json()
     step = EVALUATE | {"name": "of-a-step", "models": [{"from_job": parent, "checkpoint": 10}]}
     best = EVALUATE | {"name": "of-the-best", "models": [{"from_job": parent}]}
@@ -226,7 +226,7 @@ def test_invalid_forks_are_refused(http: httpx.Client) -> None:
     parent = UUID(submitted(http)["id"])
     fork = f"/v1/jobs/{parent}/fork"
     assert "it has no checkpoint" in refused(http.post(fork, json={}), 422)["errors"][0]["message"]
-    life.checkpoint(parent, 10)
+    job_steps.checkpoint(parent, 10)
     problem = refused(http.post(fork, json={"checkpoint": 15}), 422)
     assert problem["errors"] == [
         {"field": "checkpoint", "message": f"job {parent} has no checkpoint of step 15: available steps: 10"}
@@ -251,7 +251,7 @@ def test_invalid_forks_are_refused(http: httpx.Client) -> None:
 
 def test_a_spec_may_name_a_step_that_is_there(http: httpx.Client) -> None:
     parent = UUID(submitted(http)["id"])
-    life.checkpoint(parent, 10)
+    job_steps.checkpoint(parent, 10)
     http.post(f"/v1/jobs/{parent}/cancel")
     made = submitted(http, model={"from_job": str(parent), "checkpoint": 10})
     assert (made["status"], made["depends_on"], made["forked_from"]) == ("queued", [], None)
@@ -263,7 +263,7 @@ def test_a_spec_may_name_a_step_that_is_there(http: httpx.Client) -> None:
 
 def test_ten_thousand_jobs_are_listed_by_index(http: httpx.Client) -> None:
     template = submitted(http)["id"]
-    life.run(
+    job_steps.run(
         """
         INSERT INTO jobs SELECT made.* FROM jobs, generate_series(1, 10000) n,
             LATERAL jsonb_populate_record(jobs, jsonb_build_object(
@@ -274,7 +274,7 @@ def test_ten_thousand_jobs_are_listed_by_index(http: httpx.Client) -> None:
         """,
         id=template,
     )
-    life.run("ANALYZE jobs")
+    job_steps.run("ANALYZE jobs")
     middle = http.get("/v1/jobs", params={"q": "job 5000"}).json()["data"][0]["id"]
     for sort, index in {"created": "newest", "name": "by_name", "status": "by_status", "finished": "by_end"}.items():
         for sign in ("", "-"):

@@ -9,7 +9,7 @@ import pytest
 
 from api.examples import EVALUATE, TRAIN
 from calibrl_core.data import files
-from tests.support import life
+from tests.support import job_steps
 from tests.support.rest import named, refused, submitted
 
 pytestmark = pytest.mark.integration
@@ -42,8 +42,8 @@ def test_a_plan_has_the_defaults_of_a_submission_and_adds_nothing(http: httpx.Cl
         plan = http.post("/v1/jobs:plan", json=body).json()
         assert http.get("/v1/jobs").json()["data"] == [] or body is EVALUATE
         assert plan["spec"] == http.post("/v1/jobs", json=body).json()["spec"]
-    assert life.run_count("SELECT count(*) FROM events") == 2
-    assert life.run_count("SELECT count(*) FROM jobs") == 2
+    assert job_steps.run_count("SELECT count(*) FROM events") == 2
+    assert job_steps.run_count("SELECT count(*) FROM jobs") == 2
 
 
 def test_a_plan_is_refused_where_a_submission_is(http: httpx.Client, tmp_path: Path) -> None:
@@ -102,12 +102,12 @@ def test_data_is_counted_and_looked_into_once(
 
 def test_the_plan_shows_the_queue_with_the_new_job(http: httpx.Client) -> None:
     assert planned(http)["queue"]["reason"] == "no_machine"
-    life.machine("w", cpu_slots=1)
+    job_steps.machine("w", cpu_slots=1)
     queue = planned(http)["queue"]
     assert (queue["position"], queue["reason"], queue["explanation"]) == (1, None, "starts on w now")
     assert (queue["slots"], queue["expected_seconds"]) == (1, None)
     first = submitted(http, limits={"timeout_seconds": 600})
-    life.claim()
+    job_steps.claim()
     submitted(http, limits={"timeout_seconds": 600})
     queue = planned(http, limits={"timeout_seconds": 60})["queue"]
     assert (queue["position"], queue["reason"], queue["expected_seconds"]) == (2, "busy", 60)
@@ -118,7 +118,7 @@ def test_the_plan_shows_the_queue_with_the_new_job(http: httpx.Client) -> None:
 
 
 def test_memory_is_held_against_the_gpus_of_machines(http: httpx.Client, tmp_path: Path) -> None:
-    life.machine("w", gpus=2)  # of 80 GB
+    job_steps.machine("w", gpus=2)  # of 80 GB
     whole = {"path": folder(tmp_path / "qwen")}
     resources = {"gpus": 1}
     plan = planned(http, model=whole, resources=resources)

@@ -11,7 +11,7 @@ import pytest
 from api.examples import CHANGES, DRAINS, PROJECTS, TRAIN
 from api.main import create_app
 from calibrl.schemas import Drain, JobChanges, JobStatus, ProjectSettings
-from tests.support import life
+from tests.support import job_steps
 from tests.support.rest import named, refused, submitted
 
 pytestmark = pytest.mark.integration
@@ -51,9 +51,9 @@ def test_a_job_is_paused_resumed_cancelled_and_retried(http: httpx.Client) -> No
     id = submitted(http)["id"]
     course = [ask(http, id, verb) for verb in ("pause", "resume", "cancel", "retry")]
     assert course == ["paused", "queued", "cancelled", "queued"]
-    claimed = life.claim()
+    claimed = job_steps.claim()
     assert ask(http, id, "pause") == "pausing"
-    life.finish(claimed, S.PAUSED)
+    job_steps.finish(claimed, S.PAUSED)
     assert http.get(f"/v1/jobs/{id}").json()["status"] == "paused"
     events = http.get(f"/v1/jobs/{id}/events").json()["data"]
     steps = ["submitted", "paused", "resumed", "cancelled", "retried", "claimed", "pausing", "paused"]
@@ -61,7 +61,7 @@ def test_a_job_is_paused_resumed_cancelled_and_retried(http: httpx.Client) -> No
 
 
 def test_a_higher_priority_is_first(http: httpx.Client) -> None:
-    life.machine("w", cpu_slots=1)
+    job_steps.machine("w", cpu_slots=1)
     first, second = submitted(http)["id"], submitted(http)["id"]
     changed = http.patch(f"/v1/jobs/{second}", json={"priority": "high"}).json()
     assert (changed["priority"], changed["spec"]["priority"]) == ("high", "high")
@@ -70,7 +70,7 @@ def test_a_higher_priority_is_first(http: httpx.Client) -> None:
 
 
 def test_the_queue_gives_each_waiting_jobs_reason(http: httpx.Client) -> None:
-    life.machine("w", cpu_slots=1)
+    job_steps.machine("w", cpu_slots=1)
     first = submitted(http)["id"]
     second = submitted(http, depends_on=[first])["id"]
     third = submitted(http)["id"]
@@ -88,7 +88,7 @@ def test_the_queue_gives_each_waiting_jobs_reason(http: httpx.Client) -> None:
 
 
 def test_a_machine_is_drained_with_a_body_or_without(http: httpx.Client) -> None:
-    life.machine("gpu 1", gpus=1, labels={"site": "b"})
+    job_steps.machine("gpu 1", gpus=1, labels={"site": "b"})
     (machine,) = http.get("/v1/workers").json()["data"]
     assert (machine["status"], machine["cpu_slots"], machine["labels"]) == ("online", 20, {"site": "b"})
     assert [(gpu["index"], gpu["clean"], gpu["job_id"]) for gpu in machine["gpus"]] == [(0, True, None)]
@@ -125,10 +125,10 @@ def test_usage_is_reported_per_project_and_user(http: httpx.Client) -> None:
     assert http.get("/v1/usage").json() == {"data": [], "has_more": False}
     http.put("/v1/projects/default", json={"budget_slot_hours": 10})
     submitted(http)
-    claimed = life.claim()
-    life.finish(claimed, S.SUCCEEDED)
+    claimed = job_steps.claim()
+    job_steps.finish(claimed, S.SUCCEEDED)
     half_an_hour = "UPDATE attempts SET started_at = date_trunc('month', now()), finished_at = "
-    life.run(f"{half_an_hour} date_trunc('month', now()) + interval '30 minutes'")
+    job_steps.run(f"{half_an_hour} date_trunc('month', now()) + interval '30 minutes'")
     (used,) = http.get("/v1/usage").json()["data"]
     assert used == {
         "project": "default",
@@ -140,7 +140,7 @@ def test_usage_is_reported_per_project_and_user(http: httpx.Client) -> None:
 
 
 def test_more_gpus_than_any_machine_has(http: httpx.Client, unchanged: Unchanged) -> None:
-    life.machine("w", gpus=2)
+    job_steps.machine("w", gpus=2)
     unchanged()
     answer = http.post("/v1/jobs", json=spec(resources={"gpus": 3}))
     assert refused(answer, 422)["errors"] == [
@@ -175,7 +175,7 @@ def test_no_request_can_make_a_cycle(http: httpx.Client, unchanged: Unchanged) -
 
 def test_actions_on_an_ended_job_are_refused(http: httpx.Client, unchanged: Unchanged) -> None:
     id = submitted(http)["id"]
-    life.finish(life.claim(), S.SUCCEEDED)
+    job_steps.finish(job_steps.claim(), S.SUCCEEDED)
     unchanged()
     for verb in ("resume", "pause", "cancel"):
         detail = refused(http.post(f"/v1/jobs/{id}/{verb}"), 409)["detail"]
@@ -197,7 +197,7 @@ def test_actions_on_an_ended_job_are_refused(http: httpx.Client, unchanged: Unch
 def test_asking_twice(http: httpx.Client, unchanged: Unchanged, verb: str, running: bool, says: str) -> None:
     id = submitted(http)["id"]
     if running:
-        life.claim()
+        job_steps.claim()
     ask(http, id, verb)
     unchanged()
     assert says in refused(http.post(f"/v1/jobs/{id}/{verb}"), 409)["detail"]
@@ -205,8 +205,8 @@ def test_asking_twice(http: httpx.Client, unchanged: Unchanged, verb: str, runni
 
 def test_resume_and_retry_of_jobs_that_need_neither(http: httpx.Client, unchanged: Unchanged) -> None:
     queued, running = submitted(http)["id"], submitted(http)["id"]
-    life.run("UPDATE jobs SET priority = 'high' WHERE id = :id", id=UUID(running))
-    assert str(life.claim().job_id) == running
+    job_steps.run("UPDATE jobs SET priority = 'high' WHERE id = :id", id=UUID(running))
+    assert str(job_steps.claim().job_id) == running
     unchanged()
     assert "is queued, not paused" in refused(http.post(f"/v1/jobs/{queued}/resume"), 409)["detail"]
     assert "is running, not paused" in refused(http.post(f"/v1/jobs/{running}/resume"), 409)["detail"]
@@ -223,9 +223,9 @@ def test_a_retry_before_its_dependencys_retry_is_refused(http: httpx.Client, unc
 
 def test_unknown_and_already_drained_machines_are_refused(http: httpx.Client, unchanged: Unchanged) -> None:
     for name in ("draining", "gone", "online"):
-        life.machine(name)
+        job_steps.machine(name)
     http.post("/v1/workers/draining/drain")
-    life.run("UPDATE workers SET status = 'offline' WHERE name = 'gone'")
+    job_steps.run("UPDATE workers SET status = 'offline' WHERE name = 'gone'")
     unchanged()
     for verb in ("drain", "undrain"):
         assert refused(http.post(f"/v1/workers/nobody/{verb}"), 404)["detail"] == "There is no worker nobody."

@@ -12,8 +12,8 @@ from api.main import app
 from calibrl.schemas import Role
 from jobs.db import session_scope
 from jobs.repository import images, samples, webhooks
-from tests.support.life import checkpoint, machine
-from tests.support.people import People
+from tests.support.api_users import ApiUsers
+from tests.support.job_steps import checkpoint, machine
 from tests.support.rest import serving, submitted
 
 pytestmark = pytest.mark.integration
@@ -140,17 +140,17 @@ def routes() -> set[str]:
 
 
 @pytest.fixture
-def stage(database: str) -> Iterator[tuple[People, dict[str, str], dict[str, str]]]:
+def stage(database: str) -> Iterator[tuple[ApiUsers, dict[str, str], dict[str, str]]]:
     """Yield the users, the key of each user, and the values of the path parameters."""
-    with serving() as admin, People(admin) as people:
+    with serving() as admin, ApiUsers(admin) as users:
         admin.put(f"/v1/projects/{OWN}", json={})
         admin.put("/v1/projects/other", json={})
-        keys = {"anonymous": "", "outsider": people.add("outsider", {"other": "admin"})}
-        keys |= {f"own {role}": people.add(f"own-{role}", {OWN: role.value}) for role in Role}
-        keys |= {"service admin": people.add("root", {}, admin=True)}
-        people.add("leaver", {OWN: "viewer"})
+        keys = {"anonymous": "", "outsider": users.add("outsider", {"other": "admin"})}
+        keys |= {f"own {role}": users.add(f"own-{role}", {OWN: role.value}) for role in Role}
+        keys |= {"service admin": users.add("root", {}, admin=True)}
+        users.add("leaver", {OWN: "viewer"})
         machine("w")
-        yield people, keys, _names(admin)
+        yield users, keys, _names(admin)
 
 
 def _names(admin: httpx.Client) -> dict[str, str]:
@@ -199,8 +199,8 @@ def test_no_route_is_missing_from_the_matrix() -> None:
     assert routes() == set(NEEDS)
 
 
-def test_every_route_for_every_role(stage: tuple[People, dict[str, str], dict[str, str]]) -> None:
-    people, keys, names = stage
+def test_every_route_for_every_role(stage: tuple[ApiUsers, dict[str, str], dict[str, str]]) -> None:
+    users, keys, names = stage
     wrong = []
     for route in sorted(NEEDS, key=_order):
         method, path = route.split()
@@ -212,7 +212,7 @@ def test_every_route_for_every_role(stage: tuple[People, dict[str, str], dict[st
                 body = {"model": "tiny-vlm", "training_file": names["file_id"]}
             query = {field: value.format(**names) for field, value in QUERIES.get(route, {}).items()}
             options = {"json": body, "params": query, "headers": HEADERS.get(route, {})}
-            answer = people.ask(key, method, path.format(**names), **options)
+            answer = users.ask(key, method, path.format(**names), **options)
             if not _as_expected(NEEDS[route], who, answer):
                 wrong.append(f"{route} by {who}: {answer.status_code} {answer.text[:200]}")
             if method == "DELETE" and answer.is_success:

@@ -9,7 +9,7 @@ import pytest
 from calibrl.schemas import JobStatus, Reason
 from jobs.errors import Invalid
 from jobs.lifecycle import Claim
-from tests.support.life import (
+from tests.support.job_steps import (
     cancel,
     checkpoint,
     claim,

@@ -13,9 +13,9 @@ from jobs.db import session_scope
 from jobs.repository import samples
 from jobs.settings import get_settings
 from tests.support import hostile
+from tests.support.api_users import ApiUsers
 from tests.support.hostile import JSON, REFUSED, Attack
-from tests.support.life import claim, finish, machine, nothing_to_claim, run
-from tests.support.people import People
+from tests.support.job_steps import claim, finish, machine, nothing_to_claim, run
 from tests.support.rest import refused, serving, submitted
 
 pytestmark = pytest.mark.integration
@@ -25,7 +25,7 @@ HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\u202e\u0000=cmd
 
 @dataclass
 class Stage:
-    people: People
+    users: ApiUsers
     key: str
     names: dict[str, str]
     admin: httpx.Client
@@ -44,7 +44,7 @@ def stage(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     (allowed / "link").symlink_to(elsewhere)
     monkeypatch.setenv("CALIBRL_ALLOWED_ROOTS", str(allowed))
     get_settings.cache_clear()
-    with serving() as admin, People(admin) as people:
+    with serving() as admin, ApiUsers(admin) as users:
         for project in ("mine", "theirs"):
             admin.put(f"/v1/projects/{project}", json={})
         machine("w")
@@ -52,12 +52,12 @@ def stage(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
             "job": submitted(admin, project="mine")["id"],
             "other": submitted(admin, project="theirs")["id"],
             "link": str(allowed / "link"),
-            "revoked": f"Bearer {people.add('revoked', {})}",
-            "expired": f"Bearer {people.add('expired', {})}",
+            "revoked": f"Bearer {users.add('revoked', {})}",
+            "expired": f"Bearer {users.add('expired', {})}",
         }
         run("UPDATE api_keys SET revoked_at = now() WHERE \"user\" = 'revoked'")
         run("UPDATE api_keys SET expires_at = now() WHERE \"user\" = 'expired'")
-        yield Stage(people, people.add("mallory", {"mine": "member"}), names, admin, allowed)
+        yield Stage(users, users.add("mallory", {"mine": "member"}), names, admin, allowed)
 
 
 def filled(text: str, names: dict[str, str]) -> str:
@@ -73,7 +73,7 @@ def asked(stage: Stage, attack: Attack) -> httpx.Response:
         for name, value in stage.names.items():
             body = body.replace(f"{{{name}}}".encode(), value.encode())
     headers = {"Authorization": f"Bearer {stage.key}"} | headers
-    return stage.people.send(attack.method, filled(attack.path, stage.names), headers, body, attack.params)
+    return stage.users.send(attack.method, filled(attack.path, stage.names), headers, body, attack.params)
 
 
 def test_hostile_inputs_are_refused_and_change_nothing(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
@@ -117,18 +117,18 @@ def test_hostile_completions_and_names_are_given_out_as_text(stage: Stage) -> No
 def test_a_header_can_not_write_into_the_log(stage: Stage, capfd: pytest.CaptureFixture[str]) -> None:
     evil = 'x", "level": "error", "event": "forged'
     headers = {"Authorization": f"Bearer {stage.key}", "X-Request-ID": evil, **JSON}
-    answer = stage.people.send("GET", "/v1/jobs", headers, None, {})
+    answer = stage.users.send("GET", "/v1/jobs", headers, None, {})
     assert answer.headers["x-request-id"] != evil
     assert "forged" not in capfd.readouterr().err
-    stage.people.send("GET", "/v1/jobs/%0a%7b%22event%22:%22forged%22%7d", headers, None, {})
+    stage.users.send("GET", "/v1/jobs/%0a%7b%22event%22:%22forged%22%7d", headers, None, {})
     lines = [line for line in capfd.readouterr().err.splitlines() if "forged" in line]
     assert all('"event": "request"' in line for line in lines)
 
 
 def test_keys_are_in_no_log_and_no_error(stage: Stage, capfd: pytest.CaptureFixture[str]) -> None:
-    answer = stage.people.get(stage.key, "/v1/jobs/nonsense")
+    answer = stage.users.get(stage.key, "/v1/jobs/nonsense")
     assert stage.key not in answer.text
-    stage.people.get(f"calibrl_{'k' * 43}", "/v1/jobs")
+    stage.users.get(f"calibrl_{'k' * 43}", "/v1/jobs")
     logged = capfd.readouterr().err
     assert stage.key not in logged and "k" * 43 not in logged
 

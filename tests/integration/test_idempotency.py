@@ -16,7 +16,7 @@ from calibrl.client import Client
 from jobs import lifecycle
 from jobs.db import session_scope
 from jobs.repository import idempotency
-from tests.support import API_KEY, life
+from tests.support import API_KEY, job_steps
 from tests.support.rest import named, refused
 from tests.support.waiting import LIMIT_SECONDS
 
@@ -28,12 +28,12 @@ def post(http: httpx.Client, key: str, path: str = "/v1/jobs", body: Any = TRAIN
 
 
 def count() -> int:
-    return life.run_count("SELECT count(*) FROM jobs")
+    return job_steps.run_count("SELECT count(*) FROM jobs")
 
 
 def test_the_same_request_gets_the_same_answer(http: httpx.Client) -> None:
     first = post(http, "one")
-    life.run("UPDATE jobs SET name = 'changed meanwhile'")
+    job_steps.run("UPDATE jobs SET name = 'changed meanwhile'")
     again = post(http, "one")
     assert (again.status_code, again.content) == (201, first.content)
     for header in ("location", "content-type"):
@@ -71,7 +71,7 @@ def test_refused_and_crashed_requests_are_not_stored(http: httpx.Client, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr(lifecycle, "submit", lambda *args, **options: 1 / 0)
         refused(post(http, "one"), 500)
-    assert life.run_count("SELECT count(*) FROM idempotency_keys") == 0
+    assert job_steps.run_count("SELECT count(*) FROM idempotency_keys") == 0
     http.put("/v1/projects/new", json={})
     assert post(http, "one", body=TRAIN | {"project": "new"}).status_code == 201
 
@@ -135,7 +135,7 @@ def test_a_commit_that_fails_keeps_no_answer(http: httpx.Client, monkeypatch: py
     with monkeypatch.context() as patch:
         patch.setattr(door._Key, "store", broken)
         refused(post(http, "one"), 500)
-    assert (count(), life.run_count("SELECT count(*) FROM idempotency_keys")) == (0, 0)
+    assert (count(), job_steps.run_count("SELECT count(*) FROM idempotency_keys")) == (0, 0)
     assert post(http, "one").status_code == 201
 
 
@@ -149,12 +149,12 @@ def test_a_key_belongs_to_its_caller(database: str) -> None:
 
 def test_after_a_day_a_key_is_free_again(http: httpx.Client) -> None:
     first = post(http, "one")
-    life.run("UPDATE idempotency_keys SET created_at = now() - interval '25 hours'")
+    job_steps.run("UPDATE idempotency_keys SET created_at = now() - interval '25 hours'")
     assert post(http, "one").json()["id"] != first.json()["id"]  # also before the sweep has removed it
-    life.run("UPDATE idempotency_keys SET created_at = now() - interval '25 hours'")
+    job_steps.run("UPDATE idempotency_keys SET created_at = now() - interval '25 hours'")
     post(http, "two")
-    life.sweep()
-    assert life.run_count("SELECT count(*) FROM idempotency_keys") == 1
+    job_steps.sweep()
+    assert job_steps.run_count("SELECT count(*) FROM idempotency_keys") == 1
 
 
 def test_every_post_uses_its_idempotency_key() -> None:

@@ -10,6 +10,7 @@ from calibrl.schemas import JobStatus
 from jobs import janitor
 from jobs.janitor import Finding, Kind
 from jobs.settings import get_settings
+from tests.support.job_steps import cancel, claim, expire, finish, status, submit
 from tests.support.leftovers import (
     age,
     checkpoint,
@@ -19,7 +20,6 @@ from tests.support.leftovers import (
     note,
     old_database,
 )
-from tests.support.life import cancel, claim, expire, finish, status, submit
 from tests.support.waiting import LIMIT_SECONDS, eventually
 from worker.janitor import Janitor, main
 

@@ -10,8 +10,20 @@ from jobs.db import session_scope
 from jobs.janitor import Kind
 from jobs.repository import images, jobs, logs
 from jobs.settings import get_settings
+from tests.support.job_steps import (
+    cancel,
+    claim,
+    finish,
+    history,
+    pause,
+    project,
+    retry,
+    run,
+    run_count,
+    status,
+    submit,
+)
 from tests.support.leftovers import TABLES, clean, counts, ended_job, fill, find, folder
-from tests.support.life import cancel, claim, finish, history, pause, project, retry, run, run_count, status, submit
 from tests.support.waiting import LIMIT_SECONDS, eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("database")]

@@ -15,7 +15,7 @@ from jobs.lifecycle import IllegalTransition, LeaseLost, Order, Outcome, Swept
 from jobs.lifecycle.status import change
 from jobs.repository import jobs, workers
 from jobs.settings import get_settings
-from tests.support.life import (
+from tests.support.job_steps import (
     cancel,
     claim,
     expire,

@@ -13,7 +13,7 @@ import pytest
 from api import live as api_live
 from api.main import create_app
 from calibrl.stack.services import free_port
-from tests.support import API_KEY, life
+from tests.support import API_KEY, job_steps
 from tests.support.rest import serving
 from tests.support.streams import Run, read_to, stream_of, streaming
 from tests.support.waiting import LIMIT_SECONDS, eventually
@@ -44,7 +44,7 @@ def test_a_listener_that_is_killed_is_replaced(http: httpx.Client, database: str
     with streaming(http, stream_of(run.id), max_seconds=60) as stream:
         next(stream)
         (before,) = eventually(lambda: listeners(database))
-        life.run("SELECT pg_terminate_backend(:pid)", pid=before)
+        job_steps.run("SELECT pg_terminate_backend(:pid)", pid=before)
         run.ship()
         assert read_to(stream, "status")[-1][2]["step"] == 1
         assert eventually(lambda: [pid for pid in listeners(database) if pid != before])

@@ -6,8 +6,8 @@ import httpx
 import pytest
 
 from api import live, stream_permissions
-from tests.support import life
-from tests.support.people import People
+from tests.support import job_steps
+from tests.support.api_users import ApiUsers
 from tests.support.rest import serving
 from tests.support.waiting import LIMIT_SECONDS
 
@@ -40,9 +40,9 @@ def deactivate(admin: httpx.Client, key: str) -> httpx.Response:
     ("path", "lose"), [("job", revoke), ("job", leave), ("job", deactivate), ("all", revoke), ("all", deactivate)]
 )
 def test_a_stream_ends_with_the_right_to_see_it(service: httpx.Client, path: str, lose: Lose) -> None:
-    job = life.submit()
-    with People(service) as people:
-        key = people.add("ann", {"default": "viewer"})
+    job = job_steps.submit()
+    with ApiUsers(service) as users:
+        key = users.add("ann", {"default": "viewer"})
     address = f"/v1/jobs/{job}/stream" if path == "job" else "/v1/stream"
     headers = {"Authorization": f"Bearer {key}"}
     with service.stream("GET", address, headers=headers, params={"max_seconds": 60}, timeout=LIMIT_SECONDS) as stream:
@@ -54,9 +54,9 @@ def test_a_stream_ends_with_the_right_to_see_it(service: httpx.Client, path: str
 
 
 def test_the_stream_of_all_jobs_follows_the_roles(service: httpx.Client) -> None:
-    with People(service) as people:
-        key = people.add("ann", {})
-        job = life.submit()
+    with ApiUsers(service) as users:
+        key = users.add("ann", {})
+        job = job_steps.submit()
         headers = {"Authorization": f"Bearer {key}"}
         with service.stream(
             "GET", "/v1/stream", headers=headers, params={"max_seconds": 60}, timeout=LIMIT_SECONDS
@@ -68,5 +68,5 @@ def test_the_stream_of_all_jobs_follows_the_roles(service: httpx.Client) -> None
             for _ in range(4):  # keep-alives: what was found before no longer counts
                 while next(lines) != ": still here":
                     pass
-            life.cancel(job)
+            job_steps.cancel(job)
             assert any(str(job) in line for line in lines)

@@ -6,8 +6,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from jobs.db import session_scope
 from jobs.repository import workers
-from tests.support import life
-from tests.support.people import People
+from tests.support import job_steps
+from tests.support.api_users import ApiUsers
 from tests.support.rest import refused, serving, submitted
 from tests.support.waiting import eventually
 
@@ -31,11 +31,11 @@ def labels(**given: str) -> Labels:
 
 def test_prometheus_metrics_show_the_state_of_the_service(database: str) -> None:
     with serving() as client:
-        life.machine("w", gpus=2)
+        job_steps.machine("w", gpus=2)
         submitted(client)
         submitted(client, resources={"gpus": 1})
         with session_scope() as session:
-            workers.record_heartbeat(session, "w", [life.card(0).model_copy(update={"utilisation": 50.0})], [])
+            workers.record_heartbeat(session, "w", [job_steps.card(0).model_copy(update={"utilisation": 50.0})], [])
         client.get("/v1/made-up/address")
         client.request("BREW", "/v1/jobs")
         found = read(client)
@@ -77,12 +77,12 @@ def test_open_streams_are_counted(database: str) -> None:
 )
 def test_every_promised_family_has_a_number(database: str, family: str) -> None:
     with serving() as client:
-        life.machine("w", gpus=1)
+        job_steps.machine("w", gpus=1)
         submitted(client)
         assert family in {name for name, _ in read(client)}
 
 
 def test_only_admins_read_it(database: str) -> None:
-    with serving() as client, People(client) as people:
-        refused(people.get(people.add("ann", {"default": "admin"}), "/metrics"), 403)
-        refused(people.get("", "/metrics"), 401)
+    with serving() as client, ApiUsers(client) as users:
+        refused(users.get(users.add("ann", {"default": "admin"}), "/metrics"), 403)
+        refused(users.get("", "/metrics"), 401)

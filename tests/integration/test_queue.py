@@ -23,7 +23,7 @@ from jobs.models import Job
 from jobs.repository import jobs, workers
 from jobs.scheduling import accounting
 from jobs.settings import get_settings
-from tests.support.life import (
+from tests.support.job_steps import (
     cancel,
     card,
     checkpoint,

@@ -13,7 +13,7 @@ from jobs.db import session_scope
 from jobs.errors import Conflict
 from jobs.lifecycle import Claim, LeaseLost
 from jobs.repository import projects
-from tests.support import life
+from tests.support import job_steps
 from tests.support.queue_model import LEASED
 from tests.support.queue_rows import check_rows, looking_at
 from tests.support.waiting import LIMIT_SECONDS
@@ -37,26 +37,26 @@ def crowd(seed: int, ids: list[UUID], claims: list[Claim]) -> None:
                         found = lifecycle.claim(session, worker=dice.choice(["cpu", "gpu"]))
                     claims += [found] if found else []
                 case "finish" if claims:
-                    life.finish(dice.choice(claims), dice.choice([S.SUCCEEDED, S.FAILED, S.QUEUED, S.PAUSED]))
+                    job_steps.finish(dice.choice(claims), dice.choice([S.SUCCEEDED, S.FAILED, S.QUEUED, S.PAUSED]))
                 case "sweep":
-                    life.expire(dice.choice(ids))
-                    life.sweep()
+                    job_steps.expire(dice.choice(ids))
+                    job_steps.sweep()
 
 
 def test_concurrent_requests_break_nothing(database: str) -> None:
-    life.machine("cpu", cpu_slots=3)
-    life.machine("gpu", cpu_slots=0, gpus=6)
+    job_steps.machine("cpu", cpu_slots=3)
+    job_steps.machine("gpu", cpu_slots=0, gpus=6)
     with session_scope() as session:
         projects.put(session, "capped", ProjectSettings(max_gpus=2).model_dump())
     ids: list[UUID] = []
     for index in range(24):
         needs = [ids[-1], ids[-3]] if index % 4 == 3 else []
-        ids.append(life.submit(*needs, project="capped", resources={"gpus": index % 2}))
+        ids.append(job_steps.submit(*needs, project="capped", resources={"gpus": index % 2}))
     claims: list[Claim] = []
     with ThreadPoolExecutor(6) as pool:
         for done in [pool.submit(crowd, seed, ids, claims) for seed in range(6)]:
             done.result(LIMIT_SECONDS)
-    life.sweep()  # a dependent that was retried while what it needs was failing
+    job_steps.sweep()  # a dependent that was retried while what it needs was failing
     with looking_at(database) as connection:
         found = check_rows(connection)
     assert len({(claim.job_id, claim.attempt) for claim in claims}) == len(claims)

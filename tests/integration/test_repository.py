@@ -27,7 +27,7 @@ from jobs.repository import (
     samples,
     workers,
 )
-from tests.support.life import card
+from tests.support.job_steps import card
 
 pytestmark = pytest.mark.integration
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

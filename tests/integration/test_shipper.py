@@ -12,7 +12,7 @@ from jobs import lifecycle
 from jobs.db import get_engine, session_scope
 from jobs.lifecycle import Claim, LeaseLost
 from jobs.repository import accuracies, checkpoints, events, images, jobs, logs, metrics, samples
-from tests.support import life
+from tests.support import job_steps
 from tests.support.databases import sql
 from tests.support.fake_trainer.run import png
 from tests.support.fake_trainer.train import group
@@ -34,7 +34,7 @@ def claim(database: str) -> Claim:
     }
     with session_scope() as session:
         lifecycle.submit(session, job_spec_adapter.validate_python(spec), actor="user")
-    return life.claim("tester")
+    return job_steps.claim("tester")
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def test_a_restarted_evaluation_replaces_its_earlier_results(claim: Claim, run_d
         assert accuracies.sizes(session, [claim.job_id]) == {key: 1}
         found = accuracies.load(session, [key])[key]
     assert (found.prompts, found.values) == (new, [0.5])
-    assert [event.message for event in life.history(claim.job_id) if event.type == "warning"] == [
+    assert [event.message for event in job_steps.history(claim.job_id) if event.type == "warning"] == [
         "lines skipped in events.jsonl: 1; the first: accuracies: Value error, 2 prompts have 1 values"
     ]
 

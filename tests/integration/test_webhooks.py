@@ -21,8 +21,8 @@ from calibrl.schemas import JobStatus, Reason
 from jobs.repository import webhooks as rows
 from jobs.settings import get_settings
 from jobs.webhooks import sender
-from tests.support import life
-from tests.support.people import People
+from tests.support import job_steps
+from tests.support.api_users import ApiUsers
 from tests.support.rest import named, refused, serving, submitted
 from tests.support.waiting import LIMIT_SECONDS, eventually
 
@@ -115,7 +115,7 @@ def test_status_changes_are_sent_and_signed(client: httpx.Client, listener: List
     hook = client.post(HOOKS, json={"url": listener.url, "events": ["job.queued", "job.failed"]}).json()
     assert hook["secret"].startswith("whsec_")
     job = submitted(client)
-    life.finish(life.claim(), JobStatus.FAILED, reason=Reason.CRASHED, message="boom")
+    job_steps.finish(job_steps.claim(), JobStatus.FAILED, reason=Reason.CRASHED, message="boom")
     eventually(lambda: len(listener.seen) >= 2)
     assert sorted(listener.types()) == ["job.failed", "job.queued"]
     for headers, body in listener.seen:
@@ -141,7 +141,7 @@ def test_a_refused_message_is_retried_and_redirects_are_not_followed(
     (tried,) = eventually(lambda: [each for each in deliveries(client, hook) if each["attempts"]])
     assert (tried["status"], tried["response"]) == ("pending", str(status)) and tried["next_at"]
     listener.status = 200
-    life.run("UPDATE deliveries SET next_at = now()")
+    job_steps.run("UPDATE deliveries SET next_at = now()")
     eventually(lambda: deliveries(client, hook)[0]["status"] == "delivered")
     ids = {headers["webhook-id"] for headers, _ in listener.seen}
     assert len(listener.seen) == 2 and len(ids) == 1  # the same message: a receiver can detect a repeat
@@ -152,7 +152,7 @@ def test_a_message_is_dropped_after_the_last_attempt(client: httpx.Client, liste
     hook = client.post(HOOKS, json={"url": listener.url}).json()
     client.post(f"{HOOKS}/{hook['id']}/ping")
     eventually(lambda: listener.seen)
-    life.run("UPDATE deliveries SET attempts = :last, next_at = now()", last=len(sender.RETRY_SECONDS))
+    job_steps.run("UPDATE deliveries SET attempts = :last, next_at = now()", last=len(sender.RETRY_SECONDS))
     eventually(lambda: deliveries(client, hook)[0]["status"] == "failed")
     assert deliveries(client, hook)[0]["next_at"] is None
 
@@ -208,12 +208,12 @@ def test_an_address_that_has_become_private_gets_nothing(
 def test_webhooks_are_for_the_projects_admins(client: httpx.Client, listener: Listener) -> None:
     hook = client.post(HOOKS, json={"url": listener.url}).json()
     client.put("/v1/projects/theirs", json={})
-    with People(client) as people:
-        member = people.add("mem", {"default": "member"})
-        other = people.add("other", {"theirs": "admin"})
-        refused(people.get(member, HOOKS), 403)
-        refused(people.get(other, HOOKS), 404)
-        refused(people.get(other, f"/v1/projects/theirs/webhooks/{hook['id']}/deliveries"), 404)
+    with ApiUsers(client) as users:
+        member = users.add("mem", {"default": "member"})
+        other = users.add("other", {"theirs": "admin"})
+        refused(users.get(member, HOOKS), 403)
+        refused(users.get(other, HOOKS), 404)
+        refused(users.get(other, f"/v1/projects/theirs/webhooks/{hook['id']}/deliveries"), 404)
     assert client.delete(f"{HOOKS}/{hook['id']}").status_code == 204
     assert client.get(HOOKS).json()["data"] == []
 

@@ -13,7 +13,7 @@ from jobs import lifecycle
 from jobs.db import session_scope
 from jobs.repository import checkpoints, events, images, jobs, metrics, samples, workers
 from jobs.settings import get_settings
-from tests.support import API_KEY, life
+from tests.support import API_KEY, job_steps
 from tests.support.fake_trainer import Behaviour
 from tests.support.waiting import LIMIT_SECONDS, eventually
 from tests.support.worker import wake
@@ -165,7 +165,7 @@ def test_a_lost_lease_kills_the_trainer_and_writes_nothing_more(in_background: C
     job_id = submit(Behaviour.STUBBORN, steps=4)
     run = in_background()
     running_at(job_id, 2)
-    life.machine("another")
+    job_steps.machine("another")
     with session_scope() as session:
         workers.set_status(session, "tester", WorkerStatus.DRAINING)  # first: it would take the job up again itself
     with session_scope() as session:

@@ -22,7 +22,7 @@ from jobs.files.storage import Storage
 from jobs.lifecycle import Claim, Order
 from jobs.repository import jobs
 from jobs.settings import get_settings
-from tests.support import ROOT, life
+from tests.support import ROOT, job_steps
 from tests.support.rest import serving
 from tests.support.worker import wake
 from worker.standby import Standby
@@ -44,7 +44,7 @@ def api(request: pytest.FixtureRequest, database: str, monkeypatch: pytest.Monke
     if request.param == MEMORY:
         monkeypatch.setenv("CALIBRL_STORAGE", MEMORY)
     get_settings.cache_clear()
-    life.machine("tester", cpu_slots=1)
+    job_steps.machine("tester", cpu_slots=1)
     with serving() as client:
         yield client
     fsspec.filesystem("memory").store.clear()
@@ -57,7 +57,7 @@ def uploaded(api: httpx.Client, content: bytes = CONTENT, name: str = "my-set") 
 
 
 def train(dataset: str, **changes: Any) -> UUID:
-    return life.submit(
+    return job_steps.submit(
         data={"dataset": dataset, "rows": 6},
         validation={"data": {"dataset": dataset}, "samples": 1},
         algorithm={"type": "grpo", "mini_batches": 1},
@@ -75,9 +75,9 @@ def test_a_job_trains_on_the_uploaded_dataset(api: httpx.Client) -> None:
     job_id = train(dataset)
     other = uploaded(api, CONTENT[:-1], "other")
     spec = {"kind": "evaluate", "name": "e", "models": [{"builtin": "tiny-vlm"}]}
-    evaluation = life.submit_spec(spec | {"data": [{"dataset": dataset}, {"dataset": other, "rows": 2}]})
+    evaluation = job_steps.submit_spec(spec | {"data": [{"dataset": dataset}, {"dataset": other, "rows": 2}]})
     wake()
-    assert [life.status(id) for id in (job_id, evaluation)] == [JobStatus.SUCCEEDED] * 2
+    assert [job_steps.status(id) for id in (job_id, evaluation)] == [JobStatus.SUCCEEDED] * 2
     trained = TrainConfig.model_validate_json(config(job_id))
     examples = data.load(trained.data)
     assert [(one.id, one.answer) for one in examples] == [(f"my-set/{n + 1}", str(n)) for n in range(6)]
@@ -134,26 +134,26 @@ def test_a_job_can_be_ended_while_its_data_is_fetched(api: httpx.Client) -> None
     dataset = uploaded(api)
     cancelled, paused = train(dataset), train(dataset)
     claim = claimed(cancelled)
-    assert life.cancel(cancelled) is JobStatus.CANCELLING
+    assert job_steps.cancel(cancelled) is JobStatus.CANCELLING
     one = supervisor(claim)
     one.run()
-    assert (one.order, life.status(cancelled)) == (Order.CANCEL, JobStatus.CANCELLED)
+    assert (one.order, job_steps.status(cancelled)) == (Order.CANCEL, JobStatus.CANCELLED)
     claim = claimed(paused)
     with session_scope() as session:
         lifecycle.pause(session, paused, actor="user")
     supervisor(claim).run()
-    assert life.status(paused) is JobStatus.PAUSED
+    assert job_steps.status(paused) is JobStatus.PAUSED
     with session_scope() as session:
         lifecycle.resume(session, paused, actor="user")
     wake()
-    assert life.status(paused) is JobStatus.SUCCEEDED
+    assert job_steps.status(paused) is JobStatus.SUCCEEDED
 
 
 @pytest.mark.parametrize("api", ["folder"], indirect=True)
 def test_a_retry_with_a_deleted_dataset_fails_with_a_sentence(api: httpx.Client) -> None:
     dataset = uploaded(api)
     job_id = train(dataset)
-    life.cancel(job_id)
+    job_steps.cancel(job_id)
     assert api.delete(f"/v1/datasets/{dataset}").status_code == 204
     with session_scope() as session:
         lifecycle.retry(session, job_id, actor="user")

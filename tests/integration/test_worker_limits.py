@@ -21,7 +21,7 @@ from jobs.db import session_scope
 from jobs.lifecycle import machines
 from jobs.repository import checkpoints, events, jobs, metrics
 from jobs.settings import get_settings
-from tests.support import ROOT, fake_nvml, life
+from tests.support import ROOT, fake_nvml, job_steps
 from tests.support.fake_nvml import Card
 from tests.support.fake_trainer import Behaviour
 from tests.support.processes import processes_with
@@ -116,7 +116,7 @@ def steps(job_id: UUID) -> list[int]:
 def expired(job_id: UUID) -> bool:
     """End the job's lease; False while a stopped process still has the job's row locked."""
     try:
-        life.expire(job_id)
+        job_steps.expire(job_id)
     except OperationalError:
         return False
     return True
@@ -170,8 +170,8 @@ def clock(database: str, monkeypatch: pytest.MonkeyPatch) -> Clock:
     for name, value in (QUICK | {"CALIBRL_WORKER_NAME": "tester"}).items():
         monkeypatch.setenv(name, value)
     get_settings.cache_clear()
-    life.machine("tester", cpu_slots=1)  # no heartbeat thread renews it
-    life.run("UPDATE workers SET heartbeat_at = now() + interval '1 hour'")
+    job_steps.machine("tester", cpu_slots=1)  # no heartbeat thread renews it
+    job_steps.run("UPDATE workers SET heartbeat_at = now() + interval '1 hour'")
     found = Clock()
     monkeypatch.setattr("worker.supervisor.time", found)
     return found

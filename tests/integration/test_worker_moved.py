@@ -14,7 +14,7 @@ from jobs.db import session_scope
 from jobs.files import artifacts
 from jobs.repository import checkpoints, jobs
 from jobs.settings import get_settings
-from tests.support import ROOT, life
+from tests.support import ROOT, job_steps
 from tests.support.fake_trainer import Behaviour
 from tests.support.rest import refused
 from tests.support.worker import wake
@@ -33,13 +33,13 @@ def worker(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     }.items():
         monkeypatch.setenv(f"CALIBRL_{name}", value)
     get_settings.cache_clear()
-    life.machine("tester", cpu_slots=1)
-    life.run("UPDATE workers SET heartbeat_at = now() + interval '1 hour'")
+    job_steps.machine("tester", cpu_slots=1)
+    job_steps.run("UPDATE workers SET heartbeat_at = now() + interval '1 hour'")
 
 
 def paused_at_4() -> UUID:
     """A job of 8 steps that a health rule paused halfway, with the checkpoints of steps 3 and 4."""
-    job_id = life.submit(
+    job_id = job_steps.submit(
         steps=8, seed=int(Behaviour.UNHEALTHY), prompts_per_step=1, algorithm={"type": "grpo", "mini_batches": 1}
     )
     wake()
@@ -86,7 +86,7 @@ def test_a_job_resumes_from_its_checkpoint_in_a_moved_data_folder(
     assert listed.status_code == 200 and listed.json()["files"]
     fork = http.post(f"/v1/jobs/{job_id}/fork", json={"checkpoint": 4})
     assert fork.status_code == 201, fork.text
-    life.cancel(UUID(fork.json()["id"]))
+    job_steps.cancel(UUID(fork.json()["id"]))
     assert http.post(f"/v1/jobs/{job_id}/resume").status_code == 200
     wake()
     assert (read(job_id).status, first_steps(job_id)) == (JobStatus.SUCCEEDED, [0, 4])
@@ -129,8 +129,8 @@ def test_earlier_checkpoints_stay_until_the_attempt_has_saved_one() -> None:
     """The database lists none, as after a restore from a backup; the disk has one."""
     job_id = paused_at_4()
     (row,) = rows(job_id)
-    life.run("DELETE FROM checkpoints")
-    life.run("UPDATE jobs SET spec = jsonb_set(spec, '{seed}', '1')")  # its next attempt crashes halfway
+    job_steps.run("DELETE FROM checkpoints")
+    job_steps.run("UPDATE jobs SET spec = jsonb_set(spec, '{seed}', '1')")  # its next attempt crashes halfway
     with session_scope() as session:
         lifecycle.resume(session, job_id, actor="user")
     wake()
@@ -139,8 +139,8 @@ def test_earlier_checkpoints_stay_until_the_attempt_has_saved_one() -> None:
 
 
 def test_a_checkpoint_that_is_a_link_out_of_its_job_is_not_found(tmp_path: Path) -> None:
-    job_id = life.submit()
-    path = life.checkpoint(job_id, 3)
+    job_id = job_steps.submit()
+    path = job_steps.checkpoint(job_id, 3)
     (row,) = rows(job_id)
     assert artifacts.find_checkpoint(row) == path
     path.rename(tmp_path / "elsewhere")

@@ -20,7 +20,7 @@ from jobs.db import session_scope
 from jobs.lifecycle import machines
 from jobs.repository import events
 from jobs.settings import get_settings
-from tests.support import life
+from tests.support import job_steps
 from tests.support.databases import sql
 from tests.support.processes import processes_with
 from tests.support.waiting import LIMIT_SECONDS, eventually
@@ -98,7 +98,7 @@ def test_a_killed_slot_process_ends_its_trainer_and_the_job_resumes(
     assert parent != worker.pid
     os.kill(parent, signal.SIGKILL)
     eventually(lambda: trainer not in trainers(job_id))
-    life.expire(job_id)
+    job_steps.expire(job_id)
     assert ended(job_id).attempt == 2
     assert_whole(job_id, 30)
     with session_scope() as session:

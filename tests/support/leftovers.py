@@ -12,7 +12,7 @@ from jobs.db import session_scope
 from jobs.janitor import Finding
 from jobs.repository import checkpoints, histograms, images, jobs, logs, metrics, samples
 from jobs.settings import get_settings
-from tests.support.life import claim, finish, run, run_count, submit
+from tests.support.job_steps import claim, finish, run, run_count, submit
 
 TABLES = ("metrics", "histograms", "samples", "job_images", "log_chunks", "checkpoints")
 

@@ -19,7 +19,7 @@ from jobs.errors import Conflict, Invalid, QuotaExceeded
 from jobs.lifecycle import Claim, LeaseLost, machines
 from jobs.repository import projects, workers
 from jobs.settings import get_settings
-from tests.support import life
+from tests.support import job_steps
 from tests.support.queue_model import FINAL, LEASE, LOST, Job, Model
 from tests.support.queue_rows import check_rows
 
@@ -100,7 +100,7 @@ class Queue(RuleBasedStateMachine):
         for name in self.model.machines:
             self.start_machine(name)
 
-    # People
+    # ApiUsers
 
     @rule(move=MOVES)
     def step(self, move: tuple[Any, ...]) -> None:
@@ -122,7 +122,7 @@ class Queue(RuleBasedStateMachine):
         lost = any(self.model.jobs[id].status in LOST for id in needs)
         full = most is not None and self.model.open_jobs(project) >= most
         try:
-            id = life.submit(
+            id = job_steps.submit(
                 *needs,
                 model={"from_job": str(origin)} if origin else None,
                 project=project,
@@ -230,16 +230,16 @@ class Queue(RuleBasedStateMachine):
         try:
             match does:
                 case "finish":
-                    life.finish(claim, S(how))
+                    job_steps.finish(claim, S(how))
                     self.model.finish(job, how)
                 case "heartbeat":
-                    assert life.heartbeat(claim) == (self.model.order(job) if holds else "abandon")
+                    assert job_steps.heartbeat(claim) == (self.model.order(job) if holds else "abandon")
                     job.expires = self.model.now + LEASE if holds else job.expires
                     return
                 case "checkpoint":
                     with session_scope() as session:
                         lifecycle.fence(session, claim)
-                    path = life.checkpoint(job.id, pick % 5, attempt=claim.attempt)
+                    path = job_steps.checkpoint(job.id, pick % 5, attempt=claim.attempt)
                     job.checkpoints[pick % 5] = path
                 case "start":
                     with session_scope() as session:
@@ -268,7 +268,7 @@ class Queue(RuleBasedStateMachine):
     def sweep(self, preempts: bool) -> None:
         expected = self.model.sweep()
         with preemption(preempts):
-            swept = life.sweep()
+            swept = job_steps.sweep()
         assert (swept.requeued, swept.paused, swept.failed, swept.cancelled, swept.released) == (*expected.values(), 0)
         marked = [self.model.jobs[row.id] for row in self.connection.execute("SELECT id FROM jobs WHERE preempted")]
         new = [job for job in marked if not job.preempted]
@@ -281,7 +281,7 @@ class Queue(RuleBasedStateMachine):
     def start_machine(self, name: str) -> None:
         """Register the machine, as after a restart of its worker, and report its unheld GPUs as free."""
         machine = self.model.machines[name]
-        life.machine(name, cpu_slots=machine.cpu_slots, gpus=machine.gpus, labels=machine.labels)
+        job_steps.machine(name, cpu_slots=machine.cpu_slots, gpus=machine.gpus, labels=machine.labels)
         machine.heard = self.model.now
         machine.status = "draining" if machine.drained else "online"
         machine.cards = {index: machine.cards.get(index) for index in range(machine.gpus)}
@@ -294,7 +294,7 @@ class Queue(RuleBasedStateMachine):
                 machine = self.model.machines[name]
                 unclean = workers.unclean_gpus(session, name)
                 assert unclean == {index for index, job_id in machine.cards.items() if job_id is None} - machine.clean
-                workers.record_heartbeat(session, name, [life.card(index) for index in machine.cards], [])
+                workers.record_heartbeat(session, name, [job_steps.card(index) for index in machine.cards], [])
                 workers.mark_clean(session, name, unclean)
                 machine.heard = self.model.now
                 machine.clean |= unclean
@@ -361,5 +361,5 @@ class Queue(RuleBasedStateMachine):
     def _end(self, claim: Claim) -> None:
         job = self.model.jobs[claim.job_id]
         outcome = {"stop": "queued", "pause": "paused"}.get(self.model.order(job), "succeeded")
-        life.finish(claim, S(outcome))
+        job_steps.finish(claim, S(outcome))
         self.model.finish(job, outcome)

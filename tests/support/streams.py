@@ -15,7 +15,7 @@ from jobs import lifecycle
 from jobs.db import session_scope
 from jobs.lifecycle import Claim
 from jobs.repository import checkpoints, events, histograms, jobs, logs, metrics, samples
-from tests.support import life
+from tests.support import job_steps
 
 NOW = datetime.now(UTC)
 
@@ -24,8 +24,8 @@ class Run:
     """A job that a worker holds, and what its shipper would write."""
 
     def __init__(self, seed: int = 0) -> None:
-        life.submit()
-        self.claim: Claim = life.claim()
+        job_steps.submit()
+        self.claim: Claim = job_steps.claim()
         self.id = self.claim.job_id
         self.step = 0
         self._random = random.Random(seed)
@@ -68,7 +68,7 @@ class Run:
             metrics.upsert(session, self.id, [(max(1, self.step - 1), NOW, {"validation/accuracy": 0.5})])
 
     def finish(self, status: Any = JobStatus.SUCCEEDED) -> None:
-        life.finish(self.claim, status)
+        job_steps.finish(self.claim, status)
 
 
 KEYS: dict[str, Any] = {  # key of a record per kind

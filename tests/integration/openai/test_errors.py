@@ -9,9 +9,9 @@ import pytest
 from openai import OpenAI
 
 from jobs.settings import get_settings
-from tests.support import API_KEY, life
+from tests.support import API_KEY, job_steps
+from tests.support.api_users import ApiUsers
 from tests.support.openai_requests import GRADER, Client, by_trial, create, fault, upload
-from tests.support.people import People
 from tests.support.rest import refused, serving
 
 pytestmark = pytest.mark.integration
@@ -49,12 +49,12 @@ def test_an_unsupported_request_is_a_400_with_its_field(client: OpenAI, options:
 
 
 def test_errors_are_those_of_openais_client(api: httpx.Client, client_of: Client) -> None:
-    with People(api) as people:
+    with ApiUsers(api) as users:
         api.put("/v1/projects/own", json={})
         api.put("/v1/projects/second", json={})
-        viewer = client_of(people.add("viewer", {"default": "viewer"}))
-        member = client_of(people.add("member", {"own": "member"}))
-        both = people.add("both", {"own": "member", "second": "member"})
+        viewer = client_of(users.add("viewer", {"default": "viewer"}))
+        member = client_of(users.add("member", {"own": "member"}))
+        both = users.add("both", {"own": "member", "second": "member"})
     with pytest.raises(openai.AuthenticationError) as unknown:
         client_of("wrong").files.list()
     assert fault(unknown.value) == (None, "invalid_api_key")
@@ -100,7 +100,7 @@ def test_too_many_requests_and_too_long_bodies_are_refused(database: str, monkey
 
 
 def test_a_database_that_is_away_is_an_error_of_the_servers(client: OpenAI, monkeypatch: pytest.MonkeyPatch) -> None:
-    life.run("ALTER TABLE datasets RENAME TO elsewhere")
+    job_steps.run("ALTER TABLE datasets RENAME TO elsewhere")
     with pytest.raises(openai.InternalServerError) as error:
         client.files.list()
     assert error.value.type == "server_error"

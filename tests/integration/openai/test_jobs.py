@@ -13,7 +13,7 @@ from calibrl_core.config import TrainConfig
 from jobs.db import session_scope
 from jobs.repository import checkpoints, metrics
 from jobs.settings import get_settings
-from tests.support import API_KEY, life
+from tests.support import API_KEY, job_steps
 from tests.support.openai_requests import GRADED, GRADER, by_trial, create, fault, upload, uuid
 from tests.support.rest import serving, submitted
 from tests.support.worker import wake
@@ -76,18 +76,18 @@ def test_jobs_are_listed_by_pages_and_metadata(client: OpenAI, api: httpx.Client
 def test_a_job_is_paused_resumed_and_cancelled(client: OpenAI) -> None:
     job = create(client)
     assert client.fine_tuning.jobs.pause(job.id).status == "queued"
-    assert life.status(uuid(job)) == "paused"
+    assert job_steps.status(uuid(job)) == "paused"
     with pytest.raises(openai.BadRequestError, match="is already paused") as error:
         client.fine_tuning.jobs.pause(job.id)
     assert fault(error.value) == (None, "conflict")
     assert client.fine_tuning.jobs.resume(job.id).status == "queued"
-    life.claim()
+    job_steps.claim()
     assert client.fine_tuning.jobs.retrieve(job.id).status == "running"
     assert client.fine_tuning.jobs.pause(job.id).status == "queued"
     assert client.fine_tuning.jobs.cancel(job.id).status == "running"
-    assert life.status(uuid(job)) == "cancelling"
+    assert job_steps.status(uuid(job)) == "cancelling"
     waiting = create(client, model=job.id)
-    assert (waiting.status, waiting.model, life.status(uuid(waiting))) == ("queued", job.id, "waiting")
+    assert (waiting.status, waiting.model, job_steps.status(uuid(waiting))) == ("queued", job.id, "waiting")
     cancelled = client.fine_tuning.jobs.cancel(waiting.id)
     assert cancelled.status == "cancelled" and cancelled.finished_at is not None
     with pytest.raises(openai.BadRequestError, match="has already ended"):
@@ -96,7 +96,7 @@ def test_a_job_is_paused_resumed_and_cancelled(client: OpenAI) -> None:
 
 def test_a_failed_jobs_error_is_returned(client: OpenAI) -> None:
     job = create(client)
-    life.finish(life.claim(), JobStatus.FAILED, reason=Reason.OUT_OF_MEMORY, message="The GPU was full.")
+    job_steps.finish(job_steps.claim(), JobStatus.FAILED, reason=Reason.OUT_OF_MEMORY, message="The GPU was full.")
     failed = client.fine_tuning.jobs.retrieve(job.id)
     assert failed.status == "failed" and failed.error is not None
     assert (failed.error.code, failed.error.message) == ("out_of_memory", "The GPU was full.")
@@ -107,7 +107,7 @@ def test_a_failed_jobs_error_is_returned(client: OpenAI) -> None:
 def test_events_and_metrics_are_one_list_from_new_to_old(client: OpenAI) -> None:
     job = create(client)
     with session_scope() as session:
-        (submission,) = life.history(uuid(job))
+        (submission,) = job_steps.history(uuid(job))
         rows = [(step, submission.ts, {"loss/total": step / 8, "x/y": "NaN"}) for step in (1, 2, 3)]
         metrics.upsert(session, uuid(job), rows)
     client.fine_tuning.jobs.pause(job.id)
@@ -128,7 +128,7 @@ def test_events_and_metrics_are_one_list_from_new_to_old(client: OpenAI) -> None
 
 def test_a_checkpoint_is_a_model_for_another_job(client: OpenAI, api: httpx.Client) -> None:
     job = create(client, suffix="a b")
-    paths = [life.checkpoint(uuid(job), step) for step in (1, 2, 3)]
+    paths = [job_steps.checkpoint(uuid(job), step) for step in (1, 2, 3)]
     with session_scope() as session:
         for step, path in enumerate(paths, start=1):
             checkpoints.record(session, uuid(job), step, str(path), step == 2, {"validation/accuracy": 0.5}, [])

@@ -7,7 +7,7 @@ import httpx
 from tests.support.waiting import LIMIT_SECONDS
 
 
-class People:
+class ApiUsers:
     """Asks with any key; as a context manager, so that the connections end. `admin` is the service's own client."""
 
     def __init__(self, admin: httpx.Client) -> None:
