@@ -206,7 +206,8 @@ class _Run:
         step = self.state.step  # from 0; reported from 1: metrics of step n describe the n-th update
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(config.optimizer, step, config.steps)
-        result = self.learner.step(step, self.order.next_step())
+        with self.policy.encoder.held():
+            result = self.learner.step(step, self.order.next_step())
         metrics = {**result.metrics, **memory_bytes(self.policy.device)}
         self.state.step += 1
         last = self.state.step == config.steps

@@ -8,7 +8,8 @@ from __future__ import annotations
 import io
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -22,7 +23,7 @@ from torch.nn.functional import pad
 from calibrl_core.data.prompts import DEFAULT_FORMAT, PromptFormat, messages
 from calibrl_core.data.schema import DataError, Example
 
-ENCODED_MEGABYTES = 1024  # of encoded prompts in memory; older ones are encoded again
+ENCODED_MEGABYTES = 1024  # of encoded prompts in memory between steps; older ones are encoded again
 # For a tokenizer without a chat template, such as a base model's.
 PLAIN_TEMPLATE = (
     "{% if bos_token %}{{ bos_token }}{% endif %}{% for message in messages %}{{ message['role'].capitalize() }}: "
@@ -67,6 +68,7 @@ class PromptEncoder:
         self._positions = positions
         self._encoded: OrderedDict[tuple[str, tuple[bytes, ...]], dict[str, Tensor]] = OrderedDict()
         self._encoded_bytes = 0
+        self._holds = False
         self._lengths: dict[int, int] = {}  # of all prompts ever encoded, by the hash of their key
         self._refusals: dict[Shape, str | None] = {}
         if form.chat_template:
@@ -74,6 +76,18 @@ class PromptEncoder:
         elif not getattr(processor, "chat_template", None):
             plain = PLAIN_TEMPLATE.replace("IMAGE_TOKEN", getattr(processor, "image_token", ""))
             processor.chat_template = getattr(self.tokenizer, "chat_template", None) or plain
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep all prompts that are encoded from now on until the end, so that each is encoded once, whatever memory
+        they need.
+        """
+        self._holds = True
+        try:
+            yield
+        finally:
+            self._holds = False
+            self._drop_oldest()
 
     def lengths(self, examples: Sequence[Example]) -> list[int]:
         """Return the number of tokens of each prompt, images included."""
@@ -120,10 +134,14 @@ class PromptEncoder:
             self._lengths[hash(key)] = encoded["input_ids"].shape[1]
             self._encoded_bytes += sum(tensor.nbytes for tensor in encoded.values())
         self._encoded[key] = encoded
+        if not self._holds:
+            self._drop_oldest()
+        return encoded
+
+    def _drop_oldest(self) -> None:
         while self._encoded_bytes > ENCODED_MEGABYTES * 2**20 and len(self._encoded) > 1:
             _, oldest = self._encoded.popitem(last=False)
             self._encoded_bytes -= sum(tensor.nbytes for tensor in oldest.values())
-        return encoded
 
     def unexpanded(self, example: Example) -> tuple[list[int], list[Image.Image]]:
         """Return the prompt's tokens with one placeholder per image, and its images: input of an engine with its own

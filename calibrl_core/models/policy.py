@@ -342,6 +342,7 @@ def make_reference(policy: Policy, source: ModelSource, precision: Precision = "
         return policy.without_adapters()
     bare = source.model_copy(update={"freeze_vision": False, "gradient_checkpointing": False})
     reference = load_policy(bare, precision, form=policy.encoder.form)
+    reference.encoder = policy.encoder  # so that a prompt is encoded once for both
     reference.model.requires_grad_(False)
     if reference.bfloat16:
         adapters.store_frozen_in_bfloat16(reference.model)
