@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import pad
 
+from calibrl_core.data.images import open_image
 from calibrl_core.data.prompts import DEFAULT_FORMAT, PromptFormat, messages
 from calibrl_core.data.schema import DataError, Example
 
@@ -101,8 +101,8 @@ class PromptEncoder:
         """Return one row per example, left-padded with `pad_id`. Shapes: see `PromptRows`.
 
         Raises:
-            DataError: an example has images and the model takes none, or its text contains one of the model's image
-                tokens.
+            DataError: an example has images and the model takes none, an image cannot be decoded, or its text contains
+                one of the model's image tokens.
         """
         encoded = [self._encode(example) for example in examples]
         longest = max(one["input_ids"].shape[1] for one in encoded)
@@ -151,9 +151,7 @@ class PromptEncoder:
             DataError: as `encode`.
         """
         text = self._text(example)
-        return self.tokenizer(text, add_special_tokens=False).input_ids, [
-            _picture(data, self.form) for data in example.images
-        ]
+        return self.tokenizer(text, add_special_tokens=False).input_ids, _pictures(example, self.form)
 
     def processed(self, example: Example) -> dict[str, Tensor]:
         """Return what the processor makes of a prompt: the arguments of the model's forward pass, each `[1, ...]`.
@@ -162,7 +160,7 @@ class PromptEncoder:
             DataError: as `encode`.
         """
         text = self._text(example)
-        images = {"images": [[_picture(data, self.form) for data in example.images]]} if example.images else {}
+        images = {"images": [_pictures(example, self.form)]} if example.images else {}
         # The chat template contains the special tokens already.
         return dict(self.processor(text=[text], **images, add_special_tokens=False, return_tensors="pt"))
 
@@ -258,8 +256,19 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _picture(data: bytes, form: PromptFormat) -> Image.Image:
-    picture = Image.open(io.BytesIO(data)).convert("RGB")
+def _pictures(example: Example, form: PromptFormat) -> list[Image.Image]:
+    """Return the images of an example, decoded and scaled.
+
+    Raises:
+        DataError: an image cannot be decoded.
+    """
+    try:
+        return [_scaled(open_image(data).convert("RGB"), form) for data in example.images]
+    except DataError as problem:
+        raise DataError(f"{example.id}: {problem}; replace it or remove the row") from problem
+
+
+def _scaled(picture: Image.Image, form: PromptFormat) -> Image.Image:
     size = _size_within(picture.width, picture.height, form)
     return picture if size == picture.size else picture.resize(size, Image.Resampling.BICUBIC)
 

@@ -153,11 +153,14 @@ def test_base64_too_long_for_a_name_is_read(tmp_path: Path) -> None:
     assert data.load(source)[0].images == (buffer.getvalue(),)
 
 
-def test_an_image_cut_short_is_a_rows_problem(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cut", [2, 200])
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+def test_an_image_cut_short_is_a_rows_problem(tmp_path: Path, form: str, cut: int) -> None:
     buffer = io.BytesIO()
-    Image.new("RGB", (64, 64), "red").save(buffer, format="JPEG")
-    (tmp_path / "cut.jpg").write_bytes(buffer.getvalue()[:-200])
-    source = write(tmp_path / "own.jsonl", [{"question": "q", "answer": "1", "images": "cut.jpg"}])
+    Image.radial_gradient("L").save(buffer, format=form)
+    cut += 12 * (form == "PNG")  # its last chunk has no pixels
+    (tmp_path / "cut").write_bytes(buffer.getvalue()[:-cut])
+    source = write(tmp_path / "own.jsonl", [{"question": "q", "answer": "1", "images": "cut"}])
     assert "row 1: an image cannot be read" in check_source(source, needs_experts=False)[0]
 
 
