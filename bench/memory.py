@@ -178,6 +178,7 @@ def make_batch(policy: Policy, config: TrainConfig, tokens: int, vocabulary: int
             tokens=drawn.to(policy.device),
             mask=torch.ones(shape, dtype=torch.bool, device=policy.device),
             logprobs=near,
+            sampler_logprobs=near,
             entropies=-near,
             truncated=torch.ones(ROWS, dtype=torch.bool, device=policy.device),
             texts=[""] * ROWS,

@@ -10,6 +10,7 @@ from calibrl_core.algorithms.registry import Algorithm
 from calibrl_core.data.prompts import PromptFormat
 from calibrl_core.data.schema import DataSource
 from calibrl_core.health import HealthSettings
+from calibrl_core.sampling_settings import SamplingSettings
 from calibrl_core.settings_base import StrictSettings, one_of
 from calibrl_core.verifiers import FormatReward, MathReward, Reward
 from calibrl_core.verifiers.base import AnswerVerifier
@@ -87,7 +88,7 @@ ImportanceCorrection = Literal[
 ]
 
 
-class RolloutSettings(StrictSettings):
+class RolloutSettings(SamplingSettings):
     """Sampling of completions in training."""
 
     group_size: int = Field(10, ge=2, le=256, description="Rollouts per prompt. An advantage needs at least two.")
@@ -112,8 +113,8 @@ class RolloutSettings(StrictSettings):
         "probability of a token under the trainer / under the sampler. token_truncate: r, at most importance_cap. "
         "token_mask: r, and 0 above importance_cap. sequence_truncate, sequence_mask: the same with the product of r "
         "over the completion. geometric_mask: 1, and 0 for a completion whose geometric mean of r is outside "
-        "1 / importance_cap to importance_cap. none: 1. Used in bfloat16 and with the engine vllm; in float32 the "
-        "engine shared_prefill needs no correction.",
+        "1 / importance_cap to importance_cap. none: 1. Used in bfloat16, with the engine vllm, and with top_k, top_p, "
+        "min_p or repetition_penalty; otherwise the engine shared_prefill in float32 needs no correction.",
     )
     importance_cap: float = Field(
         2.0,

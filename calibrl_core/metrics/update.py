@@ -120,16 +120,18 @@ RATIO = MetricFamily(
             "kl/sampler",
             "nats/token",
             "Divergence between the sampler's and the trainer's log-probabilities for the same weights, estimated as "
-            "k3 from the tokens of the step's first update.",
-            "About 1e-12 in float32, small and steady in bfloat16. A jump: the engine computes this model differently "
-            "than the trainer.",
+            "k3 from the tokens of the step's first update. Filters such as `rollout.top_p` and "
+            "`rollout.repetition_penalty` change the sampler's and count too.",
+            "Without filters about 1e-12 in float32, small and steady in bfloat16. A jump: the engine computes this "
+            "model differently than the trainer.",
             "down",
         ),
         Metric(
             "clip/sampler_share",
             "share of tokens",
-            "Tokens with an importance weight that `rollout.importance_cap` truncates or masks. Reported in bfloat16 "
-            "and with the engine vllm, unless `rollout.importance_correction` is none.",
+            "Tokens with an importance weight that `rollout.importance_cap` truncates or masks. Reported in bfloat16, "
+            "with the engine vllm and with filters such as `rollout.top_p`, unless `rollout.importance_correction` is "
+            "none.",
             "Above 0.01 the correction is biased.",
             "down",
         ),

@@ -9,6 +9,7 @@ from typing import Protocol
 from torch import Tensor
 
 from calibrl_core.data.schema import Example
+from calibrl_core.sampling_settings import PLAIN, SamplingSettings
 
 
 @dataclass(frozen=True)
@@ -17,10 +18,12 @@ class Rollouts:
 
     tokens: Tensor  # [B, T] long; the stop token, where reached, is the last one that counts
     mask: Tensor  # [B, T] bool, True = the token counts
-    logprobs: Tensor  # [B, T] float, nats, under the distribution that was sampled from; 0 where masked
-    entropies: Tensor  # [B, T] float, nats, of that distribution; 0 where masked
-    truncated: Tensor  # [B] bool: reached the token limit without a stop token
-    texts: list[str]  # without the stop token; with what the prompt opens of it (`PromptEncoder.opening`)
+    logprobs: Tensor  # [B, T] float, nats, under the policy: softmax of logits / temperature; 0 where masked
+    sampler_logprobs: Tensor  # [B, T] float, nats, under the distribution sampled from: filtered, renormalised
+    entropies: Tensor  # [B, T] float, nats, of the policy's distribution; 0 where masked
+    truncated: Tensor  # [B] bool: reached the token limit without a stop token or a stop string
+    # Without the stop token, with the stop string, and with what the prompt opens of it (`PromptEncoder.opening`).
+    texts: list[str]
     group_size: int
 
 
@@ -34,6 +37,7 @@ class SamplingRequest:
     group_size: int  # completions per example
     temperature: float  # divides logits; 0 is greedy
     max_tokens: int  # a completion is cut there
+    sampling: SamplingSettings = PLAIN
     seed: Sequence[int]
     first_row: int = 0  # global row number of the first row, if other processes or calls sample the rows before it
 

@@ -16,7 +16,8 @@ from calibrl_core.models.encoding import PromptRows
 from calibrl_core.models.policy import Policy
 from calibrl_core.rollout.base import Rollouts, SamplingRequest
 from calibrl_core.rollout.cache import select_rows, with_spare_capacity
-from calibrl_core.rollout.sampling import BLOCK, Uniforms, batches, draw
+from calibrl_core.rollout.sampling import BLOCK, Uniforms, batches, draw, token_sets
+from calibrl_core.rollout.stop_strings import StopStrings
 from calibrl_core.rollout.token_buffers import TokenBuffers
 
 BATCH_TOKENS = 131_072  # prompt and longest completion of all rows decoded at the same time
@@ -44,13 +45,14 @@ class SharedPrefillEngine:
                 members = range(start, min(start + share, group_size))
                 rows = [prompt * group_size + member for prompt in prompts for member in members]
                 with policy.forward_context():
-                    uniforms = Uniforms(request.seed, [request.first_row + row for row in rows])
                     images = policy.images.inputs_for(asked, encoded, range(len(asked)))
-                    decoding = _Decoding(policy, replace(encoded, images=dict(images)), uniforms, len(rows), max_tokens)
-                    parts.append((rows, decoding.run(request.temperature)))
-        return self._collect(parts, len(examples) * group_size, group_size)
+                    decoding = _Decoding(policy, replace(encoded, images=dict(images)), request, rows)
+                    parts.append((rows, decoding.run()))
+        return self._collect(parts, len(examples) * group_size, request)
 
-    def _collect(self, parts: Sequence[tuple[list[int], TokenBuffers]], count: int, group_size: int) -> Rollouts:
+    def _collect(
+        self, parts: Sequence[tuple[list[int], TokenBuffers]], count: int, request: SamplingRequest
+    ) -> Rollouts:
         """Return the rows of all batches in their original order."""
         policy = self._policy
         longest = max(int(buffers.mask.sum(-1).max()) for _, buffers in parts)
@@ -60,15 +62,19 @@ class SharedPrefillEngine:
             for name, target in vars(whole).items():
                 source = getattr(buffers, name)[:, :longest]
                 target[place, : source.shape[1]] = source
-        return whole.rollouts(policy, group_size)
+        return whole.rollouts(policy, request.group_size, request.sampling.stop)
 
 
 class _Decoding:
     """Decoding of a batch of rows, from prefill to the last token."""
 
-    def __init__(self, policy: Policy, prompts: PromptRows, uniforms: Uniforms, count: int, max_tokens: int) -> None:
-        self._policy, self._uniforms = policy, uniforms
+    def __init__(self, policy: Policy, prompts: PromptRows, request: SamplingRequest, rows: Sequence[int]) -> None:
+        """`rows`: numbers of the rows, counted from `request.first_row`."""
+        self._policy, self._request = policy, request
+        self._uniforms = Uniforms(request.seed, [request.first_row + row for row in rows])
+        count, max_tokens = len(rows), request.max_tokens
         self._buffers = TokenBuffers.empty(count, max_tokens, policy)
+        self._stop_strings = StopStrings(policy.tokenizer, request.sampling.stop)
         self._stops = torch.tensor(sorted(policy.stop_ids), device=policy.device)
         self._width = prompts.input_ids.shape[1]
         repeats = count // len(prompts.input_ids)
@@ -78,6 +84,10 @@ class _Decoding:
         seen = prompts.attention_mask.bool().repeat_interleave(repeats, dim=0)  # [R, L]
         self._seen = torch.cat([seen, seen.new_ones((count, max_tokens))], dim=1)
         self._padded = not bool(seen.all())
+        self._repeated: Tensor | None = None  # [R, V] bool, tokens that the prompt or the completion has
+        if request.sampling.repetition_penalty != 1:
+            self._repeated = token_sets(prompts.input_ids, prompts.attention_mask.bool(), len(policy.banned))
+            self._repeated = self._repeated.repeat_interleave(repeats, dim=0)
         self._rows = torch.arange(count, device=policy.device)  # rows still in the batch
         self._alive = torch.ones(count, dtype=torch.bool, device=policy.device)  # of these rows: not finished
 
@@ -95,7 +105,7 @@ class _Decoding:
         self._cache = with_spare_capacity(output[policy.cache_name], rows, self._buffers.tokens.shape[1])
         self._hidden: Tensor = output.last_hidden_state[:, -1].repeat_interleave(repeats, dim=0)  # [R, D]
 
-    def run(self, temperature: float) -> TokenBuffers:
+    def run(self) -> TokenBuffers:
         """Decode until every row has finished or has `max_tokens`."""
         policy, buffers = self._policy, self._buffers
         max_tokens, look = buffers.tokens.shape[1], LOOK_EVERY[policy.device.type]
@@ -103,13 +113,7 @@ class _Decoding:
         for step in range(max_tokens):
             if step and step % BLOCK == 0:
                 block = self._uniforms.block().to(policy.device)
-            logits = policy.head.logits(self._hidden)
-            chosen, logprobs, entropies = draw(logits, temperature, policy.banned, block[step % BLOCK])
-            buffers.tokens[self._rows, step] = chosen.where(self._alive, policy.pad_id)
-            buffers.mask[self._rows, step] = self._alive
-            buffers.logprobs[self._rows, step] = logprobs * self._alive
-            buffers.entropies[self._rows, step] = entropies * self._alive
-            self._alive = self._alive & ~torch.isin(chosen, self._stops)
+            chosen = self._draw(step, block[step % BLOCK])
             if step + 1 == max_tokens:
                 break
             if step % look == 0 and (rows := self._drop_finished_rows()) is not None:
@@ -118,6 +122,27 @@ class _Decoding:
                 chosen, block = chosen[rows], block[:, rows]
             self._advance(chosen, step)
         return buffers
+
+    def _draw(self, step: int, uniforms: Tensor) -> Tensor:
+        """Draw token number `step` of each row, and return the tokens `[R]`."""
+        policy, request = self._policy, self._request
+        drawn = draw(
+            policy.head.logits(self._hidden),
+            request.temperature,
+            policy.banned,
+            uniforms,
+            request.sampling,
+            self._repeated,
+        )
+        self._buffers.put((self._rows, torch.full_like(self._rows, step)), drawn, self._alive)
+        self._alive = self._alive & ~torch.isin(drawn.tokens, self._stops)
+        if self._stop_strings:
+            recent = self._buffers.tokens[self._rows, max(0, step + 1 - self._stop_strings.tail) : step + 1]
+            stopped = self._stop_strings.end(recent.tolist())
+            self._alive = self._alive & ~torch.tensor(stopped, device=policy.device)
+        if self._repeated is not None:
+            self._repeated.scatter_(1, drawn.tokens[:, None], True)
+        return drawn.tokens
 
     def _drop_finished_rows(self) -> Tensor | None:
         """Drop finished rows if there are enough of them; return the remaining rows, None if all remain."""
@@ -129,6 +154,8 @@ class _Decoding:
             self._uniforms.keep(rows.tolist())
             self._rows, self._alive = self._rows[rows], self._alive[rows]
             self._positions, self._seen = self._positions[rows], self._seen[rows]
+            if self._repeated is not None:
+                self._repeated = self._repeated[rows]
         return rows
 
     def _advance(self, tokens: Tensor, step: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor
 
 from calibrl_core.models.policy import Policy
 from calibrl_core.rollout.base import Rollouts
+from calibrl_core.rollout.sampling import Drawn
+from calibrl_core.rollout.stop_strings import StopStrings
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,7 @@ class TokenBuffers:
     tokens: Tensor
     mask: Tensor
     logprobs: Tensor
+    sampler_logprobs: Tensor
     entropies: Tensor
 
     @classmethod
@@ -26,24 +30,32 @@ class TokenBuffers:
         return cls(
             torch.full((rows, width), policy.pad_id, device=policy.device),
             torch.zeros((rows, width), dtype=torch.bool, device=policy.device),
-            torch.zeros((rows, width), device=policy.device),
-            torch.zeros((rows, width), device=policy.device),
+            *(torch.zeros((rows, width), device=policy.device) for _ in range(3)),
         )
+
+    def put(self, place: tuple[Tensor, Tensor], drawn: Drawn, counts: Tensor) -> None:
+        """Write tokens at `place`, rows `[N]` and positions `[N]`. counts: `[N]` bool, False = the row has ended."""
+        self.tokens[place] = drawn.tokens.where(counts, self.tokens[place])
+        self.mask[place] = counts
+        self.logprobs[place] = drawn.logprobs * counts
+        self.sampler_logprobs[place] = drawn.sampler_logprobs * counts
+        self.entropies[place] = drawn.entropies * counts
 
     def cut(self) -> TokenBuffers:
         """Return the buffers cut to the length of the longest row."""
         longest = int(self.mask.sum(-1).max())
         return TokenBuffers(*(values[:, :longest] for values in vars(self).values()))
 
-    def rollouts(self, policy: Policy, group_size: int) -> Rollouts:
-        """Return `Rollouts`, with the truncated rows and the texts derived from the tokens."""
+    def rollouts(self, policy: Policy, group_size: int, stop: Sequence[str] = ()) -> Rollouts:
+        """Return `Rollouts`, with the truncated rows and the texts derived from the tokens. `stop`: of the request."""
         ended = torch.isin(self.tokens, torch.tensor(sorted(policy.stop_ids), device=policy.device)) & self.mask
         lengths = (self.mask & ~ended).sum(-1).tolist()
         words = [row[:length] for row, length in zip(self.tokens.tolist(), lengths, strict=True)]
         texts = policy.tokenizer.batch_decode(words, skip_special_tokens=False)
+        stopped = torch.tensor(StopStrings(policy.tokenizer, stop).end(words), device=policy.device)
         return Rollouts(
             **vars(self),
-            truncated=~ended.any(-1),
+            truncated=~(ended.any(-1) | stopped),
             texts=[policy.encoder.opening + text for text in texts],
             group_size=group_size,
         )

@@ -1,9 +1,9 @@
 """The rollout engine on vLLM (extra `vllm`).
 
 vLLM runs the model with continuous batching and paged memory. A logits processor draws every token, as the other engine
-does (`sampling.draw`), records its values, and leaves vLLM no other choice. Banned tokens, temperatures, seeds,
-log-probabilities and entropies are therefore exactly CalibRL's. Only the logits can differ, because vLLM uses other
-kernels than the trainer; the learner corrects for the difference (`calibrl_core.step.importance`).
+does (`sampling.draw`), records its values, and leaves vLLM no other choice. Banned tokens, temperatures, filters, stop
+strings, seeds, log-probabilities and entropies are therefore exactly CalibRL's. Only the logits can differ, because
+vLLM uses other kernels than the trainer; the learner corrects for the difference (`calibrl_core.step.importance`).
 
 vLLM keeps a copy of the weights. The copy is replaced before every sampling, with a version number that vLLM's side
 must report afterwards. It is always replaced: torch does not show changed weights, since the fused AdamW does
@@ -16,6 +16,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ from calibrl_core.data.schema import Example
 from calibrl_core.models.errors import ModelError
 from calibrl_core.models.policy import Policy
 from calibrl_core.rollout.base import Rollouts, SamplingRequest
-from calibrl_core.rollout.sampling import Uniforms, draw
+from calibrl_core.rollout.sampling import Uniforms, draw, token_sets
+from calibrl_core.rollout.stop_strings import StopStrings
 from calibrl_core.rollout.token_buffers import TokenBuffers
 
 BLOCK_TOKENS = 32  # block size of vLLM's key-value memory; attention on a CPU needs a multiple of 32
@@ -85,7 +87,7 @@ class VLLMEngine:
         prompts = [prompt for prompt in map(self._prompt, examples) for _ in range(group_size)]
         outputs = self._llm.generate(prompts, params, use_tqdm=False)
         self._check(examples, outputs)
-        return self._drawing.buffers.cut().rollouts(self._policy, group_size)
+        return self._drawing.buffers.cut().rollouts(self._policy, group_size, request.sampling.stop)
 
     def close(self) -> None:
         """Free the memory. The engine cannot be used afterwards."""
@@ -107,8 +109,7 @@ class VLLMEngine:
         versions = self._llm.collective_rpc(_version)
         if versions != [self._version]:
             raise StaleWeightsError(f"vLLM sampled with weights {versions}, not with the policy's ({self._version})")
-        tokens = torch.tensor([token for output in outputs for token in output.outputs[0].token_ids])
-        if not torch.equal(tokens, self._drawing.buffers.tokens[self._drawing.buffers.mask].cpu()):
+        if not self._drawing.recorded([list(output.outputs[0].token_ids) for output in outputs]):
             raise RuntimeError("vLLM did not say the tokens that were drawn for it: is it another version?")
         for example, output in zip(examples, outputs[:: len(outputs) // len(examples)], strict=True):
             if list(output.prompt_token_ids) != self._policy.encode([example]).input_ids[0].tolist():
@@ -163,6 +164,16 @@ def _start(folder: Path, policy: Policy, batch_tokens: int, drawing: _Drawing) -
         raise ModelError(f"rollout.engine: vllm does not take this model or rollout.batch_tokens: {error}") from error
 
 
+@dataclass(frozen=True)
+class _Row:
+    """A row that vLLM decodes."""
+
+    number: int  # within one `generate`
+    completion: list[int]  # its tokens so far
+    uniforms: Tensor  # [max_tokens] float64
+    repeated: Tensor | None  # [V] bool, tokens of prompt and completion; None without a repetition penalty
+
+
 class _Drawing:
     """Token draws of one `generate`."""
 
@@ -173,22 +184,58 @@ class _Drawing:
         """Start with empty buffers, `[rows, max_tokens]`."""
         self.buffers = TokenBuffers.empty(rows, request.max_tokens, self._policy)
         self._request = request
+        self._stop_strings = StopStrings(self._policy.tokenizer, request.sampling.stop)
 
-    def uniforms(self, row: int) -> Tensor:
-        """Return the row's random numbers, `[max_tokens]` float64."""
-        return Uniforms(self._request.seed, [self._request.first_row + row]).block(self.buffers.tokens.shape[1])[:, 0]
+    def row(self, number: int, prompt: Sequence[int], completion: list[int]) -> _Row:
+        """Return a row from its prompt's tokens and its completion's, a list that vLLM extends."""
+        width, policy = self.buffers.tokens.shape[1], self._policy
+        uniforms = Uniforms(self._request.seed, [self._request.first_row + number]).block(width)[:, 0]
+        repeated = None
+        if self._request.sampling.repetition_penalty != 1:
+            tokens = torch.tensor([prompt], device=policy.device)
+            repeated = token_sets(tokens, torch.ones_like(tokens).bool(), len(policy.banned))[0]
+        return _Row(number, completion, uniforms, repeated)
 
-    def draw(self, logits: Tensor, rows: Sequence[int], steps: Sequence[int], uniforms: Tensor) -> Tensor:
-        """Draw token number `steps` of each of `rows` from logits `[R, V]`; return logits `[R, V]` that permit only it.
+    def draw(self, logits: Tensor, rows: Sequence[_Row]) -> Tensor:
+        """Draw the next token of each row from logits `[R, V]`; return logits `[R, V]` that permit only it.
 
-        A row whose prompt vLLM has read only in part is drawn again later, from the same random number.
+        A row whose prompt vLLM has read only in part is drawn again later, from the same random number. vLLM knows no
+        stop string: a row that has ended with one gets a stop token, which is not recorded.
         """
-        device, buffers = logits.device, self.buffers
-        chosen, logprobs, entropies = draw(logits, self._request.temperature, self._policy.banned, uniforms.to(device))
-        place = (torch.tensor(rows, device=device), torch.tensor(steps, device=device))
-        buffers.tokens[place], buffers.mask[place] = chosen, True
-        buffers.logprobs[place], buffers.entropies[place] = logprobs, entropies
-        return torch.full_like(logits, -torch.inf).scatter_(1, chosen[:, None], 0.0)
+        device, steps = logits.device, [len(row.completion) for row in rows]
+        uniforms = torch.stack([row.uniforms[step] for row, step in zip(rows, steps, strict=True)]).to(device)
+        drawn = draw(
+            logits,
+            self._request.temperature,
+            self._policy.banned,
+            uniforms,
+            self._request.sampling,
+            self._repeated(rows),
+        )
+        stopped = self._stop_strings.end([row.completion for row in rows])
+        counts = ~torch.tensor(stopped, device=device)
+        place = (torch.tensor([row.number for row in rows], device=device), torch.tensor(steps, device=device))
+        self.buffers.put(place, drawn, counts)
+        said = drawn.tokens.where(counts, min(self._policy.stop_ids))
+        return torch.full_like(logits, -torch.inf).scatter_(1, said[:, None], 0.0)
+
+    def _repeated(self, rows: Sequence[_Row]) -> Tensor | None:
+        """Return the tokens that prompts and completions have, `[R, V]` bool; None without a repetition penalty."""
+        sets = []
+        for row in rows:
+            if row.repeated is not None:
+                row.repeated[row.completion[-1:]] = True
+                sets.append(row.repeated)
+        return torch.stack(sets) if sets else None
+
+    def recorded(self, completions: Sequence[list[int]]) -> bool:
+        """Return if each completion has the tokens recorded for it; behind a stop string it can have one more."""
+        extra = int(bool(self._stop_strings))
+        lengths = self.buffers.mask.sum(-1).tolist()
+        return all(
+            completion[:length] == row[:length] and len(completion) <= length + extra
+            for completion, row, length in zip(completions, self.buffers.tokens.tolist(), lengths, strict=True)
+        )
 
 
 def _processor(drawing: _Drawing) -> type:
@@ -199,24 +246,20 @@ def _processor(drawing: _Drawing) -> type:
         """Maps each place of vLLM's batch to a row of `drawing`."""
 
         def __init__(self, *_: Any) -> None:
-            self._rows: dict[int, tuple[int, list[int], Tensor]] = {}  # number, tokens so far, random numbers
+            self._rows: dict[int, _Row] = {}
 
         def is_argmax_invariant(self) -> bool:
             return False
 
         def update_state(self, batch_update: BatchUpdate | None) -> None:
-            def row(params: Any, _: Any, output: list[int]) -> tuple[int, list[int], Tensor]:
-                number = params.extra_args[ROW]
-                return number, output, drawing.uniforms(number)
+            def row(params: Any, prompt: list[int], output: list[int]) -> _Row:
+                return drawing.row(params.extra_args[ROW], prompt, output)
 
             process_dict_updates(self._rows, batch_update, row)
 
         def apply(self, logits: Tensor) -> Tensor:
             if not self._rows:  # vLLM's warm-up run
                 return logits
-            rows = [self._rows[place] for place in range(len(logits))]
-            steps = [len(output) for _, output, _ in rows]
-            uniforms = torch.stack([numbers[step] for (_, _, numbers), step in zip(rows, steps, strict=True)])
-            return drawing.draw(logits, [number for number, _, _ in rows], steps, uniforms)
+            return drawing.draw(logits, [self._rows[place] for place in range(len(logits))])
 
     return Draws

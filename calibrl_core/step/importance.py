@@ -1,8 +1,8 @@
-"""Importance weights, for rollouts whose sampler differs slightly from the trainer.
+"""Importance weights, for rollouts whose sampler differs from the trainer.
 
-Another engine, or another order of sums in bfloat16, gives other logits, so a policy gradient from its samples is
-biased. With p the trainer's policy before the step's first update, q the sampler's, and r = p(token) / q(token), the
-policy loss of each token is multiplied by a weight w:
+Another engine, or another order of sums in bfloat16, gives other logits; top_k, top_p, min_p and the repetition penalty
+give another distribution. A policy gradient from such samples is biased. With p the trainer's policy before the step's
+first update, q the sampler's, and r = p(token) / q(token), the policy loss of each token is multiplied by a weight w:
 
     token_truncate       min(r, cap)
     token_mask           r, or 0 if r > cap
@@ -13,6 +13,9 @@ policy loss of each token is multiplied by a weight w:
 Truncation (E. Ionides, Truncated Importance Sampling, 2008) limits the weight of tokens that the sampler was unlikely
 to draw; a mask removes them. TRL has the first four, verl also the last (rejection by the mean log-ratio). The clipped
 ratio compares with p, so it does not use q.
+
+If filters keep tokens of total probability Z, r is Z for each of them, without a penalty. No weight restores the tokens
+that they remove: their share 1 - Z of the gradient is missing.
 """
 
 from __future__ import annotations

@@ -150,6 +150,7 @@ class ReinforcementLearner:
                 group_size=rollout.group_size,
                 temperature=rollout.temperature,
                 max_tokens=rollout.max_completion_tokens,
+                sampling=rollout,
                 seed=[self._config.seed, step, attempt],
                 first_row=mine.start * rollout.group_size,
             )

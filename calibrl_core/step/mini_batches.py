@@ -26,7 +26,7 @@ class UpdateRows:
     tokens: Tensor  # [R, T] long
     mask: Tensor  # [R, T] bool, True = the token counts
     sampler_logprobs: Tensor  # [R, T] float, nats, of the rollouts' sampler; of an expert: the policy's
-    old_logprobs: Tensor  # [R, T] float, nats, before the step's first update; until recomputed: sampler_logprobs
+    old_logprobs: Tensor  # [R, T] float, nats, before the step's first update; until recomputed: by the sampler
     advantages: Tensor  # [R] float
     passed: Tensor  # [R] bool
     is_expert: Tensor  # [R] bool
@@ -53,12 +53,11 @@ def update_rows(batch: StepBatch, *, mask_truncated: bool = False) -> UpdateRows
         torch.zeros(len(batch.examples), device=device) if experts.advantages is None else experts.advantages
     )
     own = torch.arange(len(batch.examples), device=device).repeat_interleave(rollouts.group_size)
-    logprobs = beside(rollouts.logprobs, experts.logprobs)
     return UpdateRows(
         tokens=beside(rollouts.tokens, experts.tokens),
         mask=beside(mask, experts.mask),
-        sampler_logprobs=logprobs,
-        old_logprobs=logprobs,
+        sampler_logprobs=beside(rollouts.sampler_logprobs, experts.logprobs),
+        old_logprobs=beside(rollouts.logprobs, experts.logprobs),
         advantages=torch.cat([batch.advantages.flatten(), expert_advantages[joining]]).to(rollouts.logprobs.dtype),
         passed=torch.cat([batch.passed.flatten(), torch.ones_like(joining, dtype=torch.bool)]),
         is_expert=torch.arange(len(own) + len(joining), device=device) >= len(own),

@@ -83,8 +83,10 @@ class Updater:
         self._policy, self._gradient, self._config = policy, gradient, config
         self._reference = reference
         self._ranks = ranks
-        # In float32 the trainer's engine and the update agree within 2e-5 nats: its log-probabilities are the old ones.
+        # In float32 the trainer's engine and the update agree within 2e-5 nats: its log-probabilities of the policy are
+        # the old ones.
         self._sampler_is_exact = config.rollout.engine == "shared_prefill" and not policy.bfloat16
+        self._samples_policy = self._sampler_is_exact and config.rollout.keeps_distribution
         passes, rows = self.algorithm.epochs_per_step, self.algorithm.mini_batch_rows
         self._single_update = self.algorithm.mini_batches == passes == 1 and rows is None
         optional = {
@@ -106,11 +108,11 @@ class Updater:
         """Return the policy's own log-probabilities of the update's rows, `[R, T]` float, nats; arguments as `update`.
 
         The passes are those of the update, row by row and pack by pack, so that in any precision the ratios of the
-        first mini-batch are exactly 1. Rows without a pass keep the log-probabilities of the sampler.
+        first mini-batch are exactly 1. Rows without a pass keep those that the sampler computed.
         """
         rows = update_rows(batch, mask_truncated=self.algorithm.mask_truncated)
         inputs = _StepInput(batch, rows, step, before_updates=True)
-        logprobs = rows.sampler_logprobs.clone()
+        logprobs = rows.old_logprobs.clone()
         with self._policy.weights.gathered():
             for mini_batch in self._mini_batches(rows, first_prompt):
                 for part in self._micro_batches(inputs, mini_batch):
@@ -256,7 +258,7 @@ class Updater:
     def _importance(self, batch: LossBatch, sampler_logprobs: Tensor) -> ImportanceWeights | None:
         """Return the importance weights of a micro-batch, 1 on expert rows. sampler_logprobs: `[B, T]` nats."""
         settings = self._config.rollout
-        if self._sampler_is_exact or settings.importance_correction == "none":
+        if self._samples_policy or settings.importance_correction == "none":
             return None
         sampled = batch.completion_mask & ~batch.is_expert[:, None]
         weights = importance_weights(

@@ -107,7 +107,7 @@ def test_completions_and_experts_continue_the_opening(policy: Policy, monkeypatc
     written = "I add.</think><answer>7</answer>"
     tokens = torch.tensor([policy.tokenizer(written, add_special_tokens=False).input_ids])  # [1, T]
     values = torch.zeros(tokens.shape)
-    buffers = TokenBuffers(tokens, torch.ones(tokens.shape, dtype=torch.bool), values, values)
+    buffers = TokenBuffers(tokens, torch.ones(tokens.shape, dtype=torch.bool), values, values, values)
     assert not follows_format(buffers.rollouts(policy, 1).texts[0])
     expert = Example(id="x", question="3+4?", answer="7", expert=f"<think>{written}")
     whole, _ = policy.tokenize_experts([expert], 99)

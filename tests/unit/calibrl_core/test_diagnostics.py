@@ -63,6 +63,7 @@ def make_batch(experts: bool = True) -> StepBatch:
             tokens=torch.ones((6, 3), dtype=torch.long),
             mask=ragged(LENGTHS),
             logprobs=torch.tensor(LOGPROBS),
+            sampler_logprobs=torch.tensor(LOGPROBS),
             entropies=torch.tensor(ENTROPIES),
             truncated=torch.tensor([False, False, False, False, True, False]),
             texts=["no answer" if text is None else f"<answer>{text}</answer>" for text in SAYS],

@@ -23,6 +23,7 @@ def sampled(*outcomes: Any, width: int = 2) -> Any:
             tokens=tokens,
             mask=tokens > 0,
             logprobs=floats,
+            sampler_logprobs=floats,
             entropies=floats,
             truncated=torch.zeros(rows, dtype=torch.bool),
             texts=[f"{outcome}{mark}" for outcome in outcomes for mark in outcome],

@@ -73,7 +73,7 @@ def updated(policy: Policy, batch: Any, algorithm: Any, **rollout: Any) -> Any:
 def halved(batch: Any) -> Any:
     """The batch, from a sampler under which every token was half as likely as under the trainer."""
     mask = batch.rollouts.mask
-    rollouts = dataclasses.replace(batch.rollouts, logprobs=(batch.rollouts.logprobs - math.log(2)) * mask)
+    rollouts = dataclasses.replace(batch.rollouts, sampler_logprobs=(batch.rollouts.logprobs - math.log(2)) * mask)
     return dataclasses.replace(batch, rollouts=rollouts)
 
 

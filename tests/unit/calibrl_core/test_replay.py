@@ -101,7 +101,7 @@ def made_up_batch(policy: Policy, prompts: Any, config: Any, step: int) -> Any:
         now = policy.logprobs(prompts, owners, tokens, mask, config.rollout.temperature)
     old = (now + 0.3 * torch.randn(now.shape, generator=generator, dtype=now.dtype)) * mask
     rollouts = Rollouts(
-        tokens, mask, old, torch.zeros_like(old), torch.zeros(rows, dtype=torch.bool), [""] * rows, GROUP
+        tokens, mask, old, old, torch.zeros_like(old), torch.zeros(rows, dtype=torch.bool), [""] * rows, GROUP
     )
     experts = find_experts(policy, prompts, config)
     if config.algorithm.learns_from_experts:

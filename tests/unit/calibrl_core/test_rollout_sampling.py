@@ -29,7 +29,7 @@ def test_numbers_depend_on_seed_row_and_place_alone() -> None:
 def test_a_draw_inverts_the_cumulative_distribution() -> None:
     logits = torch.tensor([0.2, 0.3, 0.5]).log().repeat(5, 1)
     uniforms = torch.tensor([0.0, 0.19, 0.21, 0.499, 0.999], dtype=torch.float64)
-    chosen, logprobs, entropies = draw(logits, 1.0, torch.zeros(3, dtype=torch.bool), uniforms)
+    chosen, logprobs, _, entropies = draw(logits, 1.0, torch.zeros(3, dtype=torch.bool), uniforms)
     assert chosen.tolist() == [0, 0, 1, 1, 2]
     assert logprobs.exp().tolist() == pytest.approx([0.2, 0.2, 0.3, 0.3, 0.5])
     assert entropies.tolist() == pytest.approx([1.0296530] * 5)  # -0.2 ln 0.2 - 0.3 ln 0.3 - 0.5 ln 0.5
@@ -38,7 +38,7 @@ def test_a_draw_inverts_the_cumulative_distribution() -> None:
 def test_a_draw_never_takes_a_token_of_probability_0() -> None:
     banned = torch.tensor([True, False, True, False, True])
     uniforms = torch.tensor([0.0, 0.4999, 0.5, 1 - 2**-53], dtype=torch.float64)
-    chosen, logprobs, entropies = draw(torch.zeros(4, 5), 1.0, banned, uniforms)
+    chosen, logprobs, _, entropies = draw(torch.zeros(4, 5), 1.0, banned, uniforms)
     assert chosen.tolist() == [1, 1, 3, 3]
     assert logprobs.exp().tolist() == pytest.approx([0.5] * 4)
     assert entropies.tolist() == pytest.approx([0.6931472] * 4)
@@ -49,13 +49,13 @@ def test_a_draw_reaches_the_last_of_many_tokens() -> None:
     logits = torch.zeros(1, 150_000)
     logits[0, 0] = 25.0  # each other has a probability of 1.4e-11
     uniforms = torch.tensor([1 - 1e-12], dtype=torch.float64)
-    chosen, _, _ = draw(logits, 1.0, torch.zeros(150_000, dtype=torch.bool), uniforms)
+    chosen, *_ = draw(logits, 1.0, torch.zeros(150_000, dtype=torch.bool), uniforms)
     assert 149_000 < chosen.item() < 150_000
 
 
 def test_temperature_zero_takes_the_likeliest() -> None:
     logits = torch.tensor([[0.0, 2.0, 1.0]])
-    chosen, logprobs, _ = draw(logits, 0.0, torch.zeros(3, dtype=torch.bool), torch.tensor([0.99]).double())
+    chosen, logprobs, *_ = draw(logits, 0.0, torch.zeros(3, dtype=torch.bool), torch.tensor([0.99]).double())
     assert chosen.tolist() == [1]
     assert logprobs.item() == pytest.approx(logits.log_softmax(-1)[0, 1].item())
 
