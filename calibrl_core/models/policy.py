@@ -19,13 +19,15 @@ from torch import Tensor, nn
 from calibrl_core.config import ModelSource, PathModel
 from calibrl_core.data.prompts import DEFAULT_FORMAT, PromptFormat
 from calibrl_core.data.schema import Example
+from calibrl_core.distributed.ranks import ALONE, Ranks
 from calibrl_core.models import adapters
 from calibrl_core.models.encoding import PromptEncoder, PromptRows
 from calibrl_core.models.errors import ModelError
 from calibrl_core.models.features import ImageInputs
-from calibrl_core.models.loading import load_model, model_from_state
+from calibrl_core.models.loading import load_model
 from calibrl_core.models.logprobs import Head, TokenLogprobs, token_logprobs
 from calibrl_core.models.packing import PackedInputs, pack_inputs, pack_rows
+from calibrl_core.models.tensor_files import write_tensors
 from calibrl_core.models.turn_end import turn_end
 from calibrl_core.models.weights import Weights
 
@@ -283,28 +285,41 @@ class Policy:
         hidden: Tensor = output.last_hidden_state
         return hidden
 
-    def saved_tensors(self) -> dict[str, Tensor]:
-        """Return the tensors that `save` would write, by their names in the file, adapters merged. Not copies."""
+    def saved_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield the tensors that `save` would write, with their names in the file, adapters merged. Not copies.
+
+        Of sharded weights only one layer is whole at a time. Every process must iterate to the end.
+        """
         from transformers.core_model_loading import revert_weight_conversion
 
-        state = self.weights.state(self.model)
-        return dict(
-            revert_weight_conversion(self.model, adapters.merge_adapters(state, self._lora) if self._lora else state)
-        )
+        for part in self.weights.parts(self.model):
+            adapted = {name: layer for name, layer in self._lora.items() if f"{name}.base_layer.weight" in part}
+            merged = adapters.merge_adapters(part, adapted) if self._lora else part
+            yield from revert_weight_conversion(self.model, merged).items()
 
-    def save(self, folder: Path, state: Mapping[str, Tensor] | None = None) -> None:
-        """Write model and processor in the format of `from_pretrained` (safetensors), adapters merged, and the adapters
-        themselves to `adapter/`.
-
-        `state`: see `Weights.state`, which all processes must call.
-        """
-        state = self.weights.state(self.model) if state is None else state
-        if self._lora:
-            model_from_state(self.model, adapters.merge_adapters(state, self._lora)).save_pretrained(folder)
-            adapters.save_adapter(folder / adapters.FOLDER, self.model, state)
-        else:
-            self.model.save_pretrained(folder, state_dict=dict(state))
+    def save_form(self, folder: Path) -> None:
+        """Write what `save` writes, without weights: configuration and processor."""
+        config = copy.deepcopy(self.model.config)
+        config.architectures = [type(self.model).__name__]
+        config.dtype = self.model.dtype
+        config.save_pretrained(folder)
+        self.model.generation_config.save_pretrained(folder)
         self.processor.save_pretrained(folder)
+
+    def save(self, folder: Path, ranks: Ranks = ALONE) -> None:
+        """Write model and processor in the format of `from_pretrained` (safetensors), adapters merged, and the adapters
+        themselves to `adapter/`. All processes must call it; the first one writes, and holds one file of tensors.
+        """
+        if self._lora:
+            own = {name: self.weights.whole(one.detach()).cpu() for name, one in self.trained.items()}
+        if not ranks.first:
+            for _ in self.saved_tensors():
+                pass
+            return
+        self.save_form(folder)
+        write_tensors(folder, "model", self.saved_tensors(), {"format": "pt"})
+        if self._lora:
+            adapters.save_adapter(folder / adapters.FOLDER, self.model, own)
 
 
 def load_policy(

@@ -15,10 +15,12 @@ from typing import TypeVar, cast
 from torch import Tensor, distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
 from calibrl_core.distributed.ranks import Ranks
 from calibrl_core.models.policy import Policy
+from calibrl_core.models.tensor_files import TensorFiles
 from calibrl_core.models.weights import Weights
 
 T = TypeVar("T")
@@ -130,17 +132,21 @@ class ShardedWeights(Weights):
     def sum_over_shards(self, values: Sequence[float], ranks: Ranks) -> list[float]:
         return ranks.sum_over(values)
 
-    def state(self, model: nn.Module) -> dict[str, Tensor]:
-        named = model.state_dict(keep_vars=True)
-        distinct = {id(tensor): tensor for tensor in named.values()}  # tied weights have several names
-        whole = {key: self.full(tensor.detach()) for key, tensor in distinct.items()}
-        return {name: whole[id(tensor)] for name, tensor in named.items()}
+    def whole(self, tensor: Tensor) -> Tensor:
+        return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
-    def full(self, tensor: Tensor) -> Tensor:
-        return tensor.full_tensor().cpu() if isinstance(tensor, DTensor) else tensor
-
-    def shard_of(self, tensor: Tensor, parameter: Tensor) -> Tensor:
-        if not isinstance(parameter, DTensor) or tensor.shape != parameter.shape:
-            return tensor
-        # Every process has the full tensor: no communication is needed.
-        return distribute_tensor(tensor, parameter.device_mesh, parameter.placements, src_data_rank=None)
+    def read(self, files: TensorFiles, name: str, parameter: Tensor) -> Tensor:
+        if not isinstance(parameter, DTensor) or files.shape(name) != parameter.shape:
+            return files.read(name)
+        shape, offset = compute_local_shape_and_global_offset(
+            parameter.shape, parameter.device_mesh, parameter.placements
+        )
+        part = files.read_rows(name, offset[0], shape[0]).to(parameter.device)  # shards are blocks of the first axis
+        return DTensor.from_local(
+            part,
+            parameter.device_mesh,
+            parameter.placements,
+            run_check=False,
+            shape=parameter.shape,
+            stride=parameter.stride(),
+        )

@@ -4,15 +4,20 @@ process (FSDP2).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
 from torch import Tensor, nn
 
 from calibrl_core.distributed.ranks import Ranks
+from calibrl_core.models.tensor_files import TensorFiles
 
 T = TypeVar("T")
+
+# The prefix that names the layer of a tensor; outside the layers, the module with its adapter, or the tensor alone.
+_GROUP = re.compile(r".*?\.\d+\.|.*?(?=\.base_layer\.|\.lora_)")
 
 
 class Weights:
@@ -45,16 +50,27 @@ class Weights:
         """Return values, each a sum over this process's shard, summed over all shards."""
         return list(values)
 
-    def state(self, model: nn.Module) -> dict[str, Tensor]:
-        """Return every tensor of `model` in full, by name."""
-        return model.state_dict()
-
-    def full(self, tensor: Tensor) -> Tensor:
-        """Return a parameter, or an optimizer's tensor for one, in full."""
-        return tensor
-
-    def shard_of(self, tensor: Tensor, parameter: Tensor) -> Tensor:
-        """Return the part of a full tensor that this process holds. `parameter` gives the sharding; both have the same
-        shape.
+    def parts(self, model: nn.Module) -> Iterator[dict[str, Tensor]]:
+        """Yield every tensor of `model` in full, by name, on its device: the tensors of a layer together, others one by
+        one. Of tied tensors, one. Every process must iterate to the end.
         """
+        named = model.state_dict(keep_vars=True)
+        declared: Collection[str] = getattr(model, "all_tied_weights_keys", ())
+        distinct = {id(named[name]): name for name in sorted(named, key=lambda name: name not in declared)}
+        groups: dict[str, list[str]] = {}
+        for name in named:
+            group = _GROUP.match(name)
+            if distinct[id(named[name])] == name:
+                groups.setdefault(group[0] if group else name, []).append(name)
+        for names in groups.values():
+            yield {name: self.whole(named[name].detach()) for name in names}
+
+    def whole(self, tensor: Tensor) -> Tensor:
+        """Return a parameter, or an optimizer's tensor for one, in full, on its device."""
         return tensor
+
+    def read(self, files: TensorFiles, name: str, parameter: Tensor) -> Tensor:
+        """Return this process's part of a tensor in files. `parameter` gives the sharding if both have the same shape;
+        otherwise the whole tensor is returned.
+        """
+        return files.read(name)

@@ -101,7 +101,7 @@ class VLLMEngine:
     def _sync(self) -> None:
         """Pass the policy's weights to vLLM, and clear everything computed with earlier ones."""
         self._version += 1
-        self._llm.collective_rpc(_load, args=(self._policy.saved_tensors(), self._version))
+        self._llm.collective_rpc(_load, args=(dict(self._policy.saved_tensors()), self._version))
         self._llm.reset_prefix_cache()
         self._llm.llm_engine.reset_encoder_cache()
 

@@ -8,30 +8,30 @@ place in the data.
 
 With LoRA the model in the folder is the merged one, readable as any other model. A resume uses the model that the run
 started with, and the adapter. The number of processes and the sharding of the weights leave no trace in a checkpoint.
+Tensors are gathered and written one after the other, in files of 2 GB; a resume reads only this process's part.
 """
 
 import json
 import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 
 from calibrl_core.config import CheckpointSettings
 from calibrl_core.distributed.ranks import ALONE, Ranks
 from calibrl_core.models.errors import ModelError, first_names
 from calibrl_core.models.policy import Policy
+from calibrl_core.models.tensor_files import TensorFiles, write_tensors
 
 FOLDER = "checkpoints"
 STATE_FILE = "trainer.json"
-OPTIMIZER_FILE = "optimizer.safetensors"
-TRAINED = "trained"  # key in that file's metadata: the shape of each trained tensor, by its name in the model
+OPTIMIZER = "optimizer"  # stem of the files
+TRAINED = "trained"  # key in their metadata: the shape of each trained tensor, by its name in the model
 GIGABYTE = 10**9
 
 
@@ -72,16 +72,19 @@ class Checkpoints:
         If the disk is full, the incomplete checkpoint is removed and the others stay as they are.
         """
         final = self.folder / f"step-{state.step:06d}"
-        weights, moments = policy.weights.state(policy.model), _optimizer_tensors(optimizer, policy)
-        if not self._ranks.first:
-            return final
         partial = self.folder / f".partial-{final.name}"
+        if not self._ranks.first:
+            policy.save(partial, self._ranks)
+            for _ in _optimizer_tensors(optimizer, policy):
+                pass
+            return final
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         try:
-            policy.save(partial, weights)
+            policy.save(partial, self._ranks)
             shapes = {name: list(parameter.shape) for name, parameter in policy.trained.items()}
-            save_file(moments, partial / OPTIMIZER_FILE, metadata={TRAINED: json.dumps(shapes)})
+            moments = _optimizer_tensors(optimizer, policy)
+            write_tensors(partial, OPTIMIZER, moments, {TRAINED: json.dumps(shapes)})
             (partial / STATE_FILE).write_text(json.dumps(asdict(state)))
             _sync(partial)
             shutil.rmtree(final, ignore_errors=True)
@@ -141,30 +144,30 @@ def restore_optimizer(checkpoint: Path, optimizer: torch.optim.Optimizer, policy
     Raises:
         ModelError: the checkpoint's run trained other tensors than this one does.
     """
-    path = checkpoint / OPTIMIZER_FILE
+    path = checkpoint / f"{OPTIMIZER}.safetensors"
     parameters = policy.trained
-    saved: dict[str, dict[str, torch.Tensor]] = {}
-    with safe_open(path, "pt") as file:
-        shapes = (file.metadata() or {}).get(TRAINED)
-        for key in file.keys():  # noqa: SIM118  # no mapping
+    with TensorFiles(checkpoint, OPTIMIZER) as files:
+        keys: dict[str, dict[str, str]] = {}  # in the files, by the name of the trained tensor and the kind of state
+        for key in files.names:
             name, _, kind = key.rpartition(".")
-            saved.setdefault(name, {})[kind] = file.get_tensor(key)
-    if shapes is None:
-        saved = _named_by_position(path, saved, parameters)
-    else:
-        _check_trained(path, {name: tuple(shape) for name, shape in json.loads(shapes).items()}, parameters)
-    state = {
-        index: {kind: policy.weights.shard_of(tensor, parameters[name]) for kind, tensor in saved[name].items()}
-        for index, name in enumerate(parameters)
-        if name in saved
-    }
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+            keys.setdefault(name, {})[kind] = key
+        if TRAINED not in files.metadata:
+            keys = _named_by_position(path, files, keys, parameters)
+        else:
+            shapes = json.loads(files.metadata[TRAINED])
+            _check_trained(path, {name: tuple(shape) for name, shape in shapes.items()}, parameters)
+        state = {
+            index: {kind: policy.weights.read(files, key, parameters[name]) for kind, key in keys[name].items()}
+            for index, name in enumerate(parameters)
+            if name in keys
+        }
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def _named_by_position(
-    path: Path, saved: dict[str, dict[str, torch.Tensor]], parameters: Mapping[str, torch.nn.Parameter]
-) -> dict[str, dict[str, torch.Tensor]]:
-    """Return the state by name of a checkpoint of an earlier version, which has positions instead of names.
+    path: Path, files: TensorFiles, saved: dict[str, dict[str, str]], parameters: Mapping[str, torch.nn.Parameter]
+) -> dict[str, dict[str, str]]:
+    """Return the keys by name of a checkpoint of an earlier version, which has positions instead of names.
 
     Such a checkpoint fits only if it has one entry per tensor, each of the tensor's shape. A run that has not updated
     anything yet has no entries.
@@ -172,8 +175,8 @@ def _named_by_position(
     if not saved:
         return {}
     by_position = [saved.get(str(position), {}) for position in range(len(saved))]
-    shapes = [moments["exp_avg"].shape if "exp_avg" in moments else None for moments in by_position]
-    if shapes != [parameter.shape for parameter in parameters.values()]:
+    shapes = [files.shape(keys["exp_avg"]) if "exp_avg" in keys else None for keys in by_position]
+    if shapes != [tuple(parameter.shape) for parameter in parameters.values()]:
         raise ModelError(
             f"{path}: it holds the optimizer's state of {len(saved)} tensors, which are not the {len(parameters)} "
             "tensors that this run trains; set model.lora and model.freeze_vision to their values in the run that "
@@ -208,13 +211,12 @@ def _advice(saved: Mapping[str, Any], current: Mapping[str, Any]) -> str:
     return "restore the fields of model"
 
 
-def _optimizer_tensors(optimizer: torch.optim.Optimizer, policy: Policy) -> dict[str, torch.Tensor]:
+def _optimizer_tensors(optimizer: torch.optim.Optimizer, policy: Policy) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the optimizer's tensors in full, one at a time. Every process must iterate to the end."""
     names = list(policy.trained)
-    return {
-        f"{names[index]}.{kind}": policy.weights.full(value).contiguous()
-        for index, values in optimizer.state_dict()["state"].items()
-        for kind, value in values.items()
-    }
+    for index, values in optimizer.state_dict()["state"].items():
+        for kind, value in values.items():
+            yield f"{names[index]}.{kind}", policy.weights.whole(value)
 
 
 def _bytes(folder: Path) -> int:

@@ -58,8 +58,9 @@ def rollouts(model: BuiltinModel, ranks: Ranks) -> dict[str, Any]:
             made = engine.generate(examples, SamplingRequest(group_size=2, temperature=1.0, max_tokens=8, seed=[5]))
             found["tokens"], found["logprobs"] = made.tokens.tolist(), made.logprobs.tolist()
     found["sharded_again"] = all(isinstance(one, DTensor) for one in policy.model.parameters())
-    state = policy.weights.state(policy.model)
-    found["state_is_whole"] = all(torch.equal(whole[name], tensor) for name, tensor in state.items())
+    parts = list(policy.weights.parts(policy.model))
+    found["parts_are_whole"] = all(torch.equal(whole[name], one) for part in parts for name, one in part.items())
+    found["parts_are_all"] = sum(map(len, parts)) == len(whole)
     return found
 
 

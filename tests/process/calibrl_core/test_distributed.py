@@ -243,7 +243,7 @@ def test_sharded_weights(folder: Path, engine: SharedPrefillEngine, examples: li
     torch.testing.assert_close(torch.tensor(first.pop("logprobs")), made.logprobs)
     for found in (first, second):
         assert found.pop("kept") == pytest.approx(0.5, abs=0.01)
-        assert found == {"all_sharded": True, "sharded_again": True, "state_is_whole": True}
+        assert found == {"all_sharded": True, "sharded_again": True, "parts_are_whole": True, "parts_are_all": True}
 
 
 def running(tmp_path: Path, launcher: list[str], *module: Any) -> Any:
