@@ -19,9 +19,10 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import pad
 
-from calibrl_core.data.images import open_image
+from calibrl_core.data.images import image_size, open_image
 from calibrl_core.data.prompts import DEFAULT_FORMAT, PromptFormat, messages
 from calibrl_core.data.schema import DataError, Example
+from calibrl_core.models.image_tokens import ImageTokens
 
 ENCODED_MEGABYTES = 1024  # of encoded prompts in memory between steps; older ones are encoded again
 # For a tokenizer without a chat template, such as a base model's.
@@ -69,7 +70,8 @@ class PromptEncoder:
         self._encoded: OrderedDict[tuple[str, tuple[bytes, ...]], dict[str, Tensor]] = OrderedDict()
         self._encoded_bytes = 0
         self._holds = False
-        self._lengths: dict[int, int] = {}  # of all prompts ever encoded, by the hash of their key
+        self._lengths: dict[int, int] = {}  # of all prompts ever measured, by the hash of their key
+        self._image_tokens = ImageTokens(processor)
         self._refusals: dict[Shape, str | None] = {}
         if form.chat_template:
             processor.chat_template = form.chat_template
@@ -94,8 +96,23 @@ class PromptEncoder:
         return [self._length(example) for example in examples]
 
     def _length(self, example: Example) -> int:
-        length = self._lengths.get(hash(self._key(example)))
-        return self._encode(example)["input_ids"].shape[1] if length is None else length
+        key = hash(self._key(example))
+        if key not in self._lengths:
+            self._lengths[key] = self._measured(example)
+        return self._lengths[key]
+
+    def _measured(self, example: Example) -> int:
+        """Return the number of tokens of a prompt, from the sizes of its images if the processor can count."""
+        if not example.images:
+            return self._encode(example)["input_ids"].shape[1]
+        text_tokens = len(self.tokenizer(self._text(example), add_special_tokens=False).input_ids)
+        sizes = [_size_within(*image_size(data), self.form) for data in example.images]
+        counted = self._image_tokens.count(text_tokens, sizes)
+        if counted is not None:
+            return counted
+        length = self._encode(example)["input_ids"].shape[1]
+        self._image_tokens.compare(text_tokens, sizes, length)
+        return length
 
     def encode(self, examples: Sequence[Example], pad_id: int) -> PromptRows:
         """Return one row per example, left-padded with `pad_id`. Shapes: see `PromptRows`.

@@ -11,7 +11,7 @@ from calibrl_core.data.schema import Example
 from calibrl_core.models.errors import ModelError
 from calibrl_core.models.policy import Policy
 
-_MEASURED = 100  # prompts whose lengths a warning is based on: measuring encodes their images
+_MEASURED = 100  # prompts whose lengths a warning is based on: measuring can encode their images
 _OFFSET = 2  # first row that OPT and BioGPT use
 
 
