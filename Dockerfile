@@ -9,7 +9,7 @@ ENV PATH=/opt/venv/bin:$PATH
 WORKDIR /build
 # Without the sources, which change daily: this layer holds their dependencies and the command `calibrl`.
 COPY pyproject.toml hatch_build.py alembic.ini constraints.txt README.md LICENSE ./
-RUN --mount=type=cache,target=/root/.cache/pip pip install -c constraints.txt '.[server,trainer,dashboard,s3]'
+RUN --mount=type=cache,target=/root/.cache/pip pip install -c constraints.txt '.[server,trainer,vision,dashboard,s3]'
 
 FROM python:3.11-slim-bookworm
 RUN useradd --create-home --uid 10001 calibrl && install -d -o calibrl -g calibrl /data

@@ -13,9 +13,15 @@ from torch import Tensor
 
 from calibrl_core.config import BuiltinModel, ModelSource
 from calibrl_core.models.errors import ModelError, first_names
+from calibrl_core.models.processors import load_processor
 
 # Buffers in older files that the model computes itself.
 _COMPUTED = re.compile(r"(^|\.)(rotary_emb\.inv_freq|position_ids|attn\.masked_bias)$")
+# Kinds of image-text models that the trainer would compute wrongly, and why.
+_REFUSED = {
+    "mllama": "its images enter by cross-attention, which other rows of a batch change",
+    "llama4": "transformers computes no hidden states for its images",
+}
 _ADVICE = "download the model's files again, or correct its config"
 
 
@@ -24,8 +30,7 @@ def load_model(source: ModelSource) -> tuple[Any, Any]:
 
     Raises:
         ModelError: the source does not exist, is neither a causal text nor an image-text model, or its files do not
-            hold
-        exactly the tensors of the model.
+            hold exactly the tensors of the model; or its processor needs a package that is not installed.
         OSError: a model cannot be downloaded from the hub.
     """
     if isinstance(source, BuiltinModel):
@@ -45,21 +50,22 @@ def _from_folder(path: str) -> tuple[Any, Any]:
         AutoConfig,
         AutoModelForCausalLM,
         AutoModelForImageTextToText,
-        AutoProcessor,
         AutoTokenizer,
     )
 
     config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    if reason := _REFUSED.get(config.model_type):
+        raise ModelError(f"model: the trainer does not support {config.model_type}: {reason}; choose another model")
     auto: Any
-    reader: Any
+    # The processor first: it loads in a second, and weights can take minutes.
     if type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
-        auto, reader = AutoModelForImageTextToText, AutoProcessor
+        auto, processor = AutoModelForImageTextToText, load_processor(path, config)
     elif type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
-        auto, reader = AutoModelForCausalLM, AutoTokenizer
+        auto, processor = AutoModelForCausalLM, AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     else:
         raise ModelError(f"{path}: {config.model_type} is neither a causal text model nor an image-text model")
     # No pickles: weights are safetensors.
-    return _load_checked(auto, path, path, use_safetensors=True), reader.from_pretrained(path, trust_remote_code=False)
+    return _load_checked(auto, path, path, use_safetensors=True), processor
 
 
 def _from_gguf(path: Path) -> tuple[Any, Any]:
