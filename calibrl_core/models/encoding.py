@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -35,8 +36,16 @@ PLAIN_TEMPLATE = (
 REFUSALS = (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError)  # of a template
 PROBE = "What is 6 * 7?"
 Shape = tuple[tuple[str, tuple[str, ...]], ...]  # of messages: role and kinds of parts
+TOKEN_TYPES = ("token_type_ids", "mm_token_type_ids")  # outputs of processors: kinds of tokens, such as of an image
 # Outputs of the processor that are not image tensors.
-PER_TOKEN = ("input_ids", "attention_mask", "position_ids", "mm_token_type_ids", "token_type_ids")
+PER_TOKEN = ("input_ids", "attention_mask", "position_ids", *TOKEN_TYPES)
+# For a prefix language model (PaliGemma): its processor adds the first token, behind the images, and the last one.
+PREFIX_TEMPLATE = (
+    "{% for message in messages %}{% for part in message['content'] if part['type'] == 'image' %}IMAGE_TOKEN"
+    "{% endfor %}{% endfor %}{% for message in messages %}"
+    "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}"
+    "{{ '\n' if not loop.last }}{% endfor %}"
+)
 
 
 @dataclass(frozen=True)
@@ -47,7 +56,7 @@ class PromptRows:
     attention_mask: Tensor  # [R, L] long
     position_ids: Tensor  # [R, L] long, or [3, R, L] if the model's positions have three axes
     next_positions: Tensor  # [R] long, position of the completion's first token; the same on all axes
-    token_types: Tensor | None  # [R, L] long, 1 = of an image, for models whose attention uses it
+    token_types: dict[str, Tensor]  # [R, L] long each, by the names of the processor; 0 at padding
     images: dict[str, Tensor]  # tensors of all rows' images, in order; empty without images
 
 
@@ -66,6 +75,8 @@ class PromptEncoder:
         self.processor, self.form = processor, form
         self.tokenizer = getattr(processor, "tokenizer", processor)
         self.takes_images = hasattr(processor, "image_processor")
+        # Tokens of a prefix see each other both ways; those of the suffix, which have the type 1, only earlier ones.
+        self.has_prefix = "suffix" in inspect.signature(type(processor).__call__).parameters
         self._positions = positions
         self._encoded: OrderedDict[tuple[str, tuple[bytes, ...]], dict[str, Tensor]] = OrderedDict()
         self._encoded_bytes = 0
@@ -76,7 +87,8 @@ class PromptEncoder:
         if form.chat_template:
             processor.chat_template = form.chat_template
         elif not getattr(processor, "chat_template", None):
-            plain = PLAIN_TEMPLATE.replace("IMAGE_TOKEN", getattr(processor, "image_token", ""))
+            plain = PREFIX_TEMPLATE if self.has_prefix else PLAIN_TEMPLATE
+            plain = plain.replace("IMAGE_TOKEN", getattr(processor, "image_token", ""))
             processor.chat_template = getattr(self.tokenizer, "chat_template", None) or plain
 
     @contextmanager
@@ -125,13 +137,12 @@ class PromptEncoder:
         longest = max(one["input_ids"].shape[1] for one in encoded)
 
         def rows(name: str, fill: int) -> Tensor:
-            return torch.cat(
-                [pad(one[name], (longest - one[name].shape[-1], 0), value=fill) for one in encoded], dim=-2
-            )
+            found = [one.get(name, torch.zeros_like(one["input_ids"])) for one in encoded]
+            return torch.cat([pad(one, (longest - one.shape[-1], 0), value=fill) for one in found], dim=-2)
 
         position_ids = rows("position_ids", 0)
         names = {name for one in encoded for name in one}
-        types = rows("token_type_ids", 0) if "token_type_ids" in names else None
+        types = {name: rows(name, 0) for name in TOKEN_TYPES if name in names}
         images = {
             name: _stacked([one[name] for one in encoded if name in one])
             for name in sorted(names.difference(PER_TOKEN))
@@ -178,8 +189,25 @@ class PromptEncoder:
         """
         text = self._text(example)
         images = {"images": [_pictures(example, self.form)]} if example.images else {}
+        process = self.processor
+        if self.has_prefix and not images:  # its processor refuses a prompt without images
+            process, text = self._prefix, f"{self.tokenizer.bos_token}{text}\n"
         # The chat template contains the special tokens already.
-        return dict(self.processor(text=[text], **images, add_special_tokens=False, return_tensors="pt"))
+        found = dict(process(text=[text], **images, add_special_tokens=False, return_tensors="pt"))
+        found.pop("labels", None)  # of PaliGemma's processor, for a loss that is not used here
+        return found
+
+    def _prefix(self, **named: Any) -> dict[str, Tensor]:
+        """Return the tokens of a prefix, all of type 0."""
+        found = dict(self.tokenizer(**named))
+        return found | {"token_type_ids": torch.zeros_like(found["input_ids"])}
+
+    def completed_types(self, name: str, types: Tensor, of_prompt: Tensor) -> Tensor:
+        """Return token types `[...]` of prompts with those of completions where `of_prompt` `[...]` bool is False.
+
+        `name`: one of `TOKEN_TYPES`.
+        """
+        return types.where(of_prompt, int(self.has_prefix and name == "token_type_ids"))
 
     def _encode_new(self, example: Example) -> dict[str, Tensor]:
         encoded = self.processed(example)

@@ -158,7 +158,9 @@ class Policy:
             config.get_text_config()._attn_implementation in ("sdpa", "eager")
             and "position_ids" in self._takes
             and not getattr(config.get_text_config(), "alibi", False)
-            and not ("token_type_ids" in self._takes and self.encoder.takes_images)  # bidirectional attention in images
+            # Attention in both directions, in images or in a whole prompt.
+            and not ("token_type_ids" in self._takes and self.encoder.takes_images)
+            and not getattr(config.get_text_config(), "use_bidirectional_attention", None)
             and all(type(layer) is DynamicLayer for layer in layers)
         )
 
@@ -184,8 +186,12 @@ class Policy:
             DataError: as `PromptEncoder.encode`.
         """
         rows = self.encoder.encode(examples, self.pad_id)
-        moved = {name: value.to(self.device) for name, value in vars(rows).items() if isinstance(value, Tensor)}
-        return replace(rows, images={name: value.to(self.device) for name, value in rows.images.items()}, **moved)
+        moved: dict[str, Any] = {
+            name: value.to(self.device) for name, value in vars(rows).items() if isinstance(value, Tensor)
+        }
+        for name in ("images", "token_types"):
+            moved[name] = {key: value.to(self.device) for key, value in getattr(rows, name).items()}
+        return replace(rows, **moved)
 
     def prompt_lengths(self, examples: Sequence[Example]) -> list[int]:
         """Return the number of tokens of each prompt, images and chat template included."""
@@ -274,13 +280,15 @@ class Policy:
         logprobs, entropies = self.weights.run(of_tokens)
         return TokenLogprobs(placed(logprobs), placed(entropies) if entropies is not None else None)
 
-    def _hidden(self, inputs: PackedInputs, token_types: Tensor | None, images: Mapping[str, Any]) -> Tensor:
-        """Return hidden states `[K, S, D]` of packs. token_types: `[R, L]` of their prompts."""
+    def _hidden(self, inputs: PackedInputs, token_types: Mapping[str, Tensor], images: Mapping[str, Any]) -> Tensor:
+        """Return hidden states `[K, S, D]` of packs. token_types: `[R, L]` each, of their prompts."""
         mask = None if inputs.attention_mask is None else self.attention_mask(inputs.attention_mask)
-        if token_types is not None:
-            of_prompt = inputs.prompt_tokens >= 0
-            token_types = token_types.flatten()[inputs.prompt_tokens.clamp(min=0)].where(of_prompt, 0)
-        arguments = self.accepted_inputs(position_ids=inputs.position_ids, token_type_ids=token_types)
+        places = inputs.prompt_tokens.clamp(min=0)
+        types = {
+            name: self.encoder.completed_types(name, of_prompts.flatten()[places], inputs.prompt_tokens >= 0)
+            for name, of_prompts in token_types.items()
+        }
+        arguments = self.accepted_inputs(position_ids=inputs.position_ids, **types)
         output = self.decoder(input_ids=inputs.input_ids, attention_mask=mask, use_cache=False, **arguments, **images)
         hidden: Tensor = output.last_hidden_state
         return hidden

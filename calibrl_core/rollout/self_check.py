@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from calibrl_core.data.schema import DataError, Example
+from calibrl_core.models.encoding import TOKEN_TYPES
 from calibrl_core.models.errors import ModelError
 from calibrl_core.models.policy import Policy
 from calibrl_core.rollout.base import Rollouts, SamplingRequest
@@ -107,7 +108,7 @@ def _by_transformers(policy: Policy, example: Example, rollouts: Rollouts) -> Te
     found = []
     for tokens, mask in zip(rollouts.tokens, rollouts.mask, strict=True):
         completion = tokens[mask]  # [T]
-        inputs = {name: _with_completion(name, value, completion) for name, value in prompt.items()}
+        inputs = {name: _with_completion(policy, name, value, completion) for name, value in prompt.items()}
         # Logits of a long prompt would need gigabytes.
         limit = {"logits_to_keep": len(completion) + 1} if limits_logits else {}
         with policy.forward_context():
@@ -118,16 +119,14 @@ def _by_transformers(policy: Policy, example: Example, rollouts: Rollouts) -> Te
     return torch.cat(found)
 
 
-def _with_completion(name: str, value: Tensor, completion: Tensor) -> Tensor:
+def _with_completion(policy: Policy, name: str, value: Tensor, completion: Tensor) -> Tensor:
     """Extend an input of the prompt by the completion `[T]`. Inputs of images stay as they are."""
-    added = {
-        "input_ids": completion,
-        "attention_mask": torch.ones_like(completion),
-        "token_type_ids": torch.zeros_like(completion),
-        "mm_token_type_ids": torch.zeros_like(completion),
-    }
-    if name == "cross_attention_mask":  # [1, L, images, tiles]: each token attends to the images of the prompt
-        return torch.cat([value, value[:, -1:].expand(-1, len(completion), -1, -1)], dim=1)
-    if name not in added:
+    count, added = len(completion), completion
+    if name not in ("input_ids", "attention_mask", *TOKEN_TYPES):
         return value
-    return torch.cat([value, added[name][None].to(value.dtype)], dim=-1)
+    if name == "attention_mask":
+        added = torch.ones_like(completion)
+    if name in TOKEN_TYPES:
+        of_prompt = torch.zeros(count, dtype=torch.bool, device=completion.device)
+        added = policy.encoder.completed_types(name, of_prompt.long(), of_prompt)
+    return torch.cat([value, added[None].to(value.dtype)], dim=-1)

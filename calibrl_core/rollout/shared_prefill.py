@@ -98,7 +98,7 @@ class _Decoding:
             input_ids=prompts.input_ids,
             attention_mask=prompts.attention_mask,
             use_cache=True,
-            **policy.accepted_inputs(position_ids=prompts.position_ids, token_type_ids=prompts.token_types),
+            **policy.accepted_inputs(position_ids=prompts.position_ids, **prompts.token_types),
             **prompts.images,
         )
         rows = torch.arange(len(prompts.input_ids), device=policy.device).repeat_interleave(repeats)  # [R]

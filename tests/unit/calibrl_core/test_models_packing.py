@@ -70,7 +70,7 @@ def prompts_of(tokens: Tensor, lengths: list[int]) -> PromptRows:
     width = max(lengths)
     mask = torch.tensor([[0] * (width - length) + [1] * length for length in lengths])
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    return PromptRows(tokens, mask, positions, positions.amax(-1) + 1, None, {})
+    return PromptRows(tokens, mask, positions, positions.amax(-1) + 1, {}, {})
 
 
 PROMPTS = prompts_of(torch.tensor([[0, 11, 12], [21, 22, 23]]), [2, 3])
@@ -101,7 +101,7 @@ def test_lone_completions_need_no_mask() -> None:
 def test_positions_with_three_axes_continue_those_of_the_prompt() -> None:
     """With an image of 2 x 2 patches the completion begins after the largest position, on all axes."""
     positions = torch.tensor([[[0, 0, 1, 1, 1, 1, 3]], [[0, 0, 1, 1, 2, 2, 3]], [[0, 0, 1, 2, 1, 2, 3]]])
-    prompt = PromptRows(torch.arange(7)[None], torch.ones(1, 7).long(), positions, torch.tensor([4]), None, {})
+    prompt = PromptRows(torch.arange(7)[None], torch.ones(1, 7).long(), positions, torch.tensor([4]), {}, {})
     packs = pack_rows([0, 0], [2, 1], [7, 7])
     inputs = pack_inputs(packs, prompt, COMPLETIONS[:2], [2, 1], pad_id=9)
     assert inputs.position_ids[:, 0].tolist() == [[*axis, 4, 5, 4] for axis in positions[:, 0].tolist()]
