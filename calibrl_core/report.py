@@ -5,7 +5,7 @@ Each line is an object with `type`, `ts` (seconds since 1970, UTC) and the field
 | type | fields |
 |---|---|
 | start | steps_total, step (done before this attempt), versions {name: version}, parameters (count) |
-| metrics | step (1 = after the first update), values {family/name: number, or "NaN", "Infinity", "-Infinity"} |
+| metrics | step (0 = before the first update), values {family/name: number, or "NaN", "Infinity", "-Infinity"} |
 | histogram | step, name, edges (n + 1 numbers), counts (n integers; outliers are counted in the end bins) |
 | sample | step, group (see `SampleGroup`) |
 | accuracies | model_index, split, prompts (their digests), values (per prompt: share of its samples that passed) |

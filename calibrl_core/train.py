@@ -67,6 +67,7 @@ def train(config: TrainConfig, report: Report, should_stop: Callable[[], bool], 
     with Scorer(config.rewards) as scorer, ExitStack() as closing:
         run = _Run(config, report, scorer, ranks, closing)
         run.announce()
+        run.validate_before_training()
         ended = run.reached_target or run.state.step >= config.steps
         while not ended and not run.paused_by and not ranks.any_process(should_stop()):
             ended = run.advance()
@@ -174,9 +175,17 @@ class _Run:
             if count:
                 self._log("warning", f"{field}: {count} prompts of more than {what}")
         self.identity.add_data(field, examples)
-        if warning := check_positions(self.policy, field, examples, self.config.rollout.max_completion_tokens):
+        if warning := check_positions(self.policy, field, examples, *self._completion_limit(field)):
             self._log("warning", warning)
         return examples
+
+    def _completion_limit(self, field: str) -> tuple[int, str]:
+        """Return the maximum tokens of completions of the prompts in `field`, and the setting that has it."""
+        config, name = self.config, "max_completion_tokens"
+        if field == "data":
+            return config.rollout.max_completion_tokens, f"rollout.{name}"
+        own = config.validation is not None and config.validation.max_completion_tokens is not None
+        return config.validation_rollout.max_completion_tokens, f"{'validation' if own else 'rollout'}.{name}"
 
     def _log(self, level: str, message: str) -> None:
         self.report.emit("log", level=level, message=message)
@@ -199,6 +208,11 @@ class _Run:
             self._log("info", note)
         for path in self.checkpoints.all():
             self._report_checkpoint(path, read_state(path), [])
+
+    def validate_before_training(self) -> None:
+        """Validate as step 0 if the run is at its start and the settings ask for it."""
+        if self.validator and self.validator.before_training and self.state.step == 0:
+            self.report.emit("metrics", step=0, values=self.validator.validate(0))
 
     def advance(self) -> bool:
         """Run one step with its validation, events and checkpoint; return if it was the last one."""

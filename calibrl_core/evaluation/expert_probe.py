@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from calibrl_core.config import TrainSettings
+from calibrl_core.config import TrainConfig
 from calibrl_core.data.schema import Example
 from calibrl_core.models.policy import Policy
 from calibrl_core.step.token_logprobs import logprobs_in_parts
@@ -31,7 +31,7 @@ MAX_EXPERTS = 64  # experts
 class ExpertProbe:
     """Up to `MAX_EXPERTS` of the validation examples that have an expert, spread evenly over the data."""
 
-    def __init__(self, examples: Sequence[Example], config: TrainSettings) -> None:
+    def __init__(self, examples: Sequence[Example], config: TrainConfig) -> None:
         with_expert = [index for index, example in enumerate(examples) if example.expert]
         count = min(MAX_EXPERTS, len(with_expert))
         self.rows = [
@@ -46,14 +46,16 @@ class ExpertProbe:
 
         Args:
             own_logprobs: `[N, K]` nats per token: the mean log-probability of each of K completions per example, as
-                sampled
-            at this validation at the run's temperature, which the experts are scored at too. N: all examples.
+                sampled at this validation, under the policy. N: all examples. The experts are scored at the temperature
+                of validation too (greedy: at 1).
         """
         if not self.rows:
             return {}
         limit = self._config.rollout.max_completion_tokens
         tokens, mask = policy.tokenize_experts(self._examples, limit)
-        logprobs, _ = logprobs_in_parts(policy, self._examples, range(len(self.rows)), tokens, mask, self._config)
+        temperature = self._config.validation_rollout.temperature or 1.0
+        owners = range(len(self.rows))
+        logprobs, _ = logprobs_in_parts(policy, self._examples, owners, tokens, mask, self._config, temperature)
         sums, lengths = logprobs.double().sum(-1).cpu().numpy(), mask.sum(-1).cpu().numpy()  # [rows]
         return {
             "expert/probe_nll": float(-sums.sum() / lengths.sum()),

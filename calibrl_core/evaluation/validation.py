@@ -35,12 +35,18 @@ class Validator:
         self._probe = ExpertProbe(examples, config)
         self._ranks = ranks
 
+    @property
+    def before_training(self) -> bool:
+        """Return true if a validation precedes the first step."""
+        return self._settings.before_training
+
     def due(self, step: int, *, last: bool) -> bool:
         """Return if a validation follows `step` (from 1)."""
         return last or step % self._settings.every_steps == 0
 
     def validate(self, step: int) -> dict[str, float]:
-        """Return validation/ metrics with their intervals, and expert/probe_ metrics if the data has experts.
+        """Return validation/ metrics with their intervals, and expert/probe_ metrics if the data has experts. `step`: 0
+        before training.
 
         Each process samples its slice of the prompts; all processes get the metrics of all prompts.
         """
@@ -54,11 +60,12 @@ class Validator:
         return metrics
 
     def _sample(self, step: int, examples: Sequence[Example], first: int) -> Answers:
-        rollout = self._config.rollout
+        rollout = self._config.validation_rollout
         request = SamplingRequest(
             group_size=self._settings.samples,
             temperature=rollout.temperature,
             max_tokens=rollout.max_completion_tokens,
+            sampling=rollout,
             seed=[self._config.seed, _SEED, step],
             first_row=first * self._settings.samples,
         )

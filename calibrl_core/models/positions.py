@@ -15,9 +15,15 @@ _MEASURED = 100  # prompts whose lengths a warning is based on: measuring can en
 _OFFSET = 2  # first row that OPT and BioGPT use
 
 
-def check_positions(policy: Policy, field: str, examples: Sequence[Example], max_completion_tokens: int) -> str | None:
+def check_positions(
+    policy: Policy,
+    field: str,
+    examples: Sequence[Example],
+    max_completion_tokens: int,
+    setting: str = "rollout.max_completion_tokens",
+) -> str | None:
     """Return a warning if a prompt with the longest possible completion exceeds the positions that the model was
-    trained for, else None. `field`: where the examples come from.
+    trained for, else None. `field`: where the examples come from; `setting`: the field of `max_completion_tokens`.
 
     Raises:
         ModelError: it does, and the model has no other positions: they are rows of a table (GPT-2, OPT, GPT-J).
@@ -33,7 +39,7 @@ def check_positions(policy: Policy, field: str, examples: Sequence[Example], max
         f"{field}: a prompt of {longest} tokens with a completion of up to {max_completion_tokens} exceeds the "
         f"{positions} positions of the model (max_position_embeddings)"
     )
-    advice = "lower rollout.max_completion_tokens, or leave long prompts out"
+    advice = f"lower {setting}, or leave long prompts out"
     if ends:
         raise ModelError(f"{message}, and the model computes none beyond them; {advice}")
     return f"{message}, beyond which it was not trained; {advice}"

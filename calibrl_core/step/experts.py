@@ -29,7 +29,9 @@ def find_experts(policy: Policy, examples: Sequence[Example], config: TrainConfi
         return no_experts(examples, policy.device)
     limit = config.rollout.max_completion_tokens
     tokens, mask = policy.tokenize_experts([examples[index] for index in with_expert], limit)
-    logprobs, entropies = logprobs_in_parts(policy, examples, with_expert, tokens, mask, config)
+    logprobs, entropies = logprobs_in_parts(
+        policy, examples, with_expert, tokens, mask, config, config.rollout.temperature
+    )
     prompts = torch.tensor(with_expert, device=policy.device)
 
     def by_prompt(rows: Tensor) -> Tensor:

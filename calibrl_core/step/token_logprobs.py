@@ -84,12 +84,14 @@ def logprobs_in_parts(
     tokens: Tensor,
     mask: Tensor,
     config: TrainSettings,
+    temperature: float,
 ) -> tuple[Tensor, Tensor]:
     """Return log-probabilities and entropies of completions, each `[R, T]` float (nats, 0 where masked), no gradient.
 
     Args:
         owners: the example of each row, an index into `examples`.
         tokens, mask: the completions, `[R, T]` long and bool.
+        config: limits of a micro-batch.
     """
     logprobs = torch.zeros(tokens.shape, dtype=policy.model.dtype, device=tokens.device)
     entropies = torch.zeros_like(logprobs)
@@ -97,7 +99,7 @@ def logprobs_in_parts(
         width = int(mask[part].sum(-1).max())
         own = [owners[row] for row in part.tolist()]
         output = policy.token_logprobs(
-            examples, own, tokens[part, :width], mask[part, :width], config.rollout.temperature, with_entropy=True
+            examples, own, tokens[part, :width], mask[part, :width], temperature, with_entropy=True
         )
         assert output.entropies is not None
         logprobs[part, :width], entropies[part, :width] = output.logprobs, output.entropies

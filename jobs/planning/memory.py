@@ -51,7 +51,9 @@ def estimate(spec: TrainSpec | EvaluateSpec, shape: ModelShape, options: ModelOp
         parts += [*_weights(sizes, options, trained, added), *_training(spec, sizes, options, trained)]
         samples = _samples(spec)
         rows = spec.prompts_per_step * spec.rollout.group_size if samples else 0
-        parts += _rollouts(sizes, spec.rollout.max_completion_tokens, samples * rows, spec.rollout.batch_tokens, spec)
+        validation = spec.validation.rollout(spec.rollout) if spec.validation else spec.rollout
+        longest = max(spec.rollout.max_completion_tokens, validation.max_completion_tokens)
+        parts += _rollouts(sizes, longest, samples * rows, spec.rollout.batch_tokens, spec)
     else:
         parts += _weights(sizes, options, 0, 0)
         longest = spec.rollout.max_completion_tokens
@@ -150,7 +152,8 @@ def _rollouts(
     sizes: _Sizes, completion_tokens: int, rows: int, batch_tokens: int, spec: TrainSpec | None
 ) -> list[MemoryPart]:
     shape, width = sizes.shape, sizes.width
-    row = _row_tokens(spec, shape) if spec else _bounded(PROMPT_TOKENS + completion_tokens, shape)
+    prompt_tokens = (spec.prompts.max_tokens if spec else None) or PROMPT_TOKENS
+    row = _bounded(prompt_tokens + completion_tokens, shape)
     together = min(rows, max(1, batch_tokens // row)) if rows else 0
     cached = together * row
     formula = f"{together:,} rows x {row:,} tokens x {shape.layers} layers x 2 x {shape.kv_width} x {width} bytes"

@@ -11,7 +11,7 @@ from calibrl_core.report import EVENT_FILE, IMAGE_FOLDER, EventFile
 from jobs import lifecycle
 from jobs.db import get_engine, session_scope
 from jobs.lifecycle import Claim, LeaseLost
-from jobs.repository import accuracies, checkpoints, events, images, jobs, logs, metrics, samples
+from jobs.repository import accuracies, checkpoints, curves, events, images, jobs, logs, metrics, samples
 from tests.support import job_steps
 from tests.support.databases import sql
 from tests.support.fake_trainer.run import png
@@ -131,6 +131,23 @@ def test_a_restarted_evaluation_replaces_its_earlier_results(claim: Claim, run_d
     assert [event.message for event in job_steps.history(claim.job_id) if event.type == "warning"] == [
         "lines skipped in events.jsonl: 1; the first: accuracies: Value error, 2 prompts have 1 values"
     ]
+
+
+def test_a_validation_before_training_is_the_first_point(claim: Claim, run_dir: Path) -> None:
+    """Also after a restart before the first step, which validates again."""
+    report = EventFile(run_dir)
+    for value in (0.25, 0.5):
+        report.emit("start", step=0, steps_total=9, versions={}, parameters=1)
+        report.emit("metrics", step=0, values={"validation/accuracy": value})
+    shipper = Shipper(claim, run_dir, "tester")
+    ship_all(shipper)
+    assert rows(claim) == {0: {"validation/accuracy": 0.5}}
+    assert progress(claim) == (0, 9)
+    report.emit("metrics", step=1, values={"validation/accuracy": 0.75})
+    ship_all(shipper)
+    with session_scope() as session:
+        found = curves.buckets(session, claim.job_id, ["validation/accuracy"], newest=1, width=1, first=0, last=1)
+        assert [(row.first_step, row.last) for row in found] == [(0, 0.5), (1, 0.75)]
 
 
 def test_nothing_is_written_without_the_lease(claim: Claim, run_dir: Path) -> None:
