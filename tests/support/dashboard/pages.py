@@ -1,16 +1,21 @@
 """Pages of the dashboard in Streamlit's test runner, and what they show."""
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest
 
 import dashboard
 from tests.support.waiting import LIMIT_SECONDS
 
 NAVIGATION = Path(dashboard.__file__).with_name("navigation.py")
+# Each `AppTest` reads the metadata of all installed packages, which is most of a test's time. None changes in between.
+manifest_scanner.scan_component_manifests = cache(manifest_scanner.scan_component_manifests)
+
 RENAMED = ("datasets", "new_job")  # their addresses differ from their names: the test runner knows these after a run
 
 

@@ -112,6 +112,7 @@ def test_paper_as_run_is_the_published_arithmetic(tmp_path: Path) -> None:
     assert presets.text("paper_as_run").count("PLACEHOLDER") == 3
 
 
+@pytest.mark.slow
 def test_paper_as_run_takes_its_five_updates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One of its eight processes runs one step, with a tiny model and rollouts of two tokens."""
     from calibrl_core.report import EventFile
