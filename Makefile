@@ -56,7 +56,8 @@ test-postgres: $(INSTALLED)  ## the tests of SQL on another PostgreSQL: make tes
 
 test-vllm: $(VLLM)  ## the rollout engine on vLLM, in its own environment: 1.5 GB, a few minutes
 	@.venv-vllm/bin/python -m pytest -W default --confcutdir=tests/unit/calibrl_core \
-		tests/unit/calibrl_core/test_rollout_contract.py tests/unit/calibrl_core/test_rollout_vllm.py
+		tests/unit/calibrl_core/test_rollout_contract.py tests/unit/calibrl_core/test_rollout_vllm.py \
+		tests/process/calibrl_core/test_rollout_vllm_ranks.py
 
 chaos: $(INSTALLED)  ## faults against the queue on the real stack, about 40 minutes; checks that no job is lost or run twice
 	@$(RUN) -m tests.chaos

@@ -121,8 +121,6 @@ class _Run:
         rollout = self.config.rollout
         if rollout.engine == "shared_prefill":
             return SharedPrefillEngine(self.policy, rollout.batch_tokens)
-        if self.ranks.world > 1:  # vLLM would take the trainer's process group for its own
-            raise LaunchError("rollout.engine: vllm runs in one process; use shared_prefill with several")
         from calibrl_core.rollout.vllm import VLLMEngine
 
         engine = VLLMEngine(self.policy, rollout.batch_tokens)

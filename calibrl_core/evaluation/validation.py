@@ -51,9 +51,10 @@ class Validator:
         Each process samples its slice of the prompts; all processes get the metrics of all prompts.
         """
         place = self._ranks.my_slice(len(self._examples))
-        with self._policy.weights.gathered():
+        with self._engine.sampling():
             own = self._sample(step, self._examples[place.start : place.stop], place.start)
-            parts = self._ranks.gather(own)
+        parts = self._ranks.gather(own)
+        with self._policy.weights.gathered():  # only the first process measures
             values = None if parts is None else self._measure(concatenate(parts))
         metrics = self._ranks.from_first(values)
         assert metrics is not None

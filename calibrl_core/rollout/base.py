@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -43,7 +44,13 @@ class SamplingRequest:
 
 
 class RolloutEngine(Protocol):
-    """Samples completions from the current policy."""
+    """Samples completions from the policy. One engine per process of a run."""
+
+    def sampling(self) -> AbstractContextManager[None]:
+        """Return a context in which `generate` samples from the weights that the policy has at its entry.
+
+        Every process must enter and leave it, since the processes exchange weights there.
+        """
 
     def generate(self, examples: Sequence[Example], request: SamplingRequest) -> Rollouts:
-        """Return `request.group_size` completions for each example."""
+        """Return `request.group_size` completions for each example. Needs no other process."""

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -32,6 +33,12 @@ class SharedPrefillEngine:
     def __init__(self, policy: Policy, batch_tokens: int = BATCH_TOKENS) -> None:
         self._policy = policy
         self._batch_tokens = batch_tokens
+
+    @contextmanager
+    def sampling(self) -> Iterator[None]:
+        """Hold all weights in this process: see `RolloutEngine.sampling`."""
+        with self._policy.weights.gathered():
+            yield
 
     @torch.no_grad()
     def generate(self, examples: Sequence[Example], request: SamplingRequest) -> Rollouts:

@@ -5,9 +5,11 @@ does (`sampling.draw`), records its values, and leaves vLLM no other choice. Ban
 strings, seeds, log-probabilities and entropies are therefore exactly CalibRL's. Only the logits can differ, because
 vLLM uses other kernels than the trainer; the learner corrects for the difference (`calibrl_core.step.importance`).
 
-vLLM keeps a copy of the weights. The copy is replaced before every sampling, with a version number that vLLM's side
-must report afterwards. It is always replaced: torch does not show changed weights, since the fused AdamW does
+vLLM keeps a copy of the weights. `sampling` replaces it, a layer at a time, with a version number that vLLM's side must
+report after each `generate`. It is always replaced: torch does not show changed weights, since the fused AdamW does
 not change `Tensor._version`.
+
+Several processes have an engine each, which samples the prompts of its process. They exchange only weights.
 """
 
 from __future__ import annotations
@@ -15,13 +17,14 @@ from __future__ import annotations
 import shutil
 import tempfile
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from calibrl_core.data.schema import Example
 from calibrl_core.models.errors import ModelError
@@ -33,6 +36,7 @@ from calibrl_core.rollout.token_buffers import TokenBuffers
 
 BLOCK_TOKENS = 32  # block size of vLLM's key-value memory; attention on a CPU needs a multiple of 32
 MAX_ROWS = 256  # decoded at the same time
+FREE_SHARE = 0.9  # of the free GPU memory, for vLLM: its own communication buffers take some before it looks
 ROW = "calibrl_row"  # key of a request's number within one `generate`
 
 
@@ -51,13 +55,37 @@ class VLLMEngine:
         """
         self._policy = policy
         self._drawing = _Drawing(policy)
-        self._folder = Path(tempfile.mkdtemp(prefix="calibrl-vllm-"))
+        self._folder = Path(tempfile.mkdtemp(prefix="calibrl-vllm-"))  # also read after the start
         self._tidy = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-        policy.save(self._folder)
+        self._in_group = distributed.is_initialized()
+        self._sleeps = policy.device.type == "cuda"
+        policy.save_form(self._folder)
         self._llm = _start(self._folder, policy, batch_tokens, self._drawing)
-        for file in self._folder.glob("*.safetensors"):
-            file.unlink()  # later weights come from memory; the processor's files are still needed
         self._version = 0  # version of the weights passed last
+        self._sampling = False
+        self._rest()
+
+    @contextmanager
+    def sampling(self) -> Iterator[None]:
+        """Pass the policy's weights to vLLM, and clear everything computed with earlier ones: see
+        `RolloutEngine.sampling`. Outside, vLLM leaves the GPU to the trainer.
+        """
+        self._version += 1
+        if self._sleeps:
+            self._llm.wake_up()
+        self._llm.collective_rpc(_load, args=(self._policy.saved_tensors(), self._version))
+        self._llm.reset_prefix_cache()
+        self._llm.llm_engine.reset_encoder_cache()
+        self._sampling = True
+        try:
+            yield
+        finally:
+            self._sampling = False
+        self._rest()
+
+    def _rest(self) -> None:
+        if self._sleeps:
+            self._llm.sleep(level=1)  # level 2 drops the weights, and with them buffers that are in no file
 
     @torch.no_grad()
     def generate(self, examples: Sequence[Example], request: SamplingRequest) -> Rollouts:
@@ -69,7 +97,8 @@ class VLLMEngine:
         """
         from vllm import SamplingParams
 
-        self._sync()
+        if not self._sampling:
+            raise StaleWeightsError("vLLM has the weights of an earlier step: sample within `sampling()`")
         group_size = request.group_size
         self._drawing.begin(len(examples) * group_size, request)
         stops = sorted(self._policy.stop_ids)
@@ -91,19 +120,16 @@ class VLLMEngine:
 
     def close(self) -> None:
         """Free the memory. The engine cannot be used afterwards."""
-        self._llm.llm_engine.engine_core.shutdown()
+        client = self._llm.llm_engine.engine_core
+        if self._in_group:
+            client.engine_core.model_executor.shutdown()  # the client would also destroy the trainer's process group
+        else:
+            client.shutdown()
         self._tidy()
 
     def _prompt(self, example: Example) -> dict[str, Any]:
         tokens, images = self._policy.encoder.unexpanded(example)
         return {"prompt_token_ids": tokens, **({"multi_modal_data": {"image": images}} if images else {})}
-
-    def _sync(self) -> None:
-        """Pass the policy's weights to vLLM, and clear everything computed with earlier ones."""
-        self._version += 1
-        self._llm.collective_rpc(_load, args=(dict(self._policy.saved_tensors()), self._version))
-        self._llm.reset_prefix_cache()
-        self._llm.llm_engine.reset_encoder_cache()
 
     def _check(self, examples: Sequence[Example], outputs: Sequence[Any]) -> None:
         versions = self._llm.collective_rpc(_version)
@@ -119,10 +145,10 @@ class VLLMEngine:
                 )
 
 
-def _load(worker: Any, tensors: dict[str, Tensor], version: int) -> None:
+def _load(worker: Any, tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
     """Load the weights; runs on vLLM's side."""
     worker.calibrl_weights = None  # in case loading fails
-    worker.model_runner.reload_weights(weights_iterator=iter(tensors.items()))
+    worker.model_runner.reload_weights(weights_iterator=iter(tensors))
     worker.calibrl_weights = version
 
 
@@ -150,15 +176,18 @@ def _start(folder: Path, policy: Policy, batch_tokens: int, drawing: _Drawing) -
     try:
         return LLM(
             str(folder),
+            load_format="dummy",  # `sampling` passes the weights
             dtype=dtype,
             enforce_eager=policy.device.type == "cpu",  # compilation there takes minutes
-            distributed_executor_backend=UniProcExecutor,  # given by name, vLLM refuses it on a CPU
+            # Given by name, vLLM refuses the first on a CPU. The second takes the launcher's processes for its own.
+            distributed_executor_backend=UniProcExecutor if not distributed.is_initialized() else "external_launcher",
             async_scheduling=False,  # a draw needs the number of earlier tokens
             block_size=BLOCK_TOKENS,
             kv_cache_memory_bytes=2 * config.num_hidden_layers * heads * width * dtype.itemsize * BLOCK_TOKENS * blocks,
             max_model_len=longest,
             max_num_seqs=max(1, min(MAX_ROWS, batch_tokens // BLOCK_TOKENS)),
             logits_processors=[_processor(drawing)],
+            **_on_gpu(policy.device),
         )
     except ValueError as error:
         raise ModelError(f"rollout.engine: vllm does not take this model or rollout.batch_tokens: {error}") from error
@@ -172,6 +201,17 @@ class _Row:
     completion: list[int]  # its tokens so far
     uniforms: Tensor  # [max_tokens] float64
     repeated: Tensor | None  # [V] bool, tokens of prompt and completion; None without a repetition penalty
+
+
+def _on_gpu(device: torch.device) -> dict[str, Any]:
+    """Return vLLM's arguments for a GPU that holds the policy already: vLLM refuses to start if less memory is free
+    than the share that it may use, 0.92 of the GPU by default.
+    """
+    if device.type != "cuda":
+        return {}
+    torch.cuda.empty_cache()
+    free, total = torch.cuda.mem_get_info(device)
+    return {"gpu_memory_utilization": FREE_SHARE * free / total, "enable_sleep_mode": True}
 
 
 class _Drawing:

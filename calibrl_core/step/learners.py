@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -91,12 +91,16 @@ class ReinforcementLearner:
         first_prompt = self._ranks.my_slice(len(examples)).start
         extra: dict[str, float] = {}
         # The vision features of a step's images are kept: rollouts and experts show the same images.
-        with self._policy.weights.gathered(), self._policy.images.cached():
-            groups = self._sample(step, 0, examples, clock)
-            if attempts := self._algorithm.resample_limit():
-                groups, first_prompt, extra = self._resample(step, groups, attempts, clock)
+        with self._policy.images.cached():
+            with ExitStack() as sampling:
+                with clock("rollout"):
+                    sampling.enter_context(self._engine.sampling())
+                groups = self._sample(step, 0, examples, clock)
+                if attempts := self._algorithm.resample_limit():
+                    groups, first_prompt, extra = self._resample(step, groups, attempts, clock)
             assert groups is not None  # a step has a prompt for each process
-            batch = self._batch(step, first_prompt, groups, clock)
+            with self._policy.weights.gathered():
+                batch = self._batch(step, first_prompt, groups, clock)
         if _due(step, self._config.diagnostics.gradients_every):  # outside the clock: not in perf/step_seconds
             extra |= self._updater.compare_gradients(batch, step, first_prompt)
         old_logprobs = None

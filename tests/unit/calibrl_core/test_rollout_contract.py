@@ -56,7 +56,9 @@ def prompts(examples: list[Example]) -> Any:
 def sample(make_engine: Callable[..., Any], policy: Policy, prompts: Any) -> Any:
     def run(*, batch_tokens: int = PLENTY, which: Any = slice(None), **changed: Any) -> Any:
         settings = {"group_size": 4, "temperature": 1.0, "max_tokens": MAX_TOKENS, "seed": [3], **changed}
-        return make_engine(policy, batch_tokens).generate(prompts[which], SamplingRequest(**settings))
+        engine = make_engine(policy, batch_tokens)
+        with engine.sampling():
+            return engine.generate(prompts[which], SamplingRequest(**settings))
 
     return run
 
@@ -174,9 +176,10 @@ def test_frequencies_are_the_policys(
     banned = torch.ones_like(policy.banned)
     banned[[70, 71, 72, 73]] = False
     monkeypatch.setattr(policy, "banned", banned)
-    rollouts = make_engine(policy, PLENTY).generate(
-        prompts[:1], SamplingRequest(group_size=2000, temperature=0.5, max_tokens=1, seed=[11])
-    )
+    engine = make_engine(policy, PLENTY)
+    with engine.sampling():
+        request = SamplingRequest(group_size=2000, temperature=0.5, max_tokens=1, seed=[11])
+        rollouts = engine.generate(prompts[:1], request)
     tokens = rollouts.tokens[:, 0]
     for token in (70, 71, 72, 73):
         expected = rollouts.logprobs[tokens == token, 0][0].exp().item()

@@ -18,7 +18,6 @@ from transformers import LlamaConfig, Qwen2Config
 
 from calibrl_core.config import BuiltinModel, LoraSettings, TrainConfig
 from calibrl_core.data.schema import Example
-from calibrl_core.distributed.ranks import LaunchError, Ranks
 from calibrl_core.models.errors import ModelError
 from calibrl_core.models.policy import Policy, load_policy
 from calibrl_core.report import EventFile
@@ -54,7 +53,8 @@ def assert_agree(vllm: Any, own: Any) -> None:
 
 def asked(engine: SharedPrefillEngine, examples: list[Example], **changed: Any) -> Any:
     settings = {"group_size": 4, "temperature": 1.0, "max_tokens": 12, "seed": [5], **changed}
-    return engine.generate(examples, SamplingRequest(**settings))
+    with engine.sampling():
+        return engine.generate(examples, SamplingRequest(**settings))
 
 
 @installed
@@ -171,7 +171,9 @@ def test_training_samples_from_every_steps_weights_and_resumes(tmp_path: Path, r
     """Were a step's weights not handed over, the divergence would be that of an update at this rate: 0.3 nats."""
     whole, metrics = trained(tmp_path / "whole", config())
     assert len(metrics) == 3
-    assert all(values["kl/sampler"] < 1e-9 for values in metrics)
+    compared = [values["kl/sampler"] for values in metrics if "kl/sampler" in values]  # not if no row has a weight
+    assert compared
+    assert max(compared) < 1e-9
     assert all(values["clip/sampler_share"] == 0 for values in metrics)
     assert metrics[-1]["loss/grad_norm"] > 0
     assert metrics[-1]["perf/rescore_seconds"] > 0
@@ -183,16 +185,6 @@ def test_training_samples_from_every_steps_weights_and_resumes(tmp_path: Path, r
     trained(tmp_path / "parts", config(), stop_after=2)
     resumed, _ = trained(tmp_path / "parts", config())
     assert all(torch.equal(resumed[name], tensor) for name, tensor in whole.items())
-
-
-def test_several_processes_are_refused(tmp_path: Path) -> None:
-    class Two(Ranks):
-        world = 2
-
-    report = EventFile(tmp_path)
-    with pytest.raises(LaunchError, match=r"rollout\.engine"):
-        train(config(), report, lambda: True, Two())
-    report.close()
 
 
 @pytest.mark.skipif(find_spec("vllm") is not None, reason="vllm is installed here")
