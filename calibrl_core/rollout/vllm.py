@@ -61,6 +61,9 @@ class VLLMEngine:
         self._sleeps = policy.device.type == "cuda"
         policy.save_form(self._folder)
         self._llm = _start(self._folder, policy, batch_tokens, self._drawing)
+        if self._in_group:
+            # Its client destroys the process group, here the trainer's, when it is closed or collected.
+            self._llm.llm_engine.engine_core._finalizer.detach()
         self._version = 0  # version of the weights passed last
         self._sampling = False
         self._rest()
@@ -122,7 +125,7 @@ class VLLMEngine:
         """Free the memory. The engine cannot be used afterwards."""
         client = self._llm.llm_engine.engine_core
         if self._in_group:
-            client.engine_core.model_executor.shutdown()  # the client would also destroy the trainer's process group
+            client.engine_core.model_executor.shutdown()
         else:
             client.shutdown()
         self._tidy()

@@ -1,4 +1,4 @@
-"""Two processes, each with its own vLLM engine, learn what one process with `shared_prefill` learns.
+"""Two processes, each with its own vLLM engine, learn what two processes with `shared_prefill` learn.
 
 `make test-vllm` runs these in their own environment; elsewhere they are skipped.
 """
@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from safetensors.torch import load_file
 
-from calibrl_core.distributed.ranks import ALONE
-from calibrl_core.verifiers.scorer import Scorer
+from calibrl_core.config import BuiltinModel
+from calibrl_core.models.policy import load_policy
 from tests.process.calibrl_core import run_ranks
-from tests.support.training import of_type, score_by_hash
+from tests.support.training import of_type
 
 SCRIPT = Path(run_ranks.__file__)
 ROOT = Path(__file__).parents[3]
@@ -39,11 +38,21 @@ CONFIG: dict[str, Any] = {
 pytestmark = pytest.mark.skipif(find_spec("vllm") is None, reason="vllm is not installed here: make test-vllm")
 
 
+KINDS = ("ddp", "fsdp")
+ENGINES = ("vllm", "shared_prefill")
+
+
+def config(engine: str, kind: str) -> dict[str, Any]:
+    return CONFIG | {"parallel": kind, "rollout": {**CONFIG["rollout"], "engine": engine}}
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of the runs: ddp and fsdp by two processes with vLLM, one by this process without."""
+    """Return the folder of the runs, each by two processes: ENGINE/KIND."""
     root = tmp_path_factory.mktemp("ranks")
-    runs = [{"folder": str(root / kind), "config": CONFIG | {"parallel": kind}} for kind in ("ddp", "fsdp")]
+    runs = [
+        {"folder": str(root / engine / kind), "config": config(engine, kind)} for engine in ENGINES for kind in KINDS
+    ]
     (root / "runs.json").write_text(json.dumps(runs))
     command = [*TORCHRUN, str(SCRIPT), str(root / "runs.json")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -51,33 +60,31 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False
     )
     assert found.returncode == 0, found.stdout[-3000:] + found.stderr[-6000:]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Scorer, "score_all", score_by_hash)
-        rollout = {**CONFIG["rollout"], "engine": "shared_prefill"}
-        run_ranks.run(root / "one", CONFIG | {"rollout": rollout}, None, ALONE)
     return root
 
 
-def weights(run_dir: Path) -> Any:
-    return load_file(run_dir / "checkpoints/step-000003/model.safetensors")
+def values(run_dir: Path) -> list[dict[str, float]]:
+    return [event["values"] for event in of_type(run_dir, "metrics")]
 
 
-@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
-def test_two_processes_with_vllm_learn_what_one_without_learns(folder: Path, kind: str) -> None:
-    expected, found = weights(folder / "one"), weights(folder / kind)
-    for name, tensor in expected.items():
-        torch.testing.assert_close(found[name], tensor, rtol=0, atol=2e-5)
-    (one,) = [event["values"] for event in of_type(folder / "one", "metrics")][-1:]
-    (two,) = [event["values"] for event in of_type(folder / kind, "metrics")][-1:]
-    assert two["validation/length_mean"] == one["validation/length_mean"]
-    assert two["reward/mean"] == one["reward/mean"]
+@pytest.mark.parametrize("kind", KINDS)
+def test_both_engines_learn_the_same_weights(folder: Path, kind: str) -> None:
+    """Up to a small part of the way from the start: where a gradient is nearly 0, Adam makes much of its rounding."""
+    start = load_policy(BuiltinModel(builtin="tiny-vlm")).model.state_dict()
+    vllm, own = (load_file(folder / engine / kind / "checkpoints/step-000003/model.safetensors") for engine in ENGINES)
+    moved = sum(float((own[name] - start[name]).square().sum()) for name in own)
+    apart = sum(float((own[name] - vllm[name]).square().sum()) for name in own)
+    assert 0 <= apart < 1e-5 * moved
+    for name in ("validation/length_mean", "reward/mean", "exploration/entropy"):
+        found, expected = (values(folder / engine / kind)[-1][name] for engine in ENGINES)
+        assert found == pytest.approx(expected, rel=1e-3)
 
 
-@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_steps_weights_reach_both_engines(folder: Path, kind: str) -> None:
-    one, two = ([event["values"] for event in of_type(folder / name, "metrics")] for name in ("one", kind))
-    compared = [values.get("kl/sampler") is not None for values in two]
-    assert compared == [values.get("kl/sampler") is not None for values in one]
+    vllm, own = (values(folder / engine / kind) for engine in ENGINES)
+    compared = ["kl/sampler" in step for step in vllm]
+    assert compared == ["kl/sampler" in step for step in own]  # a step has none if no row has a weight
     assert any(compared)
-    assert all(values.get("kl/sampler", 0.0) < 1e-9 for values in two)
-    assert all(values["loss/grad_norm"] > 0 for values in two)
+    assert all(step.get("kl/sampler", 0.0) < 1e-9 for step in vllm)
+    assert all(step["loss/grad_norm"] > 0 for step in vllm)
