@@ -36,7 +36,7 @@ from calibrl_core.rollout.token_buffers import TokenBuffers
 
 BLOCK_TOKENS = 32  # block size of vLLM's key-value memory; attention on a CPU needs a multiple of 32
 MAX_ROWS = 256  # decoded at the same time
-FREE_SHARE = 0.9  # of the free GPU memory, for vLLM: its own communication buffers take some before it looks
+FREE_SHARE = 0.5  # of the free GPU memory, for vLLM: it only compares, since the size of its memory is given
 ROW = "calibrl_row"  # key of a request's number within one `generate`
 
 
