@@ -96,13 +96,11 @@ class _Run:
         self.state = read_state(saved) if saved else TrainerState()
         self.saved_step = self.state.step
         self.identity = RunIdentity(config, self.state.identity if saved else None, ranks)
-        self.policy = load_policy(config.model, config.precision, saved, config.prompts)
+        sharded = config.parallel == "fsdp" and ranks.world > 1
+        self.policy = load_policy(config.model, config.precision, saved, config.prompts, sharded=sharded)
         examples = self._training_examples()
-        check_model(self.policy, examples)  # before the weights are divided: each process checks its whole model
-        if config.parallel == "fsdp" and ranks.world > 1:
-            from calibrl_core.models.sharded_weights import shard
-
-            shard(self.policy)
+        with self.policy.weights.gathered():
+            check_model(self.policy, examples)
         self.optimizer = make_optimizer(self.policy, config.optimizer)
         if saved:
             restore_optimizer(saved, self.optimizer, self.policy)

@@ -131,17 +131,6 @@ def _targets(model: Any, targets: tuple[str, ...], *, language_only: bool) -> li
     return chosen
 
 
-def store_frozen_in_bfloat16(model: Any) -> None:
-    """Convert the frozen linear layers to bfloat16, which autocast would otherwise do at every call. The head stays in
-    float32, in which it runs.
-    """
-    for module in model.modules():
-        if not isinstance(module, nn.Linear) or module is model.get_output_embeddings():
-            continue
-        if not any(parameter.requires_grad for parameter in module.parameters()):
-            module.to(torch.bfloat16)
-
-
 def lora_layers(model: nn.Module) -> dict[str, LoraLayer]:
     """Return the layers that have an adapter, by name."""
     if not any(".lora_A." in name for name, _ in model.named_parameters()):

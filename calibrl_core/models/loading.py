@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from calibrl_core.config import BuiltinModel, ModelSource
@@ -25,8 +26,11 @@ _REFUSED = {
 _ADVICE = "download the model's files again, or correct its config"
 
 
-def load_model(source: ModelSource) -> tuple[Any, Any]:
+def load_model(source: ModelSource, *, mapped: bool = False) -> tuple[Any, Any]:
     """Return a transformers model in float32 on the CPU, and its processor (of a text model: its tokenizer).
+
+    mapped: leave the weights in the dtype of their files, as views of these files: they take no memory until they are
+    copied. Weights that the model holds in another form than the files, such as stacked experts, are copies.
 
     Raises:
         ModelError: the source does not exist, is neither a causal text nor an image-text model, or its files do not
@@ -40,10 +44,10 @@ def load_model(source: ModelSource) -> tuple[Any, Any]:
     path = Path(source.path)
     if path.is_absolute() and not (path if path.suffix == ".gguf" else path / "config.json").is_file():
         raise ModelError(f"model.path: {path} is neither a .gguf file nor the folder of a saved model")
-    return _from_gguf(path) if path.suffix == ".gguf" else _from_folder(source.path)
+    return _from_gguf(path) if path.suffix == ".gguf" else _from_folder(source.path, mapped)
 
 
-def _from_folder(path: str) -> tuple[Any, Any]:
+def _from_folder(path: str, mapped: bool) -> tuple[Any, Any]:
     from transformers import (
         MODEL_FOR_CAUSAL_LM_MAPPING,
         MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
@@ -65,7 +69,45 @@ def _from_folder(path: str) -> tuple[Any, Any]:
     else:
         raise ModelError(f"{path}: {config.model_type} is neither a causal text model nor an image-text model")
     # No pickles: weights are safetensors.
-    return _load_checked(auto, path, path, use_safetensors=True), processor
+    dtype = _file_dtype(path) if mapped else torch.float32
+    model = _load_checked(auto, path, path, use_safetensors=True, dtype=dtype)
+    model = model if dtype == torch.float32 else _with_float32_buffers(model)
+    return model, processor
+
+
+def _file_dtype(path: str) -> torch.dtype:
+    """Return the dtype of all weights in a model's files; float32 if they have several, so that none loses digits."""
+    from transformers.utils import cached_file
+
+    def found(name: str) -> str | None:
+        return cached_file(path, name, _raise_exceptions_for_missing_entries=False)  # type: ignore[no-any-return]
+
+    index = found("model.safetensors.index.json")
+    names = set(json.loads(Path(index).read_text())["weight_map"].values()) if index else {"model.safetensors"}
+    dtypes = set()
+    for file in filter(None, map(found, names)):
+        with safe_open(file, "pt") as opened:
+            dtypes |= {opened.get_slice(name).get_dtype() for name in opened.keys()}  # noqa: SIM118  # no mapping
+    return (
+        {"BF16": torch.bfloat16, "F16": torch.float16}.get(*dtypes, torch.float32)
+        if len(dtypes) == 1
+        else torch.float32
+    )
+
+
+def _with_float32_buffers(loaded: Any) -> Any:
+    """Return the model with the weights of `loaded`, and with the buffers that it computes itself in float32."""
+    from accelerate import init_empty_weights
+
+    config = loaded.config
+    for part in (config, *(getattr(config, name) for name in config.sub_configs)):
+        part.dtype = torch.float32
+    with init_empty_weights(include_buffers=False):
+        model: Any = type(loaded)(config)
+    model.load_state_dict(loaded.state_dict(), assign=True)
+    model.tie_weights()
+    model.generation_config, model._weight_conversions = loaded.generation_config, loaded._weight_conversions
+    return model
 
 
 def _from_gguf(path: Path) -> tuple[Any, Any]:
@@ -82,8 +124,10 @@ def _from_gguf(path: Path) -> tuple[Any, Any]:
     return model_from_state(quantised, quantised.state_dict()), tokenizer
 
 
-def _load_checked(auto: Any, folder: str | Path, named: str | Path, **options: Any) -> Any:
-    """Return the model of `folder` in float32, with every tensor from its files. `named`: its name in messages.
+def _load_checked(
+    auto: Any, folder: str | Path, named: str | Path, *, dtype: torch.dtype = torch.float32, **options: Any
+) -> Any:
+    """Return the model of `folder`, with every tensor from its files. `named`: its name in messages.
 
     Raises:
         ModelError: files are missing or damaged, or hold other tensors than the config requires.
@@ -92,9 +136,9 @@ def _load_checked(auto: Any, folder: str | Path, named: str | Path, **options: A
         # Other shapes are accepted here, so that one message can report all problems.
         model, info = auto.from_pretrained(
             folder,
-            dtype=torch.float32,
             trust_remote_code=False,
             output_loading_info=True,
+            dtype=dtype,
             ignore_mismatched_sizes=True,
             **options,
         )

@@ -27,9 +27,9 @@ from calibrl_core.models.features import ImageInputs
 from calibrl_core.models.loading import load_model
 from calibrl_core.models.logprobs import Head, TokenLogprobs, token_logprobs
 from calibrl_core.models.packing import PackedInputs, pack_inputs, pack_rows
+from calibrl_core.models.placement import place
 from calibrl_core.models.tensor_files import write_tensors
 from calibrl_core.models.turn_end import turn_end
-from calibrl_core.models.weights import Weights
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -48,21 +48,27 @@ class Policy:
         device: torch.device,
         precision: Precision = "auto",
         form: PromptFormat = DEFAULT_FORMAT,
+        *,
+        sharded: bool = False,
     ) -> None:
-        """Move `model` to `device`, with weights in float32: the optimizer's masters.
+        """Move `model` to `device`, with weights in float32: the optimizer's masters. In bfloat16, frozen linear layers
+        of a model with adapters or without any trained weight are kept in bfloat16.
 
-        `precision` is that of forward and backward passes; auto: bfloat16 on a GPU.
+        `precision` is that of forward and backward passes; auto: bfloat16 on a GPU. sharded: hold this process's shard
+        of each weight; all processes must call this.
 
         Raises:
             ModelError: the tokenizer has no end-of-sequence token, or the model has no row for it or for padding.
         """
         # The update must run the distribution that was sampled from. Train mode only adds what differs from it:
         # dropout, jitter of routers, statistics of batches. So the model stays in eval mode, in the update too.
-        self.model: Any = model.to(device=device, dtype=torch.float32).eval()
-        self.weights = Weights()
+        self.model: Any = model.eval()
         self.processor = processor
         self.device = device
         self.bfloat16 = precision == "bfloat16" or (precision == "auto" and device.type == "cuda")
+        self._lora = adapters.lora_layers(self.model)
+        frozen_in_half = self.bfloat16 and (bool(self._lora) or not self.trained)
+        self.weights = place(model, device, sharded=sharded, bfloat16=self.bfloat16, frozen_in_half=frozen_in_half)
         self.tokenizer = getattr(processor, "tokenizer", processor)
         self.tokenizer.padding_side = "left"  # a reload resets it to right
         if self.tokenizer.pad_token_id is None:
@@ -78,12 +84,9 @@ class Policy:
         self.cache_name = "cache_params" if "cache_params" in self._takes else "past_key_values"  # Mamba: the first
         self.shares_prompts = self._shares_prompts()
         self.images = ImageInputs(self.decoder, self.encode, "mm_encoder_outputs" in self._takes)
-        self._lora = adapters.lora_layers(self.model)
         self._uses_adapters = True
         if device.type == "cpu" and self.parameter_count < SMALL:
             torch.set_num_threads(1)
-        if self.bfloat16 and self._lora:
-            adapters.store_frozen_in_bfloat16(self.model)
         if self.bfloat16 and device.type == "cuda":
             torch.set_float32_matmul_precision("high")  # the head stays float32, on tensor cores
 
@@ -335,11 +338,13 @@ def load_policy(
     precision: Precision = "auto",
     checkpoint: Path | None = None,
     form: PromptFormat = DEFAULT_FORMAT,
+    *,
+    sharded: bool = False,
 ) -> Policy:
     """Return the policy that a config names, on the GPU if there is one, set up for training.
 
     With `checkpoint`, the policy is bit for bit the one that the run which started from `source` wrote there. Never
-    runs code that comes with a model.
+    runs code that comes with a model. sharded: see `Policy`.
 
     Raises:
         ModelError: the source is not a trainable kind of model, or has no part that its options name.
@@ -347,11 +352,11 @@ def load_policy(
     """
     options = source.model_dump(include={"lora", "freeze_vision", "gradient_checkpointing"})
     start = source if checkpoint is None or source.lora else PathModel(path=str(checkpoint), **options)
-    model, processor = load_model(start)
+    model, processor = load_model(start, mapped=sharded)
     adapters.prepare_model(model, source)
     if checkpoint is not None and source.lora:
         adapters.load_adapter(checkpoint / adapters.FOLDER, model)
-    policy = Policy(model, processor, torch.device("cuda" if torch.cuda.is_available() else "cpu"), precision, form)
+    policy = Policy(model, processor, _device(), precision, form, sharded=sharded)
     _check_head(policy)
     return policy
 
@@ -359,17 +364,21 @@ def load_policy(
 def make_reference(policy: Policy, source: ModelSource, precision: Precision = "auto") -> Policy:
     """Return the frozen policy from the start of the run, loaded from `source`.
 
-    With adapters it is the same model with the adapters off; otherwise a copy, which needs the memory of another model.
+    With adapters it is the same model with the adapters off; otherwise a copy, which needs the memory of another model
+    and is sharded like the policy.
     """
     if source.lora:
         return policy.without_adapters()
-    bare = source.model_copy(update={"freeze_vision": False, "gradient_checkpointing": False})
-    reference = load_policy(bare, precision, form=policy.encoder.form)
+    sharded = policy.weights.sharded
+    model, processor = load_model(source, mapped=sharded)
+    model.requires_grad_(False)
+    reference = Policy(model, processor, policy.device, precision, policy.encoder.form, sharded=sharded)
     reference.encoder = policy.encoder  # so that a prompt is encoded once for both
-    reference.model.requires_grad_(False)
-    if reference.bfloat16:
-        adapters.store_frozen_in_bfloat16(reference.model)
     return reference
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @torch.no_grad()
@@ -380,9 +389,13 @@ def _check_head(policy: Policy) -> None:
         ModelError: the model computes its logits in another way.
     """
     tokens = torch.tensor([[policy.tokenizer.eos_token_id] * 2], device=policy.device)
-    with policy.forward_context():
-        hidden = policy.decoder(input_ids=tokens).last_hidden_state[0]
-        expected = policy.model(input_ids=tokens).logits[0].float()
-    if (policy.head.logits(hidden) - expected).norm() > 0.02 * expected.norm():  # bfloat16 errs by 0.004
+
+    def logits() -> tuple[torch.Tensor, torch.Tensor]:
+        with policy.forward_context():
+            hidden = policy.decoder(input_ids=tokens).last_hidden_state[0]
+            return policy.head.logits(hidden), policy.model(input_ids=tokens).logits[0].float()
+
+    actual, expected = policy.weights.run(logits)
+    if (actual - expected).norm() > 0.02 * expected.norm():  # bfloat16 errs by 0.004
         kind = policy.model.config.model_type
         raise ModelError(f"model: the trainer does not know how {kind} computes its logits; choose another model")

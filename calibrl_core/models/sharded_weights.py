@@ -10,37 +10,49 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
+import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
 from calibrl_core.distributed.ranks import Ranks
-from calibrl_core.models.policy import Policy
 from calibrl_core.models.tensor_files import TensorFiles
 from calibrl_core.models.weights import Weights
 
 T = TypeVar("T")
 
 
-def shard(policy: Policy) -> None:
-    """Hold only this process's shard of the policy's weights. All processes must hold equal weights and call this
-    before an optimizer is made.
+def shard(model: Any, device: torch.device, convert: Callable[[nn.Module], None], *, bfloat16: bool) -> ShardedWeights:
+    """Hold only this process's shard of a model's weights. All processes must hold equal weights and call this before
+    an optimizer is made.
+
+    convert: called for each module that has weights, before it is sharded, to bring these (without those of its
+    children) to `device` and to their dtype. So one layer at a time is whole, or what is outside the layers.
+    bfloat16: gather the layers in bfloat16, and sum their gradients in float32.
 
     Raises:
         RuntimeError: some weights were not sharded.
     """
-    mesh = init_device_mesh(policy.device.type, (distributed.get_world_size(),))
-    layers = _layers(policy.model.get_decoder())
+    mesh = init_device_mesh(device.type, (distributed.get_world_size(),))
+    # Autocast converts inputs where a layer needs it. Outside the layers is the head, which stays in float32.
+    in_layers = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
+    layers = _layers(model.get_decoder())
     for layer in layers:
-        fully_shard(layer, mesh=mesh)
-    root = fully_shard(_Pass(policy.model), mesh=mesh)
-    policy.weights = ShardedWeights(root, [cast(FSDPModule, layer) for layer in layers])
-    if not all(isinstance(parameter, DTensor) for parameter in policy.model.parameters()):
+        for module in layer.modules():
+            convert(module)
+        fully_shard(layer, mesh=mesh, mp_policy=in_layers if bfloat16 else MixedPrecisionPolicy())
+    inside = {module for layer in layers for module in layer.modules()}
+    for module in model.modules():
+        if module not in inside:
+            convert(module)
+    root = fully_shard(_Pass(model), mesh=mesh)
+    if not all(isinstance(parameter, DTensor) for parameter in model.parameters()):
         raise RuntimeError("fully_shard left some weights whole")
+    return ShardedWeights(root, [cast(FSDPModule, layer) for layer in layers])
 
 
 def _layers(decoder: nn.Module) -> list[nn.Module]:
@@ -71,6 +83,7 @@ class ShardedWeights(Weights):
 
     def __init__(self, root: FSDPModule, layers: list[FSDPModule]) -> None:
         self._root, self._layers = root, layers
+        self._gathered = False
         for unit in (root, *layers):
             # A token's weight in the loss is divided by the tokens of all processes, so gradients must be summed.
             unit.set_gradient_divide_factor(1.0)
@@ -99,7 +112,10 @@ class ShardedWeights(Weights):
         return watched
 
     def run(self, function: Callable[[], T]) -> T:
-        return cast(T, cast(nn.Module, self._root)(function))
+        result = cast(T, cast(nn.Module, self._root)(function))
+        if not self._gathered and not torch.is_grad_enabled():
+            self._root.reshard()  # without a backward pass, torch would keep what is outside the layers whole
+        return result
 
     @contextmanager
     def gathered(self) -> Iterator[None]:
@@ -107,9 +123,11 @@ class ShardedWeights(Weights):
         for unit in units:
             unit.set_reshard_after_forward(False, recurse=False)
             unit.unshard()
+        self._gathered = True
         try:
             yield
         finally:
+            self._gathered = False
             for unit in units:
                 unit.reshard()
             for layer in self._layers:

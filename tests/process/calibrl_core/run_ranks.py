@@ -41,12 +41,9 @@ def run(folder: Path, config: dict[str, Any], stop_after: int | None, ranks: Ran
 
 def rollouts(model: BuiltinModel, ranks: Ranks) -> dict[str, Any]:
     """Sample from a policy with sharded weights and record the state that it keeps."""
-    from calibrl_core.models.sharded_weights import shard
-
     examples = data.load(BuiltinData(builtin="digits", split="validation", rows=3))
-    policy = load_policy(model)
-    whole = {name: tensor.clone() for name, tensor in policy.model.state_dict().items()}
-    shard(policy)
+    whole = load_policy(model).model.state_dict()
+    policy = load_policy(model, sharded=True)
     parameters = list(policy.model.parameters())
     found = {
         "all_sharded": all(isinstance(one, DTensor) for one in parameters),

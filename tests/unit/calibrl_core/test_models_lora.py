@@ -296,7 +296,7 @@ def test_in_bfloat16_frozen_layers_are_kept_so_and_compute_the_same(
     layer = half.model.get_decoder().layers[0].self_attn.q_proj.base_layer
     assert layer.weight.dtype == torch.bfloat16
     assert half.head.weight.dtype == torch.float32
-    monkeypatch.setattr("calibrl_core.models.adapters.store_frozen_in_bfloat16", lambda model: None)
+    monkeypatch.setattr("calibrl_core.models.placement._frozen_linear_layers", lambda model: set())
     whole = adapted(precision="bfloat16")
     rollouts = sampled(half, examples)
     with torch.no_grad():
