@@ -76,28 +76,29 @@ def _from_folder(path: str, mapped: bool) -> tuple[Any, Any]:
 
 
 def _file_dtype(path: str) -> torch.dtype:
-    """Return the dtype of all weights in a model's files; float32 if they have several, so that none loses digits."""
-    from transformers.utils import cached_file
+    """Return the dtype of all weights in a model's files; float32 if they have several, so that none loses digits, or
+    if a file cannot be read: then the load gives the reason.
+    """
+    from transformers.utils.hub import cached_file
 
     def found(name: str) -> str | None:
-        return cached_file(path, name, _raise_exceptions_for_missing_entries=False)  # type: ignore[no-any-return]
+        return cached_file(path, name, _raise_exceptions_for_missing_entries=False)
 
     index = found("model.safetensors.index.json")
     names = set(json.loads(Path(index).read_text())["weight_map"].values()) if index else {"model.safetensors"}
     dtypes = set()
-    for file in filter(None, map(found, names)):
-        with safe_open(file, "pt") as opened:
-            dtypes |= {opened.get_slice(name).get_dtype() for name in opened.keys()}  # noqa: SIM118  # no mapping
-    return (
-        {"BF16": torch.bfloat16, "F16": torch.float16}.get(*dtypes, torch.float32)
-        if len(dtypes) == 1
-        else torch.float32
-    )
+    try:
+        for file in filter(None, map(found, names)):
+            with safe_open(file, "pt") as opened:
+                dtypes |= {opened.get_slice(name).get_dtype() for name in opened.keys()}  # noqa: SIM118  # no mapping
+    except SafetensorError:
+        return torch.float32
+    return {("BF16",): torch.bfloat16, ("F16",): torch.float16}.get(tuple(dtypes), torch.float32)
 
 
 def _with_float32_buffers(loaded: Any) -> Any:
     """Return the model with the weights of `loaded`, and with the buffers that it computes itself in float32."""
-    from accelerate import init_empty_weights
+    from accelerate import init_empty_weights  # type: ignore[import-untyped]
 
     config = loaded.config
     for part in (config, *(getattr(config, name) for name in config.sub_configs)):

@@ -307,6 +307,7 @@ class Policy:
             adapted = {name: layer for name, layer in self._lora.items() if f"{name}.base_layer.weight" in part}
             merged = adapters.merge_adapters(part, adapted) if self._lora else part
             yield from revert_weight_conversion(self.model, merged).items()
+            del part, merged  # before the next part is gathered
 
     def save_form(self, folder: Path) -> None:
         """Write what `save` writes, without weights: configuration and processor."""

@@ -1,14 +1,19 @@
 """Tensors in files of limited size: what is written is read again, in whole or in part."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import transformers
+from safetensors.torch import save_file
 from torch import Tensor
 
 from calibrl_core.config import BuiltinModel, CheckpointSettings, OptimizerSettings, PathModel
 from calibrl_core.models import tensor_files
+from calibrl_core.models.loading import load_model
 from calibrl_core.models.policy import load_policy
 from calibrl_core.models.tensor_files import TensorFiles, write_tensors
 from calibrl_core.run.checkpoint import Checkpoints, TrainerState, restore_optimizer
@@ -77,3 +82,23 @@ def test_a_checkpoint_of_several_files_is_read_again(tmp_path: Path, monkeypatch
     found = moments(other)
     assert len(found) == 3 * len(policy.trained)
     assert all(torch.equal(one, two) for one, two in zip(found, moments(optimizer), strict=True))
+
+
+@pytest.mark.parametrize("kind", ["Qwen2", "Gemma"])  # Gemma's embeddings have a factor in a buffer
+def test_mapped_weights_are_those_of_the_files(tmp_path: Path, text_policy: Callable[..., Any], kind: str) -> None:
+    policy = text_policy(getattr(transformers, f"{kind}Config"))
+    policy.save_form(tmp_path)
+    half = {name: tensor.bfloat16() for name, tensor in policy.model.state_dict().items() if name != "lm_head.weight"}
+    half |= {} if policy.model.config.tie_word_embeddings else {"lm_head.weight": policy.head.weight.bfloat16()}
+    save_file(half, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    source = PathModel(path=str(tmp_path))
+    (mapped, _), (whole, _) = load_model(source, mapped=True), load_model(source)
+    assert {one.dtype for one in mapped.parameters()} == {torch.bfloat16}
+    assert mapped.config.dtype == torch.float32
+    assert [*mapped.state_dict()] == [*whole.state_dict()]
+    assert all(torch.equal(one.float(), two) for one, two in zip(mapped.parameters(), whole.parameters(), strict=True))
+    buffers = dict(mapped.named_buffers())
+    assert buffers.keys() == dict(whole.named_buffers()).keys()
+    assert all(
+        torch.equal(buffers[name], one) and one.dtype == buffers[name].dtype for name, one in whole.named_buffers()
+    )
