@@ -357,7 +357,8 @@ def load_policy(
     adapters.prepare_model(model, source)
     if checkpoint is not None and source.lora:
         adapters.load_adapter(checkpoint / adapters.FOLDER, model)
-    policy = Policy(model, processor, _device(), precision, form, sharded=sharded)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    policy = Policy(model, processor, device, precision, form, sharded=sharded)
     _check_head(policy)
     return policy
 
@@ -376,10 +377,6 @@ def make_reference(policy: Policy, source: ModelSource, precision: Precision = "
     reference = Policy(model, processor, policy.device, precision, policy.encoder.form, sharded=sharded)
     reference.encoder = policy.encoder  # so that a prompt is encoded once for both
     return reference
-
-
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @torch.no_grad()
