@@ -269,6 +269,13 @@ class TrainSettings(StrictSettings):
     steps: int = Field(ge=1, le=10_000_000, description="Number of steps of the run.")
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of the data order and of sampling.")
     shuffle_data: bool = Field(True, description="Shuffle the rows in each epoch. False: keep the order of the data.")
+    data_workers: int | None = Field(
+        None,
+        ge=0,
+        le=64,
+        description="Processes per trainer process that prepare the images of the next step while a step runs. 0: the "
+        "trainer prepares them itself. None: as many as there are CPUs for, at most 4; 0 for small images.",
+    )
     checkpoints: CheckpointSettings = Field(default_factory=CheckpointSettings)
     samples: SampleSettings = Field(default_factory=SampleSettings)
     diagnostics: DiagnosticsSettings = Field(default_factory=DiagnosticsSettings)

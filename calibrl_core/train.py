@@ -32,6 +32,7 @@ from calibrl_core.diagnostics.solved import SolvedPrompts
 from calibrl_core.distributed.ranks import ALONE, LaunchError, Ranks
 from calibrl_core.evaluation.validation import Validator
 from calibrl_core.health import Alert, HealthMonitor
+from calibrl_core.models.encoding_workers import EncodingWorkers, useful_workers
 from calibrl_core.models.policy import load_policy, make_reference
 from calibrl_core.models.positions import check_positions
 from calibrl_core.report import Report, health_sentence
@@ -46,6 +47,7 @@ from calibrl_core.run.samples import report_groups
 from calibrl_core.run.template_check import check_template
 from calibrl_core.step.learners import Learner, ReinforcementLearner, StepResult, SupervisedLearner
 from calibrl_core.step.optimizer import GradientStep, learning_rate, make_optimizer
+from calibrl_core.step.prompt_source import PromptSource
 from calibrl_core.step.update import Updater
 from calibrl_core.verifiers.scorer import Score, Scorer
 
@@ -108,6 +110,7 @@ class _Run:
         self.scorer = scorer
         place = self.state.order or {"position": self.state.step * config.prompts_per_step, "waiting": []}
         self.order = DataOrder(examples, config.seed, config.prompts_per_step, shuffle=config.shuffle_data, state=place)
+        self.prompts = self._make_prompts(examples, closing)
         self.validator = self._make_validator()
         self.learner = config.algorithm.make_learner(self)
         self.solved = SolvedPrompts(self.state.solved)
@@ -125,9 +128,19 @@ class _Run:
         closing.callback(engine.close)
         return engine
 
+    def _make_prompts(self, examples: Sequence[Example], closing: ExitStack) -> PromptSource:
+        config, ranks, encoder = self.config, self.ranks, self.policy.encoder
+        most = -(-config.prompts_per_step // ranks.world)
+        count = useful_workers(examples, most, ranks.world) if config.data_workers is None else config.data_workers
+        if count == 0:
+            return PromptSource(self.order, encoder, ranks)
+        workers = EncodingWorkers(encoder, count, most)
+        closing.callback(workers.close)
+        return PromptSource(self.order, encoder, ranks, workers)
+
     def supervised(self, algorithm: SupervisedSettings) -> Learner:
         """Return the learner of an algorithm that samples nothing: see `LearnerFactory`."""
-        return SupervisedLearner(self.config, algorithm, self.policy, self._gradient_step(), self.ranks)
+        return SupervisedLearner(self.config, algorithm, self.policy, self._gradient_step(), self.prompts, self.ranks)
 
     def reinforcement(self, algorithm: PolicyGradientSettings) -> Learner:
         """Return the learner of an algorithm that samples: see `LearnerFactory`."""
@@ -135,7 +148,7 @@ class _Run:
         reference = make_reference(self.policy, config.model, config.precision) if algorithm.needs_reference else None
         updater = Updater(self.policy, self._gradient_step(), config, reference, self.ranks)
         return ReinforcementLearner(
-            config, algorithm, self.policy, self.engine, updater, self.scorer, self.order, self.ranks
+            config, algorithm, self.policy, self.engine, updater, self.scorer, self.prompts, self.ranks
         )
 
     def _gradient_step(self) -> GradientStep:
@@ -216,9 +229,12 @@ class _Run:
         step = self.state.step  # from 0; reported from 1: metrics of step n describe the n-th update
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(config.optimizer, step, config.steps)
-        with self.policy.encoder.held():
-            result = self.learner.step(step, self.order.next_step())
+        encoder = self.policy.encoder
+        encodings = encoder.encodings
+        with encoder.held():
+            result = self.learner.step(step, self.prompts.next_step())
         metrics = {**result.metrics, **memory_bytes(self.policy.device)}
+        metrics["perf/encodings"] = encoder.encodings - encodings
         self.state.step += 1
         last = self.state.step == config.steps
         if result.batch is not None:

@@ -18,11 +18,12 @@ from calibrl_core.distributed.ranks import Ranks
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 from calibrl_core.step.learners import ReinforcementLearner
 from calibrl_core.step.optimizer import GradientStep, make_optimizer
+from calibrl_core.step.prompt_source import PromptSource
 from calibrl_core.step.update import Updater
 from calibrl_core.verifiers.exact import ExactReward
 from calibrl_core.verifiers.scorer import Score, Scorer
 
-PHASES = ("rollout", "reward", "expert", "update")
+PHASES = ("image", "rollout", "reward", "expert", "update")
 
 
 class _Hashed(Scorer):
@@ -56,7 +57,7 @@ def run(case: Case, steps: int, seed: int, algorithm: Literal["grpo", "calibrl"]
             SharedPrefillEngine(policy),
             Updater(policy, gradient, config),
             scorer,
-            order,
+            PromptSource(order, policy.encoder, Ranks()),
             Ranks(),
         )
         for step in range(steps):

@@ -72,7 +72,7 @@ def open_image(data: bytes) -> Image:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         image.load()
     except Exception as error:  # decoders raise many kinds of errors on broken bytes
-        raise DataError(f"an image cannot be decoded: {error}") from error
+        raise DataError(f"an image cannot be decoded: {_reason(error)}") from error
     return image
 
 
@@ -99,11 +99,17 @@ def _check(data: bytes) -> None:
             elif not too_large:
                 image.verify()  # of PNG: the checksums; of WebP: that all bytes are there; of JPEG: nothing
     except Exception as error:  # decoders raise many kinds of errors on broken bytes
-        raise DataError(f"an image cannot be read: {error}") from error
+        raise DataError(f"an image cannot be read: {_reason(error)}") from error
     if too_large:
         raise DataError(
             f"an image has {width} x {height} pixels; the limit is {MOST_PIXELS // 10**6} million: make it smaller"
         )
+
+
+def _reason(error: Exception) -> str:
+    from PIL import UnidentifiedImageError
+
+    return f"it is none of {', '.join(FORMATS)}" if isinstance(error, UnidentifiedImageError) else str(error)
 
 
 def _has_end(jpeg: bytes) -> bool:

@@ -3,6 +3,7 @@ resumed run neither repeats nor skips an example.
 """
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,12 @@ class DataOrder:
         indices = self._take(count, self._taken)
         self._taken |= set(indices)
         return [self._examples[index] for index in indices]
+
+    def upcoming(self) -> list[Example]:
+        """Return the examples of the next step, if the current one takes no more. Changes nothing."""
+        ahead = copy(self)
+        ahead._waiting = list(self._waiting)
+        return ahead.next_step()
 
     @property
     def _rows(self) -> int:

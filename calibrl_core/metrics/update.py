@@ -152,6 +152,20 @@ PERF = MetricFamily(
             "down",
             label="step time",
         ),
+        Metric(
+            "perf/image_seconds",
+            "s",
+            "Time that the step waits for encoded prompts: images, chat template and tokenizer.",
+            "Above a tenth of the step time: raise data_workers, or lower prompts.max_pixels.",
+            "down",
+        ),
+        Metric(
+            "perf/encodings",
+            "prompts",
+            "Prompts that were encoded for the step, each at most once. The others were still in memory.",
+            "",
+            "down",
+        ),
         Metric("perf/rollout_seconds", "s", "Time for sampling.", "", "down"),
         Metric(
             "perf/rescore_seconds",

@@ -81,6 +81,7 @@ class PromptEncoder:
         self._encoded: OrderedDict[tuple[str, tuple[bytes, ...]], dict[str, Tensor]] = OrderedDict()
         self._encoded_bytes = 0
         self._holds = False
+        self.encodings = 0  # prompts that were encoded since the start, here or in a worker process
         self._lengths: dict[int, int] = {}  # of all prompts ever measured, by the hash of their key
         self._image_tokens = ImageTokens(processor)
         self._refusals: dict[Shape, str | None] = {}
@@ -154,11 +155,25 @@ class PromptEncoder:
         """Return everything that a prompt is made of. Not the id: two files can give their rows the same ids."""
         return repr(messages(example, self.form)), example.images
 
-    def _encode(self, example: Example) -> dict[str, Tensor]:
+    def keeps(self, example: Example) -> bool:
+        """Return if the example is encoded and kept."""
+        return self._key(example) in self._encoded
+
+    def add(self, example: Example, processed: dict[str, Tensor] | None = None) -> None:
+        """Encode the example, unless it is kept. processed: the result of `processed`, if it exists already.
+
+        Raises:
+            DataError: as `encode`.
+        """
+        self._encode(example, processed)
+
+    def _encode(self, example: Example, processed: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
         key = self._key(example)
         encoded = self._encoded.pop(key, None)
         if encoded is None:
-            encoded = self._encode_new(example)
+            encoded = self.processed(example) if processed is None else dict(processed)
+            encoded["position_ids"] = self._position_ids(encoded)
+            self.encodings += 1
             self._lengths[hash(key)] = encoded["input_ids"].shape[1]
             self._encoded_bytes += sum(tensor.nbytes for tensor in encoded.values())
         self._encoded[key] = encoded
@@ -208,11 +223,6 @@ class PromptEncoder:
         `name`: one of `TOKEN_TYPES`.
         """
         return types.where(of_prompt, int(self.has_prefix and name == "token_type_ids"))
-
-    def _encode_new(self, example: Example) -> dict[str, Tensor]:
-        encoded = self.processed(example)
-        encoded["position_ids"] = self._position_ids(encoded)
-        return encoded
 
     def _text(self, example: Example) -> str:
         return self.render(self._messages(example))

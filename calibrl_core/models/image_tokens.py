@@ -47,7 +47,7 @@ class ImageTokens:
             return None
         try:
             counted = self._processor._get_num_multimodal_tokens(image_sizes=[[size[1], size[0]] for size in sizes])
-            return sum(counted["num_image_tokens"])
+            return int(sum(counted["num_image_tokens"]))
         except Exception:  # third-party code, and not part of its public interface
             self._reliable = False
             return None

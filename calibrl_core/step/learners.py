@@ -13,7 +13,6 @@ from torch import Tensor
 
 from calibrl_core.algorithms import PolicyGradientSettings, SupervisedSettings
 from calibrl_core.config import TrainConfig
-from calibrl_core.data.order import DataOrder
 from calibrl_core.data.schema import Example
 from calibrl_core.diagnostics import diagnose, histograms
 from calibrl_core.diagnostics.base import StepBatch
@@ -27,6 +26,7 @@ from calibrl_core.step.dynamic_sampling import ScoredRollouts, replace_groups
 from calibrl_core.step.experts import choose_experts, find_experts, no_experts, with_chosen_experts
 from calibrl_core.step.gather import gather_batch, gather_sampled
 from calibrl_core.step.optimizer import GradientStep
+from calibrl_core.step.prompt_source import PromptSource
 from calibrl_core.step.token_logprobs import micro_batches, padded_to_equal_passes
 from calibrl_core.step.update import Updater
 from calibrl_core.verifiers.base import answer_form
@@ -78,12 +78,12 @@ class ReinforcementLearner:
         engine: RolloutEngine,
         updater: Updater,
         scorer: Scorer,
-        order: DataOrder,
+        prompts: PromptSource,
         ranks: Ranks,
     ) -> None:
         self._config, self._algorithm = config, algorithm
         self._policy, self._engine, self._updater = policy, engine, updater
-        self._scorer, self._order, self._ranks = scorer, order, ranks
+        self._scorer, self._prompts, self._ranks = scorer, prompts, ranks
 
     def step(self, step: int, examples: Sequence[Example]) -> StepResult:
         """Take the step: see `Learner.step`."""
@@ -132,7 +132,7 @@ class ReinforcementLearner:
             return whole
 
         def draw(attempt: int, count: int) -> ScoredRollouts | None:
-            examples = self._order.more_examples(count)
+            examples = self._prompts.more_examples(count)
             return gathered(self._sample(step, attempt, examples, clock)) if examples else None
 
         def keeps(groups: ScoredRollouts) -> Tensor:
@@ -149,6 +149,8 @@ class ReinforcementLearner:
         examples = examples[mine.start : mine.stop]
         if not examples:
             return None
+        with clock("image"):
+            self._prompts.prepare(examples)
         with clock("rollout"):
             request = SamplingRequest(
                 group_size=rollout.group_size,
@@ -218,17 +220,22 @@ class SupervisedLearner:
         algorithm: SupervisedSettings,
         policy: Policy,
         gradient: GradientStep,
+        prompts: PromptSource,
         ranks: Ranks,
     ) -> None:
         self._config, self._algorithm = config, algorithm
-        self._policy, self._gradient, self._ranks = policy, gradient, ranks
+        self._policy, self._gradient = policy, gradient
+        self._prompts, self._ranks = prompts, ranks
 
     def step(self, step: int, examples: Sequence[Example]) -> StepResult:
         """Take the step: see `Learner.step`."""
         clock = _Clock()
         mine = self._ranks.my_slice(len(examples))
+        examples = examples[mine.start : mine.stop]
+        with clock("image"):
+            self._prompts.prepare(examples)
         with clock("update"):
-            metrics, tokens = self._update(examples[mine.start : mine.stop])
+            metrics, tokens = self._update(examples)
         return StepResult({**metrics, **clock.metrics(tokens)})
 
     def _update(self, examples: Sequence[Example]) -> tuple[dict[str, float], float]:

@@ -15,6 +15,7 @@ CARDS = (
         "phases",
         "Time by phase",
         (
+            Line("images", "perf/image_seconds", faded(NEUTRAL, 0.5)),
             Line("rollouts", "perf/rollout_seconds", POLICY),
             Line("log-prob recompute", "perf/rescore_seconds", faded(POLICY, 0.5)),
             Line("rewards", "perf/reward_seconds", RARENESS),

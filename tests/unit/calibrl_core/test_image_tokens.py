@@ -26,7 +26,8 @@ class CountingQwenProcessor(QwenProcessor):
     """Counts like Qwen2_5_VLProcessor."""
 
     def _get_num_multimodal_tokens(self, image_sizes: Any) -> Any:
-        patches = [self.image_processor.get_number_of_image_patches(*size, {}) for size in image_sizes]
+        images: Any = self.image_processor
+        patches = [images.get_number_of_image_patches(*size, {}) for size in image_sizes]
         return {"num_image_tokens": [count // 4 for count in patches]}
 
 

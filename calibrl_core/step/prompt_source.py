@@ -1,0 +1,47 @@
+"""The prompts of each step: which they are, and their encoding before the step needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from calibrl_core.data.order import DataOrder
+from calibrl_core.data.schema import Example
+from calibrl_core.distributed.ranks import Ranks
+from calibrl_core.models.encoding import PromptEncoder
+from calibrl_core.models.encoding_workers import EncodingWorkers
+
+
+class PromptSource:
+    """Gives the examples of each step to all processes, and encodes those of this process.
+
+    With workers, the images of the next step are prepared while a step runs.
+    """
+
+    def __init__(
+        self, order: DataOrder, encoder: PromptEncoder, ranks: Ranks, workers: EncodingWorkers | None = None
+    ) -> None:
+        self._order, self._encoder, self._ranks, self._workers = order, encoder, ranks, workers
+
+    def next_step(self) -> list[Example]:
+        """Begin the next step; return the examples of all processes."""
+        return self._order.next_step()
+
+    def more_examples(self, count: int) -> list[Example]:
+        """Return other examples for the current step: see `DataOrder.more_examples`."""
+        return self._order.more_examples(count)
+
+    def prepare(self, examples: Sequence[Example]) -> None:
+        """Encode examples of this process for the current step, and begin with those of the next step.
+
+        Raises:
+            DataError: as `PromptEncoder.encode`.
+            RuntimeError: as `EncodingWorkers.take`.
+        """
+        workers = self._workers
+        for example in examples:
+            of_worker = workers.take(example) if workers and not self._encoder.keeps(example) else None
+            self._encoder.add(example, of_worker)
+        if workers:
+            upcoming = self._order.upcoming()
+            mine = self._ranks.my_slice(len(upcoming))
+            workers.request(upcoming[mine.start : mine.stop])
