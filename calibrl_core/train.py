@@ -131,7 +131,9 @@ class _Run:
     def _make_prompts(self, examples: Sequence[Example], closing: ExitStack) -> PromptSource:
         config, ranks, encoder = self.config, self.ranks, self.policy.encoder
         most = -(-config.prompts_per_step // ranks.world)
-        count = useful_workers(examples, most, ranks.world) if config.data_workers is None else config.data_workers
+        count = config.data_workers
+        if count is None:
+            count = useful_workers(encoder, examples, most, ranks.world)
         if count == 0:
             return PromptSource(self.order, encoder, ranks)
         workers = EncodingWorkers(encoder, count, most)

@@ -7,6 +7,7 @@ bit for bit. They end with it. Results cross a pipe as bytes: shared memory is o
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -111,15 +112,20 @@ class EncodingWorkers:
                 ) from error
 
 
-def useful_workers(examples: Sequence[Example], per_process: int, processes: int) -> int:
+def useful_workers(encoder: PromptEncoder, examples: Sequence[Example], per_process: int, processes: int) -> int:
     """Return how many worker processes a process should have.
 
-    None if its `per_process` prompts of a step have few pixels; otherwise as many as there are CPUs for, up to
-    MOST_WORKERS. processes: number of processes that share the CPUs of this machine.
+    None if its `per_process` prompts of a step have few pixels, or the processor cannot be copied to another process;
+    otherwise as many as there are CPUs for, up to MOST_WORKERS. processes: number of processes that share the CPUs of
+    this machine.
     """
     sample = examples[:: -(-len(examples) // SAMPLED)]
     pixels = sum(width * height for one in sample for width, height in map(image_size, one.images))
     if pixels * per_process < FEW_PIXELS * len(sample):
+        return 0
+    try:
+        pickle.dumps(encoder.processor)
+    except Exception:  # third-party code
         return 0
     return max(1, min(MOST_WORKERS, len(os.sched_getaffinity(0)) // processes - 1))
 

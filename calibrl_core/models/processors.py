@@ -73,7 +73,9 @@ def _without_videos(kind: Any, path: str) -> Any:
     }
     settings, _ = kind.get_processor_dict(path)
     parts = [
-        _stand_in(path, settings) if name == VIDEO else loaders[name].from_pretrained(path, trust_remote_code=False)
+        _stand_in(_video_settings(path, settings))
+        if name == VIDEO
+        else loaders[name].from_pretrained(path, trust_remote_code=False)
         for name in kind.get_attributes()
     ]
     return _image_class(kind).from_args_and_dict(parts, settings)
@@ -85,10 +87,25 @@ def _image_class(kind: Any) -> Any:
     def check(self: Any, name: str, argument: Any) -> Any:
         return type(argument) if name == VIDEO else kind.check_argument_for_proper_class(self, name, argument)
 
-    return type(kind.__name__, (kind,), {"check_argument_for_proper_class": check, "__module__": kind.__module__})
+    def reduced(self: Any) -> Any:  # for pickle, which finds `kind` under the name of this class
+        return _restored, (kind, vars(self))
+
+    methods = {"check_argument_for_proper_class": check, "__reduce__": reduced}
+    return type(kind.__name__, (kind,), {**methods, "__module__": kind.__module__})
 
 
-def _stand_in(path: str, settings: dict[str, Any]) -> Any:
+def _restored(kind: Any, attributes: dict[str, Any]) -> Any:
+    processor = object.__new__(_image_class(kind))
+    vars(processor).update(attributes)
+    return processor
+
+
+def _video_settings(path: str, settings: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = settings.get(VIDEO) or next(filter(None, (_read(path, file) for file in VIDEO_FILES)), {})
+    return found
+
+
+def _stand_in(settings: dict[str, Any]) -> Any:
     """Return a video processor that has the settings of the real one and processes nothing.
 
     A saved processor keeps the settings: where torchvision is installed, it loads with its part for videos.
@@ -97,10 +114,12 @@ def _stand_in(path: str, settings: dict[str, Any]) -> Any:
 
     class StandIn(VideoProcessorMixin):
         def to_dict(self) -> dict[str, Any]:
-            return dict(found)
+            return dict(settings)
 
-    found = settings.get(VIDEO) or next(filter(None, (_read(path, file) for file in VIDEO_FILES)), {})
-    return StandIn(**found)
+        def __reduce__(self) -> Any:
+            return _stand_in, (settings,)
+
+    return StandIn(**settings)
 
 
 def _read(path: str, file: str) -> dict[str, Any]:

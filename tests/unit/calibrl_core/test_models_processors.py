@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pickle
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 
 from calibrl_core.config import PathModel
 from calibrl_core.data.schema import Example
+from calibrl_core.models.encoding import PromptEncoder
 from calibrl_core.models.errors import ModelError
 from calibrl_core.models.policy import Policy, load_policy
 from calibrl_core.rollout.self_check import check_model
@@ -62,6 +64,8 @@ def test_a_processor_with_a_part_for_videos_loads_without_torchvision(written: A
     assert policy.encode(mixed).input_ids.eq(mark).sum(-1).tolist() == [0, 4, 13]
     assert counts[1] < counts[2]
     check_model(policy, mixed)
+    encoder = pickle.loads(pickle.dumps(PromptEncoder(policy.processor, None)))
+    assert encoder.processed(mixed[2])["pixel_values"].equal(policy.encode(mixed[2:]).images["pixel_values"])
 
 
 @without_torchvision
