@@ -15,12 +15,17 @@ from calibrl_core.settings_base import StrictSettings, one_of
 from calibrl_core.verifiers import FormatReward, MathReward, Reward
 from calibrl_core.verifiers.base import AnswerVerifier
 
+RECOMPUTED_FROM = 1_000_000_000  # parameters
+
 
 class LoraSettings(StrictSettings):
     """Low-rank adapters (arXiv 2106.09685) through peft. Only the adapters are trained."""
 
     rank: int = Field(16, ge=1, le=1024, description="Rank of each adapter.")
     alpha: float = Field(32, gt=0, description="Scale numerator: adapters are scaled by alpha / rank.")
+    rslora: bool = Field(
+        False, description="Scale adapters by alpha / sqrt(rank) instead: rank-stabilised (arXiv 2312.03732)."
+    )
     targets: tuple[Annotated[str, Field(max_length=200)], ...] = Field(
         (),
         max_length=1000,
@@ -33,9 +38,17 @@ class ModelOptions(StrictSettings):
 
     lora: LoraSettings | None = Field(None, description="Train only low-rank adapters. None: train all weights.")
     freeze_vision: bool = Field(False, description="Do not train the vision tower and its projection.")
-    gradient_checkpointing: bool = Field(
-        False, description="Recompute activations in the backward pass: less memory, about one third more time."
+    gradient_checkpointing: bool | Literal["auto"] = Field(
+        "auto",
+        description="Recompute activations in the backward pass: less memory, about one third more time. auto: for "
+        "models of 1 billion parameters or more whose layers can.",
     )
+
+    def recomputes(self, parameters: int) -> bool:
+        """Return if a model with this number of parameters recomputes its activations."""
+        if self.gradient_checkpointing == "auto":
+            return parameters >= RECOMPUTED_FROM
+        return self.gradient_checkpointing
 
 
 class BuiltinModel(ModelOptions):
@@ -135,11 +148,20 @@ class PromptSettings(PromptFormat):
     )
 
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
 class OptimizerSettings(StrictSettings):
     """AdamW over float32 master weights."""
 
     lr: float = Field(1e-6, gt=0, le=1, description="Peak learning rate.")
     weight_decay: float = Field(0.01, ge=0, le=1, description="Decoupled weight decay.")
+    betas: tuple[Beta, Beta] = Field(
+        (0.9, 0.999), description="Decay per update of the means of the gradient and of its square."
+    )
+    eps: float = Field(
+        1e-8, gt=0, le=1, description="Added to the root of the mean square of the gradient, by which it is divided."
+    )
     max_grad_norm: float = Field(
         1.0, gt=0, description="Maximum 2-norm of the gradients. Larger gradients are scaled down."
     )

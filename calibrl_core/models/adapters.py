@@ -38,19 +38,19 @@ def prepare_model(model: Any, options: ModelOptions) -> None:
         _freeze_vision(model)
     if options.lora is not None:
         _add_lora(model, options.lora, language_only=options.freeze_vision)
-    if options.gradient_checkpointing:
-        _recompute_layers(model)
+    if options.recomputes(sum(parameter.numel() for parameter in model.parameters())):
+        _recompute_layers(model, required=options.gradient_checkpointing is True)
 
 
-def _recompute_layers(model: nn.Module) -> None:
-    """Let the layers recompute their activations in the backward pass.
+def _recompute_layers(model: nn.Module, *, required: bool) -> None:
+    """Let the layers recompute their activations in the backward pass. required: at least one layer must be able to.
 
     transformers recomputes in train mode only, and a policy stays in eval mode.
     """
     from transformers.modeling_layers import GradientCheckpointingLayer
 
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
-    if not layers:
+    if required and not layers:
         raise ModelError("gradient_checkpointing: this model has no layers that can recompute; leave the field out")
     for layer in layers:
         layer.forward = partial(_forward_recomputed, layer.forward)
@@ -79,6 +79,7 @@ def _add_lora(model: Any, settings: LoraSettings, *, language_only: bool) -> Non
         r=settings.rank,
         lora_alpha=settings.alpha,  # type: ignore[arg-type]  # peft accepts floats: it only divides by the rank
         lora_dropout=0.0,
+        use_rslora=settings.rslora,
         target_modules=_targets(model, settings.targets, language_only=language_only),
         base_model_name_or_path=model.name_or_path or None,
         **_class_for_peft(model),

@@ -73,7 +73,14 @@ class GradientStep:
 
 def make_optimizer(policy: Policy, settings: OptimizerSettings) -> torch.optim.AdamW:
     """Return AdamW over the trained weights. Moments have the dtype of the weights."""
-    return torch.optim.AdamW(policy.trained.values(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
+    return torch.optim.AdamW(
+        policy.trained.values(),
+        lr=settings.lr,
+        betas=settings.betas,
+        eps=settings.eps,
+        weight_decay=settings.weight_decay,
+        fused=True,
+    )
 
 
 def learning_rate(settings: OptimizerSettings, step: int, steps: int) -> float:
