@@ -65,6 +65,7 @@ from calibrl.schemas.metrics import Series as Series
 from calibrl.schemas.plans import DataFacts as DataFacts
 from calibrl.schemas.plans import JobPlan as JobPlan
 from calibrl.schemas.plans import MemoryPart as MemoryPart
+from calibrl.schemas.plans import MemoryPhase as MemoryPhase
 from calibrl.schemas.plans import MemoryPlan as MemoryPlan
 from calibrl.schemas.plans import Notice as Notice
 from calibrl.schemas.plans import QueuePlan as QueuePlan

@@ -22,23 +22,25 @@ class DataFacts(Record):
     with_images: int | None
 
 
+MemoryPhase = Literal["load", "rollout", "reference", "update", "save"]
+
+
 class MemoryPart(Record):
     """One part of the memory of a process."""
 
     name: str
     bytes: int
-    when: Literal["always", "rollout", "update"] = Field(
-        description="Phase in which the memory is used. Rollout and update alternate."
-    )
+    phases: list[MemoryPhase] = Field(description="Phases of a process in which the memory is used.")
     formula: str
 
 
 class MemoryPlan(Record):
-    """Estimate of the peak memory of each process of a job, in bytes: all permanent parts, plus the larger of
-    rollout and update."""
+    """Estimate of the peak memory of each process of a job, in bytes: that of its largest phase."""
 
     bytes: int
     on: Literal["GPU", "host"]
+    host_bytes: int = Field(description="Peak host memory of each process, in bytes.")
+    phases: dict[MemoryPhase, int] = Field(description="Memory of each process by phase, in bytes.")
     parameters: int
     trained: int = Field(description="Number of parameters that are trained.")
     parts: list[MemoryPart]
@@ -46,6 +48,9 @@ class MemoryPlan(Record):
         description="True: at least one machine has GPUs of this size. None: unknown, because the job runs on the host."
     )
     explanation: str
+    remedies: list[str] = Field(
+        description="Settings that make the job fit, the cheapest first. All together, if there is no single one."
+    )
 
 
 class QueuePlan(Record):

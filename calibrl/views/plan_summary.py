@@ -40,8 +40,13 @@ def _memory(memory: MemoryPlan) -> Table:
     table.add_column(justify="left")
     table.add_column(justify="right", no_wrap=True)
     for part in memory.parts:
-        table.add_row(part.name, _size(part.bytes), part.when, Text(plain(part.formula), style="dim"))
-    table.add_row(Text("at its peak", style="bold"), _size(memory.bytes), "", "always + the larger of the other two")
+        when = "always" if len(part.phases) == len(memory.phases) else ", ".join(part.phases)
+        table.add_row(part.name, _size(part.bytes), when, Text(plain(part.formula), style="dim"))
+    for phase, size in memory.phases.items():
+        table.add_row(Text(phase, style="dim"), _size(size), "", Text("all parts of this phase", style="dim"))
+    table.add_row(Text("at its peak", style="bold"), _size(memory.bytes), "", "the largest phase")
+    if memory.on == "GPU":
+        table.add_row("host memory", _size(memory.host_bytes), "", "of each process")
     return table
 
 

@@ -29,6 +29,7 @@ from jobs.files import artifacts
 from jobs.lifecycle.requests import Checked
 from jobs.planning import advice, memory, model_shapes
 from jobs.planning.model_shapes import ModelShape, UnknownShape
+from jobs.planning.remedies import remedies
 from jobs.repository import checkpoints, jobs, workers
 from jobs.specs import file_surveys
 from jobs.specs.references import References
@@ -98,13 +99,14 @@ def _memory(session: Session, checked: Checked) -> tuple[MemoryPlan | None, list
     plans, unknown = [], []
     for field, model in checked.references.models:
         try:
-            plans.append(memory.estimate(spec, _shape(session, model), model))
+            shape = _shape(session, model)
+            plans.append((memory.estimate(spec, shape, model), shape))
         except UnknownShape as error:
             unknown.append(Notice(field=field, message=f"memory unknown: {error}"))
     if not plans:
         return None, unknown
-    largest = max(plans, key=lambda plan: plan.bytes)
-    return _with_machines(largest, spec, workers.page(session, limit=1000, silent_seconds=0)), unknown
+    largest, shape = max(plans, key=lambda plan: plan[0].bytes)
+    return _with_machines(largest, spec, shape, workers.page(session, limit=1000, silent_seconds=0)), unknown
 
 
 def _shape(session: Session, model: ModelChoice) -> ModelShape:
@@ -128,18 +130,26 @@ def _origin(session: Session, job_id: UUID) -> ModelChoice:
 
 
 def _with_machines(
-    plan: MemoryPlan, spec: TrainSpec | EvaluateSpec, machines: Sequence[tuple[models.Worker, bool, list[UUID]]]
+    plan: MemoryPlan,
+    spec: TrainSpec | EvaluateSpec,
+    shape: ModelShape,
+    machines: Sequence[tuple[models.Worker, bool, list[UUID]]],
 ) -> MemoryPlan:
-    """Set `fits`: True if a machine with the labels has enough GPUs of that size."""
+    """Set `fits`: True if a machine with the labels has enough GPUs of that size; else what would make it fit."""
     if plan.on == "host":
-        fits, text = None, f"about {plan.bytes / GIB:.1f} GiB of host memory; the memory of the machines is unknown"
-    else:
-        resources = spec.resources
-        most = max(_sizes(machines, resources.labels, resources.gpus), default=0)
-        fits = plan.bytes <= most
-        takes = f"each process takes about {plan.bytes / GIB:.1f} GiB"
-        text = f"{takes}; the available GPUs have {most / GIB:.1f} GiB"
-    return plan.model_copy(update={"fits": fits, "explanation": text})
+        text = f"about {plan.bytes / GIB:.1f} GiB of host memory; the memory of the machines is unknown"
+        return plan.model_copy(update={"explanation": text})
+    resources = spec.resources
+    most = max(_sizes(machines, resources.labels, resources.gpus), default=0)
+    phase = max(plan.phases, key=lambda phase: plan.phases[phase])
+    text = (
+        f"each process takes about {plan.bytes / GIB:.1f} GiB ({phase}); the available GPUs have {most / GIB:.1f} GiB"
+    )
+    found: list[str] = []
+    if plan.bytes > most > 0 and isinstance(spec, TrainSpec):
+        found = remedies(spec, lambda other: memory.estimate(other, shape, other.model).bytes <= most)
+        text += f"; it would fit with {', '.join(found)}" if found else "; no setting makes it fit: use more GPUs"
+    return plan.model_copy(update={"fits": plan.bytes <= most, "explanation": text, "remedies": found})
 
 
 def _sizes(

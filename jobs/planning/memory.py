@@ -2,13 +2,17 @@
 
 Memory per parameter is exact. Activations are estimated for a transformer with SwiGLU; images count as their tokens.
 Unused memory of the allocator is not included. PROMPT_TOKENS is assumed for prompts without a limit.
+
+A process goes through phases, one at a time: it loads the model; in each step it samples (rollout), scores the
+completions by the reference, and updates; sometimes it saves. The peak is that of the largest phase.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import get_args
 
-from calibrl.schemas import EvaluateSpec, MemoryPart, MemoryPlan, TrainSpec
+from calibrl.schemas import EvaluateSpec, MemoryPart, MemoryPhase, MemoryPlan, TrainSpec
 from calibrl_core.config import LoraSettings, ModelOptions
 from jobs.planning.model_shapes import ModelShape, is_vision
 
@@ -16,6 +20,12 @@ PROMPT_TOKENS = 1024
 BATCH_TOKENS = 131_072  # decoded together in an evaluation
 CHUNK = {True: 2**26, False: 2**24}  # logits per chunk, on a GPU or not: see calibrl_core.models.logprobs
 BASE_BYTES = {True: 1 << 30, False: 400_000_000}  # CUDA context and libraries; Python with its imports
+HOST_BASE_BYTES = 2_000_000_000  # of a process on a GPU: Python with its libraries
+FILE_BYTES = 2 * 10**9  # of a checkpoint, on the host: see calibrl_core.models.tensor_files
+
+ALWAYS: tuple[MemoryPhase, ...] = get_args(MemoryPhase)
+TRAINING: tuple[MemoryPhase, ...] = ("rollout", "reference", "update", "save")
+PASSES: tuple[MemoryPhase, ...] = ("rollout", "update")
 
 
 @dataclass(frozen=True)
@@ -32,23 +42,44 @@ class _Sizes:
         """Bytes per computed number."""
         return 2 if self.bfloat16 else 4
 
+    @property
+    def by(self) -> str:
+        """Divisor of memory per parameter, as a formula."""
+        return f" / {self.shards} shards" if self.shards > 1 else ""
+
+    @property
+    def layer(self) -> int:
+        """Parameters of one layer of the language model."""
+        return self.shape.in_layers // self.shape.layers
+
+    @property
+    def outside(self) -> int:
+        """Parameters outside the layers: embeddings, head, vision tower."""
+        return self.shape.parameters - self.shape.in_layers
+
+    @property
+    def gathered(self) -> int:
+        """Bytes of all weights of a sharded model as a pass needs them: layers as computed, others in float32."""
+        return self.width * self.shape.in_layers + 4 * self.outside
+
     def linear(self, *, trained_vision: bool = True) -> int:
         """Return the number of parameters in linear layers, optionally without the vision tower."""
         return sum(prod(shape) for name, shape in self.shape.linear.items() if trained_vision or not is_vision(name))
 
 
 def estimate(spec: TrainSpec | EvaluateSpec, shape: ModelShape, options: ModelOptions) -> MemoryPlan:
-    """Return the memory of each process of a job. The caller sets `fits` and the explanation."""
+    """Return the memory of each process of a job. The caller sets `fits`, the explanation and the remedies."""
     gpus = spec.resources.gpus
     precision = spec.precision if isinstance(spec, TrainSpec) else "auto"
     sharded = isinstance(spec, TrainSpec) and spec.parallel == "fsdp" and gpus > 1
     bfloat16 = precision == "bfloat16" or (precision == "auto" and gpus > 0)
     sizes = _Sizes(shape, gpus > 0, bfloat16, gpus if sharded else 1)
     trained = 0
-    parts = [_part("process", BASE_BYTES[gpus > 0], "always", "constant: CUDA context, or Python with its libraries")]
+    parts = [_part("process", BASE_BYTES[gpus > 0], ALWAYS, "constant: CUDA context, or Python with its libraries")]
     if isinstance(spec, TrainSpec):
         trained, added = _trained(shape, options)
         parts += [*_weights(sizes, options, trained, added), *_training(spec, sizes, options, trained)]
+        parts += _gathered(sizes, trained - added, frozen=options.freeze_vision)
         samples = _samples(spec)
         rows = spec.prompts_per_step * spec.rollout.group_size if samples else 0
         validation = spec.validation.rollout(spec.rollout) if spec.validation else spec.rollout
@@ -59,22 +90,49 @@ def estimate(spec: TrainSpec | EvaluateSpec, shape: ModelShape, options: ModelOp
         longest = spec.rollout.max_completion_tokens
         parts += _rollouts(sizes, longest, BATCH_TOKENS, BATCH_TOKENS, None)
     return MemoryPlan(
-        bytes=peak(parts),
+        bytes=max(by_phase(parts).values()),
         on="GPU" if gpus else "host",
+        host_bytes=_host_bytes(sizes) if gpus else max(by_phase(parts).values()),
+        phases=by_phase(parts),
         parameters=shape.parameters,
         trained=trained,
         parts=[part for part in parts if part.bytes],
         fits=None,
         explanation="",
+        remedies=[],
     )
 
 
-def peak(parts: Sequence[MemoryPart]) -> int:
-    """Return the permanent memory plus the larger of rollout and update, which alternate."""
-    by_phase = {
-        when: sum(part.bytes for part in parts if part.when == when) for when in ("always", "rollout", "update")
-    }
-    return by_phase["always"] + max(by_phase["rollout"], by_phase["update"])
+def by_phase(parts: Sequence[MemoryPart]) -> dict[MemoryPhase, int]:
+    """Return the bytes that a process holds in each phase."""
+    return {phase: sum(part.bytes for part in parts if phase in part.phases) for phase in ALWAYS}
+
+
+def _host_bytes(sizes: _Sizes) -> int:
+    """Return the host memory of a process on a GPU: a whole model while it loads, unless it is sharded, which maps its
+    files; and a file of a checkpoint with the tensor that follows."""
+    whole = 4 * sizes.shape.parameters
+    saved = min(whole, FILE_BYTES + 4 * sizes.shape.largest)
+    return HOST_BASE_BYTES + max(0 if sizes.shards > 1 else whole, saved)
+
+
+def _gathered(sizes: _Sizes, trained: int, *, frozen: bool) -> Iterator[MemoryPart]:
+    """Yield what a process with sharded weights holds of other shards. trained: without adapters."""
+    if sizes.shards == 1:
+        return
+    layer, outside, width = sizes.layer, sizes.outside, sizes.width
+    largest = 4 * max(layer, outside)
+    yield _part("whole weights", largest, ("load",), "4 bytes x the larger of a layer and all outside the layers")
+    formula = f"{width} bytes x {sizes.shape.in_layers:,} of layers + 4 bytes x {outside:,} outside, all gathered"
+    yield _part("whole weights", sizes.gathered, ("rollout",), formula)
+    formula = f"2 layers x {width} bytes x {layer:,} + 4 bytes x {outside:,} outside"
+    yield _part("whole weights", 2 * width * layer + 4 * outside, ("update",), formula)
+    if trained:
+        own = outside - (sizes.shape.vision if frozen else 0)
+        formula = f"{width} + 4 bytes x {layer:,} of a layer + 8 bytes x {own:,} outside, each with its sum"
+        yield _part("whole gradients", (width + 4) * layer + 8 * own, ("update",), formula)
+    largest = 4 * max(layer, sizes.shape.largest)
+    yield _part("whole weights", largest, ("save",), "4 bytes x the larger of a layer and the largest tensor")
 
 
 def _trained(shape: ModelShape, options: ModelOptions) -> tuple[int, int]:
@@ -95,52 +153,59 @@ def _adapted(shape: ModelShape, lora: LoraSettings) -> list[tuple[int, ...]]:
 
 def _weights(sizes: _Sizes, options: ModelOptions, trained: int, added: int) -> list[MemoryPart]:
     count, linear, shards = sizes.shape.parameters, sizes.linear(), sizes.shards
-    by = f" / {shards} shards" if shards > 1 else ""
     counted = f"{count:,} parameters, from {sizes.shape.source}"
     if options.lora is not None and sizes.bfloat16:
         halved = 4 * (count - linear) + 2 * linear + 4 * added
         formula = f"{counted}; the {linear:,} of frozen linear layers 2 bytes, others and {added:,} of adapters 4"
-        return [_part("weights", halved // shards, "always", formula + by)]
-    parts = [_part("weights", 4 * (count + added) // shards, "always", f"4 bytes (float32 masters) x {counted}{by}")]
+        return [_part("weights", halved // shards, ALWAYS, formula + sizes.by)]
+    formula = f"4 bytes (float32 masters) x {counted}{sizes.by}"
+    parts = [_part("weights", 4 * (count + added) // shards, ALWAYS, formula)]
     if sizes.bfloat16 and trained:
         cast = sizes.linear(trained_vision=not options.freeze_vision)
-        parts.append(_part("weights in bfloat16", 2 * cast // shards, "always", f"2 bytes x {cast:,} of linear layers"))
+        if shards > 1:  # layers are gathered in bfloat16
+            cast -= sizes.linear(trained_vision=False)
+        parts.append(_part("weights in bfloat16", 2 * cast, PASSES, f"2 bytes x {cast:,} of linear layers"))
     return parts
 
 
 def _training(spec: TrainSpec, sizes: _Sizes, options: ModelOptions, trained: int) -> list[MemoryPart]:
-    shape, width, shards = sizes.shape, sizes.width, sizes.shards
-    by = f" / {shards} shards" if shards > 1 else ""
+    shape, shards, by = sizes.shape, sizes.shards, sizes.by
     parts = [
-        _part("optimizer", 8 * trained // shards, "always", f"8 bytes (AdamW's two moments) x {trained:,} trained{by}"),
-        _part("gradients", 4 * trained // shards, "always", f"4 bytes x {trained:,} trained{by}"),
+        _part("optimizer", 8 * trained // shards, TRAINING, f"8 bytes (AdamW's two moments) x {trained:,} trained{by}"),
+        _part("gradients", 4 * trained // shards, TRAINING, f"4 bytes x {trained:,} trained{by}"),
     ]
     if spec.algorithm.has_guidance and spec.diagnostics.gradients_every is not None:
         formula = f"4 bytes x {trained:,} trained{by}, in steps that compare gradients"
-        parts.append(_part("second gradient", 4 * trained // shards, "update", formula))
+        parts.append(_part("second gradient", 4 * trained // shards, ("update",), formula))
     if spec.algorithm.needs_reference and options.lora is None:
         linear = sizes.linear()
         each = 4 * shape.parameters - (2 * linear if sizes.bfloat16 else 0)
-        parts.append(_part("reference", each // shards, "always", f"a frozen copy of the weights, for kl_coef{by}"))
+        parts.append(_part("reference", each // shards, ALWAYS, f"a frozen copy of the weights, for kl_coef{by}"))
+        if shards > 1:
+            parts.append(_part("whole reference", sizes.gathered, ("reference",), "its weights, all gathered"))
+    return [*parts, *_activations(spec, sizes, options)]
+
+
+def _activations(spec: TrainSpec, sizes: _Sizes, options: ModelOptions) -> Iterator[MemoryPart]:
+    """Yield what the passes of a micro-batch hold. Logits are gone when the first layer is computed again."""
+    shape, width, row = sizes.shape, sizes.width, _row_tokens(spec, sizes.shape)
     rows = spec.prompts_per_step * (spec.rollout.group_size if spec.algorithm.samples else 1)
-    tokens = min(spec.micro_batch_tokens, rows * _row_tokens(spec, shape))
-    tokens = min(tokens, (spec.micro_batch_rows or rows) * _row_tokens(spec, shape))
-    each = 7 * shape.hidden + 3 * shape.kv_width + 4 * shape.intermediate
+    rows = max(1, min(rows, spec.micro_batch_rows or rows, spec.micro_batch_tokens // row))
+    tokens, answers = rows * row, rows * min(row, spec.rollout.max_completion_tokens)
+    numbers = 7 * shape.hidden + 3 * shape.kv_width + 4 * shape.intermediate
     layer = f"(7 x {shape.hidden} hidden + 3 x {shape.kv_width} keys + 4 x {shape.intermediate} inner)"
-    if options.gradient_checkpointing:
-        activations = tokens * width * (shape.layers * shape.hidden + each)
-        formula = (
-            f"{tokens:,} tokens x {width} bytes x ({shape.layers} layers x {shape.hidden} hidden + one layer's {layer})"
-        )
-    else:
-        activations = tokens * width * shape.layers * each
+    logits = 12 * min(CHUNK[sizes.on_gpu], answers * shape.vocabulary)
+    by_logits = _part("logits", logits, ("update",), "3 copies x 4 bytes x a chunk of completion tokens x vocabulary")
+    if not options.recomputes(shape.parameters):
         formula = f"{tokens:,} tokens of a micro-batch x {shape.layers} layers x {width} bytes x {layer}"
-    parts.append(_part("activations", activations, "update", formula))
-    logits = min(CHUNK[sizes.on_gpu], tokens * shape.vocabulary)
-    parts.append(
-        _part("logits", 12 * logits, "update", f"3 copies x 4 bytes x {logits:,}: a chunk of tokens x vocabulary")
-    )
-    return parts
+        yield _part("activations", tokens * width * shape.layers * numbers, ("update",), formula)
+        yield by_logits
+        return
+    formula = f"{tokens:,} tokens of a micro-batch x {shape.layers} layers x 4 bytes x {shape.hidden} hidden"
+    yield _part("activations", tokens * 4 * shape.layers * shape.hidden, ("update",), formula)
+    formula = f"{tokens:,} tokens x {width} bytes x {layer}"
+    again = _part("layer computed again", tokens * width * numbers, ("update",), formula)
+    yield max(again, by_logits, key=lambda part: part.bytes)
 
 
 def _samples(spec: TrainSpec) -> int:
@@ -158,13 +223,13 @@ def _rollouts(
     cached = together * row
     formula = f"{together:,} rows x {row:,} tokens x {shape.layers} layers x 2 x {shape.kv_width} x {width} bytes"
     parts = [
-        _part("keys and values", cached * shape.layers * 2 * shape.kv_width * width, "rollout", formula),
-        _part("next tokens", 8 * together * shape.vocabulary, "rollout", "2 copies x 4 bytes x rows x vocabulary"),
+        _part("keys and values", cached * shape.layers * 2 * shape.kv_width * width, ("rollout",), formula),
+        _part("next tokens", 8 * together * shape.vocabulary, ("rollout",), "2 copies x 4 bytes x rows x vocabulary"),
     ]
     if spec and spec.rollout.engine == "vllm":
         copy = shape.parameters * width
-        parts.append(_part("vLLM's weights", copy, "always", f"{width} bytes x {shape.parameters:,}: the engine's own"))
-        parts = [part.model_copy(update={"when": "always"}) for part in parts]  # vLLM keeps this memory reserved
+        parts.append(_part("vLLM's weights", copy, ALWAYS, f"{width} bytes x {shape.parameters:,}: the engine's own"))
+        parts = [part.model_copy(update={"phases": list(ALWAYS)}) for part in parts]  # vLLM keeps this memory reserved
     return parts
 
 
@@ -176,5 +241,5 @@ def _bounded(tokens: int, shape: ModelShape) -> int:
     return min(tokens, shape.longest or tokens)
 
 
-def _part(name: str, size: int, when: str, formula: str) -> MemoryPart:
-    return MemoryPart.model_validate({"name": name, "bytes": size, "when": when, "formula": formula})
+def _part(name: str, size: int, phases: tuple[MemoryPhase, ...], formula: str) -> MemoryPart:
+    return MemoryPart(name=name, bytes=size, phases=list(phases), formula=formula)

@@ -41,6 +41,21 @@ class ModelShape:
         return sum(map(prod, self.shapes.values()))
 
     @property
+    def largest(self) -> int:
+        """Number of parameters of the largest tensor."""
+        return max(map(prod, self.shapes.values()))
+
+    @property
+    def in_layers(self) -> int:
+        """Number of parameters in the layers of the language model."""
+        numbered = (
+            prod(shape)
+            for name, shape in self.shapes.items()
+            if not is_vision(name) and any(part.isdecimal() for part in name.split("."))
+        )
+        return sum(numbered)
+
+    @property
     def vision(self) -> int:
         """Number of parameters of the vision tower and its projection."""
         return sum(prod(shape) for name, shape in self.shapes.items() if is_vision(name))

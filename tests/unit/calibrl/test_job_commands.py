@@ -2,11 +2,11 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
-from calibrl.schemas import JobSummary
+from calibrl.schemas import JobSummary, MemoryPhase
 
 from .conftest import JOB_ID, JOB_PATH, Service, calibrl, fault, job, page, problem
 
@@ -18,7 +18,8 @@ def summary(**changes: Any) -> dict[str, Any]:
 
 def plan(**changes: Any) -> dict[str, Any]:
     """A plan as the API writes it."""
-    part = {"name": "weights", "bytes": 2 * 2**30, "when": "always", "formula": "4 bytes x 512 parameters"}
+    phases = dict.fromkeys(get_args(MemoryPhase), 2**30)
+    part = {"name": "weights", "bytes": 2 * 2**30, "phases": [*phases], "formula": "4 bytes x 512 parameters"}
     facts = {"field": "data", "name": "digits", "rows": 4096, "checked": 4096, "with_expert": 4096, "with_images": 0}
     return {
         "spec": {"kind": "train"},
@@ -26,11 +27,14 @@ def plan(**changes: Any) -> dict[str, Any]:
         "memory": {
             "bytes": 3 * 2**30,
             "on": "GPU",
+            "host_bytes": 4 * 2**30,
+            "phases": phases,
             "parameters": 512,
             "trained": 512,
-            "parts": [part, part | {"name": "logits", "bytes": 2**20, "when": "update"}],
+            "parts": [part, part | {"name": "logits", "bytes": 2**20, "phases": ["update"]}],
             "fits": False,
             "explanation": "the available GPUs have 1.0 GiB",
+            "remedies": ["parallel: fsdp"],
         },
         "queue": {
             "position": 3,

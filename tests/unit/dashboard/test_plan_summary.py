@@ -6,17 +6,21 @@ from calibrl.schemas import JobPlan
 from tests.support.dashboard.pages import finished, html
 from tests.support.waiting import LIMIT_SECONDS
 
+PHASES = ["load", "rollout", "reference", "update", "save"]
 PLAN = {
     "spec": {},
     "data": [{"field": "data", "name": "train", "rows": 4096, "checked": 2000, "with_expert": 2000, "with_images": 7}],
     "memory": {
         "bytes": 2 * 2**30,
         "on": "host",
+        "host_bytes": 2 * 2**30,
+        "phases": dict.fromkeys(PHASES, 2**30),
         "parameters": 1_200_000,
         "trained": 1_200_000,
-        "parts": [{"name": "weights", "bytes": 4_800_000, "when": "always", "formula": "4 bytes per parameter"}],
+        "parts": [{"name": "weights", "bytes": 4_800_000, "phases": PHASES, "formula": "4 bytes per parameter"}],
         "fits": None,
         "explanation": "about 2 GiB",
+        "remedies": [],
     },
     "queue": {
         "position": 2,

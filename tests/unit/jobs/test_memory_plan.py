@@ -7,12 +7,13 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-from calibrl.schemas import MemoryPart, MemoryPlan, job_spec_adapter
+from calibrl.schemas import MemoryPart, MemoryPlan, TrainSpec, job_spec_adapter
 from calibrl_core.config import BuiltinModel, LoraSettings
 from calibrl_core.models.adapters import prepare_model
 from calibrl_core.models.tiny import build_tiny_vlm
-from jobs.planning.memory import estimate, peak
+from jobs.planning.memory import by_phase, estimate
 from jobs.planning.model_shapes import ModelShape, UnknownShape, of_folder, tiny_vlm
+from jobs.planning.remedies import remedies
 
 SIZES: dict[str, Any] = {
     "hidden_size": 48,
@@ -115,10 +116,12 @@ def test_the_other_parts_by_hand() -> None:
     assert parts(found)["next tokens"] == 64 * 384 * 8
     tokens = 64 * row  # 32,768: just what a micro-batch may have
     assert parts(found)["activations"] == tokens * 4 * 4 * (7 * 128 + 3 * 128 + 4 * 384)
-    assert parts(found)["logits"] == 12 * min(2**24, tokens * 384)
+    assert parts(found)["logits"] == 12 * 64 * 64 * 384  # of completion tokens only
     bounded = plan(tiny_vlm(), {"gradient_checkpointing": True}, prompts={"max_tokens": 36}, micro_batch_rows=2)
     layer = 7 * 128 + 3 * 128 + 4 * 384
-    assert parts(bounded)["activations"] == 2 * 100 * 4 * (4 * 128 + layer)
+    assert parts(bounded)["activations"] == 2 * 100 * 4 * 4 * 128
+    assert parts(bounded)["layer computed again"] == 2 * 100 * 4 * layer > 12 * 2 * 64 * 384
+    assert "logits" not in parts(bounded)
     assert parts(bounded)["keys and values"] == 64 * 100 * 4 * 2 * 128 * 4
 
 
@@ -134,10 +137,72 @@ def test_on_gpus_weights_are_cast_and_can_be_shared_out() -> None:
     assert parts(with_reference)["reference"] == 4 * tiny_vlm().parameters
 
 
-def test_rollouts_and_updates_take_turns() -> None:
-    sizes = [("always", 5), ("rollout", 30), ("update", 20), ("update", 1), ("always", 2)]
-    found = [MemoryPart.model_validate({"name": "x", "bytes": n, "when": when, "formula": ""}) for when, n in sizes]
-    assert peak(found) == 37
+def test_the_phases_of_a_process_with_sharded_weights() -> None:
+    shape = tiny_vlm()
+    layer = 4 * 128 * 128 + 3 * 128 * 384 + 2 * 128  # attention, inner layers, two norms
+    outside = 2 * 384 * 128 + 128 + 408_192  # embeddings and head, last norm, vision
+    assert (shape.layers, shape.in_layers, shape.parameters) == (4, 4 * layer, 4 * layer + outside)
+    algorithm = {"type": "grpo", "kl_coef": 0.1}
+    found = plan(shape, resources={"gpus": 2}, parallel="fsdp", algorithm=algorithm)
+    whole = {part.phases[0]: part.bytes for part in found.parts if part.name == "whole weights"}
+    assert whole == {
+        "load": 4 * outside,
+        "rollout": 2 * 4 * layer + 4 * outside,  # layers in bfloat16
+        "update": 2 * 2 * layer + 4 * outside,
+        "save": 4 * 408_192,
+    }
+    assert parts(found)["whole reference"] == whole["rollout"]
+    assert parts(found)["whole gradients"] == 6 * layer + 8 * outside
+    shares = (4 + 4 + 8) * shape.parameters // 2 + parts(found)["reference"]
+    assert found.phases["rollout"] == sum(part.bytes for part in found.parts if "rollout" in part.phases)
+    assert found.phases["save"] == (1 << 30) + shares + whole["save"]
+    assert found.bytes == max(found.phases.values())
+
+
+def test_the_host_of_a_gpu_holds_a_whole_model_only_without_shards() -> None:
+    shape = tiny_vlm()
+    whole = 4 * shape.parameters
+    alone, shared = (plan(shape, resources={"gpus": 2}, parallel=value) for value in ("ddp", "fsdp"))
+    assert alone.host_bytes == shared.host_bytes == 2_000_000_000 + whole  # at load, and one file at save
+    assert plan(shape).host_bytes == plan(shape).bytes
+
+
+def test_a_process_holds_the_largest_of_its_phases() -> None:
+    sizes = [(["load", "update"], 5), (["rollout"], 30), (["update"], 20), (["update", "save"], 1)]
+    found = [MemoryPart.model_validate({"name": "x", "bytes": n, "phases": when, "formula": ""}) for when, n in sizes]
+    assert by_phase(found) == {"load": 5, "rollout": 30, "reference": 0, "update": 26, "save": 1}
+
+
+def test_the_cheapest_setting_that_fits_is_named() -> None:
+    shape = tiny_vlm()
+    spec = job_spec_adapter.validate_python(
+        {
+            "kind": "train",
+            "name": "a job",
+            "model": {"builtin": "tiny-vlm"},
+            "data": {"builtin": "digits"},
+            "steps": 5,
+            "algorithm": {"type": "grpo"},
+            "resources": {"gpus": 1},
+        }
+    )
+    assert isinstance(spec, TrainSpec)
+
+    def needed(limit: int) -> list[str]:
+        return remedies(spec, lambda other: estimate(other, shape, other.model).bytes <= limit)
+
+    def size(**changes: Any) -> int:
+        changed = spec.model_copy(update=changes)
+        return estimate(changed, shape, changed.model).bytes
+
+    recomputing = spec.model.model_copy(update={"gradient_checkpointing": True})
+    assert size(model=recomputing) < size()
+    assert needed(size(model=recomputing)) == ["model.gradient_checkpointing: true"]
+    decoded = spec.rollout.model_copy(update={"batch_tokens": 16_384})
+    together = size(model=recomputing, micro_batch_tokens=4096, rollout=decoded)
+    smaller = ["micro_batch_tokens: 4096", "rollout.batch_tokens: 16384"]
+    assert needed(together) == ["model.gradient_checkpointing: true", *smaller]
+    assert needed(1) == []
 
 
 @pytest.mark.parametrize(
