@@ -9,7 +9,7 @@ from calibrl.schemas import GIB, DataFacts, JobPlan, MemoryPart, MemoryPlan, Que
 from dashboard.markup import chip, duration, escape, table
 from dashboard.palette import CORRECT, NEUTRAL, POLICY, RARENESS, WRONG
 
-PHASES = {"always": NEUTRAL, "rollout": POLICY, "update": RARENESS}
+PHASES = {"load": NEUTRAL, "rollout": POLICY, "reference": NEUTRAL, "update": RARENESS, "save": NEUTRAL}
 NOTE = "border-left:3px solid {};padding-left:.6rem;margin:.45rem 0;font-size:.9rem;overflow-wrap:anywhere"
 
 
@@ -72,10 +72,16 @@ def _data_row(facts: DataFacts) -> str:
 
 
 def _part_row(part: MemoryPart) -> str:
+    always = len(part.phases) == len(PHASES)
+    chips = chip("always", NEUTRAL) if always else " ".join(chip(phase, PHASES[phase]) for phase in part.phases)
     return (
         f'<tr><td title="{escape(part.formula)}">{escape(part.name)}</td>'
-        f"<td>{chip(part.when, PHASES[part.when])}</td><td>{size(part.bytes)}</td></tr>"
+        f"<td>{chips}</td><td>{size(part.bytes)}</td></tr>"
     )
+
+
+def _phase_row(phase: str, count: int) -> str:
+    return f"<tr><td>{chip(phase, PHASES[phase])}</td><td>{size(count)}</td></tr>"
 
 
 def _memory(memory: MemoryPlan) -> None:
@@ -91,4 +97,6 @@ def _memory(memory: MemoryPlan) -> None:
     )
     with st.expander("Memory breakdown"):
         st.html(table(("Part", "Phase", "Size"), map(_part_row, memory.parts)))
-        st.caption("Rollout and update alternate. Peak: “always” plus the larger phase.")
+        st.html(table(("Phase", "Size"), (_phase_row(*one) for one in memory.phases.items())))
+        host = f" Host memory per process: {size(memory.host_bytes)}." if memory.on == "GPU" else ""
+        st.caption(f"A process is in one phase at a time. Peak: the largest phase.{host}")
