@@ -96,18 +96,15 @@ def usable_rewards(rewards: tuple[Reward, ...]) -> None:
         raise ValueError(f"rewards: the verifiers look for the answer in different places ({named}); set one answer_in")
 
 
+Precision = Literal["auto", "float32", "bfloat16"]
 ImportanceCorrection = Literal[
     "token_truncate", "token_mask", "sequence_truncate", "sequence_mask", "geometric_mask", "none"
 ]
 
 
-class RolloutSettings(SamplingSettings):
-    """Sampling of completions in training."""
+class EngineSettings(SamplingSettings):
+    """Sampling of completions, in training and in evaluations."""
 
-    group_size: int = Field(10, ge=2, le=256, description="Rollouts per prompt. An advantage needs at least two.")
-    temperature: float = Field(
-        1.0, gt=0, le=10, description="Divisor of the logits, for sampling and for all log-probabilities."
-    )
     max_completion_tokens: int = Field(
         4096, ge=1, le=131072, description="Maximum tokens per completion. A longer completion is truncated."
     )
@@ -119,6 +116,15 @@ class RolloutSettings(SamplingSettings):
     engine: Literal["shared_prefill", "vllm"] = Field(
         "shared_prefill",
         description="shared_prefill: the trainer's own engine. vllm: vLLM, if it is installed.",
+    )
+
+
+class RolloutSettings(EngineSettings):
+    """Sampling of completions in training."""
+
+    group_size: int = Field(10, ge=2, le=256, description="Rollouts per prompt. An advantage needs at least two.")
+    temperature: float = Field(
+        1.0, gt=0, le=10, description="Divisor of the logits, for sampling and for all log-probabilities."
     )
     importance_correction: ImportanceCorrection = Field(
         "token_truncate",
@@ -278,7 +284,7 @@ class TrainSettings(StrictSettings):
     micro_batch_rows: int | None = Field(
         None, ge=1, description="Maximum rows per forward and backward pass. None: no limit."
     )
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
+    precision: Precision = Field(
         "auto",
         description="Precision of the forward and backward pass. auto: bfloat16 on a GPU. Weights and optimizer "
         "state stay float32.",
@@ -323,15 +329,12 @@ class TrainConfig(TrainSettings):
         return self.rollout if self.validation is None else self.validation.rollout(self.rollout)
 
 
-class EvaluateRollout(StrictSettings):
+class EvaluateRollout(EngineSettings):
     """Sampling of completions in an evaluation."""
 
     samples: int = Field(8, ge=1, le=1024, description="Sampled completions per prompt.")
     greedy: bool = Field(True, description="Also generate one greedy completion per prompt.")
     temperature: float = Field(1.0, gt=0, le=10, description="Divisor of the logits for sampling.")
-    max_completion_tokens: int = Field(
-        4096, ge=1, le=131072, description="Maximum tokens per completion. A longer completion is truncated."
-    )
 
 
 class EvaluateSettings(StrictSettings):
@@ -340,6 +343,11 @@ class EvaluateSettings(StrictSettings):
     rewards: tuple[Reward, ...] = Field(DEFAULT_REWARDS, min_length=1, max_length=16)
     prompts: PromptFormat = Field(default_factory=PromptFormat)
     rollout: EvaluateRollout = Field(default_factory=EvaluateRollout)
+    precision: Precision = Field(
+        "auto",
+        description="Precision of the forward pass. auto: bfloat16 on a GPU. In bfloat16 the weights of linear layers "
+        "are bfloat16 too.",
+    )
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of sampling and of the bootstrap.")
 
     @model_validator(mode="after")

@@ -3,16 +3,20 @@
     python -m calibrl_core.evaluate config.json --run-dir DIR
 
 Reports one `progress` event per batch, the `accuracies` of the prompts per model and dataset, and a result at the end.
-The result has one entry per model and dataset: `{model, model_index, split, prompts, samples, metrics, sources}`, and
-one comparison for every two models on a dataset: `{split, first, second, difference, low, high, distinguishable}`, the
-paired difference of sampled accuracy with its 95 % interval. `metrics` are those of
-`calibrl_core.evaluation.accuracy.summarise`, and of the greedy completions as `greedy_...`. `sources` holds `{prompts,
-metrics}` per `data_source` of the examples. All answers are stored in DIR/answers.jsonl.
+The result has `rollout`, the settings of sampling, and one entry per model and dataset:
+`{model, model_index, split, prompts, samples, metrics, sources}`, and one comparison for every two models on a dataset:
+`{split, first, second, difference, low, high, distinguishable}`, the paired difference of sampled accuracy with its
+95 % interval. `metrics` are those of `calibrl_core.evaluation.accuracy.summarise`, and of the greedy completions as
+`greedy_...`. `sources` holds `{prompts, metrics}` per `data_source` of the examples.
+
+All answers are stored in DIR/answers.jsonl, batch by batch. An evaluation that was stopped or killed continues behind
+its last batch there, with the results that it would have had without the stop.
 """
 
 import gc
 import json
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict
 from hashlib import sha256
 from typing import Any
@@ -28,12 +32,14 @@ from calibrl_core.bootstrap import paired_differences
 from calibrl_core.config import BuiltinModel, EvaluateConfig, ModelSource
 from calibrl_core.data.schema import Example
 from calibrl_core.distributed.ranks import ALONE, LaunchError, Ranks
-from calibrl_core.evaluation.accuracy import Answers, batch_count, sample_answers, summarise
+from calibrl_core.evaluation.accuracy import Answers, answer_batches, batch_size, concatenate, summarise
+from calibrl_core.evaluation.stored_answers import Expected, How, Part, StoredAnswers, prompt_digest
 from calibrl_core.models.policy import Policy, load_policy
 from calibrl_core.models.positions import check_positions
 from calibrl_core.report import Report
-from calibrl_core.rollout.base import SamplingRequest
-from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
+from calibrl_core.rollout.base import RolloutEngine, SamplingRequest
+from calibrl_core.rollout.engines import make_engine
+from calibrl_core.run.identity import model_digest
 from calibrl_core.run.process import run_process
 from calibrl_core.run.template_check import check_template
 from calibrl_core.verifiers.base import answer_form
@@ -54,8 +60,7 @@ def evaluate(
     ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
     """Evaluate until the end or until `should_stop()`; return the fields of the `finish` event. Metrics of model i
-    (from 0) are reported as step i + 1, named `eval/<split>/name`. A stopped evaluation starts from the beginning the
-    next time.
+    (from 0) are reported as step i + 1, named `eval/<split>/name`. A stopped evaluation continues the next time.
 
     Raises:
         DataError: rows are invalid.
@@ -74,7 +79,8 @@ def evaluate(
             results = list(evaluation.run())
         except _Stopped:
             return {"status": "stopped", "step": evaluation.done, "result": {}}
-    result = {"results": results, "comparisons": evaluation.comparisons()}
+    rollout = config.rollout.model_dump(mode="json")
+    result = {"rollout": rollout, "results": results, "comparisons": evaluation.comparisons()}
     return {"status": "succeeded", "step": evaluation.done, "result": result}
 
 
@@ -82,13 +88,33 @@ class _Evaluation:
     def __init__(self, config: EvaluateConfig, report: Report, scorer: Scorer, should_stop: Callable[[], bool]) -> None:
         self.config, self.report, self.scorer, self.should_stop = config, report, scorer, should_stop
         self.sets = [(source.name, data.load(source)) for source in config.data]
-        self.done = 0
         self.per_prompt: dict[str, list[NDArray[np.float64]]] = {name: [] for name, _ in self.sets}  # per model [N]
-        per_set = [batch_count(len(examples), self.config.rollout.samples) for _, examples in self.sets]
-        greedy = [batch_count(len(examples), 1) for _, examples in self.sets] if config.rollout.greedy else []
-        self.total = (sum(per_set) + sum(greedy)) * len(config.models)
-        report.emit("start", step=0, steps_total=self.total, versions=scorer.versions)
-        (report.run_dir / ANSWERS_FILE).unlink(missing_ok=True)
+        parts = self._parts()
+        self.stored = StoredAnswers(report.run_dir / ANSWERS_FILE, parts)
+        self.done = self.stored.batches
+        self.total = sum(-(-len(part.prompts) // part.batch) for part in parts.values())
+        report.emit("start", step=self.done, steps_total=self.total, versions=scorer.versions)
+
+    def _parts(self) -> dict[Part, Expected]:
+        """Return all parts of the evaluation, in order."""
+        rollout = self.config.rollout
+        ways: dict[How, int] = {"sampled": batch_size(rollout.samples)}
+        if rollout.greedy:
+            ways["greedy"] = batch_size(1)
+        prompts = {split: [prompt_digest(example) for example in examples] for split, examples in self.sets}
+        return {
+            Part(index, split, how): Expected(settings, digests, batch)
+            for index, settings in enumerate(self._settings())
+            for split, digests in prompts.items()
+            for how, batch in ways.items()
+        }
+
+    def _settings(self) -> list[str]:
+        """Return a digest of the settings of each model's answers and verdicts."""
+        shared = self.config.model_dump(mode="json", include={"rewards", "prompts", "rollout", "precision", "seed"})
+        weights = [model_digest(source) or source.model_dump(mode="json") for source in self.config.models]
+        parts = [json.dumps([shared, self.scorer.versions, one], sort_keys=True) for one in weights]
+        return [sha256(part.encode()).hexdigest()[:16] for part in parts]
 
     def run(self) -> Iterator[dict[str, Any]]:
         """Yield the results, model by model. Only one model is in memory."""
@@ -97,28 +123,36 @@ class _Evaluation:
             gc.collect()  # a model is part of reference cycles: without this call it stays while the next one loads
 
     def _results(self, index: int) -> list[dict[str, Any]]:
-        source = self.config.models[index]
-        policy = load_policy(source, form=self.config.prompts)
-        for place, (dataset, (_, examples)) in enumerate(zip(self.config.data, self.sets, strict=True)):
-            check_template(f"models.{index}, data.{place}", dataset, examples, policy.encoder.refusal)
-        self._check_positions(policy)
-        engine = SharedPrefillEngine(policy)
         values: dict[str, float] = {}
         results = []
-        for split, examples in self.sets:
-            measured = self._measure(engine, index, split, examples)
-            values |= {f"eval/{split}/{name}": value for name, value in measured["metrics"].items()}
-            results.append(
-                {
-                    "model": _label(source),
-                    "model_index": index,
-                    "split": split,
-                    "samples": self.config.rollout.samples,
-                    **measured,
-                }
-            )
+        with ExitStack() as closing:
+            engine = None if self._answered(index) else self._load(index, closing)
+            for split, examples in self.sets:
+                measured = self._measure(engine, index, split, examples)
+                values |= {f"eval/{split}/{name}": value for name, value in measured["metrics"].items()}
+                results.append(
+                    {
+                        "model": _label(self.config.models[index]),
+                        "model_index": index,
+                        "split": split,
+                        "samples": self.config.rollout.samples,
+                        **measured,
+                    }
+                )
         self.report.emit("metrics", step=index + 1, values=values)
         return results
+
+    def _answered(self, index: int) -> bool:
+        """Return if all answers of a model are stored."""
+        return all(self.stored.complete(part) for part in self._parts() if part.model_index == index)
+
+    def _load(self, index: int, closing: ExitStack) -> RolloutEngine:
+        config = self.config
+        policy = load_policy(config.models[index], config.precision, form=config.prompts, frozen=True)
+        for place, (dataset, (_, examples)) in enumerate(zip(config.data, self.sets, strict=True)):
+            check_template(f"models.{index}, data.{place}", dataset, examples, policy.encoder.refusal)
+        self._check_positions(policy)
+        return make_engine(config.rollout.engine, policy, config.rollout.batch_tokens, closing)
 
     def _check_positions(self, policy: Policy) -> None:
         for split, examples in self.sets:
@@ -134,17 +168,14 @@ class _Evaluation:
             for difference in paired_differences(accuracies, self.config.seed)
         ]
 
-    def _measure(self, engine: SharedPrefillEngine, index: int, split: str, examples: list[Example]) -> dict[str, Any]:
-        """Return `{prompts, metrics, sources}` of one model on one dataset."""
-        rollout = self.config.rollout
-        sampled = self._sample(engine, examples, rollout.samples, rollout.temperature)
-        self._save_answers(index, split, "sampled", sampled)
+    def _measure(self, engine: RolloutEngine | None, index: int, split: str, examples: list[Example]) -> dict[str, Any]:
+        """Return `{prompts, metrics, sources}` of one model on one dataset. `engine`: None if all answers are
+        stored.
+        """
+        sampled = self._answers(engine, Part(index, split, "sampled"), examples)
         check_verdicts([score for row in sampled.scores for score in row])
         self._report_accuracies(index, split, sampled)
-        greedy = None
-        if rollout.greedy:
-            greedy = self._sample(engine, examples, 1, 0.0)
-            self._save_answers(index, split, "greedy", greedy)
+        greedy = self._answers(engine, Part(index, split, "greedy"), examples) if self.config.rollout.greedy else None
         greedy_sources = greedy.by_source() if greedy else {}
         sources = {
             source: {"prompts": len(part.examples), "metrics": self._metrics(part, greedy_sources.get(source))}
@@ -162,16 +193,29 @@ class _Evaluation:
             metrics["verifier_failures"] += values["verifier_failures"]
         return metrics
 
-    def _sample(
-        self, engine: SharedPrefillEngine, examples: list[Example], samples: int, temperature: float
-    ) -> Answers:
+    def _answers(self, engine: RolloutEngine | None, part: Part, examples: list[Example]) -> Answers:
+        """Return the answers of a part: those that are stored, and the others from the model."""
+        rollout = self.config.rollout
+        known = self.stored.read(part, examples)
+        rest = examples[len(known.examples) :]
+        if not rest:
+            return known
+        assert engine is not None
+        samples, temperature = (rollout.samples, rollout.temperature) if part.how == "sampled" else (1, 0.0)
         request = SamplingRequest(
             group_size=samples,
             temperature=temperature,
-            max_tokens=self.config.rollout.max_completion_tokens,
+            max_tokens=rollout.max_completion_tokens,
+            sampling=rollout,
             seed=[self.config.seed],
+            first_row=len(known.examples) * samples,
         )
-        return sample_answers(engine, examples, self.scorer, request, self._advance)
+        parts = [known] if known.examples else []
+        for batch in answer_batches(engine, rest, self.scorer, request):
+            self.stored.append(part, batch)
+            parts.append(batch)
+            self._advance()
+        return concatenate(parts)
 
     def _advance(self) -> None:
         self.done += 1
@@ -186,23 +230,6 @@ class _Evaluation:
         prompts = [prompt_digest(example) for example in sampled.examples]
         values = accuracies.tolist()
         self.report.emit("accuracies", model_index=index, split=split, prompts=prompts, values=values)
-
-    def _save_answers(self, index: int, split: str, how: str, answers: Answers) -> None:
-        with (self.report.run_dir / ANSWERS_FILE).open("a") as file:
-            for place, (example, scores) in enumerate(zip(answers.examples, answers.scores, strict=True)):
-                row = {"model_index": index, "split": split, "how": how, "prompt_id": example.id}
-                row |= {"data_source": example.data_source, "answer": example.answer, "texts": answers.texts[place]}
-                row |= {"passed": [score.passed for score in scores], "strict": [score.strict for score in scores]}
-                row |= {"lengths": answers.lengths[place].tolist(), "truncated": answers.truncated[place].tolist()}
-                row |= {"failures": [score.failure for score in scores]}
-                file.write(json.dumps(row) + "\n")
-
-
-def prompt_digest(example: Example) -> str:
-    """Return 16 hexadecimal digits that identify a prompt: everything that a model sees, and the right answer."""
-    shown = [example.question, example.answer, *(f"{turn.role}: {turn.text}" for turn in example.earlier)]
-    parts = json.dumps([*shown, *(sha256(image).hexdigest() for image in example.images)])
-    return sha256(parts.encode()).hexdigest()[:16]
 
 
 def _label(source: ModelSource) -> str:

@@ -36,9 +36,8 @@ from calibrl_core.models.encoding_workers import EncodingWorkers, useful_workers
 from calibrl_core.models.policy import load_policy, make_reference
 from calibrl_core.models.positions import check_positions
 from calibrl_core.report import Report, health_sentence
-from calibrl_core.rollout.base import RolloutEngine
+from calibrl_core.rollout.engines import make_engine
 from calibrl_core.rollout.self_check import check_model
-from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 from calibrl_core.run.checkpoint import Checkpoints, TrainerState, read_state, restore_optimizer
 from calibrl_core.run.identity import RunIdentity
 from calibrl_core.run.process import run_process
@@ -106,7 +105,7 @@ class _Run:
         self.optimizer = make_optimizer(self.policy, config.optimizer)
         if saved:
             restore_optimizer(saved, self.optimizer, self.policy)
-        self.engine = self._make_engine(closing)
+        self.engine = make_engine(config.rollout.engine, self.policy, config.rollout.batch_tokens, closing)
         self.scorer = scorer
         place = self.state.order or {"position": self.state.step * config.prompts_per_step, "waiting": []}
         self.order = DataOrder(examples, config.seed, config.prompts_per_step, shuffle=config.shuffle_data, state=place)
@@ -117,16 +116,6 @@ class _Run:
         self.health = HealthMonitor(config.health, self.state.health)
         self.paused_by: Alert | None = None
         self.failures: dict[str, str] = {}  # first reason of each verifier that gave no verdict, by label
-
-    def _make_engine(self, closing: ExitStack) -> RolloutEngine:
-        rollout = self.config.rollout
-        if rollout.engine == "shared_prefill":
-            return SharedPrefillEngine(self.policy, rollout.batch_tokens)
-        from calibrl_core.rollout.vllm import VLLMEngine
-
-        engine = VLLMEngine(self.policy, rollout.batch_tokens)
-        closing.callback(engine.close)
-        return engine
 
     def _make_prompts(self, examples: Sequence[Example], closing: ExitStack) -> PromptSource:
         config, ranks, encoder = self.config, self.ranks, self.policy.encoder

@@ -1,4 +1,5 @@
-"""The folder of one attempt. It starts with links to the job's recorded checkpoints: the trainer resumes there.
+"""The folder of one attempt. It starts with links to the job's recorded checkpoints: the trainer resumes there. An
+evaluation continues behind the answers of the attempt before.
 
 Each attempt writes into its own folder. A trainer can outlive its lease if its supervisor was suspended or cut off.
 Such a trainer cannot damage the events, log or checkpoints of the next attempt. It can still remove its own
@@ -10,7 +11,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from jobs.files.artifacts import missing_checkpoints
+from jobs.files.artifacts import RESULTS, missing_checkpoints
 from jobs.files.hard_links import link_tree
 from jobs.lifecycle import KnownCheckpoint
 
@@ -24,13 +25,14 @@ class CheckpointsMissing(Exception):
 
 
 def begin(run_dir: Path, checkpoints: Sequence[KnownCheckpoint]) -> None:
-    """Make the folder of an attempt with links to the job's checkpoints; copies only if they are on another disk.
+    """Make the folder of an attempt with links to the job's checkpoints; copies only if they are on another disk. The
+    results of an earlier attempt are copied, because its trainer can still write to them.
 
     A single missing checkpoint is skipped: the run then resumes from an earlier one.
 
     Raises:
         CheckpointsMissing: checkpoints are recorded, but this machine has none of them; no folder was made.
-        OSError: an existing checkpoint could not be linked or copied.
+        OSError: an existing checkpoint or result could not be linked or copied.
     """
     folder = run_dir / CHECKPOINTS
     places = [(folder / one.path.name, one.path, one.path.parent.parent / KEPT / one.path.name) for one in checkpoints]
@@ -43,6 +45,17 @@ def begin(run_dir: Path, checkpoints: Sequence[KnownCheckpoint]) -> None:
             link_tree(target, folder)
     if places and not any(own.is_dir() for own, _, _ in places):  # removed meanwhile
         raise CheckpointsMissing(missing)
+    for name in RESULTS:
+        _copy_result(run_dir, name)
+
+
+def _copy_result(run_dir: Path, name: str) -> None:
+    """Copy a file from the last attempt that has it, unless this attempt has one."""
+    sources = [path / name for path in _earlier_attempts(run_dir) if (path / name).is_file()]
+    if sources and not (run_dir / name).exists():
+        partial = run_dir / f"{name}.partial"
+        shutil.copyfile(sources[-1], partial)
+        partial.replace(run_dir / name)
 
 
 def keep(run_dir: Path, checkpoints: Iterable[Path]) -> None:
@@ -73,14 +86,18 @@ def remove_earlier_checkpoints(run_dir: Path) -> None:
 
     Later attempts are never touched: this supervisor may have been suspended while another one claimed the job.
     """
-    job_dir, number = run_dir.parent, _number(run_dir)
-    earlier = [path for path in job_dir.glob(f"{ATTEMPT}*") if _number(path) < number]
-    left = [attempt / name for attempt in earlier for name in (CHECKPOINTS, KEPT)]
+    left = [attempt / name for attempt in _earlier_attempts(run_dir) for name in (CHECKPOINTS, KEPT)]
     for folder in (
         *left,
-        job_dir / CHECKPOINTS,
+        run_dir.parent / CHECKPOINTS,
     ):  # the last: jobs from before attempts had folders
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _earlier_attempts(run_dir: Path) -> list[Path]:
+    """Return the folders of the attempts before this one, in order."""
+    number = _number(run_dir)
+    return sorted((path for path in run_dir.parent.glob(f"{ATTEMPT}*") if _number(path) < number), key=_number)
 
 
 def _number(run_dir: Path) -> int:

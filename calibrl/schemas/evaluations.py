@@ -68,6 +68,10 @@ class Evaluation(Record):
     """Results of an evaluation."""
 
     job_id: UUID
+    rollout: dict[str, Any] | None = Field(
+        None,
+        description="Settings of sampling, as `rollout` of the spec. null: the version of that time did not store it.",
+    )
     results: list[EvaluationResult]
     comparisons: list[SplitDifference] = Field(
         description="Comparison of each pair of its models. `first` and `second` are values of `model_index`."
@@ -96,7 +100,7 @@ class Comparison(Record):
         description="Comparison of each pair of models. `first` and `second` are indices in `models`."
     )
     settings_differ: list[str] = Field(
-        description="Settings that differ between the evaluations besides the model: rewards, prompts, rollout."
+        description="Settings that differ between the evaluations besides the model, such as rewards or rollout.top_p."
     )
 
 

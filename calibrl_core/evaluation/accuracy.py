@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -62,24 +62,24 @@ class Answers:
 
 
 def sample_answers(
-    engine: RolloutEngine,
-    examples: Sequence[Example],
-    scorer: Scorer,
-    request: SamplingRequest,
-    advance: Callable[[], None] = lambda: None,
+    engine: RolloutEngine, examples: Sequence[Example], scorer: Scorer, request: SamplingRequest
 ) -> Answers:
-    """Sample completions as `request` says, in batches, and score them.
+    """Sample completions as `request` says, and score them: all of `answer_batches`."""
+    width = request.group_size
+    nothing = Answers((), [], [], np.zeros((0, width), np.int64), np.zeros((0, width), np.bool_), np.zeros((0, width)))
+    return concatenate([nothing, *answer_batches(engine, examples, scorer, request)])
+
+
+def answer_batches(
+    engine: RolloutEngine, examples: Sequence[Example], scorer: Scorer, request: SamplingRequest
+) -> Iterator[Answers]:
+    """Sample completions as `request` says, score them, and yield the answers of each batch of prompts.
 
     Completions depend on `request.seed` and the global row number, so that several processes with `first_row` set
-    sample what one would. `advance` is called after each of the `batch_count(...)`.
+    sample what one would. Batches begin at multiples of `batch_size(request.group_size)` prompts.
     """
-    texts: list[list[str]] = []
-    scores: list[list[Score]] = []
-    lengths: list[list[int]] = []
-    truncated: list[list[bool]] = []
-    logprobs: list[list[float]] = []
     samples = request.group_size
-    size = max(1, ROWS_AT_ONCE // samples)
+    size = batch_size(samples)
     first = request.first_row // samples  # global number of the first example
     number, end = first, first + len(examples)
     while number < end:
@@ -89,21 +89,16 @@ def sample_answers(
         rollouts = engine.generate(part, replace(request, seed=seed, first_row=(number - start) * samples))
         number += len(part)
         truths = [example.answer for example in part for _ in range(samples)]
-        texts += _rows(rollouts.texts, samples)
-        scores += _rows(scorer.score_all(rollouts.texts, truths), samples)
         counts = rollouts.mask.sum(-1)
-        lengths += _rows(counts.tolist(), samples)
-        logprobs += _rows((rollouts.logprobs.double().sum(-1) / counts).tolist(), samples)
-        truncated += _rows(rollouts.truncated.tolist(), samples)
-        advance()
-    return Answers(
-        examples=examples,
-        texts=texts,
-        scores=scores,
-        lengths=np.array(lengths, dtype=np.int64).reshape(-1, samples),
-        truncated=np.array(truncated, dtype=np.bool_).reshape(-1, samples),
-        logprobs=np.array(logprobs, dtype=np.float64).reshape(-1, samples),
-    )
+        logprobs = rollouts.logprobs.double().sum(-1) / counts
+        yield Answers(
+            examples=part,
+            texts=_rows(rollouts.texts, samples),
+            scores=_rows(scorer.score_all(rollouts.texts, truths), samples),
+            lengths=counts.view(-1, samples).cpu().numpy(),
+            truncated=rollouts.truncated.view(-1, samples).cpu().numpy(),
+            logprobs=logprobs.view(-1, samples).cpu().numpy(),
+        )
 
 
 def concatenate(parts: Sequence[Answers]) -> Answers:
@@ -120,9 +115,9 @@ def concatenate(parts: Sequence[Answers]) -> Answers:
     )
 
 
-def batch_count(prompts: int, samples: int) -> int:
-    """Return how many times `sample_answers` calls `advance`."""
-    return -(-prompts // max(1, ROWS_AT_ONCE // samples))
+def batch_size(samples: int) -> int:
+    """Return the number of prompts whose `samples` completions are decoded together."""
+    return max(1, ROWS_AT_ONCE // samples)
 
 
 def _rows(flat: Sequence[T], width: int) -> list[list[T]]:

@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from calibrl_core.config import ModelSource, PathModel
+from calibrl_core.config import ModelSource, PathModel, Precision
 from calibrl_core.data.prompts import DEFAULT_FORMAT, PromptFormat
 from calibrl_core.data.schema import Example
 from calibrl_core.distributed.ranks import ALONE, Ranks
@@ -30,8 +30,6 @@ from calibrl_core.models.packing import PackedInputs, pack_inputs, pack_rows
 from calibrl_core.models.placement import place
 from calibrl_core.models.tensor_files import write_tensors
 from calibrl_core.models.turn_end import turn_end
-
-Precision = Literal["auto", "float32", "bfloat16"]
 
 SMALL = 20_000_000  # parameters; for smaller models one thread is faster than two
 NEVER_SAMPLED = ("<image>", "<video>", "<fake_token_around_image>", "<global-img>", "<|image_pad|>", "<|video_pad|>")
@@ -341,8 +339,9 @@ def load_policy(
     form: PromptFormat = DEFAULT_FORMAT,
     *,
     sharded: bool = False,
+    frozen: bool = False,
 ) -> Policy:
-    """Return the policy that a config names, on the GPU if there is one, set up for training.
+    """Return the policy that a config names, on the GPU if there is one, set up for training. frozen: train no weight.
 
     With `checkpoint`, the policy is bit for bit the one that the run which started from `source` wrote there. Never
     runs code that comes with a model. sharded: see `Policy`.
@@ -357,6 +356,8 @@ def load_policy(
     adapters.prepare_model(model, source)
     if checkpoint is not None and source.lora:
         adapters.load_adapter(checkpoint / adapters.FOLDER, model)
+    if frozen:
+        model.requires_grad_(False)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     policy = Policy(model, processor, device, precision, form, sharded=sharded)
     _check_head(policy)

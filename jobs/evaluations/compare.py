@@ -22,7 +22,8 @@ MAX_MODELS = 16  # maximum models per comparison
 MAX_PROMPTS = 50_000  # maximum prompts per comparison, over all datasets: about 20 seconds
 BOUNDS = ("_low", "_high")
 # Fields of a spec that accuracies depend on, besides models and data.
-COMPARED_SETTINGS = ("rewards", "prompts", "rollout")
+COMPARED_SETTINGS = ("rewards", "prompts", "rollout", "precision")
+NOT_COMPARED = "rollout.batch_tokens"  # it changes the speed only
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ def evaluation(job: models.Job) -> Evaluation:
     result = job.result or {}
     try:
         results = [EvaluationResult.model_validate(_result(job, row)) for row in result["results"]]
-        return Evaluation.model_validate({"job_id": job.id, "results": results, "comparisons": result["comparisons"]})
+        shown = {"rollout": result.get("rollout"), "results": results, "comparisons": result["comparisons"]}
+        return Evaluation.model_validate({"job_id": job.id, **shown})
     except (LookupError, TypeError, AttributeError, ValidationError) as error:
         raise Conflict(f"Job {job.id} has results in a format that this version does not know.") from error
 
@@ -206,10 +208,26 @@ def _compare(
             PairedDifference(**asdict(pair), distinguishable=pair.distinguishable)
             for pair in paired_differences(paired, seed)
         ],
-        settings_differ=[
-            name for name in COMPARED_SETTINGS if any(other.get(name) != settings[0].get(name) for other in settings)
-        ],
+        settings_differ=_different(settings),
     )
+
+
+def _different(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the names of settings that differ, such as `rollout.top_p`."""
+    fields = [_fields(one) for one in settings]
+    names = dict.fromkeys(name for one in fields for name in one)
+    return [
+        name for name in names if name != NOT_COMPARED and any(one.get(name) != fields[0].get(name) for one in fields)
+    ]
+
+
+def _fields(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of settings by name, those of `rollout` and `prompts` by dotted name."""
+    found: dict[str, Any] = {}
+    for name in COMPARED_SETTINGS:
+        value = settings.get(name)
+        found |= {f"{name}.{field}": one for field, one in value.items()} if isinstance(value, dict) else {name: value}
+    return found
 
 
 def _compared_settings(spec: Mapping[str, Any]) -> Mapping[str, Any]:

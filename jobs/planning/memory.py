@@ -17,7 +17,6 @@ from calibrl_core.config import LoraSettings, ModelOptions
 from jobs.planning.model_shapes import ModelShape, is_vision
 
 PROMPT_TOKENS = 1024
-BATCH_TOKENS = 131_072  # decoded together in an evaluation
 CHUNK = {True: 2**26, False: 2**24}  # logits per chunk, on a GPU or not: see calibrl_core.models.logprobs
 BASE_BYTES = {True: 1 << 30, False: 400_000_000}  # CUDA context and libraries; Python with its imports
 HOST_BASE_BYTES = 2_000_000_000  # of a process on a GPU: Python with its libraries
@@ -70,9 +69,8 @@ class _Sizes:
 def estimate(spec: TrainSpec | EvaluateSpec, shape: ModelShape, options: ModelOptions) -> MemoryPlan:
     """Return the memory of each process of a job. The caller sets `fits`, the explanation and the remedies."""
     gpus = spec.resources.gpus
-    precision = spec.precision if isinstance(spec, TrainSpec) else "auto"
     sharded = isinstance(spec, TrainSpec) and spec.parallel == "fsdp" and gpus > 1
-    bfloat16 = precision == "bfloat16" or (precision == "auto" and gpus > 0)
+    bfloat16 = spec.precision == "bfloat16" or (spec.precision == "auto" and gpus > 0)
     sizes = _Sizes(shape, gpus > 0, bfloat16, gpus if sharded else 1)
     trained = 0
     parts = [_part("process", BASE_BYTES[gpus > 0], ALWAYS, "constant: CUDA context, or Python with its libraries")]
@@ -84,11 +82,11 @@ def estimate(spec: TrainSpec | EvaluateSpec, shape: ModelShape, options: ModelOp
         rows = spec.prompts_per_step * spec.rollout.group_size if samples else 0
         validation = spec.validation.rollout(spec.rollout) if spec.validation else spec.rollout
         longest = max(spec.rollout.max_completion_tokens, validation.max_completion_tokens)
-        parts += _rollouts(sizes, longest, samples * rows, spec.rollout.batch_tokens, spec)
+        parts += _rollouts(sizes, longest, samples * rows, spec)
     else:
         parts += _weights(sizes, options, 0, 0)
         longest = spec.rollout.max_completion_tokens
-        parts += _rollouts(sizes, longest, BATCH_TOKENS, BATCH_TOKENS, None)
+        parts += _rollouts(sizes, longest, spec.rollout.batch_tokens, spec)
     return MemoryPlan(
         bytes=max(by_phase(parts).values()),
         on="GPU" if gpus else "host",
@@ -154,7 +152,7 @@ def _adapted(shape: ModelShape, lora: LoraSettings) -> list[tuple[int, ...]]:
 def _weights(sizes: _Sizes, options: ModelOptions, trained: int, added: int) -> list[MemoryPart]:
     count, linear, shards = sizes.shape.parameters, sizes.linear(), sizes.shards
     counted = f"{count:,} parameters, from {sizes.shape.source}"
-    if options.lora is not None and sizes.bfloat16:
+    if sizes.bfloat16 and (options.lora is not None or not trained):
         halved = 4 * (count - linear) + 2 * linear + 4 * added
         formula = f"{counted}; the {linear:,} of frozen linear layers 2 bytes, others and {added:,} of adapters 4"
         return [_part("weights", halved // shards, ALWAYS, formula + sizes.by)]
@@ -213,20 +211,18 @@ def _samples(spec: TrainSpec) -> int:
     return int(spec.algorithm.samples or spec.validation is not None)
 
 
-def _rollouts(
-    sizes: _Sizes, completion_tokens: int, rows: int, batch_tokens: int, spec: TrainSpec | None
-) -> list[MemoryPart]:
+def _rollouts(sizes: _Sizes, completion_tokens: int, rows: int, spec: TrainSpec | EvaluateSpec) -> list[MemoryPart]:
     shape, width = sizes.shape, sizes.width
-    prompt_tokens = (spec.prompts.max_tokens if spec else None) or PROMPT_TOKENS
+    prompt_tokens = (spec.prompts.max_tokens if isinstance(spec, TrainSpec) else None) or PROMPT_TOKENS
     row = _bounded(prompt_tokens + completion_tokens, shape)
-    together = min(rows, max(1, batch_tokens // row)) if rows else 0
+    together = min(rows, max(1, spec.rollout.batch_tokens // row)) if rows else 0
     cached = together * row
     formula = f"{together:,} rows x {row:,} tokens x {shape.layers} layers x 2 x {shape.kv_width} x {width} bytes"
     parts = [
         _part("keys and values", cached * shape.layers * 2 * shape.kv_width * width, ("rollout",), formula),
         _part("next tokens", 8 * together * shape.vocabulary, ("rollout",), "2 copies x 4 bytes x rows x vocabulary"),
     ]
-    if spec and spec.rollout.engine == "vllm":
+    if spec.rollout.engine == "vllm":
         copy = shape.parameters * width
         parts.append(_part("vLLM's weights", copy, ALWAYS, f"{width} bytes x {shape.parameters:,}: the engine's own"))
         parts = [part.model_copy(update={"phases": list(ALWAYS)}) for part in parts]  # vLLM keeps this memory reserved

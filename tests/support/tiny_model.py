@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from calibrl_core import data
-from calibrl_core.config import BuiltinModel
+from calibrl_core.config import BuiltinModel, Precision
 from calibrl_core.data.schema import BuiltinData, Example
-from calibrl_core.models.policy import Policy, Precision, load_policy
+from calibrl_core.models.policy import Policy, load_policy
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 
 

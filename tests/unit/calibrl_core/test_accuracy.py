@@ -9,7 +9,7 @@ import pytest
 
 from calibrl_core.bootstrap import intervals
 from calibrl_core.data.schema import Example
-from calibrl_core.evaluation.accuracy import Answers, batch_count, pass_at, sample_answers, summarise
+from calibrl_core.evaluation.accuracy import Answers, answer_batches, batch_size, pass_at, sample_answers, summarise
 from calibrl_core.rollout.base import SamplingRequest
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 from calibrl_core.verifiers import ExactReward, MathReward
@@ -120,17 +120,20 @@ def test_intervals_need_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (low[0], high[0]) == pytest.approx((0.402, 0.598), abs=0.015)
 
 
-def test_batches_are_as_many_as_announced() -> None:
-    assert [batch_count(64, 8), batch_count(65, 8), batch_count(3, 500)] == [2, 3, 3]
+def test_a_batch_has_at_most_256_completions_or_one_prompt() -> None:
+    assert [batch_size(8), batch_size(100), batch_size(500)] == [32, 2, 1]
 
 
 def test_asking(engine: SharedPrefillEngine, examples: list[Example], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("calibrl_core.evaluation.accuracy.ROWS_AT_ONCE", 8)
-    advanced = []
     with Scorer([MathReward()]) as scorer:
         request = SamplingRequest(group_size=2, temperature=1.0, max_tokens=3, seed=[0])
-        found = sample_answers(engine, examples, scorer, request, lambda: advanced.append(1))
-    assert len(advanced) == batch_count(len(examples), 2) == 2
+        found = sample_answers(engine, examples, scorer, request)
+        parts = [*answer_batches(engine, examples, scorer, request)]
+        nothing = sample_answers(engine, [], scorer, request)
+    assert [len(part.examples) for part in parts] == [4, len(examples) - 4]
+    assert [text for part in parts for text in part.texts] == found.texts
+    assert nothing.lengths.shape == (0, 2)
     assert [len(row) for row in found.texts] == [len(row) for row in found.scores] == [2] * len(examples)
     assert found.lengths.shape == found.truncated.shape == (len(examples), 2)
     assert (found.lengths[found.truncated] == 3).all()

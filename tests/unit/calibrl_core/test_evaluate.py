@@ -11,7 +11,8 @@ import pytest
 
 from calibrl_core.config import EvaluateConfig
 from calibrl_core.data.schema import Example, Turn
-from calibrl_core.evaluate import evaluate, prompt_digest
+from calibrl_core.evaluate import evaluate
+from calibrl_core.evaluation.stored_answers import prompt_digest
 from calibrl_core.models.policy import load_policy
 from calibrl_core.report import EventFile
 from calibrl_core.verifiers.scorer import NoVerdictError, Score, Scorer

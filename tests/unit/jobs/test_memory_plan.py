@@ -1,5 +1,6 @@
 """The parts of a memory estimate that are exact, against models of transformers; and the rest by hand."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -221,3 +222,18 @@ def test_an_unreadable_model_folder_is_reported(files: dict[str, bytes], says: s
         (tmp_path / name).write_bytes(content)
     with pytest.raises(UnknownShape, match=says):
         of_folder(tmp_path)
+
+
+def test_an_evaluation_in_bfloat16_holds_no_float32_masters(tmp_path: Path) -> None:
+    config, kind = MODELS[0]
+    kind(config).save_pretrained(tmp_path)
+    shape = of_folder(tmp_path)
+    spec = {"kind": "evaluate", "name": "x", "models": [{"builtin": "tiny-vlm"}], "data": [{"builtin": "digits"}]}
+
+    def weights(precision: str) -> int:
+        parsed = job_spec_adapter.validate_python({**spec, "precision": precision})
+        return parts(estimate(parsed, shape, parsed.models[0]))["weights"]  # type: ignore[union-attr,arg-type]
+
+    linear = sum(math.prod(size) for size in shape.linear.values())
+    assert weights("float32") == 4 * shape.parameters
+    assert weights("bfloat16") == 4 * shape.parameters - 2 * linear

@@ -130,3 +130,20 @@ def test_a_checkpoint_removed_during_listing_is_left_out(tmp_path: Path, monkeyp
     monkeypatch.setattr(os, "scandir", removed_meanwhile)
     attempt_folder.keep(tmp_path / "attempt-1", [old])
     assert not old.exists() and names(tmp_path / "attempt-1" / "kept") == []
+
+
+def test_an_attempt_begins_with_the_answers_of_the_last_one(tmp_path: Path) -> None:
+    """A copy: the earlier trainer can still write to its own."""
+    for number in (2, 10):  # 10 follows 2
+        (tmp_path / f"attempt-{number}").mkdir()
+        (tmp_path / f"attempt-{number}" / "answers.jsonl").write_text(f"of {number}\n")
+    run_dir = tmp_path / "attempt-12"
+    attempt_folder.begin(run_dir, [])
+    own = run_dir / "answers.jsonl"
+    assert own.read_text() == "of 10\n"
+    assert not own.samefile(tmp_path / "attempt-10" / "answers.jsonl")
+    own.write_text("own\n")
+    attempt_folder.begin(run_dir, [])  # again: as after a crash in between
+    assert own.read_text() == "own\n"
+    attempt_folder.begin(tmp_path / "attempt-1", [])
+    assert not (tmp_path / "attempt-1" / "answers.jsonl").exists()
