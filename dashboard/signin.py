@@ -148,7 +148,7 @@ PAGE = """<!doctype html>
 :root{color-scheme:light dark}
 body{margin:0;min-height:100vh;display:grid;place-items:center;font:16px/1.5 system-ui,sans-serif;
   background:light-dark(#f6f7f9,#0e1117);color:light-dark(#1b1f24,#f0f2f6)}
-main{width:min(24rem,90vw);padding:2rem;border-radius:.75rem;background:light-dark(#fff,#1a1d24);
+main{box-sizing:border-box;width:min(28rem,92vw);padding:2rem;border-radius:.75rem;background:light-dark(#fff,#1a1d24);
   border:1px solid light-dark(#d9dde3,#31343c)}
 h1{font-size:1.3rem;margin:0 0 .25rem} p{margin:.25rem 0 1rem;opacity:.85}
 label{display:block;font-weight:600;margin-bottom:.35rem}

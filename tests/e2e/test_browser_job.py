@@ -191,3 +191,14 @@ def test_axe_finds_nothing_serious(page: Page, client: Client, ended: Job, theme
     evaluation = evaluated(client, "looked-at", 1, 4)
     wrong = {place: found for place in looked_at(page, ended, evaluation) if (found := violations(page))}
     assert wrong == {}
+
+
+# A wider page is cut off, or its main part scrolls sideways.
+WIDER = """() => [document.documentElement, document.querySelector('[data-testid=stMain]')]
+    .some(box => box?.scrollWidth > innerWidth)"""
+
+
+def test_no_page_is_wider_than_a_phone(page: Page, client: Client, ended: Job) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    evaluation = evaluated(client, "on-a-phone", 1, 4)
+    assert [place for place in looked_at(page, ended, evaluation) if page.evaluate(WIDER)] == []
