@@ -70,3 +70,13 @@ def test_an_order_continues_from_its_state() -> None:
         assert order.more_examples(step % 5) == whole.more_examples(step % 5)
         state = json.loads(json.dumps(order.state()))
         order = DataOrder(TEN, seed=5, per_step=4, state=state)
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_the_upcoming_examples_are_those_of_the_next_step(shuffle: bool) -> None:
+    """Over the ends of epochs, and after extra examples, which change them."""
+    order = DataOrder(TEN[:5], seed=1, per_step=2, shuffle=shuffle)
+    for step in range(12):
+        expected = order.upcoming()
+        assert order.next_step() == expected
+        order.more_examples(step % 2)
