@@ -21,6 +21,7 @@ from calibrl_core.data.schema import FileData
 MOST_FILES = 10_000  # of a model's folder
 MOST_CONFIG_BYTES = 2**24  # of a JSON file that is searched for paths
 LONGEST_PATH = 1024
+_NO_PATHS = ("tokenizer.json", "trainer.json")  # the second: state and settings of the run that wrote a checkpoint
 _NOTES = ("_name_or_path", "name_or_path")  # origin of a model; no reader uses it
 _GGUF_FOLDERS = ("additional_chat_templates",)  # that transformers reads beside a GGUF file
 
@@ -99,7 +100,7 @@ class PathBounds:
         """Return a path in a model's config file (an index of weights, an adapter's base model) that leads outside, or
         None.
         """
-        if file.suffix != ".json" or file.name == "tokenizer.json" or real.stat().st_size > MOST_CONFIG_BYTES:
+        if file.suffix != ".json" or file.name in _NO_PATHS or real.stat().st_size > MOST_CONFIG_BYTES:
             return None
         try:
             texts = set(_texts(json.loads(real.read_bytes())))

@@ -8,6 +8,7 @@ import pytest
 
 from calibrl_core.config import EvaluateConfig
 from calibrl_core.path_bounds import PathBounds
+from calibrl_core.run.checkpoint import STATE_FILE
 
 
 @pytest.fixture
@@ -87,6 +88,12 @@ def test_a_note_on_a_models_origin_is_not_a_path(root: Path) -> None:
     note = {"_name_or_path": str(root.parent / "secret"), "special": "a/b", "absent": "/nowhere/at/all"}
     (root / "model" / "config.json").write_text(json.dumps(note))
     assert problem(root) == ""
+
+
+def test_a_checkpoint_may_name_the_model_that_its_run_began_with(root: Path) -> None:
+    checkpoint = root / "runs" / "job"
+    (checkpoint / STATE_FILE).write_text(json.dumps({"settings": {"model": {"path": str(root / "model")}}}))
+    assert bounds(root).own_problem(checkpoint) is None
 
 
 def test_files_beside_a_gguf_file_are_checked(root: Path) -> None:
