@@ -45,7 +45,7 @@ def evaluated(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     def run(
         folder: Path, *, kill_at: int = 1000, should_stop: Callable[[], bool] = lambda: False, **changed: Any
     ) -> Any:
-        calls = []
+        calls: list[Any] = []
 
         def counting(self: Any, examples: Any, request: Any) -> Any:
             if len(calls) == kill_at:
