@@ -154,17 +154,13 @@ class PromptSettings(PromptFormat):
     )
 
 
-Beta = Annotated[float, Field(ge=0, lt=1)]
-
-
 class OptimizerSettings(StrictSettings):
     """AdamW over float32 master weights."""
 
     lr: float = Field(1e-6, gt=0, le=1, description="Peak learning rate.")
     weight_decay: float = Field(0.01, ge=0, le=1, description="Decoupled weight decay.")
-    betas: tuple[Beta, Beta] = Field(
-        (0.9, 0.999), description="Decay per update of the means of the gradient and of its square."
-    )
+    beta1: float = Field(0.9, ge=0, lt=1, description="Decay per update of the mean of the gradient.")
+    beta2: float = Field(0.999, ge=0, lt=1, description="Decay per update of the mean of the gradient's square.")
     eps: float = Field(
         1e-8, gt=0, le=1, description="Added to the root of the mean square of the gradient, by which it is divided."
     )

@@ -76,7 +76,7 @@ def make_optimizer(policy: Policy, settings: OptimizerSettings) -> torch.optim.A
     return torch.optim.AdamW(
         policy.trained.values(),
         lr=settings.lr,
-        betas=settings.betas,
+        betas=(settings.beta1, settings.beta2),
         eps=settings.eps,
         weight_decay=settings.weight_decay,
         fused=True,

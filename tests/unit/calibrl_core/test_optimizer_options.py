@@ -15,7 +15,7 @@ from calibrl_core.step.optimizer import make_optimizer
 
 def test_the_optimizer_has_the_betas_and_eps_of_its_settings() -> None:
     policy = load_policy(BuiltinModel(builtin="tiny-vlm"))
-    settings = OptimizerSettings(lr=0.5, weight_decay=0, betas=(0.5, 0.5), eps=1)
+    settings = OptimizerSettings(lr=0.5, weight_decay=0, beta1=0.5, beta2=0.5, eps=1)
     optimizer = make_optimizer(policy, settings)
     weight = policy.trained["lm_head.weight"]
     start = weight.detach().clone()

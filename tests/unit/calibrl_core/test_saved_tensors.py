@@ -1,4 +1,4 @@
-"""What a rollout engine gets of a policy: the tensors of a saved model, a layer at a time."""
+"""Tensors that a rollout engine gets from a policy: those of a saved model, a layer at a time."""
 
 from pathlib import Path
 from typing import Any

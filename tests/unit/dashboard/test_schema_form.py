@@ -138,7 +138,12 @@ def test_sections_that_may_be_left_out_are_switched() -> None:
     app.toggle(key="all:validation").set_value(False)
     assert run(app).session_state["value"]["validation"] is None
     app.toggle(key="all:model:builtin.lora").set_value(True)
-    assert run(app).session_state["value"]["model"]["lora"] == {"rank": 16, "alpha": 32.0, "targets": []}
+    assert run(app).session_state["value"]["model"]["lora"] == {
+        "rank": 16,
+        "alpha": 32.0,
+        "rslora": False,
+        "targets": [],
+    }
 
 
 def test_labels_are_pairs() -> None:
