@@ -31,7 +31,7 @@ from calibrl_core import data
 from calibrl_core.bootstrap import paired_differences
 from calibrl_core.config import BuiltinModel, EvaluateConfig, ModelSource
 from calibrl_core.data.schema import Example
-from calibrl_core.distributed.ranks import ALONE, LaunchError, Ranks
+from calibrl_core.distributed.ranks import ALONE, Ranks
 from calibrl_core.evaluation.accuracy import Answers, answer_batches, batch_size, concatenate, summarise
 from calibrl_core.evaluation.stored_answers import Expected, How, Part, StoredAnswers, prompt_digest
 from calibrl_core.models.policy import Policy, load_policy
@@ -64,17 +64,14 @@ def evaluate(
 
     Raises:
         DataError: rows are invalid.
-        LaunchError: several processes were started.
         ModelError: a model cannot be evaluated as configured.
         NoVerdictError: a verifier gave no verdict on any completion of a model and dataset.
         PluginError: a verifier is missing or cannot be loaded.
         OSError: files.
         torch.OutOfMemoryError: memory.
     """
-    if ranks.world > 1:
-        raise LaunchError("an evaluation runs in one process: start it without a launcher, or with --num_processes 1")
     with Scorer(config.rewards) as scorer:
-        evaluation = _Evaluation(config, report, scorer, should_stop)
+        evaluation = _Evaluation(config, report, scorer, should_stop, ranks)
         try:
             results = list(evaluation.run())
         except _Stopped:
@@ -85,12 +82,23 @@ def evaluate(
 
 
 class _Evaluation:
-    def __init__(self, config: EvaluateConfig, report: Report, scorer: Scorer, should_stop: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        config: EvaluateConfig,
+        report: Report,
+        scorer: Scorer,
+        should_stop: Callable[[], bool],
+        ranks: Ranks,
+    ) -> None:
         self.config, self.report, self.scorer, self.should_stop = config, report, scorer, should_stop
+        self.ranks = ranks
         self.sets = [(source.name, data.load(source)) for source in config.data]
         self.per_prompt: dict[str, list[NDArray[np.float64]]] = {name: [] for name, _ in self.sets}  # per model [N]
         parts = self._parts()
-        self.stored = StoredAnswers(report.run_dir / ANSWERS_FILE, parts)
+        # The first process rewrites the file; the others read the same one.
+        stored = ranks.from_first(StoredAnswers(report.run_dir / ANSWERS_FILE, parts) if ranks.first else None)
+        assert stored is not None
+        self.stored = stored
         self.done = self.stored.batches
         self.total = sum(-(-len(part.prompts) // part.batch) for part in parts.values())
         report.emit("start", step=self.done, steps_total=self.total, versions=scorer.versions)
@@ -152,7 +160,9 @@ class _Evaluation:
         for place, (dataset, (_, examples)) in enumerate(zip(config.data, self.sets, strict=True)):
             check_template(f"models.{index}, data.{place}", dataset, examples, policy.encoder.refusal)
         self._check_positions(policy)
-        return make_engine(config.rollout.engine, policy, config.rollout.batch_tokens, closing)
+        engine = make_engine(config.rollout.engine, policy, config.rollout.batch_tokens, closing)
+        closing.enter_context(engine.sampling())  # the weights stay as they are
+        return engine
 
     def _check_positions(self, policy: Policy) -> None:
         for split, examples in self.sets:
@@ -211,8 +221,9 @@ class _Evaluation:
             first_row=len(known.examples) * samples,
         )
         parts = [known] if known.examples else []
-        for batch in answer_batches(engine, rest, self.scorer, request):
-            self.stored.append(part, batch)
+        for batch in answer_batches(engine, rest, self.scorer, request, self.ranks):
+            if self.ranks.first:
+                self.stored.append(part, batch)
             parts.append(batch)
             self._advance()
         return concatenate(parts)
@@ -220,7 +231,7 @@ class _Evaluation:
     def _advance(self) -> None:
         self.done += 1
         self.report.emit("progress", step=self.done, steps_total=self.total)
-        if self.should_stop():
+        if self.ranks.any_process(self.should_stop()):
             raise _Stopped
 
     def _report_accuracies(self, index: int, split: str, sampled: Answers) -> None:

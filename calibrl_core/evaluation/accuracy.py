@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from calibrl_core.bootstrap import intervals
 from calibrl_core.data.schema import Example
+from calibrl_core.distributed.ranks import ALONE, Ranks
 from calibrl_core.rollout.base import RolloutEngine, SamplingRequest
 from calibrl_core.verifiers.base import AnswerForm, final_answer, follows_format
 from calibrl_core.verifiers.notation import canonical_answer
@@ -71,9 +72,14 @@ def sample_answers(
 
 
 def answer_batches(
-    engine: RolloutEngine, examples: Sequence[Example], scorer: Scorer, request: SamplingRequest
+    engine: RolloutEngine,
+    examples: Sequence[Example],
+    scorer: Scorer,
+    request: SamplingRequest,
+    ranks: Ranks = ALONE,
 ) -> Iterator[Answers]:
-    """Sample completions as `request` says, score them, and yield the answers of each batch of prompts.
+    """Sample completions as `request` says, score them, and yield the answers of each batch of prompts. The processes
+    of `ranks` share each batch, and all get its answers.
 
     Completions depend on `request.seed` and the global row number, so that several processes with `first_row` set
     sample what one would. Batches begin at multiples of `batch_size(request.group_size)` prompts.
@@ -85,20 +91,27 @@ def answer_batches(
     while number < end:
         start = number - number % size
         part = examples[number - first : start + size - first]
-        seed = [*request.seed, start]
-        rollouts = engine.generate(part, replace(request, seed=seed, first_row=(number - start) * samples))
+        mine = ranks.my_slice(len(part))
+        rows = replace(request, seed=[*request.seed, start], first_row=(number - start + mine.start) * samples)
+        own = _answers(engine, part[mine.start : mine.stop], scorer, rows) if mine else None
+        yield concatenate([answers for answers in ranks.gather_everywhere(own) if answers is not None])
         number += len(part)
-        truths = [example.answer for example in part for _ in range(samples)]
-        counts = rollouts.mask.sum(-1)
-        logprobs = rollouts.logprobs.double().sum(-1) / counts
-        yield Answers(
-            examples=part,
-            texts=_rows(rollouts.texts, samples),
-            scores=_rows(scorer.score_all(rollouts.texts, truths), samples),
-            lengths=counts.view(-1, samples).cpu().numpy(),
-            truncated=rollouts.truncated.view(-1, samples).cpu().numpy(),
-            logprobs=logprobs.view(-1, samples).cpu().numpy(),
-        )
+
+
+def _answers(engine: RolloutEngine, examples: Sequence[Example], scorer: Scorer, request: SamplingRequest) -> Answers:
+    samples = request.group_size
+    rollouts = engine.generate(examples, request)
+    truths = [example.answer for example in examples for _ in range(samples)]
+    counts = rollouts.mask.sum(-1)
+    logprobs = rollouts.logprobs.double().sum(-1) / counts
+    return Answers(
+        examples=examples,
+        texts=_rows(rollouts.texts, samples),
+        scores=_rows(scorer.score_all(rollouts.texts, truths), samples),
+        lengths=counts.view(-1, samples).cpu().numpy(),
+        truncated=rollouts.truncated.view(-1, samples).cpu().numpy(),
+        logprobs=logprobs.view(-1, samples).cpu().numpy(),
+    )
 
 
 def concatenate(parts: Sequence[Answers]) -> Answers:

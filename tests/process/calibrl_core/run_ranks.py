@@ -1,6 +1,7 @@
 """Program of two processes, started by a launcher: `run_ranks.py FILE`, a JSON list of runs of the trainer.
 
-Each is {folder, config, stop_after}. A fresh model never answers right, so the completions' hash decides instead.
+Each is {folder, config, stop_after}, or {folder, evaluate}. A fresh model never answers right, so the completions' hash
+decides instead.
 """
 
 import json
@@ -12,10 +13,11 @@ import torch
 from torch.distributed.tensor import DTensor
 
 from calibrl_core import data
-from calibrl_core.config import BuiltinModel, TrainConfig
+from calibrl_core.config import BuiltinModel, EvaluateConfig, TrainConfig
 from calibrl_core.data.schema import BuiltinData
 from calibrl_core.distributed.process_group import join_process_group
 from calibrl_core.distributed.ranks import Ranks
+from calibrl_core.evaluate import evaluate
 from calibrl_core.models.policy import load_policy
 from calibrl_core.report import EventFile, SilentReport
 from calibrl_core.rollout.base import SamplingRequest
@@ -36,6 +38,13 @@ def run(folder: Path, config: dict[str, Any], stop_after: int | None, ranks: Ran
     report = EventFile(folder) if ranks.first else SilentReport(folder)
     outcome = train(TrainConfig.model_validate(config), report, should_stop, ranks)
     report.emit("finish", **outcome)
+    report.close()
+
+
+def evaluation(folder: Path, config: dict[str, Any], ranks: Ranks) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    report = EventFile(folder) if ranks.first else SilentReport(folder)
+    report.emit("finish", **evaluate(EvaluateConfig.model_validate(config), report, ranks=ranks))
     report.close()
 
 
@@ -65,7 +74,10 @@ def main(file: Path) -> None:
     Scorer.score_all = score_by_hash  # type: ignore[method-assign]
     with join_process_group() as ranks:
         for one in json.loads(file.read_text()):
-            run(Path(one["folder"]), one["config"], one.get("stop_after"), ranks)
+            if "evaluate" in one:
+                evaluation(Path(one["folder"]), one["evaluate"], ranks)
+            else:
+                run(Path(one["folder"]), one["config"], one.get("stop_after"), ranks)
         found = rollouts(BuiltinModel(builtin="tiny-vlm"), ranks)
     file.with_suffix(f".{ranks.rank}.json").write_text(json.dumps(found))
 

@@ -15,10 +15,9 @@ import torch
 from safetensors.torch import load_file
 
 from calibrl_core import data
-from calibrl_core.config import EvaluateConfig, TrainConfig
+from calibrl_core.config import TrainConfig
 from calibrl_core.data.schema import BuiltinData, Example
 from calibrl_core.distributed.ranks import ALONE, LaunchError, Ranks
-from calibrl_core.evaluate import evaluate
 from calibrl_core.models.policy import load_policy
 from calibrl_core.report import SilentReport
 from calibrl_core.rollout.base import SamplingRequest
@@ -79,6 +78,12 @@ ALIKE: dict[str, dict[str, Any]] = {
 # Each process scores its rollouts before the first of three updates. In bfloat16 the packing changes the numbers:
 # one process is no reference.
 RESCORED = {"parallel": "fsdp", "precision": "bfloat16", "algorithm": {"type": "grpo", "mini_batches": 3}}
+# Of five prompts, one process takes two and the other three.
+EVALUATION = {
+    "models": [TINY],
+    "data": [{"builtin": "digits", "split": "validation", "rows": 5}],
+    "rollout": {"samples": 2, "max_completion_tokens": 6},
+}
 PUBLISHED = {"algorithm": {"type": "calibrl", "mini_batch_rows": 4, "micro_batch_mean": True}}
 
 
@@ -90,6 +95,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, text_policy: Callable[..., 
     configs = {name: resolved(root, BASE | changes) for name, changes in ALIKE.items()}
     sharded = configs["fsdp"]
     runs: list[dict[str, Any]] = [{"folder": f"two/{name}", "config": config} for name, config in configs.items()]
+    runs.append({"folder": "two/evaluation", "evaluate": EVALUATION})
     runs.append({"folder": "published", "config": BASE | PUBLISHED})
     runs.append({"folder": "rescored", "config": BASE | RESCORED})
     runs.append({"folder": "two-then-one", "config": sharded, "stop_after": 1})
@@ -101,6 +107,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, text_policy: Callable[..., 
         patch.setattr(Scorer, "score_all", score_by_hash)
         run_ranks.run(root / "one-then-two", sharded, 1, ALONE)
         with started([*TORCHRUN, str(SCRIPT), str(root / "runs.json")], root / "log.txt") as processes:
+            run_ranks.evaluation(root / "one/evaluation", EVALUATION, ALONE)
             for name, config in configs.items():
                 run_ranks.run(root / "one" / name, config, None, ALONE)
             assert processes.wait(LIMIT_SECONDS) == 0, (root / "log.txt").read_text()
@@ -230,6 +237,16 @@ def test_a_run_resumes_with_another_number_of_processes(folder: Path, name: str)
 
 
 @pytest.mark.slow
+def test_two_processes_evaluate_as_one(folder: Path) -> None:
+    one, two = folder / "one/evaluation", folder / "two/evaluation"
+    (expected,), (found,) = of_type(one, "finish"), of_type(two, "finish")
+    assert found["result"] == expected["result"]
+    stored, alone = ((run / "answers.jsonl").read_text().splitlines() for run in (two, one))
+    assert len(stored) == 10  # sampled and greedy
+    assert [json.loads(line)["texts"] for line in stored] == [json.loads(line)["texts"] for line in alone]
+
+
+@pytest.mark.slow
 def test_mini_batches_end_together_with_unequal_rows_per_process(folder: Path) -> None:
     assert len(metrics(folder / "published")) == 2
 
@@ -313,9 +330,6 @@ def test_runs_that_cannot_be_split_are_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(LaunchError, match=r"prompts_per_step \(1\) .* number of processes \(2\)"):
         train(config, SilentReport(tmp_path), lambda: False, Second())
-    asked = EvaluateConfig.model_validate({"data": [BASE["data"]], "models": [TINY]})
-    with pytest.raises(LaunchError, match="one process"):
-        evaluate(asked, SilentReport(tmp_path), ranks=Second())
 
 
 def test_shares_are_neighbours_and_as_even_as_they_go() -> None:
