@@ -37,6 +37,13 @@ class ModelOptions(StrictSettings):
     """Training options of all kinds of models."""
 
     lora: LoraSettings | None = Field(None, description="Train only low-rank adapters. None: train all weights.")
+    attention: Literal["auto", "sdpa", "flash_attention_2", "flex"] = Field(
+        "auto",
+        description="Kernels of the attention, in the vision tower too. auto: those that transformers chooses. sdpa: "
+        "torch's own. flash_attention_2: the package flash-attn, in bfloat16. flex: torch's flex_attention. These two "
+        "need a GPU and were not tested, because none was available. "
+        "Only with auto and sdpa, completions share the computation of their prompt in the update.",
+    )
     freeze_vision: bool = Field(False, description="Do not train the vision tower and its projection.")
     gradient_checkpointing: bool | Literal["auto"] = Field(
         "auto",
@@ -318,6 +325,14 @@ class TrainConfig(TrainSettings):
     model: ModelSource
     data: DataSource
     validation: Validation | None = None
+
+    @model_validator(mode="after")
+    def _attention_has_its_precision(self) -> Self:
+        if self.model.attention == "flash_attention_2" and self.precision == "float32":
+            raise ValueError(
+                "model.attention: flash_attention_2 computes in bfloat16 only; set precision to auto or bfloat16"
+            )
+        return self
 
     @property
     def validation_rollout(self) -> RolloutSettings:

@@ -32,11 +32,39 @@ def load_model(source: ModelSource, *, mapped: bool = False) -> tuple[Any, Any]:
     mapped: leave the weights in the dtype of their files, as views of these files: they take no memory until they are
     copied. Weights that the model holds in another form than the files, such as stacked experts, are copies.
 
+    Its attention is that of `source.attention`.
+
     Raises:
         ModelError: the source does not exist, is neither a causal text nor an image-text model, or its files do not
             hold exactly the tensors of the model; or its processor needs a package that is not installed.
         OSError: a model cannot be downloaded from the hub.
     """
+    model, processor = _loaded(source, mapped)
+    if source.attention != "auto":
+        _set_attention(model, source.attention)
+    return model, processor
+
+
+def _set_attention(model: Any, name: str) -> None:
+    """Let the model compute its attention by these kernels, in all its parts.
+
+    Raises:
+        ModelError: the kernels need a GPU or a package that is missing, or the model cannot use them.
+    """
+    remedy = "use model.attention: auto"
+    if name != "sdpa" and not torch.cuda.is_available():
+        raise ModelError(f"model.attention: {name} needs a GPU, and there is none; {remedy}")
+    try:
+        model.set_attn_implementation("flex_attention" if name == "flex" else name)
+    except (
+        ImportError,
+        ValueError,
+    ) as error:  # of transformers: the package is missing, or the class does not support it
+        reason = " ".join(str(error).split())
+        raise ModelError(f"model.attention: {name} cannot be used here: {reason}; {remedy}") from error
+
+
+def _loaded(source: ModelSource, mapped: bool) -> tuple[Any, Any]:
     if isinstance(source, BuiltinModel):
         from calibrl_core.models.tiny import build_tiny_vlm
 

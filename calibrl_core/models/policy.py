@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from calibrl_core.config import ModelSource, PathModel, Precision
+from calibrl_core.config import ModelOptions, ModelSource, PathModel, Precision
 from calibrl_core.data.prompts import DEFAULT_FORMAT, PromptFormat
 from calibrl_core.data.schema import Example
 from calibrl_core.distributed.ranks import ALONE, Ranks
@@ -350,7 +350,7 @@ def load_policy(
         ModelError: the source is not a trainable kind of model, or has no part that its options name.
         OSError: files are missing.
     """
-    options = source.model_dump(include={"lora", "freeze_vision", "gradient_checkpointing"})
+    options = source.model_dump(include={*ModelOptions.model_fields})
     start = source if checkpoint is None or source.lora else PathModel(path=str(checkpoint), **options)
     model, processor = load_model(start, mapped=sharded)
     adapters.prepare_model(model, source)

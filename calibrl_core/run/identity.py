@@ -21,12 +21,12 @@ from calibrl_core.distributed.ranks import Ranks
 
 FIXED = (
     *("algorithm.type", "prompts_per_step", "seed", "shuffle_data", "model.freeze_vision"),
-    *("model.lora.rank", "model.lora.alpha", "model.lora.targets"),
+    *("model.lora.rank", "model.lora.alpha", "model.lora.rslora", "model.lora.targets"),
     *(f"prompts.{name}" for name in PromptFormat.model_fields),
 )
 _BY_DIGEST = ("model.builtin", "model.seed", "model.path", "data.", "validation.data.")
 _WEIGHTS = ("*.safetensors", "*.gguf", "config.json")
-_OPTIMIZER = "optimizer.safetensors"  # in the folder of a checkpoint, and no part of the model
+_OPTIMIZER = "optimizer"  # the beginning of names of files in a checkpoint that are no part of the model
 _BLOCK, _BLOCKS = 4096, 64  # bytes per sample, samples per file: at most 256 KiB are read
 _SHOWN = 60  # characters of a value in a message
 
@@ -92,7 +92,7 @@ def model_digest(source: ModelSource) -> str | None:
         return _hashed([source.builtin, source.seed])
     path = Path(source.path)
     files = [path] if path.is_file() else sorted(file for pattern in _WEIGHTS for file in path.glob(pattern))
-    files = [file for file in files if file.name != _OPTIMIZER]
+    files = [file for file in files if not file.name.startswith(_OPTIMIZER)]
     return _hashed([[file.name, file.stat().st_size, *_samples(file)] for file in files]) if files else None
 
 
