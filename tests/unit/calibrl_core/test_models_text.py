@@ -11,19 +11,8 @@ from torch import Tensor
 from transformers import (
     AutoTokenizer,
     CohereConfig,
-    FalconH1Config,
-    Gemma2Config,
-    GPT2Config,
-    GraniteConfig,
-    Lfm2Config,
-    Llama4TextConfig,
     LlamaConfig,
-    Mamba2Config,
-    MistralConfig,
-    PhiConfig,
     Qwen2Config,
-    Qwen3Config,
-    Qwen3NextConfig,
     T5Config,
 )
 
@@ -33,43 +22,7 @@ from calibrl_core.models.policy import Policy, _check_head, load_policy
 from calibrl_core.rollout.base import SamplingRequest
 from calibrl_core.rollout.self_check import check_model
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
-
-SLIDING = {"sliding_window": 6, "num_hidden_layers": 2}
-LINEAR = {f"linear_{name}": 8 for name in ("key_head_dim", "value_head_dim")}
-LINEAR |= {"linear_num_key_heads": 2, "linear_num_value_heads": 4, "head_dim": 8}
-EXPERTS = {
-    "num_experts": 4,
-    "num_experts_per_tok": 2,
-    "moe_intermediate_size": 32,
-    "shared_expert_intermediate_size": 32,
-}
-MAMBA = {"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_n_groups": 1, "mamba_d_state": 8}
-# Kind: config class, what it needs, and whether completions may share a copy of their prompt.
-KINDS: dict[str, tuple[Any, dict[str, Any], bool]] = {
-    "llama": (LlamaConfig, {}, True),
-    "qwen2": (Qwen2Config, {"tie_word_embeddings": True}, True),
-    "qwen3": (Qwen3Config, {"head_dim": 16}, True),
-    "gpt2": (GPT2Config, {"n_embd": 32, "n_layer": 2, "n_head": 4}, True),
-    "eager": (LlamaConfig, {"attn_implementation": "eager"}, True),
-    "head with a bias": (PhiConfig, {}, True),
-    "scaled logits": (GraniteConfig, {"logits_scaling": 0.25}, True),
-    "scaled logits, other name": (CohereConfig, {"logit_scale": 0.5}, True),
-    "sliding window": (MistralConfig, SLIDING, False),
-    "sliding window, capped logits": (Gemma2Config, {**SLIDING, "head_dim": 8, "final_logit_softcapping": 2.0}, False),
-    "convolutions": (Lfm2Config, {"layer_types": ["conv", "full_attention"], "conv_L_cache": 3}, False),
-    "linear attention and experts": (
-        Qwen3NextConfig,
-        {**LINEAR, **EXPERTS, "layer_types": ["linear_attention", "full_attention"]},
-        False,
-    ),
-    "state space beside attention": (FalconH1Config, MAMBA, False),
-    "state space": (Mamba2Config, {"num_heads": 8, "head_dim": 8, "state_size": 8, "n_groups": 1, "expand": 2}, False),
-    "chunked attention": (
-        Llama4TextConfig,
-        {"head_dim": 8, "num_local_experts": 2, "intermediate_size_mlp": 64, "attention_chunk_size": 8},
-        False,
-    ),
-}
+from tests.families.text import KINDS
 
 
 @pytest.fixture(params=KINDS, scope="module")

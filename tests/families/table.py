@@ -1,0 +1,50 @@
+"""The page docs/reference/families.md, which `make test-families` writes."""
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+from tests.families import more_vision, text, vision
+from tests.families.run import Result
+
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "families.md"
+VISION = vision.FAMILIES | more_vision.FAMILIES
+HEAD = """# Families of models
+
+The trainer takes image-text and causal text models of transformers. `make test-families` writes
+this page: it builds a tiny model of each family from its real configuration class, with random
+weights and its real processor, and runs it in float32.
+
+- **Without torchvision**: *yes* if the model loads without the [extra](../how-to/install.md)
+  `vision`; otherwise the package that its processor needs.
+- **Packs**: completions of a prompt share one copy of it in the update. Otherwise the update runs
+  one completion per row.
+- **Difference**: largest difference (nats per token) of the log-probabilities of sampler and
+  update, with rows packed and one by one, from the model's own forward pass in transformers.
+  Prompts have no image, one image, and two images of different sizes.
+- **Ran**: *whole, LoRA* means two steps of GRPO on prompts with up to two images (KL divergence,
+  entropy bonus, two updates per step) with all weights, and with LoRA and gradient checkpointing;
+  each checkpoint was loaded and compared again.
+
+Each run repeats the comparison with its own model and data before its first step. A family that is
+not listed can run if it passes.
+"""
+COLUMNS = ("Family", "Model", "Processor", "Without torchvision", "Packs", "Difference", "Ran")
+
+
+def rows(found: Mapping[str, Result], families: Mapping[str, object]) -> list[str]:
+    """Return the lines of a table."""
+    lines = ["| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
+    for name in families:
+        one = found[name]
+        cells = (name, f"`{one.model}`", one.processor, one.without_torchvision, one.packs, one.difference, one.ran)
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def write(found: Mapping[str, Result]) -> None:
+    """Write the page if every family has a result, from an environment with torchvision."""
+    if find_spec("torchvision") is None or not {*VISION, *text.FAMILIES} <= found.keys():
+        return
+    parts = [HEAD, "## Image-text models\n", *rows(found, VISION), "\n## Text models\n", *rows(found, text.FAMILIES)]
+    PAGE.write_text("\n".join(parts) + "\n")
