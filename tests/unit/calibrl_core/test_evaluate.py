@@ -13,7 +13,8 @@ from calibrl_core.config import EvaluateConfig
 from calibrl_core.data.schema import Example, Turn
 from calibrl_core.evaluate import evaluate
 from calibrl_core.evaluation.stored_answers import prompt_digest
-from calibrl_core.models.policy import load_policy
+from calibrl_core.models.errors import ModelError
+from calibrl_core.models.policy import Policy, load_policy
 from calibrl_core.report import EventFile
 from calibrl_core.verifiers.scorer import NoVerdictError, Score, Scorer
 
@@ -137,3 +138,15 @@ def test_an_evaluation_stops_on_request(tmp_path: Path, settings: Any) -> None:
     ended, events = run(tmp_path / "run", settings, should_stop=lambda: True)
     assert (ended["status"], ended["result"]) == ("stopped", {})
     assert [event["type"] for event in events] == ["start", "progress"]
+
+
+def test_a_model_that_is_computed_wrongly_is_refused_before_it_is_sampled(
+    tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Policy.logprobs
+    monkeypatch.setattr(Policy, "logprobs", lambda *arguments: original(*arguments) - 1)
+    report = EventFile(tmp_path)
+    with pytest.raises(ModelError, match="log-probabilities of the update differ"):
+        evaluate(EvaluateConfig.model_validate(settings), report)
+    report.close()
+    assert "progress" not in (tmp_path / "events.jsonl").read_text()
