@@ -25,6 +25,9 @@ FOLDER = "adapter"  # in a checkpoint's folder, next to the merged model
 FILE = "adapter_model.safetensors"
 PREFIX = "base_model.model."  # prefix of tensor names in that file, as peft writes it
 _ADAPTER = ".default."  # peft's name of the only adapter, in the names of its tensors
+_STATE_SPACES = ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")  # kinds of models
+_OF_STATE_SPACES = frozenset(("out_proj", "conv1d"))  # layers whose weights their kernels read directly
+_OF_EXPERTS = frozenset(("gate_proj", "up_proj", "down_proj"))  # also names of experts, which are no linear layers
 _SEED = 0  # of the adapters' initial weights, which have no effect until training changes them
 
 
@@ -107,9 +110,19 @@ def _targets(model: Any, targets: tuple[str, ...], *, language_only: bool) -> li
     model. `language_only`: of the layers with the given names only those of the language model.
     """
     head, language = model.get_output_embeddings(), set(model.get_decoder().modules())
-    linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    # Not a subclass with its own forward pass, such as the router of Llama 4, which returns more than one tensor.
+    linear = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward
+    }
+    refused = _refused_names(model)
     if not targets:
-        chosen = [name for name, module in linear.items() if module in language and module is not head]
+        chosen = [
+            name
+            for name, module in linear.items()
+            if module in language and module is not head and name.rpartition(".")[2] not in refused
+        ]
         if not chosen:
             raise ModelError("lora: this model's language part has no linear layers (torch.nn.Linear) to adapt")
         return chosen
@@ -119,6 +132,8 @@ def _targets(model: Any, targets: tuple[str, ...], *, language_only: bool) -> li
         if not called:
             known = sorted({name.rpartition(".")[2] for name in linear})
             raise ModelError(f"lora.targets: no linear layer is called {target}; choose from {', '.join(known)}")
+        if target.rpartition(".")[2] in refused:
+            raise ModelError(f"lora.targets: peft cannot adapt {target} in {model.config.model_type}; remove it")
         if any(linear[name] is head for name in called):
             raise ModelError(f"lora.targets: {target} is the output layer, which cannot have an adapter; remove it")
         if language_only:
@@ -130,6 +145,16 @@ def _targets(model: Any, targets: tuple[str, ...], *, language_only: bool) -> li
             )
         chosen += called
     return chosen
+
+
+def _refused_names(model: Any) -> frozenset[str]:
+    """Return the names of linear layers that peft refuses, or that it takes for parameters of experts: those would be
+    adapted in place of the layer.
+    """
+    refused = _OF_STATE_SPACES if model.config.model_type in _STATE_SPACES else frozenset()
+    if any(".experts." in name and parameter.ndim == 3 for name, parameter in model.named_parameters()):
+        refused |= _OF_EXPERTS
+    return refused
 
 
 def lora_layers(model: nn.Module) -> dict[str, LoraLayer]:
