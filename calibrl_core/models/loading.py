@@ -14,7 +14,7 @@ from torch import Tensor
 
 from calibrl_core.config import BuiltinModel, ModelSource
 from calibrl_core.models.errors import ModelError, first_names
-from calibrl_core.models.processors import load_processor
+from calibrl_core.models.processors import load_processor, load_tokenizer
 
 # Buffers in older files that the model computes itself.
 _COMPUTED = re.compile(r"(^|\.)(rotary_emb\.inv_freq|position_ids|attn\.masked_bias)$")
@@ -82,7 +82,6 @@ def _from_folder(path: str, mapped: bool) -> tuple[Any, Any]:
         AutoConfig,
         AutoModelForCausalLM,
         AutoModelForImageTextToText,
-        AutoTokenizer,
     )
 
     config = AutoConfig.from_pretrained(path, trust_remote_code=False)
@@ -93,7 +92,7 @@ def _from_folder(path: str, mapped: bool) -> tuple[Any, Any]:
     if type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
         auto, processor = AutoModelForImageTextToText, load_processor(path, config)
     elif type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
-        auto, processor = AutoModelForCausalLM, AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        auto, processor = AutoModelForCausalLM, load_tokenizer(path)
     else:
         raise ModelError(f"{path}: {config.model_type} is neither a causal text model nor an image-text model")
     # No pickles: weights are safetensors.

@@ -130,6 +130,7 @@ class Policy:
         vocabulary = self.tokenizer.get_vocab()  # the ids can have gaps, and the matrix more rows
         marks = {vocabulary[mark] for mark in NEVER_SAMPLED if mark in vocabulary} | {self.pad_id}
         marks |= {getattr(self.model.config, name, None) for name in MEDIA_TOKENS}
+        marks |= {*getattr(self.model.config, "visual_indicator_token_ids", ())}  # Ovis: embedded by its vision tower
         sampled = ({*vocabulary.values()} - marks) | self.stop_ids
         rows = self.model.get_output_embeddings().weight.shape[0]
         banned = torch.ones(rows, dtype=torch.bool)

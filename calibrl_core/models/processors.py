@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -33,21 +35,47 @@ def load_processor(path: str, config: Any) -> Any:
     from transformers import AutoProcessor
     from transformers.utils.import_utils import is_torchvision_available
 
-    try:
+    with packages_named(path):
         if not is_torchvision_available():
             kind = _processor_class(path, config)
             if kind is not None and VIDEO in kind.get_attributes():
                 return _without_videos(kind, path)
         return AutoProcessor.from_pretrained(path, trust_remote_code=False)
+
+
+def load_tokenizer(path: str) -> Any:
+    """Return the tokenizer of the text model `path`: a folder, or a name on the hub.
+
+    Raises:
+        ModelError: the tokenizer needs a package that is not installed.
+        OSError: files are missing.
+    """
+    from transformers import AutoTokenizer
+
+    with packages_named(path):
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+
+
+@contextmanager
+def packages_named(path: str) -> Iterator[None]:
+    """Name the package that a model's processor needs, instead of an import that fails.
+
+    Raises:
+        ModelError: a package is not installed.
+    """
+    try:
+        yield
     except (ImportError, ValueError) as error:  # a ValueError if a kind has an image processor on torchvision only
-        missing = _missing(error)
+        text = " ".join(str(error).split())
+        named = (name for name in PACKAGES if re.search(name, text, re.IGNORECASE))
+        missing = next((name for name in named if find_spec(name) is None), None)
         if missing is None and isinstance(error, ValueError):
             raise
         raise ModelError(
             f"model: the processor of {path} needs the package {missing}, which is not installed; install the extra: "
             f"pip install {EXTRA!r}"
             if missing
-            else f"model: the processor of {path} cannot be imported: {' '.join(str(error).split())}; install it"
+            else f"model: the processor of {path} cannot be imported ({text}); install the package that it needs"
         ) from error
 
 
@@ -131,9 +159,3 @@ def _read(path: str, file: str) -> dict[str, Any]:
     )
     content: dict[str, Any] = json.loads(Path(found).read_text()) if found else {}
     return content
-
-
-def _missing(error: Exception) -> str | None:
-    """Return the package of the extra `vision` that is not installed and that the error names, or None."""
-    named = (name for name in PACKAGES if re.search(name, str(error), re.IGNORECASE))
-    return next((name for name in named if find_spec(name) is None), None)

@@ -15,6 +15,7 @@ from calibrl_core.data.schema import Example
 from calibrl_core.models.encoding import PromptEncoder
 from calibrl_core.models.errors import ModelError
 from calibrl_core.models.policy import Policy, load_policy
+from calibrl_core.models.processors import packages_named
 from calibrl_core.rollout.self_check import check_model
 from tests.families import more_vision, vision
 from tests.families.build import write_vision
@@ -97,6 +98,19 @@ def test_a_processor_that_needs_num2words_names_it(written: Any) -> None:
         load_policy(written("SmolVLM"))
 
 
+def test_a_tokenizer_that_cannot_be_imported_names_what_it_needs() -> None:
+    with (
+        pytest.raises(ModelError, match=r"processor of m cannot be imported \(it requires tiktoken\); install"),
+        packages_named("m"),
+    ):
+        raise ImportError("it requires\n tiktoken")
+
+
+def test_another_error_of_a_processor_stays_as_it_is() -> None:
+    with pytest.raises(ValueError, match="a damaged file"), packages_named("m"):
+        raise ValueError("a damaged file")
+
+
 @pytest.mark.parametrize("name", ["Mllama", "Llama 4"])
 def test_a_kind_without_support_is_refused_at_load(written: Any, name: str) -> None:
     with pytest.raises(ModelError, match=f"the trainer does not support {name.lower().replace(' ', '')}: "):
@@ -126,3 +140,10 @@ def test_a_prompt_of_paligemma_has_its_images_first(written: Any, mixed: list[Ex
     texts = [policy.tokenizer.decode(policy.encode([one]).input_ids[0]) for one in mixed[:2]]
     assert texts[0].startswith("<bos>What is 3 + 4?") and texts[0].endswith("\n")
     assert texts[1].startswith("<image>" * 16 + "<bos>What?") and texts[1].endswith("\n")
+
+
+def test_tokens_that_a_vision_tower_embeds_are_never_sampled(written: Any) -> None:
+    """Ovis replaces them by features in the update, but not in a step of decoding."""
+    policy = load_policy(written("Ovis2"))
+    marks = ["<IMG_START>", "<IMG_ATOM>", "<IMG_GRID>", "<IMG_COL>", "<IMG_ROW>", "<IMG_END>"]
+    assert policy.banned[policy.tokenizer.convert_tokens_to_ids(marks)].all()
