@@ -10,6 +10,7 @@ BENCH := .venv/.bench
 TESTERS := $(shell echo $$(( ($$(env -u OMP_NUM_THREADS nproc) * 3 + 1) / 2 )))  # tests wait for a quarter of their time
 DOCS := .venv/.docs
 VLLM := .venv-vllm/.installed
+FAMILIES := .venv-families/.installed
 MLFLOW := .venv-mlflow/.installed
 
 # Tests of SQL that versions of PostgreSQL can interpret differently.
@@ -59,6 +60,9 @@ test-vllm: $(VLLM)  ## the rollout engine on vLLM, in its own environment: 1.5 G
 		tests/unit/calibrl_core/test_rollout_contract.py tests/unit/calibrl_core/test_rollout_vllm.py \
 		tests/process/calibrl_core/test_rollout_vllm_ranks.py
 
+test-families: $(FAMILIES)  ## tiny models of all families with torchvision; writes docs/reference/families.md; 5.5 GB, 10 minutes
+	@.venv-families/bin/python -m pytest -W default -m slow --confcutdir=tests/families tests/families
+
 chaos: $(INSTALLED)  ## faults against the queue on the real stack, about 40 minutes; checks that no job is lost or run twice
 	@$(RUN) -m tests.chaos
 
@@ -103,7 +107,7 @@ bench-dashboard: $(INSTALLED) $(MLFLOW)  ## the dashboard on a long run with 20 
 	@$(RUN) -m bench.dashboard
 
 clean:  ## remove what was built and installed here; data folders stay
-	@rm -rf .venv .venv-vllm .venv-mlflow build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf .venv .venv-vllm .venv-families .venv-mlflow build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find . -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # A stamp file, so that a second call needs no network. Build tools first, no build isolation: pip would download them each time.
@@ -142,6 +146,17 @@ $(VLLM): pyproject.toml
 	@.venv-vllm/bin/python -m pip install --no-build-isolation -e '.[trainer]' pytest pytest-timeout | $(PROGRESS)
 	@touch $@
 
+# torchvision is built for one version of torch: this environment has the newest pair, not the torch of constraints.txt.
+$(FAMILIES): pyproject.toml constraints.txt
+	@echo "Installing into .venv-families (once; some minutes, 5.5 GB of disk)"
+	@"$(PYTHON)" -m venv --clear .venv-families
+	@grep -vE '^(torch|torchvision)==' constraints.txt > .venv-families/constraints.txt
+	@.venv-families/bin/python -m pip install 'torch==2.14.1' 'torchvision==0.29.1' | $(PROGRESS)
+	@.venv-families/bin/python -m pip install -c .venv-families/constraints.txt hatchling hatch-vcs | $(PROGRESS)
+	@.venv-families/bin/python -m pip install -c .venv-families/constraints.txt --no-build-isolation -e '.[trainer,vision]' \
+		pytest pytest-timeout | $(PROGRESS)
+	@touch $@
+
 # MLflow pins many packages of the service: it has a separate environment, and is used only over HTTP.
 $(MLFLOW):
 	@echo "Installing MLflow and TensorBoard into .venv-mlflow (once; some minutes, 1 GB of disk)"
@@ -149,4 +164,4 @@ $(MLFLOW):
 	@.venv-mlflow/bin/python -m pip install 'mlflow>=3,<4' psycopg2-binary tensorboard 'setuptools<81' | $(PROGRESS)
 	@touch $@
 
-.PHONY: help demo dev release test test-all unit fuzz-queue fuzz-api test-postgres test-vllm chaos chaos-short lint docs bench bench-trainer bench-memory bench-queue bench-api bench-dashboard clean
+.PHONY: help demo dev release test test-all unit fuzz-queue fuzz-api test-postgres test-vllm test-families chaos chaos-short lint docs bench bench-trainer bench-memory bench-queue bench-api bench-dashboard clean

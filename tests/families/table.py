@@ -32,19 +32,23 @@ not listed can run if it passes.
 COLUMNS = ("Family", "Model", "Processor", "Without torchvision", "Packs", "Difference", "Ran")
 
 
-def rows(found: Mapping[str, Result], families: Mapping[str, object]) -> list[str]:
-    """Return the lines of a table."""
-    lines = ["| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
-    for name in families:
-        one = found[name]
-        cells = (name, f"`{one.model}`", one.processor, one.without_torchvision, one.packs, one.difference, one.ran)
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
-
-
 def write(found: Mapping[str, Result]) -> None:
-    """Write the page if every family has a result, from an environment with torchvision."""
-    if find_spec("torchvision") is None or not {*VISION, *text.FAMILIES} <= found.keys():
+    """Write the page from an environment with torchvision. Families without a result keep their row, if they have one;
+    otherwise nothing is written.
+    """
+    if find_spec("torchvision") is None:
         return
-    parts = [HEAD, "## Image-text models\n", *rows(found, VISION), "\n## Text models\n", *rows(found, text.FAMILIES)]
+    before = PAGE.read_text().splitlines() if PAGE.exists() else []
+    lines = {line.split(" | ")[0].removeprefix("| "): line for line in before if line.startswith("| ")}
+    lines |= {name: _line(one) for name, one in found.items()}
+    if not {*VISION, *text.FAMILIES} <= lines.keys():
+        return
+    head = ["| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
+    parts = [HEAD, "## Image-text models\n", *head, *(lines[name] for name in VISION)]
+    parts += ["\n## Text models\n", *head, *(lines[name] for name in text.FAMILIES)]
     PAGE.write_text("\n".join(parts) + "\n")
+
+
+def _line(one: Result) -> str:
+    cells = (one.family, f"`{one.model}`", one.processor, one.without_torchvision, one.packs, one.difference, one.ran)
+    return "| " + " | ".join(cells) + " |"

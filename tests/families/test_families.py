@@ -15,7 +15,7 @@ from calibrl_core.models.errors import ModelError
 from calibrl_core.models.policy import Policy, load_policy
 from tests.families import table, text
 from tests.families.build import write_vision
-from tests.families.run import Result, examples, run_family, write_images
+from tests.families.run import Result, examples, run_family, run_lora, write_images
 
 pytestmark = [
     pytest.mark.slow,
@@ -43,6 +43,7 @@ def test_an_image_text_family(
         return
     asked = examples(write_images(tmp_path))
     loaded, difference = run_family(folder, rows_with_images, asked, tmp_path)
+    run_lora(folder, rows_with_images, asked, tmp_path, loaded)
     assert type(loaded.processor).__name__ == family.processor
     assert loaded.shares_prompts == family.packs
     packs = "yes" if family.packs else "no"
@@ -56,7 +57,14 @@ def test_a_text_family(
     import transformers
 
     config, settings = text.FAMILIES[name]
-    text_policy(getattr(transformers, config), **settings).save(tmp_path / "model")
-    loaded, difference = run_family(tmp_path / "model", rows_of_text, examples([]), tmp_path)
+    folder, asked = tmp_path / "model", examples([])
+    text_policy(getattr(transformers, config), **settings).save(folder)
+    loaded, difference = run_family(folder, rows_of_text, asked, tmp_path)
+    if name in text.WITHOUT_LORA:
+        with pytest.raises(ModelError, match="has no linear layers"):
+            run_lora(folder, rows_of_text, asked, tmp_path, loaded)
+    else:
+        run_lora(folder, rows_of_text, asked, tmp_path, loaded)
     model, packs = config.removesuffix("Config"), "yes" if loaded.shares_prompts else "no"
-    results[name] = Result(name, model, packs=packs, difference=f"{difference:.0e}", ran="whole, LoRA")
+    ran = "whole" if name in text.WITHOUT_LORA else "whole, LoRA"
+    results[name] = Result(name, model, packs=packs, difference=f"{difference:.0e}", ran=ran)

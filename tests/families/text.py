@@ -90,3 +90,4 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "SeedOss": ("SeedOssConfig", {"head_dim": 8}),
     "GPTNeoX": ("GPTNeoXConfig", {}),
 }
+WITHOUT_LORA = ("GPT2",)  # its layers are no linear layers of torch
