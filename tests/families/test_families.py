@@ -33,7 +33,7 @@ def test_an_image_text_family(
         "family": name,
         "model": family.config.removesuffix("Config"),
         "processor": f"`{family.processor}`",
-        "without_torchvision": f"needs {family.needs}" if family.needs else "yes",
+        "without_torchvision": "–" if family.refused else f"needs {family.needs}" if family.needs else "yes",
     }
     missing = family.needs if family.needs and find_spec(family.needs) is None else None
     if missing or family.refused:
