@@ -50,7 +50,7 @@ def write_images(folder: Path) -> list[Path]:
 
 def examples(images: list[Path]) -> list[Example]:
     """Return a prompt without images, and with `images` one with an image and two with two images."""
-    rows = [("What is 3 + 4?", ())]
+    rows: list[tuple[str, tuple[bytes, ...]]] = [("What is 3 + 4?", ())]
     if images:
         one, wide, large = (file.read_bytes() for file in images)
         rows = [
