@@ -30,10 +30,9 @@ from calibrl_core.models.packing import PackedInputs, pack_inputs, pack_rows
 from calibrl_core.models.placement import place
 from calibrl_core.models.tensor_files import write_tensors
 from calibrl_core.models.turn_end import turn_end
+from calibrl_core.models.vocabulary import banned_ids
 
 SMALL = 20_000_000  # parameters; for smaller models one thread is faster than two
-NEVER_SAMPLED = ("<image>", "<video>", "<fake_token_around_image>", "<global-img>", "<|image_pad|>", "<|video_pad|>")
-MEDIA_TOKENS = ("image_token_id", "image_token_index", "video_token_id", "video_token_index")  # in a model's config
 
 
 class Policy:
@@ -76,7 +75,7 @@ class Policy:
         listed = self._listed_stop_ids()
         self.turn_end = turn_end(self.encoder, listed)
         self.stop_ids = listed | {self.turn_end[-1]}
-        self.banned = self._banned().to(device)  # [V] bool
+        self.banned = banned_ids(model, self.tokenizer, self.stop_ids, self.pad_id).to(device)  # [V] bool
         self._check_ids()
         self._takes = frozenset(inspect.signature(self.decoder.forward).parameters)
         self.cache_name = "cache_params" if "cache_params" in self._takes else "past_key_values"  # Mamba: the first
@@ -122,20 +121,6 @@ class Policy:
                 "set eos_token in tokenizer_config.json"
             )
         return stop_ids
-
-    def _banned(self) -> Tensor:
-        """Return `[V]` bool: ids that are never sampled. An image placeholder breaks the next forward pass; padding has
-        no meaning; an id without a token has no text. A stop id is never banned, or no completion would end.
-        """
-        vocabulary = self.tokenizer.get_vocab()  # the ids can have gaps, and the matrix more rows
-        marks = {vocabulary[mark] for mark in NEVER_SAMPLED if mark in vocabulary} | {self.pad_id}
-        marks |= {getattr(self.model.config, name, None) for name in MEDIA_TOKENS}
-        marks |= {*getattr(self.model.config, "visual_indicator_token_ids", ())}  # Ovis: embedded by its vision tower
-        sampled = ({*vocabulary.values()} - marks) | self.stop_ids
-        rows = self.model.get_output_embeddings().weight.shape[0]
-        banned = torch.ones(rows, dtype=torch.bool)
-        banned[[token for token in sampled if 0 <= token < rows]] = False
-        return banned
 
     def _check_ids(self) -> None:
         rows = len(self.banned)
