@@ -232,7 +232,7 @@ def test_an_evaluation_in_bfloat16_holds_no_float32_masters(tmp_path: Path) -> N
 
     def weights(precision: str) -> int:
         parsed = job_spec_adapter.validate_python({**spec, "precision": precision})
-        return parts(estimate(parsed, shape, parsed.models[0]))["weights"]  # type: ignore[union-attr,arg-type]
+        return parts(estimate(parsed, shape, parsed.models[0]))["weights"]  # type: ignore[union-attr]
 
     linear = sum(math.prod(size) for size in shape.linear.values())
     assert weights("float32") == 4 * shape.parameters
