@@ -9,7 +9,10 @@ ENV PATH=/opt/venv/bin:$PATH
 WORKDIR /build
 # Without the sources, which change daily: this layer holds their dependencies and the command `calibrl`.
 COPY pyproject.toml hatch_build.py alembic.ini constraints.txt README.md LICENSE ./
-RUN --mount=type=cache,target=/root/.cache/pip pip install -c constraints.txt '.[server,trainer,vision,dashboard,s3]'
+# A torchvision that was built for another torch cannot be imported, and breaks every image processor: without it most
+# of them work.
+RUN --mount=type=cache,target=/root/.cache/pip pip install -c constraints.txt '.[server,trainer,vision,dashboard,s3]' \
+    && { python -c 'import torchvision' || pip uninstall -y torchvision; }
 
 FROM python:3.11-slim-bookworm
 RUN useradd --create-home --uid 10001 calibrl && install -d -o calibrl -g calibrl /data
