@@ -257,7 +257,7 @@ def test_evaluation(tmp_path: Path) -> None:
     assert of_type(tmp_path, "start")[0]["steps_total"] == 4
     assert "eval/test/greedy_accuracy" in of_type(tmp_path, "metrics")[1]["values"]
     assert len((tmp_path / "answers.jsonl").read_text().splitlines()) == 20
-    stopped = evaluate(settings, EventFile(tmp_path), lambda: True)
+    stopped = evaluate(settings, EventFile(tmp_path / "stopped"), lambda: True)
     assert stopped["status"] == "stopped"
 
 
