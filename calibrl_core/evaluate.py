@@ -95,16 +95,16 @@ class _Evaluation:
         self.ranks = ranks
         self.sets = [(source.name, data.load(source)) for source in config.data]
         self.per_prompt: dict[str, list[NDArray[np.float64]]] = {name: [] for name, _ in self.sets}  # per model [N]
-        parts = self._parts()
+        self.parts = self._expected_parts()
         # The first process rewrites the file; the others read the same one.
-        stored = ranks.from_first(StoredAnswers(report.run_dir / ANSWERS_FILE, parts) if ranks.first else None)
+        stored = ranks.from_first(StoredAnswers(report.run_dir / ANSWERS_FILE, self.parts) if ranks.first else None)
         assert stored is not None
         self.stored = stored
         self.done = self.stored.batches
-        self.total = sum(-(-len(part.prompts) // part.batch) for part in parts.values())
+        self.total = sum(-(-len(part.prompts) // part.batch) for part in self.parts.values())
         report.emit("start", step=self.done, steps_total=self.total, versions=scorer.versions)
 
-    def _parts(self) -> dict[Part, Expected]:
+    def _expected_parts(self) -> dict[Part, Expected]:
         """Return all parts of the evaluation, in order."""
         rollout = self.config.rollout
         ways: dict[How, int] = {"sampled": batch_size(rollout.samples)}
@@ -153,7 +153,7 @@ class _Evaluation:
 
     def _answered(self, index: int) -> bool:
         """Return if all answers of a model are stored."""
-        return all(self.stored.complete(part) for part in self._parts() if part.model_index == index)
+        return all(self.stored.complete(part) for part in self.parts if part.model_index == index)
 
     def _load(self, index: int, closing: ExitStack) -> RolloutEngine:
         config = self.config
