@@ -119,6 +119,24 @@ def idefics(config: str, processor: str, image: str, **changed: Any) -> Family:
     )
 
 
+def paligemma(text_config: Mapping[str, Any]) -> Family:
+    """Return a family of PaliGemma."""
+    return Family(
+        config="PaliGemmaConfig",
+        parts={
+            "text_config": text_config,
+            "vision_config": {**VISION, **SIGLIP},
+            "projection_dim": 32,
+            "hidden_size": 32,
+        },
+        ids={"image_token_index": "<image>"},
+        processor="PaliGemmaProcessor",
+        mark=None,
+        image={"image_processor_type": "SiglipImageProcessor", "size": SQUARE, "image_seq_length": 16},
+        packs=False,
+    )
+
+
 def gemma4(**changed: Any) -> Family:
     """Return a family of Gemma 4."""
     layers = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 6, "global_head_dim": 8}
@@ -311,34 +329,8 @@ FAMILIES: dict[str, Family] = {
     ),
     "Gemma 4": gemma4(),
     "Gemma 4, images seen both ways": gemma4(use_bidirectional_attention="vision"),
-    "PaliGemma": Family(
-        config="PaliGemmaConfig",
-        parts={
-            "text_config": text("gemma"),
-            "vision_config": {**VISION, **SIGLIP},
-            "projection_dim": 32,
-            "hidden_size": 32,
-        },
-        ids={"image_token_index": "<image>"},
-        processor="PaliGemmaProcessor",
-        mark=None,
-        image={"image_processor_type": "SiglipImageProcessor", "size": SQUARE, "image_seq_length": 16},
-        packs=False,
-    ),
-    "PaliGemma 2": Family(
-        config="PaliGemmaConfig",
-        parts={
-            "text_config": text("gemma2", query_pre_attn_scalar=8, **GEMMA),
-            "vision_config": {**VISION, **SIGLIP},
-            "projection_dim": 32,
-            "hidden_size": 32,
-        },
-        ids={"image_token_index": "<image>"},
-        processor="PaliGemmaProcessor",
-        mark=None,
-        image={"image_processor_type": "SiglipImageProcessor", "size": SQUARE, "image_seq_length": 16},
-        packs=False,
-    ),
+    "PaliGemma": paligemma(text("gemma")),
+    "PaliGemma 2": paligemma(text("gemma2", query_pre_attn_scalar=8, **GEMMA)),
     "Mistral 3": mistral("Mistral3Config", "pixtral", {"spatial_merge_size": 2}, spatial_merge_size=2),
     "Pixtral": mistral("LlavaConfig", "pixtral", {}, vision_feature_layer=-1, vision_feature_select_strategy="full"),
 }
