@@ -1,12 +1,12 @@
 """Fixtures that several folders share: real PostgreSQL and Valkey, started once, and a fresh database per test."""
 
+import gc
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from uuid import uuid4
 
 import psycopg
 import pytest
@@ -19,9 +19,19 @@ from calibrl.stack.services import Postgres, Valkey
 
 pytest.register_assert_rewrite("tests.support")  # so that its assertions show their values, too
 
+gc.disable()  # until all tests are collected: each collection would look through ten thousands of imported objects
+
 from tests.support import API_KEY, ROOT  # noqa: E402
-from tests.support.databases import database_of, sql  # noqa: E402
+from tests.support.databases import Databases, database_of, sql  # noqa: E402
 from tests.support.waiting import eventually  # noqa: E402
+
+
+def pytest_collection_finish() -> None:
+    """Exclude all that was imported from later garbage collections. Streamlit's test runner collects after each run of
+    a page, which took a third of the CPU time of the page tests."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)
@@ -115,10 +125,14 @@ def _up_for(url: str, seconds: float) -> bool:
         return bool(up)
 
 
+@pytest.fixture(scope="session")
+def databases(postgres_url: str, template: str) -> Databases:
+    """The session's copies of the migrated database."""
+    return Databases(postgres_url, template)
+
+
 @pytest.fixture
-def database(
-    postgres_url: str, redis_url: str, template: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[str]:
+def database(databases: Databases, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The URL of a migrated, empty database that the settings of this process and of its children name.
 
     The broker is empty, the API key is `API_KEY` and the data folder is the test's own.
@@ -126,19 +140,15 @@ def database(
     from jobs import db
     from jobs.settings import get_settings
 
-    name = f"test_{uuid4().hex}"
-    url = database_of(postgres_url, name)
-    # Copies of files take two thirds of the CPU time of copies by the write-ahead log, the default.
-    sql(postgres_url, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
-    with redis.Redis.from_url(redis_url) as client:
-        client.flushall()
-    monkeypatch.setenv("DATABASE_URL", url)
-    monkeypatch.setenv("REDIS_URL", redis_url)
-    monkeypatch.setenv("CALIBRL_API_KEY", API_KEY)
-    monkeypatch.setenv("CALIBRL_DATA_DIR", str(tmp_path))
-    monkeypatch.setenv("CALIBRL_ALLOWED_ROOTS", "/")
-    get_settings.cache_clear()
-    yield url
-    db.dispose()
-    get_settings.cache_clear()
-    sql(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
+    with databases.lend() as url:
+        with redis.Redis.from_url(redis_url) as client:
+            client.flushall()
+        monkeypatch.setenv("DATABASE_URL", url)
+        monkeypatch.setenv("REDIS_URL", redis_url)
+        monkeypatch.setenv("CALIBRL_API_KEY", API_KEY)
+        monkeypatch.setenv("CALIBRL_DATA_DIR", str(tmp_path))
+        monkeypatch.setenv("CALIBRL_ALLOWED_ROOTS", "/")
+        get_settings.cache_clear()
+        yield url
+        db.dispose()
+        get_settings.cache_clear()
