@@ -315,6 +315,7 @@ def test_the_sweep_runs_and_outlives_an_outage(
     database: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("CALIBRL_SWEEP_SECONDS", "0.05")
+    monkeypatch.setenv("CALIBRL_LEASE_SECONDS", "3")  # after an outage, the sweeper waits one lease
     monkeypatch.setenv("DATABASE_URL", f"postgresql://127.0.0.1:{free_port()}/none")
     get_settings.cache_clear()
     with serving() as http:
