@@ -35,7 +35,7 @@ help:  ## list the targets
 demo: $(INSTALLED)  ## train a tiny vision-language model with CalibRL from start to finish, live in the dashboard
 	@$(RUN) -m calibrl.cli demo
 
-test: $(INSTALLED)  ## the tests that every change must pass: 12 to 16 minutes on two cores
+test: $(INSTALLED)  ## the tests that every change must pass: 10 minutes on two quiet cores
 	@$(RUN) -m pytest -n $(TESTERS) --dist worksteal
 
 test-all: $(INSTALLED)  ## what `make test` leaves out: several processes, browser pages, chaos, fuzz; up to an hour more

@@ -83,7 +83,7 @@ def test_a_stream_continues_after_any_frame_id(http: httpx.Client) -> None:
             assert list(stream) == whole[place + 1 :]
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_a_client_cut_off_repeatedly_has_the_same_records_as_rest(http: httpx.Client, seed: int) -> None:
     """Random shipping, going back to checkpoints and forgetting, a reader that is cut off anywhere; each step once."""
     chance = random.Random(seed)

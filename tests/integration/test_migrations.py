@@ -54,7 +54,9 @@ def test_up_down_and_up_again(empty: str, tmp_path: Path, monkeypatch: pytest.Mo
     command.check(CONFIG)
 
 
-@pytest.mark.parametrize("revision", REVISIONS)
+@pytest.mark.parametrize(
+    "revision", [REVISIONS[0], *(pytest.param(revision, marks=pytest.mark.slow) for revision in REVISIONS[1:])]
+)
 def test_rows_of_every_revision_outlive_the_way_up(empty: str, revision: str) -> None:
     engine = sa.create_engine(empty.replace("postgresql://", "postgresql+psycopg://"), poolclass=sa.NullPool)
     command.upgrade(CONFIG, revision)

@@ -119,7 +119,8 @@ def test_a_killed_worker_ends_all_its_processes(celery_worker: Callable[[], Proc
     eventually(lambda: processes_with(database) == trainers(job_id) == [])
 
 
-@pytest.mark.parametrize("stop_signal", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGKILL])
+@pytest.mark.slow
+@pytest.mark.parametrize("stop_signal", [signal.SIGINT, signal.SIGKILL])
 def test_a_restart_of_the_database_loses_nothing(
     celery_worker: Callable[[], Process],
     postgres: Postgres,

@@ -88,7 +88,7 @@ def test_a_full_disk_ends_the_fake_trainer_as_it_does_the_real_one(
         assert [event for event in events(disk / "run") if isinstance(event, MetricsLine)]
 
 
-@pytest.mark.parametrize("module", [REAL, FAKE])
+@pytest.mark.parametrize("module", [pytest.param(REAL, marks=pytest.mark.slow), FAKE])
 def test_a_disk_without_room_for_a_folder(small_disk: Callable[[int], Path], tmp_path: Path, module: str) -> None:
     disk = small_disk(64)
     (disk / "ballast").write_bytes(bytes(64 * 1024))

@@ -124,6 +124,7 @@ def test_training_with_workers_is_bit_for_bit_the_same(tmp_path: Path, monkeypat
     assert len(encoded) == 4 + 2 + 2  # lengths at the start, the check of the model, the first step's prompts
 
 
+@pytest.mark.slow
 def test_a_worker_ends_with_a_killed_trainer() -> None:
     command = [sys.executable, "-c", TRAINER]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as trainer:

@@ -46,6 +46,7 @@ def logged(program: str, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]
     return [json.loads(line) for line in done.stderr.splitlines()]
 
 
+@pytest.mark.slow
 def test_loggers_of_the_worker_and_of_celery(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs, broken = logged(WORKER, monkeypatch)
     assert (ours["event"], ours["job"], ours["level"]) == ("ours", "j", "info") and ours["timestamp"]
@@ -53,6 +54,7 @@ def test_loggers_of_the_worker_and_of_celery(monkeypatch: pytest.MonkeyPatch) ->
     assert theirs["timestamp"] and "OSError: disk" in broken["exception"]
 
 
+@pytest.mark.slow
 def test_loggers_of_uvicorn(monkeypatch: pytest.MonkeyPatch) -> None:
     (line,) = logged(UVICORN, monkeypatch)
     assert (line["event"], line["logger"], line["level"]) == ("Started server process [7]", "uvicorn.error", "info")

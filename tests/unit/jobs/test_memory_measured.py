@@ -55,7 +55,17 @@ def spec_of(folder: Path, options: dict[str, Any]) -> TrainSpec:
     return spec
 
 
-@pytest.mark.parametrize("options", [{}, {"gradient_checkpointing": True}, {"lora": {"rank": 8}}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        *(
+            pytest.param(one, marks=pytest.mark.slow)
+            for one in ({"gradient_checkpointing": True}, {"lora": {"rank": 8}})
+        ),
+    ],
+    ids=str,
+)
 def test_the_plan_is_within_a_tenth_of_the_measured_peaks(tmp_path: Path, options: dict[str, Any]) -> None:
     made = bench.make_policy(SIZE)
     made.save(tmp_path)
