@@ -10,6 +10,7 @@ from calibrl_core.algorithms.registry import Algorithm
 from calibrl_core.data.prompts import PromptFormat
 from calibrl_core.data.schema import DataSource
 from calibrl_core.health import HealthSettings
+from calibrl_core.optimizer_settings import OptimizerSettings
 from calibrl_core.sampling_settings import SamplingSettings
 from calibrl_core.settings_base import StrictSettings, one_of
 from calibrl_core.verifiers import FormatReward, MathReward, Reward
@@ -25,6 +26,18 @@ class LoraSettings(StrictSettings):
     alpha: float = Field(32, gt=0, description="Scale numerator: adapters are scaled by alpha / rank.")
     rslora: bool = Field(
         False, description="Scale adapters by alpha / sqrt(rank) instead: rank-stabilised (arXiv 2312.03732)."
+    )
+    dora: bool = Field(
+        False,
+        description="Also train the norm of each row of an adapted weight (DoRA, arXiv 2402.09353). Every pass "
+        "computes these norms, which makes sampling by the trainer's own engine slower.",
+    )
+    dropout: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Probability that an input of an adapter is set to 0. Only in the passes of the update: sampling, "
+        "old log-probabilities and validation drop nothing, so ratios differ from 1 before any update.",
     )
     targets: tuple[Annotated[str, Field(max_length=200)], ...] = Field(
         (),
@@ -159,25 +172,6 @@ class PromptSettings(PromptFormat):
         description="Handling of prompts with more tokens or images. error: refuse the data. drop: leave the rows out. "
         "truncate: cut the text of the question; a prompt with too many images is refused.",
     )
-
-
-class OptimizerSettings(StrictSettings):
-    """AdamW over float32 master weights."""
-
-    lr: float = Field(1e-6, gt=0, le=1, description="Peak learning rate.")
-    weight_decay: float = Field(0.01, ge=0, le=1, description="Decoupled weight decay.")
-    beta1: float = Field(0.9, ge=0, lt=1, description="Decay per update of the mean of the gradient.")
-    beta2: float = Field(0.999, ge=0, lt=1, description="Decay per update of the mean of the gradient's square.")
-    eps: float = Field(
-        1e-8, gt=0, le=1, description="Added to the root of the mean square of the gradient, by which it is divided."
-    )
-    max_grad_norm: float = Field(
-        1.0, gt=0, description="Maximum 2-norm of the gradients. Larger gradients are scaled down."
-    )
-    schedule: Literal["constant", "linear", "cosine"] = Field(
-        "constant", description="Shape of the learning rate after the warm-up."
-    )
-    warmup_steps: int = Field(0, ge=0, description="Steps over which the learning rate rises linearly from 0.")
 
 
 class ValidationSettings(StrictSettings):

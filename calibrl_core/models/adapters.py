@@ -4,12 +4,13 @@ tower, or all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -25,6 +26,7 @@ FOLDER = "adapter"  # in a checkpoint's folder, next to the merged model
 FILE = "adapter_model.safetensors"
 PREFIX = "base_model.model."  # prefix of tensor names in that file, as peft writes it
 _ADAPTER = ".default."  # peft's name of the only adapter, in the names of its tensors
+_NORMS = "lora_magnitude_vector"  # peft's name of DoRA's row norms
 _STATE_SPACES = ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")  # kinds of models
 _OF_STATE_SPACES = frozenset(("out_proj", "conv1d"))  # layers whose weights their kernels read directly
 _OF_EXPERTS = frozenset(("gate_proj", "up_proj", "down_proj"))  # also names of experts, which are no linear layers
@@ -81,8 +83,9 @@ def _add_lora(model: Any, settings: LoraSettings, *, language_only: bool) -> Non
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,  # type: ignore[arg-type]  # peft accepts floats: it only divides by the rank
-        lora_dropout=0.0,
+        lora_dropout=settings.dropout,
         use_rslora=settings.rslora,
+        use_dora=settings.dora,
         target_modules=_targets(model, settings.targets, language_only=language_only),
         base_model_name_or_path=model.name_or_path or None,
         **_class_for_peft(model),
@@ -92,6 +95,10 @@ def _add_lora(model: Any, settings: LoraSettings, *, language_only: bool) -> Non
         torch.manual_seed(_SEED)
         # In place, without a wrapper: every use of the model, also by the sampler, includes the adapters.
         inject_adapter_in_model(config, model)
+    for layer in lora_layers(model).values() if settings.dora else ():
+        # In float32, also if the weight is still in the dtype of its file, in which peft computes the norms.
+        norms = cast(Tensor, layer.get_base_layer().weight).detach().float().norm(dim=1)  # [out]
+        layer.lora_magnitude_vector["default"].weight = nn.Parameter(norms)
 
 
 def _class_for_peft(model: Any) -> dict[str, Any]:
@@ -178,12 +185,31 @@ def adapters_off(layers: Mapping[str, LoraLayer]) -> Iterator[None]:
             layer.enable_adapters(True)
 
 
+@contextmanager
+def adapters_dropping(layers: Mapping[str, LoraLayer], seed: Sequence[int]) -> Iterator[None]:
+    """Run the model with the dropout of its adapters (`LoraSettings.dropout`), by random numbers of `seed`."""
+    with torch.random.fork_rng():
+        torch.manual_seed(int(np.random.SeedSequence(list(seed)).generate_state(1)[0]))
+        modules = [cast(nn.Module, layer) for layer in layers.values()]
+        for module in modules:
+            module.train()
+        try:
+            yield
+        finally:
+            for module in modules:
+                module.eval()
+
+
 def merge_adapters(state: Mapping[str, Tensor], layers: Mapping[str, LoraLayer]) -> dict[str, Tensor]:
-    """Return the tensors of an equivalent model without adapters: W + scaling B A for each adapted W."""
+    """Return the tensors of an equivalent model without adapters: W' = W + scaling B A for each adapted W `[out, in]`;
+    with DoRA each row of W' scaled to its trained norm (arXiv 2402.09353, equation 5).
+    """
     plain = {name.replace(".base_layer.", "."): tensor for name, tensor in state.items() if ".lora_" not in name}
     for name, layer in layers.items():
         down, up = (state[f"{name}.lora_{part}{_ADAPTER}weight"].float() for part in "AB")  # [r, in], [out, r]
-        plain[f"{name}.weight"] = plain[f"{name}.weight"].float() + layer.scaling["default"] * (up @ down)
+        weight = plain[f"{name}.weight"].float() + layer.scaling["default"] * (up @ down)
+        norms = state.get(f"{name}.{_NORMS}{_ADAPTER}weight")  # [out]
+        plain[f"{name}.weight"] = weight if norms is None else weight * (norms / weight.norm(dim=1))[:, None]
     return plain
 
 
@@ -191,10 +217,13 @@ def save_adapter(folder: Path, model: Any, state: Mapping[str, Tensor]) -> None:
     """Write the adapter in the format of `PeftModel.from_pretrained`."""
     folder.mkdir(exist_ok=True)
     model.peft_config["default"].save_pretrained(folder)
-    tensors = {
-        PREFIX + name.replace(_ADAPTER, "."): tensor.contiguous() for name, tensor in state.items() if ".lora_" in name
-    }
+    tensors = {_name_in_file(name): tensor.contiguous() for name, tensor in state.items() if ".lora_" in name}
     save_file(tensors, folder / FILE, metadata={"format": "pt"})
+
+
+def _name_in_file(name: str) -> str:
+    """Return peft's name in a file of an adapter's tensor."""
+    return PREFIX + name.replace(f".{_NORMS}{_ADAPTER}weight", f".{_NORMS}").replace(_ADAPTER, ".")
 
 
 def load_adapter(folder: Path, model: nn.Module) -> None:
@@ -213,11 +242,12 @@ def load_adapter(folder: Path, model: nn.Module) -> None:
         for name, parameter in model.named_parameters():
             if ".lora_" not in name:
                 continue
-            tensor = saved.pop(PREFIX + name.replace(_ADAPTER, "."), None)
+            tensor = saved.pop(_name_in_file(name), None)
             if tensor is None or tensor.shape != parameter.shape:
                 raise ModelError(f"{folder}: the adapter does not fit model.lora ({name} differs); restore model.lora")
             parameter.copy_(tensor)
     if saved:
         raise ModelError(
-            f"{folder}: the adapter has layers that model.lora does not select; restore model.lora.targets"
+            f"{folder}: the adapter has layers that model.lora does not select; restore model.lora.targets and "
+            "model.lora.dora"
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,8 @@ class Policy:
             ModelError: the tokenizer has no end-of-sequence token, or the model has no row for it or for padding.
         """
         # The update must run the distribution that was sampled from. Train mode only adds what differs from it:
-        # dropout, jitter of routers, statistics of batches. So the model stays in eval mode, in the update too.
+        # dropout, jitter of routers, statistics of batches. So the model stays in eval mode, in the update too. The
+        # one exception is the dropout of adapters, which a setting asks for: see `dropping`.
         self.model: Any = model.eval()
         self.processor = processor
         self.device = device
@@ -165,6 +166,17 @@ class Policy:
         other = copy.copy(self)
         other._uses_adapters = False
         return other
+
+    @property
+    def drops(self) -> bool:
+        """Return if `dropping` has an effect."""
+        return any(isinstance(one, nn.Dropout) for layer in self._lora.values() for one in layer.lora_dropout.values())
+
+    @contextmanager
+    def dropping(self, *seed: int) -> Iterator[None]:
+        """Apply the dropout of the adapters, if they have one, in the passes of an update. Equal seeds drop equally."""
+        with adapters.adapters_dropping(self._lora, seed) if self.drops else nullcontext():
+            yield
 
     def encode(self, examples: Sequence[Example]) -> PromptRows:
         """Return one encoded row per example, on the policy's device: chat template, image processor and tokenizer.

@@ -234,7 +234,7 @@ class SupervisedLearner:
         examples = examples[mine.start : mine.stop]
         with clock("image"):
             self._prompts.prepare(examples)
-        with clock("update"):
+        with clock("update"), self._policy.dropping(self._config.seed, step, self._ranks.rank):
             metrics, tokens = self._update(examples)
         return StepResult({**metrics, **clock.metrics(tokens)})
 

@@ -4,9 +4,9 @@ import math
 
 import torch
 
-from calibrl_core.config import OptimizerSettings
 from calibrl_core.distributed.ranks import ALONE, Ranks
 from calibrl_core.models.policy import Policy
+from calibrl_core.optimizer_settings import OptimizerSettings
 
 MOST_SKIPPED = 10  # updates in a row
 

@@ -88,7 +88,8 @@ class Updater:
         self._sampler_is_exact = config.rollout.engine == "shared_prefill" and not policy.bfloat16
         self._samples_policy = self._sampler_is_exact and config.rollout.keeps_distribution
         passes, rows = self.algorithm.epochs_per_step, self.algorithm.mini_batch_rows
-        self._single_update = self.algorithm.mini_batches == passes == 1 and rows is None
+        # Each pass of a single update gives its own old log-probabilities, unless dropout changes them.
+        self._own_logprobs = self.algorithm.mini_batches == passes == 1 and rows is None and not policy.drops
         optional = {
             "guidance": self.algorithm.has_guidance,
             "kl": self.algorithm.kl_coef > 0,
@@ -99,9 +100,9 @@ class Updater:
     @property
     def recomputes_logprobs(self) -> bool:
         """Return if `update` needs the result of `recompute_logprobs`: the sampler is not exact, and updates follow
-        the first.
+        the first or adapters have dropout.
         """
-        return not (self._sampler_is_exact or self._single_update)
+        return not (self._sampler_is_exact or self._own_logprobs)
 
     @torch.no_grad()
     def recompute_logprobs(self, batch: StepBatch, step: int, first_prompt: int = 0) -> Tensor:
@@ -141,17 +142,19 @@ class Updater:
         rows = update_rows(batch, mask_truncated=self.algorithm.mask_truncated)
         if old_logprobs is not None:
             rows = replace(rows, old_logprobs=old_logprobs)
-        own = self._single_update and not self._sampler_is_exact
+        own = self._own_logprobs and not self._sampler_is_exact
         inputs = _StepInput(batch, rows, step, own, self._reference_logprobs(batch, rows))
         tally = Tally(self._loss_names, self._ranks, batch.rollouts.mask)
-        for number, mini_batch in enumerate(self._mini_batches(rows, first_prompt) * self.algorithm.epochs_per_step):
-            self._gradient.clear()
-            parts = self._micro_batches(inputs, mini_batch)
-            with padded_to_equal_passes(self._policy, self._ranks, len(parts)):
-                for part in parts:
-                    self._backward(inputs, part, tally, first=number == 0)
-            norm, applied = self._gradient.apply()
-            tally.add_mini_batch(mini_batch.tokens, norm, applied)
+        batches = self._mini_batches(rows, first_prompt) * self.algorithm.epochs_per_step
+        with self._policy.dropping(self._config.seed, step, self._ranks.rank):
+            for number, mini_batch in enumerate(batches):
+                self._gradient.clear()
+                parts = self._micro_batches(inputs, mini_batch)
+                with padded_to_equal_passes(self._policy, self._ranks, len(parts)):
+                    for part in parts:
+                        self._backward(inputs, part, tally, first=number == 0)
+                norm, applied = self._gradient.apply()
+                tally.add_mini_batch(mini_batch.tokens, norm, applied)
         return tally.metrics(), tally.ratios
 
     def compare_gradients(self, batch: StepBatch, step: int, first_prompt: int = 0) -> dict[str, float]:

@@ -136,7 +136,8 @@ def _gathered(sizes: _Sizes, trained: int, *, frozen: bool) -> Iterator[MemoryPa
 def _trained(shape: ModelShape, options: ModelOptions) -> tuple[int, int]:
     """Return the number of trained parameters, and the number of adapter parameters among them."""
     if options.lora is not None:
-        adapters = sum(options.lora.rank * sum(one) for one in _adapted(shape, options.lora))
+        norms = int(options.lora.dora)  # per row of a weight
+        adapters = sum(options.lora.rank * sum(one) + norms * one[0] for one in _adapted(shape, options.lora))
         return adapters, adapters
     return shape.parameters - (shape.vision if options.freeze_vision else 0), 0
 

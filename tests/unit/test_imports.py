@@ -25,6 +25,7 @@ CONTRACT = tuple(
         "data.files",
         "data.schema",
         "metrics",
+        "optimizer_settings",
         "plugins",
         "process_limits",
         "report",

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from calibrl_core.config import OptimizerSettings
 from calibrl_core.data.schema import Example
 from calibrl_core.models.policy import Policy
+from calibrl_core.optimizer_settings import OptimizerSettings
 from calibrl_core.rollout.base import SamplingRequest
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 from calibrl_core.rollout.vllm import VLLMEngine

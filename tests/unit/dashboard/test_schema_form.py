@@ -142,6 +142,8 @@ def test_sections_that_may_be_left_out_are_switched() -> None:
         "rank": 16,
         "alpha": 32.0,
         "rslora": False,
+        "dora": False,
+        "dropout": 0.0,
         "targets": [],
     }
 

@@ -92,7 +92,12 @@ def test_the_built_in_model_is_as_it_is_made(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"freeze_vision": True}, {"lora": {"rank": 4}}, {"lora": {"rank": 4, "targets": ["q_proj", "down_proj"]}}],
+    [
+        {},
+        {"freeze_vision": True},
+        {"lora": {"rank": 4}},
+        {"lora": {"rank": 4, "dora": True, "targets": ["q_proj", "down_proj"]}},
+    ],
 )
 def test_the_planned_parameters_are_those_the_trainer_trains(options: dict[str, Any], tmp_path: Path) -> None:
     model, _ = build_tiny_vlm(0)

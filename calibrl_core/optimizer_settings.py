@@ -1,0 +1,26 @@
+"""Settings of the optimizer."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from calibrl_core.settings_base import StrictSettings
+
+
+class OptimizerSettings(StrictSettings):
+    """AdamW over float32 master weights."""
+
+    lr: float = Field(1e-6, gt=0, le=1, description="Peak learning rate.")
+    weight_decay: float = Field(0.01, ge=0, le=1, description="Decoupled weight decay.")
+    beta1: float = Field(0.9, ge=0, lt=1, description="Decay per update of the mean of the gradient.")
+    beta2: float = Field(0.999, ge=0, lt=1, description="Decay per update of the mean of the gradient's square.")
+    eps: float = Field(
+        1e-8, gt=0, le=1, description="Added to the root of the mean square of the gradient, by which it is divided."
+    )
+    max_grad_norm: float = Field(
+        1.0, gt=0, description="Maximum 2-norm of the gradients. Larger gradients are scaled down."
+    )
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        "constant", description="Shape of the learning rate after the warm-up."
+    )
+    warmup_steps: int = Field(0, ge=0, description="Steps over which the learning rate rises linearly from 0.")
