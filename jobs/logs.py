@@ -22,6 +22,7 @@ def configure_logs(*libraries: str) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
     )
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # its INFO lines have URLs with signatures
     form = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[*_SHARED, structlog.stdlib.add_logger_name],
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_RENDERED],

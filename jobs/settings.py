@@ -4,7 +4,7 @@ from functools import cache
 from pathlib import Path
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from calibrl.settings import StackSettings
 
@@ -23,6 +23,22 @@ class Settings(StackSettings):
     )
     allowed_hub: str = Field(
         "*", description="Hub datasets that jobs can load, as patterns separated by commas: hiyouga/*,lmms-lab/*."
+    )
+    allowed_hub_models: str = Field(
+        "",
+        description="Hub models that jobs can name, as patterns separated by commas: Qwen/*,google/gemma-*. Workers "
+        "download them into the data folder. Empty: none.",
+    )
+    hub_tokens: dict[str, SecretStr] = Field(
+        default_factory=dict,
+        repr=False,
+        description='Tokens for hub models, by project, as JSON: {"default": "hf_..."}. A trainer never gets them.',
+    )
+    hub_url: str = Field(
+        "https://huggingface.co",
+        validation_alias="HF_ENDPOINT",
+        pattern=r"^https?://",
+        description="URL of the hub of models, or of a mirror of it.",
     )
     max_upload_bytes: int = Field(2_000_000_000, ge=1, description="Maximum size of a dataset file in bytes.")
     sweep_seconds: float = Field(5, gt=0, description="Seconds between sweeps of a worker.")

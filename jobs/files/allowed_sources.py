@@ -1,4 +1,4 @@
-"""Files of the server, and datasets of the hub, that jobs are allowed to read."""
+"""Files of the server, and datasets and models of the hub, that jobs are allowed to read."""
 
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -25,7 +25,15 @@ def model_problem(path: Path) -> str | None:
 
 def hub_problem(name: str) -> str | None:
     """Return why jobs cannot load a dataset of the hub, or None if they can."""
-    allowed = get_settings().allowed_hub
+    return _name_problem(name, get_settings().allowed_hub, "CALIBRL_ALLOWED_HUB")
+
+
+def hub_model_problem(name: str) -> str | None:
+    """Return why jobs cannot name a model of the hub, or None if they can."""
+    return _name_problem(name, get_settings().allowed_hub_models, "CALIBRL_ALLOWED_HUB_MODELS")
+
+
+def _name_problem(name: str, allowed: str, setting: str) -> str | None:
     if any(fnmatchcase(name, pattern.strip()) for pattern in allowed.split(",")):
         return None
-    return f"jobs cannot load {name}: allowed are {allowed or 'none'} (set by CALIBRL_ALLOWED_HUB)"
+    return f"jobs cannot load {name}: allowed are {allowed or 'none'} (set by {setting})"
