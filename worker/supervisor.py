@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,7 +16,7 @@ from calibrl_core.process_limits import REAP_SECONDS
 from calibrl_core.report import DISK_FULL_STATUS
 from jobs import lifecycle
 from jobs.db import session_scope
-from jobs.files import allowed_sources, datasets
+from jobs.files import allowed_sources, datasets, hub_models
 from jobs.lifecycle import Claim, LeaseLost, Order, Outcome
 from jobs.repository import checkpoints, events
 from jobs.settings import Settings
@@ -67,7 +67,7 @@ class Supervisor:
         attempt_folder.begin(self._run_dir, self._claim.checkpoints)
         self._write_config()
         self._log_start = self._log_file.stat().st_size if self._log_file.exists() else 0
-        if not self._bring_data():
+        if not self._bring_inputs():
             if self.order is not Order.ABANDON:
                 self._settle(-signal.SIGTERM, starved=False)
             return
@@ -89,15 +89,23 @@ class Supervisor:
         partial.write_bytes(to_json(self._claim.config, indent=2))
         partial.replace(self._run_dir / "config.json")
 
-    def _bring_data(self) -> bool:
-        """Bring the job's data to this machine; return False if an order to end arrived meanwhile."""
-        for file in self._claim.files:
-            for _ in datasets.fetch_to_machine(file):
-                self._beat_if_due()
-                if self.order is not Order.CONTINUE:
-                    self._stop_order = self.order
-                    return False
+    def _bring_inputs(self) -> bool:
+        """Bring the job's data and models to this machine; return False if an order to end arrived meanwhile."""
+        for _ in self._inputs():
+            self._beat_if_due()
+            if self.order is not Order.CONTINUE:
+                self._stop_order = self.order
+                return False
         return True
+
+    def _inputs(self) -> Iterator[None]:
+        for file in self._claim.files:
+            yield from datasets.fetch_to_machine(file)
+        for model in self._claim.hub_models:
+            yield from hub_models.fetch_to_machine(model, self._note_download)
+
+    def _note_download(self, message: str) -> None:
+        self._contact(lambda: self._note("download", message))
 
     def _start(self) -> children.Process:
         module = f"{self._settings.trainer}.{self._claim.kind}"

@@ -27,25 +27,37 @@ from calibrl.schemas import (
     job_spec_adapter,
 )
 from jobs import lifecycle, models
+from jobs.access.callers import Caller
 from jobs.planning import dry_run
 from jobs.repository import jobs
-from jobs.specs import checks
+from jobs.specs import checks, hub_commits
 from jobs.specs.references import References
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=IdempotentRoute)
 
 
-def _looked_into(spec: Annotated[JobSpec, Body(openapi_examples=JOB_SPECS)]) -> TrainSpec | EvaluateSpec:
-    # Before the transaction: the files of the spec are read, which can be slow; the later check uses the cached result.
+async def _prepared(
+    request: Request, spec: Annotated[JobSpec, Body(openapi_examples=JOB_SPECS)], caller: CurrentCaller
+) -> TrainSpec | EvaluateSpec:
+    if References.of(spec).hub_models:  # an answered request is answered again even if the hub is away
+        await read(request, lambda session: look(request, session))
+    return await run_in_threadpool(_looked_into, spec, caller)
+
+
+def _looked_into(spec: TrainSpec | EvaluateSpec, caller: Caller) -> TrainSpec | EvaluateSpec:
+    # Before the transaction: the files of the spec are read, and the hub is asked, which can be slow; the later check
+    # uses the cached result.
+    caller.need_if_visible(spec.project, Role.MEMBER)
     checks.file_problems(References.of(spec))
-    return spec
+    return hub_commits.pinned(spec) if caller.sees(spec.project) else spec  # only with the token of an own project
 
 
-Spec = Annotated[TrainSpec | EvaluateSpec, Depends(_looked_into)]
+Spec = Annotated[TrainSpec | EvaluateSpec, Depends(_prepared)]
 
 
 def _counted(spec: Spec) -> TrainSpec | EvaluateSpec:
     dry_run.count_rows(spec)
+    hub_commits.read_headers(spec)
     return spec
 
 
@@ -105,7 +117,7 @@ async def _forked(
         return lifecycle.fork_spec(session, existing_job(job_id, session, caller).id, fork)
 
     parent_spec, step = await read(request, parent)
-    return await run_in_threadpool(lambda: _looked_into(_checked(parent_spec))), step
+    return await run_in_threadpool(lambda: _looked_into(_checked(parent_spec), caller)), step
 
 
 @router.post("/{job_id}/fork", status_code=201)

@@ -67,6 +67,7 @@ from calibrl.schemas.plans import JobPlan as JobPlan
 from calibrl.schemas.plans import MemoryPart as MemoryPart
 from calibrl.schemas.plans import MemoryPhase as MemoryPhase
 from calibrl.schemas.plans import MemoryPlan as MemoryPlan
+from calibrl.schemas.plans import ModelFacts as ModelFacts
 from calibrl.schemas.plans import Notice as Notice
 from calibrl.schemas.plans import QueuePlan as QueuePlan
 from calibrl.schemas.projects import Project as Project
@@ -80,6 +81,7 @@ from calibrl.schemas.samples import SampleSummary as SampleSummary
 from calibrl.schemas.specs import CheckpointChoice as CheckpointChoice
 from calibrl.schemas.specs import DataChoice as DataChoice
 from calibrl.schemas.specs import EvaluateSpec as EvaluateSpec
+from calibrl.schemas.specs import HubModel as HubModel
 from calibrl.schemas.specs import JobModel as JobModel
 from calibrl.schemas.specs import JobSettings as JobSettings
 from calibrl.schemas.specs import JobSpec as JobSpec

@@ -22,6 +22,17 @@ class DataFacts(Record):
     with_images: int | None
 
 
+class ModelFacts(Record):
+    """Facts about a model, known before the job starts."""
+
+    field: str = Field(description="Field of the spec that names the model.")
+    name: str
+    commit: str | None = Field(description="Commit of a model of the hub. None: another kind of model.")
+    download_bytes: int | None = Field(
+        description="Bytes that a machine downloads unless it has this commit. None: nothing, or unknown."
+    )
+
+
 MemoryPhase = Literal["load", "rollout", "reference", "update", "save"]
 
 
@@ -79,6 +90,7 @@ class JobPlan(Record):
     """Result of a dry run of a spec."""
 
     spec: dict[str, Any] = Field(description="Spec with all defaults filled in.")
+    models: list[ModelFacts]
     data: list[DataFacts]
     memory: MemoryPlan | None = Field(
         description="Memory estimate. None: the size of the model is unknown to the service."

@@ -43,9 +43,30 @@ class JobModel(ModelOptions):
     )
 
 
+class HubModel(ModelOptions):
+    """A model of the Hugging Face hub with weights as safetensors, which the worker downloads. Code that comes with a
+    model never runs."""
+
+    hub: str = Field(
+        pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$",
+        max_length=200,
+        description="Name of a model on the Hugging Face hub, such as Qwen/Qwen2.5-VL-7B-Instruct.",
+    )
+    revision: str | None = Field(
+        None,
+        min_length=1,
+        max_length=100,
+        pattern=r"^[A-Za-z0-9][\w./-]*$",
+        description="Branch, tag or commit. None: main. A submitted job has the commit of that moment here.",
+    )
+
+
 ModelChoice = Annotated[
-    Annotated[BuiltinModel, Tag("builtin")] | Annotated[PathModel, Tag("path")] | Annotated[JobModel, Tag("from_job")],
-    one_of("builtin", "path", "from_job"),
+    Annotated[BuiltinModel, Tag("builtin")]
+    | Annotated[PathModel, Tag("path")]
+    | Annotated[HubModel, Tag("hub")]
+    | Annotated[JobModel, Tag("from_job")],
+    one_of("builtin", "path", "hub", "from_job"),
 ]
 
 

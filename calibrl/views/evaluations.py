@@ -82,7 +82,8 @@ def model_name(model: Mapping[str, Any]) -> str:
     """Return a short name of a model of a spec."""
     if "from_job" in model:
         return plain(f"{str(model['from_job'])[:8]} ({model.get('checkpoint', 'best')})")
-    return plain("/".join(PurePath(str(model.get("path") or model.get("builtin", NONE))).parts[-2:]))
+    source = model.get("path") or model.get("hub") or model.get("builtin", NONE)
+    return plain("/".join(PurePath(str(source)).parts[-2:]))
 
 
 def measured(metric: Measured | None) -> str:

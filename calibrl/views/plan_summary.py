@@ -4,7 +4,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from calibrl.schemas import GIB, DataFacts, JobPlan, MemoryPlan, QueuePlan
+from calibrl.schemas import GIB, DataFacts, JobPlan, MemoryPlan, ModelFacts, QueuePlan
 from calibrl.views.terminal import duration, plain, until
 
 MIB = 2**20
@@ -12,7 +12,7 @@ MIB = 2**20
 
 def plan_page(plan: JobPlan) -> RenderableType:
     """Return the parts of a dry run one below the other, warnings last."""
-    parts: list[RenderableType] = [_data(plan.data)]
+    parts: list[RenderableType] = [_models(plan.models), _data(plan.data)]
     if plan.memory:
         parts += [_title("Memory of each process"), _memory(plan.memory), Text(plan.memory.explanation)]
     parts += [_title("Queue"), _queue(plan.queue)]
@@ -24,6 +24,14 @@ def plan_page(plan: JobPlan) -> RenderableType:
 
 def _title(text: str) -> Text:
     return Text(f"\n{text}", style="bold")
+
+
+def _models(models: list[ModelFacts]) -> Table:
+    table = Table("MODEL", "NAME", "COMMIT", "DOWNLOAD", box=None, pad_edge=False)
+    for facts in models:
+        download = "none" if facts.download_bytes is None else f"{_size(facts.download_bytes)}, once per machine"
+        table.add_row(facts.field, Text(plain(facts.name)), (facts.commit or "")[:12], download)
+    return table
 
 
 def _data(data: list[DataFacts]) -> Table:

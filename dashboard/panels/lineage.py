@@ -44,7 +44,7 @@ def _ancestors(job: Job) -> list[str]:
         line = f"{job_link(job.id, job.name)} {status_chip(job.status)}"
         lines.insert(0, f"{line} <span style='opacity:.75'>{escape(which)}</span>" if which else line)
     model = job.spec.get("model") or {}
-    start = model.get("builtin") or model.get("path")
+    start = model.get("builtin") or model.get("path") or model.get("hub")
     return [f"<span style='overflow-wrap:anywhere'>{escape(start)}</span>", *lines] if start else lines
 
 

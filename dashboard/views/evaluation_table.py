@@ -40,7 +40,8 @@ class ResultRow:
 
 
 def model_name(model: Mapping[str, Any], loaded: str) -> str:
-    """Return a model's name: its job and checkpoint, the built-in model with its seed, or the end of its path."""
+    """Return a model's name: its job and checkpoint, the built-in model with its seed, the model of the hub with its
+    commit, or the end of its path."""
     if "from_job" in model:
         try:
             name = service.job(str(model["from_job"])).name
@@ -49,6 +50,8 @@ def model_name(model: Mapping[str, Any], loaded: str) -> str:
         return f"{name} ({model.get('checkpoint', 'best')})"
     if "builtin" in model:
         return f"{model['builtin']}, seed {model.get('seed', 0)}"
+    if "hub" in model:
+        return f"{model['hub']} @ {str(model['revision'])[:12]}"
     return "/".join(Path(loaded).parts[-2:])
 
 

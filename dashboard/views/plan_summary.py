@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import streamlit as st
 
-from calibrl.schemas import GIB, DataFacts, JobPlan, MemoryPart, MemoryPlan, QueuePlan
+from calibrl.schemas import GIB, DataFacts, JobPlan, MemoryPart, MemoryPlan, ModelFacts, QueuePlan
 from dashboard.markup import chip, duration, escape, table
 from dashboard.palette import CORRECT, NEUTRAL, POLICY, RARENESS, WRONG
 
@@ -31,10 +31,11 @@ def notes(messages: Sequence[Mapping[str, str]], colour: str) -> str:
 
 
 def draw(plan: JobPlan) -> None:
-    """Draw a plan: start, warnings, data, memory."""
+    """Draw a plan: start, warnings, models, data, memory."""
     st.html(_start(plan.queue))
     if plan.warnings:
         st.html(chip("! Warnings", RARENESS) + notes([warning.model_dump() for warning in plan.warnings], RARENESS))
+    st.html(table(("Model", "Download"), map(_model_row, plan.models)))
     st.html(table(("Data", "Rows", "With expert", "With image"), map(_data_row, plan.data)))
     if plan.memory:
         _memory(plan.memory)
@@ -60,6 +61,12 @@ def _start(queue: QueuePlan) -> str:
         facts.append(f"similar jobs took about {duration(queue.expected_seconds)}")
     text = " · ".join(fact for fact in facts if fact)
     return f'{head}<div style="font-size:.9rem;margin-top:.35rem">{escape(text)}</div>'
+
+
+def _model_row(facts: ModelFacts) -> str:
+    commit = f" @ {facts.commit[:12]}" if facts.commit else ""
+    download = "none" if facts.download_bytes is None else f"{size(facts.download_bytes)}, once per machine"
+    return f'<tr><td>{escape(facts.name + commit)}</td><td data-label="download">{download}</td></tr>'
 
 
 def _data_row(facts: DataFacts) -> str:

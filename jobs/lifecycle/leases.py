@@ -9,10 +9,11 @@ from uuid import UUID, uuid4
 
 from sqlalchemy.orm import Session
 
-from calibrl.schemas import JobModel, JobStatus, KnownData, Limits, Reason, WorkerStatus
+from calibrl.schemas import HubModel, JobModel, JobStatus, KnownData, Limits, Reason, WorkerStatus
 from calibrl_core.data.schema import FileData, HubData
 from jobs import models
 from jobs.files import artifacts, datasets, pinned_checkpoints
+from jobs.files.hub_models import HubSnapshot
 from jobs.lifecycle.dispatch import startable, wake_for_free_slots
 from jobs.lifecycle.status import SCHEDULER, change
 from jobs.repository import checkpoints, events, jobs, queue, workers
@@ -39,6 +40,7 @@ class Claim:
         gpus: indices of the GPUs of the machine that the job can use.
         checkpoints: checkpoints from which the job can continue, by step.
         files: data that must be on the machine before the trainer starts.
+        hub_models: models of the hub that must be there too.
         seconds_run: run time in seconds of all earlier attempts.
     """
 
@@ -50,6 +52,7 @@ class Claim:
     gpus: tuple[int, ...] = ()
     checkpoints: tuple[KnownCheckpoint, ...] = ()
     files: tuple[datasets.LocalFile, ...] = ()
+    hub_models: tuple[HubSnapshot, ...] = ()
     limits: Limits = field(default_factory=Limits)
     seconds_run: float = 0.0
 
@@ -98,9 +101,18 @@ def _take(session: Session, job: models.Job, worker: str) -> Claim | None:
     """Lease a locked job. Return None if its GPUs are not available, or if the job failed because its spec is not
     valid any more."""
     dataset_rows = known_datasets.lock_shared(session, [row.dataset_id for row in job.datasets])
+    hub_models: list[HubSnapshot] = []
+
+    def hub_model(model: HubModel) -> Path:
+        hub_models.append(HubSnapshot(model.hub, str(model.revision), job.project))
+        return hub_models[-1].path
+
     try:
         config = trainer_config(
-            job.spec, lambda model: _checkpoint(session, job.id, model), lambda choice: _data(dataset_rows, choice)
+            job.spec,
+            lambda model: _checkpoint(session, job.id, model),
+            lambda choice: _data(dataset_rows, choice),
+            hub_model,
         )
     except SpecNoLongerValid as error:
         change(session, job, JobStatus.FAILED, actor=SCHEDULER, reason=error.reason, message=str(error))
@@ -122,6 +134,7 @@ def _take(session: Session, job: models.Job, worker: str) -> Claim | None:
             KnownCheckpoint(row.step, artifacts.checkpoint_path(row)) for row in checkpoints.of_job(session, job.id)
         ),
         files=datasets.files(dataset_rows),
+        hub_models=tuple(dict.fromkeys(hub_models)),
         limits=Limits.model_validate(job.spec["limits"]),
         seconds_run=jobs.seconds_run(session, job),
     )

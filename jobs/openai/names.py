@@ -55,6 +55,6 @@ def origin(name: str) -> tuple[UUID, CheckpointChoice] | None:
 def model_name(model: dict[str, Any]) -> str:
     """Return the name of the model of a spec."""
     if "from_job" not in model:
-        return str(model.get("builtin") or model["path"])
+        return str(model.get("builtin") or model.get("path") or model["hub"])
     job = id_of("ftjob", UUID(model["from_job"]))
     return f"{job}:step-{model['checkpoint']}" if isinstance(model["checkpoint"], int) else job

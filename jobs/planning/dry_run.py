@@ -12,11 +12,13 @@ from calibrl.schemas import (
     DataChoice,
     DataFacts,
     EvaluateSpec,
+    HubModel,
     JobPlan,
     JobStatus,
     KnownData,
     MemoryPlan,
     ModelChoice,
+    ModelFacts,
     Notice,
     TrainSpec,
     job_spec_adapter,
@@ -25,7 +27,7 @@ from calibrl_core.config import BuiltinModel, PathModel
 from calibrl_core.data.schema import BuiltinData, DataError, FileData
 from jobs import lifecycle, models
 from jobs.errors import FieldError, Invalid
-from jobs.files import artifacts
+from jobs.files import artifacts, hub_models
 from jobs.lifecycle.requests import Checked
 from jobs.planning import advice, memory, model_shapes
 from jobs.planning.model_shapes import ModelShape, UnknownShape
@@ -54,6 +56,7 @@ def dry_run(
     memory, unknown = _memory(session, checked)
     return JobPlan(
         spec=job.spec,
+        models=[_model_facts(field, model) for field, model in checked.references.models],
         data=data,
         memory=memory,
         queue=lifecycle.queue_forecast(session, job, waits=waits),
@@ -66,6 +69,17 @@ def count_rows(spec: TrainSpec | EvaluateSpec) -> None:
     for source in References.of(spec).files:
         with suppress(DataError):  # `dry_run` reports it
             file_surveys.count_rows(source)
+
+
+def _model_facts(field: str, model: ModelChoice) -> ModelFacts:
+    if isinstance(model, HubModel):
+        size = sum(hub_models.sizes(model.hub, str(model.revision)).values())
+        return ModelFacts(field=field, name=model.hub, commit=model.revision, download_bytes=size or None)
+    if isinstance(model, BuiltinModel):
+        name: str = model.builtin
+    else:
+        name = model.path if isinstance(model, PathModel) else f"job {model.from_job}"
+    return ModelFacts(field=field, name=name, commit=None, download_bytes=None)
 
 
 def _facts(field: str, source: DataChoice, datasets: Mapping[UUID, models.Dataset]) -> DataFacts:
@@ -115,6 +129,8 @@ def _shape(session: Session, model: ModelChoice) -> ModelShape:
             return model_shapes.tiny_vlm()
         if isinstance(model, PathModel):
             return model_shapes.of_folder(Path(model.path))
+        if isinstance(model, HubModel):
+            return model_shapes.of_folder(hub_models.outline_path(model.hub, str(model.revision)))
         row = checkpoints.choose(session, model.from_job, model.checkpoint)
         folder = artifacts.find_checkpoint(row) if row else None
         if folder and (folder / "config.json").is_file():

@@ -18,7 +18,7 @@ from calibrl_core.data.schema import DataSource, FileData, HubData
 from calibrl_core.verifiers.plugin import PluginError, plugin_versions
 from jobs.errors import FieldError
 from jobs.files import datasets
-from jobs.files.allowed_sources import hub_problem, model_problem, path_problem
+from jobs.files.allowed_sources import hub_model_problem, hub_problem, model_problem, path_problem
 from jobs.models import Dataset, Job
 from jobs.specs import file_surveys
 from jobs.specs.references import NamedData, References
@@ -49,6 +49,7 @@ def file_problems(references: References) -> list[FieldError]:
     problems = []
     for field, model in references.path_models:
         problems += [FieldError(f"{field}.path", text) for text in _model_problems(Path(model.path))]
+    problems += hub_model_problems(references)
     for one in references.data:
         if isinstance(one.source, FileData):
             problems += [
@@ -57,6 +58,12 @@ def file_problems(references: References) -> list[FieldError]:
         if isinstance(one.source, HubData) and (text := hub_problem(one.source.hub)):
             problems.append(FieldError(f"{one.field}.hub", text))
     return problems
+
+
+def hub_model_problems(references: References) -> list[FieldError]:
+    """Return the models of the hub that jobs cannot name."""
+    named = ((field, hub_model_problem(model.hub)) for field, model in references.hub_models)
+    return [FieldError(f"{field}.hub", text) for field, text in named if text]
 
 
 def plugin_problems(spec: TrainSpec | EvaluateSpec | ReplayRequest) -> list[FieldError]:

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Self
 from uuid import UUID
 
-from calibrl.schemas import DataChoice, EvaluateSpec, JobModel, KnownData, ModelChoice, TrainSpec
+from calibrl.schemas import DataChoice, EvaluateSpec, HubModel, JobModel, KnownData, ModelChoice, TrainSpec
 from calibrl_core.config import PathModel
 from calibrl_core.data.schema import FileData
 
@@ -46,6 +46,11 @@ class References:
     def path_models(self) -> tuple[tuple[str, PathModel], ...]:
         """Models in folders or files of the server."""
         return tuple((field, model) for field, model in self.models if isinstance(model, PathModel))
+
+    @cached_property
+    def hub_models(self) -> tuple[tuple[str, HubModel], ...]:
+        """Models of the hub."""
+        return tuple((field, model) for field, model in self.models if isinstance(model, HubModel))
 
     @cached_property
     def files(self) -> tuple[FileData, ...]:

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from calibrl.schemas import (
     DataChoice,
     EvaluateSpec,
+    HubModel,
     JobModel,
     JobSettings,
     KnownData,
@@ -35,22 +36,25 @@ def trainer_config(
     spec: Mapping[str, Any],
     find_checkpoint: Callable[[JobModel], Path],
     find_data: Callable[[KnownData], FileData | HubData],
+    find_hub_model: Callable[[HubModel], Path],
 ) -> dict[str, Any]:
     """Return the TrainConfig or EvaluateConfig of a stored spec as JSON.
 
     Args:
         find_checkpoint: returns the folder of another job's checkpoint.
         find_data: returns a dataset of the service as a source on this machine.
+        find_hub_model: returns the folder of a model of the hub on this machine.
 
     Raises:
         SpecNoLongerValid: this version does not accept the spec any more, or this machine not its paths.
     """
 
     def model_source(model: ModelChoice) -> dict[str, Any]:
-        if not isinstance(model, JobModel):
+        if not isinstance(model, JobModel | HubModel):
             return model.model_dump(mode="json")
         options = model.model_dump(mode="json", include={*ModelOptions.model_fields})
-        return {"path": str(find_checkpoint(model)), **options}
+        path = find_checkpoint(model) if isinstance(model, JobModel) else find_hub_model(model)
+        return {"path": str(path), **options}
 
     def data_source(choice: DataChoice) -> dict[str, Any]:
         return (find_data(choice) if isinstance(choice, KnownData) else choice).model_dump(mode="json")

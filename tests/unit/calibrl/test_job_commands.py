@@ -23,6 +23,7 @@ def plan(**changes: Any) -> dict[str, Any]:
     facts = {"field": "data", "name": "digits", "rows": 4096, "checked": 4096, "with_expert": 4096, "with_images": 0}
     return {
         "spec": {"kind": "train"},
+        "models": [{"field": "model", "name": "Qwen/tiny", "commit": "a1b2" * 10, "download_bytes": 3 * 2**30}],
         "data": [facts, facts | {"field": "validation.data", "rows": None}],
         "memory": {
             "bytes": 3 * 2**30,
@@ -59,7 +60,16 @@ def test_a_plan_as_tables_and_as_json(service: Service, tmp_path: Path) -> None:
     result = calibrl("plan", spec_file(tmp_path), "--set", "steps=20")
     assert result.exit_code == 0
     assert service.requests[0].body == {"kind": "train", "steps": 20}
-    for part in ("4,096", "?", "2.00 GiB", "1.0 MiB", "3.00 GiB", "4 bytes x 512", "have 1.0 GiB"):
+    for part in (
+        "4,096",
+        "?",
+        "2.00 GiB",
+        "1.0 MiB",
+        "3.00 GiB, once",
+        "a1b2a1b2a1b2",
+        "4 bytes x 512",
+        "have 1.0 GiB",
+    ):
         assert part in result.stdout
     for part in (
         "waiting for 1 free GPU",

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from calibrl.schemas import EvaluateSpec, JobModel, JobStatus, KnownData, Reason, TrainSpec, job_spec_adapter
+from calibrl.schemas import EvaluateSpec, HubModel, JobModel, JobStatus, KnownData, Reason, TrainSpec, job_spec_adapter
 from calibrl_core.config import EvaluateConfig, PathModel, TrainConfig
 from calibrl_core.data.schema import FileData
 from jobs.errors import FieldError
@@ -46,7 +46,7 @@ def spec(base: dict[str, Any] = TRAIN, **changes: Any) -> Any:
     return job_spec_adapter.validate_python({**base, **changes})
 
 
-def nowhere(model: JobModel) -> Path:
+def nowhere(model: JobModel | HubModel) -> Path:
     raise AssertionError("no job to resolve")
 
 
@@ -77,20 +77,20 @@ def test_a_from_job_is_a_dependency() -> None:
 def test_the_core_gets_its_settings_and_paths() -> None:
     job = uuid4()
     stored = spec(model={"from_job": str(job), "checkpoint": "last"}, labels={"team": "x"}).model_dump(mode="json")
-    config = trainer_config(stored, lambda model: Path(f"/runs/{model.from_job}/{model.checkpoint}"), no_data)
+    config = trainer_config(stored, lambda model: Path(f"/runs/{model.from_job}/{model.checkpoint}"), no_data, nowhere)
     assert config == TrainConfig.model_validate(config).model_dump(mode="json")
     assert config["model"]["path"] == f"/runs/{job}/last"
     assert config["steps"] == 5
 
     stored = spec(EVALUATE, models=[{"from_job": str(job)}, {"path": "/m"}]).model_dump(mode="json")
-    config = trainer_config(stored, lambda model: Path("/chosen"), no_data)
+    config = trainer_config(stored, lambda model: Path("/chosen"), no_data, nowhere)
     models = EvaluateConfig.model_validate(config).models
     assert [model.path for model in models if isinstance(model, PathModel)] == ["/chosen", "/m"]
 
 
 def test_a_stored_spec_that_no_longer_validates_is_a_bad_spec() -> None:
     with pytest.raises(SpecNoLongerValid, match="no_such_setting") as caught:
-        trainer_config({**TRAIN, "no_such_setting": 1}, nowhere, no_data)
+        trainer_config({**TRAIN, "no_such_setting": 1}, nowhere, no_data, nowhere)
     assert caught.value.reason is Reason.BAD_SPEC
 
 
