@@ -90,7 +90,7 @@ class _Index(BaseModel):
     weight_map: dict[str, str]
 
 
-class Hub:
+class HubConnection:
     """Connection to the hub with the token of a project, if it has one. A context manager.
 
     All methods raise HubRefusal and HubUnavailable.

@@ -18,7 +18,16 @@ from uuid import uuid4
 from filelock import FileLock, Timeout
 
 from jobs.files.allowed_sources import bounds
-from jobs.files.hub import CONFIG, INDEX, MAX_CONFIG_BYTES, Hub, HubCommit, HubFile, HubRefusal, HubUnavailable
+from jobs.files.hub import (
+    CONFIG,
+    INDEX,
+    MAX_CONFIG_BYTES,
+    HubCommit,
+    HubConnection,
+    HubFile,
+    HubRefusal,
+    HubUnavailable,
+)
 from jobs.settings import get_settings
 
 TRIES = 6  # requests in a row that bring no byte, after which a download fails
@@ -56,7 +65,7 @@ def resolve(model: str, revision: str | None, project: str) -> str:
         HubRefusal: the model cannot be used.
         HubUnavailable: the hub cannot be reached.
     """
-    with Hub(project) as hub:
+    with HubConnection(project) as hub:
         commit = hub.commit(model, revision)
         config = hub.read(model, commit.commit, CONFIG, MAX_CONFIG_BYTES)  # even if it is here: checks the access
     folder = outline_path(model, commit.commit)
@@ -80,7 +89,7 @@ def read_headers(model: str, commit: str, project: str) -> None:
     missing = [name for name in weights if not (folder / name).is_file()]
     if not missing:
         return
-    with Hub(project) as hub:
+    with HubConnection(project) as hub:
         if len(weights) > 1:
             _write(folder / INDEX, hub.read(model, commit, INDEX, MAX_CONFIG_BYTES))
         for name in missing:
@@ -96,7 +105,7 @@ def sizes(model: str, commit: str) -> dict[str, int]:
     return files
 
 
-def _header(hub: Hub, model: str, commit: str, name: str) -> bytes:
+def _header(hub: HubConnection, model: str, commit: str, name: str) -> bytes:
     start = hub.read(model, commit, name, FIRST_BYTES, first=FIRST_BYTES)
     length = 8 + int.from_bytes(start[:8], "little")
     if length > MAX_HEADER_BYTES:
@@ -121,7 +130,7 @@ def fetch_to_machine(model: HubSnapshot, note: Callable[[str], object]) -> Itera
     yield from _wait_for(lock, partial, model)
     try:
         if not folder.is_dir():
-            with Hub(model.project) as hub:
+            with HubConnection(model.project) as hub:
                 yield from _download(hub, hub.commit(model.hub, model.commit), partial, note)
             partial.rename(folder)
         os.utime(folder)  # marks the model as in use
@@ -147,7 +156,7 @@ def _wait_for(lock: FileLock, partial: Path, model: HubSnapshot) -> Iterator[Non
         yield
 
 
-def _download(hub: Hub, commit: HubCommit, folder: Path, note: Callable[[str], object]) -> Iterator[None]:
+def _download(hub: HubConnection, commit: HubCommit, folder: Path, note: Callable[[str], object]) -> Iterator[None]:
     folder.mkdir(exist_ok=True)
     missing = [file for file in commit.files if not (folder / file.name).is_file()]
     here = sum(_size(_part(folder / file.name)) for file in missing)
@@ -161,7 +170,7 @@ def _download(hub: Hub, commit: HubCommit, folder: Path, note: Callable[[str], o
         yield from _fetch(hub, commit, file, folder / file.name)
 
 
-def _fetch(hub: Hub, commit: HubCommit, file: HubFile, target: Path) -> Iterator[None]:
+def _fetch(hub: HubConnection, commit: HubCommit, file: HubFile, target: Path) -> Iterator[None]:
     """Download what is missing of a file. A request that fails is repeated; the file continues where it stopped."""
     part = _part(target)
     most, failures = _size(part), 0
@@ -182,7 +191,7 @@ def _fetch(hub: Hub, commit: HubCommit, file: HubFile, target: Path) -> Iterator
     part.replace(target)
 
 
-def _continue(hub: Hub, commit: HubCommit, file: HubFile, part: Path) -> Iterator[None]:
+def _continue(hub: HubConnection, commit: HubCommit, file: HubFile, part: Path) -> Iterator[None]:
     start = _size(part)
     with (
         hub.open(commit.model, commit.commit, file.name, start) as (continues, chunks),

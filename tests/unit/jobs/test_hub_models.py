@@ -13,7 +13,7 @@ from safetensors.numpy import save
 from calibrl_core.config import EvaluateConfig
 from jobs.files import hub_models
 from jobs.files.allowed_sources import bounds
-from jobs.files.hub import Hub, HubRefusal, HubUnavailable
+from jobs.files.hub import HubConnection, HubRefusal, HubUnavailable
 from jobs.files.hub_models import HubSnapshot
 from jobs.planning import model_shapes
 from jobs.settings import get_settings
@@ -100,14 +100,14 @@ def test_a_worker_that_ends_leaves_a_download_to_continue(serve: Callable[..., F
 
 def test_damaged_content_is_not_kept(serve: Callable[..., FakeHub], monkeypatch: pytest.MonkeyPatch) -> None:
     hub = serve()
-    real = Hub.commit
+    real = HubConnection.commit
 
-    def other_digest(self: Hub, *asked: Any) -> Any:
+    def other_digest(self: HubConnection, *asked: Any) -> Any:
         found = real(self, *asked)
         hub.files = {**FILES, "model.safetensors": b"x" * len(WEIGHTS)}
         return found
 
-    monkeypatch.setattr(Hub, "commit", other_digest)
+    monkeypatch.setattr(HubConnection, "commit", other_digest)
     with pytest.raises(HubUnavailable, match=r"model\.safetensors was received with other content"):
         fetch(hub)
     partial = HubSnapshot(MODEL, hub.commit, "default").path.with_name(f"{hub.commit}.partial")
