@@ -1,6 +1,8 @@
 """Settings of a run: `TrainConfig` and `EvaluateConfig`. StrictSettings, bounded, and importable without torch."""
 
+import math
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, Tag, model_validator
@@ -8,9 +10,10 @@ from pydantic import Field, Tag, model_validator
 from calibrl_core.algorithms import CalibRL
 from calibrl_core.algorithms.registry import Algorithm
 from calibrl_core.data.prompts import PromptFormat
-from calibrl_core.data.schema import DataSource
+from calibrl_core.data.schema import Curriculum, DataSource
 from calibrl_core.health import HealthSettings
 from calibrl_core.optimizer_settings import OptimizerSettings
+from calibrl_core.record_settings import CheckpointSettings, DiagnosticsSettings, SampleSettings
 from calibrl_core.sampling_settings import SamplingSettings
 from calibrl_core.settings_base import StrictSettings, one_of
 from calibrl_core.verifiers import FormatReward, MathReward, Reward
@@ -221,51 +224,6 @@ class Validation(ValidationSettings):
     data: DataSource
 
 
-class CheckpointSettings(StrictSettings):
-    """Interval and retention of checkpoints."""
-
-    every_steps: int = Field(50, ge=1, description="Steps between checkpoints. The last step always writes one.")
-    keep_last: int = Field(2, ge=1, le=100, description="Number of latest checkpoints to keep.")
-    keep_best: Literal["validation/accuracy"] | None = Field(
-        "validation/accuracy", description="Metric whose best checkpoint is also kept. None: keep none."
-    )
-    max_gigabytes: float | None = Field(
-        None,
-        gt=0,
-        description="Maximum disk space of the kept checkpoints in units of 10^9 bytes. The oldest are deleted "
-        "first, the latest and the best never; if these two need more, the run ends. None: no limit.",
-    )
-
-
-class SampleSettings(StrictSettings):
-    """Groups that are kept with all contents, for people to read."""
-
-    every_steps: int = Field(
-        10, ge=1, description="Steps between samples. The first and the last step are always sampled."
-    )
-    groups: int = Field(2, ge=0, le=32, description="Groups to keep per sampled step.")
-    max_megabytes: float = Field(
-        64, gt=0, le=10_000, description="Maximum size in megabytes of the samples that a job keeps."
-    )
-
-
-class DiagnosticsSettings(StrictSettings):
-    """Intervals of measurements that take extra passes and change no weight."""
-
-    gradients_every: int | None = Field(
-        20,
-        ge=1,
-        description="Steps between comparisons of the gradients of policy loss and guidance: two passes of one "
-        "micro-batch, and memory for a second gradient. Only algorithms with guidance. None: never.",
-    )
-    experts_every: int | None = Field(
-        1,
-        ge=1,
-        description="Steps between measurements of the experts (family expert/) if the algorithm does not use "
-        "experts: one forward pass over the experts of the step. None: never.",
-    )
-
-
 class TrainSettings(StrictSettings):
     """A training run, without its model and data."""
 
@@ -291,9 +249,24 @@ class TrainSettings(StrictSettings):
         description="Distribution over several processes. ddp: each process holds all weights. fsdp: the weights "
         "are sharded (FSDP2).",
     )
-    steps: int = Field(ge=1, le=10_000_000, description="Number of steps of the run.")
+    steps: int | None = Field(
+        None, ge=1, le=10_000_000, description="Number of steps of the run. None: epochs decides. Set one of the two."
+    )
+    epochs: float | None = Field(
+        None,
+        gt=0,
+        le=10_000,
+        description="Number of passes over the data: the run has epochs x rows / prompts_per_step steps, rounded up. "
+        "Rows that prompts.too_long drops do not count. None: steps decides.",
+    )
     seed: int = Field(0, ge=0, lt=2**31, description="Seed of the data order and of sampling.")
     shuffle_data: bool = Field(True, description="Shuffle the rows in each epoch. False: keep the order of the data.")
+    curriculum: Curriculum = Field(
+        "none",
+        description="Order of each epoch, easy rows first. pass_ratio: by this column of the data, which every row "
+        "needs. measured: by the share of completions that passed when the row was last sampled; the first epoch has "
+        "no such order. Rows of equal share keep the order of shuffle_data.",
+    )
     data_workers: int | None = Field(
         None,
         ge=0,
@@ -310,7 +283,21 @@ class TrainSettings(StrictSettings):
     def _consistent(self) -> Self:
         usable_rewards(self.rewards)
         self.algorithm.check(self)
+        if (self.steps is None) == (self.epochs is None):
+            which = "steps or epochs" if self.steps is None else "only one of steps and epochs"
+            raise ValueError(f"steps: set {which}")
+        if self.curriculum == "measured" and not self.algorithm.samples:
+            raise ValueError(
+                f"curriculum: {self.algorithm.type} samples no completions, so nothing is measured; use pass_ratio"
+            )
         return self
+
+    def step_count(self, rows: int) -> int:
+        """Return the number of steps of the run if its data has this many rows."""
+        if self.steps is not None:
+            return self.steps
+        # As a fraction: 0.1 x 30 is more than 3 in floating point.
+        return math.ceil(Fraction(str(self.epochs)) * rows / self.prompts_per_step)
 
 
 class TrainConfig(TrainSettings):

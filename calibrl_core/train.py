@@ -69,7 +69,7 @@ def train(config: TrainConfig, report: Report, should_stop: Callable[[], bool], 
         run = _Run(config, report, scorer, ranks, closing)
         run.announce()
         run.validate_before_training()
-        ended = run.reached_target or run.state.step >= config.steps
+        ended = run.reached_target or run.state.step >= run.steps
         while not ended and not run.paused_by and not ranks.any_process(should_stop()):
             ended = run.advance()
         if ended:
@@ -108,7 +108,15 @@ class _Run:
         self.engine = make_engine(config.rollout.engine, self.policy, config.rollout.batch_tokens, closing)
         self.scorer = scorer
         place = self.state.order or {"position": self.state.step * config.prompts_per_step, "waiting": []}
-        self.order = DataOrder(examples, config.seed, config.prompts_per_step, shuffle=config.shuffle_data, state=place)
+        self.steps = config.step_count(len(examples))
+        self.order = DataOrder(
+            examples,
+            config.seed,
+            config.prompts_per_step,
+            shuffle=config.shuffle_data,
+            curriculum=config.curriculum,
+            state=place,
+        )
         self.prompts = self._make_prompts(examples, closing)
         self.validator = self._make_validator()
         self.learner = config.algorithm.make_learner(self)
@@ -200,7 +208,7 @@ class _Run:
         self.report.emit(
             "start",
             step=self.state.step,
-            steps_total=self.config.steps,
+            steps_total=self.steps,
             parameters=self.policy.parameter_count,
             versions={"torch": torch.__version__, **self.scorer.versions},
         )
@@ -219,15 +227,18 @@ class _Run:
         config = self.config
         step = self.state.step  # from 0; reported from 1: metrics of step n describe the n-th update
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(config.optimizer, step, config.steps)
+            group["lr"] = learning_rate(config.optimizer, step, self.steps)
         encoder = self.policy.encoder
         encodings = encoder.encodings
         with encoder.held():
             result = self.learner.step(step, self.prompts.next_step())
         metrics = {**result.metrics, **memory_bytes(self.policy.device)}
         metrics["perf/encodings"] = encoder.encodings - encodings
+        if config.curriculum == "measured":
+            for ratios in self.ranks.gather_everywhere(result.pass_ratios):
+                self.order.observe(ratios)
         self.state.step += 1
-        last = self.state.step == config.steps
+        last = self.state.step == self.steps
         if result.batch is not None:
             ids = [example.id for example in result.batch.examples]
             metrics |= self.solved.observe(ids, result.batch.passed.any(-1).tolist())

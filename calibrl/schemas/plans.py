@@ -91,6 +91,9 @@ class JobPlan(Record):
 
     spec: dict[str, Any] = Field(description="Spec with all defaults filled in.")
     models: list[ModelFacts]
+    steps: int | None = Field(
+        description="Number of steps of the training job. None: only the worker can count the rows; or an evaluation."
+    )
     data: list[DataFacts]
     memory: MemoryPlan | None = Field(
         description="Memory estimate. None: the size of the model is unknown to the service."

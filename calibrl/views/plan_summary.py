@@ -13,6 +13,8 @@ MIB = 2**20
 def plan_page(plan: JobPlan) -> RenderableType:
     """Return the parts of a dry run one below the other, warnings last."""
     parts: list[RenderableType] = [_models(plan.models), _data(plan.data)]
+    if plan.steps is not None:
+        parts.append(Text(f"{plan.steps:,} steps"))
     if plan.memory:
         parts += [_title("Memory of each process"), _memory(plan.memory), Text(plan.memory.explanation)]
     parts += [_title("Queue"), _queue(plan.queue)]

@@ -1,5 +1,5 @@
-"""Order of the examples: shuffled epochs, one after another, and a place in them that a checkpoint keeps, so that a
-resumed run neither repeats nor skips an example.
+"""Order of the examples: epochs, shuffled or with easy examples first, one after another, and a place in them that a
+checkpoint keeps, so that a resumed run neither repeats nor skips an example.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,11 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from calibrl_core.data.schema import Example
+from calibrl_core.data.schema import Curriculum, DataError, Example
+
+UNKNOWN = 0.5  # pass ratio of an example that was not sampled yet
 
 
 class DataOrder:
-    """A new shuffle of all examples per epoch, or always the order of the data.
+    """A new shuffle of all examples per epoch, or always the order of the data. With a curriculum, sorted from easy to
+    hard, examples of equal pass ratio in that order.
 
     A step takes no example twice. Where it would, at the end of an epoch, the example waits for the next step. Only a
     step of more examples than the data has repeats some.
@@ -25,19 +28,43 @@ class DataOrder:
         per_step: int,
         *,
         shuffle: bool = True,
+        curriculum: Curriculum = "none",
         state: Mapping[str, Any] | None = None,
     ) -> None:
-        """`state`: as `state()` returned it. None: start at the first epoch."""
+        """`state`: as `state()` returned it. None: start at the first epoch.
+
+        Raises:
+            DataError: the curriculum is that of the data, and an example has no pass ratio.
+        """
         self._examples, self._seed, self._per_step, self._shuffle = examples, seed, per_step, shuffle
         self._position: int = state["position"] if state else 0  # in all epochs together
         self._waiting: list[int] = list(state["waiting"]) if state else []  # indices for the next step
         self._taken: set[int] = set()  # by the current step
         self._epoch = -1
         self._indices: list[int] = []  # of that epoch
+        self._curriculum = curriculum
+        self._measured: dict[str, float] = dict(state.get("measured", {})) if state else {}  # by example ID
+        # The epoch that is sorted by measured ratios, and these ratios: they stay as they were when it began.
+        self._sorted: dict[str, Any] = dict(state.get("sorted", {})) if state else {}
+        if curriculum == "pass_ratio":
+            self._check_pass_ratios()
+
+    def _check_pass_ratios(self) -> None:
+        without = [example.id for example in self._examples if example.pass_ratio is None]
+        if without:
+            raise DataError(
+                f"data: {len(without)} rows have no pass_ratio, such as {without[0]}; "
+                "fill this column, or use curriculum: measured"
+            )
+
+    def observe(self, ratios: Mapping[str, float]) -> None:
+        """Take in the pass ratios that a step measured, by example ID. They sort the next epoch."""
+        self._measured |= ratios
 
     def state(self) -> dict[str, Any]:
         """Return the state to continue with after the current step, as JSON values."""
-        return {"position": self._position, "waiting": self._waiting}
+        place = {"position": self._position, "waiting": self._waiting}
+        return place | ({"measured": self._measured, "sorted": self._sorted} if self._curriculum == "measured" else {})
 
     def next_step(self) -> list[Example]:
         """Begin the next step; return its examples."""
@@ -85,5 +112,17 @@ class DataOrder:
             rng = np.random.default_rng([self._seed, epoch])
             self._indices = rng.permutation(self._rows).tolist() if self._shuffle else list(range(self._rows))
             self._epoch = epoch
+            ratios = self._pass_ratios(epoch)
+            self._indices.sort(key=lambda index: -ratios[index])
         self._position += 1
         return self._indices[offset]
+
+    def _pass_ratios(self, epoch: int) -> list[float]:
+        """Return the ratios that sort an epoch, one per example; all equal without a curriculum."""
+        if self._curriculum == "none":
+            return [UNKNOWN] * self._rows
+        if self._curriculum == "pass_ratio":
+            return [example.pass_ratio or 0.0 for example in self._examples]
+        if self._sorted.get("epoch") != epoch:
+            self._sorted = {"epoch": epoch, "ratios": dict(self._measured)}
+        return [self._sorted["ratios"].get(example.id, UNKNOWN) for example in self._examples]

@@ -1,7 +1,9 @@
-"""Rows of the plain format: `question`, `image` or `images`, `answer`, `expert`, under these or other names."""
+"""Rows of the plain format: `question`, `image` or `images`, `answer`, `expert`, under these or other names; and
+`pass_ratio`.
+"""
 
 from calibrl_core.data.images import read_images
-from calibrl_core.data.row_checks import Row, answer_text, question_text
+from calibrl_core.data.row_checks import Row, answer_text, pass_ratio, question_text
 from calibrl_core.data.schema import Columns, DataError, Example
 
 
@@ -24,4 +26,5 @@ def read(row: Row) -> Example:
         answer=answer_text(values.get(columns.answer), columns.answer),
         images=read_images(images, row.folder),
         expert=expert or None,
+        pass_ratio=pass_ratio(values.get("pass_ratio")),
     )

@@ -43,6 +43,19 @@ def answer_text(value: Any, column: str) -> str:
     return str(value)
 
 
+def pass_ratio(value: Any) -> float | None:
+    """Return the share of right answers of a reference model; None if the cell is empty.
+
+    Raises:
+        DataError: the value is no number up to 1.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value > 1:
+        raise DataError("column 'pass_ratio' must be empty or a number up to 1; in verl's form 0 drops the expert")
+    return float(value)
+
+
 def with_options(question: str, options: list[Any]) -> str:
     """Return the question with its options, lettered from A, one per line."""
     lines = [f"({letter(index)}) {option}" for index, option in enumerate(options)]

@@ -154,6 +154,7 @@ DataSource = Annotated[
 ]
 
 
+Curriculum = Literal["none", "pass_ratio", "measured"]  # what sorts an epoch from easy to hard
 Role = Literal["system", "user", "assistant"]
 
 

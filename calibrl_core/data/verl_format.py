@@ -4,11 +4,10 @@
 CalibRL's published loader adds: `solution`, the expert's trajectory, and `pass_ratio`.
 """
 
-import math
 from typing import Any, cast, get_args
 
 from calibrl_core.data.images import read_images
-from calibrl_core.data.row_checks import Row, answer_text
+from calibrl_core.data.row_checks import Row, answer_text, pass_ratio
 from calibrl_core.data.schema import DataError, Example, Role, Turn
 
 
@@ -24,7 +23,7 @@ def read(row: Row) -> Example:
     turns = _turns(values.get("prompt"))
     if turns[-1].role != "user" or not turns[-1].text:
         raise DataError("column 'prompt' must end with a message of the user")
-    pass_ratio = _pass_ratio(values.get("pass_ratio"))
+    ratio = pass_ratio(values.get("pass_ratio"))
     expert = _expert(values.get("solution"))
     source = values.get("data_source")
     return Example(
@@ -32,10 +31,10 @@ def read(row: Row) -> Example:
         question=turns[-1].text,
         answer=_ground_truth(values.get("reward_model")),
         images=read_images(values.get("images"), row.folder),
-        expert=None if pass_ratio is not None and pass_ratio <= 0 else expert,
+        expert=None if ratio is not None and ratio <= 0 else expert,
         earlier=tuple(turns[:-1]),
         data_source=None if source is None else str(source),
-        pass_ratio=pass_ratio,
+        pass_ratio=ratio,
     )
 
 
@@ -87,14 +86,6 @@ def _expert(solution: Any) -> str | None:
     if isinstance(solution, dict):
         solution = solution.get("content")
     return None if solution is None else _text(solution, "solution") or None
-
-
-def _pass_ratio(value: Any) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value > 1:
-        raise DataError("column 'pass_ratio' must be empty or a number up to 1; 0 and below drop the expert")
-    return float(value)
 
 
 def _id(row: Row) -> str:

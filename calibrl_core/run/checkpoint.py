@@ -22,11 +22,11 @@ from typing import Any
 
 import torch
 
-from calibrl_core.config import CheckpointSettings
 from calibrl_core.distributed.ranks import ALONE, Ranks
 from calibrl_core.models.errors import ModelError, first_names
 from calibrl_core.models.policy import Policy
 from calibrl_core.models.tensor_files import TensorFiles, write_tensors
+from calibrl_core.record_settings import CheckpointSettings
 
 FOLDER = "checkpoints"
 STATE_FILE = "trainer.json"

@@ -20,7 +20,7 @@ from calibrl_core.data.schema import Example
 from calibrl_core.distributed.ranks import Ranks
 
 FIXED = (
-    *("algorithm.type", "prompts_per_step", "seed", "shuffle_data", "model.freeze_vision"),
+    *("algorithm.type", "prompts_per_step", "seed", "shuffle_data", "curriculum", "model.freeze_vision"),
     *("model.lora.rank", "model.lora.alpha", "model.lora.rslora", "model.lora.dora", "model.lora.targets"),
     *(f"prompts.{name}" for name in PromptFormat.model_fields),
 )

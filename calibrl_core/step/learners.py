@@ -40,6 +40,8 @@ class StepResult:
     metrics: dict[str, float]
     histograms: dict[str, Histogram] = field(default_factory=dict)
     batch: StepBatch | None = None  # of all processes
+    # Share of completions that passed, by the ID of each prompt that this process sampled.
+    pass_ratios: dict[str, float] = field(default_factory=dict)
 
 
 class Learner(Protocol):
@@ -84,10 +86,11 @@ class ReinforcementLearner:
         self._config, self._algorithm = config, algorithm
         self._policy, self._engine, self._updater = policy, engine, updater
         self._scorer, self._prompts, self._ranks = scorer, prompts, ranks
+        self._pass_ratios: dict[str, float] = {}  # of the current step
 
     def step(self, step: int, examples: Sequence[Example]) -> StepResult:
         """Take the step: see `Learner.step`."""
-        clock = _Clock()
+        clock, self._pass_ratios = _Clock(), {}
         first_prompt = self._ranks.my_slice(len(examples)).start
         extra: dict[str, float] = {}
         # The vision features of a step's images are kept: rollouts and experts show the same images.
@@ -113,8 +116,8 @@ class ReinforcementLearner:
         metrics |= {**extra, **clock.metrics(tokens)}
         whole = gather_batch(replace(batch, ratios=ratios), self._ranks, self._policy.device)
         if whole is None:
-            return StepResult(metrics)
-        return StepResult(diagnose(whole) | metrics, histograms(whole, self._config), whole)
+            return StepResult(metrics, pass_ratios=self._pass_ratios)
+        return StepResult(diagnose(whole) | metrics, histograms(whole, self._config), whole, self._pass_ratios)
 
     def _resample(
         self, step: int, first: ScoredRollouts | None, attempts: int, clock: _Clock
@@ -163,7 +166,10 @@ class ReinforcementLearner:
             rollouts = self._engine.generate(examples, request)  # [B, T], B = P * G
         with clock("reward"):
             truths = [example.answer for example in examples for _ in range(rollout.group_size)]
-            return ScoredRollouts(examples, rollouts, self._scorer.score_all(rollouts.texts, truths))
+            scored = ScoredRollouts(examples, rollouts, self._scorer.score_all(rollouts.texts, truths))
+        ratios = scored.passed.double().mean(-1).tolist()  # [P]
+        self._pass_ratios |= {example.id: ratio for example, ratio in zip(examples, ratios, strict=True)}
+        return scored
 
     def _rewards(self, groups: ScoredRollouts) -> Tensor:
         """Return the verifiers' rewards plus the algorithm's own term, `[P, G]` float64."""

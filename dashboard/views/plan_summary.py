@@ -37,6 +37,8 @@ def draw(plan: JobPlan) -> None:
         st.html(chip("! Warnings", RARENESS) + notes([warning.model_dump() for warning in plan.warnings], RARENESS))
     st.html(table(("Model", "Download"), map(_model_row, plan.models)))
     st.html(table(("Data", "Rows", "With expert", "With image"), map(_data_row, plan.data)))
+    if plan.steps is not None:
+        st.caption(f"{plan.steps:,} steps")
     if plan.memory:
         _memory(plan.memory)
     else:

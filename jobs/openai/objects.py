@@ -112,7 +112,7 @@ def _hyperparameters(spec: Mapping[str, Any], rows: Mapping[UUID, int]) -> dict[
     data, batch = spec["data"], spec["prompts_per_step"]
     count = rows.get(UUID(data["dataset"])) if "dataset" in data else None
     return {
-        "n_epochs": max(1, round(spec["steps"] * batch / count)) if count else None,
+        "n_epochs": max(1, round(spec.get("epochs") or spec["steps"] * batch / count)) if count else None,
         "batch_size": batch,
         "learning_rate_multiplier": round(spec["optimizer"]["lr"] / base_rate(spec["algorithm"]["type"]), 6),
     }

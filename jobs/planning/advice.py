@@ -25,9 +25,11 @@ def warnings(spec: TrainSpec | EvaluateSpec, data: Sequence[DataFacts], memory: 
     if memory and memory.fits is False:
         yield _notice("resources.gpus", memory.explanation)
     if isinstance(spec, TrainSpec):
+        rows = data[0].rows
+        steps = spec.steps if rows is None else spec.step_count(rows)  # None: unknown
         yield from _of_data(spec, data[0])
-        yield from _of_learning(spec)
-        yield from _of_validation(spec)
+        yield from _of_learning(spec, steps)
+        yield from _of_validation(spec, steps)
         if spec.precision == "bfloat16" and not spec.resources.gpus:
             yield _notice("precision", "bfloat16 on a CPU saves little memory and is slow on most machines")
 
@@ -38,18 +40,18 @@ def _of_data(spec: TrainSpec, facts: DataFacts) -> Iterator[Notice]:
             yield _notice(
                 "prompts_per_step", f"the data has only {facts.rows} rows: some rows occur several times per step"
             )
-        epochs = spec.steps * spec.prompts_per_step / max(1, facts.rows)
+        epochs = spec.epochs or spec.step_count(facts.rows) * spec.prompts_per_step / max(1, facts.rows)
         if epochs > MANY_EPOCHS:
-            yield _notice("steps", f"{epochs:.0f} epochs over {facts.rows} rows")
+            yield _notice("epochs" if spec.epochs else "steps", f"{epochs:.0f} epochs over {facts.rows} rows")
     if spec.algorithm.needs_experts and facts.with_expert is not None and facts.with_expert < facts.checked:
         share = 1 - facts.with_expert / facts.checked
         yield _notice("data", f"{share:.0%} of the checked rows have no expert and get no guidance")
 
 
-def _of_learning(spec: TrainSpec) -> Iterator[Notice]:
+def _of_learning(spec: TrainSpec, steps: int | None) -> Iterator[Notice]:
     lr = spec.optimizer.lr
-    if lr <= SMALL_LR and spec.steps < FEW_STEPS:
-        yield _notice("optimizer.lr", f"{lr:g} is too small to change the weights in {spec.steps} steps")
+    if lr <= SMALL_LR and steps is not None and steps < FEW_STEPS:
+        yield _notice("optimizer.lr", f"{lr:g} is too small to change the weights in {steps} steps")
     preset_lr = _preset_lr(spec.algorithm.type)
     if preset_lr is not None and isinstance(spec.model, BuiltinModel) and lr > ABOVE_PRESET * preset_lr:
         times = f"{lr / preset_lr:.3g} times"
@@ -76,13 +78,13 @@ def _is_digits(spec: TrainSpec) -> bool:
     return "builtin" in spec.data.model_fields_set
 
 
-def _of_validation(spec: TrainSpec) -> Iterator[Notice]:
+def _of_validation(spec: TrainSpec, steps: int | None) -> Iterator[Notice]:
     if spec.validation is None:
         yield _notice(
             "validation", "without validation no checkpoint can be marked best, and overfitting stays unnoticed"
         )
-    elif spec.validation.every_steps > spec.steps:
-        yield _notice("validation.every_steps", "larger than steps: only the last step is validated")
+    elif steps is not None and spec.validation.every_steps > steps:
+        yield _notice("validation.every_steps", f"larger than the {steps} steps: only the last step is validated")
 
 
 @cache

@@ -57,6 +57,7 @@ def dry_run(
     return JobPlan(
         spec=job.spec,
         models=[_model_facts(field, model) for field, model in checked.references.models],
+        steps=_steps(spec, data[0]) if isinstance(spec, TrainSpec) else None,
         data=data,
         memory=memory,
         queue=lifecycle.queue_forecast(session, job, waits=waits),
@@ -105,6 +106,13 @@ def _facts(field: str, source: DataChoice, datasets: Mapping[UUID, models.Datase
         with_expert=survey.with_expert,
         with_images=survey.with_images,
     )
+
+
+def _steps(spec: TrainSpec, facts: DataFacts) -> int | None:
+    """Return the number of steps; None if it depends on the rows and their number is unknown."""
+    if spec.epochs is None:
+        return spec.steps
+    return None if facts.rows is None else spec.step_count(facts.rows)
 
 
 def _memory(session: Session, checked: Checked) -> tuple[MemoryPlan | None, list[Notice]]:

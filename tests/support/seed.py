@@ -109,7 +109,7 @@ def _train(name: str, until: int | None = None, outcome: Outcome | None = SUCCEE
     def run(claim: Claim, folder: Path) -> dict[str, Any]:
         training = Run(TrainConfig.model_validate(claim.config), folder)
         training.announce()
-        for _ in range(until or training.config.steps):
+        for _ in range(until or training.steps):
             training.one_step()
         training.save()
         return {"best_step": training.best[1], "accuracy": training.best[0]}

@@ -171,6 +171,8 @@ def completed(part: dict[str, Any]) -> dict[str, Any]:
         "algorithm": {"type": "grpo", "mini_batches": 1},
         "steps": 1,
     }
+    if "epochs" in part:
+        del whole["steps"]
     return part if "kind" in part else whole | part
 
 

@@ -28,6 +28,7 @@ CONTRACT = tuple(
         "optimizer_settings",
         "plugins",
         "process_limits",
+        "record_settings",
         "report",
         "verifiers",
     )

@@ -12,11 +12,12 @@ import torch
 from torch import distributed
 from torch.profiler import ProfilerActivity, profile
 
-from calibrl_core.config import CheckpointSettings, PathModel
+from calibrl_core.config import PathModel
 from calibrl_core.distributed.process_group import join_process_group
 from calibrl_core.models import tensor_files
 from calibrl_core.models.policy import load_policy
 from calibrl_core.optimizer_settings import OptimizerSettings
+from calibrl_core.record_settings import CheckpointSettings
 from calibrl_core.run.checkpoint import Checkpoints, TrainerState, restore_optimizer
 from calibrl_core.step.optimizer import make_optimizer
 

@@ -16,6 +16,7 @@ from calibrl_core.report import EVENT_FILE, EventFile, SampleCompletion, SampleG
 from tests.support.fake_trainer import Behaviour
 from tests.support.fake_trainer.run import arguments, hold, png, run_process, stop_event
 
+ROWS = 100  # of any dataset
 SLEEP_FOR_EVER = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
 
 
@@ -103,7 +104,7 @@ class Run:
     """Represents one attempt; `self.step` is the last finished step."""
 
     def __init__(self, config: TrainConfig, run_dir: Path) -> None:
-        self.config = config
+        self.config, self.steps = config, config.step_count(ROWS)
         self.run_dir = run_dir
         self.report = EventFile(run_dir)
         self.folder = run_dir / "checkpoints"
@@ -115,9 +116,7 @@ class Run:
 
     def announce(self) -> None:
         """Report the start step and the existing checkpoints: a kill may have come before their report."""
-        self.report.emit(
-            "start", steps_total=self.config.steps, step=self.step, versions={"fake": "1"}, parameters=1_200_000
-        )
+        self.report.emit("start", steps_total=self.steps, step=self.step, versions={"fake": "1"}, parameters=1_200_000)
         for path in self.kept():
             self._tell(path, [])
 
@@ -131,7 +130,7 @@ class Run:
         partial = path.with_suffix(".partial")
         partial.mkdir(exist_ok=True)
         hold(self.run_dir, f"saving-{self.step}")
-        accuracy = metrics(self.step, self.config.steps, True)["validation/accuracy"]
+        accuracy = metrics(self.step, self.steps, True)["validation/accuracy"]
         self.best = max(self.best, (accuracy, self.step))
         state = {"step": self.step, "carried": self.carried, "best": self.best}
         try:
@@ -146,7 +145,7 @@ class Run:
 
     def _tell(self, path: Path, removed: list[str]) -> None:
         state = json.loads((path / "state.json").read_text())
-        accuracy = metrics(state["step"], self.config.steps, True)["validation/accuracy"]
+        accuracy = metrics(state["step"], self.steps, True)["validation/accuracy"]
         self.report.emit(
             "checkpoint",
             step=state["step"],
@@ -158,7 +157,7 @@ class Run:
 
     def one_step(self) -> None:
         self.step += 1
-        steps = self.config.steps
+        steps = self.steps
         validation = self.config.validation
         validated = validation is not None and (self.step % validation.every_steps == 0 or self.step == steps)
         self.carried = carry(self.carried, self.step)
@@ -219,7 +218,7 @@ def train() -> None:
     run.announce()
     status: dict[str, Any] = {"status": "succeeded"}
     behaviour = Behaviour(config.seed)
-    while run.step < config.steps:
+    while run.step < run.steps:
         hold(run.run_dir, f"step-{run.step}", stop)
         if stop.wait(config.prompts_per_step / 1000):
             hold(run.run_dir, "stopping")
@@ -227,7 +226,7 @@ def train() -> None:
             status = {"status": "stopped"}
             break
         run.one_step()
-        if run.step == config.steps // 2:
+        if run.step == run.steps // 2:
             misbehave(behaviour, run)
             if behaviour is Behaviour.UNHEALTHY:
                 status = ail(run)

@@ -67,7 +67,7 @@ def test_fields_are_named_as_written(changes: dict[str, Any], named: list[str]) 
 
 
 def test_missing_fields_are_named() -> None:
-    assert fields({"kind": "train"}) == ["steps", "name", "model", "data"]
+    assert fields({"kind": "train"}) == ["name", "model", "data"]
     assert fields({}) == ["kind"]
     assert fields(5) == ["body"]
 

@@ -37,6 +37,7 @@ def plan(**changes: Any) -> dict[str, Any]:
             "explanation": "the available GPUs have 1.0 GiB",
             "remedies": ["parallel: fsdp"],
         },
+        "steps": 1200,
         "queue": {
             "position": 3,
             "reason": "busy",

@@ -11,12 +11,13 @@ import transformers
 from safetensors.torch import save_file
 from torch import Tensor
 
-from calibrl_core.config import BuiltinModel, CheckpointSettings, PathModel
+from calibrl_core.config import BuiltinModel, PathModel
 from calibrl_core.models import tensor_files
 from calibrl_core.models.loading import load_model
 from calibrl_core.models.policy import load_policy
 from calibrl_core.models.tensor_files import TensorFiles, write_tensors
 from calibrl_core.optimizer_settings import OptimizerSettings
+from calibrl_core.record_settings import CheckpointSettings
 from calibrl_core.run.checkpoint import Checkpoints, TrainerState, restore_optimizer
 from calibrl_core.step.optimizer import make_optimizer
 

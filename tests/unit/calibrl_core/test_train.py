@@ -12,10 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from calibrl_core.config import BuiltinModel, CheckpointSettings, EvaluateConfig, TrainConfig
+from calibrl_core.config import BuiltinModel, EvaluateConfig, TrainConfig
 from calibrl_core.data.schema import DataError
 from calibrl_core.evaluate import evaluate
 from calibrl_core.models.policy import load_policy
+from calibrl_core.record_settings import CheckpointSettings
 from calibrl_core.report import EventFile
 from calibrl_core.run.checkpoint import Checkpoints, QuotaError
 from calibrl_core.run.process import run_process

@@ -23,6 +23,7 @@ PLAN = {
         "explanation": "about 2 GiB",
         "remedies": [],
     },
+    "steps": 1200,
     "queue": {
         "position": 2,
         "reason": "busy",

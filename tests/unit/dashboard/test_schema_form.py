@@ -96,7 +96,7 @@ def test_types_and_bounds_become_widgets() -> None:
     app = everything(preset())
     steps = app.number_input(key="all:steps")
     assert (steps.min, steps.max, steps.value) == (1, 10_000_000, 280)
-    assert steps.help == "Number of steps of the run\\. (`steps`)"
+    assert steps.help.startswith("Number of steps of the run\\.") and steps.help.endswith("(`steps`)")
     rate = app.number_input(key="all:optimizer.lr")
     assert (rate.value, rate.proto.format) == (1e-4, "%g")
     assert rate.step == pytest.approx(1e-5)
