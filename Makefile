@@ -97,6 +97,9 @@ bench-trainer: $(BENCH)  ## a training step against TRL's GRPOTrainer, in turn, 
 bench-memory: $(INSTALLED)  ## peak memory of an update over a large vocabulary; needs 20 GB of memory
 	@$(RUN) -m bench.memory
 
+check-gpu: $(INSTALLED)  ## the trainer on a GPU: correctness, speed and memory on the shapes of Qwen2.5-VL, in 12 minutes
+	@$(RUN) -m bench.gpu
+
 bench-queue: $(INSTALLED)  ## start latency of jobs, and a soak of 2,000 short jobs from 20 projects
 	@$(RUN) -m bench.queue
 
@@ -164,4 +167,4 @@ $(MLFLOW):
 	@.venv-mlflow/bin/python -m pip install 'mlflow>=3,<4' psycopg2-binary tensorboard 'setuptools<81' | $(PROGRESS)
 	@touch $@
 
-.PHONY: help demo dev release test test-all unit fuzz-queue fuzz-api test-postgres test-vllm test-families chaos chaos-short lint docs bench bench-trainer bench-memory bench-queue bench-api bench-dashboard clean
+.PHONY: help demo dev release test test-all unit fuzz-queue fuzz-api test-postgres test-vllm test-families chaos chaos-short lint docs bench bench-trainer bench-memory check-gpu bench-queue bench-api bench-dashboard clean

@@ -26,6 +26,7 @@ from rich.console import Console
 from torch import Tensor
 
 from bench import report
+from bench.peak_memory import peak_bytes, restart_peak
 from calibrl_core.config import TrainConfig
 from calibrl_core.data.schema import Example
 from calibrl_core.diagnostics.base import StepBatch
@@ -209,32 +210,13 @@ def _measured(update: Callable[[int], None], size: Size) -> Use:
     on_gpu = torch.cuda.is_available()
     Path("/proc/self/oom_score_adj").write_text("1000")  # if memory runs out, end this process and no other
     update(8)
-    before = _restart_gpu() if on_gpu else _restart()
+    before = restart_peak(on_gpu=on_gpu)
     began = time.perf_counter()
     update(size.tokens)
     if on_gpu:
         torch.cuda.synchronize()
     seconds = time.perf_counter() - began
-    peak = torch.cuda.max_memory_allocated() if on_gpu else _memory("VmHWM")
-    return Use(peak - before, seconds)
-
-
-def _restart_gpu() -> int:
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    return torch.cuda.memory_allocated()
-
-
-def _restart() -> int:
-    Path("/proc/self/clear_refs").write_text("5")  # reset the kernel's record of peak resident memory
-    return _memory("VmRSS")
-
-
-def _memory(name: str) -> int:
-    """Return the memory of this process in bytes, as counted by the kernel."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    (kilobytes,) = [line.split()[1] for line in lines if line.startswith(f"{name}:")]
-    return int(kilobytes) * 1024
+    return Use(peak_bytes(on_gpu=on_gpu) - before, seconds)
 
 
 if __name__ == "__main__":

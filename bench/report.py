@@ -71,6 +71,11 @@ def table(rows: Sequence[Row]) -> str:
         cells.append(
             [row.measure, f"{row.ours:.3g}", f"{row.peer:.3g}", row.unit, f"{row.ratio:.2f}", row.goal or "", met]
         )
+    return aligned(cells)
+
+
+def aligned(cells: Sequence[Sequence[str]]) -> str:
+    """Return cells as a Markdown table with columns of equal width; the first line is the head."""
     widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
     lines = [
         "| " + " | ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) + " |" for line in cells

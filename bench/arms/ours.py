@@ -14,7 +14,9 @@ from bench.rewards import reward
 from calibrl_core.algorithms import PolicyGradientSettings
 from calibrl_core.config import TrainConfig
 from calibrl_core.data.order import DataOrder
+from calibrl_core.data.schema import Example
 from calibrl_core.distributed.ranks import Ranks
+from calibrl_core.models.policy import Policy
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 from calibrl_core.step.learners import ReinforcementLearner
 from calibrl_core.step.optimizer import GradientStep, make_optimizer
@@ -26,7 +28,7 @@ from calibrl_core.verifiers.scorer import Score, Scorer
 PHASES = ("image", "rollout", "reward", "expert", "update")
 
 
-class _Hashed(Scorer):
+class HashedRewards(Scorer):
     """Replacement of the verifiers, like the plain function of the other arm."""
 
     equal = False
@@ -46,20 +48,8 @@ def run(case: Case, steps: int, seed: int, algorithm: Literal["grpo", "calibrl"]
     examples = case.examples(case.prompts * steps)
     if algorithm == "grpo":  # the trainer would measure experts for its log; TRL's arm has no experts
         examples = [replace(example, expert=None) for example in examples]
-    gradient = GradientStep(policy, make_optimizer(policy, config.optimizer), config.optimizer)
-    order = DataOrder(examples, seed, case.prompts)
-    with _Hashed(config.rewards) as scorer:
-        assert isinstance(config.algorithm, PolicyGradientSettings)
-        learner = ReinforcementLearner(
-            config,
-            config.algorithm,
-            policy,
-            SharedPrefillEngine(policy),
-            Updater(policy, gradient, config),
-            scorer,
-            PromptSource(order, policy.encoder, Ranks()),
-            Ranks(),
-        )
+    with HashedRewards(config.rewards) as scorer:
+        learner = make_learner(config, policy, examples, scorer)
         for step in range(steps):
             orders = gate.next()
             if orders is None:
@@ -71,6 +61,24 @@ def run(case: Case, steps: int, seed: int, algorithm: Literal["grpo", "calibrl"]
             assert result.batch is not None
             seconds = {phase: result.metrics.get(f"perf/{phase}_seconds", 0.0) for phase in PHASES}
             gate.done(int(result.batch.rollouts.mask.sum()), seconds)
+
+
+def make_learner(
+    config: TrainConfig, policy: Policy, examples: Sequence[Example], scorer: Scorer
+) -> ReinforcementLearner:
+    """Return the trainer's own learner in this process, with a new optimizer."""
+    assert isinstance(config.algorithm, PolicyGradientSettings)
+    gradient = GradientStep(policy, make_optimizer(policy, config.optimizer), config.optimizer)
+    return ReinforcementLearner(
+        config,
+        config.algorithm,
+        policy,
+        SharedPrefillEngine(policy, config.rollout.batch_tokens),
+        Updater(policy, gradient, config),
+        scorer,
+        PromptSource(DataOrder(examples, config.seed, config.prompts_per_step), policy.encoder, Ranks()),
+        Ranks(),
+    )
 
 
 def _config(case: Case, steps: int, seed: int, algorithm: str) -> TrainConfig:

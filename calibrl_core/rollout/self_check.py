@@ -27,16 +27,18 @@ LARGEST_MEAN_DIFFERENCE = 16 * 2**-8  # nats, mean of the tokens, in bfloat16, w
 
 
 @torch.no_grad()
-def check_model(policy: Policy, examples: Iterable[Example]) -> None:
+def check_model(policy: Policy, examples: Iterable[Example]) -> float:
     """Sample for one example per number of images (none, one, several), and compare the log-probabilities (nats) of the
     sampler, of the update with rows packed and one by one, and of transformers' own forward pass.
+
+    Returns the largest difference: of a token in float32, of the mean over the tokens of an example in bfloat16.
 
     Raises:
         ModelError: the log-probabilities differ, or the model fails; the message names the model's kind.
         DataError: an example cannot be encoded.
         torch.OutOfMemoryError: memory.
     """
-    kind = policy.model.config.model_type
+    kind, highest = policy.model.config.model_type, 0.0
     for example in _one_per_kind(examples):
         try:
             found = _log_probabilities(policy, example)
@@ -51,12 +53,14 @@ def check_model(policy: Policy, examples: Iterable[Example]) -> None:
         expected = found.pop("transformers")
         for name, actual in found.items():
             largest, limit = _difference(actual, expected, policy.bfloat16)
+            highest = max(highest, largest)
             if not largest <= limit:  # NaN is refused too
                 raise ModelError(
                     f"model: log-probabilities of {name} differ from those of transformers by {largest:.2g} for {kind} "
                     f"on {example.id} ({_images(example)}; at most {limit:.2g}): the trainer does not support this "
                     "kind of model; choose a model of another kind"
                 )
+    return highest
 
 
 def _difference(actual: Tensor, expected: Tensor, bfloat16: bool) -> tuple[float, float]:
