@@ -39,8 +39,8 @@ from calibrl_core.models.positions import check_positions
 from calibrl_core.report import Report
 from calibrl_core.rollout.base import RolloutEngine, SamplingRequest
 from calibrl_core.rollout.engines import make_engine
-from calibrl_core.rollout.self_check import check_model
 from calibrl_core.run.identity import model_digest
+from calibrl_core.run.model_check import checked
 from calibrl_core.run.process import run_process
 from calibrl_core.run.template_check import check_template
 from calibrl_core.verifiers.base import answer_form
@@ -161,7 +161,9 @@ class _Evaluation:
         for place, (dataset, (_, examples)) in enumerate(zip(config.data, self.sets, strict=True)):
             check_template(f"models.{index}, data.{place}", dataset, examples, policy.encoder.refusal)
         self._check_positions(policy)
-        check_model(policy, (example for _, examples in self.sets for example in examples))
+        every = (example for _, examples in self.sets for example in examples)
+        result = checked(policy, config.models[index], every, self.report, self.ranks)
+        self.report.emit("checked", model_index=index, **asdict(result))
         engine = make_engine(config.rollout.engine, policy, config.rollout.batch_tokens, closing)
         closing.enter_context(engine.sampling())  # the weights stay as they are
         return engine

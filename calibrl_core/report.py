@@ -5,6 +5,7 @@ Each line is an object with `type`, `ts` (seconds since 1970, UTC) and the field
 | type | fields |
 |---|---|
 | start | steps_total, step (done before this attempt), versions {name: version}, parameters (count) |
+| checked | model_index, difference, limit (nats), measured_at (seconds since 1970): see `run.model_check` |
 | metrics | step (0 = before the first update), values {family/name: number, or "NaN", "Infinity", "-Infinity"} |
 | histogram | step, name, edges (n + 1 numbers), counts (n integers; outliers are counted in the end bins) |
 | sample | step, group (see `SampleGroup`) |
@@ -73,6 +74,7 @@ class Report(Protocol):
     """Receiver of a run's events. `EventFile` is the implementation that writes to disk."""
 
     run_dir: Path  # folder of the run's other output: checkpoints, answers
+    cache_dir: Path | None  # folder of results that other runs on the machine use again; None: nothing is kept
 
     def emit(self, type: str, **fields: Any) -> None:
         """Append one event. The module's docstring has the table of events."""
@@ -110,8 +112,8 @@ def is_disk_full(error: BaseException) -> bool:
 class EventFile:
     """Appends events to `run_dir/events.jsonl`, one `write` per line, so that lines of two processes never mix."""
 
-    def __init__(self, run_dir: Path) -> None:
-        self.run_dir = run_dir
+    def __init__(self, run_dir: Path, cache_dir: Path | None = None) -> None:
+        self.run_dir, self.cache_dir = run_dir, cache_dir
         self._images = run_dir / IMAGE_FOLDER
         self._images.mkdir(parents=True, exist_ok=True)
         self._fd = os.open(run_dir / EVENT_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -157,6 +159,7 @@ class SilentReport:
 
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
+        self.cache_dir: Path | None = None  # the first process reads and writes it
 
     def emit(self, type: str, **fields: Any) -> None:
         if type == "error":

@@ -37,9 +37,9 @@ from calibrl_core.models.policy import load_policy, make_reference
 from calibrl_core.models.positions import check_positions
 from calibrl_core.report import Report, health_sentence
 from calibrl_core.rollout.engines import make_engine
-from calibrl_core.rollout.self_check import check_model
 from calibrl_core.run.checkpoint import Checkpoints, TrainerState, read_state, restore_optimizer
 from calibrl_core.run.identity import RunIdentity
+from calibrl_core.run.model_check import checked
 from calibrl_core.run.process import run_process
 from calibrl_core.run.prompt_lengths import fit_prompts
 from calibrl_core.run.samples import report_groups
@@ -101,7 +101,7 @@ class _Run:
         self.policy = load_policy(config.model, config.precision, saved, config.prompts, sharded=sharded)
         examples = self._training_examples()
         with self.policy.weights.gathered():
-            check_model(self.policy, examples)
+            self.check = checked(self.policy, config.model, examples, report, ranks)
         self.optimizer = make_optimizer(self.policy, config.optimizer)
         if saved:
             restore_optimizer(saved, self.optimizer, self.policy)
@@ -212,6 +212,7 @@ class _Run:
             parameters=self.policy.parameter_count,
             versions={"torch": torch.__version__, **self.scorer.versions},
         )
+        self.report.emit("checked", model_index=0, **asdict(self.check))
         for note in self.identity.notes:
             self._log("info", note)
         for path in self.checkpoints.all():

@@ -24,6 +24,17 @@ class StartLine(EventLine):
     steps_total: Step
 
 
+class CheckedLine(EventLine):
+    """A loaded model computes what transformers computes: largest difference of log-probabilities in nats, its limit,
+    and when it was measured, in seconds since 1970 (UTC)."""
+
+    type: Literal["checked"]
+    model_index: Annotated[int, Field(ge=0, lt=2**31)]
+    difference: Annotated[float, Field(ge=0)]
+    limit: float
+    measured_at: float = Field(ge=0, lt=10**11)
+
+
 class MetricsLine(EventLine):
     """Values of metrics at a step, by metric name."""
 
@@ -135,6 +146,7 @@ class FinishLine(EventLine):
 
 RunEvent = Annotated[
     StartLine
+    | CheckedLine
     | MetricsLine
     | HistogramLine
     | SampleLine

@@ -19,6 +19,7 @@ from jobs.models import Job
 from jobs.repository import accuracies, checkpoints, events, histograms, images, jobs, logs, metrics, samples
 from worker.events import (
     AccuraciesLine,
+    CheckedLine,
     CheckpointLine,
     ErrorLine,
     FinishLine,
@@ -149,6 +150,8 @@ class Shipper:
                     jobs.rewind(session, job_id, event.step)
                     jobs.set_first_step(session, job_id, self._claim.attempt, event.step)
                     self.step, total = event.step, event.steps_total
+                case CheckedLine():
+                    self._note(session, events.CHECKED, checked_sentence(event))
                 case MetricsLine():
                     metric_rows.append((event.step, datetime.fromtimestamp(event.ts, UTC), dict(event.values)))
                     self.step, self.stepped = max(self.step or 0, event.step), True
@@ -195,6 +198,15 @@ def _runs(batch: list[RunEvent]) -> Iterator[list[RunEvent]]:
     """Split the events before each `start`: later events must be written after its rewind."""
     cuts = [0, *(index for index, event in enumerate(batch) if index and isinstance(event, StartLine)), len(batch)]
     return (batch[begin:end] for begin, end in pairwise(cuts) if end > begin)
+
+
+def checked_sentence(event: CheckedLine) -> str:
+    """Return the result of a check at load as text for people."""
+    day = datetime.fromtimestamp(event.measured_at, UTC)
+    return (
+        f"model {event.model_index + 1} was checked on {day:%Y-%m-%d}: sampler, update and transformers differ by at "
+        f"most {event.difference:.1g} nats (limit {event.limit:.2g})"
+    )
 
 
 def _size(path: Path) -> int:

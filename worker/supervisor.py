@@ -112,6 +112,7 @@ class Supervisor:
         arguments = [str(self._run_dir / "config.json"), "--run-dir", str(self._run_dir)]
         bounds = allowed_sources.bounds()  # the trainer checks again: a link can change after this check
         arguments += [f"--root={root}" for root in bounds.roots] + [f"--closed={path}" for path in bounds.closed]
+        arguments.append(f"--cache={self._settings.data_dir / 'cache'}")
         environment, count = child_environment(self._claim.gpus), len(self._claim.gpus)
         if count > 1 and self._claim.kind == "train":  # an evaluation is one process
             environment |= multi_gpu.environment(self._settings.stop_grace_seconds)

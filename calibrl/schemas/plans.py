@@ -31,6 +31,10 @@ class ModelFacts(Record):
     download_bytes: int | None = Field(
         description="Bytes that a machine downloads unless it has this commit. None: nothing, or unknown."
     )
+    check: str | None = Field(
+        description="Result of the newest check at load of this model in a training job of the project. None: the "
+        "model was not loaded there yet; each job checks it."
+    )
 
 
 MemoryPhase = Literal["load", "rollout", "reference", "update", "save"]

@@ -8,6 +8,7 @@ from calibrl.schemas import GIB, DataFacts, JobPlan, MemoryPlan, ModelFacts, Que
 from calibrl.views.terminal import duration, plain, until
 
 MIB = 2**20
+UNCHECKED = "at load"
 
 
 def plan_page(plan: JobPlan) -> RenderableType:
@@ -29,10 +30,11 @@ def _title(text: str) -> Text:
 
 
 def _models(models: list[ModelFacts]) -> Table:
-    table = Table("MODEL", "NAME", "COMMIT", "DOWNLOAD", box=None, pad_edge=False)
+    table = Table("MODEL", "NAME", "COMMIT", "DOWNLOAD", "CHECK", box=None, pad_edge=False)
     for facts in models:
         download = "none" if facts.download_bytes is None else f"{_size(facts.download_bytes)}, once per machine"
-        table.add_row(facts.field, Text(plain(facts.name)), (facts.commit or "")[:12], download)
+        check = Text(plain(facts.check or UNCHECKED))
+        table.add_row(facts.field, Text(plain(facts.name)), (facts.commit or "")[:12], download, check)
     return table
 
 

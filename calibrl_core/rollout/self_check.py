@@ -38,8 +38,8 @@ def check_model(policy: Policy, examples: Iterable[Example]) -> float:
         DataError: an example cannot be encoded.
         torch.OutOfMemoryError: memory.
     """
-    kind, highest = policy.model.config.model_type, 0.0
-    for example in _one_per_kind(examples):
+    kind, limit, worst = policy.model.config.model_type, limit_of(policy), 0.0
+    for example in one_per_kind(examples):
         try:
             found = _log_probabilities(policy, example)
         except (DataError, torch.OutOfMemoryError):
@@ -52,26 +52,24 @@ def check_model(policy: Policy, examples: Iterable[Example]) -> float:
             ) from error
         expected = found.pop("transformers")
         for name, actual in found.items():
-            largest, limit = _difference(actual, expected, policy.bfloat16)
-            highest = max(highest, largest)
+            differences = (actual - expected).abs()
+            largest = float(differences.mean() if policy.bfloat16 else differences.max())
             if not largest <= limit:  # NaN is refused too
                 raise ModelError(
                     f"model: log-probabilities of {name} differ from those of transformers by {largest:.2g} for {kind} "
                     f"on {example.id} ({_images(example)}; at most {limit:.2g}): the trainer does not support this "
                     "kind of model; choose a model of another kind"
                 )
-    return highest
+            worst = max(worst, largest)
+    return worst
 
 
-def _difference(actual: Tensor, expected: Tensor, bfloat16: bool) -> tuple[float, float]:
-    """Return how much log-probabilities `[N]` differ (nats), and the limit for this precision."""
-    differences = (actual - expected).abs()
-    if bfloat16:
-        return float(differences.mean()), LARGEST_MEAN_DIFFERENCE
-    return float(differences.max()), LARGEST_DIFFERENCE
+def limit_of(policy: Policy) -> float:
+    """Return the largest difference (nats) that `check_model` accepts in the precision of the policy."""
+    return LARGEST_MEAN_DIFFERENCE if policy.bfloat16 else LARGEST_DIFFERENCE
 
 
-def _one_per_kind(examples: Iterable[Example]) -> Iterator[Example]:
+def one_per_kind(examples: Iterable[Example]) -> Iterator[Example]:
     """Yield the first example without images, with one, and with several."""
     seen = set()
     for example in examples:

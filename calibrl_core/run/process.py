@@ -38,8 +38,8 @@ SHOWN = ("reward/mean", "reward/answer_accuracy", "exploration/entropy", "loss/t
 class ProgressReport(EventFile):
     """The event file, with a progress bar on a terminal and plain lines elsewhere."""
 
-    def __init__(self, run_dir: Path) -> None:
-        super().__init__(run_dir)
+    def __init__(self, run_dir: Path, cache_dir: Path | None) -> None:
+        super().__init__(run_dir, cache_dir)
         self._console = Console(stderr=True)
         columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
         self._progress = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
@@ -87,6 +87,7 @@ def run_process(
     parser.add_argument(
         "--closed", type=Path, action="append", default=[], help="service's folder, not to be read from"
     )
+    parser.add_argument("--cache", type=Path, help="folder of results that other runs on this machine use again")
     arguments = parser.parse_args()
     report: ProgressReport | SilentReport = SilentReport(arguments.run_dir)
     lock = FolderLock(arguments.run_dir)
@@ -97,7 +98,7 @@ def run_process(
         with join_process_group() as ranks:
             lock.hold(ranks)
             if ranks.first:
-                report = ProgressReport(arguments.run_dir)
+                report = ProgressReport(arguments.run_dir, arguments.cache)
             config = config_class.model_validate(_read(arguments.config))
             _check_paths(config, PathBounds(tuple(arguments.root), tuple(arguments.closed)))
             outcome = run(config, report, stopping, ranks)

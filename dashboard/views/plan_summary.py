@@ -35,7 +35,7 @@ def draw(plan: JobPlan) -> None:
     st.html(_start(plan.queue))
     if plan.warnings:
         st.html(chip("! Warnings", RARENESS) + notes([warning.model_dump() for warning in plan.warnings], RARENESS))
-    st.html(table(("Model", "Download"), map(_model_row, plan.models)))
+    st.html(table(("Model", "Download", "Check"), map(_model_row, plan.models)))
     st.html(table(("Data", "Rows", "With expert", "With image"), map(_data_row, plan.data)))
     if plan.steps is not None:
         st.caption(f"{plan.steps:,} steps")
@@ -68,7 +68,8 @@ def _start(queue: QueuePlan) -> str:
 def _model_row(facts: ModelFacts) -> str:
     commit = f" @ {facts.commit[:12]}" if facts.commit else ""
     download = "none" if facts.download_bytes is None else f"{size(facts.download_bytes)}, once per machine"
-    return f'<tr><td>{escape(facts.name + commit)}</td><td data-label="download">{download}</td></tr>'
+    cells = f'<td data-label="download">{download}</td><td data-label="check">{escape(facts.check or "at load")}</td>'
+    return f"<tr><td>{escape(facts.name + commit)}</td>{cells}</tr>"
 
 
 def _data_row(facts: DataFacts) -> str:

@@ -32,7 +32,7 @@ from jobs.lifecycle.requests import Checked
 from jobs.planning import advice, memory, model_shapes
 from jobs.planning.model_shapes import ModelShape, UnknownShape
 from jobs.planning.remedies import remedies
-from jobs.repository import checkpoints, jobs, workers
+from jobs.repository import checkpoints, events, jobs, workers
 from jobs.specs import file_surveys
 from jobs.specs.references import References
 
@@ -56,7 +56,7 @@ def dry_run(
     memory, unknown = _memory(session, checked)
     return JobPlan(
         spec=job.spec,
-        models=[_model_facts(field, model) for field, model in checked.references.models],
+        models=[_model_facts(session, spec.project, field, model) for field, model in checked.references.models],
         steps=_steps(spec, data[0]) if isinstance(spec, TrainSpec) else None,
         data=data,
         memory=memory,
@@ -72,15 +72,17 @@ def count_rows(spec: TrainSpec | EvaluateSpec) -> None:
             file_surveys.count_rows(source)
 
 
-def _model_facts(field: str, model: ModelChoice) -> ModelFacts:
+def _model_facts(session: Session, project: str, field: str, model: ModelChoice) -> ModelFacts:
+    event = events.last_check(session, project, model.model_dump(mode="json"))
+    check = event.message if event else None
     if isinstance(model, HubModel):
         size = sum(hub_models.sizes(model.hub, str(model.revision)).values())
-        return ModelFacts(field=field, name=model.hub, commit=model.revision, download_bytes=size or None)
+        return ModelFacts(field=field, name=model.hub, commit=model.revision, download_bytes=size or None, check=check)
     if isinstance(model, BuiltinModel):
         name: str = model.builtin
     else:
         name = model.path if isinstance(model, PathModel) else f"job {model.from_job}"
-    return ModelFacts(field=field, name=name, commit=None, download_bytes=None)
+    return ModelFacts(field=field, name=name, commit=None, download_bytes=None, check=check)
 
 
 def _facts(field: str, source: DataChoice, datasets: Mapping[UUID, models.Dataset]) -> DataFacts:

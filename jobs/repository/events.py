@@ -1,13 +1,17 @@
 """Events of jobs."""
 
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from calibrl.schemas import JobStatus, Reason
-from jobs.models import Event
+from jobs.models import Event, Job
 from jobs.repository import feed, webhooks
+
+CHECKED = "checked"  # type of the event with the result of a model's check at load
+NEWEST_JOBS = 200  # of a project, among which a check is looked for
 
 
 def add(
@@ -32,3 +36,12 @@ def page(session: Session, job_id: UUID, *, after: int, limit: int) -> list[Even
     """Return the events of a job after the id `after`, in order."""
     query = select(Event).where(Event.job_id == job_id, Event.id > after).order_by(Event.id).limit(limit)
     return list(session.scalars(query))
+
+
+def last_check(session: Session, project: str, model: dict[str, Any]) -> Event | None:
+    """Return the newest check of a model of a spec, among the newest training jobs of a project."""
+    newest = select(Job.id, Job.spec).where(Job.project == project, Job.kind == "train")
+    jobs = newest.order_by(Job.created_at.desc(), Job.id.desc()).limit(NEWEST_JOBS).subquery()
+    query = select(Event).join(jobs, jobs.c.id == Event.job_id)
+    query = query.where(Event.type == CHECKED, jobs.c.spec["model"] == model)
+    return session.scalars(query.order_by(Event.id.desc()).limit(1)).first()

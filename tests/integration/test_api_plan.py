@@ -9,8 +9,12 @@ import pytest
 
 from api.examples import EVALUATE, TRAIN
 from calibrl_core.data import files
+from jobs.db import session_scope
+from jobs.repository import events
 from tests.support import job_steps
 from tests.support.rest import named, refused, submitted
+from worker.events import CheckedLine
+from worker.shipper import checked_sentence
 
 pytestmark = pytest.mark.integration
 
@@ -173,3 +177,18 @@ def test_a_large_plan_full_of_errors_gets_a_small_answer(http: httpx.Client) -> 
     answer = http.post("/v1/jobs:plan", json=spec)
     assert answer.status_code == 422 and len(answer.content) < 20_000
     assert len(answer.json()["errors"]) == 100 and answer.json()["detail"].startswith("3000 fields")
+
+
+def test_a_plan_shows_the_check_of_an_earlier_job_of_the_project(http: httpx.Client) -> None:
+    assert planned(http)["models"][0]["check"] is None
+    earlier = submitted(http)
+    line = CheckedLine(type="checked", ts=0, model_index=0, difference=2.04e-6, limit=1e-3, measured_at=1_795_950_000)
+    with session_scope() as session:
+        events.add(session, earlier["id"], events.CHECKED, actor="w", message=checked_sentence(line))
+    said = "model 1 was checked on 2026-11-29: sampler, update and transformers differ by at most 2e-06 nats"
+    assert planned(http)["models"] == [
+        {"field": "model", "name": "tiny-vlm", "commit": None, "download_bytes": None, "check": f"{said} (limit 0.001)"}
+    ]
+    assert planned(http, model={"builtin": "tiny-vlm", "seed": 1})["models"][0]["check"] is None
+    http.put("/v1/projects/other", json={})
+    assert planned(http, project="other")["models"][0]["check"] is None

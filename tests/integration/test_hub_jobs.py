@@ -77,7 +77,8 @@ def test_a_plan_shows_download_and_memory_before_any_of_it(http: httpx.Client, h
     body = {"kind": "train", "name": "p", "model": {"hub": MODEL}, "data": {"builtin": "digits"}, "steps": 1}
     answer = http.post("/v1/jobs:plan", json=body)
     plan = answer.json()
-    assert plan["models"] == [{"field": "model", "name": MODEL, "commit": hub.commit, "download_bytes": SIZE}]
+    facts = {"field": "model", "name": MODEL, "commit": hub.commit, "download_bytes": SIZE, "check": None}
+    assert plan["models"] == [facts]
     assert plan["memory"]["parameters"] == 64 * 16 + 16 * 16
     assert len(hub.ranges("model.safetensors")) == 1 and hub.ranges("model.safetensors") != [None]
     assert not HubSnapshot(MODEL, hub.commit, "default").path.exists()

@@ -133,6 +133,17 @@ def test_a_restarted_evaluation_replaces_its_earlier_results(claim: Claim, run_d
     ]
 
 
+def test_a_check_at_load_is_an_event_of_the_job(claim: Claim, run_dir: Path) -> None:
+    report = EventFile(run_dir)
+    report.emit("start", step=0, steps_total=9, versions={}, parameters=1)
+    report.emit("checked", model_index=0, difference=3e-6, limit=1e-3, measured_at=0.0)
+    ship_all(Shipper(claim, run_dir, "tester"))
+    (event,) = (event for event in job_steps.history(claim.job_id) if event.type == "checked")
+    assert event.message == (
+        "model 1 was checked on 1970-01-01: sampler, update and transformers differ by at most 3e-06 nats (limit 0.001)"
+    )
+
+
 def test_a_validation_before_training_is_the_first_point(claim: Claim, run_dir: Path) -> None:
     """Also after a restart before the first step, which validates again."""
     report = EventFile(run_dir)

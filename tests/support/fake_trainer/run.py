@@ -23,6 +23,7 @@ def arguments() -> tuple[str, Path]:
     parser.add_argument("--run-dir", type=Path, required=True)
     parser.add_argument("--root", action="append")
     parser.add_argument("--closed", action="append")
+    parser.add_argument("--cache")
     options = parser.parse_args()
     return options.config.read_text(), options.run_dir
 

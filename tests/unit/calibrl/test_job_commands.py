@@ -20,10 +20,11 @@ def plan(**changes: Any) -> dict[str, Any]:
     """A plan as the API writes it."""
     phases = dict.fromkeys(get_args(MemoryPhase), 2**30)
     part = {"name": "weights", "bytes": 2 * 2**30, "phases": [*phases], "formula": "4 bytes x 512 parameters"}
+    model = {"field": "model", "name": "Qwen/tiny", "commit": "a1b2" * 10, "download_bytes": 3 * 2**30, "check": None}
     facts = {"field": "data", "name": "digits", "rows": 4096, "checked": 4096, "with_expert": 4096, "with_images": 0}
     return {
         "spec": {"kind": "train"},
-        "models": [{"field": "model", "name": "Qwen/tiny", "commit": "a1b2" * 10, "download_bytes": 3 * 2**30}],
+        "models": [model],
         "data": [facts, facts | {"field": "validation.data", "rows": None}],
         "memory": {
             "bytes": 3 * 2**30,

@@ -41,7 +41,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def evaluated(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Evaluate in a folder, killed before some batch if asked; return the result, or None after the kill."""
     generate = SharedPrefillEngine.generate
-    monkeypatch.setattr("calibrl_core.evaluate.check_model", lambda *given: None)  # it samples, too
+    monkeypatch.setattr("calibrl_core.run.model_check.check_model", lambda *given: 0.0)  # it samples, too
 
     def run(
         folder: Path, *, kill_at: int = 1000, should_stop: Callable[[], bool] = lambda: False, **changed: Any

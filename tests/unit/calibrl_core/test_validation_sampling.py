@@ -46,7 +46,7 @@ def test_a_validation_before_training_is_step_0(tmp_path: Path, monkeypatch: pyt
         return generate(self, examples, request)
 
     monkeypatch.setattr(SharedPrefillEngine, "generate", recording)
-    monkeypatch.setattr("calibrl_core.train.check_model", lambda *given: None)
+    monkeypatch.setattr("calibrl_core.run.model_check.check_model", lambda *given: 0.0)
     greedy = {"data": DIGITS, "samples": 1, "temperature": 0, "max_completion_tokens": 3, "every_steps": 9}
     settings = config(
         algorithm={"type": "sft"}, steps=1, validation={**greedy, "before_training": True, "stop_at_accuracy": 1e-9}

@@ -9,7 +9,9 @@ from tests.support.waiting import LIMIT_SECONDS
 PHASES = ["load", "rollout", "reference", "update", "save"]
 PLAN = {
     "spec": {},
-    "models": [{"field": "model", "name": "Qwen/<tiny>", "commit": "a1b2" * 10, "download_bytes": 3 * 2**30}],
+    "models": [
+        {"field": "model", "name": "Qwen/<tiny>", "commit": "a1b2" * 10, "download_bytes": 3 * 2**30, "check": "<ok>"}
+    ],
     "data": [{"field": "data", "name": "train", "rows": 4096, "checked": 2000, "with_expert": 2000, "with_images": 7}],
     "memory": {
         "bytes": 2 * 2**30,
@@ -50,4 +52,5 @@ def test_a_plan_shows_start_warnings_data_and_memory() -> None:
     assert ">4,096<" in text and ">2,000<" in text and "7 of 2,000" in text
     assert "2.0 GiB" in text and "1,200,000 parameters" in text
     assert "Qwen/&lt;tiny&gt; @ a1b2a1b2a1b2" in text and "3.0 GiB, once per machine" in text
+    assert "&lt;ok&gt;" in text
     assert "40 epochs over &lt;b&gt;64&lt;/b&gt; rows" in text
