@@ -286,6 +286,10 @@ class TrainSettings(StrictSettings):
         if (self.steps is None) == (self.epochs is None):
             which = "steps or epochs" if self.steps is None else "only one of steps and epochs"
             raise ValueError(f"steps: set {which}")
+        if self.optimizer.kind == "adamw_8bit" and self.parallel == "fsdp":
+            raise ValueError(
+                "optimizer.kind: adamw_8bit does not work with parallel: fsdp, which shards moments; use adamw"
+            )
         if self.curriculum == "measured" and not self.algorithm.samples:
             raise ValueError(
                 f"curriculum: {self.algorithm.type} samples no completions, so nothing is measured; use pass_ratio"

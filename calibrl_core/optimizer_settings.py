@@ -10,6 +10,12 @@ from calibrl_core.settings_base import StrictSettings
 class OptimizerSettings(StrictSettings):
     """AdamW over float32 master weights."""
 
+    kind: Literal["adamw", "adamw_8bit"] = Field(
+        "adamw",
+        description="adamw: moments in float32, 8 bytes per trained parameter. adamw_8bit: moments in 8 bits (arXiv "
+        "2110.02861), about 2 bytes, by torchao (the extra adamw-8bit). It compiles a kernel per shape in the first "
+        "update, on a CPU with a C++ compiler. Not with parallel: fsdp.",
+    )
     lr: float = Field(1e-6, gt=0, le=1, description="Peak learning rate.")
     weight_decay: float = Field(0.01, ge=0, le=1, description="Decoupled weight decay.")
     beta1: float = Field(0.9, ge=0, lt=1, description="Decay per update of the mean of the gradient.")

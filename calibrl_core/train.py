@@ -45,7 +45,7 @@ from calibrl_core.run.prompt_lengths import fit_prompts
 from calibrl_core.run.samples import report_groups
 from calibrl_core.run.template_check import check_template
 from calibrl_core.step.learners import Learner, ReinforcementLearner, StepResult, SupervisedLearner
-from calibrl_core.step.optimizer import GradientStep, learning_rate, make_optimizer
+from calibrl_core.step.optimizer import GradientStep, learning_rate, make_optimizer, set_learning_rate
 from calibrl_core.step.prompt_source import PromptSource
 from calibrl_core.step.update import Updater
 from calibrl_core.verifiers.scorer import Score, Scorer
@@ -227,8 +227,7 @@ class _Run:
         """Run one step with its validation, events and checkpoint; return if it was the last one."""
         config = self.config
         step = self.state.step  # from 0; reported from 1: metrics of step n describe the n-th update
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(config.optimizer, step, self.steps)
+        set_learning_rate(self.optimizer, learning_rate(config.optimizer, step, self.steps))
         encoder = self.policy.encoder
         encodings = encoder.encodings
         with encoder.held():

@@ -27,6 +27,7 @@ from calibrl_core.models.errors import ModelError, first_names
 from calibrl_core.models.policy import Policy
 from calibrl_core.models.tensor_files import TensorFiles, write_tensors
 from calibrl_core.record_settings import CheckpointSettings
+from calibrl_core.step.adamw_8bit import plain_tensors, with_moments
 
 FOLDER = "checkpoints"
 STATE_FILE = "trainer.json"
@@ -157,7 +158,9 @@ def restore_optimizer(checkpoint: Path, optimizer: torch.optim.Optimizer, policy
             shapes = json.loads(files.metadata[TRAINED])
             _check_trained(path, {name: tuple(shape) for name, shape in shapes.items()}, parameters)
         state = {
-            index: {kind: policy.weights.read(files, key, parameters[name]) for kind, key in keys[name].items()}
+            index: with_moments(
+                {kind: policy.weights.read(files, key, parameters[name]) for kind, key in keys[name].items()}
+            )
             for index, name in enumerate(parameters)
             if name in keys
         }
@@ -215,7 +218,7 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer, policy: Policy) -> Iter
     """Yield the optimizer's tensors in full, one at a time. Every process must iterate to the end."""
     names = list(policy.trained)
     for index, values in optimizer.state_dict()["state"].items():
-        for kind, value in values.items():
+        for kind, value in plain_tensors(values).items():
             yield f"{names[index]}.{kind}", policy.weights.whole(value)
 
 

@@ -7,6 +7,7 @@ import torch
 from calibrl_core.distributed.ranks import ALONE, Ranks
 from calibrl_core.models.policy import Policy
 from calibrl_core.optimizer_settings import OptimizerSettings
+from calibrl_core.step.adamw_8bit import make_adamw_8bit
 
 MOST_SKIPPED = 10  # updates in a row
 
@@ -71,8 +72,14 @@ class GradientStep:
         return norm, False
 
 
-def make_optimizer(policy: Policy, settings: OptimizerSettings) -> torch.optim.AdamW:
-    """Return AdamW over the trained weights. Moments have the dtype of the weights."""
+def make_optimizer(policy: Policy, settings: OptimizerSettings) -> torch.optim.Optimizer:
+    """Return AdamW over the trained weights. Moments have the dtype of the weights, or 8 bits.
+
+    Raises:
+        ModelError: as `make_adamw_8bit`.
+    """
+    if settings.kind == "adamw_8bit":
+        return make_adamw_8bit(policy.trained.values(), settings)
     return torch.optim.AdamW(
         policy.trained.values(),
         lr=settings.lr,
@@ -81,6 +88,15 @@ def make_optimizer(policy: Policy, settings: OptimizerSettings) -> torch.optim.A
         weight_decay=settings.weight_decay,
         fused=True,
     )
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of all parameters. torchao keeps it as a tensor, so that it compiles one kernel for all."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 def learning_rate(settings: OptimizerSettings, step: int, steps: int) -> float:

@@ -169,8 +169,11 @@ def _weights(sizes: _Sizes, options: ModelOptions, trained: int, added: int) -> 
 
 def _training(spec: TrainSpec, sizes: _Sizes, options: ModelOptions, trained: int) -> list[MemoryPart]:
     shape, shards, by = sizes.shape, sizes.shards, sizes.by
+    in_8_bits = spec.optimizer.kind == "adamw_8bit"
+    moments = 2 * trained + 8 * trained // 256 if in_8_bits else 8 * trained
+    what = "2 bytes (moments in 8 bits), and 8 per 256," if in_8_bits else "8 bytes (AdamW's two moments)"
     parts = [
-        _part("optimizer", 8 * trained // shards, TRAINING, f"8 bytes (AdamW's two moments) x {trained:,} trained{by}"),
+        _part("optimizer", moments // shards, TRAINING, f"{what} x {trained:,} trained{by}"),
         _part("gradients", 4 * trained // shards, TRAINING, f"4 bytes x {trained:,} trained{by}"),
     ]
     if spec.algorithm.has_guidance and spec.diagnostics.gradients_every is not None:

@@ -110,6 +110,8 @@ def test_the_planned_parameters_are_those_the_trainer_trains(options: dict[str, 
     assert found.trained == trained
     assert parts(found)["weights"] == 4 * count(model)
     assert (parts(found)["gradients"], parts(found)["optimizer"]) == (4 * trained, 8 * trained)
+    small = plan(of_folder(tmp_path), options, optimizer={"kind": "adamw_8bit"})
+    assert parts(small)["optimizer"] == 2 * trained + 2 * 4 * trained // 256  # codes, and a scale per 256
     assert parts(found)["second gradient"] == 4 * trained  # of the guidance, beside the policy's
     never = plan(of_folder(tmp_path), options, diagnostics={"gradients_every": None})
     assert "second gradient" not in parts(never)
