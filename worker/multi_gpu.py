@@ -1,4 +1,4 @@
-"""The command that trains in several processes, one per GPU."""
+"""The command that runs a job in several processes, one per GPU."""
 
 import math
 import sys

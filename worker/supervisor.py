@@ -114,7 +114,7 @@ class Supervisor:
         arguments += [f"--root={root}" for root in bounds.roots] + [f"--closed={path}" for path in bounds.closed]
         arguments.append(f"--cache={self._settings.data_dir / 'cache'}")
         environment, count = child_environment(self._claim.gpus), len(self._claim.gpus)
-        if count > 1 and self._claim.kind == "train":  # an evaluation is one process
+        if count > 1:
             environment |= multi_gpu.environment(self._settings.stop_grace_seconds)
             return children.start(multi_gpu.command(module, arguments, count), log=self._log_file, env=environment)
         return self._standby.start(module, arguments, log=self._log_file, env=environment)

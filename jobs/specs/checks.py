@@ -34,14 +34,9 @@ def text_problems(spec: TrainSpec | EvaluateSpec) -> list[FieldError]:
 
 def resource_problems(spec: TrainSpec | EvaluateSpec) -> list[FieldError]:
     """Return requested resources that have no effect."""
-    problems = []
-    if isinstance(spec, EvaluateSpec) and spec.resources.gpus > 1:
-        problems.append(FieldError("resources.gpus", "an evaluation runs in one process: use at most 1"))
-    if spec.limits.min_gpu_utilisation is not None and not spec.resources.gpus:
-        problems.append(
-            FieldError("limits.min_gpu_utilisation", "the job has no GPU: remove this limit, or set resources.gpus")
-        )
-    return problems
+    if spec.limits.min_gpu_utilisation is None or spec.resources.gpus:
+        return []
+    return [FieldError("limits.min_gpu_utilisation", "the job has no GPU: remove this limit, or set resources.gpus")]
 
 
 def file_problems(references: References) -> list[FieldError]:

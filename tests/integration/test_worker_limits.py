@@ -239,6 +239,34 @@ def test_a_two_gpu_job_trains_in_two_processes_and_resumes_after_a_stop(
 
 
 @pytest.mark.slow
+def test_a_two_gpu_evaluation_runs_in_two_processes(
+    worker: Callable[..., Process], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The real trainer, on the CPU: the results are those of one process."""
+    monkeypatch.setenv("CALIBRL_TRAINER", "calibrl_core")
+    worker()
+    results = []
+    for gpus in (2, 0):
+        spec = {
+            "kind": "evaluate",
+            "name": "a test",
+            "models": [{"builtin": "tiny-vlm"}],
+            "data": [{"builtin": "digits", "split": "test", "rows": 5}],
+            "rollout": {"samples": 2, "max_completion_tokens": 6},
+            "resources": {"gpus": gpus},
+        }
+        with session_scope() as session:
+            job_id = lifecycle.submit(session, job_spec_adapter.validate_python(spec), actor="user").id
+        if gpus:
+            folder = get_settings().job_dir(job_id)
+            eventually(lambda folder=folder: len(processes_with(folder)) >= 3)  # the launcher and its two
+        assert ended(job_id)[0] is JobStatus.SUCCEEDED, status(job_id)
+        with session_scope() as session:
+            results.append(jobs.get(session, job_id).result)
+    assert results[0] is not None and results[0] == results[1]
+
+
+@pytest.mark.slow
 def test_a_stopped_slot_gets_no_job_and_its_own_job_resumes_elsewhere(
     worker: Callable[..., Process],
 ) -> None:

@@ -3,15 +3,20 @@
 import json
 import signal
 from pathlib import Path
+from typing import Literal
 from uuid import uuid4
 
 import pytest
 
+from calibrl.processes import children
 from calibrl.schemas import Reason
+from jobs.lifecycle import Claim
+from jobs.settings import Settings
 from worker.events import ErrorLine, FinishLine, MetricsLine, run_event_adapter
 from worker.machine_heartbeat import Slots
 from worker.shipper import BATCH_BYTES, BATCH_LINES, read_batch
-from worker.supervisor import child_environment, describe_exit, out_of_memory_kills
+from worker.standby import Standby
+from worker.supervisor import Supervisor, child_environment, describe_exit, out_of_memory_kills
 
 
 def line(**fields: object) -> bytes:
@@ -112,3 +117,20 @@ def test_slots_report_their_jobs() -> None:
     assert (slots.running(), slots.gpus()) == ([second, second], {2})
     slots.put(1, None)
     assert (slots.running(), slots.gpus()) == ([second], set())
+
+
+@pytest.mark.parametrize("kind", ["train", "evaluate"])
+def test_a_job_gets_one_process_per_gpu(
+    kind: Literal["train", "evaluate"], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[tuple[list[str], dict[str, str]]] = []
+    monkeypatch.setattr(children, "start", lambda command, *, log, env: started.append((list(command), dict(env))))
+    settings = Settings(data_dir=tmp_path)
+    standby = Standby(settings, child_environment(()))
+    for gpus in ((0, 2), (1,)):
+        claim = Claim(uuid4(), 1, uuid4(), kind, config={}, gpus=gpus)
+        Supervisor(claim, settings, standby)._start()
+    (two, environment), (one, _) = started
+    assert two[two.index("--num_processes") + 1] == "2" and two[two.index("--module") + 1] == f"calibrl_core.{kind}"
+    assert environment["CUDA_VISIBLE_DEVICES"] == "0,2"
+    assert one[1:3] == ["-m", f"calibrl_core.{kind}"]
