@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -120,6 +121,11 @@ def expired(job_id: UUID) -> bool:
     except OperationalError:
         return False
     return True
+
+
+def processes_of(folder: Path, count: int) -> bool:
+    """Return True if at least `count` processes of a job run."""
+    return len(processes_with(folder)) >= count
 
 
 def trainer_sees(job_id: UUID) -> str:
@@ -259,7 +265,7 @@ def test_a_two_gpu_evaluation_runs_in_two_processes(
             job_id = lifecycle.submit(session, job_spec_adapter.validate_python(spec), actor="user").id
         if gpus:
             folder = get_settings().job_dir(job_id)
-            eventually(lambda folder=folder: len(processes_with(folder)) >= 3)  # the launcher and its two
+            eventually(partial(processes_of, folder, 3))  # the launcher and its two
         assert ended(job_id)[0] is JobStatus.SUCCEEDED, status(job_id)
         with session_scope() as session:
             results.append(jobs.get(session, job_id).result)

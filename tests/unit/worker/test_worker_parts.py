@@ -8,7 +8,6 @@ from uuid import uuid4
 
 import pytest
 
-from calibrl.processes import children
 from calibrl.schemas import Reason
 from jobs.lifecycle import Claim
 from jobs.settings import Settings
@@ -124,7 +123,11 @@ def test_a_job_gets_one_process_per_gpu(
     kind: Literal["train", "evaluate"], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[tuple[list[str], dict[str, str]]] = []
-    monkeypatch.setattr(children, "start", lambda command, *, log, env: started.append((list(command), dict(env))))
+
+    def start(command: list[str], *, log: Path, env: dict[str, str]) -> None:
+        started.append((list(command), dict(env)))
+
+    monkeypatch.setattr("calibrl.processes.children.start", start)
     settings = Settings(data_dir=tmp_path)
     standby = Standby(settings, child_environment(()))
     for gpus in ((0, 2), (1,)):
