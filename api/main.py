@@ -40,7 +40,7 @@ from api.routes import (
 )
 from api.sweeper import Sweeper
 from jobs import db
-from jobs.logs import configure_logs
+from jobs.service_logs import configure_logs
 from jobs.settings import get_settings
 from jobs.webhooks.sender import Sender
 

@@ -16,8 +16,9 @@ from calibrl_core.optimizer_settings import OptimizerSettings
 from calibrl_core.record_settings import CheckpointSettings, DiagnosticsSettings, SampleSettings
 from calibrl_core.sampling_settings import SamplingSettings
 from calibrl_core.settings_base import StrictSettings, one_of
-from calibrl_core.verifiers import FormatReward, MathReward, Reward
+from calibrl_core.verifiers import FormatReward, MathReward
 from calibrl_core.verifiers.base import AnswerVerifier
+from calibrl_core.verifiers.registry import Reward
 
 RECOMPUTED_FROM = 1_000_000_000  # parameters
 

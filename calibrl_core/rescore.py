@@ -17,8 +17,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from calibrl_core.verifiers import Reward
 from calibrl_core.verifiers.plugin import PluginError
+from calibrl_core.verifiers.registry import Reward
 from calibrl_core.verifiers.scorer import Scorer
 
 AT_ONCE = 16  # completions per batch: a few that use their whole time limit delay the others only briefly

@@ -18,7 +18,7 @@ from calibrl.schemas import HOUR
 from calibrl.settings import SettingsError
 from jobs import janitor
 from jobs.janitor import Finding
-from jobs.logs import configure_logs
+from jobs.service_logs import configure_logs
 from jobs.settings import Settings, get_settings
 
 log = structlog.get_logger()

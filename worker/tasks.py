@@ -13,7 +13,7 @@ from calibrl.schemas import JobStatus, Reason
 from jobs import lifecycle, queue
 from jobs.db import session_scope
 from jobs.lifecycle import Claim, LeaseLost, Outcome
-from jobs.logs import configure_logs
+from jobs.service_logs import configure_logs
 from jobs.settings import Settings, get_settings
 from worker import gpus
 from worker.attempt_folder import CheckpointsMissing

@@ -8,7 +8,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from calibrl.schemas.base import MAX_STEP, Record
 from calibrl_core.config import usable_rewards
 from calibrl_core.settings_base import StrictSettings
-from calibrl_core.verifiers import Reward
+from calibrl_core.verifiers.registry import Reward
 
 MAX_REPLAY_COMPLETIONS = 5000  # that are scored again at once
 MAX_REPLAY_VERDICT_SECONDS = 5.0  # seconds

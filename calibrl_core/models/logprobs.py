@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from calibrl_core.models.entropy import entropy
+
 # Logits in memory at the same time, 4 bytes each: 64 MB on a CPU; on a GPU enough rows to use it fully.
 CHUNK_ELEMENTS = {"cpu": 2**24, "cuda": 2**26}
 
@@ -153,10 +155,3 @@ def sampler_logits(logits: Tensor, temperature: float, banned: Tensor) -> Tensor
     banned: `[V]` bool.
     """
     return (logits.to(_exact(logits.dtype)) / temperature).masked_fill_(banned, -torch.inf)
-
-
-def entropy(logits: Tensor) -> Tensor:
-    """Return the entropy (nats) of softmax(logits), `[...]` from logits `[..., V]`; -inf logits have probability 0."""
-    logprobs = logits.log_softmax(-1)
-    probabilities = logprobs.exp()
-    return -(probabilities * logprobs.masked_fill(probabilities == 0, 0.0)).sum(-1)

@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from calibrl_core.process_limits import REAP_SECONDS
-from calibrl_core.verifiers import Reward
 from calibrl_core.verifiers.plugin import PluginError
+from calibrl_core.verifiers.registry import Reward
 
 MOST_WORKERS = 4
 START_SECONDS = 120.0  # a fresh interpreter and its imports, on a busy machine

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from calibrl_core.verifiers import Reward
 from calibrl_core.verifiers.base import NeedsWorker, answer_form, follows_format
 from calibrl_core.verifiers.plugin import plugin_versions
 from calibrl_core.verifiers.pool import Verdict, VerdictRequest, WorkerPool
+from calibrl_core.verifiers.registry import Reward
 
 
 @dataclass(frozen=True)

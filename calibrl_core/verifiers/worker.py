@@ -25,7 +25,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from calibrl_core.parent_death import end_with_parent
-from calibrl_core.verifiers import Reward
+from calibrl_core.verifiers.registry import Reward
 
 MEMORY_BYTES = 2 * 2**30  # of data; beyond, an allocation fails
 LONGEST_ERROR = 500  # characters

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from calibrl_core.config import TrainConfig
-from calibrl_core.verifiers import ExactReward, FormatReward, MathReward, PluginReward, Reward
+from calibrl_core.verifiers import ExactReward, FormatReward, MathReward, PluginReward
 from calibrl_core.verifiers.base import follows_format
 from calibrl_core.verifiers.plugin import PluginError, plugin_versions
+from calibrl_core.verifiers.registry import Reward
 from calibrl_core.verifiers.scorer import Scorer
 from tests.support.verifier_package import install, plugin, score_of
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from calibrl_core.models import logprobs as logprobs_module
-from calibrl_core.models.logprobs import Head, entropy, sampler_logits, token_logprobs
+from calibrl_core.models.entropy import entropy
+from calibrl_core.models.logprobs import Head, sampler_logits, token_logprobs
 
 TOKENS, HIDDEN, VOCABULARY = 37, 8, 50
 
