@@ -250,6 +250,17 @@ class TrainSettings(StrictSettings):
         description="Distribution over several processes. ddp: each process holds all weights. fsdp: the weights "
         "are sharded (FSDP2).",
     )
+    shard_size: int | None = Field(
+        None,
+        ge=2,
+        description="Number of processes that share one copy of the weights with parallel: fsdp, such as those of one "
+        "machine (HSDP). It must divide the number of processes. None: all processes.",
+    )
+    cpu_offload: bool = Field(
+        False,
+        description="With parallel: fsdp, keep shards of weights, gradients and moments in host memory, and update the "
+        "weights there. A pass copies the weights of a layer to its GPU.",
+    )
     steps: int | None = Field(
         None, ge=1, le=10_000_000, description="Number of steps of the run. None: epochs decides. Set one of the two."
     )
@@ -287,6 +298,9 @@ class TrainSettings(StrictSettings):
         if (self.steps is None) == (self.epochs is None):
             which = "steps or epochs" if self.steps is None else "only one of steps and epochs"
             raise ValueError(f"steps: set {which}")
+        for name in ("shard_size", "cpu_offload"):
+            if getattr(self, name) and self.parallel != "fsdp":
+                raise ValueError(f"{name}: only with parallel: fsdp; set it, or remove {name}")
         if self.optimizer.kind == "adamw_8bit" and self.parallel == "fsdp":
             raise ValueError(
                 "optimizer.kind: adamw_8bit does not work with parallel: fsdp, which shards moments; use adamw"

@@ -35,6 +35,7 @@ from calibrl_core.health import Alert, HealthMonitor
 from calibrl_core.models.encoding_workers import EncodingWorkers, useful_workers
 from calibrl_core.models.policy import load_policy, make_reference
 from calibrl_core.models.positions import check_positions
+from calibrl_core.models.weights import Sharding
 from calibrl_core.report import Report, health_sentence
 from calibrl_core.rollout.engines import make_engine
 from calibrl_core.run.checkpoint import Checkpoints, TrainerState, read_state, restore_optimizer
@@ -97,8 +98,8 @@ class _Run:
         self.state = read_state(saved) if saved else TrainerState()
         self.saved_step = self.state.step
         self.identity = RunIdentity(config, self.state.identity if saved else None, ranks)
-        sharded = config.parallel == "fsdp" and ranks.world > 1
-        self.policy = load_policy(config.model, config.precision, saved, config.prompts, sharded=sharded)
+        sharding = _sharding(config, ranks.world)
+        self.policy = load_policy(config.model, config.precision, saved, config.prompts, sharding=sharding)
         examples = self._training_examples()
         with self.policy.weights.gathered():
             self.check = checked(self.policy, config.model, examples, report, ranks)
@@ -333,6 +334,24 @@ class _Run:
             "best_step": self.state.best_step,
             "best_validation_accuracy": self.state.best_value,
         }
+
+
+def _sharding(config: TrainConfig, world: int) -> Sharding | None:
+    """Return the distribution of the weights over `world` processes; None: each holds all.
+
+    Raises:
+        LaunchError: the settings do not fit this number of processes.
+    """
+    if config.cpu_offload and world == 1:
+        raise LaunchError("cpu_offload needs several processes: start more, or remove cpu_offload")
+    if config.parallel != "fsdp" or world == 1:
+        return None
+    if world % (config.shard_size or world):
+        raise LaunchError(
+            f"shard_size ({config.shard_size}) must divide the number of processes ({world}): "
+            "change one of them, or remove shard_size"
+        )
+    return Sharding(config.shard_size, config.cpu_offload)
 
 
 def main() -> None:

@@ -7,14 +7,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from calibrl_core.models.weights import Weights
+from calibrl_core.models.weights import Sharding, Weights
 
 
-def place(model: Any, device: torch.device, *, sharded: bool, bfloat16: bool, frozen_in_half: bool) -> Weights:
+def place(
+    model: Any, device: torch.device, *, sharding: Sharding | None, bfloat16: bool, frozen_in_half: bool
+) -> Weights:
     """Move a model's weights to `device`, in float32; return the access to them.
 
     Args:
-        sharded: hold this process's shard of each weight. All processes must call this.
+        sharding: hold this process's shard of each weight. All processes must call this.
         bfloat16: passes run in bfloat16.
         frozen_in_half: keep linear layers without trained weights in bfloat16, which saves the conversion that autocast
             would otherwise do at every call.
@@ -25,10 +27,10 @@ def place(model: Any, device: torch.device, *, sharded: bool, bfloat16: bool, fr
         dtype = torch.bfloat16 if module in in_half else torch.float32
         module._apply(lambda one: one.to(device, dtype if one.is_floating_point() else None), recurse=False)
 
-    if sharded:
+    if sharding is not None:
         from calibrl_core.models.sharded_weights import shard
 
-        return shard(model, device, convert, bfloat16=bfloat16)
+        return shard(model, device, convert, sharding, bfloat16=bfloat16)
     for module in model.modules():
         convert(module)
     return Weights()

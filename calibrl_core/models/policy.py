@@ -31,6 +31,7 @@ from calibrl_core.models.placement import place
 from calibrl_core.models.tensor_files import write_tensors
 from calibrl_core.models.turn_end import turn_end
 from calibrl_core.models.vocabulary import banned_ids
+from calibrl_core.models.weights import Sharding
 
 SMALL = 20_000_000  # parameters; for smaller models one thread is faster than two
 
@@ -46,12 +47,12 @@ class Policy:
         precision: Precision = "auto",
         form: PromptFormat = DEFAULT_FORMAT,
         *,
-        sharded: bool = False,
+        sharding: Sharding | None = None,
     ) -> None:
         """Move `model` to `device`, with weights in float32: the optimizer's masters. In bfloat16, frozen linear layers
         of a model with adapters or without any trained weight are kept in bfloat16.
 
-        `precision` is that of forward and backward passes; auto: bfloat16 on a GPU. sharded: hold this process's shard
+        `precision` is that of forward and backward passes; auto: bfloat16 on a GPU. sharding: hold this process's shard
         of each weight; all processes must call this.
 
         Raises:
@@ -66,7 +67,7 @@ class Policy:
         self.bfloat16 = precision == "bfloat16" or (precision == "auto" and device.type == "cuda")
         self._lora = adapters.lora_layers(self.model)
         frozen_in_half = self.bfloat16 and (bool(self._lora) or not self.trained)
-        self.weights = place(model, device, sharded=sharded, bfloat16=self.bfloat16, frozen_in_half=frozen_in_half)
+        self.weights = place(model, device, sharding=sharding, bfloat16=self.bfloat16, frozen_in_half=frozen_in_half)
         self.tokenizer = getattr(processor, "tokenizer", processor)
         self.tokenizer.padding_side = "left"  # a reload resets it to right
         if self.tokenizer.pad_token_id is None:
@@ -336,13 +337,13 @@ def load_policy(
     checkpoint: Path | None = None,
     form: PromptFormat = DEFAULT_FORMAT,
     *,
-    sharded: bool = False,
+    sharding: Sharding | None = None,
     frozen: bool = False,
 ) -> Policy:
     """Return the policy that a config names, on the GPU if there is one, set up for training. frozen: train no weight.
 
     With `checkpoint`, the policy is bit for bit the one that the run which started from `source` wrote there. Never
-    runs code that comes with a model. sharded: see `Policy`.
+    runs code that comes with a model. sharding: see `Policy`.
 
     Raises:
         ModelError: the source is not a trainable kind of model, or has no part that its options name.
@@ -350,14 +351,14 @@ def load_policy(
     """
     options = source.model_dump(include={*ModelOptions.model_fields})
     start = source if checkpoint is None or source.lora else PathModel(path=str(checkpoint), **options)
-    model, processor = load_model(start, mapped=sharded)
+    model, processor = load_model(start, mapped=sharding is not None)
     adapters.prepare_model(model, source)
     if checkpoint is not None and source.lora:
         adapters.load_adapter(checkpoint / adapters.FOLDER, model)
     if frozen:
         model.requires_grad_(False)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    policy = Policy(model, processor, device, precision, form, sharded=sharded)
+    policy = Policy(model, processor, device, precision, form, sharding=sharding)
     _check_head(policy)
     return policy
 
@@ -370,10 +371,10 @@ def make_reference(policy: Policy, source: ModelSource, precision: Precision = "
     """
     if source.lora:
         return policy.without_adapters()
-    sharded = policy.weights.sharded
-    model, processor = load_model(source, mapped=sharded)
+    sharding = policy.weights.sharding
+    model, processor = load_model(source, mapped=sharding is not None)
     model.requires_grad_(False)
-    reference = Policy(model, processor, policy.device, precision, policy.encoder.form, sharded=sharded)
+    reference = Policy(model, processor, policy.device, precision, policy.encoder.form, sharding=sharding)
     reference.encoder = policy.encoder  # so that a prompt is encoded once for both
     return reference
 

@@ -14,19 +14,21 @@ from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
 from calibrl_core.distributed.ranks import Ranks
 from calibrl_core.models.tensor_files import TensorFiles
-from calibrl_core.models.weights import Weights
+from calibrl_core.models.weights import Sharding, Weights
 
 T = TypeVar("T")
 
 
-def shard(model: Any, device: torch.device, convert: Callable[[nn.Module], None], *, bfloat16: bool) -> ShardedWeights:
+def shard(
+    model: Any, device: torch.device, convert: Callable[[nn.Module], None], sharding: Sharding, *, bfloat16: bool
+) -> ShardedWeights:
     """Hold only this process's shard of a model's weights. All processes must hold equal weights and call this before
     an optimizer is made.
 
@@ -37,22 +39,33 @@ def shard(model: Any, device: torch.device, convert: Callable[[nn.Module], None]
     Raises:
         RuntimeError: some weights were not sharded.
     """
-    mesh = init_device_mesh(device.type, (distributed.get_world_size(),))
+    mesh = _mesh(device, sharding.size)
+    policy = CPUOffloadPolicy(pin_memory=device.type == "cuda") if sharding.offload else OffloadPolicy()
     # Autocast converts inputs where a layer needs it. Outside the layers is the head, which stays in float32.
     in_layers = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
     layers = _layers(model.get_decoder())
     for layer in layers:
         for module in layer.modules():
             convert(module)
-        fully_shard(layer, mesh=mesh, mp_policy=in_layers if bfloat16 else MixedPrecisionPolicy())
+        fully_shard(
+            layer, mesh=mesh, mp_policy=in_layers if bfloat16 else MixedPrecisionPolicy(), offload_policy=policy
+        )
     inside = {module for layer in layers for module in layer.modules()}
     for module in model.modules():
         if module not in inside:
             convert(module)
-    root = fully_shard(_Pass(model), mesh=mesh)
+    root = fully_shard(_Pass(model), mesh=mesh, offload_policy=policy)
     if not all(isinstance(parameter, DTensor) for parameter in model.parameters()):
         raise RuntimeError("fully_shard left some weights whole")
-    return ShardedWeights(root, [cast(FSDPModule, layer) for layer in layers])
+    return ShardedWeights(root, [cast(FSDPModule, layer) for layer in layers], sharding, mesh.size() // mesh.shape[-1])
+
+
+def _mesh(device: torch.device, size: int | None) -> DeviceMesh:
+    """Return all processes in one row, or `size` neighbours per row (HSDP): each row holds one copy of the weights."""
+    world = distributed.get_world_size()
+    if size is None or size == world:
+        return init_device_mesh(device.type, (world,))
+    return init_device_mesh(device.type, (world // size, size), mesh_dim_names=("copy", "shard"))
 
 
 def _layers(decoder: nn.Module) -> list[nn.Module]:
@@ -79,10 +92,9 @@ class _Pass(nn.Module):
 class ShardedWeights(Weights):
     """Weights of which each process holds one shard."""
 
-    sharded = True
-
-    def __init__(self, root: FSDPModule, layers: list[FSDPModule]) -> None:
-        self._root, self._layers = root, layers
+    def __init__(self, root: FSDPModule, layers: list[FSDPModule], sharding: Sharding, copies: int) -> None:
+        """`copies`: how often all processes together hold each shard."""
+        self._root, self._layers, self.sharding, self._copies = root, layers, sharding, copies
         self._gathered = False
         for unit in (root, *layers):
             # A token's weight in the loss is divided by the tokens of all processes, so gradients must be summed.
@@ -148,7 +160,7 @@ class ShardedWeights(Weights):
         return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
     def sum_over_shards(self, values: Sequence[float], ranks: Ranks) -> list[float]:
-        return ranks.sum_over(values)
+        return [value / self._copies for value in ranks.sum_over(values)]
 
     def whole(self, tensor: Tensor) -> Tensor:
         return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
@@ -160,7 +172,7 @@ class ShardedWeights(Weights):
             parameter.shape, parameter.device_mesh, parameter.placements
         )
         part = files.read_rows(name, offset[0], shape[0]).to(parameter.device)  # shards are blocks of the first axis
-        return DTensor.from_local(
+        whole = DTensor.from_local(
             part,
             parameter.device_mesh,
             parameter.placements,
@@ -168,3 +180,4 @@ class ShardedWeights(Weights):
             shape=parameter.shape,
             stride=parameter.stride(),
         )
+        return whole.to(parameter.device)  # offloaded: `from_local` moves it to the device of the mesh

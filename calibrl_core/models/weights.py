@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TypeVar
 
 from torch import Tensor, nn
@@ -16,6 +17,16 @@ from calibrl_core.models.tensor_files import TensorFiles
 
 T = TypeVar("T")
 
+
+@dataclass(frozen=True)
+class Sharding:
+    """Distribution of the weights over processes (FSDP2). `size`: processes that share one copy; None: all. `offload`:
+    keep the shards in host memory."""
+
+    size: int | None = None
+    offload: bool = False
+
+
 # The prefix that names the layer of a tensor; outside the layers, the module with its adapter, or the tensor alone.
 _GROUP = re.compile(r".*?\.\d+\.|.*?(?=\.base_layer\.|\.lora_)")
 
@@ -23,7 +34,12 @@ _GROUP = re.compile(r".*?\.\d+\.|.*?(?=\.base_layer\.|\.lora_)")
 class Weights:
     """Weights that this process holds in full."""
 
-    sharded = False
+    sharding: Sharding | None = None
+
+    @property
+    def sharded(self) -> bool:
+        """Return if this process holds one shard only."""
+        return self.sharding is not None
 
     def run(self, function: Callable[[], T]) -> T:
         """Return `function()`, a forward pass, with the weights that it needs. If it needs a gradient it must return

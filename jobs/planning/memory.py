@@ -8,7 +8,7 @@ completions by the reference, and updates; sometimes it saves. The peak is that 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import get_args
 
@@ -22,6 +22,7 @@ BASE_BYTES = {True: 1 << 30, False: 400_000_000}  # CUDA context and libraries; 
 HOST_BASE_BYTES = 2_000_000_000  # of a process on a GPU: Python with its libraries
 FILE_BYTES = 2 * 10**9  # of a checkpoint, on the host: see calibrl_core.models.tensor_files
 
+OFFLOADED = ("weights", "optimizer", "gradients", "second gradient", "reference")  # parts that `cpu_offload` moves
 ALWAYS: tuple[MemoryPhase, ...] = get_args(MemoryPhase)
 TRAINING: tuple[MemoryPhase, ...] = ("rollout", "reference", "update", "save")
 PASSES: tuple[MemoryPhase, ...] = ("rollout", "update")
@@ -29,12 +30,14 @@ PASSES: tuple[MemoryPhase, ...] = ("rollout", "update")
 
 @dataclass(frozen=True)
 class _Sizes:
-    """Quantities that the memory depends on. `shards`: number of processes that share the per-parameter memory."""
+    """Quantities that the memory depends on. `shards`: number of processes that share the per-parameter memory.
+    `offload`: this memory is the host's."""
 
     shape: ModelShape
     on_gpu: bool
     bfloat16: bool
     shards: int
+    offload: bool = False
 
     @property
     def width(self) -> int:
@@ -72,11 +75,15 @@ def estimate(spec: TrainSpec | EvaluateSpec, shape: ModelShape, options: ModelOp
     sharded = isinstance(spec, TrainSpec) and spec.parallel == "fsdp" and gpus > 1
     bfloat16 = spec.precision == "bfloat16" or (spec.precision == "auto" and gpus > 0)
     sizes = _Sizes(shape, gpus > 0, bfloat16, gpus if sharded else 1)
-    trained = 0
+    if isinstance(spec, TrainSpec) and sharded:
+        sizes = replace(sizes, shards=spec.shard_size or gpus, offload=spec.cpu_offload)
+    trained = offloaded = 0
     parts = [_part("process", BASE_BYTES[gpus > 0], ALWAYS, "constant: CUDA context, or Python with its libraries")]
     if isinstance(spec, TrainSpec):
         trained, added = _trained(shape, options)
         parts += [*_weights(sizes, options, trained, added), *_training(spec, sizes, options, trained)]
+        offloaded = sum(part.bytes for part in parts if part.name in OFFLOADED) if sizes.offload else 0
+        parts = [part for part in parts if not (sizes.offload and part.name in OFFLOADED)]
         parts += _gathered(sizes, trained - added, frozen=options.freeze_vision)
         samples = _samples(spec)
         rows = spec.prompts_per_step * spec.rollout.group_size if samples else 0
@@ -90,7 +97,7 @@ def estimate(spec: TrainSpec | EvaluateSpec, shape: ModelShape, options: ModelOp
     return MemoryPlan(
         bytes=max(by_phase(parts).values()),
         on="GPU" if gpus else "host",
-        host_bytes=_host_bytes(sizes) if gpus else max(by_phase(parts).values()),
+        host_bytes=_host_bytes(sizes) + offloaded if gpus else max(by_phase(parts).values()),
         phases=by_phase(parts),
         parameters=shape.parameters,
         trained=trained,

@@ -54,6 +54,8 @@ def _changes(spec: TrainSpec) -> Iterator[tuple[str, object, Change]]:
             yield "micro_batch_tokens", update, _setting(None, micro_batch_tokens=update)
         if decoded >= SMALLEST_BATCH:
             yield "rollout.batch_tokens", decoded, _setting("rollout", batch_tokens=decoded)
+    if spec.resources.gpus > 1 and not spec.cpu_offload:
+        yield "cpu_offload", "true", _setting(None, cpu_offload=True)
     if spec.resources.gpus <= 1 and spec.parallel == "ddp":
         yield "optimizer.kind", "adamw_8bit", _setting("optimizer", kind="adamw_8bit")
     if spec.model.lora is None:

@@ -16,6 +16,7 @@ from calibrl_core.config import PathModel
 from calibrl_core.distributed.process_group import join_process_group
 from calibrl_core.models import tensor_files
 from calibrl_core.models.policy import load_policy
+from calibrl_core.models.weights import Sharding
 from calibrl_core.optimizer_settings import OptimizerSettings
 from calibrl_core.record_settings import CheckpointSettings
 from calibrl_core.run.checkpoint import Checkpoints, TrainerState, restore_optimizer
@@ -44,7 +45,7 @@ def main(folder: Path) -> None:
     found: dict[str, int] = {}
     with join_process_group() as ranks:
         with peak(found, "load", folder):
-            policy = load_policy(PathModel(path=str(folder / "model")), sharded=True)
+            policy = load_policy(PathModel(path=str(folder / "model")), sharding=Sharding())
         optimizer = make_optimizer(policy, OptimizerSettings())
         for parameter in policy.trained.values():
             parameter.grad = torch.ones_like(parameter)

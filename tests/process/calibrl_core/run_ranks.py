@@ -19,6 +19,7 @@ from calibrl_core.distributed.process_group import join_process_group
 from calibrl_core.distributed.ranks import Ranks
 from calibrl_core.evaluate import evaluate
 from calibrl_core.models.policy import load_policy
+from calibrl_core.models.weights import Sharding
 from calibrl_core.report import EventFile, SilentReport
 from calibrl_core.rollout.base import SamplingRequest
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
@@ -52,7 +53,7 @@ def rollouts(model: BuiltinModel, ranks: Ranks) -> dict[str, Any]:
     """Sample from a policy with sharded weights and record the state that it keeps."""
     examples = data.load(BuiltinData(builtin="digits", split="validation", rows=3))
     whole = load_policy(model).model.state_dict()
-    policy = load_policy(model, sharded=True)
+    policy = load_policy(model, sharding=Sharding())
     parameters = list(policy.model.parameters())
     found = {
         "all_sharded": all(isinstance(one, DTensor) for one in parameters),

@@ -244,3 +244,18 @@ def test_an_evaluation_in_bfloat16_holds_no_float32_masters(tmp_path: Path) -> N
     linear = sum(math.prod(size) for size in shape.linear.values())
     assert weights("float32") == 4 * shape.parameters
     assert weights("bfloat16") == 4 * shape.parameters - 2 * linear
+
+
+def test_shards_of_a_copy_and_in_host_memory() -> None:
+    shape = tiny_vlm()
+    four, two, host = (
+        plan(shape, resources={"gpus": 4}, parallel="fsdp", precision="float32", **changes)
+        for changes in ({}, {"shard_size": 2}, {"cpu_offload": True})
+    )
+    for name, size in (("weights", 4), ("optimizer", 8), ("gradients", 4)):
+        assert parts(four)[name] == size * shape.parameters // 4
+        assert parts(two)[name] == size * shape.parameters // 2
+        assert name not in parts(host)
+    moved = sum(parts(four)[name] for name in ("weights", "optimizer", "gradients", "second gradient"))
+    assert host.host_bytes == four.host_bytes + moved
+    assert host.phases["update"] == four.phases["update"] - moved
