@@ -84,7 +84,13 @@ def _from_folder(path: str, mapped: bool) -> tuple[Any, Any]:
         AutoModelForImageTextToText,
     )
 
-    config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    try:
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    except ValueError as error:  # of transformers: the kind is unknown, or known only to code that comes with it
+        raise ModelError(
+            f"{path}: this version of transformers does not know the kind of this model, and code that comes with a "
+            "model never runs; choose another model, or a version in the format of transformers"
+        ) from error
     if reason := _REFUSED.get(config.model_type):
         raise ModelError(f"model: the trainer does not support {config.model_type}: {reason}; choose another model")
     auto: Any

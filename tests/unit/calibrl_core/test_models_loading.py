@@ -179,3 +179,10 @@ def test_a_gguf_file_that_lacks_tensors_or_has_more_is_refused(tmp_path: Path) -
     assert f"missing: {UP}; download" in refusal(lacking)
     assert "missing: model.layers.2." in refusal(write_gguf(tmp_path / "more.gguf", 3))
     assert "unexpected: blk.1.attn_k.weight, " in refusal(write_gguf(tmp_path / "fewer.gguf", 1))
+
+
+@pytest.mark.parametrize("auto_map", [{}, {"AutoConfig": "configuration.Config"}])
+def test_a_model_that_needs_its_own_code_is_refused(tmp_path: Path, auto_map: dict[str, str]) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "unheard_of", "auto_map": auto_map}))
+    (tmp_path / "configuration.py").write_text("raise SystemExit('it ran')")
+    assert "code that comes with a model never runs" in refusal(tmp_path)
