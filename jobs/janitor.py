@@ -1,7 +1,8 @@
-"""The janitor: finds and removes leftovers: expired leases, folders and checkpoints without a row, and ended jobs past
-the retention of their project. Finding changes nothing. Removing twice, or on several machines at once, is safe.
+"""The janitor: finds and removes leftovers: expired leases, folders and checkpoints without a row, ended jobs past the
+retention of their project, and unused models of the hub. Finding changes nothing. Removing twice, or on several
+machines at once, is safe.
 
-Only folders below `runs` in the data folder are removed, and no link there is followed.
+Only folders below `runs` and `cache/models` in the data folder are removed, and no link there is followed.
 """
 
 import os
@@ -23,6 +24,7 @@ from sqlalchemy.orm import Session
 from calibrl.schemas import DAY
 from jobs import lifecycle
 from jobs.db import session_scope
+from jobs.files import hub_models
 from jobs.repository import events, janitor, jobs
 from jobs.settings import Settings
 
@@ -39,15 +41,16 @@ class Kind(StrEnum):
     ORPHAN_RUN = "orphan_run"  # folder of a run without a job in the database
     ORPHAN_CHECKPOINT = "orphan_checkpoint"  # checkpoint of an ended attempt without a row
     RETENTION = "retention"  # job past the retention of its project
+    HUB_MODEL = "hub_model"  # downloaded model that no job has used for a week
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something to remove. `path`: its folder on this machine, if there is one. `bytes`: freed bytes on disk and in
-    the database."""
+    """Something to remove. `job_id`: None for what belongs to no job. `path`: its folder on this machine, if there is
+    one. `bytes`: freed bytes on disk and in the database."""
 
     kind: Kind
-    job_id: UUID
+    job_id: UUID | None
     path: Path | None
     bytes: int
     why: str
@@ -68,12 +71,14 @@ def find(settings: Settings) -> list[Finding]:
         due = {row.id: row for row in _due(session, folders.keys())}
         named = {_in_job(job_id, path) for job_id, path in janitor.checkpoint_paths(session, known.keys())}
         born = janitor.database_created_at(session).timestamp()
+        commits = janitor.commits_in_use(session)
     findings = [*_cut_short(settings), *map(_lease, leases)]
     for job_id, folder in folders.items():
         if job_id not in known:
             findings += _orphan_run(job_id, folder, born)
         elif job_id not in due and not known[job_id].leased:
             findings += _orphan_checkpoints(known[job_id], folder, named)
+    findings += map(_hub_model, hub_models.unused(settings.data_dir / "cache" / "models", commits))
     return findings + [_retention(row, folders.get(row.id)) for row in due.values()]
 
 
@@ -86,7 +91,10 @@ def remove(findings: Sequence[Finding]) -> list[Finding]:
     for finding in findings:
         try:
             path = _forget(finding) if finding.kind is Kind.RETENTION else finding.path
-            if path:
+            if path and finding.kind is Kind.HUB_MODEL:
+                if not hub_models.remove(path):
+                    continue
+            elif path:
                 with suppress(FileNotFoundError):  # removed by another machine that shares the disk
                     shutil.rmtree(path)
         except NotDue:
@@ -105,6 +113,7 @@ def _forget(finding: Finding) -> Path | None:
         NotDue: the job is needed again.
     """
     aside = None
+    assert finding.job_id is not None
     with session_scope() as session:
         jobs.lock(session, finding.job_id)  # so that it cannot be retried or become a dependency
         if not _due(session, [finding.job_id], only=True):
@@ -157,6 +166,11 @@ def _retention(row: Row[Any], folder: Path | None) -> Finding:
     size = row.bytes + (_measure(folder)[0] if folder else 0)
     why = f"ended {row.days:.0f} days ago; retention of project {row.project}: {row.retention_days} days"
     return Finding(Kind.RETENTION, row.id, folder, size, why)
+
+
+def _hub_model(path: Path) -> Finding:
+    size, _ = _measure(path)
+    return Finding(Kind.HUB_MODEL, None, path, size, "no job has used this model of the hub for a week")
 
 
 def _in_job(job_id: UUID, path: str) -> tuple[UUID, str, str]:

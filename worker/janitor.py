@@ -55,7 +55,7 @@ def table(findings: Sequence[Finding]) -> Table:
         # Text objects: Rich must not read markup in a name.
         cells = (
             finding.kind,
-            str(finding.job_id),
+            str(finding.job_id or ""),
             str(finding.path or ""),
             filesize.decimal(finding.bytes),
             finding.why,

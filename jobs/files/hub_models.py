@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from dataclasses import dataclass
 from errno import ENOSPC
 from hashlib import sha256
@@ -37,6 +37,8 @@ STALLED_SECONDS = 900.0  # time in which another process must bring bytes, if it
 MAX_HEADER_BYTES = 50_000_000  # of a safetensors file
 FIRST_BYTES = 2**18  # most headers are shorter
 FILES = "files.json"
+UNUSED_SECONDS = 7 * 86_400.0  # age since the last start of a job at which a model can be removed
+PARTIAL = ".partial"  # suffix of the folder of an incomplete download
 
 
 @dataclass(frozen=True)
@@ -125,8 +127,7 @@ def fetch_to_machine(model: HubSnapshot, note: Callable[[str], object]) -> Itera
     """
     folder = model.path
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(f"{model.commit}.partial")
-    lock = FileLock(folder.with_name(f"{model.commit}.lock"))
+    partial, lock = folder.with_name(f"{model.commit}{PARTIAL}"), _lock(folder)
     yield from _wait_for(lock, partial, model)
     try:
         if not folder.is_dir():
@@ -136,6 +137,40 @@ def fetch_to_machine(model: HubSnapshot, note: Callable[[str], object]) -> Itera
         os.utime(folder)  # marks the model as in use
     finally:
         lock.release()
+
+
+def unused(folders: Path, named: Collection[str]) -> list[Path]:
+    """Return the folders of models, complete or not, that no job has used for a week. `named`: commits that unfinished
+    jobs name.
+
+    folders: `cache/models`.
+    """
+    found = (path for path in folders.glob("*/*/*") if path.is_dir() and not path.is_symlink())
+    return sorted(path for path in found if path.name.removesuffix(PARTIAL) not in named and _old(path))
+
+
+def remove(path: Path) -> bool:
+    """Remove a folder that `unused` returned; return False if a job uses it again."""
+    lock = _lock(path.with_name(path.name.removesuffix(PARTIAL)))
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return False
+    try:
+        if not _old(path):
+            return False
+        shutil.rmtree(path)
+    finally:
+        lock.release()
+    return True
+
+
+def _old(path: Path) -> bool:
+    return time.time() - path.stat().st_mtime > UNUSED_SECONDS
+
+
+def _lock(folder: Path) -> FileLock:
+    return FileLock(folder.with_name(f"{folder.name}.lock"))
 
 
 def _wait_for(lock: FileLock, partial: Path, model: HubSnapshot) -> Iterator[None]:

@@ -65,6 +65,14 @@ def paths_in_use(session: Session) -> list[str]:
     return [path for path in session.scalars(query) if isinstance(path, str)]
 
 
+def commits_in_use(session: Session) -> list[str]:
+    """Return all revisions of models and data in the specs of unfinished jobs."""
+    query = select(func.jsonb_path_query(Job.spec, cast("$.**.revision", JSONPATH))).where(
+        Job.status.not_in(JobStatus.final_ones())
+    )
+    return [revision for revision in session.scalars(query) if isinstance(revision, str)]
+
+
 def past_retention(session: Session, ids: Collection[UUID], *, only: bool = False) -> list[Row[Any]]:
     """Return ended jobs past the retention of their project on which no unfinished job depends, and which still have
     rows or are among `ids` (`only`: only those). Columns: `id`, `project`, `retention_days`, `days` since the end,

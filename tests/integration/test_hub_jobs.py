@@ -1,6 +1,7 @@
 """Jobs on models of the hub, from the request to the trainer's config; hub and trainer are fake."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ import pytest
 from safetensors.numpy import save
 
 from calibrl.schemas import JobStatus, Reason
+from jobs import janitor
 from jobs.db import session_scope
 from jobs.files import hub_models
 from jobs.files.hub import HubUnavailable
 from jobs.files.hub_models import HubSnapshot
+from jobs.janitor import Finding, Kind
 from jobs.repository import events
 from jobs.settings import get_settings
 from tests.support.fake_hub import FakeHub, serving_hub
@@ -133,3 +136,23 @@ def test_a_failed_download_continues_on_retry_without_secrets(http: httpx.Client
     folder = get_settings().job_dir(failed.id)
     files = [path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()]
     assert TOKEN not in log_text(failed.id) + "".join(told) and not any(TOKEN.encode() in text for text in files)
+
+
+def test_the_janitor_removes_models_that_no_job_uses(http: httpx.Client, hub: FakeHub) -> None:
+    created = submitted(http, model={"hub": MODEL}, steps=2, prompts_per_step=4, seed=0)
+    folder = HubSnapshot(MODEL, hub.commit, "default").path
+    for path in (folder, folder.with_name(f"{'0' * 40}.partial")):
+        path.mkdir(parents=True)
+        (path / "model.safetensors").write_bytes(WEIGHTS)
+        os.utime(path, (0, 0))
+
+    def found() -> list[Finding]:
+        return [one for one in janitor.find(get_settings()) if one.kind is Kind.HUB_MODEL]
+
+    (partial,) = found()  # the other is named by the job
+    assert partial.path == folder.with_name(f"{'0' * 40}.partial") and partial.bytes == len(WEIGHTS)
+    assert janitor.remove([partial]) == [partial] and not partial.path.exists()
+    http.post(f"/v1/jobs/{created['id']}/cancel")
+    (complete,) = found()
+    os.utime(folder)  # a job has started meanwhile
+    assert (janitor.remove([complete]), found(), folder.is_dir()) == ([], [], True)
