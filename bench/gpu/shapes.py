@@ -119,7 +119,7 @@ def make_model(config: Any, device: str, dtype: torch.dtype) -> Any:
     """Return a model with random weights, built on `device`: cuda, cpu, or meta for the shapes alone."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, AutoModelForImageTextToText
 
-    auto = AutoModelForCausalLM if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING else AutoModelForImageTextToText
+    auto: Any = AutoModelForCausalLM if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING else AutoModelForImageTextToText
     torch.manual_seed(0)
     with torch.device(device):
         model = auto.from_config(config, dtype=dtype)

@@ -48,8 +48,21 @@ def write_files(folder: Path) -> None:
         (folder / name).write_text(json.dumps(ROW | {"reference_answer": "7"}) + "\n")
     rows = pyarrow.Table.from_pylist([{"question": "1+1?", "answer": "2", "expert": "<answer>2</answer>"}])
     pyarrow.parquet.write_table(rows, folder / "train.parquet")
+    write_geometry(folder)
     (folder / "my.yaml").write_text(presets.text("calibrl"))
     (folder / "config.json").write_text(json.dumps(ONE_STEP))
+
+
+def write_geometry(folder: Path) -> None:
+    """Write the files of the guide to Qwen2.5-VL-7B; the model is tiny."""
+    from bench.gpu import shapes
+
+    shapes.write_model(folder / "Qwen2.5-VL-7B-Instruct", shapes.SMALL)
+    picture = {"bytes": png(80), "path": "1.png"}
+    row = {"images": [picture], "problem": "<image>Find x.", "answer": "7", "solution": "<answer>7</answer>"}
+    (folder / "geometry").mkdir()
+    for name in ("train", "validation"):
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), folder / f"geometry/{name}.parquet")
 
 
 class Reader:
@@ -147,6 +160,8 @@ class Reader:
             self.free_the_slot()
         if "docs/examples/warmup.yaml" in given:
             given += ["--set", "steps=20"]  # milliseconds instead of half a minute
+        if "docs/examples/qwen-7b.yaml" in given:
+            given += ["--set", "resources.gpus=0"]  # the machine of the test has none
         with asked_by_profile(given):
             result = CliRunner().invoke(cli.app, given[1:], input=f"{self.stack.api_key}\n")
         assert result.exit_code == 0, f"{' '.join(given)}: {result.stderr or result.stdout}"

@@ -99,7 +99,12 @@ def test_a_goal_is_met_from_its_bound_on() -> None:
 
 
 def test_a_check_fails_only_after_all_were_made() -> None:
-    items = [at_most("a", 2.0, "", 1.0), "a note", Measure("b", None, met=False), at_most("c", 1.0, "", 1.0)]
+    items: list[Item] = [
+        at_most("a", 2.0, "", 1.0),
+        "a note",
+        Measure("b", None, met=False),
+        at_most("c", 1.0, "", 1.0),
+    ]
     found = []
     with pytest.raises(CheckFailed, match="2 of the checks failed"):
         for item in required(items):
