@@ -77,6 +77,9 @@ def specs() -> Iterator[Attack]:
         yield _submit(f"with {gpus} GPUs", resources={"gpus": gpus})
     for hub in ("../../etc", "a/b/c", "https://evil.example/x", "a/b;id", "a"):
         yield _submit(f"of the hub: {hub}", data={"hub": hub})
+        yield _submit(f"with a model of the hub: {hub}", model={"hub": hub})
+    for revision in ("../../main", "a?b=c", "a#b", ""):
+        yield _submit(f"with the revision {revision}", model={"hub": "Qwen/tiny", "revision": revision})
     for reward in ("os.system", "../evil", "exec", "__import__"):
         yield _submit(f"judged by {reward}", rewards=[{"type": reward}])
     yield _submit("a plug-in that is not there", rewards=[{"type": "plugin", "name": "os:system"}])
