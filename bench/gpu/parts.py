@@ -10,9 +10,9 @@ from bench.gpu.findings import Part
 PARTS = (
     Part("rollouts", "Contract of the rollouts", 40, correctness.rollouts),
     Part("qwen-7b-lora", "Qwen2.5-VL-7B with LoRA", 110, partial(training.train, shape=shapes.QWEN_7B, lora=True)),
-    Part("qwen-3b", "Qwen2.5-VL-3B, all weights", 100, partial(training.train, shape=shapes.QWEN_3B, lora=False)),
-    Part("qwen-7b", "Qwen2.5-VL-7B, all weights", 80, partial(training.train, shape=shapes.QWEN_7B, lora=False)),
-    Part("kernels", "Attention kernels", 70, correctness.kernels),
+    Part("qwen-3b", "Qwen2.5-VL-3B, all weights", 90, partial(training.train, shape=shapes.QWEN_3B, lora=False)),
+    Part("qwen-7b", "Qwen2.5-VL-7B, all weights", 70, partial(training.train, shape=shapes.QWEN_7B, lora=False)),
+    Part("kernels", "Attention kernels", 90, correctness.kernels),
     Part("families", "Tiny models of all families", 150, correctness.families),
     Part("weight-sync", "Weights to vLLM, language model of 3B", 90, partial(weight_sync.sync, shape=shapes.QWEN_3B)),
 )

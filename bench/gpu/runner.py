@@ -34,7 +34,7 @@ def run_part(part: Part, setup: Setup, shown: Callable[[Item], None]) -> Result:
     # Not forked: a GPU cannot be used in a fork of a process that has only looked for one.
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
-    child = context.Process(target=_serve, args=(part, setup, theirs), name=part.name, daemon=True)
+    child = context.Process(target=_serve, args=(part, setup, theirs), name=part.name)
     child.start()
     theirs.close()
     began = time.monotonic()
