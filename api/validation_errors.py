@@ -1,5 +1,6 @@
 """Conversion of Pydantic's errors: each field has the name that the user wrote."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,6 +8,8 @@ from jobs.errors import FieldError
 
 LONGEST = 1_000  # maximum characters of a field's name and of its message
 Location = tuple[int | str, ...]
+# A check of several fields names the field that should change: "steps: set steps or epochs".
+_FIELD_FIRST = re.compile(r"(?P<field>[a-z]\w*(\.\w+)*): (?P<message>.+)", re.DOTALL)
 
 
 def field_errors(errors: Sequence[Mapping[str, Any]], body: Any) -> list[FieldError]:
@@ -29,6 +32,8 @@ def _field_error(error: Mapping[str, Any], body: Any) -> FieldError:
     if source == "body":
         location = _without_tags(location, body, last_is_missing=kind == "missing")
     message = "Unknown field" if kind == "extra_forbidden" else str(error["msg"]).removeprefix("Value error, ")
+    if kind == "value_error" and (named := _FIELD_FIRST.fullmatch(message)):
+        location, message = (*location, *named["field"].split(".")), named["message"]
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         location += (context["discriminator"].strip("'"),)
         message = f"Must be one of {context['expected_tags']}" if "expected_tags" in context else "Field required"

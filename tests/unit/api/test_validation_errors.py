@@ -34,6 +34,8 @@ def fields(body: Any) -> list[str]:
         ({"steps": -1}, ["steps"]),
         ({"steps": "many"}, ["steps"]),
         ({"steps": 10**400}, ["steps"]),
+        ({"steps": None}, ["steps"]),
+        ({"optimizer": {"kind": "adamw_8bit"}, "parallel": "fsdp"}, ["optimizer.kind"]),
         ({"name": None}, ["name"]),
         ({"rollout": {"group_size": 1}}, ["rollout.group_size"]),
         ({"rollout": 5}, ["rollout"]),

@@ -137,7 +137,7 @@ def test_a_model_is_freed_before_the_next_one_loads(
 def test_an_evaluation_stops_on_request(tmp_path: Path, settings: Any) -> None:
     ended, events = run(tmp_path / "run", settings, should_stop=lambda: True)
     assert (ended["status"], ended["result"]) == ("stopped", {})
-    assert [event["type"] for event in events] == ["start", "progress"]
+    assert [event["type"] for event in events] == ["start", "checked", "progress"]
 
 
 def test_a_model_that_is_computed_wrongly_is_refused_before_it_is_sampled(
