@@ -38,7 +38,7 @@ class FakeHub:
 def serving_hub(model: str, files: dict[str, bytes], **settings: Any) -> Iterator[FakeHub]:
     """Serve one model, with its branch `main`."""
     hub = FakeHub(model, sha256(repr(sorted(files.items())).encode()).hexdigest()[:40], files, **settings)
-    with ThreadingHTTPServer(("127.0.0.1", 0), _handler(hub)) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub})) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         hub.url, hub.store = (f"http://{host}:{server.server_port}" for host in ("127.0.0.1", "localhost"))
@@ -54,74 +54,74 @@ def folder_files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
-def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+class _Handler(BaseHTTPRequestHandler):
+    hub: FakeHub
+    protocol_version = "HTTP/1.1"
 
-        def do_GET(self) -> None:
-            url = urlsplit(self.path)
-            path = unquote(url.path)
-            hub.asked.append((path, {name.lower(): value for name, value in self.headers.items()}))
-            if path.startswith(f"/store/{hub.commit}/"):
-                self._content(path.rpartition("/")[2])
-            elif path.startswith(f"/api/models/{hub.model}/revision/"):
-                self._listing(path.rpartition("/")[2], "blobs" in parse_qs(url.query))
-            elif path.startswith(f"/{hub.model}/resolve/"):
-                self._resolve(*path.split("/")[4:6])
-            else:
-                self._error(401, "RepoNotFound")
+    def do_GET(self) -> None:
+        url = urlsplit(self.path)
+        path = unquote(url.path)
+        self.hub.asked.append((path, {name.lower(): value for name, value in self.headers.items()}))
+        if path.startswith(f"/store/{self.hub.commit}/"):
+            self._content(path.rpartition("/")[2])
+        elif path.startswith(f"/api/models/{self.hub.model}/revision/"):
+            self._listing(path.rpartition("/")[2], "blobs" in parse_qs(url.query))
+        elif path.startswith(f"/{self.hub.model}/resolve/"):
+            self._resolve(*path.split("/")[4:6])
+        else:
+            self._error(401, "RepoNotFound")
 
-        do_HEAD = do_GET
+    do_HEAD = do_GET
 
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
 
-        def _listing(self, revision: str, blobs: bool) -> None:
-            if revision not in ("main", hub.commit):
-                return self._error(404, "RevisionNotFound")
-            entries = [{"rfilename": name, **(_blob(name, text) if blobs else {})} for name, text in hub.files.items()]
-            body = json.dumps({"id": hub.model, "sha": hub.commit, "siblings": entries}).encode()
-            return self._answer(200, body, {"Content-Type": "application/json"})
+    def _listing(self, revision: str, blobs: bool) -> None:
+        if revision not in ("main", self.hub.commit):
+            return self._error(404, "RevisionNotFound")
+        entries = [{"rfilename": name, **(_blob(name, text) if blobs else {})} for name, text in self.hub.files.items()]
+        body = json.dumps({"id": self.hub.model, "sha": self.hub.commit, "siblings": entries}).encode()
+        return self._answer(200, body, {"Content-Type": "application/json"})
 
-        def _resolve(self, revision: str, name: str) -> None:
-            given = self.headers.get("Authorization", "").removeprefix("Bearer ")
-            if hub.tokens is not None and given not in hub.tokens:
-                return self._error(403 if given else 401, "GatedRepo")
-            if revision not in ("main", hub.commit):
-                return self._error(404, "RevisionNotFound")
-            if name not in hub.files:
-                return self._error(404, "EntryNotFound")
-            text = hub.files[name]
-            known = {"X-Repo-Commit": hub.commit, "ETag": f'"{sha256(text).hexdigest()}"'}
-            if name.endswith(LARGE):
-                linked = {"X-Linked-Etag": known["ETag"], "X-Linked-Size": str(len(text))}
-                return self._answer(302, b"", known | linked | {"Location": f"{hub.store}/store/{hub.commit}/{name}"})
-            return self._answer(200, text, known)
+    def _resolve(self, revision: str, name: str) -> None:
+        given = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        if self.hub.tokens is not None and given not in self.hub.tokens:
+            return self._error(403 if given else 401, "GatedRepo")
+        if revision not in ("main", self.hub.commit):
+            return self._error(404, "RevisionNotFound")
+        if name not in self.hub.files:
+            return self._error(404, "EntryNotFound")
+        text = self.hub.files[name]
+        known = {"X-Repo-Commit": self.hub.commit, "ETag": f'"{sha256(text).hexdigest()}"'}
+        if name.endswith(LARGE):
+            linked = {"X-Linked-Etag": known["ETag"], "X-Linked-Size": str(len(text))}
+            return self._answer(
+                302, b"", known | linked | {"Location": f"{self.hub.store}/store/{self.hub.commit}/{name}"}
+            )
+        return self._answer(200, text, known)
 
-        def _content(self, name: str) -> None:
-            text, begin = hub.files[name], 0
-            status, headers = 200, {"ETag": f'"{sha256(text).hexdigest()}"'}
-            if (asked := self.headers.get("Range")) is not None:
-                first, _, last = asked.removeprefix("bytes=").partition("-")
-                begin, end = int(first), min(int(last or len(text) - 1), len(text) - 1)
-                status, headers["Content-Range"] = 206, f"bytes {begin}-{end}/{len(text)}"
-                text = text[begin : end + 1]
-            cuts = hub.cut.get(name)
-            self._answer(status, text, headers, cuts.pop(0) if cuts and self.command == "GET" else None)
+    def _content(self, name: str) -> None:
+        text, begin = self.hub.files[name], 0
+        status, headers = 200, {"ETag": f'"{sha256(text).hexdigest()}"'}
+        if (asked := self.headers.get("Range")) is not None:
+            first, _, last = asked.removeprefix("bytes=").partition("-")
+            begin, end = int(first), min(int(last or len(text) - 1), len(text) - 1)
+            status, headers["Content-Range"] = 206, f"bytes {begin}-{end}/{len(text)}"
+            text = text[begin : end + 1]
+        cuts = self.hub.cut.get(name)
+        self._answer(status, text, headers, cuts.pop(0) if cuts and self.command == "GET" else None)
 
-        def _error(self, status: int, code: str) -> None:
-            self._answer(status, b"", {"X-Error-Code": code})
+    def _error(self, status: int, code: str) -> None:
+        self._answer(status, b"", {"X-Error-Code": code})
 
-        def _answer(self, status: int, body: bytes, headers: dict[str, str], cut: int | None = None) -> None:
-            self.send_response(status)
-            for name, value in {"Content-Length": str(len(body)), **headers}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(body[:cut])
-            self.close_connection = cut is not None
-
-    return Handler
+    def _answer(self, status: int, body: bytes, headers: dict[str, str], cut: int | None = None) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body[:cut])
+        self.close_connection = cut is not None
 
 
 def _blob(name: str, text: bytes) -> dict[str, Any]:
