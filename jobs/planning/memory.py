@@ -25,7 +25,7 @@ FILE_BYTES = 2 * 10**9  # of a checkpoint, on the host: see calibrl_core.models.
 OFFLOADED = ("weights", "optimizer", "gradients", "second gradient", "reference")  # parts that `cpu_offload` moves
 ALWAYS: tuple[MemoryPhase, ...] = get_args(MemoryPhase)
 TRAINING: tuple[MemoryPhase, ...] = ("rollout", "reference", "update", "save")
-PASSES: tuple[MemoryPhase, ...] = ("rollout", "update")
+PASSES: tuple[MemoryPhase, ...] = ("load", "rollout", "update")  # the check at load runs one
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,7 @@ def estimate(spec: TrainSpec | EvaluateSpec, shape: ModelShape, options: ModelOp
         offloaded = sum(part.bytes for part in parts if part.name in OFFLOADED) if sizes.offload else 0
         parts = [part for part in parts if not (sizes.offload and part.name in OFFLOADED)]
         parts += _gathered(sizes, trained - added, frozen=options.freeze_vision)
+        parts += _of_adapters(sizes, options)
         samples = _samples(spec)
         rows = spec.prompts_per_step * spec.rollout.group_size if samples else 0
         validation = spec.validation.rollout(spec.rollout) if spec.validation else spec.rollout
@@ -157,6 +158,35 @@ def _adapted(shape: ModelShape, lora: LoraSettings) -> list[tuple[int, ...]]:
     return [one for name, one in shape.linear.items() if f".{name}".endswith(endings)]
 
 
+def _kept_for_adapters(shape: ModelShape, lora: LoraSettings) -> int:
+    """Return how many more numbers per token and layer the backward pass keeps with adapters than without: those of
+    DoRA and dropout, less the inputs of frozen layers."""
+    adapted = _adapted(shape, lora)
+    kept = 0
+    if lora.dora:  # the results of the weight and of the adapter, which the norms scale
+        kept += 2 * sum(one[0] for one in adapted) // shape.layers
+    if lora.dropout:  # an input of its own per adapter; its mask has a byte per number
+        kept += 5 * sum(one[1] for one in adapted) // (4 * shape.layers)
+    if all(one[0] != shape.intermediate for one in adapted):
+        kept -= shape.hidden
+    if all(one[1] != shape.intermediate for one in adapted):
+        kept -= shape.intermediate
+    return kept
+
+
+def _of_adapters(sizes: _Sizes, options: ModelOptions) -> Iterator[MemoryPart]:
+    """Yield what adapters take beside their weights: row norms of DoRA, and the merged weights of a checkpoint."""
+    if options.lora is None:
+        return
+    adapted = [prod(one) for one in _adapted(sizes.shape, options.lora)]
+    if options.lora.dora:
+        formula = f"4 copies x 4 bytes x {max(adapted):,} of the largest adapted weight"
+        yield _part("row norms", 16 * max(adapted), PASSES, formula)
+    if not sizes.on_gpu:  # on a GPU they are on the host, one layer after the other
+        merged = min(4 * sum(adapted), FILE_BYTES)
+        yield _part("merged weights", merged, ("save",), f"4 bytes x {sum(adapted):,} adapted, at most a file")
+
+
 def _weights(sizes: _Sizes, options: ModelOptions, trained: int, added: int) -> list[MemoryPart]:
     count, linear, shards = sizes.shape.parameters, sizes.linear(), sizes.shards
     counted = f"{count:,} parameters, from {sizes.shape.source}"
@@ -203,6 +233,9 @@ def _activations(spec: TrainSpec, sizes: _Sizes, options: ModelOptions) -> Itera
     tokens, answers = rows * row, rows * min(row, spec.rollout.max_completion_tokens)
     numbers = 7 * shape.hidden + 3 * shape.kv_width + 4 * shape.intermediate
     layer = f"(7 x {shape.hidden} hidden + 3 x {shape.kv_width} keys + 4 x {shape.intermediate} inner)"
+    if options.lora is not None:
+        more = _kept_for_adapters(shape, options.lora)
+        numbers, layer = numbers + more, f"({layer[1:-1]} {more:+,} for adapters)"
     logits = 12 * min(CHUNK[sizes.on_gpu], answers * shape.vocabulary)
     by_logits = _part("logits", logits, ("update",), "3 copies x 4 bytes x a chunk of completion tokens x vocabulary")
     if not options.recomputes(shape.parameters):
