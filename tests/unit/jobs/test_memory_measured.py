@@ -63,7 +63,7 @@ def measured(spec: TrainSpec, folder: Path) -> dict[str, int]:
 
     def load() -> None:
         policies.append(load_policy(config.model, config.precision))
-        if config.algorithm.needs_reference:  # type: ignore[attr-defined]
+        if config.algorithm.needs_reference:
             policies.append(make_reference(policies[0], config.model, config.precision))
 
     loaded = growth(load)
