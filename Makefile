@@ -55,10 +55,10 @@ test-postgres: $(INSTALLED)  ## the tests of SQL on another PostgreSQL: make tes
 	@test -x "$(PROGRAMS)/initdb" || { echo "make: name the folder of its programs: PROGRAMS=/usr/lib/postgresql/15/bin" >&2; exit 1; }
 	@export TEST_POSTGRES_PROGRAMS="$(PROGRAMS)"; $(RUN) -m pytest $(OF_SQL)
 
-test-vllm: $(VLLM)  ## the rollout engine on vLLM, in its own environment: 1.5 GB, a few minutes
+test-vllm: $(VLLM)  ## the rollout engines on vLLM, in their own environment: 1.5 GB, about ten minutes
 	@.venv-vllm/bin/python -m pytest -W default --confcutdir=tests/unit/calibrl_core \
 		tests/unit/calibrl_core/test_rollout_contract.py tests/unit/calibrl_core/test_rollout_vllm.py \
-		tests/process/calibrl_core/test_rollout_vllm_ranks.py
+		tests/process/calibrl_core/test_rollout_vllm_ranks.py tests/process/calibrl_core/test_rollout_server.py
 
 test-families: $(FAMILIES)  ## tiny models of all families with torchvision; writes docs/reference/families.md; 5.5 GB, 10 minutes
 	@.venv-families/bin/python -m pytest -W default -m slow --confcutdir=tests/families tests/families

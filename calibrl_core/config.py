@@ -126,6 +126,9 @@ ImportanceCorrection = Literal[
 ]
 
 
+HOTTEST_SERVED = 2  # temperature; vLLM's server refuses more
+
+
 class EngineSettings(SamplingSettings):
     """Sampling of completions, in training and in evaluations."""
 
@@ -137,10 +140,26 @@ class EngineSettings(SamplingSettings):
         ge=1,
         description="Maximum tokens that are decoded together: prompt and longest possible completion of each row.",
     )
-    engine: Literal["shared_prefill", "vllm"] = Field(
+    engine: Literal["shared_prefill", "vllm", "vllm_server"] = Field(
         "shared_prefill",
-        description="shared_prefill: the trainer's own engine. vllm: vLLM, if it is installed.",
+        description="shared_prefill: the trainer's own engine. vllm: vLLM, if it is installed, in the process of the "
+        "trainer. vllm_server: a vLLM server beside each process of the trainer, without stop strings.",
     )
+
+    @model_validator(mode="after")
+    def _stop_strings_are_served(self) -> Self:
+        if self.engine == "vllm_server" and self.stop:
+            raise ValueError("stop: the engine vllm_server has no stop strings; use shared_prefill or vllm")
+        return self
+
+    def check_served(self, field: str, temperature: float) -> None:
+        """Check a temperature.
+
+        Raises:
+            ValueError: the engine does not permit it.
+        """
+        if self.engine == "vllm_server" and temperature > HOTTEST_SERVED:
+            raise ValueError(f"{field}: the engine vllm_server permits {HOTTEST_SERVED} at most; lower it, or use vllm")
 
 
 class RolloutSettings(EngineSettings):
@@ -156,7 +175,7 @@ class RolloutSettings(EngineSettings):
         "probability of a token under the trainer / under the sampler. token_truncate: r, at most importance_cap. "
         "token_mask: r, and 0 above importance_cap. sequence_truncate, sequence_mask: the same with the product of r "
         "over the completion. geometric_mask: 1, and 0 for a completion whose geometric mean of r is outside "
-        "1 / importance_cap to importance_cap. none: 1. Used in bfloat16, with the engine vllm, and with top_k, top_p, "
+        "1 / importance_cap to importance_cap. none: 1. Used in bfloat16, with vLLM, and with top_k, top_p, "
         "min_p or repetition_penalty; otherwise the engine shared_prefill in float32 needs no correction.",
     )
     importance_cap: float = Field(

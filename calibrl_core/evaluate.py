@@ -164,7 +164,7 @@ class _Evaluation:
         every = (example for _, examples in self.sets for example in examples)
         result = checked(policy, config.models[index], every, self.report, self.ranks)
         self.report.emit("checked", model_index=index, **asdict(result))
-        engine = make_engine(config.rollout.engine, policy, config.rollout.batch_tokens, closing)
+        engine = make_engine(config.rollout, policy, closing, self.ranks)
         closing.enter_context(engine.sampling())  # the weights stay as they are
         return engine
 

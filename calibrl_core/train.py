@@ -106,7 +106,7 @@ class _Run:
         self.optimizer = make_optimizer(self.policy, config.optimizer)
         if saved:
             restore_optimizer(saved, self.optimizer, self.policy)
-        self.engine = make_engine(config.rollout.engine, self.policy, config.rollout.batch_tokens, closing)
+        self.engine = make_engine(config.rollout, self.policy, closing, ranks, config.micro_batch_tokens)
         self.scorer = scorer
         place = self.state.order or {"position": self.state.step * config.prompts_per_step, "waiting": []}
         self.steps = config.step_count(len(examples))

@@ -6,9 +6,7 @@ them. They would train on, in parallel with the processes that take over the job
 
 from pathlib import Path
 
-from calibrl_core.parent_death import end_with_parent
-
-SELF = Path("/proc/self")
+from calibrl_core.parent_death import end_with_parent, is_same_program
 
 
 def end_with_launcher() -> None:
@@ -19,7 +17,7 @@ def end_with_launcher() -> None:
     Raises:
         SystemExit: the launcher has ended already.
     """
-    if not _launched(SELF):
+    if not _launched(Path("/proc/self")):
         return
     end_with_parent(_belongs_to_launcher, "the launcher that started this process is gone")
 
@@ -30,8 +28,7 @@ def _belongs_to_launcher(process: int) -> bool:
     The launcher runs the same Python. A program in between, such as a profiler, has the launcher's mark in its
     environment. A process that adopts orphans has neither.
     """
-    folder = Path(f"/proc/{process}")
-    return _same_program(folder) or _launched(folder)
+    return is_same_program(process) or _launched(Path(f"/proc/{process}"))
 
 
 def _launched(process: Path) -> bool:
@@ -39,11 +36,4 @@ def _launched(process: Path) -> bool:
     try:
         return b"TORCHELASTIC_RUN_ID=" in (process / "environ").read_bytes()
     except OSError:  # the process has ended, or belongs to another user
-        return False
-
-
-def _same_program(process: Path) -> bool:
-    try:
-        return (process / "exe").samefile(SELF / "exe")
-    except OSError:
         return False

@@ -130,7 +130,7 @@ RATIO = MetricFamily(
             "clip/sampler_share",
             "share of tokens",
             "Tokens with an importance weight that `rollout.importance_cap` truncates or masks. Reported in bfloat16, "
-            "with the engine vllm and with filters such as `rollout.top_p`, unless `rollout.importance_correction` is "
+            "with vLLM and with filters such as `rollout.top_p`, unless `rollout.importance_correction` is "
             "none.",
             "Above 0.01 the correction is biased.",
             "down",
@@ -170,8 +170,8 @@ PERF = MetricFamily(
         Metric(
             "perf/rescore_seconds",
             "s",
-            "Time for the trainer's own log-probabilities of the rollouts. Reported in bfloat16 and with the engine "
-            "vllm, if a step has several updates.",
+            "Time for the trainer's own log-probabilities of the rollouts. Reported in bfloat16 and with vLLM, if a "
+            "step has several updates.",
             "",
             "down",
         ),

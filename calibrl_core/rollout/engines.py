@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import Literal
 
+from calibrl_core.config import EngineSettings
+from calibrl_core.distributed.ranks import Ranks
 from calibrl_core.models.policy import Policy
 from calibrl_core.rollout.base import RolloutEngine
+from calibrl_core.rollout.served import PASS_TOKENS, ServedEngine
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
+from calibrl_core.rollout.vllm import VLLMEngine
 
 
 def make_engine(
-    name: Literal["shared_prefill", "vllm"], policy: Policy, batch_tokens: int, closing: ExitStack
+    settings: EngineSettings, policy: Policy, closing: ExitStack, ranks: Ranks, pass_tokens: int = PASS_TOKENS
 ) -> RolloutEngine:
-    """Return the engine of this name. `closing` frees its memory.
+    """Return the engine that the settings name. `closing` frees its memory. Every process of a run must call this.
+
+    Args:
+        settings: name of the engine, and maximum tokens decoded together.
+        policy: the engine samples from it.
+        closing: closes the engine.
+        ranks: the processes of the run.
+        pass_tokens: maximum tokens of a pass of the trainer that scores completions.
 
     Raises:
         ModelError: vLLM is not installed, or does not support the model.
     """
-    if name == "shared_prefill":
-        return SharedPrefillEngine(policy, batch_tokens)
-    from calibrl_core.rollout.vllm import VLLMEngine
-
-    engine = VLLMEngine(policy, batch_tokens)
+    if settings.engine == "shared_prefill":
+        return SharedPrefillEngine(policy, settings.batch_tokens)
+    engine: VLLMEngine | ServedEngine
+    if settings.engine == "vllm":
+        engine = VLLMEngine(policy, settings.batch_tokens)
+    else:
+        engine = ServedEngine(policy, settings.batch_tokens, ranks, pass_tokens)
     closing.callback(engine.close)
     return engine

@@ -141,11 +141,20 @@ class VLLMEngine:
         if not self._drawing.recorded([list(output.outputs[0].token_ids) for output in outputs]):
             raise RuntimeError("vLLM did not say the tokens that were drawn for it: is it another version?")
         for example, output in zip(examples, outputs[:: len(outputs) // len(examples)], strict=True):
-            if list(output.prompt_token_ids) != self._policy.encode([example]).input_ids[0].tolist():
-                raise ModelError(
-                    f"rollout.engine: vLLM reads the prompt of {example.id} as other tokens than the trainer does; "
-                    "use the engine shared_prefill with this model"
-                )
+            check_prompt(self._policy, example, output.prompt_token_ids)
+
+
+def check_prompt(policy: Policy, example: Example, tokens: Sequence[int]) -> None:
+    """Check the tokens that vLLM made of a prompt.
+
+    Raises:
+        ModelError: they are not the trainer's.
+    """
+    if list(tokens) != policy.encode([example]).input_ids[0].tolist():
+        raise ModelError(
+            f"rollout.engine: vLLM reads the prompt of {example.id} as other tokens than the trainer does; "
+            "use the engine shared_prefill with this model"
+        )
 
 
 def _load(worker: Any, tensors: Iterable[tuple[str, Tensor]], version: int) -> None:
@@ -170,27 +179,14 @@ def _start(folder: Path, policy: Policy, batch_tokens: int, drawing: _Drawing) -
         ) from error
     envs.VLLM_ENABLE_V1_MULTIPROCESSING = False  # same process: weights and draws are passed in memory
     envs.VLLM_USE_V2_MODEL_RUNNER = False  # it has another kind of logits processors
-    config = policy.model.config.get_text_config()
-    dtype = torch.bfloat16 if policy.bfloat16 else torch.float32
-    longest: int = config.max_position_embeddings
-    blocks = -(-max(batch_tokens, longest) // BLOCK_TOKENS) + 1  # vLLM reserves one
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     try:
         return LLM(
             str(folder),
-            load_format="dummy",  # `sampling` passes the weights
-            dtype=dtype,
-            enforce_eager=policy.device.type == "cpu",  # compilation there takes minutes
             # Given by name, vLLM refuses the first on a CPU. The second takes the launcher's processes for its own.
             distributed_executor_backend=UniProcExecutor if not distributed.is_initialized() else "external_launcher",
             async_scheduling=False,  # a draw needs the number of earlier tokens
-            block_size=BLOCK_TOKENS,
-            kv_cache_memory_bytes=2 * config.num_hidden_layers * heads * width * dtype.itemsize * BLOCK_TOKENS * blocks,
-            max_model_len=longest,
-            max_num_seqs=max(1, min(MAX_ROWS, batch_tokens // BLOCK_TOKENS)),
             logits_processors=[_processor(drawing)],
-            **_on_gpu(policy.device),
+            **vllm_arguments(policy, batch_tokens),
         )
     except ValueError as error:
         raise ModelError(f"rollout.engine: vllm does not take this model or rollout.batch_tokens: {error}") from error
@@ -204,6 +200,26 @@ class _Row:
     completion: list[int]  # its tokens so far
     uniforms: Tensor  # [max_tokens] float64
     repeated: Tensor | None  # [V] bool, tokens of prompt and completion; None without a repetition penalty
+
+
+def vllm_arguments(policy: Policy, batch_tokens: int) -> dict[str, Any]:
+    """Return vLLM's arguments for the policy: precision, and memory for keys and values of `batch_tokens` tokens."""
+    config = policy.model.config.get_text_config()
+    dtype = torch.bfloat16 if policy.bfloat16 else torch.float32
+    longest: int = config.max_position_embeddings
+    blocks = -(-max(batch_tokens, longest) // BLOCK_TOKENS) + 1  # vLLM reserves one
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return {
+        "load_format": "dummy",  # `sampling` passes the weights
+        "dtype": dtype,
+        "enforce_eager": policy.device.type == "cpu",  # compilation there takes minutes
+        "block_size": BLOCK_TOKENS,
+        "kv_cache_memory_bytes": 2 * config.num_hidden_layers * heads * width * dtype.itemsize * BLOCK_TOKENS * blocks,
+        "max_model_len": longest,
+        "max_num_seqs": max(1, min(MAX_ROWS, batch_tokens // BLOCK_TOKENS)),
+        **_on_gpu(policy.device),
+    }
 
 
 def _on_gpu(device: torch.device) -> dict[str, Any]:

@@ -266,10 +266,11 @@ def _rollouts(sizes: _Sizes, completion_tokens: int, rows: int, spec: TrainSpec 
         _part("keys and values", cached * shape.layers * 2 * shape.kv_width * width, ("rollout",), formula),
         _part("next tokens", 8 * together * shape.vocabulary, ("rollout",), "2 copies x 4 bytes x rows x vocabulary"),
     ]
-    if spec.rollout.engine == "vllm":
+    if spec.rollout.engine != "shared_prefill":  # vLLM sleeps at other times
         copy = shape.parameters * width
-        parts.append(_part("vLLM's weights", copy, ALWAYS, f"{width} bytes x {shape.parameters:,}: the engine's own"))
-        parts = [part.model_copy(update={"phases": list(ALWAYS)}) for part in parts]  # vLLM keeps this memory reserved
+        parts.append(
+            _part("vLLM's weights", copy, ("rollout",), f"{width} bytes x {shape.parameters:,}: the engine's own")
+        )
     return parts
 
 

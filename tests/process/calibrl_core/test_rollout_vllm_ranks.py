@@ -1,4 +1,4 @@
-"""Two processes, each with its own vLLM engine, learn what two processes with `shared_prefill` learn.
+"""Two processes, each with its own vLLM engine or server, learn what they should.
 
 `make test-vllm` runs these in their own environment; elsewhere they are skipped.
 """
@@ -15,14 +15,16 @@ import pytest
 from safetensors.torch import load_file
 
 from calibrl_core.config import BuiltinModel
+from calibrl_core.distributed.ranks import ALONE
 from calibrl_core.models.policy import load_policy
+from calibrl_core.verifiers.scorer import Scorer
 from tests.process.calibrl_core import run_ranks
-from tests.support.training import of_type
+from tests.support.training import of_type, score_by_hash
 
 SCRIPT = Path(run_ranks.__file__)
 ROOT = Path(__file__).parents[3]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-LIMIT_SECONDS = 400
+LIMIT_SECONDS = 1200
 # A rate at which one update moves log-probabilities by some 0.3 nats: weights of an earlier step would show.
 CONFIG: dict[str, Any] = {
     "model": {"builtin": "tiny-vlm"},
@@ -48,11 +50,23 @@ def config(engine: str, kind: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of the runs, each by two processes: ENGINE/KIND."""
-    root = tmp_path_factory.mktemp("ranks")
-    runs = [
-        {"folder": str(root / engine / kind), "config": config(engine, kind)} for engine in ENGINES for kind in KINDS
-    ]
+    """Return the folder of the runs in this process, each by two processes: ENGINE/KIND."""
+    return two_processes(tmp_path_factory.mktemp("ranks"), [(engine, kind) for engine in ENGINES for kind in KINDS])
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of the runs with servers: vllm_server/fsdp by two processes, one by this process."""
+    root = two_processes(tmp_path_factory.mktemp("served"), [("vllm_server", "fsdp")])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Scorer, "score_all", score_by_hash)
+        run_ranks.run(root / "one", config("vllm_server", "ddp"), None, ALONE)
+    return root
+
+
+def two_processes(root: Path, kinds: list[tuple[str, str]]) -> Path:
+    """Train with each engine and kind of `parallel`; return `root`, which has the runs."""
+    runs = [{"folder": str(root / engine / kind), "config": config(engine, kind)} for engine, kind in kinds]
     (root / "runs.json").write_text(json.dumps(runs))
     command = [*TORCHRUN, str(SCRIPT), str(root / "runs.json")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -70,14 +84,22 @@ def values(run_dir: Path) -> list[dict[str, float]]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_both_engines_learn_the_same_weights(folder: Path, kind: str) -> None:
     """Up to a small part of the way from the start: where a gradient is nearly 0, Adam makes much of its rounding."""
+    vllm, own = (folder / engine / kind for engine in ENGINES)
+    assert_same_weights(vllm, own)
+    assert_same_figures(vllm, own)
+
+
+def assert_same_weights(found: Path, expected: Path) -> None:
     start = load_policy(BuiltinModel(builtin="tiny-vlm")).model.state_dict()
-    vllm, own = (load_file(folder / engine / kind / "checkpoints/step-000003/model.safetensors") for engine in ENGINES)
-    moved = sum(float((own[name] - start[name]).square().sum()) for name in own)
-    apart = sum(float((own[name] - vllm[name]).square().sum()) for name in own)
-    assert 0 <= apart < 1e-5 * moved
+    one, other = (load_file(run / "checkpoints/step-000003/model.safetensors") for run in (found, expected))
+    moved = sum(float((other[name] - start[name]).square().sum()) for name in other)
+    apart = sum(float((other[name] - one[name]).square().sum()) for name in other)
+    assert 0 <= apart < 1e-4 * moved
+
+
+def assert_same_figures(one: Path, other: Path) -> None:
     for name in ("validation/length_mean", "reward/mean", "exploration/entropy"):
-        found, expected = (values(folder / engine / kind)[-1][name] for engine in ENGINES)
-        assert found == pytest.approx(expected, rel=1e-3)
+        assert values(one)[-1][name] == pytest.approx(values(other)[-1][name], rel=1e-3)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -88,3 +110,12 @@ def test_every_steps_weights_reach_both_engines(folder: Path, kind: str) -> None
     assert any(compared)
     assert all(step.get("kl/sampler", 0.0) < 1e-9 for step in vllm)
     assert all(step["loss/grad_norm"] > 0 for step in vllm)
+
+
+def test_two_processes_with_servers_learn_what_one_learns(served: Path) -> None:
+    """Each process asks its own server for its own prompts: the completions are those of one server."""
+    one, two = served / "one", served / "vllm_server/fsdp"
+    assert_same_weights(two, one)
+    assert_same_figures(two, one)
+    for step in (*values(one), *values(two)):
+        assert step.get("kl/sampler", 0.0) < 1e-9

@@ -1,0 +1,222 @@
+"""The engine on a real vLLM server: what it samples, and what it does when the server fails.
+
+`make test-vllm` runs these in their own environment; elsewhere they are skipped. One server serves all tests.
+"""
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from calibrl_core.data.schema import Example
+from calibrl_core.models.policy import Policy
+from calibrl_core.rollout import served
+from calibrl_core.rollout.base import SamplingRequest
+from calibrl_core.rollout.served import ServedEngine
+from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
+from calibrl_core.sampling_settings import SamplingSettings
+from tests.support.waiting import eventually
+
+ROOT = Path(__file__).parents[3]
+pytestmark = pytest.mark.skipif(find_spec("vllm") is None, reason="vllm is not installed here: make test-vllm")
+
+
+@pytest.fixture(scope="module")
+def engine(policy: Policy) -> Iterator[ServedEngine]:
+    made = ServedEngine(policy, 10_000)
+    yield made
+    made.close()
+
+
+def sampled(engine: Any, examples: list[Example], **changed: Any) -> Any:
+    settings = {"group_size": 4, "temperature": 1.0, "max_tokens": 12, "seed": [5], **changed}
+    with engine.sampling():
+        return engine.generate(examples, SamplingRequest(**settings))
+
+
+def assert_same_policy(rollouts: Any) -> None:
+    """vLLM's log-probabilities are the trainer's."""
+    torch.testing.assert_close(rollouts.sampler_logprobs, rollouts.logprobs, rtol=0, atol=2e-5)
+
+
+def family(process: int) -> list[int]:
+    """Return the ids of a process, its children, theirs, and so on."""
+    found = [process]
+    for parent in found:
+        found += map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split())
+    return found
+
+
+def worker(engine: ServedEngine) -> int:
+    """Return the process that runs the model."""
+    assert engine._server._process is not None
+    found = [
+        one for one in family(engine._server._process.pid) if b"Worker" in Path(f"/proc/{one}/cmdline").read_bytes()
+    ]
+    return found[-1]
+
+
+def alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_log_probabilities_are_the_trainers(engine: ServedEngine, examples: list[Example]) -> None:
+    for temperature in (0.7, 2.0):
+        assert_same_policy(sampled(engine, examples[:3], temperature=temperature))
+
+
+def test_greedy_completions_are_those_of_the_trainer(
+    engine: ServedEngine, policy: Policy, examples: list[Example]
+) -> None:
+    ours = sampled(engine, examples[:3], temperature=0, group_size=1)
+    own = sampled(SharedPrefillEngine(policy), examples[:3], temperature=0, group_size=1)
+    assert torch.equal(ours.tokens, own.tokens)
+    assert_same_policy(ours)
+
+
+def test_a_completion_depends_on_its_row_alone(engine: ServedEngine, examples: list[Example]) -> None:
+    whole = sampled(engine, examples[:3])
+    rest = sampled(engine, examples[1:3], first_row=4)
+    assert whole.texts[4:] == rest.texts
+    assert len(set(whole.texts)) > 6
+    assert sampled(engine, examples[:3], seed=[6]).texts != whole.texts
+
+
+def test_stop_tokens_bans_and_filters_hold(
+    engine: ServedEngine, policy: Policy, examples: list[Example], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    banned = torch.ones_like(policy.banned)
+    banned[[70, 71, 72, 73]] = False
+    monkeypatch.setattr(policy, "banned", banned)
+    monkeypatch.setattr(policy, "stop_ids", frozenset([73]))
+    rollouts = sampled(engine, examples[:2], group_size=16, temperature=2.0)
+    assert set(rollouts.tokens[rollouts.mask].tolist()) == {70, 71, 72, 73}
+    for tokens, mask, truncated in zip(rollouts.tokens, rollouts.mask, rollouts.truncated, strict=True):
+        assert 73 not in tokens[mask][:-1]
+        assert truncated.item() == (tokens[mask][-1] != 73)
+    assert_same_policy(rollouts)
+    one = sampled(engine, examples[:2], group_size=16, sampling=SamplingSettings(top_k=1))
+    assert one.sampler_logprobs.abs().max() < 1e-6  # a single token is left
+    assert one.logprobs[one.mask].max() < -0.01
+
+
+def test_new_weights_leave_no_cached_prefix_or_image(
+    engine: ServedEngine, policy: Policy, examples: list[Example]
+) -> None:
+    """Weights of the vision tower change what was computed of an image, and of the prompt behind it."""
+    before = sampled(engine, examples[:2])
+    kept = {name: tensor.clone() for name, tensor in policy.model.state_dict().items()}
+    with torch.no_grad():
+        for parameter in policy.model.parameters():
+            parameter.mul_(1.2)
+    after = sampled(engine, examples[:2])
+    policy.model.load_state_dict(kept)
+    assert_same_policy(after)
+    assert after.texts != before.texts
+    again = sampled(engine, examples[:2])
+    assert again.texts == before.texts
+
+
+def test_the_socket_is_open_to_this_user_only(engine: ServedEngine) -> None:
+    folder = engine._server._socket.parent
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert engine._server._socket.is_socket()
+
+
+def test_a_server_killed_while_it_samples_changes_no_completion(engine: ServedEngine, examples: list[Example]) -> None:
+    expected = sampled(engine, examples, max_tokens=200)
+    victim = worker(engine)
+    with engine.sampling():
+        ask = engine._ask
+        killer = threading.Event()
+
+        def asking(body: Any) -> Any:
+            if not killer.is_set():
+                killer.set()
+                os.kill(victim, signal.SIGKILL)
+            return ask(body)
+
+        engine._ask = asking  # type: ignore[method-assign]
+        request = SamplingRequest(group_size=4, temperature=1.0, max_tokens=200, seed=[5])
+        found = engine.generate(examples, request)
+        del engine._ask
+    assert engine._restarts == 1
+    assert torch.equal(found.tokens, expected.tokens)
+    assert_same_policy(found)
+
+
+def test_a_worker_that_hangs_is_replaced(
+    engine: ServedEngine, examples: list[Example], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its server still calls itself healthy."""
+    expected = sampled(engine, examples[:2])
+    with engine.sampling():
+        os.kill(worker(engine), signal.SIGSTOP)
+        engine._server.call("GET", "/health", seconds=10)
+        monkeypatch.setattr(served, "PROBE_SECONDS", 2.0)
+        found = engine.generate(examples[:2], SamplingRequest(group_size=4, temperature=1.0, max_tokens=12, seed=[5]))
+    assert engine._restarts == 2
+    assert torch.equal(found.tokens, expected.tokens)
+
+
+def test_a_failed_update_is_repeated_in_a_new_server(
+    engine: ServedEngine, examples: list[Example], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = sampled(engine, examples[:2])
+    write, lost = engine._weights.write, []
+
+    def writing() -> list[str]:
+        files = write()
+        if not lost:
+            lost.append(Path(files[0]).rename(f"{files[0]}.lost"))
+        return files
+
+    start = engine._server.start
+
+    def starting() -> None:
+        lost[0].rename(str(lost[0]).removesuffix(".lost"))
+        start()
+
+    monkeypatch.setattr(engine._weights, "write", writing)
+    monkeypatch.setattr(engine._server, "start", starting)
+    found = sampled(engine, examples[:2])
+    assert engine._restarts == 3
+    assert torch.equal(found.tokens, expected.tokens)
+
+
+TRAINER = """
+import os
+from calibrl_core.config import BuiltinModel
+from calibrl_core.models.policy import load_policy
+from calibrl_core.rollout.served import ServedEngine
+
+engine = ServedEngine(load_policy(BuiltinModel(builtin="tiny-vlm")), 1000)
+print(engine._server._process.pid, flush=True)
+input()
+"""
+
+
+def test_no_process_of_a_server_outlives_its_trainer() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    trainer = subprocess.Popen(
+        [sys.executable, "-c", TRAINER], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert trainer.stdout is not None
+    server = int(trainer.stdout.readline())
+    processes = family(server)
+    assert len(processes) >= 3  # API server, engine, worker
+    trainer.kill()
+    trainer.wait()
+    eventually(lambda: not any(map(alive, processes)))
