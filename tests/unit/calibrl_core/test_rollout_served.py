@@ -132,6 +132,19 @@ def test_rows_are_in_the_order_of_prompts_and_groups(engine: ServedEngine, polic
     torch.testing.assert_close(rollouts.entropies, expected.entropies, rtol=0, atol=1e-5)
 
 
+def test_a_server_on_a_gpu_is_awake_only_while_it_samples(
+    fake: FakeServer, policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(served, "vllm_arguments", lambda *_: {"dtype": torch.float32, "enable_sleep_mode": True})
+    engine = ServedEngine(policy, 1000)
+    assert [path for path, _ in fake.calls] == ["/sleep"]
+    fake.calls.clear()
+    sampled(engine)
+    engine.close()
+    paths = [path for path, _ in fake.calls]
+    assert (paths[0], paths[-1]) == ("/wake_up", "/sleep")
+
+
 def test_a_greedy_group_is_one_completion_repeated(engine: ServedEngine, fake: FakeServer) -> None:
     rollouts = sampled(engine, SamplingRequest(group_size=2, temperature=0, max_tokens=3, seed=[7]))
     assert [body["sampling_params"]["n"] for body in fake.asked] == [1, 1]

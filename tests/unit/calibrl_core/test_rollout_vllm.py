@@ -23,7 +23,7 @@ from calibrl_core.models.policy import Policy, load_policy
 from calibrl_core.report import EventFile
 from calibrl_core.rollout.base import SamplingRequest
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
-from calibrl_core.rollout.vllm import StaleWeightsError, VLLMEngine
+from calibrl_core.rollout.vllm import StaleWeightsError, VLLMEngine, _on_gpu
 from calibrl_core.train import train
 
 PLENTY = 10_000
@@ -185,6 +185,15 @@ def test_training_samples_from_every_steps_weights_and_resumes(tmp_path: Path, r
     trained(tmp_path / "parts", config(), stop_after=2)
     resumed, _ = trained(tmp_path / "parts", config())
     assert all(torch.equal(resumed[name], tensor) for name, tensor in whole.items())
+
+
+def test_vllm_gets_less_of_a_gpu_than_the_policy_leaves_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (20, 80))
+    arguments = _on_gpu(torch.device("cuda"))
+    assert 0 < arguments["gpu_memory_utilization"] * 80 <= 20
+    assert arguments["enable_sleep_mode"] is True
+    assert _on_gpu(torch.device("cpu")) == {}
 
 
 @pytest.mark.skipif(find_spec("vllm") is not None, reason="vllm is installed here")
