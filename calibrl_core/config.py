@@ -328,6 +328,7 @@ class TrainSettings(StrictSettings):
             raise ValueError(
                 f"curriculum: {self.algorithm.type} samples no completions, so nothing is measured; use pass_ratio"
             )
+        self.rollout.check_served("rollout.temperature", self.rollout.temperature)
         return self
 
     def step_count(self, rows: int) -> int:
@@ -351,6 +352,11 @@ class TrainConfig(TrainSettings):
             raise ValueError(
                 "model.attention: flash_attention_2 computes in bfloat16 only; set precision to auto or bfloat16"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _validation_is_served(self) -> Self:
+        self.rollout.check_served("validation.temperature", self.validation_rollout.temperature)
         return self
 
     @property
@@ -383,6 +389,7 @@ class EvaluateSettings(StrictSettings):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         usable_rewards(self.rewards)
+        self.rollout.check_served("rollout.temperature", self.rollout.temperature)
         return self
 
 

@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from safetensors.torch import load_file
 
+from calibrl_core.config import TrainConfig
 from calibrl_core.data.schema import Example
 from calibrl_core.distributed.ranks import ALONE
 from calibrl_core.models.errors import ModelError
@@ -224,3 +226,19 @@ def test_weight_files_hold_the_weights_of_the_moment(policy: Policy, monkeypatch
         assert all(torch.equal(found[name], tensor.bfloat16()) for name, tensor in expected.items())
     files.close()
     assert not Path(paths[0]).parent.exists()
+
+
+@pytest.mark.parametrize(
+    "rollout, validation, message",
+    [
+        ({"stop": ["end"]}, {}, "stop strings"),
+        ({"temperature": 2.5}, {}, "permits 2"),
+        ({}, {"temperature": 3}, r"validation\.temperature"),
+    ],
+)
+def test_settings_that_a_server_lacks_are_refused(rollout: Any, validation: Any, message: str) -> None:
+    data = {"builtin": "digits"}
+    given = {"model": {"builtin": "tiny-vlm"}, "data": data, "steps": 1, "validation": {"data": data, **validation}}
+    with pytest.raises(ValidationError, match=message):
+        TrainConfig.model_validate({**given, "rollout": {"engine": "vllm_server", **rollout}})
+    TrainConfig.model_validate({**given, "rollout": {"engine": "vllm", **rollout}})
