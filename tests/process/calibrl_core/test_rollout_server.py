@@ -161,20 +161,26 @@ def test_a_worker_that_hangs_is_replaced(
     engine: ServedEngine, examples: list[Example], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its server still calls itself healthy."""
-    expected = sampled(engine, examples[:2])
+    expected, restarts, restart = sampled(engine, examples[:2]), engine._restarts, engine._restart
+
+    def restarting(cause: Any) -> None:
+        monkeypatch.undo()  # the first answer of a new server takes long
+        restart(cause)
+
     with engine.sampling():
         os.kill(worker(engine), signal.SIGSTOP)
         engine._server.call("GET", "/health", seconds=10)
         monkeypatch.setattr(served, "PROBE_SECONDS", 2.0)
+        monkeypatch.setattr(engine, "_restart", restarting)
         found = engine.generate(examples[:2], SamplingRequest(group_size=4, temperature=1.0, max_tokens=12, seed=[5]))
-    assert engine._restarts == 2
+    assert engine._restarts == restarts + 1
     assert torch.equal(found.tokens, expected.tokens)
 
 
 def test_a_failed_update_is_repeated_in_a_new_server(
     engine: ServedEngine, examples: list[Example], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = sampled(engine, examples[:2])
+    expected, restarts = sampled(engine, examples[:2]), engine._restarts
     write, lost = engine._weights.write, []
 
     def writing() -> list[str]:
@@ -192,7 +198,7 @@ def test_a_failed_update_is_repeated_in_a_new_server(
     monkeypatch.setattr(engine._weights, "write", writing)
     monkeypatch.setattr(engine._server, "start", starting)
     found = sampled(engine, examples[:2])
-    assert engine._restarts == 3
+    assert engine._restarts == restarts + 1
     assert torch.equal(found.tokens, expected.tokens)
 
 
