@@ -1,8 +1,8 @@
-"""Settings that change which tokens are sampled, beside the temperature: the same in training and in evaluations."""
+"""Settings of sampling, in training, validation and evaluations."""
 
-from typing import Annotated
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from calibrl_core.settings_base import StrictSettings
 
@@ -45,3 +45,73 @@ class SamplingSettings(StrictSettings):
 
 
 PLAIN = SamplingSettings()
+ImportanceCorrection = Literal[
+    "token_truncate", "token_mask", "sequence_truncate", "sequence_mask", "geometric_mask", "none"
+]
+
+
+HOTTEST_SERVED = 2  # temperature; vLLM's server refuses more
+
+
+class EngineSettings(SamplingSettings):
+    """Sampling of completions, in training and in evaluations."""
+
+    max_completion_tokens: int = Field(
+        4096, ge=1, le=131072, description="Maximum tokens per completion. A longer completion is truncated."
+    )
+    batch_tokens: int = Field(
+        131_072,
+        ge=1,
+        description="Maximum tokens that are decoded together: prompt and longest possible completion of each row.",
+    )
+    engine: Literal["shared_prefill", "vllm", "vllm_server"] = Field(
+        "shared_prefill",
+        description="shared_prefill: the trainer's own engine. vllm: vLLM, if it is installed, in the process of the "
+        "trainer. vllm_server: a vLLM server beside each process of the trainer, without stop strings.",
+    )
+
+    @model_validator(mode="after")
+    def _stop_strings_are_served(self) -> Self:
+        if self.engine == "vllm_server" and self.stop:
+            raise ValueError("stop: the engine vllm_server has no stop strings; use shared_prefill or vllm")
+        return self
+
+    def check_served(self, field: str, temperature: float) -> None:
+        """Check a temperature.
+
+        Raises:
+            ValueError: the engine does not permit it.
+        """
+        if self.engine == "vllm_server" and temperature > HOTTEST_SERVED:
+            raise ValueError(f"{field}: the engine vllm_server permits {HOTTEST_SERVED} at most; lower it, or use vllm")
+
+
+class RolloutSettings(EngineSettings):
+    """Sampling of completions in training."""
+
+    group_size: int = Field(10, ge=2, le=256, description="Rollouts per prompt. An advantage needs at least two.")
+    temperature: float = Field(
+        1.0, gt=0, le=10, description="Divisor of the logits, for sampling and for all log-probabilities."
+    )
+    importance_correction: ImportanceCorrection = Field(
+        "token_truncate",
+        description="Weight of the policy loss that corrects the difference between sampler and trainer. r: the "
+        "probability of a token under the trainer / under the sampler. token_truncate: r, at most importance_cap. "
+        "token_mask: r, and 0 above importance_cap. sequence_truncate, sequence_mask: the same with the product of r "
+        "over the completion. geometric_mask: 1, and 0 for a completion whose geometric mean of r is outside "
+        "1 / importance_cap to importance_cap. none: 1. Used in bfloat16, with vLLM, and with top_k, top_p, "
+        "min_p or repetition_penalty; otherwise the engine shared_prefill in float32 needs no correction.",
+    )
+    importance_cap: float = Field(
+        2.0,
+        ge=1,
+        description="Limit of importance_correction. With geometric_mask use a value near 1, such as 1.001.",
+    )
+
+
+class EvaluateRollout(EngineSettings):
+    """Sampling of completions in an evaluation."""
+
+    samples: int = Field(8, ge=1, le=1024, description="Sampled completions per prompt.")
+    greedy: bool = Field(True, description="Also generate one greedy completion per prompt.")
+    temperature: float = Field(1.0, gt=0, le=10, description="Divisor of the logits for sampling.")

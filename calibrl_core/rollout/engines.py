@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
-from calibrl_core.config import EngineSettings
 from calibrl_core.distributed.ranks import Ranks
 from calibrl_core.models.policy import Policy
 from calibrl_core.rollout.base import RolloutEngine
 from calibrl_core.rollout.served import PASS_TOKENS, ServedEngine
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 from calibrl_core.rollout.vllm import VLLMEngine
+from calibrl_core.sampling_settings import EngineSettings
 
 
 def make_engine(

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from calibrl_core.algorithms.clipping import probability_ratios
-from calibrl_core.config import ImportanceCorrection
+from calibrl_core.sampling_settings import ImportanceCorrection
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from calibrl.schemas.openai import (
 )
 from calibrl_core.algorithms import PolicyGradientSettings
 from calibrl_core.algorithms.registry import ALGORITHMS
-from calibrl_core.config import BuiltinModel, RolloutSettings, TrainSettings
+from calibrl_core.config import BuiltinModel, TrainSettings
 from calibrl_core.optimizer_settings import OptimizerSettings
+from calibrl_core.sampling_settings import RolloutSettings
 from jobs.errors import FieldError, Invalid
 from jobs.openai.names import origin
 
