@@ -33,7 +33,9 @@ def _field_error(error: Mapping[str, Any], body: Any) -> FieldError:
         location = _without_tags(location, body, last_is_missing=kind == "missing")
     message = "Unknown field" if kind == "extra_forbidden" else str(error["msg"]).removeprefix("Value error, ")
     if kind == "value_error" and (named := _FIELD_FIRST.fullmatch(message)):
-        location, message = (*location, *named["field"].split(".")), named["message"]
+        parts = tuple(named["field"].split("."))
+        location = location if location[-len(parts) :] == parts else (*location, *parts)
+        message = named["message"]
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         location += (context["discriminator"].strip("'"),)
         message = f"Must be one of {context['expected_tags']}" if "expected_tags" in context else "Field required"

@@ -25,7 +25,7 @@ class NoPreparation(WeightTransferInitInfo):  # type: ignore[misc,unused-ignore]
 
 
 @dataclass
-class WeightFiles(WeightTransferUpdateInfo):  # type: ignore[misc,unused-ignore]
+class WeightPaths(WeightTransferUpdateInfo):  # type: ignore[misc,unused-ignore]
     """Safetensors files with all weights of the model."""
 
     paths: list[str]
@@ -34,7 +34,7 @@ class WeightFiles(WeightTransferUpdateInfo):  # type: ignore[misc,unused-ignore]
 class FileTransport(WeightTransferEngine):  # type: ignore[misc,type-arg,unused-ignore]
     """Loads weights from files. Layer by layer, since kernels keep weights in forms of their own."""
 
-    init_info_cls, update_info_cls = NoPreparation, WeightFiles
+    init_info_cls, update_info_cls = NoPreparation, WeightPaths
 
     def init_transfer_engine(self, init_info: NoPreparation) -> None:
         """Do nothing: see `NoPreparation`."""
@@ -43,7 +43,7 @@ class FileTransport(WeightTransferEngine):  # type: ignore[misc,type-arg,unused-
         """Prepare the model for new weights."""
         initialize_layerwise_reload(self.model)
 
-    def receive_weights(self, update_info: WeightFiles) -> None:
+    def receive_weights(self, update_info: WeightPaths) -> None:
         """Load the files."""
         self.model.load_weights(_tensors(update_info.paths))
 

@@ -10,6 +10,7 @@ from calibrl.schemas import EvaluateSpec, TrainSpec
 KINDS: dict[str, type[TrainSpec | EvaluateSpec]] = {"train": TrainSpec, "evaluate": EvaluateSpec}
 NAMING = ("kind", "name", "project", "labels")  # shown elsewhere on the page
 UNSET = ("none", "False")  # values that mean "not set" in a section without a default, such as `model`
+LENGTH = ("steps", "epochs")  # a spec has one of these; neither has a default
 
 
 class ChangedField(NamedTuple):
@@ -78,7 +79,8 @@ def changed_fields(spec: dict[str, Any]) -> list[ChangedField]:
 
 def _defaults(spec: dict[str, Any]) -> dict[str, str]:
     """The defaults of specs like this one; none if this version no longer accepts the spec."""
-    required = [name for name, field in KINDS[spec["kind"]].model_fields.items() if field.is_required()]
+    fields = KINDS[spec["kind"]].model_fields
+    required = [name for name, field in fields.items() if field.is_required() or name in LENGTH]
     minimal = {name: spec[name] for name in required if name in spec}
     if "algorithm" in minimal:
         minimal["algorithm"] = {"type": spec["algorithm"].get("type")}

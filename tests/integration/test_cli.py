@@ -94,6 +94,9 @@ def test_a_running_job_is_cancelled(folder: Path, spec: Path) -> None:
 def test_the_queue_is_seen_paused_and_drained(folder: Path, spec: Path) -> None:
     """The stack has one CPU slot."""
     first, second = (calibrl(folder, "submit", str(spec), "--set", f"steps={n}").stdout.strip() for n in (300, 20))
+    gate = folder / "runs" / first / "hold-step-200"
+    gate.parent.mkdir(parents=True, exist_ok=True)
+    gate.touch()  # the job does not end before it is paused
     with Client(data_dir=folder) as client:
         eventually(lambda: client.job(first).step > 0)
         (entry,) = json.loads(calibrl(folder, "queue", "--json").stdout)
@@ -111,6 +114,7 @@ def test_the_queue_is_seen_paused_and_drained(folder: Path, spec: Path) -> None:
         again = calibrl(folder, "pause", first)
         assert (again.exit_code, again.stderr) == (1, f"calibrl: Conflict: Job {first} is already paused.\n")
 
+        gate.unlink()
         assert calibrl(folder, "resume", first).exit_code == 0
         assert calibrl(folder, "watch", first).stdout.splitlines()[-1].endswith("succeeded, step 300/300")
         assert client.job(first).attempt == 2

@@ -20,6 +20,7 @@ from tests.support.worker import wake
 from tests.support.worker_jobs import (
     assert_whole,
     event_types,
+    held_at,
     job,
     log_text,
     running_at,
@@ -183,11 +184,12 @@ def test_a_lost_lease_kills_the_trainer_and_writes_nothing_more(in_background: C
 
 def test_a_job_is_paused_at_a_checkpoint_and_resumes_from_it(in_background: Callable[[], Future[None]]) -> None:
     job_id = submit(steps=60, milliseconds=50, checkpoints={"every_steps": 1000})
-    run = in_background()
-    running_at(job_id, 7)
-    with session_scope() as session:
-        assert lifecycle.pause(session, job_id, actor="user").status is JobStatus.PAUSING
-    run.result(LIMIT_SECONDS)
+    with held_at(job_id, 30):
+        run = in_background()
+        running_at(job_id, 7)
+        with session_scope() as session:
+            assert lifecycle.pause(session, job_id, actor="user").status is JobStatus.PAUSING
+        run.result(LIMIT_SECONDS)
     assert job(job_id).status is JobStatus.PAUSED
     assert trainers(job_id) == []
     other = submit(steps=2)  # the slot is free

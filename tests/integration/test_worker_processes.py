@@ -27,6 +27,7 @@ from tests.support.waiting import LIMIT_SECONDS, eventually
 from tests.support.worker_jobs import (
     assert_whole,
     ended,
+    held_at,
     job,
     log_text,
     running_at,
@@ -71,10 +72,11 @@ def test_a_stopping_worker_requeues_its_job_and_another_resumes_it(
     celery_worker: Callable[[], Process],
 ) -> None:
     job_id = submit(steps=60, milliseconds=50)
-    first = celery_worker()
-    running_at(job_id, 7)
-    eventually(lambda: listed() == (WorkerStatus.ONLINE, [job_id]))
-    assert children.stop(first, LIMIT_SECONDS) == 0
+    with held_at(job_id, 30):
+        first = celery_worker()
+        running_at(job_id, 7)
+        eventually(lambda: listed() == (WorkerStatus.ONLINE, [job_id]))
+        assert children.stop(first, LIMIT_SECONDS) == 0
     assert listed() == (WorkerStatus.OFFLINE, [])
     found = job(job_id)
     assert (found.status, found.reason) == (JobStatus.QUEUED, Reason.WORKER_STOPPED)
@@ -91,13 +93,14 @@ def test_a_killed_slot_process_ends_its_trainer_and_the_job_resumes(
     celery_worker: Callable[[], Process],
 ) -> None:
     job_id = submit(steps=30, milliseconds=50, checkpoints={"every_steps": 1000})
-    worker = celery_worker()
-    running_at(job_id, 7)
-    trainer = trainers(job_id)[0]
-    parent = int(Path(f"/proc/{trainer}/stat").read_text().split()[3])
-    assert parent != worker.pid
-    os.kill(parent, signal.SIGKILL)
-    eventually(lambda: trainer not in trainers(job_id))
+    with held_at(job_id, 20):
+        worker = celery_worker()
+        running_at(job_id, 7)
+        trainer = trainers(job_id)[0]
+        parent = int(Path(f"/proc/{trainer}/stat").read_text().split()[3])
+        assert parent != worker.pid
+        os.kill(parent, signal.SIGKILL)
+        eventually(lambda: trainer not in trainers(job_id))
     job_steps.expire(job_id)
     assert ended(job_id).attempt == 2
     assert_whole(job_id, 30)
@@ -127,13 +130,14 @@ def test_a_restart_of_the_database_loses_nothing(
     stop_signal: signal.Signals,
 ) -> None:
     job_id = submit(steps=80, milliseconds=40)
-    celery_worker()
-    running_at(job_id, 10)
-    assert postgres.process is not None
-    postgres.process.send_signal(stop_signal)
-    postgres.stop()
-    run_dir = get_settings().run_dir(job_id, 1)
-    before = (run_dir / "events.jsonl").stat().st_size
+    with held_at(job_id, 40):
+        celery_worker()
+        running_at(job_id, 10)
+        assert postgres.process is not None
+        postgres.process.send_signal(stop_signal)
+        postgres.stop()
+        run_dir = get_settings().run_dir(job_id, 1)
+        before = (run_dir / "events.jsonl").stat().st_size
     eventually(lambda: (run_dir / "events.jsonl").stat().st_size > before + 10_000)  # training goes on meanwhile
     postgres.start()
     postgres.wait_ready()

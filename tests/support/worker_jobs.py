@@ -1,6 +1,8 @@
 """Jobs that a worker runs with the fake trainer, and what they have reported."""
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
@@ -8,6 +10,7 @@ from calibrl.schemas import JobStatus, job_spec_adapter
 from jobs import lifecycle, models
 from jobs.db import session_scope
 from jobs.repository import events, histograms, jobs, logs, metrics, samples
+from jobs.settings import get_settings
 from tests.support.fake_trainer import Behaviour
 from tests.support.processes import processes_with
 from tests.support.waiting import eventually
@@ -36,6 +39,16 @@ def submit(behaviour: Behaviour = Behaviour.NORMAL, *, steps: int = 20, millisec
     }
     with session_scope() as session:
         return lifecycle.submit(session, job_spec_adapter.validate_python(spec | more), actor="user").id
+
+
+@contextmanager
+def held_at(job_id: UUID, step: int) -> Iterator[None]:
+    """Let the run of a job wait after a step, until the end of the block or a stop signal."""
+    gate = get_settings().job_dir(job_id) / f"hold-step-{step}"
+    gate.parent.mkdir(parents=True, exist_ok=True)
+    gate.touch()
+    yield
+    gate.unlink()
 
 
 def job(job_id: UUID) -> models.Job:

@@ -30,6 +30,7 @@ CONTRACT = tuple(
         "process_limits",
         "record_settings",
         "report",
+        "sampling_settings",
         "verifiers",
     )
 )
