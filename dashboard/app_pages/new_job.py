@@ -52,7 +52,7 @@ FIRST_EVALUATION: dict[str, Any] = {
     "models": [{"from_job": None}],  # the latest job, if there is one
     "data": [{"builtin": "digits", "split": "test"}],
 }
-MAIN = ("steps", "prompts_per_step", "rollout.group_size", "rollout.max_completion_tokens", "optimizer.lr")
+MAIN = ("steps", "epochs", "prompts_per_step", "rollout.group_size", "rollout.max_completion_tokens", "optimizer.lr")
 # The plan stays visible beside the long form on a wide screen.
 STICKY = (
     "<style>@media (min-width:641px){.stColumn:has(> div .st-key-plan),.stColumn:has(.st-key-plan)"
@@ -67,14 +67,17 @@ FOLDED = {  # sections that are folded at first
             "micro_batch_rows",
             "precision",
             "parallel",
+            "shard_size",
+            "cpu_offload",
             "seed",
         ),
-        "Checkpoints and samples": ("checkpoints", "samples"),
+        "Order and loading of data": ("shuffle_data", "curriculum", "data_workers"),
+        "Checkpoints, samples and diagnostics": ("checkpoints", "samples", "diagnostics"),
         "Health rules": ("health",),
         "Queue, labels and limits": ("priority", "labels", "depends_on", "resources", "limits"),
     },
     "evaluate": {
-        "Sampling and prompts": ("rollout", "prompts", "seed"),
+        "Sampling and prompts": ("rollout", "prompts", "precision", "seed"),
         "Queue, labels and limits": ("priority", "labels", "depends_on", "resources", "limits"),
     },
 }

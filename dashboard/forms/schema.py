@@ -70,6 +70,9 @@ LABELS = {
     "hub": "Repository on the Hugging Face hub",
     "depends_on": "Depends on",
     "warmup_steps": "Warm-up steps",
+    "cpu_offload": "CPU offload",
+    "diagnostics.gradients_every": "Compare gradients every N steps",
+    "diagnostics.experts_every": "Measure experts every N steps",
 }
 
 

@@ -1,14 +1,16 @@
 """The new job page: the form, its plan, and the submitted spec."""
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
 import yaml
+from pydantic import BaseModel
 from streamlit.testing.v1 import AppTest
 
-from calibrl.schemas import JobStatus, Role, job_spec_adapter
+from calibrl.schemas import EvaluateSpec, JobStatus, Role, TrainSpec, job_spec_adapter
 from calibrl.schemas import Scope as KeyScope
 from tests.support.dashboard.pages import finished, html, jobs_page, open_page, press
 from tests.support.dashboard.world import HOSTILE, World
@@ -51,6 +53,17 @@ def test_the_plan_follows_the_form_and_both_texts_say_the_same(world: World) -> 
     assert yaml.safe_load(as_yaml) == sent
     assert '"steps": 20000' in as_curl and "$CALIBRL_API_URL/v1/jobs" in as_curl
     assert "temperature" not in as_yaml  # a default
+
+
+@pytest.mark.parametrize(("kind", "spec"), [("Training", TrainSpec), ("Evaluation", EvaluateSpec)])
+def test_the_form_has_every_field_of_the_spec(world: World, kind: str, spec: type[BaseModel]) -> None:
+    app = new_page()
+    if kind == "Evaluation":
+        app.segmented_control(key="kind").set_value(kind)
+        finished(app.run())
+    drawn = " ".join(str(widget.key) for widget in app.main if getattr(widget, "key", None))
+    missing = [name for name in spec.model_fields if not re.search(rf":{name}\b", drawn)]
+    assert missing == ["kind"]
 
 
 def test_another_preset_resets_the_form(world: World) -> None:

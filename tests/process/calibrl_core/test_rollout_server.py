@@ -181,7 +181,8 @@ def test_a_failed_update_is_repeated_in_a_new_server(
     engine: ServedEngine, examples: list[Example], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected, restarts = sampled(engine, examples[:2]), engine._restarts
-    write, lost = engine._weights.write, []
+    write = engine._weights.write
+    lost: list[Path] = []
 
     def writing() -> list[str]:
         files = write()
