@@ -101,8 +101,7 @@ class _Run:
         sharding = _sharding(config, ranks.world)
         self.policy = load_policy(config.model, config.precision, saved, config.prompts, sharding=sharding)
         examples = self._training_examples()
-        with self.policy.weights.gathered():
-            self.check = checked(self.policy, config.model, examples, report, ranks)
+        self.check = checked(self.policy, config.model, examples, report, ranks)
         self.optimizer = make_optimizer(self.policy, config.optimizer)
         if saved:
             restore_optimizer(saved, self.optimizer, self.policy)

@@ -53,7 +53,9 @@ def checked(
     path = _path(policy, source, chosen, report) if ranks.first else None
     if known := ranks.from_first(_read(path) if path else None):
         return known
-    result = CheckedModel(check_model(policy, chosen), limit_of(policy), time.time())
+    with policy.weights.gathered():
+        difference = check_model(policy, chosen)
+    result = CheckedModel(difference, limit_of(policy), time.time())
     if path:
         with suppress(OSError):  # the next run checks again
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -132,10 +132,10 @@ def test_a_failed_download_continues_on_retry_without_secrets(http: httpx.Client
     assert job(failed.id).status is JobStatus.SUCCEEDED
     assert hub.ranges("model.safetensors")[before:] == ["bytes=700-"]
     with session_scope() as session:
-        told = [str(event.message) for event in events.page(session, failed.id, after=0, limit=100)]
+        messages = [str(event.message) for event in events.page(session, failed.id, after=0, limit=100)]
     folder = get_settings().job_dir(failed.id)
     files = [path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()]
-    assert TOKEN not in log_text(failed.id) + "".join(told) and not any(TOKEN.encode() in text for text in files)
+    assert TOKEN not in log_text(failed.id) + "".join(messages) and not any(TOKEN.encode() in text for text in files)
 
 
 def test_the_janitor_removes_models_that_no_job_uses(http: httpx.Client, hub: FakeHub) -> None:
