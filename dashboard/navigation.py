@@ -15,6 +15,7 @@ SELECTED = (
 
 st.set_page_config(page_title="CalibRL", page_icon=str(HERE / "icon.svg"), layout="wide")
 st.html(f"<style>{SELECTED}{{color:inherit!important}}</style>")
+st.html(f"<script>{(HERE / 'link_clicks.js').read_text()}</script>", unsafe_allow_javascript=True)
 st.logo(str(HERE / "logo.svg"))
 page = st.navigation(
     [

@@ -54,6 +54,17 @@ def zoom(page: Page, chart: str) -> None:
     page.mouse.up()
 
 
+def test_a_link_that_is_redrawn_while_it_is_pressed_opens(page: Page, job: Job) -> None:
+    page.goto("/")
+    link = page.get_by_role("link", name="watched-job").first
+    address = link.get_attribute("href")
+    link.hover()
+    page.mouse.down()
+    link.evaluate("link => { const list = link.closest('table').parentElement; list.innerHTML = list.innerHTML; }")
+    page.mouse.up()
+    page.wait_for_url(f"**/{address}*")
+
+
 def test_a_running_job_is_watched_from_the_list_to_its_end(page: Page, client: Client, job: Job) -> None:
     sent: list[object] = []
 
