@@ -1,17 +1,19 @@
 """Training jobs in the form of OpenAI's fine-tuning API."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Depends, Query, Request
+from fastapi.concurrency import run_in_threadpool
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from api import openai
-from api.deps import MAX_ID, CurrentCaller, Db
+from api.deps import MAX_ID, CurrentCaller, Db, read
 from api.examples import FINE_TUNING_JOBS
-from api.idempotency import IdempotentRoute
+from api.idempotency import IdempotentRoute, look
 from api.openai import after_id, listed, no_start
 from api.validation_errors import field_errors
 from calibrl.schemas import MAX_STEP, Dataset, JobStatus, Role, TrainSpec
@@ -22,6 +24,7 @@ from jobs.errors import FieldError, Invalid, NotFound
 from jobs.openai import objects, requests
 from jobs.openai.names import not_found, origin, uuid_of
 from jobs.repository import checkpoints, datasets, jobs, openai_jobs, queue
+from jobs.specs import hub_commits
 
 router = APIRouter(prefix="/fine_tuning/jobs", tags=["OpenAI"], responses=openai.RESPONSES, route_class=IdempotentRoute)
 Limit = Annotated[int, Query(ge=1, le=1000, description="Maximum number of items per page.")]
@@ -59,16 +62,47 @@ def _own_job(job: ExistingJob, caller: CurrentCaller) -> models.Job:
 WritableJob = Annotated[models.Job, Depends(_own_job, scope="function")]
 
 
+@contextmanager
+def _errors_in_request(new: NewFineTuningJob) -> Iterator[None]:
+    """Name the fields of the request in the errors of its spec."""
+    try:
+        yield
+    except Invalid as error:
+        raise _refused(*requests.in_request(new, error.errors)) from None
+
+
+async def _spec(
+    request: Request,
+    new: Annotated[NewFineTuningJob, Body(openapi_examples=FINE_TUNING_JOBS)],
+    caller: CurrentCaller,
+    project: openai.Project = None,
+) -> TrainSpec:
+    def parsed(session: Session) -> TrainSpec:
+        look(request, session)  # an answered request is answered again even if its files or the hub are away
+        return _parsed(session, caller, new, project)
+
+    spec = await read(request, parsed)
+    with _errors_in_request(new):  # the hub is asked without a session
+        return await run_in_threadpool(hub_commits.pinned, spec)
+
+
 @router.post("")
 def create_fine_tuning_job(
     new: Annotated[NewFineTuningJob, Body(openapi_examples=FINE_TUNING_JOBS)],
+    spec: Annotated[TrainSpec, Depends(_spec)],
     session: Db,
     caller: CurrentCaller,
-    project: openai.Project = None,
 ) -> FineTuningJob:
     """Fine-tune a model. `supervised` learns from the assistant's last messages. `reinforcement` learns from the
     grader's scores of sampled answers; if a row ends with an assistant message, that message is the expert (CalibRL).
     """
+    with _errors_in_request(new):
+        job = lifecycle.submit(session, spec, actor=caller.user, visible_projects=caller.projects)
+    return _shown(session, [job])[0]
+
+
+def _parsed(session: Session, caller: Caller, new: NewFineTuningJob, project: str | None) -> TrainSpec:
+    """Return the spec of a request."""
     openai.visible(caller, project)
     training = _file(session, caller, "training_file", new.training_file)
     validation = _file(session, caller, "validation_file", new.validation_file) if new.validation_file else None
@@ -77,14 +111,10 @@ def create_fine_tuning_job(
         raise _refused(FieldError("training_file", f"there is no file {new.training_file!r} in project {project}"))
     spec = requests.spec_of(new, training, validation, _parent_spec(session, caller, new.model))
     try:
-        parsed = TrainSpec.model_validate(spec)
-        job = lifecycle.submit(session, parsed, actor=caller.user, visible_projects=caller.projects)
+        return TrainSpec.model_validate(spec)
     except ValidationError as error:
         faults = [{**fault, "loc": ("body", *fault["loc"])} for fault in error.errors()]
         raise _refused(*requests.in_request(new, field_errors(faults, spec))) from None
-    except Invalid as error:
-        raise _refused(*requests.in_request(new, error.errors)) from None
-    return _shown(session, [job])[0]
 
 
 @router.get("", openapi_extra={"parameters": [_METADATA]})

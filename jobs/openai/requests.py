@@ -184,8 +184,10 @@ def _model(name: str) -> dict[str, Any]:
         return {"builtin": name}
     if name.startswith("/"):
         return {"path": name}
-    text = f"unknown model {name!r}: use {', '.join(BUILTIN)}, the path of a saved model on the server, a job"
-    raise _refused("model", f"{text} (ftjob-...) or a fine-tuned model (ft:...)")
+    if "/" in name:
+        return {"hub": name}
+    text = f"unknown model {name!r}: use {', '.join(BUILTIN)}, a name on the Hugging Face hub (org/name), the path of a"
+    raise _refused("model", f"{text} saved model on the server, a job (ftjob-...) or a fine-tuned model (ft:...)")
 
 
 def _data(dataset: Dataset, learning: ReinforcementMethod | None, field: str) -> dict[str, Any]:

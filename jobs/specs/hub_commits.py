@@ -1,6 +1,7 @@
 """Models of the hub in a spec, by their commits: a job runs, resumes and is evaluated with the files of one moment."""
 
 from contextlib import suppress
+from typing import TypeVar
 
 from calibrl.schemas import EvaluateSpec, ModelChoice, TrainSpec
 from jobs.errors import FieldError, Invalid, ServiceError
@@ -9,8 +10,10 @@ from jobs.files.hub import HubRefusal
 from jobs.specs import checks
 from jobs.specs.references import References
 
+Spec = TypeVar("Spec", bound=TrainSpec | EvaluateSpec)
 
-def pinned(spec: TrainSpec | EvaluateSpec) -> TrainSpec | EvaluateSpec:
+
+def pinned(spec: Spec) -> Spec:
     """Return a spec with the commit of each model of the hub as its revision. Asks the hub: hold no transaction.
 
     Raises:

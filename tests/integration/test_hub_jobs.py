@@ -8,7 +8,9 @@ from typing import Any
 
 import httpx
 import numpy as np
+import openai
 import pytest
+from openai import OpenAI
 from safetensors.numpy import save
 
 from calibrl.schemas import JobStatus, Reason
@@ -20,7 +22,9 @@ from jobs.files.hub_models import HubSnapshot
 from jobs.janitor import Finding, Kind
 from jobs.repository import events
 from jobs.settings import get_settings
+from tests.support import API_KEY
 from tests.support.fake_hub import FakeHub, serving_hub
+from tests.support.openai_requests import create, fault, uuid
 from tests.support.rest import refused, submitted
 from tests.support.worker import wake
 from tests.support.worker_jobs import event_types, job, log_text
@@ -106,6 +110,17 @@ def test_the_token_of_another_project_is_not_used(http: httpx.Client, hub: FakeH
     assert error["field"] == "models.1.hub"
     assert "(HTTP 401): project 'other' has none; set it in CALIBRL_HUB_TOKENS" in error["message"]
     assert all("authorization" not in headers for _, headers in hub.asked)
+
+
+def test_the_client_of_openai_names_a_model_of_the_hub(http: httpx.Client, hub: FakeHub) -> None:
+    client = OpenAI(base_url=f"{http.base_url}/v1", api_key=API_KEY, max_retries=0)
+    made = create(client, model=MODEL)
+    assert made.model == MODEL
+    spec = http.get(f"/v1/jobs/{uuid(made)}").json()["spec"]
+    assert spec["model"]["hub"] == MODEL and spec["model"]["revision"] == hub.commit
+    with pytest.raises(openai.BadRequestError, match="jobs cannot load evil/model: allowed are") as error:
+        create(client, model="evil/model")
+    assert fault(error.value)[0] == "model"
 
 
 def test_an_answered_request_needs_no_hub(http: httpx.Client, hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
