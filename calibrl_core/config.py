@@ -57,9 +57,9 @@ class ModelOptions(StrictSettings):
     attention: Literal["auto", "sdpa", "flash_attention_2", "flex"] = Field(
         "auto",
         description="Kernels of the attention, in the vision tower too. auto: those that transformers chooses. sdpa: "
-        "torch's own. flash_attention_2: the package flash-attn, in bfloat16. flex: torch's flex_attention. These two "
-        "need a GPU and were not tested, because none was available. "
-        "Only with auto and sdpa, completions share the computation of their prompt in the update.",
+        "torch's own. flash_attention_2: the package flash-attn, in bfloat16. flex: torch's flex_attention, which "
+        "skips pairs of tokens that do not see each other. These two need a GPU and were not tested on one. Except "
+        "with flash_attention_2, completions share the computation of their prompt in the update.",
     )
     freeze_vision: bool = Field(False, description="Do not train the vision tower and its projection.")
     gradient_checkpointing: bool | Literal["auto"] = Field(

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from calibrl_core.config import BuiltinModel, ModelSource
+from calibrl_core.models.attention import set_kernels
 from calibrl_core.models.errors import ModelError, first_names
 from calibrl_core.models.processors import load_processor, load_tokenizer
 
@@ -41,27 +42,8 @@ def load_model(source: ModelSource, *, mapped: bool = False) -> tuple[Any, Any]:
     """
     model, processor = _loaded(source, mapped)
     if source.attention != "auto":
-        _set_attention(model, source.attention)
+        set_kernels(model, source.attention)
     return model, processor
-
-
-def _set_attention(model: Any, name: str) -> None:
-    """Let the model compute its attention by these kernels, in all its parts.
-
-    Raises:
-        ModelError: the kernels need a GPU or a package that is missing, or the model cannot use them.
-    """
-    remedy = "use model.attention: auto"
-    if name != "sdpa" and not torch.cuda.is_available():
-        raise ModelError(f"model.attention: {name} needs a GPU, and there is none; {remedy}")
-    try:
-        model.set_attn_implementation("flex_attention" if name == "flex" else name)
-    except (
-        ImportError,
-        ValueError,
-    ) as error:  # of transformers: the package is missing, or the class does not support it
-        reason = " ".join(str(error).split())
-        raise ModelError(f"model.attention: {name} cannot be used here: {reason}; {remedy}") from error
 
 
 def _loaded(source: ModelSource, mapped: bool) -> tuple[Any, Any]:

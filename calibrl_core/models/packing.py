@@ -3,8 +3,8 @@ rollout.
 
 `[K, S]`: packs, tokens per pack: the prompt, its completions one after the other, padding. A token sees its prompt and
 its own completion; the positions of each completion start after the prompt. So every completion gets exactly the inputs
-of a row without others. For models with full attention that accept a mask of four dimensions; other models get one
-completion per pack.
+of a row without others. For models with full attention that accept any mask; other models get one completion per
+pack.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from calibrl_core.models.encoding import PromptRows
 # costs n t pairs of about 8 D operations per layer. It saves the prompt's L tokens, of about 24 D^2 operations each. D
 # is at least 1000 in models for which this matters.
 WASTE_PER_PROMPT_TOKEN = 3000  # pairs
-PACK_TOKENS = 4096  # of prompt and completions: the mask grows with the square, to 16 MB
+PACK_TOKENS = 4096  # of prompt and completions: the mask of most kernels grows with the square, to 16 MB
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class PackedInputs:
     """Inputs of the model, and the positions of each completion token's prediction."""
 
     input_ids: Tensor  # [K, S] long
-    attention_mask: Tensor | None  # [K, 1, S, S] bool, True = sees; None if a causal mask is enough
+    segments: Tensor | None  # [K, S] long: 0 prompt, 1.. completions, -1 padding; None if a causal mask is enough
     position_ids: Tensor  # [K, S] long, or [3, K, S] if the model's positions have three axes
     prompt_tokens: Tensor  # [K, S] long, index into [R * L] of the prompt's token at this place; -1 elsewhere
     predictors: Tensor  # [N] long, into [K * S]: for each counted token, row by row, the position that predicts it
@@ -155,7 +155,7 @@ def pack_inputs(
     prompt_tokens = sources.where(of_prompt, -1)
     return PackedInputs(
         input_ids=pool[sources].where(segments >= 0, pad_id),
-        attention_mask=_block_mask(segments) if shared else None,
+        segments=segments if shared else None,
         position_ids=prompts.position_ids.flatten(-2)[..., prompt_tokens.clamp(min=0)].where(of_prompt, after),
         prompt_tokens=prompt_tokens,
         predictors=torch.tensor(predictors, dtype=torch.long, device=device),
@@ -165,12 +165,3 @@ def pack_inputs(
 def _running(of_prompt: Tensor) -> Tensor:
     """Return 0, 1, 2, ... after each pack's prompt, `[K, S]` long."""
     return (~of_prompt).long().cumsum(-1) - 1
-
-
-def _block_mask(segments: Tensor) -> Tensor:
-    """Return a mask `[K, 1, S, S]` bool: True for earlier tokens of the prompt or of the token's own segment."""
-    size = segments.shape[1]
-    seen = segments[:, None, :] == segments[:, :, None]
-    seen |= segments[:, None, :] == 0
-    seen &= torch.ones((size, size), dtype=torch.bool, device=segments.device).tril()
-    return seen[:, None]

@@ -20,7 +20,7 @@ from calibrl_core.config import ModelOptions, ModelSource, PathModel, Precision
 from calibrl_core.data.prompts import DEFAULT_FORMAT, PromptFormat
 from calibrl_core.data.schema import Example
 from calibrl_core.distributed.ranks import ALONE, Ranks
-from calibrl_core.models import adapters
+from calibrl_core.models import adapters, attention
 from calibrl_core.models.encoding import PromptEncoder, PromptRows
 from calibrl_core.models.errors import ModelError
 from calibrl_core.models.features import ImageInputs
@@ -81,7 +81,9 @@ class Policy:
         self._check_ids()
         self._takes = frozenset(inspect.signature(self.decoder.forward).parameters)
         self.cache_name = "cache_params" if "cache_params" in self._takes else "past_key_values"  # Mamba: the first
-        self.shares_prompts = self._shares_prompts()
+        self.shares_prompts = attention.shares_prompts(
+            self.model.config, self._takes, takes_images=self.encoder.takes_images
+        )
         self.images = ImageInputs(self.decoder, self.encode, "mm_encoder_outputs" in self._takes)
         self._uses_adapters = True
         if device.type == "cpu" and self.parameter_count < SMALL:
@@ -134,25 +136,6 @@ class Policy:
                     f"embeddings; set {name} in tokenizer_config.json to a token with a lower id"
                 )
 
-    def _shares_prompts(self) -> bool:
-        """Return if completions can be packed behind one prompt: every layer attends to all earlier tokens, by a mask
-        and positions that the caller can pass.
-        """
-        from transformers import DynamicCache
-        from transformers.cache_utils import DynamicLayer
-
-        config = self.model.config
-        layers = DynamicCache(config=config).layers
-        return (
-            config.get_text_config()._attn_implementation in ("sdpa", "eager")
-            and "position_ids" in self._takes
-            and not getattr(config.get_text_config(), "alibi", False)
-            # Attention in both directions, in images or in a whole prompt.
-            and not ("token_type_ids" in self._takes and self.encoder.takes_images)
-            and not getattr(config.get_text_config(), "use_bidirectional_attention", None)
-            and all(type(layer) is DynamicLayer for layer in layers)
-        )
-
     @contextmanager
     def forward_context(self) -> Iterator[None]:
         """Set up a forward pass: the policy's precision, with or without its adapters."""
@@ -200,14 +183,6 @@ class Policy:
     def accepted_inputs(self, **given: Any) -> dict[str, Any]:
         """Return those of `given` that are not None and that this model's forward pass accepts."""
         return {name: value for name, value in given.items() if name in self._takes and value is not None}
-
-    def attention_mask(self, visible: Tensor) -> Tensor:
-        """Convert the mask `visible` `[R, 1, queries, keys]` bool to the form that the model's attention expects, same
-        shape.
-        """
-        if self.model.config.get_text_config()._attn_implementation == "sdpa":
-            return visible
-        return torch.zeros(visible.shape, device=visible.device).masked_fill(~visible, torch.finfo(torch.float32).min)
 
     def tokenize_experts(self, examples: Sequence[Example], limit: int) -> tuple[Tensor, Tensor]:
         """Return the experts' tokens `[R, T]` long, right-padded, and their mask `[R, T]` bool.
@@ -282,7 +257,8 @@ class Policy:
 
     def _hidden(self, inputs: PackedInputs, token_types: Mapping[str, Tensor], images: Mapping[str, Any]) -> Tensor:
         """Return hidden states `[K, S, D]` of packs. token_types: `[R, L]` each, of their prompts."""
-        mask = None if inputs.attention_mask is None else self.attention_mask(inputs.attention_mask)
+        segments = inputs.segments
+        mask = None if segments is None else attention.pack_mask_for(self.model.config, segments)
         places = inputs.prompt_tokens.clamp(min=0)
         types = {
             name: self.encoder.completed_types(name, of_prompts.flatten()[places], inputs.prompt_tokens >= 0)

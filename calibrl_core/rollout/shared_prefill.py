@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from calibrl_core.data.schema import Example
+from calibrl_core.models.attention import mask_for
 from calibrl_core.models.encoding import PromptRows
 from calibrl_core.models.policy import Policy
 from calibrl_core.rollout.base import Rollouts, SamplingRequest
@@ -171,7 +172,7 @@ class _Decoding:
         seen = self._seen[:, : self._width + step + 1]
         mask: Tensor | None = seen.long()
         if policy.shares_prompts:  # a prepared mask: otherwise transformers inspects it, and the GPU must be awaited
-            mask = policy.attention_mask(seen[:, None, None]) if self._padded else None
+            mask = mask_for(policy.model.config, seen[:, None, None]) if self._padded else None
         positions = (self._positions + step)[:, None].expand(*self._axes, -1, 1)
         output = policy.decoder(
             input_ids=tokens[:, None],

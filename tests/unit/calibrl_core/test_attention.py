@@ -1,13 +1,22 @@
-"""The choice of attention kernels reaches all parts of a model, or is refused with the reason."""
+"""The choice of attention kernels reaches all parts of a model, or is refused with the reason; flex computes what sdpa
+does, with packs as well. Here torch runs flex without compiled kernels, which need a GPU.
+"""
+
+import warnings
+from typing import Any
 
 import pytest
 import torch
+import transformers.integrations.flex_attention
+import transformers.masking_utils
+from torch import Tensor
+from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 from calibrl_core.config import BuiltinModel, TrainConfig
 from calibrl_core.data.schema import Example
 from calibrl_core.models.errors import ModelError
 from calibrl_core.models.loading import load_model
-from calibrl_core.models.policy import load_policy
+from calibrl_core.models.policy import Policy, load_policy
 from calibrl_core.rollout.self_check import check_model
 
 
@@ -43,3 +52,34 @@ def test_the_check_of_a_model_passes_with_named_kernels(examples: list[Example])
     policy = load_policy(BuiltinModel(builtin="tiny-vlm", attention="sdpa"))
     assert policy.shares_prompts
     check_model(policy, examples)
+
+
+@pytest.fixture
+def flex(monkeypatch: pytest.MonkeyPatch) -> Policy:
+    """The tiny model with flex, without compiled kernels."""
+
+    def uncompiled(query: Tensor, key: Tensor, value: Tensor, training: bool, **options: Any) -> Any:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "flex_attention called without torch.compile")
+            return flex_attention(query, key, value, **options)
+
+    def uncompiled_mask(*arguments: Any, _compile: bool, **options: Any) -> Any:
+        return create_block_mask(*arguments, **options)
+
+    monkeypatch.setattr(transformers.integrations.flex_attention, "compile_friendly_flex_attention", uncompiled)
+    monkeypatch.setattr(transformers.masking_utils, "create_block_mask", uncompiled_mask)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: True)
+        loaded = load_model(BuiltinModel(builtin="tiny-vlm", attention="flex"))
+    return Policy(*loaded, device=torch.device("cpu"))
+
+
+@pytest.mark.slow  # torch compiles
+@torch.no_grad()  # torch has no gradient of flex on a CPU
+def test_flex_gives_packs_the_logprobs_of_sdpa(flex: Policy, examples: list[Example]) -> None:
+    dense = load_policy(BuiltinModel(builtin="tiny-vlm", attention="sdpa"))
+    tokens = torch.randint(20, 90, (5, 70), generator=torch.Generator().manual_seed(1))
+    mask = torch.arange(70) < torch.tensor([70, 3, 40, 0, 65])[:, None]
+    assert flex.shares_prompts
+    ours, expected = (one.logprobs(examples[:2], [0, 0, 0, 1, 1], tokens, mask, 1.0) for one in (flex, dense))
+    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=0)

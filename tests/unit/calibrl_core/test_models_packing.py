@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from transformers import PretrainedConfig
 
 from calibrl_core.models import packing
+from calibrl_core.models.attention import pack_mask_for
 from calibrl_core.models.encoding import PromptRows
 from calibrl_core.models.packing import micro_batches, pack_inputs, pack_rows
 
@@ -83,8 +85,10 @@ def test_a_pack_token_by_token() -> None:
     assert inputs.input_ids.tolist() == [[11, 12, 31, 32, 41], [21, 22, 23, 51, 52]]
     assert inputs.position_ids.tolist() == [[0, 1, 2, 3, 2], [0, 1, 2, 3, 4]]
     assert inputs.predictors.tolist() == [1, 2, 1, 5 + 2, 5 + 3]
-    assert inputs.attention_mask is not None
-    seen = inputs.attention_mask[:, 0].int().tolist()
+    assert inputs.segments is not None
+    mask = pack_mask_for(PretrainedConfig(attn_implementation="sdpa"), inputs.segments)
+    assert isinstance(mask, Tensor)
+    seen = mask[:, 0].int().tolist()
     assert seen[0] == [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 0, 0, 1]]
     assert seen[1] == torch.ones(5, 5).tril().int().tolist()
 
@@ -92,7 +96,7 @@ def test_a_pack_token_by_token() -> None:
 def test_lone_completions_need_no_mask() -> None:
     packs = pack_rows([0, 1, 1], [2, 0, 2], [2, 3, 3], shared=False)
     inputs = pack_inputs(packs, PROMPTS, COMPLETIONS, [2, 0, 2], pad_id=9)
-    assert inputs.attention_mask is None
+    assert inputs.segments is None
     assert inputs.input_ids.tolist() == [[11, 12, 31, 32, 9], [21, 22, 23, 9, 9], [21, 22, 23, 51, 52]]
     assert inputs.position_ids.tolist() == [[0, 1, 2, 3, 4]] * 3  # through the padding, which has no effect
     assert inputs.predictors.tolist() == [1, 2, 10 + 2, 10 + 3]
