@@ -1,4 +1,5 @@
-"""Screenshots of every page with the jobs of a running stack, in light and dark, for docs/screenshots.
+"""Screenshots of every page with the jobs of a running stack, in light and dark, in build/screenshots. Those that the
+docs show are copied to docs/screenshots.
 
 calibrl up --data DATA &
 python -m tests.e2e.guide_runs DATA       # once: the runs on the screenshots; wait for their end
@@ -8,6 +9,7 @@ python -m tests.e2e.screenshots DATA
 from __future__ import annotations
 
 import argparse
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from shutil import which
@@ -21,7 +23,8 @@ from calibrl.client import Client
 from calibrl.client.address import read_stack
 from tests.e2e.conftest import FLAGS, SETTLED
 
-FOLDER = Path(__file__).parents[2] / "docs" / "screenshots"
+ROOT = Path(__file__).parents[2]
+SHOWN = ROOT / "docs" / "screenshots"
 WIDE, PHONE = 1300, 390  # pixels
 # The sign-in page is not a Streamlit page.
 READY = f"() => document.querySelector('main h1') && !document.querySelector('[data-testid=stApp]') || ({SETTLED})()"
@@ -84,16 +87,19 @@ def take_all(browser: Browser, address: str, shown: list[tuple[str, str]], folde
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("data_dir", type=Path)
-    parser.add_argument("--folder", type=Path, default=FOLDER)
+    parser.add_argument("--folder", type=Path, default=ROOT / "build" / "screenshots")
     options = parser.parse_args()
     running = read_stack(options.data_dir)
     if running is None or running.dashboard_url is None:
         raise SystemExit(f"no stack with a dashboard runs on {options.data_dir}")
+    options.folder.mkdir(parents=True, exist_ok=True)
     with Client(running.api_url, running.api_key) as client, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=which("chromium"), args=FLAGS)
         take_all(browser, running.dashboard_url, list(pages(client)), options.folder)
-    with Image.open(options.folder / "expert-light.png") as picture:
-        picture.crop((0, 0, WIDE, README_HEIGHT)).save(options.folder / "job.png", optimize=True)
+    with Image.open(options.folder / "expert-light.png") as whole:
+        whole.crop((0, 0, WIDE, README_HEIGHT)).save(options.folder / "job.png", optimize=True)
+    for picture in SHOWN.glob("*.png"):
+        shutil.copy(options.folder / picture.name, picture)
 
 
 if __name__ == "__main__":

@@ -52,6 +52,12 @@ def test_every_link_leads_to_a_page_a_file_or_a_heading() -> None:
     assert broken == []
 
 
+def test_the_docs_show_every_screenshot() -> None:
+    text = "".join(documents.pages().values())
+    pictures = [path.name for path in (documents.ROOT / "docs" / "screenshots").iterdir()]
+    assert pictures and [name for name in pictures if f"screenshots/{name}" not in text] == []
+
+
 def test_lines_of_text_have_at_most_100_characters() -> None:
     long = [
         f"{path}:{number}"
