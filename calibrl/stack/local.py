@@ -6,10 +6,7 @@ import secrets
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import httpx
 
@@ -18,7 +15,7 @@ from calibrl.processes import children
 from calibrl.processes.children import Process
 from calibrl.settings import StackSettings
 from calibrl.stack.service_folder import service_folder
-from calibrl.stack.services import Postgres, StackError, Valkey, free_port, last_line, lock_folder, wait_until
+from calibrl.stack.services import Postgres, Stack, StackError, Valkey, free_port, last_line, lock_folder, wait_until
 
 __all__ = ["LocalStack", "StackError"]
 
@@ -48,7 +45,7 @@ def chosen_port(port: int | None) -> int:
     return port
 
 
-class LocalStack:
+class LocalStack(Stack):
     """Context manager: all processes run inside it, and none after it. Enter it from the main thread.
 
     Data and logs are in `data_dir`, which one stack at a time can use. DATABASE_URL and REDIS_URL, if set, replace the
@@ -64,6 +61,7 @@ class LocalStack:
         dashboard_port: int | None = None,
         dashboard: bool = True,
     ) -> None:
+        super().__init__()
         self.data_dir = data_dir.expanduser().absolute()
         self._logs = self.data_dir / "logs"
         self._api_port, self._dashboard_port = api_port, dashboard_port
@@ -71,24 +69,10 @@ class LocalStack:
         self._settings = StackSettings.read()
         self._code = service_folder()
         self._running: dict[str, Process] = {}
-        self._exit = ExitStack()
         self.api_url = ""
         self.dashboard_url: str | None = None  # with a token that signs its reader in
         key = self._settings.api_key
         self.api_key = key.get_secret_value() if key else "calibrl_" + secrets.token_urlsafe(32)
-
-    def __enter__(self) -> Self:
-        try:
-            self._start()
-        except BaseException:
-            self._exit.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._exit.close()
 
     def check(self) -> None:
         """Check that all processes run.

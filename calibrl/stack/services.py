@@ -10,7 +10,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -32,6 +32,29 @@ UNPRIVILEGED_ID = 65534
 
 class StackError(Exception):
     """The services cannot run until a person fixes a problem. The message is one line."""
+
+
+class Stack:
+    """Processes that run inside this context manager, and none after it."""
+
+    def __init__(self) -> None:
+        self._exit = ExitStack()  # what `_start` has started, with the way to stop it
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self._exit.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._exit.close()
+
+    def _start(self) -> None:
+        raise NotImplementedError
 
 
 def free_port() -> int:

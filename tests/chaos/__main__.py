@@ -24,7 +24,7 @@ from tests.chaos.cells import State, applies
 from tests.chaos.faults import FAULTS, Fault
 from tests.chaos.reference_runs import ReferenceRuns
 from tests.chaos.rounds import Hit, Round
-from tests.chaos.stack import LEASE_SECONDS, Stack
+from tests.chaos.stack import LEASE_SECONDS, ChaosStack
 from tests.chaos.table import last_line, print_gaps, print_table
 from tests.chaos.verify import Found
 from tests.support.processes import processes_with
@@ -84,7 +84,7 @@ class Suite:
                 if not self.console.is_terminal:
                     print(f"{time.monotonic() - started:6.0f} s  {words}", flush=True)
 
-            with Stack(self.folder / "fake", lease_seconds=self._lease) as stack:
+            with ChaosStack(self.folder / "fake", lease_seconds=self._lease) as stack:
                 self._play(stack, started + seconds, SHORT_FAULTS if short else 0, shown)
             if len(self._faults) == len(FAULTS):
                 shown("real training")
@@ -93,7 +93,7 @@ class Suite:
                 self._add(f"real training, {strokes} faults", found, shown)
         self._check_nothing_left()
 
-    def _play(self, stack: Stack, until: float, wanted: int, shown: Shown) -> None:
+    def _play(self, stack: ChaosStack, until: float, wanted: int, shown: Shown) -> None:
         """Run rounds until the time `until` and until there were `wanted` faults: a busy machine takes longer."""
         self._look(stack)
         references = ReferenceRuns(self.folder / "references", "tests.support.fake_trainer")
@@ -119,7 +119,7 @@ class Suite:
             rounds[fault.name] += 1
             yield fault, min(states, key=lambda state: struck[fault.name, state]), random.Random(rng.random())
 
-    def _look(self, stack: Stack) -> None:
+    def _look(self, stack: ChaosStack) -> None:
         """List the faults that this machine does not permit."""
         self._without |= stack.without
         if machine.FAKETIME is None:

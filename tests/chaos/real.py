@@ -11,7 +11,7 @@ from calibrl.schemas import JobStatus, Reason
 from jobs import lifecycle, models
 from tests.chaos import orders, pids, verify
 from tests.chaos.reference_runs import ReferenceRuns
-from tests.chaos.stack import Stack
+from tests.chaos.stack import ChaosStack
 from tests.chaos.verify import Found
 from tests.support.waiting import LIMIT_SECONDS, eventually
 
@@ -36,7 +36,7 @@ def play(folder: Path, seed: int, *, short: bool) -> tuple[int, Found]:
     rng, found = random.Random(seed), Found()
     references = ReferenceRuns(folder / "references", "calibrl_core")
     blows = [worker_killed] if short else [worker_killed, trainer_killed, paused]
-    with Stack(folder / "stack", trainer="calibrl_core", slots=(1, 0), lease_seconds=6) as stack:
+    with ChaosStack(folder / "stack", trainer="calibrl_core", slots=(1, 0), lease_seconds=6) as stack:
         for blow in blows:
             here = _one(stack, blow, rng.randint(EVERY + 1, STEPS - EVERY), references)
             here.words = [f"real training, {blow.__name__}: {words}" for words in here.words]
@@ -44,7 +44,9 @@ def play(folder: Path, seed: int, *, short: bool) -> tuple[int, Found]:
     return len(blows), found
 
 
-def _one(stack: Stack, blow: Callable[[Stack, models.Job], None], step: int, references: ReferenceRuns) -> Found:
+def _one(
+    stack: ChaosStack, blow: Callable[[ChaosStack, models.Job], None], step: int, references: ReferenceRuns
+) -> Found:
     job_id = orders.submit(SPEC)
     eventually(lambda: orders.job(job_id).step >= step)
     before = orders.job(job_id)
@@ -69,17 +71,17 @@ def _drive(job_id: UUID) -> None:
         time.sleep(0.2)
 
 
-def worker_killed(stack: Stack, job: models.Job) -> None:
+def worker_killed(stack: ChaosStack, job: models.Job) -> None:
     """Kill the worker's main process and start it again."""
     assert job.worker is not None
     stack.machine(job.worker).start()
 
 
-def trainer_killed(stack: Stack, job: models.Job) -> None:
+def trainer_killed(stack: ChaosStack, job: models.Job) -> None:
     """Kill the trainer."""
     pids.send(pids.trainers(job.id), signal.SIGKILL)
 
 
-def paused(stack: Stack, job: models.Job) -> None:
+def paused(stack: ChaosStack, job: models.Job) -> None:
     """Pause and resume the job, as a user does."""
     orders.ordered(lifecycle.pause, job.id)

@@ -18,7 +18,7 @@ from tests.chaos.held_jobs import HeldJobs, Subject
 from tests.chaos.machine import Machine
 from tests.chaos.reference_runs import ReferenceRuns
 from tests.chaos.scene import Scene
-from tests.chaos.stack import Stack
+from tests.chaos.stack import ChaosStack
 from tests.chaos.verify import Found
 from tests.support.waiting import LIMIT_SECONDS
 
@@ -52,7 +52,9 @@ class Result:
 class Round:
     """A round. `aim`: the state that the fault must hit; it can hit others too."""
 
-    def __init__(self, stack: Stack, fault: Fault, aim: State, rng: random.Random, references: ReferenceRuns) -> None:
+    def __init__(
+        self, stack: ChaosStack, fault: Fault, aim: State, rng: random.Random, references: ReferenceRuns
+    ) -> None:
         self._stack, self._fault, self._aim, self._rng = stack, fault, aim, rng
         self._references = references
         self._aims = self._choose_aims()
@@ -225,7 +227,7 @@ def events_text(subject: Subject) -> str:
     return " > ".join(f"{e.ts:%H:%M:%S.%f}"[:-4] + f" {e.type} {e.reason or ''} by {e.actor}" for e in events)
 
 
-def eventually_gone(stack: Stack) -> None:
+def eventually_gone(stack: ChaosStack) -> None:
     """Wait for the end of the last trainers."""
     deadline = time.monotonic() + LIMIT_SECONDS
     while pids.trainers_of_any(stack.data_dir) and time.monotonic() < deadline:

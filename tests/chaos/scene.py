@@ -9,7 +9,7 @@ from tests.chaos import orders, pids
 from tests.chaos.cells import HELD, State
 from tests.chaos.held_jobs import HeldJobs, Subject
 from tests.chaos.machine import Machine
-from tests.chaos.stack import Stack
+from tests.chaos.stack import ChaosStack
 from tests.support.waiting import LIMIT_SECONDS
 
 PHASE_SECONDS = 0.6  # between two polls of a supervisor
@@ -23,7 +23,7 @@ class Scene:
     whose order was accepted.
     """
 
-    stack: Stack
+    stack: ChaosStack
     held: HeldJobs
     rng: random.Random
     victims: list[Subject]

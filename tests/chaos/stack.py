@@ -5,11 +5,8 @@ import secrets
 import signal
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
 from itertools import zip_longest
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import httpx
 import redis
@@ -20,7 +17,7 @@ from calibrl.client import Client
 from calibrl.processes import children
 from calibrl.processes.children import Process
 from calibrl.schemas import WorkerStatus
-from calibrl.stack.services import Postgres, Valkey, free_port
+from calibrl.stack.services import Postgres, Stack, Valkey, free_port
 from jobs import db
 from jobs.lifecycle import machines
 from jobs.settings import get_settings
@@ -73,7 +70,7 @@ class OpenValkey(Valkey):
             client.config_set("bind", " ".join(["127.0.0.1", *self.hosts]))
 
 
-class Stack:
+class ChaosStack(Stack):
     """A context manager. This process's settings name the same services. `slots`: each machine's CPU slots and GPUs.
 
     `without`: the faults that this machine does not permit, and why.
@@ -87,11 +84,11 @@ class Stack:
         slots: tuple[int, int] = SLOTS,
         lease_seconds: float = LEASE_SECONDS,
     ) -> None:
+        super().__init__()
         self.folder = folder.absolute()
         self.data_dir = self.folder / "data"
         self._logs = self.folder / "logs"
         self._trainer, self._slots, self.lease_seconds = trainer, slots, lease_seconds
-        self._exit = ExitStack()
         self.without: dict[str, str] = {}
         self._cables: list[network.Namespace] = []
         self.postgres = OpenPostgres(self.folder / "postgres", self._logs / "postgres.log", durable=False)
@@ -100,19 +97,6 @@ class Stack:
         self.api: Process | None = None
         self._api_port = free_port()
         self._key = secrets.token_urlsafe(16)
-
-    def __enter__(self) -> Self:
-        try:
-            self._start()
-        except BaseException:
-            self._exit.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._exit.close()
 
     def _start(self) -> None:
         self._logs.mkdir(parents=True)

@@ -27,6 +27,7 @@ from tests.support.fake_nvml import Card
 from tests.support.fake_trainer import Behaviour
 from tests.support.processes import processes_with
 from tests.support.waiting import LIMIT_SECONDS, eventually
+from tests.support.worker_jobs import submit
 
 pytestmark = pytest.mark.integration
 
@@ -81,21 +82,6 @@ def worker(cards: Path, tmp_path: Path) -> Iterator[Callable[..., Process]]:
 def listed() -> list[Worker]:
     with session_scope() as session:
         return machines.page(session, after="", limit=10)
-
-
-def submit(*, steps: int = 20, milliseconds: int = 10, behaviour: Behaviour = Behaviour.NORMAL, **more: Any) -> UUID:
-    spec = {
-        "kind": "train",
-        "name": "a test",
-        "model": {"builtin": "tiny-vlm"},
-        "data": {"builtin": "digits"},
-        "algorithm": {"type": "grpo", "mini_batches": 1},
-        "steps": steps,
-        "prompts_per_step": milliseconds,
-        "seed": int(behaviour),
-    }
-    with session_scope() as session:
-        return lifecycle.submit(session, job_spec_adapter.validate_python(spec | more), actor="user").id
 
 
 def status(job_id: UUID) -> tuple[JobStatus, Reason | None, str]:

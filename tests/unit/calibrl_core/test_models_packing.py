@@ -86,7 +86,9 @@ def test_a_pack_token_by_token() -> None:
     assert inputs.position_ids.tolist() == [[0, 1, 2, 3, 2], [0, 1, 2, 3, 4]]
     assert inputs.predictors.tolist() == [1, 2, 1, 5 + 2, 5 + 3]
     assert inputs.segments is not None
-    mask = pack_mask_for(PretrainedConfig(attn_implementation="sdpa"), inputs.segments)
+    config = PretrainedConfig()
+    config._attn_implementation = "sdpa"
+    mask = pack_mask_for(config, inputs.segments)
     assert isinstance(mask, Tensor)
     seen = mask[:, 0].int().tolist()
     assert seen[0] == [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 0, 0, 1]]
