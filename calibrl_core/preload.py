@@ -3,6 +3,9 @@
 No import here may ask CUDA for its devices: this process could then see no other devices later. A test checks it.
 """
 
+import calibrl_core.models.without_torchao
+
+# isort: split
 import sklearn.datasets  # noqa: F401
 import transformers.modeling_utils
 import transformers.processing_utils  # noqa: F401

@@ -15,7 +15,16 @@ from calibrl.processes import children
 from calibrl.processes.children import Process
 from calibrl.settings import StackSettings
 from calibrl.stack.service_folder import service_folder
-from calibrl.stack.services import Postgres, Stack, StackError, Valkey, free_port, last_line, lock_folder, wait_until
+from calibrl.stack.services import (
+    Postgres,
+    RunningProcesses,
+    StackError,
+    Valkey,
+    free_port,
+    last_line,
+    lock_folder,
+    wait_until,
+)
 
 __all__ = ["LocalStack", "StackError"]
 
@@ -45,7 +54,7 @@ def chosen_port(port: int | None) -> int:
     return port
 
 
-class LocalStack(Stack):
+class LocalStack(RunningProcesses):
     """Context manager: all processes run inside it, and none after it. Enter it from the main thread.
 
     Data and logs are in `data_dir`, which one stack at a time can use. DATABASE_URL and REDIS_URL, if set, replace the

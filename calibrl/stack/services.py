@@ -34,7 +34,7 @@ class StackError(Exception):
     """The services cannot run until a person fixes a problem. The message is one line."""
 
 
-class Stack:
+class RunningProcesses:
     """Processes that run inside this context manager, and none after it."""
 
     def __init__(self) -> None:

@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from calibrl_core.config import LoraSettings, ModelOptions
 from calibrl_core.models.errors import ModelError
+from calibrl_core.models.without_torchao import hide_torchao
 
 if TYPE_CHECKING:
     from peft.tuners.lora import LoraLayer
@@ -78,7 +79,9 @@ def _freeze_vision(model: Any) -> None:
 
 
 def _add_lora(model: Any, settings: LoraSettings, *, language_only: bool) -> None:
-    from peft import LoraConfig, inject_adapter_in_model
+    from peft import LoraConfig, import_utils, inject_adapter_in_model
+
+    hide_torchao(import_utils.is_torchao_available)
 
     config = LoraConfig(
         r=settings.rank,

@@ -8,6 +8,9 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+import calibrl_core.models.without_torchao  # noqa: F401
+
+# isort: split
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor

@@ -17,7 +17,7 @@ from calibrl.client import Client
 from calibrl.processes import children
 from calibrl.processes.children import Process
 from calibrl.schemas import WorkerStatus
-from calibrl.stack.services import Postgres, Stack, Valkey, free_port
+from calibrl.stack.services import Postgres, RunningProcesses, Valkey, free_port
 from jobs import db
 from jobs.lifecycle import machines
 from jobs.settings import get_settings
@@ -70,7 +70,7 @@ class OpenValkey(Valkey):
             client.config_set("bind", " ".join(["127.0.0.1", *self.hosts]))
 
 
-class ChaosStack(Stack):
+class ChaosStack(RunningProcesses):
     """A context manager. This process's settings name the same services. `slots`: each machine's CPU slots and GPUs.
 
     `without`: the faults that this machine does not permit, and why.
