@@ -165,7 +165,7 @@ class _Evaluation:
         result = checked(policy, config.models[index], every, self.report, self.ranks)
         self.report.emit("checked", model_index=index, **asdict(result))
         engine = make_engine(config.rollout, policy, closing, self.ranks)
-        closing.enter_context(engine.sampling())  # the weights stay as they are
+        closing.enter_context(engine.sampling(0))  # the weights stay as they are
         return engine
 
     def _check_positions(self, policy: Policy) -> None:

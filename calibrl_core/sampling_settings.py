@@ -67,14 +67,44 @@ class EngineSettings(SamplingSettings):
     engine: Literal["shared_prefill", "vllm", "vllm_server"] = Field(
         "shared_prefill",
         description="shared_prefill: the trainer's own engine. vllm: vLLM, if it is installed, in the process of the "
-        "trainer. vllm_server: a vLLM server beside each process of the trainer, without stop strings.",
+        "trainer. vllm_server: vLLM servers beside the processes of the trainer, without stop strings.",
+    )
+    server_gpus: int | None = Field(
+        None,
+        ge=1,
+        le=64,
+        description="Number of GPUs, the job's last ones, that only the servers of the engine vllm_server use; each "
+        "other GPU has a process of the trainer. On a CPU: number of processes of servers. None: each process of the "
+        "trainer has a server on its own GPU.",
+    )
+    tensor_parallel: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="GPUs per server, which share its weights. It must divide server_gpus. 1: a server per GPU.",
     )
 
     @model_validator(mode="after")
-    def _stop_strings_are_served(self) -> Self:
+    def _is_served(self) -> Self:
         if self.engine == "vllm_server" and self.stop:
             raise ValueError("stop: the engine vllm_server has no stop strings; use shared_prefill or vllm")
+        if self.engine != "vllm_server" and self.server_gpus:
+            raise ValueError("server_gpus: only the engine vllm_server has servers; set engine, or remove server_gpus")
+        if (self.server_gpus or 1) % self.tensor_parallel:
+            raise ValueError(
+                f"tensor_parallel: {self.tensor_parallel} must divide server_gpus ({self.server_gpus or 'none'}); "
+                "change one of them"
+            )
         return self
+
+    def trainer_gpus(self, gpus: int) -> int:
+        """Return the number of a job's GPUs that have a process of the trainer."""
+        return max(0, gpus - (self.server_gpus or 0))
+
+    @property
+    def samples_ahead(self) -> bool:
+        """Return true if the engine samples while the trainer updates."""
+        return False
 
     def check_served(self, field: str, temperature: float) -> None:
         """Check a temperature.
@@ -107,6 +137,33 @@ class RolloutSettings(EngineSettings):
         ge=1,
         description="Limit of importance_correction. With geometric_mask use a value near 1, such as 1.001.",
     )
+    max_staleness: int = Field(
+        0,
+        ge=0,
+        le=1,
+        description="Steps by which the weights that sample are older than those that are updated. 1: while a step "
+        "updates, the engine vllm_server samples the rollouts of the next step with the weights from before this "
+        "update; importance_correction corrects for the difference. 0: sampling and update take turns.",
+    )
+
+    @model_validator(mode="after")
+    def _can_sample_ahead(self) -> Self:
+        if self.samples_ahead and self.engine != "vllm_server":
+            raise ValueError(
+                "max_staleness: only the engine vllm_server samples during an update; set engine to vllm_server, or "
+                "max_staleness to 0"
+            )
+        if self.samples_ahead and self.importance_correction == "none":
+            raise ValueError(
+                "max_staleness: rollouts of earlier weights need a correction; set importance_correction to "
+                "token_truncate, or max_staleness to 0"
+            )
+        return self
+
+    @property
+    def samples_ahead(self) -> bool:
+        """Return true if the engine samples while the trainer updates."""
+        return self.max_staleness > 0
 
 
 class EvaluateRollout(EngineSettings):

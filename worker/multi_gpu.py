@@ -1,12 +1,18 @@
-"""The command that runs a job in several processes, one per GPU."""
+"""The command that runs a job in several processes: one per GPU, without the GPUs of its servers of rollouts."""
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 SETTINGS = Path(__file__).with_name("accelerate.yaml")
 LAUNCHER_SECONDS = 30  # longer than the trainers' grace period, so that the worker kills them, not the launcher
+
+
+def process_count(config: Mapping[str, Any], gpus: int) -> int:
+    """Return the number of processes of a job with this config (JSON) and number of GPUs; 1 without a GPU."""
+    return max(1, gpus - (config.get("rollout", {}).get("server_gpus") or 0))
 
 
 def command(module: str, arguments: Sequence[str], processes: int) -> list[str]:

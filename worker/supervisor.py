@@ -113,11 +113,15 @@ class Supervisor:
         bounds = allowed_sources.bounds()  # the trainer checks again: a link can change after this check
         arguments += [f"--root={root}" for root in bounds.roots] + [f"--closed={path}" for path in bounds.closed]
         arguments.append(f"--cache={self._settings.data_dir / 'cache'}")
-        environment, count = child_environment(self._claim.gpus), len(self._claim.gpus)
+        environment, count = child_environment(self._claim.gpus), self._processes
         if count > 1:
             environment |= multi_gpu.environment(self._settings.stop_grace_seconds)
             return children.start(multi_gpu.command(module, arguments, count), log=self._log_file, env=environment)
         return self._standby.start(module, arguments, log=self._log_file, env=environment)
+
+    @property
+    def _processes(self) -> int:
+        return multi_gpu.process_count(self._claim.config, len(self._claim.gpus))
 
     def _note_start(self) -> None:
         with session_scope() as session:
@@ -258,7 +262,7 @@ class Supervisor:
             return Outcome(JobStatus.FAILED, error.reason, error.message + (self._log_tail() if crashed else ""))
         if status == DISK_FULL_STATUS:
             return Outcome(JobStatus.FAILED, Reason.DISK_FULL, f"the disk of {self._run_dir} is full")
-        launched = len(self._claim.gpus) > 1  # a launcher exits with a failure after a signal
+        launched = self._processes > 1  # a launcher exits with a failure after a signal
         by_signal = launched or -status in (signal.SIGTERM, signal.SIGKILL)
         if finish or (self._stop_order in (Order.STOP, Order.PAUSE) and by_signal):
             if self._stop_order is Order.PAUSE:

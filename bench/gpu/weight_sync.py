@@ -29,9 +29,9 @@ def sync(setup: Setup, shape: shapes.Shape) -> Iterator[Item]:
     engine = VLLMEngine(policy, BATCH_TOKENS)
     yield Measure("start of vLLM", time.perf_counter() - began, "s")
     try:
-        for name in ("first", "second"):
+        for version, name in enumerate(("first", "second")):
             began = time.perf_counter()
-            with engine.sampling():
+            with engine.sampling(version):
                 if setup.device == "cuda":
                     torch.cuda.synchronize()
                 yield Measure(f"{name} passing of {policy.parameter_count:,} weights", time.perf_counter() - began, "s")

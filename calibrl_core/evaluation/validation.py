@@ -45,13 +45,13 @@ class Validator:
         return last or step % self._settings.every_steps == 0
 
     def validate(self, step: int) -> dict[str, float]:
-        """Return validation/ metrics with their intervals, and expert/probe_ metrics if the data has experts. `step`: 0
-        before training.
+        """Return validation/ metrics with their intervals, and expert/probe_ metrics if the data has experts. `step`:
+        the number of steps that the run has taken.
 
         Each process samples its slice of the prompts; all processes get the metrics of all prompts.
         """
         place = self._ranks.my_slice(len(self._examples))
-        with self._engine.sampling():
+        with self._engine.sampling(step):
             own = self._sample(step, self._examples[place.start : place.stop], place.start)
         parts = self._ranks.gather(own)
         with self._policy.weights.gathered():  # only the first process measures

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -46,11 +46,23 @@ class SamplingRequest:
 class RolloutEngine(Protocol):
     """Samples completions from the policy. One engine per process of a run."""
 
-    def sampling(self) -> AbstractContextManager[None]:
+    def sampling(self, version: int) -> AbstractContextManager[None]:
         """Return a context in which `generate` samples from the weights that the policy has at its entry.
 
-        Every process must enter and leave it, since the processes exchange weights there.
+        Every process must enter and leave it, since the processes exchange weights there. `version`: name of the
+        weights, the number of steps that the run has taken.
         """
 
     def generate(self, examples: Sequence[Example], request: SamplingRequest) -> Rollouts:
         """Return `request.group_size` completions for each example. Needs no other process."""
+
+
+@runtime_checkable
+class SamplesAhead(RolloutEngine, Protocol):
+    """A rollout engine that can sample while the policy is updated (`rollout.max_staleness`)."""
+
+    def begin(self, examples: Sequence[Example], request: SamplingRequest) -> None:
+        """Begin to sample with the weights of the current `sampling`; the `generate` of the same examples and request
+        in a later one returns these completions. Their `sampler_logprobs` are of the weights that they were sampled
+        with, their `logprobs` and `entropies` of those of the later one. Needs no other process.
+        """

@@ -34,6 +34,6 @@ def make_engine(
     if settings.engine == "vllm":
         engine = VLLMEngine(policy, settings.batch_tokens)
     else:
-        engine = ServedEngine(policy, settings.batch_tokens, ranks, pass_tokens)
+        engine = ServedEngine(policy, settings, ranks, pass_tokens)
     closing.callback(engine.close)
     return engine

@@ -36,7 +36,7 @@ class SharedPrefillEngine:
         self._batch_tokens = batch_tokens
 
     @contextmanager
-    def sampling(self) -> Iterator[None]:
+    def sampling(self, version: int) -> Iterator[None]:
         """Hold all weights in this process: see `RolloutEngine.sampling`."""
         with self._policy.weights.gathered():
             yield

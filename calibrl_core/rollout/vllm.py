@@ -69,11 +69,11 @@ class VLLMEngine:
         self._rest()
 
     @contextmanager
-    def sampling(self) -> Iterator[None]:
+    def sampling(self, version: int) -> Iterator[None]:
         """Pass the policy's weights to vLLM, and clear everything computed with earlier ones: see
         `RolloutEngine.sampling`. Outside, vLLM leaves the GPU to the trainer.
         """
-        self._version += 1
+        self._version = version
         if self._sleeps:
             self._llm.wake_up()
         self._llm.collective_rpc(_load, args=(self._policy.saved_tensors(), self._version))
@@ -187,6 +187,7 @@ def _start(folder: Path, policy: Policy, batch_tokens: int, drawing: _Drawing) -
             async_scheduling=False,  # a draw needs the number of earlier tokens
             logits_processors=[_processor(drawing)],
             **vllm_arguments(policy, batch_tokens),
+            **beside_policy(policy.device),
         )
     except ValueError as error:
         raise ModelError(f"rollout.engine: vllm does not take this model or rollout.batch_tokens: {error}") from error
@@ -202,13 +203,21 @@ class _Row:
     repeated: Tensor | None  # [V] bool, tokens of prompt and completion; None without a repetition penalty
 
 
-def vllm_arguments(policy: Policy, batch_tokens: int) -> dict[str, Any]:
-    """Return vLLM's arguments for the policy: precision, and memory for keys and values of `batch_tokens` tokens."""
+def served_dtype(policy: Policy) -> torch.dtype:
+    """Return the precision of vLLM's copy of the weights."""
+    return torch.bfloat16 if policy.bfloat16 else torch.float32
+
+
+def vllm_arguments(policy: Policy, batch_tokens: int, tensor_parallel: int = 1) -> dict[str, Any]:
+    """Return vLLM's arguments for the policy: precision, and memory for keys and values of `batch_tokens` tokens.
+
+    `tensor_parallel`: processes that share the heads of the attention.
+    """
     config = policy.model.config.get_text_config()
-    dtype = torch.bfloat16 if policy.bfloat16 else torch.float32
+    dtype = served_dtype(policy)
     longest: int = config.max_position_embeddings
     blocks = -(-max(batch_tokens, longest) // BLOCK_TOKENS) + 1  # vLLM reserves one
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    heads = -(-(getattr(config, "num_key_value_heads", None) or config.num_attention_heads) // tensor_parallel)
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return {
         "load_format": "dummy",  # `sampling` passes the weights
@@ -218,11 +227,10 @@ def vllm_arguments(policy: Policy, batch_tokens: int) -> dict[str, Any]:
         "kv_cache_memory_bytes": 2 * config.num_hidden_layers * heads * width * dtype.itemsize * BLOCK_TOKENS * blocks,
         "max_model_len": longest,
         "max_num_seqs": max(1, min(MAX_ROWS, batch_tokens // BLOCK_TOKENS)),
-        **_on_gpu(policy.device),
     }
 
 
-def _on_gpu(device: torch.device) -> dict[str, Any]:
+def beside_policy(device: torch.device) -> dict[str, Any]:
     """Return vLLM's arguments for a GPU that holds the policy already: vLLM refuses to start if less memory is free
     than the share that it may use, 0.92 of the GPU by default.
     """

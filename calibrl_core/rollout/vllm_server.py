@@ -1,15 +1,20 @@
-"""A vLLM server as a child process of the trainer."""
+"""A vLLM server as a child process of the trainer.
+
+Several processes of a run can ask one server, and each can start it again if it fails: a lock excludes the others
+meanwhile. Each start has a socket of its own, so a process asks a new start only after it has learned of it under the
+lock.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,55 +44,91 @@ class VLLMServer:
     have no other protection.
     """
 
-    def __init__(self, arguments: Sequence[str], environment: dict[str, str]) -> None:
-        """Prepare the server.
+    def __init__(self, folder: Path, number: int, arguments: Sequence[str], environment: dict[str, str]) -> None:
+        """Prepare the server; each process that asks it does so.
 
         Args:
+            folder: its files; of mode 700.
+            number: of the server among those in the folder.
             arguments: options of vLLM's server.
             environment: variables that the server gets beside those of this process.
 
         Raises:
             ServerError: the name of the folder for temporary files is too long.
         """
-        self._files = tempfile.TemporaryDirectory(prefix="calibrl-vllm-")  # mode 700
-        folder = Path(self._files.name)
-        self._socket, self._log = folder / "server.sock", folder / "server.log"
-        if len(str(self._socket)) > PATH_CHARACTERS:
+        self._files = str(folder / f"server-{number}")  # how their names begin
+        self.starts = 0  # of the server, by any process, as far as this process knows
+        if len(str(self.socket)) > PATH_CHARACTERS:
             raise ServerError(f"{folder} is too long for a socket file; set TMPDIR to a folder with a shorter name")
-        program = [sys.executable, "-m", "calibrl_core.rollout.vllm_program"]
-        self._command = [*program, "--uds", str(self._socket), *arguments]
+        self._arguments = arguments
         inherited = {
             name: value
             for name, value in os.environ.items()
             if name not in LAUNCHER and not name.startswith(LAUNCHER_PREFIXES)
         }
         self._environment = {**inherited, "PYTHONPATH": os.pathsep.join(sys.path), **environment}
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | None = None  # if this process started it
 
-    def start(self) -> None:
-        """Start the server and wait until it answers. Call it in the main thread: the kernel ends the server when the
-        thread that started it ends.
+    @property
+    def socket(self) -> Path:
+        """Return the socket file of the last start that this process knows."""
+        return Path(f"{self._files}-{self.starts:02d}.sock")
 
-        Raises:
-            ServerError: it does not start; the message has the end of its log.
+    @property
+    def _log(self) -> Path:
+        return Path(f"{self._files}.log")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Exclude all other processes: one at a time replaces the server. A process that ends releases the lock."""
+        with Path(f"{self._files}.lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def renewed(self) -> bool:
+        """Return if another process has started the server again, and ask that start from now on. Call it within
+        `locked`.
         """
-        self._socket.unlink(missing_ok=True)
+        before, self.starts = self.starts, len(self._processes())
+        return self.starts > before
+
+    def _processes(self) -> list[int]:
+        """Return the id of the process of each start."""
+        file = Path(f"{self._files}.starts")
+        return [int(line) for line in file.read_text().split()] if file.exists() else []
+
+    def launch(self) -> None:
+        """Start the process of the server. Call it in the main thread: the kernel ends the server when the thread that
+        started it ends.
+        """
+        self.starts += 1
+        program = [sys.executable, "-m", "calibrl_core.rollout.vllm_program"]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                self._command,
+                [*program, "--uds", str(self.socket), *self._arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 env=self._environment,
                 start_new_session=True,
             )
+        with Path(f"{self._files}.starts").open("a") as file:
+            file.write(f"{self._process.pid}\n")
+
+    def await_start(self) -> None:
+        """Wait until the server that this process launched answers.
+
+        Raises:
+            ServerError: it does not start; the message has the end of its log.
+        """
+        assert self._process is not None
         deadline = time.monotonic() + START_SECONDS
         while not self._healthy():
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(0.2)
                 raise ServerError(f"vLLM's server ended at its start: {self.log_end()}")
             if time.monotonic() > deadline:
-                self.stop()
+                self.kill()
                 raise ServerError(f"vLLM's server did not start in {START_SECONDS:.0f} s: {self.log_end()}")
 
     def _healthy(self) -> bool:
@@ -104,7 +145,7 @@ class VLLMServer:
             ServerError: there is no answer in time, or the server failed.
             RefusedError: the server refuses the call.
         """
-        transport = httpx.HTTPTransport(uds=str(self._socket))  # no connection is kept: after an error vLLM closes it
+        transport = httpx.HTTPTransport(uds=str(self.socket))  # no connection is kept: after an error vLLM closes it
         try:
             with httpx.Client(transport=transport, base_url="http://vllm", timeout=seconds) as client:
                 answer = client.request(method, path, json=body, params=query)
@@ -120,24 +161,30 @@ class VLLMServer:
         """Return the last lines of the server's log."""
         return self._log.read_text(errors="replace")[-LOG_CHARACTERS:]
 
-    def stop(self) -> None:
-        """End the server and all its processes."""
-        if self._process is None:
+    def kill(self) -> None:
+        """End the server and all its processes at once, whichever process started it. Calls that wait for an answer
+        fail.
+        """
+        for process in self._processes()[-1:]:
+            with suppress(ProcessLookupError):
+                os.killpg(process, signal.SIGKILL)
+            deadline = time.monotonic() + STOP_SECONDS
+            while self._runs(process) and time.monotonic() < deadline:
+                time.sleep(0.05)
+
+    def _runs(self, process: int) -> bool:
+        if self._process is not None and self._process.pid == process:
+            return self._process.poll() is None
+        try:
+            return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        """End the server and all its processes, if this process started it last."""
+        if self._process is None or self._process.pid not in self._processes()[-1:]:
             return
         self._process.terminate()
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(STOP_SECONDS)
         self.kill()
-
-    def kill(self) -> None:
-        """End the server and all its processes at once. Calls that wait for an answer fail."""
-        if self._process is None:
-            return
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-
-    def close(self) -> None:
-        """End the server and remove its files."""
-        self.stop()
-        self._files.cleanup()

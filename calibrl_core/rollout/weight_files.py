@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import socket
 import tempfile
-import weakref
 from pathlib import Path
 
 import torch
@@ -13,8 +12,10 @@ import torch
 from calibrl_core.distributed.ranks import Ranks
 from calibrl_core.models.policy import Policy
 from calibrl_core.models.tensor_files import write_tensors
+from calibrl_core.rollout.own_folder import OwnFolder, sweep
 
 MEMORY = Path("/dev/shm")  # files in memory
+PREFIX = "calibrl-served-weights-"
 
 
 class WeightFiles:
@@ -24,12 +25,12 @@ class WeightFiles:
         """Choose the folder. Every process must call this. `dtype`: of the weights in the files."""
         self._policy, self._dtype, self._ranks = policy, dtype, ranks
         size = policy.parameter_count * dtype.itemsize
+        sweep(PREFIX, MEMORY)  # before its room is measured
         roomy = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 2 * size
-        own = tempfile.mkdtemp(prefix="calibrl-weights-", dir=MEMORY if roomy else None)
-        self.close = weakref.finalize(self, shutil.rmtree, own, ignore_errors=True)
+        self._own = OwnFolder(PREFIX, MEMORY if roomy else Path(tempfile.gettempdir()))
         host = socket.gethostname()
-        self._folder = Path(next(path for name, path in ranks.gather_everywhere((host, own)) if name == host))
-        self._writes = self._folder == Path(own)
+        self._folder = next(path for name, path in ranks.gather_everywhere((host, self._own.path)) if name == host)
+        self._writes = self._folder == self._own.path
 
     def write(self) -> list[str]:
         """Write the policy's weights; return the names of the files. Every process must call this, when it does not
@@ -46,3 +47,7 @@ class WeightFiles:
                 pass
         self._ranks.any_process(False)  # waits for the writer
         return sorted(map(str, self._folder.glob("*.safetensors")))
+
+    def close(self) -> None:
+        """Remove the files."""
+        self._own.close()

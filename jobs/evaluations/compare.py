@@ -23,7 +23,8 @@ MAX_PROMPTS = 50_000  # maximum prompts per comparison, over all datasets: about
 BOUNDS = ("_low", "_high")
 # Fields of a spec that accuracies depend on, besides models and data.
 COMPARED_SETTINGS = ("rewards", "prompts", "rollout", "precision")
-NOT_COMPARED = "rollout.batch_tokens"  # it changes the speed only
+# They change the speed only.
+NOT_COMPARED = ("rollout.batch_tokens", "rollout.server_gpus", "rollout.tensor_parallel")
 
 
 @dataclass(frozen=True)
@@ -217,7 +218,9 @@ def _different(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     fields = [_fields(one) for one in settings]
     names = dict.fromkeys(name for one in fields for name in one)
     return [
-        name for name in names if name != NOT_COMPARED and any(one.get(name) != fields[0].get(name) for one in fields)
+        name
+        for name in names
+        if name not in NOT_COMPARED and any(one.get(name) != fields[0].get(name) for one in fields)
     ]
 
 

@@ -71,7 +71,7 @@ class _Sizes:
 
 def estimate(spec: TrainSpec | EvaluateSpec, shape: ModelShape, options: ModelOptions) -> MemoryPlan:
     """Return the memory of each process of a job. The caller sets `fits`, the explanation and the remedies."""
-    gpus = spec.resources.gpus
+    gpus = spec.rollout.trainer_gpus(spec.resources.gpus)
     sharded = isinstance(spec, TrainSpec) and spec.parallel == "fsdp" and gpus > 1
     bfloat16 = spec.precision == "bfloat16" or (spec.precision == "auto" and gpus > 0)
     sizes = _Sizes(shape, gpus > 0, bfloat16, gpus if sharded else 1)
@@ -256,21 +256,22 @@ def _samples(spec: TrainSpec) -> int:
 
 
 def _rollouts(sizes: _Sizes, completion_tokens: int, rows: int, spec: TrainSpec | EvaluateSpec) -> list[MemoryPart]:
+    if spec.rollout.server_gpus:  # on GPUs of their own
+        return []
     shape, width = sizes.shape, sizes.width
     prompt_tokens = (spec.prompts.max_tokens if isinstance(spec, TrainSpec) else None) or PROMPT_TOKENS
     row = _bounded(prompt_tokens + completion_tokens, shape)
     together = min(rows, max(1, spec.rollout.batch_tokens // row)) if rows else 0
     cached = together * row
     formula = f"{together:,} rows x {row:,} tokens x {shape.layers} layers x 2 x {shape.kv_width} x {width} bytes"
+    held: tuple[MemoryPhase, ...] = TRAINING if spec.rollout.samples_ahead else ("rollout",)  # then vLLM sleeps
     parts = [
-        _part("keys and values", cached * shape.layers * 2 * shape.kv_width * width, ("rollout",), formula),
-        _part("next tokens", 8 * together * shape.vocabulary, ("rollout",), "2 copies x 4 bytes x rows x vocabulary"),
+        _part("keys and values", cached * shape.layers * 2 * shape.kv_width * width, held, formula),
+        _part("next tokens", 8 * together * shape.vocabulary, held, "2 copies x 4 bytes x rows x vocabulary"),
     ]
-    if spec.rollout.engine != "shared_prefill":  # vLLM sleeps at other times
+    if spec.rollout.engine != "shared_prefill":
         copy = shape.parameters * width
-        parts.append(
-            _part("vLLM's weights", copy, ("rollout",), f"{width} bytes x {shape.parameters:,}: the engine's own")
-        )
+        parts.append(_part("vLLM's weights", copy, held, f"{width} bytes x {shape.parameters:,}: the engine's own"))
     return parts
 
 

@@ -33,8 +33,12 @@ def text_problems(spec: TrainSpec | EvaluateSpec) -> list[FieldError]:
 
 
 def resource_problems(spec: TrainSpec | EvaluateSpec) -> list[FieldError]:
-    """Return requested resources that have no effect."""
-    if spec.limits.min_gpu_utilisation is None or spec.resources.gpus:
+    """Return requested resources that have no effect, or that leave no GPU to the trainer."""
+    gpus, of_servers = spec.resources.gpus, spec.rollout.server_gpus or 0
+    if 0 < gpus <= of_servers:
+        text = f"{of_servers} of {gpus} GPUs leave none to the trainer: lower it, or raise resources.gpus"
+        return [FieldError("rollout.server_gpus", text)]
+    if spec.limits.min_gpu_utilisation is None or gpus:
         return []
     return [FieldError("limits.min_gpu_utilisation", "the job has no GPU: remove this limit, or set resources.gpus")]
 

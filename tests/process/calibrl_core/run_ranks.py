@@ -60,7 +60,7 @@ def rollouts(model: BuiltinModel, ranks: Ranks) -> dict[str, Any]:
         "kept": sum(one.to_local().numel() for one in parameters) / policy.parameter_count,
     }
     engine = SharedPrefillEngine(policy)
-    with engine.sampling():
+    with engine.sampling(0):
         if ranks.first:  # no process waits for another as long as the weights are here
             made = engine.generate(examples, SamplingRequest(group_size=2, temperature=1.0, max_tokens=8, seed=[5]))
             found["tokens"], found["logprobs"] = made.tokens.tolist(), made.logprobs.tolist()

@@ -19,11 +19,12 @@ import torch
 
 from calibrl_core.data.schema import Example
 from calibrl_core.models.policy import Policy
-from calibrl_core.rollout import served
+from calibrl_core.rollout import servers
 from calibrl_core.rollout.base import SamplingRequest
 from calibrl_core.rollout.served import ServedEngine
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
-from calibrl_core.sampling_settings import SamplingSettings
+from calibrl_core.rollout.vllm_server import VLLMServer
+from calibrl_core.sampling_settings import EngineSettings, SamplingSettings
 from tests.support.waiting import eventually
 
 ROOT = Path(__file__).parents[3]
@@ -32,14 +33,14 @@ pytestmark = pytest.mark.skipif(find_spec("vllm") is None, reason="vllm is not i
 
 @pytest.fixture(scope="module")
 def engine(policy: Policy) -> Iterator[ServedEngine]:
-    made = ServedEngine(policy, 10_000)
+    made = ServedEngine(policy, EngineSettings(engine="vllm_server", batch_tokens=10_000))
     yield made
     made.close()
 
 
 def sampled(engine: Any, examples: list[Example], **changed: Any) -> Any:
     settings = {"group_size": 4, "temperature": 1.0, "max_tokens": 12, "seed": [5], **changed}
-    with engine.sampling():
+    with engine.sampling(1):
         return engine.generate(examples, SamplingRequest(**settings))
 
 
@@ -56,13 +57,16 @@ def family(process: int) -> list[int]:
     return found
 
 
+def server(engine: ServedEngine) -> VLLMServer:
+    """Return the engine's only server."""
+    (only,) = engine._servers._servers
+    return only
+
+
 def worker(engine: ServedEngine) -> int:
     """Return the process that runs the model."""
-    assert engine._server._process is not None
-    found = [
-        one for one in family(engine._server._process.pid) if b"Worker" in Path(f"/proc/{one}/cmdline").read_bytes()
-    ]
-    return found[-1]
+    processes = family(server(engine)._processes()[-1])
+    return [one for one in processes if b"Worker" in Path(f"/proc/{one}/cmdline").read_bytes()][-1]
 
 
 def alive(process: int) -> bool:
@@ -130,29 +134,30 @@ def test_new_weights_leave_no_cached_prefix_or_image(
 
 
 def test_the_socket_is_open_to_this_user_only(engine: ServedEngine) -> None:
-    folder = engine._server._socket.parent
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    assert engine._server._socket.is_socket()
+    socket = server(engine).socket
+    assert stat.S_IMODE(socket.parent.stat().st_mode) == 0o700
+    assert socket.is_socket()
 
 
-def test_a_server_killed_while_it_samples_changes_no_completion(engine: ServedEngine, examples: list[Example]) -> None:
+def test_a_server_killed_while_it_samples_changes_no_completion(
+    engine: ServedEngine, examples: list[Example], monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected = sampled(engine, examples, max_tokens=200)
     victim = worker(engine)
-    with engine.sampling():
-        ask = engine._ask
+    with engine.sampling(1):
+        ask = engine._servers._ask
         killer = threading.Event()
 
-        def asking(body: Any) -> Any:
+        def asking(server: VLLMServer, body: Any) -> Any:
             if not killer.is_set():
                 killer.set()
                 os.kill(victim, signal.SIGKILL)
-            return ask(body)
+            return ask(server, body)
 
-        engine._ask = asking  # type: ignore[method-assign]
+        monkeypatch.setattr(engine._servers, "_ask", asking)
         request = SamplingRequest(group_size=4, temperature=1.0, max_tokens=200, seed=[5])
         found = engine.generate(examples, request)
-        del engine._ask
-    assert engine._restarts == 1
+    assert server(engine).starts == 2
     assert torch.equal(found.tokens, expected.tokens)
     assert_same_policy(found)
 
@@ -161,26 +166,26 @@ def test_a_worker_that_hangs_is_replaced(
     engine: ServedEngine, examples: list[Example], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its server still calls itself healthy."""
-    expected, restarts, restart = sampled(engine, examples[:2]), engine._restarts, engine._restart
+    expected, starts, replace = sampled(engine, examples[:2]), server(engine).starts, engine._servers._replace
 
-    def restarting(cause: Any) -> None:
+    def replacing(*given: Any) -> None:
         monkeypatch.undo()  # the first answer of a new server takes long
-        restart(cause)
+        replace(*given)
 
-    with engine.sampling():
+    with engine.sampling(1):
         os.kill(worker(engine), signal.SIGSTOP)
-        engine._server.call("GET", "/health", seconds=10)
-        monkeypatch.setattr(served, "PROBE_SECONDS", 2.0)
-        monkeypatch.setattr(engine, "_restart", restarting)
+        server(engine).call("GET", "/health", seconds=10)
+        monkeypatch.setattr(servers, "PROBE_SECONDS", 2.0)
+        monkeypatch.setattr(engine._servers, "_replace", replacing)
         found = engine.generate(examples[:2], SamplingRequest(group_size=4, temperature=1.0, max_tokens=12, seed=[5]))
-    assert engine._restarts == restarts + 1
+    assert server(engine).starts == starts + 1
     assert torch.equal(found.tokens, expected.tokens)
 
 
 def test_a_failed_update_is_repeated_in_a_new_server(
     engine: ServedEngine, examples: list[Example], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected, restarts = sampled(engine, examples[:2]), engine._restarts
+    expected, starts = sampled(engine, examples[:2]), server(engine).starts
     write = engine._weights.write
     lost: list[Path] = []
 
@@ -190,17 +195,47 @@ def test_a_failed_update_is_repeated_in_a_new_server(
             lost.append(Path(files[0]).rename(f"{files[0]}.lost"))
         return files
 
-    start = engine._server.start
+    launch = server(engine).launch
 
-    def starting() -> None:
+    def launching() -> None:
         lost[0].rename(str(lost[0]).removesuffix(".lost"))
-        start()
+        launch()
 
     monkeypatch.setattr(engine._weights, "write", writing)
-    monkeypatch.setattr(engine._server, "start", starting)
+    monkeypatch.setattr(server(engine), "launch", launching)
     found = sampled(engine, examples[:2])
-    assert engine._restarts == restarts + 1
+    assert server(engine).starts == starts + 1
     assert torch.equal(found.tokens, expected.tokens)
+
+
+def test_a_server_that_dies_during_an_update_gets_the_weights_before_it(
+    engine: ServedEngine, policy: Policy, examples: list[Example], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process of the run ends it here, and asks the next start."""
+    monkeypatch.setattr(servers, "MAX_RESTARTS", 99)  # earlier tests have used them
+    expected = sampled(engine, examples[:2], max_tokens=200)
+    other = VLLMServer(server(engine).socket.parent, 0, [], {})
+    with other.locked():
+        assert other.renewed()
+    request = SamplingRequest(group_size=4, temperature=1.0, max_tokens=200, seed=[5])
+    with engine.sampling(1):
+        engine.begin(examples[:2], request)
+    other.kill()
+    kept = {name: tensor.clone() for name, tensor in policy.model.state_dict().items()}
+    with torch.no_grad():
+        for parameter in policy.model.parameters():
+            parameter.mul_(1.2)
+    with engine.sampling(2):
+        found = engine.generate(examples[:2], request)
+        later = engine.generate(examples[:2], SamplingRequest(group_size=4, temperature=1.0, max_tokens=9, seed=[6]))
+    policy.model.load_state_dict(kept)
+    assert torch.equal(found.tokens, expected.tokens)
+    torch.testing.assert_close(found.sampler_logprobs, expected.sampler_logprobs, rtol=0, atol=2e-5)
+    assert (found.logprobs - expected.logprobs)[found.mask].abs().max() > 0.01  # of the new weights
+    assert_same_policy(later)
+    with other.locked():
+        assert other.renewed()
+    other.call("GET", "/health", seconds=10)
 
 
 TRAINER = """
@@ -208,9 +243,11 @@ import os
 from calibrl_core.config import BuiltinModel
 from calibrl_core.models.policy import load_policy
 from calibrl_core.rollout.served import ServedEngine
+from calibrl_core.sampling_settings import EngineSettings
 
-engine = ServedEngine(load_policy(BuiltinModel(builtin="tiny-vlm")), 1000)
-print(engine._server._process.pid, flush=True)
+settings = EngineSettings(engine="vllm_server", batch_tokens=1000)
+engine = ServedEngine(load_policy(BuiltinModel(builtin="tiny-vlm")), settings)
+print(*engine._servers._servers[0]._processes(), flush=True)
 input()
 """
 
@@ -221,8 +258,7 @@ def test_no_process_of_a_server_outlives_its_trainer() -> None:
         [sys.executable, "-c", TRAINER], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert trainer.stdout is not None
-    server = int(trainer.stdout.readline())
-    processes = family(server)
+    processes = family(int(trainer.stdout.readline()))
     assert len(processes) >= 3  # API server, engine, worker
     trainer.kill()
     trainer.wait()

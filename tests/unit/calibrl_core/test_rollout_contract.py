@@ -57,7 +57,7 @@ def sample(make_engine: Callable[..., Any], policy: Policy, prompts: Any) -> Any
     def run(*, batch_tokens: int = PLENTY, which: Any = slice(None), **changed: Any) -> Any:
         settings = {"group_size": 4, "temperature": 1.0, "max_tokens": MAX_TOKENS, "seed": [3], **changed}
         engine = make_engine(policy, batch_tokens)
-        with engine.sampling():
+        with engine.sampling(0):
             return engine.generate(prompts[which], SamplingRequest(**settings))
 
     return run
@@ -177,7 +177,7 @@ def test_frequencies_are_the_policys(
     banned[[70, 71, 72, 73]] = False
     monkeypatch.setattr(policy, "banned", banned)
     engine = make_engine(policy, PLENTY)
-    with engine.sampling():
+    with engine.sampling(0):
         request = SamplingRequest(group_size=2000, temperature=0.5, max_tokens=1, seed=[11])
         rollouts = engine.generate(prompts[:1], request)
     tokens = rollouts.tokens[:, 0]

@@ -3,7 +3,6 @@
 What a real server does is in tests/process/calibrl_core/test_rollout_server.py.
 """
 
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,75 +18,18 @@ from calibrl_core.data.schema import Example
 from calibrl_core.distributed.ranks import ALONE
 from calibrl_core.models.errors import ModelError
 from calibrl_core.models.policy import Policy
-from calibrl_core.rollout import served
+from calibrl_core.rollout import server_layout, servers
 from calibrl_core.rollout.base import SamplingRequest
 from calibrl_core.rollout.served import ServedEngine
 from calibrl_core.rollout.vllm import StaleWeightsError
 from calibrl_core.rollout.vllm_server import RefusedError, ServerError
 from calibrl_core.rollout.weight_files import WeightFiles
+from calibrl_core.sampling_settings import EngineSettings, RolloutSettings
+from tests.support.fake_vllm import FakeServer
 
+SETTINGS = EngineSettings(engine="vllm_server", batch_tokens=1000)
+AHEAD = RolloutSettings(engine="vllm_server", batch_tokens=1000, max_staleness=1)
 REQUEST = SamplingRequest(group_size=2, temperature=0.5, max_tokens=3, seed=[7], first_row=4)
-
-
-class FakeServer:
-    """Answers each request with tokens 70 to 70 + the row in its group, with the last version of the weights."""
-
-    def __init__(self, policy: Policy) -> None:
-        self.policy = policy
-        self.calls: list[tuple[str, Any]] = []
-        self.asked: list[dict[str, Any]] = []
-        self.lose: list[ServerError] = []  # raised by the next requests
-        self.fail_update = self.hang = False
-        self.starts = 0
-        self.version = "default"
-        self.killed = threading.Event()
-
-    def start(self) -> None:
-        self.starts += 1
-        self.version = "default"
-        self.killed.clear()
-
-    def kill(self) -> None:
-        self.killed.set()
-
-    def stop(self) -> None:
-        self.kill()
-
-    close = stop
-
-    def log_end(self) -> str:
-        return "last line"
-
-    def call(self, method: str, path: str, body: Any = None, seconds: Any = None, **query: str) -> Any:
-        self.calls.append((path, body or query))
-        if path == "/update_weights" and self.fail_update:
-            self.fail_update = False
-            raise ServerError("half-way")
-        if path == "/finish_weight_update":
-            self.version = body["weight_version"]
-        if path == "/collective_rpc" and self.hang:
-            raise ServerError("no answer")
-        return self.answer(body) if path == "/inference/v1/generate" else None
-
-    def answer(self, body: Any) -> Any:
-        self.asked.append(body)
-        if self.hang:
-            assert self.killed.wait(60)
-            self.hang = False
-            raise ServerError("killed")
-        if self.lose:
-            raise self.lose.pop()
-        (tokens,) = [one for one in PROMPTS if self.policy.encoder.unexpanded(one)[0] == body["token_ids"]][:1]
-        choices = [
-            {
-                "index": row,
-                "token_ids": [70] * 2 + [70 + row],
-                "logprobs": {"content": [{"logprob": -1.0}, {"logprob": -2.0}, {"logprob": -0.5 * row}]},
-                "weight_versions": [{"version": self.version, "start": 0, "end": 3}],
-            }
-            for row in reversed(range(body["sampling_params"]["n"]))
-        ]
-        return {"prompt_token_ids": self.policy.encode([tokens]).input_ids[0].tolist(), "choices": choices}
 
 
 PROMPTS: list[Example] = []
@@ -96,20 +38,20 @@ PROMPTS: list[Example] = []
 @pytest.fixture
 def fake(policy: Policy, examples: list[Example], monkeypatch: pytest.MonkeyPatch) -> FakeServer:
     PROMPTS[:] = examples[:2]
-    server = FakeServer(policy)
-    monkeypatch.setattr(served, "VLLMServer", lambda *_: server)
+    server = FakeServer(policy, PROMPTS)
+    monkeypatch.setattr(server_layout, "VLLMServer", lambda *_: server)
     return server
 
 
 @pytest.fixture
 def engine(fake: FakeServer, policy: Policy) -> Iterator[ServedEngine]:
-    made = ServedEngine(policy, 1000)
+    made = ServedEngine(policy, SETTINGS)
     yield made
     made.close()
 
 
 def sampled(engine: ServedEngine, request: SamplingRequest = REQUEST) -> Any:
-    with engine.sampling():
+    with engine.sampling(1):
         return engine.generate(PROMPTS, request)
 
 
@@ -119,7 +61,7 @@ def test_a_group_is_one_request_with_a_seed_of_its_first_row(engine: ServedEngin
     assert (one["n"], one["temperature"], one["max_tokens"]) == (2, 0.5, 3)
     assert one["seed"] != two["seed"]
     fake.asked.clear()
-    with engine.sampling():
+    with engine.sampling(1):
         engine.generate(PROMPTS[1:], replace(REQUEST, first_row=6))
     assert fake.asked[0]["sampling_params"]["seed"] == two["seed"]
 
@@ -137,14 +79,19 @@ def test_rows_are_in_the_order_of_prompts_and_groups(engine: ServedEngine, polic
 def test_a_server_on_a_gpu_is_awake_only_while_it_samples(
     fake: FakeServer, policy: Policy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(served, "vllm_arguments", lambda *_: {"dtype": torch.float32, "enable_sleep_mode": True})
-    engine = ServedEngine(policy, 1000)
+    monkeypatch.setattr(server_layout, "beside_policy", lambda _: {"enable_sleep_mode": True})
+    engine = ServedEngine(policy, SETTINGS)
     assert [path for path, _ in fake.calls] == ["/sleep"]
     fake.calls.clear()
     sampled(engine)
     engine.close()
     paths = [path for path, _ in fake.calls]
     assert (paths[0], paths[-1]) == ("/wake_up", "/sleep")
+    fake.calls.clear()
+    ahead = ServedEngine(policy, AHEAD)  # it samples during the update
+    sampled(ahead)
+    ahead.close()
+    assert not {"/wake_up", "/sleep"} & {path for path, _ in fake.calls}
 
 
 def test_a_greedy_group_is_one_completion_repeated(engine: ServedEngine, fake: FakeServer) -> None:
@@ -167,7 +114,7 @@ def test_lost_requests_are_asked_again_of_a_new_server(engine: ServedEngine, fak
 def test_a_server_whose_worker_hangs_is_replaced(
     engine: ServedEngine, fake: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(served, "PROBE_SECONDS", 0.05)
+    monkeypatch.setattr(servers, "PROBE_SECONDS", 0.05)
     fake.hang = True
     assert sampled(engine).tokens.shape == (4, 3)
     assert fake.starts == 2
@@ -189,12 +136,61 @@ def test_a_server_that_fails_again_and_again_ends_the_run(engine: ServedEngine, 
 
 
 def test_completions_of_other_weights_are_refused(engine: ServedEngine, fake: FakeServer) -> None:
-    with engine.sampling():
+    with engine.sampling(1):
         fake.version = "0"
         with pytest.raises(StaleWeightsError, match="not 1"):
             engine.generate(PROMPTS, REQUEST)
     with pytest.raises(StaleWeightsError, match="within"):
         engine.generate(PROMPTS, REQUEST)
+
+
+def test_completions_begun_ahead_are_of_the_weights_before(
+    engine: ServedEngine, fake: FakeServer, policy: Policy
+) -> None:
+    with engine.sampling(1):
+        engine.begin(PROMPTS, REQUEST)
+    with engine.sampling(2):
+        other = engine.generate(PROMPTS, replace(REQUEST, seed=[8]))  # such as a validation: of the present weights
+        engine.begin(PROMPTS, replace(REQUEST, seed=[9]))  # the next step, before this one is scored
+        begun = engine.generate(PROMPTS, REQUEST)
+    with engine.sampling(3):
+        engine.generate(PROMPTS, replace(REQUEST, seed=[9]))
+    assert len(fake.asked) == 6
+    assert torch.equal(begun.tokens, other.tokens)
+    with torch.no_grad():
+        now = policy.token_logprobs(PROMPTS, [0, 0, 1, 1], begun.tokens, begun.mask, 0.5).logprobs
+    torch.testing.assert_close(begun.logprobs, now, rtol=0, atol=1e-5)
+    torch.testing.assert_close(begun.sampler_logprobs[1], torch.tensor([-1.0, -2.0, -0.5]))  # as the server said
+
+
+def test_completions_of_weights_two_steps_before_are_refused(engine: ServedEngine) -> None:
+    with engine.sampling(1):
+        engine.begin(PROMPTS, REQUEST)
+        with pytest.raises(RuntimeError, match="are being sampled"):
+            engine.begin(PROMPTS, REQUEST)
+    with engine.sampling(3), pytest.raises(StaleWeightsError, match="weights 1, not 2"):
+        engine.generate(PROMPTS, REQUEST)
+
+
+def test_what_a_server_loses_during_an_update_has_the_weights_before(engine: ServedEngine, fake: FakeServer) -> None:
+    fake.lose = [ServerError("gone")]
+    with engine.sampling(1):
+        engine.begin(PROMPTS, REQUEST)
+    with engine.sampling(2):
+        assert engine.generate(PROMPTS, REQUEST).tokens.tolist() == [[70, 70, 70], [70, 70, 71]] * 2
+    assert fake.starts == 2
+    assert [body["weight_version"] for path, body in fake.calls if path == "/finish_weight_update"] == ["1", "1", "2"]
+
+
+def test_an_engine_that_is_closed_awaits_no_answer(fake: FakeServer, policy: Policy) -> None:
+    engine = ServedEngine(policy, AHEAD)
+    with engine.sampling(1):
+        fake.hang = True
+        engine.begin(PROMPTS[:1], REQUEST)
+    assert fake.began.wait(60)
+    engine.close()
+    assert fake.killed.is_set()
+    assert not fake.hang  # the request has ended
 
 
 def test_a_refused_request_and_a_failed_start_name_the_field(
@@ -209,9 +205,9 @@ def test_a_refused_request_and_a_failed_start_name_the_field(
     monkeypatch.setattr(fake, "answer", refuse)
     with pytest.raises(ModelError, match=r"rollout\.engine: too hot; use the engine shared_prefill"):
         sampled(engine)
-    monkeypatch.setattr(fake, "start", fail)
+    monkeypatch.setattr(fake, "await_start", fail)
     with pytest.raises(ModelError, match=r"rollout\.engine: .*no such model"):
-        ServedEngine(policy, 1000)
+        ServedEngine(policy, SETTINGS)
 
 
 def test_weight_files_hold_the_weights_of_the_moment(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:

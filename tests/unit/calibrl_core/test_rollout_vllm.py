@@ -23,7 +23,7 @@ from calibrl_core.models.policy import Policy, load_policy
 from calibrl_core.report import EventFile
 from calibrl_core.rollout.base import SamplingRequest
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
-from calibrl_core.rollout.vllm import StaleWeightsError, VLLMEngine, _on_gpu
+from calibrl_core.rollout.vllm import StaleWeightsError, VLLMEngine, beside_policy
 from calibrl_core.train import train
 
 PLENTY = 10_000
@@ -53,7 +53,7 @@ def assert_agree(vllm: Any, own: Any) -> None:
 
 def asked(engine: SharedPrefillEngine, examples: list[Example], **changed: Any) -> Any:
     settings = {"group_size": 4, "temperature": 1.0, "max_tokens": 12, "seed": [5], **changed}
-    with engine.sampling():
+    with engine.sampling(0):
         return engine.generate(examples, SamplingRequest(**settings))
 
 
@@ -190,10 +190,10 @@ def test_training_samples_from_every_steps_weights_and_resumes(tmp_path: Path, r
 def test_vllm_gets_less_of_a_gpu_than_the_policy_leaves_free(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (20, 80))
-    arguments = _on_gpu(torch.device("cuda"))
+    arguments = beside_policy(torch.device("cuda"))
     assert 0 < arguments["gpu_memory_utilization"] * 80 <= 20
     assert arguments["enable_sleep_mode"] is True
-    assert _on_gpu(torch.device("cpu")) == {}
+    assert beside_policy(torch.device("cpu")) == {}
 
 
 @pytest.mark.skipif(find_spec("vllm") is not None, reason="vllm is installed here")

@@ -259,3 +259,18 @@ def test_shards_of_a_copy_and_in_host_memory() -> None:
     moved = sum(parts(four)[name] for name in ("weights", "optimizer", "gradients", "second gradient"))
     assert host.host_bytes == four.host_bytes + moved
     assert host.phases["update"] == four.phases["update"] - moved
+
+
+def test_servers_apart_need_no_memory_of_the_trainers_gpus() -> None:
+    shape = tiny_vlm()
+    rollout = {"engine": "vllm_server", "group_size": 8, "max_completion_tokens": 64}
+    common: dict[str, Any] = {"parallel": "fsdp", "precision": "float32", "resources": {"gpus": 6}}
+    beside, apart = (plan(shape, **common, rollout=rollout | more) for more in ({}, {"server_gpus": 2}))
+    assert parts(beside)["weights"] == 4 * shape.parameters // 6
+    assert parts(apart)["weights"] == 4 * shape.parameters // 4
+    served = {"keys and values", "next tokens", "vLLM's weights"}
+    assert served <= parts(beside).keys()
+    assert not served & parts(apart).keys()
+    ahead = plan(shape, **common, rollout=rollout | {"max_staleness": 1})
+    (copy,) = [part for part in ahead.parts if part.name == "vLLM's weights"]
+    assert "update" in copy.phases  # no sleep

@@ -176,3 +176,12 @@ def test_jobs_that_cannot_be_parents_are_refused() -> None:
         FieldError("models.2.from_job", f"job {failed} is failed and cannot succeed any more"),
         FieldError("models.3.from_job", f"job {unknown} does not exist"),
     ]
+
+
+def test_servers_leave_a_gpu_to_the_trainer() -> None:
+    served = {"engine": "vllm_server", "server_gpus": 2}
+    (problem,) = checks.resource_problems(spec(rollout=served, resources={"gpus": 2}))
+    assert problem.field == "rollout.server_gpus"
+    assert "raise resources.gpus" in problem.message
+    for gpus in (0, 3):
+        assert checks.resource_problems(spec(rollout=served, resources={"gpus": gpus})) == []

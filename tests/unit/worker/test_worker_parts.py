@@ -11,6 +11,7 @@ import pytest
 from calibrl.schemas import Reason
 from jobs.lifecycle import Claim
 from jobs.settings import Settings
+from worker import multi_gpu
 from worker.events import ErrorLine, FinishLine, MetricsLine, run_event_adapter
 from worker.machine_heartbeat import Slots
 from worker.shipper import BATCH_BYTES, BATCH_LINES, read_batch
@@ -20,6 +21,12 @@ from worker.supervisor import Supervisor, child_environment, describe_exit, out_
 
 def line(**fields: object) -> bytes:
     return json.dumps({"ts": 1.5, **fields}).encode() + b"\n"
+
+
+def test_the_gpus_of_servers_have_no_process_of_the_trainer() -> None:
+    assert multi_gpu.process_count({"rollout": {"server_gpus": 2}}, 6) == 4
+    assert multi_gpu.process_count({"rollout": {"server_gpus": None}}, 6) == 6
+    assert multi_gpu.process_count({"rollout": {"server_gpus": 2}}, 0) == 1  # a CPU slot
 
 
 def test_a_batch_ends_before_a_line_that_is_still_being_written(tmp_path: Path) -> None:
