@@ -58,7 +58,8 @@ test-postgres: $(INSTALLED)  ## the tests of SQL on another PostgreSQL: make tes
 test-vllm: $(VLLM)  ## the rollout engines on vLLM, in their own environment: 1.5 GB, about ten minutes
 	@.venv-vllm/bin/python -m pytest -W default --confcutdir=tests/unit/calibrl_core \
 		tests/unit/calibrl_core/test_rollout_contract.py tests/unit/calibrl_core/test_rollout_vllm.py \
-		tests/process/calibrl_core/test_rollout_vllm_ranks.py tests/process/calibrl_core/test_rollout_server.py
+		tests/process/calibrl_core/test_rollout_vllm_ranks.py tests/process/calibrl_core/test_rollout_server.py \
+		tests/process/calibrl_core/test_rollout_layouts.py tests/process/calibrl_core/test_rollout_ahead.py
 
 test-families: $(FAMILIES)  ## tiny models of all families with torchvision; writes docs/reference/families.md; 5.5 GB, 10 minutes
 	@.venv-families/bin/python -m pytest -W default -m slow --confcutdir=tests/families tests/families
@@ -96,6 +97,9 @@ bench-trainer: $(BENCH)  ## a training step against TRL's GRPOTrainer, in turn, 
 
 bench-memory: $(INSTALLED)  ## peak memory of an update over a large vocabulary; needs 20 GB of memory
 	@$(RUN) -m bench.memory
+
+bench-servers: $(VLLM)  ## weight updates of a vLLM server, and steps that sample ahead, on the tiny model
+	@.venv-vllm/bin/python -m bench.rollout_servers
 
 check-gpu: $(INSTALLED)  ## the trainer on a GPU: correctness, speed and memory on the shapes of Qwen2.5-VL, in 12 minutes
 	@$(RUN) -m bench.gpu
@@ -167,4 +171,4 @@ $(MLFLOW):
 	@.venv-mlflow/bin/python -m pip install 'mlflow>=3,<4' psycopg2-binary tensorboard 'setuptools<81' | $(PROGRESS)
 	@touch $@
 
-.PHONY: help demo dev release test test-all unit fuzz-queue fuzz-api test-postgres test-vllm test-families chaos chaos-short lint docs bench bench-trainer bench-memory check-gpu bench-queue bench-api bench-dashboard clean
+.PHONY: help demo dev release test test-all unit fuzz-queue fuzz-api test-postgres test-vllm test-families chaos chaos-short lint docs bench bench-trainer bench-memory bench-servers check-gpu bench-queue bench-api bench-dashboard clean

@@ -267,6 +267,13 @@ class TrainSettings(StrictSettings):
                 f"curriculum: {self.algorithm.type} samples no completions, so nothing is measured; use pass_ratio"
             )
         self.rollout.check_served("rollout.temperature", self.rollout.temperature)
+        if self.rollout.samples_ahead and not self.algorithm.samples:
+            raise ValueError(f"rollout.max_staleness: {self.algorithm.type} samples no rollouts; set it to 0")
+        if self.rollout.samples_ahead and self.curriculum == "measured":
+            raise ValueError(
+                "rollout.max_staleness: the order of curriculum: measured depends on the step that is still learned "
+                "from; set max_staleness to 0, or use curriculum: pass_ratio"
+            )
         return self
 
     def step_count(self, rows: int) -> int:

@@ -6,7 +6,8 @@ runs without a service. It draws a progress bar, appends to DIR/events.jsonl (se
 checkpoints to DIR/checkpoints, and resumes from the newest one when started again. SIGTERM: checkpoint, then exit.
 Several GPUs: `accelerate launch --num_processes N -m calibrl_core.train ...` (see docs/explanation/distributed.md).
 
-Each step samples rollouts, learns from exactly these, and then drops them.
+Each step samples rollouts, learns from exactly these, and then drops them. With `rollout.max_staleness` 1 they are
+sampled while the step before learns.
 """
 
 from __future__ import annotations
@@ -147,7 +148,7 @@ class _Run:
         reference = make_reference(self.policy, config.model, config.precision) if algorithm.needs_reference else None
         updater = Updater(self.policy, self._gradient_step(), config, reference, self.ranks)
         return ReinforcementLearner(
-            config, algorithm, self.policy, self.engine, updater, self.scorer, self.prompts, self.ranks
+            config, algorithm, self.policy, self.engine, updater, self.scorer, self.prompts, self.ranks, self.steps
         )
 
     def _gradient_step(self) -> GradientStep:

@@ -78,6 +78,7 @@ def make_learner(
         scorer,
         PromptSource(DataOrder(examples, config.seed, config.prompts_per_step), policy.encoder, Ranks()),
         Ranks(),
+        config.step_count(len(examples)),
     )
 
 

@@ -121,9 +121,10 @@ RATIO = MetricFamily(
             "nats/token",
             "Divergence between the sampler's and the trainer's log-probabilities for the same weights, estimated as "
             "k3 from the tokens of the step's first update. Filters such as `rollout.top_p` and "
-            "`rollout.repetition_penalty` change the sampler's and count too.",
+            "`rollout.repetition_penalty` change the sampler's and count too. With `rollout.max_staleness` 1 the "
+            "sampler's weights are one step older, and their difference counts.",
             "Without filters about 1e-12 in float32, small and steady in bfloat16. A jump: the engine computes this "
-            "model differently than the trainer.",
+            "model differently than the trainer. With `rollout.max_staleness` 1 a rise: lower the learning rate.",
             "down",
         ),
         Metric(

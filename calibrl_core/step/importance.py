@@ -14,6 +14,10 @@ Truncation (E. Ionides, Truncated Importance Sampling, 2008) limits the weight o
 to draw; a mask removes them. TRL has the first four, verl also the last (rejection by the mean log-ratio). The clipped
 ratio compares with p, so it does not use q.
 
+With `rollout.max_staleness` 1 the sampler has the weights from before the last update, and w also corrects for that
+update. The loss w x clipped loss of current / p is the decoupled objective: q is its behaviour policy, p its proximal
+policy (arXiv 2110.00641, section 3).
+
 If filters keep tokens of total probability Z, r is Z for each of them, without a penalty. No weight restores the tokens
 that they remove: their share 1 - Z of the gradient is missing.
 """

@@ -20,7 +20,7 @@ from calibrl_core.diagnostics.histograms import Histogram
 from calibrl_core.diagnostics.sampled import SampledGroups
 from calibrl_core.distributed.ranks import Ranks
 from calibrl_core.models.policy import Policy
-from calibrl_core.rollout.base import RolloutEngine, SamplingRequest
+from calibrl_core.rollout.base import RolloutEngine, SamplesAhead, SamplingRequest
 from calibrl_core.step.advantages import step_advantages
 from calibrl_core.step.dynamic_sampling import ScoredRollouts, replace_groups
 from calibrl_core.step.experts import choose_experts, find_experts, no_experts, with_chosen_experts
@@ -82,26 +82,25 @@ class ReinforcementLearner:
         scorer: Scorer,
         prompts: PromptSource,
         ranks: Ranks,
+        steps: int,
     ) -> None:
+        """`steps`: number of steps of the run."""
         self._config, self._algorithm = config, algorithm
         self._policy, self._engine, self._updater = policy, engine, updater
         self._scorer, self._prompts, self._ranks = scorer, prompts, ranks
+        self._steps = steps
+        self._begun: int | None = None  # the last step whose rollouts were begun ahead
         self._pass_ratios: dict[str, float] = {}  # of the current step
 
     def step(self, step: int, examples: Sequence[Example]) -> StepResult:
         """Take the step: see `Learner.step`."""
         clock, self._pass_ratios = _Clock(), {}
-        first_prompt = self._ranks.my_slice(len(examples)).start
-        extra: dict[str, float] = {}
         # The vision features of a step's images are kept: rollouts and experts show the same images.
         with self._policy.images.cached():
             with ExitStack() as sampling:
                 with clock("rollout"):
-                    sampling.enter_context(self._engine.sampling())
-                groups = self._sample(step, 0, examples, clock)
-                if attempts := self._algorithm.resample_limit():
-                    groups, first_prompt, extra = self._resample(step, groups, attempts, clock)
-            assert groups is not None  # a step has a prompt for each process
+                    sampling.enter_context(self._engine.sampling(step))
+                groups, first_prompt, extra = self._rollouts(step, examples, clock)
             with self._policy.weights.gathered():
                 batch = self._batch(step, first_prompt, groups, clock)
         if _due(step, self._config.diagnostics.gradients_every):  # outside the clock: not in perf/step_seconds
@@ -118,6 +117,51 @@ class ReinforcementLearner:
         if whole is None:
             return StepResult(metrics, pass_ratios=self._pass_ratios)
         return StepResult(diagnose(whole) | metrics, histograms(whole, self._config), whole, self._pass_ratios)
+
+    def _rollouts(
+        self, step: int, examples: Sequence[Example], clock: _Clock
+    ) -> tuple[ScoredRollouts, int, dict[str, float]]:
+        """Return this process's share of the step's groups, the global number of its first prompt, and metrics."""
+        first_prompt = self._ranks.my_slice(len(examples)).start
+        extra: dict[str, float] = {}
+        attempts = self._algorithm.resample_limit()
+        # The engine is free for the next step if it has answered this one already, and this one will ask no more.
+        free = self._begun == step and not attempts
+        if free:
+            self._begin(step + 1, clock)
+        groups = self._sample(step, 0, examples, clock)
+        if attempts:
+            groups, first_prompt, extra = self._resample(step, groups, attempts, clock)
+        if not free:
+            self._begin(step + 1, clock)
+        assert groups is not None  # a step has a prompt for each process
+        return groups, first_prompt, extra
+
+    def _begin(self, step: int, clock: _Clock) -> None:
+        """Begin to sample the rollouts of `step` with the weights of the current one, if the settings ask for that.
+
+        Nothing of it is in a checkpoint: the order of the data stays at the current step, and the first step after a
+        resume samples with its own weights.
+        """
+        if not self._config.rollout.samples_ahead or step == self._steps:
+            return
+        assert isinstance(self._engine, SamplesAhead)
+        with clock("rollout"):
+            examples = self._prompts.upcoming()
+            mine = self._ranks.my_slice(len(examples))
+            self._engine.begin(examples[mine.start : mine.stop], self._request(step, 0, mine.start))
+        self._begun = step
+
+    def _request(self, step: int, attempt: int, first_prompt: int) -> SamplingRequest:
+        rollout = self._config.rollout
+        return SamplingRequest(
+            group_size=rollout.group_size,
+            temperature=rollout.temperature,
+            max_tokens=rollout.max_completion_tokens,
+            sampling=rollout,
+            seed=[self._config.seed, step, attempt],
+            first_row=first_prompt * rollout.group_size,
+        )
 
     def _resample(
         self, step: int, first: ScoredRollouts | None, attempts: int, clock: _Clock
@@ -147,7 +191,6 @@ class ReinforcementLearner:
 
     def _sample(self, step: int, attempt: int, examples: Sequence[Example], clock: _Clock) -> ScoredRollouts | None:
         """Sample and score this process's share of `examples`; None if its share is empty."""
-        rollout = self._config.rollout
         mine = self._ranks.my_slice(len(examples))
         examples = examples[mine.start : mine.stop]
         if not examples:
@@ -155,17 +198,10 @@ class ReinforcementLearner:
         with clock("image"):
             self._prompts.prepare(examples)
         with clock("rollout"):
-            request = SamplingRequest(
-                group_size=rollout.group_size,
-                temperature=rollout.temperature,
-                max_tokens=rollout.max_completion_tokens,
-                sampling=rollout,
-                seed=[self._config.seed, step, attempt],
-                first_row=mine.start * rollout.group_size,
-            )
+            request = self._request(step, attempt, mine.start)
             rollouts = self._engine.generate(examples, request)  # [B, T], B = P * G
         with clock("reward"):
-            truths = [example.answer for example in examples for _ in range(rollout.group_size)]
+            truths = [example.answer for example in examples for _ in range(rollouts.group_size)]
             scored = ScoredRollouts(examples, rollouts, self._scorer.score_all(rollouts.texts, truths))
         ratios = scored.passed.double().mean(-1).tolist()  # [P]
         self._pass_ratios |= {example.id: ratio for example, ratio in zip(examples, ratios, strict=True)}

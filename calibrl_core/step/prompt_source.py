@@ -30,6 +30,10 @@ class PromptSource:
         """Return other examples for the current step: see `DataOrder.more_examples`."""
         return self._order.more_examples(count)
 
+    def upcoming(self) -> list[Example]:
+        """Return the examples of the next step, of all processes, if the current one takes no more."""
+        return self._order.upcoming()
+
     def prepare(self, examples: Sequence[Example]) -> None:
         """Encode examples of this process for the current step, and begin with those of the next step.
 

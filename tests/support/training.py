@@ -38,6 +38,15 @@ def score_by_hash(self: Scorer, completions: Sequence[str], truths: Sequence[str
     return scores
 
 
+def score_by_letters(self: Scorer, completions: Sequence[str], truths: Sequence[str]) -> list[Score]:
+    """Replace `Scorer.score_all`: the share of small letters in a completion, which a fresh model learns fast."""
+    scores = []
+    for text in completions:
+        share = sum("a" <= letter <= "z" for letter in text) / max(1, len(text))
+        scores.append(Score({"math": share, "format": 0.0}, share, share > 0.5, share > 0.5))
+    return scores
+
+
 def events(run_dir: Path) -> list[Any]:
     """Return the complete lines of a run's event file; empty before the file exists."""
     file = run_dir / "events.jsonl"

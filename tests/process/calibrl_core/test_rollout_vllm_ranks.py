@@ -44,29 +44,37 @@ KINDS = ("ddp", "fsdp")
 ENGINES = ("vllm", "shared_prefill")
 
 
-def config(engine: str, kind: str) -> dict[str, Any]:
-    return CONFIG | {"parallel": kind, "rollout": {**CONFIG["rollout"], "engine": engine}}
+def config(engine: str, kind: str, **rollout: Any) -> dict[str, Any]:
+    return CONFIG | {"parallel": kind, "rollout": {**CONFIG["rollout"], "engine": engine, **rollout}}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of the runs in this process, each by two processes: ENGINE/KIND."""
-    return two_processes(tmp_path_factory.mktemp("ranks"), [(engine, kind) for engine in ENGINES for kind in KINDS])
+    """Return the folder of the runs, each by two processes: ENGINE/KIND."""
+    runs = {f"{engine}/{kind}": config(engine, kind) for engine in ENGINES for kind in KINDS}
+    return two_processes(tmp_path_factory.mktemp("ranks"), runs)
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of the runs with servers: vllm_server/fsdp by two processes, one by this process."""
-    root = two_processes(tmp_path_factory.mktemp("served"), [("vllm_server", "fsdp")])
+    """Return the folder of the runs with servers. By two processes: two (a server each) and two-ahead (a common server
+    that samples ahead); by this process: one and one-ahead.
+    """
+    runs = {
+        "two": config("vllm_server", "fsdp"),
+        "two-ahead": config("vllm_server", "fsdp", server_gpus=1, max_staleness=1),
+    }
+    root = two_processes(tmp_path_factory.mktemp("served"), runs)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Scorer, "score_all", score_by_hash)
         run_ranks.run(root / "one", config("vllm_server", "ddp"), None, ALONE)
+        run_ranks.run(root / "one-ahead", config("vllm_server", "ddp", max_staleness=1), None, ALONE)
     return root
 
 
-def two_processes(root: Path, kinds: list[tuple[str, str]]) -> Path:
-    """Train with each engine and kind of `parallel`; return `root`, which has the runs."""
-    runs = [{"folder": str(root / engine / kind), "config": config(engine, kind)} for engine, kind in kinds]
+def two_processes(root: Path, configs: dict[str, dict[str, Any]]) -> Path:
+    """Train with each config, in a folder of its name in `root`; return `root`."""
+    runs = [{"folder": str(root / name), "config": config} for name, config in configs.items()]
     (root / "runs.json").write_text(json.dumps(runs))
     command = [*TORCHRUN, str(SCRIPT), str(root / "runs.json")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -114,8 +122,20 @@ def test_every_steps_weights_reach_both_engines(folder: Path, kind: str) -> None
 
 def test_two_processes_with_servers_learn_what_one_learns(served: Path) -> None:
     """Each process asks its own server for its own prompts: the completions are those of one server."""
-    one, two = served / "one", served / "vllm_server/fsdp"
+    one, two = served / "one", served / "two"
     assert_same_weights(two, one)
     assert_same_figures(two, one)
     for step in (*values(one), *values(two)):
         assert step.get("kl/sampler", 0.0) < 1e-9
+
+
+def test_a_common_server_that_samples_ahead_is_one_step_behind(served: Path) -> None:
+    """One process with its own server, and two with a common one, learn from the same completions."""
+    one, two = served / "one-ahead", served / "two-ahead"
+    assert_same_weights(two, one)
+    assert_same_figures(two, one)
+    for run in (one, two):
+        first, *later = (step.get("kl/sampler") for step in values(run))
+        assert first is None or first < 1e-9
+        assert all(found is None or found > 1e-4 for found in later)
+        assert any(later)

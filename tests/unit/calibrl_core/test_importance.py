@@ -69,6 +69,21 @@ def updated(policy: Policy, batch: Any, algorithm: Any, **rollout: Any) -> Any:
     return {name: parameter.grad for name, parameter in twin.model.named_parameters()}, metrics
 
 
+def test_rollouts_of_older_weights_are_weighed_token_by_token(policy: Policy, batch: Any) -> None:
+    """The older weights gave every second token 4 times, the others half of its probability under those of the step:
+    r is 0.25 and 2. The ratio of the first update is 1, so the loss is the mean of -A w over all tokens.
+    """
+    mask, advantages = batch.rollouts.mask, batch.advantages.flatten()  # [B, T], [B]
+    older = torch.where(torch.arange(mask.shape[1]) % 2 == 0, math.log(4), -math.log(2)) * mask  # [B, T]
+    rollouts = dataclasses.replace(batch.rollouts, sampler_logprobs=batch.rollouts.logprobs + older)
+    _, losses = updated(policy, dataclasses.replace(batch, rollouts=rollouts), GRPO(mini_batches=1), importance_cap=1.5)
+    weights = torch.where(torch.arange(mask.shape[1]) % 2 == 0, 0.25, 1.5).double() * mask
+    expected = -(advantages[:, None] * weights).sum() / mask.sum()
+    assert expected.abs() > 0.01
+    assert losses["loss/policy"] == pytest.approx(expected.item(), rel=1e-4)
+    assert losses["ratio/max"] == 1
+
+
 @pytest.fixture
 def halved(batch: Any) -> Any:
     """The batch, from a sampler under which every token was half as likely as under the trainer."""
