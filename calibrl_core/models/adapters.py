@@ -98,6 +98,9 @@ def _add_lora(model: Any, settings: LoraSettings, *, language_only: bool) -> Non
         torch.manual_seed(_SEED)
         # In place, without a wrapper: every use of the model, also by the sampler, includes the adapters.
         inject_adapter_in_model(config, model)
+    for name, parameter in model.named_parameters():
+        if ".lora_" in name:  # peft gives them the dtype of the weight, which can still be that of its file
+            parameter.data = parameter.data.float()
     for layer in lora_layers(model).values() if settings.dora else ():
         # In float32, also if the weight is still in the dtype of its file, in which peft computes the norms.
         norms = cast(Tensor, layer.get_base_layer().weight).detach().float().norm(dim=1)  # [out]

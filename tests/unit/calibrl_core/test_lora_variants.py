@@ -101,10 +101,12 @@ def test_a_merged_weight_has_the_trained_row_norms() -> None:
     torch.testing.assert_close(merged["q.weight"], torch.tensor([[6.0, 8.0], [0.0, 1.0]]))
 
 
-def test_row_norms_are_float32_if_the_files_are_not() -> None:
+def test_adapters_are_float32_if_the_files_are_not() -> None:
     model, _ = load_model(BuiltinModel(builtin="tiny-vlm"))
     model.bfloat16()
     adapters.prepare_model(model, ModelOptions(lora=LoraSettings(rank=1, dora=True)))
+    # Otherwise a resume would round those of its checkpoint.
+    assert {one.dtype for name, one in model.named_parameters() if ".lora_" in name} == {torch.float32}
     for layer in adapters.lora_layers(model).values():
         norms = layer.lora_magnitude_vector["default"].weight
         assert norms.requires_grad
