@@ -14,7 +14,7 @@ from calibrl_core.data.schema import Curriculum, DataSource
 from calibrl_core.health import HealthSettings
 from calibrl_core.optimizer_settings import OptimizerSettings
 from calibrl_core.record_settings import CheckpointSettings, DiagnosticsSettings, SampleSettings
-from calibrl_core.sampling_settings import EvaluateRollout, RolloutSettings
+from calibrl_core.sampling_settings import EngineSettings, EvaluateRollout, RolloutSettings
 from calibrl_core.settings_base import StrictSettings, one_of
 from calibrl_core.verifiers import FormatReward, MathReward
 from calibrl_core.verifiers.base import AnswerVerifier
@@ -60,6 +60,12 @@ class ModelOptions(StrictSettings):
         "torch's own. flash_attention_2: the package flash-attn, in bfloat16. flex: torch's flex_attention, which "
         "skips pairs of tokens that do not see each other. These two need a GPU and were not tested on one. Except "
         "with flash_attention_2, completions share the computation of their prompt in the update.",
+    )
+    quantization: Literal["nf4"] | None = Field(
+        None,
+        description="nf4: hold the linear layers of the language model in 4 bits (NormalFloat, double quantisation; "
+        "arXiv 2305.14314), by bitsandbytes (the extra quantization). Only with lora, whose adapters are then trained "
+        "on the quantised model; with the engine shared_prefill; not with parallel: fsdp. None: as precision.",
     )
     freeze_vision: bool = Field(False, description="Do not train the vision tower and its projection.")
     gradient_checkpointing: bool | Literal["auto"] = Field(
@@ -284,6 +290,39 @@ class TrainSettings(StrictSettings):
         return math.ceil(Fraction(str(self.epochs)) * rows / self.prompts_per_step)
 
 
+def check_model(field: str, model: ModelOptions, precision: Precision, engine: EngineSettings) -> None:
+    """Check the options of a model, which `field` of the config holds, against the settings of its run.
+
+    Raises:
+        ValueError: they exclude each other.
+    """
+    if model.attention == "flash_attention_2" and precision == "float32":
+        raise ValueError(
+            f"{field}.attention: flash_attention_2 computes in bfloat16 only; set precision to auto or bfloat16"
+        )
+    if model.quantization is None:
+        return
+    what = f"{field}.quantization: {model.quantization}"
+    if model.lora is None:
+        raise ValueError(f"{what} weights cannot be trained; set {field}.lora, or remove quantization")
+    if engine.engine != "shared_prefill":
+        raise ValueError(f"{what} is not supported by the engine {engine.engine}; use the engine shared_prefill")
+
+
+def check_training(settings: TrainSettings, model: ModelOptions, validation: ValidationSettings | None) -> None:
+    """Check the settings of a training run against its model and its validation.
+
+    Raises:
+        ValueError: they exclude each other.
+    """
+    check_model("model", model, settings.precision, settings.rollout)
+    if model.quantization is not None and settings.parallel == "fsdp":
+        raise ValueError("model.quantization: quantised weights cannot be sharded; use parallel: ddp")
+    if validation is not None:
+        temperature = validation.rollout(settings.rollout).temperature
+        settings.rollout.check_served("validation.temperature", temperature)
+
+
 class TrainConfig(TrainSettings):
     """The complete configuration of `train`."""
 
@@ -292,16 +331,8 @@ class TrainConfig(TrainSettings):
     validation: Validation | None = None
 
     @model_validator(mode="after")
-    def _attention_has_its_precision(self) -> Self:
-        if self.model.attention == "flash_attention_2" and self.precision == "float32":
-            raise ValueError(
-                "model.attention: flash_attention_2 computes in bfloat16 only; set precision to auto or bfloat16"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _validation_is_served(self) -> Self:
-        self.rollout.check_served("validation.temperature", self.validation_rollout.temperature)
+    def _parts_fit(self) -> Self:
+        check_training(self, self.model, self.validation)
         return self
 
     @property
@@ -348,6 +379,8 @@ class EvaluateConfig(EvaluateSettings):
     data: tuple[DataSource, ...] = Field(min_length=1, max_length=32)
 
     @model_validator(mode="after")
-    def _named_apart(self) -> Self:
+    def _parts_fit(self) -> Self:
         distinct_names(self.data)
+        for index, model in enumerate(self.models):
+            check_model(f"models.{index}", model, self.precision, self.rollout)
         return self

@@ -3,7 +3,7 @@
 No import here may ask CUDA for its devices: this process could then see no other devices later. A test checks it.
 """
 
-import calibrl_core.models.without_torchao
+import calibrl_core.models.hidden_packages
 
 # isort: split
 import sklearn.datasets  # noqa: F401

@@ -15,6 +15,8 @@ from calibrl_core.config import (
     PathModel,
     TrainSettings,
     ValidationSettings,
+    check_model,
+    check_training,
     distinct_names,
 )
 from calibrl_core.data.schema import BuiltinData, FileData, HubData
@@ -153,6 +155,11 @@ class TrainSpec(JobSettings, TrainSettings):
     data: DataChoice
     validation: ValidationSpec | None = None
 
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        check_training(self, self.model, self.validation)
+        return self
+
 
 class EvaluateSpec(JobSettings, EvaluateSettings):
     """An evaluation job: each model on each dataset."""
@@ -162,8 +169,10 @@ class EvaluateSpec(JobSettings, EvaluateSettings):
     data: tuple[DataChoice, ...] = Field(min_length=1, max_length=32)
 
     @model_validator(mode="after")
-    def _named_apart(self) -> Self:
+    def _parts_fit(self) -> Self:
         distinct_names([source for source in self.data if not isinstance(source, KnownData)])
+        for index, model in enumerate(self.models):
+            check_model(f"models.{index}", model, self.precision, self.rollout)
         return self
 
 

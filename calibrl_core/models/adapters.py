@@ -18,7 +18,8 @@ from torch.utils.checkpoint import checkpoint
 
 from calibrl_core.config import LoraSettings, ModelOptions
 from calibrl_core.models.errors import ModelError
-from calibrl_core.models.without_torchao import hide_torchao
+from calibrl_core.models.hidden_packages import hide
+from calibrl_core.models.quantisation import QuantisedLinear, parameter_count
 
 if TYPE_CHECKING:
     from peft.tuners.lora import LoraLayer
@@ -44,7 +45,7 @@ def prepare_model(model: Any, options: ModelOptions) -> None:
         _freeze_vision(model)
     if options.lora is not None:
         _add_lora(model, options.lora, language_only=options.freeze_vision)
-    if options.recomputes(sum(parameter.numel() for parameter in model.parameters())):
+    if options.recomputes(parameter_count(model)):
         _recompute_layers(model, required=options.gradient_checkpointing is True)
 
 
@@ -79,10 +80,10 @@ def _freeze_vision(model: Any) -> None:
 
 
 def _add_lora(model: Any, settings: LoraSettings, *, language_only: bool) -> None:
+    hide("bitsandbytes", _peft_finds_bitsandbytes)
     from peft import LoraConfig, import_utils, inject_adapter_in_model
 
-    hide_torchao(import_utils.is_torchao_available)
-
+    hide("torchao", import_utils.is_torchao_available)
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,  # type: ignore[arg-type]  # peft accepts floats: it only divides by the rank
@@ -107,6 +108,12 @@ def _add_lora(model: Any, settings: LoraSettings, *, language_only: bool) -> Non
         layer.lora_magnitude_vector["default"].weight = nn.Parameter(norms)
 
 
+def _peft_finds_bitsandbytes() -> bool:
+    from peft import import_utils  # asks already when it is imported
+
+    return import_utils.is_bnb_available()
+
+
 def _class_for_peft(model: Any) -> dict[str, Any]:
     """Return the fields by which peft finds the class of the base model: `AutoPeftModelForCausalLM` reads a task,
     `AutoPeftModel` a class. No task of peft means image and text.
@@ -122,23 +129,10 @@ def _targets(model: Any, targets: tuple[str, ...], *, language_only: bool) -> li
     """Return full names of the linear layers that get an adapter: those with the given names, or all of the language
     model. `language_only`: of the layers with the given names only those of the language model.
     """
-    head, language = model.get_output_embeddings(), set(model.get_decoder().modules())
-    # Not a subclass with its own forward pass, such as the router of Llama 4, which returns more than one tensor.
-    linear = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward
-    }
-    refused = _refused_names(model)
     if not targets:
-        chosen = [
-            name
-            for name, module in linear.items()
-            if module in language and module is not head and name.rpartition(".")[2] not in refused
-        ]
-        if not chosen:
-            raise ModelError("lora: this model's language part has no linear layers (torch.nn.Linear) to adapt")
-        return chosen
+        return language_layers(model)
+    head, language = model.get_output_embeddings(), set(model.get_decoder().modules())
+    linear, refused = _linear_layers(model), _refused_names(model)
     chosen = []
     for target in targets:
         called = [name for name in linear if f".{name}".endswith(f".{target}")]
@@ -158,6 +152,35 @@ def _targets(model: Any, targets: tuple[str, ...], *, language_only: bool) -> li
             )
         chosen += called
     return chosen
+
+
+def language_layers(model: Any) -> list[str]:
+    """Return full names of the linear layers of the language model, without the output layer.
+
+    Raises:
+        ModelError: there are none.
+    """
+    head, language, refused = model.get_output_embeddings(), set(model.get_decoder().modules()), _refused_names(model)
+    chosen = [
+        name
+        for name, module in _linear_layers(model).items()
+        if module in language and module is not head and name.rpartition(".")[2] not in refused
+    ]
+    if not chosen:
+        raise ModelError("lora: this model's language part has no linear layers (torch.nn.Linear) to adapt")
+    return chosen
+
+
+def _linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
+    """Return the linear layers by full name. Not subclasses with another forward pass, such as the router of Llama 4,
+    which returns more than one tensor.
+    """
+    plain = (nn.Linear.forward, QuantisedLinear.forward)
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and type(module).forward in plain
+    }
 
 
 def _refused_names(model: Any) -> frozenset[str]:

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-import calibrl_core.models.without_torchao  # noqa: F401
+import calibrl_core.models.hidden_packages  # noqa: F401
 
 # isort: split
 import torch

@@ -24,10 +24,12 @@ from calibrl_core.models import adapters, attention
 from calibrl_core.models.encoding import PromptEncoder, PromptRows
 from calibrl_core.models.errors import ModelError
 from calibrl_core.models.features import ImageInputs
+from calibrl_core.models.head_check import check_head
 from calibrl_core.models.loading import load_model
 from calibrl_core.models.logprobs import Head, TokenLogprobs, token_logprobs
 from calibrl_core.models.packing import PackedInputs, pack_inputs, pack_rows
 from calibrl_core.models.placement import place
+from calibrl_core.models.quantisation import parameter_count, quantise_layers
 from calibrl_core.models.tensor_files import write_tensors
 from calibrl_core.models.turn_end import turn_end
 from calibrl_core.models.vocabulary import banned_ids
@@ -108,7 +110,7 @@ class Policy:
     @property
     def parameter_count(self) -> int:
         """Return the number of parameters of the model."""
-        return sum(parameter.numel() for parameter in self.model.parameters())
+        return parameter_count(self.model)
 
     @property
     def trained(self) -> dict[str, nn.Parameter]:
@@ -270,7 +272,8 @@ class Policy:
         return hidden
 
     def saved_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield the tensors that `save` would write, with their names in the file, adapters merged. Not copies.
+        """Yield the tensors that `save` would write, with their names in the file, quantised weights dequantised, and
+        adapters merged. Others are no copies.
 
         Of sharded weights only one layer is whole at a time. Every process must iterate to the end.
         """
@@ -327,15 +330,17 @@ def load_policy(
     """
     options = source.model_dump(include={*ModelOptions.model_fields})
     start = source if checkpoint is None or source.lora else PathModel(path=str(checkpoint), **options)
-    model, processor = load_model(start, mapped=sharding is not None)
+    model, processor = load_model(start, mapped=sharding is not None or source.quantization is not None)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if source.quantization is not None:  # before adapters, because the row norms of DoRA are those of the result
+        quantise_layers(model, adapters.language_layers(model), device)
     adapters.prepare_model(model, source)
     if checkpoint is not None and source.lora:
         adapters.load_adapter(checkpoint / adapters.FOLDER, model)
     if frozen:
         model.requires_grad_(False)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     policy = Policy(model, processor, device, precision, form, sharding=sharding)
-    _check_head(policy)
+    check_head(policy)
     return policy
 
 
@@ -353,23 +358,3 @@ def make_reference(policy: Policy, source: ModelSource, precision: Precision = "
     reference = Policy(model, processor, policy.device, precision, policy.encoder.form, sharding=sharding)
     reference.encoder = policy.encoder  # so that a prompt is encoded once for both
     return reference
-
-
-@torch.no_grad()
-def _check_head(policy: Policy) -> None:
-    """Check that our head computes the model's logits: otherwise every log-probability would be wrong without notice.
-
-    Raises:
-        ModelError: the model computes its logits in another way.
-    """
-    tokens = torch.tensor([[policy.tokenizer.eos_token_id] * 2], device=policy.device)
-
-    def logits() -> tuple[torch.Tensor, torch.Tensor]:
-        with policy.forward_context():
-            hidden = policy.decoder(input_ids=tokens).last_hidden_state[0]
-            return policy.head.logits(hidden), policy.model(input_ids=tokens).logits[0].float()
-
-    actual, expected = policy.weights.run(logits)
-    if (actual - expected).norm() > 0.02 * expected.norm():  # bfloat16 errs by 0.004
-        kind = policy.model.config.model_type
-        raise ModelError(f"model: the trainer does not know how {kind} computes its logits; choose another model")

@@ -13,6 +13,7 @@ from typing import TypeVar
 from torch import Tensor, nn
 
 from calibrl_core.distributed.ranks import Ranks
+from calibrl_core.models.quantisation import quantised_layers
 from calibrl_core.models.tensor_files import TensorFiles
 
 T = TypeVar("T")
@@ -29,6 +30,11 @@ class Sharding:
 
 # The prefix that names the layer of a tensor; outside the layers, the module with its adapter, or the tensor alone.
 _GROUP = re.compile(r".*?\.\d+\.|.*?(?=\.base_layer\.|\.lora_)")
+
+
+def _group(name: str) -> str:
+    found = _GROUP.match(name)
+    return found[0] if found else name
 
 
 class Weights:
@@ -68,18 +74,23 @@ class Weights:
 
     def parts(self, model: nn.Module) -> Iterator[dict[str, Tensor]]:
         """Yield every tensor of `model` in full, by name, on its device: the tensors of a layer together, others one by
-        one. Of tied tensors, one. Every process must iterate to the end.
+        one. Of tied tensors, one. Quantised weights are dequantised. Every process must iterate to the end.
         """
         named = model.state_dict(keep_vars=True)
         declared: Collection[str] = getattr(model, "all_tied_weights_keys", ())
         distinct = {id(named[name]): name for name in sorted(named, key=lambda name: name not in declared)}
         groups: dict[str, list[str]] = {}
         for name in named:
-            group = _GROUP.match(name)
             if distinct[id(named[name])] == name:
-                groups.setdefault(group[0] if group else name, []).append(name)
+                groups.setdefault(_group(name), []).append(name)
+        quantised = {f"{name}.weight": layer for name, layer in quantised_layers(model).items()}
+        for name in quantised:
+            groups.setdefault(_group(name), []).append(name)
         for names in groups.values():
-            yield {name: self.whole(named[name].detach()) for name in names}
+            yield {
+                name: quantised[name].weight if name in quantised else self.whole(named[name].detach())
+                for name in names
+            }
 
     def whole(self, tensor: Tensor) -> Tensor:
         """Return a parameter, or an optimizer's tensor for one, in full, on its device."""

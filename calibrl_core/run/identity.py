@@ -21,7 +21,7 @@ from calibrl_core.distributed.ranks import Ranks
 
 FIXED = (
     *("algorithm.type", "prompts_per_step", "seed", "shuffle_data", "curriculum", "model.freeze_vision"),
-    "optimizer.kind",
+    *("optimizer.kind", "model.quantization"),
     *("model.lora.rank", "model.lora.alpha", "model.lora.rslora", "model.lora.dora", "model.lora.targets"),
     *(f"prompts.{name}" for name in PromptFormat.model_fields),
 )

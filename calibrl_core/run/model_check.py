@@ -82,11 +82,15 @@ def _path(policy: Policy, source: ModelSource, examples: list[Example], report: 
         digest,
         _texts(source),
         source.model_dump(mode="json", exclude={"path"}),
-        [torch.__version__, version("transformers"), _code()],
+        [torch.__version__, *map(version, _packages(source)), _code()],
         [policy.bfloat16, policy.weights.sharded, device, policy.encoder.form.model_dump(mode="json")],
         sorted(min(len(example.images), 2) for example in examples),
     ]
     return report.cache_dir / "checks" / f"{_hashed(parts)}.json"
+
+
+def _packages(source: ModelSource) -> list[str]:
+    return ["transformers", *(["bitsandbytes"] if source.quantization else [])]
 
 
 def _texts(source: ModelSource) -> list[list[str]]:

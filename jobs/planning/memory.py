@@ -22,6 +22,8 @@ BASE_BYTES = {True: 1 << 30, False: 400_000_000}  # CUDA context and libraries; 
 HOST_BASE_BYTES = 2_000_000_000  # of a process on a GPU: Python with its libraries
 FILE_BYTES = 2 * 10**9  # of a checkpoint, on the host: see calibrl_core.models.tensor_files
 
+BITS = 4 + 8 / 64 + 32 / (64 * 256)  # of a quantised number: its code, its scale in 8 bits, the scale of 256 scales
+
 OFFLOADED = ("weights", "optimizer", "gradients", "second gradient", "reference")  # parts that `cpu_offload` moves
 ALWAYS: tuple[MemoryPhase, ...] = get_args(MemoryPhase)
 TRAINING: tuple[MemoryPhase, ...] = ("rollout", "reference", "update", "save")
@@ -67,6 +69,12 @@ class _Sizes:
     def linear(self, *, trained_vision: bool = True) -> int:
         """Return the number of parameters in linear layers, optionally without the vision tower."""
         return sum(prod(shape) for name, shape in self.shape.linear.items() if trained_vision or not is_vision(name))
+
+    def quantised(self, options: ModelOptions) -> list[int]:
+        """Return the number of parameters of each quantised layer: see `calibrl_core.models.quantisation`."""
+        if options.quantization is None:
+            return []
+        return [prod(shape) for name, shape in self.shape.linear.items() if not is_vision(name)]
 
 
 def estimate(spec: TrainSpec | EvaluateSpec, shape: ModelShape, options: ModelOptions) -> MemoryPlan:
@@ -190,6 +198,12 @@ def _of_adapters(sizes: _Sizes, options: ModelOptions) -> Iterator[MemoryPart]:
 def _weights(sizes: _Sizes, options: ModelOptions, trained: int, added: int) -> list[MemoryPart]:
     count, linear, shards = sizes.shape.parameters, sizes.linear(), sizes.shards
     counted = f"{count:,} parameters, from {sizes.shape.source}"
+    if quantised := sum(sizes.quantised(options)):
+        others = 4 * (count - quantised + added) - (4 - sizes.width) * (linear - quantised)
+        size = int(quantised * BITS / 8) + others
+        formula = f"{counted}; the {quantised:,} of quantised layers {BITS:.3f} bits"
+        formula += f", other linear layers {sizes.width} bytes, others and {added:,} of adapters 4"
+        return [_part("weights", size, ALWAYS, formula), *_dequantised(sizes, options)]
     if sizes.bfloat16 and (options.lora is not None or not trained):
         halved = 4 * (count - linear) + 2 * linear + 4 * added
         formula = f"{counted}; the {linear:,} of frozen linear layers 2 bytes, others and {added:,} of adapters 4"
@@ -202,6 +216,20 @@ def _weights(sizes: _Sizes, options: ModelOptions, trained: int, added: int) -> 
             cast -= sizes.linear(trained_vision=False)
         parts.append(_part("weights in bfloat16", 2 * cast, PASSES, f"2 bytes x {cast:,} of linear layers"))
     return parts
+
+
+def _dequantised(sizes: _Sizes, options: ModelOptions) -> Iterator[MemoryPart]:
+    """Yield what quantised layers need for a moment: the weight of one layer, or those that a checkpoint merges."""
+    largest, width = max(sizes.quantised(options)), sizes.width
+    loading = 4 if sizes.on_gpu else 12  # the kernel for CPUs needs copies
+    of = f"bytes x {largest:,} of the largest quantised weight"
+    yield _part("weight to quantise", loading * largest, ("load",), f"{loading} {of}")
+    yield _part("dequantised weight", width * largest, ("rollout",), f"{width} {of}")
+    backward = 4 if width == 4 else 6  # float32, and its copy as computed
+    yield _part("dequantised weight", backward * largest, ("update",), f"{backward} {of}")
+    each, bytes_each = sum(sizes.quantised(options)) // sizes.shape.layers, 8 if sizes.on_gpu else 4
+    formula = f"{bytes_each} bytes x {each:,} of a layer"  # on a GPU both before and after the adapters are merged
+    yield _part("dequantised layer", bytes_each * each, ("save",), formula)
 
 
 def _training(spec: TrainSpec, sizes: _Sizes, options: ModelOptions, trained: int) -> list[MemoryPart]:

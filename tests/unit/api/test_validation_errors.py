@@ -35,7 +35,7 @@ def fields(body: Any) -> list[str]:
         ({"steps": "many"}, ["steps"]),
         ({"steps": 10**400}, ["steps"]),
         ({"steps": None}, ["steps"]),
-        ({"optimizer": {"kind": "adamw_8bit"}, "parallel": "fsdp"}, ["optimizer.kind"]),
+        ({"model": {"builtin": "tiny-vlm", "quantization": "nf4"}}, ["model.quantization"]),
         ({"name": None}, ["name"]),
         ({"rollout": {"group_size": 1}}, ["rollout.group_size"]),
         ({"rollout": 5}, ["rollout"]),

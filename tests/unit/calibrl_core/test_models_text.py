@@ -18,7 +18,8 @@ from transformers import (
 
 from calibrl_core.config import PathModel
 from calibrl_core.data.schema import DataError, Example
-from calibrl_core.models.policy import Policy, _check_head, load_policy
+from calibrl_core.models.head_check import check_head
+from calibrl_core.models.policy import Policy, load_policy
 from calibrl_core.rollout.base import SamplingRequest
 from calibrl_core.rollout.self_check import check_model
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
@@ -92,7 +93,7 @@ def test_greedy_completions_are_those_of_generate(kind: Any, text_examples: list
 
 
 def test_the_checks_at_load_accept_the_model(kind: Any, text_examples: list[Example]) -> None:
-    _check_head(kind[0])
+    check_head(kind[0])
     check_model(kind[0], text_examples[:1])
 
 
@@ -100,7 +101,7 @@ def test_a_model_with_unknown_logit_computation_is_refused(text_policy: Callable
     policy = text_policy(CohereConfig, logit_scale=0.5)
     policy.model.config.logit_scale = 1.0  # the model has read 0.5 already
     with pytest.raises(ValueError, match="does not know how cohere computes its logits"):
-        _check_head(policy)
+        check_head(policy)
 
 
 def test_saved_and_loaded_a_text_model_is_the_same(

@@ -1,6 +1,7 @@
 """The parts of a memory estimate that are exact, against models of transformers; and the rest by hand."""
 
 import math
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from calibrl.schemas import MemoryPart, MemoryPlan, TrainSpec, job_spec_adapter
-from calibrl_core.config import BuiltinModel, LoraSettings
+from calibrl_core.config import BuiltinModel, LoraSettings, Precision
 from calibrl_core.models.adapters import prepare_model
+from calibrl_core.models.policy import load_policy
+from calibrl_core.models.quantisation import quantised_layers
 from calibrl_core.models.tiny import build_tiny_vlm
 from jobs.planning.memory import by_phase, estimate
 from jobs.planning.model_shapes import ModelShape, UnknownShape, of_folder, tiny_vlm
@@ -117,6 +120,21 @@ def test_the_planned_parameters_are_those_the_trainer_trains(options: dict[str, 
     assert "second gradient" not in parts(never)
 
 
+@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="calibrl[quantization] is not installed")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_quantised_weights_are_those_of_the_trainer(precision: Precision, tmp_path: Path) -> None:
+    policy = load_policy(BuiltinModel(builtin="tiny-vlm", lora=LoraSettings(rank=4), quantization="nf4"), precision)
+    load_policy(BuiltinModel(builtin="tiny-vlm")).save(tmp_path)
+    codes = sum(layer.nbytes for layer in quantised_layers(policy.model).values())
+    others = sum(parameter.nbytes for parameter in policy.model.parameters())
+    options = {"lora": {"rank": 4}, "quantization": "nf4"}
+    found = plan(of_folder(tmp_path), options, precision=precision)
+    assert parts(found)["weights"] == pytest.approx(codes + others, rel=3e-3)
+    quantised = 4 * (4 * 128 * 128 + 3 * 128 * 384)
+    assert codes == pytest.approx(quantised * 4.127 / 8, rel=1e-3)
+    assert parts(found)["dequantised layer"] == quantised  # 4 bytes of each of a quarter of them
+
+
 def test_the_other_parts_by_hand() -> None:
     found = plan(tiny_vlm())
     row = 512  # a prompt of 1024 and 64 tokens, but the model has 512 positions
@@ -211,6 +229,21 @@ def test_the_cheapest_setting_that_fits_is_named() -> None:
     smaller = ["micro_batch_tokens: 4096", "rollout.batch_tokens: 16384"]
     assert needed(together) == ["model.gradient_checkpointing: true", *smaller]
     assert needed(1) == []
+
+
+def test_weights_of_4_bits_are_a_remedy_where_they_work() -> None:
+    def found(**changes: Any) -> list[str]:
+        spec = job_spec_adapter.validate_python(
+            {"kind": "train", "name": "a job", "data": {"builtin": "digits"}, "steps": 5, **changes}
+            | {"model": {"builtin": "tiny-vlm", **changes.get("model", {})}}
+        )
+        assert isinstance(spec, TrainSpec)
+        return remedies(spec, lambda other: other.model.quantization is not None)
+
+    assert found() == ["model: {lora: {rank: 16}, quantization: nf4}"]
+    assert found(model={"lora": {}}) == ["model.quantization: nf4"]
+    assert found(rollout={"engine": "vllm"}) == []
+    assert found(resources={"gpus": 2}) == []
 
 
 @pytest.mark.parametrize(
