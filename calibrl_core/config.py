@@ -264,10 +264,6 @@ class TrainSettings(StrictSettings):
         for name in ("shard_size", "cpu_offload"):
             if getattr(self, name) and self.parallel != "fsdp":
                 raise ValueError(f"{name}: only with parallel: fsdp; set it, or remove {name}")
-        if self.optimizer.kind == "adamw_8bit" and self.parallel == "fsdp":
-            raise ValueError(
-                "optimizer.kind: adamw_8bit does not work with parallel: fsdp, which shards moments; use adamw"
-            )
         if self.curriculum == "measured" and not self.algorithm.samples:
             raise ValueError(
                 f"curriculum: {self.algorithm.type} samples no completions, so nothing is measured; use pass_ratio"

@@ -14,7 +14,8 @@ class OptimizerSettings(StrictSettings):
         "adamw",
         description="adamw: moments in float32, 8 bytes per trained parameter. adamw_8bit: moments in 8 bits (arXiv "
         "2110.02861), about 2 bytes, by torchao (the extra adamw-8bit). It compiles a kernel per shape in the first "
-        "update, on a CPU with a C++ compiler. Not with parallel: fsdp.",
+        "update, on a CPU with a C++ compiler. With parallel: fsdp, weights whose rows do not divide evenly among "
+        "the processes have moments in float32.",
     )
     lr: float = Field(1e-6, gt=0, le=1, description="Peak learning rate.")
     weight_decay: float = Field(0.01, ge=0, le=1, description="Decoupled weight decay.")

@@ -95,6 +95,7 @@ class ShardedWeights(Weights):
     def __init__(self, root: FSDPModule, layers: list[FSDPModule], sharding: Sharding, copies: int) -> None:
         """`copies`: how often all processes together hold each shard."""
         self._root, self._layers, self.sharding, self._copies = root, layers, sharding, copies
+        self.shards = distributed.get_world_size() // copies
         self._gathered = False
         for unit in (root, *layers):
             # A token's weight in the loss is divided by the tokens of all processes, so gradients must be summed.
@@ -165,19 +166,30 @@ class ShardedWeights(Weights):
     def whole(self, tensor: Tensor) -> Tensor:
         return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
-    def read(self, files: TensorFiles, name: str, parameter: Tensor) -> Tensor:
-        if not isinstance(parameter, DTensor) or files.shape(name) != parameter.shape:
-            return files.read(name)
-        shape, offset = compute_local_shape_and_global_offset(
-            parameter.shape, parameter.device_mesh, parameter.placements
-        )
-        part = files.read_rows(name, offset[0], shape[0]).to(parameter.device)  # shards are blocks of the first axis
+    def first_row(self, parameter: Tensor) -> int:
+        return _rows(parameter)[0] if isinstance(parameter, DTensor) else 0
+
+    def with_shard(self, part: Tensor, parameter: Tensor, shape: torch.Size) -> Tensor:
+        if not isinstance(parameter, DTensor):
+            return part
         whole = DTensor.from_local(
             part,
             parameter.device_mesh,
             parameter.placements,
             run_check=False,
-            shape=parameter.shape,
-            stride=parameter.stride(),
+            shape=shape,
+            stride=torch.empty(shape, device="meta").stride(),
         )
         return whole.to(parameter.device)  # offloaded: `from_local` moves it to the device of the mesh
+
+    def read(self, files: TensorFiles, name: str, parameter: Tensor) -> Tensor:
+        if not isinstance(parameter, DTensor) or files.shape(name) != parameter.shape:
+            return files.read(name)
+        part = files.read_rows(name, *_rows(parameter)).to(parameter.device)
+        return self.with_shard(part, parameter, parameter.shape)
+
+
+def _rows(parameter: DTensor) -> tuple[int, int]:
+    """Return the first row that this process holds, and the number of rows: shards are blocks of the first axis."""
+    shape, offset = compute_local_shape_and_global_offset(parameter.shape, parameter.device_mesh, parameter.placements)
+    return offset[0], shape[0]

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from calibrl_core.distributed.ranks import Ranks
@@ -41,6 +42,7 @@ class Weights:
     """Weights that this process holds in full."""
 
     sharding: Sharding | None = None
+    shards = 1  # parts of a tensor along its first axis, each held by another process
 
     @property
     def sharded(self) -> bool:
@@ -67,6 +69,14 @@ class Weights:
     def local_shard(self, tensor: Tensor) -> Tensor:
         """Return the part of a parameter or its gradient that this process holds."""
         return tensor
+
+    def first_row(self, parameter: Tensor) -> int:
+        """Return the index of the first row of a parameter that this process holds."""
+        return 0
+
+    def with_shard(self, part: Tensor, parameter: Tensor, shape: torch.Size) -> Tensor:
+        """Return the tensor of this shape of which this process holds `part`, sharded as the parameter is."""
+        return part
 
     def sum_over_shards(self, values: Sequence[float], ranks: Ranks) -> list[float]:
         """Return values, each a sum over this process's shard, summed over all shards."""

@@ -159,12 +159,15 @@ def restore_optimizer(checkpoint: Path, optimizer: torch.optim.Optimizer, policy
             _check_trained(path, {name: tuple(shape) for name, shape in shapes.items()}, parameters)
         state = {
             index: with_moments(
-                {kind: policy.weights.read(files, key, parameters[name]) for kind, key in keys[name].items()}
+                {kind: policy.weights.read(files, key, parameters[name]) for kind, key in keys[name].items()},
+                parameters[name],
+                policy.weights,
             )
             for index, name in enumerate(parameters)
             if name in keys
         }
-        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        first = optimizer.state_dict()
+        optimizer.load_state_dict({"state": first["state"] | state, "param_groups": first["param_groups"]})
 
 
 def _named_by_position(
@@ -216,10 +219,11 @@ def _advice(saved: Mapping[str, Any], current: Mapping[str, Any]) -> str:
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer, policy: Policy) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield the optimizer's tensors in full, one at a time. Every process must iterate to the end."""
-    names = list(policy.trained)
+    trained = list(policy.trained.items())
     for index, values in optimizer.state_dict()["state"].items():
-        for kind, value in plain_tensors(values).items():
-            yield f"{names[index]}.{kind}", policy.weights.whole(value)
+        name, parameter = trained[index]
+        for kind, value in plain_tensors(values, parameter, policy.weights).items():
+            yield f"{name}.{kind}", policy.weights.whole(value)
 
 
 def _bytes(folder: Path) -> int:

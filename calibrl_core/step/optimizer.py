@@ -79,7 +79,7 @@ def make_optimizer(policy: Policy, settings: OptimizerSettings) -> torch.optim.O
         ModelError: as `make_adamw_8bit`.
     """
     if settings.kind == "adamw_8bit":
-        return make_adamw_8bit(policy.trained.values(), settings)
+        return make_adamw_8bit(policy, settings)
     return torch.optim.AdamW(
         policy.trained.values(),
         lr=settings.lr,

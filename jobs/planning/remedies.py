@@ -57,7 +57,7 @@ def _changes(spec: TrainSpec) -> Iterator[tuple[str, object, Change]]:
             yield "rollout.batch_tokens", decoded, _setting("rollout", batch_tokens=decoded)
     if gpus > 1 and not spec.cpu_offload:
         yield "cpu_offload", "true", _setting(None, cpu_offload=True)
-    if gpus <= 1 and spec.parallel == "ddp":
+    if spec.optimizer.kind == "adamw":
         yield "optimizer.kind", "adamw_8bit", _setting("optimizer", kind="adamw_8bit")
     if spec.model.lora is None:
         yield "model.lora", "{rank: 16}", _setting("model", lora=LoraSettings())

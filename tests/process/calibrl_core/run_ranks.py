@@ -6,6 +6,7 @@ decides instead.
 
 import json
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,14 @@ from calibrl_core.distributed.process_group import join_process_group
 from calibrl_core.distributed.ranks import Ranks
 from calibrl_core.evaluate import evaluate
 from calibrl_core.models.policy import load_policy
-from calibrl_core.models.weights import Sharding
+from calibrl_core.models.weights import Sharding, Weights
+from calibrl_core.optimizer_settings import OptimizerSettings
+from calibrl_core.record_settings import CheckpointSettings
 from calibrl_core.report import EventFile, SilentReport
 from calibrl_core.rollout.base import SamplingRequest
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
+from calibrl_core.run.checkpoint import Checkpoints, TrainerState, restore_optimizer
+from calibrl_core.step.optimizer import make_optimizer
 from calibrl_core.train import train
 from calibrl_core.verifiers.scorer import Scorer
 from tests.support.training import score_by_hash
@@ -71,6 +76,35 @@ def rollouts(model: BuiltinModel, ranks: Ranks) -> dict[str, Any]:
     return found
 
 
+def moments_in_8_bits(folder: Path, sharding: Sharding | None, ranks: Ranks) -> bool:
+    """Save a checkpoint after two updates; return if the optimizer that is restored from it is the same."""
+    policy = load_policy(BuiltinModel(builtin="tiny-vlm"), sharding=sharding)
+    weights, settings = policy.weights, OptimizerSettings(kind="adamw_8bit", lr=1e-3)
+    optimizer = make_optimizer(policy, settings)
+    with torch.compiler.set_stance("force_eager"):  # compiling its kernels takes a minute
+        for seed in range(2):
+            generator = torch.Generator().manual_seed(seed)
+            for one in policy.trained.values():
+                gradient, first = torch.randn(one.shape, generator=generator), weights.first_row(one)
+                rows = len(weights.local_shard(one))
+                one.grad = weights.with_shard(gradient[first : first + rows], one, one.shape)
+            optimizer.step()
+    path = Checkpoints(folder, CheckpointSettings(), ranks).save(policy, optimizer, TrainerState(step=2))
+    ranks.any_process(False)  # wait until the first one has written it
+    restored = make_optimizer(policy, settings)
+    restore_optimizer(path, restored, policy)
+    pairs = zip(*(one.state_dict()["state"].values() for one in (optimizer, restored)), strict=True)
+    return all(equal_parts(old[kind], new[kind], weights) for old, new in pairs for kind in old)
+
+
+def equal_parts(one: Any, other: Any, weights: Weights) -> bool:
+    """Return if this process's parts of two moments are in the same form, and equal."""
+    one, other = weights.local_shard(one), weights.local_shard(other)
+    if not hasattr(one, "codes"):
+        return torch.equal(one, other)
+    return torch.equal(one.codes, other.codes) and torch.equal(one.scale, other.scale)
+
+
 def main(file: Path) -> None:
     Scorer.score_all = score_by_hash  # type: ignore[method-assign]
     with join_process_group() as ranks:
@@ -80,6 +114,8 @@ def main(file: Path) -> None:
             else:
                 run(Path(one["folder"]), one["config"], one.get("stop_after"), ranks)
         found = rollouts(BuiltinModel(builtin="tiny-vlm"), ranks)
+        if find_spec("torchao"):
+            found["restored"] = moments_in_8_bits(file.parent / "8-bit/two", Sharding(), ranks)
     file.with_suffix(f".{ranks.rank}.json").write_text(json.dumps(found))
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -260,7 +261,18 @@ def test_sharded_weights(folder: Path, engine: SharedPrefillEngine, examples: li
     torch.testing.assert_close(torch.tensor(first.pop("logprobs")), made.logprobs)
     for found in (first, second):
         assert found.pop("kept") == pytest.approx(0.5, abs=0.01)
+        assert found.pop("restored", True)
         assert found == {"all_sharded": True, "sharded_again": True, "parts_are_whole": True, "parts_are_all": True}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("torchao") is None, reason="torchao is not installed: calibrl[adamw-8bit]")
+def test_moments_in_8_bits_are_those_of_one_process(folder: Path) -> None:
+    assert run_ranks.moments_in_8_bits(folder / "8-bit/one", None, ALONE)
+    one, two = (load_file(folder / "8-bit" / number / LAST / "optimizer.safetensors") for number in ("one", "two"))
+    assert one.keys() == two.keys()
+    assert sum(name.endswith("_codes") for name in one) > 20
+    assert all(torch.equal(tensor, two[name]) for name, tensor in one.items())
 
 
 def running(tmp_path: Path, launcher: list[str], *module: Any) -> Any:

@@ -8,16 +8,17 @@ from typing import Any
 
 import pytest
 import torch
-from pydantic import ValidationError
+from torch import Tensor
 
 from calibrl_core.config import BuiltinModel
 from calibrl_core.models.errors import ModelError
 from calibrl_core.models.policy import Policy, load_policy
+from calibrl_core.models.weights import Weights
 from calibrl_core.optimizer_settings import OptimizerSettings
 from calibrl_core.record_settings import CheckpointSettings
 from calibrl_core.run.checkpoint import Checkpoints, TrainerState, restore_optimizer
+from calibrl_core.step.adamw_8bit import plain_tensors, with_moments
 from calibrl_core.step.optimizer import make_optimizer, set_learning_rate
-from tests.support.training import config
 
 installed = pytest.mark.skipif(find_spec("torchao") is None, reason="torchao is not installed: calibrl[adamw-8bit]")
 SETTINGS = OptimizerSettings(kind="adamw_8bit", lr=1e-3)
@@ -75,13 +76,36 @@ def test_a_resumed_optimizer_is_equal_bit_for_bit(tmp_path: Path) -> None:
         assert torch.equal(parameter, resumed.trained[name]), name
 
 
-def test_without_torchao_the_message_names_the_extra(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hidden_packages_the_message_names_the_extra(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchao.optim", None)
     with pytest.raises(ModelError, match=r"optimizer.kind: adamw_8bit .*pip install 'calibrl\[adamw-8bit\]'"):
         make_optimizer(policy, SETTINGS)
 
 
-def test_8_bit_moments_are_not_sharded() -> None:
-    given: dict[str, Any] = {"optimizer": {"kind": "adamw_8bit"}, "parallel": "fsdp"}
-    with pytest.raises(ValidationError, match=r"optimizer.kind: adamw_8bit does not work with parallel: fsdp"):
-        config(**given)
+class Part(Weights):
+    """The weights of one of several processes: `rows` of each tensor."""
+
+    def __init__(self, shards: int, rows: slice) -> None:
+        self.shards, self._rows = shards, rows
+
+    def local_shard(self, tensor: Tensor) -> Tensor:
+        return tensor[self._rows]
+
+    def first_row(self, parameter: Tensor) -> int:
+        return int(self._rows.start)
+
+
+@installed
+@pytest.mark.parametrize(("shards", "rows", "small"), [(2, slice(6, 12), True), (5, slice(3, 6), False)])
+def test_a_part_of_a_moment_is_that_of_the_whole(shards: int, rows: slice, small: bool) -> None:
+    """Saved by one process, restored by one of two, whose parts are equal; and of five, whose parts differ."""
+    from torchao.optim.subclass_8bit import OptimState8bit
+
+    parameter = torch.zeros(12, 1024)
+    for kind, signed in (("exp_avg", True), ("exp_avg_sq", False)):
+        whole = OptimState8bit.zeros(parameter.shape, signed, dtype=torch.float32)
+        whole.copy_(torch.rand(parameter.shape, generator=torch.Generator().manual_seed(0)) - 0.5 * signed)
+        plain = plain_tensors({kind: whole}, parameter, Weights())
+        found: Any = with_moments(plain, parameter, Part(shards, rows))[kind]
+        assert hasattr(found, "codes") == small
+        assert torch.equal(found.dequantize() if small else found, whole.dequantize()[rows])
