@@ -68,11 +68,13 @@ class PromptEncoder:
         processor: Any,
         positions: Callable[..., tuple[Tensor, Tensor]] | None,
         form: PromptFormat = DEFAULT_FORMAT,
+        *,
+        bfloat16: bool = False,
     ) -> None:
         """Prepare the processor. `positions`: the model's `get_rope_index` if its positions have three
-        axes, else None.
+        axes, else None. `bfloat16`: return pixels in bfloat16, the precision in which the model computes them.
         """
-        self.processor, self.form = processor, form
+        self.processor, self.form, self.bfloat16 = processor, form, bfloat16
         self.tokenizer = getattr(processor, "tokenizer", processor)
         self.takes_images = hasattr(processor, "image_processor")
         # Tokens of a prefix see each other both ways; those of the suffix, which have the type 1, only earlier ones.
@@ -210,6 +212,9 @@ class PromptEncoder:
         # The chat template contains the special tokens already.
         found = dict(process(text=[text], **images, add_special_tokens=False, return_tensors="pt"))
         found.pop("labels", None)  # of PaliGemma's processor, for a loss that is not used here
+        if self.bfloat16:
+            pixels = {name: tensor for name, tensor in found.items() if name.startswith("pixel_values")}
+            found |= {name: tensor.bfloat16() for name, tensor in pixels.items() if tensor.is_floating_point()}
         return found
 
     def _prefix(self, **named: Any) -> dict[str, Tensor]:

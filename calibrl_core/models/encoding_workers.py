@@ -135,7 +135,7 @@ class _Processing(Dataset[Any]):
 
     def __init__(self, encoder: PromptEncoder) -> None:
         # Without the encoded prompts, and without the model, whose function computes the positions.
-        self._encoder = PromptEncoder(encoder.processor, None, encoder.form)
+        self._encoder = PromptEncoder(encoder.processor, None, encoder.form, bfloat16=encoder.bfloat16)
 
     def __getitem__(self, example: Example) -> Packed | DataError:
         try:

@@ -64,8 +64,7 @@ class Policy:
         # dropout, jitter of routers, statistics of batches. So the model stays in eval mode, in the update too. The
         # one exception is the dropout of adapters, which a setting asks for: see `dropping`.
         self.model: Any = model.eval()
-        self.processor = processor
-        self.device = device
+        self.processor, self.device = processor, device
         self.bfloat16 = precision == "bfloat16" or (precision == "auto" and device.type == "cuda")
         self._lora = adapters.lora_layers(self.model)
         frozen_in_half = self.bfloat16 and (bool(self._lora) or not self.trained)
@@ -75,7 +74,8 @@ class Policy:
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token  # masks mark the padding
         self.pad_id: int = self.tokenizer.pad_token_id
-        self.encoder = PromptEncoder(processor, getattr(self.decoder, "get_rope_index", None), form)
+        rope = getattr(self.decoder, "get_rope_index", None)
+        self.encoder = PromptEncoder(processor, rope, form, bfloat16=self.bfloat16)
         listed = self._listed_stop_ids()
         self.turn_end = turn_end(self.encoder, listed)
         self.stop_ids = listed | {self.turn_end[-1]}
@@ -83,9 +83,8 @@ class Policy:
         self._check_ids()
         self._takes = frozenset(inspect.signature(self.decoder.forward).parameters)
         self.cache_name = "cache_params" if "cache_params" in self._takes else "past_key_values"  # Mamba: the first
-        self.shares_prompts = attention.shares_prompts(
-            self.model.config, self._takes, takes_images=self.encoder.takes_images
-        )
+        takes_images = self.encoder.takes_images
+        self.shares_prompts = attention.shares_prompts(self.model.config, self._takes, takes_images=takes_images)
         self.images = ImageInputs(self.decoder, self.encode, "mm_encoder_outputs" in self._takes)
         self._uses_adapters = True
         if device.type == "cpu" and self.parameter_count < SMALL:

@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from calibrl_core.data.schema import Example
+from calibrl_core.models.encoding import PromptEncoder
+from calibrl_core.models.encoding_workers import _Processing, _unpacked
 from calibrl_core.models.policy import Policy
 from calibrl_core.rollout.base import Rollouts, SamplingRequest
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
@@ -91,3 +93,26 @@ def test_an_update_smaller_than_bfloat16_can_hold_is_kept(
     before, after = (one.model.get_decoder().layers[0].mlp.up_proj.weight for one in (half_policy, twin))
     assert (before != after).float().mean() > 0.9
     assert (before.bfloat16() != after.bfloat16()).float().mean() < 0.1
+
+
+def test_pixels_are_prepared_and_sent_in_bfloat16(policy: Policy, half_policy: Policy, examples: list[Example]) -> None:
+    whole, half = policy.encode(examples[:2]).images, half_policy.encode(examples[:2]).images
+    assert whole.keys() == half.keys()
+    assert torch.equal(half["pixel_values"], whole["pixel_values"].bfloat16())
+    assert all(torch.equal(half[name], one) for name, one in whole.items() if name != "pixel_values")
+    sent: Any = _Processing(half_policy.encoder)[examples[0]]
+    data, dtype, shape = sent["pixel_values"]
+    assert (dtype, len(data)) == (torch.bfloat16, 2 * shape.numel())
+    assert torch.equal(_unpacked(sent)["pixel_values"], half["pixel_values"][:1])
+
+
+def test_a_pass_computes_the_same_from_rounded_pixels(
+    half_policy: Policy, examples: list[Example], rollouts: Rollouts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with torch.no_grad():
+        found = half_policy.logprobs(examples, OWNERS, rollouts.tokens, rollouts.mask, 1.0)
+        whole = PromptEncoder(half_policy.processor, None)
+        monkeypatch.setattr(half_policy, "encoder", whole)
+        expected = half_policy.logprobs(examples, OWNERS, rollouts.tokens, rollouts.mask, 1.0)
+    assert half_policy.encode(examples[:1]).images["pixel_values"].dtype == torch.float32
+    assert torch.equal(found, expected)
