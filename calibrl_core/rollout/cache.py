@@ -50,8 +50,14 @@ def _extend(shown: Tensor, tokens: int) -> Tensor:
     return torch.cat([shown, shown.new_empty((rows, heads, tokens, size))], dim=-2)
 
 
-def with_spare_capacity(cache: Cache, rows: Tensor, new_tokens: int) -> Cache:
-    """Return `cache` with its rows `rows` `[R]`, which can repeat, and with capacity for up to `new_tokens` more."""
+def with_spare_capacity(cache: Cache, rows: Tensor, new_tokens: int, *, bfloat16: bool = False) -> Cache:
+    """Return `cache` with its rows `rows` `[R]`, which can repeat, and with capacity for up to `new_tokens` more.
+
+    bfloat16: keep keys and values in it. Autocast would convert them at each token: positions make them float32.
+    """
+    for layer in cache.layers:
+        if bfloat16 and type(layer) is DynamicLayer and layer.keys is not None and layer.values is not None:
+            layer.keys, layer.values = layer.keys.bfloat16(), layer.values.bfloat16()
     select_rows(cache, rows)
     for index, layer in enumerate(cache.layers):
         if type(layer) is DynamicLayer and layer.keys is not None and layer.values is not None:

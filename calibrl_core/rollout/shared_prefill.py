@@ -110,7 +110,8 @@ class _Decoding:
             **prompts.images,
         )
         rows = torch.arange(len(prompts.input_ids), device=policy.device).repeat_interleave(repeats)  # [R]
-        self._cache = with_spare_capacity(output[policy.cache_name], rows, self._buffers.tokens.shape[1])
+        new_tokens = self._buffers.tokens.shape[1]
+        self._cache = with_spare_capacity(output[policy.cache_name], rows, new_tokens, bfloat16=policy.bfloat16)
         self._hidden: Tensor = output.last_hidden_state[:, -1].repeat_interleave(repeats, dim=0)  # [R, D]
 
     def run(self) -> TokenBuffers:

@@ -11,6 +11,8 @@ from calibrl_core.data.schema import Example
 from calibrl_core.models.encoding import PromptEncoder
 from calibrl_core.models.encoding_workers import _Processing, _unpacked
 from calibrl_core.models.policy import Policy
+from calibrl_core.rollout import cache as cache_module
+from calibrl_core.rollout import shared_prefill
 from calibrl_core.rollout.base import Rollouts, SamplingRequest
 from calibrl_core.rollout.shared_prefill import SharedPrefillEngine
 
@@ -116,3 +118,23 @@ def test_a_pass_computes_the_same_from_rounded_pixels(
         expected = half_policy.logprobs(examples, OWNERS, rollouts.tokens, rollouts.mask, 1.0)
     assert half_policy.encode(examples[:1]).images["pixel_values"].dtype == torch.float32
     assert torch.equal(found, expected)
+
+
+def test_keys_and_values_are_kept_in_bfloat16_and_change_no_number(
+    half_policy: Policy, examples: list[Example], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = SamplingRequest(group_size=2, temperature=1.0, max_tokens=6, seed=[3])
+    found = SharedPrefillEngine(half_policy).generate(examples[:2], request)
+    kept = []
+
+    def whole(cache: Any, rows: torch.Tensor, new_tokens: int, *, bfloat16: bool) -> Any:
+        half = cache_module.with_spare_capacity(copy.deepcopy(cache), rows, new_tokens, bfloat16=bfloat16)
+        made = cache_module.with_spare_capacity(cache, rows, new_tokens)
+        kept.append([(one.keys.dtype, other.keys.dtype) for one, other in zip(half.layers, made.layers, strict=True)])
+        return made
+
+    monkeypatch.setattr(shared_prefill, "with_spare_capacity", whole)
+    expected = SharedPrefillEngine(half_policy).generate(examples[:2], request)
+    assert kept == [[(torch.bfloat16, torch.float32)] * 4]
+    assert torch.equal(found.tokens, expected.tokens)
+    assert torch.equal(found.logprobs, expected.logprobs)
