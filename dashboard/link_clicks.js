@@ -1,7 +1,7 @@
 // A live list is redrawn every few seconds. If that happens while a link is pressed, the link is no longer there when
 // the mouse button is released, and the browser opens nothing. This opens the pressed link. It listens once per page.
 
-window.calibrlLinkClicks ??= (() => {
+function listen() {
   let pressed = null;
   const plain = (event) => event.button === 0 && !(event.ctrlKey || event.metaKey || event.shiftKey || event.altKey);
   const start = (event) => {
@@ -14,4 +14,8 @@ window.calibrlLinkClicks ??= (() => {
   document.addEventListener("mousedown", start, true);
   document.addEventListener("mouseup", end, true);
   return true;
-})();
+}
+
+export default function () {
+  window.calibrlLinkClicks ??= listen();
+}

@@ -5,6 +5,7 @@ from pathlib import Path
 import streamlit as st
 
 from dashboard.forms.schema_form import keep_form_values
+from dashboard.link_clicks import keep_clicks
 
 HERE = Path(__file__).parent
 # Selected items differ by frame and background: in the dark theme Streamlit's text colour has too little contrast.
@@ -14,8 +15,7 @@ SELECTED = (
 )
 
 st.set_page_config(page_title="CalibRL", page_icon=str(HERE / "icon.svg"), layout="wide")
-st.html(f"<style>{SELECTED}{{color:inherit!important}}</style>")
-st.html(f"<script>{(HERE / 'link_clicks.js').read_text()}</script>", unsafe_allow_javascript=True)
+st.html(f"<style>{SELECTED}{{color:inherit!important}}.st-key-link_clicks{{display:none}}</style>")
 st.logo(str(HERE / "logo.svg"))
 page = st.navigation(
     [
@@ -31,4 +31,5 @@ page = st.navigation(
     position="top",
 )
 keep_form_values()
+keep_clicks()
 page.run()

@@ -58,6 +58,7 @@ def test_a_link_that_is_redrawn_while_it_is_pressed_opens(page: Page, job: Job) 
     page.goto("/")
     link = page.get_by_role("link", name="watched-job").first
     address = link.get_attribute("href")
+    page.wait_for_function("window.calibrlLinkClicks")
     link.hover()
     page.mouse.down()
     link.evaluate("link => { const list = link.closest('table').parentElement; list.innerHTML = list.innerHTML; }")
