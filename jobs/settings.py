@@ -62,6 +62,14 @@ class Settings(StackSettings):
         default_factory=dict, description='Labels of this machine as JSON, such as {"gpu": "h100"}.'
     )
 
+    worker_address: str | None = Field(
+        None,
+        min_length=1,
+        max_length=253,
+        description="IPv4 address or host name of this machine for the other machines of a job. None: the address by "
+        "which it reaches the database.",
+    )
+
     @property
     def storage_url(self) -> str:
         """Location of uploads as an fsspec URL."""

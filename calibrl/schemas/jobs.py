@@ -115,7 +115,8 @@ class JobSummary(Record):
     user: str = Field(description="User who submitted the job.")
     priority: Priority
     labels: dict[str, str]
-    gpus: int = Field(description="Number of GPUs. 0: one CPU slot.")
+    machines: int = Field(1, description="Number of machines on which the job runs at the same time.")
+    gpus: int = Field(description="Number of GPUs on each machine. 0: one CPU slot on each.")
     status: JobStatus
     reason: Reason | None = Field(description="Reason of the status, if there is one.")
     message: str | None = Field(description="The reason in one sentence. After a crash, the last lines of the log.")
@@ -133,6 +134,7 @@ class JobSummary(Record):
 class Job(JobSummary):
     """A job with all fields."""
 
+    workers: list[str] = Field([], description="Machines that run the job now, the main machine first.")
     notes: str = ""
     spec: dict[str, Any] = Field(description="Spec with all defaults filled in.")
     result: dict[str, Any] | None = Field(

@@ -13,7 +13,7 @@ from calibrl.schemas.status import JobStatus
 class WaitReason(StrEnum):
     """Reason why a queued job does not start now."""
 
-    NO_MACHINE = "no_machine"  # no machine that is online has enough GPUs and the labels
+    NO_MACHINE = "no_machine"  # too few machines that are online have enough GPUs and the labels
     BUSY = "busy"  # all suitable slots are occupied
     RESERVED = "reserved"  # the free slots are reserved for an earlier job
     PROJECT_LIMIT = "project_limit"  # the project has reached max_gpus
@@ -30,7 +30,8 @@ class QueueEntry(Record):
     project: str
     user: str
     priority: Priority
-    gpus: int
+    machines: int = Field(1, description="Number of machines that the job needs at the same time.")
+    gpus: int = Field(description="Number of GPUs that it needs on each of them. 0: one CPU slot.")
     status: JobStatus
     position: int | None = Field(description="Position in the queue. 1: next. None: the job is not in line.")
     reason: WaitReason | None = Field(description="Reason for waiting. None: the job is about to start.")

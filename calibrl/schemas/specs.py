@@ -100,7 +100,12 @@ class ValidationSpec(ValidationSettings):
 class Resources(StrictSettings):
     """Resources that a job occupies while it runs."""
 
-    gpus: int = Field(0, ge=0, le=64, description="Number of GPUs, all on one machine. 0: one CPU slot.")
+    machines: int = Field(
+        1, ge=1, le=64, description="Number of machines on which the job runs at the same time, as one training."
+    )
+    gpus: int = Field(
+        0, ge=0, le=64, description="Number of GPUs on each machine, one process per GPU. 0: one CPU slot on each."
+    )
     labels: dict[Slug, Label] = Field(
         default_factory=dict, max_length=32, description="Labels that a machine must have to run the job."
     )
@@ -119,8 +124,8 @@ class Limits(StrictSettings):
         None,
         gt=0,
         le=100,
-        description="Minimum utilisation in percent, averaged over the GPUs of the job and gpu_idle_seconds. The "
-        "first period below it gives a warning, the second in a row ends the job. None: no limit.",
+        description="Minimum utilisation in percent, averaged over gpu_idle_seconds and the GPUs of the job on its "
+        "main machine. The first period below it gives a warning, the second in a row ends the job. None: no limit.",
     )
     gpu_idle_seconds: float = Field(
         600, gt=0, le=MONTH, description="Length in seconds of the period over which min_gpu_utilisation is averaged."

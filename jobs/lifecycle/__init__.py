@@ -1,7 +1,7 @@
 """The life of a job: the only code that changes a status, and the lease that gives a job to one worker at a time.
 
-`status`: table of transitions. `requests`: actions of users. `leases`: actions of workers. `dispatch`: which job starts
-where. `sweeping`: periodic repair.
+`status`: table of transitions. `requests`: actions of users. `leases`: actions of workers. `parts`: those of the
+workers of a job on several machines. `dispatch`: which job starts where. `sweeping`: periodic repair.
 """
 
 from jobs.lifecycle.dispatch import queue_entries, queue_forecast, wake_for_free_slots
@@ -16,6 +16,17 @@ from jobs.lifecycle.leases import (
     finish,
     heartbeat,
     start,
+)
+from jobs.lifecycle.parts import (
+    all_ready,
+    end_all,
+    end_part,
+    endpoint,
+    first_failure,
+    meet_at,
+    part_heartbeat,
+    part_ready,
+    take_part,
 )
 from jobs.lifecycle.requests import (
     cancel,
@@ -41,15 +52,23 @@ __all__ = [
     "Outcome",
     "Recovery",
     "Swept",
+    "all_ready",
     "cancel",
     "check",
     "claim",
     "edit",
+    "end_all",
+    "end_part",
+    "endpoint",
     "fence",
     "finish",
+    "first_failure",
     "fork_spec",
     "heartbeat",
+    "meet_at",
     "new_job",
+    "part_heartbeat",
+    "part_ready",
     "pause",
     "queue_entries",
     "queue_forecast",
@@ -58,5 +77,6 @@ __all__ = [
     "start",
     "submit",
     "sweep",
+    "take_part",
     "wake_for_free_slots",
 ]

@@ -11,8 +11,10 @@ from sqlalchemy.orm import Session
 from calibrl.schemas import HOUR, JobStatus, Priority, QueueEntry, QueuePlan, WaitReason
 from jobs import models
 from jobs.db import wake_after_commit
-from jobs.repository import projects, queue
-from jobs.scheduling.scheduler import Machine, Placement, QueuedJob, RunningJob, Share, plan, victims
+from jobs.repository import job_machines, projects, queue
+from jobs.scheduling.preemption import victims
+from jobs.scheduling.scheduler import plan
+from jobs.scheduling.situation import Machine, Placement, QueuedJob, RunningJob, Share
 from jobs.settings import get_settings
 
 _MAX_PREEMPTING_JOBS = 20  # blocked jobs, first in line first, for which one sweep looks for jobs to preempt
@@ -42,6 +44,7 @@ class SchedulerInput:
             labels=row.labels or {},
             age=float(row.age),
             seconds=self.expected_seconds(row.project, row.kind, row.timeout),
+            machines=row.machines,
         )
 
     def _not_there(self, job: models.Job) -> QueuedJob:
@@ -54,6 +57,7 @@ class SchedulerInput:
             labels=job.spec["resources"]["labels"],
             age=0.0,
             seconds=self.expected_seconds(job.project, job.kind, job.spec["limits"]["timeout_seconds"]),
+            machines=job.machines,
         )
 
     def expected_seconds(self, project: str, kind: str, timeout: float | None) -> float | None:
@@ -71,7 +75,7 @@ class SchedulerInput:
             id=row.id,
             project=row.project,
             priority=row.priority,
-            worker=row.worker,
+            workers=tuple(row.workers),
             gpus=row.gpus,
             seconds_left=left,
             leaving=bool(row.leaving),
@@ -113,9 +117,10 @@ def wake_for_free_slots(session: Session, *, awake: str | None = None) -> int:
     The worker `awake` looks for its next job by itself, so one of its slots is skipped.
     """
     session.flush()
-    workers = [placement.worker for placement in startable(session) if placement.worker]
+    workers = [placement.workers[0] for placement in startable(session)]
     if awake in workers:
         workers.remove(awake)
+    workers += job_machines.called(session)  # a wake-up can be lost
     for worker in workers:
         wake_after_commit(session, worker)
     return len(workers)
@@ -139,7 +144,7 @@ def queue_forecast(session: Session, job: models.Job, *, waits: bool) -> QueuePl
         explanation=explain(job, placement, reason),
         estimated_start=_start(placement),
         expected_seconds=situation.expected_seconds(job.project, job.kind, job.spec["limits"]["timeout_seconds"]),
-        slots=max(1, job.gpus),
+        slots=job.machines * max(1, job.gpus),
     )
 
 
@@ -157,6 +162,7 @@ def _entry(job: models.Job, placement: Placement | None) -> QueueEntry:
         project=job.project,
         user=job.user,
         priority=_priority(job),
+        machines=job.machines,
         gpus=job.gpus,
         status=job.status,
         position=placement.position if placement else None,
@@ -171,15 +177,20 @@ def explain(job: models.Job, placement: Placement | None, reason: WaitReason | N
     """Explain in one sentence why a job has not started."""
     gpus = "GPUs" if job.gpus > 1 else "GPU"
     needs = f"{job.gpus} {gpus}" if job.gpus else "a CPU slot"
+    free = f"{job.gpus} free {gpus}" if job.gpus else "a free CPU slot"
     labels = job.spec["resources"]["labels"]
     where = f" labelled {', '.join(f'{key}={value}' for key, value in labels.items())}" if labels else ""
     match reason:
         case None:
-            return f"starts on {placement.worker} now" if placement else "is about to start"
+            return f"starts on {', '.join(placement.workers)} now" if placement else "is about to start"
+        case WaitReason.NO_MACHINE if job.machines > 1:
+            return f"fewer than {job.machines} online machines{where} have {needs} each"
         case WaitReason.NO_MACHINE:
             return f"no online machine{where} has {needs}"
+        case WaitReason.BUSY if job.machines > 1:
+            return f"waiting for {job.machines} machines with {free} each"
         case WaitReason.BUSY:
-            return f"waiting for {f'{job.gpus} free {gpus}' if job.gpus else 'a free CPU slot'}"
+            return f"waiting for {free}"
         case WaitReason.RESERVED:
             behind = placement.behind if placement else None
             return f"the free slots are reserved for job {behind}, which is ahead in the queue"

@@ -1,7 +1,7 @@
 """Actions of workers on a job: claim it, hold it by a lease, report its end."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
@@ -9,14 +9,15 @@ from uuid import UUID, uuid4
 
 from sqlalchemy.orm import Session
 
-from calibrl.schemas import HubModel, JobModel, JobStatus, KnownData, Limits, Reason, WorkerStatus
+from calibrl.schemas import HubModel, JobModel, JobStatus, KnownData, Limits, Reason
 from calibrl_core.data.schema import FileData, HubData
 from jobs import models
+from jobs.db import wake_after_commit
 from jobs.files import artifacts, datasets, pinned_checkpoints
 from jobs.files.hub_models import HubSnapshot
 from jobs.lifecycle.dispatch import startable, wake_for_free_slots
 from jobs.lifecycle.status import SCHEDULER, change
-from jobs.repository import checkpoints, events, jobs, queue, workers
+from jobs.repository import checkpoints, events, job_machines, jobs, queue, workers
 from jobs.repository import datasets as known_datasets
 from jobs.scheduling.gpus import choose_gpus
 from jobs.settings import get_settings
@@ -35,9 +36,13 @@ class KnownCheckpoint:
 class Claim:
     """A worker's right to run a job, with everything that the run needs.
 
+    Each of several machines has its own; that of the main machine, with rank 0, is the right to report the run.
+
     Attributes:
         config: TrainConfig or EvaluateConfig of the core as JSON; each model is a path.
         gpus: indices of the GPUs of the machine that the job can use.
+        machines: number of machines that run the job together.
+        rank: place of this machine among them.
         checkpoints: checkpoints from which the job can continue, by step.
         files: data that must be on the machine before the trainer starts.
         hub_models: models of the hub that must be there too.
@@ -55,6 +60,18 @@ class Claim:
     hub_models: tuple[HubSnapshot, ...] = ()
     limits: Limits = field(default_factory=Limits)
     seconds_run: float = 0.0
+    machines: int = 1
+    rank: int = 0
+
+    @property
+    def processes(self) -> int:
+        """Number of training processes on this machine: one per GPU, without the GPUs of servers of rollouts."""
+        return max(1, len(self.gpus) - (self.config.get("rollout", {}).get("server_gpus") or 0))
+
+    @property
+    def launched(self) -> bool:
+        """True if a launcher starts the training processes, because there are several."""
+        return self.machines * self.processes > 1
 
 
 class Order(StrEnum):
@@ -64,6 +81,7 @@ class Order(StrEnum):
     CANCEL = "cancel"  # by a user: end the job
     PAUSE = "pause"  # by a user: write a checkpoint, then pause
     STOP = "stop"  # the worker stops, or the job is preempted: write a checkpoint, then give the job back
+    END = "end"  # the trainer on another machine of the job has ended: end this one, report it, write nothing else
     ABANDON = "abandon"  # the lease is lost: kill the trainer, write nothing
 
 
@@ -87,19 +105,44 @@ def claim(session: Session, *, worker: str) -> Claim | None:
     locked: frozenset[UUID] = frozenset()  # locked by another transaction at this moment
     while True:
         placements = startable(session, locked)
-        job_id = next((placement.job_id for placement in placements if placement.worker == worker), None)
-        if job_id is None:
+        place = next((placement for placement in placements if placement.workers[0] == worker), None)
+        if place is None:
             return None
-        job = jobs.lock_queued(session, job_id)
-        lease = _take(session, job, worker) if job else None
+        job = jobs.lock_queued(session, place.job_id)
+        lease = _take(session, job, place.workers) if job else None
         if lease is not None:
             return lease
-        locked |= {job_id}
+        locked |= {place.job_id}
 
 
-def _take(session: Session, job: models.Job, worker: str) -> Claim | None:
-    """Lease a locked job. Return None if its GPUs are not available, or if the job failed because its spec is not
-    valid any more."""
+def _take(session: Session, job: models.Job, names: Sequence[str]) -> Claim | None:
+    """Lease a locked job to these workers, the main one first. Return None if its GPUs are not available, or if the job
+    failed because its spec is not valid any more."""
+    token = uuid4()
+    try:
+        claim = described(session, job, token)
+    except SpecNoLongerValid as error:
+        change(session, job, JobStatus.FAILED, actor=SCHEDULER, reason=error.reason, message=str(error))
+        return None
+    gpus = _take_gpus(session, job, names)
+    if gpus is None:
+        return None
+    seconds = get_settings().lease_seconds
+    jobs.lease(session, job, token, names[0], seconds)
+    job_machines.add(session, job, token, names, seconds)
+    change(session, job, JobStatus.RUNNING, type="claimed", actor=names[0], message=_names(gpus))
+    for worker in names[1:]:
+        wake_after_commit(session, worker)
+    ran = jobs.seconds_run(session, job)
+    return replace(claim, attempt=job.attempt, gpus=gpus[names[0]], seconds_run=ran)
+
+
+def described(session: Session, job: models.Job, token: UUID) -> Claim:
+    """Return the claim of a job with everything that the run needs on this machine, without GPUs.
+
+    Raises:
+        SpecNoLongerValid: something that the spec names is not there any more.
+    """
     dataset_rows = known_datasets.lock_shared(session, [row.dataset_id for row in job.datasets])
     hub_models: list[HubSnapshot] = []
 
@@ -107,47 +150,40 @@ def _take(session: Session, job: models.Job, worker: str) -> Claim | None:
         hub_models.append(HubSnapshot(model.hub, str(model.revision), job.project))
         return hub_models[-1].path
 
-    try:
-        config = trainer_config(
-            job.spec,
-            lambda model: _checkpoint(session, job.id, model),
-            lambda choice: _data(dataset_rows, choice),
-            hub_model,
-        )
-    except SpecNoLongerValid as error:
-        change(session, job, JobStatus.FAILED, actor=SCHEDULER, reason=error.reason, message=str(error))
-        return None
-    gpus = _take_gpus(session, job, worker)
-    if gpus is None:
-        return None
-    token = uuid4()
-    jobs.lease(session, job, token, worker, get_settings().lease_seconds)
-    change(session, job, JobStatus.RUNNING, type="claimed", actor=worker, message=_names(gpus))
+    config = trainer_config(
+        job.spec,
+        lambda model: _checkpoint(session, job.id, model),
+        lambda choice: _data(dataset_rows, choice),
+        hub_model,
+    )
     return Claim(
         job_id=job.id,
         attempt=job.attempt,
         token=token,
         kind=job.kind,
         config=config,
-        gpus=gpus,
         checkpoints=tuple(
             KnownCheckpoint(row.step, artifacts.checkpoint_path(row)) for row in checkpoints.of_job(session, job.id)
         ),
         files=datasets.files(dataset_rows),
         hub_models=tuple(dict.fromkeys(hub_models)),
         limits=Limits.model_validate(job.spec["limits"]),
-        seconds_run=jobs.seconds_run(session, job),
+        machines=job.machines,
     )
 
 
-def _take_gpus(session: Session, job: models.Job, worker: str) -> tuple[int, ...] | None:
-    """Assign free GPUs of a machine to a job and return their indices, or None if there are too few."""
-    if job.gpus == 0:
-        return ()
-    gpus = choose_gpus(workers.lock_free_gpus(session, worker), job.gpus)
-    if gpus:
-        workers.assign_gpus(session, worker, job.id, gpus)
-    return gpus
+def _take_gpus(session: Session, job: models.Job, names: Sequence[str]) -> dict[str, tuple[int, ...]] | None:
+    """Assign free GPUs of machines to a job and return their indices by machine, or None if one has too few."""
+    chosen: dict[str, tuple[int, ...]] = {}
+    for name in sorted(names):  # the order in which they are released: this prevents deadlocks
+        gpus = choose_gpus(workers.lock_free_gpus(session, name), job.gpus) if job.gpus else ()
+        if gpus is None:
+            return None
+        chosen[name] = gpus
+    for name, gpus in chosen.items():
+        if gpus:
+            workers.assign_gpus(session, name, job.id, gpus)
+    return {name: chosen[name] for name in names}
 
 
 def fence(session: Session, claim: Claim) -> models.Job:
@@ -166,7 +202,7 @@ def fence(session: Session, claim: Claim) -> models.Job:
 
 
 def heartbeat(session: Session, claim: Claim) -> Order:
-    """Renew the lease and return the order to the worker."""
+    """Renew the lease and return the order to the worker of the main machine."""
     job = jobs.lock_leased(session, claim.job_id, claim.token)
     if job is None:
         return Order.ABANDON
@@ -175,8 +211,10 @@ def heartbeat(session: Session, claim: Claim) -> Order:
         return Order.CANCEL
     if job.status is JobStatus.PAUSING:
         return Order.PAUSE
-    stops = job.preempted or workers.status(session, _holder(job)) is WorkerStatus.STOPPING
-    return Order.STOP if stops else Order.CONTINUE
+    if job.preempted or workers.any_stops(session, job.id):
+        return Order.STOP
+    others = job_machines.of_job(session, job.id)[1:] if job.machines > 1 else []
+    return Order.END if any(part.reason for part in others) else Order.CONTINUE
 
 
 def start(session: Session, claim: Claim) -> None:
@@ -230,8 +268,12 @@ def _data(rows: Mapping[UUID, models.Dataset], choice: KnownData) -> FileData | 
     return datasets.source(rows[choice.dataset], choice)
 
 
-def _names(gpus: tuple[int, ...]) -> str | None:
-    return f"GPU{'s' if len(gpus) > 1 else ''} {', '.join(map(str, gpus))}" if gpus else None
+def _names(gpus: Mapping[str, tuple[int, ...]]) -> str | None:
+    """Return the machines of a job, if there are several, and their GPUs, as text for people."""
+    texts = {name: f"GPU{'s' if len(own) > 1 else ''} {', '.join(map(str, own))}" for name, own in gpus.items() if own}
+    if len(gpus) == 1:
+        return next(iter(texts.values()), None)
+    return "; ".join(f"{name}: {texts[name]}" if name in texts else name for name in gpus)
 
 
 def _holder(job: models.Job) -> str:

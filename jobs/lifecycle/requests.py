@@ -7,7 +7,17 @@ from uuid import UUID, uuid4
 
 from sqlalchemy.orm import Session
 
-from calibrl.schemas import MAX_LABELS, EvaluateSpec, Fork, JobChanges, JobModel, JobStatus, Reason, TrainSpec
+from calibrl.schemas import (
+    MAX_LABELS,
+    EvaluateSpec,
+    Fork,
+    JobChanges,
+    JobModel,
+    JobStatus,
+    Reason,
+    Resources,
+    TrainSpec,
+)
 from calibrl_core.config import ModelOptions
 from jobs import models
 from jobs.errors import Conflict, FieldError, Invalid, QuotaExceeded
@@ -56,7 +66,7 @@ def check(session: Session, spec: TrainSpec | EvaluateSpec, visible_projects: fr
     known = {id: job for id, job in held.items() if visible_projects is None or job.project in visible_projects}
     data = datasets.lock_shared(session, references.datasets)
     problems += [*checks.resource_problems(spec), *checks.data_problems(spec, references, data)]
-    problems += [*checks.job_problems(references, known), *_gpu_problems(session, spec.resources.gpus)]
+    problems += [*checks.job_problems(references, known), *_machine_problems(session, spec.resources)]
     pinned, missing = _fixed_checkpoints(session, references, known)
     problems += missing
     project = (
@@ -101,6 +111,7 @@ def new_job(checked: Checked, *, actor: str) -> models.Job:
         user=actor,
         priority=spec.priority,
         labels=spec.labels,
+        machines=spec.resources.machines,
         gpus=spec.resources.gpus,
         spec=spec.model_dump(mode="json"),
         dependencies=[models.JobDependency(depends_on_id=id) for id in sorted(references.dependencies)],
@@ -293,11 +304,16 @@ def _must_not_have_ended(job: models.Job) -> None:
         raise Conflict(f"Job {job.id} has already ended: it is {job.status}.")
 
 
-def _gpu_problems(session: Session, gpus: int) -> list[FieldError]:
-    if gpus <= (largest := workers.largest(session) if gpus else 0):
-        return []
-    have = f"the largest has {largest}" if largest else "no machine has a GPU; set gpus to 0"
-    return [FieldError("resources.gpus", f"no machine has {gpus} GPU{'s' if gpus > 1 else ''}: {have}")]
+def _machine_problems(session: Session, resources: Resources) -> list[FieldError]:
+    gpus, machines = resources.gpus, resources.machines
+    size = f"{gpus} GPU{'s' if gpus > 1 else ''}" if gpus else "a CPU slot"
+    if gpus > (largest := workers.largest(session) if gpus else 0):
+        have = f"the largest has {largest}" if largest else "no machine has a GPU; set gpus to 0"
+        return [FieldError("resources.gpus", f"no machine has {size}: {have}")]
+    if machines > 1 and machines > (count := workers.count_with(session, gpus)):
+        text = f"{count} machine{' has' if count == 1 else 's have'} {size}, not {machines}: lower machines or gpus"
+        return [FieldError("resources.machines", text)]
+    return []
 
 
 def _check_room(session: Session, project: models.Project) -> None:

@@ -6,7 +6,7 @@ from sqlalchemy.orm import Session
 
 from calibrl.schemas import JobStatus, Reason
 from jobs import models
-from jobs.repository import events, jobs, workers
+from jobs.repository import events, job_machines, jobs, workers
 
 SCHEDULER = "scheduler"
 
@@ -89,6 +89,7 @@ def _set(
         jobs.mark_finished(job)
     if before in jobs.LEASED and to not in jobs.LEASED:
         jobs.release(session, job, to, reason, message)
+        job_machines.remove(session, job.id)
         workers.release_gpus(session, job.id)
     session.flush()
     events.add(session, job.id, type or to.value, actor=actor, status=to, reason=reason, message=message)

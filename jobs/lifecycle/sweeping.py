@@ -9,7 +9,7 @@ from calibrl.schemas import JobStatus, Reason
 from jobs import models
 from jobs.lifecycle.dispatch import SchedulerInput, wake_for_free_slots
 from jobs.lifecycle.status import SCHEDULER, change, release_or_fail_dependent
-from jobs.repository import events, idempotency, jobs, webhooks
+from jobs.repository import events, idempotency, job_machines, jobs, webhooks
 from jobs.settings import get_settings
 
 MAX_SWEPT_JOBS = 100
@@ -85,8 +85,9 @@ def sweep(session: Session, *, recover: bool = True) -> Swept:
 
 
 def _recover(session: Session, job: models.Job) -> JobStatus:
-    """Take a job from a worker that has not renewed its lease. Return the new status."""
-    message = f"no heartbeat of worker {job.worker} in time (attempt {job.attempt})"
+    """Take a job from its workers, of which one has not renewed its lease. Return the new status."""
+    silent = " and ".join(job_machines.silent(session, job.id))
+    message = f"no heartbeat of worker {silent} in time (attempt {job.attempt})"
     if job.status is JobStatus.CANCELLING:
         to, reason = JobStatus.CANCELLED, Reason.USER
     elif job.status is JobStatus.PAUSING:

@@ -11,6 +11,7 @@ from jobs.models.feed import Feed
 from jobs.models.histograms import Histogram
 from jobs.models.idempotency import IdempotencyKey
 from jobs.models.images import Image, JobImage
+from jobs.models.job_machines import JobMachine, PartState
 from jobs.models.jobs import Job, JobDependency
 from jobs.models.logs import LogChunk
 from jobs.models.metrics import MetricBlock, StepMetrics
@@ -38,9 +39,11 @@ __all__ = [
     "JobDataset",
     "JobDependency",
     "JobImage",
+    "JobMachine",
     "LogChunk",
     "Membership",
     "MetricBlock",
+    "PartState",
     "Project",
     "Sample",
     "StepMetrics",

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 from calibrl.schemas import JobStatus, Reason
 from jobs.models.base import Base, CreatedAt, JobKey, SafeText, Timestamp
 from jobs.models.datasets import JobDataset
+from jobs.models.job_machines import JobMachine
 
 
 class JobDependency(Base):
@@ -48,7 +49,8 @@ class Job(Base):
     user: Mapped[str]
     priority: Mapped[str]
     labels: Mapped[dict[str, Any]]
-    gpus: Mapped[int]
+    machines: Mapped[int] = mapped_column(default=1, server_default="1")
+    gpus: Mapped[int]  # on each machine
     spec: Mapped[dict[str, Any]]
     notes: Mapped[str] = mapped_column(default="")
     forked_from: Mapped[UUID | None] = mapped_column(ForeignKey("jobs.id", ondelete="SET NULL"))
@@ -79,7 +81,12 @@ class Job(Base):
         foreign_keys=JobDependency.job_id, lazy="selectin", order_by=JobDependency.depends_on_id
     )
     datasets: Mapped[list[JobDataset]] = relationship()
+    parts: Mapped[list[JobMachine]] = relationship(viewonly=True, order_by=JobMachine.rank)
 
     @property
     def depends_on(self) -> list[UUID]:
         return [dependency.depends_on_id for dependency in self.dependencies]
+
+    @property
+    def workers(self) -> list[str]:
+        return [part.worker for part in self.parts] if self.lease_token else []

@@ -161,12 +161,13 @@ def _with_machines(
     shape: ModelShape,
     machines: Sequence[tuple[models.Worker, bool, list[UUID]]],
 ) -> MemoryPlan:
-    """Set `fits`: True if a machine with the labels has enough GPUs of that size; else what would make it fit."""
+    """Set `fits`: True if enough machines with the labels have enough GPUs of that size; else what makes it fit."""
     if plan.on == "host":
         text = f"about {plan.bytes / GIB:.1f} GiB of host memory; the memory of the machines is unknown"
         return plan.model_copy(update={"explanation": text})
     resources = spec.resources
-    most = max(_sizes(machines, resources.labels, resources.gpus), default=0)
+    sizes = sorted(_sizes(machines, resources.labels, resources.gpus), reverse=True)
+    most = sizes[resources.machines - 1] if len(sizes) >= resources.machines else 0
     phase = max(plan.phases, key=lambda phase: plan.phases[phase])
     text = (
         f"each process takes about {plan.bytes / GIB:.1f} GiB ({phase}); the available GPUs have {most / GIB:.1f} GiB"

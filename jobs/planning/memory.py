@@ -80,11 +80,12 @@ class _Sizes:
 def estimate(spec: TrainSpec | EvaluateSpec, shape: ModelShape, options: ModelOptions) -> MemoryPlan:
     """Return the memory of each process of a job. The caller sets `fits`, the explanation and the remedies."""
     gpus = spec.rollout.trainer_gpus(spec.resources.gpus)
-    sharded = isinstance(spec, TrainSpec) and spec.parallel == "fsdp" and gpus > 1
+    processes = spec.resources.machines * max(1, gpus)
+    sharded = isinstance(spec, TrainSpec) and spec.parallel == "fsdp" and processes > 1
     bfloat16 = spec.precision == "bfloat16" or (spec.precision == "auto" and gpus > 0)
-    sizes = _Sizes(shape, gpus > 0, bfloat16, gpus if sharded else 1)
+    sizes = _Sizes(shape, gpus > 0, bfloat16, processes if sharded else 1)
     if isinstance(spec, TrainSpec) and sharded:
-        sizes = replace(sizes, shards=spec.shard_size or gpus, offload=spec.cpu_offload)
+        sizes = replace(sizes, shards=spec.shard_size or processes, offload=spec.cpu_offload)
     trained = offloaded = 0
     parts = [_part("process", BASE_BYTES[gpus > 0], ALWAYS, "constant: CUDA context, or Python with its libraries")]
     if isinstance(spec, TrainSpec):

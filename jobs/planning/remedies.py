@@ -44,8 +44,8 @@ def _changes(spec: TrainSpec) -> Iterator[tuple[str, object, Change]]:
     """
     if spec.algorithm.has_guidance and spec.diagnostics.gradients_every is not None:
         yield "diagnostics.gradients_every", "null", _setting("diagnostics", gradients_every=None)
-    gpus = spec.rollout.trainer_gpus(spec.resources.gpus)
-    if gpus > 1 and spec.parallel == "ddp":
+    processes = spec.resources.machines * max(1, spec.rollout.trainer_gpus(spec.resources.gpus))
+    if processes > 1 and spec.parallel == "ddp":
         yield "parallel", "fsdp", _setting(None, parallel="fsdp")
     if spec.model.gradient_checkpointing is not True:
         yield "model.gradient_checkpointing", "true", _setting("model", gradient_checkpointing=True)
@@ -55,7 +55,7 @@ def _changes(spec: TrainSpec) -> Iterator[tuple[str, object, Change]]:
             yield "micro_batch_tokens", update, _setting(None, micro_batch_tokens=update)
         if decoded >= SMALLEST_BATCH:
             yield "rollout.batch_tokens", decoded, _setting("rollout", batch_tokens=decoded)
-    if gpus > 1 and not spec.cpu_offload:
+    if processes > 1 and not spec.cpu_offload:
         yield "cpu_offload", "true", _setting(None, cpu_offload=True)
     if spec.optimizer.kind == "adamw":
         yield "optimizer.kind", "adamw_8bit", _setting("optimizer", kind="adamw_8bit")

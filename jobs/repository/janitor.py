@@ -18,6 +18,7 @@ from jobs.models import (
     Job,
     JobDependency,
     JobImage,
+    JobMachine,
     LogChunk,
     MetricBlock,
     Project,
@@ -32,10 +33,16 @@ _RUN_TABLES = (StepMetrics, MetricBlock, Histogram, Sample, LogChunk, Checkpoint
 
 
 def expired(session: Session, lease_seconds: float) -> list[Row[Any]]:
-    """Return jobs with an expired lease: `id`, `worker`, `attempt`, and `seconds` since it expired."""
-    seconds = func.extract("epoch", func.now() - Job.lease_expires_at).label("seconds")
-    query = select(Job.id, Job.worker, Job.attempt, seconds).where(*jobs.expired(lease_seconds))
-    return list(session.execute(query.order_by(Job.lease_expires_at)))
+    """Return jobs with an expired lease: `id`, `worker` that is silent for the longest time, `attempt`, and `seconds`
+    since its time ran out."""
+    ends = func.coalesce(JobMachine.expires_at, Job.lease_expires_at)
+    seconds = func.extract("epoch", func.now() - ends).label("seconds")
+    query = select(Job.id, JobMachine.worker, Job.attempt, seconds).join(JobMachine, JobMachine.job_id == Job.id)
+    rows: list[Row[Any]] = list(session.execute(query.where(*jobs.expired(lease_seconds)).order_by(ends)))
+    first: dict[UUID, Row[Any]] = {}
+    for row in rows:
+        first.setdefault(row.id, row)
+    return [*first.values()]
 
 
 def known(session: Session, ids: Collection[UUID]) -> dict[UUID, Row[Any]]:

@@ -1,16 +1,16 @@
 """Jobs: read, lock, list, lease, progress."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, delete, exists, func, literal_column, or_, select, tuple_, update
-from sqlalchemy.orm import Session, aliased, defer
+from sqlalchemy import ColumnElement, Select, and_, delete, exists, func, literal_column, or_, select, tuple_, update
+from sqlalchemy.orm import InstrumentedAttribute, Session, aliased, defer
 
 from calibrl.schemas import JobFilter, JobStatus, Reason
 from jobs.errors import FieldError, Invalid, NotFound
-from jobs.models import Attempt, Checkpoint, Histogram, Job, JobDependency, MetricBlock, Sample, StepMetrics
+from jobs.models import Attempt, Checkpoint, Histogram, Job, JobDependency, JobMachine, MetricBlock, Sample, StepMetrics
 from jobs.repository import feed
 
 LEASED = JobStatus.held_ones()
@@ -169,14 +169,20 @@ def lock_queued(session: Session, job_id: UUID) -> Job | None:
 
 
 def expired(lease_seconds: float) -> tuple[ColumnElement[bool], ...]:
-    """Return the conditions of a job with an expired lease.
+    """Return the conditions of a job with an expired lease, or with a machine whose part has expired.
 
     No worker can renew a lease while the server is down: a lease that expired before the server was up again is
     extended by its full length from then on.
     """
     up = func.pg_postmaster_start_time()
-    could = (Job.lease_expires_at > up + RETRY_INTERVAL) | (up + timedelta(seconds=lease_seconds) < func.now())
-    return Job.status.in_(LEASED), Job.lease_expires_at < func.now(), could
+
+    def late(ends: InstrumentedAttribute[datetime | None]) -> ColumnElement[bool]:
+        could = (ends > up + RETRY_INTERVAL) | (up + timedelta(seconds=lease_seconds) < func.now())
+        return and_(ends < func.now(), could)
+
+    parts = select(JobMachine.rank).where(JobMachine.job_id == Job.id, late(JobMachine.expires_at))
+    part = parts.correlate(Job).exists()
+    return Job.status.in_(LEASED), or_(late(Job.lease_expires_at), part)
 
 
 def lock_expired(session: Session, limit: int, lease_seconds: float) -> list[Job]:

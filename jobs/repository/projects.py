@@ -10,7 +10,7 @@ from calibrl.schemas import JobStatus
 from jobs.errors import NotFound
 from jobs.models import Attempt, Job, Project
 
-SLOTS = func.greatest(Job.gpus, 1)
+SLOTS = Job.machines * func.greatest(Job.gpus, 1)
 _OPEN = (JobStatus.QUEUED, JobStatus.WAITING)
 _ENDED = func.coalesce(Attempt.finished_at, func.now())
 _MONTH = func.date_trunc("month", func.now())  # the connection's time zone is UTC
@@ -82,7 +82,7 @@ def usage(session: Session, half_life_seconds: float) -> list[Row[Any]]:
             Job.user,
             func.sum(recent).label("recent"),
             func.sum(SLOTS * in_month).label("month"),
-            func.sum(Job.gpus * in_month).label("month_gpu"),
+            func.sum(Job.machines * Job.gpus * in_month).label("month_gpu"),
         )
         .join(Attempt, Attempt.job_id == Job.id)
         .where(Attempt.finished_at.is_(None) | (Attempt.finished_at > horizon))

@@ -6,10 +6,11 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Interval, Row, Select, bindparam, case, func, select
+from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.orm import Session
 
 from calibrl.schemas import JobStatus, WorkerStatus
-from jobs.models import Attempt, Gpu, Job, Worker
+from jobs.models import Attempt, Gpu, Job, JobMachine, Worker
 from jobs.repository.jobs import LEASED
 
 CLEANING_SECONDS = 60.0  # a GPU that is not clean by then may be held by a lost process; no job should wait for it
@@ -32,6 +33,7 @@ def queued(session: Session) -> list[Row[Any]]:
             Job.user,
             Job.kind,
             Job.priority,
+            Job.machines,
             Job.gpus,
             Job.spec["resources"]["labels"].label("labels"),
             Job.spec["limits"]["timeout_seconds"].as_float().label("timeout"),
@@ -53,16 +55,18 @@ def running(session: Session) -> list[Row[Any]]:
             Job.project,
             Job.kind,
             Job.priority,
-            Job.worker,
+            func.array_agg(aggregate_order_by(JobMachine.worker, JobMachine.rank)).label("workers"),
             Job.gpus,
-            (leaving | (Worker.status == WorkerStatus.STOPPING)).label("leaving"),
+            (leaving | func.bool_or(Worker.status.is_not_distinct_from(WorkerStatus.STOPPING))).label("leaving"),
             func.extract("epoch", func.now() - Attempt.started_at).label("seconds"),
             (Job.step - Attempt.first_step).label("steps"),
             (Job.steps_total - Job.step).label("steps_left"),
         )
         .join(Attempt, (Attempt.job_id == Job.id) & (Attempt.number == Job.attempt))
-        .outerjoin(Worker, Worker.name == Job.worker)
+        .join(JobMachine, JobMachine.job_id == Job.id)
+        .outerjoin(Worker, Worker.name == JobMachine.worker)
         .where(Job.status.in_(LEASED))
+        .group_by(Job.id, Attempt.job_id, Attempt.number)
         .order_by(Attempt.started_at)
     )
     return list(session.execute(query))
@@ -85,8 +89,8 @@ def machines(session: Session, silent_seconds: float) -> list[Row[Any]]:
 @cache
 def _machines() -> Select[*tuple[Any, ...]]:
     """Build the query for machines with a heartbeat within `:silent`, once, because every change of a job runs it."""
-    held = (Job.worker == Worker.name, Job.status.in_(LEASED), Job.gpus == 0)
-    on_cpu = select(func.count()).where(*held).correlate(Worker).scalar_subquery()
+    parts = select(func.count()).join_from(JobMachine, Job, Job.id == JobMachine.job_id)
+    on_cpu = parts.where(JobMachine.worker == Worker.name, Job.gpus == 0).correlate(Worker).scalar_subquery()
     free = Gpu.job_id.is_(None) & Gpu.clean
     soon = Gpu.released_at > func.now() - timedelta(seconds=CLEANING_SECONDS)
     slots = func.greatest(Worker.cpu_slots - Worker.stuck_slots, 0)

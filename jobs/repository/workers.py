@@ -11,8 +11,7 @@ from sqlalchemy.orm import Session
 
 from calibrl.schemas import GpuReading, WorkerStatus
 from jobs.errors import NotFound
-from jobs.models import Gpu, Job, Worker
-from jobs.repository.jobs import LEASED
+from jobs.models import Gpu, JobMachine, Worker
 
 
 def register(
@@ -41,7 +40,7 @@ def record_heartbeat(session: Session, name: str, gpus: Sequence[GpuReading], ru
     Raises:
         NotFound: no worker of this name is registered.
     """
-    held = select(func.count()).where(Job.id.in_(running), Job.worker == name, Job.status.in_(LEASED))
+    held = select(func.count()).where(JobMachine.job_id.in_(running), JobMachine.worker == name)
     stuck = len(running) - (session.scalar(held) or 0)
     values = {"heartbeat_at": func.clock_timestamp(), "stuck_slots": stuck}
     worker_row = update(Worker).where(Worker.name == name).values(values)
@@ -72,6 +71,12 @@ def lock_free_gpus(session: Session, name: str) -> list[int]:
     """Lock the GPUs of a worker that no job holds and whose memory is free. Return their indices, ascending."""
     free = select(Gpu.index).where(Gpu.worker == name, Gpu.job_id.is_(None), Gpu.clean).order_by(Gpu.index)
     return list(session.scalars(free.with_for_update()))
+
+
+def gpus_of(session: Session, name: str, job_id: UUID) -> tuple[int, ...]:
+    """Return the indices of the GPUs of a worker that a job holds, ascending."""
+    query = select(Gpu.index).where(Gpu.worker == name, Gpu.job_id == job_id).order_by(Gpu.index)
+    return tuple(session.scalars(query))
 
 
 def assign_gpus(session: Session, name: str, job_id: UUID, indices: Sequence[int]) -> None:
@@ -116,15 +121,34 @@ def get(session: Session, name: str) -> Worker:
     return row
 
 
-def status(session: Session, name: str) -> WorkerStatus | None:
-    """Return the status that was set for a worker, or None if it is unknown."""
-    return session.scalar(select(Worker.status).where(Worker.name == name))
+def any_stops(session: Session, job_id: UUID) -> bool:
+    """Return True if a machine of a job stops its jobs, or has ended before it took its part."""
+    stops = (Worker.status == WorkerStatus.STOPPING) | ((Worker.status == WorkerStatus.OFFLINE) & (JobMachine.rank > 0))
+    query = select(Worker.name).join(JobMachine, JobMachine.worker == Worker.name)
+    return session.scalar(query.where(JobMachine.job_id == job_id, stops).limit(1)) is not None
+
+
+def hosts(session: Session, job_id: UUID) -> set[str]:
+    """Return the host names of the machines of a job."""
+    query = select(Worker.host).join(JobMachine, JobMachine.worker == Worker.name)
+    return set(session.scalars(query.where(JobMachine.job_id == job_id)))
 
 
 def largest(session: Session) -> int:
     """Return the largest number of GPUs of any machine, online or not."""
-    counts = select(func.count().label("gpus")).select_from(Gpu).group_by(Gpu.worker).subquery()
-    return session.scalar(select(func.max(counts.c.gpus))) or 0
+    return max(_sizes(session), default=0)
+
+
+def count_with(session: Session, gpus: int) -> int:
+    """Return the number of machines, online or not, with at least this number of GPUs; with a CPU slot if it is 0."""
+    if gpus:
+        return sum(size >= gpus for size in _sizes(session))
+    return session.scalar(select(func.count()).where(Worker.cpu_slots > 0)) or 0
+
+
+def _sizes(session: Session) -> list[int]:
+    """Return the number of GPUs of each machine that has any."""
+    return list(session.scalars(select(func.count()).select_from(Gpu).group_by(Gpu.worker)))
 
 
 def page(
@@ -133,10 +157,10 @@ def page(
     """Return workers by name starting after `after`, or only `only`. Each with True if it is silent, and the ids of
     its jobs."""
     heard = Worker.heartbeat_at > func.now() - timedelta(seconds=silent_seconds)
-    held = func.array_remove(func.array_agg(Job.id), None)
+    held = func.array_remove(func.array_agg(JobMachine.job_id), None)
     query = (
         select(Worker, ~heard, held)
-        .outerjoin(Job, (Job.worker == Worker.name) & Job.status.in_(LEASED))
+        .outerjoin(JobMachine, JobMachine.worker == Worker.name)
         .where(Worker.name > after if only is None else Worker.name == only)
         .group_by(Worker.name)
         .order_by(Worker.name)

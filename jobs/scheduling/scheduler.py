@@ -1,96 +1,27 @@
 """The scheduler: which job runs where and when, as a pure function of the queue, the machines and the shares of
 projects.
 
-Rank: by priority class, then by the project's recent use of slots relative to its weight, then by age. A job that
-cannot start now reserves a machine. A job of lower rank can start there only if it ends before the reservation begins
-(backfill). A slot is a GPU, or the place of a job without one.
+Rank: by priority class, then by the project's recent use of slots relative to its weight, then by age. A job starts on
+all its machines at once. A job that cannot start now reserves its machines for the earliest time when all of them have
+room. A job of lower rank can start there only if it ends before the reservation begins (backfill).
 """
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from math import inf
-from uuid import UUID
 
-from calibrl.schemas import Priority, WaitReason
-from jobs.scheduling.timeline import Timeline
+from calibrl.schemas import WaitReason
+from jobs.scheduling.situation import CLASSES, Machine, Placement, QueuedJob, RunningJob, Share, fits, slots_of
+from jobs.scheduling.timeline import Timeline, earliest_together
 
-CLASSES: tuple[Priority, ...] = ("high", "normal", "low")
 UNKNOWN_SECONDS = 600.0  # use that a job of unknown length adds to its project
 SOON_SECONDS = 30.0  # until a stopping job has ended, and a released GPU is clean
 OVERDUE_SECONDS = 1.0  # remaining time of a job past its expected end; also the minimum run time
 MAX_RESERVATIONS = 500  # jobs that reserve a start: each costs a search over all timelines
 
-
-@dataclass(frozen=True)
-class QueuedJob:
-    """A job that could start. `age` in seconds. `seconds`: expected run time, None if unknown."""
-
-    id: UUID
-    project: str
-    user: str
-    priority: Priority
-    gpus: int
-    labels: Mapping[str, str]
-    age: float
-    seconds: float | None
-
-
-@dataclass(frozen=True)
-class RunningJob:
-    """A job that holds `gpus` of a machine, or one CPU slot. `seconds_left`: None if unknown."""
-
-    id: UUID
-    project: str
-    priority: Priority
-    worker: str
-    gpus: int
-    seconds_left: float | None
-    leaving: bool  # it was ordered to stop, pause or cancel
-
-
-@dataclass(frozen=True)
-class Machine:
-    """A machine that takes jobs. Free slots are free now: neither held nor being cleaned.
-
-    A slot that is neither free nor held by a running job counts as free soon, so `gpus` must not count unusable GPUs.
-    """
-
-    name: str
-    labels: Mapping[str, str]
-    cpu_slots: int
-    gpus: int
-    free_cpu_slots: int
-    free_gpus: int
-
-
-@dataclass(frozen=True)
-class Share:
-    """Share of a project. `recent`: used slot-seconds, decayed; `budget_left`: slot-seconds that remain this month."""
-
-    weight: float
-    recent: float
-    max_gpus: int | None
-    budget_left: float | None
-    left_by_user: Mapping[str, float]  # only users with a budget
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Place of a queued job. `worker` with `starts_in` = 0: the job starts there now. `starts_in` None: cannot be
-    estimated."""
-
-    job_id: UUID
-    position: int  # from 1
-    worker: str | None
-    starts_in: float | None
-    reason: WaitReason | None
-    behind: UUID | None = None  # for RESERVED: the job that has reserved the free slots
-
-
 Labels = frozenset[tuple[str, str]]
-Shape = tuple[int, Labels]  # resources of a job: GPUs, labels
+Shape = tuple[int, int, Labels]  # resources of a job: machines, GPUs on each, labels
 NO_LABELS: Labels = frozenset()
 
 
@@ -121,48 +52,6 @@ def plan(
     return placements
 
 
-def victims(
-    job: QueuedJob, running: Sequence[RunningJob], machines: Sequence[Machine]
-) -> tuple[str, list[UUID]] | None:
-    """Return the machine and the jobs of a lower class to preempt there so that this job can start: as few and of as
-    low a class as possible. The list is empty if enough slots are free or about to be free. Return None if no machine
-    can be freed.
-
-    On a machine the lowest class is preempted first, then the last of `running`, which must be in the order of start.
-    """
-    candidates = []
-    for machine in machines:
-        if not _fits(job.gpus, job.labels, machine):
-            continue
-        staying = [one for one in running if _shares_slots(one, job, machine) and not one.leaving]
-        size = machine.gpus if job.gpus else machine.cpu_slots
-        lack = _slots(job) - size + sum(_slots(one) for one in staying)
-        chosen = _choose_victims(lack, [one for one in staying if _class(one) > _class(job)])
-        if chosen is not None:
-            candidates.append((len(chosen), sorted(-_class(one) for one in chosen)[::-1], machine.name, chosen))
-    if not candidates:
-        return None
-    _, _, name, chosen = min(candidates, key=lambda one: one[:3])
-    return name, [one.id for one in chosen]
-
-
-def _choose_victims(lack: int, lower: Sequence[RunningJob]) -> list[RunningJob] | None:
-    """Return those of `lower` (in the order of start) that free the missing slots, or None if all together do not."""
-    chosen: list[RunningJob] = []
-    for one in sorted(lower, key=_class)[::-1]:
-        if lack <= 0:
-            break
-        chosen.append(one)
-        lack -= _slots(one)
-    if lack > 0:
-        return None
-    for one in chosen[::-1]:  # a large job may have made smaller ones unnecessary
-        if lack + _slots(one) <= 0:
-            chosen.remove(one)
-            lack += _slots(one)
-    return chosen
-
-
 class _Project:
     """Use and limits of a project at the present point of the plan."""
 
@@ -190,7 +79,7 @@ class _Project:
         """Make jobs of lower rank wait for a job at the limit; otherwise small jobs would delay a large one without
         end."""
         if not self._exceeds(0, job):
-            self.gpus += job.gpus
+            self.gpus += job.total_gpus
 
     def may_reserve(self, job: QueuedJob) -> bool:
         """Return True if the project may reserve slots for this job: it must not reserve more than it can run at the
@@ -199,7 +88,7 @@ class _Project:
 
     def _exceeds(self, gpus: int, job: QueuedJob) -> bool:
         limit = self.share.max_gpus
-        return limit is not None and job.gpus > 0 and gpus + job.gpus > limit
+        return limit is not None and job.gpus > 0 and gpus + job.total_gpus > limit
 
 
 class _Board:
@@ -222,35 +111,38 @@ class _Board:
         for job in running:
             left = _seconds_left(job)
             project = self.projects[job.project]
-            project.used += _slots(job) * (UNKNOWN_SECONDS if left is None else left)
-            project.gpus += job.gpus
-            if timeline := self._timelines(job.gpus).get(job.worker):
-                timeline.jobs += 1
-                unseen[job.worker, job.gpus > 0] -= _slots(job)
-                if left is not None:
-                    timeline.release(_slots(job), max(left, OVERDUE_SECONDS))
-        for (name, gpus), slots in unseen.items():
+            project.used += len(job.workers) * slots_of(job) * (UNKNOWN_SECONDS if left is None else left)
+            project.gpus += len(job.workers) * job.gpus
+            for name in job.workers:
+                if timeline := self._timelines(job.gpus).get(name):
+                    timeline.jobs += 1
+                    unseen[name, job.gpus > 0] -= slots_of(job)
+                    if left is not None:
+                        timeline.release(slots_of(job), max(left, OVERDUE_SECONDS))
+        for (name, on_gpus), slots in unseen.items():
             if slots > 0:
-                self._timelines(gpus)[name].release(slots, SOON_SECONDS)
+                self._timelines(on_gpus)[name].release(slots, SOON_SECONDS)
 
     def _timelines(self, gpus: int) -> dict[str, Timeline]:
         return self._gpus if gpus else self._cpu_slots
 
     def fitting(self, shape: Shape) -> list[Timeline]:
-        """Return the timelines of the machines that are large enough and have the labels, small machines first.
+        """Return the timelines of the machines that are large enough and have the labels, small machines first; none if
+        there are fewer than the job needs.
 
         A job takes the first of those with the earliest start. The order must not depend on the free slots: a job of
         lower rank that starts changes them, and a reservation that moved to another machine could delay the next.
         """
         if shape not in self._fitting:
-            gpus, labels = shape
+            machines, gpus, labels = shape
             timelines = self._timelines(gpus)
-            self._fitting[shape] = [timelines[one.name] for one in self._machines if _fits(gpus, dict(labels), one)]
+            found = [timelines[one.name] for one in self._machines if fits(gpus, dict(labels), one)]
+            self._fitting[shape] = found if len(found) >= machines else []
         return self._fitting[shape]
 
     def free(self, shape: Shape) -> list[Timeline]:
         """Return those of `fitting` with enough free slots now, reserved or not."""
-        slots = max(1, shape[0])
+        slots = max(1, shape[1])
         timelines = [one for one in self._free.get(shape, self.fitting(shape)) if one.free[0] >= slots]
         self._free[shape] = timelines
         return timelines
@@ -261,42 +153,43 @@ class _Board:
         if reason := project.hold_back(job):
             if reason is WaitReason.PROJECT_LIMIT and self.fitting(_shape(job)):
                 project.keep_for(job)
-            return Placement(job.id, position, None, None, reason)
-        shape, slots, seconds = _shape(job), _slots(job), _seconds(job)
+            return Placement(job.id, position, (), None, reason)
+        shape, slots, seconds = _shape(job), slots_of(job), _seconds(job)
         if not self.fitting(shape):
-            return Placement(job.id, position, None, None, WaitReason.NO_MACHINE)
+            return Placement(job.id, position, (), None, WaitReason.NO_MACHINE)
         free = self.free(shape)
-        if ready := [one for one in free if one.window(slots) >= seconds]:
-            timeline = ready[0]
-            timeline.hold(slots, seconds)
-            project.gpus += job.gpus
+        ready = [one for one in free if one.window(slots) >= seconds]
+        if len(ready) >= job.machines:
+            chosen = ready[: job.machines]
+            for timeline in chosen:
+                timeline.hold(slots, seconds)
+            project.gpus += job.total_gpus
             project.used += _use(job)
-            return Placement(job.id, position, timeline.machine, 0.0, None)
+            return Placement(job.id, position, tuple(one.machine for one in chosen), 0.0, None)
         if not project.may_reserve(job):
-            return Placement(job.id, position, None, None, WaitReason.PROJECT_LIMIT)
+            return Placement(job.id, position, (), None, WaitReason.PROJECT_LIMIT)
         project.used += _use(job)
-        project.reserved_gpus += job.gpus
-        behind = free[0].kept_for(slots) if free else None
-        reason = WaitReason.RESERVED if free else WaitReason.BUSY
-        return Placement(job.id, position, None, self._reserve(job), reason, behind)
+        project.reserved_gpus += job.total_gpus
+        reason, behind = WaitReason.BUSY, None
+        if len(free) >= job.machines:
+            reason, behind = WaitReason.RESERVED, next(one for one in free if one not in ready).kept_for(slots)
+        return Placement(job.id, position, (), self._reserve(job), reason, behind)
 
     def _reserve(self, job: QueuedJob) -> float | None:
-        """Reserve and return the earliest start. If it is unknown, reserve the whole machine that is nearest to
+        """Reserve and return the earliest start. If it is unknown, reserve the whole machines that are nearest to
         having room."""
         self._blocked += 1
         if self._blocked > MAX_RESERVATIONS:
             return None
-        timelines, slots, seconds = self.fitting(_shape(job)), _slots(job), _seconds(job)
-        best, place = inf, None
-        for timeline in timelines:
-            earliest = timeline.earliest(slots, seconds, before=best)
-            if earliest < best:
-                best, place = earliest, timeline
-        if place:
-            place.reserve(job.id, slots, best, seconds)
-            return best
-        if unclosed := [one for one in timelines if not one.closed]:
-            min(unclosed, key=lambda one: (-one.free[0], one.jobs)).close(job.id)
+        timelines, slots, seconds = self.fitting(_shape(job)), slots_of(job), _seconds(job)
+        if found := earliest_together(timelines, job.machines, slots, seconds):
+            start, places = found
+            for timeline in places:
+                timeline.reserve(job.id, slots, start, seconds)
+            return start
+        unclosed = [one for one in timelines if not one.closed]
+        for timeline in sorted(unclosed, key=lambda one: (-one.free[0], one.jobs))[: job.machines]:
+            timeline.close(job.id)
         return None
 
 
@@ -311,23 +204,25 @@ class _Demand:
             shape = _shape(job)
             if shape not in free:
                 free[shape] = [*board.free(shape)]
-            if free[shape] and board.projects[job.project].hold_back(job) is None:
+            if len(free[shape]) >= job.machines and board.projects[job.project].hold_back(job) is None:
                 waiting[shape].append((_seconds(job), job.id.int))
         for jobs in waiting.values():
             heapify(jobs)  # shortest first: if it does not fit, no other does
-        self._open = [(max(1, shape[0]), jobs, free[shape]) for shape, jobs in waiting.items()]
+        self._open = [(shape[0], max(1, shape[1]), jobs, free[shape]) for shape, jobs in waiting.items()]
         self._placed: set[int] = set()
 
     def can_be_met(self) -> bool:
         """Return True if an unplaced job could still start now."""
         while self._open:
-            slots, jobs, timelines = self._open[-1]
+            machines, slots, jobs, timelines = self._open[-1]
             while jobs and jobs[0][1] in self._placed:
                 heappop(jobs)
-            while jobs and timelines:
-                if timelines[-1].window(slots) >= jobs[0][0]:
+            while jobs and len(timelines) >= machines:
+                timelines[-machines:] = ready = [
+                    one for one in timelines[-machines:] if one.window(slots) >= jobs[0][0]
+                ]
+                if len(ready) == machines:
                     return True
-                timelines.pop()
             self._open.pop()
         return False
 
@@ -354,29 +249,12 @@ def _ranked(queued: Sequence[QueuedJob], projects: Mapping[str, _Project]) -> It
                 heappush(heads, (projects[name].load, _seniority(line[-1]), name))
 
 
-def _shares_slots(running: RunningJob, job: QueuedJob, machine: Machine) -> bool:
-    return running.worker == machine.name and (running.gpus > 0) == (job.gpus > 0)
-
-
-def _fits(gpus: int, labels: Mapping[str, str], machine: Machine) -> bool:
-    has_slots = machine.gpus >= gpus if gpus else machine.cpu_slots > 0
-    return has_slots and all(machine.labels.get(key) == value for key, value in labels.items())
-
-
 def _shape(job: QueuedJob) -> Shape:
-    return job.gpus, frozenset(job.labels.items()) if job.labels else NO_LABELS
+    return job.machines, job.gpus, frozenset(job.labels.items()) if job.labels else NO_LABELS
 
 
 def _seniority(job: QueuedJob) -> tuple[float, int]:
     return -job.age, job.id.int
-
-
-def _class(job: QueuedJob | RunningJob) -> int:
-    return CLASSES.index(job.priority)
-
-
-def _slots(job: QueuedJob | RunningJob) -> int:
-    return max(1, job.gpus)
 
 
 def _seconds(job: QueuedJob) -> float:
@@ -385,7 +263,7 @@ def _seconds(job: QueuedJob) -> float:
 
 
 def _use(job: QueuedJob) -> float:
-    return _slots(job) * (UNKNOWN_SECONDS if job.seconds is None else job.seconds)
+    return job.machines * slots_of(job) * (UNKNOWN_SECONDS if job.seconds is None else job.seconds)
 
 
 def _seconds_left(job: RunningJob) -> float | None:

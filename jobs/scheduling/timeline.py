@@ -1,6 +1,7 @@
 """Free slots of one machine over time: its GPUs, or its CPU slots. Times in seconds from now."""
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Sequence
 from math import inf
 from uuid import UUID
 
@@ -49,22 +50,23 @@ class Timeline:
         """Return for how many seconds from now `slots` are free without a break."""
         return min(self._first_lack(slots), self._closed_from)
 
-    def earliest(self, slots: int, seconds: float, before: float) -> float:
-        """Return the first time at which `slots` are free for `seconds`, or `inf` if there is none before `before`."""
-        times, frees = self.times, self.free
+    def earliest(self, slots: int, seconds: float, after: float, before: float) -> float:
+        """Return the first time from `after` on at which `slots` are free for `seconds`, or `inf` if there is none
+        before `before`."""
         since = None
-        for i, free in enumerate(frees):
-            if free < slots:
-                if since is not None and times[i] >= times[since] + seconds:
+        for i in range(bisect_right(self.times, after) - 1, len(self.times)):
+            if self.free[i] < slots:
+                if since is not None and self.times[i] >= since + seconds:
                     break
                 since = None
             elif since is None:
-                if times[i] >= before:
+                start = max(self.times[i], after)
+                if start >= before:
                     break
-                since = i
-        if since is None or times[since] + seconds > self._closed_from:
+                since = start
+        if since is None or since + seconds > self._closed_from:
             return inf
-        return times[since]
+        return since
 
     def kept_for(self, slots: int) -> UUID | None:
         """Return the job of the highest rank whose reservation prevents `slots` from being free without end, or
@@ -88,3 +90,28 @@ class Timeline:
             self.times.insert(i, time)
             self.free.insert(i, self.free[i - 1])
         return i
+
+
+def earliest_together(
+    timelines: Sequence[Timeline], count: int, slots: int, seconds: float
+) -> tuple[float, list[Timeline]] | None:
+    """Return the first time at which `count` timelines have `slots` free for `seconds`, and the first of `timelines`
+    that have; None if there is no such time.
+
+    Each round finds for every timeline its earliest time from the last bound on. No common time is before the
+    `count`-th of these, which is the next bound.
+    """
+    bound = 0.0
+    while True:
+        found: list[tuple[float, int]] = []  # the earliest `count`, by time and place
+        for i, timeline in enumerate(timelines):
+            before = found[-1][0] if len(found) == count else inf
+            start = timeline.earliest(slots, seconds, bound, before)
+            if start < before:
+                insort(found, (start, i))
+                del found[count:]
+        if len(found) < count:
+            return None
+        bound = found[-1][0]
+        if found[0][0] == bound:
+            return bound, [timelines[i] for _, i in found]

@@ -35,6 +35,11 @@ def text_problems(spec: TrainSpec | EvaluateSpec) -> list[FieldError]:
 def resource_problems(spec: TrainSpec | EvaluateSpec) -> list[FieldError]:
     """Return requested resources that have no effect, or that leave no GPU to the trainer."""
     gpus, of_servers = spec.resources.gpus, spec.rollout.server_gpus or 0
+    if of_servers and spec.resources.machines > 1:
+        text = (
+            "servers on GPUs of their own need all processes on one machine: remove it, or set resources.machines to 1"
+        )
+        return [FieldError("rollout.server_gpus", text)]
     if 0 < gpus <= of_servers:
         text = f"{of_servers} of {gpus} GPUs leave none to the trainer: lower it, or raise resources.gpus"
         return [FieldError("rollout.server_gpus", text)]

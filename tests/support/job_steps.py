@@ -8,7 +8,7 @@ import redis
 from sqlalchemy import text
 
 from calibrl.schemas import Event, GpuReading, JobStatus, ProjectSettings, job_spec_adapter
-from jobs import lifecycle, queue
+from jobs import lifecycle, models, queue
 from jobs.db import session_scope
 from jobs.lifecycle import Claim, Order, Outcome, Swept
 from jobs.repository import checkpoints, events, jobs, projects, workers
@@ -66,7 +66,7 @@ def the_only(name: str) -> None:
     """Have no other machine take jobs, and this one some: what is claimed is then claimed here."""
     run("UPDATE workers SET status = 'draining' WHERE name != :name", name=name)
     with session_scope() as session:
-        known = workers.status(session, name) is not None
+        known = session.get(models.Worker, name) is not None
     if known:
         run("UPDATE workers SET status = 'online' WHERE name = :name", name=name)
     else:
@@ -77,6 +77,22 @@ def claim(worker: str = "w") -> Claim:
     the_only(worker)
     with session_scope() as session:
         found = lifecycle.claim(session, worker=worker)
+    assert found is not None
+    return found
+
+
+def claimed(worker: str) -> Claim:
+    """The claim of the job that starts on this machine now; other machines can take jobs too."""
+    with session_scope() as session:
+        found = lifecycle.claim(session, worker=worker)
+    assert found is not None
+    return found
+
+
+def taken(worker: str) -> Claim:
+    """The part of a job on several machines that waits for this machine."""
+    with session_scope() as session:
+        found = lifecycle.take_part(session, worker=worker)
     assert found is not None
     return found
 
@@ -135,6 +151,11 @@ def history(job_id: UUID) -> list[Event]:
 def expire(job_id: UUID) -> None:
     late = "now() - interval '1 second'"
     run(f"UPDATE jobs SET lease_expires_at = {late} WHERE id = :id AND lease_token IS NOT NULL", id=job_id)
+
+
+def expire_parts() -> None:
+    """Let the time of all machines run out but that of main machines."""
+    run("UPDATE job_machines SET expires_at = now() - interval '1 second' WHERE rank > 0")
 
 
 def run(statement: str, **values: Any) -> None:

@@ -3,6 +3,7 @@
 Time is the model's own, in seconds; it only moves in leaps that are long beside how long a test really takes.
 """
 
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
@@ -59,7 +60,8 @@ class Job:
     id: UUID
     project: str
     priority: Priority
-    gpus: int
+    machines: int
+    gpus: int  # on each machine
     labels: dict[str, str]
     needs: tuple[UUID, ...]
     origin: UUID | None  # the one of them whose checkpoint it starts from
@@ -67,8 +69,9 @@ class Job:
     status: str = "queued"
     attempt: int = 0
     lost: int = 0
-    worker: str | None = None
+    workers: tuple[str, ...] = ()  # the main machine first
     expires: float = 0.0
+    parts_expire: float = 0.0  # those of the other machines
     preempted: bool = False
     checkpoints: dict[int, Path] = field(default_factory=dict)
     ran: list[tuple[float, float | None]] = field(default_factory=list)  # from when until when, an attempt each
@@ -77,8 +80,12 @@ class Job:
     def held(self) -> bool:
         return self.status in LEASED
 
-    def shape(self) -> tuple[str, int, list[tuple[str, str]]]:
-        return self.project, self.gpus, sorted(self.labels.items())
+    @property
+    def all_gpus(self) -> int:
+        return self.machines * self.gpus
+
+    def shape(self) -> tuple[str, int, int, list[tuple[str, str]]]:
+        return self.project, self.machines, self.gpus, sorted(self.labels.items())
 
 
 class Model:
@@ -107,15 +114,16 @@ class Model:
         return sum(job.project == project and job.status in ("queued", "waiting") for job in self.jobs.values())
 
     def gpus_of(self, project: str) -> int:
-        return sum(job.gpus for job in self.jobs.values() if job.project == project and job.held)
+        return sum(job.all_gpus for job in self.jobs.values() if job.project == project and job.held)
 
     def cpu_jobs_on(self, name: str) -> int:
-        return sum(job.worker == name and job.held and not job.gpus for job in self.jobs.values())
+        return sum(name in job.workers and not job.gpus for job in self.jobs.values())
 
     def slot_seconds(self, project: str, since: float) -> float:
         ran = [(job, *span) for job in self.jobs.values() if job.project == project for span in job.ran]
         ends = ((job, begin, self.now if end is None else end) for job, begin, end in ran)
-        return sum(max(1, job.gpus) * max(0.0, end - max(begin, since)) for job, begin, end in ends)
+        slots = ((job.machines * max(1, job.gpus), begin, end) for job, begin, end in ends)
+        return sum(count * max(0.0, end - max(begin, since)) for count, begin, end in slots)
 
     def may_start(self, job: Job, name: str, month: float) -> list[str]:
         """Return the reasons why this job may not start on this machine. `month`: start of the month, in seconds."""
@@ -129,16 +137,16 @@ class Model:
             "what it needs has not succeeded": all(self.jobs[id].status == "succeeded" for id in job.needs),
             "no GPUs": len(free) >= job.gpus,
             "no CPU slot": job.gpus > 0 or self.cpu_jobs_on(name) < machine.cpu_slots,
-            "max_gpus": most is None or not job.gpus or self.gpus_of(job.project) + job.gpus <= most,
+            "max_gpus": most is None or not job.gpus or self.gpus_of(job.project) + job.all_gpus <= most,
             "the budget": budget is None or self.slot_seconds(job.project, month) < budget * HOUR,
         }
         return [why for why, holds in rules.items() if not holds]
 
-    def passed_over(self, job: Job, name: str, month: float) -> list[Job]:
-        """Return the jobs before it in the same line that cannot start on another machine either."""
+    def passed_over(self, job: Job, names: Collection[str], month: float) -> list[Job]:
+        """Return the jobs before it in the same line that cannot start on other machines either."""
         before = [other for other in self.jobs.values() if self._before(other, job)]
-        others = [other for other in self.machines if other != name]
-        return [one for one in before if all(self.may_start(one, other, month) for other in others)]
+        others = [other for other in self.machines if other not in names]
+        return [one for one in before if sum(not self.may_start(one, name, month) for name in others) < one.machines]
 
     def _before(self, other: Job, job: Job) -> bool:
         """Return True if `other` is before `job` in the same line."""
@@ -148,10 +156,10 @@ class Model:
         return same and rank < (CLASSES.index(job.priority), ids.index(job.id))
 
     def order(self, job: Job) -> str:
-        assert job.worker
         if job.status in ("cancelling", "pausing"):
             return {"cancelling": "cancel", "pausing": "pause"}[job.status]
-        return "stop" if job.preempted or self.machines[job.worker].status == "stopping" else "continue"
+        stops = job.preempted or any(self.machines[name].status == "stopping" for name in job.workers)
+        return "stop" if stops else "continue"
 
     def in_line_again(self, job: Job) -> str | None:
         """The status of a job that is resumed or retried; None where that is refused."""
@@ -175,30 +183,32 @@ class Model:
 
     def can_end(self, job: Job) -> bool:
         """Return True if only a person or a missing machine can keep the job from its end."""
-        if job.status == "paused" or not any(machine.would_do(job) for machine in self.machines.values()):
+        if job.status == "paused" or sum(one.would_do(job) for one in self.machines.values()) < job.machines:
             return False
         return all(self.jobs[id].status in FINAL or self.can_end(self.jobs[id]) for id in job.needs)
 
     # What happens
 
-    def start(self, job: Job, name: str, gpus: tuple[int, ...]) -> None:
-        job.worker, job.preempted, job.expires = name, False, self.now + LEASE
+    def start(self, job: Job, gpus: Mapping[str, Sequence[int]]) -> None:
+        """Start a job on these GPUs of machines, the main machine first."""
+        job.workers, job.preempted = tuple(gpus), False
+        job.expires = job.parts_expire = self.now + LEASE
         job.attempt += 1
         job.ran.append((self.now, None))
-        self.machines[name].cards.update(dict.fromkeys(gpus, job.id))
+        for name, indices in gpus.items():
+            self.machines[name].cards.update(dict.fromkeys(indices, job.id))
         self.set(job, "running")
 
     def set(self, job: Job, to: str) -> None:
         """Change a status, with all that follows."""
         assert to in TABLE[job.status].split()
         if job.held and to not in LEASED:
-            assert job.worker
-            machine = self.machines[job.worker]
-            for index in [index for index, holder in machine.cards.items() if holder == job.id]:
-                machine.cards[index] = None
-                machine.clean.discard(index)
-                machine.released[index] = self.now
-            job.worker, job.preempted = None, False
+            for machine in (self.machines[name] for name in job.workers):
+                for index in [index for index, holder in machine.cards.items() if holder == job.id]:
+                    machine.cards[index] = None
+                    machine.clean.discard(index)
+                    machine.released[index] = self.now
+            job.workers, job.preempted = (), False
             job.ran[-1] = (job.ran[-1][0], self.now)
         job.status = to
         if to == "succeeded":
@@ -217,10 +227,13 @@ class Model:
             outcome = "paused"
         self.set(job, outcome)
 
+    def _silent(self, job: Job) -> bool:
+        return job.expires < self.now or (job.machines > 1 and job.parts_expire < self.now)
+
     def sweep(self) -> dict[str, int]:
         """Take jobs from silent workers; return the number of jobs per new status."""
         found = {"queued": 0, "paused": 0, "failed": 0, "cancelled": 0}
-        for job in [job for job in self.jobs.values() if job.held and job.expires < self.now]:
+        for job in [job for job in self.jobs.values() if job.held and self._silent(job)]:
             to = {"cancelling": "cancelled", "pausing": "paused"}.get(job.status)
             job.lost += job.status != "cancelling"
             to = to or ("failed" if job.lost >= job.most_lost else "queued")

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -17,7 +18,7 @@ from jobs import lifecycle
 from jobs.db import session_scope
 from jobs.errors import Conflict, Invalid, QuotaExceeded
 from jobs.lifecycle import Claim, LeaseLost, machines
-from jobs.repository import projects, workers
+from jobs.repository import job_machines, projects, workers
 from jobs.settings import get_settings
 from tests.support import job_steps
 from tests.support.queue_model import FINAL, LEASE, LOST, Job, Model
@@ -37,6 +38,7 @@ JOB = st.fixed_dictionaries(
         "starts_from_it": st.booleans(),  # from the first one's checkpoint
         "project": st.sampled_from(["default", "a", "b"]),
         "priority": st.sampled_from(PRIORITIES),
+        "machines": st.sampled_from([1, 1, 1, 1, 2, 2, 3]),
         "gpus": st.sampled_from([0, 0, 0, 1, 1, 2, 3, 3, 4]),
         "labels": st.sampled_from(LABELS),
         "most_lost": st.sampled_from([None, 1, 2]),
@@ -56,9 +58,9 @@ MOVES = st.one_of(
     move("prioritise", PICK, st.sampled_from(PRIORITIES)),
     move("claim", st.lists(MACHINES, min_size=1, max_size=4)),
     move("claim", st.lists(MACHINES, min_size=1, max_size=4)),
-    move("work", PICK, st.just(True), st.sampled_from(["finish", "heartbeat", "checkpoint", "start"]), HOW),
+    move("work", PICK, st.just(True), st.sampled_from(["finish", "heartbeat", "checkpoint", "start", "parts"]), HOW),
     move("work", PICK, st.just(False), st.just("finish"), HOW),
-    move("work", PICK, st.just(False), st.sampled_from(["finish", "heartbeat", "checkpoint", "start"]), HOW),
+    move("work", PICK, st.just(False), st.sampled_from(["finish", "heartbeat", "checkpoint", "start", "parts"]), HOW),
     move("machine", MACHINES, st.sampled_from(["started", "online", "online", "draining", "stopping"])),
     move("beat_machines", st.lists(MACHINES, max_size=1)),
     move("pass_time", st.sampled_from(LEAPS), st.lists(MACHINES, max_size=1)),
@@ -117,7 +119,8 @@ class Queue(RuleBasedStateMachine):
         known = [*self.model.jobs]
         needs = tuple(dict.fromkeys(known[index % len(known)] for index in wanted["needs"] if known))
         origin = needs[0] if needs and wanted["starts_from_it"] else None
-        project, gpus = wanted["project"], wanted["gpus"]
+        project, gpus, count = wanted["project"], wanted["gpus"], wanted["machines"]
+        possible = sum(one.gpus >= gpus if gpus else one.cpu_slots > 0 for one in self.model.machines.values()) >= count
         most = self.model.projects[project].max_queued
         lost = any(self.model.jobs[id].status in LOST for id in needs)
         full = most is not None and self.model.open_jobs(project) >= most
@@ -127,17 +130,18 @@ class Queue(RuleBasedStateMachine):
                 model={"from_job": str(origin)} if origin else None,
                 project=project,
                 priority=wanted["priority"],
-                resources={"gpus": gpus, "labels": wanted["labels"]},
+                resources={"machines": count, "gpus": gpus, "labels": wanted["labels"]},
                 limits={"max_attempts": wanted["most_lost"]},
             )
         except Invalid:
-            assert gpus > 3 or lost
+            assert not possible or lost
             return
         except QuotaExceeded:
             assert full
             return
-        assert gpus <= 3 and not lost and not full
-        job = Job(id, project, wanted["priority"], gpus, wanted["labels"], needs, origin, wanted["most_lost"] or 3)
+        assert possible and not lost and not full
+        most_lost = wanted["most_lost"] or 3
+        job = Job(id, project, wanted["priority"], count, gpus, wanted["labels"], needs, origin, most_lost)
         job.status = self.model.in_line_again(job) or ""
         self.model.jobs[id] = job
 
@@ -180,7 +184,7 @@ class Queue(RuleBasedStateMachine):
             job = self.model.jobs[entry.job_id]
             takers = [one for one in self.model.machines.values() if self.model.could_take(one, job)]
             limited = entry.reason in (WaitReason.PROJECT_LIMIT, WaitReason.BUDGET)
-            assert limited or (entry.reason is WaitReason.NO_MACHINE) == (not takers)
+            assert limited or (entry.reason is WaitReason.NO_MACHINE) == (len(takers) < job.machines)
 
     # Machines
 
@@ -197,14 +201,34 @@ class Queue(RuleBasedStateMachine):
         job = self.model.jobs[claim.job_id]
         month = datetime.now(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
         began = self.model.now - (datetime.now(UTC) - month).total_seconds()
-        assert self.model.may_start(job, name, began) == []
-        assert self.model.passed_over(job, name, began) == []
-        assert (claim.attempt, len(claim.gpus)) == (job.attempt + 1, job.gpus)
-        assert all(self.model.machines[name].cards[index] is None for index in claim.gpus)
+        parts = [claim, *self._take_parts(claim)]
+        gpus = dict(zip(self._workers(claim), (part.gpus for part in parts), strict=True))
+        assert next(iter(gpus)) == name and [part.rank for part in parts] == [*range(job.machines)]
+        assert [self.model.may_start(job, worker, began) for worker in gpus] == [[]] * job.machines
+        assert self.model.passed_over(job, gpus.keys(), began) == []
+        for worker, part in zip(gpus, parts, strict=True):
+            assert (part.job_id, part.token, part.attempt, len(part.gpus)) == (
+                (job.id, claim.token, job.attempt + 1, job.gpus)
+            )
+            assert all(self.model.machines[worker].cards[index] is None for index in part.gpus)
         assert {one.step: one.path for one in claim.checkpoints} == job.checkpoints
-        self.model.start(job, name, claim.gpus)
+        self.model.start(job, gpus)
         self.claims.append(claim)
         return claim
+
+    def _workers(self, claim: Claim) -> list[str]:
+        with session_scope() as session:
+            return [part.worker for part in job_machines.of_job(session, claim.job_id)]
+
+    def _take_parts(self, claim: Claim) -> list[Claim]:
+        """The other machines of a claim take their parts at once."""
+        taken = []
+        for worker in self._workers(claim)[1:]:
+            with session_scope() as session:
+                part = lifecycle.take_part(session, worker=worker)
+                assert part and lifecycle.take_part(session, worker=worker) is None
+            taken.append(part)
+        return taken
 
     def _fail_those_without_checkpoint(self) -> None:
         for job in self.model.jobs.values():
@@ -236,6 +260,13 @@ class Queue(RuleBasedStateMachine):
                     assert job_steps.heartbeat(claim) == (self.model.order(job) if holds else "abandon")
                     job.expires = self.model.now + LEASE if holds else job.expires
                     return
+                case "parts":
+                    for rank in range(1, claim.machines):
+                        with session_scope() as session:
+                            order = lifecycle.part_heartbeat(session, replace(claim, rank=rank))
+                        assert order == ("continue" if holds else "abandon")
+                    job.parts_expire = self.model.now + LEASE if holds else job.parts_expire
+                    return
                 case "checkpoint":
                     with session_scope() as session:
                         lifecycle.fence(session, claim)
@@ -263,6 +294,8 @@ class Queue(RuleBasedStateMachine):
             self.connection.execute(f"UPDATE {table} SET {moved}".encode())
         lease = f"greatest(lease_expires_at - interval '{seconds} seconds', now() - interval '1 second')"
         self.connection.execute(f"UPDATE jobs SET lease_expires_at = {lease} WHERE lease_token IS NOT NULL".encode())
+        part = lease.replace("lease_expires_at", "expires_at")
+        self.connection.execute(f"UPDATE job_machines SET expires_at = {part} WHERE rank > 0".encode())
         self.beat_machines(silent)
 
     def sweep(self, preempts: bool) -> None:
@@ -329,7 +362,8 @@ class Queue(RuleBasedStateMachine):
         found = check_rows(self.connection)
         known = self.model.jobs
         assert {id: row.status for id, row in found.items()} == {id: job.status for id, job in known.items()}
-        assert {id: row.worker for id, row in found.items()} == {id: job.worker for id, job in known.items()}
+        workers_of = {id: (job.workers or (None,))[0] for id, job in known.items()}
+        assert {id: row.worker for id, row in found.items()} == workers_of
         assert {id for id, row in found.items() if row.preempted} == {job.id for job in known.values() if job.preempted}
 
     def teardown(self) -> None:

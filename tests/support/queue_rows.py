@@ -10,12 +10,23 @@ from psycopg.rows import namedtuple_row
 
 from tests.support.queue_model import FINAL, LEASED, TABLE
 
-JOBS = "SELECT id, status, worker, gpus, attempt, lease_token, lease_expires_at, finished_at, preempted FROM jobs"
+JOBS = """
+    SELECT id, status, worker, machines, gpus, attempt, lease_token, lease_expires_at, finished_at, preempted FROM jobs
+"""
 
 
 def looking_at(url: str) -> AbstractContextManager[psycopg.Connection[Any]]:
     """A connection for looking at the tables: each statement sees what is committed."""
     return psycopg.connect(url.replace("+psycopg", ""), autocommit=True, row_factory=namedtuple_row)
+
+
+def machines_of(connection: psycopg.Connection[Any], found: dict[UUID, Any]) -> dict[UUID, list[str]]:
+    """Return the machines of each of these jobs, the main machine first; check that they are of its present lease."""
+    machines: dict[UUID, list[str]] = {id: [] for id in found}
+    for part in connection.execute("SELECT * FROM job_machines ORDER BY job_id, rank").fetchall():
+        assert (part.rank, part.lease_token) == (len(machines[part.job_id]), found[part.job_id].lease_token)
+        machines[part.job_id].append(part.worker)
+    return machines
 
 
 def check_rows(connection: psycopg.Connection[Any]) -> dict[UUID, Any]:
@@ -34,10 +45,13 @@ def check_rows(connection: psycopg.Connection[Any]) -> dict[UUID, Any]:
         assert (row.finished_at is not None) == (row.status in FINAL)
         assert leased or not row.preempted
 
+    parts = machines_of(connection, found)
     cards = rows("SELECT worker, index, job_id FROM gpus WHERE job_id IS NOT NULL")
     for id, row in found.items():
-        assert [card.worker for card in cards if card.job_id == id] == [row.worker] * (row.gpus if id in held else 0)
-    on_cpu = Counter(row.worker for row in held.values() if not row.gpus)
+        assert len(set(parts[id])) == len(parts[id]) == (row.machines if id in held else 0)
+        assert parts[id][:1] == ([row.worker] if id in held else [])
+        assert Counter(card.worker for card in cards if card.job_id == id) == Counter(parts[id] * row.gpus)
+    on_cpu = Counter(worker for id, row in held.items() if not row.gpus for worker in parts[id])
     assert all(count <= cpu_slots[name] for name, count in on_cpu.items())
 
     attempts = rows("SELECT job_id, number, finished_at, status FROM attempts ORDER BY job_id, number")

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from uuid import UUID
 
 from calibrl.schemas import Priority, WaitReason
-from jobs.scheduling.scheduler import Machine, Placement, QueuedJob, RunningJob, Share
+from jobs.scheduling.situation import Machine, Placement, QueuedJob, RunningJob, Share
 
 NO_MACHINE, BUSY, RESERVED = WaitReason.NO_MACHINE, WaitReason.BUSY, WaitReason.RESERVED
 PROJECT_LIMIT, BUDGET = WaitReason.PROJECT_LIMIT, WaitReason.BUDGET
@@ -20,16 +20,18 @@ def queued(
     priority: Priority = "normal",
     labels: Mapping[str, str] | None = None,
     age: float | None = None,
+    machines: int = 1,
 ) -> QueuedJob:
     """A job; the lower its number, the older it is."""
     age = 1000.0 - number if age is None else age
-    return QueuedJob(UUID(int=number), project, user, priority, gpus, labels or {}, age, seconds)
+    return QueuedJob(UUID(int=number), project, user, priority, gpus, labels or {}, age, seconds, machines)
 
 
 def running(
-    number: int, worker: str, gpus: int = 1, left: float | None = None, *, project: str = "q", leaving: bool = False
+    number: int, workers: str, gpus: int = 1, left: float | None = None, *, project: str = "q", leaving: bool = False
 ) -> RunningJob:
-    return RunningJob(UUID(int=number), project, "normal", worker, gpus, left, leaving)
+    """A job on the machines that `workers` names, each with one letter."""
+    return RunningJob(UUID(int=number), project, "normal", tuple(workers), gpus, left, leaving)
 
 
 def machine(name: str, gpus: int, free: int, *, cpus: int = 0, free_cpus: int = 0, **labels: str) -> Machine:
@@ -55,5 +57,6 @@ def order(placements: list[Placement]) -> list[int]:
     return [place.job_id.int for place in placements]
 
 
-def starts(placements: list[Placement]) -> dict[int, str | None]:
-    return {place.job_id.int: place.worker for place in placements if place.starts_in == 0}
+def starts(placements: list[Placement]) -> dict[int, str]:
+    """The jobs that start, with the letters of their machines."""
+    return {place.job_id.int: "".join(place.workers) for place in placements if place.starts_in == 0}

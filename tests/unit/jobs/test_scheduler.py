@@ -7,7 +7,8 @@ import pytest
 
 from calibrl.schemas import WaitReason
 from jobs.scheduling import scheduler
-from jobs.scheduling.scheduler import Placement, Share, plan
+from jobs.scheduling.scheduler import plan
+from jobs.scheduling.situation import Placement, Share
 from tests.support.scheduling import (
     BUDGET,
     BUSY,
@@ -91,7 +92,7 @@ def test_a_job_without_a_machine_with_its_labels_does_not_start() -> None:
     assert starts(plan([queued(1, labels={"gpu": "a100"})], [], machines, {})) == {1: "b"}
     for labels in ({"gpu": "t4"}, {"gpu": "a100", "room": "2"}):
         (place,) = plan([queued(1, labels=labels)], [], machines, {})
-        assert place == Placement(UUID(int=1), 1, None, None, NO_MACHINE)
+        assert place == Placement(UUID(int=1), 1, (), None, NO_MACHINE)
 
 
 def test_no_machine_is_large_enough_or_has_a_cpu_slot() -> None:
@@ -106,13 +107,13 @@ def test_gpus_and_cpu_slots_are_two_things() -> None:
 
 def test_jobs_of_one_plan_do_not_share_a_slot() -> None:
     placements = by_number(plan([queued(1, 1, 50), queued(2, 1, 50)], [], [machine("m", 1, 1)], {}))
-    assert placements[1] == Placement(UUID(int=1), 1, "m", 0.0, None)
-    assert placements[2] == Placement(UUID(int=2), 2, None, 50.0, BUSY)
+    assert placements[1] == Placement(UUID(int=1), 1, ("m",), 0.0, None)
+    assert placements[2] == Placement(UUID(int=2), 2, (), 50.0, BUSY)
     assert starts(plan([queued(1, 1, 0), queued(2, 1, 0)], [], [machine("m", 1, 1)], {})) == {1: "m"}
 
 
 def test_jobs_on_drained_machines_count_only_for_their_project() -> None:
-    now = [running(11, "gone", 1, 10, project="p")]
+    now = [running(11, "x", 1, 10, project="p")]
     (place,) = plan([queued(1)], now, [machine("m", 1, 1)], {"p": share(max_gpus=1)})
     assert place.reason is PROJECT_LIMIT
 
@@ -153,7 +154,7 @@ def test_a_project_reserves_no_more_than_it_may_run() -> None:
     shares = {"p": share(max_gpus=4), "b": share(recent=1e6)}
     placements = by_number(plan(jobs, now, machines, shares))
     assert (placements[1].reason, placements[2].reason) == (BUSY, PROJECT_LIMIT)
-    assert placements[3].worker == "b"
+    assert placements[3].workers == ("b",)
 
 
 def test_a_limit_of_gpus_does_not_limit_cpu_slots() -> None:
@@ -176,7 +177,7 @@ def test_a_limit_of_gpus_does_not_limit_cpu_slots() -> None:
 def test_budgets(settings: Share, reason: WaitReason | None) -> None:
     placements = by_number(plan([queued(1), queued(2, project="b")], [], [machine("m", 2, 2)], {"p": settings}))
     assert (placements[1].reason, placements[1].starts_in) == (reason, None if reason else 0)
-    assert placements[2].worker == "m"
+    assert placements[2].workers == ("m",)
 
 
 # Long queues

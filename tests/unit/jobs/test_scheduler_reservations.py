@@ -3,7 +3,8 @@
 from dataclasses import replace
 from uuid import UUID
 
-from jobs.scheduling.scheduler import Machine, Placement, plan
+from jobs.scheduling.scheduler import plan
+from jobs.scheduling.situation import Machine, Placement
 from tests.support.scheduling import BUSY, RESERVED, by_number, machine, queued, running, starts
 
 
@@ -14,7 +15,7 @@ def at(place: str, one: Machine) -> Machine:
 def test_a_job_starts_when_enough_have_ended() -> None:
     now = [running(11, "m", 1, 300), running(12, "m", 2, 100), running(13, "m", 1, 200)]
     (place,) = plan([queued(1, 3)], now, [machine("m", 4, 0)], {})
-    assert place == Placement(UUID(int=1), 1, None, 200.0, BUSY)
+    assert place == Placement(UUID(int=1), 1, (), 200.0, BUSY)
     (place,) = plan([queued(1, 3)], [*now, running(14, "z", 4, 150)], [machine("m", 4, 0), machine("z", 4, 0)], {})
     assert place.starts_in == 150
 
@@ -24,17 +25,17 @@ def test_backfill_only_jobs_that_end_before_the_reservation() -> None:
     machines = [machine("m", 4, 2)]
     big = queued(1, 4, 500)
     placements = by_number(plan([big, queued(2, 1, 101), queued(3, 1, 100), queued(4, 1)], now, machines, {}))
-    assert placements[1] == Placement(UUID(int=1), 1, None, 100.0, BUSY)
-    assert placements[2] == Placement(UUID(int=2), 2, None, 600.0, RESERVED, behind=UUID(int=1))
-    assert placements[3].worker == "m"
-    assert placements[4] == Placement(UUID(int=4), 4, None, 600.0, RESERVED, behind=UUID(int=1))
+    assert placements[1] == Placement(UUID(int=1), 1, (), 100.0, BUSY)
+    assert placements[2] == Placement(UUID(int=2), 2, (), 600.0, RESERVED, behind=UUID(int=1))
+    assert placements[3].workers == ("m",)
+    assert placements[4] == Placement(UUID(int=4), 4, (), 600.0, RESERVED, behind=UUID(int=1))
 
 
 def test_a_job_of_unknown_length_can_use_unreserved_slots() -> None:
     now = [running(11, "m", 2, 100)]
     placements = by_number(plan([queued(1, 3), queued(2), queued(3)], now, [machine("m", 4, 2)], {}))
     assert placements[1].starts_in == 100
-    assert placements[2].worker == "m"
+    assert placements[2].workers == ("m",)
     assert (placements[3].reason, placements[3].behind) == (RESERVED, UUID(int=1))
     assert placements[3].starts_in is None  # the ends of the first two are unknown
 
@@ -46,7 +47,7 @@ def test_every_blocked_job_has_a_reservation() -> None:
     jobs = [queued(1, 2, 10, labels={"at": "a"}), queued(2, 2, 10, labels={"at": "b"}), queued(3, 1, 60)]
     placements = by_number(plan(jobs, now, machines, {}))
     assert (placements[1].starts_in, placements[2].starts_in) == (100, 50)
-    assert placements[3].worker == "a"  # 60 is too long for b
+    assert placements[3].workers == ("a",)  # 60 is too long for b
 
 
 def test_reservations_follow_one_another() -> None:
@@ -66,9 +67,9 @@ def test_without_known_ends_the_machine_with_most_room_is_kept() -> None:
     machines = [machine("a", 4, 1), machine("b", 4, 2, cpus=1, free_cpus=1), machine("c", 4, 2, cpus=1, free_cpus=1)]
     jobs = [queued(1, 4), queued(2, 2, 1), queued(3, 2), queued(4, 0), queued(5, 0)]
     placements = by_number(plan(jobs, now, machines, {}))
-    assert placements[1] == Placement(UUID(int=1), 1, None, None, BUSY)  # keeps c: as much room as b, fewer run
+    assert placements[1] == Placement(UUID(int=1), 1, (), None, BUSY)  # keeps c: as much room as b, fewer run
     assert starts([*placements.values()]) == {2: "b", 4: "b", 5: "c"}
-    assert placements[3] == Placement(UUID(int=3), 3, None, 1.0, RESERVED, behind=UUID(int=1))  # on b, after 2
+    assert placements[3] == Placement(UUID(int=3), 3, (), 1.0, RESERVED, behind=UUID(int=1))  # on b, after 2
 
 
 def test_jobs_started_in_this_plan_count_as_running() -> None:
@@ -107,7 +108,7 @@ def test_behind_names_the_reservation_that_is_in_the_way() -> None:
     jobs = [queued(1, 2, 5), queued(2, 3, 10), queued(3, 1, 111)]
     now = [running(11, "m", 2, 100), running(12, "m", 1, 105)]
     (*_, last) = plan(jobs, now, [machine("m", 4, 1)], {})
-    assert last.worker == "m"
+    assert last.workers == ("m",)
     (*_, last) = plan([jobs[0], queued(2, 4, 10), jobs[2]], now, [machine("m", 4, 1)], {})
     assert last.behind == UUID(int=2)
 
@@ -116,7 +117,7 @@ def test_a_known_end_elsewhere_is_better_than_an_unknown_end() -> None:
     now = [running(11, "a", 1), running(12, "b", 4, 5000)]
     placements = by_number(plan([queued(1, 4), queued(2, 3)], now, [machine("a", 4, 3), machine("b", 4, 0)], {}))
     assert placements[1].starts_in == 5000
-    assert placements[2].worker == "a"
+    assert placements[2].workers == ("a",)
 
 
 def test_an_undated_reservation_holds_one_machine_only() -> None:
@@ -149,9 +150,9 @@ def test_slots_freed_for_a_high_job_are_not_taken_by_a_lower_one() -> None:
     jobs = [queued(1, 2, priority="high"), queued(2, 1, 31), queued(3, 1, 29)]
     placements = by_number(plan(jobs, now, [machine("m", 2, 1)], {}))
     assert placements[2].reason is RESERVED
-    assert placements[3].worker == "m"
+    assert placements[3].workers == ("m",)
 
 
 def test_a_job_past_its_time_ends_any_moment_but_has_not_ended() -> None:
     (place,) = plan([queued(1)], [running(11, "m", 1, 0)], [machine("m", 1, 0)], {})
-    assert place == Placement(UUID(int=1), 1, None, 1.0, BUSY)
+    assert place == Placement(UUID(int=1), 1, (), 1.0, BUSY)

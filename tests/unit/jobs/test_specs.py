@@ -185,3 +185,5 @@ def test_servers_leave_a_gpu_to_the_trainer() -> None:
     assert "raise resources.gpus" in problem.message
     for gpus in (0, 3):
         assert checks.resource_problems(spec(rollout=served, resources={"gpus": gpus})) == []
+    (problem,) = checks.resource_problems(spec(rollout=served, resources={"machines": 2, "gpus": 3}))
+    assert (problem.field, "set resources.machines to 1" in problem.message) == ("rollout.server_gpus", True)
