@@ -18,8 +18,10 @@ from jobs.settings import Settings, get_settings
 from worker import gpus
 from worker.attempt_folder import CheckpointsMissing
 from worker.machine_heartbeat import MachineHeartbeat, Slots
+from worker.part import JobPart
 from worker.standby import Standby
-from worker.supervisor import Supervisor, child_environment
+from worker.supervisor import Supervisor
+from worker.trainer_process import child_environment
 
 log = structlog.get_logger()
 app = queue.app
@@ -50,7 +52,7 @@ def wake() -> None:
     """Run jobs until none is left for this machine. A draining or stopping machine gets none."""
     settings = get_settings()
     standby = standbys[0] if standbys else Standby(settings, child_environment(()))
-    while claim := _claim(settings):
+    while claim := _take(settings):
         slots.put(_slot(), claim.job_id, claim.gpus)
         try:
             _run(claim, settings, standby)
@@ -64,7 +66,11 @@ def _slot() -> int:
     return int(getattr(current_process(), "index", None) or 0)
 
 
-def _claim(settings: Settings) -> Claim | None:
+def _take(settings: Settings) -> Claim | None:
+    """Take a part of a job that already runs on other machines, else a job of its own."""
+    with session_scope() as session:
+        if part := lifecycle.take_part(session, worker=settings.worker_name):
+            return part
     with session_scope() as session:
         return lifecycle.claim(session, worker=settings.worker_name)
 
@@ -74,6 +80,9 @@ def _run(claim: Claim, settings: Settings, standby: Standby) -> None:
 
     A job whose checkpoints are missing is paused: a start at step 0 would lose them and the curves.
     """
+    if claim.rank:
+        JobPart(claim, settings).run()
+        return
     supervisor = Supervisor(claim, settings, standby)
     try:
         supervisor.run()

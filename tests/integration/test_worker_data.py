@@ -26,7 +26,8 @@ from tests.support import ROOT, job_steps
 from tests.support.rest import serving
 from tests.support.worker import wake
 from worker.standby import Standby
-from worker.supervisor import Supervisor, child_environment
+from worker.supervisor import Supervisor
+from worker.trainer_process import child_environment
 
 pytestmark = pytest.mark.integration
 ROWS = [{"question": f"What is {n}?", "answer": n, "expert": f"It is {n}."} for n in range(8)]
@@ -137,7 +138,7 @@ def test_a_job_can_be_ended_while_its_data_is_fetched(api: httpx.Client) -> None
     assert job_steps.cancel(cancelled) is JobStatus.CANCELLING
     one = supervisor(claim)
     one.run()
-    assert (one.order, job_steps.status(cancelled)) == (Order.CANCEL, JobStatus.CANCELLED)
+    assert (one.lease.order, job_steps.status(cancelled)) == (Order.CANCEL, JobStatus.CANCELLED)
     claim = claimed(paused)
     with session_scope() as session:
         lifecycle.pause(session, paused, actor="user")

@@ -169,7 +169,8 @@ def refusals() -> Mapping[str, str]:
 @cache
 def other_messages() -> Mapping[str, str]:
     """Return titles of errors, advice of health rules, output of the CLI and help of the Prometheus metrics."""
-    files = ("jobs/errors.py", "calibrl_core/health.py", "api/prometheus.py", "worker/supervisor.py")
+    worker = ("worker/supervisor.py", "worker/part.py", "worker/meeting.py", "worker/trainer_process.py")
+    files = ("jobs/errors.py", "calibrl_core/health.py", "api/prometheus.py", *worker)
     paths = [documents.ROOT / file for file in files]
     return in_files([*paths, *in_folder("calibrl/views"), *in_folder("calibrl/commands"), *in_folder("jobs/lifecycle")])
 

@@ -1,5 +1,7 @@
 """A trainer without torch that speaks the real one's protocol, for tests of everything around it.
 
+Of several processes, only the first one does more than wait for its end.
+
 A step lasts `prompts_per_step` milliseconds; `seed` chooses how the run behaves. Each step also makes a new number
 of the last one's, which checkpoints carry: `state/carried`, from `model.seed` on. A test can hold a run (`run.hold`).
 """
@@ -19,3 +21,4 @@ class Behaviour(IntEnum):
     STRAGGLER = 6  # ends well, and leaves a process behind
     CAUGHT = 7  # an `error` event that only says that it crashed, exit status 1
     UNHEALTHY = 8  # a health rule fires that ends the run
+    PEER_CRASH = 9  # of several processes, those but the first end with an exception after the first step

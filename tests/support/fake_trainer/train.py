@@ -210,10 +210,24 @@ def ail(run: Run) -> dict[str, Any]:
     return {"status": "stopped", "reason": "health", "message": "all_truncated fired; a checkpoint was kept"}
 
 
+def follow(config: TrainConfig, run_dir: Path, stop: threading.Event) -> None:
+    """Do what a process does that is not the first one: write nothing, and end with it."""
+    events = run_dir / EVENT_FILE
+    while not stop.wait(0.02):
+        types = {json.loads(line)["type"] for line in events.read_text().splitlines()} if events.exists() else set()
+        if types & {"finish", "error"}:
+            return
+        if "metrics" in types and config.seed == Behaviour.PEER_CRASH:
+            raise RuntimeError("the other process was asked to crash")
+
+
 def train() -> None:
     text, run_dir = arguments()
     config = TrainConfig.model_validate_json(text)
     stop = stop_event()
+    if int(os.environ.get("RANK", 0)):
+        follow(config, run_dir, stop)
+        return
     run = Run(config, run_dir)
     run.announce()
     status: dict[str, Any] = {"status": "succeeded"}

@@ -11,12 +11,12 @@ import pytest
 from calibrl.schemas import Reason
 from jobs.lifecycle import Claim
 from jobs.settings import Settings
-from worker import multi_gpu
 from worker.events import ErrorLine, FinishLine, MetricsLine, run_event_adapter
 from worker.machine_heartbeat import Slots
 from worker.shipper import BATCH_BYTES, BATCH_LINES, read_batch
 from worker.standby import Standby
-from worker.supervisor import Supervisor, child_environment, describe_exit, out_of_memory_kills
+from worker.supervisor import Supervisor
+from worker.trainer_process import child_environment, describe_exit, out_of_memory_kills
 
 
 def line(**fields: object) -> bytes:
@@ -24,9 +24,11 @@ def line(**fields: object) -> bytes:
 
 
 def test_the_gpus_of_servers_have_no_process_of_the_trainer() -> None:
-    assert multi_gpu.process_count({"rollout": {"server_gpus": 2}}, 6) == 4
-    assert multi_gpu.process_count({"rollout": {"server_gpus": None}}, 6) == 6
-    assert multi_gpu.process_count({"rollout": {"server_gpus": 2}}, 0) == 1  # a CPU slot
+    for servers, gpus, processes in ((2, 6, 4), (None, 6, 6), (2, 0, 1)):  # the last: a CPU slot
+        config = {"rollout": {"server_gpus": servers}}
+        claim = Claim(uuid4(), 1, uuid4(), "train", config, tuple(range(gpus)))
+        assert (claim.processes, claim.launched) == (processes, processes > 1)
+    assert Claim(uuid4(), 1, uuid4(), "train", {}, machines=2).launched
 
 
 def test_a_batch_ends_before_a_line_that_is_still_being_written(tmp_path: Path) -> None:
