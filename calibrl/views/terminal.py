@@ -189,6 +189,7 @@ def job_page(
         "message": plain(job.message or ""),
         "step": progress_text(job),
         "attempt": str(job.attempt),
+        "machines": plain(", ".join(job.workers)),
         "ran": run_time(job),
         "depends on": "\n".join(str(id) for id in job.depends_on),
     }
@@ -223,11 +224,16 @@ def queue_table(entries: Sequence[QueueEntry]) -> Table:
             entry.project,
             Text(plain(entry.user)),
             entry.priority,
-            _count(entry.gpus, "GPU") if entry.gpus else "CPU slot",
+            _needs(entry),
             until(entry.estimated_start) if entry.position else "–",
             Text(plain(entry.explanation)),
         )
     return table
+
+
+def _needs(entry: QueueEntry) -> str:
+    size = _count(entry.gpus, "GPU") if entry.gpus else "CPU slot"
+    return size if entry.machines == 1 else f"{entry.machines} × {size}"
 
 
 def worker_table(machines: Sequence[Worker]) -> Table:

@@ -61,6 +61,8 @@ def _facts(job: Job) -> str:
         facts.append(f"{'duration' if job.finished_at else 'running for'} {duration(seconds)}")
     if job.attempt > 1:
         facts.append(f"attempt {job.attempt}")
+    if len(job.workers) > 1:
+        facts.append(f"on {', '.join(job.workers)}")
     facts += [f"{name}: {value}" for name, value in job.labels.items()]
     return " · ".join(escape(fact) for fact in facts)
 

@@ -148,7 +148,7 @@ def _fill_in(form: SpecForm, kind: str) -> None:
     else:
         _card(form, "Model", "Initial weights", "model")
         _card(form, "Data", "Prompts, and experts if the algorithm uses them", "data")
-        _card(form, "Training", "Algorithm and schedule", "algorithm", *MAIN, "resources.gpus")
+        _card(form, "Training", "Algorithm and schedule", "algorithm", *MAIN, "resources.machines", "resources.gpus")
         _card(form, "Validation", "Accuracy on data that training never uses", "validation")
     _card(form, "Rewards", "Weighted sum of verifier scores", "rewards")
     _folded(form, kind)

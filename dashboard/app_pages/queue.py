@@ -30,8 +30,9 @@ MACHINE_COLOURS = {
 }
 
 
-def _slots(gpus: int) -> str:
-    return f"{gpus} GPU{'s' if gpus > 1 else ''}" if gpus else "1 CPU slot"
+def _slots(one: QueueEntry | JobSummary) -> str:
+    size = f"{one.gpus} GPU{'s' if one.gpus > 1 else ''}" if one.gpus else "1 CPU slot"
+    return size if one.machines == 1 else f"{one.machines} × {size}"
 
 
 def _starts(entry: QueueEntry) -> str:
@@ -46,7 +47,7 @@ def _waiting_row(entry: QueueEntry) -> str:
     return (
         f'<tr><td data-label="#">{place}</td><td>{job_link(entry.job_id, entry.name)}</td>'
         f'<td data-label="Project">{escape(entry.project)}</td><td data-label="User">{escape(entry.user)}</td>'
-        f'<td data-label="Priority">{escape(entry.priority)}</td><td data-label="Resources">{_slots(entry.gpus)}</td>'
+        f'<td data-label="Priority">{escape(entry.priority)}</td><td data-label="Resources">{_slots(entry)}</td>'
         f'<td>{escape(entry.explanation)}</td><td data-label="Est. start">{_starts(entry)}</td></tr>'
     )
 
@@ -60,7 +61,7 @@ def _running_row(job: JobSummary) -> str:
     return (
         f"<tr><td>{job_link(job.id, job.name)}</td><td>{status_chip(job.status)}</td>"
         f'<td data-label="Project">{escape(job.project)}</td><td data-label="User">{escape(job.user)}</td>'
-        f'<td data-label="Resources">{_slots(job.gpus)}</td><td>{progress}</td>'
+        f'<td data-label="Resources">{_slots(job)}</td><td>{progress}</td>'
         f'<td data-label="Running for">{"–" if seconds is None else duration(seconds)}</td></tr>'
     )
 

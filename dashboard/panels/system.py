@@ -49,10 +49,10 @@ def _machines(job: Job) -> None:
     machines = []
     with states.tolerated():
         machines = [worker for worker in service.workers() if job.id in worker.jobs]
-    for worker in machines:
+    for number, worker in enumerate(machines):
         held = [gpu for gpu in worker.gpus if gpu.job_id == job.id]
         hint = f"{len(held)} GPU{'s' if len(held) != 1 else ''} held by this job" if held else "CPU slot, no GPU"
-        with st.container(border=True, key="card-machine"):
+        with st.container(border=True, key=f"card-machine-{number}"):
             st.html(heading(f"Runs on {worker.name}", hint) + (gpu_table(held) if held else ""))
 
 

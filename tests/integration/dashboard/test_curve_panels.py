@@ -119,6 +119,14 @@ def test_the_system_panel_shows_the_gpus_that_the_job_holds(world: World, measur
     assert text.count("20.0 of 80 GiB") == 1
 
 
+def test_every_machine_of_a_job_is_shown(world: World, measured: Job) -> None:
+    for name in ("machine-1", "machine-2"):
+        world.hold(measured, world.machine(name), gpus=1)
+    text = html(job_page(measured.id, "System"))
+    assert "on machine-1, machine-2" in text
+    assert "Runs on machine-1" in text and "Runs on machine-2" in text
+
+
 def test_weights_are_shown_by_outcome(world: World, measured: Job) -> None:
     app = job_page(measured.id, "Exploration")
     of_all = charts(app)["heat-rareness"]["data"]

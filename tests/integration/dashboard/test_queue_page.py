@@ -28,6 +28,13 @@ def test_waiting_and_running_jobs_are_shown(world: World) -> None:
     assert "20.0 of 80 GiB" in text and "40 %" in text
 
 
+def test_a_job_on_several_machines_shows_their_number(world: World) -> None:
+    running = world.add()
+    for name in ("machine-1", "machine-2"):
+        world.hold(running, world.machine(name), gpus=1)
+    assert "2 × 1 GPU" in html(queue_page())
+
+
 def test_names_are_inert(world: World) -> None:
     world.machine(labels={"x": HOSTILE})
     text = html(queue_page())

@@ -26,6 +26,7 @@ from jobs.repository import (
     events,
     histograms,
     images,
+    job_machines,
     jobs,
     logs,
     metrics,
@@ -243,10 +244,14 @@ class World:
             checkpoints.record(session, job.id, step, str(folder), best, {"validation/accuracy": 0.6}, [])
 
     def machine(
-        self, *, cpu_slots: int = 2, labels: Mapping[str, str] | None = None, gpus: Iterable[float] = (40.0,)
+        self,
+        name: str = "machine-1",
+        *,
+        cpu_slots: int = 2,
+        labels: Mapping[str, str] | None = None,
+        gpus: Iterable[float] = (40.0,),
     ) -> str:
-        """Add the machine `machine-1`, whose free GPUs have these utilisations in percent. Return its name."""
-        name = "machine-1"
+        """Add a machine whose free GPUs have these utilisations in percent. Return its name."""
         readings = [
             GpuReading(
                 index=index,
@@ -266,8 +271,14 @@ class World:
         return name
 
     def hold(self, job: Job, machine: str, gpus: int = 0) -> None:
-        """Let a running job hold a slot of a machine: its first free GPUs, or one CPU slot."""
-        self.change(job, worker=machine, gpus=gpus)
+        """Let a running job hold a slot of one more machine: its first free GPUs, or one CPU slot."""
+        with session_scope() as session:
+            rank = len(job_machines.of_job(session, job.id))
+            part = models.JobMachine(job_id=job.id, rank=rank, worker=machine, state=models.PartState.READY)
+            part.lease_token = job.id
+            session.add(part)
+        main = {} if rank else {"worker": machine, "lease_token": job.id}
+        self.change(job, machines=rank + 1, gpus=gpus, **main)
         with session_scope() as session:
             workers.assign_gpus(session, machine, job.id, workers.lock_free_gpus(session, machine)[:gpus])
 

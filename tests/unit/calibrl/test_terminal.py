@@ -128,6 +128,8 @@ def test_the_queue_shows_position_start_needs_and_reason() -> None:
     assert all(part in lines[2] for part in ("– ", "CPU slot", "held"))
     assert terminal.waits_text(first).startswith("position 1: waiting for a free CPU slot; starts")
     assert terminal.waits_text(paused) == "held"
+    several = QueueEntry.model_validate(entry_json(machines=2, gpus=8))
+    assert "2 × 8 GPUs" in drawn(terminal.queue_table([several]))
 
 
 def test_machines_show_the_job_of_each_slot() -> None:
