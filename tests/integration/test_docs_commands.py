@@ -161,7 +161,7 @@ class Reader:
         if "docs/examples/warmup.yaml" in given:
             given += ["--set", "steps=20"]  # milliseconds instead of half a minute
         if "docs/examples/qwen-7b.yaml" in given:
-            given += ["--set", "resources.gpus=0"]  # the machine of the test has none
+            given += ["--set", "resources.gpus=0", "--set", "resources.machines=1"]  # all that the test has
         with asked_by_profile(given):
             result = CliRunner().invoke(cli.app, given[1:], input=f"{self.stack.api_key}\n")
         assert result.exit_code == 0, f"{' '.join(given)}: {result.stderr or result.stdout}"
