@@ -21,10 +21,17 @@ from torch import Tensor
 FILE_BYTES = 2 * 10**9  # a tensor that is larger has a file of its own
 
 
-def write_tensors(folder: Path, stem: str, tensors: Iterable[tuple[str, Tensor]], metadata: Mapping[str, str]) -> None:
+def write_tensors(
+    folder: Path,
+    stem: str,
+    tensors: Iterable[tuple[str, Tensor]],
+    metadata: Mapping[str, str],
+    file_bytes: int | None = None,
+) -> None:
     """Write named tensors to `folder`; `metadata` goes into each file. Copies on the CPU are held only until their file
-    is complete.
+    is complete. `file_bytes`: largest size of a file; None: `FILE_BYTES`.
     """
+    limit = file_bytes or FILE_BYTES
     names: list[list[str]] = []  # of each file
     total = 0
 
@@ -35,7 +42,7 @@ def write_tensors(folder: Path, stem: str, tensors: Iterable[tuple[str, Tensor]]
     held: dict[str, Tensor] = {}
     size = 0
     for name, tensor in tensors:
-        if held and size + tensor.nbytes > FILE_BYTES:
+        if held and size + tensor.nbytes > limit:
             flush(held)
             held, size = {}, 0
         held[name] = tensor.detach().cpu().contiguous()

@@ -16,6 +16,7 @@ from calibrl_core.rollout.own_folder import OwnFolder, sweep
 
 MEMORY = Path("/dev/shm")  # files in memory
 PREFIX = "calibrl-served-weights-"
+FILE_BYTES = 2**27  # of a file, which is copied twice: small, so that the copies are
 
 
 class WeightFiles:
@@ -41,7 +42,7 @@ class WeightFiles:
         if self._writes:
             for file in self._folder.iterdir():
                 file.unlink()
-            write_tensors(self._folder, "model", tensors, {})
+            write_tensors(self._folder, "model", tensors, {}, FILE_BYTES)
         else:
             for _ in tensors:
                 pass

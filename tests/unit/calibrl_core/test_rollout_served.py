@@ -211,7 +211,7 @@ def test_a_refused_request_and_a_failed_start_name_the_field(
 
 
 def test_weight_files_hold_the_weights_of_the_moment(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("calibrl_core.models.tensor_files.FILE_BYTES", 2**20)
+    monkeypatch.setattr("calibrl_core.rollout.weight_files.FILE_BYTES", 2**20)
     files = WeightFiles(policy, torch.bfloat16, ALONE)
     for _ in range(2):  # the second time over the first files
         paths = files.write()
