@@ -29,7 +29,7 @@ pytestmark = pytest.mark.skipif(find_spec("vllm") is None, reason="vllm is not i
 
 
 def test_rollouts_of_weights_one_step_before_teach_as_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The reward is the share of letters: about 0.1 for a fresh model."""
+    """The reward is the share of letters: about 0.5 for a fresh model."""
     monkeypatch.setattr(Scorer, "score_all", score_by_letters)
     ends = []
     for staleness in (0, 1):
@@ -38,7 +38,7 @@ def test_rollouts_of_weights_one_step_before_teach_as_much(tmp_path: Path, monke
         steps = [event["values"] for event in of_type(folder, "metrics")]
         rewards = [step["reward/mean"] for step in steps]
         ends.append(mean(rewards[-5:]))
-        assert ends[-1] > mean(rewards[:2]) + 0.3
+        assert ends[-1] > mean(rewards[:2]) + 0.2
         behind = [step["kl/sampler"] for step in steps[1:]]
         assert (min(behind) > 1e-5) if staleness else (max(behind) < 1e-9)
     assert ends[1] == pytest.approx(ends[0], abs=0.1)
