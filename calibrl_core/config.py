@@ -21,6 +21,7 @@ from calibrl_core.verifiers.base import AnswerVerifier
 from calibrl_core.verifiers.registry import Reward
 
 RECOMPUTED_FROM = 1_000_000_000  # parameters
+NEEDS_GPU = ("flash_attention_2", "flex")  # values of `model.attention`
 
 
 class LoraSettings(StrictSettings):

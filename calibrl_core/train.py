@@ -37,6 +37,7 @@ from calibrl_core.models.encoding_workers import EncodingWorkers, useful_workers
 from calibrl_core.models.policy import load_policy, make_reference
 from calibrl_core.models.positions import check_positions
 from calibrl_core.models.weights import Sharding
+from calibrl_core.process_checks import process_problems
 from calibrl_core.report import Report, health_sentence
 from calibrl_core.rollout.engines import make_engine
 from calibrl_core.run.checkpoint import Checkpoints, TrainerState, read_state, restore_optimizer
@@ -59,7 +60,7 @@ def train(config: TrainConfig, report: Report, should_stop: Callable[[], bool], 
 
     Raises:
         DataError: rows are invalid, or there are no experts.
-        LaunchError: a step has fewer prompts than there are processes.
+        LaunchError: settings do not fit the number of processes.
         ModelError: the model cannot be trained as configured.
         NonFiniteError: too many updates in a row are not finite.
         QuotaError: the checkpoints that must be kept need too much disk.
@@ -88,11 +89,8 @@ class _Run:
 
     def __init__(self, config: TrainConfig, report: Report, scorer: Scorer, ranks: Ranks, closing: ExitStack) -> None:
         """Load or resume the run. `closing` releases its resources when the run ends."""
-        if config.prompts_per_step < ranks.world:
-            raise LaunchError(
-                f"prompts_per_step ({config.prompts_per_step}) must not be below the number of processes "
-                f"({ranks.world}): each process takes whole groups; raise prompts_per_step or start fewer processes"
-            )
+        for _, problem in process_problems(config, ranks.world):
+            raise LaunchError(problem)
         self.config, self.report, self.ranks = config, report, ranks
         self.checkpoints = Checkpoints(report.run_dir, config.checkpoints, ranks)
         saved = ranks.from_first(next(reversed(self.checkpoints.all()), None))
@@ -337,20 +335,9 @@ class _Run:
 
 
 def _sharding(config: TrainConfig, world: int) -> Sharding | None:
-    """Return the distribution of the weights over `world` processes; None: each holds all.
-
-    Raises:
-        LaunchError: the settings do not fit this number of processes.
-    """
-    if config.cpu_offload and world == 1:
-        raise LaunchError("cpu_offload needs several processes: start more, or remove cpu_offload")
+    """Return the distribution of the weights over `world` processes; None: each holds all."""
     if config.parallel != "fsdp" or world == 1:
         return None
-    if world % (config.shard_size or world):
-        raise LaunchError(
-            f"shard_size ({config.shard_size}) must divide the number of processes ({world}): "
-            "change one of them, or remove shard_size"
-        )
     return Sharding(config.shard_size, config.cpu_offload)
 
 

@@ -59,6 +59,7 @@ class Survey:
     complete: bool = True
     with_expert: int = 0
     with_images: int = 0
+    without_pass_ratio: int = 0
     problems: tuple[str, ...] = ()
 
 
@@ -76,21 +77,26 @@ def survey(source: FileData) -> Survey:
         missing = "does not exist on this machine; give the absolute path of a file that workers can read"
         return Survey(problems=(f"{source.path} {missing}",))
     problems: list[str] = []
-    rows = image_bytes = experts = with_images = 0
+    rows = image_bytes = experts = with_images = without_ratio = 0
+    complete = True
     for item in read_examples(source):
         if rows >= CHECKED_ROWS or image_bytes >= CHECKED_IMAGE_BYTES:
-            return Survey(rows, False, experts, with_images, tuple(problems))
+            complete = False
+            break
         rows += 1
         if isinstance(item, Example):
             image_bytes += sum(map(len, item.images))
             experts += bool(item.expert)
             with_images += bool(item.images)
+            without_ratio += item.pass_ratio is None
         else:
             problems.append(str(item))
-    return Survey(rows, True, experts, with_images, tuple(problems))
+    return Survey(rows, complete, experts, with_images, without_ratio, tuple(problems))
 
 
-def survey_problems(source: FileData, survey: Survey, *, needs_experts: bool) -> list[str]:
+def survey_problems(
+    source: FileData, survey: Survey, *, needs_experts: bool, needs_pass_ratios: bool = False
+) -> list[str]:
     """Return the problems in a survey that prevent training, as sentences."""
     if survey.problems:
         return [join_problems(survey.problems)]
@@ -101,6 +107,11 @@ def survey_problems(source: FileData, survey: Survey, *, needs_experts: bool) ->
             f"no row of {source.label} has an expert in column {source.columns.expert!r} (in verl's format: "
             "`solution`, with a pass_ratio above 0; in a chat: a last message of the assistant), and this algorithm "
             "needs experts; add them, name their column in data.columns.expert, or choose {type: grpo}"
+        ]
+    if needs_pass_ratios and survey.without_pass_ratio:
+        return [
+            f"{survey.without_pass_ratio} of the {survey.rows} checked rows of {source.label} have no pass_ratio: fill "
+            "this column, or use curriculum: measured"
         ]
     return []
 

@@ -65,7 +65,7 @@ def check(session: Session, spec: TrainSpec | EvaluateSpec, visible_projects: fr
     held = jobs.lock_shared(session, references.jobs)
     known = {id: job for id, job in held.items() if visible_projects is None or job.project in visible_projects}
     data = datasets.lock_shared(session, references.datasets)
-    problems += [*checks.resource_problems(spec), *checks.data_problems(spec, references, data)]
+    problems += [*checks.resource_problems(spec, references), *checks.data_problems(spec, references, data)]
     problems += [*checks.job_problems(references, known), *_machine_problems(session, spec.resources)]
     pinned, missing = _fixed_checkpoints(session, references, known)
     problems += missing

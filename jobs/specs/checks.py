@@ -13,8 +13,10 @@ from calibrl.schemas import (
     ReplayRequest,
     TrainSpec,
 )
+from calibrl_core.config import NEEDS_GPU
 from calibrl_core.data.files import format_problem, survey_problems
-from calibrl_core.data.schema import DataSource, FileData, HubData
+from calibrl_core.data.schema import BuiltinData, DataSource, FileData, HubData
+from calibrl_core.process_checks import process_problems
 from calibrl_core.verifiers.plugin import PluginError, plugin_versions
 from jobs.errors import FieldError
 from jobs.files import datasets
@@ -32,8 +34,8 @@ def text_problems(spec: TrainSpec | EvaluateSpec) -> list[FieldError]:
     return [FieldError(field, "contains a NUL character") for field, text in texts if "\x00" in text]
 
 
-def resource_problems(spec: TrainSpec | EvaluateSpec) -> list[FieldError]:
-    """Return requested resources that have no effect, or that leave no GPU to the trainer."""
+def resource_problems(spec: TrainSpec | EvaluateSpec, references: References) -> list[FieldError]:
+    """Return requested resources that have no effect or leave no GPU to the trainer, and settings that need others."""
     gpus, of_servers = spec.resources.gpus, spec.rollout.server_gpus or 0
     if of_servers and spec.resources.machines > 1:
         text = (
@@ -43,9 +45,18 @@ def resource_problems(spec: TrainSpec | EvaluateSpec) -> list[FieldError]:
     if 0 < gpus <= of_servers:
         text = f"{of_servers} of {gpus} GPUs leave none to the trainer: lower it, or raise resources.gpus"
         return [FieldError("rollout.server_gpus", text)]
-    if spec.limits.min_gpu_utilisation is None or gpus:
-        return []
-    return [FieldError("limits.min_gpu_utilisation", "the job has no GPU: remove this limit, or set resources.gpus")]
+    problems = []
+    if spec.limits.min_gpu_utilisation is not None and not gpus:
+        text = "the job has no GPU: remove this limit, or set resources.gpus"
+        problems.append(FieldError("limits.min_gpu_utilisation", text))
+    for field, model in references.models:
+        if model.attention in NEEDS_GPU and not gpus:
+            text = f"{model.attention} needs a GPU: set resources.gpus, or use auto"
+            problems.append(FieldError(f"{field}.attention", text))
+    if isinstance(spec, TrainSpec):
+        processes = spec.resources.machines * max(1, spec.rollout.trainer_gpus(gpus))
+        problems += [FieldError(field, text) for field, text in process_problems(spec, processes)]
+    return problems
 
 
 def file_problems(references: References) -> list[FieldError]:
@@ -56,9 +67,9 @@ def file_problems(references: References) -> list[FieldError]:
     problems += hub_model_problems(references)
     for one in references.data:
         if isinstance(one.source, FileData):
-            problems += [
-                FieldError(f"{one.field}.path", text) for text in _file_problems(one.source, one.needs_experts)
-            ]
+            problems += [FieldError(f"{one.field}.path", text) for text in _file_problems(one.source, one)]
+        if isinstance(one.source, BuiltinData) and one.needs_pass_ratios:
+            problems.append(FieldError("curriculum", f"rows of {one.source.builtin} have no pass_ratio: use measured"))
         if isinstance(one.source, HubData) and (text := hub_problem(one.source.hub)):
             problems.append(FieldError(f"{one.field}.hub", text))
     return problems
@@ -136,6 +147,9 @@ def _dataset_problems(named: NamedData, choice: KnownData, dataset: Dataset) -> 
     if named.needs_experts and dataset.has_experts is False:
         text = "no row has an expert, but the algorithm needs experts; use {type: grpo}, or other data"
         yield FieldError(f"{named.field}.dataset", text)
+    if named.needs_pass_ratios and dataset.has_columns is not None and "pass_ratio" not in dataset.has_columns:
+        text = "the dataset has no column 'pass_ratio': add it, or use curriculum: measured"
+        yield FieldError(f"{named.field}.dataset", text)
     if choice.answer is not None and (problem := _answer_problem(dataset, choice)):
         yield FieldError(f"{named.field}.answer", problem)
 
@@ -191,7 +205,7 @@ def _model_problems(path: Path) -> list[str]:
     return [refused] if refused else []
 
 
-def _file_problems(source: FileData, needs_experts: bool) -> list[str]:
+def _file_problems(source: FileData, named: NamedData) -> list[str]:
     path = Path(source.path)
     if not path.is_absolute():
         return [_RELATIVE]
@@ -199,7 +213,12 @@ def _file_problems(source: FileData, needs_experts: bool) -> list[str]:
         return [refused]
     if not _is_file(path):
         return [f"there is no file {path} on the server"]
-    return survey_problems(source, file_surveys.survey(source), needs_experts=needs_experts)
+    return survey_problems(
+        source,
+        file_surveys.survey(source),
+        needs_experts=named.needs_experts,
+        needs_pass_ratios=named.needs_pass_ratios,
+    )
 
 
 def _is_file(path: Path) -> bool:

@@ -13,11 +13,13 @@ from calibrl_core.data.schema import FileData
 
 @dataclass(frozen=True)
 class NamedData:
-    """A dataset of a spec. `needs_experts`: the algorithm needs experts in its rows."""
+    """A dataset of a spec. `needs_experts`: the algorithm needs experts in its rows. `needs_pass_ratios`: each row
+    needs one."""
 
     field: str
     source: DataChoice
     needs_experts: bool = False
+    needs_pass_ratios: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,9 @@ class References:
 
 
 def _training_data(spec: TrainSpec) -> Iterator[NamedData]:
-    yield NamedData("data", spec.data, spec.algorithm.needs_experts)
+    # Otherwise the rows that are left out need no pass ratio: only the trainer knows them.
+    all_rows = spec.algorithm.samples and spec.prompts.too_long != "drop"
+    by_ratio = spec.curriculum == "pass_ratio" and all_rows
+    yield NamedData("data", spec.data, spec.algorithm.needs_experts, by_ratio)
     if spec.validation is not None:
         yield NamedData("validation.data", spec.validation.data)

@@ -27,6 +27,7 @@ CONTRACT = tuple(
         "metrics",
         "optimizer_settings",
         "plugins",
+        "process_checks",
         "process_limits",
         "record_settings",
         "report",

@@ -1,12 +1,14 @@
 """Faults in the files of a spec, and the config made from it. No database: jobs are made by hand."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from pydantic import ValidationError
 
 from calibrl.schemas import EvaluateSpec, HubModel, JobModel, JobStatus, KnownData, Reason, TrainSpec, job_spec_adapter
 from calibrl_core.config import EvaluateConfig, PathModel, TrainConfig
@@ -180,10 +182,74 @@ def test_jobs_that_cannot_be_parents_are_refused() -> None:
 
 def test_servers_leave_a_gpu_to_the_trainer() -> None:
     served = {"engine": "vllm_server", "server_gpus": 2}
-    (problem,) = checks.resource_problems(spec(rollout=served, resources={"gpus": 2}))
+    given = [spec(rollout=served, resources={"gpus": gpus}) for gpus in (0, 2, 3)]
+    problems = [checks.resource_problems(one, References.of(one)) for one in given]
+    assert (problems[0], problems[2]) == ([], [])
+    (problem,) = problems[1]
     assert problem.field == "rollout.server_gpus"
     assert "raise resources.gpus" in problem.message
-    for gpus in (0, 3):
-        assert checks.resource_problems(spec(rollout=served, resources={"gpus": gpus})) == []
-    (problem,) = checks.resource_problems(spec(rollout=served, resources={"machines": 2, "gpus": 3}))
+    several = spec(rollout=served, resources={"machines": 2, "gpus": 3})
+    (problem,) = checks.resource_problems(several, References.of(several))
     assert (problem.field, "set resources.machines to 1" in problem.message) == ("rollout.server_gpus", True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "says"),
+    [
+        ({"resources": {"gpus": 4}, "prompts_per_step": 3}, "prompts_per_step", r"\(3\) must not .* processes \(4\)"),
+        ({"parallel": "fsdp", "cpu_offload": True}, "cpu_offload", "needs several processes: raise"),
+        (
+            {"parallel": "fsdp", "shard_size": 3, "resources": {"gpus": 4}},
+            "shard_size",
+            r"\(3\) must divide the number of processes \(4\)",
+        ),
+        ({"model": {"builtin": "tiny-vlm", "attention": "flex"}}, "model.attention", "flex needs a GPU: set"),
+    ],
+    ids=str,
+)
+def test_settings_that_need_other_resources_are_refused(changes: dict[str, Any], field: str, says: str) -> None:
+    mini_batches = {"algorithm": {"type": "grpo", "mini_batches": 1}}
+    given = spec(**mini_batches | changes)
+    (problem,) = checks.resource_problems(given, References.of(given))
+    assert problem.field == field
+    assert re.search(says, problem.message)
+    enough = spec(**mini_batches, parallel="fsdp", cpu_offload=True, shard_size=2, resources={"gpus": 4})
+    assert checks.resource_problems(enough, References.of(enough)) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"rollout": {"engine": "vllm_server"}, "validation": {"temperature": 3.0}}, r"validation\.temperature: "),
+        (
+            {"precision": "float32", "model": {"builtin": "tiny-vlm", "attention": "flash_attention_2"}},
+            r"model\.attention: flash_attention_2 computes in bfloat16 only",
+        ),
+        ({"model": {"builtin": "tiny-vlm", "quantization": "nf4"}}, r"model\.quantization: nf4 weights cannot be"),
+    ],
+    ids=str,
+)
+def test_what_the_trainer_refuses_in_a_config_a_spec_does_too(changes: dict[str, Any], named: str) -> None:
+    if "validation" in changes:
+        changes = changes | {"validation": {"data": {"builtin": "digits"}, **changes["validation"]}}
+    with pytest.raises(ValidationError, match=named):
+        spec(**changes)
+    config = {name: value for name, value in (TRAIN | changes).items() if name not in ("kind", "name")}
+    with pytest.raises(ValidationError, match=named):
+        TrainConfig.model_validate(config)
+
+
+def test_a_curriculum_needs_pass_ratios_in_the_checked_rows(tmp_path: Path) -> None:
+    row = {"question": "q", "answer": "1"}
+    some = rows(tmp_path / "some.jsonl", {**row, "pass_ratio": 0.5}, row)
+    every = rows(tmp_path / "every.jsonl", {**row, "pass_ratio": 0.5})
+    by_ratio = {"curriculum": "pass_ratio", "algorithm": {"type": "grpo"}}
+    (problem,) = file_problems(spec(data={"path": str(some)}, **by_ratio))
+    assert problem.field == "data.path"
+    assert "1 of the 2 checked rows of" in problem.message
+    assert "have no pass_ratio: fill this column, or use curriculum: measured" in problem.message
+    assert file_problems(spec(data={"path": str(every)}, **by_ratio)) == []
+    assert file_problems(spec(data={"path": str(some)}, algorithm={"type": "grpo"})) == []
+    assert file_problems(spec(data={"path": str(some)}, prompts={"too_long": "drop"}, **by_ratio)) == []
+    (problem,) = file_problems(spec(**by_ratio))
+    assert (problem.field, problem.message) == ("curriculum", "rows of digits have no pass_ratio: use measured")
