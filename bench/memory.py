@@ -138,8 +138,8 @@ def plain_logprobs(policy: Policy, completions: Tensor) -> Tensor:
     return logprobs.gather(-1, completions[..., None]).squeeze(-1)
 
 
-def make_policy(size: Size) -> Policy:
-    """Return a small Llama with that vocabulary, random weights and tied embeddings."""
+def make_policy(size: Size, **shape: int) -> Policy:
+    """Return a small Llama with that vocabulary, random weights and tied embeddings. `shape`: other sizes of it."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -150,9 +150,7 @@ def make_policy(size: Size) -> Policy:
     model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=size.vocabulary,
-            hidden_size=256,
-            intermediate_size=768,
-            num_hidden_layers=4,
+            **({"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 4} | shape),
             num_attention_heads=4,
             num_key_value_heads=4,
             max_position_embeddings=4096,

@@ -6,6 +6,8 @@ Each arm is a process that runs one step at a time, in turn (see `bench.lockstep
 weights, the same prompts and prompt tokens per step, temperature 1, exactly `tokens` tokens per completion, a cheap
 reward that differs between the completions of a group, and one fused AdamW update per step with the same learning rate,
 weight decay and clipping; float32 on a CPU and bfloat16 autocast on a GPU. The first steps are not counted.
+
+Without `--case`, the costs of `bench.trainer_costs` follow.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from bench import report
+from bench import report, trainer_costs
 from bench.arms import ours, trl
 from bench.cases import CASES, Case
 from bench.lockstep import Arm, Gate, Orders, Step
@@ -50,8 +52,15 @@ def main() -> None:
         console.print(warning, style="yellow")
     for name in arguments.case or CASES:
         rows = measure(CASES[name], arguments.steps or STEPS[name], arguments.seed, console)
-        path = report.write(f"trainer-{name}", rows, arguments.results)
-        console.print(f"\n{report.table(rows)}\n\n{path}", markup=False, highlight=False, soft_wrap=True)
+        _show(report.write(f"trainer-{name}", rows, arguments.results), rows, console)
+    if arguments.case is None:
+        with console.status("costs of decoding and of images"):
+            rows = trainer_costs.measure()
+        _show(report.write("trainer-costs", rows, arguments.results), rows, console)
+
+
+def _show(path: Path, rows: list[report.Row], console: Console) -> None:
+    console.print(f"\n{report.table(rows)}\n\n{path}", markup=False, highlight=False, soft_wrap=True)
 
 
 def measure(case: Case, steps: int, seed: int, console: Console) -> list[report.Row]:
