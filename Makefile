@@ -98,6 +98,9 @@ bench-trainer: $(BENCH)  ## a training step against TRL's GRPOTrainer, in turn, 
 bench-memory: $(INSTALLED)  ## peak memory of an update over a large vocabulary; needs 20 GB of memory
 	@$(RUN) -m bench.memory
 
+bench-plan: $(INSTALLED)  ## planned memory against measured on a CPU; writes docs/reference/memory.md; 3 minutes
+	@$(RUN) -m bench.planned_memory
+
 bench-servers: $(VLLM)  ## weight updates of a vLLM server, and steps that sample ahead, on the tiny model
 	@.venv-vllm/bin/python -m bench.rollout_servers
 
@@ -171,4 +174,4 @@ $(MLFLOW):
 	@.venv-mlflow/bin/python -m pip install 'mlflow>=3,<4' psycopg2-binary tensorboard 'setuptools<81' | $(PROGRESS)
 	@touch $@
 
-.PHONY: help demo dev release test test-all unit fuzz-queue fuzz-api test-postgres test-vllm test-families chaos chaos-short lint docs bench bench-trainer bench-memory bench-servers check-gpu bench-queue bench-api bench-dashboard clean
+.PHONY: help demo dev release test test-all unit fuzz-queue fuzz-api test-postgres test-vllm test-families chaos chaos-short lint docs bench bench-trainer bench-memory bench-plan bench-servers check-gpu bench-queue bench-api bench-dashboard clean

@@ -20,6 +20,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -147,10 +148,11 @@ def make_policy(size: Size, **shape: int) -> Policy:
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="0", eos_token="1", pad_token="1")
     torch.manual_seed(0)
+    sizes: dict[str, Any] = {"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 4} | shape
     model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=size.vocabulary,
-            **({"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 4} | shape),
+            **sizes,
             num_attention_heads=4,
             num_key_value_heads=4,
             max_position_embeddings=4096,

@@ -204,11 +204,19 @@ def _weights(sizes: _Sizes, options: ModelOptions, trained: int, added: int) -> 
         size = int(quantised * BITS / 8) + others
         formula = f"{counted}; the {quantised:,} of quantised layers {BITS:.3f} bits"
         formula += f", other linear layers {sizes.width} bytes, others and {added:,} of adapters 4"
-        return [_part("weights", size, ALWAYS, formula), *_dequantised(sizes, options)]
+        return [
+            _part("weights", size, ALWAYS, formula),
+            *_dequantised(sizes, options),
+            *_adapters_in_half(sizes, added),
+        ]
     if sizes.bfloat16 and (options.lora is not None or not trained):
         halved = 4 * (count - linear) + 2 * linear + 4 * added
         formula = f"{counted}; the {linear:,} of frozen linear layers 2 bytes, others and {added:,} of adapters 4"
-        return [_part("weights", halved // shards, ALWAYS, formula + sizes.by)]
+        parts = [_part("weights", halved // shards, ALWAYS, formula + sizes.by), *_adapters_in_half(sizes, added)]
+        if not sizes.on_gpu:
+            formula = f"4 bytes x {linear:,} of linear layers, which are loaded in float32"
+            parts.append(_part("weights to convert", 4 * linear, ("load",), formula))
+        return parts
     formula = f"4 bytes (float32 masters) x {counted}{sizes.by}"
     parts = [_part("weights", 4 * (count + added) // shards, ALWAYS, formula)]
     if sizes.bfloat16 and trained:
@@ -219,12 +227,17 @@ def _weights(sizes: _Sizes, options: ModelOptions, trained: int, added: int) -> 
     return parts
 
 
+def _adapters_in_half(sizes: _Sizes, added: int) -> Iterator[MemoryPart]:
+    """Yield the copies of trained adapters that a pass in bfloat16 makes."""
+    if sizes.bfloat16 and added:
+        yield _part("adapters in bfloat16", 2 * added, PASSES, f"2 bytes x {added:,} of adapters")
+
+
 def _dequantised(sizes: _Sizes, options: ModelOptions) -> Iterator[MemoryPart]:
     """Yield what quantised layers need for a moment: the weight of one layer, or those that a checkpoint merges."""
     largest, width = max(sizes.quantised(options)), sizes.width
-    loading = 4 if sizes.on_gpu else 12  # the kernel for CPUs needs copies
     of = f"bytes x {largest:,} of the largest quantised weight"
-    yield _part("weight to quantise", loading * largest, ("load",), f"{loading} {of}")
+    yield _part("dequantised weight", 8 * largest, ("load",), f"8 {of}, as peft looks at it")
     yield _part("dequantised weight", width * largest, ("rollout",), f"{width} {of}")
     backward = 4 if width == 4 else 6  # float32, and its copy as computed
     yield _part("dequantised weight", backward * largest, ("update",), f"{backward} {of}")
