@@ -61,7 +61,7 @@ def _changes(spec: TrainSpec) -> Iterator[tuple[str, object, Change]]:
         yield "optimizer.kind", "adamw_8bit", _setting("optimizer", kind="adamw_8bit")
     if spec.model.lora is None:
         yield "model.lora", "{rank: 16}", _setting("model", lora=LoraSettings())
-    alone = spec.resources.gpus <= 1 and spec.parallel == "ddp" and spec.rollout.engine == "shared_prefill"
+    alone = processes <= 1 and spec.parallel == "ddp" and spec.rollout.engine == "shared_prefill"
     if alone and spec.model.quantization is None:
         if spec.model.lora:
             yield "model.quantization", "nf4", _setting("model", quantization="nf4")
