@@ -177,6 +177,24 @@ def show_presets(
         raise typer.BadParameter(f"there is no preset {name!r}; `calibrl presets` lists them", param_hint="NAME")
 
 
+@app.command("verify", rich_help_panel=JOBS)
+def verify_answer(
+    truth: Annotated[str, typer.Argument(help="The correct answer, as in the data.")],
+    answer: Annotated[str, typer.Argument(help="The answer of a completion.")],
+    verifier: Annotated[str, typer.Option(help="Type of the verifier.")] = "math",
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show the steps by which both texts were read, and as what.")
+    ] = False,
+) -> None:
+    """Judge one answer by a verifier, as a training job does. Exit code 1: the answer is wrong."""
+    require("trainer", "calibrl verify")
+    from calibrl.commands import verify
+
+    score = verify.verdict(verifier, truth, answer)
+    print_rich(verify.page(score, truth, answer, explain=explain))
+    raise typer.Exit(score < 0.5)
+
+
 @app.command("schema", rich_help_panel=JOBS)
 def show_schema() -> None:
     """Print the JSON Schema of a job spec, with which editors complete YAML: `calibrl schema > job-spec.json`."""

@@ -7,7 +7,7 @@ import numpy as np
 from calibrl_core.diagnostics.base import StepBatch
 from calibrl_core.diagnostics.histograms import Histogram, histogram
 from calibrl_core.verifiers.base import final_answer
-from calibrl_core.verifiers.notation import canonical_answer
+from calibrl_core.verifiers.quantities import canonical_answer
 
 TOP = 5  # entropy_top20 uses the fifth of the tokens with the highest entropy
 ENTROPY_EDGES = np.linspace(0.0, 8.0, 65)  # nats; a uniform choice among 150,000 tokens would be 11.9

@@ -14,7 +14,7 @@ from calibrl_core.data.schema import Example
 from calibrl_core.distributed.ranks import ALONE, Ranks
 from calibrl_core.rollout.base import RolloutEngine, SamplingRequest
 from calibrl_core.verifiers.base import AnswerForm, final_answer, follows_format
-from calibrl_core.verifiers.notation import canonical_answer
+from calibrl_core.verifiers.quantities import canonical_answer
 from calibrl_core.verifiers.scorer import Score, Scorer
 
 T = TypeVar("T")

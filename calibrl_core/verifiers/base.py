@@ -13,6 +13,8 @@ from calibrl_core.settings_base import StrictSettings
 AnswerForm = Literal["answer", "boxed", "last"]
 # 7   -3.5   1,200   3/4   50%; a minus between two terms is none of the number
 _NUMBER = re.compile(r"(?:(?<![\w)}.])[-\u2212])?(?:\d+(?:,\d{3}(?!\d))*(?:\.\d+)?|\.\d+)(?:/\d+)?(?: ?%)?")
+_BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*(?:\{|(?P<content>-?\d(?:[\d.,]*\d)?|[A-Za-z](?![A-Za-z])))")
+_BRACE = re.compile(r"[{}]")
 
 
 class NeedsWorker(NamedTuple):
@@ -82,9 +84,9 @@ def follows_format(completion: str, form: AnswerForm = "answer") -> bool:
         return False
     thought, _, rest = text.removeprefix(tags[0]).partition(tags[1])
     if form != "answer":
-        return bool(thought and final_answer(rest, form))
+        return bool(thought.strip() and final_answer(rest, form))
     between, answer_tag, answer = rest.removesuffix(tags[3]).partition(tags[2])
-    return bool(text.endswith(tags[3]) and thought and answer_tag and answer and not between.strip())
+    return bool(text.endswith(tags[3]) and thought.strip() and answer_tag and answer.strip() and not between.strip())
 
 
 def extract_answer(completion: str) -> str | None:
@@ -96,7 +98,7 @@ def extract_answer(completion: str) -> str | None:
 def final_answer(completion: str, form: AnswerForm = "answer") -> str | None:
     """Return the answer, or None without one.
 
-    `answer`: the text of the last `<answer>` element; if it contains `\\boxed{}`, the content of the last one.
+    `answer`: the text of the last `<answer>` element; if it contains `\\boxed{}`, their content.
     `boxed`: the content of the last `\\boxed{}` of the completion. `last`: its last number.
     """
     if form == "boxed":
@@ -110,19 +112,33 @@ def final_answer(completion: str, form: AnswerForm = "answer") -> str | None:
 
 def last_boxed(text: str) -> str | None:
     """Return the content of the last `\\boxed{}`, or None if there is none or its braces are not balanced."""
-    start = text.rfind("\\boxed{")
-    if start < 0:
-        return None
-    start += len("\\boxed{")
-    depth = 1
-    for place in range(start, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[place], 0)
-        if depth == 0:
-            return text[start:place].strip()
-    return None
+    found = _boxes(text, last=True)
+    return found[0] if found else None
 
 
 def strip_boxed(text: str) -> str:
-    """Return the content of the last `\\boxed{}` with balanced braces; without one, the stripped text."""
-    boxed = last_boxed(text)
-    return text.strip() if boxed is None else boxed
+    """Return the content of all `\\boxed{}` with balanced braces, different ones joined by commas; without one, the
+    stripped text.
+    """
+    return ", ".join(dict.fromkeys(_boxes(text))) or text.strip()
+
+
+def _boxes(text: str, *, last: bool = False) -> list[str]:
+    """Return the contents of the outermost boxes with balanced braces; `last`: only of the last box."""
+    boxes = list(_BOX.finditer(text))
+    if not boxes:
+        return []
+    closes, open_ = dict[int, int](), list[int]()  # place of the closing brace per opening one
+    for match in _BRACE.finditer(text):
+        if match[0] == "{":
+            open_.append(match.start())
+        elif open_:
+            closes[open_.pop()] = match.start()
+    found, end = list[str](), 0
+    for box in boxes[-1:] if last else boxes:
+        if box["content"]:
+            found.append(box["content"])
+        elif box.start() >= end and (closed := closes.get(box.end() - 1)):
+            found.append(text[box.end() : closed].strip())
+            end = closed
+    return found

@@ -7,6 +7,7 @@ from pydantic import field_validator
 
 from calibrl_core.verifiers.base import AnswerForm, AnswerVerifier, final_answer
 from calibrl_core.verifiers.notation import LONGEST, strip_decoration
+from calibrl_core.verifiers.readings import letters
 
 _LETTER = re.compile(r"[(\[{ ]*([A-Za-z])[)\]}.: ]*")  # A   (A)   A.   [A]
 _WITH_TEXT = re.compile(r"(?:\(([A-Za-z])\)|([A-Za-z])[).:]) ?(?=\S)(.*)", re.DOTALL)  # (A) 12 cm   A. 12 cm
@@ -14,14 +15,16 @@ _CALLED = re.compile(r"\A(?:the )?(?:correct )?(?:option|choice)(?: is)?:? ?(?:o
 _ANOTHER = re.compile(
     r"(?:\b(?:or|and)|[,;/&|]) ?(?:[Oo]ption )?[A-Z](?![A-Za-z0-9])|\([A-Za-z]\)|(?<!\w)[A-Z][).:](?!\w)"
 )
+_OF_OTHERS = re.compile(r"(?:both|neither|either|all|none|only)\b", re.IGNORECASE)  # D. Both A and B
 
 
 class ChoiceReward(AnswerVerifier):
     r"""1.0 if the answer names the option that the truth names, else 0.0.
 
-    The truth is a letter (`B`, `(B)`), or a letter with its option's text (`B. 12 cm`); then the text alone is right,
-    too. The answer's letter can have other forms (`b`, `(B)`, `B.`, `\\boxed{B}`, `Option B`, `The answer is B`), and
-    the option's text can follow. An answer that names two options is wrong.
+    The truth is a letter (`B`, `(B)`), a letter with its option's text (`B. 12 cm`; then the text alone is right, too),
+    or several letters (`ABD`; then the answer must name the same ones). The answer's letter can have other forms (`b`,
+    `(B)`, `B.`, `\\boxed{B}`, `Option B`, `The answer is B`), and the option's text can follow. An answer that names
+    another option, too, is wrong.
     """
 
     type: Literal["choice"] = "choice"
@@ -41,10 +44,14 @@ class ChoiceReward(AnswerVerifier):
 
 
 def same_choice(answer: str, truth: str) -> bool:
-    """Return if both name the same option: by letter if both have one, else by the option's text."""
+    """Return if both name the same options: by letter if both have one, else by the option's text."""
+    asked = letters(strip_decoration(truth))
+    if asked is not None:
+        return letters(_CALLED.sub("", strip_decoration(answer)).strip()) == asked
     (letter, text), (right_letter, right_text) = _read(answer), _read(truth)
     if letter is not None and right_letter is not None:
-        return letter == right_letter and not _ANOTHER.search(text)
+        hedges = _ANOTHER.search(text) and not _OF_OTHERS.match(text)
+        return letter == right_letter and not hedges
     return text != "" and text.casefold() == right_text.casefold()
 
 

@@ -2,13 +2,18 @@
 
 import re
 from fractions import Fraction
+from math import isfinite
 from typing import Literal
 
 from pydantic import Field
 
-from calibrl_core.verifiers.base import AnswerVerifier, final_answer
-from calibrl_core.verifiers.notation import LONGEST, quantities_agree, read_quantity, strip_decoration
+from calibrl_core.verifiers.base import AnswerVerifier, NeedsWorker, final_answer
+from calibrl_core.verifiers.expressions import value_of
+from calibrl_core.verifiers.notation import LONGEST, strip_decoration
+from calibrl_core.verifiers.quantities import Quantity, quantities_agree, read_quantity, split_unit
 
+# A number with roots, powers and fractions, such as 25\\pi.
+_EXPRESSION = re.compile(r"(?=.*\d|.*\\pi)(?:\d|[-+*/^().{}! ]|\\(?:sqrt|frac|pi|times|cdot|div)(?![A-Za-z]))+")
 _NAMED = re.compile(r"\A[A-Za-z\\][\w\\{}]* ?(?:=|\\approx) ?")  # x =, at the start
 
 
@@ -28,13 +33,31 @@ class NumericReward(AnswerVerifier):
         1e-3, ge=0, lt=1, description="Maximum difference from the reference answer, as a share of it."
     )
 
-    def score(self, completion: str, truth: str) -> float:
+    def score(self, completion: str, truth: str) -> float | NeedsWorker:
         answer = final_answer(completion, self.answer_in)
         if answer is None or max(len(answer), len(truth)) > LONGEST:
             return 0.0
-        quantity, expected = (read_quantity(_NAMED.sub("", strip_decoration(text))) for text in (answer, truth))
+        given, right = (_NAMED.sub("", strip_decoration(text)) for text in (answer, truth))
+        quantity, expected = read_quantity(given), read_quantity(right)
+        if quantity is not None and expected is not None:
+            return float(quantities_agree(quantity, expected, self._near))
+        readable = all(_EXPRESSION.fullmatch(split_unit(text)[0]) for text in (given, right))
+        return NeedsWorker(given, right) if readable else 0.0
+
+    def judge(self, text: str, truth: str) -> float:
+        quantity, expected = _value(text), _value(truth)
         return float(quantity is not None and expected is not None and quantities_agree(quantity, expected, self._near))
+
+    def prepare(self) -> None:
+        value_of("1")  # imports its libraries
 
     def _near(self, answer: Fraction, truth: Fraction) -> bool:
         difference = abs(answer - truth)
         return difference <= self.absolute_tolerance or difference <= Fraction(self.relative_tolerance) * abs(truth)
+
+
+def _value(text: str) -> Quantity | None:
+    """Return the value of an expression with a unit, or None if it is not one finite number."""
+    number, unit = split_unit(text)
+    value = value_of(number)
+    return None if value is None or not isfinite(value) else Quantity(Fraction(value), unit)

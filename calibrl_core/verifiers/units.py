@@ -1,91 +1,190 @@
 """Canonical names of units after an answer's number. No unit is converted: 1 m and 100 cm are two answers."""
 
 import re
+from collections.abc import Iterator
+from functools import lru_cache
 
+# Names of units that take prefixes, by symbol. The case of a symbol counts: mW is not MW.
+_SI = {
+    "m": "meter metre", "g": "gram gramme", "s": "second sec", "A": "ampere amp", "K": "kelvin", "mol": "mole",
+    "cd": "candela", "Hz": "hertz", "N": "newton", "Pa": "pascal", "J": "joule", "W": "watt", "C": "coulomb",
+    "V": "volt", "F": "farad", "Ω": "ohm", "S": "siemens", "Wb": "weber", "T": "tesla", "H": "henry", "lm": "lumen",
+    "lx": "lux", "Bq": "becquerel", "Gy": "gray", "Sv": "sievert", "kat": "katal", "eV": "electronvolt",
+    "L": "liter litre", "bar": "", "cal": "calorie", "Wh": "watthour", "B": "byte", "bit": "", "t": "tonne ton",
+    "pc": "parsec", "dyn": "dyne", "rad": "radian", "M": "molar", "Ah": "", "bps": "",
+}  # fmt: skip
+_PREFIXES = {
+    "P": "peta", "T": "tera", "G": "giga", "M": "mega", "k": "kilo", "h": "hecto", "da": "deca", "d": "deci",
+    "c": "centi", "m": "milli", "μ": "micro", "n": "nano", "p": "pico", "f": "femto",
+}  # fmt: skip
 _NAMES = {
-    "mm": "millimeter millimeters millimetre millimetres",
-    "cm": "centimeter centimeters centimetre centimetres cms",
-    "dm": "decimeter decimeters decimetre decimetres",
-    "m": "meter meters metre metres",
-    "km": "kilometer kilometers kilometre kilometres kms",
     "in": "inch inches",
     "ft": "foot feet",
     "yd": "yard yards yds",
     "mi": "mile miles",
-    "mg": "milligram milligrams",
-    "g": "gram grams gm",
-    "kg": "kilogram kilograms kgs",
     "lb": "lbs pound pounds",
     "oz": "ounce ounces",
-    "ms": "millisecond milliseconds",
-    "s": "sec secs second seconds",
+    "ms": "msec",
     "min": "mins minute minutes",
     "h": "hr hrs hour hours",
     "day": "days",
-    "week": "weeks",
+    "week": "weeks wk wks",
     "month": "months",
     "year": "years yr yrs",
-    "mL": "ml milliliter milliliters millilitre millilitres",
-    "L": "l liter liters litre litres",
+    "ly": "lightyear lightyears",
+    "AU": "au",
+    "Å": "angstrom angstroms Ångström ångström",
+    "kg": "kgs kilo kilos",
+    "g": "gm gms",
+    "cm": "cms",
+    "km": "kms",
+    "mL": "ml cc",
+    "L": "l",
     "gal": "gallon gallons",
+    "pt": "pint pints",
+    "qt": "quart quarts",
+    "cup": "cups",
+    "ha": "hectare hectares",
+    "acre": "acres",
     "degree": "degrees deg",
-    "rad": "radian radians",
-    "degree C": "C celsius",
-    "degree F": "F fahrenheit",
-    "K": "kelvin",
-    "N": "newton newtons",
-    "J": "joule joules",
-    "kJ": "kilojoule kilojoules",
-    "W": "watt watts",
-    "kW": "kilowatt kilowatts",
-    "V": "volt volts",
-    "A": "amp amps ampere amperes",
-    "Hz": "hertz",
-    "Pa": "pascal pascals",
-    "kPa": "kilopascal kilopascals",
-    "mol": "mole moles",
-    "dollar": "dollars usd",
+    "rev": "revolution revolutions",
+    "degree C": "celsius",
+    "degree F": "fahrenheit",
+    "atm": "atmosphere atmospheres",
+    "mmHg": "torr Torr",
+    "psi": "",
+    "dB": "decibel decibels",
+    "hp": "horsepower",
+    "u": "amu Da dalton daltons",
+    "KB": "kB",
+    "dollar": "dollars usd USD 美元",
     "cent": "cents",
-    "euro": "euros eur €",
-    "pound sterling": "£ gbp",
+    "euro": "euros eur EUR € 欧元",
+    "pound sterling": "£ gbp GBP 英镑",
+    "yuan": "RMB rmb CNY ¥ 元 块钱 人民币",
+    "yen": "JPY 日元",
+    "rupee": "rupees Rs INR",
     "km/h": "kmh kph kmph",
     "mi/h": "mph",
+    "rpm": "",
+    "bpm": "",
+    "fps": "",
+    "ppm": "",
+    "dpi": "",
+    "mpg": "",
+    "kn": "knot knots",
     "%": "percent percentage pct",
-    "": "unit units",  # carries no information
+    "": "unit units 单位",  # carries no information
 }
-_CANONICAL = {alias: name for name, aliases in _NAMES.items() for alias in (name, *aliases.split())}
-_FACTOR = re.compile(r"(?P<power>square|sq|cubic|cu)?\.? ?(?P<base>%|[A-Za-z€£]+)(?: ?\^ ?\{?(?P<exponent>\d)\}?)?\.?")
-_POWERS = {"square": "2", "sq": "2", "cubic": "3", "cu": "3"}
+# Names in Chinese. Any other word after a number is a counted thing: a unit of its own.
+_CHINESE = {
+    "mm": "毫米", "cm": "厘米", "dm": "分米", "m": "米", "km": "千米 公里", "mg": "毫克", "g": "克",
+    "kg": "千克 公斤", "t": "吨", "mL": "毫升", "L": "升", "s": "秒 秒钟", "min": "分钟", "h": "小时 时",
+    "day": "天 日", "week": "周 星期", "month": "个月 月", "year": "年 岁", "degree": "度", "ha": "公顷",
+    "N": "牛顿", "J": "焦耳", "W": "瓦特 瓦", "V": "伏特 伏", "A": "安培 安", "Ω": "欧姆 欧", "Pa": "帕斯卡 帕",
+    "Hz": "赫兹", "K": "开尔文", "degree C": "摄氏度", "m^2": "平方米", "cm^2": "平方厘米", "dm^2": "平方分米",
+    "km^2": "平方千米 平方公里", "m^3": "立方米", "cm^3": "立方厘米", "dm^3": "立方分米",
+    "km/h": "千米/时 千米/小时 公里/小时", "m/s": "米/秒", "jiao": "角", "fen": "分",
+}  # fmt: skip
+CONFUSABLE = frozenset({frozenset({"C", "degree C"}), frozenset({"F", "degree F"}), frozenset({"K", "degree K"})})
+_FACTOR = re.compile(
+    r"(?P<power>square|sq|cubic|cu)?\.? ?(?P<base>[%'\"]|degree [CFK]|[^\W\d_]+|[€£])"
+    r"(?: ?\^ ?\{? ?(?P<exponent>-?\d) ?\}?| (?P<after>squared|cubed))?\.?"
+)
+_TEMPERATURE = re.compile(r"degrees? (C|F|K|celsius|fahrenheit|kelvin)\b", re.IGNORECASE)
+_BETWEEN = re.compile(r" ?(?:\\cdot ?|\\times ?|[·*]) ?")
+_POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3, "squared": 2, "cubed": 3}
+_MARKS = {"'": "arcminute", '"': "arcsecond"}
 _NO_THINGS = frozenset({"and", "not", "mod", "then", "else", "maybe"})  # words that are not counted things
 _LETTERS_OF_A_THING = 4  # at least: three letters can be factors, as in 3 xyz
+_VARIABLES = frozenset("tdMSB")  # symbols that are more often variables: not read after a number without a prefix
 
 
+def _all_names() -> Iterator[tuple[str, str]]:
+    for symbol, names in _SI.items():
+        for prefix, word in (("", ""), *_PREFIXES.items()):
+            yield prefix + symbol, prefix + symbol
+            for name in names.split():
+                yield word + name, prefix + symbol
+                yield f"{word}{name}s", prefix + symbol
+    for table in (_NAMES, _CHINESE):
+        for name, aliases in table.items():
+            yield name, name
+            yield from ((alias, name) for alias in aliases.split())
+
+
+_CANONICAL = dict(_all_names())
+_WITHOUT_CASE = {alias.lower(): name for alias, name in _CANONICAL.items() if len(alias) > 3}  # names, not symbols
+
+
+@lru_cache(maxsize=4096)
 def canonical_unit(text: str, *, attached: bool = False) -> str | None:
     """Return the canonical name of a unit, or None if the text is not a unit.
 
-    `square centimetres` and `cm^2` are both `cm^2`. A counted thing is a unit of its own name (`apples`: `apple`); the
-    name of `units` is empty. `attached`: there is no space after the number. `5m` can be a product but `5apples` a
-    typo, so attached names need at least two letters.
+    `square centimetres` and `cm^2` are both `cm^2`; `m s^{-1}` and `m/s` are both `m/s`. A counted thing is a unit of
+    its own name (`apples`: `apple`); the name of `units` is empty. `attached`: there is no space after the number. `5m`
+    can be a product but `5apples` a typo, so attached names need at least two letters.
     """
-    factors = [_factor(part.strip(), attached) for part in re.split(r"/|\bper\b", text)]
-    known = [factor for factor in factors if factor is not None]
-    if len(known) < len(factors):
-        return None
-    return "/".join(known)
+    text = _TEMPERATURE.sub(lambda found: f"degree {found[1][0].upper()}", text)
+    if text in _CHINESE_NAMES:
+        return _CHINESE_NAMES[text]
+    whole = _factor(text, attached)
+    factors: dict[str, int] = {}
+    for factor in [whole] if whole else _factors(text, attached):
+        if factor is None:
+            return None
+        name, exponent = factor
+        factors[name] = factors.get(name, 0) + exponent
+    above = [_power(name, exponent) for name, exponent in factors.items() if exponent > 0]
+    below = [_power(name, -exponent) for name, exponent in factors.items() if exponent < 0]
+    return "/".join([" ".join(sorted(above)), *sorted(below)])
 
 
-def _factor(text: str, attached: bool) -> str | None:
-    if text in ("degree C", "degree F"):
-        return text
+_CHINESE_NAMES = {alias: name for name, aliases in _CHINESE.items() for alias in aliases.split()}
+
+
+def _power(name: str, exponent: int) -> str:
+    return name if exponent == 1 else f"{name}^{exponent}"
+
+
+def _factors(text: str, attached: bool) -> Iterator[tuple[str, int] | None]:
+    """Yield the factors of a unit with their exponents."""
+    above, *below = re.split(r" ?/ ?| ?\bper\b ?", text)
+    for sign, part in ((1, above), *((-1, part) for part in below)):
+        pieces = _BETWEEN.split(part.strip(" ()"))
+        if len(pieces) == 1 and _factor(pieces[0], attached) is None:
+            pieces = [piece for piece in re.split(r" +(?!squared|cubed)", pieces[0]) if piece]
+            if any(_known(piece) is None for piece in pieces):
+                yield None
+                return
+        for piece in pieces:
+            factor = _factor(piece.strip(), attached and len(pieces) == 1)
+            yield None if factor is None else (factor[0], sign * factor[1])
+
+
+def _known(piece: str) -> str | None:
+    match = _FACTOR.fullmatch(piece)
+    return None if match is None else _name(match["base"])
+
+
+def _name(base: str) -> str | None:
+    return _CANONICAL.get(base, _WITHOUT_CASE.get(base.lower()))
+
+
+def _factor(text: str, attached: bool) -> tuple[str, int] | None:
+    """Return the canonical name of one factor and its exponent, or None."""
     match = _FACTOR.fullmatch(text)
     if match is None:
         return None
     base = match["base"]
-    name = _CANONICAL.get(base, _CANONICAL.get(base.lower()) if len(base) > 1 else None)
-    if attached and len(base) == 1 and base not in "%€£":
+    if base in _MARKS:
+        return (_MARKS[base], 1) if attached else None
+    if base in _VARIABLES or (attached and len(base) == 1 and base.isascii() and base != "%"):
         return None
+    name = base if base.startswith("degree ") else _name(base)
     if name is None:
-        is_thing = not attached and len(base) >= _LETTERS_OF_A_THING and base.lower() not in _NO_THINGS
+        long_enough = len(base) >= (_LETTERS_OF_A_THING if base.isascii() else 1)
+        is_thing = (not attached or not base.isascii()) and long_enough and base.lower() not in _NO_THINGS
         name = base.lower().removesuffix("s") if is_thing else None
-    exponent = match["exponent"] or _POWERS.get(match["power"] or "", "1")
-    return f"{name}^{exponent}" if name and exponent != "1" else name
+    exponent = int(match["exponent"] or _POWERS.get(match["power"] or match["after"] or "", 1))
+    return None if name is None else (name, exponent if name else 1)

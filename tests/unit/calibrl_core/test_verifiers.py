@@ -310,7 +310,7 @@ def test_the_last_complete_answer_is_extracted() -> None:
     assert extract_answer("<answer>6</answer> or <answer>7</answer></answer> or <answer>8") == "7"
     assert extract_answer("<answer>7") is extract_answer("7</answer>") is extract_answer("</answer><answer>") is None
     assert final_answer(r"<answer>so \boxed{\frac{1}{2}} it is</answer>") == r"\frac{1}{2}"
-    assert final_answer(r"<answer>\boxed{1} or \boxed{2}</answer>") == "2"
+    assert final_answer(r"<answer>\boxed{1} or \boxed{2}, so \boxed{2}</answer>") == "1, 2"
     assert final_answer(r"<answer>\boxed{1</answer>") == r"\boxed{1"
     assert final_answer(r"\boxed{7}") is None  # outside
 

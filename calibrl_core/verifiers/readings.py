@@ -1,0 +1,181 @@
+"""Answers that are no mathematics, though they look like it: times, dates, ranges, ratios, letters of options, codes.
+
+Each reader returns a key, which is equal for equal answers, or None for a text of another kind.
+"""
+
+import re
+from collections.abc import Callable, Hashable
+from fractions import Fraction
+from math import gcd, lcm
+from operator import eq
+from typing import Any, NamedTuple
+
+from calibrl_core.verifiers.notation import without_spaces
+from calibrl_core.verifiers.quantities import read_quantity, split_unit
+
+_TIME = re.compile(
+    r"(?P<hour>\d{1,2}):(?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d))? ?(?:(?P<period>[ap])\.? ?m\b\.?)?", re.IGNORECASE
+)
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_MONTH = r"(?P<month>(?:jan|feb|mar|apr|may|jun|jul|aug|sept?|oct|nov|dec)[a-z]*)\.?"
+_DAY = r"(?P<day>\d{1,2})(?:st|nd|rd|th)?"
+_DATES = tuple(
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        rf"{_MONTH} {_DAY}(?:,? (?P<year>\d{{4}}))?",
+        rf"{_DAY} (?:of )?{_MONTH}(?:,? (?P<year>\d{{4}}))?",
+        rf"{_MONTH},? (?P<year>\d{{4}})",
+        r"(?P<year>\d{4}) ?[-/.] ?(?P<month>\d{1,2}) ?[-/.] ?(?P<day>\d{1,2})",
+        r"(?:(?P<year>\d{4})年)?(?P<month>\d{1,2})月(?P<day>\d{1,2})[日号]",
+    )
+)
+_SLASHED = re.compile(r"(\d{1,2})([/.])(\d{1,2})\2(\d{4})")  # the order of day and month is unknown
+_AMOUNT = r"\d+(?:,\d{3})*(?:\.\d+)?"
+_RANGE = re.compile(rf"({_AMOUNT}) ?%? ?(?:-|~|\\sim|to|至|到) ?({_AMOUNT})(?P<unit> ?[^\d].*)?")
+_RATIO = re.compile(rf"{_AMOUNT}(?: ?: ?{_AMOUNT})+")
+_LETTERS = re.compile(r"\(?[A-J]\)?(?:(?: ?[,;/&] ?(?:and )?| and )?\(?[A-J]\)?)+")
+_WORDS = re.compile(r"[^\W\d_][^\W\d_' -]*(?:[' -][^\W\d_' -]+)*'?")
+_GENES = re.compile(r"(?:([a-z])\1){1,4}", re.IGNORECASE)
+_COMMAND = re.compile(r"\\[A-Za-z]+")
+_FIGURES = re.compile(r"\\(?:angle|triangle|parallel|perp|cong|sim|odot)(?![A-Za-z])")
+_CODE = re.compile(r"(?<![A-Za-z\\_])[A-Za-z]+\d|[A-Z][a-z]{2,}|[A-Za-z]{4,}|[^\W\d_A-Za-zα-ωΑ-ΩμΩ]")
+_CODE_LIKE = re.compile(r"\d+(?:-\d+){2,}")  # a number of a phone, an isotope series
+_ARTICLE = re.compile(r"\A(?:the|an?) (?=[a-z])")
+
+
+class Time(NamedTuple):
+    """A time of day as written; `period`: am, pm or empty."""
+
+    hour: int
+    minute: int
+    second: int
+    period: str
+
+
+def _time(text: str) -> Time | None:
+    match = _TIME.fullmatch(text)
+    if match is None or int(match["hour"]) > 24:
+        return None
+    period = (match["period"] or "").lower()
+    return Time(int(match["hour"]), int(match["minute"]), int(match["second"] or 0), period and period + "m")
+
+
+def _same_time(first: Time, second: Time) -> bool:
+    if first[1:3] != second[1:3]:
+        return False
+    if bool(first.period) == bool(second.period):
+        return (first.hour, first.period) == (second.hour, second.period)
+    bare, named = (second, first) if first.period else (first, second)
+    hour = named.hour % 12 + (12 if named.period == "pm" else 0)
+    return bare.hour in (named.hour, hour)
+
+
+def _date(text: str) -> Hashable | None:
+    if match := _SLASHED.fullmatch(text):
+        return ("slashed", int(match[1]), int(match[3]), int(match[4]))
+    for pattern in _DATES:
+        if match := pattern.fullmatch(text):
+            parts = match.groupdict()
+            month = parts["month"]
+            number = int(month) if month.isdigit() else _MONTHS.index(month[:3].lower()) + 1
+            year, day = parts.get("year"), parts.get("day")
+            return ("date", int(year) if year else None, number, int(day) if day else None)
+    return None
+
+
+def _number(text: str) -> Fraction:
+    return Fraction(text.replace(",", ""))
+
+
+def _range(text: str) -> tuple[Fraction, Fraction] | None:
+    match = _RANGE.fullmatch(text)
+    if match is None or (match["unit"] and not split_unit(f"1{match['unit']}")[1]):
+        return None
+    return _number(match[1]), _number(match[2])
+
+
+def _ratio(text: str) -> tuple[int, ...] | None:
+    if not _RATIO.fullmatch(text):
+        return None
+    values = [_number(part) for part in text.replace(" ", "").split(":")]
+    scale = lcm(*(value.denominator for value in values))
+    whole = [int(value * scale) for value in values]
+    share = gcd(*whole) or 1
+    return tuple(value // share for value in whole)
+
+
+def letters(text: str) -> frozenset[str] | None:
+    """Return the letters of several options (`ABD`; `D, A and B`), or None. Letters without separators are in the order
+    of the alphabet: `BA` is a line.
+    """
+    if not _LETTERS.fullmatch(text):
+        return None
+    found = re.findall(r"[A-J]", text)
+    ordered = not text.isalpha() or found == sorted(found)
+    return frozenset(found) if ordered and len(set(found)) == len(found) else None
+
+
+def only_words(text: str) -> str | None:
+    """Return the undecorated text in lower case if it consists of words (at least two letters), else None. The case of
+    genes counts: `Aa` is not `aa`.
+    """
+    if not _WORDS.fullmatch(text) or len(text) == 1:
+        return None
+    return text if _GENES.fullmatch(text) else _ARTICLE.sub("", text.casefold())
+
+
+def is_code(text: str) -> bool:
+    """Return if an undecorated text is a name, a code, a formula of chemistry or a statement about figures, in which
+    the order of letters counts.
+    """
+    if "=" in text:
+        return False
+    if _FIGURES.search(text) or _CODE_LIKE.fullmatch(text):
+        return True
+    return bool(_CODE.search(_COMMAND.sub("#", split_unit(text)[0].replace("degree", "#"))))
+
+
+def code_key(text: str) -> str:
+    """Return what equal codes share: the text without spaces, braces and case."""
+    return without_spaces(_ARTICLE.sub("", text.casefold())).translate({ord(sign): None for sign in "{}_"})
+
+
+class _Kind(NamedTuple):
+    name: str
+    read: Callable[[str], Any]
+    same: Callable[[Any, Any], bool]
+    strict: bool  # an answer of another kind is wrong
+
+
+_KINDS = (
+    _Kind("time", _time, _same_time, True),
+    _Kind("date", _date, eq, True),
+    _Kind("range", _range, eq, True),
+    _Kind("ratio", _ratio, eq, True),
+    _Kind("options", letters, eq, False),
+)
+
+
+def kind_of(text: str) -> tuple[str, object] | None:
+    """Return the kind of an undecorated text and its key, or None for mathematics and words."""
+    return next(((kind.name, key) for kind in _KINDS if (key := kind.read(text)) is not None), None)
+
+
+def same_kind(answer: str, truth: str) -> bool | None:
+    """Return the verdict on two undecorated texts if the truth is a time, a date, a range, a ratio or several letters,
+    or the answer a time or a date; otherwise None.
+    """
+    for kind in _KINDS:
+        given, expected = kind.read(answer), kind.read(truth)
+        if given is not None and expected is not None:
+            return kind.same(given, expected)
+        if kind.name == "ratio" and expected is not None and len(expected) == 2:
+            return _is_quotient(answer, expected)
+        if (kind.strict and expected is not None) or (kind.name in ("time", "date") and given is not None):
+            return False
+    return None
+
+
+def _is_quotient(answer: str, ratio: tuple[int, ...]) -> bool:
+    quantity = read_quantity(answer)
+    return quantity is not None and quantity.unit == "" and quantity.value * ratio[1] == ratio[0]

@@ -1,0 +1,32 @@
+"""`calibrl verify`: the verdict is the exit code, and --explain names the steps."""
+
+import pytest
+from typer.testing import CliRunner
+
+from calibrl.cli import app
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "parts"),
+    [
+        (["5 kΩ", r"5\,\text{k}\Omega"], 0, ["right"]),
+        (["2:30", "1:15"], 1, ["wrong"]),
+        (["B", "B or C", "--verifier", "choice"], 1, ["wrong"]),
+        (
+            [r"\boxed{1}, \boxed{2}", "１,２００", "--explain"],
+            1,
+            ["unwrap: 1, 2", "read as a mathematical expression", "width: 1,200", "read as the number 1200"],
+        ),
+        (["9 (apples)", "9", "--explain"], 0, ["remark: 9 apples", "read as the number 9 with the unit apple"]),
+    ],
+)
+def test_a_verdict_and_its_reason(arguments: list[str], code: int, parts: list[str]) -> None:
+    result = CliRunner().invoke(app, ["verify", *arguments])
+    assert result.exit_code == code
+    assert [part for part in parts if part not in result.stdout] == []
+
+
+def test_an_unknown_verifier_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        app(["verify", "1", "1", "--verifier", "nope"], prog_name="calibrl")
+    assert end.value.code == 2 and "verifier 'nope'" in capsys.readouterr().err

@@ -1,0 +1,60 @@
+"""Verdicts on pairs of truth and answer, by the class of notation: tests/data/verdicts.jsonl. Verdicts of a worker are
+computed in this process.
+"""
+
+import json
+from collections import defaultdict
+from typing import Any
+
+import pytest
+
+from calibrl_core.verifiers import ChoiceReward, FormatReward, MathReward, NumericReward
+from calibrl_core.verifiers.base import NeedsWorker
+from calibrl_core.verifiers.notation import STEPS, reductions
+from tests.support import ROOT
+
+VERIFIERS = {one.type: one for one in (MathReward(), NumericReward(), ChoiceReward())}
+PAIRS: defaultdict[str, list[Any]] = defaultdict(list)
+for line in (ROOT / "tests" / "data" / "verdicts.jsonl").read_text().splitlines():
+    pair = json.loads(line)
+    PAIRS[pair["class"]].append(pair)
+
+
+def verdict(pair: Any) -> float:
+    verifier = VERIFIERS[pair["verifier"]]
+    found = verifier.score(f"<answer>{pair['answer']}</answer>", pair["truth"])
+    return verifier.judge(found.text, found.truth) if isinstance(found, NeedsWorker) else found
+
+
+@pytest.mark.parametrize("notation", PAIRS)
+def test_verdicts(notation: str) -> None:
+    assert [pair for pair in PAIRS[notation] if verdict(pair) != float(pair["right"])] == []
+
+
+def test_a_truth_is_right_as_an_answer() -> None:
+    pairs = [pair | {"answer": pair["truth"]} for of_class in PAIRS.values() for pair in of_class]
+    plain = [pair for pair in pairs if not any(sign in pair["truth"] for sign in ("<", "####", "boxed"))]
+    assert len(plain) > 300 and [pair for pair in plain if verdict(pair) != 1.0] == []
+
+
+def test_the_docs_have_every_step() -> None:
+    page = (ROOT / "docs" / "reference" / "verifiers.md").read_text()
+    assert [step.name for step in STEPS if f"| {step.name} |" not in page] == []
+
+
+def test_the_steps_name_what_they_change() -> None:
+    assert len({step.name for step in STEPS}) == len(STEPS)
+    found = [(step.name, text) for step, text in reductions("The answer is \\boxed{１,２００√12}")]
+    assert found == [
+        ("unwrap", "１,２００√12"),
+        ("width", "1,200√12"),
+        ("roots", "1,200\\sqrt{12}"),
+        ("thousands", "1200\\sqrt{12}"),
+    ]
+
+
+@pytest.mark.parametrize("blank", [" ", "\n", "\t \n"])
+def test_a_blank_thought_or_answer_has_no_format(blank: str) -> None:
+    assert FormatReward().score(f"<think>{blank}</think><answer>7</answer>", "7") == 0.0
+    assert FormatReward().score(f"<think>a</think><answer>{blank}</answer>", "7") == 0.0
+    assert FormatReward(answer_in="boxed").score(f"<think>{blank}</think> \\boxed{{7}}", "7") == 0.0
