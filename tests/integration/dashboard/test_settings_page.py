@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support.dashboard.pages import open_page
+from tests.support.dashboard.pages import components, open_page
 from tests.support.dashboard.world import World
 
 pytestmark = pytest.mark.integration
@@ -20,4 +20,4 @@ def test_revoking_is_asked_and_the_key_in_use_is_marked(world: World, monkeypatc
 
 
 def test_a_theme_can_be_chosen(world: World) -> None:
-    assert len(open_page("settings").get("bidi_component")) == 1
+    assert len(components(open_page("settings"))) == 1

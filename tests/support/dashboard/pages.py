@@ -58,9 +58,14 @@ def html(app: AppTest) -> str:
     return "\n".join(element.proto.body for element in app.get("html"))
 
 
+def components(app: AppTest) -> list[Any]:
+    """Return the own components of the page, without the one of every page, which keeps clicks."""
+    return [element.proto for element in app.get("bidi_component") if element.proto.component_name != "link_clicks"]
+
+
 def charts(app: AppTest) -> dict[str, Any]:
     """Return the figures of the page by name."""
-    found = [json.loads(element.proto.json) for element in app.get("bidi_component")]
+    found = [json.loads(component.json) for component in components(app)]
     return {data["name"]: json.loads(data["figure"]) for data in found}
 
 
