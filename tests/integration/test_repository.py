@@ -19,6 +19,7 @@ from jobs.repository import (
     events,
     histograms,
     images,
+    job_machines,
     jobs,
     logs,
     metrics,
@@ -312,7 +313,9 @@ def test_a_gpu_is_given_out_only_when_its_memory_was_seen_to_be_free(session: Se
 def test_a_slot_with_a_job_its_worker_lost_is_stuck(session: Session, job: UUID) -> None:
     workers.register(session, "w", host="h", labels={}, versions={}, cpu_slots=3)
     found = jobs.lock(session, job)
-    jobs.lease(session, found, uuid4(), "w", 30)
+    token = uuid4()
+    jobs.lease(session, found, token, "w", 30)
+    job_machines.add(session, found, token, ["w"], 30)
     found.status = JobStatus.RUNNING
     session.flush()
     workers.record_heartbeat(session, "w", [], [job, uuid4()])

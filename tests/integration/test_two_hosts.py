@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import make_url
@@ -36,7 +37,7 @@ QUICK = {
     "OMP_NUM_THREADS": "1",
     "PYTHONPATH": str(ROOT),
 }
-SPEC = {
+SPEC: dict[str, Any] = {
     "algorithm": {"type": "calibrl", "mini_batches": 1},
     "rollout": {"group_size": 2, "max_completion_tokens": 6},
     "prompts_per_step": 2,

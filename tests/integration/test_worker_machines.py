@@ -143,7 +143,7 @@ def test_a_lost_lease_ends_the_trainers_of_both_machines(start: Submit) -> None:
 
 
 def test_a_lost_machine_requeues_the_job_and_no_step_is_missing(start: Submit) -> None:
-    job_id = submit(steps=12, milliseconds=1, resources={"machines": 2})
+    job_id = submit(steps=12, milliseconds=2, resources={"machines": 2})
     with held_at(job_id, 7):
         _, run = led(start)
         running_at(job_id, 7)

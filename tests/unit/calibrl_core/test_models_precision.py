@@ -130,7 +130,8 @@ def test_keys_and_values_are_kept_in_bfloat16_and_change_no_number(
     def whole(cache: Any, rows: torch.Tensor, new_tokens: int, *, bfloat16: bool) -> Any:
         half = cache_module.with_spare_capacity(copy.deepcopy(cache), rows, new_tokens, bfloat16=bfloat16)
         made = cache_module.with_spare_capacity(cache, rows, new_tokens)
-        kept.append([(one.keys.dtype, other.keys.dtype) for one, other in zip(half.layers, made.layers, strict=True)])
+        layers: Any = zip(half.layers, made.layers, strict=True)
+        kept.append([(one.keys.dtype, other.keys.dtype) for one, other in layers])
         return made
 
     monkeypatch.setattr(shared_prefill, "with_spare_capacity", whole)

@@ -243,7 +243,7 @@ def test_a_curriculum_needs_pass_ratios_in_the_checked_rows(tmp_path: Path) -> N
     row = {"question": "q", "answer": "1"}
     some = rows(tmp_path / "some.jsonl", {**row, "pass_ratio": 0.5}, row)
     every = rows(tmp_path / "every.jsonl", {**row, "pass_ratio": 0.5})
-    by_ratio = {"curriculum": "pass_ratio", "algorithm": {"type": "grpo"}}
+    by_ratio: dict[str, Any] = {"curriculum": "pass_ratio", "algorithm": {"type": "grpo"}}
     (problem,) = file_problems(spec(data={"path": str(some)}, **by_ratio))
     assert problem.field == "data.path"
     assert "1 of the 2 checked rows of" in problem.message
