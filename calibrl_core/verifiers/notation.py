@@ -45,12 +45,12 @@ class Step(NamedTuple):
 
     name: str
     meaning: str
-    trigger: str  # regular expression of what the text must have for the step to change it: saves most of the time
+    trigger: re.Pattern[str]  # what the text must have for the step to change it: saves most of the time
     change: Callable[[str], str]
 
     def apply(self, text: str) -> str:
         """Return the changed text."""
-        return self.change(text) if re.search(self.trigger, text) else text
+        return self.change(text) if self.trigger.search(text) else text
 
 
 def _rewriting(*pairs: tuple[str, str]) -> Callable[[str], str]:
@@ -87,11 +87,15 @@ def _no_thousands(text: str) -> str:
     return text if "," in grouped and not re.search(r", ", grouped) else grouped
 
 
+def _step(name: str, meaning: str, trigger: str, change: Callable[[str], str]) -> Step:
+    return Step(name, meaning, re.compile(trigger), change)
+
+
 STEPS = (
-    Step("unwrap", r"takes the content of <answer>, of \boxed{}, or what follows ####", r"[<#]|\\f?box", _unwrap),
-    Step("bold", "removes ** around the text", r"\*\*", _rewriting((r"^\s*\*\*|\*\*\s*$", ""))),
-    Step("width", "narrows full-width letters and signs", _BEYOND_ASCII, _narrow),
-    Step(
+    _step("unwrap", r"takes the content of <answer>, of \boxed{}, or what follows ####", r"[<#]|\\f?box", _unwrap),
+    _step("bold", "removes ** around the text", r"\*\*", _rewriting((r"^\s*\*\*|\*\*\s*$", ""))),
+    _step("width", "narrows full-width letters and signs", _BEYOND_ASCII, _narrow),
+    _step(
         "roots",
         r"writes √, ∛ and sqrt() as \sqrt{}",
         "[√∛]|sqrt",
@@ -102,15 +106,15 @@ STEPS = (
             (r"(?<![A-Za-z\\])sqrt ?\(([^()]*)\)", r"\\sqrt{\1}"),
         ),
     ),
-    Step(
+    _step(
         "degrees",
         r"writes ° as ^\circ",
         _BEYOND_ASCII,
         _rewriting((r"℃|°C\b", r"^\\circ C"), (r"℉|°F\b", r"^\\circ F"), (r"[°º˚]", r"^\\circ ")),
     ),
-    Step("exponents", "writes exponents and indices with braces", rf"[\^*]|{_BEYOND_ASCII}", _exponents),
-    Step("signs", "writes Unicode signs as LaTeX commands", _BEYOND_ASCII, lambda text: text.translate(_SIGNS)),
-    Step(
+    _step("exponents", "writes exponents and indices with braces", rf"[\^*]|{_BEYOND_ASCII}", _exponents),
+    _step("signs", "writes Unicode signs as LaTeX commands", _BEYOND_ASCII, lambda text: text.translate(_SIGNS)),
+    _step(
         "spaces",
         "makes all spaces plain",
         r"[\\~{]",
@@ -120,7 +124,7 @@ STEPS = (
             (r"(?<!\\)\\[,;: ]|\\q?quad(?![A-Za-z])|(?<=[^\d\s])~|(?<=\S)~(?=\D)", " "),
         ),
     ),
-    Step(
+    _step(
         "commands",
         "removes commands that only change the looks, and chooses one of several names of a command",
         r"\\",
@@ -136,13 +140,13 @@ STEPS = (
             (rf"\\(?:{_TEXT_COMMANDS})\s*\{{([^{{}}]*)\}}", r" \1 "),
         ),
     ),
-    Step(
+    _step(
         "delimiters",
         "removes delimiters of mathematics and dollar signs, and writes other currencies after the number",
         r"[\\$%€£¥]",
         _rewriting((r"(?<!\\)\\[()\[\]]|\\?\$", ""), (r"\\%", "%"), (r"\A ?([€£¥]) ?(-?\d[\d.,]*)", r"\2 \1")),
     ),
-    Step(
+    _step(
         "degree",
         r"writes ^\circ as a word, and angles of trigonometric functions in radians",
         r"\\(?:circ|degree)",
@@ -151,7 +155,7 @@ STEPS = (
             (r"(\\(?:sin|cos|tan|cot|sec|csc)) ?[({]? ?(\d+(?:\.\d+)?) degree ?[)}]?", r"\1(\\frac{\2\\pi}{180})"),
         ),
     ),
-    Step(
+    _step(
         "functions",
         "writes names of functions and comparisons as LaTeX commands",
         "[a-z<>!]",
@@ -162,7 +166,7 @@ STEPS = (
             (r"!=", r"\\ne "),
         ),
     ),
-    Step(
+    _step(
         "powers of ten",
         r"writes 1e-05 as 1 \times 10^{-05}",
         r"\d[.eE]",
@@ -170,14 +174,14 @@ STEPS = (
             (r"(?<![A-Za-z\\\d.])(\d+(?:\.\d*)?|\.\d+)[eE]([+-]?\d{1,3})(?![A-Za-z\d.])", r"\1 \\times 10^{\2}")
         ),
     ),
-    Step("thousands", "removes separators of thousands", ",", _no_thousands),
-    Step(
+    _step("thousands", "removes separators of thousands", ",", _no_thousands),
+    _step(
         "lists",
         "writes `and` and `or` between values as commas",
         " (?:and|or) ",
         _rewriting((r"(?<=[\d)}\]]),? (?:and|or) (?=[\\\d(\[x-z-])", ", ")),
     ),
-    Step(
+    _step(
         "lead",
         "removes a lead such as `The answer is`, a full stop, and a leading ≈",
         r"\s|[~.]|\\",
@@ -189,7 +193,7 @@ STEPS = (
             (r"\A(?:\\approx|~) ?| \Z", ""),
         ),
     ),
-    Step(
+    _step(
         "remark",
         "removes the parentheses of words after a number",
         r"\)",
