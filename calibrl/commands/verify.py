@@ -22,7 +22,10 @@ def verdict(verifier: str, truth: str, answer: str) -> float:
     except ValidationError as error:
         raise SpecError(f"verifier {verifier!r}: {error.errors()[0]['msg']}") from None
     found = reward.score(f"<think>-</think><answer>{answer}</answer>", truth)
-    return reward.judge(found.text, found.truth) if isinstance(found, NeedsWorker) else found
+    if not isinstance(found, NeedsWorker):
+        return found
+    reward.prepare()
+    return reward.judge(found.text, found.truth)
 
 
 def page(score: float, truth: str, answer: str, *, explain: bool) -> RenderableType:

@@ -2,12 +2,19 @@
 take long.
 """
 
+import logging
 import re
 from collections.abc import Sequence
 from typing import Any
 
 _CHAIN = re.compile(r"(?<![<>!])=|\\approx(?![A-Za-z])")
 _CAPITALS = re.compile(r"(?<![A-Za-z\\_{])[A-Z]{2,}(?![A-Za-z])")  # a line AB, whose letters are no factors
+
+
+def prepare() -> None:
+    """Load and warm up the libraries, which take long to load."""
+    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its time limit is off
+    assert equivalent(r"\frac{1}{2}", "0.5")  # compiles its expressions
 
 
 def equivalent(answer: str, truth: str) -> bool:

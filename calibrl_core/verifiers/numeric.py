@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from calibrl_core.verifiers.base import AnswerVerifier, NeedsWorker, final_answer
-from calibrl_core.verifiers.expressions import value_of
+from calibrl_core.verifiers.expressions import prepare, value_of
 from calibrl_core.verifiers.notation import LONGEST, strip_decoration
 from calibrl_core.verifiers.quantities import Quantity, quantities_agree, read_quantity, split_unit
 
@@ -49,7 +49,7 @@ class NumericReward(AnswerVerifier):
         return float(quantity is not None and expected is not None and quantities_agree(quantity, expected, self._near))
 
     def prepare(self) -> None:
-        value_of("1")  # imports its libraries
+        prepare()
 
     def _near(self, answer: Fraction, truth: Fraction) -> bool:
         difference = abs(answer - truth)

@@ -39,7 +39,7 @@ _GENES = re.compile(r"(?:([a-z])\1){1,4}", re.IGNORECASE)
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 _FIGURES = re.compile(r"\\(?:angle|triangle|parallel|perp|cong|sim|odot)(?![A-Za-z])")
 _CODE = re.compile(r"(?<![A-Za-z\\_])[A-Za-z]+\d|[A-Z][a-z]{2,}|[A-Za-z]{4,}|[^\W\d_A-Za-zα-ωΑ-ΩμΩ]")
-_CODE_LIKE = re.compile(r"\d+(?:-\d+){2,}")  # a number of a phone, an isotope series
+_CODE_LIKE = re.compile(r"\d+(?:-\d+){2,}")  # a phone number
 _ARTICLE = re.compile(r"\A(?:the|an?) (?=[a-z])")
 
 

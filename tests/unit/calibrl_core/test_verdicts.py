@@ -3,6 +3,7 @@ computed in this process.
 """
 
 import json
+import logging
 from collections import defaultdict
 from typing import Any
 
@@ -29,6 +30,14 @@ def verdict(pair: Any) -> float:
 @pytest.mark.parametrize("notation", PAIRS)
 def test_verdicts(notation: str) -> None:
     assert [pair for pair in PAIRS[notation] if verdict(pair) != float(pair["right"])] == []
+
+
+@pytest.mark.parametrize("verifier", [MathReward(), NumericReward()], ids=lambda one: one.type)
+def test_a_prepared_verifier_hides_the_warnings_of_its_library(verifier: MathReward | NumericReward) -> None:
+    library = logging.getLogger("math_verify")
+    library.setLevel(logging.WARNING)
+    verifier.prepare()
+    assert not library.isEnabledFor(logging.WARNING)
 
 
 def test_a_truth_is_right_as_an_answer() -> None:
