@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from calibrl_core.data.image_cells import decode_base64, image_entries
 from calibrl_core.data.schema import DataError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def read_images(entries: Any, folder: Path | None) -> tuple[bytes, ...]:
     Raises:
         DataError: an image is missing, invalid or too large.
     """
-    listed = entries if isinstance(entries, list) else [] if entries is None else [entries]
+    listed = image_entries(entries)
     return tuple(_read(entry, folder) for entry in listed)
 
 
@@ -50,7 +50,7 @@ def _look_up(text: str, folder: Path | None) -> bytes:
             if path.is_relative_to(folder) and path.is_file():
                 return path.read_bytes()
     try:
-        return base64.b64decode(text.rpartition("base64,")[2], validate=True)
+        return decode_base64(text)
     except ValueError:
         if folder is None:
             raise DataError(
