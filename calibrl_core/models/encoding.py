@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import pad
 
-from calibrl_core.data.images import image_size, open_image
+from calibrl_core.data.image_decoding import image_size, open_image
 from calibrl_core.data.prompts import DEFAULT_FORMAT, PromptFormat, messages
 from calibrl_core.data.schema import DataError, Example
 from calibrl_core.models.image_tokens import ImageTokens
@@ -323,7 +323,7 @@ def _pictures(example: Example, form: PromptFormat) -> list[Image.Image]:
         DataError: an image cannot be decoded.
     """
     try:
-        return [_scaled(open_image(data).convert("RGB"), form) for data in example.images]
+        return [_scaled(open_image(data), form) for data in example.images]
     except DataError as problem:
         raise DataError(f"{example.id}: {problem}; replace it or remove the row") from problem
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from calibrl_core.data.images import image_size
+from calibrl_core.data.image_decoding import image_size
 from calibrl_core.data.schema import DataError, Example
 from calibrl_core.models.encoding import PromptEncoder
 from calibrl_core.parent_death import end_with_parent

@@ -4,14 +4,13 @@ import io
 import math
 
 import torch
-from PIL import Image
 from torch import Tensor
 
+from calibrl_core.data.image_decoding import open_image
 from calibrl_core.diagnostics.base import StepBatch
 from calibrl_core.models.policy import Policy
 from calibrl_core.report import Report, SampleCompletion, SampleGroup
 
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 TOKENS = 32_768  # stored per group, shared evenly by its completions; about 50 bytes each
 CHARACTERS = 500_000  # stored per group of completion texts, per prompt and per expert
 CUT = " [...] "  # replaces the middle of a long text
@@ -73,8 +72,7 @@ def _shortened(text: str, limit: int) -> str:
 
 
 def _as_png(data: bytes) -> bytes:
-    if data.startswith(PNG_SIGNATURE):
-        return data
+    """Return an image as the model sees it."""
     buffer = io.BytesIO()
-    Image.open(io.BytesIO(data)).convert("RGB").save(buffer, format="PNG")
+    open_image(data).save(buffer, format="PNG")
     return buffer.getvalue()

@@ -16,7 +16,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from calibrl_core.data.files import RowProblem, read_examples
-from calibrl_core.data.schema import Columns, Example, FileData
+from calibrl_core.data.image_decoding import open_image
+from calibrl_core.data.schema import Columns, DataError, Example, FileData
 from jobs.errors import FieldError, Invalid
 from jobs.postgres_text import storable
 from jobs.processes import sandbox
@@ -91,7 +92,7 @@ def look_into(source: FileData) -> Inspection:
         unpacked += _size(each)
         inspection.has_experts |= each.expert is not None
         if len(inspection.preview) < PREVIEW_ROWS:
-            inspection.preview.append(_preview(inspection.rows, each))
+            _show(inspection, each)
         if inspection.rows > MAX_ROWS or unpacked > MAX_UNCOMPRESSED_BYTES:
             inspection.blame(
                 "file", f"has more than {MAX_ROWS} rows, or more than {MAX_UNCOMPRESSED_BYTES // 10**9} GB uncompressed"
@@ -101,6 +102,13 @@ def look_into(source: FileData) -> Inspection:
         inspection.blame("file", "has no rows")
     inspection.has_columns = sorted(seen)
     return inspection
+
+
+def _show(inspection: Inspection, example: Example) -> None:
+    try:
+        inspection.preview.append(_preview(inspection.rows, example))
+    except DataError as problem:
+        inspection.blame(f"rows.{inspection.rows}", str(problem))
 
 
 def _parquet_faults(source: FileData) -> Iterator[str]:
@@ -147,11 +155,12 @@ def _cut(text: str) -> str:
 
 
 def _thumbnail(data: bytes) -> str:
-    """Return a small copy as a data URL. The reader has opened the image before, so this works."""
-    from PIL import Image
+    """Return a small copy as a data URL.
 
-    with Image.open(io.BytesIO(data)) as image:
-        small = image.convert("RGB")
+    Raises:
+        DataError: its pixels cannot be decoded.
+    """
+    small = open_image(data)
     small.thumbnail((THUMBNAIL, THUMBNAIL))
     buffer = io.BytesIO()
     small.save(buffer, "PNG")

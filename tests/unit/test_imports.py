@@ -23,6 +23,7 @@ CONTRACT = tuple(
         "config",
         "path_bounds",
         "data.files",
+        "data.image_decoding",
         "data.schema",
         "metrics",
         "optimizer_settings",

@@ -17,7 +17,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from calibrl_core import data
-from calibrl_core.data import files, images
+from calibrl_core.data import files, image_decoding
 from calibrl_core.data.files import check_source
 from calibrl_core.data.prompts import INSTRUCTION, messages
 from calibrl_core.data.schema import Columns, DataError, Example, FileData, Turn
@@ -161,7 +161,7 @@ def test_an_image_cut_short_is_a_rows_problem(tmp_path: Path, form: str, cut: in
     cut += 12 * (form == "PNG")  # its last chunk has no pixels
     (tmp_path / "cut").write_bytes(buffer.getvalue()[:-cut])
     source = write(tmp_path / "own.jsonl", [{"question": "q", "answer": "1", "images": "cut"}])
-    assert "row 1: an image cannot be read" in check_source(source, needs_experts=False)[0]
+    assert "row 1: the image" in check_source(source, needs_experts=False)[0]
 
 
 def png_header(width: int, height: int) -> bytes:
@@ -175,14 +175,14 @@ def test_an_image_of_too_many_pixels_is_refused_by_its_header(tmp_path: Path) ->
     large = base64.b64encode(png_header(8_000, 7_000)).decode()
     source = write(tmp_path / "own.jsonl", [{"question": "q", "answer": "1", "images": large}])
     (problem,) = check_source(source, needs_experts=False)
-    assert problem.endswith("row 1: an image has 8000 x 7000 pixels; the limit is 50 million: make it smaller")
+    assert problem.endswith("row 1: the image has 8000 x 7000 pixels; the limit is 50 million: make it smaller")
 
 
 def test_the_most_pixels_are_allowed(tmp_path: Path, png: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     source = write(tmp_path / "own.jsonl", [{"question": "q", "answer": "1", "images": base64.b64encode(png).decode()}])
-    monkeypatch.setattr(images, "MOST_PIXELS", 16)
+    monkeypatch.setattr(image_decoding, "MOST_PIXELS", 16)
     assert check_source(source, needs_experts=False) == []
-    monkeypatch.setattr(images, "MOST_PIXELS", 15)
+    monkeypatch.setattr(image_decoding, "MOST_PIXELS", 15)
     assert "4 x 4 pixels" in check_source(source, needs_experts=False)[0]
 
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from calibrl_core import data
-from calibrl_core.data.images import image_size
+from calibrl_core.data.image_decoding import image_size
 from calibrl_core.data.schema import DataError, Example, FileData
 from calibrl_core.models.policy import Policy
 
@@ -49,7 +49,7 @@ def test_a_jpeg_without_its_end_is_decoded_at_load(tmp_path: Path) -> None:
     """Its pixels decide. Bytes of an end in the header, such as a preview's, do not count."""
     buffer = io.BytesIO()
     Image.radial_gradient("L").save(buffer, "JPEG", comment=b"\xff\xd9")
-    with pytest.raises(DataError, match="row 2: an image cannot be read"):
+    with pytest.raises(DataError, match="row 2: the image is a JPEG image that is damaged or incomplete"):
         load(tmp_path, buffer.getvalue(), buffer.getvalue()[:-200])
 
 
