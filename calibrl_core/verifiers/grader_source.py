@@ -1,0 +1,64 @@
+"""Checks of the source of a user's `grade`, without running it."""
+
+import ast
+import sys
+from functools import cache
+
+MOST_SOURCE = 256 * 1024  # bytes of UTF-8
+FUNCTION = "grade"
+
+
+def check_source(source: str) -> None:
+    """Check that a source compiles and has a function `grade(sample, item)`.
+
+    Raises:
+        ValueError: it does not; the message has the line.
+    """
+    try:
+        size = len(source.encode())
+    except UnicodeEncodeError as error:
+        raise ValueError(f"character {error.start} is half a surrogate pair: remove it") from error
+    if size > MOST_SOURCE:
+        raise ValueError(f"{size} bytes are too long; at most {MOST_SOURCE} bytes")
+    try:
+        tree = ast.parse(source)
+        compile(tree, "source", "exec", dont_inherit=True)
+    except SyntaxError as error:
+        raise ValueError(f"line {error.lineno}: {error.msg}") from error
+    except ValueError as error:  # NUL
+        raise ValueError(f"the source does not compile: {error}") from error
+    except (RecursionError, MemoryError) as error:
+        raise ValueError("the source is nested too deeply to compile: write it in shorter expressions") from error
+    _check_function(tree)
+
+
+def _check_function(tree: ast.Module) -> None:
+    found: ast.stmt | None = None
+    for node in tree.body:  # the last definition counts
+        named = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and node.name == FUNCTION
+        found = node if named else found
+    if found is None:
+        raise ValueError("there is no function 'grade': define def grade(sample, item) at the top level")
+    if not isinstance(found, ast.FunctionDef):
+        raise ValueError(f"line {found.lineno}: 'grade' must be a plain function: def grade(sample, item)")
+    arguments = found.args
+    places = len(arguments.posonlyargs) + len(arguments.args)
+    required = places - len(arguments.defaults)
+    unset = any(default is None for default in arguments.kw_defaults)
+    if required > 2 or (places < 2 and not arguments.vararg) or unset:
+        raise ValueError(f"line {found.lineno}: 'grade' must take two arguments: def grade(sample, item)")
+
+
+@cache
+def imported_names(source: str) -> list[str]:
+    """Return the packages of the top level that a source imports anywhere, without `__main__` and relative ones."""
+    names = set[str]()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.partition(".")[0])
+    return sorted(names - {"__main__"} - _WITH_EFFECTS)
+
+
+_WITH_EFFECTS = {"antigravity", "this"} & sys.stdlib_module_names
