@@ -107,7 +107,7 @@ def copy_seconds(size: int) -> float:
 
 def steps() -> Iterator[report.Row]:
     """Compare runs of `rollout.max_staleness` 1 with those of 0: their rewards at the end, and the time of a step."""
-    Scorer.score_all = score_by_letters  # type: ignore[method-assign]
+    Scorer.grade = score_by_letters  # type: ignore[method-assign]
     ahead, in_turns = ([run(staleness, seed) for seed in SEEDS] for staleness in (1, 0))
     for seed, *both in zip(SEEDS, ahead, in_turns, strict=True):
         ours, peer = (mean(step["reward/mean"] for step in values[-LAST:]) for values in both)

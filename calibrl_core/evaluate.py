@@ -44,7 +44,7 @@ from calibrl_core.run.model_check import checked
 from calibrl_core.run.process import run_process
 from calibrl_core.run.template_check import check_template
 from calibrl_core.verifiers.base import answer_form
-from calibrl_core.verifiers.scorer import Scorer, check_verdicts
+from calibrl_core.verifiers.scorer import Scorer, check_needed, check_verdicts
 
 ANSWERS_FILE = "answers.jsonl"
 GREEDY = ("accuracy", "strict_accuracy", "format_rate", "length_mean", "truncated_share")  # others need samples
@@ -66,7 +66,8 @@ def evaluate(
     Raises:
         DataError: rows are invalid.
         ModelError: a model cannot be evaluated as configured.
-        NoVerdictError: a verifier gave no verdict on any completion of a model and dataset.
+        NoVerdictError: a verifier gave no verdict on any completion of a model and dataset, or none that its
+            `on_failure: stop` requires.
         PluginError: a verifier is missing or cannot be loaded.
         OSError: files.
         torch.OutOfMemoryError: memory.
@@ -226,6 +227,7 @@ class _Evaluation:
         )
         parts = [known] if known.examples else []
         for batch in answer_batches(engine, rest, self.scorer, request, self.ranks):
+            check_needed([self.scorer.stop_reason(score for row in batch.scores for score in row)])
             if self.ranks.first:
                 self.stored.append(part, batch)
             parts.append(batch)

@@ -3,7 +3,7 @@
     python -m calibrl_core.rescore FILE REPORT
 
 FILE: JSON `{"rewards": [...], "completions": [[text, truth], ...]}`. REPORT gets one line per completion, in order:
-`{"reward", "passed", "by_verifier", "strict", "failure", "failed"}`. Lines are written in batches, so that the results
+the fields of `calibrl_core.verifiers.scorer.Score`. Lines are written in batches, so that the results
 up to that point remain if this process is killed. If a verifier cannot be loaded, the last line is
 `{"fault": reason}`.
 """

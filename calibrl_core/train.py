@@ -51,7 +51,7 @@ from calibrl_core.step.learners import Learner, ReinforcementLearner, StepResult
 from calibrl_core.step.optimizer import GradientStep, learning_rate, make_optimizer, set_learning_rate
 from calibrl_core.step.prompt_source import PromptSource
 from calibrl_core.step.update import Updater
-from calibrl_core.verifiers.scorer import Score, Scorer
+from calibrl_core.verifiers.scorer import NoVerdictError, Score, Scorer
 
 
 def train(config: TrainConfig, report: Report, should_stop: Callable[[], bool], ranks: Ranks = ALONE) -> dict[str, Any]:
@@ -63,6 +63,7 @@ def train(config: TrainConfig, report: Report, should_stop: Callable[[], bool], 
         LaunchError: settings do not fit the number of processes.
         ModelError: the model cannot be trained as configured.
         NonFiniteError: too many updates in a row are not finite.
+        NoVerdictError: a verdict is missing that the settings require; the steps before are in a checkpoint.
         QuotaError: the checkpoints that must be kept need too much disk.
         ResumeError: the checkpoint in the run folder is of a run with other data, base model or fixed settings.
         OSError: files.
@@ -74,7 +75,11 @@ def train(config: TrainConfig, report: Report, should_stop: Callable[[], bool], 
         run.validate_before_training()
         ended = run.reached_target or run.state.step >= run.steps
         while not ended and not run.paused_by and not ranks.any_process(should_stop()):
-            ended = run.advance()
+            try:
+                ended = run.advance()
+            except NoVerdictError:
+                run.save_unchanged()
+                raise
         if ended:
             report.emit("progress", step=run.state.step, steps_total=run.state.step)  # a target can end the run early
         run.save_if_new()
@@ -122,6 +127,7 @@ class _Run:
         self.solved = SolvedPrompts(self.state.solved)
         self.health = HealthMonitor(config.health, self.state.health)
         self.paused_by: Alert | None = None
+        self.order_before: dict[str, Any] | None = None  # place in the data before a step that is not complete yet
         self.failures: dict[str, str] = {}  # first reason of each verifier that gave no verdict, by label
 
     def _make_prompts(self, examples: Sequence[Example], closing: ExitStack) -> PromptSource:
@@ -229,6 +235,7 @@ class _Run:
         set_learning_rate(self.optimizer, learning_rate(config.optimizer, step, self.steps))
         encoder = self.policy.encoder
         encodings = encoder.encodings
+        self.order_before = self.order.state()
         with encoder.held():
             result = self.learner.step(step, self.prompts.next_step())
         metrics = {**result.metrics, **memory_bytes(self.policy.device)}
@@ -237,6 +244,7 @@ class _Run:
             for ratios in self.ranks.gather_everywhere(result.pass_ratios):
                 self.order.observe(ratios)
         self.state.step += 1
+        self.order_before = None
         last = self.state.step == self.steps
         if result.batch is not None:
             ids = [example.id for example in result.batch.examples]
@@ -255,7 +263,7 @@ class _Run:
         for name, (edges, counts) in result.histograms.items():
             self.report.emit("histogram", step=step, name=name, edges=edges, counts=counts)
         if result.batch is not None:
-            self._report_failures(result.batch.scores)
+            self._report_failures([*result.batch.scores, *result.failed])
         if result.batch is not None and (step == 1 or last or step % samples.every_steps == 0):
             report_groups(self.report, step, self.policy, result.batch, samples.groups)
         self.report.emit("metrics", step=step, values=metrics)
@@ -265,7 +273,7 @@ class _Run:
         for score in scores:
             if score.failure and score.failed[0] not in self.failures:
                 self.failures[score.failed[0]] = score.failure
-                what = "a verdict failed and counts as 0 (reward/verifier_failures counts them)"
+                what = f"a verdict is missing (verdict/failures/{score.failed[0]} counts them)"
                 self._log("warning", f"{what}: {score.failure}")
 
     def pause_message(self, alert: Alert) -> str:
@@ -291,10 +299,10 @@ class _Run:
             self._log("info", f"validation/accuracy {accuracy:.3f} reached stop_at_accuracy: the run ends here")
         return self.config.checkpoints.keep_best is not None
 
-    def _save(self, metrics: dict[str, float]) -> None:
+    def _save(self, metrics: dict[str, float], order: dict[str, Any] | None = None) -> None:
         self.state.metrics = {name: value for name, value in metrics.items() if name.startswith("validation/")}
         self.state.solved, self.state.health = self.solved.state(), self.health.state()
-        self.state.identity, self.state.order = self.identity.values, self.order.state()
+        self.state.identity, self.state.order = self.identity.values, order or self.order.state()
         path = self.checkpoints.save(self.policy, self.optimizer, self.state)
         self.saved_step = self.state.step
         if not self.ranks.first:
@@ -319,6 +327,11 @@ class _Run:
         """Write a checkpoint of the current step, unless it exists."""
         if self.state.step > self.saved_step:
             self._save({})
+
+    def save_unchanged(self) -> None:
+        """Write a checkpoint of the last whole step, unless it exists: the step that has failed is taken again."""
+        if self.state.step > self.saved_step:
+            self._save({}, self.order_before)
 
     def result(self) -> dict[str, Any]:
         """Return the summary of the run; empty in all processes that do not write checkpoints."""

@@ -23,6 +23,7 @@ from calibrl_core.step.optimizer import GradientStep, make_optimizer
 from calibrl_core.step.prompt_source import PromptSource
 from calibrl_core.step.update import Updater
 from calibrl_core.verifiers.exact import ExactReward
+from calibrl_core.verifiers.reward_input import RewardInput
 from calibrl_core.verifiers.scorer import Score, Scorer
 
 PHASES = ("image", "rollout", "reward", "expert", "update")
@@ -33,9 +34,9 @@ class HashedRewards(Scorer):
 
     equal = False
 
-    def score_all(self, completions: Sequence[str], truths: Sequence[str]) -> list[Score]:
+    def grade(self, inputs: Sequence[RewardInput]) -> list[Score]:
         """Return the reward of each completion. The truth of a prompt is its number: see `Case.examples`."""
-        values = [reward(text, int(number), equal=self.equal) for text, number in zip(completions, truths, strict=True)]
+        values = [reward(seen.completion, int(seen.truth), equal=self.equal) for seen in inputs]
         return [Score(by_verifier={"hash": value}, reward=value, passed=value > 0.5, strict=False) for value in values]
 
 

@@ -5,7 +5,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from calibrl.specfile import SpecError
-from calibrl_core.verifiers.base import NeedsWorker
+from calibrl_core.verifiers.base import Deferred
 from calibrl_core.verifiers.explain import Reading, read
 from calibrl_core.verifiers.registry import Reward
 
@@ -22,7 +22,7 @@ def verdict(verifier: str, truth: str, answer: str) -> float:
     except ValidationError as error:
         raise SpecError(f"verifier {verifier!r}: {error.errors()[0]['msg']}") from None
     found = reward.score(f"<think>-</think><answer>{answer}</answer>", truth)
-    if not isinstance(found, NeedsWorker):
+    if not isinstance(found, Deferred):
         return found
     reward.prepare()
     return reward.judge(found.text, found.truth)

@@ -3,7 +3,7 @@
 import os.path
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from calibrl_core.data.prompts import IMAGE_TAG
 from calibrl_core.data.readers import BATCH, RawRow, image_folder, parse_row, read_count, read_rows
 from calibrl_core.data.row_checks import Row
 from calibrl_core.data.row_formats import FORMATS, RowFormat, check_format, detect_format
+from calibrl_core.data.row_items import row_item
 from calibrl_core.data.schema import Columns, DataError, Example, FileData, HubData
 
 SHOWN = 20  # problems in a message; the rest are counted
@@ -212,4 +213,4 @@ def _example(form: RowFormat, row: Row, answers_later: bool) -> Example:
     tags = sum(len(IMAGE_TAG.findall(text)) for text in texts)
     if tags > len(example.images):
         raise DataError(f"the prompt has {tags} <image> tags, but the row has {len(example.images)} images")
-    return example
+    return replace(example, item=row_item(row.values))

@@ -63,7 +63,7 @@ class DataOrder:
 
     def state(self) -> dict[str, Any]:
         """Return the state to continue with after the current step, as JSON values."""
-        place = {"position": self._position, "waiting": self._waiting}
+        place = {"position": self._position, "waiting": list(self._waiting)}
         return place | ({"measured": self._measured, "sorted": self._sorted} if self._curriculum == "measured" else {})
 
     def next_step(self) -> list[Example]:

@@ -1,12 +1,14 @@
 """Settings that name a dataset, and the example that every reader yields."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, Tag, ValidationInfo, field_validator
 
 from calibrl_core.settings_base import StrictSettings, one_of
+from calibrl_core.verifiers.reward_input import RewardInput
 
 Split = Literal[
     "train",
@@ -180,6 +182,18 @@ class Example:
     data_source: str | None = None  # `data_source` of the row, for results per source
     pass_ratio: float | None = None  # 0 to 1: share of right answers of a reference model
     asks_for_answer: bool = True  # False: leave the prompt unchanged, without the request for an <answer>
+    item: Mapping[str, Any] = field(default_factory=dict, repr=False)  # the row's columns that rewards see
+
+
+def completed(examples: Sequence[Example], texts: Sequence[str]) -> list[RewardInput]:
+    """Return what a reward sees of each completion. `texts`: groups of equal size, one per example, in order."""
+    size = len(texts) // max(1, len(examples))
+    groups = [tuple(texts[index * size : (index + 1) * size]) for index in range(len(examples))]
+    return [
+        RewardInput(text, example.answer, example.question, example.images, example.item, group)
+        for example, group in zip(examples, groups, strict=True)
+        for text in group
+    ]
 
 
 class DataError(ValueError):

@@ -1,7 +1,10 @@
-"""Family reward/: rewards of the rollouts."""
+"""Families reward/ and verdict/: rewards of the rollouts, and the work for them."""
+
+from collections import Counter
+from collections.abc import Sequence
 
 from calibrl_core.diagnostics.base import StepBatch
-from calibrl_core.verifiers.scorer import failure_counts
+from calibrl_core.verifiers.scorer import Score, failure_counts
 
 
 def reward(batch: StepBatch) -> dict[str, float]:
@@ -19,4 +22,18 @@ def reward(batch: StepBatch) -> dict[str, float]:
     }
     for name in batch.scores[0].by_verifier:
         values[f"reward/{name}"] = sum(score.by_verifier[name] for score in batch.scores) / count
+    return values | _verdicts(batch.scores)
+
+
+def _verdicts(scores: Sequence[Score]) -> dict[str, float]:
+    """Return time, failures and known verdicts of each verifier that did not find all of its verdicts at once."""
+    failed, known = failure_counts(scores), Counter(label for score in scores for label in score.cached)
+    seconds = Counter[str]()
+    for score in scores:
+        seconds.update(score.seconds)
+    values = dict[str, float]()
+    for label in sorted({*failed, *known, *seconds}):
+        values[f"verdict/seconds/{label}"] = float(seconds[label])
+        values[f"verdict/failures/{label}"] = float(failed[label])
+        values[f"verdict/cached/{label}"] = float(known[label])
     return values

@@ -21,10 +21,14 @@ class SampledGroups:
         self._rewards: list[Tensor] = []
         self._right = self._strict = self._truncated = self._tokens = 0
         self._entropy = 0.0
+        self._dropped = 0
         self._failures: Counter[str] = Counter()
 
-    def add(self, rewards: Tensor, rollouts: Rollouts, scores: Sequence[Score]) -> None:
-        """Add groups. rewards: `[P, G]`, those that advantages are computed from. scores: one per rollout."""
+    def add(self, rewards: Tensor, rollouts: Rollouts, scores: Sequence[Score], *, dropped: int = 0) -> None:
+        """Add groups. rewards: `[P, G]`, those that advantages are computed from. scores: one per rollout. dropped: the
+        number of groups that leave the step for lack of a verdict.
+        """
+        self._dropped += dropped
         self._rewards.append(rewards)
         self._right += sum(score.passed for score in scores)
         self._strict += sum(score.strict for score in scores)
@@ -33,13 +37,17 @@ class SampledGroups:
         self._tokens += int(rollouts.mask.sum())
         self._entropy += rollouts.entropies[rollouts.mask].sum(dtype=torch.float64).item()
 
+    def dropped_metrics(self) -> dict[str, float]:
+        """Return the number of groups that leave the step for lack of a verdict, if there are any."""
+        return {"verdict/dropped_groups": float(self._dropped)} if self._dropped else {}
+
     def metrics(self) -> dict[str, float]:
         """Return the metrics of the same name without `sampled/`, over all sampled groups, and the number of sampled
         prompts.
         """
         rewards = torch.cat(self._rewards)  # [P, G]
         rollouts = rewards.numel()
-        return {
+        return self.dropped_metrics() | {
             "exploration/sampled_prompts": float(len(rewards)),
             "sampled/reward/mean": rewards.mean().item(),
             "sampled/reward/std": rewards.std(unbiased=False).item(),

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibrl_core.bootstrap import intervals
-from calibrl_core.data.schema import Example
+from calibrl_core.data.schema import Example, completed
 from calibrl_core.distributed.ranks import ALONE, Ranks
 from calibrl_core.rollout.base import RolloutEngine, SamplingRequest
 from calibrl_core.verifiers.base import AnswerForm, final_answer, follows_format
@@ -101,13 +101,12 @@ def answer_batches(
 def _answers(engine: RolloutEngine, examples: Sequence[Example], scorer: Scorer, request: SamplingRequest) -> Answers:
     samples = request.group_size
     rollouts = engine.generate(examples, request)
-    truths = [example.answer for example in examples for _ in range(samples)]
     counts = rollouts.mask.sum(-1)
     logprobs = rollouts.logprobs.double().sum(-1) / counts
     return Answers(
         examples=examples,
         texts=_rows(rollouts.texts, samples),
-        scores=_rows(scorer.score_all(rollouts.texts, truths), samples),
+        scores=_rows(scorer.grade(completed(examples, rollouts.texts)), samples),
         lengths=counts.view(-1, samples).cpu().numpy(),
         truncated=rollouts.truncated.view(-1, samples).cpu().numpy(),
         logprobs=logprobs.view(-1, samples).cpu().numpy(),

@@ -12,7 +12,7 @@ from calibrl_core.evaluation.expert_probe import ExpertProbe
 from calibrl_core.models.policy import Policy
 from calibrl_core.rollout.base import RolloutEngine, SamplingRequest
 from calibrl_core.verifiers.base import answer_form
-from calibrl_core.verifiers.scorer import Scorer
+from calibrl_core.verifiers.scorer import Scorer, check_needed, labels_with
 
 _SEED = 2**32 - 1  # at the place of training's step in the seed, so that validation draws other numbers
 
@@ -34,6 +34,7 @@ class Validator:
         self._examples, self._policy, self._engine, self._scorer = examples, policy, engine, scorer
         self._probe = ExpertProbe(examples, config)
         self._ranks = ranks
+        self._stops = bool(labels_with(config.rewards, "stop"))
 
     @property
     def before_training(self) -> bool:
@@ -49,10 +50,16 @@ class Validator:
         the number of steps that the run has taken.
 
         Each process samples its slice of the prompts; all processes get the metrics of all prompts.
+
+        Raises:
+            NoVerdictError: a verdict is missing that `on_failure: stop` requires.
         """
         place = self._ranks.my_slice(len(self._examples))
         with self._engine.sampling(step):
             own = self._sample(step, self._examples[place.start : place.stop], place.start)
+        if self._stops:
+            reason = self._scorer.stop_reason(score for row in own.scores for score in row)
+            check_needed(self._ranks.gather_everywhere(reason))
         parts = self._ranks.gather(own)
         with self._policy.weights.gathered():  # only the first process measures
             values = None if parts is None else self._measure(concatenate(parts))

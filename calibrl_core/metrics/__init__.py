@@ -8,13 +8,14 @@ from calibrl_core.metrics.accuracy import EVALUATION, VALIDATION
 from calibrl_core.metrics.base import Direction, Metric, MetricFamily, find
 from calibrl_core.metrics.expert import EXPERT
 from calibrl_core.metrics.installed import installed_descriptions
-from calibrl_core.metrics.sampling import EXPLORATION, LENGTH, RARENESS, REWARD, SAMPLED
+from calibrl_core.metrics.sampling import EXPLORATION, LENGTH, RARENESS, REWARD, SAMPLED, VERDICT
 from calibrl_core.metrics.update import LOSS, PERF, RATIO
 
 __all__ = ["FAMILIES", "HISTOGRAMS", "Direction", "Metric", "MetricFamily", "describe", "find", "look_up"]
 
 FAMILIES = (
     REWARD,
+    VERDICT,
     EXPLORATION,
     SAMPLED,
     RARENESS,

@@ -59,6 +59,41 @@ REWARD = MetricFamily(
     ),
 )
 
+VERDICT = MetricFamily(
+    "verdict/",
+    (
+        Metric(
+            "verdict/seconds/<verifier>",
+            "s",
+            "Time of one verifier: the sum over all verdicts that worker processes or services gave. They work in "
+            "parallel, so that the step can take less.",
+            "It should be small beside `perf/rollout_seconds` times the number of workers.",
+            "down",
+        ),
+        Metric(
+            "verdict/failures/<verifier>",
+            "completions",
+            "Scores that one verifier failed to give. `on_failure` of the verifier decides what follows.",
+            "Any value above 0 needs attention: look for the verifier in the log.",
+            "down",
+        ),
+        Metric(
+            "verdict/cached/<verifier>",
+            "completions",
+            "Verdicts of one verifier that were known, because it had judged equal content before in the run.",
+            "It rises as completions become alike.",
+        ),
+        Metric(
+            "verdict/dropped_groups",
+            "groups",
+            "Groups that left the step because a verifier with `on_failure: drop_group` gave no verdict.",
+            "Any value above 0 needs attention: the step learned from fewer groups, or sampled others.",
+            "down",
+        ),
+    ),
+    "Verifiers that find all verdicts of a step at once, from plain text, have no such metrics.",
+)
+
 EXPLORATION = MetricFamily(
     "exploration/",
     (

@@ -3,7 +3,7 @@ other prompts. Which groups it refuses is the algorithm's hook `keeps_groups`.""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +28,12 @@ class ScoredRollouts:
         """`[P, G]` bool."""
         device = self.rollouts.mask.device
         return torch.tensor([score.passed for score in self.scores], device=device).view(len(self.examples), -1)
+
+    def complete(self, needed: Collection[str]) -> Tensor:
+        """Return which groups have all verdicts of the verifiers with these labels, `[P]` bool."""
+        has_all = [not {*score.failed} & {*needed} for score in self.scores]
+        device = self.rollouts.mask.device
+        return torch.tensor(has_all, device=device).view(len(self.examples), -1).all(-1)
 
     def groups(self, prompts: Sequence[int]) -> ScoredRollouts:
         """Return the groups of these prompts (indices), in this order."""
@@ -55,9 +61,10 @@ def replace_groups(
     keeps: Callable[[ScoredRollouts], Tensor],
     draw: Callable[[int, int], ScoredRollouts | None],
     attempts: int,
+    complete: Callable[[ScoredRollouts], Tensor],
 ) -> ScoredRollouts:
     """Return at least as many groups as `first` has: all that `keeps` accepts, then refused groups of `first` if too
-    few.
+    few. Groups that are not complete are never returned, so that there can be fewer.
 
     Each call of `draw` asks for as many prompts as are probably needed, by the share of groups accepted so far.
 
@@ -67,18 +74,24 @@ def replace_groups(
         draw: `draw(attempt, count)` samples at most `count` other prompts; attempts count from 1. None: no prompt is
             left.
         attempts: the largest number of calls of `draw`.
+        complete: which groups have all verdicts that they need, `[P]` bool.
     """
+
+    def chosen(groups: ScoredRollouts) -> list[int]:
+        return _places(keeps(groups) & complete(groups))
+
     size = sampled = len(first.examples)
-    kept_prompts = _kept(first, keeps)
+    kept_prompts = chosen(first)
     kept = first.groups(kept_prompts)
-    refused = first.groups(sorted({*range(size)} - {*kept_prompts}))
+    refused = first.groups(sorted({*_places(complete(first))} - {*kept_prompts}))
     for attempt in range(1, attempts + 1):
         missing = size - len(kept.examples)
         if missing <= 0 or (more := draw(attempt, _needed(missing, len(kept.examples), sampled, size))) is None:
             break
         sampled += len(more.examples)
-        kept = concatenate(kept, more.groups(_kept(more, keeps)))
-    return concatenate(kept, refused.groups(range(size - len(kept.examples))))
+        kept = concatenate(kept, more.groups(chosen(more)))
+    missing = size - len(kept.examples)
+    return concatenate(kept, refused.groups(range(min(missing, len(refused.examples)))))
 
 
 def _needed(missing: int, accepted: int, sampled: int, most: int) -> int:
@@ -86,8 +99,8 @@ def _needed(missing: int, accepted: int, sampled: int, most: int) -> int:
     return most if accepted == 0 else min(most, -(-missing * sampled // accepted))
 
 
-def _kept(groups: ScoredRollouts, keeps: Callable[[ScoredRollouts], Tensor]) -> list[int]:
-    return keeps(groups).nonzero().squeeze(-1).tolist()
+def _places(chosen: Tensor) -> list[int]:
+    return chosen.nonzero().squeeze(-1).tolist()
 
 
 def concatenate(first: ScoredRollouts, second: ScoredRollouts) -> ScoredRollouts:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from calibrl_core.algorithms import PolicyGradientSettings
 from calibrl_core.config import TrainConfig
-from calibrl_core.data.schema import Example
+from calibrl_core.data.schema import Example, completed
 from calibrl_core.diagnostics.base import Experts
 from calibrl_core.models.policy import Policy
 from calibrl_core.step.advantages import expert_advantages
@@ -67,14 +67,16 @@ def with_chosen_experts(
     *,
     normalise_by_std: bool,
 ) -> Experts:
-    """Return `experts` with those `indices` (indices) in the update, scored and compared with their groups.
+    """Return `experts` with those `indices` (indices) in the update, scored and compared with their groups. An expert
+    without all verdicts stays out.
 
     rewards `[P, G]` float64, of the rollouts.
     """
-    scores = scorer.score_all([examples[i].expert or "" for i in indices], [examples[i].answer for i in indices])
+    chosen = [examples[index] for index in indices]
+    scores = scorer.grade(completed(chosen, [example.expert or "" for example in chosen]))
     joins = torch.zeros(len(examples), dtype=torch.bool, device=rewards.device)  # [P]
     expert_rewards = torch.zeros(len(examples), dtype=torch.float64, device=rewards.device)  # [P]
     for index, score in zip(indices, scores, strict=True):
-        joins[index], expert_rewards[index] = True, score.reward
+        joins[index], expert_rewards[index] = score.failure is None, score.reward
     advantages = expert_advantages(expert_rewards, rewards, normalise_by_std=normalise_by_std)
     return replace(experts, joins=joins, advantages=advantages.masked_fill(~joins, 0.0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from calibrl_core.algorithms import PolicyGradientSettings, SupervisedSettings
 from calibrl_core.config import TrainConfig
-from calibrl_core.data.schema import Example
+from calibrl_core.data.schema import Example, completed
 from calibrl_core.diagnostics import diagnose, histograms
 from calibrl_core.diagnostics.base import StepBatch
 from calibrl_core.diagnostics.histograms import Histogram
@@ -30,7 +30,9 @@ from calibrl_core.step.prompt_source import PromptSource
 from calibrl_core.step.token_logprobs import micro_batches, padded_to_equal_passes
 from calibrl_core.step.update import Updater
 from calibrl_core.verifiers.base import answer_form
-from calibrl_core.verifiers.scorer import Scorer
+from calibrl_core.verifiers.scorer import NoVerdictError, Score, Scorer, check_needed, labels_with
+
+SHOWN_FAILURES = 16  # kept for messages, of each sampling
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class StepResult:
     batch: StepBatch | None = None  # of all processes
     # Share of completions that passed, by the ID of each prompt that this process sampled.
     pass_ratios: dict[str, float] = field(default_factory=dict)
+    failed: Sequence[Score] = ()  # without all verdicts, some of those in groups that were sampled and left the step
 
 
 class Learner(Protocol):
@@ -91,10 +94,13 @@ class ReinforcementLearner:
         self._steps = steps
         self._begun: int | None = None  # the last step whose rollouts were begun ahead
         self._pass_ratios: dict[str, float] = {}  # of the current step
+        self._failed: list[Score] = []  # of the current step, see `StepResult`
+        self._needed = labels_with(config.rewards, "drop_group")  # verifiers whose verdicts a group must have
+        self._stops = bool(labels_with(config.rewards, "stop"))
 
     def step(self, step: int, examples: Sequence[Example]) -> StepResult:
         """Take the step: see `Learner.step`."""
-        clock, self._pass_ratios = _Clock(), {}
+        clock, self._pass_ratios, self._failed = _Clock(), {}, []
         # The vision features of a step's images are kept: rollouts and experts show the same images.
         with self._policy.images.cached():
             with ExitStack() as sampling:
@@ -116,7 +122,8 @@ class ReinforcementLearner:
         whole = gather_batch(replace(batch, ratios=ratios), self._ranks, self._policy.device)
         if whole is None:
             return StepResult(metrics, pass_ratios=self._pass_ratios)
-        return StepResult(diagnose(whole) | metrics, histograms(whole, self._config), whole, self._pass_ratios)
+        values = diagnose(whole) | metrics
+        return StepResult(values, histograms(whole, self._config), whole, self._pass_ratios, self._failed)
 
     def _rollouts(
         self, step: int, examples: Sequence[Example], clock: _Clock
@@ -130,7 +137,9 @@ class ReinforcementLearner:
         if free:
             self._begin(step + 1, clock)
         groups = self._sample(step, 0, examples, clock)
-        if attempts:
+        if self._stops:
+            check_needed(self._ranks.gather_everywhere(self._scorer.stop_reason(groups.scores if groups else ())))
+        if attempts or self._any_incomplete(groups):
             groups, first_prompt, extra = self._resample(step, groups, attempts, clock)
         if not free:
             self._begin(step + 1, clock)
@@ -163,19 +172,29 @@ class ReinforcementLearner:
             first_row=first_prompt * rollout.group_size,
         )
 
+    def _any_incomplete(self, groups: ScoredRollouts | None) -> bool:
+        """Return if a group of any process lacks a verdict without which it must leave the step."""
+        own = groups is not None and not groups.complete(self._needed).all()
+        return bool(self._needed) and self._ranks.any_process(bool(own))
+
     def _resample(
         self, step: int, first: ScoredRollouts | None, attempts: int, clock: _Clock
     ) -> tuple[ScoredRollouts, int, dict[str, float]]:
-        """Replace refused groups of all processes; return this process's share, the global number of its first prompt,
-        and metrics of all sampled groups.
+        """Replace refused groups of all processes, and remove those without all verdicts; return this process's share,
+        the global number of its first prompt, and metrics of all sampled groups.
 
         Every process gathers all groups and decides alike, so that all sample the same number of times.
         """
-        seen = SampledGroups()
+        seen, algorithm = SampledGroups(), self._algorithm
+
+        def complete(groups: ScoredRollouts) -> Tensor:
+            return groups.complete(self._needed)
 
         def gathered(groups: ScoredRollouts | None) -> ScoredRollouts:
             whole = gather_sampled(groups, self._ranks, self._policy.device)
-            seen.add(self._rewards(whole), whole.rollouts, whole.scores)
+            check_needed([self._scorer.stop_reason(whole.scores)])
+            self._failed += [score for score in whole.scores if score.failure][:SHOWN_FAILURES]
+            seen.add(self._rewards(whole), whole.rollouts, whole.scores, dropped=int((~complete(whole)).sum()))
             return whole
 
         def draw(attempt: int, count: int) -> ScoredRollouts | None:
@@ -183,11 +202,13 @@ class ReinforcementLearner:
             return gathered(self._sample(step, attempt, examples, clock)) if examples else None
 
         def keeps(groups: ScoredRollouts) -> Tensor:
-            return self._algorithm.keeps_groups(groups.passed, self._rewards(groups))
+            rewards = self._rewards(groups)
+            return algorithm.keeps_groups(groups.passed, rewards) if attempts else complete(groups)
 
-        whole = replace_groups(gathered(first), keeps, draw, attempts)
+        whole = replace_groups(gathered(first), keeps, draw, attempts, complete)
+        check_enough(len(whole.examples), algorithm, self._ranks, self._needed)
         mine = self._ranks.my_slice(len(whole.examples))
-        return whole.groups(mine), mine.start, seen.metrics()
+        return whole.groups(mine), mine.start, seen.metrics() if attempts else seen.dropped_metrics()
 
     def _sample(self, step: int, attempt: int, examples: Sequence[Example], clock: _Clock) -> ScoredRollouts | None:
         """Sample and score this process's share of `examples`; None if its share is empty."""
@@ -201,8 +222,7 @@ class ReinforcementLearner:
             request = self._request(step, attempt, mine.start)
             rollouts = self._engine.generate(examples, request)  # [B, T], B = P * G
         with clock("reward"):
-            truths = [example.answer for example in examples for _ in range(rollouts.group_size)]
-            scored = ScoredRollouts(examples, rollouts, self._scorer.score_all(rollouts.texts, truths))
+            scored = ScoredRollouts(examples, rollouts, self._scorer.grade(completed(examples, rollouts.texts)))
         ratios = scored.passed.double().mean(-1).tolist()  # [P]
         self._pass_ratios |= {example.id: ratio for example, ratio in zip(examples, ratios, strict=True)}
         return scored
@@ -245,6 +265,20 @@ class ReinforcementLearner:
             ),
             experts=experts,
             form=answer_form(self._config.rewards),
+        )
+
+
+def check_enough(groups: int, algorithm: PolicyGradientSettings, ranks: Ranks, labels: Collection[str]) -> None:
+    """Check that each process and each mini-batch has a group with all verdicts.
+
+    Raises:
+        NoVerdictError: one has none.
+    """
+    needed = max(ranks.world, 1 if algorithm.mini_batch_rows else algorithm.mini_batches)
+    if groups < needed:
+        raise NoVerdictError(
+            f"rewards: only {groups} groups of the step have verdicts of {', '.join(sorted(labels))} (on_failure: "
+            f"drop_group), and an update needs {needed}; see the first failure in the log, fix it, then resume"
         )
 
 

@@ -1,15 +1,16 @@
-"""Base of all reward verifiers. A verifier is plain Python: it maps a completion and the truth to a score from 0.0 to
-1.0.
-"""
+"""Base of all reward verifiers. A verifier maps what it sees of a completion to a score from 0.0 to 1.0."""
 
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
 from calibrl_core.settings_base import StrictSettings
+from calibrl_core.verifiers.reward_input import RewardInput
 
+OnFailure = Literal["zero", "drop_group", "stop"]
 AnswerForm = Literal["answer", "boxed", "last"]
 # 7   -3.5   1,200   3/4   50%; a minus between two terms is none of the number
 _NUMBER = re.compile(r"(?:(?<![\w)}.])[-\u2212])?(?:\d+(?:,\d{3}(?!\d))*(?:\.\d+)?|\.\d+)(?:/\d+)?(?: ?%)?")
@@ -17,11 +18,25 @@ _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*(?:\{|(?P<content>-?\d(?:[\d.
 _BRACE = re.compile(r"[{}]")
 
 
-class NeedsWorker(NamedTuple):
-    """A verdict that only a worker process may compute, since it can take long or crash its process."""
+class Deferred(NamedTuple):
+    """A verdict that is found later: by a worker process, because it can take long or crash its process, or by a
+    service.
+    """
 
-    text: str
+    text: str  # an answer, or a `RewardInput` as JSON
     truth: str
+    images: tuple[bytes, ...] = ()  # those that the JSON names
+
+
+class Verdict(NamedTuple):
+    """A score; or 0.0 and the reason why there is no verdict. `seconds`: time that was spent on it; 0 if it was known
+    before, or was found at once.
+    """
+
+    value: float
+    failure: str | None = None
+    seconds: float = 0.0
+    cached: bool = False
 
 
 class Verifier(StrictSettings):
@@ -35,7 +50,13 @@ class Verifier(StrictSettings):
         5.0,
         gt=0,
         le=600,
-        description="Maximum seconds per score in the verifier process. A score that takes longer is 0.",
+        description="Maximum seconds per score in the verifier process. A score that takes longer is missing.",
+    )
+    on_failure: OnFailure = Field(
+        "zero",
+        description="Effect of a missing score, which always counts in the metrics. zero: the score is 0. drop_group: "
+        "the step leaves out all completions of the prompt; in validation and evaluations the score is 0. stop: the "
+        "run ends with the reason, and keeps its checkpoint.",
     )
 
     @property
@@ -43,18 +64,64 @@ class Verifier(StrictSettings):
         """Return the name of this verifier in metrics."""
         return self.type
 
-    def score(self, completion: str, truth: str) -> float | NeedsWorker:
-        """Return 0.0 (wrong) to 1.0 (right), in time linear in the text, or the arguments of `judge` for a worker
-        process.
-        """
+    @property
+    def parts(self) -> Mapping[str, "Verifier"]:
+        """Return the verifiers whose scores `combine` needs, by name. Empty: it judges by itself."""
+        return {}
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Return the lowest and the highest score that `judge` and `combine` give; a run scales them to 0.0 to 1.0."""
+        return (0.0, 1.0)
+
+    def settle(self, seen: RewardInput) -> float | Deferred:
+        """Return the score, found in time linear in the text, or the arguments of `judge`."""
         raise NotImplementedError
 
     def judge(self, text: str, truth: str) -> float:
-        """Return the verdict that `score` deferred. Called in worker processes only."""
+        """Return the score that `settle` deferred. Called in worker processes only."""
+        raise NotImplementedError
+
+    def combine(self, values: Mapping[str, float]) -> float:
+        """Return the score that follows from those of `parts`.
+
+        Raises:
+            ArithmeticError, ValueError: none follows.
+        """
         raise NotImplementedError
 
     def prepare(self) -> None:
         """Load everything that is slow to load. Called once in each worker process, before its first `judge`."""
+
+
+class InputVerifier(Verifier):
+    """Settings of a reward term that sees the whole input, not only the texts of completion and truth."""
+
+    needs_group: bool = Field(
+        False, description="Also give it all completions of the prompt. Equal completions of two groups then differ."
+    )
+
+    def settle(self, seen: RewardInput) -> float | Deferred:
+        return Deferred(seen.to_json(with_group=self.needs_group), seen.truth, tuple(seen.images))
+
+    def judge(self, text: str, truth: str) -> float:
+        return valid_score(self.judge_input(RewardInput.from_json(text, truth)))
+
+    def judge_input(self, seen: RewardInput) -> float:
+        """Return the score. Called in worker processes only."""
+        raise NotImplementedError
+
+
+def valid_score(value: float) -> float:
+    """Return a score that code from elsewhere has given, as a float.
+
+    Raises:
+        ValueError: it is not a number from 0 to 1.
+    """
+    value = float(value)
+    if not (math.isfinite(value) and 0 <= value <= 1):
+        raise ValueError(f"returned {value}; it must return a number from 0 to 1")
+    return value
 
 
 class AnswerVerifier(Verifier):
@@ -65,6 +132,13 @@ class AnswerVerifier(Verifier):
         description="Place of the answer. answer: the last <answer> element. boxed: the last \\boxed{}. last: the last "
         "number of the completion. The same for all verifiers of a job.",
     )
+
+    def settle(self, seen: RewardInput) -> float | Deferred:
+        return self.score(seen.completion, seen.truth)
+
+    def score(self, completion: str, truth: str) -> float | Deferred:
+        """Return the score as `settle` does: these verifiers see no more than two texts."""
+        raise NotImplementedError
 
 
 def answer_form(rewards: Iterable[Verifier]) -> AnswerForm:

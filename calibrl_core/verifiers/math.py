@@ -4,7 +4,7 @@ import re
 from fractions import Fraction
 from typing import Literal
 
-from calibrl_core.verifiers.base import AnswerVerifier, NeedsWorker, final_answer
+from calibrl_core.verifiers.base import AnswerVerifier, Deferred, final_answer
 from calibrl_core.verifiers.choice import same_choice
 from calibrl_core.verifiers.expressions import equivalent, prepare
 from calibrl_core.verifiers.notation import LONGEST, strip_decoration, without_spaces
@@ -28,7 +28,7 @@ class MathReward(AnswerVerifier):
 
     type: Literal["math"] = "math"
 
-    def score(self, completion: str, truth: str) -> float | NeedsWorker:
+    def score(self, completion: str, truth: str) -> float | Deferred:
         answer = final_answer(completion, self.answer_in)
         if not answer or len(answer) > LONGEST:
             return 0.0
@@ -49,7 +49,7 @@ class MathReward(AnswerVerifier):
         prepare()
 
 
-def _compared(written: str, answer: str, truth: str) -> float | NeedsWorker:
+def _compared(written: str, answer: str, truth: str) -> float | Deferred:
     """Return the verdict on an answer and a truth, both undecorated; `written`: the answer with its decoration."""
     if _OPTION.fullmatch(truth):
         return float(same_choice(written, truth))
@@ -65,7 +65,7 @@ def _compared(written: str, answer: str, truth: str) -> float | NeedsWorker:
     if is_code(truth) or is_code(answer):
         return float(code_key(answer) == code_key(truth))
     contradicts = len({*_BASE.findall(answer), *_BASE.findall(truth)}) > 1
-    return 0.0 if not answer or contradicts or _APART.search(answer) else NeedsWorker(answer, truth)
+    return 0.0 if not answer or contradicts or _APART.search(answer) else Deferred(answer, truth)
 
 
 def _same_mathematics(text: str, truth: str) -> bool:

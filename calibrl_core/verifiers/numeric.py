@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from calibrl_core.verifiers.base import AnswerVerifier, NeedsWorker, final_answer
+from calibrl_core.verifiers.base import AnswerVerifier, Deferred, final_answer
 from calibrl_core.verifiers.expressions import prepare, value_of
 from calibrl_core.verifiers.notation import LONGEST, strip_decoration
 from calibrl_core.verifiers.quantities import Quantity, quantities_agree, read_quantity, split_unit
@@ -33,7 +33,7 @@ class NumericReward(AnswerVerifier):
         1e-3, ge=0, lt=1, description="Maximum difference from the reference answer, as a share of it."
     )
 
-    def score(self, completion: str, truth: str) -> float | NeedsWorker:
+    def score(self, completion: str, truth: str) -> float | Deferred:
         answer = final_answer(completion, self.answer_in)
         if answer is None or max(len(answer), len(truth)) > LONGEST:
             return 0.0
@@ -42,7 +42,7 @@ class NumericReward(AnswerVerifier):
         if quantity is not None and expected is not None:
             return float(quantities_agree(quantity, expected, self._near))
         readable = all(_EXPRESSION.fullmatch(split_unit(text)[0]) for text in (given, right))
-        return NeedsWorker(given, right) if readable else 0.0
+        return Deferred(given, right) if readable else 0.0
 
     def judge(self, text: str, truth: str) -> float:
         quantity, expected = _value(text), _value(truth)

@@ -4,7 +4,7 @@ A spec names an installed verifier, never a file or a module. Finding it only re
 distributions; its code is imported in worker processes only.
 """
 
-import math
+import inspect
 from collections.abc import Callable, Iterable
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -12,7 +12,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from calibrl_core.verifiers.base import NeedsWorker, Verifier
+from calibrl_core.verifiers.base import InputVerifier, Verifier
+from calibrl_core.verifiers.reward_input import RewardInput
 
 GROUP = "calibrl.verifiers"
 
@@ -21,8 +22,10 @@ class PluginError(ValueError):
     """A verifier that is not installed or cannot be loaded; the message lists the installed ones."""
 
 
-class PluginReward(Verifier):
-    """Score of an installed verifier: a callable `(completion: str, truth: str) -> float`, 0.0 to 1.0."""
+class PluginReward(InputVerifier):
+    """Score of an installed verifier, 0.0 to 1.0: a callable `(seen: RewardInput) -> float`, or
+    `(completion: str, truth: str) -> float`.
+    """
 
     type: Literal["plugin"] = "plugin"
     name: str = Field(
@@ -36,14 +39,8 @@ class PluginReward(Verifier):
     def label(self) -> str:
         return f"plugin-{self.name}"
 
-    def score(self, completion: str, truth: str) -> float | NeedsWorker:
-        return NeedsWorker(completion, truth)
-
-    def judge(self, text: str, truth: str) -> float:
-        value = float(_load(self.name, self.version)(text, truth))
-        if not (math.isfinite(value) and 0 <= value <= 1):
-            raise ValueError(f"returned {value}; it must return a number from 0 to 1")
-        return value
+    def judge_input(self, seen: RewardInput) -> float:
+        return _load(self.name, self.version)(seen)
 
     def prepare(self) -> None:
         _load(self.name, self.version)
@@ -78,10 +75,23 @@ def _version(point: EntryPoint) -> str:
 
 
 @cache
-def _load(name: str, version: str | None) -> Callable[[str, str], float]:
+def _load(name: str, version: str | None) -> Callable[[RewardInput], float]:
+    """Return an installed verifier as a function of the whole input, whichever of the two forms it has."""
     verifier = _find(name, version).load()
     if not callable(verifier):
         raise PluginError(
-            f"the verifier {name!r} must be a function (completion, truth); its entry point is not callable"
+            f"the verifier {name!r} must be a function (seen) or (completion, truth); its entry point is not callable"
         )
-    return verifier  # type: ignore[no-any-return]
+    if _takes_one(verifier):
+        return verifier  # type: ignore[no-any-return]
+    return lambda seen: verifier(seen.completion, seen.truth)
+
+
+def _takes_one(verifier: Callable[..., float]) -> bool:
+    """Return if a function has one positional parameter. A callable without a signature takes two."""
+    try:
+        parameters = inspect.signature(verifier).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    places = [one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    return len(places) == 1

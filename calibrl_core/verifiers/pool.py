@@ -18,14 +18,16 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import NamedTuple, Self
 
 from calibrl_core.process_limits import REAP_SECONDS
+from calibrl_core.verifiers.base import Verdict, Verifier
 from calibrl_core.verifiers.plugin import PluginError
-from calibrl_core.verifiers.registry import Reward
 
 MOST_WORKERS = 4
 START_SECONDS = 120.0  # a fresh interpreter and its imports, on a busy machine
@@ -35,22 +37,16 @@ EXIT_SECONDS = 5.0  # from a worker's closed socket to its end, which gives the 
 MOST_STARVED_SECONDS = 120.0  # maximum extension of a verdict's limit on a machine with too few CPUs
 LONGEST_ANSWER = 2**16  # bytes
 MIN_LOSSES = 32  # workers that a batch may lose, or one per 20 requests; then the rest is not judged
+NO_IMAGES: Mapping[str, bytes] = MappingProxyType({})
 BLOCKED_SIGNALS = {signal.SIGINT, signal.SIGTERM}  # a verifier may signal its process group
 
 
 class VerdictRequest(NamedTuple):
-    """Request to a worker: the verifier (its index in the list), and the fields of a `NeedsWorker`."""
+    """Request to a worker: the verifier (its index in the list), and the texts of a `Deferred`."""
 
     verifier: int
     text: str
     truth: str
-
-
-class Verdict(NamedTuple):
-    """A score from 0.0 to 1.0; or 0.0 and the reason why there is no verdict."""
-
-    value: float
-    failure: str | None = None
 
 
 class CpuTimes(NamedTuple):
@@ -66,9 +62,9 @@ class CpuTimes(NamedTuple):
 class WorkerPool:
     """Judges batches of requests. A context manager; for one thread at a time."""
 
-    def __init__(self, verifiers: Sequence[Reward], most_workers: int | None = None) -> None:
+    def __init__(self, verifiers: Sequence[Verifier], most_workers: int | None = None) -> None:
         self._verifiers = verifiers
-        self._settings = json.dumps([verifier.model_dump(mode="json") for verifier in verifiers])
+        self._folder: TemporaryDirectory[str] | None = None  # images of the current batch; made with the first worker
         self._most_workers = most_workers or min(MOST_WORKERS, len(os.sched_getaffinity(0)))
         self._workers: list[_Worker] = []
         self._failed_starts = 0  # workers lost in a row before their first request
@@ -83,16 +79,41 @@ class WorkerPool:
         """End the workers. A later batch starts new ones."""
         while self._workers:
             self._workers.pop().kill()
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
 
-    def judge(self, requests: Iterable[VerdictRequest]) -> dict[VerdictRequest, Verdict]:
+    def judge(
+        self, requests: Iterable[VerdictRequest], images: Mapping[str, bytes] = NO_IMAGES
+    ) -> dict[VerdictRequest, Verdict]:
         """Return the verdict on each distinct request. Takes at most the sum of the time limits, plus a worker's start
-        per failed request.
+        per failed request. `images`: those that the requests name.
 
         Raises:
             PluginError: a verifier cannot be loaded in a worker.
             RuntimeError: worker processes cannot be started.
+            OSError: the images cannot be stored.
         """
         waiting = deque(dict.fromkeys(requests))
+        with self._stored(images):
+            return self._judge(waiting)
+
+    @contextmanager
+    def _stored(self, images: Mapping[str, bytes]) -> Iterator[None]:
+        """Keep images in the folder that the workers read."""
+        paths = [Path(self._images(), name) for name in images]
+        for path, image in zip(paths, images.values(), strict=True):
+            path.write_bytes(image)
+        yield
+        for path in paths:
+            path.unlink(missing_ok=True)
+
+    def _images(self) -> str:
+        if self._folder is None:
+            self._folder = TemporaryDirectory(prefix="calibrl-images-", ignore_cleanup_errors=True)
+        return self._folder.name
+
+    def _judge(self, waiting: deque[VerdictRequest]) -> dict[VerdictRequest, Verdict]:
         most_losses, losses = max(MIN_LOSSES, len(waiting) // 20), 0
         verdicts: dict[VerdictRequest, Verdict] = {}
         while waiting or any(worker.request for worker in self._workers):
@@ -109,7 +130,7 @@ class WorkerPool:
     def _assign(self, waiting: deque[VerdictRequest]) -> None:
         busy = sum(worker.request is not None for worker in self._workers)
         while len(self._workers) < min(self._most_workers, busy + len(waiting)):
-            self._workers.append(_Worker(self._settings))
+            self._workers.append(_Worker(self._verifiers, self._images()))
         for worker in self._workers:
             if waiting and worker.idle and worker.ask(waiting[0], self._limit(waiting[0])):
                 waiting.popleft()
@@ -131,7 +152,7 @@ class WorkerPool:
                 raise PluginError(f"a verifier cannot be loaded: {verdict.failure}")
             if request is not None:
                 self._failed_starts = 0
-                verdicts[request] = self._named(request, verdict.value, verdict.failure)
+                verdicts[request] = self._named(request, verdict)
         return verdicts
 
     def _remove_lost(self) -> dict[VerdictRequest, Verdict]:
@@ -146,7 +167,7 @@ class WorkerPool:
             why = f"no verdict within {self._limit(worker.request):g} seconds"
             if worker.dead:
                 why = worker.wrong or f"its process died (exit status {status})"
-            verdicts[worker.request] = self._named(worker.request, 0.0, why)
+            verdicts[worker.request] = self._named(worker.request, Verdict(0.0, why, worker.seconds))
         if self._failed_starts >= MAX_FAILED_STARTS:
             raise RuntimeError("the verifiers' worker processes end before they can judge: see the log for the reason")
         return verdicts
@@ -154,18 +175,19 @@ class WorkerPool:
     def _limit(self, request: VerdictRequest) -> float:
         return self._verifiers[request.verifier].time_limit_seconds
 
-    def _named(self, request: VerdictRequest, value: float, failure: str | None) -> Verdict:
-        return Verdict(value, failure and f"{self._verifiers[request.verifier].label}: {failure}")
+    def _named(self, request: VerdictRequest, verdict: Verdict) -> Verdict:
+        label = self._verifiers[request.verifier].label
+        return verdict._replace(failure=verdict.failure and f"{label}: {verdict.failure}")
 
 
 class _Worker:
     """A worker process and its current request."""
 
-    def __init__(self, settings: str) -> None:
+    def __init__(self, verifiers: Sequence[Verifier], images: str) -> None:
         self.socket, theirs = socket.socketpair()
         self.socket.settimeout(SEND_SECONDS)
         with theirs:
-            self._process = _start(theirs)
+            self._process = _start(theirs, images)
         self._end = os.pidfd_open(self._process.pid)
         self.dead = False
         self.wrong: str | None = None  # reason why its answer was refused; the worker is then dead
@@ -176,11 +198,16 @@ class _Worker:
         self._before = CpuTimes()
         self._ready = False
         self._received = b""
-        self._send(settings)
+        self._send(json.dumps([verifier.model_dump(mode="json") for verifier in verifiers]))
 
     @property
     def idle(self) -> bool:
         return self._ready and self.request is None and not self.dead
+
+    @property
+    def seconds(self) -> float:
+        """Return the time since the current request."""
+        return time.monotonic() - self._asked_at
 
     def ask(self, request: VerdictRequest, limit: float) -> bool:
         """Send a request to an idle worker; return False if the worker has ended."""
@@ -225,8 +252,9 @@ class _Worker:
         if verdict is None:
             self.dead, self.wrong = True, "its worker process sent a line that does not answer this request"
             return None
+        seconds = self.seconds if self._ready else 0.0
         self._ready, self.request, self.deadline, self._received = True, None, math.inf, b""
-        return verdict
+        return verdict._replace(seconds=seconds)
 
     def kill(self) -> int:
         """Kill its session with all processes in it; return the exit status."""
@@ -278,8 +306,8 @@ def cpu_times(keeper: int) -> CpuTimes:
     return CpuTimes(int(ran) / 1e9, int(waited) / 1e9, state == "R")
 
 
-def _start(channel: socket.socket) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-P", "-m", "calibrl_core.verifiers.worker", str(os.getpid())]
+def _start(channel: socket.socket, images: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-P", "-m", "calibrl_core.verifiers.worker", str(os.getpid()), images]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     # A child inherits blocked signals, so they never reach it.
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED_SIGNALS)

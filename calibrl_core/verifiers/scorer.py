@@ -1,26 +1,33 @@
 """Scores completions: the verdicts of all verifiers, their weighted sum, and whether the answer passed."""
 
+import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Self
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Self
 
-from calibrl_core.verifiers.base import NeedsWorker, answer_form, follows_format
+from calibrl_core.verifiers.base import Deferred, OnFailure, Verdict, Verifier, answer_form, follows_format
 from calibrl_core.verifiers.plugin import plugin_versions
-from calibrl_core.verifiers.pool import Verdict, VerdictRequest, WorkerPool
+from calibrl_core.verifiers.pool import VerdictRequest, WorkerPool
 from calibrl_core.verifiers.registry import Reward
+from calibrl_core.verifiers.reward_input import RewardInput, image_name
+from calibrl_core.verifiers.verdict_cache import VerdictCache, content_key
+
+NOT_JUDGED_BY = {"weight", "on_failure"}  # settings that change no verdict
 
 
 @dataclass(frozen=True)
 class Score:
     """Verdicts on a completion."""
 
-    by_verifier: dict[str, float]  # by label, before weights
+    by_verifier: dict[str, float]  # by label, 0.0 to 1.0, before weights
     reward: float  # weighted sum
     passed: bool  # every verifier that judges the answer accepts it; the format has no effect
     strict: bool  # passed, and in the required format
     failure: str | None = None  # reason why a verifier gave no verdict (too slow, died), which counts as 0
     failed: tuple[str, ...] = ()  # labels of the verifiers that gave no verdict
+    seconds: dict[str, float] = field(default_factory=dict)  # by label, of verdicts that were not found at once
+    cached: tuple[str, ...] = ()  # labels of the verifiers whose verdict was known from equal content
 
 
 def failure_counts(scores: Iterable[Score]) -> Counter[str]:
@@ -29,7 +36,7 @@ def failure_counts(scores: Iterable[Score]) -> Counter[str]:
 
 
 class NoVerdictError(Exception):
-    """A verifier gave no verdict on any completion: the scores say nothing. The message has its reason."""
+    """A verifier gave no verdict where the run needs one. The message has the reason."""
 
 
 def check_verdicts(scores: Sequence[Score]) -> None:
@@ -47,19 +54,47 @@ def check_verdicts(scores: Sequence[Score]) -> None:
             )
 
 
+def labels_with(rewards: Iterable[Reward], policy: OnFailure) -> set[str]:
+    """Return the labels of the verifiers with a policy for missing verdicts."""
+    return {reward.label for reward in rewards if reward.on_failure == policy}
+
+
+def check_needed(reasons: Iterable[str | None]) -> None:
+    """Check that no verdict is missing that `on_failure: stop` requires. `reasons`: of `Scorer.stop_reason`.
+
+    Raises:
+        NoVerdictError: one is.
+    """
+    for reason in filter(None, reasons):
+        raise NoVerdictError(f"rewards: no verdict, and on_failure is stop ({reason}); fix this verifier, then resume")
+
+
+class _Asked(NamedTuple):
+    """A verdict that was deferred, and the digest of its content."""
+
+    key: bytes
+    request: VerdictRequest
+    images: tuple[bytes, ...]
+
+
 class Scorer:
     """Scores batches with given verifiers. Verdicts that plain text decides are found here; the others in worker
-    processes, which start at the first request. A context manager: `close` ends them.
+    processes, which start at the first request. Equal content is judged once. A context manager: `close` ends the
+    processes.
 
     Raises:
         PluginError: a plugin is not installed.
     """
 
     def __init__(self, rewards: Sequence[Reward], workers: int | None = None) -> None:
-        self.versions = plugin_versions(rewards)  # of each plugin, by label
         self._rewards = rewards
-        self._form = answer_form(rewards)
-        self._pool = WorkerPool(rewards, workers)
+        self._judges = [judge for reward in rewards for judge in _judges(reward)]
+        self.versions = plugin_versions(self._judges)  # of each plugin, by label
+        self._form = answer_form(self._judges)
+        self._keys = [self._settings_key(judge) for judge in self._judges]
+        self._pool = WorkerPool(self._judges, workers)
+        self._cache = VerdictCache()
+        self._stops = labels_with(rewards, "stop")
 
     def __enter__(self) -> Self:
         return self
@@ -72,36 +107,109 @@ class Scorer:
         self._pool.close()
 
     def score_all(self, completions: Sequence[str], truths: Sequence[str]) -> list[Score]:
-        """Return the score of each completion against its truth, in order. Equal requests are judged once.
+        """Return the score of each completion against its truth, in order. Rewards see nothing else: see `grade`."""
+        return self.grade([RewardInput(*pair) for pair in zip(completions, truths, strict=True)])
+
+    def grade(self, inputs: Sequence[RewardInput]) -> list[Score]:
+        """Return the score of each input, in order.
 
         Raises:
             PluginError: a verifier cannot be loaded.
             RuntimeError: worker processes cannot be started.
         """
-        verdicts = [
-            [self._settle(place, completion, truth) for place in range(len(self._rewards))]
-            for completion, truth in zip(completions, truths, strict=True)
-        ]
-        judged = self._pool.judge(one for row in verdicts for one in row if isinstance(one, VerdictRequest))
+        rows = [[self._settle(index, seen) for index in range(len(self._judges))] for seen in inputs]
+        found = self._find([one for row in rows for one in row if isinstance(one, _Asked)])
         return [
-            self._score(completion, [judged[one] if isinstance(one, VerdictRequest) else one for one in row])
-            for completion, row in zip(completions, verdicts, strict=True)
+            self._score(seen.completion, [found.take(one) if isinstance(one, _Asked) else one for one in row])
+            for seen, row in zip(inputs, rows, strict=True)
         ]
 
-    def _settle(self, index: int, completion: str, truth: str) -> Verdict | VerdictRequest:
-        score = self._rewards[index].score(completion, truth)
-        return VerdictRequest(index, score.text, score.truth) if isinstance(score, NeedsWorker) else Verdict(score)
+    def stop_reason(self, scores: Iterable[Score]) -> str | None:
+        """Return why a verdict is missing that `on_failure: stop` requires, or None if none is."""
+        for score in scores:
+            for label in self._stops.intersection(score.failed):
+                return score.failure if label == score.failed[0] else f"{label}: after another verifier failed, too"
+        return None
+
+    def _settings_key(self, judge: Verifier) -> str:
+        settings = judge.model_dump(mode="json", exclude=NOT_JUDGED_BY)
+        return json.dumps([settings, self.versions.get(judge.label)])
+
+    def _settle(self, index: int, seen: RewardInput) -> Verdict | _Asked:
+        score = self._judges[index].settle(seen)
+        if not isinstance(score, Deferred):
+            return Verdict(score)
+        key = content_key(self._keys[index], score.text, score.truth)
+        return _Asked(key, VerdictRequest(index, score.text, score.truth), score.images)
+
+    def _find(self, asked: Sequence[_Asked]) -> "_Found":
+        """Return the verdicts: those that are known, and the others from the worker processes."""
+        known, unknown = dict[bytes, Verdict](), dict[bytes, _Asked]()
+        for one in asked:
+            value = self._cache.get(one.key)
+            if value is None:
+                unknown.setdefault(one.key, one)
+            else:
+                known[one.key] = Verdict(value, cached=True)
+        images = {image_name(image): image for one in unknown.values() for image in one.images}
+        judged = self._pool.judge((one.request for one in unknown.values()), images)
+        new = {key: judged[one.request] for key, one in unknown.items()}
+        for key, verdict in new.items():
+            if verdict.failure is None:
+                self._cache.put(key, verdict.value)
+        return _Found(known | new)
 
     def _score(self, completion: str, verdicts: Sequence[Verdict]) -> Score:
-        pairs = [(verifier, verdict.value) for verifier, verdict in zip(self._rewards, verdicts, strict=True)]
-        passed = all(value >= 0.5 for verifier, value in pairs if verifier.judges_answer)
+        left = iter(verdicts)
+        pairs = [(reward, _verdict(reward, left)) for reward in self._rewards]
+        values = {reward.label: _scaled(reward, verdict) for reward, verdict in pairs}
+        passed = all(values[reward.label] >= 0.5 for reward in self._rewards if reward.judges_answer)
         return Score(
-            by_verifier={verifier.label: value for verifier, value in pairs},
-            reward=sum(verifier.weight * value for verifier, value in pairs),
+            by_verifier=values,
+            reward=sum(reward.weight * values[reward.label] for reward in self._rewards),
             passed=passed,
             strict=passed and follows_format(completion, self._form),
-            failure=next((verdict.failure for verdict in verdicts if verdict.failure), None),
-            failed=tuple(
-                verifier.label for verifier, verdict in zip(self._rewards, verdicts, strict=True) if verdict.failure
-            ),
+            failure=next((verdict.failure for _, verdict in pairs if verdict.failure), None),
+            failed=tuple(reward.label for reward, verdict in pairs if verdict.failure),
+            seconds={reward.label: verdict.seconds for reward, verdict in pairs if verdict.seconds},
+            cached=tuple(reward.label for reward, verdict in pairs if verdict.cached),
         )
+
+
+class _Found:
+    """Verdicts by the digest of their content. The first one that is taken has the time that was spent on it."""
+
+    def __init__(self, verdicts: dict[bytes, Verdict]) -> None:
+        self._verdicts = verdicts
+
+    def take(self, asked: _Asked) -> Verdict:
+        verdict = self._verdicts[asked.key]
+        self._verdicts[asked.key] = verdict._replace(seconds=0.0, cached=verdict.failure is None)
+        return verdict
+
+
+def _judges(reward: Verifier) -> Iterator[Verifier]:
+    """Yield the verifiers that judge: a reward itself, or those of its parts, in order."""
+    if not reward.parts:
+        yield reward
+    for part in reward.parts.values():
+        yield from _judges(part)
+
+
+def _verdict(reward: Verifier, judged: Iterator[Verdict]) -> Verdict:
+    """Return the verdict of a reward, which `judged` has next, or that follows from those of its parts."""
+    if not reward.parts:
+        return next(judged)
+    parts = {name: _verdict(part, judged) for name, part in reward.parts.items()}
+    seconds, cached = sum(part.seconds for part in parts.values()), any(part.cached for part in parts.values())
+    failure = next((part.failure for part in parts.values() if part.failure), None)
+    try:
+        value = 0.0 if failure else reward.combine({name: part.value for name, part in parts.items()})
+    except (ArithmeticError, ValueError) as error:
+        value, failure = 0.0, str(error)
+    return Verdict(value, failure and f"{reward.label}: {failure}", seconds, cached)
+
+
+def _scaled(reward: Verifier, verdict: Verdict) -> float:
+    low, high = reward.bounds
+    return 0.0 if verdict.failure else (verdict.value - low) / (high - low)

@@ -1,6 +1,8 @@
 """A worker process of `calibrl_core.verifiers.pool`: answers requests one by one until its parent ends.
 
-    python -P -m calibrl_core.verifiers.worker PARENT_PID
+    python -P -m calibrl_core.verifiers.worker PARENT_PID IMAGES
+
+IMAGES is the folder of the images that requests name. The keeper removes it if the parent dies.
 
 Standard input is a socket of JSON lines. The parent sends the verifiers, then one request per line: its number, and a
 `calibrl_core.verifiers.pool.VerdictRequest`. The worker sends one line when it is ready (number 0), then one line per
@@ -16,6 +18,7 @@ import json
 import os
 import resource
 import select
+import shutil
 import signal
 import socket
 import sys
@@ -26,12 +29,13 @@ from pydantic import TypeAdapter
 
 from calibrl_core.parent_death import end_with_parent
 from calibrl_core.verifiers.registry import Reward
+from calibrl_core.verifiers.reward_input import ImageFiles
 
 MEMORY_BYTES = 2 * 2**30  # of data; beyond, an allocation fails
 LONGEST_ERROR = 500  # characters
 
 
-def main(parent: int) -> None:
+def main(parent: int, images: Path) -> None:
     """Start the judge, and wait until it ends or the process `parent` ends."""
     watched = os.pidfd_open(parent)
     if os.getppid() != parent:
@@ -40,15 +44,16 @@ def main(parent: int) -> None:
     keeper = os.getpid()
     judge = os.fork()  # no thread runs yet
     if judge:
-        _keep(judge, watched)
+        _keep(judge, watched, images)
     os.close(watched)
     end_with_parent(lambda parent: parent == keeper, "the process that keeps this one is gone")
+    ImageFiles.folder = images
     _judge()
 
 
-def _keep(judge: int, parent: int) -> None:
-    """Wait for the end of the judge and end in the same way; if the parent (a pidfd) ends first, kill the process
-    group.
+def _keep(judge: int, parent: int, images: Path) -> None:
+    """Wait for the end of the judge and end in the same way; if the parent (a pidfd) ends first, remove the images and
+    kill the process group.
     """
     _to_devnull(0)
     ended = os.pidfd_open(judge)
@@ -56,6 +61,8 @@ def _keep(judge: int, parent: int) -> None:
     for fd in (ended, parent):
         poll.register(fd, select.POLLIN)
     if ended not in dict(poll.poll()):
+        os.kill(judge, signal.SIGKILL)
+        shutil.rmtree(images, ignore_errors=True)
         os.killpg(0, signal.SIGKILL)
     status = os.waitstatus_to_exitcode(os.waitpid(judge, 0)[1])
     if status < 0:
@@ -109,4 +116,4 @@ def _attempt(number: int, judge: Callable[[], float]) -> str:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), Path(sys.argv[2]))

@@ -17,7 +17,7 @@ __all__ = ["policy", "text_policy"]
 @pytest.fixture(autouse=True)
 def rewarding(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the hash of each completion decide: a fresh model is never right, so that nothing could be learned."""
-    monkeypatch.setattr(Scorer, "score_all", score_by_hash)
+    monkeypatch.setattr(Scorer, "grade", score_by_hash)
 
 
 @pytest.fixture(scope="session")

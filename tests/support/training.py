@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from calibrl_core.config import TrainConfig
+from calibrl_core.verifiers.reward_input import RewardInput
 from calibrl_core.verifiers.scorer import Score, Scorer
 
 DIGITS = {"builtin": "digits", "split": "train", "rows": 6}
@@ -29,19 +30,19 @@ def config(**changes: Any) -> Any:
     )
 
 
-def score_by_hash(self: Scorer, completions: Sequence[str], truths: Sequence[str]) -> list[Score]:
-    """Replace `Scorer.score_all`: a fresh model is never right, so the hash of each completion decides."""
+def score_by_hash(self: Scorer, inputs: Sequence[RewardInput]) -> list[Score]:
+    """Replace `Scorer.grade`: a fresh model is never right, so the hash of each completion decides."""
     scores = []
-    for text in completions:
+    for text in (seen.completion for seen in inputs):
         right = zlib.crc32(text.encode()) % 2 == 1
         scores.append(Score({"math": float(right), "format": 0.0}, float(right), right, right))
     return scores
 
 
-def score_by_letters(self: Scorer, completions: Sequence[str], truths: Sequence[str]) -> list[Score]:
-    """Replace `Scorer.score_all`: the share of small letters in a completion, which a fresh model learns fast."""
+def score_by_letters(self: Scorer, inputs: Sequence[RewardInput]) -> list[Score]:
+    """Replace `Scorer.grade`: the share of small letters in a completion, which a fresh model learns fast."""
     scores = []
-    for text in completions:
+    for text in (seen.completion for seen in inputs):
         share = sum("a" <= letter <= "z" for letter in text) / max(1, len(text))
         scores.append(Score({"math": share, "format": 0.0}, share, share > 0.5, share > 0.5))
     return scores

@@ -106,7 +106,7 @@ def equal_parts(one: Any, other: Any, weights: Weights) -> bool:
 
 
 def main(file: Path) -> None:
-    Scorer.score_all = score_by_hash  # type: ignore[method-assign]
+    Scorer.grade = score_by_hash  # type: ignore[method-assign]
     with join_process_group() as ranks:
         for one in json.loads(file.read_text()):
             if "evaluate" in one:

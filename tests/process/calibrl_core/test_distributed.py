@@ -105,7 +105,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, text_policy: Callable[..., 
         run["folder"] = str(root / run["folder"])
     (root / "runs.json").write_text(json.dumps(runs))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Scorer, "score_all", score_by_hash)
+        patch.setattr(Scorer, "grade", score_by_hash)
         run_ranks.run(root / "one-then-two", sharded, 1, ALONE)
         with started([*TORCHRUN, str(SCRIPT), str(root / "runs.json")], root / "log.txt") as processes:
             run_ranks.evaluation(root / "one/evaluation", EVALUATION, ALONE)

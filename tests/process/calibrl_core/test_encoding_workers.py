@@ -106,7 +106,7 @@ def run(folder: Path, **changes: Any) -> tuple[dict[str, torch.Tensor], list[Any
 def test_training_with_workers_is_bit_for_bit_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With extra prompts of dynamic sampling, of which none is encoded by the trainer after the first step."""
     monkeypatch.setattr("calibrl_core.models.encoding.ENCODED_MEGABYTES", 0)
-    monkeypatch.setattr(Scorer, "score_all", score_by_hash)
+    monkeypatch.setattr(Scorer, "grade", score_by_hash)
     dapo = {"type": "dapo", "mini_batches": 1, "max_resamples": 1}
     changes = {"algorithm": dapo, "data": {"builtin": "digits", "rows": 24}}  # no prompt occurs twice
     plain = run(tmp_path / "without", data_workers=0, **changes)

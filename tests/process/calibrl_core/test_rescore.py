@@ -44,4 +44,6 @@ def test_the_command(tmp_path: Path) -> None:
         "strict": False,
         "failure": None,
         "failed": [],
+        "seconds": {},
+        "cached": [],
     }

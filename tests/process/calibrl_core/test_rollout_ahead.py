@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(find_spec("vllm") is None, reason="vllm is not i
 
 def test_rollouts_of_weights_one_step_before_teach_as_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The reward is the share of letters: about 0.5 for a fresh model."""
-    monkeypatch.setattr(Scorer, "score_all", score_by_letters)
+    monkeypatch.setattr(Scorer, "grade", score_by_letters)
     ends = []
     for staleness in (0, 1):
         folder = tmp_path / str(staleness)

@@ -66,7 +66,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     root = two_processes(tmp_path_factory.mktemp("served"), runs)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Scorer, "score_all", score_by_hash)
+        patch.setattr(Scorer, "grade", score_by_hash)
         run_ranks.run(root / "one", config("vllm_server", "ddp"), None, ALONE)
         run_ranks.run(root / "one-ahead", config("vllm_server", "ddp", max_staleness=1), None, ALONE)
     return root

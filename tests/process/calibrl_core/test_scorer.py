@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from calibrl_core.config import TrainConfig
+from calibrl_core.data.schema import Example, completed
 from calibrl_core.verifiers import ExactReward, FormatReward, MathReward, PluginReward
 from calibrl_core.verifiers.base import follows_format
 from calibrl_core.verifiers.plugin import PluginError, plugin_versions
@@ -99,6 +100,53 @@ def test_equal_questions_are_asked_once(tmp_path: Path) -> None:
         scores = scorer.score_all(["a", "b", "a", "a"], [str(tmp_path / "asked")] * 4)
     assert all(score.passed for score in scores)
     assert (tmp_path / "asked").read_text() == "ab"
+
+
+def seen_by(scorer: Scorer, asked: Path, *completions: str) -> list[Any]:
+    """Score completions of one prompt with an image of five bytes."""
+    example = Example("1", "Which?", str(asked), images=(b"bytes",), item={"level": 3})
+    return scorer.grade(completed([example], completions))
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_plugin_of_one_argument_sees_the_whole_input(tmp_path: Path) -> None:
+    asked = tmp_path / "asked"
+    with Scorer([plugin("sees"), plugin("prints")], workers=1) as scorer:
+        scores = seen_by(scorer, asked, "a", "b")
+        folder = Path(scorer._pool._images())
+        assert list(folder.iterdir()) == []
+    assert not folder.exists()
+    assert [score.by_verifier for score in scores] == [{"plugin-sees": 0.75, "plugin-prints": 1.0}] * 2
+    assert asked.read_text() == "a Which? [5] 3 ()\nb Which? [5] 3 ()\n"
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_plugin_that_asks_sees_its_group(tmp_path: Path) -> None:
+    asked = tmp_path / "asked"
+    with Scorer([plugin("sees", needs_group=True)], workers=1) as scorer:
+        seen_by(scorer, asked, "a", "b")
+        seen_by(scorer, asked, "a")
+    assert [line.partition("3 ")[2] for line in asked.read_text().splitlines()] == ["('a', 'b')"] * 2 + ["('a',)"]
+
+
+@pytest.mark.usefixtures("installed")
+def test_equal_content_is_judged_once_per_run(tmp_path: Path) -> None:
+    asked = tmp_path / "asked"
+    with Scorer([plugin("sees")], workers=1) as scorer:
+        first, again = seen_by(scorer, asked, "a", "a")
+        (later,) = seen_by(scorer, asked, "a")
+    assert len(asked.read_text().splitlines()) == 1
+    assert (first.seconds["plugin-sees"] > 0, first.cached) == (True, ())
+    assert [(score.seconds, score.cached) for score in (again, later)] == [({}, ("plugin-sees",))] * 2
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_failed_verdict_is_asked_for_again() -> None:
+    with Scorer([plugin("raises", on_failure="stop")], workers=1) as scorer:
+        scores = [score_of(scorer, "x") for _ in range(2)]
+        assert [score.failure for score in scores] == ["plugin-raises: LookupError: x"] * 2
+        assert [score.cached for score in scores] == [()] * 2
+        assert scorer.stop_reason(scores) == "plugin-raises: LookupError: x"
 
 
 def test_installed_plugins_are_found(installed: Path) -> None:

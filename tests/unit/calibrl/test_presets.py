@@ -118,6 +118,7 @@ def test_paper_as_run_takes_its_five_updates(tmp_path: Path, monkeypatch: pytest
     from calibrl_core.report import EventFile
     from calibrl_core.step.optimizer import GradientStep
     from calibrl_core.train import train
+    from calibrl_core.verifiers.reward_input import RewardInput
     from calibrl_core.verifiers.scorer import Score, Scorer
 
     updates = []
@@ -127,13 +128,13 @@ def test_paper_as_run_takes_its_five_updates(tmp_path: Path, monkeypatch: pytest
         updates.append(apply(self))
         return updates[-1]
 
-    def some_groups_divide(self: Scorer, completions: list[str], truths: list[str]) -> list[Score]:
+    def some_groups_divide(self: Scorer, inputs: list[RewardInput]) -> list[Score]:
         """Every ninth: one or two an update, two of them cut by an update's end; and few rows, to be quick."""
-        right = [place // 10 % 9 == 0 and place % 2 == 0 for place in range(len(completions))]
+        right = [place // 10 % 9 == 0 and place % 2 == 0 for place in range(len(inputs))]
         return [Score({"math": float(one), "format": 0.0}, float(one), one, False) for one in right]
 
     monkeypatch.setattr(GradientStep, "apply", counting)
-    monkeypatch.setattr(Scorer, "score_all", some_groups_divide)
+    monkeypatch.setattr(Scorer, "grade", some_groups_divide)
     found = spec("paper_as_run", tmp_path).model_dump()
     found["model"] = {"builtin": "tiny-vlm", "gradient_checkpointing": found["model"]["gradient_checkpointing"]}
     found["data"] = {"builtin": "digits", "split": "train", "rows": 60}

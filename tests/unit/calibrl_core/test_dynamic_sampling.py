@@ -40,6 +40,10 @@ def mixed(groups: Any) -> Any:
     return DAPO().keeps_groups(groups.passed, torch.zeros(groups.passed.shape))
 
 
+def every(groups: Any) -> Any:
+    return groups.complete({"judge"})
+
+
 def names(found: Any) -> Any:
     return [example.id for example in found.examples]
 
@@ -51,7 +55,7 @@ def test_groups_with_equal_rewards_are_replaced() -> None:
         asked.append((attempt, count))
         return sampled("01", "11", width=5) if attempt == 1 else sampled("10", width=1)
 
-    found = replace_groups(sampled("10", "11", "00"), mixed, draw, attempts=9)
+    found = replace_groups(sampled("10", "11", "00"), mixed, draw, attempts=9, complete=every)
     assert names(found) == ["10", "01", "10"]
     # 2 missing at 1 of 3 accepted: 6, at most 3; then 1 missing at 2 of 5: 2.5, so 3
     assert asked == [(1, 3), (2, 3)]
@@ -68,7 +72,7 @@ def test_groups_without_a_replacement_stay_in_order() -> None:
         asked.append((attempt, count))
         return sampled("00", "11")
 
-    found = replace_groups(sampled("11", "10", "00"), mixed, draw, attempts=2)
+    found = replace_groups(sampled("11", "10", "00"), mixed, draw, attempts=2, complete=every)
     assert names(found) == ["10", "11", "00"]
     assert asked == [(1, 3), (2, 3)]
 
@@ -80,7 +84,7 @@ def test_a_draw_asks_by_the_share_accepted_so_far_and_keeps_all() -> None:
         asked.append(count)
         return sampled("01", "10", "01")
 
-    found = replace_groups(sampled("10", "11", "10", "10", "00", "01"), mixed, draw, attempts=9)
+    found = replace_groups(sampled("10", "11", "10", "10", "00", "01"), mixed, draw, attempts=9, complete=every)
     assert asked == [3]  # 2 missing at 4 of 6 accepted
     assert names(found) == ["10", "10", "10", "01", "01", "10", "01"]  # one more than the step needs
 
@@ -91,7 +95,7 @@ def test_a_first_draw_without_a_kept_group_asks_for_a_whole_step() -> None:
     def draw(attempt: Any, count: int) -> Any:
         asked.append(count)  # the data has no other prompt
 
-    found = replace_groups(sampled("11", "00"), mixed, draw, attempts=9)
+    found = replace_groups(sampled("11", "00"), mixed, draw, attempts=9, complete=every)
     assert (names(found), asked) == (["11", "00"], [2])
 
 
@@ -100,6 +104,23 @@ def test_a_full_batch_draws_nothing() -> None:
         raise AssertionError("no group is replaced")
 
     batch = sampled("10", "01")
-    found = replace_groups(batch, mixed, draw, attempts=3)
+    found = replace_groups(batch, mixed, draw, attempts=3, complete=every)
     assert names(found) == ["10", "01"]
     assert dataclasses.asdict(found.scores[0]) == dataclasses.asdict(batch.scores[0])
+
+
+def without_verdict(groups: Any, row: int) -> Any:
+    scores = list(groups.scores)
+    scores[row] = dataclasses.replace(scores[row], failure="judge: no answer", failed=("judge",))
+    return dataclasses.replace(groups, scores=scores)
+
+
+def test_groups_that_lack_a_needed_verdict_are_neither_kept_nor_fill_up() -> None:
+    def none(attempt: Any, count: int) -> Any:
+        return None
+
+    first = without_verdict(without_verdict(sampled("10", "01", "11", "00"), 2), 5)  # of the second and the third
+    assert every(first).tolist() == [True, False, False, True]
+    assert first.complete({"math"}).tolist() == [True] * 4
+    assert names(replace_groups(first, mixed, none, attempts=1, complete=every)) == ["10", "00"]
+    assert names(replace_groups(first, every, none, attempts=0, complete=every)) == ["10", "00"]

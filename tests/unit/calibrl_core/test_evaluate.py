@@ -96,10 +96,10 @@ def test_a_prompt_is_identified_by_its_input_and_truth() -> None:
 def test_an_evaluation_without_a_verdict_ends_with_the_reason(
     tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def failing(self: Any, completions: Any, truths: Any) -> Any:
-        return [Score({"exact": 0.0}, 0.0, False, False, "exact: ValueError", ("exact",)) for _ in completions]
+    def failing(self: Any, inputs: Any) -> Any:
+        return [Score({"exact": 0.0}, 0.0, False, False, "exact: ValueError", ("exact",)) for _ in inputs]
 
-    monkeypatch.setattr(Scorer, "score_all", failing)
+    monkeypatch.setattr(Scorer, "grade", failing)
     expected = "rewards: exact gave no verdict on any of 10 completions (exact: ValueError); fix or remove"
     with pytest.raises(NoVerdictError, match=re.escape(expected)):
         run(tmp_path / "run", settings)

@@ -182,11 +182,11 @@ def test_rules_use_sampled_not_kept_rollouts(rule: str, ill: Any) -> None:
 def test_a_run_reports_all_sampled_rollouts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """DAPO keeps the groups that divide; those that do not are in `sampled/` alone."""
 
-    def first_group_divides(self: Any, completions: Any, truths: Any) -> Any:
-        outcomes = [place == 0 for place in range(len(completions))]
+    def first_group_divides(self: Any, inputs: Any) -> Any:
+        outcomes = [place == 0 for place in range(len(inputs))]
         return [Score({"math": float(one)}, float(one), one, one) for one in outcomes]
 
-    monkeypatch.setattr(Scorer, "score_all", first_group_divides)
+    monkeypatch.setattr(Scorer, "grade", first_group_divides)
     given = {
         "model": {"builtin": "tiny-vlm"},
         "data": {"builtin": "digits", "rows": 4},
@@ -268,11 +268,11 @@ def test_a_verifier_without_verdicts_pauses_in_any_case() -> None:
 def test_a_run_whose_verifier_gives_no_verdict_pauses_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def failing(self: Any, completions: Any, truths: Any) -> Any:
+    def failing(self: Any, inputs: Any) -> Any:
         failed = Score({"math": 0.0, "format": 1.0}, 1.0, False, False, "math: KeyError: 'x'", ("math",))
-        return [failed for _ in completions]
+        return [failed for _ in inputs]
 
-    monkeypatch.setattr(Scorer, "score_all", failing)
+    monkeypatch.setattr(Scorer, "grade", failing)
     report = EventFile(tmp_path)
     result = train(config(), report, lambda: False)
     report.close()

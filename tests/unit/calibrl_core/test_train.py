@@ -323,10 +323,10 @@ def test_ten_non_finite_updates_in_a_row_end_the_job_and_are_counted(
 ) -> None:
     """Two a step, so that the fifth step does not come to its end."""
 
-    def nothing_known(self: Any, completions: Any, truths: Any) -> Any:
-        return [Score({"math": 0.0, "format": 0.0}, math.nan, False, False) for _ in completions]
+    def nothing_known(self: Any, inputs: Any) -> Any:
+        return [Score({"math": 0.0, "format": 0.0}, math.nan, False, False) for _ in inputs]
 
-    monkeypatch.setattr(Scorer, "score_all", nothing_known)
+    monkeypatch.setattr(Scorer, "grade", nothing_known)
     assert as_process(config(steps=100).model_dump(mode="json")) == 1
     last = events(tmp_path / "run")[-1]
     assert (last["type"], last["reason"]) == ("error", "non_finite")

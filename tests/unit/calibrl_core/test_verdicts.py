@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from calibrl_core.verifiers import ChoiceReward, FormatReward, MathReward, NumericReward
-from calibrl_core.verifiers.base import NeedsWorker
+from calibrl_core.verifiers.base import Deferred
 from calibrl_core.verifiers.notation import STEPS, reductions
 from tests.support import ROOT
 
@@ -24,7 +24,7 @@ for line in (ROOT / "tests" / "data" / "verdicts.jsonl").read_text().splitlines(
 def verdict(pair: Any) -> float:
     verifier = VERIFIERS[pair["verifier"]]
     found = verifier.score(f"<answer>{pair['answer']}</answer>", pair["truth"])
-    return verifier.judge(found.text, found.truth) if isinstance(found, NeedsWorker) else found
+    return verifier.judge(found.text, found.truth) if isinstance(found, Deferred) else found
 
 
 @pytest.mark.parametrize("notation", PAIRS)

@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 
 from calibrl_core.verifiers import ChoiceReward, ExactReward, FormatReward, MathReward, NumericReward
-from calibrl_core.verifiers.base import NeedsWorker, extract_answer, final_answer, follows_format
+from calibrl_core.verifiers.base import Deferred, extract_answer, final_answer, follows_format
 from calibrl_core.verifiers.units import canonical_unit
 
 
 def verdict(verifier: Any, answer: str, truth: str) -> Any:
     found = verifier.score(f"<answer>{answer}</answer>", truth)
-    return verifier.judge(found.text, found.truth) if isinstance(found, NeedsWorker) else found
+    return verifier.judge(found.text, found.truth) if isinstance(found, Deferred) else found
 
 
 RIGHT = [
