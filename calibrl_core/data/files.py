@@ -3,14 +3,17 @@
 import os.path
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
+from calibrl_core.data.formats import FORMATS
+from calibrl_core.data.formats.base import RowFormat
 from calibrl_core.data.prompts import IMAGE_TAG
 from calibrl_core.data.readers import BATCH, RawRow, image_folder, parse_row, read_count, read_rows
-from calibrl_core.data.row_checks import Row
-from calibrl_core.data.row_formats import FORMATS, RowFormat, check_format, detect_format
+from calibrl_core.data.row import Row, has_content
+from calibrl_core.data.row_formats import check_format, detect_format
 from calibrl_core.data.row_items import row_item
 from calibrl_core.data.schema import Columns, DataError, Example, FileData, HubData
 
@@ -32,15 +35,33 @@ class RowProblem:
         return self.text if self.row is None else f"{self.source}, row {self.row}: {self.text}"
 
 
-def load(source: FileData | HubData) -> list[Example]:
+@dataclass
+class Reading:
+    """Facts about the rows of a source, collected while they are read."""
+
+    form: RowFormat | None = None
+    columns: set[str] = field(default_factory=set)
+    filled: set[str] = field(default_factory=set)  # columns with content
+    used: set[str] = field(default_factory=set)  # columns that the format read
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Columns with content that no example has."""
+        return tuple(sorted(self.filled - self.used))
+
+
+def load(source: FileData | HubData, reading: Reading | None = None) -> list[Example]:
     """Return the examples of a source.
+
+    Args:
+        reading: receives the format and the columns.
 
     Raises:
         DataError: rows are invalid; the message names all of them.
     """
     examples: list[Example] = []
     problems: list[str] = []
-    for item in read_examples(source):
+    for item in read_examples(source, reading):
         if isinstance(item, Example):
             examples.append(item)
         else:
@@ -54,7 +75,7 @@ def load(source: FileData | HubData) -> list[Example]:
 
 @dataclass(frozen=True)
 class Survey:
-    """Counts and problems of a file's first rows. `complete`: the file has no other rows."""
+    """Counts and problems of a file's first rows. `complete`: the file has no other rows. `row_format`: its title."""
 
     rows: int = 0
     complete: bool = True
@@ -62,6 +83,8 @@ class Survey:
     with_images: int = 0
     without_pass_ratio: int = 0
     problems: tuple[str, ...] = ()
+    row_format: str | None = None
+    unused_columns: tuple[str, ...] = ()
 
 
 def check_source(source: FileData, *, needs_experts: bool) -> list[str]:
@@ -78,9 +101,10 @@ def survey(source: FileData) -> Survey:
         missing = "does not exist on this machine; give the absolute path of a file that workers can read"
         return Survey(problems=(f"{source.path} {missing}",))
     problems: list[str] = []
+    reading = Reading()
     rows = image_bytes = experts = with_images = without_ratio = 0
     complete = True
-    for item in read_examples(source):
+    for item in read_examples(source, reading):
         if rows >= CHECKED_ROWS or image_bytes >= CHECKED_IMAGE_BYTES:
             complete = False
             break
@@ -92,7 +116,8 @@ def survey(source: FileData) -> Survey:
             without_ratio += item.pass_ratio is None
         else:
             problems.append(str(item))
-    return Survey(rows, complete, experts, with_images, without_ratio, tuple(problems))
+    title = reading.form.title if reading.form else None
+    return Survey(rows, complete, experts, with_images, without_ratio, tuple(problems), title, reading.unused)
 
 
 def survey_problems(
@@ -106,8 +131,8 @@ def survey_problems(
     if needs_experts and survey.complete and not survey.with_expert:  # if not complete, a later row can have one
         return [
             f"no row of {source.label} has an expert in column {source.columns.expert!r} (in verl's format: "
-            "`solution`, with a pass_ratio above 0; in a chat: a last message of the assistant), and this algorithm "
-            "needs experts; add them, name their column in data.columns.expert, or choose {type: grpo}"
+            "`solution`, with a pass_ratio above 0, or `target`; in a chat: a last message of the assistant), and this "
+            "algorithm needs experts; add them, name their column in data.columns.expert, or choose {type: grpo}"
         ]
     if needs_pass_ratios and survey.without_pass_ratio:
         return [
@@ -145,28 +170,29 @@ def join_problems(problems: Sequence[str]) -> str:
 
 
 def read_examples(
-    source: FileData | HubData, column_names: set[str] | None = None, *, answers_later: bool = False
+    source: FileData | HubData, reading: Reading | None = None, *, answers_later: bool = False
 ) -> Iterator[Example | RowProblem]:
     """Yield each row's example or its problem, and problems of the whole source.
 
     Args:
-        column_names: receives the names of all columns.
+        reading: receives the format and the columns.
         answers_later: a chat may lack its answer, because the user of the dataset will name the column.
     """
-    rows, column_names = read_rows(source), set() if column_names is None else column_names
+    rows, reading = read_rows(source), reading or Reading()
     try:
         head = list(islice(rows, BATCH))
-        form = _format(source, head)
+        form = reading.form = _format(source, head)
         folder = image_folder(source)
         for number, raw in enumerate(islice(chain(head, rows), source.rows), start=1):
             try:
-                row = Row(f"{source.name}/{number}", parse_row(raw), source.columns, folder)
-                column_names.update(row.values)
+                row = Row(f"{source.name}/{number}", parse_row(raw), source.columns, folder, reading.used)
+                reading.columns.update(row.values)
+                reading.filled.update(name for name, value in row.values.items() if has_content(value))
                 yield _example(form, row, answers_later)
             except DataError as problem:
                 yield RowProblem(source.label, number, str(problem))
-        if column_names:
-            yield from (RowProblem(source.label, None, text) for text in _unseen(source, column_names))
+        if reading.columns:
+            yield from (RowProblem(source.label, None, text) for text in _unseen(source, reading.columns))
     except DataError as problem:
         yield RowProblem(source.label, None, str(problem))
 
@@ -177,32 +203,33 @@ def _format(source: FileData | HubData, head: list[RawRow]) -> RowFormat:
     Raises:
         DataError: the rows have no known format.
     """
-    columns = dict.fromkeys(name for raw in head for name in _columns(raw))
+    rows = [row for raw in head for row in _parsed(raw)]
+    columns = dict.fromkeys(name for row in rows for name in row)
     if not columns:
         return FORMATS[-1]  # no line is a row; each line is reported
     try:
-        return detect_format(columns, source.columns)
+        return detect_format(columns, source.columns, source.format, rows)
     except DataError as problem:
         raise DataError(f"{source.label} {problem}") from problem
 
 
-def _columns(raw: RawRow) -> list[str]:
+def _parsed(raw: RawRow) -> list[dict[str, Any]]:
     with suppress(DataError):  # reported with the row
-        return list(parse_row(raw))
+        return [parse_row(raw)]
     return []
 
 
 def _unseen(source: FileData | HubData, column_names: set[str]) -> Iterator[str]:
     """Yield problems of columns that are named but absent from all rows. Their cells may be empty in any row."""
-    for field in ("images", "expert"):
-        name = getattr(source.columns, field)
-        if name != getattr(Columns(), field) and name not in column_names:
+    for role in ("images", "expert"):
+        name = getattr(source.columns, role)
+        if name != getattr(Columns(), role) and name not in column_names:
             has = ", ".join(map(repr, sorted(column_names)))
-            yield f"{source.label} has no column {name!r}, which columns.{field} names; it has {has}"
+            yield f"{source.label} has no column {name!r}, which columns.{role} names; it has {has}"
 
 
 def _example(form: RowFormat, row: Row, answers_later: bool) -> Example:
-    check_format(form, row.values)
+    check_format(form, row.values, row.columns)
     example = form.read(row)
     if not example.answer and not answers_later:
         raise DataError(

@@ -109,7 +109,7 @@ def hub_rows(source: HubData) -> Iterator[dict[str, Any]]:
     import datasets
 
     try:
-        dataset = datasets.load_dataset(source.hub, split=source.split, revision=source.revision)
+        dataset = datasets.load_dataset(source.hub, source.config, split=source.split, revision=source.revision)
     except ConnectionError as error:
         raise DataError(
             f"{source.label} cannot be loaded: the Hugging Face hub is not reachable, and the cache has no copy. "

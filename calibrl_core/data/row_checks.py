@@ -1,46 +1,44 @@
-"""A row, and checks of its cells, for the readers of all formats. All functions raise DataError."""
+"""Checks of the cells of a row, for the readers of all formats. All functions raise DataError."""
 
 import math
-from dataclasses import dataclass
-from pathlib import Path
+from decimal import Decimal
 from typing import Any
 
-from calibrl_core.data.schema import Columns, DataError
+from calibrl_core.data.row import Cell
+from calibrl_core.data.schema import DataError
 
 
-@dataclass(frozen=True)
-class Row:
-    """One row as read from its source."""
-
-    id: str
-    values: dict[str, Any]
-    columns: Columns
-    folder: Path | None  # folder that must contain its image files; None: the row may not name files
-
-
-def question_text(row: Row, column: str) -> str:
-    """Return the text of a column that must not be empty.
+def question_text(cell: Cell) -> str:
+    """Return the text of a cell that must not be empty.
 
     Raises:
         DataError: the cell is empty or not text.
     """
-    text = row.values.get(column)
-    if not isinstance(text, str) or not text:
-        raise DataError(f"column {column!r} must hold the question's text")
-    return text
+    if not isinstance(cell.value, str) or not cell.value:
+        raise DataError(f"column {cell.column!r} must hold the question's text")
+    return cell.value
 
 
-def answer_text(value: Any, column: str) -> str:
-    """Return a verifiable answer as text.
+def answer_text(cell: Cell) -> str:
+    """Return a verifiable answer as text. A decimal number loses its trailing zeros: 18.00 is 18.
 
     Raises:
         DataError: the value is empty, not finite, or neither text nor a number.
     """
-    if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":
+    column, value = cell
+    if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal) or value == "":
         raise DataError(f"column {column!r} must hold the answer, as text or a number")
-    if isinstance(value, float) and not math.isfinite(value):
+    if isinstance(value, float | Decimal) and not math.isfinite(value):
         raise DataError(f"column {column!r} holds {value}, which equals no answer; use a finite number")
-    return str(value)
+    return plain_text(value)
+
+
+def plain_text(value: Any) -> str:
+    """Return a value as text; a decimal number without trailing zeros."""
+    if not isinstance(value, Decimal):
+        return str(value)
+    text = format(value, "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def pass_ratio(value: Any) -> float | None:
@@ -54,20 +52,3 @@ def pass_ratio(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value > 1:
         raise DataError("column 'pass_ratio' must be empty or a number up to 1; in verl's form 0 drops the expert")
     return float(value)
-
-
-def with_options(question: str, options: list[Any]) -> str:
-    """Return the question with its options, lettered from A, one per line."""
-    lines = [f"({letter(index)}) {option}" for index, option in enumerate(options)]
-    return "\n".join([question, "Choices:", *lines, "Answer with the letter of the right choice."])
-
-
-def letter(index: int) -> str:
-    """Return A for 0, B for 1 ...
-
-    Raises:
-        DataError: the index is 26 or more.
-    """
-    if index >= 26:
-        raise DataError("column 'choices' must hold at most 26 options")
-    return chr(ord("A") + index)

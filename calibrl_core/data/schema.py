@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, Tag, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, Tag, ValidationInfo, WithJsonSchema, field_validator
 
 from calibrl_core.settings_base import StrictSettings, one_of
 from calibrl_core.verifiers.reward_input import RewardInput
@@ -73,9 +73,35 @@ class BuiltinData(StrictSettings):
         return min(of_split, self.rows or of_split)
 
 
+AUTO = "auto"
+
+
+def _known_format(name: str) -> str:
+    from calibrl_core.data.formats import NAMES  # its modules need this one
+
+    if name not in (AUTO, *NAMES):
+        raise ValueError(f"must be one of {', '.join((AUTO, *NAMES))}")
+    return name
+
+
+def _describe_formats(schema: dict[str, Any]) -> None:
+    from calibrl_core.data.formats import NAMES
+
+    schema["enum"] = [AUTO, *NAMES]
+
+
+FormatName = Annotated[str, AfterValidator(_known_format), WithJsonSchema({"type": "string"})]
+FORMAT = Field(
+    AUTO,
+    json_schema_extra=_describe_formats,
+    description="Row format, as the data reference names it. auto: the first format that the columns fit.",
+)
+ColumnRole = Literal["question", "images", "answer", "expert"]
+
+
 class Columns(StrictSettings):
-    """Column names of the plain format. To name any of them selects the plain format; in a chat only the answer
-    column can be named."""
+    """Names of columns. Each name replaces the column that the format of the rows would read for this purpose; the
+    other columns stay those of the format."""
 
     question: str = Field(
         "question",
@@ -90,6 +116,11 @@ class Columns(StrictSettings):
     answer: str = Field("answer", max_length=200, description="Column with the verifiable answer, as text or a number.")
     expert: str = Field("expert", max_length=200, description="Column with the expert completion. It can be absent.")
 
+    def named(self, role: ColumnRole) -> str | None:
+        """Return the column that the user names for a role, or None."""
+        name: str = getattr(self, role)
+        return None if name == type(self).model_fields[role].default else name
+
 
 class FileData(StrictSettings):
     """Rows of a `.jsonl` or `.parquet` file. Image paths are relative to the file and must stay in its folder.
@@ -101,6 +132,7 @@ class FileData(StrictSettings):
         min_length=1, max_length=1024, description="Path of a .jsonl or .parquet file that the worker can read."
     )
     columns: Columns = Field(default_factory=Columns)
+    format: FormatName = FORMAT
     rows: int | None = Field(None, ge=1, description="Use only the first N rows. None: all.")
     title: str | None = Field(
         None, min_length=1, max_length=200, description="Name in results and messages. None: the name of the file."
@@ -128,9 +160,16 @@ class HubSource(StrictSettings):
         max_length=200,
         description="Name of a dataset on the Hugging Face hub, such as hiyouga/geometry3k.",
     )
+    config: str | None = Field(
+        None,
+        pattern=r"^\w[\w.-]*$",
+        max_length=100,
+        description="Configuration (subset). None: the only or default one.",
+    )
     split: str = Field("train", pattern=r"^\w[\w.-]*$", max_length=100, description="Split of the dataset.")
     revision: str | None = Field(None, min_length=1, max_length=100, description="Branch, tag or commit. None: latest.")
     columns: Columns = Field(default_factory=Columns)
+    format: FormatName = FORMAT
 
 
 class HubData(HubSource):
@@ -142,12 +181,12 @@ class HubData(HubSource):
     @property
     def name(self) -> str:
         """Return the name of this dataset in results."""
-        return f"{Path(self.hub).name}-{self.split}"
+        return "-".join(part for part in (Path(self.hub).name, self.config, self.split) if part)
 
     @property
     def label(self) -> str:
         """Return the name of this dataset in messages."""
-        return f"{self.hub} ({self.split})"
+        return f"{self.hub} ({', '.join(part for part in (self.config, self.split) if part)})"
 
 
 DataSource = Annotated[

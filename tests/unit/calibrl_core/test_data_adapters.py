@@ -101,9 +101,14 @@ def test_bad_mathvista_rows_are_named(tmp_path: Path, png: bytes, row: dict[str,
     assert "row 1: " not in str(caught.value)
 
 
-def test_naming_columns_asks_for_the_plain_form(tmp_path: Path, png: bytes) -> None:
-    (example,) = load(tmp_path / "a.jsonl", CHOICE, columns=Columns(question="query", images="image"))
-    assert (example.question, example.answer, example.images) == ("Hint: ...", "4", (png,))
+def test_a_named_column_replaces_only_that_one(tmp_path: Path, png: bytes) -> None:
+    columns = Columns(question="query", images="image")
+    (example,) = load(tmp_path / "a.jsonl", CHOICE, columns=columns)
+    assert example.question.startswith("Hint: ...\nChoices:\n(A) 0.5 m\n(B) 4\n(C) No\n")
+    assert (example.answer, example.images) == ("B", (png,))
+    listed = "Hint: ...\nChoices:\n(A) 0.5 m\n(B) 4\n(C) No"
+    (example,) = load(tmp_path / "b.jsonl", CHOICE | {"query": listed}, columns=columns)
+    assert example.question == f"{listed}\nAnswer with the letter of the right choice."
 
 
 def test_geometry3k(tmp_path: Path, png: bytes) -> None:

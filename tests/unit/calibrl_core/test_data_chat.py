@@ -108,7 +108,11 @@ def test_messages_with_weight_0_are_not_trained_on(tmp_path: Path) -> None:
         ),
         ({"messages": [{"role": "user", "content": "<image>?"}], "answer": "1"}, "1 <image> tags"),
         ({"messages": [ASK, TELL], "tools": [{}]}, "holds tools"),
-        ({"messages": [ASK, TELL], "images": ["a"]}, "images must be in 'messages'"),
+        ({"messages": [ASK, TELL], "images": ["a"]}, "image 'a' is not base64"),
+        (
+            {"messages": [{"role": "user", "content": [picture(PNG)]}], "images": [base64.b64encode(PNG).decode()]},
+            "both hold images",
+        ),
         ({"messages": [ASK], "answer": ["a"]}, "column 'answer' must hold the answer"),
     ],
 )

@@ -1,0 +1,167 @@
+"""Options of multiple-choice questions: read from the forms in which datasets publish them, and put into the question.
+
+The answer becomes the letter of the right option, for the verifiers `choice` and `math`.
+"""
+
+import re
+from collections.abc import Sequence
+from string import ascii_uppercase
+from typing import Any
+
+from calibrl_core.data.image_cells import parsed_text
+from calibrl_core.data.row import Cell, has_content
+from calibrl_core.data.row_checks import answer_text, plain_text
+from calibrl_core.data.schema import DataError
+from calibrl_core.data.truths import truth
+
+OPTION_COLUMNS = ("options", "choices", "option")
+_MARK = re.compile(r"(?:^|(?<=[\s;,]))\(?([A-Z])\s*[.):．：、]\s*")  # A. (A) A) A:
+_LETTER = re.compile(r"\(?\s*([A-Z])\s*(?:[).:．：、](?:\s.*)?|\)?)", re.DOTALL)  # B   (B)   B.   B. 5 cm
+_LETTERS = re.compile(r"[A-Z](?:\s*(?:,|;|、|&|and)?\s*[A-Z])+")  # ABD   A, C   A and C
+
+
+def read_options(cell: Cell) -> list[str]:
+    """Return the options of a cell, without letters of their own: a list, an object by letter, an object with `text`
+    and `label`, such a value as JSON or Python text, or a text "A. ...; B. ...". An empty cell has none.
+
+    Raises:
+        DataError: the cell holds fewer than 2 or more than 26 options, or something else.
+    """
+    value = parsed_text(cell.value) if isinstance(cell.value, str) else cell.value
+    if not has_content(value):
+        return []
+    if isinstance(value, dict):
+        value = _of_object(value)
+    options = _split(value) if isinstance(value, str) else _of_list(value) if isinstance(value, list | tuple) else []
+    if not 2 <= len(options) <= len(ascii_uppercase):
+        raise DataError(f"column {cell.column!r} must hold a list of at least two options, and at most 26 options")
+    return options
+
+
+def with_options(question: str, options: Sequence[str], answer: str = "") -> str:
+    """Return the question with its options, lettered from A, one per line, unless it lists them already."""
+    several = "letters of all right choices" if len(answer.split(",")) > 1 else "letter of the right choice"
+    request = f"Answer with the {several}."
+    pairs = list(zip(ascii_uppercase, options, strict=False))
+    if all(re.search(rf"\(?{letter}\s*[.):]\s*{re.escape(option.strip())}", question) for letter, option in pairs):
+        return f"{question}\n{request}"
+    return "\n".join([question, "Choices:", *(f"({letter}) {option}" for letter, option in pairs), request])
+
+
+def right_letter(cell: Cell, options: Sequence[str]) -> str:
+    """Return the letter of the right option, or letters joined by commas. The cell holds letters, an index from 0, or
+    the text of an option; a letter is preferred to a text, and a text to an index.
+
+    Raises:
+        DataError: the cell names no option, or an index and another option's text alike.
+    """
+    if isinstance(cell.value, list | tuple) and cell.value:
+        return ", ".join(right_letter(Cell(cell.column, value), options) for value in cell.value)
+    if isinstance(cell.value, int) and not isinstance(cell.value, bool):
+        return _by_number(cell.column, cell.value, options)
+    answer = truth(cell).strip()
+    letters = ascii_uppercase[: len(options)]
+    texts = [index for index, option in enumerate(options) if _folded(option) == _folded(answer)]
+    if (found := _LETTER.fullmatch(answer)) and found[1] in letters and (len(answer) == 1 or len(texts) != 1):
+        return found[1]
+    if len(texts) == 1:
+        return letters[texts[0]]
+    several = re.findall("[A-Z]", answer) if _LETTERS.fullmatch(answer) else []
+    if several and set(several) <= set(letters) and len(set(several)) == len(several):
+        return ", ".join(several)
+    if answer.isdecimal() and int(answer) < len(options):
+        return letters[int(answer)]
+    raise _unknown(cell.column, answer, options)
+
+
+def letter_at(cell: Cell, options: Sequence[str]) -> str:
+    """Return the letter of the option at an index from 0.
+
+    Raises:
+        DataError: the cell is no index of an option.
+    """
+    index = cell.value
+    if isinstance(index, float) and index.is_integer():
+        index = int(index)
+    if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < len(options):
+        raise DataError(
+            f"column {cell.column!r} ({index!r}) must be the index of a choice, from 0 to {len(options) - 1}"
+        )
+    return ascii_uppercase[index]
+
+
+def letter_of_text(cell: Cell, options: Sequence[str]) -> str:
+    """Return the letter of the option with this text.
+
+    Raises:
+        DataError: no option has it.
+    """
+    answer = answer_text(cell)
+    if answer not in options:
+        raise DataError(f"column {cell.column!r} ({answer!r}) must be one of the choices")
+    return ascii_uppercase[options.index(answer)]
+
+
+def _by_number(column: str, number: int, options: Sequence[str]) -> str:
+    same = [index for index, option in enumerate(options) if _folded(option) == str(number)]
+    at = [number] if 0 <= number < len(options) else []
+    if len(set(same + at)) > 1:
+        raise DataError(
+            f"column {column!r} ({number}) is the index of one option and the text of another: write the letter"
+        )
+    if not same + at:
+        raise _unknown(column, number, options)
+    return ascii_uppercase[(same + at)[0]]
+
+
+def _unknown(column: str, answer: Any, options: Sequence[str]) -> DataError:
+    return DataError(
+        f"column {column!r} ({answer!r}) must be the letter, the text or the index (from 0) of one of the "
+        f"{len(options)} choices"
+    )
+
+
+def _of_object(value: dict[str, Any]) -> Any:
+    """Return the options of {"A": ..., "B": ...} or {"label": [...], "text": [...]} as a list, else the value."""
+    texts = value.get("text")
+    if isinstance(texts, list):
+        return texts
+    filled = {key.strip().strip("().").upper(): option for key, option in value.items() if has_content(option)}
+    keys = sorted(filled)
+    return [filled[key] for key in keys] if keys == list(ascii_uppercase[: len(keys)]) else value
+
+
+def _of_list(values: Sequence[Any]) -> list[str]:
+    """Return options as texts. Letters of their own, A, B ... in order, are removed."""
+    texts = [plain_text(_inner(value)).strip() for value in values if value is not None]
+    marks = [_MARK.match(text) for text in texts]
+    own = [mark[1] for mark in marks if mark]
+    if own == list(ascii_uppercase[: len(texts)]) and all(
+        _rest(text, mark) for text, mark in zip(texts, marks, strict=True)
+    ):
+        return [_rest(text, mark) for text, mark in zip(texts, marks, strict=True)]
+    return texts
+
+
+def _inner(value: Any) -> Any:
+    return value["text"] if isinstance(value, dict) and has_content(value.get("text")) else value
+
+
+def _rest(text: str, mark: re.Match[str] | None) -> str:
+    return text[mark.end() :].strip() if mark else text
+
+
+def _split(text: str) -> list[str]:
+    """Return the parts of a text between the marks A., B. ... in order; without such marks, its lines."""
+    marks: list[re.Match[str]] = []
+    for mark in _MARK.finditer(text):
+        if len(marks) < len(ascii_uppercase) and mark[1] == ascii_uppercase[len(marks)]:
+            marks.append(mark)
+    if len(marks) < 2:
+        return [line.strip() for line in text.splitlines() if line.strip()]
+    ends = [*(mark.start() for mark in marks[1:]), len(text)]
+    return [text[mark.end() : end].strip().rstrip(";,").strip() for mark, end in zip(marks, ends, strict=True)]
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.split()).casefold()

@@ -1,0 +1,47 @@
+"""Truths in the wrappers in which datasets publish them: numbers, `<answer>` elements, `####` lines and boxes."""
+
+import re
+
+from calibrl_core.data.row import Cell
+from calibrl_core.data.row_checks import answer_text
+from calibrl_core.verifiers.base import extract_answer, last_boxed
+
+_LAST_LINE = re.compile(r"####[ \t]*(\S[^\n]*?)\s*$")  # of GSM8K
+_CALCULATION = re.compile(r"<<[^<>\n]*>>")  # annotations of GSM8K, such as 48/2=<<48/2=24>>24
+_ONE_BOX = re.compile(r"\$?\s*\\(?:boxed|fbox)\s*\{.*\}\s*\.?\s*\$?", re.DOTALL)
+
+
+def truth(cell: Cell) -> str:
+    """Return the truth of a cell without its wrapper: the text of `<answer>`, of the line `#### ...` at the end, or of
+    the one box that is the whole text.
+
+    Raises:
+        DataError: the cell is empty, not finite, or neither text nor a number.
+    """
+    text = answer_text(cell)
+    inner = extract_answer(text) or _after_hashes(text)
+    if inner is None and _ONE_BOX.fullmatch(text.strip()) and text.count("boxed") + text.count("fbox") == 1:
+        inner = last_boxed(text)
+    return inner or text
+
+
+def stated_answer(solution: str) -> str | None:
+    """Return the answer that a solution states in `<answer>`, after `####` or in its last box, or None."""
+    return extract_answer(solution) or _after_hashes(solution) or last_boxed(solution) or None
+
+
+def steps_before_hashes(solution: str) -> str:
+    """Return the text before GSM8K's line `#### ...`, without its annotations of calculations."""
+    found = _LAST_LINE.search(solution)
+    return _CALCULATION.sub("", solution[: found.start()] if found else solution).strip()
+
+
+def composed_expert(thought: str, answer: str) -> str | None:
+    """Return an expert from an explanation and the truth, in the form that the default rewards expect; None without an
+    explanation."""
+    return f"<think>{thought.strip()}</think>\n<answer>{answer}</answer>" if thought.strip() else None
+
+
+def _after_hashes(text: str) -> str | None:
+    found = _LAST_LINE.search(text)
+    return found[1] if found else None

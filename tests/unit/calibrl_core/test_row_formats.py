@@ -1,0 +1,157 @@
+"""Row formats: each public layout is recognised and read, chosen or with named columns; nothing is left out unsaid."""
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from pydantic import ValidationError
+
+from calibrl_core import data
+from calibrl_core.data import files
+from calibrl_core.data.formats import FORMATS, NAMES
+from calibrl_core.data.schema import Columns, DataError, Example, FileData
+from tests.support.layouts import Layout, layouts
+from tests.support.pictures import png
+
+IMAGE = png(size=4)
+LAYOUTS = layouts(IMAGE)
+VERL = {"prompt": [{"role": "user", "content": "Find x."}], "reward_model": {"ground_truth": "65"}}
+
+
+def write(path: Path, *rows: Any) -> FileData:
+    if path.suffix == ".parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), path)
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return FileData(path=str(path), image_files=False)
+
+
+def only(tmp_path: Path, row: dict[str, Any], **options: Any) -> Example:
+    source = write(tmp_path / "rows.jsonl", row).model_copy(update=options)
+    (example,) = data.load(source)
+    return example
+
+
+def with_layouts() -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+
+
+@with_layouts()
+def test_a_layout_is_recognised_and_read(tmp_path: Path, layout: Layout) -> None:
+    reading = files.Reading()
+    first, second = files.load(write(tmp_path / layout.file, layout.row, layout.row), reading)
+    assert reading.form is not None and reading.form.name == layout.name
+    assert (first.question, first.answer, first.expert) == (layout.question, layout.answer, layout.expert)
+    assert (first.data_source, first.images, second.images) == (layout.data_source, (IMAGE,), (IMAGE,))
+    assert reading.unused == layout.unused
+    assert first.id != second.id and first.asks_for_answer
+
+
+@with_layouts()
+def test_a_layout_that_is_chosen_is_read_alike(tmp_path: Path, layout: Layout) -> None:
+    source = write(tmp_path / layout.file, layout.row, layout.row)
+    assert data.load(source.model_copy(update={"format": layout.name})) == data.load(source)
+
+
+def test_every_format_has_a_layout() -> None:
+    assert {layout.name for layout in LAYOUTS.values()} == set(NAMES)
+
+
+def test_a_format_is_one_of_a_closed_list(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match=r"must be one of auto, chartqa, .*verl"):
+        FileData(path="a.jsonl", format="verll")
+    assert FileData.model_json_schema()["properties"]["format"]["enum"] == ["auto", *NAMES]
+    with pytest.raises(
+        DataError, match="has no column 'prompt' and 'reward_model', which format: verl needs; it has 'q'"
+    ):
+        only(tmp_path, {"q": 1}, format="verl")
+
+
+@pytest.mark.parametrize("form", FORMATS, ids=lambda form: f"{form.name}-{len(form.needs)}")
+def test_formats_are_described_in_the_guide(form: Any) -> None:
+    guide = (Path(__file__).parents[3] / "docs/reference/data.md").read_text()
+    assert f"| `{form.name}` |" in guide
+
+
+def test_a_survey_names_the_format_and_what_is_left_out(tmp_path: Path) -> None:
+    found = files.survey(write(tmp_path / "a.jsonl", {"question": "q", "answer": "1", "note": "n", "empty": None}))
+    assert (found.row_format, found.unused_columns, found.problems) == ("the plain format", ("note",), ())
+
+
+@pytest.mark.parametrize(
+    ("cell", "expert"),
+    [
+        ([{"role": "assistant", "content": "e"}], "e"),
+        ("e", "e"),
+        ([{"role": "user", "content": "q"}, {"role": "assistant", "content": "e"}], "e"),
+        ('[{"role": "user", "content": "q"}, {"role": "assistant", "content": "e"}]', "e"),
+        ([{"role": "assistant", "content": "e", "reasoning_content": "t"}], "<think>t</think>\ne"),
+        ([{"from": "human", "value": "q"}, {"from": "gpt", "value": "e"}], "e"),
+    ],
+)
+def test_a_named_expert_of_each_shape_in_verls_rows(tmp_path: Path, cell: Any, expert: str) -> None:
+    assert only(tmp_path, VERL | {"trace": cell}, columns=Columns(expert="trace")).expert == expert
+    assert only(tmp_path, VERL | {"target": cell}).expert == expert
+
+
+def test_messages_without_the_assistant_are_no_expert(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="row 1: column 'solution' holds messages, but none of the assistant"):
+        only(tmp_path, VERL | {"solution": [{"role": "user", "content": "Find x."}]})
+
+
+def test_a_named_column_replaces_its_own_only(tmp_path: Path) -> None:
+    row = VERL | {"truth": 7, "picture": png(size=5).hex()}
+    assert only(tmp_path, row | {"picture": []}, columns=Columns(answer="truth", images="picture")).answer == "7"
+    ask = VERL | {"other": [{"role": "user", "content": "Find y."}]}
+    assert only(tmp_path, ask, columns=Columns(question="other")).question == "Find y."
+    named = {"problem": "p", "solution": "<answer>3</answer>", "trace": "t"}
+    example = only(tmp_path, named, columns=Columns(expert="trace"))
+    assert (example.question, example.answer, example.expert) == ("p", "3", "t")
+
+
+@pytest.mark.parametrize(
+    ("answer", "known"),
+    [
+        ("<answer> 3 </answer>", "3"),
+        ("<answer>D</answer>", "D"),
+        ("#### 18", "18"),
+        ("\\boxed{\\frac{1}{2}}", "\\frac{1}{2}"),
+        ("$\\boxed{A}$", "A"),
+        ("\\boxed{1}, \\boxed{2}", "\\boxed{1}, \\boxed{2}"),
+        ("9 (apples)", "9 (apples)"),
+        ("issue ####", "issue ####"),
+    ],
+)
+def test_a_truth_loses_its_wrapper(tmp_path: Path, answer: str, known: str) -> None:
+    assert only(tmp_path, {"question": "q", "answer": answer}, format="plain").answer == known
+
+
+def test_steps_before_hashes_are_an_expert_with_the_answer(tmp_path: Path) -> None:
+    example = only(tmp_path, {"question": "q", "answer": "9+9=<<9+9=18>>18\n#### 18"})
+    assert (example.answer, example.expert) == ("18", "<think>9+9=18</think>\n<answer>18</answer>")
+
+
+def test_a_chat_with_a_boxed_answer_asks_for_it(tmp_path: Path) -> None:
+    boxed = {"role": "assistant", "content": "<think>3+4=7.</think> So \\boxed{7}."}
+    example = only(tmp_path, {"messages": [{"role": "user", "content": "3+4?"}, boxed], "images": []})
+    assert (example.answer, example.asks_for_answer, example.images) == ("7", True, ())
+
+
+def test_numbered_images_are_in_their_order(tmp_path: Path) -> None:
+    one, two = (png(size=size) for size in (5, 6))
+    cells = {"image_10": one, "image_2": two, "image_1": None}
+    row = {name: image and base64.b64encode(image).decode() for name, image in cells.items()}
+    mmmu = {"id": "1", "question": "<image 2> or <image 10>?", "options": "[]", "answer": "['3', 'three']", **row}
+    example = only(tmp_path, mmmu)
+    assert (example.question, example.answer, example.images) == ("<image 1> or <image 2>?", "3", (two, one))
+    assert only(tmp_path, {"question": "q", "answer": "3", **row}).images == (two, one)
+
+
+def test_images_of_two_columns_are_not_mixed(tmp_path: Path) -> None:
+    row = {"question": "q", "answer": "1", "image": base64.b64encode(IMAGE).decode(), "image_path": "a.png"}
+    found = files.survey(write(tmp_path / "a.jsonl", row))
+    assert (found.unused_columns, found.with_images) == (("image_path",), 1)
