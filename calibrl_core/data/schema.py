@@ -221,7 +221,7 @@ class Example:
     data_source: str | None = None  # `data_source` of the row, for results per source
     pass_ratio: float | None = None  # 0 to 1: share of right answers of a reference model
     asks_for_answer: bool = True  # False: leave the prompt unchanged, without the request for an <answer>
-    item: Mapping[str, Any] = field(default_factory=dict, repr=False)  # the row's columns that rewards see
+    item: Mapping[str, Any] = field(default_factory=dict, repr=False, hash=False)  # the row's columns that rewards see
 
 
 def completed(examples: Sequence[Example], texts: Sequence[str]) -> list[RewardInput]:

@@ -33,7 +33,8 @@ def layouts(image: bytes) -> dict[str, Layout]:
         **_verl(text, stored),
         **_chats(text),
         **_trl(stored),
-        **_multiple_choice(text, stored),
+        **_multiple_choice(stored),
+        **_geometry(text, stored),
         **_other_benchmarks(text, stored),
         **_with_solution(text, stored),
     }
@@ -98,7 +99,7 @@ def _trl(stored: dict[str, Any]) -> dict[str, Layout]:
     }
 
 
-def _multiple_choice(text: str, stored: dict[str, Any]) -> dict[str, Layout]:
+def _multiple_choice(stored: dict[str, Any]) -> dict[str, Layout]:
     science = {
         "image": stored,
         "question": "Sum?",
@@ -139,6 +140,15 @@ def _multiple_choice(text: str, stored: dict[str, Any]) -> dict[str, Layout]:
         "metadata": {"task": "figure qa"},
         "query": "Hint: ...",
     }
+    asked = f"Sum?{CHOICES}"
+    return {
+        "ScienceQA": Layout("scienceqa", science, f"Look.\n{asked}", "A", explained, "maths", left_out),
+        "MMMU": Layout("mmmu", mmmu, f"Sum of <image 1>?{CHOICES}", "A", None, "Algebra", ("question_type",)),
+        "MathVista": Layout("mathvista", vista, asked, "A", None, "figure qa", ("answer_type", "image", "query")),
+    }
+
+
+def _geometry(text: str, stored: dict[str, Any]) -> dict[str, Layout]:
     we_math = {
         "ID": "1",
         "split": "testmini",
@@ -152,9 +162,6 @@ def _multiple_choice(text: str, stored: dict[str, Any]) -> dict[str, Layout]:
     inter_gps = {"problem_text": "Sum?", "choices": [3, 4], "answer": "A", "image": text, "problem_type_goal": ["Sum"]}
     asked = f"Sum?{CHOICES}"
     return {
-        "ScienceQA": Layout("scienceqa", science, f"Look.\n{asked}", "A", explained, "maths", left_out),
-        "MMMU": Layout("mmmu", mmmu, f"Sum of <image 1>?{CHOICES}", "A", None, "Algebra", ("question_type",)),
-        "MathVista": Layout("mathvista", vista, asked, "A", None, "figure qa", ("answer_type", "image", "query")),
         "We-Math": Layout("we-math", we_math, asked, "A", None, "Sums", ("key", "split")),
         "Geometry3K": Layout("geometry3k", inter_gps, asked, "A", None, "Sum"),
     }
