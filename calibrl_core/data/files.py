@@ -36,7 +36,7 @@ class RowProblem:
 
 
 @dataclass
-class Reading:
+class SourceFacts:
     """Facts about the rows of a source, collected while they are read."""
 
     form: RowFormat | None = None
@@ -50,18 +50,18 @@ class Reading:
         return tuple(sorted(self.filled - self.used))
 
 
-def load(source: FileData | HubData, reading: Reading | None = None) -> list[Example]:
+def load(source: FileData | HubData, facts: SourceFacts | None = None) -> list[Example]:
     """Return the examples of a source.
 
     Args:
-        reading: receives the format and the columns.
+        facts: receives the format and the columns.
 
     Raises:
         DataError: rows are invalid; the message names all of them.
     """
     examples: list[Example] = []
     problems: list[str] = []
-    for item in read_examples(source, reading):
+    for item in read_examples(source, facts):
         if isinstance(item, Example):
             examples.append(item)
         else:
@@ -101,10 +101,10 @@ def survey(source: FileData) -> Survey:
         missing = "does not exist on this machine; give the absolute path of a file that workers can read"
         return Survey(problems=(f"{source.path} {missing}",))
     problems: list[str] = []
-    reading = Reading()
+    facts = SourceFacts()
     rows = image_bytes = experts = with_images = without_ratio = 0
     complete = True
-    for item in read_examples(source, reading):
+    for item in read_examples(source, facts):
         if rows >= CHECKED_ROWS or image_bytes >= CHECKED_IMAGE_BYTES:
             complete = False
             break
@@ -116,8 +116,8 @@ def survey(source: FileData) -> Survey:
             without_ratio += item.pass_ratio is None
         else:
             problems.append(str(item))
-    title = reading.form.title if reading.form else None
-    return Survey(rows, complete, experts, with_images, without_ratio, tuple(problems), title, reading.unused)
+    title = facts.form.title if facts.form else None
+    return Survey(rows, complete, experts, with_images, without_ratio, tuple(problems), title, facts.unused)
 
 
 def survey_problems(
@@ -170,29 +170,29 @@ def join_problems(problems: Sequence[str]) -> str:
 
 
 def read_examples(
-    source: FileData | HubData, reading: Reading | None = None, *, answers_later: bool = False
+    source: FileData | HubData, facts: SourceFacts | None = None, *, answers_later: bool = False
 ) -> Iterator[Example | RowProblem]:
     """Yield each row's example or its problem, and problems of the whole source.
 
     Args:
-        reading: receives the format and the columns.
+        facts: receives the format and the columns.
         answers_later: a chat may lack its answer, because the user of the dataset will name the column.
     """
-    rows, reading = read_rows(source), reading or Reading()
+    rows, facts = read_rows(source), facts or SourceFacts()
     try:
         head = list(islice(rows, BATCH))
-        form = reading.form = _format(source, head)
+        form = facts.form = _format(source, head)
         folder = image_folder(source)
         for number, raw in enumerate(islice(chain(head, rows), source.rows), start=1):
             try:
-                row = Row(f"{source.name}/{number}", parse_row(raw), source.columns, folder, reading.used)
-                reading.columns.update(row.values)
-                reading.filled.update(name for name, value in row.values.items() if has_content(value))
+                row = Row(f"{source.name}/{number}", parse_row(raw), source.columns, folder, facts.used)
+                facts.columns.update(row.values)
+                facts.filled.update(name for name, value in row.values.items() if has_content(value))
                 yield _example(form, row, answers_later)
             except DataError as problem:
                 yield RowProblem(source.label, number, str(problem))
-        if reading.columns:
-            yield from (RowProblem(source.label, None, text) for text in _unseen(source, reading.columns))
+        if facts.columns:
+            yield from (RowProblem(source.label, None, text) for text in _unseen(source, facts.columns))
     except DataError as problem:
         yield RowProblem(source.label, None, str(problem))
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from calibrl_core.data.files import Reading, RowProblem, read_examples
+from calibrl_core.data.files import RowProblem, SourceFacts, read_examples
 from calibrl_core.data.image_decoding import open_image
 from calibrl_core.data.schema import Columns, DataError, Example, FileData
 from jobs.errors import FieldError, Invalid
@@ -67,7 +67,7 @@ def inspect(path: Path, title: str, columns: Columns) -> Inspection:
         report.unlink(missing_ok=True)
         log.unlink(missing_ok=True)
     text = (
-        f"reading the file took more than {LIMIT_SECONDS} s or {MEMORY_BYTES // 2**30} GiB, or ended the process; "
+        f"facts the file took more than {LIMIT_SECONDS} s or {MEMORY_BYTES // 2**30} GiB, or ended the process; "
         "use smaller rows or row groups"
     )
     raise Invalid("The file cannot be read.", (FieldError("file", text),))
@@ -75,13 +75,13 @@ def inspect(path: Path, title: str, columns: Columns) -> Inspection:
 
 def look_into(source: FileData) -> Inspection:
     """Inspect a file in this process."""
-    inspection, reading = Inspection(), Reading()
+    inspection, facts = Inspection(), SourceFacts()
     unpacked = 0
     for text in _parquet_faults(source):
         inspection.blame("file", text)
     if inspection.faults:
         return inspection
-    for each in read_examples(source, reading, answers_later=True):
+    for each in read_examples(source, facts, answers_later=True):
         if isinstance(each, RowProblem) and each.row is None:
             inspection.blame("file", each.text)
             continue
@@ -100,7 +100,7 @@ def look_into(source: FileData) -> Inspection:
             break
     if not inspection.rows and not inspection.faults:
         inspection.blame("file", "has no rows")
-    inspection.has_columns = sorted(reading.columns)
+    inspection.has_columns = sorted(facts.columns)
     return inspection
 
 

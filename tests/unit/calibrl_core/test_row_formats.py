@@ -42,12 +42,12 @@ def with_layouts() -> pytest.MarkDecorator:
 
 @with_layouts()
 def test_a_layout_is_recognised_and_read(tmp_path: Path, layout: Layout) -> None:
-    reading = files.Reading()
-    first, second = files.load(write(tmp_path / layout.file, layout.row, layout.row), reading)
-    assert reading.form is not None and reading.form.name == layout.name
+    facts = files.SourceFacts()
+    first, second = files.load(write(tmp_path / layout.file, layout.row, layout.row), facts)
+    assert facts.form is not None and facts.form.name == layout.name
     assert (first.question, first.answer, first.expert) == (layout.question, layout.answer, layout.expert)
     assert (first.data_source, first.images, second.images) == (layout.data_source, (IMAGE,), (IMAGE,))
-    assert reading.unused == layout.unused
+    assert facts.unused == layout.unused
     assert first.id != second.id and first.asks_for_answer
 
 
