@@ -10,7 +10,7 @@ from typing import Any
 
 from calibrl_core.data.formats import FORMATS
 from calibrl_core.data.formats.base import RowFormat
-from calibrl_core.data.prompts import IMAGE_TAG
+from calibrl_core.data.image_tags import place_images
 from calibrl_core.data.readers import BATCH, RawRow, image_folder, parse_row, read_count, read_rows
 from calibrl_core.data.row import Row, has_content
 from calibrl_core.data.row_formats import check_format, detect_format
@@ -236,8 +236,6 @@ def _example(form: RowFormat, row: Row, answers_later: bool) -> Example:
             "has no answer: end 'messages' with the assistant's answer, or name the column that holds it: "
             "columns: {answer: ...}"
         )
-    texts = [turn.text for turn in example.earlier] + [example.question]
-    tags = sum(len(IMAGE_TAG.findall(text)) for text in texts)
-    if tags > len(example.images):
-        raise DataError(f"the prompt has {tags} <image> tags, but the row has {len(example.images)} images")
-    return replace(example, item=row_item(row.values))
+    texts, images = place_images([*(turn.text for turn in example.earlier), example.question], example.images)
+    earlier = tuple(replace(turn, text=text) for turn, text in zip(example.earlier, texts, strict=False))
+    return replace(example, earlier=earlier, question=texts[-1], images=images, item=row_item(row.values))

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from calibrl_core.data.image_tags import has_tag
 from calibrl_core.data.schema import Example
 from calibrl_core.settings_base import StrictSettings
 
@@ -86,8 +87,8 @@ class PromptFormat(StrictSettings):
     @field_validator("system", "instruction")
     @classmethod
     def _has_no_image(cls, text: str | None) -> str | None:
-        if text and IMAGE_TAG.search(text):
-            raise ValueError("must not contain <image>, which marks images of rows: remove it")
+        if text and has_tag(text):
+            raise ValueError("must not contain <image> or a similar tag, which marks images of rows: remove it")
         return text
 
     @field_validator("chat_template_kwargs")
@@ -110,7 +111,7 @@ DEFAULT_FORMAT = PromptFormat()
 def messages(example: Example, form: PromptFormat = DEFAULT_FORMAT) -> list[dict[str, Any]]:
     """Return the earlier turns and the question, in the format of chat templates.
 
-    Every image reaches the model: images that the text places by `<image>`, in this place and order, and all others
+    Every image reaches the model: each `<image>` of the texts is an image, in order; images without any such tag are
     before the question. The instruction of `form` is appended, unless the prompt requests the same form of answer
     itself or the example has `asks_for_answer=False`.
     """

@@ -124,7 +124,10 @@ def test_more_tags_than_images_is_a_rows_problem(tmp_path: Path, png: bytes) -> 
     ]
     with pytest.raises(DataError) as caught:
         data.load(write(tmp_path / "own.jsonl", rows))
-    assert str(caught.value).endswith("own.jsonl, row 2: the prompt has 2 <image> tags, but the row has 1 images")
+    assert str(caught.value).endswith(
+        "own.jsonl, row 2: the prompt has 2 <image> tags, but the row has 1 images: add the missing images or remove "
+        "tags"
+    )
 
 
 @pytest.mark.parametrize("answer", [float("nan"), float("inf"), True, None, "", ["1"]])

@@ -57,7 +57,7 @@ def test_parquet_carries_images_as_bytes_or_paths_several_a_prompt(tmp_path: Pat
     row = ROW | {"images": images, "prompt": [{"role": "user", "content": "<image>then <image>?"}]}
     (example,) = data.load(write(tmp_path / "a.parquet", row))
     assert example.images == (png, png)
-    raw = ROW | {"images": [png, png, png]}
+    raw = ROW | {"images": [png, png, png], "prompt": [{"role": "user", "content": "<image><image><image>Find x."}]}
     (example,) = data.load(write(tmp_path / "b.parquet", raw))
     assert example.images == (png, png, png)
     kinds = [part["type"] for part in messages(example)[0]["content"]]
