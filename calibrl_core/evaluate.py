@@ -42,7 +42,7 @@ from calibrl_core.rollout.engines import make_engine
 from calibrl_core.run.identity import model_digest
 from calibrl_core.run.model_check import checked
 from calibrl_core.run.process import run_process
-from calibrl_core.run.template_check import check_template
+from calibrl_core.run.row_check import check_rows
 from calibrl_core.verifiers.base import answer_form
 from calibrl_core.verifiers.scorer import Scorer, check_needed, check_verdicts
 
@@ -160,7 +160,7 @@ class _Evaluation:
         config = self.config
         policy = load_policy(config.models[index], config.precision, form=config.prompts, frozen=True)
         for place, (dataset, (_, examples)) in enumerate(zip(config.data, self.sets, strict=True)):
-            check_template(f"models.{index}, data.{place}", dataset, examples, policy.encoder.refusal)
+            check_rows(f"models.{index}, data.{place}", dataset, examples, policy.encoder.fault)
         self._check_positions(policy)
         every = (example for _, examples in self.sets for example in examples)
         result = checked(policy, config.models[index], every, self.report, self.ranks)

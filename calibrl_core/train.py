@@ -45,8 +45,8 @@ from calibrl_core.run.identity import RunIdentity
 from calibrl_core.run.model_check import checked
 from calibrl_core.run.process import run_process
 from calibrl_core.run.prompt_lengths import fit_prompts
+from calibrl_core.run.row_check import check_rows
 from calibrl_core.run.samples import report_groups
-from calibrl_core.run.template_check import check_template
 from calibrl_core.step.learners import Learner, ReinforcementLearner, StepResult, SupervisedLearner
 from calibrl_core.step.optimizer import GradientStep, learning_rate, make_optimizer, set_learning_rate
 from calibrl_core.step.prompt_source import PromptSource
@@ -178,7 +178,7 @@ class _Run:
             return self.policy.prompt_lengths([example])[0]
 
         prompts, rows = self.config.prompts, data.load(source)
-        check_template(field, source, rows, self.policy.encoder.refusal)
+        check_rows(field, source, rows, self.policy.encoder.fault)
         examples, counts = fit_prompts(rows, prompts, length)
         for count, what in (
             (counts.dropped_for_images, f"{prompts.max_images} images were dropped"),

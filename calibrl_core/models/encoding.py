@@ -23,7 +23,9 @@ from torch.nn.functional import pad
 from calibrl_core.data.image_decoding import image_size, open_image
 from calibrl_core.data.prompts import DEFAULT_FORMAT, PromptFormat, messages
 from calibrl_core.data.schema import DataError, Example
+from calibrl_core.models.image_sizes import ERRORS, ImageSizes, size_refusal
 from calibrl_core.models.image_tokens import ImageTokens
+from calibrl_core.models.reserved_tokens import media_tokens
 
 ENCODED_MEGABYTES = 1024  # of encoded prompts in memory between steps; older ones are encoded again
 # For a tokenizer without a chat template, such as a base model's.
@@ -86,6 +88,8 @@ class PromptEncoder:
         self.encodings = 0  # prompts that were encoded since the start, here or in a worker process
         self._lengths: dict[int, int] = {}  # of all prompts ever measured, by the hash of their key
         self._image_tokens = ImageTokens(processor)
+        self._sizes = ImageSizes(processor)
+        self._media_tokens = media_tokens(processor) if self.takes_images else ()
         self._refusals: dict[Shape, str | None] = {}
         if form.chat_template:
             processor.chat_template = form.chat_template
@@ -210,7 +214,13 @@ class PromptEncoder:
         if self.has_prefix and not images:  # its processor refuses a prompt without images
             process, text = self._prefix, f"{self.tokenizer.bos_token}{text}\n"
         # The chat template contains the special tokens already.
-        found = dict(process(text=[text], **images, add_special_tokens=False, return_tensors="pt"))
+        try:
+            found = dict(process(text=[text], **images, add_special_tokens=False, return_tensors="pt"))
+        except ERRORS as error:
+            if not images:
+                raise
+            sizes = [picture.size for picture in images["images"][0]]
+            raise DataError(f"{example.id}: {size_refusal(sizes, error)}") from error
         found.pop("labels", None)  # of PaliGemma's processor, for a loss that is not used here
         if self.bfloat16:
             pixels = {name: tensor for name, tensor in found.items() if name.startswith("pixel_values")}
@@ -250,14 +260,10 @@ class PromptEncoder:
         opened = self.opening.strip()
         return expert.lstrip().removeprefix(opened) if opened and expert.lstrip().startswith(opened) else expert
 
-    def refusal(self, example: Example) -> str | None:
-        """Return why the chat template refuses the example's messages, or None. Renders text only, and only once per
-        order of roles: templates refuse roles, not words.
-
-        Raises:
-            DataError: as `encode`.
+    def _refusal(self, turns: list[dict[str, Any]]) -> str | None:
+        """Return why the chat template refuses messages, or None. Renders text only, and only once per order of roles:
+        templates refuse roles, not words.
         """
-        turns = self._messages(example)
         shape = tuple((turn["role"], tuple(part["type"] for part in turn["content"])) for turn in turns)
         if shape not in self._refusals:
             self._refusals[shape] = None
@@ -265,15 +271,38 @@ class PromptEncoder:
                 self.render(turns)
             except REFUSALS as error:
                 roles = ", ".join(turn["role"] for turn in turns)
-                self._refusals[shape] = f"the chat template refuses the roles {roles} ({_one_line(error)})"
+                self._refusals[shape] = (
+                    f"the chat template refuses the roles {roles} ({_one_line(error)}): change the messages of these "
+                    "rows (or prompts.system), or set prompts.chat_template"
+                )
         return self._refusals[shape]
 
     def _messages(self, example: Example) -> list[dict[str, Any]]:
         found = messages(example, self.form)
-        self._refuse_marks(found, example)
-        if example.images and not self.takes_images:
-            raise DataError(f"{example.id} has images, but this model takes none: choose an image-text model")
+        if reason := self._unfit(found, example):
+            raise DataError(f"{example.id} {reason}")
         return found
+
+    def _unfit(self, turns: list[dict[str, Any]], example: Example) -> str | None:
+        """Return why the model can take no such messages, or None: text with a special token for images, which would
+        become a part of the prompt that is not text, or images for a text model.
+        """
+        for token in self._media_tokens:
+            if any(token in part.get("text", "") for one in turns for part in one["content"]):
+                return f"has a text that contains {token}, which the model reserves for images: remove it"
+        if example.images and not self.takes_images:
+            return "has images, but this model takes none: choose an image-text model"
+        return None
+
+    def fault(self, example: Example) -> str | None:
+        """Return why the example cannot be encoded, or None. Renders each order of roles once, and decodes no pixel."""
+        turns = messages(example, self.form)
+        sizes = (_size_within(*image_size(data), self.form) for data in example.images)
+        return (
+            self._unfit(turns, example)
+            or self._refusal(turns)
+            or next((refused for size in sizes if (refused := self._sizes.refusal(*size))), None)
+        )
 
     def render(self, turns: list[dict[str, Any]], *, add_generation_prompt: bool = True) -> str:
         """Return messages as the chat template writes them. Raises the errors of the template: `REFUSALS`."""
@@ -283,19 +312,6 @@ class PromptEncoder:
             turns, add_generation_prompt=add_generation_prompt, tokenize=False, **self.form.chat_template_kwargs
         )
         return text
-
-    def _refuse_marks(self, turns: list[dict[str, Any]], example: Example) -> None:
-        """Refuse text with the model's own image token, which would make a training step fail.
-
-        Raises:
-            DataError: the text of the example contains such a token.
-        """
-        for name in ("image_token", "video_token"):
-            mark = getattr(self.processor, name, None)
-            if mark and any(mark in part.get("text", "") for one in turns for part in one["content"]):
-                raise DataError(
-                    f"the text of {example.id} contains {mark}, which the model reserves for images: remove it"
-                )
 
     def _position_ids(self, encoded: dict[str, Tensor]) -> Tensor:
         running = torch.arange(encoded["input_ids"].shape[1])[None]  # [1, L]

@@ -98,7 +98,11 @@ def test_numbers_count_through_all_messages() -> None:
 @pytest.mark.parametrize(
     ("text", "images", "message"),
     [
-        ("Picture 1: <image>", (A, B), "1 <image> tags, but the row has 2 images: give each image a tag, or remove all"),
+        (
+            "Picture 1: <image>",
+            (A, B),
+            "1 <image> tags, but the row has 2 images: give each image a tag, or remove all",
+        ),
         ("<image><image>", (A,), "2 <image> tags, but the row has 1 images: add the missing images"),
         ("<image 1>", (), "1 <image> tags, but the row has 0 images"),
         ("<|image_pad|>", (), "1 <image> tags, but the row has 0 images"),

@@ -317,12 +317,12 @@ def test_no_mark_of_an_image_or_a_video_is_ever_sampled(qwen_policy: Policy, mix
     assert not qwen_policy.banned[hot.tokens[hot.mask]].any()
 
 
-@pytest.mark.parametrize("mark", MARKS[:2])
+@pytest.mark.parametrize("mark", MARKS)
 def test_a_text_that_contains_the_models_own_marks_is_refused(
     qwen_policy: Policy, mixed: list[Example], mark: Any
 ) -> None:
     spoilt = dataclasses.replace(mixed[1], question=f"What is {mark}?")
-    with pytest.raises(DataError, match=r"contains <\|(image|video)_pad\|>, which the model reserves for images"):
+    with pytest.raises(DataError, match=r"contains <\|\w+\|>, which the model reserves for images"):
         qwen_policy.encode([spoilt])
 
 

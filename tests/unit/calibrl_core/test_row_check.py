@@ -1,4 +1,4 @@
-"""Chat templates that refuse a role or an order of roles: found before any work, with file, row and remedy."""
+"""Rows that the model cannot take: found before any work, with file, row and remedy."""
 
 import copy
 import json
@@ -14,7 +14,7 @@ from calibrl_core.evaluate import evaluate
 from calibrl_core.models.encoding import PromptEncoder
 from calibrl_core.models.policy import Policy
 from calibrl_core.report import EventFile
-from calibrl_core.run.template_check import check_template
+from calibrl_core.run.row_check import check_rows
 from calibrl_core.train import train
 
 # The rules of Gemma (no system message) and of Mistral (user and assistant take turns).
@@ -24,7 +24,7 @@ TEMPLATE = (
     "{{ raise_exception('Roles must alternate') }}{% endif %}{{ m['content'][0]['text'] }}{% endfor %}"
 )
 RULES = {"chat_template": TEMPLATE}
-REMEDY = "; change the messages of these rows (or prompts.system), or set prompts.chat_template"
+REMEDY = ": change the messages of these rows (or prompts.system), or set prompts.chat_template"
 
 
 def example(*roles: Any) -> Example:
@@ -48,28 +48,28 @@ def test_each_reason_is_named_once_with_its_first_row(policy: Policy) -> None:
     found = encoder(policy, **RULES)
     rows = [example(), example("user", "assistant"), example("user"), example("system"), example("user")]
     with pytest.raises(DataError) as caught:
-        check_template("data", FileData(path="/d/own.jsonl"), rows, found.refusal)
+        check_rows("data", FileData(path="/d/own.jsonl"), rows, found.fault)
     assert str(caught.value) == (
-        "data: /d/own.jsonl, row 3: the chat template refuses the roles user, user (Roles must alternate), as in 1 "
-        "more rows; /d/own.jsonl, row 4: the chat template refuses the roles system, user (System role not supported)"
-        + REMEDY
+        f"data: /d/own.jsonl, row 3: the chat template refuses the roles user, user (Roles must alternate){REMEDY}, as "
+        "in 1 more rows (5); /d/own.jsonl, row 4: the chat template refuses the roles system, user (System role not "
+        f"supported){REMEDY}"
     )
-    check_template("data", FileData(path="/d/own.jsonl"), rows[:2], found.refusal)
+    check_rows("data", FileData(path="/d/own.jsonl"), rows[:2], found.fault)
 
 
 def test_one_prompt_per_order_of_roles_is_rendered(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     found, rendered = encoder(policy, **RULES), []
     monkeypatch.setattr(found.processor, "apply_chat_template", lambda turns, **_: rendered.append(turns))
     for one in [example(), example(), example("user", "assistant"), example()]:
-        assert found.refusal(one) is None
+        assert found.fault(one) is None
     assert [len(turns) for turns in rendered] == [1, 3]
 
 
 def test_a_template_that_expects_other_contents_is_a_refusal(policy: Policy) -> None:
     joins = "{{ messages[0]['content'] + '!' }}"  # of a text model: contents are texts there, here lists of parts
-    refused = encoder(policy, chat_template=joins).refusal(example())
+    refused = encoder(policy, chat_template=joins).fault(example())
     assert refused and refused.startswith("the chat template refuses the roles user (can only concatenate")
-    broken = encoder(policy, chat_template="{{ messages").refusal(example())
+    broken = encoder(policy, chat_template="{{ messages").fault(example())
     assert broken and broken.startswith("the chat template refuses the roles user (unexpected end of template")
 
 
