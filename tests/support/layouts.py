@@ -143,7 +143,7 @@ def _multiple_choice(stored: dict[str, Any]) -> dict[str, Layout]:
     asked = f"Sum?{CHOICES}"
     return {
         "ScienceQA": Layout("scienceqa", science, f"Look.\n{asked}", "A", explained, "maths", left_out),
-        "MMMU": Layout("mmmu", mmmu, f"Sum of <image 1>?{CHOICES}", "A", None, "Algebra", ("question_type",)),
+        "MMMU": Layout("mmmu", mmmu, f"Sum of <image>?{CHOICES}", "A", None, "Algebra", ("question_type",)),
         "MathVista": Layout("mathvista", vista, asked, "A", None, "figure qa", ("answer_type", "image", "query")),
     }
 
