@@ -17,7 +17,7 @@ from calibrl_core.record_settings import CheckpointSettings, DiagnosticsSettings
 from calibrl_core.sampling_settings import EngineSettings, EvaluateRollout, RolloutSettings
 from calibrl_core.settings_base import StrictSettings, one_of
 from calibrl_core.verifiers import FormatReward, MathReward
-from calibrl_core.verifiers.base import AnswerVerifier
+from calibrl_core.verifiers.base import AnswerVerifier, judges_of
 from calibrl_core.verifiers.registry import Reward
 
 RECOMPUTED_FROM = 1_000_000_000  # parameters
@@ -121,7 +121,7 @@ def usable_rewards(rewards: tuple[Reward, ...]) -> None:
     labels = [reward.label for reward in rewards]
     if len(set(labels)) < len(labels):
         raise ValueError(f"rewards: two entries share a name ({', '.join(labels)}); metrics are kept by name")
-    places = {reward.label: reward.answer_in for reward in rewards if isinstance(reward, AnswerVerifier)}
+    places = {judge.label: judge.answer_in for judge in judges_of(rewards) if isinstance(judge, AnswerVerifier)}
     if len({*places.values()}) > 1:
         named = ", ".join(f"{label} in {place}" for label, place in places.items())
         raise ValueError(f"rewards: the verifiers look for the answer in different places ({named}); set one answer_in")

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import ClassVar, Literal, NamedTuple
 
 from pydantic import Field
@@ -75,7 +75,11 @@ class Verifier(StrictSettings):
         return (0.0, 1.0)
 
     def settle(self, seen: RewardInput) -> float | Deferred:
-        """Return the score, found in time linear in the text, or the arguments of `judge`."""
+        """Return the score, found in time linear in the text, or the arguments of `judge`.
+
+        Raises:
+            ValueError: there is none, such as for a row without a column that the settings name.
+        """
         raise NotImplementedError
 
     def judge(self, text: str, truth: str) -> float:
@@ -141,9 +145,18 @@ class AnswerVerifier(Verifier):
         raise NotImplementedError
 
 
+def judges_of(rewards: Iterable[Verifier]) -> Iterator[Verifier]:
+    """Yield the verifiers that judge: each reward itself, or those of its parts, in order."""
+    for reward in rewards:
+        if reward.parts:
+            yield from judges_of(reward.parts.values())
+        else:
+            yield reward
+
+
 def answer_form(rewards: Iterable[Verifier]) -> AnswerForm:
     """Return where the verifiers of a run look for the answer."""
-    return next((reward.answer_in for reward in rewards if isinstance(reward, AnswerVerifier)), "answer")
+    return next((judge.answer_in for judge in judges_of(rewards) if isinstance(judge, AnswerVerifier)), "answer")
 
 
 def follows_format(completion: str, form: AnswerForm = "answer") -> bool:

@@ -2,10 +2,10 @@
 
 import re
 from fractions import Fraction
-from math import isfinite
-from typing import Literal
+from math import floor, isfinite
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from calibrl_core.verifiers.base import AnswerVerifier, Deferred, final_answer
 from calibrl_core.verifiers.expressions import prepare, value_of
@@ -18,7 +18,8 @@ _NAMED = re.compile(r"\A[A-Za-z\\][\w\\{}]* ?(?:=|\\approx) ?")  # x =, at the s
 
 
 class NumericReward(AnswerVerifier):
-    """1.0 if |answer - truth| <= absolute_tolerance, or <= relative_tolerance * |truth|; else 0.0.
+    """1.0 if |answer - truth| <= absolute_tolerance, or <= relative_tolerance * |truth|, or with `decimals` if both are
+    equal when rounded; else 0.0.
 
     Accepts thousands separators, fractions, powers of ten, a leading `x =` and a unit. A unit may be missing on one
     side; two different ones are wrong, and none is converted. 50% is 0.5, or 50. An answer with several numbers, or
@@ -32,6 +33,25 @@ class NumericReward(AnswerVerifier):
     relative_tolerance: float = Field(
         1e-3, ge=0, lt=1, description="Maximum difference from the reference answer, as a share of it."
     )
+
+    decimals: int | None = Field(
+        None,
+        ge=0,
+        le=12,
+        description="Decimal places to which both numbers are rounded before they are compared, in place of the "
+        "tolerances; halves are rounded away from 0. None: compare by the tolerances.",
+    )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        defaults = (self._default("absolute_tolerance"), self._default("relative_tolerance"))
+        if self.decimals is not None and (self.absolute_tolerance, self.relative_tolerance) != defaults:
+            raise ValueError("decimals: set either decimals or tolerances")
+        return self
+
+    @classmethod
+    def _default(cls, name: str) -> Any:
+        return cls.model_fields[name].default
 
     def score(self, completion: str, truth: str) -> float | Deferred:
         answer = final_answer(completion, self.answer_in)
@@ -52,8 +72,16 @@ class NumericReward(AnswerVerifier):
         prepare()
 
     def _near(self, answer: Fraction, truth: Fraction) -> bool:
+        if self.decimals is not None:
+            return _rounded(answer, self.decimals) == _rounded(truth, self.decimals)
         difference = abs(answer - truth)
         return difference <= self.absolute_tolerance or difference <= Fraction(self.relative_tolerance) * abs(truth)
+
+
+def _rounded(number: Fraction, decimals: int) -> int:
+    """Return a number in units of its last decimal place."""
+    whole: int = floor(abs(number) * 10**decimals + Fraction(1, 2))
+    return whole if number >= 0 else -whole
 
 
 def _value(text: str) -> Quantity | None:

@@ -1,18 +1,10 @@
-"""Reward verifiers that a job can name. To add one: a file here, and a member of this union."""
+"""Reward verifiers that a job can name: those that judge, and formulas over them."""
 
 from typing import Annotated
 
 from pydantic import Field
 
-from calibrl_core.verifiers import (
-    ChoiceReward,
-    ExactReward,
-    FormatReward,
-    MathReward,
-    NumericReward,
-    PluginReward,
-)
+from calibrl_core.verifiers.judges import Judge
+from calibrl_core.verifiers.multi import MultiReward
 
-Reward = Annotated[
-    MathReward | ChoiceReward | ExactReward | NumericReward | FormatReward | PluginReward, Field(discriminator="type")
-]
+Reward = Annotated[Judge | MultiReward, Field(discriminator="type")]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
-from calibrl_core.verifiers.base import Deferred, OnFailure, Verdict, Verifier, answer_form, follows_format
+from calibrl_core.verifiers.base import Deferred, OnFailure, Verdict, Verifier, answer_form, follows_format, judges_of
 from calibrl_core.verifiers.plugin import plugin_versions
 from calibrl_core.verifiers.pool import VerdictRequest, WorkerPool
 from calibrl_core.verifiers.registry import Reward
@@ -88,7 +88,7 @@ class Scorer:
 
     def __init__(self, rewards: Sequence[Reward], workers: int | None = None) -> None:
         self._rewards = rewards
-        self._judges = [judge for reward in rewards for judge in _judges(reward)]
+        self._judges = list(judges_of(rewards))
         self.versions = plugin_versions(self._judges)  # of each plugin, by label
         self._form = answer_form(self._judges)
         self._keys = [self._settings_key(judge) for judge in self._judges]
@@ -136,7 +136,11 @@ class Scorer:
         return json.dumps([settings, self.versions.get(judge.label)])
 
     def _settle(self, index: int, seen: RewardInput) -> Verdict | _Asked:
-        score = self._judges[index].settle(seen)
+        judge = self._judges[index]
+        try:
+            score = judge.settle(seen)
+        except ValueError as error:
+            return Verdict(0.0, f"{judge.label}: {error}")
         if not isinstance(score, Deferred):
             return Verdict(score)
         key = content_key(self._keys[index], score.text, score.truth)
@@ -186,14 +190,6 @@ class _Found:
         verdict = self._verdicts[asked.key]
         self._verdicts[asked.key] = verdict._replace(seconds=0.0, cached=verdict.failure is None)
         return verdict
-
-
-def _judges(reward: Verifier) -> Iterator[Verifier]:
-    """Yield the verifiers that judge: a reward itself, or those of its parts, in order."""
-    if not reward.parts:
-        yield reward
-    for part in reward.parts.values():
-        yield from _judges(part)
 
 
 def _verdict(reward: Verifier, judged: Iterator[Verdict]) -> Verdict:

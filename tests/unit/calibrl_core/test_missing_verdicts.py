@@ -67,7 +67,7 @@ def test_a_missing_verdict_counts_as_0_by_default(tmp_path: Path, failing: Any) 
 
 
 def test_a_group_without_all_verdicts_leaves_the_step(tmp_path: Path, failing: Any) -> None:
-    """Of two groups with rewards 0 and 1, the first lacks a verdict: the step learns from the second."""
+    """The first of two groups lacks a verdict: the step learns from the second, with rewards 0 and 1."""
     failing(lambda batch, place: (batch, place) == (1, 0))
     found = run(tmp_path, "drop_group")
     first, second, _ = metrics(found)

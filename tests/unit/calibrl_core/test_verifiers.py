@@ -241,6 +241,41 @@ def test_the_tolerances_of_numeric() -> None:
 
 
 @pytest.mark.parametrize(
+    ("decimals", "answer", "truth", "right"),
+    [
+        (2, "3.14", "3.14159", True),
+        (2, "3.15", "3.14159", False),
+        (2, "0.125", "0.13", True),  # a half is rounded away from 0
+        (2, "-0.125", "-0.13", True),
+        (0, "2.5", "3", True),
+        (0, "2.4", "3", False),
+        (1, "1/3", "0.3", True),
+        (0, "1000.4", "1000", True),
+        (0, "1001", "1000", False),  # within the relative tolerance, which does not count
+        (1, "3.1 cm", "3.14 m", False),
+    ],
+)
+def test_numeric_compares_rounded_numbers(decimals: int, answer: str, truth: str, right: bool) -> None:
+    assert verdict(NumericReward(decimals=decimals), answer, truth) == float(right)
+
+
+def test_numeric_takes_decimals_or_tolerances() -> None:
+    with pytest.raises(ValueError, match="set either decimals or tolerances"):
+        NumericReward(decimals=2, absolute_tolerance=0.1)
+    settings = NumericReward(decimals=2)
+    assert NumericReward.model_validate(settings.model_dump()) == settings
+    assert settings.decimals == 2
+
+
+@pytest.mark.parametrize(
+    "answer", ["The answer is (B)", r"\boxed{\text{B}}", "B.", "**B**", "(b)", "Option B", "**(B)** 12 cm", "[B]"]
+)
+def test_choice_reads_what_models_write(answer: str) -> None:
+    assert verdict(ChoiceReward(), answer, "B") == 1.0
+    assert verdict(ChoiceReward(), answer, "C") == 0.0
+
+
+@pytest.mark.parametrize(
     ("answer", "truth", "right"),
     [
         *(

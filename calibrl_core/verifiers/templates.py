@@ -1,0 +1,90 @@
+"""Templates of texts, such as `Is {{ sample.output_text }} the same as {{ item.reference }}?`.
+
+A placeholder is a path of names. It begins with `item` (the row's columns), `sample` (the completion), `question` (the
+last message of the user) or `truth`. Parts of a column follow behind dots: `item.answers.0.text`. Values that are no
+text are written as JSON.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from calibrl_core.verifiers.base import extract_answer
+from calibrl_core.verifiers.reward_input import RewardInput
+
+PLACEHOLDER = re.compile(r"\{\{\s*([^{}]{1,300}?)\s*\}\}")
+LONGEST = 100_000  # characters of a template
+OF_SAMPLE = ("output_text", "output_json", "completion")
+_THOUGHT = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
+
+
+def check_template(text: str) -> str:
+    """Return a template if all its placeholders are known.
+
+    Raises:
+        ValueError: one is not; the message lists the known ones.
+    """
+    for path in paths(text):
+        root, *rest = path
+        known = {"item": len(rest) > 0, "sample": rest[:1] != [] and rest[0] in OF_SAMPLE, "question": not rest}
+        if not ({"truth": not rest} | known).get(root, False):
+            raise ValueError(
+                f"{{{{ {'.'.join(path)} }}}} is unknown; use item.COLUMN, question, truth, "
+                f"{', '.join(f'sample.{name}' for name in OF_SAMPLE)}"
+            )
+    return text
+
+
+def paths(text: str) -> list[list[str]]:
+    """Return the paths of a template's placeholders."""
+    return [match[1].split(".") for match in PLACEHOLDER.finditer(text)]
+
+
+def fill(text: str, seen: RewardInput) -> str:
+    """Return a checked template with the values of an input.
+
+    Raises:
+        ValueError: the row or the completion lacks a value.
+    """
+    return PLACEHOLDER.sub(lambda match: _text(_value(match[1].split("."), seen)), text)
+
+
+def output_text(completion: str) -> str:
+    """Return what a completion answers: its last `<answer>`, or all of it behind its `<think>`."""
+    answer = extract_answer(completion)
+    return _THOUGHT.sub("", completion, count=1).strip() if answer is None else answer
+
+
+def _value(path: Sequence[str], seen: RewardInput) -> Any:
+    root, *rest = path
+    if root == "question":
+        return seen.question
+    if root == "truth":
+        return seen.truth
+    if root == "item":
+        return _inner(seen.item, rest, path)
+    if rest[0] == "completion":
+        return seen.completion
+    text = output_text(seen.completion)
+    if rest[0] == "output_text":
+        return text
+    try:
+        return _inner(json.loads(text), rest[1:], path)
+    except (json.JSONDecodeError, RecursionError):
+        raise ValueError("sample.output_json: the output is not JSON") from None
+
+
+def _inner(value: Any, rest: Sequence[str], path: Sequence[str]) -> Any:
+    for name in rest:
+        if isinstance(value, Mapping) and name in value:
+            value = value[name]
+        elif isinstance(value, list) and name.isdecimal() and int(name) < len(value):
+            value = value[int(name)]
+        else:
+            raise ValueError(f"{'.'.join(path)}: there is no {name!r}")
+    return value
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
