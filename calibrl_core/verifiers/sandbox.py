@@ -20,9 +20,12 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Self
+from typing import Annotated, Any, BinaryIO, Self
+
+from pydantic import Field
 
 from calibrl_core.process_limits import REAP_SECONDS
+from calibrl_core.settings_base import StrictSettings
 from calibrl_core.verifiers.grader_source import imported_names
 from calibrl_core.verifiers.sandbox_filter import filter_program
 
@@ -35,6 +38,7 @@ STOP_SECONDS = 60.0  # beyond the time limit, for a machine with too few CPUs; t
 LONGEST_FRAME = 2**17  # bytes, of an answer
 LONGEST_REASON = 500  # characters, of what bubblewrap or the program printed
 NOBODY = "65534"
+PackageName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 # Python links to these; /lib can be a link to usr/lib.
 SYSTEM_LIBRARIES = ("/usr/lib", "/usr/lib64", "/lib", "/lib64")
 ENVIRONMENT = {
@@ -46,13 +50,30 @@ ENVIRONMENT = {
 }
 
 
-class SandboxPolicy(NamedTuple):
-    """Permissions of an administrator. `packages`: installed distributions that a function can import, such as numpy.
-    `without_bubblewrap`: run functions in plain processes, where they can read the files of this machine.
-    """
+class SandboxPolicy(StrictSettings):
+    """Permissions of an administrator for functions of users."""
 
-    packages: tuple[str, ...] = ()
-    without_bubblewrap: bool = False
+    packages: tuple[PackageName, ...] = Field(
+        (),
+        max_length=64,
+        description="Installed distributions that a function can import, with all that they need, such as numpy.",
+    )
+    plain_processes: bool = Field(
+        False,
+        description="Run functions in plain processes on a machine without a sandbox. They can read what the trainer "
+        "can read.",
+    )
+
+    def confines(self) -> bool:
+        """Return True if functions run in the sandbox on this machine, and False if they run in plain processes.
+
+        Raises:
+            SandboxError: this machine has no sandbox, and plain processes are not allowed.
+        """
+        problem = sandbox_problem(self.packages)
+        if problem and not self.plain_processes:
+            raise SandboxError(f"this machine has no sandbox for functions of users: {problem}")
+        return problem is None
 
 
 class SandboxError(RuntimeError):
@@ -66,15 +87,21 @@ class GradeError(ValueError):
 class Sandbox:
     """A process that calls the `grade` of one source. A context manager; for one thread at a time.
 
+    Args:
+        seconds: maximum CPU time per call.
+        packages: distributions that the source can import, besides the standard library.
+        confined: False: a plain process, with the filter of system calls but with the files of this machine.
+
     Raises:
         SandboxError: this machine has no sandbox.
     """
 
-    def __init__(self, source: str, *, memory_bytes: int, seconds: float, policy: SandboxPolicy) -> None:
+    def __init__(
+        self, source: str, *, memory_bytes: int, seconds: float, packages: Sequence[str] = (), confined: bool = True
+    ) -> None:
         self._seconds = seconds
-        self._confined = not policy.without_bubblewrap
-        paths = _package_paths(policy.packages)
-        packages = [PACKAGES] if self._confined else sorted({str(path.parent) for path in paths})
+        paths = _package_paths(packages)
+        folders = [PACKAGES] if confined else sorted({str(path.parent) for path in paths})
         try:
             rows = filter_program(platform.machine())
         except ValueError as error:
@@ -84,12 +111,12 @@ class Sandbox:
             "memory_bytes": memory_bytes,
             "scratch_bytes": SCRATCH_BYTES,
             "cpu_seconds": math.ceil(seconds),
-            "packages": packages if paths else [],
+            "packages": folders if paths else [],
             "imports": imported_names(source),
             "filter": rows.hex(),
-            "confined": self._confined,
+            "confined": confined,
         }
-        self._command = _command(paths) if self._confined else [_python(), "-B", "-s", "-S", "-P", str(PROGRAM)]
+        self._command = _command(paths) if confined else [_python(), "-B", "-s", "-S", "-P", str(PROGRAM)]
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
         self._start()
@@ -263,11 +290,11 @@ def _package_paths(names: Sequence[str]) -> list[Path]:
 
 
 @cache
-def sandbox_problem(policy: SandboxPolicy) -> str | None:
-    """Return why this machine cannot run functions of users, with the remedy, or None. Tries it once per process."""
+def sandbox_problem(packages: tuple[str, ...] = ()) -> str | None:
+    """Return why this machine has no sandbox, with the remedy, or None. Tries it once per process."""
     source = "def grade(sample, item):\n    return sample['number']"
     try:
-        with Sandbox(source, memory_bytes=2**29, seconds=10, policy=policy) as sandbox:
+        with Sandbox(source, memory_bytes=2**29, seconds=10, packages=packages) as sandbox:
             found = sandbox.grade({"number": 0.25}, {})
     except (SandboxError, GradeError) as error:
         return str(error)

@@ -31,8 +31,7 @@ def grade(sample, item):
 
 
 def started(source: str = EVALUATES, *, packages: tuple[str, ...] = (), confined: bool = True) -> Sandbox:
-    policy = SandboxPolicy(packages, without_bubblewrap=not confined)
-    return Sandbox(source, memory_bytes=2**29, seconds=5, policy=policy)
+    return Sandbox(source, memory_bytes=2**29, seconds=5, packages=packages, confined=confined)
 
 
 @pytest.fixture(scope="module")
@@ -139,23 +138,40 @@ def test_an_error_at_the_top_level_is_an_error_of_each_call() -> None:
                 sandbox.grade({}, {})
 
 
-def test_without_bubblewrap_the_reason_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def no_memory() -> Iterator[None]:
+    """Let this process try the sandbox again, now and after the test."""
     sandbox_problem.cache_clear()
+    yield
+    sandbox_problem.cache_clear()
+
+
+@pytest.mark.usefixtures("no_memory")
+def test_without_bubblewrap_the_error_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    said = sandbox_problem(SandboxPolicy())
-    sandbox_problem.cache_clear()
-    assert said == "bubblewrap is not installed: install the package bubblewrap, which has the command bwrap"
+    with pytest.raises(SandboxError) as caught:
+        SandboxPolicy().confines()
+    assert str(caught.value) == (
+        "this machine has no sandbox for functions of users: bubblewrap is not installed: "
+        "install the package bubblewrap, which has the command bwrap"
+    )
+    assert SandboxPolicy(plain_processes=True).confines() is False
 
 
+@pytest.mark.usefixtures("no_memory")
 def test_a_kernel_that_refuses_namespaces_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sandbox_problem.cache_clear()
     refusing = tmp_path / "bwrap"
     refusing.write_text("#!/bin/sh\necho 'bwrap: No permissions to create new namespace' >&2\nexit 1\n")
     refusing.chmod(0o755)
     monkeypatch.setattr(module.shutil, "which", lambda _: str(refusing))
-    said = sandbox_problem(SandboxPolicy())
-    sandbox_problem.cache_clear()
-    assert said == "the sandbox does not start: bwrap: No permissions to create new namespace"
+    assert sandbox_problem() == "the sandbox does not start: bwrap: No permissions to create new namespace"
+
+
+@needs_bubblewrap
+@pytest.mark.usefixtures("no_memory")
+def test_plain_processes_are_used_only_without_a_sandbox() -> None:
+    assert SandboxPolicy().confines() is True
+    assert SandboxPolicy(plain_processes=True).confines() is True
 
 
 def test_a_plain_process_is_filtered_but_reads_the_machines_files(tmp_path: Path) -> None:

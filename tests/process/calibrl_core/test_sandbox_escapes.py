@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from calibrl_core.verifiers.sandbox import GradeError, Sandbox, SandboxPolicy
+from calibrl_core.verifiers.sandbox import GradeError, Sandbox
 from tests.support.escapes import ESCAPES, GRADER
 
 pytestmark = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
@@ -40,7 +40,7 @@ def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Sandbox]:
-    with Sandbox(GRADER, memory_bytes=2**29, seconds=1, policy=SandboxPolicy()) as started:
+    with Sandbox(GRADER, memory_bytes=2**29, seconds=1) as started:
         yield started
 
 
