@@ -19,6 +19,7 @@ from calibrl_core.settings_base import StrictSettings, one_of
 from calibrl_core.verifiers import FormatReward, MathReward
 from calibrl_core.verifiers.base import AnswerVerifier, judges_of
 from calibrl_core.verifiers.registry import Reward
+from calibrl_core.verifiers.sandbox import NO_PERMISSIONS, SandboxPolicy
 
 RECOMPUTED_FROM = 1_000_000_000  # parameters
 NEEDS_GPU = ("flash_attention_2", "flex")  # values of `model.attention`
@@ -326,6 +327,7 @@ class TrainConfig(TrainSettings):
     model: ModelSource
     data: DataSource
     validation: Validation | None = None
+    sandbox: SandboxPolicy = NO_PERMISSIONS
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
@@ -374,6 +376,7 @@ class EvaluateConfig(EvaluateSettings):
 
     models: tuple[ModelSource, ...] = Field(min_length=1, max_length=16)
     data: tuple[DataSource, ...] = Field(min_length=1, max_length=32)
+    sandbox: SandboxPolicy = NO_PERMISSIONS
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:

@@ -72,7 +72,7 @@ def evaluate(
         OSError: files.
         torch.OutOfMemoryError: memory.
     """
-    with Scorer(config.rewards) as scorer:
+    with Scorer(config.rewards, sandbox=config.sandbox) as scorer:
         evaluation = _Evaluation(config, report, scorer, should_stop, ranks)
         try:
             results = list(evaluation.run())

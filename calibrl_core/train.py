@@ -69,7 +69,7 @@ def train(config: TrainConfig, report: Report, should_stop: Callable[[], bool], 
         OSError: files.
         torch.OutOfMemoryError: memory.
     """
-    with Scorer(config.rewards) as scorer, ExitStack() as closing:
+    with Scorer(config.rewards, sandbox=config.sandbox) as scorer, ExitStack() as closing:
         run = _Run(config, report, scorer, ranks, closing)
         run.announce()
         run.validate_before_training()

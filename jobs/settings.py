@@ -7,6 +7,7 @@ from uuid import UUID
 from pydantic import Field, SecretStr
 
 from calibrl.settings import StackSettings
+from calibrl_core.verifiers.sandbox import SandboxPolicy
 
 
 class Settings(StackSettings):
@@ -50,6 +51,17 @@ class Settings(StackSettings):
         24, gt=0, description="Hours after which a used slot-second counts half in fair share."
     )
     janitor_hours: float = Field(6, gt=0, le=8760, description="Hours between two runs of a worker's janitor.")
+    sandbox_packages: str = Field(
+        "",
+        pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*(,[A-Za-z0-9][A-Za-z0-9._-]*)*)?$",
+        description="Installed packages that functions of users (rewards of type python) can import, with all that "
+        "these need, separated by commas: numpy,sympy,mpmath. Empty: the standard library only.",
+    )
+    functions_without_sandbox: bool = Field(
+        False,
+        description="Run functions of users in plain processes on machines without a sandbox. They can read what the "
+        "worker can read.",
+    )
     worker_cpu_slots: int = Field(
         1, ge=0, le=256, description="Number of jobs without a GPU that this machine runs at the same time."
     )
@@ -69,6 +81,12 @@ class Settings(StackSettings):
         description="IPv4 address or host name of this machine for the other machines of a job. None: the address by "
         "which it reaches the database.",
     )
+
+    @property
+    def sandbox(self) -> SandboxPolicy:
+        """Permissions of functions of users."""
+        packages = tuple(filter(None, self.sandbox_packages.split(",")))
+        return SandboxPolicy(packages=packages, plain_processes=self.functions_without_sandbox)
 
     @property
     def storage_url(self) -> str:

@@ -13,6 +13,7 @@ import structlog
 from sqlalchemy.orm import Session
 
 from calibrl.schemas import WorkerStatus
+from calibrl_core.verifiers.sandbox import SandboxError, SandboxPolicy
 from jobs import lifecycle
 from jobs.db import session_scope
 from jobs.errors import NotFound
@@ -142,7 +143,7 @@ class MachineHeartbeat(threading.Thread):
             settings.worker_name,
             host=platform.node(),
             labels=settings.worker_labels,
-            versions=versions(),
+            versions=versions() | sandbox_report(settings.sandbox),
             cpu_slots=settings.worker_cpu_slots,
         )
 
@@ -156,3 +157,12 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def sandbox_report(policy: SandboxPolicy) -> dict[str, str]:
+    """Return how this machine runs functions of users, for its versions; empty if it cannot."""
+    try:
+        return {"sandbox": "bubblewrap" if policy.confines() else "plain processes"}
+    except SandboxError as error:
+        log.info("jobs with functions of users fail on this machine", reason=str(error))
+        return {}

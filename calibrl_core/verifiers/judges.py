@@ -6,6 +6,7 @@ from calibrl_core.verifiers.format import FormatReward
 from calibrl_core.verifiers.math import MathReward
 from calibrl_core.verifiers.numeric import NumericReward
 from calibrl_core.verifiers.plugin import PluginReward
+from calibrl_core.verifiers.python_function import PythonReward
 from calibrl_core.verifiers.string_check import StringCheckReward
 from calibrl_core.verifiers.text_similarity import TextSimilarityReward
 
@@ -18,4 +19,5 @@ Judge = (
     | StringCheckReward
     | TextSimilarityReward
     | PluginReward
+    | PythonReward
 )

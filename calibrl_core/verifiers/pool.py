@@ -28,6 +28,7 @@ from typing import NamedTuple, Self
 from calibrl_core.process_limits import REAP_SECONDS
 from calibrl_core.verifiers.base import Verdict, Verifier
 from calibrl_core.verifiers.plugin import PluginError
+from calibrl_core.verifiers.sandbox import NO_PERMISSIONS, SandboxPolicy
 
 MOST_WORKERS = 4
 START_SECONDS = 120.0  # a fresh interpreter and its imports, on a busy machine
@@ -62,8 +63,19 @@ class CpuTimes(NamedTuple):
 class WorkerPool:
     """Judges batches of requests. A context manager; for one thread at a time."""
 
-    def __init__(self, verifiers: Sequence[Verifier], most_workers: int | None = None) -> None:
+    def __init__(
+        self,
+        verifiers: Sequence[Verifier],
+        most_workers: int | None = None,
+        sandbox: SandboxPolicy = NO_PERMISSIONS,
+    ) -> None:
         self._verifiers = verifiers
+        self._settings = json.dumps(
+            {
+                "verifiers": [verifier.model_dump(mode="json") for verifier in verifiers],
+                "sandbox": sandbox.model_dump(mode="json"),
+            }
+        )
         self._folder: TemporaryDirectory[str] | None = None  # images of the current batch; made with the first worker
         self._most_workers = most_workers or min(MOST_WORKERS, len(os.sched_getaffinity(0)))
         self._workers: list[_Worker] = []
@@ -130,7 +142,7 @@ class WorkerPool:
     def _assign(self, waiting: deque[VerdictRequest]) -> None:
         busy = sum(worker.request is not None for worker in self._workers)
         while len(self._workers) < min(self._most_workers, busy + len(waiting)):
-            self._workers.append(_Worker(self._verifiers, self._images()))
+            self._workers.append(_Worker(self._settings, self._images()))
         for worker in self._workers:
             if waiting and worker.idle and worker.ask(waiting[0], self._limit(waiting[0])):
                 waiting.popleft()
@@ -183,7 +195,7 @@ class WorkerPool:
 class _Worker:
     """A worker process and its current request."""
 
-    def __init__(self, verifiers: Sequence[Verifier], images: str) -> None:
+    def __init__(self, settings: str, images: str) -> None:
         self.socket, theirs = socket.socketpair()
         self.socket.settimeout(SEND_SECONDS)
         with theirs:
@@ -198,7 +210,7 @@ class _Worker:
         self._before = CpuTimes()
         self._ready = False
         self._received = b""
-        self._send(json.dumps([verifier.model_dump(mode="json") for verifier in verifiers]))
+        self._send(settings)
 
     @property
     def idle(self) -> bool:
@@ -296,14 +308,23 @@ def _read(line: bytes, number: int) -> Verdict | None:
 
 
 def cpu_times(keeper: int) -> CpuTimes:
-    """Return the times of a worker's judge, the keeper's only child, in seconds; zeros if the kernel counts none."""
+    """Return the times of a worker's judge, the keeper's only child, in seconds; zeros if the kernel counts none. If
+    the judge waits for one child, and this for one of its own, such as in a sandbox: the times of the last of them.
+    """
     try:
-        process = Path("/proc", Path(f"/proc/{keeper}/task/{keeper}/children").read_text().strip())
+        process = Path("/proc", _only_child(keeper))
+        while child := _only_child(int(process.name)):
+            process = Path("/proc", child)
         ran, waited, _ = (process / "schedstat").read_text().split()
         state = (process / "stat").read_text().rpartition(") ")[2][0]
     except (OSError, ValueError):
         return CpuTimes()
     return CpuTimes(int(ran) / 1e9, int(waited) / 1e9, state == "R")
+
+
+def _only_child(process: int) -> str:
+    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return children[0] if len(children) == 1 else ""
 
 
 def _start(channel: socket.socket, images: str) -> subprocess.Popen[bytes]:

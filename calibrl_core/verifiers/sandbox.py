@@ -76,6 +76,9 @@ class SandboxPolicy(StrictSettings):
         return problem is None
 
 
+NO_PERMISSIONS = SandboxPolicy()
+
+
 class SandboxError(RuntimeError):
     """A sandbox that cannot be started on this machine, or that has ended; the message has the remedy."""
 

@@ -9,8 +9,10 @@ from typing import NamedTuple, Self
 from calibrl_core.verifiers.base import Deferred, OnFailure, Verdict, Verifier, answer_form, follows_format, judges_of
 from calibrl_core.verifiers.plugin import plugin_versions
 from calibrl_core.verifiers.pool import VerdictRequest, WorkerPool
+from calibrl_core.verifiers.python_function import check_sandbox
 from calibrl_core.verifiers.registry import Reward
 from calibrl_core.verifiers.reward_input import RewardInput, image_name
+from calibrl_core.verifiers.sandbox import NO_PERMISSIONS, SandboxPolicy
 from calibrl_core.verifiers.verdict_cache import VerdictCache, content_key
 
 NOT_JUDGED_BY = {"weight", "on_failure"}  # settings that change no verdict
@@ -82,17 +84,23 @@ class Scorer:
     processes, which start at the first request. Equal content is judged once. A context manager: `close` ends the
     processes.
 
+    Args:
+        sandbox: permissions for functions of users.
+
     Raises:
-        PluginError: a plugin is not installed.
+        PluginError: a plugin is not installed, or this machine cannot run functions of users.
     """
 
-    def __init__(self, rewards: Sequence[Reward], workers: int | None = None) -> None:
+    def __init__(
+        self, rewards: Sequence[Reward], workers: int | None = None, sandbox: SandboxPolicy = NO_PERMISSIONS
+    ) -> None:
+        check_sandbox(rewards, sandbox)
         self._rewards = rewards
         self._judges = list(judges_of(rewards))
         self.versions = plugin_versions(self._judges)  # of each plugin, by label
         self._form = answer_form(self._judges)
         self._keys = [self._settings_key(judge) for judge in self._judges]
-        self._pool = WorkerPool(self._judges, workers)
+        self._pool = WorkerPool(self._judges, workers, sandbox)
         self._cache = VerdictCache()
         self._stops = labels_with(rewards, "stop")
 

@@ -4,7 +4,8 @@
 
 IMAGES is the folder of the images that requests name. The keeper removes it if the parent dies.
 
-Standard input is a socket of JSON lines. The parent sends the verifiers, then one request per line: its number, and a
+Standard input is a socket of JSON lines. The parent sends the verifiers and the permissions of
+the sandbox, then one request per line: its number, and a
 `calibrl_core.verifiers.pool.VerdictRequest`. The worker sends one line when it is ready (number 0), then one line per
 answer: the request's number, the verdict, and the reason if there is no verdict. The parent trusts no line: it kills a
 worker that sends a wrong one, or none in time.
@@ -28,8 +29,10 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from calibrl_core.parent_death import end_with_parent
+from calibrl_core.verifiers.python_function import PythonReward
 from calibrl_core.verifiers.registry import Reward
 from calibrl_core.verifiers.reward_input import ImageFiles
+from calibrl_core.verifiers.sandbox import SandboxPolicy
 
 MEMORY_BYTES = 2 * 2**30  # of data; beyond, an allocation fails
 LONGEST_ERROR = 500  # characters
@@ -75,7 +78,9 @@ def _judge() -> None:
     """Answer the parent's requests until it closes the socket."""
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
     with _take_channel() as channel, channel.makefile("rw", encoding="utf-8") as lines:
-        verifiers = TypeAdapter(list[Reward]).validate_json(lines.readline())
+        settings = json.loads(lines.readline())
+        verifiers = TypeAdapter(list[Reward]).validate_python(settings["verifiers"])
+        PythonReward.policy = SandboxPolicy.model_validate(settings["sandbox"])
 
         def prepare() -> float:
             for verifier in verifiers:

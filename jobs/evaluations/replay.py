@@ -15,6 +15,7 @@ from calibrl_core.verifiers.plugin import plugin_versions
 from jobs.errors import Conflict, FieldError, Invalid
 from jobs.processes import sandbox
 from jobs.repository import samples
+from jobs.settings import get_settings
 from jobs.specs import checks
 
 MODULE = "calibrl_core.rescore"
@@ -94,7 +95,11 @@ def replay(stored: StoredCompletions, request: ReplayRequest) -> Replay:
 def _score(stored: StoredCompletions, request: ReplayRequest) -> tuple[list[dict[str, Any]], str | None]:
     """Return one line of `calibrl_core.rescore` per scored completion, and the reason if not all were scored."""
     rewards = [reward.model_dump(mode="json") for reward in request.rewards]
-    payload = {"rewards": rewards, "completions": [(row.text, row.answer) for row in stored.rows]}
+    payload = {
+        "rewards": rewards,
+        "completions": [(row.text, row.answer) for row in stored.rows],
+        "sandbox": get_settings().sandbox.model_dump(mode="json"),
+    }
     with tempfile.TemporaryDirectory(prefix="calibrl-replay-") as folder:
         file, report, log = (Path(folder, name) for name in ("completions.json", "report.jsonl", "log.txt"))
         file.write_text(json.dumps(payload))

@@ -19,6 +19,7 @@ from calibrl.schemas import (
     TrainSpec,
 )
 from calibrl_core.config import ModelOptions
+from calibrl_core.verifiers.python_function import python_rewards
 from jobs import models
 from jobs.errors import Conflict, FieldError, Invalid, QuotaExceeded
 from jobs.files import artifacts, pinned_checkpoints
@@ -67,6 +68,7 @@ def check(session: Session, spec: TrainSpec | EvaluateSpec, visible_projects: fr
     data = datasets.lock_shared(session, references.datasets)
     problems += [*checks.resource_problems(spec, references), *checks.data_problems(spec, references, data)]
     problems += [*checks.job_problems(references, known), *_machine_problems(session, spec.resources)]
+    problems += _function_problems(session, spec)
     pinned, missing = _fixed_checkpoints(session, references, known)
     problems += missing
     project = (
@@ -314,6 +316,15 @@ def _machine_problems(session: Session, resources: Resources) -> list[FieldError
         text = f"{count} machine{' has' if count == 1 else 's have'} {size}, not {machines}: lower machines or gpus"
         return [FieldError("resources.machines", text)]
     return []
+
+
+def _function_problems(session: Session, spec: TrainSpec | EvaluateSpec) -> list[FieldError]:
+    """Return the functions of users if no machine can run them."""
+    functions = [index for index, reward in enumerate(spec.rewards) if python_rewards([reward])]
+    if not functions or workers.any_runs_functions(session):
+        return []
+    text = "no machine can run functions of users: ask the administrator to install bubblewrap on the workers"
+    return [FieldError(f"rewards.{index}", text) for index in functions]
 
 
 def _check_room(session: Session, project: models.Project) -> None:

@@ -146,6 +146,11 @@ def count_with(session: Session, gpus: int) -> int:
     return session.scalar(select(func.count()).where(Worker.cpu_slots > 0)) or 0
 
 
+def any_runs_functions(session: Session) -> bool:
+    """Return True if a machine, online or not, has reported that it can run functions of users."""
+    return session.scalar(select(Worker.name).where(Worker.versions["sandbox"].is_not(None)).limit(1)) is not None
+
+
 def _sizes(session: Session) -> list[int]:
     """Return the number of GPUs of each machine that has any."""
     return list(session.scalars(select(func.count()).select_from(Gpu).group_by(Gpu.worker)))

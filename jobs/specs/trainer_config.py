@@ -21,6 +21,7 @@ from calibrl.schemas import (
 from calibrl_core.config import EvaluateConfig, ModelOptions, TrainConfig
 from calibrl_core.data.schema import FileData, HubData
 from jobs.files.allowed_sources import model_problem, path_problem
+from jobs.settings import get_settings
 from jobs.specs.references import References
 
 
@@ -63,6 +64,7 @@ def trainer_config(
         parsed = job_spec_adapter.validate_python(spec)
         _check_paths(parsed)
         settings = parsed.model_dump(mode="json", exclude={*JobSettings.model_fields, "kind", "model", "models"})
+        settings["sandbox"] = get_settings().sandbox.model_dump(mode="json")
         if isinstance(parsed, EvaluateSpec):
             settings |= {"models": [*map(model_source, parsed.models)], "data": [*map(data_source, parsed.data)]}
             return EvaluateConfig.model_validate(settings).model_dump(mode="json")

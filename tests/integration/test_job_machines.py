@@ -236,6 +236,18 @@ def test_more_machines_than_there_are_is_refused() -> None:
         assert [(fault.field, fault.message) for fault in refused.value.errors] == [(field, text)]
 
 
+def test_functions_of_users_need_a_machine_that_runs_them() -> None:
+    machine("a")
+    rewards = [{"type": "math"}, {"type": "python", "source": "def grade(sample, item): return 1.0"}]
+    with pytest.raises(Invalid) as refused:
+        submit(rewards=rewards)
+    text = "no machine can run functions of users: ask the administrator to install bubblewrap on the workers"
+    assert [(fault.field, fault.message) for fault in refused.value.errors] == [("rewards.1", text)]
+    with session_scope() as session:
+        workers.register(session, "b", host="h", labels={}, versions={"sandbox": "bubblewrap"}, cpu_slots=1)
+    assert status(submit(rewards=rewards)) is S.QUEUED
+
+
 def test_the_queue_says_which_machines_are_missing() -> None:
     for name in "ab":
         machine(name, gpus=2)

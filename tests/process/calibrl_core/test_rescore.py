@@ -25,7 +25,11 @@ def test_a_missing_verifier_is_reported() -> None:
 
 
 def test_the_command(tmp_path: Path) -> None:
-    given = {"rewards": [NumericReward().model_dump(mode="json")], "completions": [RIGHT, WRONG] * AT_ONCE}
+    given = {
+        "rewards": [NumericReward().model_dump(mode="json")],
+        "completions": [RIGHT, WRONG] * AT_ONCE,
+        "sandbox": {},
+    }
     (tmp_path / "given.json").write_text(json.dumps(given))
     command = [
         sys.executable,

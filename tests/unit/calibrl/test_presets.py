@@ -139,7 +139,10 @@ def test_paper_as_run_takes_its_five_updates(tmp_path: Path, monkeypatch: pytest
     found["model"] = {"builtin": "tiny-vlm", "gradient_checkpointing": found["model"]["gradient_checkpointing"]}
     found["data"] = {"builtin": "digits", "split": "train", "rows": 60}
     found["rollout"]["max_completion_tokens"] = 2
-    small = {name: found[name] for name in TrainConfig.model_fields} | {"prompts_per_step": 480 // 8, "steps": 1}
+    small = {name: found[name] for name in TrainConfig.model_fields if name in found} | {
+        "prompts_per_step": 480 // 8,
+        "steps": 1,
+    }
     report = EventFile(tmp_path / "run")
     ended = train(TrainConfig.model_validate(small), report, lambda: False)
     report.close()

@@ -35,7 +35,12 @@ def test_any_postgres_address_gets_the_driver(monkeypatch: pytest.MonkeyPatch, s
 
 @pytest.mark.parametrize(
     ("variable", "value"),
-    [("CALIBRL_LEASE_SECONDS", "soon"), ("CALIBRL_LEASE_SECONDS", "0"), ("CALIBRL_TRAINER", "-m")],
+    [
+        ("CALIBRL_LEASE_SECONDS", "soon"),
+        ("CALIBRL_LEASE_SECONDS", "0"),
+        ("CALIBRL_TRAINER", "-m"),
+        ("CALIBRL_SANDBOX_PACKAGES", "numpy,,sympy"),
+    ],
 )
 def test_a_bad_value_names_its_variable(monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
     monkeypatch.setenv(variable, value)

@@ -253,3 +253,11 @@ def test_a_curriculum_needs_pass_ratios_in_the_checked_rows(tmp_path: Path) -> N
     assert file_problems(spec(data={"path": str(some)}, prompts={"too_long": "drop"}, **by_ratio)) == []
     (problem,) = file_problems(spec(**by_ratio))
     assert (problem.field, problem.message) == ("curriculum", "rows of digits have no pass_ratio: use measured")
+
+
+def test_the_trainer_gets_the_permissions_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CALIBRL_SANDBOX_PACKAGES", "numpy,sympy")
+    monkeypatch.setenv("CALIBRL_FUNCTIONS_WITHOUT_SANDBOX", "true")
+    get_settings.cache_clear()
+    config = trainer_config(spec().model_dump(mode="json"), nowhere, no_data, nowhere)
+    assert config["sandbox"] == {"packages": ["numpy", "sympy"], "plain_processes": True}

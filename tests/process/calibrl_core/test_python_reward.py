@@ -1,0 +1,112 @@
+"""Functions of users as rewards, in worker processes with a sandbox."""
+
+import os
+import select
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from calibrl_core.verifiers import NumericReward, PythonReward
+from calibrl_core.verifiers.plugin import PluginError
+from calibrl_core.verifiers.reward_input import RewardInput
+from calibrl_core.verifiers.sandbox import SandboxPolicy, sandbox_problem
+from calibrl_core.verifiers.scorer import Scorer
+
+needs_bubblewrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
+
+GRADES = """
+import time
+
+def grade(sample, item):
+    text = sample["output_text"]
+    if text == "hang":
+        time.sleep(600)
+    if text == "fail":
+        raise LookupError("x")
+    if text == "json":
+        return 0.0
+    if isinstance(sample["output_json"], dict):
+        return sample["output_json"]["score"]
+    assert sample["choices"][0]["message"] == {"role": "assistant", "content": text}
+    return len(sample.get("group", [])) / 8 + (text == item["answer"]) / 2 + item.get("bonus", 0)
+"""
+
+
+def function(**settings: Any) -> PythonReward:
+    return PythonReward(source=GRADES, **settings)
+
+
+@needs_bubblewrap
+def test_a_function_sees_completion_truth_columns_and_group() -> None:
+    seen = [
+        RewardInput("7", "7"),
+        RewardInput("8", "7", item={"bonus": 0.125}),
+        RewardInput("7", "0", item={"answer": "7"}),  # the row's own column
+        RewardInput('{"score": 0.75}', "7"),
+        RewardInput("7", "7", group=("7", "8")),
+    ]
+    rewards = [function(), function(name="of-groups", needs_group=True, weight=2.0), NumericReward(answer_in="last")]
+    with Scorer(rewards, workers=1) as scorer:
+        scores = scorer.grade(seen)
+    assert [score.by_verifier["python-function"] for score in scores] == [0.5, 0.125, 0.5, 0.75, 0.5]
+    assert scores[4].by_verifier["python-of-groups"] == 0.75
+    assert scores[4].reward == 0.5 + 2 * 0.75 + 1
+    assert [score.failure for score in scores] == [None] * 5
+
+
+@needs_bubblewrap
+def test_a_call_that_fails_or_hangs_costs_no_other_verdict() -> None:
+    with Scorer([function(time_limit_seconds=0.5)], workers=1) as scorer:
+        scores = scorer.score_all(["7", "hang", "7 ", "fail", "json", "7"], ["7"] * 6)
+    assert [score.by_verifier["python-function"] for score in scores] == [0.5, 0.0, 0.0, 0.0, 0.0, 0.5]
+    assert [score.failure for score in scores] == [
+        None,
+        "python-function: no verdict within 0.5 seconds",
+        None,
+        "python-function: GradeError: line 9: LookupError: x",
+        None,
+        None,
+    ]
+
+
+def descendants(process: int) -> Iterator[int]:
+    for child in Path(f"/proc/{process}/task/{process}/children").read_text().split():
+        yield int(child)
+        yield from descendants(int(child))
+
+
+@needs_bubblewrap
+def test_a_sandbox_ends_with_its_worker() -> None:
+    with Scorer([function()], workers=1) as scorer:
+        scorer.score_all(["7"], ["7"])
+        (worker,) = scorer._pool._workers
+        processes = [*descendants(worker._process.pid)]
+        assert len(processes) == 4  # the judge; bubblewrap, its first process, and the program inside
+        watched = [os.pidfd_open(process) for process in processes]
+    for process in watched:
+        assert select.select([process], [], [], 30.0)[0]
+        os.close(process)
+
+
+def test_a_machine_without_a_sandbox_is_refused_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    sandbox_problem.cache_clear()
+    with pytest.raises(PluginError) as caught:
+        Scorer([NumericReward(), function()])
+    sandbox_problem.cache_clear()
+    assert str(caught.value) == (
+        "rewards: python-function cannot run: this machine has no sandbox for functions of users: bubblewrap is not "
+        "installed: install the package bubblewrap, which has the command bwrap"
+    )
+
+
+def test_an_administrator_can_allow_plain_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    sandbox_problem.cache_clear()
+    with Scorer([function()], workers=1, sandbox=SandboxPolicy(plain_processes=True)) as scorer:
+        (score,) = scorer.score_all(["7"], ["7"])
+    sandbox_problem.cache_clear()
+    assert (score.reward, score.failure) == (0.5, None)

@@ -1,0 +1,39 @@
+"""Settings of functions of users."""
+
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from calibrl_core.verifiers import PythonReward
+from calibrl_core.verifiers.registry import Reward
+
+SOURCE = "def grade(sample, item):\n    return 1.0"
+
+
+def parsed(**settings: Any) -> Reward:
+    return TypeAdapter[Reward](Reward).validate_python({"type": "python", "source": SOURCE, **settings})
+
+
+def test_a_function_has_limits_and_a_name() -> None:
+    found = parsed()
+    assert isinstance(found, PythonReward)
+    assert (found.label, found.time_limit_seconds, found.memory_mib) == ("python-function", 5.0, 512)
+    assert parsed(name="brief").label == "python-brief"
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"source": "def grade(sample, item):\n    return ("}, r"line 2: '\(' was never closed"),
+        ({"source": "x = 1"}, "there is no function 'grade'"),
+        ({"source": "#" * (256 * 1024 + 1)}, "at most 262144 characters"),
+        ({"memory_mib": 127}, "greater than or equal to 128"),
+        ({"memory_mib": 2049}, "less than or equal to 2048"),
+        ({"name": "a b"}, "should match pattern"),
+        ({"policy": {"plain_processes": True}}, "Extra inputs are not permitted"),
+    ],
+)
+def test_invalid_settings_are_refused_with_the_reason(settings: dict[str, Any], why: str) -> None:
+    with pytest.raises(ValidationError, match=why):
+        parsed(**settings)
