@@ -1,6 +1,7 @@
 """Examples from files and hub datasets. Without torch, so that the API can check a file."""
 
 import os.path
+import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -16,11 +17,14 @@ from calibrl_core.data.row import Row, has_content
 from calibrl_core.data.row_formats import check_format, detect_format
 from calibrl_core.data.row_items import row_item
 from calibrl_core.data.schema import Columns, DataError, Example, FileData, HubData
+from calibrl_core.data.text_faults import check_texts
 
 SHOWN = 20  # problems in a message; the rest are counted
 # Limits of the check at submission; the trainer checks the rest.
 CHECKED_ROWS = 2_000
 CHECKED_IMAGE_BYTES = 100_000_000
+CHECKED_SECONDS = 1.5  # of the CPU
+LONGEST_PROBLEM = 2_000  # characters of a message; a row can have columns without number
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,8 @@ class RowProblem:
     text: str
 
     def __str__(self) -> str:
-        return self.text if self.row is None else f"{self.source}, row {self.row}: {self.text}"
+        text = self.text if len(self.text) <= LONGEST_PROBLEM else f"{self.text[:LONGEST_PROBLEM]} ..."
+        return text if self.row is None else f"{self.source}, row {self.row}: {text}"
 
 
 @dataclass
@@ -93,7 +98,9 @@ def check_source(source: FileData, *, needs_experts: bool) -> list[str]:
 
 
 def survey(source: FileData) -> Survey:
-    """Read up to CHECKED_ROWS rows or CHECKED_IMAGE_BYTES of images, with at most one batch of rows in memory."""
+    """Read up to CHECKED_ROWS rows, CHECKED_IMAGE_BYTES of images or CHECKED_SECONDS, with at most one batch of rows in
+    memory.
+    """
     path = Path(source.path)
     if path.suffix not in (".jsonl", ".parquet"):
         return Survey(problems=(f"{source.path} is neither .jsonl nor .parquet: convert it to one of them",))
@@ -103,9 +110,10 @@ def survey(source: FileData) -> Survey:
     problems: list[str] = []
     facts = SourceFacts()
     rows = image_bytes = experts = with_images = without_ratio = 0
-    complete = True
+    complete, started = True, time.thread_time()
     for item in read_examples(source, facts):
-        if rows >= CHECKED_ROWS or image_bytes >= CHECKED_IMAGE_BYTES:
+        used = time.thread_time() - started
+        if rows >= CHECKED_ROWS or image_bytes >= CHECKED_IMAGE_BYTES or (rows and used > CHECKED_SECONDS):
             complete = False
             break
         rows += 1
@@ -238,4 +246,6 @@ def _example(form: RowFormat, row: Row, answers_later: bool) -> Example:
         )
     texts, images = place_images([*(turn.text for turn in example.earlier), example.question], example.images)
     earlier = tuple(replace(turn, text=text) for turn, text in zip(example.earlier, texts, strict=False))
-    return replace(example, earlier=earlier, question=texts[-1], images=images, item=row_item(row.values))
+    example = replace(example, earlier=earlier, question=texts[-1], images=images, item=row_item(row.values))
+    check_texts(example)
+    return example

@@ -10,6 +10,7 @@ from calibrl_core.data.schema import DataError, FileData, HubData
 RawRow = dict[str, Any] | bytes  # a row; or a line of JSONL, so that invalid JSON is a problem of this row only
 BATCH = 32  # rows read together
 LONGEST_LINE = 2**25  # bytes per line of JSONL; a whole line is in memory
+MOST_VALUES = 300_000  # separators of a line; parsed values need a hundred times the memory of their text
 
 
 def read_rows(source: FileData | HubData) -> Iterator[RawRow]:
@@ -68,6 +69,8 @@ def parse_row(raw: RawRow) -> dict[str, Any]:
     """
     if isinstance(raw, dict):
         return raw
+    if sum(map(raw.count, (b",", b"[", b"{"))) > MOST_VALUES:
+        raise DataError(f"the line has more than {MOST_VALUES} values: make it shorter, or use Parquet")
     try:
         row = json.loads(raw)
     except (ValueError, RecursionError) as error:

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from calibrl_core.data.files import RowProblem, SourceFacts, read_examples
+from calibrl_core.data.files import LONGEST_PROBLEM, RowProblem, SourceFacts, read_examples
 from calibrl_core.data.image_decoding import open_image
 from calibrl_core.data.schema import Columns, DataError, Example, FileData
 from jobs.errors import FieldError, Invalid
@@ -46,7 +46,7 @@ class Inspection(BaseModel):
         """Add a fault. After the first SHOWN_FAULTS, faults are only counted."""
         self.fault_count += 1
         if len(self.faults) < MAX_LISTED_FAULTS:
-            self.faults.append(FieldError(field, text))
+            self.faults.append(FieldError(field, text[:LONGEST_PROBLEM]))
 
 
 def inspect(path: Path, title: str, columns: Columns) -> Inspection:
