@@ -16,7 +16,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from calibrl_core.config import PathModel
-from calibrl_core.data.schema import FileData
+from calibrl_core.data.schema import DataError, FileData
+from calibrl_core.data.shards import data_files
 
 MOST_FILES = 10_000  # of a model's folder
 MOST_CONFIG_BYTES = 2**24  # of a JSON file that is searched for paths
@@ -54,6 +55,16 @@ class PathBounds:
             return problem
         return self._stray(path, self._zone(path.resolve()))
 
+    def data_problem(self, path: Path) -> str | None:
+        """Return why a run may not read a data file or a folder with its shards, or None if it may."""
+        if problem := self.problem(path):
+            return problem
+        try:
+            files = data_files(path)
+        except (DataError, OSError):
+            return None  # the reader says why
+        return next((problem for file in files if (problem := self.problem(file))), None)
+
     def own_problem(self, path: Path) -> str | None:
         """Return why a checkpoint or a data file that the service chose, in a closed folder, may not be read."""
         folder = next(folder for folder in self.closed if path.is_relative_to(folder))
@@ -70,7 +81,7 @@ class PathBounds:
     def _check(self, path: Path, is_model: bool) -> str | None:
         if any(path.is_relative_to(folder) for folder in self.closed):  # as named: users' paths there are refused
             return self.own_problem(path)
-        return self.model_problem(path) if is_model else self.problem(path)
+        return self.model_problem(path) if is_model else self.data_problem(path)
 
     def _closed(self) -> tuple[Path, ...]:
         return tuple(folder.resolve() for folder in self.closed)

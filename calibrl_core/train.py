@@ -28,6 +28,7 @@ from calibrl_core.algorithms import PolicyGradientSettings, SupervisedSettings
 from calibrl_core.config import TrainConfig
 from calibrl_core.data.order import DataOrder
 from calibrl_core.data.schema import DataError, DataSource, Example
+from calibrl_core.data.source_facts import SourceFacts
 from calibrl_core.diagnostics.memory import memory_bytes
 from calibrl_core.diagnostics.solved import SolvedPrompts
 from calibrl_core.distributed.ranks import ALONE, LaunchError, Ranks
@@ -177,7 +178,10 @@ class _Run:
         def length(example: Example) -> int:
             return self.policy.prompt_lengths([example])[0]
 
-        prompts, rows = self.config.prompts, data.load(source)
+        facts = SourceFacts()
+        prompts, rows = self.config.prompts, data.load(source, facts)
+        if facts.form is not None:
+            self._log("info", f"{field}: {facts.summary(rows)}")
         check_rows(field, source, rows, self.policy.encoder.fault)
         examples, counts = fit_prompts(rows, prompts, length)
         for count, what in (

@@ -20,6 +20,8 @@ class DataFacts(Record):
         description="Number of checked rows that have an expert completion. None: no row was checked."
     )
     with_images: int | None
+    row_format: str | None = Field(None, description="Row format of the file. None: no row was checked.")
+    unused_columns: list[str] = Field([], description="Columns of the checked rows that have content and are not used.")
 
 
 class ModelFacts(Record):

@@ -14,6 +14,11 @@ UNCHECKED = "at load"
 def plan_page(plan: JobPlan) -> RenderableType:
     """Return the parts of a dry run one below the other, warnings last."""
     parts: list[RenderableType] = [_models(plan.models), _data(plan.data)]
+    parts += [
+        Text(plain(f"{facts.field}: {facts.row_format}; unused columns: {', '.join(facts.unused_columns) or 'none'}"))
+        for facts in plan.data
+        if facts.row_format
+    ]
     if plan.steps is not None:
         parts.append(Text(f"{plan.steps:,} steps"))
     if plan.memory:

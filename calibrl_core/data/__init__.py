@@ -1,10 +1,20 @@
 """Datasets: `load` reads any source that a config can name."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from calibrl_core.data.schema import BuiltinData, DataSource, Example
 
+if TYPE_CHECKING:
+    from calibrl_core.data.source_facts import SourceFacts
 
-def load(source: DataSource) -> list[Example]:
+
+def load(source: DataSource, facts: SourceFacts | None = None) -> list[Example]:
     """Return all examples of a source, in its order.
+
+    Args:
+        facts: receives the format and the columns of a file or a dataset of the hub.
 
     Raises:
         DataError: rows are invalid; the message names each of them.
@@ -14,5 +24,5 @@ def load(source: DataSource) -> list[Example]:
     from calibrl_core.data.builtin import digits, geometry
 
     if not isinstance(source, BuiltinData):
-        return files.load(source)
+        return files.load(source, facts)
     return digits.load(source) if source.builtin == "digits" else geometry.load(source)

@@ -4,7 +4,7 @@ import os.path
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from calibrl_core.data.row import Row, has_content
 from calibrl_core.data.row_formats import check_format, detect_format
 from calibrl_core.data.row_items import row_item
 from calibrl_core.data.schema import Columns, DataError, Example, FileData, HubData
+from calibrl_core.data.shards import kind_of
+from calibrl_core.data.source_facts import SourceFacts
 from calibrl_core.data.text_faults import check_texts
 
 SHOWN = 20  # problems in a message; the rest are counted
@@ -38,21 +40,6 @@ class RowProblem:
     def __str__(self) -> str:
         text = self.text if len(self.text) <= LONGEST_PROBLEM else f"{self.text[:LONGEST_PROBLEM]} ..."
         return text if self.row is None else f"{self.source}, row {self.row}: {text}"
-
-
-@dataclass
-class SourceFacts:
-    """Facts about the rows of a source, collected while they are read."""
-
-    form: RowFormat | None = None
-    columns: set[str] = field(default_factory=set)
-    filled: set[str] = field(default_factory=set)  # columns with content
-    used: set[str] = field(default_factory=set)  # columns that the format read
-
-    @property
-    def unused(self) -> tuple[str, ...]:
-        """Columns with content that no example has."""
-        return tuple(sorted(self.filled - self.used))
 
 
 def load(source: FileData | HubData, facts: SourceFacts | None = None) -> list[Example]:
@@ -102,9 +89,12 @@ def survey(source: FileData) -> Survey:
     memory.
     """
     path = Path(source.path)
-    if path.suffix not in (".jsonl", ".parquet"):
-        return Survey(problems=(f"{source.path} is neither .jsonl nor .parquet: convert it to one of them",))
-    if not os.path.isfile(path):  # noqa: PTH113 - also False if the name is too long or its folder is not readable
+    is_folder = os.path.isdir(path)  # noqa: PTH112 - as below
+    if not is_folder and kind_of(path) is None:
+        kinds = "neither JSON (.jsonl, .json, also with .gz or .zst) nor .parquet"
+        return Survey(problems=(f"{source.path} is {kinds}: convert it to one of them",))
+    # Also False if the name is too long or its folder is not readable.
+    if not is_folder and not os.path.isfile(path):  # noqa: PTH113
         missing = "does not exist on this machine; give the absolute path of a file that workers can read"
         return Survey(problems=(f"{source.path} {missing}",))
     problems: list[str] = []
@@ -212,13 +202,24 @@ def _format(source: FileData | HubData, head: list[RawRow]) -> RowFormat:
         DataError: the rows have no known format.
     """
     rows = [row for raw in head for row in _parsed(raw)]
+    if head and not rows:
+        raise DataError(f"{source.label} is no file of JSON rows: {_reason(head[0])}; write one object per line")
     columns = dict.fromkeys(name for row in rows for name in row)
     if not columns:
-        return FORMATS[-1]  # no line is a row; each line is reported
+        return FORMATS[-1]  # no rows, or empty ones; each is reported
     try:
         return detect_format(columns, source.columns, source.format, rows)
     except DataError as problem:
         raise DataError(f"{source.label} {problem}") from problem
+
+
+def _reason(raw: RawRow) -> str:
+    """Return why the first row is none."""
+    try:
+        parse_row(raw)
+    except DataError as problem:
+        return str(problem)
+    return ""
 
 
 def _parsed(raw: RawRow) -> list[dict[str, Any]]:

@@ -1,61 +1,94 @@
 """Rows of a file or a hub dataset, as dicts, with one batch in memory at a time."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from calibrl_core.data.json_rows import MOST_VALUES, json_rows
 from calibrl_core.data.schema import DataError, FileData, HubData
+from calibrl_core.data.shards import data_files, kind_of
 
 RawRow = dict[str, Any] | bytes  # a row; or a line of JSONL, so that invalid JSON is a problem of this row only
 BATCH = 32  # rows read together
-LONGEST_LINE = 2**25  # bytes per line of JSONL; a whole line is in memory
-MOST_VALUES = 300_000  # separators of a line; parsed values need a hundred times the memory of their text
+PARQUET = b"PAR1"  # first bytes
+T = TypeVar("T")
 
 
 def read_rows(source: FileData | HubData) -> Iterator[RawRow]:
-    """Yield every row in order.
+    """Yield every row in order. The shards of a folder follow one another by name.
 
     Raises:
         DataError: the source cannot be read.
     """
+    if isinstance(source, HubData):
+        yield from hub_rows(source)
+        return
+    path = Path(source.path)
+    files = _named(source.label, lambda: data_files(path))
+    for file in files:
+        label = source.label if file == path else f"{source.label}/{file.relative_to(path)}"
+        yield from _file_rows(file, label)
+
+
+def _file_rows(file: Path, label: str) -> Iterator[RawRow]:
+    rows = _parquet_rows(file) if is_parquet(file, label) else json_rows(file)
     try:
-        if isinstance(source, HubData):
-            yield from hub_rows(source)
-        elif source.path.endswith(".parquet"):
-            yield from _parquet_rows(source)
-        else:
-            yield from _jsonl_rows(source)
+        yield from rows
+    except DataError as problem:
+        raise DataError(f"{label} {problem}") from problem
     except OSError as error:
-        raise DataError(f"{source.label} cannot be read: {error.strerror or error}") from error
+        raise DataError(f"{label} cannot be read: {error.strerror or error}") from error
+
+
+def _named(label: str, read: Callable[[], T]) -> T:
+    """Return what `read` returns. Its error begins with the label."""
+    try:
+        return read()
+    except DataError as problem:
+        raise DataError(f"{label} {problem}") from problem
+    except OSError as error:
+        raise DataError(f"{label} cannot be read: {error.strerror or error}") from error
+
+
+def is_parquet(file: Path, label: str) -> bool:
+    """Return if a file is Parquet, by its suffix or its first bytes."""
+
+    def first_bytes() -> bytes:
+        with file.open("rb") as opened:
+            return opened.read(len(PARQUET))
+
+    return kind_of(file) == "parquet" or _named(label, first_bytes) == PARQUET
 
 
 def read_count(path: str) -> int:
-    """Return the number of rows of a file: from the footer of a Parquet file, or the number of lines of JSONL.
+    """Return the number of rows of a file or of the shards of a folder: from the footers of Parquet files, by reading
+    JSON.
 
     Raises:
-        DataError: the file cannot be read.
+        DataError: a file cannot be read.
     """
     import pyarrow
     import pyarrow.parquet as parquet
 
+    files = _named(path, lambda: data_files(Path(path)))
     try:
-        if path.endswith(".parquet"):
-            rows: int = parquet.read_metadata(path).num_rows
-            return rows
-        with Path(path).open("rb") as file:
-            return sum(1 for _ in file)
+        return sum(
+            parquet.read_metadata(file).num_rows if is_parquet(file, path) else sum(1 for _ in _file_rows(file, path))
+            for file in files
+        )
     except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+        raise error if isinstance(error, DataError) else DataError(f"{path} cannot be read: {error}") from error
 
 
 def image_folder(source: FileData | HubData) -> Path | None:
     """Return the folder that must contain the image files of the rows: the file's folder, or the cache of `datasets`.
 
-    None: the rows may not name image files.
+    None: the rows may not name image files. Of a folder of shards: that folder.
     """
     if isinstance(source, FileData):
-        return Path(source.path).resolve().parent if source.image_files else None
+        path = Path(source.path).resolve()
+        return None if not source.image_files else path if path.is_dir() else path.parent
     from datasets import config
 
     return Path(config.HF_CACHE_HOME).resolve()
@@ -80,24 +113,16 @@ def parse_row(raw: RawRow) -> dict[str, Any]:
     return row
 
 
-def _jsonl_rows(source: FileData) -> Iterator[bytes]:
-    with Path(source.path).open("rb") as file:
-        while line := file.readline(LONGEST_LINE + 1):
-            if len(line) > LONGEST_LINE:
-                raise DataError(f"{source.label} has a line of more than {LONGEST_LINE // 2**20} MiB; use Parquet")
-            yield line
-
-
-def _parquet_rows(source: FileData) -> Iterator[dict[str, Any]]:
+def _parquet_rows(file: Path) -> Iterator[dict[str, Any]]:
     import pyarrow
     import pyarrow.parquet as parquet
 
     try:
-        with parquet.ParquetFile(source.path) as file:
-            for batch in file.iter_batches(batch_size=BATCH):
+        with parquet.ParquetFile(file) as opened:
+            for batch in opened.iter_batches(batch_size=BATCH):
                 yield from batch.to_pylist()
     except (pyarrow.ArrowException, ValueError) as error:
-        raise DataError(f"{source.label} is not a Parquet file that can be read: {error}") from error
+        raise DataError(f"is not a Parquet file that can be read: {error}") from error
 
 
 def hub_rows(source: HubData) -> Iterator[dict[str, Any]]:

@@ -123,13 +123,17 @@ class Columns(StrictSettings):
 
 
 class FileData(StrictSettings):
-    """Rows of a `.jsonl` or `.parquet` file. Image paths are relative to the file and must stay in its folder.
+    """Rows of a JSON or Parquet file, or of all files of a folder. Image paths are relative to the folder of the file,
+    or to that folder, and must stay in it.
 
-    The columns decide the format (plain, verl, MathVista, Geometry3K); the data reference lists them.
+    The columns decide the format; the data reference lists all formats.
     """
 
     path: str = Field(
-        min_length=1, max_length=1024, description="Path of a .jsonl or .parquet file that the worker can read."
+        min_length=1,
+        max_length=1024,
+        description="Path of a file that the worker can read: .parquet, .jsonl or .json (also .gz or .zst), or of a "
+        "folder of such files.",
     )
     columns: Columns = Field(default_factory=Columns)
     format: FormatName = FORMAT
@@ -144,7 +148,9 @@ class FileData(StrictSettings):
     @property
     def name(self) -> str:
         """Return the name of this dataset in results."""
-        return self.title or Path(self.path).stem
+        from calibrl_core.data.shards import bare_name  # it needs this module
+
+        return self.title or bare_name(Path(self.path))
 
     @property
     def label(self) -> str:

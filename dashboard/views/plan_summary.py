@@ -37,6 +37,10 @@ def draw(plan: JobPlan) -> None:
         st.html(chip("! Warnings", RARENESS) + notes([warning.model_dump() for warning in plan.warnings], RARENESS))
     st.html(table(("Model", "Download", "Check"), map(_model_row, plan.models)))
     st.html(table(("Data", "Rows", "With expert", "With image"), map(_data_row, plan.data)))
+    for facts in plan.data:
+        if facts.row_format:
+            unused = f"unused columns: {', '.join(facts.unused_columns) or 'none'}"
+            st.caption(escape(f"{facts.field}: {facts.row_format}; {unused}"))
     if plan.steps is not None:
         st.caption(f"{plan.steps:,} steps")
     if plan.memory:

@@ -13,6 +13,12 @@ def bounds() -> PathBounds:
     return PathBounds(tuple(Path(root) for root in settings.allowed_roots.split(":") if root), settings.closed_folders)
 
 
+def data_problem(path: Path) -> str | None:
+    """Return why jobs cannot read a data file or a folder of shards, or None if they can. A link counts as its
+    target."""
+    return bounds().data_problem(path)
+
+
 def path_problem(path: Path) -> str | None:
     """Return why jobs cannot read a path, or None if they can. A link counts as its target."""
     return bounds().problem(path)

@@ -15,9 +15,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from calibrl_core.data.files import LONGEST_PROBLEM, RowProblem, SourceFacts, read_examples
+from calibrl_core.data.files import LONGEST_PROBLEM, RowProblem, read_examples
 from calibrl_core.data.image_decoding import open_image
 from calibrl_core.data.schema import Columns, DataError, Example, FileData
+from calibrl_core.data.source_facts import SourceFacts
 from jobs.errors import FieldError, Invalid
 from jobs.postgres_text import storable
 from jobs.processes import sandbox
@@ -67,7 +68,7 @@ def inspect(path: Path, title: str, columns: Columns) -> Inspection:
         report.unlink(missing_ok=True)
         log.unlink(missing_ok=True)
     text = (
-        f"facts the file took more than {LIMIT_SECONDS} s or {MEMORY_BYTES // 2**30} GiB, or ended the process; "
+        f"reading the file took more than {LIMIT_SECONDS} s or {MEMORY_BYTES // 2**30} GiB, or ended the process; "
         "use smaller rows or row groups"
     )
     raise Invalid("The file cannot be read.", (FieldError("file", text),))

@@ -107,6 +107,8 @@ def _facts(field: str, source: DataChoice, datasets: Mapping[UUID, models.Datase
         checked=survey.rows,
         with_expert=survey.with_expert,
         with_images=survey.with_images,
+        row_format=survey.row_format,
+        unused_columns=list(survey.unused_columns),
     )
 
 

@@ -20,7 +20,7 @@ from calibrl_core.process_checks import process_problems
 from calibrl_core.verifiers.plugin import PluginError, plugin_versions
 from jobs.errors import FieldError
 from jobs.files import datasets
-from jobs.files.allowed_sources import hub_model_problem, hub_problem, model_problem, path_problem
+from jobs.files.allowed_sources import data_problem, hub_model_problem, hub_problem, model_problem, path_problem
 from jobs.models import Dataset, Job
 from jobs.specs import file_surveys
 from jobs.specs.references import NamedData, References
@@ -209,9 +209,9 @@ def _file_problems(source: FileData, named: NamedData) -> list[str]:
     path = Path(source.path)
     if not path.is_absolute():
         return [_RELATIVE]
-    if refused := path_problem(path):
+    if refused := data_problem(path):
         return [refused]
-    if not _is_file(path):
+    if not (_is_file(path) or path.is_dir()):
         return [f"there is no file {path} on the server"]
     return survey_problems(
         source,

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from calibrl_core.data import files
 from calibrl_core.data.files import Survey
-from calibrl_core.data.schema import FileData
+from calibrl_core.data.schema import DataError, FileData
+from calibrl_core.data.shards import data_files
 
 CACHED_FILES = 256
 
@@ -29,11 +30,12 @@ def count_rows(source: FileData) -> int:
 
 
 def _fingerprint(source: FileData) -> tuple[int, int]:
+    """Return the size of the file, or of all shards of the folder, in bytes, and its newest change in nanoseconds."""
     try:
-        status = Path(source.path).stat()
-    except (OSError, ValueError):  # the survey reports the error
+        found = [file.stat() for file in data_files(Path(source.path))]
+    except (DataError, OSError, ValueError):  # the survey reports the error
         return 0, 0
-    return status.st_size, status.st_mtime_ns
+    return sum(status.st_size for status in found), max(status.st_mtime_ns for status in found)
 
 
 @lru_cache(CACHED_FILES)

@@ -20,7 +20,7 @@ from calibrl.schemas import (
 )
 from calibrl_core.config import EvaluateConfig, ModelOptions, TrainConfig
 from calibrl_core.data.schema import FileData, HubData
-from jobs.files.allowed_sources import model_problem, path_problem
+from jobs.files.allowed_sources import data_problem, model_problem
 from jobs.settings import get_settings
 from jobs.specs.references import References
 
@@ -80,7 +80,7 @@ def _check_paths(spec: TrainSpec | EvaluateSpec) -> None:
     """Check the paths again on the machine that reads them: a link can have a new target."""
     references = References.of(spec)
     problems = [model_problem(Path(model.path)) for _, model in references.path_models]
-    problems += [path_problem(Path(source.path)) for source in references.files]
+    problems += [data_problem(Path(source.path)) for source in references.files]
     for problem in problems:
         if problem:
             raise SpecNoLongerValid(Reason.BAD_SPEC, problem)

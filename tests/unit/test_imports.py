@@ -25,6 +25,8 @@ CONTRACT = tuple(
         "data.files",
         "data.image_decoding",
         "data.schema",
+        "data.shards",
+        "data.source_facts",
         "metrics",
         "optimizer_settings",
         "plugins",

@@ -14,6 +14,7 @@ from calibrl_core import data
 from calibrl_core.data import files
 from calibrl_core.data.formats import FORMATS, NAMES
 from calibrl_core.data.schema import Columns, DataError, Example, FileData
+from calibrl_core.data.source_facts import SourceFacts
 from tests.support.layouts import Layout, layouts
 from tests.support.pictures import png
 
@@ -42,7 +43,7 @@ def with_layouts() -> pytest.MarkDecorator:
 
 @with_layouts()
 def test_a_layout_is_recognised_and_read(tmp_path: Path, layout: Layout) -> None:
-    facts = files.SourceFacts()
+    facts = SourceFacts()
     first, second = files.load(write(tmp_path / layout.file, layout.row, layout.row), facts)
     assert facts.form is not None and facts.form.name == layout.name
     assert (first.question, first.answer, first.expert) == (layout.question, layout.answer, layout.expert)
