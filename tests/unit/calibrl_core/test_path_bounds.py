@@ -122,3 +122,15 @@ def test_a_trainer_checks_all_paths_of_its_config_again(root: Path) -> None:
     rows.unlink()
     rows.symlink_to(root.parent / "secret")
     assert len(bounds(root).check(config)) == 3
+
+
+@pytest.mark.parametrize("target", ["secret", "allowed/runs/job/model.safetensors"])
+def test_a_shard_that_leads_out_of_the_root_is_refused(root: Path, target: str) -> None:
+    shards = root / "shards"
+    shards.mkdir()
+    (shards / "a.jsonl").write_text("{}\n")
+    assert bounds(root).data_problem(shards) is None
+    (shards / "b.jsonl").symlink_to(root.parent / target)
+    assert f"jobs may not read {shards / 'b.jsonl'}" in (bounds(root).data_problem(shards) or "")
+    config = EvaluateConfig.model_validate({"models": [{"builtin": "tiny-vlm"}], "data": [{"path": str(shards)}]})
+    assert len(bounds(root).check(config)) == 1

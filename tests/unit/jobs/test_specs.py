@@ -101,6 +101,10 @@ def test_files_that_are_there_are_fine(tmp_path: Path) -> None:
     data = rows(tmp_path / "d.jsonl", {"question": "1+1?", "answer": "2", "expert": "two"})
     model = {"path": str(tmp_path)}
     assert file_problems(spec(model=model, data={"path": str(data)})) == []
+    rows(tmp_path / "shards.jsonl", {"question": "1+1?", "answer": "2", "expert": "two"})
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards.jsonl").rename(tmp_path / "shards/A.JSONL")
+    assert file_problems(spec(data={"path": str(tmp_path / "shards")})) == []
     (tmp_path / "model.gguf").write_bytes(b"")
     assert file_problems(spec(model={"path": str(tmp_path / "model.gguf")})) == []
 
