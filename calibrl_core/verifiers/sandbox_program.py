@@ -22,6 +22,7 @@ import struct
 import sys
 import traceback
 import types
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -32,7 +33,10 @@ LONGEST_ERROR = 500  # characters
 MOST_FILES = 64  # open at a time
 EXIT_SECONDS = 1.0  # from a child's answer to its end
 SCRATCH = Path("/tmp")  # a file system of the sandbox alone
+MOST_SCRATCH_FILES = 1024  # an empty file takes 1 KB of the kernel's memory
 PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 4, 38, 22, 2
+MS_NOSUID, MS_NODEV, MS_NOEXEC = 2, 4, 8
+CAPABILITY_VERSION = 0x20080522
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -48,6 +52,8 @@ def main() -> None:
     channel = socket.socket(fileno=os.dup(0))
     setup = json.loads(_read_frame(channel))
     memory, size = setup["memory_bytes"], setup["scratch_bytes"]
+    if setup["confined"]:
+        _make_scratch(size)
     for kind, limit in (
         (resource.RLIMIT_AS, memory),
         (resource.RLIMIT_FSIZE, size),
@@ -73,6 +79,14 @@ def main() -> None:
         if not channel.recv(1, socket.MSG_PEEK):
             return
         _answer(channel, code, setup)
+
+
+def _make_scratch(size: int) -> None:
+    """Make the only folder that can be written, and give up the capability that this needs."""
+    options = f"size={size},nr_inodes={MOST_SCRATCH_FILES},mode=700".encode()
+    _call(_libc.mount, b"scratch", bytes(SCRATCH), b"tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, options)
+    _call(_libc.capset, struct.pack("=Ii", CAPABILITY_VERSION, 0), bytes(24))
+    os.chdir(SCRATCH)
 
 
 def _answer(channel: socket.socket, code: types.CodeType, setup: dict[str, Any]) -> None:
@@ -118,16 +132,15 @@ def _confine(cpu_seconds: int, program: bytes) -> None:
     """Give up what a call does not need. Children and new rights are out of reach afterwards."""
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 1))
     resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
-    _prctl(PR_SET_DUMPABLE, 0)
-    _prctl(PR_SET_NO_NEW_PRIVS, 1)
+    _call(_libc.prctl, PR_SET_DUMPABLE, 0, 0, 0, 0)
+    _call(_libc.prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     rows = _Filter(len(program) // 8, program)
-    _prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(rows))
+    _call(_libc.prctl, PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(rows), 0, 0)
 
 
-def _prctl(*arguments: Any) -> None:
-    if _libc.prctl(*arguments, *[0] * (5 - len(arguments))):
-        number = ctypes.get_errno()
-        raise OSError(number, f"prctl({arguments[0]}): {os.strerror(number)}")
+def _call(function: Callable[..., int], *arguments: Any) -> None:
+    if function(*arguments):
+        raise OSError(ctypes.get_errno(), f"{function.__name__}: {os.strerror(ctypes.get_errno())}")
 
 
 def _verdict(code: types.CodeType, sample: object, item: object) -> str:

@@ -78,6 +78,7 @@ _WRITING = {
     "fills the scratch folder with many files": """
         return all(open(f'/tmp/{n}', 'wb').write(bytes(2**24)) for n in range(5))""",
     "makes a huge empty file": "open('/tmp/x', 'w').close(); os.truncate('/tmp/x', 2**40); return True",
+    "makes files without end": "return all(not open(f'/tmp/{n}', 'w').close() for n in range(2000))",
     "leaves a file for the next call": "open('/tmp/left', 'w').write('x'); return False",
     "makes a device": "os.mknod('/tmp/disk', 0o60600, os.makedev(254, 0)); return True",
     "makes a program with the rights of its owner": """

@@ -93,6 +93,21 @@ def test_anything_else_is_an_error_with_its_line(sandbox: Sandbox, value: str, w
 
 
 @needs_bubblewrap
+def test_no_process_of_the_sandbox_has_a_capability(sandbox: Sandbox) -> None:
+    assert sandbox._process
+    first = children_of(sandbox._process.pid)[0]
+    for process in (first, children_of(first)[0]):
+        status = Path(f"/proc/{process}/status").read_text()
+        for kind in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
+            assert f"{kind}:\t0000000000000000" in status
+        assert "NoNewPrivs:\t1" in status
+
+
+def children_of(process: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+@needs_bubblewrap
 def test_a_sandbox_that_is_killed_starts_again() -> None:
     with started() as sandbox:
         assert sandbox._process
