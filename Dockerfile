@@ -15,6 +15,8 @@ RUN --mount=type=cache,target=/root/.cache/pip pip install -c constraints.txt '.
     && { python -c 'import torchvision' || pip uninstall -y torchvision; }
 
 FROM python:3.11-slim-bookworm
+# For functions of users; the container also needs the options in docs/how-to/server.md.
+RUN apt-get update && apt-get install -y --no-install-recommends bubblewrap && rm -rf /var/lib/apt/lists/*
 RUN useradd --create-home --uid 10001 calibrl && install -d -o calibrl -g calibrl /data
 COPY --from=builder /opt/venv /opt/venv
 WORKDIR /app
