@@ -24,6 +24,7 @@ from jobs.repository import curves, histograms, jobs
 from tests.support import API_KEY
 from tests.support.curves import at, write
 from tests.support.rest import named, refused, submitted
+from tests.support.waiting import LIMIT_SECONDS
 
 pytestmark = pytest.mark.integration
 NAN, INF = math.nan, math.inf
@@ -352,5 +353,5 @@ def test_a_job_object_uses_its_client(http: httpx.Client, ours: Client, monkeypa
     with pytest.raises(CalibrlError, match="has not ended within 0 s"):
         job.wait(timeout=0)
     assert job.cancel() is job
-    assert job.wait(timeout=5).status == "cancelled"
+    assert job.wait(timeout=LIMIT_SECONDS).status == "cancelled"
     assert job.model_dump(mode="json") == ours.job(job.id).model_dump(mode="json")

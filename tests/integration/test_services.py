@@ -69,7 +69,7 @@ def test_data_outlives_a_killed_server(folder: Path) -> None:
 def test_no_connection_is_accepted_without_the_password(postgres: Postgres, valkey: Valkey) -> None:
     for user in ("calibrl", "postgres", "root"):
         with pytest.raises(psycopg.OperationalError, match=r"no password supplied|authentication failed"):
-            psycopg.connect(host="127.0.0.1", port=postgres.port, user=user, dbname="calibrl", connect_timeout=5)
+            psycopg.connect(host="127.0.0.1", port=postgres.port, user=user, dbname="calibrl", connect_timeout=60)
     with redis.Redis(host="127.0.0.1", port=valkey.port) as client, pytest.raises(redis.AuthenticationError):
         client.ping()
     secrets = [url.split(":")[2].split("@")[0].encode() for url in (postgres.url, valkey.url)]

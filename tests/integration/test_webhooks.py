@@ -279,7 +279,7 @@ def test_hanging_name_lookups_hold_no_sessions(client: httpx.Client, monkeypatch
         added = [pool.submit(client.post, HOOKS, json={"url": "https://hooks.example/x"}) for _ in range(SESSIONS)]
         try:
             assert all(asked.acquire(timeout=LIMIT_SECONDS) for _ in range(SESSIONS))
-            assert client.get("/v1/projects", timeout=3).status_code == 200
+            assert client.get("/v1/projects", timeout=LIMIT_SECONDS).status_code == 200
         finally:
             answered.set()
         assert all(named(each.result()) == ["url"] for each in added)

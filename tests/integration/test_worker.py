@@ -18,6 +18,7 @@ from tests.support.fake_trainer import Behaviour
 from tests.support.waiting import LIMIT_SECONDS, eventually
 from tests.support.worker import wake
 from tests.support.worker_jobs import (
+    ENDLESS,
     assert_whole,
     event_types,
     held_at,
@@ -65,7 +66,7 @@ def test_one_wake_up_runs_all_that_is_queued_dependents_too() -> None:
 
 
 def test_the_trainer_gets_no_secrets_and_only_its_device(in_background: Callable[[], Future[None]]) -> None:
-    job_id = submit(steps=1000, milliseconds=50)
+    job_id = submit(steps=ENDLESS, milliseconds=50)
     run = in_background()
     running_at(job_id, 1)
     pid = int(trainers(job_id)[0])

@@ -27,7 +27,7 @@ from tests.support.fake_nvml import Card
 from tests.support.fake_trainer import Behaviour
 from tests.support.processes import processes_with
 from tests.support.waiting import LIMIT_SECONDS, eventually
-from tests.support.worker_jobs import submit
+from tests.support.worker_jobs import ENDLESS, held_at, submit
 
 pytestmark = pytest.mark.integration
 
@@ -125,7 +125,7 @@ def test_jobs_get_separate_gpus_which_are_reused_once_their_memory_is_free(
     worker: Callable[..., Process], cards: Path
 ) -> None:
     worker()
-    first, second = (submit(steps=1000, milliseconds=50, resources={"gpus": 1}) for _ in range(2))
+    first, second = (submit(steps=ENDLESS, milliseconds=50, resources={"gpus": 1}) for _ in range(2))
     eventually(lambda: {status(one)[0] for one in (first, second)} == {JobStatus.RUNNING})
     assert {trainer_sees(first), trainer_sees(second)} == {"0", "1"}
     third = submit(steps=2, resources={"gpus": 1})
@@ -172,7 +172,7 @@ def clock(database: str, monkeypatch: pytest.MonkeyPatch) -> Clock:
 def test_a_job_that_is_past_its_time_ends_with_its_last_checkpoint(
     clock: Clock, in_background: Callable[[], Future[None]]
 ) -> None:
-    job_id = submit(steps=1000, milliseconds=50, limits={"timeout_seconds": 3600})
+    job_id = submit(steps=ENDLESS, milliseconds=50, limits={"timeout_seconds": 3600})
     run = in_background()
     eventually(lambda: steps(job_id))
     clock.ahead = 3600
@@ -200,7 +200,7 @@ def test_a_job_that_hangs_is_ended_with_all_that_it_started(
 def test_idle_gpus_give_a_warning_and_then_end_the_job(worker: Callable[..., Process]) -> None:
     worker()
     limits = {"min_gpu_utilisation": 20, "gpu_idle_seconds": 1}
-    job_id = submit(steps=1000, milliseconds=50, resources={"gpus": 1}, limits=limits)
+    job_id = submit(steps=ENDLESS, milliseconds=50, resources={"gpus": 1}, limits=limits)
     assert ended(job_id)[:2] == (JobStatus.FAILED, Reason.IDLE_GPU)
     with session_scope() as session:
         warned = [one.message for one in events.page(session, job_id, after=0, limit=100) if one.type == "warning"]
@@ -264,11 +264,12 @@ def test_a_stopped_slot_gets_no_job_and_its_own_job_resumes_elsewhere(
 ) -> None:
     first = worker("first")
     job_id = submit(steps=100, milliseconds=50, resources={"labels": {}})
-    eventually(lambda: status(job_id)[0] is JobStatus.RUNNING and processes_with(get_settings().job_dir(job_id)))
-    (trainer,) = processes_with(get_settings().job_dir(job_id))
-    slot = int(Path(f"/proc/{trainer}/stat").read_text().split()[3])
-    assert slot != first.pid
-    os.kill(slot, signal.SIGSTOP)
+    with held_at(job_id, 50):
+        eventually(lambda: status(job_id)[0] is JobStatus.RUNNING and processes_with(get_settings().job_dir(job_id)))
+        (trainer,) = processes_with(get_settings().job_dir(job_id))
+        slot = int(Path(f"/proc/{trainer}/stat").read_text().split()[3])
+        assert slot != first.pid
+        os.kill(slot, signal.SIGSTOP)
     try:
         eventually(lambda: expired(job_id))
         worker("second")

@@ -25,6 +25,7 @@ from tests.support.databases import sql
 from tests.support.processes import processes_with
 from tests.support.waiting import LIMIT_SECONDS, eventually
 from tests.support.worker_jobs import (
+    ENDLESS,
     assert_whole,
     ended,
     held_at,
@@ -114,7 +115,7 @@ def test_a_killed_slot_process_ends_its_trainer_and_the_job_resumes(
 
 
 def test_a_killed_worker_ends_all_its_processes(celery_worker: Callable[[], Process], database: str) -> None:
-    job_id = submit(steps=1000, milliseconds=50)
+    job_id = submit(steps=ENDLESS, milliseconds=50)
     worker = celery_worker()
     running_at(job_id, 1)
     assert len(processes_with(database)) == 2  # the worker and its pool process; the trainer has no connection

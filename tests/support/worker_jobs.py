@@ -24,6 +24,8 @@ QUICK = {
     "CALIBRL_WORKER_NAME": "tester",
 }
 
+ENDLESS = 1_000_000  # steps of a job that the test ends: half a day, however long the observer waits for a CPU
+
 
 def submit(behaviour: Behaviour = Behaviour.NORMAL, *, steps: int = 20, milliseconds: int = 10, **more: Any) -> UUID:
     spec = {
