@@ -44,7 +44,8 @@ from calibrl_core.run.model_check import checked
 from calibrl_core.run.process import run_process
 from calibrl_core.run.row_check import check_rows
 from calibrl_core.verifiers.base import answer_form
-from calibrl_core.verifiers.scorer import Scorer, check_needed, check_verdicts
+from calibrl_core.verifiers.scorer import NO_SERVICES, Scorer, check_needed, check_verdicts
+from calibrl_core.verifiers.services import Services
 
 ANSWERS_FILE = "answers.jsonl"
 GREEDY = ("accuracy", "strict_accuracy", "format_rate", "length_mean", "truncated_share")  # others need samples
@@ -59,6 +60,7 @@ def evaluate(
     report: Report,
     should_stop: Callable[[], bool] = lambda: False,
     ranks: Ranks = ALONE,
+    services: Services = NO_SERVICES,
 ) -> dict[str, Any]:
     """Evaluate until the end or until `should_stop()`; return the fields of the `finish` event. Metrics of model i
     (from 0) are reported as step i + 1, named `eval/<split>/name`. A stopped evaluation continues the next time.
@@ -69,10 +71,11 @@ def evaluate(
         NoVerdictError: a verifier gave no verdict on any completion of a model and dataset, or none that its
             `on_failure: stop` requires.
         PluginError: a verifier is missing or cannot be loaded.
+        ServiceError: a reward names a service that is not in `services`.
         OSError: files.
         torch.OutOfMemoryError: memory.
     """
-    with Scorer(config.rewards, sandbox=config.sandbox) as scorer:
+    with Scorer(config.rewards, sandbox=config.sandbox, services=services) as scorer:
         evaluation = _Evaluation(config, report, scorer, should_stop, ranks)
         try:
             results = list(evaluation.run())

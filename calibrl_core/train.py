@@ -52,10 +52,17 @@ from calibrl_core.step.learners import Learner, ReinforcementLearner, StepResult
 from calibrl_core.step.optimizer import GradientStep, learning_rate, make_optimizer, set_learning_rate
 from calibrl_core.step.prompt_source import PromptSource
 from calibrl_core.step.update import Updater
-from calibrl_core.verifiers.scorer import NoVerdictError, Score, Scorer
+from calibrl_core.verifiers.scorer import NO_SERVICES, NoVerdictError, Score, Scorer
+from calibrl_core.verifiers.services import Services
 
 
-def train(config: TrainConfig, report: Report, should_stop: Callable[[], bool], ranks: Ranks = ALONE) -> dict[str, Any]:
+def train(
+    config: TrainConfig,
+    report: Report,
+    should_stop: Callable[[], bool],
+    ranks: Ranks = ALONE,
+    services: Services = NO_SERVICES,
+) -> dict[str, Any]:
     """Train until the last step, the validation target, `should_stop()` in any process, or a health rule in
     `health.pause_on`. Return the fields of the `finish` event.
 
@@ -66,11 +73,12 @@ def train(config: TrainConfig, report: Report, should_stop: Callable[[], bool], 
         NonFiniteError: too many updates in a row are not finite.
         NoVerdictError: a verdict is missing that the settings require; the steps before are in a checkpoint.
         QuotaError: the checkpoints that must be kept need too much disk.
+        ServiceError: a reward names a service that is not in `services`.
         ResumeError: the checkpoint in the run folder is of a run with other data, base model or fixed settings.
         OSError: files.
         torch.OutOfMemoryError: memory.
     """
-    with Scorer(config.rewards, sandbox=config.sandbox) as scorer, ExitStack() as closing:
+    with Scorer(config.rewards, sandbox=config.sandbox, services=services) as scorer, ExitStack() as closing:
         run = _Run(config, report, scorer, ranks, closing)
         run.announce()
         run.validate_before_training()

@@ -8,6 +8,7 @@ from pydantic import Field, SecretStr
 
 from calibrl.settings import StackSettings
 from calibrl_core.verifiers.sandbox import SandboxPolicy
+from calibrl_core.verifiers.services import Endpoint
 
 
 class Settings(StackSettings):
@@ -40,6 +41,24 @@ class Settings(StackSettings):
         validation_alias="HF_ENDPOINT",
         pattern=r"^https?://",
         description="URL of the hub of models, or of a mirror of it.",
+    )
+    reward_hosts: dict[str, str] = Field(
+        default_factory=dict,
+        description="Hosts of http rewards by project, as JSON; `*` is every project. Names and patterns, separated by "
+        'commas: {"*": "rewards.example.org,10.0.0.7:8080,*.example.com"}. A host listed by name may have a private '
+        "address and plain HTTP; a pattern needs https and public addresses.",
+    )
+    reward_secrets: dict[str, SecretStr] = Field(
+        default_factory=dict,
+        repr=False,
+        description="Secrets that sign the requests of http rewards, by project, as JSON; `*` is every other project: "
+        '{"default": "whsec_..."}.',
+    )
+    reward_endpoints: dict[str, dict[str, Endpoint]] = Field(
+        default_factory=dict,
+        repr=False,
+        description="Servers of models that judge, by project and name, as JSON; `*` is every project: "
+        '{"*": {"local": {"url": "http://judge:8000/v1", "key": "sk-..."}}}. A spec names them, and never has a key.',
     )
     max_upload_bytes: int = Field(2_000_000_000, ge=1, description="Maximum size of a dataset file in bytes.")
     sweep_seconds: float = Field(5, gt=0, description="Seconds between sweeps of a worker.")

@@ -5,16 +5,21 @@ import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from pydantic import TypeAdapter
 from pydantic_core import to_json
 
 from calibrl.processes import children
+from calibrl_core.verifiers.registry import Reward
 from jobs.files import allowed_sources, datasets, hub_models
 from jobs.lifecycle import Claim, Order
 from jobs.settings import Settings
+from jobs.specs.reward_services import services_of, uses_services
 from worker import addresses, gpus, multi_gpu
 from worker.claim_lease import ClaimLease
 
 CONFIG_FILE = "config.json"
+SERVICES_FILE = "services.json"
+_REWARDS = TypeAdapter(tuple[Reward, ...])
 END_SECONDS = 10.0  # for a trainer to end by itself after one on another machine of the job: it reports its error
 LOG_TAIL_LINES = 20
 LOG_TAIL_BYTES = 8_000
@@ -45,10 +50,16 @@ def write_config(claim: Claim, folder: Path) -> Path:
 
 
 def command_line(claim: Claim, settings: Settings, config: Path) -> tuple[str, list[str]]:
-    """Return the module of the trainer and its arguments."""
+    """Return the module of the trainer and its arguments. If rewards ask services, write these to a file beside the
+    config, which only this user can read.
+    """
     arguments = [str(config), "--run-dir", str(settings.run_dir(claim.job_id, claim.attempt))]
     bounds = allowed_sources.bounds()  # the trainer checks again: a link can change after this check
     arguments += [f"--root={root}" for root in bounds.roots] + [f"--closed={path}" for path in bounds.closed]
+    if uses_services(_REWARDS.validate_python(claim.config.get("rewards", ()))):
+        services = config.with_name(SERVICES_FILE)
+        services_of(claim.project).write(services)
+        arguments.append(f"--services={services}")
     return f"{settings.trainer}.{claim.kind}", [*arguments, f"--cache={settings.data_dir / 'cache'}"]
 
 

@@ -30,8 +30,10 @@ from calibrl_core.run.identity import ResumeError
 from calibrl_core.step.optimizer import NonFiniteError
 from calibrl_core.verifiers.plugin import PluginError
 from calibrl_core.verifiers.scorer import NoVerdictError
+from calibrl_core.verifiers.services import ServiceError, Services
 
 Config = TypeVar("Config", bound=BaseModel)
+BAD_SPEC = (DataError, ModelError, PluginError, ServiceError, LaunchError, ResumeError, NoVerdictError)
 SHOWN = ("reward/mean", "reward/answer_accuracy", "exploration/entropy", "loss/total", "validation/accuracy")
 
 
@@ -73,7 +75,7 @@ class ProgressReport(EventFile):
 
 
 def run_process(
-    config_class: type[Config], run: Callable[[Config, Report, Callable[[], bool], Ranks], dict[str, Any]]
+    config_class: type[Config], run: Callable[[Config, Report, Callable[[], bool], Ranks, Services], dict[str, Any]]
 ) -> None:
     """Parse arguments, run, report `finish` or `error`, and exit.
 
@@ -88,6 +90,7 @@ def run_process(
         "--closed", type=Path, action="append", default=[], help="service's folder, not to be read from"
     )
     parser.add_argument("--cache", type=Path, help="folder of results that other runs on this machine use again")
+    parser.add_argument("--services", type=Path, help="a JSON file of Services: what http rewards and judges may use")
     arguments = parser.parse_args()
     report: ProgressReport | SilentReport = SilentReport(arguments.run_dir)
     lock = FolderLock(arguments.run_dir)
@@ -101,7 +104,7 @@ def run_process(
                 report = ProgressReport(arguments.run_dir, arguments.cache)
             config = config_class.model_validate(_read(arguments.config))
             _check_paths(config, PathBounds(tuple(arguments.root), tuple(arguments.closed)))
-            outcome = run(config, report, stopping, ranks)
+            outcome = run(config, report, stopping, ranks, Services.read(arguments.services))
         report.emit("finish", **outcome)
         status = 0
     except FolderInUseError as error:
@@ -175,7 +178,7 @@ def _explain(error: Exception) -> tuple[str, str]:
     if isinstance(error, ValidationError):
         fields = (f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors())
         return "bad_spec", "; ".join(fields)
-    if isinstance(error, DataError | ModelError | PluginError | LaunchError | ResumeError | NoVerdictError):
+    if isinstance(error, BAD_SPEC):
         return "bad_spec", str(error)
     if isinstance(error, NonFiniteError):
         return "non_finite", str(error)

@@ -1,8 +1,10 @@
 """Scores completions: the verdicts of all verifiers, their weighted sum, and whether the answer passed."""
 
+import asyncio
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
@@ -11,10 +13,13 @@ from calibrl_core.verifiers.plugin import plugin_versions
 from calibrl_core.verifiers.pool import VerdictRequest, WorkerPool
 from calibrl_core.verifiers.python_function import check_sandbox
 from calibrl_core.verifiers.registry import Reward
+from calibrl_core.verifiers.remote import RemoteVerifier
 from calibrl_core.verifiers.reward_input import RewardInput, image_name
 from calibrl_core.verifiers.sandbox import NO_PERMISSIONS, SandboxPolicy
+from calibrl_core.verifiers.services import Services
 from calibrl_core.verifiers.verdict_cache import VerdictCache, content_key
 
+NO_SERVICES = Services()
 NOT_JUDGED_BY = {"weight", "on_failure"}  # settings that change no verdict
 
 
@@ -81,25 +86,34 @@ class _Asked(NamedTuple):
 
 class Scorer:
     """Scores batches with given verifiers. Verdicts that plain text decides are found here; the others in worker
-    processes, which start at the first request. Equal content is judged once. A context manager: `close` ends the
-    processes.
+    processes, which start at the first request, or by services. Equal content is judged once. A context manager:
+    `close` ends the processes.
 
     Args:
         sandbox: permissions for functions of users.
+        services: services that verifiers may ask.
 
     Raises:
         PluginError: a plugin is not installed, or this machine cannot run functions of users.
+        ServiceError: `services` lacks one that a verifier names.
     """
 
     def __init__(
-        self, rewards: Sequence[Reward], workers: int | None = None, sandbox: SandboxPolicy = NO_PERMISSIONS
+        self,
+        rewards: Sequence[Reward],
+        workers: int | None = None,
+        sandbox: SandboxPolicy = NO_PERMISSIONS,
+        services: Services = NO_SERVICES,
     ) -> None:
         check_sandbox(rewards, sandbox)
-        self._rewards = rewards
+        self._rewards, self._services = rewards, services
         self._judges = list(judges_of(rewards))
         self.versions = plugin_versions(self._judges)  # of each plugin, by label
         self._form = answer_form(self._judges)
         self._keys = [self._settings_key(judge) for judge in self._judges]
+        self._remote = {index: one for index, one in enumerate(self._judges) if isinstance(one, RemoteVerifier)}
+        for judge in self._remote.values():
+            judge.check_allowed(services)
         self._pool = WorkerPool(self._judges, workers, sandbox)
         self._cache = VerdictCache()
         self._stops = labels_with(rewards, "stop")
@@ -164,12 +178,30 @@ class Scorer:
             else:
                 known[one.key] = Verdict(value, cached=True)
         images = {image_name(image): image for one in unknown.values() for image in one.images}
-        judged = self._pool.judge((one.request for one in unknown.values()), images)
+        remote = [one for one in unknown.values() if one.request.verifier in self._remote]
+        local = [one.request for one in unknown.values() if one.request.verifier not in self._remote]
+        with ThreadPoolExecutor(1) as asking:  # services work while the worker processes do
+            asked_for = asking.submit(self._ask, remote) if remote else None
+            judged = self._pool.judge(local, images)
+            judged |= asked_for.result() if asked_for else {}
         new = {key: judged[one.request] for key, one in unknown.items()}
         for key, verdict in new.items():
             if verdict.failure is None:
                 self._cache.put(key, verdict.value)
         return _Found(known | new)
+
+    def _ask(self, asked: Sequence[_Asked]) -> dict[VerdictRequest, Verdict]:
+        """Return the verdicts of services, which all work at the same time."""
+
+        async def of_one(index: int, judge: RemoteVerifier) -> dict[VerdictRequest, Verdict]:
+            own = [one for one in asked if one.request.verifier == index]
+            given = await judge.ask([Deferred(*one.request[1:], one.images) for one in own], self._services)
+            return {one.request: _named(judge, verdict) for one, verdict in zip(own, given, strict=True)}
+
+        async def of_all() -> list[dict[VerdictRequest, Verdict]]:
+            return await asyncio.gather(*(of_one(*each) for each in self._remote.items()))
+
+        return {request: verdict for found in asyncio.run(of_all()) for request, verdict in found.items()}
 
     def _score(self, completion: str, verdicts: Sequence[Verdict]) -> Score:
         left = iter(verdicts)
@@ -186,6 +218,10 @@ class Scorer:
             seconds={reward.label: verdict.seconds for reward, verdict in pairs if verdict.seconds},
             cached=tuple(reward.label for reward, verdict in pairs if verdict.cached),
         )
+
+
+def _named(judge: Verifier, verdict: Verdict) -> Verdict:
+    return verdict._replace(failure=verdict.failure and f"{judge.label}: {verdict.failure}")
 
 
 class _Found:

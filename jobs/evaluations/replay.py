@@ -17,6 +17,7 @@ from jobs.processes import sandbox
 from jobs.repository import samples
 from jobs.settings import get_settings
 from jobs.specs import checks
+from jobs.specs.reward_services import uses_services
 
 MODULE = "calibrl_core.rescore"
 MEMORY_BYTES = 4 * 2**30
@@ -61,9 +62,12 @@ def check(request: ReplayRequest) -> None:
     """Check that the plugins of a request are installed.
 
     Raises:
-        Invalid: a plugin is not installed here.
+        Invalid: a plugin is not installed here, or a reward asks a service.
     """
-    if problems := checks.plugin_problems(request):
+    problems = checks.plugin_problems(request)
+    if uses_services(request.rewards):
+        problems.append(FieldError("rewards", "services are asked by jobs only; leave out http and judge here"))
+    if problems:
         raise Invalid("The replay was not accepted.", tuple(problems))
 
 

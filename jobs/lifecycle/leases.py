@@ -47,6 +47,7 @@ class Claim:
         files: data that must be on the machine before the trainer starts.
         hub_models: models of the hub that must be there too.
         seconds_run: run time in seconds of all earlier attempts.
+        project: project of the job, whose reward services it may use.
     """
 
     job_id: UUID
@@ -62,6 +63,7 @@ class Claim:
     seconds_run: float = 0.0
     machines: int = 1
     rank: int = 0
+    project: str = ""
 
     @property
     def processes(self) -> int:
@@ -169,6 +171,7 @@ def described(session: Session, job: models.Job, token: UUID) -> Claim:
         hub_models=tuple(dict.fromkeys(hub_models)),
         limits=Limits.model_validate(job.spec["limits"]),
         machines=job.machines,
+        project=job.project,
     )
 
 

@@ -18,6 +18,7 @@ from calibrl_core.config import NEEDS_GPU
 from calibrl_core.data.files import format_problem, survey_problems
 from calibrl_core.data.schema import BuiltinData, DataSource, FileData, HubData
 from calibrl_core.process_checks import process_problems
+from calibrl_core.verifiers.base import judges_of
 from calibrl_core.verifiers.plugin import PluginError, plugin_versions
 from jobs.errors import FieldError
 from jobs.files import datasets
@@ -87,7 +88,7 @@ def plugin_problems(spec: TrainSpec | EvaluateSpec | ReplayRequest) -> list[Fiel
     problems = []
     for index, reward in enumerate(spec.rewards):
         try:
-            plugin_versions([reward])
+            plugin_versions(judges_of([reward]))
         except PluginError as error:
             problems.append(FieldError(f"rewards.{index}", str(error)))
     return problems

@@ -2,8 +2,6 @@
 
 import asyncio
 import base64
-import hashlib
-import hmac
 import json
 import secrets
 import time
@@ -17,13 +15,13 @@ from uuid import UUID
 import httpx
 import structlog
 
+from calibrl_core.public_addresses import Refused
+from calibrl_core.signatures import PREFIX, signed_headers
 from jobs.db import session_scope
 from jobs.models import Delivery, Webhook
 from jobs.repository import webhooks
 from jobs.webhooks import public_addresses
-from jobs.webhooks.public_addresses import Refused
 
-PREFIX = "whsec_"
 SECRET_BYTES = 32
 # Seconds between tries. After the last one the message is given up.
 RETRY_SECONDS = (10, 60, 300, 1800, 7200, 18_000, 36_000)
@@ -57,13 +55,6 @@ class Message:
 def new_secret() -> str:
     """Return a new secret to sign with."""
     return PREFIX + base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()
-
-
-def signature(secret: str, id: str, timestamp: int, body: bytes) -> str:
-    """Return `v1,` and the HMAC-SHA256 of `id.timestamp.body` in base64: https://www.standardwebhooks.com."""
-    key = base64.b64decode(secret.removeprefix(PREFIX))
-    signed = hmac.new(key, f"{id}.{timestamp}.".encode() + body, hashlib.sha256).digest()
-    return f"v1,{base64.b64encode(signed).decode()}"
 
 
 class Sender:
@@ -132,15 +123,8 @@ def _outcome(future: Future[Outcome], message: Message) -> Outcome:
 def send(message: Message) -> Outcome:
     """Send a message once, within `DEADLINE`."""
     until = time.monotonic() + DEADLINE
-    timestamp = int(time.time())
     body = json.dumps(message.content, allow_nan=False).encode()
-    headers = {
-        "Content-Type": "application/json",
-        "User-Agent": "CalibRL-webhooks/1",
-        "webhook-id": str(message.id),
-        "webhook-timestamp": str(timestamp),
-        "webhook-signature": signature(message.secret, str(message.id), timestamp, body),
-    }
+    headers = {"User-Agent": "CalibRL-webhooks/1", **signed_headers(message.secret, str(message.id), body)}
     try:
         url = httpx.URL(message.url)
         address = public_addresses.public_address(url, DEADLINE)

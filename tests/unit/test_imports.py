@@ -32,9 +32,11 @@ CONTRACT = tuple(
         "plugins",
         "process_checks",
         "process_limits",
+        "public_addresses",
         "record_settings",
         "report",
         "sampling_settings",
+        "signatures",
         "verifiers",
     )
 )

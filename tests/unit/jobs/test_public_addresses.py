@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from calibrl_core import public_addresses as core
 from jobs.settings import get_settings
 from jobs.webhooks import public_addresses
 from tests.support.waiting import LIMIT_SECONDS
@@ -47,12 +48,12 @@ def public_only(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     ],
 )
 def test_internal_addresses_are_not_public(address: str) -> None:
-    assert not public_addresses.is_public(address)
+    assert not core.is_public(address)
 
 
 @pytest.mark.parametrize("address", ["8.8.8.8", "2001:4860:4860::8888", "64:ff9b::808:808", "2002:808:808::1"])
 def test_internet_addresses_are_public(address: str) -> None:
-    assert public_addresses.is_public(address)
+    assert core.is_public(address)
 
 
 @pytest.fixture
@@ -81,6 +82,6 @@ def test_a_name_that_is_not_found_in_time_is_refused(hanging: list[str]) -> None
 
 
 def test_the_number_of_hanging_name_lookups_is_limited(hanging: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(public_addresses, "_free", threading.BoundedSemaphore(1))
+    monkeypatch.setattr(core, "_free", threading.BoundedSemaphore(1))
     problems = [public_addresses.problem(f"https://{name}.example/") for name in ("one", "two")]
     assert hanging == ["one.example"] and "too many" in str(problems[1])
