@@ -71,7 +71,7 @@ def evaluate(
         NoVerdictError: a verifier gave no verdict on any completion of a model and dataset, or none that its
             `on_failure: stop` requires.
         PluginError: a verifier is missing or cannot be loaded.
-        ServiceError: a reward names a service that is not in `services`.
+        RewardServiceError: a reward names a service that is not in `services`.
         OSError: files.
         torch.OutOfMemoryError: memory.
     """

@@ -73,7 +73,7 @@ def train(
         NonFiniteError: too many updates in a row are not finite.
         NoVerdictError: a verdict is missing that the settings require; the steps before are in a checkpoint.
         QuotaError: the checkpoints that must be kept need too much disk.
-        ServiceError: a reward names a service that is not in `services`.
+        RewardServiceError: a reward names a service that is not in `services`.
         ResumeError: the checkpoint in the run folder is of a run with other data, base model or fixed settings.
         OSError: files.
         torch.OutOfMemoryError: memory.

@@ -30,10 +30,10 @@ from calibrl_core.run.identity import ResumeError
 from calibrl_core.step.optimizer import NonFiniteError
 from calibrl_core.verifiers.plugin import PluginError
 from calibrl_core.verifiers.scorer import NoVerdictError
-from calibrl_core.verifiers.services import ServiceError, Services
+from calibrl_core.verifiers.services import RewardServiceError, Services
 
 Config = TypeVar("Config", bound=BaseModel)
-BAD_SPEC = (DataError, ModelError, PluginError, ServiceError, LaunchError, ResumeError, NoVerdictError)
+BAD_SPEC = (DataError, ModelError, PluginError, RewardServiceError, LaunchError, ResumeError, NoVerdictError)
 SHOWN = ("reward/mean", "reward/answer_accuracy", "exploration/entropy", "loss/total", "validation/accuracy")
 
 

@@ -17,7 +17,7 @@ from calibrl_core.signatures import signed_headers
 from calibrl_core.verifiers.base import Deferred, Verdict
 from calibrl_core.verifiers.remote import AnswerError, RemoteVerifier, ask_each, post
 from calibrl_core.verifiers.reward_input import image_name
-from calibrl_core.verifiers.services import ServiceError, Services
+from calibrl_core.verifiers.services import RewardServiceError, Services
 
 LOOKUP_SECONDS = 5.0
 AT_ONCE = 4  # requests at the same time per trainer process
@@ -40,13 +40,13 @@ class HttpReward(RemoteVerifier):
     def check_allowed(self, services: Services) -> None:
         services.is_private(self.url)
         if services.secret is None:
-            raise ServiceError("there is no secret to sign with: an administrator sets it in reward_secrets")
+            raise RewardServiceError("there is no secret to sign with: an administrator sets it in reward_secrets")
 
     async def ask(self, requests: Sequence[Deferred], services: Services) -> list[Verdict]:
         url = httpx.URL(self.url)
         try:
             address = await asyncio.to_thread(_address, url, private_too=services.is_private(self.url))
-        except (Refused, ServiceError) as error:
+        except (Refused, RewardServiceError) as error:
             return [Verdict(0.0, str(error))] * len(requests)
         async with httpx.AsyncClient(timeout=None, trust_env=False, follow_redirects=False) as client:
             ask = partial(self._scores, client, url, address, services)

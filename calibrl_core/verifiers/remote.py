@@ -44,7 +44,7 @@ class RemoteVerifier(InputVerifier):
         """Check that a run may use the service.
 
         Raises:
-            ServiceError: it may not; the message has the remedy.
+            RewardServiceError: it may not; the message has the remedy.
         """
         raise NotImplementedError
 

@@ -95,7 +95,7 @@ class Scorer:
 
     Raises:
         PluginError: a plugin is not installed, or this machine cannot run functions of users.
-        ServiceError: `services` lacks one that a verifier names.
+        RewardServiceError: `services` lacks one that a verifier names.
     """
 
     def __init__(

@@ -11,7 +11,7 @@ from pydantic import Field, SecretStr
 from calibrl_core.settings_base import StrictSettings
 
 
-class ServiceError(ValueError):
+class RewardServiceError(ValueError):
     """A service that a run may not use, or that is not configured. The message has the remedy."""
 
 
@@ -39,12 +39,12 @@ class Services(StrictSettings):
         """Return the services in a JSON file; none without a file.
 
         Raises:
-            ServiceError: the file cannot be read.
+            RewardServiceError: the file cannot be read.
         """
         try:
             return cls() if file is None else cls.model_validate_json(file.read_bytes())
         except (OSError, ValueError) as error:
-            raise ServiceError(f"{file} cannot be read as reward services: {error}") from error
+            raise RewardServiceError(f"{file} cannot be read as reward services: {error}") from error
 
     def write(self, file: Path) -> None:
         """Write the services with their secrets to a file that only its owner can read."""
@@ -55,30 +55,32 @@ class Services(StrictSettings):
         """Return if a URL may have a private address: an administrator listed its host by name.
 
         Raises:
-            ServiceError: it may not be used at all.
+            RewardServiceError: it may not be used at all.
         """
         parts = urlsplit(url)
         host = (parts.hostname or "").lower()
         if parts.scheme not in ("http", "https") or not host or parts.username is not None:
-            raise ServiceError("the URL must be http://HOST or https://HOST, without a user name")
+            raise RewardServiceError("the URL must be http://HOST or https://HOST, without a user name")
         named = {host, f"{host}:{parts.port or (443 if parts.scheme == 'https' else 80)}"}
         if named & {each.lower() for each in self.hosts}:
             return True
         if not any(fnmatchcase(host, each.lower()) for each in self.hosts if "*" in each):
-            raise ServiceError(f"the host {host} is not allowed here: an administrator lists it in reward_hosts")
+            raise RewardServiceError(f"the host {host} is not allowed here: an administrator lists it in reward_hosts")
         if parts.scheme != "https":
-            raise ServiceError(f"the URL of {host} must begin with https://, as reward_hosts does not list it by name")
+            raise RewardServiceError(
+                f"the URL of {host} must begin with https://, as reward_hosts does not list it by name"
+            )
         return False
 
     def endpoint(self, name: str) -> Endpoint:
         """Return the endpoint of a name.
 
         Raises:
-            ServiceError: there is none.
+            RewardServiceError: there is none.
         """
         if name not in self.endpoints:
             known = ", ".join(sorted(self.endpoints)) or "none"
-            raise ServiceError(
+            raise RewardServiceError(
                 f"there is no endpoint {name!r} here (there is: {known}): an administrator adds it to reward_endpoints"
             )
         return self.endpoints[name]

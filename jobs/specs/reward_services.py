@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from calibrl_core.verifiers.base import judges_of
 from calibrl_core.verifiers.registry import Reward
 from calibrl_core.verifiers.remote import RemoteVerifier
-from calibrl_core.verifiers.services import ServiceError, Services
+from calibrl_core.verifiers.services import RewardServiceError, Services
 from jobs.errors import FieldError
 from jobs.settings import get_settings
 
@@ -36,6 +36,6 @@ def service_problems(rewards: Sequence[Reward], project: str) -> list[FieldError
             try:
                 if isinstance(judge, RemoteVerifier):
                     judge.check_allowed(services)
-            except ServiceError as error:
+            except RewardServiceError as error:
                 problems.append(FieldError(f"rewards.{index}", str(error)))
     return problems

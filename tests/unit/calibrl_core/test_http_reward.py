@@ -17,7 +17,7 @@ from calibrl_core.verifiers import http_service, remote
 from calibrl_core.verifiers.http_service import HttpReward
 from calibrl_core.verifiers.reward_input import image_name
 from calibrl_core.verifiers.scorer import Score, Scorer
-from calibrl_core.verifiers.services import Endpoint, ServiceError, Services
+from calibrl_core.verifiers.services import Endpoint, RewardServiceError, Services
 from tests.support.reward_service import Answer, Asked, Service, serving
 
 KEY = b"k" * 32
@@ -177,7 +177,7 @@ def test_hosts_that_are_allowed(url: str, private: bool) -> None:
         ("http://10.0.0.7:8081/x", "the host 10.0.0.7 is not allowed"),
         ("https://example.net/x", "the host example.net is not allowed"),
         ("https://a.example.net.evil.com/x", "is not allowed"),
-        ("http://a.example.net/x", "must begin with https://"),
+        ("http://a.example.net/x", "the URL must begin with https"),
         ("https://rewards.example.org@evil.com/x", "without a user name"),
         ("ftp://rewards.example.org/x", "must be http"),
         ("https:///x", "must be http"),
@@ -185,14 +185,14 @@ def test_hosts_that_are_allowed(url: str, private: bool) -> None:
 )
 def test_hosts_that_are_refused(url: str, why: str) -> None:
     services = Services(hosts=("10.0.0.7:8080", "rewards.example.org", "*.example.net"))
-    with pytest.raises(ServiceError, match=why):
+    with pytest.raises(RewardServiceError, match=why):
         services.is_private(url)
 
 
 def test_a_run_without_the_service_does_not_begin() -> None:
-    with pytest.raises(ServiceError, match=r"the host rewards\.test is not allowed here"):
+    with pytest.raises(RewardServiceError, match=r"the host rewards\.test is not allowed here"):
         Scorer([HttpReward(url="https://rewards.test/")])
-    with pytest.raises(ServiceError, match="there is no secret to sign with"):
+    with pytest.raises(RewardServiceError, match="there is no secret to sign with"):
         Scorer([HttpReward(url="https://rewards.test/")], services=Services(hosts=("rewards.test",)))
 
 
@@ -206,5 +206,5 @@ def test_services_are_kept_in_a_file_that_only_its_owner_reads(tmp_path: Path) -
     assert "sk-1" not in repr(services)
     assert SECRET.get_secret_value() not in repr(services)
     assert Services.read(None) == Services()
-    with pytest.raises(ServiceError, match=r"none\.json cannot be read as reward services"):
+    with pytest.raises(RewardServiceError, match=r"none\.json cannot be read as reward services"):
         Services.read(tmp_path / "none.json")
