@@ -39,6 +39,7 @@ from calibrl_core.models.positions import check_positions
 from calibrl_core.report import Report
 from calibrl_core.rollout.base import RolloutEngine, SamplingRequest
 from calibrl_core.rollout.engines import make_engine
+from calibrl_core.run.answer_check import answer_faults, answers_warning
 from calibrl_core.run.identity import model_digest
 from calibrl_core.run.model_check import checked
 from calibrl_core.run.process import run_process
@@ -107,6 +108,14 @@ class _Evaluation:
         self.done = self.stored.batches
         self.total = sum(-(-len(part.prompts) // part.batch) for part in self.parts.values())
         report.emit("start", step=self.done, steps_total=self.total, versions=scorer.versions)
+        self._warn_of_answers()
+
+    def _warn_of_answers(self) -> None:
+        """Report rows whose answer no completion can earn."""
+        for place, (_, examples) in enumerate(self.sets):
+            faults = answer_faults(self.config.rewards, examples) if self.ranks.first else {}
+            if warning := answers_warning(f"data.{place}", examples, faults):
+                self.report.emit("log", level="warning", message=warning)
 
     def _expected_parts(self) -> dict[Part, Expected]:
         """Return all parts of the evaluation, in order."""

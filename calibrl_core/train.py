@@ -41,6 +41,7 @@ from calibrl_core.models.weights import Sharding
 from calibrl_core.process_checks import process_problems
 from calibrl_core.report import Report, health_sentence
 from calibrl_core.rollout.engines import make_engine
+from calibrl_core.run.answer_check import check_answers
 from calibrl_core.run.checkpoint import Checkpoints, TrainerState, read_state, restore_optimizer
 from calibrl_core.run.identity import RunIdentity
 from calibrl_core.run.model_check import checked
@@ -191,6 +192,8 @@ class _Run:
         if facts.form is not None:
             self._log("info", f"{field}: {facts.summary(rows)}")
         check_rows(field, source, rows, self.policy.encoder.fault)
+        for note in check_answers(self.config, self.policy, field, source, rows, self.ranks):
+            self._log("warning", note)
         examples, counts = fit_prompts(rows, prompts, length)
         for count, what in (
             (counts.dropped_for_images, f"{prompts.max_images} images were dropped"),

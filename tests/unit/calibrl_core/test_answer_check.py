@@ -1,0 +1,108 @@
+"""Answers that no completion can earn, and experts that fail or are cut, are known before the first step."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter
+
+from calibrl_core.config import EvaluateConfig, TrainConfig
+from calibrl_core.data.schema import DataError
+from calibrl_core.evaluate import evaluate
+from calibrl_core.report import EventFile
+from calibrl_core.train import train
+from calibrl_core.verifiers.refusals import refusals, truth_faults
+from calibrl_core.verifiers.registry import Reward
+
+
+def rewards(*settings: dict[str, Any]) -> list[Reward]:
+    return TypeAdapter(list[Reward]).validate_python(settings)
+
+
+def faults(truths: list[str], *settings: dict[str, Any]) -> list[str]:
+    found = truth_faults(rewards(*settings), truths, seconds=60, with_workers=False)
+    return [truth for truth in truths if truth in found]
+
+
+@pytest.mark.parametrize(
+    ("settings", "truths", "hopeless"),
+    [
+        ({"type": "numeric"}, ["7", "1/2", "5 km", "no number", "B", "7, 8"], ["no number", "B", "7, 8"]),
+        ({"type": "math"}, ["7", "\\frac{1}{2}", "x^2", "no number", "B", " ", "a" * 5_000], [" ", "a" * 5_000]),
+        ({"type": "choice"}, ["B", "(C)", "a text", " "], [" "]),
+        ({"type": "exact"}, ["B", " a ", "\\boxed{7}"], ["\\boxed{7}"]),  # the box of an answer is removed
+        ({"type": "exact", "answer_in": "last"}, ["7", "x^2"], ["x^2"]),  # the last number is no expression
+        ({"type": "math", "answer_in": "boxed"}, ["7", "x^2", "\\boxed{7}"], []),
+        ({"type": "format"}, ["", "x"], []),
+    ],
+)
+def test_answers_that_their_own_reward_refuses(settings: Any, truths: list[str], hopeless: list[str]) -> None:
+    assert faults(truths, settings) == hopeless
+
+
+def test_one_refusing_reward_is_enough() -> None:
+    """A completion passes only if all of them accept it."""
+    found = truth_faults(
+        rewards({"type": "math"}, {"type": "numeric"}, {"type": "format"}), ["x^2"], seconds=60, with_workers=False
+    )
+    assert found["x^2"].startswith("no completion can earn the answer 'x^2': the reward numeric refuses even this")
+
+
+def test_verdicts_end_with_their_time() -> None:
+    found = refusals(rewards({"type": "numeric"}), [("a", "b")] * 3, seconds=-1, with_workers=False)
+    assert (found.judged, dict(found.labels)) == (0, {})
+
+
+def write(path: Path, *rows: dict[str, Any]) -> str:
+    path.write_text("".join(json.dumps({"question": "1+1?", **row}) + "\n" for row in rows))
+    return str(path)
+
+
+def settings(data: str, algorithm: str, **others: Any) -> dict[str, Any]:
+    return {
+        "model": {"builtin": "tiny-vlm"},
+        "data": {"path": data},
+        "algorithm": {"type": algorithm, **({"mini_batches": 1} if algorithm != "sft" else {})},
+        "rewards": [{"type": "numeric"}],
+        "rollout": {"group_size": 2, "max_completion_tokens": 8},
+        "steps": 1,
+        "prompts_per_step": 1,
+        **others,
+    }
+
+
+def logged(folder: Path) -> list[str]:
+    events = map(json.loads, (folder / "events.jsonl").read_text().splitlines())
+    return [event["message"] for event in events if event["type"] == "log" and event["level"] == "warning"]
+
+
+def test_training_names_all_rows_whose_answers_cannot_be_earned(tmp_path: Path) -> None:
+    path = write(tmp_path / "own.jsonl", *({"answer": answer} for answer in ("2", "two", "2", "II", "two")))
+    with pytest.raises(DataError) as refused:
+        train(TrainConfig.model_validate(settings(path, "grpo")), EventFile(tmp_path / "run"), lambda: False)
+    first, second = re.split(r"; (?=/)", str(refused.value))
+    assert first.startswith(f"data: {path}, row 2: no completion can earn the answer 'two': the reward numeric refuses")
+    assert first.endswith("as in 1 more rows (5)")
+    assert second.startswith(f"{path}, row 4: no completion can earn the answer 'II'")
+
+
+def test_other_rows_and_experts_are_warned_of(tmp_path: Path) -> None:
+    good, wrong, long = "<answer>2</answer>", "<answer>3</answer>", "<answer>2</answer>" * 30
+    path = write(tmp_path / "own.jsonl", *({"answer": "2", "expert": one} for one in (good, wrong, long)))
+    held = write(tmp_path / "held.jsonl", {"answer": "2"}, {"answer": "two"})
+    run = settings(path, "luffy", validation={"data": {"path": held}}, rollout={"group_size": 2})
+    run["rollout"]["max_completion_tokens"] = 24
+    train(TrainConfig.model_validate(run), EventFile(tmp_path / "run"), lambda: True)
+    refused, cut, held_out = [text for text in logged(tmp_path / "run") if "experts" in text or "earn" in text]
+    assert refused.startswith("data: 1 of 3 experts fail the rewards of the job (numeric): rows 2;")
+    assert cut.startswith("data: 1 of 3 experts have more than 24 tokens and are cut: rows 3; none of these teaches")
+    assert held_out.startswith("validation.data: 1 of 2 rows (2) fail with any completion: no completion can earn")
+
+
+def test_an_evaluation_warns_of_answers(tmp_path: Path) -> None:
+    path = write(tmp_path / "own.jsonl", {"answer": "2"}, {"answer": "two"})
+    config = {"models": [{"builtin": "tiny-vlm"}], "data": [{"path": path}], "rewards": [{"type": "numeric"}]}
+    evaluate(EvaluateConfig.model_validate(config), EventFile(tmp_path / "run"), lambda: True)
+    assert [text for text in logged(tmp_path / "run") if text.startswith("data.0: 1 of 2 rows (2) fail with any")]
