@@ -15,7 +15,7 @@ its last batch there, with the results that it would have had without the stop.
 
 import gc
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from hashlib import sha256
@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from calibrl_core import data
 from calibrl_core.bootstrap import paired_differences
 from calibrl_core.config import BuiltinModel, EvaluateConfig, ModelSource
+from calibrl_core.data.row_cache import row_cache
 from calibrl_core.data.schema import Example
 from calibrl_core.distributed.ranks import ALONE, Ranks
 from calibrl_core.evaluation.accuracy import Answers, answer_batches, batch_size, concatenate, summarise
@@ -98,7 +99,7 @@ class _Evaluation:
     ) -> None:
         self.config, self.report, self.scorer, self.should_stop = config, report, scorer, should_stop
         self.ranks = ranks
-        self.sets = [(source.name, data.load(source)) for source in config.data]
+        self.sets = [(source.name, data.load(source, cache=row_cache(report))) for source in config.data]
         self.per_prompt: dict[str, list[NDArray[np.float64]]] = {name: [] for name, _ in self.sets}  # per model [N]
         self.parts = self._expected_parts()
         # The first process rewrites the file; the others read the same one.
@@ -195,7 +196,9 @@ class _Evaluation:
             for difference in paired_differences(accuracies, self.config.seed)
         ]
 
-    def _measure(self, engine: RolloutEngine | None, index: int, split: str, examples: list[Example]) -> dict[str, Any]:
+    def _measure(
+        self, engine: RolloutEngine | None, index: int, split: str, examples: Sequence[Example]
+    ) -> dict[str, Any]:
         """Return `{prompts, metrics, sources}` of one model on one dataset. `engine`: None if all answers are
         stored.
         """
@@ -220,7 +223,7 @@ class _Evaluation:
             metrics["verifier_failures"] += values["verifier_failures"]
         return metrics
 
-    def _answers(self, engine: RolloutEngine | None, part: Part, examples: list[Example]) -> Answers:
+    def _answers(self, engine: RolloutEngine | None, part: Part, examples: Sequence[Example]) -> Answers:
         """Return the answers of a part: those that are stored, and the others from the model."""
         rollout = self.config.rollout
         known = self.stored.read(part, examples)

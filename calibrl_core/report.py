@@ -38,6 +38,7 @@ from typing import Any, Protocol, TypedDict
 EVENT_FILE = "events.jsonl"
 IMAGE_FOLDER = "images"
 DISK_FULL_STATUS = 28  # ENOSPC
+CACHE_BYTES = 500_000_000_000  # default of `Report.cache_bytes`
 
 
 class SampleCompletion(TypedDict):
@@ -75,6 +76,7 @@ class Report(Protocol):
 
     run_dir: Path  # folder of the run's other output: checkpoints, answers
     cache_dir: Path | None  # folder of results that other runs on the machine use again; None: nothing is kept
+    cache_bytes: int  # of converted data that the folder keeps although no run uses them
 
     def emit(self, type: str, **fields: Any) -> None:
         """Append one event. The module's docstring has the table of events."""
@@ -112,8 +114,8 @@ def is_disk_full(error: BaseException) -> bool:
 class EventFile:
     """Appends events to `run_dir/events.jsonl`, one `write` per line, so that lines of two processes never mix."""
 
-    def __init__(self, run_dir: Path, cache_dir: Path | None = None) -> None:
-        self.run_dir, self.cache_dir = run_dir, cache_dir
+    def __init__(self, run_dir: Path, cache_dir: Path | None = None, cache_bytes: int = CACHE_BYTES) -> None:
+        self.run_dir, self.cache_dir, self.cache_bytes = run_dir, cache_dir, cache_bytes
         self._images = run_dir / IMAGE_FOLDER
         self._images.mkdir(parents=True, exist_ok=True)
         self._fd = os.open(run_dir / EVENT_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -157,9 +159,8 @@ class EventFile:
 class SilentReport:
     """Report of all processes of a run except the first. Only their errors reach the event file."""
 
-    def __init__(self, run_dir: Path) -> None:
-        self.run_dir = run_dir
-        self.cache_dir: Path | None = None  # the first process reads and writes it
+    def __init__(self, run_dir: Path, cache_dir: Path | None = None, cache_bytes: int = CACHE_BYTES) -> None:
+        self.run_dir, self.cache_dir, self.cache_bytes = run_dir, cache_dir, cache_bytes
 
     def emit(self, type: str, **fields: Any) -> None:
         if type == "error":

@@ -27,8 +27,10 @@ from calibrl_core import data
 from calibrl_core.algorithms import PolicyGradientSettings, SupervisedSettings
 from calibrl_core.config import TrainConfig
 from calibrl_core.data.order import DataOrder
+from calibrl_core.data.row_cache import row_cache
 from calibrl_core.data.schema import DataError, DataSource, Example
 from calibrl_core.data.source_facts import SourceFacts
+from calibrl_core.data.views import Selected
 from calibrl_core.diagnostics.memory import memory_bytes
 from calibrl_core.diagnostics.solved import SolvedPrompts
 from calibrl_core.distributed.ranks import ALONE, LaunchError, Ranks
@@ -176,19 +178,21 @@ class _Run:
 
     def _training_examples(self) -> Sequence[Example]:
         examples, algorithm = self._load("data", self.config.data), self.config.algorithm
-        with_expert = [example for example in examples if example.expert]
-        if algorithm.needs_experts and not with_expert:
+        if algorithm.needs_experts and not any(example.expert for example in examples):
             raise DataError(f"data: no row has an expert, and {algorithm.type} needs experts")
-        return examples if algorithm.samples else with_expert  # a row without an expert has nothing to imitate
+        if algorithm.samples:
+            return examples
+        # A row without an expert has nothing to imitate.
+        return Selected(examples, [place for place, example in enumerate(examples) if example.expert])
 
-    def _load(self, field: str, source: DataSource) -> list[Example]:
+    def _load(self, field: str, source: DataSource) -> Sequence[Example]:
         """Return the examples of a source whose prompts fit."""
 
         def length(example: Example) -> int:
             return self.policy.prompt_lengths([example])[0]
 
         facts = SourceFacts()
-        prompts, rows = self.config.prompts, data.load(source, facts)
+        prompts, rows = self.config.prompts, data.load(source, facts, row_cache(self.report))
         if facts.form is not None:
             self._log("info", f"{field}: {facts.summary(rows)}")
         check_rows(field, source, rows, self.policy.encoder.fault)

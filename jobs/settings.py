@@ -61,6 +61,11 @@ class Settings(StackSettings):
         '{"*": {"local": {"url": "http://judge:8000/v1", "key": "sk-..."}}}. A spec names them, and never has a key.',
     )
     max_upload_bytes: int = Field(2_000_000_000, ge=1, description="Maximum size of a dataset file in bytes.")
+    data_cache_bytes: int = Field(
+        500_000_000_000,
+        ge=0,
+        description="Bytes of converted data sets that the data folder keeps for later jobs. Those in use stay.",
+    )
     sweep_seconds: float = Field(5, gt=0, description="Seconds between sweeps of a worker.")
     max_attempts: int = Field(3, ge=1, description="Number of lost workers after which a job fails.")
     trainer: str = Field("calibrl_core", pattern=r"^[A-Za-z_][\w.]*$", description="Python package of the trainer.")

@@ -60,7 +60,8 @@ def command_line(claim: Claim, settings: Settings, config: Path) -> tuple[str, l
         services = config.with_name(SERVICES_FILE)
         services_of(claim.project).write(services)
         arguments.append(f"--services={services}")
-    return f"{settings.trainer}.{claim.kind}", [*arguments, f"--cache={settings.data_dir / 'cache'}"]
+    arguments += [f"--cache={settings.data_dir / 'cache'}", f"--cache-bytes={settings.data_cache_bytes}"]
+    return f"{settings.trainer}.{claim.kind}", arguments
 
 
 def launch(claim: Claim, settings: Settings, config: Path, log: Path, endpoint: str | None) -> children.Process:

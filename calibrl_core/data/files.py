@@ -43,26 +43,31 @@ class RowProblem:
 
 
 def load(source: FileData | HubData, facts: SourceFacts | None = None) -> list[Example]:
-    """Return the examples of a source.
+    """Return all examples of a source, in memory. Arguments and errors: as of `valid_examples`."""
+    return [example for example in valid_examples(source, facts) if example is not None]
+
+
+def valid_examples(source: FileData | HubData, facts: SourceFacts | None = None) -> Iterator[Example | None]:
+    """Yield the example of each row; None for each row from the first invalid one on, and then raise.
 
     Args:
         facts: receives the format and the columns.
 
     Raises:
-        DataError: rows are invalid; the message names all of them.
+        DataError: rows are invalid; the message names the first of them and counts the others. Or there is no row.
     """
-    examples: list[Example] = []
     problems: list[str] = []
+    count = rows = 0
     for item in read_examples(source, facts):
-        if isinstance(item, Example):
-            examples.append(item)
-        else:
-            problems.append(str(item))
+        rows += 1
+        if isinstance(item, RowProblem):
+            count += 1
+            problems += [str(item)] if count <= SHOWN else []
+        yield item if isinstance(item, Example) and not count else None
     if problems:
-        raise DataError(join_problems(problems))
-    if not examples:
+        raise DataError(join_problems(problems, count))
+    if not rows:
         raise DataError(f"{source.label} has no rows")
-    return examples
 
 
 @dataclass(frozen=True)
@@ -161,10 +166,12 @@ def format_problem(names: Collection[str], columns: Columns) -> str | None:
     return None
 
 
-def join_problems(problems: Sequence[str]) -> str:
-    """Return the first SHOWN problems in one line, and the number of the others."""
-    more = f" (and {len(problems) - SHOWN} more)" if len(problems) > SHOWN else ""
-    return "; ".join(problems[:SHOWN]) + more
+def join_problems(problems: Sequence[str], count: int | None = None) -> str:
+    """Return the first SHOWN problems in one line, and the number of the others. count: all that were found, if
+    `problems` has only some.
+    """
+    others = (count or len(problems)) - SHOWN
+    return "; ".join(problems[:SHOWN]) + (f" (and {others} more)" if others > 0 else "")
 
 
 def read_examples(

@@ -8,6 +8,7 @@ from typing import Any
 
 from calibrl_core.data.image_cells import decode_base64, image_entries
 from calibrl_core.data.image_decoding import check_image
+from calibrl_core.data.image_files import FileBytes
 from calibrl_core.data.image_kinds import TAKEN
 from calibrl_core.data.schema import DataError
 
@@ -65,7 +66,7 @@ def _look_up(text: str, folder: Path | None) -> bytes:
             if path.is_relative_to(folder) and path.is_file():
                 size = path.stat().st_size
                 if size <= LARGEST_FILE:
-                    return path.read_bytes()
+                    return FileBytes.read(path)
         if size > LARGEST_FILE:
             raise DataError(f"image {text!r} has {size} bytes; the limit is {LARGEST_FILE}: make it smaller")
     try:

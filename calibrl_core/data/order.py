@@ -7,6 +7,7 @@ from copy import copy
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from calibrl_core.data.schema import Curriculum, DataError, Example
 
@@ -41,21 +42,28 @@ class DataOrder:
         self._waiting: list[int] = list(state["waiting"]) if state else []  # indices for the next step
         self._taken: set[int] = set()  # by the current step
         self._epoch = -1
-        self._indices: list[int] = []  # of that epoch
+        self._indices = np.zeros(0, dtype=np.int64)  # of that epoch
         self._curriculum = curriculum
         self._measured: dict[str, float] = dict(state.get("measured", {})) if state else {}  # by example ID
         # The epoch that is sorted by measured ratios, and these ratios: they stay as they were when it began.
         self._sorted: dict[str, Any] = dict(state.get("sorted", {})) if state else {}
-        if curriculum == "pass_ratio":
-            self._check_pass_ratios()
+        self._given = self._given_ratios() if curriculum == "pass_ratio" else np.zeros(0)
 
-    def _check_pass_ratios(self) -> None:
-        without = [example.id for example in self._examples if example.pass_ratio is None]
+    def _given_ratios(self) -> NDArray[np.float64]:
+        """Return the pass ratio of each example, as the data has it."""
+        ratios = np.zeros(self._rows)
+        without: list[str] = []
+        for place, example in enumerate(self._examples):
+            if example.pass_ratio is None:
+                without.append(example.id)
+            else:
+                ratios[place] = example.pass_ratio
         if without:
             raise DataError(
                 f"data: {len(without)} rows have no pass_ratio, such as {without[0]}; "
                 "fill this column, or use curriculum: measured"
             )
+        return ratios
 
     def observe(self, ratios: Mapping[str, float]) -> None:
         """Take in the pass ratios that a step measured, by example ID. They sort the next epoch."""
@@ -110,19 +118,19 @@ class DataOrder:
         epoch, offset = divmod(self._position, self._rows)
         if epoch != self._epoch:
             rng = np.random.default_rng([self._seed, epoch])
-            self._indices = rng.permutation(self._rows).tolist() if self._shuffle else list(range(self._rows))
+            self._indices = rng.permutation(self._rows) if self._shuffle else np.arange(self._rows)
             self._epoch = epoch
-            ratios = self._pass_ratios(epoch)
-            self._indices.sort(key=lambda index: -ratios[index])
+            if self._curriculum != "none":
+                ratios = self._pass_ratios(epoch)[self._indices]
+                self._indices = self._indices[np.argsort(-ratios, kind="stable")]
         self._position += 1
-        return self._indices[offset]
+        return int(self._indices[offset])
 
-    def _pass_ratios(self, epoch: int) -> list[float]:
-        """Return the ratios that sort an epoch, one per example; all equal without a curriculum."""
-        if self._curriculum == "none":
-            return [UNKNOWN] * self._rows
+    def _pass_ratios(self, epoch: int) -> NDArray[np.float64]:
+        """Return the ratios that sort an epoch, one per example."""
         if self._curriculum == "pass_ratio":
-            return [example.pass_ratio or 0.0 for example in self._examples]
+            return self._given
         if self._sorted.get("epoch") != epoch:
             self._sorted = {"epoch": epoch, "ratios": dict(self._measured)}
-        return [self._sorted["ratios"].get(example.id, UNKNOWN) for example in self._examples]
+        ratios = self._sorted["ratios"]
+        return np.fromiter((ratios.get(example.id, UNKNOWN) for example in self._examples), np.float64, self._rows)

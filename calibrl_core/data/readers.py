@@ -11,6 +11,8 @@ from calibrl_core.data.shards import data_files, kind_of
 
 RawRow = dict[str, Any] | bytes  # a row; or a line of JSONL, so that invalid JSON is a problem of this row only
 BATCH = 32  # rows read together
+BATCH_BYTES = 2**23  # of rows of Parquet read together, if their mean size is that of all rows
+READ_BYTES = 2**20  # of a column of Parquet; by default a whole row group is in memory, and others are read ahead
 PARQUET = b"PAR1"  # first bytes
 T = TypeVar("T")
 
@@ -118,15 +120,28 @@ def _parquet_rows(file: Path) -> Iterator[dict[str, Any]]:
     import pyarrow.parquet as parquet
 
     try:
-        with parquet.ParquetFile(file) as opened:
-            for batch in opened.iter_batches(batch_size=BATCH):
+        with parquet.ParquetFile(file, buffer_size=READ_BYTES, pre_buffer=False) as opened:
+            groups = [opened.metadata.row_group(place) for place in range(opened.metadata.num_row_groups)]
+            size = sum(group.total_byte_size for group in groups) // max(1, opened.metadata.num_rows)  # mean of a row
+            rows = min(BATCH, max(1, BATCH_BYTES // max(1, size)))
+            for batch in opened.iter_batches(batch_size=rows, use_threads=False):
                 yield from batch.to_pylist()
     except (pyarrow.ArrowException, ValueError) as error:
         raise DataError(f"is not a Parquet file that can be read: {error}") from error
 
 
 def hub_rows(source: HubData) -> Iterator[dict[str, Any]]:
-    """Yield rows as they are stored, images not decoded, from the network or from the cache of an earlier run.
+    """Yield rows as they are stored, images not decoded.
+
+    Raises:
+        DataError: the dataset cannot be loaded.
+    """
+    for batch in hub_dataset(source).with_format("arrow").iter(BATCH):
+        yield from batch.to_pylist()
+
+
+def hub_dataset(source: HubData) -> Any:
+    """Return a dataset of the library `datasets`, from the network or from the cache of an earlier run.
 
     `datasets` refuses datasets that come with code, since release 4.
 
@@ -137,7 +152,7 @@ def hub_rows(source: HubData) -> Iterator[dict[str, Any]]:
     import datasets
 
     try:
-        dataset = datasets.load_dataset(source.hub, source.config, split=source.split, revision=source.revision)
+        return datasets.load_dataset(source.hub, source.config, split=source.split, revision=source.revision)
     except ConnectionError as error:
         raise DataError(
             f"{source.label} cannot be loaded: the Hugging Face hub is not reachable, and the cache has no copy. "
@@ -145,5 +160,3 @@ def hub_rows(source: HubData) -> Iterator[dict[str, Any]]:
         ) from error
     except Exception as error:  # the hub, its permissions and many file formats raise many kinds of errors
         raise DataError(f"{source.label} cannot be loaded: {type(error).__name__}: {error}") from error
-    for batch in dataset.with_format("arrow").iter(BATCH):
-        yield from batch.to_pylist()

@@ -221,7 +221,7 @@ class Example:
     id: str
     question: str  # last user message; an <image> marks the position of the next image
     answer: str
-    images: tuple[bytes, ...] = field(default=(), repr=False)  # encoded image files, such as PNG
+    images: Sequence[bytes] = field(default=(), repr=False)  # encoded images, such as PNG; those of files: StoredImages
     expert: str | None = None
     earlier: tuple[Turn, ...] = ()  # such as a system message
     data_source: str | None = None  # `data_source` of the row, for results per source

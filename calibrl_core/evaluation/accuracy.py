@@ -104,7 +104,7 @@ def _answers(engine: RolloutEngine, examples: Sequence[Example], scorer: Scorer,
     counts = rollouts.mask.sum(-1)
     logprobs = rollouts.logprobs.double().sum(-1) / counts
     return Answers(
-        examples=examples,
+        examples=list(examples),  # a view of stored rows stays in its process
         texts=_rows(rollouts.texts, samples),
         scores=_rows(scorer.grade(completed(examples, rollouts.texts)), samples),
         lengths=counts.view(-1, samples).cpu().numpy(),

@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from calibrl_core.data.schema import Example
+from calibrl_core.data.stored_images import content_digests
 from calibrl_core.evaluation.accuracy import Answers
 from calibrl_core.verifiers.scorer import Score
 
@@ -24,7 +25,7 @@ from calibrl_core.verifiers.scorer import Score
 def prompt_digest(example: Example) -> str:
     """Return 16 hexadecimal digits that identify a prompt: everything that a model sees, and the right answer."""
     shown = [example.question, example.answer, *(f"{turn.role}: {turn.text}" for turn in example.earlier)]
-    parts = json.dumps([*shown, *(sha256(image).hexdigest() for image in example.images)])
+    parts = json.dumps([*shown, *content_digests(example.images)])
     return sha256(parts.encode()).hexdigest()[:16]
 
 

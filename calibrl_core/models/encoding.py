@@ -20,9 +20,10 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import pad
 
-from calibrl_core.data.image_decoding import image_size, open_image
+from calibrl_core.data.image_decoding import open_image
 from calibrl_core.data.prompts import DEFAULT_FORMAT, PromptFormat, messages
 from calibrl_core.data.schema import DataError, Example
+from calibrl_core.data.stored_images import image_sizes
 from calibrl_core.models.image_sizes import ERRORS, ImageSizes, size_refusal
 from calibrl_core.models.image_tokens import ImageTokens
 from calibrl_core.models.reserved_tokens import media_tokens
@@ -38,6 +39,7 @@ PLAIN_TEMPLATE = (
 REFUSALS = (TemplateError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError)  # of a template
 PROBE = "What is 6 * 7?"
 Shape = tuple[tuple[str, tuple[str, ...]], ...]  # of messages: role and kinds of parts
+Key = tuple[str, Sequence[bytes]]  # of a prompt: its messages and images
 TOKEN_TYPES = ("token_type_ids", "mm_token_type_ids")  # outputs of processors: kinds of tokens, such as of an image
 # Outputs of the processor that are not image tensors.
 PER_TOKEN = ("input_ids", "attention_mask", "position_ids", *TOKEN_TYPES)
@@ -82,7 +84,7 @@ class PromptEncoder:
         # Tokens of a prefix see each other both ways; those of the suffix, which have the type 1, only earlier ones.
         self.has_prefix = "suffix" in inspect.signature(type(processor).__call__).parameters
         self._positions = positions
-        self._encoded: OrderedDict[tuple[str, tuple[bytes, ...]], dict[str, Tensor]] = OrderedDict()
+        self._encoded: OrderedDict[Key, dict[str, Tensor]] = OrderedDict()
         self._encoded_bytes = 0
         self._holds = False
         self.encodings = 0  # prompts that were encoded since the start, here or in a worker process
@@ -125,7 +127,7 @@ class PromptEncoder:
         if not example.images:
             return self._encode(example)["input_ids"].shape[1]
         text_tokens = len(self.tokenizer(self._text(example), add_special_tokens=False).input_ids)
-        sizes = [_size_within(*image_size(data), self.form) for data in example.images]
+        sizes = [_size_within(*size, self.form) for size in image_sizes(example.images)]
         counted = self._image_tokens.count(text_tokens, sizes)
         if counted is not None:
             return counted
@@ -157,7 +159,7 @@ class PromptEncoder:
         last = position_ids.amax(-1) if position_ids.ndim == 2 else position_ids.amax((0, -1))
         return PromptRows(rows("input_ids", pad_id), rows("attention_mask", 0), position_ids, last + 1, types, images)
 
-    def _key(self, example: Example) -> tuple[str, tuple[bytes, ...]]:
+    def _key(self, example: Example) -> Key:
         """Return everything that a prompt is made of. Not the id: two files can give their rows the same ids."""
         return repr(messages(example, self.form)), example.images
 
@@ -297,7 +299,7 @@ class PromptEncoder:
     def fault(self, example: Example) -> str | None:
         """Return why the example cannot be encoded, or None. Renders each order of roles once, and decodes no pixel."""
         turns = messages(example, self.form)
-        sizes = (_size_within(*image_size(data), self.form) for data in example.images)
+        sizes = (_size_within(*size, self.form) for size in image_sizes(example.images))
         return (
             self._unfit(turns, example)
             or self._refusal(turns)
@@ -338,8 +340,9 @@ def _pictures(example: Example, form: PromptFormat) -> list[Image.Image]:
     Raises:
         DataError: an image cannot be decoded.
     """
+    encoded = list(example.images)  # the error of a changed file names the row
     try:
-        return [_scaled(open_image(data), form) for data in example.images]
+        return [_scaled(open_image(data), form) for data in encoded]
     except DataError as problem:
         raise DataError(f"{example.id}: {problem}; replace it or remove the row") from problem
 

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from calibrl_core.data.image_decoding import image_size
 from calibrl_core.data.schema import DataError, Example
+from calibrl_core.data.stored_images import image_sizes
 from calibrl_core.models.encoding import PromptEncoder
 from calibrl_core.parent_death import end_with_parent
 from calibrl_core.process_limits import REAP_SECONDS
@@ -120,7 +120,7 @@ def useful_workers(encoder: PromptEncoder, examples: Sequence[Example], per_proc
     this machine.
     """
     sample = examples[:: -(-len(examples) // SAMPLED)]
-    pixels = sum(width * height for one in sample for width, height in map(image_size, one.images))
+    pixels = sum(width * height for one in sample for width, height in image_sizes(one.images))
     if pixels * per_process < FEW_PIXELS * len(sample):
         return 0
     try:

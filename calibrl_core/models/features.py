@@ -21,7 +21,7 @@ class _Features:
     template for combined outputs.
     """
 
-    by_images: dict[tuple[bytes, ...], Tensor] = field(default_factory=dict)
+    by_images: dict[Sequence[bytes], Tensor] = field(default_factory=dict)
     output: Any = None
 
 

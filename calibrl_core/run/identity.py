@@ -17,6 +17,7 @@ from typing import Any
 from calibrl_core.config import BuiltinModel, ModelSource, TrainConfig
 from calibrl_core.data.prompts import PromptFormat
 from calibrl_core.data.schema import Example
+from calibrl_core.data.stored_images import edge_digests
 from calibrl_core.distributed.ranks import Ranks
 
 FIXED = (
@@ -103,8 +104,7 @@ def data_digest(examples: Sequence[Example]) -> str:
     for example in examples:
         text = [example.question, example.answer, example.expert, example.data_source]
         turns = [[turn.role, turn.text] for turn in example.earlier]
-        images = [_hashed([len(image), image[:_BLOCK].hex(), image[-_BLOCK:].hex()]) for image in example.images]
-        digest.update(_hashed([text, turns, images]).encode())
+        digest.update(_hashed([text, turns, edge_digests(example.images)]).encode())
     return digest.hexdigest()
 
 

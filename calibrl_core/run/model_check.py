@@ -18,6 +18,7 @@ from uuid import uuid4
 
 import torch
 
+from calibrl_core.code_digest import code_digest
 from calibrl_core.config import BuiltinModel, ModelSource
 from calibrl_core.data.schema import Example
 from calibrl_core.distributed.ranks import Ranks
@@ -82,7 +83,7 @@ def _path(policy: Policy, source: ModelSource, examples: list[Example], report: 
         digest,
         _texts(source),
         source.model_dump(mode="json", exclude={"path"}),
-        [torch.__version__, *map(version, _packages(source)), _code()],
+        [torch.__version__, *map(version, _packages(source)), code_digest(*_CODE)],
         [policy.bfloat16, policy.weights.sharded, device, policy.encoder.form.model_dump(mode="json")],
         sorted(min(len(example.images), 2) for example in examples),
     ]
@@ -99,12 +100,6 @@ def _texts(source: ModelSource) -> list[list[str]]:
         return []
     files = sorted(file for pattern in _TEXTS for file in folder.glob(pattern) if file.is_file())
     return [[file.name, sha256(file.read_bytes()).hexdigest()] for file in files]
-
-
-def _code() -> str:
-    root = Path(__file__).parents[1]
-    files = sorted(file for folder in _CODE for file in (root / folder).rglob("*.py"))
-    return _hashed([[str(file.relative_to(root)), sha256(file.read_bytes()).hexdigest()] for file in files])
 
 
 def _hashed(value: Any) -> str:

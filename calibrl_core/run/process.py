@@ -23,7 +23,15 @@ from calibrl_core.distributed.process_group import join_process_group
 from calibrl_core.distributed.ranks import LaunchError, Ranks
 from calibrl_core.models.errors import ModelError
 from calibrl_core.path_bounds import PathBounds
-from calibrl_core.report import DISK_FULL_STATUS, EventFile, Report, SilentReport, health_sentence, is_disk_full
+from calibrl_core.report import (
+    CACHE_BYTES,
+    DISK_FULL_STATUS,
+    EventFile,
+    Report,
+    SilentReport,
+    health_sentence,
+    is_disk_full,
+)
 from calibrl_core.run.checkpoint import QuotaError
 from calibrl_core.run.folder_lock import FolderInUseError, FolderLock
 from calibrl_core.run.identity import ResumeError
@@ -40,8 +48,8 @@ SHOWN = ("reward/mean", "reward/answer_accuracy", "exploration/entropy", "loss/t
 class ProgressReport(EventFile):
     """The event file, with a progress bar on a terminal and plain lines elsewhere."""
 
-    def __init__(self, run_dir: Path, cache_dir: Path | None) -> None:
-        super().__init__(run_dir, cache_dir)
+    def __init__(self, run_dir: Path, cache_dir: Path | None, cache_bytes: int) -> None:
+        super().__init__(run_dir, cache_dir, cache_bytes)
         self._console = Console(stderr=True)
         columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
         self._progress = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
@@ -91,8 +99,12 @@ def run_process(
     )
     parser.add_argument("--cache", type=Path, help="folder of results that other runs on this machine use again")
     parser.add_argument("--services", type=Path, help="a JSON file of Services: what http rewards and judges may use")
+    parser.add_argument(
+        "--cache-bytes", type=int, default=CACHE_BYTES, help="limit of the converted data that it keeps for other runs"
+    )
     arguments = parser.parse_args()
-    report: ProgressReport | SilentReport = SilentReport(arguments.run_dir)
+    folders = (arguments.run_dir, arguments.cache, arguments.cache_bytes)
+    report: ProgressReport | SilentReport = SilentReport(*folders)
     lock = FolderLock(arguments.run_dir)
     stopping = _stop_on_signals()
     transformers_logging.disable_progress_bar()  # one progress bar is enough, and a log file needs none
@@ -101,7 +113,7 @@ def run_process(
         with join_process_group() as ranks:
             lock.hold(ranks)
             if ranks.first:
-                report = ProgressReport(arguments.run_dir, arguments.cache)
+                report = ProgressReport(*folders)
             config = config_class.model_validate(_read(arguments.config))
             _check_paths(config, PathBounds(tuple(arguments.root), tuple(arguments.closed)))
             outcome = run(config, report, stopping, ranks, Services.read(arguments.services))

@@ -3,13 +3,14 @@
 The caller provides the length of a prompt, with images and chat template: this module has no tokenizer.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from calibrl_core.config import PromptSettings
 from calibrl_core.data.files import join_problems
 from calibrl_core.data.prompts import IMAGE_TAG
 from calibrl_core.data.schema import DataError, Example
+from calibrl_core.data.views import ExampleView, Selected
 
 Length = Callable[[Example], int]  # number of tokens of an example's prompt
 
@@ -23,9 +24,24 @@ class LengthReport:
     dropped_for_images: int = 0
 
 
+class _Truncated(ExampleView):
+    """Examples of which some have only the first characters of their question."""
+
+    def __init__(self, examples: Sequence[Example], characters: Mapping[int, int]) -> None:
+        """characters: the number that is kept, by the place of the example."""
+        self._examples, self._characters = examples, characters
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def _one(self, place: int) -> Example:
+        example = self._examples[place]
+        return _with_characters(example, self._characters[place]) if place in self._characters else example
+
+
 def fit_prompts(
     examples: Sequence[Example], settings: PromptSettings, length: Length
-) -> tuple[list[Example], LengthReport]:
+) -> tuple[Sequence[Example], LengthReport]:
     """Return the examples whose prompts fit, in order, and how many were dropped or truncated.
 
     Counts every prompt once, and a prompt that is truncated about ten times more.
@@ -39,53 +55,58 @@ def fit_prompts(
     return fitting, replace(report, dropped_for_images=len(examples) - len(few))
 
 
-def _with_few_images(examples: Sequence[Example], settings: PromptSettings) -> list[Example]:
+def _with_few_images(examples: Sequence[Example], settings: PromptSettings) -> Sequence[Example]:
     limit = settings.max_images
     if limit is None:
-        return list(examples)
-    if settings.too_long != "drop":
-        problems = [f"{one.id} has {len(one.images)}" for one in examples if len(one.images) > limit]
-        if problems:
-            hint = "raise prompts.max_images, remove images, or choose prompts.too_long: drop"
-            raise DataError(f"prompts of more than {limit} images: {join_problems(problems)}; {hint}")
-    few = [one for one in examples if len(one.images) <= limit]
-    if examples and not few:
+        return examples
+    places: list[int] = []
+    problems: list[str] = []
+    for place, one in enumerate(examples):
+        if len(one.images) <= limit:
+            places.append(place)
+        elif settings.too_long != "drop":
+            problems.append(f"{one.id} has {len(one.images)}")
+    if problems:
+        hint = "raise prompts.max_images, remove images, or choose prompts.too_long: drop"
+        raise DataError(f"prompts of more than {limit} images: {join_problems(problems)}; {hint}")
+    if examples and not places:
         raise DataError(f"every prompt has more than {limit} images, so all were dropped: raise prompts.max_images")
-    return few
+    return Selected(examples, places)
 
 
 def _with_few_tokens(
-    examples: list[Example], settings: PromptSettings, length: Length
-) -> tuple[list[Example], LengthReport]:
+    examples: Sequence[Example], settings: PromptSettings, length: Length
+) -> tuple[Sequence[Example], LengthReport]:
     limit = settings.max_tokens
     if limit is None:
         return examples, LengthReport()
-    fitting: list[Example] = []
+    places: list[int] = []
+    characters: dict[int, int] = {}  # of truncated questions
     problems: list[str] = []
-    dropped = truncated = 0
-    for example in examples:
+    dropped = 0
+    for place, example in enumerate(examples):
         tokens = length(example)
         if tokens <= limit:
-            fitting.append(example)
+            places.append(place)
         elif settings.too_long == "drop":
             dropped += 1
         elif settings.too_long == "error":
             problems.append(f"{example.id} has {tokens}")
-        elif (cut := _truncated(example, limit, length)) is None:
+        elif (kept := _fitting_characters(example, limit, length)) is None:
             problems.append(f"{example.id} has {tokens}, and exceeds the limit even without its question's text")
         else:
-            fitting.append(cut)
-            truncated += 1
+            places.append(place)
+            characters[place] = kept
     if problems:
         hint = "raise prompts.max_tokens, shorten these, or choose prompts.too_long: drop"
         raise DataError(f"prompts of more than {limit} tokens: {join_problems(problems)}; {hint}")
-    if examples and not fitting:
+    if examples and not places:
         raise DataError(f"every prompt has more than {limit} tokens, so all were dropped: raise prompts.max_tokens")
-    return fitting, LengthReport(dropped, truncated)
+    return Selected(_Truncated(examples, characters), places), LengthReport(dropped, len(characters))
 
 
-def _truncated(example: Example, limit: int, length: Length) -> Example | None:
-    """Return the example with the longest prefix of its question that fits, or None if no prefix does.
+def _fitting_characters(example: Example, limit: int, length: Length) -> int | None:
+    """Return the number of characters of the longest prefix of its question that fits, or None if no prefix does.
 
     Image tags, earlier turns and the text that the prompt adds at its end are kept.
     """
@@ -94,12 +115,15 @@ def _truncated(example: Example, limit: int, length: Length) -> Example | None:
     best, low, high = None, 0, characters - 1  # the whole text does not fit: at least one character must go
     while low <= high:
         kept = (low + high) // 2
-        cut = replace(example, question=_cut(example.question, kept))
-        if length(cut) <= limit:
-            best, low = cut, kept + 1
+        if length(_with_characters(example, kept)) <= limit:
+            best, low = kept, kept + 1
         else:
             high = kept - 1
     return best
+
+
+def _with_characters(example: Example, characters: int) -> Example:
+    return replace(example, question=_cut(example.question, characters))
 
 
 def _cut(question: str, characters: int) -> str:

@@ -24,6 +24,7 @@ def arguments() -> tuple[str, Path]:
     parser.add_argument("--root", action="append")
     parser.add_argument("--closed", action="append")
     parser.add_argument("--cache")
+    parser.add_argument("--cache-bytes")
     options = parser.parse_args()
     return options.config.read_text(), options.run_dir
 
