@@ -55,6 +55,7 @@ class CpuTimes(NamedTuple):
     have no CPU.
     """
 
+    process: int = 0
     ran: float = 0.0
     waited: float = 0.0
     waits_now: bool = False
@@ -241,9 +242,10 @@ class _Worker:
 
     def _starved_seconds(self) -> float:
         times = cpu_times(self._process.pid)
+        before = self._before if self._before.process == times.process else CpuTimes()
         if times.waits_now:  # the kernel adds a wait when it is over
-            return time.monotonic() - self._asked_at - (times.ran - self._before.ran)
-        return times.waited - self._before.waited
+            return time.monotonic() - self._asked_at - (times.ran - before.ran)
+        return times.waited - before.waited
 
     def receive(self) -> Verdict | None:
         """Read from the worker. A complete line makes it idle and is returned; None if the line is incomplete or the
@@ -319,7 +321,7 @@ def cpu_times(keeper: int) -> CpuTimes:
         state = (process / "stat").read_text().rpartition(") ")[2][0]
     except (OSError, ValueError):
         return CpuTimes()
-    return CpuTimes(int(ran) / 1e9, int(waited) / 1e9, state == "R")
+    return CpuTimes(int(process.name), int(ran) / 1e9, int(waited) / 1e9, state == "R")
 
 
 def _only_child(process: int) -> str:

@@ -61,7 +61,7 @@ def main() -> None:
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_MEMLOCK, 0),
     ):
-        resource.setrlimit(kind, (limit, limit))
+        _limit(kind, limit, limit)
     code = compile(setup["source"], SOURCE_NAME, "exec", dont_inherit=True)
     sys.path += setup["packages"]
     sys.dont_write_bytecode = True
@@ -130,12 +130,19 @@ def _run(channel: socket.socket, reply: int, code: types.CodeType, setup: dict[s
 
 def _confine(cpu_seconds: int, program: bytes) -> None:
     """Give up what a call does not need. Children and new rights are out of reach afterwards."""
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 1))
-    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+    _limit(resource.RLIMIT_CPU, cpu_seconds, cpu_seconds + 1)
+    _limit(resource.RLIMIT_NPROC, 0, 0)
     _call(_libc.prctl, PR_SET_DUMPABLE, 0, 0, 0, 0)
     _call(_libc.prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     rows = _Filter(len(program) // 8, program)
     _call(_libc.prctl, PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(rows), 0, 0)
+
+
+def _limit(kind: int, soft: int, hard: int) -> None:
+    """Set a limit, or keep the one that this process has if it is lower."""
+    _, given = resource.getrlimit(kind)
+    most = sys.maxsize if given == resource.RLIM_INFINITY else given
+    resource.setrlimit(kind, (min(soft, most), min(hard, most)))
 
 
 def _call(function: Callable[..., int], *arguments: Any) -> None:

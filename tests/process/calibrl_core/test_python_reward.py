@@ -3,17 +3,22 @@
 import os
 import select
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from calibrl_core.report import EventFile
+from calibrl_core.train import train
 from calibrl_core.verifiers import NumericReward, PythonReward
 from calibrl_core.verifiers.plugin import PluginError
 from calibrl_core.verifiers.reward_input import RewardInput
 from calibrl_core.verifiers.sandbox import SandboxPolicy, sandbox_problem
 from calibrl_core.verifiers.scorer import Scorer
+from tests.support.training import config, of_type
 
 needs_bubblewrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
 
@@ -70,6 +75,38 @@ def test_a_call_that_fails_or_hangs_costs_no_other_verdict() -> None:
         None,
         None,
     ]
+
+
+@needs_bubblewrap
+def test_time_without_a_cpu_does_not_count_against_a_function() -> None:
+    """The function's 0.4 s take 0.8 s beside a process with the same share of the same CPU."""
+    source = "import time\ndef grade(sample, item):\n    while time.process_time() < 0.4: pass\n    return 1.0"
+    given, cpu = os.sched_getaffinity(0), min(os.sched_getaffinity(0))
+    with subprocess.Popen([sys.executable, "-S", "-c", "while True: pass"]) as busy:
+        try:
+            os.sched_setaffinity(busy.pid, {cpu})
+            os.sched_setaffinity(0, {cpu})
+            with Scorer([PythonReward(source=source, time_limit_seconds=0.6)], workers=1) as scorer:
+                (score,) = scorer.score_all(["7"], ["7"])
+        finally:
+            os.sched_setaffinity(0, given)
+            busy.kill()
+    assert (score.reward, score.failure) == (1.0, None)
+
+
+@needs_bubblewrap
+def test_a_training_learns_from_a_function(tmp_path: Path) -> None:
+    source = "def grade(sample, item): return len(sample['output_text']) % 2 * bool(item['answer'])"
+    settings = config(rewards=[{"type": "python", "source": source}], steps=1)
+    report = EventFile(tmp_path)
+    train(settings, report, lambda: False)
+    report.close()
+    (metrics,) = of_type(tmp_path, "metrics")
+    (sample,) = of_type(tmp_path, "sample")
+    completions = sample["group"]["completions"]
+    given = [completion["rewards"]["python-function"] for completion in completions]
+    assert given == [float(len(completion["text"]) % 2) for completion in completions]
+    assert metrics["values"]["reward/verifier_failures"] == 0
 
 
 def descendants(process: int) -> Iterator[int]:
