@@ -1,5 +1,6 @@
 """Evaluations over real HTTP: what they found, how models compare, and stored completions scored again."""
 
+import shutil
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -204,6 +205,15 @@ def test_hostile_completions_cost_their_own_verdicts_only(client: Client) -> Non
     slow, fixed = found.data
     assert (slow.completion, slow.passed_after, slow.failure) == (0, False, "math: no verdict within 1 seconds")
     assert (fixed.completion, fixed.passed_after, fixed.failure) == (1, True, None)
+
+
+@pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
+def test_a_replay_runs_functions_of_users_in_the_sandbox(client: Client) -> None:
+    job_id = trained((1, [completion("7", passed=False, reward=0.0)]))
+    source = "def grade(sample, item): return 0.75 * (item['answer'] in sample['output_text'])"
+    found = client.replay(job_id, [{"type": "python", "source": source}])
+    (row,) = found.data
+    assert (row.by_verifier, row.passed_after, row.failure) == ({"python-function": 0.75}, True, None)
 
 
 def test_a_replay_ends_in_time_and_leaves_no_process(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
