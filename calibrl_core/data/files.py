@@ -26,6 +26,7 @@ SHOWN = 20  # problems in a message; the rest are counted
 CHECKED_ROWS = 2_000
 CHECKED_IMAGE_BYTES = 100_000_000
 CHECKED_SECONDS = 1.5  # of the CPU
+LONGEST_ANSWER = 1_000  # characters of an answer that is kept for checks
 LONGEST_PROBLEM = 2_000  # characters of a message; a row can have columns without number
 
 
@@ -72,7 +73,9 @@ def valid_examples(source: FileData | HubData, facts: SourceFacts | None = None)
 
 @dataclass(frozen=True)
 class Survey:
-    """Counts and problems of a file's first rows. `complete`: the file has no other rows. `row_format`: its title."""
+    """Counts and problems of a file's first rows. `complete`: the file has no other rows. `row_format`: its title.
+    `answers`: different ones, each with its first row, without very long ones.
+    """
 
     rows: int = 0
     complete: bool = True
@@ -82,6 +85,7 @@ class Survey:
     problems: tuple[str, ...] = ()
     row_format: str | None = None
     unused_columns: tuple[str, ...] = ()
+    answers: tuple[tuple[str, int], ...] = ()
 
 
 def check_source(source: FileData, *, needs_experts: bool) -> list[str]:
@@ -105,6 +109,7 @@ def survey(source: FileData) -> Survey:
     problems: list[str] = []
     facts = SourceFacts()
     rows = image_bytes = experts = with_images = without_ratio = 0
+    answers = dict[str, int]()
     complete, started = True, time.thread_time()
     for item in read_examples(source, facts):
         used = time.thread_time() - started
@@ -117,10 +122,22 @@ def survey(source: FileData) -> Survey:
             experts += bool(item.expert)
             with_images += bool(item.images)
             without_ratio += item.pass_ratio is None
+            if len(item.answer) <= LONGEST_ANSWER:
+                answers.setdefault(item.answer, rows)
         else:
             problems.append(str(item))
     title = facts.form.title if facts.form else None
-    return Survey(rows, complete, experts, with_images, without_ratio, tuple(problems), title, facts.unused)
+    return Survey(
+        rows,
+        complete,
+        experts,
+        with_images,
+        without_ratio,
+        tuple(problems),
+        title,
+        facts.unused,
+        tuple(answers.items()),
+    )
 
 
 def survey_problems(

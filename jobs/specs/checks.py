@@ -1,7 +1,7 @@
 """Checks of a spec: fields, files, plugins, and the jobs and datasets that it names."""
 
 import os.path
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -15,11 +15,13 @@ from calibrl.schemas import (
     TrainSpec,
 )
 from calibrl_core.config import NEEDS_GPU
-from calibrl_core.data.files import format_problem, survey_problems
+from calibrl_core.data.files import RowProblem, Survey, format_problem, join_problems, survey_problems
 from calibrl_core.data.schema import BuiltinData, DataSource, FileData, HubData
 from calibrl_core.process_checks import process_problems
 from calibrl_core.verifiers.base import judges_of
 from calibrl_core.verifiers.plugin import PluginError, plugin_versions
+from calibrl_core.verifiers.refusals import truth_faults
+from calibrl_core.verifiers.registry import Reward
 from jobs.errors import FieldError
 from jobs.files import datasets
 from jobs.files.allowed_sources import data_problem, hub_model_problem, hub_problem, model_problem, path_problem
@@ -27,6 +29,7 @@ from jobs.models import Dataset, Job
 from jobs.specs import file_surveys
 from jobs.specs.references import NamedData, References
 
+ANSWER_SECONDS = 0.3  # of the CPU, to judge the answers of a file
 _RELATIVE = "must be an absolute path: the worker runs in its own folder"
 
 
@@ -215,12 +218,19 @@ def _file_problems(source: FileData, named: NamedData) -> list[str]:
         return [refused]
     if not (_is_file(path) or os.path.isdir(path)):  # noqa: PTH112 - also False for a name that is too long
         return [f"there is no file {path} on the server"]
-    return survey_problems(
-        source,
-        file_surveys.survey(source),
-        needs_experts=named.needs_experts,
-        needs_pass_ratios=named.needs_pass_ratios,
+    survey = file_surveys.survey(source)
+    problems = survey_problems(
+        source, survey, needs_experts=named.needs_experts, needs_pass_ratios=named.needs_pass_ratios
     )
+    return problems or _answer_faults(source, survey, named.rewards)
+
+
+def _answer_faults(source: FileData, survey: Survey, rewards: Sequence[Reward]) -> list[str]:
+    """Return the answers in the first rows that no completion can earn, in one text. The trainer checks all rows."""
+    rows = dict(survey.answers)
+    faults = truth_faults(rewards, rows, seconds=ANSWER_SECONDS, with_workers=False)
+    problems = [str(RowProblem(source.label, rows[answer], fault)) for answer, fault in faults.items()]
+    return [join_problems(problems)] if problems else []
 
 
 def _is_file(path: Path) -> bool:

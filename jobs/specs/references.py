@@ -9,17 +9,19 @@ from uuid import UUID
 from calibrl.schemas import DataChoice, EvaluateSpec, HubModel, JobModel, KnownData, ModelChoice, TrainSpec
 from calibrl_core.config import PathModel
 from calibrl_core.data.schema import FileData
+from calibrl_core.verifiers.registry import Reward
 
 
 @dataclass(frozen=True)
 class NamedData:
     """A dataset of a spec. `needs_experts`: the algorithm needs experts in its rows. `needs_pass_ratios`: each row
-    needs one."""
+    needs one. `rewards`: must accept its answers."""
 
     field: str
     source: DataChoice
     needs_experts: bool = False
     needs_pass_ratios: bool = False
+    rewards: tuple[Reward, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ def _training_data(spec: TrainSpec) -> Iterator[NamedData]:
     # Otherwise the rows that are left out need no pass ratio: only the trainer knows them.
     all_rows = spec.algorithm.samples and spec.prompts.too_long != "drop"
     by_ratio = spec.curriculum == "pass_ratio" and all_rows
-    yield NamedData("data", spec.data, spec.algorithm.needs_experts, by_ratio)
+    rewards = tuple(spec.rewards) if spec.algorithm.samples else ()
+    yield NamedData("data", spec.data, spec.algorithm.needs_experts, by_ratio, rewards)
     if spec.validation is not None:
         yield NamedData("validation.data", spec.validation.data)
