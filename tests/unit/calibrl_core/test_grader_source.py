@@ -12,6 +12,7 @@ from calibrl_core.verifiers.grader_source import MOST_SOURCE, check_source, impo
         "def grade(sample, item, *, strict=True): return 1.0",
         "def grade(*both): return 1.0",
         "class grade: pass\ndef grade(sample, item): return 1.0",
+        "x = [" + "{}, " * 4097 + "]\ndef grade(sample, item): return 1.0",
         "raise SystemExit\ndef grade(sample, item): return 1.0",
     ],
 )
@@ -36,6 +37,7 @@ def test_a_source_with_a_grade_is_accepted(source: str) -> None:
         ("x = '\ud800'", "character 5 is half a surrogate pair"),
         ("x = " + "-" * 100_000 + "1", "nested too deeply"),
         ("x = 1" + "+1" * 50_000, "nested too deeply"),
+        ("x = f'" + "{a}" * 4097 + "'", "more than 4096 braces"),
         ("#" + "é" * (MOST_SOURCE // 2), f"{MOST_SOURCE + 1} bytes are too long"),
     ],
 )
