@@ -4,11 +4,11 @@
 """
 
 import json
-import math
 import os
 import platform
 import select
 import shutil
+import signal
 import site
 import socket
 import struct
@@ -113,7 +113,7 @@ class Sandbox:
             "source": source,
             "memory_bytes": memory_bytes,
             "scratch_bytes": SCRATCH_BYTES,
-            "cpu_seconds": math.ceil(seconds),
+            "seconds": seconds,
             "packages": folders if paths else [],
             "imports": imported_names(source),
             "filter": rows.hex(),
@@ -156,7 +156,7 @@ class Sandbox:
             raise GradeError(f"the sandbox ended during this call ({error})") from error
         if answer["left_files"]:  # the next call must not find them
             self.close()
-        return _number(answer["said"], answer["status"], self._setup["cpu_seconds"])
+        return _number(answer["said"], answer["status"], self._seconds)
 
     def _start(self) -> None:
         self._channel, theirs = socket.socketpair()
@@ -202,11 +202,11 @@ class Sandbox:
         return dict(json.loads(received[4:]))
 
 
-def _number(said: str, status: int, cpu_seconds: int) -> float:
+def _number(said: str, status: int, seconds: float) -> float:
     """Return the verdict in what a call wrote: `[number, null]` or `[null, error]`, and nothing else."""
     if not said:
-        if status in (-24, -9):  # SIGXCPU, SIGKILL
-            raise GradeError(f"its process was killed (the limit is {cpu_seconds} s of CPU time)")
+        if -status in (signal.SIGPROF, signal.SIGXCPU, signal.SIGKILL):
+            raise GradeError(f"its process was killed (the limit is {seconds:g} s of CPU time)")
         raise GradeError(f"its process ended without a verdict (exit status {status})")
     try:
         value, error = json.loads(said)

@@ -31,8 +31,8 @@ def grade(sample, item):
         time.sleep(600)
     if text == "fail":
         raise LookupError("x")
-    if text == "json":
-        return 0.0
+    while text == "loop":
+        pass
     if isinstance(sample["output_json"], dict):
         return sample["output_json"]["score"]
     assert sample["choices"][0]["message"] == {"role": "assistant", "content": text}
@@ -65,16 +65,24 @@ def test_a_function_sees_completion_truth_columns_and_group() -> None:
 @needs_bubblewrap
 def test_a_call_that_fails_or_hangs_costs_no_other_verdict() -> None:
     with Scorer([function(time_limit_seconds=0.5)], workers=1) as scorer:
-        scores = scorer.score_all(["7", "hang", "7 ", "fail", "json", "7"], ["7"] * 6)
-    assert [score.by_verifier["python-function"] for score in scores] == [0.5, 0.0, 0.0, 0.0, 0.0, 0.5]
+        scores = scorer.score_all(["7", "hang", "7 ", "fail", "7"], ["7"] * 5)
+    assert [score.by_verifier["python-function"] for score in scores] == [0.5, 0.0, 0.0, 0.0, 0.5]
     assert [score.failure for score in scores] == [
         None,
         "python-function: no verdict within 0.5 seconds",
         None,
         "python-function: GradeError: line 9: LookupError: x",
         None,
-        None,
     ]
+
+
+@needs_bubblewrap
+def test_an_endless_loop_does_not_cost_the_worker_process() -> None:
+    with Scorer([function(time_limit_seconds=3)], workers=1) as scorer:
+        (score,) = scorer.score_all(["loop"], ["7"])
+        (worker,) = scorer._pool._workers
+    assert score.failure == "python-function: GradeError: its process was killed (the limit is 3 s of CPU time)"
+    assert worker.asked == 1
 
 
 @needs_bubblewrap
