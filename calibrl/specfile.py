@@ -124,6 +124,8 @@ OF_SOURCES = {
     "split": ("builtin", "hub"),
     "experts": ("builtin",),
     "columns": ("path", "hub"),
+    "format": ("path", "hub", "dataset"),
+    "config": ("hub",),
     "image_files": ("path",),
     "revision": ("hub",),
     "answer": ("dataset",),

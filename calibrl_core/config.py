@@ -1,7 +1,6 @@
 """Settings of a run: `TrainConfig` and `EvaluateConfig`. StrictSettings, bounded, and importable without torch."""
 
 import math
-from collections.abc import Sequence
 from fractions import Fraction
 from typing import Annotated, Literal, Self
 
@@ -10,7 +9,7 @@ from pydantic import Field, Tag, model_validator
 from calibrl_core.algorithms import CalibRL
 from calibrl_core.algorithms.registry import Algorithm
 from calibrl_core.data.prompts import PromptFormat
-from calibrl_core.data.schema import Curriculum, DataSource
+from calibrl_core.data.schema import Curriculum, DataSource, TrainingData, check_weight, distinct_names
 from calibrl_core.health import HealthSettings
 from calibrl_core.optimizer_settings import OptimizerSettings
 from calibrl_core.record_settings import CheckpointSettings, DiagnosticsSettings, SampleSettings
@@ -325,14 +324,21 @@ class TrainConfig(TrainSettings):
     """The complete configuration of `train`."""
 
     model: ModelSource
-    data: DataSource
+    data: TrainingData
     validation: Validation | None = None
     sandbox: SandboxPolicy = NO_PERMISSIONS
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         check_training(self, self.model, self.validation)
+        if self.validation is not None:
+            check_weight("validation.data", self.validation.data.weight)
         return self
+
+    @property
+    def sources(self) -> tuple[DataSource, ...]:
+        """Return the sources of the training data."""
+        return self.data if isinstance(self.data, tuple) else (self.data,)
 
     @property
     def validation_rollout(self) -> RolloutSettings:
@@ -360,17 +366,6 @@ class EvaluateSettings(StrictSettings):
         return self
 
 
-def distinct_names(data: Sequence[DataSource]) -> None:
-    """Check the names of an evaluation's datasets.
-
-    Raises:
-        ValueError: two datasets have the same name.
-    """
-    names = [source.name for source in data]
-    if len(set(names)) < len(names):
-        raise ValueError(f"data: two entries share a name ({', '.join(names)}); results are kept by name")
-
-
 class EvaluateConfig(EvaluateSettings):
     """The complete configuration of `evaluate`."""
 
@@ -381,6 +376,8 @@ class EvaluateConfig(EvaluateSettings):
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         distinct_names(self.data)
+        for index, source in enumerate(self.data):
+            check_weight(f"data.{index}", source.weight)
         for index, model in enumerate(self.models):
             check_model(f"models.{index}", model, self.precision, self.rollout)
         return self

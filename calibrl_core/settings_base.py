@@ -41,14 +41,16 @@ def _number_type(annotation: Any) -> type | None:
     return kind if not others and kind in (int, float) else None
 
 
-def one_of(*fields: str) -> Discriminator:
+def one_of(*fields: str, several: str | None = None) -> Discriminator:
     """Choose the member of a union by the marking field that is present, so that an error names only that member.
 
     Each member is tagged with its marking field. If no marking field is present, the first member reports what is
-    missing.
+    missing. `several`: tag of the member that is a list.
     """
 
     def choose(value: Any) -> str:
+        if several is not None and isinstance(value, list | tuple):
+            return several
         for field in fields:
             if field in value if isinstance(value, dict) else hasattr(value, field):
                 return field

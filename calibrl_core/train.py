@@ -23,14 +23,12 @@ import calibrl_core.trainer_extra  # noqa: F401
 # isort: split
 import torch
 
-from calibrl_core import data
 from calibrl_core.algorithms import PolicyGradientSettings, SupervisedSettings
 from calibrl_core.config import TrainConfig
 from calibrl_core.data.order import DataOrder
 from calibrl_core.data.row_cache import row_cache
 from calibrl_core.data.schema import DataError, DataSource, Example
-from calibrl_core.data.source_facts import SourceFacts
-from calibrl_core.data.views import Selected
+from calibrl_core.data.views import Selected, repeats_of
 from calibrl_core.diagnostics.memory import memory_bytes
 from calibrl_core.diagnostics.solved import SolvedPrompts
 from calibrl_core.distributed.ranks import ALONE, LaunchError, Ranks
@@ -51,6 +49,7 @@ from calibrl_core.run.process import run_process
 from calibrl_core.run.prompt_lengths import fit_prompts
 from calibrl_core.run.row_check import check_rows
 from calibrl_core.run.samples import report_groups
+from calibrl_core.run.sources import read_sources
 from calibrl_core.step.learners import Learner, ReinforcementLearner, StepResult, SupervisedLearner
 from calibrl_core.step.optimizer import GradientStep, learning_rate, make_optimizer, set_learning_rate
 from calibrl_core.step.prompt_source import PromptSource
@@ -124,7 +123,7 @@ class _Run:
         self.engine = make_engine(config.rollout, self.policy, closing, ranks, config.micro_batch_tokens)
         self.scorer = scorer
         place = self.state.order or {"position": self.state.step * config.prompts_per_step, "waiting": []}
-        self.steps = config.step_count(len(examples))
+        self.steps = config.step_count(int(repeats_of(examples).sum()))
         self.order = DataOrder(
             examples,
             config.seed,
@@ -173,11 +172,11 @@ class _Run:
     def _make_validator(self) -> Validator | None:
         if self.config.validation is None:
             return None
-        examples = self._load("validation.data", self.config.validation.data)
+        examples = self._load("validation.data", [self.config.validation.data])
         return Validator(self.config, examples, self.policy, self.engine, self.scorer, self.ranks)
 
     def _training_examples(self) -> Sequence[Example]:
-        examples, algorithm = self._load("data", self.config.data), self.config.algorithm
+        examples, algorithm = self._load("data", self.config.sources), self.config.algorithm
         if algorithm.needs_experts and not any(example.expert for example in examples):
             raise DataError(f"data: no row has an expert, and {algorithm.type} needs experts")
         if algorithm.samples:
@@ -185,19 +184,20 @@ class _Run:
         # A row without an expert has nothing to imitate.
         return Selected(examples, [place for place, example in enumerate(examples) if example.expert])
 
-    def _load(self, field: str, source: DataSource) -> Sequence[Example]:
-        """Return the examples of a source whose prompts fit."""
+    def _load(self, field: str, sources: Sequence[DataSource]) -> Sequence[Example]:
+        """Return the examples of the sources whose prompts fit."""
 
         def length(example: Example) -> int:
             return self.policy.prompt_lengths([example])[0]
 
-        facts = SourceFacts()
-        prompts, rows = self.config.prompts, data.load(source, facts, row_cache(self.report))
-        if facts.form is not None:
-            self._log("info", f"{field}: {facts.summary(rows)}")
-        check_rows(field, source, rows, self.policy.encoder.fault)
-        for note in check_answers(self.config, self.policy, field, source, rows, self.ranks):
-            self._log("warning", note)
+        def check(source: DataSource, rows: Sequence[Example]) -> None:
+            check_rows(field, source, rows, self.policy.encoder.fault)
+            for note in check_answers(config, self.policy, field, source, rows, self.ranks):
+                self._log("warning", note)
+
+        config, prompts = self.config, self.config.prompts
+        cache, asks = row_cache(self.report), config.algorithm.samples
+        rows = read_sources(field, sources, config.seed, cache, self._log, check, asks=asks)
         examples, counts = fit_prompts(rows, prompts, length)
         for count, what in (
             (counts.dropped_for_images, f"{prompts.max_images} images were dropped"),

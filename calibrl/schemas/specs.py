@@ -17,9 +17,18 @@ from calibrl_core.config import (
     ValidationSettings,
     check_model,
     check_training,
+)
+from calibrl_core.data.schema import (
+    FORMAT,
+    MOST_SOURCES,
+    WEIGHT,
+    BuiltinData,
+    FileData,
+    FormatName,
+    HubData,
+    check_weight,
     distinct_names,
 )
-from calibrl_core.data.schema import BuiltinData, FileData, HubData
 from calibrl_core.settings_base import StrictSettings, one_of
 
 
@@ -79,7 +88,9 @@ class KnownData(StrictSettings):
     answer: str | None = Field(
         None, min_length=1, max_length=200, description="Column with the answer. None: as registered with the dataset."
     )
+    format: FormatName = FORMAT
     rows: int | None = Field(None, ge=1, description="Use only the first N rows. None: all.")
+    weight: float = WEIGHT
 
 
 DataChoice = Annotated[
@@ -88,6 +99,17 @@ DataChoice = Annotated[
     | Annotated[HubData, Tag("hub")]
     | Annotated[KnownData, Tag("dataset")],
     one_of("builtin", "path", "hub", "dataset"),
+]
+
+
+ChoiceList = Annotated[tuple[DataChoice, ...], Field(min_length=1, max_length=MOST_SOURCES)]
+TrainingChoice = Annotated[
+    Annotated[BuiltinData, Tag("builtin")]
+    | Annotated[FileData, Tag("path")]
+    | Annotated[HubData, Tag("hub")]
+    | Annotated[KnownData, Tag("dataset")]
+    | Annotated[ChoiceList, Tag("several")],
+    one_of("builtin", "path", "hub", "dataset", several="several"),
 ]
 
 
@@ -157,13 +179,20 @@ class TrainSpec(JobSettings, TrainSettings):
 
     kind: Literal["train"]
     model: ModelChoice
-    data: DataChoice
+    data: TrainingChoice = Field(description="One source, or a list of sources: their rows are mixed by weight.")
     validation: ValidationSpec | None = None
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         check_training(self, self.model, self.validation)
+        if self.validation is not None:
+            check_weight("validation.data", self.validation.data.weight)
         return self
+
+    @property
+    def sources(self) -> tuple[DataChoice, ...]:
+        """Return the sources of the training data."""
+        return self.data if isinstance(self.data, tuple) else (self.data,)
 
 
 class EvaluateSpec(JobSettings, EvaluateSettings):
@@ -176,6 +205,8 @@ class EvaluateSpec(JobSettings, EvaluateSettings):
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         distinct_names([source for source in self.data if not isinstance(source, KnownData)])
+        for index, source in enumerate(self.data):
+            check_weight(f"data.{index}", source.weight)
         for index, model in enumerate(self.models):
             check_model(f"models.{index}", model, self.precision, self.rollout)
         return self

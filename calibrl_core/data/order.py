@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibrl_core.data.schema import Curriculum, DataError, Example
+from calibrl_core.data.views import repeats_of
 
 UNKNOWN = 0.5  # pass ratio of an example that was not sampled yet
 
 
 class DataOrder:
-    """A new shuffle of all examples per epoch, or always the order of the data. With a curriculum, sorted from easy to
-    hard, examples of equal pass ratio in that order.
+    """A new shuffle of all examples per epoch, each as often as `repeats_of` says, or always the order of the data.
+    With a curriculum, sorted from easy to hard, examples of equal pass ratio in that order.
 
     A step takes no example twice. Where it would, at the end of an epoch, the example waits for the next step. Only a
     step of more examples than the data has repeats some.
@@ -43,6 +44,7 @@ class DataOrder:
         self._taken: set[int] = set()  # by the current step
         self._epoch = -1
         self._indices = np.zeros(0, dtype=np.int64)  # of that epoch
+        self._draws = _draws(repeats_of(examples))
         self._curriculum = curriculum
         self._measured: dict[str, float] = dict(state.get("measured", {})) if state else {}  # by example ID
         # The epoch that is sorted by measured ratios, and these ratios: they stay as they were when it began.
@@ -115,10 +117,10 @@ class DataOrder:
         return found
 
     def _next_index(self) -> int:
-        epoch, offset = divmod(self._position, self._rows)
+        epoch, offset = divmod(self._position, len(self._draws))
         if epoch != self._epoch:
             rng = np.random.default_rng([self._seed, epoch])
-            self._indices = rng.permutation(self._rows) if self._shuffle else np.arange(self._rows)
+            self._indices = rng.permutation(self._draws) if self._shuffle else self._draws
             self._epoch = epoch
             if self._curriculum != "none":
                 ratios = self._pass_ratios(epoch)[self._indices]
@@ -134,3 +136,8 @@ class DataOrder:
             self._sorted = {"epoch": epoch, "ratios": dict(self._measured)}
         ratios = self._sorted["ratios"]
         return np.fromiter((ratios.get(example.id, UNKNOWN) for example in self._examples), np.float64, self._rows)
+
+
+def _draws(repeats: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the places of an epoch: of all examples once, then of those that occur twice or more, and so on."""
+    return np.concatenate([np.flatnonzero(repeats > count) for count in range(repeats.max(initial=1))])

@@ -221,7 +221,7 @@ def _gigabytes(count: int) -> str:
 def _key(source: FileData | HubData) -> str:
     """Return the digest of a source, and of the code that reads it."""
     content: Any = hub_dataset(source)._fingerprint if isinstance(source, HubData) else _files(source)
-    parts = [code_digest("data"), source.model_dump(mode="json"), content]
+    parts = [code_digest("data"), source.model_dump(mode="json", exclude={"weight"}), content]
     return sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 

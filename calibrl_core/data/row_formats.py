@@ -5,10 +5,13 @@ from typing import Any
 
 from calibrl_core.data.formats import FORMATS
 from calibrl_core.data.formats.base import RowFormat
-from calibrl_core.data.schema import AUTO, Columns, DataError
+from calibrl_core.data.schema import AUTO, ColumnRole, Columns, DataError
 
 MOST_NAMED = 4  # formats in a message
-_ROLES = ("question", "answer")  # that every row needs; cells of the others can be empty in any row
+_ROLES: tuple[ColumnRole, ...] = (
+    "question",
+    "answer",
+)  # that every row needs
 
 
 def detect_format(

@@ -31,6 +31,15 @@ SPLITS: dict[str, tuple[Split, ...]] = {
 }
 
 
+WEIGHT = Field(
+    1.0,
+    gt=0,
+    le=100,
+    description="Occurrences of each row per epoch of training. 2.5: two of each row, and a third one of every second "
+    "row, which the seed of the run chooses.",
+)
+
+
 class BuiltinData(StrictSettings):
     """A dataset that the package generates."""
 
@@ -52,6 +61,7 @@ class BuiltinData(StrictSettings):
         "words.",
     )
     rows: int | None = Field(None, ge=1, description="Use only the first N rows. None: all.")
+    weight: float = WEIGHT
 
     @field_validator("split")
     @classmethod
@@ -138,6 +148,7 @@ class FileData(StrictSettings):
     columns: Columns = Field(default_factory=Columns)
     format: FormatName = FORMAT
     rows: int | None = Field(None, ge=1, description="Use only the first N rows. None: all.")
+    weight: float = WEIGHT
     title: str | None = Field(
         None, min_length=1, max_length=200, description="Name in results and messages. None: the name of the file."
     )
@@ -183,6 +194,7 @@ class HubData(HubSource):
     dataset."""
 
     rows: int | None = Field(None, ge=1, description="Use only the first N rows. None: all.")
+    weight: float = WEIGHT
 
     @property
     def name(self) -> str:
@@ -199,6 +211,43 @@ DataSource = Annotated[
     Annotated[BuiltinData, Tag("builtin")] | Annotated[FileData, Tag("path")] | Annotated[HubData, Tag("hub")],
     one_of("builtin", "path", "hub"),
 ]
+
+
+MOST_SOURCES = 64  # of a mixture
+SourceList = Annotated[tuple[DataSource, ...], Field(min_length=1, max_length=MOST_SOURCES)]
+TrainingData = Annotated[
+    Annotated[BuiltinData, Tag("builtin")]
+    | Annotated[FileData, Tag("path")]
+    | Annotated[HubData, Tag("hub")]
+    | Annotated[SourceList, Tag("several")],
+    one_of("builtin", "path", "hub", several="several"),
+]
+
+
+def weighted_rows(rows: int, weight: float) -> int:
+    """Return how many rows an epoch takes from a source with this weight."""
+    return int(weight) * rows + round((weight - int(weight)) * rows)
+
+
+def check_weight(field: str, weight: float) -> None:
+    """Check that a source has no weight where each row is used once.
+
+    Raises:
+        ValueError: it has one.
+    """
+    if weight != 1:
+        raise ValueError(f"{field}.weight: only training data has weights; remove it")
+
+
+def distinct_names(data: Sequence[DataSource]) -> None:
+    """Check the names of an evaluation's datasets.
+
+    Raises:
+        ValueError: two datasets have the same name.
+    """
+    names = [source.name for source in data]
+    if len(set(names)) < len(names):
+        raise ValueError(f"data: two entries share a name ({', '.join(names)}); results are kept by name")
 
 
 Curriculum = Literal["none", "pass_ratio", "measured"]  # what sorts an epoch from easy to hard

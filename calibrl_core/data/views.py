@@ -15,6 +15,11 @@ from calibrl_core.data.schema import Example
 class ExampleView(Sequence[Example]):
     """A sequence whose examples are made by `_one`; its slices are views too."""
 
+    @property
+    def repeats(self) -> NDArray[np.int64]:
+        """Occurrences of each example per epoch."""
+        return np.ones(len(self), dtype=np.int64)
+
     @abstractmethod
     def _one(self, place: int) -> Example:
         """Return the example at a place from 0 to the length."""
@@ -38,5 +43,14 @@ class Selected(ExampleView):
     def __len__(self) -> int:
         return len(self._places)
 
+    @property
+    def repeats(self) -> NDArray[np.int64]:
+        return repeats_of(self._examples)[self._places]
+
     def _one(self, place: int) -> Example:
         return self._examples[int(self._places[place])]
+
+
+def repeats_of(examples: Sequence[Example]) -> NDArray[np.int64]:
+    """Return how often each example occurs per epoch of training."""
+    return examples.repeats if isinstance(examples, ExampleView) else np.ones(len(examples), dtype=np.int64)

@@ -18,6 +18,7 @@ from calibrl_core.config import BuiltinModel, ModelSource, TrainConfig
 from calibrl_core.data.prompts import PromptFormat
 from calibrl_core.data.schema import Example
 from calibrl_core.data.stored_images import edge_digests
+from calibrl_core.data.views import repeats_of
 from calibrl_core.distributed.ranks import Ranks
 
 FIXED = (
@@ -105,6 +106,8 @@ def data_digest(examples: Sequence[Example]) -> str:
         text = [example.question, example.answer, example.expert, example.data_source]
         turns = [[turn.role, turn.text] for turn in example.earlier]
         digest.update(_hashed([text, turns, edge_digests(example.images)]).encode())
+    if (repeats := repeats_of(examples)).max(initial=1) > 1:
+        digest.update(repeats.tobytes())
     return digest.hexdigest()
 
 

@@ -6,11 +6,14 @@ The caller provides the length of a prompt, with images and chat template: this 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from calibrl_core.config import PromptSettings
 from calibrl_core.data.files import join_problems
 from calibrl_core.data.prompts import IMAGE_TAG
 from calibrl_core.data.schema import DataError, Example
-from calibrl_core.data.views import ExampleView, Selected
+from calibrl_core.data.views import ExampleView, Selected, repeats_of
 
 Length = Callable[[Example], int]  # number of tokens of an example's prompt
 
@@ -33,6 +36,10 @@ class _Truncated(ExampleView):
 
     def __len__(self) -> int:
         return len(self._examples)
+
+    @property
+    def repeats(self) -> NDArray[np.int64]:
+        return repeats_of(self._examples)
 
     def _one(self, place: int) -> Example:
         example = self._examples[place]

@@ -110,11 +110,15 @@ class Schema:
 
     def variants(self, node: Node) -> dict[str, Node]:
         """Return the members of a union by name: the value of the discriminator, or else the first required field."""
-        members = [self._resolved(member) for member in node["oneOf"]]
+        members = [member for member in map(self._resolved, node["oneOf"]) if "properties" in member]
         marker = node.get("discriminator", {}).get("propertyName")
         return {
             member["properties"][marker]["const"] if marker else member["required"][0]: member for member in members
         }
+
+    def several(self, node: Node) -> Node | None:
+        """Return the member of a union that is a list, or None."""
+        return next((member for member in map(self._resolved, node["oneOf"]) if "items" in member), None)
 
     def titles(self, field: str) -> dict[str, str]:
         """Return the titles of a field's variants by name."""
@@ -134,6 +138,7 @@ class Schema:
         if "oneOf" in node and isinstance(value, dict):
             node = self.variants(node)[self.variant(node, value)]
         if isinstance(value, list):
+            node = node if "items" in node else self.several(node) or {"items": {}}
             return [self.trimmed(node["items"], item) for item in value]
         if not isinstance(value, dict) or "properties" not in node:
             return value

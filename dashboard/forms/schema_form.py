@@ -154,6 +154,8 @@ class SpecForm:
         start = node.get("default") if start is DEFAULT else start
         if "properties" in node:
             value = self._section(path, key, node, start, optional=optional)
+        elif "oneOf" in node and isinstance(start, list) and (several := self._schema.several(node)):
+            value = self._list(path, key, several, start)
         elif "oneOf" in node:
             value = self._variant(path, key, node, start or {})
         elif "oneOf" in node.get("items", {}):

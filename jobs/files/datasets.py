@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 from sqlalchemy.orm import Session
 
 from calibrl.schemas import HubDataset, KnownData, UploadOptions
-from calibrl_core.data.schema import Columns, FileData, HubData, HubSource
+from calibrl_core.data.schema import AUTO, Columns, FileData, HubData, HubSource
 from jobs import models
 from jobs.errors import Conflict, FieldError, Invalid, StorageUnavailable
 from jobs.files.allowed_sources import hub_problem
@@ -226,9 +226,19 @@ def source(dataset: models.Dataset, choice: KnownData) -> FileData | HubData:
     """Return the data source from which a trainer on this machine reads the dataset."""
     columns = columns_of(dataset, choice)
     if dataset.hub is not None:
-        return HubData(**{**dataset.hub, "columns": columns}, rows=choice.rows)
+        form = dataset.hub.get("format", AUTO) if choice.format == AUTO else choice.format
+        hub = {**dataset.hub, "columns": columns, "format": form}
+        return HubData(**hub, rows=choice.rows, weight=choice.weight)
     path = str(_local_path(dataset))
-    return FileData(path=path, columns=columns, rows=choice.rows, title=dataset.name, image_files=False)
+    return FileData(
+        path=path,
+        columns=columns,
+        format=choice.format,
+        rows=choice.rows,
+        weight=choice.weight,
+        title=dataset.name,
+        image_files=False,
+    )
 
 
 def columns_of(dataset: models.Dataset, choice: KnownData) -> Columns:

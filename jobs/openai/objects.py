@@ -53,7 +53,7 @@ def job_object(job: models.Job, rows: Mapping[UUID, int], seconds_left: float | 
         model=model_name(spec["model"]),
         fine_tuned_model=fine_tuned(spec["model"], job.name, job.id) if job.status is JobStatus.SUCCEEDED else None,
         organization_id=job.project,
-        training_file=_file(spec["data"]),
+        training_file=_file(_sources(spec)[0]),
         validation_file=_file(validation["data"]) if validation else None,
         result_files=[],
         hyperparameters=hyperparameters,
@@ -104,13 +104,19 @@ def checkpoint_object(job: models.Job, checkpoint: models.Checkpoint) -> FineTun
 def dataset_ids(job: models.Job) -> set[UUID]:
     """Return the datasets that a job names."""
     validation = job.spec.get("validation") or {}
-    sources = (job.spec["data"], validation.get("data", {}))
+    sources = (*_sources(job.spec), validation.get("data", {}))
     return {UUID(source["dataset"]) for source in sources if "dataset" in source}
 
 
+def _sources(spec: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the sources of a job's training data. OpenAI's objects name the first one only."""
+    return spec["data"] if isinstance(spec["data"], list) else [spec["data"]]
+
+
 def _hyperparameters(spec: Mapping[str, Any], rows: Mapping[UUID, int]) -> dict[str, Any]:
-    data, batch = spec["data"], spec["prompts_per_step"]
-    count = rows.get(UUID(data["dataset"])) if "dataset" in data else None
+    sources, batch = _sources(spec), spec["prompts_per_step"]
+    known = [rows.get(UUID(source["dataset"])) if "dataset" in source else None for source in sources]
+    count = None if None in known else sum(number or 0 for number in known)
     return {
         "n_epochs": max(1, round(spec.get("epochs") or spec["steps"] * batch / count)) if count else None,
         "batch_size": batch,
@@ -141,7 +147,7 @@ def _grader(spec: Mapping[str, Any]) -> dict[str, Any]:
         "type": "string_check",
         "name": "exact",
         "input": "{{ sample.output_text }}",
-        "reference": f"{{{{ item.{spec['data'].get('answer') or 'answer'} }}}}",
+        "reference": f"{{{{ item.{_sources(spec)[0].get('answer') or 'answer'} }}}}",
         "operation": "eq",
     }
 

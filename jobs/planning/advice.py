@@ -8,6 +8,7 @@ import yaml
 from calibrl import presets
 from calibrl.schemas import DataFacts, EvaluateSpec, MemoryPlan, Notice, TrainSpec
 from calibrl_core.config import BuiltinModel
+from calibrl_core.data.schema import weighted_rows
 
 MANY_EPOCHS = 20
 SMALL_LR, FEW_STEPS = 2e-6, 100
@@ -25,13 +26,31 @@ def warnings(spec: TrainSpec | EvaluateSpec, data: Sequence[DataFacts], memory: 
     if memory and memory.fits is False:
         yield _notice("resources.gpus", memory.explanation)
     if isinstance(spec, TrainSpec):
-        rows = data[0].rows
-        steps = spec.steps if rows is None else spec.step_count(rows)  # None: unknown
-        yield from _of_data(spec, data[0])
+        facts = together(spec, data)
+        steps = spec.steps if facts.rows is None else spec.step_count(facts.rows)  # None: unknown
+        yield from _of_data(spec, facts)
         yield from _of_learning(spec, steps)
         yield from _of_validation(spec, steps)
         if spec.precision == "bfloat16" and not spec.resources.gpus:
             yield _notice("precision", "bfloat16 on a CPU saves little memory and is slow on most machines")
+
+
+def together(spec: TrainSpec, data: Sequence[DataFacts]) -> DataFacts:
+    """Return the facts of all training data as those of one source: `rows` are those of an epoch."""
+    parts = data[: len(spec.sources)]
+    counts = [
+        None if part.rows is None else weighted_rows(part.rows, source.weight)
+        for part, source in zip(parts, spec.sources, strict=True)
+    ]
+    experts = [part.with_expert for part in parts]
+    return parts[0].model_copy(
+        update={
+            "field": "data",
+            "rows": None if None in counts else sum(count or 0 for count in counts),
+            "checked": sum(part.checked for part in parts),
+            "with_expert": None if None in experts else sum(count or 0 for count in experts),
+        }
+    )
 
 
 def _of_data(spec: TrainSpec, facts: DataFacts) -> Iterator[Notice]:
@@ -75,7 +94,7 @@ def _of_learning(spec: TrainSpec, steps: int | None) -> Iterator[Notice]:
 
 def _is_digits(spec: TrainSpec) -> bool:
     """Return True for built-in data: its models are small, even if another job trained them first."""
-    return "builtin" in spec.data.model_fields_set
+    return all("builtin" in source.model_fields_set for source in spec.sources)
 
 
 def _of_validation(spec: TrainSpec, steps: int | None) -> Iterator[Notice]:

@@ -57,7 +57,7 @@ def dry_run(
     return JobPlan(
         spec=job.spec,
         models=[_model_facts(session, spec.project, field, model) for field, model in checked.references.models],
-        steps=_steps(spec, data[0]) if isinstance(spec, TrainSpec) else None,
+        steps=_steps(spec, advice.together(spec, data)) if isinstance(spec, TrainSpec) else None,
         data=data,
         memory=memory,
         queue=lifecycle.queue_forecast(session, job, waits=waits),

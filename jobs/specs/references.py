@@ -82,7 +82,10 @@ def _training_data(spec: TrainSpec) -> Iterator[NamedData]:
     # Otherwise the rows that are left out need no pass ratio: only the trainer knows them.
     all_rows = spec.algorithm.samples and spec.prompts.too_long != "drop"
     by_ratio = spec.curriculum == "pass_ratio" and all_rows
+    needs_experts = spec.algorithm.needs_experts and len(spec.sources) == 1  # of several, one with experts is enough
     rewards = tuple(spec.rewards) if spec.algorithm.samples else ()
-    yield NamedData("data", spec.data, spec.algorithm.needs_experts, by_ratio, rewards)
+    for index, source in enumerate(spec.sources):
+        field = f"data.{index}" if isinstance(spec.data, tuple) else "data"
+        yield NamedData(field, source, needs_experts, by_ratio, rewards)
     if spec.validation is not None:
         yield NamedData("validation.data", spec.validation.data)

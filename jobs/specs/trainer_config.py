@@ -68,7 +68,8 @@ def trainer_config(
         if isinstance(parsed, EvaluateSpec):
             settings |= {"models": [*map(model_source, parsed.models)], "data": [*map(data_source, parsed.data)]}
             return EvaluateConfig.model_validate(settings).model_dump(mode="json")
-        settings |= {"model": model_source(parsed.model), "data": data_source(parsed.data)}
+        data = [*map(data_source, parsed.sources)]
+        settings |= {"model": model_source(parsed.model), "data": data if isinstance(parsed.data, tuple) else data[0]}
         if parsed.validation is not None:
             settings["validation"] = {**settings["validation"], "data": data_source(parsed.validation.data)}
         return TrainConfig.model_validate(settings).model_dump(mode="json")

@@ -52,6 +52,20 @@ def test_the_discriminator_of_a_variant_is_always_set() -> None:
     assert EVALUATE.trimmed(EVALUATE.root, whole) == spec
 
 
+def test_a_list_of_sources_is_kept_and_trimmed() -> None:
+    spec = {
+        "kind": "train",
+        "name": "x",
+        "model": {"builtin": "tiny-vlm"},
+        "data": [{"path": "/a.jsonl", "weight": 2.0}, {"builtin": "digits"}],
+        "steps": 1,
+    }
+    whole = job_spec_adapter.validate_python(spec).model_dump(mode="json")
+    assert TRAIN.trimmed(TRAIN.root, whole)["data"] == spec["data"]
+    drawn = everything(whole).session_state["value"]["data"]
+    assert [source.get("weight") for source in drawn] == [2.0, 1.0] and drawn[0]["path"] == "/a.jsonl"
+
+
 def form_of_everything(start: dict) -> None:  # type: ignore[type-arg]  # it is run as a script: no imports above it
     import streamlit as st
 

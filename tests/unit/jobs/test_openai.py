@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 from pydantic import ValidationError
 
-from calibrl.schemas import Dataset, JobStatus, TrainSpec
+from calibrl.schemas import Dataset, JobStatus, KnownData, TrainSpec
 from calibrl.schemas.openai import NewFineTuningJob
 from calibrl_core.algorithms import CalibRL
 from jobs import models
@@ -72,7 +72,7 @@ def test_supervised_is_the_default_and_auto_means_three_epochs() -> None:
     assert (made.algorithm.type, made.project, made.name) == ("sft", "vision", "tiny-vlm-sft")
     assert (made.prompts_per_step, made.steps, made.optimizer.lr) == (100, 3, 1e-5)  # all 100 rows a step
     assert (made.checkpoints.every_steps, made.checkpoints.keep_last) == (1, 3)
-    assert made.model_dump()["data"] == {"dataset": FILE, "answer": None, "rows": None}
+    assert made.data == KnownData(dataset=FILE)
     assert made.rollout.max_completion_tokens == 64
 
 
@@ -99,7 +99,7 @@ def test_reinforcement_uses_the_graders_column_and_calibrl_with_experts() -> Non
     assert (made.rollout.group_size, made.optimizer.lr, made.seed) == (4, 1e-6, 7)
     assert made.validation is not None
     assert (made.validation.every_steps, made.validation.samples) == (5, 3)
-    assert made.validation.data.model_dump() == {"dataset": HELD_OUT, "answer": "reference_answer", "rows": None}
+    assert made.validation.data == KnownData(dataset=HELD_OUT, answer="reference_answer")
 
 
 def test_columns_that_count_anyway_are_not_named() -> None:

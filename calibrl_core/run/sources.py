@@ -1,0 +1,45 @@
+"""Examples of the sources that a field of the config names: read, reported, checked and mixed."""
+
+from collections.abc import Callable, Sequence
+
+from calibrl_core import data
+from calibrl_core.data.mixture import Mixture
+from calibrl_core.data.row_cache import RowCache
+from calibrl_core.data.schema import DataSource, Example
+from calibrl_core.data.source_facts import SourceFacts
+
+
+def read_sources(
+    field: str,
+    sources: Sequence[DataSource],
+    seed: int,
+    cache: RowCache,
+    log: Callable[[str, str], None],
+    check: Callable[[DataSource, Sequence[Example]], None],
+    *,
+    asks: bool,
+) -> Sequence[Example]:
+    """Return the examples of all sources, with their occurrences per epoch.
+
+    Args:
+        field: field of the config, for messages.
+        seed: chooses the rows of a weight that is no whole number.
+        cache: where the rows are kept.
+        log: receives the level and the text of each message.
+        check: raises DataError if the rows of a source cannot be used.
+        asks: every prompt requests an answer, also that of a chat whose expert states none: without an answer, a
+            completion has no reward.
+
+    Raises:
+        DataError: rows are invalid; the message names each of them.
+        OSError: files.
+    """
+    parts: list[Sequence[Example]] = []
+    for source in sources:
+        facts = SourceFacts()
+        rows = data.load(source, facts, cache)
+        if facts.form is not None:
+            log("info", f"{field}: {source.name}: {facts.summary(rows)}")
+        check(source, rows)
+        parts.append(rows)
+    return Mixture(sources, parts, seed, asks=asks)
