@@ -14,7 +14,7 @@ from pydantic import Field
 
 from calibrl_core.public_addresses import Refused, is_public, look_up
 from calibrl_core.signatures import signed_headers
-from calibrl_core.verifiers.base import Deferred, Verdict
+from calibrl_core.verifiers.base import Deferred, InputVerifier, Verdict
 from calibrl_core.verifiers.remote import AnswerError, RemoteVerifier, ask_each, post
 from calibrl_core.verifiers.reward_input import image_name
 from calibrl_core.verifiers.services import RewardServiceError, Services
@@ -23,7 +23,7 @@ LOOKUP_SECONDS = 5.0
 AT_ONCE = 4  # requests at the same time per trainer process
 
 
-class HttpReward(RemoteVerifier):
+class HttpReward(RemoteVerifier, InputVerifier):
     """Score of a service, 0.0 to 1.0. Each request is a POST of a batch, signed according to Standard Webhooks with the
     project's secret. The service must be allowed by an administrator.
     """

@@ -4,6 +4,7 @@ from calibrl_core.verifiers.choice import ChoiceReward
 from calibrl_core.verifiers.exact import ExactReward
 from calibrl_core.verifiers.format import FormatReward
 from calibrl_core.verifiers.http_service import HttpReward
+from calibrl_core.verifiers.judge import JudgeReward
 from calibrl_core.verifiers.math import MathReward
 from calibrl_core.verifiers.numeric import NumericReward
 from calibrl_core.verifiers.plugin import PluginReward
@@ -22,4 +23,5 @@ Judge = (
     | PluginReward
     | PythonReward
     | HttpReward
+    | JudgeReward
 )

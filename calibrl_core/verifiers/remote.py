@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 from pydantic import Field
 
-from calibrl_core.verifiers.base import Deferred, InputVerifier, OnFailure, Verdict
+from calibrl_core.verifiers.base import Deferred, OnFailure, Verdict, Verifier
 from calibrl_core.verifiers.services import Services
 
 MOST_ANSWER = 4 * 2**20  # bytes of a response
@@ -19,10 +19,21 @@ LONGEST_PAUSE = 30.0  # seconds, also if the service asks for more
 
 
 class AnswerError(Exception):
-    """A request without a usable answer. The message has the reason, and no content of the request."""
+    """A request without a usable answer. The message has the reason, and no content of the request.
+
+    `of_service`: the service is at fault, and further requests may fail too.
+    """
+
+    def __init__(self, message: str, *, of_service: bool = True) -> None:
+        super().__init__(message)
+        self.of_service = of_service
 
 
-class RemoteVerifier(InputVerifier):
+class RequestRefusedError(AnswerError):
+    """A request that the service refuses with a status from 300 to 499."""
+
+
+class RemoteVerifier(Verifier):
     """Settings of a reward term that a service gives."""
 
     time_limit_seconds: float = Field(30.0, gt=0, le=600, description="Maximum seconds per request and try.")
@@ -76,7 +87,8 @@ async def ask_each(ask: Ask, requests: Sequence[Deferred], size: int, at_once: i
                 scores = await ask(part)
                 failures.clear()
             except AnswerError as error:
-                failures.append(str(error))
+                if error.of_service:
+                    failures.append(str(error))
                 verdicts[start : start + size] = [Verdict(0.0, str(error))] * len(part)
                 return
             seconds = (time.monotonic() - began) / len(part)
@@ -118,7 +130,7 @@ async def post(
                 return _json(content)
             problem = f"status {status}"
             if status != 429 and status < 500:
-                raise AnswerError(f"{problem}: {content[:300].decode(errors='replace')}")
+                raise RequestRefusedError(f"{problem}: {content[:300].decode(errors='replace')}")
             pause = max(pause, asked_pause)
         if attempt < retries:
             await asyncio.sleep(min(pause, LONGEST_PAUSE))
