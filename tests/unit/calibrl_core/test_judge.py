@@ -127,9 +127,7 @@ def test_answers_that_cannot_be_read_do_not_end_the_batch(monkeypatch: pytest.Mo
 
 
 def test_an_endpoint_must_be_configured() -> None:
-    with pytest.raises(
-        RewardServiceError, match=r"no endpoint 'local' here \(there is: other\): an administrator adds"
-    ):
+    with pytest.raises(RewardServiceError, match=r"no endpoint 'local' here \(there is: other\): an admin"):
         Scorer([judge()], services=Services(endpoints={"other": Endpoint(url="http://a/v1")}))
 
 
