@@ -29,6 +29,7 @@ from api.routes import (
     logs,
     metrics,
     openai_files,
+    openai_graders,
     openai_jobs,
     projects,
     queue,
@@ -79,7 +80,7 @@ def _v1() -> APIRouter:
     of_curves = (metrics, curves, exports, histograms, samples, images)
     of_runs = (events, *of_curves, logs, checkpoints, results, evaluations, live)
     of_teams = (queue, workers, projects, webhooks, access)
-    of_openai = (openai_files, openai_jobs)
+    of_openai = (openai_files, openai_jobs, openai_graders)
     for resource in (jobs, *of_runs, datasets, *of_teams, *of_openai):
         router.include_router(resource.router)
     return router

@@ -8,6 +8,7 @@ from calibrl.specfile import SpecError
 from calibrl_core.verifiers.base import Deferred
 from calibrl_core.verifiers.explain import Reading, read
 from calibrl_core.verifiers.registry import Reward
+from calibrl_core.verifiers.reward_input import RewardInput
 
 
 def verdict(verifier: str, truth: str, answer: str) -> float:
@@ -21,7 +22,7 @@ def verdict(verifier: str, truth: str, answer: str) -> float:
         reward: Reward = TypeAdapter[Reward](Reward).validate_python({"type": verifier})
     except ValidationError as error:
         raise SpecError(f"verifier {verifier!r}: {error.errors()[0]['msg']}") from None
-    found = reward.score(f"<think>-</think><answer>{answer}</answer>", truth)
+    found = reward.settle(RewardInput(f"<think>-</think><answer>{answer}</answer>", truth))
     if not isinstance(found, Deferred):
         return found
     reward.prepare()

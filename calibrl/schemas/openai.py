@@ -1,15 +1,13 @@
 """Schemas of OpenAI's fine-tuning API, as far as this service supports it."""
 
-import re
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema, field_validator
+from pydantic import BaseModel, BeforeValidator, Field, WithJsonSchema
 
+from calibrl.schemas.graders import Grader
 from calibrl_core.settings_base import StrictSettings
 
 AUTO = "auto"
-OUTPUT = re.compile(r"\{\{\s*sample\.output_text\s*\}\}")
-ITEM = re.compile(r"\{\{\s*item\.([^{}\s]{1,200})\s*\}\}")
 
 
 def _automatic(value: Any) -> Any:
@@ -51,45 +49,6 @@ class ReinforcementHyperparameters(Hyperparameters):
     reasoning_effort: Literal["default"] | None = Field(None, description="Only `default` is supported.")
 
 
-class StringCheckGrader(StrictSettings):
-    """Score 1 if the answer of the completion equals a column of the row, else 0: the verifier `exact`."""
-
-    type: Literal["string_check"]
-    name: str = Field(max_length=200)
-    input: str = Field(
-        max_length=1024,
-        description="Text to check. Only {{ sample.output_text }} is supported.",
-        examples=["{{ sample.output_text }}"],
-    )
-    reference: str = Field(
-        max_length=1024,
-        description="Column with the reference answer: {{ item.NAME }}.",
-        examples=["{{ item.reference_answer }}"],
-    )
-    operation: Literal["eq"]
-
-    @field_validator("input")
-    @classmethod
-    def _the_output(cls, text: str) -> str:
-        if not OUTPUT.fullmatch(text.strip()):
-            raise ValueError("must be {{ sample.output_text }}: of it the <answer> counts")
-        return text
-
-    @field_validator("reference")
-    @classmethod
-    def _a_column(cls, text: str) -> str:
-        if not ITEM.fullmatch(text.strip()):
-            raise ValueError("must name a column of the rows, and nothing else: {{ item.reference_answer }}")
-        return text
-
-    @property
-    def column(self) -> str:
-        """Name of the column with the reference answer."""
-        match = ITEM.fullmatch(self.reference.strip())
-        assert match is not None
-        return match[1]
-
-
 class SupervisedMethod(StrictSettings):
     """Supervised learning from the last assistant message of each row."""
 
@@ -99,15 +58,8 @@ class SupervisedMethod(StrictSettings):
 class ReinforcementMethod(StrictSettings):
     """Reinforcement learning: a grader scores sampled completions."""
 
-    grader: StringCheckGrader
+    grader: Grader
     hyperparameters: ReinforcementHyperparameters = Field(default_factory=ReinforcementHyperparameters)
-
-    @field_validator("grader", mode="before")
-    @classmethod
-    def _known(cls, values: Any) -> Any:
-        if isinstance(values, dict) and (kind := values.get("type", "string_check")) != "string_check":
-            raise ValueError(f"only string_check graders can be used here, not {kind!r}; POST /v1/jobs knows others")
-        return values
 
 
 class Method(StrictSettings):

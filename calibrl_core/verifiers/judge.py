@@ -59,6 +59,8 @@ class JudgeReward(RemoteVerifier):
     )
     passing_labels: tuple[Label, ...] = Field((), description="Labels that score 1; all others score 0.")
     temperature: float = Field(0.0, ge=0, le=2, description="Temperature of the judge's sampling.")
+    top_p: float = Field(1.0, gt=0, le=1, description="The judge samples from this share of the probability.")
+    seed: int | None = Field(None, ge=0, lt=2**31, description="Seed of the judge's sampling. None: not sent.")
     max_completion_tokens: int = Field(1024, ge=1, le=65_536, description="Maximum tokens of the judge's answer.")
 
     @model_validator(mode="after")
@@ -113,6 +115,8 @@ class JudgeReward(RemoteVerifier):
             "model": self.model,
             "messages": self._messages(request),
             "temperature": self.temperature,
+            "top_p": self.top_p,
+            **({} if self.seed is None else {"seed": self.seed}),
             "max_completion_tokens": self.max_completion_tokens,
             **form,
         }

@@ -12,6 +12,7 @@ from calibrl_core.verifiers.grader_source import MOST_SOURCE, check_source
 from calibrl_core.verifiers.plugin import PluginError
 from calibrl_core.verifiers.reward_input import RewardInput
 from calibrl_core.verifiers.sandbox import NO_PERMISSIONS, Sandbox, SandboxError, SandboxPolicy
+from calibrl_core.verifiers.templates import output_text
 
 MIB = 2**20
 
@@ -19,7 +20,8 @@ MIB = 2**20
 class PythonReward(InputVerifier):
     """Score of a function of the user's: `def grade(sample: dict, item: dict) -> float`, 0.0 to 1.0.
 
-    `sample` has output_text, output_json (None if the completion is no JSON), choices and, with `needs_group`, group.
+    `sample` has output_text (the last `<answer>`, or all behind `<think>`), output_json (None if that is no JSON),
+    choices with the whole completion and, with `needs_group`, group.
     `item` has the row's columns, and the correct answer as `answer` if no column has this name.
     """
 
@@ -67,13 +69,14 @@ def _started(source: str, memory_bytes: int, seconds: float, policy: SandboxPoli
 
 def _sample(seen: RewardInput) -> dict[str, Any]:
     """Return a completion as OpenAI's graders see it."""
+    text = output_text(seen.completion)
     try:
-        value = json.loads(seen.completion)
+        value = json.loads(text)
     except (ValueError, RecursionError):
         value = None
     message = {"role": "assistant", "content": seen.completion}
     group = {"group": list(seen.group)} if seen.group else {}
-    return {"output_text": seen.completion, "output_json": value, "choices": [{"message": message}], **group}
+    return {"output_text": text, "output_json": value, "choices": [{"message": message}], **group}
 
 
 def python_rewards(rewards: Iterable[Verifier]) -> list[PythonReward]:

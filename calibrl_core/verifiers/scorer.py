@@ -139,12 +139,17 @@ class Scorer:
             PluginError: a verifier cannot be loaded.
             RuntimeError: worker processes cannot be started.
         """
+        each = zip(inputs, self.verdicts(inputs), strict=True)
+        return [self._score(seen.completion, verdicts) for seen, (verdicts, _) in each]
+
+    def verdicts(self, inputs: Sequence[RewardInput]) -> list[tuple[list[Verdict], list[Verdict]]]:
+        """Return per input the verdict of each reward, in the reward's own range, and that of each verifier that
+        judges, parts of rewards among them. Errors as `grade`.
+        """
         rows = [[self._settle(index, seen) for index in range(len(self._judges))] for seen in inputs]
         found = self._find([one for row in rows for one in row if isinstance(one, _Asked)])
-        return [
-            self._score(seen.completion, [found.take(one) if isinstance(one, _Asked) else one for one in row])
-            for seen, row in zip(inputs, rows, strict=True)
-        ]
+        judged = [[found.take(one) if isinstance(one, _Asked) else one for one in row] for row in rows]
+        return [([_verdict(reward, left) for reward in self._rewards], row) for row in judged for left in [iter(row)]]
 
     def stop_reason(self, scores: Iterable[Score]) -> str | None:
         """Return why a verdict is missing that `on_failure: stop` requires, or None if none is."""
@@ -204,8 +209,7 @@ class Scorer:
         return {request: verdict for found in asyncio.run(of_all()) for request, verdict in found.items()}
 
     def _score(self, completion: str, verdicts: Sequence[Verdict]) -> Score:
-        left = iter(verdicts)
-        pairs = [(reward, _verdict(reward, left)) for reward in self._rewards]
+        pairs = list(zip(self._rewards, verdicts, strict=True))
         values = {reward.label: _scaled(reward, verdict) for reward, verdict in pairs}
         passed = all(values[reward.label] >= 0.5 for reward in self._rewards if reward.judges_answer)
         return Score(

@@ -8,6 +8,7 @@ from uuid import UUID
 from calibrl.schemas import JobStatus
 from calibrl.schemas.openai import FileObject, FineTuningCheckpoint, FineTuningEvent, FineTuningJob, JobError
 from jobs import models
+from jobs.openai.graders import grader_of
 from jobs.openai.names import fine_tuned, id_of, model_name
 from jobs.openai.requests import base_group, base_rate, supervised
 
@@ -141,6 +142,8 @@ def _method(spec: Mapping[str, Any], hyperparameters: Mapping[str, Any]) -> dict
 def _grader(spec: Mapping[str, Any]) -> dict[str, Any]:
     """Return the verifiers as a grader. A combination that OpenAI cannot express has the type `calibrl`."""
     kinds = [reward["type"] for reward in spec["rewards"]]
+    if len(kinds) == 1 and (grader := grader_of(spec["rewards"][0])) is not None:
+        return grader
     if kinds != ["exact"]:
         return {"type": "calibrl", "name": " + ".join(kinds), "rewards": spec["rewards"]}
     return {

@@ -7,20 +7,23 @@ from pathlib import PurePath
 from typing import Any, get_args
 
 from calibrl.schemas import Dataset
+from calibrl.schemas.graders import Grader
 from calibrl.schemas.openai import (
     Hyperparameters,
     NewFineTuningJob,
     ReinforcementHyperparameters,
     ReinforcementMethod,
-    StringCheckGrader,
 )
 from calibrl_core.algorithms import PolicyGradientSettings
 from calibrl_core.algorithms.registry import ALGORITHMS
 from calibrl_core.config import BuiltinModel, TrainSettings
 from calibrl_core.optimizer_settings import OptimizerSettings
 from calibrl_core.sampling_settings import RolloutSettings
+from calibrl_core.verifiers.services import RewardServiceError
 from jobs.errors import FieldError, Invalid
+from jobs.openai.graders import is_exact, item_paths, reward_of
 from jobs.openai.names import origin
+from jobs.specs.reward_services import services_of
 
 PREFIX = "calibrl_"  # prefix of metadata keys that are settings
 ALGORITHM, GPUS, TOKENS = "calibrl_algorithm", "calibrl_gpus", "calibrl_max_completion_tokens"
@@ -40,6 +43,7 @@ _FIELDS = {
     "model": "model",
     "data": "training_file",
     "data.answer": f"{GRADER}.reference",
+    "rewards": GRADER,
     "validation.data": "validation_file",
     "validation.data.answer": f"{GRADER}.reference",
     "algorithm": f"metadata.{ALGORITHM}",
@@ -93,7 +97,7 @@ def spec_of(
         "checkpoints": {"every_steps": epoch, "keep_last": KEPT_CHECKPOINTS},
     }
     if learning is not None:
-        spec["rewards"] = [{"type": "exact"}]
+        spec["rewards"] = [_reward(learning.grader, training.project)]
     return spec | _validation(new, settings, validation, learning)
 
 
@@ -196,15 +200,32 @@ def _data(dataset: Dataset, learning: ReinforcementMethod | None, field: str) ->
     return {"dataset": str(dataset.id)} | ({} if answer is None else {"answer": answer})
 
 
-def _answer(dataset: Dataset, grader: StringCheckGrader, field: str) -> str | None:
-    """Return the column that the grader names, or None if it is the default one."""
+def _reward(grader: Grader, project: str) -> dict[str, Any]:
+    if is_exact(grader):
+        return {"type": "exact"}
+    try:
+        return reward_of(grader, services_of(project))
+    except RewardServiceError as error:
+        raise _refused(GRADER, str(error)) from None
+
+
+def _answer(dataset: Dataset, grader: Grader, field: str) -> str | None:
+    """Return the first column that the grader reads, or None if it is the default one."""
     columns = dataset.has_columns or []
-    if grader.column == GROUND_TRUTH and "reward_model" in columns:
+    paths = item_paths(grader)
+    if GROUND_TRUTH in paths and "reward_model" in columns:
         return None
-    if grader.column not in columns:
-        has = ", ".join(map(repr, columns))
-        raise _refused(field, f"no row has a column {grader.column!r}; available are {has}")
-    return None if grader.column == dataset.columns.answer else grader.column
+    for path in paths:
+        if path.partition(".")[0] not in columns:
+            has = ", ".join(map(repr, columns))
+            raise _refused(field, f"no row has a column {path!r}; available are {has}")
+    answers = [path for path in paths if "." not in path]
+    if dataset.columns.answer in [*answers, *(() if answers else columns)] or (not answers and dataset.has_experts):
+        return None
+    if not answers:
+        text = "the rows have no answer: name the column that holds it in the grader, as {{ item.reference_answer }}"
+        raise _refused(field, text)
+    return answers[0]
 
 
 def _rollout(

@@ -1,0 +1,188 @@
+"""Graders of OpenAI's reinforcement fine-tuning, and what a run of one returns."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, field_validator
+
+from calibrl_core.settings_base import StrictSettings
+from calibrl_core.verifiers.formula import LONGEST as LONGEST_FORMULA
+from calibrl_core.verifiers.string_check import Template
+from calibrl_core.verifiers.text_similarity import Measure
+
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class StringCheckGrader(StrictSettings):
+    """Score 1 if an operation holds between two texts, else 0."""
+
+    type: Literal["string_check"]
+    name: Name
+    input: Template = Field(description="Text to check.", examples=["{{ sample.output_text }}"])
+    reference: Template = Field(description="Text to compare with.", examples=["{{ item.reference_answer }}"])
+    operation: Literal["eq", "ne", "like", "ilike"]
+
+
+class TextSimilarityGrader(StrictSettings):
+    """Similarity of two texts, 0 to 1."""
+
+    type: Literal["text_similarity"]
+    name: Name
+    input: Template
+    reference: Template
+    evaluation_metric: Measure
+
+    @field_validator("evaluation_metric", mode="before")
+    @classmethod
+    def _without_embeddings(cls, value: Any) -> Any:
+        if value == "cosine":
+            raise ValueError("cosine needs embeddings, which no endpoint here gives; use fuzzy_match or rouge_l")
+        return value
+
+
+class GraderPart(StrictSettings):
+    """A part of a message to a model."""
+
+    type: Literal["input_text", "output_text", "text", "input_image"]
+    text: Template | None = None
+    image_url: Template | None = Field(
+        None, description="URL or data URL; {{ item.COLUMN }} means all images of the prompt."
+    )
+    detail: Literal["auto", "low", "high"] | None = Field(None, description="Without effect.")
+
+
+class GraderMessage(StrictSettings):
+    """A message to a model."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Template | GraderPart | list[GraderPart]
+    type: Literal["message"] | None = None
+
+
+class SamplingParams(StrictSettings):
+    """Sampling of the model that grades."""
+
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, gt=0, le=1)
+    seed: int | None = Field(None, ge=0, lt=2**31)
+    max_completions_tokens: int | None = Field(None, ge=1, le=65_536)
+    reasoning_effort: None = Field(None, description="Not supported.")
+
+
+class ScoreModelGrader(StrictSettings):
+    """Score of a model at a configured endpoint."""
+
+    type: Literal["score_model"]
+    name: Name
+    model: Name = Field(description="ENDPOINT/MODEL; without ENDPOINT/: at the only endpoint, or at `default`.")
+    input: list[GraderMessage] = Field(min_length=1, max_length=32)
+    range: tuple[float, float] | None = Field(None, description="Lowest and highest score. null: 0 and 1.")
+    sampling_params: SamplingParams | None = None
+
+
+class LabelModelGrader(StrictSettings):
+    """Score 1 if a model chooses a passing label, else 0."""
+
+    type: Literal["label_model"]
+    name: Name
+    model: Name = Field(description="As for score_model.")
+    input: list[GraderMessage] = Field(min_length=1, max_length=32)
+    labels: list[Name] = Field(min_length=2, max_length=64)
+    passing_labels: list[Name] = Field(min_length=1, max_length=64)
+    sampling_params: SamplingParams | None = None
+
+
+class PythonGrader(StrictSettings):
+    """Score of a function `grade(sample, item)` in a sandbox."""
+
+    type: Literal["python"]
+    name: Name
+    source: str = Field(max_length=262_144, description="Python source with def grade(sample, item).")
+    image_tag: str | None = Field(None, max_length=200, description="Without effect: there is one environment.")
+
+
+SingleGrader = Annotated[
+    StringCheckGrader | TextSimilarityGrader | ScoreModelGrader | LabelModelGrader | PythonGrader,
+    Field(discriminator="type"),
+]
+
+
+class MultiGrader(StrictSettings):
+    """Value of a formula over the scores of other graders."""
+
+    type: Literal["multi"]
+    name: Name
+    graders: dict[str, SingleGrader] = Field(min_length=1, max_length=16, description="Graders by name in the formula.")
+    calculate_output: str = Field(min_length=1, max_length=LONGEST_FORMULA, description="The formula.")
+
+    @field_validator("graders", mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        """Take one grader alone, as the types of OpenAI's client say, by its own name."""
+        if isinstance(value, dict) and isinstance(value.get("type"), str):
+            return {value.get("name", "grader"): value}
+        return value
+
+
+Grader = Annotated[
+    StringCheckGrader | TextSimilarityGrader | ScoreModelGrader | LabelModelGrader | PythonGrader | MultiGrader,
+    Field(discriminator="type"),
+]
+
+
+class GraderToValidate(StrictSettings):
+    """A grader to check."""
+
+    grader: Grader
+
+
+class ValidGrader(BaseModel):
+    """A grader that jobs can use, with its defaults."""
+
+    grader: dict[str, Any]
+
+
+class GraderToRun(GraderToValidate):
+    """A grader to run on one output of a model."""
+
+    model_sample: str = Field(max_length=200_000, description="Output of the model: `sample.output_text`.")
+    item: dict[str, Any] = Field(default_factory=dict, description="Row of the data: `item`.")
+
+
+class GraderErrors(BaseModel):
+    """Reasons why a grader gave no score."""
+
+    formula_parse_error: bool = False
+    invalid_variable_error: bool = False
+    model_grader_parse_error: bool = False
+    model_grader_refusal_error: bool = False
+    model_grader_server_error: bool = False
+    model_grader_server_error_details: str | None = None
+    other_error: bool = False
+    python_grader_runtime_error: bool = False
+    python_grader_runtime_error_details: str | None = None
+    python_grader_server_error: bool = False
+    python_grader_server_error_type: str | None = None
+    sample_parse_error: bool = False
+    truncated_observation_error: bool = False
+    unresponsive_reward_error: bool = False
+
+
+class GraderMetadata(BaseModel):
+    """Report of a run of a grader."""
+
+    name: str
+    type: str
+    errors: GraderErrors
+    execution_time: float = Field(description="Seconds.")
+    scores: dict[str, float]
+    sampled_model_name: str | None = None
+    token_usage: int | None = None
+
+
+class GraderRun(BaseModel):
+    """Result of a run of a grader."""
+
+    reward: float = Field(description="0 if there is no score; `metadata.errors` has the reason.")
+    sub_rewards: dict[str, float] = Field(description="Scores of the graders of a multi grader.")
+    metadata: GraderMetadata
+    model_grader_token_usage_per_model: dict[str, Any] = Field(default_factory=dict)
