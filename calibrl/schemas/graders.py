@@ -84,7 +84,7 @@ class LabelModelGrader(StrictSettings):
 
     type: Literal["label_model"]
     name: Name
-    model: Name = Field(description="As for score_model.")
+    model: Name = Field(description="ENDPOINT/MODEL, see ScoreModelGrader.")
     input: list[GraderMessage] = Field(min_length=1, max_length=32)
     labels: list[Name] = Field(min_length=2, max_length=64)
     passing_labels: list[Name] = Field(min_length=1, max_length=64)
