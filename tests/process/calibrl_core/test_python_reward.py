@@ -35,7 +35,7 @@ def grade(sample, item):
         pass
     if isinstance(sample["output_json"], dict):
         return sample["output_json"]["score"]
-    assert sample["choices"][0]["message"] == {"role": "assistant", "content": text}
+    assert text in sample["choices"][0]["message"]["content"]
     return len(sample.get("group", [])) / 8 + (text == item["answer"]) / 2 + item.get("bonus", 0)
 """
 
@@ -47,11 +47,11 @@ def function(**settings: Any) -> PythonReward:
 @needs_bubblewrap
 def test_a_function_sees_completion_truth_columns_and_group() -> None:
     seen = [
-        RewardInput("7", "7"),
+        RewardInput("7 ", "7"),
         RewardInput("8", "7", item={"bonus": 0.125}),
         RewardInput("7", "0", item={"answer": "7"}),  # the row's own column
         RewardInput('{"score": 0.75}', "7"),
-        RewardInput("7", "7", group=("7", "8")),
+        RewardInput("<think>8</think><answer>7</answer>", "7", group=("7", "8")),
     ]
     rewards = [function(), function(name="of-groups", needs_group=True, weight=2.0), NumericReward(answer_in="last")]
     with Scorer(rewards, workers=1) as scorer:
@@ -65,7 +65,7 @@ def test_a_function_sees_completion_truth_columns_and_group() -> None:
 @needs_bubblewrap
 def test_a_call_that_fails_or_hangs_costs_no_other_verdict() -> None:
     with Scorer([function(time_limit_seconds=0.5)], workers=1) as scorer:
-        scores = scorer.score_all(["7", "hang", "7 ", "fail", "7"], ["7"] * 5)
+        scores = scorer.score_all(["7", "hang", "8", "fail", "7"], ["7"] * 5)
     assert [score.by_verifier["python-function"] for score in scores] == [0.5, 0.0, 0.0, 0.0, 0.5]
     assert [score.failure for score in scores] == [
         None,
