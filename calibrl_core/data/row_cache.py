@@ -70,24 +70,34 @@ class RowCache:
         return examples
 
     def _make_room(self, source: FileData | HubData) -> None:
-        """Remove unused files until the folder has space for the source.
+        """Remove what dead processes left, and unused files until the folder has space for the source.
 
         Raises:
             DataError: the disk is too full.
         """
         needed = int(_EXPANSION * sum(size for _, size, *_ in _files(source)))
-        kept = {file: file.stat() for file in self.folder.iterdir() if file.suffix in (".arrow", ".partial")}
-        total = needed + sum(stat.st_size for stat in kept.values())
-        for file in sorted(kept, key=lambda file: kept[file].st_mtime):
-            if total <= self.limit and shutil.disk_usage(self.folder).free >= needed:
-                return
+        kept = self._sizes()
+        total = needed + sum(kept.values())
+        for file, size in kept.items():
+            whole = file.suffix == ".arrow"
+            if whole and total <= self.limit and shutil.disk_usage(self.folder).free >= needed:
+                break
             if _removed(file):
-                total -= kept[file].st_size
+                total -= size
         if (free := shutil.disk_usage(self.folder).free) < needed:
             raise DataError(
                 f"{source.label}: its rows and images need about {_gigabytes(needed)} in {self.folder}, which has "
                 f"{_gigabytes(free)} left; free some space there"
             )
+
+    def _sizes(self) -> dict[Path, int]:
+        """Return the size of each file in bytes: unfinished ones first, then by the time of their last use."""
+        found: dict[Path, os.stat_result] = {}
+        for file in self.folder.iterdir():
+            with suppress(FileNotFoundError):
+                found[file] = file.stat()
+        order = sorted(found, key=lambda file: (file.suffix == ".arrow", found[file].st_mtime))
+        return {file: found[file].st_size for file in order}
 
 
 def row_cache(report: Report) -> RowCache:
@@ -115,7 +125,8 @@ class _Waiting:
         beat = _modified(partial)
         if beat is not None and time.time() - beat > LONGEST_PAUSE:
             raise DataError(
-                f"another process converts the data to {partial}, and has not gone on for {LONGEST_PAUSE:.0f} s; end it"
+                f"another process converts the data to {partial}, and has not gone on for {LONGEST_PAUSE:.0f} s; end "
+                "it, or remove this file if there is none"
             )
 
 
@@ -148,7 +159,12 @@ def _convert(source: FileData | HubData, file: BinaryIO, path: Path) -> None:
 def _written(path: Path) -> Iterator[BinaryIO | None]:
     """Open and lock the file that is going to be `path`; None if another process writes it or has written it."""
     partial = _partial(path)
-    with os.fdopen(os.open(partial, os.O_RDWR | os.O_CREAT, 0o644), "r+b") as file:
+    try:
+        handle = os.open(partial, os.O_RDWR | os.O_CREAT | (0 if _has_locks(path.parent) else os.O_EXCL), 0o644)
+    except FileExistsError:
+        yield None
+        return
+    with os.fdopen(handle, "r+b") as file:
         if not _locked(file.fileno(), fcntl.LOCK_EX) or not _is(file.fileno(), partial):
             yield None
         elif (use := _used(path, check_files=True)) is not None:
@@ -176,7 +192,9 @@ def _used(path: Path, *, check_files: bool) -> int | None:
 
 
 def _removed(path: Path) -> bool:
-    """Remove a file that no process uses; return if it was one."""
+    """Remove a file that no process uses, if the file system can tell; return if it was one."""
+    if not _has_locks(path.parent):
+        return False
     with suppress(FileNotFoundError), path.open("rb") as file:
         if _locked(file.fileno(), fcntl.LOCK_EX) and _is(file.fileno(), path):
             path.unlink()
@@ -185,7 +203,9 @@ def _removed(path: Path) -> bool:
 
 
 def _locked(handle: int, kind: int) -> bool:
-    """Lock a file until the handle is closed, if no other process holds a lock that excludes this one."""
+    """Lock a file until the handle is closed, if no other process holds a lock that excludes this one. A file system
+    without locks is not locked.
+    """
     try:
         fcntl.flock(handle, kind | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -193,6 +213,17 @@ def _locked(handle: int, kind: int) -> bool:
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
+    return True
+
+
+def _has_locks(folder: Path) -> bool:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in _NO_LOCKS
+    finally:
+        os.close(handle)
     return True
 
 

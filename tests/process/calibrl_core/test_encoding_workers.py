@@ -1,6 +1,8 @@
 """Worker processes that prepare images: the same numbers as without, errors of rows, and how they end."""
 
+import base64
 import dataclasses
+import json
 import os
 import select
 import signal
@@ -15,7 +17,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from calibrl_core.data.schema import DataError, Example
+from calibrl_core.data.row_cache import RowCache
+from calibrl_core.data.schema import DataError, Example, FileData
 from calibrl_core.models.encoding import PromptEncoder
 from calibrl_core.models.encoding_workers import EncodingWorkers
 from calibrl_core.models.policy import Policy
@@ -65,8 +68,10 @@ def same(found: Any, expected: dict[str, torch.Tensor]) -> bool:
 
 
 def test_a_worker_encodes_like_the_trainer_and_says_what_it_says(
-    workers: EncodingWorkers, encoder: PromptEncoder, examples: list[Example]
+    workers: EncodingWorkers, encoder: PromptEncoder, examples: list[Example], tmp_path: Path
 ) -> None:
+    first, second, changed = stored(tmp_path, [example.images[0] for example in examples[:3]])
+    (tmp_path / "2.png").write_bytes(examples[0].images[0])
     broken = dataclasses.replace(examples[1], id="rows/2", images=(b"no image",))
     text = dataclasses.replace(examples[2], images=())
     workers.request([examples[0], broken, text, examples[3]])
@@ -81,6 +86,11 @@ def test_a_worker_encodes_like_the_trainer_and_says_what_it_says(
     assert str(of_worker.value).startswith("rows/2: an image cannot be decoded: it ")
     assert same(workers.take(examples[4]), encoder.processed(examples[4]))
     assert same(workers.take(examples[3]), encoder.processed(examples[3]))
+    workers.request([first, second, changed])
+    assert same(workers.take(second), encoder.processed(second))
+    assert same(workers.take(first), encoder.processed(first))
+    with pytest.raises(DataError, match=r"^own/3: .*2\.png has changed since"):
+        workers.take(changed)
     (process,) = active_children()
 
     def lose() -> None:
@@ -90,6 +100,16 @@ def test_a_worker_encodes_like_the_trainer_and_says_what_it_says(
 
     with pytest.raises(RuntimeError, match=r"data_workers|DataLoader worker"):
         lose()
+
+
+def stored(folder: Path, images: list[bytes]) -> Iterator[Example]:
+    """Yield examples that read their images from a mapped file, or from image files."""
+    for number, image in enumerate(images):
+        (folder / f"{number}.png").write_bytes(image)
+    rows = [{"question": "q", "answer": "1", "image": f"{number}.png"} for number in range(len(images))]
+    rows[0]["image"] = base64.b64encode(images[0]).decode()
+    (folder / "own.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    yield from RowCache(folder / "rows", 10**9).load(FileData(path=str(folder / "own.jsonl")))
 
 
 def run(folder: Path, **changes: Any) -> tuple[dict[str, torch.Tensor], list[Any]]:

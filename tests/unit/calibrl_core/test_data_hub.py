@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from calibrl.schemas import job_spec_adapter
 from calibrl_core import data
+from calibrl_core.data.row_cache import RowCache
 from calibrl_core.data.schema import Columns, DataError, DataSource, HubData
 from jobs.specs import checks
 from jobs.specs.references import References
@@ -51,6 +52,18 @@ def test_a_dataset_is_loaded_with_its_images_as_they_are_stored(folder: Path, pn
     assert len(data.load(local(folder, rows=1))) == 1
     named = data.load(local(folder, columns=Columns(question="problem")))
     assert [example.question for example in named] == ["Find x.", "Find y."]
+
+
+def test_a_dataset_is_converted_once_per_version(folder: Path, tmp_path: Path) -> None:
+    cache = RowCache(tmp_path / "rows", 10**9)
+    assert list(cache.load(local(folder))) == data.load(local(folder))
+    (first,) = cache.folder.iterdir()
+    inode = first.stat().st_ino
+    cache.load(local(folder))
+    assert [file.stat().st_ino for file in cache.folder.iterdir()] == [inode]
+    table = pyarrow.parquet.read_table(folder / "train-00000-of-00001.parquet")
+    pyarrow.parquet.write_table(table.slice(1), folder / "train-00000-of-00001.parquet")
+    assert [example.question for example in cache.load(local(folder))] == ["Find y."]
 
 
 def test_errors_name_the_dataset(folder: Path) -> None:

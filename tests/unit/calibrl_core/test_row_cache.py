@@ -1,6 +1,7 @@
 """Rows of files, converted once and read where they are used: the same examples as from memory, in bounded memory."""
 
 import base64
+import errno
 import json
 import os
 import pickle
@@ -183,7 +184,7 @@ def test_a_failed_conversion_fails_all_that_wait(source: FileData, cache: RowCac
 def test_the_wait_for_another_process_ends(source: FileData, cache: RowCache, monkeypatch: Any) -> None:
     with other_process(source, cache) as (file, _):
         monkeypatch.setattr("time.sleep", lambda seconds: os.utime(file.fileno(), (0, 0)))
-        with pytest.raises(DataError, match="has not gone on for 600 s; end it"):
+        with pytest.raises(DataError, match="has not gone on for 600 s; end it, or remove this file"):
             cache.load(source)
 
 
@@ -197,6 +198,22 @@ def other_process(source: FileData, cache: RowCache) -> Iterator[tuple[BinaryIO,
         yield file, path
 
 
+def test_a_file_system_without_locks_is_written_by_one_process(
+    source: FileData, cache: RowCache, monkeypatch: Any
+) -> None:
+    def unsupported(handle: int, kind: int) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", unsupported)
+    with other_process(source, cache) as (file, path):
+        monkeypatch.setattr("time.sleep", lambda seconds: row_cache._convert(source, file, path))
+        with monkeypatch.context() as patch:
+            patch.setattr(row_cache.RowCache, "_make_room", None)
+            assert len(cache.load(source)) == 5
+    small = RowCache(cache.folder, 0)
+    assert len(small.load(source.model_copy(update={"rows": 2}))) == 2 and path.exists()  # it can be in use
+
+
 def test_unused_files_are_removed_by_last_use(tmp_path: Path, cache: RowCache) -> None:
     sources = [write(tmp_path / f"{name}.jsonl", [{"question": name, "answer": "1"}]) for name in "abcd"]
     paths = [cache.folder / f"{row_cache._key(source)}.arrow" for source in sources]
@@ -205,9 +222,11 @@ def test_unused_files_are_removed_by_last_use(tmp_path: Path, cache: RowCache) -
         cache.load(source)
     for age, path in enumerate(paths[:3]):
         os.utime(path, (age, age))
+    (cache.folder / "dead.partial").write_bytes(b"half")
     small = RowCache(cache.folder, sum(path.stat().st_size for path in paths[:2]) + 1000)
     small.load(sources[3])
     assert [path.exists() for path in paths] == [True, False, True, True]  # the first is in use
+    assert not (cache.folder / "dead.partial").exists()
     assert used[0].question == "a"
 
 
