@@ -98,6 +98,9 @@ bench-trainer: $(BENCH)  ## a training step against TRL's GRPOTrainer, in turn, 
 bench-memory: $(INSTALLED)  ## peak memory of an update over a large vocabulary; needs 20 GB of memory
 	@$(RUN) -m bench.memory
 
+bench-data: $(INSTALLED)  ## rows and images per second and memory of a data file of 1 GB, beside datasets and Pillow; ARGUMENTS="--gigabytes 20"
+	@$(RUN) -m bench.data $(ARGUMENTS)
+
 bench-plan: $(INSTALLED)  ## planned memory against measured on a CPU; writes docs/reference/memory.md; 3 minutes
 	@$(RUN) -m bench.planned_memory
 
@@ -174,4 +177,4 @@ $(MLFLOW):
 	@.venv-mlflow/bin/python -m pip install 'mlflow>=3,<4' psycopg2-binary tensorboard 'setuptools<81' | $(PROGRESS)
 	@touch $@
 
-.PHONY: help demo dev release test test-all unit fuzz-queue fuzz-api test-postgres test-vllm test-families chaos chaos-short lint docs bench bench-trainer bench-memory bench-plan bench-servers check-gpu bench-queue bench-api bench-dashboard clean
+.PHONY: help demo dev release test test-all unit fuzz-queue fuzz-api test-postgres test-vllm test-families chaos chaos-short lint docs bench bench-trainer bench-memory bench-plan bench-data bench-servers check-gpu bench-queue bench-api bench-dashboard clean
