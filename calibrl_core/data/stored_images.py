@@ -3,7 +3,6 @@ used. What is often asked about an image, such as its size, is known without rea
 """
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,7 +26,7 @@ _OPEN_BATCHES = 4
 class ImageFacts:
     """Facts about the content of an encoded image."""
 
-    path: bytes | None  # of the image file; None: the Arrow file holds the image
+    path: str | None  # of the image file; None: the Arrow file holds the image
     modified: int  # of the image file: nanoseconds since 1970; 0 without a path
     size: int  # bytes
     width: int  # pixels
@@ -38,7 +37,7 @@ class ImageFacts:
     @classmethod
     def of(cls, data: bytes) -> Self:
         """Return the facts of an image that `read_images` accepted."""
-        path, modified = (os.fsencode(data.path), data.modified) if isinstance(data, FileBytes) else (None, 0)
+        path, modified = (str(data.path), data.modified) if isinstance(data, FileBytes) else (None, 0)
         return cls(path, modified, len(data), *image_size(data), sha256(data).hexdigest(), edge_digest(data))
 
 
@@ -71,7 +70,7 @@ class StoredImages(Sequence[bytes]):
         if facts.path is None:
             data: bytes = opened(self._file).cell("images", self._row)[place].as_py()
             return data
-        return self._of_file(facts, Path(os.fsdecode(facts.path)))
+        return self._of_file(facts, Path(facts.path))
 
     def _of_file(self, facts: ImageFacts, path: Path) -> bytes:
         try:
@@ -134,8 +133,9 @@ class ArrowFile:
         self.ends = np.cumsum(
             [self._reader.get_batch(number).num_rows for number in range(self.batches)]
         )  # row numbers
-        last = self._reader.get_batch_with_custom_metadata(self.batches - 1)
-        self.notes: str = last.custom_metadata[b"notes"].decode()
+        about = self._reader.get_batch_with_custom_metadata(self.batches - 1).custom_metadata
+        self.notes: str = about[b"notes"].decode()
+        self.names_files: bool = json.loads(about[b"names_files"])  # some images are in files of their own
         self.batch = lru_cache(_OPEN_BATCHES)(self._reader.get_batch)
 
     def cell(self, column: str, row: int) -> Any:

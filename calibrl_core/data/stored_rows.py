@@ -1,14 +1,14 @@
 """Rows in an Arrow file, written once and memory-mapped by every process that uses them.
 
-Columns: `row`, the texts and numbers of an example as JSON; `facts`, what is known about each of its images; `images`,
-their encoded bytes, empty for an image that stays in a file of its own.
+Columns: `row`, the texts and numbers of an example as JSON, with facts about its images; `images`, their encoded bytes,
+empty for an image that stays in a file of its own.
 """
 
 import json
 import os
 import weakref
 from collections.abc import Iterator
-from dataclasses import asdict, fields
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -43,23 +43,22 @@ class StoredExamples(ExampleView):
         return opened(self._path).notes
 
     def _one(self, place: int) -> Example:
-        file = opened(self._path)
-        return self._example(place, file.cell("row", place).as_py(), file.cell("facts", place).as_py())
+        return self._example(place, opened(self._path).cell("row", place).as_py())
 
     def __iter__(self) -> Iterator[Example]:
         """Yield all examples, batch by batch."""
-        file, row = opened(self._path), 0
-        for number in range(file.batches):
-            batch = file.batch(number)
-            for text, facts in zip(batch.column("row"), batch.column("facts"), strict=True):
-                yield self._example(row, text.as_py(), facts.as_py())
-                row += 1
+        for row, text in enumerate(_texts(self._path)):
+            yield self._example(row, text)
 
-    def _example(self, row: int, text: bytes, facts: list[dict[str, Any]]) -> Example:
+    def _example(self, row: int, text: str) -> Example:
         values = json.loads(text)
         values["earlier"] = tuple(Turn(**turn) for turn in values["earlier"])
-        known = tuple(ImageFacts(**one) for one in facts)
-        return Example(**values, images=StoredImages(self._path, row, values["id"], known) if known else ())
+        if facts := values["images"]:
+            known = tuple(ImageFacts(**one) for one in facts)
+            values["images"] = StoredImages(self._path, row, values["id"], known)
+        else:
+            values["images"] = ()
+        return Example(**values)
 
 
 class RowWriter:
@@ -69,23 +68,25 @@ class RowWriter:
         import pyarrow
 
         self._sink = pyarrow.ipc.new_file(file, _schema())
+        self._names_files = False
         self._begin()
 
     def _begin(self) -> None:
         self._rows: list[bytes] = []
-        self._facts: list[list[dict[str, Any]]] = []
         self._images: list[bytes] = []  # of all rows; empty for those in files of their own
+        self._ends = [0]  # number of images up to each row
         self._bytes = 0
 
     def add(self, example: Example) -> None:
         """Write an example at the end."""
-        values = {name: getattr(example, name) for name in _FIELDS}
         facts = [ImageFacts.of(data) for data in example.images]
-        row = json.dumps(values, default=asdict).encode()
+        values = {name: getattr(example, name) for name in _FIELDS} | {"images": facts}
+        row = json.dumps(values, default=vars).encode()
         images = [data if one.path is None else b"" for data, one in zip(example.images, facts, strict=True)]
+        self._names_files |= any(one.path is not None for one in facts)
         self._rows.append(row)
-        self._facts.append([vars(one) for one in facts])
         self._images += images
+        self._ends.append(len(self._images))
         self._bytes += len(row) + sum(map(len, images))
         if len(self._rows) == BATCH_ROWS or self._bytes >= BATCH_BYTES:
             self._flush()
@@ -94,16 +95,16 @@ class RowWriter:
         """Write the rest and a text about all rows, and return memory to the operating system."""
         import pyarrow
 
-        self._flush({"notes": notes})
+        self._flush({"notes": notes, "names_files": json.dumps(self._names_files)})
         self._sink.close()
         pyarrow.default_memory_pool().release_unused()
 
     def _flush(self, metadata: dict[str, str] | None = None) -> None:
         import pyarrow
 
-        facts = pyarrow.array(self._facts, _schema().field("facts").type)
-        images = pyarrow.ListArray.from_arrays(facts.offsets, _binary_array(self._images))
-        batch = pyarrow.record_batch([_binary_array(self._rows), facts, images], schema=_schema())
+        images = pyarrow.ListArray.from_arrays(self._ends, _binary_array(self._images))
+        rows = _binary_array(self._rows).view(pyarrow.large_string())
+        batch = pyarrow.record_batch([rows, images], schema=_schema())
         self._sink.write_batch(batch, custom_metadata=metadata)
         self._begin()
 
@@ -120,29 +121,30 @@ def _binary_array(values: list[bytes]) -> "pyarrow.LargeBinaryArray":
 
 def image_files_changed(path: Path) -> bool:
     """Return if an image file that the rows name is not as it was when they were written."""
-    file = opened(path)
-    for number in range(file.batches):
-        facts = file.batch(number).column("facts").flatten()
-        named = facts.filter(facts.field("path").is_valid()).to_pylist()
-        if any(map(_differs, named)):
-            return True
-    return False
+    if not opened(path).names_files:
+        return False
+    facts = (one for text in _texts(path) for one in json.loads(text)["images"] if one["path"] is not None)
+    return any(map(_differs, facts))
 
 
 def _differs(facts: dict[str, Any]) -> bool:
     try:
-        now = os.stat(facts["path"])  # noqa: PTH116 - a path as bytes
+        now = os.stat(facts["path"])  # noqa: PTH116 - quicker
     except OSError:
         return True
     return (now.st_size, now.st_mtime_ns) != (facts["size"], facts["modified"])
+
+
+def _texts(path: Path) -> Iterator[str]:
+    """Yield the JSON of each row."""
+    file = opened(path)
+    for number in range(file.batches):
+        for text in file.batch(number).column("row"):
+            yield text.as_py()
 
 
 @cache
 def _schema() -> "pyarrow.Schema":
     import pyarrow
 
-    content, text, number = pyarrow.large_binary(), pyarrow.string(), pyarrow.int64()
-    numbers = [(name, number) for name in ("modified", "size", "width", "height")]
-    image = pyarrow.struct([("path", pyarrow.binary()), *numbers, ("sha256", text), ("edges", text)])
-    columns = [("row", content), ("facts", pyarrow.list_(image)), ("images", pyarrow.list_(content))]
-    return pyarrow.schema(columns)
+    return pyarrow.schema([("row", pyarrow.large_string()), ("images", pyarrow.list_(pyarrow.large_binary()))])
