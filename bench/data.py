@@ -41,7 +41,7 @@ WATCHED = 0.02  # seconds between two looks at the memory
 
 @dataclass(frozen=True)
 class Figures:
-    """What one reader needed."""
+    """Time and memory of one reader."""
 
     convert_seconds: float  # the first time
     open_seconds: float  # the second time

@@ -2,7 +2,7 @@
 
 The name of a file is a digest of its source: the settings, and names, sizes and times of its files. A file is written
 beside its place, under a lock that ends with the process, and then renamed: it is complete or not there. Who uses a
-file holds a lock on it. If the folder exceeds its limit, files that nobody uses are removed, the one that was used
+file holds a lock on it. If the folder exceeds its limit, files that no process uses are removed, the one used
 longest ago first.
 """
 
