@@ -29,7 +29,10 @@ Column = Annotated[
 @data_app.command()
 def upload(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A .parquet or .jsonl file.", exists=True, dir_okay=False)
+        Path,
+        typer.Argument(
+            metavar="FILE", help="A .parquet, .jsonl or .json file, also .gz or .zst.", exists=True, dir_okay=False
+        ),
     ],
     name: Annotated[str | None, typer.Option(help="Name of the dataset.", show_default="the name of the file")] = None,
     project: Annotated[str, typer.Option(metavar="SLUG", help="Project of the dataset.")] = "default",

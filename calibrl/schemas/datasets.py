@@ -50,6 +50,8 @@ class Dataset(Record):
     columns: Columns = Field(description="Column names, if the dataset has the plain format.")
     has_columns: list[str] | None = Field(description="Names of all columns in the file.")
     has_experts: bool | None = Field(description="True: at least one row has an expert completion.")
+    row_format: str | None = Field(None, description="Row format of the file.")
+    unused_columns: list[str] | None = Field(None, description="Columns that have content and are not used.")
     hub: HubSource | None
     created_at: datetime
 

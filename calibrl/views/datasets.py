@@ -38,6 +38,8 @@ def dataset_page(dataset: Dataset, rows: Sequence[PreviewRow]) -> RenderableType
         "size": "" if dataset.bytes is None else decimal(dataset.bytes),
         "sha256": dataset.sha256 or "",
         "columns": plain(", ".join(dataset.has_columns or [])),
+        "row format": dataset.row_format or "",
+        "unused columns": plain(", ".join(dataset.unused_columns or [])),
     }
     for fact, value in values.items():
         if value:
@@ -59,7 +61,7 @@ def checkpoint_table(checkpoints: Sequence[Checkpoint]) -> Table:
 
 
 def _from(dataset: Dataset) -> str:
-    return f"{dataset.hub.hub} ({dataset.hub.split})" if dataset.hub else str(dataset.format)
+    return dataset.hub.label if dataset.hub else str(dataset.format)
 
 
 def _table(*columns: str) -> Table:

@@ -16,7 +16,7 @@ from calibrl_core.data.readers import BATCH, RawRow, image_folder, parse_row, re
 from calibrl_core.data.row import Row, has_content
 from calibrl_core.data.row_formats import check_format, detect_format
 from calibrl_core.data.row_items import row_item
-from calibrl_core.data.schema import Columns, DataError, Example, FileData, HubData
+from calibrl_core.data.schema import AUTO, Columns, DataError, Example, FileData, HubData
 from calibrl_core.data.shards import kind_of
 from calibrl_core.data.source_facts import SourceFacts
 from calibrl_core.data.text_faults import check_texts
@@ -162,22 +162,22 @@ def survey_problems(
     return []
 
 
-def count_rows(source: FileData) -> int:
-    """Return how many rows of a file are used.
+def count_rows(source: FileData) -> int | None:
+    """Return how many rows of a file are used. None: a large file whose rows only reading it would count.
 
     Raises:
         DataError: the file cannot be read.
     """
     rows = read_count(source.path)
-    return rows if source.rows is None else min(rows, source.rows)
+    return rows if source.rows is None or rows is None else min(rows, source.rows)
 
 
-def format_problem(names: Collection[str], columns: Columns) -> str | None:
-    """Return why rows with the columns `names` have no known format, given the named columns, or None if
-    they have one.
+def format_problem(names: Collection[str], columns: Columns, chosen: str = AUTO) -> str | None:
+    """Return why rows with the columns `names` have no known format, given the named columns and the chosen format, or
+    None if they have one.
     """
     try:
-        detect_format(names, columns)
+        detect_format(names, columns, chosen)
     except DataError as problem:
         return str(problem)
     return None

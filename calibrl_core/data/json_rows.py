@@ -29,6 +29,7 @@ _OTHERS = {  # first bytes of files that people take for data files
     b"SQLite": "a database: write its rows as Parquet or JSON",
     b"version https://git-lfs": "a pointer of Git LFS, not the file: fetch it (git lfs pull)",
 }
+_EMPTY = f"has more than {LONGEST_LINE // 2**20} MiB of empty lines: remove them"
 _SEPARATORS = re.compile(r"[\s,]*")
 _SPACES = b" \t\r\n"
 
@@ -79,21 +80,28 @@ def _rows(stream: io.BufferedReader) -> Iterator[dict[str, Any] | bytes]:
 
 def _first_character(stream: io.BufferedReader) -> bytes:
     """Return the first character that is no space, and skip those before it."""
+    skipped = 0
     while chunk := stream.peek(1):
         rest = chunk.lstrip(_SPACES)
-        stream.read(len(chunk) - len(rest))
+        skipped += len(stream.read(len(chunk) - len(rest)))
         if rest:
             return rest[:1]
+        if skipped > LONGEST_LINE:
+            raise DataError(_EMPTY)
     return b""
 
 
 def _lines(stream: io.BufferedReader) -> Iterator[bytes]:
     """Yield lines that are not empty."""
+    skipped = 0
     while line := stream.readline(LONGEST_LINE + 1):
         if len(line) > LONGEST_LINE:
             raise DataError(f"has a line of more than {LONGEST_LINE // 2**20} MiB; use Parquet")
         if line.strip(_SPACES):
+            skipped = 0
             yield line
+        elif (skipped := skipped + len(line)) > LONGEST_LINE:
+            raise DataError(_EMPTY)
 
 
 def _begins_object(line: bytes) -> bool:

@@ -1,6 +1,7 @@
 """Rows of a file or a hub dataset, as dicts, with one batch in memory at a time."""
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,6 +12,7 @@ from calibrl_core.data.shards import data_files, kind_of
 
 RawRow = dict[str, Any] | bytes  # a row; or a line of JSONL, so that invalid JSON is a problem of this row only
 BATCH = 32  # rows read together
+COUNT_SECONDS = 10.0  # of the CPU
 BATCH_BYTES = 2**23  # of rows of Parquet read together, if their mean size is that of all rows
 READ_BYTES = 2**20  # of a column of Parquet; by default a whole row group is in memory, and others are read ahead
 PARQUET = b"PAR1"  # first bytes
@@ -63,9 +65,9 @@ def is_parquet(file: Path, label: str) -> bool:
     return kind_of(file) == "parquet" or _named(label, first_bytes) == PARQUET
 
 
-def read_count(path: str) -> int:
+def read_count(path: str) -> int | None:
     """Return the number of rows of a file or of the shards of a folder: from the footers of Parquet files, by reading
-    JSON.
+    JSON. None: reading takes more than COUNT_SECONDS.
 
     Raises:
         DataError: a file cannot be read.
@@ -74,11 +76,17 @@ def read_count(path: str) -> int:
     import pyarrow.parquet as parquet
 
     files = _named(path, lambda: data_files(Path(path)))
+    until, total = time.thread_time() + COUNT_SECONDS, 0
     try:
-        return sum(
-            parquet.read_metadata(file).num_rows if is_parquet(file, path) else sum(1 for _ in _file_rows(file, path))
-            for file in files
-        )
+        for file in files:
+            if is_parquet(file, path):
+                total += parquet.read_metadata(file).num_rows
+                continue
+            for _ in _file_rows(file, path):
+                total += 1
+                if time.thread_time() > until:
+                    return None
+        return total
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise error if isinstance(error, DataError) else DataError(f"{path} cannot be read: {error}") from error
 

@@ -188,6 +188,11 @@ class HubSource(StrictSettings):
     columns: Columns = Field(default_factory=Columns)
     format: FormatName = FORMAT
 
+    @property
+    def label(self) -> str:
+        """Return the name of this dataset in messages."""
+        return f"{self.hub} ({', '.join(part for part in (self.config, self.split) if part)})"
+
 
 class HubData(HubSource):
     """A dataset of the Hugging Face hub, loaded by the worker through `datasets` without running code of the
@@ -200,11 +205,6 @@ class HubData(HubSource):
     def name(self) -> str:
         """Return the name of this dataset in results."""
         return "-".join(part for part in (Path(self.hub).name, self.config, self.split) if part)
-
-    @property
-    def label(self) -> str:
-        """Return the name of this dataset in messages."""
-        return f"{self.hub} ({', '.join(part for part in (self.config, self.split) if part)})"
 
 
 DataSource = Annotated[

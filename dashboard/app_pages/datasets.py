@@ -56,9 +56,7 @@ def _list() -> None:
     if shown.data:
         st.html(table(TITLES, map(_row, shown.data)))
     else:
-        states.empty(
-            "No datasets yet", "Upload a JSONL or Parquet file, or register a dataset of the Hugging Face hub."
-        )
+        states.empty("No datasets yet", "Upload a JSON or Parquet file, or register a dataset of the Hugging Face hub.")
     paging.buttons(PAGES, shown)
 
 
@@ -88,8 +86,8 @@ def _refused(error: CalibrlError) -> None:
 def _upload(projects: list[str]) -> None:
     with st.container(border=True):
         file = st.file_uploader(
-            "JSONL or Parquet file, with images in the rows",
-            type=["jsonl", "parquet"],
+            "JSON or Parquet file, with images in the rows",
+            type=["jsonl", "json", "ndjson", "parquet", "gz", "zst"],
             max_upload_size=MAX_MEGABYTES,
         )
         name = st.text_input("Display name", placeholder="Default: file name", max_chars=120)
@@ -195,6 +193,10 @@ def _facts(dataset: Dataset) -> str:
     if dataset.format:
         facts += [chip(dataset.format, NEUTRAL), chip(f"{dataset.rows or 0:,} rows", NEUTRAL)]
         facts += [chip(size(dataset.bytes or 0), NEUTRAL), chip(f"experts: {_experts(dataset)}", EXPERT)]
+    if dataset.row_format:
+        facts.append(chip(dataset.row_format, NEUTRAL))
+    if dataset.unused_columns:
+        facts.append(chip(f"unused columns: {', '.join(dataset.unused_columns)}", NEUTRAL))
     facts.append(chip(f"added {moment(dataset.created_at)} by {dataset.user}", NEUTRAL))
     return f'<div style="display:flex;flex-wrap:wrap;gap:.35rem">{"".join(facts)}</div>'
 

@@ -171,7 +171,7 @@ def save(
         "sha256": file.incoming.sha256,
         "bytes": file.incoming.bytes,
         "columns": options.columns.model_dump(),
-        **inspection.model_dump(mode="json", include={"rows", "has_columns", "has_experts", "preview"}),
+        **inspection.model_dump(mode="json", exclude={"faults", "fault_count"}),
     }
     dataset, file.saved = datasets.add(session, row)
     return dataset, file.saved

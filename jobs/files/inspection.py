@@ -39,6 +39,8 @@ class Inspection(BaseModel):
     rows: int = 0
     has_columns: list[str] = []
     has_experts: bool = False
+    row_format: str | None = None
+    unused_columns: list[str] = []
     preview: list[dict[str, Any]] = []
     faults: list[FieldError] = []
     fault_count: int = 0
@@ -102,6 +104,7 @@ def look_into(source: FileData) -> Inspection:
     if not inspection.rows and not inspection.faults:
         inspection.blame("file", "has no rows")
     inspection.has_columns = sorted(facts.columns)
+    inspection.row_format, inspection.unused_columns = facts.form and facts.form.title, [*facts.unused]
     return inspection
 
 

@@ -32,6 +32,8 @@ class Dataset(Base):
     columns: Mapped[dict[str, Any]]
     has_columns: Mapped[list[str] | None] = mapped_column(JSONB(none_as_null=True))
     has_experts: Mapped[bool | None]
+    row_format: Mapped[str | None]
+    unused_columns: Mapped[list[str] | None] = mapped_column(JSONB(none_as_null=True))
     hub: Mapped[dict[str, Any] | None]
     preview: Mapped[list[dict[str, Any]]] = mapped_column(JSONB, deferred=True)
     created_at: Mapped[CreatedAt]

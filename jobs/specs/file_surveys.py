@@ -20,8 +20,8 @@ def survey(source: FileData) -> Survey:
     return _survey(source, *_fingerprint(source))
 
 
-def count_rows(source: FileData) -> int:
-    """Return the number of rows of a file that are used.
+def count_rows(source: FileData) -> int | None:
+    """Return the number of rows of a file that are used. None: unknown until the trainer reads it.
 
     Raises:
         DataError: the file cannot be read.
@@ -44,5 +44,5 @@ def _survey(source: FileData, size: int, changed: int) -> Survey:
 
 
 @lru_cache(CACHED_FILES)
-def _count_rows(source: FileData, size: int, changed: int) -> int:
+def _count_rows(source: FileData, size: int, changed: int) -> int | None:
     return files.count_rows(source)

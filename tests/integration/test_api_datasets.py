@@ -96,12 +96,19 @@ def test_a_file_is_kept_described_and_given_back(http: httpx.Client, tmp_path: P
     described |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest(), "hub": None}
     assert described.items() <= dataset.items()
     assert dataset["has_columns"] == ["answer", "expert", "images", "question"]
+    assert (dataset["row_format"], dataset["unused_columns"]) == ("the plain format", [])
     assert http.get(answer.headers["location"]).json() == dataset
     assert http.get("/v1/datasets").json() == {"data": [dataset], "has_more": False}
     whole = http.get(f"{answer.headers['location']}/content")
     assert whole.content == content
     assert whole.headers["content-disposition"] == "attachment; filename*=UTF-8''mine.jsonl"
     assert kept_files(tmp_path) == [f"{dataset['id']}.jsonl"]
+
+
+def test_a_compressed_list_of_rows_is_read_and_unused_columns_are_named(http: httpx.Client) -> None:
+    content = gzip.compress(json.dumps([row(note="n"), row()], indent=1).encode())
+    dataset = upload(http, content).json()
+    assert (dataset["rows"], dataset["unused_columns"]) == (2, ["note"])
 
 
 def test_parquet_with_images_and_columns_under_other_names(http: httpx.Client) -> None:

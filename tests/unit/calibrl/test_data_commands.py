@@ -93,10 +93,12 @@ def test_datasets_as_a_table_and_one_with_its_rows(service: Service) -> None:
     assert all(part in lines[1] for part in (ID, "jsonl", "1,234", "2.0 MB", "no"))
     assert "a/b (train)" in lines[2]
     row = {"row": 1, "earlier": [], "question": "q\x1b[2J", "answer": "a", "expert": None, "data_source": None}
-    service.on("GET", f"/v1/datasets/{ID}", dataset())
+    known = {"row_format": "verl's format", "unused_columns": ["ability"]}
+    service.on("GET", f"/v1/datasets/{ID}", dataset(**known))
     service.on("GET", f"/v1/datasets/{ID}/preview", page(row | {"images": [], "image_count": 2}))
     shown = calibrl("data", "show", ID).stdout
     assert "1,234" in shown and "QUESTION" in shown and "\x1b" not in shown
+    assert "verl's format" in shown and "ability" in shown
 
 
 def test_the_best_checkpoint_is_downloaded(service: Service, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pyarrow.parquet
 import pytest
 
 from calibrl_core import data
-from calibrl_core.data import json_rows
+from calibrl_core.data import json_rows, readers
 from calibrl_core.data.files import check_source, count_rows
 from calibrl_core.data.schema import DataError, FileData
 
@@ -103,6 +103,19 @@ def test_a_long_entry_is_refused_before_it_is_in_memory(tmp_path: Path, monkeypa
     text = json.dumps([{"question": "q", "answer": "x" * 2**22}]).encode()
     assert "entry 1 has more than 1 MiB; use Parquet" in refusal(source(tmp_path, "a.json", text))
     assert "has a line of more than 1 MiB; use Parquet" in refusal(source(tmp_path, "a.jsonl", text[1:-1]))
+
+
+def test_empty_lines_without_end_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_rows, "LONGEST_LINE", 1000)
+    for content in (b"\n" * 9000 + LINES, LINES + b" \n" * 2000 + LINES):
+        assert "MiB of empty lines: remove them" in refusal(source(tmp_path, "a.jsonl", content))
+
+
+def test_rows_that_take_too_long_to_count_are_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readers, "COUNT_SECONDS", -1.0)
+    assert count_rows(source(tmp_path, "a.jsonl", LINES)) is None
+    parquet(tmp_path / "a.parquet", *ROWS)
+    assert count_rows(FileData(path=str(tmp_path / "a.parquet"))) == 3
 
 
 def parquet(path: Path, *rows: Any) -> None:
