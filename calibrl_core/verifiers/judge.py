@@ -11,7 +11,14 @@ from pydantic import Field, model_validator
 
 from calibrl_core.settings_base import StrictSettings
 from calibrl_core.verifiers.base import Deferred, Verdict
-from calibrl_core.verifiers.remote import AnswerError, RemoteVerifier, RequestRefusedError, ask_each, post
+from calibrl_core.verifiers.remote import (
+    AnswerError,
+    RemoteVerifier,
+    RequestRefusedError,
+    ask_each,
+    endpoint_headers,
+    post,
+)
 from calibrl_core.verifiers.reward_input import RewardInput, image_name
 from calibrl_core.verifiers.services import Endpoint, Services
 from calibrl_core.verifiers.string_check import Template
@@ -120,9 +127,7 @@ class JudgeReward(RemoteVerifier):
             "max_completion_tokens": self.max_completion_tokens,
             **form,
         }
-        headers = {"Content-Type": "application/json", "User-Agent": "CalibRL-rewards/1"}
-        if endpoint.key is not None:
-            headers["Authorization"] = f"Bearer {endpoint.key.get_secret_value()}"
+        headers = endpoint_headers(endpoint)
         url = httpx.URL(f"{endpoint.url.rstrip('/')}/chat/completions")
         seconds, retries = self.time_limit_seconds, self.retries
         return await post(client, url, json.dumps(body).encode(), lambda: headers, seconds=seconds, retries=retries)

@@ -1,6 +1,7 @@
 """The rewards that judge by themselves. To add one: a file here, and a member of this union."""
 
 from calibrl_core.verifiers.choice import ChoiceReward
+from calibrl_core.verifiers.embedding import EmbeddingReward
 from calibrl_core.verifiers.exact import ExactReward
 from calibrl_core.verifiers.format import FormatReward
 from calibrl_core.verifiers.http_service import HttpReward
@@ -24,4 +25,5 @@ Judge = (
     | PythonReward
     | HttpReward
     | JudgeReward
+    | EmbeddingReward
 )

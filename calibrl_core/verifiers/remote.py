@@ -10,7 +10,7 @@ import httpx
 from pydantic import Field
 
 from calibrl_core.verifiers.base import Deferred, OnFailure, Verdict, Verifier
-from calibrl_core.verifiers.services import Services
+from calibrl_core.verifiers.services import Endpoint, Services
 
 MOST_ANSWER = 4 * 2**20  # bytes of a response
 MOST_IN_A_ROW = 3  # failed requests after which the rest of a batch is not asked for
@@ -99,6 +99,14 @@ async def ask_each(ask: Ask, requests: Sequence[Deferred], size: int, at_once: i
 
     await asyncio.gather(*(one(start) for start in range(0, len(requests), size)))
     return verdicts
+
+
+def endpoint_headers(endpoint: Endpoint) -> dict[str, str]:
+    """Return the headers of requests to a server of models."""
+    headers = {"Content-Type": "application/json", "User-Agent": "CalibRL-rewards/1"}
+    if endpoint.key is not None:
+        headers["Authorization"] = f"Bearer {endpoint.key.get_secret_value()}"
+    return headers
 
 
 async def post(

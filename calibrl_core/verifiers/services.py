@@ -20,6 +20,9 @@ class Endpoint(StrictSettings):
 
     url: str = Field(pattern=r"^https?://", max_length=1024, description="URL up to the version: http://judge:8000/v1.")
     key: SecretStr | None = Field(None, description="Key that requests send. None: none.")
+    model: str | None = Field(
+        None, min_length=1, max_length=200, description="Model of rewards that name none, such as of embeddings."
+    )
     requests_at_once: int = Field(8, ge=1, le=256, description="Maximum requests at the same time per trainer process.")
 
 

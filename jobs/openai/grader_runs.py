@@ -11,7 +11,7 @@ from calibrl_core.verifiers.reward_input import RewardInput
 from calibrl_core.verifiers.services import RewardServiceError
 from calibrl_core.verifiers.single import Trial, try_reward
 from jobs.errors import Busy, FieldError, Invalid
-from jobs.openai.graders import grader_of, reward_of
+from jobs.openai.graders import OF_MODELS, grader_of, reward_of
 from jobs.settings import get_settings
 from jobs.specs.reward_services import service_problems, services_of
 
@@ -93,6 +93,6 @@ def _flags(kind: str, failure: str) -> dict[str, bool | str]:
         return {"python_grader_runtime_error": True, "python_grader_runtime_error_details": failure}
     if kind == "judge" and "the judge" in failure:
         return {"model_grader_parse_error": True, "model_grader_server_error_details": failure}
-    if kind == "judge":
+    if kind in OF_MODELS:
         return {"model_grader_server_error": True, "model_grader_server_error_details": failure}
     return {"other_error": True}

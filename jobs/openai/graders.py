@@ -23,6 +23,8 @@ ANSWER = re.compile(r"\s*\{\{\s*sample\.output_text\s*\}\}\s*")
 COLUMN = re.compile(r"\s*\{\{\s*item\.([^{}\s]{1,200})\s*\}\}\s*")
 OF_SOURCE = re.compile(r"""item(?:\[|\.get\()\s*["']([^"']{1,200})["']""")  # item["x"], item.get("x")
 DEFAULT_ENDPOINT = "default"
+OF_MODELS = ("judge", "embedding")  # types of rewards
+EMBEDDINGS, COSINE = "embeddings", "cosine"  # endpoint and measure
 
 
 def reward_of(grader: Grader, services: Services) -> dict[str, Any]:
@@ -35,11 +37,20 @@ def reward_of(grader: Grader, services: Services) -> dict[str, Any]:
         return _single(grader, services)
     parts = {name: _single(part, services) for name, part in grader.graders.items()}
     settings = {"type": "multi", "name": _slug(grader.name), "formula": grader.calculate_output, "rewards": parts}
-    # Without an answer of the model nothing is known of the completion.
-    return settings | ({"on_failure": "drop_group"} if any(part["type"] == "judge" for part in parts.values()) else {})
+    if any(part["type"] in OF_MODELS for part in parts.values()):
+        settings["on_failure"] = "drop_group"  # without an answer of the model nothing is known of the completion
+    return settings
 
 
 def _single(grader: SingleGrader, services: Services) -> dict[str, Any]:
+    if isinstance(grader, TextSimilarityGrader) and grader.evaluation_metric == COSINE:
+        if EMBEDDINGS not in services.endpoints:
+            raise RewardServiceError(
+                f"cosine needs embeddings: let an administrator add the endpoint {EMBEDDINGS!r} to reward_endpoints; "
+                "or use fuzzy_match or rouge_l"
+            )
+        texts = grader.model_dump(mode="json", include={"input", "reference"})
+        return {"type": "embedding", "name": _slug(grader.name), "endpoint": EMBEDDINGS, **texts}
     if isinstance(grader, StringCheckGrader | TextSimilarityGrader):
         return grader.model_dump(mode="json") | {"name": _slug(grader.name)}
     if isinstance(grader, PythonGrader):
@@ -82,6 +93,9 @@ def grader_of(reward: Mapping[str, Any]) -> dict[str, Any] | None:
         case "string_check" | "text_similarity" as kind:
             fields = ("input", "reference", "operation" if kind == "string_check" else "evaluation_metric")
             return {"type": kind, "name": name, **{field: reward[field] for field in fields}}
+        case "embedding":
+            texts = {field: reward[field] for field in ("input", "reference")}
+            return {"type": "text_similarity", "name": name, **texts, "evaluation_metric": COSINE}
         case "python":
             return {"type": "python", "name": name, "source": reward["source"]}
         case "judge":

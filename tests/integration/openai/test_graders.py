@@ -134,7 +134,7 @@ def test_a_valid_grader_is_returned(client: OpenAI, grader: Any) -> None:
     [
         (SCORE | {"model": "cloud/gpt", "input": [{"role": "user", "content": "{{ item }}"}]}, "is unknown; use item"),
         (PYTHON | {"source": "def score(sample): return 1"}, "grade"),
-        (SIMILAR | {"evaluation_metric": "cosine"}, "cosine needs embeddings"),
+        (SIMILAR | {"evaluation_metric": "cosine"}, "cosine needs embeddings: let an administrator"),
         ({"type": "multi", "name": "m", "graders": {"a": CHECK}, "calculate_output": "b"}, "names 'b'; there are a"),
     ],
 )

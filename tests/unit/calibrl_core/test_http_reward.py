@@ -13,12 +13,15 @@ import pytest
 from pydantic import SecretStr
 
 from calibrl_core.data.schema import Example, completed
+from calibrl_core.report import EventFile
+from calibrl_core.train import train
 from calibrl_core.verifiers import http_service, remote
 from calibrl_core.verifiers.http_service import HttpReward
 from calibrl_core.verifiers.reward_input import image_name
 from calibrl_core.verifiers.scorer import Score, Scorer
 from calibrl_core.verifiers.services import Endpoint, RewardServiceError, Services
 from tests.support.reward_service import Answer, Asked, Service, serving
+from tests.support.training import config, events
 
 KEY = b"k" * 32
 SECRET = SecretStr("whsec_" + base64.b64encode(KEY).decode())
@@ -194,6 +197,30 @@ def test_a_run_without_the_service_does_not_begin() -> None:
         Scorer([HttpReward(url="https://rewards.test/")])
     with pytest.raises(RewardServiceError, match="there is no secret to sign with"):
         Scorer([HttpReward(url="https://rewards.test/")], services=Services(hosts=("rewards.test",)))
+
+
+def test_a_run_learns_from_a_service_and_reports_it(tmp_path: Path) -> None:
+    """Two steps of two groups of two, of which the service cannot judge the first sample of the second step."""
+
+    def answer(asked: Asked) -> Answer:
+        count = len(asked.body["samples"])
+        first = None if len(service.asked) == 2 else 0.0
+        return 200, {"scores": [first, *(place % 2 for place in range(1, count))]}
+
+    with serving(answer) as service:
+        report = EventFile(tmp_path)
+        settings = config(
+            rewards=[{"type": "http", "url": service.url}], steps=2, algorithm={"type": "grpo", "mini_batches": 1}
+        )
+        services = Services(hosts=(service.host,), secret=SECRET)
+        train(settings, report, lambda: False, services=services)
+        report.close()
+    first, second = [event["values"] for event in events(tmp_path) if event["type"] == "metrics"]
+    assert first["verdict/seconds/http"] > 0
+    assert (first["verdict/failures/http"], second["verdict/dropped_groups"]) == (0.0, 1.0)
+    images = service.asked[0].body["images"]
+    assert all(base64.b64decode(image).startswith(b"\x89PNG") for image in images.values())
+    assert len(images) == 2  # one per prompt
 
 
 def test_services_are_kept_in_a_file_that_only_its_owner_reads(tmp_path: Path) -> None:

@@ -91,6 +91,15 @@ def test_a_model_without_an_endpoint_is_refused() -> None:
             reward_of(grader(SCORE | {"model": "gpt-4o"}), given)
 
 
+def test_cosine_needs_an_endpoint_of_embeddings() -> None:
+    cosine = SIMILAR | {"evaluation_metric": "cosine"}
+    with pytest.raises(RewardServiceError, match="cosine needs embeddings: let an administrator add the endpoint"):
+        reward(cosine)
+    made = reward(cosine, Services(endpoints={"embeddings": Endpoint(url="http://e/v1", model="bge")}))
+    assert (made.type, made.endpoint) == ("embedding", "embeddings")
+    assert grader_of(made.model_dump(mode="json")) == cosine
+
+
 def test_a_multi_grader_may_hold_one_grader_as_the_clients_types_say() -> None:
     made = grader({**MULTI, "graders": CHECK | {"name": "a"}, "calculate_output": "a"})
     assert list(made.graders) == ["a"]  # type: ignore[union-attr]
@@ -116,7 +125,7 @@ def test_equality_with_a_column_is_the_verifier_exact() -> None:
 @pytest.mark.parametrize(
     ("given", "why"),
     [
-        (SIMILAR | {"evaluation_metric": "cosine"}, "cosine needs embeddings, which no endpoint here gives"),
+        (SIMILAR | {"evaluation_metric": "jaccard"}, "evaluation_metric"),
         (CHECK | {"reference": "{{ items.x }}"}, "is unknown"),
         (SCORE | {"sampling_params": {"reasoning_effort": "low"}}, "reasoning_effort"),
         ({**MULTI, "graders": {"m": MULTI}}, "multi"),
