@@ -13,6 +13,7 @@ from calibrl_core.data.shards import data_files, kind_of
 RawRow = dict[str, Any] | bytes  # a row; or a line of JSONL, so that invalid JSON is a problem of this row only
 BATCH = 32  # rows read together
 COUNT_SECONDS = 10.0  # of the CPU
+MOST_COLUMNS = 10_000  # of a row
 BATCH_BYTES = 2**23  # of rows of Parquet read together, if their mean size is that of all rows
 READ_BYTES = 2**20  # of a column of Parquet; by default a whole row group is in memory, and others are read ahead
 PARQUET = b"PAR1"  # first bytes
@@ -108,10 +109,15 @@ def parse_row(raw: RawRow) -> dict[str, Any]:
     """Return the row's columns.
 
     Raises:
-        DataError: the line is not a JSON object.
+        DataError: the line is not a JSON object, or has too many columns.
     """
-    if isinstance(raw, dict):
-        return raw
+    row = raw if isinstance(raw, dict) else _parsed(raw)
+    if len(row) > MOST_COLUMNS:
+        raise DataError(f"the row has {len(row)} columns; the limit is {MOST_COLUMNS}: use fewer")
+    return row
+
+
+def _parsed(raw: bytes) -> dict[str, Any]:
     if sum(map(raw.count, (b",", b"[", b"{"))) > MOST_VALUES:
         raise DataError(f"the line has more than {MOST_VALUES} values: make it shorter, or use Parquet")
     try:

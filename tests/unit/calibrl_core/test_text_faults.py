@@ -63,6 +63,12 @@ def test_a_line_of_very_many_values_is_refused_unparsed(tmp_path: Path, monkeypa
         load(given)
 
 
+def test_a_row_of_very_many_columns_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readers, "MOST_COLUMNS", 3)
+    with pytest.raises(DataError, match="row 2: the row has 4 columns; the limit is 3: use fewer"):
+        load(source(tmp_path, row(hint="h"), row(hint="h", other="o")))
+
+
 def test_a_problem_has_a_bounded_length(tmp_path: Path) -> None:
     given = source(tmp_path, json.dumps({f"column {number}": 1 for number in range(1000)}))
     (problem,) = check_source(given, needs_experts=False)

@@ -268,7 +268,7 @@ def test_the_trainer_gets_the_permissions_of_this_machine(monkeypatch: pytest.Mo
 
 
 def test_an_answer_that_no_completion_can_earn_is_named_with_its_row(tmp_path: Path) -> None:
-    """Of validation rows, and for an algorithm that samples nothing, it is no problem."""
+    """The same answers are no problem in validation rows, or if the algorithm samples nothing."""
     path = tmp_path / "own.jsonl"
     answers = ("2", "two", "two", "2 apples and 3")
     rows(path, *({"question": "q", "answer": answer, "expert": "e"} for answer in answers))

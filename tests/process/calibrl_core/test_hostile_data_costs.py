@@ -1,0 +1,24 @@
+"""Hostile files cost a submission less than 2 s of the CPU and 200 MB, measured in a process of their own."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.support import ROOT
+
+FILES, SECONDS, MEGABYTES = 5_000, 2.0, 200.0
+LONGEST = 1_800  # seconds for all files
+
+
+@pytest.mark.slow
+def test_hostile_files_cost_little_and_crash_nothing() -> None:
+    command = [sys.executable, "-m", "tests.support.hostile_data", "7", str(FILES)]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=LONGEST)
+    assert run.returncode == 0, run.stderr[-2_000:]
+    cost = json.loads(run.stdout.splitlines()[-1])
+    assert cost["faults"] == []
+    assert cost["files"] == FILES
+    assert cost["seconds"] < SECONDS, cost["slowest"]
+    assert cost["megabytes"] < MEGABYTES
