@@ -102,8 +102,8 @@ def test_an_example_reaches_another_process_without_its_images(tmp_path: Path, c
 def test_a_file_is_converted_once_and_again_when_it_changes(
     source: FileData, cache: RowCache, monkeypatch: Any
 ) -> None:
-    added: list[str] = []
-    monkeypatch.setattr(RowWriter, "add", lambda self, one, add=RowWriter.add: (added.append(one.id), add(self, one)))
+    added: list[int] = []
+    monkeypatch.setattr(RowWriter, "add", watched(RowWriter.add, added))
     cache.load(source)
     cache.load(source)
     assert len(added) == 5
