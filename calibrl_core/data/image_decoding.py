@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from calibrl_core.data.image_kinds import FORMATS, unreadable
 from calibrl_core.data.schema import DataError
@@ -50,6 +50,38 @@ def image_size(data: bytes) -> tuple[int, int]:
     with _opened(data) as image:
         width, height = image.size
         return (height, width) if _orientation(image, data) in _TURNED else (width, height)
+
+
+class ImageKind(NamedTuple):
+    """Format of an image file, its upright size in pixels, and why it is converted when it is used."""
+
+    format: str
+    width: int
+    height: int
+    converted: tuple[str, ...]
+
+
+def image_kind(data: bytes) -> ImageKind:
+    """Return facts about an image that `check_image` accepted, from its header."""
+    with _opened(data) as image:
+        width, height = image.size
+        orientation = _orientation(image, data)
+        if orientation in _TURNED:
+            width, height = height, width
+        reasons = {
+            "rotated (EXIF)": orientation in range(2, 9),
+            "transparent, put on white": image.has_transparency_data,
+            "grey of more than 8 bits": image.mode.startswith(("I", "F")),
+            "other colours than RGB": image.mode in ("CMYK", "YCbCr", "LAB", "HSV"),
+            "first frame of several": _is_animated(image),
+        }
+        return ImageKind(str(image.format), width, height, tuple(name for name, holds in reasons.items() if holds))
+
+
+def _is_animated(image: Any) -> bool:
+    with suppress(Exception):  # a broken second frame does not make the first one unreadable
+        return bool(getattr(image, "is_animated", False))
+    return False
 
 
 def check_image(data: bytes) -> None:
