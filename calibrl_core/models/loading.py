@@ -60,7 +60,23 @@ def _loaded(source: ModelSource, mapped: bool) -> tuple[Any, Any]:
     return _from_gguf(path) if path.suffix == ".gguf" else _from_folder(source.path, mapped)
 
 
-def _from_folder(path: str, mapped: bool) -> tuple[Any, Any]:
+def load_model_processor(path: str) -> Any:
+    """Return the processor of a model without its weights; of a text model: its tokenizer. `path`: as of a source, or
+    the name of the built-in model.
+
+    Raises:
+        ModelError, OSError: as `load_model`; and a .gguf file has no processor of its own.
+    """
+    if path == BuiltinModel(builtin="tiny-vlm").builtin:
+        from calibrl_core.models.tiny import build_tiny_vlm
+
+        return build_tiny_vlm(0)[1]
+    if Path(path).suffix == ".gguf":
+        raise ModelError(f"{path}: name the folder of the model, not a .gguf file")
+    return _class_and_processor(path)[1]
+
+
+def _class_and_processor(path: str) -> tuple[Any, Any]:
     from transformers import (
         MODEL_FOR_CAUSAL_LM_MAPPING,
         MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
@@ -78,14 +94,16 @@ def _from_folder(path: str, mapped: bool) -> tuple[Any, Any]:
         ) from error
     if reason := _REFUSED.get(config.model_type):
         raise ModelError(f"model: the trainer does not support {config.model_type}: {reason}; choose another model")
-    auto: Any
-    # The processor first: it loads in a second, and weights can take minutes.
     if type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
-        auto, processor = AutoModelForImageTextToText, load_processor(path, config)
-    elif type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
-        auto, processor = AutoModelForCausalLM, load_tokenizer(path)
-    else:
-        raise ModelError(f"{path}: {config.model_type} is neither a causal text model nor an image-text model")
+        return AutoModelForImageTextToText, load_processor(path, config)
+    if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return AutoModelForCausalLM, load_tokenizer(path)
+    raise ModelError(f"{path}: {config.model_type} is neither a causal text model nor an image-text model")
+
+
+def _from_folder(path: str, mapped: bool) -> tuple[Any, Any]:
+    # The processor first: it loads in a second, and weights can take minutes.
+    auto, processor = _class_and_processor(path)
     # No pickles: weights are safetensors.
     dtype = _file_dtype(path) if mapped else torch.float32
     model = _load_checked(auto, path, path, use_safetensors=True, dtype=dtype)
