@@ -24,6 +24,9 @@ CONTRACT = tuple(
         "path_bounds",
         "data.files",
         "data.image_decoding",
+        "data.kept_rows",
+        "data.report",
+        "data.report_facts",
         "data.schema",
         "data.shards",
         "data.source_facts",
@@ -37,6 +40,7 @@ CONTRACT = tuple(
         "report",
         "sampling_settings",
         "signatures",
+        "token_counts",
         "verifiers",
     )
 )

@@ -1,0 +1,103 @@
+"""Rows whose prompt an earlier row, or another source, has already.
+
+Near duplicates are found by MinHash over word 5-grams with locality-sensitive hashing (Broder 1997; Leskovec,
+Rajaraman and Ullman, Mining of Massive Datasets, chapter 3).
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import defaultdict
+from hashlib import blake2b
+from typing import Literal
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibrl_core.data.schema import Example
+from calibrl_core.verifiers.quantities import canonical_answer
+
+Repeat = Literal["duplicates", "contradictions", "near_duplicates"]
+NEAR = 0.8  # estimated Jaccard similarity of the 5-grams from which texts are near duplicates
+COMPARED_ROWS = 100_000  # rows whose texts are compared for near duplicates; each needs about 1 kB of memory
+SHORTEST = 12  # words of a text that is compared: a few words differ too easily by chance
+_WORDS = 5  # of a gram
+_BANDS, _PER_BAND = 8, 4  # 0.8 alike: candidates with a probability of 98.5 %; 0.5: 40 %, refused by the estimate
+_LONGEST = 2_000  # words of a text that are compared
+_PRIME = 2**31 - 1
+_WORD = re.compile(r"\w+|[^\w\s]")
+_random = np.random.default_rng(5)
+_FACTORS = _random.integers(1, _PRIME, (_BANDS * _PER_BAND, 1), dtype=np.uint64)
+_OFFSETS = _random.integers(0, _PRIME, (_BANDS * _PER_BAND, 1), dtype=np.uint64)
+
+
+def normalised(text: str) -> str:
+    """Return a text as duplicates share it: without differences of case, of spaces, and of forms of characters."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def image_keys(example: Example) -> list[bytes]:
+    """Return a digest of each image file."""
+    return [blake2b(image, digest_size=8).digest() for image in example.images]
+
+
+def prompt_key(example: Example, images: list[bytes]) -> bytes:
+    """Return a digest of the texts and images of a prompt. `images`: their digests."""
+    return _digest(*(normalised(turn.text) for turn in example.earlier), normalised(example.question), images=images)
+
+
+class Repeats:
+    """Prompts that were seen, as digests."""
+
+    def __init__(self) -> None:
+        self._seen: dict[bytes, tuple[bytes, bytes]] = {}  # digests of the first row's answer and expert, by prompt
+        self._signatures: list[NDArray[np.uint32]] = []
+        self._buckets: defaultdict[bytes, list[int]] = defaultdict(list)  # places of signatures
+
+    def kind(self, example: Example, images: list[bytes], key: bytes) -> Repeat | None:
+        """Return how a row repeats an earlier one, or None; remember it. `images` and `key`: of its prompt."""
+        answer, expert = _digest(str(canonical_answer(example.answer))), _digest(example.expert or "")
+        if found := self._seen.get(key):
+            if found[0] != answer:
+                return "contradictions"
+            return "duplicates" if found[1] == expert else "near_duplicates"
+        self._seen[key] = (answer, expert)
+        near = len(self._signatures) < COMPARED_ROWS and self._is_near(normalised(example.question), images)
+        return "near_duplicates" if near else None
+
+    def _is_near(self, text: str, images: list[bytes]) -> bool:
+        """Return if an earlier text with the same images is nearly equal; otherwise remember this one."""
+        words = _WORD.findall(text)[:_LONGEST]
+        if len(words) < SHORTEST:
+            return False
+        signature = _signature(words)
+        bands = [
+            _digest(str(band), signature[band * _PER_BAND : (band + 1) * _PER_BAND].tobytes().hex(), images=images)
+            for band in range(_BANDS)
+        ]
+        candidates = {place for band in bands for place in self._buckets.get(band, ())}
+        if any(np.mean(self._signatures[place] == signature) >= NEAR for place in candidates):
+            return True
+        for band in bands:
+            self._buckets[band].append(len(self._signatures))
+        self._signatures.append(signature)
+        return False
+
+
+def _signature(words: list[str]) -> NDArray[np.uint32]:
+    """Return the MinHash signature [_BANDS * _PER_BAND] of a text's 5-grams."""
+    grams = {" ".join(words[place : place + _WORDS]) for place in range(len(words) - _WORDS + 1)}
+    hashed = np.array([crc32(gram.encode()) % _PRIME for gram in grams], dtype=np.uint64)
+    found: NDArray[np.uint32] = ((_FACTORS * hashed + _OFFSETS) % _PRIME).min(axis=1).astype(np.uint32)
+    return found
+
+
+def _digest(*texts: str, images: list[bytes] | None = None) -> bytes:
+    digest = blake2b(digest_size=12)
+    for text in texts:
+        digest.update(f"{len(text)}:".encode() + text.encode(errors="surrogatepass"))
+    for image in images or ():
+        digest.update(image)
+    return digest.digest()

@@ -1,0 +1,319 @@
+"""The data report: what a source holds, and which of its rows harm a training job. Reads each row once, as a trainer
+reads it, with a batch of rows in memory, and of all earlier rows only numbers and digests.
+"""
+
+from __future__ import annotations
+
+import time
+from array import array
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from calibrl_core.data.files import RowProblem, read_examples
+from calibrl_core.data.image_decoding import image_kind
+from calibrl_core.data.repeats import Repeats, image_keys, prompt_key
+from calibrl_core.data.report_facts import DataReport, ImageReport, Spread
+from calibrl_core.data.report_warnings import FoundRows
+from calibrl_core.data.schema import DataError, Example, FileData
+from calibrl_core.data.source_facts import SourceFacts
+from calibrl_core.verifiers.base import answer_form
+from calibrl_core.verifiers.explain import truth_kind
+from calibrl_core.verifiers.refusals import judging_rewards, refusals, truth_as_completion
+from calibrl_core.verifiers.registry import Reward
+from calibrl_core.verifiers.scorer import Scorer
+
+MOST_ROWS = 1_000_000  # of a report; each needs about 300 bytes of memory
+TOGETHER, LONGEST_TOGETHER = 256, 2_000_000  # rows and characters that are judged together
+SHARES = 10  # intervals of pass ratios
+NOT_READ = ("long text", "nothing")  # kinds of truths
+Judge = Callable[[Sequence[tuple[str, str]]], Sequence[tuple[str, ...]]]
+
+
+class TokenCounter(Protocol):
+    """Counts tokens as the trainer does."""
+
+    def prompt(self, example: Example) -> int:
+        """Return the tokens of a prompt, with its images. Raises DataError."""
+
+    def expert(self, expert: str) -> int:
+        """Return the tokens of an expert, with the end of its turn."""
+
+
+@dataclass(frozen=True)
+class ReportLimits:
+    """Limits of a report; beyond, rows are not read. `seconds`: of the CPU, for each source."""
+
+    rows: int = MOST_ROWS
+    image_bytes: int | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class ReportSettings:
+    """Settings of a report."""
+
+    rewards: Sequence[Reward]
+    against: FileData | None = None  # held-out data
+    tokens: TokenCounter | None = None
+    max_prompt_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    limits: ReportLimits = ReportLimits()
+    with_workers: bool = False  # also find verdicts that need worker processes; otherwise those count as accepted
+
+
+@dataclass(frozen=True)
+class CheckedData:
+    """A report, and the rows that harm a job: the kind of the worst warning by number of the row."""
+
+    report: DataReport
+    dropped: dict[int, str]
+    names_files: bool  # rows name image files
+
+
+@dataclass
+class _HeldOut:
+    prompts: set[bytes] = field(default_factory=set)
+    images: set[bytes] = field(default_factory=set)
+
+
+def check_data(source: FileData, settings: ReportSettings) -> CheckedData:
+    """Read a source and report on it.
+
+    Raises:
+        DataError: the held-out data cannot be read.
+        RuntimeError: worker processes cannot be started.
+    """
+    held_out = _held_out(settings.against, settings.limits) if settings.against else None
+    with ExitStack() as stack:
+        judging = judging_rewards(settings.rewards)
+        scorer = stack.enter_context(Scorer(judging)) if settings.with_workers and judging else None
+        reader = _Reader(settings, held_out, _judge_of(judging, scorer) if judging else None)
+        facts, limit = SourceFacts(), _Limit(settings.limits)
+        complete = True
+        for item in read_examples(source, facts):
+            if limit.reached(item):
+                complete = False
+                break
+            reader.add(item)
+        return reader.finish(source, facts, complete=complete)
+
+
+class _Limit:
+    """Notices when the limits are reached; the first row is always read."""
+
+    def __init__(self, limits: ReportLimits) -> None:
+        self._limits, self._started = limits, time.thread_time()
+        self._rows = self._bytes = 0
+
+    def reached(self, item: Example | RowProblem) -> bool:
+        limits, used = self._limits, time.thread_time() - self._started
+        over = self._rows >= limits.rows or (limits.image_bytes is not None and self._bytes >= limits.image_bytes)
+        if over or (self._rows and limits.seconds is not None and used > limits.seconds):
+            return True
+        self._rows += 1
+        self._bytes += sum(map(len, item.images)) if isinstance(item, Example) else 0
+        return False
+
+
+def _held_out(source: FileData, limits: ReportLimits) -> _HeldOut:
+    found, limit = _HeldOut(), _Limit(limits)
+    for item in read_examples(source):
+        if isinstance(item, RowProblem) and item.row is None:
+            raise DataError(str(item))
+        if limit.reached(item):
+            break
+        if isinstance(item, Example):
+            images = image_keys(item)
+            found.images.update(images)
+            found.prompts.add(prompt_key(item, images))
+    return found
+
+
+def _judge_of(rewards: Sequence[Reward], scorer: Scorer | None) -> Judge:
+    """Return a function that finds, for completions and their truths, the labels of the rewards that refuse them."""
+
+    def settled(pairs: Sequence[tuple[str, str]]) -> Sequence[tuple[str, ...]]:
+        labels = refusals(rewards, pairs, seconds=float("inf"), with_workers=False).labels
+        return [labels.get(index, ()) for index in range(len(pairs))]
+
+    def scored(pairs: Sequence[tuple[str, str]]) -> Sequence[tuple[str, ...]]:
+        assert scorer is not None
+        scores = scorer.score_all([one for one, _ in pairs], [truth for _, truth in pairs])
+        return [
+            tuple(name for name, value in score.by_verifier.items() if value < 0.5 and name not in score.failed)
+            for score in scores
+        ]
+
+    return scored if scorer else settled
+
+
+class _Reader:
+    """Collects the facts of rows."""
+
+    def __init__(self, settings: ReportSettings, held_out: _HeldOut | None, judge: Judge | None) -> None:
+        self._settings, self._held_out, self._judge = settings, held_out, judge
+        self._form = answer_form(settings.rewards)
+        self._found, self._repeats = FoundRows(), Repeats()
+        self._counts: Counter[str] = Counter()
+        self._truths: Counter[str] = Counter()
+        self._formats: Counter[str] = Counter()
+        self._converted: Counter[str] = Counter()
+        self._sizes = {name: array("Q") for name in _SIZES}
+        self._shares = [0] * SHARES
+        self._pending: list[tuple[int, str, str | None]] = []  # row, truth and expert
+        self._pending_characters = 0
+
+    def add(self, item: Example | RowProblem) -> None:
+        """Take the next row."""
+        if isinstance(item, RowProblem):
+            if item.row is None:
+                self._found.add("unreadable", 0, item.text)
+                return
+            self._counts["rows"] += 1
+            self._found.add("invalid", item.row, item.text)
+            return
+        self._counts["rows"] += 1
+        row = self._counts["rows"]
+        self._look_at_texts(row, item)
+        images = image_keys(item)
+        self._look_at_images(item)
+        self._look_at_repeats(row, item, images)
+        if self._settings.tokens:
+            self._count_tokens(row, item, self._settings.tokens)
+        self._pending.append((row, item.answer, item.expert))
+        self._pending_characters += len(item.answer) + len(item.expert or "")
+        if len(self._pending) >= TOGETHER or self._pending_characters >= LONGEST_TOGETHER:
+            self._judge_pending()
+
+    def _look_at_texts(self, row: int, example: Example) -> None:
+        characters = len(example.question) + sum(len(turn.text) for turn in example.earlier)
+        self._sizes["prompt_characters"].append(characters)
+        if example.expert:
+            self._counts["experts"] += 1
+            self._sizes["expert_characters"].append(len(example.expert))
+        if example.pass_ratio is not None:
+            place = min(SHARES - 1, max(0, int(example.pass_ratio * SHARES)))
+            self._shares[place] += 1
+        kind = truth_kind(example.answer)
+        self._truths[kind] += 1
+        if kind in NOT_READ:
+            self._found.add("read_as_text", row)
+
+    def _look_at_images(self, example: Example) -> None:
+        self._counts["with_images"] += bool(example.images)
+        for image in example.images:
+            self._counts["images"] += 1
+            self._counts["files"] += hasattr(image, "path")
+            kind = image_kind(image)
+            self._formats[kind.format] += 1
+            self._converted.update(kind.converted)
+            self._sizes["width"].append(kind.width)
+            self._sizes["height"].append(kind.height)
+
+    def _look_at_repeats(self, row: int, example: Example, images: list[bytes]) -> None:
+        key = prompt_key(example, images)
+        if self._held_out is not None:
+            if key in self._held_out.prompts:
+                self._found.add("overlap_prompts", row)
+            elif not self._held_out.images.isdisjoint(images):
+                self._found.add("overlap_images", row)
+        if repeat := self._repeats.kind(example, images, key):
+            self._found.add(repeat, row)
+
+    def _count_tokens(self, row: int, example: Example, tokens: TokenCounter) -> None:
+        settings = self._settings
+        try:
+            prompt = tokens.prompt(example)
+        except DataError as problem:
+            self._found.add("refused_by_model", row, str(problem))
+            return
+        self._sizes["prompt_tokens"].append(prompt)
+        if settings.max_prompt_tokens and prompt > settings.max_prompt_tokens:
+            self._found.add("long_prompts", row)
+        if example.expert:
+            expert = tokens.expert(example.expert)
+            self._sizes["expert_tokens"].append(expert)
+            if settings.max_completion_tokens and expert > settings.max_completion_tokens:
+                self._found.add("long_experts", row)
+
+    def _judge_pending(self) -> None:
+        pending, self._pending, self._pending_characters = self._pending, [], 0
+        if self._judge is None:
+            return
+        truths = list(dict.fromkeys(truth for _, truth, _ in pending))
+        refused = self._judge([(truth_as_completion(truth, self._form), truth) for truth in truths])
+        hopeless = {truth: labels for truth, labels in zip(truths, refused, strict=True) if labels}
+        experts = [(row, expert, truth) for row, truth, expert in pending if expert and truth not in hopeless]
+        for row, truth, _ in pending:
+            if labels := hopeless.get(truth):
+                self._found.add("unearnable", row, f"the reward {', '.join(labels)} refuses even '{truth}' itself")
+        for (row, _, truth), labels in zip(experts, self._judge([pair[1:] for pair in experts]), strict=True):
+            self._counts["judged"] += 1
+            if labels:
+                self._found.add("wrong_experts", row, f"{', '.join(labels)} with the answer '{truth}'")
+
+    def finish(self, source: FileData, facts: SourceFacts, *, complete: bool) -> CheckedData:
+        """Return the report."""
+        self._judge_pending()
+        counts, found, settings = self._counts, self._found, self._settings
+        numbers = {
+            "rows": counts["rows"],
+            "experts": counts["experts"],
+            "max_prompt_tokens": settings.max_prompt_tokens,
+            "max_completion_tokens": settings.max_completion_tokens,
+        }
+        valid = counts["rows"] - found.count("invalid")
+        cuts = settings.tokens is not None and settings.max_completion_tokens is not None
+        report = DataReport(
+            name=source.name,
+            rows=counts["rows"],
+            complete=complete,
+            invalid=found.count("invalid"),
+            formats={facts.form.title: valid} if facts.form and valid else {},
+            used_columns=sorted(facts.used & facts.columns),
+            unused_columns=list(facts.unused),
+            with_expert=counts["experts"],
+            with_images=counts["with_images"],
+            images=self._image_report(),
+            **{name: _spread(self._sizes[name]) for name in _SIZES if name not in ("width", "height")},
+            **{name: found.count(name) for name in ("duplicates", "contradictions", "near_duplicates", "unearnable")},
+            overlap_prompts=found.count("overlap_prompts") if self._held_out is not None else None,
+            overlap_images=found.count("overlap_images") if self._held_out is not None else None,
+            truths=dict(self._truths.most_common()),
+            judged_experts=counts["judged"],
+            right_experts=counts["judged"] - found.count("wrong_experts"),
+            cut_experts=found.count("long_experts") if cuts else None,
+            pass_ratios=self._shares if any(self._shares) else [],
+            warnings=found.warnings(numbers),
+        )
+        return CheckedData(report, found.dropped, names_files=counts["files"] > 0)
+
+    def _image_report(self) -> ImageReport:
+        return ImageReport(
+            count=self._counts["images"],
+            formats=dict(self._formats.most_common()),
+            converted=dict(self._converted.most_common()),
+            width=_spread(self._sizes["width"]),
+            height=_spread(self._sizes["height"]),
+        )
+
+
+_SIZES = ("prompt_characters", "expert_characters", "prompt_tokens", "expert_tokens", "width", "height")
+
+
+def _spread(sizes: array[int]) -> Spread | None:
+    """Return the spread of sizes, or None without any. Percentiles are those of the nearest rank."""
+    if not sizes:
+        return None
+    ordered = sorted(sizes)
+    last = len(ordered) - 1
+    return Spread(
+        count=len(ordered),
+        smallest=ordered[0],
+        median=ordered[last // 2],
+        p95=ordered[round(0.95 * last)],
+        largest=ordered[-1],
+    )

@@ -1,0 +1,113 @@
+"""Warnings of a data report: the rows of each kind, and a sentence with the remedy."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from calibrl_core.data.report_facts import ReportWarning
+
+SHOWN = 20  # rows of a warning
+LONGEST_EXAMPLE = 120  # characters of the reason of the first row
+
+
+class _Kind(NamedTuple):
+    """`text`: the sentence, with {count}, {rows} and {first} (the reason of the first row)."""
+
+    text: str
+    dropped: bool = False  # `--write` leaves these rows out
+
+
+# The most harmful one first.
+KINDS = {
+    "unreadable": _Kind("{first}"),
+    "invalid": _Kind("{count} of {rows} rows cannot be used ({first}): correct or remove them", dropped=True),
+    "unearnable": _Kind(
+        "{count} of {rows} rows have an answer that no completion can earn ({first}): correct it, or choose another "
+        "reward",
+        dropped=True,
+    ),
+    "wrong_experts": _Kind(
+        "{count} of {experts} experts fail the rewards ({first}), so that a run can learn to avoid them: correct or "
+        "remove them",
+        dropped=True,
+    ),
+    "overlap_prompts": _Kind(
+        "{count} of {rows} prompts are in the held-out data too, whose results then show memory: remove them from one "
+        "of the two",
+        dropped=True,
+    ),
+    "overlap_images": _Kind(
+        "{count} of {rows} rows have an image of the held-out data with another question: split the data by image"
+    ),
+    "contradictions": _Kind(
+        "{count} of {rows} rows have the prompt of an earlier row and another answer ({first}): keep the right one"
+    ),
+    "long_experts": _Kind(
+        "{count} of {experts} experts have more than {max_completion_tokens} tokens and are cut, so that none of them "
+        "teaches its answer: raise rollout.max_completion_tokens or shorten them"
+    ),
+    "long_prompts": _Kind(
+        "{count} of {rows} prompts have more than {max_prompt_tokens} tokens: raise prompts.max_tokens, or set "
+        "prompts.too_long: drop"
+    ),
+    "refused_by_model": _Kind(
+        "{count} of {rows} rows cannot be encoded by the model ({first}): correct or remove them"
+    ),
+    "duplicates": _Kind("{count} of {rows} rows repeat an earlier row: remove them", dropped=True),
+    "near_duplicates": _Kind(
+        "{count} of {rows} rows nearly repeat the text of an earlier row ({first}): look at them, and remove what is "
+        "the same problem"
+    ),
+    "read_as_text": _Kind(
+        "{count} of {rows} answers are longer than 500 characters or empty, so that they are compared as text: shorten "
+        "them to the final answer"
+    ),
+}
+
+
+@dataclass
+class _Rows:
+    count: int = 0
+    first: list[int] = field(default_factory=list)
+    reason: str = ""
+
+
+class FoundRows:
+    """Rows of each kind. `dropped`: the rows that `--write` leaves out, with the kind."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, _Rows] = {}
+        self.dropped: dict[int, str] = {}
+
+    def add(self, kind: str, row: int, reason: str = "") -> None:
+        """Count a row (0: the whole source). `reason`: what the sentence says of the first one."""
+        found = self._rows.setdefault(kind, _Rows())
+        if not found.count:
+            found.reason = _short(f"row {row}: {reason}" if row else reason) if reason else f"row {row}"
+        found.count += 1
+        if row and len(found.first) < SHOWN:
+            found.first.append(row)
+        if KINDS[kind].dropped:
+            self.dropped.setdefault(row, kind)
+
+    def count(self, kind: str) -> int:
+        """Return the number of rows of a kind."""
+        return self._rows[kind].count if kind in self._rows else 0
+
+    def warnings(self, numbers: Mapping[str, int | None]) -> list[ReportWarning]:
+        """Return the warnings, the most harmful one first. `numbers`: values of the sentences."""
+        return [
+            ReportWarning(
+                kind=name,
+                message=kind.text.format(count=found.count, first=found.reason, **numbers),
+                count=found.count,
+                rows=found.first,
+            )
+            for name, kind in KINDS.items()
+            if (found := self._rows.get(name))
+        ]
+
+
+def _short(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= LONGEST_EXAMPLE else f"{text[:LONGEST_EXAMPLE]} ..."
