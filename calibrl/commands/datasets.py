@@ -12,7 +12,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from calibrl.client import Client
 from calibrl.client.file_transfer import Progress as OnProgress
 from calibrl.commands.arguments import JOBS, AsJson, JobArgument, StackFolder, find, print_json, print_rich
-from calibrl.views import datasets
+from calibrl.extras import require
+from calibrl.views import data_report, datasets
 
 DATA = "Data"  # section of the help text
 app = typer.Typer()
@@ -41,13 +42,51 @@ def upload(
     data: StackFolder = None,
 ) -> None:
     """Upload a dataset and print its id, for `data: {dataset: ID}` in a spec. The service checks each row."""
-    pairs = [one.partition("=") for one in column or []]
-    if not all(field and name for field, _, name in pairs):
-        raise typer.BadParameter("write it as answer=result", param_hint="--column")
-    columns = {field: name for field, _, name in pairs}
+    columns = _columns(column)
     with Client(data_dir=data) as client, _bar(f"Uploading {file.name}") as progress:
         dataset = client.upload(file, name, project, columns=columns, progress=progress)
     print_json(dataset) if as_json else typer.echo(str(dataset.id))
+
+
+@data_app.command()
+def check(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A data file, or a folder of shards.", exists=True)],
+    model: Annotated[
+        str | None, typer.Option(metavar="PATH", help="Folder of a model, to count tokens.", show_default=False)
+    ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Held-out data, to find rows that are in both.", exists=True),
+    ] = None,
+    rewards: Annotated[str, typer.Option(metavar="TYPES", help="Rewards of the job, such as math,choice.")] = "math",
+    max_prompt_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Limit of the job for prompts.", show_default="none")
+    ] = None,
+    max_completion_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Limit of the job for completions.", show_default="none")
+    ] = None,
+    write: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the rows that harm no job, as JSONL.", dir_okay=False),
+    ] = None,
+    column: Column = None,
+    as_json: AsJson = False,
+) -> None:
+    """Report on a data file: what a job reads of it, and which rows harm a job. Needs no service."""
+    require("trainer", "calibrl data check")
+    from calibrl.commands import data_check
+
+    settings = data_check.settings_of(
+        rewards,
+        model=model,
+        against=against,
+        max_prompt_tokens=max_prompt_tokens,
+        max_completion_tokens=max_completion_tokens,
+    )
+    report, kept = data_check.check(file, _columns(column), settings, write)
+    print_json(report) if as_json else print_rich(data_report.report_page(report))
+    if write and not as_json:
+        typer.echo(f"{kept:,} of {report.rows:,} rows are in {write}")
 
 
 @data_app.command("list")
@@ -125,6 +164,13 @@ def _chosen(client: Client, job_id: str) -> int:
     if not checkpoints:
         raise typer.BadParameter("the job has no checkpoint", param_hint="JOB")
     return max(checkpoints, key=lambda one: (one.best, one.step)).step
+
+
+def _columns(options: list[str] | None) -> dict[str, str]:
+    pairs = [one.partition("=") for one in options or []]
+    if not all(field and name for field, _, name in pairs):
+        raise typer.BadParameter("write it as answer=result", param_hint="--column")
+    return {field: name for field, _, name in pairs}
 
 
 @contextmanager

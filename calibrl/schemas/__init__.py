@@ -105,3 +105,6 @@ from calibrl.schemas.workers import Gpu as Gpu
 from calibrl.schemas.workers import GpuReading as GpuReading
 from calibrl.schemas.workers import Worker as Worker
 from calibrl.schemas.workers import WorkerStatus as WorkerStatus
+from calibrl_core.data.report_facts import DataReport as DataReport
+from calibrl_core.data.report_facts import ReportWarning as ReportWarning
+from calibrl_core.data.report_facts import Spread as Spread

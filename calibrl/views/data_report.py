@@ -1,0 +1,79 @@
+"""Output of `calibrl data check`: a data report."""
+
+from collections.abc import Mapping
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from calibrl.schemas import DataReport, Spread
+from calibrl.views.terminal import plain
+
+NONE = "none"
+
+
+def report_page(report: DataReport) -> RenderableType:
+    """Return the facts of a report, its sizes, and last its warnings."""
+    facts = Table.grid(padding=(0, 2))
+    for name, value in _facts(report).items():
+        facts.add_row(Text(name, style="dim"), Text(plain(value)))
+    parts: list[RenderableType] = [facts, _sizes(report)]
+    if report.warnings:
+        parts.append(Text("\nWarnings", style="bold"))
+        parts += [Text(plain(one.message), style="yellow") for one in report.warnings]
+    else:
+        parts.append(Text("No warnings."))
+    return Group(*parts)
+
+
+def _facts(report: DataReport) -> dict[str, str]:
+    images = report.images
+    facts = {
+        "rows": f"{report.rows:,}" + ("" if report.complete else " were read; the source has more"),
+        "by format": _counts(report.formats),
+        "columns used": ", ".join(report.used_columns) or NONE,
+        "columns left out": ", ".join(report.unused_columns) or NONE,
+        "images": f"{images.count:,} in {report.with_images:,} rows; {_counts(images.formats)}"
+        if images.count
+        else NONE,
+        "converted": _counts(images.converted),
+        "answers": _counts(report.truths),
+        "experts": _experts(report),
+        "repeated": f"{report.duplicates:,} duplicates, {report.near_duplicates:,} near duplicates, "
+        f"{report.contradictions:,} with another answer",
+    }
+    if report.overlap_prompts is not None:
+        facts["held out"] = f"{report.overlap_prompts:,} prompts, {report.overlap_images or 0:,} more by an image"
+    if report.pass_ratios:
+        facts["pass ratios"] = ", ".join(
+            f"{place / 10:.1f} to {(place + 1) / 10:.1f}: {count:,}" for place, count in enumerate(report.pass_ratios)
+        )
+    return facts
+
+
+def _experts(report: DataReport) -> str:
+    if not report.with_expert:
+        return NONE
+    cut = "" if report.cut_experts is None else f"; {report.cut_experts:,} are cut"
+    judged = f"the rewards accept {report.right_experts:,} of {report.judged_experts:,} judged"
+    return f"{report.with_expert:,} of {report.rows:,} rows; {judged}{cut}"
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name}: {count:,}" for name, count in counts.items()) or NONE
+
+
+def _sizes(report: DataReport) -> Table:
+    table = Table("SIZES", "SMALLEST", "MEDIAN", "95 %", "LARGEST", box=None, pad_edge=False)
+    sizes: dict[str, Spread | None] = {
+        "prompt, characters": report.prompt_characters,
+        "prompt, tokens": report.prompt_tokens,
+        "expert, characters": report.expert_characters,
+        "expert, tokens": report.expert_tokens,
+        "image width, pixels": report.images.width,
+        "image height, pixels": report.images.height,
+    }
+    for name, spread in sizes.items():
+        if spread:
+            table.add_row(name, f"{spread.smallest:,}", f"{spread.median:,}", f"{spread.p95:,}", f"{spread.largest:,}")
+    return table
