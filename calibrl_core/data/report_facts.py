@@ -37,7 +37,7 @@ class ReportWarning(_Facts):
 
 
 class DataReport(_Facts):
-    """What a data source holds, without a model's judgement. Empty columns and rows beyond the limits do not count."""
+    """Content of a data source. Rows beyond the limits and empty columns do not count."""
 
     name: str
     rows: int = Field(description="Number of rows that were read.")
