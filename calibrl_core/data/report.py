@@ -90,7 +90,7 @@ def check_data(source: FileData, settings: ReportSettings) -> CheckedData:
     with ExitStack() as stack:
         judging = judging_rewards(settings.rewards)
         scorer = stack.enter_context(Scorer(judging)) if settings.with_workers and judging else None
-        reader = _Reader(settings, held_out, _judge_of(judging, scorer) if judging else None)
+        reader = _Report(settings, held_out, _judge_of(judging, scorer) if judging else None)
         facts, limit = SourceFacts(), _Limit(settings.limits)
         complete = True
         for item in read_examples(source, facts):
@@ -150,7 +150,7 @@ def _judge_of(rewards: Sequence[Reward], scorer: Scorer | None) -> Judge:
     return scored if scorer else settled
 
 
-class _Reader:
+class _Report:
     """Collects the facts of rows."""
 
     def __init__(self, settings: ReportSettings, held_out: _HeldOut | None, judge: Judge | None) -> None:

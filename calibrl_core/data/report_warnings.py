@@ -10,7 +10,7 @@ SHOWN = 20  # rows of a warning
 LONGEST_EXAMPLE = 120  # characters of the reason of the first row
 
 
-class _Kind(NamedTuple):
+class _WarningKind(NamedTuple):
     """`text`: the sentence, with {count}, {rows} and {first} (the reason of the first row)."""
 
     text: str
@@ -19,46 +19,46 @@ class _Kind(NamedTuple):
 
 # The most harmful one first.
 KINDS = {
-    "unreadable": _Kind("{first}"),
-    "invalid": _Kind("{count} of {rows} rows cannot be used ({first}): correct or remove them", dropped=True),
-    "unearnable": _Kind(
+    "unreadable": _WarningKind("{first}"),
+    "invalid": _WarningKind("{count} of {rows} rows cannot be used ({first}): correct or remove them", dropped=True),
+    "unearnable": _WarningKind(
         "{count} of {rows} rows have an answer that no completion can earn ({first}): correct it, or choose another "
         "reward",
         dropped=True,
     ),
-    "wrong_experts": _Kind(
+    "wrong_experts": _WarningKind(
         "{count} of {experts} experts fail the rewards ({first}), so that a run can learn to avoid them: correct or "
         "remove them",
         dropped=True,
     ),
-    "overlap_prompts": _Kind(
+    "overlap_prompts": _WarningKind(
         "{count} of {rows} prompts are in the held-out data too, whose results then show memory: remove them from one "
         "of the two",
         dropped=True,
     ),
-    "overlap_images": _Kind(
+    "overlap_images": _WarningKind(
         "{count} of {rows} rows have an image of the held-out data with another question: split the data by image"
     ),
-    "contradictions": _Kind(
+    "contradictions": _WarningKind(
         "{count} of {rows} rows have the prompt of an earlier row and another answer ({first}): keep the right one"
     ),
-    "long_experts": _Kind(
+    "long_experts": _WarningKind(
         "{count} of {experts} experts have more than {max_completion_tokens} tokens and are cut, so that none of them "
         "teaches its answer: raise rollout.max_completion_tokens or shorten them"
     ),
-    "long_prompts": _Kind(
+    "long_prompts": _WarningKind(
         "{count} of {rows} prompts have more than {max_prompt_tokens} tokens: raise prompts.max_tokens, or set "
         "prompts.too_long: drop"
     ),
-    "refused_by_model": _Kind(
+    "refused_by_model": _WarningKind(
         "{count} of {rows} rows cannot be encoded by the model ({first}): correct or remove them"
     ),
-    "duplicates": _Kind("{count} of {rows} rows repeat an earlier row: remove them", dropped=True),
-    "near_duplicates": _Kind(
+    "duplicates": _WarningKind("{count} of {rows} rows repeat an earlier row: remove them", dropped=True),
+    "near_duplicates": _WarningKind(
         "{count} of {rows} rows nearly repeat the text of an earlier row ({first}): look at them, and remove what is "
         "the same problem"
     ),
-    "read_as_text": _Kind(
+    "read_as_text": _WarningKind(
         "{count} of {rows} answers are longer than 500 characters or empty, so that they are compared as text: shorten "
         "them to the final answer"
     ),
@@ -66,7 +66,7 @@ KINDS = {
 
 
 @dataclass
-class _Rows:
+class _RowsOfKind:
     count: int = 0
     first: list[int] = field(default_factory=list)
     reason: str = ""
@@ -76,12 +76,12 @@ class FoundRows:
     """Rows of each kind. `dropped`: the rows that `--write` leaves out, with the kind."""
 
     def __init__(self) -> None:
-        self._rows: dict[str, _Rows] = {}
+        self._rows: dict[str, _RowsOfKind] = {}
         self.dropped: dict[int, str] = {}
 
     def add(self, kind: str, row: int, reason: str = "") -> None:
         """Count a row (0: the whole source). `reason`: what the sentence says of the first one."""
-        found = self._rows.setdefault(kind, _Rows())
+        found = self._rows.setdefault(kind, _RowsOfKind())
         if not found.count:
             found.reason = _short(f"row {row}: {reason}" if row else reason) if reason else f"row {row}"
         found.count += 1
