@@ -11,7 +11,7 @@ from openai import OpenAI
 from jobs.settings import get_settings
 from tests.support import API_KEY, job_steps
 from tests.support.api_users import ApiUsers
-from tests.support.openai_requests import GRADER, Client, by_trial, create, fault, upload
+from tests.support.openai_requests import Client, by_trial, create, fault, upload
 from tests.support.rest import refused, serving
 
 pytestmark = pytest.mark.integration
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.integration
         ({"extra_body": {"epochs": 3}}, "epochs"),
         (
             {"method": {"type": "reinforcement", "reinforcement": {"grader": {"type": "python", "source": "1"}}}},
-            "method.reinforcement.grader",
+            "method.reinforcement.grader.name",
         ),
         ({"method": by_trial()}, "method.reinforcement.grader.reference"),  # the chats have no such column
         ({"method": by_trial(compute_multiplier=0.1)}, "method.reinforcement.grader.reference"),
@@ -80,7 +80,7 @@ def test_errors_are_those_of_openais_client(api: httpx.Client, client_of: Client
     with pytest.raises(openai.NotFoundError, match="There is no fine-tuning job"):
         admin.fine_tuning.jobs.retrieve("ftjob-x")
     with pytest.raises(openai.NotFoundError, match="Not found: "):
-        admin.fine_tuning.alpha.graders.validate(grader=GRADER)
+        admin.fine_tuning.checkpoints.permissions.list("ft:tiny-vlm")
     refused(api.get("/v1/jobs/x"), 422)  # elsewhere nothing has changed
 
 
