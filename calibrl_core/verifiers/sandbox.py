@@ -258,7 +258,7 @@ def _interpreter() -> list[str]:
     """Return the arguments that show the interpreter, its library and the libraries of the system, without packages."""
     prefix = Path(sys.base_prefix)
     arguments, shown = ["--ro-bind", _python(), _python()], list[Path]()
-    for folder in map(Path, (*SYSTEM_LIBRARIES, prefix / "lib", prefix / "lib64")):
+    for folder in (*map(Path, SYSTEM_LIBRARIES), prefix / "lib", prefix / "lib64"):
         if folder.is_symlink():
             arguments += ["--symlink", str(folder.readlink()), str(folder)]
         elif folder.is_dir() and folder not in shown:

@@ -113,11 +113,11 @@ FCNTL_COMMANDS = (0, 1, 2, 3, 4, 5, 6, 7, 1030)
 
 class _Machine(NamedTuple):
     audit_arch: int  # AUDIT_ARCH_* of linux/audit.h: the call convention that a number belongs to
-    column: int  # of CALLS
+    column: int  # of the numbers in CALLS
     fcntl: int
 
 
-_MACHINES = {"x86_64": _Machine(0xC000003E, 1, 72), "aarch64": _Machine(0xC00000B7, 2, 25)}
+_MACHINES = {"x86_64": _Machine(0xC000003E, 0, 72), "aarch64": _Machine(0xC00000B7, 1, 25)}
 
 # Opcodes of linux/bpf_common.h, and return values of linux/seccomp.h.
 _LOAD, _JUMP_IF_EQUAL, _RETURN = 0x20, 0x15, 0x06
@@ -134,7 +134,7 @@ def filter_program(machine: str) -> bytes:
     if machine not in _MACHINES:
         raise ValueError(f"there is no list of system calls for the processor {machine!r}, only for {set(_MACHINES)}")
     arch, column, fcntl = _MACHINES[machine]
-    numbers = [row[column] for row in CALLS if row[column] != -1]  # type: ignore[misc]  # the index is not a literal
+    numbers = [of_machines[column] for _, *of_machines in CALLS if of_machines[column] != -1]
     rows = [
         (_LOAD, 0, 0, _ARCH_AT),
         (_JUMP_IF_EQUAL, 1, 0, arch),

@@ -15,6 +15,7 @@ from calibrl_core.report import EventFile
 from calibrl_core.train import train
 from calibrl_core.verifiers import NumericReward, PythonReward
 from calibrl_core.verifiers.plugin import PluginError
+from calibrl_core.verifiers.registry import Reward
 from calibrl_core.verifiers.reward_input import RewardInput
 from calibrl_core.verifiers.sandbox import SandboxPolicy, sandbox_problem
 from calibrl_core.verifiers.scorer import Scorer
@@ -53,7 +54,11 @@ def test_a_function_sees_completion_truth_columns_and_group() -> None:
         RewardInput('{"score": 0.75}', "7"),
         RewardInput("<think>8</think><answer>7</answer>", "7", group=("7", "8")),
     ]
-    rewards = [function(), function(name="of-groups", needs_group=True, weight=2.0), NumericReward(answer_in="last")]
+    rewards: list[Reward] = [
+        function(),
+        function(name="of-groups", needs_group=True, weight=2.0),
+        NumericReward(answer_in="last"),
+    ]
     with Scorer(rewards, workers=1) as scorer:
         scores = scorer.grade(seen)
     assert [score.by_verifier["python-function"] for score in scores] == [0.5, 0.125, 0.5, 0.75, 0.5]

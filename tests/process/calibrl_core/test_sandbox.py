@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from calibrl_core.verifiers import sandbox as module
 from calibrl_core.verifiers.sandbox import GradeError, Sandbox, SandboxError, SandboxPolicy, sandbox_problem
 
 needs_bubblewrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
@@ -178,7 +177,7 @@ def test_a_kernel_that_refuses_namespaces_is_quoted(tmp_path: Path, monkeypatch:
     refusing = tmp_path / "bwrap"
     refusing.write_text("#!/bin/sh\necho 'bwrap: No permissions to create new namespace' >&2\nexit 1\n")
     refusing.chmod(0o755)
-    monkeypatch.setattr(module.shutil, "which", lambda _: str(refusing))
+    monkeypatch.setattr(shutil, "which", lambda _: str(refusing))
     assert sandbox_problem() == "the sandbox does not start: bwrap: No permissions to create new namespace"
 
 
