@@ -19,11 +19,14 @@ from calibrl_core.data.order import DataOrder
 from calibrl_core.data.row_cache import RowCache
 from calibrl_core.data.schema import DataError, Example, FileData, weighted_rows
 from calibrl_core.data.views import repeats_of
+from calibrl_core.report import EventFile
 from calibrl_core.run.identity import data_digest
 from calibrl_core.run.sources import read_sources
+from calibrl_core.train import train
 from jobs.planning.advice import together
 from jobs.specs.references import References
 from jobs.specs.trainer_config import trainer_config
+from tests.support.training import config
 
 TRAIN = {"kind": "train", "name": "x", "model": {"builtin": "tiny-vlm"}, "algorithm": {"type": "grpo"}, "steps": 10}
 
@@ -156,8 +159,8 @@ def test_a_spec_takes_one_source_or_a_list() -> None:
 
     stored = several.model_dump(mode="json")
     stored["data"] = stored["data"][1:]
-    config = TrainConfig.model_validate(trainer_config(stored, lambda model: Path(), known, lambda model: Path()))
-    assert [one.weight for one in config.sources] == [1, 1] and len(config.sources) == 2
+    made = TrainConfig.model_validate(trainer_config(stored, lambda model: Path(), known, lambda model: Path()))
+    assert [one.weight for one in made.sources] == [1, 1] and len(made.sources) == 2
 
 
 def test_an_error_names_the_item_of_the_list() -> None:
@@ -189,3 +192,12 @@ def test_a_plan_counts_the_rows_of_an_epoch() -> None:
     ]
     both = together(spec([{"path": "/a.jsonl", "weight": 2.5}, {"path": "/b.jsonl"}]), facts)
     assert (both.rows, both.checked, both.with_expert, both.field) == (29, 14, 2, "data")
+
+
+def test_a_run_takes_an_epoch_of_a_mixture(tmp_path: Path) -> None:
+    digits = [{"builtin": "digits", "rows": 4, "weight": 1.5}, {"builtin": "geometry", "rows": 2}]
+    report = EventFile(tmp_path)
+    settings = {"algorithm": {"type": "sft"}, "rollout": {"max_completion_tokens": 64}, "steps": None, "epochs": 1}
+    result = train(config(**settings, data=digits), report, lambda: False)
+    report.close()
+    assert (result["status"], result["step"]) == ("succeeded", 4)  # 6 + 2 rows, 2 per step
