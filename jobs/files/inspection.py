@@ -104,7 +104,8 @@ def look_into(source: FileData) -> Inspection:
     if not inspection.rows and not inspection.faults:
         inspection.blame("file", "has no rows")
     inspection.has_columns = sorted(facts.columns)
-    inspection.row_format, inspection.unused_columns = facts.form and facts.form.title, [*facts.unused]
+    inspection.row_format = facts.form.title if facts.form else None
+    inspection.unused_columns = [*facts.unused]
     return inspection
 
 

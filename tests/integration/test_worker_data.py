@@ -80,7 +80,7 @@ def test_a_job_trains_on_the_uploaded_dataset(api: httpx.Client) -> None:
     wake()
     assert [job_steps.status(id) for id in (job_id, evaluation)] == [JobStatus.SUCCEEDED] * 2
     trained = TrainConfig.model_validate_json(config(job_id))
-    examples = data.load(trained.data)
+    examples = data.load(trained.sources[0])
     assert [(one.id, one.answer) for one in examples] == [(f"my-set/{n + 1}", str(n)) for n in range(6)]
     assert trained.validation is not None and len(data.load(trained.validation.data)) == 8
     sources = EvaluateConfig.model_validate_json(config(evaluation)).data

@@ -170,7 +170,7 @@ def test_the_client_follows_a_run_to_its_end(monkeypatch: pytest.MonkeyPatch) ->
         wake()
         assert client.fine_tuning.jobs.retrieve(again.id).status == "succeeded"
     config = TrainConfig.model_validate_json((get_settings().run_dir(uuid(job), 1) / "config.json").read_text())
-    examples = data.load(config.data)
+    examples = data.load(config.sources[0])
     assert [(one.answer, one.expert, len(one.images)) for one in examples[3:5]] == [
         ("4", None, 1),
         ("5", "It is 5.", 1),
