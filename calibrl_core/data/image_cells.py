@@ -16,6 +16,7 @@ _KEYS = ("image", "image_url", "url", "data", "base64", "b64_json", "source", "i
 _REMOTE = re.compile(r"(?:https?|s3|gs|hf|ftp)://", re.IGNORECASE)
 _DATA = re.compile(r"(?:data:[^,;]*)?(?P<parameters>(?:;[^,;]*)*|base64),", re.IGNORECASE)
 _SPACES = re.compile(rb"\s+")
+_SHORTEST = 40  # letters of base64 of the smallest image; a shorter text without padding can be a path
 _DEEPEST = 8  # objects within objects
 _MOST_LITERAL = 1_000_000  # characters of a Python list; its parser needs much memory
 
@@ -57,9 +58,11 @@ def decode_base64(text: str) -> bytes:
         raw = _SPACES.sub(b"", (unquote(content) if found else content).encode("ascii"))
     except UnicodeEncodeError as error:
         raise ValueError("not base64") from error
-    raw = raw.replace(b"-", b"+").replace(b"_", b"/").rstrip(b"=")
+    raw = raw.replace(b"-", b"+").replace(b"_", b"/")
+    if len(raw) >= _SHORTEST:
+        raw = raw.rstrip(b"=") + b"=" * (-len(raw.rstrip(b"=")) % 4)
     try:
-        return base64.b64decode(raw + b"=" * (-len(raw) % 4), validate=True)
+        return base64.b64decode(raw, validate=True)
     except binascii.Error as error:
         raise ValueError("not base64") from error
 

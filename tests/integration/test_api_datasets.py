@@ -167,7 +167,7 @@ def test_all_bad_rows_are_named_and_nothing_is_kept(http: httpx.Client, tmp_path
     messages = [error["message"] for error in problem["errors"]]
     assert "column 'answer'" in messages[0]
     assert "paths are not read here" in messages[1] and "paths are not read here" in messages[2]
-    assert "cannot be read" in messages[3]
+    assert "none of PNG" in messages[3]
     assert "not JSON" in messages[4]
     many = refused(upload(http, jsonl(*(row(answer=None) for _ in range(200)))), 422)
     assert len(many["errors"]) == 50
@@ -186,15 +186,15 @@ def truncated() -> bytes:
     [
         (jsonl(row(images=[coded(bomb())])), "rows.1", "pixels"),
         (jsonl(row(images=[coded(bomb(8000, 8000))])), "rows.1", "8000 x 8000 pixels"),
-        (jsonl(row(images=[coded(truncated())])), "rows.1", "cannot be read"),
-        (jsonl(row(images=[coded(b"GIF89a" + bytes(100))])), "rows.1", "cannot be read"),
-        (jsonl(row(images=[coded(b"%!PS-Adobe-3.0 EPSF-3.0\n")])), "rows.1", "cannot be read"),
+        (jsonl(row(images=[coded(truncated())])), "rows.1", "damaged or incomplete"),
+        (jsonl(row(images=[coded(b"GIF89a" + bytes(100))])), "rows.1", "damaged or incomplete"),
+        (jsonl(row(images=[coded(b"%!PS-Adobe-3.0 EPSF-3.0\n")])), "rows.1", "an EPS drawing"),
         (jsonl(row(images=[{"path": "/etc/passwd"}])), "rows.1", "paths are not read here"),
         (jsonl(row(images=["mine.jsonl"])), "rows.1", "paths are not read here"),
-        (b'{"question": "q", "answer": "a", "x": ' + b"[" * 100_000, "rows.1", "not JSON"),
+        (b'{"question": "q", "answer": "a", "x": ' + b"[" * 100_000, "file", "nested too deep"),
         (b'{"question": "' + b"q" * 2**25 + b'", "answer": "a"}', "file", "a line of more than 32 MiB"),
         (jsonl({"prompt": "q", "reply": "a"}), "file", "no known form"),
-        (gzip.compress(jsonl(row())), "rows.1", "not JSON"),
+        (gzip.compress(jsonl(row()))[:-20], "file", "broken or cut off"),
         (b"", "file", "has no rows"),
         (b"PAR1", "file", "not a readable Parquet file"),
         (b"PAR1" + bytes(1000) + b"\xff\xff\xff\x7fPAR1", "file", "not a readable Parquet file"),
@@ -322,7 +322,7 @@ def test_jobs_use_only_datasets_of_their_project(http: httpx.Client) -> None:
     assert named(http.post("/v1/jobs", json=evaluate | {"data": [mine, mine]})) == ["data.1"]
     answer = http.post("/v1/jobs", json=spec | {"data": mine, "validation": {"data": mine, "samples": 1}})
     assert answer.status_code == 201, answer.text
-    assert answer.json()["spec"]["data"] == {"dataset": dataset["id"], "answer": None, "rows": None}
+    assert answer.json()["spec"]["data"].items() >= {"dataset": dataset["id"], "answer": None, "rows": None}.items()
 
 
 def test_datasets_can_be_kept_in_storage_other_than_a_folder(
