@@ -47,9 +47,9 @@ _NAMED = tuple((re.compile(first, re.DOTALL | re.IGNORECASE), name, remedy) for 
 def unreadable(data: bytes, reason: str) -> str:
     """Return why `data` is no image that can be read, with the remedy. `reason`: of the decoder, or an empty text."""
     if not data:
-        return f"is empty: {_DOWNLOAD}, or remove the row"
+        return f"is empty, not an image that can be read ({TAKEN}): {_DOWNLOAD}, or remove the row"
     if not data.strip(b"\0"):
-        return f"holds only zeros: {_DOWNLOAD}, or remove the row"
+        return f"holds only zeros, not an image that can be read ({TAKEN}): {_DOWNLOAD}, or remove the row"
     for first, name, remedy in _NAMED:
         if first.match(data[:LOOKED_AT]):
             if remedy:

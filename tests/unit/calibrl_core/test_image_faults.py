@@ -23,7 +23,7 @@ def encoded(form: str, size: int = 32) -> bytes:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "the image is empty: the download of the image failed"),
+        (b"", "the image is empty, not an image that can be read .PNG, JPEG, .*: the download of the image failed"),
         (b"\0" * 64, "holds only zeros"),
         (b"<!DOCTYPE html><html><body>404</body></html>", "is an HTML page"),
         (b"\n<html>", "is an HTML page"),
