@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from contextlib import suppress
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from calibrl_core.data.image_kinds import FORMATS, unreadable
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 MOST_PIXELS = 50_000_000  # per image; a small file can unpack to gigabytes
 MOST_CHECKED_PIXELS = 8_000_000  # of an image whose completeness only decoding shows: the check needs 100 MB for it
+_PLAIN_FORMATS = ("PNG", "JPEG", "WEBP")  # that every program shows
+_KEPT = 64  # images that were written as PNG
 _JPEG = b"\xff\xd8"  # first bytes
 _VERIFIED = ("PNG", "WEBP")  # formats with checksums or lengths of their own
 _TURNED = (5, 6, 7, 8)  # orientations that exchange width and height
@@ -41,6 +44,23 @@ def open_image(data: bytes) -> Image:
         raise
     except Exception as error:  # decoders raise many kinds of errors on broken bytes
         raise DataError(f"an image cannot be decoded: it {unreadable(data, _reason(error))}") from error
+
+
+def viewed_image(data: bytes) -> bytes:
+    """Return an image as a file that any viewer shows like `open_image`: itself, or a PNG in place of it. An image that
+    cannot be read stays as it is: the step that encodes it names its row.
+    """
+    with suppress(Exception):
+        kind = image_kind(data)
+        return data if kind.format in _PLAIN_FORMATS and not kind.converted else _as_png(data)
+    return data
+
+
+@lru_cache(_KEPT)
+def _as_png(data: bytes) -> bytes:
+    buffer = io.BytesIO()
+    open_image(data).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def image_size(data: bytes) -> tuple[int, int]:

@@ -280,12 +280,18 @@ class Example:
 
 
 def completed(examples: Sequence[Example], texts: Sequence[str]) -> list[RewardInput]:
-    """Return what a reward sees of each completion. `texts`: groups of equal size, one per example, in order."""
+    """Return what a reward sees of each completion, with images as a viewer shows them.
+
+    texts: groups of equal size, one per example, in order.
+    """
+    from calibrl_core.data.image_decoding import viewed_image  # which raises this module's error
+
     size = len(texts) // max(1, len(examples))
     groups = [tuple(texts[index * size : (index + 1) * size]) for index in range(len(examples))]
     return [
-        RewardInput(text, example.answer, example.question, example.images, example.item, group)
+        RewardInput(text, example.answer, example.question, images, example.item, group)
         for example, group in zip(examples, groups, strict=True)
+        for images in [tuple(map(viewed_image, example.images))]
         for text in group
     ]
 

@@ -2,7 +2,7 @@
 
     python -m tests.support.hostile_data SEED COUNT
 
-reads COUNT files as a submission and as a trainer reads them, and prints what that cost as JSON.
+reads COUNT files as a submission reads them, and prints what that cost as JSON; then as a trainer does.
 """
 
 import base64
@@ -49,7 +49,7 @@ class Cost(NamedTuple):
 
     files: int
     faults: list[str]
-    seconds: float  # CPU time of the slowest check at submission
+    seconds: float  # CPU time of the slowest one
     slowest: str
     megabytes: float  # growth of the largest resident memory
 
@@ -67,29 +67,37 @@ def hostile_files(seed: int, count: int) -> Iterator[Hostile]:
         yield Hostile(f"{number}-{made.name}", made.content)
 
 
-def read_all(seed: int, count: int, folder: Path) -> Cost:
-    """Read hostile files, each as a submission and as a trainer does."""
+def submit_all(seed: int, count: int, folder: Path) -> Cost:
+    """Read hostile files as a submission does."""
+    return _read_all(seed, count, folder, lambda path: survey(FileData(path=str(path))))
+
+
+def train_on_all(seed: int, count: int, folder: Path) -> Cost:
+    """Read hostile files as a trainer does."""
+    return _read_all(seed, count, folder, _train)
+
+
+def _read_all(seed: int, count: int, folder: Path, read: Callable[[Path], Any]) -> Cost:
     faults, slowest, seconds = list[str](), "", 0.0
     for file in hostile_files(seed, count):
         path = folder / file.name
         path.write_bytes(file.content)
         started = time.thread_time()
-        faults += _fault(file.name, lambda path=path: survey(FileData(path=str(path))))  # type: ignore[misc]
+        faults += _fault(path, read)
         spent = time.thread_time() - started
         if spent > seconds:
             slowest, seconds = file.name, spent
-        faults += _fault(file.name, lambda path=path: _train(path))  # type: ignore[misc]
         path.unlink()
     return Cost(count, faults, seconds, slowest, 0.0)
 
 
-def _fault(name: str, read: Callable[[], Any]) -> list[str]:
+def _fault(path: Path, read: Callable[[Path], Any]) -> list[str]:
     try:
-        read()
+        read(path)
     except DataError as problem:
         str(problem).encode()  # it can be written
     except Exception:
-        return [f"{name}: {traceback.format_exc(limit=-4)}"]
+        return [f"{path.name}: {traceback.format_exc(limit=-4)}"]
     return []
 
 
@@ -273,11 +281,13 @@ def main() -> None:
     warnings.simplefilter("ignore")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with tempfile.TemporaryDirectory() as folder:
-        read_all(0, 20, Path(folder))  # load all libraries
+        submit_all(0, 20, Path(folder))  # load all libraries
         Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins at the present size
         before = _resident("VmRSS")
-        cost = read_all(seed, count, Path(folder))
-    print(json.dumps(cost._replace(megabytes=_resident("VmHWM") - before)._asdict()))
+        cost = submit_all(seed, count, Path(folder))
+        cost = cost._replace(megabytes=_resident("VmHWM") - before)
+        trained = train_on_all(seed, count, Path(folder))
+    print(json.dumps(cost._replace(faults=cost.faults + trained.faults)._asdict()))
 
 
 if __name__ == "__main__":

@@ -13,8 +13,9 @@ def test_hostile_files_are_read_or_refused(tmp_path: Path, seed: int, monkeypatc
     monkeypatch.setattr(hostile_data, "LARGE", 0.0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of decoders
-        cost = hostile_data.read_all(seed, 100, tmp_path)
-    assert (cost.files, cost.faults) == (100, [])
+        for read in (hostile_data.submit_all, hostile_data.train_on_all):
+            cost = read(seed, 100, tmp_path)
+            assert (cost.files, cost.faults) == (100, [])
 
 
 def test_the_same_seed_gives_the_same_files() -> None:
@@ -27,5 +28,5 @@ def test_an_error_of_a_reader_is_a_fault(tmp_path: Path, monkeypatch: pytest.Mon
         raise KeyError("images")
 
     monkeypatch.setattr(hostile_data, "survey", crash)
-    faults = hostile_data.read_all(1, 1, tmp_path).faults
+    faults = hostile_data.submit_all(1, 1, tmp_path).faults
     assert len(faults) == 1 and faults[0].endswith("KeyError: 'images'\n")

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from calibrl_core.data.image_decoding import check_image, image_size, open_image
+from calibrl_core.data.image_decoding import check_image, image_size, open_image, viewed_image
+from calibrl_core.data.schema import Example, completed
 
 ORIENTATION = 274
 RED, WHITE, BLUE, BLACK = (255, 0, 0), (255, 255, 255), (0, 0, 255), (0, 0, 0)
@@ -178,6 +179,40 @@ def test_colours_of_other_forms(mode: str, colour: tuple[int, ...], form: str, e
     data = encoded(Image.new(mode, (8, 8), colour), form, **({"quality": 100} if form == "JPEG" else {}))
     (seen,) = set(shown(data))
     assert seen == pytest.approx(expected, abs=1)  # LAB is converted through a colour profile
+
+
+@pytest.mark.parametrize(
+    ("image", "form", "options"),
+    [
+        (Image.new("RGB", (8, 4), RED), "TIFF", {}),
+        (Image.new("RGBA", (8, 4), (0, 0, 0, 128)), "PNG", {}),
+        (Image.new("CMYK", (8, 4)), "JPEG", {}),
+        (grey(0, 32896, kind=np.uint16), "PNG", {}),
+        (
+            Image.new("RGB", (8, 4), RED),
+            "PNG",
+            {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\6\0\0\0\0\0\0"},
+        ),
+    ],
+)
+def test_another_program_gets_an_image_that_it_shows_alike(image: Image.Image, form: str, options: Any) -> None:
+    data = encoded(image, form, **options)
+    given = viewed_image(data)
+    with Image.open(io.BytesIO(given)) as opened:
+        assert (opened.format, opened.mode) == ("PNG", "RGB")
+        assert opened.size == open_image(data).size
+        assert opened.tobytes() == open_image(data).tobytes()
+    assert viewed_image(given) is given
+
+
+def test_rewards_see_images_upright() -> None:
+    tags = Image.Exif()
+    tags[ORIENTATION] = 6
+    turned, plain = encoded(Image.new("L", (8, 4)), exif=tags), encoded(Image.new("L", (8, 4)))
+    first, second = completed([Example("x", "q", "a", images=(turned, plain))], ["one", "two"])
+    assert first.images == second.images
+    assert [image_size(one) for one in first.images] == [(4, 8), (8, 4)]
+    assert first.images[1] is plain
 
 
 @pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG", "TIFF", "AVIF"])
