@@ -4,22 +4,35 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, BackgroundTasks, Body, Depends, Query, Request, Response
+from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from api.deps import CurrentCaller, Db, DbLater, Limit, page, read
 from api.downloads import RESPONSES, send
 from api.examples import HUB_DATASETS
 from api.idempotency import IdempotentRoute
+from api.limits import ConcurrencyLimit
 from api.uploads import keep, receive
-from calibrl.schemas import Dataset, HubDataset, Page, PreviewRow, Role, Slug, UploadOptions
+from calibrl.schemas import (
+    DataReport,
+    Dataset,
+    HubDataset,
+    Page,
+    PreviewRow,
+    ReportRequest,
+    Role,
+    Slug,
+    UploadOptions,
+)
 from jobs import models
 from jobs.errors import Conflict, FieldError, Invalid
-from jobs.files import datasets
+from jobs.files import datasets, reports
 from jobs.files.datasets import IncomingFile
 from jobs.repository import datasets as rows
 from jobs.settings import get_settings
 
 router = APIRouter(prefix="/datasets", tags=["data"], route_class=IdempotentRoute)
+REPORTING = ConcurrencyLimit(2)
 _FILE = {"schema": {"type": "string", "format": "binary"}}
 _FORM = {"schema": {"type": "object", "properties": {"file": _FILE["schema"]}, "required": ["file"]}}
 _KINDS = ("application/octet-stream", "application/vnd.apache.parquet", "application/x-ndjson")
@@ -98,6 +111,24 @@ def read_preview(session: Db, dataset: ExistingDataset) -> Page[PreviewRow]:
     _must_be_file(dataset)
     preview = [PreviewRow.model_validate(row) for row in rows.preview(session, dataset.id)]
     return Page(data=preview, has_more=(dataset.rows or 0) > len(preview))
+
+
+@router.post("/{dataset_id}/report")
+async def report_on_dataset(
+    dataset_id: UUID, report_request: ReportRequest, request: Request, caller: CurrentCaller
+) -> DataReport:
+    """Report on the first rows of an uploaded file: sizes, duplicates, answers and experts, and warnings with remedies.
+    Changes nothing. Reads 2,000 rows at most, fewer if they are large; at most two reports are made at the same
+    time."""
+
+    def load(session: Session) -> tuple[models.Dataset, models.Dataset | None]:
+        against = report_request.against
+        held_out = rows.get(session, against, caller.projects) if against else None
+        return rows.get(session, dataset_id, caller.projects), held_out
+
+    dataset, held_out = await read(request, load)
+    with REPORTING.one():
+        return await run_in_threadpool(reports.report, dataset, held_out, report_request.rewards)
 
 
 @router.head("/{dataset_id}/content", include_in_schema=False)

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from uuid import UUID
 
 import httpx
@@ -11,7 +11,7 @@ import httpx
 from calibrl.client.connection import POSTS, checked, path_of
 from calibrl.client.errors import CalibrlError
 from calibrl.client.file_transfer import CHUNK_BYTES, FileTransfer, Progress, mark_of
-from calibrl.schemas import Dataset, HubDataset, Page, PreviewRow, StoredFile
+from calibrl.schemas import DataReport, Dataset, HubDataset, Page, PreviewRow, ReportRequest, StoredFile
 
 UPLOAD_TIMEOUT = httpx.Timeout(60.0, read=1800.0, connect=3.0)  # the service reads every row before it answers
 
@@ -79,6 +79,17 @@ class DatasetRequests(FileTransfer):
     def preview(self, id: UUID | str) -> list[PreviewRow]:
         """Return the first rows of an uploaded file."""
         return self._get(Page[PreviewRow], path_of("datasets", str(id), "preview")).data
+
+    def dataset_report(
+        self, id: UUID | str, *, rewards: list[Any] | None = None, against: UUID | str | None = None
+    ) -> DataReport:
+        """Return the data report of an uploaded file's first rows.
+
+        `rewards`: those of the job, as in its spec; by default `math`. `against`: id of a dataset with held-out rows.
+        """
+        options = {"rewards": rewards, "against": against}
+        request = ReportRequest.model_validate({name: value for name, value in options.items() if value is not None})
+        return self._send("POST", DataReport, path_of("datasets", str(id), "report"), request)
 
     def download_dataset(self, id: UUID | str, target: Path | str, *, progress: Progress | None = None) -> Path:
         """Download the uploaded file of a dataset to `target`.

@@ -31,6 +31,7 @@ from calibrl.schemas.checkpoints import StoredFile as StoredFile
 from calibrl.schemas.datasets import Dataset as Dataset
 from calibrl.schemas.datasets import HubDataset as HubDataset
 from calibrl.schemas.datasets import PreviewRow as PreviewRow
+from calibrl.schemas.datasets import ReportRequest as ReportRequest
 from calibrl.schemas.datasets import UploadOptions as UploadOptions
 from calibrl.schemas.evaluations import ComparedModel as ComparedModel
 from calibrl.schemas.evaluations import Comparison as Comparison

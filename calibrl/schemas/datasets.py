@@ -9,6 +9,8 @@ from pydantic import Field
 from calibrl.schemas.base import Name, Record, Slug
 from calibrl_core.data.schema import Columns, HubSource
 from calibrl_core.settings_base import StrictSettings
+from calibrl_core.verifiers.math import MathReward
+from calibrl_core.verifiers.registry import Reward
 
 ColumnName = Field(None, min_length=1, max_length=200)
 
@@ -67,3 +69,14 @@ class PreviewRow(Record):
     data_source: str | None
     images: list[str] = Field(description="First images of the row, scaled down, as data URLs (PNG).")
     image_count: int
+
+
+class ReportRequest(StrictSettings):
+    """Options of the data report of a dataset."""
+
+    rewards: tuple[Reward, ...] = Field(
+        (MathReward(),),
+        max_length=16,
+        description="Rewards of the job. Those that compare an answer with the truth judge truths and experts.",
+    )
+    against: UUID | None = Field(None, description="Dataset with held-out rows, to find rows that are in both.")

@@ -60,6 +60,7 @@ NEEDS: dict[str, Need] = {
     "GET /v1/datasets/{dataset_id}": Role.VIEWER,
     "GET /v1/datasets/{dataset_id}/preview": Role.VIEWER,
     "GET /v1/datasets/{dataset_id}/content": Role.VIEWER,
+    "POST /v1/datasets/{dataset_id}/report": Role.VIEWER,  # changes nothing
     "DELETE /v1/datasets/{dataset_id}": Role.MEMBER,
     "GET /v1/jobs/{job_id}/stream": Role.VIEWER,
     "GET /v1/stream": ANY_KEY,
@@ -110,6 +111,7 @@ BODIES: dict[str, Any] = {
     "POST /v1/jobs/{job_id}/replay": {"rewards": [{"type": "plugin", "name": "none"}]},
     "POST /v1/datasets": {"name": "of the hub", "hub": "some/body", "project": OWN},
     "POST /v1/datasets/upload": {},  # no row in it: refused, but not for lack of a role
+    "POST /v1/datasets/{dataset_id}/report": {},
     "PUT /v1/projects/{slug}": {},
     "PUT /v1/projects/{slug}/members/{user}": {"role": "viewer"},
     "POST /v1/projects/{slug}/webhooks": {"url": "https://192.0.2.1/"},  # refused, but not for lack of a role

@@ -125,3 +125,31 @@ def test_a_download_with_another_size_is_not_kept(service: Service, tmp_path: Pa
     service.on("GET", f"{path}/checkpoints/5/files/b.json", (200, b"12345"))
     assert "has changed" in fault(calibrl("download", str(JOB_ID), tmp_path / "out", "--step", "5"), 1)
     assert list((tmp_path / "out").rglob("b.json")) == []
+
+
+def test_a_report_names_rewards_and_held_out_rows(service: Service) -> None:
+    counts = dict.fromkeys(("duplicates", "contradictions", "near_duplicates", "unearnable"), 0)
+    empty = {
+        "name": "mine",
+        "rows": 2,
+        "complete": True,
+        "invalid": 0,
+        "formats": {},
+        "used_columns": [],
+        "unused_columns": [],
+        "with_expert": 0,
+        "with_images": 0,
+        "images": {},
+        "truths": {},
+        "prompt_characters": None,
+        "expert_characters": None,
+        "judged_experts": 0,
+        "right_experts": 0,
+        "pass_ratios": [],
+        "warnings": [],
+    }
+    service.on("POST", f"/v1/datasets/{ID}/report", empty | counts)
+    with Client() as client:
+        assert client.dataset_report(ID, rewards=[{"type": "numeric"}], against=ID).rows == 2
+    sent = service.requests[-1].body
+    assert sent["against"] == ID and [one["type"] for one in sent["rewards"]] == ["numeric"]
