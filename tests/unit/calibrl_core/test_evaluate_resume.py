@@ -26,7 +26,7 @@ class Killed(BaseException):
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(accuracy, "ROWS_AT_ONCE", 4)
-    monkeypatch.setattr(Scorer, "score_all", score_by_hash)
+    monkeypatch.setattr(Scorer, "grade", score_by_hash)
     rows = [{"question": f"What is {n} + 1?", "answer": str(n + 1)} for n in range(5)]
     (tmp_path / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return {
@@ -126,13 +126,13 @@ def test_answers_of_other_settings_are_removed(tmp_path: Path, evaluated: Any) -
 def test_answers_without_any_verdict_are_not_kept(
     tmp_path: Path, evaluated: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def failing(self: Any, completions: Any, truths: Any) -> Any:
-        return [Score({"exact": 0.0}, 0.0, False, False, "exact: broken", ("exact",)) for _ in completions]
+    def failing(self: Any, inputs: Any) -> Any:
+        return [Score({"exact": 0.0}, 0.0, False, False, "exact: broken", ("exact",)) for _ in inputs]
 
-    monkeypatch.setattr(Scorer, "score_all", failing)
+    monkeypatch.setattr(Scorer, "grade", failing)
     with pytest.raises(NoVerdictError):
         evaluated(tmp_path)
-    monkeypatch.setattr(Scorer, "score_all", score_by_hash)  # the verifier was repaired
+    monkeypatch.setattr(Scorer, "grade", score_by_hash)  # the verifier was repaired
     assert evaluated(tmp_path)[1] == BATCHES
 
 
