@@ -19,7 +19,14 @@ from jobs.settings import Settings
 from worker import meeting, trainer_process
 from worker.claim_lease import RETRY_SECONDS, ClaimLease
 from worker.shipper import LOG_FILE
-from worker.trainer_process import CONFIG_FILE, END_SECONDS, describe_exit, log_tail, out_of_memory_kills
+from worker.trainer_process import (
+    CONFIG_FILE,
+    END_SECONDS,
+    SERVICES_FILE,
+    describe_exit,
+    log_tail,
+    out_of_memory_kills,
+)
 
 WATCH_SECONDS = 0.5
 REPORT_SECONDS = 600.0  # retry period for the report while the database is unreachable
@@ -70,6 +77,7 @@ class JobPart:
         finally:
             children.kill_group(process)
             status = process.wait(REAP_SECONDS)
+            config.with_name(SERVICES_FILE).unlink(missing_ok=True)  # it has secrets
         if status == 0:
             return None
         if out_of_memory_kills() > kills_before:

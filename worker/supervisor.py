@@ -25,6 +25,7 @@ from worker.standby import Standby
 from worker.trainer_process import (
     CONFIG_FILE,
     END_SECONDS,
+    SERVICES_FILE,
     child_environment,
     describe_exit,
     log_tail,
@@ -80,6 +81,7 @@ class Supervisor:
         finally:
             children.kill_group(process)
             status = process.wait(REAP_SECONDS)
+            (self._run_dir / SERVICES_FILE).unlink(missing_ok=True)  # it has secrets
         if self.lease.order is not Order.ABANDON:
             self._settle(status, out_of_memory_kills() > kills_before)
             attempt_folder.forget_kept(self._run_dir)

@@ -15,6 +15,7 @@ router = APIRouter(prefix="/fine_tuning/alpha/graders", tags=["OpenAI"], respons
 def validate_grader(given: GraderToValidate, caller: CurrentCaller, project: openai.Project = None) -> ValidGrader:
     """Check a grader, also that the models that it names have an endpoint. Return it with its defaults."""
     slug = openai.chosen(caller, project)
+    caller.need(slug, Role.VIEWER)
     return ValidGrader(grader=grader_runs.shown(grader_runs.checked(given.grader, slug)))
 
 

@@ -224,7 +224,9 @@ class ReinforcementLearner:
         with clock("reward"):
             scored = ScoredRollouts(examples, rollouts, self._scorer.grade(completed(examples, rollouts.texts)))
         ratios = scored.passed.double().mean(-1).tolist()  # [P]
-        self._pass_ratios |= {example.id: ratio for example, ratio in zip(examples, ratios, strict=True)}
+        known = scored.complete({reward.label for reward in self._config.rewards}).tolist()  # [P]
+        measured = zip(examples, ratios, known, strict=True)
+        self._pass_ratios |= {example.id: ratio for example, ratio, has_all in measured if has_all}
         return scored
 
     def _rewards(self, groups: ScoredRollouts) -> Tensor:

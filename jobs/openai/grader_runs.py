@@ -85,6 +85,7 @@ def _result(grader: Grader, reward: Reward, trial: Trial) -> GraderRun:
 
 def _flags(kind: str, failure: str) -> dict[str, bool | str]:
     """Return the fields of `GraderErrors` for a missing verdict of a verifier."""
+    failure = failure.encode(errors="replace").decode()  # a row can hold half a surrogate pair
     if "the output is not JSON" in failure:
         return {"sample_parse_error": True}
     if ": there is no " in failure:

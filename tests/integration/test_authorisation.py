@@ -77,6 +77,8 @@ NEEDS: dict[str, Need] = {
     "POST /v1/fine_tuning/jobs/{fine_tuning_job_id}/resume": Role.MEMBER,
     "GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/events": Role.VIEWER,
     "GET /v1/fine_tuning/jobs/{fine_tuning_job_id}/checkpoints": Role.VIEWER,
+    "POST /v1/fine_tuning/alpha/graders/validate": Role.VIEWER,
+    "POST /v1/fine_tuning/alpha/graders/run": Role.MEMBER,
     "GET /v1/queue": ANY_KEY,
     "GET /v1/workers": ANY_KEY,
     "POST /v1/workers/{name}/drain": ADMIN,
@@ -102,6 +104,7 @@ NEEDS: dict[str, Need] = {
     "DELETE /v1/keys/{key_id}": ANY_KEY,  # one's own; of others: test_access
     "GET /v1/audit": ADMIN,  # with a project, its admins: test_access
 }
+GRADER = {"type": "string_check", "name": "g", "input": "a", "reference": "a", "operation": "eq"}
 BODIES: dict[str, Any] = {
     "POST /v1/jobs": {**TRAIN, "project": OWN},
     "POST /v1/jobs:plan": {**TRAIN, "project": OWN},
@@ -109,6 +112,8 @@ BODIES: dict[str, Any] = {
     "PATCH /v1/jobs/{job_id}": {"priority": "low"},
     # Not installed: refused, but not for lack of a role.
     "POST /v1/jobs/{job_id}/replay": {"rewards": [{"type": "plugin", "name": "none"}]},
+    "POST /v1/fine_tuning/alpha/graders/validate": {"grader": GRADER},
+    "POST /v1/fine_tuning/alpha/graders/run": {"grader": GRADER, "model_sample": "a"},
     "POST /v1/datasets": {"name": "of the hub", "hub": "some/body", "project": OWN},
     "POST /v1/datasets/upload": {},  # no row in it: refused, but not for lack of a role
     "POST /v1/datasets/{dataset_id}/report": {},
@@ -119,7 +124,12 @@ BODIES: dict[str, Any] = {
     "PATCH /v1/users/{name}": {"active": True},
     "POST /v1/keys": {"name": "another"},
 }
-HEADERS = {"POST /v1/files": {"OpenAI-Project": OWN}}
+OF_OWN_PROJECT = {"OpenAI-Project": OWN}
+HEADERS = {
+    "POST /v1/files": OF_OWN_PROJECT,
+    "POST /v1/fine_tuning/alpha/graders/validate": OF_OWN_PROJECT,
+    "POST /v1/fine_tuning/alpha/graders/run": OF_OWN_PROJECT,
+}
 QUERIES = {
     "GET /v1/jobs/{job_id}/stream": {"max_seconds": "0.1"},
     "GET /v1/stream": {"max_seconds": "0.1"},

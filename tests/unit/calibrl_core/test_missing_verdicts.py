@@ -118,3 +118,12 @@ def test_validation_stops_too(tmp_path: Path, failing: Any) -> None:
         run(tmp_path, "stop", validation=validation)
     (saved,) = [event for event in events(tmp_path) if event["type"] == "checkpoint"]
     assert read_state(Path(saved["path"])).step == 1
+
+
+def test_a_group_without_all_verdicts_has_no_pass_ratio(tmp_path: Path, failing: Any) -> None:
+    failing(lambda batch, place: place == 0)
+    found = run(tmp_path, "zero", curriculum="measured", steps=1)
+    (saved,) = [event for event in found if event["type"] == "checkpoint"]
+    order = read_state(Path(saved["path"])).order
+    assert order is not None
+    assert list(order["measured"].values()) == [0.5]  # of the second group
