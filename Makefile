@@ -11,6 +11,7 @@ TESTERS := $(shell echo $$(( ($$(env -u OMP_NUM_THREADS nproc) * 3 + 1) / 2 ))) 
 DOCS := .venv/.docs
 VLLM := .venv-vllm/.installed
 FAMILIES := .venv-families/.installed
+GRADERS := .venv-graders/.installed
 MLFLOW := .venv-mlflow/.installed
 
 # Tests of SQL that versions of PostgreSQL can interpret differently.
@@ -111,6 +112,9 @@ bench-servers: $(VLLM)  ## weight updates of a vLLM server, and steps that sampl
 check-gpu: $(INSTALLED)  ## the trainer on a GPU: correctness, speed and memory on the shapes of Qwen2.5-VL, in 12 minutes
 	@$(RUN) -m bench.gpu
 
+bench-verifiers: $(GRADERS)  ## the verifier `math` beside nine graders of other packages, on pairs written by hand; 10 minutes
+	@$(RUN) -m bench.verifiers
+
 bench-queue: $(INSTALLED)  ## start latency of jobs, and a soak of 2,000 short jobs from 20 projects
 	@$(RUN) -m bench.queue
 
@@ -121,7 +125,7 @@ bench-dashboard: $(INSTALLED) $(MLFLOW)  ## the dashboard on a long run with 20 
 	@$(RUN) -m bench.dashboard
 
 clean:  ## remove what was built and installed here; data folders stay
-	@rm -rf .venv .venv-vllm .venv-families .venv-mlflow build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf .venv .venv-vllm .venv-families .venv-graders .venv-mlflow build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find . -type d -name __pycache__ -prune -exec rm -rf {} +
 
 # A stamp file, so that a second call needs no network. Build tools first, no build isolation: pip would download them each time.
@@ -172,6 +176,16 @@ $(FAMILIES): pyproject.toml constraints.txt
 		pytest pytest-timeout | $(PROGRESS)
 	@touch $@
 
+# Graders of other packages, without the trainers around them. Some need antlr 4.11, and CalibRL uses 4.13.
+$(GRADERS): $(INSTALLED)
+	@echo "Installing graders of answers into .venv-graders (once; some minutes, 1 GB of disk)"
+	@"$(PYTHON)" -m venv --clear .venv-graders
+	@.venv-graders/bin/python -m pip install 'math-verify==0.9.0' 'antlr4-python3-runtime==4.11.0' mathruler \
+		'sympy==1.14.0' pylatexenc numpy pydantic tqdm omegaconf regex colorlog | $(PROGRESS)
+	@.venv-graders/bin/python -m pip install --no-deps 'verl==0.9.1' 'lm-eval==0.4.13' 'evalscope==1.14.1' \
+		'openrlhf==0.11.2' | $(PROGRESS)
+	@touch $@
+
 # MLflow pins many packages of the service: it has a separate environment, and is used only over HTTP.
 $(MLFLOW):
 	@echo "Installing MLflow and TensorBoard into .venv-mlflow (once; some minutes, 1 GB of disk)"
@@ -179,4 +193,4 @@ $(MLFLOW):
 	@.venv-mlflow/bin/python -m pip install 'mlflow>=3,<4' psycopg2-binary tensorboard 'setuptools<81' | $(PROGRESS)
 	@touch $@
 
-.PHONY: help demo dev release test test-all unit fuzz-queue fuzz-api test-postgres test-vllm test-families chaos chaos-short lint docs bench bench-trainer bench-memory bench-plan bench-data bench-servers check-gpu bench-queue bench-api bench-dashboard clean
+.PHONY: help demo dev release test test-all unit fuzz-queue fuzz-api test-postgres test-vllm test-families chaos chaos-short lint docs bench bench-trainer bench-memory bench-plan bench-data bench-servers bench-verifiers check-gpu bench-queue bench-api bench-dashboard clean
