@@ -47,7 +47,7 @@ def same_choice(answer: str, truth: str) -> bool:
     """Return if both name the same options: by letter if both have one, else by the option's text."""
     asked = letters(strip_decoration(truth))
     if asked is not None:
-        return letters(_CALLED.sub("", strip_decoration(answer)).strip()) == asked
+        return letters(_CALLED.sub("", strip_decoration(answer)).strip(), any_order=True) == asked
     (letter, text), (right_letter, right_text) = _read(answer), _read(truth)
     if letter is not None and right_letter is not None:
         hedges = _ANOTHER.search(text) and not _OF_OTHERS.match(text)

@@ -15,6 +15,12 @@ _OPTION = re.compile(r"\(?[A-J]\)?")
 _APART = re.compile(r"(?<!_\d)(?<=\d) (?=\d)")  # two adjacent numbers, which LaTeX would read as a sum or a product
 _BASE = re.compile(r"(?<=\d)_ ?\{? ?(\d+)")  # 101_2, which math-verify reads as 101
 
+_COMMAND_PM = re.compile(r"\\(pm|mp)(?![A-Za-z])")
+_SIGNS = ({"pm": "+", "mp": "-"}, {"pm": "-", "mp": "+"})
+_NAMED = re.compile(
+    r"(?:\\angle ?)?(?P<name>[A-Z]{1,3}) ?= ?(?P<value>[^=]*\d[^=]*)|(?P<point>[A-Z])(?: ?= ?)?(?P<place>\([^(),]+(?:,[^(),]+)+\))"
+)
+
 
 class MathReward(AnswerVerifier):
     """1.0 if the answer is equivalent to the truth, else 0.0.
@@ -51,6 +57,7 @@ class MathReward(AnswerVerifier):
 
 def _compared(written: str, answer: str, truth: str) -> float | Deferred:
     """Return the verdict on an answer and a truth, both undecorated; `written`: the answer with its decoration."""
+    answer, truth = _without_names(_signs(answer), _signs(truth))
     if _OPTION.fullmatch(truth):
         return float(same_choice(written, truth))
     if answer == truth or without_spaces(answer) == without_spaces(truth) != "":
@@ -68,7 +75,29 @@ def _compared(written: str, answer: str, truth: str) -> float | Deferred:
     return 0.0 if not answer or contradicts or _APART.search(answer) else Deferred(answer, truth)
 
 
+def _signs(text: str) -> str:
+    """Return the two values of a text with ±, with a comma between them."""
+    if r"\pm" not in text:
+        return text
+    return ", ".join(_COMMAND_PM.sub(lambda found: signs[found[1]], text) for signs in _SIGNS)
+
+
+def _without_names(answer: str, truth: str) -> tuple[str, str]:
+    """Return answer and truth without the name before a quantity or a point, if one of the two has no name, or both
+    have the same: `\\angle A = 75` and `P(5, -1)`.
+    """
+    first, second = _NAMED.fullmatch(answer), _NAMED.fullmatch(truth)
+    names = {match["name"] or match["point"] for match in (first, second) if match}
+    if len(names) != 1:
+        return answer, truth
+    return (first["value"] or first["place"] if first else answer), (
+        second["value"] or second["place"] if second else truth
+    )
+
+
 def _same_mathematics(text: str, truth: str) -> bool:
+    if "%" in text and ("=" in text or r"\approx" in text):  # the unit of a part of a chain
+        return equivalent(text, truth)
     (value, unit), (right, right_unit) = split_unit(text), split_unit(truth)
     if not units_agree(unit, right_unit):
         return False

@@ -11,7 +11,7 @@ from calibrl_core.verifiers.units import CONFUSABLE, canonical_unit
 
 _WITH_UNIT = re.compile(
     r"(?P<value>.*?(?:[\d.)}\]!]|\\pi))(?P<gap> ?)"
-    r"(?P<unit>[%'\"]|[^\W\d_€£](?:[^\W\d_ ]|[ ./·*()€£]|\\cdot ?|\\times ?|\^ ?\{?-?\d\}?)*|[€£]|degree(?: [CF])?)"
+    r"(?P<unit>[%'\"]|[^\W\d_](?:[^\W\d_ ]|[ ./·*()€£¥₹¢-]|\\cdot ?|\\times ?|\^ ?\{?-?\d\}?)*|[€£¥₹¢]|\\(?:pounds|euro)|degree(?: [CF])?)"
 )
 _INTEGER = r"\d{1,3}(?:[, ]\d{3})+(?!\d)|\d+"
 _NUMBER = re.compile(
@@ -19,7 +19,7 @@ _NUMBER = re.compile(
     r"(?: ?(?:\\times|\\cdot|\*|x) ?10 ?\^ ?\{? ?(?P<power>[+-]? ?\d{1,3}) ?\}?)?"
     r"(?: ?/ ?(?P<under>\d+))?"
 )
-_FRACTION = re.compile(r"(?P<sign>[+-]?) ?\\frac ?\{? ?(?P<over>\d+) ?\}? ?\{ ?(?P<under>\d+) ?\}")
+_FRACTION = re.compile(r"(?P<sign>[+-]?) ?(?P<whole>\d*) ?\\frac ?\{? ?(?P<over>\d+) ?\}? ?\{ ?(?P<under>\d+) ?\}")
 _POWER = re.compile(r"(?P<sign>[+-]?) ?(?P<base>\d{1,4}) ?\^ ?\{? ?(?P<power>[+-]? ?\d{1,3}) ?\}?")
 
 
@@ -48,7 +48,8 @@ def read_quantity(text: str) -> Quantity | None:
     """
     text, unit = split_unit(text)
     if match := _FRACTION.fullmatch(text):
-        return _quantity(match["sign"], Fraction(int(match["over"])), match["under"], unit)
+        over = int(match["over"]) + int(match["whole"] or 0) * int(match["under"])
+        return _quantity(match["sign"], Fraction(over), match["under"], unit)
     if match := _POWER.fullmatch(text):
         power = _integer(match["power"])
         return (
@@ -96,12 +97,12 @@ def units_agree(first: str, second: str) -> bool:
 def quantities_agree(answer: Quantity, truth: Quantity, near: Callable[[Fraction, Fraction], bool]) -> bool:
     """Return if two quantities are equal, with `near(answer, truth)` comparing numbers.
 
-    50% equals 0.5, and also 50, as the answer to `what percentage?` is often written; but never 0.5%.
+    50% equals 0.5, and also 50, as the truth of `what percentage?` is often written; but never 0.5%.
     """
     if not units_agree(answer.unit, truth.unit):
         return False
     if near(answer.value, truth.value):
-        return True
+        return truth.unit == "%" or answer.unit != "%" or abs(truth.value) > 1  # a truth of 0.75 is 75%
     if (answer.unit == "%") == (truth.unit == "%"):
         return False
     return near(*(one.value / 100 if one.unit == "%" else one.value for one in (answer, truth)))

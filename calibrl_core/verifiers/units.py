@@ -58,12 +58,12 @@ _NAMES = {
     "u": "amu Da dalton daltons",
     "KB": "kB",
     "dollar": "dollars usd USD 美元",
-    "cent": "cents",
-    "euro": "euros eur EUR € 欧元",
-    "pound sterling": "£ gbp GBP 英镑",
+    "cent": "cents ¢",
+    "euro": "euros eur EUR € \\euro 欧元",
+    "pound sterling": r"£ \pounds gbp GBP 英镑",
     "yuan": "RMB rmb CNY ¥ 元 块钱 人民币",
     "yen": "JPY 日元",
-    "rupee": "rupees Rs INR",
+    "rupee": "rupees Rs INR ₹",
     "km/h": "kmh kph kmph",
     "mi/h": "mph",
     "rpm": "",
@@ -79,18 +79,22 @@ _NAMES = {
 # Names in Chinese. Any other word after a number is a counted thing: a unit of its own.
 _CHINESE = {
     "mm": "毫米", "cm": "厘米", "dm": "分米", "m": "米", "km": "千米 公里", "mg": "毫克", "g": "克",
-    "kg": "千克 公斤", "t": "吨", "mL": "毫升", "L": "升", "s": "秒 秒钟", "min": "分钟", "h": "小时 时",
+    "kg": "千克 公斤", "t": "吨", "mL": "毫升", "L": "升", "s": "秒 秒钟", "min": "分钟", "h": "小时 个小时 时",
     "day": "天 日", "week": "周 星期", "month": "个月 月", "year": "年 岁", "degree": "度", "ha": "公顷",
     "N": "牛顿", "J": "焦耳", "W": "瓦特 瓦", "V": "伏特 伏", "A": "安培 安", "Ω": "欧姆 欧", "Pa": "帕斯卡 帕",
     "Hz": "赫兹", "K": "开尔文", "degree C": "摄氏度", "m^2": "平方米", "cm^2": "平方厘米", "dm^2": "平方分米",
     "km^2": "平方千米 平方公里", "m^3": "立方米", "cm^3": "立方厘米", "dm^3": "立方分米",
     "km/h": "千米/时 千米/小时 公里/小时", "m/s": "米/秒", "jiao": "角", "fen": "分",
 }  # fmt: skip
-CONFUSABLE = frozenset({frozenset({"C", "degree C"}), frozenset({"F", "degree F"}), frozenset({"K", "degree K"})})
+CONFUSABLE = frozenset(
+    {frozenset({"C", "degree C"}), frozenset({"F", "degree F"}), frozenset({"K", "degree K"})}
+    | {frozenset({"lb", "pound sterling"})}
+)
 _FACTOR = re.compile(
-    r"(?P<power>square|sq|cubic|cu)?\.? ?(?P<base>[%'\"]|degree [CFK]|[^\W\d_]+|[€£])"
+    r"(?P<power>square|sq|cubic|cu)?\.? ?(?P<base>[%'\"]|degree [CFK]|[^\W\d_]+|[€£¥₹¢]|\\(?:pounds|euro))"
     r"(?: ?\^ ?\{? ?(?P<exponent>-?\d) ?\}?| (?P<after>squared|cubed))?\.?"
 )
+_HYPHEN = re.compile(r"(?<=[a-z])-(?=[a-z])")
 _TEMPERATURE = re.compile(r"degrees? (C|F|K|celsius|fahrenheit|kelvin)\b", re.IGNORECASE)
 _BETWEEN = re.compile(r" ?(?:\\cdot ?|\\times ?|[·*]) ?")
 _POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3, "squared": 2, "cubed": 3}
@@ -125,6 +129,7 @@ def canonical_unit(text: str, *, attached: bool = False) -> str | None:
     its own name (`apples`: `apple`); the name of `units` is empty. `attached`: there is no space after the number. `5m`
     can be a product but `5apples` a typo, so attached names need at least two letters.
     """
+    text = _HYPHEN.sub(" ", text.replace("per cent", "percent"))
     text = _TEMPERATURE.sub(lambda found: f"degree {found[1][0].upper()}", text)
     if text in _CHINESE_NAMES:
         return _CHINESE_NAMES[text]
