@@ -1,6 +1,6 @@
 """Graders of mathematical answers from other packages, behind one function each: `(answer, truth) -> bool`.
 
-Runs in an environment of its own (`make bench-verifiers` makes it). `python -P bench/graders.py NAME` reads a JSON array
+Runs in an environment alone (`make bench-verifiers` makes it). `python -P bench/graders.py NAME` reads a JSON array
 `[answer, truth]` per line and writes `[verdict, seconds]` per line. Only the standard library and the grader itself
 are imported, so that its time is its own.
 """

@@ -79,7 +79,7 @@ def _same_value(first: Any, second: Any) -> bool:
 
 
 def _vanishes(difference: Any) -> bool:
-    """Return if an expression is 0 at a point without meaning, which a wrong answer rarely is: simplifying takes long."""
+    """Return if an expression is 0 at some point, as few wrong answers are: simplifying takes longer."""
     point = {name: 0.37 + 0.29 * place for place, name in enumerate(sorted(difference.free_symbols, key=str))}
     try:
         return bool(abs(complex(difference.subs(point).evalf())) < 1e-9)

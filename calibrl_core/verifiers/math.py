@@ -15,10 +15,9 @@ _OPTION = re.compile(r"\(?[A-J]\)?")
 _APART = re.compile(r"(?<!_\d)(?<=\d) (?=\d)")  # two adjacent numbers, which LaTeX would read as a sum or a product
 _BASE = re.compile(r"(?<=\d)_ ?\{? ?(\d+)")  # 101_2, which math-verify reads as 101
 
-_COMMAND_PM = re.compile(r"\\(pm|mp)(?![A-Za-z])")
-_SIGNS = ({"pm": "+", "mp": "-"}, {"pm": "-", "mp": "+"})
 _NAMED = re.compile(
-    r"(?:\\angle ?)?(?P<name>[A-Z]{1,3}) ?= ?(?P<value>[^=]*\d[^=]*)|(?P<point>[A-Z])(?: ?= ?)?(?P<place>\([^(),]+(?:,[^(),]+)+\))"
+    r"(?:\\angle ?)?(?P<name>[A-Z]{1,3}) ?= ?(?P<value>[^=]*\d[^=]*)|"
+    r"(?P<point>[A-Z])(?: ?= ?)?(?P<place>\([^(),]+(?:,[^(),]+)+\))"
 )
 
 
@@ -79,7 +78,9 @@ def _signs(text: str) -> str:
     """Return the two values of a text with ±, with a comma between them."""
     if r"\pm" not in text:
         return text
-    return ", ".join(_COMMAND_PM.sub(lambda found: signs[found[1]], text) for signs in _SIGNS)
+    first = text.replace(r"\pm", "+").replace(r"\mp", "-")
+    second = text.replace(r"\pm", "-").replace(r"\mp", "+")
+    return f"{first}, {second}"
 
 
 def _without_names(answer: str, truth: str) -> tuple[str, str]:

@@ -6,12 +6,34 @@ from fractions import Fraction
 _DOTS = r"(?:\.{2,}|…|\\[lc]?dots(?![A-Za-z]))"
 _MARKED = re.compile(
     r"(?<![\d.])(?P<whole>\d{0,20})\.(?P<fixed>\d{0,20}) ?"
-    r"(?:\\(?:overline|bar) ?\{ ?(?P<bar>\d{1,20}) ?\}|\\dot ?\{?(?P<first>\d)\}?(?:(?P<middle>\d{0,20})\\dot ?\{?(?P<last>\d)\}?)?"
+    r"(?:\\(?:overline|bar) ?\{ ?(?P<bar>\d{1,20}) ?\}"
+    r"|\\dot ?\{?(?P<first>\d)\}?(?:(?P<middle>\d{0,20})\\dot ?\{?(?P<last>\d)\}?)?"
     rf"|\((?P<parentheses>\d{{1,20}})\)|(?P<lined>(?:\d[\u0304\u0305])+)){_DOTS}?"
 )
 _ENDLESS = re.compile(rf"(?<![\d.])(?P<whole>\d{{0,20}})\.(?P<digits>\d{{3,40}}) ?{_DOTS}")
 
-_ONES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]
+_ONES = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+]
 _TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 _SCALES = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _SMALL = {word: value for value, word in enumerate(_ONES)} | {
@@ -43,7 +65,7 @@ _MAGNIFIED = re.compile(
 
 
 def exact_repeating(text: str) -> str:
-    """Return the text with repeating decimals as fractions: `0.1\\overline{6}`, `0.1\\dot{6}`, `0.1(6)`, `0.1666...`."""
+    """Return the text with repeating decimals as fractions: `0.1\\overline{6}`, `0.1\\dot{6}`, `0.1(6)`, `0.166...`."""
     return _ENDLESS.sub(_of_digits, _MARKED.sub(_of_marks, text))
 
 

@@ -11,7 +11,8 @@ from calibrl_core.verifiers.units import CONFUSABLE, canonical_unit
 
 _WITH_UNIT = re.compile(
     r"(?P<value>.*?(?:[\d.)}\]!]|\\pi))(?P<gap> ?)"
-    r"(?P<unit>[%'\"]|[^\W\d_](?:[^\W\d_ ]|[ ./·*()€£¥₹¢-]|\\cdot ?|\\times ?|\^ ?\{?-?\d\}?)*|[€£¥₹¢]|\\(?:pounds|euro)|degree(?: [CF])?)"
+    r"(?P<unit>[%'\"]|[^\W\d_](?:[^\W\d_ ]|[ ./·*()€£¥₹¢-]|\\cdot ?|\\times ?|\^ ?\{?-?\d\}?)*"
+    r"|[€£¥₹¢]|\\(?:pounds|euro)|degree(?: [CF])?)"
 )
 _INTEGER = r"\d{1,3}(?:[, ]\d{3})+(?!\d)|\d+"
 _NUMBER = re.compile(

@@ -42,7 +42,36 @@ _LETTERS = re.compile(r"\(?[A-J]\)?(?:(?: ?[,;/&] ?(?:and )?| and )?\(?[A-J]\)?)
 _WORDS = re.compile(r"[^\W\d_][^\W\d_' -]*(?:[' -][^\W\d_' -]+)*'?")
 _PRODUCT = re.compile(r"[b-df-hj-np-tv-xz]{2,4}")  # mgh: no word has no vowel
 _A_WORD = re.compile(r"[A-Za-z]{3}")
-_SHORT_WORDS = frozenset(["no", "up", "in", "on", "at", "to", "by", "of", "or", "is", "it", "as", "go", "he", "we", "me", "my", "us", "if", "so", "do", "an", "am", "be", "ox", "pi"])
+_SHORT_WORDS = frozenset(
+    [
+        "no",
+        "up",
+        "in",
+        "on",
+        "at",
+        "to",
+        "by",
+        "of",
+        "or",
+        "is",
+        "it",
+        "as",
+        "go",
+        "he",
+        "we",
+        "me",
+        "my",
+        "us",
+        "if",
+        "so",
+        "do",
+        "an",
+        "am",
+        "be",
+        "ox",
+        "pi",
+    ]
+)
 _SYNONYMS = dict.fromkeys(("no solutions", "there is no solution", "无解", "方程无解"), "no solution") | {
     "dne": "does not exist"
 }
