@@ -13,13 +13,14 @@ _LONGEST_TRIAL = 60.0  # seconds for all trials; sizes beyond are found at their
 
 
 class ImageSizes:
-    """Asks an image processor for its number of patches of a size, or lets it process a blank image if it has no such
-    method and the size is unusual.
+    """Lets an image processor process a blank image of each doubtful size: one for which it has no number of patches,
+    or an unusual one if it has no such method.
     """
 
     def __init__(self, processor: Any) -> None:
         """processor: of the model; a tokenizer refuses no size."""
         self._images = getattr(processor, "image_processor", None)
+        self._counts = hasattr(self._images, "get_number_of_image_patches")
         self._refusals: dict[tuple[int, int], str | None] = {}
         self._seconds = 0.0
 
@@ -27,20 +28,29 @@ class ImageSizes:
         """Return why the processor refuses an image of this size in pixels, or None."""
         size = (width, height)
         if size not in self._refusals:
-            self._refusals[size] = self._asked(width, height)
+            doubtful = not self._has_patches(size) if self._counts else _unusual(*size)
+            self._refusals[size] = self._tried(size) if doubtful else None
         return self._refusals[size]
 
-    def _asked(self, width: int, height: int) -> str | None:
+    def _has_patches(self, size: tuple[int, int]) -> bool:
+        assert self._images is not None
+        try:
+            self._images.get_number_of_image_patches(size[1], size[0], {})
+        except Exception:  # third-party code: not every version of this method works
+            return False
+        return True
+
+    def _tried(self, size: tuple[int, int]) -> str | None:
+        if self._images is None or self._seconds > _LONGEST_TRIAL:
+            return None
         started = time.monotonic()
         try:
-            if self._images is not None and hasattr(self._images, "get_number_of_image_patches"):
-                self._images.get_number_of_image_patches(height, width, {})
-            elif self._images is not None and _unusual(width, height) and self._seconds < _LONGEST_TRIAL:
-                self._images(images=[Image.new("RGB", (width, height))], return_tensors="pt")
+            self._images(images=[Image.new("RGB", size)], return_tensors="pt")
         except ERRORS as error:
-            return size_refusal([(width, height)], error)
+            return size_refusal([size], error)
         finally:
             self._seconds += time.monotonic() - started
+        self._counts = False  # the number of patches says nothing
         return None
 
 

@@ -56,6 +56,18 @@ def test_a_processor_without_an_answer_tries_each_unusual_size_once() -> None:
     assert images.seen == [(3, 40), (40, 400)]
 
 
+def test_a_size_without_a_number_of_patches_is_tried() -> None:
+    class Unfinished(Refusing):
+        def get_number_of_image_patches(self, *_: Any) -> int:
+            raise AttributeError("size")
+
+    images = Unfinished()
+    sizes = ImageSizes(SimpleNamespace(image_processor=images))
+    assert [sizes.refusal(300, 200), sizes.refusal(301, 200)] == [None, None]
+    assert images.seen == [(300, 200)]  # the method is not asked again
+    assert sizes.refusal(3, 40) is not None
+
+
 def test_a_text_model_refuses_no_size() -> None:
     assert ImageSizes(object()).refusal(1, 4000) is None
 
