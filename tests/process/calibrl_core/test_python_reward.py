@@ -109,7 +109,10 @@ def test_time_without_a_cpu_does_not_count_against_a_function() -> None:
 
 @needs_bubblewrap
 def test_a_training_learns_from_a_function(tmp_path: Path) -> None:
-    source = "def grade(sample, item): return len(sample['output_text']) % 2 * bool(item['answer'])"
+    source = """
+def grade(sample, item):
+    return len(sample["choices"][0]["message"]["content"]) % 2 * bool(item["answer"])
+"""
     settings = config(rewards=[{"type": "python", "source": source}], steps=1)
     report = EventFile(tmp_path)
     train(settings, report, lambda: False)
