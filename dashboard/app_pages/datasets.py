@@ -16,7 +16,7 @@ from dashboard.markup import chip, escape, file_link, moment, table
 from dashboard.palette import EXPERT, NEUTRAL, WRONG
 from dashboard.reads import catalogue, service
 from dashboard.reads.downloads import dataset_address
-from dashboard.views import completions
+from dashboard.views import completions, data_report
 from dashboard.views.plan_summary import size
 
 ALL = "all"
@@ -225,6 +225,7 @@ def _detail(id: str) -> None:
             "Registered reference", "The rows are on the Hugging Face hub. The worker of a job downloads them."
         )
         return
+    data_report.section(dataset)
     for row in catalogue.preview(dataset.id):
         _preview_row(row)
     if (dataset.rows or 0) > 8:

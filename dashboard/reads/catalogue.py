@@ -11,7 +11,17 @@ from uuid import UUID
 import streamlit as st
 
 from calibrl.client import CalibrlError
-from calibrl.schemas import Comparison, Dataset, Evaluation, JobPlan, JobStatus, JobSummary, Page, PreviewRow
+from calibrl.schemas import (
+    Comparison,
+    DataReport,
+    Dataset,
+    Evaluation,
+    JobPlan,
+    JobStatus,
+    JobSummary,
+    Page,
+    PreviewRow,
+)
 from dashboard import signin
 from dashboard.reads import service
 from dashboard.reads.service import FRESH
@@ -141,6 +151,16 @@ def preview(dataset_id: UUID) -> list[PreviewRow]:
 @st.cache_resource(ttl=60.0, max_entries=32, show_spinner=False)
 def _preview(key: str, dataset_id: UUID) -> list[PreviewRow]:
     return service.client().preview(dataset_id)
+
+
+def report(dataset_id: UUID, reward: str, against: UUID | None) -> DataReport:
+    """Return the data report of an uploaded file. `reward`: its type. `against`: the held-out dataset."""
+    return _report(signin.key(), dataset_id, reward, against)
+
+
+@st.cache_resource(ttl=600.0, max_entries=32, show_spinner=False)
+def _report(key: str, dataset_id: UUID, reward: str, against: UUID | None) -> DataReport:
+    return service.client().dataset_report(dataset_id, rewards=[{"type": reward}], against=against)
 
 
 def clear_dataset_caches() -> None:

@@ -62,6 +62,16 @@ def test_rows_are_previewed_with_images_and_inert_texts(world: World) -> None:
     assert f'src="{PREVIEW["images"][0]}"' in text
 
 
+def test_a_report_is_made_when_it_is_asked_for(world: World) -> None:
+    rows = [ROW, ROW, {**ROW, "question": HOSTILE, "expert": "<answer>8</answer>"}]
+    dataset = world.add_dataset("".join(json.dumps(row) + "\n" for row in rows).encode(), format="jsonl")
+    app = data_page(id=str(dataset.id))
+    assert not world.asked(f"POST /v1/datasets/{dataset.id}/report")
+    text = html(press(app, "Check the rows"))
+    assert "1 of 3 rows repeat an earlier row" in text and "1 of 1 experts fail the rewards" in text
+    assert "number: 3 of 3" in text and "<script>" not in text
+
+
 @pytest.mark.parametrize(
     "address", ['x" onerror="alert(1)', "https://example.com/spy.png", "data:text/html;base64,AA=="]
 )
