@@ -29,7 +29,7 @@ from calibrl.schemas import (
 from jobs import lifecycle, models
 from jobs.access.callers import Caller
 from jobs.planning import dry_run
-from jobs.repository import jobs
+from jobs.repository import datasets, jobs
 from jobs.specs import checks, hub_commits
 from jobs.specs.references import References
 
@@ -55,9 +55,15 @@ def _looked_into(spec: TrainSpec | EvaluateSpec, caller: Caller) -> TrainSpec | 
 Spec = Annotated[TrainSpec | EvaluateSpec, Depends(_prepared)]
 
 
-def _counted(spec: Spec) -> TrainSpec | EvaluateSpec:
-    dry_run.count_rows(spec)
-    hub_commits.read_headers(spec)
+async def _looked_at(request: Request, spec: Spec, caller: CurrentCaller) -> TrainSpec | EvaluateSpec:
+    ids = References.of(spec).datasets if caller.sees(spec.project) else frozenset()
+
+    def known(session: Session) -> dict[UUID, models.Dataset]:
+        rows = datasets.lock_shared(session, ids)
+        return {id: row for id, row in rows.items() if row.project == spec.project}
+
+    await run_in_threadpool(dry_run.read_files, spec, await read(request, known) if ids else {})
+    await run_in_threadpool(hub_commits.read_headers, spec)
     return spec
 
 
@@ -70,7 +76,7 @@ def submit_job(spec: Spec, session: Db, caller: CurrentCaller, response: Respons
 
 @router.post(":plan")
 def plan_job(
-    spec: Annotated[TrainSpec | EvaluateSpec, Depends(_counted)], session: Db, caller: CurrentCaller
+    spec: Annotated[TrainSpec | EvaluateSpec, Depends(_looked_at)], session: Db, caller: CurrentCaller
 ) -> JobPlan:
     """Dry-run a spec: return its defaults, data, memory, estimated start and warnings. An invalid spec is refused as on
     submission; no job is created."""

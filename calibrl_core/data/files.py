@@ -2,7 +2,7 @@
 
 import os.path
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain, islice
@@ -93,9 +93,9 @@ def check_source(source: FileData, *, needs_experts: bool) -> list[str]:
     return survey_problems(source, survey(source), needs_experts=needs_experts)
 
 
-def survey(source: FileData) -> Survey:
+def survey(source: FileData, watch: Callable[[Example | RowProblem], None] | None = None) -> Survey:
     """Read up to CHECKED_ROWS rows, CHECKED_IMAGE_BYTES of images or CHECKED_SECONDS, with at most one batch of rows in
-    memory.
+    memory. `watch`: receives each of these rows; its time counts too.
     """
     path = Path(source.path)
     is_folder = os.path.isdir(path)  # noqa: PTH112 - as below
@@ -117,6 +117,8 @@ def survey(source: FileData) -> Survey:
             complete = False
             break
         rows += 1
+        if watch is not None:
+            watch(item)
         if isinstance(item, Example):
             image_bytes += sum(map(len, item.images))
             experts += bool(item.expert)

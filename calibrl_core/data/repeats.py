@@ -56,6 +56,11 @@ class Repeats:
         self._signatures: list[NDArray[np.uint32]] = []
         self._buckets: defaultdict[bytes, list[int]] = defaultdict(list)  # places of signatures
 
+    @property
+    def prompts(self) -> frozenset[bytes]:
+        """Return the digests of all prompts."""
+        return frozenset(self._seen)
+
     def kind(self, example: Example, images: list[bytes], key: bytes) -> Repeat | None:
         """Return how a row repeats an earlier one, or None; remember it. `images` and `key`: of its prompt."""
         answer, expert = _digest(str(canonical_answer(example.answer))), _digest(example.expert or "")

@@ -15,7 +15,7 @@ from typing import Protocol
 from calibrl_core.data.files import RowProblem, read_examples
 from calibrl_core.data.image_decoding import image_kind
 from calibrl_core.data.repeats import Repeats, image_keys, prompt_key
-from calibrl_core.data.report_facts import DataReport, ImageReport, Spread
+from calibrl_core.data.report_facts import DataReport, ImageReport, ReportWarning, Spread
 from calibrl_core.data.report_warnings import FoundRows
 from calibrl_core.data.schema import DataError, Example, FileData
 from calibrl_core.data.source_facts import SourceFacts
@@ -90,7 +90,7 @@ def check_data(source: FileData, settings: ReportSettings) -> CheckedData:
     with ExitStack() as stack:
         judging = judging_rewards(settings.rewards)
         scorer = stack.enter_context(Scorer(judging)) if settings.with_workers and judging else None
-        reader = _Report(settings, held_out, _judge_of(judging, scorer) if judging else None)
+        reader = ReportReader(settings, held_out, _judge_of(judging, scorer) if judging else None)
         facts, limit = SourceFacts(), _Limit(settings.limits)
         complete = True
         for item in read_examples(source, facts):
@@ -150,10 +150,10 @@ def _judge_of(rewards: Sequence[Reward], scorer: Scorer | None) -> Judge:
     return scored if scorer else settled
 
 
-class _Report:
-    """Collects the facts of rows."""
+class ReportReader:
+    """Collects the facts of rows. Without a judge, neither answers nor experts are judged."""
 
-    def __init__(self, settings: ReportSettings, held_out: _HeldOut | None, judge: Judge | None) -> None:
+    def __init__(self, settings: ReportSettings, held_out: _HeldOut | None = None, judge: Judge | None = None) -> None:
         self._settings, self._held_out, self._judge = settings, held_out, judge
         self._form = answer_form(settings.rewards)
         self._found, self._repeats = FoundRows(), Repeats()
@@ -187,6 +187,29 @@ class _Report:
         self._pending_characters += len(item.answer) + len(item.expert or "")
         if len(self._pending) >= TOGETHER or self._pending_characters >= LONGEST_TOGETHER:
             self._judge_pending()
+
+    @property
+    def rows(self) -> int:
+        """Return the number of rows so far."""
+        return self._counts["rows"]
+
+    @property
+    def prompts(self) -> frozenset[bytes]:
+        """Return the digests of all prompts so far."""
+        return self._repeats.prompts
+
+    def warnings(self) -> list[ReportWarning]:
+        """Return the warnings of the rows so far, the most harmful one first."""
+        self._judge_pending()
+        settings = self._settings
+        return self._found.warnings(
+            {
+                "rows": self._counts["rows"],
+                "experts": self._counts["experts"],
+                "max_prompt_tokens": settings.max_prompt_tokens,
+                "max_completion_tokens": settings.max_completion_tokens,
+            }
+        )
 
     def _look_at_texts(self, row: int, example: Example) -> None:
         characters = len(example.question) + sum(len(turn.text) for turn in example.earlier)
@@ -257,14 +280,8 @@ class _Report:
 
     def finish(self, source: FileData, facts: SourceFacts, *, complete: bool) -> CheckedData:
         """Return the report."""
-        self._judge_pending()
+        warnings = self.warnings()
         counts, found, settings = self._counts, self._found, self._settings
-        numbers = {
-            "rows": counts["rows"],
-            "experts": counts["experts"],
-            "max_prompt_tokens": settings.max_prompt_tokens,
-            "max_completion_tokens": settings.max_completion_tokens,
-        }
         valid = counts["rows"] - found.count("invalid")
         cuts = settings.tokens is not None and settings.max_completion_tokens is not None
         report = DataReport(
@@ -287,7 +304,7 @@ class _Report:
             right_experts=counts["judged"] - found.count("wrong_experts"),
             cut_experts=found.count("long_experts") if cuts else None,
             pass_ratios=self._shares if any(self._shares) else [],
-            warnings=found.warnings(numbers),
+            warnings=warnings,
         )
         return CheckedData(report, found.dropped, names_files=counts["files"] > 0)
 

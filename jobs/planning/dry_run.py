@@ -30,6 +30,7 @@ from jobs.errors import FieldError, Invalid
 from jobs.files import artifacts, hub_models
 from jobs.lifecycle.requests import Checked
 from jobs.planning import advice, memory, model_shapes
+from jobs.planning.data_warnings import data_warnings, local_files
 from jobs.planning.model_shapes import ModelShape, UnknownShape
 from jobs.planning.remedies import remedies
 from jobs.repository import checkpoints, events, jobs, workers
@@ -54,6 +55,7 @@ def dry_run(
     job.status = JobStatus.WAITING if waits else JobStatus.QUEUED
     data = [_facts(one.field, one.source, checked.datasets) for one in checked.references.data]
     memory, unknown = _memory(session, checked)
+    of_data = data_warnings(spec, checked.datasets) if isinstance(spec, TrainSpec) else ()
     return JobPlan(
         spec=job.spec,
         models=[_model_facts(session, spec.project, field, model) for field, model in checked.references.models],
@@ -61,15 +63,20 @@ def dry_run(
         data=data,
         memory=memory,
         queue=lifecycle.queue_forecast(session, job, waits=waits),
-        warnings=[*advice.warnings(spec, data, memory), *unknown],
+        warnings=[*advice.warnings(spec, data, memory), *of_data, *unknown],
     )
 
 
-def count_rows(spec: TrainSpec | EvaluateSpec) -> None:
-    """Read the files whose rows `dry_run` counts. This can take a while: hold no transaction meanwhile."""
-    for source in References.of(spec).files:
+def read_files(spec: TrainSpec | EvaluateSpec, known: Mapping[UUID, models.Dataset]) -> None:
+    """Read the files whose rows `dry_run` counts and looks at. This can take a while: hold no transaction meanwhile.
+    `known`: the datasets of the spec."""
+    references = References.of(spec)
+    for source in references.files:
         with suppress(DataError):  # `dry_run` reports it
             file_surveys.count_rows(source)
+    if isinstance(spec, TrainSpec):
+        for _, source in local_files(references, known):
+            file_surveys.first_rows(source)
 
 
 def _model_facts(session: Session, project: str, field: str, model: ModelChoice) -> ModelFacts:

@@ -4,20 +4,41 @@ Results are cached in this process for the last CACHED_FILES files. The key is p
 modification time. A change of an image file next to it is not noticed; the trainer reads it again.
 """
 
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from calibrl_core.data import files
-from calibrl_core.data.files import Survey
-from calibrl_core.data.schema import DataError, FileData
+from calibrl_core.data.files import RowProblem, Survey
+from calibrl_core.data.report import ReportReader, ReportSettings
+from calibrl_core.data.report_facts import ReportWarning
+from calibrl_core.data.schema import DataError, Example, FileData
 from calibrl_core.data.shards import data_files
 
 CACHED_FILES = 256
+MOST_CHARACTERS = 200_000  # of the experts of a file that are kept
+
+
+@dataclass(frozen=True)
+class FirstRows:
+    """The first rows of a file. `warnings`: of its data report, without rewards. `experts`: row, expert and answer of
+    the first ones, MOST_CHARACTERS in all. `prompts`: digests of the prompts.
+    """
+
+    survey: Survey
+    warnings: tuple[ReportWarning, ...]
+    experts: tuple[tuple[int, str, str], ...]
+    prompts: frozenset[bytes]
 
 
 def survey(source: FileData) -> Survey:
     """Return the survey of the first rows of a file."""
-    return _survey(source, *_fingerprint(source))
+    return first_rows(source).survey
+
+
+def first_rows(source: FileData) -> FirstRows:
+    """Return facts about the first rows of a file. A file is read once while it does not change."""
+    return _first_rows(source, *_fingerprint(source))
 
 
 def count_rows(source: FileData) -> int | None:
@@ -39,8 +60,19 @@ def _fingerprint(source: FileData) -> tuple[int, int]:
 
 
 @lru_cache(CACHED_FILES)
-def _survey(source: FileData, size: int, changed: int) -> Survey:
-    return files.survey(source)
+def _first_rows(source: FileData, size: int, changed: int) -> FirstRows:
+    reader, experts = ReportReader(ReportSettings(())), list[tuple[int, str, str]]()
+    left = MOST_CHARACTERS
+
+    def watch(item: Example | RowProblem) -> None:
+        nonlocal left
+        reader.add(item)
+        if isinstance(item, Example) and item.expert and len(item.expert) <= left:
+            left -= len(item.expert)
+            experts.append((reader.rows, item.expert, item.answer))
+
+    found = files.survey(source, watch)
+    return FirstRows(found, tuple(reader.warnings()), tuple(experts), reader.prompts)
 
 
 @lru_cache(CACHED_FILES)

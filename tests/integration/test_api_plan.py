@@ -77,9 +77,9 @@ def test_data_is_counted_and_looked_into_once(
     read: list[Any] = []
     survey = files.survey
 
-    def counted(source: Any) -> Any:
+    def counted(source: Any, watch: Any) -> Any:
         read.append(source)
-        return survey(source)
+        return survey(source, watch)
 
     monkeypatch.setattr(files, "survey", counted)
     path = rows(tmp_path / "d.jsonl", 40, 30)
@@ -92,6 +92,8 @@ def test_data_is_counted_and_looked_into_once(
         "checked": 40,
         "with_expert": 30,
         "with_images": 0,
+        "row_format": "the plain format",
+        "unused_columns": [],
     }
     assert (held_out["field"], held_out["rows"]) == ("validation.data", 50)
     submitted(http, data=data)
@@ -102,6 +104,28 @@ def test_data_is_counted_and_looked_into_once(
     notices = planned(http, data=data)["warnings"]
     assert {"field": "data", "message": "40% of the checked rows have no expert and get no guidance"} in notices
     assert planned(http, data={"hub": "a/b"})["data"][0]["rows"] is None
+
+
+@pytest.mark.parametrize("uploaded", [False, True])
+def test_the_plan_warns_of_rows_that_harm_the_job(http: httpx.Client, tmp_path: Path, uploaded: bool) -> None:
+    right, wrong = ({"expert": f"<think>1</think><answer>{number}</answer>"} for number in (2, 3))
+    row, path = {"question": "1 + 1?", "answer": "2"}, tmp_path / "train.jsonl"
+    held_out = tmp_path / "held-out.jsonl"
+    held_out.write_text(json.dumps(row))
+    lines = [row | right, row | right, {**row, "question": "1 * 2?", **wrong}]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    data = {"path": str(path)}
+    if uploaded:
+        answer = http.post("/v1/datasets/upload", content=path.read_bytes(), params={"name": "mine"})
+        data = {"dataset": answer.json()["id"]}
+    validation = {"data": {"path": str(held_out)}, "every_steps": 10}
+    notices = planned(http, data=data, validation=validation)["warnings"]
+    found = [notice["message"] for notice in notices if notice["field"] == "data"]
+    assert [text.partition(":")[0] for text in found] == [
+        "1 of 2 prompts are in the validation data too, whose results then show memory",
+        "1 of 3 rows repeat an earlier row",
+        "1 of 3 judged experts fail the rewards (rows 3), so that the run can learn to avoid them",
+    ]
 
 
 def test_the_plan_shows_the_queue_with_the_new_job(http: httpx.Client) -> None:
