@@ -40,7 +40,8 @@ def draw(plan: JobPlan) -> None:
     for facts in plan.data:
         if facts.row_format:
             unused = f"unused columns: {', '.join(facts.unused_columns) or 'none'}"
-            st.caption(escape(f"{facts.field}: {facts.row_format}; {unused}"))
+            text = escape(f"{facts.field}: {facts.row_format}; {unused}")
+            st.html(f'<div style="font-size:.9rem">{text}</div>')
     if plan.steps is not None:
         st.caption(f"{plan.steps:,} steps")
     if plan.memory:

@@ -25,7 +25,10 @@ def plan(**changes: Any) -> dict[str, Any]:
     return {
         "spec": {"kind": "train"},
         "models": [model],
-        "data": [facts, facts | {"field": "validation.data", "rows": None}],
+        "data": [
+            facts | {"row_format": "verl's format", "unused_columns": ["ability"]},
+            facts | {"field": "validation.data", "rows": None},
+        ],
         "memory": {
             "bytes": 3 * 2**30,
             "on": "GPU",
@@ -71,6 +74,7 @@ def test_a_plan_as_tables_and_as_json(service: Service, tmp_path: Path) -> None:
         "a1b2a1b2a1b2",
         "4 bytes x 512",
         "have 1.0 GiB",
+        "data: verl's format; unused columns: ability",
     ):
         assert part in result.stdout
     for part in (

@@ -12,7 +12,18 @@ PLAN = {
     "models": [
         {"field": "model", "name": "Qwen/<tiny>", "commit": "a1b2" * 10, "download_bytes": 3 * 2**30, "check": "<ok>"}
     ],
-    "data": [{"field": "data", "name": "train", "rows": 4096, "checked": 2000, "with_expert": 2000, "with_images": 7}],
+    "data": [
+        {
+            "field": "data",
+            "name": "train",
+            "rows": 4096,
+            "checked": 2000,
+            "with_expert": 2000,
+            "with_images": 7,
+            "row_format": "verl's format",
+            "unused_columns": ["<note>"],
+        }
+    ],
     "memory": {
         "bytes": 2 * 2**30,
         "on": "host",
@@ -50,6 +61,7 @@ def test_a_plan_shows_start_warnings_data_and_memory() -> None:
     assert "Queued, position 2" in text
     assert "waiting for a free &lt;CPU&gt; slot · similar jobs took about 2 min 05 s" in text
     assert ">4,096<" in text and ">2,000<" in text and "7 of 2,000" in text
+    assert "verl&#x27;s format; unused columns: &lt;note&gt;" in text
     assert "2.0 GiB" in text and "1,200,000 parameters" in text
     assert "Qwen/&lt;tiny&gt; @ a1b2a1b2a1b2" in text and "3.0 GiB, once per machine" in text
     assert "&lt;ok&gt;" in text
