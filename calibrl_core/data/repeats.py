@@ -25,16 +25,22 @@ COMPARED_ROWS = 100_000  # rows whose texts are compared for near duplicates; ea
 SHORTEST = 12  # words of a text that is compared: a few words differ too easily by chance
 _WORDS = 5  # of a gram
 _BANDS, _PER_BAND = 8, 4  # 0.8 alike: candidates with a probability of 98.5 %; 0.5: 40 %, refused by the estimate
-_LONGEST = 2_000  # words of a text that are compared
+_LONGEST = 4_000  # first characters of a text that are compared
+LONGEST_NORMALISED = 100_000  # characters; the words of a longer text need too much memory
 _PRIME = 2**31 - 1
-_WORD = re.compile(r"\w+|[^\w\s]")
+_WORD = re.compile(r"\w+")
 _random = np.random.default_rng(5)
 _FACTORS = _random.integers(1, _PRIME, (_BANDS * _PER_BAND, 1), dtype=np.uint64)
+_PLACES = _random.integers(1, _PRIME, _WORDS, dtype=np.uint64)  # factor of each word of a gram
 _OFFSETS = _random.integers(0, _PRIME, (_BANDS * _PER_BAND, 1), dtype=np.uint64)
 
 
 def normalised(text: str) -> str:
-    """Return a text as duplicates share it: without differences of case, of spaces, and of forms of characters."""
+    """Return a text as duplicates share it: without differences of case, of spaces, and of forms of characters. A text
+    of more than LONGEST_NORMALISED characters is returned unchanged.
+    """
+    if len(text) > LONGEST_NORMALISED:
+        return text
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
@@ -74,7 +80,7 @@ class Repeats:
 
     def _is_near(self, text: str, images: list[bytes]) -> bool:
         """Return if an earlier text with the same images is nearly equal; otherwise remember this one."""
-        words = _WORD.findall(text)[:_LONGEST]
+        words = _WORD.findall(text[:_LONGEST])
         if len(words) < SHORTEST:
             return False
         signature = _signature(words)
@@ -93,9 +99,12 @@ class Repeats:
 
 def _signature(words: list[str]) -> NDArray[np.uint32]:
     """Return the MinHash signature [_BANDS * _PER_BAND] of a text's 5-grams."""
-    grams = {" ".join(words[place : place + _WORDS]) for place in range(len(words) - _WORDS + 1)}
-    hashed = np.array([crc32(gram.encode()) % _PRIME for gram in grams], dtype=np.uint64)
-    found: NDArray[np.uint32] = ((_FACTORS * hashed + _OFFSETS) % _PRIME).min(axis=1).astype(np.uint32)
+    hashed = np.fromiter((crc32(word.encode()) % _PRIME for word in words), np.uint64, len(words))
+    grams = np.zeros(len(words) - _WORDS + 1, np.uint64)
+    for place, factor in enumerate(_PLACES):
+        grams += hashed[place : place + len(grams)] * factor % _PRIME
+    grams %= _PRIME
+    found: NDArray[np.uint32] = ((_FACTORS * grams + _OFFSETS) % _PRIME).min(axis=1).astype(np.uint32)
     return found
 
 

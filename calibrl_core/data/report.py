@@ -27,6 +27,7 @@ from calibrl_core.verifiers.scorer import Scorer
 
 MOST_ROWS = 1_000_000  # of a report; each needs about 300 bytes of memory
 TOGETHER, LONGEST_TOGETHER = 256, 2_000_000  # rows and characters that are judged together
+LONGEST_SHOWN = 60  # characters of an answer in a message
 SHARES = 10  # intervals of pass ratios
 NOT_READ = ("long text", "nothing")  # kinds of truths
 Judge = Callable[[Sequence[tuple[str, str]]], Sequence[tuple[str, ...]]]
@@ -272,11 +273,13 @@ class ReportReader:
         experts = [(row, expert, truth) for row, truth, expert in pending if expert and truth not in hopeless]
         for row, truth, _ in pending:
             if labels := hopeless.get(truth):
-                self._found.add("unearnable", row, f"the reward {', '.join(labels)} refuses even '{truth}' itself")
+                self._found.add(
+                    "unearnable", row, f"the reward {', '.join(labels)} refuses even '{_shown(truth)}' itself"
+                )
         for (row, _, truth), labels in zip(experts, self._judge([pair[1:] for pair in experts]), strict=True):
             self._counts["judged"] += 1
             if labels:
-                self._found.add("wrong_experts", row, f"{', '.join(labels)} with the answer '{truth}'")
+                self._found.add("wrong_experts", row, f"{', '.join(labels)} with the answer '{_shown(truth)}'")
 
     def finish(self, source: FileData, facts: SourceFacts, *, complete: bool) -> CheckedData:
         """Return the report."""
@@ -316,6 +319,10 @@ class ReportReader:
             width=_spread(self._sizes["width"]),
             height=_spread(self._sizes["height"]),
         )
+
+
+def _shown(truth: str) -> str:
+    return truth if len(truth) <= LONGEST_SHOWN else f"{truth[:LONGEST_SHOWN]} ..."
 
 
 _SIZES = ("prompt_characters", "expert_characters", "prompt_tokens", "expert_tokens", "width", "height")

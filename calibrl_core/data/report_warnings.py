@@ -7,7 +7,8 @@ from typing import NamedTuple
 from calibrl_core.data.report_facts import ReportWarning
 
 SHOWN = 20  # rows of a warning
-LONGEST_EXAMPLE = 120  # characters of the reason of the first row
+LONGEST_REASON = 300  # characters of the reason of the first row
+LONGEST_PROBLEM = 2_000  # characters of a problem of the whole source
 
 
 class _WarningKind(NamedTuple):
@@ -83,7 +84,8 @@ class FoundRows:
         """Count a row (0: the whole source). `reason`: what the sentence says of the first one."""
         found = self._rows.setdefault(kind, _RowsOfKind())
         if not found.count:
-            found.reason = _short(f"row {row}: {reason}" if row else reason) if reason else f"row {row}"
+            found.reason = _short(reason, LONGEST_REASON if row else LONGEST_PROBLEM) or f"row {row}"
+            found.reason = f"row {row}: {found.reason}" if row and reason else found.reason
         found.count += 1
         if row and len(found.first) < SHOWN:
             found.first.append(row)
@@ -108,6 +110,6 @@ class FoundRows:
         ]
 
 
-def _short(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= LONGEST_EXAMPLE else f"{text[:LONGEST_EXAMPLE]} ..."
+def _short(text: str, longest: int) -> str:
+    shown = " ".join(text[: longest + 1].split())
+    return shown if len(text) <= longest else f"{shown} ..."

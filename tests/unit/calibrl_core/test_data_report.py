@@ -124,6 +124,14 @@ def test_a_text_with_a_word_more_is_a_near_duplicate(tmp_path: Path) -> None:
     assert kinds(report(source)) == {"near_duplicates": [2]}
 
 
+def test_a_problem_of_the_source_is_shown_whole_and_a_long_answer_cut(tmp_path: Path) -> None:
+    folder = tmp_path / ("f" * 200) / ("g" * 200)
+    (unreadable,) = report(FileData(path=str(folder / "a.jsonl"))).report.warnings
+    assert unreadable.message.endswith("cannot be read: No such file or directory")
+    (long,) = (one for one in report(write(tmp_path / "a.jsonl", row(answer="x" * 90)), "numeric").report.warnings)
+    assert f"refuses even '{'x' * 60} ...' itself" in long.message
+
+
 def test_one_question_about_two_images_is_no_repetition(tmp_path: Path) -> None:
     images = [base64.b64encode(pictures.png(size=size)).decode() for size in (4, 6, 4)]
     checked = report(write(tmp_path / "a.jsonl", *(row(TEXT, images=[image]) for image in images)))
