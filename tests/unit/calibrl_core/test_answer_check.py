@@ -79,19 +79,21 @@ def logged(folder: Path) -> list[str]:
 
 
 def test_training_names_all_rows_whose_answers_cannot_be_earned(tmp_path: Path) -> None:
-    path = write(tmp_path / "own.jsonl", *({"answer": answer} for answer in ("2", "two", "2", "II", "two")))
+    path = write(tmp_path / "own.jsonl", *({"answer": answer} for answer in ("2", "blue", "2", "green", "blue")))
     with pytest.raises(DataError) as refused:
         train(TrainConfig.model_validate(settings(path, "grpo")), EventFile(tmp_path / "run"), lambda: False)
     first, second = re.split(r"; (?=/)", str(refused.value))
-    assert first.startswith(f"data: {path}, row 2: no completion can earn the answer 'two': the reward numeric refuses")
+    assert first.startswith(
+        f"data: {path}, row 2: no completion can earn the answer 'blue': the reward numeric refuses"
+    )
     assert first.endswith("as in 1 more rows (5)")
-    assert second.startswith(f"{path}, row 4: no completion can earn the answer 'II'")
+    assert second.startswith(f"{path}, row 4: no completion can earn the answer 'green'")
 
 
 def test_other_rows_and_experts_are_warned_of(tmp_path: Path) -> None:
     good, wrong, long = "<answer>2</answer>", "<answer>3</answer>", "<answer>2</answer>" * 30
     path = write(tmp_path / "own.jsonl", *({"answer": "2", "expert": one} for one in (good, wrong, long)))
-    held = write(tmp_path / "held.jsonl", {"answer": "2"}, {"answer": "two"})
+    held = write(tmp_path / "held.jsonl", {"answer": "2"}, {"answer": "blue"})
     run = settings(path, "luffy", validation={"data": {"path": held}}, rollout={"group_size": 2})
     run["rollout"]["max_completion_tokens"] = 24
     train(TrainConfig.model_validate(run), EventFile(tmp_path / "run"), lambda: True)
@@ -102,7 +104,7 @@ def test_other_rows_and_experts_are_warned_of(tmp_path: Path) -> None:
 
 
 def test_an_evaluation_warns_of_answers(tmp_path: Path) -> None:
-    path = write(tmp_path / "own.jsonl", {"answer": "2"}, {"answer": "two"})
+    path = write(tmp_path / "own.jsonl", {"answer": "2"}, {"answer": "blue"})
     config = {"models": [{"builtin": "tiny-vlm"}], "data": [{"path": path}], "rewards": [{"type": "numeric"}]}
     evaluate(EvaluateConfig.model_validate(config), EventFile(tmp_path / "run"), lambda: True)
     assert [text for text in logged(tmp_path / "run") if text.startswith("data.0: 1 of 2 rows (2) fail with any")]

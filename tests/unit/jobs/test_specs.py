@@ -270,13 +270,13 @@ def test_the_trainer_gets_the_permissions_of_this_machine(monkeypatch: pytest.Mo
 def test_an_answer_that_no_completion_can_earn_is_named_with_its_row(tmp_path: Path) -> None:
     """The same answers are no problem in validation rows, or if the algorithm samples nothing."""
     path = tmp_path / "own.jsonl"
-    answers = ("2", "two", "two", "2 apples and 3")
+    answers = ("2", "blue", "blue", "2 apples and 3")
     rows(path, *({"question": "q", "answer": answer, "expert": "e"} for answer in answers))
     data, numeric = {"path": str(path)}, [{"type": "numeric"}]
     (problem,) = file_problems(spec(data=data, rewards=numeric, algorithm={"type": "grpo"}))
     first, second = problem.message.split("; /")
     assert problem.field == "data.path"
-    assert first.startswith(f"{path}, row 2: no completion can earn the answer 'two': the reward numeric refuses")
+    assert first.startswith(f"{path}, row 2: no completion can earn the answer 'blue': the reward numeric refuses")
     assert "row 4: no completion can earn the answer '2 apples and 3'" in second
     assert file_problems(spec(data=data, algorithm={"type": "grpo"})) == []
     assert file_problems(spec(data=data, rewards=numeric, algorithm={"type": "sft"})) == []
