@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -97,7 +97,7 @@ def _sums(count: int) -> list[Example]:
     return _numbered(found)
 
 
-def _numbered(examples: list[Example]) -> list[Example]:
+def _numbered(examples: Sequence[Example]) -> list[Example]:
     return [replace(example, answer=str(number)) for number, example in enumerate(examples)]
 
 

@@ -1,6 +1,6 @@
 """Fixtures of the tiny model, made once per session. A conftest that needs them imports them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -26,7 +26,7 @@ def engine(policy: Policy) -> SharedPrefillEngine:
 
 
 @pytest.fixture(scope="session")
-def examples() -> list[Example]:
+def examples() -> Sequence[Example]:
     return data.load(BuiltinData(builtin="digits", split="validation", rows=6))
 
 

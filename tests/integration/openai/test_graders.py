@@ -141,7 +141,7 @@ def test_a_valid_grader_is_returned(client: OpenAI, grader: Any) -> None:
 def test_a_grader_that_cannot_work_is_refused(client: OpenAI, grader: Any, why: str) -> None:
     for refused in (client.fine_tuning.alpha.graders.validate, lambda grader: run(client, grader, "x")):
         with pytest.raises(openai.BadRequestError, match=why) as error:
-            refused(grader=grader)  # type: ignore[operator]
+            refused(grader=grader)
         param, code = fault(error.value)
         assert (param or "").startswith("grader") and code == "invalid"
 

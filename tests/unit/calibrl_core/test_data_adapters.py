@@ -1,6 +1,7 @@
 """MathVista- and Geometry3K-like files: small ones with the same columns."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def png(tmp_path: Path, png: bytes) -> bytes:
     return png
 
 
-def load(path: Path, *rows: Any, columns: Columns | None = None) -> list[Example]:
+def load(path: Path, *rows: Any, columns: Columns | None = None) -> Sequence[Example]:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return data.load(FileData(path=str(path), columns=columns or Columns()))
 

@@ -1,7 +1,7 @@
 """The digits in their ten parts: what is drawn is what is asked and answered, and test digits are the test's alone."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from calibrl_core.verifiers.base import extract_answer, follows_format
 TESTS = (*DIGITS_IN_DOMAIN, *DIGITS_OUT_OF_DOMAIN)
 
 
-def load(split: Split, rows: int | None = 20) -> list[Example]:
+def load(split: Split, rows: int | None = 20) -> Sequence[Example]:
     return data.load(BuiltinData(builtin="digits", split=split, rows=rows))
 
 

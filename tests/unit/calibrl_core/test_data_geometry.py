@@ -22,7 +22,7 @@ from calibrl_core.verifiers.base import extract_answer, follows_format
 ROWS = 84  # twelve of each kind
 
 
-def load(split: Split, rows: int) -> list[Example]:
+def load(split: Split, rows: int) -> Sequence[Example]:
     return data.load(BuiltinData(builtin="geometry", split=split, rows=rows))
 
 

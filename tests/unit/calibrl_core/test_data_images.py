@@ -5,6 +5,7 @@ import io
 import json
 import struct
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ def broken_png() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"no pixels") + chunk(b"IEND", b"")
 
 
-def load(folder: Path, *images: bytes) -> list[Example]:
+def load(folder: Path, *images: bytes) -> Sequence[Example]:
     rows = [{"question": "q", "answer": "1", "images": base64.b64encode(image).decode()} for image in images]
     (folder / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return data.load(FileData(path=str(folder / "own.jsonl")))
