@@ -13,6 +13,7 @@ from dashboard.reads import catalogue
 
 REWARDS = ("math", "choice", "numeric", "exact")
 NONE = "none"
+SPREAD = ("Smallest", "Median", "95 %", "Largest")
 
 
 def section(dataset: Dataset) -> None:
@@ -46,7 +47,7 @@ def page(report: DataReport) -> str:
     warnings = "".join(map(_warning_row, report.warnings))
     head = table(("Warning", "Rows"), [warnings]) if warnings else chip("✓ No warnings", CORRECT)
     facts = table(("Read", read), (_fact_row(name, text) for name, text in _facts(report).items()))
-    sizes = table(("Size", "Smallest", "Median", "95 %", "Largest"), _sizes(report))
+    sizes = table(("Size", *SPREAD), _sizes(report))
     return "".join((head, facts, *_counts(report), sizes))
 
 
@@ -80,7 +81,10 @@ def _counts(report: DataReport) -> Iterator[str]:
         "accepted by the reward": report.right_experts,
         "refused by the reward": report.judged_experts - report.right_experts,
     }
-    ratios = {f"{place / 10:.1f} to {(place + 1) / 10:.1f}": count for place, count in enumerate(report.pass_ratios)}
+    ratios = {
+        f"pass ratio {place / 10:.1f} to {(place + 1) / 10:.1f}": count
+        for place, count in enumerate(report.pass_ratios)
+    }
     yield _bars("Answers", report.truths, report.rows, POLICY)
     yield _bars("Experts", experts if report.with_expert else {}, report.rows, EXPERT)
     yield _bars("Image formats", report.images.formats, report.images.count, NEUTRAL)
@@ -109,4 +113,5 @@ def _sizes(report: DataReport) -> Iterator[str]:
     for name, spread in sizes.items():
         if spread:
             numbers = (spread.smallest, spread.median, spread.p95, spread.largest)
-            yield f"<tr><td>{name}</td>{''.join(f'<td>{number:,}</td>' for number in numbers)}</tr>"
+            cells = (f'<td data-label="{title}">{number:,}</td>' for title, number in zip(SPREAD, numbers, strict=True))
+            yield f"<tr><td>{name}</td>{''.join(cells)}</tr>"
