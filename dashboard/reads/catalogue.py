@@ -154,7 +154,7 @@ def _preview(key: str, dataset_id: UUID) -> list[PreviewRow]:
 
 
 def report(dataset_id: UUID, reward: str, against: UUID | None) -> DataReport:
-    """Return the data report of an uploaded file. `reward`: its type. `against`: the held-out dataset."""
+    """Return the data report of an uploaded file. `reward`: its type. `against`: the dataset for validation."""
     return _report(signin.key(), dataset_id, reward, against)
 
 

@@ -24,7 +24,7 @@ def section(dataset: Dataset) -> None:
         left, right = st.columns(2)
         reward = left.selectbox("Reward", REWARDS, key="report-reward")
         against = right.selectbox(
-            "Held-out dataset",
+            "Validation dataset",
             [None, *held_out],
             format_func=lambda id: NONE if id is None else held_out[id],
             key="report-against",
@@ -70,7 +70,9 @@ def _facts(report: DataReport) -> dict[str, str]:
         f"{report.contradictions:,} with another answer",
     }
     if report.overlap_prompts is not None:
-        facts["Held-out"] = f"{report.overlap_prompts:,} prompts, {report.overlap_images or 0:,} more by an image"
+        facts["Also in validation"] = (
+            f"{report.overlap_prompts:,} prompts, {report.overlap_images or 0:,} more by an image"
+        )
     return facts
 
 
