@@ -36,7 +36,13 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    options = {"--max-model-len": 1024, "--dtype": "float32", "--served-model-name": "smol", "--api-key": "sk-1"}
+    options = {
+        "--gpu-memory-utilization": 0.2,
+        "--max-model-len": 1024,
+        "--dtype": "float32",
+        "--served-model-name": "smol",
+        "--api-key": "sk-1",
+    }
     words = [word for name, value in options.items() for word in (name, str(value))]
     program = [sys.executable, "-m", "calibrl_core.rollout.vllm_program", "--model", str(folder), "--enforce-eager"]
     with (folder / "log.txt").open("wb") as log:
