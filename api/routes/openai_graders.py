@@ -3,12 +3,15 @@
 from fastapi import APIRouter
 
 from api import openai
+from api.bodies import BoundedRoute
 from api.deps import CurrentCaller
 from calibrl.schemas import Role
 from calibrl.schemas.graders import GraderRun, GraderToRun, GraderToValidate, ValidGrader
 from jobs.openai import grader_runs
 
-router = APIRouter(prefix="/fine_tuning/alpha/graders", tags=["OpenAI"], responses=openai.RESPONSES)
+router = APIRouter(
+    prefix="/fine_tuning/alpha/graders", tags=["OpenAI"], responses=openai.RESPONSES, route_class=BoundedRoute
+)
 
 
 @router.post("/validate")

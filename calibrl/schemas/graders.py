@@ -49,7 +49,7 @@ class GraderMessage(StrictSettings):
     """A message to a model."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Template | GraderPart | list[GraderPart]
+    content: Template | GraderPart | Annotated[list[GraderPart], Field(max_length=32)]
     type: Literal["message"] | None = None
 
 
@@ -140,7 +140,7 @@ class GraderToRun(GraderToValidate):
     """A grader to run on one output of a model."""
 
     model_sample: str = Field(max_length=200_000, description="Output of the model: `sample.output_text`.")
-    item: dict[str, Any] = Field(default_factory=dict, description="Row of the data: `item`.")
+    item: dict[str, Any] = Field(default_factory=dict, max_length=1000, description="Row of the data: `item`.")
 
 
 class GraderErrors(BaseModel):

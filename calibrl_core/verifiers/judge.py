@@ -40,7 +40,9 @@ class JudgeMessage(StrictSettings):
     """A message to the judge."""
 
     role: Literal["system", "developer", "user", "assistant"] = "user"
-    content: Template | tuple[MessagePart, ...] = Field(description="Text with placeholders, or texts and images.")
+    content: Template | Annotated[tuple[MessagePart, ...], Field(max_length=32)] = Field(
+        description="Text with placeholders, or texts and images."
+    )
 
 
 class JudgeReward(RemoteVerifier):
@@ -64,7 +66,9 @@ class JudgeReward(RemoteVerifier):
     labels: tuple[Label, ...] | None = Field(
         None, min_length=2, max_length=64, description="Labels that the judge chooses from. None: it gives a score."
     )
-    passing_labels: tuple[Label, ...] = Field((), description="Labels that score 1; all others score 0.")
+    passing_labels: tuple[Label, ...] = Field(
+        (), max_length=100, description="Labels that score 1; all others score 0."
+    )
     temperature: float = Field(0.0, ge=0, le=2, description="Temperature of the judge's sampling.")
     top_p: float = Field(1.0, gt=0, le=1, description="The judge samples from this share of the probability.")
     seed: int | None = Field(None, ge=0, lt=2**31, description="Seed of the judge's sampling. None: not sent.")

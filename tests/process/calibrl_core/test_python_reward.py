@@ -121,7 +121,7 @@ def grade(sample, item):
     (sample,) = of_type(tmp_path, "sample")
     completions = sample["group"]["completions"]
     given = [completion["rewards"]["python-function"] for completion in completions]
-    assert given == [float(len(completion["text"].strip()) % 2) for completion in completions]
+    assert given == [float(len(completion["text"]) % 2) for completion in completions]
     assert metrics["values"]["reward/verifier_failures"] == 0
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -64,7 +65,7 @@ def test_a_run_warns_once_per_data_before_its_first_step(policy: Policy, tmp_pat
 
 
 def test_an_evaluation_warns_before_it_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("calibrl_core.evaluate.answer_batches", lambda *given: iter([None]))
+    monkeypatch.setattr("calibrl_core.evaluate.answer_batches", lambda *given: iter([SimpleNamespace(scores=[])]))
     monkeypatch.setattr("calibrl_core.evaluate.StoredAnswers.append", lambda *given: None)
     settings = EvaluateConfig.model_validate(
         {

@@ -125,7 +125,8 @@ def test_rows_with_too_many_images_are_named_or_dropped() -> None:
             "raise prompts.max_images, remove images, or choose prompts.too_long: drop"
         )
     dropping = PromptSettings(max_images=1, too_long="drop")
-    assert fit_prompts([two, one], dropping, no_length) == ([one], LengthReport(dropped_for_images=1))
+    kept, report = fit_prompts([two, one], dropping, no_length)
+    assert (list(kept), report) == ([one], LengthReport(dropped_for_images=1))
     with pytest.raises(DataError, match="every prompt has more than 1 images"):
         fit_prompts([two], dropping, no_length)
 

@@ -15,7 +15,7 @@ from calibrl_core.run.identity import ResumeError, RunIdentity, data_digest, mod
 from calibrl_core.train import train
 from tests.support.training import DIGITS, config, of_type
 
-SFT = {"algorithm": {"type": "sft"}, "rollout": {"max_completion_tokens": 8}}
+SFT = {"algorithm": {"type": "sft"}, "rollout": {"max_completion_tokens": 200}}
 LORA = {"builtin": "tiny-vlm", "lora": {"rank": 2, "alpha": 4}}
 
 
