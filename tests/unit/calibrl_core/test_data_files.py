@@ -82,7 +82,7 @@ def refusal(made: FileData) -> str:
         ),
         ("a.json", b'[{"question": "q", "answer": "1"}, 7]', ", row 2: the line is not an object with columns"),
         ("a.jsonl", LINES.decode().encode("utf-16"), " is text in UTF-16: save it as UTF-8"),
-        ("a.jsonl.gz", gzip.compress(LINES * 50)[:60], "is compressed, and broken or cut off"),
+        ("a.jsonl.gz", gzip.compress(LINES * 50, mtime=0)[:60], "is compressed, and broken or cut off"),
         ("a.jsonl.zst", zstd(LINES * 50)[:40], "is compressed, and broken or cut off"),
         ("a.jsonl", b"PK\x03\x04" + LINES, " is a zip archive: unpack it"),
         ("a.jsonl", b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
